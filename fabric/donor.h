@@ -1,0 +1,128 @@
+/*
+ * The donor: regions, who may use them, and when they must stop.
+ *
+ * One writing attachment per region; readers beside it only if they said `shared`.  Joining with the
+ * same attachment id and generation adds a session; a higher generation supersedes all lower ones on every
+ * transport; a lower one is refused.  All stock NBD clients of a region are, together, one anonymous
+ * attachment, which writes (unless the region is read-only); it and a weft writer exclude each other.
+ *
+ * Threads: all functions are thread-safe (one lock, never held while a transport works), except
+ * weft_donor_new/free.  Nothing here is on the data path but weft_grant_touch().
+ */
+#ifndef WEFT_FABRIC_DONOR_H
+#define WEFT_FABRIC_DONOR_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fabric/error.h"
+#include "fabric/hello.h"
+#include "fabric/region.h"
+
+struct weft_donor;
+
+/* One session's right to a region.  Made by weft_donor_grant(), ended by weft_grant_release(). */
+struct weft_grant {
+	struct weft_region *region;
+	bool writable;
+	struct weft_attachment *attachment; /* private */
+	/*
+	 * Called at most once, from any thread, without the lock: makes the session stop (shut its
+	 * socket down, destroy its QP).  It must not block; the session calls weft_grant_release()
+	 * once no thread of its own can touch the region any more.
+	 */
+	void (*fence)(void *ctx);
+	void *ctx;
+	_Atomic bool fenced;
+	_Atomic uint64_t last_seen_ns; /* sign of life */
+	struct weft_grant *next;       /* private */
+	char peer[64];
+	char transport[16];
+};
+
+struct weft_donor_config {
+	uint32_t lease_ms;          /* 0: 30 s */
+	uint32_t fence_timeout_ms;  /* 0: 10 s; how long a new generation waits for the old to stop */
+	char offers[64];            /* "tcp" */
+};
+
+int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **ret);
+/* All grants released before (asserted).  Drops its references to the regions. */
+void weft_donor_free(struct weft_donor *donor);
+
+/* Takes a reference.  -EEXIST: the name is taken. */
+int weft_donor_add(struct weft_donor *donor, struct weft_region *region, struct weft_error *err);
+
+/* Regions below this directory are opened by name when asked for.  The path must exist.  One per donor. */
+int weft_donor_add_directory(struct weft_donor *donor, const char *path, bool read_only,
+	struct weft_error *err);
+
+/*
+ * Finds a region by its export name (any bytes of a peer's, NUL-terminated), opening it below the
+ * directory if need be.  The empty name means the only region, if there is just one.  Returns a
+ * reference in *ret.  -ENOENT, or why it could not be opened.
+ */
+int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_region **ret,
+	struct weft_error *err);
+
+/*
+ * Calls fn for each region's name, description and size, in order of name, without the lock; a
+ * directory's files without opening them.  Stops at fn's first non-zero return, which it returns.
+ */
+int weft_donor_list(struct weft_donor *donor,
+	int (*fn)(void *ctx, const char *name, const char *description, uint64_t size_bytes), void *ctx);
+
+/* What a donor answers to a hello, before access is granted. */
+void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *region,
+	struct weft_welcome *ret);
+
+/*
+ * Grants access, superseding and fencing lower generations first: may block up to the fence
+ * timeout.  On success the caller owns *ret, whose fence() may be called from now on.
+ *   -EBUSY   held by another attachment (the message names it and says when it will be free),
+ *            or an old generation did not stop in time
+ *   -ESTALE  hello.generation is lower than one seen, its lease lapsed, or hello.epoch is not the region's
+ *   -EROFS   a writer asked for a read-only region
+ *   -ESHUTDOWN the donor is stopping
+ * peer and transport are for people.
+ */
+int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
+	const struct weft_hello *hello, const char *peer, const char *transport,
+	void (*fence)(void *ctx), void *ctx, struct weft_grant **ret, struct weft_error *err);
+
+/*
+ * Ends a session.  clean: it said goodbye; when the last session of an attachment did, the attachment
+ * is gone at once.  Otherwise the attachment keeps the region until its lease runs out, so that it can
+ * come back; an anonymous one is gone with its last session.
+ */
+void weft_grant_release(struct weft_grant *grant, bool clean);
+
+/* Data path: notes a sign of life.  now_ns: any recent weft_now_ns(). */
+static inline void weft_grant_touch(struct weft_grant *grant, uint64_t now_ns)
+{
+	atomic_store_explicit(&grant->last_seen_ns, now_ns, memory_order_relaxed);
+}
+
+/* Fences attachments whose lease ran out and frees those that stopped.  Call about once a second. */
+void weft_donor_tick(struct weft_donor *donor, uint64_t now_ns);
+
+/* No new grants from now on. */
+void weft_donor_stop(struct weft_donor *donor);
+/* Fences all sessions and waits for them to end, at most timeout_ms.  0, or -ETIMEDOUT. */
+int weft_donor_fence_all(struct weft_donor *donor, uint32_t timeout_ms);
+
+/* One line of `weft status`, for each attachment.  fn is called under the lock: it must only copy. */
+struct weft_attachment_status {
+	const char *region;
+	const char *name; /* "(stock NBD clients)" for the anonymous one */
+	enum weft_mode mode;
+	uint64_t generation;
+	unsigned nr_sessions;
+	const char *peer, *transport; /* of the newest session; "" without one */
+	uint64_t silent_ms, lease_left_ms; /* lease_left_ms: UINT64_MAX without a lease */
+};
+void weft_donor_status(struct weft_donor *donor,
+	void (*fn)(void *ctx, const struct weft_attachment_status *status), void *ctx);
+
+#endif

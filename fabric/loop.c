@@ -1,0 +1,219 @@
+/*
+ * An event loop over epoll(7).  Owned by one thread.  Invariant: `ready[]` holds
+ * only events of watches that are still added; removal clears them.
+ */
+#include "fabric/loop.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "fabric/util.h"
+
+enum { LOOP_BATCH = 64 };
+
+struct weft_loop {
+	int epfd;
+	int wakefd;
+	bool stopped;
+	struct weft_timer *timers; /* soonest first; there are only ever a few */
+	struct epoll_event ready[LOOP_BATCH];
+	int nr_ready, next_ready;
+	void (*after_fn)(void *);
+	void *after_ctx;
+	void (*wake_fn)(void *);
+	void *wake_ctx;
+	struct weft_watch wake_watch;
+};
+
+static void on_wake(struct weft_watch *watch, uint32_t events)
+{
+	struct weft_loop *loop = weft_container_of(watch, struct weft_loop, wake_watch);
+	uint64_t n;
+
+	if (read(loop->wakefd, &n, sizeof(n)) == sizeof(n) && loop->wake_fn)
+		loop->wake_fn(loop->wake_ctx);
+}
+
+int weft_loop_new(struct weft_loop **ret)
+{
+	struct weft_loop *loop = calloc(1, sizeof(*loop));
+	int r;
+
+	if (!loop)
+		return -ENOMEM;
+	loop->wakefd = -1;
+	loop->epfd = epoll_create1(EPOLL_CLOEXEC);
+	if (loop->epfd < 0) {
+		r = -errno;
+		goto fail;
+	}
+	loop->wakefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (loop->wakefd < 0) {
+		r = -errno;
+		goto fail;
+	}
+	loop->wake_watch.fd = loop->wakefd;
+	loop->wake_watch.fn = on_wake;
+	r = weft_loop_add(loop, &loop->wake_watch, EPOLLIN);
+	if (r < 0)
+		goto fail;
+	*ret = loop;
+	return 0;
+fail:
+	weft_loop_free(loop);
+	return r;
+}
+
+void weft_loop_free(struct weft_loop *loop)
+{
+	if (!loop)
+		return;
+	if (loop->wakefd >= 0)
+		close(loop->wakefd);
+	if (loop->epfd >= 0)
+		close(loop->epfd);
+	free(loop);
+}
+
+int weft_loop_add(struct weft_loop *loop, struct weft_watch *watch, uint32_t events)
+{
+	struct epoll_event ev = {.events = events, .data.ptr = watch};
+
+	if (epoll_ctl(loop->epfd, EPOLL_CTL_ADD, watch->fd, &ev) < 0)
+		return -errno;
+	watch->events = events;
+	watch->added = true;
+	return 0;
+}
+
+int weft_loop_modify(struct weft_loop *loop, struct weft_watch *watch, uint32_t events)
+{
+	struct epoll_event ev = {.events = events, .data.ptr = watch};
+
+	if (watch->events == events)
+		return 0;
+	if (epoll_ctl(loop->epfd, EPOLL_CTL_MOD, watch->fd, &ev) < 0)
+		return -errno;
+	watch->events = events;
+	return 0;
+}
+
+void weft_loop_remove(struct weft_loop *loop, struct weft_watch *watch)
+{
+	if (!watch->added)
+		return;
+	watch->added = false;
+	epoll_ctl(loop->epfd, EPOLL_CTL_DEL, watch->fd, NULL);
+	for (int i = loop->next_ready; i < loop->nr_ready; i++)
+		if (loop->ready[i].data.ptr == watch)
+			loop->ready[i].data.ptr = NULL;
+}
+
+void weft_loop_timer_cancel(struct weft_loop *loop, struct weft_timer *timer)
+{
+	for (struct weft_timer **p = &loop->timers; *p; p = &(*p)->next) {
+		if (*p == timer) {
+			*p = timer->next;
+			break;
+		}
+	}
+	timer->due_ns = 0;
+}
+
+void weft_loop_timer_set(struct weft_loop *loop, struct weft_timer *timer, uint64_t after_ns)
+{
+	struct weft_timer **p = &loop->timers;
+
+	weft_loop_timer_cancel(loop, timer);
+	timer->due_ns = weft_now_ns() + after_ns;
+	while (*p && (*p)->due_ns <= timer->due_ns)
+		p = &(*p)->next;
+	timer->next = *p;
+	*p = timer;
+}
+
+static void run_timers(struct weft_loop *loop)
+{
+	uint64_t now;
+
+	if (!loop->timers)
+		return;
+	now = weft_now_ns();
+	while (loop->timers && loop->timers->due_ns <= now) {
+		struct weft_timer *timer = loop->timers;
+
+		loop->timers = timer->next;
+		timer->due_ns = 0;
+		timer->fn(timer);
+	}
+}
+
+int weft_loop_step(struct weft_loop *loop, int timeout_ms)
+{
+	if (loop->timers) {
+		uint64_t now = weft_now_ns();
+		uint64_t due = loop->timers->due_ns;
+		/* Rounded up: waking a millisecond early would spin until it is due. */
+		uint64_t ms = due > now ? (due - now + 999999) / 1000000 : 0;
+
+		if (timeout_ms < 0 || ms < (uint64_t)timeout_ms)
+			timeout_ms = (int)weft_min(ms, 3600 * 1000);
+	}
+	int n = epoll_wait(loop->epfd, loop->ready, LOOP_BATCH, timeout_ms);
+	if (n < 0) {
+		if (errno != EINTR)
+			return -errno;
+		n = 0;
+	}
+	loop->nr_ready = n;
+	for (loop->next_ready = 0; loop->next_ready < loop->nr_ready;) {
+		struct epoll_event ev = loop->ready[loop->next_ready++];
+		struct weft_watch *watch = ev.data.ptr;
+
+		if (watch)
+			watch->fn(watch, ev.events);
+	}
+	loop->nr_ready = 0;
+	run_timers(loop);
+	if (loop->after_fn)
+		loop->after_fn(loop->after_ctx);
+	return 0;
+}
+
+int weft_loop_run(struct weft_loop *loop)
+{
+	int r = 0;
+
+	loop->stopped = false;
+	while (!loop->stopped && r == 0)
+		r = weft_loop_step(loop, -1);
+	return r;
+}
+
+void weft_loop_stop(struct weft_loop *loop)
+{
+	loop->stopped = true;
+}
+
+void weft_loop_after(struct weft_loop *loop, void (*fn)(void *ctx), void *ctx)
+{
+	loop->after_fn = fn;
+	loop->after_ctx = ctx;
+}
+
+void weft_loop_on_wake(struct weft_loop *loop, void (*fn)(void *ctx), void *ctx)
+{
+	loop->wake_fn = fn;
+	loop->wake_ctx = ctx;
+}
+
+void weft_loop_wake(struct weft_loop *loop)
+{
+	uint64_t one = 1;
+
+	/* EAGAIN means that a wake-up is pending already. */
+	while (write(loop->wakefd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+}

@@ -1,0 +1,148 @@
+/*
+ * The NBD engine, server side: one implementation for the donor (over TCP, a thread a connection)
+ * and the bridge (over Unix sockets, many connections on a lane's loop).
+ *
+ * A connection is a state machine over one stream socket.  It does not wait by itself: nbd_conn_receive()
+ * and nbd_conn_send() each make at most one system call that moves data, and nbd_conn_events() says what to wait for.
+ * nbd_conn_serve() is the waiting driver for threads that own one connection.
+ *
+ * What is behind the exports is a `struct nbd_service`.  Its requests may complete at once, inside
+ * submit(), or later and in any order.
+ *
+ * Threads: a connection belongs to one thread.  Only nbd_conn_kill() may come from another.
+ * Memory: all of it is allocated by nbd_conn_new(); nothing on the I/O path allocates.
+ */
+#ifndef WEFT_FABRIC_NBD_SERVER_H
+#define WEFT_FABRIC_NBD_SERVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fabric/error.h"
+#include "fabric/hello.h"
+#include "fabric/nbd/proto.h"
+
+struct nbd_conn;
+
+enum {
+	NBD_CONN_REQUESTS = 128, /* in flight per connection; then no more are received (nbd.ko has 128 tags) */
+	NBD_MAX_EXTENTS = 64,    /* per BLOCK_STATUS reply */
+};
+
+/* What INFO and GO tell.  Strings are borrowed until the call that filled it returns to the engine. */
+struct nbd_export {
+	uint64_t size_bytes;
+	uint16_t flags; /* NBD_FLAG_…; HAS_FLAGS is added by the engine, SEND_DF where structured replies are on */
+	uint32_t min_block_bytes, preferred_block_bytes, max_block_bytes; /* READ and WRITE; max <= NBD_MAX_PAYLOAD */
+	const char *name;        /* canonical; NULL: as asked */
+	const char *description; /* NULL: none */
+};
+
+struct nbd_extent {
+	uint64_t len;
+	uint32_t flags; /* NBD_STATE_… */
+};
+
+/* One validated request: off and len lie inside the export, flags are known and allowed. */
+struct nbd_request {
+	struct nbd_conn *conn;
+	uint16_t type;  /* NBD_CMD_…, never DISC */
+	uint16_t flags; /* NBD_CMD_FLAG_… */
+	uint64_t off;
+	uint32_t len;   /* FLUSH: 0, else > 0 */
+	void *buf;      /* READ, WRITE: len bytes, set by prepare() */
+	/* BLOCK_STATUS of base:allocation: filled by submit(), nr_extents > 0, len from off on.
+	 * NULL otherwise; room for NBD_MAX_EXTENTS (1 with REQ_ONE). */
+	struct nbd_extent *extents;
+	unsigned nr_extents, max_extents;
+	/* The service's. */
+	void *user;
+	uint64_t priv[6];
+	/* The engine's. */
+	struct nbd_request *next;
+	uint64_t cookie;
+	uint64_t start_ns; /* when it was parsed, weft_now_ns(); 0 unless the service asked for times */
+	int error;
+	uint8_t state;
+	uint8_t head[48]; /* reply header */
+};
+
+struct nbd_service {
+	/* Handshake; may block only where the connection has a thread of its own. */
+
+	/* Calls emit for each export; stops at its first non-zero return and returns that.  0 when done. */
+	int (*list)(struct nbd_conn *conn,
+		int (*emit)(void *ctx, const char *name, const char *description), void *ctx);
+	/* INFO: tells, grants nothing.  name is NUL-terminated and otherwise a peer's bytes.
+	 * -ENOENT: unknown; -EPERM, -EBUSY, …: refused, err->message goes to the client. */
+	int (*info)(struct nbd_conn *conn, const char *name, struct nbd_export *ret, struct weft_error *err);
+	/* GO and EXPORT_NAME: grants.  hello: what the client said with SET_META_CONTEXT for this export,
+	 * or anonymous.  Errors as info(). After success close() follows once. */
+	int (*open)(struct nbd_conn *conn, const char *name, const struct weft_hello *hello,
+		struct nbd_export *ret, struct weft_error *err);
+	/* The answer to a valid hello, asked by LIST_ or SET_META_CONTEXT: 0, or -ENOENT.
+	 * NULL: the service has no weft vocabulary. */
+	int (*welcome)(struct nbd_conn *conn, const char *name, const struct weft_hello *hello,
+		struct weft_welcome *ret);
+
+	/* Transmission; on the I/O path: no allocation, no log. */
+
+	/* Gives a READ or WRITE its buf.  0; -EAGAIN: none free, the connection receives no more until
+	 * nbd_conn_resume(); another -errno is the reply.  NULL is not allowed. */
+	int (*prepare)(struct nbd_request *rq);
+	/* Carries the request out; ends in nbd_request_complete(), at once or later. For a WRITE buf holds the payload. */
+	void (*submit)(struct nbd_request *rq);
+	/* The reply has left (or the connection died): buf is the service's again.  Called once for each
+	 * request whose prepare() said 0, and for each other request that was submitted. */
+	void (*release)(struct nbd_request *rq);
+
+	/* The connection ends.  clean: the client said DISC (or ABORT) and everything was answered.
+	 * Called once, from nbd_conn_free() or when the last request completed after it, if open() had succeeded. */
+	void (*close)(struct nbd_conn *conn, bool clean);
+
+	bool want_times; /* stamp requests with start_ns */
+};
+
+/*
+ * Takes a connected stream socket (fd becomes the connection's, also on failure).  The greeting is queued.
+ * user: for the service, see nbd_conn_user().  0, or -ENOMEM.
+ */
+int nbd_conn_new(int fd, const struct nbd_service *service, void *user, struct nbd_conn **ret);
+/*
+ * Ends it: closes the socket; requests that the service still holds complete into nothing, and the
+ * memory goes with the last one.  Takes NULL.
+ */
+void nbd_conn_free(struct nbd_conn *conn);
+
+void *nbd_conn_user(const struct nbd_conn *conn);
+int nbd_conn_fd(const struct nbd_conn *conn);
+/* True once GO or EXPORT_NAME succeeded. */
+bool nbd_conn_in_transmission(const struct nbd_conn *conn);
+/* Requests parsed and not yet answered. */
+unsigned nbd_conn_nr_requests(const struct nbd_conn *conn);
+
+/*
+ * One recvmsg(2) of whatever is there, then everything that it completes: options, requests.
+ * wait: block until something comes.  Returns > 0 when something came, -EAGAIN when nothing was
+ * there or nothing may be received now (see nbd_conn_events()), 0 at a clean end (DISC, ABORT or end of stream between requests; queued
+ * replies may still want nbd_conn_send()), -errno when the peer broke the protocol or the socket died: free it then.
+ */
+int nbd_conn_receive(struct nbd_conn *conn, bool wait);
+/* Sends what is queued, in one sendmsg(2) if the socket takes it.  0: all sent; -EAGAIN: wait for POLLOUT; -errno: free it. */
+int nbd_conn_send(struct nbd_conn *conn);
+/* The poll(2) events that it waits for now: POLLIN while it may receive, POLLOUT while replies are queued. */
+int nbd_conn_events(const struct nbd_conn *conn);
+/* prepare() may succeed again.  Parses what had been received already. */
+int nbd_conn_resume(struct nbd_conn *conn);
+
+/* Serves until the end, blocking; does not free.  0: clean, or -errno.  handshake_ms: time until GO. */
+int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms);
+
+/* Any thread, while the connection is not freed: shuts the socket down, so that its thread ends soon. drain: only the receiving side. */
+void nbd_conn_kill(struct nbd_conn *conn, bool drain);
+
+/* The service's answer: error 0 or -errno.  On the connection's thread.  The reply is queued; nbd_conn_send() sends it. */
+void nbd_request_complete(struct nbd_request *rq, int error);
+
+#endif

@@ -1,0 +1,129 @@
+/*
+ * A region: a named, fixed-size span of bytes that a donor lends, and its epoch.
+ *
+ * Threads: read, write, zero, trim, flush and extents may be called from any number of
+ * threads at once; everything else from the thread that owns the donor.
+ * References: a region lives until the last weft_region_put().
+ */
+#ifndef WEFT_FABRIC_REGION_H
+#define WEFT_FABRIC_REGION_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fabric/error.h"
+
+enum weft_backing {
+	WEFT_BACKING_MEMORY, /* a memfd, mapped whole */
+	WEFT_BACKING_FILE,   /* a regular file, through the page cache */
+};
+
+enum weft_numa {
+	WEFT_NUMA_ANY,
+	WEFT_NUMA_NODE,       /* spec->numa_node */
+	WEFT_NUMA_NIC,        /* the node of the first network device that has one */
+	WEFT_NUMA_INTERLEAVE, /* over all nodes */
+};
+
+struct weft_memory_spec {
+	const char *name;
+	uint64_t size_bytes;     /* > 0; rounded up to the page size in use */
+	uint64_t hugepage_bytes; /* 0, 2 MiB or 1 GiB */
+	enum weft_numa numa;
+	unsigned numa_node;
+	bool read_only;
+	bool overcommit; /* lend more than is available */
+};
+
+/*
+ * What must outlive the daemon, in a memfd of its own of one page, mapped shared.  It is
+ * also what the holder and the descriptor store keep.  Versioned by its magic.
+ */
+struct weft_region_header;
+
+struct weft_region {
+	char *name;        /* UTF-8, no NUL, at most 4096 bytes */
+	char *description; /* for people: "memory, 1 GiB" */
+	uint64_t size_bytes;
+	enum weft_backing backing;
+	bool read_only;
+	int fd;
+	uint8_t *map;    /* MEMORY: size_bytes, page-aligned; else NULL */
+	uint64_t epoch;  /* constant for the life of this struct */
+	struct weft_region_header *header; /* MEMORY: mapped; else NULL */
+	int header_fd;
+	_Atomic unsigned refs;
+	_Atomic bool dirty; /* FILE: written since the last flush */
+};
+
+/* Called now and then while memory is taken: done of total bytes.  Same thread as the caller. */
+typedef void weft_progress_fn(void *ctx, uint64_t done, uint64_t total);
+
+/*
+ * Takes and clears memory up front, in parallel.  -ENOMEM: more than is available (the message
+ * says how much is, and how to insist); -EINVAL: name, size; or what memfd_create(2), mmap(2) said.
+ */
+int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn *progress, void *ctx,
+	struct weft_region **ret, struct weft_error *err);
+
+/*
+ * Takes over the two descriptors of a memory region that a daemon left behind.  The fds become
+ * the region's, on success only.  -ESTALE: header and memory do not belong together, or another version.
+ */
+int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region **ret,
+	struct weft_error *err);
+
+/*
+ * The content of the regular file `path` is the region (dirfd as openat(2); beneath: refuse
+ * anything that leaves dirfd by name or by link, openat2(2) RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS).
+ * A writable region's epoch is kept from the last clean stop (a mark in an extended attribute),
+ * otherwise new.  -EISDIR, -ENOTSUP: not a regular file; -ENODATA: empty; -EBUSY: another daemon
+ * serves it (flock(2)); or what open(2) said.
+ */
+int weft_region_open_file(int dirfd, const char *path, const char *name, bool beneath, bool read_only,
+	struct weft_region **ret, struct weft_error *err);
+
+struct weft_region *weft_region_get(struct weft_region *region);
+/* Takes NULL.  The last one unmaps and closes; a file region is flushed and marked clean first. */
+void weft_region_put(struct weft_region *region);
+
+/*
+ * FILE regions only (a MEMORY region is accessed at map + off).  off + len inside the region:
+ * asserted.  0, or -EIO, -ENOSPC and what pread(2), pwrite(2) said; a file that became shorter: -EIO.
+ */
+int weft_region_read(struct weft_region *region, void *buf, uint64_t off, uint64_t len);
+int weft_region_write(struct weft_region *region, const void *buf, uint64_t off, uint64_t len);
+
+/* Both backings.  FILE: data durable (fdatasync); MEMORY: nothing to do.  0, or -errno; an error once seen stays. */
+int weft_region_flush(struct weft_region *region);
+/* The range reads as zeros.  may_punch: a hole is allowed.  fast: -EOPNOTSUPP instead of writing zeros. */
+int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, bool may_punch, bool fast);
+/* Advisory; never fails for lack of support. */
+int weft_region_trim(struct weft_region *region, uint64_t off, uint64_t len);
+
+/* One run of equal allocation from off: at most len bytes.  Fails never: what is not known is data. */
+struct weft_extent {
+	uint64_t len;
+	bool hole; /* not allocated, reads as zeros */
+};
+struct weft_extent weft_region_extent(struct weft_region *region, uint64_t off, uint64_t len);
+
+/*
+ * The highest generation seen of each attachment, kept in the header so that it outlives the daemon
+ * (MEMORY; for FILE it lives as long as the struct).  The table is bounded; the oldest is forgotten.
+ * Not thread-safe: the donor calls them under its lock.
+ */
+struct weft_generation {
+	uint8_t id_hash[16]; /* of the secret id, which is not stored */
+	uint64_t generation;
+	uint64_t lapsed; /* 1: the lease of this generation ran out */
+	uint64_t last_used;
+};
+enum { WEFT_NR_GENERATIONS = 64 };
+/* The entry of this id, or NULL.  add: takes the oldest entry's place if there is none (never NULL then). */
+struct weft_generation *weft_region_generation(struct weft_region *region,
+	const uint8_t id[16], bool add);
+
+#endif

@@ -1,0 +1,216 @@
+/*
+ * The transport interface: how operations reach a donor.
+ *
+ * fabric/ owns it; transports/verbs, transports/nbd and transports/mem implement
+ * it as one `struct tp_ops` each.  Callers use only the tp_*() functions below: they
+ * check state, bounds and contract once, so that implementations need not.
+ *
+ * Threads: a `struct tp`, its registered memory and its connections belong to one
+ * thread (a lane); nothing here locks.
+ *
+ * Ownership of an operation: the caller's until tp_post() accepts it; then it and
+ * its buffer belong to the transport until its completion, which comes exactly
+ * once and only from tp_progress().  A timeout fails the connection, never a lone
+ * operation: the NIC could still write into a reused buffer.
+ */
+#ifndef WEFT_FABRIC_TRANSPORT_H
+#define WEFT_FABRIC_TRANSPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fabric/error.h"
+#include "fabric/hello.h"
+
+struct tp;
+struct tp_conn;
+struct tp_op;
+
+enum tp_op_kind {
+	TP_READ,  /* region -> buf */
+	TP_WRITE, /* buf -> region */
+	TP_FLUSH, /* every write completed before it, on any connection of the attachment, is as durable as the region gets */
+	TP_TRIM,  /* advisory: contents of the range become undefined */
+	TP_ZERO,  /* the range reads as zeros */
+	TP_CACHE, /* advisory: the range will be read */
+	TP_PROBE, /* a round trip that touches no data: liveness of donor and epoch; also the heartbeat */
+	TP_NR_KINDS
+};
+
+enum {
+	TP_FUA = 1 << 0,       /* WRITE, ZERO, TRIM: durable before completion */
+	TP_NO_HOLE = 1 << 1,   /* ZERO: leave the range allocated */
+	TP_FAST_ZERO = 1 << 2, /* ZERO: -EOPNOTSUPP rather than as slow as a write */
+};
+
+/* Memory that operations may point into.  Made by tp_register(). */
+struct tp_mem {
+	struct tp *tp;
+	void *base;
+	size_t len;
+	uint32_t nr_borrowed; /* operations in flight that point into it */
+	uint64_t priv[2];     /* the transport's */
+};
+
+struct tp_op {
+	/* Set by the caller. */
+	uint8_t kind;  /* enum tp_op_kind */
+	uint8_t flags; /* TP_FUA, … */
+	uint64_t off;  /* bytes from the region's start */
+	uint64_t len;  /* bytes; READ and WRITE: at most tp_info.max_io_bytes and > 0; FLUSH and PROBE: 0 */
+	void *buf;     /* READ and WRITE: len bytes inside mem */
+	struct tp_mem *mem;
+	void *user; /* not looked at */
+	/* Set at completion. */
+	int status; /* 0 or -errno, see tp_progress() */
+	/* The transport's while it owns the operation. */
+	struct tp_op *next;
+	uint64_t priv[4];
+};
+
+enum tp_state {
+	TP_CONNECTING, /* waits for the donor's grant */
+	TP_READY,      /* granted: operations are accepted */
+	TP_FAILED,     /* lost, refused or shut down: outstanding operations complete with the error */
+};
+
+/* What the donor granted; valid once the state is TP_READY. */
+struct tp_info {
+	uint64_t size_bytes;
+	bool has_epoch; /* false: a foreign NBD server, nothing is known about its contents' life */
+	uint64_t epoch;
+	uint64_t generation;
+	uint32_t lease_ms;     /* 0: no lease */
+	uint64_t max_io_bytes; /* per READ or WRITE operation */
+	uint32_t min_block_bytes;
+	uint32_t preferred_block_bytes;
+	uint32_t depth; /* operations in flight at most; then tp_post() says -EAGAIN */
+	/* Guarantees, each a sentence. */
+	bool read_only;     /* WRITE, TRIM and ZERO are refused with -EPERM. */
+	bool can_flush;     /* FLUSH is carried out; without it a completed write is as durable as it gets. */
+	bool can_fua;       /* TP_FUA is honoured. */
+	bool can_trim;      /* TRIM is accepted. */
+	bool can_zero;      /* ZERO is accepted. */
+	bool can_fast_zero; /* TP_FAST_ZERO is accepted. */
+	bool can_cache;     /* CACHE is accepted. */
+	bool can_multi_conn; /* A FLUSH on one connection covers completed writes of all. */
+	bool one_sided;      /* READ and WRITE cost the donor's process nothing. */
+	char transport[16];  /* "tcp", "rdma", "mem" */
+	char path[160];      /* for people: "tcp 10.0.0.1:52044 -> 10.0.0.2:10809" */
+	char offers[64];     /* transports that the donor offers: "tcp", "tcp,rdma:20049" */
+};
+
+/* Where and as whom to connect.  Strings are copied by tp_connect(). */
+struct tp_target {
+	const char *host; /* name or address; a path beginning with '/' is a Unix socket */
+	const char *port; /* NULL: the transport's default */
+	const char *region;
+	struct weft_hello hello; /* identity; hello.anonymous: a stock client */
+	uint32_t connect_timeout_ms;
+};
+
+struct tp_ops {
+	const char *name; /* "nbd", "mem", "verbs" */
+	int (*open)(const void *config, struct tp **ret, struct weft_error *err);
+	void (*close)(struct tp *tp);
+	int (*reg)(struct tp *tp, struct tp_mem *mem, struct weft_error *err);
+	void (*dereg)(struct tp_mem *mem);
+	int (*connect)(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
+		struct weft_error *err);
+	void (*shutdown)(struct tp_conn *conn);
+	void (*disconnect)(struct tp_conn *conn);
+	int (*post)(struct tp_conn *conn, struct tp_op *const *ops, unsigned n);
+	int (*progress)(struct tp_conn *conn, struct tp_op **done, unsigned max);
+	int (*event_fd)(struct tp_conn *conn);
+	int (*arm)(struct tp_conn *conn);
+};
+
+/* The heads of the implementations' own structs. */
+struct tp {
+	const struct tp_ops *ops;
+	uint32_t nr_mems, nr_conns; /* kept by the choke point */
+};
+
+struct tp_conn {
+	struct tp *tp;
+	enum tp_state state;
+	int error;               /* TP_FAILED: -errno */
+	struct weft_error why;   /* TP_FAILED: for people */
+	struct tp_info info;     /* TP_READY and after */
+	uint32_t nr_outstanding; /* kept by the choke point */
+};
+
+/* config: the implementation's, documented with its ops; may be NULL.  Control path: may block and allocate. */
+int tp_open(const struct tp_ops *ops, const void *config, struct tp **ret, struct weft_error *err);
+/* All memory deregistered and all connections closed before (asserted).  Takes NULL. */
+void tp_close(struct tp *tp);
+
+/*
+ * Registers len > 0 bytes at base for buffers; page-aligned memory serves every
+ * transport.  The memory stays the caller's and must outlive the registration.
+ * -ENOMEM with the memlock limit named, or what the device said.
+ */
+int tp_register(struct tp *tp, void *base, size_t len, struct tp_mem **ret, struct weft_error *err);
+/* 0, or -EBUSY while operations in flight point into it: nothing is done then.  Takes NULL. */
+int tp_deregister(struct tp_mem *mem);
+
+/*
+ * Starts connecting; never blocks.  tp_progress() drives it on, until tp_state()
+ * says TP_READY or TP_FAILED (conn->why tells the reason; -ESTALE: the epoch or the
+ * generation is gone; -EBUSY: the region is held by another attachment; -ENOENT: no
+ * such region; -ECONNREFUSED, -ETIMEDOUT, -EHOSTUNREACH: no donor).  Returns 0, or
+ * -errno when it could not even start.
+ */
+int tp_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
+	struct weft_error *err);
+
+static inline enum tp_state tp_state(const struct tp_conn *conn)
+{
+	return conn->state;
+}
+
+/*
+ * Fails the connection: every operation in flight completes through tp_progress()
+ * (with -ECANCELED where it was not done yet), and no more are accepted.  Never
+ * blocks.  A clean goodbye is said if nothing is in flight, so that the donor frees
+ * the attachment at once.
+ */
+void tp_shutdown(struct tp_conn *conn);
+/* Frees it.  No operation may be outstanding (asserted): shut down and drain first.  Takes NULL. */
+void tp_disconnect(struct tp_conn *conn);
+
+/*
+ * Posts up to n operations, in order.  Returns how many were accepted (a prefix, at
+ * least 1), or with none accepted: -EAGAIN (full: progress first), -ENOTCONN (not
+ * ready, or failed), or for the first operation -EINVAL (unknown kind or flag, buffer
+ * outside mem, a length of zero or over the limits), -ENOSPC (outside the region), -EPERM (read-only),
+ * -EOPNOTSUPP (not in tp_info).  Never blocks, never allocates.
+ */
+int tp_post(struct tp_conn *conn, struct tp_op *const *ops, unsigned n);
+
+/*
+ * Moves the connection on and fills done[] with up to max completed operations,
+ * which are the caller's again.  Returns their number.  Statuses: 0; -EIO, -ENOSPC,
+ * -EPERM, -EINVAL, -ENOMEM, -EOPNOTSUPP as the donor said; -ESTALE: the epoch is gone,
+ * or this attachment was superseded or lost its lease; -ENOTCONN, -ETIMEDOUT: the connection
+ * died, it is not known whether the operation was done; -ECANCELED: tp_shutdown().
+ */
+int tp_progress(struct tp_conn *conn, struct tp_op **done, unsigned max);
+
+/* The descriptor to wait on; may change when the state does. */
+int tp_event_fd(struct tp_conn *conn);
+/*
+ * Asks for a wake-up.  Returns the poll(2) events to wait for on tp_event_fd(), or 0
+ * when there is work for tp_progress() already.
+ */
+int tp_arm(struct tp_conn *conn);
+
+/*
+ * For transports: moves the connection to TP_FAILED with the first error reported
+ * (later ones are dropped).
+ */
+void tp_conn_fail(struct tp_conn *conn, int code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+#endif

@@ -1,0 +1,31 @@
+/*
+ * weft://HOST[:PORT]/REGION[?transport=auto|rdma|tcp]; also nbd://HOST[:PORT]/EXPORT for a foreign server,
+ * and weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH (the NBD project's doc/uri.md).
+ * RFC 3986 through uriparser.  No state, any thread.
+ */
+#ifndef WEFT_FABRIC_URI_H
+#define WEFT_FABRIC_URI_H
+
+#include <stdbool.h>
+
+#include "fabric/error.h"
+
+enum weft_transport_choice { WEFT_TRANSPORT_AUTO, WEFT_TRANSPORT_RDMA, WEFT_TRANSPORT_TCP };
+
+struct weft_uri {
+	char host[256];    /* name or address, no brackets; "" with a socket */
+	char port[8];      /* decimal; "10809" if not given */
+	char socket[108];  /* "" without one */
+	char *region;      /* percent-decoded; "" for the default */
+	bool foreign;      /* nbd:// : ask for nothing of weft's */
+	enum weft_transport_choice transport;
+};
+
+/* 0, or -EINVAL with what is wrong and an example of what is right.  weft_uri_fini() after success. */
+int weft_uri_parse(const char *text, struct weft_uri *ret, struct weft_error *err);
+void weft_uri_fini(struct weft_uri *uri);
+/* The canonical text, allocated; NULL without memory.  Percent-encodes the region. */
+char *weft_uri_format(const struct weft_uri *uri);
+int weft_transport_choice_parse(const char *text, enum weft_transport_choice *ret);
+
+#endif

@@ -1,0 +1,86 @@
+/*
+ * Small things used everywhere: scope cleanup, a monotonic clock, sizes and
+ * ids as text.  Any thread.
+ */
+#ifndef WEFT_FABRIC_UTIL_H
+#define WEFT_FABRIC_UTIL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WEFT_KIB (UINT64_C(1) << 10)
+#define WEFT_MIB (UINT64_C(1) << 20)
+#define WEFT_GIB (UINT64_C(1) << 30)
+
+#define weft_container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define WEFT_ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+
+static inline uint64_t weft_min(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static inline uint64_t weft_max(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* CLOCK_MONOTONIC in nanoseconds. */
+static inline uint64_t weft_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* Scope cleanup: WEFT_CLEANUP_CLOSE int fd = -1; */
+static inline void weft_cleanup_close(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+}
+
+static inline void weft_cleanup_free(void *p)
+{
+	free(*(void **)p);
+}
+
+#define WEFT_CLEANUP_CLOSE __attribute__((cleanup(weft_cleanup_close)))
+#define WEFT_CLEANUP_FREE __attribute__((cleanup(weft_cleanup_free)))
+
+/*
+ * Parses "4096", "64K", "1.5G" style sizes (K, M, G, T: powers of 1024; an
+ * optional trailing "iB" or "B").  Returns 0, -EINVAL for anything else,
+ * -ERANGE above INT64_MAX.  *ret untouched on failure.
+ */
+int weft_parse_size(const char *text, uint64_t *ret);
+
+/* "64 MiB", "1.5 GiB", "512 B" into buf (at least 16 bytes); returns buf. */
+char *weft_format_size(uint64_t bytes, char *buf, size_t len);
+
+/* n bytes as 2n hex digits and a NUL into text. */
+void weft_hex(const void *bytes, size_t n, char *text);
+
+/* Exactly 2n lower- or upper-case hex digits from text (not NUL-terminated). 0, or -EINVAL. */
+int weft_unhex(const char *text, void *bytes, size_t n);
+
+/* n bytes from getrandom(2); aborts when the kernel has none to give (it always has). */
+void weft_random(void *bytes, size_t n);
+
+/* write(2) and read(2) until n bytes went through.  0, -errno, or -EPIPE at an early end. */
+int weft_write_all(int fd, const void *data, size_t n);
+int weft_read_all(int fd, void *data, size_t n);
+
+/*
+ * The directory for sockets and state of this user's daemons: $WEFT_RUN_DIR, or
+ * /run/weft for root, or $XDG_RUNTIME_DIR/weft.  Created with mode 0700.
+ * buf: at least 108 bytes.  0, or -errno.
+ */
+int weft_run_dir(char *buf, size_t len);
+
+#endif
