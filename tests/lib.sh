@@ -1,0 +1,136 @@
+# What shell tests share.  Source it first: . "${BASH_SOURCE[0]%/*}/../lib.sh"
+# A test exits 0 (passed), 77 (skipped, after "SKIP: reason") or otherwise (failed).
+# It gets a temporary directory, $TMP, and a run directory of its own, and whatever it started (each
+# process that has our run directory in its environment) ends with it.
+# shellcheck shell=bash
+set -euo pipefail
+
+WEFT_SRC=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd)
+WEFT_PRESET=${WEFT_PRESET:-dev}
+WEFT_BUILD=${WEFT_BUILD:-$WEFT_SRC/build/$WEFT_PRESET}
+WEFT_BIN=${WEFT_BIN:-$WEFT_BUILD/bin}
+WEFT_TIER=${WEFT_TIER:-first}
+TMP=$(mktemp -d "${TMPDIR:-/tmp}/weft-test.XXXXXX")
+export WEFT_SRC WEFT_PRESET WEFT_BUILD WEFT_BIN WEFT_TIER TMP WEFT_RUN_DIR=$TMP/run
+export PATH=$WEFT_BIN:$PATH:/usr/sbin:/sbin
+mkdir -m 700 "$WEFT_RUN_DIR"
+
+fail() {
+	echo "FAIL: $*" >&2
+	exit 1
+}
+
+skip() {
+	echo "SKIP: $*"
+	exit 77
+}
+
+# need_tool TOOL…: skips unless each is there.
+need_tool() {
+	local tool
+	for tool; do
+		command -v "$tool" >/dev/null || skip "$tool is not installed"
+	done
+}
+
+# The processes of this test, but for its shell (which set the variable after it was started).
+our_processes() {
+	local file
+	while read -r file; do
+		file=${file#/proc/}
+		echo "${file%/environ}"
+	done < <(env -u WEFT_RUN_DIR grep -lzsx "WEFT_RUN_DIR=$WEFT_RUN_DIR" /proc/[0-9]*/environ)
+}
+
+# wait_for [-t SECONDS] COMMAND…: until it succeeds, at most 10 s (30 s under a sanitizer's pace).
+wait_for() {
+	local bound=10 end
+	case $WEFT_PRESET in asan | tsan | valgrind) bound=30 ;; esac
+	[[ $1 != -t ]] || { bound=$2 && shift 2; }
+	end=$((SECONDS + bound))
+	until "$@" 2>/dev/null; do
+		((SECONDS < end)) || fail "waited $bound s for: $*"
+		sleep 0.05
+	done
+}
+
+# gone PID: it ended, reaped or not.
+gone() {
+	[[ ! -e /proc/$1 ]] || grep -q '^State:.*Z' "/proc/$1/status" 2>/dev/null
+}
+
+# start_donor ARGUMENT…: a donor on a free port of 127.0.0.1 (unless --listen is among the arguments), once it
+# is ready.  Sets DONOR_PID, DONOR_LOG, PORT, and URI (of the first region that it printed).
+start_donor() {
+	local listen=(--listen 127.0.0.1:0)
+	[[ " $* " != *" --listen"* ]] || listen=()
+	DONOR_LOG=$(mktemp "$TMP/donor.XXXXXX")
+	weft-serve "${listen[@]}" "$@" >"$DONOR_LOG" 2>&1 &
+	DONOR_PID=$!
+	wait_for -t 60 donor_ready_or_dead
+	if ! grep -qx ready "$DONOR_LOG"; then
+		cat "$DONOR_LOG" >&2
+		fail "the donor did not start: weft-serve $*"
+	fi
+	URI=$(grep -o 'weft[+a-z]*://[^ ]*' "$DONOR_LOG" | head -n 1) || :
+	PORT=$(sed -n 's|^weft://.*:\([0-9]*\)/.*|\1|p' <<<"$URI")
+	export DONOR_PID DONOR_LOG URI PORT
+}
+
+donor_ready_or_dead() {
+	grep -qx ready "$DONOR_LOG" || gone "$DONOR_PID"
+}
+
+# stop_donor [SIGNAL]: TERM unless told otherwise; returns the donor's exit status.
+stop_donor() {
+	kill -s "${1:-TERM}" "$DONOR_PID"
+	wait "$DONOR_PID"
+}
+
+# free_port: a TCP port of 127.0.0.1 that nobody listens on now, for what must be known beforehand.
+free_port() {
+	local port
+	for ((;;)); do
+		port=$((20000 + RANDOM % 12000))
+		(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port" && return; }
+	done
+}
+
+# random_file PATH BYTES: bytes that cannot be guessed or compressed.
+random_file() {
+	head -c "$2" /dev/urandom >"$1"
+}
+
+# Tests add commands to it: cleanup_add 'umount "$TMP/mnt"'.  Run last first, before processes end.
+cleanup_commands=()
+cleanup_add() {
+	cleanup_commands+=("$1")
+}
+
+cleanup() {
+	local status=$? i pids
+	trap '' INT TERM
+	trap - EXIT
+	set +e
+	for ((i = ${#cleanup_commands[@]} - 1; i >= 0; i--)); do
+		eval "${cleanup_commands[i]}"
+	done
+	mapfile -t pids < <(our_processes)
+	[[ ${#pids[@]} = 0 ]] || kill "${pids[@]}" 2>/dev/null
+	for ((i = 0; i < 40; i++)); do
+		mapfile -t pids < <(our_processes)
+		[[ ${#pids[@]} != 0 ]] || break
+		sleep 0.05
+	done
+	[[ ${#pids[@]} = 0 ]] || kill -KILL "${pids[@]}" 2>/dev/null
+	while read -r _ mount _; do # a FUSE file whose server died
+		[[ $mount != "$TMP"/* ]] || umount -l "$mount"
+	done </proc/self/mounts
+	if ((status != 0 && status != 77)); then
+		tail -n 30 "$TMP"/donor.* >&2
+	fi 2>/dev/null
+	rm -rf "$TMP"
+	exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 129' INT TERM HUP
