@@ -57,8 +57,9 @@ struct tp_op {
 	/* Set by the caller. */
 	uint8_t kind;  /* enum tp_op_kind */
 	uint8_t flags; /* TP_FUA, … */
-	uint64_t off;  /* bytes from the region's start */
-	uint64_t len;  /* bytes; READ and WRITE: at most tp_info.max_io_bytes and > 0; FLUSH and PROBE: 0 */
+	uint32_t owner; /* the choke point's mark while it is posted; anything but the mark before */
+	uint64_t off;   /* bytes from the region's start; FLUSH and PROBE: 0 */
+	uint64_t len;   /* bytes, see tp_post(); FLUSH and PROBE: 0 */
 	void *buf;     /* READ and WRITE: len bytes inside mem */
 	struct tp_mem *mem;
 	void *user; /* not looked at */
@@ -75,6 +76,9 @@ enum tp_state {
 	TP_FAILED,     /* lost, refused or shut down: outstanding operations complete with the error */
 };
 
+/* The most that one TRIM, ZERO or CACHE may cover: what fits NBD's 32-bit length. */
+#define TP_MAX_RANGE_BYTES UINT32_MAX
+
 /* What the donor granted; valid once the state is TP_READY. */
 struct tp_info {
 	uint64_t size_bytes;
@@ -83,7 +87,7 @@ struct tp_info {
 	uint64_t generation;
 	uint32_t lease_ms;     /* 0: no lease */
 	uint64_t max_io_bytes; /* per READ or WRITE operation */
-	uint32_t min_block_bytes;
+	uint32_t min_block_bytes; /* off and len are multiples of it; 1 at a weft donor */
 	uint32_t preferred_block_bytes;
 	uint32_t depth; /* operations in flight at most; then tp_post() says -EAGAIN */
 	/* Guarantees, each a sentence. */
@@ -181,11 +185,16 @@ void tp_shutdown(struct tp_conn *conn);
 void tp_disconnect(struct tp_conn *conn);
 
 /*
- * Posts up to n operations, in order.  Returns how many were accepted (a prefix, at
+ * Posts up to n > 0 operations, in order.  Returns how many were accepted (a prefix, at
  * least 1), or with none accepted: -EAGAIN (full: progress first), -ENOTCONN (not
- * ready, or failed), or for the first operation -EINVAL (unknown kind or flag, buffer
- * outside mem, a length of zero or over the limits), -ENOSPC (outside the region), -EPERM (read-only),
- * -EOPNOTSUPP (not in tp_info).  Never blocks, never allocates.
+ * ready, or failed), or for the first operation
+ *   -EINVAL      unknown kind, or a flag that the kind does not have; READ and WRITE: buffer outside mem,
+ *                len of 0 or over tp_info.max_io_bytes; TRIM, ZERO, CACHE: len of 0 or over
+ *                TP_MAX_RANGE_BYTES; off or len no multiple of tp_info.min_block_bytes
+ *   -ENOSPC      outside the region
+ *   -EPERM       changes data of a read-only grant
+ *   -EOPNOTSUPP  what tp_info says it cannot do
+ * Never blocks, never allocates.  Posting what is posted already is asserted.
  */
 int tp_post(struct tp_conn *conn, struct tp_op *const *ops, unsigned n);
 
@@ -212,5 +221,7 @@ int tp_arm(struct tp_conn *conn);
  */
 void tp_conn_fail(struct tp_conn *conn, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+/* For transports: the status of operations that a failed connection leaves undone. */
+int tp_conn_op_status(const struct tp_conn *conn);
 
 #endif

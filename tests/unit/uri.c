@@ -1,0 +1,204 @@
+/* URIs: what is accepted, what is refused and why, and that the canonical text parses to the same. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "fabric/uri.h"
+
+static void parse(const char *text, struct weft_uri *uri)
+{
+	struct weft_error err = {0};
+
+	if (weft_uri_parse(text, uri, &err) < 0)
+		fail_msg("%s: %s", text, err.message);
+}
+
+static void host_port_region_and_transport(void **state)
+{
+	struct weft_uri uri;
+
+	parse("weft://192.0.2.7:4000/scratch?transport=tcp", &uri);
+	assert_string_equal(uri.host, "192.0.2.7");
+	assert_string_equal(uri.port, "4000");
+	assert_string_equal(uri.region, "scratch");
+	assert_string_equal(uri.socket, "");
+	assert_false(uri.foreign);
+	assert_int_equal(uri.transport, WEFT_TRANSPORT_TCP);
+	weft_uri_fini(&uri);
+}
+
+static void defaults_are_the_iana_port_and_auto(void **state)
+{
+	struct weft_uri uri;
+
+	parse("WEFT://donor/", &uri);
+	assert_string_equal(uri.port, "10809");
+	assert_string_equal(uri.region, "");
+	assert_int_equal(uri.transport, WEFT_TRANSPORT_AUTO);
+	weft_uri_fini(&uri);
+	parse("nbd://donor", &uri);
+	assert_string_equal(uri.region, "");
+	assert_true(uri.foreign);
+	weft_uri_fini(&uri);
+}
+
+static void ipv6_goes_in_brackets(void **state)
+{
+	struct weft_uri uri;
+
+	parse("weft://[fe80::1]:1/a", &uri);
+	assert_string_equal(uri.host, "fe80::1");
+	assert_string_equal(uri.port, "1");
+	weft_uri_fini(&uri);
+}
+
+static void a_region_may_have_slashes_and_encoded_bytes(void **state)
+{
+	struct weft_uri uri;
+
+	parse("weft://d/dir/a%20b%2fc", &uri);
+	assert_string_equal(uri.region, "dir/a b/c");
+	weft_uri_fini(&uri);
+	parse("nbd://d//abs", &uri);
+	assert_string_equal(uri.region, "/abs");
+	weft_uri_fini(&uri);
+}
+
+static void a_unix_socket_is_named_in_the_query(void **state)
+{
+	struct weft_uri uri;
+
+	parse("weft+unix:///scratch?socket=/run/a%20b.sock", &uri);
+	assert_string_equal(uri.socket, "/run/a b.sock");
+	assert_string_equal(uri.host, "");
+	assert_string_equal(uri.region, "scratch");
+	assert_false(uri.foreign);
+	weft_uri_fini(&uri);
+	parse("nbd+unix:///?socket=/s+t", &uri);
+	assert_string_equal(uri.socket, "/s+t");
+	assert_true(uri.foreign);
+	weft_uri_fini(&uri);
+}
+
+static void what_is_wrong_is_refused_with_a_reason(void **state)
+{
+	static const struct {
+		const char *text, *reason;
+	} cases[] = {
+		{"", "scheme"},
+		{"scratch", "scheme"},
+		{"/dev/nbd0", "scheme"},
+		{"http://h/r", "scheme"},
+		{"nbds://h/r", "scheme"},
+		{"weft:///r", "no host"},
+		{"weft:r", "no host"},
+		{"weft:/h//r", "no host"},
+		{"weft+unix:r?socket=/x", "no host"},
+		{"weft://user@h/r", "user name"},
+		{"weft://h:0/r", "port"},
+		{"weft://h:65536/r", "port"},
+		{"weft://h:99999999999999999999/r", "port"},
+		{"weft://h:http/r", "wrong at"},
+		{"weft://%2Frun%2Fsock/r", "host"},
+		{"weft://[v1.x]/r", "address"},
+		{"weft://h/r#frag", "#"},
+		{"weft://h/a%00b", "zero byte"},
+		{"weft://h/a%0", "wrong at"},
+		{"weft://h/a b", "wrong at"},
+		{"weft://h/r?transport=carrier-pigeon", "transport="},
+		{"weft://h/r?transport=tcp&transport=rdma", "twice"},
+		{"weft://h/r?tls=1", "unknown"},
+		{"weft://h/r?socket=/x", "unknown"},
+		{"nbd://h/r?transport=rdma", "unknown"},
+		{"weft+unix:///r", "socket=PATH"},
+		{"weft+unix://h/r?socket=/x", "three slashes"},
+		{"weft+unix:///r?socket=x", "absolute"},
+		{"weft+unix:///r?socket=/x&socket=/y", "twice"},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct weft_uri uri = {.foreign = true};
+		struct weft_error err = {0};
+
+		if (weft_uri_parse(cases[i].text, &uri, &err) != -EINVAL)
+			fail_msg("accepted: %s", cases[i].text);
+		if (!strstr(err.message, cases[i].reason))
+			fail_msg("%s: '%s' says nothing of '%s'", cases[i].text, err.message,
+				cases[i].reason);
+		assert_true(uri.foreign); /* untouched */
+	}
+}
+
+static void long_names_are_refused(void **state)
+{
+	char text[9000];
+	struct weft_uri uri;
+	struct weft_error err;
+
+	memset(text, 'a', sizeof(text));
+	memcpy(text, "weft://", 7);
+	text[300] = '/';
+	text[310] = '\0';
+	assert_int_equal(weft_uri_parse(text, &uri, &err), -EINVAL);
+	memset(text + 7, 'a', sizeof(text) - 7);
+	text[20] = '/';
+	text[20 + 4096 + 1] = '\0';
+	assert_int_equal(weft_uri_parse(text, &uri, &err), 0);
+	weft_uri_fini(&uri);
+	text[20 + 4096 + 1] = 'a';
+	text[20 + 4096 + 2] = '\0';
+	assert_int_equal(weft_uri_parse(text, &uri, &err), -EINVAL);
+}
+
+static void the_canonical_text_parses_to_the_same(void **state)
+{
+	static const struct {
+		const char *text, *canonical;
+	} cases[] = {
+		{"weft://h:10809/r", "weft://h/r"},
+		{"weft://h:7/r?transport=rdma", "weft://h:7/r?transport=rdma"},
+		{"weft://[::1]/a%2Fb%3f", "weft://[::1]/a/b%3F"},
+		{"nbd://h", "nbd://h/"},
+		{"weft+unix:///r?socket=%2Ftmp/x%26y", "weft+unix:///r?socket=/tmp/x%26y"},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct weft_uri uri, again;
+
+		parse(cases[i].text, &uri);
+		char *text = weft_uri_format(&uri);
+		assert_string_equal(text, cases[i].canonical);
+		parse(text, &again);
+		assert_string_equal(again.host, uri.host);
+		assert_string_equal(again.port, uri.port);
+		assert_string_equal(again.socket, uri.socket);
+		assert_string_equal(again.region, uri.region);
+		assert_int_equal(again.transport, uri.transport);
+		assert_int_equal(again.foreign, uri.foreign);
+		free(text);
+		weft_uri_fini(&uri);
+		weft_uri_fini(&again);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(host_port_region_and_transport),
+		cmocka_unit_test(defaults_are_the_iana_port_and_auto),
+		cmocka_unit_test(ipv6_goes_in_brackets),
+		cmocka_unit_test(a_region_may_have_slashes_and_encoded_bytes),
+		cmocka_unit_test(a_unix_socket_is_named_in_the_query),
+		cmocka_unit_test(what_is_wrong_is_refused_with_a_reason),
+		cmocka_unit_test(long_names_are_refused),
+		cmocka_unit_test(the_canonical_text_parses_to_the_same),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
