@@ -1,0 +1,12 @@
+# Every shell script of the project passes shellcheck.
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+need_tool shellcheck
+
+cd "$WEFT_SRC"
+mapfile -t scripts < <(git ls-files -co --exclude-standard 2>/dev/null | while read -r file; do
+	[[ -f $file ]] || continue
+	[[ $file = *.sh || $(head -c 80 "$file" | head -n 1 | tr -d '\0') =~ ^#!.*sh ]] && echo "$file"
+done || :)
+((${#scripts[@]} >= 5)) || fail "found only ${scripts[*]}"
+# lib.sh sets -e, which shellcheck does not see from here.
+shellcheck -x -P "$WEFT_SRC/tests" -e SC1090,SC1091,SC2164 -s bash "${scripts[@]}"
