@@ -1,0 +1,528 @@
+/*
+ * weft doctor: what this machine can do for weft, and the exact way to the rest.
+ *
+ * Each check looks at one thing and fills a finding.  Facts come from files below a root, which is
+ * "" but in tests and with --sysroot; what only a system call can tell is asked only of the real root.  One thread.
+ */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <glob.h>
+#include <jansson.h>
+#include <limits.h>
+#include <linux/capability.h>
+#include <linux/userfaultfd.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "fabric/util.h"
+
+enum state {
+	OK,      /* works */
+	WARN,    /* weft does without it, or with less */
+	MISSING, /* a part of weft cannot be used */
+};
+
+static const char *const state_names[] = {"ok", "warn", "missing"};
+
+struct finding {
+	enum state state;
+	char meaning[240];
+	char fix[240]; /* "": nothing to do */
+};
+
+static const char *root = "";
+
+static void say(struct finding *f, enum state state, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+static void fix(struct finding *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void say(struct finding *f, enum state state, const char *fmt, ...)
+{
+	va_list args;
+
+	f->state = state;
+	va_start(args, fmt);
+	vsnprintf(f->meaning, sizeof(f->meaning), fmt, args);
+	va_end(args);
+}
+
+static void fix(struct finding *f, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(f->fix, sizeof(f->fix), fmt, args);
+	va_end(args);
+}
+
+/* The facts. */
+
+static const char *below_root(char *buf, const char *path)
+{
+	snprintf(buf, PATH_MAX, "%s%s", root, path);
+	return buf;
+}
+
+static bool exists(const char *path)
+{
+	char buf[PATH_MAX];
+
+	return access(below_root(buf, path), F_OK) == 0;
+}
+
+static bool usable(const char *path)
+{
+	char buf[PATH_MAX];
+
+	return access(below_root(buf, path), R_OK | W_OK) == 0;
+}
+
+/* The first line of a file that holds `needle`, without its newline; false without one. */
+static bool read_line(const char *path, const char *needle, char *line, int len)
+{
+	char buf[PATH_MAX];
+	FILE *in = fopen(below_root(buf, path), "re");
+	bool found = false;
+
+	if (!in)
+		return false;
+	while (!found && fgets(line, len, in))
+		found = strstr(line, needle) != NULL;
+	fclose(in);
+	if (found)
+		line[strcspn(line, "\n")] = '\0';
+	return found;
+}
+
+/* The number in a file's first line with `needle`, after it; false without one ("max" is none). */
+static bool read_number(const char *path, const char *needle, uint64_t *ret)
+{
+	char line[256], *at, *end;
+	unsigned long long value;
+
+	if (!read_line(path, needle, line, sizeof(line)))
+		return false;
+	at = strstr(line, needle) + strlen(needle);
+	value = strtoull(at, &end, 10);
+	if (end == at)
+		return false;
+	*ret = value;
+	return true;
+}
+
+/* The names that match a pattern, without the directory, joined; returns how many. */
+static size_t names(const char *pattern, char *joined, size_t len)
+{
+	char buf[PATH_MAX];
+	glob_t g;
+	size_t n = 0, used = 0;
+
+	joined[0] = '\0';
+	if (glob(below_root(buf, pattern), 0, NULL, &g))
+		return 0;
+	for (; n < g.gl_pathc; n++)
+		if (used < len)
+			used += (size_t)snprintf(joined + used, len - used, "%s%s", n ? ", " : "",
+				strrchr(g.gl_pathv[n], '/') + 1);
+	globfree(&g);
+	return n;
+}
+
+static bool kernel_release(char *release, int len)
+{
+	return read_line("/proc/sys/kernel/osrelease", "", release, len);
+}
+
+/* Whether modprobe would find the module. */
+static bool module_available(const char *module)
+{
+	char release[128], path[256], needle[64], line[1024];
+
+	if (!kernel_release(release, sizeof(release)))
+		return false;
+	snprintf(needle, sizeof(needle), "/%s.ko", module);
+	snprintf(path, sizeof(path), "/lib/modules/%s/modules.dep", release);
+	if (read_line(path, needle, line, sizeof(line)))
+		return true;
+	snprintf(path, sizeof(path), "/lib/modules/%s/modules.builtin", release);
+	return read_line(path, needle, line, sizeof(line));
+}
+
+/*
+ * What every check of a kernel module says.  what: who needs it; node: a file that shows that it works.
+ */
+static void check_module(struct finding *f, const char *module, const char *node, const char *what)
+{
+	char release[128] = "?";
+
+	kernel_release(release, sizeof(release));
+	if (exists(node)) {
+		say(f, OK, "%s is there, for %s", module, what);
+	} else if (module_available(module)) {
+		say(f, WARN, "%s is not loaded, for %s", module, what);
+		fix(f, "modprobe %s", module);
+	} else {
+		say(f, MISSING, "kernel %.64s has no module %s here, for %s", release, module, what);
+		if (strstr(release, "cloud"))
+			fix(f, "apt-get install linux-image-amd64  # the cloud kernel leaves it out; then reboot");
+		else
+			fix(f, "apt-get install linux-image-amd64  # in a container: on its host; then reboot");
+	}
+}
+
+static bool have_ipc_lock(void)
+{
+	char line[256];
+	const char *at;
+
+	if (!read_line("/proc/self/status", "CapEff:", line, sizeof(line)))
+		return false;
+	at = strchr(line, ':') + 1;
+	return strtoull(at, NULL, 16) >> CAP_IPC_LOCK & 1;
+}
+
+/* The checks. */
+
+static void check_kernel(struct finding *f)
+{
+	char release[128];
+	unsigned major = 0, minor = 0;
+
+	if (!kernel_release(release, sizeof(release)) || sscanf(release, "%u.%u", &major, &minor) != 2) {
+		say(f, MISSING, "this is not a Linux kernel that says its release");
+		fix(f, "mount -t proc proc /proc");
+	} else if (major * 1000 + minor < 5014) {
+		say(f, WARN, "kernel %.64s is older than 5.14: a donor takes its memory more slowly", release);
+		fix(f, "apt-get install linux-image-amd64  # then reboot");
+	} else {
+		say(f, OK, "kernel %.64s", release);
+	}
+}
+
+static void check_run_directory(struct finding *f)
+{
+	char dir[108];
+	int r;
+
+	if (root[0]) {
+		say(f, OK, "not looked at below another root");
+		return;
+	}
+	r = weft_run_dir(dir, sizeof(dir));
+	if (!r && access(dir, W_OK) == 0) {
+		say(f, OK, "%s holds sockets and state", dir);
+		return;
+	}
+	say(f, MISSING, "no directory for sockets and state: %s", strerror(r ? -r : errno));
+	fix(f, "export WEFT_RUN_DIR=$HOME/.weft");
+}
+
+static void check_memory(struct finding *f)
+{
+	uint64_t kib, limit, used;
+	char text[32];
+
+	if (!read_number("/proc/meminfo", "MemAvailable:", &kib)) {
+		say(f, MISSING, "/proc/meminfo does not say how much memory is available");
+		fix(f, "mount -t proc proc /proc");
+		return;
+	}
+	kib *= 1024;
+	if (read_number("/sys/fs/cgroup/memory.max", "", &limit) &&
+		read_number("/sys/fs/cgroup/memory.current", "", &used))
+		kib = weft_min(kib, limit > used ? limit - used : 0);
+	weft_format_size(kib, text, sizeof(text));
+	if (kib >= 256 * WEFT_MIB) {
+		say(f, OK, "%s can be lent", text);
+		return;
+	}
+	say(f, WARN, "only %s can be lent", text);
+	fix(f, "ps -eo rss,pid,comm --sort=-rss | head  # shows what holds the rest");
+}
+
+static void check_memory_files(struct finding *f)
+{
+	WEFT_CLEANUP_CLOSE int fd = -1;
+
+	if (!root[0]) {
+		fd = memfd_create("weft-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		if (fd < 0) {
+			say(f, MISSING, "memfd_create fails, so no memory can be lent: %s", strerror(errno));
+			fix(f, "allow memfd_create(2) in the container's seccomp profile");
+			return;
+		}
+	}
+	say(f, OK, "memory can be lent so that it outlives the daemon");
+}
+
+static void check_huge_pages(struct finding *f, uint64_t kib, const char *size)
+{
+	char path[128];
+	uint64_t total, free_pages;
+
+	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages",
+		(unsigned long long)kib);
+	if (!read_number(path, "", &total)) {
+		say(f, MISSING, "this machine has no %s pages: --hugepages %s cannot be used", size, size);
+		return;
+	}
+	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/free_hugepages",
+		(unsigned long long)kib);
+	if (read_number(path, "", &free_pages) && free_pages > 0) {
+		say(f, OK, "%llu of %llu pages of %s are free", (unsigned long long)free_pages,
+			(unsigned long long)total, size);
+		return;
+	}
+	say(f, WARN, "no free pages of %s: weft serve --hugepages %s needs them, nothing else does", size,
+		size);
+	fix(f, "echo %llu > /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages  # 1 GiB",
+		(unsigned long long)(total + WEFT_GIB / 1024 / kib), (unsigned long long)kib);
+}
+
+static void check_huge_2m(struct finding *f)
+{
+	check_huge_pages(f, 2048, "2M");
+}
+
+static void check_huge_1g(struct finding *f)
+{
+	check_huge_pages(f, 1048576, "1G");
+}
+
+static void check_numa(struct finding *f)
+{
+	char nodes[128];
+	size_t n = names("/sys/devices/system/node/node[0-9]*", nodes, sizeof(nodes));
+
+	if (n > 1)
+		say(f, OK, "%zu nodes (%s): weft serve --numa chooses", n, nodes);
+	else
+		say(f, OK, "one node: --numa makes no difference");
+}
+
+static void check_memlock(struct finding *f)
+{
+	char line[256], text[32];
+	uint64_t bytes;
+
+	if (have_ipc_lock() || (read_line("/proc/self/limits", "Max locked memory", line, sizeof(line)) &&
+				       !strncmp(line + 17 + strspn(line + 17, " "), "unlimited", 9))) {
+		say(f, OK, "memory can be locked without limit");
+		return;
+	}
+	if (!read_number("/proc/self/limits", "Max locked memory", &bytes))
+		bytes = 0;
+	weft_format_size(bytes, text, sizeof(text));
+	say(f, WARN, "only %s can be locked: RDMA and swapping need as much as is lent or mapped", text);
+	fix(f, "printf '* - memlock unlimited\\n' > /etc/security/limits.d/weft.conf  # then log in again");
+}
+
+static void check_fuse(struct finding *f)
+{
+	check_module(f, "fuse", "/dev/fuse", "a region as a file (weft attach --mount)");
+	if (f->state != OK)
+		return;
+	if (!usable("/dev/fuse")) {
+		say(f, MISSING, "/dev/fuse may not be opened: weft attach --mount cannot be used");
+		fix(f, "chmod 666 /dev/fuse");
+	} else if (geteuid() && !exists("/usr/bin/fusermount3") && !exists("/bin/fusermount3")) {
+		say(f, MISSING, "fusermount3 is not installed: only root can use weft attach --mount");
+		fix(f, "apt-get install fuse3");
+	}
+}
+
+static void check_nbd(struct finding *f)
+{
+	check_module(f, "nbd", "/sys/module/nbd", "a region as a block device (to come)");
+}
+
+static void check_ublk(struct finding *f)
+{
+	check_module(f, "ublk_drv", "/dev/ublk-control", "a faster block device (to come)");
+}
+
+static void check_userfaultfd(struct finding *f)
+{
+	WEFT_CLEANUP_CLOSE int fd = -1;
+	uint64_t allowed = 0;
+	bool works;
+
+	if (!root[0]) {
+		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+		works = fd >= 0;
+	} else {
+		works = exists("/proc/sys/vm/unprivileged_userfaultfd");
+	}
+	read_number("/proc/sys/vm/unprivileged_userfaultfd", "", &allowed);
+	if (works && (allowed || geteuid() == 0)) {
+		say(f, OK, "userfaultfd works, for a region as plain memory (to come)");
+	} else if (works) {
+		say(f, WARN, "userfaultfd works for faults in user mode only; a region as plain memory (to come) wants more");
+		fix(f, "sysctl -w vm.unprivileged_userfaultfd=1");
+	} else {
+		say(f, MISSING, "userfaultfd does not work, for a region as plain memory (to come)");
+		fix(f, "allow userfaultfd(2) in the container's seccomp profile, or use a kernel that has it");
+	}
+}
+
+/* A network interface that is up, for the line that makes a soft-RoCE device; false without one. */
+static bool interface_up(char *name, size_t len)
+{
+	char buf[PATH_MAX], path[300], state[32];
+	DIR *dir = opendir(below_root(buf, "/sys/class/net"));
+	const struct dirent *entry;
+	bool found = false;
+
+	while (dir && !found && (entry = readdir(dir))) {
+		snprintf(path, sizeof(path), "/sys/class/net/%s/operstate", entry->d_name);
+		found = entry->d_name[0] != '.' && read_line(path, "up", state, sizeof(state));
+		if (found)
+			snprintf(name, len, "%s", entry->d_name);
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+static void check_rdma(struct finding *f)
+{
+	char devices[128], state[64], active[128];
+	char netdev[256], path[160];
+
+	if (!names("/sys/class/infiniband/*", devices, sizeof(devices))) {
+		say(f, WARN, "no RDMA device: weft uses TCP");
+		if (exists("/sys/module/rdma_rxe") || module_available("rdma_rxe"))
+			fix(f, "rdma link add rxe0 type rxe netdev %s  # RDMA in software",
+				interface_up(netdev, sizeof(netdev)) ? netdev : "eth0");
+		else
+			fix(f, "fit a RoCE or InfiniBand card, or see soft-RoCE below");
+		return;
+	}
+	snprintf(path, sizeof(path), "/sys/class/infiniband/%.*s/ports/1/state",
+		(int)strcspn(devices, ","), devices);
+	if (!read_line(path, "", state, sizeof(state)))
+		snprintf(state, sizeof(state), "state not known");
+	snprintf(active, sizeof(active), "%s", state + strspn(state, "0123456789: "));
+	if (strstr(state, "ACTIVE")) {
+		say(f, OK, "%s (first port: %s); this version of weft uses TCP all the same", devices, active);
+		return;
+	}
+	say(f, WARN, "%s, but the first port is %s: weft uses TCP", devices, active);
+	fix(f, "ip link set dev IFACE up  # the network interface that `rdma link` shows for it");
+}
+
+static void check_soft_roce(struct finding *f)
+{
+	check_module(f, "rdma_rxe", "/sys/module/rdma_rxe", "RDMA over any Ethernet, in software");
+}
+
+static void check_rdma_cm(struct finding *f)
+{
+	check_module(f, "rdma_ucm", "/dev/infiniband/rdma_cm", "RDMA connections from programs");
+}
+
+static const struct check {
+	const char *name;
+	bool needed; /* weft does not work at all without it */
+	void (*look)(struct finding *f);
+} checks[] = {
+	{"kernel", true, check_kernel},
+	{"run directory", true, check_run_directory},
+	{"memory", true, check_memory},
+	{"memory files", true, check_memory_files},
+	{"huge pages 2M", false, check_huge_2m},
+	{"huge pages 1G", false, check_huge_1g},
+	{"NUMA", false, check_numa},
+	{"memlock", false, check_memlock},
+	{"FUSE", false, check_fuse},
+	{"nbd", false, check_nbd},
+	{"ublk", false, check_ublk},
+	{"userfaultfd", false, check_userfaultfd},
+	{"RDMA", false, check_rdma},
+	{"soft-RoCE", false, check_soft_roce},
+	{"RDMA CM", false, check_rdma_cm},
+};
+
+static void print_table(const struct finding *findings)
+{
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(checks); i++) {
+		printf("%-8s %-14s %s", state_names[findings[i].state], checks[i].name,
+			findings[i].meaning);
+		if (findings[i].fix[0])
+			printf("\n%24sfix: %s", "", findings[i].fix);
+		putchar('\n');
+	}
+}
+
+static int print_json(const struct finding *findings, bool works)
+{
+	json_t *list = json_array(), *all;
+	int r;
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(checks); i++)
+		json_array_append_new(list,
+			json_pack("{s:s, s:s, s:b, s:s, s:s}", "check", checks[i].name, "state",
+				state_names[findings[i].state], "needed", checks[i].needed, "meaning",
+				findings[i].meaning, "fix", findings[i].fix));
+	all = json_pack("{s:b, s:o}", "works", works, "checks", list);
+	r = all ? json_dumpf(all, stdout, JSON_INDENT(2)) : -1;
+	putchar('\n');
+	json_decref(all);
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"json", no_argument, NULL, 'j'},
+		{"sysroot", required_argument, NULL, 's'},
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0},
+	};
+	struct finding findings[WEFT_ARRAY_LEN(checks)] = {0};
+	bool json = false, works = true;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (c) {
+		case 'j':
+			json = true;
+			break;
+		case 's':
+			root = optarg;
+			break;
+		case 'h':
+			puts("usage: weft doctor [--json] [--sysroot DIRECTORY]\n"
+			     "Shows what this machine can do for weft, and the exact fix for what is missing.\n\n"
+			     "    --json               the findings as JSON\n"
+			     "    --sysroot DIRECTORY  look at the /proc, /sys, /dev and /lib below it\n\n"
+			     "Exits 1 if weft cannot work here at all.");
+			return 0;
+		default:
+			fputs("Try 'weft doctor --help'.\n", stderr);
+			return 2;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "weft doctor: '%s' is not an option. Try 'weft doctor --help'.\n", argv[optind]);
+		return 2;
+	}
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(checks); i++) {
+		checks[i].look(&findings[i]);
+		works &= !(checks[i].needed && findings[i].state == MISSING);
+	}
+	if (json && print_json(findings, works) < 0)
+		return 1;
+	if (!json)
+		print_table(findings);
+	if (fflush(stdout))
+		return 1;
+	return works ? 0 : 1;
+}

@@ -1,0 +1,13 @@
+# The exit status is 1 only if something is missing that weft cannot do without.
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+
+mkdir -p "$TMP/root/proc/sys/kernel"
+echo 6.1.0-1-amd64 >"$TMP/root/proc/sys/kernel/osrelease"
+status=0
+weft doctor --json --sysroot "$TMP/root" >"$TMP/out" || status=$?
+[[ $status = 1 ]] || fail "exit status $status"
+need_tool jq
+[[ $(jq .works "$TMP/out") = false ]] || fail "$(cat "$TMP/out")"
+[[ $(jq -r '.checks[] | select(.check == "memory") | .state' "$TMP/out") = missing ]] || fail "$(cat "$TMP/out")"
+jq -e '.checks | all(.fix != "" or .state == "ok" or (.check | startswith("huge")))' "$TMP/out" ||
+	fail "a finding without a fix"
