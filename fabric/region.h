@@ -8,6 +8,7 @@
 #ifndef WEFT_FABRIC_REGION_H
 #define WEFT_FABRIC_REGION_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -38,13 +39,13 @@ struct weft_memory_spec {
 };
 
 /*
- * What must outlive the daemon, in a memfd of its own of one page, mapped shared.  It is
+ * What must outlive the daemon, in a small memfd of its own, mapped shared.  It is
  * also what the holder and the descriptor store keep.  Versioned by its magic.
  */
 struct weft_region_header;
 
 struct weft_region {
-	char *name;        /* UTF-8, no NUL, at most 4096 bytes */
+	char *name;        /* UTF-8 without control characters, at most 4096 bytes; MEMORY: WEFT_MEMORY_NAME_MAX */
 	char *description; /* for people: "memory, 1 GiB" */
 	uint64_t size_bytes;
 	enum weft_backing backing;
@@ -56,7 +57,18 @@ struct weft_region {
 	int header_fd;
 	_Atomic unsigned refs;
 	_Atomic bool dirty; /* FILE: written since the last flush */
+	/* Private. */
+	uint64_t page_bytes;   /* MEMORY: of the pages in use */
+	_Atomic bool punched;  /* MEMORY: may have holes */
+	_Atomic int lost;      /* FILE: -errno of the write-back that failed; everything fails with -EIO since */
+	pthread_mutex_t flush_lock;
+	struct weft_generation *generations; /* WEFT_NR_GENERATIONS of them, in the header if there is one */
 };
+
+enum { WEFT_MEMORY_NAME_MAX = 255 };
+
+/* True for 1 to max bytes of UTF-8 without control characters. */
+bool weft_region_name_valid(const char *name, size_t max);
 
 /* Called now and then while memory is taken: done of total bytes.  Same thread as the caller. */
 typedef void weft_progress_fn(void *ctx, uint64_t done, uint64_t total);
@@ -92,6 +104,8 @@ void weft_region_put(struct weft_region *region);
 /*
  * FILE regions only (a MEMORY region is accessed at map + off).  off + len inside the region:
  * asserted.  0, or -EIO, -ENOSPC and what pread(2), pwrite(2) said; a file that became shorter: -EIO.
+ * After a write-back error nobody knows which bytes reached the disk: everything fails with -EIO from
+ * then on, until the file is opened anew (under a new epoch).
  */
 int weft_region_read(struct weft_region *region, void *buf, uint64_t off, uint64_t len);
 int weft_region_write(struct weft_region *region, const void *buf, uint64_t off, uint64_t len);
@@ -112,18 +126,33 @@ struct weft_extent weft_region_extent(struct weft_region *region, uint64_t off, 
 
 /*
  * The highest generation seen of each attachment, kept in the header so that it outlives the daemon
- * (MEMORY; for FILE it lives as long as the struct).  The table is bounded; the oldest is forgotten.
+ * (MEMORY; for FILE it lives as long as the struct).  The table is bounded; of those that hold nothing
+ * the one not used for longest is forgotten.
  * Not thread-safe: the donor calls them under its lock.
  */
+enum weft_lapsed {
+	WEFT_NOT_LAPSED,
+	WEFT_LAPSED,         /* the lease of this generation ran out */
+	WEFT_LAPSED_WRITTEN, /* and another attachment could write since */
+};
+
 struct weft_generation {
 	uint8_t id_hash[16]; /* of the secret id, which is not stored */
-	uint64_t generation;
-	uint64_t lapsed; /* 1: the lease of this generation ran out */
-	uint64_t last_used;
+	uint64_t generation; /* 0: the entry is free */
+	uint64_t last_used;  /* counts up */
+	uint32_t lapsed;     /* enum weft_lapsed */
+	uint32_t held;       /* 0, or 1 + enum weft_mode: the attachment holds the region */
+	char name[64];       /* public name */
 };
 enum { WEFT_NR_GENERATIONS = 64 };
-/* The entry of this id, or NULL.  add: takes the oldest entry's place if there is none (never NULL then). */
+
+/* A one-way hash of a secret id, good until the next reboot. */
+void weft_id_hash(const uint8_t id[16], uint8_t ret[16]);
+/*
+ * The entry of this id, or NULL.  add: makes one if there is none (generation 1, nothing held; NULL
+ * only when every entry holds the region).
+ */
 struct weft_generation *weft_region_generation(struct weft_region *region,
-	const uint8_t id[16], bool add);
+	const uint8_t id_hash[16], bool add);
 
 #endif

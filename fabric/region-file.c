@@ -1,0 +1,272 @@
+/*
+ * Regions whose content is a file's, through the page cache.
+ *
+ * The epoch's mark is an extended attribute.  While a writable region is open it says "open", made
+ * durable before the first write can come; only a clean end replaces it by "clean" with the file's size
+ * and time, after the data is durable.  So whoever finds "clean", and size and time as they are, knows
+ * that nothing happened since.
+ *
+ * Threads: as region.h says; reads and writes share nothing but atomics.
+ */
+#include "fabric/region.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "fabric/region-private.h"
+#include "fabric/util.h"
+
+#define MARK_NAME "user.weft.epoch"
+
+enum { MARK_MAX = 160 };
+
+static void format_clean(char *mark, uint64_t epoch, const struct stat *st)
+{
+	snprintf(mark, MARK_MAX, "v1 epoch=%016" PRIx64 " state=clean size=%" PRId64 " mtime=%" PRId64 ".%09ld",
+		epoch, (int64_t)st->st_size, (int64_t)st->st_mtim.tv_sec, st->st_mtim.tv_nsec);
+}
+
+static void format_open(char *mark, uint64_t epoch)
+{
+	snprintf(mark, MARK_MAX, "v1 epoch=%016" PRIx64 " state=open", epoch);
+}
+
+/* The epoch of a clean mark that still fits the file, or 0. */
+static uint64_t read_mark(int fd, const struct stat *st)
+{
+	char mark[MARK_MAX], expected[MARK_MAX];
+	ssize_t n = fgetxattr(fd, MARK_NAME, mark, sizeof(mark) - 1);
+	uint64_t epoch;
+
+	if (n < 0)
+		return 0;
+	mark[n] = '\0';
+	if (sscanf(mark, "v1 epoch=%16" SCNx64, &epoch) != 1)
+		return 0;
+	format_clean(expected, epoch, st);
+	return strcmp(mark, expected) == 0 ? epoch : 0;
+}
+
+/* 0 once the mark is durable; -ENOTSUP where there are no such attributes. */
+static int write_mark(int fd, const char *mark)
+{
+	if (fsetxattr(fd, MARK_NAME, mark, strlen(mark), 0) < 0)
+		return errno == EPERM ? -ENOTSUP : -errno;
+	return fsync(fd) < 0 ? -errno : 0;
+}
+
+/* Opens without side effects whatever it is, makes sure that it is a regular file, and opens that. */
+static int open_regular(int dirfd, const char *path, bool beneath, bool read_only)
+{
+	struct open_how how = {
+		.flags = O_PATH | O_CLOEXEC,
+		.resolve = beneath ? RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS : 0,
+	};
+	char again[64];
+	struct stat st;
+	WEFT_CLEANUP_CLOSE int probe = (int)syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
+
+	if (probe < 0)
+		return -errno;
+	if (fstat(probe, &st) < 0)
+		return -errno;
+	if (S_ISDIR(st.st_mode))
+		return -EISDIR;
+	if (!S_ISREG(st.st_mode))
+		return -ENOTSUP;
+	snprintf(again, sizeof(again), "/proc/self/fd/%d", probe);
+	int fd = open(again, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY);
+	return fd < 0 ? -errno : fd;
+}
+
+static const char *why_not_opened(int code, bool beneath)
+{
+	switch (code) {
+	case EISDIR:
+		return "it is a directory";
+	case ENOTSUP:
+		return "it is not a regular file";
+	case ELOOP:
+	case EXDEV:
+		if (beneath)
+			return "it leads out of the directory, or through a link";
+		/* fallthrough */
+	default:
+		return strerror(code);
+	}
+}
+
+int weft_region_open_file(int dirfd, const char *path, const char *name, bool beneath, bool read_only,
+	struct weft_region **ret, struct weft_error *err)
+{
+	char description[96], size[32], mark[MARK_MAX];
+	struct stat st;
+	int r;
+
+	if (!weft_region_name_valid(name, 4096))
+		return weft_error_set(err, EINVAL, "a region's name is 1 to 4096 bytes of UTF-8 without control "
+			"characters");
+	int fd = open_regular(dirfd, path, beneath, read_only);
+	if (fd < 0)
+		return weft_error_set(err, -fd, "region '%s': cannot open file %s: %s", name, path,
+			why_not_opened(-fd, beneath));
+	if (flock(fd, (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0) {
+		r = errno == EWOULDBLOCK ? -EBUSY : -errno;
+		weft_error_set(err, -r, "region '%s': file %s %s%s", name, path,
+			r == -EBUSY ? "is in use: another region or daemon has it locked"
+				    : "cannot be locked: ",
+			r == -EBUSY ? "" : strerror(-r));
+		close(fd);
+		return r;
+	}
+	if (fstat(fd, &st) < 0) {
+		r = weft_error_set(err, errno, "region '%s': file %s: %s", name, path, strerror(errno));
+		close(fd);
+		return r;
+	}
+	if (st.st_size == 0) {
+		r = weft_error_set(err, ENODATA, "region '%s': file %s is empty; give it a size first: "
+			"truncate -s 1G FILE", name, path);
+		close(fd);
+		return r;
+	}
+	snprintf(description, sizeof(description), "file, %s%s",
+		weft_format_size((uint64_t)st.st_size, size, sizeof(size)), read_only ? ", read-only" : "");
+	struct weft_region *region = region_new(WEFT_BACKING_FILE, name, description);
+	if (!region) {
+		close(fd);
+		return weft_error_set(err, ENOMEM, "region '%s': no memory", name);
+	}
+	region->fd = fd;
+	region->size_bytes = (uint64_t)st.st_size;
+	region->read_only = read_only;
+	region->generations = calloc(WEFT_NR_GENERATIONS, sizeof(*region->generations));
+	if (!region->generations) {
+		region_free(region);
+		return weft_error_set(err, ENOMEM, "region '%s': no memory", name);
+	}
+	uint64_t kept = read_mark(fd, &st);
+	region->epoch = kept ? kept : region_new_epoch();
+	if (!read_only) {
+		format_open(mark, region->epoch);
+		r = write_mark(fd, mark);
+		/* Without attributes each opening is a new epoch; a mark that cannot be replaced would lie. */
+		if (r < 0 && (r != -ENOTSUP || kept)) {
+			weft_error_set(err, -r, "region '%s': cannot mark file %s as open (attribute "
+				MARK_NAME "): %s", name, path, strerror(-r));
+			region_free(region);
+			return r;
+		}
+	}
+	*ret = region;
+	return 0;
+}
+
+void region_file_finish(struct weft_region *region)
+{
+	char mark[MARK_MAX];
+	struct stat st;
+
+	if (region->read_only || region->fd < 0)
+		return;
+	/* Without this mark the next opening starts a new epoch, which is right after any failure. */
+	if (weft_region_flush(region) < 0 || fsync(region->fd) < 0 || fstat(region->fd, &st) < 0 ||
+		(uint64_t)st.st_size < region->size_bytes)
+		return;
+	format_clean(mark, region->epoch, &st);
+	write_mark(region->fd, mark);
+}
+
+int region_file_check(struct weft_region *region)
+{
+	struct stat st;
+
+	if (atomic_load_explicit(&region->lost, memory_order_relaxed) < 0 || fstat(region->fd, &st) < 0)
+		return -EIO;
+	/* A write beyond the end of a file that shrank would put zeros where data was. */
+	return (uint64_t)st.st_size < region->size_bytes ? -EIO : 0;
+}
+
+static void assert_file_range(const struct weft_region *region, uint64_t off, uint64_t len)
+{
+	assert(region->backing == WEFT_BACKING_FILE);
+	assert(off <= region->size_bytes && len <= region->size_bytes - off);
+}
+
+int weft_region_read(struct weft_region *region, void *buf, uint64_t off, uint64_t len)
+{
+	assert_file_range(region, off, len);
+	if (atomic_load_explicit(&region->lost, memory_order_relaxed) < 0)
+		return -EIO;
+	for (uint8_t *p = buf; len > 0;) {
+		ssize_t n = pread(region->fd, p, len, (off_t)off);
+
+		if (n < 0) {
+			if (errno == EINTR)
+				continue;
+			return -errno;
+		}
+		if (n == 0)
+			return -EIO;
+		p += n;
+		off += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
+int weft_region_write(struct weft_region *region, const void *buf, uint64_t off, uint64_t len)
+{
+	assert_file_range(region, off, len);
+	if (region->read_only)
+		return -EPERM;
+	int r = region_file_check(region);
+	if (r < 0)
+		return r;
+	for (const uint8_t *p = buf; len > 0 && r == 0;) {
+		ssize_t n = pwrite(region->fd, p, len, (off_t)off);
+
+		if (n < 0) {
+			if (errno == EINTR)
+				continue;
+			r = errno == EDQUOT || errno == EFBIG ? -ENOSPC : -errno;
+		} else if (n == 0) {
+			r = -EIO;
+		} else {
+			p += n;
+			off += (uint64_t)n;
+			len -= (uint64_t)n;
+		}
+	}
+	/* Also after a failure: some of it may have been written. */
+	atomic_store(&region->dirty, true);
+	return r;
+}
+
+int weft_region_flush(struct weft_region *region)
+{
+	int r;
+
+	if (region->backing == WEFT_BACKING_MEMORY)
+		return 0;
+	/* Under the lock: whoever finds nothing dirty must not overtake the flush that took it on. */
+	pthread_mutex_lock(&region->flush_lock);
+	r = atomic_load(&region->lost);
+	if (r == 0 && atomic_exchange(&region->dirty, false) && fdatasync(region->fd) < 0) {
+		/* The kernel reports it once, and may drop the pages: we never forget. */
+		r = -errno;
+		atomic_store(&region->lost, r);
+	}
+	pthread_mutex_unlock(&region->flush_lock);
+	return r;
+}

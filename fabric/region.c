@@ -1,0 +1,307 @@
+/*
+ * What both kinds of regions share: names, references, holes and zeros, generations.
+ * Threads: as region.h says.
+ */
+#include "fabric/region.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <systemd/sd-id128.h>
+
+#include "fabric/region-private.h"
+#include "fabric/util.h"
+
+/* Punching less than this costs more than it gives back. */
+#define PUNCH_MIN_BYTES (64 * WEFT_KIB)
+
+bool weft_region_name_valid(const char *name, size_t max)
+{
+	const uint8_t *p = (const uint8_t *)name;
+
+	if (*p == 0 || strnlen(name, max + 1) > max)
+		return false;
+	while (*p) {
+		uint32_t c = *p++, min = 0;
+		unsigned more = 0;
+
+		if (c < 0x80) {
+			if (c < 0x20 || c == 0x7f)
+				return false;
+			continue;
+		}
+		if ((c & 0xe0) == 0xc0) {
+			more = 1, min = 0x80, c &= 0x1f;
+		} else if ((c & 0xf0) == 0xe0) {
+			more = 2, min = 0x800, c &= 0x0f;
+		} else if ((c & 0xf8) == 0xf0) {
+			more = 3, min = 0x10000, c &= 0x07;
+		} else {
+			return false;
+		}
+		for (; more > 0; more--, p++) {
+			if ((*p & 0xc0) != 0x80)
+				return false;
+			c = c << 6 | (*p & 0x3f);
+		}
+		/* Overlong forms, surrogates, C1 controls, beyond Unicode. */
+		if (c < min || (c >= 0xd800 && c < 0xe000) || c < 0xa0 || c > 0x10ffff)
+			return false;
+	}
+	return true;
+}
+
+struct weft_region *region_new(enum weft_backing backing, const char *name, const char *description)
+{
+	struct weft_region *region = calloc(1, sizeof(*region));
+
+	if (!region)
+		return NULL;
+	region->backing = backing;
+	region->fd = region->header_fd = -1;
+	atomic_init(&region->refs, 1);
+	pthread_mutex_init(&region->flush_lock, NULL);
+	region->name = strdup(name);
+	region->description = strdup(description);
+	if (!region->name || !region->description) {
+		region_free(region);
+		return NULL;
+	}
+	return region;
+}
+
+void region_free(struct weft_region *region)
+{
+	if (!region)
+		return;
+	if (region->map)
+		munmap(region->map, region->size_bytes);
+	if (region->header)
+		munmap(region->header, sizeof(*region->header));
+	else
+		free(region->generations);
+	if (region->fd >= 0)
+		close(region->fd);
+	if (region->header_fd >= 0)
+		close(region->header_fd);
+	pthread_mutex_destroy(&region->flush_lock);
+	free(region->description);
+	free(region->name);
+	free(region);
+}
+
+struct weft_region *weft_region_get(struct weft_region *region)
+{
+	unsigned before = atomic_fetch_add_explicit(&region->refs, 1, memory_order_relaxed);
+
+	assert(before > 0);
+	return region;
+}
+
+void weft_region_put(struct weft_region *region)
+{
+	if (!region)
+		return;
+	unsigned before = atomic_fetch_sub_explicit(&region->refs, 1, memory_order_acq_rel);
+
+	assert(before > 0);
+	if (before > 1)
+		return;
+	if (region->backing == WEFT_BACKING_FILE)
+		region_file_finish(region);
+	region_free(region);
+}
+
+uint64_t region_new_epoch(void)
+{
+	uint64_t epoch;
+
+	do
+		weft_random(&epoch, sizeof(epoch));
+	while (epoch == 0); /* means "any" in a hello */
+	return epoch;
+}
+
+static void assert_inside(const struct weft_region *region, uint64_t off, uint64_t len)
+{
+	assert(off <= region->size_bytes && len <= region->size_bytes - off);
+}
+
+/* Gives whole pages inside the range back; says what was left over at its edges. */
+static int memory_punch(struct weft_region *region, uint64_t off, uint64_t len, uint64_t *ret_first,
+	uint64_t *ret_last)
+{
+	uint64_t page = region->page_bytes;
+	uint64_t first = (off + page - 1) / page * page;
+	uint64_t last = (off + len) / page * page;
+
+	/*
+	 * A hole in huge pages returns them to a pool that others take from, and the fault that
+	 * wants one back would be a SIGBUS.
+	 */
+	if (page != (uint64_t)sysconf(_SC_PAGESIZE) || last < first + PUNCH_MIN_BYTES)
+		return -EOPNOTSUPP;
+	atomic_store(&region->punched, true);
+	while (fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)first,
+		       (off_t)(last - first)) < 0)
+		if (errno != EINTR)
+			return -errno;
+	*ret_first = first;
+	*ret_last = last;
+	return 0;
+}
+
+static int memory_zero(struct weft_region *region, uint64_t off, uint64_t len, bool may_punch)
+{
+	uint64_t first, last;
+
+	if (may_punch && memory_punch(region, off, len, &first, &last) == 0) {
+		memset(region->map + off, 0, first - off);
+		memset(region->map + last, 0, off + len - last);
+	} else {
+		memset(region->map + off, 0, len);
+	}
+	return 0;
+}
+
+static int file_write_zeros(struct weft_region *region, uint64_t off, uint64_t len)
+{
+	static const uint8_t zeros[256 * 1024];
+
+	while (len > 0) {
+		uint64_t n = weft_min(len, sizeof(zeros));
+		int r = weft_region_write(region, zeros, off, n);
+
+		if (r < 0)
+			return r;
+		off += n;
+		len -= n;
+	}
+	return 0;
+}
+
+static int file_fallocate(struct weft_region *region, int mode, uint64_t off, uint64_t len)
+{
+	int r = region_file_check(region);
+
+	if (r < 0)
+		return r;
+	while (fallocate(region->fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0)
+		if (errno != EINTR)
+			return errno == ENOSYS || errno == ENODEV ? -EOPNOTSUPP : -errno;
+	atomic_store(&region->dirty, true);
+	return 0;
+}
+
+int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, bool may_punch, bool fast)
+{
+	int r = -EOPNOTSUPP;
+
+	assert_inside(region, off, len);
+	if (region->read_only)
+		return -EPERM;
+	if (len == 0)
+		return 0;
+	/* Clearing memory is faster than sending the zeros would have been. */
+	if (region->backing == WEFT_BACKING_MEMORY)
+		return memory_zero(region, off, len, may_punch);
+	if (may_punch)
+		r = file_fallocate(region, FALLOC_FL_PUNCH_HOLE, off, len);
+	if (r == -EOPNOTSUPP)
+		r = file_fallocate(region, FALLOC_FL_ZERO_RANGE, off, len);
+	if (r == -EOPNOTSUPP && !fast)
+		r = file_write_zeros(region, off, len);
+	return r;
+}
+
+int weft_region_trim(struct weft_region *region, uint64_t off, uint64_t len)
+{
+	uint64_t first, last;
+	int r;
+
+	assert_inside(region, off, len);
+	if (region->read_only)
+		return -EPERM;
+	if (len == 0)
+		return 0;
+	if (region->backing == WEFT_BACKING_MEMORY)
+		r = memory_punch(region, off, len, &first, &last);
+	else
+		r = file_fallocate(region, FALLOC_FL_PUNCH_HOLE, off, len);
+	return r == -EIO ? r : 0;
+}
+
+struct weft_extent weft_region_extent(struct weft_region *region, uint64_t off, uint64_t len)
+{
+	struct weft_extent data = {len, false};
+
+	assert_inside(region, off, len);
+	if (region->backing == WEFT_BACKING_MEMORY) {
+		if (!atomic_load(&region->punched))
+			return data;
+	} else if (region_file_check(region) < 0) {
+		return data; /* so that it is read, and the error seen */
+	}
+	/* The file offset that these move is used by nobody. */
+	off_t next = lseek(region->fd, (off_t)off, SEEK_DATA);
+
+	if (next < 0)
+		return errno == ENXIO ? (struct weft_extent){len, true} : data;
+	if ((uint64_t)next > off)
+		return (struct weft_extent){weft_min((uint64_t)next - off, len), true};
+	next = lseek(region->fd, (off_t)off, SEEK_HOLE);
+	if (next < 0 || (uint64_t)next <= off)
+		return data;
+	return (struct weft_extent){weft_min((uint64_t)next - off, len), false};
+}
+
+void weft_id_hash(const uint8_t id[16], uint8_t ret[16])
+{
+	sd_id128_t in, out;
+
+	/* HMAC-SHA256 under the boot id; regions that remember it do not outlive the boot either. */
+	memcpy(in.bytes, id, sizeof(in.bytes));
+	if (sd_id128_get_boot_app_specific(in, &out) < 0)
+		abort(); /* without /proc nothing of this works */
+	memcpy(ret, out.bytes, sizeof(out.bytes));
+}
+
+struct weft_generation *weft_region_generation(struct weft_region *region,
+	const uint8_t id_hash[16], bool add)
+{
+	struct weft_generation *victim = NULL;
+	uint64_t now = 0;
+
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
+		now = weft_max(now, region->generations[i].last_used);
+	now++;
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
+		struct weft_generation *gen = &region->generations[i];
+
+		if (gen->generation != 0 && memcmp(gen->id_hash, id_hash, sizeof(gen->id_hash)) == 0) {
+			gen->last_used = now;
+			return gen;
+		}
+		if (gen->generation == 0 ? !victim || victim->generation != 0
+					 : gen->held == 0 && (!victim || (victim->generation != 0 &&
+						victim->last_used > gen->last_used)))
+			victim = gen;
+	}
+	if (!add || !victim)
+		return NULL;
+	/* Whoever is killed in between leaves a free entry behind. */
+	*(volatile uint64_t *)&victim->generation = 0;
+	atomic_signal_fence(memory_order_seq_cst);
+	memcpy(victim->id_hash, id_hash, sizeof(victim->id_hash));
+	memset(victim->name, 0, sizeof(victim->name));
+	victim->last_used = now;
+	victim->lapsed = WEFT_NOT_LAPSED;
+	victim->held = 0;
+	atomic_signal_fence(memory_order_seq_cst);
+	*(volatile uint64_t *)&victim->generation = 1;
+	return victim;
+}
