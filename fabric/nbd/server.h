@@ -62,10 +62,13 @@ struct nbd_request {
 	/* The engine's. */
 	struct nbd_request *next;
 	uint64_t cookie;
-	uint64_t start_ns; /* when it was parsed, weft_now_ns(); 0 unless the service asked for times */
+	uint64_t start_ns; /* when its header was received, weft_now_ns(); 0 unless the service asked for times */
+	void *payload; /* of the reply */
+	uint32_t payload_len;
 	int error;
 	uint8_t state;
-	uint8_t head[48]; /* reply header */
+	uint8_t head_len;
+	uint8_t head[46]; /* reply header */
 };
 
 struct nbd_service {
@@ -101,7 +104,11 @@ struct nbd_service {
 	 * Called once, from nbd_conn_free() or when the last request completed after it, if open() had succeeded. */
 	void (*close)(struct nbd_conn *conn, bool clean);
 
-	bool want_times; /* stamp requests with start_ns */
+	/* After GO, bytes came: once for each nbd_conn_receive() that brought some, before its requests
+	 * are submitted.  For signs of life.  NULL: not wanted. */
+	void (*received)(struct nbd_conn *conn, uint64_t now_ns);
+
+	bool want_times; /* stamp requests with start_ns, once a batch */
 };
 
 /*

@@ -1,0 +1,112 @@
+/*
+ * Private to fabric/nbd/: a connection's state, shared by conn.c (bytes in and out),
+ * handshake.c (options) and transmission.c (requests).
+ *
+ * Invariants: bytes rx_start..rx_end of rx were received and not looked at yet.  A request slot is either
+ * on the free list, or the one whose payload is awaited (conn->current), or the service's, or on the reply queue.
+ */
+#ifndef WEFT_FABRIC_NBD_CONN_H
+#define WEFT_FABRIC_NBD_CONN_H
+
+#include <stdatomic.h>
+
+#include "fabric/nbd/server.h"
+
+enum {
+	NBD_RX_BYTES = 68 << 10,        /* an option of NBD_MAX_OPTION, or 16 writes of 4 KiB at once */
+	NBD_BIG_WRITE_BYTES = 16 << 10, /* from here on a payload is never copied */
+	NBD_MAX_OPTIONS = 1024,         /* per connection; a real client sends fewer than ten */
+	NBD_MAX_OPTION_BYTES = 16 << 20, /* of all options of a connection */
+	NBD_MAX_OPTION_REPLIES = 16 << 20, /* bytes of answer to one option: LIST of a big directory */
+};
+
+enum nbd_phase {
+	NBD_CLIENT_FLAGS, /* waits for the client's 32 bits of flags */
+	NBD_OPTION,       /* waits for an option's header, and for the last one's reply to leave */
+	NBD_OPTION_DATA,  /* waits for the whole payload of conn->option */
+	NBD_OPTION_SKIP,  /* waits for the end of a payload too long to read */
+	NBD_REQUEST,      /* waits for a request's header, a free slot, a buffer from prepare() */
+	NBD_PAYLOAD,      /* waits for the rest of the payload of conn->current */
+	NBD_DRAIN,        /* waits for the end of a payload that is refused (conn->current has the error) */
+	NBD_CLOSING,      /* nothing more is received; replies may still leave */
+};
+
+enum nbd_request_state {
+	NBD_RQ_FREE,
+	NBD_RQ_REFUSED, /* answered by the engine; the service never saw it */
+	NBD_RQ_HELD,    /* the service saw it: it is to be released */
+};
+
+enum { NBD_CONTEXT_ALLOCATION = 1, NBD_CONTEXT_GRANT = 2 }; /* ids, and bits of conn->contexts */
+
+struct nbd_conn {
+	/* What each batch touches. */
+	int fd;
+	uint8_t phase;
+	bool big_writes; /* the last request was a big WRITE: receive no more than the next header */
+	bool starved;    /* prepare() said -EAGAIN */
+	bool held_back;  /* received bytes wait for something to be sent first */
+	bool parsing;
+	bool structured;
+	bool freed;
+	bool opened;  /* service->open() succeeded */
+	bool goodbye; /* DISC or ABORT */
+	bool clean;   /* when freed: goodbye, and everything was answered */
+	uint8_t contexts; /* selected with SET_META_CONTEXT; at GO only if the name is the same */
+	int error;        /* what ended it: -errno */
+	size_t rx_start, rx_end;
+	uint64_t left; /* PAYLOAD, DRAIN, OPTION_SKIP: bytes still to come */
+	uint64_t now_ns;
+	struct nbd_request *current;
+	struct nbd_request *free;
+	struct nbd_request *done, **done_tail; /* replies to send, in order */
+	size_t done_sent;                      /* bytes of the first that were sent */
+	unsigned nr_requests;                  /* slots in use */
+	unsigned nr_submitted;                 /* of them the service's */
+	const struct nbd_service *service;
+	void *user;
+	struct nbd_export export; /* its strings are not valid after open() */
+
+	/* Handshake. */
+	uint8_t *tx; /* replies to options */
+	size_t tx_len, tx_sent, tx_cap;
+	size_t option_start; /* tx_len when this option's replies began */
+	bool no_zeroes;
+	bool have_hello;
+	struct nbd_option option;
+	unsigned nr_options;
+	uint64_t option_bytes;
+	struct weft_hello hello;
+	char grant[WEFT_CONTEXT_MAX];       /* name of the selected weft context */
+	char context_name[NBD_MAX_STRING + 1]; /* the export that contexts and hello are for */
+	char name[NBD_MAX_STRING + 1];         /* the export asked for by this option */
+
+	struct nbd_request requests[NBD_CONN_REQUESTS];
+	struct nbd_extent (*extents)[NBD_MAX_EXTENTS]; /* one row a slot; untouched until used */
+	uint8_t rx[NBD_RX_BYTES];
+};
+
+static inline size_t nbd_rx_len(const struct nbd_conn *conn)
+{
+	return conn->rx_end - conn->rx_start;
+}
+
+static inline const uint8_t *nbd_rx(const struct nbd_conn *conn)
+{
+	return conn->rx + conn->rx_start;
+}
+
+/* Each looks at what was received.  1: again; 0: needs more bytes, or to send first, or a buffer; -errno: broken. */
+int nbd_handshake_step(struct nbd_conn *conn);
+int nbd_transmission_step(struct nbd_conn *conn);
+
+/* The greeting.  0, or -ENOMEM. */
+int nbd_handshake_start(struct nbd_conn *conn);
+
+/* After the reply has left, or in its place. */
+void nbd_request_put(struct nbd_request *rq);
+
+/* Of a freed connection: tells the service and frees the memory, unless the service still holds requests. */
+void nbd_conn_finish(struct nbd_conn *conn);
+
+#endif

@@ -1,0 +1,571 @@
+/*
+ * The handshake: option haggling of the fixed newstyle negotiation (proto, "Handshake phase").
+ * Owned by the connection's thread.  One option at a time: the next is looked at when the last one's
+ * reply has left, so that a peer who only asks cannot make replies pile up.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/nbd/conn.h"
+#include "fabric/util.h"
+
+enum { EXPORT_NAME_PADDING = 124, CLIENT_FLAGS_BYTES = 4 };
+
+/* ---- replies ---- */
+
+static int reserve(struct nbd_conn *conn, size_t n)
+{
+	size_t cap = conn->tx_cap;
+
+	if (conn->tx_len + n <= cap)
+		return 0;
+	while (cap < conn->tx_len + n)
+		cap = cap ? 2 * cap : 1024;
+	uint8_t *tx = realloc(conn->tx, cap);
+	if (!tx)
+		return -ENOMEM;
+	conn->tx = tx;
+	conn->tx_cap = cap;
+	return 0;
+}
+
+/* Room for n bytes at the end of the replies, or NULL. */
+static uint8_t *append(struct nbd_conn *conn, size_t n)
+{
+	if (reserve(conn, n) < 0)
+		return NULL;
+	conn->tx_len += n;
+	return conn->tx + conn->tx_len - n;
+}
+
+/* The head of a reply with len bytes of data, which the caller fills in at *ret_data. */
+static int reply_data(struct nbd_conn *conn, uint32_t type, uint32_t len, uint8_t **ret_data)
+{
+	uint8_t *p = append(conn, NBD_OPTION_REPLY_BYTES + len);
+
+	if (!p)
+		return -ENOMEM;
+	nbd_pack_option_reply(p, conn->option.option, type, len);
+	*ret_data = p + NBD_OPTION_REPLY_BYTES;
+	return 0;
+}
+
+/* text (may be NULL): for people, on errors. */
+static int reply(struct nbd_conn *conn, uint32_t type, const char *text)
+{
+	const size_t len = text ? strlen(text) : 0;
+	uint8_t *data;
+	int r;
+
+	r = reply_data(conn, type, (uint32_t)len, &data);
+	if (r == 0 && len > 0)
+		memcpy(data, text, len);
+	return r;
+}
+
+/* Replies of this option so far are taken back: an error stands alone. */
+static int reply_error(struct nbd_conn *conn, uint32_t type, const char *text)
+{
+	conn->tx_len = conn->option_start;
+	return reply(conn, type, text);
+}
+
+/* What the service said, in the protocol's words. */
+static int reply_refusal(struct nbd_conn *conn, int error, const struct weft_error *err)
+{
+	const char *code = strerrorname_np(-error);
+	char text[64 + sizeof(err->message)];
+
+	if (error == -ENOENT)
+		return reply_error(conn, NBD_REP_ERR_UNKNOWN,
+			err->code ? err->message : "no such export");
+	if (error == -ESHUTDOWN)
+		return reply_error(conn, NBD_REP_ERR_SHUTDOWN, "the server is stopping");
+	/* A weft client maps the head of the text back to the code. */
+	snprintf(text, sizeof(text), "%s: %s", code ? code : "EIO",
+		err->code ? err->message : strerror(-error));
+	return reply_error(conn, NBD_REP_ERR_POLICY, text);
+}
+
+/* ---- what an option's payload consists of ---- */
+
+struct cursor {
+	const uint8_t *p;
+	size_t left;
+};
+
+static bool get32(struct cursor *c, uint32_t *ret)
+{
+	if (c->left < 4)
+		return false;
+	*ret = nbd_get32(c->p);
+	c->p += 4;
+	c->left -= 4;
+	return true;
+}
+
+/* A 32-bit length and that many bytes. */
+static bool get_string(struct cursor *c, const uint8_t **ret, uint32_t *ret_len)
+{
+	uint32_t len;
+
+	if (!get32(c, &len) || len > c->left)
+		return false;
+	*ret = c->p;
+	*ret_len = len;
+	c->p += len;
+	c->left -= len;
+	return true;
+}
+
+/* An export name into conn->name: at most NBD_MAX_STRING bytes, none of them NUL. */
+static bool set_name(struct nbd_conn *conn, const uint8_t *bytes, uint32_t len)
+{
+	if (len > NBD_MAX_STRING || memchr(bytes, 0, len))
+		return false;
+	memcpy(conn->name, bytes, len);
+	conn->name[len] = 0;
+	return true;
+}
+
+static bool get_name(struct nbd_conn *conn, struct cursor *c)
+{
+	const uint8_t *name;
+	uint32_t len;
+
+	return get_string(c, &name, &len) && set_name(conn, name, len);
+}
+
+/* ---- options ---- */
+
+struct listing {
+	struct nbd_conn *conn;
+	int error;
+};
+
+static int emit_export(void *ctx, const char *name, const char *description)
+{
+	struct listing *listing = ctx;
+	struct nbd_conn *conn = listing->conn;
+	const size_t name_len = strlen(name);
+	const size_t desc_len = description ? strnlen(description, NBD_MAX_STRING) : 0;
+	uint8_t *data;
+
+	if (name_len > NBD_MAX_STRING)
+		return 0;
+	if (conn->tx_len + name_len + desc_len > NBD_MAX_OPTION_REPLIES)
+		return listing->error = -EMSGSIZE;
+	listing->error = reply_data(conn, NBD_REP_SERVER, (uint32_t)(4 + name_len + desc_len), &data);
+	if (listing->error)
+		return listing->error;
+	nbd_put32(data, (uint32_t)name_len);
+	memcpy(data + 4, name, name_len);
+	if (desc_len > 0)
+		memcpy(data + 4 + name_len, description, desc_len);
+	return 0;
+}
+
+static int option_list(struct nbd_conn *conn, struct cursor *c)
+{
+	struct listing listing = { .conn = conn };
+	int r;
+
+	if (c->left > 0)
+		return reply_error(conn, NBD_REP_ERR_INVALID, "LIST takes no data");
+	r = conn->service->list(conn, emit_export, &listing);
+	if (listing.error == -EMSGSIZE)
+		return reply_error(conn, NBD_REP_ERR_TOO_BIG, "too many exports to list");
+	if (listing.error)
+		return listing.error;
+	if (r < 0)
+		return reply_refusal(conn, r, &(struct weft_error){ 0 });
+	return reply(conn, NBD_REP_ACK, NULL);
+}
+
+/* What a service fills in is made to hold: the rest relies on it. */
+static void tidy_export(struct nbd_conn *conn, struct nbd_export *export)
+{
+	if (export->max_block_bytes == 0 || export->max_block_bytes > NBD_MAX_PAYLOAD)
+		export->max_block_bytes = NBD_MAX_PAYLOAD;
+	if (export->min_block_bytes == 0)
+		export->min_block_bytes = 1;
+	if (export->preferred_block_bytes < export->min_block_bytes)
+		export->preferred_block_bytes = weft_max(export->min_block_bytes, 4096);
+	export->flags |= NBD_FLAG_HAS_FLAGS;
+	export->flags &= (uint16_t)~NBD_FLAG_SEND_DF;
+	if (conn->structured)
+		export->flags |= NBD_FLAG_SEND_DF;
+}
+
+static int reply_info_string(struct nbd_conn *conn, uint16_t type, const char *text)
+{
+	const size_t len = strnlen(text, NBD_MAX_STRING);
+	uint8_t *data;
+
+	if (reply_data(conn, NBD_REP_INFO, (uint32_t)(2 + len), &data) < 0)
+		return -ENOMEM;
+	nbd_put16(data, type);
+	memcpy(data + 2, text, len);
+	return 0;
+}
+
+/* proto, NBD_REP_INFO: the export itself, and what else was asked for. */
+static int reply_infos(struct nbd_conn *conn, const struct nbd_export *export, unsigned wanted)
+{
+	uint8_t *data;
+	int r = 0;
+
+	if (reply_data(conn, NBD_REP_INFO, 12, &data) < 0)
+		return -ENOMEM;
+	nbd_put16(data, NBD_INFO_EXPORT);
+	nbd_put64(data + 2, export->size_bytes);
+	nbd_put16(data + 10, export->flags);
+	if (wanted & 1u << NBD_INFO_BLOCK_SIZE) {
+		if (reply_data(conn, NBD_REP_INFO, 14, &data) < 0)
+			return -ENOMEM;
+		nbd_put16(data, NBD_INFO_BLOCK_SIZE);
+		nbd_put32(data + 2, export->min_block_bytes);
+		nbd_put32(data + 6, export->preferred_block_bytes);
+		nbd_put32(data + 10, export->max_block_bytes);
+	}
+	if (wanted & 1u << NBD_INFO_NAME)
+		r = reply_info_string(conn, NBD_INFO_NAME, export->name ? export->name : conn->name);
+	if (r == 0 && (wanted & 1u << NBD_INFO_DESCRIPTION) && export->description)
+		r = reply_info_string(conn, NBD_INFO_DESCRIPTION, export->description);
+	return r;
+}
+
+/*
+ * Grants conn->name.  Contexts and hello count only if they were for this very export
+ * (proto, NBD_OPT_SET_META_CONTEXT).
+ */
+static int open_export(struct nbd_conn *conn, struct weft_error *err)
+{
+	const struct weft_hello anonymous = { .anonymous = true };
+	int r;
+
+	if (strcmp(conn->name, conn->context_name) != 0) {
+		conn->contexts = 0;
+		conn->have_hello = false;
+	}
+	r = conn->service->open(conn, conn->name, conn->have_hello ? &conn->hello : &anonymous,
+		&conn->export, err);
+	if (r < 0)
+		return r;
+	conn->opened = true;
+	tidy_export(conn, &conn->export);
+	return 0;
+}
+
+static void enter_transmission(struct nbd_conn *conn)
+{
+	conn->export.name = conn->export.description = NULL;
+	explicit_bzero(&conn->hello, sizeof(conn->hello));
+	conn->phase = NBD_REQUEST;
+}
+
+/* proto, NBD_OPT_INFO and NBD_OPT_GO */
+static int option_info(struct nbd_conn *conn, struct cursor *c)
+{
+	const bool go = conn->option.option == NBD_OPT_GO;
+	struct nbd_export export = { 0 };
+	struct weft_error err = { 0 };
+	unsigned wanted = 0;
+	int r;
+
+	if (!get_name(conn, c) || c->left < 2 || c->left != 2 + 2 * (size_t)nbd_get16(c->p))
+		return reply_error(conn, NBD_REP_ERR_INVALID, "malformed INFO or GO");
+	for (size_t at = 2; at < c->left; at += 2) {
+		uint16_t info = nbd_get16(c->p + at);
+
+		if (info <= NBD_INFO_BLOCK_SIZE)
+			wanted |= 1u << info;
+	}
+	if (go) {
+		r = open_export(conn, &err);
+		export = conn->export;
+	} else {
+		r = conn->service->info(conn, conn->name, &export, &err);
+		tidy_export(conn, &export);
+	}
+	if (r < 0)
+		return reply_refusal(conn, r, &err);
+	r = reply_infos(conn, &export, wanted);
+	if (r == 0)
+		r = reply(conn, NBD_REP_ACK, NULL);
+	if (r == 0 && go)
+		enter_transmission(conn);
+	return r;
+}
+
+/* proto, NBD_OPT_EXPORT_NAME: cannot say no but by hanging up. */
+static int option_export_name(struct nbd_conn *conn, struct cursor *c)
+{
+	struct weft_error err = { 0 };
+	uint8_t *p;
+
+	if (!set_name(conn, c->p, (uint32_t)c->left))
+		return -EPROTO;
+	if (open_export(conn, &err) < 0)
+		return -ECONNABORTED;
+	const size_t padding = conn->no_zeroes ? 0 : EXPORT_NAME_PADDING;
+	p = append(conn, 10 + padding);
+	if (!p)
+		return -ENOMEM;
+	nbd_put64(p, conn->export.size_bytes);
+	nbd_put16(p + 8, conn->export.flags);
+	memset(p + 10, 0, padding);
+	enter_transmission(conn);
+	return 0;
+}
+
+static int reply_context(struct nbd_conn *conn, uint32_t id, const char *name)
+{
+	const size_t len = strlen(name);
+	uint8_t *data;
+
+	if (reply_data(conn, NBD_REP_META_CONTEXT, (uint32_t)(4 + len), &data) < 0)
+		return -ENOMEM;
+	nbd_put32(data, id);
+	memcpy(data + 4, name, len);
+	return 0;
+}
+
+static bool query_is(const uint8_t *query, uint32_t len, const char *text)
+{
+	return len == strlen(text) && memcmp(query, text, len) == 0;
+}
+
+static bool query_begins(const uint8_t *query, uint32_t len, const char *text)
+{
+	return len >= strlen(text) && memcmp(query, text, strlen(text)) == 0;
+}
+
+/* weft:session:… : at most one per option.  0, 1: it selects our context; -EINVAL: malformed; -ENOENT. */
+static int query_session(struct nbd_conn *conn, const uint8_t *query, uint32_t len,
+	struct weft_hello *ret_hello, char *ret_grant)
+{
+	struct weft_welcome welcome = { 0 };
+	int r;
+
+	if (!conn->service->welcome)
+		return 0;
+	r = weft_hello_parse((const char *)query, len, ret_hello);
+	if (r < 0)
+		return r;
+	r = conn->service->welcome(conn, conn->name, ret_hello, &welcome);
+	if (r < 0)
+		return r;
+	weft_welcome_format(&welcome, ret_grant);
+	return 1;
+}
+
+/* proto, NBD_OPT_LIST_META_CONTEXT and NBD_OPT_SET_META_CONTEXT */
+static int option_context(struct nbd_conn *conn, struct cursor *c)
+{
+	const bool set = conn->option.option == NBD_OPT_SET_META_CONTEXT;
+	struct nbd_export export = { 0 };
+	struct weft_error err = { 0 };
+	struct weft_hello hello;
+	uint8_t selected = 0;
+	uint32_t nr;
+	int r;
+
+	if (set) {
+		conn->contexts = 0;
+		conn->have_hello = false;
+	}
+	if (!conn->structured)
+		return reply_error(conn, NBD_REP_ERR_INVALID, "needs structured replies first");
+	if (!get_name(conn, c) || !get32(c, &nr))
+		return reply_error(conn, NBD_REP_ERR_INVALID, "malformed meta context option");
+	r = conn->service->info(conn, conn->name, &export, &err);
+	if (r < 0)
+		return reply_refusal(conn, r, &err);
+	if (nr == 0 && !set)
+		selected = NBD_CONTEXT_ALLOCATION;
+	for (; nr > 0; nr--) {
+		const uint8_t *query;
+		uint32_t len;
+
+		if (!get_string(c, &query, &len))
+			return reply_error(conn, NBD_REP_ERR_INVALID, "malformed query");
+		if (query_is(query, len, "base:allocation") || (!set && query_is(query, len, "base:"))) {
+			selected |= NBD_CONTEXT_ALLOCATION;
+		} else if (query_begins(query, len, WEFT_CONTEXT_SESSION)) {
+			if (selected & NBD_CONTEXT_GRANT)
+				return reply_error(conn, NBD_REP_ERR_INVALID, "more than one session");
+			r = query_session(conn, query, len, &hello, conn->grant);
+			if (r == -ENOENT)
+				return reply_refusal(conn, r, &err);
+			if (r < 0)
+				return reply_error(conn, NBD_REP_ERR_INVALID, "malformed weft:session");
+			selected |= r ? NBD_CONTEXT_GRANT : 0;
+		}
+	}
+	if (c->left > 0)
+		return reply_error(conn, NBD_REP_ERR_INVALID, "bytes after the last query");
+	r = 0;
+	if (selected & NBD_CONTEXT_ALLOCATION)
+		r = reply_context(conn, set ? NBD_CONTEXT_ALLOCATION : 0, "base:allocation");
+	if (r == 0 && (selected & NBD_CONTEXT_GRANT))
+		r = reply_context(conn, set ? NBD_CONTEXT_GRANT : 0, conn->grant);
+	if (r == 0)
+		r = reply(conn, NBD_REP_ACK, NULL);
+	if (r == 0 && set) {
+		conn->contexts = selected;
+		strcpy(conn->context_name, conn->name);
+		if (selected & NBD_CONTEXT_GRANT) {
+			conn->hello = hello;
+			conn->have_hello = true;
+		}
+	}
+	return r;
+}
+
+static int option_structured_reply(struct nbd_conn *conn, struct cursor *c)
+{
+	if (c->left > 0)
+		return reply_error(conn, NBD_REP_ERR_INVALID, "STRUCTURED_REPLY takes no data");
+	conn->structured = true;
+	return reply(conn, NBD_REP_ACK, NULL);
+}
+
+/*
+ * The place for TLS.  When it comes: whatever was received behind this option in clear text is to be
+ * thrown away, and the negotiated state (structured, contexts, hello) forgotten.
+ */
+static int option_starttls(struct nbd_conn *conn, struct cursor *c)
+{
+	return reply_error(conn, NBD_REP_ERR_UNSUP, "this server has no TLS");
+}
+
+static int option_abort(struct nbd_conn *conn, struct cursor *c)
+{
+	conn->goodbye = true;
+	conn->phase = NBD_CLOSING;
+	return reply(conn, NBD_REP_ACK, NULL);
+}
+
+static int handle_option(struct nbd_conn *conn)
+{
+	struct cursor c = { .p = nbd_rx(conn), .left = conn->option.len };
+
+	conn->rx_start += conn->option.len;
+	conn->phase = NBD_OPTION;
+	switch (conn->option.option) {
+	case NBD_OPT_EXPORT_NAME:
+		return option_export_name(conn, &c);
+	case NBD_OPT_ABORT:
+		return option_abort(conn, &c);
+	case NBD_OPT_LIST:
+		return option_list(conn, &c);
+	case NBD_OPT_STARTTLS:
+		return option_starttls(conn, &c);
+	case NBD_OPT_INFO:
+	case NBD_OPT_GO:
+		return option_info(conn, &c);
+	case NBD_OPT_STRUCTURED_REPLY:
+		return option_structured_reply(conn, &c);
+	case NBD_OPT_LIST_META_CONTEXT:
+	case NBD_OPT_SET_META_CONTEXT:
+		return option_context(conn, &c);
+	default:
+		return reply_error(conn, NBD_REP_ERR_UNSUP, "unknown option");
+	}
+}
+
+/* ---- steps ---- */
+
+int nbd_handshake_start(struct nbd_conn *conn)
+{
+	uint8_t *p = append(conn, NBD_HANDSHAKE_BYTES);
+
+	if (!p)
+		return -ENOMEM;
+	nbd_pack_handshake(p, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+	return 0;
+}
+
+static int step_client_flags(struct nbd_conn *conn)
+{
+	const uint32_t known = NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES;
+	uint32_t flags;
+
+	if (nbd_rx_len(conn) < CLIENT_FLAGS_BYTES)
+		return 0;
+	flags = nbd_get32(nbd_rx(conn));
+	conn->rx_start += CLIENT_FLAGS_BYTES;
+	if (flags & ~known)
+		return -EPROTO;
+	conn->no_zeroes = flags & NBD_FLAG_C_NO_ZEROES;
+	conn->phase = NBD_OPTION;
+	return 1;
+}
+
+static int step_option(struct nbd_conn *conn)
+{
+	int r;
+
+	if (nbd_rx_len(conn) < NBD_OPTION_BYTES)
+		return 0;
+	if (conn->tx_len > 0) {
+		conn->held_back = true;
+		return 0;
+	}
+	r = nbd_unpack_option(nbd_rx(conn), &conn->option);
+	if (r < 0)
+		return r;
+	conn->rx_start += NBD_OPTION_BYTES;
+	conn->option_start = conn->tx_len;
+	conn->option_bytes += conn->option.len;
+	if (++conn->nr_options > NBD_MAX_OPTIONS || conn->option_bytes > NBD_MAX_OPTION_BYTES)
+		return -E2BIG;
+	if (conn->option.len <= NBD_MAX_OPTION) {
+		conn->phase = NBD_OPTION_DATA;
+		return 1;
+	}
+	if (conn->option.option == NBD_OPT_EXPORT_NAME)
+		return -EPROTO;
+	conn->phase = NBD_OPTION_SKIP;
+	conn->left = conn->option.len;
+	return 1;
+}
+
+static int step_skip(struct nbd_conn *conn)
+{
+	const size_t n = weft_min(conn->left, nbd_rx_len(conn));
+	int r;
+
+	conn->rx_start += n;
+	conn->left -= n;
+	if (conn->left > 0)
+		return 0;
+	conn->phase = NBD_OPTION;
+	r = reply_error(conn, NBD_REP_ERR_TOO_BIG, "option too long");
+	return r < 0 ? r : 1;
+}
+
+int nbd_handshake_step(struct nbd_conn *conn)
+{
+	int r;
+
+	switch (conn->phase) {
+	case NBD_CLIENT_FLAGS:
+		return step_client_flags(conn);
+	case NBD_OPTION:
+		return step_option(conn);
+	case NBD_OPTION_SKIP:
+		return step_skip(conn);
+	case NBD_OPTION_DATA:
+		if (nbd_rx_len(conn) < conn->option.len)
+			return 0;
+		r = handle_option(conn);
+		return r < 0 ? r : 1;
+	default:
+		return 0;
+	}
+}

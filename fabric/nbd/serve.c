@@ -1,0 +1,95 @@
+/*
+ * The waiting driver: a thread that owns one connection serves it to its end.
+ *
+ * Invariant: it sleeps in recvmsg(2) only while nothing is queued to send; otherwise in poll(2) for both,
+ * so that a peer who sends without reading cannot lock itself and us up.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+
+#include "fabric/nbd/conn.h"
+#include "fabric/util.h"
+
+enum { GOODBYE_MS = 10000 }; /* for the last replies to leave */
+
+/* 1: something is ready; 0: the time is over; -errno. */
+static int wait_events(struct nbd_conn *conn, uint64_t deadline_ns)
+{
+	struct pollfd pfd = { .fd = conn->fd, .events = (short)nbd_conn_events(conn) };
+	int timeout_ms = -1;
+	int r;
+
+	if (deadline_ns) {
+		const uint64_t now = weft_now_ns();
+
+		if (now >= deadline_ns)
+			return 0;
+		timeout_ms = (int)weft_min((deadline_ns - now) / 1000000 + 1, INT_MAX);
+	}
+	r = poll(&pfd, 1, timeout_ms);
+	if (r < 0)
+		return errno == EINTR ? 1 : -errno;
+	return r;
+}
+
+/* Sends what is queued; requests that were held back for it are taken on.  0, -EAGAIN, or -errno. */
+static int send_all(struct nbd_conn *conn)
+{
+	for (;;) {
+		int r = nbd_conn_send(conn);
+
+		if (r < 0 || !conn->starved)
+			return r;
+		if (conn->nr_requests > 0)
+			return 0;
+		/* Every buffer is free again. */
+		r = nbd_conn_resume(conn);
+		if (r < 0)
+			return r;
+		if (conn->starved && !conn->done)
+			return -ENOBUFS;
+	}
+}
+
+/* The end: the last replies leave. */
+static int flush(struct nbd_conn *conn)
+{
+	const uint64_t deadline_ns = weft_now_ns() + GOODBYE_MS * UINT64_C(1000000);
+	int r;
+
+	while ((r = nbd_conn_send(conn)) == -EAGAIN) {
+		r = wait_events(conn, deadline_ns);
+		if (r <= 0)
+			return r < 0 ? r : -ETIMEDOUT;
+	}
+	return r;
+}
+
+int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms)
+{
+	const uint64_t deadline_ns = weft_now_ns() + handshake_ms * UINT64_C(1000000);
+	int r;
+
+	for (;;) {
+		bool ready = false;
+
+		r = send_all(conn);
+		if (r < 0 && r != -EAGAIN)
+			return r;
+		if (r == -EAGAIN || !conn->opened) {
+			r = wait_events(conn, conn->opened ? 0 : deadline_ns);
+			if (r <= 0)
+				return r < 0 ? r : -ETIMEDOUT;
+			ready = true;
+		}
+		r = nbd_conn_receive(conn, !ready);
+		if (r == 0)
+			return flush(conn);
+		if (r < 0 && r != -EAGAIN) {
+			/* What was answered before the stream broke still counts. */
+			nbd_conn_send(conn);
+			return r;
+		}
+	}
+}

@@ -1,0 +1,375 @@
+/*
+ * The transmission phase: requests out of received bytes, replies into the queue.
+ * Owned by the connection's thread.  nbd_validate() is the trust boundary: behind it a request's
+ * type, flags, offset and length are facts.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "fabric/nbd/conn.h"
+#include "fabric/util.h"
+
+enum {
+	/* Replies and extents share a slot's row of extents: descriptors, then the weft context's chunk. */
+	DESCRIPTOR_BYTES = 8,
+	STATUS_BYTES = NBD_CHUNK_BYTES + 4,
+};
+_Static_assert(NBD_MAX_EXTENTS * DESCRIPTOR_BYTES + STATUS_BYTES + DESCRIPTOR_BYTES <=
+		NBD_MAX_EXTENTS * sizeof(struct nbd_extent),
+	"packed in place");
+_Static_assert(sizeof(((struct nbd_request *)0)->head) >= NBD_DATA_CHUNK_BYTES, "reply header");
+_Static_assert(sizeof(((struct nbd_request *)0)->head) >= STATUS_BYTES, "reply header");
+
+static uint16_t allowed_flags(const struct nbd_conn *conn, uint16_t type)
+{
+	const uint16_t has = conn->export.flags;
+	uint16_t allowed = has & NBD_FLAG_SEND_FUA ? NBD_CMD_FLAG_FUA : 0;
+
+	switch (type) {
+	case NBD_CMD_READ:
+		return allowed | (conn->structured ? NBD_CMD_FLAG_DF : 0);
+	case NBD_CMD_WRITE_ZEROES:
+		return allowed | NBD_CMD_FLAG_NO_HOLE |
+			(has & NBD_FLAG_SEND_FAST_ZERO ? NBD_CMD_FLAG_FAST_ZERO : 0);
+	case NBD_CMD_BLOCK_STATUS:
+		return allowed | NBD_CMD_FLAG_REQ_ONE;
+	default:
+		return allowed;
+	}
+}
+
+/* The one place where a request's fields are judged.  0, or the -errno to answer (proto, "Error values"). */
+static int nbd_validate(const struct nbd_conn *conn, const struct nbd_request_header *h)
+{
+	const struct nbd_export *export = &conn->export;
+	const uint16_t has = export->flags;
+	bool writes = false, payload = false;
+
+	switch (h->type) {
+	case NBD_CMD_READ:
+		payload = true;
+		break;
+	case NBD_CMD_WRITE:
+		writes = payload = true;
+		break;
+	case NBD_CMD_FLUSH:
+		if (!(has & NBD_FLAG_SEND_FLUSH) || h->off != 0 || h->len != 0)
+			return -EINVAL;
+		return h->flags & ~allowed_flags(conn, h->type) ? -EINVAL : 0;
+	case NBD_CMD_TRIM:
+		if (!(has & NBD_FLAG_SEND_TRIM))
+			return has & NBD_FLAG_READ_ONLY ? -EPERM : -EINVAL;
+		writes = true;
+		break;
+	case NBD_CMD_WRITE_ZEROES:
+		if (!(has & NBD_FLAG_SEND_WRITE_ZEROES))
+			return has & NBD_FLAG_READ_ONLY ? -EPERM : -EINVAL;
+		writes = true;
+		break;
+	case NBD_CMD_CACHE:
+		if (!(has & NBD_FLAG_SEND_CACHE))
+			return -EINVAL;
+		break;
+	case NBD_CMD_BLOCK_STATUS:
+		if (!conn->contexts)
+			return -EINVAL;
+		break;
+	default:
+		return -EINVAL;
+	}
+	if (h->flags & ~allowed_flags(conn, h->type))
+		return -EINVAL;
+	if (writes && (has & NBD_FLAG_READ_ONLY))
+		return -EPERM;
+	if (h->len == 0)
+		return -EINVAL;
+	/* No sum: off + len may wrap. */
+	if (h->off > export->size_bytes || h->len > export->size_bytes - h->off)
+		return h->type == NBD_CMD_WRITE || h->type == NBD_CMD_WRITE_ZEROES ? -ENOSPC
+										  : -EINVAL;
+	if (payload && h->len > export->max_block_bytes)
+		return -EINVAL;
+	if (export->min_block_bytes > 1 &&
+		(h->off % export->min_block_bytes || h->len % export->min_block_bytes))
+		return -EINVAL;
+	return 0;
+}
+
+static void queue_reply(struct nbd_request *rq)
+{
+	struct nbd_conn *conn = rq->conn;
+
+	rq->next = NULL;
+	*conn->done_tail = rq;
+	conn->done_tail = &rq->next;
+}
+
+static void pack_error(struct nbd_request *rq, int error)
+{
+	const uint32_t code = nbd_error_from_errno(-error);
+
+	if (rq->conn->structured) {
+		nbd_pack_error_chunk(rq->head, NBD_REPLY_FLAG_DONE, rq->cookie, code);
+		rq->head_len = NBD_ERROR_CHUNK_BYTES;
+	} else {
+		nbd_pack_simple_reply(rq->head, code, rq->cookie);
+		rq->head_len = NBD_SIMPLE_REPLY_BYTES;
+	}
+	rq->payload_len = 0;
+}
+
+static void pack_status_head(uint8_t *p, uint64_t cookie, uint32_t context, unsigned nr, bool last)
+{
+	const struct nbd_chunk chunk = {
+		.flags = last ? NBD_REPLY_FLAG_DONE : 0,
+		.type = NBD_REPLY_TYPE_BLOCK_STATUS,
+		.cookie = cookie,
+		.len = 4 + nr * DESCRIPTOR_BYTES,
+	};
+
+	nbd_pack_chunk(p, &chunk);
+	nbd_put32(p + NBD_CHUNK_BYTES, context);
+}
+
+/* Descriptors are packed over the extents that they come from: each is half as long. */
+static void pack_extents(struct nbd_request *rq)
+{
+	uint8_t *p = rq->payload;
+	uint64_t sum = 0;
+	unsigned n = 0;
+
+	assert(rq->nr_extents > 0 && rq->nr_extents <= rq->max_extents);
+	while (n < rq->nr_extents && sum < rq->len) {
+		const struct nbd_extent extent = rq->extents[n];
+		uint64_t len = extent.len;
+
+		assert(len > 0);
+		if (rq->flags & NBD_CMD_FLAG_REQ_ONE)
+			len = weft_min(len, rq->len);
+		/* A length has 32 bits; what follows a shortened one is asked for again. */
+		if (len > UINT32_MAX)
+			len = UINT32_MAX & ~(uint64_t)4095;
+		nbd_put32(p + n * DESCRIPTOR_BYTES, (uint32_t)len);
+		nbd_put32(p + n * DESCRIPTOR_BYTES + 4, extent.flags);
+		sum += len;
+		n++;
+		if (len < extent.len)
+			break;
+	}
+	rq->payload_len = n * DESCRIPTOR_BYTES;
+	pack_status_head(rq->head, rq->cookie, NBD_CONTEXT_ALLOCATION, n,
+		!(rq->conn->contexts & NBD_CONTEXT_GRANT));
+}
+
+/* proto, NBD_CMD_BLOCK_STATUS: one chunk for each selected context. */
+static void pack_status(struct nbd_request *rq)
+{
+	const uint8_t contexts = rq->conn->contexts;
+	uint8_t *p = rq->payload;
+
+	rq->head_len = STATUS_BYTES;
+	rq->payload_len = 0;
+	if (contexts & NBD_CONTEXT_ALLOCATION)
+		pack_extents(rq);
+	if (contexts & NBD_CONTEXT_GRANT) {
+		/* Our context says nothing about blocks. */
+		if (rq->payload_len > 0) {
+			pack_status_head(p + rq->payload_len, rq->cookie, NBD_CONTEXT_GRANT, 1, true);
+			rq->payload_len += STATUS_BYTES;
+		} else {
+			pack_status_head(rq->head, rq->cookie, NBD_CONTEXT_GRANT, 1, true);
+		}
+		nbd_put32(p + rq->payload_len, rq->len);
+		nbd_put32(p + rq->payload_len + 4, 0);
+		rq->payload_len += DESCRIPTOR_BYTES;
+	}
+}
+
+static void pack_reply(struct nbd_request *rq, int error)
+{
+	if (error) {
+		pack_error(rq, error);
+		return;
+	}
+	switch (rq->type) {
+	case NBD_CMD_READ:
+		rq->payload = rq->buf;
+		rq->payload_len = rq->len;
+		if (rq->conn->structured) {
+			nbd_pack_data_chunk(rq->head, NBD_REPLY_FLAG_DONE, rq->cookie, rq->off, rq->len);
+			rq->head_len = NBD_DATA_CHUNK_BYTES;
+			return;
+		}
+		break;
+	case NBD_CMD_BLOCK_STATUS:
+		pack_status(rq);
+		return;
+	default:
+		rq->payload_len = 0;
+	}
+	/* Without a payload a simple reply is always allowed, and shorter. */
+	nbd_pack_simple_reply(rq->head, 0, rq->cookie);
+	rq->head_len = NBD_SIMPLE_REPLY_BYTES;
+}
+
+void nbd_request_complete(struct nbd_request *rq, int error)
+{
+	struct nbd_conn *conn = rq->conn;
+
+	assert(rq->state == NBD_RQ_HELD && error <= 0);
+	conn->nr_submitted--;
+	if (conn->freed) {
+		conn->service->release(rq);
+		nbd_conn_finish(conn);
+		return;
+	}
+	pack_reply(rq, error);
+	queue_reply(rq);
+}
+
+static void refuse(struct nbd_request *rq, int error)
+{
+	pack_error(rq, error);
+	queue_reply(rq);
+}
+
+void nbd_request_put(struct nbd_request *rq)
+{
+	struct nbd_conn *conn = rq->conn;
+
+	if (rq->state == NBD_RQ_HELD)
+		conn->service->release(rq);
+	rq->state = NBD_RQ_FREE;
+	rq->next = conn->free;
+	conn->free = rq;
+	conn->nr_requests--;
+}
+
+static void submit(struct nbd_request *rq)
+{
+	rq->conn->nr_submitted++;
+	rq->conn->service->submit(rq);
+}
+
+static struct nbd_request *take_slot(struct nbd_conn *conn, const struct nbd_request_header *h)
+{
+	struct nbd_request *rq = conn->free;
+
+	conn->free = rq->next;
+	conn->nr_requests++;
+	rq->type = h->type;
+	rq->flags = h->flags;
+	rq->cookie = h->cookie;
+	rq->off = h->off;
+	rq->len = h->len;
+	rq->buf = NULL;
+	rq->extents = NULL;
+	rq->start_ns = conn->now_ns;
+	rq->state = NBD_RQ_REFUSED;
+	return rq;
+}
+
+/* BLOCK_STATUS: only base:allocation is asked from the service. */
+static void start_status(struct nbd_conn *conn, struct nbd_request *rq)
+{
+	rq->payload = conn->extents[rq - conn->requests];
+	rq->state = NBD_RQ_HELD;
+	rq->nr_extents = 0;
+	if (conn->contexts & NBD_CONTEXT_ALLOCATION) {
+		rq->extents = rq->payload;
+		rq->max_extents = rq->flags & NBD_CMD_FLAG_REQ_ONE ? 1 : NBD_MAX_EXTENTS;
+		submit(rq);
+	} else {
+		rq->state = NBD_RQ_REFUSED;
+		pack_reply(rq, 0);
+		queue_reply(rq);
+	}
+}
+
+static int start_request(struct nbd_conn *conn)
+{
+	struct nbd_request_header h;
+	struct nbd_request *rq;
+	int r;
+
+	r = nbd_unpack_request(nbd_rx(conn), &h);
+	if (r < 0)
+		return r;
+	if (h.type == NBD_CMD_DISC) {
+		conn->goodbye = true;
+		conn->phase = NBD_CLOSING;
+		return 0;
+	}
+	rq = take_slot(conn, &h);
+	r = nbd_validate(conn, &h);
+	if (r == 0 && (h.type == NBD_CMD_READ || h.type == NBD_CMD_WRITE)) {
+		r = conn->service->prepare(rq);
+		if (r == -EAGAIN) {
+			/* The header stays where it is; nbd_conn_resume() comes back to it. */
+			nbd_request_put(rq);
+			conn->starved = true;
+			return 0;
+		}
+		if (r == 0)
+			rq->state = NBD_RQ_HELD;
+	}
+	conn->rx_start += NBD_REQUEST_BYTES;
+	conn->big_writes = h.type == NBD_CMD_WRITE && h.len >= NBD_BIG_WRITE_BYTES;
+	if (h.type == NBD_CMD_WRITE) {
+		conn->current = rq;
+		conn->left = h.len;
+		rq->error = r;
+		conn->phase = r == 0 ? NBD_PAYLOAD : NBD_DRAIN;
+	} else if (r < 0) {
+		refuse(rq, r);
+	} else if (h.type == NBD_CMD_BLOCK_STATUS) {
+		start_status(conn, rq);
+	} else {
+		rq->state = NBD_RQ_HELD;
+		submit(rq);
+	}
+	return 1;
+}
+
+/* What came into rx before the payload's own buffer was known. */
+static int take_payload(struct nbd_conn *conn)
+{
+	struct nbd_request *rq = conn->current;
+	const size_t n = weft_min(conn->left, nbd_rx_len(conn));
+
+	if (n > 0 && conn->phase == NBD_PAYLOAD)
+		memcpy((uint8_t *)rq->buf + (rq->len - conn->left), nbd_rx(conn), n);
+	conn->rx_start += n;
+	conn->left -= n;
+	if (conn->left > 0)
+		return 0;
+	conn->current = NULL;
+	if (conn->phase == NBD_PAYLOAD) {
+		conn->phase = NBD_REQUEST;
+		submit(rq);
+	} else {
+		conn->phase = NBD_REQUEST;
+		refuse(rq, rq->error);
+	}
+	return 1;
+}
+
+int nbd_transmission_step(struct nbd_conn *conn)
+{
+	switch (conn->phase) {
+	case NBD_REQUEST:
+		if (nbd_rx_len(conn) < NBD_REQUEST_BYTES)
+			return 0;
+		if (!conn->free) {
+			conn->held_back = true;
+			return 0;
+		}
+		return start_request(conn);
+	case NBD_PAYLOAD:
+	case NBD_DRAIN:
+		return take_payload(conn);
+	default:
+		return 0;
+	}
+}
