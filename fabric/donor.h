@@ -6,12 +6,17 @@
  * transport; a lower one is refused.  All stock NBD clients of a region are, together, one anonymous
  * attachment, which writes (unless the region is read-only); it and a weft writer exclude each other.
  *
+ * An attachment that is silent for a lease is fenced and loses the region.  Its generation is refused for
+ * good; a higher one is welcome, unless somebody else could write in the meantime: then only another incarnation
+ * (the high 32 bits of the generation), which knows nothing of before, or a shared reader, which never minds.
+ *
  * Threads: all functions are thread-safe (one lock, never held while a transport works), except
  * weft_donor_new/free.  Nothing here is on the data path but weft_grant_touch().
  */
 #ifndef WEFT_FABRIC_DONOR_H
 #define WEFT_FABRIC_DONOR_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -36,9 +41,14 @@ struct weft_grant {
 	void *ctx;
 	_Atomic bool fenced;
 	_Atomic uint64_t last_seen_ns; /* sign of life */
-	struct weft_grant *next;       /* private */
 	char peer[64];
 	char transport[16];
+	/* Private. */
+	struct weft_grant *next;
+	uint64_t generation;
+	bool fencing;      /* fence() is being called, by `fencer` */
+	bool released;     /* from inside fence(): freed after it */
+	pthread_t fencer;
 };
 
 struct weft_donor_config {
@@ -51,7 +61,10 @@ int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **r
 /* All grants released before (asserted).  Drops its references to the regions. */
 void weft_donor_free(struct weft_donor *donor);
 
-/* Takes a reference.  -EEXIST: the name is taken. */
+/*
+ * Takes a reference.  -EEXIST: the name is taken.  Attachments that held an adopted region when the last
+ * daemon died hold it again, for the time of a lease.
+ */
 int weft_donor_add(struct weft_donor *donor, struct weft_region *region, struct weft_error *err);
 
 /* Regions below this directory are opened by name when asked for.  The path must exist.  One per donor. */
@@ -83,6 +96,7 @@ void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *regi
  *   -EBUSY   held by another attachment (the message names it and says when it will be free),
  *            or an old generation did not stop in time
  *   -ESTALE  hello.generation is lower than one seen, its lease lapsed, or hello.epoch is not the region's
+ *   -EINVAL  it joins its own attachment in another mode
  *   -EROFS   a writer asked for a read-only region
  *   -ESHUTDOWN the donor is stopping
  * peer and transport are for people.

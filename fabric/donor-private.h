@@ -1,0 +1,57 @@
+/* What the donor's two halves share: sessions (donor.c) and regions (donor-regions.c). */
+#ifndef WEFT_FABRIC_DONOR_PRIVATE_H
+#define WEFT_FABRIC_DONOR_PRIVATE_H
+
+#include <pthread.h>
+
+#include "fabric/donor.h"
+
+struct donor_region {
+	struct weft_region *region; /* one reference */
+	bool from_directory;
+	uint64_t found_ns; /* when it was last asked for */
+};
+
+struct weft_donor {
+	pthread_mutex_t lock;   /* everything below, but for the directory's constants */
+	pthread_cond_t changed; /* a session ended, or a fence() returned */
+	uint32_t lease_ms, fence_timeout_ms;
+	char offers[64];
+	bool stopping;
+
+	struct weft_attachment *attachments;
+	unsigned nr_grants;
+
+	struct donor_region *regions; /* by name */
+	unsigned nr_regions, nr_from_directory;
+
+	pthread_mutex_t open_lock; /* taken before `lock`: opening and closing the directory's files */
+	int dir_fd;                /* -1: none; constant once set, like dir_read_only */
+	bool dir_read_only;
+};
+
+struct weft_attachment {
+	struct weft_attachment *next;
+	struct weft_donor *donor;
+	struct weft_region *region; /* one reference */
+	bool anonymous;             /* all stock clients of the region: no id, no generation, no lease */
+	bool lapsed;                /* lost its lease; waits for its sessions to stop */
+	uint8_t id_hash[16];
+	uint64_t generation;
+	enum weft_mode mode;
+	char name[WEFT_NAME_MAX + 1];
+	struct weft_grant *grants;
+	unsigned nr_grants;
+	unsigned nr_waiters;   /* weft_donor_grant() calls that wait for older sessions to stop */
+	uint64_t last_seen_ns; /* of sessions that are gone; others say it themselves */
+	char peer[64], transport[16]; /* of the newest session */
+};
+
+/* Both under the lock. */
+bool donor_region_in_use(const struct weft_donor *donor, const struct weft_region *region);
+/* Holds the region for whoever held it before the last daemon died. -ENOMEM. */
+int donor_restore_attachments(struct weft_donor *donor, struct weft_region *region);
+
+void donor_regions_fini(struct weft_donor *donor);
+
+#endif
