@@ -1,0 +1,46 @@
+/*
+ * The transport "mem": a region in this process, for tests.  It delays, fails, reorders, holds and
+ * kills on demand, so that whatever stands on transports can be tried against each of these.
+ *
+ * config of tp_mem_ops: a struct mem_config, which must outlive the transport and may be shared by any
+ * number of them (a lane each).
+ */
+#ifndef WEFT_TRANSPORTS_MEM_H
+#define WEFT_TRANSPORTS_MEM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fabric/donor.h"
+#include "fabric/transport.h"
+
+struct mem_config {
+	/* Constant while a transport uses it. */
+
+	/* A donor's regions (memory ones only), with its grants and fences; NULL: what follows. */
+	struct weft_donor *donor;
+	void *base;          /* the region's memory; NULL: each transport allocates its own, zeroed */
+	uint64_t size_bytes; /* of the region */
+	uint64_t epoch;
+	uint32_t lease_ms;
+	const char *region; /* its name; NULL: any */
+	uint32_t depth, max_io_bytes, min_block_bytes; /* 0: 128, 1 MiB, 1 */
+	/* Taken from what it can do. */
+	bool read_only, no_epoch, no_flush, no_fua, no_trim, no_zero, no_fast_zero, no_cache, no_multi_conn;
+
+	/* Knobs; any thread, any time. */
+	_Atomic uint64_t delay_ns; /* from post to completion */
+	_Atomic uint64_t reorder;  /* seed: completions come in a random order; 0: in that of the posts */
+	_Atomic uint64_t fail_at;  /* the Nth operation accepted (see nr_ops) fails with … */
+	_Atomic int fail_error;    /* … this, positive; it changes nothing */
+	_Atomic uint64_t kill_at;  /* the Nth operation kills its connection, a WRITE half done */
+	_Atomic bool hold;         /* nothing completes; a clear hold is seen at the next progress */
+	_Atomic int refuse;        /* connecting fails with this, positive */
+
+	_Atomic uint64_t nr_ops; /* counted: operations accepted so far, on all connections */
+};
+
+extern const struct tp_ops tp_mem_ops;
+
+#endif
