@@ -1,0 +1,614 @@
+/* The donor's rules: who may use a region, who must stop, and for how long it is remembered. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "fabric/donor.h"
+#include "fabric/util.h"
+
+enum { LEASE_MS = 300, FENCE_MS = 2000 };
+
+static struct weft_donor *donor;
+static struct weft_region *region;
+static struct weft_error err;
+
+/* A session whose thread "copies" until it is fenced, or a passive one. */
+struct session {
+	struct weft_grant *grant;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool fenced, hold;
+	unsigned nr_fenced;
+	_Atomic bool released;
+};
+
+static void on_fence(void *ctx)
+{
+	struct session *s = ctx;
+
+	pthread_mutex_lock(&s->lock);
+	s->fenced = true;
+	s->nr_fenced++;
+	pthread_cond_signal(&s->cond);
+	pthread_mutex_unlock(&s->lock);
+}
+
+static struct weft_hello hello_of(uint8_t who, uint64_t generation, enum weft_mode mode)
+{
+	struct weft_hello hello = {.id = {who}, .generation = generation, .mode = mode};
+
+	snprintf(hello.name, sizeof(hello.name), "box%u", who);
+	return hello;
+}
+
+static int grant_hello(struct session *s, const struct weft_hello *hello)
+{
+	memset(s, 0, sizeof(*s));
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->cond, NULL);
+	err.message[0] = '\0';
+	return weft_donor_grant(donor, region, hello, "10.0.0.1:5", "tcp", on_fence, s, &s->grant, &err);
+}
+
+static int grant(struct session *s, uint8_t who, uint64_t generation, enum weft_mode mode)
+{
+	struct weft_hello hello = hello_of(who, generation, mode);
+
+	return grant_hello(s, &hello);
+}
+
+static int grant_stock(struct session *s)
+{
+	struct weft_hello hello;
+
+	/* The fields of an anonymous hello mean nothing. */
+	memset(&hello, 0xff, sizeof(hello));
+	hello.anonymous = true;
+	return grant_hello(s, &hello);
+}
+
+/* Stays inside its copy until fenced, and 50 ms longer. */
+static void *copier(void *arg)
+{
+	struct session *s = arg;
+
+	pthread_mutex_lock(&s->lock);
+	while (!s->fenced)
+		pthread_cond_wait(&s->cond, &s->lock);
+	pthread_mutex_unlock(&s->lock);
+	usleep(50000);
+	atomic_store(&s->released, true);
+	weft_grant_release(s->grant, false);
+	return NULL;
+}
+
+static void start_copier(struct session *s)
+{
+	assert_int_equal(pthread_create(&s->thread, NULL, copier, s), 0);
+}
+
+static void release(struct session *s, bool clean)
+{
+	weft_grant_release(s->grant, clean);
+}
+
+static void tick_in(uint64_t ms)
+{
+	weft_donor_tick(donor, weft_now_ns() + ms * 1000000);
+}
+
+static struct weft_region *new_region(const char *name, bool read_only)
+{
+	struct weft_memory_spec spec = {.name = name, .size_bytes = 65536, .read_only = read_only};
+	struct weft_region *ret;
+
+	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &ret, &err), 0);
+	return ret;
+}
+
+static void new_donor(void)
+{
+	struct weft_donor_config config = {LEASE_MS, FENCE_MS, "tcp"};
+
+	assert_int_equal(weft_donor_new(&config, &donor), 0);
+	assert_int_equal(weft_donor_add(donor, region, &err), 0);
+}
+
+static int setup(void **state)
+{
+	region = new_region("m", false);
+	new_donor();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	weft_donor_free(donor);
+	weft_region_put(region);
+	return 0;
+}
+
+static void one_writer_and_the_refusal_says_who(void **state)
+{
+	struct session a, b;
+
+	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_WRITE), 0);
+	assert_true(a.grant->writable);
+	assert_int_equal(grant(&b, 2, 1, WEFT_MODE_WRITE), -EBUSY);
+	assert_non_null(strstr(err.message, "writer 'box1' from 10.0.0.1:5"));
+	assert_non_null(strstr(err.message, "free once that detaches"));
+	release(&a, true);
+	assert_int_equal(grant(&b, 2, 1, WEFT_MODE_WRITE), 0);
+	release(&b, true);
+}
+
+static void joining_adds_a_session(void **state)
+{
+	struct session a, b, c;
+
+	assert_int_equal(grant(&a, 1, 7, WEFT_MODE_WRITE), 0);
+	assert_int_equal(grant(&b, 1, 7, WEFT_MODE_WRITE), 0);
+	assert_false(a.fenced);
+	assert_int_equal(grant(&c, 1, 7, WEFT_MODE_READ), -EINVAL);
+	release(&a, true);
+	/* One lane's goodbye is not the attachment's. */
+	assert_int_equal(grant(&c, 2, 1, WEFT_MODE_WRITE), -EBUSY);
+	release(&b, true);
+	assert_int_equal(grant(&c, 2, 1, WEFT_MODE_WRITE), 0);
+	release(&c, true);
+}
+
+static void readers_and_writers_exclude_each_other(void **state)
+{
+	struct session a, b, c;
+
+	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_READ), 0);
+	assert_false(a.grant->writable);
+	assert_int_equal(grant(&b, 2, 1, WEFT_MODE_READ), 0);
+	assert_int_equal(grant(&c, 3, 1, WEFT_MODE_WRITE), -EBUSY);
+	release(&a, true);
+	release(&b, true);
+	assert_int_equal(grant(&c, 3, 2, WEFT_MODE_WRITE), 0);
+	assert_int_equal(grant(&a, 1, 2, WEFT_MODE_READ), -EBUSY);
+	release(&c, true);
+}
+
+static void shared_readers_are_always_welcome(void **state)
+{
+	struct session writer, a, b;
+
+	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_SHARED), 0);
+	assert_int_equal(grant(&writer, 3, 1, WEFT_MODE_WRITE), 0);
+	assert_int_equal(grant(&b, 2, 1, WEFT_MODE_SHARED), 0);
+	assert_false(a.grant->writable);
+	release(&a, true);
+	release(&b, true);
+	release(&writer, true);
+}
+
+static void a_higher_generation_supersedes_and_waits_for_the_copy(void **state)
+{
+	struct session old[2], new;
+
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(grant(&old[i], 1, 5, WEFT_MODE_WRITE), 0);
+		start_copier(&old[i]);
+	}
+	assert_int_equal(grant(&new, 1, 6, WEFT_MODE_WRITE), 0);
+	/* Nobody was inside a copy when the grant came. */
+	assert_true(atomic_load(&old[0].released) && atomic_load(&old[1].released));
+	for (int i = 0; i < 2; i++) {
+		pthread_join(old[i].thread, NULL);
+		assert_int_equal(old[i].nr_fenced, 1);
+	}
+	assert_false(new.fenced);
+	/* The old one stays out. */
+	assert_int_equal(grant(&old[0], 1, 5, WEFT_MODE_WRITE), -ESTALE);
+	release(&new, false);
+}
+
+struct joiner {
+	struct session session;
+	int result;
+	bool others_out;
+	struct session *old;
+};
+
+static void *join_thread(void *arg)
+{
+	struct joiner *j = arg;
+	struct weft_hello hello = hello_of(1, 6, WEFT_MODE_WRITE);
+	struct weft_error own_err;
+
+	pthread_mutex_init(&j->session.lock, NULL);
+	pthread_cond_init(&j->session.cond, NULL);
+	j->result = weft_donor_grant(donor, region, &hello, "p", "tcp", on_fence, &j->session,
+		&j->session.grant, &own_err);
+	j->others_out = atomic_load(&j->old->released);
+	return NULL;
+}
+
+static void all_lanes_of_a_new_generation_wait_for_the_old(void **state)
+{
+	struct joiner joiners[4] = {0};
+	pthread_t threads[4];
+	struct session old;
+
+	assert_int_equal(grant(&old, 1, 5, WEFT_MODE_WRITE), 0);
+	start_copier(&old);
+	for (int i = 0; i < 4; i++) {
+		joiners[i].old = &old;
+		assert_int_equal(pthread_create(&threads[i], NULL, join_thread, &joiners[i]), 0);
+	}
+	for (int i = 0; i < 4; i++) {
+		pthread_join(threads[i], NULL);
+		assert_int_equal(joiners[i].result, 0);
+		assert_true(joiners[i].others_out);
+	}
+	pthread_join(old.thread, NULL);
+	for (int i = 0; i < 4; i++)
+		release(&joiners[i].session, true);
+}
+
+static void release_on_fence(void *ctx)
+{
+	struct session *s = ctx;
+
+	s->nr_fenced++;
+	weft_grant_release(s->grant, false);
+}
+
+static void a_session_may_end_inside_its_fence(void **state)
+{
+	struct weft_hello hello = hello_of(1, 1, WEFT_MODE_WRITE);
+	struct session old = {0}, new;
+
+	assert_int_equal(weft_donor_grant(donor, region, &hello, "p", "mem", release_on_fence, &old, &old.grant,
+				 &err), 0);
+	assert_int_equal(grant(&new, 1, 2, WEFT_MODE_WRITE), 0);
+	assert_int_equal(old.nr_fenced, 1);
+	release(&new, true);
+}
+
+static void a_session_that_does_not_stop_keeps_the_new_one_out(void **state)
+{
+	struct weft_donor_config config = {LEASE_MS, 50, "tcp"};
+	struct session old, new;
+
+	weft_donor_free(donor);
+	assert_int_equal(weft_donor_new(&config, &donor), 0);
+	assert_int_equal(weft_donor_add(donor, region, &err), 0);
+	assert_int_equal(grant(&old, 1, 1, WEFT_MODE_WRITE), 0);
+	assert_int_equal(grant(&new, 1, 2, WEFT_MODE_WRITE), -EBUSY);
+	assert_true(old.fenced);
+	/* Superseded all the same. */
+	assert_int_equal(grant(&new, 1, 1, WEFT_MODE_WRITE), -ESTALE);
+	release(&old, false);
+	assert_int_equal(grant(&new, 1, 2, WEFT_MODE_WRITE), 0);
+	assert_int_equal(old.nr_fenced, 1);
+	release(&new, true);
+}
+
+static void the_highest_generation_is_remembered_after_goodbye(void **state)
+{
+	struct session a;
+
+	assert_int_equal(grant(&a, 1, 9, WEFT_MODE_WRITE), 0);
+	release(&a, true);
+	assert_int_equal(grant(&a, 1, 8, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(grant(&a, 1, 9, WEFT_MODE_WRITE), 0);
+	release(&a, true);
+}
+
+static void a_lost_connection_keeps_the_region_for_a_lease(void **state)
+{
+	struct session a, b;
+
+	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_WRITE), 0);
+	release(&a, false);
+	assert_int_equal(grant(&b, 2, 1, WEFT_MODE_WRITE), -EBUSY);
+	assert_non_null(strstr(err.message, "disconnected"));
+	assert_int_equal(grant(&a, 1, 2, WEFT_MODE_WRITE), 0);
+	release(&a, false);
+	tick_in(LEASE_MS + 50);
+	assert_int_equal(grant(&b, 2, 1, WEFT_MODE_WRITE), 0);
+	release(&b, true);
+}
+
+static void an_expired_lease_frees_without_waiting_for_the_tick(void **state)
+{
+	struct session a, b;
+
+	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_WRITE), 0);
+	start_copier(&a);
+	usleep((LEASE_MS + 50) * 1000);
+	assert_int_equal(grant(&b, 2, 1, WEFT_MODE_WRITE), 0);
+	assert_true(atomic_load(&a.released));
+	pthread_join(a.thread, NULL);
+	release(&b, true);
+}
+
+static void a_silent_session_is_fenced_and_its_generation_is_stale(void **state)
+{
+	struct session a;
+
+	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_WRITE), 0);
+	tick_in(LEASE_MS / 2);
+	assert_false(a.fenced);
+	weft_grant_touch(a.grant, weft_now_ns() + LEASE_MS * 1000000);
+	tick_in(LEASE_MS + 50);
+	assert_false(a.fenced);
+	weft_grant_touch(a.grant, weft_now_ns());
+	tick_in(LEASE_MS + 50);
+	assert_true(a.fenced);
+	release(&a, false);
+	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_WRITE), -ESTALE);
+	/* Nobody else came: it may go on under a new generation. */
+	assert_int_equal(grant(&a, 1, 2, WEFT_MODE_WRITE), 0);
+	release(&a, true);
+}
+
+static void who_lost_the_lease_to_a_writer_must_attach_anew(void **state)
+{
+	struct session a, b;
+	uint64_t first = UINT64_C(1) << 32;
+
+	assert_int_equal(grant(&a, 1, first, WEFT_MODE_WRITE), 0);
+	release(&a, false);
+	tick_in(LEASE_MS + 50);
+	assert_int_equal(grant(&b, 2, first, WEFT_MODE_WRITE), 0);
+	release(&b, true);
+	assert_int_equal(grant(&a, 1, first + 1, WEFT_MODE_WRITE), -ESTALE);
+	assert_non_null(strstr(err.message, "attach anew"));
+	assert_int_equal(grant(&a, 1, 2 * first, WEFT_MODE_WRITE), 0);
+	release(&a, true);
+	assert_int_equal(grant(&a, 1, 2 * first + 1, WEFT_MODE_WRITE), 0);
+	release(&a, true);
+}
+
+static void stock_clients_are_one_attachment(void **state)
+{
+	struct session a, b, weft;
+
+	assert_int_equal(grant_stock(&a), 0);
+	assert_int_equal(grant_stock(&b), 0);
+	assert_true(a.grant->writable);
+	assert_false(a.fenced);
+	tick_in(100 * LEASE_MS); /* no lease */
+	assert_false(a.fenced || b.fenced);
+	assert_int_equal(grant(&weft, 1, 1, WEFT_MODE_WRITE), -EBUSY);
+	assert_non_null(strstr(err.message, "2 stock NBD clients"));
+	assert_int_equal(grant(&weft, 1, 1, WEFT_MODE_READ), -EBUSY);
+	assert_int_equal(grant(&weft, 1, 1, WEFT_MODE_SHARED), 0);
+	release(&weft, true);
+	release(&a, false);
+	release(&b, false);
+	assert_int_equal(grant(&weft, 1, 2, WEFT_MODE_WRITE), 0);
+	assert_int_equal(grant_stock(&a), -EBUSY);
+	release(&weft, true);
+}
+
+static void nobody_writes_a_read_only_region(void **state)
+{
+	struct weft_region *plain = region;
+	struct session a, b;
+
+	region = new_region("ro", true);
+	assert_int_equal(weft_donor_add(donor, region, &err), 0);
+	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_WRITE), -EROFS);
+	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_READ), 0);
+	assert_int_equal(grant_stock(&b), 0);
+	assert_false(b.grant->writable);
+	release(&a, true);
+	release(&b, true);
+	weft_region_put(region);
+	region = plain;
+}
+
+static void another_epoch_is_stale(void **state)
+{
+	struct weft_hello hello = hello_of(1, 1, WEFT_MODE_WRITE);
+	struct weft_welcome welcome;
+	struct session a;
+
+	weft_donor_welcome(donor, region, &welcome);
+	assert_true(welcome.epoch == region->epoch);
+	assert_int_equal(welcome.lease_ms, LEASE_MS);
+	assert_string_equal(welcome.offers, "tcp");
+	hello.epoch = region->epoch + 1;
+	assert_int_equal(grant_hello(&a, &hello), -ESTALE);
+	hello.epoch = region->epoch;
+	assert_int_equal(grant_hello(&a, &hello), 0);
+	release(&a, true);
+}
+
+static void a_new_daemon_remembers_holders_and_generations(void **state)
+{
+	struct session a, b;
+	struct weft_region *again;
+
+	assert_int_equal(grant(&a, 1, 5, WEFT_MODE_WRITE), 0);
+	release(&a, false);
+	assert_int_equal(grant(&b, 2, 3, WEFT_MODE_SHARED), 0);
+	release(&b, true);
+	/* As after kill -9: header and memory are all that is left. */
+	assert_int_equal(weft_region_adopt(dup(region->fd), dup(region->header_fd), false, &again, &err), 0);
+	struct weft_region *old_region = region;
+	struct weft_donor *old_donor = donor;
+	region = again;
+	new_donor();
+
+	assert_int_equal(grant(&b, 3, 1, WEFT_MODE_WRITE), -EBUSY);
+	assert_non_null(strstr(err.message, "box1"));
+	assert_int_equal(grant(&b, 2, 2, WEFT_MODE_SHARED), -ESTALE);
+	assert_int_equal(grant(&a, 1, 4, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(grant(&a, 1, 6, WEFT_MODE_WRITE), 0);
+	release(&a, true);
+	assert_int_equal(grant(&b, 3, 1, WEFT_MODE_WRITE), 0);
+	release(&b, true);
+	weft_donor_free(donor);
+	weft_region_put(again);
+	donor = old_donor;
+	region = old_region;
+}
+
+static void a_stopping_donor_grants_nothing_and_fences_all(void **state)
+{
+	struct session a, b, c;
+
+	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_SHARED), 0);
+	assert_int_equal(grant(&b, 2, 1, WEFT_MODE_SHARED), 0);
+	start_copier(&a);
+	weft_donor_stop(donor);
+	assert_int_equal(grant(&c, 3, 1, WEFT_MODE_SHARED), -ESHUTDOWN);
+	assert_int_equal(weft_donor_fence_all(donor, 100), -ETIMEDOUT);
+	assert_true(b.fenced);
+	release(&b, false);
+	assert_int_equal(weft_donor_fence_all(donor, 5000), 0);
+	pthread_join(a.thread, NULL);
+}
+
+static void no_more_than_the_table_holds(void **state)
+{
+	struct session sessions[WEFT_NR_GENERATIONS], one_more;
+
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
+		assert_int_equal(grant(&sessions[i], (uint8_t)(i + 1), 1, WEFT_MODE_SHARED), 0);
+	assert_int_equal(grant(&one_more, 200, 1, WEFT_MODE_SHARED), -EBUSY);
+	release(&sessions[7], true);
+	assert_int_equal(grant(&sessions[7], 200, 1, WEFT_MODE_SHARED), 0);
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
+		release(&sessions[i], true);
+}
+
+static void copy_status(void *ctx, const struct weft_attachment_status *status)
+{
+	unsigned *n = ctx;
+
+	assert_string_equal(status->region, "m");
+	assert_string_equal(status->name, "box1");
+	assert_int_equal(status->nr_sessions, 2);
+	assert_int_equal(status->generation, 4);
+	assert_true(status->lease_left_ms <= LEASE_MS);
+	(*n)++;
+}
+
+static void status_tells_of_attachments(void **state)
+{
+	struct session a, b;
+	unsigned n = 0;
+
+	assert_int_equal(grant(&a, 1, 4, WEFT_MODE_WRITE), 0);
+	assert_int_equal(grant(&b, 1, 4, WEFT_MODE_WRITE), 0);
+	weft_donor_status(donor, copy_status, &n);
+	assert_int_equal(n, 1);
+	release(&a, true);
+	release(&b, true);
+	weft_donor_status(donor, copy_status, &n);
+	assert_int_equal(n, 1);
+}
+
+static void the_empty_name_means_the_only_region(void **state)
+{
+	struct weft_region *found, *other = new_region("n", false);
+
+	assert_int_equal(weft_donor_find(donor, "", &found, &err), 0);
+	assert_ptr_equal(found, region);
+	weft_region_put(found);
+	assert_int_equal(weft_donor_add(donor, region, &err), -EEXIST);
+	assert_int_equal(weft_donor_add(donor, other, &err), 0);
+	assert_int_equal(weft_donor_find(donor, "", &found, &err), -ENOENT);
+	assert_int_equal(weft_donor_find(donor, "n", &found, &err), 0);
+	assert_ptr_equal(found, other);
+	weft_region_put(found);
+	assert_int_equal(weft_donor_find(donor, "none", &found, &err), -ENOENT);
+	weft_region_put(other);
+}
+
+static int collect(void *ctx, const char *name, const char *description, uint64_t size_bytes)
+{
+	char *text = ctx;
+	size_t n = strlen(text);
+
+	snprintf(text + n, 512 - n, "%s=%u ", name, (unsigned)size_bytes);
+	return 0;
+}
+
+static void a_directory_is_served_and_not_left(void **state)
+{
+	static const char *const outside[] = {"../secret", "/etc/passwd", "link", "sub/../../secret", "sub",
+		"sub/../a", "./a", "sub//b", "a/", "fifo", "linkdir/b", "empty", "", "x", "..", "."};
+	char root[] = "/tmp/weft-donor.XXXXXX", command[1024], text[512] = "";
+	struct weft_region *found;
+
+	assert_non_null(mkdtemp(root));
+	snprintf(command, sizeof(command),
+		"cd %s && echo secret >secret && mkdir -p dir/sub && cd dir && head -c 100 /dev/zero >a && "
+		"head -c 200 /dev/zero >sub/b && head -c 300 /dev/zero >m && ln -s ../secret link && "
+		"ln -s sub linkdir && mkfifo fifo && touch empty", root);
+	assert_int_equal(system(command), 0);
+	snprintf(command, sizeof(command), "%s/none", root);
+	assert_int_equal(weft_donor_add_directory(donor, command, false, &err), -ENOENT);
+	snprintf(command, sizeof(command), "%s/dir", root);
+	assert_int_equal(weft_donor_add_directory(donor, command, false, &err), 0);
+
+	assert_int_equal(weft_donor_list(donor, collect, text), 0);
+	assert_string_equal(text, "a=100 m=65536 sub/b=200 ");
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(outside); i++) {
+		int r = weft_donor_find(donor, outside[i], &found, &err);
+
+		if (r != -ENOENT && !(r == -ENODATA && strcmp(outside[i], "empty") == 0))
+			fail_msg("'%s': %d %s", outside[i], r, err.message);
+	}
+	assert_int_equal(weft_donor_find(donor, "sub/b", &found, &err), 0);
+	assert_int_equal(found->size_bytes, 200);
+	assert_int_equal(found->backing, WEFT_BACKING_FILE);
+	struct weft_region *again;
+	assert_int_equal(weft_donor_find(donor, "sub/b", &again, &err), 0);
+	assert_ptr_equal(found, again);
+	weft_region_put(found);
+	weft_region_put(again);
+	snprintf(command, sizeof(command), "rm -rf %s", root);
+	assert_int_equal(system(command), 0);
+}
+
+int main(void)
+{
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(one_writer_and_the_refusal_says_who),
+		TEST(joining_adds_a_session),
+		TEST(readers_and_writers_exclude_each_other),
+		TEST(shared_readers_are_always_welcome),
+		TEST(a_higher_generation_supersedes_and_waits_for_the_copy),
+		TEST(all_lanes_of_a_new_generation_wait_for_the_old),
+		TEST(a_session_may_end_inside_its_fence),
+		TEST(a_session_that_does_not_stop_keeps_the_new_one_out),
+		TEST(the_highest_generation_is_remembered_after_goodbye),
+		TEST(a_lost_connection_keeps_the_region_for_a_lease),
+		TEST(an_expired_lease_frees_without_waiting_for_the_tick),
+		TEST(a_silent_session_is_fenced_and_its_generation_is_stale),
+		TEST(who_lost_the_lease_to_a_writer_must_attach_anew),
+		TEST(stock_clients_are_one_attachment),
+		TEST(nobody_writes_a_read_only_region),
+		TEST(another_epoch_is_stale),
+		TEST(a_new_daemon_remembers_holders_and_generations),
+		TEST(a_stopping_donor_grants_nothing_and_fences_all),
+		TEST(no_more_than_the_table_holds),
+		TEST(status_tells_of_attachments),
+		TEST(the_empty_name_means_the_only_region),
+		TEST(a_directory_is_served_and_not_left),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
