@@ -1,0 +1,49 @@
+/*
+ * The donor's NBD side: accepts connections and serves a donor's regions on them, a thread each.
+ *
+ * Threads: everything here from the loop's thread, but for nbd_listener_status() (any).
+ */
+#ifndef WEFT_TRANSPORTS_NBD_LISTENER_H
+#define WEFT_TRANSPORTS_NBD_LISTENER_H
+
+#include <stdint.h>
+
+#include "fabric/donor.h"
+#include "fabric/loop.h"
+
+struct nbd_listener;
+
+struct nbd_listener_config {
+	unsigned max_connections; /* 0: 1024; further ones are hung up on and counted */
+	uint32_t handshake_ms;    /* 0: 10 s; from accept to GO */
+	uint32_t dead_ms;         /* 0: 30 s; a TCP peer that does not even acknowledge is gone after that */
+};
+
+/*
+ * Serves on listening stream sockets (TCP or Unix), which become the listener's on success.
+ * donor and loop must outlive it.  config may be NULL.  0, -ENOMEM, or -errno of fcntl(2), epoll_ctl(2).
+ */
+int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int *fds, unsigned nr_fds,
+	const struct nbd_listener_config *config, struct nbd_listener **ret, struct weft_error *err);
+
+/*
+ * Accepts no more and ends the connections: requests that were received are carried out and answered,
+ * no more are received.  Returns at once.
+ */
+void nbd_listener_stop(struct nbd_listener *listener);
+
+/* After nbd_listener_stop(): waits for the connections to end; those left after timeout_ms are cut off.
+ * 0, or -ETIMEDOUT when even then one is busy in a region (it ends by itself; do not free before). */
+int nbd_listener_drain(struct nbd_listener *listener, uint32_t timeout_ms);
+
+/* All connections ended before (asserted). Takes NULL. */
+void nbd_listener_free(struct nbd_listener *listener);
+
+struct nbd_listener_status {
+	uint64_t connections; /* now */
+	uint64_t accepted, refused; /* since the start */
+	uint64_t requests, read_bytes, written_bytes, errors;
+};
+void nbd_listener_status(struct nbd_listener *listener, struct nbd_listener_status *ret);
+
+#endif

@@ -1,0 +1,54 @@
+/*
+ * Private to transports/nbd/: one connection of the donor's listener.
+ *
+ * Threads: the connection's own; fence() and the listener may end it from others, under alive_lock.
+ */
+#ifndef WEFT_TRANSPORTS_NBD_SESSION_H
+#define WEFT_TRANSPORTS_NBD_SESSION_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "fabric/donor.h"
+#include "fabric/nbd/server.h"
+
+enum {
+	/* A file region's requests get their buffers from here, one after another; all are given back once the
+	 * replies have left.  A request that is longer gets an arena of its own length, for as long as it lasts. */
+	NBD_ARENA_KEPT_BYTES = 1 << 20,
+	NBD_ARENA_BYTES = NBD_MAX_PAYLOAD,
+};
+
+/* Written by the session's thread alone, read by others. */
+struct nbd_counters {
+	_Atomic uint64_t requests, read_bytes, written_bytes, errors;
+};
+
+struct nbd_session {
+	struct nbd_listener *listener;
+	struct weft_donor *donor;
+	struct nbd_session *next, **prev; /* under the listener's lock */
+	struct nbd_conn *conn;
+	pthread_mutex_t alive_lock;
+	bool alive; /* conn may be killed */
+	uint32_t handshake_ms;
+
+	struct weft_grant *grant;
+	struct weft_region *region; /* the grant's */
+	struct weft_region *asked;  /* whose strings the engine may still read */
+
+	uint8_t *arena;
+	size_t arena_used, arena_touched;
+	unsigned arena_users;
+
+	struct nbd_counters counters;
+	char peer[64];
+};
+
+/* user of nbd_conn_new(): the session */
+extern const struct nbd_service nbd_donor_service;
+
+/* weft_grant.fence: cuts the connection off.  Any thread, does not block. */
+void nbd_session_fence(void *session);
+
+#endif
