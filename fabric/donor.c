@@ -335,7 +335,7 @@ static int try_once(struct wish *w, struct weft_error *err)
 			return r;
 	}
 	if (!w->own) {
-		struct weft_attachment *own;
+		struct weft_attachment *own = NULL;
 
 		r = check(w, &own, err);
 		if (r == 0)
