@@ -10,7 +10,7 @@
 
 #include "fabric/util.h"
 
-static FILE *open_below(const char *root, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static FILE *open_below(const char *root, const char *fmt, va_list ap)
 {
 	char path[PATH_MAX];
 	int n = snprintf(path, sizeof(path), "%s", root);
