@@ -1,0 +1,328 @@
+/* The donor's NBD listener: connections, fences, ends. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "fabric/util.h"
+#include "tests/support/nbd-donor.h"
+
+enum { SIZE = 16 << 20 };
+
+static uint8_t data[4 << 20];
+
+static int set_up(void **state)
+{
+	static struct nbd_donor d;
+
+	nbd_donor_start(&d, SIZE, NULL, 0);
+	*state = &d;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	nbd_donor_end(*state);
+	return 0;
+}
+
+static struct nbd_listener_status status(struct nbd_donor *d)
+{
+	struct nbd_listener_status s;
+
+	nbd_listener_status(d->listener, &s);
+	return s;
+}
+
+static void wait_for_connections(struct nbd_donor *d, uint64_t n)
+{
+	for (int i = 0; status(d).connections != n; i++) {
+		assert_true(i < 10000);
+		usleep(1000);
+	}
+}
+
+static void goodbye(struct nbd_raw *raw)
+{
+	nbd_raw_request(raw, 0, NBD_CMD_DISC, 0, 0, 0);
+	assert_true(nbd_raw_ended(raw));
+	nbd_raw_close(raw);
+}
+
+static void memory_is_served_over_tcp_and_unix(void **state)
+{
+	struct nbd_donor *d = *state;
+
+	for (int tcp = 0; tcp < 2; tcp++) {
+		struct nbd_raw raw;
+
+		nbd_donor_connect(d, &raw, tcp);
+		assert_int_equal(nbd_raw_go(&raw, "m", true), 0);
+		memset(data, 'a' + tcp, sizeof(data));
+		assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_WRITE, 5000, sizeof(data), data), 0);
+		assert_memory_equal(d->region->map + 5000, data, sizeof(data));
+		memset(data, 0, sizeof(data));
+		assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_READ, 5000, sizeof(data), data), 0);
+		assert_memory_equal(d->region->map + 5000, data, sizeof(data));
+		assert_int_equal(nbd_raw_command(&raw, NBD_CMD_FLAG_FUA, NBD_CMD_WRITE_ZEROES, 0, SIZE, data), 0);
+		assert_int_equal(d->region->map[5000], 0);
+		assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_FLUSH, 0, 0, data), 0);
+		assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_CACHE, 0, SIZE, data), 0);
+		assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_TRIM, 0, SIZE, data), 0);
+		goodbye(&raw);
+	}
+	assert_int_equal(status(d).requests, 2 * 6);
+	assert_int_equal(status(d).written_bytes, 2 * sizeof(data));
+	assert_int_equal(status(d).accepted, 2);
+}
+
+static void file_errors_are_replies(void **state)
+{
+	struct nbd_donor *d = *state;
+	struct weft_region *region;
+	struct nbd_raw raw;
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/file", d->dir);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(ftruncate(fd, SIZE), 0);
+	assert_int_equal(weft_region_open_file(AT_FDCWD, path, "f", false, false, &region, NULL), 0);
+	assert_int_equal(weft_donor_add(d->donor, region, NULL), 0);
+	weft_region_put(region);
+	nbd_donor_connect(d, &raw, false);
+	assert_int_equal(nbd_raw_go(&raw, "f", true), 0);
+	memset(data, 'f', sizeof(data));
+	assert_int_equal(nbd_raw_command(&raw, NBD_CMD_FLAG_FUA, NBD_CMD_WRITE, 4096, sizeof(data), data), 0);
+	memset(data, 0, sizeof(data));
+	assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_READ, 4096, sizeof(data), data), 0);
+	assert_int_equal(data[sizeof(data) - 1], 'f');
+	/* Many at once, more than the buffers kept. */
+	for (uint64_t i = 0; i < 64; i++)
+		nbd_raw_request(&raw, 0, NBD_CMD_READ, i, 4096 + i, 100000);
+	for (uint64_t i = 0; i < 64; i++) {
+		struct nbd_raw_answer a;
+
+		assert_int_equal(nbd_raw_answer(&raw, &a, data, 100000), 0);
+		assert_int_equal(a.cookie, i);
+		assert_int_equal(data[0], 'f');
+	}
+	assert_int_equal(ftruncate(fd, 8192), 0);
+	assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_READ, 16384, 4096, data), NBD_EIO);
+	assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_READ, 4096, 4096, data), 0);
+	goodbye(&raw);
+	close(fd);
+	unlink(path);
+}
+
+static void unknown_region_is_refused(void **state)
+{
+	struct nbd_raw raw;
+	char text[256];
+
+	nbd_donor_connect(*state, &raw, true);
+	assert_int_equal(nbd_donor_go(&raw, "m", 1, 1, NULL), NBD_REP_ACK);
+	nbd_raw_close(&raw);
+	nbd_donor_connect(*state, &raw, true);
+	nbd_raw_hello(&raw, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES);
+	nbd_raw_option(&raw, NBD_OPT_GO, text, nbd_raw_info_data((uint8_t *)text, "nope", NULL, 0));
+	assert_int_equal(nbd_raw_final(&raw, NBD_OPT_GO), NBD_REP_ERR_UNKNOWN);
+	nbd_raw_close(&raw);
+}
+
+static void higher_generation_cuts_the_lower_off(void **state)
+{
+	struct nbd_raw old, new;
+	char text[256];
+
+	nbd_donor_connect(*state, &old, true);
+	assert_int_equal(nbd_donor_go(&old, "m", 7, 1, NULL), NBD_REP_ACK);
+	/* In the middle of a payload. */
+	nbd_raw_request(&old, 0, NBD_CMD_WRITE, 1, 0, 1 << 20);
+	nbd_raw_send(&old, data, 1000);
+	nbd_donor_connect(*state, &new, false);
+	assert_int_equal(nbd_donor_go(&new, "m", 7, 2, NULL), NBD_REP_ACK);
+	assert_true(nbd_raw_ended(&old));
+	assert_int_equal(nbd_raw_command(&new, 0, NBD_CMD_READ, 0, 512, data), 0);
+	nbd_raw_close(&old);
+	nbd_donor_connect(*state, &old, true);
+	assert_int_equal(nbd_donor_go(&old, "m", 7, 1, text), NBD_REP_ERR_POLICY);
+	assert_memory_equal(text, "ESTALE: ", 8);
+	nbd_raw_close(&old);
+	goodbye(&new);
+}
+
+static void second_writer_is_busy_until_goodbye(void **state)
+{
+	struct nbd_raw one, two;
+	char text[256];
+
+	nbd_donor_connect(*state, &one, true);
+	assert_int_equal(nbd_donor_go(&one, "m", 1, 1, NULL), NBD_REP_ACK);
+	nbd_donor_connect(*state, &two, true);
+	assert_int_equal(nbd_donor_go(&two, "m", 2, 1, text), NBD_REP_ERR_POLICY);
+	assert_memory_equal(text, "EBUSY: ", 7);
+	nbd_raw_close(&two);
+	goodbye(&one);
+	wait_for_connections(*state, 0);
+	nbd_donor_connect(*state, &two, true);
+	assert_int_equal(nbd_donor_go(&two, "m", 2, 1, text), NBD_REP_ACK);
+	goodbye(&two);
+}
+
+static void drain_cuts_off_who_does_not_read(void **state)
+{
+	struct nbd_donor *d = *state;
+	struct nbd_raw raw, idle, shaking;
+	struct nbd_raw_answer a;
+
+	nbd_donor_connect(d, &raw, true);
+	assert_int_equal(nbd_raw_go(&raw, "m", false), 0);
+	nbd_donor_connect(d, &idle, false);
+	assert_int_equal(nbd_raw_go(&idle, "m", false), 0);
+	nbd_donor_connect(d, &shaking, false);
+	/* Replies that do not fit into the socket: the thread is busy sending when the end comes. */
+	for (uint64_t i = 0; i < 16; i++)
+		nbd_raw_request(&raw, 0, NBD_CMD_READ, i, 0, sizeof(data));
+	assert_int_equal(nbd_raw_answer(&raw, &a, data, sizeof(data)), 0);
+	assert_int_equal(nbd_donor_drain(d, 200), 0);
+	assert_true(nbd_raw_ended(&idle));
+	nbd_raw_hello(&shaking, 3);
+	assert_true(nbd_raw_ended(&shaking));
+	nbd_raw_close(&raw);
+	nbd_raw_close(&idle);
+	nbd_raw_close(&shaking);
+}
+
+static void *end_donor(void *d)
+{
+	nbd_donor_end(d);
+	return NULL;
+}
+
+static void drain_waits_for_slow_readers(void **state)
+{
+	struct nbd_donor *d = *state;
+	struct nbd_raw raw;
+	struct nbd_raw_answer a;
+	pthread_t thread;
+
+	nbd_donor_connect(d, &raw, false);
+	assert_int_equal(nbd_raw_go(&raw, "m", false), 0);
+	for (uint64_t i = 0; i < 8; i++)
+		nbd_raw_request(&raw, 0, NBD_CMD_READ, i, 0, sizeof(data));
+	assert_int_equal(nbd_raw_answer(&raw, &a, data, sizeof(data)), 0);
+	assert_int_equal(pthread_create(&thread, NULL, end_donor, d), 0);
+	for (uint64_t i = 1; i < 8; i++) {
+		assert_int_equal(nbd_raw_answer(&raw, &a, data, sizeof(data)), 0);
+		assert_int_equal(a.cookie, i);
+	}
+	assert_true(nbd_raw_ended(&raw));
+	pthread_join(thread, NULL);
+	nbd_raw_close(&raw);
+	set_up(state);
+}
+
+static void too_many_connections_are_refused(void **state)
+{
+	const struct nbd_listener_config config = { .max_connections = 3 };
+	struct nbd_raw raw[4];
+	struct nbd_donor d;
+
+	nbd_donor_start(&d, 1 << 20, &config, 0);
+	for (int i = 0; i < 3; i++) {
+		nbd_donor_connect(&d, &raw[i], i % 2);
+		assert_int_equal(nbd_raw_go(&raw[i], "m", false), 0);
+	}
+	nbd_donor_connect(&d, &raw[3], true);
+	assert_true(nbd_raw_ended(&raw[3]));
+	assert_int_equal(status(&d).refused, 1);
+	goodbye(&raw[0]);
+	wait_for_connections(&d, 2);
+	nbd_raw_close(&raw[3]);
+	nbd_donor_connect(&d, &raw[3], true);
+	assert_int_equal(nbd_raw_go(&raw[3], "m", false), 0);
+	for (int i = 1; i < 4; i++)
+		nbd_raw_close(&raw[i]);
+	nbd_donor_end(&d);
+}
+
+static void handshake_has_a_deadline(void **state)
+{
+	const struct nbd_listener_config config = { .handshake_ms = 200 };
+	struct nbd_raw silent, slow, good;
+	struct nbd_donor d;
+	uint64_t start;
+
+	nbd_donor_start(&d, 1 << 20, &config, 0);
+	nbd_donor_connect(&d, &good, true);
+	assert_int_equal(nbd_raw_go(&good, "m", false), 0);
+	start = weft_now_ns();
+	nbd_donor_connect(&d, &silent, true);
+	nbd_donor_connect(&d, &slow, false);
+	assert_int_equal(nbd_raw_hello(&slow, 3), 0);
+	nbd_raw_send(&slow, "IHAVEOPT\0\0\0\3\0\0\1\0", 16);
+	/* A byte now and then does not buy time. */
+	while (nbd_raw_send(&slow, "I", 1) == 0) {
+		usleep(20000);
+		assert_true(weft_now_ns() - start < UINT64_C(20000000000));
+		if (status(&d).connections == 1)
+			break;
+	}
+	assert_true(weft_now_ns() - start >= 150000000);
+	nbd_raw_hello(&silent, 3);
+	assert_true(nbd_raw_ended(&silent));
+	assert_int_equal(nbd_raw_command(&good, 0, NBD_CMD_READ, 0, 512, data), 0);
+	nbd_raw_close(&silent);
+	nbd_raw_close(&slow);
+	nbd_raw_close(&good);
+	nbd_donor_end(&d);
+}
+
+/* A client that sends all it can before it reads anything: both sides would block for ever in send(2). */
+static void pipelining_without_reading_does_not_lock_up(void **state)
+{
+	enum { N = 32, LEN = 1 << 20 };
+	struct nbd_raw raw;
+	struct nbd_raw_answer a;
+
+	nbd_donor_connect(*state, &raw, false);
+	assert_int_equal(nbd_raw_go(&raw, "m", false), 0);
+	for (uint64_t i = 0; i < N; i++) {
+		assert_int_equal(nbd_raw_request(&raw, 0, NBD_CMD_READ, 2 * i, 0, LEN), 0);
+		assert_int_equal(nbd_raw_request(&raw, 0, NBD_CMD_WRITE, 2 * i + 1, LEN, LEN), 0);
+		assert_int_equal(nbd_raw_send(&raw, data, LEN), 0);
+	}
+	for (uint64_t i = 0; i < 2 * N; i++) {
+		assert_int_equal(nbd_raw_answer(&raw, &a, data, i % 2 ? 0 : LEN), 0);
+		assert_int_equal(a.cookie, i);
+		assert_int_equal(a.error, 0);
+	}
+	goodbye(&raw);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(memory_is_served_over_tcp_and_unix),
+		T(file_errors_are_replies),
+		T(unknown_region_is_refused),
+		T(higher_generation_cuts_the_lower_off),
+		T(second_writer_is_busy_until_goodbye),
+		T(drain_cuts_off_who_does_not_read),
+		T(drain_waits_for_slow_readers),
+		cmocka_unit_test(too_many_connections_are_refused),
+		cmocka_unit_test(handshake_has_a_deadline),
+		T(pipelining_without_reading_does_not_lock_up),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
