@@ -194,6 +194,31 @@ int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_regi
 	return weft_error_set(err, ENOENT, "there is no region '%.200s'", name);
 }
 
+int weft_donor_flush(struct weft_donor *donor, struct weft_error *err)
+{
+	int first = 0;
+
+	pthread_mutex_lock(&donor->open_lock); /* nothing is closed meanwhile */
+	for (unsigned i = 0;; i++) {
+		struct weft_region *region = NULL;
+		int r;
+
+		pthread_mutex_lock(&donor->lock);
+		if (i < donor->nr_regions)
+			region = weft_region_get(donor->regions[i].region);
+		pthread_mutex_unlock(&donor->lock);
+		if (!region)
+			break;
+		r = weft_region_flush(region);
+		if (r < 0 && first == 0)
+			first = weft_error_set(err, -r, "region '%s': cannot make its file durable: %s",
+				region->name, strerror(-r));
+		weft_region_put(region);
+	}
+	pthread_mutex_unlock(&donor->open_lock);
+	return first;
+}
+
 struct listing {
 	struct listed {
 		char *name, *description;

@@ -126,6 +126,9 @@ void weft_donor_stop(struct weft_donor *donor);
 /* Fences all sessions and waits for them to end, at most timeout_ms.  0, or -ETIMEDOUT. */
 int weft_donor_fence_all(struct weft_donor *donor, uint32_t timeout_ms);
 
+/* Makes all file regions durable.  0, or the first error, with the file's name. */
+int weft_donor_flush(struct weft_donor *donor, struct weft_error *err);
+
 /* One line of `weft status`, for each attachment.  fn is called under the lock: it must only copy. */
 struct weft_attachment_status {
 	const char *region;

@@ -391,26 +391,52 @@ static bool sealed_file(int fd, uint64_t size, struct stat *ret)
 	       (seals & SEALS) == SEALS;
 }
 
-int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region **ret,
-	struct weft_error *err)
+/* One consistent copy of the constant part, checked as if a stranger had written it. */
+static int read_header(int header_fd, struct weft_region_header *ret)
 {
 	struct weft_region_header header;
 	struct stat st;
-	int r;
 
 	if (!sealed_file(header_fd, sizeof(header), &st) ||
 		pread(header_fd, &header, sizeof(header), 0) != sizeof(header) ||
 		memcmp(header.magic, REGION_HEADER_MAGIC, sizeof(header.magic)) != 0 ||
 		header.header_bytes != sizeof(header) || header.checksum != header_checksum(&header))
-		return weft_error_set(err, ESTALE, "a descriptor left behind is not a region's header of this "
-			"version");
+		return -ESTALE;
 	header.name[WEFT_MEMORY_NAME_MAX] = '\0';
 	if (!weft_region_name_valid(header.name, WEFT_MEMORY_NAME_MAX) || header.size_bytes == 0 ||
-		header.epoch == 0 ||
+		header.size_bytes > INT64_MAX || header.epoch == 0 ||
 		(header.page_bytes != (uint64_t)sysconf(_SC_PAGESIZE) && header.page_bytes != 2 * WEFT_MIB &&
 			header.page_bytes != WEFT_GIB) ||
 		header.size_bytes % header.page_bytes != 0)
-		return weft_error_set(err, ESTALE, "a region's header that was left behind makes no sense");
+		return -ESTALE;
+	*ret = header;
+	return 0;
+}
+
+int weft_region_peek(int header_fd, char name[WEFT_MEMORY_NAME_MAX + 1], uint64_t *ret_size_bytes,
+	uint64_t *ret_epoch)
+{
+	struct weft_region_header header;
+	int r = read_header(header_fd, &header);
+
+	if (r < 0)
+		return r;
+	memcpy(name, header.name, sizeof(header.name));
+	*ret_size_bytes = header.size_bytes;
+	*ret_epoch = header.epoch;
+	return 0;
+}
+
+int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region **ret,
+	struct weft_error *err)
+{
+	struct weft_region_header header;
+	struct stat st;
+	int r = read_header(header_fd, &header);
+
+	if (r < 0)
+		return weft_error_set(err, ESTALE, "a descriptor left behind is not a region's header of this "
+			"version");
 	if (!sealed_file(fd, header.size_bytes, &st) || st.st_dev != header.mem_dev ||
 		st.st_ino != header.mem_ino)
 		return weft_error_set(err, ESTALE, "region '%s': the memory and the header that were left "

@@ -87,6 +87,10 @@ int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn
 int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region **ret,
 	struct weft_error *err);
 
+/* What weft_region_adopt() would find by the header; both outputs.  -ESTALE: not a header of this version. */
+int weft_region_peek(int header_fd, char name[WEFT_MEMORY_NAME_MAX + 1], uint64_t *ret_size_bytes,
+	uint64_t *ret_epoch);
+
 /*
  * The content of the regular file `path` is the region (dirfd as openat(2); beneath: refuse
  * anything that leaves dirfd by name or by link, openat2(2) RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS).

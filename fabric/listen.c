@@ -1,0 +1,204 @@
+/* Listening sockets; see listen.h.  No state. */
+#include "fabric/listen.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "fabric/util.h"
+
+enum { BACKLOG = 512 };
+
+#define WHAT_IS_RIGHT "say ADDRESS, ADDRESS:PORT, [IPV6]:PORT or unix:/PATH"
+
+static bool is_loopback(const struct sockaddr *addr)
+{
+	if (addr->sa_family == AF_UNIX)
+		return true;
+	if (addr->sa_family == AF_INET)
+		return ntohl(((const struct sockaddr_in *)addr)->sin_addr.s_addr) >> 24 == 127;
+	if (addr->sa_family == AF_INET6) {
+		const struct in6_addr *a = &((const struct sockaddr_in6 *)addr)->sin6_addr;
+
+		return IN6_IS_ADDR_LOOPBACK(a) || (IN6_IS_ADDR_V4MAPPED(a) && a->s6_addr[12] == 127);
+	}
+	return false;
+}
+
+static bool is_wildcard(const struct sockaddr *addr)
+{
+	if (addr->sa_family == AF_INET)
+		return ((const struct sockaddr_in *)addr)->sin_addr.s_addr == INADDR_ANY;
+	return addr->sa_family == AF_INET6 &&
+	       IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)addr)->sin6_addr);
+}
+
+static int refuse_insecure(const char *what, struct weft_error *err)
+{
+	return weft_error_set(err, EPERM, "listening on %s would let everyone who reaches it read and write all "
+		"regions: there are no keys yet; if that is all right, say --allow-insecure", what);
+}
+
+int weft_listening_describe(int fd, bool allow_insecure, struct weft_listening *ret,
+	struct weft_error *err)
+{
+	struct weft_listening l = {.fd = fd};
+	struct sockaddr_storage addr = {0};
+	socklen_t addr_len = sizeof(addr), len = sizeof(int);
+	int listening = 0, type = 0;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0 || !listening ||
+		getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM ||
+		getsockname(fd, (struct sockaddr *)&addr, &addr_len) < 0)
+		return weft_error_set(err, EINVAL, "descriptor %d is not a listening stream socket", fd);
+	if (addr.ss_family == AF_UNIX) {
+		const struct sockaddr_un *un = (const struct sockaddr_un *)&addr;
+
+		snprintf(l.socket, sizeof(l.socket), "%.*s", (int)sizeof(un->sun_path), un->sun_path);
+	} else {
+		int r = getnameinfo((struct sockaddr *)&addr, addr_len, l.host, sizeof(l.host), l.port,
+			sizeof(l.port), NI_NUMERICHOST | NI_NUMERICSERV);
+
+		if (r != 0)
+			return weft_error_set(err, EINVAL, "descriptor %d: %s", fd, gai_strerror(r));
+	}
+	l.insecure = !is_loopback((struct sockaddr *)&addr);
+	if (l.insecure && !allow_insecure) {
+		char text[280];
+
+		return refuse_insecure(weft_listening_format(&l, text), err);
+	}
+	if (is_wildcard((struct sockaddr *)&addr) && gethostname(l.host, sizeof(l.host) - 1) < 0)
+		strcpy(l.host, "localhost");
+	*ret = l;
+	return 0;
+}
+
+/* Whether somebody serves the socket file. */
+static bool is_served(const struct sockaddr_un *addr)
+{
+	WEFT_CLEANUP_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	return fd < 0 || connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0 ||
+	       (errno != ECONNREFUSED && errno != ENOENT);
+}
+
+static int listen_unix(const char *path, struct weft_error *err)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+
+	if (*path == '\0' || strlen(path) >= sizeof(addr.sun_path))
+		return weft_error_set(err, EINVAL, "a Unix socket's path has 1 to %zu bytes",
+			sizeof(addr.sun_path) - 1);
+	strcpy(addr.sun_path, path);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return weft_error_set(err, errno, "cannot make a socket: %s", strerror(errno));
+	int r = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ? -errno : 0;
+	if (r == -EADDRINUSE && !is_served(&addr) && unlink(path) == 0)
+		r = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ? -errno : 0;
+	if (r == 0 && listen(fd, BACKLOG) < 0)
+		r = -errno;
+	if (r < 0) {
+		weft_error_set(err, -r, "cannot listen on unix:%s: %s", path, strerror(-r));
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+/* Splits ADDR[:PORT].  False: neither. */
+static bool split(const char *text, const char *default_port, char *host, size_t host_size, char *port,
+	size_t port_size)
+{
+	const char *colon = strrchr(text, ':'), *end, *begin = text;
+
+	if (*text == '[') {
+		begin++;
+		end = strchr(text, ']');
+		if (!end || (end[1] != '\0' && end[1] != ':'))
+			return false;
+		colon = end[1] ? end + 1 : NULL;
+	} else if (colon && strchr(text, ':') != colon) {
+		end = text + strlen(text); /* a bare IPv6 address */
+		colon = NULL;
+	} else {
+		end = colon ? colon : text + strlen(text);
+	}
+	if (end == begin || (size_t)(end - begin) >= host_size)
+		return false;
+	memcpy(host, begin, (size_t)(end - begin));
+	host[end - begin] = '\0';
+	const char *number = colon ? colon + 1 : default_port;
+	size_t digits = strspn(number, "0123456789");
+	if (digits == 0 || number[digits] || digits >= port_size || atoi(number) > UINT16_MAX)
+		return false;
+	strcpy(port, number);
+	return true;
+}
+
+static int listen_tcp(const char *text, const char *default_port, bool allow_insecure,
+	struct weft_error *err)
+{
+	struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *found;
+	char host[256], port[8];
+	int one = 1, fd = -1, r;
+
+	if (!split(text, default_port, host, sizeof(host), port, sizeof(port)))
+		return weft_error_set(err, EINVAL, "'%s' is no address to listen on; " WHAT_IS_RIGHT, text);
+	r = getaddrinfo(host, port, &hints, &found);
+	if (r != 0)
+		return weft_error_set(err, EINVAL, "'%s' is no address to listen on: %s; " WHAT_IS_RIGHT, text,
+			gai_strerror(r));
+	r = 0;
+	if (!is_loopback(found->ai_addr) && !allow_insecure) {
+		r = refuse_insecure(text, err);
+		goto out;
+	}
+	fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
+		(found->ai_family == AF_INET6 &&
+			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one)) < 0) ||
+		bind(fd, found->ai_addr, found->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
+		r = -errno;
+		weft_error_set(err, -r, "cannot listen on %s port %s: %s%s", host, port, strerror(-r),
+			r == -EADDRINUSE ? "; another port can be had with --listen ADDRESS:PORT" : "");
+		if (fd >= 0)
+			close(fd);
+	}
+out:
+	freeaddrinfo(found);
+	return r < 0 ? r : fd;
+}
+
+int weft_listen(const char *text, const char *default_port, bool allow_insecure,
+	struct weft_listening *ret, struct weft_error *err)
+{
+	int fd = strncmp(text, "unix:", 5) == 0 ? listen_unix(text + 5, err)
+						: listen_tcp(text, default_port, allow_insecure, err);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = weft_listening_describe(fd, true, ret, err);
+	if (r < 0)
+		close(fd);
+	return r;
+}
+
+char *weft_listening_format(const struct weft_listening *listening, char *buf)
+{
+	if (*listening->socket)
+		snprintf(buf, 280, "unix:%s", listening->socket);
+	else
+		snprintf(buf, 280, strchr(listening->host, ':') ? "[%s]:%s" : "%s:%s", listening->host,
+			listening->port);
+	return buf;
+}

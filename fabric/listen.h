@@ -1,0 +1,35 @@
+/*
+ * Listening sockets from what a command line says: ADDR[:PORT], [IPV6]:PORT, unix:PATH.
+ * Control path, any thread.
+ */
+#ifndef WEFT_FABRIC_LISTEN_H
+#define WEFT_FABRIC_LISTEN_H
+
+#include <stdbool.h>
+
+#include "fabric/error.h"
+
+struct weft_listening {
+	int fd;
+	char socket[108]; /* a Unix socket's path, or "" */
+	char host[256];   /* as a borrower would say it; this machine's name for a wildcard */
+	char port[8];     /* the real one, also if 0 was asked for */
+	bool insecure;    /* others than this machine's processes can reach it */
+};
+
+/*
+ * Binds and listens.  A Unix socket that nobody serves any more is replaced.
+ * -EINVAL: text is none of the above; -EPERM: beyond loopback without allow_insecure; -EADDRINUSE
+ * and what else bind(2) says.
+ */
+int weft_listen(const char *text, const char *default_port, bool allow_insecure,
+	struct weft_listening *ret, struct weft_error *err);
+
+/* Describes a listening stream socket that was passed in.  -EINVAL: it is none. */
+int weft_listening_describe(int fd, bool allow_insecure, struct weft_listening *ret,
+	struct weft_error *err);
+
+/* "127.0.0.1:10809", "[::1]:10809", "unix:/path" into buf (at least 280 bytes); returns buf. */
+char *weft_listening_format(const struct weft_listening *listening, char *buf);
+
+#endif
