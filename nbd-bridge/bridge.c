@@ -1,0 +1,433 @@
+/*
+ * A bridge as a whole: its lanes, what was granted, whether it is still valid, its state for people.
+ * Owned by the control thread; what lanes call says so.
+ */
+#include "nbd-bridge/bridge.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/util.h"
+#include "nbd-bridge/lane.h"
+
+int bridge_new(const struct bridge_config *config, struct bridge **ret, struct weft_error *err)
+{
+	assert(config->nr_lanes > 0 && config->nr_lanes <= BRIDGE_MAX_LANES);
+	struct bridge *bridge = calloc(1, sizeof(*bridge));
+	pthread_condattr_t attr;
+
+	if (!bridge)
+		return weft_error_set(err, ENOMEM, "cannot make a bridge: out of memory");
+	bridge->config = *config;
+	bridge->generation = config->generation;
+	bridge->start_ns = weft_now_ns();
+	pthread_mutex_init(&bridge->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&bridge->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	for (; bridge->nr_lanes < config->nr_lanes; bridge->nr_lanes++) {
+		int r = lane_new(bridge, bridge->nr_lanes, &bridge->lanes[bridge->nr_lanes], err);
+
+		if (r < 0) {
+			bridge_free(bridge);
+			return r;
+		}
+	}
+	*ret = bridge;
+	return 0;
+}
+
+void bridge_free(struct bridge *bridge)
+{
+	if (!bridge)
+		return;
+	atomic_store(&bridge->stopping, true);
+	for (unsigned i = 0; i < bridge->nr_lanes; i++)
+		lane_join(bridge->lanes[i]);
+	for (unsigned i = 0; i < bridge->nr_lanes; i++)
+		lane_free(bridge->lanes[i]);
+	pthread_cond_destroy(&bridge->changed);
+	pthread_mutex_destroy(&bridge->lock);
+	free(bridge);
+}
+
+/* ---- starting ---- */
+
+static struct timespec after_ms(uint32_t ms)
+{
+	uint64_t ns = weft_now_ns() + ms * UINT64_C(1000000);
+
+	return (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+}
+
+static void start_link(struct bridge_lane *lane, void *ctx)
+{
+	link_start(&lane->link);
+}
+
+/* Waits until the lane's first connection has a result, at most until the deadline. */
+static int first_result(struct bridge_lane *lane, const struct timespec *deadline, struct weft_error *err)
+{
+	struct bridge *bridge = lane->bridge;
+	int r;
+
+	pthread_mutex_lock(&bridge->lock);
+	while (lane->first_result == 0)
+		if (pthread_cond_timedwait(&bridge->changed, &bridge->lock, deadline) == ETIMEDOUT)
+			break;
+	r = lane->first_result;
+	if (r < 0 && err)
+		*err = lane->first_error;
+	pthread_mutex_unlock(&bridge->lock);
+	if (r == 0)
+		return weft_error_set(err, ETIMEDOUT, "no answer for %u ms", bridge->config.connect_timeout_ms);
+	return r < 0 ? r : 0;
+}
+
+int bridge_start(struct bridge *bridge, struct weft_error *err)
+{
+	/* The transport has its own deadline; this one is for a transport that does not keep it. */
+	struct timespec deadline = after_ms(bridge->config.connect_timeout_ms + 2000);
+	int r;
+
+	for (unsigned i = 0; i < bridge->nr_lanes; i++) {
+		if (i == 0 || bridge->info.can_multi_conn) {
+			r = lane_start_thread(bridge->lanes[i], err);
+			if (r < 0)
+				return r;
+			bridge_lane_run(bridge->lanes[i], start_link, NULL);
+		}
+		if (i == 0) {
+			r = first_result(bridge->lanes[0], &deadline, err);
+			if (r < 0)
+				return r;
+		}
+	}
+	/* A FLUSH would not cover what other connections wrote: one is all that can be had. */
+	if (!bridge->info.can_multi_conn)
+		while (bridge->nr_lanes > 1)
+			lane_free(bridge->lanes[--bridge->nr_lanes]);
+	for (unsigned i = 1; i < bridge->nr_lanes; i++)
+		first_result(bridge->lanes[i], &deadline, NULL);
+	return 0;
+}
+
+void bridge_first_result(struct bridge_lane *lane, int result, const struct weft_error *why)
+{
+	struct bridge *bridge = lane->bridge;
+
+	pthread_mutex_lock(&bridge->lock);
+	if (lane->first_result <= 0 && (result > 0 || lane->first_result == 0)) {
+		lane->first_result = result;
+		if (why)
+			lane->first_error = *why;
+		pthread_cond_broadcast(&bridge->changed);
+	}
+	pthread_mutex_unlock(&bridge->lock);
+}
+
+/* What was promised to the front-ends must still hold after a reconnection. */
+static bool keeps_promises(const struct tp_info *was, const struct tp_info *is)
+{
+	return is->read_only <= was->read_only && is->can_flush >= was->can_flush &&
+		is->can_fua >= was->can_fua && is->can_trim >= was->can_trim &&
+		is->can_zero >= was->can_zero && is->can_fast_zero >= was->can_fast_zero &&
+		is->can_cache >= was->can_cache && is->can_multi_conn >= was->can_multi_conn &&
+		is->max_io_bytes >= was->max_io_bytes && is->min_block_bytes <= was->min_block_bytes;
+}
+
+static int check_again(const struct tp_info *was, const struct tp_info *is, struct weft_error *err)
+{
+	if (is->has_epoch != was->has_epoch || is->epoch != was->epoch)
+		return weft_error_set(err, ESTALE,
+			"the region's contents are gone: its epoch was %016" PRIx64 " and is %016" PRIx64,
+			was->epoch, is->epoch);
+	if (is->size_bytes != was->size_bytes)
+		return weft_error_set(err, ESTALE, "the region had %" PRIu64 " bytes and has %" PRIu64,
+			was->size_bytes, is->size_bytes);
+	if (!keeps_promises(was, is))
+		return weft_error_set(err, ESTALE, "the server came back and can do less than before");
+	return 0;
+}
+
+int bridge_check_grant(struct bridge *bridge, const struct tp_info *info, struct weft_error *err)
+{
+	if (bridge->granted)
+		return check_again(&bridge->info, info, err);
+	if (info->size_bytes == 0)
+		return weft_error_set(err, ENODATA, "the region is empty");
+	/* Only the first lane comes here; the others start after it. */
+	bridge->info = *info;
+	if (bridge->config.mode != WEFT_MODE_WRITE)
+		bridge->info.read_only = true;
+	bridge->extent = (struct bridge_extent){.len = info->size_bytes};
+	bridge->granted = true;
+	return 0;
+}
+
+/* ---- its validity ---- */
+
+void bridge_wake_lanes(struct bridge *bridge)
+{
+	for (unsigned i = 0; i < bridge->nr_lanes; i++)
+		weft_loop_wake(bridge->lanes[i]->loop);
+}
+
+void bridge_set_stale(struct bridge *bridge, const struct weft_error *why)
+{
+	pthread_mutex_lock(&bridge->lock);
+	if (!atomic_load(&bridge->stale))
+		bridge->stale_why = *why;
+	atomic_store(&bridge->stale, true);
+	pthread_mutex_unlock(&bridge->lock);
+	bridge_wake_lanes(bridge);
+}
+
+/* ---- stopping ---- */
+
+static bool all_done(const struct bridge *bridge)
+{
+	for (unsigned i = 0; i < bridge->nr_lanes; i++)
+		if (atomic_load_explicit(&bridge->lanes[i]->nr_requests, memory_order_acquire) > 0)
+			return false;
+	return true;
+}
+
+struct last_flush {
+	struct bridge_request rq;
+	struct bridge *bridge;
+	bool done;
+	int error;
+};
+
+static void last_flush_done(struct bridge_request *rq, int error)
+{
+	struct last_flush *flush = weft_container_of(rq, struct last_flush, rq);
+
+	pthread_mutex_lock(&flush->bridge->lock);
+	flush->done = true;
+	flush->error = error;
+	pthread_cond_broadcast(&flush->bridge->changed);
+	pthread_mutex_unlock(&flush->bridge->lock);
+}
+
+static void submit_flush(struct bridge_lane *lane, void *ctx)
+{
+	struct last_flush *flush = ctx;
+
+	bridge_lane_submit(lane, &flush->rq);
+}
+
+static int flush_all(struct bridge *bridge, uint64_t deadline_ns, struct weft_error *err)
+{
+	struct last_flush flush = {.bridge = bridge, .rq = {.kind = TP_FLUSH, .done = last_flush_done}};
+	struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / 1000000000),
+		.tv_nsec = (long)(deadline_ns % 1000000000)};
+
+	bridge_lane_run(bridge->lanes[0], submit_flush, &flush);
+	pthread_mutex_lock(&bridge->lock);
+	while (!flush.done)
+		if (pthread_cond_timedwait(&bridge->changed, &bridge->lock, &deadline) == ETIMEDOUT)
+			break;
+	bool timed_out = !flush.done;
+	pthread_mutex_unlock(&bridge->lock);
+	if (timed_out) {
+		/* Its end fails it: afterwards nobody points at it any more. */
+		lane_join(bridge->lanes[0]);
+		return weft_error_set(err, ETIMEDOUT,
+			"the last FLUSH was not answered: what was written last may not be durable");
+	}
+	if (flush.error == 0)
+		return 0;
+	pthread_mutex_lock(&bridge->lock);
+	if (atomic_load(&bridge->stale))
+		weft_error_set(err, ESTALE, "the attachment was lost: %s", bridge->stale_why.message);
+	else
+		weft_error_set(err, -flush.error, "the last FLUSH failed: %s", strerror(-flush.error));
+	pthread_mutex_unlock(&bridge->lock);
+	return flush.error;
+}
+
+int bridge_stop(struct bridge *bridge, uint32_t timeout_ms, struct weft_error *err)
+{
+	uint64_t deadline_ns = weft_now_ns() + timeout_ms * UINT64_C(1000000);
+	int r = 0;
+
+	while (!all_done(bridge) && weft_now_ns() < deadline_ns)
+		usleep(1000);
+	if (bridge->granted && !bridge->info.read_only && bridge->lanes[0]->running)
+		r = flush_all(bridge, deadline_ns, err);
+	atomic_store(&bridge->stopping, true);
+	for (unsigned i = 0; i < bridge->nr_lanes; i++)
+		lane_join(bridge->lanes[i]);
+	return r;
+}
+
+/* ---- what it is ---- */
+
+const struct tp_info *bridge_info(const struct bridge *bridge)
+{
+	return &bridge->info;
+}
+
+const struct bridge_config *bridge_config_of(const struct bridge *bridge)
+{
+	return &bridge->config;
+}
+
+unsigned bridge_nr_lanes(const struct bridge *bridge)
+{
+	return bridge->nr_lanes;
+}
+
+struct bridge_lane *bridge_lane(struct bridge *bridge, unsigned i)
+{
+	assert(i < bridge->nr_lanes);
+	return bridge->lanes[i];
+}
+
+struct bridge_lane *bridge_next_lane(struct bridge *bridge)
+{
+	return bridge->lanes[atomic_fetch_add(&bridge->next_lane, 1) % bridge->nr_lanes];
+}
+
+uint64_t bridge_generation(const struct bridge *bridge)
+{
+	return atomic_load(&bridge->generation);
+}
+
+unsigned bridge_nr_orphans(const struct bridge *bridge)
+{
+	return atomic_load(&bridge->nr_orphans);
+}
+
+/* ---- its state for people ---- */
+
+struct lane_sum {
+	uint64_t requests[TP_NR_KINDS], errors, read_bytes, write_bytes, ops, posts;
+	uint64_t reconnects;
+	unsigned nr_ready, nr_dead;
+	struct weft_error why; /* of a link that is not ready */
+	struct weft_histogram reads, writes, flushes;
+	json_t *lanes;
+};
+
+static json_t *integer(uint64_t value)
+{
+	return json_integer((json_int_t)value);
+}
+
+static void add_lane(struct bridge_lane *lane, void *ctx)
+{
+	struct lane_sum *sum = ctx;
+	const struct bridge_link *link = &lane->link;
+	const struct lane_counters *counters = &lane->counters;
+	uint64_t requests = 0;
+
+	for (unsigned kind = 0; kind < TP_NR_KINDS; kind++) {
+		sum->requests[kind] += counters->requests[kind];
+		requests += counters->requests[kind];
+	}
+	sum->errors += counters->errors;
+	sum->read_bytes += counters->read_bytes;
+	sum->write_bytes += counters->write_bytes;
+	sum->ops += counters->ops;
+	sum->posts += counters->posts;
+	sum->reconnects += link->nr_reconnects;
+	weft_histogram_merge(&sum->reads, &lane->reads);
+	weft_histogram_merge(&sum->writes, &lane->writes);
+	weft_histogram_merge(&sum->flushes, &lane->flushes);
+	sum->nr_ready += link->state == LINK_READY;
+	sum->nr_dead += link->is_dead;
+	if (link->state != LINK_READY && link->why.code && !sum->why.code)
+		sum->why = link->why;
+	json_t *json = json_pack("{s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "lane", (int)lane->index, "state",
+		link_state_name(link), "path", link->path, "generation", integer(link->generation), "requests",
+		integer(requests), "in_flight", integer(lane->nr_requests), "reconnects",
+		integer(link->nr_reconnects), "buffer_bytes", integer(bridge_pool_used(lane->pool)));
+	json_object_set_new(json, "last_trouble",
+		link->why.code ? json_string(link->why.message) : json_null());
+	json_array_append_new(sum->lanes, json);
+}
+
+static json_t *latency(const struct weft_histogram *histogram)
+{
+	return json_pack("{s:o, s:f, s:f, s:f}", "count", integer(histogram->total), "p50",
+		(double)weft_histogram_quantile(histogram, 0.5) / 1e3, "p99",
+		(double)weft_histogram_quantile(histogram, 0.99) / 1e3, "max", (double)histogram->max / 1e3);
+}
+
+static const char *state_name(struct bridge *bridge, const struct lane_sum *sum)
+{
+	if (atomic_load(&bridge->stale))
+		return "stale";
+	if (sum->nr_ready == bridge->nr_lanes)
+		return atomic_load(&bridge->writes_lost) ? "read-only after a loss" : "ready";
+	if (sum->nr_dead > 0)
+		return "dead";
+	return "reconnecting";
+}
+
+json_t *bridge_status(struct bridge *bridge)
+{
+	struct lane_sum *sum = calloc(1, sizeof(*sum));
+	const struct tp_info *info = &bridge->info;
+	static const char *const modes[] = {"read", "shared", "write"};
+	char epoch[17] = "";
+
+	if (!sum)
+		return NULL;
+	sum->lanes = json_array();
+	for (unsigned i = 0; i < bridge->nr_lanes; i++)
+		bridge_lane_run(bridge->lanes[i], add_lane, sum);
+	pthread_mutex_lock(&bridge->lock);
+	if (atomic_load(&bridge->stale))
+		sum->why = bridge->stale_why;
+	pthread_mutex_unlock(&bridge->lock);
+	if (info->has_epoch)
+		snprintf(epoch, sizeof(epoch), "%016" PRIx64, info->epoch);
+	json_t *json = json_pack("{s:s, s:s, s:s, s:o, s:s, s:o, s:s, s:s, s:s, s:f}", "name",
+		bridge->config.name, "region", bridge->config.region, "state", state_name(bridge, sum), "bytes",
+		integer(info->size_bytes), "epoch", epoch, "generation", integer(bridge_generation(bridge)),
+		"mode", modes[bridge->config.mode], "transport", info->transport, "offers", info->offers,
+		"uptime_s", (double)(weft_now_ns() - bridge->start_ns) / 1e9);
+	json_object_set_new(json, "why", sum->why.code ? json_string(sum->why.message) : json_null());
+	json_object_set_new(json, "reconnects", integer(sum->reconnects));
+	json_object_set_new(json, "requests",
+		json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "read", integer(sum->requests[TP_READ]), "write",
+			integer(sum->requests[TP_WRITE]), "flush", integer(sum->requests[TP_FLUSH]), "trim",
+			integer(sum->requests[TP_TRIM]), "zero", integer(sum->requests[TP_ZERO]), "cache",
+			integer(sum->requests[TP_CACHE])));
+	json_object_set_new(json, "errors", integer(sum->errors));
+	json_object_set_new(json, "read_bytes", integer(sum->read_bytes));
+	json_object_set_new(json, "written_bytes", integer(sum->write_bytes));
+	json_object_set_new(json, "operations", integer(sum->ops));
+	json_object_set_new(json, "posts", integer(sum->posts));
+	json_object_set_new(json, "latency_us",
+		json_pack("{s:o, s:o, s:o}", "read", latency(&sum->reads), "write", latency(&sum->writes),
+			"flush", latency(&sum->flushes)));
+	json_object_set_new(json, "lanes", sum->lanes);
+	free(sum);
+	return json;
+}
+
+static void add_records(struct bridge_lane *lane, void *ctx)
+{
+	json_t *json = bridge_recorder_json(&lane->recorder);
+
+	json_array_append_new(ctx, json);
+}
+
+json_t *bridge_explain(struct bridge *bridge)
+{
+	json_t *lanes = json_array();
+
+	for (unsigned i = 0; i < bridge->nr_lanes; i++)
+		bridge_lane_run(bridge->lanes[i], add_records, lanes);
+	return lanes;
+}

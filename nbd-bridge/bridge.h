@@ -1,0 +1,153 @@
+/*
+ * The bridge: a borrower's attachment to a region.
+ *
+ * A bridge has lanes: each a thread with an event loop, a transport connection to the donor (its
+ * link), registered buffers, and the front-end connections that were dealt to it.  A front-end hands
+ * requests to its lane; the lane turns each into one operation or more and posts what a step of its loop
+ * gathered in one go.  Lanes share nothing on that path.
+ *
+ * Threads: bridge_*() belongs to the control thread (the one that made the bridge) and
+ * bridge_lane_*() to the lane's thread, unless a comment says otherwise.
+ *
+ * When a link is lost, its requests wait while it reconnects.  What was posted and not answered is
+ * posted again only after a grant at a higher generation, which implies that the donor has stopped
+ * every session of the lower one.
+ */
+#ifndef WEFT_NBD_BRIDGE_BRIDGE_H
+#define WEFT_NBD_BRIDGE_BRIDGE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fabric/error.h"
+#include "fabric/hello.h"
+#include "fabric/loop.h"
+#include "fabric/transport.h"
+
+struct bridge;
+struct bridge_lane;
+
+enum {
+	BRIDGE_MAX_LANES = 64,
+	BRIDGE_MAX_REQUEST = 32 << 20, /* bytes of one READ or WRITE */
+};
+
+struct bridge_config {
+	const struct tp_ops *transport;
+	const void *transport_config;
+	/* Where.  Borrowed while the bridge lives. */
+	const char *host, *port, *region;
+	bool foreign; /* an NBD server that is not weft's */
+	/* Who. */
+	uint8_t id[WEFT_ID_BYTES];
+	char name[WEFT_NAME_MAX + 1];
+	uint64_t generation; /* the first of this incarnation */
+	uint64_t epoch;      /* of the contents that were attached before; 0: any */
+	enum weft_mode mode;
+	/* How. */
+	unsigned nr_lanes;
+	uint32_t timeout_ms;      /* an operation without an answer for so long fails the connection */
+	uint32_t dead_timeout_ms; /* requests wait so long for a reconnection; then -EIO, still trying */
+	uint32_t connect_timeout_ms;
+	bool assume_stable; /* foreign: its contents survive what ended a connection */
+};
+
+/* Copies config.  Opens the transport and registers memory for each lane; connects nothing yet. */
+int bridge_new(const struct bridge_config *config, struct bridge **ret, struct weft_error *err);
+/*
+ * Connects, the first lane alone, then the others; blocks until all are granted, or the first was
+ * refused (the result then), or the others' connect timeout is over (they go on trying).
+ */
+int bridge_start(struct bridge *bridge, struct weft_error *err);
+/*
+ * Waits for what is in flight, flushes, says goodbye and ends the threads; the front-ends were stopped
+ * before.  An error means that the last FLUSH failed, or was not answered within timeout_ms; it is stopped all the same.
+ */
+int bridge_stop(struct bridge *bridge, uint32_t timeout_ms, struct weft_error *err);
+/* Stopped or never started.  Takes NULL. */
+void bridge_free(struct bridge *bridge);
+
+/* What was granted first; constant after bridge_start().  Any thread. */
+const struct tp_info *bridge_info(const struct bridge *bridge);
+const struct bridge_config *bridge_config_of(const struct bridge *bridge);
+unsigned bridge_nr_lanes(const struct bridge *bridge);
+struct bridge_lane *bridge_lane(struct bridge *bridge, unsigned i);
+/* Deals lanes out in turn.  Any thread. */
+struct bridge_lane *bridge_next_lane(struct bridge *bridge);
+/* Any thread. */
+uint64_t bridge_generation(const struct bridge *bridge);
+
+/* The whole state as JSON (a new reference), and the flight recorders' contents. */
+json_t *bridge_status(struct bridge *bridge);
+json_t *bridge_explain(struct bridge *bridge);
+
+/* ---- For front-ends ---- */
+
+/*
+ * A request.  The owner fills the first part and keeps it in place until done() is called, once,
+ * on the lane's thread, maybe inside bridge_lane_submit().
+ */
+struct bridge_request {
+	uint8_t kind;  /* enum tp_op_kind, never TP_PROBE */
+	uint8_t flags; /* TP_FUA, … */
+	uint64_t off, len; /* inside the region, len > 0 (FLUSH: both 0) */
+	void *buf;         /* READ, WRITE: inside mem, which the lane's transport knows */
+	struct tp_mem *mem;
+	void (*done)(struct bridge_request *rq, int error); /* error: 0 or -errno */
+
+	/* The lane's. */
+	bool orphan, listed, flush_after;
+	uint32_t nr_ops;
+	int status;
+	uint64_t next_off;
+	uint64_t start_ns;
+	struct bridge_request *next;
+};
+
+/* Takes the request on.  It is posted at the end of the loop's step. */
+void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq);
+/*
+ * Whoever sent it has gone: it is carried out now or, without a connection, never; done() is called all the same.
+ * bridge_nr_orphans() (any thread) counts those that may still be carried out: while there are any, a
+ * client that comes back could be overtaken by what it sent before.
+ */
+void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq);
+unsigned bridge_nr_orphans(const struct bridge *bridge);
+
+struct bridge *bridge_of_lane(const struct bridge_lane *lane);
+struct weft_loop *bridge_lane_loop(struct bridge_lane *lane);
+struct tp *bridge_lane_transport(struct bridge_lane *lane);
+
+/*
+ * A buffer for len bytes (1 to BRIDGE_MAX_REQUEST) with its registration.  0, or -EAGAIN: then the waiter is
+ * queued, and called once there may be one.  Those who wait are served in turn: nobody else gets a buffer
+ * before the first of them does.
+ */
+struct bridge_waiter {
+	void (*fn)(struct bridge_waiter *waiter);
+	struct bridge_waiter *next;
+	bool queued;
+};
+int bridge_lane_buffer_get(struct bridge_lane *lane, size_t len, struct bridge_waiter *waiter,
+	void **ret, struct tp_mem **ret_mem);
+void bridge_lane_buffer_put(struct bridge_lane *lane, void *buf);
+void bridge_lane_waiter_cancel(struct bridge_lane *lane, struct bridge_waiter *waiter);
+
+/* Something to do once at the end of the step, after posting: sending replies. */
+struct bridge_deferred {
+	void (*fn)(struct bridge_deferred *deferred);
+	struct bridge_deferred *next;
+	bool queued;
+};
+void bridge_lane_defer(struct bridge_lane *lane, struct bridge_deferred *deferred);
+void bridge_lane_defer_cancel(struct bridge_lane *lane, struct bridge_deferred *deferred);
+
+/*
+ * Runs fn on the lane's thread.  Any other thread; waits until fn returned.  A lane blocks on nothing, so
+ * that this is a matter of microseconds.  Before bridge_start() and after bridge_stop() fn runs here.
+ */
+void bridge_lane_run(struct bridge_lane *lane, void (*fn)(struct bridge_lane *lane, void *ctx), void *ctx);
+
+#endif

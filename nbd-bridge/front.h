@@ -1,0 +1,61 @@
+/*
+ * Front-ends: where applications enter a bridge.
+ * Made and stopped by the control thread; what they do with requests happens on lanes.
+ */
+#ifndef WEFT_NBD_BRIDGE_FRONT_H
+#define WEFT_NBD_BRIDGE_FRONT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "fabric/error.h"
+#include "nbd-bridge/bridge.h"
+
+struct bridge_front;
+
+struct bridge_front_ops {
+	const char *name; /* "socket", "mount" */
+	/* Appends a line of text for each user: "pid 123 (fio)".  Returns how many there are. */
+	unsigned (*users)(struct bridge_front *front, json_t *texts);
+	/*
+	 * Takes no new users and ends the connections of those there are, letting what is in flight finish,
+	 * at most timeout_ms.  0; -EBUSY: it cannot be ended while it is used (only without force).
+	 */
+	int (*stop)(struct bridge_front *front, bool force, uint32_t timeout_ms, struct weft_error *err);
+	/* Stopped or not.  What it put in the file system is gone afterwards. */
+	void (*free)(struct bridge_front *front);
+};
+
+struct bridge_front {
+	const struct bridge_front_ops *ops;
+	struct bridge *bridge;
+	char path[4096];
+	struct bridge_front *next;
+};
+
+/*
+ * NBD on a Unix socket at path, for the owner only; accepts on the loop, deals connections to the lanes in turn.
+ * A socket file that nobody listens on is replaced.  -EADDRINUSE: somebody does.
+ */
+int bridge_front_nbd_new(struct bridge *bridge, struct weft_loop *loop, const char *path,
+	struct bridge_front **ret, struct weft_error *err);
+
+/*
+ * The region as one file at path through FUSE.  The file is made if it is missing, and removed in the end if it was
+ * made (or `ours`: an earlier bridge of this attachment made it).  A mount that a dead weft left there is cleared away.
+ * -EBUSY: something else is mounted there.
+ */
+int bridge_front_fuse_new(struct bridge *bridge, const char *path, bool ours, struct bridge_front **ret,
+	struct weft_error *err);
+/* Whether the file was made, and is to be removed. */
+bool bridge_front_fuse_made_file(const struct bridge_front *front);
+
+/* All of them; NULL is an empty list. */
+void bridge_front_free(struct bridge_front *fronts);
+
+/* "123 (fio)" for people; pid 0: "a process that has gone". */
+void bridge_process_name(pid_t pid, char *buf, size_t len);
+/* Appends a line for each process (or loop device) that has path open or mapped; returns how many were found. */
+unsigned bridge_path_users(const char *path, json_t *texts);
+
+#endif

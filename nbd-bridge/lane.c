@@ -1,0 +1,674 @@
+/*
+ * A lane: requests in, operations out, buffers, and its thread.
+ * Everything here runs on the lane's thread, but for making, starting and freeing it.
+ *
+ * A step of the loop: events bring requests (submitted to the backlog) and completions (answered to the
+ * front-ends, which queue replies); then lane_after() posts all new operations at once and lets the
+ * front-ends send all queued replies.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "fabric/util.h"
+#include "nbd-bridge/lane.h"
+
+static bool changes_data(uint8_t kind)
+{
+	return kind == TP_WRITE || kind == TP_TRIM || kind == TP_ZERO;
+}
+
+/* ---- requests ---- */
+
+static void request_finish(struct bridge_lane *lane, struct bridge_request *rq, int error)
+{
+	struct lane_counters *counters = &lane->counters;
+	uint64_t took_ns = lane_now(lane) - weft_min(rq->start_ns, lane_now(lane));
+
+	count(&counters->requests[rq->kind], 1);
+	if (error < 0)
+		count(&counters->errors, 1);
+	if (rq->kind == TP_READ) {
+		count(&counters->read_bytes, rq->len);
+		weft_histogram_add(&lane->reads, took_ns);
+	} else if (rq->kind == TP_WRITE) {
+		count(&counters->write_bytes, rq->len);
+		weft_histogram_add(&lane->writes, took_ns);
+	} else if (rq->kind == TP_FLUSH) {
+		weft_histogram_add(&lane->flushes, took_ns);
+	}
+	*bridge_recorder_next(&lane->recorder) = (struct bridge_record){
+		.when_ns = lane_now(lane),
+		.a = rq->off,
+		.b = rq->len,
+		.took_ns = took_ns,
+		.error = error,
+		.event = BRIDGE_EVENT_REQUEST,
+		.kind = rq->kind,
+		.flags = rq->flags,
+	};
+	if (rq->orphan) {
+		lane->nr_orphans--;
+		atomic_fetch_sub(&lane->bridge->nr_orphans, 1);
+	}
+	atomic_store_explicit(&lane->nr_requests,
+		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) - 1, memory_order_release);
+	rq->done(rq, error);
+}
+
+static void backlog_push(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	rq->listed = true;
+	rq->next = NULL;
+	*lane->backlog_tail = rq;
+	lane->backlog_tail = &rq->next;
+}
+
+static struct bridge_request *backlog_pop(struct bridge_lane *lane)
+{
+	struct bridge_request *rq = lane->backlog;
+
+	lane->backlog = rq->next;
+	if (!lane->backlog)
+		lane->backlog_tail = &lane->backlog;
+	rq->listed = false;
+	return rq;
+}
+
+/* All of its operations were made and have come back. */
+static void request_settle(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	if (rq->listed || rq->nr_ops > 0)
+		return;
+	if (rq->flush_after && rq->status == 0) {
+		/* FUA at a donor without it: the data has arrived, now a FLUSH. */
+		rq->next_off = UINT64_MAX;
+		backlog_push(lane, rq);
+		return;
+	}
+	request_finish(lane, rq, rq->status);
+}
+
+/* What can be said before anything is posted: 1: go on; 0: nothing to do; or -errno. */
+static int admit(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	const struct bridge *bridge = lane->bridge;
+	const struct tp_info *info = &bridge->info;
+	bool changes = changes_data(rq->kind);
+
+	if (atomic_load_explicit(&bridge->stale, memory_order_relaxed) || lane->link.is_dead)
+		return -EIO;
+	if (atomic_load_explicit(&bridge->stopping, memory_order_relaxed))
+		return -ESHUTDOWN;
+	if ((changes || rq->kind == TP_FLUSH) &&
+		atomic_load_explicit(&bridge->writes_lost, memory_order_relaxed))
+		return -EIO;
+	if (changes && info->read_only)
+		return -EPERM;
+	if (rq->kind == TP_FLUSH)
+		return info->can_flush ? 1 : 0;
+	if (rq->kind == TP_TRIM && !info->can_trim)
+		return 0;
+	if (rq->kind == TP_CACHE && !info->can_cache)
+		return 0;
+	if (rq->kind == TP_ZERO && !info->can_zero)
+		return -EOPNOTSUPP;
+	if ((rq->flags & TP_FAST_ZERO) && !info->can_fast_zero)
+		return -EOPNOTSUPP;
+	if ((rq->flags & TP_FUA) && !info->can_fua) {
+		rq->flags &= (uint8_t)~TP_FUA;
+		rq->flush_after = info->can_flush;
+	}
+	return 1;
+}
+
+void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	assert(rq->kind < TP_NR_KINDS && rq->kind != TP_PROBE);
+	rq->orphan = rq->flush_after = false;
+	rq->nr_ops = 0;
+	rq->status = 0;
+	rq->next_off = rq->off;
+	rq->start_ns = lane_now(lane);
+	atomic_store_explicit(&lane->nr_requests,
+		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) + 1, memory_order_relaxed);
+	int r = admit(lane, rq);
+	if (r <= 0)
+		request_finish(lane, rq, r);
+	else
+		backlog_push(lane, rq);
+}
+
+void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	if (rq->orphan)
+		return;
+	rq->orphan = true;
+	lane->nr_orphans++;
+	atomic_fetch_add(&lane->bridge->nr_orphans, 1);
+}
+
+/* How much of a request one operation may cover. */
+static uint64_t chunk_max(const struct tp_info *info, uint8_t kind)
+{
+	uint64_t max = kind == TP_READ || kind == TP_WRITE ? info->max_io_bytes : TP_MAX_RANGE_BYTES;
+
+	return max - max % weft_max(info->min_block_bytes, 4096 <= max ? 4096 : 1);
+}
+
+/* The next operation of a request; the request leaves the backlog with the last. */
+static void make_op(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	const struct bridge *bridge = lane->bridge;
+	struct bridge_op *op = lane->free_ops;
+	bool flush = rq->kind == TP_FLUSH || rq->next_off == UINT64_MAX;
+
+	lane->free_ops = op->next;
+	op->rq = rq;
+	op->tp.kind = flush ? TP_FLUSH : rq->kind;
+	op->tp.flags = flush ? 0 : rq->flags;
+	op->tp.off = op->tp.len = 0;
+	op->tp.buf = NULL;
+	op->tp.mem = NULL;
+	rq->nr_ops++;
+	if (flush) {
+		rq->flush_after = false;
+		backlog_pop(lane);
+	} else {
+		const struct bridge_extent *extent = &bridge->extent;
+		uint64_t left = rq->off + rq->len - rq->next_off;
+
+		assert(rq->next_off + left <= extent->off + extent->len);
+		op->tp.off = rq->next_off - extent->off + extent->region_off;
+		op->tp.len = weft_min(left, chunk_max(&bridge->info, rq->kind));
+		if (rq->buf) {
+			op->tp.buf = (uint8_t *)rq->buf + (rq->next_off - rq->off);
+			op->tp.mem = rq->mem;
+		}
+		rq->next_off += op->tp.len;
+		if (op->tp.len == left)
+			backlog_pop(lane);
+	}
+	op_list_push(&lane->link.queue, op);
+}
+
+void lane_split(struct bridge_lane *lane)
+{
+	while (lane->backlog && lane->free_ops) {
+		struct bridge_request *rq = lane->backlog;
+
+		if (rq->status < 0) {
+			backlog_pop(lane);
+			request_settle(lane, rq);
+			continue;
+		}
+		make_op(lane, rq);
+	}
+}
+
+void lane_op_finish(struct bridge_lane *lane, struct bridge_op *op, int error)
+{
+	struct bridge_request *rq = op->rq;
+
+	op->rq = NULL;
+	op->next = lane->free_ops;
+	lane->free_ops = op;
+	if (error < 0 && rq->status == 0)
+		rq->status = error;
+	rq->nr_ops--;
+	request_settle(lane, rq);
+}
+
+static bool purges(enum lane_purge which, const struct bridge_request *rq)
+{
+	switch (which) {
+	case PURGE_CHANGES:
+		return changes_data(rq->kind) || rq->kind == TP_FLUSH;
+	case PURGE_ORPHANS:
+		return rq->orphan;
+	default:
+		return true;
+	}
+}
+
+static unsigned purge_ops(struct bridge_lane *lane, struct op_list *list, int error,
+	enum lane_purge which)
+{
+	struct op_list ops = *list;
+	struct bridge_op *op;
+	unsigned n = 0;
+
+	if (!ops.head)
+		return 0;
+	op_list_init(list);
+	while ((op = op_list_pop(&ops)) != NULL) {
+		if (!purges(which, op->rq)) {
+			op_list_push(list, op);
+			continue;
+		}
+		n++;
+		lane_op_finish(lane, op, error);
+	}
+	return n;
+}
+
+unsigned lane_purge(struct bridge_lane *lane, int error, enum lane_purge which)
+{
+	struct bridge_request *backlog = lane->backlog;
+	unsigned n = 0;
+
+	/* Whoever is told may submit anew: work on what was there before. */
+	lane->backlog = NULL;
+	lane->backlog_tail = &lane->backlog;
+	while (backlog) {
+		struct bridge_request *rq = backlog;
+
+		backlog = rq->next;
+		if (!purges(which, rq)) {
+			backlog_push(lane, rq);
+			continue;
+		}
+		rq->listed = false;
+		rq->flush_after = false;
+		rq->status = error;
+		n++;
+		request_settle(lane, rq);
+	}
+	n += purge_ops(lane, &lane->link.parked, error, which);
+	return n + purge_ops(lane, &lane->link.queue, error, which);
+}
+
+/* ---- buffers ---- */
+
+static int big_get(struct bridge_lane *lane, size_t len, void **ret, struct tp_mem **ret_mem)
+{
+	struct bridge *bridge = lane->bridge;
+
+	if (lane->big_used)
+		return -EAGAIN;
+	if (lane->big && lane->big_len < len) {
+		tp_deregister(lane->big_mem);
+		munmap(lane->big, lane->big_len);
+		lane->big = NULL;
+	}
+	if (!lane->big) {
+		size_t want = LANE_BIG_KEPT;
+
+		while (want < len)
+			want *= 2;
+		if (want > LANE_BIG_KEPT && atomic_exchange(&bridge->big_taken, true))
+			return -EAGAIN;
+		void *big = mmap(NULL, want, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		int r = big == MAP_FAILED ? -ENOMEM : 0;
+		if (r == 0) {
+			r = tp_register(lane->tp, big, want, &lane->big_mem, NULL);
+			if (r < 0)
+				munmap(big, want);
+		}
+		if (r < 0) {
+			if (want > LANE_BIG_KEPT)
+				atomic_store(&bridge->big_taken, false);
+			return -ENOMEM;
+		}
+		lane->big = big;
+		lane->big_len = want;
+	}
+	lane->big_used = true;
+	lane->big_idle = false;
+	*ret = lane->big;
+	*ret_mem = lane->big_mem;
+	return 0;
+}
+
+static void big_drop(struct bridge_lane *lane)
+{
+	bool taken = lane->big_len > LANE_BIG_KEPT;
+
+	if (tp_deregister(lane->big_mem) < 0)
+		return;
+	munmap(lane->big, lane->big_len);
+	lane->big = NULL;
+	lane->big_mem = NULL;
+	if (taken) {
+		atomic_store(&lane->bridge->big_taken, false);
+		bridge_wake_lanes(lane->bridge);
+	}
+}
+
+static void big_put(struct bridge_lane *lane)
+{
+	lane->big_used = false;
+	if (lane->big_len > LANE_BIG_KEPT)
+		big_drop(lane);
+}
+
+void lane_trim_big(struct bridge_lane *lane)
+{
+	if (!lane->big || lane->big_used)
+		return;
+	if (lane->big_idle)
+		big_drop(lane);
+	else
+		lane->big_idle = true;
+}
+
+static void waiter_push(struct bridge_lane *lane, struct bridge_waiter *waiter)
+{
+	if (waiter->queued)
+		return;
+	waiter->queued = true;
+	if (lane->serving == waiter) {
+		/* It was its turn and there is not enough yet: it stays the first. */
+		waiter->next = lane->waiters;
+		lane->waiters = waiter;
+		if (!waiter->next)
+			lane->waiters_tail = &waiter->next;
+		return;
+	}
+	waiter->next = NULL;
+	*lane->waiters_tail = waiter;
+	lane->waiters_tail = &waiter->next;
+}
+
+int bridge_lane_buffer_get(struct bridge_lane *lane, size_t len, struct bridge_waiter *waiter,
+	void **ret, struct tp_mem **ret_mem)
+{
+	assert(len > 0 && len <= BRIDGE_MAX_REQUEST);
+	int r = -EAGAIN;
+
+	if (!lane->waiters || lane->serving == waiter) {
+		if (len > BRIDGE_POOL_MAX) {
+			r = big_get(lane, len, ret, ret_mem);
+		} else {
+			void *buf = bridge_pool_get(lane->pool, len);
+
+			if (buf) {
+				*ret = buf;
+				*ret_mem = lane->arena_mem;
+				r = 0;
+			}
+		}
+	}
+	if (r == -EAGAIN)
+		waiter_push(lane, waiter);
+	else if (lane->serving == waiter)
+		lane->serving = NULL;
+	return r;
+}
+
+void bridge_lane_buffer_put(struct bridge_lane *lane, void *buf)
+{
+	if (buf == lane->big)
+		big_put(lane);
+	else
+		bridge_pool_put(lane->pool, buf);
+	lane->buffers_freed = true;
+}
+
+void bridge_lane_waiter_cancel(struct bridge_lane *lane, struct bridge_waiter *waiter)
+{
+	if (lane->serving == waiter)
+		lane->serving = NULL;
+	if (!waiter->queued)
+		return;
+	for (struct bridge_waiter **p = &lane->waiters; *p; p = &(*p)->next) {
+		if (*p != waiter)
+			continue;
+		*p = waiter->next;
+		if (!waiter->next)
+			lane->waiters_tail = p;
+		break;
+	}
+	waiter->queued = false;
+	lane->buffers_freed = true; /* the next one may need less */
+}
+
+static void serve_waiters(struct bridge_lane *lane)
+{
+	lane->buffers_freed = false;
+	while (lane->waiters) {
+		struct bridge_waiter *waiter = lane->waiters;
+
+		lane->waiters = waiter->next;
+		if (!lane->waiters)
+			lane->waiters_tail = &lane->waiters;
+		waiter->queued = false;
+		lane->serving = waiter;
+		waiter->fn(waiter);
+		/* Still its turn: it asked for nothing any more, or was put back as the first. */
+		bool unserved = lane->serving == waiter && lane->waiters == waiter;
+		lane->serving = NULL;
+		if (unserved)
+			break;
+	}
+}
+
+/* ---- the step ---- */
+
+void bridge_lane_defer(struct bridge_lane *lane, struct bridge_deferred *deferred)
+{
+	if (deferred->queued)
+		return;
+	deferred->queued = true;
+	deferred->next = NULL;
+	*lane->deferred_tail = deferred;
+	lane->deferred_tail = &deferred->next;
+}
+
+void bridge_lane_defer_cancel(struct bridge_lane *lane, struct bridge_deferred *deferred)
+{
+	if (!deferred->queued)
+		return;
+	for (struct bridge_deferred **p = &lane->deferred; *p; p = &(*p)->next) {
+		if (*p != deferred)
+			continue;
+		*p = deferred->next;
+		if (!deferred->next)
+			lane->deferred_tail = p;
+		break;
+	}
+	deferred->queued = false;
+}
+
+static void run_deferred(struct bridge_lane *lane)
+{
+	while (lane->deferred) {
+		struct bridge_deferred *deferred = lane->deferred;
+
+		lane->deferred = deferred->next;
+		if (!lane->deferred)
+			lane->deferred_tail = &lane->deferred;
+		deferred->queued = false;
+		deferred->fn(deferred);
+	}
+}
+
+/* The end of each step: post, take what is there already, answer; again while that brought more. */
+static void lane_after(void *ctx)
+{
+	struct bridge_lane *lane = ctx;
+
+	for (;;) {
+		link_pump(&lane->link);
+		if (link_arm(&lane->link)) {
+			lane->now_ns = 0;
+			link_progress(&lane->link);
+			continue;
+		}
+		if (lane->deferred) {
+			run_deferred(lane);
+			continue;
+		}
+		if (lane->buffers_freed && lane->waiters) {
+			serve_waiters(lane);
+			continue;
+		}
+		break;
+	}
+	lane->now_ns = 0;
+}
+
+static void run_calls(void *ctx)
+{
+	struct bridge_lane *lane = ctx;
+	struct bridge *bridge = lane->bridge;
+	struct lane_call *call;
+
+	lane->buffers_freed = true; /* another lane may have given the large buffer back */
+	pthread_mutex_lock(&bridge->lock);
+	while ((call = lane->calls) != NULL) {
+		lane->calls = call->next;
+		if (!lane->calls)
+			lane->calls_tail = &lane->calls;
+		pthread_mutex_unlock(&bridge->lock);
+		call->fn(lane, call->ctx);
+		pthread_mutex_lock(&bridge->lock);
+		call->done = true;
+		pthread_cond_broadcast(&bridge->changed);
+	}
+	pthread_mutex_unlock(&bridge->lock);
+	if (atomic_load(&bridge->stale) && lane->link.state != LINK_STALE)
+		link_progress(&lane->link);
+}
+
+void bridge_lane_run(struct bridge_lane *lane, void (*fn)(struct bridge_lane *lane, void *ctx), void *ctx)
+{
+	struct bridge *bridge = lane->bridge;
+	struct lane_call call = {.fn = fn, .ctx = ctx};
+
+	if (!lane->running) {
+		fn(lane, ctx);
+		return;
+	}
+	pthread_mutex_lock(&bridge->lock);
+	*lane->calls_tail = &call;
+	lane->calls_tail = &call.next;
+	weft_loop_wake(lane->loop);
+	while (!call.done)
+		pthread_cond_wait(&bridge->changed, &bridge->lock);
+	pthread_mutex_unlock(&bridge->lock);
+}
+
+static void *lane_main(void *arg)
+{
+	struct bridge_lane *lane = arg;
+	char name[16];
+
+	snprintf(name, sizeof(name), "weft-lane-%u", lane->index);
+	pthread_setname_np(pthread_self(), name);
+	weft_loop_run(lane->loop);
+	return NULL;
+}
+
+/* ---- making and freeing ---- */
+
+int lane_new(struct bridge *bridge, unsigned index, struct bridge_lane **ret, struct weft_error *err)
+{
+	struct bridge_lane *lane = calloc(1, sizeof(*lane));
+	int r;
+
+	if (!lane)
+		return weft_error_set(err, ENOMEM, "cannot make lane %u: out of memory", index);
+	lane->bridge = bridge;
+	lane->index = index;
+	lane->backlog_tail = &lane->backlog;
+	lane->deferred_tail = &lane->deferred;
+	lane->waiters_tail = &lane->waiters;
+	lane->calls_tail = &lane->calls;
+	for (unsigned i = LANE_OPS; i-- > 0;) {
+		lane->ops[i].tp.user = &lane->ops[i];
+		lane->ops[i].next = lane->free_ops;
+		lane->free_ops = &lane->ops[i];
+	}
+	link_init(&lane->link, lane);
+	r = weft_loop_new(&lane->loop);
+	if (r < 0) {
+		weft_error_set(err, -r, "cannot make an event loop: %s", strerror(-r));
+		goto fail;
+	}
+	weft_loop_after(lane->loop, lane_after, lane);
+	weft_loop_on_wake(lane->loop, run_calls, lane);
+	r = tp_open(bridge->config.transport, bridge->config.transport_config, &lane->tp, err);
+	if (r < 0)
+		goto fail;
+	lane->arena = mmap(NULL, LANE_ARENA, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (lane->arena == MAP_FAILED) {
+		lane->arena = NULL;
+		r = weft_error_set(err, ENOMEM, "cannot map %d bytes of buffers", LANE_ARENA);
+		goto fail;
+	}
+	r = bridge_pool_new(lane->arena, LANE_ARENA, &lane->pool);
+	if (r < 0) {
+		weft_error_set(err, -r, "cannot make a buffer pool: %s", strerror(-r));
+		goto fail;
+	}
+	r = tp_register(lane->tp, lane->arena, LANE_ARENA, &lane->arena_mem, err);
+	if (r < 0)
+		goto fail;
+	*ret = lane;
+	return 0;
+fail:
+	lane_free(lane);
+	return r;
+}
+
+void lane_free(struct bridge_lane *lane)
+{
+	if (!lane)
+		return;
+	assert(!lane->running);
+	link_end(&lane->link);
+	if (lane->big)
+		big_drop(lane);
+	tp_deregister(lane->arena_mem);
+	tp_close(lane->tp);
+	bridge_pool_free(lane->pool);
+	if (lane->arena)
+		munmap(lane->arena, LANE_ARENA);
+	weft_loop_free(lane->loop);
+	free(lane);
+}
+
+int lane_start_thread(struct bridge_lane *lane, struct weft_error *err)
+{
+	int r = pthread_create(&lane->thread, NULL, lane_main, lane);
+
+	if (r != 0)
+		return weft_error_set(err, r, "cannot start lane %u: %s", lane->index, strerror(r));
+	lane->running = true;
+	return 0;
+}
+
+static void end_lane(struct bridge_lane *lane, void *ctx)
+{
+	link_end(&lane->link);
+	weft_loop_stop(lane->loop);
+}
+
+void lane_join(struct bridge_lane *lane)
+{
+	if (!lane->running)
+		return;
+	bridge_lane_run(lane, end_lane, NULL);
+	pthread_join(lane->thread, NULL);
+	lane->running = false;
+}
+
+struct bridge *bridge_of_lane(const struct bridge_lane *lane)
+{
+	return lane->bridge;
+}
+
+struct weft_loop *bridge_lane_loop(struct bridge_lane *lane)
+{
+	return lane->loop;
+}
+
+struct tp *bridge_lane_transport(struct bridge_lane *lane)
+{
+	return lane->tp;
+}

@@ -1,0 +1,226 @@
+/*
+ * Private to nbd-bridge/: the insides of a bridge, shared by bridge.c (control thread), lane.c (requests and
+ * buffers) and link.c (the connection to a donor).
+ *
+ * Invariants: a request is the lane's from bridge_lane_submit() to its done(); it is on the backlog until
+ * the last of its operations was made.  An operation is on the free list, on its link's queue (to be
+ * posted), with the transport (posted_ns > 0), or on its link's parked list (its fate is unknown).
+ */
+#ifndef WEFT_NBD_BRIDGE_LANE_H
+#define WEFT_NBD_BRIDGE_LANE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "fabric/histogram.h"
+#include "nbd-bridge/bridge.h"
+#include "nbd-bridge/pool.h"
+#include "nbd-bridge/recorder.h"
+
+enum {
+	LANE_OPS = 128,          /* operations at most; as many as a donor takes on a connection */
+	LANE_BATCH = 64,         /* operations posted, and completions taken, at once */
+	LANE_ARENA = 5 << 20,    /* for requests up to BRIDGE_POOL_MAX */
+	LANE_BIG_KEPT = 2 << 20, /* a big buffer up to this size is kept for a while, per lane … */
+	                         /* … and only one lane at a time has a larger one */
+	LINK_BACKOFF_MIN_MS = 20,
+	LINK_BACKOFF_MAX_MS = 1000,
+	LINK_PROBE_MS = 5000,
+};
+
+struct bridge_op {
+	struct tp_op tp; /* tp.user: the operation */
+	struct bridge_request *rq; /* NULL: the link's probe */
+	uint64_t posted_ns;
+	struct bridge_op *next;
+};
+
+struct op_list {
+	struct bridge_op *head, **tail;
+	unsigned nr;
+};
+
+enum link_state {
+	LINK_IDLE,       /* not started, or ended */
+	LINK_CONNECTING, /* waits for the donor's grant */
+	LINK_READY,      /* operations are posted */
+	LINK_DRAINING,   /* lost: waits for the transport to give back what it holds */
+	LINK_BACKOFF,    /* waits to try again */
+	LINK_STALE,      /* for good: every request fails */
+};
+
+struct bridge_link {
+	struct bridge_lane *lane;
+	enum link_state state;
+	struct tp_conn *conn;
+	struct weft_watch watch;
+	uint64_t generation; /* of conn, or of the last one */
+	struct op_list queue, parked;
+	struct bridge_op probe;
+	struct weft_timer retry, dead, tick;
+	uint32_t tick_ms;    /* as the tick is set now */
+	uint32_t backoff_ms;
+	uint64_t ready_ns;   /* when it was granted */
+	uint64_t seen_ns;    /* when the donor last answered */
+	uint64_t down_ns;    /* since when it is not ready; 0: it is */
+	bool is_dead;        /* --dead-timeout is over */
+	struct weft_error why; /* of the last loss or refusal */
+	char path[160];
+	uint64_t nr_reconnects;
+};
+
+struct lane_call {
+	void (*fn)(struct bridge_lane *lane, void *ctx);
+	void *ctx;
+	bool done;
+	struct lane_call *next;
+};
+
+struct lane_counters {
+	_Atomic uint64_t requests[TP_NR_KINDS], errors;
+	_Atomic uint64_t read_bytes, write_bytes;
+	_Atomic uint64_t ops, posts; /* posts: calls of tp_post() that accepted something */
+};
+
+struct bridge_lane {
+	/* What each step touches. */
+	struct bridge *bridge;
+	struct weft_loop *loop;
+	uint64_t now_ns; /* of this step; 0: not read yet */
+	struct bridge_request *backlog, **backlog_tail;
+	struct bridge_op *free_ops;
+	struct bridge_deferred *deferred, **deferred_tail;
+	struct bridge_waiter *waiters, **waiters_tail, *serving;
+	bool buffers_freed; /* since the waiters were served last */
+	unsigned nr_orphans;
+	struct bridge_link link; /* one, as long as there is one donor */
+	struct bridge_pool *pool;
+	struct tp_mem *arena_mem;
+	struct lane_counters counters;
+	_Atomic uint32_t nr_requests; /* submitted and not done; written by the lane */
+
+	unsigned index;
+	struct tp *tp;
+	void *arena;
+	void *big; /* a buffer above BRIDGE_POOL_MAX, or NULL */
+	size_t big_len;
+	struct tp_mem *big_mem;
+	bool big_used, big_idle;
+	pthread_t thread;
+	bool running; /* the control thread's */
+	/* Under the bridge's lock. */
+	struct lane_call *calls, **calls_tail;
+	int first_result; /* 0: not known; 1: granted; -errno */
+	struct weft_error first_error;
+
+	struct weft_histogram reads, writes, flushes;
+	struct bridge_recorder recorder;
+	struct bridge_op ops[LANE_OPS];
+};
+
+/* A span of the bridge's addresses and where it lies. */
+struct bridge_extent {
+	uint64_t off, len;
+	uint64_t region_off;
+};
+
+struct bridge {
+	struct bridge_config config;
+	struct tp_info info;
+	struct bridge_extent extent; /* the map: one span, as long as there is one donor */
+	_Atomic uint64_t generation;
+	_Atomic bool stale;
+	_Atomic bool writes_lost; /* foreign: a connection was lost, and with it who knows what */
+	_Atomic bool stopping;
+	_Atomic uint32_t nr_orphans;
+	_Atomic uint32_t next_lane;
+	_Atomic bool big_taken; /* a lane has a big buffer over LANE_BIG_KEPT */
+	uint64_t start_ns;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct weft_error stale_why; /* under the lock; set once */
+	bool granted;                /* under the lock: info is valid */
+	unsigned nr_lanes;
+	struct bridge_lane *lanes[BRIDGE_MAX_LANES];
+};
+
+static inline uint64_t lane_now(struct bridge_lane *lane)
+{
+	if (!lane->now_ns)
+		lane->now_ns = weft_now_ns();
+	return lane->now_ns;
+}
+
+/* For counters that one thread writes and any reads. */
+static inline void count(_Atomic uint64_t *counter, uint64_t by)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + by,
+		memory_order_relaxed);
+}
+
+/* lane.c */
+int lane_new(struct bridge *bridge, unsigned index, struct bridge_lane **ret, struct weft_error *err);
+void lane_free(struct bridge_lane *lane);
+int lane_start_thread(struct bridge_lane *lane, struct weft_error *err);
+void lane_join(struct bridge_lane *lane);
+/* Makes operations of waiting requests, as far as there are free ones. */
+void lane_split(struct bridge_lane *lane);
+/* Takes back an operation that is on no list. */
+void lane_op_finish(struct bridge_lane *lane, struct bridge_op *op, int error);
+/* Fails what waits: the backlog, and what the link has queued or parked.  Returns how many. */
+enum lane_purge { PURGE_ALL, PURGE_CHANGES, PURGE_ORPHANS };
+unsigned lane_purge(struct bridge_lane *lane, int error, enum lane_purge which);
+/* Gives a kept big buffer back when nobody needed it for a tick. */
+void lane_trim_big(struct bridge_lane *lane);
+
+/* link.c */
+void link_init(struct bridge_link *link, struct bridge_lane *lane);
+void link_start(struct bridge_link *link);
+/* Ends it for good, with a goodbye if nothing is in flight; what waits fails. */
+void link_end(struct bridge_link *link);
+/* Posts what waits. */
+void link_pump(struct bridge_link *link);
+/* Takes completions and follows the connection's state. */
+void link_progress(struct bridge_link *link);
+/* Asks for a wake-up; true: there is work already. */
+bool link_arm(struct bridge_link *link);
+const char *link_state_name(const struct bridge_link *link);
+
+/* bridge.c */
+/* Any thread, once: nothing of this attachment is valid any more. */
+void bridge_set_stale(struct bridge *bridge, const struct weft_error *why);
+/* A lane's: its first connection was granted (code > 0) or refused. */
+void bridge_first_result(struct bridge_lane *lane, int result, const struct weft_error *why);
+/* A lane's: whether the grant is what this bridge was made for; remembers the first. */
+int bridge_check_grant(struct bridge *bridge, const struct tp_info *info, struct weft_error *err);
+void bridge_wake_lanes(struct bridge *bridge);
+
+static inline void op_list_init(struct op_list *list)
+{
+	list->head = NULL;
+	list->tail = &list->head;
+	list->nr = 0;
+}
+
+static inline void op_list_push(struct op_list *list, struct bridge_op *op)
+{
+	op->next = NULL;
+	*list->tail = op;
+	list->tail = &op->next;
+	list->nr++;
+}
+
+static inline struct bridge_op *op_list_pop(struct op_list *list)
+{
+	struct bridge_op *op = list->head;
+
+	if (!op)
+		return NULL;
+	list->head = op->next;
+	if (!list->head)
+		list->tail = &list->head;
+	list->nr--;
+	return op;
+}
+
+#endif

@@ -1,0 +1,501 @@
+/*
+ * A lane's connection to a donor: posting, completions, liveness, and coming back after a loss.
+ * Owned by the lane's thread.
+ *
+ * A connection is granted at a generation.  When it is lost, the operations that were not answered are
+ * parked: the donor may have carried them out, or may still.  The lane raises the bridge's generation (unless
+ * another lane did already) and connects with it; the grant implies that the donor has stopped all sessions of
+ * lower generations, so that parked operations can be posted again.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/util.h"
+#include "nbd-bridge/lane.h"
+
+static void on_event(struct weft_watch *watch, uint32_t events);
+static void on_retry(struct weft_timer *timer);
+static void on_dead(struct weft_timer *timer);
+static void on_tick(struct weft_timer *timer);
+
+#define MS_NS UINT64_C(1000000)
+
+const char *link_state_name(const struct bridge_link *link)
+{
+	static const char *const names[] = {
+		[LINK_IDLE] = "ended",
+		[LINK_CONNECTING] = "connecting",
+		[LINK_READY] = "ready",
+		[LINK_DRAINING] = "lost",
+		[LINK_BACKOFF] = "waiting to reconnect",
+		[LINK_STALE] = "stale",
+	};
+
+	return link->is_dead && link->state != LINK_STALE ? "dead, still trying" : names[link->state];
+}
+
+void link_init(struct bridge_link *link, struct bridge_lane *lane)
+{
+	link->lane = lane;
+	link->watch.fd = -1;
+	link->watch.fn = on_event;
+	link->retry.fn = on_retry;
+	link->dead.fn = on_dead;
+	link->tick.fn = on_tick;
+	link->probe.tp.kind = TP_PROBE;
+	link->probe.tp.user = &link->probe;
+	op_list_init(&link->queue);
+	op_list_init(&link->parked);
+}
+
+/* ---- connecting ---- */
+
+static void wait_and_retry(struct bridge_link *link, uint32_t ms)
+{
+	link->state = LINK_BACKOFF;
+	weft_loop_timer_set(link->lane->loop, &link->retry, ms * MS_NS);
+}
+
+static void back_off(struct bridge_link *link)
+{
+	uint32_t ms = link->backoff_ms;
+
+	link->backoff_ms = (uint32_t)weft_min(weft_max(2 * ms, LINK_BACKOFF_MIN_MS), LINK_BACKOFF_MAX_MS);
+	wait_and_retry(link, ms);
+}
+
+/* The attachment is not valid any more; connections end as they are found. */
+static void become_stale(struct bridge_link *link)
+{
+	struct bridge_lane *lane = link->lane;
+
+	if (link->conn) {
+		tp_shutdown(link->conn);
+		return; /* again from disconnected() */
+	}
+	weft_loop_timer_cancel(lane->loop, &link->retry);
+	weft_loop_timer_cancel(lane->loop, &link->dead);
+	weft_loop_timer_cancel(lane->loop, &link->tick);
+	link->state = LINK_STALE;
+	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_STALE, -ESTALE, link->generation, 0);
+	lane_purge(link->lane, -EIO, PURGE_ALL);
+}
+
+static void refused(struct bridge_link *link, int error)
+{
+	struct bridge_lane *lane = link->lane;
+	struct bridge *bridge = lane->bridge;
+
+	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_REFUSED, error, link->generation, 0);
+	bool first = link->ready_ns == 0;
+	if (first)
+		bridge_first_result(lane, error, &link->why);
+	if (error == -ESTALE && link->generation == atomic_load(&bridge->generation)) {
+		if (bridge->granted)
+			bridge_set_stale(bridge, &link->why);
+		link->state = LINK_IDLE;
+		return;
+	}
+	/* The attach itself does not insist: whoever typed it sees the reason and decides. */
+	if (first && lane->index == 0) {
+		link->state = LINK_IDLE;
+		return;
+	}
+	back_off(link);
+}
+
+void link_start(struct bridge_link *link)
+{
+	struct bridge_lane *lane = link->lane;
+	struct bridge *bridge = lane->bridge;
+	const struct bridge_config *config = &bridge->config;
+	struct tp_target target = {
+		.host = config->host,
+		.port = config->port,
+		.region = config->region,
+		.connect_timeout_ms = config->connect_timeout_ms,
+		.hello.anonymous = config->foreign,
+		.hello.mode = config->mode,
+	};
+	int r;
+
+	assert(!link->conn);
+	link->generation = atomic_load(&bridge->generation);
+	target.hello.generation = link->generation;
+	target.hello.epoch = bridge->granted ? bridge->info.epoch : config->epoch;
+	memcpy(target.hello.id, config->id, sizeof(target.hello.id));
+	memcpy(target.hello.name, config->name, sizeof(target.hello.name));
+	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_CONNECT, 0, link->generation, 0);
+	if (link->down_ns == 0) {
+		link->down_ns = weft_now_ns();
+		weft_loop_timer_set(lane->loop, &link->dead, config->dead_timeout_ms * MS_NS);
+	}
+	r = tp_connect(lane->tp, &target, &link->conn, &link->why);
+	if (r < 0) {
+		link->conn = NULL;
+		refused(link, r);
+		return;
+	}
+	link->state = LINK_CONNECTING;
+}
+
+static void on_retry(struct weft_timer *timer)
+{
+	link_start(weft_container_of(timer, struct bridge_link, retry));
+}
+
+static void on_dead(struct weft_timer *timer)
+{
+	struct bridge_link *link = weft_container_of(timer, struct bridge_link, dead);
+
+	link->is_dead = true;
+	unsigned n = lane_purge(link->lane, -EIO, PURGE_ALL);
+	bridge_recorder_event(&link->lane->recorder, BRIDGE_EVENT_DEAD, -EIO, link->generation, n);
+}
+
+static void set_tick(struct bridge_link *link, bool busy)
+{
+	const struct bridge *bridge = link->lane->bridge;
+	uint64_t ms = LINK_PROBE_MS;
+
+	/* Well within the lease, so that a probe that gets lost does not cost it. */
+	if (bridge->info.lease_ms > 0)
+		ms = weft_min(ms, weft_max(bridge->info.lease_ms / 4, 1));
+	if (busy)
+		ms = weft_min(ms, weft_min(1000, weft_max(bridge->config.timeout_ms / 4, 1)));
+	link->tick_ms = (uint32_t)ms;
+	weft_loop_timer_set(link->lane->loop, &link->tick, ms * MS_NS);
+}
+
+static void granted(struct bridge_link *link)
+{
+	struct bridge_lane *lane = link->lane;
+	struct weft_error why;
+	struct bridge_op *op;
+
+	if (bridge_check_grant(lane->bridge, &link->conn->info, &why) < 0) {
+		bool attached = link->ready_ns != 0 || lane->bridge->granted;
+
+		link->why = why;
+		if (link->ready_ns == 0)
+			bridge_first_result(lane, -why.code, &why);
+		if (attached)
+			bridge_set_stale(lane->bridge, &why);
+		tp_shutdown(link->conn);
+		return;
+	}
+	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_GRANTED, 0, link->generation, link->parked.nr);
+	memcpy(link->path, link->conn->info.path, sizeof(link->path));
+	bool first = link->ready_ns == 0;
+	link->state = LINK_READY;
+	link->ready_ns = link->seen_ns = weft_now_ns();
+	link->down_ns = 0;
+	link->is_dead = false;
+	weft_loop_timer_cancel(lane->loop, &link->dead);
+	/* What was parked goes before what came since. */
+	if (link->parked.head) {
+		while ((op = op_list_pop(&link->queue)) != NULL)
+			op_list_push(&link->parked, op);
+		while ((op = op_list_pop(&link->parked)) != NULL)
+			op_list_push(&link->queue, op);
+	}
+	set_tick(link, true);
+	if (first)
+		bridge_first_result(lane, 1, NULL);
+	else
+		link->nr_reconnects++;
+}
+
+/* ---- losing it ---- */
+
+static bool is_foreign_and_unstable(const struct bridge *bridge)
+{
+	return !bridge->info.has_epoch && !bridge->config.assume_stable;
+}
+
+/* The connection was lost, or given up by ourselves: from here on operations come back unanswered. */
+static void lost(struct bridge_link *link)
+{
+	struct bridge_lane *lane = link->lane;
+	struct bridge *bridge = lane->bridge;
+	uint64_t generation = link->generation;
+
+	/* Given up by ourselves: the reason is there already. */
+	if (link->conn->error != -ECANCELED)
+		link->why = link->conn->why;
+	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_LOST, link->conn->error, generation,
+		link->conn->nr_outstanding);
+	/* Fails when another lane has raised it: then its grant has stopped, or will stop, our old session too. */
+	atomic_compare_exchange_strong(&bridge->generation, &generation, generation + 1);
+	link->state = LINK_DRAINING;
+	link->down_ns = weft_now_ns();
+	weft_loop_timer_cancel(lane->loop, &link->tick);
+	weft_loop_timer_set(lane->loop, &link->dead, bridge->config.dead_timeout_ms * MS_NS);
+	if (is_foreign_and_unstable(bridge) && !bridge->info.read_only) {
+		atomic_store(&bridge->writes_lost, true);
+		lane_purge(lane, -EIO, PURGE_CHANGES);
+	}
+}
+
+/* Nothing is outstanding any more. */
+static void disconnected(struct bridge_link *link)
+{
+	struct bridge *bridge = link->lane->bridge;
+	bool was_granted = link->state == LINK_DRAINING;
+	int error = link->conn->error;
+
+	weft_loop_remove(link->lane->loop, &link->watch);
+	link->watch.fd = -1;
+	if (!was_granted && error != -ECANCELED)
+		link->why = link->conn->why;
+	tp_disconnect(link->conn);
+	link->conn = NULL;
+	if (atomic_load(&bridge->stale)) {
+		become_stale(link);
+		return;
+	}
+	if (!was_granted) {
+		refused(link, error);
+		return;
+	}
+	/* At once, unless it was lost as soon as it was granted. */
+	if (weft_now_ns() - link->ready_ns > LINK_BACKOFF_MAX_MS * MS_NS)
+		link->backoff_ms = 0;
+	back_off(link);
+}
+
+/* An operation whose fate is unknown. */
+static void park(struct bridge_link *link, struct bridge_op *op)
+{
+	struct bridge_lane *lane = link->lane;
+	const struct bridge *bridge = lane->bridge;
+
+	if (op->rq->orphan || link->is_dead || atomic_load(&bridge->stale) || link->state == LINK_IDLE ||
+		(op->tp.kind != TP_READ && is_foreign_and_unstable(bridge)))
+		lane_op_finish(lane, op, -EIO);
+	else
+		op_list_push(&link->parked, op);
+}
+
+static bool fate_unknown(int status)
+{
+	return status == -ENOTCONN || status == -ETIMEDOUT || status == -ECANCELED || status == -ESTALE;
+}
+
+static void completed(struct bridge_link *link, struct bridge_op *op)
+{
+	op->posted_ns = 0;
+	if (fate_unknown(op->tp.status)) {
+		/* A status of the connection's end on one that seems to live: it is of no use any more. */
+		if (tp_state(link->conn) == TP_READY) {
+			weft_error_set(&link->why, -op->tp.status, "the donor ended the session: %s",
+				strerror(-op->tp.status));
+			tp_shutdown(link->conn);
+		}
+		if (op != &link->probe)
+			park(link, op);
+		return;
+	}
+	link->seen_ns = lane_now(link->lane);
+	if (op != &link->probe)
+		lane_op_finish(link->lane, op, op->tp.status);
+}
+
+void link_progress(struct bridge_link *link)
+{
+	struct tp_op *done[LANE_BATCH];
+	int n;
+
+	if (!link->conn) {
+		if (atomic_load(&link->lane->bridge->stale) && link->state != LINK_STALE)
+			become_stale(link);
+		return;
+	}
+	if (atomic_load_explicit(&link->lane->bridge->stale, memory_order_relaxed))
+		become_stale(link);
+	/* A connection that becomes ready may change its descriptor, and close the old one. */
+	if (link->state == LINK_CONNECTING)
+		weft_loop_remove(link->lane->loop, &link->watch);
+	do {
+		n = tp_progress(link->conn, done, LANE_BATCH);
+		if (link->state == LINK_READY && tp_state(link->conn) == TP_FAILED)
+			lost(link);
+		for (int i = 0; i < n; i++)
+			completed(link, done[i]->user);
+	} while (n == LANE_BATCH);
+	if (link->state == LINK_CONNECTING && tp_state(link->conn) == TP_READY)
+		granted(link);
+	if (link->state == LINK_READY && tp_state(link->conn) == TP_FAILED)
+		lost(link);
+	if (tp_state(link->conn) == TP_FAILED && link->conn->nr_outstanding == 0)
+		disconnected(link);
+}
+
+static void on_event(struct weft_watch *watch, uint32_t events)
+{
+	link_progress(weft_container_of(watch, struct bridge_link, watch));
+}
+
+bool link_arm(struct bridge_link *link)
+{
+	struct weft_loop *loop = link->lane->loop;
+
+	if (!link->conn)
+		return false;
+	int fd = tp_event_fd(link->conn);
+	int events = tp_arm(link->conn);
+	if (events == 0)
+		return true;
+	if (fd != link->watch.fd || !link->watch.added) {
+		weft_loop_remove(loop, &link->watch);
+		link->watch.fd = fd;
+		weft_loop_add(loop, &link->watch, (uint32_t)events);
+	} else {
+		weft_loop_modify(loop, &link->watch, (uint32_t)events);
+	}
+	return false;
+}
+
+/* ---- posting ---- */
+
+/* Takes the first operations off the queue, as far as `n`; the transport has them, or they failed. */
+static void posted(struct bridge_link *link, unsigned n)
+{
+	uint64_t now_ns = lane_now(link->lane);
+
+	for (unsigned i = 0; i < n; i++)
+		op_list_pop(&link->queue)->posted_ns = now_ns;
+	count(&link->lane->counters.ops, n);
+	count(&link->lane->counters.posts, 1);
+	if (link->tick_ms > 1000)
+		set_tick(link, true);
+}
+
+static unsigned gather(struct bridge_link *link, struct tp_op **batch)
+{
+	unsigned n = 0;
+
+	for (struct bridge_op *op = link->queue.head; op && n < LANE_BATCH; op = op->next)
+		batch[n++] = &op->tp;
+	return n;
+}
+
+void link_pump(struct bridge_link *link)
+{
+	struct tp_op *batch[LANE_BATCH];
+
+	/* What its sender cannot wait for is carried out now or never: later, it could overwrite what the
+	 * same client, come back, wrote elsewhere. */
+	if (link->state != LINK_READY && link->lane->nr_orphans > 0)
+		lane_purge(link->lane, -EIO, PURGE_ORPHANS);
+	for (;;) {
+		lane_split(link->lane);
+		if (link->state != LINK_READY || !link->queue.head)
+			return;
+		int r = tp_post(link->conn, batch, gather(link, batch));
+		if (r == -EAGAIN || r == -ENOTCONN)
+			return;
+		if (r < 0)
+			lane_op_finish(link->lane, op_list_pop(&link->queue), r);
+		else
+			posted(link, (unsigned)r);
+	}
+}
+
+/* ---- liveness ---- */
+
+static void give_up(struct bridge_link *link, const struct bridge_op *op)
+{
+	static const char *const kinds[TP_NR_KINDS] = {
+		[TP_READ] = "a READ",
+		[TP_WRITE] = "a WRITE",
+		[TP_FLUSH] = "a FLUSH",
+		[TP_TRIM] = "a TRIM",
+		[TP_ZERO] = "a WRITE_ZEROES",
+		[TP_CACHE] = "a CACHE",
+		[TP_PROBE] = "a probe",
+	};
+
+	weft_error_set(&link->why, ETIMEDOUT, "no answer to %s for %u ms", kinds[op->tp.kind],
+		link->lane->bridge->config.timeout_ms);
+	tp_shutdown(link->conn);
+	link_progress(link);
+}
+
+static const struct bridge_op *oldest_posted(const struct bridge_link *link)
+{
+	const struct bridge_lane *lane = link->lane;
+	const struct bridge_op *oldest = link->probe.posted_ns ? &link->probe : NULL;
+
+	for (unsigned i = 0; i < LANE_OPS; i++) {
+		const struct bridge_op *op = &lane->ops[i];
+
+		if (op->posted_ns && (!oldest || op->posted_ns < oldest->posted_ns))
+			oldest = op;
+	}
+	return oldest;
+}
+
+static void on_tick(struct weft_timer *timer)
+{
+	struct bridge_link *link = weft_container_of(timer, struct bridge_link, tick);
+	struct bridge_lane *lane = link->lane;
+	const struct bridge_op *oldest;
+
+	if (link->state != LINK_READY)
+		return;
+	uint64_t now_ns = lane_now(lane);
+	bool busy = link->conn->nr_outstanding > 0;
+	oldest = oldest_posted(link);
+	if (oldest && now_ns - oldest->posted_ns > lane->bridge->config.timeout_ms * MS_NS) {
+		give_up(link, oldest);
+		return;
+	}
+	lane_trim_big(lane);
+	/* Silence since the last tick: ask.  With traffic there is no need to. */
+	if (link->probe.posted_ns == 0 && now_ns - link->seen_ns >= link->tick_ms * MS_NS / 2) {
+		struct tp_op *probe = &link->probe.tp;
+
+		if (tp_post(link->conn, &probe, 1) == 1)
+			link->probe.posted_ns = now_ns;
+	}
+	set_tick(link, busy || link->probe.posted_ns != 0);
+}
+
+/* ---- the end ---- */
+
+void link_end(struct bridge_link *link)
+{
+	struct bridge_lane *lane = link->lane;
+	struct tp_op *done[LANE_BATCH];
+
+	if (!lane->loop)
+		return;
+	weft_loop_timer_cancel(lane->loop, &link->retry);
+	weft_loop_timer_cancel(lane->loop, &link->dead);
+	weft_loop_timer_cancel(lane->loop, &link->tick);
+	weft_loop_remove(lane->loop, &link->watch);
+	link->watch.fd = -1;
+	link->state = LINK_IDLE;
+	if (link->conn) {
+		tp_shutdown(link->conn);
+		for (;;) {
+			int n = tp_progress(link->conn, done, LANE_BATCH);
+
+			for (int i = 0; i < n; i++)
+				completed(link, done[i]->user);
+			if (link->conn->nr_outstanding == 0)
+				break;
+			struct pollfd p = {.fd = tp_event_fd(link->conn), .events = POLLIN};
+			if (tp_arm(link->conn) != 0)
+				poll(&p, 1, 10);
+		}
+		tp_disconnect(link->conn);
+		link->conn = NULL;
+	}
+	lane_purge(link->lane, -ESHUTDOWN, PURGE_ALL);
+}

@@ -1,0 +1,70 @@
+/* The flight recorder's slow side.  On the lane's thread. */
+#include "nbd-bridge/recorder.h"
+
+#include <string.h>
+
+#include "fabric/transport.h"
+#include "fabric/util.h"
+
+static const char *const event_names[] = {
+	[BRIDGE_EVENT_REQUEST] = "request",
+	[BRIDGE_EVENT_CONNECT] = "connect",
+	[BRIDGE_EVENT_GRANTED] = "granted",
+	[BRIDGE_EVENT_REFUSED] = "refused",
+	[BRIDGE_EVENT_LOST] = "lost",
+	[BRIDGE_EVENT_DEAD] = "dead",
+	[BRIDGE_EVENT_STALE] = "stale",
+};
+
+static const char *const kind_names[TP_NR_KINDS] = {
+	[TP_READ] = "read",
+	[TP_WRITE] = "write",
+	[TP_FLUSH] = "flush",
+	[TP_TRIM] = "trim",
+	[TP_ZERO] = "zero",
+	[TP_CACHE] = "cache",
+	[TP_PROBE] = "probe",
+};
+
+void bridge_recorder_event(struct bridge_recorder *recorder, enum bridge_event event, int error,
+	uint64_t a, uint64_t b)
+{
+	*bridge_recorder_next(recorder) = (struct bridge_record){
+		.when_ns = weft_now_ns(),
+		.event = (uint8_t)event,
+		.error = error,
+		.a = a,
+		.b = b,
+	};
+}
+
+static json_t *record_json(const struct bridge_record *record, uint64_t now_ns)
+{
+	json_t *json = json_pack("{s:s, s:f}", "event", event_names[record->event], "age_ms",
+		(double)(now_ns - weft_min(record->when_ns, now_ns)) / 1e6);
+
+	if (record->event == BRIDGE_EVENT_REQUEST) {
+		json_object_set_new(json, "kind", json_string(kind_names[record->kind]));
+		json_object_set_new(json, "offset", json_integer((json_int_t)record->a));
+		json_object_set_new(json, "bytes", json_integer((json_int_t)record->b));
+		json_object_set_new(json, "fua", json_boolean(record->flags & TP_FUA));
+		json_object_set_new(json, "us", json_real((double)record->took_ns / 1e3));
+	} else {
+		json_object_set_new(json, "generation", json_integer((json_int_t)record->a));
+		json_object_set_new(json, "operations", json_integer((json_int_t)record->b));
+	}
+	json_object_set_new(json, "error", record->error ? json_string(strerrorname_np(-record->error)) : json_null());
+	return json;
+}
+
+json_t *bridge_recorder_json(const struct bridge_recorder *recorder)
+{
+	json_t *array = json_array();
+	uint64_t now_ns = weft_now_ns();
+	uint64_t n = weft_min(recorder->nr, BRIDGE_RECORDER_ENTRIES);
+
+	for (uint64_t i = recorder->nr - n; i < recorder->nr; i++)
+		json_array_append_new(array,
+			record_json(&recorder->ring[i % BRIDGE_RECORDER_ENTRIES], now_ns));
+	return array;
+}

@@ -1,0 +1,468 @@
+/* Lanes and links over the mem transport: data, splitting, FUA, losses, reconnection, epochs, time-outs. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "fabric/util.h"
+#include "nbd-bridge/bridge.h"
+#include "transports/mem/mem.h"
+
+enum { REGION = 8 << 20, WAIT_MS = 20000 };
+
+static struct mem_config mem;
+static struct bridge_config config;
+static struct bridge *bridge;
+static uint8_t *region;
+static uint8_t pattern[2 << 20], got[2 << 20];
+
+/* One request, waited for. */
+struct io {
+	struct bridge_request rq;
+	struct bridge_waiter waiter;
+	const void *from;
+	void *to;
+	_Atomic bool finished;
+	int error;
+	struct bridge_lane *lane;
+};
+
+static void io_done(struct bridge_request *rq, int error)
+{
+	struct io *io = weft_container_of(rq, struct io, rq);
+
+	if (io->to && error == 0)
+		memcpy(io->to, rq->buf, rq->len);
+	if (rq->buf)
+		bridge_lane_buffer_put(io->lane, rq->buf);
+	io->error = error;
+	atomic_store(&io->finished, true);
+}
+
+static void io_submit(struct bridge_lane *lane, void *ctx)
+{
+	struct io *io = ctx;
+
+	io->lane = lane;
+	if (io->rq.kind == TP_READ || io->rq.kind == TP_WRITE) {
+		assert_int_equal(bridge_lane_buffer_get(lane, io->rq.len, &io->waiter, &io->rq.buf, &io->rq.mem), 0);
+		if (io->from)
+			memcpy(io->rq.buf, io->from, io->rq.len);
+	}
+	io->rq.done = io_done;
+	bridge_lane_submit(lane, &io->rq);
+}
+
+static void io_start(struct io *io, unsigned lane)
+{
+	bridge_lane_run(bridge_lane(bridge, lane), io_submit, io);
+}
+
+static int io_wait(struct io *io)
+{
+	uint64_t end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
+
+	while (!atomic_load(&io->finished)) {
+		if (weft_now_ns() > end)
+			fail_msg("a request was not answered");
+		usleep(200);
+	}
+	return io->error;
+}
+
+static int run(unsigned lane, struct io *io)
+{
+	io_start(io, lane);
+	return io_wait(io);
+}
+
+static int do_write(unsigned lane, uint64_t off, const void *data, uint64_t len, uint8_t flags)
+{
+	struct io io = {.rq = {.kind = TP_WRITE, .flags = flags, .off = off, .len = len}, .from = data};
+
+	return run(lane, &io);
+}
+
+static int do_read(unsigned lane, uint64_t off, void *data, uint64_t len)
+{
+	struct io io = {.rq = {.kind = TP_READ, .off = off, .len = len}, .to = data};
+
+	return run(lane, &io);
+}
+
+static int do_flush(unsigned lane)
+{
+	struct io io = {.rq = {.kind = TP_FLUSH}};
+
+	return run(lane, &io);
+}
+
+static const char *state_now(char *buf, size_t len)
+{
+	json_t *status = bridge_status(bridge);
+
+	snprintf(buf, len, "%s", json_string_value(json_object_get(status, "state")));
+	json_decref(status);
+	return buf;
+}
+
+static void wait_for_state(const char *want)
+{
+	uint64_t end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
+	char state[64];
+
+	while (strcmp(state_now(state, sizeof(state)), want) != 0) {
+		if (weft_now_ns() > end)
+			fail_msg("waited for state '%s', it is '%s'", want, state);
+		usleep(1000);
+	}
+}
+
+static int set_up(void **state)
+{
+	memset(&mem, 0, sizeof(mem));
+	region = calloc(1, REGION);
+	mem.base = region;
+	mem.size_bytes = REGION;
+	mem.epoch = 42;
+	memset(&config, 0, sizeof(config));
+	config.transport = &tp_mem_ops;
+	config.transport_config = &mem;
+	config.host = "";
+	config.region = "r";
+	weft_random(config.id, sizeof(config.id));
+	strcpy(config.name, "test");
+	config.generation = UINT64_C(1) << 32;
+	config.mode = WEFT_MODE_WRITE;
+	config.nr_lanes = 2;
+	config.timeout_ms = 10000;
+	config.dead_timeout_ms = 10000;
+	config.connect_timeout_ms = 5000;
+	for (size_t i = 0; i < sizeof(pattern); i++)
+		pattern[i] = (uint8_t)(i * 2654435761u >> 13);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	bridge_free(bridge);
+	bridge = NULL;
+	free(region);
+	return 0;
+}
+
+static void start(void)
+{
+	struct weft_error err = {0};
+
+	if (bridge_new(&config, &bridge, &err) < 0 || bridge_start(bridge, &err) < 0)
+		fail_msg("cannot start: %s", err.message);
+}
+
+static void data_comes_back_at_odd_offsets_and_sizes(void **state)
+{
+	start();
+	const uint64_t lens[] = {1, 511, 512, 4096, 4097, 65536, 1000001, 1 << 20, (1 << 20) + 1};
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(lens); i++) {
+		uint64_t off = 12345 * i + 7;
+
+		assert_int_equal(do_write(i % 2, off, pattern, lens[i], 0), 0);
+		assert_memory_equal(region + off, pattern, lens[i]);
+		assert_int_equal(do_read((i + 1) % 2, off, got, lens[i]), 0);
+		assert_memory_equal(got, pattern, lens[i]);
+	}
+	assert_int_equal(bridge_stop(bridge, 1000, NULL), 0);
+}
+
+static void a_long_request_becomes_several_operations(void **state)
+{
+	mem.max_io_bytes = 8192;
+	start();
+	uint64_t before = atomic_load(&mem.nr_ops);
+	assert_int_equal(do_write(0, 100, pattern, 2 << 20, 0), 0);
+	assert_int_equal(atomic_load(&mem.nr_ops) - before, (2 << 20) / 8192);
+	assert_memory_equal(region + 100, pattern, 2 << 20);
+	atomic_store(&mem.reorder, 7);
+	assert_int_equal(do_read(0, 100, got, 2 << 20), 0);
+	assert_memory_equal(got, pattern, 2 << 20);
+}
+
+static void an_error_of_one_part_is_the_error_of_the_request(void **state)
+{
+	mem.max_io_bytes = 4096;
+	start();
+	atomic_store(&mem.fail_error, ENOSPC);
+	atomic_store(&mem.fail_at, atomic_load(&mem.nr_ops) + 5);
+	assert_int_equal(do_write(0, 0, pattern, 1 << 20, 0), -ENOSPC);
+	assert_int_equal(do_write(0, 0, pattern, 1 << 20, 0), 0);
+}
+
+static void fua_is_a_flush_where_the_donor_has_none(void **state)
+{
+	mem.no_fua = true;
+	start();
+	uint64_t before = atomic_load(&mem.nr_ops);
+	assert_int_equal(do_write(0, 0, pattern, 4096, TP_FUA), 0);
+	assert_int_equal(atomic_load(&mem.nr_ops) - before, 2);
+}
+
+static void flush_without_the_donors_flush_is_done_at_once(void **state)
+{
+	mem.no_flush = true;
+	start();
+	assert_int_equal(do_flush(0), 0);
+	assert_int_equal(atomic_load(&mem.nr_ops), 0);
+}
+
+static void without_multi_conn_there_is_one_lane(void **state)
+{
+	mem.no_multi_conn = true;
+	config.nr_lanes = 4;
+	start();
+	assert_int_equal(bridge_nr_lanes(bridge), 1);
+}
+
+static void a_region_that_is_not_there_is_an_error_at_once(void **state)
+{
+	struct weft_error err = {0};
+
+	mem.region = "other";
+	assert_int_equal(bridge_new(&config, &bridge, &err), 0);
+	assert_int_equal(bridge_start(bridge, &err), -ENOENT);
+	assert_non_null(strstr(err.message, "no region 'r'"));
+}
+
+static void a_lost_connection_is_made_again_and_nothing_is_missing(void **state)
+{
+	start();
+	atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 1);
+	assert_int_equal(do_write(0, 0, pattern, 1 << 20, 0), 0);
+	assert_memory_equal(region, pattern, 1 << 20);
+	assert_int_equal(bridge_generation(bridge), (UINT64_C(1) << 32) + 1);
+	wait_for_state("ready");
+}
+
+static void many_in_flight_survive_losses(void **state)
+{
+	static struct io ios[64];
+
+	start();
+	atomic_store(&mem.delay_ns, 2000000);
+	for (unsigned round = 0; round < 5; round++) {
+		memset(ios, 0, sizeof(ios));
+		atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 20);
+		for (unsigned i = 0; i < 64; i++) {
+			ios[i].rq = (struct bridge_request){.kind = TP_WRITE, .off = i * 8192, .len = 8192};
+			ios[i].from = pattern + round * 1000 + i;
+			io_start(&ios[i], i % 2);
+		}
+		for (unsigned i = 0; i < 64; i++)
+			assert_int_equal(io_wait(&ios[i]), 0);
+		for (unsigned i = 0; i < 64; i++)
+			assert_memory_equal(region + i * 8192, pattern + round * 1000 + i, 8192);
+	}
+}
+
+static void requests_wait_for_a_donor_that_comes_back(void **state)
+{
+	struct io io = {.rq = {.kind = TP_WRITE, .off = 4096, .len = 4096}, .from = pattern};
+
+	start();
+	atomic_store(&mem.refuse, ECONNREFUSED);
+	atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 1);
+	io_start(&io, 0);
+	wait_for_state("reconnecting");
+	assert_false(atomic_load(&io.finished));
+	atomic_store(&mem.refuse, 0);
+	assert_int_equal(io_wait(&io), 0);
+	assert_memory_equal(region + 4096, pattern, 4096);
+}
+
+static void after_the_dead_timeout_requests_fail_until_it_is_back(void **state)
+{
+	config.dead_timeout_ms = 100;
+	start();
+	atomic_store(&mem.refuse, ECONNREFUSED);
+	atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 1);
+	assert_int_equal(do_write(0, 0, pattern, 4096, 0), -EIO);
+	wait_for_state("dead");
+	assert_int_equal(do_read(0, 0, got, 4096), -EIO);
+	atomic_store(&mem.refuse, 0);
+	wait_for_state("ready");
+	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
+}
+
+static void another_epoch_is_an_error_for_good(void **state)
+{
+	start();
+	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
+	mem.epoch = 43; /* nothing connects meanwhile */
+	atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 1);
+	assert_int_equal(do_read(0, 0, got, 4096), -EIO);
+	wait_for_state("stale");
+	assert_int_equal(do_read(1, 0, got, 4096), -EIO);
+	assert_int_equal(do_write(1, 0, pattern, 4096, 0), -EIO);
+	struct weft_error err;
+	assert_int_equal(bridge_stop(bridge, 1000, &err), -EIO);
+	assert_int_equal(err.code, ESTALE);
+}
+
+static void a_foreign_server_that_was_lost_takes_no_more_writes(void **state)
+{
+	mem.no_epoch = true;
+	config.foreign = true;
+	start();
+	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
+	atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 1);
+	assert_int_equal(do_read(0, 0, got, 4096), 0);
+	assert_memory_equal(got, pattern, 4096);
+	assert_int_equal(do_write(0, 0, pattern, 4096, 0), -EIO);
+	assert_int_equal(do_write(1, 0, pattern, 4096, 0), -EIO);
+	assert_int_equal(do_flush(1), -EIO);
+	assert_int_equal(do_read(0, 0, got, 4096), 0);
+}
+
+static void a_foreign_server_may_be_called_stable(void **state)
+{
+	mem.no_epoch = true;
+	config.foreign = config.assume_stable = true;
+	start();
+	atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 1);
+	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
+	assert_int_equal(do_flush(0), 0);
+}
+
+static void no_answer_in_time_fails_the_connection_not_the_request(void **state)
+{
+	struct io io = {.rq = {.kind = TP_WRITE, .len = 4096}, .from = pattern};
+
+	config.timeout_ms = 200;
+	start();
+	atomic_store(&mem.hold, true);
+	io_start(&io, 0);
+	wait_for_state("reconnecting");
+	atomic_store(&mem.hold, false);
+	assert_int_equal(io_wait(&io), 0);
+	assert_true(bridge_generation(bridge) > UINT64_C(1) << 32);
+}
+
+static void a_silent_link_is_probed_within_the_lease(void **state)
+{
+	mem.lease_ms = 200;
+	start();
+	uint64_t before = atomic_load(&mem.nr_ops), end = weft_now_ns() + UINT64_C(5000000000);
+	while (atomic_load(&mem.nr_ops) < before + 4 && weft_now_ns() < end)
+		usleep(1000);
+	assert_true(atomic_load(&mem.nr_ops) >= before + 4);
+}
+
+static void a_takeover_supersedes_the_old_bridge_for_good(void **state)
+{
+	struct weft_memory_spec spec = {.name = "r", .size_bytes = REGION};
+	struct weft_donor_config donor_config = {.offers = "mem"};
+	struct weft_region *lent;
+	struct bridge *old;
+
+	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &lent, NULL), 0);
+	assert_int_equal(weft_donor_new(&donor_config, &mem.donor), 0);
+	assert_int_equal(weft_donor_add(mem.donor, lent, NULL), 0);
+	start();
+	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
+	old = bridge;
+	config.generation = UINT64_C(2) << 32;
+	start();
+	struct bridge *new = bridge;
+	assert_int_equal(do_write(0, 0, pattern + 1, 4096, 0), 0);
+	bridge = old;
+	assert_int_equal(do_write(0, 0, pattern + 2, 4096, 0), -EIO);
+	wait_for_state("stale");
+	assert_int_equal(do_write(1, 0, pattern + 2, 4096, 0), -EIO);
+	assert_memory_equal(lent->map, pattern + 1, 4096);
+	bridge_free(old);
+	bridge = new;
+	assert_int_equal(bridge_stop(bridge, 1000, NULL), 0);
+	bridge_free(bridge);
+	bridge = NULL;
+	weft_donor_free(mem.donor);
+	weft_region_put(lent);
+}
+
+static void lanes_of_a_bridge_do_not_fence_one_another_out(void **state)
+{
+	struct weft_memory_spec spec = {.name = "r", .size_bytes = REGION};
+	struct weft_donor_config donor_config = {.offers = "mem"};
+	static struct io ios[32];
+	struct weft_region *lent;
+
+	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &lent, NULL), 0);
+	assert_int_equal(weft_donor_new(&donor_config, &mem.donor), 0);
+	assert_int_equal(weft_donor_add(mem.donor, lent, NULL), 0);
+	config.nr_lanes = 4;
+	start();
+	for (unsigned round = 0; round < 20; round++) {
+		memset(ios, 0, sizeof(ios));
+		atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 10);
+		for (unsigned i = 0; i < 32; i++) {
+			ios[i].rq = (struct bridge_request){.kind = TP_WRITE, .off = i * 4096, .len = 4096};
+			ios[i].from = pattern + round * 100 + i;
+			io_start(&ios[i], i % 4);
+		}
+		for (unsigned i = 0; i < 32; i++)
+			assert_int_equal(io_wait(&ios[i]), 0);
+		for (unsigned i = 0; i < 32; i++)
+			assert_memory_equal(lent->map + i * 4096, pattern + round * 100 + i, 4096);
+	}
+	wait_for_state("ready");
+	assert_int_equal(bridge_stop(bridge, 1000, NULL), 0);
+	bridge_free(bridge);
+	bridge = NULL;
+	weft_donor_free(mem.donor);
+	weft_region_put(lent);
+}
+
+static void what_happened_is_in_the_flight_recorder(void **state)
+{
+	start();
+	assert_int_equal(do_write(0, 4096, pattern, 512, 0), 0);
+	json_t *lanes = bridge_explain(bridge);
+	json_t *lane = json_array_get(lanes, 0);
+	json_t *last = json_array_get(lane, json_array_size(lane) - 1);
+	assert_string_equal(json_string_value(json_object_get(last, "kind")), "write");
+	assert_int_equal(json_integer_value(json_object_get(last, "offset")), 4096);
+	assert_int_equal(json_integer_value(json_object_get(last, "bytes")), 512);
+	json_decref(lanes);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(data_comes_back_at_odd_offsets_and_sizes),
+		TEST(a_long_request_becomes_several_operations),
+		TEST(an_error_of_one_part_is_the_error_of_the_request),
+		TEST(fua_is_a_flush_where_the_donor_has_none),
+		TEST(flush_without_the_donors_flush_is_done_at_once),
+		TEST(without_multi_conn_there_is_one_lane),
+		TEST(a_region_that_is_not_there_is_an_error_at_once),
+		TEST(a_lost_connection_is_made_again_and_nothing_is_missing),
+		TEST(many_in_flight_survive_losses),
+		TEST(requests_wait_for_a_donor_that_comes_back),
+		TEST(after_the_dead_timeout_requests_fail_until_it_is_back),
+		TEST(another_epoch_is_an_error_for_good),
+		TEST(a_foreign_server_that_was_lost_takes_no_more_writes),
+		TEST(a_foreign_server_may_be_called_stable),
+		TEST(no_answer_in_time_fails_the_connection_not_the_request),
+		TEST(a_silent_link_is_probed_within_the_lease),
+		TEST(a_takeover_supersedes_the_old_bridge_for_good),
+		TEST(lanes_of_a_bridge_do_not_fence_one_another_out),
+		TEST(what_happened_is_in_the_flight_recorder),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
