@@ -1,0 +1,15 @@
+/*
+ * A donor in this process, served over NBD on a Unix socket or TCP: its listener's loop runs in a thread.
+ */
+#ifndef WEFT_TESTS_CONFORMANCE_DONOR_PEER_H
+#define WEFT_TESTS_CONFORMANCE_DONOR_PEER_H
+
+#include <stdbool.h>
+
+#include "tests/conformance/suite.h"
+
+/* Fills conf for it.  tcp: on 127.0.0.1; else on a Unix socket in a directory of its own. */
+void donor_peer_start(struct conf *conf, bool tcp);
+void donor_peer_stop(struct conf *conf);
+
+#endif

@@ -1,0 +1,15 @@
+/* Conformance of the transport "nbd" at a weft donor over TCP. */
+#include "tests/conformance/donor-peer.h"
+
+static void start(struct conf *conf)
+{
+	donor_peer_start(conf, true);
+}
+
+int main(void)
+{
+	static const struct conf_fixture fixture = {
+		.name = "nbd-donor", .start = start, .stop = donor_peer_stop, .epoch = true, .sessions = true};
+
+	return conf_run(&fixture, NULL, 0);
+}
