@@ -1,0 +1,225 @@
+/*
+ * weft-perf: runs the suites in interleaved rounds and reports.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fabric/util.h"
+#include "perf/harness/perf.h"
+#include "perf/harness/process.h"
+#include "perf/suites/suites.h"
+
+enum { RETRIES = 3, FILTER_MAX = 4096 };
+
+struct perf_table perf_table;
+struct perf_options perf_options = {.rounds = 9, .slice_ns = 100000000};
+
+static char tmpdir[64], bindir[PATH_MAX];
+
+void perf_add(const struct perf_case *c)
+{
+	if (perf_table.nr == perf_table.capacity) {
+		perf_table.capacity = perf_table.capacity ? 2 * perf_table.capacity : 64;
+		perf_table.cases = realloc(perf_table.cases,
+			perf_table.capacity * sizeof(*perf_table.cases));
+		if (!perf_table.cases)
+			abort();
+	}
+	perf_table.cases[perf_table.nr++] = *c;
+}
+
+const char *perf_tmpdir(void)
+{
+	return tmpdir;
+}
+
+const char *perf_bindir(void)
+{
+	return bindir;
+}
+
+uint64_t perf_own_cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static void tmpdir_remove(const char *path)
+{
+	DIR *d = opendir(path);
+	struct dirent *e;
+	char name[512];
+
+	while (d && (e = readdir(d))) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		snprintf(name, sizeof(name), "%s/%.255s", path, e->d_name);
+		if (unlink(name) < 0 && (errno == EISDIR || errno == EPERM))
+			tmpdir_remove(name);
+	}
+	if (d)
+		closedir(d);
+	rmdir(path);
+}
+
+static void finish(void)
+{
+	perf_stop_all();
+	if (tmpdir[0] && !getenv("PERF_KEEP"))
+		tmpdir_remove(tmpdir);
+}
+
+static void on_signal(int sig)
+{
+	/* The children get their SIGTERM from the kernel when we are gone. */
+	_exit(128 + sig);
+}
+
+static void usage(FILE *f)
+{
+	fputs("Usage: weft-perf [OPTION]... [REGEX]\n"
+	      "Measures the cases whose name matches REGEX (all), in interleaved rounds.\n\n"
+	      "  --list           name the cases\n"
+	      "  --rounds N       rounds (9)\n"
+	      "  --slice-ms N     time for each case in a round (100)\n"
+	      "  --quick          few cases and short slices, checked against bounds; exits with 1\n"
+	      "                   if one is missed in each of four tries\n"
+	      "  --json FILE      all figures\n"
+	      "  --markdown FILE  the tables\n"
+	      "  --benchmark_...  Google Benchmark's own (--benchmark_out keeps the last round)\n",
+		f);
+}
+
+static void on_sample(const char *name, const char *skipped, const struct perf_sample *sample)
+{
+	perf_report_add(name, skipped, sample);
+}
+
+/* n rounds of what matches. */
+static int measure(const char *filter, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		if (isatty(STDERR_FILENO) || getenv("PERF_VERBOSE"))
+			fprintf(stderr, "\rround %u of %u ", i + 1, n);
+		if (perf_shim_round(filter, on_sample) <= 0) {
+			fprintf(stderr, "weft-perf: no case matches '%s'; see weft-perf --list\n", filter);
+			return -ENOENT;
+		}
+	}
+	if (isatty(STDERR_FILENO) || getenv("PERF_VERBOSE"))
+		fputs("\r                    \r", stderr);
+	return 0;
+}
+
+static int check_bounds(void)
+{
+	char filter[FILTER_MAX];
+	unsigned missed = 0;
+
+	for (int tries = 0; tries <= RETRIES; tries++) {
+		printf("\n");
+		missed = perf_report_check(filter, sizeof(filter));
+		if (!missed || tries == RETRIES)
+			break;
+		printf("%u row(s) under a bound: measured again\n", missed);
+		measure(filter, perf_options.rounds);
+	}
+	return missed ? 1 : 0;
+}
+
+static int find_bindir(void)
+{
+	ssize_t n = readlink("/proc/self/exe", bindir, sizeof(bindir) - 1);
+	char *slash;
+
+	if (n < 0)
+		return -errno;
+	bindir[n] = 0;
+	slash = strrchr(bindir, '/');
+	*slash = 0;
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	const char *filter = ".", *json = NULL, *markdown = NULL;
+	bool list = false;
+	int r = 0, out = 1;
+
+	for (int i = 1; i < argc; i++) {
+		const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : NULL;
+
+		if (!strcmp(a, "--help")) {
+			usage(stdout);
+			return 0;
+		} else if (!strcmp(a, "--list")) {
+			list = true;
+		} else if (!strcmp(a, "--quick")) {
+			perf_options.quick = true;
+			perf_options.rounds = 7;
+			perf_options.slice_ns = 40000000;
+		} else if (!strcmp(a, "--rounds") && v) {
+			perf_options.rounds = (unsigned)atoi(v);
+			i++;
+		} else if (!strcmp(a, "--slice-ms") && v) {
+			perf_options.slice_ns = (uint64_t)atoi(v) * 1000000u;
+			i++;
+		} else if (!strcmp(a, "--json") && v) {
+			json = v;
+			i++;
+		} else if (!strcmp(a, "--markdown") && v) {
+			markdown = v;
+			i++;
+		} else if (!strncmp(a, "--benchmark_", 12)) {
+			argv[out++] = argv[i];
+		} else if (a[0] != '-') {
+			filter = a;
+		} else {
+			fprintf(stderr, "weft-perf: unknown option or missing value: %s\n", a);
+			usage(stderr);
+			return 2;
+		}
+	}
+	argv[out] = NULL;
+	argc = out;
+	if (perf_options.rounds < 1 || perf_options.rounds > 256 || perf_options.slice_ns < 1000000) {
+		fputs("weft-perf: --rounds takes 1 to 256, --slice-ms at least 1\n", stderr);
+		return 2;
+	}
+	suite_nbd_servers();
+	suite_socket_ways();
+	if (list) {
+		for (unsigned i = 0; i < perf_table.nr; i++)
+			puts(perf_table.cases[i].name);
+		return 0;
+	}
+	snprintf(tmpdir, sizeof(tmpdir), "/tmp/weft-perf.XXXXXX");
+	if (find_bindir() < 0 || !mkdtemp(tmpdir)) {
+		perror("weft-perf");
+		return 1;
+	}
+	setenv("WEFT_RUN_DIR", tmpdir, 1);
+	atexit(finish);
+	signal(SIGINT, on_signal);
+	signal(SIGTERM, on_signal);
+	signal(SIGPIPE, SIG_IGN);
+	perf_shim_init(&argc, argv);
+	if (measure(filter, perf_options.rounds) < 0)
+		return 2;
+	perf_report_print();
+	if (json && perf_report_json(json) < 0)
+		r = fprintf(stderr, "weft-perf: cannot write %s\n", json);
+	if (markdown && perf_report_markdown(markdown) < 0)
+		r = fprintf(stderr, "weft-perf: cannot write %s\n", markdown);
+	if (r)
+		return 1;
+	return perf_options.quick ? check_bounds() : 0;
+}

@@ -1,0 +1,188 @@
+/*
+ * Child processes.  Owned by the main thread.  Invariant: every child that runs is in children[],
+ * and gets SIGTERM from the kernel should the harness die.
+ */
+#include "perf/harness/process.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "perf/harness/perf.h"
+
+enum { MAX_CHILDREN = 64, STOP_MS = 10000 };
+
+static pid_t children[MAX_CHILDREN];
+
+int perf_listen(const char *unix_path, uint16_t *ret_port)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	socklen_t len = sizeof(in);
+	int fd, r;
+
+	fd = socket(unix_path ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (unix_path) {
+		snprintf(un.sun_path, sizeof(un.sun_path), "%s", unix_path);
+		r = bind(fd, (struct sockaddr *)&un, sizeof(un));
+	} else {
+		r = bind(fd, (struct sockaddr *)&in, sizeof(in));
+	}
+	if (r < 0 || listen(fd, 64) < 0 ||
+		(!unix_path && getsockname(fd, (struct sockaddr *)&in, &len) < 0)) {
+		r = -errno;
+		close(fd);
+		return r;
+	}
+	if (!unix_path)
+		*ret_port = ntohs(in.sin_port);
+	return fd;
+}
+
+static void child(const char *const argv[], int listen_fd, const char *log, pid_t parent)
+{
+	char path[512], text[16];
+	int out;
+
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (getppid() != parent)
+		_exit(127);
+	snprintf(path, sizeof(path), "%s/%s", perf_tmpdir(), log);
+	out = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+	if (out < 0)
+		_exit(127);
+	dup2(out, STDOUT_FILENO);
+	dup2(out, STDERR_FILENO);
+	if (listen_fd >= 0) {
+		if (listen_fd == 3)
+			fcntl(3, F_SETFD, 0);
+		else
+			dup2(listen_fd, 3);
+		setenv("LISTEN_FDS", "1", 1);
+		snprintf(text, sizeof(text), "%d", (int)getpid());
+		setenv("LISTEN_PID", text, 1);
+	}
+	execvp(argv[0], (char *const *)argv);
+	dprintf(STDERR_FILENO, "%s: %s\n", argv[0], strerror(errno));
+	_exit(127);
+}
+
+pid_t perf_spawn(const char *const argv[], int listen_fd, const char *log)
+{
+	pid_t parent = getpid(), pid;
+	unsigned i;
+
+	for (i = 0; i < MAX_CHILDREN && children[i]; i++)
+		;
+	if (i == MAX_CHILDREN)
+		return -EAGAIN;
+	pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (pid == 0)
+		child(argv, listen_fd, log, parent);
+	children[i] = pid;
+	return pid;
+}
+
+static void forget(pid_t pid)
+{
+	for (unsigned i = 0; i < MAX_CHILDREN; i++)
+		if (children[i] == pid)
+			children[i] = 0;
+}
+
+int perf_alive(pid_t pid)
+{
+	siginfo_t info = {.si_pid = 0};
+
+	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
+}
+
+int perf_stop(pid_t pid)
+{
+	const struct timespec tick = {.tv_nsec = 2000000};
+	int status = -1, ms;
+
+	kill(pid, SIGTERM);
+	for (ms = 0; ms < STOP_MS; ms += 2) {
+		if (waitpid(pid, &status, WNOHANG) != 0)
+			break;
+		nanosleep(&tick, NULL);
+	}
+	if (ms >= STOP_MS) {
+		kill(pid, SIGKILL);
+		waitpid(pid, &status, 0);
+	}
+	forget(pid);
+	return status;
+}
+
+void perf_stop_all(void)
+{
+	for (unsigned i = MAX_CHILDREN; i-- > 0;)
+		if (children[i])
+			perf_stop(children[i]);
+}
+
+uint64_t perf_cpu_ns(pid_t pid)
+{
+	struct timespec ts;
+	clockid_t clock;
+
+	if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &ts) < 0)
+		return 0;
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+void perf_pin(pid_t pid, int cpu)
+{
+	char path[64];
+	cpu_set_t set;
+	struct dirent *e;
+	DIR *d;
+
+	CPU_ZERO(&set);
+	for (int i = 0; i < CPU_SETSIZE; i++)
+		if (cpu < 0 || i == cpu)
+			CPU_SET(i, &set);
+	if (pid == 0) {
+		sched_setaffinity(0, sizeof(set), &set);
+		return;
+	}
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	d = opendir(path);
+	while (d && (e = readdir(d)))
+		if (e->d_name[0] != '.')
+			sched_setaffinity(atoi(e->d_name), sizeof(set), &set);
+	if (d)
+		closedir(d);
+}
+
+int perf_call(const char *const argv[], const char *log)
+{
+	pid_t pid = perf_spawn(argv, -1, log);
+	int status;
+
+	if (pid < 0)
+		return (int)pid;
+	if (waitpid(pid, &status, 0) < 0)
+		return -errno;
+	forget(pid);
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
+}

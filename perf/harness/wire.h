@@ -1,0 +1,27 @@
+/*
+ * The two messages that the measuring client needs, packed inline: what a client pays for
+ * packing should not depend on the server's code.  NBD proto, "Request message", "Simple reply message".
+ */
+#ifndef PERF_HARNESS_WIRE_H
+#define PERF_HARNESS_WIRE_H
+
+#include "fabric/nbd/proto.h"
+
+static inline void wire_request(uint8_t *p, uint16_t type, uint64_t cookie, uint64_t off, uint32_t len)
+{
+	nbd_put32(p, NBD_REQUEST_MAGIC);
+	nbd_put16(p + 4, 0);
+	nbd_put16(p + 6, type);
+	nbd_put64(p + 8, cookie);
+	nbd_put64(p + 16, off);
+	nbd_put32(p + 24, len);
+}
+
+/* Returns the error; UINT32_MAX for what is no simple reply. */
+static inline uint32_t wire_reply(const uint8_t *p, uint64_t *ret_cookie)
+{
+	*ret_cookie = nbd_get64(p + 8);
+	return nbd_get32(p) == NBD_SIMPLE_REPLY_MAGIC ? nbd_get32(p + 4) : UINT32_MAX;
+}
+
+#endif

@@ -1,0 +1,35 @@
+/*
+ * A case that is a load of the measuring client on a peer: what all suites over sockets share.
+ */
+#ifndef PERF_SUITES_LOAD_H
+#define PERF_SUITES_LOAD_H
+
+#include "perf/harness/nbd-client.h"
+#include "perf/harness/perf.h"
+
+/*
+ * Where client and server run.  Left alone, the scheduler puts a pair now on one CPU, now on two, and the
+ * figures jump by a factor of three; so it is said, and each placement is compared with itself.
+ */
+enum perf_place {
+	PERF_PLACE_FREE,
+	PERF_PLACE_SAME, /* on one CPU: what the code costs */
+	PERF_PLACE_CROSS, /* client and server on a CPU each: wake-ups across CPUs, too */
+};
+
+struct perf_load_case {
+	const char *peer;
+	bool tcp;
+	struct perf_nbd_load load; /* generation is filled in, and span where it is 0 */
+	enum perf_place place;
+	struct perf_echo_hello hello; /* for the floor: another way of sending and receiving */
+};
+
+/*
+ * Counters: ops_s, MB_s; p50_us, p99_us: latency; server_us, donor_us, client_us: CPU time an operation;
+ * receives_op: receives of the client an operation.
+ */
+void perf_load_add(const struct perf_load_case *l, const char *name, ...)
+	__attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,81 @@
+/*
+ * NBD servers side by side, by Unix socket and by TCP: nbdkit, qemu and weft, and two floors.
+ * "floor" sends from and receives into as much RAM as the servers; "bare" has one payload in the
+ * cache. Rows "hot" stay within 512 KiB, so that everybody's payload is in the cache.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/util.h"
+#include "perf/harness/perf.h"
+#include "perf/peers/peers.h"
+#include "perf/suites/load.h"
+#include "perf/suites/suites.h"
+
+static const struct {
+	const char *name, *peer;
+	struct perf_echo_hello hello;
+} servers[] = {
+	{"floor", "floor", {.span = PERF_PEER_BYTES, .send = PERF_SEND_IOVEC}},
+	{"bare", "floor", {.send = PERF_SEND_FLAT}},
+	{"nbdkit", "nbdkit", {0}},
+	{"qemu", "qemu", {0}},
+	{"weft", "weft", {0}},
+};
+
+enum { HOT_BYTES = 512 << 10 };
+
+static const struct {
+	const char *name;
+	uint32_t len;
+	unsigned conns, depth;
+	enum perf_place place;
+	bool quick;
+	uint64_t span;
+} shapes[] = {
+	{"4K-1x1-same", 4 << 10, 1, 1, PERF_PLACE_SAME, true, 0},
+	{"4K-1x1-cross", 4 << 10, 1, 1, PERF_PLACE_CROSS, false, 0},
+	{"4K-1x16-same", 4 << 10, 1, 16, PERF_PLACE_SAME, true, 0},
+	{"4K-1x16-same-hot", 4 << 10, 1, 16, PERF_PLACE_SAME, false, HOT_BYTES},
+	{"4K-1x16-cross", 4 << 10, 1, 16, PERF_PLACE_CROSS, true, 0},
+	{"4K-2x16-free", 4 << 10, 2, 16, PERF_PLACE_FREE, true, 0},
+	{"64K-1x1-same", 64 << 10, 1, 1, PERF_PLACE_SAME, false, 0},
+	{"64K-1x16-same", 64 << 10, 1, 16, PERF_PLACE_SAME, false, 0},
+	{"64K-1x16-cross", 64 << 10, 1, 16, PERF_PLACE_CROSS, false, 0},
+	{"1M-1x1-same", 1 << 20, 1, 1, PERF_PLACE_SAME, false, 0},
+	{"1M-1x1-cross", 1 << 20, 1, 1, PERF_PLACE_CROSS, false, 0},
+	{"1M-1x4-same", 1 << 20, 1, 4, PERF_PLACE_SAME, true, 0},
+	{"1M-1x4-cross", 1 << 20, 1, 4, PERF_PLACE_CROSS, false, 0},
+	{"1M-2x4-free", 1 << 20, 2, 4, PERF_PLACE_FREE, false, 0},
+};
+
+void suite_nbd_servers(void)
+{
+	static const char *const counters[] = {"ops_s", "MB_s", "p50_us", "p99_us", "server_us",
+		"client_us", NULL};
+	static const char *const bases[] = {"floor", "bare", "nbdkit", NULL};
+	static const struct perf_columns columns = {"nbd-servers", counters, bases};
+
+	for (int tcp = 0; tcp < 2; tcp++)
+		for (int write = 0; write < 2; write++)
+			for (unsigned s = 0; s < WEFT_ARRAY_LEN(shapes); s++)
+				for (unsigned p = 0; p < WEFT_ARRAY_LEN(servers); p++) {
+					struct perf_load_case l = {
+						.peer = servers[p].peer,
+						.hello = servers[p].hello,
+						.tcp = tcp,
+						.place = shapes[s].place,
+						.load = {.write = write, .len = shapes[s].len,
+							.depth = shapes[s].depth, .conns = shapes[s].conns,
+							.span = shapes[s].span},
+					};
+
+					if (perf_options.quick && !shapes[s].quick)
+						continue;
+					perf_load_add(&l, "nbd-servers/%s/%s/%s/%s", tcp ? "tcp" : "unix",
+						write ? "write" : "read", shapes[s].name, servers[p].name);
+				}
+	perf_columns_add(&columns);
+}

@@ -1,0 +1,10 @@
+/*
+ * The suites: each adds its cases to the table when the program starts.
+ */
+#ifndef PERF_SUITES_SUITES_H
+#define PERF_SUITES_SUITES_H
+
+void suite_nbd_servers(void);
+void suite_socket_ways(void);
+
+#endif
