@@ -15,6 +15,7 @@ struct weft_listening {
 	char host[256];   /* as a borrower would say it; this machine's name for a wildcard */
 	char port[8];     /* the real one, also if 0 was asked for */
 	bool insecure;    /* others than this machine's processes can reach it */
+	bool passed;      /* somebody else's: its file is not ours to remove */
 };
 
 /*

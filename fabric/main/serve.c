@@ -22,6 +22,7 @@
 #include "fabric/available.h"
 #include "fabric/control.h"
 #include "fabric/donor.h"
+#include "fabric/holder.h"
 #include "fabric/listen.h"
 #include "fabric/log.h"
 #include "fabric/loop.h"
@@ -32,9 +33,11 @@
 enum {
 	MAX_LISTEN = 16,
 	MAX_REGIONS = 256,
+	MAX_PASSED = 2 * MAX_REGIONS + MAX_LISTEN,
 	LISTED_FILES = 20,   /* of a directory, with their attach lines */
 	DRAIN_MS = 10000,    /* for requests in flight when we stop */
 	TICK_NS = 1000000000,
+	HOLDER_RESTART_S = 10, /* one that dies sooner is not started again */
 };
 
 struct wanted {
@@ -67,6 +70,9 @@ struct serve {
 	struct weft_control *control;
 	struct weft_watch signals;
 	struct weft_timer tick;
+	struct weft_holder *holder; /* NULL: memory does not outlive us */
+	struct weft_watch holder_watch;
+	uint64_t holder_start_ns;
 	int stop_signal;
 	uint64_t start_ns;
 };
@@ -272,13 +278,42 @@ static int parse_options(struct serve *s, int argc, char **argv)
 
 /* ---- sockets and regions ---- */
 
+/* The first socket that a borrower elsewhere would use: TCP before Unix. */
+static const struct weft_listening *main_listening(const struct serve *s)
+{
+	for (unsigned i = 0; i < s->nr_listening; i++)
+		if (!*s->listening[i].socket)
+			return &s->listening[i];
+	return &s->listening[0];
+}
+
+/* Sockets that systemd made take the place of the default one. */
+static int take_passed_sockets(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err)
+{
+	for (int i = 0; i < nr_fds; i++) {
+		if (strncmp(names[i], WEFT_HOLDER_STORE_NAME, strlen(WEFT_HOLDER_STORE_NAME)) == 0)
+			continue;
+		if (s->nr_listening == MAX_LISTEN)
+			return weft_error_set(err, E2BIG, "systemd passed more than %d sockets", MAX_LISTEN);
+		int r = weft_listening_describe(fds[i], s->allow_insecure, &s->listening[s->nr_listening], err);
+
+		if (r < 0)
+			return weft_error_prefix(err, "socket '%s', passed by systemd", names[i]);
+		s->listening[s->nr_listening++].passed = true;
+		fds[i] = -1;
+	}
+	return 0;
+}
+
 static int open_sockets(struct serve *s, struct weft_error *err)
 {
 	static const char *const default_listen[] = {"127.0.0.1"};
 	const char *const *listen = s->nr_listen ? s->listen : default_listen;
-	unsigned nr = s->nr_listen ? s->nr_listen : 1;
+	unsigned nr = s->nr_listen ? s->nr_listen : s->nr_listening ? 0 : 1;
 
 	for (unsigned i = 0; i < nr; i++) {
+		if (s->nr_listening == MAX_LISTEN)
+			return weft_error_set(err, E2BIG, "more than %d sockets to listen on", MAX_LISTEN);
 		int r = weft_listen(listen[i], "10809", s->allow_insecure, &s->listening[s->nr_listening], err);
 
 		if (r < 0)
@@ -314,7 +349,15 @@ static int check_total(const struct serve *s, struct weft_error *err)
 		weft_format_size(available.bytes, have_text, sizeof(have_text)), available.limit);
 }
 
+static void remove_sockets(const struct serve *s)
+{
+	for (unsigned i = 0; i < s->nr_listening; i++)
+		if (*s->listening[i].socket == '/' && !s->listening[i].passed)
+			unlink(s->listening[i].socket);
+}
+
 struct progress {
+	const struct serve *s;
 	const char *name;
 	bool tty;
 	uint64_t last_ns;
@@ -325,7 +368,13 @@ static void show_progress(void *ctx, uint64_t done, uint64_t total)
 	struct progress *p = ctx;
 	uint64_t now_ns = weft_now_ns();
 	char done_text[32], total_text[32], bar[31];
+	sigset_t pending;
 
+	/* Nobody waits for a terabyte to be taken only to see it given back. */
+	if (sigpending(&pending) == 0 && (sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT))) {
+		remove_sockets(p->s);
+		_exit(1);
+	}
 	if (done < total && now_ns - p->last_ns < (p->tty ? 100000000u : 5000000000u))
 		return;
 	if (!p->tty && done == total)
@@ -356,10 +405,113 @@ static int take_memory(const struct serve *s, struct wanted *w, struct weft_erro
 		.read_only = s->read_only,
 		.overcommit = s->overcommit,
 	};
-	struct progress progress = {w->name, isatty(STDERR_FILENO), weft_now_ns()};
+	struct progress progress = {s, w->name, isatty(STDERR_FILENO), weft_now_ns()};
 
 	sd_notifyf(0, "STATUS=taking memory for region '%s'", w->name);
 	return weft_region_new_memory(&spec, show_progress, &progress, &w->region, err);
+}
+
+/* ---- what outlives us ---- */
+
+static void on_holder(struct weft_watch *watch, uint32_t events);
+
+static void start_holder(struct serve *s)
+{
+	struct weft_error err;
+	char place[280];
+
+	if (s->keep_s == 0)
+		return;
+	s->holder_start_ns = weft_now_ns();
+	if (weft_holder_start(weft_listening_format(main_listening(s), place), s->keep_s, &s->holder, &err) < 0) {
+		weft_warn("memory will not outlive a crash of this program: %s", err.message);
+		return;
+	}
+	s->holder_watch.fd = weft_holder_fd(s->holder);
+	s->holder_watch.fn = on_holder;
+	if (s->holder_watch.fd >= 0)
+		weft_loop_add(s->loop, &s->holder_watch, EPOLLIN);
+}
+
+static void hold(struct serve *s, const struct wanted *w)
+{
+	struct weft_error err;
+
+	if (s->holder && w->region && w->region->header && weft_holder_hold(s->holder, w->region, &err) < 0)
+		weft_warn("%s", err.message);
+}
+
+/* It says nothing: its end is all there is to see. */
+static void on_holder(struct weft_watch *watch, uint32_t events)
+{
+	struct serve *s = weft_container_of(watch, struct serve, holder_watch);
+	uint64_t lived_ns = weft_now_ns() - s->holder_start_ns;
+
+	weft_loop_remove(s->loop, watch);
+	weft_holder_end(s->holder, true);
+	s->holder = NULL;
+	if (lived_ns < HOLDER_RESTART_S * UINT64_C(1000000000)) {
+		weft_warn("weftholder ended; memory will not outlive a crash of this program");
+		return;
+	}
+	weft_warn("weftholder ended; starting another");
+	start_holder(s);
+	for (unsigned i = 0; i < s->nr_wanted; i++)
+		hold(s, &s->wanted[i]);
+}
+
+static int recover(struct serve *s, struct wanted *w, struct weft_leftovers *leftovers, struct weft_error *err)
+{
+	const struct weft_leftover *left = weft_leftovers_get(leftovers, w->name);
+	uint64_t page = s->hugepage_bytes ? s->hugepage_bytes : (uint64_t)sysconf(_SC_PAGESIZE);
+	char size[32], how[96];
+
+	if (!left)
+		return 0;
+	weft_format_size(left->size_bytes, size, sizeof(size));
+	if (left->size_bytes != w->size_bytes && left->size_bytes != (w->size_bytes + page - 1) / page * page) {
+		if (left->stored)
+			snprintf(how, sizeof(how), "stop its systemd unit, which empties the descriptor store");
+		else
+			snprintf(how, sizeof(how), "kill %d", left->holder_pid);
+		return weft_error_set(err, EEXIST, "region '%s': a donor before this one left %s (%" PRIu64 " bytes) of "
+			"contents under this name. Lend that size to have them back, or give them up first: %s",
+			w->name, size, left->size_bytes, how);
+	}
+	int fd = fcntl(left->fd, F_DUPFD_CLOEXEC, 3), header_fd = fcntl(left->header_fd, F_DUPFD_CLOEXEC, 3);
+	int r = fd < 0 || header_fd < 0
+			? weft_error_set(err, EMFILE, "region '%s': no descriptors left", w->name)
+			: weft_region_adopt(fd, header_fd, s->read_only, &w->region, err);
+	if (r < 0) {
+		if (fd >= 0)
+			close(fd);
+		if (header_fd >= 0)
+			close(header_fd);
+		return r;
+	}
+	w->recovered = true;
+	hold(s, w);
+	if (s->holder)
+		weft_leftovers_done(leftovers, left);
+	printf("recovered region '%s' (%s), epoch %016" PRIx64 "\n", w->name, size, w->region->epoch);
+	return 0;
+}
+
+static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err)
+{
+	struct weft_leftovers *leftovers;
+	char place[280];
+	int r = weft_leftovers_find(weft_listening_format(main_listening(s), place), fds, names, nr_fds,
+		&leftovers);
+
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot look for what a donor before this one left: %s", strerror(-r));
+	start_holder(s); /* after the search, which would come upon it */
+	for (unsigned i = 0; i < s->nr_wanted && r == 0; i++)
+		if (!s->wanted[i].path)
+			r = recover(s, &s->wanted[i], leftovers, err);
+	weft_leftovers_free(leftovers);
+	return r;
 }
 
 static int open_regions(struct serve *s, struct weft_error *err)
@@ -382,15 +534,6 @@ static int open_regions(struct serve *s, struct weft_error *err)
 }
 
 /* ---- what it says ---- */
-
-/* The first socket that a borrower elsewhere would use: TCP before Unix. */
-static const struct weft_listening *main_listening(const struct serve *s)
-{
-	for (unsigned i = 0; i < s->nr_listening; i++)
-		if (!*s->listening[i].socket)
-			return &s->listening[i];
-	return &s->listening[0];
-}
 
 static void print_attach_line(const struct serve *s, const char *name)
 {
@@ -497,6 +640,7 @@ static void add_attachment(void *ctx, const struct weft_attachment_status *a)
 static json_t *status_json(const struct serve *s)
 {
 	json_t *listen = json_array(), *regions = json_array(), *attachments = json_array();
+	const char *kept_by = !s->holder ? "nobody" : weft_holder_pid(s->holder) ? "weftholder" : "systemd";
 	struct nbd_listener_status c;
 	char text[280];
 
@@ -506,10 +650,10 @@ static json_t *status_json(const struct serve *s)
 		json_array_append_new(regions, region_json(&s->wanted[i]));
 	weft_donor_status(s->donor, add_attachment, attachments);
 	nbd_listener_status(s->listener, &c);
-	return json_pack("{s:s, s:s, s:i, s:I, s:i, s:o, s:o, s:s?, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
+	return json_pack("{s:s, s:s, s:i, s:I, s:i, s:o, s:o, s:s?, s:o, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
 		"kind", "serve", "version", WEFT_VERSION, "pid", (int)getpid(), "uptime_s",
 		(json_int_t)((weft_now_ns() - s->start_ns) / 1000000000), "lease_s", (int)s->lease_s, "listen",
-		listen, "regions", regions, "directory", s->directory, "attachments", attachments, "counters",
+		listen, "regions", regions, "directory", s->directory, "attachments", attachments, "memory_kept_by", kept_by, "counters",
 		"connections", (json_int_t)c.connections, "accepted", (json_int_t)c.accepted, "refused",
 		(json_int_t)c.refused, "requests", (json_int_t)c.requests, "read_bytes", (json_int_t)c.read_bytes,
 		"written_bytes", (json_int_t)c.written_bytes, "errors", (json_int_t)c.errors);
@@ -612,11 +756,31 @@ static int start(struct serve *s, struct weft_error *err)
 		r = weft_donor_new(&config, &s->donor);
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot start: %s", strerror(-r));
-	r = open_sockets(s, err);
+	char **names = NULL;
+	int nr_passed = sd_listen_fds_with_names(1, &names), passed[MAX_PASSED];
+	if (nr_passed < 0 || nr_passed > MAX_PASSED)
+		return weft_error_set(err, EINVAL, "cannot make out the descriptors that systemd passed");
+	for (int i = 0; i < nr_passed; i++)
+		passed[i] = SD_LISTEN_FDS_START + i;
+	r = take_passed_sockets(s, passed, names, nr_passed, err);
+	if (r == 0)
+		r = open_sockets(s, err);
+	if (r == 0)
+		r = recover_all(s, passed, names, nr_passed, err);
+	for (int i = 0; i < nr_passed; i++) {
+		if (passed[i] >= 0)
+			close(passed[i]);
+		free(names[i]);
+	}
+	free(names);
 	if (r == 0)
 		r = open_regions(s, err);
 	if (r < 0)
 		return r;
+	/* Only now, so that a start that fails does not leave behind what nobody has used. */
+	for (unsigned i = 0; i < s->nr_wanted; i++)
+		if (!s->wanted[i].recovered)
+			hold(s, &s->wanted[i]);
 	for (unsigned i = 0; i < s->nr_listening; i++)
 		fds[i] = s->listening[i].fd;
 	r = nbd_listener_new(s->donor, s->loop, fds, s->nr_listening, NULL, &s->listener, err);
@@ -650,9 +814,7 @@ static int finish(struct serve *s, struct weft_error *err)
 		for (unsigned i = 0; i < s->nr_listening; i++)
 			close(s->listening[i].fd);
 	}
-	for (unsigned i = 0; i < s->nr_listening; i++)
-		if (*s->listening[i].socket == '/')
-			unlink(s->listening[i].socket);
+	remove_sockets(s);
 	weft_control_free(s->control);
 	if (s->donor)
 		r = weft_donor_flush(s->donor, err);
@@ -663,6 +825,12 @@ static int finish(struct serve *s, struct weft_error *err)
 		free(s->wanted[i].name);
 		free(s->wanted[i].path);
 	}
+	if (s->holder && s->holder_watch.fd >= 0)
+		weft_loop_remove(s->loop, &s->holder_watch);
+	bool keep = s->stop_signal != SIGTERM && s->stop_signal != SIGINT;
+	if (keep && s->stop_signal && weft_holder_pid(s->holder))
+		weft_info("memory stays with weftholder (%d) for %u s", weft_holder_pid(s->holder), s->keep_s);
+	weft_holder_end(s->holder, keep);
 	if (s->loop && s->signals.fd >= 0)
 		close(s->signals.fd);
 	weft_loop_free(s->loop);

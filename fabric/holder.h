@@ -1,0 +1,79 @@
+/*
+ * What outlives the daemon: the descriptors of memory regions, kept by systemd's descriptor store
+ * where there is one, else by a tiny process of its own (weftholder, main/holder.c).
+ *
+ * The daemon keeps a connection to its holder.  When that ends without a goodbye the holder waits for
+ * the next daemon, and gives up after a while.  A next daemon looks at all holders in weft_run_dir()
+ * whose daemon is gone, takes what it was told to lend, hands that to a holder of its own, and lets the old
+ * one forget it: at any time somebody has it.
+ *
+ * Thread: the daemon's main thread.
+ */
+#ifndef WEFT_FABRIC_HOLDER_H
+#define WEFT_FABRIC_HOLDER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fabric/error.h"
+#include "fabric/region.h"
+
+/* Descriptors that a daemon left behind. */
+struct weft_leftovers;
+
+struct weft_leftover {
+	char name[WEFT_MEMORY_NAME_MAX + 1];
+	uint64_t size_bytes, epoch;
+	int fd, header_fd; /* the leftovers'; dup before adopting */
+	bool stored;       /* in systemd's store, else with the process holder_pid */
+	int holder_pid;
+};
+
+/*
+ * Collects what there is: among the nr_fds descriptors that systemd passed with these names (those that
+ * are a region's become the leftovers', and -1 in fds[]), and with holders whose daemon is gone.
+ * place: where this daemon listens; a holder of a daemon that listened there too is waited for (5 s)
+ * if that is still dying.  0, or -ENOMEM; what cannot be read is left out.
+ */
+int weft_leftovers_find(const char *place, int *fds, char *const *names, int nr_fds,
+	struct weft_leftovers **ret);
+/* The one of this name, or NULL; of several the first that was listed. */
+const struct weft_leftover *weft_leftovers_get(const struct weft_leftovers *leftovers, const char *name);
+/* Whoever kept it may forget it: it was adopted and handed on. */
+void weft_leftovers_done(struct weft_leftovers *leftovers, const struct weft_leftover *leftover);
+/* What was not taken stays where it is, for the time that it has left.  Takes NULL. */
+void weft_leftovers_free(struct weft_leftovers *leftovers);
+
+struct weft_holder;
+
+/*
+ * Starts a holder that keeps memory for keep_s seconds without a daemon.  Under systemd (its notification
+ * socket is in the environment) the descriptor store does it instead.  -ENOENT: no weftholder beside this program;
+ * or what socketpair(2), posix_spawn(3) said.
+ */
+int weft_holder_start(const char *place, unsigned keep_s, struct weft_holder **ret, struct weft_error *err);
+/* Hands it a memory region.  0, or -EPIPE: it died; or what sendmsg(2), sd_pid_notify_with_fds(3) said. */
+int weft_holder_hold(struct weft_holder *holder, const struct weft_region *region, struct weft_error *err);
+/* To poll for: readable when the holder died.  -1: nothing to watch. */
+int weft_holder_fd(const struct weft_holder *holder);
+/* Its process, or 0 for systemd's store or NULL. */
+int weft_holder_pid(const struct weft_holder *holder);
+/* The daemon ends.  keep: for the next one; else the memory is freed now, unless systemd decides.  Takes NULL. */
+void weft_holder_end(struct weft_holder *holder, bool keep);
+
+/*
+ * Between the two, on SOCK_SEQPACKET sockets:
+ *   daemon: "hold EPOCH" with two descriptors (memory, header); "drop EPOCH"; "bye"
+ *   next daemon: "take", "drop EPOCH"
+ *   holder, to "take": "busy PID PLACE", or "region EPOCH" with two descriptors for each and "end"
+ * EPOCH: 16 hex digits.
+ */
+enum { WEFT_HOLDER_MESSAGE_MAX = 512, WEFT_HOLDER_FD = 3 };
+#define WEFT_HOLDER_PREFIX "hold-"
+#define WEFT_HOLDER_STORE_NAME "weft-region-" /* and the epoch: a name in systemd's store */
+
+/* Sends a message with nr_fds descriptors.  0, or -errno.  Receives one: its length, NUL-terminated; -EPIPE at the end. */
+int weft_holder_send(int fd, const char *text, const int *fds, unsigned nr_fds);
+int weft_holder_receive(int fd, char text[WEFT_HOLDER_MESSAGE_MAX], int fds[2], unsigned *ret_nr_fds);
+
+#endif

@@ -1,0 +1,45 @@
+#!/bin/bash
+# kill -9 loses neither bytes nor epoch: the next daemon with the same --memory line has both.
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+need_tool qemu-io
+
+port=$(free_port)
+serve=(--listen "127.0.0.1:$port" --memory scratch=32M --memory other=1M)
+epochs() {
+	sed -n 's/^region .*epoch \([0-9a-f]*\) .*/\1/p' "$DONOR_LOG"
+}
+
+start_donor "${serve[@]}"
+before=$(epochs)
+qemu-io -f raw "nbd://127.0.0.1:$port/scratch" -c 'write -P 0xab 0 32M' >/dev/null
+for round in 1 2 3; do
+	stop_donor KILL || :
+	start_donor "${serve[@]}"
+	grep -q "^recovered region 'scratch' (32 MiB), epoch" "$DONOR_LOG" || fail "round $round: nothing recovered"
+	[[ $(epochs) = "$before" ]] || fail "round $round: other epochs: $(epochs), not $before"
+	qemu-io -f raw "nbd://127.0.0.1:$port/scratch" -c 'read -P 0xab 0 32M' | grep -q 'read 33554432/33554432' ||
+		fail "round $round: other bytes"
+done
+# Handed on each time: one holder is left, not four.
+wait_for bash -c "[[ \$(ls $WEFT_RUN_DIR/hold-*.sock | wc -l) = 1 ]]"
+
+# Another size for the same name is refused, with the way out.
+stop_donor KILL || :
+if weft-serve --listen "127.0.0.1:$port" --memory scratch=64M >"$TMP/log" 2>&1; then
+	fail "another size was taken"
+fi
+grep -q "left 32 MiB (33554432 bytes) of contents" "$TMP/log" || fail "$(cat "$TMP/log")"
+# That attempt changed nothing.
+start_donor "${serve[@]}"
+[[ $(epochs) = "$before" ]] || fail "other epochs after a refused start"
+
+# Killing the process that was named gives them up.
+stop_donor KILL || :
+weft-serve --listen "127.0.0.1:$port" --memory scratch=64M >"$TMP/log" 2>&1 && fail "another size was taken"
+kill "$(sed -n 's/.*give them up first: kill \([0-9]*\)$/\1/p' "$TMP/log")"
+wait_for bash -c "! ls $WEFT_RUN_DIR/hold-*.sock"
+start_donor --listen "127.0.0.1:$port" --memory scratch=64M
+
+# SIGTERM gives the memory back at once.
+stop_donor || fail "exit status $?"
+wait_for bash -c "! ls $WEFT_RUN_DIR/hold-*.sock"
