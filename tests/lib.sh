@@ -33,6 +33,12 @@ need_tool() {
 	done
 }
 
+# need_testbed: skips unless virtual machines can be booted here (tests/testbed); makes what they boot.
+need_testbed() {
+	local said
+	said=$("$WEFT_SRC/tests/testbed/run" --prepare 2>&1) || skip "${said##*$'\n'}"
+}
+
 # The processes of this test, but for its shell (which set the variable after it was started).
 our_processes() {
 	local file
