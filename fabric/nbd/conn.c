@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -19,13 +20,12 @@
 
 int nbd_conn_new(int fd, const struct nbd_service *service, void *user, struct nbd_conn **ret)
 {
-	struct nbd_conn *conn = calloc(1, sizeof(*conn));
+	/* Not from the heap, which would keep the pages for itself when a crowd of connections has left. */
+	struct nbd_conn *conn = mmap(NULL, sizeof(*conn), PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	if (!conn)
+	if (conn == MAP_FAILED)
 		goto close_fd;
-	conn->extents = calloc(NBD_CONN_REQUESTS, sizeof(*conn->extents));
-	if (!conn->extents)
-		goto free_conn;
 	conn->fd = fd;
 	conn->service = service;
 	conn->user = user;
@@ -36,14 +36,12 @@ int nbd_conn_new(int fd, const struct nbd_service *service, void *user, struct n
 		conn->free = &conn->requests[i];
 	}
 	if (nbd_handshake_start(conn) < 0)
-		goto free_extents;
+		goto unmap_conn;
 	*ret = conn;
 	return 0;
 
-free_extents:
-	free(conn->extents);
-free_conn:
-	free(conn);
+unmap_conn:
+	munmap(conn, sizeof(*conn));
 close_fd:
 	close(fd);
 	return -ENOMEM;
@@ -56,8 +54,7 @@ void nbd_conn_finish(struct nbd_conn *conn)
 	if (conn->opened)
 		conn->service->close(conn, conn->clean);
 	free(conn->tx);
-	free(conn->extents);
-	free(conn);
+	munmap(conn, sizeof(*conn));
 }
 
 void nbd_conn_free(struct nbd_conn *conn)
@@ -298,7 +295,9 @@ int nbd_conn_send(struct nbd_conn *conn)
 		if (conn->held_back && !conn->error)
 			parse(conn);
 	}
-	return 0;
+	if (conn->error)
+		return conn->error;
+	return conn->phase == NBD_CLOSING && conn->nr_requests == 0 ? -ESHUTDOWN : 0;
 }
 
 int nbd_conn_events(const struct nbd_conn *conn)

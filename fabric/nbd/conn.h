@@ -82,8 +82,8 @@ struct nbd_conn {
 	char name[NBD_MAX_STRING + 1];         /* the export asked for by this option */
 
 	struct nbd_request requests[NBD_CONN_REQUESTS];
-	struct nbd_extent (*extents)[NBD_MAX_EXTENTS]; /* one row a slot; untouched until used */
 	uint8_t rx[NBD_RX_BYTES];
+	struct nbd_extent extents[NBD_CONN_REQUESTS][NBD_MAX_EXTENTS]; /* a row a slot; untouched until used */
 };
 
 static inline size_t nbd_rx_len(const struct nbd_conn *conn)

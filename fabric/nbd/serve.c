@@ -63,7 +63,7 @@ static int flush(struct nbd_conn *conn)
 		if (r <= 0)
 			return r < 0 ? r : -ETIMEDOUT;
 	}
-	return r;
+	return r == -ESHUTDOWN ? 0 : r;
 }
 
 int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms)
@@ -75,6 +75,8 @@ int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms)
 		bool ready = false;
 
 		r = send_all(conn);
+		if (r == -ESHUTDOWN)
+			return 0;
 		if (r < 0 && r != -EAGAIN)
 			return r;
 		if (r == -EAGAIN || !conn->opened) {

@@ -136,7 +136,11 @@ unsigned nbd_conn_nr_requests(const struct nbd_conn *conn);
  * replies may still want nbd_conn_send()), -errno when the peer broke the protocol or the socket died: free it then.
  */
 int nbd_conn_receive(struct nbd_conn *conn, bool wait);
-/* Sends what is queued, in one sendmsg(2) if the socket takes it.  0: all sent; -EAGAIN: wait for POLLOUT; -errno: free it. */
+/*
+ * Sends what is queued, in one sendmsg(2) if the socket takes it; then looks at received bytes that had to wait
+ * for it.  0: all sent; -EAGAIN: wait for POLLOUT; -ESHUTDOWN: the peer said goodbye (or hung up between
+ * requests) and everything is answered: free it; another -errno: broken, free it.
+ */
 int nbd_conn_send(struct nbd_conn *conn);
 /* The poll(2) events that it waits for now: POLLIN while it may receive, POLLOUT while replies are queued. */
 int nbd_conn_events(const struct nbd_conn *conn);

@@ -1,6 +1,7 @@
 #include "tests/support/nbd-donor.h"
 
 #include <arpa/inet.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -129,6 +130,7 @@ void nbd_donor_connect(struct nbd_donor *d, struct nbd_raw *raw, bool tcp)
 			.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 
 		raw->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		must(setsockopt(raw->fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int)) == 0);
 		must(connect(raw->fd, (struct sockaddr *)&addr, sizeof(addr)) == 0);
 	} else {
 		struct sockaddr_un addr = unix_address(d->socket);

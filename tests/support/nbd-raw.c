@@ -46,8 +46,10 @@ void nbd_raw_pump(struct nbd_raw *raw)
 			nbd_conn_send(raw->server);
 			shutdown(nbd_conn_fd(raw->server), SHUT_RDWR);
 		}
-		if (s < 0 && s != -EAGAIN)
-			raw->server_result = s;
+		if (s < 0 && s != -EAGAIN && raw->server_result > 0) {
+			raw->server_result = s == -ESHUTDOWN ? 0 : s;
+			shutdown(nbd_conn_fd(raw->server), SHUT_RDWR);
+		}
 	}
 }
 

@@ -123,6 +123,20 @@ static void abort_is_acknowledged(void **state)
 	assert_int_equal(f->raw.server_result, 0);
 }
 
+/* Found while its predecessor's reply was being sent. */
+static void pipelined_abort_ends_the_connection(void **state)
+{
+	struct fixture *f = ready(state);
+
+	nbd_raw_option(&f->raw, NBD_OPT_STARTTLS, NULL, 0);
+	nbd_raw_option(&f->raw, NBD_OPT_ABORT, NULL, 0);
+	assert_int_equal(nbd_raw_final(&f->raw, NBD_OPT_STARTTLS), NBD_REP_ERR_UNSUP);
+	assert_int_equal(nbd_raw_final(&f->raw, NBD_OPT_ABORT), NBD_REP_ACK);
+	assert_true(nbd_raw_ended(&f->raw));
+	assert_int_equal(f->raw.server_result, 0);
+	assert_int_equal(nbd_conn_send(f->raw.server), -ESHUTDOWN);
+}
+
 static void list_names_every_export(void **state)
 {
 	struct fixture *f = ready(state);
@@ -464,6 +478,7 @@ int main(void)
 		T(export_name_is_padded_for_old_clients),
 		T(unknown_export_name_hangs_up),
 		T(abort_is_acknowledged),
+		T(pipelined_abort_ends_the_connection),
 		T(list_names_every_export),
 		T(list_beyond_its_bound_is_too_big),
 		T(info_tells_and_go_grants),
