@@ -229,16 +229,18 @@ static int start_thread(struct nbd_listener *l, struct nbd_session *s)
 /* Takes fd. */
 static void start_session(struct nbd_listener *l, int fd)
 {
-	struct nbd_session *s = NULL;
+	struct nbd_session *s;
 	bool full;
 
 	pthread_mutex_lock(&l->lock);
 	full = l->nr_sessions >= l->config.max_connections;
+	l->refused += full;
 	pthread_mutex_unlock(&l->lock);
-	if (full)
+	if (full) {
 		close(fd);
-	else
-		s = session_new(l, fd);
+		return;
+	}
+	s = session_new(l, fd);
 	pthread_mutex_lock(&l->lock);
 	if (s) {
 		link_session(l, s);
