@@ -61,7 +61,7 @@ int weft_listening_describe(int fd, bool allow_insecure, struct weft_listening *
 	if (addr.ss_family == AF_UNIX) {
 		const struct sockaddr_un *un = (const struct sockaddr_un *)&addr;
 
-		snprintf(l.socket, sizeof(l.socket), "%.*s", (int)sizeof(un->sun_path), un->sun_path);
+		snprintf(l.socket, sizeof(l.socket), "%.*s", (int)sizeof(un->sun_path) - 1, un->sun_path);
 	} else {
 		int r = getnameinfo((struct sockaddr *)&addr, addr_len, l.host, sizeof(l.host), l.port,
 			sizeof(l.port), NI_NUMERICHOST | NI_NUMERICSERV);
