@@ -118,7 +118,7 @@ static int take_from_holder(struct weft_leftovers *l, const char *run_dir, const
 {
 	char text[WEFT_HOLDER_MESSAGE_MAX], theirs[WEFT_HOLDER_MESSAGE_MAX];
 	unsigned nr_fds, before = l->nr;
-	int fds[2], pid, r;
+	int fds[2], pid = 0, r;
 
 	*ret_dying = false;
 	int fd = connect_holder(run_dir, name, &pid);

@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 
 #include "fabric/histogram.h"
+#include "fabric/util.h"
 #include "nbd-bridge/bridge.h"
 #include "nbd-bridge/pool.h"
 #include "nbd-bridge/recorder.h"

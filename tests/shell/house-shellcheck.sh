@@ -3,8 +3,7 @@
 need_tool shellcheck
 
 cd "$WEFT_SRC"
-mapfile -t scripts < <(git ls-files -co --exclude-standard 2>/dev/null | while read -r file; do
-	[[ -f $file ]] || continue
+mapfile -t scripts < <(find . -type f -not -path './build/*' -not -path './.git/*' | while read -r file; do
 	[[ $file = *.sh || $(head -c 80 "$file" | head -n 1 | tr -d '\0') =~ ^#!.*sh ]] && echo "$file"
 done || :)
 ((${#scripts[@]} >= 5)) || fail "found only ${scripts[*]}"

@@ -23,7 +23,7 @@ static void on_wake(void *ctx)
 {
 	struct nbd_donor *d = ctx;
 
-	switch (d->command) {
+	switch (atomic_load(&d->command)) {
 	case DRAIN:
 		nbd_listener_stop(d->listener);
 		d->drained = nbd_listener_drain(d->listener, d->drain_ms);
