@@ -172,6 +172,12 @@ int bridge_check_grant(struct bridge *bridge, const struct tp_info *info, struct
 
 /* ---- its validity ---- */
 
+void bridge_changed(const struct bridge *bridge)
+{
+	if (bridge->config.changed)
+		bridge->config.changed(bridge->config.changed_ctx);
+}
+
 void bridge_wake_lanes(struct bridge *bridge)
 {
 	for (unsigned i = 0; i < bridge->nr_lanes; i++)
@@ -186,6 +192,7 @@ void bridge_set_stale(struct bridge *bridge, const struct weft_error *why)
 	atomic_store(&bridge->stale, true);
 	pthread_mutex_unlock(&bridge->lock);
 	bridge_wake_lanes(bridge);
+	bridge_changed(bridge);
 }
 
 /* ---- stopping ---- */
@@ -322,6 +329,18 @@ static json_t *integer(uint64_t value)
 	return json_integer((json_int_t)value);
 }
 
+static void add_link(struct bridge_lane *lane, void *ctx)
+{
+	struct lane_sum *sum = ctx;
+	const struct bridge_link *link = &lane->link;
+
+	sum->reconnects += link->nr_reconnects;
+	sum->nr_ready += link->state == LINK_READY;
+	sum->nr_dead += link->is_dead;
+	if (link->state != LINK_READY && link->why.code && !sum->why.code)
+		sum->why = link->why;
+}
+
 static void add_lane(struct bridge_lane *lane, void *ctx)
 {
 	struct lane_sum *sum = ctx;
@@ -338,14 +357,10 @@ static void add_lane(struct bridge_lane *lane, void *ctx)
 	sum->write_bytes += counters->write_bytes;
 	sum->ops += counters->ops;
 	sum->posts += counters->posts;
-	sum->reconnects += link->nr_reconnects;
+	add_link(lane, ctx);
 	weft_histogram_merge(&sum->reads, &lane->reads);
 	weft_histogram_merge(&sum->writes, &lane->writes);
 	weft_histogram_merge(&sum->flushes, &lane->flushes);
-	sum->nr_ready += link->state == LINK_READY;
-	sum->nr_dead += link->is_dead;
-	if (link->state != LINK_READY && link->why.code && !sum->why.code)
-		sum->why = link->why;
 	json_t *json = json_pack("{s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "lane", (int)lane->index, "state",
 		link_state_name(link), "path", link->path, "generation", integer(link->generation), "requests",
 		integer(requests), "in_flight", integer(lane->nr_requests), "reconnects",
@@ -362,7 +377,7 @@ static json_t *latency(const struct weft_histogram *histogram)
 		(double)weft_histogram_quantile(histogram, 0.99) / 1e3, "max", (double)histogram->max / 1e3);
 }
 
-static const char *state_name(struct bridge *bridge, const struct lane_sum *sum)
+static const char *state_of(struct bridge *bridge, const struct lane_sum *sum)
 {
 	if (atomic_load(&bridge->stale))
 		return "stale";
@@ -392,7 +407,7 @@ json_t *bridge_status(struct bridge *bridge)
 	if (info->has_epoch)
 		snprintf(epoch, sizeof(epoch), "%016" PRIx64, info->epoch);
 	json_t *json = json_pack("{s:s, s:s, s:s, s:o, s:s, s:o, s:s, s:s, s:s, s:f}", "name",
-		bridge->config.name, "region", bridge->config.region, "state", state_name(bridge, sum), "bytes",
+		bridge->config.name, "region", bridge->config.region, "state", state_of(bridge, sum), "bytes",
 		integer(info->size_bytes), "epoch", epoch, "generation", integer(bridge_generation(bridge)),
 		"mode", modes[bridge->config.mode], "transport", info->transport, "offers", info->offers,
 		"uptime_s", (double)(weft_now_ns() - bridge->start_ns) / 1e9);
@@ -414,6 +429,23 @@ json_t *bridge_status(struct bridge *bridge)
 	json_object_set_new(json, "lanes", sum->lanes);
 	free(sum);
 	return json;
+}
+
+const char *bridge_state(struct bridge *bridge, struct weft_error *why)
+{
+	struct lane_sum *sum = calloc(1, sizeof(*sum));
+
+	if (!sum)
+		return "out of memory";
+	for (unsigned i = 0; i < bridge->nr_lanes; i++)
+		bridge_lane_run(bridge->lanes[i], add_link, sum);
+	const char *state = state_of(bridge, sum);
+	pthread_mutex_lock(&bridge->lock);
+	if (why)
+		*why = atomic_load(&bridge->stale) ? bridge->stale_why : sum->why;
+	pthread_mutex_unlock(&bridge->lock);
+	free(sum);
+	return state;
 }
 
 static void add_records(struct bridge_lane *lane, void *ctx)

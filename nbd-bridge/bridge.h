@@ -52,6 +52,9 @@ struct bridge_config {
 	uint32_t dead_timeout_ms; /* requests wait so long for a reconnection; then -EIO, still trying */
 	uint32_t connect_timeout_ms;
 	bool assume_stable; /* foreign: its contents survive what ended a connection */
+	/* Any thread, without locks: a link was granted or lost, or the attachment became dead or stale. */
+	void (*changed)(void *ctx);
+	void *changed_ctx;
 };
 
 /* Copies config.  Opens the transport and registers memory for each lane; connects nothing yet. */
@@ -78,6 +81,9 @@ struct bridge_lane *bridge_lane(struct bridge *bridge, unsigned i);
 struct bridge_lane *bridge_next_lane(struct bridge *bridge);
 /* Any thread. */
 uint64_t bridge_generation(const struct bridge *bridge);
+
+/* "ready", "reconnecting", "dead", "stale", "read-only after a loss"; why (may be NULL) has code 0 where there is nothing to say. */
+const char *bridge_state(struct bridge *bridge, struct weft_error *why);
 
 /* The whole state as JSON (a new reference), and the flight recorders' contents. */
 json_t *bridge_status(struct bridge *bridge);

@@ -438,42 +438,50 @@ static unsigned users(struct bridge_front *base, json_t *texts)
 	return n;
 }
 
-struct ending {
-	struct nbd_front *front;
-	bool now;
-};
+/* One of the lane's clients that has a connection still.  Such a client is freed by its lane only. */
+static struct client *find_client(struct nbd_front *front, const struct bridge_lane *lane)
+{
+	struct client *client;
+
+	pthread_mutex_lock(&front->lock);
+	for (client = front->clients; client; client = client->next)
+		if (client->lane == lane && client->conn)
+			break;
+	pthread_mutex_unlock(&front->lock);
+	return client;
+}
+
+static void drain_clients(struct bridge_lane *lane, void *ctx)
+{
+	struct nbd_front *front = ctx;
+
+	pthread_mutex_lock(&front->lock);
+	for (struct client *client = front->clients; client; client = client->next)
+		if (client->lane == lane && client->conn)
+			nbd_conn_kill(client->conn, true);
+	pthread_mutex_unlock(&front->lock);
+}
 
 static void end_clients(struct bridge_lane *lane, void *ctx)
 {
-	const struct ending *ending = ctx;
-	struct client *next;
+	struct client *client;
 
-	/* The list changes under other lanes' hands, but this lane's clients only here. */
-	pthread_mutex_lock(&ending->front->lock);
-	for (struct client *client = ending->front->clients; client; client = next) {
-		next = client->next;
-		if (client->lane != lane || !client->conn)
-			continue;
-		nbd_conn_kill(client->conn, !ending->now);
-	}
-	pthread_mutex_unlock(&ending->front->lock);
+	while ((client = find_client(ctx, lane)) != NULL)
+		client_end(client);
 }
 
 static int stop(struct bridge_front *base, bool force, uint32_t timeout_ms, struct weft_error *err)
 {
 	struct nbd_front *front = weft_container_of(base, struct nbd_front, base);
-	struct ending ending = {.front = front};
-	uint64_t now_ns = weft_now_ns();
-	uint64_t drain_ns = now_ns + timeout_ms * UINT64_C(1000000);
+	uint64_t drain_ns = weft_now_ns() + timeout_ms * UINT64_C(1000000);
 
 	stop_listening(front);
 	for (unsigned i = 0; i < bridge_nr_lanes(base->bridge); i++)
-		bridge_lane_run(bridge_lane(base->bridge, i), end_clients, &ending);
+		bridge_lane_run(bridge_lane(base->bridge, i), drain_clients, front);
 	while (nr_clients(front) > 0 && weft_now_ns() < drain_ns)
 		usleep(1000);
-	ending.now = true;
 	for (unsigned i = 0; i < bridge_nr_lanes(base->bridge); i++)
-		bridge_lane_run(bridge_lane(base->bridge, i), end_clients, &ending);
+		bridge_lane_run(bridge_lane(base->bridge, i), end_clients, front);
 	/* What is left ends when its requests do, at the latest with the links. */
 	return 0;
 }

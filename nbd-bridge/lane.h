@@ -195,6 +195,8 @@ void bridge_first_result(struct bridge_lane *lane, int result, const struct weft
 /* A lane's: whether the grant is what this bridge was made for; remembers the first. */
 int bridge_check_grant(struct bridge *bridge, const struct tp_info *info, struct weft_error *err);
 void bridge_wake_lanes(struct bridge *bridge);
+/* Any thread: tells whoever wants to know that the state may be another. */
+void bridge_changed(const struct bridge *bridge);
 
 static inline void op_list_init(struct op_list *list)
 {

@@ -155,6 +155,7 @@ static void on_dead(struct weft_timer *timer)
 	link->is_dead = true;
 	unsigned n = lane_purge(link->lane, -EIO, PURGE_ALL);
 	bridge_recorder_event(&link->lane->recorder, BRIDGE_EVENT_DEAD, -EIO, link->generation, n);
+	bridge_changed(link->lane->bridge);
 }
 
 static void set_tick(struct bridge_link *link, bool busy)
@@ -208,6 +209,7 @@ static void granted(struct bridge_link *link)
 		bridge_first_result(lane, 1, NULL);
 	else
 		link->nr_reconnects++;
+	bridge_changed(lane->bridge);
 }
 
 /* ---- losing it ---- */
@@ -239,6 +241,7 @@ static void lost(struct bridge_link *link)
 		atomic_store(&bridge->writes_lost, true);
 		lane_purge(lane, -EIO, PURGE_CHANGES);
 	}
+	bridge_changed(bridge);
 }
 
 /* Nothing is outstanding any more. */

@@ -1,0 +1,210 @@
+/* The command line of weft attach.  One thread, before anything is started. */
+#include "nbd-bridge/main/attach-options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fabric/util.h"
+#include "nbd-bridge/bridge.h"
+
+static void usage(FILE *out)
+{
+	fputs("usage: weft attach URI --socket PATH | --mount FILE [OPTION]...\n"
+	      "Maps a region of a donor: as an NBD server on a Unix socket, as a file, or as both.\n"
+	      "\n"
+	      "  URI                        weft://HOST[:PORT]/REGION, or nbd://HOST[:PORT]/EXPORT for another server\n"
+	      "  --socket PATH              an NBD server on this Unix socket\n"
+	      "  --mount FILE               the region is the content of this file (FUSE)\n"
+	      "  --name NAME                the attachment's name (default: the region's)\n"
+	      "  --lanes NUMBER             threads, each with a connection (default: processors, at most 4)\n"
+	      "  --read-only                attach as a reader\n"
+	      "  --shared                   a reader that may stand beside a writer\n"
+	      "  --transport auto|rdma|tcp  what the data goes over (default auto)\n"
+	      "  --dead-timeout SECONDS     how long requests wait for a donor that is gone (default 30)\n"
+	      "  --timeout SECONDS          how long an answer may take before its connection is given up (default 30)\n"
+	      "  --assume-stable            nbd:// only: the server's contents survive a lost connection\n"
+	      "  --foreground               stay in the foreground\n"
+	      "  --help                     show this\n",
+		out);
+}
+
+static int usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+static int usage_error(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("weft-attach: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputs("\nTry: weft attach --help\n", stderr);
+	return 1 + 2;
+}
+
+static bool parse_seconds(const char *text, uint32_t *ret_ms)
+{
+	char *end;
+	double value = strtod(text, &end);
+
+	if (end == text || *end != '\0' || !(value > 0) || value > 86400)
+		return false;
+	*ret_ms = (uint32_t)weft_max((uint64_t)(value * 1000), 1);
+	return true;
+}
+
+/* The daemon works in "/".  The last component need not be there yet. */
+static char *absolute(const char *path)
+{
+	WEFT_CLEANUP_FREE char *head = strdup(path);
+	char *slash = head ? strrchr(head, '/') : NULL, *dir, *ret;
+	const char *leaf = slash ? path + (slash - head) + 1 : path;
+
+	if (!head || leaf[0] == '\0' || strcmp(leaf, ".") == 0 || strcmp(leaf, "..") == 0) {
+		errno = EISDIR;
+		return NULL;
+	}
+	if (slash)
+		slash[slash == head ? 1 : 0] = '\0';
+	dir = realpath(slash ? head : ".", NULL);
+	if (!dir)
+		return NULL;
+	if (asprintf(&ret, "%s/%s", strcmp(dir, "/") == 0 ? "" : dir, leaf) < 0)
+		ret = NULL;
+	free(dir);
+	return ret;
+}
+
+/* The name of a region as the name of an attachment. */
+static void name_from_region(const char *region, char *name)
+{
+	size_t n = 0;
+
+	for (; region[n] && n < WEFT_NAME_MAX; n++) {
+		const char one[2] = {region[n], '\0'};
+
+		name[n] = weft_name_valid(one) ? region[n] : '-';
+	}
+	name[n] = '\0';
+	if (n == 0)
+		strcpy(name, "default");
+}
+
+static int check(struct attach_options *o, const char *socket, const char *mount, const char *name)
+{
+	if (!socket && !mount)
+		return usage_error("tell how to use it: --socket PATH, --mount FILE, or both");
+	if (name && !weft_name_valid(name))
+		return usage_error("--name wants 1 to %d of A-Z a-z 0-9 . _ -, not '%s'", WEFT_NAME_MAX, name);
+	if (o->assume_stable && !o->uri.foreign)
+		return usage_error(
+			"--assume-stable is for nbd:// servers; a weft donor says whether its contents are the same");
+	if (o->shared && o->uri.foreign)
+		return usage_error("--shared is for weft:// donors; an nbd:// server knows no readers and writers");
+	if (name)
+		strcpy(o->name, name);
+	else
+		name_from_region(o->uri.region, o->name);
+	if (socket && !(o->socket = absolute(socket)))
+		return usage_error("--socket %s: %s", socket, strerror(errno));
+	if (mount && !(o->mount = absolute(mount)))
+		return usage_error("--mount %s: %s", mount, strerror(errno));
+	if (socket && strlen(o->socket) > 107)
+		return usage_error("--socket %s: a socket's path has at most 107 bytes", o->socket);
+	return 0;
+}
+
+enum { SOCKET = 256, MOUNT, NAME, LANES, READ_ONLY, SHARED, TRANSPORT, DEAD, TIMEOUT, STABLE, FOREGROUND, HELP };
+
+static const struct option longs[] = {
+	{"socket", required_argument, NULL, SOCKET},
+	{"mount", required_argument, NULL, MOUNT},
+	{"name", required_argument, NULL, NAME},
+	{"lanes", required_argument, NULL, LANES},
+	{"read-only", no_argument, NULL, READ_ONLY},
+	{"shared", no_argument, NULL, SHARED},
+	{"transport", required_argument, NULL, TRANSPORT},
+	{"dead-timeout", required_argument, NULL, DEAD},
+	{"timeout", required_argument, NULL, TIMEOUT},
+	{"assume-stable", no_argument, NULL, STABLE},
+	{"foreground", no_argument, NULL, FOREGROUND},
+	{"help", no_argument, NULL, HELP},
+	{NULL, 0, NULL, 0},
+};
+
+int attach_options_parse(int argc, char **argv, struct attach_options *o)
+{
+	const char *socket = NULL, *mount = NULL, *name = NULL;
+	bool have_transport = false;
+	struct weft_error err;
+	char *end;
+	int c;
+
+	memset(o, 0, sizeof(*o));
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	o->nr_lanes = cpus < 1 ? 1 : cpus > 4 ? 4 : (unsigned)cpus;
+	o->timeout_ms = o->dead_timeout_ms = 30000;
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		switch (c) {
+		case SOCKET:
+			socket = optarg;
+			break;
+		case MOUNT:
+			mount = optarg;
+			break;
+		case NAME:
+			name = optarg;
+			break;
+		case LANES:
+			o->nr_lanes = (unsigned)strtoul(optarg, &end, 10);
+			if (*end || o->nr_lanes < 1 || o->nr_lanes > BRIDGE_MAX_LANES)
+				return usage_error("--lanes wants 1 to %d, not '%s'", BRIDGE_MAX_LANES, optarg);
+			break;
+		case READ_ONLY:
+			o->read_only = true;
+			break;
+		case SHARED:
+			o->shared = true;
+			break;
+		case TRANSPORT:
+			if (weft_transport_choice_parse(optarg, &o->transport) < 0)
+				return usage_error("--transport wants auto, rdma or tcp, not '%s'", optarg);
+			have_transport = true;
+			break;
+		case DEAD:
+			if (!parse_seconds(optarg, &o->dead_timeout_ms))
+				return usage_error("--dead-timeout wants seconds, not '%s'", optarg);
+			break;
+		case TIMEOUT:
+			if (!parse_seconds(optarg, &o->timeout_ms))
+				return usage_error("--timeout wants seconds, not '%s'", optarg);
+			break;
+		case STABLE:
+			o->assume_stable = true;
+			break;
+		case FOREGROUND:
+			o->foreground = true;
+			break;
+		case HELP:
+			usage(stdout);
+			return 1 + 0;
+		default:
+			fputs("Try: weft attach --help\n", stderr);
+			return 1 + 2;
+		}
+	}
+	if (argc - optind != 1)
+		return argc == optind ? usage_error("which region? Give its URI, such as weft://HOST/REGION")
+				      : usage_error("one URI at a time");
+	if (weft_uri_parse(argv[optind], &o->uri, &err) < 0)
+		return usage_error("%s", err.message);
+	if (!have_transport)
+		o->transport = o->uri.transport;
+	o->uri_text = weft_uri_format(&o->uri);
+	return check(o, socket, mount, name);
+}

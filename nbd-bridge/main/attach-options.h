@@ -1,0 +1,25 @@
+/* The command line of weft attach. */
+#ifndef WEFT_NBD_BRIDGE_MAIN_ATTACH_OPTIONS_H
+#define WEFT_NBD_BRIDGE_MAIN_ATTACH_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fabric/hello.h"
+#include "fabric/uri.h"
+
+struct attach_options {
+	struct weft_uri uri;
+	char *uri_text; /* canonical */
+	char *socket, *mount; /* absolute; NULL: none */
+	char name[WEFT_NAME_MAX + 1];
+	unsigned nr_lanes;
+	bool read_only, shared, assume_stable, foreground;
+	enum weft_transport_choice transport;
+	uint32_t timeout_ms, dead_timeout_ms;
+};
+
+/* 0: go on; otherwise 1 + the exit status, and everything has been said. */
+int attach_options_parse(int argc, char **argv, struct attach_options *ret);
+
+#endif

@@ -1,0 +1,564 @@
+/*
+ * weft attach: maps a region.
+ *
+ * In the background the program is two processes: the one that was started waits for the other's result on
+ * a pipe, prints it and exits; the other is the bridge.  Its main thread owns the loop: the listening
+ * socket, the control socket, signals.  The lanes are threads of the bridge.
+ *
+ * Order: the state file (whose lock is the attachment's name) is written before anything is connected, so
+ * that a bridge that is killed at any point can be taken over.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fabric/control.h"
+#include "fabric/log.h"
+#include "fabric/util.h"
+#include "nbd-bridge/bridge.h"
+#include "nbd-bridge/front.h"
+#include "nbd-bridge/main/attach-options.h"
+#include "nbd-bridge/state.h"
+#include "transports/nbd/client.h"
+
+enum {
+	CONNECT_MS = 10000,
+	DRAIN_MS = 10000, /* for requests in flight when we stop */
+	FLUSH_MS = 20000,
+	GOODBYE_MS = 2000, /* for the answer to `weft detach` to leave */
+};
+
+struct attach {
+	struct attach_options options;
+	struct weft_loop *loop;
+	struct bridge *bridge;
+	struct bridge_front *fronts; /* in the order of stopping */
+	struct weft_control *control;
+	struct weft_control_call *detach; /* whoever waits for the end */
+	struct bridge_state_file state;
+	bool have_name; /* the state file is ours */
+	struct weft_watch signals;
+	char why[160]; /* this transport */
+	const char *last_state;
+	int result_fd; /* -1: the foreground */
+};
+
+/* ---- what the transport is, and why ---- */
+
+static int choose_transport(const struct attach_options *o, struct bridge_config *config,
+	struct weft_error *err)
+{
+	if (o->transport == WEFT_TRANSPORT_RDMA)
+		return weft_error_set(err, EOPNOTSUPP,
+			"cannot attach over RDMA: this build has no RDMA transport; use --transport auto or tcp");
+	config->transport = &tp_nbd_ops;
+	return 0;
+}
+
+static void explain_transport(struct attach *a)
+{
+	const struct tp_info *info = bridge_info(a->bridge);
+
+	if (a->options.uri.foreign)
+		snprintf(a->why, sizeof(a->why), "an NBD server offers nothing else");
+	else if (a->options.transport == WEFT_TRANSPORT_TCP)
+		snprintf(a->why, sizeof(a->why), "as told");
+	else if (strstr(info->offers, "rdma"))
+		snprintf(a->why, sizeof(a->why), "auto: this build has no RDMA transport; the donor offers %s",
+			info->offers);
+	else
+		snprintf(a->why, sizeof(a->why), "auto: the donor offers only %s", info->offers);
+}
+
+/* ---- the control socket ---- */
+
+static json_t *failure(int code, const char *message)
+{
+	return json_pack("{s:s, s:i}", "error", message, "code", code);
+}
+
+/* Why it cannot be detached without force; NULL: it can. */
+static json_t *busy(struct attach *a)
+{
+	json_t *texts = json_array(), *text;
+	char message[2048];
+	unsigned users = 0;
+	size_t i;
+
+	for (struct bridge_front *front = a->fronts; front; front = front->next)
+		users += front->ops->users(front, texts);
+	FILE *out = users > 0 ? fmemopen(message, sizeof(message), "w") : NULL;
+	if (out) {
+		fprintf(out, "'%s' is in use:", a->options.name);
+		json_array_foreach(texts, i, text)
+			if (i < 10)
+				fprintf(out, "%s %.160s", i ? "," : "", json_string_value(text));
+		if (users > 10)
+			fprintf(out, ", and %u more", users - 10);
+		fprintf(out, "; end that first, or: weft detach --force %s", a->options.name);
+		fclose(out);
+	}
+	json_decref(texts);
+	return users > 0 ? failure(EBUSY, out ? message : "it is in use") : NULL;
+}
+
+static int stop_fronts(struct attach *a, bool force, struct weft_error *err)
+{
+	for (struct bridge_front *front = a->fronts; front; front = front->next) {
+		int r = front->ops->stop(front, force, DRAIN_MS, err);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static void on_detach(struct attach *a, struct weft_control_call *call, bool force)
+{
+	json_t *no = force ? NULL : busy(a);
+	struct weft_error err = {0};
+
+	if (!no && a->detach)
+		no = failure(EALREADY, "it is being detached already");
+	if (!no && stop_fronts(a, force, &err) < 0)
+		no = failure(err.code, err.message);
+	if (no) {
+		weft_control_answer(call, no);
+		return;
+	}
+	a->detach = call;
+	weft_loop_stop(a->loop);
+}
+
+static json_t *optional_string(const char *text)
+{
+	return text ? json_string(text) : json_null();
+}
+
+static json_t *status(struct attach *a)
+{
+	json_t *json = bridge_status(a->bridge), *clients = json_array();
+
+	if (!json)
+		return failure(ENOMEM, "out of memory");
+	json_object_set_new(json, "kind", json_string("attachment"));
+	json_object_set_new(json, "pid", json_integer(getpid()));
+	json_object_set_new(json, "uri", json_string(a->options.uri_text));
+	json_object_set_new(json, "transport_why", json_string(a->why));
+	json_object_set_new(json, "socket", optional_string(a->options.socket));
+	json_object_set_new(json, "mount", optional_string(a->options.mount));
+	for (struct bridge_front *front = a->fronts; front; front = front->next)
+		if (strcmp(front->ops->name, "socket") == 0)
+			front->ops->users(front, clients);
+	json_object_set_new(json, "clients", clients);
+	return json;
+}
+
+static void on_question(void *ctx, struct weft_control_call *call, const json_t *question)
+{
+	struct attach *a = ctx;
+	const char *op = json_string_value(json_object_get(question, "op"));
+
+	if (op && strcmp(op, "status") == 0) {
+		weft_control_answer(call, status(a));
+	} else if (op && strcmp(op, "explain") == 0) {
+		json_t *json = status(a);
+
+		json_object_set_new(json, "recorder", bridge_explain(a->bridge));
+		weft_control_answer(call, json);
+	} else if (op && strcmp(op, "detach") == 0) {
+		on_detach(a, call, json_is_true(json_object_get(question, "force")));
+	} else {
+		weft_control_answer(call,
+			failure(EOPNOTSUPP, "an attachment answers to status, explain and detach only"));
+	}
+}
+
+/* ---- changes, told once each ---- */
+
+static void bridge_changes(void *ctx)
+{
+	struct attach *a = ctx;
+
+	weft_loop_wake(a->loop);
+}
+
+static void on_wake(void *ctx)
+{
+	struct attach *a = ctx;
+	struct weft_error why = {0};
+
+	if (!a->last_state)
+		return;
+	const char *now = bridge_state(a->bridge, &why);
+	if (strcmp(now, a->last_state) == 0)
+		return;
+	a->last_state = now;
+	if (strcmp(now, "ready") == 0)
+		weft_info("'%s' is ready again", a->options.name);
+	else if (strcmp(now, "stale") == 0)
+		weft_err("'%s' is stale, every request fails from now on: %s; end it with: weft detach --force %s",
+			a->options.name, why.message, a->options.name);
+	else
+		weft_warn("'%s' is %s%s%s", a->options.name, now, why.code ? ": " : "",
+			why.code ? why.message : "");
+}
+
+static void on_signal(struct weft_watch *watch, uint32_t events)
+{
+	struct attach *a = weft_container_of(watch, struct attach, signals);
+	struct signalfd_siginfo info;
+
+	if (read(watch->fd, &info, sizeof(info)) == sizeof(info))
+		weft_loop_stop(a->loop);
+}
+
+/* ---- beginning ---- */
+
+static int watch_signals(struct attach *a, struct weft_error *err)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	a->signals.fn = on_signal;
+	a->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (a->signals.fd < 0)
+		return weft_error_set(err, errno, "cannot watch signals: %s", strerror(errno));
+	return weft_loop_add(a->loop, &a->signals, EPOLLIN);
+}
+
+static int take_name(struct attach *a, struct weft_error *err)
+{
+	struct attach_options *o = &a->options;
+	struct bridge_state_file *state = &a->state;
+	int r = bridge_state_open(o->name, state, err);
+
+	if (r < 0)
+		return r;
+	a->have_name = true;
+	/* The secret is for that region only. */
+	if (state->takes_over && (!state->uri || strcmp(state->uri, o->uri_text) != 0))
+		bridge_state_renew(state);
+	if (!state->mount || !o->mount || strcmp(state->mount, o->mount) != 0)
+		state->made_file = false;
+	free(state->uri);
+	free(state->socket);
+	free(state->mount);
+	state->uri = strdup(o->uri_text);
+	state->socket = o->socket ? strdup(o->socket) : NULL;
+	state->mount = o->mount ? strdup(o->mount) : NULL;
+	state->pid = getpid();
+	return bridge_state_write(state, err);
+}
+
+static int start_bridge(struct attach *a, struct weft_error *err)
+{
+	const struct attach_options *o = &a->options;
+	struct bridge_config config = {
+		.host = o->uri.socket[0] ? o->uri.socket : o->uri.host,
+		.port = o->uri.socket[0] ? NULL : o->uri.port,
+		.region = o->uri.region,
+		.foreign = o->uri.foreign,
+		.generation = a->state.generation,
+		.epoch = a->state.epoch,
+		.mode = o->shared ? WEFT_MODE_SHARED : o->read_only ? WEFT_MODE_READ : WEFT_MODE_WRITE,
+		.nr_lanes = o->nr_lanes,
+		.timeout_ms = o->timeout_ms,
+		.dead_timeout_ms = o->dead_timeout_ms,
+		.connect_timeout_ms = CONNECT_MS,
+		.assume_stable = o->assume_stable,
+		.changed = bridge_changes,
+		.changed_ctx = a,
+	};
+	int r = choose_transport(o, &config, err);
+
+	if (r < 0)
+		return r;
+	memcpy(config.id, a->state.id, sizeof(config.id));
+	strcpy(config.name, o->name);
+	r = bridge_new(&config, &a->bridge, err);
+	if (r < 0)
+		return r;
+	r = bridge_start(a->bridge, err);
+	if (r < 0) {
+		weft_error_prefix(err, "cannot attach %s", o->uri_text);
+		if (r == -ESTALE && a->state.takes_over)
+			weft_error_set(err, ESTALE, "%.300s; to give up what '%s' had and attach anew: weft detach %s",
+				strdupa(err->message), o->name, o->name);
+		return r;
+	}
+	explain_transport(a);
+	a->state.epoch = bridge_info(a->bridge)->epoch;
+	return bridge_state_write(&a->state, err);
+}
+
+static int start_fronts(struct attach *a, struct weft_error *err)
+{
+	const struct attach_options *o = &a->options;
+	struct bridge_front *front;
+	int r;
+
+	if (o->socket) {
+		r = bridge_front_nbd_new(a->bridge, a->loop, o->socket, &front, err);
+		if (r < 0)
+			return r;
+		a->fronts = front;
+	}
+	if (o->mount) {
+		r = bridge_front_fuse_new(a->bridge, o->mount, a->state.made_file, &front, err);
+		if (r < 0)
+			return r;
+		/* The mount is stopped first: it may turn out to be busy. */
+		front->next = a->fronts;
+		a->fronts = front;
+		a->state.made_file = bridge_front_fuse_made_file(front);
+		return bridge_state_write(&a->state, err);
+	}
+	return 0;
+}
+
+static int start(struct attach *a, struct weft_error *err)
+{
+	char control[WEFT_NAME_MAX + 32];
+	int r = weft_loop_new(&a->loop);
+
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot make an event loop: %s", strerror(-r));
+	weft_loop_on_wake(a->loop, on_wake, a);
+	r = watch_signals(a, err);
+	if (r < 0)
+		return r;
+	r = take_name(a, err);
+	if (r < 0)
+		return r;
+	r = start_bridge(a, err);
+	if (r < 0)
+		return r;
+	snprintf(control, sizeof(control), "attach-%s.sock", a->options.name);
+	r = weft_control_new(a->loop, control, on_question, a, &a->control, err);
+	if (r < 0)
+		return r;
+	return start_fronts(a, err);
+}
+
+/* ---- ending ---- */
+
+static int stop(struct attach *a, struct weft_error *err)
+{
+	int r = 0;
+
+	if (!a->detach)
+		stop_fronts(a, true, NULL);
+	if (a->bridge)
+		r = bridge_stop(a->bridge, FLUSH_MS, err);
+	bridge_front_free(a->fronts);
+	a->fronts = NULL;
+	bridge_free(a->bridge);
+	a->bridge = NULL;
+	return r;
+}
+
+/* keep_state: a next bridge of this name is to take over, as nothing was ended cleanly. */
+static void finish(struct attach *a, int r, const struct weft_error *err, bool keep_state)
+{
+	if (a->have_name && !keep_state)
+		bridge_state_remove(&a->state);
+	bridge_state_fini(&a->state);
+	if (a->detach) {
+		weft_control_answer(a->detach,
+			r < 0 ? json_pack("{s:s, s:b}", "warning", err->message, "detached", 1)
+			      : json_pack("{s:b}", "detached", 1));
+		uint64_t end = weft_now_ns() + GOODBYE_MS * UINT64_C(1000000);
+		for (int i = 0; i < 10 && weft_now_ns() < end; i++)
+			weft_loop_step(a->loop, 1);
+	}
+	weft_control_free(a->control);
+	weft_loop_free(a->loop);
+}
+
+/* ---- what is said ---- */
+
+static void print_result(const struct attach *a, FILE *out)
+{
+	const struct attach_options *o = &a->options;
+	const struct tp_info *info = bridge_info(a->bridge);
+	unsigned lanes = bridge_nr_lanes(a->bridge);
+	char size[32];
+
+	fprintf(out, "'%s' is attached: %s, %s, %s%s\n", o->name, o->uri_text,
+		weft_format_size(info->size_bytes, size, sizeof(size)),
+		info->read_only ? "read-only" : "to read and write",
+		a->state.takes_over ? ", taken over from a bridge that died" : "");
+	fprintf(out, "  transport %s (%s), %u lane%s\n", info->transport, a->why, lanes, lanes == 1 ? "" : "s");
+	if (!info->can_multi_conn && o->nr_lanes > 1)
+		fprintf(out, "  only one lane: the server does not promise that a FLUSH on one connection covers "
+			     "all (CAN_MULTI_CONN)\n");
+	if (!info->has_epoch && !o->assume_stable && !info->read_only)
+		fprintf(out, "  the server cannot say whether its contents are still the same: once a connection "
+			     "is lost, writes fail (see --assume-stable)\n");
+	if (info->read_only && !o->read_only && !o->shared)
+		fprintf(out, "  the server allows no writes\n");
+	if (o->socket)
+		fprintf(out, "  socket %s (nbd+unix:///?socket=%s)\n", o->socket, o->socket);
+	if (o->mount)
+		fprintf(out, "  file %s\n", o->mount);
+	fprintf(out, "  end it with: weft detach %s\n", o->name);
+}
+
+/* Tells whoever waits: a byte (0: attached), then text for people. */
+static void report(struct attach *a, int r, const struct weft_error *err)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *out = open_memstream(&text, &len);
+
+	if (!out)
+		return;
+	if (r < 0)
+		fprintf(out, "weft-attach: %s\n", err->message);
+	else
+		print_result(a, out);
+	fclose(out);
+	if (a->result_fd >= 0) {
+		char failed = r < 0;
+
+		if (weft_write_all(a->result_fd, &failed, 1) == 0)
+			weft_write_all(a->result_fd, text, len);
+		close(a->result_fd);
+		a->result_fd = -1;
+	} else {
+		fputs(text, r < 0 ? stderr : stdout);
+		if (r == 0)
+			puts("ready");
+		fflush(stdout);
+	}
+	free(text);
+}
+
+static int log_path(const struct attach_options *o, char *path, size_t len)
+{
+	char dir[128];
+	int r = weft_run_dir(dir, sizeof(dir));
+
+	return r < 0 ? r : snprintf(path, len, "%s/attach-%s.log", dir, o->name);
+}
+
+/* What a bridge in the background has to say goes to a file beside its socket. */
+static void daemon_output(const struct attach_options *o)
+{
+	char path[256];
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC), log = -1;
+
+	if (log_path(o, path, sizeof(path)) > 0)
+		log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	dup2(null, 0);
+	dup2(null, 1);
+	dup2(log >= 0 ? log : null, 2);
+	if (log >= 0)
+		close(log);
+	close(null);
+}
+
+/* ---- the two processes ---- */
+
+static int run(struct attach *a)
+{
+	bool background = a->result_fd >= 0;
+	struct weft_error err = {0};
+	char log[256];
+	int r = start(a, &err);
+
+	if (r < 0) {
+		stop(a, NULL);
+		finish(a, r, &err, a->state.takes_over);
+		report(a, r, &err);
+		return 1;
+	}
+	report(a, r, &err);
+	if (background) {
+		if (chdir("/") < 0)
+			weft_warn("cannot leave the directory: %s", strerror(errno));
+		daemon_output(&a->options);
+	}
+	a->last_state = bridge_state(a->bridge, NULL);
+	weft_loop_run(a->loop);
+	r = stop(a, &err);
+	if (r < 0)
+		weft_err("'%s' ended, but %s", a->options.name, err.message);
+	else if (background && log_path(&a->options, log, sizeof(log)) > 0)
+		unlink(log);
+	finish(a, r, &err, false);
+	return r < 0 ? 1 : 0;
+}
+
+/* The process that was started: waits for the bridge's word. */
+static int wait_for_bridge(int fd, pid_t pid)
+{
+	char text[4096], failed;
+	ssize_t n;
+
+	if (weft_read_all(fd, &failed, 1) < 0) {
+		int how = 0;
+
+		waitpid(pid, &how, 0);
+		if (WIFSIGNALED(how))
+			fprintf(stderr, "weft-attach: the bridge died: %s\n", strsignal(WTERMSIG(how)));
+		else
+			fprintf(stderr, "weft-attach: the bridge ended without a word\n");
+		return 1;
+	}
+	while ((n = read(fd, text, sizeof(text))) > 0)
+		fwrite(text, 1, (size_t)n, failed ? stderr : stdout);
+	fflush(stdout);
+	if (failed)
+		waitpid(pid, NULL, 0); /* nothing of it is left when we say so */
+	return failed;
+}
+
+int main(int argc, char **argv)
+{
+	static struct attach attach = {.result_fd = -1};
+	struct rlimit files;
+	int fds[2];
+	int r = attach_options_parse(argc, argv, &attach.options);
+
+	if (r != 0)
+		return r - 1;
+	weft_log_init("weft-attach", WEFT_LOG_INFO);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+	if (attach.options.foreground)
+		return run(&attach);
+	if (pipe2(fds, O_CLOEXEC) < 0) {
+		fprintf(stderr, "weft-attach: cannot make a pipe: %s\n", strerror(errno));
+		return 1;
+	}
+	pid_t pid = fork();
+	if (pid < 0) {
+		fprintf(stderr, "weft-attach: cannot go into the background: %s; try --foreground\n",
+			strerror(errno));
+		return 1;
+	}
+	if (pid > 0) {
+		close(fds[1]);
+		return wait_for_bridge(fds[0], pid);
+	}
+	close(fds[0]);
+	setsid();
+	attach.result_fd = fds[1];
+	return run(&attach);
+}

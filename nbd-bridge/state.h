@@ -1,0 +1,48 @@
+/*
+ * What must outlive a bridge that is killed: <run dir>/attach-NAME.json, mode 0600.  The secret id and
+ * the incarnation let the next bridge of this name take the attachment over; whoever holds the file's lock
+ * is the attachment.
+ * Owned by the control thread.
+ */
+#ifndef WEFT_NBD_BRIDGE_STATE_H
+#define WEFT_NBD_BRIDGE_STATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "fabric/error.h"
+#include "fabric/hello.h"
+
+struct bridge_state_file {
+	uint8_t id[WEFT_ID_BYTES];
+	uint64_t generation; /* the first of this incarnation */
+	uint64_t epoch;      /* of the contents attached; 0: none yet */
+	char *uri;
+	char *socket, *mount; /* NULL: none */
+	bool made_file;       /* the mount's file was made by us */
+	pid_t pid;
+	/* Not in the file. */
+	bool takes_over; /* it was there: left by a bridge that did not end by itself */
+	int fd;
+	char path[160];
+};
+
+/*
+ * Takes the name: reads what a dead bridge left (a fresh id and the first generation if there is nothing, or
+ * nothing that makes sense), and locks it.  -EBUSY: there is a live attachment of this name, *ret tells its uri and pid
+ * as far as they are known (fini it then too).
+ */
+int bridge_state_open(const char *name, struct bridge_state_file *ret, struct weft_error *err);
+/* The same without taking or making anything: 0: there is a file, and a bridge lives (*ret_alive) or not; -ENOENT. */
+int bridge_state_peek(const char *name, struct bridge_state_file *ret, bool *ret_alive, struct weft_error *err);
+/* A new identity: the file speaks of something else. */
+void bridge_state_renew(struct bridge_state_file *state);
+/* On disk when it returns. */
+int bridge_state_write(struct bridge_state_file *state, struct weft_error *err);
+/* Removes the file. */
+void bridge_state_remove(struct bridge_state_file *state);
+/* Lets go of it; the file stays. */
+void bridge_state_fini(struct bridge_state_file *state);
+
+#endif
