@@ -10,6 +10,7 @@
 #include <libnbd.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -330,6 +331,11 @@ static void stamp_sent(struct conn *c, uint64_t now)
 static int drive(struct conn *c)
 {
 	unsigned in_flight = c->load->depth;
+	/*
+	 * A thread in recv(2) on a Unix socket wakes up each time the peer frees a buffer
+	 * (unix_write_space() wakes all who wait), one in poll(2) only when something came.
+	 */
+	struct pollfd pfd = {.fd = c->fd, .events = POLLIN};
 	uint64_t now;
 	int r;
 
@@ -351,6 +357,8 @@ static int drive(struct conn *c)
 			if (r < 0)
 				return r;
 		}
+		if (c->target->unix_path[0])
+			poll(&pfd, 1, IO_TIMEOUT_S * 1000);
 		n = recv(c->fd, c->rx + c->rx_have, RECEIVE_BYTES - c->rx_have, 0);
 		if (n <= 0)
 			return fail(c, n < 0 ? errno : EPIPE, "receive");

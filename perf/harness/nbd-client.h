@@ -42,6 +42,7 @@ enum perf_echo_receive {
 	PERF_RECEIVE_TRY,      /* recv(2) with MSG_DONTWAIT, and when there is nothing a blocking one */
 	PERF_RECEIVE_TRY_POLL, /* … and when there is nothing poll(2) */
 	PERF_RECEIVE_SPIN,     /* MSG_DONTWAIT for a while, then block */
+	PERF_RECEIVE_BEST,     /* not sent: TRY_POLL by Unix socket, BLOCK by TCP, as measured */
 };
 
 enum perf_echo_send {

@@ -54,7 +54,8 @@ void perf_add(const struct perf_case *c);
 /*
  * A bound that a quick run checks: in every row that matches the glob `rows`, the median of
  * counter(contestant) / counter(base) is at least `least` (or at most `most`; 0: no bound).  Rows
- * that miss one are run again, up to three times.  base "best:A,B": the better of these in a round.
+ * that miss one are run again, up to three times.  base "best:A,B": the better of these in a round
+ * (the lower one for counters that end in _us).
  */
 struct perf_bound {
 	const char *rows;
@@ -64,11 +65,14 @@ struct perf_bound {
 };
 void perf_bound_add(const struct perf_bound *bound); /* copies the struct, not the strings */
 
-/* Which counters a suite's table shows, beside the first, whose ratios are shown too. */
+/* Which counters and ratios a suite's table shows.  The spread is the first counter's. */
+struct perf_ratio {
+	const char *head, *counter, *base; /* head NULL: the last */
+};
 struct perf_columns {
 	const char *suite;
 	const char *const *counters; /* NULL-terminated */
-	const char *const *bases;    /* contestants that the others are divided by; NULL-terminated */
+	const struct perf_ratio *ratios;
 };
 void perf_columns_add(const struct perf_columns *columns);
 

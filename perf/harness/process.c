@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
@@ -148,6 +149,34 @@ uint64_t perf_cpu_ns(pid_t pid)
 	if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &ts) < 0)
 		return 0;
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t perf_switches(pid_t pid)
+{
+	char path[320], line[128];
+	uint64_t n, total = 0;
+	struct dirent *e;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	d = opendir(path);
+	while (d && (e = readdir(d))) {
+		FILE *f;
+
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%.16s/status", (int)pid, e->d_name);
+		f = fopen(path, "re");
+		while (f && fgets(line, sizeof(line), f))
+			if (sscanf(line, "voluntary_ctxt_switches: %" SCNu64, &n) == 1 ||
+				sscanf(line, "nonvoluntary_ctxt_switches: %" SCNu64, &n) == 1)
+				total += n;
+		if (f)
+			fclose(f);
+	}
+	if (d)
+		closedir(d);
+	return total;
 }
 
 void perf_pin(pid_t pid, int cpu)

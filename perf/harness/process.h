@@ -26,6 +26,9 @@ int perf_alive(pid_t pid);
 /* CPU time used so far by all threads of the process, those that ended included; 0: gone. */
 uint64_t perf_cpu_ns(pid_t pid);
 
+/* Context switches so far of all threads that live. */
+uint64_t perf_switches(pid_t pid);
+
 /* Lets all threads of the process (0: the caller's thread) run on this CPU only; -1: on any. */
 void perf_pin(pid_t pid, int cpu);
 

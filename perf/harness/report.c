@@ -164,9 +164,11 @@ static double median_of(const struct contestant *c, const char *counter, double 
 	return median;
 }
 
-/* The base's value in round i; "best:A,B" is the highest of several. */
+/* The base's value in round i; "best:A,B" is the best of several. */
 static double base_value(const struct row *row, const char *base, const char *counter, unsigned i)
 {
+	const char *suffix = strrchr(counter, '_');
+	bool lower_is_better = suffix && !strcmp(suffix, "_us");
 	char list[128], *save = NULL;
 	double best = -1;
 
@@ -177,7 +179,8 @@ static double base_value(const struct row *row, const char *base, const char *co
 		if (c && i < c->nr) {
 			double v = value_of(&c->samples[i], counter);
 
-			best = v > best ? v : best;
+			if (best < 0 || (v > best) != lower_is_better)
+				best = v;
 		}
 	}
 	return best;
@@ -201,7 +204,8 @@ static double ratio_of(const struct row *row, const struct contestant *c, const 
 
 static const struct perf_columns *columns_of(const struct row *row)
 {
-	static const char *const plain[] = {"ns", NULL}, *const none[] = {NULL};
+	static const char *const plain[] = {"ns", NULL};
+	static const struct perf_ratio none[] = {{0}};
 	static const struct perf_columns fallback = {"", plain, none};
 
 	for (unsigned i = 0; i < nr_columns; i++) {
@@ -231,8 +235,9 @@ static void print_row(FILE *f, const struct row *row, bool markdown)
 {
 	const struct perf_columns *cols = columns_of(row);
 	const char *cell = markdown ? " | " : "  ";
+	const struct perf_ratio *ratio;
 	const char *const *k;
-	char text[32], head[64];
+	char text[32];
 	unsigned n = 2;
 
 	fprintf(f, markdown ? "\n### %s\n\n" : "\n%s\n", row->name);
@@ -240,10 +245,8 @@ static void print_row(FILE *f, const struct row *row, bool markdown)
 	for (k = cols->counters; *k; k++, n++)
 		fprintf(f, "%s%9s", cell, *k);
 	fprintf(f, "%s%7s", cell, "spread");
-	for (k = cols->bases; *k; k++, n++) {
-		snprintf(head, sizeof(head), "of %s", *k);
-		fprintf(f, "%s%10s", cell, head);
-	}
+	for (ratio = cols->ratios; ratio->head; ratio++, n++)
+		fprintf(f, "%s%10s", cell, ratio->head);
 	fputs(markdown ? " |\n|---" : "\n", f);
 	for (unsigned i = 1; markdown && i < n; i++)
 		fputs("|---:", f);
@@ -263,8 +266,8 @@ static void print_row(FILE *f, const struct row *row, bool markdown)
 			fprintf(f, "%s%9s", cell, text);
 		}
 		fprintf(f, "%s%6.0f%%", cell, spread * 100);
-		for (k = cols->bases; *k; k++) {
-			format_value(text, sizeof(text), ratio_of(row, c, *k, cols->counters[0]));
+		for (ratio = cols->ratios; ratio->head; ratio++) {
+			format_value(text, sizeof(text), ratio_of(row, c, ratio->base, ratio->counter));
 			fprintf(f, "%s%10s", cell, text);
 		}
 		fputs(markdown ? " |\n" : "\n", f);
@@ -318,11 +321,11 @@ static json_t *contestant_json(const struct row *row, const struct contestant *c
 		json_object_set_new(o, name,
 			json_pack("{sf sf so}", "median", median, "iqr_share", spread, "rounds", all));
 	}
-	for (const char *const *k = cols->bases; *k; k++) {
+	for (const struct perf_ratio *ratio = cols->ratios; ratio->head; ratio++) {
 		char name[64];
 
-		snprintf(name, sizeof(name), "ratio_to_%s", *k);
-		json_object_set_new(o, name, json_real(ratio_of(row, c, *k, cols->counters[0])));
+		snprintf(name, sizeof(name), "%s of %s", ratio->counter, ratio->base);
+		json_object_set_new(o, name, json_real(ratio_of(row, c, ratio->base, ratio->counter)));
 	}
 	return o;
 }

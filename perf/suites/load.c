@@ -53,6 +53,10 @@ static int setup(const void *arg, void **ret_state, char *why)
 	load.generation = ++generation;
 	target = s->peer->target;
 	target.hello = l->hello;
+	if (l->tcp && target.hello.receive == PERF_RECEIVE_BEST)
+		target.hello.receive = PERF_RECEIVE_BLOCK;
+	else if (target.hello.receive == PERF_RECEIVE_BEST)
+		target.hello.receive = PERF_RECEIVE_TRY_POLL;
 	r = perf_nbd_open(&target, &load, &s->client, why);
 	if (r < 0)
 		goto err_free;
@@ -77,10 +81,11 @@ static int run(void *state, uint64_t iterations, uint64_t slice_ns, struct perf_
 {
 	struct state *s = state;
 	struct perf_nbd_result *res = &s->result;
-	uint64_t server, donor, own;
+	uint64_t server, donor, own, switches;
 	double ops, seconds;
 	int r;
 
+	switches = perf_switches(s->peer->pid);
 	server = perf_cpu_ns(s->peer->pid);
 	donor = s->peer->donor ? perf_cpu_ns(s->peer->donor) : 0;
 	own = perf_own_cpu_ns();
@@ -90,6 +95,7 @@ static int run(void *state, uint64_t iterations, uint64_t slice_ns, struct perf_
 	own = perf_own_cpu_ns() - own;
 	server = perf_cpu_ns(s->peer->pid) - server;
 	donor = s->peer->donor ? perf_cpu_ns(s->peer->donor) - donor : 0;
+	switches = perf_switches(s->peer->pid) - switches;
 	r = perf_nbd_check(s->client, why);
 	if (r < 0)
 		return r;
@@ -109,6 +115,8 @@ static int run(void *state, uint64_t iterations, uint64_t slice_ns, struct perf_
 	if (s->peer->donor)
 		perf_count(ret, "donor_us", (double)donor / ops / 1e3);
 	perf_count(ret, "client_us", (double)own / ops / 1e3);
+	perf_count(ret, "both_us", (double)(server + donor + own) / ops / 1e3);
+	perf_count(ret, "switches", (double)switches / ops);
 	perf_count(ret, "receives_op", (double)res->receives / ops);
 	return 0;
 }
