@@ -133,6 +133,7 @@ static struct wanted *want(struct serve *s, const char *option, const char *text
 		if (strcmp(s->wanted[i].name, w->name) == 0) {
 			usage_error("there are two regions named '%s'", w->name);
 			free(*ret_value);
+			*ret_value = NULL;
 			free(w->name);
 			return NULL;
 		}

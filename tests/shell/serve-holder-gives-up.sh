@@ -1,4 +1,3 @@
-#!/bin/bash
 # Without a next daemon the holder frees the memory after --keep seconds; it is small; it can be replaced.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 

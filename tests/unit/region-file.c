@@ -1,0 +1,334 @@
+/* File regions: bytes, durability, the epoch's mark, locks, and files that change under us. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+
+#include <cmocka.h>
+
+#include "fabric/region.h"
+#include "fabric/util.h"
+
+#define SIZE (256 * WEFT_KIB)
+
+static char dir[] = "/tmp/weft-region.XXXXXX";
+static char path[64];
+static struct weft_error err;
+
+/* The linker puts these in the place of the real ones (--wrap). */
+static int fdatasync_error, get_error, set_error;
+static unsigned nr_fdatasync;
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+ssize_t __real_fgetxattr(int fd, const char *name, void *value, size_t size);
+ssize_t __wrap_fgetxattr(int fd, const char *name, void *value, size_t size);
+int __real_fsetxattr(int fd, const char *name, const void *value, size_t size, int flags);
+int __wrap_fsetxattr(int fd, const char *name, const void *value, size_t size, int flags);
+
+int __wrap_fdatasync(int fd)
+{
+	nr_fdatasync++;
+	if (fdatasync_error) {
+		errno = fdatasync_error;
+		fdatasync_error = 0; /* as the kernel: reported once */
+		return -1;
+	}
+	return __real_fdatasync(fd);
+}
+
+ssize_t __wrap_fgetxattr(int fd, const char *name, void *value, size_t size)
+{
+	errno = get_error;
+	return get_error ? -1 : __real_fgetxattr(fd, name, value, size);
+}
+
+int __wrap_fsetxattr(int fd, const char *name, const void *value, size_t size, int flags)
+{
+	errno = set_error;
+	return set_error ? -1 : __real_fsetxattr(fd, name, value, size, flags);
+}
+
+static int try_open(bool read_only, struct weft_region **ret)
+{
+	return weft_region_open_file(AT_FDCWD, path, "f", false, read_only, ret, &err);
+}
+
+static struct weft_region *must_open(bool read_only)
+{
+	struct weft_region *region = NULL;
+
+	if (try_open(read_only, &region) < 0)
+		fail_msg("%s", err.message);
+	return region;
+}
+
+static uint64_t epoch_of_an_opening(void)
+{
+	struct weft_region *region = must_open(false);
+	uint64_t epoch = region->epoch;
+
+	weft_region_put(region);
+	return epoch;
+}
+
+static int setup(void **state)
+{
+	uint8_t *bytes = malloc(SIZE);
+	FILE *f = fopen(path, "w");
+
+	fdatasync_error = get_error = set_error = 0;
+	memset(bytes, 0x77, SIZE);
+	assert_int_equal(fwrite(bytes, SIZE, 1, f), 1);
+	free(bytes);
+	return fclose(f);
+}
+
+static int teardown(void **state)
+{
+	return unlink(path);
+}
+
+static void reads_and_writes_are_the_files(void **state)
+{
+	struct weft_region *region = must_open(false);
+	char buf[6] = "";
+
+	assert_int_equal(region->size_bytes, SIZE);
+	assert_string_equal(region->description, "file, 256 KiB");
+	assert_int_equal(weft_region_write(region, "hello", SIZE - 5, 5), 0);
+	assert_int_equal(weft_region_read(region, buf, SIZE - 5, 5), 0);
+	assert_string_equal(buf, "hello");
+	assert_int_equal(weft_region_read(region, buf, 0, 1), 0);
+	assert_int_equal(buf[0], 0x77);
+	weft_region_put(region);
+}
+
+static void flush_syncs_only_what_was_written(void **state)
+{
+	struct weft_region *region = must_open(false);
+
+	nr_fdatasync = 0;
+	assert_int_equal(weft_region_flush(region), 0);
+	assert_int_equal(nr_fdatasync, 0);
+	assert_int_equal(weft_region_write(region, "x", 0, 1), 0);
+	assert_int_equal(weft_region_flush(region), 0);
+	assert_int_equal(weft_region_flush(region), 0);
+	assert_int_equal(nr_fdatasync, 1);
+	assert_int_equal(weft_region_zero(region, 0, 4096, false, false), 0);
+	assert_int_equal(weft_region_flush(region), 0);
+	assert_int_equal(nr_fdatasync, 2);
+	weft_region_put(region);
+}
+
+static void a_write_back_error_stays(void **state)
+{
+	struct weft_region *region = must_open(false);
+	uint64_t epoch = region->epoch;
+	char byte;
+
+	assert_int_equal(weft_region_write(region, "x", 0, 1), 0);
+	fdatasync_error = ENOSPC;
+	assert_int_equal(weft_region_flush(region), -ENOSPC);
+	assert_int_equal(weft_region_flush(region), -ENOSPC);
+	assert_int_equal(weft_region_write(region, "x", 0, 1), -EIO);
+	assert_int_equal(weft_region_read(region, &byte, 0, 1), -EIO);
+	assert_int_equal(weft_region_zero(region, 0, 1, true, false), -EIO);
+	weft_region_put(region);
+	/* And the file is not what it was. */
+	assert_true(epoch_of_an_opening() != epoch);
+}
+
+static void a_clean_end_keeps_the_epoch(void **state)
+{
+	struct weft_region *region = must_open(false);
+	uint64_t epoch = region->epoch;
+
+	assert_int_equal(weft_region_write(region, "x", 0, 1), 0);
+	weft_region_put(region);
+	assert_true(epoch_of_an_opening() == epoch);
+	assert_true(epoch_of_an_opening() == epoch);
+	/* Readers see it too, and leave the mark alone. */
+	region = must_open(true);
+	assert_true(region->epoch == epoch);
+	weft_region_put(region);
+	assert_true(epoch_of_an_opening() == epoch);
+}
+
+static void a_crash_starts_a_new_epoch(void **state)
+{
+	uint64_t epoch = epoch_of_an_opening();
+	int status;
+	pid_t child = fork();
+
+	if (child == 0) {
+		struct weft_region *region;
+
+		_exit(try_open(false, &region) < 0 || region->epoch != epoch);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_true(epoch_of_an_opening() != epoch);
+}
+
+static void a_file_changed_meanwhile_has_a_new_epoch(void **state)
+{
+	uint64_t epoch = epoch_of_an_opening();
+	FILE *f = fopen(path, "r+");
+
+	fputc('!', f);
+	fclose(f);
+	uint64_t second = epoch_of_an_opening();
+	assert_true(second != epoch);
+	assert_int_equal(truncate(path, SIZE - 1), 0);
+	assert_true(epoch_of_an_opening() != second);
+}
+
+static void without_attributes_each_opening_is_an_epoch(void **state)
+{
+	get_error = set_error = ENOTSUP;
+	uint64_t epoch = epoch_of_an_opening();
+	assert_true(epoch_of_an_opening() != epoch);
+}
+
+static void a_mark_that_cannot_be_replaced_is_an_error(void **state)
+{
+	struct weft_region *region;
+
+	uint64_t epoch = epoch_of_an_opening();
+
+	/* Reading works, writing fails: going on would leave "clean" on a file in use. */
+	set_error = ENOSPC;
+	assert_int_equal(try_open(false, &region), -ENOSPC);
+	set_error = 0;
+	assert_true(epoch_of_an_opening() == epoch);
+}
+
+static void a_damaged_mark_is_no_mark(void **state)
+{
+	static const char *const marks[] = {"", "v1", "v1 epoch=zz", "v1 epoch=0000000000000001 state=clean",
+		"v2 epoch=0000000000000001 state=clean size=262144 mtime=0.000000000"};
+	uint64_t epoch = epoch_of_an_opening();
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(marks); i++) {
+		assert_int_equal(setxattr(path, "user.weft.epoch", marks[i], strlen(marks[i]), 0), 0);
+		uint64_t next = epoch_of_an_opening();
+		assert_true(next != epoch && next != 1);
+		epoch = next;
+	}
+}
+
+static void a_shorter_file_is_an_error_never_zeros(void **state)
+{
+	struct weft_region *region = must_open(false);
+	uint64_t epoch = region->epoch;
+	char buf[16];
+	struct stat st;
+
+	assert_int_equal(truncate(path, 4096), 0);
+	assert_int_equal(weft_region_read(region, buf, SIZE - 16, 16), -EIO);
+	assert_int_equal(weft_region_read(region, buf, 4090, 16), -EIO);
+	assert_int_equal(weft_region_read(region, buf, 0, 16), 0);
+	/* A write beyond the end would fill the gap with zeros. */
+	assert_int_equal(weft_region_write(region, buf, SIZE - 16, 16), -EIO);
+	assert_int_equal(weft_region_zero(region, SIZE - 16, 16, false, false), -EIO);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_size, 4096);
+	assert_false(weft_region_extent(region, 0, SIZE).hole);
+	weft_region_put(region);
+	assert_true(epoch_of_an_opening() != epoch);
+}
+
+static void one_writer_or_many_readers_of_a_file(void **state)
+{
+	struct weft_region *writer = must_open(false), *reader = NULL, *second;
+
+	assert_int_equal(try_open(false, &reader), -EBUSY);
+	assert_int_equal(try_open(true, &reader), -EBUSY);
+	weft_region_put(writer);
+	reader = must_open(true);
+	second = must_open(true);
+	assert_int_equal(try_open(false, &writer), -EBUSY);
+	weft_region_put(reader);
+	weft_region_put(second);
+}
+
+static void readers_change_nothing(void **state)
+{
+	struct weft_region *region = must_open(true);
+
+	assert_int_equal(weft_region_write(region, "x", 0, 1), -EPERM);
+	assert_int_equal(weft_region_zero(region, 0, 1, true, false), -EPERM);
+	assert_int_equal(weft_region_trim(region, 0, SIZE), -EPERM);
+	weft_region_put(region);
+}
+
+static void zeros_and_holes(void **state)
+{
+	struct weft_region *region = must_open(false);
+	uint8_t *buf = malloc(SIZE);
+	struct weft_extent extent;
+
+	assert_int_equal(weft_region_zero(region, 65536, 65536, true, false), 0);
+	assert_int_equal(weft_region_zero(region, 3, 10, false, false), 0);
+	assert_int_equal(weft_region_read(region, buf, 0, SIZE), 0);
+	for (uint64_t i = 0; i < SIZE; i++)
+		assert_int_equal(buf[i], (i >= 3 && i < 13) || (i >= 65536 && i < 131072) ? 0 : 0x77);
+	extent = weft_region_extent(region, 0, SIZE);
+	assert_false(extent.hole);
+	assert_int_equal(extent.len, 65536);
+	extent = weft_region_extent(region, 65536, SIZE - 65536);
+	assert_true(extent.hole);
+	assert_int_equal(extent.len, 65536);
+	extent = weft_region_extent(region, 131072, 100);
+	assert_false(extent.hole);
+	assert_int_equal(extent.len, 100);
+	assert_int_equal(weft_region_trim(region, 0, SIZE), 0);
+	free(buf);
+	weft_region_put(region);
+}
+
+static void only_regular_files_with_content(void **state)
+{
+	struct weft_region *region = NULL;
+
+	assert_int_equal(weft_region_open_file(AT_FDCWD, dir, "d", false, false, &region, &err), -EISDIR);
+	assert_int_equal(weft_region_open_file(AT_FDCWD, "/dev/zero", "z", false, false, &region, &err), -ENOTSUP);
+	assert_int_equal(weft_region_open_file(AT_FDCWD, "/nonexistent", "n", false, false, &region, &err), -ENOENT);
+	assert_int_equal(truncate(path, 0), 0);
+	assert_int_equal(try_open(false, &region), -ENODATA);
+	assert_null(region);
+}
+
+int main(void)
+{
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(reads_and_writes_are_the_files),
+		TEST(flush_syncs_only_what_was_written),
+		TEST(a_write_back_error_stays),
+		TEST(a_clean_end_keeps_the_epoch),
+		TEST(a_crash_starts_a_new_epoch),
+		TEST(a_file_changed_meanwhile_has_a_new_epoch),
+		TEST(without_attributes_each_opening_is_an_epoch),
+		TEST(a_mark_that_cannot_be_replaced_is_an_error),
+		TEST(a_damaged_mark_is_no_mark),
+		TEST(a_shorter_file_is_an_error_never_zeros),
+		TEST(one_writer_or_many_readers_of_a_file),
+		TEST(readers_change_nothing),
+		TEST(zeros_and_holes),
+		TEST(only_regular_files_with_content),
+	};
+
+	if (!mkdtemp(dir))
+		return 1;
+	snprintf(path, sizeof(path), "%s/f", dir);
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	return rmdir(dir) != 0 || failed;
+}
