@@ -254,7 +254,7 @@ void conf_check(const uint8_t *buf, uint64_t off, size_t len, uint64_t stamp)
 int conf_run(const struct conf_fixture *fx, const struct CMUnitTest *own, size_t nr_own)
 {
 	const struct conf_cases all[] = {conf_data_cases(), conf_misuse_cases(), conf_life_cases(),
-		conf_session_cases(), {own, nr_own}};
+		conf_session_cases(fx), {own, nr_own}};
 	struct CMUnitTest tests[128];
 	size_t nr = 0;
 

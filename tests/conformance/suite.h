@@ -114,6 +114,6 @@ struct conf_cases {
 struct conf_cases conf_data_cases(void);
 struct conf_cases conf_misuse_cases(void);
 struct conf_cases conf_life_cases(void);
-struct conf_cases conf_session_cases(void);
+struct conf_cases conf_session_cases(const struct conf_fixture *fixture);
 
 #endif
