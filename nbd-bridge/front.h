@@ -22,6 +22,8 @@ struct bridge_front_ops {
 	 * at most timeout_ms.  0; -EBUSY: it cannot be ended while it is used (only without force).
 	 */
 	int (*stop)(struct bridge_front *front, bool force, uint32_t timeout_ms, struct weft_error *err);
+	/* Nobody can come in any more, as when the file was unmounted by hand.  NULL: that never happens. */
+	bool (*gone)(struct bridge_front *front);
 	/* Stopped or not.  What it put in the file system is gone afterwards. */
 	void (*free)(struct bridge_front *front);
 };
@@ -49,6 +51,12 @@ int bridge_front_fuse_new(struct bridge *bridge, const char *path, bool ours, st
 	struct weft_error *err);
 /* Whether the file was made, and is to be removed. */
 bool bridge_front_fuse_made_file(const struct bridge_front *front);
+
+/*
+ * Clears a mount that nobody serves any more, if it was weft's; 0 also when nothing is mounted there.
+ * -EBUSY: something that lives is mounted; -ENOTCONN: a dead mount of somebody else's.
+ */
+int bridge_clear_stale_mount(const char *path, struct weft_error *err);
 
 /* All of them; NULL is an empty list. */
 void bridge_front_free(struct bridge_front *fronts);

@@ -190,6 +190,16 @@ static void bridge_changes(void *ctx)
 	weft_loop_wake(a->loop);
 }
 
+/* `umount FILE` is a way of detaching, too. */
+static void end_if_unused(struct attach *a)
+{
+	for (struct bridge_front *front = a->fronts; front; front = front->next)
+		if (!front->ops->gone || !front->ops->gone(front))
+			return;
+	weft_info("'%s' ends: %s was unmounted", a->options.name, a->options.mount);
+	weft_loop_stop(a->loop);
+}
+
 static void on_wake(void *ctx)
 {
 	struct attach *a = ctx;
@@ -197,6 +207,7 @@ static void on_wake(void *ctx)
 
 	if (!a->last_state)
 		return;
+	end_if_unused(a);
 	const char *now = bridge_state(a->bridge, &why);
 	if (strcmp(now, a->last_state) == 0)
 		return;

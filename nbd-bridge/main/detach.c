@@ -1,0 +1,200 @@
+/*
+ * weft detach: ends an attachment.  Asks the bridge, and waits until its process has gone; what a
+ * dead bridge left behind is cleared away.  One thread.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/pidfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fabric/control.h"
+#include "fabric/hello.h"
+#include "fabric/util.h"
+#include "nbd-bridge/front.h"
+#include "nbd-bridge/state.h"
+
+enum {
+	ANSWER_MS = 60000, /* in-flight requests, the last FLUSH */
+	EXIT_MS = 10000,
+};
+
+static void usage(FILE *out)
+{
+	fputs("usage: weft detach [--force] NAME|PATH\n"
+	      "Ends an attachment, told by its name or by the path of its socket or file: flushes, removes the\n"
+	      "socket or the mount, and lets go of the region.\n"
+	      "\n"
+	      "  --force  although it is in use\n"
+	      "  --help   show this\n",
+		out);
+}
+
+struct search {
+	const char *path;
+	char name[WEFT_NAME_MAX + 1];
+	unsigned found;
+};
+
+/* "attach-NAME.json" and the like: does its state name the path? */
+static int look_at(struct search *search, const char *name)
+{
+	struct bridge_state_file state;
+	bool alive;
+
+	if (bridge_state_peek(name, &state, &alive, NULL) < 0)
+		return 0;
+	if ((state.socket && strcmp(state.socket, search->path) == 0) ||
+		(state.mount && strcmp(state.mount, search->path) == 0)) {
+		snprintf(search->name, sizeof(search->name), "%s", name);
+		search->found++;
+	}
+	bridge_state_fini(&state);
+	return 0;
+}
+
+static int by_path(void *ctx, const char *name)
+{
+	char copy[WEFT_NAME_MAX + 1];
+	const char *begin = name + strlen("attach-");
+	size_t len = strlen(begin);
+
+	if (len <= 5 || strcmp(begin + len - 5, ".sock") != 0 || len - 5 > WEFT_NAME_MAX)
+		return 0;
+	memcpy(copy, begin, len - 5);
+	copy[len - 5] = '\0';
+	return look_at(ctx, copy);
+}
+
+/* The attachment's name, from a name or a path. */
+static int find(const char *what, char *name, struct weft_error *err)
+{
+	struct search search = {.path = what};
+	WEFT_CLEANUP_FREE char *absolute = NULL;
+
+	if (weft_name_valid(what) && strcmp(what, ".") != 0 && strcmp(what, "..") != 0) {
+		struct bridge_state_file state;
+		bool alive;
+
+		if (bridge_state_peek(what, &state, &alive, NULL) == 0) {
+			bridge_state_fini(&state);
+			snprintf(name, WEFT_NAME_MAX + 1, "%s", what);
+			return 0;
+		}
+	}
+	/* realpath() would look at the file, which may be a mount that does not answer. */
+	if (what[0] != '/') {
+		WEFT_CLEANUP_FREE char *dir = getcwd(NULL, 0);
+
+		if (!dir || asprintf(&absolute, "%s/%s", dir, what) < 0)
+			return weft_error_set(err, ENOMEM, "out of memory");
+		search.path = absolute;
+	}
+	weft_control_each("attach-", by_path, &search);
+	if (search.found == 0)
+		return weft_error_set(err, ENOENT, "there is no attachment '%s'; weft status shows what there is", what);
+	snprintf(name, WEFT_NAME_MAX + 1, "%s", search.name);
+	return 0;
+}
+
+/* Nobody serves it any more: what it left in the file system goes. */
+static int clear_away(struct bridge_state_file *state, const char *name, struct weft_error *err)
+{
+	struct stat st;
+
+	if (state->socket && lstat(state->socket, &st) == 0 && S_ISSOCK(st.st_mode))
+		unlink(state->socket);
+	if (state->mount) {
+		int r = bridge_clear_stale_mount(state->mount, err);
+
+		if (r < 0)
+			return r;
+		if (state->made_file)
+			unlink(state->mount);
+	}
+	bridge_state_remove(state);
+	printf("'%s' had died; what it left is cleared away. What it had not flushed may not be durable.\n", name);
+	return 0;
+}
+
+static int wait_for_exit(int pidfd, struct weft_error *err)
+{
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+
+	if (pidfd >= 0 && poll(&p, 1, EXIT_MS) == 0)
+		return weft_error_set(err, ETIMEDOUT, "it was detached, but its process does not end");
+	return 0;
+}
+
+static int detach(const char *name, bool force, struct weft_error *err)
+{
+	struct bridge_state_file state;
+	char control[WEFT_NAME_MAX + 32];
+	json_t *answer = NULL;
+	bool alive;
+	int r = bridge_state_peek(name, &state, &alive, err);
+
+	if (r < 0)
+		return r;
+	if (!alive) {
+		r = clear_away(&state, name, err);
+		bridge_state_fini(&state);
+		return r;
+	}
+	WEFT_CLEANUP_CLOSE int pidfd = state.pid > 0 ? pidfd_open(state.pid, 0) : -1;
+	bridge_state_fini(&state);
+	snprintf(control, sizeof(control), "attach-%s.sock", name);
+	json_t *question = json_pack("{s:s, s:b}", "op", "detach", "force", force);
+	r = weft_control_ask(control, question, ANSWER_MS, &answer, err);
+	json_decref(question);
+	if (r < 0)
+		return r;
+	const char *warning = json_string_value(json_object_get(answer, "warning"));
+	r = wait_for_exit(pidfd, err);
+	if (r == 0 && warning)
+		r = weft_error_set(err, EIO, "'%s' is detached, but %s", name, warning);
+	if (r == 0)
+		printf("'%s' is detached\n", name);
+	json_decref(answer);
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{"force", no_argument, NULL, 'f'},
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0},
+	};
+	char name[WEFT_NAME_MAX + 1];
+	struct weft_error err = {0};
+	bool force = false;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		if (c == 'h') {
+			usage(stdout);
+			return 0;
+		}
+		if (c != 'f') {
+			fputs("Try: weft detach --help\n", stderr);
+			return 2;
+		}
+		force = true;
+	}
+	if (argc - optind != 1) {
+		fputs("weft-detach: which one? Give its name, or the path of its socket or file\nTry: weft detach --help\n",
+			stderr);
+		return 2;
+	}
+	if (find(argv[optind], name, &err) < 0 || detach(name, force, &err) < 0) {
+		fprintf(stderr, "weft-detach: %s\n", err.message);
+		return 1;
+	}
+	return 0;
+}

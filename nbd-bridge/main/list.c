@@ -1,0 +1,221 @@
+/*
+ * weft list: what a donor lends.  A donor is an NBD server, so that libnbd asks; any NBD server can be
+ * listed.  One thread.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <libnbd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/error.h"
+#include "fabric/uri.h"
+#include "fabric/util.h"
+
+enum { MAX_EXPORTS = 10000 };
+
+struct exports {
+	char **names, **descriptions;
+	size_t nr, room;
+};
+
+static void usage(FILE *out)
+{
+	fputs("usage: weft list URI [--json]\n"
+	      "Shows what a donor lends.  URI: weft://HOST[:PORT], or nbd://HOST[:PORT] for another NBD server.\n"
+	      "\n"
+	      "  --json  as JSON\n"
+	      "  --help  show this\n",
+		out);
+}
+
+static int one_export(void *user, const char *name, const char *description)
+{
+	struct exports *exports = user;
+
+	if (exports->nr == MAX_EXPORTS)
+		return 0;
+	if (exports->nr == exports->room) {
+		exports->room = exports->room ? 2 * exports->room : 64;
+		exports->names = reallocarray(exports->names, exports->room, sizeof(char *));
+		exports->descriptions = reallocarray(exports->descriptions, exports->room, sizeof(char *));
+		if (!exports->names || !exports->descriptions)
+			abort();
+	}
+	exports->names[exports->nr] = strdup(name);
+	exports->descriptions[exports->nr++] = strdup(description);
+	return 0;
+}
+
+/* In option mode: connected, nothing opened. */
+static struct nbd_handle *connect_to(const struct weft_uri *uri, struct weft_error *err)
+{
+	struct nbd_handle *nbd = nbd_create();
+
+	if (!nbd) {
+		weft_error_set(err, ENOMEM, "%s", nbd_get_error());
+		return NULL;
+	}
+	nbd_set_opt_mode(nbd, true);
+	nbd_set_full_info(nbd, true);
+	int r = uri->socket[0] ? nbd_connect_unix(nbd, uri->socket) : nbd_connect_tcp(nbd, uri->host, uri->port);
+	if (r == 0)
+		return nbd;
+	const char *where = uri->socket[0] ? uri->socket : uri->host;
+	switch (nbd_get_errno()) {
+	case ECONNREFUSED:
+		weft_error_set(err, ECONNREFUSED, "no donor at %s%s%s: connection refused; is weft serve running there?",
+			where, uri->socket[0] ? "" : " port ", uri->socket[0] ? "" : uri->port);
+		break;
+	case ENOENT:
+		weft_error_set(err, ENOENT, "no donor at %s: there is no such socket", where);
+		break;
+	default:
+		weft_error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "cannot list %s: %s", where, nbd_get_error());
+	}
+	nbd_close(nbd);
+	return NULL;
+}
+
+/* The donor's context says what it offers; a server that knows nothing of it is an NBD server over TCP. */
+static int one_context(void *user, const char *name)
+{
+	char *offers = user;
+	const char *at = strstr(name, "offers=");
+
+	if (strncmp(name, "weft:", 5) == 0 && at)
+		snprintf(offers, 64, "%s", at + strlen("offers="));
+	return 0;
+}
+
+static json_t *describe(struct nbd_handle *nbd, const char *name, const char *description)
+{
+	char offers[64] = "tcp";
+	json_t *json = json_pack("{s:s, s:s}", "name", name, "description", description);
+
+	if (nbd_set_export_name(nbd, name) < 0 || nbd_opt_info(nbd) < 0) {
+		json_object_set_new(json, "error", json_string(nbd_get_error()));
+		return json;
+	}
+	json_object_set_new(json, "size_bytes", json_integer(nbd_get_size(nbd)));
+	json_object_set_new(json, "read_only", json_boolean(nbd_is_read_only(nbd) > 0));
+	if (!description[0]) {
+		char *text = nbd_get_export_description(nbd);
+
+		if (text)
+			json_object_set_new(json, "description", json_string(text));
+		free(text);
+	}
+	nbd_opt_list_meta_context(nbd, (nbd_context_callback){.callback = one_context, .user_data = offers});
+	json_object_set_new(json, "offers", json_string(offers));
+	return json;
+}
+
+static int list(const struct weft_uri *uri, json_t **ret, struct weft_error *err)
+{
+	struct exports exports = {0};
+	struct nbd_handle *nbd = connect_to(uri, err);
+	int r = 0;
+
+	if (!nbd)
+		return -err->code;
+	json_t *array = json_array();
+	if (nbd_opt_list(nbd, (nbd_list_callback){.callback = one_export, .user_data = &exports}) < 0)
+		r = weft_error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "cannot list: %s", nbd_get_error());
+	for (size_t i = 0; i < exports.nr; i++) {
+		if (r == 0 && (!uri->region[0] || strcmp(uri->region, exports.names[i]) == 0))
+			json_array_append_new(array, describe(nbd, exports.names[i], exports.descriptions[i]));
+		free(exports.names[i]);
+		free(exports.descriptions[i]);
+	}
+	free(exports.names);
+	free(exports.descriptions);
+	if (nbd_aio_is_negotiating(nbd))
+		nbd_opt_abort(nbd);
+	nbd_close(nbd);
+	if (r == 0 && uri->region[0] && json_array_size(array) == 0)
+		r = weft_error_set(err, ENOENT, "there is no region '%s' there", uri->region);
+	if (r < 0)
+		json_decref(array);
+	else
+		*ret = array;
+	return r;
+}
+
+static void print_table(const json_t *array)
+{
+	size_t i, width = 6;
+	json_t *json;
+
+	if (json_array_size(array) == 0) {
+		puts("no regions");
+		return;
+	}
+	json_array_foreach(array, i, json)
+		width = weft_max(width, strlen(json_string_value(json_object_get(json, "name"))));
+	printf("%-*s  %10s  %-10s %-8s  %s\n", (int)width, "REGION", "SIZE", "ACCESS", "OFFERED", "WHAT");
+	json_array_foreach(array, i, json) {
+		const char *error = json_string_value(json_object_get(json, "error"));
+		const char *name = json_string_value(json_object_get(json, "name"));
+		char size[32];
+
+		if (error) {
+			printf("%-*s  %s\n", (int)width, name, error);
+			continue;
+		}
+		printf("%-*s  %10s  %-10s %-8s  %s\n", (int)width, name,
+			weft_format_size((uint64_t)json_integer_value(json_object_get(json, "size_bytes")), size, sizeof(size)),
+			json_is_true(json_object_get(json, "read_only")) ? "read-only" : "read-write",
+			json_string_value(json_object_get(json, "offers")),
+			json_string_value(json_object_get(json, "description")));
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{"json", no_argument, NULL, 'j'},
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0},
+	};
+	struct weft_error err = {0};
+	struct weft_uri uri;
+	bool as_json = false;
+	json_t *array;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		if (c == 'h') {
+			usage(stdout);
+			return 0;
+		}
+		if (c != 'j') {
+			fputs("Try: weft list --help\n", stderr);
+			return 2;
+		}
+		as_json = true;
+	}
+	if (argc - optind != 1) {
+		fputs("weft-list: which donor? Give its URI, such as weft://HOST\nTry: weft list --help\n", stderr);
+		return 2;
+	}
+	if (weft_uri_parse(argv[optind], &uri, &err) < 0) {
+		fprintf(stderr, "weft-list: %s\nTry: weft list --help\n", err.message);
+		return 2;
+	}
+	if (list(&uri, &array, &err) < 0) {
+		fprintf(stderr, "weft-list: %s\n", err.message);
+		return 1;
+	}
+	if (as_json) {
+		json_dumpf(array, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else {
+		print_table(array);
+	}
+	json_decref(array);
+	weft_uri_fini(&uri);
+	return 0;
+}
