@@ -1,0 +1,202 @@
+/* The C API at a donor in this process: what its header promises. */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/util.h"
+#include "fabric/weft.h"
+#include "tests/conformance/donor-peer.h"
+
+static char uri[128];
+static struct conf *conf;
+
+static int start(void **state)
+{
+	conf = test_calloc(1, sizeof(*conf));
+	donor_peer_start(conf, false);
+	snprintf(uri, sizeof(uri), "weft+unix:///r?socket=%s", conf->target.host);
+	return 0;
+}
+
+static int stop(void **state)
+{
+	donor_peer_stop(conf);
+	test_free(conf);
+	return 0;
+}
+
+static struct weft *open_uri(const char *text, unsigned flags)
+{
+	struct weft *w;
+	char why[256];
+
+	if (weft_open(text, flags, &w, why, sizeof(why)) < 0)
+		fail_msg("%s", why);
+	return w;
+}
+
+/* A donor hears of a goodbye a moment later. */
+static struct weft *open_when_free(const char *text, unsigned flags)
+{
+	uint64_t end = weft_now_ns() + CONF_BOUND_MS * UINT64_C(1000000);
+	struct weft *w;
+
+	while (weft_open(text, flags, &w, NULL, 0) == -EBUSY) {
+		assert_true(weft_now_ns() < end);
+		poll(NULL, 0, 5);
+	}
+	return w;
+}
+
+static void what_is_written_is_read(void **state)
+{
+	static const struct {
+		uint64_t off;
+		size_t len;
+	} cases[] = {{0, 1}, {1, 4096}, {4095, 1000003}, {0, CONF_REGION_BYTES}, {12345, 5 << 20},
+		{CONF_REGION_BYTES - 1, 1}, {CONF_REGION_BYTES, 0}};
+	struct weft *w = open_uri(uri, 0);
+	uint8_t *out = test_malloc(CONF_REGION_BYTES), *in = test_malloc(CONF_REGION_BYTES);
+
+	assert_int_equal(weft_size(w), CONF_REGION_BYTES);
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(cases); i++) {
+		conf_fill(out, cases[i].off, cases[i].len, i);
+		assert_int_equal(weft_pwrite(w, out, cases[i].len, cases[i].off), 0);
+		assert_int_equal(weft_pread(w, in, cases[i].len, cases[i].off), 0);
+		assert_memory_equal(in, out, cases[i].len);
+	}
+	assert_int_equal(weft_flush(w), 0);
+	weft_close(w);
+	test_free(out);
+	test_free(in);
+}
+
+static void beyond_the_end_is_refused(void **state)
+{
+	struct weft *w = open_uri(uri, 0);
+	char buf[2] = {0};
+
+	assert_int_equal(weft_pread(w, buf, 2, CONF_REGION_BYTES - 1), -ENOSPC);
+	assert_int_equal(weft_pwrite(w, buf, 1, CONF_REGION_BYTES), -ENOSPC);
+	assert_int_equal(weft_pwrite(w, buf, 2, UINT64_MAX), -ENOSPC);
+	weft_close(w);
+}
+
+static void a_read_only_handle_does_not_write(void **state)
+{
+	struct weft *w = open_uri(uri, WEFT_OPEN_READ_ONLY);
+	char byte = 1;
+
+	assert_int_equal(weft_pwrite(w, &byte, 1, 0), -EPERM);
+	assert_int_equal(weft_pread(w, &byte, 1, 0), 0);
+	weft_close(w);
+}
+
+static void a_second_writer_is_told_who_is_first(void **state)
+{
+	struct weft *w = open_uri(uri, 0), *shared, *none = (void *)1;
+	char why[256] = "";
+
+	assert_int_equal(weft_open(uri, 0, &none, why, sizeof(why)), -EBUSY);
+	assert_ptr_equal(none, (void *)1);
+	assert_non_null(strstr(why, "libweft-"));
+	shared = open_uri(uri, WEFT_OPEN_READ_ONLY | WEFT_OPEN_SHARED);
+	weft_close(shared);
+	weft_close(w);
+	weft_close(open_when_free(uri, 0));
+}
+
+static void what_cannot_be_opened_says_why(void **state)
+{
+	static const struct {
+		const char *uri;
+		unsigned flags;
+		int code;
+		const char *why;
+	} cases[] = {
+		{"scratch", 0, -EINVAL, "weft://"},
+		{"weft://127.0.0.1:1/x", 0, -ECONNREFUSED, "127.0.0.1"},
+		{"weft+unix:///x?socket=/nonexistent/s", 0, -ECONNREFUSED, "no such socket"},
+		{"weft://127.0.0.1/x?transport=rdma", 0, -EPROTONOSUPPORT, "RDMA"},
+		{"weft://127.0.0.1/x", 1u << 31, -EINVAL, "flags"},
+		{"weft://127.0.0.1/x", WEFT_OPEN_SHARED, -EINVAL, "READ_ONLY"},
+	};
+	char why[256], wrong[128];
+	struct weft *w;
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(cases); i++) {
+		assert_int_equal(weft_open(cases[i].uri, cases[i].flags, &w, why, sizeof(why)), cases[i].code);
+		if (!strstr(why, cases[i].why))
+			fail_msg("'%s' says nothing of '%s'", why, cases[i].why);
+	}
+	snprintf(wrong, sizeof(wrong), "weft+unix:///wrong?socket=%s", conf->target.host);
+	assert_int_equal(weft_open(wrong, 0, &w, why, sizeof(why)), -ENOENT);
+	assert_non_null(strstr(why, "wrong"));
+}
+
+static void a_donor_serves_stock_handles_too(void **state)
+{
+	char stock[128];
+
+	snprintf(stock, sizeof(stock), "nbd+unix:///r?socket=%s", conf->target.host);
+	struct weft *w = open_uri(stock, 0);
+	char byte = 1;
+	assert_int_equal(weft_pwrite(w, &byte, 1, 0), 0);
+	weft_close(w);
+}
+
+static void a_broken_connection_is_made_again(void **state)
+{
+	struct weft *w = open_uri(uri, 0);
+	uint8_t buf[4096];
+
+	for (unsigned i = 0; i < 5; i++) {
+		conf_fill(buf, 0, sizeof(buf), i);
+		assert_int_equal(weft_pwrite(w, buf, sizeof(buf), 0), 0);
+		/* Cuts every session off; whoever comes again gets in. */
+		weft_donor_fence_all(conf->donor, CONF_BOUND_MS);
+		memset(buf, 0, sizeof(buf));
+		assert_int_equal(weft_pread(w, buf, sizeof(buf), 0), 0);
+		conf_check(buf, 0, sizeof(buf), i);
+	}
+	weft_close(w);
+}
+
+static void a_handle_that_was_taken_over_is_lost(void **state)
+{
+	struct weft *w = open_uri(uri, 0);
+	uint8_t byte = 1;
+
+	/* The lease runs out, and somebody else writes. */
+	weft_donor_tick(conf->donor, weft_now_ns() + 2 * CONF_LEASE_MS * UINT64_C(1000000));
+	weft_donor_fence_all(conf->donor, CONF_BOUND_MS);
+	struct weft *other = open_when_free(uri, 0);
+	assert_int_equal(weft_pwrite(other, &byte, 1, 0), 0);
+	weft_close(other);
+	uint64_t end = weft_now_ns() + CONF_BOUND_MS * UINT64_C(1000000);
+	int r;
+	while ((r = weft_pread(w, &byte, 1, 0)) == -ENOTCONN && weft_now_ns() < end)
+		poll(NULL, 0, 5); /* until the other's goodbye has arrived */
+	assert_int_equal(r, -ESTALE);
+	assert_int_equal(weft_pread(w, &byte, 1, 0), -ESTALE);
+	weft_close(w);
+}
+
+#define api_case(fn) cmocka_unit_test_setup_teardown(fn, start, stop)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		api_case(what_is_written_is_read),
+		api_case(beyond_the_end_is_refused),
+		api_case(a_read_only_handle_does_not_write),
+		api_case(a_second_writer_is_told_who_is_first),
+		api_case(what_cannot_be_opened_says_why),
+		api_case(a_donor_serves_stock_handles_too),
+		api_case(a_broken_connection_is_made_again),
+		api_case(a_handle_that_was_taken_over_is_lost),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
