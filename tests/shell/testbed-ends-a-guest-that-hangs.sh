@@ -12,9 +12,9 @@ emulators() {
 	done
 }
 
-"$WEFT_SRC/tests/testbed/run" --nodes 2 --timeout 20 -- bash -c 'trap "" TERM; echo started; sleep 1000' >"$TMP/output" 2>"$TMP/errors" &
+"$WEFT_SRC/tests/testbed/run" --nodes 2 --timeout 45 -- bash -c 'trap "" TERM; echo started; sleep 1000' >"$TMP/output" 2>"$TMP/errors" &
 pid=$!
-wait_for -t 19 grep -q started "$TMP/output"
+wait_for -t 44 grep -q started "$TMP/output"
 [[ $(emulators | wc -l) = 2 ]] || fail "emulators: $(emulators)"
 status=0
 wait "$pid" || status=$?

@@ -4,7 +4,7 @@
 need_testbed
 
 # shellcheck disable=SC2016
-"$WEFT_SRC/tests/testbed/run" --timeout 90 -- bash -euo pipefail -c '
+"$WEFT_SRC/tests/testbed/run" --timeout 200 -- bash -euo pipefail -c '
 	until_true() { for ((i = 0; i < 200; i++)); do "$@" && return; sleep 0.05; done; echo "in vain: $*"; return 1; }
 	listens() { ss -ltn | grep -q ":$1 "; }
 	cm_listens() { rdma resource show cm_id | grep -q "state LISTEN"; }

@@ -6,7 +6,7 @@
 need_testbed
 
 # shellcheck disable=SC2016
-"$WEFT_SRC/tests/testbed/run" --nodes 2 --timeout 90 -- bash -euo pipefail -c '
+"$WEFT_SRC/tests/testbed/run" --nodes 2 --timeout 200 -- bash -euo pipefail -c '
 	until_true() { for ((i = 0; i < 50; i++)); do "$@" && return; sleep 0.05; done; echo "in vain: $*"; return 1; }
 	reaches() { ping -q -c 1 -W 1 "$1"; }
 	status=0

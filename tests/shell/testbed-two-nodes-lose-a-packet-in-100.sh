@@ -5,7 +5,7 @@
 need_testbed
 
 # shellcheck disable=SC2016
-"$WEFT_SRC/tests/testbed/run" --nodes 2 --timeout 120 -- bash -euo pipefail -c '
+"$WEFT_SRC/tests/testbed/run" --nodes 2 --timeout 200 -- bash -euo pipefail -c '
 	netem="tc qdisc add dev rdma0 root netem loss 1% seed 1 || tc qdisc add dev rdma0 root netem loss 1%"
 	eval "$netem"
 	node2 "$netem"
