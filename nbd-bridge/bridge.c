@@ -372,7 +372,8 @@ static void add_lane(struct bridge_lane *lane, void *ctx)
 
 static json_t *latency(const struct weft_histogram *histogram)
 {
-	return json_pack("{s:o, s:f, s:f, s:f}", "count", integer(histogram->total), "p50",
+	return json_pack("{s:o, s:f, s:f, s:f, s:f}", "count", integer(histogram->total), "sum",
+		(double)histogram->sum / 1e3, "p50",
 		(double)weft_histogram_quantile(histogram, 0.5) / 1e3, "p99",
 		(double)weft_histogram_quantile(histogram, 0.99) / 1e3, "max", (double)histogram->max / 1e3);
 }

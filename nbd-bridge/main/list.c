@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "fabric/error.h"
+#include "fabric/hello.h"
 #include "fabric/uri.h"
 #include "fabric/util.h"
 
@@ -79,15 +80,27 @@ static struct nbd_handle *connect_to(const struct weft_uri *uri, struct weft_err
 	return NULL;
 }
 
-/* The donor's context says what it offers; a server that knows nothing of it is an NBD server over TCP. */
+/* A server that knows nothing of weft is an NBD server over TCP. */
 static int one_context(void *user, const char *name)
 {
-	char *offers = user;
-	const char *at = strstr(name, "offers=");
+	struct weft_welcome welcome;
 
-	if (strncmp(name, "weft:", 5) == 0 && at)
-		snprintf(offers, 64, "%s", at + strlen("offers="));
+	if (weft_welcome_parse(name, strlen(name), &welcome) == 0)
+		memcpy(user, welcome.offers, sizeof(welcome.offers));
 	return 0;
+}
+
+/* A hello gets a donor's offers told; nothing is granted before a region is opened. */
+static void ask_offers(struct nbd_handle *nbd, char *offers)
+{
+	struct weft_hello hello = {.generation = 1, .mode = WEFT_MODE_SHARED, .name = "weft-list"};
+	char query[WEFT_CONTEXT_MAX];
+
+	weft_random(hello.id, sizeof(hello.id));
+	weft_hello_format(&hello, query);
+	nbd_add_meta_context(nbd, query);
+	nbd_opt_list_meta_context(nbd, (nbd_context_callback){.callback = one_context, .user_data = offers});
+	nbd_clear_meta_contexts(nbd);
 }
 
 static json_t *describe(struct nbd_handle *nbd, const char *name, const char *description)
@@ -108,7 +121,7 @@ static json_t *describe(struct nbd_handle *nbd, const char *name, const char *de
 			json_object_set_new(json, "description", json_string(text));
 		free(text);
 	}
-	nbd_opt_list_meta_context(nbd, (nbd_context_callback){.callback = one_context, .user_data = offers});
+	ask_offers(nbd, offers);
 	json_object_set_new(json, "offers", json_string(offers));
 	return json;
 }

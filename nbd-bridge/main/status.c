@@ -1,0 +1,276 @@
+/*
+ * weft status: the attachments and donors of this user on this machine, asked over their control
+ * sockets.  One thread.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/control.h"
+#include "fabric/hello.h"
+#include "fabric/util.h"
+#include "nbd-bridge/main/status-prometheus.h"
+#include "nbd-bridge/state.h"
+
+enum { ANSWER_MS = 5000 };
+
+enum form { TABLE, JSON, PROMETHEUS, EXPLAIN };
+
+struct collection {
+	const char *name; /* only this one; NULL: all */
+	enum form form;
+	json_t *attachments, *donors;
+	bool found;
+};
+
+static void usage(FILE *out)
+{
+	fputs("usage: weft status [NAME] [--json | --prometheus | --explain]\n"
+	      "Shows the attachments and the donors of this user on this machine.\n"
+	      "\n"
+	      "  NAME          only this attachment\n"
+	      "  --json        as JSON\n"
+	      "  --prometheus  as metrics in the text format that Prometheus reads\n"
+	      "  --explain     with the last operations of each lane\n"
+	      "  --help        show this\n",
+		out);
+}
+
+/* ---- collecting ---- */
+
+/* "attach-NAME.sock" without its ends. */
+static bool name_of(const char *socket, char *name)
+{
+	const char *begin = socket + strlen("attach-");
+	size_t len = strlen(begin);
+
+	if (len <= 5 || len - 5 > WEFT_NAME_MAX || strcmp(begin + len - 5, ".sock") != 0)
+		return false;
+	memcpy(name, begin, len - 5);
+	name[len - 5] = '\0';
+	return true;
+}
+
+static json_t *dead_attachment(const char *name)
+{
+	struct bridge_state_file state;
+	bool alive;
+
+	if (bridge_state_peek(name, &state, &alive, NULL) < 0)
+		return NULL;
+	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:i}", "kind", "attachment", "name", name, "uri",
+		state.uri ? state.uri : "", "state", alive ? "not answering" : "dead",
+		"why", alive ? "the bridge does not answer" : "the bridge died; attach again with the same name, or detach it",
+		"socket", state.socket, "mount", state.mount, "pid", (int)state.pid);
+	bridge_state_fini(&state);
+	return json;
+}
+
+static int one_attachment(void *ctx, const char *socket)
+{
+	struct collection *c = ctx;
+	char name[WEFT_NAME_MAX + 1];
+	json_t *answer = NULL;
+
+	if (!name_of(socket, name) || (c->name && strcmp(c->name, name) != 0))
+		return 0;
+	json_t *question = json_pack("{s:s}", "op", c->form == EXPLAIN ? "explain" : "status");
+	if (weft_control_ask(socket, question, ANSWER_MS, &answer, NULL) < 0)
+		answer = dead_attachment(name);
+	json_decref(question);
+	if (answer) {
+		json_array_append_new(c->attachments, answer);
+		c->found = true;
+	}
+	return 0;
+}
+
+static int one_donor(void *ctx, const char *socket)
+{
+	struct collection *c = ctx;
+	json_t *question = json_pack("{s:s}", "op", "status"), *answer = NULL;
+
+	if (weft_control_ask(socket, question, ANSWER_MS, &answer, NULL) == 0)
+		json_array_append_new(c->donors, answer);
+	json_decref(question);
+	return 0;
+}
+
+/* ---- for people ---- */
+
+static const char *text_of(const json_t *json, const char *key)
+{
+	const char *text = json_string_value(json_object_get(json, key));
+
+	return text ? text : "";
+}
+
+static uint64_t number_of(const json_t *json, const char *key)
+{
+	return (uint64_t)json_integer_value(json_object_get(json, key));
+}
+
+static void print_latency(const json_t *attachment, const char *kind)
+{
+	const json_t *l = json_object_get(json_object_get(attachment, "latency_us"), kind);
+
+	if (number_of(l, "count") == 0)
+		return;
+	printf("  %-6s %12" PRIu64 "  p50 %8.1f us  p99 %8.1f us  max %8.1f us\n", kind, number_of(l, "count"),
+		json_real_value(json_object_get(l, "p50")), json_real_value(json_object_get(l, "p99")),
+		json_real_value(json_object_get(l, "max")));
+}
+
+static void print_records(const json_t *attachment)
+{
+	json_t *lane, *record;
+	size_t i, j;
+
+	json_array_foreach(json_object_get(attachment, "recorder"), i, lane) {
+		printf("  lane %zu, the last %zu events, oldest first:\n", i, json_array_size(lane));
+		json_array_foreach(lane, j, record) {
+			const char *event = text_of(record, "event"), *error = text_of(record, "error");
+
+			printf("    -%10.3f ms  ", json_real_value(json_object_get(record, "age_ms")));
+			if (strcmp(event, "request") == 0)
+				printf("%-5s %10" PRIu64 " +%-8" PRIu64 " %9.1f us", text_of(record, "kind"),
+					number_of(record, "offset"), number_of(record, "bytes"),
+					json_real_value(json_object_get(record, "us")));
+			else
+				printf("%-9s generation %" PRIu64 ".%" PRIu64 ", %" PRIu64 " operations", event,
+					number_of(record, "generation") >> 32, number_of(record, "generation") & UINT32_MAX,
+					number_of(record, "operations"));
+			printf("%s%s\n", error[0] ? "  " : "", error);
+		}
+	}
+}
+
+static void print_attachment(const json_t *a)
+{
+	const json_t *requests = json_object_get(a, "requests");
+	char size[32], in[32], out[32];
+
+	printf("%s  %s  %s%s%s\n", text_of(a, "name"), text_of(a, "uri"), text_of(a, "state"),
+		text_of(a, "why")[0] ? ": " : "", text_of(a, "why"));
+	if (requests) {
+		const json_t *lanes = json_object_get(a, "lanes");
+
+		printf("  %s, %s, up %.0f s; transport %s (%s), %zu lane%s, %" PRIu64 " reconnect%s, generation %" PRIu64
+		       ".%" PRIu64 "\n",
+			weft_format_size(number_of(a, "bytes"), size, sizeof(size)), text_of(a, "mode"),
+			json_real_value(json_object_get(a, "uptime_s")), text_of(a, "transport"), text_of(a, "transport_why"),
+			json_array_size(lanes), json_array_size(lanes) == 1 ? "" : "s", number_of(a, "reconnects"),
+			number_of(a, "reconnects") == 1 ? "" : "s", number_of(a, "generation") >> 32,
+			number_of(a, "generation") & UINT32_MAX);
+	}
+	if (text_of(a, "socket")[0])
+		printf("  socket %s, %zu client%s\n", text_of(a, "socket"), json_array_size(json_object_get(a, "clients")),
+			json_array_size(json_object_get(a, "clients")) == 1 ? "" : "s");
+	if (text_of(a, "mount")[0])
+		printf("  file %s\n", text_of(a, "mount"));
+	if (requests) {
+		printf("  read %s, written %s, errors %" PRIu64 "\n",
+			weft_format_size(number_of(a, "read_bytes"), in, sizeof(in)),
+			weft_format_size(number_of(a, "written_bytes"), out, sizeof(out)), number_of(a, "errors"));
+		print_latency(a, "read");
+		print_latency(a, "write");
+		print_latency(a, "flush");
+	}
+	print_records(a);
+}
+
+static void print_donor(const json_t *d)
+{
+	json_t *listen, *r, *a;
+	char size[32];
+	size_t i;
+
+	printf("donor, pid %" PRIu64 ", on", number_of(d, "pid"));
+	json_array_foreach(json_object_get(d, "listen"), i, listen)
+		printf("%s %s", i ? "," : "", json_string_value(listen));
+	printf("\n");
+	json_array_foreach(json_object_get(d, "regions"), i, r)
+		printf("  region %s, %s, epoch %s%s\n", text_of(r, "name"),
+			weft_format_size(number_of(r, "size_bytes"), size, sizeof(size)), text_of(r, "epoch"),
+			json_is_true(json_object_get(r, "read_only")) ? ", read-only" : "");
+	json_array_foreach(json_object_get(d, "attachments"), i, a)
+		printf("  %s has %s (%s), %" PRIu64 " session%s%s%s, silent for %.1f s\n", text_of(a, "name"),
+			text_of(a, "region"), text_of(a, "mode"), number_of(a, "sessions"),
+			number_of(a, "sessions") == 1 ? "" : "s", text_of(a, "peer")[0] ? ", from " : "", text_of(a, "peer"),
+			(double)number_of(a, "silent_ms") / 1000);
+}
+
+static void print_table(const struct collection *c)
+{
+	json_t *json;
+	size_t i;
+
+	json_array_foreach(c->attachments, i, json)
+		print_attachment(json);
+	json_array_foreach(c->donors, i, json)
+		print_donor(json);
+	if (json_array_size(c->attachments) + json_array_size(c->donors) == 0)
+		puts("no attachments and no donors");
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{"json", no_argument, NULL, JSON},
+		{"prometheus", no_argument, NULL, PROMETHEUS},
+		{"explain", no_argument, NULL, EXPLAIN},
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0},
+	};
+	struct collection c = {.attachments = json_array(), .donors = json_array()};
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		if (option == 'h') {
+			usage(stdout);
+			return 0;
+		}
+		if (option == '?' || c.form != TABLE) {
+			fputs(option == '?' ? "" : "weft-status: one form at a time\n", stderr);
+			fputs("Try: weft status --help\n", stderr);
+			return 2;
+		}
+		c.form = (enum form)option;
+	}
+	if (argc - optind > 1) {
+		fputs("weft-status: one name at a time\nTry: weft status --help\n", stderr);
+		return 2;
+	}
+	c.name = argv[optind];
+	weft_control_each("attach-", one_attachment, &c);
+	if (c.name && !c.found) {
+		/* A bridge that was killed leaves its state, and maybe its socket's file. */
+		json_t *dead = weft_name_valid(c.name) ? dead_attachment(c.name) : NULL;
+
+		if (!dead) {
+			fprintf(stderr, "weft-status: there is no attachment '%s'\n", c.name);
+			return 1;
+		}
+		json_array_append_new(c.attachments, dead);
+	}
+	if (!c.name)
+		weft_control_each("serve-", one_donor, &c);
+	if (c.form == JSON) {
+		json_t *all = json_pack("{s:O, s:O}", "attachments", c.attachments, "donors", c.donors);
+
+		json_dumpf(all, stdout, JSON_INDENT(2));
+		putchar('\n');
+		json_decref(all);
+	} else if (c.form == PROMETHEUS) {
+		status_print_prometheus(c.attachments, c.donors);
+	} else {
+		print_table(&c);
+	}
+	json_decref(c.attachments);
+	json_decref(c.donors);
+	return 0;
+}
