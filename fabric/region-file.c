@@ -1,10 +1,9 @@
 /*
  * Regions whose content is a file's, through the page cache.
  *
- * The epoch's mark is an extended attribute.  While a writable region is open it says "open", made
- * durable before the first write can come; only a clean end replaces it by "clean" with the file's size
- * and time, after the data is durable.  So whoever finds "clean", and size and time as they are, knows
- * that nothing happened since.
+ * The epoch's mark is an extended attribute.  From before the first write it says "open", durably; only a
+ * clean end replaces it by "clean" with the file's size and time, after the data is durable.  So whoever
+ * finds "clean", and size and time as they are, knows that nothing happened since.
  *
  * Threads: as region.h says; reads and writes share nothing but atomics.
  */
@@ -109,7 +108,7 @@ static const char *why_not_opened(int code, bool beneath)
 int weft_region_open_file(int dirfd, const char *path, const char *name, bool beneath, bool read_only,
 	struct weft_region **ret, struct weft_error *err)
 {
-	char description[96], size[32], mark[MARK_MAX];
+	char description[96], size[32];
 	struct stat st;
 	int r;
 
@@ -156,18 +155,8 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 		return weft_error_set(err, ENOMEM, "region '%s': no memory", name);
 	}
 	uint64_t kept = read_mark(fd, &st);
+	region->was_clean = kept != 0;
 	region->epoch = kept ? kept : region_new_epoch();
-	if (!read_only) {
-		format_open(mark, region->epoch);
-		r = write_mark(fd, mark);
-		/* Without attributes each opening is a new epoch; a mark that cannot be replaced would lie. */
-		if (r < 0 && (r != -ENOTSUP || kept)) {
-			weft_error_set(err, -r, "region '%s': cannot mark file %s as open (attribute "
-				MARK_NAME "): %s", name, path, strerror(-r));
-			region_free(region);
-			return r;
-		}
-	}
 	*ret = region;
 	return 0;
 }
@@ -177,7 +166,7 @@ void region_file_finish(struct weft_region *region)
 	char mark[MARK_MAX];
 	struct stat st;
 
-	if (region->read_only || region->fd < 0)
+	if (region->read_only || region->fd < 0 || (region->was_clean && !atomic_load(&region->marked)))
 		return;
 	/* Without this mark the next opening starts a new epoch, which is right after any failure. */
 	if (weft_region_flush(region) < 0 || fsync(region->fd) < 0 || fstat(region->fd, &st) < 0 ||
@@ -195,6 +184,27 @@ int region_file_check(struct weft_region *region)
 		return -EIO;
 	/* A write beyond the end of a file that shrank would put zeros where data was. */
 	return (uint64_t)st.st_size < region->size_bytes ? -EIO : 0;
+}
+
+int region_file_check_write(struct weft_region *region)
+{
+	char mark[MARK_MAX];
+	int r = region_file_check(region);
+
+	if (r < 0 || atomic_load_explicit(&region->marked, memory_order_acquire))
+		return r;
+	pthread_mutex_lock(&region->flush_lock);
+	if (!atomic_load(&region->marked)) {
+		format_open(mark, region->epoch);
+		r = write_mark(region->fd, mark);
+		/* Without attributes each opening is a new epoch; a clean mark that cannot be replaced would lie. */
+		if (r == -ENOTSUP && !region->was_clean)
+			r = 0;
+		if (r == 0)
+			atomic_store_explicit(&region->marked, true, memory_order_release);
+	}
+	pthread_mutex_unlock(&region->flush_lock);
+	return r < 0 ? -EIO : 0;
 }
 
 static void assert_file_range(const struct weft_region *region, uint64_t off, uint64_t len)
@@ -230,7 +240,7 @@ int weft_region_write(struct weft_region *region, const void *buf, uint64_t off,
 	assert_file_range(region, off, len);
 	if (region->read_only)
 		return -EPERM;
-	int r = region_file_check(region);
+	int r = region_file_check_write(region);
 	if (r < 0)
 		return r;
 	for (const uint8_t *p = buf; len > 0 && r == 0;) {

@@ -186,7 +186,7 @@ static int file_write_zeros(struct weft_region *region, uint64_t off, uint64_t l
 
 static int file_fallocate(struct weft_region *region, int mode, uint64_t off, uint64_t len)
 {
-	int r = region_file_check(region);
+	int r = region_file_check_write(region);
 
 	if (r < 0)
 		return r;

@@ -61,6 +61,8 @@ struct weft_region {
 	uint64_t page_bytes;   /* MEMORY: of the pages in use */
 	_Atomic bool punched;  /* MEMORY: may have holes */
 	_Atomic int lost;      /* FILE: -errno of the write-back that failed; everything fails with -EIO since */
+	bool was_clean;        /* FILE: opened under the epoch of a clean mark */
+	_Atomic bool marked;   /* FILE: the mark says "open": it may be written */
 	pthread_mutex_t flush_lock;
 	struct weft_generation *generations; /* WEFT_NR_GENERATIONS of them, in the header if there is one */
 };
@@ -94,8 +96,8 @@ int weft_region_peek(int header_fd, char name[WEFT_MEMORY_NAME_MAX + 1], uint64_
 /*
  * The content of the regular file `path` is the region (dirfd as openat(2); beneath: refuse
  * anything that leaves dirfd by name or by link, openat2(2) RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS).
- * A writable region's epoch is kept from the last clean stop (a mark in an extended attribute),
- * otherwise new.  -EISDIR, -ENOTSUP: not a regular file; -ENODATA: empty; -EBUSY: another daemon
+ * Its epoch is kept from the last clean stop (a mark in an extended attribute, gone from the first
+ * write on), otherwise new.  -EISDIR, -ENOTSUP: not a regular file; -ENODATA: empty; -EBUSY: another daemon
  * serves it (flock(2)); or what open(2) said.
  */
 int weft_region_open_file(int dirfd, const char *path, const char *name, bool beneath, bool read_only,

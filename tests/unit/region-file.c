@@ -161,20 +161,49 @@ static void a_clean_end_keeps_the_epoch(void **state)
 	assert_true(epoch_of_an_opening() == epoch);
 }
 
-static void a_crash_starts_a_new_epoch(void **state)
+/* Opens in a process that dies without closing. */
+static void crash(uint64_t epoch, void (*change)(struct weft_region *region))
 {
-	uint64_t epoch = epoch_of_an_opening();
 	int status;
 	pid_t child = fork();
 
 	if (child == 0) {
 		struct weft_region *region;
 
-		_exit(try_open(false, &region) < 0 || region->epoch != epoch);
+		if (try_open(false, &region) < 0 || region->epoch != epoch)
+			_exit(1);
+		change(region);
+		_exit(0);
 	}
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_int_equal(status, 0);
-	assert_true(epoch_of_an_opening() != epoch);
+}
+
+static void write_a_byte(struct weft_region *region)
+{
+	weft_region_write(region, "x", 0, 1);
+}
+
+static void punch(struct weft_region *region)
+{
+	weft_region_trim(region, 0, SIZE);
+}
+
+static void nothing(struct weft_region *region)
+{
+}
+
+static void a_crash_after_a_change_starts_a_new_epoch(void **state)
+{
+	uint64_t epoch = epoch_of_an_opening();
+
+	crash(epoch, nothing);
+	assert_true(epoch_of_an_opening() == epoch);
+	crash(epoch, write_a_byte);
+	uint64_t second = epoch_of_an_opening();
+	assert_true(second != epoch);
+	crash(second, punch);
+	assert_true(epoch_of_an_opening() != second);
 }
 
 static void a_file_changed_meanwhile_has_a_new_epoch(void **state)
@@ -199,14 +228,16 @@ static void without_attributes_each_opening_is_an_epoch(void **state)
 
 static void a_mark_that_cannot_be_replaced_is_an_error(void **state)
 {
-	struct weft_region *region;
-
 	uint64_t epoch = epoch_of_an_opening();
+	struct weft_region *region = must_open(false);
 
-	/* Reading works, writing fails: going on would leave "clean" on a file in use. */
+	/* Going on would leave "clean" on a file that changes. */
 	set_error = ENOSPC;
-	assert_int_equal(try_open(false, &region), -ENOSPC);
+	assert_int_equal(weft_region_write(region, "x", 0, 1), -EIO);
+	assert_int_equal(weft_region_zero(region, 0, 1, false, false), -EIO);
 	set_error = 0;
+	assert_int_equal(weft_region_write(region, "w", 0, 1), 0);
+	weft_region_put(region);
 	assert_true(epoch_of_an_opening() == epoch);
 }
 
@@ -314,7 +345,7 @@ int main(void)
 		TEST(flush_syncs_only_what_was_written),
 		TEST(a_write_back_error_stays),
 		TEST(a_clean_end_keeps_the_epoch),
-		TEST(a_crash_starts_a_new_epoch),
+		TEST(a_crash_after_a_change_starts_a_new_epoch),
 		TEST(a_file_changed_meanwhile_has_a_new_epoch),
 		TEST(without_attributes_each_opening_is_an_epoch),
 		TEST(a_mark_that_cannot_be_replaced_is_an_error),
