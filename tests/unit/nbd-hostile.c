@@ -258,7 +258,8 @@ static void malformed_messages(void **state)
 
 /* ---- dropped connections ---- */
 
-static void reach(struct nbd_raw *raw, unsigned stage)
+/* i: which connection; each writes into its own place. */
+static void reach(struct nbd_raw *raw, unsigned stage, unsigned i)
 {
 	uint8_t data[256];
 
@@ -299,8 +300,8 @@ static void reach(struct nbd_raw *raw, unsigned stage)
 		return;
 	case 10: /* in a payload */
 		nbd_raw_go(raw, "m", true);
-		nbd_raw_request(raw, 0, NBD_CMD_WRITE, 1, 0, 1 << 20);
-		nbd_raw_send(raw, buf, 60000);
+		nbd_raw_request(raw, 0, NBD_CMD_WRITE, 1, i * (SIZE / NR_DROPS), SIZE / NR_DROPS);
+		nbd_raw_send(raw, buf, 30000);
 		return;
 	default: /* the reply not read */
 		nbd_raw_go(raw, "m", true);
@@ -315,7 +316,7 @@ static void drop_at_every_stage(void)
 	for (unsigned stage = 0; stage < 12; stage++) {
 		for (unsigned i = 0; i < NR_DROPS; i++) {
 			nbd_donor_connect(&donor, &raw[i], i % 2);
-			reach(&raw[i], stage);
+			reach(&raw[i], stage, i);
 		}
 		for (unsigned i = 0; i < NR_DROPS; i++) {
 			/* Half of them with a reset. */
