@@ -18,6 +18,23 @@
 #include "fabric/nbd/conn.h"
 #include "fabric/util.h"
 
+enum { LOCAL_SEND_BYTES = 512 << 10 };
+
+/* A payload of 1 MiB leaves in fewer pieces, with fewer wake-ups.  TCP tunes its buffers itself. */
+static bool tune_local(int fd)
+{
+	const int bytes = LOCAL_SEND_BYTES;
+	int domain = 0;
+	socklen_t len = sizeof(domain);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 || domain != AF_UNIX)
+		return false;
+	/* Without the privilege: up to wmem_max, which is what it is anyway. */
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+	return true;
+}
+
 int nbd_conn_new(int fd, const struct nbd_service *service, void *user, struct nbd_conn **ret)
 {
 	/* Not from the heap, which would keep the pages for itself when a crowd of connections has left. */
@@ -27,6 +44,7 @@ int nbd_conn_new(int fd, const struct nbd_service *service, void *user, struct n
 	if (conn == MAP_FAILED)
 		goto close_fd;
 	conn->fd = fd;
+	conn->local = tune_local(fd);
 	conn->service = service;
 	conn->user = user;
 	conn->done_tail = &conn->done;
@@ -190,6 +208,8 @@ int nbd_conn_receive(struct nbd_conn *conn, bool wait)
 		conn->phase = NBD_CLOSING;
 		return 0;
 	}
+	conn->received = (size_t)got;
+	conn->filled = conn->received == direct + room - conn->rx_end;
 	direct = weft_min(direct, (size_t)got);
 	conn->left -= direct;
 	conn->rx_end += (size_t)got - direct;

@@ -48,6 +48,7 @@ struct nbd_conn {
 	bool held_back;  /* received bytes wait for something to be sent first */
 	bool parsing;
 	bool structured;
+	bool local; /* a Unix socket */
 	bool freed;
 	bool opened;  /* service->open() succeeded */
 	bool goodbye; /* DISC or ABORT */
@@ -55,6 +56,8 @@ struct nbd_conn {
 	uint8_t contexts; /* selected with SET_META_CONTEXT; at GO only if the name is the same */
 	int error;        /* what ended it: -errno */
 	size_t rx_start, rx_end;
+	size_t received; /* by the last recvmsg(2) */
+	bool filled;     /* all that it could have taken: there is probably more */
 	uint64_t left; /* PAYLOAD, DRAIN, OPTION_SKIP: bytes still to come */
 	uint64_t now_ns;
 	struct nbd_request *current;

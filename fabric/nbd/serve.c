@@ -11,7 +11,10 @@
 #include "fabric/nbd/conn.h"
 #include "fabric/util.h"
 
-enum { GOODBYE_MS = 10000 }; /* for the last replies to leave */
+enum {
+	GOODBYE_MS = 10000,       /* for the last replies to leave */
+	BATCH_BYTES = 256 << 10, /* received before anything is answered */
+};
 
 /* 1: something is ready; 0: the time is over; -errno. */
 static int wait_events(struct nbd_conn *conn, uint64_t deadline_ns)
@@ -66,6 +69,24 @@ static int flush(struct nbd_conn *conn)
 	return r == -ESHUTDOWN ? 0 : r;
 }
 
+/*
+ * Payloads that are received in place come one a call.  While more seems to be there, it is taken in before
+ * anything is answered: one reply a call would cost more than the payload.
+ */
+static int receive_batch(struct nbd_conn *conn, bool wait)
+{
+	size_t bytes = 0;
+	int r;
+
+	r = nbd_conn_receive(conn, wait);
+	while (r > 0 && conn->filled && conn->opened && (bytes += conn->received) < BATCH_BYTES) {
+		r = nbd_conn_receive(conn, false);
+		if (r == -EAGAIN)
+			return 1;
+	}
+	return r;
+}
+
 int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms)
 {
 	const uint64_t deadline_ns = weft_now_ns() + handshake_ms * UINT64_C(1000000);
@@ -79,13 +100,15 @@ int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms)
 			return 0;
 		if (r < 0 && r != -EAGAIN)
 			return r;
-		if (r == -EAGAIN || !conn->opened) {
+		/* A thread asleep in recvmsg(2) on a Unix socket is also woken whenever the peer takes in what
+		 * we sent; in poll(2) it is not. */
+		if (r == -EAGAIN || !conn->opened || conn->local) {
 			r = wait_events(conn, conn->opened ? 0 : deadline_ns);
 			if (r <= 0)
 				return r < 0 ? r : -ETIMEDOUT;
 			ready = true;
 		}
-		r = nbd_conn_receive(conn, !ready);
+		r = receive_batch(conn, !ready);
 		if (r == 0)
 			return flush(conn);
 		if (r < 0 && r != -EAGAIN) {
