@@ -138,6 +138,7 @@ static int memory_punch(struct weft_region *region, uint64_t off, uint64_t len, 
 	uint64_t page = region->page_bytes;
 	uint64_t first = (off + page - 1) / page * page;
 	uint64_t last = (off + len) / page * page;
+	int r;
 
 	/*
 	 * A hole in huge pages returns them to a pool that others take from, and the fault that
@@ -145,14 +146,39 @@ static int memory_punch(struct weft_region *region, uint64_t off, uint64_t len, 
 	 */
 	if (page != (uint64_t)sysconf(_SC_PAGESIZE) || last < first + PUNCH_MIN_BYTES)
 		return -EOPNOTSUPP;
-	atomic_store(&region->punched, true);
-	while (fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)first,
-		       (off_t)(last - first)) < 0)
-		if (errno != EINTR)
-			return -errno;
+	/* This, then a look at nr_pins; weft_region_pin() the other way round: one of the two sees the other. */
+	atomic_fetch_add(&region->nr_punching, 1);
+	if (atomic_load(&region->nr_pins) > 0) {
+		r = -EOPNOTSUPP;
+	} else {
+		atomic_store(&region->punched, true);
+		do
+			r = fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)first,
+				      (off_t)(last - first)) < 0 ? -errno : 0;
+		while (r == -EINTR);
+	}
+	atomic_fetch_sub(&region->nr_punching, 1);
+	if (r < 0)
+		return r;
 	*ret_first = first;
 	*ret_last = last;
 	return 0;
+}
+
+void weft_region_pin(struct weft_region *region)
+{
+	struct timespec nap = {.tv_nsec = 50000};
+
+	atomic_fetch_add(&region->nr_pins, 1);
+	while (atomic_load(&region->nr_punching) > 0)
+		nanosleep(&nap, NULL);
+}
+
+void weft_region_unpin(struct weft_region *region)
+{
+	unsigned before = atomic_fetch_sub(&region->nr_pins, 1);
+
+	assert(before > 0);
 }
 
 static int memory_zero(struct weft_region *region, uint64_t off, uint64_t len, bool may_punch)

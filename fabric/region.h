@@ -60,6 +60,7 @@ struct weft_region {
 	/* Private. */
 	uint64_t page_bytes;   /* MEMORY: of the pages in use */
 	_Atomic bool punched;  /* MEMORY: may have holes */
+	_Atomic unsigned nr_pins, nr_punching; /* MEMORY: weft_region_pin() */
 	_Atomic int lost;      /* FILE: -errno of the write-back that failed; everything fails with -EIO since */
 	bool was_clean;        /* FILE: opened under the epoch of a clean mark */
 	_Atomic bool marked;   /* FILE: the mark says "open": it may be written */
@@ -122,6 +123,13 @@ int weft_region_flush(struct weft_region *region);
 int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, bool may_punch, bool fast);
 /* Advisory; never fails for lack of support. */
 int weft_region_trim(struct weft_region *region, uint64_t off, uint64_t len);
+
+/*
+ * MEMORY: while pinned (counted) no pages are given back: a device that reads and writes them by itself would go on
+ * with the old ones.  weft_region_pin() waits for holes that are being made.  Any thread.
+ */
+void weft_region_pin(struct weft_region *region);
+void weft_region_unpin(struct weft_region *region);
 
 /* One run of equal allocation from off: at most len bytes.  Fails never: what is not known is data. */
 struct weft_extent {

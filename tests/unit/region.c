@@ -146,6 +146,25 @@ static void punched_memory_is_a_hole_until_written(void **state)
 	weft_region_put(region);
 }
 
+static void pinned_memory_gets_no_holes(void **state)
+{
+	struct weft_region *region = make("m", WEFT_MIB);
+
+	memset(region->map, 0xaa, region->size_bytes);
+	weft_region_pin(region);
+	weft_region_pin(region);
+	weft_region_unpin(region);
+	assert_int_equal(weft_region_trim(region, 0, WEFT_MIB), 0);
+	assert_true(all(region->map, WEFT_MIB, 0xaa));
+	assert_int_equal(weft_region_zero(region, 0, WEFT_MIB, true, true), 0);
+	assert_true(all(region->map, WEFT_MIB, 0));
+	assert_false(weft_region_extent(region, 0, WEFT_MIB).hole);
+	weft_region_unpin(region);
+	assert_int_equal(weft_region_trim(region, 0, WEFT_MIB), 0);
+	assert_true(weft_region_extent(region, 0, WEFT_MIB).hole);
+	weft_region_put(region);
+}
+
 static void read_only_memory_refuses_changes(void **state)
 {
 	struct weft_memory_spec spec = {.name = "m", .size_bytes = WEFT_MIB, .read_only = true};
@@ -315,6 +334,7 @@ int main(void)
 		cmocka_unit_test(any_numa_policy_works_on_this_machine),
 		cmocka_unit_test(zero_clears_the_range_and_no_more),
 		cmocka_unit_test(punched_memory_is_a_hole_until_written),
+		cmocka_unit_test(pinned_memory_gets_no_holes),
 		cmocka_unit_test(read_only_memory_refuses_changes),
 		cmocka_unit_test(adopted_memory_has_bytes_epoch_and_generations),
 		cmocka_unit_test(mixed_up_or_damaged_leftovers_are_refused),
