@@ -269,6 +269,8 @@ static void stock_clients_and_a_weft_writer_exclude_each_other(void **state)
 	struct tp_target stock = conf->target;
 	struct tp_conn *one, *two;
 
+	if (conf->fixture->no_stock)
+		conf_skip("%s is not for stock clients", conf->fixture->name);
 	stock.hello.anonymous = true;
 	one = conf_connect(conf, &stock);
 	two = conf_connect(conf, &stock);

@@ -34,6 +34,7 @@ struct conf_fixture {
 	void (*stop)(struct conf *conf);
 	bool epoch;    /* it knows epochs */
 	bool sessions; /* it is conf->donor, with a lease of CONF_LEASE_MS: attachments, generations */
+	bool no_stock; /* it is for weft alone: clients without an attachment cannot even ask */
 };
 
 struct conf {

@@ -1,0 +1,287 @@
+/* The messages of the verbs transport: what is packed is unpacked; what a peer could send is refused or harmless. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "fabric/util.h"
+#include "transports/verbs/proto.h"
+
+static struct verbs_msg example(uint8_t type)
+{
+	struct verbs_msg msg = {.type = type};
+
+	switch (type) {
+	case VERBS_HELLO:
+		memset(msg.hello.hello.id, 0x5a, WEFT_ID_BYTES);
+		msg.hello.hello.generation = UINT64_C(0x123456789abcdef0);
+		msg.hello.hello.mode = WEFT_MODE_WRITE;
+		msg.hello.hello.epoch = 77;
+		snprintf(msg.hello.hello.name, sizeof(msg.hello.hello.name), "alice");
+		msg.hello.proof[31] = 9;
+		memset(msg.hello.region, 'r', VERBS_REGION_MAX);
+		break;
+	case VERBS_WAIT:
+		msg.wait.done_bytes = 1;
+		msg.wait.total_bytes = 2;
+		break;
+	case VERBS_GRANT:
+		msg.grant.size_bytes = (UINT64_C(5) << 30) + 1;
+		msg.grant.epoch = 3;
+		msg.grant.generation = 4;
+		msg.grant.lease_ms = 30000;
+		msg.grant.flags = VERBS_GRANT_READ_ONLY;
+		msg.grant.chunk_bytes = UINT64_C(1) << 29;
+		msg.grant.nr_chunks = 11;
+		msg.grant.epoch_word = (struct verbs_chunk){UINT64_C(0x7f0012345678), 0xdeadbeef};
+		msg.grant.beat_word = (struct verbs_chunk){1, 2};
+		memset(msg.grant.token, 7, sizeof(msg.grant.token));
+		snprintf(msg.grant.offers, sizeof(msg.grant.offers), "tcp,rdma:20049");
+		break;
+	case VERBS_REFUSE:
+		msg.refuse.error = -EBUSY;
+		snprintf(msg.refuse.text, sizeof(msg.refuse.text), "region 'r' is held");
+		break;
+	case VERBS_GET_CHUNKS:
+		msg.get_chunks.first = 12;
+		break;
+	case VERBS_CHUNKS:
+		msg.chunks.first = 256;
+		msg.chunks.nr = VERBS_CHUNKS_PER_MESSAGE;
+		for (unsigned i = 0; i < msg.chunks.nr; i++)
+			msg.chunks.chunk[i] = (struct verbs_chunk){UINT64_C(0x100000000) * i, i};
+		break;
+	case VERBS_REQUEST:
+		msg.cookie = 5;
+		msg.request.kind = VERBS_ZERO;
+		msg.request.no_hole = true;
+		msg.request.off = UINT64_MAX;
+		msg.request.len = UINT64_MAX;
+		break;
+	case VERBS_REPLY:
+		msg.cookie = 5;
+		msg.reply.error = -ENOSPC;
+		break;
+	default:
+		break;
+	}
+	return msg;
+}
+
+static void every_message_survives_the_trip(void **state)
+{
+	for (uint8_t type = VERBS_HELLO; type <= VERBS_BYE; type++) {
+		uint8_t buf[VERBS_MSG_MAX], again[VERBS_MSG_MAX];
+		struct verbs_msg msg = example(type), back = {0};
+		size_t len = verbs_pack(&msg, buf);
+
+		assert_in_range(len, 16, VERBS_MSG_MAX);
+		assert_int_equal(verbs_unpack(buf, len, &back), 0);
+		assert_int_equal(back.type, type);
+		assert_int_equal(back.cookie, msg.cookie);
+		assert_int_equal(verbs_pack(&back, again), len);
+		assert_memory_equal(buf, again, len);
+	}
+}
+
+static void fields_arrive_as_they_left(void **state)
+{
+	uint8_t buf[VERBS_MSG_MAX];
+	struct verbs_msg msg = example(VERBS_GRANT), back;
+
+	assert_int_equal(verbs_unpack(buf, verbs_pack(&msg, buf), &back), 0);
+	assert_int_equal(back.grant.size_bytes, msg.grant.size_bytes);
+	assert_int_equal(back.grant.epoch_word.addr, msg.grant.epoch_word.addr);
+	assert_int_equal(back.grant.epoch_word.rkey, 0xdeadbeef);
+	assert_string_equal(back.grant.offers, "tcp,rdma:20049");
+	msg = example(VERBS_HELLO);
+	assert_int_equal(verbs_unpack(buf, verbs_pack(&msg, buf), &back), 0);
+	assert_int_equal(strlen(back.hello.region), VERBS_REGION_MAX);
+	assert_int_equal(back.hello.hello.mode, WEFT_MODE_WRITE);
+	assert_string_equal(back.hello.hello.name, "alice");
+	msg = example(VERBS_REFUSE);
+	assert_int_equal(verbs_unpack(buf, verbs_pack(&msg, buf), &back), 0);
+	assert_int_equal(back.refuse.error, -EBUSY);
+	assert_string_equal(back.refuse.text, "region 'r' is held");
+}
+
+static void every_other_length_is_refused(void **state)
+{
+	for (uint8_t type = VERBS_HELLO; type <= VERBS_BYE; type++) {
+		uint8_t buf[VERBS_MSG_MAX + 1] = {0};
+		struct verbs_msg msg = example(type), back;
+		size_t len = verbs_pack(&msg, buf);
+
+		for (size_t n = 0; n <= VERBS_MSG_MAX + 1; n++) {
+			/* As it came, and with a head that claims the same. */
+			if (n == len)
+				continue;
+			assert_int_equal(verbs_unpack(buf, n, &back), -EPROTO);
+			if (n >= 16) {
+				uint8_t claim[VERBS_MSG_MAX + 1];
+
+				memcpy(claim, buf, sizeof(claim));
+				claim[6] = (uint8_t)(n >> 8);
+				claim[7] = (uint8_t)n;
+				assert_int_equal(verbs_unpack(claim, n, &back), -EPROTO);
+			}
+		}
+	}
+}
+
+static void another_version_is_said_to_be_one(void **state)
+{
+	uint8_t buf[VERBS_MSG_MAX];
+	struct verbs_msg msg = example(VERBS_BYE), back;
+	size_t len = verbs_pack(&msg, buf);
+
+	buf[4] = VERBS_VERSION + 1;
+	assert_int_equal(verbs_unpack(buf, len, &back), -EPROTONOSUPPORT);
+}
+
+static int unpack_grant_with(void (*spoil)(struct verbs_msg *msg))
+{
+	uint8_t buf[VERBS_MSG_MAX];
+	struct verbs_msg msg = example(VERBS_GRANT), back;
+
+	spoil(&msg);
+	return verbs_unpack(buf, verbs_pack(&msg, buf), &back);
+}
+
+static void no_size(struct verbs_msg *msg) { msg->grant.size_bytes = 0; }
+static void huge_size(struct verbs_msg *msg) { msg->grant.size_bytes = UINT64_MAX; }
+static void no_chunk(struct verbs_msg *msg) { msg->grant.chunk_bytes = 0; }
+static void few_chunks(struct verbs_msg *msg) { msg->grant.nr_chunks = 10; }
+static void many_chunks(struct verbs_msg *msg) { msg->grant.nr_chunks = 12; }
+static void flags(struct verbs_msg *msg) { msg->grant.flags = 1u << 31; }
+static void offers(struct verbs_msg *msg) { msg->grant.offers[0] = '\x1b'; }
+static void too_many(struct verbs_msg *msg)
+{
+	msg->grant.chunk_bytes = 4096;
+	msg->grant.nr_chunks = VERBS_MAX_CHUNKS + 1;
+	msg->grant.size_bytes = UINT64_C(4096) * msg->grant.nr_chunks;
+}
+
+static void a_grant_that_does_not_add_up_is_refused(void **state)
+{
+	assert_int_equal(unpack_grant_with(no_size), -EPROTO);
+	assert_int_equal(unpack_grant_with(huge_size), -EPROTO);
+	assert_int_equal(unpack_grant_with(no_chunk), -EPROTO);
+	assert_int_equal(unpack_grant_with(few_chunks), -EPROTO);
+	assert_int_equal(unpack_grant_with(many_chunks), -EPROTO);
+	assert_int_equal(unpack_grant_with(too_many), -EPROTO);
+	assert_int_equal(unpack_grant_with(flags), -EPROTO);
+	assert_int_equal(unpack_grant_with(offers), -EPROTO);
+}
+
+static void a_refusal_cannot_drive_a_terminal(void **state)
+{
+	uint8_t buf[VERBS_MSG_MAX];
+	struct verbs_msg msg = example(VERBS_REFUSE), back;
+
+	snprintf(msg.refuse.text, sizeof(msg.refuse.text), "a\x1b[2Jb\nc");
+	assert_int_equal(verbs_unpack(buf, verbs_pack(&msg, buf), &back), 0);
+	assert_string_equal(back.refuse.text, "a?[2Jb?c");
+}
+
+static void private_data_is_checked_and_may_be_padded(void **state)
+{
+	uint8_t token[VERBS_TOKEN_BYTES], back[VERBS_TOKEN_BYTES], buf[56] = {0};
+	enum verbs_purpose purpose;
+
+	memset(token, 3, sizeof(token));
+	verbs_pack_private(VERBS_DATA, token, buf);
+	assert_int_equal(verbs_unpack_private(buf, sizeof(buf), &purpose, back), 0);
+	assert_int_equal(purpose, VERBS_DATA);
+	assert_memory_equal(token, back, sizeof(token));
+	for (size_t n = 0; n < VERBS_PRIVATE_BYTES; n++)
+		assert_int_equal(verbs_unpack_private(buf, n, &purpose, back), -EPROTO);
+	assert_int_equal(verbs_unpack_private(NULL, 56, &purpose, back), -EPROTO);
+	buf[5] = 9;
+	assert_int_equal(verbs_unpack_private(buf, sizeof(buf), &purpose, back), -EPROTO);
+	buf[4] = 9;
+	assert_int_equal(verbs_unpack_private(buf, sizeof(buf), &purpose, back), -EPROTONOSUPPORT);
+	/* A control connection has no token to give away. */
+	verbs_pack_private(VERBS_CONTROL, token, buf);
+	assert_int_equal(verbs_unpack_private(buf, sizeof(buf), &purpose, back), 0);
+	for (size_t i = 0; i < sizeof(back); i++)
+		assert_int_equal(back[i], 0);
+}
+
+static void rejections_carry_errors_and_nothing_else(void **state)
+{
+	uint8_t buf[VERBS_REJECT_BYTES];
+	int error = 0;
+
+	verbs_pack_reject(-EBUSY, buf);
+	assert_int_equal(verbs_unpack_reject(buf, sizeof(buf), &error), 0);
+	assert_int_equal(error, -EBUSY);
+	/* One that does not travel arrives as EIO; success is no rejection. */
+	verbs_pack_reject(-EXDEV, buf);
+	assert_int_equal(verbs_unpack_reject(buf, sizeof(buf), &error), 0);
+	assert_int_equal(error, -EIO);
+	verbs_pack_reject(0, buf);
+	assert_int_equal(verbs_unpack_reject(buf, sizeof(buf), &error), -EPROTO);
+	assert_int_equal(verbs_unpack_reject(buf, 7, &error), -EPROTO);
+}
+
+/* Bytes changed at random: unpacked into something sound, or refused. */
+static void spoilt_messages_are_refused_or_sound(void **state)
+{
+	unsigned seed = 20261122;
+	unsigned nr_good = 0;
+
+	for (int round = 0; round < 20000; round++) {
+		uint8_t buf[VERBS_MSG_MAX];
+		struct verbs_msg msg = example((uint8_t)(1 + round % VERBS_BYE)), back;
+		size_t len = verbs_pack(&msg, buf);
+
+		for (int i = rand_r(&seed) % 4; i >= 0; i--)
+			buf[6 + (size_t)rand_r(&seed) % (len - 6)] = (uint8_t)rand_r(&seed);
+		if (verbs_unpack(buf, len, &back) < 0)
+			continue;
+		nr_good++;
+		switch (back.type) {
+		case VERBS_HELLO:
+			assert_true(strlen(back.hello.region) <= VERBS_REGION_MAX);
+			assert_true(weft_name_valid(back.hello.hello.name));
+			break;
+		case VERBS_GRANT:
+			assert_true(back.grant.nr_chunks > 0 && back.grant.nr_chunks <= VERBS_MAX_CHUNKS);
+			assert_int_equal(verbs_nr_chunks(back.grant.size_bytes, back.grant.chunk_bytes),
+				back.grant.nr_chunks);
+			break;
+		case VERBS_CHUNKS:
+			assert_in_range(back.chunks.nr, 1, VERBS_CHUNKS_PER_MESSAGE);
+			break;
+		case VERBS_REFUSE:
+			assert_true(back.refuse.error < 0);
+			break;
+		default:
+			assert_in_range(back.type, VERBS_HELLO, VERBS_BYE);
+		}
+	}
+	assert_true(nr_good > 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_message_survives_the_trip),
+		cmocka_unit_test(fields_arrive_as_they_left),
+		cmocka_unit_test(every_other_length_is_refused),
+		cmocka_unit_test(another_version_is_said_to_be_one),
+		cmocka_unit_test(a_grant_that_does_not_add_up_is_refused),
+		cmocka_unit_test(a_refusal_cannot_drive_a_terminal),
+		cmocka_unit_test(private_data_is_checked_and_may_be_padded),
+		cmocka_unit_test(rejections_carry_errors_and_nothing_else),
+		cmocka_unit_test(spoilt_messages_are_refused_or_sound),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

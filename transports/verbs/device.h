@@ -1,0 +1,92 @@
+/*
+ * What both ends share: the machine's RDMA devices, what their errors mean, options of connections,
+ * message buffers.  Functions without state of their own; any thread.
+ */
+#ifndef WEFT_TRANSPORTS_VERBS_DEVICE_H
+#define WEFT_TRANSPORTS_VERBS_DEVICE_H
+
+#include <infiniband/verbs.h>
+#include <rdma/rdma_cma.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fabric/error.h"
+#include "transports/verbs/proto.h"
+
+enum {
+	/*
+	 * A dead peer shows after (RETRIES + 1) * 4.096 us * 2^ACK_TIMEOUT = 0.94 s.  7 retries would mean "for
+	 * ever" to some devices (rxe), and so it does for RNR to all.
+	 */
+	VERBS_RETRIES = 6,
+	VERBS_ACK_TIMEOUT = 15,
+	VERBS_RESOLVE_MS = 1000,
+	VERBS_BACKLOG = 64,
+};
+
+/* What a machine without RDMA is told. */
+#define VERBS_NO_DEVICE_TEXT "this machine has no RDMA device (`rdma link` shows them; " \
+	"`rdma link add rxe0 type rxe netdev ETH` makes a software one)"
+
+/*
+ * All RDMA devices, as rdma_cm opened them: free with rdma_free_devices().  -ENODEV: none; -EACCES and such:
+ * the device files cannot be used.
+ */
+int verbs_devices(struct ibv_context ***ret, int *ret_nr, struct weft_error *err);
+
+/* The negative errno of a failed completion. */
+int verbs_wc_errno(enum ibv_wc_status status);
+
+/*
+ * The negative errno of a connection manager's event that ends or refuses a connection; 0: this event does
+ * not.  Fills err for people; peer: "10.0.0.2:10809".  The event's private data is looked at: the donor's reason.
+ */
+int verbs_event_errno(const struct rdma_cm_event *event, const char *peer, struct weft_error *err);
+
+/* Makes the ACK timeout ours; before rdma_connect() or rdma_accept().  Devices may refuse: their own holds then. */
+void verbs_set_timeout(struct rdma_cm_id *id);
+
+/* Shown to people: "rxe0 gid 1 10.9.0.1:20049 -> 10.9.0.2:20049", of an id whose route is known. */
+void verbs_path_text(struct rdma_cm_id *id, char *buf, size_t len);
+/* "10.9.0.2:20049" */
+void verbs_address_text(const struct sockaddr *address, char *buf, size_t len);
+
+/*
+ * May this process pin `bytes`?  0, or -ENOMEM with the limit and the way to raise it.  (The kernel
+ * counts pinned memory for all but those who may ignore it.)
+ */
+int verbs_memlock_check(uint64_t bytes, struct weft_error *err);
+/* A registration failed with errno `code`: fills err. Returns -code. */
+int verbs_reg_failed(int code, uint64_t bytes, struct weft_error *err);
+
+/* Closes an event channel's or completion channel's eyes: O_NONBLOCK. */
+int verbs_nonblocking(int fd);
+
+/* Message buffers of one control connection: the first nr_recv are posted, the others are for sending. */
+struct verbs_bufs {
+	uint8_t *data; /* nr * VERBS_MSG_MAX */
+	struct ibv_mr *mr;
+	unsigned nr_recv, nr;
+	bool busy[32]; /* sending */
+};
+
+int verbs_bufs_init(struct verbs_bufs *bufs, struct ibv_pd *pd, unsigned nr_recv, unsigned nr_send,
+	struct weft_error *err);
+/* After the QP was destroyed.  Takes what was never initialised. */
+void verbs_bufs_fini(struct verbs_bufs *bufs);
+/* Posts receive buffer i < nr_recv, with wr_id. 0, or -errno. */
+int verbs_bufs_post_recv(struct verbs_bufs *bufs, struct ibv_qp *qp, unsigned i, uint64_t wr_id);
+static inline uint8_t *verbs_bufs_at(struct verbs_bufs *bufs, unsigned i)
+{
+	return bufs->data + (size_t)i * VERBS_MSG_MAX;
+}
+/*
+ * Packs and sends.  wr_id: wr_base + the number of the buffer, which verbs_bufs_sent() gives back at its
+ * completion.  0; -EAGAIN: no buffer is free; or -errno.
+ */
+int verbs_bufs_send(struct verbs_bufs *bufs, struct ibv_qp *qp, const struct verbs_msg *msg,
+	uint64_t wr_base);
+void verbs_bufs_sent(struct verbs_bufs *bufs, unsigned i);
+
+#endif

@@ -1,0 +1,226 @@
+/*
+ * Accepts connections for a donor over rdma_cm.
+ *
+ * Runs on the loop's thread.  Invariant: nothing here waits for a driver's work on a queue pair, a registration,
+ * or a grant; a connection request becomes a session's own (its id moves to the session's event channel), or is rejected.
+ */
+#include "transports/verbs/listener.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "fabric/util.h"
+#include "transports/verbs/device.h"
+#include "transports/verbs/session.h"
+
+enum { MAX_SESSIONS = 1024, MAX_HANDSHAKING = 64, HANDSHAKE_MS = 10000 };
+#define CHUNK_BYTES (512 * WEFT_MIB)
+
+static void reject(struct verbs_listener *listener, struct rdma_cm_id *id, int error)
+{
+	uint8_t private_data[VERBS_REJECT_BYTES];
+
+	verbs_pack_reject(error, private_data);
+	rdma_reject(id, private_data, sizeof(private_data));
+	rdma_destroy_id(id);
+	listener->nr_refused++;
+}
+
+static int new_session(struct verbs_listener *listener, struct rdma_cm_id *id)
+{
+	if (listener->nr_handshaking >= listener->config.max_handshaking ||
+		listener->nr_sessions >= listener->config.max_sessions)
+		return -EBUSY;
+	return verbs_session_start(listener, id);
+}
+
+/* Does not tell by its time how much was right. */
+static bool same_token(const uint8_t *a, const uint8_t *b)
+{
+	uint8_t differs = 0;
+
+	for (unsigned i = 0; i < VERBS_TOKEN_BYTES; i++)
+		differs |= a[i] ^ b[i];
+	return differs == 0;
+}
+
+/* A data connection: it goes to the session that was granted the token, which is used up. */
+static int hand_over(struct verbs_listener *listener, struct rdma_cm_id *id,
+	const struct verbs_params *params, const uint8_t *token)
+{
+	struct verbs_session *session = listener->sessions;
+
+	while (session && !(session->has_token && same_token(session->token, token)))
+		session = session->next;
+	if (!session)
+		return -EACCES;
+	session->has_token = false;
+	if (rdma_migrate_id(id, session->channel) != 0)
+		return -errno;
+	session->arrived = id;
+	session->arrived_params = *params;
+	verbs_session_wake(session);
+	return 0;
+}
+
+static void on_request(struct verbs_listener *listener, struct rdma_cm_id *id,
+	const struct verbs_params *params, int r, enum verbs_purpose purpose, const uint8_t *token)
+{
+	pthread_mutex_lock(&listener->lock);
+	if (listener->stopping)
+		r = -ESHUTDOWN;
+	else if (r == 0 && purpose == VERBS_CONTROL)
+		r = new_session(listener, id);
+	else if (r == 0)
+		r = hand_over(listener, id, params, token);
+	if (r < 0)
+		reject(listener, id, r);
+	else
+		listener->nr_accepted++;
+	pthread_mutex_unlock(&listener->lock);
+}
+
+static void on_events(struct weft_watch *watch, uint32_t events)
+{
+	struct verbs_listener *listener = weft_container_of(watch, struct verbs_listener, watch);
+	struct rdma_cm_event *event;
+
+	while (rdma_get_cm_event(listener->channel, &event) == 0) {
+		if (event->event != RDMA_CM_EVENT_CONNECT_REQUEST) {
+			/* Of the listening id; or the end of a request that was rejected. */
+			rdma_ack_cm_event(event);
+			continue;
+		}
+		struct rdma_cm_id *id = event->id;
+		const struct rdma_conn_param *param = &event->param.conn;
+		struct verbs_params params = {param->responder_resources, param->initiator_depth};
+		enum verbs_purpose purpose = VERBS_CONTROL;
+		uint8_t token[VERBS_TOKEN_BYTES] = {0};
+		int r = verbs_unpack_private(param->private_data, param->private_data_len, &purpose, token);
+
+		rdma_ack_cm_event(event); /* first: an id does not move while it has events */
+		on_request(listener, id, &params, r, purpose, token);
+	}
+}
+
+int verbs_listener_new(struct weft_donor *donor, struct weft_loop *loop, const struct sockaddr *address,
+	const struct verbs_listener_config *config, struct verbs_listener **ret, struct weft_error *err)
+{
+	struct verbs_listener *listener = calloc(1, sizeof(*listener));
+	pthread_condattr_t attr;
+	char text[80];
+	int nr, r;
+
+	if (!listener)
+		return weft_error_set(err, ENOMEM, "cannot listen: out of memory");
+	if (config)
+		listener->config = *config;
+	if (listener->config.max_sessions == 0)
+		listener->config.max_sessions = MAX_SESSIONS;
+	if (listener->config.max_handshaking == 0)
+		listener->config.max_handshaking = MAX_HANDSHAKING;
+	if (listener->config.handshake_ms == 0)
+		listener->config.handshake_ms = HANDSHAKE_MS;
+	listener->donor = donor;
+	listener->loop = loop;
+	pthread_mutex_init(&listener->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&listener->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	verbs_shares_init(&listener->shares,
+		listener->config.chunk_bytes ? listener->config.chunk_bytes : CHUNK_BYTES);
+	r = verbs_devices(&listener->devices, &nr, err);
+	if (r < 0)
+		goto fail;
+	verbs_address_text(address, text, sizeof(text));
+	listener->channel = rdma_create_event_channel();
+	if (!listener->channel || rdma_create_id(listener->channel, &listener->id, NULL, RDMA_PS_TCP) != 0 ||
+		rdma_bind_addr(listener->id, (struct sockaddr *)address) != 0 ||
+		rdma_listen(listener->id, VERBS_BACKLOG) != 0) {
+		r = errno == ENODEV ? weft_error_set(err, ENODEV, "cannot listen on %s over RDMA: that address "
+			"is on no RDMA device (`rdma link` shows the interfaces that have one)", text) :
+			weft_error_set(err, errno ? errno : EIO, "cannot listen on %s over RDMA: %s", text,
+				strerror(errno ? errno : EIO));
+		goto fail;
+	}
+	r = verbs_nonblocking(listener->channel->fd);
+	if (r == 0) {
+		listener->watch = (struct weft_watch){.fd = listener->channel->fd, .fn = on_events};
+		r = weft_loop_add(loop, &listener->watch, EPOLLIN);
+	}
+	if (r < 0) {
+		weft_error_set(err, -r, "cannot listen on %s over RDMA: %s", text, strerror(-r));
+		goto fail;
+	}
+	*ret = listener;
+	return 0;
+fail:
+	verbs_listener_free(listener);
+	return r;
+}
+
+uint16_t verbs_listener_port(const struct verbs_listener *listener)
+{
+	return be16toh(rdma_get_src_port(listener->id));
+}
+
+void verbs_listener_stop(struct verbs_listener *listener)
+{
+	pthread_mutex_lock(&listener->lock);
+	listener->stopping = true;
+	for (struct verbs_session *s = listener->sessions; s; s = s->next) {
+		atomic_store(&s->stopped, true);
+		verbs_session_wake(s);
+	}
+	pthread_mutex_unlock(&listener->lock);
+}
+
+int verbs_listener_drain(struct verbs_listener *listener, uint32_t timeout_ms)
+{
+	uint64_t end_ns = weft_now_ns() + timeout_ms * UINT64_C(1000000);
+	struct timespec until = {
+		.tv_sec = (time_t)(end_ns / 1000000000u),
+		.tv_nsec = (long)(end_ns % 1000000000u),
+	};
+	int r = 0;
+
+	pthread_mutex_lock(&listener->lock);
+	while (listener->nr_sessions > 0 && r != ETIMEDOUT)
+		r = pthread_cond_timedwait(&listener->changed, &listener->lock, &until);
+	r = listener->nr_sessions > 0 ? -ETIMEDOUT : 0;
+	pthread_mutex_unlock(&listener->lock);
+	return r;
+}
+
+void verbs_listener_free(struct verbs_listener *listener)
+{
+	if (!listener)
+		return;
+	assert(listener->nr_sessions == 0);
+	/* Requests that came meanwhile are not answered; their peers see that in their own time. */
+	if (listener->watch.fn)
+		weft_loop_remove(listener->loop, &listener->watch);
+	if (listener->id)
+		rdma_destroy_id(listener->id);
+	if (listener->channel)
+		rdma_destroy_event_channel(listener->channel);
+	if (listener->devices)
+		rdma_free_devices(listener->devices);
+	verbs_shares_fini(&listener->shares);
+	pthread_cond_destroy(&listener->changed);
+	pthread_mutex_destroy(&listener->lock);
+	free(listener);
+}
+
+void verbs_listener_status(struct verbs_listener *listener, struct verbs_listener_status *ret)
+{
+	pthread_mutex_lock(&listener->lock);
+	ret->sessions = listener->nr_sessions;
+	ret->accepted = listener->nr_accepted;
+	ret->refused = listener->nr_refused;
+	pthread_mutex_unlock(&listener->lock);
+}

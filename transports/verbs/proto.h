@@ -1,0 +1,151 @@
+/*
+ * The messages of the verbs transport: all of its byte order is in proto.c.
+ *
+ * A session is two connections of rdma_cm.  The first, "control", lives in a protection domain
+ * of its own that holds message buffers and nothing else; on it the borrower says hello and the donor
+ * grants.  The grant names memory keys and a token, good once, with which the borrower opens the second, "data", that
+ * the donor accepts into the protection domain of the attachment's generation: one-sided READ and WRITE go there.
+ *
+ *     borrower                                     donor
+ *     REQ (private data: control)        ->
+ *                                        <-        REP
+ *     HELLO                              ->
+ *                                        <-        WAIT …   (memory is being registered)
+ *                                        <-        GRANT, or REFUSE
+ *     GET_CHUNKS                         ->
+ *                                        <-        CHUNKS   (until all are known)
+ *     REQ (private data: data, token)    ->
+ *                                        <-        REP
+ *     REQUEST                            ->
+ *                                        <-        REPLY
+ *     BYE                                ->
+ *
+ * Messages are SENDs on the control connection; big-endian, fixed layouts (a name's bytes come last).
+ * unpack() trusts nothing: what it lets through has every length and count inside its bounds.
+ * Pure functions; any thread.
+ */
+#ifndef WEFT_TRANSPORTS_VERBS_PROTO_H
+#define WEFT_TRANSPORTS_VERBS_PROTO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fabric/hello.h"
+
+enum {
+	VERBS_MAGIC = 0x57454654, /* "WEFT" */
+	VERBS_VERSION = 1,
+	VERBS_TOKEN_BYTES = 16,
+	VERBS_PROOF_BYTES = 32,
+	VERBS_REGION_MAX = 4096,
+	VERBS_TEXT_MAX = 400,
+	VERBS_OFFERS_MAX = 63,
+	VERBS_CHUNKS_PER_MESSAGE = 256,
+	VERBS_MAX_CHUNKS = 1 << 20, /* 512 TiB of chunks of 512 MiB */
+	VERBS_MSG_MAX = 4352,       /* the longest message: HELLO with the longest name */
+	VERBS_REQUESTS = 8,         /* REQUESTs without a REPLY at most */
+	VERBS_PRIVATE_BYTES = 24,   /* of a REQ; rdma_cm has room for 56 */
+	VERBS_REJECT_BYTES = 8,     /* of a REJ */
+};
+
+enum verbs_msg_type {
+	VERBS_HELLO = 1,
+	VERBS_WAIT,
+	VERBS_GRANT,
+	VERBS_REFUSE,
+	VERBS_GET_CHUNKS,
+	VERBS_CHUNKS,
+	VERBS_REQUEST,
+	VERBS_REPLY,
+	VERBS_BYE,
+};
+
+enum verbs_request_kind {
+	VERBS_FLUSH = 1, /* the region becomes durable */
+	VERBS_ZERO = 2,  /* the range reads as zeros */
+};
+
+enum {
+	VERBS_GRANT_READ_ONLY = 1 << 0,
+	VERBS_GRANT_FLUSH_ASKS = 1 << 1, /* a FLUSH needs a REQUEST; else a READ is all of it */
+};
+
+/* One registered piece of the region. */
+struct verbs_chunk {
+	uint64_t addr;
+	uint32_t rkey;
+};
+
+struct verbs_msg {
+	uint8_t type;
+	uint32_t cookie; /* REQUEST and its REPLY; else 0 */
+	union {
+		struct {
+			struct weft_hello hello; /* never anonymous */
+			uint8_t proof[VERBS_PROOF_BYTES]; /* zeros until there are keys */
+			char region[VERBS_REGION_MAX + 1]; /* NUL-terminated, otherwise a peer's bytes */
+		} hello;
+		struct {
+			uint64_t done_bytes, total_bytes;
+		} wait;
+		struct {
+			uint64_t size_bytes, epoch, generation;
+			uint32_t lease_ms, flags;
+			uint64_t chunk_bytes; /* every chunk but the last */
+			uint32_t nr_chunks;   /* together size_bytes */
+			struct verbs_chunk epoch_word; /* read-only; the epoch in big-endian order */
+			struct verbs_chunk beat_word;  /* write-only, 8 bytes: any change is a sign of life */
+			uint8_t token[VERBS_TOKEN_BYTES];
+			char offers[VERBS_OFFERS_MAX + 1];
+		} grant;
+		struct {
+			int error; /* negative errno, one of those that may travel */
+			char text[VERBS_TEXT_MAX + 1]; /* printable */
+		} refuse;
+		struct {
+			uint32_t first;
+		} get_chunks;
+		struct {
+			uint32_t first, nr; /* nr: 1 to VERBS_CHUNKS_PER_MESSAGE */
+			struct verbs_chunk chunk[VERBS_CHUNKS_PER_MESSAGE];
+		} chunks;
+		struct {
+			uint8_t kind; /* enum verbs_request_kind */
+			bool no_hole;
+			uint64_t off, len; /* not yet checked against the region */
+		} request;
+		struct {
+			int error; /* 0, or negative errno */
+		} reply;
+	};
+};
+
+/* Into buf of VERBS_MSG_MAX; returns the length.  The message is ours, so it is asserted to be right. */
+size_t verbs_pack(const struct verbs_msg *msg, uint8_t *buf);
+/* 0; -EPROTO: not a message of ours, or a malformed one; -EPROTONOSUPPORT: another version.  *ret untouched then. */
+int verbs_unpack(const uint8_t *buf, size_t len, struct verbs_msg *ret);
+
+/* What a connection request is for. */
+enum verbs_purpose { VERBS_CONTROL = 1, VERBS_DATA = 2 };
+
+void verbs_pack_private(enum verbs_purpose purpose, const uint8_t token[VERBS_TOKEN_BYTES],
+	uint8_t buf[VERBS_PRIVATE_BYTES]);
+/* As verbs_unpack().  len may be more than needed: rdma_cm pads.  token: all zeros for CONTROL. */
+int verbs_unpack_private(const void *buf, size_t len, enum verbs_purpose *ret,
+	uint8_t ret_token[VERBS_TOKEN_BYTES]);
+
+/* Why a connection was not even accepted: a negative errno, as in REFUSE. */
+void verbs_pack_reject(int error, uint8_t buf[VERBS_REJECT_BYTES]);
+int verbs_unpack_reject(const void *buf, size_t len, int *ret_error);
+
+/* The epoch word and back. */
+uint64_t verbs_epoch_to_wire(uint64_t epoch);
+
+/* How many chunks of chunk_bytes > 0 hold size_bytes. */
+static inline uint64_t verbs_nr_chunks(uint64_t size_bytes, uint64_t chunk_bytes)
+{
+	return size_bytes / chunk_bytes + (size_bytes % chunk_bytes != 0);
+}
+
+#endif

@@ -1,0 +1,61 @@
+/*
+ * A session at the donor, private to listener.c and session.c.
+ *
+ * Threads: each session has one, which does everything that may wait for the driver or the donor.  listener->lock
+ * guards the list, the counts, and a session's token and mailbox.
+ */
+#ifndef WEFT_TRANSPORTS_VERBS_SESSION_H
+#define WEFT_TRANSPORTS_VERBS_SESSION_H
+
+#include <pthread.h>
+#include <rdma/rdma_cma.h>
+#include <stdatomic.h>
+
+#include "transports/verbs/listener.h"
+#include "transports/verbs/proto.h"
+#include "transports/verbs/share.h"
+
+struct verbs_session;
+
+struct verbs_listener {
+	struct weft_donor *donor;
+	struct weft_loop *loop;
+	struct verbs_listener_config config;
+	struct verbs_shares shares;
+	struct rdma_event_channel *channel;
+	struct rdma_cm_id *id;
+	struct ibv_context **devices; /* keeps them open */
+	struct weft_watch watch;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool stopping;
+	struct verbs_session *sessions;
+	unsigned nr_sessions, nr_handshaking;
+	uint64_t nr_accepted, nr_refused;
+};
+
+/* What a connection request says that accepting it needs. */
+struct verbs_params {
+	uint8_t responder_resources, initiator_depth;
+};
+
+struct verbs_session {
+	struct verbs_listener *listener;
+	struct verbs_session *next;
+	struct rdma_event_channel *channel;
+	struct rdma_cm_id *control;
+	int wake_fd;
+	_Atomic bool fenced, stopped;
+	/* listener->lock: the token once granted (has_token), the data connection that came with it. */
+	bool has_token;
+	uint8_t token[VERBS_TOKEN_BYTES];
+	struct rdma_cm_id *arrived;
+	struct verbs_params arrived_params;
+};
+
+/* Starts the session's thread for a connection request, whose id becomes the session's.  0, or -errno: the id is still the caller's. */
+int verbs_session_start(struct verbs_listener *listener, struct rdma_cm_id *id);
+/* Any thread; the session must be in the listener's list, and the lock held. */
+void verbs_session_wake(struct verbs_session *session);
+
+#endif
