@@ -251,12 +251,13 @@ static int flush_all(struct bridge *bridge, uint64_t deadline_ns, struct weft_er
 	}
 	if (flush.error == 0)
 		return 0;
-	pthread_mutex_lock(&bridge->lock);
+	struct weft_error why = {0};
+	bridge_state(bridge, &why);
 	if (atomic_load(&bridge->stale))
-		weft_error_set(err, ESTALE, "the attachment was lost: %s", bridge->stale_why.message);
+		weft_error_set(err, ESTALE, "the attachment was lost: %.400s", why.message);
 	else
-		weft_error_set(err, -flush.error, "the last FLUSH failed: %s", strerror(-flush.error));
-	pthread_mutex_unlock(&bridge->lock);
+		weft_error_set(err, -flush.error, "the last FLUSH failed: %.400s",
+			why.code ? why.message : strerror(-flush.error));
 	return flush.error;
 }
 

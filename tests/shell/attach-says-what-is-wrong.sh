@@ -1,0 +1,36 @@
+# Each mistake in attaching gets an answer that names it, and nothing is left behind.
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+
+start_donor --memory r=1M --memory ro=1M
+refused() { # STATUS TEXT ARGUMENT…
+	local want=$1 text=$2 status=0 answer
+	shift 2
+	answer=$(weft attach "$@" 2>&1) || status=$?
+	[[ $status = "$want" && $answer = *"$text"* ]] || fail "weft attach $*: exit $status: $answer"
+}
+base=weft://127.0.0.1:$PORT
+refused 2 'which region?' --socket "$TMP/s"
+refused 2 '--socket PATH, --mount FILE, or both' "$URI"
+refused 2 "--lanes wants" "$URI" --socket "$TMP/s" --lanes 0
+refused 2 "--dead-timeout wants seconds" "$URI" --socket "$TMP/s" --dead-timeout x
+refused 2 "--name wants" "$URI" --socket "$TMP/s" --name a/b
+refused 2 "weft://" http://127.0.0.1/r --socket "$TMP/s"
+refused 2 "No such file" "$URI" --socket "$TMP/none/s"
+refused 1 "nope" "$base/nope" --socket "$TMP/s"
+refused 1 "refused" "weft://127.0.0.1:$(free_port)/r" --socket "$TMP/s"
+refused 1 "this build has no RDMA transport" "$URI" --socket "$TMP/s" --transport rdma
+: >"$TMP/taken"
+refused 1 "is no socket" "$URI" --socket "$TMP/taken"
+mkdir "$TMP/dir"
+[[ ! -w /dev/fuse ]] || refused 1 "is a directory" "$URI" --mount "$TMP/dir"
+weft attach "$URI" --socket "$TMP/s"
+refused 1 "there is an attachment 'r' already" "$URI" --socket "$TMP/s2"
+refused 1 "held by" "$URI" --name other --socket "$TMP/s2"
+refused 1 "another process does" "$base/ro" --socket "$TMP/s"
+weft attach "$URI" --name reader --shared --socket "$TMP/s2" >"$TMP/out" || fail "a shared reader was refused"
+grep -q read-only "$TMP/out" || fail "$(cat "$TMP/out")"
+nbdinfo --is read-only "nbd+unix:///?socket=$TMP/s2" || fail "it may write"
+weft detach reader
+weft detach "$TMP/s"
+left=$(compgen -G "$WEFT_RUN_DIR/attach*") || :
+[[ -z $left ]] || fail "left behind: $left"

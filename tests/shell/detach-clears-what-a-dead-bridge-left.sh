@@ -1,0 +1,16 @@
+# Detaching what was killed removes its socket, its dead mount and its state.
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+[[ -w /dev/fuse ]] || skip "no /dev/fuse"
+need_tool jq
+
+start_donor --memory r=1M
+weft attach "$URI" --mount "$TMP/file" --socket "$TMP/s" >/dev/null
+kill -KILL "$(weft status r --json | jq '.attachments[0].pid')"
+dead() {
+	[[ $(weft status r) = *" dead: "* ]]
+}
+wait_for dead
+weft detach "$TMP/file" || fail "not detached"
+[[ ! -e $TMP/file && ! -e $TMP/s ]] || fail "left behind: $(ls -l "$TMP")"
+! grep -q "$TMP/file" /proc/self/mountinfo || fail "the mount was left behind"
+[[ -z $(compgen -G "$WEFT_RUN_DIR/attach-r.json") ]] || fail "the state was left behind"

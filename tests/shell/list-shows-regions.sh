@@ -1,0 +1,19 @@
+# weft list: each region of a donor, as a table and as JSON; foreign servers; no donor.
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+need_tool jq nbdkit
+
+head -c 12345 /dev/zero >"$TMP/f"
+start_donor --memory r=1M --file "text=$TMP/f"
+weft list "weft://127.0.0.1:$PORT" >"$TMP/out"
+grep -Eq '^r +1 MiB +read-write +tcp +memory' "$TMP/out" || fail "$(cat "$TMP/out")"
+weft list "weft://127.0.0.1:$PORT" --json | jq -e 'length == 2 and (.[] | select(.name == "text") | .size_bytes == 12345)' \
+	>/dev/null || fail "$(weft list "weft://127.0.0.1:$PORT" --json)"
+weft list "$URI" | grep -q text && fail "one region was asked for"
+! weft list "weft://127.0.0.1:$PORT/nope" 2>"$TMP/err" || fail "nope"
+grep -q "no region 'nope'" "$TMP/err" || fail "$(cat "$TMP/err")"
+! weft list "weft://127.0.0.1:$(free_port)" 2>"$TMP/err" || fail "no donor"
+grep -q 'is weft serve running there?' "$TMP/err" || fail "$(cat "$TMP/err")"
+nbdkit -U "$TMP/nbdkit" -P "$TMP/pid" --exit-with-parent -f null 1M &
+wait_for test -s "$TMP/pid"
+weft list "nbd+unix:///?socket=$TMP/nbdkit" | grep -Eq '1 MiB +read-write +tcp' || fail "nbdkit"
+! weft list 2>/dev/null || fail "no URI"
