@@ -69,11 +69,12 @@ static int open_regular(int dirfd, const char *path, bool beneath, bool read_onl
 {
 	struct open_how how = {
 		.flags = O_PATH | O_CLOEXEC,
-		.resolve = beneath ? RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS : 0,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
 	};
 	char again[64];
 	struct stat st;
-	WEFT_CLEANUP_CLOSE int probe = (int)syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
+	WEFT_CLEANUP_CLOSE int probe = beneath ? (int)syscall(SYS_openat2, dirfd, path, &how, sizeof(how))
+					       : openat(dirfd, path, O_PATH | O_CLOEXEC);
 
 	if (probe < 0)
 		return -errno;
