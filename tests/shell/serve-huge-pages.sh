@@ -13,8 +13,8 @@ free() {
 
 status=0
 weft-serve --listen 127.0.0.1:0 --memory "a=$((($(free) + 1) * 2))M" --hugepages 2M >"$TMP/log" 2>&1 || status=$?
-[[ $status = 1 ]] && grep -q 'reserve them first: echo [0-9]* > /sys/kernel/mm/hugepages' "$TMP/log" ||
-	fail "exit status $status: $(cat "$TMP/log")"
+[[ $status = 1 ]] || fail "exit status $status: $(cat "$TMP/log")"
+grep -q 'reserve them first: echo [0-9]* > /sys/kernel/mm/hugepages' "$TMP/log" || fail "$(cat "$TMP/log")"
 
 echo $((before + 8)) >$pool/nr_hugepages
 (($(free) >= 8)) || skip "the kernel has no 8 huge pages to give"

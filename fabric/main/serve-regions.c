@@ -1,0 +1,300 @@
+/*
+ * What weft-serve lends: sockets, regions, and what outlives the process.  Main thread.
+ *
+ * Order matters: what was left behind is searched for before our own holder can be found, handed to that
+ * before its old one lets go, and what is new is handed over only when the start has succeeded.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+
+#include "fabric/available.h"
+#include "fabric/log.h"
+#include "fabric/main/serve.h"
+
+enum { HOLDER_RESTART_S = 10 }; /* one that dies sooner is not started again */
+
+const struct weft_listening *serve_main_listening(const struct serve *s)
+{
+	for (unsigned i = 0; i < s->nr_listening; i++)
+		if (!*s->listening[i].socket)
+			return &s->listening[i];
+	return &s->listening[0];
+}
+
+/* Sockets that systemd made take the place of the default one. */
+static int take_passed_sockets(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err)
+{
+	for (int i = 0; i < nr_fds; i++) {
+		if (strncmp(names[i], WEFT_HOLDER_STORE_NAME, strlen(WEFT_HOLDER_STORE_NAME)) == 0)
+			continue;
+		if (s->nr_listening == SERVE_MAX_LISTEN)
+			return weft_error_set(err, E2BIG, "systemd passed more than %d sockets", SERVE_MAX_LISTEN);
+		int r = weft_listening_describe(fds[i], s->allow_insecure, &s->listening[s->nr_listening], err);
+
+		if (r < 0)
+			return weft_error_prefix(err, "socket '%s', passed by systemd", names[i]);
+		s->listening[s->nr_listening++].passed = true;
+		fds[i] = -1;
+	}
+	return 0;
+}
+
+int serve_open_sockets(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err)
+{
+	static const char *const default_listen[] = {"127.0.0.1"};
+	const char *const *listen = s->nr_listen ? s->listen : default_listen;
+	int passed = take_passed_sockets(s, fds, names, nr_fds, err);
+	unsigned nr = s->nr_listen ? s->nr_listen : s->nr_listening ? 0 : 1;
+
+	if (passed < 0)
+		return passed;
+
+	for (unsigned i = 0; i < nr; i++) {
+		if (s->nr_listening == SERVE_MAX_LISTEN)
+			return weft_error_set(err, E2BIG, "more than %d sockets to listen on", SERVE_MAX_LISTEN);
+		int r = weft_listen(listen[i], "10809", s->allow_insecure, &s->listening[s->nr_listening], err);
+
+		if (r < 0)
+			return r;
+		s->nr_listening++;
+	}
+	return 0;
+}
+
+/* Whether it is worth starting to take memory: all regions together, not one after the other. */
+static int check_total(const struct serve *s, struct weft_error *err)
+{
+	struct weft_available available;
+	char want_text[32], have_text[32];
+	uint64_t total = 0;
+	unsigned nr = 0;
+
+	for (unsigned i = 0; i < s->nr_wanted; i++) {
+		const struct serve_region *w = &s->wanted[i];
+
+		if (w->path || w->region)
+			continue;
+		if (w->size_bytes > UINT64_MAX - total)
+			return weft_error_set(err, ENOMEM, "the regions' sizes add up to more than 16 EiB");
+		total += w->size_bytes;
+		nr++;
+	}
+	if (s->overcommit || nr < 2 || weft_available("", s->hugepage_bytes, -1, &available) < 0 ||
+		total <= available.bytes)
+		return 0;
+	return weft_error_set(err, ENOMEM, "%s wanted for %u regions, but only %s can be had (%s); lend less, or "
+		"insist with --overcommit", weft_format_size(total, want_text, sizeof(want_text)), nr,
+		weft_format_size(available.bytes, have_text, sizeof(have_text)), available.limit);
+}
+
+void serve_remove_sockets(const struct serve *s)
+{
+	for (unsigned i = 0; i < s->nr_listening; i++)
+		if (*s->listening[i].socket == '/' && !s->listening[i].passed)
+			unlink(s->listening[i].socket);
+}
+
+struct progress {
+	const struct serve *s;
+	const char *name;
+	bool tty;
+	uint64_t last_ns;
+};
+
+static void show_progress(void *ctx, uint64_t done, uint64_t total)
+{
+	struct progress *p = ctx;
+	uint64_t now_ns = weft_now_ns();
+	char done_text[32], total_text[32], bar[31];
+	sigset_t pending;
+
+	/* Nobody waits for a terabyte to be taken only to see it given back. */
+	if (sigpending(&pending) == 0 && (sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT))) {
+		serve_remove_sockets(p->s);
+		_exit(1);
+	}
+	if (done < total && now_ns - p->last_ns < (p->tty ? 100000000u : 5000000000u))
+		return;
+	if (!p->tty && done == total)
+		return;
+	p->last_ns = now_ns;
+	weft_format_size(done, done_text, sizeof(done_text));
+	weft_format_size(total, total_text, sizeof(total_text));
+	if (!p->tty) {
+		weft_info("region '%s': %s of %s taken", p->name, done_text, total_text);
+		return;
+	}
+	size_t full = (size_t)((double)done / (double)total * (double)(sizeof(bar) - 1));
+	memset(bar, ' ', sizeof(bar) - 1);
+	memset(bar, '#', full);
+	bar[sizeof(bar) - 1] = '\0';
+	fprintf(stderr, "\r%s [%s] %s of %s \033[K%s", p->name, bar, done_text, total_text,
+		done == total ? "\r\033[K" : "");
+}
+
+static int take_memory(const struct serve *s, struct serve_region *w, struct weft_error *err)
+{
+	struct weft_memory_spec spec = {
+		.name = w->name,
+		.size_bytes = w->size_bytes,
+		.hugepage_bytes = s->hugepage_bytes,
+		.numa = s->numa,
+		.numa_node = s->numa_node,
+		.read_only = s->read_only,
+		.overcommit = s->overcommit,
+	};
+	struct progress progress = {s, w->name, isatty(STDERR_FILENO), weft_now_ns()};
+
+	sd_notifyf(0, "STATUS=taking memory for region '%s'", w->name);
+	return weft_region_new_memory(&spec, show_progress, &progress, &w->region, err);
+}
+
+/* ---- what outlives us ---- */
+
+static void on_holder(struct weft_watch *watch, uint32_t events);
+
+static void start_holder(struct serve *s)
+{
+	struct weft_error err;
+	char place[280];
+
+	if (s->keep_s == 0)
+		return;
+	s->holder_start_ns = weft_now_ns();
+	if (weft_holder_start(weft_listening_format(serve_main_listening(s), place), s->keep_s, &s->holder, &err) < 0) {
+		weft_warn("memory will not outlive a crash of this program: %s", err.message);
+		return;
+	}
+	s->holder_watch.fd = weft_holder_fd(s->holder);
+	s->holder_watch.fn = on_holder;
+	if (s->holder_watch.fd >= 0)
+		weft_loop_add(s->loop, &s->holder_watch, EPOLLIN);
+}
+
+static void hold(struct serve *s, const struct serve_region *w)
+{
+	struct weft_error err;
+
+	if (s->holder && w->region && w->region->header && weft_holder_hold(s->holder, w->region, &err) < 0)
+		weft_warn("%s", err.message);
+}
+
+/* It says nothing: its end is all there is to see. */
+static void on_holder(struct weft_watch *watch, uint32_t events)
+{
+	struct serve *s = weft_container_of(watch, struct serve, holder_watch);
+	uint64_t lived_ns = weft_now_ns() - s->holder_start_ns;
+
+	weft_loop_remove(s->loop, watch);
+	weft_holder_end(s->holder, true);
+	s->holder = NULL;
+	if (lived_ns < HOLDER_RESTART_S * UINT64_C(1000000000)) {
+		weft_warn("weftholder ended; memory will not outlive a crash of this program");
+		return;
+	}
+	weft_warn("weftholder ended; starting another");
+	start_holder(s);
+	for (unsigned i = 0; i < s->nr_wanted; i++)
+		hold(s, &s->wanted[i]);
+}
+
+static int recover(struct serve *s, struct serve_region *w, struct weft_leftovers *leftovers, struct weft_error *err)
+{
+	const struct weft_leftover *left = weft_leftovers_get(leftovers, w->name);
+	uint64_t page = s->hugepage_bytes ? s->hugepage_bytes : (uint64_t)sysconf(_SC_PAGESIZE);
+	char size[32], how[96];
+
+	if (!left)
+		return 0;
+	weft_format_size(left->size_bytes, size, sizeof(size));
+	if (left->size_bytes != w->size_bytes && left->size_bytes != (w->size_bytes + page - 1) / page * page) {
+		if (left->stored)
+			snprintf(how, sizeof(how), "stop its systemd unit, which empties the descriptor store");
+		else
+			snprintf(how, sizeof(how), "kill %d", left->holder_pid);
+		return weft_error_set(err, EEXIST, "region '%s': a donor before this one left %s (%" PRIu64 " bytes) of "
+			"contents under this name. Lend that size to have them back, or give them up first: %s",
+			w->name, size, left->size_bytes, how);
+	}
+	int fd = fcntl(left->fd, F_DUPFD_CLOEXEC, 3), header_fd = fcntl(left->header_fd, F_DUPFD_CLOEXEC, 3);
+	int r = fd < 0 || header_fd < 0
+			? weft_error_set(err, EMFILE, "region '%s': no descriptors left", w->name)
+			: weft_region_adopt(fd, header_fd, s->read_only, &w->region, err);
+	if (r < 0) {
+		if (fd >= 0)
+			close(fd);
+		if (header_fd >= 0)
+			close(header_fd);
+		return r;
+	}
+	w->recovered = true;
+	hold(s, w);
+	if (s->holder)
+		weft_leftovers_done(leftovers, left);
+	printf("recovered region '%s' (%s), epoch %016" PRIx64 "\n", w->name, size, w->region->epoch);
+	return 0;
+}
+
+static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err)
+{
+	struct weft_leftovers *leftovers;
+	char place[280];
+	int r = weft_leftovers_find(weft_listening_format(serve_main_listening(s), place), fds, names, nr_fds,
+		&leftovers);
+
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot look for what a donor before this one left: %s", strerror(-r));
+	start_holder(s); /* after the search, which would come upon it */
+	for (unsigned i = 0; i < s->nr_wanted && r == 0; i++)
+		if (!s->wanted[i].path)
+			r = recover(s, &s->wanted[i], leftovers, err);
+	weft_leftovers_free(leftovers);
+	return r;
+}
+
+int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err)
+{
+	int r = recover_all(s, fds, names, nr_fds, err);
+
+	if (r == 0)
+		r = check_total(s, err);
+
+	for (unsigned i = 0; i < s->nr_wanted && r == 0; i++) {
+		struct serve_region *w = &s->wanted[i];
+
+		if (w->path)
+			r = weft_region_open_file(AT_FDCWD, w->path, w->name, false, s->read_only, &w->region, err);
+		else if (!w->region)
+			r = take_memory(s, w, err);
+		if (r == 0)
+			r = weft_donor_add(s->donor, w->region, err);
+	}
+	if (r == 0 && s->directory)
+		r = weft_donor_add_directory(s->donor, s->directory, s->read_only, err);
+	return r;
+}
+
+void serve_hold_all(struct serve *s)
+{
+	for (unsigned i = 0; i < s->nr_wanted; i++)
+		if (!s->wanted[i].recovered)
+			hold(s, &s->wanted[i]);
+}
+
+void serve_end_holder(struct serve *s)
+{
+	/* After a start that failed, what was recovered stays recoverable. */
+	bool keep = s->stop_signal != SIGTERM && s->stop_signal != SIGINT;
+
+	if (s->holder && s->holder_watch.fd >= 0)
+		weft_loop_remove(s->loop, &s->holder_watch);
+	if (keep && s->stop_signal && weft_holder_pid(s->holder))
+		weft_info("memory stays with weftholder (%d) for %u s", weft_holder_pid(s->holder), s->keep_s);
+	weft_holder_end(s->holder, keep);
+	s->holder = NULL;
+}

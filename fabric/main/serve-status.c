@@ -1,0 +1,136 @@
+/* What weft-serve says: the lines on standard output, and its status.  Main thread. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fabric/log.h"
+#include "fabric/main/serve.h"
+#include "fabric/uri.h"
+#include "transports/nbd/listener.h"
+
+enum { LISTED_FILES = 20 }; /* of a directory, with their attach lines */
+
+static void print_attach_line(const struct serve *s, const char *name)
+{
+	const struct weft_listening *l = serve_main_listening(s);
+	struct weft_uri uri = {.region = (char *)name};
+	char run_dir[108], leaf[64];
+	size_t n = 0;
+
+	memcpy(uri.host, l->host, sizeof(uri.host));
+	memcpy(uri.port, l->port, sizeof(uri.port));
+	memcpy(uri.socket, l->socket, sizeof(uri.socket));
+	char *text = weft_uri_format(&uri);
+	/* A path that any shell takes as it is. */
+	for (const char *p = name; *p && n < sizeof(leaf) - 1; p++) {
+		bool plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') ||
+			     *p == '-' || *p == '_' || (*p == '.' && n > 0);
+
+		leaf[n++] = plain ? *p : '_';
+	}
+	leaf[n] = '\0';
+	if (weft_run_dir(run_dir, sizeof(run_dir)) < 0)
+		strcpy(run_dir, "/tmp");
+	printf("weft attach %s --socket %s/%s.nbd\n", text ? text : "?", run_dir, leaf);
+	free(text);
+}
+
+static int print_file(void *ctx, const char *name, const char *description, uint64_t size_bytes)
+{
+	struct {
+		const struct serve *s;
+		unsigned n;
+	} *c = ctx;
+
+	for (unsigned i = 0; i < c->s->nr_wanted; i++)
+		if (strcmp(c->s->wanted[i].name, name) == 0)
+			return 0;
+	if (c->n++ == LISTED_FILES) {
+		char text[280];
+
+		printf("and more; all are listed by:  weft list weft://%s\n",
+			weft_listening_format(serve_main_listening(c->s), text));
+		return 1;
+	}
+	printf("region '%s': %s ; map it with:  ", name, description);
+	print_attach_line(c->s, name);
+	return 0;
+}
+
+void serve_print_ready(const struct serve *s)
+{
+	struct {
+		const struct serve *s;
+		unsigned n;
+	} files = {s, 0};
+	char text[280];
+
+	for (unsigned i = 0; i < s->nr_listening; i++) {
+		printf("listening on %s\n", weft_listening_format(&s->listening[i], text));
+		if (s->listening[i].insecure)
+			weft_warn("whoever reaches %s can read and write all regions: there are no keys yet", text);
+	}
+	for (unsigned i = 0; i < s->nr_wanted; i++) {
+		const struct weft_region *region = s->wanted[i].region;
+
+		printf("region '%s': %s, epoch %016" PRIx64 " ; map it with:  ", region->name,
+			region->description, region->epoch);
+		print_attach_line(s, region->name);
+	}
+	if (s->directory)
+		weft_donor_list(s->donor, print_file, &files);
+	puts("ready");
+	fflush(stdout);
+}
+
+static json_t *hex_json(uint64_t v)
+{
+	char text[17];
+
+	snprintf(text, sizeof(text), "%016" PRIx64, v);
+	return json_string(text);
+}
+
+static json_t *region_json(const struct serve_region *w)
+{
+	const struct weft_region *r = w->region;
+
+	return json_pack("{s:s, s:s, s:I, s:s, s:b, s:o, s:b}", "name", r->name, "description", r->description,
+		"size_bytes", (json_int_t)r->size_bytes, "backing",
+		r->backing == WEFT_BACKING_MEMORY ? "memory" : "file", "read_only", r->read_only, "epoch",
+		hex_json(r->epoch), "recovered", w->recovered);
+}
+
+static void add_attachment(void *ctx, const struct weft_attachment_status *a)
+{
+	static const char *const modes[] = {"read", "shared", "write"};
+
+	json_array_append_new(ctx, json_pack("{s:s, s:s, s:s, s:I, s:i, s:s, s:s, s:I, s:o}", "region", a->region,
+		"name", a->name, "mode", modes[a->mode], "generation", (json_int_t)a->generation, "sessions",
+		(int)a->nr_sessions, "peer", a->peer, "transport", a->transport, "silent_ms",
+		(json_int_t)a->silent_ms, "lease_left_ms",
+		a->lease_left_ms == UINT64_MAX ? json_null() : json_integer((json_int_t)a->lease_left_ms)));
+}
+
+json_t *serve_status_json(const struct serve *s)
+{
+	json_t *listen = json_array(), *regions = json_array(), *attachments = json_array();
+	const char *kept_by = !s->holder ? "nobody" : weft_holder_pid(s->holder) ? "weftholder" : "systemd";
+	struct nbd_listener_status c;
+	char text[280];
+
+	for (unsigned i = 0; i < s->nr_listening; i++)
+		json_array_append_new(listen, json_string(weft_listening_format(&s->listening[i], text)));
+	for (unsigned i = 0; i < s->nr_wanted; i++)
+		json_array_append_new(regions, region_json(&s->wanted[i]));
+	weft_donor_status(s->donor, add_attachment, attachments);
+	nbd_listener_status(s->listener, &c);
+	return json_pack("{s:s, s:s, s:i, s:I, s:i, s:o, s:o, s:s?, s:o, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
+		"kind", "serve", "version", WEFT_VERSION, "pid", (int)getpid(), "uptime_s",
+		(json_int_t)((weft_now_ns() - s->start_ns) / 1000000000), "lease_s", (int)s->lease_s, "listen",
+		listen, "regions", regions, "directory", s->directory, "attachments", attachments, "memory_kept_by", kept_by, "counters",
+		"connections", (json_int_t)c.connections, "accepted", (json_int_t)c.accepted, "refused",
+		(json_int_t)c.refused, "requests", (json_int_t)c.requests, "read_bytes", (json_int_t)c.read_bytes,
+		"written_bytes", (json_int_t)c.written_bytes, "errors", (json_int_t)c.errors);
+}

@@ -1,0 +1,83 @@
+/*
+ * What the parts of weft-serve share: serve.c (its life), serve-options.c (what was asked for),
+ * serve-regions.c (what is lent, and what outlives us) and serve-status.c (what it says).
+ */
+#ifndef WEFT_FABRIC_MAIN_SERVE_H
+#define WEFT_FABRIC_MAIN_SERVE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fabric/control.h"
+#include "fabric/donor.h"
+#include "fabric/holder.h"
+#include "fabric/listen.h"
+#include "fabric/loop.h"
+#include "fabric/util.h"
+
+enum {
+	SERVE_MAX_LISTEN = 16,
+	SERVE_MAX_REGIONS = 256,
+	SERVE_MAX_PASSED = 2 * SERVE_MAX_REGIONS + SERVE_MAX_LISTEN, /* descriptors from systemd */
+};
+
+struct nbd_listener;
+
+struct serve_region {
+	char *name;
+	char *path; /* FILE */
+	uint64_t size_bytes;
+	struct weft_region *region;
+	bool recovered;
+};
+
+struct serve {
+	/* What was asked for. */
+	struct serve_region wanted[SERVE_MAX_REGIONS];
+	unsigned nr_wanted;
+	const char *directory;
+	const char *listen[SERVE_MAX_LISTEN];
+	unsigned nr_listen;
+	uint64_t hugepage_bytes;
+	enum weft_numa numa;
+	unsigned numa_node;
+	bool read_only, allow_insecure, overcommit;
+	unsigned lease_s, keep_s;
+
+	/* What became of it. */
+	struct weft_listening listening[SERVE_MAX_LISTEN];
+	unsigned nr_listening;
+	struct weft_loop *loop;
+	struct weft_donor *donor;
+	struct nbd_listener *listener;
+	struct weft_control *control;
+	struct weft_watch signals;
+	struct weft_timer tick;
+	struct weft_holder *holder; /* NULL: memory does not outlive us */
+	struct weft_watch holder_watch;
+	uint64_t holder_start_ns;
+	int stop_signal;
+	uint64_t start_ns;
+};
+
+/* 0; 1 after --help; -EINVAL after it said what is wrong. */
+int serve_parse_options(struct serve *s, int argc, char **argv);
+
+/* Binds what was asked for, beside what systemd passed (those fds become -1). */
+int serve_open_sockets(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err);
+/* Removes the socket files that we made. */
+void serve_remove_sockets(const struct serve *s);
+/* The first socket that a borrower elsewhere would use: TCP before Unix. */
+const struct weft_listening *serve_main_listening(const struct serve *s);
+
+/* Recovers what was left behind (in part among the fds), then takes and opens the rest. */
+int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err);
+/* From now on what we took outlives us too. */
+void serve_hold_all(struct serve *s);
+void serve_end_holder(struct serve *s);
+
+void serve_print_ready(const struct serve *s);
+json_t *serve_status_json(const struct serve *s);
+
+#endif
