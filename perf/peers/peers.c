@@ -25,6 +25,7 @@ struct launcher {
 	const char *name;
 	int (*start)(struct perf_peer *peer, int fd, char *why);
 	bool own_socket; /* listens by itself */
+	bool empty;      /* populated by somebody else */
 };
 
 static int spawned(struct perf_peer *peer, const char *const argv[], int fd)
@@ -91,8 +92,8 @@ static int start_qemu(struct perf_peer *peer, int fd, char *why)
 	return r;
 }
 
-/* Waits until the log has a line `ready`; the whole log is in text then. */
-static int wait_ready(const struct perf_peer *peer, char *text, size_t len, char *why)
+/* Waits until the log holds `line`; the whole log is in text then. */
+static int wait_log(const struct perf_peer *peer, const char *line, char *text, size_t len, char *why)
 {
 	const struct timespec tick = {.tv_nsec = 5000000};
 	char path[512];
@@ -105,7 +106,7 @@ static int wait_ready(const struct perf_peer *peer, char *text, size_t len, char
 		ssize_t n = fd < 0 ? 0 : read(fd, text, len - 1);
 
 		text[n < 0 ? 0 : n] = 0;
-		if (strstr(text, "\nready\n"))
+		if (strstr(text, line))
 			return 0;
 		if (!alive) {
 			snprintf(why, 256, "%.250s", text[0] ? text : "it ended at once");
@@ -136,7 +137,7 @@ static int start_weft(struct perf_peer *peer, int fd, char *why)
 	peer->target.export_name = "perf";
 	r = spawned(peer, argv, -1);
 	if (r == 0)
-		r = wait_ready(peer, log, sizeof(log), why);
+		r = wait_log(peer, "\nready\n", log, sizeof(log), why);
 	if (r < 0 || !peer->tcp)
 		return r;
 	at = strstr(log, "listening on 127.0.0.1:");
@@ -148,12 +149,39 @@ static int start_weft(struct perf_peer *peer, int fd, char *why)
 	return 0;
 }
 
+/* A bridge, and a donor of its own behind it, since a weft writer and stock clients exclude each other. */
+static int start_bridge(struct perf_peer *peer, int fd, char *why)
+{
+	struct perf_peer *donor;
+	char path[512], uri[64], log[4096];
+	const char *argv[] = {path, uri, "--socket", peer->target.unix_path, "--name", "perf",
+		"--foreground", NULL};
+	int r;
+
+	snprintf(path, sizeof(path), "%s/weft-attach", perf_bindir());
+	if (access(path, X_OK) < 0) {
+		snprintf(why, 256, "%.200s is not built", path);
+		return -ENOENT;
+	}
+	r = perf_peer_get("weft-donor", true, &donor, why);
+	if (r < 0)
+		return r;
+	snprintf(uri, sizeof(uri), "weft://127.0.0.1:%u/perf", donor->target.port);
+	r = spawned(peer, argv, -1);
+	if (r == 0)
+		r = wait_log(peer, peer->target.unix_path, log, sizeof(log), why);
+	peer->donor = donor->pid;
+	return r;
+}
+
 static const struct launcher launchers[] = {
 	{.name = "floor", .start = start_floor},
 	{.name = "nbdkit", .start = start_nbdkit},
 	{.name = "nbdkit-sparse", .start = start_nbdkit_sparse},
 	{.name = "qemu", .start = start_qemu},
 	{.name = "weft", .start = start_weft, .own_socket = true},
+	{.name = "weft-donor", .start = start_weft, .own_socket = true, .empty = true},
+	{.name = "bridge", .start = start_bridge, .own_socket = true},
 };
 
 static int start(struct perf_peer *peer, char *why)
@@ -181,7 +209,7 @@ static int start(struct perf_peer *peer, char *why)
 	/* The child has its copy of the listening socket; should it die, connections are refused. */
 	weft_cleanup_close(&fd);
 	fd = -1;
-	if (r < 0)
+	if (r < 0 || launchers[i].empty)
 		return r;
 	return perf_nbd_populate(&peer->target, PERF_PEER_BYTES, why);
 }

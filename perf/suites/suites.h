@@ -5,6 +5,7 @@
 #define PERF_SUITES_SUITES_H
 
 void suite_nbd_servers(void);
+void suite_bridge(void);
 void suite_socket_ways(void);
 
 #endif

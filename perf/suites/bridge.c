@@ -1,0 +1,67 @@
+/*
+ * What each hop costs: a client at a bridge's Unix socket, the bridge at a donor over TCP; beside it the
+ * same client at a donor over TCP, and at both floors.  On one CPU (same) the CPU times of client, bridge
+ * and donor add up to the latency at depth 1, so they are the hops' shares.
+ */
+#include <stddef.h>
+
+#include "fabric/util.h"
+#include "perf/peers/peers.h"
+#include "perf/suites/load.h"
+#include "perf/suites/suites.h"
+
+static const struct {
+	const char *name, *peer;
+	bool tcp;
+} contestants[] = {
+	{"floor-unix", "floor", false},
+	{"floor-tcp", "floor", true},
+	{"donor-tcp", "weft", true},
+	{"bridge", "bridge", false},
+};
+
+static const struct {
+	const char *name;
+	uint32_t len;
+	unsigned conns, depth;
+	enum perf_place place;
+} shapes[] = {
+	{"4K-1x1-same", 4 << 10, 1, 1, PERF_PLACE_SAME},
+	{"4K-1x1-cross", 4 << 10, 1, 1, PERF_PLACE_CROSS},
+	{"4K-1x16-same", 4 << 10, 1, 16, PERF_PLACE_SAME},
+	{"4K-1x16-cross", 4 << 10, 1, 16, PERF_PLACE_CROSS},
+	{"4K-2x16-free", 4 << 10, 2, 16, PERF_PLACE_FREE},
+	{"64K-1x16-same", 64 << 10, 1, 16, PERF_PLACE_SAME},
+	{"1M-1x4-same", 1 << 20, 1, 4, PERF_PLACE_SAME},
+	{"1M-1x4-cross", 1 << 20, 1, 4, PERF_PLACE_CROSS},
+};
+
+void suite_bridge(void)
+{
+	static const char *const counters[] = {"ops_s", "MB_s", "p50_us", "p99_us", "client_us",
+		"server_us", "donor_us", "both_us", NULL};
+	static const struct perf_ratio ratios[] = {{"of donor", "ops_s", "donor-tcp"},
+		{"p50/donor", "p50_us", "donor-tcp"}, {"CPU/donor", "both_us", "donor-tcp"},
+		{NULL, NULL, NULL}};
+	static const struct perf_columns columns = {"bridge", counters, ratios};
+
+	if (perf_options.quick)
+		return;
+	for (int write = 0; write < 2; write++)
+		for (unsigned s = 0; s < WEFT_ARRAY_LEN(shapes); s++)
+			for (unsigned c = 0; c < WEFT_ARRAY_LEN(contestants); c++) {
+				struct perf_load_case l = {
+					.peer = contestants[c].peer,
+					.tcp = contestants[c].tcp,
+					.place = shapes[s].place,
+					.load = {.write = write, .len = shapes[s].len,
+						.depth = shapes[s].depth, .conns = shapes[s].conns},
+					.hello = {.receive = PERF_RECEIVE_BEST, .span = PERF_PEER_BYTES,
+						.send = PERF_SEND_IOVEC},
+				};
+
+				perf_load_add(&l, "bridge/%s/%s/%s", write ? "write" : "read",
+					shapes[s].name, contestants[c].name);
+			}
+	perf_columns_add(&columns);
+}
