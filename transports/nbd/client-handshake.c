@@ -234,7 +234,8 @@ static int finish(struct nbd_client_handshake *hs, struct nbd_handle *nbd, const
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	/* It is over too when the connection died while the question was asked. */
+	return nbd_aio_is_dead(nbd) || nbd_aio_is_closed(nbd) ? lost(hs) : 0;
 }
 
 /* What the server said, in the terms of tp_connect(). */
@@ -274,6 +275,8 @@ static int ask_for_grant(struct nbd_client_handshake *hs, struct nbd_handle *nbd
 		r = finish(hs, nbd, &outcome);
 		if (r < 0)
 			return r;
+	} else if (nbd_aio_is_dead(nbd)) {
+		return lost(hs);
 	}
 	if (hs->nr_grants == 1) {
 		if (hs->hello.epoch && hs->hello.epoch != hs->welcome.epoch)
@@ -288,7 +291,7 @@ static int ask_for_grant(struct nbd_client_handshake *hs, struct nbd_handle *nbd
 	hs->server_text[0] = '\0';
 	if (nbd_aio_opt_info(nbd,
 		    (nbd_completion_callback){.callback = on_completion, .user_data = &outcome}) < 0)
-		return weft_error_set(&hs->error, EPROTO, "%s", nbd_reason());
+		return lost(hs);
 	r = finish(hs, nbd, &outcome);
 	if (r < 0)
 		return r;
@@ -306,7 +309,7 @@ static int go(struct nbd_client_handshake *hs, struct nbd_handle *nbd)
 	hs->server_text[0] = '\0';
 	if (nbd_aio_opt_go(nbd,
 		    (nbd_completion_callback){.callback = on_completion, .user_data = &outcome}) < 0)
-		return weft_error_set(&hs->error, EPROTO, "%s", nbd_reason());
+		return lost(hs);
 	r = finish(hs, nbd, &outcome);
 	if (r < 0)
 		return r;
@@ -408,7 +411,7 @@ static int negotiate(struct nbd_client_handshake *hs, struct nbd_handle *nbd, in
 		return weft_error_set(&hs->error, errno, "cannot duplicate a socket: %s", strerror(errno));
 	/* libnbd owns the copy from here on, also if it fails. */
 	if (nbd_aio_connect_socket(nbd, copy) < 0)
-		return weft_error_set(&hs->error, EPROTO, "%s", nbd_reason());
+		return lost(hs);
 	while (r == 0 && !nbd_aio_is_negotiating(nbd) && !nbd_aio_is_ready(nbd))
 		r = step(hs, nbd);
 	if (r == 0 && nbd_aio_is_ready(nbd)) {

@@ -1,0 +1,483 @@
+/*
+ * The NBD client's way to a connection: servers that refuse, hang, lie or hang up, each answered with what is true, in
+ * bounded time.  The server is a script in a thread.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "fabric/nbd/proto.h"
+#include "fabric/util.h"
+#include "transports/nbd/client.h"
+
+#define GRANT "weft:grant:epoch=00000000000000aa,lease=30000,offers=tcp"
+#define OTHER_GRANT "weft:grant:epoch=00000000000000bb,lease=30000,offers=tcp"
+
+/* How the server behaves; what is not set is right. */
+struct script {
+	const char *greeting;     /* instead of NBD's */
+	bool silent;              /* accepts and says nothing */
+	bool no_structured;       /* declines structured replies */
+	unsigned options;         /* hangs up after so many; 0: never */
+	const char *grant;        /* LIST_META_CONTEXT's answer; NULL: none */
+	const char *second_grant; /* another one with it */
+	const char *set_grant;    /* SET_META_CONTEXT's; NULL: the same */
+	uint32_t go_error;        /* NBD_REP_ERR_… of GO and INFO */
+	const char *go_text;
+	uint64_t size;            /* 0: 1 MiB */
+	uint16_t flags;
+	uint32_t min_block;       /* 0: not told */
+	bool empty;               /* size is 0 indeed */
+};
+
+static struct {
+	const struct script *script;
+	int listen_fd, stop[2];
+	uint16_t port;
+	pthread_t thread;
+	_Atomic bool went; /* GO was asked for */
+} server;
+
+/* Everything or nothing; false at the end of the stream or when told to stop. */
+static bool get(int fd, void *data, size_t n)
+{
+	for (uint8_t *p = data; n > 0;) {
+		struct pollfd fds[2] = {{.fd = fd, .events = POLLIN}, {.fd = server.stop[0], .events = POLLIN}};
+
+		if (poll(fds, 2, 30000) <= 0 || fds[1].revents)
+			return false;
+		ssize_t got = recv(fd, p, n, 0);
+		if (got <= 0)
+			return false;
+		p += got;
+		n -= (size_t)got;
+	}
+	return true;
+}
+
+static bool put(int fd, const void *data, size_t n)
+{
+	return send(fd, data, n, MSG_NOSIGNAL) == (ssize_t)n;
+}
+
+static bool reply(int fd, uint32_t option, uint32_t type, const void *data, size_t n)
+{
+	uint8_t head[NBD_OPTION_REPLY_BYTES];
+
+	nbd_pack_option_reply(head, option, type, (uint32_t)n);
+	return put(fd, head, sizeof(head)) && put(fd, data, n);
+}
+
+static bool reply_context(int fd, uint32_t option, const char *name)
+{
+	uint8_t data[512];
+
+	if (!name)
+		return true;
+	nbd_put32(data, 1);
+	memcpy(data + 4, name, strlen(name));
+	return reply(fd, option, NBD_REP_META_CONTEXT, data, 4 + strlen(name));
+}
+
+static bool reply_info(int fd, uint32_t option)
+{
+	const struct script *s = server.script;
+	uint8_t data[14];
+
+	if (s->go_error)
+		return reply(fd, option, s->go_error, s->go_text, s->go_text ? strlen(s->go_text) : 0);
+	nbd_put16(data, NBD_INFO_EXPORT);
+	nbd_put64(data + 2, s->size || s->empty ? s->size : 1 << 20);
+	nbd_put16(data + 10, NBD_FLAG_HAS_FLAGS | s->flags);
+	if (!reply(fd, option, NBD_REP_INFO, data, 12))
+		return false;
+	if (s->min_block) {
+		nbd_put16(data, NBD_INFO_BLOCK_SIZE);
+		nbd_put32(data + 2, s->min_block);
+		nbd_put32(data + 6, 4096);
+		nbd_put32(data + 10, 1 << 20);
+		if (!reply(fd, option, NBD_REP_INFO, data, 14))
+			return false;
+	}
+	return reply(fd, option, NBD_REP_ACK, NULL, 0);
+}
+
+static bool answer_option(int fd, uint32_t option)
+{
+	const struct script *s = server.script;
+
+	switch (option) {
+	case NBD_OPT_STRUCTURED_REPLY:
+		return reply(fd, option, s->no_structured ? NBD_REP_ERR_UNSUP : NBD_REP_ACK, NULL, 0);
+	case NBD_OPT_LIST_META_CONTEXT:
+		return reply_context(fd, option, s->grant) && reply_context(fd, option, s->second_grant) &&
+		       reply(fd, option, NBD_REP_ACK, NULL, 0);
+	case NBD_OPT_SET_META_CONTEXT:
+		return reply_context(fd, option, s->set_grant ? s->set_grant : s->grant) &&
+		       reply(fd, option, NBD_REP_ACK, NULL, 0);
+	case NBD_OPT_GO:
+		server.went = true;
+		return reply_info(fd, option);
+	case NBD_OPT_INFO:
+		return reply_info(fd, option);
+	default:
+		return reply(fd, option, NBD_REP_ERR_UNSUP, NULL, 0);
+	}
+}
+
+static void serve(int fd)
+{
+	const struct script *s = server.script;
+	uint8_t greeting[NBD_HANDSHAKE_BYTES], head[NBD_OPTION_BYTES], data[NBD_MAX_OPTION];
+	struct nbd_option option;
+
+	if (s->silent) {
+		get(fd, data, sizeof(data));
+		return;
+	}
+	if (s->greeting) {
+		put(fd, s->greeting, strlen(s->greeting));
+		get(fd, data, sizeof(data));
+		return;
+	}
+	nbd_pack_handshake(greeting, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+	if (!put(fd, greeting, sizeof(greeting)) || !get(fd, data, 4))
+		return;
+	for (unsigned n = 1;; n++) {
+		if (!get(fd, head, sizeof(head)) || nbd_unpack_option(head, &option) < 0 ||
+			option.len > sizeof(data) || !get(fd, data, option.len))
+			return;
+		if (s->options && n > s->options)
+			return;
+		if (!answer_option(fd, option.option))
+			return;
+		if (option.option == NBD_OPT_GO && !s->go_error)
+			break;
+	}
+	/* Transmission: a READ comes back as zeros. */
+	for (;;) {
+		struct nbd_request_header req;
+
+		if (!get(fd, data, NBD_REQUEST_BYTES) || nbd_unpack_request(data, &req) < 0 ||
+			req.type != NBD_CMD_READ || req.len > 4096)
+			return;
+		memset(data, 0, sizeof(data));
+		if (s->no_structured)
+			nbd_pack_simple_reply(data, 0, req.cookie);
+		else
+			nbd_pack_data_chunk(data, NBD_REPLY_FLAG_DONE, req.cookie, req.off, req.len);
+		if (!put(fd, data, (s->no_structured ? NBD_SIMPLE_REPLY_BYTES : NBD_DATA_CHUNK_BYTES) + req.len))
+			return;
+	}
+}
+
+static void *server_main(void *ctx)
+{
+	for (;;) {
+		struct pollfd fds[2] = {{.fd = server.listen_fd, .events = POLLIN},
+			{.fd = server.stop[0], .events = POLLIN}};
+
+		poll(fds, 2, -1);
+		if (fds[1].revents)
+			return NULL;
+		int fd = accept(server.listen_fd, NULL, NULL);
+		serve(fd);
+		close(fd);
+	}
+}
+
+static void server_start(const struct script *script)
+{
+	struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(addr);
+
+	server.script = script;
+	server.went = false;
+	server.listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_return_code(bind(server.listen_fd, (struct sockaddr *)&addr, len), 0);
+	assert_return_code(listen(server.listen_fd, 8), 0);
+	assert_return_code(getsockname(server.listen_fd, (struct sockaddr *)&addr, &len), 0);
+	server.port = ntohs(addr.sin_port);
+	assert_return_code(pipe(server.stop), 0);
+	assert_int_equal(pthread_create(&server.thread, NULL, server_main, NULL), 0);
+}
+
+static void server_stop(void)
+{
+	close(server.stop[1]);
+	pthread_join(server.thread, NULL);
+	close(server.stop[0]);
+	close(server.listen_fd);
+}
+
+static struct tp *tp;
+static char port[8];
+
+static struct tp_target target_of(bool session)
+{
+	struct tp_target target = {
+		.host = "127.0.0.1",
+		.port = port,
+		.region = "a region",
+		.hello = {.anonymous = !session, .generation = 1, .mode = WEFT_MODE_WRITE, .name = "t"},
+		.connect_timeout_ms = 10000,
+	};
+
+	snprintf(port, sizeof(port), "%u", server.port);
+	return target;
+}
+
+static struct tp_conn *settle(const struct tp_target *target)
+{
+	struct tp_conn *conn;
+
+	assert_int_equal(tp_connect(tp, target, &conn, NULL), 0);
+	while (tp_state(conn) == TP_CONNECTING) {
+		struct pollfd fd = {.fd = tp_event_fd(conn), .events = (short)tp_arm(conn)};
+
+		if (fd.events)
+			assert_int_equal(poll(&fd, 1, 30000), 1);
+		tp_progress(conn, NULL, 0);
+	}
+	return conn;
+}
+
+/* Expects a refusal with this code, whose message says `text`. */
+static void expect(const struct tp_target *target, int code, const char *text)
+{
+	struct tp_conn *conn = settle(target);
+
+	if (tp_state(conn) != TP_FAILED)
+		fail_msg("it connected");
+	if (conn->error != code || !strstr(conn->why.message, text))
+		fail_msg("%d '%s', not %d '%s'", conn->error, conn->why.message, code, text);
+	tp_disconnect(conn);
+}
+
+static void expect_of(const struct script *script, bool session, int code, const char *text)
+{
+	server_start(script);
+	const struct tp_target target = target_of(session);
+	expect(&target, code, text);
+	server_stop();
+}
+
+static void a_session_is_granted(void **state)
+{
+	static const struct script script = {.grant = GRANT, .flags = NBD_FLAG_CAN_MULTI_CONN};
+
+	server_start(&script);
+	const struct tp_target target = target_of(true);
+	struct tp_conn *conn = settle(&target);
+	assert_int_equal(tp_state(conn), TP_READY);
+	assert_true(conn->info.has_epoch && conn->info.can_multi_conn);
+	assert_int_equal(conn->info.epoch, 0xaa);
+	assert_int_equal(conn->info.lease_ms, 30000);
+	assert_int_equal(conn->info.size_bytes, 1 << 20);
+	assert_string_equal(conn->info.offers, "tcp");
+	assert_string_equal(conn->info.transport, "tcp");
+	assert_non_null(strstr(conn->info.path, port));
+	tp_disconnect(conn);
+	server_stop();
+}
+
+static void a_plain_server_is_used_as_it_is(void **state)
+{
+	static const struct script scripts[] = {
+		{.no_structured = true},
+		{.min_block = 512, .size = (1 << 20) + 100},
+		{.flags = NBD_FLAG_READ_ONLY},
+	};
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(scripts); i++) {
+		server_start(&scripts[i]);
+		const struct tp_target target = target_of(false);
+		struct tp_conn *conn = settle(&target);
+		struct tp_op op = {.kind = TP_PROBE}, *list[1] = {&op};
+
+		assert_int_equal(tp_state(conn), TP_READY);
+		assert_false(conn->info.has_epoch);
+		assert_int_equal(conn->info.size_bytes, 1 << 20);
+		assert_int_equal(conn->info.min_block_bytes, i == 1 ? 512 : 1);
+		assert_int_equal(conn->info.read_only, i == 2);
+		assert_int_equal(tp_post(conn, list, 1), 1);
+		while (tp_progress(conn, list, 1) == 0) {
+			struct pollfd fd = {.fd = tp_event_fd(conn), .events = (short)tp_arm(conn)};
+
+			assert_int_equal(poll(&fd, 1, 30000), 1);
+		}
+		assert_int_equal(op.status, 0);
+		tp_disconnect(conn);
+		server_stop();
+	}
+}
+
+static void nobody_there_is_refused(void **state)
+{
+	static const struct script script = {0};
+
+	server_start(&script);
+	struct tp_target target = target_of(true);
+	server_stop();
+	expect(&target, -ECONNREFUSED, "127.0.0.1");
+	target.host = "/nonexistent/socket";
+	expect(&target, -ECONNREFUSED, "/nonexistent/socket");
+	target.host = "host.invalid";
+	expect(&target, -EHOSTUNREACH, "host.invalid");
+}
+
+static void a_silent_server_times_out(void **state)
+{
+	static const struct script script = {.silent = true};
+
+	server_start(&script);
+	struct tp_target target = target_of(true);
+	target.connect_timeout_ms = 50;
+	uint64_t start = weft_now_ns();
+	expect(&target, -ETIMEDOUT, "50 ms");
+	assert_true(weft_now_ns() - start < 5 * UINT64_C(1000000000));
+	server_stop();
+}
+
+static void a_silent_server_can_be_given_up(void **state)
+{
+	static const struct script script = {.silent = true};
+
+	server_start(&script);
+	const struct tp_target target = target_of(true);
+	struct tp_conn *conn;
+	uint64_t start = weft_now_ns();
+	assert_int_equal(tp_connect(tp, &target, &conn, NULL), 0);
+	tp_progress(conn, NULL, 0);
+	tp_shutdown(conn);
+	assert_int_equal(conn->error, -ECANCELED);
+	tp_disconnect(conn);
+	tp_close(tp); /* waits for its thread, which does not wait for the server */
+	assert_true(weft_now_ns() - start < 5 * UINT64_C(1000000000));
+	assert_int_equal(tp_open(&tp_nbd_ops, NULL, &tp, NULL), 0);
+	server_stop();
+}
+
+static void what_is_no_nbd_server_is_recognised(void **state)
+{
+	static const struct script script = {.greeting = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"};
+
+	expect_of(&script, true, -EPROTO, "handshake");
+}
+
+static void a_server_that_hangs_up_is_told_from_a_refusal(void **state)
+{
+	static const struct script scripts[] = {
+		{.grant = GRANT, .options = 1}, {.grant = GRANT, .options = 2}, {.grant = GRANT, .options = 3}};
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(scripts); i++)
+		expect_of(&scripts[i], true, -ECONNRESET, "hung up");
+}
+
+static void a_plain_server_is_no_donor(void **state)
+{
+	static const struct script with = {0}, without = {.no_structured = true};
+
+	expect_of(&with, true, -EPROTONOSUPPORT, "nbd://");
+	assert_false(server.went);
+	expect_of(&without, true, -EPROTONOSUPPORT, "nbd://");
+	assert_false(server.went);
+}
+
+static void refusals_keep_their_reason(void **state)
+{
+	static const struct {
+		struct script script;
+		int code;
+		const char *text;
+	} cases[] = {
+		{{.grant = GRANT, .go_error = NBD_REP_ERR_POLICY, .go_text = "EBUSY: held by 'x' since noon"},
+			-EBUSY, "held by 'x' since noon"},
+		{{.grant = GRANT, .go_error = NBD_REP_ERR_POLICY, .go_text = "ESTALE: superseded"}, -ESTALE,
+			"superseded"},
+		{{.grant = GRANT, .go_error = NBD_REP_ERR_POLICY, .go_text = "EROFS: only for readers"}, -EROFS,
+			"only for readers"},
+		{{.grant = GRANT, .go_error = NBD_REP_ERR_UNKNOWN}, -ENOENT, "'a region'"},
+		{{.go_error = NBD_REP_ERR_UNKNOWN}, -ENOENT, "'a region'"},
+		{{.grant = GRANT, .go_error = NBD_REP_ERR_SHUTDOWN}, -ESHUTDOWN, "refused"},
+		{{.grant = GRANT, .go_error = NBD_REP_ERR_TLS_REQD, .go_text = "say please\x1b[2J"}, -ENOTSUP,
+			"say please?[2J"},
+	};
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(cases); i++)
+		expect_of(&cases[i].script, true, cases[i].code, cases[i].text);
+}
+
+static void another_epoch_is_stale_before_anything_is_granted(void **state)
+{
+	static const struct script script = {.grant = GRANT};
+
+	server_start(&script);
+	struct tp_target target = target_of(true);
+	target.hello.epoch = 0xab;
+	expect(&target, -ESTALE, "epoch");
+	assert_false(server.went);
+	server_stop();
+}
+
+static void a_grant_must_be_one_and_the_one_that_was_listed(void **state)
+{
+	static const struct script two = {.grant = GRANT, .second_grant = OTHER_GRANT};
+	static const struct script other = {.grant = GRANT, .set_grant = OTHER_GRANT};
+
+	expect_of(&two, true, -EPROTO, "several");
+	expect_of(&other, true, -EPROTO, "changed");
+}
+
+static void an_empty_export_is_refused(void **state)
+{
+	static const struct script script = {.empty = true};
+
+	expect_of(&script, false, -ENODATA, "empty");
+}
+
+static int open_tp(void **state)
+{
+	return tp_open(&tp_nbd_ops, NULL, &tp, NULL);
+}
+
+static int close_tp(void **state)
+{
+	tp_close(tp);
+	return 0;
+}
+
+#define connect_case(fn) cmocka_unit_test_setup_teardown(fn, open_tp, close_tp)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		connect_case(a_session_is_granted),
+		connect_case(a_plain_server_is_used_as_it_is),
+		connect_case(nobody_there_is_refused),
+		connect_case(a_silent_server_times_out),
+		connect_case(a_silent_server_can_be_given_up),
+		connect_case(what_is_no_nbd_server_is_recognised),
+		connect_case(a_server_that_hangs_up_is_told_from_a_refusal),
+		connect_case(a_plain_server_is_no_donor),
+		connect_case(refusals_keep_their_reason),
+		connect_case(another_epoch_is_stale_before_anything_is_granted),
+		connect_case(a_grant_must_be_one_and_the_one_that_was_listed),
+		connect_case(an_empty_export_is_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
