@@ -18,6 +18,7 @@ struct weft_donor {
 	uint32_t lease_ms, fence_timeout_ms;
 	char offers[64];
 	bool stopping;
+	uint64_t last_tick_ns; /* 0: never */
 
 	struct weft_attachment *attachments;
 	unsigned nr_grants;

@@ -19,6 +19,7 @@
 #include "fabric/util.h"
 
 #define NS_PER_MS UINT64_C(1000000)
+#define AWAY_NS (5000 * NS_PER_MS) /* ticks come every second */
 
 int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **ret)
 {
@@ -127,12 +128,19 @@ static uint64_t lease_ns(const struct weft_donor *donor)
 	return donor->lease_ms * NS_PER_MS;
 }
 
+/* This process was stopped, or its machine paused: silence says nothing about the others. */
+static bool was_away(const struct weft_donor *donor, uint64_t now_ns)
+{
+	return donor->last_tick_ns && now_ns > donor->last_tick_ns + AWAY_NS;
+}
+
 /* Takes the region away from an attachment whose lease ran out; its sessions are still to be fenced. */
 static void lapse_if_silent(struct weft_attachment *a, uint64_t now_ns)
 {
 	struct weft_generation *gen;
 
-	if (a->anonymous || a->lapsed || a->nr_waiters > 0 || silent_ns(a, now_ns) <= lease_ns(a->donor))
+	if (a->anonymous || a->lapsed || a->nr_waiters > 0 || silent_ns(a, now_ns) <= lease_ns(a->donor) ||
+		was_away(a->donor, now_ns))
 		return;
 	a->lapsed = true;
 	gen = generation_of(a);
@@ -473,6 +481,10 @@ void weft_donor_tick(struct weft_donor *donor, uint64_t now_ns)
 	struct weft_attachment *a, *next;
 
 	pthread_mutex_lock(&donor->lock);
+	if (was_away(donor, now_ns))
+		for (a = donor->attachments; a; a = a->next)
+			a->last_seen_ns = now_ns;
+	donor->last_tick_ns = now_ns;
 	for (a = donor->attachments; a; a = next) {
 		next = a->next;
 		lapse_if_silent(a, now_ns);

@@ -360,6 +360,21 @@ static void a_silent_session_is_fenced_and_its_generation_is_stale(void **state)
 	release(&a, true);
 }
 
+static void a_donor_that_slept_blames_nobody(void **state)
+{
+	struct session a, b;
+
+	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_WRITE), 0);
+	tick_in(0);
+	tick_in(60000);
+	assert_false(a.fenced);
+	assert_int_equal(grant(&b, 2, 1, WEFT_MODE_WRITE), -EBUSY);
+	/* From its awakening on the lease counts anew. */
+	tick_in(60000 + LEASE_MS + 50);
+	assert_true(a.fenced);
+	release(&a, false);
+}
+
 static void who_lost_the_lease_to_a_writer_must_attach_anew(void **state)
 {
 	struct session a, b;
@@ -604,6 +619,7 @@ int main(void)
 		TEST(a_lost_connection_keeps_the_region_for_a_lease),
 		TEST(an_expired_lease_frees_without_waiting_for_the_tick),
 		TEST(a_silent_session_is_fenced_and_its_generation_is_stale),
+		TEST(a_donor_that_slept_blames_nobody),
 		TEST(who_lost_the_lease_to_a_writer_must_attach_anew),
 		TEST(stock_clients_are_one_attachment),
 		TEST(nobody_writes_a_read_only_region),
