@@ -305,7 +305,7 @@ static int parse(struct conn *c, uint64_t now, unsigned *in_flight)
 			if (c->reply_done < payload)
 				break;
 		}
-		perf_hist_add(&c->result.latency, now - c->reply->sent_ns);
+		weft_histogram_add(&c->result.latency, now - c->reply->sent_ns);
 		c->reply->sent_ns = 0;
 		c->result.all_ops++;
 		if (now < c->end_ns)
@@ -446,7 +446,7 @@ int perf_nbd_run(struct perf_nbd_client *client, uint64_t slice_ns, struct perf_
 		ret->words += c->result.words;
 		ret->receives += c->result.receives;
 		ret->sends += c->result.sends;
-		perf_hist_merge(&ret->latency, &c->result.latency);
+		weft_histogram_merge(&ret->latency, &c->result.latency);
 	}
 	return r;
 }

@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "perf/harness/histogram.h"
+#include "fabric/histogram.h"
 
 struct perf_nbd_target {
 	char unix_path[108]; /* "": TCP to 127.0.0.1:port */
@@ -69,7 +69,7 @@ struct perf_nbd_result {
 	uint64_t all_ops;    /* with those in flight at its end: what the CPU time was used for */
 	uint64_t words;      /* stamps looked at */
 	uint64_t receives, sends;
-	struct perf_hist latency;
+	struct weft_histogram latency; /* ns */
 };
 
 struct perf_nbd_client;

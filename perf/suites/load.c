@@ -109,8 +109,8 @@ static int run(void *state, uint64_t iterations, uint64_t slice_ns, struct perf_
 	perf_count(ret, "ops_s", (double)res->ops / seconds);
 	perf_count(ret, "MB_s",
 		(double)res->ops * s->len / seconds / 1e6);
-	perf_count(ret, "p50_us", (double)perf_hist_quantile(&res->latency, 0.5) / 1e3);
-	perf_count(ret, "p99_us", (double)perf_hist_quantile(&res->latency, 0.99) / 1e3);
+	perf_count(ret, "p50_us", (double)weft_histogram_quantile(&res->latency, 0.5) / 1e3);
+	perf_count(ret, "p99_us", (double)weft_histogram_quantile(&res->latency, 0.99) / 1e3);
 	perf_count(ret, "server_us", (double)server / ops / 1e3);
 	if (s->peer->donor)
 		perf_count(ret, "donor_us", (double)donor / ops / 1e3);
