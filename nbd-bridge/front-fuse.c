@@ -9,7 +9,9 @@
  * Invariants: a slot is taken from the request's arrival to its reply; a WRITE's slot owns its receive buffer.
  * Nothing is received while a slot waits for a buffer, or when slots or receive buffers have run out.
  *
- * The kernel's writeback cache stays off: see FUSE in ARCHITECTURE.md.
+ * The kernel's writeback cache stays off.  With it the kernel keeps a file's size by itself, and begins with 0
+ * for a root that is a file: nothing can be read or written (tried on Linux 6.18).  Mapped pages are
+ * cached and written back without it as well, and so is what comes through a loop device.
  */
 #define FUSE_USE_VERSION 35
 #include <assert.h>
@@ -167,8 +169,6 @@ static void op_init(void *user, struct fuse_conn_info *conn)
 	conn->max_readahead = (unsigned)weft_min(conn->max_readahead, READ_AHEAD);
 	conn->max_background = BACKGROUND;
 	conn->congestion_threshold = BACKGROUND * 3 / 4;
-	if (getenv("WEFT_FUSE_WRITEBACK") && (conn->capable & FUSE_CAP_WRITEBACK_CACHE))
-		conn->want |= FUSE_CAP_WRITEBACK_CACHE;
 }
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

@@ -7,8 +7,8 @@ need_tool fio jq
 start_donor --memory r=256M
 weft attach "$URI" --socket "$TMP/s" --lanes 4 >/dev/null
 pid=$(weft status r --json | jq '.attachments[0].pid')
-resident() {
-	awk '/^(VmRSS|VmHWM)/ { print $2 }' "/proc/$pid/status" | tr '\n' ' '
+resident() { # now and at most
+	awk '/^VmRSS/ { now = $2 } /^VmHWM/ { most = $2 } END { print now, most }' "/proc/$pid/status"
 }
 load() {
 	fio --name=l --ioengine=nbd --uri="nbd+unix:///?socket=$TMP/s" --rw=randrw --size=256M --group_reporting --output-format=terse "$@" \
