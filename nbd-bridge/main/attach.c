@@ -166,7 +166,9 @@ static void on_question(void *ctx, struct weft_control_call *call, const json_t 
 	struct attach *a = ctx;
 	const char *op = json_string_value(json_object_get(question, "op"));
 
-	if (op && strcmp(op, "status") == 0) {
+	if (!a->bridge) {
+		weft_control_answer(call, failure(ESHUTDOWN, "it is being detached"));
+	} else if (op && strcmp(op, "status") == 0) {
 		weft_control_answer(call, status(a));
 	} else if (op && strcmp(op, "explain") == 0) {
 		json_t *json = status(a);
@@ -205,7 +207,8 @@ static void on_wake(void *ctx)
 	struct attach *a = ctx;
 	struct weft_error why = {0};
 
-	if (!a->last_state)
+	/* The loop turns on for a moment after the bridge has gone, to answer who asked for it. */
+	if (!a->last_state || !a->bridge)
 		return;
 	end_if_unused(a);
 	const char *now = bridge_state(a->bridge, &why);

@@ -3,9 +3,10 @@
 need_tool shellcheck
 
 cd "$WEFT_SRC"
-mapfile -t scripts < <(find . -type f -not -path './build/*' -not -path './.git/*' | while read -r file; do
-	[[ $file = *.sh || $(head -c 80 "$file" | head -n 1 | tr -d '\0') =~ ^#!.*sh ]] && echo "$file"
-done || :)
+mapfile -t scripts < <({
+	find . -name '*.sh' -not -path './build/*'
+	grep -rlIE --exclude-dir=build --exclude-dir=.git '^#!.*(/|env )(ba)?sh( |$)' .
+} | sort -u)
 ((${#scripts[@]} >= 5)) || fail "found only ${scripts[*]}"
 # lib.sh sets -e, which shellcheck does not see from here.
 shellcheck -x -P "$WEFT_SRC/tests" -e SC1090,SC1091,SC2015,SC2164 -s bash "${scripts[@]}"
