@@ -1,0 +1,13 @@
+# The systemd units name the program where it was installed, and systemd takes them.
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+
+cmake --install "$WEFT_BUILD" --prefix "$TMP/prefix" >/dev/null
+unit=$TMP/prefix/lib/systemd/system/weft-serve.service
+program=$(sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' "$unit")
+[[ $program = "$TMP/prefix/"* && -x $program ]] || fail "ExecStart=$program"
+[[ -x ${program%/*}/weftholder ]] || fail "no weftholder beside it"
+[[ -s $(sed -n 's/.*(an example: \(.*\)).*/\1/p' "$unit") ]] || fail "no example of a configuration"
+[[ -s ${unit%.service}.socket ]] || fail "no socket unit"
+if command -v systemd-analyze >/dev/null; then
+	systemd-analyze verify --man=no "$unit" "${unit%.service}.socket" 2>"$TMP/log" || fail "$(cat "$TMP/log")"
+fi
