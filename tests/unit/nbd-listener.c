@@ -307,6 +307,42 @@ static void pipelining_without_reading_does_not_lock_up(void **state)
 	goodbye(&raw);
 }
 
+static uint64_t rss_bytes(void)
+{
+	unsigned long size, rss;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%lu %lu", &size, &rss), 2);
+	fclose(f);
+	return rss * 4096;
+}
+
+static void a_million_requests_do_not_grow(void **state)
+{
+	enum { BATCH = 64 };
+	const unsigned batches = 1000000 / BATCH;
+	uint8_t requests[BATCH * NBD_REQUEST_BYTES];
+	struct nbd_raw raw;
+	uint64_t rss = 0;
+
+	nbd_donor_connect(*state, &raw, false);
+	assert_int_equal(nbd_raw_go(&raw, "m", false), 0);
+	for (unsigned i = 0; i < BATCH; i++)
+		nbd_pack_request(requests + i * NBD_REQUEST_BYTES,
+			&(struct nbd_request_header){ .type = i % 8 ? NBD_CMD_READ : NBD_CMD_FLUSH, .cookie = i,
+				.off = i % 8 ? i * 4096 : 0, .len = i % 8 ? 512 : 0 });
+	for (unsigned n = 0; n < batches; n++) {
+		assert_int_equal(nbd_raw_send(&raw, requests, sizeof(requests)), 0);
+		assert_int_equal(nbd_raw_recv(&raw, data, BATCH * NBD_SIMPLE_REPLY_BYTES + BATCH / 8 * 7 * 512), 0);
+		if (n == batches / 100)
+			rss = rss_bytes();
+	}
+	assert_in_range(rss_bytes(), 0, rss + (1 << 20));
+	goodbye(&raw);
+	assert_int_equal(status(*state).requests, batches * BATCH);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -322,6 +358,7 @@ int main(void)
 		cmocka_unit_test(too_many_connections_are_refused),
 		cmocka_unit_test(handshake_has_a_deadline),
 		T(pipelining_without_reading_does_not_lock_up),
+		T(a_million_requests_do_not_grow),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
