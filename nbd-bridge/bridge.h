@@ -116,7 +116,7 @@ struct bridge_request {
 void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq);
 /*
  * Whoever sent it has gone: it is carried out now or, without a connection, never; done() is called all the same.
- * bridge_nr_orphans() (any thread) counts those that may still be carried out: while there are any, a
+ * bridge_nr_orphans() (any thread) counts those that may still change data: while there are any, a
  * client that comes back could be overtaken by what it sent before.
  */
 void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq);

@@ -531,6 +531,7 @@ static int make_session(struct fuse_front *front, struct weft_error *err)
 	snprintf(options, sizeof(options), "fsname=weft:%s,subtype=" BRIDGE_FUSE_SUBTYPE
 		",default_permissions,max_read=%d%s", config->name, MAX_IO, info_of(front)->read_only ? ",ro" : "");
 	front->session = fuse_session_new(&args, &operations, sizeof(operations), front);
+	fuse_opt_free_args(&args);
 	if (!front->session)
 		return weft_error_set(err, ENOMEM, "cannot make a FUSE session");
 	if (fuse_session_mount(front->session, front->base.path) < 0)

@@ -1,5 +1,5 @@
 /*
- * A lane: requests in, operations out, buffers, and its thread.
+ * A lane: requests in, operations out, and its thread.
  * Everything here runs on the lane's thread, but for making, starting and freeing it.
  *
  * A step of the loop: events bring requests (submitted to the backlog) and completions (answered to the
@@ -51,7 +51,8 @@ static void request_finish(struct bridge_lane *lane, struct bridge_request *rq, 
 	};
 	if (rq->orphan) {
 		lane->nr_orphans--;
-		atomic_fetch_sub(&lane->bridge->nr_orphans, 1);
+		if (changes_data(rq->kind))
+			atomic_fetch_sub(&lane->bridge->nr_orphans, 1);
 	}
 	atomic_store_explicit(&lane->nr_requests,
 		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) - 1, memory_order_release);
@@ -147,7 +148,8 @@ void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq)
 		return;
 	rq->orphan = true;
 	lane->nr_orphans++;
-	atomic_fetch_add(&lane->bridge->nr_orphans, 1);
+	if (changes_data(rq->kind))
+		atomic_fetch_add(&lane->bridge->nr_orphans, 1);
 }
 
 /* How much of a request one operation may cover. */
@@ -280,172 +282,6 @@ unsigned lane_purge(struct bridge_lane *lane, int error, enum lane_purge which)
 	return n + purge_ops(lane, &lane->link.queue, error, which);
 }
 
-/* ---- buffers ---- */
-
-static int big_get(struct bridge_lane *lane, size_t len, void **ret, struct tp_mem **ret_mem)
-{
-	struct bridge *bridge = lane->bridge;
-
-	if (lane->big_used)
-		return -EAGAIN;
-	if (lane->big && lane->big_len < len) {
-		tp_deregister(lane->big_mem);
-		munmap(lane->big, lane->big_len);
-		lane->big = NULL;
-	}
-	if (!lane->big) {
-		size_t want = LANE_BIG_KEPT;
-
-		while (want < len)
-			want *= 2;
-		if (want > LANE_BIG_KEPT && atomic_exchange(&bridge->big_taken, true))
-			return -EAGAIN;
-		void *big = mmap(NULL, want, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		int r = big == MAP_FAILED ? -ENOMEM : 0;
-		if (r == 0) {
-			r = tp_register(lane->tp, big, want, &lane->big_mem, NULL);
-			if (r < 0)
-				munmap(big, want);
-		}
-		if (r < 0) {
-			if (want > LANE_BIG_KEPT)
-				atomic_store(&bridge->big_taken, false);
-			return -ENOMEM;
-		}
-		lane->big = big;
-		lane->big_len = want;
-	}
-	lane->big_used = true;
-	lane->big_idle = false;
-	*ret = lane->big;
-	*ret_mem = lane->big_mem;
-	return 0;
-}
-
-static void big_drop(struct bridge_lane *lane)
-{
-	bool taken = lane->big_len > LANE_BIG_KEPT;
-
-	if (tp_deregister(lane->big_mem) < 0)
-		return;
-	munmap(lane->big, lane->big_len);
-	lane->big = NULL;
-	lane->big_mem = NULL;
-	if (taken) {
-		atomic_store(&lane->bridge->big_taken, false);
-		bridge_wake_lanes(lane->bridge);
-	}
-}
-
-static void big_put(struct bridge_lane *lane)
-{
-	lane->big_used = false;
-	if (lane->big_len > LANE_BIG_KEPT)
-		big_drop(lane);
-}
-
-void lane_trim_big(struct bridge_lane *lane)
-{
-	if (!lane->big || lane->big_used)
-		return;
-	if (lane->big_idle)
-		big_drop(lane);
-	else
-		lane->big_idle = true;
-}
-
-static void waiter_push(struct bridge_lane *lane, struct bridge_waiter *waiter)
-{
-	if (waiter->queued)
-		return;
-	waiter->queued = true;
-	if (lane->serving == waiter) {
-		/* It was its turn and there is not enough yet: it stays the first. */
-		waiter->next = lane->waiters;
-		lane->waiters = waiter;
-		if (!waiter->next)
-			lane->waiters_tail = &waiter->next;
-		return;
-	}
-	waiter->next = NULL;
-	*lane->waiters_tail = waiter;
-	lane->waiters_tail = &waiter->next;
-}
-
-int bridge_lane_buffer_get(struct bridge_lane *lane, size_t len, struct bridge_waiter *waiter,
-	void **ret, struct tp_mem **ret_mem)
-{
-	assert(len > 0 && len <= BRIDGE_MAX_REQUEST);
-	int r = -EAGAIN;
-
-	if (!lane->waiters || lane->serving == waiter) {
-		if (len > BRIDGE_POOL_MAX) {
-			r = big_get(lane, len, ret, ret_mem);
-		} else {
-			void *buf = bridge_pool_get(lane->pool, len);
-
-			if (buf) {
-				*ret = buf;
-				*ret_mem = lane->arena_mem;
-				r = 0;
-			}
-		}
-	}
-	if (r == -EAGAIN)
-		waiter_push(lane, waiter);
-	else if (lane->serving == waiter)
-		lane->serving = NULL;
-	return r;
-}
-
-void bridge_lane_buffer_put(struct bridge_lane *lane, void *buf)
-{
-	if (buf == lane->big)
-		big_put(lane);
-	else
-		bridge_pool_put(lane->pool, buf);
-	lane->buffers_freed = true;
-}
-
-void bridge_lane_waiter_cancel(struct bridge_lane *lane, struct bridge_waiter *waiter)
-{
-	if (lane->serving == waiter)
-		lane->serving = NULL;
-	if (!waiter->queued)
-		return;
-	for (struct bridge_waiter **p = &lane->waiters; *p; p = &(*p)->next) {
-		if (*p != waiter)
-			continue;
-		*p = waiter->next;
-		if (!waiter->next)
-			lane->waiters_tail = p;
-		break;
-	}
-	waiter->queued = false;
-	lane->buffers_freed = true; /* the next one may need less */
-}
-
-static void serve_waiters(struct bridge_lane *lane)
-{
-	lane->buffers_freed = false;
-	while (lane->waiters) {
-		struct bridge_waiter *waiter = lane->waiters;
-
-		lane->waiters = waiter->next;
-		if (!lane->waiters)
-			lane->waiters_tail = &lane->waiters;
-		waiter->queued = false;
-		lane->serving = waiter;
-		waiter->fn(waiter);
-		/* Still its turn: it asked for nothing any more, or was put back as the first. */
-		bool unserved = lane->serving == waiter && lane->waiters == waiter;
-		lane->serving = NULL;
-		if (unserved)
-			break;
-	}
-}
-
 /* ---- the step ---- */
 
 void bridge_lane_defer(struct bridge_lane *lane, struct bridge_deferred *deferred)
@@ -503,7 +339,7 @@ static void lane_after(void *ctx)
 			continue;
 		}
 		if (lane->buffers_freed && lane->waiters) {
-			serve_waiters(lane);
+			lane_serve_waiters(lane);
 			continue;
 		}
 		break;
@@ -622,8 +458,7 @@ void lane_free(struct bridge_lane *lane)
 		return;
 	assert(!lane->running);
 	link_end(&lane->link);
-	if (lane->big)
-		big_drop(lane);
+	lane_drop_big(lane);
 	tp_deregister(lane->arena_mem);
 	tp_close(lane->tp);
 	bridge_pool_free(lane->pool);

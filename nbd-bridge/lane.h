@@ -1,6 +1,6 @@
 /*
- * Private to nbd-bridge/: the insides of a bridge, shared by bridge.c (control thread), lane.c (requests and
- * buffers) and link.c (the connection to a donor).
+ * Private to nbd-bridge/: the insides of a bridge, shared by bridge.c (control thread), lane.c (requests),
+ * buffers.c and link.c (the connection to a donor).
  *
  * Invariants: a request is the lane's from bridge_lane_submit() to its done(); it is on the backlog until
  * the last of its operations was made.  An operation is on the free list, on its link's queue (to be
@@ -27,6 +27,7 @@ enum {
 	LINK_BACKOFF_MIN_MS = 20,
 	LINK_BACKOFF_MAX_MS = 1000,
 	LINK_PROBE_MS = 5000,
+	LINK_GOODBYE_MS = 500,
 };
 
 struct bridge_op {
@@ -171,8 +172,13 @@ void lane_op_finish(struct bridge_lane *lane, struct bridge_op *op, int error);
 /* Fails what waits: the backlog, and what the link has queued or parked.  Returns how many. */
 enum lane_purge { PURGE_ALL, PURGE_CHANGES, PURGE_ORPHANS };
 unsigned lane_purge(struct bridge_lane *lane, int error, enum lane_purge which);
-/* Gives a kept big buffer back when nobody needed it for a tick. */
+
+/* buffers.c */
+/* Lets those who wait for a buffer try again, in turn, as far as there are any. */
+void lane_serve_waiters(struct bridge_lane *lane);
+/* Gives the kept big buffer back: when nobody needed it for a tick; at once. */
 void lane_trim_big(struct bridge_lane *lane);
+void lane_drop_big(struct bridge_lane *lane);
 
 /* link.c */
 void link_init(struct bridge_link *link, struct bridge_lane *lane);

@@ -471,10 +471,31 @@ static void on_tick(struct weft_timer *timer)
 
 /* ---- the end ---- */
 
+/* Takes completions until nothing is outstanding; false: not within ms. */
+static bool drain(struct bridge_link *link, unsigned ms)
+{
+	uint64_t end_ns = weft_now_ns() + ms * MS_NS;
+	struct tp_op *done[LANE_BATCH];
+
+	for (;;) {
+		int n = tp_progress(link->conn, done, LANE_BATCH);
+
+		for (int i = 0; i < n; i++)
+			completed(link, done[i]->user);
+		if (link->conn->nr_outstanding == 0)
+			return true;
+		if (weft_now_ns() > end_ns)
+			return false;
+		int events = tp_arm(link->conn);
+		struct pollfd p = {.fd = tp_event_fd(link->conn), .events = (short)events};
+		if (events != 0)
+			poll(&p, 1, 10);
+	}
+}
+
 void link_end(struct bridge_link *link)
 {
 	struct bridge_lane *lane = link->lane;
-	struct tp_op *done[LANE_BATCH];
 
 	if (!lane->loop)
 		return;
@@ -483,20 +504,14 @@ void link_end(struct bridge_link *link)
 	weft_loop_timer_cancel(lane->loop, &link->tick);
 	weft_loop_remove(lane->loop, &link->watch);
 	link->watch.fd = -1;
+	/* A probe in flight would make the goodbye an unclean one. */
+	if (link->state == LINK_READY)
+		drain(link, LINK_GOODBYE_MS);
 	link->state = LINK_IDLE;
 	if (link->conn) {
 		tp_shutdown(link->conn);
-		for (;;) {
-			int n = tp_progress(link->conn, done, LANE_BATCH);
-
-			for (int i = 0; i < n; i++)
-				completed(link, done[i]->user);
-			if (link->conn->nr_outstanding == 0)
-				break;
-			struct pollfd p = {.fd = tp_event_fd(link->conn), .events = POLLIN};
-			if (tp_arm(link->conn) != 0)
-				poll(&p, 1, 10);
-		}
+		while (!drain(link, LINK_GOODBYE_MS))
+			;
 		tp_disconnect(link->conn);
 		link->conn = NULL;
 	}

@@ -373,6 +373,7 @@ static int stop(struct attach *a, struct weft_error *err)
 {
 	int r = 0;
 
+	a->last_state = NULL; /* changes are nobody's business any more */
 	if (!a->detach)
 		stop_fronts(a, true, NULL);
 	if (a->bridge)

@@ -218,7 +218,9 @@ int main(int argc, char **argv)
 		fprintf(stderr, "weft-list: %s\nTry: weft list --help\n", err.message);
 		return 2;
 	}
-	if (list(&uri, &array, &err) < 0) {
+	int r = list(&uri, &array, &err);
+	weft_uri_fini(&uri);
+	if (r < 0) {
 		fprintf(stderr, "weft-list: %s\n", err.message);
 		return 1;
 	}
@@ -229,6 +231,5 @@ int main(int argc, char **argv)
 		print_table(array);
 	}
 	json_decref(array);
-	weft_uri_fini(&uri);
 	return 0;
 }

@@ -217,6 +217,36 @@ static void print_table(const struct collection *c)
 		puts("no attachments and no donors");
 }
 
+static void collect(struct collection *c)
+{
+	weft_control_each("attach-", one_attachment, c);
+	/* A bridge that was killed leaves its state, and maybe no socket. */
+	if (c->name && !c->found && weft_name_valid(c->name)) {
+		json_t *dead = dead_attachment(c->name);
+
+		c->found = dead != NULL;
+		if (dead)
+			json_array_append_new(c->attachments, dead);
+	}
+	if (!c->name)
+		weft_control_each("serve-", one_donor, c);
+}
+
+static void print(const struct collection *c)
+{
+	if (c->form == PROMETHEUS) {
+		status_print_prometheus(c->attachments, c->donors);
+	} else if (c->form == JSON) {
+		json_t *all = json_pack("{s:O, s:O}", "attachments", c->attachments, "donors", c->donors);
+
+		json_dumpf(all, stdout, JSON_INDENT(2));
+		putchar('\n');
+		json_decref(all);
+	} else {
+		print_table(c);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = {
@@ -226,8 +256,8 @@ int main(int argc, char **argv)
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
 	};
-	struct collection c = {.attachments = json_array(), .donors = json_array()};
-	int option;
+	struct collection c = {.form = TABLE};
+	int option, status = 0;
 
 	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		if (option == 'h') {
@@ -246,31 +276,16 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	c.name = argv[optind];
-	weft_control_each("attach-", one_attachment, &c);
+	c.attachments = json_array();
+	c.donors = json_array();
+	collect(&c);
 	if (c.name && !c.found) {
-		/* A bridge that was killed leaves its state, and maybe its socket's file. */
-		json_t *dead = weft_name_valid(c.name) ? dead_attachment(c.name) : NULL;
-
-		if (!dead) {
-			fprintf(stderr, "weft-status: there is no attachment '%s'\n", c.name);
-			return 1;
-		}
-		json_array_append_new(c.attachments, dead);
-	}
-	if (!c.name)
-		weft_control_each("serve-", one_donor, &c);
-	if (c.form == JSON) {
-		json_t *all = json_pack("{s:O, s:O}", "attachments", c.attachments, "donors", c.donors);
-
-		json_dumpf(all, stdout, JSON_INDENT(2));
-		putchar('\n');
-		json_decref(all);
-	} else if (c.form == PROMETHEUS) {
-		status_print_prometheus(c.attachments, c.donors);
+		fprintf(stderr, "weft-status: there is no attachment '%s'\n", c.name);
+		status = 1;
 	} else {
-		print_table(&c);
+		print(&c);
 	}
 	json_decref(c.attachments);
 	json_decref(c.donors);
-	return 0;
+	return status;
 }

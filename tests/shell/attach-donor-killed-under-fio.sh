@@ -1,5 +1,6 @@
 # A donor killed with -9 under fio and restarted: the same epoch, no wrong byte and no error.
 # timeout: 180
+# presets: dev asan tsan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool fio jq
 

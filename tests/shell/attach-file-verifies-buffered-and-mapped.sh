@@ -1,5 +1,6 @@
 # The FUSE file holds what was written, with read(2) and write(2), O_DIRECT, and mapped, in blocks of 4 KiB to 1 MiB.
 # timeout: 240
+# presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 [[ -w /dev/fuse ]] || skip "no /dev/fuse"
 need_tool fio

@@ -1,4 +1,5 @@
 # Any NBD server can be attached; once a connection was lost its writes fail, unless it is called stable.
+# presets: dev asan tsan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool nbdkit nbdcopy qemu-io jq
 

@@ -1,4 +1,5 @@
 # A donor that comes back without the contents: every request fails, status says why, and never are there zeros.
+# presets: dev asan tsan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool nbdcopy qemu-io jq
 

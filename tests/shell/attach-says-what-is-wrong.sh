@@ -1,4 +1,5 @@
 # Each mistake in attaching gets an answer that names it, and nothing is left behind.
+# presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 
 start_donor --memory r=1M --memory ro=1M

@@ -1,5 +1,5 @@
 # The socket of an attachment serves stock NBD clients, over several connections.
-# presets: dev asan tsan
+# presets: dev asan
 # timeout: 240
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool nbdinfo nbdcopy qemu-img qemu-io fio

@@ -1,5 +1,6 @@
 # Two bridges with one identity fight over a region with writes in flight: the newer incarnation wins for good, and
 # nothing of the older lands after the newer was attached.
+# presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool qemu-io fio jq
 

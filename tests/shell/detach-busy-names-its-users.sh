@@ -1,4 +1,5 @@
 # An attachment in use is not detached: who uses it is named; --force ends it all the same.
+# presets: dev asan tsan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 [[ -w /dev/fuse ]] || skip "no /dev/fuse"
 need_tool socat
@@ -27,7 +28,10 @@ coproc socat STDIO "UNIX-CONNECT:$TMP/s"
 wait_for connected
 busy "(socat) is connected to the socket"
 cmp -n 4096 "$TMP/file" /dev/zero || fail "a refused detach took something away"
+exec 9<>"$TMP/file"
 weft detach --force r || fail "--force"
+! echo x 2>/dev/null >&9 || fail "the file can still be written"
+exec 9>&-
 [[ ! -e $TMP/file && ! -e $TMP/s ]] || fail "left behind"
 answer=$(weft detach r 2>&1) && fail "detached twice"
 [[ $answer = *"there is no attachment 'r'"* ]] || fail "$answer"

@@ -1,4 +1,5 @@
 # The FUSE file does what a file of fixed size can, and says no to the rest with the right error.
+# presets: dev asan tsan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 [[ -w /dev/fuse ]] || skip "no /dev/fuse"
 

@@ -1,5 +1,6 @@
 # Mount points: a file that was there stays, a foreign dead mount is explained, a live one is left alone, and
 # unmounting by hand is detaching.
+# presets: dev asan tsan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 [[ -w /dev/fuse ]] || skip "no /dev/fuse"
 [[ $EUID = 0 ]] || skip "umount needs root"

@@ -1,4 +1,5 @@
 # weft list: each region of a donor, as a table and as JSON; foreign servers; no donor.
+# presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq nbdkit
 
