@@ -298,7 +298,7 @@ int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int
 	if (!l->config.handshake_ms)
 		l->config.handshake_ms = 10000;
 	if (!l->config.dead_ms)
-		l->config.dead_ms = 30000;
+		l->config.dead_ms = 120000;
 	l->backoff.fn = end_backoff;
 	for (; l->nr_sockets < nr_fds; l->nr_sockets++) {
 		struct socket *s = &l->sockets[l->nr_sockets];

@@ -16,7 +16,9 @@ struct nbd_listener;
 struct nbd_listener_config {
 	unsigned max_connections; /* 0: 1024; further ones are hung up on and counted */
 	uint32_t handshake_ms;    /* 0: 10 s; from accept to GO */
-	uint32_t dead_ms;         /* 0: 30 s; a TCP peer that does not even acknowledge is gone after that */
+	/* 0: 120 s; a TCP peer that acknowledges nothing, or takes in nothing of what was sent to it, is gone after
+	 * that.  Not too short: somebody may have stopped a client for a moment.  Leases end sooner. */
+	uint32_t dead_ms;
 };
 
 /*
