@@ -70,8 +70,8 @@ unsigned client_pair_progress(struct client_pair *pair)
 {
 	unsigned total = 0, idle = 0;
 
-	/* One empty answer may be the spared look at a socket that was just drained. */
-	while (idle < 2) {
+	/* Empty answers: bytes that complete nothing, then the spared look at a socket that was just drained. */
+	while (idle < 3) {
 		struct tp_op *done[4];
 		int n = tp_progress(pair->conn, done, 4);
 

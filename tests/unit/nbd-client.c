@@ -361,6 +361,45 @@ static void a_server_that_dies_in_a_write(void **state)
 	assert_int_equal(pair.conn->nr_outstanding, 0);
 }
 
+/* The server dies after N bytes of its answers, for N = 0, 1, … until it lives: what was whole counts, nothing else. */
+static void a_server_may_die_at_any_byte(void **state)
+{
+	enum { NR = 3, LEN = 20 };
+	uint8_t stream[NR * (NBD_DATA_CHUNK_BYTES + LEN) + NBD_CHUNK_BYTES];
+
+	for (size_t cut = 0; cut <= sizeof(stream); cut++) {
+		struct tp_op ops[NR + 1];
+		uint64_t c[NR + 1];
+		size_t n = 0, whole[NR + 1];
+
+		memset(pair.buf, 0xee, NR * LEN);
+		for (unsigned i = 0; i < NR; i++) {
+			c[i] = post(&ops[i], TP_READ, i * LEN, LEN, pair.buf + i * LEN);
+			nbd_pack_data_chunk(stream + n, DONE, c[i], i * LEN, LEN);
+			n += NBD_DATA_CHUNK_BYTES;
+			memcpy(stream + n, pattern + i * LEN, LEN);
+			n += LEN;
+			whole[i] = n;
+		}
+		c[NR] = post(&ops[NR], TP_WRITE, 0, LEN, pair.buf + NR * LEN);
+		const struct nbd_chunk none = {.flags = DONE, .type = NBD_REPLY_TYPE_NONE, .cookie = c[NR]};
+		nbd_pack_chunk(stream + n, &none);
+		whole[NR] = n + NBD_CHUNK_BYTES;
+		assert_int_equal(whole[NR], sizeof(stream));
+		client_pair_send(&pair, stream, cut);
+		close(pair.fd);
+		pair.fd = -1;
+		assert_int_equal(client_pair_progress(&pair), NR + 1);
+		for (unsigned i = 0; i <= NR; i++) {
+			assert_int_equal(ops[i].status, whole[i] <= cut ? 0 : -ENOTCONN);
+			if (i < NR && ops[i].status == 0)
+				assert_memory_equal(pair.buf + i * LEN, pattern + i * LEN, LEN);
+		}
+		client_pair_close(&pair);
+		client_pair_open(&pair, true);
+	}
+}
+
 static void an_idle_connection_notices_the_end(void **state)
 {
 	struct pollfd fd = {.fd = tp_event_fd(pair.conn), .events = (short)tp_arm(pair.conn)};
@@ -607,6 +646,7 @@ int main(void)
 		simple(posts_of_one_batch_leave_in_one_send),
 		simple(a_server_that_dies_in_a_read),
 		simple(a_server_that_dies_in_a_write),
+		structured(a_server_may_die_at_any_byte),
 		simple(an_idle_connection_notices_the_end),
 		simple(an_unknown_cookie),
 		simple(a_cookie_beyond_the_depth),
