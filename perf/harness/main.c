@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <regex.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,28 +95,49 @@ static void usage(FILE *f)
 	      "                   if one is missed in each of four tries\n"
 	      "  --json FILE      all figures\n"
 	      "  --markdown FILE  the tables\n"
-	      "  --benchmark_...  Google Benchmark's own (--benchmark_out keeps the last round)\n",
+	      "  --benchmark_...  Google Benchmark's own (--benchmark_out holds the last case only)\n",
 		f);
 }
 
-static void on_sample(const char *name, const char *skipped, const struct perf_sample *sample)
+/* How many cases from `first` on belong to its row. */
+static unsigned row_len(const unsigned *cases, unsigned first, unsigned nr)
 {
-	perf_report_add(name, skipped, sample);
+	const char *name = perf_table.cases[cases[first]].name;
+	size_t len = (size_t)(strrchr(name, '/') - name) + 1;
+	unsigned n = 1;
+
+	while (first + n < nr && !strncmp(perf_table.cases[cases[first + n]].name, name, len))
+		n++;
+	return n;
 }
 
 /* n rounds of what matches. */
 static int measure(const char *filter, unsigned n)
 {
+	WEFT_CLEANUP_FREE unsigned *cases = calloc(perf_table.nr, sizeof(*cases));
+	bool progress = isatty(STDERR_FILENO);
+	unsigned nr = 0;
+	regex_t regex;
+
+	if (!cases || regcomp(&regex, filter, REG_EXTENDED | REG_NOSUB))
+		return -EINVAL;
+	for (unsigned i = 0; i < perf_table.nr; i++)
+		if (!regexec(&regex, perf_table.cases[i].name, 0, NULL, 0))
+			cases[nr++] = i;
+	regfree(&regex);
+	if (!nr)
+		return -ENOENT;
 	for (unsigned i = 0; i < n; i++) {
-		if (isatty(STDERR_FILENO) || getenv("PERF_VERBOSE"))
-			fprintf(stderr, "\rround %u of %u ", i + 1, n);
-		if (perf_shim_round(filter, on_sample) <= 0) {
-			fprintf(stderr, "weft-perf: no case matches '%s'; see weft-perf --list\n", filter);
-			return -ENOENT;
+		for (unsigned row = 0, len; row < nr; row += len) {
+			if (progress)
+				fprintf(stderr, "\rround %u of %u, case %u of %u ", i + 1, n, row + 1, nr);
+			len = row_len(cases, row, nr);
+			for (unsigned k = 0; k < len; k++)
+				perf_shim_run(cases[row + (i + k) % len], perf_report_add);
 		}
 	}
-	if (isatty(STDERR_FILENO) || getenv("PERF_VERBOSE"))
-		fputs("\r                    \r", stderr);
+	if (progress)
+		fputs("\r                                        \r", stderr);
 	return 0;
 }
 
@@ -214,8 +236,11 @@ int main(int argc, char **argv)
 	signal(SIGTERM, on_signal);
 	signal(SIGPIPE, SIG_IGN);
 	perf_shim_init(&argc, argv);
-	if (measure(filter, perf_options.rounds) < 0)
+	if (measure(filter, perf_options.rounds) < 0) {
+		fprintf(stderr, "weft-perf: '%s' matches no case, or is no regular expression; see weft-perf --list\n",
+			filter);
 		return 2;
+	}
 	perf_report_print();
 	if (json && perf_report_json(json) < 0)
 		r = fprintf(stderr, "weft-perf: cannot write %s\n", json);

@@ -2,9 +2,10 @@
  * The harness: a C API over Google Benchmark.  A suite is a C file that adds cases to a table;
  * a case is named ROW/CONTESTANT, and the contestants of a row are compared with each other.
  *
- * One round runs every case once, in the order of the table, so that contestants of a row run
- * right after one another (A, B, C, A, B, C, …); figures are medians over the rounds, ratios are
- * medians of the ratios within a round.  A machine that others use too is then fair to all.
+ * One round runs every case once, and the contestants of a row right after one another, each round
+ * beginning with another of them (A, B, C, …, B, C, A, …): on a machine that others use too the scheduler
+ * lets the first one of a row have more than its share.  Figures are medians over the rounds, ratios
+ * are medians of the ratios within a round.
  *
  * One thread, but for what a case starts itself.
  */
@@ -99,9 +100,9 @@ struct perf_table {
 };
 extern struct perf_table perf_table;
 
-/* Runs the cases whose name matches the regex `filter` once, in order, under Google Benchmark. */
 int perf_shim_init(int *argc, char **argv);
-int perf_shim_round(const char *filter,
+/* Runs a case of the table once, under Google Benchmark.  How many ran: 1. */
+int perf_shim_run(unsigned index,
 	void (*fn)(const char *name, const char *skipped, const struct perf_sample *sample));
 
 void perf_report_add(const char *name, const char *skipped, const struct perf_sample *sample);
