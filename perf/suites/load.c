@@ -116,6 +116,13 @@ static int run(void *state, uint64_t iterations, uint64_t slice_ns, struct perf_
 		perf_count(ret, "donor_us", (double)donor / ops / 1e3);
 	perf_count(ret, "client_us", (double)own / ops / 1e3);
 	perf_count(ret, "both_us", (double)(server + donor + own) / ops / 1e3);
+	if (s->peer->donor) {
+		double all = (double)(server + donor + own) / 100;
+
+		perf_count(ret, "client_%", (double)own / all);
+		perf_count(ret, "bridge_%", (double)server / all);
+		perf_count(ret, "donor_%", (double)donor / all);
+	}
 	perf_count(ret, "switches", (double)switches / ops);
 	perf_count(ret, "receives_op", (double)res->receives / ops);
 	return 0;
