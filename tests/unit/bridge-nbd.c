@@ -281,7 +281,7 @@ static bool nobody_is_connected(void)
 	return n == 0;
 }
 
-static bool somebody_waits(void)
+static json_int_t nr_in_flight(void)
 {
 	json_t *status = bridge_status(bridge);
 	json_t *lane;
@@ -291,10 +291,28 @@ static bool somebody_waits(void)
 	json_array_foreach(json_object_get(status, "lanes"), i, lane)
 		n += json_integer_value(json_object_get(lane, "in_flight"));
 	json_decref(status);
-	return n > 0;
+	return n;
 }
 
-/* A write that its client cannot wait for any more must not land after what the client writes next. */
+static bool somebody_waits(void)
+{
+	return nr_in_flight() > 0;
+}
+
+static bool nobody_waits(void)
+{
+	return nr_in_flight() == 0;
+}
+
+static bool is_ready(void)
+{
+	return strcmp(bridge_state(bridge, NULL), "ready") == 0;
+}
+
+/*
+ * A write that its client cannot wait for any more must not land after what others, or the same client come back,
+ * write next: neither on a connection that is there already (nbd.ko sends again on another of its own) …
+ */
 static void what_a_dead_client_left_is_never_written_later(void **state)
 {
 	static uint8_t old[4096], new[4096];
@@ -302,20 +320,45 @@ static void what_a_dead_client_left_is_never_written_later(void **state)
 
 	memset(old, 1, sizeof(old));
 	memset(new, 2, sizeof(new));
+	config.dead_timeout_ms = 3 * WAIT_MS;
 	start();
-	struct nbd_handle *dead = client("");
-	/* Both links are lost; nothing connects. */
+	struct nbd_handle *dead = client(""), *nbd = client(""); /* each on a lane of its own */
+	/* The first one's lane loses its link in the write, and cannot make a new one. */
 	atomic_store(&mem.refuse, ECONNREFUSED);
 	atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 1);
 	assert_true(nbd_aio_pwrite(dead, old, sizeof(old), 0,
 			    (nbd_completion_callback){.callback = one_done, .user_data = &batch}, 0) >= 0);
 	assert_true(wait_until(somebody_waits));
 	nbd_close(dead);
-	assert_true(wait_until(nobody_is_connected));
-	atomic_store(&mem.refuse, 0);
-	struct nbd_handle *nbd = client("");
+	assert_true(wait_until(nobody_waits));
 	assert_int_equal(nbd_pwrite(nbd, new, sizeof(new), 0, 0), 0);
-	nbd_shutdown(nbd, 0);
+	atomic_store(&mem.refuse, 0);
+	assert_true(wait_until(is_ready));
+	assert_int_equal(nbd_flush(nbd, 0), 0);
+	nbd_close(nbd);
+	assert_memory_equal(region, new, sizeof(new));
+}
+
+/* … nor on a new one, which waits until it is known what becomes of the old write. */
+static void a_new_client_waits_for_what_a_dead_one_left(void **state)
+{
+	static uint8_t old[4096], new[4096];
+	struct batch batch = {0};
+
+	memset(old, 1, sizeof(old));
+	memset(new, 2, sizeof(new));
+	config.nr_lanes = 1;
+	start();
+	struct nbd_handle *dead = client("");
+	atomic_store(&mem.delay_ns, 200000000);
+	assert_true(nbd_aio_pwrite(dead, old, sizeof(old), 0,
+			    (nbd_completion_callback){.callback = one_done, .user_data = &batch}, 0) >= 0);
+	assert_true(wait_until(somebody_waits));
+	nbd_close(dead);
+	atomic_store(&mem.delay_ns, 0);
+	struct nbd_handle *nbd = client("");
+	assert_memory_equal(region, old, sizeof(old)); /* it was posted: now it has landed */
+	assert_int_equal(nbd_pwrite(nbd, new, sizeof(new), 0, 0), 0);
 	nbd_close(nbd);
 	assert_memory_equal(region, new, sizeof(new));
 }
@@ -394,6 +437,7 @@ int main(void)
 		TEST(requests_wait_for_buffers),
 		TEST(zeroes_and_allocation),
 		TEST(what_a_dead_client_left_is_never_written_later),
+		TEST(a_new_client_waits_for_what_a_dead_one_left),
 		TEST(users_are_named),
 		TEST(a_socket_in_use_is_not_taken_over_and_a_stale_one_is),
 		TEST(clients_that_hang_up_anywhere_disturb_nobody),
