@@ -103,9 +103,12 @@ static void a_killed_server_fails_what_is_in_flight(void **state)
 	struct peer *peer = conf->peer;
 	struct tp_conn *conn = conf_connect(conf, &conf->target);
 	struct conf_op ops[32];
+	int status;
 
 	/* Stopped, so that the operations are in flight for certain. */
 	kill(peer->pid, SIGSTOP);
+	assert_int_equal(waitpid(peer->pid, &status, WUNTRACED), peer->pid);
+	assert_true(WIFSTOPPED(status));
 	for (unsigned i = 0; i < 32; i++) {
 		conf_op(conf, &ops[i], i % 2 ? TP_READ : TP_WRITE, i * 65536, 65536, conf->buf + i * 65536);
 		conf_post(conn, &ops[i]);
