@@ -19,35 +19,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fabric/control.h"
 #include "fabric/log.h"
 #include "fabric/util.h"
-#include "nbd-bridge/bridge.h"
-#include "nbd-bridge/front.h"
-#include "nbd-bridge/main/attach-options.h"
-#include "nbd-bridge/state.h"
+#include "nbd-bridge/main/attach.h"
 #include "transports/nbd/client.h"
 
 enum {
 	CONNECT_MS = 10000,
-	DRAIN_MS = 10000, /* for requests in flight when we stop */
 	FLUSH_MS = 20000,
 	GOODBYE_MS = 2000, /* for the answer to `weft detach` to leave */
-};
-
-struct attach {
-	struct attach_options options;
-	struct weft_loop *loop;
-	struct bridge *bridge;
-	struct bridge_front *fronts; /* in the order of stopping */
-	struct weft_control *control;
-	struct weft_control_call *detach; /* whoever waits for the end */
-	struct bridge_state_file state;
-	bool have_name; /* the state file is ours */
-	struct weft_watch signals;
-	char why[160]; /* this transport */
-	const char *last_state;
-	int result_fd; /* -1: the foreground */
 };
 
 /* ---- what the transport is, and why ---- */
@@ -75,112 +55,6 @@ static void explain_transport(struct attach *a)
 			info->offers);
 	else
 		snprintf(a->why, sizeof(a->why), "auto: the donor offers only %s", info->offers);
-}
-
-/* ---- the control socket ---- */
-
-static json_t *failure(int code, const char *message)
-{
-	return json_pack("{s:s, s:i}", "error", message, "code", code);
-}
-
-/* Why it cannot be detached without force; NULL: it can. */
-static json_t *busy(struct attach *a)
-{
-	json_t *texts = json_array(), *text;
-	char message[2048];
-	unsigned users = 0;
-	size_t i;
-
-	for (struct bridge_front *front = a->fronts; front; front = front->next)
-		users += front->ops->users(front, texts);
-	FILE *out = users > 0 ? fmemopen(message, sizeof(message), "w") : NULL;
-	if (out) {
-		fprintf(out, "'%s' is in use:", a->options.name);
-		json_array_foreach(texts, i, text)
-			if (i < 10)
-				fprintf(out, "%s %.160s", i ? "," : "", json_string_value(text));
-		if (users > 10)
-			fprintf(out, ", and %u more", users - 10);
-		fprintf(out, "; end that first, or: weft detach --force %s", a->options.name);
-		fclose(out);
-	}
-	json_decref(texts);
-	return users > 0 ? failure(EBUSY, out ? message : "it is in use") : NULL;
-}
-
-static int stop_fronts(struct attach *a, bool force, struct weft_error *err)
-{
-	for (struct bridge_front *front = a->fronts; front; front = front->next) {
-		int r = front->ops->stop(front, force, DRAIN_MS, err);
-
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static void on_detach(struct attach *a, struct weft_control_call *call, bool force)
-{
-	json_t *no = force ? NULL : busy(a);
-	struct weft_error err = {0};
-
-	if (!no && a->detach)
-		no = failure(EALREADY, "it is being detached already");
-	if (!no && stop_fronts(a, force, &err) < 0)
-		no = failure(err.code, err.message);
-	if (no) {
-		weft_control_answer(call, no);
-		return;
-	}
-	a->detach = call;
-	weft_loop_stop(a->loop);
-}
-
-static json_t *optional_string(const char *text)
-{
-	return text ? json_string(text) : json_null();
-}
-
-static json_t *status(struct attach *a)
-{
-	json_t *json = bridge_status(a->bridge), *clients = json_array();
-
-	if (!json)
-		return failure(ENOMEM, "out of memory");
-	json_object_set_new(json, "kind", json_string("attachment"));
-	json_object_set_new(json, "pid", json_integer(getpid()));
-	json_object_set_new(json, "uri", json_string(a->options.uri_text));
-	json_object_set_new(json, "transport_why", json_string(a->why));
-	json_object_set_new(json, "socket", optional_string(a->options.socket));
-	json_object_set_new(json, "mount", optional_string(a->options.mount));
-	for (struct bridge_front *front = a->fronts; front; front = front->next)
-		if (strcmp(front->ops->name, "socket") == 0)
-			front->ops->users(front, clients);
-	json_object_set_new(json, "clients", clients);
-	return json;
-}
-
-static void on_question(void *ctx, struct weft_control_call *call, const json_t *question)
-{
-	struct attach *a = ctx;
-	const char *op = json_string_value(json_object_get(question, "op"));
-
-	if (!a->bridge) {
-		weft_control_answer(call, failure(ESHUTDOWN, "it is being detached"));
-	} else if (op && strcmp(op, "status") == 0) {
-		weft_control_answer(call, status(a));
-	} else if (op && strcmp(op, "explain") == 0) {
-		json_t *json = status(a);
-
-		json_object_set_new(json, "recorder", bridge_explain(a->bridge));
-		weft_control_answer(call, json);
-	} else if (op && strcmp(op, "detach") == 0) {
-		on_detach(a, call, json_is_true(json_object_get(question, "force")));
-	} else {
-		weft_control_answer(call,
-			failure(EOPNOTSUPP, "an attachment answers to status, explain and detach only"));
-	}
 }
 
 /* ---- changes, told once each ---- */
@@ -361,7 +235,7 @@ static int start(struct attach *a, struct weft_error *err)
 	if (r < 0)
 		return r;
 	snprintf(control, sizeof(control), "attach-%s.sock", a->options.name);
-	r = weft_control_new(a->loop, control, on_question, a, &a->control, err);
+	r = weft_control_new(a->loop, control, attach_on_question, a, &a->control, err);
 	if (r < 0)
 		return r;
 	return start_fronts(a, err);
@@ -375,7 +249,7 @@ static int stop(struct attach *a, struct weft_error *err)
 
 	a->last_state = NULL; /* changes are nobody's business any more */
 	if (!a->detach)
-		stop_fronts(a, true, NULL);
+		attach_stop_fronts(a, true, NULL);
 	if (a->bridge)
 		r = bridge_stop(a->bridge, FLUSH_MS, err);
 	bridge_front_free(a->fronts);
@@ -403,64 +277,7 @@ static void finish(struct attach *a, int r, const struct weft_error *err, bool k
 	weft_loop_free(a->loop);
 }
 
-/* ---- what is said ---- */
-
-static void print_result(const struct attach *a, FILE *out)
-{
-	const struct attach_options *o = &a->options;
-	const struct tp_info *info = bridge_info(a->bridge);
-	unsigned lanes = bridge_nr_lanes(a->bridge);
-	char size[32];
-
-	fprintf(out, "'%s' is attached: %s, %s, %s%s\n", o->name, o->uri_text,
-		weft_format_size(info->size_bytes, size, sizeof(size)),
-		info->read_only ? "read-only" : "to read and write",
-		a->state.takes_over ? ", taken over from a bridge that died" : "");
-	fprintf(out, "  transport %s (%s), %u lane%s\n", info->transport, a->why, lanes, lanes == 1 ? "" : "s");
-	if (!info->can_multi_conn && o->nr_lanes > 1)
-		fprintf(out, "  only one lane: the server does not promise that a FLUSH on one connection covers "
-			     "all (CAN_MULTI_CONN)\n");
-	if (!info->has_epoch && !o->assume_stable && !info->read_only)
-		fprintf(out, "  the server cannot say whether its contents are still the same: once a connection "
-			     "is lost, writes fail (see --assume-stable)\n");
-	if (info->read_only && !o->read_only && !o->shared)
-		fprintf(out, "  the server allows no writes\n");
-	if (o->socket)
-		fprintf(out, "  socket %s (nbd+unix:///?socket=%s)\n", o->socket, o->socket);
-	if (o->mount)
-		fprintf(out, "  file %s\n", o->mount);
-	fprintf(out, "  end it with: weft detach %s\n", o->name);
-}
-
-/* Tells whoever waits: a byte (0: attached), then text for people. */
-static void report(struct attach *a, int r, const struct weft_error *err)
-{
-	char *text = NULL;
-	size_t len = 0;
-	FILE *out = open_memstream(&text, &len);
-
-	if (!out)
-		return;
-	if (r < 0)
-		fprintf(out, "weft-attach: %s\n", err->message);
-	else
-		print_result(a, out);
-	fclose(out);
-	if (a->result_fd >= 0) {
-		char failed = r < 0;
-
-		if (weft_write_all(a->result_fd, &failed, 1) == 0)
-			weft_write_all(a->result_fd, text, len);
-		close(a->result_fd);
-		a->result_fd = -1;
-	} else {
-		fputs(text, r < 0 ? stderr : stdout);
-		if (r == 0)
-			puts("ready");
-		fflush(stdout);
-	}
-	free(text);
-}
+/* ---- what a bridge in the background says ---- */
 
 static int log_path(const struct attach_options *o, char *path, size_t len)
 {
@@ -498,10 +315,10 @@ static int run(struct attach *a)
 	if (r < 0) {
 		stop(a, NULL);
 		finish(a, r, &err, a->state.takes_over);
-		report(a, r, &err);
+		attach_report(a, r, &err);
 		return 1;
 	}
-	report(a, r, &err);
+	attach_report(a, r, &err);
 	if (background) {
 		if (chdir("/") < 0)
 			weft_warn("cannot leave the directory: %s", strerror(errno));

@@ -1,0 +1,64 @@
+/* What weft attach says when it has attached, or could not.  On the main thread. */
+#include "nbd-bridge/main/attach.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "fabric/util.h"
+
+static void print_result(const struct attach *a, FILE *out)
+{
+	const struct attach_options *o = &a->options;
+	const struct tp_info *info = bridge_info(a->bridge);
+	unsigned lanes = bridge_nr_lanes(a->bridge);
+	char size[32];
+
+	fprintf(out, "'%s' is attached: %s, %s, %s%s\n", o->name, o->uri_text,
+		weft_format_size(info->size_bytes, size, sizeof(size)),
+		info->read_only ? "read-only" : "to read and write",
+		a->state.takes_over ? ", taken over from a bridge that died" : "");
+	fprintf(out, "  transport %s (%s), %u lane%s\n", info->transport, a->why, lanes, lanes == 1 ? "" : "s");
+	if (!info->can_multi_conn && o->nr_lanes > 1)
+		fprintf(out, "  only one lane: the server does not promise that a FLUSH on one connection covers "
+			     "all (CAN_MULTI_CONN)\n");
+	if (!info->has_epoch && !o->assume_stable && !info->read_only)
+		fprintf(out, "  the server cannot say whether its contents are still the same: once a connection "
+			     "is lost, writes fail (see --assume-stable)\n");
+	if (info->read_only && !o->read_only && !o->shared)
+		fprintf(out, "  the server allows no writes\n");
+	if (o->socket)
+		fprintf(out, "  socket %s (nbd+unix:///?socket=%s)\n", o->socket, o->socket);
+	if (o->mount)
+		fprintf(out, "  file %s\n", o->mount);
+	fprintf(out, "  end it with: weft detach %s\n", o->name);
+}
+
+void attach_report(struct attach *a, int r, const struct weft_error *err)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *out = open_memstream(&text, &len);
+
+	if (!out)
+		return;
+	if (r < 0)
+		fprintf(out, "weft-attach: %s\n", err->message);
+	else
+		print_result(a, out);
+	fclose(out);
+	if (a->result_fd >= 0) {
+		char failed = r < 0;
+
+		if (weft_write_all(a->result_fd, &failed, 1) == 0)
+			weft_write_all(a->result_fd, text, len);
+		close(a->result_fd);
+		a->result_fd = -1;
+	} else {
+		fputs(text, r < 0 ? stderr : stdout);
+		if (r == 0)
+			puts("ready");
+		fflush(stdout);
+	}
+	free(text);
+}

@@ -1,0 +1,34 @@
+/* Private to weft attach: what its files share. */
+#ifndef WEFT_NBD_BRIDGE_MAIN_ATTACH_H
+#define WEFT_NBD_BRIDGE_MAIN_ATTACH_H
+
+#include "fabric/control.h"
+#include "nbd-bridge/bridge.h"
+#include "nbd-bridge/front.h"
+#include "nbd-bridge/main/attach-options.h"
+#include "nbd-bridge/state.h"
+
+struct attach {
+	struct attach_options options;
+	struct weft_loop *loop;
+	struct bridge *bridge;
+	struct bridge_front *fronts; /* in the order of stopping */
+	struct weft_control *control;
+	struct weft_control_call *detach; /* whoever waits for the end */
+	struct bridge_state_file state;
+	bool have_name; /* the state file is ours */
+	struct weft_watch signals;
+	char why[160]; /* this transport */
+	const char *last_state;
+	int result_fd; /* -1: the foreground */
+};
+
+/* attach-control.c: the control socket's questions. */
+void attach_on_question(void *attach, struct weft_control_call *call, const json_t *question);
+/* Ends the front-ends: no new users, and those that there are finish.  -EBUSY without force. */
+int attach_stop_fronts(struct attach *a, bool force, struct weft_error *err);
+
+/* attach-report.c: tells whoever waits how it went, with a byte (0: attached) before the text on a pipe. */
+void attach_report(struct attach *a, int r, const struct weft_error *err);
+
+#endif
