@@ -265,8 +265,10 @@ static int spawn(const char *program, const char *place, unsigned keep_s, int fd
 int weft_holder_start(const char *place, unsigned keep_s, struct weft_holder **ret, struct weft_error *err)
 {
 	struct weft_holder *holder = calloc(1, sizeof(*holder));
-	char program[PATH_MAX];
-	int pair[2], r;
+	char program[PATH_MAX], text[WEFT_HOLDER_MESSAGE_MAX];
+	struct timeval bound = {.tv_sec = ANSWER_TIMEOUT_S};
+	unsigned nr_fds;
+	int pair[2], fds[2], r;
 
 	if (!holder)
 		return weft_error_set(err, ENOMEM, "no memory");
@@ -296,6 +298,17 @@ int weft_holder_start(const char *place, unsigned keep_s, struct weft_holder **r
 		close(pair[0]);
 		free(holder);
 		return weft_error_set(err, -r, "cannot start %s: %s", program, strerror(-r));
+	}
+	/*
+	 * Not only to know that it works: until it runs its own program it has our descriptors too, and a port
+	 * that we give up at once would stay taken for a moment.
+	 */
+	setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof(bound));
+	r = weft_holder_receive(pair[0], text, fds, &nr_fds);
+	if (r < 0) {
+		close(pair[0]);
+		free(holder);
+		return weft_error_set(err, -r, "%s did not start (%s)", program, strerror(-r));
 	}
 	holder->fd = pair[0];
 	*ret = holder;

@@ -188,6 +188,7 @@ int main(int argc, char **argv)
 	int listen_fd = listen_here();
 	if (listen_fd < 0)
 		return 1;
+	weft_holder_send(daemon_fd, "up", NULL, 0);
 	while (!stopped && (daemon_fd >= 0 || nr_held > 0)) {
 		/* One next daemon at a time; others wait in the backlog. */
 		struct pollfd p[] = {
