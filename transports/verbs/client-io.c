@@ -344,7 +344,7 @@ uint64_t verbs_epoch_read(const struct verbs_conn *conn)
 
 static void fail_wc(struct verbs_conn *conn, const struct ibv_wc *wc)
 {
-	if (conn->conn.state == TP_FAILED)
+	if (conn->conn.state == TP_FAILED || conn->ending)
 		return;
 	/* The connection manager may know why. */
 	verbs_look(conn);

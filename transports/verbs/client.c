@@ -550,7 +550,8 @@ static void on_event(struct verbs_conn *conn, const struct rdma_cm_event *event)
 	r = verbs_event_errno(event, conn->peer, &err);
 	if (r == 0)
 		return;
-	/* A refusal that came before the end says more than the end. */
+	/* A refusal that came before the end says more than the end; that work requests were flushed, less. */
+	conn->ending = true;
 	if (conn->conn.state == TP_CONNECTING)
 		verbs_poll(conn);
 	if (event->event == RDMA_CM_EVENT_DEVICE_REMOVAL) {
@@ -575,6 +576,21 @@ static void look_at_events(struct verbs_conn *conn)
 	}
 }
 
+/* What a phase waits for, for people. */
+static const char *const waits_for[] = {
+	[VERBS_PHASE_LOOKUP] = "the host's address",
+	[VERBS_PHASE_ADDR] = "the way there",
+	[VERBS_PHASE_ROUTE] = "the way there",
+	[VERBS_PHASE_CONNECT] = "an answer",
+	[VERBS_PHASE_GRANT] = "a grant",
+	[VERBS_PHASE_CHUNKS] = "the memory's keys",
+	[VERBS_PHASE_DATA_ADDR] = "the way there, again",
+	[VERBS_PHASE_DATA_ROUTE] = "the way there, again",
+	[VERBS_PHASE_DATA_CONNECT] = "the second connection",
+	[VERBS_PHASE_EPOCH] = "the first READ",
+	[VERBS_PHASE_READY] = "nothing",
+};
+
 static void look_at_timer(struct verbs_conn *conn)
 {
 	uint64_t times;
@@ -582,8 +598,8 @@ static void look_at_timer(struct verbs_conn *conn)
 	if (read(conn->timerfd, &times, sizeof(times)) < 0)
 		return;
 	if (conn->conn.state == TP_CONNECTING)
-		verbs_fail(conn, ETIMEDOUT, "cannot connect to %s over RDMA: no grant within %u ms",
-			conn->peer, conn->timeout_ms);
+		verbs_fail(conn, ETIMEDOUT, "cannot connect to %s over RDMA: waited %u ms for %s",
+			conn->peer, conn->timeout_ms, waits_for[conn->phase]);
 	else if (conn->conn.state == TP_FAILED)
 		verbs_kill(conn);
 }

@@ -131,7 +131,8 @@ struct verbs_conn {
 	struct tp_op *asking, **asking_end; /* wait until a REQUEST may be sent */
 	unsigned nr_asked;
 
-	bool aborted, killing, saying_bye, bye_left;
+	bool ending; /* an event ends it: it says why, not the completions that it flushed */
+	bool aborted, killing, saying_bye;
 	_Atomic bool qps_gone;
 	struct verbs_job kill_job, free_job;
 };
