@@ -5,7 +5,7 @@
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 
 mkdir "$TMP/tmp"
-for step in "Lending memory" "Writing the image" "Reading it back"; do
+for step in "Writing the image" "Reading it back"; do
 	# A process group of its own, with SIGINT not ignored, as a terminal has it.
 	TMPDIR=$TMP/tmp setsid env --default-signal=INT "$WEFT_SRC/fabric/quickstart" >"$TMP/out" 2>&1 &
 	pid=$!
