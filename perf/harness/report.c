@@ -314,12 +314,16 @@ static json_t *contestant_json(const struct row *row, const struct contestant *c
 	for (unsigned k = 0; k < c->samples[0].nr_counters; k++) {
 		const char *name = c->samples[0].counters[k].name;
 		double spread, median = median_of(c, name, &spread);
-		json_t *all = json_array();
+		json_t *value = json_pack("{sf sf}", "median", median, "iqr_share", spread);
 
-		for (unsigned i = 0; i < c->nr; i++)
-			json_array_append_new(all, json_real(value_of(&c->samples[i], name)));
-		json_object_set_new(o, name,
-			json_pack("{sf sf so}", "median", median, "iqr_share", spread, "rounds", all));
+		if (!strcmp(name, cols->counters[0])) {
+			json_t *all = json_array();
+
+			for (unsigned i = 0; i < c->nr; i++)
+				json_array_append_new(all, json_real(value_of(&c->samples[i], name)));
+			json_object_set_new(value, "rounds", all);
+		}
+		json_object_set_new(o, name, value);
 	}
 	for (const struct perf_ratio *ratio = cols->ratios; ratio->head; ratio++) {
 		char name[64];
@@ -328,6 +332,32 @@ static json_t *contestant_json(const struct row *row, const struct contestant *c
 		json_object_set_new(o, name, json_real(ratio_of(row, c, ratio->base, ratio->counter)));
 	}
 	return o;
+}
+
+/* A line for each row: what a person can still read, and diff. */
+static int dump_lines(const json_t *root, const char *path)
+{
+	const size_t flags = JSON_COMPACT | JSON_REAL_PRECISION(5) | JSON_ENCODE_ANY;
+	const json_t *all = json_object_get(root, "rows");
+	const char *name, *separator = "\n";
+	FILE *f = fopen(path, "we");
+	const json_t *row;
+	void *at;
+
+	if (!f)
+		return -errno;
+	fputs("{\"run\":", f);
+	json_dumpf(json_object_get(root, "run"), f, flags);
+	fputs(",\n\"rows\":{", f);
+	for (at = json_object_iter((json_t *)all); at; at = json_object_iter_next((json_t *)all, at)) {
+		name = json_object_iter_key(at);
+		row = json_object_iter_value(at);
+		fprintf(f, "%s\"%s\":", separator, name);
+		json_dumpf(row, f, flags);
+		separator = ",\n";
+	}
+	fputs("}}\n", f);
+	return fclose(f) == 0 ? 0 : -EIO;
 }
 
 int perf_report_json(const char *path)
@@ -344,9 +374,9 @@ int perf_report_json(const char *path)
 		json_object_set_new(all, rows[i].name, row);
 	}
 	json_object_set_new(root, "rows", all);
-	r = json_dump_file(root, path, JSON_INDENT(1) | JSON_REAL_PRECISION(5));
+	r = dump_lines(root, path);
 	json_decref(root);
-	return r < 0 ? -EIO : 0;
+	return r;
 }
 
 int perf_report_markdown(const char *path)

@@ -59,6 +59,7 @@ void suite_nbd_servers(void)
 	static const struct perf_ratio ratios[] = {{"of floor", "ops_s", "floor"}, {"of bare", "ops_s", "bare"},
 		{"of nbdkit", "ops_s", "nbdkit"}, {"CPU/floor", "both_us", "floor"},
 		{"CPU/nbdkit", "both_us", "nbdkit"}, {"srv/nbdkit", "server_us", "nbdkit"},
+		{"p50/floor", "p50_us", "floor"},
 		{NULL, NULL, NULL}};
 	static const struct perf_columns columns = {"nbd-servers", counters, ratios};
 	/*
@@ -67,6 +68,8 @@ void suite_nbd_servers(void)
 	 * time that other people's processes took, so it needs little slack; what needs more has it.
 	 */
 	static const struct perf_bound bounds[] = {
+		{"nbd-servers/*/4K-1x*-same", "nbdkit", "floor", "both_us", 0.95, 0,
+			"the floor is one: no peer beats it by over 5 % at 4 KiB"},
 		{"nbd-servers/*/4K-1x16-same", "weft", "floor", "both_us", 0, 1.18,
 			"0.85 of the floor at depth 16: 1/0.85, no slack"},
 		{"nbd-servers/*/4K-1x16-same", "weft", "nbdkit", "both_us", 0, 0.67,
