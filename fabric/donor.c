@@ -214,19 +214,33 @@ static uint32_t incarnation(uint64_t generation)
 	return (uint32_t)(generation >> 32);
 }
 
+/* The low 32 bits count an incarnation's reconnections: it was granted before, and relies on what it remembers. */
+static bool is_reconnection(const struct weft_hello *hello)
+{
+	return incarnation(hello->generation) > 0 && (uint32_t)hello->generation > 0;
+}
+
 static int check_generation(const struct weft_region *region, const struct weft_hello *hello,
 	const struct weft_generation *gen, struct weft_error *err)
 {
-	if (!gen)
+	if (!gen) {
+		/* The table lived shorter than the contents: a file opened again, an entry that made room. */
+		if (region->had_writer && is_reconnection(hello) && hello->mode != WEFT_MODE_SHARED)
+			return weft_error_set(err, ESTALE, "region '%s': attachment '%s' is not remembered, and another "
+				"could write since; attach anew", region->name, hello->name);
 		return 0;
+	}
 	if (hello->generation < gen->generation)
 		return weft_error_set(err, ESTALE, "region '%s': attachment '%s' was superseded: generation %" PRIu64
 			" came after %" PRIu64, region->name, hello->name, gen->generation, hello->generation);
-	if (gen->lapsed == WEFT_LAPSED_WRITTEN && hello->mode != WEFT_MODE_SHARED &&
-		incarnation(hello->generation) == incarnation(gen->generation))
-		return weft_error_set(err, ESTALE, "region '%s': attachment '%s' lost its lease, and another could "
-			"write since; attach anew", region->name, hello->name);
-	if (gen->lapsed != WEFT_NOT_LAPSED && hello->generation == gen->generation)
+	if (hello->mode != WEFT_MODE_SHARED && incarnation(hello->generation) == incarnation(gen->generation) &&
+		(gen->lapsed == WEFT_LAPSED_WRITTEN ||
+			(gen->lapsed == WEFT_LEFT_WRITTEN && is_reconnection(hello))))
+		return weft_error_set(err, ESTALE, "region '%s': attachment '%s' %s, and another could write since; "
+			"attach anew", region->name, hello->name,
+			gen->lapsed == WEFT_LEFT_WRITTEN ? "said goodbye" : "lost its lease");
+	if ((gen->lapsed == WEFT_LAPSED || gen->lapsed == WEFT_LAPSED_WRITTEN) &&
+		hello->generation == gen->generation)
 		return weft_error_set(err, ESTALE, "region '%s': attachment '%s' lost its lease", region->name,
 			hello->name);
 	return 0;
@@ -277,6 +291,7 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 	}
 	w->own = own;
 	own->nr_waiters++;
+	own->last_seen_ns = weft_now_ns();
 	if (!gen || own->generation == w->generation)
 		return 0;
 	gen->generation = w->generation;
@@ -286,7 +301,6 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 	own->generation = w->generation;
 	own->mode = w->mode;
 	own->lapsed = false;
-	own->last_seen_ns = weft_now_ns();
 	copy_text(own->name, sizeof(own->name), hello->name);
 	return 0;
 }
@@ -365,14 +379,21 @@ static int try_once(struct wish *w, struct weft_error *err)
 	return wait ? -EAGAIN : 0;
 }
 
-/* From now on others that lost their lease cannot rely on what they remember. */
+/* From now on others that do not hold the region cannot rely on what they remember. */
 static void note_writer(const struct weft_attachment *own)
 {
-	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
-		struct weft_generation *gen = &own->region->generations[i];
+	struct weft_region *region = own->region;
 
+	region->had_writer = true;
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
+		struct weft_generation *gen = &region->generations[i];
+
+		if (gen->generation == 0 || gen->held != 0)
+			continue;
 		if (gen->lapsed == WEFT_LAPSED)
 			gen->lapsed = WEFT_LAPSED_WRITTEN;
+		else if (gen->lapsed == WEFT_NOT_LAPSED)
+			gen->lapsed = WEFT_LEFT_WRITTEN;
 	}
 }
 
@@ -439,6 +460,8 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 refuse:
 	if (w.own) {
 		w.own->nr_waiters--;
+		/* It waited for others until now: that is not silence. */
+		w.own->last_seen_ns = weft_now_ns();
 		if (w.own->anonymous && is_idle(w.own))
 			attachment_free(w.own);
 	}

@@ -9,6 +9,7 @@
  * An attachment that is silent for a lease is fenced and loses the region.  Its generation is refused for
  * good; a higher one is welcome, unless somebody else could write in the meantime: then only another incarnation
  * (the high 32 bits of the generation), which knows nothing of before, or a shared reader, which never minds.
+ * The same holds for who left, or is not remembered, and says by the low 32 bits that it reconnects.
  *
  * Threads: all functions are thread-safe (one lock, never held while a transport works), except
  * weft_donor_new/free.  Nothing here is on the data path but weft_grant_touch().
@@ -112,7 +113,7 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
  */
 void weft_grant_release(struct weft_grant *grant, bool clean);
 
-/* Data path: notes a sign of life.  now_ns: any recent weft_now_ns(). */
+/* Data path: notes a sign of life.  now_ns: any recent weft_now_ns(); UINT64_MAX: until it is called again. */
 static inline void weft_grant_touch(struct weft_grant *grant, uint64_t now_ns)
 {
 	atomic_store_explicit(&grant->last_seen_ns, now_ns, memory_order_relaxed);

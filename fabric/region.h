@@ -66,6 +66,7 @@ struct weft_region {
 	_Atomic bool marked;   /* FILE: the mark says "open": it may be written */
 	pthread_mutex_t flush_lock;
 	struct weft_generation *generations; /* WEFT_NR_GENERATIONS of them, in the header if there is one */
+	bool had_writer; /* a writer was granted since this struct was made; under the donor's lock */
 };
 
 enum { WEFT_MEMORY_NAME_MAX = 255 };
@@ -148,6 +149,7 @@ enum weft_lapsed {
 	WEFT_NOT_LAPSED,
 	WEFT_LAPSED,         /* the lease of this generation ran out */
 	WEFT_LAPSED_WRITTEN, /* and another attachment could write since */
+	WEFT_LEFT_WRITTEN,   /* it left by itself, and another attachment could write since */
 };
 
 struct weft_generation {

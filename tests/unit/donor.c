@@ -360,6 +360,20 @@ static void a_silent_session_is_fenced_and_its_generation_is_stale(void **state)
 	release(&a, true);
 }
 
+static void who_waits_for_the_donor_is_not_silent(void **state)
+{
+	struct session a;
+
+	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_WRITE), 0);
+	weft_grant_touch(a.grant, UINT64_MAX);
+	tick_in(LEASE_MS + 50);
+	assert_false(a.fenced);
+	weft_grant_touch(a.grant, weft_now_ns());
+	tick_in(LEASE_MS + 50);
+	assert_true(a.fenced);
+	release(&a, false);
+}
+
 static void a_donor_that_slept_blames_nobody(void **state)
 {
 	struct session a, b;
@@ -391,6 +405,58 @@ static void who_lost_the_lease_to_a_writer_must_attach_anew(void **state)
 	release(&a, true);
 	assert_int_equal(grant(&a, 1, 2 * first + 1, WEFT_MODE_WRITE), 0);
 	release(&a, true);
+}
+
+static void who_left_before_a_writer_came_does_not_reconnect(void **state)
+{
+	struct session a, b;
+	uint64_t first = UINT64_C(1) << 32;
+
+	assert_int_equal(grant(&a, 1, first, WEFT_MODE_WRITE), 0);
+	release(&a, true);
+	assert_int_equal(grant(&b, 2, first, WEFT_MODE_WRITE), 0);
+	release(&b, true);
+	/* What it might write again is older than what b wrote. */
+	assert_int_equal(grant(&a, 1, first + 1, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(grant(&a, 1, first + 1, WEFT_MODE_SHARED), 0);
+	release(&a, true);
+	assert_int_equal(grant(&a, 1, 2 * first, WEFT_MODE_WRITE), 0);
+	release(&a, true);
+}
+
+static void who_is_not_remembered_reconnects_only_before_another_writer(void **state)
+{
+	struct session a, b;
+	uint64_t first = UINT64_C(1) << 32;
+
+	/* As after a clean stop: the contents are the same, who used them is forgotten. */
+	assert_int_equal(grant(&a, 1, first + 7, WEFT_MODE_WRITE), 0);
+	release(&a, true);
+	assert_int_equal(grant(&b, 2, first + 3, WEFT_MODE_WRITE), -ESTALE);
+	assert_non_null(strstr(err.message, "attach anew"));
+	assert_int_equal(grant(&b, 2, first + 3, WEFT_MODE_SHARED), 0);
+	release(&b, true);
+	assert_int_equal(grant(&b, 3, first, WEFT_MODE_WRITE), 0);
+	release(&b, true);
+}
+
+static void waiting_for_the_old_to_stop_is_not_silence(void **state)
+{
+	struct weft_donor_config config = {LEASE_MS, LEASE_MS / 2, "tcp"};
+	struct session old, new;
+
+	weft_donor_free(donor);
+	assert_int_equal(weft_donor_new(&config, &donor), 0);
+	assert_int_equal(weft_donor_add(donor, region, &err), 0);
+	assert_int_equal(grant(&old, 1, 1, WEFT_MODE_WRITE), 0);
+	/* Inside a FLUSH of a slow disk for longer than the lease, while its bridge keeps asking. */
+	for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(grant(&new, 1, 2, WEFT_MODE_WRITE), -EBUSY);
+		tick_in(LEASE_MS / 2);
+	}
+	release(&old, false);
+	assert_int_equal(grant(&new, 1, 2, WEFT_MODE_WRITE), 0);
+	release(&new, true);
 }
 
 static void stock_clients_are_one_attachment(void **state)
@@ -619,8 +685,12 @@ int main(void)
 		TEST(a_lost_connection_keeps_the_region_for_a_lease),
 		TEST(an_expired_lease_frees_without_waiting_for_the_tick),
 		TEST(a_silent_session_is_fenced_and_its_generation_is_stale),
+		TEST(who_waits_for_the_donor_is_not_silent),
 		TEST(a_donor_that_slept_blames_nobody),
 		TEST(who_lost_the_lease_to_a_writer_must_attach_anew),
+		TEST(who_left_before_a_writer_came_does_not_reconnect),
+		TEST(who_is_not_remembered_reconnects_only_before_another_writer),
+		TEST(waiting_for_the_old_to_stop_is_not_silence),
 		TEST(stock_clients_are_one_attachment),
 		TEST(nobody_writes_a_read_only_region),
 		TEST(another_epoch_is_stale),
