@@ -66,6 +66,7 @@ struct bridge_link {
 	uint64_t seen_ns;    /* when the donor last answered */
 	uint64_t down_ns;    /* since when it is not ready; 0: it is */
 	bool is_dead;        /* --dead-timeout is over */
+	bool insisted;       /* refused as stale since the last grant, and tried once more */
 	struct weft_error why; /* of the last loss or refusal */
 	char path[160];
 	uint64_t nr_reconnects;

@@ -94,7 +94,16 @@ static void refused(struct bridge_link *link, int error)
 	bool first = link->ready_ns == 0;
 	if (first)
 		bridge_first_result(lane, error, &link->why);
-	if (error == -ESTALE && link->generation == atomic_load(&bridge->generation)) {
+	uint64_t generation = link->generation;
+	if (error == -ESTALE && bridge->granted && !link->insisted) {
+		/* The donor may have granted this generation without our learning of it, and its lease lapsed:
+		 * the next one is welcome then.  A bridge that was superseded is refused that as well. */
+		link->insisted = true;
+		atomic_compare_exchange_strong(&bridge->generation, &generation, generation + 1);
+		back_off(link);
+		return;
+	}
+	if (error == -ESTALE && generation == atomic_load(&bridge->generation)) {
 		if (bridge->granted)
 			bridge_set_stale(bridge, &link->why);
 		link->state = LINK_IDLE;
@@ -195,7 +204,7 @@ static void granted(struct bridge_link *link)
 	link->state = LINK_READY;
 	link->ready_ns = link->seen_ns = weft_now_ns();
 	link->down_ns = 0;
-	link->is_dead = false;
+	link->is_dead = link->insisted = false;
 	weft_loop_timer_cancel(lane->loop, &link->dead);
 	/* What was parked goes before what came since. */
 	if (link->parked.head) {

@@ -392,6 +392,40 @@ static void a_takeover_supersedes_the_old_bridge_for_good(void **state)
 	weft_region_put(lent);
 }
 
+static void end_at_once(void *ctx)
+{
+	weft_grant_release(*(struct weft_grant **)ctx, false);
+}
+
+/* The donor granted a reconnection, but the answer never came; then the lease ran out. */
+static void a_lapsed_grant_that_was_never_heard_of_does_not_end_the_attachment(void **state)
+{
+	struct weft_memory_spec spec = {.name = "r", .size_bytes = REGION};
+	struct weft_donor_config donor_config = {.offers = "mem", .lease_ms = 300};
+	struct weft_hello hello = {.generation = (UINT64_C(1) << 32) + 1, .mode = WEFT_MODE_WRITE, .name = "test"};
+	struct weft_grant *unheard;
+	struct weft_region *lent;
+
+	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &lent, NULL), 0);
+	assert_int_equal(weft_donor_new(&donor_config, &mem.donor), 0);
+	assert_int_equal(weft_donor_add(mem.donor, lent, NULL), 0);
+	start();
+	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
+	atomic_store(&mem.refuse, ECONNREFUSED);
+	memcpy(hello.id, config.id, sizeof(hello.id));
+	assert_int_equal(weft_donor_grant(mem.donor, lent, &hello, NULL, NULL, end_at_once, &unheard, &unheard, NULL), 0);
+	wait_for_state("reconnecting");
+	weft_donor_tick(mem.donor, weft_now_ns() + UINT64_C(1000000000));
+	atomic_store(&mem.refuse, 0);
+	assert_int_equal(do_write(0, 0, pattern + 1, 4096, 0), 0);
+	wait_for_state("ready");
+	assert_int_equal(bridge_stop(bridge, 1000, NULL), 0);
+	bridge_free(bridge);
+	bridge = NULL;
+	weft_donor_free(mem.donor);
+	weft_region_put(lent);
+}
+
 static void lanes_of_a_bridge_do_not_fence_one_another_out(void **state)
 {
 	struct weft_memory_spec spec = {.name = "r", .size_bytes = REGION};
@@ -460,6 +494,7 @@ int main(void)
 		TEST(no_answer_in_time_fails_the_connection_not_the_request),
 		TEST(a_silent_link_is_probed_within_the_lease),
 		TEST(a_takeover_supersedes_the_old_bridge_for_good),
+		TEST(a_lapsed_grant_that_was_never_heard_of_does_not_end_the_attachment),
 		TEST(lanes_of_a_bridge_do_not_fence_one_another_out),
 		TEST(what_happened_is_in_the_flight_recorder),
 	};
