@@ -89,6 +89,15 @@ static int first_result(struct bridge_lane *lane, const struct timespec *deadlin
 	return r < 0 ? r : 0;
 }
 
+/* On the first lane's thread: it may be about to wake them all. */
+static void drop_other_lanes(struct bridge_lane *lane, void *ctx)
+{
+	struct bridge *bridge = ctx;
+
+	while (bridge->nr_lanes > 1)
+		lane_free(bridge->lanes[--bridge->nr_lanes]);
+}
+
 int bridge_start(struct bridge *bridge, struct weft_error *err)
 {
 	/* The transport has its own deadline; this one is for a transport that does not keep it. */
@@ -110,8 +119,7 @@ int bridge_start(struct bridge *bridge, struct weft_error *err)
 	}
 	/* A FLUSH would not cover what other connections wrote: one is all that can be had. */
 	if (!bridge->info.can_multi_conn)
-		while (bridge->nr_lanes > 1)
-			lane_free(bridge->lanes[--bridge->nr_lanes]);
+		bridge_lane_run(bridge->lanes[0], drop_other_lanes, bridge);
 	for (unsigned i = 1; i < bridge->nr_lanes; i++)
 		first_result(bridge->lanes[i], &deadline, NULL);
 	return 0;

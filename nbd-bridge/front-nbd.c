@@ -24,6 +24,7 @@
 enum {
 	MAX_CLIENTS = 256,
 	ORPHAN_WAIT_NS = 2000000, /* how often to look whether orphans are gone */
+	FULL_WAIT_NS = 100000000, /* and whether there are descriptors again */
 };
 
 struct slot {
@@ -355,19 +356,29 @@ static unsigned nr_clients(struct nbd_front *front)
 	return n;
 }
 
+/* Accepts nothing for a while. */
+static void hold(struct nbd_front *front, uint64_t ns)
+{
+	weft_loop_modify(front->loop, &front->watch, 0);
+	weft_loop_timer_set(front->loop, &front->hold, ns);
+}
+
 static void on_listen(struct weft_watch *watch, uint32_t events)
 {
 	struct nbd_front *front = weft_container_of(watch, struct nbd_front, watch);
 
 	/* A client that comes back must not overtake what it sent before on a connection that it dropped. */
 	if (bridge_nr_orphans(front->base.bridge) > 0) {
-		weft_loop_modify(front->loop, watch, 0);
-		weft_loop_timer_set(front->loop, &front->hold, ORPHAN_WAIT_NS);
+		hold(front, ORPHAN_WAIT_NS);
 		return;
 	}
 	int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC);
-	if (fd < 0)
+	if (fd < 0) {
+		/* The socket stays readable: the loop would spin. */
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			hold(front, FULL_WAIT_NS);
 		return;
+	}
 	if (nr_clients(front) >= MAX_CLIENTS)
 		close(fd);
 	else
