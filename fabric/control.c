@@ -133,6 +133,7 @@ void weft_control_answer(struct weft_control_call *call, json_t *answer)
 	text[call->len++] = '\n'; /* in the NUL's place */
 	call->sent = 0;
 	call->state = CALL_ANSWERING;
+	weft_loop_timer_set(call->control->loop, &call->timer, CALL_TIMEOUT_S * UINT64_C(1000000000));
 	call_send(call);
 }
 
