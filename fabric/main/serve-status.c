@@ -71,6 +71,8 @@ void serve_print_ready(const struct serve *s)
 		if (s->listening[i].insecure)
 			weft_warn("whoever reaches %s can read and write all regions: there are no keys yet", text);
 	}
+	if (s->rdma)
+		printf("listening on %s over RDMA\n", s->rdma_place);
 	for (unsigned i = 0; i < s->nr_wanted; i++) {
 		const struct weft_region *region = s->wanted[i].region;
 
@@ -122,6 +124,8 @@ json_t *serve_status_json(const struct serve *s)
 
 	for (unsigned i = 0; i < s->nr_listening; i++)
 		json_array_append_new(listen, json_string(weft_listening_format(&s->listening[i], text)));
+	if (s->rdma)
+		json_array_append_new(listen, json_sprintf("rdma:%s", s->rdma_place));
 	for (unsigned i = 0; i < s->nr_wanted; i++)
 		json_array_append_new(regions, region_json(&s->wanted[i]));
 	weft_donor_status(s->donor, add_attachment, attachments);

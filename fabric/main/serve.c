@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
@@ -19,6 +20,7 @@
 #include "fabric/log.h"
 #include "fabric/main/serve.h"
 #include "transports/nbd/listener.h"
+#include "transports/verbs/listener.h"
 
 enum { DRAIN_MS = 10000 }; /* for requests in flight when we stop */
 #define TICK_NS UINT64_C(1000000000)
@@ -105,6 +107,29 @@ static void raise_limits(void)
 	mallopt(M_ARENA_MAX, 2);
 }
 
+/* RDMA is offered wherever an address that we listen on has a device, under the same port number. */
+static void open_rdma(struct serve *s)
+{
+	for (unsigned i = 0; i < s->nr_listening && !s->rdma; i++) {
+		const struct weft_listening *l = &s->listening[i];
+		struct sockaddr_storage address;
+		socklen_t len = sizeof(address);
+		struct weft_error err;
+		char offers[64];
+
+		if (*l->socket || getsockname(l->fd, (struct sockaddr *)&address, &len) < 0)
+			continue;
+		int r = verbs_listener_new(s->donor, s->loop, (struct sockaddr *)&address, NULL, &s->rdma, &err);
+		if (r == 0) {
+			weft_listening_format(l, s->rdma_place);
+			snprintf(offers, sizeof(offers), "tcp,rdma:%u", verbs_listener_port(s->rdma));
+			weft_donor_offer_memory(s->donor, offers);
+		} else if (r != -ENODEV) {
+			weft_warn("%s; TCP only", err.message);
+		}
+	}
+}
+
 static int start(struct serve *s, struct weft_error *err)
 {
 	struct weft_donor_config config = {.lease_ms = s->lease_s * 1000, .offers = "tcp"};
@@ -141,6 +166,7 @@ static int start(struct serve *s, struct weft_error *err)
 	r = nbd_listener_new(s->donor, s->loop, fds, s->nr_listening, NULL, &s->listener, err);
 	if (r < 0)
 		return r;
+	open_rdma(s);
 	open_control(s);
 	/* Only now, so that a start that fails does not leave behind what nobody has used. */
 	serve_hold_all(s);
@@ -159,6 +185,8 @@ static int finish(struct serve *s, struct weft_error *err)
 	sd_notify(0, "STOPPING=1\nSTATUS=finishing requests");
 	if (s->donor)
 		weft_donor_stop(s->donor);
+	if (s->rdma)
+		verbs_listener_stop(s->rdma);
 	if (s->listener) {
 		nbd_listener_stop(s->listener);
 		if (nbd_listener_drain(s->listener, DRAIN_MS) < 0) {
@@ -171,6 +199,11 @@ static int finish(struct serve *s, struct weft_error *err)
 		for (unsigned i = 0; i < s->nr_listening; i++)
 			close(s->listening[i].fd);
 	}
+	if (s->rdma && verbs_listener_drain(s->rdma, DRAIN_MS) < 0) {
+		weft_donor_flush(s->donor, NULL);
+		return weft_error_set(err, ETIMEDOUT, "the RDMA driver does not let go of a session; files get a new epoch");
+	}
+	verbs_listener_free(s->rdma);
 	serve_remove_sockets(s);
 	weft_control_free(s->control);
 	if (s->donor)

@@ -23,6 +23,7 @@ enum {
 };
 
 struct nbd_listener;
+struct verbs_listener;
 
 struct serve_region {
 	char *name;
@@ -51,6 +52,8 @@ struct serve {
 	struct weft_loop *loop;
 	struct weft_donor *donor;
 	struct nbd_listener *listener;
+	struct verbs_listener *rdma; /* NULL: no device at an address that we listen on */
+	char rdma_place[280];        /* "10.0.0.1:10809" */
 	struct weft_control *control;
 	struct weft_watch signals;
 	struct weft_timer tick;

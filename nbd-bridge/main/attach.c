@@ -21,41 +21,13 @@
 
 #include "fabric/log.h"
 #include "fabric/util.h"
-#include "nbd-bridge/main/attach.h"
-#include "transports/nbd/client.h"
+#include "nbd-bridge/main/attach-transport.h"
 
 enum {
 	CONNECT_MS = 10000,
 	FLUSH_MS = 20000,
 	GOODBYE_MS = 2000, /* for the answer to `weft detach` to leave */
 };
-
-/* ---- what the transport is, and why ---- */
-
-static int choose_transport(const struct attach_options *o, struct bridge_config *config,
-	struct weft_error *err)
-{
-	if (o->transport == WEFT_TRANSPORT_RDMA)
-		return weft_error_set(err, EOPNOTSUPP,
-			"cannot attach over RDMA: this build has no RDMA transport; use --transport auto or tcp");
-	config->transport = &tp_nbd_ops;
-	return 0;
-}
-
-static void explain_transport(struct attach *a)
-{
-	const struct tp_info *info = bridge_info(a->bridge);
-
-	if (a->options.uri.foreign)
-		snprintf(a->why, sizeof(a->why), "an NBD server offers nothing else");
-	else if (a->options.transport == WEFT_TRANSPORT_TCP)
-		snprintf(a->why, sizeof(a->why), "as told");
-	else if (strstr(info->offers, "rdma"))
-		snprintf(a->why, sizeof(a->why), "auto: this build has no RDMA transport; the donor offers %s",
-			info->offers);
-	else
-		snprintf(a->why, sizeof(a->why), "auto: the donor offers only %s", info->offers);
-}
 
 /* ---- changes, told once each ---- */
 
@@ -155,8 +127,6 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 {
 	const struct attach_options *o = &a->options;
 	struct bridge_config config = {
-		.host = o->uri.socket[0] ? o->uri.socket : o->uri.host,
-		.port = o->uri.socket[0] ? NULL : o->uri.port,
 		.region = o->uri.region,
 		.foreign = o->uri.foreign,
 		.generation = a->state.generation,
@@ -170,16 +140,10 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		.changed = bridge_changes,
 		.changed_ctx = a,
 	};
-	int r = choose_transport(o, &config, err);
-
-	if (r < 0)
-		return r;
 	memcpy(config.id, a->state.id, sizeof(config.id));
 	strcpy(config.name, o->name);
-	r = bridge_new(&config, &a->bridge, err);
-	if (r < 0)
-		return r;
-	r = bridge_start(a->bridge, err);
+	int r = attach_start_bridge(a, &config, err);
+
 	if (r < 0) {
 		weft_error_prefix(err, "cannot attach %s", o->uri_text);
 		if (r == -ESTALE && a->state.takes_over)
@@ -187,7 +151,6 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 				strdupa(err->message), o->name, o->name);
 		return r;
 	}
-	explain_transport(a);
 	a->state.epoch = bridge_info(a->bridge)->epoch;
 	return bridge_state_write(&a->state, err);
 }

@@ -18,7 +18,8 @@ struct attach {
 	struct bridge_state_file state;
 	bool have_name; /* the state file is ours */
 	struct weft_watch signals;
-	char why[160]; /* this transport */
+	char why[320]; /* this transport */
+	char rdma_port[8]; /* the donor's */
 	const char *last_state;
 	int result_fd; /* -1: the foreground */
 };

@@ -19,7 +19,7 @@ refused 2 "weft://" http://127.0.0.1/r --socket "$TMP/s"
 refused 2 "No such file" "$URI" --socket "$TMP/none/s"
 refused 1 "nope" "$base/nope" --socket "$TMP/s"
 refused 1 "refused" "weft://127.0.0.1:$(free_port)/r" --socket "$TMP/s"
-refused 1 "this build has no RDMA transport" "$URI" --socket "$TMP/s" --transport rdma
+refused 1 "RDMA" "$URI" --socket "$TMP/s" --transport rdma
 : >"$TMP/taken"
 refused 1 "is no socket" "$URI" --socket "$TMP/taken"
 mkdir "$TMP/dir"

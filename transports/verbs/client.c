@@ -301,6 +301,13 @@ static int watch(struct verbs_conn *conn, int fd)
 	return epoll_ctl(conn->epfd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
+static uint32_t answer_ms(const struct verbs_conn *conn)
+{
+	uint32_t ms = conn->tp->config.answer_ms;
+
+	return ms && ms < conn->timeout_ms ? ms : conn->timeout_ms;
+}
+
 static int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
 	struct weft_error *err)
 {
@@ -349,7 +356,7 @@ static int verbs_connect(struct tp *tp, const struct tp_target *target, struct t
 	conn->conn.state = TP_CONNECTING;
 	conn->done_end = &conn->done;
 	conn->asking_end = &conn->asking;
-	set_timer(conn, conn->timeout_ms);
+	set_timer(conn, answer_ms(conn));
 	*ret = &conn->conn;
 	return 0;
 free_conn:
@@ -361,6 +368,9 @@ static void fail_errno(struct verbs_conn *conn, const char *what)
 {
 	int code = errno ? errno : EIO;
 
+	if (code == ENODEV)
+		verbs_fail(conn, ENODEV, "cannot connect to %s over RDMA: the way there leads through an interface "
+			"without an RDMA device (`rdma link` shows which have one)", conn->peer);
 	verbs_fail(conn, code, "cannot connect to %s over RDMA: %s: %s", conn->peer, what, strerror(code));
 }
 
@@ -384,14 +394,8 @@ static void look_up(struct verbs_conn *conn)
 		fail_errno(conn, "rdma_create_id");
 		return;
 	}
-	if (rdma_resolve_addr(conn->control, NULL, (struct sockaddr *)&address, VERBS_RESOLVE_MS) != 0) {
-		if (errno == ENODEV)
-			verbs_fail(conn, ENODEV, "cannot connect to %s over RDMA: the way there leads through "
-				"an interface without an RDMA device (`rdma link` shows which have one)",
-				conn->peer);
-		else
-			fail_errno(conn, "rdma_resolve_addr");
-	}
+	if (rdma_resolve_addr(conn->control, NULL, (struct sockaddr *)&address, VERBS_RESOLVE_MS) != 0)
+		fail_errno(conn, "rdma_resolve_addr");
 }
 
 /* The device is known: everything that belongs to it. */
@@ -536,6 +540,7 @@ static void on_event(struct verbs_conn *conn, const struct rdma_cm_event *event)
 				r = verbs_post_epoch_read(conn);
 		} else {
 			conn->control_established = true;
+			set_timer(conn, conn->timeout_ms);
 			conn->phase = VERBS_PHASE_GRANT;
 			hello.hello.hello = conn->hello;
 			snprintf(hello.hello.region, sizeof(hello.hello.region), "%s", conn->region);
@@ -599,7 +604,8 @@ static void look_at_timer(struct verbs_conn *conn)
 		return;
 	if (conn->conn.state == TP_CONNECTING)
 		verbs_fail(conn, ETIMEDOUT, "cannot connect to %s over RDMA: waited %u ms for %s",
-			conn->peer, conn->timeout_ms, waits_for[conn->phase]);
+			conn->peer, conn->control_established ? conn->timeout_ms : answer_ms(conn),
+			waits_for[conn->phase]);
 	else if (conn->conn.state == TP_FAILED)
 		verbs_kill(conn);
 }

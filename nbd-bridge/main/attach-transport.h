@@ -1,0 +1,15 @@
+/*
+ * Which transport an attachment takes, and why: private to weft attach.  Main thread.
+ */
+#ifndef WEFT_NBD_BRIDGE_MAIN_ATTACH_TRANSPORT_H
+#define WEFT_NBD_BRIDGE_MAIN_ATTACH_TRANSPORT_H
+
+#include "nbd-bridge/main/attach.h"
+
+/*
+ * Makes and starts a->bridge, over RDMA where the donor offers it and it works, or over what was told.  Says why in
+ * a->why.  config: without a transport and an address.
+ */
+int attach_start_bridge(struct attach *a, struct bridge_config *config, struct weft_error *err);
+
+#endif

@@ -1,0 +1,82 @@
+# tier: long
+# timeout: 600
+# presets: dev asan
+# weft serve and weft attach over soft-RoCE: which transport is taken and why, fio verify and whole copies, a donor that is
+# stopped (nobody needs it), killed and restarted (nothing is lost), a file region (TCP, and it says so).
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+need_testbed
+need_tool fio nbdcopy cmp
+
+cat >"$TMP/inside" <<'END'
+. tests/lib.sh
+dd if=/dev/zero of="$TMP/file" bs=1M count=4 status=none
+start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=96M --file "f=$TMP/file" --lease 20
+grep -q "over RDMA" "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
+weft list "weft://$RDMA_IP:$PORT" | tee "$TMP/list"
+grep -q "^r .*tcp,rdma:$PORT" "$TMP/list" || fail "what r is offered over"
+grep -q "^f .* tcp  " "$TMP/list" || fail "what f is offered over"
+uri=weft://$RDMA_IP:$PORT/r socket="nbd+unix:///?socket=$TMP/s"
+
+echo "== auto takes RDMA"
+weft attach "$uri" --socket "$TMP/s" --lanes 2 | tee "$TMP/out"
+grep -q 'transport rdma (auto: the donor offers tcp,rdma' "$TMP/out" || fail "$(cat "$TMP/out")"
+weft status | tee "$TMP/status"
+grep -q rdma "$TMP/status" || fail "no transport in the status"
+
+echo "== fio verifies, over two connections"
+fio --name=v --ioengine=nbd --uri="$socket" --size=32M --rw=randwrite --bssplit=4k/60:64k/30:1m/10 --iodepth=16 \
+	--numjobs=2 --offset_increment=32M --verify=crc32c --do_verify=1 --group_reporting --minimal >"$TMP/fio" || fail "fio: $(cat "$TMP/fio")"
+
+echo "== with the donor stopped, a whole copy there and back"
+random_file "$TMP/data" $((96 << 20))
+kill -STOP "$DONOR_PID"
+timeout 100 nbdcopy "$TMP/data" "$socket" || fail "nbdcopy to it"
+timeout 100 nbdcopy "$socket" "$TMP/back" || fail "nbdcopy from it"
+kill -CONT "$DONOR_PID"
+cmp "$TMP/data" "$TMP/back" || fail "other bytes"
+rm "$TMP/back"
+
+echo "== a donor killed and restarted has the same bytes"
+holder_of() { pgrep -x weftholder; }
+wait_for holder_of
+kill -KILL "$DONOR_PID"
+wait "$DONOR_PID" || :
+start_donor --listen "$RDMA_IP:$PORT" --allow-insecure --memory r=96M --file "f=$TMP/file" --lease 20
+timeout 100 nbdcopy "$socket" "$TMP/back" || fail "nbdcopy after the restart: $(weft status)"
+cmp "$TMP/data" "$TMP/back" || fail "other bytes after the restart"
+weft detach r
+rm "$TMP/back"
+
+echo "== as told"
+weft attach "$uri" --socket "$TMP/s" --transport rdma | tee "$TMP/out"
+grep -q 'transport rdma (as told)' "$TMP/out" || fail "$(cat "$TMP/out")"
+weft detach r
+weft attach "$uri" --socket "$TMP/s" --transport tcp | tee "$TMP/out"
+grep -q 'transport tcp (as told)' "$TMP/out" || fail "$(cat "$TMP/out")"
+timeout 100 nbdcopy "$socket" "$TMP/back" && cmp "$TMP/data" "$TMP/back" || fail "other bytes over TCP"
+weft detach r
+
+echo "== a file goes over TCP"
+weft attach "weft://$RDMA_IP:$PORT/f" --socket "$TMP/s" | tee "$TMP/out"
+grep -q 'transport tcp (auto: the donor offers only tcp)' "$TMP/out" || fail "$(cat "$TMP/out")"
+weft detach f
+! weft attach "weft://$RDMA_IP:$PORT/f" --socket "$TMP/s" --transport rdma >"$TMP/out" 2>&1 || fail "RDMA reached a file"
+grep -q 'RDMA cannot reach' "$TMP/out" || fail "$(cat "$TMP/out")"
+stop_donor || fail "the donor's first exit status: $?"
+
+echo "== a way without RDMA: TCP, and it says why"
+start_donor --listen 0.0.0.0:0 --allow-insecure --memory r=8M
+weft attach "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" | tee "$TMP/out"
+grep -q 'transport tcp (auto: RDMA was tried: ' "$TMP/out" || fail "$(cat "$TMP/out")"
+weft detach r
+! weft attach "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --transport rdma >"$TMP/out" 2>&1 || fail "RDMA over lo"
+cat "$TMP/out"
+stop_donor || fail "the donor's exit status: $?"
+if dmesg | grep -E 'WARNING|BUG|Oops'; then fail "the kernel has complaints"; fi
+echo "== done"
+END
+cd "$WEFT_SRC"
+"$WEFT_SRC/tests/testbed/run" --timeout 500 --memory 2G -- env WEFT_BUILD="$WEFT_BUILD" bash "$TMP/inside" >"$TMP/output" 2>&1 ||
+	fail "exit status $?: $(tail -n 80 "$TMP/output")"
+grep -q '^== done' "$TMP/output" || fail "$(cat "$TMP/output")"
+cat "$TMP/output"
