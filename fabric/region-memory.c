@@ -297,6 +297,15 @@ static int map_memory(struct weft_region *region)
 	return 0;
 }
 
+/*
+ * Lent memory that the donor's own swap takes would be slower than no memory.  mlock2(2) fails where
+ * the memlock limit is low; the region serves all the same, and region->locked tells.
+ */
+static void lock_memory(struct weft_region *region)
+{
+	region->locked = mlock2(region->map, region->size_bytes, MLOCK_ONFAULT) == 0;
+}
+
 static int map_header(struct weft_region *region)
 {
 	void *map = mmap(NULL, sizeof(struct weft_region_header), PROT_READ | PROT_WRITE, MAP_SHARED,
@@ -384,6 +393,7 @@ int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn
 		goto fail;
 	}
 	region->read_only = spec->read_only;
+	lock_memory(region);
 	*ret = region;
 	return 0;
 fail:
@@ -477,6 +487,7 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 		return r;
 	}
 	region->read_only = read_only;
+	lock_memory(region);
 	*ret = region;
 	return 0;
 }

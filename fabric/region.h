@@ -57,6 +57,7 @@ struct weft_region {
 	int header_fd;
 	_Atomic unsigned refs;
 	_Atomic bool dirty; /* FILE: written since the last flush */
+	bool locked;        /* MEMORY: the system does not swap it out */
 	/* Private. */
 	uint64_t page_bytes;   /* MEMORY: of the pages in use */
 	_Atomic bool punched;  /* MEMORY: may have holes */

@@ -58,6 +58,27 @@ static int print_file(void *ctx, const char *name, const char *description, uint
 	return 0;
 }
 
+/* Where there is no swap nothing is swapped out. */
+static bool machine_swaps(void)
+{
+	char line[256];
+	unsigned lines = 0;
+	FILE *f = fopen("/proc/swaps", "re");
+
+	while (f && fgets(line, sizeof(line), f))
+		lines++;
+	if (f)
+		fclose(f);
+	return lines > 1; /* the first is a heading */
+}
+
+static void warn_unlocked(const struct weft_region *region)
+{
+	if (region->backing == WEFT_BACKING_MEMORY && !region->locked && machine_swaps())
+		weft_warn("region '%s' is not locked in memory, so this machine may swap it out; raise the limit "
+			"(ulimit -l unlimited, or LimitMEMLOCK=infinity in a unit) and start again", region->name);
+}
+
 void serve_print_ready(const struct serve *s)
 {
 	struct {
@@ -79,6 +100,7 @@ void serve_print_ready(const struct serve *s)
 		printf("region '%s': %s, epoch %016" PRIx64 " ; map it with:  ", region->name,
 			region->description, region->epoch);
 		print_attach_line(s, region->name);
+		warn_unlocked(region);
 	}
 	if (s->directory)
 		weft_donor_list(s->donor, print_file, &files);
@@ -98,10 +120,10 @@ static json_t *region_json(const struct serve_region *w)
 {
 	const struct weft_region *r = w->region;
 
-	return json_pack("{s:s, s:s, s:I, s:s, s:b, s:o, s:b}", "name", r->name, "description", r->description,
+	return json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:o, s:b}", "name", r->name, "description", r->description,
 		"size_bytes", (json_int_t)r->size_bytes, "backing",
-		r->backing == WEFT_BACKING_MEMORY ? "memory" : "file", "read_only", r->read_only, "epoch",
-		hex_json(r->epoch), "recovered", w->recovered);
+		r->backing == WEFT_BACKING_MEMORY ? "memory" : "file", "read_only", r->read_only, "locked",
+		r->locked, "epoch", hex_json(r->epoch), "recovered", w->recovered);
 }
 
 static void add_attachment(void *ctx, const struct weft_attachment_status *a)
