@@ -100,49 +100,87 @@ static bool name_is_plain_path(const char *name)
 	}
 }
 
+/* A directory's file that nobody uses.  The lock is held, under which alone new references are made. */
+static bool is_idle(const struct weft_donor *donor, const struct donor_region *entry)
+{
+	return entry->from_directory && atomic_load(&entry->region->refs) == 1 &&
+	       !donor_region_in_use(donor, entry->region);
+}
+
+/* Takes a directory's file off the table; the reference is the caller's. */
+static struct weft_region *table_take(struct weft_donor *donor, struct donor_region *entry)
+{
+	struct weft_region *region = entry->region;
+	size_t behind = (size_t)(donor->regions + donor->nr_regions - (entry + 1));
+
+	memmove(entry, entry + 1, behind * sizeof(*entry));
+	donor->nr_regions--;
+	donor->nr_from_directory--;
+	return region;
+}
+
 /* Closes the file not asked for the longest that nobody uses.  open_lock is held. */
 static void close_one_file(struct weft_donor *donor)
 {
-	struct weft_region *victim = NULL;
-	unsigned at = 0;
+	struct donor_region *oldest = NULL;
+	struct weft_region *victim;
 
 	pthread_mutex_lock(&donor->lock);
 	for (unsigned i = 0; i < donor->nr_regions; i++) {
 		struct donor_region *entry = &donor->regions[i];
 
-		/* New references are made under this lock only. */
-		if (entry->from_directory && atomic_load(&entry->region->refs) == 1 &&
-			!donor_region_in_use(donor, entry->region) &&
-			(!victim || entry->found_ns < donor->regions[at].found_ns)) {
-			victim = entry->region;
-			at = i;
-		}
+		if (is_idle(donor, entry) && (!oldest || entry->found_ns < oldest->found_ns))
+			oldest = entry;
 	}
-	if (victim) {
-		memmove(&donor->regions[at], &donor->regions[at + 1],
-			(donor->nr_regions - at - 1) * sizeof(*donor->regions));
-		donor->nr_regions--;
-		donor->nr_from_directory--;
-	}
+	victim = oldest ? table_take(donor, oldest) : NULL;
 	pthread_mutex_unlock(&donor->lock);
 	weft_region_put(victim);
 }
 
-static int find_open(struct weft_donor *donor, const char *name, struct weft_region **ret)
+/* Closes a file that is no longer what the name stands for, unless somebody uses it still.  open_lock is held. */
+static void close_replaced(struct weft_donor *donor, const char *name)
+{
+	struct weft_region *region = NULL;
+	struct stat ours, there;
+
+	pthread_mutex_lock(&donor->lock);
+	struct donor_region *entry = table_find(donor, name);
+	if (entry && is_idle(donor, entry))
+		region = table_take(donor, entry);
+	pthread_mutex_unlock(&donor->lock);
+	if (!region)
+		return;
+	if (fstatat(donor->dir_fd, name, &there, AT_SYMLINK_NOFOLLOW) == 0 && fstat(region->fd, &ours) == 0 &&
+		ours.st_dev == there.st_dev && ours.st_ino == there.st_ino &&
+		(uint64_t)ours.st_size == region->size_bytes) {
+		pthread_mutex_lock(&donor->lock);
+		if (table_add(donor, region, true) == 0)
+			region = NULL;
+		pthread_mutex_unlock(&donor->lock);
+	}
+	weft_region_put(region);
+}
+
+/* -ENOENT; -EAGAIN: a file that nobody uses, which may have been replaced, and was not `checked`. */
+static int find_open(struct weft_donor *donor, const char *name, bool checked, struct weft_region **ret)
 {
 	struct donor_region *entry = NULL;
+	int r = -ENOENT;
 
 	pthread_mutex_lock(&donor->lock);
 	if (*name)
 		entry = table_find(donor, name);
 	else if (donor->nr_regions == 1 && donor->dir_fd < 0)
 		entry = &donor->regions[0];
-	if (entry) {
+	if (entry && !checked && is_idle(donor, entry)) {
+		r = -EAGAIN;
+	} else if (entry) {
 		entry->found_ns = weft_now_ns();
 		*ret = weft_region_get(entry->region);
+		r = 0;
 	}
 	pthread_mutex_unlock(&donor->lock);
-	return entry ? 0 : -ENOENT;
+	return r;
 }
 
 static int open_below(struct weft_donor *donor, const char *name, struct weft_region **ret,
@@ -174,7 +212,7 @@ static int open_below(struct weft_donor *donor, const char *name, struct weft_re
 int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_region **ret,
 	struct weft_error *err)
 {
-	int r = find_open(donor, name, ret);
+	int r = find_open(donor, name, false, ret);
 
 	if (r == 0)
 		return 0;
@@ -182,7 +220,8 @@ int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_regi
 		return weft_error_set(err, ENOENT, "say which region: there is not just one here");
 	if (donor->dir_fd >= 0 && name_is_plain_path(name) && weft_region_name_valid(name, 4096)) {
 		pthread_mutex_lock(&donor->open_lock);
-		r = find_open(donor, name, ret);
+		close_replaced(donor, name);
+		r = find_open(donor, name, true, ret);
 		if (r < 0)
 			r = open_below(donor, name, ret, err);
 		pthread_mutex_unlock(&donor->open_lock);

@@ -669,6 +669,39 @@ static void a_directory_is_served_and_not_left(void **state)
 	assert_int_equal(system(command), 0);
 }
 
+static void a_file_that_was_replaced_is_opened_anew(void **state)
+{
+	char root[] = "/tmp/weft-donor.XXXXXX", command[512];
+	struct weft_region *before, *found;
+
+	if (syscall(SYS_openat2, -1, NULL, NULL, 0) < 0 && errno == ENOSYS) {
+		print_message("SKIP: openat2(2) is not there, as under valgrind\n");
+		skip();
+	}
+	assert_non_null(mkdtemp(root));
+	snprintf(command, sizeof(command), "cd %s && head -c 100 /dev/zero >a", root);
+	assert_int_equal(system(command), 0);
+	assert_int_equal(weft_donor_add_directory(donor, root, false, &err), 0);
+	assert_int_equal(weft_donor_find(donor, "a", &before, &err), 0);
+	snprintf(command, sizeof(command), "cd %s && head -c 200 /dev/zero >b && mv b a", root);
+	assert_int_equal(system(command), 0);
+	/* Who has it keeps it, and whoever joins gets the same. */
+	assert_int_equal(weft_donor_find(donor, "a", &found, &err), 0);
+	assert_ptr_equal(found, before);
+	weft_region_put(found);
+	weft_region_put(before);
+	assert_int_equal(weft_donor_find(donor, "a", &found, &err), 0);
+	assert_int_equal(found->size_bytes, 200);
+	uint64_t epoch = found->epoch;
+	weft_region_put(found);
+	assert_int_equal(weft_donor_find(donor, "a", &found, &err), 0);
+	assert_true(found->epoch == epoch);
+	weft_region_put(found);
+	snprintf(command, sizeof(command), "rm -r %s", root);
+	assert_int_equal(system(command), 0);
+	assert_int_equal(weft_donor_find(donor, "a", &found, &err), -ENOENT);
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -700,6 +733,7 @@ int main(void)
 		TEST(status_tells_of_attachments),
 		TEST(the_empty_name_means_the_only_region),
 		TEST(a_directory_is_served_and_not_left),
+		TEST(a_file_that_was_replaced_is_opened_anew),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
