@@ -122,7 +122,6 @@ void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq);
 void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq);
 unsigned bridge_nr_orphans(const struct bridge *bridge);
 
-struct bridge *bridge_of_lane(const struct bridge_lane *lane);
 struct weft_loop *bridge_lane_loop(struct bridge_lane *lane);
 struct tp *bridge_lane_transport(struct bridge_lane *lane);
 

@@ -493,11 +493,6 @@ void lane_join(struct bridge_lane *lane)
 	lane->running = false;
 }
 
-struct bridge *bridge_of_lane(const struct bridge_lane *lane)
-{
-	return lane->bridge;
-}
-
 struct weft_loop *bridge_lane_loop(struct bridge_lane *lane)
 {
 	return lane->loop;
