@@ -411,7 +411,7 @@ static void check_rdma(struct finding *f)
 		snprintf(state, sizeof(state), "state not known");
 	snprintf(active, sizeof(active), "%s", state + strspn(state, "0123456789: "));
 	if (strstr(state, "ACTIVE")) {
-		say(f, OK, "%s (first port: %s); this version of weft uses TCP all the same", devices, active);
+		say(f, OK, "%s (first port: %s)", devices, active);
 		return;
 	}
 	say(f, WARN, "%s, but the first port is %s: weft uses TCP", devices, active);

@@ -76,13 +76,16 @@ int conf_pump(struct tp_conn *const *conns, unsigned n)
 
 	assert_true(n <= 16);
 	for (unsigned i = 0; i < n; i++) {
+		enum tp_state before = tp_state(conns[i]);
 		int nr = tp_progress(conns[i], done, 32);
 
 		for (int k = 0; k < nr; k++)
 			((struct conf_op *)done[k])->nr_done++;
 		total += nr;
+		if (tp_state(conns[i]) != before)
+			work = true; /* what the caller may be waiting for */
 	}
-	if (total > 0)
+	if (total > 0 || work)
 		return total;
 	for (unsigned i = 0; i < n; i++) {
 		int events = tp_arm(conns[i]);
