@@ -29,7 +29,7 @@ wait_for lost
 serve
 qemu-io -f raw "$nbd" -c 'read -P 3 0 64k' >"$TMP/read" || fail "$(cat "$TMP/read")"
 ! qemu-io -f raw "$nbd" -c 'write -P 4 0 64k' >/dev/null 2>&1 || fail "a write after the loss went through"
-weft detach f 2>/dev/null || :
+weft detach f --force 2>/dev/null || :
 weft attach "$uri" --name f --socket "$TMP/s" --assume-stable >/dev/null
 qemu-io -f raw "$nbd" -c 'write -P 5 0 64k' >/dev/null
 stop
