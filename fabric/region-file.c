@@ -150,6 +150,7 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 	region->fd = fd;
 	region->size_bytes = (uint64_t)st.st_size;
 	region->read_only = read_only;
+	region->has_name = st.st_nlink > 0;
 	region->generations = calloc(WEFT_NR_GENERATIONS, sizeof(*region->generations));
 	if (!region->generations) {
 		region_free(region);
@@ -182,6 +183,8 @@ int region_file_check(struct weft_region *region)
 	struct stat st;
 
 	if (atomic_load_explicit(&region->lost, memory_order_relaxed) < 0 || fstat(region->fd, &st) < 0)
+		return -EIO;
+	if (region->has_name && st.st_nlink == 0)
 		return -EIO;
 	/* A write beyond the end of a file that shrank would put zeros where data was. */
 	return (uint64_t)st.st_size < region->size_bytes ? -EIO : 0;

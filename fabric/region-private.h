@@ -32,7 +32,7 @@ uint64_t region_new_epoch(void);
 
 /* Marks a file region's end: flushed, epoch kept. */
 void region_file_finish(struct weft_region *region);
-/* 0, or -EIO when the file is shorter than it was, or lost. */
+/* 0, or -EIO when the file is shorter than it was, removed, or lost. */
 int region_file_check(struct weft_region *region);
 /* The same before a change; the first one takes the clean mark away, durably. */
 int region_file_check_write(struct weft_region *region);

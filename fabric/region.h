@@ -64,6 +64,7 @@ struct weft_region {
 	_Atomic unsigned nr_pins, nr_punching; /* MEMORY: weft_region_pin() */
 	_Atomic int lost;      /* FILE: -errno of the write-back that failed; everything fails with -EIO since */
 	bool was_clean;        /* FILE: opened under the epoch of a clean mark */
+	bool has_name;         /* FILE: in some directory, when it was opened */
 	_Atomic bool marked;   /* FILE: the mark says "open": it may be written */
 	pthread_mutex_t flush_lock;
 	struct weft_generation *generations; /* WEFT_NR_GENERATIONS of them, in the header if there is one */
@@ -112,7 +113,8 @@ void weft_region_put(struct weft_region *region);
 
 /*
  * FILE regions only (a MEMORY region is accessed at map + off).  off + len inside the region:
- * asserted.  0, or -EIO, -ENOSPC and what pread(2), pwrite(2) said; a file that became shorter: -EIO.
+ * asserted.  0, or -EIO, -ENOSPC and what pread(2), pwrite(2) said; a file that became shorter: -EIO, like a
+ * change to one that was removed meanwhile, which nobody would ever find.
  * After a write-back error nobody knows which bytes reached the disk: everything fails with -EIO from
  * then on, until the file is opened anew (under a new epoch).
  */
