@@ -64,7 +64,7 @@ struct bridge_link {
 	uint32_t backoff_ms;
 	uint64_t ready_ns;   /* when it was granted */
 	uint64_t seen_ns;    /* when the donor last answered */
-	uint64_t down_ns;    /* since when it is not ready; 0: it is */
+	uint64_t down_ns;    /* since when it is not ready, or was granted but has answered nothing; 0: it answers */
 	bool is_dead;        /* --dead-timeout is over */
 	bool insisted;       /* refused as stale since the last grant, and tried once more */
 	struct weft_error why; /* of the last loss or refusal */

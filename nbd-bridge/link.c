@@ -117,6 +117,20 @@ static void refused(struct bridge_link *link, int error)
 	back_off(link);
 }
 
+/*
+ * A donor that grants and then never answers is no better than one that is gone: only an answer starts the time
+ * anew that requests wait.
+ */
+static void set_down(struct bridge_link *link)
+{
+	uint64_t now_ns = weft_now_ns(), timeout_ns = link->lane->bridge->config.dead_timeout_ms * MS_NS;
+
+	if (link->down_ns == 0)
+		link->down_ns = now_ns;
+	weft_loop_timer_set(link->lane->loop, &link->dead,
+		now_ns - link->down_ns < timeout_ns ? link->down_ns + timeout_ns - now_ns : 1);
+}
+
 void link_start(struct bridge_link *link)
 {
 	struct bridge_lane *lane = link->lane;
@@ -139,10 +153,8 @@ void link_start(struct bridge_link *link)
 	memcpy(target.hello.id, config->id, sizeof(target.hello.id));
 	memcpy(target.hello.name, config->name, sizeof(target.hello.name));
 	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_CONNECT, 0, link->generation, 0);
-	if (link->down_ns == 0) {
-		link->down_ns = weft_now_ns();
-		weft_loop_timer_set(lane->loop, &link->dead, config->dead_timeout_ms * MS_NS);
-	}
+	if (link->down_ns == 0)
+		set_down(link);
 	r = tp_connect(lane->tp, &target, &link->conn, &link->why);
 	if (r < 0) {
 		link->conn = NULL;
@@ -203,7 +215,6 @@ static void granted(struct bridge_link *link)
 	bool first = link->ready_ns == 0;
 	link->state = LINK_READY;
 	link->ready_ns = link->seen_ns = weft_now_ns();
-	link->down_ns = 0;
 	link->is_dead = link->insisted = false;
 	weft_loop_timer_cancel(lane->loop, &link->dead);
 	/* What was parked goes before what came since. */
@@ -243,9 +254,8 @@ static void lost(struct bridge_link *link)
 	/* Fails when another lane has raised it: then its grant has stopped, or will stop, our old session too. */
 	atomic_compare_exchange_strong(&bridge->generation, &generation, generation + 1);
 	link->state = LINK_DRAINING;
-	link->down_ns = weft_now_ns();
 	weft_loop_timer_cancel(lane->loop, &link->tick);
-	weft_loop_timer_set(lane->loop, &link->dead, bridge->config.dead_timeout_ms * MS_NS);
+	set_down(link);
 	if (is_foreign_and_unstable(bridge) && !bridge->info.read_only) {
 		atomic_store(&bridge->writes_lost, true);
 		lane_purge(lane, -EIO, PURGE_CHANGES);
@@ -280,6 +290,15 @@ static void disconnected(struct bridge_link *link)
 	back_off(link);
 }
 
+/* Against a request that ends each connection that it is posted on, while others are answered. */
+static bool is_hopeless(const struct bridge_link *link, const struct bridge_op *op)
+{
+	const struct bridge_config *config = &link->lane->bridge->config;
+
+	return lane_now(link->lane) - weft_min(op->rq->start_ns, lane_now(link->lane)) >
+	       2 * ((uint64_t)config->timeout_ms + config->dead_timeout_ms) * MS_NS;
+}
+
 /* An operation whose fate is unknown. */
 static void park(struct bridge_link *link, struct bridge_op *op)
 {
@@ -287,6 +306,7 @@ static void park(struct bridge_link *link, struct bridge_op *op)
 	const struct bridge *bridge = lane->bridge;
 
 	if (op->rq->orphan || link->is_dead || atomic_load(&bridge->stale) || link->state == LINK_IDLE ||
+		is_hopeless(link, op) ||
 		(op->tp.kind != TP_READ && is_foreign_and_unstable(bridge)))
 		lane_op_finish(lane, op, -EIO);
 	else
@@ -313,6 +333,7 @@ static void completed(struct bridge_link *link, struct bridge_op *op)
 		return;
 	}
 	link->seen_ns = lane_now(link->lane);
+	link->down_ns = 0;
 	if (op != &link->probe)
 		lane_op_finish(link->lane, op, op->tp.status);
 }

@@ -351,6 +351,29 @@ static void no_answer_in_time_fails_the_connection_not_the_request(void **state)
 	assert_true(bridge_generation(bridge) > UINT64_C(1) << 32);
 }
 
+static void a_donor_that_grants_and_never_answers_is_dead_too(void **state)
+{
+	struct io io = {.rq = {.kind = TP_WRITE, .len = 4096}, .from = pattern};
+	uint64_t end = weft_now_ns() + UINT64_C(10000000000);
+
+	config.nr_lanes = 1;
+	config.dead_timeout_ms = 2000; /* more than between two attempts */
+	start();
+	atomic_store(&mem.delay_ns, 100000000);
+	io_start(&io, 0);
+	while (!atomic_load(&io.finished) && weft_now_ns() < end) {
+		/* What was posted last ends its connection. */
+		atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops));
+		usleep(1000);
+	}
+	atomic_store(&mem.kill_at, 0);
+	atomic_store(&mem.delay_ns, 0);
+	assert_true(weft_now_ns() < end);
+	assert_int_equal(io_wait(&io), -EIO);
+	wait_for_state("ready");
+	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
+}
+
 static void a_silent_link_is_probed_within_the_lease(void **state)
 {
 	mem.lease_ms = 200;
@@ -492,6 +515,7 @@ int main(void)
 		TEST(a_foreign_server_that_was_lost_takes_no_more_writes),
 		TEST(a_foreign_server_may_be_called_stable),
 		TEST(no_answer_in_time_fails_the_connection_not_the_request),
+		TEST(a_donor_that_grants_and_never_answers_is_dead_too),
 		TEST(a_silent_link_is_probed_within_the_lease),
 		TEST(a_takeover_supersedes_the_old_bridge_for_good),
 		TEST(a_lapsed_grant_that_was_never_heard_of_does_not_end_the_attachment),
