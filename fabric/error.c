@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fabric/util.h"
+
 int weft_error_set(struct weft_error *err, int code, const char *fmt, ...)
 {
 	if (err) {
@@ -14,6 +16,8 @@ int weft_error_set(struct weft_error *err, int code, const char *fmt, ...)
 		va_start(ap, fmt);
 		vsnprintf(err->message, sizeof(err->message), fmt, ap);
 		va_end(ap);
+		/* It may quote a peer, or a name, and goes to terminals and logs. */
+		weft_printable(err->message);
 	}
 	return -code;
 }

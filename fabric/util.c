@@ -62,6 +62,17 @@ char *weft_format_size(uint64_t bytes, char *buf, size_t len)
 	return buf;
 }
 
+char *weft_printable(char *text)
+{
+	for (uint8_t *p = (uint8_t *)text; *p; p++) {
+		if (*p < 0x20 || *p == 0x7f)
+			*p = '?';
+		else if (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0) /* C1 controls: some terminals obey them */
+			*p = p[1] = '?';
+	}
+	return text;
+}
+
 void weft_hex(const void *bytes, size_t n, char *text)
 {
 	static const char digits[] = "0123456789abcdef";
@@ -164,11 +175,11 @@ int weft_run_dir(char *buf, size_t len)
 		return -ENAMETOOLONG;
 	if (mkdir(buf, 0700) < 0 && errno != EEXIST)
 		return -errno;
-	/* In a shared /tmp somebody else may have made it first. */
+	/* In a shared /tmp somebody else may have made it first; nor may others put sockets and states there. */
 	struct stat st;
 	if (lstat(buf, &st) < 0)
 		return -errno;
-	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid())
+	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022))
 		return -EPERM;
 	return 0;
 }

@@ -142,6 +142,7 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 	const char *socket = NULL, *mount = NULL, *name = NULL;
 	bool have_transport = false;
 	struct weft_error err;
+	unsigned long lanes;
 	char *end;
 	int c;
 
@@ -161,9 +162,10 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 			name = optarg;
 			break;
 		case LANES:
-			o->nr_lanes = (unsigned)strtoul(optarg, &end, 10);
-			if (*end || o->nr_lanes < 1 || o->nr_lanes > BRIDGE_MAX_LANES)
+			lanes = strtoul(optarg, &end, 10);
+			if (*end || lanes < 1 || lanes > BRIDGE_MAX_LANES)
 				return usage_error("--lanes wants 1 to %d, not '%s'", BRIDGE_MAX_LANES, optarg);
+			o->nr_lanes = (unsigned)lanes;
 			break;
 		case READ_ONLY:
 			o->read_only = true;

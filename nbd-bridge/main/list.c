@@ -6,16 +6,33 @@
 #include <getopt.h>
 #include <jansson.h>
 #include <libnbd.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fabric/error.h"
 #include "fabric/hello.h"
 #include "fabric/uri.h"
 #include "fabric/util.h"
 
-enum { MAX_EXPORTS = 10000 };
+enum {
+	MAX_EXPORTS = 10000,
+	PER_CONNECTION = 250, /* exports asked about: a donor takes 1024 options of a connection */
+	ANSWER_S = 10,
+	MAX_WIDTH = 48,
+};
+
+/* libnbd's calls that wait have no bound of their own. */
+static void on_alarm(int signo)
+{
+	static const char text[] = "weft-list: it took the connection, but does not answer\n";
+
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) >= 0)
+		_exit(1);
+	_exit(1);
+}
 
 struct exports {
 	char **names, **descriptions;
@@ -61,6 +78,7 @@ static struct nbd_handle *connect_to(const struct weft_uri *uri, struct weft_err
 	}
 	nbd_set_opt_mode(nbd, true);
 	nbd_set_full_info(nbd, true);
+	alarm(ANSWER_S);
 	int r = uri->socket[0] ? nbd_connect_unix(nbd, uri->socket) : nbd_connect_tcp(nbd, uri->host, uri->port);
 	if (r == 0)
 		return nbd;
@@ -126,6 +144,20 @@ static json_t *describe(struct nbd_handle *nbd, const char *name, const char *de
 	return json;
 }
 
+static void hang_up(struct nbd_handle *nbd)
+{
+	if (nbd && nbd_aio_is_negotiating(nbd))
+		nbd_opt_abort(nbd);
+	nbd_close(nbd);
+}
+
+static int connect_again(const struct weft_uri *uri, struct nbd_handle **nbd, struct weft_error *err)
+{
+	hang_up(*nbd);
+	*nbd = connect_to(uri, err);
+	return *nbd ? 0 : -err->code;
+}
+
 static int list(const struct weft_uri *uri, json_t **ret, struct weft_error *err)
 {
 	struct exports exports = {0};
@@ -137,17 +169,20 @@ static int list(const struct weft_uri *uri, json_t **ret, struct weft_error *err
 	json_t *array = json_array();
 	if (nbd_opt_list(nbd, (nbd_list_callback){.callback = one_export, .user_data = &exports}) < 0)
 		r = weft_error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "cannot list: %s", nbd_get_error());
-	for (size_t i = 0; i < exports.nr; i++) {
-		if (r == 0 && (!uri->region[0] || strcmp(uri->region, exports.names[i]) == 0))
-			json_array_append_new(array, describe(nbd, exports.names[i], exports.descriptions[i]));
+	for (size_t i = 0, asked = 0; i < exports.nr; i++) {
+		if (r == 0 && (!uri->region[0] || strcmp(uri->region, exports.names[i]) == 0)) {
+			if (++asked % PER_CONNECTION == 0)
+				r = connect_again(uri, &nbd, err);
+			alarm(ANSWER_S);
+			if (r == 0)
+				json_array_append_new(array, describe(nbd, exports.names[i], exports.descriptions[i]));
+		}
 		free(exports.names[i]);
 		free(exports.descriptions[i]);
 	}
 	free(exports.names);
 	free(exports.descriptions);
-	if (nbd_aio_is_negotiating(nbd))
-		nbd_opt_abort(nbd);
-	nbd_close(nbd);
+	hang_up(nbd);
 	if (r == 0 && uri->region[0] && json_array_size(array) == 0)
 		r = weft_error_set(err, ENOENT, "there is no region '%s' there", uri->region);
 	if (r < 0)
@@ -155,6 +190,17 @@ static int list(const struct weft_uri *uri, json_t **ret, struct weft_error *err
 	else
 		*ret = array;
 	return r;
+}
+
+/* The caller's copy: what a server says may not give orders to a terminal. */
+static char *printable(const json_t *json, const char *key)
+{
+	const char *text = json_string_value(json_object_get(json, key));
+	char *copy = strdup(text ? text : "");
+
+	if (!copy)
+		abort();
+	return weft_printable(copy);
 }
 
 static void print_table(const json_t *array)
@@ -168,10 +214,12 @@ static void print_table(const json_t *array)
 	}
 	json_array_foreach(array, i, json)
 		width = weft_max(width, strlen(json_string_value(json_object_get(json, "name"))));
+	width = weft_min(width, MAX_WIDTH);
 	printf("%-*s  %10s  %-10s %-8s  %s\n", (int)width, "REGION", "SIZE", "ACCESS", "OFFERED", "WHAT");
 	json_array_foreach(array, i, json) {
 		const char *error = json_string_value(json_object_get(json, "error"));
-		const char *name = json_string_value(json_object_get(json, "name"));
+		WEFT_CLEANUP_FREE char *name = printable(json, "name");
+		WEFT_CLEANUP_FREE char *what = printable(json, "description");
 		char size[32];
 
 		if (error) {
@@ -181,8 +229,7 @@ static void print_table(const json_t *array)
 		printf("%-*s  %10s  %-10s %-8s  %s\n", (int)width, name,
 			weft_format_size((uint64_t)json_integer_value(json_object_get(json, "size_bytes")), size, sizeof(size)),
 			json_is_true(json_object_get(json, "read_only")) ? "read-only" : "read-write",
-			json_string_value(json_object_get(json, "offers")),
-			json_string_value(json_object_get(json, "description")));
+			json_string_value(json_object_get(json, "offers")), what);
 	}
 }
 
@@ -218,12 +265,14 @@ int main(int argc, char **argv)
 		fprintf(stderr, "weft-list: %s\nTry: weft list --help\n", err.message);
 		return 2;
 	}
+	signal(SIGALRM, on_alarm);
 	int r = list(&uri, &array, &err);
 	weft_uri_fini(&uri);
 	if (r < 0) {
 		fprintf(stderr, "weft-list: %s\n", err.message);
 		return 1;
 	}
+	alarm(0);
 	if (as_json) {
 		json_dumpf(array, stdout, JSON_INDENT(2));
 		putchar('\n');

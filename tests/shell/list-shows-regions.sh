@@ -18,3 +18,20 @@ nbdkit -U "$TMP/nbdkit" -P "$TMP/pid" --exit-with-parent -f null 1M &
 wait_for test -s "$TMP/pid"
 weft list "nbd+unix:///?socket=$TMP/nbdkit" | grep -Eq '1 MiB +read-write +tcp' || fail "nbdkit"
 ! weft list 2>/dev/null || fail "no URI"
+
+# More regions than options that a donor takes of one connection.
+mkdir "$TMP/many"
+for ((i = 0; i < 700; i++)); do
+	echo x >"$TMP/many/f$i"
+done
+start_donor --directory "$TMP/many"
+[[ $(weft list "weft://127.0.0.1:$PORT" | grep -c ' 2 B  read-write ') = 700 ]] ||
+	fail "$(weft list "weft://127.0.0.1:$PORT" | grep -v read-write | head -n 3)"
+# A name with a control character is nobody's order to the terminal.
+! weft list "weft://127.0.0.1:$PORT/%1b%5b31m" 2>"$TMP/err" || fail "it is there"
+! grep -q $'\e' "$TMP/err" || fail "an escape sequence"
+# A donor that takes connections and says nothing.
+kill -STOP "$DONOR_PID"
+cleanup_add "kill -CONT $DONOR_PID"
+! timeout 60 weft list "weft://127.0.0.1:$PORT" 2>"$TMP/err" || fail "it answered"
+grep -q 'does not answer' "$TMP/err" || fail "$(cat "$TMP/err")"

@@ -138,22 +138,12 @@ static int connect_tcp(struct nbd_client_handshake *hs)
 	return r;
 }
 
-/* Printable, since it goes to terminals and logs. */
-static void copy_text(char *to, size_t size, const char *from)
-{
-	size_t n = 0;
-
-	for (; *from && n + 1 < size; from++, n++)
-		to[n] = (unsigned char)*from < 0x20 || *from == 0x7f ? '?' : *from;
-	to[n] = '\0';
-}
-
 static int on_debug(void *ctx, const char *context, const char *message)
 {
 	struct nbd_client_handshake *hs = ctx;
 
 	if (strncmp(message, SERVER_MESSAGE, sizeof(SERVER_MESSAGE) - 1) == 0)
-		copy_text(hs->server_text, sizeof(hs->server_text), message + sizeof(SERVER_MESSAGE) - 1);
+		snprintf(hs->server_text, sizeof(hs->server_text), "%s", message + sizeof(SERVER_MESSAGE) - 1);
 	return 0;
 }
 
@@ -362,7 +352,7 @@ static int take_info(struct nbd_client_handshake *hs, struct nbd_handle *nbd, in
 	int64_t max = nbd_get_block_size(nbd, LIBNBD_SIZE_MAXIMUM);
 
 	if (size < 0)
-		return weft_error_set(&hs->error, EPROTO, "%s", nbd_reason());
+		return weft_error_set(&hs->error, EPROTO, "the server names a size of 8 EiB or more");
 	/* 0: not told.  proto, "Block size constraints", has the defaults. */
 	if (min < 1 || min > 65536)
 		min = 1;
