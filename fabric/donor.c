@@ -226,7 +226,8 @@ static int check_generation(const struct weft_region *region, const struct weft_
 {
 	if (!gen) {
 		/* The table lived shorter than the contents: a file opened again, an entry that made room. */
-		if (region->had_writer && is_reconnection(hello) && hello->mode != WEFT_MODE_SHARED)
+		if ((region->had_writer || weft_region_generations_full(region)) && is_reconnection(hello) &&
+			hello->mode != WEFT_MODE_SHARED)
 			return weft_error_set(err, ESTALE, "region '%s': attachment '%s' is not remembered, and another "
 				"could write since; attach anew", region->name, hello->name);
 		return 0;

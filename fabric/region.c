@@ -331,3 +331,11 @@ struct weft_generation *weft_region_generation(struct weft_region *region,
 	*(volatile uint64_t *)&victim->generation = 1;
 	return victim;
 }
+
+bool weft_region_generations_full(const struct weft_region *region)
+{
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
+		if (region->generations[i].generation == 0)
+			return false;
+	return true;
+}

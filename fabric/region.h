@@ -173,5 +173,7 @@ void weft_id_hash(const uint8_t id[16], uint8_t ret[16]);
  */
 struct weft_generation *weft_region_generation(struct weft_region *region,
 	const uint8_t id_hash[16], bool add);
+/* True once no entry is free: from then on some may have been forgotten. */
+bool weft_region_generations_full(const struct weft_region *region);
 
 #endif

@@ -459,6 +459,25 @@ static void waiting_for_the_old_to_stop_is_not_silence(void **state)
 	release(&new, true);
 }
 
+static void who_was_forgotten_before_a_crash_does_not_reconnect(void **state)
+{
+	struct session a, b;
+	uint64_t first = UINT64_C(1) << 32;
+
+	assert_int_equal(grant(&a, 1, first, WEFT_MODE_WRITE), 0);
+	release(&a, false);
+	tick_in(LEASE_MS + 50);
+	/* So many that the table has no entry left for the first. */
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS + 1; i++) {
+		assert_int_equal(grant(&b, (uint8_t)(2 + i), first, WEFT_MODE_WRITE), 0);
+		release(&b, true);
+	}
+	region->had_writer = false; /* the next daemon finds the table, not this */
+	assert_int_equal(grant(&a, 1, first + 1, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(grant(&a, 1, 2 * first, WEFT_MODE_WRITE), 0);
+	release(&a, true);
+}
+
 static void stock_clients_are_one_attachment(void **state)
 {
 	struct session a, b, weft;
@@ -721,6 +740,7 @@ int main(void)
 		TEST(who_waits_for_the_donor_is_not_silent),
 		TEST(a_donor_that_slept_blames_nobody),
 		TEST(who_lost_the_lease_to_a_writer_must_attach_anew),
+		TEST(who_was_forgotten_before_a_crash_does_not_reconnect),
 		TEST(who_left_before_a_writer_came_does_not_reconnect),
 		TEST(who_is_not_remembered_reconnects_only_before_another_writer),
 		TEST(waiting_for_the_old_to_stop_is_not_silence),
