@@ -9,6 +9,7 @@ need_tool fio nbdcopy cmp
 
 cat >"$TMP/inside" <<'END'
 . tests/lib.sh
+export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
 dd if=/dev/zero of="$TMP/file" bs=1M count=4 status=none
 start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=96M --file "f=$TMP/file" --lease 20
 grep -q "over RDMA" "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
@@ -72,6 +73,12 @@ weft detach r
 ! weft attach "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --transport rdma >"$TMP/out" 2>&1 || fail "RDMA over lo"
 cat "$TMP/out"
 stop_donor || fail "the donor's exit status: $?"
+wait_for_none() { ! pgrep -x 'weft-attach|weft-serve' >/dev/null; }
+wait_for wait_for_none
+if compgen -G "$TMP/asan*" >/dev/null; then
+	cat "$TMP"/asan*
+	fail "the sanitizers have complaints"
+fi
 if dmesg | grep -E 'WARNING|BUG|Oops'; then fail "the kernel has complaints"; fi
 echo "== done"
 END
