@@ -309,7 +309,16 @@ struct bridge_lane *bridge_lane(struct bridge *bridge, unsigned i)
 
 struct bridge_lane *bridge_next_lane(struct bridge *bridge)
 {
-	return bridge->lanes[atomic_fetch_add(&bridge->next_lane, 1) % bridge->nr_lanes];
+	unsigned next = atomic_fetch_add(&bridge->next_lane, 1);
+
+	/* A donor may refuse one connection more than it has room for; the others work. */
+	for (unsigned i = 0; i < bridge->nr_lanes; i++) {
+		struct bridge_lane *lane = bridge->lanes[(next + i) % bridge->nr_lanes];
+
+		if (atomic_load(&lane->ready))
+			return lane;
+	}
+	return bridge->lanes[next % bridge->nr_lanes];
 }
 
 uint64_t bridge_generation(const struct bridge *bridge)

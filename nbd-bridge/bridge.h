@@ -77,7 +77,7 @@ const struct tp_info *bridge_info(const struct bridge *bridge);
 const struct bridge_config *bridge_config_of(const struct bridge *bridge);
 unsigned bridge_nr_lanes(const struct bridge *bridge);
 struct bridge_lane *bridge_lane(struct bridge *bridge, unsigned i);
-/* Deals lanes out in turn.  Any thread. */
+/* Deals lanes out in turn, those that are connected if there are any.  Any thread. */
 struct bridge_lane *bridge_next_lane(struct bridge *bridge);
 /* Any thread. */
 uint64_t bridge_generation(const struct bridge *bridge);

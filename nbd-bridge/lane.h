@@ -101,6 +101,7 @@ struct bridge_lane {
 	struct tp_mem *arena_mem;
 	struct lane_counters counters;
 	_Atomic uint32_t nr_requests; /* submitted and not done; written by the lane */
+	_Atomic bool ready;           /* its link is; written by the lane */
 
 	unsigned index;
 	struct tp *tp;

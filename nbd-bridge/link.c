@@ -214,6 +214,7 @@ static void granted(struct bridge_link *link)
 	memcpy(link->path, link->conn->info.path, sizeof(link->path));
 	bool first = link->ready_ns == 0;
 	link->state = LINK_READY;
+	atomic_store(&lane->ready, true);
 	link->ready_ns = link->seen_ns = weft_now_ns();
 	link->is_dead = link->insisted = false;
 	weft_loop_timer_cancel(lane->loop, &link->dead);
@@ -254,6 +255,7 @@ static void lost(struct bridge_link *link)
 	/* Fails when another lane has raised it: then its grant has stopped, or will stop, our old session too. */
 	atomic_compare_exchange_strong(&bridge->generation, &generation, generation + 1);
 	link->state = LINK_DRAINING;
+	atomic_store(&lane->ready, false);
 	weft_loop_timer_cancel(lane->loop, &link->tick);
 	set_down(link);
 	if (is_foreign_and_unstable(bridge) && !bridge->info.read_only) {

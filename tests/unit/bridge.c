@@ -384,6 +384,22 @@ static void a_silent_link_is_probed_within_the_lease(void **state)
 	assert_true(atomic_load(&mem.nr_ops) >= before + 4);
 }
 
+static void lanes_without_a_connection_are_not_dealt_out(void **state)
+{
+	config.dead_timeout_ms = 100;
+	start();
+	assert_ptr_not_equal(bridge_next_lane(bridge), bridge_next_lane(bridge));
+	/* One of them loses its connection and gets no other, as from a donor that is full. */
+	atomic_store(&mem.refuse, EBUSY);
+	atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 1);
+	assert_int_equal(do_write(1, 0, pattern, 4096, 0), -EIO);
+	for (unsigned i = 0; i < 4; i++)
+		assert_ptr_equal(bridge_next_lane(bridge), bridge_lane(bridge, 0));
+	atomic_store(&mem.refuse, 0);
+	wait_for_state("ready");
+	assert_ptr_not_equal(bridge_next_lane(bridge), bridge_next_lane(bridge));
+}
+
 static void a_takeover_supersedes_the_old_bridge_for_good(void **state)
 {
 	struct weft_memory_spec spec = {.name = "r", .size_bytes = REGION};
@@ -517,6 +533,7 @@ int main(void)
 		TEST(no_answer_in_time_fails_the_connection_not_the_request),
 		TEST(a_donor_that_grants_and_never_answers_is_dead_too),
 		TEST(a_silent_link_is_probed_within_the_lease),
+		TEST(lanes_without_a_connection_are_not_dealt_out),
 		TEST(a_takeover_supersedes_the_old_bridge_for_good),
 		TEST(a_lapsed_grant_that_was_never_heard_of_does_not_end_the_attachment),
 		TEST(lanes_of_a_bridge_do_not_fence_one_another_out),
