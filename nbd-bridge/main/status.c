@@ -25,6 +25,7 @@ struct collection {
 	enum form form;
 	json_t *attachments, *donors;
 	bool found;
+	bool silent_donors; /* there are some, stopped or stuck */
 };
 
 static void usage(FILE *out)
@@ -93,9 +94,14 @@ static int one_donor(void *ctx, const char *socket)
 {
 	struct collection *c = ctx;
 	json_t *question = json_pack("{s:s}", "op", "status"), *answer = NULL;
+	struct weft_error err = {0};
 
-	if (weft_control_ask(socket, question, ANSWER_MS, &answer, NULL) == 0)
+	if (weft_control_ask(socket, question, ANSWER_MS, &answer, &err) == 0) {
 		json_array_append_new(c->donors, answer);
+	} else if (err.code == ETIMEDOUT) {
+		fprintf(stderr, "weft-status: a donor is not answering: %s\n", err.message);
+		c->silent_donors = true;
+	}
 	json_decref(question);
 	return 0;
 }
@@ -213,7 +219,7 @@ static void print_table(const struct collection *c)
 		print_attachment(json);
 	json_array_foreach(c->donors, i, json)
 		print_donor(json);
-	if (json_array_size(c->attachments) + json_array_size(c->donors) == 0)
+	if (json_array_size(c->attachments) + json_array_size(c->donors) == 0 && !c->silent_donors)
 		puts("no attachments and no donors");
 }
 

@@ -24,3 +24,10 @@ weft status r --explain | grep -q 'write *4096 +8192' || fail "$(weft status r -
 grep -q "no attachment 'nope'" "$TMP/nope" || fail "$(cat "$TMP/nope")"
 ! weft status --json --explain 2>/dev/null || fail "two forms"
 weft detach r
+
+# A donor that is stopped is not there for the first glance, but not forgotten.
+kill -STOP "$DONOR_PID"
+cleanup_add "kill -CONT $DONOR_PID"
+weft status >"$TMP/stopped" 2>&1 || fail "exit status $?"
+grep -q 'a donor is not answering: .*serve-' "$TMP/stopped" || fail "$(cat "$TMP/stopped")"
+! grep -q 'no donors' "$TMP/stopped" || fail "$(cat "$TMP/stopped")"
