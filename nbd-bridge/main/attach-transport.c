@@ -27,6 +27,12 @@ static int one_context(void *user, const char *name)
 	return 0;
 }
 
+static int answered(void *user, int *error)
+{
+	*(bool *)user = true;
+	return 0;
+}
+
 /* What the donor offers the region over; "" if it does not say.  Nothing is granted. */
 static void ask_offers(const struct weft_uri *uri, char offers[64])
 {
@@ -34,6 +40,7 @@ static void ask_offers(const struct weft_uri *uri, char offers[64])
 	struct nbd_handle *nbd = nbd_create();
 	uint64_t end_ns = weft_now_ns() + ASK_MS * UINT64_C(1000000);
 	char query[WEFT_CONTEXT_MAX];
+	bool done = false;
 
 	offers[0] = '\0';
 	if (!nbd)
@@ -45,11 +52,15 @@ static void ask_offers(const struct weft_uri *uri, char offers[64])
 			if (nbd_poll(nbd, 100) < 0)
 				break;
 		if (nbd_aio_is_negotiating(nbd) && nbd_set_export_name(nbd, uri->region) == 0 &&
-			nbd_add_meta_context(nbd, query) == 0) {
-			nbd_opt_list_meta_context(nbd,
-				(nbd_context_callback){.callback = one_context, .user_data = offers});
-			nbd_opt_abort(nbd);
-		}
+			nbd_add_meta_context(nbd, query) == 0 &&
+			nbd_aio_opt_list_meta_context(nbd,
+				(nbd_context_callback){.callback = one_context, .user_data = offers},
+				(nbd_completion_callback){.callback = answered, .user_data = &done}) == 0)
+			while (!done && weft_now_ns() < end_ns)
+				if (nbd_poll(nbd, 100) < 0)
+					break;
+		if (done)
+			nbd_aio_opt_abort(nbd); /* a goodbye; nobody waits for its answer */
 	}
 	nbd_close(nbd);
 }
