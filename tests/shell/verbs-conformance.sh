@@ -1,6 +1,6 @@
 # tier: long
 # timeout: 600
-# presets: dev asan
+# presets: dev asan tsan
 # The conformance suite over soft-RoCE, in the testbed: with the region registered whole, and in 32 pieces.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed

@@ -17,7 +17,7 @@
 
 enum {
 	POLL_BATCH = 32,
-	LOOK_EVERY = 64,    /* calls of progress that found nothing */
+	LOOK_EVERY = 64,    /* calls of progress */
 	RETRY_SPIN = 256,   /* calls of arm after which spinning is tried again */
 	MIN_BEAT_MS = 10,
 };
@@ -468,32 +468,35 @@ static void give_up(struct verbs_conn *conn)
 	conn->asking_end = &conn->asking;
 }
 
-/* Reads the wake-up that was asked for. */
-static void look_at_descriptors(struct verbs_conn *conn)
+/* Takes the wake-up that was asked for, if it came: one was asked for at a time. */
+static bool take_wakeup(struct verbs_conn *conn)
+{
+	struct ibv_cq *cq;
+	void *ctx;
+
+	if (!conn->armed || ibv_get_cq_event(conn->comp, &cq, &ctx) != 0)
+		return false;
+	conn->armed = false;
+	/* Each acknowledgement takes a lock: in bulk. */
+	if (++conn->nr_cq_events == 1024) {
+		ibv_ack_cq_events(conn->cq, conn->nr_cq_events);
+		conn->nr_cq_events = 0;
+	}
+	return true;
+}
+
+/* Is there anything but completions to look at? */
+static void look_at_others(struct verbs_conn *conn)
 {
 	struct epoll_event events[6];
 	int n = epoll_wait(conn->epfd, events, 6, 0);
-	bool others = false;
 
 	for (int i = 0; i < n; i++) {
-		struct ibv_cq *cq;
-		void *ctx;
-
-		if (!conn->comp || events[i].data.fd != conn->comp->fd) {
-			others = true;
+		if (conn->comp && events[i].data.fd == conn->comp->fd)
 			continue;
-		}
-		while (ibv_get_cq_event(conn->comp, &cq, &ctx) == 0) {
-			conn->armed = false;
-			/* Each acknowledgement takes a lock: in bulk. */
-			if (++conn->nr_cq_events == 1024) {
-				ibv_ack_cq_events(conn->cq, conn->nr_cq_events);
-				conn->nr_cq_events = 0;
-			}
-		}
-	}
-	if (others)
 		verbs_look(conn);
+		return;
+	}
 }
 
 int verbs_io_progress(struct tp_conn *tp_conn, struct tp_op **done, unsigned max)
@@ -501,12 +504,13 @@ int verbs_io_progress(struct tp_conn *tp_conn, struct tp_op **done, unsigned max
 	struct verbs_conn *conn = to_verbs(tp_conn);
 	unsigned n = 0;
 
-	if (conn->conn.state != TP_READY || conn->armed || ++conn->nr_fast >= LOOK_EVERY) {
+	/* A wake-up that was not for completions was for something else; if all are, now and then. */
+	bool awaited = conn->armed;
+	if ((!take_wakeup(conn) && awaited) || conn->conn.state != TP_READY || ++conn->nr_fast >= LOOK_EVERY) {
 		conn->nr_fast = 0;
-		look_at_descriptors(conn);
+		look_at_others(conn);
 	}
-	if (verbs_poll(conn) > 0)
-		conn->nr_fast = 0;
+	verbs_poll(conn);
 	if (conn->conn.state == TP_FAILED && conn->conn.nr_outstanding > 0)
 		give_up(conn);
 	while (n < max && conn->done)

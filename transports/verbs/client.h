@@ -103,7 +103,7 @@ struct verbs_conn {
 	unsigned nr_cq_events; /* not acknowledged */
 	struct verbs_bufs bufs;
 	bool armed;
-	unsigned nr_fast; /* progress without a look at the descriptors */
+	unsigned nr_fast; /* calls of progress without a look at anything but completions */
 	uint64_t spin_ns; /* now */
 	unsigned nr_arms;
 

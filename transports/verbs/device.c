@@ -16,6 +16,8 @@
 
 #include "fabric/util.h"
 
+enum { MAX_GIDS = 1024 };
+
 int verbs_devices(struct ibv_context ***ret, int *ret_nr, struct weft_error *err)
 {
 	int nr = 0;
@@ -172,20 +174,18 @@ void verbs_address_text(const struct sockaddr *address, char *buf, size_t len)
 static int gid_index(struct rdma_cm_id *id)
 {
 	const union ibv_gid *gid = &id->route.addr.addr.ibaddr.sgid;
-	struct ibv_port_attr port;
+	struct ibv_gid_entry *entries = calloc(MAX_GIDS, sizeof(*entries));
+	/* All in one call: tables have a thousand places. */
+	ssize_t nr = entries ? ibv_query_gid_table(id->verbs, entries, MAX_GIDS, 0) : -1;
 	int found = -1;
 
-	if (ibv_query_port(id->verbs, id->port_num, &port) != 0)
-		return -1;
-	for (int i = 0; i < port.gid_tbl_len; i++) {
-		struct ibv_gid_entry entry;
-
-		if (ibv_query_gid_ex(id->verbs, id->port_num, (uint32_t)i, &entry, 0) != 0 ||
-			memcmp(&entry.gid, gid, sizeof(*gid)) != 0)
+	for (ssize_t i = 0; i < nr; i++) {
+		if (entries[i].port_num != id->port_num || memcmp(&entries[i].gid, gid, sizeof(*gid)) != 0)
 			continue;
-		if (found < 0 || entry.gid_type == IBV_GID_TYPE_ROCE_V2)
-			found = i;
+		if (found < 0 || entries[i].gid_type == IBV_GID_TYPE_ROCE_V2)
+			found = (int)entries[i].gid_index;
 	}
+	free(entries);
 	return found;
 }
 
