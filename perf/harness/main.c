@@ -219,6 +219,7 @@ int main(int argc, char **argv)
 	suite_nbd_servers();
 	suite_bridge();
 	suite_socket_ways();
+	suite_verbs();
 	if (list) {
 		for (unsigned i = 0; i < perf_table.nr; i++)
 			puts(perf_table.cases[i].name);
