@@ -118,7 +118,8 @@ static const char *parse_authority(const UriUriA *parsed, struct weft_uri *uri, 
 		return "no host";
 	/* A path here would be taken for a Unix socket further on. */
 	for (const char *p = uri->host; *p; p++)
-		if (!isalnum((unsigned char)*p) && !strchr(".-_:", *p) && (unsigned char)*p < 0x80)
+		if (!isalnum((unsigned char)*p) && !strchr(parsed->hostData.ip6 ? ".:" : ".-_", *p) &&
+			(unsigned char)*p < 0x80)
 			return "its host is not valid";
 	if (port_len == 0) {
 		snprintf(uri->port, sizeof(uri->port), "%s", default_port);

@@ -51,6 +51,7 @@ struct bridge_config {
 	uint32_t timeout_ms;      /* an operation without an answer for so long fails the connection */
 	uint32_t dead_timeout_ms; /* requests wait so long for a reconnection; then -EIO, still trying */
 	uint32_t connect_timeout_ms;
+	uint32_t stall_ms; /* 0: 30 s; how long a front-end's client may hold buffers that others wait for, or not finish its handshake */
 	bool assume_stable; /* foreign: its contents survive what ended a connection */
 	/* Any thread, without locks: a link was granted or lost, or the attachment became dead or stale. */
 	void (*changed)(void *ctx);
@@ -138,6 +139,8 @@ struct bridge_waiter {
 int bridge_lane_buffer_get(struct bridge_lane *lane, size_t len, struct bridge_waiter *waiter,
 	void **ret, struct tp_mem **ret_mem);
 void bridge_lane_buffer_put(struct bridge_lane *lane, void *buf);
+/* Whether anybody but `self` waits for a buffer. */
+bool bridge_lane_others_wait(const struct bridge_lane *lane, const struct bridge_waiter *self);
 void bridge_lane_waiter_cancel(struct bridge_lane *lane, struct bridge_waiter *waiter);
 
 /* Something to do once at the end of the step, after posting: sending replies. */

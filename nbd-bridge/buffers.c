@@ -136,6 +136,13 @@ void bridge_lane_buffer_put(struct bridge_lane *lane, void *buf)
 	lane->buffers_freed = true;
 }
 
+bool bridge_lane_others_wait(const struct bridge_lane *lane, const struct bridge_waiter *self)
+{
+	const struct bridge_waiter *first = lane->waiters;
+
+	return first && (first != self || first->next);
+}
+
 void bridge_lane_waiter_cancel(struct bridge_lane *lane, struct bridge_waiter *waiter)
 {
 	if (lane->serving == waiter)

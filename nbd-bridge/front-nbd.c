@@ -2,6 +2,8 @@
  * The NBD front-end: a listening Unix socket on the control thread, connections on the lanes.
  *
  * A client belongs to its lane's thread, but for its place in the front's list, which the lock guards.
+ * A client that holds buffers of its lane and neither sends nor takes anything is ended once others wait for
+ * them: a stopped process must not stop its neighbours.
  * Invariant: a client lives until its connection's close() (or, never opened, until the connection was
  * freed); a slot is taken from prepare() or submit() until release().
  */
@@ -25,6 +27,7 @@ enum {
 	MAX_CLIENTS = 256,
 	ORPHAN_WAIT_NS = 2000000, /* how often to look whether orphans are gone */
 	FULL_WAIT_NS = 100000000, /* and whether there are descriptors again */
+	STALL_MS = 30000,
 };
 
 struct slot {
@@ -41,7 +44,10 @@ struct client {
 	struct weft_watch watch;
 	struct bridge_deferred deferred;
 	struct bridge_waiter waiter;
+	struct weft_timer stall;
 	bool opened, ending;
+	bool moved; /* sent or took something since the stall timer was set */
+	unsigned nr_buffers, nr_submitted;
 	struct slot *free_slots;
 	struct slot slots[NBD_CONN_REQUESTS];
 	/* Under the front's lock. */
@@ -141,6 +147,7 @@ static int prepare(struct nbd_request *nbd)
 	struct slot *slot = take_slot(client, nbd);
 	slot->rq.buf = nbd->buf;
 	slot->rq.mem = mem;
+	client->nr_buffers++;
 	return 0;
 }
 
@@ -151,6 +158,7 @@ static void request_done(struct bridge_request *rq, int error)
 	struct client *client = nbd_conn_user(nbd->conn);
 
 	slot->submitted = false;
+	client->nr_submitted--;
 	if (client->conn)
 		bridge_lane_defer(client->lane, &client->deferred);
 	nbd_request_complete(nbd, error); /* may free the client */
@@ -190,6 +198,7 @@ static void submit(struct nbd_request *nbd)
 	rq->len = nbd->len;
 	rq->done = request_done;
 	slot->submitted = true;
+	client->nr_submitted++;
 	bridge_lane_submit(client->lane, rq);
 }
 
@@ -198,8 +207,10 @@ static void release(struct nbd_request *nbd)
 	struct client *client = nbd_conn_user(nbd->conn);
 	struct slot *slot = nbd->user;
 
-	if (slot->rq.buf)
+	if (slot->rq.buf) {
 		bridge_lane_buffer_put(client->lane, slot->rq.buf);
+		client->nr_buffers--;
+	}
 	slot->rq.buf = NULL;
 	slot->next = client->free_slots;
 	client->free_slots = slot;
@@ -244,6 +255,7 @@ static void client_end(struct client *client)
 	weft_loop_remove(bridge_lane_loop(client->lane), &client->watch);
 	bridge_lane_defer_cancel(client->lane, &client->deferred);
 	bridge_lane_waiter_cancel(client->lane, &client->waiter);
+	weft_loop_timer_cancel(bridge_lane_loop(client->lane), &client->stall);
 	for (unsigned i = 0; i < NBD_CONN_REQUESTS; i++)
 		if (client->slots[i].submitted)
 			bridge_lane_orphan(client->lane, &client->slots[i].rq);
@@ -251,6 +263,29 @@ static void client_end(struct client *client)
 	nbd_conn_free(conn);
 	if (!opened)
 		client_free(client);
+}
+
+static void set_stall(struct client *client)
+{
+	const uint32_t ms = bridge_config_of(client->front->base.bridge)->stall_ms;
+
+	client->moved = false;
+	weft_loop_timer_set(bridge_lane_loop(client->lane), &client->stall,
+		(ms ? ms : STALL_MS) * UINT64_C(1000000));
+}
+
+static void on_stall(struct weft_timer *timer)
+{
+	struct client *client = weft_container_of(timer, struct client, stall);
+
+	if (!client->opened)
+		client_end(client);
+	else if (client->nr_buffers == 0 || client->nr_submitted > 0)
+		return; /* it holds nothing, or waits for us; client_update() sees when that changes */
+	else if (!client->moved && bridge_lane_others_wait(client->lane, &client->waiter))
+		client_end(client);
+	else
+		set_stall(client);
 }
 
 static void client_update(struct bridge_deferred *deferred)
@@ -262,6 +297,8 @@ static void client_update(struct bridge_deferred *deferred)
 		client_end(client);
 		return;
 	}
+	if (client->nr_buffers > 0 && client->nr_submitted == 0 && client->stall.due_ns == 0)
+		set_stall(client);
 	weft_loop_modify(bridge_lane_loop(client->lane), &client->watch,
 		(uint32_t)nbd_conn_events(client->conn));
 }
@@ -271,6 +308,7 @@ static void on_client(struct weft_watch *watch, uint32_t events)
 	struct client *client = weft_container_of(watch, struct client, watch);
 	int r = -EAGAIN;
 
+	client->moved = true;
 	if (events & EPOLLIN)
 		r = nbd_conn_receive(client->conn, false);
 	if (r == 0)
@@ -302,10 +340,13 @@ static void adopt(struct bridge_lane *lane, void *ctx)
 	client->watch.fn = on_client;
 	client->deferred.fn = client_update;
 	client->waiter.fn = on_buffer;
-	if (weft_loop_add(bridge_lane_loop(lane), &client->watch, EPOLLIN) < 0)
+	client->stall.fn = on_stall;
+	if (weft_loop_add(bridge_lane_loop(lane), &client->watch, EPOLLIN) < 0) {
 		client_end(client);
-	else
-		bridge_lane_defer(lane, &client->deferred); /* the greeting */
+		return;
+	}
+	set_stall(client);
+	bridge_lane_defer(lane, &client->deferred); /* the greeting */
 }
 
 /* ---- the listening socket, on the control thread ---- */

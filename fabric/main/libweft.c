@@ -341,7 +341,7 @@ static int open_handle(struct weft *w, unsigned flags, struct weft_error *err)
 	int r;
 
 	if (w->uri.transport == WEFT_TRANSPORT_RDMA)
-		return weft_error_set(err, EPROTONOSUPPORT, "this library goes over TCP only so far");
+		return weft_error_set(err, EPROTONOSUPPORT, "this library has no RDMA yet, it goes over TCP");
 	w->target.host = w->uri.socket[0] ? w->uri.socket : w->uri.host;
 	w->target.port = w->uri.port;
 	w->target.region = w->uri.region;

@@ -80,6 +80,12 @@ static char *absolute(const char *path)
 	return ret;
 }
 
+/* `weft detach` would take them for paths. */
+static bool is_dots(const char *name)
+{
+	return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+}
+
 /* The name of a region as the name of an attachment. */
 static void name_from_region(const char *region, char *name)
 {
@@ -91,7 +97,7 @@ static void name_from_region(const char *region, char *name)
 		name[n] = weft_name_valid(one) ? region[n] : '-';
 	}
 	name[n] = '\0';
-	if (n == 0)
+	if (n == 0 || is_dots(name))
 		strcpy(name, "default");
 }
 
@@ -99,7 +105,7 @@ static int check(struct attach_options *o, const char *socket, const char *mount
 {
 	if (!socket && !mount)
 		return usage_error("tell how to use it: --socket PATH, --mount FILE, or both");
-	if (name && !weft_name_valid(name))
+	if (name && (!weft_name_valid(name) || is_dots(name)))
 		return usage_error("--name wants 1 to %d of A-Z a-z 0-9 . _ -, not '%s'", WEFT_NAME_MAX, name);
 	if (o->assume_stable && !o->uri.foreign)
 		return usage_error(

@@ -16,6 +16,7 @@ refused 2 "--lanes wants" "$URI" --socket "$TMP/s" --lanes 0
 refused 2 "--lanes wants" "$URI" --socket "$TMP/s" --lanes 4294967297
 refused 2 "--dead-timeout wants seconds" "$URI" --socket "$TMP/s" --dead-timeout x
 refused 2 "--name wants" "$URI" --socket "$TMP/s" --name a/b
+refused 2 "--name wants" "$URI" --socket "$TMP/s" --name .
 refused 2 "weft://" http://127.0.0.1/r --socket "$TMP/s"
 refused 2 "No such file" "$URI" --socket "$TMP/none/s"
 refused 1 "nope" "$base/nope" --socket "$TMP/s"

@@ -427,6 +427,76 @@ static void clients_that_hang_up_anywhere_disturb_nobody(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+/* READs that a client asks for and does not take hold buffers; those of others wait for them. */
+static void who_takes_nothing_does_not_starve_others(void **state)
+{
+	enum { PAUSED = 4, READS = 8, LEN = 1 << 20 };
+	struct nbd_handle *paused[PAUSED];
+	static uint8_t data[LEN], ignored[LEN];
+
+	config.nr_lanes = 1;
+	config.stall_ms = 200;
+	start();
+	struct nbd_handle *nbd = client("r");
+	for (unsigned i = 0; i < PAUSED; i++) {
+		paused[i] = client("r");
+		for (unsigned k = 0; k < READS; k++)
+			assert_true(nbd_aio_pread(paused[i], ignored, LEN, 0, NBD_NULL_COMPLETION, 0) > 0);
+	}
+	for (unsigned k = 0; k < 20; k++)
+		assert_int_equal(nbd_pread(nbd, data, LEN, 0, 0), 0);
+	for (unsigned i = 0; i < PAUSED; i++)
+		nbd_close(paused[i]);
+	nbd_close(nbd);
+}
+
+/* Nobody waits for what it holds: a client may be stopped for as long as it likes. */
+static void a_paused_client_alone_is_left_alone(void **state)
+{
+	enum { READS = 8, LEN = 1 << 20 };
+	static uint8_t data[READS][LEN];
+
+	config.nr_lanes = 1;
+	config.stall_ms = 50;
+	start();
+	memset(region, 0x5a, REGION);
+	struct nbd_handle *nbd = client("r");
+	for (unsigned k = 0; k < READS; k++)
+		assert_true(nbd_aio_pread(nbd, data[k], LEN, 0, NBD_NULL_COMPLETION, 0) > 0);
+	usleep(400 * 1000); /* the pause is the test */
+	while (nbd_aio_in_flight(nbd) > 0) {
+		int64_t cookie = nbd_aio_peek_command_completed(nbd);
+
+		if (cookie > 0)
+			assert_int_equal(nbd_aio_command_completed(nbd, (uint64_t)cookie), 1);
+		else
+			assert_true(nbd_poll(nbd, WAIT_MS) > 0);
+	}
+	for (unsigned k = 0; k < READS; k++)
+		assert_int_equal(data[k][LEN - 1], 0x5a);
+	nbd_close(nbd);
+}
+
+/* A connection that says nothing keeps its place for a while only. */
+static void who_never_asks_is_hung_up_on(void **state)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	char byte;
+
+	config.stall_ms = 100;
+	start();
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	strcpy(addr.sun_path, path);
+	assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	struct timeval bound = {.tv_sec = WAIT_MS / 1000};
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof(bound));
+	ssize_t n;
+	while ((n = read(fd, &byte, 1)) == 1)
+		; /* the greeting */
+	assert_int_equal(n, 0);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -441,6 +511,9 @@ int main(void)
 		TEST(users_are_named),
 		TEST(a_socket_in_use_is_not_taken_over_and_a_stale_one_is),
 		TEST(clients_that_hang_up_anywhere_disturb_nobody),
+		TEST(who_takes_nothing_does_not_starve_others),
+		TEST(a_paused_client_alone_is_left_alone),
+		TEST(who_never_asks_is_hung_up_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -106,6 +106,7 @@ static void what_is_wrong_is_refused_with_a_reason(void **state)
 		{"weft://h:99999999999999999999/r", "port"},
 		{"weft://h:http/r", "wrong at"},
 		{"weft://%2Frun%2Fsock/r", "host"},
+		{"weft://a%3Ab/r", "host"},
 		{"weft://[v1.x]/r", "address"},
 		{"weft://h/r#frag", "#"},
 		{"weft://h/a%00b", "zero byte"},
