@@ -137,6 +137,38 @@ static void add_attachment(void *ctx, const struct weft_attachment_status *a)
 		a->lease_left_ms == UINT64_MAX ? json_null() : json_integer((json_int_t)a->lease_left_ms)));
 }
 
+void serve_warn_given_back(const struct serve *s)
+{
+	json_t *attachments = json_array(), *a;
+	char size[32];
+	size_t i;
+
+	weft_donor_status(s->donor, add_attachment, attachments);
+	json_array_foreach(attachments, i, a) {
+		const char *name = json_string_value(json_object_get(a, "region"));
+		const char *who = json_string_value(json_object_get(a, "name"));
+		const char *peer = json_string_value(json_object_get(a, "peer"));
+		const char *quote = who && *who == '(' ? "" : "'"; /* "(stock NBD clients)" is no name */
+		const struct weft_region *region = NULL;
+
+		for (unsigned j = 0; j < s->nr_wanted; j++)
+			if (name && strcmp(s->wanted[j].name, name) == 0)
+				region = s->wanted[j].region;
+		if (!region || !who || !peer || region->backing != WEFT_BACKING_MEMORY)
+			continue;
+		weft_format_size(region->size_bytes, size, sizeof(size));
+		if (s->holder && !weft_holder_pid(s->holder))
+			weft_warn("region '%s' (%s), which %s%s%s%s%s has attached: systemd keeps it over a restart of the "
+				"unit and gives it back when the unit is stopped", name, size, quote, who, quote,
+				*peer ? " from " : "", peer);
+		else
+			weft_warn("giving back region '%s' (%s), which %s%s%s%s%s has attached%s", name, size, quote, who,
+				quote, *peer ? " from " : "", peer,
+				s->holder ? "; SIGUSR2 would have kept it" : "");
+	}
+	json_decref(attachments);
+}
+
 json_t *serve_status_json(const struct serve *s)
 {
 	json_t *listen = json_array(), *regions = json_array(), *attachments = json_array();
