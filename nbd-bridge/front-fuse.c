@@ -29,6 +29,21 @@ static bool gone(struct bridge_front *base)
 	return atomic_load(&weft_container_of(base, struct fuse_front, base)->gone);
 }
 
+static bool is_mounted(const struct fuse_front *front)
+{
+	char type[64];
+
+	return bridge_mounted(front->base.path, type, sizeof(type)) && strcmp(type, "fuse." BRIDGE_FUSE_SUBTYPE) == 0;
+}
+
+static int finish(struct fuse_front *front, uint64_t drain_ns)
+{
+	while (atomic_load(&front->nr_slots) > 0 && weft_now_ns() < drain_ns)
+		usleep(1000);
+	bridge_lane_run(front->lane, fuse_file_end, front);
+	return 0;
+}
+
 static int stop(struct bridge_front *base, bool force, uint32_t timeout_ms, struct weft_error *err)
 {
 	struct fuse_front *front = weft_container_of(base, struct fuse_front, base);
@@ -36,16 +51,18 @@ static int stop(struct bridge_front *base, bool force, uint32_t timeout_ms, stru
 
 	if (!front->mounted)
 		return 0;
+	/* Unmounted by others: the file below has been anybody's since. */
+	if (atomic_load(&front->gone) || !is_mounted(front)) {
+		front->made = (struct bridge_made_file){0};
+		return finish(front, drain_ns);
+	}
 	/* The kernel writes back what it has cached first; the lane serves that. */
-	int r = atomic_load(&front->gone) ? 0 : bridge_unmount(base->path, false);
+	int r = bridge_unmount(base->path, false);
 	if (r == -EBUSY && !force)
 		return weft_error_set(err, EBUSY, "%s is in use; weft detach --force ends it all the same", base->path);
 	if (r < 0 && !force)
 		return weft_error_set(err, -r, "cannot unmount %s: %s", base->path, strerror(-r));
-	while (atomic_load(&front->nr_slots) > 0 && weft_now_ns() < drain_ns)
-		usleep(1000);
-	bridge_lane_run(front->lane, fuse_file_end, front);
-	return 0;
+	return finish(front, drain_ns);
 }
 
 static void forget_memory(struct bridge_lane *lane, void *ctx)
@@ -66,8 +83,7 @@ static void free_front(struct bridge_front *base)
 		fuse_session_destroy(front->session);
 	if (front->receive_area)
 		munmap(front->receive_area, FUSE_NR_RECEIVE * (size_t)FUSE_RECEIVE_BYTES);
-	if (front->made_file)
-		unlink(base->path);
+	bridge_remove_made_file(base->path, front->made);
 	free(front);
 }
 
@@ -80,14 +96,14 @@ static const struct bridge_front_ops front_ops = {
 };
 
 /* The file to mount on. */
-static int prepare_file(struct fuse_front *front, bool ours, struct weft_error *err)
+static int prepare_file(struct fuse_front *front, struct bridge_made_file earlier, struct weft_error *err)
 {
 	const char *path = front->base.path;
 	struct stat st;
-	int r = bridge_clear_stale_mount(path, err);
+	int cleared = bridge_clear_stale_mount(path, err);
 
-	if (r < 0)
-		return r;
+	if (cleared < 0)
+		return cleared;
 	if (access("/dev/fuse", R_OK | W_OK) < 0)
 		return weft_error_set(err, errno, "cannot use FUSE: /dev/fuse: %s; try: modprobe fuse, or use --socket",
 			strerror(errno));
@@ -97,15 +113,17 @@ static int prepare_file(struct fuse_front *front, bool ours, struct weft_error *
 		int fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
 		if (fd < 0)
 			return weft_error_set(err, errno, "cannot make %s: %s", path, strerror(errno));
+		if (fstat(fd, &st) == 0)
+			front->made = (struct bridge_made_file){.dev = st.st_dev, .ino = st.st_ino};
 		close(fd);
-		front->made_file = true;
 		return 0;
 	}
 	if (!S_ISREG(st.st_mode))
 		return weft_error_set(err, S_ISDIR(st.st_mode) ? EISDIR : EINVAL,
 			"cannot mount on %s: it is %s; --mount wants a regular file, or a name that is not taken", path,
 			S_ISDIR(st.st_mode) ? "a directory" : S_ISLNK(st.st_mode) ? "a link" : "no regular file");
-	front->made_file = ours && st.st_size == 0;
+	if (cleared && earlier.dev == st.st_dev && earlier.ino == st.st_ino)
+		front->made = earlier;
 	return 0;
 }
 
@@ -131,8 +149,8 @@ static int make_session(struct fuse_front *front, struct weft_error *err)
 	return 0;
 }
 
-int bridge_front_fuse_new(struct bridge *bridge, const char *path, bool ours, struct bridge_front **ret,
-	struct weft_error *err)
+int bridge_front_fuse_new(struct bridge *bridge, const char *path, struct bridge_made_file earlier,
+	struct bridge_front **ret, struct weft_error *err)
 {
 	const struct tp_info *info = bridge_info(bridge);
 	struct fuse_front *front;
@@ -174,7 +192,7 @@ int bridge_front_fuse_new(struct bridge *bridge, const char *path, bool ours, st
 	}
 	for (unsigned i = FUSE_NR_RECEIVE; i-- > 0;)
 		front->free_receive[front->nr_free_receive++] = (char *)front->receive_area + i * (size_t)FUSE_RECEIVE_BYTES;
-	r = prepare_file(front, ours, err);
+	r = prepare_file(front, earlier, err);
 	if (r < 0)
 		goto fail;
 	r = make_session(front, err);
@@ -197,7 +215,7 @@ fail:
 	return r;
 }
 
-bool bridge_front_fuse_made_file(const struct bridge_front *front)
+struct bridge_made_file bridge_front_fuse_made_file(const struct bridge_front *front)
 {
-	return weft_container_of(front, const struct fuse_front, base)->made_file;
+	return weft_container_of(front, const struct fuse_front, base)->made;
 }

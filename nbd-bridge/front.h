@@ -42,18 +42,28 @@ struct bridge_front {
 int bridge_front_nbd_new(struct bridge *bridge, struct weft_loop *loop, const char *path,
 	struct bridge_front **ret, struct weft_error *err);
 
-/*
- * The region as one file at path through FUSE.  The file is made if it is missing, and removed in the end if it was
- * made (or `ours`: an earlier bridge of this attachment made it).  A mount that a dead weft left there is cleared away.
- * -EBUSY: something else is mounted there.
- */
-int bridge_front_fuse_new(struct bridge *bridge, const char *path, bool ours, struct bridge_front **ret,
-	struct weft_error *err);
-/* Whether the file was made, and is to be removed. */
-bool bridge_front_fuse_made_file(const struct bridge_front *front);
+/* A file that was made to mount on; ino 0: none was. */
+struct bridge_made_file {
+	uint64_t dev, ino;
+};
 
 /*
- * Clears a mount that nobody serves any more, if it was weft's; 0 also when nothing is mounted there.
+ * The region as one file at path through FUSE.  The file is made if it is missing, and removed in the end if it was
+ * made (or an earlier bridge of this attachment made it: `earlier`), is empty still, and was mounted on until then.
+ * A mount that a dead weft left there is cleared away.  -EBUSY: something else is mounted there.
+ */
+int bridge_front_fuse_new(struct bridge *bridge, const char *path, struct bridge_made_file earlier,
+	struct bridge_front **ret, struct weft_error *err);
+/* What was made, and is to be removed. */
+struct bridge_made_file bridge_front_fuse_made_file(const struct bridge_front *front);
+/*
+ * Removes the file at path if it is the one that was made, and empty.  Only for who has unmounted it just now: once it
+ * was there for anybody to write to, it is theirs.
+ */
+void bridge_remove_made_file(const char *path, struct bridge_made_file made);
+
+/*
+ * Clears a mount that nobody serves any more, if it was weft's: 1; 0 when nothing is mounted there.
  * -EBUSY: something that lives is mounted; -ENOTCONN: a dead mount of somebody else's.
  */
 int bridge_clear_stale_mount(const char *path, struct weft_error *err);

@@ -42,7 +42,8 @@ struct fuse_front {
 	struct weft_watch watch;
 	struct bridge_waiter waiter;
 	struct stat attr;
-	bool made_file, mounted;
+	bool mounted;
+	struct bridge_made_file made;
 	_Atomic bool gone; /* unmounted, by us or by others */
 	_Atomic unsigned nr_slots;
 	/* The lane's. */

@@ -94,5 +94,14 @@ int bridge_clear_stale_mount(const char *path, struct weft_error *err)
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot clear the dead mount on %s: %s; try: umount -l %s", path,
 			strerror(-r), path);
-	return 0;
+	return 1;
+}
+
+void bridge_remove_made_file(const char *path, struct bridge_made_file made)
+{
+	struct stat st;
+
+	if (made.ino != 0 && lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_dev == made.dev &&
+		st.st_ino == made.ino && st.st_size == 0)
+		unlink(path);
 }

@@ -53,7 +53,8 @@ static bool load(struct bridge_state_file *ret)
 		ret->uri = copy(json, "uri");
 		ret->socket = copy(json, "socket");
 		ret->mount = copy(json, "mount");
-		ret->made_file = json_is_true(json_object_get(json, "made_file"));
+		ret->made_dev = (uint64_t)json_integer_value(json_object_get(json, "made_dev"));
+		ret->made_ino = (uint64_t)json_integer_value(json_object_get(json, "made_ino"));
 		ret->pid = (pid_t)json_integer_value(json_object_get(json, "pid"));
 	}
 	json_decref(json);
@@ -126,9 +127,10 @@ int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
 
 	weft_hex(state->id, WEFT_ID_BYTES, id);
 	snprintf(epoch, sizeof(epoch), "%016" PRIx64, state->epoch);
-	json_t *json = json_pack("{s:s, s:I, s:s, s:s?, s:s?, s:s?, s:b, s:i}", "id", id, "generation",
+	json_t *json = json_pack("{s:s, s:I, s:s, s:s?, s:s?, s:s?, s:I, s:I, s:i}", "id", id, "generation",
 		(json_int_t)state->generation, "epoch", epoch, "uri", state->uri, "socket", state->socket, "mount",
-		state->mount, "made_file", state->made_file, "pid", (int)state->pid);
+		state->mount, "made_dev",
+		(json_int_t)state->made_dev, "made_ino", (json_int_t)state->made_ino, "pid", (int)state->pid);
 	char *text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
 	size_t len = text ? strlen(text) : 0;
 	if (!text || len > 8192)

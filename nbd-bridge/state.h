@@ -20,7 +20,7 @@ struct bridge_state_file {
 	uint64_t epoch;      /* of the contents attached; 0: none yet */
 	char *uri;
 	char *socket, *mount; /* NULL: none */
-	bool made_file;       /* the mount's file was made by us */
+	uint64_t made_dev, made_ino; /* the mount's file, if it was made by us; else 0 */
 	pid_t pid;
 	/* Not in the file. */
 	bool takes_over; /* it was there: left by a bridge that did not end by itself */

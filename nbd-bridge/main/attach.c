@@ -38,12 +38,23 @@ static void bridge_changes(void *ctx)
 	weft_loop_wake(a->loop);
 }
 
-/* `umount FILE` is a way of detaching, too. */
+/* `umount FILE` is a way of detaching, too.  What lies there then is the user's. */
 static void end_if_unused(struct attach *a)
 {
-	for (struct bridge_front *front = a->fronts; front; front = front->next)
-		if (!front->ops->gone || !front->ops->gone(front))
-			return;
+	bool used = false, unmounted = false;
+
+	for (struct bridge_front *front = a->fronts; front; front = front->next) {
+		bool gone = front->ops->gone && front->ops->gone(front);
+
+		used |= !gone;
+		unmounted |= gone;
+	}
+	if (unmounted && used && !a->unmounted)
+		weft_warn("%s was unmounted, and is not the region any more; '%s' goes on with its socket",
+			a->options.mount, a->options.name);
+	a->unmounted = unmounted;
+	if (used)
+		return;
 	weft_info("'%s' ends: %s was unmounted", a->options.name, a->options.mount);
 	weft_loop_stop(a->loop);
 }
@@ -112,7 +123,7 @@ static int take_name(struct attach *a, struct weft_error *err)
 	if (state->takes_over && (!state->uri || strcmp(state->uri, o->uri_text) != 0))
 		bridge_state_renew(state);
 	if (!state->mount || !o->mount || strcmp(state->mount, o->mount) != 0)
-		state->made_file = false;
+		state->made_dev = state->made_ino = 0;
 	free(state->uri);
 	free(state->socket);
 	free(state->mount);
@@ -168,13 +179,17 @@ static int start_fronts(struct attach *a, struct weft_error *err)
 		a->fronts = front;
 	}
 	if (o->mount) {
-		r = bridge_front_fuse_new(a->bridge, o->mount, a->state.made_file, &front, err);
+		struct bridge_made_file made = {.dev = a->state.made_dev, .ino = a->state.made_ino};
+
+		r = bridge_front_fuse_new(a->bridge, o->mount, made, &front, err);
 		if (r < 0)
 			return r;
 		/* The mount is stopped first: it may turn out to be busy. */
 		front->next = a->fronts;
 		a->fronts = front;
-		a->state.made_file = bridge_front_fuse_made_file(front);
+		made = bridge_front_fuse_made_file(front);
+		a->state.made_dev = made.dev;
+		a->state.made_ino = made.ino;
 		return bridge_state_write(&a->state, err);
 	}
 	return 0;

@@ -17,6 +17,7 @@ struct attach {
 	struct weft_control_call *detach; /* whoever waits for the end */
 	struct bridge_state_file state;
 	bool have_name; /* the state file is ours */
+	bool unmounted; /* by the user's hand, and told */
 	struct weft_watch signals;
 	char why[320]; /* this transport */
 	char rdma_port[8]; /* the donor's */

@@ -114,8 +114,9 @@ static int clear_away(struct bridge_state_file *state, const char *name, struct 
 
 		if (r < 0)
 			return r;
-		if (state->made_file)
-			unlink(state->mount);
+		if (r > 0)
+			bridge_remove_made_file(state->mount,
+				(struct bridge_made_file){.dev = state->made_dev, .ino = state->made_ino});
 	}
 	bridge_state_remove(state);
 	printf("'%s' had died; what it left is cleared away. What it had not flushed may not be durable.\n", name);

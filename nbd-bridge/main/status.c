@@ -177,7 +177,8 @@ static void print_attachment(const json_t *a)
 		printf("  socket %s, %zu client%s\n", text_of(a, "socket"), json_array_size(json_object_get(a, "clients")),
 			json_array_size(json_object_get(a, "clients")) == 1 ? "" : "s");
 	if (text_of(a, "mount")[0])
-		printf("  file %s\n", text_of(a, "mount"));
+		printf("  file %s%s\n", text_of(a, "mount"),
+			json_is_false(json_object_get(a, "mounted")) ? ", no longer mounted: it is not the region" : "");
 	if (requests) {
 		printf("  read %s, written %s, errors %" PRIu64 "\n",
 			weft_format_size(number_of(a, "read_bytes"), in, sizeof(in)),
