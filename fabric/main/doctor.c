@@ -506,12 +506,12 @@ int main(int argc, char **argv)
 			     "Exits 1 if weft cannot work here at all.");
 			return 0;
 		default:
-			fputs("Try 'weft doctor --help'.\n", stderr);
+			fputs("Try: weft doctor --help\n", stderr);
 			return 2;
 		}
 	}
 	if (optind < argc) {
-		fprintf(stderr, "weft doctor: '%s' is not an option. Try 'weft doctor --help'.\n", argv[optind]);
+		fprintf(stderr, "weft-doctor: '%s' is not an option\nTry: weft doctor --help\n", argv[optind]);
 		return 2;
 	}
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(checks); i++) {

@@ -166,7 +166,7 @@ int main(int argc, char **argv)
 	}
 	if (!find_command(path, dir, name))
 		return unknown(name);
-	argv[1] = path;
+	argv[1] = strrchr(path, '/') + 1; /* what getopt(3) calls it in its messages */
 	execv(path, argv + 1);
 	fprintf(stderr, "weft: cannot run %s: %s\n", path, strerror(errno));
 	return 1;

@@ -189,8 +189,8 @@ int main(int argc, char **argv)
 		force = true;
 	}
 	if (argc - optind != 1) {
-		fputs("weft-detach: which one? Give its name, or the path of its socket or file\nTry: weft detach --help\n",
-			stderr);
+		fprintf(stderr, "weft-detach: %s\nTry: weft detach --help\n",
+			argc == optind ? "which one? Give its name, or the path of its socket or file" : "one at a time");
 		return 2;
 	}
 	if (find(argv[optind], name, &err) < 0 || detach(name, force, &err) < 0) {

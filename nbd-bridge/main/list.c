@@ -258,7 +258,8 @@ int main(int argc, char **argv)
 		as_json = true;
 	}
 	if (argc - optind != 1) {
-		fputs("weft-list: which donor? Give its URI, such as weft://HOST\nTry: weft list --help\n", stderr);
+		fprintf(stderr, "weft-list: %s\nTry: weft list --help\n",
+			argc == optind ? "which donor? Give its URI, such as weft://HOST" : "one URI at a time");
 		return 2;
 	}
 	if (weft_uri_parse(argv[optind], &uri, &err) < 0) {
