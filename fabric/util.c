@@ -157,6 +157,15 @@ int weft_read_all(int fd, void *data, size_t n)
 	return 0;
 }
 
+int weft_end_output(const char *program, int status)
+{
+	errno = 0;
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	fprintf(stderr, "%s: cannot write the output: %s\n", program, strerror(errno ? errno : EIO));
+	return 1;
+}
+
 int weft_run_dir(char *buf, size_t len)
 {
 	const char *own = getenv("WEFT_RUN_DIR");

@@ -80,6 +80,12 @@ int weft_write_all(int fd, const void *data, size_t n);
 int weft_read_all(int fd, void *data, size_t n);
 
 /*
+ * For the end of a program: whether what it printed has gone where it should.  Returns status, or 1 after saying on
+ * standard error what is wrong.
+ */
+int weft_end_output(const char *program, int status);
+
+/*
  * The directory for sockets and state of this user's daemons: $WEFT_RUN_DIR, or
  * /run/weft for root, or $XDG_RUNTIME_DIR/weft.  Created with mode 0700.
  * buf: at least 108 bytes.  0, or -errno.

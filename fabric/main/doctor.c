@@ -461,10 +461,9 @@ static void print_table(const struct finding *findings)
 	}
 }
 
-static int print_json(const struct finding *findings, bool works)
+static void print_json(const struct finding *findings, bool works)
 {
 	json_t *list = json_array(), *all;
-	int r;
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(checks); i++)
 		json_array_append_new(list,
@@ -472,10 +471,9 @@ static int print_json(const struct finding *findings, bool works)
 				state_names[findings[i].state], "needed", checks[i].needed, "meaning",
 				findings[i].meaning, "fix", findings[i].fix));
 	all = json_pack("{s:b, s:o}", "works", works, "checks", list);
-	r = all ? json_dumpf(all, stdout, JSON_INDENT(2)) : -1;
+	json_dumpf(all, stdout, JSON_INDENT(2));
 	putchar('\n');
 	json_decref(all);
-	return r;
 }
 
 int main(int argc, char **argv)
@@ -504,7 +502,7 @@ int main(int argc, char **argv)
 			     "    --json               the findings as JSON\n"
 			     "    --sysroot DIRECTORY  look at the /proc, /sys, /dev and /lib below it\n\n"
 			     "Exits 1 if weft cannot work here at all.");
-			return 0;
+			return weft_end_output("weft-doctor", 0);
 		default:
 			fputs("Try: weft doctor --help\n", stderr);
 			return 2;
@@ -518,11 +516,9 @@ int main(int argc, char **argv)
 		checks[i].look(&findings[i]);
 		works &= !(checks[i].needed && findings[i].state == MISSING);
 	}
-	if (json && print_json(findings, works) < 0)
-		return 1;
-	if (!json)
+	if (json)
+		print_json(findings, works);
+	else
 		print_table(findings);
-	if (fflush(stdout))
-		return 1;
-	return works ? 0 : 1;
+	return weft_end_output("weft-doctor", works ? 0 : 1);
 }

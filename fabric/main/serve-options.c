@@ -194,7 +194,7 @@ int serve_parse_options(struct serve *s, int argc, char **argv)
 			break;
 		case 'h':
 			usage(stdout);
-			return 1;
+			exit(weft_end_output("weft-serve", 0));
 		default:
 			fputs("Try: weft serve --help\n", stderr);
 			return -EINVAL;

@@ -133,7 +133,7 @@ static int help(const char *dir, const char *name)
 	}
 	if (!strcmp(name, "weft")) {
 		usage(stdout);
-		return 0;
+		return weft_end_output("weft", 0);
 	}
 	if (!find_command(path, dir, name))
 		return unknown(name);
@@ -150,7 +150,7 @@ int main(int argc, char **argv)
 
 	if (!strcmp(name, "--version")) {
 		puts("weft " WEFT_VERSION);
-		return 0;
+		return weft_end_output("weft", 0);
 	}
 	r = own_directory(dir);
 	if (r < 0) {
@@ -162,7 +162,7 @@ int main(int argc, char **argv)
 		return help(dir, argv[2]);
 	if (!strcmp(name, "help") || !strcmp(name, "--help") || !strcmp(name, "-h")) {
 		usage(stdout);
-		return 0;
+		return weft_end_output("weft", 0);
 	}
 	if (!find_command(path, dir, name))
 		return unknown(name);

@@ -200,7 +200,7 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 			break;
 		case HELP:
 			usage(stdout);
-			return 1 + 0;
+			return 1 + weft_end_output("weft-attach", 0);
 		default:
 			fputs("Try: weft attach --help\n", stderr);
 			return 1 + 2;

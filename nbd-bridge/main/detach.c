@@ -180,7 +180,7 @@ int main(int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		if (c == 'h') {
 			usage(stdout);
-			return 0;
+			return weft_end_output("weft-detach", 0);
 		}
 		if (c != 'f') {
 			fputs("Try: weft detach --help\n", stderr);

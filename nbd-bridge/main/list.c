@@ -249,7 +249,7 @@ int main(int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		if (c == 'h') {
 			usage(stdout);
-			return 0;
+			return weft_end_output("weft-list", 0);
 		}
 		if (c != 'j') {
 			fputs("Try: weft list --help\n", stderr);
@@ -281,5 +281,5 @@ int main(int argc, char **argv)
 		print_table(array);
 	}
 	json_decref(array);
-	return 0;
+	return weft_end_output("weft-list", 0);
 }

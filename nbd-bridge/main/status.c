@@ -269,7 +269,7 @@ int main(int argc, char **argv)
 	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		if (option == 'h') {
 			usage(stdout);
-			return 0;
+			return weft_end_output("weft-status", 0);
 		}
 		if (option == '?' || c.form != TABLE) {
 			fputs(option == '?' ? "" : "weft-status: one form at a time\n", stderr);
@@ -294,5 +294,5 @@ int main(int argc, char **argv)
 	}
 	json_decref(c.attachments);
 	json_decref(c.donors);
-	return status;
+	return weft_end_output("weft-status", status);
 }
