@@ -401,7 +401,7 @@ static const char *state_of(struct bridge *bridge, const struct lane_sum *sum)
 	if (atomic_load(&bridge->stale))
 		return "stale";
 	if (sum->nr_ready == bridge->nr_lanes)
-		return atomic_load(&bridge->writes_lost) ? "read-only after a loss" : "ready";
+		return "ready";
 	if (sum->nr_dead > 0)
 		return "dead";
 	return "reconnecting";

@@ -29,6 +29,15 @@ static bool gone(struct bridge_front *base)
 	return atomic_load(&weft_container_of(base, struct fuse_front, base)->gone);
 }
 
+/* The kernel asks the lane for what is dirty, which fails; so this is not for the lane itself to call. */
+static void forget(struct bridge_front *base)
+{
+	struct fuse_front *front = weft_container_of(base, struct fuse_front, base);
+
+	if (front->mounted && !atomic_load(&front->gone))
+		fuse_lowlevel_notify_inval_inode(front->session, FUSE_ROOT_ID, 0, 0);
+}
+
 static bool is_mounted(const struct fuse_front *front)
 {
 	char type[64];
@@ -91,6 +100,7 @@ static const struct bridge_front_ops front_ops = {
 	.name = "mount",
 	.users = users,
 	.gone = gone,
+	.forget = forget,
 	.stop = stop,
 	.free = free_front,
 };

@@ -24,6 +24,8 @@ struct bridge_front_ops {
 	int (*stop)(struct bridge_front *front, bool force, uint32_t timeout_ms, struct weft_error *err);
 	/* Nobody can come in any more, as when the file was unmounted by hand.  NULL: that never happens. */
 	bool (*gone)(struct bridge_front *front);
+	/* The region became stale: drops what is cached of its contents outside the bridge.  NULL: nothing is. */
+	void (*forget)(struct bridge_front *front);
 	/* Stopped or not.  What it put in the file system is gone afterwards. */
 	void (*free)(struct bridge_front *front);
 };

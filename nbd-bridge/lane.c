@@ -103,9 +103,6 @@ static int admit(struct bridge_lane *lane, struct bridge_request *rq)
 		return -EIO;
 	if (atomic_load_explicit(&bridge->stopping, memory_order_relaxed))
 		return -ESHUTDOWN;
-	if ((changes || rq->kind == TP_FLUSH) &&
-		atomic_load_explicit(&bridge->writes_lost, memory_order_relaxed))
-		return -EIO;
 	if (changes && info->read_only)
 		return -EPERM;
 	if (rq->kind == TP_FLUSH)
@@ -226,8 +223,6 @@ void lane_op_finish(struct bridge_lane *lane, struct bridge_op *op, int error)
 static bool purges(enum lane_purge which, const struct bridge_request *rq)
 {
 	switch (which) {
-	case PURGE_CHANGES:
-		return changes_data(rq->kind) || rq->kind == TP_FLUSH;
 	case PURGE_ORPHANS:
 		return rq->orphan;
 	default:

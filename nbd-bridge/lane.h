@@ -134,7 +134,6 @@ struct bridge {
 	struct bridge_extent extent; /* the map: one span, as long as there is one donor */
 	_Atomic uint64_t generation;
 	_Atomic bool stale;
-	_Atomic bool writes_lost; /* foreign: a connection was lost, and with it who knows what */
 	_Atomic bool stopping;
 	_Atomic uint32_t nr_orphans;
 	_Atomic uint32_t next_lane;
@@ -172,7 +171,7 @@ void lane_split(struct bridge_lane *lane);
 /* Takes back an operation that is on no list. */
 void lane_op_finish(struct bridge_lane *lane, struct bridge_op *op, int error);
 /* Fails what waits: the backlog, and what the link has queued or parked.  Returns how many. */
-enum lane_purge { PURGE_ALL, PURGE_CHANGES, PURGE_ORPHANS };
+enum lane_purge { PURGE_ALL, PURGE_ORPHANS };
 unsigned lane_purge(struct bridge_lane *lane, int error, enum lane_purge which);
 
 /* buffers.c */

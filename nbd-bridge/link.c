@@ -258,9 +258,14 @@ static void lost(struct bridge_link *link)
 	atomic_store(&lane->ready, false);
 	weft_loop_timer_cancel(lane->loop, &link->tick);
 	set_down(link);
-	if (is_foreign_and_unstable(bridge) && !bridge->info.read_only) {
-		atomic_store(&bridge->writes_lost, true);
-		lane_purge(lane, -EIO, PURGE_CHANGES);
+	/* Neither may be read any more: what a restarted server has could be older, or nothing. */
+	if (is_foreign_and_unstable(bridge)) {
+		struct weft_error why;
+
+		weft_error_set(&why, ESTALE, "the server cannot say whether its contents are still the same (see "
+			"--assume-stable), and the connection was lost: %.300s", link->why.message);
+		bridge_set_stale(bridge, &why);
+		return;
 	}
 	bridge_changed(bridge);
 }
@@ -308,8 +313,7 @@ static void park(struct bridge_link *link, struct bridge_op *op)
 	const struct bridge *bridge = lane->bridge;
 
 	if (op->rq->orphan || link->is_dead || atomic_load(&bridge->stale) || link->state == LINK_IDLE ||
-		is_hopeless(link, op) ||
-		(op->tp.kind != TP_READ && is_foreign_and_unstable(bridge)))
+		is_hopeless(link, op))
 		lane_op_finish(lane, op, -EIO);
 	else
 		op_list_push(&link->parked, op);

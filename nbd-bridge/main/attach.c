@@ -59,6 +59,13 @@ static void end_if_unused(struct attach *a)
 	weft_loop_stop(a->loop);
 }
 
+static void forget_contents(struct attach *a)
+{
+	for (struct bridge_front *front = a->fronts; front; front = front->next)
+		if (front->ops->forget)
+			front->ops->forget(front);
+}
+
 static void on_wake(void *ctx)
 {
 	struct attach *a = ctx;
@@ -72,6 +79,8 @@ static void on_wake(void *ctx)
 	if (strcmp(now, a->last_state) == 0)
 		return;
 	a->last_state = now;
+	if (strcmp(now, "stale") == 0)
+		forget_contents(a);
 	if (strcmp(now, "ready") == 0)
 		weft_info("'%s' is ready again", a->options.name);
 	else if (strcmp(now, "stale") == 0)
