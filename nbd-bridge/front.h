@@ -75,6 +75,8 @@ void bridge_front_free(struct bridge_front *fronts);
 
 /* "123 (fio)" for people; pid 0: "a process that has gone". */
 void bridge_process_name(pid_t pid, char *buf, size_t len);
+/* Whether the process has path open. */
+bool bridge_process_has_open(pid_t pid, const char *path);
 /* Appends a line for each process (or loop device) that has path open or mapped; returns how many were found. */
 unsigned bridge_path_users(const char *path, json_t *texts);
 

@@ -57,6 +57,14 @@ static bool has_open(const char *pid, const char *path)
 	return found;
 }
 
+bool bridge_process_has_open(pid_t pid, const char *path)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", (int)pid);
+	return has_open(text, path);
+}
+
 static bool has_mapped(const char *pid, const char *path)
 {
 	char name[64], line[PATH_MAX + 128];

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include "nbd-bridge/state.h"
 
 enum {
+	ALIVE_MS = 5000,   /* for a bridge that does nothing else to say so */
 	ANSWER_MS = 60000, /* in-flight requests, the last FLUSH */
 	EXIT_MS = 10000,
 };
@@ -30,7 +32,7 @@ static void usage(FILE *out)
 	      "Ends an attachment, told by its name or by the path of its socket or file: flushes, removes the\n"
 	      "socket or the mount, and lets go of the region.\n"
 	      "\n"
-	      "  --force  although it is in use\n"
+	      "  --force  although it is in use; a bridge that does not answer is killed\n"
 	      "  --help   show this\n",
 		out);
 }
@@ -103,7 +105,7 @@ static int find(const char *what, char *name, struct weft_error *err)
 }
 
 /* Nobody serves it any more: what it left in the file system goes. */
-static int clear_away(struct bridge_state_file *state, const char *name, struct weft_error *err)
+static int clear_away(struct bridge_state_file *state, const char *name, const char *how, struct weft_error *err)
 {
 	struct stat st;
 
@@ -119,23 +121,64 @@ static int clear_away(struct bridge_state_file *state, const char *name, struct 
 				(struct bridge_made_file){.dev = state->made_dev, .ino = state->made_ino});
 	}
 	bridge_state_remove(state);
-	printf("'%s' had died; what it left is cleared away. What it had not flushed may not be durable.\n", name);
+	printf("'%s' %s; what it left is cleared away. What it had not flushed may not be durable.\n", name, how);
 	return 0;
 }
 
-static int wait_for_exit(int pidfd, struct weft_error *err)
+static int wait_for_exit(int pidfd, const char *complaint, struct weft_error *err)
 {
 	struct pollfd p = {.fd = pidfd, .events = POLLIN};
 
 	if (pidfd >= 0 && poll(&p, 1, EXIT_MS) == 0)
-		return weft_error_set(err, ETIMEDOUT, "it was detached, but its process does not end");
+		return weft_error_set(err, ETIMEDOUT, "%s", complaint);
 	return 0;
+}
+
+static int ask(const char *name, json_t *question, int timeout_ms, json_t **ret, struct weft_error *err)
+{
+	char control[WEFT_NAME_MAX + 32];
+
+	snprintf(control, sizeof(control), "attach-%s.sock", name);
+	int r = weft_control_ask(control, question, timeout_ms, ret, err);
+	json_decref(question);
+	return r;
+}
+
+/* A bridge that does not answer: killed if it must be, and what it leaves is cleared away. */
+static int end_silent(const char *name, pid_t pid, int pidfd, bool force, struct weft_error *err)
+{
+	struct bridge_state_file state;
+	bool alive;
+
+	if (!force)
+		return weft_error_set(err, ETIMEDOUT, "'%s' is not detached: its bridge, pid %d, does not answer; to kill "
+			"it, and lose what it has not written: weft detach --force %s", name, (int)pid, name);
+	int r = bridge_state_peek(name, &state, &alive, err);
+	if (r < 0)
+		return r;
+	/* The number may be another's by now: the bridge has its state file open. */
+	if (alive && (pidfd < 0 || !bridge_process_has_open(pid, state.path)))
+		r = weft_error_set(err, ESRCH, "'%s' does not answer, and its process cannot be found", name);
+	else if (alive && pidfd_send_signal(pidfd, SIGKILL, NULL, 0) < 0)
+		r = weft_error_set(err, errno, "cannot kill pid %d: %s", (int)pid, strerror(errno));
+	bridge_state_fini(&state);
+	if (r == 0)
+		r = wait_for_exit(pidfd, "it was killed, but its process does not end", err);
+	if (r == 0)
+		r = bridge_state_peek(name, &state, &alive, err);
+	if (r < 0)
+		return r;
+	if (alive)
+		r = weft_error_set(err, EBUSY, "pid %d was killed, but another process has '%s'", (int)pid, name);
+	else
+		r = clear_away(&state, name, "did not answer and was killed", err);
+	bridge_state_fini(&state);
+	return r;
 }
 
 static int detach(const char *name, bool force, struct weft_error *err)
 {
 	struct bridge_state_file state;
-	char control[WEFT_NAME_MAX + 32];
 	json_t *answer = NULL;
 	bool alive;
 	int r = bridge_state_peek(name, &state, &alive, err);
@@ -143,20 +186,25 @@ static int detach(const char *name, bool force, struct weft_error *err)
 	if (r < 0)
 		return r;
 	if (!alive) {
-		r = clear_away(&state, name, err);
+		r = clear_away(&state, name, "had died", err);
 		bridge_state_fini(&state);
 		return r;
 	}
+	pid_t pid = state.pid;
 	WEFT_CLEANUP_CLOSE int pidfd = state.pid > 0 ? pidfd_open(state.pid, 0) : -1;
 	bridge_state_fini(&state);
-	snprintf(control, sizeof(control), "attach-%s.sock", name);
-	json_t *question = json_pack("{s:s, s:b}", "op", "detach", "force", force);
-	r = weft_control_ask(control, question, ANSWER_MS, &answer, err);
-	json_decref(question);
+	/* An order that was queued would be carried out when nobody waits for it any more: see first whether it answers. */
+	r = ask(name, json_pack("{s:s}", "op", "status"), ALIVE_MS, &answer, err);
+	json_decref(answer);
+	answer = NULL;
+	if (r != -ETIMEDOUT)
+		r = ask(name, json_pack("{s:s, s:b}", "op", "detach", "force", force), ANSWER_MS, &answer, err);
+	if (r == -ETIMEDOUT)
+		return end_silent(name, pid, pidfd, force, err);
 	if (r < 0)
 		return r;
 	const char *warning = json_string_value(json_object_get(answer, "warning"));
-	r = wait_for_exit(pidfd, err);
+	r = wait_for_exit(pidfd, "it was detached, but its process does not end", err);
 	if (r == 0 && warning)
 		r = weft_error_set(err, EIO, "'%s' is detached, but %s", name, warning);
 	if (r == 0)
