@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -64,6 +65,13 @@ static int donor_main(char **args)
 	struct weft_error err;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getenv("WEFT_POOR")) { /* a user who may lock no more than this */
+		const struct rlimit limit = {1 << 20, 1 << 20};
+
+		if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0 || seteuid(65534) < 0)
+			return 1;
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	}
 	inet_pton(AF_INET, rdma_ip, &address.sin_addr);
 	if (weft_loop_new(&d.loop) < 0 || weft_donor_new(&config, &d.donor) < 0 ||
 		weft_region_new_memory(&spec, NULL, NULL, &region, &err) < 0 ||
@@ -320,6 +328,19 @@ static void a_region_of_many_registrations_is_one(void **state)
 		assert_int_equal(run_op(peer, conn, TP_READ, off, 8192, peer->buf), 0);
 		check(peer->buf, off, 8192, 5);
 	}
+	finish(conn);
+	tear_down(peer);
+}
+
+static void registering_may_take_longer_than_the_lease(void **state)
+{
+	struct peer *peer = set_up("268435456", "16384", "1000");
+	uint64_t start_ns = weft_now_ns();
+	struct tp_conn *conn = try_connect(peer);
+
+	print_message("%s after %.1f s\n", tp_state(conn) == TP_READY ? "granted" : conn->why.message,
+		(double)(weft_now_ns() - start_ns) / 1e9);
+	assert_int_equal(run_op(peer, conn, TP_WRITE, 0, 4096, peer->buf), 0);
 	finish(conn);
 	tear_down(peer);
 }
@@ -672,6 +693,156 @@ static void requests_are_checked_by_the_donor_too(void **state)
 	tear_down(peer);
 }
 
+/* Asks, and waits for the answer, past words of patience. */
+static void raw_ask(struct raw *raw, const struct verbs_msg *msg, struct verbs_msg *answer)
+{
+	uint8_t *in = raw->buf + VERBS_MSG_MAX + 64;
+	size_t len = raw_talk(raw, verbs_pack(msg, raw->buf));
+	struct ibv_wc wc;
+
+	for (;;) {
+		assert_int_equal(verbs_unpack(in, len, answer), 0);
+		assert_int_equal(rdma_post_recv(raw->id, NULL, in, VERBS_MSG_MAX, raw->mr), 0);
+		if (answer->type != VERBS_WAIT)
+			return;
+		assert_int_equal(rdma_get_recv_comp(raw->id, &wc), 1);
+		len = wc.byte_len;
+	}
+}
+
+/* A granted session of a peer that may do what it likes. */
+struct guest {
+	struct raw control, data;
+	struct verbs_msg grant;
+	struct verbs_chunk chunk;
+};
+
+static void guest_open(struct guest *guest, const struct peer *peer, uint8_t id, enum weft_mode mode,
+	uint64_t generation)
+{
+	uint8_t private_data[VERBS_PRIVATE_BYTES], none[VERBS_TOKEN_BYTES] = {0};
+	struct verbs_msg msg = {.type = VERBS_HELLO}, answer;
+
+	verbs_pack_private(VERBS_CONTROL, none, private_data);
+	assert_int_equal(raw_connect(&guest->control, peer, private_data, sizeof(private_data)), 0);
+	msg.hello.hello = peer->target.hello;
+	msg.hello.hello.id[0] = id;
+	msg.hello.hello.mode = mode;
+	msg.hello.hello.generation = generation;
+	snprintf(msg.hello.region, sizeof(msg.hello.region), "r");
+	raw_ask(&guest->control, &msg, &guest->grant);
+	assert_int_equal(guest->grant.type, VERBS_GRANT);
+	msg = (struct verbs_msg){.type = VERBS_GET_CHUNKS};
+	raw_ask(&guest->control, &msg, &answer);
+	assert_int_equal(answer.type, VERBS_CHUNKS);
+	guest->chunk = answer.chunks.chunk[0];
+	verbs_pack_private(VERBS_DATA, guest->grant.grant.token, private_data);
+	assert_int_equal(raw_connect(&guest->data, peer, private_data, sizeof(private_data)), 0);
+}
+
+static void guest_close(struct guest *guest)
+{
+	raw_close(&guest->data);
+	raw_close(&guest->control);
+}
+
+/* The completion's status. */
+static int raw_access(struct raw *raw, bool write, uint64_t addr, uint32_t rkey, size_t len)
+{
+	struct ibv_wc wc = {.status = IBV_WC_GENERAL_ERR};
+	int r = write ? rdma_post_write(raw->id, NULL, raw->buf, len, raw->mr, 0, addr, rkey) :
+		rdma_post_read(raw->id, NULL, raw->buf, len, raw->mr, 0, addr, rkey);
+
+	assert_int_equal(r, 0);
+	assert_int_equal(rdma_get_send_comp(raw->id, &wc), 1);
+	return wc.status;
+}
+
+static void a_key_opens_what_was_granted_and_nothing_else(void **state)
+{
+	enum { SIZE = 1 << 20 };
+	struct peer *peer = set_up("1048576", "0", "60000");
+	struct guest owner, thief, next;
+	uint8_t private_data[VERBS_PRIVATE_BYTES];
+
+	guest_open(&owner, peer, 1, WEFT_MODE_WRITE, UINT64_C(1) << 32);
+	memset(owner.data.buf, 0x77, 4096);
+	assert_int_equal(raw_access(&owner.data, true, owner.chunk.addr, owner.chunk.rkey, 4096), 0);
+	/* Each attempt costs the thief its connection. */
+	for (unsigned i = 0; i <= 12; i++) {
+		guest_open(&thief, peer, 2, WEFT_MODE_SHARED, UINT64_C(1) << 32);
+		const struct verbs_chunk *own = &thief.chunk, *epoch = &thief.grant.grant.epoch_word,
+			*beat = &thief.grant.grant.beat_word;
+		const struct {
+			bool write;
+			uint64_t addr;
+			uint32_t rkey;
+			size_t len;
+		} tries[] = {
+			{false, own->addr, own->rkey, 4096}, /* 0: this is right */
+			{false, owner.chunk.addr, owner.chunk.rkey, 4096},
+			{true, owner.chunk.addr, owner.chunk.rkey, 4096},
+			{true, own->addr, own->rkey, 4096},
+			{false, own->addr + SIZE, own->rkey, 8},
+			{false, own->addr - 4096, own->rkey, 8},
+			{false, own->addr + SIZE - 8, own->rkey, 4096},
+			{false, UINT64_MAX - 7, own->rkey, 4096},
+			{true, epoch->addr, epoch->rkey, 8},
+			{false, epoch->addr, epoch->rkey, 4096},
+			{false, beat->addr, beat->rkey, 8},
+			{true, beat->addr, beat->rkey, 16},
+			{true, owner.grant.grant.beat_word.addr, owner.grant.grant.beat_word.rkey, 8},
+		};
+		memset(thief.data.buf, 0, 4096);
+		int status = raw_access(&thief.data, tries[i].write, tries[i].addr, tries[i].rkey, tries[i].len);
+		if ((i == 0) != (status == IBV_WC_SUCCESS))
+			fail_msg("attempt %u: %s", i, ibv_wc_status_str(status));
+		if (i == 0)
+			assert_memory_equal(thief.data.buf, owner.data.buf, 4096);
+		guest_close(&thief);
+	}
+	/* Nor from a connection that was granted nothing. */
+	guest_open(&thief, peer, 2, WEFT_MODE_SHARED, UINT64_C(1) << 32);
+	assert_int_not_equal(raw_access(&thief.control, true, owner.chunk.addr, owner.chunk.rkey, 8), 0);
+	guest_close(&thief);
+	/* What came before a take-over: its keys, its token, its generation. */
+	guest_open(&next, peer, 1, WEFT_MODE_WRITE, UINT64_C(2) << 32);
+	assert_int_not_equal(raw_access(&owner.data, false, owner.chunk.addr, owner.chunk.rkey, 4096), 0);
+	verbs_pack_private(VERBS_DATA, owner.grant.grant.token, private_data);
+	assert_int_equal(raw_connect(&thief.data, peer, private_data, sizeof(private_data)), -ECONNREFUSED);
+	raw_close(&thief.data);
+	peer->target.hello.id[0] = 1;
+	struct tp_conn *late = try_connect(peer);
+	assert_int_equal(late->error, -ESTALE);
+	finish(late);
+	assert_int_equal(raw_access(&next.data, false, next.chunk.addr, next.chunk.rkey, 4096), 0);
+	for (unsigned i = 0; i < 4096; i++)
+		assert_int_equal(next.data.buf[i], 0x77);
+	if (next.chunk.rkey != owner.chunk.rkey)
+		assert_int_not_equal(
+			raw_access(&next.data, true, owner.chunk.addr, owner.chunk.rkey, 4096), 0);
+	guest_close(&owner);
+	guest_close(&next);
+	tear_down(peer);
+}
+
+static void what_cannot_be_registered_is_not_held(void **state)
+{
+	setenv("WEFT_POOR", "1", 1);
+	struct peer *peer = set_up("4194304", "0", "60000");
+	unsetenv("WEFT_POOR");
+
+	/* Another attachment each time: the one before left nothing that is in its way. */
+	for (unsigned i = 1; i <= 2; i++) {
+		peer->target.hello.id[0] = (uint8_t)i;
+		struct tp_conn *conn = try_connect(peer);
+		if (conn->error != -ENOMEM || !strstr(conn->why.message, "ulimit -l"))
+			fail_msg("attachment %u: %s", i, conn->why.message);
+		finish(conn);
+	}
+	tear_down(peer);
+}
+
 static void connections_that_never_say_hello_do_not_shut_others_out(void **state)
 {
 	struct peer *peer = set_up("1048576", "0", "60000");
@@ -755,6 +926,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_sided_means_that_the_donor_may_sleep),
 		cmocka_unit_test(a_region_of_many_registrations_is_one),
+		cmocka_unit_test(registering_may_take_longer_than_the_lease),
 		cmocka_unit_test(three_gibibytes_need_several_registrations),
 		cmocka_unit_test(a_killed_donor_is_known_at_once),
 		cmocka_unit_test(a_killed_donor_is_known_when_idle),
@@ -763,6 +935,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_higher_generation_kills_the_keys_of_one_that_is_stopped),
 		cmocka_unit_test(strangers_are_rejected_and_hung_up_on),
 		cmocka_unit_test(requests_are_checked_by_the_donor_too),
+		cmocka_unit_test(a_key_opens_what_was_granted_and_nothing_else),
+		cmocka_unit_test(what_cannot_be_registered_is_not_held),
 		cmocka_unit_test(connections_that_never_say_hello_do_not_shut_others_out),
 	};
 	const struct CMUnitTest last[] = {

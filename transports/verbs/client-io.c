@@ -452,10 +452,8 @@ unsigned verbs_poll(struct verbs_conn *conn)
 }
 
 /* What a failed connection leaves: nothing waits for work requests that cannot touch memory any more. */
-static void give_up(struct verbs_conn *conn)
+static void give_up(struct verbs_conn *conn, bool gone)
 {
-	bool gone = atomic_load(&conn->qps_gone);
-
 	if (!conn->slots)
 		return;
 	for (unsigned i = 0; i < conn->depth; i++) {
@@ -510,9 +508,14 @@ int verbs_io_progress(struct tp_conn *tp_conn, struct tp_op **done, unsigned max
 		conn->nr_fast = 0;
 		look_at_others(conn);
 	}
+	/*
+	 * Asked after the reaper's word was taken, which is not repeated, and before the completions are: none comes after
+	 * those, for slots that are free by then.
+	 */
+	bool gone = atomic_load(&conn->qps_gone);
 	verbs_poll(conn);
 	if (conn->conn.state == TP_FAILED && conn->conn.nr_outstanding > 0)
-		give_up(conn);
+		give_up(conn, gone);
 	while (n < max && conn->done)
 		done[n++] = take_done(conn);
 	return (int)n;

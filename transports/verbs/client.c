@@ -614,11 +614,12 @@ void verbs_look(struct verbs_conn *conn)
 {
 	uint64_t count;
 
+	/* First: what follows may set the reaper to work, whose word must not be lost. */
+	(void)!read(conn->wake_fd, &count, sizeof(count));
 	if (conn->conn.state == TP_CONNECTING && conn->phase == VERBS_PHASE_LOOKUP)
 		look_up(conn);
 	look_at_events(conn);
 	look_at_timer(conn);
-	(void)!read(conn->wake_fd, &count, sizeof(count));
 }
 
 /* Messages. */

@@ -21,6 +21,13 @@ enum { MAX_GIDS = 1024 };
 int verbs_devices(struct ibv_context ***ret, int *ret_nr, struct weft_error *err)
 {
 	int nr = 0;
+
+	/*
+	 * Whoever mounts a file runs a program for that: where the kernel does not copy pinned pages for a child itself (before
+	 * 5.12), the child would leave the device with pages that are not ours any more.  Without devices it has no meaning.
+	 */
+	ibv_fork_init();
+	errno = 0;
 	struct ibv_context **list = rdma_get_devices(&nr);
 
 	if (list && nr > 0) {

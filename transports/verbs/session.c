@@ -268,6 +268,7 @@ static void look_for_data(struct run *run)
 		return;
 	}
 	run->deadline_ns = 0;
+	weft_grant_touch(run->grant, weft_now_ns());
 	run->state = STATE_GRANTED;
 }
 
@@ -279,6 +280,9 @@ static int wait_for_share(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
 	take_events(run);
 	if (must_end(run))
 		return -ECANCELED;
+	/* It waits for us: its silence says nothing.  That it is gone is an event, or a message that does not arrive. */
+	if (run->grant)
+		weft_grant_touch(run->grant, weft_now_ns());
 	run->out = (struct verbs_msg){.type = VERBS_WAIT};
 	run->out.wait.done_bytes = done_bytes;
 	run->out.wait.total_bytes = total_bytes;
@@ -318,6 +322,22 @@ static int prepare_grant(struct run *run, struct weft_error *err)
 	return run->beat_mr ? 0 : verbs_reg_failed(errno, 4096, err);
 }
 
+/*
+ * What was granted and cannot be used.  Who attaches anew leaves nothing behind then; who reconnects keeps the region until
+ * its lease ends.
+ */
+static void give_back(struct run *run)
+{
+	if (run->share) {
+		verbs_share_leave(run->share, atomic_load(&run->session->fenced));
+		verbs_share_put(run->share);
+		run->share = NULL;
+	}
+	if (run->grant)
+		weft_grant_release(run->grant, (uint32_t)run->msg.hello.hello.generation == 0);
+	run->grant = NULL;
+}
+
 static void on_hello(struct run *run)
 {
 	struct verbs_session *session = run->session;
@@ -330,6 +350,7 @@ static void on_hello(struct run *run)
 	if (must_end(run))
 		return;
 	if (r < 0) {
+		give_back(run);
 		refuse(run, &err);
 		return;
 	}
@@ -375,6 +396,7 @@ static void on_get_chunks(struct run *run)
 	for (uint32_t i = 0; i < run->out.chunks.nr; i++)
 		run->out.chunks.chunk[i] = verbs_share_chunk(run->share, first + i);
 	run->deadline_ns = after_ms(run->session->listener->config.handshake_ms);
+	weft_grant_touch(run->grant, weft_now_ns());
 	send_msg(run);
 }
 
@@ -388,8 +410,9 @@ static int zero(struct run *run, uint64_t off, uint64_t len)
 	while (len > 0) {
 		uint64_t n = weft_min(len, ZERO_SLICE_BYTES);
 
-		if (atomic_load(&run->session->fenced))
+		if (must_end(run))
 			return -ESTALE;
+		weft_grant_touch(run->grant, weft_now_ns());
 		/* No holes: the pages are registered. */
 		int r = weft_region_zero(run->region, off, n, false, false);
 		if (r < 0)
