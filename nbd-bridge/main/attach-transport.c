@@ -14,7 +14,7 @@
 #include "transports/verbs/verbs.h"
 
 enum {
-	ASK_MS = 5000,  /* for what a donor offers; a donor that takes longer is spoken to over TCP */
+	ASK_MS = 5000,  /* for what a donor offers; one that takes longer is spoken to over TCP */
 	TRY_MS = 1000,  /* for an answer over RDMA, when there is TCP too */
 };
 
@@ -88,11 +88,24 @@ static int start_over(struct attach *a, struct bridge_config *config, const stru
 	return bridge_start(a->bridge, err);
 }
 
-/* A donor's own word, which it would say over any transport. */
+/*
+ * A donor's own word, which it would say over any transport.  EBUSY and EINVAL are the driver's, or the listener's, as well:
+ * TCP is asked again then.
+ */
 static bool is_final(int error)
 {
-	return error == -EBUSY || error == -ESTALE || error == -EROFS || error == -ENOENT || error == -EINVAL ||
-		error == -ESHUTDOWN;
+	return error == -ESTALE || error == -EROFS || error == -ENOENT || error == -ESHUTDOWN;
+}
+
+/* Without a device here nobody needs to be asked. */
+static int look_for_device(struct weft_error *err)
+{
+	struct tp *tp;
+	int r = tp_open(&tp_verbs_ops, NULL, &tp, err);
+
+	if (r == 0)
+		tp_close(tp);
+	return r;
 }
 
 int attach_start_bridge(struct attach *a, struct bridge_config *config, struct weft_error *err)
@@ -102,12 +115,15 @@ int attach_start_bridge(struct attach *a, struct bridge_config *config, struct w
 	const char *why_not = NULL;
 	char offers[64] = "";
 	struct weft_error rdma;
+	bool may_ask = !o->uri.foreign && !o->uri.socket[0] && o->transport != WEFT_TRANSPORT_TCP;
 	int r;
 
 	if (o->transport == WEFT_TRANSPORT_RDMA && (o->uri.foreign || o->uri.socket[0]))
 		return weft_error_set(err, EOPNOTSUPP, "cannot attach over RDMA: %s; use --transport auto or tcp",
 			o->uri.foreign ? "an NBD server speaks TCP only" : "a Unix socket is none");
-	if (!o->uri.foreign && !o->uri.socket[0] && o->transport != WEFT_TRANSPORT_TCP)
+	if (may_ask && look_for_device(&rdma) < 0)
+		why_not = rdma.message;
+	else if (may_ask)
 		ask_offers(&o->uri, offers);
 	bool offered = rdma_port(offers, a->rdma_port);
 
@@ -139,7 +155,7 @@ int attach_start_bridge(struct attach *a, struct bridge_config *config, struct w
 		snprintf(a->why, sizeof(a->why), "an NBD server offers nothing else");
 	else if (o->transport == WEFT_TRANSPORT_TCP)
 		snprintf(a->why, sizeof(a->why), "as told");
-	else if (why_not)
+	else if (why_not && rdma_port(bridge_info(a->bridge)->offers, a->rdma_port))
 		snprintf(a->why, sizeof(a->why), "auto: RDMA was tried: %s", why_not);
 	else
 		snprintf(a->why, sizeof(a->why), "auto: the donor offers only %s", bridge_info(a->bridge)->offers);
