@@ -16,8 +16,6 @@
 
 enum { REGION_MAX = 4096, URI_TEXT_MAX = 16384 };
 
-#define EXAMPLE "a region's URI looks like weft://192.0.2.7/scratch"
-
 static const char *const default_port = "10809";
 
 static const struct {
@@ -45,6 +43,29 @@ int weft_transport_choice_parse(const char *text, enum weft_transport_choice *re
 		}
 	}
 	return -EINVAL;
+}
+
+/* The way out, for an error: the form of URI that was meant. */
+static int wrong_uri(struct weft_error *err, const char *text, const char *wrong)
+{
+	const char *looks_like = "a region's URI looks like weft://192.0.2.7/scratch";
+	size_t scheme_len = strcspn(text, ":/");
+	bool known = false;
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(schemes); i++) {
+		if (strlen(schemes[i].name) != scheme_len || strncasecmp(text, schemes[i].name, scheme_len) != 0)
+			continue;
+		known = true;
+		if (schemes[i].is_unix)
+			looks_like = schemes[i].foreign ? "it looks like nbd+unix:///export?socket=/run/server.sock"
+							: "it looks like weft+unix:///scratch?socket=/run/donor.sock";
+		else if (schemes[i].foreign)
+			looks_like = "it looks like nbd://192.0.2.7/export";
+	}
+	if (!known && text[0] && text[0] != '/' && strchr(text, '/') && !strstr(text, "//"))
+		return weft_error_set(err, EINVAL, "cannot use '%.200s': it begins with no scheme; is it weft://%.200s?",
+			text, text);
+	return weft_error_set(err, EINVAL, "cannot use '%.200s': %s; %s", text, wrong, looks_like);
 }
 
 static int hex_value(char c)
@@ -108,8 +129,7 @@ static const char *parse_authority(const UriUriA *parsed, struct weft_uri *uri, 
 		return "unknown form of address";
 	if (is_unix) {
 		if (range_len(&parsed->hostText) > 0 || parsed->portText.first)
-			return "a Unix socket has no host; write three slashes, as in "
-			       "weft+unix:///scratch?socket=/run/donor.sock";
+			return "a Unix socket has no host, so that there are three slashes";
 		return NULL;
 	}
 	if (decode(parsed->hostText.first, parsed->hostText.afterLast, uri->host, sizeof(uri->host)) < 0)
@@ -174,7 +194,7 @@ static const char *parse_query(const UriUriA *parsed, struct weft_uri *uri, bool
 	if (list)
 		uriFreeQueryListA(list);
 	if (!wrong && is_unix && !uri->socket[0])
-		wrong = "no socket=PATH, as in weft+unix:///scratch?socket=/run/donor.sock";
+		wrong = "no socket=PATH";
 	return wrong;
 }
 
@@ -204,9 +224,12 @@ int weft_uri_parse(const char *text, struct weft_uri *ret, struct weft_error *er
 
 	if (strlen(text) > URI_TEXT_MAX)
 		return weft_error_set(err, EINVAL, "cannot use the URI: it is over %d bytes", URI_TEXT_MAX);
-	if (uriParseSingleUriA(&parsed, text, &where) != URI_SUCCESS)
-		return weft_error_set(err, EINVAL, "cannot parse '%.200s': wrong at '%.40s'; " EXAMPLE, text,
-			where ? where : "");
+	if (uriParseSingleUriA(&parsed, text, &where) != URI_SUCCESS) {
+		char at[64];
+
+		snprintf(at, sizeof(at), "wrong at '%.40s'", where ? where : "");
+		return wrong_uri(err, text, at);
+	}
 	wrong = parse_scheme(&parsed, &uri, &is_unix);
 	if (!wrong && parsed.fragment.first)
 		wrong = "'#' must be written %23";
@@ -220,7 +243,7 @@ int weft_uri_parse(const char *text, struct weft_uri *ret, struct weft_error *er
 		wrong = parse_path(text, &uri);
 	uriFreeUriMembersA(&parsed);
 	if (wrong)
-		return weft_error_set(err, EINVAL, "cannot use '%.200s': %s; " EXAMPLE, text, wrong);
+		return wrong_uri(err, text, wrong);
 	*ret = uri;
 	return 0;
 }
