@@ -114,8 +114,8 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 	int r;
 
 	if (!weft_region_name_valid(name, 4096))
-		return weft_error_set(err, EINVAL, "a region's name is 1 to 4096 bytes of UTF-8 without control "
-			"characters");
+		return weft_error_set(err, EINVAL, "'%.100s' cannot be a region's name: that is 1 to 4096 bytes of UTF-8 "
+			"without control characters", name);
 	int fd = open_regular(dirfd, path, beneath, read_only);
 	if (fd < 0)
 		return weft_error_set(err, -fd, "region '%s': cannot open file %s: %s", name, path,

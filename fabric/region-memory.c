@@ -345,8 +345,8 @@ int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn
 	int node, r;
 
 	if (!weft_region_name_valid(spec->name, WEFT_MEMORY_NAME_MAX))
-		return weft_error_set(err, EINVAL, "a region's name is 1 to %d bytes of UTF-8 without control "
-			"characters", WEFT_MEMORY_NAME_MAX);
+		return weft_error_set(err, EINVAL, "'%.100s' cannot be a region's name: that is 1 to %d bytes of UTF-8 "
+			"without control characters", spec->name, WEFT_MEMORY_NAME_MAX);
 	if (spec->hugepage_bytes == 2 * WEFT_MIB)
 		flags = MFD_HUGETLB | MFD_HUGE_2MB;
 	else if (spec->hugepage_bytes == WEFT_GIB)
