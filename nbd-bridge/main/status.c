@@ -246,7 +246,8 @@ static void print(const struct collection *c)
 	} else if (c->form == JSON) {
 		json_t *all = json_pack("{s:O, s:O}", "attachments", c->attachments, "donors", c->donors);
 
-		json_dumpf(all, stdout, JSON_INDENT(2));
+		/* 17 digits, the default, show the error of the conversion: 598.01599999999996. */
+		json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
 		putchar('\n');
 		json_decref(all);
 	} else {

@@ -15,6 +15,7 @@ weft status --json | jq -e --arg uri "$URI" '.attachments[0] | .uri == $uri and 
 	.requests.write == 1 and .requests.read >= 1 and .requests.flush >= 1 and .written_bytes == 8192 and
 	.latency_us.write.p50 > 0 and .latency_us.write.p50 <= .latency_us.write.max * 1.02 and
 	(.lanes | length) >= 1 and .transport == "tcp"' >/dev/null || fail "$(weft status --json)"
+! weft status --json | grep -E '[0-9]\.[0-9]{10}' || fail "digits that mean nothing"
 weft status --json | jq -e '.donors[0].regions[0].name == "r"' >/dev/null || fail "no donor"
 weft status --prometheus >"$TMP/metrics"
 grep -q '^weft_requests_total{name="r",kind="write"} 1$' "$TMP/metrics" || fail "$(cat "$TMP/metrics")"
