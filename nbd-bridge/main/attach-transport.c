@@ -157,6 +157,8 @@ int attach_start_bridge(struct attach *a, struct bridge_config *config, struct w
 		snprintf(a->why, sizeof(a->why), "as told");
 	else if (why_not && rdma_port(bridge_info(a->bridge)->offers, a->rdma_port))
 		snprintf(a->why, sizeof(a->why), "auto: RDMA was tried: %s", why_not);
+	else if (o->uri.socket[0])
+		snprintf(a->why, sizeof(a->why), "the donor is on this machine");
 	else
 		snprintf(a->why, sizeof(a->why), "auto: the donor offers only %s", bridge_info(a->bridge)->offers);
 	return 0;

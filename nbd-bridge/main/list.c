@@ -203,6 +203,23 @@ static char *printable(const json_t *json, const char *key)
 	return weft_printable(copy);
 }
 
+/* In columns of a terminal, or nearly: letters of UTF-8, not bytes. */
+static size_t letters(const char *text)
+{
+	size_t n = 0;
+
+	for (; *text; text++)
+		n += ((unsigned char)*text & 0xc0) != 0x80;
+	return n;
+}
+
+static void print_name(const char *name, size_t width)
+{
+	size_t n = letters(name);
+
+	printf("%s%*s  ", name, n < width ? (int)(width - n) : 0, "");
+}
+
 static void print_table(const json_t *array)
 {
 	size_t i, width = 6;
@@ -213,7 +230,7 @@ static void print_table(const json_t *array)
 		return;
 	}
 	json_array_foreach(array, i, json)
-		width = weft_max(width, strlen(json_string_value(json_object_get(json, "name"))));
+		width = weft_max(width, letters(json_string_value(json_object_get(json, "name"))));
 	width = weft_min(width, MAX_WIDTH);
 	printf("%-*s  %10s  %-10s %-8s  %s\n", (int)width, "REGION", "SIZE", "ACCESS", "OFFERED", "WHAT");
 	json_array_foreach(array, i, json) {
@@ -222,11 +239,12 @@ static void print_table(const json_t *array)
 		WEFT_CLEANUP_FREE char *what = printable(json, "description");
 		char size[32];
 
+		print_name(name, width);
 		if (error) {
-			printf("%-*s  %s\n", (int)width, name, error);
+			puts(error);
 			continue;
 		}
-		printf("%-*s  %10s  %-10s %-8s  %s\n", (int)width, name,
+		printf("%10s  %-10s %-8s  %s\n",
 			weft_format_size((uint64_t)json_integer_value(json_object_get(json, "size_bytes")), size, sizeof(size)),
 			json_is_true(json_object_get(json, "read_only")) ? "read-only" : "read-write",
 			json_string_value(json_object_get(json, "offers")), what);

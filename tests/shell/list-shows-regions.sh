@@ -4,10 +4,19 @@
 need_tool jq nbdkit
 
 head -c 12345 /dev/zero >"$TMP/f"
-start_donor --memory r=1M --file "text=$TMP/f"
+start_donor --memory r=1M --memory äöü=1M --file "text=$TMP/f"
 weft list "weft://127.0.0.1:$PORT" >"$TMP/out"
 grep -Eq '^r +1 MiB +read-write +tcp +memory' "$TMP/out" || fail "$(cat "$TMP/out")"
-weft list "weft://127.0.0.1:$PORT" --json | jq -e 'length == 2 and (.[] | select(.name == "text") | .size_bytes == 12345)' \
+# A letter of more than a byte takes one column.
+columns() (
+	LC_ALL=C.UTF-8
+	while read -r line; do
+		line=${line%%read-write*}
+		echo ${#line}
+	done
+)
+[[ $(grep read-write "$TMP/out" | columns | sort -u | wc -l) = 1 ]] || fail "$(cat "$TMP/out")"
+weft list "weft://127.0.0.1:$PORT" --json | jq -e 'length == 3 and (.[] | select(.name == "text") | .size_bytes == 12345)' \
 	>/dev/null || fail "$(weft list "weft://127.0.0.1:$PORT" --json)"
 weft list "$URI" | grep -q text && fail "one region was asked for"
 ! weft list "weft://127.0.0.1:$PORT/nope" 2>"$TMP/err" || fail "nope"
