@@ -508,6 +508,10 @@ int main(int argc, char **argv)
 			return 2;
 		}
 	}
+	if (root[0] && access(root, X_OK) < 0) {
+		fprintf(stderr, "weft-doctor: --sysroot %s: %s\n", root, strerror(errno));
+		return 1;
+	}
 	if (optind < argc) {
 		fprintf(stderr, "weft-doctor: '%s' is not an option\nTry: weft doctor --help\n", argv[optind]);
 		return 2;

@@ -3,6 +3,8 @@
 
 mkdir -p "$TMP/root/proc/sys/kernel"
 echo 6.1.0-1-amd64 >"$TMP/root/proc/sys/kernel/osrelease"
+! weft doctor --sysroot "$TMP/none" >"$TMP/out" 2>&1 || fail "no root at all"
+[[ $(<"$TMP/out") = "weft-doctor: --sysroot $TMP/none: No such file or directory" ]] || fail "$(<"$TMP/out")"
 status=0
 weft doctor --json --sysroot "$TMP/root" >"$TMP/out" || status=$?
 [[ $status = 1 ]] || fail "exit status $status"
