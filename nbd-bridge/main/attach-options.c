@@ -18,6 +18,7 @@ static void usage(FILE *out)
 	      "Maps a region of a donor: as an NBD server on a Unix socket, as a file, or as both.\n"
 	      "\n"
 	      "  URI                        weft://HOST[:PORT]/REGION, or nbd://HOST[:PORT]/EXPORT for another server\n"
+	      "                             or weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH\n"
 	      "  --socket PATH              an NBD server on this Unix socket\n"
 	      "  --mount FILE               the region is the content of this file (FUSE)\n"
 	      "  --name NAME                the attachment's name (default: the region's)\n"

@@ -42,7 +42,8 @@ struct exports {
 static void usage(FILE *out)
 {
 	fputs("usage: weft list URI [--json]\n"
-	      "Shows what a donor lends.  URI: weft://HOST[:PORT], or nbd://HOST[:PORT] for another NBD server.\n"
+	      "Shows what a donor lends.  URI: weft://HOST[:PORT] or weft+unix:///?socket=PATH, or the same with\n"
+	      "nbd for another NBD server.\n"
 	      "\n"
 	      "  --json  as JSON\n"
 	      "  --help  show this\n",
