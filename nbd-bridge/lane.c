@@ -28,9 +28,10 @@ static void request_finish(struct bridge_lane *lane, struct bridge_request *rq, 
 	uint64_t took_ns = lane_now(lane) - weft_min(rq->start_ns, lane_now(lane));
 
 	count(&counters->requests[rq->kind], 1);
-	if (error < 0)
+	/* What failed moved nothing, and took no time worth knowing. */
+	if (error < 0) {
 		count(&counters->errors, 1);
-	if (rq->kind == TP_READ) {
+	} else if (rq->kind == TP_READ) {
 		count(&counters->read_bytes, rq->len);
 		weft_histogram_add(&lane->reads, took_ns);
 	} else if (rq->kind == TP_WRITE) {

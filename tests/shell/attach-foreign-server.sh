@@ -36,7 +36,12 @@ wait_for lost stale
 head -c 4M /dev/zero >"$TMP/disk"
 serve
 [[ $(weft status f) = *"stale: the server cannot say whether its contents are still the same"* ]] || fail "$(weft status f)"
+counted() {
+	weft status f --json | jq '.attachments[0] | .read_bytes, .latency_us.read.count'
+}
+before=$(counted)
 ! qemu-io -f raw "$nbd" -c 'read 0 64k' >"$TMP/read" 2>&1 || fail "a read after the loss went through"
+[[ $(counted) = "$before" ]] || fail "a read that failed was counted as bytes read"
 ! qemu-io -f raw "$nbd" -c 'write -P 4 0 64k' >/dev/null 2>&1 || fail "a write after the loss went through"
 if [[ -n ${mount[*]} ]]; then
 	unreadable() {
