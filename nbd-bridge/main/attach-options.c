@@ -100,10 +100,16 @@ static void name_from_region(const char *region, char *name)
 	name[n] = '\0';
 	if (n == 0 || is_dots(name))
 		strcpy(name, "default");
+	else if (name[strspn(name, "-._")] == '\0')
+		strcpy(name, "region"); /* nothing of it can be typed */
+	else if (name[0] == '-')
+		name[0] = '_'; /* it would be an option */
 }
 
 static int check(struct attach_options *o, const char *socket, const char *mount, const char *name)
 {
+	if (!o->uri.foreign && o->uri.region[0] == '\0')
+		return usage_error("name a region of the donor; what there is shows: weft list %s", o->uri_text);
 	if (!socket && !mount)
 		return usage_error("tell how to use it: --socket PATH, --mount FILE, or both");
 	if (name && (!weft_name_valid(name) || is_dots(name)))

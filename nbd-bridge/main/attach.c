@@ -166,6 +166,12 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 
 	if (r < 0) {
 		weft_error_prefix(err, "cannot attach %s", o->uri_text);
+		if (r == -ENOENT && !o->uri.foreign && !o->uri.socket[0])
+			weft_error_set(err, ENOENT, "%.300s; what there is shows: weft list weft://%s%s%s:%s",
+				strdupa(err->message), strchr(o->uri.host, ':') ? "[" : "", o->uri.host,
+				strchr(o->uri.host, ':') ? "]" : "", o->uri.port);
+		if (r == -EROFS)
+			weft_error_set(err, EROFS, "%.300s; add --read-only", strdupa(err->message));
 		if (r == -ESTALE && a->state.takes_over)
 			weft_error_set(err, ESTALE, "%.300s; to give up what '%s' had and attach anew: weft detach %s",
 				strdupa(err->message), o->name, o->name);

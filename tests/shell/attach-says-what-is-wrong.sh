@@ -2,7 +2,7 @@
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 
-start_donor --memory r=1M --memory ro=1M
+start_donor --memory r=1M --memory ro=1M --memory ü=4K
 refused() { # STATUS TEXT ARGUMENT…
 	local want=$1 text=$2 status=0 answer
 	shift 2
@@ -19,13 +19,17 @@ refused 2 "--name wants" "$URI" --socket "$TMP/s" --name a/b
 refused 2 "--name wants" "$URI" --socket "$TMP/s" --name .
 refused 2 "weft://" http://127.0.0.1/r --socket "$TMP/s"
 refused 2 "No such file" "$URI" --socket "$TMP/none/s"
-refused 1 "nope" "$base/nope" --socket "$TMP/s"
+refused 2 "name a region" "$base" --socket "$TMP/s"
+refused 1 "127.0.0.1 port $PORT: there is no region 'nope'; what there is shows: weft list $base" "$base/nope" --socket "$TMP/s"
+! grep -q 'cannot connect' <<<"$(weft attach "$base/nope" --socket "$TMP/s" 2>&1)" || fail "it did connect"
 refused 1 "refused" "weft://127.0.0.1:$(free_port)/r" --socket "$TMP/s"
 refused 1 "RDMA" "$URI" --socket "$TMP/s" --transport rdma
 : >"$TMP/taken"
 refused 1 "is no socket" "$URI" --socket "$TMP/taken"
 mkdir "$TMP/dir"
 [[ ! -w /dev/fuse ]] || refused 1 "is a directory" "$URI" --mount "$TMP/dir"
+weft attach "$base/%C3%BC" --socket "$TMP/s" | grep "weft detach region" || fail "no name to type"
+weft detach region
 weft attach "$URI" --socket "$TMP/s"
 refused 1 "there is an attachment 'r' already" "$URI" --socket "$TMP/s2"
 refused 1 "held by" "$URI" --name other --socket "$TMP/s2"

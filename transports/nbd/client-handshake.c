@@ -438,10 +438,11 @@ static void run(struct nbd_client_handshake *hs)
 		}
 		close(fd);
 	}
+	const char *what = fd >= 0 ? "" : "cannot connect to ";
 	if (hs->host[0] == '/')
-		weft_error_prefix(&hs->error, "cannot connect to %.108s", hs->host);
+		weft_error_prefix(&hs->error, "%s%.108s", what, hs->host);
 	else
-		weft_error_prefix(&hs->error, "cannot connect to %.200s port %s", hs->host, hs->port);
+		weft_error_prefix(&hs->error, "%s%.200s port %s", what, hs->host, hs->port);
 }
 
 static void *thread_main(void *ctx)
