@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -225,6 +226,8 @@ int main(int argc, char **argv)
 	bool force = false;
 	int c;
 
+	/* The file that is to go may be among what a shell handed on, and we are not one of its users. */
+	close_range(STDERR_FILENO + 1, UINT_MAX, 0);
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		if (c == 'h') {
 			usage(stdout);
