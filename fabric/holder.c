@@ -42,15 +42,14 @@ struct weft_leftovers {
 	unsigned nr_conns;
 };
 
-/* Takes the descriptors, or closes them. */
-static void add_kept(struct weft_leftovers *l, int fd, int header_fd, int conn, int holder_pid)
+/* Takes the descriptors, or closes them.  from: what else is known of it. */
+static void add_kept(struct weft_leftovers *l, int fd, int header_fd, int conn, const struct weft_leftover *from)
 {
-	struct kept k = {
-		.leftover = {.fd = fd, .header_fd = header_fd, .stored = conn < 0, .holder_pid = holder_pid},
-		.conn = conn,
-	};
+	struct kept k = {.leftover = *from, .conn = conn};
 	struct kept *more = reallocarray(l->kept, l->nr + 1, sizeof(*more));
 
+	k.leftover.fd = fd;
+	k.leftover.header_fd = header_fd;
 	if (more)
 		l->kept = more;
 	if (!more || weft_region_peek(header_fd, k.leftover.name, &k.leftover.size_bytes, &k.leftover.epoch) < 0) {
@@ -64,6 +63,7 @@ static void add_kept(struct weft_leftovers *l, int fd, int header_fd, int conn, 
 /* A name in the store belongs to two descriptors; the header is the one that is a header. */
 static void find_stored(struct weft_leftovers *l, int *fds, char *const *names, int nr_fds)
 {
+	const struct weft_leftover from = {.stored = true, .ours = true};
 	char name[WEFT_MEMORY_NAME_MAX + 1];
 	uint64_t size, epoch;
 
@@ -74,7 +74,7 @@ static void find_stored(struct weft_leftovers *l, int *fds, char *const *names, 
 		for (int j = 0; j < nr_fds; j++) {
 			if (j == i || fds[j] < 0 || strcmp(names[i], names[j]) != 0)
 				continue;
-			add_kept(l, fds[j], fds[i], -1, 0);
+			add_kept(l, fds[j], fds[i], -1, &from);
 			fds[i] = fds[j] = -1;
 			break;
 		}
@@ -142,16 +142,32 @@ static bool is_dying(int pid)
 	return !end || (sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && flags & 0x4);
 }
 
+/* Whether two lists of places, one to a line, have one in common. */
+static bool share_a_place(const char *a, const char *b)
+{
+	while (*a) {
+		size_t n = strcspn(a, "\n");
+
+		for (const char *p = b; *p; p += strcspn(p, "\n"), p += *p == '\n')
+			if (strcspn(p, "\n") == n && memcmp(a, p, n) == 0)
+				return true;
+		a += n;
+		a += *a == '\n';
+	}
+	return false;
+}
+
 /* 0: taken (or nothing there); -EBUSY: its daemon lives, or seems to. */
 static int take_from_holder(struct weft_leftovers *l, const char *run_dir, const char *name,
-	const char *place, bool *ret_dying)
+	const char *places, bool *ret_dying)
 {
+	struct weft_leftover from = {.place = "?"}; /* nobody's, until it says whose */
 	char text[WEFT_HOLDER_MESSAGE_MAX], theirs[WEFT_HOLDER_MESSAGE_MAX];
 	unsigned nr_fds, before = l->nr;
-	int fds[2], pid = 0, r;
+	int fds[2], r, at = 0;
 
 	*ret_dying = false;
-	int fd = connect_holder(run_dir, name, &pid);
+	int fd = connect_holder(run_dir, name, &from.holder_pid);
 	if (fd < 0)
 		return 0;
 	r = weft_holder_send(fd, "take", NULL, 0);
@@ -159,15 +175,21 @@ static int take_from_holder(struct weft_leftovers *l, const char *run_dir, const
 		int daemon_pid;
 
 		if (nr_fds == 2 && strncmp(text, "region ", 7) == 0) {
-			add_kept(l, fds[0], fds[1], fd, pid);
+			add_kept(l, fds[0], fds[1], fd, &from);
 			r = 0;
 			continue;
 		}
 		for (unsigned i = 0; i < nr_fds; i++)
 			close(fds[i]);
+		if (sscanf(text, "kept %u %n", &from.seconds, &at) == 1 && at > 0) {
+			from.ours = share_a_place(text + at, places);
+			snprintf(from.place, sizeof(from.place), "%.*s", (int)strcspn(text + at, "\n"), text + at);
+			r = 0;
+			continue;
+		}
 		if (sscanf(text, "busy %d %[^\n]", &daemon_pid, theirs) == 2) {
 			/* Where it listens we do now: it is on its way out, or out. */
-			*ret_dying = strcmp(theirs, place) == 0 || is_dying(daemon_pid);
+			*ret_dying = share_a_place(theirs, places) || is_dying(daemon_pid);
 			r = -EBUSY;
 		}
 		break;
@@ -182,7 +204,7 @@ static int take_from_holder(struct weft_leftovers *l, const char *run_dir, const
 	return 0;
 }
 
-static int find_held(struct weft_leftovers *l, const char *place)
+static int find_held(struct weft_leftovers *l, const char *places)
 {
 	char run_dir[108];
 	int r = weft_run_dir(run_dir, sizeof(run_dir));
@@ -200,7 +222,7 @@ static int find_held(struct weft_leftovers *l, const char *place)
 			strcmp(e->d_name + n - 5, ".sock") != 0)
 			continue;
 		for (int i = 0; i < DYING_TRIES; i++) {
-			if (take_from_holder(l, run_dir, e->d_name, place, &dying) != -EBUSY || !dying)
+			if (take_from_holder(l, run_dir, e->d_name, places, &dying) != -EBUSY || !dying)
 				break;
 			poll(NULL, 0, 50);
 		}
@@ -209,7 +231,7 @@ static int find_held(struct weft_leftovers *l, const char *place)
 	return 0;
 }
 
-int weft_leftovers_find(const char *place, int *fds, char *const *names, int nr_fds,
+int weft_leftovers_find(const char *places, int *fds, char *const *names, int nr_fds,
 	struct weft_leftovers **ret)
 {
 	struct weft_leftovers *l = calloc(1, sizeof(*l));
@@ -217,17 +239,22 @@ int weft_leftovers_find(const char *place, int *fds, char *const *names, int nr_
 	if (!l)
 		return -ENOMEM;
 	find_stored(l, fds, names, nr_fds);
-	find_held(l, place);
+	find_held(l, places);
 	*ret = l;
 	return 0;
 }
 
 const struct weft_leftover *weft_leftovers_get(const struct weft_leftovers *leftovers, const char *name)
 {
-	for (unsigned i = 0; i < leftovers->nr; i++)
-		if (strcmp(leftovers->kept[i].leftover.name, name) == 0)
-			return &leftovers->kept[i].leftover;
-	return NULL;
+	const struct weft_leftover *found = NULL;
+
+	for (unsigned i = 0; i < leftovers->nr; i++) {
+		const struct weft_leftover *left = &leftovers->kept[i].leftover;
+
+		if (strcmp(left->name, name) == 0 && (!found || (left->ours && !found->ours)))
+			found = left;
+	}
+	return found;
 }
 
 void weft_leftovers_done(struct weft_leftovers *leftovers, const struct weft_leftover *leftover)
@@ -265,10 +292,10 @@ struct weft_holder {
 
 extern char **environ;
 
-static int spawn(const char *program, const char *place, unsigned keep_s, int fd, pid_t *ret)
+static int spawn(const char *program, const char *places, unsigned keep_s, int fd, pid_t *ret)
 {
 	char keep[16];
-	char *argv[] = {(char *)"weftholder", keep, (char *)place, NULL};
+	char *argv[] = {(char *)"weftholder", keep, (char *)places, NULL};
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	sigset_t none, all;
@@ -292,7 +319,7 @@ static int spawn(const char *program, const char *place, unsigned keep_s, int fd
 	return r;
 }
 
-int weft_holder_start(const char *place, unsigned keep_s, struct weft_holder **ret, struct weft_error *err)
+int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **ret, struct weft_error *err)
 {
 	struct weft_holder *holder = calloc(1, sizeof(*holder));
 	char program[PATH_MAX], text[WEFT_HOLDER_MESSAGE_MAX];
@@ -322,7 +349,7 @@ int weft_holder_start(const char *place, unsigned keep_s, struct weft_holder **r
 	if (pair[1] == WEFT_HOLDER_FD) /* dup2(2) to itself would leave O_CLOEXEC on */
 		fcntl(pair[1], F_SETFD, 0);
 	signal(SIGCHLD, SIG_IGN); /* it may end before us */
-	r = spawn(program, place, keep_s, pair[1], &holder->pid);
+	r = spawn(program, places, keep_s, pair[1], &holder->pid);
 	close(pair[1]);
 	if (r < 0) {
 		close(pair[0]);

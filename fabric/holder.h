@@ -4,7 +4,7 @@
  *
  * The daemon keeps a connection to its holder.  When that ends without a goodbye the holder waits for
  * the next daemon, and gives up after a while.  A next daemon looks at all holders in weft_run_dir()
- * whose daemon is gone, takes what it was told to lend, hands that to a holder of its own, and lets the old
+ * whose daemon is gone, takes what it was told to lend if that daemon listened where it listens, hands that to a holder of its own, and lets the old
  * one forget it: at any time somebody has it.
  *
  * Thread: the daemon's main thread.
@@ -27,17 +27,20 @@ struct weft_leftover {
 	int fd, header_fd; /* the leftovers'; dup before adopting */
 	bool stored;       /* in systemd's store, else with the process holder_pid */
 	int holder_pid;
+	bool ours;          /* stored, or left by a donor that listened where we do; others are not to be adopted */
+	char place[280];    /* not stored: where that donor listened */
+	unsigned seconds;   /* not stored: how long it is kept yet */
 };
 
 /*
  * Collects what there is: among the nr_fds descriptors that systemd passed with these names (those that
  * are a region's become the leftovers', and -1 in fds[]), and with holders whose daemon is gone.
- * place: where this daemon listens; a holder of a daemon that listened there too is waited for (5 s)
- * if that is still dying.  0, or -ENOMEM; what cannot be read is left out.
+ * places: where this daemon listens, lines of weft_listening_places(); a holder of a daemon that listened there too
+ * is waited for (5 s) if that is still dying.  0, or -ENOMEM; what cannot be read is left out.
  */
-int weft_leftovers_find(const char *place, int *fds, char *const *names, int nr_fds,
+int weft_leftovers_find(const char *places, int *fds, char *const *names, int nr_fds,
 	struct weft_leftovers **ret);
-/* The one of this name, or NULL; of several the first that was listed. */
+/* The one of this name, or NULL; of several the first that is ours, else the first. */
 const struct weft_leftover *weft_leftovers_get(const struct weft_leftovers *leftovers, const char *name);
 /* Whoever kept it may forget it: it was adopted and handed on. */
 void weft_leftovers_done(struct weft_leftovers *leftovers, const struct weft_leftover *leftover);
@@ -48,10 +51,11 @@ struct weft_holder;
 
 /*
  * Starts a holder that keeps memory for keep_s seconds without a daemon.  Under systemd (its notification
- * socket is in the environment) the descriptor store does it instead.  -ENOENT: no weftholder beside this program;
+ * socket is in the environment) the descriptor store does it instead.  places: as weft_listening_places() says.
+ * -ENOENT: no weftholder beside this program;
  * or what socketpair(2), posix_spawn(3) said.
  */
-int weft_holder_start(const char *place, unsigned keep_s, struct weft_holder **ret, struct weft_error *err);
+int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **ret, struct weft_error *err);
 /* Hands it a memory region.  0, or -EPIPE: it died; or what sendmsg(2), sd_pid_notify_with_fds(3) said. */
 int weft_holder_hold(struct weft_holder *holder, const struct weft_region *region, struct weft_error *err);
 /* To poll for: readable when the holder died.  -1: nothing to watch. */
@@ -66,7 +70,7 @@ void weft_holder_end(struct weft_holder *holder, bool keep);
  *   daemon: "hold EPOCH" with two descriptors (memory, header); "drop EPOCH"; "bye"
  *   next daemon: "take", "drop EPOCH"
  *   holder: "up" to its daemon, once it listens
- *   holder, to "take": "busy PID PLACE", or "region EPOCH" with two descriptors for each and "end"
+ *   holder, to "take": "busy PID PLACES", or "kept SECONDS PLACES", then "region EPOCH" with two descriptors for each and "end"
  * EPOCH: 16 hex digits.
  */
 enum { WEFT_HOLDER_MESSAGE_MAX = 512, WEFT_HOLDER_FD = 3 };

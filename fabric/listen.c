@@ -188,9 +188,27 @@ int weft_listen(const char *text, const char *default_port, bool allow_insecure,
 	if (fd < 0)
 		return fd;
 	r = weft_listening_describe(fd, true, ret, err);
-	if (r < 0)
+	if (r < 0) {
 		close(fd);
-	return r;
+		return r;
+	}
+	size_t len = strlen(text);
+	ret->any_port = !*ret->socket && len > 2 && strcmp(text + len - 2, ":0") == 0 &&
+			(*text == '[' || strchr(text, ':') == text + len - 2);
+	return 0;
+}
+
+char *weft_listening_places(const struct weft_listening *listening, char *buf)
+{
+	struct weft_listening any = *listening;
+	size_t len = strlen(weft_listening_format(listening, buf));
+
+	if (listening->any_port) {
+		strcpy(any.port, "0");
+		buf[len++] = '\n';
+		weft_listening_format(&any, buf + len);
+	}
+	return buf;
 }
 
 char *weft_listening_format(const struct weft_listening *listening, char *buf)

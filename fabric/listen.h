@@ -15,6 +15,7 @@ struct weft_listening {
 	char host[256];   /* as a borrower would say it; this machine's name for a wildcard */
 	char port[8];     /* the real one, also if 0 was asked for */
 	bool insecure;    /* others than this machine's processes can reach it */
+	bool any_port;    /* port 0 was asked for */
 	bool passed;      /* somebody else's: its file is not ours to remove */
 };
 
@@ -32,5 +33,12 @@ int weft_listening_describe(int fd, bool allow_insecure, struct weft_listening *
 
 /* "127.0.0.1:10809", "[::1]:10809", "unix:/path" into buf (at least 280 bytes); returns buf. */
 char *weft_listening_format(const struct weft_listening *listening, char *buf);
+
+/*
+ * By what a later start is known to be the same donor: the above, and where port 0 was asked for a second line
+ * "127.0.0.1:0".  buf: at least WEFT_PLACES_MAX bytes; returns buf.
+ */
+enum { WEFT_PLACES_MAX = 560 };
+char *weft_listening_places(const struct weft_listening *listening, char *buf);
 
 #endif

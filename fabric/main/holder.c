@@ -1,5 +1,5 @@
 /*
- * weftholder KEEP_SECONDS PLACE: keeps a daemon's memory while there is no daemon.
+ * weftholder KEEP_SECONDS PLACES: keeps a daemon's memory while there is no daemon.
  *
  * Started by weft-serve with a connection on descriptor 3 (fabric/holder.h says what is spoken).  It
  * maps nothing and knows nothing of what it holds.  It ends with a goodbye, when all was handed on, on
@@ -37,6 +37,7 @@ static unsigned nr_held;
 static int daemon_fd = WEFT_HOLDER_FD;
 static pid_t daemon_pid;
 static char socket_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+static uint64_t deadline_ns; /* 0: the daemon lives */
 static volatile sig_atomic_t stopped;
 
 static void on_stop(int signo)
@@ -82,10 +83,15 @@ static bool hear_daemon(void)
 	return true;
 }
 
-static void hand_over(int fd)
+static void hand_over(int fd, const char *places)
 {
-	char text[64];
+	char text[WEFT_HOLDER_MESSAGE_MAX];
+	uint64_t now = weft_now_ns();
 
+	snprintf(text, sizeof(text), "kept %u %.400s", deadline_ns > now ? (unsigned)((deadline_ns - now) / 1000000000) : 0,
+		places);
+	if (weft_holder_send(fd, text, NULL, 0) < 0)
+		return;
 	for (unsigned i = 0; i < nr_held; i++) {
 		snprintf(text, sizeof(text), "region %016" PRIx64, held[i].epoch);
 		if (weft_holder_send(fd, text, held[i].fds, 2) < 0)
@@ -95,7 +101,7 @@ static void hand_over(int fd)
 }
 
 /* One message of a next daemon's.  False: it is gone. */
-static bool hear_next(int fd, const char *place)
+static bool hear_next(int fd, const char *places)
 {
 	char text[WEFT_HOLDER_MESSAGE_MAX], busy[WEFT_HOLDER_MESSAGE_MAX];
 	unsigned nr_fds;
@@ -107,12 +113,12 @@ static bool hear_next(int fd, const char *place)
 	for (unsigned i = 0; i < nr_fds; i++)
 		close(fds[i]);
 	if (daemon_fd >= 0) {
-		snprintf(busy, sizeof(busy), "busy %d %.400s", (int)daemon_pid, place);
+		snprintf(busy, sizeof(busy), "busy %d %.400s", (int)daemon_pid, places);
 		weft_holder_send(fd, busy, NULL, 0);
 		return false;
 	}
 	if (strcmp(text, "take") == 0)
-		hand_over(fd);
+		hand_over(fd, places);
 	else if (sscanf(text, "drop %16" SCNx64, &epoch) == 1)
 		drop(epoch);
 	return true;
@@ -170,7 +176,7 @@ static uint64_t seconds_from_now(uint64_t s)
 int main(int argc, char **argv)
 {
 	struct sigaction stop = {.sa_handler = on_stop};
-	uint64_t keep_s = argc == 3 ? strtoull(argv[1], NULL, 10) : 0, deadline_ns = 0, next_deadline_ns = 0;
+	uint64_t keep_s = argc == 3 ? strtoull(argv[1], NULL, 10) : 0, next_deadline_ns = 0;
 	int next_fd = -1;
 
 	if (argc != 3 || fcntl(WEFT_HOLDER_FD, F_GETFD) < 0) {

@@ -161,12 +161,12 @@ static void on_holder(struct weft_watch *watch, uint32_t events);
 static void start_holder(struct serve *s)
 {
 	struct weft_error err;
-	char place[280];
+	char places[WEFT_PLACES_MAX];
 
 	if (s->keep_s == 0)
 		return;
 	s->holder_start_ns = weft_now_ns();
-	if (weft_holder_start(weft_listening_format(serve_main_listening(s), place), s->keep_s, &s->holder, &err) < 0) {
+	if (weft_holder_start(weft_listening_places(serve_main_listening(s), places), s->keep_s, &s->holder, &err) < 0) {
 		weft_warn("memory will not outlive a crash of this program: %s", err.message);
 		return;
 	}
@@ -212,6 +212,11 @@ static int recover(struct serve *s, struct serve_region *w, struct weft_leftover
 	if (!left)
 		return 0;
 	weft_format_size(left->size_bytes, size, sizeof(size));
+	if (!left->ours) {
+		weft_info("region '%s' is new; what a donor on %s left under this name (%s) is kept for a donor there "
+			"for %u s more", w->name, left->place, size, left->seconds);
+		return 0;
+	}
 	if (left->size_bytes != w->size_bytes && left->size_bytes != (w->size_bytes + page - 1) / page * page) {
 		if (left->stored)
 			snprintf(how, sizeof(how), "stop its systemd unit, which empties the descriptor store");
@@ -243,9 +248,15 @@ static int recover(struct serve *s, struct serve_region *w, struct weft_leftover
 static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err)
 {
 	struct weft_leftovers *leftovers;
-	char place[280];
-	int r = weft_leftovers_find(weft_listening_format(serve_main_listening(s), place), fds, names, nr_fds,
-		&leftovers);
+	char places[SERVE_MAX_LISTEN * (WEFT_PLACES_MAX + 1)] = "";
+	size_t len = 0;
+
+	for (unsigned i = 0; i < s->nr_listening; i++) {
+		len += strlen(weft_listening_places(&s->listening[i], places + len));
+		places[len++] = '\n';
+		places[len] = '\0';
+	}
+	int r = weft_leftovers_find(places, fds, names, nr_fds, &leftovers);
 
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot look for what a donor before this one left: %s", strerror(-r));
