@@ -82,7 +82,9 @@ static void each_word_of_a_populated_span_is_checked(void **state)
 		uint32_t len = lens[i / 2];
 		struct perf_nbd_client *client = open_load(i % 2, false, len, 1);
 
-		assert_int_equal(perf_nbd_run(client, SLICE_NS, &result, why), 0);
+		/* A busy machine may give a slice to others whole. */
+		for (unsigned k = 0; k == 0 || (k < 100 && result.ops == 0); k++)
+			assert_int_equal(perf_nbd_run(client, SLICE_NS, &result, why), 0);
 		assert_true(result.ops > 0);
 		assert_true(result.all_ops >= result.ops);
 		assert_int_equal(result.latency.total, result.all_ops);
