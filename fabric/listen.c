@@ -90,12 +90,24 @@ static bool is_served(const struct sockaddr_un *addr)
 	       (errno != ECONNREFUSED && errno != ENOENT);
 }
 
-static int listen_unix(const char *path, struct weft_error *err)
+static int listen_unix(const char *text, struct weft_error *err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	WEFT_CLEANUP_FREE char *cwd = NULL, *absolute = NULL;
+	const char *path = text;
+
+	/* Borrowers are told the path, and have other working directories. */
+	if (*text && *text != '/') {
+		cwd = getcwd(NULL, 0);
+		if (!cwd || asprintf(&absolute, "%s/%s", cwd, text) < 0) {
+			absolute = NULL;
+			return weft_error_set(err, ENOENT, "cannot tell which directory unix:%s is in", text);
+		}
+		path = absolute;
+	}
 
 	if (*path == '\0' || strlen(path) >= sizeof(addr.sun_path))
-		return weft_error_set(err, EINVAL, "a Unix socket's path has 1 to %zu bytes",
+		return weft_error_set(err, EINVAL, "an absolute Unix socket's path has 1 to %zu bytes",
 			sizeof(addr.sun_path) - 1);
 	strcpy(addr.sun_path, path);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

@@ -15,6 +15,13 @@ grep -qF "weft attach weft+unix:///scratch?socket=$TMP/sock --socket" "$DONOR_LO
 stop_donor || fail "exit status $?"
 [[ ! -e $TMP/sock ]] || fail "the socket was left behind"
 
+# A relative path is made absolute, and removed at the end too.
+cd "$TMP"
+start_donor --memory scratch=1M --listen unix:rel.sock
+grep -qF "scratch?socket=$TMP/rel.sock" "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
+stop_donor || fail "exit status $?"
+[[ ! -e $TMP/rel.sock ]] || fail "the relative socket was left behind"
+
 # The socket file of a donor that was killed is replaced; that of a live one is not.
 start_donor --memory scratch=1M --listen "unix:$TMP/sock"
 ! weft-serve --memory other=1M --listen "unix:$TMP/sock" 2>"$TMP/log" || fail "took a live donor's socket"
