@@ -78,7 +78,7 @@ start_donor() {
 		cat "$DONOR_LOG" >&2
 		fail "the donor did not start: weft-serve $*"
 	fi
-	URI=$(grep -o 'weft[+a-z]*://[^ ]*' "$DONOR_LOG" | head -n 1) || :
+	URI=$(grep -o "weft[+a-z]*://[^ ']*" "$DONOR_LOG" | head -n 1) || :
 	PORT=$(sed -n 's|^weft://.*:\([0-9]*\)/.*|\1|p' <<<"$URI")
 	export DONOR_PID DONOR_LOG URI PORT
 }

@@ -32,7 +32,9 @@ static void print_attach_line(const struct serve *s, const char *name)
 	leaf[n] = '\0';
 	if (weft_run_dir(run_dir, sizeof(run_dir)) < 0)
 		strcpy(run_dir, "/tmp");
-	printf("weft attach %s --socket %s/%s.nbd\n", text ? text : "?", run_dir, leaf);
+	/* "?" and "[" are patterns to a shell; a quote of its own the URI never has: it would be %27. */
+	const char *quote = text && strpbrk(text, "?[") ? "'" : "";
+	printf("weft attach %s%s%s --socket %s/%s.nbd\n", quote, text ? text : "?", quote, run_dir, leaf);
 	free(text);
 }
 

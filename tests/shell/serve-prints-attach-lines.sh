@@ -10,7 +10,7 @@ grep -qF "weft://127.0.0.1:$PORT/my%20region/%C3%A4%3D1 --socket $WEFT_RUN_DIR/m
 stop_donor
 
 start_donor --memory scratch=1M --listen "unix:$TMP/sock"
-grep -qF "weft attach weft+unix:///scratch?socket=$TMP/sock --socket" "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
+grep -qF "weft attach 'weft+unix:///scratch?socket=$TMP/sock' --socket" "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
 [[ -S $TMP/sock ]] || fail "no socket"
 stop_donor || fail "exit status $?"
 [[ ! -e $TMP/sock ]] || fail "the socket was left behind"
@@ -33,7 +33,7 @@ stop_donor
 # Several sockets, IPv6 among them.
 if [[ -e /proc/net/if_inet6 ]] && grep -q ' lo$' /proc/net/if_inet6; then
 	start_donor --memory scratch=1M --listen '[::1]:0' --listen 127.0.0.1:0
-	grep -qE 'weft attach weft://\[::1\]:[0-9]+/scratch' "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
+	grep -qE "weft attach 'weft://\[::1\]:[0-9]+/scratch'" "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
 	[[ $(grep -c '^listening on' "$DONOR_LOG") = 2 ]] || fail "$(cat "$DONOR_LOG")"
 	stop_donor
 fi
