@@ -19,8 +19,14 @@ grep -q 'Input/output error' "$TMP/read" || fail "a read: $(cat "$TMP/read")"
 ! qemu-io -f raw "$nbd" -c 'write -P 8 0 4096' >/dev/null 2>&1 || fail "a write went through"
 why=$(weft status r)
 [[ $why = *epoch* ]] || fail "$why"
+# A client that has ended is a user until the bridge has seen it go.
+unused() {
+	[[ $(weft status r) = *", 0 clients"* ]]
+}
+wait_for unused
 ! weft detach r 2>"$TMP/detach" || fail "detach did not say that data was lost"
 grep -q 'is detached, but the attachment was lost' "$TMP/detach" || fail "$(cat "$TMP/detach")"
 weft attach "$URI" --socket "$TMP/s" || fail "no new attachment"
 qemu-io -f raw "$nbd" -c 'write -P 9 0 4096' -c 'read -P 9 0 4096' >/dev/null
+wait_for unused
 weft detach r
