@@ -1,181 +1,25 @@
 /*
  * weft doctor: what this machine can do for weft, and the exact way to the rest.
  *
- * Each check looks at one thing and fills a finding.  Facts come from files below a root, which is
- * "" but in tests and with --sysroot; what only a system call can tell is asked only of the real root.  One thread.
+ * Each check looks at one thing and fills a finding.  What only a system call can tell is asked only of the real
+ * root.  One thread.
  */
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <glob.h>
 #include <jansson.h>
-#include <limits.h>
 #include <linux/capability.h>
 #include <linux/userfaultfd.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "fabric/main/doctor.h"
 #include "fabric/util.h"
 
-enum state {
-	OK,      /* works */
-	WARN,    /* weft does without it, or with less */
-	MISSING, /* a part of weft cannot be used */
-};
-
 static const char *const state_names[] = {"ok", "warn", "missing"};
-
-struct finding {
-	enum state state;
-	char meaning[240];
-	char fix[240]; /* "": nothing to do */
-};
-
-static const char *root = "";
-
-static void say(struct finding *f, enum state state, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
-static void fix(struct finding *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static void say(struct finding *f, enum state state, const char *fmt, ...)
-{
-	va_list args;
-
-	f->state = state;
-	va_start(args, fmt);
-	vsnprintf(f->meaning, sizeof(f->meaning), fmt, args);
-	va_end(args);
-}
-
-static void fix(struct finding *f, const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(f->fix, sizeof(f->fix), fmt, args);
-	va_end(args);
-}
-
-/* The facts. */
-
-static const char *below_root(char *buf, const char *path)
-{
-	snprintf(buf, PATH_MAX, "%s%s", root, path);
-	return buf;
-}
-
-static bool exists(const char *path)
-{
-	char buf[PATH_MAX];
-
-	return access(below_root(buf, path), F_OK) == 0;
-}
-
-static bool usable(const char *path)
-{
-	char buf[PATH_MAX];
-
-	return access(below_root(buf, path), R_OK | W_OK) == 0;
-}
-
-/* The first line of a file that holds `needle`, without its newline; false without one. */
-static bool read_line(const char *path, const char *needle, char *line, int len)
-{
-	char buf[PATH_MAX];
-	FILE *in = fopen(below_root(buf, path), "re");
-	bool found = false;
-
-	if (!in)
-		return false;
-	while (!found && fgets(line, len, in))
-		found = strstr(line, needle) != NULL;
-	fclose(in);
-	if (found)
-		line[strcspn(line, "\n")] = '\0';
-	return found;
-}
-
-/* The number in a file's first line with `needle`, after it; false without one ("max" is none). */
-static bool read_number(const char *path, const char *needle, uint64_t *ret)
-{
-	char line[256], *at, *end;
-	unsigned long long value;
-
-	if (!read_line(path, needle, line, sizeof(line)))
-		return false;
-	at = strstr(line, needle) + strlen(needle);
-	value = strtoull(at, &end, 10);
-	if (end == at)
-		return false;
-	*ret = value;
-	return true;
-}
-
-/* The names that match a pattern, without the directory, joined; returns how many. */
-static size_t names(const char *pattern, char *joined, size_t len)
-{
-	char buf[PATH_MAX];
-	glob_t g;
-	size_t n = 0, used = 0;
-
-	joined[0] = '\0';
-	if (glob(below_root(buf, pattern), 0, NULL, &g))
-		return 0;
-	for (; n < g.gl_pathc; n++)
-		if (used < len)
-			used += (size_t)snprintf(joined + used, len - used, "%s%s", n ? ", " : "",
-				strrchr(g.gl_pathv[n], '/') + 1);
-	globfree(&g);
-	return n;
-}
-
-static bool kernel_release(char *release, int len)
-{
-	return read_line("/proc/sys/kernel/osrelease", "", release, len);
-}
-
-/* Whether modprobe would find the module. */
-static bool module_available(const char *module)
-{
-	char release[128], path[256], needle[64], line[1024];
-
-	if (!kernel_release(release, sizeof(release)))
-		return false;
-	snprintf(needle, sizeof(needle), "/%s.ko", module);
-	snprintf(path, sizeof(path), "/lib/modules/%s/modules.dep", release);
-	if (read_line(path, needle, line, sizeof(line)))
-		return true;
-	snprintf(path, sizeof(path), "/lib/modules/%s/modules.builtin", release);
-	return read_line(path, needle, line, sizeof(line));
-}
-
-/*
- * What every check of a kernel module says.  what: who needs it; node: a file that shows that it works.
- */
-static void check_module(struct finding *f, const char *module, const char *node, const char *what)
-{
-	char release[128] = "?";
-
-	kernel_release(release, sizeof(release));
-	if (exists(node)) {
-		say(f, OK, "%s is there, for %s", module, what);
-	} else if (module_available(module)) {
-		say(f, WARN, "%s is not loaded, for %s", module, what);
-		fix(f, "modprobe %s", module);
-	} else {
-		say(f, MISSING, "kernel %.64s has no module %s here, for %s", release, module, what);
-		if (strstr(release, "cloud"))
-			fix(f, "apt-get install linux-image-amd64  # the cloud kernel leaves it out; then reboot");
-		else
-			fix(f, "apt-get install linux-image-amd64  # in a container: on its host; then reboot");
-	}
-}
 
 static bool have_ipc_lock(void)
 {
@@ -372,62 +216,6 @@ static void check_userfaultfd(struct finding *f)
 	}
 }
 
-/* A network interface that is up, for the line that makes a soft-RoCE device; false without one. */
-static bool interface_up(char *name, size_t len)
-{
-	char buf[PATH_MAX], path[300], state[32];
-	DIR *dir = opendir(below_root(buf, "/sys/class/net"));
-	const struct dirent *entry;
-	bool found = false;
-
-	while (dir && !found && (entry = readdir(dir))) {
-		snprintf(path, sizeof(path), "/sys/class/net/%s/operstate", entry->d_name);
-		found = entry->d_name[0] != '.' && read_line(path, "up", state, sizeof(state));
-		if (found)
-			snprintf(name, len, "%s", entry->d_name);
-	}
-	if (dir)
-		closedir(dir);
-	return found;
-}
-
-static void check_rdma(struct finding *f)
-{
-	char devices[128], state[64], active[128];
-	char netdev[256], path[160];
-
-	if (!names("/sys/class/infiniband/*", devices, sizeof(devices))) {
-		say(f, WARN, "no RDMA device: weft uses TCP");
-		if (exists("/sys/module/rdma_rxe") || module_available("rdma_rxe"))
-			fix(f, "rdma link add rxe0 type rxe netdev %s  # RDMA in software",
-				interface_up(netdev, sizeof(netdev)) ? netdev : "eth0");
-		else
-			fix(f, "fit a RoCE or InfiniBand card, or see soft-RoCE below");
-		return;
-	}
-	snprintf(path, sizeof(path), "/sys/class/infiniband/%.*s/ports/1/state",
-		(int)strcspn(devices, ","), devices);
-	if (!read_line(path, "", state, sizeof(state)))
-		snprintf(state, sizeof(state), "state not known");
-	snprintf(active, sizeof(active), "%s", state + strspn(state, "0123456789: "));
-	if (strstr(state, "ACTIVE")) {
-		say(f, OK, "%s (first port: %s)", devices, active);
-		return;
-	}
-	say(f, WARN, "%s, but the first port is %s: weft uses TCP", devices, active);
-	fix(f, "ip link set dev IFACE up  # the network interface that `rdma link` shows for it");
-}
-
-static void check_soft_roce(struct finding *f)
-{
-	check_module(f, "rdma_rxe", "/sys/module/rdma_rxe", "RDMA over any Ethernet, in software");
-}
-
-static void check_rdma_cm(struct finding *f)
-{
-	check_module(f, "rdma_ucm", "/dev/infiniband/rdma_cm", "RDMA connections from programs");
-}
-
 static const struct check {
 	const char *name;
 	bool needed; /* weft does not work at all without it */
@@ -446,8 +234,11 @@ static const struct check {
 	{"ublk", false, check_ublk},
 	{"userfaultfd", false, check_userfaultfd},
 	{"RDMA", false, check_rdma},
-	{"soft-RoCE", false, check_soft_roce},
+	{"RDMA address", false, check_rdma_address},
+	{"RDMA MTU", false, check_rdma_mtu},
+	{"RDMA access", false, check_rdma_access},
 	{"RDMA CM", false, check_rdma_cm},
+	{"soft-RoCE", false, check_soft_roce},
 };
 
 static void print_table(const struct finding *findings)

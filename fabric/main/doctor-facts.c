@@ -1,0 +1,137 @@
+/* weft doctor: what files say, and how a finding is worded. */
+#include "fabric/main/doctor.h"
+
+#include <glob.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const char *root = "";
+
+void say(struct finding *f, enum state state, const char *fmt, ...)
+{
+	va_list args;
+
+	f->state = state;
+	va_start(args, fmt);
+	vsnprintf(f->meaning, sizeof(f->meaning), fmt, args);
+	va_end(args);
+}
+
+void fix(struct finding *f, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(f->fix, sizeof(f->fix), fmt, args);
+	va_end(args);
+}
+
+const char *below_root(char *buf, const char *path)
+{
+	snprintf(buf, PATH_MAX, "%s%s", root, path);
+	return buf;
+}
+
+bool exists(const char *path)
+{
+	char buf[PATH_MAX];
+
+	return access(below_root(buf, path), F_OK) == 0;
+}
+
+bool usable(const char *path)
+{
+	char buf[PATH_MAX];
+
+	return access(below_root(buf, path), R_OK | W_OK) == 0;
+}
+
+bool read_line(const char *path, const char *needle, char *line, int len)
+{
+	char buf[PATH_MAX];
+	FILE *in = fopen(below_root(buf, path), "re");
+	bool found = false;
+
+	if (!in)
+		return false;
+	while (!found && fgets(line, len, in))
+		found = strstr(line, needle) != NULL;
+	fclose(in);
+	if (found)
+		line[strcspn(line, "\n")] = '\0';
+	return found;
+}
+
+bool read_number(const char *path, const char *needle, uint64_t *ret)
+{
+	char line[256], *at, *end;
+	unsigned long long value;
+
+	if (!read_line(path, needle, line, sizeof(line)))
+		return false;
+	at = strstr(line, needle) + strlen(needle);
+	value = strtoull(at, &end, 10);
+	if (end == at)
+		return false;
+	*ret = value;
+	return true;
+}
+
+size_t names(const char *pattern, char *joined, size_t len)
+{
+	char buf[PATH_MAX];
+	glob_t g;
+	size_t n = 0, used = 0;
+
+	joined[0] = '\0';
+	if (glob(below_root(buf, pattern), 0, NULL, &g))
+		return 0;
+	for (; n < g.gl_pathc; n++)
+		if (used < len)
+			used += (size_t)snprintf(joined + used, len - used, "%s%s", n ? ", " : "",
+				strrchr(g.gl_pathv[n], '/') + 1);
+	globfree(&g);
+	return n;
+}
+
+bool kernel_release(char *release, int len)
+{
+	return read_line("/proc/sys/kernel/osrelease", "", release, len);
+}
+
+bool module_available(const char *module)
+{
+	char release[128], path[256], needle[64], line[1024];
+
+	if (!kernel_release(release, sizeof(release)))
+		return false;
+	snprintf(needle, sizeof(needle), "/%s.ko", module);
+	snprintf(path, sizeof(path), "/lib/modules/%s/modules.dep", release);
+	if (read_line(path, needle, line, sizeof(line)))
+		return true;
+	snprintf(path, sizeof(path), "/lib/modules/%s/modules.builtin", release);
+	return read_line(path, needle, line, sizeof(line));
+}
+
+void check_module(struct finding *f, const char *module, const char *node, const char *what)
+{
+	char release[128] = "?";
+
+	kernel_release(release, sizeof(release));
+	if (exists(node)) {
+		say(f, OK, "%s is there, for %s", module, what);
+	} else if (module_available(module)) {
+		say(f, WARN, "%s is not loaded, for %s", module, what);
+		fix(f, "modprobe %s", module);
+	} else {
+		say(f, MISSING, "kernel %.64s has no module %s here, for %s", release, module, what);
+		if (strstr(release, "cloud"))
+			fix(f, "apt-get install linux-image-amd64  # the cloud kernel leaves it out; then reboot");
+		else
+			fix(f, "apt-get install linux-image-amd64  # in a container: on its host; then reboot");
+	}
+}

@@ -1,0 +1,298 @@
+/*
+ * weft doctor: RDMA devices, and what a connection over them needs: an active port, an IP address
+ * that RoCE v2 (or IPoIB) carries, large packets, and device files that may be opened.
+ */
+#include "fabric/main/doctor.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <glob.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/util.h"
+
+enum {
+	MAX_GIDS = 256,  /* of a port's table: addresses come early */
+	GOOD_MTU = 4200, /* an RDMA MTU of 4096 and its headers */
+	INFINIBAND = 32, /* linux/if_arp.h */
+};
+
+struct port {
+	char device[64], text[80]; /* "mlx5_0 port 1" */
+	bool active, ethernet;
+	char state[32];
+	char netdev[32], address[INET6_ADDRSTRLEN]; /* "": none */
+	unsigned gid;
+	uint64_t mtu; /* of the interface; 0: not known */
+};
+
+/* A GID of RoCE v2 as the IP address that it is; false for one that no other subnet's host could
+ * reach. */
+static bool gid_address(const char *text, char *address)
+{
+	struct in6_addr gid;
+
+	if (inet_pton(AF_INET6, text, &gid) != 1 || IN6_IS_ADDR_UNSPECIFIED(&gid) ||
+		IN6_IS_ADDR_LINKLOCAL(&gid))
+		return false;
+	if (IN6_IS_ADDR_V4MAPPED(&gid))
+		return inet_ntop(AF_INET, &gid.s6_addr[12], address, INET6_ADDRSTRLEN) != NULL;
+	return inet_ntop(AF_INET6, &gid, address, INET6_ADDRSTRLEN) != NULL;
+}
+
+static void find_gid(const char *dir, struct port *port)
+{
+	char path[PATH_MAX], line[128];
+
+	for (unsigned i = 0; i < MAX_GIDS; i++) {
+		snprintf(path, sizeof(path), "%s/gid_attrs/types/%u", dir, i);
+		if (!read_line(path, "v2", line, sizeof(line)))
+			continue;
+		snprintf(path, sizeof(path), "%s/gid_attrs/ndevs/%u", dir, i);
+		if (!read_line(path, "", port->netdev, sizeof(port->netdev)))
+			continue;
+		snprintf(path, sizeof(path), "%s/gids/%u", dir, i);
+		if (read_line(path, "", line, sizeof(line)) && gid_address(line, port->address)) {
+			port->gid = i;
+			return;
+		}
+	}
+}
+
+static void find_ipoib(struct port *port)
+{
+	char buf[PATH_MAX], path[300];
+	uint64_t type;
+	DIR *dir = opendir(below_root(buf, "/sys/class/net"));
+	const struct dirent *entry;
+
+	while (dir && !port->netdev[0] && (entry = readdir(dir))) {
+		snprintf(path, sizeof(path), "/sys/class/net/%s/type", entry->d_name);
+		if (entry->d_name[0] != '.' && read_number(path, "", &type) && type == INFINIBAND)
+			snprintf(port->netdev, sizeof(port->netdev), "%.31s", entry->d_name);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+/* dir: of a port, such as /sys/class/infiniband/mlx5_0/ports/1. */
+static void look_at_port(const char *dir, struct port *port)
+{
+	char path[PATH_MAX], line[64];
+	const char *number = strrchr(dir, '/') + 1;
+	const char *device = dir + strlen("/sys/class/infiniband/");
+
+	memset(port, 0, sizeof(*port));
+	snprintf(port->device, sizeof(port->device), "%.*s", (int)strcspn(device, "/"), device);
+	snprintf(port->text, sizeof(port->text), "%s port %s", port->device, number);
+	snprintf(path, sizeof(path), "%s/state", dir);
+	if (!read_line(path, "", line, sizeof(line)))
+		snprintf(line, sizeof(line), "in a state that is not known");
+	snprintf(port->state, sizeof(port->state), "%s", line + strspn(line, "0123456789: "));
+	port->active = strcmp(port->state, "ACTIVE") == 0;
+	snprintf(path, sizeof(path), "%s/link_layer", dir);
+	port->ethernet = !read_line(path, "InfiniBand", line, sizeof(line));
+	if (port->ethernet)
+		find_gid(dir, port);
+	else
+		find_ipoib(port);
+	snprintf(path, sizeof(path), "/sys/class/net/%s/mtu", port->netdev);
+	if (!port->netdev[0] || !read_number(path, "", &port->mtu))
+		port->mtu = 0;
+}
+
+/* The ports of all devices, the active ones first; returns how many, free *ret. */
+static size_t find_ports(struct port **ret)
+{
+	char buf[PATH_MAX];
+	glob_t g;
+	size_t n = 0;
+
+	*ret = NULL;
+	if (glob(below_root(buf, "/sys/class/infiniband/*/ports/*"), 0, NULL, &g))
+		return 0;
+	struct port *ports = calloc(g.gl_pathc + 1, sizeof(*ports)); /* one to look into */
+	for (int active = 1; ports && active >= 0; active--)
+		for (size_t i = 0; i < g.gl_pathc; i++) {
+			look_at_port(g.gl_pathv[i] + strlen(root), &ports[n]);
+			n += ports[n].active == active;
+		}
+	globfree(&g);
+	*ret = ports;
+	return n;
+}
+
+/* A network interface that is up, for the line that makes a soft-RoCE device; false without one. */
+static bool interface_up(char *name, size_t len)
+{
+	char buf[PATH_MAX], path[300], state[32];
+	DIR *dir = opendir(below_root(buf, "/sys/class/net"));
+	const struct dirent *entry;
+	bool found = false;
+
+	while (dir && !found && (entry = readdir(dir))) {
+		snprintf(path, sizeof(path), "/sys/class/net/%s/operstate", entry->d_name);
+		found = entry->d_name[0] != '.' && read_line(path, "up", state, sizeof(state));
+		if (found)
+			snprintf(name, len, "%s", entry->d_name);
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+void check_rdma(struct finding *f)
+{
+	char netdev[256], devices[128];
+	WEFT_CLEANUP_FREE struct port *ports = NULL;
+	size_t n = find_ports(&ports), used = 0;
+
+	if (n == 0 && names("/sys/class/infiniband/*", devices, sizeof(devices))) {
+		say(f, WARN, "%s: no port", devices);
+		return;
+	}
+	if (n == 0) {
+		say(f, WARN, "no RDMA device: weft uses TCP");
+		if (exists("/sys/module/rdma_rxe") || module_available("rdma_rxe"))
+			fix(f, "rdma link add rxe0 type rxe netdev %s  # RDMA in software",
+				interface_up(netdev, sizeof(netdev)) ? netdev : "eth0");
+		else
+			fix(f, "fit a RoCE or InfiniBand card, or see soft-RoCE below");
+		return;
+	}
+	char text[240];
+	for (size_t i = 0; i < n && used < sizeof(text); i++)
+		used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%s: %s, %s",
+			i ? "; " : "", ports[i].text, ports[i].state,
+			ports[i].ethernet ? "RoCE" : "InfiniBand");
+	if (ports[0].active) {
+		say(f, OK, "%s", text);
+		return;
+	}
+	say(f, WARN, "%s: weft uses TCP", text);
+	if (ports[0].ethernet)
+		fix(f, "ip link set dev %s up",
+			ports[0].netdev[0] ? ports[0].netdev : "IFACE  # that of `rdma link`");
+	else
+		fix(f, "ibstat  # a port that stays in INIT has no subnet manager: systemctl start "
+		       "opensm on one machine");
+}
+
+/* rdma_cm connects by IP addresses, whatever the link. */
+void check_rdma_address(struct finding *f)
+{
+	WEFT_CLEANUP_FREE struct port *ports = NULL;
+	size_t n = find_ports(&ports), used = 0;
+	const struct port *bare = NULL;
+	char text[240] = "";
+
+	for (size_t i = 0; i < n; i++) {
+		const struct port *port = &ports[i];
+
+		if (!port->active || (port->ethernet && !port->address[0]) ||
+			(!port->ethernet && !port->netdev[0])) {
+			bare = !bare && port->active ? port : bare;
+			continue;
+		}
+		if (used < sizeof(text) && port->ethernet)
+			used += (size_t)snprintf(text + used, sizeof(text) - used,
+				"%s%s: %s on %s (RoCE v2, gid %u)", used ? "; " : "", port->text,
+				port->address, port->netdev, port->gid);
+		else if (used < sizeof(text))
+			used += (size_t)snprintf(text + used, sizeof(text) - used,
+				"%s%s: %s (IPoIB)", used ? "; " : "", port->text, port->netdev);
+	}
+	if (used > 0) {
+		say(f, OK, "%s", text);
+	} else if (!bare) {
+		say(f, OK, "no active port to look at");
+	} else if (bare->ethernet) {
+		say(f, MISSING,
+			"%s has no IP address that others reach: RDMA connections are made by "
+			"address",
+			bare->text);
+		fix(f, "ip addr add ADDRESS/24 dev %s",
+			bare->netdev[0] ? bare->netdev : "IFACE  # that of `rdma link`");
+	} else {
+		say(f, MISSING, "%s has no IP interface: RDMA connections are made by address",
+			bare->text);
+		fix(f, "modprobe ib_ipoib; ip addr add ADDRESS/24 dev ib0; ip link set ib0 up");
+	}
+}
+
+void check_rdma_mtu(struct finding *f)
+{
+	WEFT_CLEANUP_FREE struct port *ports = NULL;
+	size_t n = find_ports(&ports);
+	const struct port *small = NULL;
+	bool seen = false;
+
+	for (size_t i = 0; i < n; i++) {
+		if (!ports[i].active || !ports[i].ethernet || ports[i].mtu == 0)
+			continue;
+		seen = true;
+		if (!small && ports[i].mtu < GOOD_MTU)
+			small = &ports[i];
+	}
+	if (!small) {
+		say(f, OK,
+			seen ? "packets of RDMA hold 4096 bytes"
+			     : "no active RoCE port to look at");
+		return;
+	}
+	say(f, WARN, "%s has an MTU of %llu: packets of RDMA hold %u bytes, 4096 are faster",
+		small->netdev, (unsigned long long)small->mtu,
+		small->mtu >= 2200   ? 2048
+		: small->mtu >= 1124 ? 1024
+				     : 512);
+	fix(f, "ip link set dev %s mtu %u  # here, there, and on the switch", small->netdev,
+		GOOD_MTU);
+}
+
+/* An installed library that drives each device, and device files that we may open. */
+void check_rdma_access(struct finding *f)
+{
+	char devices[128], files[256], path[PATH_MAX];
+
+	if (!names("/sys/class/infiniband/*", devices, sizeof(devices))) {
+		say(f, OK, "no device to open");
+		return;
+	}
+	if (!names("/etc/libibverbs.d/*.driver", files, sizeof(files))) {
+		say(f, MISSING, "the library of no RDMA device is installed: weft sees none");
+		fix(f, "apt-get install ibverbs-providers");
+		return;
+	}
+	if (!names("/sys/class/infiniband_verbs/uverbs*", files, sizeof(files))) {
+		say(f, MISSING, "the kernel gives programs no access to %s", devices);
+		fix(f, "modprobe ib_uverbs");
+		return;
+	}
+	for (char *save, *file = strtok_r(files, ", ", &save); file;
+		file = strtok_r(NULL, ", ", &save)) {
+		snprintf(path, sizeof(path), "/dev/infiniband/%s", file);
+		if (usable(path))
+			continue;
+		say(f, MISSING, "%s may not be opened, or is not there", path);
+		fix(f, "chmod 666 %s  # or in a container: --device=/dev/infiniband", path);
+		return;
+	}
+	say(f, OK, "programs may use %s", devices);
+}
+
+void check_rdma_cm(struct finding *f)
+{
+	check_module(f, "rdma_ucm", "/dev/infiniband/rdma_cm", "RDMA connections from programs");
+	if (f->state == OK && !usable("/dev/infiniband/rdma_cm")) {
+		say(f, MISSING, "/dev/infiniband/rdma_cm may not be opened");
+		fix(f, "chmod 666 /dev/infiniband/rdma_cm");
+	}
+}
+
+void check_soft_roce(struct finding *f)
+{
+	check_module(f, "rdma_rxe", "/sys/module/rdma_rxe", "RDMA over any Ethernet, in software");
+}
