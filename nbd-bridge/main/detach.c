@@ -19,6 +19,7 @@
 #include "fabric/hello.h"
 #include "fabric/util.h"
 #include "nbd-bridge/front.h"
+#include "nbd-bridge/main/detach-goodbye.h"
 #include "nbd-bridge/state.h"
 
 enum {
@@ -121,8 +122,12 @@ static int clear_away(struct bridge_state_file *state, const char *name, const c
 			bridge_remove_made_file(state->mount,
 				(struct bridge_made_file){.dev = state->made_dev, .ino = state->made_ino});
 	}
+	struct weft_error why;
+	int told = detach_say_goodbye(state, &why);
 	bridge_state_remove(state);
 	printf("'%s' %s; what it left is cleared away. What it had not flushed may not be durable.\n", name, how);
+	if (told < 0)
+		printf("  its donor could not be told, and holds the region until the lease is over: %s\n", why.message);
 	return 0;
 }
 
