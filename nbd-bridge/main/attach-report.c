@@ -19,6 +19,8 @@ static void print_result(const struct attach *a, FILE *out)
 		info->read_only ? "read-only" : "to read and write",
 		a->state.takes_over ? ", taken over from a bridge that died" : "");
 	fprintf(out, "  transport %s (%s), %u lane%s\n", info->transport, a->why, lanes, lanes == 1 ? "" : "s");
+	if (info->one_sided)
+		fprintf(out, "  over %s\n", info->path);
 	if (!info->can_multi_conn && o->nr_lanes > 1)
 		fprintf(out, "  only one lane: the server does not promise that a FLUSH on one connection covers "
 			     "all (CAN_MULTI_CONN)\n");

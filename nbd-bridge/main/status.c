@@ -172,6 +172,9 @@ static void print_attachment(const json_t *a)
 			json_array_size(lanes), json_array_size(lanes) == 1 ? "" : "s", number_of(a, "reconnects"),
 			number_of(a, "reconnects") == 1 ? "" : "s", number_of(a, "generation") >> 32,
 			number_of(a, "generation") & UINT32_MAX);
+		/* Which device and GID, of those that there are. */
+		if (strcmp(text_of(a, "transport"), "rdma") == 0)
+			printf("  lane 0 goes over %s\n", text_of(json_array_get(lanes, 0), "path"));
 	}
 	if (text_of(a, "socket")[0])
 		printf("  socket %s, %zu client%s\n", text_of(a, "socket"), json_array_size(json_object_get(a, "clients")),

@@ -23,6 +23,8 @@ weft attach "$uri" --socket "$TMP/s" --lanes 2 | tee "$TMP/out"
 grep -q 'transport rdma (auto: the donor offers tcp,rdma' "$TMP/out" || fail "$(cat "$TMP/out")"
 weft status | tee "$TMP/status"
 grep -q rdma "$TMP/status" || fail "no transport in the status"
+grep -q "^  over rdma rxe0 gid [0-9]* $RDMA_IP:[0-9]* -> $RDMA_IP:" "$TMP/out" || fail "no device and GID: $(cat "$TMP/out")"
+grep -q "^  lane 0 goes over rdma rxe0 gid [0-9]* $RDMA_IP:" "$TMP/status" || fail "no device and GID in the status"
 
 echo "== fio verifies, over two connections"
 fio --name=v --ioengine=nbd --uri="$socket" --size=32M --rw=randwrite --bssplit=4k/60:64k/30:1m/10 --iodepth=16 \
