@@ -1,5 +1,5 @@
 /*
- * The borrower's side, private: what client.c (connecting, ending) and client-io.c (operations) share.
+ * The borrower's side, private: what client.c (opening, ending), client-connect.c and client-io.c (operations) share.
  *
  * Threads: a connection belongs to its lane's thread.  The reaper's thread destroys the queue pairs (qps_gone says when)
  * and, after tp_disconnect(), everything else.
@@ -149,6 +149,14 @@ void verbs_fail(struct verbs_conn *conn, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 /* The device would not end them: the reaper destroys the queue pairs, then qps_gone. */
 void verbs_kill(struct verbs_conn *conn);
+/* 0: no time is up. */
+void verbs_set_timer(struct verbs_conn *conn, uint64_t after_ms);
+/* Takes half-made ones; waits for the driver. */
+void verbs_conn_free(struct verbs_conn *conn);
+
+/* client-connect.c */
+
+int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret, struct weft_error *err);
 /* Looks at everything but completions: the connection manager, timers. */
 void verbs_look(struct verbs_conn *conn);
 void verbs_on_message(struct verbs_conn *conn);
