@@ -31,7 +31,7 @@
 #include "transports/verbs/listener.h"
 #include "transports/verbs/verbs.h"
 
-enum { BOUND_MS = 30000, BUF_BYTES = 32 << 20, NR_OPS = 16 };
+enum { BOUND_MS = 30000, BUF_BYTES = 32 << 20, NR_OPS = 16, NR_ROUNDS = 60 };
 
 static const char *rdma_ip;
 extern char **environ;
@@ -877,6 +877,62 @@ static void connections_that_never_say_hello_do_not_shut_others_out(void **state
 
 /* Last: these take the interface and the device away. */
 
+/* Each takes over from one that is busy, or has left; others are turned away meanwhile. */
+static void grants_come_soon_while_connections_come_and_go(void **state)
+{
+	struct peer *peer = set_up("1048576", "32768", "60000");
+	struct tp_conn *old = NULL;
+	uint64_t longest_ns = 0;
+
+	for (unsigned round = 0; round < NR_ROUNDS; round++) {
+		struct tp_op op[NR_OPS];
+		int done[NR_OPS] = {0};
+		struct raw raw;
+
+		if (round % 8 == 5) {
+			assert_int_equal(raw_connect(&raw, peer, "nonsense", 8), -ECONNREFUSED);
+			raw_close(&raw);
+		}
+		uint64_t start_ns = weft_now_ns();
+		struct tp_conn *conn = connect_ready(peer);
+		longest_ns = weft_max(longest_ns, weft_now_ns() - start_ns);
+		if (old)
+			finish(old);
+		for (unsigned i = 0; i < NR_OPS; i++) {
+			struct tp_op *ops[] = {&op[i]};
+
+			op[i] = (struct tp_op){
+				.kind = i % 2 ? TP_READ : TP_WRITE,
+				.off = i * 65536,
+				.len = 65536,
+				.buf = peer->buf + i * 65536,
+				.mem = peer->mem,
+				.user = &done[i],
+			};
+			assert_int_equal(tp_post(conn, ops, 1), 1);
+		}
+		peer->target.hello.generation++;
+		old = conn;
+		/* An operation must not outlive its round. */
+		if (round % 4 == 3) {
+			finish(conn);
+			old = NULL;
+			continue;
+		}
+		start_ns = weft_now_ns();
+		struct tp_conn *next = connect_ready(peer);
+		longest_ns = weft_max(longest_ns, weft_now_ns() - start_ns);
+		finish(conn);
+		peer->target.hello.generation++;
+		old = next;
+	}
+	if (old)
+		finish(old);
+	print_message("the longest wait for a grant: %.2f s\n", (double)longest_ns / 1e9);
+	assert_true(longest_ns < 5 * UINT64_C(1000000000));
+	tear_down(peer);
+}
+
 static void run_command(const char *command)
 {
 	int status = system(command);
@@ -938,6 +994,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_key_opens_what_was_granted_and_nothing_else),
 		cmocka_unit_test(what_cannot_be_registered_is_not_held),
 		cmocka_unit_test(connections_that_never_say_hello_do_not_shut_others_out),
+		cmocka_unit_test(grants_come_soon_while_connections_come_and_go),
 	};
 	const struct CMUnitTest last[] = {
 		cmocka_unit_test(an_interface_that_goes_down_fails_it),

@@ -19,22 +19,44 @@
 enum { MAX_SESSIONS = 1024, MAX_HANDSHAKING = 64, HANDSHAKE_MS = 10000 };
 #define CHUNK_BYTES (512 * WEFT_MIB)
 
+/* A request that was rejected: its id waits for a thread that may wait for the driver. */
+struct refused {
+	struct verbs_job job;
+	struct rdma_cm_id *id;
+};
+
+static void refused_job(struct verbs_job *job)
+{
+	struct refused *refused = weft_container_of(job, struct refused, job);
+
+	rdma_destroy_id(refused->id);
+	free(refused);
+}
+
 static void reject(struct verbs_listener *listener, struct rdma_cm_id *id, int error)
 {
 	uint8_t private_data[VERBS_REJECT_BYTES];
+	struct refused *refused = malloc(sizeof(*refused));
 
 	verbs_pack_reject(error, private_data);
 	rdma_reject(id, private_data, sizeof(private_data));
-	rdma_destroy_id(id);
-	listener->nr_refused++;
+	if (!refused) {
+		rdma_destroy_id(id);
+		return;
+	}
+	*refused = (struct refused){.job.fn = refused_job, .id = id};
+	verbs_reaper_put(listener->reaper, &refused->job);
 }
 
+/* New ones come from this thread alone: what there is room for now there is room for in a moment. */
 static int new_session(struct verbs_listener *listener, struct rdma_cm_id *id)
 {
-	if (listener->nr_handshaking >= listener->config.max_handshaking ||
-		listener->nr_sessions >= listener->config.max_sessions)
-		return -EBUSY;
-	return verbs_session_start(listener, id);
+	pthread_mutex_lock(&listener->lock);
+	int r = listener->stopping ? -ESHUTDOWN :
+		listener->nr_handshaking >= listener->config.max_handshaking ||
+		listener->nr_sessions >= listener->config.max_sessions ? -EBUSY : 0;
+	pthread_mutex_unlock(&listener->lock);
+	return r < 0 ? r : verbs_session_start(listener, id);
 }
 
 /* Does not tell by its time how much was right. */
@@ -51,33 +73,44 @@ static bool same_token(const uint8_t *a, const uint8_t *b)
 static int hand_over(struct verbs_listener *listener, struct rdma_cm_id *id,
 	const struct verbs_params *params, const uint8_t *token)
 {
-	struct verbs_session *session = listener->sessions;
+	int r = -EACCES;
 
+	pthread_mutex_lock(&listener->lock);
+	struct verbs_session *session = listener->sessions;
 	while (session && !(session->has_token && same_token(session->token, token)))
 		session = session->next;
+	if (session) {
+		session->has_token = false;
+		session->arriving = true; /* it does not end meanwhile */
+	}
+	pthread_mutex_unlock(&listener->lock);
 	if (!session)
-		return -EACCES;
-	session->has_token = false;
-	if (rdma_migrate_id(id, session->channel) != 0)
-		return -errno;
-	session->arrived = id;
-	session->arrived_params = *params;
+		return r;
+	r = rdma_migrate_id(id, session->channel) != 0 ? -errno : 0;
+	pthread_mutex_lock(&listener->lock);
+	session->arriving = false;
+	if (r == 0) {
+		session->arrived = id;
+		session->arrived_params = *params;
+	}
 	verbs_session_wake(session);
-	return 0;
+	pthread_cond_broadcast(&listener->changed);
+	pthread_mutex_unlock(&listener->lock);
+	return r;
 }
 
 static void on_request(struct verbs_listener *listener, struct rdma_cm_id *id,
 	const struct verbs_params *params, int r, enum verbs_purpose purpose, const uint8_t *token)
 {
-	pthread_mutex_lock(&listener->lock);
-	if (listener->stopping)
-		r = -ESHUTDOWN;
-	else if (r == 0 && purpose == VERBS_CONTROL)
+	if (r == 0 && purpose == VERBS_CONTROL)
 		r = new_session(listener, id);
 	else if (r == 0)
 		r = hand_over(listener, id, params, token);
 	if (r < 0)
 		reject(listener, id, r);
+	pthread_mutex_lock(&listener->lock);
+	if (r < 0)
+		listener->nr_refused++;
 	else
 		listener->nr_accepted++;
 	pthread_mutex_unlock(&listener->lock);
@@ -133,6 +166,11 @@ int verbs_listener_new(struct weft_donor *donor, struct weft_loop *loop, const s
 	pthread_condattr_destroy(&attr);
 	verbs_shares_init(&listener->shares,
 		listener->config.chunk_bytes ? listener->config.chunk_bytes : CHUNK_BYTES);
+	r = verbs_reaper_new(&listener->reaper);
+	if (r < 0) {
+		weft_error_set(err, -r, "cannot start a thread: %s", strerror(-r));
+		goto fail;
+	}
 	r = verbs_devices(&listener->devices, &nr, err);
 	if (r < 0)
 		goto fail;
@@ -196,14 +234,11 @@ int verbs_listener_drain(struct verbs_listener *listener, uint32_t timeout_ms)
 	return r;
 }
 
-void verbs_listener_free(struct verbs_listener *listener)
+/* Behind the ids that were rejected, which are the channel's. */
+static void last_job(struct verbs_job *job)
 {
-	if (!listener)
-		return;
-	assert(listener->nr_sessions == 0);
-	/* Requests that came meanwhile are not answered; their peers see that in their own time. */
-	if (listener->watch.fn)
-		weft_loop_remove(listener->loop, &listener->watch);
+	struct verbs_listener *listener = weft_container_of(job, struct verbs_listener, last);
+
 	if (listener->id)
 		rdma_destroy_id(listener->id);
 	if (listener->channel)
@@ -214,6 +249,21 @@ void verbs_listener_free(struct verbs_listener *listener)
 	pthread_cond_destroy(&listener->changed);
 	pthread_mutex_destroy(&listener->lock);
 	free(listener);
+}
+
+void verbs_listener_free(struct verbs_listener *listener)
+{
+	if (!listener)
+		return;
+	assert(listener->nr_sessions == 0);
+	/* Requests that came meanwhile are not answered; their peers see that in their own time. */
+	if (listener->watch.fn)
+		weft_loop_remove(listener->loop, &listener->watch);
+	listener->last.fn = last_job;
+	if (listener->reaper)
+		verbs_reaper_stop(listener->reaper, &listener->last);
+	else
+		last_job(&listener->last);
 }
 
 void verbs_listener_status(struct verbs_listener *listener, struct verbs_listener_status *ret)

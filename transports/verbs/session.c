@@ -522,17 +522,21 @@ static void unlist(struct run *run)
 	struct verbs_session **p = &listener->sessions;
 
 	pthread_mutex_lock(&listener->lock);
+	session->has_token = false;
+	while (session->arriving)
+		pthread_cond_wait(&listener->changed, &listener->lock);
 	while (*p != session)
 		p = &(*p)->next;
 	*p = session->next;
 	if (!run->granted)
 		listener->nr_handshaking--;
+	pthread_mutex_unlock(&listener->lock);
+	/* Nobody else sees it any more. */
 	if (session->arrived) {
 		rdma_reject(session->arrived, NULL, 0);
 		rdma_destroy_id(session->arrived);
 		session->arrived = NULL;
 	}
-	pthread_mutex_unlock(&listener->lock);
 }
 
 static void destroy_qp(struct rdma_cm_id *id)
@@ -620,20 +624,22 @@ int verbs_session_start(struct verbs_listener *listener, struct rdma_cm_id *id)
 		r = -errno;
 		goto fail;
 	}
-	session->next = listener->sessions;
-	listener->sessions = session;
-	listener->nr_sessions++;
-	listener->nr_handshaking++;
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	r = -pthread_create(&thread, &attr, session_main, session);
+	/* Under the lock, so that the thread finds itself listed, and a stop finds it. */
+	pthread_mutex_lock(&listener->lock);
+	r = listener->stopping ? -ESHUTDOWN : -pthread_create(&thread, &attr, session_main, session);
+	if (r == 0) {
+		session->next = listener->sessions;
+		listener->sessions = session;
+		listener->nr_sessions++;
+		listener->nr_handshaking++;
+	}
+	pthread_mutex_unlock(&listener->lock);
 	pthread_attr_destroy(&attr);
 	if (r == 0)
 		return 0;
-	listener->sessions = session->next;
-	listener->nr_sessions--;
-	listener->nr_handshaking--;
 	rdma_migrate_id(id, listener->channel);
 fail:
 	if (session->channel)

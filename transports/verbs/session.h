@@ -2,7 +2,7 @@
  * A session at the donor, private to listener.c and session.c.
  *
  * Threads: each session has one, which does everything that may wait for the driver or the donor.  listener->lock
- * guards the list, the counts, and a session's token and mailbox.
+ * guards the list, the counts, and a session's token and mailbox; nobody who holds it waits for a driver.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_SESSION_H
 #define WEFT_TRANSPORTS_VERBS_SESSION_H
@@ -13,6 +13,7 @@
 
 #include "transports/verbs/listener.h"
 #include "transports/verbs/proto.h"
+#include "transports/verbs/reaper.h"
 #include "transports/verbs/share.h"
 
 struct verbs_session;
@@ -22,6 +23,8 @@ struct verbs_listener {
 	struct weft_loop *loop;
 	struct verbs_listener_config config;
 	struct verbs_shares shares;
+	struct verbs_reaper *reaper;  /* of ids that were rejected, and of the listener's own */
+	struct verbs_job last;
 	struct rdma_event_channel *channel;
 	struct rdma_cm_id *id;
 	struct ibv_context **devices; /* keeps them open */
@@ -49,6 +52,7 @@ struct verbs_session {
 	/* listener->lock: the token once granted (has_token), the data connection that came with it. */
 	bool has_token;
 	uint8_t token[VERBS_TOKEN_BYTES];
+	bool arriving; /* it is on its way here */
 	struct rdma_cm_id *arrived;
 	struct verbs_params arrived_params;
 };
