@@ -152,7 +152,7 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 	region->read_only = read_only;
 	region->has_name = st.st_nlink > 0;
 	region->generations = calloc(WEFT_NR_GENERATIONS, sizeof(*region->generations));
-	if (!region->generations) {
+	if (!region->generations || region_stage_init(region) < 0) {
 		region_free(region);
 		return weft_error_set(err, ENOMEM, "region '%s': no memory", name);
 	}
@@ -217,11 +217,8 @@ static void assert_file_range(const struct weft_region *region, uint64_t off, ui
 	assert(off <= region->size_bytes && len <= region->size_bytes - off);
 }
 
-int weft_region_read(struct weft_region *region, void *buf, uint64_t off, uint64_t len)
+int region_file_pread(struct weft_region *region, void *buf, uint64_t off, uint64_t len)
 {
-	assert_file_range(region, off, len);
-	if (atomic_load_explicit(&region->lost, memory_order_relaxed) < 0)
-		return -EIO;
 	for (uint8_t *p = buf; len > 0;) {
 		ssize_t n = pread(region->fd, p, len, (off_t)off);
 
@@ -239,14 +236,10 @@ int weft_region_read(struct weft_region *region, void *buf, uint64_t off, uint64
 	return 0;
 }
 
-int weft_region_write(struct weft_region *region, const void *buf, uint64_t off, uint64_t len)
+int region_file_pwrite(struct weft_region *region, const void *buf, uint64_t off, uint64_t len)
 {
-	assert_file_range(region, off, len);
-	if (region->read_only)
-		return -EPERM;
-	int r = region_file_check_write(region);
-	if (r < 0)
-		return r;
+	int r = 0;
+
 	for (const uint8_t *p = buf; len > 0 && r == 0;) {
 		ssize_t n = pwrite(region->fd, p, len, (off_t)off);
 
@@ -267,20 +260,64 @@ int weft_region_write(struct weft_region *region, const void *buf, uint64_t off,
 	return r;
 }
 
-int weft_region_flush(struct weft_region *region)
+int weft_region_read(struct weft_region *region, void *buf, uint64_t off, uint64_t len)
+{
+	int r = 0;
+
+	assert_file_range(region, off, len);
+	if (atomic_load_explicit(&region->lost, memory_order_relaxed) < 0)
+		return -EIO;
+	const uint8_t *memory = region_enter(region);
+	if (memory)
+		memcpy(buf, memory + off, len);
+	else
+		r = region_file_pread(region, buf, off, len);
+	region_leave(region);
+	return r;
+}
+
+int weft_region_write(struct weft_region *region, const void *buf, uint64_t off, uint64_t len)
+{
+	assert_file_range(region, off, len);
+	if (region->read_only)
+		return -EPERM;
+	int r = region_file_check_write(region);
+	if (r < 0)
+		return r;
+	uint8_t *memory = region_enter(region);
+	if (memory)
+		memcpy(memory + off, buf, len);
+	else
+		r = region_file_pwrite(region, buf, off, len);
+	region_note_change(region, off, len);
+	region_leave(region);
+	return r;
+}
+
+int region_flush_file(struct weft_region *region)
 {
 	int r;
 
-	if (region->backing == WEFT_BACKING_MEMORY)
-		return 0;
 	/* Under the lock: whoever finds nothing dirty must not overtake the flush that took it on. */
 	pthread_mutex_lock(&region->flush_lock);
 	r = atomic_load(&region->lost);
+	if (r == 0)
+		r = region_write_back(region);
 	if (r == 0 && atomic_exchange(&region->dirty, false) && fdatasync(region->fd) < 0) {
 		/* The kernel reports it once, and may drop the pages: we never forget. */
 		r = -errno;
 		atomic_store(&region->lost, r);
 	}
 	pthread_mutex_unlock(&region->flush_lock);
+	return r;
+}
+
+int weft_region_flush(struct weft_region *region)
+{
+	if (region->backing == WEFT_BACKING_MEMORY)
+		return 0;
+	region_enter(region);
+	int r = region_flush_file(region);
+	region_leave(region);
 	return r;
 }

@@ -45,7 +45,7 @@ static uint64_t header_checksum(const struct weft_region_header *header)
 	return sum;
 }
 
-static int memfd_new(const char *name, uint64_t size, unsigned flags)
+int region_memfd(const char *name, uint64_t size, unsigned flags)
 {
 	flags |= MFD_CLOEXEC | MFD_ALLOW_SEALING;
 	int fd = memfd_create(name, flags | MFD_NOEXEC_SEAL);
@@ -64,10 +64,10 @@ static int memfd_new(const char *name, uint64_t size, unsigned flags)
 }
 
 /* Several threads take slices in turn; the caller's thread waits and tells of progress. */
-struct populate {
-	uint8_t *map;
+struct parallel {
 	uint64_t size;
-	int advice;
+	int (*fn)(void *arg, uint64_t off, uint64_t len);
+	void *arg;
 	_Atomic uint64_t next; /* first byte that nobody took yet */
 	pthread_mutex_t lock;
 	pthread_cond_t more;
@@ -76,24 +76,19 @@ struct populate {
 	int error;
 };
 
-static void *populate_worker(void *arg)
+static void *parallel_worker(void *arg)
 {
-	struct populate *p = arg;
+	struct parallel *p = arg;
 
 	for (;;) {
 		uint64_t off = atomic_fetch_add(&p->next, SLICE_BYTES);
-		int r = 0;
 
 		if (off >= p->size)
 			break;
 		uint64_t len = weft_min(SLICE_BYTES, p->size - off);
-		while (madvise(p->map + off, len, p->advice) < 0) {
-			if (errno == EINTR || errno == EAGAIN)
-				continue;
-			r = -errno;
+		int r = p->fn(p->arg, off, len);
+		if (r < 0)
 			atomic_store(&p->next, p->size);
-			break;
-		}
 		pthread_mutex_lock(&p->lock);
 		p->done += len;
 		if (r < 0 && p->error == 0)
@@ -110,9 +105,10 @@ static void *populate_worker(void *arg)
 	return NULL;
 }
 
-static int populate(uint8_t *map, uint64_t size, int advice, weft_progress_fn *progress, void *ctx)
+int region_parallel(uint64_t size, int (*fn)(void *arg, uint64_t off, uint64_t len), void *arg,
+	weft_progress_fn *progress, void *ctx)
 {
-	struct populate p = {.map = map, .size = size, .advice = advice};
+	struct parallel p = {.size = size, .fn = fn, .arg = arg};
 	pthread_t threads[MAX_WORKERS];
 	cpu_set_t cpus;
 	unsigned want = 1, n = 0;
@@ -123,14 +119,14 @@ static int populate(uint8_t *map, uint64_t size, int advice, weft_progress_fn *p
 	pthread_mutex_init(&p.lock, NULL);
 	pthread_cond_init(&p.more, NULL);
 	p.nr_running = want;
-	while (n < want && pthread_create(&threads[n], NULL, populate_worker, &p) == 0)
+	while (n < want && pthread_create(&threads[n], NULL, parallel_worker, &p) == 0)
 		n++;
 	pthread_mutex_lock(&p.lock);
 	p.nr_running -= want - n;
 	if (n == 0) {
 		p.nr_running = 1;
 		pthread_mutex_unlock(&p.lock);
-		populate_worker(&p);
+		parallel_worker(&p);
 		pthread_mutex_lock(&p.lock);
 	}
 	while (p.nr_running > 0) {
@@ -152,6 +148,28 @@ static int populate(uint8_t *map, uint64_t size, int advice, weft_progress_fn *p
 	if (p.error == 0 && progress)
 		progress(ctx, size, size);
 	return p.error;
+}
+
+struct populate {
+	uint8_t *map;
+	int advice;
+};
+
+static int populate_slice(void *arg, uint64_t off, uint64_t len)
+{
+	const struct populate *p = arg;
+
+	while (madvise(p->map + off, len, p->advice) < 0)
+		if (errno != EINTR && errno != EAGAIN)
+			return -errno;
+	return 0;
+}
+
+static int populate(uint8_t *map, uint64_t size, int advice, weft_progress_fn *progress, void *ctx)
+{
+	struct populate p = {map, advice};
+
+	return region_parallel(size, populate_slice, &p, progress, ctx);
 }
 
 /* The node of the first network device that has one, or -1. */
@@ -281,18 +299,18 @@ static struct weft_region *memory_region_new(const char *name, uint64_t size, ui
 	return region;
 }
 
-static int map_memory(struct weft_region *region)
+int region_map(int fd, uint64_t size, uint8_t **ret)
 {
-	void *map = mmap(NULL, region->size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, region->fd, 0);
+	void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
 	if (map == MAP_FAILED)
 		return -errno;
-	region->map = map;
+	*ret = map;
 	/* A core dump is neither the place for what others keep here, nor would it ever end. */
-	madvise(map, region->size_bytes, MADV_DONTDUMP);
+	madvise(map, size, MADV_DONTDUMP);
 #ifdef __SANITIZE_THREAD__
 	/* What orders borrowers' accesses are requests and answers over sockets, which it does not see. */
-	AnnotateBenignRaceSized(__FILE__, __LINE__, map, region->size_bytes, "bytes of borrowers");
+	AnnotateBenignRaceSized(__FILE__, __LINE__, map, size, "bytes of borrowers");
 #endif
 	return 0;
 }
@@ -369,11 +387,11 @@ int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn
 	if (!region)
 		return weft_error_set(err, ENOMEM, "region '%s': no memory", spec->name);
 	region->epoch = region_new_epoch();
-	r = region->fd = memfd_new("weft-region", size, flags);
+	r = region->fd = region_memfd("weft-region", size, flags);
 	if (r >= 0)
-		r = region->header_fd = memfd_new("weft-header", sizeof(struct weft_region_header), 0);
+		r = region->header_fd = region_memfd("weft-header", sizeof(struct weft_region_header), 0);
 	if (r >= 0)
-		r = map_memory(region);
+		r = region_map(region->fd, region->size_bytes, &region->map);
 	if (r >= 0)
 		r = map_header(region);
 	if (r < 0) {
@@ -467,7 +485,7 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 	region->epoch = header.epoch;
 	region->fd = fd;
 	region->header_fd = header_fd;
-	r = map_memory(region);
+	r = region_map(region->fd, region->size_bytes, &region->map);
 	if (r == 0)
 		r = map_header(region);
 	if (r == 0) {

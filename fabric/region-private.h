@@ -30,11 +30,52 @@ void region_free(struct weft_region *region);
 
 uint64_t region_new_epoch(void);
 
+/* region-memory.c: a sealed memfd of this size, or -errno; all of it mapped. */
+int region_memfd(const char *name, uint64_t size, unsigned flags);
+int region_map(int fd, uint64_t size, uint8_t **ret);
+/* Several threads call fn for slices in turn, until one fails; the caller's waits and tells of progress (NULL: nobody). */
+int region_parallel(uint64_t size, int (*fn)(void *arg, uint64_t off, uint64_t len), void *arg,
+	weft_progress_fn *progress, void *ctx);
+
 /* Marks a file region's end: flushed, epoch kept. */
 void region_file_finish(struct weft_region *region);
 /* 0, or -EIO when the file is shorter than it was, removed, or lost. */
 int region_file_check(struct weft_region *region);
 /* The same before a change; the first one takes the clean mark away, durably. */
 int region_file_check_write(struct weft_region *region);
+/* All of it, or -errno. */
+int region_file_pread(struct weft_region *region, void *buf, uint64_t off, uint64_t len);
+int region_file_pwrite(struct weft_region *region, const void *buf, uint64_t off, uint64_t len);
+/* weft_region_flush() for who is inside region_enter(), or moves the contents. */
+int region_flush_file(struct weft_region *region);
+
+/* region-stage.c: where a file region's contents are. */
+enum region_stage_state {
+	STAGE_NONE,    /* in the file */
+	STAGE_LOADING, /* in the file, and on their way into memory: what changes is noted */
+	STAGE_LOADED,  /* in memory */
+};
+
+struct region_stage {
+	pthread_rwlock_t access; /* read: whoever touches the contents; write: whoever moves them */
+	enum region_stage_state state;
+	uint8_t *map;
+	_Atomic uint64_t *changed; /* a bit for each page of 4 KiB */
+	_Atomic bool changed_somewhere;
+	pthread_mutex_t lock;
+	pthread_cond_t moved;
+	unsigned nr_users; /* both under the lock */
+	bool moving;
+};
+
+int region_stage_init(struct weft_region *region);
+void region_stage_fini(struct weft_region *region);
+/* FILE: the contents stay where they are until region_leave(): in the memory returned, or (NULL) in the file. */
+uint8_t *region_enter(struct weft_region *region);
+void region_leave(struct weft_region *region);
+/* After a change, inside region_enter(). */
+void region_note_change(struct weft_region *region, uint64_t off, uint64_t len);
+/* Memory to file; not yet durable.  flush_lock is held. */
+int region_write_back(struct weft_region *region);
 
 #endif

@@ -80,6 +80,7 @@ void region_free(struct weft_region *region)
 		return;
 	if (region->map)
 		munmap(region->map, region->size_bytes);
+	region_stage_fini(region);
 	if (region->header)
 		munmap(region->header, sizeof(*region->header));
 	else
@@ -210,17 +211,25 @@ static int file_write_zeros(struct weft_region *region, uint64_t off, uint64_t l
 	return 0;
 }
 
-static int file_fallocate(struct weft_region *region, int mode, uint64_t off, uint64_t len)
+/* advisory: nothing need be done. */
+static int file_fallocate(struct weft_region *region, int mode, uint64_t off, uint64_t len, bool advisory)
 {
 	int r = region_file_check_write(region);
 
 	if (r < 0)
 		return r;
-	while (fallocate(region->fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0)
+	uint8_t *memory = region_enter(region);
+	if (memory && !advisory)
+		memset(memory + off, 0, len);
+	while (!memory && r == 0 && fallocate(region->fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0)
 		if (errno != EINTR)
-			return errno == ENOSYS || errno == ENODEV ? -EOPNOTSUPP : -errno;
-	atomic_store(&region->dirty, true);
-	return 0;
+			r = errno == ENOSYS || errno == ENODEV ? -EOPNOTSUPP : -errno;
+	if (!memory || !advisory)
+		region_note_change(region, off, len);
+	if (r == 0)
+		atomic_store(&region->dirty, true);
+	region_leave(region);
+	return r;
 }
 
 int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, bool may_punch, bool fast)
@@ -236,9 +245,9 @@ int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, boo
 	if (region->backing == WEFT_BACKING_MEMORY)
 		return memory_zero(region, off, len, may_punch);
 	if (may_punch)
-		r = file_fallocate(region, FALLOC_FL_PUNCH_HOLE, off, len);
+		r = file_fallocate(region, FALLOC_FL_PUNCH_HOLE, off, len, false);
 	if (r == -EOPNOTSUPP)
-		r = file_fallocate(region, FALLOC_FL_ZERO_RANGE, off, len);
+		r = file_fallocate(region, FALLOC_FL_ZERO_RANGE, off, len, false);
 	if (r == -EOPNOTSUPP && !fast)
 		r = file_write_zeros(region, off, len);
 	return r;
@@ -257,21 +266,13 @@ int weft_region_trim(struct weft_region *region, uint64_t off, uint64_t len)
 	if (region->backing == WEFT_BACKING_MEMORY)
 		r = memory_punch(region, off, len, &first, &last);
 	else
-		r = file_fallocate(region, FALLOC_FL_PUNCH_HOLE, off, len);
+		r = file_fallocate(region, FALLOC_FL_PUNCH_HOLE, off, len, true);
 	return r == -EIO ? r : 0;
 }
 
-struct weft_extent weft_region_extent(struct weft_region *region, uint64_t off, uint64_t len)
+static struct weft_extent find_extent(const struct weft_region *region, uint64_t off, uint64_t len)
 {
 	struct weft_extent data = {len, false};
-
-	assert_inside(region, off, len);
-	if (region->backing == WEFT_BACKING_MEMORY) {
-		if (!atomic_load(&region->punched))
-			return data;
-	} else if (region_file_check(region) < 0) {
-		return data; /* so that it is read, and the error seen */
-	}
 	/* The file offset that these move is used by nobody. */
 	off_t next = lseek(region->fd, (off_t)off, SEEK_DATA);
 
@@ -283,6 +284,20 @@ struct weft_extent weft_region_extent(struct weft_region *region, uint64_t off, 
 	if (next < 0 || (uint64_t)next <= off)
 		return data;
 	return (struct weft_extent){weft_min((uint64_t)next - off, len), false};
+}
+
+struct weft_extent weft_region_extent(struct weft_region *region, uint64_t off, uint64_t len)
+{
+	struct weft_extent extent = {len, false};
+
+	assert_inside(region, off, len);
+	if (region->backing == WEFT_BACKING_MEMORY)
+		return atomic_load(&region->punched) ? find_extent(region, off, len) : extent;
+	/* What cannot be told is data, so that it is read, and an error seen. */
+	if (!region_enter(region) && region_file_check(region) == 0)
+		extent = find_extent(region, off, len);
+	region_leave(region);
+	return extent;
 }
 
 void weft_id_hash(const uint8_t id[16], uint8_t ret[16])

@@ -67,6 +67,7 @@ struct weft_region {
 	bool has_name;         /* FILE: in some directory, when it was opened */
 	_Atomic bool marked;   /* FILE: the mark says "open": it may be written */
 	pthread_mutex_t flush_lock;
+	struct region_stage *stage; /* FILE: weft_region_stage() */
 	struct weft_generation *generations; /* WEFT_NR_GENERATIONS of them, in the header if there is one */
 	bool had_writer; /* a writer was granted since this struct was made; under the donor's lock */
 };
@@ -134,6 +135,28 @@ int weft_region_trim(struct weft_region *region, uint64_t off, uint64_t len);
  */
 void weft_region_pin(struct weft_region *region);
 void weft_region_unpin(struct weft_region *region);
+
+/*
+ * FILE: moves the contents into memory, for a device to reach; all access goes there until the last weft_region_unstage().  writable:
+ * the device may write.  Blocks; wait (or NULL) is called now and then, and ends it with a negative return.
+ * MEMORY: nothing to do.  0; -ENOMEM: the file does not fit; -EIO, or what wait and pread(2) said.
+ */
+typedef int weft_stage_fn(void *ctx, uint64_t done, uint64_t total);
+int weft_region_stage(struct weft_region *region, bool writable, weft_stage_fn *wait, void *ctx,
+	struct weft_error *err);
+/*
+ * The last one writes back what changed and returns to the file.  Blocks.  An error of weft_region_flush(): then the contents
+ * stay in memory.
+ */
+int weft_region_unstage(struct weft_region *region);
+/* Page-aligned; MEMORY, or FILE while staged. */
+uint8_t *weft_region_memory(struct weft_region *region);
+/*
+ * While staged: a device has changed the range, or it is not known what it has changed.  The next flush makes it
+ * durable.  Any thread.
+ */
+void weft_region_changed(struct weft_region *region, uint64_t off, uint64_t len);
+void weft_region_changed_somewhere(struct weft_region *region);
 
 /* One run of equal allocation from off: at most len bytes.  Fails never: what is not known is data. */
 struct weft_extent {
