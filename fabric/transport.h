@@ -99,6 +99,7 @@ struct tp_info {
 	bool can_fast_zero; /* TP_FAST_ZERO is accepted. */
 	bool can_cache;     /* CACHE is accepted. */
 	bool can_multi_conn; /* A FLUSH on one connection covers completed writes of all. */
+	bool flush_each_conn; /* … provided that one goes to each of those that wrote since their last. */
 	bool one_sided;      /* READ and WRITE cost the donor's process nothing. */
 	char transport[16];  /* "tcp", "rdma", "mem" */
 	char path[160];      /* for people: "tcp 10.0.0.1:52044 -> 10.0.0.2:10809" */

@@ -146,6 +146,7 @@ static bool keeps_promises(const struct tp_info *was, const struct tp_info *is)
 		is->can_fua >= was->can_fua && is->can_trim >= was->can_trim &&
 		is->can_zero >= was->can_zero && is->can_fast_zero >= was->can_fast_zero &&
 		is->can_cache >= was->can_cache && is->can_multi_conn >= was->can_multi_conn &&
+		is->flush_each_conn <= was->flush_each_conn &&
 		is->max_io_bytes >= was->max_io_bytes && is->min_block_bytes <= was->min_block_bytes;
 }
 

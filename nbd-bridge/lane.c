@@ -22,11 +22,22 @@ static bool changes_data(uint8_t kind)
 
 /* ---- requests ---- */
 
+static void finish(struct bridge_lane *lane, struct bridge_request *rq, int error)
+{
+	atomic_store_explicit(&lane->nr_requests,
+		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) - 1, memory_order_release);
+	rq->done(rq, error);
+}
+
 static void request_finish(struct bridge_lane *lane, struct bridge_request *rq, int error)
 {
 	struct lane_counters *counters = &lane->counters;
 	uint64_t took_ns = lane_now(lane) - weft_min(rq->start_ns, lane_now(lane));
 
+	if (rq == &lane->flush.visit) {
+		finish(lane, rq, error);
+		return;
+	}
 	count(&counters->requests[rq->kind], 1);
 	/* What failed moved nothing, and took no time worth knowing. */
 	if (error < 0) {
@@ -55,12 +66,10 @@ static void request_finish(struct bridge_lane *lane, struct bridge_request *rq, 
 		if (changes_data(rq->kind))
 			atomic_fetch_sub(&lane->bridge->nr_orphans, 1);
 	}
-	atomic_store_explicit(&lane->nr_requests,
-		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) - 1, memory_order_release);
-	rq->done(rq, error);
+	finish(lane, rq, error);
 }
 
-static void backlog_push(struct bridge_lane *lane, struct bridge_request *rq)
+void lane_backlog(struct bridge_lane *lane, struct bridge_request *rq)
 {
 	rq->listed = true;
 	rq->next = NULL;
@@ -87,10 +96,16 @@ static void request_settle(struct bridge_lane *lane, struct bridge_request *rq)
 	if (rq->flush_after && rq->status == 0) {
 		/* FUA at a donor without it: the data has arrived, now a FLUSH. */
 		rq->next_off = UINT64_MAX;
-		backlog_push(lane, rq);
+		lane_backlog(lane, rq);
 		return;
 	}
 	request_finish(lane, rq, rq->status);
+}
+
+void lane_settle(struct bridge_lane *lane, struct bridge_request *rq, int error)
+{
+	rq->status = error;
+	request_settle(lane, rq);
 }
 
 /* What can be said before anything is posted: 1: go on; 0: nothing to do; or -errno. */
@@ -136,8 +151,11 @@ void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq)
 	int r = admit(lane, rq);
 	if (r <= 0)
 		request_finish(lane, rq, r);
+	else if (rq->kind == TP_FLUSH && lane->bridge->info.flush_each_conn && lane->bridge->nr_lanes > 1 &&
+		rq != &lane->flush.visit)
+		lane_flush(lane, rq);
 	else
-		backlog_push(lane, rq);
+		lane_backlog(lane, rq);
 }
 
 void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq)
@@ -212,6 +230,8 @@ void lane_op_finish(struct bridge_lane *lane, struct bridge_op *op, int error)
 {
 	struct bridge_request *rq = op->rq;
 
+	if (error == 0 && lane->bridge->info.flush_each_conn && changes_data(op->tp.kind))
+		count(&lane->flush.nr_written, 1); /* before anybody learns of it */
 	op->rq = NULL;
 	op->next = lane->free_ops;
 	lane->free_ops = op;
@@ -254,7 +274,7 @@ static unsigned purge_ops(struct bridge_lane *lane, struct op_list *list, int er
 
 unsigned lane_purge(struct bridge_lane *lane, int error, enum lane_purge which)
 {
-	struct bridge_request *backlog = lane->backlog;
+	struct bridge_request *backlog = lane->backlog, *flushes = lane_flush_take_waiting(lane);
 	unsigned n = 0;
 
 	/* Whoever is told may submit anew: work on what was there before. */
@@ -265,14 +285,25 @@ unsigned lane_purge(struct bridge_lane *lane, int error, enum lane_purge which)
 
 		backlog = rq->next;
 		if (!purges(which, rq)) {
-			backlog_push(lane, rq);
+			lane_backlog(lane, rq);
 			continue;
 		}
 		rq->listed = false;
 		rq->flush_after = false;
-		rq->status = error;
 		n++;
-		request_settle(lane, rq);
+		lane_settle(lane, rq, error);
+	}
+	while (flushes) {
+		struct bridge_request *rq = flushes;
+
+		flushes = rq->next;
+		rq->listed = false;
+		if (!purges(which, rq)) {
+			lane_flush(lane, rq);
+			continue;
+		}
+		n++;
+		lane_settle(lane, rq, error);
 	}
 	n += purge_ops(lane, &lane->link.parked, error, which);
 	return n + purge_ops(lane, &lane->link.queue, error, which);
@@ -362,6 +393,7 @@ static void run_calls(void *ctx)
 		pthread_cond_broadcast(&bridge->changed);
 	}
 	pthread_mutex_unlock(&bridge->lock);
+	lane_flush_look(lane);
 	if (atomic_load(&bridge->stale) && lane->link.state != LINK_STALE)
 		link_progress(&lane->link);
 }
@@ -416,6 +448,7 @@ int lane_new(struct bridge *bridge, unsigned index, struct bridge_lane **ret, st
 		lane->free_ops = &lane->ops[i];
 	}
 	link_init(&lane->link, lane);
+	lane_flush_init(lane);
 	r = weft_loop_new(&lane->loop);
 	if (r < 0) {
 		weft_error_set(err, -r, "cannot make an event loop: %s", strerror(-r));

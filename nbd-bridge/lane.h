@@ -85,6 +85,27 @@ struct lane_counters {
 	_Atomic uint64_t ops, posts; /* posts: calls of tp_post() that accepted something */
 };
 
+struct request_list {
+	struct bridge_request *head, **tail;
+};
+
+/* FLUSHes that take more than one lane: flush.c.  What is atomic other lanes look at. */
+struct lane_flush {
+	_Atomic uint64_t nr_written;  /* changes of data that completed */
+	_Atomic uint64_t nr_flushed;  /* of those, by a visit */
+	_Atomic uint64_t nr_asked;    /* tickets: visits that others asked for */
+	_Atomic uint64_t nr_answered; /* … that were carried out, or failed */
+	_Atomic uint64_t failed;      /* the last of a visit that failed … */
+	_Atomic int error;            /* … with this */
+	_Atomic bool waiting;         /* for another lane's answer */
+	bool visiting, in_round;
+	uint64_t visit_answers, visit_covers;
+	struct bridge_request visit;
+	struct request_list next;  /* FLUSHes that wait for a round */
+	struct request_list round; /* … for the other lanes */
+	uint64_t tickets[BRIDGE_MAX_LANES]; /* of the round; 0: not asked */
+};
+
 struct bridge_lane {
 	/* What each step touches. */
 	struct bridge *bridge;
@@ -117,6 +138,7 @@ struct bridge_lane {
 	int first_result; /* 0: not known; 1: granted; -errno */
 	struct weft_error first_error;
 
+	struct lane_flush flush;
 	struct weft_histogram reads, writes, flushes;
 	struct bridge_recorder recorder;
 	struct bridge_op ops[LANE_OPS];
@@ -173,6 +195,19 @@ void lane_op_finish(struct bridge_lane *lane, struct bridge_op *op, int error);
 /* Fails what waits: the backlog, and what the link has queued or parked.  Returns how many. */
 enum lane_purge { PURGE_ALL, PURGE_ORPHANS };
 unsigned lane_purge(struct bridge_lane *lane, int error, enum lane_purge which);
+
+/* For a request that is on no list: to be made operations of, or to end with an error. */
+void lane_backlog(struct bridge_lane *lane, struct bridge_request *rq);
+void lane_settle(struct bridge_lane *lane, struct bridge_request *rq, int error);
+
+/* flush.c */
+void lane_flush_init(struct bridge_lane *lane);
+/* A FLUSH: on the backlog once the other lanes have flushed what they wrote. */
+void lane_flush(struct bridge_lane *lane, struct bridge_request *rq);
+/* After a wake-up: others ask, or answered. */
+void lane_flush_look(struct bridge_lane *lane);
+/* Takes off all that wait for other lanes; linked by next. */
+struct bridge_request *lane_flush_take_waiting(struct bridge_lane *lane);
 
 /* buffers.c */
 /* Lets those who wait for a buffer try again, in turn, as far as there are any. */

@@ -511,6 +511,96 @@ static void what_happened_is_in_the_flight_recorder(void **state)
 	json_decref(lanes);
 }
 
+/* A donor that knows of a connection's writes by that connection alone. */
+static void start_flushing_each(void)
+{
+	mem.flush_each_conn = mem.no_fua = true;
+	config.nr_lanes = 4;
+	start();
+}
+
+static void a_flush_visits_the_lanes_that_wrote_and_no_others(void **state)
+{
+	start_flushing_each();
+	for (unsigned lane = 0; lane < 3; lane++)
+		assert_int_equal(do_write(lane, lane * 4096, pattern, 4096, 0), 0);
+	assert_int_equal(atomic_load(&mem.nr_unflushed), 3);
+	uint64_t before = atomic_load(&mem.nr_ops);
+	assert_int_equal(do_flush(3), 0);
+	assert_int_equal(atomic_load(&mem.nr_unflushed), 0);
+	assert_int_equal(atomic_load(&mem.nr_ops) - before, 4);
+	assert_int_equal(do_flush(0), 0);
+	assert_int_equal(atomic_load(&mem.nr_ops) - before, 5);
+	/* Durable by itself: its own lane is enough. */
+	assert_int_equal(do_write(1, 0, pattern, 4096, 0), 0);
+	assert_int_equal(do_write(2, 0, pattern, 4096, TP_FUA), 0);
+	assert_int_equal(atomic_load(&mem.nr_unflushed), 1);
+	assert_int_equal(do_flush(2), 0);
+	assert_int_equal(bridge_stop(bridge, 1000, NULL), 0);
+	assert_int_equal(atomic_load(&mem.nr_unflushed), 0);
+}
+
+static void a_flush_on_all_lanes_at_once_covers_all(void **state)
+{
+	start_flushing_each();
+	atomic_store(&mem.delay_ns, 100000);
+	for (unsigned round = 0; round < 200; round++) {
+		struct io writes[4], flushes[4];
+
+		memset(writes, 0, sizeof(writes));
+		memset(flushes, 0, sizeof(flushes));
+		for (unsigned i = 0; i < 4; i++) {
+			writes[i].rq = (struct bridge_request){.kind = TP_WRITE, .off = i * 4096, .len = 4096};
+			writes[i].from = pattern;
+			io_start(&writes[i], i);
+		}
+		/* Whichever is first may not overtake the others' writes, which are waited for. */
+		for (unsigned i = 0; i < 4; i++)
+			assert_int_equal(io_wait(&writes[i]), 0);
+		for (unsigned i = 0; i < 4; i++) {
+			flushes[i].rq = (struct bridge_request){.kind = TP_FLUSH};
+			io_start(&flushes[i], i);
+		}
+		assert_int_equal(io_wait(&flushes[round % 4]), 0);
+		assert_int_equal(atomic_load(&mem.nr_unflushed), 0);
+		for (unsigned i = 0; i < 4; i++)
+			assert_int_equal(io_wait(&flushes[i]), 0);
+	}
+}
+
+static void a_flush_fails_when_another_lane_cannot(void **state)
+{
+	start_flushing_each();
+	assert_int_equal(do_write(1, 0, pattern, 4096, 0), 0);
+	atomic_store(&mem.fail_error, ENOSPC);
+	atomic_store(&mem.fail_at, atomic_load(&mem.nr_ops) + 1);
+	assert_int_equal(do_flush(0), -ENOSPC);
+	assert_int_equal(atomic_load(&mem.nr_unflushed), 1);
+	assert_int_equal(do_flush(0), 0);
+	assert_int_equal(atomic_load(&mem.nr_unflushed), 0);
+}
+
+static void a_flush_survives_the_loss_of_a_lane_that_it_visits(void **state)
+{
+	start_flushing_each();
+	assert_int_equal(do_write(1, 0, pattern, 4096, 0), 0);
+	atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 1);
+	assert_int_equal(do_flush(0), 0);
+	assert_int_equal(atomic_load(&mem.nr_unflushed), 0);
+}
+
+static void a_flush_that_waits_for_a_lane_ends_with_the_bridge(void **state)
+{
+	struct io io = {.rq = {.kind = TP_FLUSH}};
+
+	start_flushing_each();
+	assert_int_equal(do_write(1, 0, pattern, 4096, 0), 0);
+	atomic_store(&mem.hold, true);
+	io_start(&io, 0);
+	assert_int_equal(bridge_stop(bridge, 100, NULL) < 0, true);
+	assert_true(io_wait(&io) < 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -537,6 +627,11 @@ int main(void)
 		TEST(a_takeover_supersedes_the_old_bridge_for_good),
 		TEST(a_lapsed_grant_that_was_never_heard_of_does_not_end_the_attachment),
 		TEST(lanes_of_a_bridge_do_not_fence_one_another_out),
+		TEST(a_flush_visits_the_lanes_that_wrote_and_no_others),
+		TEST(a_flush_on_all_lanes_at_once_covers_all),
+		TEST(a_flush_fails_when_another_lane_cannot),
+		TEST(a_flush_survives_the_loss_of_a_lane_that_it_visits),
+		TEST(a_flush_that_waits_for_a_lane_ends_with_the_bridge),
 		TEST(what_happened_is_in_the_flight_recorder),
 	};
 

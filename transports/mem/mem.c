@@ -47,6 +47,7 @@ struct mem_conn {
 	struct weft_grant *grant;
 	struct weft_region *granted; /* referenced */
 	struct weft_error refused;
+	uint64_t nr_unflushed;
 	unsigned nr_ops, depth;
 	struct tp_op *ops[]; /* posted, oldest first */
 };
@@ -196,6 +197,7 @@ static void mem_disconnect(struct tp_conn *conn)
 	if (mem->has_granter)
 		pthread_join(mem->granter, NULL);
 	release_grant(mem, false);
+	atomic_fetch_add(&mem->config->nr_left, mem->nr_unflushed);
 	if (mem->granted)
 		weft_region_put(mem->granted);
 	close(mem->timerfd);
@@ -254,6 +256,7 @@ static void become_ready(struct mem_conn *mem)
 	info->can_fast_zero = info->can_zero && !config->no_fast_zero;
 	info->can_cache = !config->no_cache;
 	info->can_multi_conn = !config->no_multi_conn;
+	info->flush_each_conn = config->flush_each_conn;
 	info->one_sided = true;
 	snprintf(info->transport, sizeof(info->transport), "mem");
 	snprintf(info->path, sizeof(info->path), "mem, in this process");
@@ -289,6 +292,19 @@ static void try_connect(struct mem_conn *mem)
 		tp_conn_fail(&mem->conn, EROFS, "region '%s' is read-only", mem->region);
 	else
 		become_ready(mem);
+}
+
+/* Which changes are safe by now. */
+static void note_flushed(struct mem_conn *mem, const struct tp_op *op)
+{
+	if (op->kind == TP_WRITE || op->kind == TP_ZERO) {
+		mem->nr_unflushed++;
+		atomic_fetch_add(&mem->config->nr_unflushed, 1);
+	} else if (op->kind == TP_FLUSH) {
+		atomic_fetch_sub(&mem->config->nr_unflushed,
+			mem->nr_unflushed + atomic_exchange(&mem->config->nr_left, 0));
+		mem->nr_unflushed = 0;
+	}
 }
 
 static int carry_out(struct mem_conn *mem, struct tp_op *op)
@@ -377,6 +393,8 @@ static int mem_progress(struct tp_conn *conn, struct tp_op **done, unsigned max)
 			op->status = -atomic_load(&config->fail_error);
 		} else {
 			op->status = carry_out(mem, op);
+			if (op->status == 0)
+				note_flushed(mem, op);
 		}
 		done[nr++] = op;
 	}

@@ -28,6 +28,7 @@ struct mem_config {
 	uint32_t depth, max_io_bytes, min_block_bytes; /* 0: 128, 1 MiB, 1 */
 	/* Taken from what it can do. */
 	bool read_only, no_epoch, no_flush, no_fua, no_trim, no_zero, no_fast_zero, no_cache, no_multi_conn;
+	bool flush_each_conn; /* a FLUSH covers its own connection's changes, and those of connections that ended */
 
 	/* Knobs; any thread, any time. */
 	_Atomic uint64_t delay_ns; /* from post to completion */
@@ -38,7 +39,10 @@ struct mem_config {
 	_Atomic bool hold;         /* nothing completes; a clear hold is seen at the next progress */
 	_Atomic int refuse;        /* connecting fails with this, positive */
 
-	_Atomic uint64_t nr_ops; /* counted: operations accepted so far, on all connections */
+	/* Counted. */
+	_Atomic uint64_t nr_ops;       /* operations accepted so far, on all connections */
+	_Atomic uint64_t nr_unflushed; /* changes that no FLUSH has covered */
+	_Atomic uint64_t nr_left;      /* of those, by connections that ended */
 };
 
 extern const struct tp_ops tp_mem_ops;
