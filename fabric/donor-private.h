@@ -16,7 +16,7 @@ struct weft_donor {
 	pthread_mutex_t lock;   /* everything below, but for the directory's constants */
 	pthread_cond_t changed; /* a session ended, or a fence() returned */
 	uint32_t lease_ms, fence_timeout_ms;
-	char offers[64], memory_offers[64];
+	char offers[64];
 	bool stopping;
 	uint64_t last_tick_ns; /* 0: never */
 

@@ -37,7 +37,6 @@ int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **r
 	donor->lease_ms = config->lease_ms ? config->lease_ms : 30000;
 	donor->fence_timeout_ms = config->fence_timeout_ms ? config->fence_timeout_ms : 10000;
 	snprintf(donor->offers, sizeof(donor->offers), "%s", config->offers);
-	memcpy(donor->memory_offers, donor->offers, sizeof(donor->memory_offers));
 	donor->dir_fd = -1;
 	*ret = donor;
 	return 0;
@@ -560,15 +559,14 @@ void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *regi
 {
 	*ret = (struct weft_welcome){.epoch = region->epoch, .lease_ms = donor->lease_ms};
 	pthread_mutex_lock(&donor->lock);
-	copy_text(ret->offers, sizeof(ret->offers),
-		region->backing == WEFT_BACKING_MEMORY ? donor->memory_offers : donor->offers);
+	copy_text(ret->offers, sizeof(ret->offers), donor->offers);
 	pthread_mutex_unlock(&donor->lock);
 }
 
-void weft_donor_offer_memory(struct weft_donor *donor, const char *offers)
+void weft_donor_offer(struct weft_donor *donor, const char *offers)
 {
 	pthread_mutex_lock(&donor->lock);
-	copy_text(donor->memory_offers, sizeof(donor->memory_offers), offers);
+	copy_text(donor->offers, sizeof(donor->offers), offers);
 	pthread_mutex_unlock(&donor->lock);
 }
 

@@ -62,8 +62,8 @@ int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **r
 /* All grants released before (asserted).  Drops its references to the regions. */
 void weft_donor_free(struct weft_donor *donor);
 
-/* What memory regions, which more can reach, are offered over from now on: "tcp,rdma:10809". */
-void weft_donor_offer_memory(struct weft_donor *donor, const char *offers);
+/* What regions are offered over from now on: "tcp,rdma:10809". */
+void weft_donor_offer(struct weft_donor *donor, const char *offers);
 
 /*
  * Takes a reference.  -EEXIST: the name is taken.  Attachments that held an adopted region when the last

@@ -137,8 +137,12 @@ int region_parallel(uint64_t size, int (*fn)(void *arg, uint64_t off, uint64_t l
 			progress(ctx, done, size);
 			pthread_mutex_lock(&p.lock);
 		}
-		while (p.nr_running > 0 && p.done == done)
-			pthread_cond_wait(&p.more, &p.lock);
+		struct timespec until;
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec++; /* so that progress() is called, whatever the pace */
+		while (p.nr_running > 0 && p.done == done &&
+			pthread_cond_timedwait(&p.more, &p.lock, &until) != ETIMEDOUT)
+			;
 	}
 	pthread_mutex_unlock(&p.lock);
 	for (unsigned i = 0; i < n; i++)

@@ -123,7 +123,7 @@ static void open_rdma(struct serve *s)
 		if (r == 0) {
 			weft_listening_format(l, s->rdma_place);
 			snprintf(offers, sizeof(offers), "tcp,rdma:%u", verbs_listener_port(s->rdma));
-			weft_donor_offer_memory(s->donor, offers);
+			weft_donor_offer(s->donor, offers);
 		} else if (r != -ENODEV) {
 			weft_warn("%s; TCP only", err.message);
 		}

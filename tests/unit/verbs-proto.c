@@ -63,6 +63,9 @@ static struct verbs_msg example(uint8_t type)
 		msg.request.off = UINT64_MAX;
 		msg.request.len = UINT64_MAX;
 		break;
+	case VERBS_BYE:
+		msg.bye.changed = true;
+		break;
 	case VERBS_REPLY:
 		msg.cookie = 5;
 		msg.reply.error = -ENOSPC;
@@ -179,6 +182,35 @@ static void a_grant_that_does_not_add_up_is_refused(void **state)
 	assert_int_equal(unpack_grant_with(offers), -EPROTO);
 }
 
+static void ranges_belong_to_a_flush_and_are_counted(void **state)
+{
+	uint8_t buf[VERBS_MSG_MAX];
+	struct verbs_msg msg = {.type = VERBS_REQUEST, .cookie = 3}, back;
+
+	msg.request.kind = VERBS_FLUSH;
+	msg.request.more = true;
+	msg.request.nr_ranges = VERBS_RANGES_PER_MESSAGE;
+	for (unsigned i = 0; i < VERBS_RANGES_PER_MESSAGE; i++)
+		msg.request.range[i] = (struct verbs_range){.off = UINT64_MAX - i, .len = i};
+	size_t len = verbs_pack(&msg, buf);
+	assert_int_equal(verbs_unpack(buf, len, &back), 0);
+	assert_true(back.request.more);
+	assert_int_equal(back.request.nr_ranges, VERBS_RANGES_PER_MESSAGE);
+	for (unsigned i = 0; i < VERBS_RANGES_PER_MESSAGE; i++)
+		assert_true(back.request.range[i].off == UINT64_MAX - i && back.request.range[i].len == i);
+	/* One more than there is, one less, and more than there may be. */
+	uint32_t *nr = (uint32_t *)(buf + 20);
+	assert_int_equal(be32toh(*nr), VERBS_RANGES_PER_MESSAGE);
+	const uint32_t wrong[] = {VERBS_RANGES_PER_MESSAGE + 1, VERBS_RANGES_PER_MESSAGE - 1, 0, UINT32_MAX, 1u << 28};
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(wrong); i++) {
+		*nr = htobe32(wrong[i]);
+		assert_int_equal(verbs_unpack(buf, len, &back), -EPROTO);
+	}
+	msg.request.nr_ranges = 0;
+	msg.request.kind = VERBS_ZERO;
+	assert_int_equal(verbs_unpack(buf, verbs_pack(&msg, buf), &back), -EPROTO);
+}
+
 static void a_refusal_cannot_drive_a_terminal(void **state)
 {
 	uint8_t buf[VERBS_MSG_MAX];
@@ -277,6 +309,7 @@ int main(void)
 		cmocka_unit_test(every_other_length_is_refused),
 		cmocka_unit_test(another_version_is_said_to_be_one),
 		cmocka_unit_test(a_grant_that_does_not_add_up_is_refused),
+		cmocka_unit_test(ranges_belong_to_a_flush_and_are_counted),
 		cmocka_unit_test(a_refusal_cannot_drive_a_terminal),
 		cmocka_unit_test(private_data_is_checked_and_may_be_padded),
 		cmocka_unit_test(rejections_carry_errors_and_nothing_else),

@@ -386,6 +386,11 @@ static void on_grant(struct verbs_conn *conn)
 	conn->beat_word = msg->grant.beat_word;
 	memcpy(conn->token, msg->grant.token, sizeof(conn->token));
 	memcpy(conn->offers, msg->grant.offers, sizeof(conn->offers));
+	if ((conn->flags & VERBS_GRANT_FLUSH_ASKS) && !(conn->flags & VERBS_GRANT_READ_ONLY) &&
+		verbs_changes_init(conn) < 0) {
+		verbs_fail(conn, ENOMEM, no_memory);
+		return;
+	}
 	conn->phase = VERBS_PHASE_CHUNKS;
 	ask_for_chunks(conn);
 }
@@ -492,6 +497,7 @@ void verbs_on_epoch(struct verbs_conn *conn)
 	info->can_trim = !info->read_only;
 	info->can_zero = !info->read_only;
 	info->can_multi_conn = true;
+	info->flush_each_conn = conn->flags & VERBS_GRANT_FLUSH_ASKS;
 	info->one_sided = true;
 	snprintf(info->transport, sizeof(info->transport), "rdma");
 	snprintf(info->path, sizeof(info->path), "rdma ");

@@ -121,15 +121,23 @@ static void send_requests(struct verbs_conn *conn)
 {
 	while (conn->asking && conn->nr_asked < VERBS_REQUESTS && conn->conn.state == TP_READY) {
 		struct tp_op *op = conn->asking;
-		struct verbs_msg msg = {.type = VERBS_REQUEST, .cookie = (uint32_t)op->priv[0]};
+		struct verbs_msg msg;
 
+		msg.type = VERBS_REQUEST;
+		msg.cookie = (uint32_t)op->priv[0];
 		msg.request.kind = op->kind == TP_FLUSH ? VERBS_FLUSH : VERBS_ZERO;
 		msg.request.no_hole = op->flags & TP_NO_HOLE;
+		msg.request.more = false;
+		msg.request.nr_ranges = 0;
 		msg.request.off = op->off;
 		msg.request.len = op->len;
+		if (op->kind == TP_FLUSH)
+			verbs_changes_take(conn, &msg);
 		int r = verbs_send(conn, &msg);
-		if (r == -EAGAIN)
-			return; /* a buffer comes back */
+		if (r == -EAGAIN) { /* a buffer comes back */
+			verbs_changes_put_back(conn, &msg);
+			return;
+		}
 		if (r < 0) {
 			verbs_fail(conn, -r, "cannot ask %s: %s", conn->peer, strerror(-r));
 			return;
@@ -138,6 +146,7 @@ static void send_requests(struct verbs_conn *conn)
 		if (!conn->asking)
 			conn->asking_end = &conn->asking;
 		conn->slots[op->priv[0]].asked = true;
+		conn->slots[op->priv[0]].more = msg.request.more;
 		conn->nr_asked++;
 	}
 }
@@ -150,7 +159,10 @@ void verbs_on_reply(struct verbs_conn *conn, uint32_t cookie, int error)
 	}
 	conn->slots[cookie].asked = false;
 	conn->nr_asked--;
-	finish_slot(conn, cookie, error);
+	if (conn->slots[cookie].more && error == 0)
+		ask(conn, conn->slots[cookie].op);
+	else
+		finish_slot(conn, cookie, error);
 	send_requests(conn);
 }
 
@@ -374,6 +386,8 @@ static void on_last(struct verbs_conn *conn, unsigned i)
 		finish_slot(conn, i, -ESTALE);
 		return;
 	}
+	if (op->kind == TP_WRITE || op->kind == TP_ZERO)
+		verbs_changes_note(conn, op->off, op->len);
 	if (op->kind == TP_FLUSH && (conn->flags & VERBS_GRANT_FLUSH_ASKS)) {
 		ask(conn, op);
 		send_requests(conn);

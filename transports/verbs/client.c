@@ -210,6 +210,7 @@ static void verbs_shutdown(struct tp_conn *tp_conn)
 	struct verbs_conn *conn = to_verbs(tp_conn);
 	struct verbs_msg bye = {.type = VERBS_BYE};
 
+	bye.bye.changed = verbs_changes_any(conn);
 	if (tp_conn->state == TP_READY && tp_conn->nr_outstanding == 0 && verbs_send(conn, &bye) == 0) {
 		conn->saying_bye = true;
 		verbs_set_timer(conn, 0);
@@ -229,6 +230,7 @@ void verbs_conn_free(struct verbs_conn *conn)
 	destroy_qps(conn);
 	verbs_bufs_fini(&conn->bufs);
 	verbs_io_fini(conn);
+	verbs_changes_fini(conn);
 	if (conn->cq) {
 		ibv_ack_cq_events(conn->cq, conn->nr_cq_events);
 		ibv_destroy_cq(conn->cq);

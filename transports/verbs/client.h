@@ -77,7 +77,16 @@ struct verbs_slot {
 	uint16_t nr_wrs;   /* of the send queue, until its last completes */
 	uint16_t next_free;
 	bool asked;        /* a REQUEST is on its way, waits for a REPLY */
+	bool more;         /* and another follows it */
 	int error;         /* of its work requests, so far */
+};
+
+/* Of a file region: what the donor is to be told with the next FLUSH.  client-changes.c. */
+struct verbs_changes {
+	uint64_t *words; /* a bit for each 1 << shift bytes; NULL: nobody needs to know */
+	uint32_t nr_words;
+	uint32_t first, end; /* words outside are 0 */
+	unsigned shift;
 };
 
 struct verbs_lookup;
@@ -126,6 +135,7 @@ struct verbs_conn {
 	struct ibv_sge *sges;
 	unsigned nr_wrs; /* built */
 	struct verbs_slot *slots; /* depth */
+	struct verbs_changes changes;
 	unsigned free_slot;       /* first free; depth: none */
 	struct tp_op *done, **done_end;
 	struct tp_op *asking, **asking_end; /* wait until a REQUEST may be sent */
@@ -161,6 +171,18 @@ int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn 
 void verbs_look(struct verbs_conn *conn);
 void verbs_on_message(struct verbs_conn *conn);
 void verbs_on_epoch(struct verbs_conn *conn);
+
+/* client-changes.c */
+
+/* Once the size is known.  -ENOMEM. */
+int verbs_changes_init(struct verbs_conn *conn);
+void verbs_changes_fini(struct verbs_conn *conn);
+/* A WRITE of len > 0 bytes completed. */
+void verbs_changes_note(struct verbs_conn *conn, uint64_t off, uint64_t len);
+bool verbs_changes_any(struct verbs_conn *conn);
+/* Moves as many as there is room for into a FLUSH; and back, if it could not be sent. */
+void verbs_changes_take(struct verbs_conn *conn, struct verbs_msg *msg);
+void verbs_changes_put_back(struct verbs_conn *conn, const struct verbs_msg *msg);
 
 /* client-io.c */
 

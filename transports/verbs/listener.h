@@ -1,5 +1,5 @@
 /*
- * The donor's verbs side: accepts connections of rdma_cm and serves a donor's memory regions on them.  A session has a thread,
+ * The donor's verbs side: accepts connections of rdma_cm and serves a donor's regions on them.  A session has a thread,
  * which sleeps: reads and writes cost it nothing.
  *
  * Threads: everything here from the loop's thread, but for verbs_listener_status() (any).

@@ -83,10 +83,25 @@ struct wire_request {
 	struct wire_head head;
 	uint8_t kind;
 	uint8_t no_hole;
-	uint8_t reserved[6];
+	uint8_t more;
+	uint8_t reserved;
+	uint32_t nr_ranges;
 	uint64_t off, len;
+	/* nr_ranges struct wire_range */
 } PACKED;
 _Static_assert(sizeof(struct wire_request) == 40, "request");
+
+struct wire_range {
+	uint64_t off, len;
+} PACKED;
+_Static_assert(sizeof(struct wire_request) + VERBS_RANGES_PER_MESSAGE * sizeof(struct wire_range) <=
+	VERBS_MSG_MAX, "ranges fit");
+
+struct wire_bye {
+	struct wire_head head;
+	uint8_t changed;
+	uint8_t reserved[7];
+} PACKED;
 
 struct wire_reply {
 	struct wire_head head;
@@ -234,9 +249,18 @@ static size_t pack_request(const struct verbs_msg *msg, uint8_t *buf)
 
 	wire->kind = msg->request.kind;
 	wire->no_hole = msg->request.no_hole;
+	wire->more = msg->request.more;
+	wire->nr_ranges = htobe32(msg->request.nr_ranges);
 	wire->off = htobe64(msg->request.off);
 	wire->len = htobe64(msg->request.len);
-	return sizeof(*wire);
+	assert(msg->request.nr_ranges <= VERBS_RANGES_PER_MESSAGE);
+	for (uint32_t i = 0; i < msg->request.nr_ranges; i++) {
+		const struct verbs_range *range = &msg->request.range[i];
+		struct wire_range to = {.off = htobe64(range->off), .len = htobe64(range->len)};
+
+		memcpy(buf + sizeof(*wire) + i * sizeof(to), &to, sizeof(to));
+	}
+	return sizeof(*wire) + msg->request.nr_ranges * sizeof(struct wire_range);
 }
 
 size_t verbs_pack(const struct verbs_msg *msg, uint8_t *buf)
@@ -277,6 +301,8 @@ size_t verbs_pack(const struct verbs_msg *msg, uint8_t *buf)
 		break;
 	default:
 		assert(msg->type == VERBS_BYE);
+		((struct wire_bye *)buf)->changed = msg->bye.changed;
+		len = sizeof(struct wire_bye);
 	}
 	head->magic = htobe32(VERBS_MAGIC);
 	head->version = VERBS_VERSION;
@@ -394,9 +420,21 @@ static int unpack_request(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 {
 	const struct wire_request *wire = (const void *)buf;
 
-	if (len != sizeof(*wire) || (wire->kind != VERBS_FLUSH && wire->kind != VERBS_ZERO) ||
-		wire->no_hole > 1)
+	if (len < sizeof(*wire) || (wire->kind != VERBS_FLUSH && wire->kind != VERBS_ZERO) ||
+		wire->no_hole > 1 || wire->more > 1)
 		return -EPROTO;
+	uint32_t nr = be32toh(wire->nr_ranges);
+	if (nr > VERBS_RANGES_PER_MESSAGE || len != sizeof(*wire) + nr * sizeof(struct wire_range) ||
+		(wire->kind != VERBS_FLUSH && (nr > 0 || wire->more)))
+		return -EPROTO;
+	for (uint32_t i = 0; i < nr; i++) {
+		struct wire_range range;
+
+		memcpy(&range, buf + sizeof(*wire) + i * sizeof(range), sizeof(range));
+		ret->request.range[i] = (struct verbs_range){.off = be64toh(range.off), .len = be64toh(range.len)};
+	}
+	ret->request.more = wire->more;
+	ret->request.nr_ranges = nr;
 	ret->request.kind = wire->kind;
 	ret->request.no_hole = wire->no_hole;
 	ret->request.off = be64toh(wire->off);
@@ -434,7 +472,10 @@ static int unpack_body(const uint8_t *buf, size_t len, struct verbs_msg *msg)
 		msg->reply.error = error_from_wire(((const struct wire_reply *)buf)->error);
 		return 0;
 	case VERBS_BYE:
-		return len == sizeof(struct wire_head) ? 0 : -EPROTO;
+		if (len != sizeof(struct wire_bye) || ((const struct wire_bye *)buf)->changed > 1)
+			return -EPROTO;
+		msg->bye.changed = ((const struct wire_bye *)buf)->changed;
+		return 0;
 	default:
 		return -EPROTO;
 	}

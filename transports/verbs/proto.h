@@ -44,6 +44,7 @@ enum {
 	VERBS_CHUNKS_PER_MESSAGE = 256,
 	VERBS_MAX_CHUNKS = 1 << 20, /* 512 TiB of chunks of 512 MiB */
 	VERBS_MSG_MAX = 4352,       /* the longest message: HELLO with the longest name */
+	VERBS_RANGES_PER_MESSAGE = 256,
 	VERBS_REQUESTS = 8,         /* REQUESTs without a REPLY at most */
 	VERBS_PRIVATE_BYTES = 24,   /* of a REQ; rdma_cm has room for 56 */
 	VERBS_REJECT_BYTES = 8,     /* of a REJ */
@@ -75,6 +76,10 @@ enum {
 struct verbs_chunk {
 	uint64_t addr;
 	uint32_t rkey;
+};
+
+struct verbs_range {
+	uint64_t off, len;
 };
 
 struct verbs_msg {
@@ -114,10 +119,17 @@ struct verbs_msg {
 			uint8_t kind; /* enum verbs_request_kind */
 			bool no_hole;
 			uint64_t off, len; /* not yet checked against the region */
+			/* FLUSH of a file region: what WRITEs changed since the last, likewise not checked. */
+			bool more; /* it goes on with the next REQUEST, which may flush */
+			uint32_t nr_ranges;
+			struct verbs_range range[VERBS_RANGES_PER_MESSAGE];
 		} request;
 		struct {
 			int error; /* 0, or negative errno */
 		} reply;
+		struct {
+			bool changed; /* WRITEs since the last FLUSH: nobody said where */
+		} bye;
 	};
 };
 

@@ -3,7 +3,8 @@
  *
  * Each runs on a thread of its own, which may wait for the driver and the donor.  Invariant: the grant is released only
  * after verbs_share_leave(): access is dead before anybody is told that it is; and a session's queue pair in the share's
- * protection domain is destroyed before the share is put.
+ * protection domain is destroyed before the share is put.  A file region stays staged until after both; that what WRITEs
+ * changed may not have been told is noted before anybody else is granted it.
  */
 #include "transports/verbs/session.h"
 
@@ -15,6 +16,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "fabric/log.h"
 #include "fabric/util.h"
 #include "transports/verbs/device.h"
 
@@ -27,6 +29,8 @@ enum {
 	MIN_TICK_MS = 5,
 	WR_RECV = 0,
 	WR_SEND = 1 << 16,
+	WAIT_MS = 250,     /* between two WAITs while a file is loaded … */
+	PROGRESS_MS = 5000, /* … and two lines of the log */
 };
 #define ZERO_SLICE_BYTES (4 * WEFT_MIB)
 
@@ -44,6 +48,7 @@ struct run {
 	enum state state;
 	bool granted; /* counted no more among those that handshake */
 	bool clean;   /* it said goodbye */
+	bool told;    /* and that we know of all its WRITEs */
 	uint64_t deadline_ns; /* 0: none */
 	char peer[64];
 	struct ibv_pd *pd; /* of the control connection: holds message buffers only */
@@ -55,6 +60,8 @@ struct run {
 	struct rdma_cm_id *data;
 	struct weft_region *region; /* referenced */
 	struct weft_grant *grant;
+	bool staged; /* a file's contents, for us */
+	uint64_t waited_ns, logged_ns; /* for it: when that was said last */
 	struct verbs_share *share;
 	uint64_t *beat; /* a page */
 	struct ibv_mr *beat_mr;
@@ -289,6 +296,26 @@ static int wait_for_share(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
 	return send_msg(run);
 }
 
+static int wait_for_file(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
+{
+	struct run *run = ctx;
+	uint64_t now_ns = weft_now_ns();
+	char done[32], total[32];
+
+	if (run->logged_ns == 0)
+		run->logged_ns = now_ns;
+	if (now_ns - run->logged_ns >= PROGRESS_MS * UINT64_C(1000000)) {
+		weft_info("region '%s': %s of %s loaded into memory for RDMA", run->region->name,
+			weft_format_size(done_bytes, done, sizeof(done)),
+			weft_format_size(total_bytes, total, sizeof(total)));
+		run->logged_ns = now_ns;
+	}
+	if (now_ns - run->waited_ns < WAIT_MS * UINT64_C(1000000))
+		return must_end(run) ? -ECANCELED : 0;
+	run->waited_ns = now_ns;
+	return wait_for_share(run, done_bytes, total_bytes);
+}
+
 /* Everything that a grant needs; 0, or -errno with err. */
 static int prepare_grant(struct run *run, struct weft_error *err)
 {
@@ -300,15 +327,16 @@ static int prepare_grant(struct run *run, struct weft_error *err)
 
 	if (r < 0)
 		return r;
-	if (run->region->backing != WEFT_BACKING_MEMORY)
-		return weft_error_set(err, EOPNOTSUPP, "region '%s' is a file, which RDMA cannot reach; use "
-			"TCP (`--transport tcp`)", run->region->name);
 	/* Its patience starts anew: others may have to stop first. */
 	wait_for_share(run, 0, run->region->size_bytes);
 	r = weft_donor_grant(listener->donor, run->region, hello, run->peer, "rdma", on_fence, session,
 		&run->grant, err);
 	if (r < 0)
 		return r;
+	r = weft_region_stage(run->region, run->grant->writable, wait_for_file, run, err);
+	if (r < 0)
+		return r;
+	run->staged = true;
 	r = verbs_share_join(&listener->shares, session->control->verbs, run->region, hello,
 		run->grant->writable, wait_for_share, run, &run->share, err);
 	if (r < 0)
@@ -320,6 +348,18 @@ static int prepare_grant(struct run *run, struct weft_error *err)
 	run->beat_mr = ibv_reg_mr(verbs_share_pd(run->share), page, sizeof(uint64_t),
 		IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
 	return run->beat_mr ? 0 : verbs_reg_failed(errno, 4096, err);
+}
+
+/* May take as long as writing all of the file. */
+static void unstage(struct run *run)
+{
+	int r = run->staged ? weft_region_unstage(run->region) : 0;
+
+	run->staged = false;
+	/* Nobody who could be told is left. */
+	if (r < 0)
+		weft_warn("region '%s': what was written over RDMA stays in memory, since its file cannot be written: %s",
+			run->region->name, strerror(-r));
 }
 
 /*
@@ -336,6 +376,7 @@ static void give_back(struct run *run)
 	if (run->grant)
 		weft_grant_release(run->grant, (uint32_t)run->msg.hello.hello.generation == 0);
 	run->grant = NULL;
+	unstage(run);
 }
 
 static void on_hello(struct run *run)
@@ -364,6 +405,8 @@ static void on_hello(struct run *run)
 	run->out.grant.generation = run->msg.hello.hello.generation;
 	run->out.grant.lease_ms = welcome.lease_ms;
 	run->out.grant.flags = run->grant->writable ? 0 : VERBS_GRANT_READ_ONLY;
+	if (run->region->backing == WEFT_BACKING_FILE)
+		run->out.grant.flags |= VERBS_GRANT_FLUSH_ASKS;
 	run->out.grant.chunk_bytes = verbs_share_chunk_bytes(run->share);
 	run->out.grant.nr_chunks = verbs_share_nr_chunks(run->share);
 	run->out.grant.epoch_word = verbs_share_epoch_word(run->share);
@@ -412,7 +455,6 @@ static int zero(struct run *run, uint64_t off, uint64_t len)
 
 		if (must_end(run))
 			return -ESTALE;
-		weft_grant_touch(run->grant, weft_now_ns());
 		/* No holes: the pages are registered. */
 		int r = weft_region_zero(run->region, off, n, false, false);
 		if (r < 0)
@@ -423,13 +465,33 @@ static int zero(struct run *run, uint64_t off, uint64_t len)
 	return 0;
 }
 
+/* What its WRITEs changed.  -EPROTO: that cannot be. */
+static int note_changes(struct run *run)
+{
+	for (uint32_t i = 0; i < run->msg.request.nr_ranges; i++) {
+		const struct verbs_range *range = &run->msg.request.range[i];
+
+		if (!run->grant->writable || range->len == 0 || range->off > run->region->size_bytes ||
+			range->len > run->region->size_bytes - range->off)
+			return -EPROTO;
+		weft_region_changed(run->region, range->off, range->len);
+	}
+	return 0;
+}
+
 static void on_request(struct run *run)
 {
-	int r;
+	int r = 0;
 
+	if (note_changes(run) < 0) {
+		run->state = STATE_OVER;
+		return;
+	}
+	/* It waits for us, which may take a disk's time. */
+	weft_grant_touch(run->grant, UINT64_MAX);
 	if (run->msg.request.kind == VERBS_ZERO)
 		r = zero(run, run->msg.request.off, run->msg.request.len);
-	else
+	else if (!run->msg.request.more)
 		r = weft_region_flush(run->region);
 	weft_grant_touch(run->grant, weft_now_ns());
 	run->out = (struct verbs_msg){.type = VERBS_REPLY, .cookie = run->msg.cookie};
@@ -449,6 +511,7 @@ static void on_message(struct run *run)
 		on_request(run);
 	} else {
 		run->clean = type == VERBS_BYE && run->state == STATE_GRANTED;
+		run->told = run->clean && !run->msg.bye.changed;
 		run->state = STATE_OVER;
 	}
 }
@@ -508,8 +571,10 @@ static void serve(struct run *run)
 	take_completions(run);
 	for (unsigned i = 0; i < run->nr_received && run->data; i++)
 		if (verbs_unpack(verbs_bufs_at(&run->bufs, run->received[i]), run->received_len[i],
-			    &run->msg) == 0 && run->msg.type == VERBS_BYE)
+			    &run->msg) == 0 && run->msg.type == VERBS_BYE) {
 			run->clean = true;
+			run->told = !run->msg.bye.changed;
+		}
 	if (run->beat_mr)
 		look_at_beat(run);
 }
@@ -558,6 +623,8 @@ static void end(struct run *run)
 		r = verbs_share_leave(run->share, atomic_load(&session->fenced));
 	if (r < 0)
 		destroy_qp(run->data);
+	if (run->grant && run->grant->writable && run->data && !run->told)
+		weft_region_changed_somewhere(run->region);
 	if (run->grant)
 		weft_grant_release(run->grant, run->clean);
 	/* The rest only takes the driver's time. */
@@ -568,6 +635,7 @@ static void end(struct run *run)
 	free(run->beat);
 	if (run->share)
 		verbs_share_put(run->share);
+	unstage(run);
 	weft_region_put(run->region);
 	if (run->data)
 		rdma_destroy_id(run->data);

@@ -91,7 +91,7 @@ static void *helper_main(void *ctx)
 		uint32_t i = share->next_chunk++;
 
 		pthread_mutex_unlock(&share->lock);
-		struct ibv_mr *mr = ibv_reg_mr(share->pd, share->region->map + i * share->chunk_bytes,
+		struct ibv_mr *mr = ibv_reg_mr(share->pd, weft_region_memory(share->region) + i * share->chunk_bytes,
 			chunk_len(share, i), access);
 		int code = errno;
 		pthread_mutex_lock(&share->lock);

@@ -32,7 +32,8 @@ void verbs_shares_fini(struct verbs_shares *shares);
 typedef int verbs_wait_fn(void *ctx, uint64_t done_bytes, uint64_t total_bytes);
 
 /*
- * Joins the share of this grant's generation, or makes it, and waits until its memory is registered.  *ret must be left, then put.
+ * Joins the share of this grant's generation, or makes it, and waits until its memory is registered; a file region must
+ * be staged from before until after verbs_share_leave().  *ret must be left, then put.
  * -ENOMEM with the limit and the fix; what ibv_reg_mr(3) says; what wait said.
  */
 int verbs_share_join(struct verbs_shares *shares, struct ibv_context *context, struct weft_region *region,
