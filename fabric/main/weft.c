@@ -18,6 +18,7 @@ static const struct command {
 	{"attach", "map a region as a socket or as a file"},
 	{"detach", "end an attachment"},
 	{"status", "show attachments and donors on this machine"},
+	{"bench", "measure a region over every path to it"},
 	{"doctor", "show what this machine can do, and how to get the rest"},
 };
 

@@ -8,12 +8,13 @@ wrong() { # COMMAND TEXT ARGUMENT…
 	[[ $status = 2 && ! -s $TMP/out ]] || fail "weft $command $*: exit status $status"
 	[[ $(<"$TMP/err") = "weft-$command: $text"*$'\n'"Try: weft $command --help" ]] || fail "weft $command $*: $(<"$TMP/err")"
 }
-for command in serve list attach detach status doctor; do
+for command in serve list attach detach status bench doctor; do
 	wrong "$command" "unrecognized option '--nonsense'" --nonsense
 done
 wrong serve "'extra' is no option" extra
 wrong list "one URI at a time" weft://a weft://b
 wrong attach "one URI at a time" weft://a weft://b
+wrong bench "one URI at a time" weft://a/r weft://b/r
 wrong detach "one at a time" a b
 wrong status "one name at a time" a b
 wrong doctor "'extra' is not an option" extra

@@ -1,0 +1,597 @@
+/*
+ * A run as one HTML page that needs nothing else: no script, no font, no picture of somebody else's.  It is XML as well, so
+ * that any parser can check it.  Functions without state.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/util.h"
+#include "perf/bench/bench.h"
+#include "perf/bench/json.h"
+#include "perf/bench/plot.h"
+
+enum { MAX_SERIES = BENCH_MAX_PATHS };
+
+/* Okabe and Ito's colours, which the colour-blind tell apart too; lighter ones on dark ground. */
+static const char style[] =
+	":root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--dim:#57606a;--line:#d0d7de;--box:#f6f8fa;"
+	"--f0:#0072b2;--f1:#d55e00;--f2:#007a59;--f3:#a3448a;--s0:#0072b2;--s1:#e69f00;--s2:#5f6b76}\n"
+	"@media(prefers-color-scheme:dark){:root{--bg:#12161b;--fg:#e6edf3;--dim:#9da7b1;--line:#39424c;--box:#1b2128;"
+	"--f0:#56b4e9;--f1:#ff9a4d;--f2:#2fd0a0;--f3:#e49bcf;--s0:#56b4e9;--s1:#e6b000;--s2:#8b97a3}}\n"
+	"body{margin:0 auto;max-width:1120px;padding:24px 20px 60px;background:var(--bg);color:var(--fg);"
+	"font:15px/1.5 system-ui,-apple-system,'Segoe UI',sans-serif}\n"
+	"h1{font-size:1.6em;margin:0 0 .2em}h2{font-size:1.2em;margin:2em 0 .4em;border-bottom:1px solid var(--line)}"
+	"h1,td.w{overflow-wrap:anywhere}td:first-child{white-space:nowrap}p{max-width:75ch;margin:.5em 0}.dim{color:var(--dim)}\n"
+	".grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:20px}"
+	"figure{margin:0;background:var(--box);border:1px solid var(--line);border-radius:6px;padding:10px 12px}"
+	"figcaption{font-weight:600;margin-bottom:4px}svg{display:block;width:100%;height:auto}\n"
+	".scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.87em;font-variant-numeric:tabular-nums}"
+	"th,td{padding:3px 8px;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}"
+	"th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right}td.n{white-space:nowrap}th.n{max-width:12em}tr.row th{color:var(--fg);padding-top:14px}\n"
+	".legend{display:flex;flex-wrap:wrap;gap:4px 20px;margin:.6em 0}.legend span{display:inline-flex;align-items:center;gap:6px}"
+	".legend svg{width:44px;height:16px}.legend i{width:14px;height:14px;display:inline-block}\n"
+	".t,.v{font-size:12px;fill:var(--dim)}.v{fill:var(--fg)}.g{stroke:var(--line);fill:none}.a{stroke:var(--dim);fill:none}"
+	".l{fill:none;stroke-width:2}.e{fill:none;stroke-width:1.5;opacity:.6}.m{stroke-width:1.8}.l.d1{stroke-dasharray:7 4}"
+	".l.d2{stroke-dasharray:2 4}.m.d1,.m.d2{fill:var(--box)!important}\n"
+	".f0{stroke:var(--f0)}.m.f0{fill:var(--f0)}.f1{stroke:var(--f1)}.m.f1{fill:var(--f1)}.f2{stroke:var(--f2)}.m.f2{fill:var(--f2)}"
+	".f3{stroke:var(--f3)}.m.f3{fill:var(--f3)}.s0{fill:var(--s0);background:var(--s0)}.s1{fill:var(--s1);background:var(--s1)}"
+	".s2{fill:var(--s2);background:var(--s2)}\n"
+	"@media print{:root{color-scheme:light}figure{break-inside:avoid}}\n";
+
+static const char *size_text(double bytes, char *buf)
+{
+	return weft_format_size((uint64_t)bytes, buf, 32);
+}
+
+static void element(const char *tag, const char *class, const char *text, FILE *out)
+{
+	fprintf(out, class[0] ? "<%s class=\"%s\">" : "<%s>", tag, class);
+	plot_text(text, out);
+	fprintf(out, "</%s>", tag);
+}
+
+/* ---- paths ---- */
+
+/* Colour by where one enters; dashes by transport and cache. */
+static unsigned colour_of(const json_t *path)
+{
+	for (unsigned i = 0; i < BENCH_NR_FRONTS; i++)
+		if (strcmp(text_of(path, "front"), bench_front_names[i]) == 0)
+			return i;
+	return 0;
+}
+
+static unsigned dash_of(const json_t *path)
+{
+	const char *name = text_of(path, "path");
+
+	return strstr(name, " cached") ? 2 : strncmp(name, "rdma", 4) == 0 ? 0 : 1;
+}
+
+static void print_legend(const json_t *run, FILE *out)
+{
+	const json_t *path;
+	size_t i;
+
+	fputs("<div class=\"legend\">\n", out);
+	json_array_foreach(json_object_get(run, "paths"), i, path) {
+		fprintf(out, "<span><svg viewBox=\"0 0 44 16\" aria-hidden=\"true\"><path class=\"l f%u d%u\" d=\"M2 8H42\"/>",
+			colour_of(path), dash_of(path));
+		plot_marker(colour_of(path), dash_of(path), 22, 8, NULL, out);
+		fputs("</svg>", out);
+		plot_text(text_of(path, "path"), out);
+		fputs("</span>\n", out);
+	}
+	fputs("</div>\n", out);
+}
+
+/* ---- cells ---- */
+
+static const json_t *cell_of(const json_t *run, const char *path, const char *op, double block, double depth)
+{
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach(json_object_get(run, "cells"), i, one)
+		if (strcmp(text_of(one, "path"), path) == 0 && strcmp(text_of(one, "op"), op) == 0 &&
+			number_of(one, "block_bytes") == block && number_of(one, "depth") == depth)
+			return one;
+	return NULL;
+}
+
+/* The values of a key among the cells with another key at its value, ascending. */
+static unsigned values_of(const json_t *run, const char *key, const char *at_key, double at, double *values, unsigned max)
+{
+	const json_t *one;
+	unsigned n = 0;
+	size_t i;
+
+	json_array_foreach(json_object_get(run, "cells"), i, one) {
+		double value = number_of(one, key);
+		unsigned k = 0;
+
+		if (at >= 0 && number_of(one, at_key) != at)
+			continue;
+		while (k < n && values[k] < value)
+			k++;
+		if ((k < n && values[k] == value) || n == max)
+			continue;
+		memmove(values + k + 1, values + k, (n - k) * sizeof(*values));
+		values[k] = value;
+		n++;
+	}
+	return n;
+}
+
+struct span {
+	double least_block, most_block, least_depth, most_depth;
+};
+
+static struct span span_of(const json_t *run)
+{
+	double values[16];
+	struct span span = {0};
+	unsigned n = values_of(run, "block_bytes", "", -1, values, 16);
+
+	if (n > 0) {
+		span.least_block = values[0];
+		span.most_block = values[n - 1];
+	}
+	n = values_of(run, "depth", "", -1, values, 16);
+	if (n > 0) {
+		span.least_depth = values[0];
+		span.most_depth = values[n - 1];
+	}
+	return span;
+}
+
+/* ---- plots ---- */
+
+static void plot_throughput(const json_t *run, const char *op, bool over_depth, FILE *out)
+{
+	static struct plot_series series[MAX_SERIES];
+	const json_t *paths = json_object_get(run, "paths"), *path;
+	struct span span = span_of(run);
+	double values[12];
+	unsigned nr = over_depth ? values_of(run, "depth", "block_bytes", span.least_block, values, 12)
+				 : values_of(run, "block_bytes", "depth", span.most_depth, values, 12);
+	char title[120], size[32];
+	struct plot plot = {.title = title, .x_label = over_depth ? "requests in flight" : "bytes a request",
+		.y_label = over_depth ? "operations a second" : "MB a second", .y_unit = over_depth ? "operations/s" : "MB/s",
+		.nr_x_ticks = nr};
+	size_t i;
+
+	if (over_depth)
+		snprintf(title, sizeof(title), "%ss of %s", op, size_text(span.least_block, size));
+	else
+		snprintf(title, sizeof(title), "%ss, %.0f in flight", op, span.most_depth);
+	title[0] = (char)(title[0] - 'a' + 'A');
+	for (unsigned k = 0; k < nr; k++) {
+		plot.x_ticks[k].at = values[k];
+		if (over_depth)
+			snprintf(plot.x_ticks[k].text, sizeof(plot.x_ticks[k].text), "%.0f", values[k]);
+		else
+			weft_format_size((uint64_t)values[k], plot.x_ticks[k].text, sizeof(plot.x_ticks[k].text));
+	}
+	unsigned n = 0;
+	json_array_foreach(paths, i, path) {
+		struct plot_series *s = &series[n];
+
+		if (n == MAX_SERIES)
+			break;
+		*s = (struct plot_series){.name = text_of(path, "path"), .colour = colour_of(path), .dash = dash_of(path)};
+		for (unsigned k = 0; k < nr; k++) {
+			double block = over_depth ? span.least_block : values[k], depth = over_depth ? values[k] : span.most_depth;
+			const json_t *ops = json_object_get(cell_of(run, s->name, op, block, depth), "ops_s");
+			double scale = over_depth ? 1 : block / 1e6;
+
+			if (ops)
+				s->points[s->nr_points++] = (struct plot_point){values[k], number_of(ops, "median") * scale,
+					number_of(ops, "low") * scale, number_of(ops, "high") * scale};
+		}
+		n++;
+	}
+	plot_lines(&plot, series, n, out);
+}
+
+static void plot_latency(const json_t *run, const char *op, FILE *out)
+{
+	static const struct {
+		double share;
+		const char *text;
+	} ticks[] = {{0, ""}, {0.5, "50 %"}, {0.9, "90 %"}, {0.99, "99 %"}, {0.999, "99.9 %"}, {0.9999, "99.99 %"}, {0.99999, "99.999 %"}};
+	static struct plot_series series[MAX_SERIES];
+	const json_t *path, *point;
+	struct span span = span_of(run);
+	char title[120], size[32];
+	struct plot plot = {.title = title, .x_label = "percentile: this share of the operations took no longer",
+		.y_label = "microseconds", .y_unit = "us", .sparse = true};
+	double most = 1;
+	unsigned n = 0;
+	size_t i, k;
+
+	snprintf(title, sizeof(title), "%s of %s, %.0f in flight", strcmp(op, "read") == 0 ? "Reads" : "Writes",
+		size_text(span.least_block, size), span.least_depth);
+	json_array_foreach(json_object_get(run, "paths"), i, path) {
+		struct plot_series *s = &series[n];
+		const json_t *cell = cell_of(run, text_of(path, "path"), op, span.least_block, span.least_depth);
+
+		if (!cell || n == MAX_SERIES)
+			continue;
+		*s = (struct plot_series){.name = text_of(path, "path"), .colour = colour_of(path), .dash = dash_of(path)};
+		json_array_foreach(json_object_get(json_object_get(cell, "latency_us"), "curve"), k, point) {
+			double share = json_number_value(json_array_get(point, 0)), x = 1 / (1 - fmin(share, 0.999999));
+
+			if (s->nr_points < PLOT_MAX_POINTS)
+				s->points[s->nr_points++] = (struct plot_point){.x = x, .y = json_number_value(json_array_get(point, 1))};
+			most = fmax(most, x);
+		}
+		n++;
+	}
+	for (k = 0; k < WEFT_ARRAY_LEN(ticks) && (k == 0 || 1 / (1 - ticks[k - 1].share) < most); k++) {
+		plot.x_ticks[k].at = 1 / (1 - ticks[k].share);
+		strcpy(plot.x_ticks[k].text, ticks[k].text);
+		plot.nr_x_ticks++;
+	}
+	plot_lines(&plot, series, n, out);
+}
+
+static void plot_cost(const json_t *run, const char *op, double block, bool cpu, FILE *out)
+{
+	static const char *const who[PLOT_MAX_SEGMENTS] = {"bench", "bridge", "donor"};
+	struct plot_bar bars[MAX_SERIES];
+	struct span span = span_of(run);
+	const json_t *path;
+	char title[120], size[32];
+	unsigned n = 0;
+	size_t i;
+
+	snprintf(title, sizeof(title), "%s of %s, %.0f in flight", strcmp(op, "read") == 0 ? "Reads" : "Writes", size_text(block, size),
+		span.most_depth);
+	json_array_foreach(json_object_get(run, "paths"), i, path) {
+		const json_t *cell = cell_of(run, text_of(path, "path"), op, block, span.most_depth);
+		double wire = number_of(cell, "wire_bytes_per_GB") / 1e9;
+
+		if (!cell || n == MAX_SERIES || (!cpu && wire < 0))
+			continue;
+		bars[n] = (struct plot_bar){.name = text_of(path, "path"), .segments = {cpu ? 0 : wire, -1, -1}};
+		for (unsigned k = 0; cpu && k < PLOT_MAX_SEGMENTS; k++) {
+			double us = number_of(json_object_get(json_object_get(cell, "cpu_us"), who[k]), "median");
+
+			bars[n].segments[k] = us < 0 ? us : us * 1e3 / block;
+		}
+		if (cpu)
+			snprintf(bars[n].text, sizeof(bars[n].text), "%.3g s", number_of(cell, "cpu_s_per_GB"));
+		else
+			snprintf(bars[n].text, sizeof(bars[n].text), "%.2f GB", wire);
+		n++;
+	}
+	plot_bars(title, cpu ? "seconds of processor time for each GB of payload" : "GB on the network for each GB of payload", bars, n, out);
+}
+
+static bool has_op(const json_t *run, const char *op)
+{
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach(json_object_get(run, "cells"), i, one)
+		if (strcmp(text_of(one, "op"), op) == 0)
+			return true;
+	return false;
+}
+
+static void for_both(const json_t *run, void (*plot)(const json_t *run, const char *op, double block, bool flag, FILE *out), double block,
+	bool flag, FILE *out)
+{
+	if (has_op(run, "read"))
+		plot(run, "read", block, flag, out);
+	if (has_op(run, "write"))
+		plot(run, "write", block, flag, out);
+}
+
+static void throughput_plot(const json_t *run, const char *op, double block, bool flag, FILE *out)
+{
+	plot_throughput(run, op, flag, out);
+}
+
+static void latency_plot(const json_t *run, const char *op, double block, bool flag, FILE *out)
+{
+	plot_latency(run, op, out);
+}
+
+static void section(const char *head, const char *what, FILE *out)
+{
+	element("h2", "", head, out);
+	if (what[0])
+		element("p", "dim", what, out);
+	fputc('\n', out);
+}
+
+static bool any_wire(const json_t *run)
+{
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach(json_object_get(run, "cells"), i, one)
+		if (number_of(one, "wire_bytes_per_GB") >= 0)
+			return true;
+	return false;
+}
+
+static void print_plots(const json_t *run, FILE *out)
+{
+	struct span span = span_of(run);
+
+	section("Latency", "How long one request takes when nothing else is under way. The line's right end is the slowest of all. "
+			   "Both axes are logarithmic.",
+		out);
+	print_legend(run, out);
+	fputs("<div class=\"grid\">\n", out);
+	for_both(run, latency_plot, 0, false, out);
+	fputs("</div>\n", out);
+	section("Throughput over depth", "More requests in flight hide the way there and back, until something is busy all the time. "
+					 "Bars span the middle half of the rounds. Both axes are logarithmic.",
+		out);
+	print_legend(run, out);
+	fputs("<div class=\"grid\">\n", out);
+	for_both(run, throughput_plot, 0, true, out);
+	fputs("</div>\n", out);
+	section("Throughput over block size", "Larger requests spread the cost of a request over more bytes. Both axes are logarithmic.", out);
+	print_legend(run, out);
+	fputs("<div class=\"grid\">\n", out);
+	for_both(run, throughput_plot, 0, false, out);
+	fputs("</div>\n", out);
+	section("Processor time",
+		"Of the processes that take part: the program that asks (this one), the bridge, and the donor where it runs on this machine. "
+		"What the kernel does in interrupts and threads of its own is in the table below, as the whole machine's time.",
+		out);
+	fputs("<div class=\"legend\"><span><i class=\"s0\"></i>the program that asks</span><span><i class=\"s1\"></i>bridge</span>"
+	      "<span><i class=\"s2\"></i>donor</span></div>\n<div class=\"grid\">\n",
+		out);
+	for_both(run, plot_cost, span.least_block, true, out);
+	if (span.most_block > span.least_block)
+		for_both(run, plot_cost, span.most_block, true, out);
+	fputs("</div>\n", out);
+	section("Bytes on the network", any_wire(run) ? "As the interface counts them, headers, acknowledgements and other traffic of the same "
+							"interface included; sent and received together (on loopback, once)."
+						      : "Not measured: no interface counts them on these paths.",
+		out);
+	fputs("<div class=\"grid\">\n", out);
+	for_both(run, plot_cost, span.least_block, false, out);
+	if (span.most_block > span.least_block)
+		for_both(run, plot_cost, span.most_block, false, out);
+	fputs("</div>\n", out);
+}
+
+/* ---- tables ---- */
+
+static void number(double value, const char *fmt, FILE *out)
+{
+	fputs("<td class=\"n\">", out);
+	if (value < 0)
+		fputs("-", out);
+	else
+		fprintf(out, fmt[0] == '0' ? "%.0f" : fmt[0] == '1' ? "%.1f" : "%.3g", value);
+	fputs("</td>", out);
+}
+
+static void print_glance(const json_t *run, FILE *out)
+{
+	struct span span = span_of(run);
+	const char *op = has_op(run, "read") ? "read" : "write";
+	char head[3][120], size[32];
+	const json_t *path;
+	size_t i;
+
+	snprintf(head[0], sizeof(head[0]), "%s %s, %.0f in flight: median latency, us", size_text(span.least_block, size), op, span.least_depth);
+	snprintf(head[1], sizeof(head[1]), "%s %ss, %.0f in flight: thousand a second", size_text(span.least_block, size), op, span.most_depth);
+	snprintf(head[2], sizeof(head[2]), "%s %ss, %.0f in flight: MB a second", size_text(span.most_block, size), op, span.most_depth);
+	section("At a glance", "", out);
+	fputs("<div class=\"scroll\"><table><tr><th>path</th>", out);
+	for (unsigned k = 0; k < 3; k++)
+		element("th", "n", head[k], out);
+	fputs("<th class=\"n\">ready after, ms</th></tr>\n", out);
+	json_array_foreach(json_object_get(run, "paths"), i, path) {
+		const char *name = text_of(path, "path");
+		const json_t *one = cell_of(run, name, op, span.least_block, span.least_depth),
+			     *many = cell_of(run, name, op, span.least_block, span.most_depth),
+			     *large = cell_of(run, name, op, span.most_block, span.most_depth);
+		double ops = number_of(json_object_get(many, "ops_s"), "median");
+
+		fputs("<tr>", out);
+		element("td", "", name, out);
+		number(number_of(json_object_get(one, "latency_us"), "p50"), "1", out);
+		number(ops < 0 ? ops : ops / 1e3, "1", out);
+		number(number_of(large, "MB_s"), "0", out);
+		number(number_of(json_object_get(path, "ready_ms"), "median"), "1", out);
+		fputs("</tr>\n", out);
+	}
+	fputs("</table></div>\n", out);
+}
+
+static void print_cell(const json_t *cell, FILE *out)
+{
+	static const char *const percentiles[] = {"p50", "p90", "p99", "p99.9", "max"};
+	static const char *const who[] = {"bench", "bridge", "donor"};
+	const json_t *ops = json_object_get(cell, "ops_s"), *cpu = json_object_get(cell, "cpu_us");
+	double wire = number_of(cell, "wire_bytes_per_GB");
+
+	fputs("<tr>", out);
+	element("td", "", text_of(cell, "path"), out);
+	number(number_of(ops, "median"), "0", out);
+	number(number_of(ops, "spread_percent"), "0", out);
+	number(number_of(cell, "MB_s"), "1", out);
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(percentiles); i++)
+		number(number_of(json_object_get(cell, "latency_us"), percentiles[i]), "1", out);
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(who); i++)
+		number(number_of(json_object_get(cpu, who[i]), "median"), "1", out);
+	number(number_of(cell, "machine_cpu_s_per_GB"), "3", out);
+	number(wire < 0 ? wire : wire / 1e9, "3", out);
+	fputs("</tr>\n", out);
+}
+
+static void print_all(const json_t *run, FILE *out)
+{
+	char head[120], last[120] = "", size[32];
+	const json_t *one;
+	size_t i;
+
+	section("All figures",
+		"Medians over the rounds. Spread: the interquartile range in per cent of the median. CPU: microseconds of processor time an "
+		"operation. Whole machine: seconds of processor time for each GB, strangers' too, counted in ticks.",
+		out);
+	fputs("<div class=\"scroll\"><table>\n<tr><th>path</th><th class=\"n\">ops/s</th><th class=\"n\">spread %</th><th class=\"n\">MB/s</th>"
+	      "<th class=\"n\">p50 us</th><th class=\"n\">p90</th><th class=\"n\">p99</th><th class=\"n\">p99.9</th><th class=\"n\">max</th>"
+	      "<th class=\"n\">CPU asking</th><th class=\"n\">bridge</th><th class=\"n\">donor</th><th class=\"n\">whole machine</th>"
+	      "<th class=\"n\">network GB</th></tr>\n",
+		out);
+	json_array_foreach(json_object_get(run, "cells"), i, one) {
+		snprintf(head, sizeof(head), "%ss of %s, %.0f in flight", text_of(one, "op"), size_text(number_of(one, "block_bytes"), size),
+			number_of(one, "depth"));
+		if (strcmp(head, last) != 0) {
+			fputs("<tr class=\"row\"><th colspan=\"14\">", out);
+			plot_text(head, out);
+			fputs("</th></tr>\n", out);
+		}
+		strcpy(last, head);
+		print_cell(one, out);
+	}
+	fputs("</table></div>\n", out);
+}
+
+static void fact(const char *name, const json_t *value, const char *unit, FILE *out)
+{
+	char text[400];
+
+	if (json_is_string(value))
+		snprintf(text, sizeof(text), "%s", json_string_value(value));
+	else if (json_is_boolean(value))
+		snprintf(text, sizeof(text), "%s", json_is_true(value) ? "yes" : "no");
+	else if (json_is_number(value))
+		snprintf(text, sizeof(text), "%.10g%s", json_number_value(value), unit);
+	else
+		snprintf(text, sizeof(text), "not told by this machine");
+	fputs("<tr>", out);
+	element("th", "", name, out);
+	element("td", json_is_null(value) || !value ? "dim" : "w", text, out);
+	fputs("</tr>\n", out);
+}
+
+static void print_conditions(const json_t *run, FILE *out)
+{
+	static const struct {
+		const char *key, *name, *unit;
+	} machine_facts[] = {{"host", "Machine", ""}, {"product", "Product", ""}, {"virtual", "Virtual machine", ""}, {"kernel", "Linux", ""},
+		{"architecture", "Architecture", ""}, {"processor", "Processor", ""}, {"processors", "Processors", ""},
+		{"memory_bytes", "Memory", " bytes"}, {"governor", "CPU frequency governor", ""}, {"load_before", "Load before", ""}},
+	  network_facts[] = {{"path", "Connection", ""}, {"interface", "Interface", ""}, {"driver", "Driver", ""}, {"mtu", "MTU", " bytes"},
+		  {"speed_mbit_s", "Speed", " Mbit/s"}, {"rdma_device", "RDMA device", ""}, {"gid_index", "GID index", ""}, {"gid", "GID", ""},
+		  {"gid_type", "GID type", ""}, {"rdma_mtu", "RDMA MTU, from the interface's", " bytes"}};
+	const json_t *machine = json_object_get(run, "machine"), *path;
+	char seen[8][16] = {{0}};
+	unsigned nr_seen = 0;
+	size_t i;
+
+	section("Conditions", "", out);
+	fputs("<div class=\"scroll\"><table>\n", out);
+	for (i = 0; i < WEFT_ARRAY_LEN(machine_facts); i++)
+		fact(machine_facts[i].name, json_object_get(machine, machine_facts[i].key), machine_facts[i].unit, out);
+	fputs("</table></div>\n", out);
+	/* Once for each transport: its front-ends share the network. */
+	json_array_foreach(json_object_get(run, "paths"), i, path) {
+		const json_t *network = json_object_get(path, "network");
+		const char *name = text_of(path, "path");
+		char transport[16];
+		unsigned k = 0;
+
+		snprintf(transport, sizeof(transport), "%.*s", (int)weft_min(strcspn(name, " "), 15), name);
+		while (k < nr_seen && strcmp(seen[k], transport) != 0)
+			k++;
+		if (k < nr_seen || nr_seen == 8)
+			continue;
+		strcpy(seen[nr_seen++], transport);
+		fprintf(out, "<h3>Network of the paths over ");
+		plot_text(transport, out);
+		fputs("</h3><div class=\"scroll\"><table>\n", out);
+		for (k = 0; k < WEFT_ARRAY_LEN(network_facts); k++) {
+			bool rdma = strncmp(network_facts[k].key, "rdma", 4) == 0 || strncmp(network_facts[k].key, "gid", 3) == 0;
+
+			if (!rdma || strcmp(transport, "rdma") == 0)
+				fact(network_facts[k].name, json_object_get(network, network_facts[k].key), network_facts[k].unit, out);
+		}
+		fputs("</table></div>\n", out);
+	}
+}
+
+static void print_method(const json_t *run, FILE *out)
+{
+	const json_t *control = json_object_get(run, "control_ops_s"), *one;
+	bool reads_only = strcmp(text_of(run, "mode"), "read-only") == 0;
+	char span[32], count[32];
+	size_t i;
+
+	section("How it was measured", "", out);
+	fprintf(out, "<p>%d rounds; each goes over all paths, beginning with another one, so that what disturbs the machine for a while disturbs "
+		     "them all. In a round each figure gets a slice of %.0f ms. Requests go to places in the first %s of the region in an "
+		     "order that repeats none before all had their turn, over one connection, without the kernel's cache.</p>\n",
+		(int)number_of(run, "rounds"), number_of(run, "slice_ms"), size_text(number_of(run, "span_bytes"), span));
+	fprintf(out, "<p>All data was verified: %s. 8 bytes of every 512 are looked at.</p>\n",
+		reads_only ? "what was read over any path is what the region held in the beginning"
+			   : "each read is compared with what was written there last, over whatever path; writes are read back after each slice, and the "
+			     "whole span at the end");
+	fprintf(out, "<p>The machine's own pace, 4 KiB to a thread and back without weft, was %s round trips a second, with a spread of %.0f %%. "
+		     "When that differs between two runs, the machine did.</p>\n",
+		bench_format_count(number_of(control, "median"), count), number_of(control, "spread_percent"));
+	fputs("<p>direct: the transport itself, in this program. socket: a bridge's NBD socket. file: a bridge's FUSE file. device: a bridge's "
+	      "block device. File and device are opened with O_DIRECT and driven by the kernel's asynchronous I/O.</p>\n",
+		out);
+	fputs("<table>\n", out);
+	json_array_foreach(json_object_get(run, "paths"), i, one) {
+		fputs("<tr>", out);
+		element("th", "", text_of(one, "path"), out);
+		element("td", "", text_of(one, "how"), out);
+		element("td", "dim", text_of(one, "why"), out);
+		fputs("</tr>\n", out);
+	}
+	fputs("</table>\n", out);
+	section("Not measured", "", out);
+	fputs("<ul>\n", out);
+	json_array_foreach(json_object_get(run, "not_measured"), i, one) {
+		fputs("<li><b>", out);
+		plot_text(text_of(one, "paths"), out);
+		fputs("</b>: ", out);
+		plot_text(text_of(one, "why"), out);
+		fputs("</li>\n", out);
+	}
+	json_array_foreach(json_object_get(run, "paths"), i, one)
+		if (!json_is_true(json_object_get(one, "donor_cpu_known"))) {
+			fputs("<li>processor time of the donor: it runs on another machine, as another user, or is no weft donor</li>\n", out);
+			break;
+		}
+	fputs("<li>more than one connection at a time; durability (no flush was asked for)</li>\n</ul>\n", out);
+}
+
+void bench_print_html(const json_t *run, FILE *out)
+{
+	char size[32], span[32];
+
+	fputs("<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\"><head><meta charset=\"utf-8\"/>"
+	      "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"/><title>weft bench ",
+		out);
+	plot_text(text_of(run, "uri"), out);
+	fprintf(out, "</title><style>\n%s</style></head><body>\n<h1>weft bench ", style);
+	plot_text(text_of(run, "uri"), out);
+	fputs("</h1>\n<p class=\"dim\">", out);
+	plot_text(text_of(run, "when"), out);
+	fprintf(out, ", weft %s, %s; a region of %s, of which %s are used</p>\n", text_of(run, "version"), text_of(run, "mode"),
+		size_text(number_of(run, "region_bytes"), size), size_text(number_of(run, "span_bytes"), span));
+	if (json_is_true(json_object_get(json_object_get(run, "machine"), "virtual")))
+		fputs("<p>This is a virtual machine: ratios within this page mean something, absolute figures may say more about its host.</p>\n", out);
+	print_glance(run, out);
+	print_plots(run, out);
+	print_all(run, out);
+	print_conditions(run, out);
+	print_method(run, out);
+	fputs("</body></html>\n", out);
+}

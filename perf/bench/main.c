@@ -1,0 +1,112 @@
+/* weft bench: what each path to a region is worth.  One thread. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fabric/log.h"
+#include "fabric/util.h"
+#include "perf/bench/bench.h"
+
+static void on_signal(int sig)
+{
+	bench_stop = 1;
+}
+
+static void watch_signals(void)
+{
+	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART | SA_RESETHAND}; /* the second time it is meant */
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static void print_json(const json_t *json, FILE *out)
+{
+	json_dumpf(json, out, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
+	fputc('\n', out);
+}
+
+static int into_file(const json_t *run, const char *path, void (*print)(const json_t *run, FILE *out))
+{
+	FILE *f = path ? fopen(path, "we") : NULL;
+
+	if (!path)
+		return 0;
+	if (f)
+		print(run, f);
+	if (!f || fflush(f) != 0 || fclose(f) != 0) {
+		fprintf(stderr, "weft-bench: cannot write %s: %s\n", path, strerror(errno));
+		return 1;
+	}
+	return 0;
+}
+
+static int show(const struct bench_options *o, const json_t *run)
+{
+	int status = into_file(run, o->json_file, print_json) | into_file(run, o->csv_file, bench_print_csv) |
+		     into_file(run, o->html_file, bench_print_html);
+
+	if (o->json)
+		print_json(run, stdout);
+	else if (o->csv)
+		bench_print_csv(run, stdout);
+	else
+		bench_print_table(run, stdout);
+	return status;
+}
+
+static int compare(const struct bench_options *o)
+{
+	struct weft_error err;
+	unsigned worse;
+	json_t *a = bench_load_run(o->compare_a, &err), *b = a ? bench_load_run(o->compare_b, &err) : NULL;
+
+	if (!a || !b) {
+		fprintf(stderr, "weft-bench: %s\n", err.message);
+		json_decref(a);
+		return 1;
+	}
+	json_t *comparison = bench_compare(a, b, &worse);
+	json_decref(a);
+	json_decref(b);
+	if (o->json_file && into_file(comparison, o->json_file, print_json) != 0)
+		worse = 1;
+	if (o->json)
+		print_json(comparison, stdout);
+	else
+		bench_print_comparison(comparison, stdout);
+	json_decref(comparison);
+	return worse > 0;
+}
+
+int main(int argc, char **argv)
+{
+	static struct bench_options options;
+	struct weft_error err = {0};
+	json_t *run = NULL;
+	int r = bench_options_parse(argc, argv, &options);
+
+	if (r != 0)
+		return r - 1;
+	weft_log_init("weft-bench", WEFT_LOG_WARNING);
+	if (options.compare_a)
+		return weft_end_output("weft-bench", compare(&options));
+	if (options.from) {
+		run = bench_load_run(options.from, &err);
+		r = run ? 0 : -err.code;
+	} else {
+		watch_signals();
+		r = bench_run(&options, &run, &err);
+	}
+	if (r < 0) {
+		fprintf(stderr, "weft-bench: %s\n", err.message);
+		return r == -EINTR ? 130 : 1;
+	}
+	r = show(&options, run);
+	json_decref(run);
+	return weft_end_output("weft-bench", r);
+}

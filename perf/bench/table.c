@@ -1,0 +1,151 @@
+/* A run as a table and as CSV, and from its file.  Functions without state. */
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+#include "fabric/util.h"
+#include "perf/bench/bench.h"
+#include "perf/bench/json.h"
+
+json_t *bench_load_run(const char *file, struct weft_error *err)
+{
+	json_error_t error;
+	json_t *run = json_load_file(file, 0, &error);
+
+	if (!run) {
+		if (error.line < 0)
+			weft_error_set(err, errno ? errno : EIO, "cannot read %s: %s", file, error.text);
+		else
+			weft_error_set(err, EPROTO, "%s is no JSON: line %d: %s", file, error.line, error.text);
+		return NULL;
+	}
+	if (json_integer_value(json_object_get(run, "weft_bench")) != 1 || !json_is_array(json_object_get(run, "cells")) ||
+		!json_is_array(json_object_get(run, "paths")) || !json_is_object(json_object_get(run, "machine"))) {
+		weft_error_set(err, EPROTO, "%s is no run of weft bench --json", file);
+		json_decref(run);
+		return NULL;
+	}
+	return run;
+}
+
+const char *bench_format_count(double value, char *buf)
+{
+	if (value >= 9999.5e3)
+		snprintf(buf, 32, "%.1f M", value / 1e6);
+	else if (value >= 9999.5)
+		snprintf(buf, 32, "%.1f k", value / 1e3);
+	else
+		snprintf(buf, 32, value >= 100 ? "%.0f" : "%.1f", value);
+	return buf;
+}
+
+static const char *or_dash(double value, const char *fmt, char *buf)
+{
+	if (value < 0)
+		strcpy(buf, "-");
+	else
+		snprintf(buf, 32, fmt[0] == '0' ? "%.0f" : fmt[0] == '2' ? "%.2f" : "%.1f", value);
+	return buf;
+}
+
+static void print_row_head(const json_t *cell, FILE *out)
+{
+	char size[32];
+
+	fprintf(out, "\n%ss of %s, %d in flight\n", text_of(cell, "op"),
+		weft_format_size((uint64_t)number_of(cell, "block_bytes"), size, sizeof(size)), (int)number_of(cell, "depth"));
+	fprintf(out, "  %-20s %9s %9s %7s  %9s %9s %9s  %8s %8s %8s  %9s\n", "PATH", "OPS/S", "MB/S", "SPREAD", "P50 us", "P99 us",
+		"P99.9 us", "BENCH us", "BRIDGE", "DONOR", "NET B/B");
+}
+
+static bool same_row(const json_t *a, const json_t *b)
+{
+	return a && strcmp(text_of(a, "op"), text_of(b, "op")) == 0 && number_of(a, "block_bytes") == number_of(b, "block_bytes") &&
+	       number_of(a, "depth") == number_of(b, "depth");
+}
+
+static void print_cell(const json_t *cell, FILE *out)
+{
+	const json_t *ops = json_object_get(cell, "ops_s"), *latency = json_object_get(cell, "latency_us"),
+		     *cpu = json_object_get(cell, "cpu_us");
+	double wire = number_of(cell, "wire_bytes_per_GB");
+	char text[9][32];
+
+	fprintf(out, "  %-20s %9s %9s %6s%%  %9s %9s %9s  %8s %8s %8s  %9s\n", text_of(cell, "path"),
+		bench_format_count(number_of(ops, "median"), text[0]), or_dash(number_of(cell, "MB_s"), "1", text[1]),
+		or_dash(number_of(ops, "spread_percent"), "0", text[2]), or_dash(number_of(latency, "p50"), "1", text[3]),
+		or_dash(number_of(latency, "p99"), "1", text[4]), or_dash(number_of(latency, "p99.9"), "1", text[5]),
+		or_dash(number_of(json_object_get(cpu, "bench"), "median"), "1", text[6]),
+		or_dash(number_of(json_object_get(cpu, "bridge"), "median"), "1", text[7]),
+		or_dash(number_of(json_object_get(cpu, "donor"), "median"), "1", text[8]),
+		wire < 0 ? "-" : or_dash(wire / 1e9, "2", (char[32]){0}));
+}
+
+void bench_print_table(const json_t *run, FILE *out)
+{
+	const json_t *machine = json_object_get(run, "machine"), *control = json_object_get(run, "control_ops_s"), *one, *last = NULL;
+	char size[2][32], count[32];
+	size_t i;
+
+	fprintf(out, "%s: %s, of which %s are used, %s; %d rounds of %.0f ms for each figure\n", text_of(run, "uri"),
+		weft_format_size((uint64_t)number_of(run, "region_bytes"), size[0], 32),
+		weft_format_size((uint64_t)number_of(run, "span_bytes"), size[1], 32), text_of(run, "mode"),
+		(int)number_of(run, "rounds"), number_of(run, "slice_ms"));
+	fprintf(out, "%s, Linux %s, %d processors%s; the machine's own pace: %s round trips/s, spread %.0f%%\n", text_of(machine, "host"),
+		text_of(machine, "kernel"), (int)number_of(machine, "processors"),
+		json_is_true(json_object_get(machine, "virtual")) ? " (virtual)" : "",
+		bench_format_count(number_of(control, "median"), count), number_of(control, "spread_percent"));
+	json_array_foreach(json_object_get(run, "cells"), i, one) {
+		if (!same_row(last, one))
+			print_row_head(one, out);
+		print_cell(one, out);
+		last = one;
+	}
+	fputs("\nMedians over the rounds; SPREAD: interquartile range; us: microseconds, of processor time an operation for BENCH,\n"
+	      "BRIDGE and DONOR; NET B/B: bytes on the network a byte of payload.  All data was verified.\n",
+		out);
+	json_array_foreach(json_object_get(run, "not_measured"), i, one)
+		fprintf(out, "not measured: %s: %s\n", text_of(one, "paths"), text_of(one, "why"));
+}
+
+/* Empty where nothing is known. */
+static void csv_number(const json_t *json, const char *key, FILE *out)
+{
+	double value = number_of(json, key);
+
+	if (value < 0)
+		fputc(',', out);
+	else
+		fprintf(out, ",%.6g", value);
+}
+
+void bench_print_csv(const json_t *run, FILE *out)
+{
+	static const char *const percentiles[] = {"p50", "p90", "p99", "p99.9", "max"};
+	static const char *const who[] = {"bench", "bridge", "donor", "all"};
+	const json_t *one;
+	size_t i;
+
+	fputs("path,op,block_bytes,depth,ops,ops_s,spread_percent,MB_s,p50_us,p90_us,p99_us,p99.9_us,max_us,"
+	      "bench_cpu_us,bridge_cpu_us,donor_cpu_us,all_cpu_us,cpu_s_per_GB,machine_cpu_s_per_GB,wire_bytes_per_GB\n",
+		out);
+	json_array_foreach(json_object_get(run, "cells"), i, one) {
+		const json_t *ops = json_object_get(one, "ops_s"), *cpu = json_object_get(one, "cpu_us");
+
+		fprintf(out, "%s,%s", text_of(one, "path"), text_of(one, "op"));
+		csv_number(one, "block_bytes", out);
+		csv_number(one, "depth", out);
+		csv_number(one, "ops", out);
+		csv_number(ops, "median", out);
+		csv_number(ops, "spread_percent", out);
+		csv_number(one, "MB_s", out);
+		for (size_t k = 0; k < WEFT_ARRAY_LEN(percentiles); k++)
+			csv_number(json_object_get(one, "latency_us"), percentiles[k], out);
+		for (size_t k = 0; k < WEFT_ARRAY_LEN(who); k++)
+			csv_number(json_object_get(cpu, who[k]), "median", out);
+		csv_number(one, "cpu_s_per_GB", out);
+		csv_number(one, "machine_cpu_s_per_GB", out);
+		csv_number(one, "wire_bytes_per_GB", out);
+		fputc('\n', out);
+	}
+}
