@@ -90,35 +90,40 @@ static bool same_address(const struct sockaddr *address, const char *text)
 	return strcmp(have, text) == 0;
 }
 
-void bench_netdev_of_path(const char *path, char netdev[64], char rdma_device[64])
+/* "10.0.0.1:52044" and "[fe80::1]:52044" lose all but the address.  The interface that has it, or "". */
+static void netdev_of_address(const struct ifaddrs *all, char *address, char netdev[64])
 {
-	char device[64] = "", address[128] = "", *end;
-	const char *arrow = strstr(path, " -> ");
+	char *end = strrchr(address, ':');
+
+	if (end)
+		*end = '\0';
+	if (address[0] == '[') {
+		address[strcspn(address, "]")] = '\0';
+		address++;
+	}
+	netdev[0] = '\0';
+	for (const struct ifaddrs *one = all; one; one = one->ifa_next)
+		if (one->ifa_addr && same_address(one->ifa_addr, address)) {
+			snprintf(netdev, 64, "%s", one->ifa_name);
+			break;
+		}
+}
+
+bool bench_netdev_of_path(const char *path, char netdev[64], char rdma_device[64])
+{
+	char device[64] = "", here[128] = "", there[128] = "", peer[64];
 	struct ifaddrs *all;
 	unsigned gid;
 
 	netdev[0] = rdma_device[0] = '\0';
-	if (!arrow)
-		return;
-	if (sscanf(path, "rdma %63s gid %u %127s", device, &gid, address) == 3)
+	if (sscanf(path, "rdma %63s gid %u %127s -> %127s", device, &gid, here, there) == 4)
 		strcpy(rdma_device, device);
-	else if (sscanf(path, "%63s %127s", device, address) != 2)
-		return;
-	/* 10.0.0.1:52044, [fe80::1]:52044 */
-	end = strrchr(address, ':');
-	if (end)
-		*end = '\0';
-	const char *start = address;
-	if (address[0] == '[') {
-		start++;
-		address[strcspn(address, "]")] = '\0';
-	}
+	else if (sscanf(path, "%*s %127s -> %127s", here, there) != 2)
+		return false;
 	if (getifaddrs(&all) < 0)
-		return;
-	for (const struct ifaddrs *one = all; one; one = one->ifa_next)
-		if (one->ifa_addr && same_address(one->ifa_addr, start)) {
-			snprintf(netdev, 64, "%s", one->ifa_name);
-			break;
-		}
+		return false;
+	netdev_of_address(all, here, netdev);
+	netdev_of_address(all, there, peer);
 	freeifaddrs(all);
+	return peer[0] != '\0';
 }

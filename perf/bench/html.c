@@ -569,6 +569,11 @@ static void print_method(const json_t *run, FILE *out)
 			fputs("<li>processor time of the donor: it runs on another machine, as another user, or is no weft donor</li>\n", out);
 			break;
 		}
+	json_array_foreach(json_object_get(run, "cells"), i, one)
+		if (number_of(one, "wire_bytes_per_GB") < 0) {
+			fputs("<li>bytes on the network of some paths: what stays within this machine goes through no interface that counts</li>\n", out);
+			break;
+		}
 	fputs("<li>more than one connection at a time; durability (no flush was asked for)</li>\n</ul>\n", out);
 }
 

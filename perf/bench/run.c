@@ -46,6 +46,7 @@ struct path {
 	unsigned nr_ready;
 	char how[160], why[320]; /* the connection; why this transport */
 	char netdev[64], rdma_device[64];
+	char counted[64]; /* the interface that counts its bytes */
 	bool counts_net, donor_here;
 	struct measured *cells;
 };
@@ -268,7 +269,7 @@ static void count(const struct path *path, pid_t bridge, pid_t donor, struct cou
 	ret->donor = donor ? bench_cpu_ns(donor) : 0;
 	ret->machine = bench_machine_cpu_ns();
 	if (path->counts_net)
-		bench_net_bytes(path->netdev, path->rdma_device, &ret->rx, &ret->tx);
+		bench_net_bytes(path->counted, path->rdma_device, &ret->rx, &ret->tx);
 }
 
 static void keep(struct measured *m, const struct bench_slice *slice, const struct counts *from, const struct counts *to,
@@ -339,8 +340,10 @@ static void note_connection(struct path *path, const char *how)
 	uint64_t rx, tx;
 
 	snprintf(path->how, sizeof(path->how), "%s", how);
-	bench_netdev_of_path(how, path->netdev, path->rdma_device);
-	path->counts_net = bench_net_bytes(path->netdev, path->rdma_device, &rx, &tx);
+	bool local = bench_netdev_of_path(how, path->netdev, path->rdma_device);
+	/* To the machine itself TCP goes over lo whatever the address, and RDMA over nothing that counts. */
+	strcpy(path->counted, local ? "lo" : path->netdev);
+	path->counts_net = !(local && path->rdma_device[0]) && bench_net_bytes(path->counted, path->rdma_device, &rx, &tx);
 }
 
 static int run_direct(struct run *run, struct group *g, struct weft_error *err)
@@ -536,7 +539,7 @@ static json_t *cell_json(const struct path *path, const struct bench_cell *cell,
 	json_object_set_new(json, "machine_cpu_s_per_GB", json_real((double)m->machine_ns / 1e9 / gb));
 	bool counts = path->counts_net;
 	/* Loopback counts each byte as sent and as received. */
-	double wire = strcmp(path->netdev, "lo") == 0 ? (double)m->tx_bytes : (double)(m->rx_bytes + m->tx_bytes);
+	double wire = strcmp(path->counted, "lo") == 0 ? (double)m->tx_bytes : (double)(m->rx_bytes + m->tx_bytes);
 	json_object_set_new(json, "wire_bytes_per_GB", counts ? json_real(wire / gb) : json_null());
 	return json;
 }
