@@ -2,10 +2,6 @@
  * The NBD front-end: a listening Unix socket on the control thread, connections on the lanes.
  *
  * A client belongs to its lane's thread, but for its place in the front's list, which the lock guards.
- * A client that holds buffers of its lane and neither sends nor takes anything is ended once others wait for
- * them: a stopped process must not stop its neighbours.
- * Invariant: a client lives until its connection's close() (or, never opened, until the connection was
- * freed); a slot is taken from prepare() or submit() until release().
  */
 #include <assert.h>
 #include <errno.h>
@@ -19,37 +15,19 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "fabric/nbd/server.h"
 #include "fabric/util.h"
+#include "nbd-bridge/client.h"
 #include "nbd-bridge/front.h"
 
 enum {
 	MAX_CLIENTS = 256,
 	ORPHAN_WAIT_NS = 2000000, /* how often to look whether orphans are gone */
 	FULL_WAIT_NS = 100000000, /* and whether there are descriptors again */
-	STALL_MS = 30000,
-};
-
-struct slot {
-	struct bridge_request rq;
-	struct nbd_request *nbd;
-	bool submitted;
-	struct slot *next;
 };
 
 struct client {
+	struct bridge_client base;
 	struct nbd_front *front;
-	struct bridge_lane *lane;
-	struct nbd_conn *conn; /* NULL: freed, the rest waits for close() */
-	struct weft_watch watch;
-	struct bridge_deferred deferred;
-	struct bridge_waiter waiter;
-	struct weft_timer stall;
-	bool opened, ending;
-	bool moved; /* sent or took something since the stall timer was set */
-	unsigned nr_buffers, nr_submitted;
-	struct slot *free_slots;
-	struct slot slots[NBD_CONN_REQUESTS];
 	/* Under the front's lock. */
 	pid_t pid;
 	struct client *next, **link;
@@ -71,50 +49,27 @@ struct nbd_front {
 static int emit_exports(struct nbd_conn *conn,
 	int (*emit)(void *ctx, const char *name, const char *description), void *ctx)
 {
-	const struct client *client = nbd_conn_user(conn);
+	const struct bridge_client *client = nbd_conn_user(conn);
 
-	return emit(ctx, bridge_config_of(client->front->base.bridge)->region, NULL);
-}
-
-static uint16_t export_flags(const struct tp_info *info)
-{
-	return (uint16_t)((info->read_only ? NBD_FLAG_READ_ONLY : 0) |
-		(info->can_flush ? NBD_FLAG_SEND_FLUSH : 0) |
-		(info->can_fua || info->can_flush ? NBD_FLAG_SEND_FUA : 0) |
-		(info->can_trim && !info->read_only ? NBD_FLAG_SEND_TRIM : 0) |
-		(info->can_zero && !info->read_only ? NBD_FLAG_SEND_WRITE_ZEROES : 0) |
-		(info->can_zero && info->can_fast_zero && !info->read_only ? NBD_FLAG_SEND_FAST_ZERO : 0) |
-		(info->can_cache ? NBD_FLAG_SEND_CACHE : 0) |
-		/* True of a server with a single lane too: then there is one connection to it. */
-		NBD_FLAG_CAN_MULTI_CONN);
+	return emit(ctx, bridge_config_of(client->bridge)->region, NULL);
 }
 
 static int export_info(struct nbd_conn *conn, const char *name, struct nbd_export *ret,
 	struct weft_error *err)
 {
-	const struct client *client = nbd_conn_user(conn);
-	const struct bridge *bridge = client->front->base.bridge;
-	const char *region = bridge_config_of(bridge)->region;
-	const struct tp_info *info = bridge_info(bridge);
+	const struct bridge_client *client = nbd_conn_user(conn);
+	const char *region = bridge_config_of(client->bridge)->region;
 
 	if (name[0] != '\0' && strcmp(name, region) != 0)
 		return weft_error_set(err, ENOENT, "no such export; this socket serves '%s'", region);
-	*ret = (struct nbd_export){
-		.size_bytes = info->size_bytes,
-		.flags = export_flags(info),
-		.min_block_bytes = info->min_block_bytes,
-		.preferred_block_bytes = (uint32_t)weft_max(info->preferred_block_bytes, 4096),
-		.max_block_bytes = BRIDGE_MAX_REQUEST,
-		.name = region,
-		.description = bridge_config_of(bridge)->name,
-	};
+	bridge_export_fill(client->bridge, ret);
 	return 0;
 }
 
 static int export_open(struct nbd_conn *conn, const char *name, const struct weft_hello *hello,
 	struct nbd_export *ret, struct weft_error *err)
 {
-	struct client *client = nbd_conn_user(conn);
+	struct bridge_client *client = nbd_conn_user(conn);
 	int r = export_info(conn, name, ret, err);
 
 	if (r == 0)
@@ -122,102 +77,9 @@ static int export_open(struct nbd_conn *conn, const char *name, const struct wef
 	return r;
 }
 
-static struct slot *take_slot(struct client *client, struct nbd_request *nbd)
+static void closed(struct bridge_client *base)
 {
-	struct slot *slot = client->free_slots;
-
-	/* As many as the engine takes requests. */
-	assert(slot);
-	client->free_slots = slot->next;
-	slot->nbd = nbd;
-	slot->rq.buf = NULL;
-	slot->rq.mem = NULL;
-	nbd->user = slot;
-	return slot;
-}
-
-static int prepare(struct nbd_request *nbd)
-{
-	struct client *client = nbd_conn_user(nbd->conn);
-	struct tp_mem *mem;
-	int r = bridge_lane_buffer_get(client->lane, nbd->len, &client->waiter, &nbd->buf, &mem);
-
-	if (r < 0)
-		return r;
-	struct slot *slot = take_slot(client, nbd);
-	slot->rq.buf = nbd->buf;
-	slot->rq.mem = mem;
-	client->nr_buffers++;
-	return 0;
-}
-
-static void request_done(struct bridge_request *rq, int error)
-{
-	struct slot *slot = weft_container_of(rq, struct slot, rq);
-	struct nbd_request *nbd = slot->nbd;
-	struct client *client = nbd_conn_user(nbd->conn);
-
-	slot->submitted = false;
-	client->nr_submitted--;
-	if (client->conn)
-		bridge_lane_defer(client->lane, &client->deferred);
-	nbd_request_complete(nbd, error); /* may free the client */
-}
-
-static void submit(struct nbd_request *nbd)
-{
-	static const uint8_t kinds[] = {
-		[NBD_CMD_READ] = TP_READ,
-		[NBD_CMD_WRITE] = TP_WRITE,
-		[NBD_CMD_FLUSH] = TP_FLUSH,
-		[NBD_CMD_TRIM] = TP_TRIM,
-		[NBD_CMD_CACHE] = TP_CACHE,
-		[NBD_CMD_WRITE_ZEROES] = TP_ZERO,
-	};
-	struct client *client = nbd_conn_user(nbd->conn);
-	bool moves = nbd->type == NBD_CMD_READ || nbd->type == NBD_CMD_WRITE;
-	struct slot *slot = moves ? nbd->user : take_slot(client, nbd);
-	struct bridge_request *rq = &slot->rq;
-
-	if (nbd->type == NBD_CMD_BLOCK_STATUS) {
-		/* Nothing is known about allocation behind a transport. */
-		nbd->extents[0] = (struct nbd_extent){.len = nbd->len};
-		nbd->nr_extents = 1;
-		nbd_request_complete(nbd, 0);
-		return;
-	}
-	rq->kind = kinds[nbd->type];
-	rq->flags = 0;
-	if (nbd->type == NBD_CMD_WRITE || nbd->type == NBD_CMD_TRIM || nbd->type == NBD_CMD_WRITE_ZEROES)
-		rq->flags |= nbd->flags & NBD_CMD_FLAG_FUA ? TP_FUA : 0;
-	if (nbd->type == NBD_CMD_WRITE_ZEROES) {
-		rq->flags |= nbd->flags & NBD_CMD_FLAG_NO_HOLE ? TP_NO_HOLE : 0;
-		rq->flags |= nbd->flags & NBD_CMD_FLAG_FAST_ZERO ? TP_FAST_ZERO : 0;
-	}
-	rq->off = nbd->off;
-	rq->len = nbd->len;
-	rq->done = request_done;
-	slot->submitted = true;
-	client->nr_submitted++;
-	bridge_lane_submit(client->lane, rq);
-}
-
-static void release(struct nbd_request *nbd)
-{
-	struct client *client = nbd_conn_user(nbd->conn);
-	struct slot *slot = nbd->user;
-
-	if (slot->rq.buf) {
-		bridge_lane_buffer_put(client->lane, slot->rq.buf);
-		client->nr_buffers--;
-	}
-	slot->rq.buf = NULL;
-	slot->next = client->free_slots;
-	client->free_slots = slot;
-}
-
-static void client_free(struct client *client)
-{
+	struct client *client = weft_container_of(base, struct client, base);
 	struct nbd_front *front = client->front;
 
 	pthread_mutex_lock(&front->lock);
@@ -229,125 +91,15 @@ static void client_free(struct client *client)
 	free(client);
 }
 
-static void closed(struct nbd_conn *conn, bool clean)
-{
-	client_free(nbd_conn_user(conn));
-}
-
 static const struct nbd_service service = {
 	.list = emit_exports,
 	.info = export_info,
 	.open = export_open,
-	.prepare = prepare,
-	.submit = submit,
-	.release = release,
-	.close = closed,
+	.prepare = bridge_client_prepare,
+	.submit = bridge_client_submit,
+	.release = bridge_client_release,
+	.close = bridge_client_close,
 };
-
-/* ---- connections, on their lane ---- */
-
-/* Ends the connection.  What it has in flight completes into nothing. */
-static void client_end(struct client *client)
-{
-	struct nbd_conn *conn = client->conn;
-	bool opened = client->opened;
-
-	weft_loop_remove(bridge_lane_loop(client->lane), &client->watch);
-	bridge_lane_defer_cancel(client->lane, &client->deferred);
-	bridge_lane_waiter_cancel(client->lane, &client->waiter);
-	weft_loop_timer_cancel(bridge_lane_loop(client->lane), &client->stall);
-	for (unsigned i = 0; i < NBD_CONN_REQUESTS; i++)
-		if (client->slots[i].submitted)
-			bridge_lane_orphan(client->lane, &client->slots[i].rq);
-	client->conn = NULL;
-	nbd_conn_free(conn);
-	if (!opened)
-		client_free(client);
-}
-
-static void set_stall(struct client *client)
-{
-	const uint32_t ms = bridge_config_of(client->front->base.bridge)->stall_ms;
-
-	client->moved = false;
-	weft_loop_timer_set(bridge_lane_loop(client->lane), &client->stall,
-		(ms ? ms : STALL_MS) * UINT64_C(1000000));
-}
-
-static void on_stall(struct weft_timer *timer)
-{
-	struct client *client = weft_container_of(timer, struct client, stall);
-
-	if (!client->opened)
-		client_end(client);
-	else if (client->nr_buffers == 0 || client->nr_submitted > 0)
-		return; /* it holds nothing, or waits for us; client_update() sees when that changes */
-	else if (!client->moved && bridge_lane_others_wait(client->lane, &client->waiter))
-		client_end(client);
-	else
-		set_stall(client);
-}
-
-static void client_update(struct bridge_deferred *deferred)
-{
-	struct client *client = weft_container_of(deferred, struct client, deferred);
-	int r = nbd_conn_send(client->conn);
-
-	if ((r < 0 && r != -EAGAIN) || (client->ending && nbd_conn_nr_requests(client->conn) == 0 && r == 0)) {
-		client_end(client);
-		return;
-	}
-	if (client->nr_buffers > 0 && client->nr_submitted == 0 && client->stall.due_ns == 0)
-		set_stall(client);
-	weft_loop_modify(bridge_lane_loop(client->lane), &client->watch,
-		(uint32_t)nbd_conn_events(client->conn));
-}
-
-static void on_client(struct weft_watch *watch, uint32_t events)
-{
-	struct client *client = weft_container_of(watch, struct client, watch);
-	int r = -EAGAIN;
-
-	client->moved = true;
-	if (events & EPOLLIN)
-		r = nbd_conn_receive(client->conn, false);
-	if (r == 0)
-		client->ending = true;
-	/* Both directions are shut: nobody waits for what is not answered yet. */
-	if ((r < 0 && r != -EAGAIN) || (r <= 0 && (events & (EPOLLHUP | EPOLLERR)))) {
-		client_end(client);
-		return;
-	}
-	bridge_lane_defer(client->lane, &client->deferred);
-}
-
-static void on_buffer(struct bridge_waiter *waiter)
-{
-	struct client *client = weft_container_of(waiter, struct client, waiter);
-
-	if (nbd_conn_resume(client->conn) < 0)
-		client_end(client);
-	else
-		bridge_lane_defer(client->lane, &client->deferred);
-}
-
-static void adopt(struct bridge_lane *lane, void *ctx)
-{
-	struct client *client = ctx;
-
-	client->lane = lane;
-	client->watch.fd = nbd_conn_fd(client->conn);
-	client->watch.fn = on_client;
-	client->deferred.fn = client_update;
-	client->waiter.fn = on_buffer;
-	client->stall.fn = on_stall;
-	if (weft_loop_add(bridge_lane_loop(lane), &client->watch, EPOLLIN) < 0) {
-		client_end(client);
-		return;
-	}
-	set_stall(client);
-	bridge_lane_defer(lane, &client->deferred); /* the greeting */
-}
 
 /* ---- the listening socket, on the control thread ---- */
 
@@ -363,16 +115,12 @@ static int client_new(struct nbd_front *front, int fd)
 		return -ENOMEM;
 	}
 	client->front = front;
-	for (unsigned i = NBD_CONN_REQUESTS; i-- > 0;) {
-		client->slots[i].next = client->free_slots;
-		client->free_slots = &client->slots[i];
-	}
-	/* A reply of 1 MiB goes out in one piece: 5 % on one processor, more across two. */
-	const int buffer = 1 << 20;
-	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
+	client->base.bridge = front->base.bridge;
+	client->base.service = &service;
+	client->base.closed = closed;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0)
 		client->pid = peer.pid;
-	r = nbd_conn_new(fd, &service, client, &client->conn);
+	r = bridge_client_new(&client->base, fd, NULL);
 	if (r < 0) {
 		free(client);
 		return r;
@@ -385,7 +133,7 @@ static int client_new(struct nbd_front *front, int fd)
 	front->clients = client;
 	front->nr_clients++;
 	pthread_mutex_unlock(&front->lock);
-	bridge_lane_run(bridge_next_lane(front->base.bridge), adopt, client);
+	bridge_lane_run(bridge_next_lane(front->base.bridge), bridge_client_adopt, &client->base);
 	return 0;
 }
 
@@ -500,7 +248,7 @@ static struct client *find_client(struct nbd_front *front, const struct bridge_l
 
 	pthread_mutex_lock(&front->lock);
 	for (client = front->clients; client; client = client->next)
-		if (client->lane == lane && client->conn)
+		if (client->base.lane == lane && client->base.conn)
 			break;
 	pthread_mutex_unlock(&front->lock);
 	return client;
@@ -512,8 +260,8 @@ static void drain_clients(struct bridge_lane *lane, void *ctx)
 
 	pthread_mutex_lock(&front->lock);
 	for (struct client *client = front->clients; client; client = client->next)
-		if (client->lane == lane && client->conn)
-			nbd_conn_kill(client->conn, true);
+		if (client->base.lane == lane && client->base.conn)
+			nbd_conn_kill(client->base.conn, true);
 	pthread_mutex_unlock(&front->lock);
 }
 
@@ -522,7 +270,7 @@ static void end_clients(struct bridge_lane *lane, void *ctx)
 	struct client *client;
 
 	while ((client = find_client(ctx, lane)) != NULL)
-		client_end(client);
+		bridge_client_end(&client->base);
 }
 
 static int stop(struct bridge_front *base, bool force, uint32_t timeout_ms, struct weft_error *err)

@@ -14,7 +14,7 @@
 struct bridge_front;
 
 struct bridge_front_ops {
-	const char *name; /* "socket", "mount" */
+	const char *name; /* "socket", "mount", "device" */
 	/* Appends a line of text for each user: "pid 123 (fio)".  Returns how many there are. */
 	unsigned (*users)(struct bridge_front *front, json_t *texts);
 	/*
@@ -69,6 +69,29 @@ void bridge_remove_made_file(const char *path, struct bridge_made_file made);
  * -EBUSY: something that lives is mounted; -ENOTCONN: a dead mount of somebody else's.
  */
 int bridge_clear_stale_mount(const char *path, struct weft_error *err);
+
+/* A kernel block device that a bridge made, as far as a next bridge must know of it. */
+struct bridge_device {
+	char path[32];    /* "/dev/nbd0"; "": not known yet */
+	char backend[96]; /* what the kernel knows it by, so that nobody else takes it over; "": there is none */
+	unsigned nr_connections;
+};
+
+/*
+ * The region as a block device of the kernel's nbd driver.  path: /dev/nbdN, or NULL: one that is free.  *device: what
+ * an earlier bridge of this attachment had (it is taken over, with its users), with a backend in any case; told anew
+ * through save() before the device is made and after.
+ * -EBUSY: the device is somebody else's; -ENOENT: no driver; -EPERM: not permitted.
+ */
+int bridge_front_nbd_device_new(struct bridge *bridge, struct weft_loop *loop, const char *path,
+	const struct bridge_device *earlier, int (*save)(void *ctx, const struct bridge_device *device, struct weft_error *err),
+	void *ctx, struct bridge_front **ret, struct weft_error *err);
+/* N of /dev/nbdN, or -EINVAL. */
+int bridge_nbd_device_index(const char *path);
+/* Whether the kernel has the device still; its path. */
+bool bridge_nbd_device_find(const struct bridge_device *device, char *path, size_t len);
+/* Ends what a dead bridge left, if it is there: 1; 0: it is not.  -EBUSY: in use (without force). */
+int bridge_nbd_device_clear(const struct bridge_device *device, bool force, struct weft_error *err);
 
 /* All of them; NULL is an empty list. */
 void bridge_front_free(struct bridge_front *fronts);

@@ -35,6 +35,13 @@ static char *copy(const json_t *json, const char *key)
 	return text ? strdup(text) : NULL;
 }
 
+static void copy_into(const json_t *json, const char *key, char *buf, size_t len)
+{
+	const char *text = json_string_value(json_object_get(json, key));
+
+	snprintf(buf, len, "%s", text ? text : "");
+}
+
 /* Fills *ret from the file.  False when it makes no sense: then nothing but the descriptor counts. */
 static bool load(struct bridge_state_file *ret)
 {
@@ -53,6 +60,9 @@ static bool load(struct bridge_state_file *ret)
 		ret->uri = copy(json, "uri");
 		ret->socket = copy(json, "socket");
 		ret->mount = copy(json, "mount");
+		copy_into(json, "device", ret->device.path, sizeof(ret->device.path));
+		copy_into(json, "device_backend", ret->device.backend, sizeof(ret->device.backend));
+		ret->device.nr_connections = (unsigned)json_integer_value(json_object_get(json, "device_connections"));
 		ret->made_dev = (uint64_t)json_integer_value(json_object_get(json, "made_dev"));
 		ret->made_ino = (uint64_t)json_integer_value(json_object_get(json, "made_ino"));
 		ret->pid = (pid_t)json_integer_value(json_object_get(json, "pid"));
@@ -131,6 +141,11 @@ int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
 		(json_int_t)state->generation, "epoch", epoch, "uri", state->uri, "socket", state->socket, "mount",
 		state->mount, "made_dev",
 		(json_int_t)state->made_dev, "made_ino", (json_int_t)state->made_ino, "pid", (int)state->pid);
+	if (json && state->device.backend[0]) {
+		json_object_set_new(json, "device", json_string(state->device.path));
+		json_object_set_new(json, "device_backend", json_string(state->device.backend));
+		json_object_set_new(json, "device_connections", json_integer(state->device.nr_connections));
+	}
 	char *text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
 	size_t len = text ? strlen(text) : 0;
 	if (!text || len > 8192)

@@ -13,6 +13,7 @@
 
 #include "fabric/error.h"
 #include "fabric/hello.h"
+#include "nbd-bridge/front.h"
 
 struct bridge_state_file {
 	uint8_t id[WEFT_ID_BYTES];
@@ -20,6 +21,7 @@ struct bridge_state_file {
 	uint64_t epoch;      /* of the contents attached; 0: none yet */
 	char *uri;
 	char *socket, *mount; /* NULL: none */
+	struct bridge_device device; /* without a backend: none */
 	uint64_t made_dev, made_ino; /* the mount's file, if it was made by us; else 0 */
 	pid_t pid;
 	/* Not in the file. */

@@ -35,14 +35,16 @@ static bool tune_local(int fd)
 	return true;
 }
 
-int nbd_conn_new(int fd, const struct nbd_service *service, void *user, struct nbd_conn **ret)
+static struct nbd_conn *conn_new(int fd, const struct nbd_service *service, void *user)
 {
 	/* Not from the heap, which would keep the pages for itself when a crowd of connections has left. */
 	struct nbd_conn *conn = mmap(NULL, sizeof(*conn), PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	if (conn == MAP_FAILED)
-		goto close_fd;
+	if (conn == MAP_FAILED) {
+		close(fd);
+		return NULL;
+	}
 	conn->fd = fd;
 	conn->local = tune_local(fd);
 	conn->service = service;
@@ -53,16 +55,36 @@ int nbd_conn_new(int fd, const struct nbd_service *service, void *user, struct n
 		conn->requests[i].next = conn->free;
 		conn->free = &conn->requests[i];
 	}
-	if (nbd_handshake_start(conn) < 0)
-		goto unmap_conn;
+	return conn;
+}
+
+int nbd_conn_new(int fd, const struct nbd_service *service, void *user, struct nbd_conn **ret)
+{
+	struct nbd_conn *conn = conn_new(fd, service, user);
+
+	if (!conn)
+		return -ENOMEM;
+	if (nbd_handshake_start(conn) < 0) {
+		munmap(conn, sizeof(*conn));
+		close(fd);
+		return -ENOMEM;
+	}
 	*ret = conn;
 	return 0;
+}
 
-unmap_conn:
-	munmap(conn, sizeof(*conn));
-close_fd:
-	close(fd);
-	return -ENOMEM;
+int nbd_conn_new_open(int fd, const struct nbd_service *service, void *user, const struct nbd_export *export,
+	struct nbd_conn **ret)
+{
+	struct nbd_conn *conn = conn_new(fd, service, user);
+
+	if (!conn)
+		return -ENOMEM;
+	conn->export = *export;
+	conn->opened = true;
+	conn->phase = NBD_REQUEST;
+	*ret = conn;
+	return 0;
 }
 
 void nbd_conn_finish(struct nbd_conn *conn)

@@ -117,6 +117,12 @@ struct nbd_service {
  */
 int nbd_conn_new(int fd, const struct nbd_service *service, void *user, struct nbd_conn **ret);
 /*
+ * The same for a peer that learnt the export by another way, as the kernel's nbd driver does: no handshake, requests
+ * come at once and get simple replies.  open() is not called, close() is.
+ */
+int nbd_conn_new_open(int fd, const struct nbd_service *service, void *user, const struct nbd_export *export,
+	struct nbd_conn **ret);
+/*
  * Ends it: closes the socket; requests that the service still holds complete into nothing, and the
  * memory goes with the last one.  Takes NULL.
  */

@@ -83,10 +83,11 @@ static json_t *status(struct attach *a)
 	json_object_set_new(json, "transport_why", json_string(a->why));
 	json_object_set_new(json, "socket", optional_string(a->options.socket));
 	json_object_set_new(json, "mount", optional_string(a->options.mount));
+	json_object_set_new(json, "device", optional_string(a->options.device ? a->state.device.path : NULL));
 	for (struct bridge_front *front = a->fronts; front; front = front->next) {
 		if (strcmp(front->ops->name, "socket") == 0)
 			front->ops->users(front, clients);
-		if (front->ops->gone)
+		if (strcmp(front->ops->name, "mount") == 0)
 			json_object_set_new(json, "mounted", json_boolean(!front->ops->gone(front)));
 	}
 	json_object_set_new(json, "clients", clients);

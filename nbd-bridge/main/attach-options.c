@@ -11,14 +11,16 @@
 
 #include "fabric/util.h"
 #include "nbd-bridge/bridge.h"
+#include "nbd-bridge/front.h"
 
 static void usage(FILE *out)
 {
-	fputs("usage: weft attach URI --socket PATH | --mount FILE [OPTION]...\n"
-	      "Maps a region of a donor: as an NBD server on a Unix socket, as a file, or as both.\n"
+	fputs("usage: weft attach URI --device [/dev/nbdN] | --socket PATH | --mount FILE [OPTION]...\n"
+	      "Maps a region of a donor: as a block device, as an NBD server on a Unix socket, as a file, or as several of them.\n"
 	      "\n"
 	      "  URI                        weft://HOST[:PORT]/REGION, or nbd://HOST[:PORT]/EXPORT for another server\n"
 	      "                             or weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH\n"
+	      "  --device [/dev/nbdN]       a block device of the kernel's nbd driver (root only); one that is free unless told\n"
 	      "  --socket PATH              an NBD server on this Unix socket\n"
 	      "  --mount FILE               the region is the content of this file (FUSE)\n"
 	      "  --name NAME                the attachment's name (default: the region's)\n"
@@ -110,8 +112,10 @@ static int check(struct attach_options *o, const char *socket, const char *mount
 {
 	if (!o->uri.foreign && o->uri.region[0] == '\0')
 		return usage_error("name a region of the donor; what there is shows: weft list %s", o->uri_text);
-	if (!socket && !mount)
-		return usage_error("tell how to use it: --socket PATH, --mount FILE, or both");
+	if (!socket && !mount && !o->device)
+		return usage_error("tell how to use it: --device, --socket PATH, --mount FILE, or several of them");
+	if (o->device_path && bridge_nbd_device_index(o->device_path) < 0)
+		return usage_error("--device wants /dev/nbdN or nothing, not '%s'", o->device_path);
 	if (name && (!weft_name_valid(name) || is_dots(name)))
 		return usage_error("--name wants 1 to %d of A-Z a-z 0-9 . _ -, not '%s'", WEFT_NAME_MAX, name);
 	if (o->assume_stable && !o->uri.foreign)
@@ -132,11 +136,12 @@ static int check(struct attach_options *o, const char *socket, const char *mount
 	return 0;
 }
 
-enum { SOCKET = 256, MOUNT, NAME, LANES, READ_ONLY, SHARED, TRANSPORT, DEAD, TIMEOUT, STABLE, FOREGROUND, HELP };
+enum { SOCKET = 256, MOUNT, DEVICE, NAME, LANES, READ_ONLY, SHARED, TRANSPORT, DEAD, TIMEOUT, STABLE, FOREGROUND, HELP };
 
 static const struct option longs[] = {
 	{"socket", required_argument, NULL, SOCKET},
 	{"mount", required_argument, NULL, MOUNT},
+	{"device", optional_argument, NULL, DEVICE},
 	{"name", required_argument, NULL, NAME},
 	{"lanes", required_argument, NULL, LANES},
 	{"read-only", no_argument, NULL, READ_ONLY},
@@ -170,6 +175,13 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 			break;
 		case MOUNT:
 			mount = optarg;
+			break;
+		case DEVICE:
+			o->device = true;
+			o->device_path = optarg;
+			/* "--device /dev/nbd3" too; a URI never begins like that. */
+			if (!optarg && optind < argc && argv[optind][0] == '/')
+				o->device_path = argv[optind++];
 			break;
 		case NAME:
 			name = optarg;

@@ -12,6 +12,8 @@ struct attach_options {
 	struct weft_uri uri;
 	char *uri_text; /* canonical */
 	char *socket, *mount; /* absolute; NULL: none */
+	bool device;
+	const char *device_path; /* /dev/nbdN; NULL: one that is free */
 	char name[WEFT_NAME_MAX + 1];
 	unsigned nr_lanes;
 	bool read_only, shared, assume_stable, foreground;

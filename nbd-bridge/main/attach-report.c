@@ -29,6 +29,8 @@ static void print_result(const struct attach *a, FILE *out)
 			     "is lost, every request fails (see --assume-stable)\n");
 	if (info->read_only && !o->read_only && !o->shared)
 		fprintf(out, "  the server allows no writes\n");
+	if (o->device)
+		fprintf(out, "  device %s\n", a->state.device.path);
 	if (o->socket)
 		fprintf(out, "  socket %s (nbd+unix:///?socket=%s)\n", o->socket, o->socket);
 	if (o->mount)

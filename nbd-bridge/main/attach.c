@@ -21,6 +21,7 @@
 
 #include "fabric/log.h"
 #include "fabric/util.h"
+#include "nbd-bridge/device.h"
 #include "nbd-bridge/main/attach-transport.h"
 
 enum {
@@ -38,24 +39,27 @@ static void bridge_changes(void *ctx)
 	weft_loop_wake(a->loop);
 }
 
-/* `umount FILE` is a way of detaching, too.  What lies there then is the user's. */
+/* `umount FILE` is a way of detaching, too, and `nbd-client -d`.  What lies there then is the user's. */
 static void end_if_unused(struct attach *a)
 {
 	bool used = false, unmounted = false;
+	const char *what = "";
 
 	for (struct bridge_front *front = a->fronts; front; front = front->next) {
 		bool gone = front->ops->gone && front->ops->gone(front);
 
 		used |= !gone;
 		unmounted |= gone;
+		if (gone)
+			what = front->path;
 	}
 	if (unmounted && used && !a->unmounted)
-		weft_warn("%s was unmounted, and is not the region any more; '%s' goes on with its socket",
-			a->options.mount, a->options.name);
+		weft_warn("%s was unmounted or disconnected, and is not the region any more; '%s' goes on without it", what,
+			a->options.name);
 	a->unmounted = unmounted;
 	if (used)
 		return;
-	weft_info("'%s' ends: %s was unmounted", a->options.name, a->options.mount);
+	weft_info("'%s' ends: %s was unmounted or disconnected", a->options.name, what);
 	weft_loop_stop(a->loop);
 }
 
@@ -119,6 +123,40 @@ static int watch_signals(struct attach *a, struct weft_error *err)
 	return weft_loop_add(a->loop, &a->signals, EPOLLIN);
 }
 
+/* A device that a dead bridge left may have users, whose data must not become another region's. */
+static int check_left_device(const struct attach *a, struct weft_error *err)
+{
+	const struct attach_options *o = &a->options;
+	const struct bridge_state_file *state = &a->state;
+	char path[32];
+
+	if (!bridge_nbd_device_find(&state->device, path, sizeof(path)))
+		return 0;
+	if (!state->uri || strcmp(state->uri, o->uri_text) != 0)
+		return weft_error_set(err, EBUSY, "a bridge named '%s' died and left %s, which is %s; clear it with: weft "
+			"detach %s; or give this one another --name", o->name, path, state->uri ? state->uri : "another region's",
+			o->name);
+	if (!o->device)
+		return weft_error_set(err, EBUSY, "the bridge that died left %s, which may be in use; take it over with "
+			"--device, or clear it with: weft detach %s", path, o->name);
+	return 0;
+}
+
+static void name_device(struct attach *a)
+{
+	struct bridge_device *device = &a->state.device;
+	char key[17];
+	uint8_t random[8];
+
+	if (!a->options.device)
+		memset(device, 0, sizeof(*device));
+	else if (!device->backend[0]) {
+		weft_random(random, sizeof(random));
+		weft_hex(random, sizeof(random), key);
+		snprintf(device->backend, sizeof(device->backend), "weft:%s:%s", a->options.name, key);
+	}
+}
+
 static int take_name(struct attach *a, struct weft_error *err)
 {
 	struct attach_options *o = &a->options;
@@ -128,6 +166,9 @@ static int take_name(struct attach *a, struct weft_error *err)
 	if (r < 0)
 		return r;
 	a->have_name = true;
+	r = check_left_device(a, err);
+	if (r < 0)
+		return r;
 	/* The secret is for that region only. */
 	if (state->takes_over && (!state->uri || strcmp(state->uri, o->uri_text) != 0))
 		bridge_state_renew(state);
@@ -139,6 +180,7 @@ static int take_name(struct attach *a, struct weft_error *err)
 	state->uri = strdup(o->uri_text);
 	state->socket = o->socket ? strdup(o->socket) : NULL;
 	state->mount = o->mount ? strdup(o->mount) : NULL;
+	name_device(a);
 	state->pid = getpid();
 	return bridge_state_write(state, err);
 }
@@ -146,6 +188,9 @@ static int take_name(struct attach *a, struct weft_error *err)
 static int start_bridge(struct attach *a, struct weft_error *err)
 {
 	const struct attach_options *o = &a->options;
+
+	if (o->device)
+		bridge_device_protect_process();
 	struct bridge_config config = {
 		.region = o->uri.region,
 		.foreign = o->uri.foreign,
@@ -181,6 +226,14 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 	return bridge_state_write(&a->state, err);
 }
 
+static int save_device(void *ctx, const struct bridge_device *device, struct weft_error *err)
+{
+	struct attach *a = ctx;
+
+	a->state.device = *device;
+	return bridge_state_write(&a->state, err);
+}
+
 static int start_fronts(struct attach *a, struct weft_error *err)
 {
 	const struct attach_options *o = &a->options;
@@ -205,7 +258,17 @@ static int start_fronts(struct attach *a, struct weft_error *err)
 		made = bridge_front_fuse_made_file(front);
 		a->state.made_dev = made.dev;
 		a->state.made_ino = made.ino;
-		return bridge_state_write(&a->state, err);
+		r = bridge_state_write(&a->state, err);
+		if (r < 0)
+			return r;
+	}
+	if (o->device) {
+		r = bridge_front_nbd_device_new(a->bridge, a->loop, o->device_path, &a->state.device, save_device, a,
+			&front, err);
+		if (r < 0)
+			return r;
+		front->next = a->fronts;
+		a->fronts = front;
 	}
 	return 0;
 }

@@ -31,8 +31,8 @@ enum {
 static void usage(FILE *out)
 {
 	fputs("usage: weft detach [--force] NAME|PATH\n"
-	      "Ends an attachment, told by its name or by the path of its socket or file: flushes, removes the\n"
-	      "socket or the mount, and lets go of the region.\n"
+	      "Ends an attachment, told by its name or by the path of its device, socket or file: flushes, removes\n"
+	      "the device, the socket or the mount, and lets go of the region.\n"
 	      "\n"
 	      "  --force  although it is in use; a bridge that does not answer is killed\n"
 	      "  --help   show this\n",
@@ -54,7 +54,8 @@ static int look_at(struct search *search, const char *name)
 	if (bridge_state_peek(name, &state, &alive, NULL) < 0)
 		return 0;
 	if ((state.socket && strcmp(state.socket, search->path) == 0) ||
-		(state.mount && strcmp(state.mount, search->path) == 0)) {
+		(state.mount && strcmp(state.mount, search->path) == 0) ||
+		strcmp(state.device.path, search->path) == 0) {
 		snprintf(search->name, sizeof(search->name), "%s", name);
 		search->found++;
 	}
@@ -107,10 +108,14 @@ static int find(const char *what, char *name, struct weft_error *err)
 }
 
 /* Nobody serves it any more: what it left in the file system goes. */
-static int clear_away(struct bridge_state_file *state, const char *name, const char *how, struct weft_error *err)
+static int clear_away(struct bridge_state_file *state, const char *name, const char *how, bool force,
+	struct weft_error *err)
 {
 	struct stat st;
+	int cleared = bridge_nbd_device_clear(&state->device, force, err);
 
+	if (cleared < 0)
+		return cleared;
 	if (state->socket && lstat(state->socket, &st) == 0 && S_ISSOCK(st.st_mode))
 		unlink(state->socket);
 	if (state->mount) {
@@ -177,7 +182,7 @@ static int end_silent(const char *name, pid_t pid, int pidfd, bool force, struct
 	if (alive)
 		r = weft_error_set(err, EBUSY, "pid %d was killed, but another process has '%s'", (int)pid, name);
 	else
-		r = clear_away(&state, name, "did not answer and was killed", err);
+		r = clear_away(&state, name, "did not answer and was killed", true, err);
 	bridge_state_fini(&state);
 	return r;
 }
@@ -192,7 +197,7 @@ static int detach(const char *name, bool force, struct weft_error *err)
 	if (r < 0)
 		return r;
 	if (!alive) {
-		r = clear_away(&state, name, "had died", err);
+		r = clear_away(&state, name, "had died", force, err);
 		bridge_state_fini(&state);
 		return r;
 	}
@@ -246,7 +251,7 @@ int main(int argc, char **argv)
 	}
 	if (argc - optind != 1) {
 		fprintf(stderr, "weft-detach: %s\nTry: weft detach --help\n",
-			argc == optind ? "which one? Give its name, or the path of its socket or file" : "one at a time");
+			argc == optind ? "which one? Give its name, or the path of its device, socket or file" : "one at a time");
 		return 2;
 	}
 	if (find(argv[optind], name, &err) < 0 || detach(name, force, &err) < 0) {

@@ -176,6 +176,8 @@ static void print_attachment(const json_t *a)
 		if (strcmp(text_of(a, "transport"), "rdma") == 0)
 			printf("  lane 0 goes over %s\n", text_of(json_array_get(lanes, 0), "path"));
 	}
+	if (text_of(a, "device")[0])
+		printf("  device %s\n", text_of(a, "device"));
 	if (text_of(a, "socket")[0])
 		printf("  socket %s, %zu client%s\n", text_of(a, "socket"), json_array_size(json_object_get(a, "clients")),
 			json_array_size(json_object_get(a, "clients")) == 1 ? "" : "s");
