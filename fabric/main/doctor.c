@@ -184,7 +184,9 @@ static void check_fuse(struct finding *f)
 
 static void check_nbd(struct finding *f)
 {
-	check_module(f, "nbd", "/sys/module/nbd", "a region as a block device (to come)");
+	check_module(f, "nbd", "/sys/module/nbd", "a region as a block device (weft attach --device)");
+	if (f->state == OK && geteuid() != 0)
+		say(f, WARN, "nbd is there; only root can use it (weft attach --device)");
 }
 
 static void check_ublk(struct finding *f)

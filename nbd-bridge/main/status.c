@@ -63,10 +63,11 @@ static json_t *dead_attachment(const char *name)
 
 	if (bridge_state_peek(name, &state, &alive, NULL) < 0)
 		return NULL;
-	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:i}", "kind", "attachment", "name", name, "uri",
+	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:s?, s:i}", "kind", "attachment", "name", name, "uri",
 		state.uri ? state.uri : "", "state", alive ? "not answering" : "dead",
 		"why", alive ? "the bridge does not answer" : "the bridge died; attach again with the same name, or detach it",
-		"socket", state.socket, "mount", state.mount, "pid", (int)state.pid);
+		"socket", state.socket, "mount", state.mount, "device",
+		state.device.path[0] ? state.device.path : NULL, "pid", (int)state.pid);
 	bridge_state_fini(&state);
 	return json;
 }
