@@ -11,7 +11,7 @@ refused() { # STATUS TEXT ARGUMENT…
 }
 base=weft://127.0.0.1:$PORT
 refused 2 'which region?' --socket "$TMP/s"
-refused 2 '--socket PATH, --mount FILE, or both' "$URI"
+refused 2 '--device, --socket PATH, --mount FILE, or several of them' "$URI"
 refused 2 "--lanes wants" "$URI" --socket "$TMP/s" --lanes 0
 refused 2 "--lanes wants" "$URI" --socket "$TMP/s" --lanes 4294967297
 refused 2 "--dead-timeout wants seconds" "$URI" --socket "$TMP/s" --dead-timeout x

@@ -15,7 +15,7 @@ mkdir "$TMP/mnt"
 cleanup_add "! mountpoint -q '$TMP/mnt' || umount '$TMP/mnt'"
 mount "$loop" "$TMP/mnt"
 mkdir "$TMP/mnt/weft"
-cp -r "$WEFT_SRC"/{CMakeLists.txt,fabric,nbd-bridge,transports} "$TMP/mnt/weft"
+cp -r "$WEFT_SRC"/{CMakeLists.txt,fabric,nbd-bridge,perf,transports} "$TMP/mnt/weft"
 cd "$TMP/mnt/weft"
 cmake -G Ninja -S . -B out -DCMAKE_BUILD_TYPE=Debug -DWEFT_TESTS=OFF -DWEFT_PERF=OFF >"$TMP/cmake" 2>&1 ||
 	fail "$(tail -n 20 "$TMP/cmake")"
