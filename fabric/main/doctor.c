@@ -273,12 +273,13 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"json", no_argument, NULL, 'j'},
+		{"topology", no_argument, NULL, 't'},
 		{"sysroot", required_argument, NULL, 's'},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
 	};
 	struct finding findings[WEFT_ARRAY_LEN(checks)] = {0};
-	bool json = false, works = true;
+	bool json = false, topology = false, works = true;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -286,13 +287,17 @@ int main(int argc, char **argv)
 		case 'j':
 			json = true;
 			break;
+		case 't':
+			topology = true;
+			break;
 		case 's':
 			root = optarg;
 			break;
 		case 'h':
-			puts("usage: weft doctor [--json] [--sysroot DIRECTORY]\n"
+			puts("usage: weft doctor [--json] [--topology | --sysroot DIRECTORY]\n"
 			     "Shows what this machine can do for weft, and the exact fix for what is missing.\n\n"
 			     "    --json               the findings as JSON\n"
+			     "    --topology           draw packages, NUMA nodes and network devices, and where lanes belong\n"
 			     "    --sysroot DIRECTORY  look at the /proc, /sys, /dev and /lib below it\n\n"
 			     "Exits 1 if weft cannot work here at all.");
 			return weft_end_output("weft-doctor", 0);
@@ -300,6 +305,10 @@ int main(int argc, char **argv)
 			fputs("Try: weft doctor --help\n", stderr);
 			return 2;
 		}
+	}
+	if (topology && root[0]) {
+		fputs("weft-doctor: --topology is of the running machine, --sysroot of another\nTry: weft doctor --help\n", stderr);
+		return 2;
 	}
 	if (root[0] && access(root, X_OK) < 0) {
 		fprintf(stderr, "weft-doctor: --sysroot %s: %s\n", root, strerror(errno));
@@ -309,6 +318,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "weft-doctor: '%s' is not an option\nTry: weft doctor --help\n", argv[optind]);
 		return 2;
 	}
+	if (topology)
+		return weft_end_output("weft-doctor", doctor_topology(json));
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(checks); i++) {
 		checks[i].look(&findings[i]);
 		works &= !(checks[i].needed && findings[i].state == MISSING);

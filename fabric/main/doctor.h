@@ -43,6 +43,9 @@ bool module_available(const char *module);
 /* What every check of a kernel module says.  what: who needs it; node: a file that shows that it works. */
 void check_module(struct finding *f, const char *module, const char *node, const char *what);
 
+/* doctor-topology.c: the exit status. */
+int doctor_topology(bool as_json);
+
 /* doctor-rdma.c */
 void check_rdma(struct finding *f);
 void check_rdma_address(struct finding *f);

@@ -1,0 +1,139 @@
+/* weft doctor --topology: packages, NUMA nodes, the network devices on them, and where lanes would go.  Main thread. */
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fabric/locality.h"
+#include "fabric/main/doctor.h"
+#include "fabric/util.h"
+
+enum { LANES = 4 }; /* as many as weft attach has at most unless told */
+
+static const char *const nearness_names[] = {
+	[WEFT_NEAR_NODE] = "near", [WEFT_NEAR_PACKAGE] = "same package", [WEFT_FAR] = "another package"};
+
+static bool is_network(hwloc_obj_t osdev)
+{
+	return osdev->name && (osdev->attr->osdev.type == HWLOC_OBJ_OSDEV_NETWORK ||
+				      osdev->attr->osdev.type == HWLOC_OBJ_OSDEV_OPENFABRICS);
+}
+
+static const char *kind_of(hwloc_obj_t osdev)
+{
+	return osdev->attr->osdev.type == HWLOC_OBJ_OSDEV_OPENFABRICS ? "RDMA device" : "network interface";
+}
+
+/* "0-7,16-23" */
+static void cpus_text(hwloc_obj_t obj, char *text, size_t len)
+{
+	hwloc_bitmap_list_snprintf(text, len, obj->cpuset);
+}
+
+static void print_devices(hwloc_topology_t topology, hwloc_obj_t home, int depth)
+{
+	hwloc_obj_t osdev = NULL;
+
+	while ((osdev = hwloc_get_next_osdev(topology, osdev)))
+		if (is_network(osdev) && hwloc_get_non_io_ancestor_obj(topology, osdev) == home)
+			printf("%*s%s %s\n", depth, "", kind_of(osdev), osdev->name);
+}
+
+/* What says something about distance: the rest of the tree is walked through silently. */
+static void print_tree(hwloc_topology_t topology, hwloc_obj_t obj, int depth)
+{
+	char cpus[512], size[32];
+	int inner = depth;
+
+	cpus_text(obj, cpus, sizeof(cpus));
+	if (obj->type == HWLOC_OBJ_MACHINE) {
+		printf("machine: processors %s\n", cpus);
+		inner = depth + 2;
+	} else if (obj->type == HWLOC_OBJ_PACKAGE) {
+		printf("%*spackage %u: processors %s\n", depth, "", obj->os_index, cpus);
+		inner = depth + 2;
+	}
+	for (hwloc_obj_t node = obj->memory_first_child; node; node = node->next_sibling) {
+		if (node->type != HWLOC_OBJ_NUMANODE)
+			continue;
+		printf("%*sNUMA node %u: %s, processors %s\n", inner, "", node->os_index,
+			weft_format_size(node->attr->numanode.local_memory, size, sizeof(size)), cpus);
+	}
+	print_devices(topology, obj, obj->memory_first_child ? inner + 2 : inner);
+	for (hwloc_obj_t child = obj->first_child; child; child = child->next_sibling)
+		print_tree(topology, child, inner);
+}
+
+static void print_lanes(hwloc_topology_t topology, const char *device)
+{
+	struct weft_place places[LANES];
+	int r = weft_places(topology, device, LANES, places);
+
+	printf("lanes for %s belong on", device);
+	for (unsigned i = 0; i < LANES; i++) {
+		const struct weft_place *place = &places[i];
+
+		printf("%s processor %u (node %d%s%s)", i ? "," : "", place->cpu, place->node,
+			place->nearness != WEFT_NEAR_NODE ? ", " : "",
+			place->nearness != WEFT_NEAR_NODE ? nearness_names[place->nearness] : "");
+	}
+	puts(r == -ENODATA ? "; the machine does not say where the device is" : "");
+	if (r == 0 && hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_NUMANODE) > 1 && places[0].node >= 0)
+		printf("    numactl --cpunodebind=%d --preferred=%d weft attach ...  # it does not do so by itself\n", places[0].node,
+			places[0].node);
+}
+
+static json_t *device_json(hwloc_topology_t topology, hwloc_obj_t osdev)
+{
+	hwloc_obj_t home = hwloc_get_non_io_ancestor_obj(topology, osdev);
+	json_t *lanes = json_array(), *nodes = json_array();
+	struct weft_place places[LANES];
+	int r = weft_places(topology, osdev->name, LANES, places);
+	unsigned node;
+
+	for (unsigned i = 0; i < LANES; i++)
+		json_array_append_new(lanes,
+			json_pack("{s:i, s:i, s:s, s:b}", "processor", (int)places[i].cpu, "node", places[i].node, "nearness",
+				nearness_names[places[i].nearness], "shares_core", places[i].shares_core));
+	hwloc_bitmap_foreach_begin(node, home->nodeset)
+		json_array_append_new(nodes, json_integer(node));
+	hwloc_bitmap_foreach_end();
+	return json_pack("{s:s, s:s, s:o, s:b, s:o}", "name", osdev->name, "kind", kind_of(osdev), "nodes", nodes, "place_known",
+		r != -ENODATA, "lanes", lanes);
+}
+
+int doctor_topology(bool as_json)
+{
+	hwloc_topology_t topology;
+	hwloc_obj_t osdev = NULL;
+	int r = weft_topology_load(&topology);
+
+	if (r < 0) {
+		fprintf(stderr, "weft-doctor: hwloc cannot tell the machine's topology: %s\n", strerror(-r));
+		return 1;
+	}
+	if (as_json) {
+		json_t *devices = json_array();
+
+		while ((osdev = hwloc_get_next_osdev(topology, osdev)))
+			if (is_network(osdev))
+				json_array_append_new(devices, device_json(topology, osdev));
+		json_t *json = json_pack("{s:i, s:i, s:i, s:i, s:o}", "packages",
+			hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_PACKAGE), "nodes",
+			hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_NUMANODE), "cores",
+			hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE), "processors",
+			hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_PU), "devices", devices);
+		json_dumpf(json, stdout, JSON_INDENT(2));
+		putchar('\n');
+		json_decref(json);
+	} else {
+		print_tree(topology, hwloc_get_root_obj(topology), 0);
+		while ((osdev = hwloc_get_next_osdev(topology, osdev)))
+			if (is_network(osdev))
+				print_lanes(topology, osdev->name);
+	}
+	hwloc_topology_destroy(topology);
+	return 0;
+}

@@ -1,0 +1,33 @@
+# weft doctor --topology: where network devices are, and where lanes belong, on a machine of two packages with sub-NUMA clusters; and here.
+# presets: dev asan
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+need_tool jq
+
+export HWLOC_XMLFILE=$WEFT_SRC/tests/support/topology.xml
+weft doctor --topology >"$TMP/out"
+diff - "$TMP/out" <<'END' || fail "another drawing"
+machine: processors 0-15
+  package 0: processors 0-7
+    network interface eth0
+    NUMA node 0: 64 GiB, processors 0-3
+    NUMA node 1: 64 GiB, processors 4-7
+  package 1: processors 8-15
+    NUMA node 2: 64 GiB, processors 8-11
+    NUMA node 3: 64 GiB, processors 12-15
+      network interface ib0
+      RDMA device mlx5_0
+lanes for eth0 belong on processor 0 (node 0), processor 2 (node 0), processor 4 (node 1), processor 6 (node 1)
+    numactl --cpunodebind=0 --preferred=0 weft attach ...  # it does not do so by itself
+lanes for ib0 belong on processor 12 (node 3), processor 14 (node 3), processor 8 (node 2, same package), processor 10 (node 2, same package)
+    numactl --cpunodebind=3 --preferred=3 weft attach ...  # it does not do so by itself
+lanes for mlx5_0 belong on processor 12 (node 3), processor 14 (node 3), processor 8 (node 2, same package), processor 10 (node 2, same package)
+    numactl --cpunodebind=3 --preferred=3 weft attach ...  # it does not do so by itself
+END
+weft doctor --topology --json | jq -e '.packages == 2 and .nodes == 4 and .processors == 16 and
+	(.devices | map(.name)) == ["eth0", "ib0", "mlx5_0"] and .devices[0].nodes == [0, 1] and .devices[2].nodes == [3] and
+	.devices[2].lanes[2] == {processor: 8, node: 2, nearness: "same package", shares_core: false}' >/dev/null ||
+	fail "$(weft doctor --topology --json)"
+unset HWLOC_XMLFILE
+weft doctor --topology >"$TMP/out"
+grep -q '^machine: processors ' "$TMP/out" || fail "this machine: $(cat "$TMP/out")"
+! weft doctor --topology --sysroot "$TMP" 2>/dev/null || fail "two machines at once"
