@@ -197,6 +197,7 @@ void bench_progress_end(void);
 
 /* NULL, with what is wrong in err: not a run. */
 json_t *bench_load_run(const char *file, struct weft_error *err);
+bool bench_rdma_in_software(const json_t *run);
 void bench_print_table(const json_t *run, FILE *out);
 void bench_print_csv(const json_t *run, FILE *out);
 void bench_print_html(const json_t *run, FILE *out);

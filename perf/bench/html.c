@@ -372,7 +372,7 @@ static void number(double value, const char *fmt, FILE *out)
 	if (value < 0)
 		fputs("-", out);
 	else
-		fprintf(out, fmt[0] == '0' ? "%.0f" : fmt[0] == '1' ? "%.1f" : "%.3g", value);
+		fprintf(out, fmt[0] == '0' ? "%.0f" : fmt[0] == '1' ? "%.1f" : value >= 100 ? "%.0f" : "%.3g", value);
 	fputs("</td>", out);
 }
 
@@ -468,6 +468,8 @@ static void fact(const char *name, const json_t *value, const char *unit, FILE *
 		snprintf(text, sizeof(text), "%s", json_string_value(value));
 	else if (json_is_boolean(value))
 		snprintf(text, sizeof(text), "%s", json_is_true(value) ? "yes" : "no");
+	else if (json_is_number(value) && strcmp(name, "Memory") == 0)
+		weft_format_size((uint64_t)json_number_value(value), text, sizeof(text));
 	else if (json_is_number(value))
 		snprintf(text, sizeof(text), "%.10g%s", json_number_value(value), unit);
 	else
@@ -487,7 +489,7 @@ static void print_conditions(const json_t *run, FILE *out)
 		{"memory_bytes", "Memory", " bytes"}, {"governor", "CPU frequency governor", ""}, {"load_before", "Load before", ""}},
 	  network_facts[] = {{"path", "Connection", ""}, {"interface", "Interface", ""}, {"driver", "Driver", ""}, {"mtu", "MTU", " bytes"},
 		  {"speed_mbit_s", "Speed", " Mbit/s"}, {"rdma_device", "RDMA device", ""}, {"gid_index", "GID index", ""}, {"gid", "GID", ""},
-		  {"gid_type", "GID type", ""}, {"rdma_mtu", "RDMA MTU, from the interface's", " bytes"}};
+		  {"gid_type", "GID type", ""}, {"rdma_in_software", "RDMA in software", ""}, {"rdma_mtu", "RDMA MTU, from the interface's", " bytes"}};
 	const json_t *machine = json_object_get(run, "machine"), *path;
 	char seen[8][16] = {{0}};
 	unsigned nr_seen = 0;
@@ -593,6 +595,8 @@ void bench_print_html(const json_t *run, FILE *out)
 		size_text(number_of(run, "region_bytes"), size), size_text(number_of(run, "span_bytes"), span));
 	if (json_is_true(json_object_get(json_object_get(run, "machine"), "virtual")))
 		fputs("<p>This is a virtual machine: ratios within this page mean something, absolute figures may say more about its host.</p>\n", out);
+	if (bench_rdma_in_software(run))
+		fputs("<p>RDMA is emulated in software here: what it costs says nothing about an adapter that does it.</p>\n", out);
 	print_glance(run, out);
 	print_plots(run, out);
 	print_all(run, out);

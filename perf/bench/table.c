@@ -28,6 +28,17 @@ json_t *bench_load_run(const char *file, struct weft_error *err)
 	return run;
 }
 
+bool bench_rdma_in_software(const json_t *run)
+{
+	const json_t *path;
+	size_t i;
+
+	json_array_foreach(json_object_get(run, "paths"), i, path)
+		if (json_is_true(json_object_get(json_object_get(path, "network"), "rdma_in_software")))
+			return true;
+	return false;
+}
+
 const char *bench_format_count(double value, char *buf)
 {
 	if (value >= 9999.5e3)
@@ -104,6 +115,8 @@ void bench_print_table(const json_t *run, FILE *out)
 	fputs("\nMedians over the rounds; SPREAD: interquartile range; us: microseconds, of processor time an operation for BENCH,\n"
 	      "BRIDGE and DONOR; NET B/B: bytes on the network a byte of payload.  All data was verified.\n",
 		out);
+	if (bench_rdma_in_software(run))
+		fputs("RDMA is emulated in software here: what it costs says nothing about an adapter that does it.\n", out);
 	json_array_foreach(json_object_get(run, "not_measured"), i, one)
 		fprintf(out, "not measured: %s: %s\n", text_of(one, "paths"), text_of(one, "why"));
 }
