@@ -122,7 +122,8 @@ static void open_rdma(struct serve *s)
 		int r = verbs_listener_new(s->donor, s->loop, (struct sockaddr *)&address, NULL, &s->rdma, &err);
 		if (r == 0) {
 			weft_listening_format(l, s->rdma_place);
-			snprintf(offers, sizeof(offers), "tcp,rdma:%u", verbs_listener_port(s->rdma));
+			strcpy(offers, "tcp,");
+			verbs_listener_offers(s->rdma, offers + 4, sizeof(offers) - 4);
 			weft_donor_offer(s->donor, offers);
 		} else if (r != -ENODEV) {
 			weft_warn("%s; TCP only", err.message);

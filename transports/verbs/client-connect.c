@@ -127,18 +127,9 @@ static void look_up(struct verbs_conn *conn)
 }
 
 /* The device is known: everything that belongs to it. */
-static int take_device(struct verbs_conn *conn, struct weft_error *err)
+static int use_device(struct verbs_conn *conn, struct weft_error *err)
 {
-	struct verbs_tp *tp = conn->tp;
-	unsigned i = 0;
-
-	while (i < tp->nr_devices && tp->devices[i].context != conn->control->verbs)
-		i++;
-	if (i == tp->nr_devices)
-		return weft_error_set(err, ENODEV, "cannot connect to %s over RDMA: device %s appeared after "
-			"the start", conn->peer, ibv_get_device_name(conn->control->verbs->device));
-	conn->device = i;
-	struct verbs_device *device = &tp->devices[i];
+	struct verbs_device *device = &conn->tp->devices[conn->device];
 	int r = verbs_io_init(conn, err);
 	if (r < 0)
 		return r;
@@ -235,6 +226,29 @@ static int check_data_qp(struct verbs_conn *conn)
 	return attr.max_rd_atomic > 0 ? 0 : -EPROTO;
 }
 
+/* The control connection's device is known. */
+static void take_device(struct verbs_conn *conn)
+{
+	struct weft_error err;
+	int r = verbs_device_take(conn);
+
+	if (r == -EAGAIN) {
+		conn->phase = VERBS_PHASE_DEVICE;
+		atomic_store(&conn->adopted, 0);
+		conn->adopt_job.fn = verbs_adopt;
+		verbs_reaper_put(conn->tp->reaper, &conn->adopt_job);
+		return;
+	}
+	r = use_device(conn, &err);
+	if (r < 0) {
+		verbs_fail(conn, -r, "%s", err.message);
+		return;
+	}
+	conn->phase = VERBS_PHASE_ROUTE;
+	if (rdma_resolve_route(conn->control, VERBS_RESOLVE_MS) != 0)
+		fail_errno(conn, "rdma_resolve_route");
+}
+
 /* The connection manager's next step. */
 static void on_event(struct verbs_conn *conn, const struct rdma_cm_event *event)
 {
@@ -245,12 +259,16 @@ static void on_event(struct verbs_conn *conn, const struct rdma_cm_event *event)
 
 	switch (event->event) {
 	case RDMA_CM_EVENT_ADDR_RESOLVED:
-		r = data ? take_data_qp(conn, &err) : take_device(conn, &err);
+		if (!data) {
+			take_device(conn);
+			return;
+		}
+		r = take_data_qp(conn, &err);
 		if (r < 0) {
 			verbs_fail(conn, -r, "%s", err.message);
 			return;
 		}
-		conn->phase = data ? VERBS_PHASE_DATA_ROUTE : VERBS_PHASE_ROUTE;
+		conn->phase = VERBS_PHASE_DATA_ROUTE;
 		if (rdma_resolve_route(event->id, VERBS_RESOLVE_MS) != 0)
 			fail_errno(conn, "rdma_resolve_route");
 		return;
@@ -301,6 +319,8 @@ static void look_at_events(struct verbs_conn *conn)
 	struct rdma_cm_event *event;
 
 	while (rdma_get_cm_event(conn->channel, &event) == 0) {
+		if (event->event == RDMA_CM_EVENT_DEVICE_REMOVAL)
+			conn->device_removed = true;
 		if (conn->conn.state != TP_FAILED)
 			on_event(conn, event);
 		else if (event->event == RDMA_CM_EVENT_DEVICE_REMOVAL)
@@ -313,6 +333,7 @@ static void look_at_events(struct verbs_conn *conn)
 static const char *const waits_for[] = {
 	[VERBS_PHASE_LOOKUP] = "the host's address",
 	[VERBS_PHASE_ADDR] = "the way there",
+	[VERBS_PHASE_DEVICE] = "our memory's registration",
 	[VERBS_PHASE_ROUTE] = "the way there",
 	[VERBS_PHASE_CONNECT] = "an answer",
 	[VERBS_PHASE_GRANT] = "a grant",
@@ -338,6 +359,16 @@ static void look_at_timer(struct verbs_conn *conn)
 		verbs_kill(conn);
 }
 
+static void look_at_adoption(struct verbs_conn *conn)
+{
+	int r = atomic_load(&conn->adopted);
+
+	if (r < 0)
+		verbs_fail(conn, -r, "cannot connect to %s over RDMA: %s", conn->peer, conn->adopt_why.message);
+	else if (r > 0)
+		take_device(conn);
+}
+
 void verbs_look(struct verbs_conn *conn)
 {
 	uint64_t count;
@@ -346,6 +377,8 @@ void verbs_look(struct verbs_conn *conn)
 	(void)!read(conn->wake_fd, &count, sizeof(count));
 	if (conn->conn.state == TP_CONNECTING && conn->phase == VERBS_PHASE_LOOKUP)
 		look_up(conn);
+	if (conn->conn.state == TP_CONNECTING && conn->phase == VERBS_PHASE_DEVICE)
+		look_at_adoption(conn);
 	look_at_events(conn);
 	look_at_timer(conn);
 }

@@ -24,27 +24,19 @@ enum {
 	BYE_MS = 1000,
 };
 
-/* Opening, and memory. */
-
-static void tp_free(struct verbs_tp *tp)
-{
-	for (unsigned i = 0; i < tp->nr_devices; i++)
-		if (tp->devices[i].pd)
-			ibv_dealloc_pd(tp->devices[i].pd);
-	if (tp->list)
-		rdma_free_devices(tp->list);
-	free(tp);
-}
+/* Opening. */
 
 static void tp_last_job(struct verbs_job *job)
 {
-	tp_free(weft_container_of(job, struct verbs_tp, last));
+	struct verbs_tp *tp = weft_container_of(job, struct verbs_tp, last);
+
+	verbs_tp_fini(tp);
+	free(tp);
 }
 
 static int verbs_open(const void *config, struct tp **ret, struct weft_error *err)
 {
 	struct verbs_tp *tp = calloc(1, sizeof(*tp));
-	int nr = 0, r;
 
 	if (!tp)
 		return weft_error_set(err, ENOMEM, "cannot open RDMA: out of memory");
@@ -56,32 +48,21 @@ static int verbs_open(const void *config, struct tp **ret, struct weft_error *er
 		tp->config.depth = MAX_DEPTH;
 	if (tp->config.spin_us == 0)
 		tp->config.spin_us = DEFAULT_SPIN_US;
-	r = verbs_devices(&tp->list, &nr, err);
+	int r = verbs_tp_init(tp, err);
 	if (r < 0)
-		goto free_tp;
-	for (int i = 0; i < nr && tp->nr_devices < VERBS_MAX_DEVICES; i++) {
-		struct verbs_device *device = &tp->devices[tp->nr_devices];
-
-		device->context = tp->list[i];
-		device->pd = ibv_alloc_pd(device->context);
-		if (device->pd)
-			tp->nr_devices++;
-		else
-			r = weft_error_set(err, errno ? errno : EIO, "cannot use RDMA device %s: %s",
-				ibv_get_device_name(device->context->device), strerror(errno));
-	}
-	if (tp->nr_devices == 0)
 		goto free_tp;
 	r = verbs_reaper_new(&tp->reaper);
 	if (r < 0) {
 		weft_error_set(err, -r, "cannot start a thread: %s", strerror(-r));
-		goto free_tp;
+		goto fini_tp;
 	}
 	tp->last.fn = tp_last_job;
 	*ret = &tp->tp;
 	return 0;
+fini_tp:
+	verbs_tp_fini(tp);
 free_tp:
-	tp_free(tp);
+	free(tp);
 	return r;
 }
 
@@ -90,42 +71,6 @@ static void verbs_close(struct tp *tp)
 	struct verbs_tp *verbs = weft_container_of(tp, struct verbs_tp, tp);
 
 	verbs_reaper_stop(verbs->reaper, &verbs->last);
-}
-
-static void mem_free(struct verbs_mem *mem)
-{
-	for (unsigned i = 0; i < VERBS_MAX_DEVICES; i++)
-		if (mem->mr[i])
-			ibv_dereg_mr(mem->mr[i]);
-	free(mem);
-}
-
-/* Which device a connection takes is known later: the memory is registered with each. */
-static int verbs_reg(struct tp *tp, struct tp_mem *mem, struct weft_error *err)
-{
-	struct verbs_tp *verbs = weft_container_of(tp, struct verbs_tp, tp);
-	int r = verbs_memlock_check(mem->len, err);
-
-	if (r < 0)
-		return r;
-	struct verbs_mem *regs = calloc(1, sizeof(*regs));
-	if (!regs)
-		return weft_error_set(err, ENOMEM, "cannot register memory: out of memory");
-	for (unsigned i = 0; i < verbs->nr_devices; i++) {
-		regs->mr[i] = ibv_reg_mr(verbs->devices[i].pd, mem->base, mem->len, IBV_ACCESS_LOCAL_WRITE);
-		if (!regs->mr[i]) {
-			r = verbs_reg_failed(errno, mem->len, err);
-			mem_free(regs);
-			return r;
-		}
-	}
-	mem->priv[0] = (uintptr_t)regs;
-	return 0;
-}
-
-static void verbs_dereg(struct tp_mem *mem)
-{
-	mem_free((struct verbs_mem *)(uintptr_t)mem->priv[0]);
 }
 
 /* Ending. */
@@ -239,6 +184,7 @@ void verbs_conn_free(struct verbs_conn *conn)
 		ibv_destroy_comp_channel(conn->comp);
 	destroy_id(conn->data);
 	destroy_id(conn->control);
+	verbs_device_put(conn);
 	if (conn->channel)
 		rdma_destroy_event_channel(conn->channel);
 	verbs_lookup_free(conn->lookup);

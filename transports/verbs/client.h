@@ -8,6 +8,7 @@
 #define WEFT_TRANSPORTS_VERBS_CLIENT_H
 
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "fabric/util.h"
@@ -23,29 +24,44 @@ enum {
 	VERBS_NR_SEND = VERBS_REQUESTS + 2,
 };
 
+/* What rdma_get_devices() gave: keeps its devices open. */
+struct verbs_list {
+	struct ibv_context **contexts;
+	unsigned nr_users;
+};
+
 struct verbs_device {
-	struct ibv_context *context;
+	struct ibv_context *context; /* NULL: a free place */
 	struct ibv_pd *pd;
+	struct verbs_list *list;
+	unsigned nr_conns;
+	bool ready; /* all memory is registered with it */
+	bool gone;  /* removed: nothing is registered with it any more */
 };
 
 struct verbs_tp {
 	struct tp tp;
 	struct verbs_config config;
-	struct ibv_context **list;
-	unsigned nr_devices;
-	struct verbs_device devices[VERBS_MAX_DEVICES];
 	struct verbs_reaper *reaper;
 	struct verbs_job last;
+	/* The reaper registers with a device that came later: devices and mems are under the lock. */
+	pthread_mutex_t lock;
+	struct verbs_device devices[VERBS_MAX_DEVICES];
+	struct verbs_mem *mems;
 };
 
 /* tp_mem.priv[0] points to one: the same memory at each device. */
 struct verbs_mem {
 	struct ibv_mr *mr[VERBS_MAX_DEVICES];
+	void *base;
+	size_t len;
+	struct verbs_mem *next, **link;
 };
 
 enum verbs_phase {
 	VERBS_PHASE_LOOKUP,        /* waits for the resolver's thread */
 	VERBS_PHASE_ADDR,          /* control: waits for ADDR_RESOLVED */
+	VERBS_PHASE_DEVICE,        /* the reaper, which registers our memory with a device that is new */
 	VERBS_PHASE_ROUTE,         /* control: ROUTE_RESOLVED */
 	VERBS_PHASE_CONNECT,       /* control: ESTABLISHED */
 	VERBS_PHASE_GRANT,         /* GRANT or REFUSE */
@@ -107,6 +123,8 @@ struct verbs_conn {
 	struct rdma_cm_id *control, *data;
 	bool control_established, data_established;
 	unsigned device; /* in tp->devices */
+	bool has_device; /* counted in its nr_conns */
+	bool device_removed;
 	struct ibv_comp_channel *comp;
 	struct ibv_cq *cq;
 	unsigned nr_cq_events; /* not acknowledged */
@@ -144,13 +162,28 @@ struct verbs_conn {
 	bool ending; /* an event ends it: it says why, not the completions that it flushed */
 	bool aborted, killing, saying_bye;
 	_Atomic bool qps_gone;
-	struct verbs_job kill_job, free_job;
+	_Atomic int adopted; /* 0: the reaper works on it; 1: done, or -errno with adopt_why */
+	struct weft_error adopt_why;
+	struct verbs_job adopt_job, kill_job, free_job;
 };
 
 static inline struct verbs_conn *to_verbs(struct tp_conn *conn)
 {
 	return weft_container_of(conn, struct verbs_conn, conn);
 }
+
+/* client-device.c */
+
+/* Opens the devices that there are. */
+int verbs_tp_init(struct verbs_tp *tp, struct weft_error *err);
+void verbs_tp_fini(struct verbs_tp *tp);
+int verbs_reg(struct tp *tp, struct tp_mem *mem, struct weft_error *err);
+void verbs_dereg(struct tp_mem *mem);
+/* Takes the connection's device, whose memory is registered: 0; -EAGAIN: it is new, verbs_adopt() it. */
+int verbs_device_take(struct verbs_conn *conn);
+void verbs_device_put(struct verbs_conn *conn);
+/* On the reaper's thread: a device that came after the start.  conn->adopted tells how it went. */
+void verbs_adopt(struct verbs_job *adopt_job);
 
 /* client.c */
 

@@ -6,17 +6,22 @@
  */
 #include "transports/verbs/listener.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
+#include <ifaddrs.h>
+#include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "fabric/log.h"
 #include "fabric/util.h"
 #include "transports/verbs/device.h"
 #include "transports/verbs/session.h"
 
-enum { MAX_SESSIONS = 1024, MAX_HANDSHAKING = 64, HANDSHAKE_MS = 10000 };
+enum { MAX_SESSIONS = 1024, MAX_HANDSHAKING = 64, HANDSHAKE_MS = 10000, RETRY_MS = 1000 };
 #define CHUNK_BYTES (512 * WEFT_MIB)
 
 /* A request that was rejected: its id waits for a thread that may wait for the driver. */
@@ -116,6 +121,77 @@ static void on_request(struct verbs_listener *listener, struct rdma_cm_id *id,
 	pthread_mutex_unlock(&listener->lock);
 }
 
+/* Devices that were removed are let go of, as their drivers may wait for that. */
+static void look_for_devices(struct verbs_listener *listener)
+{
+	struct ibv_context **devices;
+	int nr;
+
+	if (verbs_devices(&devices, &nr, NULL) < 0)
+		return;
+	if (listener->devices)
+		rdma_free_devices(listener->devices);
+	listener->devices = devices;
+}
+
+static bool knows_device(const struct verbs_listener *listener, const struct ibv_context *context)
+{
+	struct ibv_context **device = listener->devices;
+
+	while (device && *device && *device != context)
+		device++;
+	return device && *device;
+}
+
+/* 0, or -errno. */
+static int listen_now(struct verbs_listener *listener)
+{
+	struct sockaddr *address = (struct sockaddr *)&listener->address;
+
+	if (rdma_create_id(listener->channel, &listener->id, NULL, RDMA_PS_TCP) != 0) {
+		listener->id = NULL;
+		return -errno;
+	}
+	if (rdma_bind_addr(listener->id, address) == 0 && rdma_listen(listener->id, VERBS_BACKLOG) == 0) {
+		if (address->sa_family == AF_INET6)
+			((struct sockaddr_in6 *)address)->sin6_port = rdma_get_src_port(listener->id);
+		else
+			((struct sockaddr_in *)address)->sin_port = rdma_get_src_port(listener->id);
+		return 0;
+	}
+	int r = -errno;
+	rdma_destroy_id(listener->id);
+	listener->id = NULL;
+	return r;
+}
+
+static void on_retry(struct weft_timer *timer)
+{
+	struct verbs_listener *listener = weft_container_of(timer, struct verbs_listener, retry);
+	char text[80];
+
+	if (listener->stopping)
+		return;
+	if (listen_now(listener) < 0) {
+		weft_loop_timer_set(listener->loop, timer, RETRY_MS * UINT64_C(1000000));
+		return;
+	}
+	look_for_devices(listener);
+	verbs_address_text((struct sockaddr *)&listener->address, text, sizeof(text));
+	weft_info("listens on %s over RDMA again", text);
+}
+
+static void device_removed(struct verbs_listener *listener)
+{
+	char text[80];
+
+	verbs_address_text((struct sockaddr *)&listener->address, text, sizeof(text));
+	weft_warn("the RDMA device of %s was removed; TCP only until it is back", text);
+	rdma_destroy_id(listener->id);
+	listener->id = NULL;
+	weft_loop_timer_set(listener->loop, &listener->retry, RETRY_MS * UINT64_C(1000000));
+}
+
 static void on_events(struct weft_watch *watch, uint32_t events)
 {
 	struct verbs_listener *listener = weft_container_of(watch, struct verbs_listener, watch);
@@ -124,7 +200,11 @@ static void on_events(struct weft_watch *watch, uint32_t events)
 	while (rdma_get_cm_event(listener->channel, &event) == 0) {
 		if (event->event != RDMA_CM_EVENT_CONNECT_REQUEST) {
 			/* Of the listening id; or the end of a request that was rejected. */
+			bool removed = event->id == listener->id && event->event == RDMA_CM_EVENT_DEVICE_REMOVAL;
+
 			rdma_ack_cm_event(event);
+			if (removed)
+				device_removed(listener);
 			continue;
 		}
 		struct rdma_cm_id *id = event->id;
@@ -135,6 +215,8 @@ static void on_events(struct weft_watch *watch, uint32_t events)
 		int r = verbs_unpack_private(param->private_data, param->private_data_len, &purpose, token);
 
 		rdma_ack_cm_event(event); /* first: an id does not move while it has events */
+		if (!knows_device(listener, id->verbs))
+			look_for_devices(listener);
 		on_request(listener, id, &params, r, purpose, token);
 	}
 }
@@ -175,14 +257,17 @@ int verbs_listener_new(struct weft_donor *donor, struct weft_loop *loop, const s
 	if (r < 0)
 		goto fail;
 	verbs_address_text(address, text, sizeof(text));
+	memcpy(&listener->address, address,
+		address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in));
+	listener->retry.fn = on_retry;
 	listener->channel = rdma_create_event_channel();
-	if (!listener->channel || rdma_create_id(listener->channel, &listener->id, NULL, RDMA_PS_TCP) != 0 ||
-		rdma_bind_addr(listener->id, (struct sockaddr *)address) != 0 ||
-		rdma_listen(listener->id, VERBS_BACKLOG) != 0) {
-		r = errno == ENODEV ? weft_error_set(err, ENODEV, "cannot listen on %s over RDMA: that address "
-			"is on no RDMA device (`rdma link` shows the interfaces that have one)", text) :
-			weft_error_set(err, errno ? errno : EIO, "cannot listen on %s over RDMA: %s", text,
-				strerror(errno ? errno : EIO));
+	r = listener->channel ? listen_now(listener) : -errno;
+	if (r < 0) {
+		if (r == -ENODEV)
+			weft_error_set(err, ENODEV, "cannot listen on %s over RDMA: that address "
+				"is on no RDMA device (`rdma link` shows the interfaces that have one)", text);
+		else
+			weft_error_set(err, -r, "cannot listen on %s over RDMA: %s", text, strerror(-r));
 		goto fail;
 	}
 	r = verbs_nonblocking(listener->channel->fd);
@@ -203,7 +288,72 @@ fail:
 
 uint16_t verbs_listener_port(const struct verbs_listener *listener)
 {
-	return be16toh(rdma_get_src_port(listener->id));
+	const struct sockaddr *address = (const struct sockaddr *)&listener->address;
+
+	return be16toh(address->sa_family == AF_INET6 ? ((const struct sockaddr_in6 *)address)->sin6_port
+						      : ((const struct sockaddr_in *)address)->sin_port);
+}
+
+static bool is_any(const struct sockaddr_storage *address)
+{
+	if (address->ss_family == AF_INET6)
+		return IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)address)->sin6_addr);
+	return ((const struct sockaddr_in *)address)->sin_addr.s_addr == INADDR_ANY;
+}
+
+static bool is_global(const struct sockaddr *address)
+{
+	if (address->sa_family == AF_INET)
+		return (ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr) >> 24) != 127;
+	const struct in6_addr *in6 = &((const struct sockaddr_in6 *)address)->sin6_addr;
+
+	return address->sa_family == AF_INET6 && !IN6_IS_ADDR_LOOPBACK(in6) && !IN6_IS_ADDR_LINKLOCAL(in6);
+}
+
+/* Whether an address of ours is on an RDMA device. */
+static bool has_device(struct sockaddr *address)
+{
+	struct rdma_cm_id *id;
+	bool has = false;
+
+	if (rdma_create_id(NULL, &id, NULL, RDMA_PS_TCP) != 0)
+		return false;
+	if (address->sa_family == AF_INET6)
+		((struct sockaddr_in6 *)address)->sin6_port = 0;
+	else
+		((struct sockaddr_in *)address)->sin_port = 0;
+	has = rdma_bind_addr(id, address) == 0 && id->verbs;
+	rdma_destroy_id(id);
+	return has;
+}
+
+void verbs_listener_offers(const struct verbs_listener *listener, char *buf, size_t len)
+{
+	struct ifaddrs *list = NULL;
+	char text[INET6_ADDRSTRLEN], one[INET6_ADDRSTRLEN + 16];
+	uint16_t port = verbs_listener_port(listener);
+	size_t used = 0;
+
+	buf[0] = '\0';
+	if (is_any(&listener->address) && getifaddrs(&list) == 0) {
+		for (struct ifaddrs *i = list; i; i = i->ifa_next) {
+			if (!i->ifa_addr || !is_global(i->ifa_addr) || !has_device(i->ifa_addr))
+				continue;
+			const void *bytes = i->ifa_addr->sa_family == AF_INET6 ?
+				(const void *)&((struct sockaddr_in6 *)i->ifa_addr)->sin6_addr :
+				(const void *)&((struct sockaddr_in *)i->ifa_addr)->sin_addr;
+			if (!inet_ntop(i->ifa_addr->sa_family, bytes, text, sizeof(text)))
+				continue;
+			int n = snprintf(one, sizeof(one), "%srdma:%u:%s", used ? "," : "", port, text);
+			if (used + (size_t)n < len) {
+				strcpy(buf + used, one);
+				used += (size_t)n;
+			}
+		}
+		freeifaddrs(list);
+	}
+	if (used == 0)
+		snprintf(buf, len, "rdma:%u", port);
 }
 
 void verbs_listener_stop(struct verbs_listener *listener)
@@ -259,6 +409,7 @@ void verbs_listener_free(struct verbs_listener *listener)
 	/* Requests that came meanwhile are not answered; their peers see that in their own time. */
 	if (listener->watch.fn)
 		weft_loop_remove(listener->loop, &listener->watch);
+	weft_loop_timer_cancel(listener->loop, &listener->retry);
 	listener->last.fn = last_job;
 	if (listener->reaper)
 		verbs_reaper_stop(listener->reaper, &listener->last);

@@ -7,6 +7,7 @@
 #ifndef WEFT_TRANSPORTS_VERBS_LISTENER_H
 #define WEFT_TRANSPORTS_VERBS_LISTENER_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
@@ -29,6 +30,11 @@ struct verbs_listener_config {
 int verbs_listener_new(struct weft_donor *donor, struct weft_loop *loop, const struct sockaddr *address,
 	const struct verbs_listener_config *config, struct verbs_listener **ret, struct weft_error *err);
 uint16_t verbs_listener_port(const struct verbs_listener *listener);
+/*
+ * Where a borrower reaches it, as offers: "rdma:10809"; when it listens on all addresses, "rdma:10809:192.0.2.7" for each that is
+ * on an RDMA device, as far as they fit, with commas between.
+ */
+void verbs_listener_offers(const struct verbs_listener *listener, char *buf, size_t len);
 
 /* Accepts no more and ends the sessions.  Returns at once. */
 void verbs_listener_stop(struct verbs_listener *listener);

@@ -637,9 +637,6 @@ static void end(struct run *run)
 		verbs_share_put(run->share);
 	unstage(run);
 	weft_region_put(run->region);
-	if (run->data)
-		rdma_destroy_id(run->data);
-	rdma_destroy_id(session->control);
 	verbs_bufs_fini(&run->bufs);
 	if (run->cq)
 		ibv_destroy_cq(run->cq);
@@ -647,6 +644,10 @@ static void end(struct run *run)
 		ibv_destroy_comp_channel(run->comp);
 	if (run->pd)
 		ibv_dealloc_pd(run->pd);
+	/* Last: they keep a device open that was removed meanwhile. */
+	if (run->data)
+		rdma_destroy_id(run->data);
+	rdma_destroy_id(session->control);
 	rdma_destroy_event_channel(session->channel);
 	close(session->wake_fd);
 	free(session);

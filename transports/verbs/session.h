@@ -26,9 +26,11 @@ struct verbs_listener {
 	struct verbs_reaper *reaper;  /* of ids that were rejected, and of the listener's own */
 	struct verbs_job last;
 	struct rdma_event_channel *channel;
-	struct rdma_cm_id *id;
+	struct rdma_cm_id *id; /* NULL: its device was removed, retry looks for it */
+	struct sockaddr_storage address; /* with the port, once it is known */
 	struct ibv_context **devices; /* keeps them open */
 	struct weft_watch watch;
+	struct weft_timer retry;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool stopping;
