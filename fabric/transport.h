@@ -50,6 +50,7 @@ struct tp_mem {
 	void *base;
 	size_t len;
 	uint32_t nr_borrowed; /* operations in flight that point into it */
+	struct tp_mem *twin;  /* for whoever registers the same with several transports; not looked at */
 	uint64_t priv[2];     /* the transport's */
 };
 

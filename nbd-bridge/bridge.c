@@ -14,6 +14,56 @@
 #include "fabric/util.h"
 #include "nbd-bridge/lane.h"
 
+enum { MODEST_IO_BYTES = 8 << 20 }; /* the longest message of soft-RoCE; other devices take more */
+
+/* The transport of a way among the bridge's. */
+static uint8_t transport_of(struct bridge *bridge, const struct bridge_way *way)
+{
+	unsigned i = 0;
+
+	while (i < bridge->nr_transports && (bridge->transports[i].transport != way->transport ||
+						    bridge->transports[i].transport_config != way->transport_config))
+		i++;
+	assert(i < BRIDGE_MAX_TRANSPORTS);
+	if (i == bridge->nr_transports)
+		bridge->transports[bridge->nr_transports++] = *way;
+	return (uint8_t)i;
+}
+
+static int make_donors(struct bridge *bridge, struct weft_error *err)
+{
+	struct bridge_config *config = &bridge->config;
+	struct bridge_donor_config only = {
+		.region = config->region,
+		.ways = {{config->transport, config->transport_config, config->host, config->port}},
+		.nr_ways = 1,
+		.generation = config->generation,
+		.epoch = config->epoch,
+	};
+	memcpy(only.id, config->id, sizeof(only.id));
+	unsigned nr = config->nr_donors ? config->nr_donors : 1;
+
+	assert(nr <= BRIDGE_MAX_DONORS && (nr == 1 || config->stripe_bytes > 0));
+	bridge->donors = calloc(nr, sizeof(bridge->donors[0]));
+	if (!bridge->donors)
+		return weft_error_set(err, ENOMEM, "cannot make a bridge: out of memory");
+	for (; bridge->nr_donors < nr; bridge->nr_donors++) {
+		struct bridge_donor *donor = &bridge->donors[bridge->nr_donors];
+
+		donor->bridge = bridge;
+		donor->index = bridge->nr_donors;
+		donor->config = config->nr_donors ? config->donors[bridge->nr_donors] : only;
+		donor->generation = donor->config.generation;
+		for (unsigned i = 0; i < donor->config.nr_ways; i++)
+			donor->transports[i] = transport_of(bridge, &donor->config.ways[i]);
+		bridge_ways_init(&donor->ways, donor->config.nr_ways, donor->config.first_way, config->return_ms);
+	}
+	config->donors = NULL; /* they are copied */
+	config->region = bridge->donors[0].config.region;
+	bridge->map = (struct bridge_map){.nr = nr, .unit = config->stripe_bytes};
+	return 0;
+}
+
 int bridge_new(const struct bridge_config *config, struct bridge **ret, struct weft_error *err)
 {
 	assert(config->nr_lanes > 0 && config->nr_lanes <= BRIDGE_MAX_LANES);
@@ -23,15 +73,19 @@ int bridge_new(const struct bridge_config *config, struct bridge **ret, struct w
 	if (!bridge)
 		return weft_error_set(err, ENOMEM, "cannot make a bridge: out of memory");
 	bridge->config = *config;
-	bridge->generation = config->generation;
 	bridge->start_ns = weft_now_ns();
 	pthread_mutex_init(&bridge->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&bridge->changed, &attr);
 	pthread_condattr_destroy(&attr);
+	int r = make_donors(bridge, err);
+	if (r < 0) {
+		bridge_free(bridge);
+		return r;
+	}
 	for (; bridge->nr_lanes < config->nr_lanes; bridge->nr_lanes++) {
-		int r = lane_new(bridge, bridge->nr_lanes, &bridge->lanes[bridge->nr_lanes], err);
+		r = lane_new(bridge, bridge->nr_lanes, &bridge->lanes[bridge->nr_lanes], err);
 
 		if (r < 0) {
 			bridge_free(bridge);
@@ -53,6 +107,7 @@ void bridge_free(struct bridge *bridge)
 		lane_free(bridge->lanes[i]);
 	pthread_cond_destroy(&bridge->changed);
 	pthread_mutex_destroy(&bridge->lock);
+	free(bridge->donors);
 	free(bridge);
 }
 
@@ -65,9 +120,10 @@ static struct timespec after_ms(uint32_t ms)
 	return (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
 }
 
-static void start_link(struct bridge_lane *lane, void *ctx)
+static void start_links(struct bridge_lane *lane, void *ctx)
 {
-	link_start(&lane->link);
+	for (unsigned i = 0; i < lane->nr_links; i++)
+		link_start(&lane->links[i]);
 }
 
 /* Waits until the lane's first connection has a result, at most until the deadline. */
@@ -109,7 +165,7 @@ int bridge_start(struct bridge *bridge, struct weft_error *err)
 			r = lane_start_thread(bridge->lanes[i], err);
 			if (r < 0)
 				return r;
-			bridge_lane_run(bridge->lanes[i], start_link, NULL);
+			bridge_lane_run(bridge->lanes[i], start_links, NULL);
 		}
 		if (i == 0) {
 			r = first_result(bridge->lanes[0], &deadline, err);
@@ -125,17 +181,28 @@ int bridge_start(struct bridge *bridge, struct weft_error *err)
 	return 0;
 }
 
-void bridge_first_result(struct bridge_lane *lane, int result, const struct weft_error *why)
+void bridge_first_result(struct bridge_link *link, int result, const struct weft_error *why)
 {
+	struct bridge_lane *lane = link->lane;
 	struct bridge *bridge = lane->bridge;
 
 	pthread_mutex_lock(&bridge->lock);
-	if (lane->first_result <= 0 && (result > 0 || lane->first_result == 0)) {
-		lane->first_result = result;
+	if (!link->has_result)
+		lane->nr_results++;
+	link->has_result = true;
+	if (result > 0) {
+		lane->nr_granted++;
+	} else if (lane->failure == 0) {
+		lane->failure = result;
 		if (why)
 			lane->first_error = *why;
-		pthread_cond_broadcast(&bridge->changed);
 	}
+	/* Not before all have one: what is being granted could not be given back cleanly. */
+	if (lane->nr_granted == lane->nr_links)
+		lane->first_result = 1;
+	else if (lane->nr_results == lane->nr_links)
+		lane->first_result = lane->failure;
+	pthread_cond_broadcast(&bridge->changed);
 	pthread_mutex_unlock(&bridge->lock);
 }
 
@@ -150,8 +217,10 @@ static bool keeps_promises(const struct tp_info *was, const struct tp_info *is)
 		is->max_io_bytes >= was->max_io_bytes && is->min_block_bytes <= was->min_block_bytes;
 }
 
-static int check_again(const struct tp_info *was, const struct tp_info *is, struct weft_error *err)
+static int check_again(const struct bridge_donor *donor, const struct tp_info *is, struct weft_error *err)
 {
+	const struct tp_info *was = &donor->info;
+
 	if (is->has_epoch != was->has_epoch || is->epoch != was->epoch)
 		return weft_error_set(err, ESTALE,
 			"the region's contents are gone: its epoch was %016" PRIx64 " and is %016" PRIx64,
@@ -159,24 +228,84 @@ static int check_again(const struct tp_info *was, const struct tp_info *is, stru
 	if (is->size_bytes != was->size_bytes)
 		return weft_error_set(err, ESTALE, "the region had %" PRIu64 " bytes and has %" PRIu64,
 			was->size_bytes, is->size_bytes);
-	if (!keeps_promises(was, is))
-		return weft_error_set(err, ESTALE, "the server came back and can do less than before");
+	if (donor->bridge->granted && !keeps_promises(&donor->bridge->info, is))
+		return weft_error_set(err, EOPNOTSUPP, "the server came back and can do less than before");
 	return 0;
 }
 
-int bridge_check_grant(struct bridge *bridge, const struct tp_info *info, struct weft_error *err)
+/*
+ * Over another transport a donor may be able to do less: nothing is promised that the ones that we have lack, so that an
+ * attachment can move at any time.  FUA becomes a FLUSH, CACHE is advice.
+ */
+static void be_modest(struct tp_info *info)
 {
-	if (bridge->granted)
-		return check_again(&bridge->info, info, err);
+	info->can_fua = info->can_fast_zero = info->can_cache = false;
+	info->flush_each_conn = true;
+	info->max_io_bytes = weft_min(info->max_io_bytes, MODEST_IO_BYTES);
+}
+
+static void add_info(struct tp_info *all, const struct tp_info *one)
+{
+	all->read_only |= one->read_only;
+	all->can_flush &= one->can_flush;
+	all->can_fua &= one->can_fua;
+	all->can_trim &= one->can_trim;
+	all->can_zero &= one->can_zero;
+	all->can_fast_zero &= one->can_fast_zero;
+	all->can_cache &= one->can_cache;
+	all->can_multi_conn &= one->can_multi_conn;
+	all->one_sided &= one->one_sided;
+	all->has_epoch &= one->has_epoch;
+	all->flush_each_conn |= one->flush_each_conn;
+	all->max_io_bytes = weft_min(all->max_io_bytes, one->max_io_bytes);
+	all->min_block_bytes = (uint32_t)weft_max(all->min_block_bytes, one->min_block_bytes);
+	all->preferred_block_bytes = (uint32_t)weft_max(all->preferred_block_bytes, one->preferred_block_bytes);
+	all->size_bytes = weft_min(all->size_bytes, one->size_bytes);
+	if (one->lease_ms && (!all->lease_ms || one->lease_ms < all->lease_ms))
+		all->lease_ms = one->lease_ms;
+}
+
+/* All were granted: what the bridge is from now on. */
+static int put_together(struct bridge *bridge, struct weft_error *err)
+{
+	struct tp_info all = bridge->donors[0].info;
+
+	for (unsigned i = 1; i < bridge->nr_donors; i++)
+		add_info(&all, &bridge->donors[i].info);
+	if (bridge->nr_transports > 1)
+		be_modest(&all);
+	if (bridge->config.mode != WEFT_MODE_WRITE)
+		all.read_only = true;
+	bridge->map.part_bytes = all.size_bytes;
+	if (bridge->nr_donors > 1) {
+		if (bridge->map.unit % all.min_block_bytes)
+			return weft_error_set(err, EINVAL, "stripes of %" PRIu64 " bytes are no multiple of a server's blocks of %u bytes",
+				bridge->map.unit, all.min_block_bytes);
+		bridge->map.part_bytes -= all.size_bytes % bridge->map.unit;
+		if (bridge->map.part_bytes == 0)
+			return weft_error_set(err, EINVAL, "a region is smaller than a stripe of %" PRIu64 " bytes", bridge->map.unit);
+		all.size_bytes = bridge->nr_donors * bridge->map.part_bytes;
+	}
+	bridge->info = all;
+	bridge->granted = true;
+	return 0;
+}
+
+int bridge_check_grant(struct bridge_donor *donor, const struct tp_info *info, struct weft_error *err)
+{
+	struct bridge *bridge = donor->bridge;
+
+	if (donor->granted)
+		return check_again(donor, info, err);
 	if (info->size_bytes == 0)
 		return weft_error_set(err, ENODATA, "the region is empty");
 	/* Only the first lane comes here; the others start after it. */
-	bridge->info = *info;
-	if (bridge->config.mode != WEFT_MODE_WRITE)
-		bridge->info.read_only = true;
-	bridge->extent = (struct bridge_extent){.len = info->size_bytes};
-	bridge->granted = true;
-	return 0;
+	donor->info = *info;
+	donor->granted = true;
+	for (unsigned i = 0; i < bridge->nr_donors; i++)
+		if (!bridge->donors[i].granted)
+			return 0;
+	return put_together(bridge, err);
 }
 
 /* ---- its validity ---- */
@@ -324,7 +453,38 @@ struct bridge_lane *bridge_next_lane(struct bridge *bridge)
 
 uint64_t bridge_generation(const struct bridge *bridge)
 {
-	return atomic_load(&bridge->generation);
+	return atomic_load(&bridge->donors[0].generation);
+}
+
+const struct tp_info *bridge_donor_info(const struct bridge *bridge, unsigned donor)
+{
+	return &bridge->donors[donor].info;
+}
+
+unsigned bridge_nr_donors(const struct bridge *bridge)
+{
+	return bridge->nr_donors;
+}
+
+uint64_t bridge_bytes_cut_off(const struct bridge *bridge)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < bridge->nr_donors; i++)
+		bytes += bridge->donors[i].info.size_bytes - bridge->map.part_bytes;
+	return bytes;
+}
+
+void bridge_way_now(struct bridge *bridge, unsigned donor, struct bridge_way_now *ret)
+{
+	const struct bridge_donor *d = &bridge->donors[donor];
+
+	pthread_mutex_lock(&bridge->lock);
+	snprintf(ret->transport, sizeof(ret->transport), "%s", d->used_transport);
+	snprintf(ret->why, sizeof(ret->why), "%s", d->way_why);
+	ret->nr_changes = d->ways.nr_changes;
+	ret->since_ns = d->ways.since_ns;
+	pthread_mutex_unlock(&bridge->lock);
 }
 
 unsigned bridge_nr_orphans(const struct bridge *bridge)
@@ -348,22 +508,51 @@ static json_t *integer(uint64_t value)
 	return json_integer((json_int_t)value);
 }
 
-static void add_link(struct bridge_lane *lane, void *ctx)
+/* Names the donor where there are several. */
+static void set_why(struct weft_error *why, const struct bridge_link *link)
+{
+	const char *label = link->donor->config.label;
+
+	if (label)
+		weft_error_set(why, link->why.code, "%.120s: %.340s", label, link->why.message);
+	else
+		*why = link->why;
+}
+
+static void add_links(struct bridge_lane *lane, void *ctx)
 {
 	struct lane_sum *sum = ctx;
-	const struct bridge_link *link = &lane->link;
+	bool ready = true, dead = false;
 
-	sum->reconnects += link->nr_reconnects;
-	sum->nr_ready += link->state == LINK_READY;
-	sum->nr_dead += link->is_dead;
-	if (link->state != LINK_READY && link->why.code && !sum->why.code)
-		sum->why = link->why;
+	for (unsigned i = 0; i < lane->nr_links; i++) {
+		const struct bridge_link *link = &lane->links[i];
+
+		sum->reconnects += link->nr_reconnects;
+		ready &= link->state == LINK_READY;
+		dead |= link->is_dead;
+		if (link->state != LINK_READY && link->why.code && !sum->why.code)
+			set_why(&sum->why, link);
+	}
+	sum->nr_ready += ready;
+	sum->nr_dead += dead;
+}
+
+static json_t *link_json(const struct bridge_link *link, uint64_t requests)
+{
+	const struct bridge_lane *lane = link->lane;
+	json_t *json = json_pack("{s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "lane", (int)lane->index, "state",
+		link_state_name(link), "path", link->path, "generation", integer(link->generation), "requests",
+		integer(requests), "in_flight", integer(lane->nr_requests), "reconnects",
+		integer(link->nr_reconnects), "buffer_bytes", integer(bridge_pool_used(lane->pool)));
+
+	json_object_set_new(json, "last_trouble",
+		link->why.code ? json_string(link->why.message) : json_null());
+	return json;
 }
 
 static void add_lane(struct bridge_lane *lane, void *ctx)
 {
 	struct lane_sum *sum = ctx;
-	const struct bridge_link *link = &lane->link;
 	const struct lane_counters *counters = &lane->counters;
 	uint64_t requests = 0;
 
@@ -376,16 +565,18 @@ static void add_lane(struct bridge_lane *lane, void *ctx)
 	sum->write_bytes += counters->write_bytes;
 	sum->ops += counters->ops;
 	sum->posts += counters->posts;
-	add_link(lane, ctx);
+	add_links(lane, ctx);
 	weft_histogram_merge(&sum->reads, &lane->reads);
 	weft_histogram_merge(&sum->writes, &lane->writes);
 	weft_histogram_merge(&sum->flushes, &lane->flushes);
-	json_t *json = json_pack("{s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "lane", (int)lane->index, "state",
-		link_state_name(link), "path", link->path, "generation", integer(link->generation), "requests",
-		integer(requests), "in_flight", integer(lane->nr_requests), "reconnects",
-		integer(link->nr_reconnects), "buffer_bytes", integer(bridge_pool_used(lane->pool)));
-	json_object_set_new(json, "last_trouble",
-		link->why.code ? json_string(link->why.message) : json_null());
+	json_t *json = link_json(&lane->links[0], requests);
+	if (lane->nr_links > 1) {
+		json_t *links = json_array();
+
+		for (unsigned i = 0; i < lane->nr_links; i++)
+			json_array_append_new(links, link_json(&lane->links[i], requests));
+		json_object_set_new(json, "links", links);
+	}
 	json_array_append_new(sum->lanes, json);
 }
 
@@ -426,11 +617,22 @@ json_t *bridge_status(struct bridge *bridge)
 	pthread_mutex_unlock(&bridge->lock);
 	if (info->has_epoch)
 		snprintf(epoch, sizeof(epoch), "%016" PRIx64, info->epoch);
-	json_t *json = json_pack("{s:s, s:s, s:s, s:o, s:s, s:o, s:s, s:s, s:s, s:f}", "name",
+	json_t *donors = json_array();
+	const char *transport = NULL;
+	for (unsigned i = 0; i < bridge->nr_donors; i++) {
+		json_t *donor = donor_status(&bridge->donors[i]);
+		const char *one = json_string_value(json_object_get(donor, "transport"));
+
+		transport = !transport || strcmp(one, transport) == 0 ? one : "mixed";
+		json_array_append_new(donors, donor);
+	}
+	json_t *json = json_pack("{s:s, s:s, s:s, s:o, s:s, s:o, s:s, s:s, s:s, s:f, s:o}", "name",
 		bridge->config.name, "region", bridge->config.region, "state", state_of(bridge, sum), "bytes",
 		integer(info->size_bytes), "epoch", epoch, "generation", integer(bridge_generation(bridge)),
-		"mode", modes[bridge->config.mode], "transport", info->transport, "offers", info->offers,
-		"uptime_s", (double)(weft_now_ns() - bridge->start_ns) / 1e9);
+		"mode", modes[bridge->config.mode], "transport", transport, "offers", info->offers,
+		"uptime_s", (double)(weft_now_ns() - bridge->start_ns) / 1e9, "donors", donors);
+	if (bridge->nr_donors > 1)
+		json_object_set_new(json, "stripe_bytes", integer(bridge->map.unit));
 	json_object_set_new(json, "why", sum->why.code ? json_string(sum->why.message) : json_null());
 	json_object_set_new(json, "reconnects", integer(sum->reconnects));
 	json_object_set_new(json, "requests",
@@ -458,7 +660,7 @@ const char *bridge_state(struct bridge *bridge, struct weft_error *why)
 	if (!sum)
 		return "out of memory";
 	for (unsigned i = 0; i < bridge->nr_lanes; i++)
-		bridge_lane_run(bridge->lanes[i], add_link, sum);
+		bridge_lane_run(bridge->lanes[i], add_links, sum);
 	const char *state = state_of(bridge, sum);
 	pthread_mutex_lock(&bridge->lock);
 	if (why)

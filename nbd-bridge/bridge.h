@@ -1,8 +1,8 @@
 /*
- * The bridge: a borrower's attachment to a region.
+ * The bridge: a borrower's attachment to a region, or to several that are one device together, striped.
  *
- * A bridge has lanes: each a thread with an event loop, a transport connection to the donor (its
- * link), registered buffers, and the front-end connections that were dealt to it.  A front-end hands
+ * A bridge has lanes: each a thread with an event loop, a transport connection to each donor (its
+ * links), registered buffers, and the front-end connections that were dealt to it.  A front-end hands
  * requests to its lane; the lane turns each into one operation or more and posts what a step of its loop
  * gathered in one go.  Lanes share nothing on that path.
  *
@@ -12,6 +12,9 @@
  * When a link is lost, its requests wait while it reconnects.  What was posted and not answered is
  * posted again only after a grant at a higher generation, which implies that the donor has stopped
  * every session of the lower one.
+ *
+ * There may be several ways to a donor, over different transports.  An attachment takes one at a time: when it is
+ * lost and connecting over it fails, all lanes go on over another, under a higher generation (ways.h, scout.c).
  */
 #ifndef WEFT_NBD_BRIDGE_BRIDGE_H
 #define WEFT_NBD_BRIDGE_BRIDGE_H
@@ -32,24 +35,48 @@ struct bridge_lane;
 enum {
 	BRIDGE_MAX_LANES = 64,
 	BRIDGE_MAX_REQUEST = 32 << 20, /* bytes of one READ or WRITE */
+	BRIDGE_MAX_WAYS = 4,
+	BRIDGE_MAX_DONORS = 16,
+	BRIDGE_WHY_MAX = 640,
+};
+
+/* A way to a donor.  Strings are borrowed while the bridge lives. */
+struct bridge_way {
+	const struct tp_ops *transport;
+	const void *transport_config;
+	const char *host, *port;
+};
+
+/* A donor, and who we are there. */
+struct bridge_donor_config {
+	const char *label, *region; /* label: for people; NULL: there is but one */
+	struct bridge_way ways[BRIDGE_MAX_WAYS]; /* the first is the fallback, the others are better */
+	unsigned nr_ways, first_way;
+	uint8_t id[WEFT_ID_BYTES];
+	uint64_t generation; /* the first of this incarnation */
+	uint64_t epoch;      /* of the contents that were attached before; 0: any */
 };
 
 struct bridge_config {
+	/* Where and who, when there is one donor and one way to it (as in bridge_way and bridge_donor_config). */
 	const struct tp_ops *transport;
 	const void *transport_config;
-	/* Where.  Borrowed while the bridge lives. */
 	const char *host, *port, *region;
-	bool foreign; /* an NBD server that is not weft's */
-	/* Who. */
 	uint8_t id[WEFT_ID_BYTES];
+	uint64_t generation, epoch;
+	/* When there is more: used instead; copied. */
+	const struct bridge_donor_config *donors;
+	unsigned nr_donors;
+	uint64_t stripe_bytes; /* of several donors: so much lies at one, then the next has its turn */
+	bool foreign; /* an NBD server that is not weft's */
 	char name[WEFT_NAME_MAX + 1];
-	uint64_t generation; /* the first of this incarnation */
-	uint64_t epoch;      /* of the contents that were attached before; 0: any */
 	enum weft_mode mode;
 	/* How. */
 	unsigned nr_lanes;
 	uint32_t timeout_ms;      /* an operation without an answer for so long fails the connection */
-	uint32_t dead_timeout_ms; /* requests wait so long for a reconnection; then -EIO, still trying */
+	uint32_t dead_timeout_ms; /* requests wait so long for a reconnection; then -EIO, still trying; 0: for ever */
+	uint32_t return_ms;       /* see ways.h; 0: BRIDGE_RETURN_MS */
+	uint32_t settle_ms;       /* 0: BRIDGE_SETTLE_MS */
 	uint32_t connect_timeout_ms;
 	uint32_t stall_ms; /* 0: 30 s; how long a front-end's client may hold buffers that others wait for, or not finish its handshake */
 	bool assume_stable; /* foreign: its contents survive what ended a connection */
@@ -83,6 +110,20 @@ struct bridge_lane *bridge_next_lane(struct bridge *bridge);
 /* Any thread. */
 uint64_t bridge_generation(const struct bridge *bridge);
 
+/* The same of a donor, as it granted it. */
+const struct tp_info *bridge_donor_info(const struct bridge *bridge, unsigned donor);
+unsigned bridge_nr_donors(const struct bridge *bridge);
+/* The way to a donor that was granted last.  Any thread. */
+struct bridge_way_now {
+	char transport[16];
+	uint64_t nr_changes;
+	uint64_t since_ns;
+	char why[BRIDGE_WHY_MAX]; /* "" before the first change */
+};
+void bridge_way_now(struct bridge *bridge, unsigned donor, struct bridge_way_now *ret);
+/* Bytes at each donor that its region has beyond its part of the whole.  Constant after bridge_start(). */
+uint64_t bridge_bytes_cut_off(const struct bridge *bridge);
+
 /* "ready", "reconnecting", "dead", "stale", "read-only after a loss"; why (may be NULL) has code 0 where there is nothing to say. */
 const char *bridge_state(struct bridge *bridge, struct weft_error *why);
 
@@ -100,15 +141,16 @@ struct bridge_request {
 	uint8_t kind;  /* enum tp_op_kind, never TP_PROBE */
 	uint8_t flags; /* TP_FUA, … */
 	uint64_t off, len; /* inside the region, len > 0 (FLUSH: both 0) */
-	void *buf;         /* READ, WRITE: inside mem, which the lane's transport knows */
+	void *buf;         /* READ, WRITE: inside mem, of bridge_lane_register() */
 	struct tp_mem *mem;
 	void (*done)(struct bridge_request *rq, int error); /* error: 0 or -errno */
 
 	/* The lane's. */
-	bool orphan, listed, flush_after;
+	bool orphan, listed, flush_after, flushing;
+	uint8_t next_donor;
 	uint32_t nr_ops;
 	int status;
-	uint64_t next_off;
+	uint64_t next_off; /* READ, WRITE: where the next operation begins; else: bytes of next_donor's part that are done */
 	uint64_t start_ns;
 	struct bridge_request *next;
 };
@@ -124,7 +166,12 @@ void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq);
 unsigned bridge_nr_orphans(const struct bridge *bridge);
 
 struct weft_loop *bridge_lane_loop(struct bridge_lane *lane);
-struct tp *bridge_lane_transport(struct bridge_lane *lane);
+/*
+ * Registers memory for requests of this lane, with each transport that it may take.  0, or -errno.  Deregistering: 0, or -EBUSY
+ * while operations in flight point into it.  Takes NULL.
+ */
+int bridge_lane_register(struct bridge_lane *lane, void *base, size_t len, struct tp_mem **ret, struct weft_error *err);
+int bridge_lane_deregister(struct bridge_lane *lane, struct tp_mem *mem);
 
 /*
  * A buffer for len bytes (1 to BRIDGE_MAX_REQUEST) with its registration.  0, or -EAGAIN: then the waiter is

@@ -15,7 +15,7 @@ static int big_get(struct bridge_lane *lane, size_t len, void **ret, struct tp_m
 	if (lane->big_used)
 		return -EAGAIN;
 	if (lane->big && lane->big_len < len) {
-		tp_deregister(lane->big_mem);
+		bridge_lane_deregister(lane, lane->big_mem);
 		munmap(lane->big, lane->big_len);
 		lane->big = NULL;
 	}
@@ -30,7 +30,7 @@ static int big_get(struct bridge_lane *lane, size_t len, void **ret, struct tp_m
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		int r = big == MAP_FAILED ? -ENOMEM : 0;
 		if (r == 0) {
-			r = tp_register(lane->tp, big, want, &lane->big_mem, NULL);
+			r = bridge_lane_register(lane, big, want, &lane->big_mem, NULL);
 			if (r < 0)
 				munmap(big, want);
 		}
@@ -55,7 +55,7 @@ void lane_drop_big(struct bridge_lane *lane)
 		return;
 	bool taken = lane->big_len > LANE_BIG_KEPT;
 
-	if (tp_deregister(lane->big_mem) < 0)
+	if (bridge_lane_deregister(lane, lane->big_mem) < 0)
 		return;
 	munmap(lane->big, lane->big_len);
 	lane->big = NULL;

@@ -76,7 +76,7 @@ static int stop(struct bridge_front *base, bool force, uint32_t timeout_ms, stru
 
 static void forget_memory(struct bridge_lane *lane, void *ctx)
 {
-	tp_deregister(((struct fuse_front *)ctx)->receive_mem);
+	bridge_lane_deregister(lane, ((struct fuse_front *)ctx)->receive_mem);
 }
 
 static void free_front(struct bridge_front *base)

@@ -341,8 +341,7 @@ void fuse_file_begin(struct bridge_lane *lane, void *ctx)
 	struct fuse_front *front = ctx;
 	struct tp_mem *mem;
 
-	if (tp_register(bridge_lane_transport(lane), front->receive_area, FUSE_NR_RECEIVE * (size_t)FUSE_RECEIVE_BYTES, &mem,
-		    NULL) < 0)
+	if (bridge_lane_register(lane, front->receive_area, FUSE_NR_RECEIVE * (size_t)FUSE_RECEIVE_BYTES, &mem, NULL) < 0)
 		return;
 	front->receive_mem = mem;
 	front->waiter.fn = on_buffer;

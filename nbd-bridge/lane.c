@@ -77,15 +77,15 @@ void lane_backlog(struct bridge_lane *lane, struct bridge_request *rq)
 	lane->backlog_tail = &rq->next;
 }
 
-static struct bridge_request *backlog_pop(struct bridge_lane *lane)
+/* at: what points to it. */
+static void backlog_remove(struct bridge_lane *lane, struct bridge_request **at)
 {
-	struct bridge_request *rq = lane->backlog;
+	struct bridge_request *rq = *at;
 
-	lane->backlog = rq->next;
-	if (!lane->backlog)
-		lane->backlog_tail = &lane->backlog;
+	*at = rq->next;
+	if (!rq->next)
+		lane->backlog_tail = at;
 	rq->listed = false;
-	return rq;
 }
 
 /* All of its operations were made and have come back. */
@@ -95,7 +95,9 @@ static void request_settle(struct bridge_lane *lane, struct bridge_request *rq)
 		return;
 	if (rq->flush_after && rq->status == 0) {
 		/* FUA at a donor without it: the data has arrived, now a FLUSH. */
-		rq->next_off = UINT64_MAX;
+		rq->flush_after = false;
+		rq->flushing = true;
+		rq->next_donor = 0;
 		lane_backlog(lane, rq);
 		return;
 	}
@@ -108,6 +110,23 @@ void lane_settle(struct bridge_lane *lane, struct bridge_request *rq, int error)
 	request_settle(lane, rq);
 }
 
+/* Whether any of the request's operations is the link's. */
+static bool touches(const struct bridge_request *rq, const struct bridge_link *link)
+{
+	const struct bridge *bridge = link->lane->bridge;
+
+	return bridge->map.nr == 1 || rq->kind == TP_FLUSH ||
+		bridge_map_part(&bridge->map, link->donor->index, rq->off, rq->len).len > 0;
+}
+
+static bool touches_dead(const struct bridge_lane *lane, const struct bridge_request *rq)
+{
+	for (unsigned i = 0; i < lane->nr_links; i++)
+		if (lane->links[i].is_dead && touches(rq, &lane->links[i]))
+			return true;
+	return false;
+}
+
 /* What can be said before anything is posted: 1: go on; 0: nothing to do; or -errno. */
 static int admit(struct bridge_lane *lane, struct bridge_request *rq)
 {
@@ -115,7 +134,7 @@ static int admit(struct bridge_lane *lane, struct bridge_request *rq)
 	const struct tp_info *info = &bridge->info;
 	bool changes = changes_data(rq->kind);
 
-	if (atomic_load_explicit(&bridge->stale, memory_order_relaxed) || lane->link.is_dead)
+	if (atomic_load_explicit(&bridge->stale, memory_order_relaxed) || touches_dead(lane, rq))
 		return -EIO;
 	if (atomic_load_explicit(&bridge->stopping, memory_order_relaxed))
 		return -ESHUTDOWN;
@@ -142,9 +161,11 @@ void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq)
 {
 	assert(rq->kind < TP_NR_KINDS && rq->kind != TP_PROBE);
 	rq->orphan = rq->flush_after = false;
+	rq->flushing = rq->kind == TP_FLUSH;
 	rq->nr_ops = 0;
 	rq->status = 0;
-	rq->next_off = rq->off;
+	rq->next_donor = 0;
+	rq->next_off = rq->kind == TP_READ || rq->kind == TP_WRITE ? rq->off : 0;
 	rq->start_ns = lane_now(lane);
 	atomic_store_explicit(&lane->nr_requests,
 		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) + 1, memory_order_relaxed);
@@ -176,65 +197,104 @@ static uint64_t chunk_max(const struct tp_info *info, uint8_t kind)
 	return max - max % weft_max(info->min_block_bytes, 4096 <= max ? 4096 : 1);
 }
 
-/* The next operation of a request; the request leaves the backlog with the last. */
-static void make_op(struct bridge_lane *lane, struct bridge_request *rq)
+/* Where the request's next operation goes; false: all were made. */
+static bool next_piece(const struct bridge *bridge, struct bridge_request *rq, struct bridge_piece *ret)
 {
-	const struct bridge *bridge = lane->bridge;
-	struct bridge_op *op = lane->free_ops;
-	bool flush = rq->kind == TP_FLUSH || rq->next_off == UINT64_MAX;
+	const struct bridge_map *map = &bridge->map;
 
-	lane->free_ops = op->next;
+	if (!rq->flushing && (rq->kind == TP_READ || rq->kind == TP_WRITE)) {
+		if (rq->next_off == rq->off + rq->len)
+			return false;
+		*ret = bridge_map_first(map, rq->next_off, rq->off + rq->len - rq->next_off);
+		return true;
+	}
+	for (; rq->next_donor < map->nr; rq->next_donor++, rq->next_off = 0) {
+		if (rq->kind == TP_FLUSH) {
+			*ret = (struct bridge_piece){.donor = rq->next_donor};
+			return true;
+		}
+		*ret = bridge_map_part(map, rq->next_donor, rq->off, rq->len);
+		if (rq->flushing && ret->len > 0)
+			return true;
+		if (!rq->flushing && ret->len > rq->next_off) {
+			ret->off += rq->next_off;
+			ret->len -= rq->next_off;
+			return true;
+		}
+	}
+	return false;
+}
+
+static void advance(struct bridge_request *rq, uint64_t len)
+{
+	if (rq->flushing)
+		rq->next_donor++;
+	else
+		rq->next_off += len;
+}
+
+/* An operation for the piece, which may be the first of several. */
+static void make_op(struct bridge_lane *lane, struct bridge_request *rq, const struct bridge_piece *piece)
+{
+	struct bridge_link *link = &lane->links[piece->donor];
+	struct bridge_op *op = link->free_ops;
+
+	link->free_ops = op->next;
+	if (!link->free_ops)
+		lane->nr_open--;
 	op->rq = rq;
-	op->tp.kind = flush ? TP_FLUSH : rq->kind;
-	op->tp.flags = flush ? 0 : rq->flags;
+	op->tp.kind = rq->flushing ? TP_FLUSH : rq->kind;
+	op->tp.flags = rq->flushing ? 0 : rq->flags;
 	op->tp.off = op->tp.len = 0;
 	op->tp.buf = NULL;
 	op->tp.mem = NULL;
 	rq->nr_ops++;
-	if (flush) {
-		rq->flush_after = false;
-		backlog_pop(lane);
-	} else {
-		const struct bridge_extent *extent = &bridge->extent;
-		uint64_t left = rq->off + rq->len - rq->next_off;
-
-		assert(rq->next_off + left <= extent->off + extent->len);
-		op->tp.off = rq->next_off - extent->off + extent->region_off;
-		op->tp.len = weft_min(left, chunk_max(&bridge->info, rq->kind));
+	if (!rq->flushing) {
+		op->tp.off = piece->off;
+		op->tp.len = weft_min(piece->len, chunk_max(&lane->bridge->info, rq->kind));
 		if (rq->buf) {
 			op->tp.buf = (uint8_t *)rq->buf + (rq->next_off - rq->off);
 			op->tp.mem = rq->mem;
 		}
-		rq->next_off += op->tp.len;
-		if (op->tp.len == left)
-			backlog_pop(lane);
 	}
-	op_list_push(&lane->link.queue, op);
+	advance(rq, op->tp.len);
+	op_list_push(&link->queue, op);
 }
 
+/* A request leaves the backlog with its last operation.  One that needs a donor whose operations are all used does not keep others. */
 void lane_split(struct bridge_lane *lane)
 {
-	while (lane->backlog && lane->free_ops) {
-		struct bridge_request *rq = lane->backlog;
+	struct bridge_request **at = &lane->backlog, *rq;
+	struct bridge_piece piece;
 
+	while ((rq = *at) != NULL && lane->nr_open > 0) {
 		if (rq->status < 0) {
-			backlog_pop(lane);
+			backlog_remove(lane, at);
 			request_settle(lane, rq);
 			continue;
 		}
-		make_op(lane, rq);
+		if (next_piece(lane->bridge, rq, &piece) && !lane->links[piece.donor].free_ops) {
+			at = &rq->next;
+			continue;
+		}
+		make_op(lane, rq, &piece);
+		if (!next_piece(lane->bridge, rq, &piece))
+			backlog_remove(lane, at);
 	}
 }
 
 void lane_op_finish(struct bridge_lane *lane, struct bridge_op *op, int error)
 {
+	struct bridge_link *link = op->link;
 	struct bridge_request *rq = op->rq;
 
 	if (error == 0 && lane->bridge->info.flush_each_conn && changes_data(op->tp.kind))
 		count(&lane->flush.nr_written, 1); /* before anybody learns of it */
 	op->rq = NULL;
-	op->next = lane->free_ops;
-	lane->free_ops = op;
+	if (!link->free_ops)
+		lane->nr_open++;
+	op->next = link->free_ops;
+	link->free_ops = op;
 	if (error < 0 && rq->status == 0)
 		rq->status = error;
 	rq->nr_ops--;
@@ -272,7 +332,7 @@ static unsigned purge_ops(struct bridge_lane *lane, struct op_list *list, int er
 	return n;
 }
 
-unsigned lane_purge(struct bridge_lane *lane, int error, enum lane_purge which)
+unsigned lane_purge(struct bridge_lane *lane, struct bridge_link *link, int error, enum lane_purge which)
 {
 	struct bridge_request *backlog = lane->backlog, *flushes = lane_flush_take_waiting(lane);
 	unsigned n = 0;
@@ -284,7 +344,7 @@ unsigned lane_purge(struct bridge_lane *lane, int error, enum lane_purge which)
 		struct bridge_request *rq = backlog;
 
 		backlog = rq->next;
-		if (!purges(which, rq)) {
+		if (!purges(which, rq) || !touches(rq, link)) {
 			lane_backlog(lane, rq);
 			continue;
 		}
@@ -305,8 +365,17 @@ unsigned lane_purge(struct bridge_lane *lane, int error, enum lane_purge which)
 		n++;
 		lane_settle(lane, rq, error);
 	}
-	n += purge_ops(lane, &lane->link.parked, error, which);
-	return n + purge_ops(lane, &lane->link.queue, error, which);
+	n += purge_ops(lane, &link->parked, error, which);
+	return n + purge_ops(lane, &link->queue, error, which);
+}
+
+void lane_set_ready(struct bridge_lane *lane)
+{
+	unsigned nr = 0;
+
+	for (unsigned i = 0; i < lane->nr_links; i++)
+		nr += lane->links[i].state == LINK_READY;
+	atomic_store(&lane->ready, nr == lane->nr_links);
 }
 
 /* ---- the step ---- */
@@ -349,16 +418,48 @@ static void run_deferred(struct bridge_lane *lane)
 	}
 }
 
+/* True: something had happened already, and was looked at. */
+static bool arm_links(struct bridge_lane *lane)
+{
+	bool work = false;
+
+	for (unsigned i = 0; i < lane->nr_links; i++) {
+		struct bridge_link *link = &lane->links[i];
+
+		if (link_arm(link)) {
+			lane->now_ns = 0;
+			link_progress(link);
+			work = true;
+		}
+		if (link->scout && scout_arm(link->scout)) {
+			scout_progress(link->scout);
+			work = true;
+		}
+	}
+	return work;
+}
+
+static void pump(struct bridge_lane *lane)
+{
+	bool again;
+
+	do {
+		again = false;
+		lane_split(lane);
+		for (unsigned i = 0; i < lane->nr_links; i++)
+			again |= link_pump(&lane->links[i]);
+	} while (again && lane->backlog);
+}
+
 /* The end of each step: post, take what is there already, answer; again while that brought more. */
 static void lane_after(void *ctx)
 {
 	struct bridge_lane *lane = ctx;
 
 	for (;;) {
-		link_pump(&lane->link);
-		if (link_arm(&lane->link)) {
+		pump(lane);
+		if (arm_links(lane)) {
 			lane->now_ns = 0;
-			link_progress(&lane->link);
 			continue;
 		}
 		if (lane->deferred) {
@@ -394,8 +495,8 @@ static void run_calls(void *ctx)
 	}
 	pthread_mutex_unlock(&bridge->lock);
 	lane_flush_look(lane);
-	if (atomic_load(&bridge->stale) && lane->link.state != LINK_STALE)
-		link_progress(&lane->link);
+	for (unsigned i = 0; i < lane->nr_links; i++)
+		link_check(&lane->links[i]);
 }
 
 void bridge_lane_run(struct bridge_lane *lane, void (*fn)(struct bridge_lane *lane, void *ctx), void *ctx)
@@ -427,6 +528,50 @@ static void *lane_main(void *arg)
 	return NULL;
 }
 
+/* ---- memory ---- */
+
+int bridge_lane_register(struct bridge_lane *lane, void *base, size_t len, struct tp_mem **ret, struct weft_error *err)
+{
+	struct tp_mem *first = NULL, *mem;
+
+	for (unsigned i = 0; i < lane->bridge->nr_transports; i++) {
+		int r = tp_register(lane->tps[i], base, len, &mem, err);
+
+		if (r < 0) {
+			bridge_lane_deregister(lane, first);
+			return r;
+		}
+		/* A ring, in which a link finds the one of its transport. */
+		mem->twin = first ? first->twin : mem;
+		if (first)
+			first->twin = mem;
+		else
+			first = mem;
+	}
+	*ret = first;
+	return 0;
+}
+
+int bridge_lane_deregister(struct bridge_lane *lane, struct tp_mem *first)
+{
+	struct tp_mem *mem = first;
+
+	if (!first)
+		return 0;
+	do {
+		if (mem->nr_borrowed > 0)
+			return -EBUSY;
+		mem = mem->twin;
+	} while (mem != first);
+	for (mem = first->twin; mem != first;) {
+		struct tp_mem *twin = mem->twin;
+
+		tp_deregister(mem);
+		mem = twin;
+	}
+	return tp_deregister(first);
+}
+
 /* ---- making and freeing ---- */
 
 int lane_new(struct bridge *bridge, unsigned index, struct bridge_lane **ret, struct weft_error *err)
@@ -442,12 +587,14 @@ int lane_new(struct bridge *bridge, unsigned index, struct bridge_lane **ret, st
 	lane->deferred_tail = &lane->deferred;
 	lane->waiters_tail = &lane->waiters;
 	lane->calls_tail = &lane->calls;
-	for (unsigned i = LANE_OPS; i-- > 0;) {
-		lane->ops[i].tp.user = &lane->ops[i];
-		lane->ops[i].next = lane->free_ops;
-		lane->free_ops = &lane->ops[i];
+	lane->links = calloc(bridge->nr_donors, sizeof(lane->links[0]));
+	if (!lane->links) {
+		r = weft_error_set(err, ENOMEM, "cannot make lane %u: out of memory", index);
+		goto fail;
 	}
-	link_init(&lane->link, lane);
+	for (; lane->nr_links < bridge->nr_donors; lane->nr_links++)
+		link_init(&lane->links[lane->nr_links], lane, &bridge->donors[lane->nr_links]);
+	lane->nr_open = lane->nr_links;
 	lane_flush_init(lane);
 	r = weft_loop_new(&lane->loop);
 	if (r < 0) {
@@ -456,9 +603,22 @@ int lane_new(struct bridge *bridge, unsigned index, struct bridge_lane **ret, st
 	}
 	weft_loop_after(lane->loop, lane_after, lane);
 	weft_loop_on_wake(lane->loop, run_calls, lane);
-	r = tp_open(bridge->config.transport, bridge->config.transport_config, &lane->tp, err);
-	if (r < 0)
-		goto fail;
+	for (unsigned i = 0; i < bridge->nr_transports; i++) {
+		const struct bridge_way *way = &bridge->transports[i];
+
+		r = tp_open(way->transport, way->transport_config, &lane->tps[i], err);
+		if (r < 0)
+			goto fail;
+	}
+	for (unsigned i = 0; index == 0 && i < lane->nr_links; i++) {
+		struct bridge_link *link = &lane->links[i];
+
+		r = link->donor->config.nr_ways > 1 ? scout_new(link, &link->scout) : 0;
+		if (r < 0) {
+			weft_error_set(err, -r, "cannot make lane %u: %s", index, strerror(-r));
+			goto fail;
+		}
+	}
 	lane->arena = mmap(NULL, LANE_ARENA, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (lane->arena == MAP_FAILED) {
@@ -471,7 +631,7 @@ int lane_new(struct bridge *bridge, unsigned index, struct bridge_lane **ret, st
 		weft_error_set(err, -r, "cannot make a buffer pool: %s", strerror(-r));
 		goto fail;
 	}
-	r = tp_register(lane->tp, lane->arena, LANE_ARENA, &lane->arena_mem, err);
+	r = bridge_lane_register(lane, lane->arena, LANE_ARENA, &lane->arena_mem, err);
 	if (r < 0)
 		goto fail;
 	*ret = lane;
@@ -481,19 +641,29 @@ fail:
 	return r;
 }
 
+static void end_links(struct bridge_lane *lane)
+{
+	for (unsigned i = 0; i < lane->nr_links; i++)
+		link_end(&lane->links[i]);
+}
+
 void lane_free(struct bridge_lane *lane)
 {
 	if (!lane)
 		return;
 	assert(!lane->running);
-	link_end(&lane->link);
+	end_links(lane);
 	lane_drop_big(lane);
-	tp_deregister(lane->arena_mem);
-	tp_close(lane->tp);
+	bridge_lane_deregister(lane, lane->arena_mem);
+	for (unsigned i = 0; i < BRIDGE_MAX_TRANSPORTS; i++)
+		tp_close(lane->tps[i]);
 	bridge_pool_free(lane->pool);
 	if (lane->arena)
 		munmap(lane->arena, LANE_ARENA);
 	weft_loop_free(lane->loop);
+	for (unsigned i = 0; i < lane->nr_links; i++)
+		scout_free(lane->links[i].scout);
+	free(lane->links);
 	free(lane);
 }
 
@@ -509,7 +679,7 @@ int lane_start_thread(struct bridge_lane *lane, struct weft_error *err)
 
 static void end_lane(struct bridge_lane *lane, void *ctx)
 {
-	link_end(&lane->link);
+	end_links(lane);
 	weft_loop_stop(lane->loop);
 }
 
@@ -525,9 +695,4 @@ void lane_join(struct bridge_lane *lane)
 struct weft_loop *bridge_lane_loop(struct bridge_lane *lane)
 {
 	return lane->loop;
-}
-
-struct tp *bridge_lane_transport(struct bridge_lane *lane)
-{
-	return lane->tp;
 }

@@ -15,8 +15,10 @@
 #include "fabric/histogram.h"
 #include "fabric/util.h"
 #include "nbd-bridge/bridge.h"
+#include "nbd-bridge/map.h"
 #include "nbd-bridge/pool.h"
 #include "nbd-bridge/recorder.h"
+#include "nbd-bridge/ways.h"
 
 enum {
 	LANE_OPS = 128,          /* operations at most; as many as a donor takes on a connection */
@@ -28,11 +30,14 @@ enum {
 	LINK_BACKOFF_MAX_MS = 1000,
 	LINK_PROBE_MS = 5000,
 	LINK_GOODBYE_MS = 500,
+	LINK_WAY_MS = 4000, /* for connecting, where there is another way */
+	BRIDGE_MAX_TRANSPORTS = 4,
 };
 
 struct bridge_op {
 	struct tp_op tp; /* tp.user: the operation */
 	struct bridge_request *rq; /* NULL: the link's probe */
+	struct bridge_link *link;
 	uint64_t posted_ns;
 	struct bridge_op *next;
 };
@@ -51,12 +56,19 @@ enum link_state {
 	LINK_STALE,      /* for good: every request fails */
 };
 
+struct bridge_donor;
+struct bridge_scout;
+
 struct bridge_link {
 	struct bridge_lane *lane;
+	struct bridge_donor *donor;
 	enum link_state state;
-	struct tp_conn *conn;
+	struct tp_conn *conn, *next; /* next: granted, takes over once conn has ended */
 	struct weft_watch watch;
 	uint64_t generation; /* of conn, or of the last one */
+	unsigned way;        /* the same */
+	bool was_granted;    /* that generation was, and is of no use any more */
+	bool has_result;     /* of its first connection */
 	struct op_list queue, parked;
 	struct bridge_op probe;
 	struct weft_timer retry, dead, tick;
@@ -70,6 +82,9 @@ struct bridge_link {
 	struct weft_error why; /* of the last loss or refusal */
 	char path[160];
 	uint64_t nr_reconnects;
+	struct bridge_scout *scout; /* the first lane's, where there are other ways */
+	struct bridge_op *free_ops;
+	struct bridge_op ops[LANE_OPS];
 };
 
 struct lane_call {
@@ -112,20 +127,21 @@ struct bridge_lane {
 	struct weft_loop *loop;
 	uint64_t now_ns; /* of this step; 0: not read yet */
 	struct bridge_request *backlog, **backlog_tail;
-	struct bridge_op *free_ops;
 	struct bridge_deferred *deferred, **deferred_tail;
 	struct bridge_waiter *waiters, **waiters_tail, *serving;
 	bool buffers_freed; /* since the waiters were served last */
 	unsigned nr_orphans;
-	struct bridge_link link; /* one, as long as there is one donor */
+	struct bridge_link *links; /* one for each donor */
+	unsigned nr_links;
+	unsigned nr_open; /* links that have a free operation */
 	struct bridge_pool *pool;
 	struct tp_mem *arena_mem;
 	struct lane_counters counters;
 	_Atomic uint32_t nr_requests; /* submitted and not done; written by the lane */
-	_Atomic bool ready;           /* its link is; written by the lane */
+	_Atomic bool ready;           /* its links are; written by the lane */
 
 	unsigned index;
-	struct tp *tp;
+	struct tp *tps[BRIDGE_MAX_TRANSPORTS];
 	void *arena;
 	void *big; /* a buffer above BRIDGE_POOL_MAX, or NULL */
 	size_t big_len;
@@ -135,26 +151,42 @@ struct bridge_lane {
 	bool running; /* the control thread's */
 	/* Under the bridge's lock. */
 	struct lane_call *calls, **calls_tail;
-	int first_result; /* 0: not known; 1: granted; -errno */
+	int first_result; /* 0: not known; 1: all links granted; -errno */
+	unsigned nr_results, nr_granted; /* links that have a result; that were granted */
+	int failure; /* the first of a link */
 	struct weft_error first_error;
 
 	struct lane_flush flush;
 	struct weft_histogram reads, writes, flushes;
 	struct bridge_recorder recorder;
-	struct bridge_op ops[LANE_OPS];
 };
 
-/* A span of the bridge's addresses and where it lies. */
-struct bridge_extent {
-	uint64_t off, len;
-	uint64_t region_off;
+/* A donor of the attachment.  What changes is under the bridge's lock, but for the atomics. */
+struct bridge_donor {
+	struct bridge *bridge;
+	unsigned index;
+	struct bridge_donor_config config;
+	uint8_t transports[BRIDGE_MAX_WAYS]; /* of each way: in lane.tps */
+	_Atomic uint64_t generation;
+	_Atomic uint64_t granted_generation; /* the highest that was: lower ones are fenced */
+	unsigned nr_ready;   /* links that are, at the generation */
+	bool moving;         /* a scout asks for the next generation over another way: nobody else may */
+	bool granted;        /* info is valid */
+	struct tp_info info; /* what was granted first */
+	struct bridge_ways ways;
+	char used_transport[16];
+	struct weft_error left_why; /* why the way before was left */
+	char way_why[BRIDGE_WHY_MAX];
 };
 
 struct bridge {
 	struct bridge_config config;
-	struct tp_info info;
-	struct bridge_extent extent; /* the map: one span, as long as there is one donor */
-	_Atomic uint64_t generation;
+	struct tp_info info; /* what all donors can do, over all ways */
+	struct bridge_map map;
+	struct bridge_donor *donors;
+	unsigned nr_donors;
+	unsigned nr_transports;
+	struct bridge_way transports[BRIDGE_MAX_TRANSPORTS]; /* host and port mean nothing */
 	_Atomic bool stale;
 	_Atomic bool stopping;
 	_Atomic uint32_t nr_orphans;
@@ -164,7 +196,7 @@ struct bridge {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	struct weft_error stale_why; /* under the lock; set once */
-	bool granted;                /* under the lock: info is valid */
+	bool granted;                /* under the lock: info is valid, of all donors */
 	unsigned nr_lanes;
 	struct bridge_lane *lanes[BRIDGE_MAX_LANES];
 };
@@ -192,9 +224,11 @@ void lane_join(struct bridge_lane *lane);
 void lane_split(struct bridge_lane *lane);
 /* Takes back an operation that is on no list. */
 void lane_op_finish(struct bridge_lane *lane, struct bridge_op *op, int error);
-/* Fails what waits: the backlog, and what the link has queued or parked.  Returns how many. */
+/* Fails what waits for the link: of the backlog, and what is queued or parked.  Returns how many. */
 enum lane_purge { PURGE_ALL, PURGE_ORPHANS };
-unsigned lane_purge(struct bridge_lane *lane, int error, enum lane_purge which);
+unsigned lane_purge(struct bridge_lane *lane, struct bridge_link *link, int error, enum lane_purge which);
+/* lane->ready, from its links. */
+void lane_set_ready(struct bridge_lane *lane);
 
 /* For a request that is on no list: to be made operations of, or to end with an error. */
 void lane_backlog(struct bridge_lane *lane, struct bridge_request *rq);
@@ -217,25 +251,63 @@ void lane_trim_big(struct bridge_lane *lane);
 void lane_drop_big(struct bridge_lane *lane);
 
 /* link.c */
-void link_init(struct bridge_link *link, struct bridge_lane *lane);
+void link_init(struct bridge_link *link, struct bridge_lane *lane, struct bridge_donor *donor);
 void link_start(struct bridge_link *link);
 /* Ends it for good, with a goodbye if nothing is in flight; what waits fails. */
 void link_end(struct bridge_link *link);
-/* Posts what waits. */
-void link_pump(struct bridge_link *link);
+/* Posts what waits.  True: requests failed, which left room. */
+bool link_pump(struct bridge_link *link);
 /* Takes completions and follows the connection's state. */
 void link_progress(struct bridge_link *link);
 /* Asks for a wake-up; true: there is work already. */
 bool link_arm(struct bridge_link *link);
 const char *link_state_name(const struct bridge_link *link);
+/* Where and as whom to connect: over the way, at the generation. */
+struct tp_target link_target(const struct bridge_link *link, unsigned way, uint64_t generation);
+/* The connection was granted at the generation over the way, which is the donor's now: it takes over from the one that there is. */
+void link_take_over(struct bridge_link *link, struct tp_conn *conn, uint64_t generation, unsigned way);
+/* The attachment became stale, or a newer generation was granted: ends what is of no use any more. */
+void link_check(struct bridge_link *link);
+
+/* scout.c: looks whether a better way works again, beside the one that is used, and moves the attachment to it. */
+int scout_new(struct bridge_link *link, struct bridge_scout **ret);
+void scout_free(struct bridge_scout *scout);
+/* The link was granted or lost. */
+void scout_link_changed(struct bridge_scout *scout);
+/* As for a link. */
+void scout_progress(struct bridge_scout *scout);
+bool scout_arm(struct bridge_scout *scout);
+void scout_end(struct bridge_scout *scout);
 
 /* bridge.c */
 /* Any thread, once: nothing of this attachment is valid any more. */
 void bridge_set_stale(struct bridge *bridge, const struct weft_error *why);
-/* A lane's: its first connection was granted (code > 0) or refused. */
-void bridge_first_result(struct bridge_lane *lane, int result, const struct weft_error *why);
-/* A lane's: whether the grant is what this bridge was made for; remembers the first. */
-int bridge_check_grant(struct bridge *bridge, const struct tp_info *info, struct weft_error *err);
+/* A link's: its first connection was granted (code > 0; once) or refused. */
+void bridge_first_result(struct bridge_link *link, int result, const struct weft_error *why);
+/* A lane's: whether the grant is what this bridge was made for; remembers the first.  -ESTALE, or -EOPNOTSUPP: it can do less. */
+int bridge_check_grant(struct bridge_donor *donor, const struct tp_info *info, struct weft_error *err);
+
+/*
+ * donor.c: the generation and the way that all lanes share.  Lanes' threads.
+ * Where to connect: 0, or -EAGAIN: another lane finds out; ask again soon.  lost: what was granted at the
+ * generation is, so that the next one is due.
+ */
+int donor_where(struct bridge_donor *donor, uint64_t generation, bool lost, uint64_t *ret_generation, unsigned *ret_way);
+/* A link was granted; or lost that.  way_changed: it is the first over another way. */
+void donor_granted(struct bridge_donor *donor, uint64_t generation, unsigned way, const char *transport, bool *ret_way_changed);
+void donor_lost(struct bridge_donor *donor, uint64_t generation, unsigned way, const struct weft_error *why);
+/* Connecting at the generation failed: another way may be taken from now on.  True: at once. */
+bool donor_refused(struct bridge_donor *donor, uint64_t generation, const struct weft_error *why);
+/* The next generation, unless somebody has raised it already. */
+void donor_raise(struct bridge_donor *donor, uint64_t generation);
+/* A scout's: whether to look, and over which way; begins, or ends, the move to the next generation. */
+bool donor_may_look(struct bridge_donor *donor, unsigned *ret_way, uint64_t *ret_wait_ns);
+void donor_look_failed(struct bridge_donor *donor, const struct weft_error *why);
+bool donor_move_begin(struct bridge_donor *donor, uint64_t generation);
+void donor_move_end(struct bridge_donor *donor, bool moved, uint64_t generation, unsigned way);
+/* Fills it for the bridge's status. */
+json_t *donor_status(struct bridge_donor *donor);
+
 void bridge_wake_lanes(struct bridge *bridge);
 /* Any thread: tells whoever wants to know that the state may be another. */
 void bridge_changed(const struct bridge *bridge);

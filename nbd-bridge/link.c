@@ -3,9 +3,9 @@
  * Owned by the lane's thread.
  *
  * A connection is granted at a generation.  When it is lost, the operations that were not answered are
- * parked: the donor may have carried them out, or may still.  The lane raises the bridge's generation (unless
+ * parked: the donor may have carried them out, or may still.  The lane raises the generation (unless
  * another lane did already) and connects with it; the grant implies that the donor has stopped all sessions of
- * lower generations, so that parked operations can be posted again.
+ * lower generations, on whatever transport, so that parked operations can be posted again.
  */
 #include <assert.h>
 #include <errno.h>
@@ -38,9 +38,17 @@ const char *link_state_name(const struct bridge_link *link)
 	return link->is_dead && link->state != LINK_STALE ? "dead, still trying" : names[link->state];
 }
 
-void link_init(struct bridge_link *link, struct bridge_lane *lane)
+void link_init(struct bridge_link *link, struct bridge_lane *lane, struct bridge_donor *donor)
 {
 	link->lane = lane;
+	link->donor = donor;
+	link->way = donor->config.first_way;
+	for (unsigned i = LANE_OPS; i-- > 0;) {
+		link->ops[i].link = link;
+		link->ops[i].tp.user = &link->ops[i];
+		link->ops[i].next = link->free_ops;
+		link->free_ops = &link->ops[i];
+	}
 	link->watch.fd = -1;
 	link->watch.fn = on_event;
 	link->retry.fn = on_retry;
@@ -48,6 +56,7 @@ void link_init(struct bridge_link *link, struct bridge_lane *lane)
 	link->tick.fn = on_tick;
 	link->probe.tp.kind = TP_PROBE;
 	link->probe.tp.user = &link->probe;
+	link->probe.link = link;
 	op_list_init(&link->queue);
 	op_list_init(&link->parked);
 }
@@ -82,29 +91,29 @@ static void become_stale(struct bridge_link *link)
 	weft_loop_timer_cancel(lane->loop, &link->tick);
 	link->state = LINK_STALE;
 	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_STALE, -ESTALE, link->generation, 0);
-	lane_purge(link->lane, -EIO, PURGE_ALL);
+	lane_purge(link->lane, link, -EIO, PURGE_ALL);
 }
 
 static void refused(struct bridge_link *link, int error)
 {
 	struct bridge_lane *lane = link->lane;
 	struct bridge *bridge = lane->bridge;
+	struct bridge_donor *donor = link->donor;
 
 	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_REFUSED, error, link->generation, 0);
 	bool first = link->ready_ns == 0;
 	if (first)
-		bridge_first_result(lane, error, &link->why);
-	uint64_t generation = link->generation;
-	if (error == -ESTALE && bridge->granted && !link->insisted) {
+		bridge_first_result(link, error, &link->why);
+	if (error == -ESTALE && donor->granted && !link->insisted) {
 		/* The donor may have granted this generation without our learning of it, and its lease lapsed:
 		 * the next one is welcome then.  A bridge that was superseded is refused that as well. */
 		link->insisted = true;
-		atomic_compare_exchange_strong(&bridge->generation, &generation, generation + 1);
+		donor_raise(donor, link->generation);
 		back_off(link);
 		return;
 	}
-	if (error == -ESTALE && generation == atomic_load(&bridge->generation)) {
-		if (bridge->granted)
+	if (error == -ESTALE && link->generation == atomic_load(&donor->generation)) {
+		if (donor->granted)
 			bridge_set_stale(bridge, &link->why);
 		link->state = LINK_IDLE;
 		return;
@@ -114,7 +123,10 @@ static void refused(struct bridge_link *link, int error)
 		link->state = LINK_IDLE;
 		return;
 	}
-	back_off(link);
+	if (donor_refused(donor, link->generation, &link->why))
+		wait_and_retry(link, 1);
+	else
+		back_off(link);
 }
 
 /*
@@ -127,35 +139,57 @@ static void set_down(struct bridge_link *link)
 
 	if (link->down_ns == 0)
 		link->down_ns = now_ns;
+	if (timeout_ns == 0)
+		return;
 	weft_loop_timer_set(link->lane->loop, &link->dead,
 		now_ns - link->down_ns < timeout_ns ? link->down_ns + timeout_ns - now_ns : 1);
+}
+
+struct tp_target link_target(const struct bridge_link *link, unsigned way, uint64_t generation)
+{
+	const struct bridge_donor *donor = link->donor;
+	const struct bridge_config *config = &donor->bridge->config;
+	struct tp_target target = {
+		.host = donor->config.ways[way].host,
+		.port = donor->config.ways[way].port,
+		.region = donor->config.region,
+		.connect_timeout_ms = config->connect_timeout_ms,
+		.hello.anonymous = config->foreign,
+		.hello.mode = config->mode,
+		.hello.generation = generation,
+		.hello.epoch = donor->granted ? donor->info.epoch : donor->config.epoch,
+	};
+
+	/* Where there is another way to be tried, nobody waits for long. */
+	if (donor->config.nr_ways > 1 && donor->granted)
+		target.connect_timeout_ms = (uint32_t)weft_min(target.connect_timeout_ms, LINK_WAY_MS);
+	memcpy(target.hello.id, donor->config.id, sizeof(target.hello.id));
+	memcpy(target.hello.name, config->name, sizeof(target.hello.name));
+	return target;
+}
+
+static struct tp *way_tp(const struct bridge_link *link, unsigned way)
+{
+	return link->lane->tps[link->donor->transports[way]];
 }
 
 void link_start(struct bridge_link *link)
 {
 	struct bridge_lane *lane = link->lane;
-	struct bridge *bridge = lane->bridge;
-	const struct bridge_config *config = &bridge->config;
-	struct tp_target target = {
-		.host = config->host,
-		.port = config->port,
-		.region = config->region,
-		.connect_timeout_ms = config->connect_timeout_ms,
-		.hello.anonymous = config->foreign,
-		.hello.mode = config->mode,
-	};
 	int r;
 
 	assert(!link->conn);
-	link->generation = atomic_load(&bridge->generation);
-	target.hello.generation = link->generation;
-	target.hello.epoch = bridge->granted ? bridge->info.epoch : config->epoch;
-	memcpy(target.hello.id, config->id, sizeof(target.hello.id));
-	memcpy(target.hello.name, config->name, sizeof(target.hello.name));
-	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_CONNECT, 0, link->generation, 0);
+	r = donor_where(link->donor, link->generation, link->was_granted, &link->generation, &link->way);
 	if (link->down_ns == 0)
 		set_down(link);
-	r = tp_connect(lane->tp, &target, &link->conn, &link->why);
+	if (r < 0) {
+		wait_and_retry(link, LINK_BACKOFF_MIN_MS);
+		return;
+	}
+	link->was_granted = false;
+	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_CONNECT, 0, link->generation, link->way);
+	struct tp_target target = link_target(link, link->way, link->generation);
+	r = tp_connect(way_tp(link, link->way), &target, &link->conn, &link->why);
 	if (r < 0) {
 		link->conn = NULL;
 		refused(link, r);
@@ -174,7 +208,7 @@ static void on_dead(struct weft_timer *timer)
 	struct bridge_link *link = weft_container_of(timer, struct bridge_link, dead);
 
 	link->is_dead = true;
-	unsigned n = lane_purge(link->lane, -EIO, PURGE_ALL);
+	unsigned n = lane_purge(link->lane, link, -EIO, PURGE_ALL);
 	bridge_recorder_event(&link->lane->recorder, BRIDGE_EVENT_DEAD, -EIO, link->generation, n);
 	bridge_changed(link->lane->bridge);
 }
@@ -182,39 +216,33 @@ static void on_dead(struct weft_timer *timer)
 static void set_tick(struct bridge_link *link, bool busy)
 {
 	const struct bridge *bridge = link->lane->bridge;
+	uint32_t lease_ms = link->donor->info.lease_ms;
 	uint64_t ms = LINK_PROBE_MS;
 
 	/* Well within the lease, so that a probe that gets lost does not cost it. */
-	if (bridge->info.lease_ms > 0)
-		ms = weft_min(ms, weft_max(bridge->info.lease_ms / 4, 1));
+	if (lease_ms > 0)
+		ms = weft_min(ms, weft_max(lease_ms / 4, 1));
 	if (busy)
 		ms = weft_min(ms, weft_min(1000, weft_max(bridge->config.timeout_ms / 4, 1)));
 	link->tick_ms = (uint32_t)ms;
 	weft_loop_timer_set(link->lane->loop, &link->tick, ms * MS_NS);
 }
 
-static void granted(struct bridge_link *link)
+/* The connection is granted and good. */
+static void become_ready(struct bridge_link *link)
 {
 	struct bridge_lane *lane = link->lane;
-	struct weft_error why;
 	struct bridge_op *op;
+	bool moved;
 
-	if (bridge_check_grant(lane->bridge, &link->conn->info, &why) < 0) {
-		bool attached = link->ready_ns != 0 || lane->bridge->granted;
-
-		link->why = why;
-		if (link->ready_ns == 0)
-			bridge_first_result(lane, -why.code, &why);
-		if (attached)
-			bridge_set_stale(lane->bridge, &why);
-		tp_shutdown(link->conn);
-		return;
-	}
 	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_GRANTED, 0, link->generation, link->parked.nr);
 	memcpy(link->path, link->conn->info.path, sizeof(link->path));
 	bool first = link->ready_ns == 0;
 	link->state = LINK_READY;
-	atomic_store(&lane->ready, true);
+	lane_set_ready(lane);
+	donor_granted(link->donor, link->generation, link->way, link->conn->info.transport, &moved);
+	if (moved)
+		bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_MOVED, 0, link->generation, link->way);
 	link->ready_ns = link->seen_ns = weft_now_ns();
 	link->is_dead = link->insisted = false;
 	weft_loop_timer_cancel(lane->loop, &link->dead);
@@ -227,17 +255,41 @@ static void granted(struct bridge_link *link)
 	}
 	set_tick(link, true);
 	if (first)
-		bridge_first_result(lane, 1, NULL);
+		bridge_first_result(link, 1, NULL);
 	else
 		link->nr_reconnects++;
+	if (link->scout)
+		scout_link_changed(link->scout);
 	bridge_changed(lane->bridge);
+}
+
+static void granted(struct bridge_link *link)
+{
+	struct bridge_lane *lane = link->lane;
+	struct weft_error why;
+	int r = bridge_check_grant(link->donor, &link->conn->info, &why);
+
+	if (r == 0) {
+		become_ready(link);
+		return;
+	}
+	bool attached = link->ready_ns != 0 || link->donor->granted;
+
+	link->why = why;
+	link->was_granted = true;
+	if (link->ready_ns == 0)
+		bridge_first_result(link, -why.code, &why);
+	/* Another way can do more, as it did. */
+	if (attached && (r == -ESTALE || link->donor->config.nr_ways == 1))
+		bridge_set_stale(lane->bridge, &why);
+	tp_shutdown(link->conn);
 }
 
 /* ---- losing it ---- */
 
-static bool is_foreign_and_unstable(const struct bridge *bridge)
+static bool is_foreign_and_unstable(const struct bridge_link *link)
 {
-	return !bridge->info.has_epoch && !bridge->config.assume_stable;
+	return !link->donor->info.has_epoch && !link->lane->bridge->config.assume_stable;
 }
 
 /* The connection was lost, or given up by ourselves: from here on operations come back unanswered. */
@@ -245,21 +297,22 @@ static void lost(struct bridge_link *link)
 {
 	struct bridge_lane *lane = link->lane;
 	struct bridge *bridge = lane->bridge;
-	uint64_t generation = link->generation;
 
 	/* Given up by ourselves: the reason is there already. */
 	if (link->conn->error != -ECANCELED)
 		link->why = link->conn->why;
-	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_LOST, link->conn->error, generation,
+	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_LOST, link->conn->error, link->generation,
 		link->conn->nr_outstanding);
-	/* Fails when another lane has raised it: then its grant has stopped, or will stop, our old session too. */
-	atomic_compare_exchange_strong(&bridge->generation, &generation, generation + 1);
+	donor_lost(link->donor, link->generation, link->way, &link->why);
+	link->was_granted = true;
 	link->state = LINK_DRAINING;
-	atomic_store(&lane->ready, false);
+	lane_set_ready(lane);
 	weft_loop_timer_cancel(lane->loop, &link->tick);
 	set_down(link);
+	if (link->scout)
+		scout_link_changed(link->scout);
 	/* Neither may be read any more: what a restarted server has could be older, or nothing. */
-	if (is_foreign_and_unstable(bridge)) {
+	if (is_foreign_and_unstable(link)) {
 		struct weft_error why;
 
 		weft_error_set(&why, ESTALE, "the server cannot say whether its contents are still the same (see "
@@ -284,7 +337,16 @@ static void disconnected(struct bridge_link *link)
 	tp_disconnect(link->conn);
 	link->conn = NULL;
 	if (atomic_load(&bridge->stale)) {
+		tp_disconnect(link->next);
+		link->next = NULL;
 		become_stale(link);
+		return;
+	}
+	if (link->next) {
+		link->conn = link->next;
+		link->next = NULL;
+		link->was_granted = false;
+		become_ready(link);
 		return;
 	}
 	if (!was_granted) {
@@ -297,11 +359,45 @@ static void disconnected(struct bridge_link *link)
 	back_off(link);
 }
 
+void link_take_over(struct bridge_link *link, struct tp_conn *conn, uint64_t generation, unsigned way)
+{
+	link->generation = generation;
+	link->way = way;
+	if (!link->conn) {
+		/* The old one has ended already. */
+		weft_loop_timer_cancel(link->lane->loop, &link->retry);
+		link->was_granted = false;
+		link->conn = conn;
+		become_ready(link);
+		return;
+	}
+	weft_error_set(&link->why, ESTALE, "moved to another way");
+	link->next = conn;
+	tp_shutdown(link->conn);
+	link_progress(link);
+}
+
+void link_check(struct bridge_link *link)
+{
+	if (atomic_load(&link->lane->bridge->stale) && link->state != LINK_STALE) {
+		link_progress(link);
+		return;
+	}
+	/* The donor has fenced it, or is about to find out that it has. */
+	if (link->state == LINK_READY && link->generation < atomic_load(&link->donor->granted_generation)) {
+		weft_error_set(&link->why, ESTALE, "another lane had to connect anew");
+		tp_shutdown(link->conn);
+		link_progress(link);
+	}
+}
+
 /* Against a request that ends each connection that it is posted on, while others are answered. */
 static bool is_hopeless(const struct bridge_link *link, const struct bridge_op *op)
 {
 	const struct bridge_config *config = &link->lane->bridge->config;
 
+	if (config->dead_timeout_ms == 0)
+		return false;
 	return lane_now(link->lane) - weft_min(op->rq->start_ns, lane_now(link->lane)) >
 	       2 * ((uint64_t)config->timeout_ms + config->dead_timeout_ms) * MS_NS;
 }
@@ -414,35 +510,45 @@ static void posted(struct bridge_link *link, unsigned n)
 		set_tick(link, true);
 }
 
+/* The same memory, as the connection's transport knows it. */
+static void use_memory_of(struct tp_op *op, const struct tp *tp)
+{
+	while (op->mem && op->mem->tp != tp)
+		op->mem = op->mem->twin;
+}
+
 static unsigned gather(struct bridge_link *link, struct tp_op **batch)
 {
 	unsigned n = 0;
 
-	for (struct bridge_op *op = link->queue.head; op && n < LANE_BATCH; op = op->next)
+	for (struct bridge_op *op = link->queue.head; op && n < LANE_BATCH; op = op->next) {
+		use_memory_of(&op->tp, link->conn->tp);
 		batch[n++] = &op->tp;
+	}
 	return n;
 }
 
-void link_pump(struct bridge_link *link)
+bool link_pump(struct bridge_link *link)
 {
 	struct tp_op *batch[LANE_BATCH];
+	bool failed = false;
 
 	/* What its sender cannot wait for is carried out now or never: later, it could overwrite what the
 	 * same client, come back, wrote elsewhere. */
 	if (link->state != LINK_READY && link->lane->nr_orphans > 0)
-		lane_purge(link->lane, -EIO, PURGE_ORPHANS);
-	for (;;) {
-		lane_split(link->lane);
-		if (link->state != LINK_READY || !link->queue.head)
-			return;
+		failed = lane_purge(link->lane, link, -EIO, PURGE_ORPHANS) > 0;
+	while (link->state == LINK_READY && link->queue.head) {
 		int r = tp_post(link->conn, batch, gather(link, batch));
 		if (r == -EAGAIN || r == -ENOTCONN)
-			return;
-		if (r < 0)
+			break;
+		if (r < 0) {
 			lane_op_finish(link->lane, op_list_pop(&link->queue), r);
-		else
+			failed = true;
+		} else {
 			posted(link, (unsigned)r);
+		}
 	}
+	return failed;
 }
 
 /* ---- liveness ---- */
@@ -467,11 +573,10 @@ static void give_up(struct bridge_link *link, const struct bridge_op *op)
 
 static const struct bridge_op *oldest_posted(const struct bridge_link *link)
 {
-	const struct bridge_lane *lane = link->lane;
 	const struct bridge_op *oldest = link->probe.posted_ns ? &link->probe : NULL;
 
 	for (unsigned i = 0; i < LANE_OPS; i++) {
-		const struct bridge_op *op = &lane->ops[i];
+		const struct bridge_op *op = &link->ops[i];
 
 		if (op->posted_ns && (!oldest || op->posted_ns < oldest->posted_ns))
 			oldest = op;
@@ -540,6 +645,8 @@ void link_end(struct bridge_link *link)
 	weft_loop_timer_cancel(lane->loop, &link->tick);
 	weft_loop_remove(lane->loop, &link->watch);
 	link->watch.fd = -1;
+	if (link->scout)
+		scout_end(link->scout);
 	/* A probe in flight would make the goodbye an unclean one. */
 	if (link->state == LINK_READY)
 		drain(link, LINK_GOODBYE_MS);
@@ -551,5 +658,7 @@ void link_end(struct bridge_link *link)
 		tp_disconnect(link->conn);
 		link->conn = NULL;
 	}
-	lane_purge(link->lane, -ESHUTDOWN, PURGE_ALL);
+	tp_disconnect(link->next);
+	link->next = NULL;
+	lane_purge(link->lane, link, -ESHUTDOWN, PURGE_ALL);
 }

@@ -14,6 +14,8 @@ static const char *const event_names[] = {
 	[BRIDGE_EVENT_LOST] = "lost",
 	[BRIDGE_EVENT_DEAD] = "dead",
 	[BRIDGE_EVENT_STALE] = "stale",
+	[BRIDGE_EVENT_MOVED] = "moved",
+	[BRIDGE_EVENT_LOOKED] = "looked",
 };
 
 static const char *const kind_names[TP_NR_KINDS] = {

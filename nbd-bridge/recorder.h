@@ -12,12 +12,14 @@ enum { BRIDGE_RECORDER_ENTRIES = 256 };
 
 enum bridge_event {
 	BRIDGE_EVENT_REQUEST,   /* a request was answered: kind, flags, off, len, error, duration */
-	BRIDGE_EVENT_CONNECT,   /* connecting began; a: generation */
+	BRIDGE_EVENT_CONNECT,   /* connecting began; a: generation; b: way */
 	BRIDGE_EVENT_GRANTED,   /* a: generation; b: operations that are posted again */
 	BRIDGE_EVENT_REFUSED,   /* connecting failed: error; a: generation */
 	BRIDGE_EVENT_LOST,      /* the connection was lost: error; a: generation; b: operations not answered */
 	BRIDGE_EVENT_DEAD,      /* --dead-timeout is over: what waited failed; b: how many */
 	BRIDGE_EVENT_STALE,     /* for good: error */
+	BRIDGE_EVENT_MOVED,     /* the first grant over another way; a: generation; b: way */
+	BRIDGE_EVENT_LOOKED,    /* a look at a better way ended: 0 or its error; a: generation; b: way */
 };
 
 struct bridge_record {

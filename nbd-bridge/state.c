@@ -15,6 +15,8 @@
 
 #include "fabric/util.h"
 
+enum { STATE_MAX = 32768 };
+
 static int state_path(const char *name, char *path, size_t len, struct weft_error *err)
 {
 	char dir[128];
@@ -42,21 +44,34 @@ static void copy_into(const json_t *json, const char *key, char *buf, size_t len
 	snprintf(buf, len, "%s", text ? text : "");
 }
 
+static bool load_donor(const json_t *json, struct bridge_state_donor *ret)
+{
+	const char *id = json_string_value(json_object_get(json, "id"));
+	const char *epoch = json_string_value(json_object_get(json, "epoch"));
+
+	if (!id || strlen(id) != 2 * WEFT_ID_BYTES || weft_unhex(id, ret->id, WEFT_ID_BYTES) != 0)
+		return false;
+	ret->epoch = epoch ? strtoull(epoch, NULL, 16) : 0;
+	return true;
+}
+
 /* Fills *ret from the file.  False when it makes no sense: then nothing but the descriptor counts. */
 static bool load(struct bridge_state_file *ret)
 {
-	char text[8192];
+	char text[STATE_MAX];
 	ssize_t n = pread(ret->fd, text, sizeof(text), 0);
 	json_t *json = n > 0 ? json_loadb(text, (size_t)n, 0, NULL) : NULL;
-	const char *id = json_string_value(json_object_get(json, "id"));
-	const char *epoch = json_string_value(json_object_get(json, "epoch"));
 	json_int_t generation = json_integer_value(json_object_get(json, "generation"));
-	bool ok = id && strlen(id) == 2 * WEFT_ID_BYTES && weft_unhex(id, ret->id, WEFT_ID_BYTES) == 0 &&
-		generation > 0;
+	json_t *more = json_object_get(json, "more"), *one;
+	bool ok = load_donor(json, &ret->donors[0]) && generation > 0;
+	size_t i;
 
+	ret->nr_donors = 1;
+	json_array_foreach(more, i, one)
+		ok = ok && ret->nr_donors < BRIDGE_STATE_DONORS && load_donor(one, &ret->donors[ret->nr_donors++]);
 	if (ok) {
 		ret->generation = (uint64_t)generation;
-		ret->epoch = epoch ? strtoull(epoch, NULL, 16) : 0;
+		ret->stripe_bytes = (uint64_t)json_integer_value(json_object_get(json, "stripe_bytes"));
 		ret->uri = copy(json, "uri");
 		ret->socket = copy(json, "socket");
 		ret->mount = copy(json, "mount");
@@ -71,11 +86,14 @@ static bool load(struct bridge_state_file *ret)
 	return ok;
 }
 
-void bridge_state_renew(struct bridge_state_file *state)
+void bridge_state_renew(struct bridge_state_file *state, unsigned nr_donors)
 {
-	weft_random(state->id, sizeof(state->id));
+	for (unsigned i = 0; i < nr_donors; i++) {
+		weft_random(state->donors[i].id, sizeof(state->donors[i].id));
+		state->donors[i].epoch = 0;
+	}
+	state->nr_donors = nr_donors;
 	state->generation = UINT64_C(1) << 32;
-	state->epoch = 0;
 	state->takes_over = false;
 }
 
@@ -110,7 +128,7 @@ int bridge_state_open(const char *name, struct bridge_state_file *ret, struct we
 	if (ret->takes_over)
 		ret->generation = ((ret->generation >> 32) + 1) << 32;
 	else
-		bridge_state_renew(ret);
+		bridge_state_renew(ret, 1);
 	return 0;
 }
 
@@ -130,15 +148,22 @@ int bridge_state_peek(const char *name, struct bridge_state_file *ret, bool *ret
 	return 0;
 }
 
-int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
+static json_t *donor_json(const struct bridge_state_donor *donor)
 {
 	char id[2 * WEFT_ID_BYTES + 1], epoch[17];
+
+	weft_hex(donor->id, WEFT_ID_BYTES, id);
+	snprintf(epoch, sizeof(epoch), "%016" PRIx64, donor->epoch);
+	return json_pack("{s:s, s:s}", "id", id, "epoch", epoch);
+}
+
+int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
+{
+	json_t *json = donor_json(&state->donors[0]);
 	int r = 0;
 
-	weft_hex(state->id, WEFT_ID_BYTES, id);
-	snprintf(epoch, sizeof(epoch), "%016" PRIx64, state->epoch);
-	json_t *json = json_pack("{s:s, s:I, s:s, s:s?, s:s?, s:s?, s:I, s:I, s:i}", "id", id, "generation",
-		(json_int_t)state->generation, "epoch", epoch, "uri", state->uri, "socket", state->socket, "mount",
+	json_t *rest = json_pack("{s:I, s:s?, s:s?, s:s?, s:I, s:I, s:i}", "generation",
+		(json_int_t)state->generation, "uri", state->uri, "socket", state->socket, "mount",
 		state->mount, "made_dev",
 		(json_int_t)state->made_dev, "made_ino", (json_int_t)state->made_ino, "pid", (int)state->pid);
 	if (json && state->device.backend[0]) {
@@ -146,9 +171,18 @@ int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
 		json_object_set_new(json, "device_backend", json_string(state->device.backend));
 		json_object_set_new(json, "device_connections", json_integer(state->device.nr_connections));
 	}
+	json_object_update_new(json, rest);
+	if (state->nr_donors > 1) {
+		json_t *more = json_array();
+
+		for (unsigned i = 1; i < state->nr_donors; i++)
+			json_array_append_new(more, donor_json(&state->donors[i]));
+		json_object_set_new(json, "more", more);
+		json_object_set_new(json, "stripe_bytes", json_integer((json_int_t)state->stripe_bytes));
+	}
 	char *text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
 	size_t len = text ? strlen(text) : 0;
-	if (!text || len > 8192)
+	if (!text || len > STATE_MAX)
 		r = -ENOMEM;
 	else if (pwrite(state->fd, text, len, 0) != (ssize_t)len || ftruncate(state->fd, (off_t)len) < 0 ||
 		fsync(state->fd) < 0)

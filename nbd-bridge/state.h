@@ -15,11 +15,20 @@
 #include "fabric/hello.h"
 #include "nbd-bridge/front.h"
 
-struct bridge_state_file {
+enum { BRIDGE_STATE_DONORS = 16 };
+
+/* Who we are at a donor. */
+struct bridge_state_donor {
 	uint8_t id[WEFT_ID_BYTES];
-	uint64_t generation; /* the first of this incarnation */
-	uint64_t epoch;      /* of the contents attached; 0: none yet */
-	char *uri;
+	uint64_t epoch; /* of the contents attached; 0: none yet */
+};
+
+struct bridge_state_file {
+	struct bridge_state_donor donors[BRIDGE_STATE_DONORS];
+	unsigned nr_donors;
+	uint64_t generation;   /* the first of this incarnation, at all of them */
+	uint64_t stripe_bytes; /* 0: one donor */
+	char *uri;             /* one of each donor, spaces between */
 	char *socket, *mount; /* NULL: none */
 	struct bridge_device device; /* without a backend: none */
 	uint64_t made_dev, made_ino; /* the mount's file, if it was made by us; else 0 */
@@ -38,8 +47,8 @@ struct bridge_state_file {
 int bridge_state_open(const char *name, struct bridge_state_file *ret, struct weft_error *err);
 /* The same without taking or making anything: 0: there is a file, and a bridge lives (*ret_alive) or not; -ENOENT. */
 int bridge_state_peek(const char *name, struct bridge_state_file *ret, bool *ret_alive, struct weft_error *err);
-/* A new identity: the file speaks of something else. */
-void bridge_state_renew(struct bridge_state_file *state);
+/* A new identity at so many donors: the file speaks of something else. */
+void bridge_state_renew(struct bridge_state_file *state, unsigned nr_donors);
 /* On disk when it returns. */
 int bridge_state_write(struct bridge_state_file *state, struct weft_error *err);
 /* Removes the file. */

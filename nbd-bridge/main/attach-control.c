@@ -71,6 +71,24 @@ static json_t *optional_string(const char *text)
 	return text ? json_string(text) : json_null();
 }
 
+/* Of one donor as of the attachment; of several, each has its own. */
+static void set_transport(struct attach *a, json_t *json)
+{
+	json_t *donors = json_object_get(json, "donors"), *donor;
+	json_int_t changes = 0;
+	size_t i;
+
+	json_array_foreach(donors, i, donor) {
+		changes += json_integer_value(json_object_get(donor, "transport_changes"));
+		if (!json_is_string(json_object_get(donor, "transport_why")))
+			json_object_set_new(donor, "transport_why", json_string(a->why));
+	}
+	donor = json_array_get(donors, 0);
+	json_object_set(json, "transport_why", json_object_get(donor, "transport_why"));
+	json_object_set(json, "transport_since_s", json_object_get(donor, "transport_since_s"));
+	json_object_set_new(json, "transport_changes", json_integer(changes));
+}
+
 static json_t *status(struct attach *a)
 {
 	json_t *json = bridge_status(a->bridge), *clients = json_array();
@@ -80,7 +98,7 @@ static json_t *status(struct attach *a)
 	json_object_set_new(json, "kind", json_string("attachment"));
 	json_object_set_new(json, "pid", json_integer(getpid()));
 	json_object_set_new(json, "uri", json_string(a->options.uri_text));
-	json_object_set_new(json, "transport_why", json_string(a->why));
+	set_transport(a, json);
 	json_object_set_new(json, "socket", optional_string(a->options.socket));
 	json_object_set_new(json, "mount", optional_string(a->options.mount));
 	json_object_set_new(json, "device", optional_string(a->options.device ? a->state.device.path : NULL));

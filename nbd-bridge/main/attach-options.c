@@ -15,8 +15,9 @@
 
 static void usage(FILE *out)
 {
-	fputs("usage: weft attach URI --device [/dev/nbdN] | --socket PATH | --mount FILE [OPTION]...\n"
+	fputs("usage: weft attach URI... --device [/dev/nbdN] | --socket PATH | --mount FILE [OPTION]...\n"
 	      "Maps a region of a donor: as a block device, as an NBD server on a Unix socket, as a file, or as several of them.\n"
+	      "Several URIs are one device, striped over regions of several donors.\n"
 	      "\n"
 	      "  URI                        weft://HOST[:PORT]/REGION, or nbd://HOST[:PORT]/EXPORT for another server\n"
 	      "                             or weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH\n"
@@ -28,7 +29,8 @@ static void usage(FILE *out)
 	      "  --read-only                attach as a reader\n"
 	      "  --shared                   a reader that may stand beside a writer\n"
 	      "  --transport auto|rdma|tcp  what the data goes over (default auto)\n"
-	      "  --dead-timeout SECONDS     how long requests wait for a donor that is gone (default 30)\n"
+	      "  --stripe-unit SIZE         with several URIs: so much lies at one, then the next has its turn (default 256K)\n"
+	      "  --dead-timeout SECONDS     how long requests wait for a donor that is gone (default 30; 0: for ever)\n"
 	      "  --timeout SECONDS          how long an answer may take before its connection is given up (default 30)\n"
 	      "  --assume-stable            nbd:// only: the server's contents survive a lost connection\n"
 	      "  --foreground               stay in the foreground\n"
@@ -58,6 +60,29 @@ static bool parse_seconds(const char *text, uint32_t *ret_ms)
 	if (end == text || *end != '\0' || !(value > 0) || value > 86400)
 		return false;
 	*ret_ms = (uint32_t)weft_max((uint64_t)(value * 1000), 1);
+	return true;
+}
+
+/* 0 stands for ever. */
+static bool parse_dead_timeout(const char *text, uint32_t *ret_ms)
+{
+	char *end;
+
+	if (strtod(text, &end) == 0 && end != text && *end == '\0') {
+		*ret_ms = 0;
+		return true;
+	}
+	return parse_seconds(text, ret_ms);
+}
+
+/* A power of two, so that nothing that is aligned crosses more than it must. */
+static bool parse_stripe(const char *text, uint64_t *ret_bytes)
+{
+	uint64_t bytes;
+
+	if (weft_parse_size(text, &bytes) < 0 || bytes < 4096 || bytes > UINT64_C(1) << 30 || (bytes & (bytes - 1)))
+		return false;
+	*ret_bytes = bytes;
 	return true;
 }
 
@@ -108,25 +133,48 @@ static void name_from_region(const char *region, char *name)
 		name[0] = '_'; /* it would be an option */
 }
 
+static int check_donors(struct attach_options *o)
+{
+	for (unsigned i = 0; i < o->nr_donors; i++) {
+		const struct attach_donor *d = &o->donors[i];
+
+		if (!d->uri.foreign && d->uri.region[0] == '\0')
+			return usage_error("name a region of the donor; what there is shows: weft list %s", d->uri_text);
+		if (d->uri.foreign != o->donors[0].uri.foreign)
+			return usage_error("weft:// donors and nbd:// servers are not striped together");
+		for (unsigned j = 0; j < i; j++)
+			if (strcmp(d->uri_text, o->donors[j].uri_text) == 0)
+				return usage_error("%s is there twice", d->uri_text);
+	}
+	if (o->nr_donors == 1 && o->stripe_bytes)
+		return usage_error("--stripe-unit is for several URIs");
+	if (o->nr_donors > 1 && !o->stripe_bytes)
+		o->stripe_bytes = 256 << 10;
+	return 0;
+}
+
 static int check(struct attach_options *o, const char *socket, const char *mount, const char *name)
 {
-	if (!o->uri.foreign && o->uri.region[0] == '\0')
-		return usage_error("name a region of the donor; what there is shows: weft list %s", o->uri_text);
+	const struct weft_uri *uri = &o->donors[0].uri;
+	int r = check_donors(o);
+
+	if (r != 0)
+		return r;
 	if (!socket && !mount && !o->device)
 		return usage_error("tell how to use it: --device, --socket PATH, --mount FILE, or several of them");
 	if (o->device_path && bridge_nbd_device_index(o->device_path) < 0)
 		return usage_error("--device wants /dev/nbdN or nothing, not '%s'", o->device_path);
 	if (name && (!weft_name_valid(name) || is_dots(name)))
 		return usage_error("--name wants 1 to %d of A-Z a-z 0-9 . _ -, not '%s'", WEFT_NAME_MAX, name);
-	if (o->assume_stable && !o->uri.foreign)
+	if (o->assume_stable && !uri->foreign)
 		return usage_error(
 			"--assume-stable is for nbd:// servers; a weft donor says whether its contents are the same");
-	if (o->shared && o->uri.foreign)
+	if (o->shared && uri->foreign)
 		return usage_error("--shared is for weft:// donors; an nbd:// server knows no readers and writers");
 	if (name)
 		strcpy(o->name, name);
 	else
-		name_from_region(o->uri.region, o->name);
+		name_from_region(uri->region, o->name);
 	if (socket && !(o->socket = absolute(socket)))
 		return usage_error("--socket %s: %s", socket, strerror(errno));
 	if (mount && !(o->mount = absolute(mount)))
@@ -136,7 +184,34 @@ static int check(struct attach_options *o, const char *socket, const char *mount
 	return 0;
 }
 
-enum { SOCKET = 256, MOUNT, DEVICE, NAME, LANES, READ_ONLY, SHARED, TRANSPORT, DEAD, TIMEOUT, STABLE, FOREGROUND, HELP };
+static int parse_uris(struct attach_options *o, char **texts, unsigned nr, bool have_transport)
+{
+	struct weft_error err;
+	size_t len = 1;
+
+	for (; o->nr_donors < nr; o->nr_donors++) {
+		struct attach_donor *d = &o->donors[o->nr_donors];
+
+		if (weft_uri_parse(texts[o->nr_donors], &d->uri, &err) < 0)
+			return usage_error("%s", err.message);
+		d->uri_text = weft_uri_format(&d->uri);
+		if (!d->uri_text)
+			return usage_error("out of memory");
+		len += strlen(d->uri_text) + 1;
+		/* One for all: what one of them is told is meant. */
+		if (!have_transport && d->uri.transport != WEFT_TRANSPORT_AUTO)
+			o->transport = d->uri.transport;
+	}
+	o->uri_text = calloc(1, len);
+	for (unsigned i = 0; i < nr && o->uri_text; i++) {
+		if (i > 0)
+			strcat(o->uri_text, " ");
+		strcat(o->uri_text, o->donors[i].uri_text);
+	}
+	return o->uri_text ? 0 : usage_error("out of memory");
+}
+
+enum { SOCKET = 256, MOUNT, DEVICE, NAME, LANES, READ_ONLY, SHARED, TRANSPORT, STRIPE, DEAD, TIMEOUT, STABLE, FOREGROUND, HELP };
 
 static const struct option longs[] = {
 	{"socket", required_argument, NULL, SOCKET},
@@ -147,6 +222,7 @@ static const struct option longs[] = {
 	{"read-only", no_argument, NULL, READ_ONLY},
 	{"shared", no_argument, NULL, SHARED},
 	{"transport", required_argument, NULL, TRANSPORT},
+	{"stripe-unit", required_argument, NULL, STRIPE},
 	{"dead-timeout", required_argument, NULL, DEAD},
 	{"timeout", required_argument, NULL, TIMEOUT},
 	{"assume-stable", no_argument, NULL, STABLE},
@@ -159,7 +235,6 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 {
 	const char *socket = NULL, *mount = NULL, *name = NULL;
 	bool have_transport = false;
-	struct weft_error err;
 	unsigned long lanes;
 	char *end;
 	int c;
@@ -203,8 +278,12 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 				return usage_error("--transport wants auto, rdma or tcp, not '%s'", optarg);
 			have_transport = true;
 			break;
+		case STRIPE:
+			if (!parse_stripe(optarg, &o->stripe_bytes))
+				return usage_error("--stripe-unit wants a power of two from 4K to 1G, not '%s'", optarg);
+			break;
 		case DEAD:
-			if (!parse_seconds(optarg, &o->dead_timeout_ms))
+			if (!parse_dead_timeout(optarg, &o->dead_timeout_ms))
 				return usage_error("--dead-timeout wants seconds, not '%s'", optarg);
 			break;
 		case TIMEOUT:
@@ -225,13 +304,10 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 			return 1 + 2;
 		}
 	}
-	if (argc - optind != 1)
-		return argc == optind ? usage_error("which region? Give its URI, such as weft://HOST/REGION")
-				      : usage_error("one URI at a time");
-	if (weft_uri_parse(argv[optind], &o->uri, &err) < 0)
-		return usage_error("%s", err.message);
-	if (!have_transport)
-		o->transport = o->uri.transport;
-	o->uri_text = weft_uri_format(&o->uri);
-	return check(o, socket, mount, name);
+	if (argc == optind)
+		return usage_error("which region? Give its URI, such as weft://HOST/REGION");
+	if (argc - optind > BRIDGE_MAX_DONORS)
+		return usage_error("at most %d URIs", BRIDGE_MAX_DONORS);
+	int r = parse_uris(o, argv + optind, (unsigned)(argc - optind), have_transport);
+	return r != 0 ? r : check(o, socket, mount, name);
 }

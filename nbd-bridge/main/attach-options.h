@@ -7,10 +7,21 @@
 
 #include "fabric/hello.h"
 #include "fabric/uri.h"
+#include "nbd-bridge/bridge.h"
 
-struct attach_options {
+struct attach_donor {
 	struct weft_uri uri;
 	char *uri_text; /* canonical */
+	/* Of its ways, filled when they are found. */
+	char offers[64];
+	char hosts[BRIDGE_MAX_WAYS][256], ports[BRIDGE_MAX_WAYS][8];
+};
+
+struct attach_options {
+	struct attach_donor donors[BRIDGE_MAX_DONORS];
+	unsigned nr_donors;
+	char *uri_text; /* of all, spaces between */
+	uint64_t stripe_bytes;
 	char *socket, *mount; /* absolute; NULL: none */
 	bool device;
 	const char *device_path; /* /dev/nbdN; NULL: one that is free */

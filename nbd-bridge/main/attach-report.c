@@ -12,15 +12,26 @@ static void print_result(const struct attach *a, FILE *out)
 	const struct attach_options *o = &a->options;
 	const struct tp_info *info = bridge_info(a->bridge);
 	unsigned lanes = bridge_nr_lanes(a->bridge);
+	struct bridge_way_now now;
 	char size[32];
 
 	fprintf(out, "'%s' is attached: %s, %s, %s%s\n", o->name, o->uri_text,
 		weft_format_size(info->size_bytes, size, sizeof(size)),
 		info->read_only ? "read-only" : "to read and write",
 		a->state.takes_over ? ", taken over from a bridge that died" : "");
-	fprintf(out, "  transport %s (%s), %u lane%s\n", info->transport, a->why, lanes, lanes == 1 ? "" : "s");
+	bridge_way_now(a->bridge, 0, &now);
+	fprintf(out, "  transport %s (%s), %u lane%s\n", now.transport, a->why, lanes, lanes == 1 ? "" : "s");
 	if (info->one_sided)
 		fprintf(out, "  over %s\n", info->path);
+	if (o->nr_donors > 1) {
+		uint64_t cut = bridge_bytes_cut_off(a->bridge);
+
+		fprintf(out, "  striped over %u donors, %s at a time", o->nr_donors, weft_format_size(o->stripe_bytes, size, sizeof(size)));
+		if (cut > 0)
+			fprintf(out, "; all parts are equal, so that %s of the larger regions are not used",
+				weft_format_size(cut, size, sizeof(size)));
+		fputc('\n', out);
+	}
 	if (!info->can_multi_conn && o->nr_lanes > 1)
 		fprintf(out, "  only one lane: the server does not promise that a FLUSH on one connection covers "
 			     "all (CAN_MULTI_CONN)\n");

@@ -1,9 +1,11 @@
 /*
- * Which transport an attachment takes.  TCP is asked what the donor offers; RDMA is tried if that is among it; a fall back
- * to TCP is never silent.  Main thread; blocks.
+ * Which ways an attachment has to its donors, and which it begins with.  TCP is asked what a donor offers; RDMA is tried if
+ * that is among it; a fall back to TCP is never silent.  With both, the bridge goes on over TCP when RDMA is lost, and
+ * returns.  Main thread; blocks.
  */
 #include "nbd-bridge/main/attach-transport.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <libnbd.h>
 #include <stdio.h>
@@ -18,12 +20,14 @@ enum {
 	TRY_MS = 1000,  /* for an answer over RDMA, when there is TCP too */
 };
 
+static const struct verbs_config told = {0}, tried = {.answer_ms = TRY_MS};
+
 static int one_context(void *user, const char *name)
 {
 	struct weft_welcome welcome;
 
 	if (weft_welcome_parse(name, strlen(name), &welcome) == 0)
-		memcpy(user, welcome.offers, sizeof(welcome.offers));
+		*(struct weft_welcome *)user = welcome;
 	return 0;
 }
 
@@ -33,8 +37,8 @@ static int answered(void *user, int *error)
 	return 0;
 }
 
-/* What the donor offers the region over; "" if it does not say.  Nothing is granted. */
-static void ask_offers(const struct weft_uri *uri, char offers[64])
+/* What the donor offers the region over, and its epoch; "" and 0 if it does not say.  Nothing is granted. */
+static void ask_offers(const struct weft_uri *uri, struct weft_welcome *ret)
 {
 	struct weft_hello hello = {.generation = 1, .mode = WEFT_MODE_SHARED, .name = "weft-attach"};
 	struct nbd_handle *nbd = nbd_create();
@@ -42,7 +46,6 @@ static void ask_offers(const struct weft_uri *uri, char offers[64])
 	char query[WEFT_CONTEXT_MAX];
 	bool done = false;
 
-	offers[0] = '\0';
 	if (!nbd)
 		return;
 	weft_random(hello.id, sizeof(hello.id));
@@ -54,7 +57,7 @@ static void ask_offers(const struct weft_uri *uri, char offers[64])
 		if (nbd_aio_is_negotiating(nbd) && nbd_set_export_name(nbd, uri->region) == 0 &&
 			nbd_add_meta_context(nbd, query) == 0 &&
 			nbd_aio_opt_list_meta_context(nbd,
-				(nbd_context_callback){.callback = one_context, .user_data = offers},
+				(nbd_context_callback){.callback = one_context, .user_data = ret},
 				(nbd_completion_callback){.callback = answered, .user_data = &done}) == 0)
 			while (!done && weft_now_ns() < end_ns)
 				if (nbd_poll(nbd, 100) < 0)
@@ -65,36 +68,69 @@ static void ask_offers(const struct weft_uri *uri, char offers[64])
 	nbd_close(nbd);
 }
 
-/* The port after "rdma:" in "tcp,rdma:10809". */
-static bool rdma_port(const char *offers, char port[8])
+/* An address of one host, as numbers: a donor names no other kind. */
+static bool is_host_address(const char *text)
 {
-	const char *rdma = strstr(offers, "rdma:");
+	struct in6_addr in6;
+	struct in_addr in;
 
-	return rdma && sscanf(rdma, "rdma:%7[0-9]", port) == 1;
+	if (inet_pton(AF_INET, text, &in) == 1) {
+		uint8_t first = (uint8_t)(ntohl(in.s_addr) >> 24);
+
+		return first != 0 && first != 127 && first < 224;
+	}
+	return inet_pton(AF_INET6, text, &in6) == 1 && !IN6_IS_ADDR_UNSPECIFIED(&in6) && !IN6_IS_ADDR_LOOPBACK(&in6) &&
+		!IN6_IS_ADDR_MULTICAST(&in6) && !IN6_IS_ADDR_LINKLOCAL(&in6) && !IN6_IS_ADDR_V4MAPPED(&in6);
 }
 
-static int start_over(struct attach *a, struct bridge_config *config, const struct tp_ops *transport,
-	const void *transport_config, const char *port, struct weft_error *err)
+/* "rdma:10809" or "rdma:10809:192.0.2.7"; no address: the one that it was asked at. */
+static bool parse_rdma(const char *offer, char port[8], char address[64])
 {
-	const struct weft_uri *uri = &a->options.uri;
+	int n = 0;
 
-	config->transport = transport;
-	config->transport_config = transport_config;
-	config->host = uri->socket[0] ? uri->socket : uri->host;
-	config->port = uri->socket[0] ? NULL : port;
-	int r = bridge_new(config, &a->bridge, err);
-	if (r < 0)
-		return r;
-	return bridge_start(a->bridge, err);
+	if (sscanf(offer, "rdma:%7[0-9]%n", port, &n) != 1)
+		return false;
+	address[0] = '\0';
+	if (offer[n] == '\0')
+		return true;
+	if (offer[n] != ':' || strlen(offer + n + 1) >= 64)
+		return false;
+	strcpy(address, offer + n + 1);
+	return is_host_address(address);
 }
 
-/*
- * A donor's own word, which it would say over any transport.  EBUSY and EINVAL are the driver's, or the listener's, as well:
- * TCP is asked again then.
- */
-static bool is_final(int error)
+static void add_way(struct attach_donor *d, struct bridge_donor_config *config, const struct verbs_config *verbs, const char *host,
+	const char *port)
 {
-	return error == -ESTALE || error == -EROFS || error == -ENOENT || error == -ESHUTDOWN;
+	unsigned i = config->nr_ways;
+
+	for (unsigned j = 0; j < i; j++)
+		if (config->ways[j].transport == &tp_verbs_ops && strcmp(config->ways[j].host, host) == 0)
+			return;
+	if (i == BRIDGE_MAX_WAYS)
+		return;
+	snprintf(d->hosts[i], sizeof(d->hosts[i]), "%s", host);
+	snprintf(d->ports[i], sizeof(d->ports[i]), "%s", port);
+	config->ways[i] = (struct bridge_way){&tp_verbs_ops, verbs, d->hosts[i], d->ports[i]};
+	config->nr_ways++;
+}
+
+/* The addresses that the donor names, the one that the user named first if it is among them. */
+static void add_offered(struct attach_donor *d, struct bridge_donor_config *config, const struct verbs_config *verbs)
+{
+	const char *host = d->uri.host;
+	char offers[sizeof(d->offers)], port[8] = "", address[64], *at;
+
+	for (unsigned pass = 0; pass < 2; pass++) {
+		strcpy(offers, d->offers);
+		for (char *offer = strtok_r(offers, ",", &at); offer; offer = strtok_r(NULL, ",", &at))
+			if (parse_rdma(offer, port, address) &&
+				(pass > 0 || address[0] == '\0' || strcmp(address, host) == 0))
+				add_way(d, config, verbs, address[0] ? address : host, port);
+	}
+	/* It may not know what its address is to others. */
+	if (port[0])
+		add_way(d, config, verbs, host, port);
 }
 
 /* Without a device here nobody needs to be asked. */
@@ -108,58 +144,148 @@ static int look_for_device(struct weft_error *err)
 	return r;
 }
 
-int attach_start_bridge(struct attach *a, struct bridge_config *config, struct weft_error *err)
+/* The ways to a donor; rdma: why it has none over RDMA, if that is known. */
+static int find_ways(struct attach *a, unsigned i, struct bridge_donor_config *config, struct weft_error *rdma,
+	struct weft_error *err)
 {
-	static const struct verbs_config told = {0}, tried = {.answer_ms = TRY_MS};
-	const struct attach_options *o = &a->options;
-	const char *why_not = NULL;
-	char offers[64] = "";
-	struct weft_error rdma;
-	bool may_ask = !o->uri.foreign && !o->uri.socket[0] && o->transport != WEFT_TRANSPORT_TCP;
-	int r;
+	struct attach_donor *d = &a->options.donors[i];
+	enum weft_transport_choice choice = a->options.transport;
+	bool tcp_only = d->uri.foreign || d->uri.socket[0];
+	struct weft_welcome welcome = {0};
 
-	if (o->transport == WEFT_TRANSPORT_RDMA && (o->uri.foreign || o->uri.socket[0]))
+	config->region = d->uri.region;
+	config->label = a->options.nr_donors > 1 ? d->uri_text : NULL;
+	if (choice == WEFT_TRANSPORT_RDMA && tcp_only)
 		return weft_error_set(err, EOPNOTSUPP, "cannot attach over RDMA: %s; use --transport auto or tcp",
-			o->uri.foreign ? "an NBD server speaks TCP only" : "a Unix socket is none");
-	if (may_ask && look_for_device(&rdma) < 0)
-		why_not = rdma.message;
-	else if (may_ask)
-		ask_offers(&o->uri, offers);
-	bool offered = rdma_port(offers, a->rdma_port);
-
-	if (o->transport == WEFT_TRANSPORT_RDMA) {
-		snprintf(a->why, sizeof(a->why), "as told");
-		/* There may be a way over RDMA alone. */
-		return start_over(a, config, &tp_verbs_ops, &told, offered ? a->rdma_port : o->uri.port, err);
+			d->uri.foreign ? "an NBD server speaks TCP only" : "a Unix socket is none");
+	if (choice != WEFT_TRANSPORT_TCP && !tcp_only && look_for_device(rdma) == 0) {
+		rdma->code = 0;
+		ask_offers(&d->uri, &welcome);
+		strcpy(d->offers, welcome.offers);
+		/* Whoever answers at an address that a donor names must have the same contents. */
+		if (config->epoch == 0)
+			config->epoch = welcome.epoch;
 	}
-	if (offered) {
-		r = start_over(a, config, &tp_verbs_ops, &tried, a->rdma_port, &rdma);
-		if (r == 0) {
-			snprintf(a->why, sizeof(a->why), "auto: the donor offers %s", offers);
-			return 0;
-		}
-		if (is_final(r)) {
-			*err = rdma;
-			return r;
-		}
-		if (a->bridge)
-			bridge_stop(a->bridge, 0, NULL);
+	if (choice == WEFT_TRANSPORT_RDMA) {
+		add_offered(d, config, &told);
+		/* There may be a way over RDMA alone. */
+		if (config->nr_ways == 0)
+			add_way(d, config, &told, d->uri.host, d->uri.port);
+		return 0;
+	}
+	config->ways[0] = (struct bridge_way){
+		.transport = &tp_nbd_ops,
+		.host = d->uri.socket[0] ? d->uri.socket : d->uri.host,
+		.port = d->uri.socket[0] ? NULL : d->uri.port,
+	};
+	config->nr_ways = 1;
+	add_offered(d, config, &tried);
+	return 0;
+}
+
+/*
+ * A donor's own word, which it would say over any transport.  EBUSY and EINVAL are the driver's, or the listener's, as well:
+ * TCP is asked again then.
+ */
+static bool is_final(int error)
+{
+	return error == -ESTALE || error == -EROFS || error == -ENOENT || error == -ESHUTDOWN;
+}
+
+/* Begins with the nth better way of each donor that has so many, with the fallback of the others. */
+static int start_over(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors, unsigned nth,
+	struct weft_error *err)
+{
+	if (a->bridge) {
+		bridge_stop(a->bridge, 0, NULL);
 		bridge_free(a->bridge);
 		a->bridge = NULL;
-		why_not = rdma.message;
 	}
-	r = start_over(a, config, &tp_nbd_ops, NULL, o->uri.port, err);
+	for (unsigned i = 0; i < config->nr_donors; i++)
+		donors[i].first_way = nth < donors[i].nr_ways ? nth : 0;
+	config->donors = donors;
+	int r = bridge_new(config, &a->bridge, err);
 	if (r < 0)
 		return r;
-	if (o->uri.foreign)
+	return bridge_start(a->bridge, err);
+}
+
+static unsigned most_ways(const struct bridge_donor_config *donors, unsigned nr)
+{
+	unsigned most = 0;
+
+	for (unsigned i = 0; i < nr; i++)
+		if (donors[i].nr_ways > most)
+			most = donors[i].nr_ways;
+	return most;
+}
+
+/* RDMA alone: the first address that answers is the one to stay with. */
+static int start_rdma(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors, struct weft_error *err)
+{
+	unsigned most = most_ways(donors, config->nr_donors);
+	int r = 0;
+
+	for (unsigned nth = 0; nth < most; nth++) {
+		struct bridge_donor_config one[BRIDGE_MAX_DONORS];
+
+		for (unsigned i = 0; i < config->nr_donors; i++) {
+			one[i] = donors[i];
+			one[i].ways[0] = donors[i].ways[nth < donors[i].nr_ways ? nth : 0];
+			one[i].nr_ways = 1;
+		}
+		r = start_over(a, config, one, 0, err);
+		if (r == 0 || is_final(r))
+			break;
+	}
+	snprintf(a->why, sizeof(a->why), "as told");
+	return r;
+}
+
+static void say_why_tcp(struct attach *a, const struct weft_error *rdma)
+{
+	const struct attach_options *o = &a->options;
+	const char *offers = bridge_info(a->bridge)->offers;
+
+	if (o->donors[0].uri.foreign)
 		snprintf(a->why, sizeof(a->why), "an NBD server offers nothing else");
 	else if (o->transport == WEFT_TRANSPORT_TCP)
 		snprintf(a->why, sizeof(a->why), "as told");
-	else if (why_not && rdma_port(bridge_info(a->bridge)->offers, a->rdma_port))
-		snprintf(a->why, sizeof(a->why), "auto: RDMA was tried: %s", why_not);
-	else if (o->uri.socket[0])
+	else if (rdma->code && strstr(offers, "rdma:"))
+		snprintf(a->why, sizeof(a->why), "auto: RDMA was tried: %s", rdma->message);
+	else if (o->donors[0].uri.socket[0])
 		snprintf(a->why, sizeof(a->why), "the donor is on this machine");
 	else
-		snprintf(a->why, sizeof(a->why), "auto: the donor offers only %s", bridge_info(a->bridge)->offers);
-	return 0;
+		snprintf(a->why, sizeof(a->why), "auto: the donor offers only %s", offers);
+}
+
+int attach_start_bridge(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors,
+	struct weft_error *err)
+{
+	struct weft_error rdma = {0};
+	int r = 0;
+
+	for (unsigned i = 0; i < config->nr_donors && r == 0; i++)
+		r = find_ways(a, i, &donors[i], &rdma, err);
+	if (r < 0)
+		return r;
+	if (a->options.transport == WEFT_TRANSPORT_RDMA)
+		return start_rdma(a, config, donors, err);
+	unsigned most = most_ways(donors, config->nr_donors);
+	for (unsigned nth = 1; nth < most; nth++) {
+		r = start_over(a, config, donors, nth, err);
+		if (r == 0) {
+			snprintf(a->why, sizeof(a->why), "auto: the donor offers %s", bridge_info(a->bridge)->offers);
+			return 0;
+		}
+		if (is_final(r))
+			return r;
+		/* The first address is the likeliest, and its failure the one to know of. */
+		if (rdma.code == 0)
+			rdma = *err;
+	}
+	r = start_over(a, config, donors, 0, err);
+	if (r == 0)
+		say_why_tcp(a, &rdma);
+	return r;
 }

@@ -7,9 +7,10 @@
 #include "nbd-bridge/main/attach.h"
 
 /*
- * Makes and starts a->bridge, over RDMA where the donor offers it and it works, or over what was told.  Says why in
- * a->why.  config: without a transport and an address.
+ * Makes and starts a->bridge, over RDMA where the donors offer it and it works, or over what was told.  Says why in
+ * a->why.  config: with nr_donors; donors: with id, generation and epoch, gets the rest.
  */
-int attach_start_bridge(struct attach *a, struct bridge_config *config, struct weft_error *err);
+int attach_start_bridge(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors,
+	struct weft_error *err);
 
 #endif

@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,6 +71,22 @@ static void forget_contents(struct attach *a)
 			front->ops->forget(front);
 }
 
+/* What the data goes over is told whenever it changes. */
+static void tell_ways(struct attach *a)
+{
+	const struct attach_options *o = &a->options;
+	struct bridge_way_now now;
+
+	for (unsigned i = 0; i < o->nr_donors; i++) {
+		bridge_way_now(a->bridge, i, &now);
+		if (now.nr_changes == a->nr_changes[i])
+			continue;
+		a->nr_changes[i] = now.nr_changes;
+		weft_warn("'%s' goes on over transport %s%s%s (%s)", o->name, now.transport, o->nr_donors > 1 ? " to " : "",
+			o->nr_donors > 1 ? o->donors[i].uri_text : "", now.why);
+	}
+}
+
 static void on_wake(void *ctx)
 {
 	struct attach *a = ctx;
@@ -79,6 +96,7 @@ static void on_wake(void *ctx)
 	if (!a->last_state || !a->bridge)
 		return;
 	end_if_unused(a);
+	tell_ways(a);
 	const char *now = bridge_state(a->bridge, &why);
 	if (strcmp(now, a->last_state) == 0)
 		return;
@@ -170,8 +188,14 @@ static int take_name(struct attach *a, struct weft_error *err)
 	if (r < 0)
 		return r;
 	/* The secret is for that region only. */
-	if (state->takes_over && (!state->uri || strcmp(state->uri, o->uri_text) != 0))
-		bridge_state_renew(state);
+	bool same = state->uri && strcmp(state->uri, o->uri_text) == 0 && state->nr_donors == o->nr_donors;
+	if (state->takes_over && same && state->stripe_bytes != o->stripe_bytes)
+		return weft_error_set(err, EINVAL, "the bridge of '%s' that died had stripes of %" PRIu64 " bytes: with others its "
+			"contents would be scrambled; give --stripe-unit %" PRIu64 ", or end it: weft detach %s", o->name,
+			state->stripe_bytes, state->stripe_bytes, o->name);
+	if (!state->takes_over || !same)
+		bridge_state_renew(state, o->nr_donors);
+	state->stripe_bytes = o->stripe_bytes;
 	if (!state->mount || !o->mount || strcmp(state->mount, o->mount) != 0)
 		state->made_dev = state->made_ino = 0;
 	free(state->uri);
@@ -188,14 +212,15 @@ static int take_name(struct attach *a, struct weft_error *err)
 static int start_bridge(struct attach *a, struct weft_error *err)
 {
 	const struct attach_options *o = &a->options;
+	const struct weft_uri *uri = &o->donors[0].uri;
+	struct bridge_donor_config donors[BRIDGE_MAX_DONORS] = {0};
 
 	if (o->device)
 		bridge_device_protect_process();
 	struct bridge_config config = {
-		.region = o->uri.region,
-		.foreign = o->uri.foreign,
-		.generation = a->state.generation,
-		.epoch = a->state.epoch,
+		.nr_donors = o->nr_donors,
+		.stripe_bytes = o->stripe_bytes,
+		.foreign = uri->foreign,
 		.mode = o->shared ? WEFT_MODE_SHARED : o->read_only ? WEFT_MODE_READ : WEFT_MODE_WRITE,
 		.nr_lanes = o->nr_lanes,
 		.timeout_ms = o->timeout_ms,
@@ -205,16 +230,20 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		.changed = bridge_changes,
 		.changed_ctx = a,
 	};
-	memcpy(config.id, a->state.id, sizeof(config.id));
 	strcpy(config.name, o->name);
-	int r = attach_start_bridge(a, &config, err);
+	for (unsigned i = 0; i < o->nr_donors; i++) {
+		memcpy(donors[i].id, a->state.donors[i].id, sizeof(donors[i].id));
+		donors[i].epoch = a->state.donors[i].epoch;
+		donors[i].generation = a->state.generation;
+	}
+	int r = attach_start_bridge(a, &config, donors, err);
 
 	if (r < 0) {
 		weft_error_prefix(err, "cannot attach %s", o->uri_text);
-		if (r == -ENOENT && !o->uri.foreign && !o->uri.socket[0])
+		if (r == -ENOENT && !uri->foreign && !uri->socket[0] && o->nr_donors == 1)
 			weft_error_set(err, ENOENT, "%.300s; what there is shows: weft list weft://%s%s%s:%s",
-				strdupa(err->message), strchr(o->uri.host, ':') ? "[" : "", o->uri.host,
-				strchr(o->uri.host, ':') ? "]" : "", o->uri.port);
+				strdupa(err->message), strchr(uri->host, ':') ? "[" : "", uri->host,
+				strchr(uri->host, ':') ? "]" : "", uri->port);
 		if (r == -EROFS)
 			weft_error_set(err, EROFS, "%.300s; add --read-only", strdupa(err->message));
 		if (r == -ESTALE && a->state.takes_over)
@@ -222,7 +251,8 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 				strdupa(err->message), o->name, o->name);
 		return r;
 	}
-	a->state.epoch = bridge_info(a->bridge)->epoch;
+	for (unsigned i = 0; i < o->nr_donors; i++)
+		a->state.donors[i].epoch = bridge_donor_info(a->bridge, i)->epoch;
 	return bridge_state_write(&a->state, err);
 }
 

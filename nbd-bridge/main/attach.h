@@ -19,8 +19,8 @@ struct attach {
 	bool have_name; /* the state file is ours */
 	bool unmounted; /* by the user's hand, and told */
 	struct weft_watch signals;
-	char why[320]; /* this transport */
-	char rdma_port[8]; /* the donor's */
+	char why[BRIDGE_WHY_MAX]; /* this transport, at the start */
+	uint64_t nr_changes[BRIDGE_MAX_DONORS]; /* of transport, told */
 	const char *last_state;
 	int result_fd; /* -1: the foreground */
 };

@@ -50,16 +50,13 @@ static int join_and_leave(struct tp *tp, const struct tp_target *target, struct 
 	return r;
 }
 
-int detach_say_goodbye(const struct bridge_state_file *state, struct weft_error *err)
+static int say_goodbye_at(const struct bridge_state_file *state, unsigned i, const char *uri_text, struct weft_error *err)
 {
 	struct tp_target target = {.connect_timeout_ms = CONNECT_MS, .hello.mode = WEFT_MODE_SHARED};
 	struct weft_uri uri;
 	struct tp *tp;
-	int r;
+	int r = weft_uri_parse(uri_text, &uri, err);
 
-	if (!state->uri)
-		return weft_error_set(err, ENODATA, "it is not known what it was attached to");
-	r = weft_uri_parse(state->uri, &uri, err);
 	if (r < 0)
 		return r;
 	if (uri.foreign)
@@ -67,9 +64,9 @@ int detach_say_goodbye(const struct bridge_state_file *state, struct weft_error 
 	target.host = uri.socket[0] ? uri.socket : uri.host;
 	target.port = uri.socket[0] ? NULL : uri.port;
 	target.region = uri.region;
-	target.hello.epoch = state->epoch;
+	target.hello.epoch = state->donors[i].epoch;
 	target.hello.generation = ((state->generation >> 32) + 1) << 32;
-	memcpy(target.hello.id, state->id, sizeof(target.hello.id));
+	memcpy(target.hello.id, state->donors[i].id, sizeof(target.hello.id));
 	strcpy(target.hello.name, "weft-detach");
 	r = tp_open(&tp_nbd_ops, NULL, &tp, err);
 	if (r < 0)
@@ -81,5 +78,23 @@ int detach_say_goodbye(const struct bridge_state_file *state, struct weft_error 
 		r = 0;
 fini_uri:
 	weft_uri_fini(&uri);
+	return r;
+}
+
+int detach_say_goodbye(const struct bridge_state_file *state, struct weft_error *err)
+{
+	WEFT_CLEANUP_FREE char *uris = state->uri ? strdup(state->uri) : NULL;
+	unsigned i = 0;
+	char *at;
+	int r = 0;
+
+	if (!uris)
+		return weft_error_set(err, ENODATA, "it is not known what it was attached to");
+	for (char *uri = strtok_r(uris, " ", &at); uri && i < state->nr_donors; uri = strtok_r(NULL, " ", &at)) {
+		int one = say_goodbye_at(state, i++, uri, err);
+
+		if (one < 0)
+			r = one;
+	}
 	return r;
 }

@@ -75,6 +75,31 @@ static void print_up(const json_t *attachments)
 	}
 }
 
+static void print_transports(const json_t *attachments)
+{
+	json_t *json, *donor;
+	size_t i, j;
+
+	head("weft_transport", "gauge", "1 for the transport that the data of a donor goes over.");
+	json_array_foreach(attachments, i, json) {
+		json_array_foreach(json_object_get(json, "donors"), j, donor) {
+			printf("weft_transport{");
+			print_label("name", json, "name");
+			printf(",donor=\"%zu\",", j);
+			print_label("transport", donor, "transport");
+			printf("} 1\n");
+		}
+	}
+	head("weft_transport_changes_total", "counter", "Changes of the transport that the data of a donor goes over.");
+	json_array_foreach(attachments, i, json) {
+		json_array_foreach(json_object_get(json, "donors"), j, donor) {
+			printf("weft_transport_changes_total{");
+			print_label("name", json, "name");
+			printf(",donor=\"%zu\"} %" PRIu64 "\n", j, number_of(donor, "transport_changes"));
+		}
+	}
+}
+
 static void print_requests(const json_t *attachments)
 {
 	json_t *json, *value;
@@ -169,6 +194,7 @@ void status_print_prometheus(const json_t *attachments, const json_t *donors)
 	simple(attachments, "weft_written_bytes_total", "counter", "Bytes written.", "name", "name", "written_bytes");
 	simple(attachments, "weft_reconnects_total", "counter", "Connections made again after a loss.", "name", "name",
 		"reconnects");
+	print_transports(attachments);
 	print_latencies(attachments);
 	print_donor_regions(donors);
 	print_donor_counters(donors);

@@ -156,6 +156,52 @@ static void print_records(const json_t *attachment)
 	}
 }
 
+/* How long ago, for people. */
+static void print_since(const json_t *donor)
+{
+	uint64_t changes = number_of(donor, "transport_changes");
+
+	printf("%s (%s), changed %" PRIu64 " time%s", text_of(donor, "transport"), text_of(donor, "transport_why"), changes,
+		changes == 1 ? "" : "s");
+	if (changes > 0)
+		printf(", the last %.0f s ago", json_real_value(json_object_get(donor, "transport_since_s")));
+}
+
+/* Each donor's line, where there are several; where there is one, of its other ways. */
+static void print_donors(const json_t *a)
+{
+	const json_t *donors = json_object_get(a, "donors");
+	json_t *donor;
+	char size[32];
+	size_t i;
+
+	if (json_array_size(donors) == 1) {
+		donor = json_array_get(donors, 0);
+		if (json_array_size(json_object_get(donor, "ways")) > 1) {
+			printf("  transport ");
+			print_since(donor);
+			printf("\n");
+		}
+		return;
+	}
+	json_array_foreach(donors, i, donor) {
+		json_t *lane, *link;
+		size_t l, ready = 0;
+
+		json_array_foreach(json_object_get(a, "lanes"), l, lane) {
+			link = json_array_get(json_object_get(lane, "links"), i);
+			ready += strcmp(text_of(link, "state"), "ready") == 0;
+		}
+		printf("  donor %s, %s, %zu of %zu lanes connected; transport ", text_of(donor, "donor"),
+			weft_format_size(number_of(donor, "bytes"), size, sizeof(size)), ready,
+			json_array_size(json_object_get(a, "lanes")));
+		print_since(donor);
+		printf("\n");
+	}
+	if (json_array_size(donors) > 1)
+		printf("  striped, %s at a time\n", weft_format_size(number_of(a, "stripe_bytes"), size, sizeof(size)));
+}
+
 static void print_attachment(const json_t *a)
 {
 	const json_t *requests = json_object_get(a, "requests");
@@ -176,6 +222,7 @@ static void print_attachment(const json_t *a)
 		/* Which device and GID, of those that there are. */
 		if (strcmp(text_of(a, "transport"), "rdma") == 0)
 			printf("  lane 0 goes over %s\n", text_of(json_array_get(lanes, 0), "path"));
+		print_donors(a);
 	}
 	if (text_of(a, "device")[0])
 		printf("  device %s\n", text_of(a, "device"));

@@ -51,7 +51,7 @@ void count_lane(bool write, unsigned batch)
 	if (bridge_new(&config, &bridge, &error) < 0)
 		errx(1, "%s", error.message);
 	struct bridge_lane *lane = bridge_lane(bridge, 0);
-	link_start(&lane->link);
+	link_start(&lane->links[0]);
 	while (!lane->ready)
 		weft_loop_step(lane->loop, 0);
 	for (unsigned i = 0; i < batch; i++)

@@ -11,10 +11,14 @@ refused() { # STATUS TEXT ARGUMENT…
 }
 base=weft://127.0.0.1:$PORT
 refused 2 'which region?' --socket "$TMP/s"
-refused 2 '--device, --socket PATH, --mount FILE, or several of them' "$URI"
+refused 2 '--socket PATH, --mount FILE, or several of them' "$URI"
 refused 2 "--lanes wants" "$URI" --socket "$TMP/s" --lanes 0
 refused 2 "--lanes wants" "$URI" --socket "$TMP/s" --lanes 4294967297
 refused 2 "--dead-timeout wants seconds" "$URI" --socket "$TMP/s" --dead-timeout x
+refused 2 "--stripe-unit wants a power of two" "$URI" "$base/other" --socket "$TMP/s" --stripe-unit 5000
+refused 2 "--stripe-unit is for several URIs" "$URI" --socket "$TMP/s" --stripe-unit 64K
+refused 2 "is there twice" "$URI" "$URI" --socket "$TMP/s"
+refused 2 "are not striped together" "$URI" nbd://127.0.0.1/x --socket "$TMP/s"
 refused 2 "--name wants" "$URI" --socket "$TMP/s" --name a/b
 refused 2 "--name wants" "$URI" --socket "$TMP/s" --name .
 refused 2 "weft://" http://127.0.0.1/r --socket "$TMP/s"

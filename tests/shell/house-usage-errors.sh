@@ -13,7 +13,7 @@ for command in serve list attach detach status bench doctor; do
 done
 wrong serve "'extra' is no option" extra
 wrong list "one URI at a time" weft://a weft://b
-wrong attach "one URI at a time" weft://a weft://b
+wrong attach "name a region" weft://a weft://b
 wrong bench "one URI at a time" weft://a/r weft://b/r
 wrong detach "one at a time" a b
 wrong status "one name at a time" a b

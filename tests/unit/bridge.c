@@ -10,118 +10,15 @@
 #include <cmocka.h>
 
 #include "fabric/util.h"
-#include "nbd-bridge/bridge.h"
+#include "tests/support/bridge-io.h"
 #include "transports/mem/mem.h"
 
-enum { REGION = 8 << 20, WAIT_MS = 20000 };
+enum { REGION = 8 << 20 };
 
 static struct mem_config mem;
 static struct bridge_config config;
-static struct bridge *bridge;
 static uint8_t *region;
 static uint8_t pattern[2 << 20], got[2 << 20];
-
-/* One request, waited for. */
-struct io {
-	struct bridge_request rq;
-	struct bridge_waiter waiter;
-	const void *from;
-	void *to;
-	_Atomic bool finished;
-	int error;
-	struct bridge_lane *lane;
-};
-
-static void io_done(struct bridge_request *rq, int error)
-{
-	struct io *io = weft_container_of(rq, struct io, rq);
-
-	if (io->to && error == 0)
-		memcpy(io->to, rq->buf, rq->len);
-	if (rq->buf)
-		bridge_lane_buffer_put(io->lane, rq->buf);
-	io->error = error;
-	atomic_store(&io->finished, true);
-}
-
-static void io_submit(struct bridge_lane *lane, void *ctx)
-{
-	struct io *io = ctx;
-
-	io->lane = lane;
-	if (io->rq.kind == TP_READ || io->rq.kind == TP_WRITE) {
-		assert_int_equal(bridge_lane_buffer_get(lane, io->rq.len, &io->waiter, &io->rq.buf, &io->rq.mem), 0);
-		if (io->from)
-			memcpy(io->rq.buf, io->from, io->rq.len);
-	}
-	io->rq.done = io_done;
-	bridge_lane_submit(lane, &io->rq);
-}
-
-static void io_start(struct io *io, unsigned lane)
-{
-	bridge_lane_run(bridge_lane(bridge, lane), io_submit, io);
-}
-
-static int io_wait(struct io *io)
-{
-	uint64_t end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
-
-	while (!atomic_load(&io->finished)) {
-		if (weft_now_ns() > end)
-			fail_msg("a request was not answered");
-		usleep(200);
-	}
-	return io->error;
-}
-
-static int run(unsigned lane, struct io *io)
-{
-	io_start(io, lane);
-	return io_wait(io);
-}
-
-static int do_write(unsigned lane, uint64_t off, const void *data, uint64_t len, uint8_t flags)
-{
-	struct io io = {.rq = {.kind = TP_WRITE, .flags = flags, .off = off, .len = len}, .from = data};
-
-	return run(lane, &io);
-}
-
-static int do_read(unsigned lane, uint64_t off, void *data, uint64_t len)
-{
-	struct io io = {.rq = {.kind = TP_READ, .off = off, .len = len}, .to = data};
-
-	return run(lane, &io);
-}
-
-static int do_flush(unsigned lane)
-{
-	struct io io = {.rq = {.kind = TP_FLUSH}};
-
-	return run(lane, &io);
-}
-
-static const char *state_now(char *buf, size_t len)
-{
-	json_t *status = bridge_status(bridge);
-
-	snprintf(buf, len, "%s", json_string_value(json_object_get(status, "state")));
-	json_decref(status);
-	return buf;
-}
-
-static void wait_for_state(const char *want)
-{
-	uint64_t end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
-	char state[64];
-
-	while (strcmp(state_now(state, sizeof(state)), want) != 0) {
-		if (weft_now_ns() > end)
-			fail_msg("waited for state '%s', it is '%s'", want, state);
-		usleep(1000);
-	}
-}
 
 static int set_up(void **state)
 {

@@ -1,0 +1,175 @@
+/*
+ * What the lanes share about a donor: the generation, and the way that is taken to it.
+ * Any lane's thread, under the bridge's lock, which is taken when connections come and go and never for a request.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "nbd-bridge/lane.h"
+
+static void raise_generation(struct bridge_donor *donor)
+{
+	atomic_fetch_add(&donor->generation, 1);
+	donor->nr_ready = 0;
+}
+
+int donor_where(struct bridge_donor *donor, uint64_t generation, bool lost, uint64_t *ret_generation, unsigned *ret_way)
+{
+	pthread_mutex_lock(&donor->bridge->lock);
+	bool wait = donor->moving;
+	if (!wait) {
+		if (lost && generation == donor->generation)
+			raise_generation(donor);
+		*ret_generation = donor->generation;
+		*ret_way = donor->ways.now;
+	}
+	pthread_mutex_unlock(&donor->bridge->lock);
+	return wait ? -EAGAIN : 0;
+}
+
+void donor_raise(struct bridge_donor *donor, uint64_t generation)
+{
+	pthread_mutex_lock(&donor->bridge->lock);
+	if (generation == donor->generation && !donor->moving)
+		raise_generation(donor);
+	pthread_mutex_unlock(&donor->bridge->lock);
+}
+
+static const char *upper(const char *transport)
+{
+	return strcmp(transport, "rdma") == 0 ? "RDMA" : strcmp(transport, "tcp") == 0 ? "TCP" : transport;
+}
+
+static void explain(struct bridge_donor *donor, unsigned way, const char *transport)
+{
+	if (way == 0)
+		snprintf(donor->way_why, sizeof(donor->way_why), "auto: %s was lost: %s", upper(donor->used_transport),
+			donor->left_why.code ? donor->left_why.message : "the donor was gone");
+	else
+		snprintf(donor->way_why, sizeof(donor->way_why), "auto: %s works again", upper(transport));
+	donor->left_why.code = 0;
+}
+
+void donor_granted(struct bridge_donor *donor, uint64_t generation, unsigned way, const char *transport, bool *ret_way_changed)
+{
+	struct bridge *bridge = donor->bridge;
+	bool newest = false;
+
+	*ret_way_changed = false;
+	pthread_mutex_lock(&bridge->lock);
+	if (generation > donor->granted_generation) {
+		donor->granted_generation = generation;
+		newest = true;
+	}
+	if (generation == donor->generation) {
+		donor->nr_ready++;
+		*ret_way_changed = bridge_ways_granted(&donor->ways, way, weft_now_ns());
+		if (*ret_way_changed)
+			explain(donor, way, transport);
+		snprintf(donor->used_transport, sizeof(donor->used_transport), "%s", transport);
+	}
+	pthread_mutex_unlock(&bridge->lock);
+	if (newest)
+		bridge_wake_lanes(bridge);
+}
+
+void donor_lost(struct bridge_donor *donor, uint64_t generation, unsigned way, const struct weft_error *why)
+{
+	pthread_mutex_lock(&donor->bridge->lock);
+	if (generation == donor->generation) {
+		if (donor->nr_ready > 0)
+			donor->nr_ready--;
+		if (way > 0)
+			donor->left_why = *why;
+	}
+	pthread_mutex_unlock(&donor->bridge->lock);
+}
+
+bool donor_refused(struct bridge_donor *donor, uint64_t generation, const struct weft_error *why)
+{
+	bool at_once = false;
+
+	pthread_mutex_lock(&donor->bridge->lock);
+	if (donor->granted && generation != donor->generation) {
+		at_once = true;
+	} else if (donor->granted && !donor->moving && donor->nr_ready == 0 && bridge_ways_refused(&donor->ways)) {
+		/* The donor may have granted it without our learning of it: the other way is another generation's. */
+		raise_generation(donor);
+		at_once = donor->ways.now == 0;
+		if (at_once)
+			donor->left_why = *why;
+	}
+	pthread_mutex_unlock(&donor->bridge->lock);
+	return at_once;
+}
+
+bool donor_may_look(struct bridge_donor *donor, unsigned *ret_way, uint64_t *ret_wait_ns)
+{
+	uint64_t now_ns = weft_now_ns(), when_ns;
+
+	pthread_mutex_lock(&donor->bridge->lock);
+	bool may = !donor->moving && bridge_ways_may_look(&donor->ways, now_ns, &when_ns);
+	if (donor->moving)
+		when_ns = 0;
+	*ret_way = donor->ways.better;
+	pthread_mutex_unlock(&donor->bridge->lock);
+	*ret_wait_ns = may || when_ns == 0 ? 0 : when_ns - weft_min(now_ns, when_ns) + 1;
+	return may;
+}
+
+void donor_look_failed(struct bridge_donor *donor, const struct weft_error *why)
+{
+	pthread_mutex_lock(&donor->bridge->lock);
+	bridge_ways_look_failed(&donor->ways, weft_now_ns());
+	pthread_mutex_unlock(&donor->bridge->lock);
+}
+
+bool donor_move_begin(struct bridge_donor *donor, uint64_t generation)
+{
+	pthread_mutex_lock(&donor->bridge->lock);
+	bool may = !donor->moving && generation == donor->generation;
+	if (may)
+		donor->moving = true;
+	pthread_mutex_unlock(&donor->bridge->lock);
+	return may;
+}
+
+void donor_move_end(struct bridge_donor *donor, bool moved, uint64_t generation, unsigned way)
+{
+	pthread_mutex_lock(&donor->bridge->lock);
+	donor->moving = false;
+	if (moved) {
+		donor->generation = generation;
+		donor->nr_ready = 0;
+		donor->ways.now = way;
+	}
+	pthread_mutex_unlock(&donor->bridge->lock);
+}
+
+json_t *donor_status(struct bridge_donor *donor)
+{
+	const struct tp_info *info = &donor->info;
+	struct bridge_way_now now;
+	char epoch[17] = "";
+
+	if (info->has_epoch)
+		snprintf(epoch, sizeof(epoch), "%016" PRIx64, info->epoch);
+	bridge_way_now(donor->bridge, donor->index, &now);
+	json_t *ways = json_array();
+	for (unsigned i = 0; i < donor->config.nr_ways; i++) {
+		const struct bridge_way *way = &donor->config.ways[i];
+
+		json_array_append_new(ways, json_pack("{s:s, s:s?, s:s?}", "transport",
+			strcmp(way->transport->name, "nbd") == 0 ? "tcp" : strcmp(way->transport->name, "verbs") == 0 ? "rdma" :
+			way->transport->name, "host", way->host, "port", way->port));
+	}
+	json_t *json = json_pack("{s:s?, s:s, s:I, s:s, s:I, s:s, s:I, s:f, s:o}", "donor", donor->config.label, "region",
+		donor->config.region, "bytes", (json_int_t)info->size_bytes, "epoch", epoch, "generation",
+		(json_int_t)atomic_load(&donor->generation), "transport", now.transport, "transport_changes",
+		(json_int_t)now.nr_changes, "transport_since_s",
+		now.since_ns ? (double)(weft_now_ns() - now.since_ns) / 1e9 : 0.0, "ways", ways);
+	json_object_set_new(json, "transport_why", now.why[0] ? json_string(now.why) : json_null());
+	return json;
+}

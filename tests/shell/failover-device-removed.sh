@@ -1,0 +1,61 @@
+# tier: long
+# timeout: 400
+# presets: dev asan
+# An RDMA device that is removed under load, and another that comes: the attachment goes on over TCP, and over the new device
+# then, which was not there when the bridge started.  No request fails and no byte is wrong.
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+need_testbed
+need_tool fio jq
+
+cat >"$TMP/inside" <<'END2'
+. tests/lib.sh
+export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+# A second interface, which has no RDMA device yet.
+ip link add late0 type dummy
+ip link set late0 mtu 4200 up
+ip addr add 10.66.0.1/24 dev late0
+start_donor --listen 0.0.0.0:0 --allow-insecure --memory r=32M --lease 60
+weft list "weft://10.66.0.1:$PORT" | tee "$TMP/list"
+grep -q "rdma:$PORT:$RDMA_IP" "$TMP/list" || fail "the address with a device is not offered"
+weft attach "weft://10.66.0.1:$PORT/r" --socket "$TMP/s" --lanes 2 --dead-timeout 60 | tee "$TMP/out"
+grep -q 'transport rdma' "$TMP/out" || fail "not over RDMA"
+over() { [[ $(weft status r --json | jq -r '.attachments[0].transport') = "$1" ]]; }
+requests() { [[ $(weft status r --json | jq '.attachments[0].requests.write') -gt $1 ]]; }
+fio --name=v --ioengine=nbd --uri="nbd+unix:///?socket=$TMP/s" --size=24M --rw=randwrite --bssplit=4k/70:64k/30 --iodepth=4 --verify=crc32c \
+	--verify_backlog=64 --verify_fatal=1 --time_based --runtime=600 --output="$TMP/fio" &
+fio=$!
+wait_for -t 60 requests 20
+# rxe waits until everybody who has it open is gone: in the background.
+rdma link del rxe0 </dev/null >/dev/null 2>&1 &
+wait_for -t 60 over tcp
+weft status r
+n=$(weft status r --json | jq '.attachments[0].requests.write')
+wait_for -t 60 requests $((n + 20))
+rdma link add rxe9 type rxe netdev late0
+wait_for -t 60 over rdma
+n=$(weft status r --json | jq '.attachments[0].requests.write')
+wait_for -t 60 requests $((n + 20))
+weft status r | tee "$TMP/status"
+weft status r --json | jq -e '.attachments[0] | .errors == 0 and .transport_changes >= 2 and (.lanes | all(.path | test("rxe9")))' >/dev/null ||
+	fail "$(weft status r --json)"
+weft status --prometheus | grep -q '^weft_transport{name="r",donor="0",transport="rdma"} 1' || fail "no metric"
+weft status r --explain | grep -q ' moved ' || fail "not in the flight recorder"
+grep -q "goes on over transport tcp (auto: RDMA was lost" "$WEFT_RUN_DIR/attach-r.log" || fail "not in the log"
+! gone "$fio" || fail "fio ended: $(cat "$TMP/fio")"
+kill -INT "$fio"
+wait "$fio" || fail "fio: $(cat "$TMP/fio")"
+cat "$WEFT_RUN_DIR/attach-r.log"
+weft detach r
+stop_donor || fail "the donor's exit status: $?"
+if compgen -G "$TMP/asan*" >/dev/null; then
+	cat "$TMP"/asan*
+	fail "the sanitizers have complaints"
+fi
+if dmesg | grep -E 'WARNING|BUG|Oops|segfault'; then fail "the kernel has complaints"; fi
+echo "== done"
+END2
+cd "$WEFT_SRC"
+"$WEFT_SRC/tests/testbed/run" --timeout 350 --memory 2G -- env WEFT_BUILD="$WEFT_BUILD" bash "$TMP/inside" >"$TMP/output" 2>&1 ||
+	fail "exit status $?: $(tail -n 80 "$TMP/output")"
+grep -q '^== done' "$TMP/output" || fail "$(cat "$TMP/output")"
+cat "$TMP/output"

@@ -1,0 +1,122 @@
+/* On the test's thread, but for what a lane calls. */
+#include "tests/support/bridge-io.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "fabric/util.h"
+
+enum { WAIT_MS = 20000 };
+
+struct bridge *bridge;
+
+static void io_done(struct bridge_request *rq, int error)
+{
+	struct io *io = weft_container_of(rq, struct io, rq);
+
+	if (io->to && error == 0)
+		memcpy(io->to, rq->buf, rq->len);
+	if (rq->buf)
+		bridge_lane_buffer_put(io->lane, rq->buf);
+	io->error = error;
+	atomic_store(&io->finished, true);
+}
+
+static void io_submit(struct bridge_lane *lane, void *ctx)
+{
+	struct io *io = ctx;
+
+	io->lane = lane;
+	if (io->rq.kind == TP_READ || io->rq.kind == TP_WRITE) {
+		assert_int_equal(bridge_lane_buffer_get(lane, io->rq.len, &io->waiter, &io->rq.buf, &io->rq.mem), 0);
+		if (io->from)
+			memcpy(io->rq.buf, io->from, io->rq.len);
+	}
+	io->rq.done = io_done;
+	bridge_lane_submit(lane, &io->rq);
+}
+
+void io_start(struct io *io, unsigned lane)
+{
+	bridge_lane_run(bridge_lane(bridge, lane), io_submit, io);
+}
+
+int io_wait(struct io *io)
+{
+	uint64_t end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
+
+	while (!atomic_load(&io->finished)) {
+		if (weft_now_ns() > end)
+			fail_msg("a request was not answered");
+		usleep(200);
+	}
+	return io->error;
+}
+
+static int run(unsigned lane, struct io *io)
+{
+	io_start(io, lane);
+	return io_wait(io);
+}
+
+int do_write(unsigned lane, uint64_t off, const void *data, uint64_t len, uint8_t flags)
+{
+	struct io io = {.rq = {.kind = TP_WRITE, .flags = flags, .off = off, .len = len}, .from = data};
+
+	return run(lane, &io);
+}
+
+int do_read(unsigned lane, uint64_t off, void *data, uint64_t len)
+{
+	struct io io = {.rq = {.kind = TP_READ, .off = off, .len = len}, .to = data};
+
+	return run(lane, &io);
+}
+
+int do_flush(unsigned lane)
+{
+	struct io io = {.rq = {.kind = TP_FLUSH}};
+
+	return run(lane, &io);
+}
+
+int do_range(unsigned lane, uint8_t kind, uint64_t off, uint64_t len, uint8_t flags)
+{
+	struct io io = {.rq = {.kind = kind, .flags = flags, .off = off, .len = len}};
+
+	return run(lane, &io);
+}
+
+const char *status_text(const char *key, char *buf, size_t len)
+{
+	json_t *status = bridge_status(bridge);
+	const char *text = json_string_value(json_object_get(status, key));
+
+	snprintf(buf, len, "%s", text ? text : "");
+	json_decref(status);
+	return buf;
+}
+
+void wait_for_text(const char *key, const char *want)
+{
+	uint64_t end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
+	char now[64];
+
+	while (strcmp(status_text(key, now, sizeof(now)), want) != 0) {
+		if (weft_now_ns() > end)
+			fail_msg("waited for %s '%s', it is '%s'", key, want, now);
+		usleep(1000);
+	}
+}
+
+void wait_for_state(const char *want)
+{
+	wait_for_text("state", want);
+}
