@@ -68,15 +68,15 @@ stop_donor || fail "the donor's first exit status: $?"
 
 echo "== a donor on every address says where it has RDMA"
 start_donor --listen 0.0.0.0:0 --allow-insecure --memory r=8M
-weft attach "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" | tee "$TMP/out"
-grep -q 'transport rdma (auto: ' "$TMP/out" || fail "$(cat "$TMP/out")"
+weft attach "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --transport rdma | tee "$TMP/out"
+grep -q "over rdma rxe0 gid [0-9]* $RDMA_IP:[0-9]* -> $RDMA_IP:" "$TMP/out" || fail "$(cat "$TMP/out")"
 weft detach r
 stop_donor || fail "the donor's exit status: $?"
 
-echo "== a donor without RDMA: TCP, and it says why"
+echo "== a way without RDMA: TCP, and it says why"
 start_donor --memory r=8M
 weft attach "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" | tee "$TMP/out"
-grep -q 'transport tcp (auto: the donor offers only tcp)' "$TMP/out" || fail "$(cat "$TMP/out")"
+grep -q 'transport tcp (auto: RDMA was tried: ' "$TMP/out" || fail "$(cat "$TMP/out")"
 weft detach r
 ! weft attach "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --transport rdma >"$TMP/out" 2>&1 || fail "RDMA over lo"
 cat "$TMP/out"
