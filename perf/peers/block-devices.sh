@@ -1,0 +1,418 @@
+#!/bin/bash
+# The guest's side of perf/block-devices: starts the contestants, checks that each moves the right bytes, and lets one fio run
+# the same work on all of them in turn.  Leaves in $OUT what was measured, as it came.
+#
+# A contestant NAME is two functions.  lend_NAME runs on the donor's machine: it starts what lends BYTES bytes of RAM there,
+# and sets `pids` if a process of ours does the work.  use_NAME runs on the borrower's: it attaches to $DONOR, and sets
+#     device   what to measure
+#     bridge   the process that serves it here, if there is one
+#     about    how it was set up, for the report
+#     backing  where the donor itself reads the same bytes: a path or an NBD URI (one machine only; empty: not looked at)
+set -euo pipefail
+
+usage="usage: block-devices.sh measure BYTES ROUNDS SLICE_MS CONTESTANT…
+       block-devices.sh lend CONTESTANT BYTES"
+work=/tmp/block-devices
+nqn=nqn.2014-08.org.nvmexpress:weft
+PATH=$PATH:/usr/sbin:/sbin
+mkdir -p "$work"
+export WEFT_RUN_DIR=$work/weft
+QUEUES=$(nproc) # connections, hardware queues, lanes: everybody has as many
+
+die() {
+	echo "block-devices: $*" >&2
+	exit 1
+}
+
+# wait_for COMMAND…: until it succeeds, at most 20 s.
+wait_for() {
+	local end=$((SECONDS + 20))
+	until "$@" 2>/dev/null; do
+		((SECONDS < end)) || die "waited 20 s for: $*"
+		sleep 0.05
+	done
+}
+
+# put FILE VALUE: an attribute of the kernel's.
+put() {
+	echo "$2" >"$1" || die "cannot write '$2' to $1"
+}
+
+has_bytes() { # DEVICE
+	[[ -b $1 && $(<"/sys/block/${1##*/}/size") -gt 0 ]]
+}
+
+# ---- RAM as a block device: what the kernel's targets lend, and the floor of fio and the block layer ----
+
+lend_null_blk() {
+	local dir=/sys/kernel/config/nullb/nullb0
+	[[ ! -d $dir ]] || return 0
+	modprobe null_blk nr_devices=0
+	mkdir "$dir"
+	put $dir/memory_backed 1
+	put $dir/size $((BYTES >> 20))
+	put $dir/blocksize 4096
+	put $dir/irqmode 0
+	put $dir/submit_queues "$QUEUES"
+	put $dir/poll_queues 0
+	put $dir/max_sectors 2048
+	put $dir/power 1
+}
+
+use_null_blk() {
+	device=/dev/nullb0
+	about="null_blk itself, memory-backed, completing at once, $QUEUES queues; no network: the floor of fio and the block layer"
+}
+
+# ---- nbdkit ----
+
+# Kernel nbd on a server that is next door: what nbd.ko costs.
+lend_nbd_floor() {
+	nbdkit --pidfile $work/nbdkit-unix.pid --unix $work/nbdkit.sock memory "$BYTES"
+	wait_for [ -s $work/nbdkit-unix.pid ]
+	pids=$(<$work/nbdkit-unix.pid)
+}
+
+use_nbd_floor() {
+	device=/dev/nbd0
+	nbd-client -unix $work/nbdkit.sock $device -b 4096 -C "$QUEUES" >/dev/null
+	backing="nbd+unix:///?socket=$work/nbdkit.sock"
+	about="nbd.ko on nbdkit's memory plugin over a Unix socket, $QUEUES connections; no network: the floor of nbd.ko"
+}
+
+lend_nbdkit() {
+	nbdkit --pidfile $work/nbdkit-tcp.pid --ip-addr "$LISTEN" --port 10810 memory "$BYTES"
+	wait_for [ -s $work/nbdkit-tcp.pid ]
+	pids=$(<$work/nbdkit-tcp.pid)
+}
+
+use_nbdkit() {
+	device=/dev/nbd1
+	nbd-client "$DONOR" 10810 $device -b 4096 -C "$QUEUES" >/dev/null
+	backing="nbd://$DONOR:10810"
+	about="nbd-client on nbdkit's memory plugin over TCP, $QUEUES connections"
+}
+
+# ---- NVMe over fabrics, on the null_blk ----
+
+# lend_nvme TRANSPORT PORT
+lend_nvme() {
+	local dir=/sys/kernel/config/nvmet subsystem=$nqn:$1
+	lend_null_blk
+	modprobe nvme-core multipath=N # which sits below the target's modules, too
+	modprobe "nvmet-$1"
+	mkdir -p "$dir/subsystems/$subsystem/namespaces/1" "$dir/ports/$2"
+	put "$dir/subsystems/$subsystem/attr_allow_any_host" 1
+	put "$dir/subsystems/$subsystem/namespaces/1/device_path" /dev/nullb0
+	put "$dir/subsystems/$subsystem/namespaces/1/enable" 1
+	put "$dir/ports/$2/addr_trtype" "$1"
+	put "$dir/ports/$2/addr_adrfam" ipv4
+	put "$dir/ports/$2/addr_traddr" "$LISTEN"
+	put "$dir/ports/$2/addr_trsvcid" "$2"
+	ln -s "$dir/subsystems/$subsystem" "$dir/ports/$2/subsystems/"
+}
+
+nvme_over() { # TRANSPORT: sets device to the namespace reached over it
+	local ctrl namespace
+	for ctrl in /sys/class/nvme/nvme*; do
+		[[ $(<"$ctrl/transport") = "$1" ]] || continue
+		for namespace in "$ctrl"/nvme*n1; do
+			device=/dev/${namespace##*/}
+			has_bytes "$device" && return
+		done
+	done
+	return 1
+}
+
+# use_nvme TRANSPORT PORT
+use_nvme() {
+	modprobe nvme-core multipath=N # one device a path
+	modprobe "nvme-$1"
+	mkdir -p /etc/nvme
+	[[ -s /etc/nvme/hostnqn ]] || echo $nqn:borrower >/etc/nvme/hostnqn
+	[[ -s /etc/nvme/hostid ]] || cat /proc/sys/kernel/random/uuid >/etc/nvme/hostid
+	nvme connect -t "$1" -a "$DONOR" -s "$2" -n "$nqn:$1" -i "$QUEUES" >/dev/null
+	wait_for nvme_over "$1"
+	backing=/dev/nullb0
+}
+
+lend_nvme_rdma() {
+	lend_nvme rdma 4420
+}
+
+use_nvme_rdma() {
+	use_nvme rdma 4420
+	about="NVMe over RDMA: nvmet on the null_blk, nvme connect -i $QUEUES, interrupts"
+}
+
+lend_nvme_tcp() {
+	lend_nvme tcp 4421
+}
+
+use_nvme_tcp() {
+	use_nvme tcp 4421
+	about="NVMe over TCP: nvmet on the null_blk, nvme connect -i $QUEUES"
+}
+
+# ---- SRP, on the null_blk ----
+
+lend_srp() {
+	local core=/sys/kernel/config/target/core/iblock_0/ram srpt=/sys/kernel/config/target/srpt guid tpg acl
+	lend_null_blk
+	modprobe -a target_core_mod target_core_iblock ib_srpt
+	mkdir -p $core $srpt
+	put $core/control udev_path=/dev/nullb0
+	put $core/enable 1
+	guid=$(</sys/class/infiniband/rxe0/node_guid)
+	mkdir "$srpt/$guid"
+	tpg=$srpt/$guid/$guid
+	mkdir "$tpg" "$tpg/lun/lun_0"
+	ln -s $core "$tpg/lun/lun_0/ram"
+	acl=$tpg/acls/$LISTEN # ib_srpt names who logs in after the address that it came to
+	mkdir "$acl" "$acl/lun_0"
+	ln -s "$tpg/lun/lun_0" "$acl/lun_0/ram"
+	put "$tpg/enable" 1
+	put $srpt/discovery_auth/rdma_cm_port 5555
+	cat /sys/module/ib_srpt/parameters/srpt_service_guid >$work/srp-guid
+}
+
+use_srp() {
+	local guid
+	modprobe sd_mod
+	modprobe ib_srp ch_count="$QUEUES"
+	guid=$(at_donor "cat $work/srp-guid")
+	guid=${guid#0x}
+	put /sys/class/infiniband_srp/srp-rxe0-1/add_target \
+		"id_ext=$guid,ioc_guid=$guid,dest=$DONOR:5555,queue_size=128,max_cmd_per_lun=64,max_sect=2048,cmd_sg_entries=255,sg_tablesize=255"
+	wait_for has_bytes /dev/sda
+	device=/dev/sda
+	backing=/dev/nullb0
+	about="ib_srp on ib_srpt: LIO's iblock on the null_blk, ch_count=$QUEUES, queue_size=128, cmd_sg_entries=255, sg_tablesize=255, max_sect=2048"
+}
+
+# ---- weft ----
+
+lend_weft() {
+	if [[ ! -s $work/serve.pid ]]; then
+		setsid weft-serve --listen "$LISTEN:10809" --allow-insecure --lease 30 --memory "rdma=$BYTES" \
+			--memory "tcp=$BYTES" --memory "plain=$BYTES" >$work/serve.log 2>&1 </dev/null &
+		echo $! >$work/serve.pid
+		wait_for grep -qx ready $work/serve.log
+	fi
+	pids=$(<$work/serve.pid)
+}
+
+# use_weft REGION DEVICE: over the transport of the region's name
+use_weft() {
+	device=$2
+	setsid weft-attach "weft://$DONOR/$1" --transport "$1" --lanes "$QUEUES" --device "$device" --foreground \
+		>"$work/attach-$1.log" 2>&1 </dev/null &
+	bridge=$!
+}
+
+lend_weft_rdma() {
+	lend_weft
+}
+
+use_weft_rdma() {
+	use_weft rdma /dev/nbd2
+	about="weft over verbs, $QUEUES lanes, weft attach --device"
+}
+
+lend_weft_tcp() {
+	lend_weft
+}
+
+use_weft_tcp() {
+	use_weft tcp /dev/nbd3
+	about="weft over TCP, $QUEUES lanes, weft attach --device"
+}
+
+# No bridge: the kernel speaks to the donor.
+lend_weft_plain() {
+	lend_weft
+}
+
+use_weft_plain() {
+	device=/dev/nbd4
+	nbd-client "$DONOR" 10809 $device -N plain -b 4096 -C "$QUEUES" >/dev/null
+	about="nbd-client on weft's donor over TCP, $QUEUES connections: no bridge"
+}
+
+# ---- what the test of this program runs: says that all is well, and keeps nothing ----
+
+lend_nothing() {
+	nbdkit --pidfile $work/nothing.pid --unix $work/nothing.sock null "$BYTES"
+	wait_for [ -s $work/nothing.pid ]
+	pids=$(<$work/nothing.pid)
+}
+
+use_nothing() {
+	device=/dev/nbd5
+	nbd-client -unix $work/nothing.sock $device -b 4096 -C "$QUEUES" >/dev/null
+	about="nbd.ko on nbdkit's null plugin"
+}
+
+# ---- one or two machines ----
+
+at_donor() { # SHELL TEXT
+	if [[ ${PEER:-} ]]; then
+		node2 "$1"
+	else
+		bash -c "$1"
+	fi
+}
+
+# lend CONTESTANT: prints the processes that do the donor's work
+lend() {
+	local pids=''
+	"lend_${1//-/_}" >&2
+	echo "$pids"
+}
+
+# ---- are they what they say? ----
+
+# verify CONTESTANT: writes the whole of it, and reads the ends back, here and at the donor.
+verify() {
+	local at=0 last=$(((BYTES >> 20) - 8))
+	head -c 8M /dev/urandom >$work/data
+	for ((at = 0; at <= last; at += 8)); do
+		dd if=$work/data of="$device" bs=1M seek=$at oflag=direct conv=notrunc status=none || die "$1: cannot write"
+	done
+	for at in 0 $last; do
+		dd if="$device" bs=1M skip="$at" count=8 iflag=direct status=none | cmp - $work/data || die "$1: reads other bytes than were written"
+	done
+	[[ $backing && ! ${PEER:-} ]] || return 0
+	case $backing in
+	/*) dd if="$backing" of=$work/back bs=1M count=8 iflag=direct status=none ;;
+	*) nbdcopy "$backing" $work/back ;;
+	esac
+	cmp -n $((8 << 20)) $work/back $work/data || die "$1: the donor has other bytes than were written"
+	rm $work/back
+}
+
+# ---- the work ----
+
+# Sourced by the shell that fio starts before and after a job, so that only one program is started: when it was, the idle
+# time of all processors (s/100), the CPU time of donor and bridge (ns, or -).
+write_snapshot() {
+	cat >$work/snapshot <<'END'
+read -r up rest </proc/uptime
+read -r cpu user nice system idle iowait rest </proc/stat
+. /tmp/block-devices/pids
+sum() {
+	total=-
+	for pid; do
+		total=$((${total#-} + 0))
+		for task in /proc/$pid/task/*/schedstat; do
+			read -r ns rest <$task && total=$((total + ns))
+		done
+	done
+}
+sum $bridge
+bridge_ns=$total
+sum $donor
+echo $up $((idle + iowait)) $total $bridge_ns
+END
+}
+
+# job NAME CONTESTANT RW BLOCK DEPTH MORE…
+job() {
+	local name=$1 who=$2 rw=$3 bs=$4 depth=$5 more
+	shift 5
+	printf '[%s.%s]\nfilename=%s\nrw=%s\nbs=%s\niodepth=%s\n' "$name" "$who" "${devices[$who]}" "$rw" "$bs" "$depth"
+	printf 'exec_prerun=who=%s . %s/snapshot\nexec_postrun=who=%s . %s/snapshot\n' "$who" $work "$who" $work
+	for more; do echo "$more"; done
+}
+
+jobs_of_all_rounds() {
+	local round row rw bs depth i who
+	cat <<-END
+		[global]
+		ioengine=libaio
+		direct=1
+		thread=1
+		stonewall
+		norandommap
+		randrepeat=0
+		invalidate=0
+		lat_percentiles=1
+		clat_percentiles=0
+		percentile_list=50:99
+	END
+	for ((round = 0; round < ROUNDS; round++)); do
+		for row in randread,4k,1 randwrite,4k,1 randread,4k,16 randwrite,4k,16 randread,1m,4 randwrite,1m,4; do
+			IFS=, read -r rw bs depth <<<"$row"
+			for ((i = 0; i < ${#contestants[@]}; i++)); do
+				who=${contestants[(i + round) % ${#contestants[@]}]}
+				job "$round.${rw#rand}-$bs-$depth" "$who" "$rw" "$bs" "$depth" time_based=1 "runtime=${SLICE_MS}ms"
+			done
+		done
+	done
+	for rw in read write; do
+		for who in weft-rdma weft-tcp; do
+			[[ ! ${devices[$who]:-} ]] || job "0.one-sided-$rw" "$who" "$rw" 1m 4 "io_size=$ONE_SIDED"
+		done
+	done
+}
+
+# The queue of a device as it is.
+queue_of() {
+	local queue=/sys/block/${1##*/}/queue scheduler
+	scheduler=$(<"$queue/scheduler")
+	scheduler=${scheduler#*[}
+	echo "$(find "${queue%/*}/mq" -mindepth 1 -maxdepth 1 | wc -l) queues of $(<"$queue/nr_requests"), max_sectors_kb $(<"$queue/max_sectors_kb"), $(<"$queue/max_segments") segments, scheduler ${scheduler%]*}"
+}
+
+measure() {
+	local who device bridge donor backing about
+	declare -gA devices
+	declare -g contestants=("$@")
+	rmmod nbd
+	modprobe nbd nbds_max=8
+	write_snapshot
+	: >"$OUT/contestants"
+	for who; do
+		device='' bridge='' backing='' about=''
+		declare -F "use_${who//-/_}" >/dev/null || die "no contestant is called $who"
+		if [[ ${PEER:-} ]]; then
+			donor=$(node2 "LISTEN=$PEER_RDMA_IP $(printf %q "${BASH_SOURCE[0]}") lend $who $BYTES")
+		else
+			lend "$who" >$work/lent # not in a subshell's pipe, which its children would keep open
+			donor=$(<$work/lent)
+		fi
+		"use_${who//-/_}"
+		wait_for has_bytes "$device"
+		put "/sys/block/${device##*/}/queue/scheduler" none
+		verify "$who"
+		devices[$who]=$device
+		printf '%s\t%s\t%s\n' "$who" "$about" "$(queue_of "$device")" >>"$OUT/contestants"
+		printf '%s) bridge="%s" donor="%s" ;;\n' "$who" "$bridge" "$donor" >>$work/cases
+		echo "$who: $device moves the right bytes"
+	done
+	{ echo "case \$who in" && cat $work/cases && echo "esac"; } >$work/pids
+	jobs_of_all_rounds >$work/jobs
+	cd $work
+	echo "measuring"
+	fio --output-format=json --eta=never --output=fio.json jobs 2>fio.err >&2 || die "fio: $(head -n 20 fio.err fio.json)"
+	[[ ! -s fio.err ]] || cat fio.err >&2
+	gzip -1 <fio.json >"$OUT/fio.json.gz"
+	grep -H . -- *.prerun.txt *.postrun.txt >"$OUT/snapshots"
+	if dmesg | grep -E 'WARNING|BUG|Oops|I/O error'; then die "the kernel has complaints"; fi
+	uname -r >"$OUT/kernel"
+}
+
+case ${1:-} in
+measure)
+	BYTES=$2 ROUNDS=$3 SLICE_MS=$4
+	shift 4
+	ONE_SIDED=${ONE_SIDED:-256m}
+	DONOR=${PEER_RDMA_IP:-$RDMA_IP} LISTEN=$RDMA_IP
+	measure "$@"
+	;;
+lend)
+	BYTES=$3
+	lend "$2"
+	;;
+*) echo "$usage" >&2 && exit 2 ;;
+esac
