@@ -2,15 +2,27 @@
  * One-sided RDMA beside perftest: the verbs transport against a `weft serve`, and ib_read_lat, ib_read_bw, ib_write_bw over
  * rdma_cm on the same device.  Needs RDMA_IP, the address of an RDMA device, as the testbed sets it; without it there are no cases.
  *     tests/testbed/run --timeout 600 -- build/release/bin/weft-perf '^verbs/'
- * `event` sleeps in poll(2) until a completion wakes it (perftest: -e), `poll` looks without pause.  ib_write_bw
- * has no -e and always polls.
+ * `event` sleeps in epoll_wait(2), as a lane does, until a completion wakes it (perftest: -e), `poll` looks without
+ * pause.  ib_write_bw has no -e and always polls.
+ *
+ * `weft` walks through 64 MiB of the region, a buffer for each operation in flight; `weft-hot` reads and writes one place
+ * from one buffer, as perftest does: what lies between them is the memory's share.
+ * `weft-spin` looks for 20 us before it sleeps, the transport's default, `weft-spin-100` for 100.
+ *
+ * The scheduler places everybody: perftest with both its sides pinned to one CPU did not end within 20 s in the testbed.
+ *
+ * ib_write_lat halves a ping-pong of two WRITEs that both sides await by polling memory: it contains no completion.
+ * What a WRITE takes until its completion is known is the inverse of ib_write_bw's rate at a depth of 1, a mean: that is
+ * the `perftest` of these rows, and `one-way` what ib_write_lat says.
  */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "fabric/histogram.h"
 #include "fabric/util.h"
@@ -23,7 +35,8 @@ enum { MAX_DEPTH = 16, PERFTEST_PORT = 18600 };
 #define REGION_BYTES (64 * WEFT_MIB)
 
 struct verbs_case {
-	bool write, events;
+	bool write, events, hot;
+	uint32_t spin_us; /* before it sleeps; as struct verbs_config has it */
 	uint32_t len;
 	unsigned depth;
 	const char *tool;     /* perftest's; NULL: weft */
@@ -39,7 +52,15 @@ struct verbs_run {
 	struct tp_conn *conn;
 	struct tp_mem *mem;
 	uint8_t *buf;
+	int epfd;
 };
+
+static int watch(struct verbs_run *run, int fd)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+
+	return epoll_ctl(run->epfd, EPOLL_CTL_ADD, fd, &event);
+}
 
 /* Finishes what is on its way; 0, or -errno with why. */
 static int wait_ready(struct verbs_run *run, char *why)
@@ -54,7 +75,7 @@ static int wait_ready(struct verbs_run *run, char *why)
 			poll(&fd, 1, 100);
 	}
 	if (tp_state(run->conn) == TP_READY)
-		return 0;
+		return watch(run, tp_event_fd(run->conn)) < 0 ? -errno : 0;
 	snprintf(why, 256, "%.250s", run->conn->why.message);
 	return run->conn->error;
 }
@@ -74,6 +95,8 @@ static void teardown(void *state)
 	}
 	tp_deregister(run->mem);
 	tp_close(run->tp);
+	if (run->epfd >= 0)
+		close(run->epfd);
 	if (run->buf)
 		munmap(run->buf, (size_t)run->c->depth * run->c->len);
 	if (run->server > 0)
@@ -83,7 +106,7 @@ static void teardown(void *state)
 
 static int connect_weft(struct verbs_run *run, uint16_t port, char *why)
 {
-	const struct verbs_config config = {.spin_us = run->c->events ? UINT32_MAX : 0};
+	const struct verbs_config config = {.spin_us = run->c->spin_us};
 	char text[8];
 	struct tp_target target = {
 		.host = rdma_ip,
@@ -132,7 +155,9 @@ static int setup(const void *arg, void **ret_state, char *why)
 	if (!run)
 		return -ENOMEM;
 	run->c = arg;
+	run->epfd = -1;
 	if (!run->c->tool) {
+		run->epfd = epoll_create1(EPOLL_CLOEXEC);
 		snprintf(serve, sizeof(serve), "%s/weft-serve", perf_bindir());
 		snprintf(listen, sizeof(listen), "%s:%u", rdma_ip, ++port);
 		const char *const argv[] = {serve, "--listen", listen, "--allow-insecure", "--memory", "r=64M",
@@ -167,14 +192,15 @@ static int run_weft(struct verbs_run *run, uint64_t slice_ns, struct perf_sample
 	memset(&latency, 0, sizeof(latency));
 	for (unsigned i = 0; i < n; i++) {
 		ops[i] = (struct tp_op){.kind = c->write ? TP_WRITE : TP_READ, .len = c->len,
-			.buf = run->buf + (size_t)i * c->len, .mem = run->mem};
+			.buf = run->buf + (c->hot ? 0 : (size_t)i * c->len), .mem = run->mem};
 		again[i] = &ops[i];
 	}
 	uint64_t now_ns = start_ns;
 	while (n > 0 || run->conn->nr_outstanding > 0) {
 		for (unsigned i = 0; i < n; i++) {
 			again[i]->off = place;
-			place = (place + c->len) % REGION_BYTES;
+			if (!c->hot)
+				place = (place + c->len) % REGION_BYTES;
 			posted_ns[again[i] - ops] = now_ns;
 		}
 		if (n > 0 && tp_post(run->conn, again, n) != (int)n) {
@@ -184,11 +210,10 @@ static int run_weft(struct verbs_run *run, uint64_t slice_ns, struct perf_sample
 		n = 0;
 		int got = tp_progress(run->conn, done, MAX_DEPTH);
 		if (got == 0 && c->events) {
-			int events = tp_arm(run->conn);
-			struct pollfd fd = {.fd = tp_event_fd(run->conn), .events = (short)events};
+			struct epoll_event event;
 
-			if (events)
-				poll(&fd, 1, 1000);
+			if (tp_arm(run->conn))
+				epoll_wait(run->epfd, &event, 1, 1000);
 		}
 		now_ns = weft_now_ns();
 		for (int i = 0; i < got; i++) {
@@ -290,6 +315,8 @@ static int run_perftest(struct verbs_run *run, struct perf_sample *ret, char *wh
 	if (latency) {
 		perf_count(ret, "p50_us", figure);
 	} else {
+		if (c->depth == 1)
+			perf_count(ret, "p50_us", c->len * 8 / figure / 1e3);
 		perf_count(ret, "ops_s", figure * 1e9 / 8 / c->len);
 		perf_count(ret, "MB_s", figure * 1e3 / 8);
 	}
@@ -331,10 +358,16 @@ void suite_verbs(void)
 		{"read-4K-x1-poll", "ib_read_lat", false, false, 4096, 1, 4000},
 		{"read-4K-x16-event", "ib_read_bw", false, true, 4096, 16, 8000},
 		{"read-64K-x16-event", "ib_read_bw", false, true, 65536, 16, 600},
+		{"read-64K-x16-poll", "ib_read_bw", false, false, 65536, 16, 600},
 		{"read-1M-x4-event", "ib_read_bw", false, true, 1 << 20, 4, 60},
+		{"read-1M-x4-poll", "ib_read_bw", false, false, 1 << 20, 4, 60},
+		{"write-4K-x1-event", "ib_write_bw", true, true, 4096, 1, 2000},
+		{"write-4K-x1-poll", "ib_write_bw", true, false, 4096, 1, 4000},
 		{"write-4K-x16-event", "ib_write_bw", true, true, 4096, 16, 8000},
 		{"write-64K-x16-event", "ib_write_bw", true, true, 65536, 16, 600},
+		{"write-64K-x16-poll", "ib_write_bw", true, false, 65536, 16, 600},
 		{"write-1M-x4-event", "ib_write_bw", true, true, 1 << 20, 4, 60},
+		{"write-1M-x4-poll", "ib_write_bw", true, false, 1 << 20, 4, 60},
 	};
 
 	rdma_ip = getenv("RDMA_IP");
@@ -342,12 +375,25 @@ void suite_verbs(void)
 		return;
 	for (unsigned i = 0; i < WEFT_ARRAY_LEN(rows); i++) {
 		struct verbs_case c = {.write = rows[i].write, .events = rows[i].events, .len = rows[i].len,
-			.depth = rows[i].depth, .nr_messages = rows[i].nr_messages};
+			.depth = rows[i].depth, .nr_messages = rows[i].nr_messages, .spin_us = UINT32_MAX};
 
 		add(&c, rows[i].row, "weft");
+		if (c.events && c.depth == 1) {
+			c.spin_us = 0;
+			add(&c, rows[i].row, "weft-spin");
+			c.spin_us = 100;
+			add(&c, rows[i].row, "weft-spin-100");
+			c.spin_us = UINT32_MAX;
+		}
+		c.hot = true;
+		add(&c, rows[i].row, "weft-hot");
 		c.tool = rows[i].tool;
 		c.events = c.events && !c.write; /* ib_write_bw only polls */
 		add(&c, rows[i].row, "perftest");
+		if (c.write && c.depth == 1) {
+			c.tool = "ib_write_lat";
+			add(&c, rows[i].row, "one-way");
+		}
 	}
 	perf_columns_add(&columns);
 }
