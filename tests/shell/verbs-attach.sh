@@ -11,7 +11,7 @@ cat >"$TMP/inside" <<'END'
 . tests/lib.sh
 export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
 dd if=/dev/zero of="$TMP/file" bs=1M count=4 status=none
-start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=96M --file "f=$TMP/file" --lease 20
+start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=104M --file "f=$TMP/file" --lease 20
 grep -q "over RDMA" "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
 weft list "weft://$RDMA_IP:$PORT" | tee "$TMP/list"
 grep -q "^r .*tcp,rdma:$PORT" "$TMP/list" || fail "what r is offered over"
@@ -31,7 +31,7 @@ fio --name=v --ioengine=nbd --uri="$socket" --size=32M --rw=randwrite --bssplit=
 	--numjobs=2 --offset_increment=32M --verify=crc32c --do_verify=1 --group_reporting --minimal >"$TMP/fio" || fail "fio: $(cat "$TMP/fio")"
 
 echo "== with the donor stopped, a whole copy there and back"
-random_file "$TMP/data" $((96 << 20))
+random_file "$TMP/data" $((104 << 20))
 kill -STOP "$DONOR_PID"
 timeout 100 nbdcopy "$TMP/data" "$socket" || fail "nbdcopy to it"
 timeout 100 nbdcopy "$socket" "$TMP/back" || fail "nbdcopy from it"
@@ -44,7 +44,7 @@ holder_of() { pgrep -x weftholder; }
 wait_for holder_of
 kill -KILL "$DONOR_PID"
 wait "$DONOR_PID" || :
-start_donor --listen "$RDMA_IP:$PORT" --allow-insecure --memory r=96M --file "f=$TMP/file" --lease 20
+start_donor --listen "$RDMA_IP:$PORT" --allow-insecure --memory r=104M --file "f=$TMP/file" --lease 20
 timeout 100 nbdcopy "$socket" "$TMP/back" || fail "nbdcopy after the restart: $(weft status)"
 cmp "$TMP/data" "$TMP/back" || fail "other bytes after the restart"
 weft detach r
