@@ -31,7 +31,7 @@ static const char *const kind_names[TP_NR_KINDS] = {
 void bridge_recorder_event(struct bridge_recorder *recorder, enum bridge_event event, int error,
 	uint64_t a, uint64_t b)
 {
-	*bridge_recorder_next(recorder) = (struct bridge_record){
+	recorder->events[recorder->nr_events++ % BRIDGE_RECORDER_EVENTS] = (struct bridge_record){
 		.when_ns = weft_now_ns(),
 		.event = (uint8_t)event,
 		.error = error,
@@ -63,10 +63,17 @@ json_t *bridge_recorder_json(const struct bridge_recorder *recorder)
 {
 	json_t *array = json_array();
 	uint64_t now_ns = weft_now_ns();
-	uint64_t n = weft_min(recorder->nr, BRIDGE_RECORDER_ENTRIES);
+	uint64_t i = recorder->nr - weft_min(recorder->nr, BRIDGE_RECORDER_ENTRIES);
+	uint64_t e = recorder->nr_events - weft_min(recorder->nr_events, BRIDGE_RECORDER_EVENTS);
 
-	for (uint64_t i = recorder->nr - n; i < recorder->nr; i++)
-		json_array_append_new(array,
-			record_json(&recorder->ring[i % BRIDGE_RECORDER_ENTRIES], now_ns));
+	while (i < recorder->nr || e < recorder->nr_events) {
+		const struct bridge_record *request = &recorder->ring[i % BRIDGE_RECORDER_ENTRIES];
+		const struct bridge_record *event = &recorder->events[e % BRIDGE_RECORDER_EVENTS];
+		bool events_turn = i == recorder->nr || (e < recorder->nr_events && event->when_ns <= request->when_ns);
+
+		json_array_append_new(array, record_json(events_turn ? event : request, now_ns));
+		e += events_turn;
+		i += !events_turn;
+	}
 	return array;
 }

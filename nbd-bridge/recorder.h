@@ -1,5 +1,6 @@
 /*
- * A lane's flight recorder: the last requests and events of its link, in a ring of fixed size.
+ * A lane's flight recorder: the last requests, and the last events of its links, each in a ring of fixed size: requests by the
+ * thousand do not wash away why the transport changed.
  * Owned by the lane's thread; whoever wants to read it runs there (bridge_lane_run()).
  */
 #ifndef WEFT_NBD_BRIDGE_RECORDER_H
@@ -8,7 +9,7 @@
 #include <jansson.h>
 #include <stdint.h>
 
-enum { BRIDGE_RECORDER_ENTRIES = 256 };
+enum { BRIDGE_RECORDER_ENTRIES = 256, BRIDGE_RECORDER_EVENTS = 64 };
 
 enum bridge_event {
 	BRIDGE_EVENT_REQUEST,   /* a request was answered: kind, flags, off, len, error, duration */
@@ -31,10 +32,12 @@ struct bridge_record {
 };
 
 struct bridge_recorder {
-	uint64_t nr; /* written ever */
-	struct bridge_record ring[BRIDGE_RECORDER_ENTRIES];
+	uint64_t nr, nr_events; /* written ever */
+	struct bridge_record ring[BRIDGE_RECORDER_ENTRIES]; /* requests */
+	struct bridge_record events[BRIDGE_RECORDER_EVENTS];
 };
 
+/* A request's. */
 static inline struct bridge_record *bridge_recorder_next(struct bridge_recorder *recorder)
 {
 	return &recorder->ring[recorder->nr++ % BRIDGE_RECORDER_ENTRIES];

@@ -38,12 +38,15 @@ wait_for -t 60 requests $((n + 20))
 weft status r | tee "$TMP/status"
 weft status r --json | jq -e '.attachments[0] | .errors == 0 and .transport_changes >= 2 and (.lanes | all(.path | test("rxe9")))' >/dev/null ||
 	fail "$(weft status r --json)"
-weft status --prometheus | grep -q '^weft_transport{name="r",donor="0",transport="rdma"} 1' || fail "no metric"
-weft status r --explain | grep -q ' moved ' || fail "not in the flight recorder"
+weft status --prometheus >"$TMP/metrics"
+grep -q '^weft_transport{name="r",donor="0",transport="rdma"} 1' "$TMP/metrics" || fail "no metric"
+weft status r --explain >"$TMP/explain"
+grep -q ' moved ' "$TMP/explain" || fail "not in the flight recorder: $(cat "$TMP/explain")"
 grep -q "goes on over transport tcp (auto: RDMA was lost" "$WEFT_RUN_DIR/attach-r.log" || fail "not in the log"
 ! gone "$fio" || fail "fio ended: $(cat "$TMP/fio")"
 kill -INT "$fio"
-wait "$fio" || fail "fio: $(cat "$TMP/fio")"
+wait "$fio" || : # that of a signal
+grep -q 'err= 0' "$TMP/fio" || fail "fio: $(cat "$TMP/fio")"
 cat "$WEFT_RUN_DIR/attach-r.log"
 weft detach r
 stop_donor || fail "the donor's exit status: $?"
