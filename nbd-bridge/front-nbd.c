@@ -5,6 +5,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -28,6 +29,7 @@ enum {
 struct client {
 	struct bridge_client base;
 	struct nbd_front *front;
+	int fd; /* closed by the lane, after it has said what are orphans */
 	/* Under the front's lock. */
 	pid_t pid;
 	struct client *next, **link;
@@ -115,6 +117,7 @@ static int client_new(struct nbd_front *front, int fd)
 		return -ENOMEM;
 	}
 	client->front = front;
+	client->fd = fd;
 	client->base.bridge = front->base.bridge;
 	client->base.service = &service;
 	client->base.closed = closed;
@@ -145,6 +148,23 @@ static unsigned nr_clients(struct nbd_front *front)
 	return n;
 }
 
+/* Whether a client has hung up that its lane may not have looked at yet. */
+static bool unseen_hangups(struct nbd_front *front)
+{
+	struct pollfd fds[MAX_CLIENTS];
+	nfds_t n = 0;
+
+	pthread_mutex_lock(&front->lock);
+	for (const struct client *client = front->clients; client; client = client->next)
+		fds[n++] = (struct pollfd){.fd = client->fd};
+	int r = poll(fds, n, 0);
+	pthread_mutex_unlock(&front->lock);
+	for (nfds_t i = 0; r > 0 && i < n; i++)
+		if (fds[i].revents & (POLLHUP | POLLERR))
+			return true;
+	return false;
+}
+
 /* Accepts nothing for a while. */
 static void hold(struct nbd_front *front, uint64_t ns)
 {
@@ -157,7 +177,7 @@ static void on_listen(struct weft_watch *watch, uint32_t events)
 	struct nbd_front *front = weft_container_of(watch, struct nbd_front, watch);
 
 	/* A client that comes back must not overtake what it sent before on a connection that it dropped. */
-	if (bridge_nr_orphans(front->base.bridge) > 0) {
+	if (unseen_hangups(front) || bridge_nr_orphans(front->base.bridge) > 0) {
 		hold(front, ORPHAN_WAIT_NS);
 		return;
 	}

@@ -339,11 +339,25 @@ static void what_a_dead_client_left_is_never_written_later(void **state)
 	assert_memory_equal(region, new, sizeof(new));
 }
 
-/* … nor on a new one, which waits until it is known what becomes of the old write. */
+static void sleep_a_while(struct bridge_lane *lane, void *ctx)
+{
+	atomic_store((atomic_bool *)ctx, true);
+	usleep(100000);
+}
+
+static void *keep_lane_busy(void *ctx)
+{
+	bridge_lane_run(bridge_lane(bridge, 0), sleep_a_while, ctx);
+	return NULL;
+}
+
+/* … nor on a new one, which waits until it is known what becomes of the old write, however late the lane looks. */
 static void a_new_client_waits_for_what_a_dead_one_left(void **state)
 {
 	static uint8_t old[4096], new[4096];
 	struct batch batch = {0};
+	atomic_bool busy = false;
+	pthread_t thread;
 
 	memset(old, 1, sizeof(old));
 	memset(new, 2, sizeof(new));
@@ -354,9 +368,13 @@ static void a_new_client_waits_for_what_a_dead_one_left(void **state)
 	assert_true(nbd_aio_pwrite(dead, old, sizeof(old), 0,
 			    (nbd_completion_callback){.callback = one_done, .user_data = &batch}, 0) >= 0);
 	assert_true(wait_until(somebody_waits));
+	assert_int_equal(pthread_create(&thread, NULL, keep_lane_busy, &busy), 0);
+	while (!atomic_load(&busy))
+		usleep(100);
 	nbd_close(dead);
 	atomic_store(&mem.delay_ns, 0);
 	struct nbd_handle *nbd = client("");
+	pthread_join(thread, NULL);
 	assert_memory_equal(region, old, sizeof(old)); /* it was posted: now it has landed */
 	assert_int_equal(nbd_pwrite(nbd, new, sizeof(new), 0, 0), 0);
 	nbd_close(nbd);
