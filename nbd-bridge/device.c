@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <linux/fs.h>
 #include <pthread.h>
@@ -150,7 +151,37 @@ unsigned bridge_device_users(const char *name, json_t *texts)
 	return n;
 }
 
+int bridge_device_say_busy(const char *name, struct weft_error *err)
+{
+	json_t *texts = json_array();
+	unsigned n = bridge_device_users(name, texts);
+
+	weft_error_set(err, EBUSY, "/dev/%s is in use: %s%s; end that first, or add --force", name,
+		n ? json_string_value(json_array_get(texts, 0)) : "by the kernel", n > 1 ? ", and more" : "");
+	json_decref(texts);
+	return -EBUSY;
+}
+
 /* ---- its queue ---- */
+
+unsigned bridge_device_block_bytes(const struct tp_info *info)
+{
+	return (unsigned)weft_max(info->min_block_bytes, 512);
+}
+
+int bridge_device_check_region(const struct tp_info *info, struct weft_error *err)
+{
+	const unsigned block = bridge_device_block_bytes(info);
+
+	if (block > 4096)
+		return weft_error_set(err, EINVAL, "the server wants blocks of %u bytes, and a device's have at most 4096; "
+			"use --socket or --mount", info->min_block_bytes);
+	if (info->size_bytes % block != 0)
+		return weft_error_set(err, EINVAL, "the region has %" PRIu64 " bytes, and a device consists of blocks of "
+			"%u; use --socket or --mount", info->size_bytes, block);
+	return 0;
+}
+
 
 static void set_attribute(const char *name, const char *attribute, const char *value)
 {
@@ -240,7 +271,7 @@ static struct work *work_start(const char *name, bool forget)
 	return work;
 }
 
-int bridge_device_settle(const char *name, unsigned timeout_ms, struct weft_error *err)
+static int settle(const char *name, unsigned timeout_ms, struct weft_error *err)
 {
 	struct work *work = work_start(name, false);
 	uint64_t end_ns = weft_now_ns() + timeout_ms * UINT64_C(1000000);
@@ -268,6 +299,16 @@ int bridge_device_settle(const char *name, unsigned timeout_ms, struct weft_erro
 		return weft_error_set(err, -r, "what is cached of /dev/%s could not be written to the donor: %s", name,
 			strerror(-r));
 	return fd;
+}
+
+int bridge_device_hold(const char *name, bool force, unsigned timeout_ms, int *ret_fd, struct weft_error *err)
+{
+	int r = settle(name, timeout_ms, err);
+
+	if (r < 0 && !force)
+		return r == -EBUSY ? bridge_device_say_busy(name, err) : weft_error_prefix(err, "not detached");
+	*ret_fd = r < 0 ? -1 : r;
+	return 0;
 }
 
 void bridge_device_forget(const char *name)

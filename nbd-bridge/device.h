@@ -11,12 +11,20 @@
 #include <stddef.h>
 
 #include "fabric/error.h"
+#include "fabric/transport.h"
 
 /*
  * Appends a line for each mount, swap space, device and process that uses it or one of its partitions; returns how
  * many there are.
  */
 unsigned bridge_device_users(const char *name, json_t *texts);
+
+/* -EBUSY with a message that names one of them; "by the kernel" if none is seen any more. */
+int bridge_device_say_busy(const char *name, struct weft_error *err);
+
+/* Bytes of its blocks; whether a region can be a block device at all: 0, or -EINVAL. */
+unsigned bridge_device_block_bytes(const struct tp_info *info);
+int bridge_device_check_region(const struct tp_info *info, struct weft_error *err);
 
 /* The first line of /sys/block/NAME/attribute; false without one. */
 bool bridge_device_attribute(const char *name, const char *attribute, char *buf, size_t len);
@@ -25,10 +33,11 @@ bool bridge_device_attribute(const char *name, const char *attribute, char *buf,
 void bridge_device_tune(const char *name);
 
 /*
- * Opens it exclusively and writes out what the kernel caches of it.  A descriptor that keeps mounts and swap away until it
- * is closed; -EBUSY: in use; -ETIMEDOUT: not within the time, and still under way; another -errno of open(2) or fsync(2).
+ * Before it ends: opens it exclusively, so that mounts and swap cannot come any more, and writes out what the kernel caches
+ * of it.  *ret_fd keeps them away until it is closed; -1 with force, if that failed.  Without force -EBUSY: in use; -ETIMEDOUT: not
+ * within the time, and still under way; another -errno of open(2) or fsync(2).
  */
-int bridge_device_settle(const char *name, unsigned timeout_ms, struct weft_error *err);
+int bridge_device_hold(const char *name, bool force, unsigned timeout_ms, int *ret_fd, struct weft_error *err);
 /* Drops what the kernel caches of it, in the background. */
 void bridge_device_forget(const char *name);
 

@@ -208,11 +208,6 @@ static int add_connection(struct nbd_device *device, const struct nbd_export *ex
 	return 0;
 }
 
-static unsigned block_bytes(const struct nbd_device *device)
-{
-	return (unsigned)weft_max(bridge_info(device->base.bridge)->min_block_bytes, 512);
-}
-
 /* Makes a set and gives it to the driver.  The device's number, or -errno: then what there is ends by itself. */
 static int give_set(struct nbd_device *device, bool anew, struct weft_error *err)
 {
@@ -237,7 +232,7 @@ static int give_set(struct nbd_device *device, bool anew, struct weft_error *err
 		struct nbd_netlink_device told = {
 			.index = device->number,
 			.size_bytes = info->size_bytes,
-			.block_bytes = block_bytes(device),
+			.block_bytes = bridge_device_block_bytes(info),
 			.flags = (uint16_t)(NBD_FLAG_HAS_FLAGS | export.flags),
 			.timeout_s = TIMEOUT_S,
 			.dead_conn_s = device->dead_conn_s,
@@ -362,17 +357,6 @@ bool bridge_nbd_device_find(const struct bridge_device *device, char *path, size
 	return found;
 }
 
-static int say_busy(const char *name, struct weft_error *err)
-{
-	json_t *texts = json_array();
-	unsigned n = bridge_device_users(name, texts);
-
-	weft_error_set(err, EBUSY, "/dev/%s is in use: %s%s; end that first, or add --force", name,
-		n ? json_string_value(json_array_get(texts, 0)) : "by the kernel", n > 1 ? ", and more" : "");
-	json_decref(texts);
-	return -EBUSY;
-}
-
 int bridge_nbd_device_clear(const struct bridge_device *device, bool force, struct weft_error *err)
 {
 	json_t *texts;
@@ -385,7 +369,7 @@ int bridge_nbd_device_clear(const struct bridge_device *device, bool force, stru
 	unsigned n = bridge_device_users(name, texts);
 	json_decref(texts);
 	if (n > 0 && !force)
-		return say_busy(name, err);
+		return bridge_device_say_busy(name, err);
 	int r = nbd_netlink_disconnect(bridge_nbd_device_index(path), err);
 	if (r < 0) {
 		weft_error_prefix(err, "cannot disconnect %s", path);
@@ -420,14 +404,9 @@ static int stop(struct bridge_front *base, bool force, uint32_t timeout_ms, stru
 	if (device->state == SET_NONE)
 		return 0;
 	if (device->state != SET_GONE && is_ours(device)) {
-		/* Mounts and swap cannot come between looking and ending; what was written is written out. */
-		held = bridge_device_settle(name_of(device), timeout_ms / 2, err);
-		if (held == -EBUSY && !force)
-			return say_busy(name_of(device), err);
-		if (held < 0 && !force) {
-			weft_error_prefix(err, "not detached");
-			return held;
-		}
+		r = bridge_device_hold(name_of(device), force, timeout_ms / 2, &held, err);
+		if (r < 0)
+			return r;
 		r = nbd_netlink_disconnect(device->number, err);
 	}
 	weft_loop_timer_cancel(device->loop, &device->timer);
@@ -478,21 +457,6 @@ static const struct bridge_front_ops front_ops = {
 	.forget = forget,
 	.free = free_front,
 };
-
-/* Whether there can be such a device at all. */
-static int check_region(const struct bridge *bridge, struct weft_error *err)
-{
-	const struct tp_info *info = bridge_info(bridge);
-	uint64_t block = weft_max(info->min_block_bytes, 512);
-
-	if (block > 4096)
-		return weft_error_set(err, EINVAL, "the server wants blocks of %u bytes, and a device's have at most 4096; "
-			"use --socket or --mount", info->min_block_bytes);
-	if (info->size_bytes % block != 0)
-		return weft_error_set(err, EINVAL, "the region has %" PRIu64 " bytes, and a device consists of blocks of "
-			"%u; use --socket or --mount", info->size_bytes, (unsigned)block);
-	return 0;
-}
 
 /* A region's earlier device, with its users. */
 static int take_over(struct nbd_device *device, const char *path, struct weft_error *err)
@@ -545,7 +509,7 @@ int bridge_front_nbd_device_new(struct bridge *bridge, struct weft_loop *loop, c
 {
 	const struct bridge_config *config = bridge_config_of(bridge);
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	int r = check_region(bridge, err);
+	int r = bridge_device_check_region(bridge_info(bridge), err);
 
 	if (r < 0)
 		return r;

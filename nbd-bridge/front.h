@@ -93,6 +93,16 @@ bool bridge_nbd_device_find(const struct bridge_device *device, char *path, size
 /* Ends what a dead bridge left, if it is there: 1; 0: it is not.  -EBUSY: in use (without force). */
 int bridge_nbd_device_clear(const struct bridge_device *device, bool force, struct weft_error *err);
 
+/* Whether this kernel makes ublk devices, and for us: 0, or why not. */
+int bridge_ublk_check(struct weft_error *err);
+/* The same as for nbd, with the kernel's ublk driver: /dev/ublkbN.  The lanes serve its queues. */
+int bridge_front_ublk_new(struct bridge *bridge, const char *path, const struct bridge_device *earlier,
+	int (*save)(void *ctx, const struct bridge_device *device, struct weft_error *err), void *ctx,
+	struct bridge_front **ret, struct weft_error *err);
+int bridge_ublk_device_index(const char *path);
+bool bridge_ublk_device_find(const struct bridge_device *device, char *path, size_t len);
+int bridge_ublk_device_clear(const struct bridge_device *device, bool force, struct weft_error *err);
+
 /* All of them; NULL is an empty list. */
 void bridge_front_free(struct bridge_front *fronts);
 

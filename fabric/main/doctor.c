@@ -191,7 +191,19 @@ static void check_nbd(struct finding *f)
 
 static void check_ublk(struct finding *f)
 {
-	check_module(f, "ublk_drv", "/dev/ublk-control", "a faster block device (to come)");
+	char release[128];
+	unsigned major = 0, minor = 0;
+
+	check_module(f, "ublk_drv", "/dev/ublk-control", "a faster block device (weft attach --device)");
+	if (f->state == MISSING || !kernel_release(release, sizeof(release)) || sscanf(release, "%u.%u", &major, &minor) != 2)
+		return;
+	if (major * 1000 + minor < 6005) {
+		say(f, MISSING, "the ublk driver of kernel %.64s cannot be taken over from a bridge that died; Linux 6.5 can: "
+			"weft attach --device uses nbd", release);
+		fix(f, "apt-get install -t bookworm-backports linux-image-amd64  # then reboot");
+	} else if (f->state == OK && geteuid() != 0) {
+		say(f, WARN, "ublk is there; only root can use it (weft attach --device)");
+	}
 }
 
 static void check_userfaultfd(struct finding *f)

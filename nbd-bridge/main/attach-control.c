@@ -102,6 +102,7 @@ static json_t *status(struct attach *a)
 	json_object_set_new(json, "socket", optional_string(a->options.socket));
 	json_object_set_new(json, "mount", optional_string(a->options.mount));
 	json_object_set_new(json, "device", optional_string(a->options.device ? a->state.device.path : NULL));
+	json_object_set_new(json, "device_why", optional_string(a->options.device ? a->device_why : NULL));
 	for (struct bridge_front *front = a->fronts; front; front = front->next) {
 		if (strcmp(front->ops->name, "socket") == 0)
 			front->ops->users(front, clients);

@@ -11,17 +11,17 @@
 
 #include "fabric/util.h"
 #include "nbd-bridge/bridge.h"
-#include "nbd-bridge/front.h"
 
 static void usage(FILE *out)
 {
-	fputs("usage: weft attach URI... --device [/dev/nbdN] | --socket PATH | --mount FILE [OPTION]...\n"
+	fputs("usage: weft attach URI... --device [PATH] | --socket PATH | --mount FILE [OPTION]...\n"
 	      "Maps a region of a donor: as a block device, as an NBD server on a Unix socket, as a file, or as several of them.\n"
 	      "Several URIs are one device, striped over regions of several donors.\n"
 	      "\n"
 	      "  URI                        weft://HOST[:PORT]/REGION, or nbd://HOST[:PORT]/EXPORT for another server\n"
 	      "                             or weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH\n"
-	      "  --device [/dev/nbdN]       a block device of the kernel's nbd driver (root only); one that is free unless told\n"
+	      "  --device [PATH]            a block device (root only): /dev/ublkbN or /dev/nbdN; one that is free unless told\n"
+	      "  --device-kind auto|ublk|nbd  the kernel's driver that makes it (default auto: ublk where there is one)\n"
 	      "  --socket PATH              an NBD server on this Unix socket\n"
 	      "  --mount FILE               the region is the content of this file (FUSE)\n"
 	      "  --name NAME                the attachment's name (default: the region's)\n"
@@ -160,10 +160,13 @@ static int check(struct attach_options *o, const char *socket, const char *mount
 
 	if (r != 0)
 		return r;
+	const struct bridge_device_wish *wish = &o->device_wish;
+	enum bridge_device_kind kind;
 	if (!socket && !mount && !o->device)
 		return usage_error("tell how to use it: --device, --socket PATH, --mount FILE, or several of them");
-	if (o->device_path && bridge_nbd_device_index(o->device_path) < 0)
-		return usage_error("--device wants /dev/nbdN or nothing, not '%s'", o->device_path);
+	if (wish->path && (bridge_device_kind_of(wish->path, &kind) < 0 || (wish->kind && wish->kind != kind)))
+		return usage_error("--device wants %s or nothing, not '%s'", wish->kind == BRIDGE_DEVICE_UBLK ? "/dev/ublkbN" :
+			wish->kind == BRIDGE_DEVICE_NBD ? "/dev/nbdN" : "/dev/ublkbN, /dev/nbdN", wish->path);
 	if (name && (!weft_name_valid(name) || is_dots(name)))
 		return usage_error("--name wants 1 to %d of A-Z a-z 0-9 . _ -, not '%s'", WEFT_NAME_MAX, name);
 	if (o->assume_stable && !uri->foreign)
@@ -211,12 +214,13 @@ static int parse_uris(struct attach_options *o, char **texts, unsigned nr, bool 
 	return o->uri_text ? 0 : usage_error("out of memory");
 }
 
-enum { SOCKET = 256, MOUNT, DEVICE, NAME, LANES, READ_ONLY, SHARED, TRANSPORT, STRIPE, DEAD, TIMEOUT, STABLE, FOREGROUND, HELP };
+enum { SOCKET = 256, MOUNT, DEVICE, KIND, NAME, LANES, READ_ONLY, SHARED, TRANSPORT, STRIPE, DEAD, TIMEOUT, STABLE, FOREGROUND, HELP };
 
 static const struct option longs[] = {
 	{"socket", required_argument, NULL, SOCKET},
 	{"mount", required_argument, NULL, MOUNT},
 	{"device", optional_argument, NULL, DEVICE},
+	{"device-kind", required_argument, NULL, KIND},
 	{"name", required_argument, NULL, NAME},
 	{"lanes", required_argument, NULL, LANES},
 	{"read-only", no_argument, NULL, READ_ONLY},
@@ -253,10 +257,15 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 			break;
 		case DEVICE:
 			o->device = true;
-			o->device_path = optarg;
+			o->device_wish.path = optarg;
 			/* "--device /dev/nbd3" too; a URI never begins like that. */
 			if (!optarg && optind < argc && argv[optind][0] == '/')
-				o->device_path = argv[optind++];
+				o->device_wish.path = argv[optind++];
+			break;
+		case KIND:
+			if (bridge_device_kind_parse(optarg, &o->device_wish.kind) < 0)
+				return usage_error("--device-kind wants auto, ublk or nbd, not '%s'", optarg);
+			o->device = true;
 			break;
 		case NAME:
 			name = optarg;

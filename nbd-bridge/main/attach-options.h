@@ -8,6 +8,7 @@
 #include "fabric/hello.h"
 #include "fabric/uri.h"
 #include "nbd-bridge/bridge.h"
+#include "nbd-bridge/device-kind.h"
 
 struct attach_donor {
 	struct weft_uri uri;
@@ -24,7 +25,7 @@ struct attach_options {
 	uint64_t stripe_bytes;
 	char *socket, *mount; /* absolute; NULL: none */
 	bool device;
-	const char *device_path; /* /dev/nbdN; NULL: one that is free */
+	struct bridge_device_wish device_wish;
 	char name[WEFT_NAME_MAX + 1];
 	unsigned nr_lanes;
 	bool read_only, shared, assume_stable, foreground;

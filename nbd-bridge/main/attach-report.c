@@ -41,7 +41,7 @@ static void print_result(const struct attach *a, FILE *out)
 	if (info->read_only && !o->read_only && !o->shared)
 		fprintf(out, "  the server allows no writes\n");
 	if (o->device)
-		fprintf(out, "  device %s\n", a->state.device.path);
+		fprintf(out, "  device %s (%s)\n", a->state.device.path, a->device_why);
 	if (o->socket)
 		fprintf(out, "  socket %s (nbd+unix:///?socket=%s)\n", o->socket, o->socket);
 	if (o->mount)

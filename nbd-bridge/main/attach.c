@@ -148,7 +148,7 @@ static int check_left_device(const struct attach *a, struct weft_error *err)
 	const struct bridge_state_file *state = &a->state;
 	char path[32];
 
-	if (!bridge_nbd_device_find(&state->device, path, sizeof(path)))
+	if (!bridge_device_find(&state->device, path, sizeof(path)))
 		return 0;
 	if (!state->uri || strcmp(state->uri, o->uri_text) != 0)
 		return weft_error_set(err, EBUSY, "a bridge named '%s' died and left %s, which is %s; clear it with: weft "
@@ -293,7 +293,7 @@ static int start_fronts(struct attach *a, struct weft_error *err)
 			return r;
 	}
 	if (o->device) {
-		r = bridge_front_nbd_device_new(a->bridge, a->loop, o->device_path, &a->state.device, save_device, a,
+		r = bridge_front_device_new(a->bridge, a->loop, &o->device_wish, &a->state.device, save_device, a, a->device_why,
 			&front, err);
 		if (r < 0)
 			return r;

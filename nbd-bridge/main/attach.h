@@ -21,6 +21,7 @@ struct attach {
 	struct weft_watch signals;
 	char why[BRIDGE_WHY_MAX]; /* this transport, at the start */
 	uint64_t nr_changes[BRIDGE_MAX_DONORS]; /* of transport, told */
+	char device_why[320]; /* this kind of device */
 	const char *last_state;
 	int result_fd; /* -1: the foreground */
 };

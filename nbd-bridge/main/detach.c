@@ -18,6 +18,7 @@
 #include "fabric/control.h"
 #include "fabric/hello.h"
 #include "fabric/util.h"
+#include "nbd-bridge/device-kind.h"
 #include "nbd-bridge/front.h"
 #include "nbd-bridge/main/detach-goodbye.h"
 #include "nbd-bridge/state.h"
@@ -112,7 +113,7 @@ static int clear_away(struct bridge_state_file *state, const char *name, const c
 	struct weft_error *err)
 {
 	struct stat st;
-	int cleared = bridge_nbd_device_clear(&state->device, force, err);
+	int cleared = bridge_device_clear(&state->device, force, err);
 
 	if (cleared < 0)
 		return cleared;

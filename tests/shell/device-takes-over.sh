@@ -12,7 +12,7 @@ cat >"$TMP/inside" <<'END2'
 export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
 port=$(free_port)
 donor() { start_donor --listen "127.0.0.1:$port" --allow-insecure --memory r=64M --lease 20; }
-attach() { weft attach "weft://127.0.0.1:$port/r" --device "$@" --transport tcp --lanes 2 || fail "attach $*"; }
+attach() { weft attach "weft://127.0.0.1:$port/r" --device-kind nbd "$@" --transport tcp --lanes 2 || fail "attach $*"; }
 bridge() { pgrep -x weft-attach; }
 no_bridge() { ! bridge >/dev/null; }
 fio_start() {
@@ -65,7 +65,7 @@ wait_for no_bridge
 grep -q 'Input/output error' "$TMP/dd" || fail "$(cat "$TMP/dd")"
 ! weft attach "weft://127.0.0.1:$port/r" --socket "$TMP/s" >"$TMP/out" 2>&1 || fail "the device was forgotten"
 grep -q 'left /dev/nbd0.*--device' "$TMP/out" || fail "$(cat "$TMP/out")"
-attach /dev/nbd0 "${patient[@]}"
+attach --device /dev/nbd0 "${patient[@]}"
 works() { dd if=/dev/nbd0 of=/dev/null bs=4k count=1 iflag=direct; }
 wait_for works
 

@@ -22,11 +22,11 @@ verify() { # verify DEVICE FIO-OPTION…
 	fio --name=v --filename="$1" --size=12M --offset_increment=12M --rw=randwrite --bssplit=4k/60:64k/30:1m/10 --numjobs=4 \
 		--verify=crc32c --verify_fatal=1 --do_verify=1 --group_reporting --minimal "${@:2}" >"$TMP/fio" 2>&1 || fail "fio ${*:2}: $(cat "$TMP/fio")"
 }
-device() { sed -n 's|^  device ||p' "$TMP/out"; }
+device() { sed -n 's|^  device \([^ ]*\) (nbd, .*|\1|p' "$TMP/out"; }
 
 for transport in tcp rdma; do
 	echo "== $transport"
-	weft attach "$uri" --device --transport $transport --lanes 2 | tee "$TMP/out"
+	weft attach "$uri" --device-kind nbd --transport $transport --lanes 2 | tee "$TMP/out"
 	dev=$(device)
 	[[ $dev = /dev/nbd0 ]] || fail "$dev"
 	verify "$dev" --ioengine=libaio --direct=1 --iodepth=16
@@ -61,7 +61,7 @@ umount "$TMP/mnt"
 weft detach r
 
 echo "== discard, zeroes, swap, a process, what is cached"
-weft attach "$uri" --device --socket "$TMP/s" >"$TMP/out"
+weft attach "$uri" --device-kind nbd --socket "$TMP/s" >"$TMP/out"
 dev=$(device)
 random_file "$TMP/data" $((64 << 20))
 cat "$TMP/data" >"$dev"
@@ -91,15 +91,15 @@ nbdcopy "nbd://$RDMA_IP:$PORT/r" "$TMP/back"
 cmp "$TMP/data" "$TMP/back" || fail "what was written is not with the donor"
 
 echo "== two devices, and somebody else's"
-weft attach "$uri" --device >"$TMP/out" && one=$(device)
-weft attach "weft://$RDMA_IP:$PORT/q" --device >"$TMP/out" && two=$(device)
+weft attach "$uri" --device-kind nbd >"$TMP/out" && one=$(device)
+weft attach "weft://$RDMA_IP:$PORT/q" --device-kind nbd >"$TMP/out" && two=$(device)
 [[ $one = /dev/nbd0 && $two = /dev/nbd1 ]] || fail "$one $two"
 [[ $(blockdev --getsize64 $one) = $((64 << 20)) && $(blockdev --getsize64 $two) = $((8 << 20)) ]] || fail "sizes"
 weft detach r
 weft detach q
 nbdkit -U "$TMP/other.sock" memory 1M
 nbd-client -unix "$TMP/other.sock" /dev/nbd0 >/dev/null
-weft attach "$uri" --device >"$TMP/out"
+weft attach "$uri" --device-kind nbd >"$TMP/out"
 [[ $(device) != /dev/nbd0 ]] || fail "took somebody else's"
 weft detach r
 refused '/dev/nbd0 is in use by somebody else' weft attach "$uri" --device /dev/nbd0
@@ -107,7 +107,7 @@ refused '/dev/nbd0 is in use by somebody else' weft attach "$uri" --device /dev/
 nbd-client -d /dev/nbd0 >/dev/null
 
 echo "== force ends it under its users"
-weft attach "$uri" --device >"$TMP/out"
+weft attach "$uri" --device-kind nbd >"$TMP/out"
 mkfs.ext4 -q "$(device)"
 mount -t ext4 "$(device)" "$TMP/mnt"
 timeout 60 weft detach --force r

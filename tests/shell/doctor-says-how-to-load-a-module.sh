@@ -15,3 +15,12 @@ grep -A 1 '^missing *ublk ' "$TMP/out" | grep -q 'fix: apt-get install linux-ima
 
 fact sys/module/nbd/version 1
 weft doctor --sysroot "$TMP/root" | grep '^ok  *nbd ' || fail "a loaded module was not seen"
+
+# The driver alone is not enough: what a dead bridge left must be possible to take over.
+fact lib/modules/6.1.0-1-cloud-amd64/modules.dep 'kernel/drivers/block/ublk_drv.ko:'
+weft doctor --sysroot "$TMP/root" >"$TMP/out"
+grep '^missing *ublk ' "$TMP/out" | grep -q 'Linux 6.5 can' || fail "$(cat "$TMP/out")"
+fact proc/sys/kernel/osrelease 6.12.9-amd64
+fact lib/modules/6.12.9-amd64/modules.dep 'kernel/drivers/block/ublk_drv.ko:'
+weft doctor --sysroot "$TMP/root" >"$TMP/out"
+grep -A 1 '^warn *ublk ' "$TMP/out" | grep -q 'fix: modprobe ublk_drv$' || fail "$(cat "$TMP/out")"

@@ -1,0 +1,399 @@
+/*
+ * A queue of a ublk device.  Everything here runs on its lane's thread, but for making and freeing it.
+ *
+ * A step of the lane's loop takes the requests that the kernel has handed over; the lane posts them together.  What
+ * completes is answered by a command that fetches the tag's next request as well; all commands of a step are
+ * submitted by one system call at its end.
+ *
+ * A READ's data are copied by the kernel when it takes the answer, out of the buffer that the answer names.  A WRITE
+ * comes without its data: it gets a buffer, and the kernel is told to copy into that (NEED_GET_DATA).  So a buffer is
+ * taken when there is a request for it, not for each tag, and no system call is made for one request alone.
+ */
+#include "nbd-bridge/ublk-queue.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "fabric/util.h"
+
+/* How often what a submission brought is looked at before the loop has its turn, which others wait for. */
+enum {
+	MAX_ROUNDS = 4,
+	RETRY_NS = 1000000,
+};
+
+static void command(struct ublk_tag *tag, uint32_t op, int result, const void *buf)
+{
+	struct ublk_queue *queue = tag->queue;
+	const struct ublksrv_io_cmd cmd = {
+		.q_id = queue->config.index,
+		.tag = tag->index,
+		.result = result,
+		.addr = (uintptr_t)buf,
+	};
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&queue->ring);
+
+	assert(sqe); /* there is room for one of each tag, and it has no more */
+	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, queue->config.cdev, NULL, 0, 0);
+	sqe->cmd_op = op;
+	sqe->user_data = tag->index;
+	memcpy((char *)sqe + offsetof(struct io_uring_sqe, cmd), &cmd, sizeof(cmd));
+	if (queue->watch.added)
+		bridge_lane_defer(queue->config.lane, &queue->submit);
+}
+
+static void put_buffer(struct ublk_tag *tag)
+{
+	if (tag->rq.buf)
+		bridge_lane_buffer_put(tag->queue->config.lane, tag->rq.buf);
+	tag->rq.buf = NULL;
+}
+
+/* The result for the kernel, which hands over the tag's next request in return. */
+static void answer(struct ublk_tag *tag, int result)
+{
+	struct ublk_queue *queue = tag->queue;
+
+	if (!queue->watch.added) {
+		put_buffer(tag);
+		return;
+	}
+	/* For a READ the kernel wants an address even if it failed. */
+	command(tag, UBLK_U_IO_COMMIT_AND_FETCH_REQ, result, tag->rq.buf ? tag->rq.buf : queue->descs);
+	tag->next = queue->answered;
+	queue->answered = tag;
+}
+
+static void request_done(struct bridge_request *rq, int error)
+{
+	struct ublk_tag *tag = weft_container_of(rq, struct ublk_tag, rq);
+	bool moves = rq->kind == TP_READ || rq->kind == TP_WRITE;
+
+	tag->submitted = false;
+	if (tag->refused)
+		put_buffer(tag);
+	else
+		answer(tag, error < 0 ? error : moves ? (int)rq->len : 0);
+}
+
+/* Fails the request that the kernel asks for now, whatever the lane has of one before. */
+static void refuse(struct ublk_tag *tag)
+{
+	if (tag->submitted)
+		tag->refused = true;
+	else
+		put_buffer(tag);
+	command(tag, UBLK_U_IO_COMMIT_AND_FETCH_REQ, -EIO, tag->queue->descs);
+}
+
+static void submit(struct ublk_tag *tag)
+{
+	tag->submitted = true;
+	bridge_lane_submit(tag->queue->config.lane, &tag->rq);
+}
+
+/* A READ or WRITE goes on once there is a buffer for it; false: there is none yet. */
+static bool take_buffer(struct ublk_tag *tag)
+{
+	struct ublk_queue *queue = tag->queue;
+	struct bridge_request *rq = &tag->rq;
+	int r = bridge_lane_buffer_get(queue->config.lane, rq->len, &queue->waiter, &rq->buf, &rq->mem);
+
+	assert(r == 0 || r == -EAGAIN); /* it is no larger than the pool's largest */
+	if (r < 0)
+		return false;
+	if (rq->kind == TP_READ)
+		submit(tag);
+	else
+		command(tag, UBLK_U_IO_NEED_GET_DATA, 0, rq->buf);
+	return true;
+}
+
+static void wait_for_buffer(struct ublk_tag *tag)
+{
+	struct ublk_queue *queue = tag->queue;
+
+	tag->next = NULL;
+	*queue->waiting_tail = tag;
+	queue->waiting_tail = &tag->next;
+}
+
+static void on_buffer(struct bridge_waiter *waiter)
+{
+	struct ublk_queue *queue = weft_container_of(waiter, struct ublk_queue, waiter);
+
+	while (queue->waiting) {
+		struct ublk_tag *tag = queue->waiting, *next = tag->next;
+
+		if (!take_buffer(tag))
+			return;
+		queue->waiting = next;
+		if (!next)
+			queue->waiting_tail = &queue->waiting;
+	}
+}
+
+/* What the kernel asks for.  0; -EINVAL: something that it was not told it may. */
+static int read_desc(struct ublk_tag *tag)
+{
+	const struct ublk_queue *queue = tag->queue;
+	const struct ublksrv_io_desc *desc = &queue->descs[tag->index];
+	const uint64_t size_bytes = queue->config.size_bytes;
+	struct bridge_request *rq = &tag->rq;
+
+	rq->flags = 0;
+	rq->off = desc->start_sector << 9;
+	rq->len = (uint64_t)desc->nr_sectors << 9;
+	switch (ublksrv_get_op(desc)) {
+	case UBLK_IO_OP_READ:
+		rq->kind = TP_READ;
+		break;
+	case UBLK_IO_OP_WRITE:
+		rq->kind = TP_WRITE;
+		break;
+	case UBLK_IO_OP_FLUSH:
+		rq->kind = TP_FLUSH;
+		rq->off = rq->len = 0;
+		return 0;
+	case UBLK_IO_OP_DISCARD:
+		rq->kind = TP_TRIM;
+		break;
+	case UBLK_IO_OP_WRITE_ZEROES:
+		rq->kind = TP_ZERO;
+		if (desc->op_flags & UBLK_IO_F_NOUNMAP)
+			rq->flags |= TP_NO_HOLE;
+		break;
+	default:
+		return -EINVAL;
+	}
+	if (rq->kind != TP_READ && (desc->op_flags & UBLK_IO_F_FUA))
+		rq->flags |= TP_FUA;
+	if (rq->len == 0 || rq->off > size_bytes || rq->len > size_bytes - rq->off)
+		return -EINVAL;
+	if ((rq->kind == TP_READ || rq->kind == TP_WRITE) && rq->len > UBLK_MAX_IO_BYTES)
+		return -EINVAL;
+	return 0;
+}
+
+/* The kernel asks for nothing any more. */
+static void tell_gone(struct ublk_queue *queue)
+{
+	const struct bridge_config *config = bridge_config_of(queue->config.bridge);
+
+	if (!atomic_exchange(queue->config.gone, true) && config->changed)
+		config->changed(config->changed_ctx);
+}
+
+/* A tag comes back from the kernel. */
+static void take(struct ublk_tag *tag, int result)
+{
+	struct bridge_request *rq = &tag->rq;
+
+	if (result == UBLK_IO_RES_ABORT) {
+		if (!tag->submitted)
+			put_buffer(tag);
+		tell_gone(tag->queue);
+		return;
+	}
+	if (result < 0) {
+		tag->queue->error = result;
+		return;
+	}
+	if (tag->queue->aborted) {
+		refuse(tag);
+		return;
+	}
+	if (result == UBLK_IO_RES_OK && rq->buf) {
+		/* A WRITE's data.  Less, if the kernel was out of memory: it asks for the rest again then. */
+		rq->len = weft_min(rq->len, (uint64_t)tag->queue->descs[tag->index].nr_sectors << 9);
+		submit(tag);
+		return;
+	}
+	if (read_desc(tag) < 0)
+		answer(tag, -EIO);
+	else if (rq->kind != TP_READ && rq->kind != TP_WRITE)
+		submit(tag);
+	else if (!take_buffer(tag))
+		wait_for_buffer(tag);
+}
+
+static void take_all(struct ublk_queue *queue)
+{
+	struct io_uring_cqe *cqe;
+	unsigned head, n = 0;
+
+	io_uring_for_each_cqe(&queue->ring, head, cqe) {
+		n++;
+		take(&queue->tags[cqe->user_data], cqe->res);
+	}
+	io_uring_cq_advance(&queue->ring, n);
+}
+
+static void put_answered(struct ublk_queue *queue)
+{
+	while (queue->answered) {
+		struct ublk_tag *tag = queue->answered;
+
+		queue->answered = tag->next;
+		put_buffer(tag);
+	}
+}
+
+/* Submits what there is; false: the kernel is out of memory, and it is tried again soon. */
+static bool submit_all(struct ublk_queue *queue)
+{
+	if (io_uring_sq_ready(&queue->ring) > 0)
+		io_uring_submit(&queue->ring);
+	if (io_uring_sq_ready(&queue->ring) > 0) {
+		weft_loop_timer_set(bridge_lane_loop(queue->config.lane), &queue->retry, RETRY_NS);
+		return false;
+	}
+	/* The kernel has copied what the answers carry. */
+	put_answered(queue);
+	return true;
+}
+
+static void on_ring(struct weft_watch *watch, uint32_t events)
+{
+	struct ublk_queue *queue = weft_container_of(watch, struct ublk_queue, watch);
+
+	queue->nr_rounds = 0;
+	/* A tag's last buffer is given back before its next request is looked at. */
+	if (submit_all(queue))
+		take_all(queue);
+}
+
+static void on_submit(struct bridge_deferred *deferred)
+{
+	struct ublk_queue *queue = weft_container_of(deferred, struct ublk_queue, submit);
+
+	/* A WRITE's data, and new requests, may be there already. */
+	if (submit_all(queue) && queue->nr_rounds++ < MAX_ROUNDS)
+		take_all(queue);
+}
+
+static void on_retry(struct weft_timer *timer)
+{
+	struct ublk_queue *queue = weft_container_of(timer, struct ublk_queue, retry);
+
+	bridge_lane_defer(queue->config.lane, &queue->submit);
+}
+
+static size_t descs_bytes(unsigned depth)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), len = depth * sizeof(struct ublksrv_io_desc);
+
+	return (len + page - 1) / page * page;
+}
+
+int ublk_queue_new(const struct ublk_queue_config *config, struct ublk_queue **ret, struct weft_error *err)
+{
+	struct ublk_queue *queue = calloc(1, sizeof(*queue) + config->depth * sizeof(queue->tags[0]));
+
+	if (!queue)
+		return weft_error_set(err, ENOMEM, "cannot make a queue: out of memory");
+	queue->config = *config;
+	queue->waiting_tail = &queue->waiting;
+	queue->watch.fn = on_ring;
+	queue->submit.fn = on_submit;
+	queue->waiter.fn = on_buffer;
+	queue->retry.fn = on_retry;
+	for (unsigned i = 0; i < config->depth; i++) {
+		queue->tags[i].queue = queue;
+		queue->tags[i].index = (uint16_t)i;
+		queue->tags[i].rq.done = request_done;
+	}
+	void *descs = mmap(NULL, descs_bytes(config->depth), PROT_READ, MAP_SHARED | MAP_POPULATE, config->cdev,
+		(off_t)(UBLKSRV_CMD_BUF_OFFSET + config->index * descs_bytes(UBLK_MAX_QUEUE_DEPTH)));
+	if (descs == MAP_FAILED) {
+		int r = weft_error_set(err, errno, "cannot map queue %u: %s", config->index, strerror(errno));
+
+		free(queue);
+		return r;
+	}
+	queue->descs = descs;
+	*ret = queue;
+	return 0;
+}
+
+int ublk_queue_begin(struct ublk_queue *queue, struct weft_error *err)
+{
+	/*
+	 * With DEFER_TASKRUN an epoll(7) on the ring would not be woken by a request (6.12).  COOP_TASKRUN: the lane is in the kernel
+	 * often enough.
+	 */
+	int r = io_uring_queue_init(queue->config.depth, &queue->ring, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN);
+
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot make an io_uring: %s", strerror(-r));
+	queue->ring_made = true;
+	queue->watch.fd = queue->ring.ring_fd;
+	for (unsigned i = 0; i < queue->config.depth; i++)
+		command(&queue->tags[i], UBLK_U_IO_FETCH_REQ, 0, queue->descs);
+	r = io_uring_submit(&queue->ring);
+	/* A fetch that is refused is answered at once; no other is, as the device is not started. */
+	if (r >= 0) {
+		r = r == queue->config.depth ? 0 : -EAGAIN;
+		take_all(queue);
+	}
+	if (queue->error)
+		r = queue->error;
+	if (r == 0)
+		r = weft_loop_add(bridge_lane_loop(queue->config.lane), &queue->watch, EPOLLIN);
+	return r < 0 ? weft_error_set(err, -r, "the kernel does not let queue %u be served: %s", queue->config.index, strerror(-r))
+		     : 0;
+}
+
+void ublk_queue_abort(struct ublk_queue *queue)
+{
+	struct bridge_lane *lane = queue->config.lane;
+
+	if (queue->aborted || !queue->watch.added)
+		return;
+	queue->aborted = true;
+	bridge_lane_waiter_cancel(lane, &queue->waiter);
+	while (queue->waiting) {
+		struct ublk_tag *tag = queue->waiting;
+
+		queue->waiting = tag->next;
+		refuse(tag);
+	}
+	queue->waiting_tail = &queue->waiting;
+	for (unsigned i = 0; i < queue->config.depth; i++) {
+		struct ublk_tag *tag = &queue->tags[i];
+
+		if (!tag->submitted)
+			continue;
+		bridge_lane_orphan(lane, &tag->rq);
+		refuse(tag);
+	}
+}
+
+void ublk_queue_end(struct ublk_queue *queue)
+{
+	struct bridge_lane *lane = queue->config.lane;
+
+	weft_loop_remove(bridge_lane_loop(lane), &queue->watch);
+	weft_loop_timer_cancel(bridge_lane_loop(lane), &queue->retry);
+	bridge_lane_defer_cancel(lane, &queue->submit);
+	bridge_lane_waiter_cancel(lane, &queue->waiter);
+	put_answered(queue);
+	if (queue->ring_made)
+		io_uring_queue_exit(&queue->ring);
+	queue->ring_made = false;
+	/* A mapping keeps the device as well. */
+	if (queue->descs)
+		munmap((void *)(uintptr_t)queue->descs, descs_bytes(queue->config.depth));
+	queue->descs = NULL;
+}
+
+void ublk_queue_free(struct ublk_queue *queue)
+{
+	free(queue);
+}

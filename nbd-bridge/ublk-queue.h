@@ -1,0 +1,70 @@
+/*
+ * A queue of a ublk device: the kernel's requests in, their results back, over an io_uring of its own.
+ *
+ * A queue is served by one lane, and everything but making and freeing it happens on the lane's thread: the
+ * kernel binds a queue to the thread that fetches for it.
+ *
+ * Invariant: a tag is with the kernel (fetched), waits for a buffer, waits for its data (WRITE), is with the
+ * lane as a request, or waits for the next submission with its result.
+ */
+#ifndef WEFT_NBD_BRIDGE_UBLK_QUEUE_H
+#define WEFT_NBD_BRIDGE_UBLK_QUEUE_H
+
+#include <liburing.h>
+
+#include "nbd-bridge/bridge.h"
+#include "nbd-bridge/ublk-control.h"
+
+enum {
+	UBLK_DEPTH = 128,            /* requests of a queue; as many as a lane has operations */
+	UBLK_MAX_IO_BYTES = 1 << 20, /* of one request; the largest block of a lane's pool */
+};
+
+struct ublk_queue;
+
+struct ublk_queue_config {
+	struct bridge *bridge;
+	struct bridge_lane *lane;
+	int cdev; /* the front-end's */
+	uint16_t index, depth;
+	uint64_t size_bytes;
+	_Atomic bool *gone; /* set when the device is stopped, by whomever */
+};
+
+struct ublk_tag {
+	struct bridge_request rq; /* rq.buf: its buffer, or NULL */
+	struct ublk_queue *queue;
+	struct ublk_tag *next;
+	uint16_t index;
+	bool submitted; /* with the lane */
+	bool refused;   /* … although its request has been answered */
+};
+
+struct ublk_queue {
+	struct ublk_queue_config config;
+	const struct ublksrv_io_desc *descs; /* what the kernel asks for, by tag */
+	struct io_uring ring;
+	bool ring_made, aborted;
+	int error; /* of a fetch */
+	unsigned nr_rounds; /* since the loop had its turn */
+	struct weft_watch watch;
+	struct bridge_deferred submit;
+	struct weft_timer retry;
+	struct bridge_waiter waiter;
+	struct ublk_tag *waiting, **waiting_tail; /* for a buffer */
+	struct ublk_tag *answered; /* their buffers are free once the answers are submitted */
+	struct ublk_tag tags[];
+};
+
+/* Copies config.  0, -ENOMEM or -errno of mmap(2). */
+int ublk_queue_new(const struct ublk_queue_config *config, struct ublk_queue **ret, struct weft_error *err);
+/* On the lane: fetches for every tag.  0, or -errno of io_uring_setup(2), or what the kernel says to a fetch. */
+int ublk_queue_begin(struct ublk_queue *queue, struct weft_error *err);
+/* On the lane: what is asked fails, now and from now on; what is with the lane still ends into nothing. */
+void ublk_queue_abort(struct ublk_queue *queue);
+/* On the lane, once the kernel asks for nothing any more; what is with the lane still ends into nothing. */
+void ublk_queue_end(struct ublk_queue *queue);
+/* Ended, and nothing with the lane.  Takes NULL. */
+void ublk_queue_free(struct ublk_queue *queue);
+
+#endif
