@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "fabric/util.h"
+#include "nbd-bridge/cache.h"
 #include "nbd-bridge/lane.h"
 
 enum { MODEST_IO_BYTES = 8 << 20 }; /* the longest message of soft-RoCE; other devices take more */
@@ -105,6 +106,7 @@ void bridge_free(struct bridge *bridge)
 		lane_join(bridge->lanes[i]);
 	for (unsigned i = 0; i < bridge->nr_lanes; i++)
 		lane_free(bridge->lanes[i]);
+	cache_free(bridge->cache);
 	pthread_cond_destroy(&bridge->changed);
 	pthread_mutex_destroy(&bridge->lock);
 	free(bridge->donors);
@@ -178,7 +180,79 @@ int bridge_start(struct bridge *bridge, struct weft_error *err)
 		bridge_lane_run(bridge->lanes[0], drop_other_lanes, bridge);
 	for (unsigned i = 1; i < bridge->nr_lanes; i++)
 		first_result(bridge->lanes[i], &deadline, NULL);
-	return 0;
+	return bridge->config.cache_bytes > 0 ? cache_new(bridge, err) : 0;
+}
+
+/* ---- how far it is ---- */
+
+enum { MEASURE_SMALL = 4, MEASURE_READS = 6 };
+
+/* READs one after another: small ones, then large ones. */
+struct measurement {
+	struct bridge_request rq;
+	struct bridge_waiter waiter;
+	struct bridge_lane *lane;
+	unsigned nr;
+	uint64_t small_ns, large_ns;
+	bool done;
+};
+
+static void measure_next(struct measurement *m)
+{
+	struct bridge *bridge = m->lane->bridge;
+
+	m->rq.kind = TP_READ;
+	m->rq.off = 0;
+	m->rq.len = weft_min(m->nr < MEASURE_SMALL ? 4096 : BRIDGE_POOL_MAX, bridge->info.size_bytes);
+	m->lane->now_ns = 0;
+	lane_submit_direct(m->lane, &m->rq);
+}
+
+static void measured(struct bridge_request *rq, int error)
+{
+	struct measurement *m = weft_container_of(rq, struct measurement, rq);
+	struct bridge *bridge = m->lane->bridge;
+	uint64_t *ns = m->nr < MEASURE_SMALL ? &m->small_ns : &m->large_ns;
+
+	if (error == 0)
+		*ns = weft_min(*ns, weft_max(weft_now_ns() - rq->start_ns, 1));
+	if (error == 0 && ++m->nr < MEASURE_READS) {
+		measure_next(m);
+		return;
+	}
+	bridge_lane_buffer_put(m->lane, rq->buf);
+	pthread_mutex_lock(&bridge->lock);
+	m->done = true;
+	pthread_cond_broadcast(&bridge->changed);
+	pthread_mutex_unlock(&bridge->lock);
+}
+
+static void measure(struct bridge_lane *lane, void *ctx)
+{
+	struct measurement *m = ctx;
+
+	m->lane = lane;
+	m->rq.internal = true;
+	m->rq.done = measured;
+	m->done = bridge_lane_buffer_get(lane, BRIDGE_POOL_MAX, &m->waiter, &m->rq.buf, &m->rq.mem) < 0;
+	if (!m->done)
+		measure_next(m);
+}
+
+void bridge_measure(struct bridge *bridge, uint64_t *ret_rtt_ns, uint64_t *ret_rate)
+{
+	struct measurement m = {.small_ns = UINT64_MAX, .large_ns = UINT64_MAX};
+
+	bridge_lane_run(bridge->lanes[0], measure, &m);
+	pthread_mutex_lock(&bridge->lock);
+	while (!m.done)
+		pthread_cond_wait(&bridge->changed, &bridge->lock);
+	pthread_mutex_unlock(&bridge->lock);
+	bool whole = m.nr == MEASURE_READS;
+	uint64_t bytes = weft_min(BRIDGE_POOL_MAX, bridge->info.size_bytes);
+	uint64_t moving_ns = whole && m.large_ns > m.small_ns ? m.large_ns - m.small_ns : 1000000;
+	*ret_rtt_ns = whole ? m.small_ns : 1000000;
+	*ret_rate = weft_max(bytes * 1000000 / weft_max(moving_ns / 1000, 1), 1000000);
 }
 
 void bridge_first_result(struct bridge_link *link, int result, const struct weft_error *why)
@@ -368,17 +442,32 @@ static void submit_flush(struct bridge_lane *lane, void *ctx)
 	bridge_lane_submit(lane, &flush->rq);
 }
 
-static int flush_all(struct bridge *bridge, uint64_t deadline_ns, struct weft_error *err)
+/* Up to a second's wait; true: it is done.  Under the lock. */
+static bool wait_a_second(struct bridge *bridge, const bool *done)
+{
+	uint64_t until_ns = weft_now_ns() + UINT64_C(1000000000);
+	struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000), .tv_nsec = (long)(until_ns % 1000000000)};
+
+	while (!*done)
+		if (pthread_cond_timedwait(&bridge->changed, &bridge->lock, &until) == ETIMEDOUT)
+			break;
+	return *done;
+}
+
+static int flush_all(struct bridge *bridge, uint32_t timeout_ms, struct weft_error *err)
 {
 	struct last_flush flush = {.bridge = bridge, .rq = {.kind = TP_FLUSH, .done = last_flush_done}};
-	struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / 1000000000),
-		.tv_nsec = (long)(deadline_ns % 1000000000)};
+	uint64_t moved = bridge->cache ? cache_pushed_bytes(bridge->cache) : 0, left_ms = timeout_ms;
 
 	bridge_lane_run(bridge->lanes[0], submit_flush, &flush);
 	pthread_mutex_lock(&bridge->lock);
-	while (!flush.done)
-		if (pthread_cond_timedwait(&bridge->changed, &bridge->lock, &deadline) == ETIMEDOUT)
-			break;
+	while (!wait_a_second(bridge, &flush.done) && left_ms > 0) {
+		uint64_t now = bridge->cache ? cache_pushed_bytes(bridge->cache) : 0;
+
+		/* As long as something arrives, it may take as long as it takes. */
+		left_ms = now != moved ? timeout_ms : left_ms - weft_min(left_ms, 1000);
+		moved = now;
+	}
 	bool timed_out = !flush.done;
 	pthread_mutex_unlock(&bridge->lock);
 	if (timed_out) {
@@ -407,7 +496,7 @@ int bridge_stop(struct bridge *bridge, uint32_t timeout_ms, struct weft_error *e
 	while (!all_done(bridge) && weft_now_ns() < deadline_ns)
 		usleep(1000);
 	if (bridge->granted && !bridge->info.read_only && bridge->lanes[0]->running)
-		r = flush_all(bridge, deadline_ns, err);
+		r = flush_all(bridge, timeout_ms, err);
 	atomic_store(&bridge->stopping, true);
 	for (unsigned i = 0; i < bridge->nr_lanes; i++)
 		lane_join(bridge->lanes[i]);
@@ -419,6 +508,27 @@ int bridge_stop(struct bridge *bridge, uint32_t timeout_ms, struct weft_error *e
 const struct tp_info *bridge_info(const struct bridge *bridge)
 {
 	return &bridge->info;
+}
+
+bool bridge_is_managed(const struct bridge *bridge)
+{
+	return bridge->cache;
+}
+
+uint64_t bridge_dirty_bytes(const struct bridge *bridge)
+{
+	return bridge->cache ? cache_dirty_bytes(bridge->cache) : 0;
+}
+
+static void push_now(struct bridge_lane *lane, void *ctx)
+{
+	cache_push_kick(lane);
+}
+
+void bridge_push_now(struct bridge *bridge)
+{
+	if (bridge->cache)
+		bridge_lane_run(bridge->lanes[0], push_now, NULL);
 }
 
 const struct bridge_config *bridge_config_of(const struct bridge *bridge)
@@ -648,6 +758,8 @@ json_t *bridge_status(struct bridge *bridge)
 	json_object_set_new(json, "latency_us",
 		json_pack("{s:o, s:o, s:o}", "read", latency(&sum->reads), "write", latency(&sum->writes),
 			"flush", latency(&sum->flushes)));
+	if (bridge->cache)
+		json_object_set_new(json, "cache", cache_status(bridge->cache));
 	json_object_set_new(json, "lanes", sum->lanes);
 	free(sum);
 	return json;

@@ -38,6 +38,11 @@ enum {
 	BRIDGE_MAX_WAYS = 4,
 	BRIDGE_MAX_DONORS = 16,
 	BRIDGE_WHY_MAX = 640,
+	BRIDGE_CHUNK_MIN = 64 << 10,
+	BRIDGE_CHUNK_MAX = 1 << 20,
+	BRIDGE_CACHE_MIN_CHUNKS = 16,
+	BRIDGE_CACHE_MIN = 4 << 20, /* bytes; enough for chunks of any size that is not asked for */
+	BRIDGE_PULL_WORKERS_MAX = 64,
 };
 
 /* A way to a donor.  Strings are borrowed while the bridge lives. */
@@ -79,6 +84,14 @@ struct bridge_config {
 	uint32_t settle_ms;       /* 0: BRIDGE_SETTLE_MS */
 	uint32_t connect_timeout_ms;
 	uint32_t stall_ms; /* 0: 30 s; how long a front-end's client may hold buffers that others wait for, or not finish its handshake */
+	/* A managed attachment: bytes of cache; 0: direct, and what follows means nothing. */
+	uint64_t cache_bytes;
+	uint32_t chunk_bytes; /* a power of two, 64 KiB to 1 MiB; 0: as the path asks for */
+	bool write_through;   /* a WRITE is done when it is at the donor */
+	uint32_t push_interval_ms; /* what is dirty is written back after so long; > 0 */
+	bool pull;            /* fetch the whole region in the background */
+	unsigned pull_workers; /* chunks at a time */
+	uint64_t pull_rate;   /* bytes a second; 0: no limit */
 	bool assume_stable; /* foreign: its contents survive what ended a connection */
 	/* Any thread, without locks: a link was granted or lost, or the attachment became dead or stale. */
 	void (*changed)(void *ctx);
@@ -94,7 +107,8 @@ int bridge_new(const struct bridge_config *config, struct bridge **ret, struct w
 int bridge_start(struct bridge *bridge, struct weft_error *err);
 /*
  * Waits for what is in flight, flushes, says goodbye and ends the threads; the front-ends were stopped
- * before.  An error means that the last FLUSH failed, or was not answered within timeout_ms; it is stopped all the same.
+ * before.  An error means that the last FLUSH failed, or was not answered within timeout_ms since something was written back
+ * last; it is stopped all the same.
  */
 int bridge_stop(struct bridge *bridge, uint32_t timeout_ms, struct weft_error *err);
 /* Stopped or never started.  Takes NULL. */
@@ -107,6 +121,14 @@ unsigned bridge_nr_lanes(const struct bridge *bridge);
 struct bridge_lane *bridge_lane(struct bridge *bridge, unsigned i);
 /* Deals lanes out in turn, those that are connected if there are any.  Any thread. */
 struct bridge_lane *bridge_next_lane(struct bridge *bridge);
+/* Whether there is a cache: FLUSH means something then whatever the donor says. */
+bool bridge_is_managed(const struct bridge *bridge);
+/* Of a managed one: of the whole cache, and of a chunk. */
+uint64_t bridge_cache_bytes(const struct bridge *bridge);
+uint64_t bridge_chunk_bytes(const struct bridge *bridge);
+/* What is in the cache and not at the donor yet; 0 without one.  It shrinks by itself, sooner after bridge_push_now(). */
+uint64_t bridge_dirty_bytes(const struct bridge *bridge);
+void bridge_push_now(struct bridge *bridge);
 /* Any thread. */
 uint64_t bridge_generation(const struct bridge *bridge);
 
@@ -147,12 +169,32 @@ struct bridge_request {
 
 	/* The lane's. */
 	bool orphan, listed, flush_after, flushing;
+	bool internal; /* not a front-end's: the cache's, a FLUSH's visit */
 	uint8_t next_donor;
 	uint32_t nr_ops;
 	int status;
 	uint64_t next_off; /* READ, WRITE: where the next operation begins; else: bytes of next_donor's part that are done */
 	uint64_t start_ns;
 	struct bridge_request *next;
+	/* The cache's. */
+	struct bridge_lane *lane;
+	uint8_t phase, waits_at;
+	bool missed; /* something had to be fetched */
+	bool waited; /* for the chunk at walk_at */
+	uint64_t wait_chunk;
+	uint64_t seq, walk_at, walk_end;
+	uint64_t taken_from, nr_taken; /* chunks that are being zeroed */
+	struct bridge_request *wait_next;
+	struct bridge_request *active_next, **active_link;
+};
+
+/* What a request of a managed attachment waits for. */
+enum bridge_waits {
+	BRIDGE_WAITS_NOT,
+	BRIDGE_WAITS_CHUNK, /* an operation on its chunk to end */
+	BRIDGE_WAITS_ROOM,  /* a slot, or fewer dirty chunks */
+	BRIDGE_WAITS_IO,    /* a free operation */
+	BRIDGE_WAITS_OPS,   /* its own operations */
 };
 
 /* Takes the request on.  It is posted at the end of the loop's step. */

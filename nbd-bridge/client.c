@@ -18,14 +18,15 @@ enum { STALL_MS = 30000 };
 static uint16_t export_flags(const struct bridge *bridge)
 {
 	const struct tp_info *info = bridge_info(bridge);
+	const bool managed = bridge_is_managed(bridge);
 
 	return (uint16_t)((info->read_only ? NBD_FLAG_READ_ONLY : 0) |
-		(info->can_flush ? NBD_FLAG_SEND_FLUSH : 0) |
-		(info->can_fua || info->can_flush ? NBD_FLAG_SEND_FUA : 0) |
+		(info->can_flush || managed ? NBD_FLAG_SEND_FLUSH : 0) |
+		(info->can_fua || info->can_flush || managed ? NBD_FLAG_SEND_FUA : 0) |
 		(info->can_trim && !info->read_only ? NBD_FLAG_SEND_TRIM : 0) |
 		(info->can_zero && !info->read_only ? NBD_FLAG_SEND_WRITE_ZEROES : 0) |
 		(info->can_zero && info->can_fast_zero && !info->read_only ? NBD_FLAG_SEND_FAST_ZERO : 0) |
-		(info->can_cache ? NBD_FLAG_SEND_CACHE : 0) |
+		(info->can_cache || managed ? NBD_FLAG_SEND_CACHE : 0) |
 		/* True of a server with a single lane too: then there is one connection to it. */
 		NBD_FLAG_CAN_MULTI_CONN);
 }

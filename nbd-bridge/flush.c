@@ -43,7 +43,7 @@ static void start_visit(struct bridge_lane *lane)
 	flush->visit_answers = atomic_load(&flush->nr_asked);
 	flush->visit_covers = atomic_load(&flush->nr_written);
 	flush->visit.kind = TP_FLUSH;
-	bridge_lane_submit(lane, &flush->visit);
+	lane_submit_direct(lane, &flush->visit);
 }
 
 static void visit_done(struct bridge_request *rq, int error)
@@ -72,6 +72,7 @@ void lane_flush_init(struct bridge_lane *lane)
 	list_init(&lane->flush.next);
 	list_init(&lane->flush.round);
 	lane->flush.visit.done = visit_done;
+	lane->flush.visit.internal = true;
 }
 
 static void end_round(struct bridge_lane *lane, int error)

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 
 #include "fabric/util.h"
+#include "nbd-bridge/cache.h"
 #include "nbd-bridge/lane.h"
 
 static bool changes_data(uint8_t kind)
@@ -22,22 +23,11 @@ static bool changes_data(uint8_t kind)
 
 /* ---- requests ---- */
 
-static void finish(struct bridge_lane *lane, struct bridge_request *rq, int error)
-{
-	atomic_store_explicit(&lane->nr_requests,
-		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) - 1, memory_order_release);
-	rq->done(rq, error);
-}
-
-static void request_finish(struct bridge_lane *lane, struct bridge_request *rq, int error)
+void lane_request_finish(struct bridge_lane *lane, struct bridge_request *rq, int error)
 {
 	struct lane_counters *counters = &lane->counters;
 	uint64_t took_ns = lane_now(lane) - weft_min(rq->start_ns, lane_now(lane));
 
-	if (rq == &lane->flush.visit) {
-		finish(lane, rq, error);
-		return;
-	}
 	count(&counters->requests[rq->kind], 1);
 	/* What failed moved nothing, and took no time worth knowing. */
 	if (error < 0) {
@@ -66,7 +56,9 @@ static void request_finish(struct bridge_lane *lane, struct bridge_request *rq, 
 		if (changes_data(rq->kind))
 			atomic_fetch_sub(&lane->bridge->nr_orphans, 1);
 	}
-	finish(lane, rq, error);
+	atomic_store_explicit(&lane->nr_requests,
+		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) - 1, memory_order_release);
+	rq->done(rq, error);
 }
 
 void lane_backlog(struct bridge_lane *lane, struct bridge_request *rq)
@@ -101,7 +93,10 @@ static void request_settle(struct bridge_lane *lane, struct bridge_request *rq)
 		lane_backlog(lane, rq);
 		return;
 	}
-	request_finish(lane, rq, rq->status);
+	if (rq->internal)
+		rq->done(rq, rq->status);
+	else
+		lane_request_finish(lane, rq, rq->status);
 }
 
 void lane_settle(struct bridge_lane *lane, struct bridge_request *rq, int error)
@@ -110,8 +105,7 @@ void lane_settle(struct bridge_lane *lane, struct bridge_request *rq, int error)
 	request_settle(lane, rq);
 }
 
-/* Whether any of the request's operations is the link's. */
-static bool touches(const struct bridge_request *rq, const struct bridge_link *link)
+bool lane_touches(const struct bridge_request *rq, const struct bridge_link *link)
 {
 	const struct bridge *bridge = link->lane->bridge;
 
@@ -119,12 +113,24 @@ static bool touches(const struct bridge_request *rq, const struct bridge_link *l
 		bridge_map_part(&bridge->map, link->donor->index, rq->off, rq->len).len > 0;
 }
 
-static bool touches_dead(const struct bridge_lane *lane, const struct bridge_request *rq)
+bool lane_touches_dead(const struct bridge_lane *lane, const struct bridge_request *rq)
 {
 	for (unsigned i = 0; i < lane->nr_links; i++)
-		if (lane->links[i].is_dead && touches(rq, &lane->links[i]))
+		if (lane->links[i].is_dead && lane_touches(rq, &lane->links[i]))
 			return true;
 	return false;
+}
+
+bool lane_reaches(const struct bridge_lane *lane, uint64_t off, uint64_t len)
+{
+	const struct bridge_map *map = &lane->bridge->map;
+
+	if (atomic_load_explicit(&lane->ready, memory_order_relaxed))
+		return true;
+	for (unsigned i = 0; i < lane->nr_links; i++)
+		if (lane->links[i].state != LINK_READY && (map->nr == 1 || bridge_map_part(map, i, off, len).len > 0))
+			return false;
+	return true;
 }
 
 /* What can be said before anything is posted: 1: go on; 0: nothing to do; or -errno. */
@@ -134,7 +140,7 @@ static int admit(struct bridge_lane *lane, struct bridge_request *rq)
 	const struct tp_info *info = &bridge->info;
 	bool changes = changes_data(rq->kind);
 
-	if (atomic_load_explicit(&bridge->stale, memory_order_relaxed) || touches_dead(lane, rq))
+	if (atomic_load_explicit(&bridge->stale, memory_order_relaxed) || lane_touches_dead(lane, rq))
 		return -EIO;
 	if (atomic_load_explicit(&bridge->stopping, memory_order_relaxed))
 		return -ESHUTDOWN;
@@ -157,26 +163,42 @@ static int admit(struct bridge_lane *lane, struct bridge_request *rq)
 	return 1;
 }
 
-void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq)
+static void begin(struct bridge_lane *lane, struct bridge_request *rq)
 {
 	assert(rq->kind < TP_NR_KINDS && rq->kind != TP_PROBE);
-	rq->orphan = rq->flush_after = false;
+	rq->orphan = rq->flush_after = rq->listed = false;
 	rq->flushing = rq->kind == TP_FLUSH;
 	rq->nr_ops = 0;
 	rq->status = 0;
 	rq->next_donor = 0;
 	rq->next_off = rq->kind == TP_READ || rq->kind == TP_WRITE ? rq->off : 0;
 	rq->start_ns = lane_now(lane);
-	atomic_store_explicit(&lane->nr_requests,
-		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+void lane_submit_direct(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	begin(lane, rq);
 	int r = admit(lane, rq);
 	if (r <= 0)
-		request_finish(lane, rq, r);
+		lane_settle(lane, rq, r);
 	else if (rq->kind == TP_FLUSH && lane->bridge->info.flush_each_conn && lane->bridge->nr_lanes > 1 &&
 		rq != &lane->flush.visit)
 		lane_flush(lane, rq);
 	else
 		lane_backlog(lane, rq);
+}
+
+void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	rq->internal = false;
+	atomic_store_explicit(&lane->nr_requests,
+		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) + 1, memory_order_relaxed);
+	if (lane->cache) {
+		begin(lane, rq);
+		cache_submit(lane, rq);
+	} else {
+		lane_submit_direct(lane, rq);
+	}
 }
 
 void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq)
@@ -334,17 +356,20 @@ static unsigned purge_ops(struct bridge_lane *lane, struct op_list *list, int er
 
 unsigned lane_purge(struct bridge_lane *lane, struct bridge_link *link, int error, enum lane_purge which)
 {
-	struct bridge_request *backlog = lane->backlog, *flushes = lane_flush_take_waiting(lane);
+	struct bridge_request *backlog, *flushes = lane_flush_take_waiting(lane);
 	unsigned n = 0;
 
+	if (lane->cache)
+		cache_purge(lane, link, error, which);
 	/* Whoever is told may submit anew: work on what was there before. */
+	backlog = lane->backlog;
 	lane->backlog = NULL;
 	lane->backlog_tail = &lane->backlog;
 	while (backlog) {
 		struct bridge_request *rq = backlog;
 
 		backlog = rq->next;
-		if (!purges(which, rq) || !touches(rq, link)) {
+		if (!purges(which, rq) || !lane_touches(rq, link)) {
 			lane_backlog(lane, rq);
 			continue;
 		}
@@ -366,7 +391,11 @@ unsigned lane_purge(struct bridge_lane *lane, struct bridge_link *link, int erro
 		lane_settle(lane, rq, error);
 	}
 	n += purge_ops(lane, &link->parked, error, which);
-	return n + purge_ops(lane, &link->queue, error, which);
+	n += purge_ops(lane, &link->queue, error, which);
+	/* Requests end with the last of their operations. */
+	if (lane->cache)
+		cache_step(lane);
+	return n;
 }
 
 void lane_set_ready(struct bridge_lane *lane)
@@ -462,6 +491,8 @@ static void lane_after(void *ctx)
 			lane->now_ns = 0;
 			continue;
 		}
+		if (lane->cache && cache_step(lane))
+			continue;
 		if (lane->deferred) {
 			run_deferred(lane);
 			continue;
@@ -654,6 +685,7 @@ void lane_free(struct bridge_lane *lane)
 	assert(!lane->running);
 	end_links(lane);
 	lane_drop_big(lane);
+	cache_lane_free(lane);
 	bridge_lane_deregister(lane, lane->arena_mem);
 	for (unsigned i = 0; i < BRIDGE_MAX_TRANSPORTS; i++)
 		tp_close(lane->tps[i]);

@@ -134,6 +134,7 @@ struct bridge_lane {
 	struct bridge_link *links; /* one for each donor */
 	unsigned nr_links;
 	unsigned nr_open; /* links that have a free operation */
+	struct cache_lane *cache; /* NULL: direct */
 	struct bridge_pool *pool;
 	struct tp_mem *arena_mem;
 	struct lane_counters counters;
@@ -197,6 +198,7 @@ struct bridge {
 	pthread_cond_t changed;
 	struct weft_error stale_why; /* under the lock; set once */
 	bool granted;                /* under the lock: info is valid, of all donors */
+	struct bridge_cache *cache;  /* NULL: direct */
 	unsigned nr_lanes;
 	struct bridge_lane *lanes[BRIDGE_MAX_LANES];
 };
@@ -220,6 +222,10 @@ int lane_new(struct bridge *bridge, unsigned index, struct bridge_lane **ret, st
 void lane_free(struct bridge_lane *lane);
 int lane_start_thread(struct bridge_lane *lane, struct weft_error *err);
 void lane_join(struct bridge_lane *lane);
+/* To the donor, whether there is a cache or not. */
+void lane_submit_direct(struct bridge_lane *lane, struct bridge_request *rq);
+/* Counts it, and tells whoever sent it. */
+void lane_request_finish(struct bridge_lane *lane, struct bridge_request *rq, int error);
 /* Makes operations of waiting requests, as far as there are free ones. */
 void lane_split(struct bridge_lane *lane);
 /* Takes back an operation that is on no list. */
@@ -227,6 +233,11 @@ void lane_op_finish(struct bridge_lane *lane, struct bridge_op *op, int error);
 /* Fails what waits for the link: of the backlog, and what is queued or parked.  Returns how many. */
 enum lane_purge { PURGE_ALL, PURGE_ORPHANS };
 unsigned lane_purge(struct bridge_lane *lane, struct bridge_link *link, int error, enum lane_purge which);
+/* Whether any of the request's operations is the link's; is one's that is dead. */
+bool lane_touches(const struct bridge_request *rq, const struct bridge_link *link);
+bool lane_touches_dead(const struct bridge_lane *lane, const struct bridge_request *rq);
+/* Whether all links that hold a part of these bytes are ready. */
+bool lane_reaches(const struct bridge_lane *lane, uint64_t off, uint64_t len);
 /* lane->ready, from its links. */
 void lane_set_ready(struct bridge_lane *lane);
 
@@ -309,6 +320,8 @@ void donor_move_end(struct bridge_donor *donor, bool moved, uint64_t generation,
 json_t *donor_status(struct bridge_donor *donor);
 
 void bridge_wake_lanes(struct bridge *bridge);
+/* The time of a small READ, and the bytes a second of a large one, as they are now. */
+void bridge_measure(struct bridge *bridge, uint64_t *ret_rtt_ns, uint64_t *ret_rate);
 /* Any thread: tells whoever wants to know that the state may be another. */
 void bridge_changed(const struct bridge *bridge);
 

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "fabric/util.h"
+#include "nbd-bridge/cache.h"
 #include "nbd-bridge/lane.h"
 
 static void on_event(struct weft_watch *watch, uint32_t events);
@@ -260,6 +261,7 @@ static void become_ready(struct bridge_link *link)
 		link->nr_reconnects++;
 	if (link->scout)
 		scout_link_changed(link->scout);
+	cache_lane_granted(lane);
 	bridge_changed(lane->bridge);
 }
 

@@ -53,9 +53,16 @@ static void on_detach(struct attach *a, struct weft_control_call *call, bool for
 {
 	json_t *no = force ? NULL : busy(a);
 	struct weft_error err = {0};
+	uint64_t dirty;
 
 	if (!no && a->detach)
 		no = failure(EALREADY, "it is being detached already");
+	/* What the cache holds goes to the donor first; whoever asks asks again, and shows how far it is. */
+	if (!no && !force && (dirty = bridge_dirty_bytes(a->bridge)) > 0) {
+		bridge_push_now(a->bridge);
+		no = json_pack("{s:b, s:I, s:s}", "detached", 0, "dirty_bytes", (json_int_t)dirty, "state",
+			bridge_state(a->bridge, NULL));
+	}
 	if (!no && attach_stop_fronts(a, force, &err) < 0)
 		no = failure(err.code, err.message);
 	if (no) {

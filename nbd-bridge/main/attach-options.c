@@ -30,6 +30,13 @@ static void usage(FILE *out)
 	      "  --shared                   a reader that may stand beside a writer\n"
 	      "  --transport auto|rdma|tcp  what the data goes over (default auto)\n"
 	      "  --stripe-unit SIZE         with several URIs: so much lies at one, then the next has its turn (default 256K)\n"
+	      "  --cache SIZE               managed: keep up to SIZE of it in memory here, fetch ahead, write back later\n"
+	      "  --chunk-size SIZE          of the cache: 64K to 1M, a power of two (default: as the path asks for)\n"
+	      "  --write-through            a write is done when the donor has it\n"
+	      "  --push-interval SECONDS    how soon what was written is written back (default 1)\n"
+	      "  --pull                     fetch the whole region in the background\n"
+	      "  --pull-workers NUMBER      chunks at a time (default 4)\n"
+	      "  --pull-rate SIZE           bytes a second at most\n"
 	      "  --dead-timeout SECONDS     how long requests wait for a donor that is gone (default 30; 0: for ever)\n"
 	      "  --timeout SECONDS          how long an answer may take before its connection is given up (default 30)\n"
 	      "  --assume-stable            nbd:// only: the server's contents survive a lost connection\n"
@@ -153,6 +160,25 @@ static int check_donors(struct attach_options *o)
 	return 0;
 }
 
+static int check_cache(const struct attach_options *o, bool needs_cache)
+{
+	if (o->cache_bytes == 0)
+		return needs_cache ? usage_error("--chunk-size, --write-through, --push-interval and --pull are for an attachment "
+						 "with --cache") : 0;
+	if (o->shared)
+		return usage_error("--cache does not go with --shared: what it keeps would grow old beside a writer");
+	/* The device outlives a bridge that is killed: its users would go on without what was not written back. */
+	if (o->device && !o->write_through && !o->read_only)
+		return usage_error("--cache with --device wants --write-through: the device goes on when the bridge was killed, "
+				   "and what was not written back would be missing without a word");
+	if (o->cache_bytes < BRIDGE_CACHE_MIN)
+		return usage_error("--cache wants at least %d MiB", BRIDGE_CACHE_MIN >> 20);
+	if (o->chunk_bytes && o->cache_bytes / o->chunk_bytes < BRIDGE_CACHE_MIN_CHUNKS)
+		return usage_error("--cache is too small for this --chunk-size: it has at least %d chunks",
+			BRIDGE_CACHE_MIN_CHUNKS);
+	return 0;
+}
+
 static int check(struct attach_options *o, const char *socket, const char *mount, const char *name)
 {
 	const struct weft_uri *uri = &o->donors[0].uri;
@@ -214,7 +240,30 @@ static int parse_uris(struct attach_options *o, char **texts, unsigned nr, bool 
 	return o->uri_text ? 0 : usage_error("out of memory");
 }
 
-enum { SOCKET = 256, MOUNT, DEVICE, KIND, NAME, LANES, READ_ONLY, SHARED, TRANSPORT, STRIPE, DEAD, TIMEOUT, STABLE, FOREGROUND, HELP };
+enum {
+	SOCKET = 256,
+	MOUNT,
+	DEVICE,
+	KIND,
+	NAME,
+	LANES,
+	READ_ONLY,
+	SHARED,
+	TRANSPORT,
+	STRIPE,
+	CACHE,
+	CHUNK_SIZE,
+	WRITE_THROUGH,
+	PUSH_INTERVAL,
+	PULL,
+	PULL_WORKERS,
+	PULL_RATE,
+	DEAD,
+	TIMEOUT,
+	STABLE,
+	FOREGROUND,
+	HELP,
+};
 
 static const struct option longs[] = {
 	{"socket", required_argument, NULL, SOCKET},
@@ -227,6 +276,13 @@ static const struct option longs[] = {
 	{"shared", no_argument, NULL, SHARED},
 	{"transport", required_argument, NULL, TRANSPORT},
 	{"stripe-unit", required_argument, NULL, STRIPE},
+	{"cache", required_argument, NULL, CACHE},
+	{"chunk-size", required_argument, NULL, CHUNK_SIZE},
+	{"write-through", no_argument, NULL, WRITE_THROUGH},
+	{"push-interval", required_argument, NULL, PUSH_INTERVAL},
+	{"pull", no_argument, NULL, PULL},
+	{"pull-workers", required_argument, NULL, PULL_WORKERS},
+	{"pull-rate", required_argument, NULL, PULL_RATE},
 	{"dead-timeout", required_argument, NULL, DEAD},
 	{"timeout", required_argument, NULL, TIMEOUT},
 	{"assume-stable", no_argument, NULL, STABLE},
@@ -235,19 +291,72 @@ static const struct option longs[] = {
 	{NULL, 0, NULL, 0},
 };
 
+/* 0, -1: another option; or what usage_error() returned. */
+static int parse_cache_option(int c, struct attach_options *o)
+{
+	unsigned long workers;
+	uint64_t size;
+	char *end;
+
+	switch (c) {
+	case CACHE:
+		if (weft_parse_size(optarg, &o->cache_bytes) < 0 || o->cache_bytes == 0)
+			return usage_error("--cache wants a size such as 1G, not '%s'", optarg);
+		return 0;
+	case CHUNK_SIZE:
+		if (weft_parse_size(optarg, &size) < 0 || size < BRIDGE_CHUNK_MIN || size > BRIDGE_CHUNK_MAX ||
+			(size & (size - 1)) != 0)
+			return usage_error("--chunk-size wants 64K, 128K, 256K, 512K or 1M, not '%s'", optarg);
+		o->chunk_bytes = (uint32_t)size;
+		return 0;
+	case WRITE_THROUGH:
+		o->write_through = true;
+		return 0;
+	case PUSH_INTERVAL:
+		if (!parse_seconds(optarg, &o->push_interval_ms))
+			return usage_error("--push-interval wants seconds, not '%s'", optarg);
+		return 0;
+	case PULL:
+		o->pull = true;
+		return 0;
+	case PULL_WORKERS:
+		workers = strtoul(optarg, &end, 10);
+		if (*end || workers < 1 || workers > BRIDGE_PULL_WORKERS_MAX)
+			return usage_error("--pull-workers wants 1 to %d, not '%s'", BRIDGE_PULL_WORKERS_MAX, optarg);
+		o->pull_workers = (unsigned)workers;
+		o->pull = true;
+		return 0;
+	case PULL_RATE:
+		if (weft_parse_size(optarg, &o->pull_rate) < 0 || o->pull_rate == 0)
+			return usage_error("--pull-rate wants bytes a second, such as 50M, not '%s'", optarg);
+		o->pull = true;
+		return 0;
+	default:
+		return -1;
+	}
+}
+
 int attach_options_parse(int argc, char **argv, struct attach_options *o)
 {
 	const char *socket = NULL, *mount = NULL, *name = NULL;
-	bool have_transport = false;
+	bool have_transport = false, needs_cache = false;
 	unsigned long lanes;
 	char *end;
-	int c;
+	int c, r;
 
 	memset(o, 0, sizeof(*o));
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	o->nr_lanes = cpus < 1 ? 1 : cpus > 4 ? 4 : (unsigned)cpus;
 	o->timeout_ms = o->dead_timeout_ms = 30000;
+	o->push_interval_ms = 1000;
+	o->pull_workers = 4;
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		r = parse_cache_option(c, o);
+		needs_cache |= r == 0 && c != CACHE;
+		if (r > 0)
+			return r;
+		if (r == 0)
+			continue;
 		switch (c) {
 		case SOCKET:
 			socket = optarg;
@@ -317,6 +426,8 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 		return usage_error("which region? Give its URI, such as weft://HOST/REGION");
 	if (argc - optind > BRIDGE_MAX_DONORS)
 		return usage_error("at most %d URIs", BRIDGE_MAX_DONORS);
-	int r = parse_uris(o, argv + optind, (unsigned)(argc - optind), have_transport);
+	r = parse_uris(o, argv + optind, (unsigned)(argc - optind), have_transport);
+	if (r == 0)
+		r = check_cache(o, needs_cache);
 	return r != 0 ? r : check(o, socket, mount, name);
 }

@@ -31,6 +31,13 @@ struct attach_options {
 	bool read_only, shared, assume_stable, foreground;
 	enum weft_transport_choice transport;
 	uint32_t timeout_ms, dead_timeout_ms;
+	/* A managed attachment. */
+	uint64_t cache_bytes; /* 0: direct */
+	uint32_t chunk_bytes; /* 0: as the path asks for */
+	uint32_t push_interval_ms;
+	bool write_through, pull;
+	unsigned pull_workers;
+	uint64_t pull_rate; /* 0: no limit */
 };
 
 /* 0: go on; otherwise 1 + the exit status, and everything has been said. */

@@ -7,6 +7,16 @@
 
 #include "fabric/util.h"
 
+static void print_cache(const struct attach *a, FILE *out)
+{
+	char size[32], chunk[32];
+
+	fprintf(out, "  cache %s in chunks of %s, %s%s\n",
+		weft_format_size(bridge_cache_bytes(a->bridge), size, sizeof(size)),
+		weft_format_size(bridge_chunk_bytes(a->bridge), chunk, sizeof(chunk)),
+		a->options.write_through ? "write-through" : "write-back", a->options.pull ? ", pulling" : "");
+}
+
 static void print_result(const struct attach *a, FILE *out)
 {
 	const struct attach_options *o = &a->options;
@@ -40,6 +50,8 @@ static void print_result(const struct attach *a, FILE *out)
 			     "is lost, every request fails (see --assume-stable)\n");
 	if (info->read_only && !o->read_only && !o->shared)
 		fprintf(out, "  the server allows no writes\n");
+	if (bridge_is_managed(a->bridge))
+		print_cache(a, out);
 	if (o->device)
 		fprintf(out, "  device %s (%s)\n", a->state.device.path, a->device_why);
 	if (o->socket)

@@ -227,6 +227,13 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		.dead_timeout_ms = o->dead_timeout_ms,
 		.connect_timeout_ms = CONNECT_MS,
 		.assume_stable = o->assume_stable,
+		.cache_bytes = o->cache_bytes,
+		.chunk_bytes = o->chunk_bytes,
+		.write_through = o->write_through,
+		.push_interval_ms = o->push_interval_ms,
+		.pull = o->pull,
+		.pull_workers = o->pull_workers,
+		.pull_rate = o->pull_rate,
 		.changed = bridge_changes,
 		.changed_ctx = a,
 	};

@@ -27,6 +27,7 @@ enum {
 	ALIVE_MS = 5000,   /* for a bridge that does nothing else to say so */
 	ANSWER_MS = 60000, /* in-flight requests, the last FLUSH */
 	EXIT_MS = 10000,
+	STUCK_MS = 20000,  /* for something of the cache to be written back */
 };
 
 static void usage(FILE *out)
@@ -188,6 +189,48 @@ static int end_silent(const char *name, pid_t pid, int pidfd, bool force, struct
 	return r;
 }
 
+/*
+ * Asks until the cache has nothing that is not at the donor, and the bridge ends.  Gives up, with the attachment as it was,
+ * when nothing is written back for STUCK_MS.
+ */
+static int ask_until_written_back(const char *name, bool force, json_t **ret, struct weft_error *err)
+{
+	uint64_t least = UINT64_MAX, moved_ns = weft_now_ns(), told_ns = moved_ns;
+	bool told = false;
+	char size[32];
+
+	for (;;) {
+		int r = ask(name, json_pack("{s:s, s:b}", "op", "detach", "force", force), ANSWER_MS, ret, err);
+
+		if (r < 0 || !json_is_false(json_object_get(*ret, "detached"))) {
+			if (told && r == 0)
+				fprintf(stderr, "weft-detach: everything is written back\n");
+			return r;
+		}
+		uint64_t dirty = (uint64_t)json_integer_value(json_object_get(*ret, "dirty_bytes")), now_ns = weft_now_ns();
+		weft_format_size(dirty, size, sizeof(size));
+		if (dirty < least)
+			moved_ns = now_ns;
+		least = weft_min(least, dirty);
+		if (now_ns - moved_ns > STUCK_MS * UINT64_C(1000000)) {
+			r = weft_error_set(err, EIO, "'%s' is not detached: %s of its cache cannot be written back (it is %s); try again "
+				"when its donor is there, or give that up: weft detach --force %s", name, size,
+				json_string_value(json_object_get(*ret, "state")), name);
+			json_decref(*ret);
+			*ret = NULL;
+			return r;
+		}
+		if (now_ns - told_ns > UINT64_C(1000000000)) {
+			fprintf(stderr, "weft-detach: %s of the cache to be written back\n", size);
+			told_ns = now_ns;
+			told = true;
+		}
+		json_decref(*ret);
+		*ret = NULL;
+		usleep(20000);
+	}
+}
+
 static int detach(const char *name, bool force, struct weft_error *err)
 {
 	struct bridge_state_file state;
@@ -210,7 +253,7 @@ static int detach(const char *name, bool force, struct weft_error *err)
 	json_decref(answer);
 	answer = NULL;
 	if (r != -ETIMEDOUT)
-		r = ask(name, json_pack("{s:s, s:b}", "op", "detach", "force", force), ANSWER_MS, &answer, err);
+		r = ask_until_written_back(name, force, &answer, err);
 	if (r == -ETIMEDOUT)
 		return end_silent(name, pid, pidfd, force, err);
 	if (r < 0)

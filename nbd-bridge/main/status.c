@@ -202,6 +202,25 @@ static void print_donors(const json_t *a)
 		printf("  striped, %s at a time\n", weft_format_size(number_of(a, "stripe_bytes"), size, sizeof(size)));
 }
 
+static void print_cache(const json_t *cache)
+{
+	const json_t *ahead = json_object_get(cache, "ahead"), *pull = json_object_get(cache, "pull");
+	char size[32], chunk[32], valid[32], dirty[32], used[32], wasted[32], pulled[32];
+
+	printf("  cache %s in chunks of %s, %s: holds %s, %s of it not at the donor yet%s\n",
+		weft_format_size(number_of(cache, "bytes"), size, sizeof(size)),
+		weft_format_size(number_of(cache, "chunk_bytes"), chunk, sizeof(chunk)), text_of(cache, "policy"),
+		weft_format_size(number_of(cache, "valid_bytes"), valid, sizeof(valid)),
+		weft_format_size(number_of(cache, "dirty_bytes"), dirty, sizeof(dirty)),
+		number_of(cache, "push_errors") > 0 ? "; writing back has failed, and is tried again" : "");
+	printf("  hits %" PRIu64 ", misses %" PRIu64 ", fetched ahead and used %s, wasted %s\n", number_of(cache, "hits"),
+		number_of(cache, "misses"), weft_format_size(number_of(ahead, "used_bytes"), used, sizeof(used)),
+		weft_format_size(number_of(ahead, "wasted_bytes"), wasted, sizeof(wasted)));
+	if (strcmp(text_of(pull, "state"), "off") != 0)
+		printf("  pull: %s, %s so far\n", text_of(pull, "state"),
+			weft_format_size(number_of(pull, "done_bytes"), pulled, sizeof(pulled)));
+}
+
 static void print_attachment(const json_t *a)
 {
 	const json_t *requests = json_object_get(a, "requests");
@@ -236,6 +255,8 @@ static void print_attachment(const json_t *a)
 		printf("  read %s, written %s, errors %" PRIu64 "\n",
 			weft_format_size(number_of(a, "read_bytes"), in, sizeof(in)),
 			weft_format_size(number_of(a, "written_bytes"), out, sizeof(out)), number_of(a, "errors"));
+		if (json_object_get(a, "cache"))
+			print_cache(json_object_get(a, "cache"));
 		print_latency(a, "read");
 		print_latency(a, "write");
 		print_latency(a, "flush");

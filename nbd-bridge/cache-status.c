@@ -1,0 +1,110 @@
+/* The cache's state for people, and for programs.  The control thread's; counters are read as they are. */
+#include "nbd-bridge/cache.h"
+
+static json_t *integer(uint64_t value)
+{
+	return json_integer((json_int_t)value);
+}
+
+struct sums {
+	uint64_t hits, misses, fetched, pushed, ahead, used, wasted, pulled, push_errors;
+};
+
+static void add_lane(struct sums *sums, const struct cache_counters *counters)
+{
+	sums->hits += counters->hits;
+	sums->misses += counters->misses;
+	sums->fetched += counters->fetched_bytes;
+	sums->pushed += counters->pushed_bytes;
+	sums->ahead += counters->ahead_bytes;
+	sums->used += counters->ahead_used;
+	sums->wasted += counters->ahead_wasted;
+	sums->pulled += counters->pulled_bytes;
+	sums->push_errors += counters->push_errors;
+}
+
+/* Dirty, or on its way; and what there is at all. */
+static void count_blocks(struct bridge_cache *cache, uint64_t *ret_valid, uint64_t *ret_dirty)
+{
+	const unsigned all = CACHE_CHUNK_MAX / CACHE_BLOCK;
+	uint64_t valid = 0, dirty = 0;
+
+	for (uint32_t i = 0; i < cache->nr_slots; i++) {
+		struct cache_slot *slot = &cache->slots[i];
+		uint64_t c = atomic_load(&slot->chunk);
+
+		if (c == UINT64_MAX)
+			continue;
+		struct cache_chunk *chunk = cache_lock(cache, c);
+		if (cache_slot_of(cache, chunk) == slot) {
+			valid += cache_map_count(&slot->valid, 0, all);
+			dirty += cache_map_count(&slot->dirty, 0, all) + cache_map_count(&slot->pushing, 0, all);
+		}
+		cache_unlock(chunk);
+	}
+	*ret_valid = valid * CACHE_BLOCK;
+	*ret_dirty = dirty * CACHE_BLOCK;
+}
+
+uint64_t cache_dirty_bytes(struct bridge_cache *cache)
+{
+	uint64_t valid, dirty;
+
+	if (atomic_load(&cache->nr_dirty) == 0)
+		return 0;
+	count_blocks(cache, &valid, &dirty);
+	return dirty;
+}
+
+uint64_t cache_pushed_bytes(const struct bridge_cache *cache)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < cache->bridge->nr_lanes; i++)
+		if (cache->lanes[i])
+			sum += atomic_load(&cache->lanes[i]->counters.pushed_bytes);
+	return sum;
+}
+
+static const char *pull_state(struct bridge_cache *cache)
+{
+	if (!cache->bridge->config.pull)
+		return "off";
+	if (atomic_load(&cache->pull_next) >= cache->nr_chunks && atomic_load(&cache->nr_pulls) == 0)
+		return "done";
+	return atomic_load(&cache->pull_full) ? "cache full" : "running";
+}
+
+uint64_t bridge_cache_bytes(const struct bridge *bridge)
+{
+	return (uint64_t)bridge->cache->nr_slots << bridge->cache->shift;
+}
+
+uint64_t bridge_chunk_bytes(const struct bridge *bridge)
+{
+	return cache_chunk_bytes(bridge->cache);
+}
+
+json_t *cache_status(struct bridge_cache *cache)
+{
+	uint64_t valid, dirty, pulled = atomic_load(&cache->pull_next);
+	struct sums sums = {0};
+
+	for (unsigned i = 0; i < cache->bridge->nr_lanes; i++)
+		if (cache->lanes[i])
+			add_lane(&sums, &cache->lanes[i]->counters);
+	count_blocks(cache, &valid, &dirty);
+	json_t *json = json_pack("{s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "bytes",
+		integer((uint64_t)cache->nr_slots << cache->shift), "chunk_bytes", integer(cache_chunk_bytes(cache)),
+		"valid_bytes", integer(valid), "dirty_bytes", integer(dirty), "policy",
+		cache->bridge->config.write_through ? "write-through" : "write-back", "hits", integer(sums.hits),
+		"misses", integer(sums.misses), "fetched_bytes", integer(sums.fetched), "pushed_bytes",
+		integer(sums.pushed), "push_errors", integer(sums.push_errors));
+	json_object_set_new(json, "ahead", json_pack("{s:o, s:o, s:o}", "fetched_bytes", integer(sums.ahead), "used_bytes",
+		integer(sums.used), "wasted_bytes", integer(sums.wasted)));
+	json_object_set_new(json, "pull", json_pack("{s:s, s:o, s:o}", "state", pull_state(cache), "done_bytes",
+		integer(weft_min(pulled << cache->shift, cache->size_bytes)), "fetched_bytes", integer(sums.pulled)));
+	json_object_set_new(json, "path", json_pack("{s:f, s:o}", "round_trip_us", (double)cache->rtt_ns / 1e3,
+		"bytes_per_s", integer(cache->rate)));
+	return json;
+}

@@ -1,0 +1,367 @@
+/*
+ * The cache's table: which chunk has which slot, eviction, and who waits for what.
+ * Any lane's thread; making and freeing are the control thread's.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "nbd-bridge/cache.h"
+
+enum { LOOK_MAX = 64 };
+
+_Static_assert((int)CACHE_CHUNK_MAX == (int)BRIDGE_CHUNK_MAX, "a map has a bit for each block of a chunk");
+
+/* ---- waiting ---- */
+
+void cache_ready(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	struct bridge_lane *other = rq->lane;
+	struct bridge_request *head = atomic_load(&other->cache->ready);
+
+	do
+		rq->wait_next = head;
+	while (!atomic_compare_exchange_weak(&other->cache->ready, &head, rq));
+	/* A lane looks at its own before it sleeps. */
+	if (!head && other != lane)
+		weft_loop_wake(other->loop);
+}
+
+static unsigned ready_all(struct bridge_lane *lane, struct bridge_request **list)
+{
+	struct bridge_request *rq = *list;
+	unsigned n = 0;
+
+	*list = NULL;
+	while (rq) {
+		struct bridge_request *next = rq->wait_next;
+
+		cache_ready(lane, rq);
+		rq = next;
+		n++;
+	}
+	return n;
+}
+
+int cache_wait_chunk(struct cache_chunk *chunk, uint64_t c, struct bridge_request *rq)
+{
+	rq->waits_at = BRIDGE_WAITS_CHUNK;
+	rq->wait_chunk = c;
+	rq->wait_next = chunk->waiters;
+	chunk->waiters = rq;
+	chunk->nr_pins++;
+	cache_unlock(chunk);
+	return -EAGAIN;
+}
+
+void cache_wake_chunk(struct bridge_lane *lane, struct cache_chunk *chunk)
+{
+	ready_all(lane, &chunk->waiters);
+}
+
+/* Under the cache's lock. */
+static int push_room(struct bridge_cache *cache, struct bridge_request *rq)
+{
+	rq->waits_at = BRIDGE_WAITS_ROOM;
+	rq->wait_next = cache->room;
+	cache->room = rq;
+	return -EAGAIN;
+}
+
+int cache_wait_room(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	struct bridge_cache *cache = lane->cache->cache;
+	int r = 1;
+
+	/* Counted before looking, so that whoever makes room meanwhile sees it. */
+	atomic_fetch_add(&cache->nr_room, 1);
+	pthread_mutex_lock(&cache->lock);
+	if (atomic_load(&cache->nr_dirty) >= cache->max_dirty)
+		r = push_room(cache, rq);
+	else
+		atomic_fetch_sub(&cache->nr_room, 1);
+	pthread_mutex_unlock(&cache->lock);
+	return r;
+}
+
+void cache_wake_room(struct bridge_lane *lane)
+{
+	struct bridge_cache *cache = lane->cache->cache;
+
+	if (atomic_load(&cache->nr_room) == 0)
+		return;
+	pthread_mutex_lock(&cache->lock);
+	atomic_fetch_sub(&cache->nr_room, ready_all(lane, &cache->room));
+	pthread_mutex_unlock(&cache->lock);
+}
+
+int cache_wait_io(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	rq->waits_at = BRIDGE_WAITS_IO;
+	rq->wait_next = lane->cache->io_waiters;
+	lane->cache->io_waiters = rq;
+	return -EAGAIN;
+}
+
+/* ---- slots ---- */
+
+void cache_uncount(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot)
+{
+	if (!slot->counted)
+		return;
+	slot->counted = false;
+	atomic_fetch_and(&cache->dirty_map[c / 64], ~(UINT64_C(1) << c % 64));
+	atomic_fetch_sub(&cache->nr_dirty, 1);
+}
+
+static bool may_evict(const struct cache_chunk *chunk, const struct cache_slot *slot)
+{
+	return chunk->nr_pins == 0 && !chunk->zeroing && slot->nr_ios == 0 && cache_map_empty(&slot->dirty);
+}
+
+/* Under both locks. */
+static void empty_slot(struct bridge_lane *lane, struct cache_chunk *chunk, struct cache_slot *slot)
+{
+	unsigned wasted = cache_map_count(&slot->ahead, 0, CACHE_CHUNK_MAX / CACHE_BLOCK);
+
+	if (wasted > 0)
+		count(&lane->cache->counters.ahead_wasted, (uint64_t)wasted * CACHE_BLOCK);
+	chunk->slot = 0;
+	atomic_store(&slot->chunk, UINT64_MAX);
+	memset(&slot->valid, 0, sizeof(slot->valid));
+	memset(&slot->ahead, 0, sizeof(slot->ahead));
+	slot->push_error = 0;
+}
+
+/* CLOCK: the first slot whose chunk nobody used since the hand passed it last.  Under the cache's lock. */
+static int32_t evict(struct bridge_lane *lane, uint32_t look)
+{
+	struct bridge_cache *cache = lane->cache->cache;
+
+	for (; look > 0; look--) {
+		uint32_t i = cache->hand;
+		struct cache_slot *slot = &cache->slots[i];
+		uint64_t c = atomic_load(&slot->chunk);
+
+		cache->hand = i + 1 < cache->nr_slots ? i + 1 : 0;
+		if (c == UINT64_MAX || pthread_mutex_trylock(&cache->chunks[c].lock) != 0)
+			continue;
+		struct cache_chunk *chunk = &cache->chunks[c];
+		bool found = chunk->slot == (int32_t)i + 1 && may_evict(chunk, slot);
+		if (found && slot->referenced) {
+			slot->referenced = false;
+			found = false;
+		}
+		if (found)
+			empty_slot(lane, chunk, slot);
+		cache_unlock(chunk);
+		if (found)
+			return (int32_t)i;
+	}
+	return -1;
+}
+
+/* -EAGAIN: rq waits, if there is one. */
+static int32_t take_slot(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	struct bridge_cache *cache = lane->cache->cache;
+
+	if (rq)
+		atomic_fetch_add(&cache->nr_room, 1);
+	pthread_mutex_lock(&cache->lock);
+	int32_t i = cache->free_slots;
+	if (i >= 0) {
+		cache->free_slots = cache->slots[i].next_free;
+		cache->nr_free--;
+	} else {
+		i = evict(lane, rq ? 2 * cache->nr_slots + 1 : LOOK_MAX);
+	}
+	if (rq && i < 0)
+		push_room(cache, rq);
+	else if (rq)
+		atomic_fetch_sub(&cache->nr_room, 1);
+	pthread_mutex_unlock(&cache->lock);
+	return i >= 0 ? i : -EAGAIN;
+}
+
+static void put_slot(struct bridge_lane *lane, int32_t i)
+{
+	struct bridge_cache *cache = lane->cache->cache;
+
+	pthread_mutex_lock(&cache->lock);
+	cache->slots[i].next_free = cache->free_slots;
+	cache->free_slots = i;
+	cache->nr_free++;
+	pthread_mutex_unlock(&cache->lock);
+	cache_wake_room(lane);
+}
+
+int cache_slot_add(struct bridge_lane *lane, uint64_t c, struct bridge_request *rq)
+{
+	struct bridge_cache *cache = lane->cache->cache;
+	int32_t i = take_slot(lane, rq);
+
+	if (i < 0) {
+		/* What is clean cannot be had: what is dirty must become so. */
+		if (rq)
+			cache_push_kick(lane);
+		return i;
+	}
+	struct cache_chunk *chunk = cache_lock(cache, c);
+	bool had = chunk->slot != 0;
+	if (!had) {
+		chunk->slot = i + 1;
+		cache->slots[i].referenced = true;
+		atomic_store(&cache->slots[i].chunk, c);
+	}
+	cache_unlock(chunk);
+	if (had)
+		put_slot(lane, i);
+	return 1;
+}
+
+/* ---- making and freeing ---- */
+
+static void *map_memory(size_t len)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+struct registration {
+	struct bridge_cache *cache;
+	struct weft_error *err;
+	int r;
+};
+
+static void join_lane(struct bridge_lane *lane, void *ctx)
+{
+	struct registration *reg = ctx;
+	struct cache_lane *cl = calloc(1, sizeof(*cl));
+
+	if (!cl) {
+		reg->r = weft_error_set(reg->err, ENOMEM, "cannot make the cache: out of memory");
+		return;
+	}
+	reg->r = bridge_lane_register(lane, reg->cache->memory, reg->cache->memory_len, &cl->mem, reg->err);
+	if (reg->r < 0) {
+		free(cl);
+		return;
+	}
+	cl->cache = reg->cache;
+	for (unsigned i = CACHE_IOS; i-- > 0;) {
+		cl->ios[i].lane = lane;
+		cl->ios[i].next = cl->free_ios;
+		cl->free_ios = &cl->ios[i];
+	}
+	cl->nr_free = CACHE_IOS;
+	cl->push_at = lane->index * (reg->cache->nr_chunks / lane->bridge->nr_lanes);
+	cache_push_init(cl);
+	reg->cache->lanes[lane->index] = cl;
+	lane->cache = cl;
+	cache_pull(lane);
+}
+
+static unsigned log2_of(uint64_t v)
+{
+	return 63 - (unsigned)__builtin_clzll(v);
+}
+
+/* What fits into a round trip. */
+static uint64_t under_way_bytes(const struct bridge_cache *cache)
+{
+	return cache->rate / 1000 * (cache->rtt_ns / 1000) / 1000;
+}
+
+/* A sixteenth of what is under way at a time, so that the wire is kept full by a few dozen operations. */
+static uint64_t choose_chunk(const struct bridge_cache *cache)
+{
+	uint64_t want = under_way_bytes(cache) / 16;
+
+	want = weft_min(weft_max(want, 256 << 10), CACHE_CHUNK_MAX);
+	return UINT64_C(1) << log2_of(2 * want - 1);
+}
+
+int cache_new(struct bridge *bridge, struct weft_error *err)
+{
+	const struct bridge_config *config = &bridge->config;
+	struct bridge_cache *cache = calloc(1, sizeof(*cache));
+	struct registration reg = {.cache = cache, .err = err};
+
+	if (!cache)
+		return weft_error_set(err, ENOMEM, "cannot make the cache: out of memory");
+	cache->bridge = bridge;
+	cache->size_bytes = bridge->info.size_bytes;
+	pthread_mutex_init(&cache->lock, NULL);
+	bridge->cache = cache;
+	if (bridge->info.min_block_bytes > CACHE_BLOCK)
+		return weft_error_set(err, EOPNOTSUPP, "cannot cache: the server wants blocks of %u bytes, a cache's have %d",
+			bridge->info.min_block_bytes, CACHE_BLOCK);
+	bridge_measure(bridge, &cache->rtt_ns, &cache->rate);
+	uint64_t chunk = config->chunk_bytes ? config->chunk_bytes : choose_chunk(cache);
+	while (!config->chunk_bytes && chunk > BRIDGE_CHUNK_MIN && config->cache_bytes / chunk < 4 * BRIDGE_CACHE_MIN_CHUNKS)
+		chunk /= 2;
+	cache->shift = log2_of(chunk);
+	cache->nr_chunks = (cache->size_bytes + chunk - 1) >> cache->shift;
+	/* More than the region would never be used. */
+	cache->nr_slots = (uint32_t)weft_min(config->cache_bytes >> cache->shift, weft_max(cache->nr_chunks, BRIDGE_CACHE_MIN_CHUNKS));
+	if (cache->nr_slots < BRIDGE_CACHE_MIN_CHUNKS)
+		return weft_error_set(err, EINVAL, "a cache of %" PRIu64 " bytes is too small: it has at least %d chunks of %" PRIu64,
+			config->cache_bytes, BRIDGE_CACHE_MIN_CHUNKS, chunk);
+	cache->max_dirty = cache->nr_slots - cache->nr_slots / 4;
+	uint64_t under_way = under_way_bytes(cache);
+	cache->window_max = weft_min(((uint64_t)cache->nr_slots << cache->shift) / 4,
+		weft_min(64 << 20, weft_max(8 << 20, 8 * under_way)));
+	cache->window_min = weft_min(cache->window_max, 2 * weft_max(chunk, under_way));
+	cache->memory_len = (size_t)cache->nr_slots << cache->shift;
+	cache->memory = map_memory(cache->memory_len);
+	cache->chunks = map_memory(cache->nr_chunks * sizeof(cache->chunks[0]));
+	cache->dirty_map = map_memory((cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
+	cache->slots = calloc(cache->nr_slots, sizeof(cache->slots[0]));
+	if (!cache->memory || !cache->chunks || !cache->dirty_map || !cache->slots)
+		return weft_error_set(err, ENOMEM, "cannot map %zu bytes for the cache", cache->memory_len);
+	/* Whole pages where there are any: the kernel finds them, or does not. */
+	madvise(cache->memory, cache->memory_len, MADV_HUGEPAGE);
+	cache->free_slots = -1;
+	for (uint32_t i = cache->nr_slots; i-- > 0;) {
+		cache->slots[i].chunk = UINT64_MAX;
+		cache->slots[i].next_free = cache->free_slots;
+		cache->free_slots = (int32_t)i;
+	}
+	cache->nr_free = cache->nr_slots;
+	for (unsigned i = 0; i < bridge->nr_lanes && reg.r == 0; i++)
+		bridge_lane_run(bridge->lanes[i], join_lane, &reg);
+	return reg.r;
+}
+
+void cache_lane_free(struct bridge_lane *lane)
+{
+	struct cache_lane *cl = lane->cache;
+
+	if (!cl)
+		return;
+	assert(!cl->active);
+	bridge_lane_deregister(lane, cl->mem);
+	cl->cache->lanes[lane->index] = NULL;
+	lane->cache = NULL;
+	free(cl);
+}
+
+void cache_free(struct bridge_cache *cache)
+{
+	if (!cache)
+		return;
+	if (cache->memory)
+		munmap(cache->memory, cache->memory_len);
+	if (cache->chunks)
+		munmap(cache->chunks, cache->nr_chunks * sizeof(cache->chunks[0]));
+	if (cache->dirty_map)
+		munmap((void *)cache->dirty_map, (cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
+	free(cache->slots);
+	pthread_mutex_destroy(&cache->lock);
+	free(cache);
+}
