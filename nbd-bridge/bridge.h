@@ -31,6 +31,8 @@
 
 struct bridge;
 struct bridge_lane;
+struct cache_file;
+enum cache_content;
 
 enum {
 	BRIDGE_MAX_LANES = 64,
@@ -92,6 +94,9 @@ struct bridge_config {
 	bool pull;            /* fetch the whole region in the background */
 	unsigned pull_workers; /* chunks at a time */
 	uint64_t pull_rate;   /* bytes a second; 0: no limit */
+	struct cache_file *cache_file; /* where the cache lies, borrowed; NULL: in memory */
+	const char *uri;      /* what the file remembers that it is of; borrowed */
+	bool resume;          /* with what the file holds, as whom and of what it says; else it is begun anew */
 	bool assume_stable; /* foreign: its contents survive what ended a connection */
 	/* Any thread, without locks: a link was granted or lost, or the attachment became dead or stale. */
 	void (*changed)(void *ctx);
@@ -129,6 +134,9 @@ uint64_t bridge_chunk_bytes(const struct bridge *bridge);
 /* What is in the cache and not at the donor yet; 0 without one.  It shrinks by itself, sooner after bridge_push_now(). */
 uint64_t bridge_dirty_bytes(const struct bridge *bridge);
 void bridge_push_now(struct bridge *bridge);
+/* Everything that its cache holds, in the region's order; see cache-file.h.  Any thread; the bridge goes on meanwhile. */
+int bridge_cache_each(struct bridge *bridge, int (*fn)(void *ctx, uint64_t off, uint64_t len, enum cache_content content,
+	const void *data), void *ctx);
 /* Any thread. */
 uint64_t bridge_generation(const struct bridge *bridge);
 

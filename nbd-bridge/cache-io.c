@@ -4,6 +4,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <string.h>
 
 #include "nbd-bridge/cache.h"
 
@@ -73,6 +74,8 @@ static void end_fetch(struct cache_io *io, struct cache_slot *slot, int error)
 	cache_map_clear(&slot->fetching, io->first, io->nr);
 	if (error < 0)
 		return;
+	if (io->bounce)
+		memcpy(cache_bytes(io->lane->cache->cache, slot) + (uint64_t)io->first * CACHE_BLOCK, io->bounce, io->rq.len);
 	cache_map_set(&slot->valid, io->first, io->nr);
 	count(&counters->fetched_bytes, io->rq.len);
 	if (io->use == CACHE_AHEAD) {
@@ -97,6 +100,7 @@ static void end_push(struct cache_io *io, struct cache_slot *slot, int error)
 		cache_map_set(&slot->dirty, io->first, io->nr);
 		count(&counters->push_errors, 1);
 	} else {
+		cache_mark_clean(cache, slot, io->first, io->nr);
 		count(&counters->pushed_bytes, io->rq.len);
 	}
 	if (cache_map_empty(&slot->dirty) && cache_map_empty(&slot->pushing))
@@ -152,6 +156,10 @@ void cache_io_blocks(struct cache_io *io, uint8_t kind, uint64_t c, struct cache
 	io->rq.off = off;
 	io->rq.len = weft_min((uint64_t)nr * CACHE_BLOCK, cache->size_bytes - off);
 	io->rq.buf = cache_bytes(cache, slot) + (uint64_t)first * CACHE_BLOCK;
+	if (io->bounce && kind == TP_WRITE)
+		memcpy(io->bounce, io->rq.buf, io->rq.len);
+	if (io->bounce)
+		io->rq.buf = io->bounce;
 	io->rq.mem = io->lane->cache->mem;
 	slot->nr_ios++;
 	io->next = *list;

@@ -185,7 +185,7 @@ static int step_write(struct bridge_lane *lane, struct bridge_request *rq)
 	else
 		memcpy(cache_bytes(cache, slot) + p.off, buffer_at(rq), p.len);
 	cache_map_set(&slot->valid, p.first, p.nr);
-	cache_map_set(&slot->dirty, p.first, p.nr);
+	cache_mark_dirty(cache, p.c, slot, p.first, p.nr);
 	cache_map_clear(&slot->ahead, p.first, p.nr);
 	cache_unlock(chunk);
 	cache_push_soon(lane);
@@ -246,6 +246,7 @@ static void let_go(struct bridge_lane *lane, struct bridge_request *rq, bool zer
 			memset(&slot->dirty, 0, sizeof(slot->dirty));
 			memset(&slot->ahead, 0, sizeof(slot->ahead));
 			slot->referenced = false;
+			cache_mark_clean(cache, slot, 0, (unsigned)(cache_chunk_bytes(cache) / CACHE_BLOCK));
 			cache_uncount(cache, c, slot);
 		}
 		cache_wake_chunk(lane, chunk);

@@ -1,4 +1,8 @@
 /* The cache's state for people, and for programs.  The control thread's; counters are read as they are. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "nbd-bridge/cache.h"
 
 static json_t *integer(uint64_t value)
@@ -107,4 +111,49 @@ json_t *cache_status(struct bridge_cache *cache)
 	json_object_set_new(json, "path", json_pack("{s:f, s:o}", "round_trip_us", (double)cache->rtt_ns / 1e3,
 		"bytes_per_s", integer(cache->rate)));
 	return json;
+}
+
+/* ---- all that it holds ---- */
+
+/* What one chunk had a moment ago. */
+struct copy {
+	struct cache_map valid, dirty;
+	uint8_t bytes[CACHE_CHUNK_MAX];
+};
+
+static bool copy_chunk(struct bridge_cache *cache, uint64_t c, struct copy *copy)
+{
+	struct cache_chunk *chunk = cache_lock(cache, c);
+	struct cache_slot *slot = cache_slot_of(cache, chunk);
+
+	if (slot) {
+		copy->valid = slot->valid;
+		for (unsigned i = 0; i < CACHE_MAP_WORDS; i++)
+			copy->dirty.w[i] = slot->dirty.w[i] | slot->pushing.w[i];
+		memcpy(copy->bytes, cache_bytes(cache, slot), cache_chunk_bytes(cache));
+	}
+	cache_unlock(chunk);
+	return slot;
+}
+
+int bridge_cache_each(struct bridge *bridge, cache_each_fn *fn, void *ctx)
+{
+	struct bridge_cache *cache = bridge->cache;
+	struct copy *copy = malloc(sizeof(*copy));
+	int r = copy ? 0 : -ENOMEM;
+
+	for (uint64_t c = 0; c < cache->nr_chunks && r == 0; c++) {
+		if (!copy_chunk(cache, c, copy))
+			continue;
+		for (unsigned i = 0; i < cache_chunk_bytes(cache) / CACHE_BLOCK && r == 0; i++) {
+			uint64_t off = (c << cache->shift) + (uint64_t)i * CACHE_BLOCK;
+
+			if (cache_map_any(&copy->valid, i, 1))
+				r = fn(ctx, off, weft_min(CACHE_BLOCK, cache->size_bytes - off),
+					cache_map_any(&copy->dirty, i, 1) ? CACHE_CONTENT_DIRTY : CACHE_CONTENT_CLEAN,
+					copy->bytes + (size_t)i * CACHE_BLOCK);
+		}
+	}
+	free(copy);
+	return r;
 }

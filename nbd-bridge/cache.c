@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -115,6 +116,21 @@ void cache_uncount(struct bridge_cache *cache, uint64_t c, struct cache_slot *sl
 	slot->counted = false;
 	atomic_fetch_and(&cache->dirty_map[c / 64], ~(UINT64_C(1) << c % 64));
 	atomic_fetch_sub(&cache->nr_dirty, 1);
+}
+
+void cache_mark_dirty(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot, unsigned first, unsigned nr)
+{
+	const uint32_t i = (uint32_t)(slot - cache->slots);
+
+	cache_map_set(&slot->dirty, first, nr);
+	for (unsigned b = first; cache->file && b < first + nr; b++)
+		cache_file_mark(cache->file, i, b, (c << cache->shift) / CACHE_BLOCK + b);
+}
+
+void cache_mark_clean(struct bridge_cache *cache, const struct cache_slot *slot, unsigned first, unsigned nr)
+{
+	if (cache->file)
+		cache_file_unmark(cache->file, (uint32_t)(slot - cache->slots), first, nr);
 }
 
 static bool may_evict(const struct cache_chunk *chunk, const struct cache_slot *slot)
@@ -238,6 +254,31 @@ struct registration {
 	int r;
 };
 
+/* What the transport reads and writes: the slots, or, since it may not keep pages of a file, room of its own. */
+static int register_memory(struct bridge_lane *lane, struct cache_lane *cl, struct weft_error *err)
+{
+	const struct bridge_cache *cache = cl->cache;
+
+	cl->nr_ios = CACHE_IOS;
+	if (!cache->file)
+		return bridge_lane_register(lane, cache->memory, cache->memory_len, &cl->mem, err);
+	cl->nr_ios = (unsigned)weft_max(CACHE_IOS_MIN, weft_min(CACHE_IOS, CACHE_BOUNCE >> cache->shift));
+	cl->bounces_len = (size_t)cl->nr_ios << cache->shift;
+	cl->bounces = map_memory(cl->bounces_len);
+	if (!cl->bounces)
+		return weft_error_set(err, ENOMEM, "cannot map %zu bytes for the cache", cl->bounces_len);
+	for (unsigned i = 0; i < cl->nr_ios; i++)
+		cl->ios[i].bounce = cl->bounces + ((size_t)i << cache->shift);
+	return bridge_lane_register(lane, cl->bounces, cl->bounces_len, &cl->mem, err);
+}
+
+static void free_lane(struct cache_lane *cl)
+{
+	if (cl->bounces)
+		munmap(cl->bounces, cl->bounces_len);
+	free(cl);
+}
+
 static void join_lane(struct bridge_lane *lane, void *ctx)
 {
 	struct registration *reg = ctx;
@@ -247,18 +288,18 @@ static void join_lane(struct bridge_lane *lane, void *ctx)
 		reg->r = weft_error_set(reg->err, ENOMEM, "cannot make the cache: out of memory");
 		return;
 	}
-	reg->r = bridge_lane_register(lane, reg->cache->memory, reg->cache->memory_len, &cl->mem, reg->err);
+	cl->cache = reg->cache;
+	reg->r = register_memory(lane, cl, reg->err);
 	if (reg->r < 0) {
-		free(cl);
+		free_lane(cl);
 		return;
 	}
-	cl->cache = reg->cache;
-	for (unsigned i = CACHE_IOS; i-- > 0;) {
+	for (unsigned i = cl->nr_ios; i-- > 0;) {
 		cl->ios[i].lane = lane;
 		cl->ios[i].next = cl->free_ios;
 		cl->free_ios = &cl->ios[i];
 	}
-	cl->nr_free = CACHE_IOS;
+	cl->nr_free = cl->nr_ios;
 	cl->push_at = lane->index * (reg->cache->nr_chunks / lane->bridge->nr_lanes);
 	cache_push_init(cl);
 	reg->cache->lanes[lane->index] = cl;
@@ -286,9 +327,125 @@ static uint64_t choose_chunk(const struct bridge_cache *cache)
 	return UINT64_C(1) << log2_of(2 * want - 1);
 }
 
+/* Its sizes: as the file that is resumed says, or as the path asks for, within what the user does. */
+static int set_sizes(struct bridge_cache *cache, struct weft_error *err)
+{
+	const struct bridge_config *config = &cache->bridge->config;
+	uint64_t chunk = config->chunk_bytes ? config->chunk_bytes : choose_chunk(cache);
+
+	while (!config->chunk_bytes && chunk > BRIDGE_CHUNK_MIN && config->cache_bytes / chunk < 4 * BRIDGE_CACHE_MIN_CHUNKS)
+		chunk /= 2;
+	if (config->resume)
+		chunk = cache_file_identity(config->cache_file)->chunk_bytes;
+	cache->shift = log2_of(chunk);
+	cache->nr_chunks = (cache->size_bytes + chunk - 1) >> cache->shift;
+	/* More than the region would never be used. */
+	cache->nr_slots = (uint32_t)weft_min(config->cache_bytes >> cache->shift, weft_max(cache->nr_chunks, BRIDGE_CACHE_MIN_CHUNKS));
+	if (config->resume)
+		cache->nr_slots = cache_file_identity(config->cache_file)->nr_slots;
+	if (cache->nr_slots < BRIDGE_CACHE_MIN_CHUNKS)
+		return weft_error_set(err, EINVAL, "a cache of %" PRIu64 " bytes is too small: it has at least %d chunks of %" PRIu64,
+			config->cache_bytes, BRIDGE_CACHE_MIN_CHUNKS, chunk);
+	cache->max_dirty = cache->nr_slots - cache->nr_slots / 4;
+	uint64_t under_way = under_way_bytes(cache);
+	cache->window_max = weft_min(((uint64_t)cache->nr_slots << cache->shift) / 4,
+		weft_min(64 << 20, weft_max(8 << 20, 8 * under_way)));
+	cache->window_min = weft_min(cache->window_max, 2 * weft_max(chunk, under_way));
+	cache->memory_len = (size_t)cache->nr_slots << cache->shift;
+	return 0;
+}
+
+/* The file says what it is of, and as whom it was written. */
+static int begin_file(struct bridge_cache *cache, struct weft_error *err)
+{
+	const struct bridge *bridge = cache->bridge;
+	struct cache_file_identity *id = calloc(1, sizeof(*id));
+
+	if (!id)
+		return weft_error_set(err, ENOMEM, "cannot make the cache: out of memory");
+	snprintf(id->uri, sizeof(id->uri), "%s", bridge->config.uri);
+	id->size_bytes = cache->size_bytes;
+	id->stripe_bytes = bridge->config.stripe_bytes;
+	id->chunk_bytes = (uint32_t)cache_chunk_bytes(cache);
+	id->nr_slots = cache->nr_slots;
+	id->nr_donors = bridge->nr_donors;
+	for (unsigned i = 0; i < bridge->nr_donors; i++) {
+		memcpy(id->donors[i].id, bridge->donors[i].config.id, sizeof(id->donors[i].id));
+		id->donors[i].epoch = bridge->donors[i].info.epoch;
+	}
+	int r = cache_file_reset(bridge->config.cache_file, id, err);
+	free(id);
+	/* Those that were asked for while there was no place to say so. */
+	for (unsigned i = 0; i < bridge->nr_donors && r == 0; i++)
+		cache_file_note_generation(bridge->config.cache_file, i, atomic_load(&bridge->donors[i].generation));
+	return r;
+}
+
+static int map_all(struct bridge_cache *cache, struct weft_error *err)
+{
+	int r = 0;
+
+	cache->chunks = map_memory(cache->nr_chunks * sizeof(cache->chunks[0]));
+	cache->dirty_map = map_memory((cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
+	cache->slots = calloc(cache->nr_slots, sizeof(cache->slots[0]));
+	cache->file = cache->bridge->config.cache_file;
+	if (cache->file) {
+		if (!cache->bridge->config.resume)
+			r = begin_file(cache, err);
+		cache->memory = r == 0 ? cache_file_data(cache->file) : NULL;
+	} else {
+		cache->memory = map_memory(cache->memory_len);
+		/* Whole pages where there are any: the kernel finds them, or does not. */
+		if (cache->memory)
+			madvise(cache->memory, cache->memory_len, MADV_HUGEPAGE);
+	}
+	if (r == 0 && (!cache->memory || !cache->chunks || !cache->dirty_map || !cache->slots))
+		r = weft_error_set(err, ENOMEM, "cannot map %zu bytes for the cache", cache->memory_len);
+	return r;
+}
+
+/* What the file has of the slot that is newer than the donor's is dirty again.  Nobody else knows the cache yet. */
+static void resume_slot(struct bridge_cache *cache, uint32_t i)
+{
+	struct cache_slot *slot = &cache->slots[i];
+	uint64_t block;
+
+	for (unsigned b = 0; b < cache_chunk_bytes(cache) / CACHE_BLOCK; b++) {
+		if (!cache_file_entry(cache->file, i, b, &block))
+			continue;
+		uint64_t c = block * CACHE_BLOCK >> cache->shift;
+
+		if (slot->chunk == UINT64_MAX && cache->chunks[c].slot == 0) {
+			slot->chunk = c;
+			slot->counted = true;
+			cache->chunks[c].slot = (int32_t)i + 1;
+			cache->dirty_map[c / 64] |= UINT64_C(1) << c % 64;
+			cache->nr_dirty++;
+		}
+		if (slot->chunk != c)
+			continue;
+		cache_map_set(&slot->valid, b, 1);
+		cache_map_set(&slot->dirty, b, 1);
+	}
+}
+
+static void fill_free_list(struct bridge_cache *cache)
+{
+	cache->free_slots = -1;
+	for (uint32_t i = cache->nr_slots; i-- > 0;) {
+		cache->slots[i].chunk = UINT64_MAX;
+		if (cache->file && cache->bridge->config.resume)
+			resume_slot(cache, i);
+		if (cache->slots[i].chunk != UINT64_MAX)
+			continue;
+		cache->slots[i].next_free = cache->free_slots;
+		cache->free_slots = (int32_t)i;
+		cache->nr_free++;
+	}
+}
+
 int cache_new(struct bridge *bridge, struct weft_error *err)
 {
-	const struct bridge_config *config = &bridge->config;
 	struct bridge_cache *cache = calloc(1, sizeof(*cache));
 	struct registration reg = {.cache = cache, .err = err};
 
@@ -301,40 +458,19 @@ int cache_new(struct bridge *bridge, struct weft_error *err)
 	if (bridge->info.min_block_bytes > CACHE_BLOCK)
 		return weft_error_set(err, EOPNOTSUPP, "cannot cache: the server wants blocks of %u bytes, a cache's have %d",
 			bridge->info.min_block_bytes, CACHE_BLOCK);
+	if (bridge->config.resume && cache_file_identity(bridge->config.cache_file)->size_bytes != cache->size_bytes)
+		return weft_error_set(err, ESTALE, "the region has another size than when %s was written", cache_file_path(bridge->config.cache_file));
 	bridge_measure(bridge, &cache->rtt_ns, &cache->rate);
-	uint64_t chunk = config->chunk_bytes ? config->chunk_bytes : choose_chunk(cache);
-	while (!config->chunk_bytes && chunk > BRIDGE_CHUNK_MIN && config->cache_bytes / chunk < 4 * BRIDGE_CACHE_MIN_CHUNKS)
-		chunk /= 2;
-	cache->shift = log2_of(chunk);
-	cache->nr_chunks = (cache->size_bytes + chunk - 1) >> cache->shift;
-	/* More than the region would never be used. */
-	cache->nr_slots = (uint32_t)weft_min(config->cache_bytes >> cache->shift, weft_max(cache->nr_chunks, BRIDGE_CACHE_MIN_CHUNKS));
-	if (cache->nr_slots < BRIDGE_CACHE_MIN_CHUNKS)
-		return weft_error_set(err, EINVAL, "a cache of %" PRIu64 " bytes is too small: it has at least %d chunks of %" PRIu64,
-			config->cache_bytes, BRIDGE_CACHE_MIN_CHUNKS, chunk);
-	cache->max_dirty = cache->nr_slots - cache->nr_slots / 4;
-	uint64_t under_way = under_way_bytes(cache);
-	cache->window_max = weft_min(((uint64_t)cache->nr_slots << cache->shift) / 4,
-		weft_min(64 << 20, weft_max(8 << 20, 8 * under_way)));
-	cache->window_min = weft_min(cache->window_max, 2 * weft_max(chunk, under_way));
-	cache->memory_len = (size_t)cache->nr_slots << cache->shift;
-	cache->memory = map_memory(cache->memory_len);
-	cache->chunks = map_memory(cache->nr_chunks * sizeof(cache->chunks[0]));
-	cache->dirty_map = map_memory((cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
-	cache->slots = calloc(cache->nr_slots, sizeof(cache->slots[0]));
-	if (!cache->memory || !cache->chunks || !cache->dirty_map || !cache->slots)
-		return weft_error_set(err, ENOMEM, "cannot map %zu bytes for the cache", cache->memory_len);
-	/* Whole pages where there are any: the kernel finds them, or does not. */
-	madvise(cache->memory, cache->memory_len, MADV_HUGEPAGE);
-	cache->free_slots = -1;
-	for (uint32_t i = cache->nr_slots; i-- > 0;) {
-		cache->slots[i].chunk = UINT64_MAX;
-		cache->slots[i].next_free = cache->free_slots;
-		cache->free_slots = (int32_t)i;
-	}
-	cache->nr_free = cache->nr_slots;
+	int r = set_sizes(cache, err);
+	if (r == 0)
+		r = map_all(cache, err);
+	if (r < 0)
+		return r;
+	fill_free_list(cache);
 	for (unsigned i = 0; i < bridge->nr_lanes && reg.r == 0; i++)
 		bridge_lane_run(bridge->lanes[i], join_lane, &reg);
+	if (reg.r == 0 && cache->nr_dirty > 0)
+		bridge_push_now(bridge);
 	return reg.r;
 }
 
@@ -348,14 +484,14 @@ void cache_lane_free(struct bridge_lane *lane)
 	bridge_lane_deregister(lane, cl->mem);
 	cl->cache->lanes[lane->index] = NULL;
 	lane->cache = NULL;
-	free(cl);
+	free_lane(cl);
 }
 
 void cache_free(struct bridge_cache *cache)
 {
 	if (!cache)
 		return;
-	if (cache->memory)
+	if (cache->memory && !cache->file)
 		munmap(cache->memory, cache->memory_len);
 	if (cache->chunks)
 		munmap(cache->chunks, cache->nr_chunks * sizeof(cache->chunks[0]));

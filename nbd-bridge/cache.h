@@ -21,6 +21,7 @@
 #ifndef WEFT_NBD_BRIDGE_CACHE_H
 #define WEFT_NBD_BRIDGE_CACHE_H
 
+#include "nbd-bridge/cache-file.h"
 #include "nbd-bridge/cache-map.h"
 #include "nbd-bridge/lane.h"
 
@@ -30,6 +31,8 @@ enum {
 	CACHE_PUSH_IOS = 32,   /* … and written back */
 	CACHE_RATHER_IOS = 24, /* left for demand by everything else */
 	CACHE_TREND = 32,      /* offsets that the trend is looked for in */
+	CACHE_IOS_MIN = 48,
+	CACHE_BOUNCE = 32 << 20, /* a lane's bytes on their way to or from a cache file; more where CACHE_IOS_MIN chunks are */
 };
 
 enum cache_use { CACHE_DEMAND, CACHE_AHEAD, CACHE_PULL, CACHE_PUSH, CACHE_OTHER };
@@ -42,6 +45,7 @@ struct cache_io {
 	uint64_t chunk;
 	uint16_t first, nr; /* blocks */
 	uint8_t use;
+	uint8_t *bounce; /* a chunk's bytes that the transport knows; NULL: it knows the slots */
 	struct cache_io *next;
 };
 
@@ -82,7 +86,10 @@ struct cache_counters {
 /* The part of it that is a lane's. */
 struct cache_lane {
 	struct bridge_cache *cache;
-	struct tp_mem *mem;
+	struct tp_mem *mem; /* of the slots, or of the bounces */
+	uint8_t *bounces;
+	size_t bounces_len;
+	unsigned nr_ios;
 	struct cache_io *free_ios;
 	unsigned nr_free, nr_ahead, nr_push;
 	struct bridge_request *active;     /* requests that are not done */
@@ -101,8 +108,9 @@ struct bridge_cache {
 	unsigned shift; /* of a chunk's size */
 	uint64_t size_bytes, nr_chunks;
 	uint32_t nr_slots, max_dirty;
-	uint8_t *memory;
+	uint8_t *memory; /* the slots; the file's, if there is one */
 	size_t memory_len;
+	struct cache_file *file;
 	struct cache_chunk *chunks;
 	struct cache_slot *slots;
 	_Atomic uint64_t *dirty_map; /* a bit for each chunk that is dirty or written back */
@@ -172,6 +180,9 @@ int cache_wait_io(struct bridge_lane *lane, struct bridge_request *rq);
 void cache_wake_chunk(struct bridge_lane *lane, struct cache_chunk *chunk);
 void cache_wake_room(struct bridge_lane *lane);
 void cache_ready(struct bridge_lane *lane, struct bridge_request *rq);
+/* Some of a chunk's blocks were written, or are at the donor: the file, if there is one, learns of it.  Under its lock. */
+void cache_mark_dirty(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot, unsigned first, unsigned nr);
+void cache_mark_clean(struct bridge_cache *cache, const struct cache_slot *slot, unsigned first, unsigned nr);
 /* The last of a chunk's dirty bytes is clean, or gone.  Under its lock. */
 void cache_uncount(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot);
 

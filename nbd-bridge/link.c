@@ -164,6 +164,8 @@ struct tp_target link_target(const struct bridge_link *link, unsigned way, uint6
 	/* Where there is another way to be tried, nobody waits for long. */
 	if (donor->config.nr_ways > 1 && donor->granted)
 		target.connect_timeout_ms = (uint32_t)weft_min(target.connect_timeout_ms, LINK_WAY_MS);
+	if (config->cache_file)
+		cache_file_note_generation(config->cache_file, donor->index, generation);
 	memcpy(target.hello.id, donor->config.id, sizeof(target.hello.id));
 	memcpy(target.hello.name, config->name, sizeof(target.hello.name));
 	return target;

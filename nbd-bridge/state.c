@@ -75,6 +75,7 @@ static bool load(struct bridge_state_file *ret)
 		ret->uri = copy(json, "uri");
 		ret->socket = copy(json, "socket");
 		ret->mount = copy(json, "mount");
+		ret->cache_file = copy(json, "cache_file");
 		copy_into(json, "device", ret->device.path, sizeof(ret->device.path));
 		copy_into(json, "device_backend", ret->device.backend, sizeof(ret->device.backend));
 		ret->device.nr_connections = (unsigned)json_integer_value(json_object_get(json, "device_connections"));
@@ -162,9 +163,9 @@ int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
 	json_t *json = donor_json(&state->donors[0]);
 	int r = 0;
 
-	json_t *rest = json_pack("{s:I, s:s?, s:s?, s:s?, s:I, s:I, s:i}", "generation",
+	json_t *rest = json_pack("{s:I, s:s?, s:s?, s:s?, s:s?, s:I, s:I, s:i}", "generation",
 		(json_int_t)state->generation, "uri", state->uri, "socket", state->socket, "mount",
-		state->mount, "made_dev",
+		state->mount, "cache_file", state->cache_file, "made_dev",
 		(json_int_t)state->made_dev, "made_ino", (json_int_t)state->made_ino, "pid", (int)state->pid);
 	if (json && state->device.backend[0]) {
 		json_object_set_new(json, "device", json_string(state->device.path));
@@ -208,5 +209,6 @@ void bridge_state_fini(struct bridge_state_file *state)
 	free(state->uri);
 	free(state->socket);
 	free(state->mount);
-	state->uri = state->socket = state->mount = NULL;
+	free(state->cache_file);
+	state->uri = state->socket = state->mount = state->cache_file = NULL;
 }

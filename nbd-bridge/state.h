@@ -30,6 +30,7 @@ struct bridge_state_file {
 	uint64_t stripe_bytes; /* 0: one donor */
 	char *uri;             /* one of each donor, spaces between */
 	char *socket, *mount; /* NULL: none */
+	char *cache_file;     /* the same */
 	struct bridge_device device; /* without a backend: none */
 	uint64_t made_dev, made_ino; /* the mount's file, if it was made by us; else 0 */
 	pid_t pid;

@@ -134,10 +134,12 @@ void attach_on_question(void *ctx, struct weft_control_call *call, const json_t 
 
 		json_object_set_new(json, "recorder", bridge_explain(a->bridge));
 		weft_control_answer(call, json);
+	} else if (op && strcmp(op, "rescue") == 0) {
+		weft_control_answer(call, attach_on_rescue(a, question));
 	} else if (op && strcmp(op, "detach") == 0) {
 		on_detach(a, call, json_is_true(json_object_get(question, "force")));
 	} else {
 		weft_control_answer(call,
-			failure(EOPNOTSUPP, "an attachment answers to status, explain and detach only"));
+			failure(EOPNOTSUPP, "an attachment answers to status, explain, rescue and detach only"));
 	}
 }

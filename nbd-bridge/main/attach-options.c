@@ -31,6 +31,7 @@ static void usage(FILE *out)
 	      "  --transport auto|rdma|tcp  what the data goes over (default auto)\n"
 	      "  --stripe-unit SIZE         with several URIs: so much lies at one, then the next has its turn (default 256K)\n"
 	      "  --cache SIZE               managed: keep up to SIZE of it in memory here, fetch ahead, write back later\n"
+	      "  --cache-file PATH          keep it in this file, which outlives a bridge that is killed\n"
 	      "  --chunk-size SIZE          of the cache: 64K to 1M, a power of two (default: as the path asks for)\n"
 	      "  --write-through            a write is done when the donor has it\n"
 	      "  --push-interval SECONDS    how soon what was written is written back (default 1)\n"
@@ -163,14 +164,16 @@ static int check_donors(struct attach_options *o)
 static int check_cache(const struct attach_options *o, bool needs_cache)
 {
 	if (o->cache_bytes == 0)
-		return needs_cache ? usage_error("--chunk-size, --write-through, --push-interval and --pull are for an attachment "
+		return needs_cache ? usage_error("--cache-file, --chunk-size, --write-through, --push-interval and --pull are for an attachment "
 						 "with --cache") : 0;
 	if (o->shared)
 		return usage_error("--cache does not go with --shared: what it keeps would grow old beside a writer");
 	/* The device outlives a bridge that is killed: its users would go on without what was not written back. */
-	if (o->device && !o->write_through && !o->read_only)
-		return usage_error("--cache with --device wants --write-through: the device goes on when the bridge was killed, "
-				   "and what was not written back would be missing without a word");
+	if (o->device && !o->write_through && !o->read_only && !o->cache_file)
+		return usage_error("--cache with --device wants --cache-file or --write-through: the device goes on when the bridge was "
+				   "killed, and what was not written back would be missing without a word");
+	if (o->cache_file && o->donors[0].uri.foreign)
+		return usage_error("--cache-file is for weft:// donors: an nbd:// server cannot tell whether another wrote since");
 	if (o->cache_bytes < BRIDGE_CACHE_MIN)
 		return usage_error("--cache wants at least %d MiB", BRIDGE_CACHE_MIN >> 20);
 	if (o->chunk_bytes && o->cache_bytes / o->chunk_bytes < BRIDGE_CACHE_MIN_CHUNKS)
@@ -252,6 +255,7 @@ enum {
 	TRANSPORT,
 	STRIPE,
 	CACHE,
+	CACHE_FILE,
 	CHUNK_SIZE,
 	WRITE_THROUGH,
 	PUSH_INTERVAL,
@@ -277,6 +281,7 @@ static const struct option longs[] = {
 	{"transport", required_argument, NULL, TRANSPORT},
 	{"stripe-unit", required_argument, NULL, STRIPE},
 	{"cache", required_argument, NULL, CACHE},
+	{"cache-file", required_argument, NULL, CACHE_FILE},
 	{"chunk-size", required_argument, NULL, CHUNK_SIZE},
 	{"write-through", no_argument, NULL, WRITE_THROUGH},
 	{"push-interval", required_argument, NULL, PUSH_INTERVAL},
@@ -303,6 +308,9 @@ static int parse_cache_option(int c, struct attach_options *o)
 		if (weft_parse_size(optarg, &o->cache_bytes) < 0 || o->cache_bytes == 0)
 			return usage_error("--cache wants a size such as 1G, not '%s'", optarg);
 		return 0;
+	case CACHE_FILE:
+		o->cache_file = absolute(optarg);
+		return o->cache_file ? 0 : usage_error("--cache-file %s: %s", optarg, strerror(errno));
 	case CHUNK_SIZE:
 		if (weft_parse_size(optarg, &size) < 0 || size < BRIDGE_CHUNK_MIN || size > BRIDGE_CHUNK_MAX ||
 			(size & (size - 1)) != 0)

@@ -33,6 +33,7 @@ struct attach_options {
 	uint32_t timeout_ms, dead_timeout_ms;
 	/* A managed attachment. */
 	uint64_t cache_bytes; /* 0: direct */
+	char *cache_file;     /* absolute; NULL: in memory */
 	uint32_t chunk_bytes; /* 0: as the path asks for */
 	uint32_t push_interval_ms;
 	bool write_through, pull;

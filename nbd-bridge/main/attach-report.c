@@ -15,6 +15,9 @@ static void print_cache(const struct attach *a, FILE *out)
 		weft_format_size(bridge_cache_bytes(a->bridge), size, sizeof(size)),
 		weft_format_size(bridge_chunk_bytes(a->bridge), chunk, sizeof(chunk)),
 		a->options.write_through ? "write-through" : "write-back", a->options.pull ? ", pulling" : "");
+	if (a->cache_file)
+		fprintf(out, "  cache file %s%s\n", a->options.cache_file,
+			a->resumes ? ", with what a bridge that died had not written back" : "");
 }
 
 static void print_result(const struct attach *a, FILE *out)

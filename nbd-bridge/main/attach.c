@@ -22,6 +22,7 @@
 
 #include "fabric/log.h"
 #include "fabric/util.h"
+#include "nbd-bridge/cache-file.h"
 #include "nbd-bridge/device.h"
 #include "nbd-bridge/main/attach-transport.h"
 
@@ -196,11 +197,16 @@ static int take_name(struct attach *a, struct weft_error *err)
 	if (!state->takes_over || !same)
 		bridge_state_renew(state, o->nr_donors);
 	state->stripe_bytes = o->stripe_bytes;
+	r = attach_open_cache(a, err);
+	if (r < 0)
+		return r;
 	if (!state->mount || !o->mount || strcmp(state->mount, o->mount) != 0)
 		state->made_dev = state->made_ino = 0;
 	free(state->uri);
 	free(state->socket);
 	free(state->mount);
+	free(state->cache_file);
+	state->cache_file = o->cache_file ? strdup(o->cache_file) : NULL;
 	state->uri = strdup(o->uri_text);
 	state->socket = o->socket ? strdup(o->socket) : NULL;
 	state->mount = o->mount ? strdup(o->mount) : NULL;
@@ -234,6 +240,9 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		.pull = o->pull,
 		.pull_workers = o->pull_workers,
 		.pull_rate = o->pull_rate,
+		.cache_file = a->cache_file,
+		.uri = o->uri_text,
+		.resume = a->resumes,
 		.changed = bridge_changes,
 		.changed_ctx = a,
 	};
@@ -241,7 +250,7 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 	for (unsigned i = 0; i < o->nr_donors; i++) {
 		memcpy(donors[i].id, a->state.donors[i].id, sizeof(donors[i].id));
 		donors[i].epoch = a->state.donors[i].epoch;
-		donors[i].generation = a->state.generation;
+		donors[i].generation = a->resumes ? cache_file_generation(a->cache_file, i) + 1 : a->state.generation;
 	}
 	int r = attach_start_bridge(a, &config, donors, err);
 
@@ -253,6 +262,9 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 				strchr(uri->host, ':') ? "]" : "", uri->port);
 		if (r == -EROFS)
 			weft_error_set(err, EROFS, "%.300s; add --read-only", strdupa(err->message));
+		if (r == -ESTALE && a->resumes)
+			return weft_error_set(err, ESTALE, "%.600s; what was not at the donor is still in %s: save it with weft rescue %s FILE, then "
+				"remove it", strdupa(err->message), o->cache_file, o->cache_file);
 		if (r == -ESTALE && a->state.takes_over)
 			weft_error_set(err, ESTALE, "%.300s; to give up what '%s' had and attach anew: weft detach %s",
 				strdupa(err->message), o->name, o->name);
@@ -343,12 +355,15 @@ static int stop(struct attach *a, struct weft_error *err)
 	a->last_state = NULL; /* changes are nobody's business any more */
 	if (!a->detach)
 		attach_stop_fronts(a, true, NULL);
+	attach_end_rescue(a);
 	if (a->bridge)
 		r = bridge_stop(a->bridge, FLUSH_MS, err);
 	bridge_front_free(a->fronts);
 	a->fronts = NULL;
 	bridge_free(a->bridge);
 	a->bridge = NULL;
+	cache_file_close(a->cache_file);
+	a->cache_file = NULL;
 	return r;
 }
 

@@ -17,6 +17,10 @@ struct attach {
 	struct weft_control_call *detach; /* whoever waits for the end */
 	struct bridge_state_file state;
 	bool have_name; /* the state file is ours */
+	struct cache_file *cache_file; /* NULL: none */
+	bool resumes;  /* with what it holds */
+	struct attach_rescue *rescue; /* under way */
+	bool rescued;  /* since it became stale */
 	bool unmounted; /* by the user's hand, and told */
 	struct weft_watch signals;
 	char why[BRIDGE_WHY_MAX]; /* this transport, at the start */
@@ -30,6 +34,16 @@ struct attach {
 void attach_on_question(void *attach, struct weft_control_call *call, const json_t *question);
 /* Ends the front-ends: no new users, and those that there are finish.  -EBUSY without force. */
 int attach_stop_fronts(struct attach *a, bool force, struct weft_error *err);
+
+/*
+ * attach-cache.c: opens the cache file, if there is to be one; what a dead bridge left in it is resumed (a->resumes, and a->state says
+ * as whom), or cannot be, and is kept.
+ */
+int attach_open_cache(struct attach *a, struct weft_error *err);
+/* "rescue": begins it (with a file), or tells how far it is. */
+json_t *attach_on_rescue(struct attach *a, const json_t *question);
+/* Before the bridge is freed. */
+void attach_end_rescue(struct attach *a);
 
 /* attach-report.c: tells whoever waits how it went, with a byte (0: attached) before the text on a pipe. */
 void attach_report(struct attach *a, int r, const struct weft_error *err);

@@ -19,6 +19,7 @@
 #include "fabric/hello.h"
 #include "fabric/util.h"
 #include "nbd-bridge/device-kind.h"
+#include "nbd-bridge/cache-file.h"
 #include "nbd-bridge/front.h"
 #include "nbd-bridge/main/detach-goodbye.h"
 #include "nbd-bridge/state.h"
@@ -109,13 +110,32 @@ static int find(const char *what, char *name, struct weft_error *err)
 	return 0;
 }
 
-/* Nobody serves it any more: what it left in the file system goes. */
+/* What the dead bridge's cache file holds and the donor does not; 0 without one. */
+static uint64_t left_in_file(const struct bridge_state_file *state)
+{
+	struct cache_file *file;
+
+	if (!state->cache_file || cache_file_open(state->cache_file, false, &file, NULL) < 0)
+		return 0;
+	uint64_t dirty = cache_file_dirty_bytes(file);
+	cache_file_close(file);
+	return dirty;
+}
+
+/* Nobody serves it any more: what it left in the file system goes, but for its cache file. */
 static int clear_away(struct bridge_state_file *state, const char *name, const char *how, bool force,
 	struct weft_error *err)
 {
 	struct stat st;
-	int cleared = bridge_device_clear(&state->device, force, err);
+	uint64_t left = left_in_file(state);
+	char size[32];
 
+	weft_format_size(left, size, sizeof(size));
+	if (left > 0 && !force)
+		return weft_error_set(err, EBUSY, "'%s' %s, and %s that are not at the donor are in %s; attach it again with --cache-file %s to "
+			"have them written back, or save them with weft rescue and then: weft detach --force %s", name, how, size,
+			state->cache_file, state->cache_file, name);
+	int cleared = bridge_device_clear(&state->device, force, err);
 	if (cleared < 0)
 		return cleared;
 	if (state->socket && lstat(state->socket, &st) == 0 && S_ISSOCK(st.st_mode))
@@ -133,6 +153,8 @@ static int clear_away(struct bridge_state_file *state, const char *name, const c
 	int told = detach_say_goodbye(state, &why);
 	bridge_state_remove(state);
 	printf("'%s' %s; what it left is cleared away. What it had not flushed may not be durable.\n", name, how);
+	if (left > 0)
+		printf("  %s of it are in %s still; save them with: weft rescue %s FILE\n", size, state->cache_file, state->cache_file);
 	if (told < 0)
 		printf("  its donor could not be told, and holds the region until the lease is over: %s\n", why.message);
 	return 0;

@@ -21,6 +21,7 @@
 
 #include "fabric/util.h"
 #include "nbd-bridge/bridge.h"
+#include "nbd-bridge/cache-file.h"
 #include "transports/mem/mem.h"
 
 enum {
@@ -46,6 +47,7 @@ struct op {
 
 static struct mem_config mem;
 static struct bridge_config config;
+static char file_path[40];
 static struct bridge *bridge;
 static uint8_t *region, *model, *known;
 static struct op ops[LANES * DEPTH];
@@ -406,6 +408,14 @@ static void start_bridge(uint64_t seed)
 	config.write_through = (seed >> 16) % 8 == 0;
 	config.pull = (seed >> 20) % 4 == 0;
 	config.pull_workers = 2;
+	config.uri = "weft://test/r";
+	if ((seed >> 28) % 2) {
+		int fd = mkstemp(strcpy(file_path, "/tmp/weft-cache-model.XXXXXX"));
+
+		close(fd);
+		if (fd < 0 || cache_file_open(file_path, true, &config.cache_file, &err) < 0)
+			fail_msg("cannot make a cache file: %s", err.message);
+	}
 	rng = seed | 1;
 	nr_errors = nr_reads = 0;
 	stream_off = 0;
@@ -438,6 +448,11 @@ static void the_cache_is_an_array(void **state)
 		fail_msg("%s", err.message);
 	bridge_free(bridge);
 	bridge = NULL;
+	if (config.cache_file) {
+		assert_int_equal(cache_file_dirty_bytes(config.cache_file), 0);
+		cache_file_close(config.cache_file);
+		unlink(file_path);
+	}
 	assert_true(nr_reads > 0);
 	free(region);
 	free(model);

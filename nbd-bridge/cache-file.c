@@ -1,0 +1,335 @@
+/*
+ * A cache on disk: see cache-file.h.
+ *
+ * An entry has the block's number plus one in its upper 36 bits, so that it is never 0, and 28 bits of XXH3 below.
+ */
+#include "nbd-bridge/cache-file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+
+#include "fabric/util.h"
+#include "nbd-bridge/bridge.h"
+#include "nbd-bridge/cache-map.h"
+
+enum { VERSION = 1, HEADER_BYTES = 8192, SUM_BITS = 28 };
+
+#define BLOCKS_MAX (UINT64_C(1) << (64 - SUM_BITS))
+
+static const char magic[8] = "WEFTCACH";
+
+struct header {
+	char magic[8];
+	uint32_t version, reserved;
+	struct cache_file_identity identity;
+	uint64_t sum; /* of what precedes */
+	_Atomic uint64_t generations[CACHE_FILE_DONORS]; /* of use until the machine is restarted */
+};
+
+_Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header has its place");
+
+struct cache_file {
+	int fd;
+	char *path;
+	struct header *header; /* NULL: it was never used */
+	_Atomic bool mapped;
+	size_t len;
+	_Atomic uint64_t *table;
+	uint8_t *data;
+	unsigned slot_blocks;
+	uint64_t nr_blocks;  /* of the region */
+	unsigned last_bytes; /* of its last block */
+};
+
+static size_t table_bytes(const struct cache_file_identity *id)
+{
+	size_t len = (size_t)id->nr_slots * (id->chunk_bytes / CACHE_BLOCK) * sizeof(uint64_t);
+
+	return (len + CACHE_BLOCK - 1) / CACHE_BLOCK * CACHE_BLOCK;
+}
+
+static size_t file_bytes(const struct cache_file_identity *id)
+{
+	return HEADER_BYTES + table_bytes(id) + (size_t)id->nr_slots * id->chunk_bytes;
+}
+
+static uint64_t header_sum(const struct header *header)
+{
+	return XXH3_64bits(header, offsetof(struct header, sum));
+}
+
+/* Nothing that the file says is believed before this. */
+static bool is_sound(const struct header *header, uint64_t file_len)
+{
+	const struct cache_file_identity *id = &header->identity;
+
+	return memcmp(header->magic, magic, sizeof(magic)) == 0 && header->version == VERSION && header->sum == header_sum(header) &&
+		id->nr_donors >= 1 && id->nr_donors <= CACHE_FILE_DONORS && id->size_bytes > 0 &&
+		id->size_bytes / CACHE_BLOCK < BLOCKS_MAX - 1 && id->chunk_bytes >= BRIDGE_CHUNK_MIN &&
+		id->chunk_bytes <= BRIDGE_CHUNK_MAX && (id->chunk_bytes & (id->chunk_bytes - 1)) == 0 && id->nr_slots > 0 &&
+		memchr(id->uri, '\0', sizeof(id->uri)) && memchr(id->boot, '\0', sizeof(id->boot)) && file_bytes(id) == file_len;
+}
+
+static void read_boot(char *buf, size_t len)
+{
+	WEFT_CLEANUP_CLOSE int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? read(fd, buf, len - 1) : -1;
+
+	memset(buf + (n > 0 ? n : 0), 0, len - (size_t)(n > 0 ? n : 0));
+}
+
+static void unmap(struct cache_file *file)
+{
+	atomic_store(&file->mapped, false);
+	if (file->header)
+		munmap(file->header, file->len);
+	file->header = NULL;
+}
+
+static int map(struct cache_file *file, size_t len)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	const struct cache_file_identity *id = &((struct header *)p)->identity;
+	file->header = p;
+	file->len = len;
+	file->table = (_Atomic uint64_t *)((uint8_t *)p + HEADER_BYTES);
+	file->data = (uint8_t *)p + HEADER_BYTES + table_bytes(id);
+	file->slot_blocks = id->chunk_bytes / CACHE_BLOCK;
+	file->nr_blocks = (id->size_bytes + CACHE_BLOCK - 1) / CACHE_BLOCK;
+	file->last_bytes = (unsigned)(id->size_bytes - (file->nr_blocks - 1) * CACHE_BLOCK);
+	atomic_store(&file->mapped, true);
+	return 0;
+}
+
+static int load(struct cache_file *file, struct weft_error *err)
+{
+	struct header header;
+	struct stat st;
+
+	if (fstat(file->fd, &st) < 0)
+		return weft_error_set(err, errno, "cannot use %s as a cache file: %s", file->path, strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return weft_error_set(err, EINVAL, "cannot use %s as a cache file: it is no regular file", file->path);
+	if (st.st_size == 0)
+		return 0;
+	if (pread(file->fd, &header, sizeof(header), 0) != sizeof(header) || !is_sound(&header, (uint64_t)st.st_size))
+		return weft_error_set(err, EINVAL, "cannot use %s as a cache file: it is something else, or damaged, and is left as it is; "
+			"name another file, or remove it", file->path);
+	int r = map(file, (size_t)st.st_size);
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot map %s: %s", file->path, strerror(-r));
+	return 0;
+}
+
+int cache_file_open(const char *path, bool make, struct cache_file **ret, struct weft_error *err)
+{
+	struct cache_file *file = calloc(1, sizeof(*file));
+	int r;
+
+	if (!file || !(file->path = strdup(path))) {
+		free(file);
+		return weft_error_set(err, ENOMEM, "cannot open %s: out of memory", path);
+	}
+	file->fd = open(path, O_RDWR | O_CLOEXEC | (make ? O_CREAT : 0), 0600);
+	if (file->fd < 0)
+		r = weft_error_set(err, errno, "cannot open %s: %s", path, strerror(errno));
+	else if (flock(file->fd, LOCK_EX | LOCK_NB) < 0)
+		r = weft_error_set(err, EBUSY, "%s is the cache of another attachment, or being rescued; weft status shows what there is", path);
+	else
+		r = load(file, err);
+	if (r < 0) {
+		cache_file_close(file);
+		return r;
+	}
+	*ret = file;
+	return 0;
+}
+
+void cache_file_close(struct cache_file *file)
+{
+	if (!file)
+		return;
+	unmap(file);
+	if (file->fd >= 0)
+		close(file->fd);
+	free(file->path);
+	free(file);
+}
+
+const char *cache_file_path(const struct cache_file *file)
+{
+	return file->path;
+}
+
+const struct cache_file_identity *cache_file_identity(const struct cache_file *file)
+{
+	return file->header ? &file->header->identity : NULL;
+}
+
+uint64_t cache_file_dirty_bytes(const struct cache_file *file)
+{
+	uint64_t n = 0;
+
+	if (!file->header)
+		return 0;
+	for (uint64_t i = 0; i < (uint64_t)file->header->identity.nr_slots * file->slot_blocks; i++)
+		n += atomic_load_explicit(&file->table[i], memory_order_relaxed) != 0;
+	return n * CACHE_BLOCK;
+}
+
+bool cache_file_same_boot(const struct cache_file *file)
+{
+	char boot[sizeof(file->header->identity.boot)];
+
+	read_boot(boot, sizeof(boot));
+	return file->header && boot[0] && strcmp(boot, file->header->identity.boot) == 0;
+}
+
+void cache_file_forget(struct cache_file *file)
+{
+	unmap(file);
+}
+
+int cache_file_reset(struct cache_file *file, const struct cache_file_identity *identity, struct weft_error *err)
+{
+	size_t len = file_bytes(identity);
+	struct header header = {.version = VERSION, .identity = *identity};
+	int r;
+
+	unmap(file);
+	memcpy(header.magic, magic, sizeof(magic));
+	if (!header.identity.boot[0])
+		read_boot(header.identity.boot, sizeof(header.identity.boot));
+	header.sum = header_sum(&header);
+	/* Room for all of it now: later there would be nobody to tell. */
+	r = ftruncate(file->fd, 0) < 0 || fchmod(file->fd, 0600) < 0 ? errno : posix_fallocate(file->fd, 0, (off_t)len);
+	if (r == 0 && (pwrite(file->fd, &header, sizeof(header), 0) != sizeof(header) || fsync(file->fd) < 0))
+		r = errno;
+	if (r == 0)
+		r = -map(file, len);
+	if (r == 0)
+		return 0;
+	if (ftruncate(file->fd, 0) < 0)
+		r = errno;
+	return weft_error_set(err, r, "cannot make %s a cache of %zu bytes: %s", file->path, len, strerror(r));
+}
+
+/* ---- entries ---- */
+
+uint8_t *cache_file_data(const struct cache_file *file)
+{
+	return file->data;
+}
+
+static size_t index_of(const struct cache_file *file, uint32_t slot, unsigned i)
+{
+	return (size_t)slot * file->slot_blocks + i;
+}
+
+static uint64_t make_entry(const struct cache_file *file, size_t index, uint64_t block)
+{
+	size_t len = block + 1 == file->nr_blocks ? file->last_bytes : CACHE_BLOCK;
+	uint64_t sum = XXH3_64bits_withSeed(file->data + index * CACHE_BLOCK, len, block);
+
+	return (block + 1) << SUM_BITS | (sum & ((UINT64_C(1) << SUM_BITS) - 1));
+}
+
+bool cache_file_entry(const struct cache_file *file, uint32_t slot, unsigned i, uint64_t *ret_block)
+{
+	uint64_t entry = atomic_load_explicit(&file->table[index_of(file, slot, i)], memory_order_relaxed);
+
+	if (entry >> SUM_BITS == 0)
+		return false;
+	*ret_block = (entry >> SUM_BITS) - 1;
+	/* One slot is one chunk, in its place. */
+	return *ret_block < file->nr_blocks && *ret_block % file->slot_blocks == i;
+}
+
+void cache_file_mark(struct cache_file *file, uint32_t slot, unsigned i, uint64_t block)
+{
+	size_t index = index_of(file, slot, i);
+
+	/* After the bytes: whoever is killed between leaves what was there, or what was not answered. */
+	atomic_store_explicit(&file->table[index], make_entry(file, index, block), memory_order_release);
+}
+
+void cache_file_unmark(struct cache_file *file, uint32_t slot, unsigned first, unsigned nr)
+{
+	for (unsigned i = first; i < first + nr; i++)
+		atomic_store_explicit(&file->table[index_of(file, slot, i)], 0, memory_order_release);
+}
+
+void cache_file_note_generation(struct cache_file *file, unsigned donor, uint64_t generation)
+{
+	/* Whoever makes it tells it what there was before. */
+	if (!atomic_load(&file->mapped))
+		return;
+	_Atomic uint64_t *highest = &file->header->generations[donor];
+	uint64_t seen = atomic_load(highest);
+
+	while (seen < generation && !atomic_compare_exchange_weak(highest, &seen, generation))
+		;
+}
+
+uint64_t cache_file_generation(const struct cache_file *file, unsigned donor)
+{
+	return atomic_load(&file->header->generations[donor]);
+}
+
+/* ---- all of it ---- */
+
+struct place {
+	uint64_t block;
+	size_t index;
+};
+
+static int by_block(const void *a, const void *b)
+{
+	const struct place *x = a, *y = b;
+
+	return x->block < y->block ? -1 : x->block > y->block;
+}
+
+static int tell(const struct cache_file *file, const struct place *place, bool check, cache_each_fn *fn, void *ctx)
+{
+	bool whole = !check ||
+		make_entry(file, place->index, place->block) == atomic_load_explicit(&file->table[place->index], memory_order_relaxed);
+
+	return fn(ctx, place->block * CACHE_BLOCK, place->block + 1 == file->nr_blocks ? file->last_bytes : CACHE_BLOCK,
+		whole ? CACHE_CONTENT_DIRTY : CACHE_CONTENT_TORN, whole ? file->data + place->index * CACHE_BLOCK : NULL);
+}
+
+int cache_file_each(const struct cache_file *file, cache_each_fn *fn, void *ctx)
+{
+	uint64_t nr = cache_file_dirty_bytes(file) / CACHE_BLOCK, n = 0;
+	/* A killed process leaves what was not answered half written at most; a restart of the machine anything. */
+	bool check = !cache_file_same_boot(file);
+	int r = 0;
+
+	if (nr == 0)
+		return 0;
+	WEFT_CLEANUP_FREE struct place *places = calloc(nr, sizeof(*places));
+	if (!places)
+		return -ENOMEM;
+	for (uint32_t slot = 0; slot < file->header->identity.nr_slots; slot++)
+		for (unsigned i = 0; i < file->slot_blocks && n < nr; i++)
+			if (cache_file_entry(file, slot, i, &places[n].block))
+				places[n++].index = index_of(file, slot, i);
+	qsort(places, n, sizeof(*places), by_block);
+	for (uint64_t i = 0; i < n && r == 0; i++)
+		r = tell(file, &places[i], check, fn, ctx);
+	return r;
+}

@@ -1,0 +1,82 @@
+/*
+ * A cache on disk: what a bridge's cache holds and the donor has not outlives the bridge.
+ *
+ * The file: a header; a table with 8 bytes for each block of each slot; the slots' bytes.  All of it is mapped and shared, so that what a
+ * killed process stored is there.  A table's entry is 0, or says that this block is newer than the donor's: which block of
+ * the region it is, and a checksum of that number and its bytes.
+ *
+ * After the machine was restarted the file may be older than what the donor has, in any part of it: then it is good for
+ * cache_file_each() alone, whose checksums tell what is whole.
+ */
+#ifndef WEFT_NBD_BRIDGE_CACHE_FILE_H
+#define WEFT_NBD_BRIDGE_CACHE_FILE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fabric/error.h"
+#include "fabric/hello.h"
+
+enum { CACHE_FILE_DONORS = 16, CACHE_FILE_URI = 4096 };
+
+/* What a file was made for. */
+struct cache_file_identity {
+	char uri[CACHE_FILE_URI]; /* one of each donor, spaces between */
+	uint64_t size_bytes, stripe_bytes;
+	uint32_t chunk_bytes, nr_slots;
+	uint32_t nr_donors, reserved;
+	struct {
+		uint8_t id[WEFT_ID_BYTES]; /* secret */
+		uint64_t epoch;
+	} donors[CACHE_FILE_DONORS];
+	char boot[40]; /* of the machine when it was made; "", when making one: this boot */
+};
+
+struct cache_file;
+
+/*
+ * Opens the file and takes its lock, or (make) makes an empty one, mode 0600.  -EBUSY: a bridge has it.  -EINVAL: it is neither empty nor a
+ * whole cache file, and is left as it is.
+ */
+int cache_file_open(const char *path, bool make, struct cache_file **ret, struct weft_error *err);
+/* Takes NULL. */
+void cache_file_close(struct cache_file *file);
+const char *cache_file_path(const struct cache_file *file);
+/* NULL: it was never used. */
+const struct cache_file_identity *cache_file_identity(const struct cache_file *file);
+/* Bytes that are newer than the donor's: what its bridge did not end cleanly with. */
+uint64_t cache_file_dirty_bytes(const struct cache_file *file);
+/* Whether the machine has run since the file was made: what it holds may be written back. */
+bool cache_file_same_boot(const struct cache_file *file);
+
+/* What was there before is of no interest: cache_file_reset() comes next.  Before anybody else knows the file. */
+void cache_file_forget(struct cache_file *file);
+/* Begins anew, empty, with room for all slots; On disk when it returns.  -ENOSPC, … */
+int cache_file_reset(struct cache_file *file, const struct cache_file_identity *identity, struct weft_error *err);
+
+/* The slots' bytes. */
+uint8_t *cache_file_data(const struct cache_file *file);
+/* Which block of the region the slot's block i is newer for; false: it is not. */
+bool cache_file_entry(const struct cache_file *file, uint32_t slot, unsigned i, uint64_t *ret_block);
+/* The slot's block is newer than the donor's from now on, as it is now.  Any thread; a block has one that changes it at a time. */
+void cache_file_mark(struct cache_file *file, uint32_t slot, unsigned i, uint64_t block);
+/* nr blocks are the donor's. */
+void cache_file_unmark(struct cache_file *file, uint32_t slot, unsigned first, unsigned nr);
+/* Donor i was, or is about to be, asked for a grant at this generation.  Any thread. */
+void cache_file_note_generation(struct cache_file *file, unsigned donor, uint64_t generation);
+uint64_t cache_file_generation(const struct cache_file *file, unsigned donor);
+
+/* What cache_file_each() and a cache tell of a run of blocks. */
+enum cache_content {
+	CACHE_CONTENT_CLEAN, /* as at the donor */
+	CACHE_CONTENT_DIRTY, /* newer */
+	CACHE_CONTENT_TORN,  /* was newer, but its bytes are not what they were: data is NULL */
+};
+/* off and len: bytes of the region.  0, or -errno, which ends the walk. */
+typedef int cache_each_fn(void *ctx, uint64_t off, uint64_t len, enum cache_content content, const void *data);
+/* Everything that is newer than the donor's, in the region's order. */
+int cache_file_each(const struct cache_file *file, cache_each_fn *fn, void *ctx);
+
+#endif

@@ -1,0 +1,170 @@
+/* The cache file of weft attach: what the one before left in it, and saving what a cache holds.  On the main thread, but for the saving. */
+#include "nbd-bridge/main/attach.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/util.h"
+#include "nbd-bridge/rescue.h"
+
+/* What the bridge that died had not written back would be missed by its clients. */
+static int check_left_file(const struct attach *a, struct weft_error *err)
+{
+	const struct bridge_state_file *state = &a->state;
+	const char *path = a->options.cache_file;
+	struct cache_file *file;
+	char size[32];
+
+	if (!state->takes_over || !state->cache_file || (path && strcmp(path, state->cache_file) == 0))
+		return 0;
+	if (cache_file_open(state->cache_file, false, &file, NULL) < 0)
+		return 0; /* it is gone, or another's */
+	uint64_t dirty = cache_file_dirty_bytes(file);
+	cache_file_close(file);
+	if (dirty == 0)
+		return 0;
+	return weft_error_set(err, EBUSY, "the bridge of '%s' that died left %s in %s that are not at the donor; go on with --cache-file %s, "
+		"or save them with weft rescue and give them up with: weft detach --force %s", a->options.name,
+		weft_format_size(dirty, size, sizeof(size)), state->cache_file, state->cache_file, a->options.name);
+}
+
+/* Who wrote the file: whom the donor lets go on, unless another could write since. */
+static int take_identity(struct attach *a, struct weft_error *err)
+{
+	const struct cache_file_identity *id = cache_file_identity(a->cache_file);
+	struct bridge_state_file *state = &a->state;
+
+	for (unsigned i = 0; i < id->nr_donors; i++)
+		if (state->takes_over && memcmp(state->donors[i].id, id->donors[i].id, sizeof(id->donors[i].id)) != 0)
+			return weft_error_set(err, EINVAL, "%s was not written by the bridge of '%s' that died; see what each has with weft rescue",
+				a->options.cache_file, a->options.name);
+	for (unsigned i = 0; i < id->nr_donors; i++) {
+		memcpy(state->donors[i].id, id->donors[i].id, sizeof(state->donors[i].id));
+		state->donors[i].epoch = id->donors[i].epoch;
+	}
+	state->nr_donors = id->nr_donors;
+	state->generation = cache_file_generation(a->cache_file, 0) >> 32 << 32;
+	a->resumes = true;
+	return 0;
+}
+
+int attach_open_cache(struct attach *a, struct weft_error *err)
+{
+	const struct attach_options *o = &a->options;
+	const char *why = NULL;
+	char size[32];
+	int r = check_left_file(a, err);
+
+	if (r < 0 || !o->cache_file)
+		return r;
+	r = cache_file_open(o->cache_file, true, &a->cache_file, err);
+	if (r < 0)
+		return r;
+	uint64_t dirty = cache_file_dirty_bytes(a->cache_file);
+	if (dirty == 0) {
+		cache_file_forget(a->cache_file);
+		return 0;
+	}
+	const struct cache_file_identity *id = cache_file_identity(a->cache_file);
+	if (strcmp(id->uri, o->uri_text) != 0 || id->nr_donors != o->nr_donors || id->stripe_bytes != o->stripe_bytes)
+		why = "another region's";
+	else if (!cache_file_same_boot(a->cache_file))
+		why = "from before this machine was restarted and may be older than what the donor has";
+	else if (o->read_only)
+		why = "to be written back, which --read-only forbids";
+	if (why)
+		return weft_error_set(err, EUCLEAN, "%s holds %s that are not at the donor of %.500s, and are %s; save them with: weft rescue %s FILE; "
+			"then remove %s", o->cache_file, weft_format_size(dirty, size, sizeof(size)), id->uri, why, o->cache_file,
+			o->cache_file);
+	return take_identity(a, err);
+}
+
+/* ---- saving it while the bridge lives ---- */
+
+struct attach_rescue {
+	struct bridge *bridge;
+	struct rescue *rescue;
+	pthread_t thread;
+	atomic_bool ended;
+	int r;
+};
+
+static void *save(void *ctx)
+{
+	struct attach_rescue *s = ctx;
+
+	s->r = bridge_cache_each(s->bridge, rescue_put, s->rescue);
+	atomic_store(&s->ended, true);
+	return NULL;
+}
+
+static json_t *failure(const struct weft_error *err)
+{
+	return json_pack("{s:s, s:i}", "error", err->message, "code", err->code);
+}
+
+static json_t *begin(struct attach *a, const char *path)
+{
+	struct weft_error err = {0};
+	struct attach_rescue *s;
+
+	if (!path || path[0] != '/')
+		weft_error_set(&err, EINVAL, "the file's path is not absolute");
+	else if (!bridge_is_managed(a->bridge))
+		weft_error_set(&err, EINVAL, "'%s' has no cache: what it was sent is at its donor", a->options.name);
+	if (err.code)
+		return failure(&err);
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return json_pack("{s:s, s:i}", "error", "out of memory", "code", ENOMEM);
+	s->bridge = a->bridge;
+	int r = rescue_new(path, a->options.uri_text, bridge_info(a->bridge)->size_bytes, &s->rescue, &err);
+	if (r == 0 && (r = -pthread_create(&s->thread, NULL, save, s)) < 0)
+		weft_error_set(&err, -r, "cannot start a thread: %s", strerror(-r));
+	if (r < 0) {
+		rescue_free(s->rescue);
+		free(s);
+		return failure(&err);
+	}
+	a->rescue = s;
+	return json_pack("{s:b}", "ended", 0);
+}
+
+static json_t *end(struct attach *a)
+{
+	struct attach_rescue *s = a->rescue;
+	struct weft_error err = {0};
+
+	pthread_join(s->thread, NULL);
+	json_t *json = json_pack("{s:b, s:I, s:I}", "ended", 1, "clean_bytes", (json_int_t)rescue_bytes(s->rescue, CACHE_CONTENT_CLEAN),
+		"dirty_bytes", (json_int_t)rescue_bytes(s->rescue, CACHE_CONTENT_DIRTY));
+	if (rescue_end(s->rescue, s->r, &err) < 0) {
+		json_decref(json);
+		json = failure(&err);
+	} else {
+		a->rescued = strcmp(bridge_state(a->bridge, NULL), "stale") == 0;
+	}
+	rescue_free(s->rescue);
+	free(s);
+	a->rescue = NULL;
+	return json;
+}
+
+json_t *attach_on_rescue(struct attach *a, const json_t *question)
+{
+	const char *path = json_string_value(json_object_get(question, "file"));
+
+	if (path)
+		return a->rescue ? json_pack("{s:s, s:i}", "error", "it is being rescued already", "code", EBUSY) : begin(a, path);
+	if (!a->rescue)
+		return json_pack("{s:s, s:i}", "error", "nothing is being rescued", "code", EINVAL);
+	return atomic_load(&a->rescue->ended) ? end(a) : json_pack("{s:b}", "ended", 0);
+}
+
+void attach_end_rescue(struct attach *a)
+{
+	if (a->rescue)
+		json_decref(end(a));
+}

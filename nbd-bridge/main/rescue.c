@@ -1,0 +1,150 @@
+/*
+ * weft rescue: saves what a cache holds to a file.  A bridge that lives does it itself; the cache file of one that does not is read here.
+ * One thread.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fabric/control.h"
+#include "fabric/util.h"
+#include "nbd-bridge/rescue.h"
+#include "nbd-bridge/state.h"
+
+enum { ANSWER_MS = 10000 };
+
+static void usage(FILE *out)
+{
+	fputs("usage: weft rescue NAME|CACHE-FILE FILE\n"
+	      "Saves what the cache of an attachment holds, or a cache file that a bridge left, to FILE, which has the region's\n"
+	      "size and holes where nothing is known; FILE.map tells what is known, and whether the donor has it.\n"
+	      "\n"
+	      "  --help  show this\n",
+		out);
+}
+
+static void report(const char *what, const char *file, uint64_t dirty, uint64_t clean, uint64_t torn)
+{
+	char size[32], more[32], bad[32];
+
+	printf("%s is saved in %s: %s that were not at the donor, %s that were\n", what, file, weft_format_size(dirty, size, sizeof(size)),
+		weft_format_size(clean, more, sizeof(more)));
+	if (torn > 0)
+		printf("  %s more were not whole when the machine stopped, and are left out\n", weft_format_size(torn, bad, sizeof(bad)));
+	printf("  what is known of it tells %s.map\n", file);
+}
+
+static int from_file(const char *path, const char *file, struct weft_error *err)
+{
+	struct cache_file *from;
+	struct rescue *rescue;
+	int r = cache_file_open(path, false, &from, err);
+
+	if (r < 0)
+		return r;
+	const struct cache_file_identity *id = cache_file_identity(from);
+	if (!id || cache_file_dirty_bytes(from) == 0) {
+		cache_file_close(from);
+		return weft_error_set(err, ENODATA, "%s holds nothing that is not at the donor: there is nothing to rescue", path);
+	}
+	r = rescue_new(file, id->uri, id->size_bytes, &rescue, err);
+	if (r == 0) {
+		r = rescue_end(rescue, cache_file_each(from, rescue_put, rescue), err);
+		if (r == 0)
+			report(path, file, rescue_bytes(rescue, CACHE_CONTENT_DIRTY), 0, rescue_bytes(rescue, CACHE_CONTENT_TORN));
+		rescue_free(rescue);
+	}
+	cache_file_close(from);
+	return r;
+}
+
+static int from_bridge(const char *name, const char *file, struct weft_error *err)
+{
+	char control[WEFT_NAME_MAX + 32];
+	json_t *question = json_pack("{s:s, s:s}", "op", "rescue", "file", file), *answer = NULL;
+	int r;
+
+	snprintf(control, sizeof(control), "attach-%s.sock", name);
+	for (;;) {
+		r = weft_control_ask(control, question, ANSWER_MS, &answer, err);
+		if (r < 0 || json_is_true(json_object_get(answer, "ended")))
+			break;
+		json_decref(answer);
+		answer = NULL;
+		json_object_del(question, "file"); /* how far it is, from now on */
+		usleep(20000);
+	}
+	if (r == 0)
+		report(name, file, (uint64_t)json_integer_value(json_object_get(answer, "dirty_bytes")),
+			(uint64_t)json_integer_value(json_object_get(answer, "clean_bytes")), 0);
+	json_decref(answer);
+	json_decref(question);
+	return r;
+}
+
+static int from_name(const char *name, const char *file, struct weft_error *err)
+{
+	struct bridge_state_file state;
+	bool alive;
+	int r = bridge_state_peek(name, &state, &alive, err);
+
+	if (r < 0)
+		return weft_error_set(err, ENOENT, "there is no attachment '%s', and no such file; weft status shows what there is", name);
+	if (alive)
+		r = from_bridge(name, file, err);
+	else if (state.cache_file)
+		r = from_file(state.cache_file, file, err);
+	else
+		r = weft_error_set(err, ENODATA, "the bridge of '%s' died, and its cache with it: it had no --cache-file", name);
+	bridge_state_fini(&state);
+	return r;
+}
+
+/* Of a file that is not there yet. */
+static char *absolute(const char *path)
+{
+	char *dir = path[0] == '/' ? NULL : getcwd(NULL, 0), *ret = NULL;
+
+	if (path[0] == '/')
+		ret = strdup(path);
+	else if (dir && asprintf(&ret, "%s/%s", dir, path) < 0)
+		ret = NULL;
+	free(dir);
+	return ret;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option longs[] = {{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	struct weft_error err = {0};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		if (c == 'h') {
+			usage(stdout);
+			return weft_end_output("weft-rescue", 0);
+		}
+		fputs("Try: weft rescue --help\n", stderr);
+		return 2;
+	}
+	if (argc - optind != 2) {
+		fputs("weft-rescue: name an attachment or a cache file, and the file to save to\nTry: weft rescue --help\n", stderr);
+		return 2;
+	}
+	const char *what = argv[optind];
+	WEFT_CLEANUP_FREE char *file = absolute(argv[optind + 1]);
+	int r;
+	if (!file)
+		r = weft_error_set(&err, ENOMEM, "out of memory");
+	else if (strchr(what, '/') || (access(what, F_OK) == 0 && !weft_name_valid(what)))
+		r = from_file(what, file, &err);
+	else
+		r = from_name(what, file, &err);
+	if (r < 0)
+		fprintf(stderr, "weft-rescue: %s\n", err.message);
+	return weft_end_output("weft-rescue", r < 0 ? 1 : 0);
+}
