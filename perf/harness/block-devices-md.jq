@@ -11,10 +11,10 @@ def median($title; $counter): column($title; [$counter, "median"]);
 	median("donor s/GB"; "donor_s_GB"), median("bridge s/GB"; "bridge_s_GB"), median("system s/GB"; "system_s_GB"),
 	median("donor us/op"; "donor_us"), median("bridge us/op"; "bridge_us"), median("system us/op"; "system_us"),
 	column("spread"; ["ops_s", "iqr_share"]),
-	column("weft-rdma's ops/s over it"; ["weft-rdma ops_s over it"]), column("weft-rdma's p50 over it"; ["weft-rdma p50_us over it"])] as $columns
+	column("weft's ops/s over it"; ["weft ops_s over it"]), column("weft's p50 over it"; ["weft p50_us over it"])] as $columns
 | "fio (libaio, direct, random places) does the same work on each block device in turn; each round begins with another contestant.",
 "Figures are medians over the rounds; spread is the interquartile range of ops/s over its median; the last two columns are medians of",
-"the ratios within a round. \"donor\" and \"bridge\" are the CPU time of these processes, \"system\" is what all processors of \(if .run.nodes == 1 then "the machine" else "the borrower's machine" end)",
+"the ratios of \(if .contestants["weft-ublk"] then "weft-ublk" else "weft-rdma" end) to it within a round. \"donor\" and \"bridge\" are the CPU time of these processes, \"system\" is what all processors of \(if .run.nodes == 1 then "the machine" else "the borrower's machine" end)",
 "were busy with, kernel threads and fio included. nvmet, LIO and rxe work in the kernel: theirs is in the system's alone.",
 "",
 (.run | to_entries[] | "- \(.key): \(.value | tojson)"),

@@ -31,8 +31,8 @@ def summary: map(select(. != null)) | if length == 0 then empty else
 		rounds: ([$rounds[][].ops_s | length] | max), slice_ms: $slice, region_MiB: $size},
 	contestants: ($contestants | rtrimstr("\n") | split("\n") | map(split("\t") | {key: .[0], value: {about: .[1], queue: .[2]}}) | from_entries),
 	rows: ($rounds | map_values(. as $row | map_values(. as $of | map_values(summary)
-		# how weft over verbs does beside it, round by round
-		+ (if $row["weft-rdma"] then $row["weft-rdma"] as $weft | {
-			"weft-rdma ops_s over it": ([range($of.ops_s | length) | $weft.ops_s[.] / $of.ops_s[.]] | median | digits),
-			"weft-rdma p50_us over it": ([range($of.p50_us | length) | $weft.p50_us[.] / $of.p50_us[.]] | median | digits)} else {} end))))
+		# how weft's best, over verbs, does beside it, round by round
+		+ ($row["weft-ublk"] // $row["weft-rdma"] | if . then . as $weft | {
+			"weft ops_s over it": ([range($of.ops_s | length) | $weft.ops_s[.] / $of.ops_s[.]] | median | digits),
+			"weft p50_us over it": ([range($of.p50_us | length) | $weft.p50_us[.] / $of.p50_us[.]] | median | digits)} else {} end))))
 }

@@ -193,21 +193,25 @@ use_srp() {
 # ---- weft ----
 
 lend_weft() {
+	local region regions=()
 	if [[ ! -s $work/serve.pid ]]; then
-		setsid weft-serve --listen "$LISTEN:10809" --allow-insecure --lease 30 --memory "rdma=$BYTES" \
-			--memory "tcp=$BYTES" --memory "plain=$BYTES" >$work/serve.log 2>&1 </dev/null &
+		for region in rdma tcp ublk ublk-tcp plain; do
+			regions+=(--memory "$region=$BYTES")
+		done
+		setsid weft-serve --listen "$LISTEN:10809" --allow-insecure --lease 30 "${regions[@]}" >$work/serve.log 2>&1 </dev/null &
 		echo $! >$work/serve.pid
 		wait_for grep -qx ready $work/serve.log
 	fi
 	pids=$(<$work/serve.pid)
 }
 
-# use_weft REGION DEVICE: over the transport of the region's name
+# use_weft REGION TRANSPORT DEVICE
 use_weft() {
-	device=$2
-	setsid weft-attach "weft://$DONOR/$1" --transport "$1" --lanes "$QUEUES" --device "$device" --foreground \
+	device=$3
+	setsid weft-attach "weft://$DONOR/$1" --transport "$2" --lanes "$QUEUES" --device "$device" --foreground \
 		>"$work/attach-$1.log" 2>&1 </dev/null &
 	bridge=$!
+	about="weft over ${2/rdma/verbs}, $QUEUES lanes, weft attach --device ${device%[0-9]}N"
 }
 
 lend_weft_rdma() {
@@ -215,8 +219,7 @@ lend_weft_rdma() {
 }
 
 use_weft_rdma() {
-	use_weft rdma /dev/nbd2
-	about="weft over verbs, $QUEUES lanes, weft attach --device"
+	use_weft rdma rdma /dev/nbd2
 }
 
 lend_weft_tcp() {
@@ -224,8 +227,23 @@ lend_weft_tcp() {
 }
 
 use_weft_tcp() {
-	use_weft tcp /dev/nbd3
-	about="weft over TCP, $QUEUES lanes, weft attach --device"
+	use_weft tcp tcp /dev/nbd3
+}
+
+lend_weft_ublk() {
+	lend_weft
+}
+
+use_weft_ublk() {
+	use_weft ublk rdma /dev/ublkb0
+}
+
+lend_weft_ublk_tcp() {
+	lend_weft
+}
+
+use_weft_ublk_tcp() {
+	use_weft ublk-tcp tcp /dev/ublkb1
 }
 
 # No bridge: the kernel speaks to the donor.
@@ -350,7 +368,7 @@ jobs_of_all_rounds() {
 		done
 	done
 	for rw in read write; do
-		for who in weft-rdma weft-tcp; do
+		for who in weft-ublk weft-rdma weft-ublk-tcp weft-tcp; do
 			[[ ! ${devices[$who]:-} ]] || job "0.one-sided-$rw" "$who" "$rw" 1m 4 "io_size=$ONE_SIDED"
 		done
 	done
