@@ -24,6 +24,7 @@
 #include "fabric/util.h"
 #include "nbd-bridge/cache-file.h"
 #include "nbd-bridge/device.h"
+#include "nbd-bridge/main/attach-guard.h"
 #include "nbd-bridge/main/attach-transport.h"
 
 enum {
@@ -395,8 +396,7 @@ static int log_path(const struct attach_options *o, char *path, size_t len)
 	return r < 0 ? r : snprintf(path, len, "%s/attach-%s.log", dir, o->name);
 }
 
-/* What a bridge in the background has to say goes to a file beside its socket. */
-static void daemon_output(const struct attach_options *o)
+void attach_log_to_file(const struct attach_options *o)
 {
 	char path[256];
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC), log = -1;
@@ -418,23 +418,27 @@ static int run(struct attach *a)
 	bool background = a->result_fd >= 0;
 	struct weft_error err = {0};
 	char log[256];
-	int r = start(a, &err);
 
+	attach_guard_start(a);
+	int r = start(a, &err);
 	if (r < 0) {
 		stop(a, NULL);
+		attach_guard_end(a);
 		finish(a, r, &err, a->state.takes_over);
 		attach_report(a, r, &err);
 		return 1;
 	}
+	attach_guard_settle(a);
 	attach_report(a, r, &err);
 	if (background) {
 		if (chdir("/") < 0)
 			weft_warn("cannot leave the directory: %s", strerror(errno));
-		daemon_output(&a->options);
+		attach_log_to_file(&a->options);
 	}
 	a->last_state = bridge_state(a->bridge, NULL);
 	weft_loop_run(a->loop);
 	r = stop(a, &err);
+	attach_guard_end(a);
 	if (r < 0)
 		weft_err("'%s' ended, but %s", a->options.name, err.message);
 	else if (background && log_path(&a->options, log, sizeof(log)) > 0)

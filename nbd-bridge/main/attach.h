@@ -28,6 +28,7 @@ struct attach {
 	char device_why[320]; /* this kind of device */
 	const char *last_state;
 	int result_fd; /* -1: the foreground */
+	pid_t guard;   /* 0: there is none; see attach-guard.h */
 };
 
 /* attach-control.c: the control socket's questions. */
@@ -44,6 +45,9 @@ int attach_open_cache(struct attach *a, struct weft_error *err);
 json_t *attach_on_rescue(struct attach *a, const json_t *question);
 /* Before the bridge is freed. */
 void attach_end_rescue(struct attach *a);
+
+/* What a bridge, or its guard, in the background has to say goes to a file beside its socket from now on. */
+void attach_log_to_file(const struct attach_options *o);
 
 /* attach-report.c: tells whoever waits how it went, with a byte (0: attached) before the text on a pipe. */
 void attach_report(struct attach *a, int r, const struct weft_error *err);

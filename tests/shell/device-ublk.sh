@@ -151,6 +151,26 @@ kill_bridge
 weft detach r
 [[ ! -e /dev/ublkb0 ]] || fail "an unused device is left"
 
+step "nobody comes back, nor detaches: the requests fail after their time, and another bridge makes another device"
+no_guard() { ! pgrep -x weft-guard >/dev/null; }
+wait_for no_guard
+weft attach "$uri/r" --device --transport tcp --timeout 4 --dead-timeout 3 >"$TMP/out" || fail "attach: $(cat "$TMP/out")"
+dd if=/dev/urandom of="$TMP/data" bs=1M count=4 status=none
+dd if="$TMP/data" of=/dev/ublkb0 bs=1M oflag=direct status=none
+kill_bridge
+from=$SECONDS
+! timeout 100 dd if=/dev/ublkb0 of=/dev/null bs=4k count=1 iflag=direct status=none 2>"$TMP/dd" || fail "a read without a bridge"
+grep -q 'Input/output error' "$TMP/dd" || fail "$(cat "$TMP/dd")"
+((SECONDS - from >= 5)) || fail "after $((SECONDS - from)) s already"
+wait_for no_guard
+grep "the bridge of 'r' died, and no other took over within 9 s: /dev/ublkb0 is ended" "$WEFT_RUN_DIR/attach-r.log" || fail "not told"
+[[ ! -e /dev/ublkb0 ]] || fail "a device is left"
+weft attach "$uri/r" --device --transport tcp >"$TMP/out" || fail "attach: $(cat "$TMP/out")"
+cmp -n $((4 << 20)) "$TMP/data" /dev/ublkb0 || fail "other bytes"
+pgrep -x weft-guard >/dev/null || fail "no guard"
+weft detach r
+no_guard || fail "a guard of nothing"
+
 step "a donor that does not answer: a forced detach fails what waits"
 weft attach "$uri/r" --device --transport tcp --dead-timeout 0 --timeout 600 >"$TMP/out" || fail "attach: $(cat "$TMP/out")"
 kill -STOP "$DONOR_PID"
@@ -173,6 +193,7 @@ rmmod ublk_drv
 grep -q 'modprobe ublk_drv' "$TMP/out" || fail "$(cat "$TMP/out")"
 weft attach "$uri/q" --device | tee "$TMP/out"
 grep -q 'device /dev/nbd[0-9]* (nbd, auto: .*modprobe ublk_drv' "$TMP/out" || fail "$(cat "$TMP/out")"
+no_guard || fail "a guard of an nbd device"
 weft detach q
 stop_donor || fail "the donor's exit status: $?"
 if compgen -G "$TMP/asan*" >/dev/null; then

@@ -1,0 +1,131 @@
+/*
+ * Waits for the bridge's end, then for another bridge, or for a detach; see attach-guard.h.
+ *
+ * The guard's own process, of one thread.  It changes nothing unless it has the state file's lock: no bridge lives then, and
+ * none can begin to take the device over meanwhile.
+ */
+#include "nbd-bridge/main/attach-guard.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fabric/log.h"
+#include "fabric/util.h"
+
+enum {
+	MARGIN_S = 5, /* as with nbd */
+	LOOK_MS = 500,
+};
+
+static void end_device(const struct attach *a, struct bridge_state_file *state, unsigned waited_s)
+{
+	const char *name = a->options.name;
+	struct weft_error err = {0};
+	char path[32];
+
+	if (!bridge_ublk_device_find(&state->device, path, sizeof(path)))
+		return;
+	attach_log_to_file(&a->options);
+	if (bridge_ublk_device_clear(&state->device, true, &err) < 0)
+		weft_err("%s has no bridge, and cannot be ended: %s", path, err.message);
+	else
+		weft_warn("the bridge of '%s' died, and no other took over within %u s: %s is ended, and what waited for it failed",
+			name, waited_s, path);
+}
+
+static void guard(const struct attach *a, pid_t bridge, int pidfd)
+{
+	const uint64_t patience_ms = weft_max(a->options.timeout_ms, a->options.dead_timeout_ms) + UINT64_C(1000) * MARGIN_S;
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+	struct bridge_state_file state;
+	char dir[128], path[256];
+	bool alive;
+
+	while (poll(&p, 1, -1) != 1)
+		;
+	if (weft_run_dir(dir, sizeof(dir)) < 0)
+		return;
+	snprintf(path, sizeof(path), "%s/attach-%s.json", dir, a->options.name);
+	/* Looking at more than its name would take the lock, in the way of who attaches. */
+	for (uint64_t end_ns = weft_now_ns() + patience_ms * 1000000; weft_now_ns() < end_ns; usleep(LOOK_MS * 1000))
+		if (access(path, F_OK) < 0)
+			return;
+	if (bridge_state_peek(a->options.name, &state, &alive, NULL) < 0)
+		return;
+	if (!alive && state.pid == bridge)
+		end_device(a, &state, (unsigned)(patience_ms / 1000));
+	bridge_state_fini(&state);
+}
+
+/* Nobody's pipe, terminal, group or directory is kept. */
+static void stand_alone(int pidfd)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC), score;
+
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		dup2(null, fd);
+	if (pidfd > STDERR_FILENO + 1)
+		close_range(STDERR_FILENO + 1, (unsigned)pidfd - 1, 0);
+	close_range((unsigned)pidfd + 1, UINT_MAX, 0);
+	setsid();
+	prctl(PR_SET_NAME, "weft-guard");
+	if (chdir("/") < 0)
+		return;
+	score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	if (score >= 0 && write(score, "-1000", 5) < 0)
+		weft_debug("cannot set oom_score_adj: %s", strerror(errno));
+	if (score >= 0)
+		close(score);
+}
+
+void attach_guard_start(struct attach *a)
+{
+	const struct bridge_device_wish *wish = &a->options.device_wish;
+	enum bridge_device_kind kind = wish->kind;
+	pid_t bridge = getpid();
+
+	if (wish->path)
+		bridge_device_kind_of(wish->path, &kind);
+	if (!a->options.device || kind == BRIDGE_DEVICE_NBD)
+		return;
+	int pidfd = pidfd_open(bridge, 0);
+	pid_t pid = pidfd < 0 ? -1 : fork();
+	if (pid == 0) {
+		stand_alone(pidfd);
+		guard(a, bridge, pidfd);
+		_exit(0);
+	}
+	if (pid < 0)
+		weft_warn("the device has no guard: %s; should this bridge be killed, its users wait until it is attached again, "
+			"or detached", strerror(errno));
+	else
+		a->guard = pid;
+	if (pidfd >= 0)
+		close(pidfd);
+}
+
+void attach_guard_settle(struct attach *a)
+{
+	enum bridge_device_kind kind;
+
+	if (bridge_device_kind_of(a->state.device.path, &kind) < 0 || kind != BRIDGE_DEVICE_UBLK)
+		attach_guard_end(a);
+}
+
+void attach_guard_end(struct attach *a)
+{
+	if (a->guard <= 0)
+		return;
+	kill(a->guard, SIGKILL);
+	waitpid(a->guard, NULL, 0);
+	a->guard = 0;
+}
