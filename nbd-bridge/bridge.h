@@ -157,6 +157,13 @@ uint64_t bridge_bytes_cut_off(const struct bridge *bridge);
 /* "ready", "reconnecting", "dead", "stale", "read-only after a loss"; why (may be NULL) has code 0 where there is nothing to say. */
 const char *bridge_state(struct bridge *bridge, struct weft_error *why);
 
+/*
+ * The way back from "stale": drops the cache, dirty or not, and attaches anew with whatever contents there are, as a new incarnation of
+ * the same size.  Front-ends stay.  -EINVAL: it is not stale.  Otherwise it is stale still, with the donor's reason.  Takes up to
+ * twice the connect timeout.
+ */
+int bridge_reset(struct bridge *bridge, struct weft_error *err);
+
 /* The whole state as JSON (a new reference), and the flight recorders' contents. */
 json_t *bridge_status(struct bridge *bridge);
 json_t *bridge_explain(struct bridge *bridge);

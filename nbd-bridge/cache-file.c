@@ -284,6 +284,12 @@ void cache_file_note_generation(struct cache_file *file, unsigned donor, uint64_
 		;
 }
 
+void cache_file_set_epoch(struct cache_file *file, unsigned donor, uint64_t epoch)
+{
+	file->header->identity.donors[donor].epoch = epoch;
+	file->header->sum = header_sum(file->header);
+}
+
 uint64_t cache_file_generation(const struct cache_file *file, unsigned donor)
 {
 	return atomic_load(&file->header->generations[donor]);

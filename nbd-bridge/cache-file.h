@@ -66,6 +66,8 @@ void cache_file_mark(struct cache_file *file, uint32_t slot, unsigned i, uint64_
 void cache_file_unmark(struct cache_file *file, uint32_t slot, unsigned first, unsigned nr);
 /* Donor i was, or is about to be, asked for a grant at this generation.  Any thread. */
 void cache_file_note_generation(struct cache_file *file, unsigned donor, uint64_t generation);
+/* Nothing of donor i's contents as they were is in the file: these are its contents now. */
+void cache_file_set_epoch(struct cache_file *file, unsigned donor, uint64_t epoch);
 uint64_t cache_file_generation(const struct cache_file *file, unsigned donor);
 
 /* What cache_file_each() and a cache tell of a run of blocks. */

@@ -474,6 +474,46 @@ int cache_new(struct bridge *bridge, struct weft_error *err)
 	return reg.r;
 }
 
+static bool clear_slot(struct bridge_cache *cache, uint32_t i)
+{
+	struct cache_slot *slot = &cache->slots[i];
+	uint64_t c = atomic_load(&slot->chunk);
+
+	if (c == UINT64_MAX)
+		return true;
+	struct cache_chunk *chunk = cache_lock(cache, c);
+	bool idle = slot->nr_ios == 0 && chunk->nr_pins == 0 && !chunk->zeroing;
+	if (idle) {
+		memset(&slot->valid, 0, sizeof(slot->valid));
+		memset(&slot->dirty, 0, sizeof(slot->dirty));
+		memset(&slot->ahead, 0, sizeof(slot->ahead));
+		slot->push_error = 0;
+		cache_mark_clean(cache, slot, 0, (unsigned)(cache_chunk_bytes(cache) / CACHE_BLOCK));
+		cache_uncount(cache, c, slot);
+		chunk->slot = 0;
+		atomic_store(&slot->chunk, UINT64_MAX);
+		slot->next_free = cache->free_slots;
+		cache->free_slots = (int32_t)i;
+		cache->nr_free++;
+	}
+	cache_unlock(chunk);
+	return idle;
+}
+
+bool cache_clear(struct bridge_cache *cache)
+{
+	bool idle = true;
+
+	pthread_mutex_lock(&cache->lock);
+	for (uint32_t i = 0; i < cache->nr_slots; i++)
+		idle &= clear_slot(cache, i);
+	pthread_mutex_unlock(&cache->lock);
+	atomic_store(&cache->push_error, 0);
+	atomic_store(&cache->pull_next, 0);
+	atomic_store(&cache->pull_full, false);
+	return idle;
+}
+
 void cache_lane_free(struct bridge_lane *lane)
 {
 	struct cache_lane *cl = lane->cache;

@@ -165,6 +165,8 @@ static inline uint8_t *cache_bytes(struct bridge_cache *cache, const struct cach
 int cache_new(struct bridge *bridge, struct weft_error *err);
 /* The lanes have ended.  Takes NULL. */
 void cache_free(struct bridge_cache *cache);
+/* Forgets everything, dirty or not; the attachment is stale.  false: something is under way still. */
+bool cache_clear(struct bridge_cache *cache);
 /* What is the lane's of it. */
 void cache_lane_free(struct bridge_lane *lane);
 /* The lane's link was granted. */

@@ -28,6 +28,10 @@ void lane_request_finish(struct bridge_lane *lane, struct bridge_request *rq, in
 	struct lane_counters *counters = &lane->counters;
 	uint64_t took_ns = lane_now(lane) - weft_min(rq->start_ns, lane_now(lane));
 
+	/* Answered in the step that it came in: by the cache. */
+	if (took_ns == 0 && lane->cache)
+		took_ns = weft_max(weft_now_ns(), rq->start_ns) - rq->start_ns;
+
 	count(&counters->requests[rq->kind], 1);
 	/* What failed moved nothing, and took no time worth knowing. */
 	if (error < 0) {

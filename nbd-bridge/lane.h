@@ -272,6 +272,8 @@ bool link_pump(struct bridge_link *link);
 void link_progress(struct bridge_link *link);
 /* Asks for a wake-up; true: there is work already. */
 bool link_arm(struct bridge_link *link);
+/* It is stale or was refused, and the attachment is valid again. */
+void link_restart(struct bridge_link *link);
 const char *link_state_name(const struct bridge_link *link);
 /* Where and as whom to connect: over the way, at the generation. */
 struct tp_target link_target(const struct bridge_link *link, unsigned way, uint64_t generation);

@@ -201,6 +201,17 @@ void link_start(struct bridge_link *link)
 	link->state = LINK_CONNECTING;
 }
 
+void link_restart(struct bridge_link *link)
+{
+	if (link->conn || (link->state != LINK_STALE && link->state != LINK_IDLE))
+		return;
+	link->was_granted = link->is_dead = link->insisted = false;
+	link->down_ns = 0;
+	link->backoff_ms = 0;
+	link->why.code = 0;
+	link_start(link);
+}
+
 static void on_retry(struct weft_timer *timer)
 {
 	link_start(weft_container_of(timer, struct bridge_link, retry));

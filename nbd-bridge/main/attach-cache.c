@@ -163,6 +163,36 @@ json_t *attach_on_rescue(struct attach *a, const json_t *question)
 	return atomic_load(&a->rescue->ended) ? end(a) : json_pack("{s:b}", "ended", 0);
 }
 
+/* ---- a way back ---- */
+
+json_t *attach_on_reset(struct attach *a, bool discard)
+{
+	uint64_t dirty = bridge_dirty_bytes(a->bridge);
+	const char *state = bridge_state(a->bridge, NULL);
+	struct weft_error err = {0};
+	char size[32];
+
+	if (strcmp(state, "stale") != 0)
+		weft_error_set(&err, EINVAL, "'%s' is %s: a reset is for attachments that are stale", a->options.name, state);
+	else if (a->rescue)
+		weft_error_set(&err, EBUSY, "'%s' is being rescued", a->options.name);
+	else if (dirty > 0 && !a->rescued && !discard)
+		weft_error_set(&err, EBUSY, "the cache of '%s' holds %s that were not at the donor; save them first: weft rescue %s FILE; or give "
+			"them up: weft reset --discard %s", a->options.name, weft_format_size(dirty, size, sizeof(size)), a->options.name,
+			a->options.name);
+	else if (bridge_reset(a->bridge, &err) < 0)
+		weft_error_prefix(&err, "'%s' is stale still", a->options.name);
+	if (err.code)
+		return failure(&err);
+	a->rescued = false;
+	a->state.generation = bridge_generation(a->bridge) >> 32 << 32;
+	for (unsigned i = 0; i < a->options.nr_donors; i++)
+		a->state.donors[i].epoch = bridge_donor_info(a->bridge, i)->epoch;
+	if (bridge_state_write(&a->state, &err) < 0)
+		return failure(&err);
+	return json_pack("{s:I}", "discarded_bytes", (json_int_t)dirty);
+}
+
 void attach_end_rescue(struct attach *a)
 {
 	if (a->rescue)

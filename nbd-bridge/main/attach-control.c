@@ -136,10 +136,12 @@ void attach_on_question(void *ctx, struct weft_control_call *call, const json_t 
 		weft_control_answer(call, json);
 	} else if (op && strcmp(op, "rescue") == 0) {
 		weft_control_answer(call, attach_on_rescue(a, question));
+	} else if (op && strcmp(op, "reset") == 0) {
+		weft_control_answer(call, attach_on_reset(a, json_is_true(json_object_get(question, "discard"))));
 	} else if (op && strcmp(op, "detach") == 0) {
 		on_detach(a, call, json_is_true(json_object_get(question, "force")));
 	} else {
 		weft_control_answer(call,
-			failure(EOPNOTSUPP, "an attachment answers to status, explain, rescue and detach only"));
+			failure(EOPNOTSUPP, "an attachment answers to status, explain, rescue, reset and detach only"));
 	}
 }

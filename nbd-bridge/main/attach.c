@@ -108,8 +108,8 @@ static void on_wake(void *ctx)
 	if (strcmp(now, "ready") == 0)
 		weft_info("'%s' is ready again", a->options.name);
 	else if (strcmp(now, "stale") == 0)
-		weft_err("'%s' is stale, every request fails from now on: %s; end it with: weft detach --force %s",
-			a->options.name, why.message, a->options.name);
+		weft_err("'%s' is stale, every request fails from now on: %s; go on with what there is now: weft reset %s; or end it: "
+			 "weft detach --force %s", a->options.name, why.message, a->options.name, a->options.name);
 	else
 		weft_warn("'%s' is %s%s%s", a->options.name, now, why.code ? ": " : "",
 			why.code ? why.message : "");

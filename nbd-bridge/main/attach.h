@@ -43,6 +43,8 @@ int attach_stop_fronts(struct attach *a, bool force, struct weft_error *err);
 int attach_open_cache(struct attach *a, struct weft_error *err);
 /* "rescue": begins it (with a file), or tells how far it is. */
 json_t *attach_on_rescue(struct attach *a, const json_t *question);
+/* "reset": a way back from being stale. */
+json_t *attach_on_reset(struct attach *a, bool discard);
 /* Before the bridge is freed. */
 void attach_end_rescue(struct attach *a);
 

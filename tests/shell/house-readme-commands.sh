@@ -14,5 +14,5 @@ while read -r _ command rest; do
 		grep -qE -- "${BASH_REMATCH[1]}([^a-z-]|$)" "$TMP/help" || fail "'weft $command $rest': it has no ${BASH_REMATCH[1]}"
 		nr=$((nr + 1))
 	done
-done < <(grep -ohE '\bweft (serve|list|attach|detach|status|bench|doctor)( [^`;|#)]*)?' "${documents[@]}" | sort -u)
+done < <(grep -ohE '\bweft (serve|list|attach|detach|status|bench|doctor|rescue|reset)( [^`;|#)]*)?' "${documents[@]}" | sort -u)
 ((nr >= 3)) || fail "found only $nr options"
