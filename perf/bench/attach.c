@@ -17,7 +17,7 @@
 #include "perf/bench/bench.h"
 #include "perf/bench/json.h"
 
-enum { ANSWER_MS = 5000, SAID_MAX = 2048 };
+enum { ANSWER_MS = 5000, SAID_MAX = 8192, RELEASE_MS = 5000 };
 
 /* "weft-attach" as a path: it lies beside this program, wherever that was installed. */
 static void program(const char *leaf, char path[PATH_MAX])
@@ -81,11 +81,13 @@ bool bench_attach_has(const char *option)
 	return false;
 }
 
-/* The first line without "weft-attach: ", for an error. */
+/* The first line that is no warning, without "weft-attach: ", for an error. */
 static const char *reason(char *said)
 {
-	static const char head[] = "weft-attach: ";
+	static const char head[] = "weft-attach: ", warning[] = "weft-attach: warning: ";
 
+	while (strncmp(said, warning, sizeof(warning) - 1) == 0 && strchr(said, '\n'))
+		said = strchr(said, '\n') + 1;
 	said[strcspn(said, "\n")] = '\0';
 	return strncmp(said, head, sizeof(head) - 1) == 0 ? said + sizeof(head) - 1 : said;
 }
@@ -114,7 +116,7 @@ static int ask(struct bench_bridge *bridge, struct weft_error *err)
 int bench_attach(const struct bench_options *o, const char *transport, const bool fronts[BENCH_NR_FRONTS], const char *cache,
 	const char *dir, struct bench_bridge *ret, struct weft_error *err)
 {
-	char path[PATH_MAX], said[SAID_MAX];
+	char path[PATH_MAX], file[PATH_MAX], said[SAID_MAX];
 	const char *argv[20];
 	unsigned n = 0;
 	int r;
@@ -146,9 +148,21 @@ int bench_attach(const struct bench_options *o, const char *transport, const boo
 		argv[n++] = "--cache";
 		argv[n++] = cache;
 	}
+	/* A device outlives its bridge, and so must what is not written back. */
+	if (cache && fronts[BENCH_DEVICE]) {
+		snprintf(file, sizeof(file), "%s/cache", dir);
+		argv[n++] = "--cache-file";
+		argv[n++] = file;
+	}
 	argv[n] = NULL;
-	uint64_t start_ns = weft_now_ns();
-	r = call(argv, said);
+	uint64_t start_ns = weft_now_ns(), until_ns = start_ns + RELEASE_MS * UINT64_C(1000000);
+	char ours[160];
+	snprintf(ours, sizeof(ours), "is held by writer '%s'", ret->name);
+	/* A donor that is busy may not have read our last connection's goodbye yet. */
+	while ((r = call(argv, said)) != 0 && strstr(said, ours) && weft_now_ns() < until_ns) {
+		usleep(50000);
+		start_ns = weft_now_ns();
+	}
 	if (r != 0)
 		return weft_error_set(err, EIO, "%.400s", reason(said));
 	ret->ready_ns = weft_now_ns() - start_ns;
