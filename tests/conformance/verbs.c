@@ -1,7 +1,7 @@
 /*
  * Conformance of the verbs transport against a donor in this process.  Needs an RDMA device with an IPv4 address, named by
  * RDMA_IP (tests/shell/verbs-conformance.sh); without it everything is skipped.  WEFT_CHUNK: bytes of a memory
- * registration, so small regions can have many.
+ * registration, so small regions can have many.  WEFT_REGION: bytes of the region.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -22,7 +22,7 @@ struct peer {
 };
 
 static const char *rdma_ip;
-static uint64_t chunk_bytes;
+static uint64_t chunk_bytes, region_bytes;
 
 static void *loop_main(void *ctx)
 {
@@ -38,7 +38,7 @@ static void on_wake(void *ctx)
 static void start(struct conf *conf)
 {
 	const struct weft_donor_config donor = {.lease_ms = CONF_LEASE_MS, .offers = "tcp,rdma"};
-	const struct weft_memory_spec spec = {.name = "r", .size_bytes = CONF_REGION_BYTES};
+	const struct weft_memory_spec spec = {.name = "r", .size_bytes = region_bytes};
 	const struct verbs_listener_config config = {.chunk_bytes = chunk_bytes};
 	struct sockaddr_in address = {.sin_family = AF_INET};
 	struct peer *peer = test_calloc(1, sizeof(*peer));
@@ -59,7 +59,7 @@ static void start(struct conf *conf)
 	conf->target.host = rdma_ip;
 	conf->target.port = peer->port;
 	conf->ops = &tp_verbs_ops;
-	conf->size_bytes = CONF_REGION_BYTES;
+	conf->size_bytes = region_bytes;
 }
 
 static void stop(struct conf *conf)
@@ -86,6 +86,7 @@ int main(void)
 
 	rdma_ip = getenv("RDMA_IP");
 	chunk_bytes = getenv("WEFT_CHUNK") ? strtoull(getenv("WEFT_CHUNK"), NULL, 0) : 0;
+	region_bytes = getenv("WEFT_REGION") ? strtoull(getenv("WEFT_REGION"), NULL, 0) : CONF_REGION_BYTES;
 	if (!rdma_ip) {
 		printf("SKIP: RDMA_IP does not name the address of an RDMA device\n");
 		return 77;

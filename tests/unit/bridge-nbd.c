@@ -453,7 +453,7 @@ static void who_takes_nothing_does_not_starve_others(void **state)
 	static uint8_t data[LEN], ignored[LEN];
 
 	config.nr_lanes = 1;
-	config.stall_ms = 200;
+	config.stall_ms = 1000; /* for handshakes, too, on a machine that is busy */
 	start();
 	struct nbd_handle *nbd = client("r");
 	for (unsigned i = 0; i < PAUSED; i++) {
