@@ -375,6 +375,9 @@ static int check_reset(struct bridge_donor *donor, const struct tp_info *is, str
 		return weft_error_set(err, EOPNOTSUPP, "the donor can do less than before: detach, and attach anew");
 	donor->info = *is;
 	donor->granted = true;
+	/* Before anything is written back. */
+	if (donor->bridge->config.cache_file)
+		cache_file_set_epoch(donor->bridge->config.cache_file, donor->index, is->epoch);
 	return 0;
 }
 

@@ -33,7 +33,8 @@ struct header {
 	uint32_t version, reserved;
 	struct cache_file_identity identity;
 	uint64_t sum; /* of what precedes */
-	_Atomic uint64_t generations[CACHE_FILE_DONORS]; /* of use until the machine is restarted */
+	/* Of use until the machine is restarted, and changed in use: each by itself, under no sum. */
+	_Atomic uint64_t generations[CACHE_FILE_DONORS], epochs[CACHE_FILE_DONORS];
 };
 
 _Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header has its place");
@@ -286,8 +287,12 @@ void cache_file_note_generation(struct cache_file *file, unsigned donor, uint64_
 
 void cache_file_set_epoch(struct cache_file *file, unsigned donor, uint64_t epoch)
 {
-	file->header->identity.donors[donor].epoch = epoch;
-	file->header->sum = header_sum(file->header);
+	atomic_store(&file->header->epochs[donor], epoch);
+}
+
+uint64_t cache_file_epoch(const struct cache_file *file, unsigned donor)
+{
+	return atomic_load(&file->header->epochs[donor]);
 }
 
 uint64_t cache_file_generation(const struct cache_file *file, unsigned donor)

@@ -27,10 +27,7 @@ struct cache_file_identity {
 	uint64_t size_bytes, stripe_bytes;
 	uint32_t chunk_bytes, nr_slots;
 	uint32_t nr_donors, reserved;
-	struct {
-		uint8_t id[WEFT_ID_BYTES]; /* secret */
-		uint64_t epoch;
-	} donors[CACHE_FILE_DONORS];
+	uint8_t ids[CACHE_FILE_DONORS][WEFT_ID_BYTES]; /* as whom each donor knows us; secret */
 	char boot[40]; /* of the machine when it was made; "", when making one: this boot */
 };
 
@@ -66,8 +63,12 @@ void cache_file_mark(struct cache_file *file, uint32_t slot, unsigned i, uint64_
 void cache_file_unmark(struct cache_file *file, uint32_t slot, unsigned first, unsigned nr);
 /* Donor i was, or is about to be, asked for a grant at this generation.  Any thread. */
 void cache_file_note_generation(struct cache_file *file, unsigned donor, uint64_t generation);
-/* Nothing of donor i's contents as they were is in the file: these are its contents now. */
+/*
+ * Of which contents of donor i the file has more than the donor; 0: of whichever there are, and none of it was written back yet.  One
+ * store, which whoever is killed has made or not.  Any thread.
+ */
 void cache_file_set_epoch(struct cache_file *file, unsigned donor, uint64_t epoch);
+uint64_t cache_file_epoch(const struct cache_file *file, unsigned donor);
 uint64_t cache_file_generation(const struct cache_file *file, unsigned donor);
 
 /* What cache_file_each() and a cache tell of a run of blocks. */

@@ -369,15 +369,15 @@ static int begin_file(struct bridge_cache *cache, struct weft_error *err)
 	id->chunk_bytes = (uint32_t)cache_chunk_bytes(cache);
 	id->nr_slots = cache->nr_slots;
 	id->nr_donors = bridge->nr_donors;
-	for (unsigned i = 0; i < bridge->nr_donors; i++) {
-		memcpy(id->donors[i].id, bridge->donors[i].config.id, sizeof(id->donors[i].id));
-		id->donors[i].epoch = bridge->donors[i].info.epoch;
-	}
+	for (unsigned i = 0; i < bridge->nr_donors; i++)
+		memcpy(id->ids[i], bridge->donors[i].config.id, sizeof(id->ids[i]));
 	int r = cache_file_reset(bridge->config.cache_file, id, err);
 	free(id);
 	/* Those that were asked for while there was no place to say so. */
-	for (unsigned i = 0; i < bridge->nr_donors && r == 0; i++)
+	for (unsigned i = 0; i < bridge->nr_donors && r == 0; i++) {
 		cache_file_note_generation(bridge->config.cache_file, i, atomic_load(&bridge->donors[i].generation));
+		cache_file_set_epoch(bridge->config.cache_file, i, bridge->donors[i].info.epoch);
+	}
 	return r;
 }
 

@@ -90,6 +90,9 @@ int bridge_reset(struct bridge *bridge, struct weft_error *err)
 		donor->granted = donor->moving = false;
 		donor->nr_ready = 0;
 		donor->config.epoch = 0;
+		/* What is answered from now on is for whatever contents there are; check_reset() will know which. */
+		if (bridge->config.cache_file)
+			cache_file_set_epoch(bridge->config.cache_file, i, 0);
 	}
 	atomic_store(&bridge->stale, false);
 	pthread_mutex_unlock(&bridge->lock);
@@ -100,9 +103,6 @@ int bridge_reset(struct bridge *bridge, struct weft_error *err)
 	}
 	for (unsigned i = 1; i < bridge->nr_lanes; i++)
 		bridge_lane_run(bridge->lanes[i], restart_links, NULL);
-	if (bridge->config.cache_file)
-		for (unsigned i = 0; i < bridge->nr_donors; i++)
-			cache_file_set_epoch(bridge->config.cache_file, i, bridge->donors[i].info.epoch);
 	bridge_changed(bridge);
 	return 0;
 }

@@ -37,12 +37,12 @@ static int take_identity(struct attach *a, struct weft_error *err)
 	struct bridge_state_file *state = &a->state;
 
 	for (unsigned i = 0; i < id->nr_donors; i++)
-		if (state->takes_over && memcmp(state->donors[i].id, id->donors[i].id, sizeof(id->donors[i].id)) != 0)
+		if (state->takes_over && memcmp(state->donors[i].id, id->ids[i], sizeof(id->ids[i])) != 0)
 			return weft_error_set(err, EINVAL, "%s was not written by the bridge of '%s' that died; see what each has with weft rescue",
 				a->options.cache_file, a->options.name);
 	for (unsigned i = 0; i < id->nr_donors; i++) {
-		memcpy(state->donors[i].id, id->donors[i].id, sizeof(state->donors[i].id));
-		state->donors[i].epoch = id->donors[i].epoch;
+		memcpy(state->donors[i].id, id->ids[i], sizeof(state->donors[i].id));
+		state->donors[i].epoch = cache_file_epoch(a->cache_file, i);
 	}
 	state->nr_donors = id->nr_donors;
 	state->generation = cache_file_generation(a->cache_file, 0) >> 32 << 32;
