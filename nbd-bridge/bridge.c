@@ -235,7 +235,9 @@ static void measure(struct bridge_lane *lane, void *ctx)
 	m->rq.internal = true;
 	m->rq.done = measured;
 	m->done = bridge_lane_buffer_get(lane, BRIDGE_POOL_MAX, &m->waiter, &m->rq.buf, &m->rq.mem) < 0;
-	if (!m->done)
+	if (m->done)
+		bridge_lane_waiter_cancel(lane, &m->waiter);
+	else
 		measure_next(m);
 }
 

@@ -87,7 +87,8 @@ void cache_push_kick(struct bridge_lane *lane)
 	for (unsigned i = 0; i < cache->bridge->nr_lanes; i++) {
 		struct bridge_lane *other = cache->bridge->lanes[i];
 
-		if (!atomic_exchange(&cache->lanes[i]->kicked, true) && other != lane)
+		/* One that could not join has none of it: the attach fails then. */
+		if (cache->lanes[i] && !atomic_exchange(&cache->lanes[i]->kicked, true) && other != lane)
 			weft_loop_wake(other->loop);
 	}
 }

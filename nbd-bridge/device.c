@@ -182,7 +182,6 @@ int bridge_device_check_region(const struct tp_info *info, struct weft_error *er
 	return 0;
 }
 
-
 static void set_attribute(const char *name, const char *attribute, const char *value)
 {
 	char path[PATH_MAX];

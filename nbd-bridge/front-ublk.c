@@ -221,8 +221,10 @@ static void end_queues(struct ublk_device *device)
 
 /* ---- making it ---- */
 
-static void fill_params(const struct tp_info *info, struct ublk_params *ret)
+static void fill_params(const struct bridge *bridge, struct ublk_params *ret)
 {
+	const struct tp_info *info = bridge_info(bridge);
+	const bool can_flush = info->can_flush || bridge_is_managed(bridge);
 	const uint32_t most = (UINT32_MAX >> 9) & ~UINT32_C(7); /* a request's length in bytes has 32 bits */
 	uint8_t shift = 9;
 
@@ -231,8 +233,8 @@ static void fill_params(const struct tp_info *info, struct ublk_params *ret)
 	*ret = (struct ublk_params){
 		.types = UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD,
 		.basic = {
-			.attrs = (info->read_only ? UBLK_ATTR_READ_ONLY : 0) | (info->can_flush ? UBLK_ATTR_VOLATILE_CACHE : 0) |
-				(info->can_flush && info->can_fua ? UBLK_ATTR_FUA : 0),
+			.attrs = (info->read_only ? UBLK_ATTR_READ_ONLY : 0) | (can_flush ? UBLK_ATTR_VOLATILE_CACHE : 0) |
+				(can_flush && info->can_fua ? UBLK_ATTR_FUA : 0),
 			.logical_bs_shift = shift,
 			.physical_bs_shift = 12,
 			.io_min_shift = 12,
@@ -280,7 +282,7 @@ static int make(struct ublk_device *device, const char *path, struct weft_error 
 			r == -EPERM || r == -EACCES ? "; it needs root (CAP_SYS_ADMIN)" : "");
 	device->there = true;
 	set_path(device);
-	fill_params(bridge_info(bridge), &params);
+	fill_params(bridge, &params);
 	r = ublk_control_set_params(device->control, device->info.dev_id, &params);
 	return r < 0 ? weft_error_set(err, -r, "the kernel refuses a device with this region's properties: %s", strerror(-r)) : 0;
 }
@@ -296,7 +298,7 @@ static int take_over(struct ublk_device *device, const char *path, struct weft_e
 	if (path && strcmp(path, device->id.path) != 0)
 		return weft_error_set(err, EEXIST, "this attachment is %s already; give that, or clear it with weft detach",
 			device->id.path);
-	fill_params(bridge_info(device->base.bridge), &is);
+	fill_params(device->base.bridge, &is);
 	r = ublk_control_get_params(device->control, device->info.dev_id, &was);
 	if (r == 0 && (was.basic.attrs & UBLK_ATTR_READ_ONLY) < (is.basic.attrs & UBLK_ATTR_READ_ONLY))
 		return weft_error_set(err, EROFS, "%s was attached to write to, and its users do; it cannot become read-only",

@@ -10,14 +10,14 @@
 #include "nbd-bridge/rescue.h"
 
 /* What the bridge that died had not written back would be missed by its clients. */
-static int check_left_file(const struct attach *a, struct weft_error *err)
+int attach_check_left_cache(const struct attach *a, bool same, struct weft_error *err)
 {
 	const struct bridge_state_file *state = &a->state;
 	const char *path = a->options.cache_file;
 	struct cache_file *file;
 	char size[32];
 
-	if (!state->takes_over || !state->cache_file || (path && strcmp(path, state->cache_file) == 0))
+	if (!state->takes_over || !state->cache_file || (same && path && strcmp(path, state->cache_file) == 0))
 		return 0;
 	if (cache_file_open(state->cache_file, false, &file, NULL) < 0)
 		return 0; /* it is gone, or another's */
@@ -25,9 +25,9 @@ static int check_left_file(const struct attach *a, struct weft_error *err)
 	cache_file_close(file);
 	if (dirty == 0)
 		return 0;
-	return weft_error_set(err, EBUSY, "the bridge of '%s' that died left %s in %s that are not at the donor; go on with --cache-file %s, "
-		"or save them with weft rescue and give them up with: weft detach --force %s", a->options.name,
-		weft_format_size(dirty, size, sizeof(size)), state->cache_file, state->cache_file, a->options.name);
+	return weft_error_set(err, EBUSY, "the bridge of '%s' that died left %s in %s that are not at the donor of %.500s; go on with "
+		"that and --cache-file %s, or save them with weft rescue and give them up with: weft detach --force %s", a->options.name,
+		weft_format_size(dirty, size, sizeof(size)), state->cache_file, state->uri, state->cache_file, a->options.name);
 }
 
 /* Who wrote the file: whom the donor lets go on, unless another could write since. */
@@ -55,10 +55,10 @@ int attach_open_cache(struct attach *a, struct weft_error *err)
 	const struct attach_options *o = &a->options;
 	const char *why = NULL;
 	char size[32];
-	int r = check_left_file(a, err);
+	int r;
 
-	if (r < 0 || !o->cache_file)
-		return r;
+	if (!o->cache_file)
+		return 0;
 	r = cache_file_open(o->cache_file, true, &a->cache_file, err);
 	if (r < 0)
 		return r;
@@ -88,14 +88,17 @@ struct attach_rescue {
 	struct rescue *rescue;
 	pthread_t thread;
 	atomic_bool ended;
+	bool stale; /* when it began: nothing can have been written since */
 	int r;
+	struct weft_error err;
 };
 
 static void *save(void *ctx)
 {
 	struct attach_rescue *s = ctx;
 
-	s->r = bridge_cache_each(s->bridge, rescue_put, s->rescue);
+	/* To its end, whether or not anybody asks how far it is. */
+	s->r = rescue_end(s->rescue, bridge_cache_each(s->bridge, rescue_put, s->rescue), &s->err);
 	atomic_store(&s->ended, true);
 	return NULL;
 }
@@ -120,6 +123,7 @@ static json_t *begin(struct attach *a, const char *path)
 	if (!s)
 		return json_pack("{s:s, s:i}", "error", "out of memory", "code", ENOMEM);
 	s->bridge = a->bridge;
+	s->stale = strcmp(bridge_state(a->bridge, NULL), "stale") == 0;
 	int r = rescue_new(path, a->options.uri_text, bridge_info(a->bridge)->size_bytes, &s->rescue, &err);
 	if (r == 0 && (r = -pthread_create(&s->thread, NULL, save, s)) < 0)
 		weft_error_set(&err, -r, "cannot start a thread: %s", strerror(-r));
@@ -135,16 +139,15 @@ static json_t *begin(struct attach *a, const char *path)
 static json_t *end(struct attach *a)
 {
 	struct attach_rescue *s = a->rescue;
-	struct weft_error err = {0};
 
 	pthread_join(s->thread, NULL);
 	json_t *json = json_pack("{s:b, s:I, s:I}", "ended", 1, "clean_bytes", (json_int_t)rescue_bytes(s->rescue, CACHE_CONTENT_CLEAN),
 		"dirty_bytes", (json_int_t)rescue_bytes(s->rescue, CACHE_CONTENT_DIRTY));
-	if (rescue_end(s->rescue, s->r, &err) < 0) {
+	if (s->r < 0) {
 		json_decref(json);
-		json = failure(&err);
+		json = failure(&s->err);
 	} else {
-		a->rescued = strcmp(bridge_state(a->bridge, NULL), "stale") == 0;
+		a->rescued = s->stale;
 	}
 	rescue_free(s->rescue);
 	free(s);
@@ -152,10 +155,19 @@ static json_t *end(struct attach *a)
 	return json;
 }
 
+/* Whoever began it may have gone. */
+static void forget_ended(struct attach *a)
+{
+	if (a->rescue && atomic_load(&a->rescue->ended))
+		json_decref(end(a));
+}
+
 json_t *attach_on_rescue(struct attach *a, const json_t *question)
 {
 	const char *path = json_string_value(json_object_get(question, "file"));
 
+	if (path)
+		forget_ended(a);
 	if (path)
 		return a->rescue ? json_pack("{s:s, s:i}", "error", "it is being rescued already", "code", EBUSY) : begin(a, path);
 	if (!a->rescue)
@@ -172,6 +184,7 @@ json_t *attach_on_reset(struct attach *a, bool discard)
 	struct weft_error err = {0};
 	char size[32];
 
+	forget_ended(a);
 	if (strcmp(state, "stale") != 0)
 		weft_error_set(&err, EINVAL, "'%s' is %s: a reset is for attachments that are stale", a->options.name, state);
 	else if (a->rescue)

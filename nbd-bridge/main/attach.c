@@ -195,6 +195,9 @@ static int take_name(struct attach *a, struct weft_error *err)
 		return weft_error_set(err, EINVAL, "the bridge of '%s' that died had stripes of %" PRIu64 " bytes: with others its "
 			"contents would be scrambled; give --stripe-unit %" PRIu64 ", or end it: weft detach %s", o->name,
 			state->stripe_bytes, state->stripe_bytes, o->name);
+	r = attach_check_left_cache(a, same, err);
+	if (r < 0)
+		return r;
 	if (!state->takes_over || !same)
 		bridge_state_renew(state, o->nr_donors);
 	state->stripe_bytes = o->stripe_bytes;

@@ -36,8 +36,11 @@ void attach_on_question(void *attach, struct weft_control_call *call, const json
 /* Ends the front-ends: no new users, and those that there are finish.  -EBUSY without force. */
 int attach_stop_fronts(struct attach *a, bool force, struct weft_error *err);
 
+/* attach-cache.c */
+/* -EBUSY: the dead bridge of this name has left writes in a cache file that this attach would not go on with; same: it is of the same URIs. */
+int attach_check_left_cache(const struct attach *a, bool same, struct weft_error *err);
 /*
- * attach-cache.c: opens the cache file, if there is to be one; what a dead bridge left in it is resumed (a->resumes, and a->state says
+ * Opens the cache file, if there is to be one; what a dead bridge left in it is resumed (a->resumes, and a->state says
  * as whom), or cannot be, and is kept.
  */
 int attach_open_cache(struct attach *a, struct weft_error *err);

@@ -234,10 +234,12 @@ static int ask_until_written_back(const char *name, bool force, json_t **ret, st
 		if (dirty < least)
 			moved_ns = now_ns;
 		least = weft_min(least, dirty);
-		if (now_ns - moved_ns > STUCK_MS * UINT64_C(1000000)) {
-			r = weft_error_set(err, EIO, "'%s' is not detached: %s of its cache cannot be written back (it is %s); try again "
-				"when its donor is there, or give that up: weft detach --force %s", name, size,
-				json_string_value(json_object_get(*ret, "state")), name);
+		const char *state = json_string_value(json_object_get(*ret, "state"));
+		bool stale = state && strcmp(state, "stale") == 0;
+		if (stale || now_ns - moved_ns > STUCK_MS * UINT64_C(1000000)) {
+			r = weft_error_set(err, EIO, "'%s' is not detached: %s of its cache cannot be written back (it is %s); %s, save that with: "
+				"weft rescue %s FILE; or give it up: weft detach --force %s", name, size, state ? state : "not ready",
+				stale ? "its region is gone" : "try again when its donor is there", name, name);
 			json_decref(*ret);
 			*ret = NULL;
 			return r;

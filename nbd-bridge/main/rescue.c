@@ -92,6 +92,8 @@ static int from_name(const char *name, const char *file, struct weft_error *err)
 	bool alive;
 	int r = bridge_state_peek(name, &state, &alive, err);
 
+	if (r < 0 && access(name, F_OK) == 0)
+		return from_file(name, file, err);
 	if (r < 0)
 		return weft_error_set(err, ENOENT, "there is no attachment '%s', and no such file; weft status shows what there is", name);
 	if (alive)
@@ -140,7 +142,7 @@ int main(int argc, char **argv)
 	int r;
 	if (!file)
 		r = weft_error_set(&err, ENOMEM, "out of memory");
-	else if (strchr(what, '/') || (access(what, F_OK) == 0 && !weft_name_valid(what)))
+	else if (strchr(what, '/') || !weft_name_valid(what))
 		r = from_file(what, file, &err);
 	else
 		r = from_name(what, file, &err);

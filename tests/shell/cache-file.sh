@@ -38,13 +38,16 @@ kill_bridge
 nbdcopy --request-size=262144 "nbd://127.0.0.1:$PORT/r" "$TMP/donor" 2>/dev/null && cmp -n $((8 << 20)) "$TMP/donor" "$TMP/new" &&
 	fail "the donor has it already: this shows nothing"
 refused "8 MiB that are not at the donor" weft attach "$OTHER" --name other "${cached[@]}"
-refused "are not at the donor; go on with --cache-file" weft attach "$URI" --socket "$TMP/s"
+refused "are not at the donor of $URI; go on with that and --cache-file $TMP/cache" weft attach "$URI" --socket "$TMP/s"
+refused "go on with that and --cache-file" weft attach "$OTHER" --name r --socket "$TMP/s"
 refused "attach it again with --cache-file" weft detach r
 weft rescue "$TMP/cache" "$TMP/saved" >"$TMP/out" || fail "rescue"
 grep -q "8 MiB that were not at the donor, 0 B that were" "$TMP/out" || fail "rescue said: $(cat "$TMP/out")"
 cmp -n $((8 << 20)) "$TMP/saved" "$TMP/new" || fail "what was saved is something else"
 [[ $(stat -c %s "$TMP/saved") = $((64 << 20)) && $(grep -v '^#' "$TMP/saved.map") = "0 8388608 dirty" ]] || fail "map: $(cat "$TMP/saved.map")"
 refused "exists already" weft rescue "$TMP/cache" "$TMP/saved"
+(cd "$TMP" && weft rescue cache again >/dev/null) || fail "a file of this directory is not found"
+cmp "$TMP/again" "$TMP/saved" || fail "it saved something else"
 
 # The next one goes on, and writes it back first.
 weft attach "$URI" "${cached[@]}" >"$TMP/said" || fail "attach anew"

@@ -3,7 +3,7 @@
 # presets: dev asan tsan
 # timeout: 180
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
-need_tool jq nbdcopy cmp qemu-io
+need_tool jq nbdcopy cmp qemu-io socat
 
 refused() { # TEXT ARGUMENT…: a command that says so
 	"${@:2}" >"$TMP/out" 2>"$TMP/err" && fail "${*:2} was taken"
@@ -32,7 +32,11 @@ for how in "" "--cache-file $TMP/cache"; do
 	lose
 	read_fails || fail "something was read"
 	refused "4 MiB that were not at the donor; save them first" weft reset r
-	rm -f "$TMP/saved" "$TMP/saved.map"
+	refused "its region is gone, save that with: weft rescue r" weft detach r
+	# Whoever asked for it does not wait for its end.
+	rm -f "$TMP"/gone* "$TMP"/saved*
+	printf '{"op": "rescue", "file": "%s"}\n' "$TMP/gone" | socat -t 0 - "UNIX-CONNECT:$WEFT_RUN_DIR/attach-r.sock"
+	wait_for test -e "$TMP/gone.map"
 	weft rescue r "$TMP/saved" >"$TMP/out" || fail "rescue"
 	grep -q "4 MiB that were not at the donor" "$TMP/out" || fail "it said: $(cat "$TMP/out")"
 	cmp -n $((4 << 20)) "$TMP/saved" "$TMP/data" || fail "what was saved is something else"

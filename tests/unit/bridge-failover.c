@@ -158,6 +158,7 @@ static void all_lanes_leave_together_and_return_together(void **state)
 static void a_look_disturbs_nobody_and_a_failing_one_changes_nothing(void **state)
 {
 	to.first_way = PLAIN;
+	atomic_store(&mems[BETTER].kill_each, true);
 	start();
 	uint64_t generation = bridge_generation(bridge);
 	json_t *status;
@@ -166,7 +167,6 @@ static void a_look_disturbs_nobody_and_a_failing_one_changes_nothing(void **stat
 	for (unsigned i = 0; i < 5; i++) {
 		uint64_t before = atomic_load(&mems[BETTER].nr_ops), end_ns = weft_now_ns() + UINT64_C(10000000000);
 
-		atomic_store(&mems[BETTER].kill_at, before + 1);
 		while (atomic_load(&mems[BETTER].nr_ops) == before && weft_now_ns() < end_ns)
 			assert_int_equal(do_write(i % NR_LANES, 0, pattern, 4096, 0), 0);
 		assert_true(atomic_load(&mems[BETTER].nr_ops) > before);
@@ -177,7 +177,7 @@ static void a_look_disturbs_nobody_and_a_failing_one_changes_nothing(void **stat
 	assert_int_equal(json_integer_value(json_object_get(status, "reconnects")), 0);
 	json_decref(status);
 	/* With nothing in the way it moves. */
-	atomic_store(&mems[BETTER].kill_at, 0);
+	atomic_store(&mems[BETTER].kill_each, false);
 	wait_for_changes(1);
 	assert_all_way(BETTER);
 }

@@ -293,6 +293,48 @@ static void damaged_files_are_refused_or_harmless(void **state)
 	close(fd);
 }
 
+static int nr_registrations;
+
+static int refuse_the_fourth(struct tp *tp, struct tp_mem *memory, struct weft_error *err)
+{
+	if (++nr_registrations == 4)
+		return weft_error_set(err, ENOMEM, "no more memory can be locked");
+	return tp_mem_ops.reg(tp, memory, err);
+}
+
+/* The second lane has no memory for it: an error, and what the file holds stays, or gets to the donor. */
+static void an_attach_that_fails_loses_nothing(void **state)
+{
+	static uint8_t block[BLOCK] = {7};
+	struct tp_ops ops = tp_mem_ops;
+	struct cache_file *file = start(UINT64_C(1) << 32, 3600000);
+	struct weft_error err;
+
+	atomic_store(&mem.hold, true);
+	assert_int_equal(do_write(0, 3 * BLOCK, block, BLOCK, 0), 0);
+	bridge_stop(bridge, 0, NULL);
+	bridge_free(bridge);
+	cache_file_close(file);
+	assert_int_equal(cache_file_open(path, false, &file, &err), 0);
+	assert_int_equal(cache_file_dirty_bytes(file), BLOCK);
+	atomic_store(&mem.hold, false);
+	ops.reg = refuse_the_fourth;
+	config.transport = &ops;
+	config.cache_file = file;
+	config.resume = true;
+	config.generation = cache_file_generation(file, 0) + 1;
+	nr_registrations = 0;
+	assert_int_equal(bridge_new(&config, &bridge, &err), 0);
+	assert_int_equal(bridge_start(bridge, &err), -ENOMEM);
+	assert_string_equal(err.message, "no more memory can be locked");
+	bridge_stop(bridge, 5000, NULL);
+	bridge_free(bridge);
+	bridge = NULL;
+	if (cache_file_dirty_bytes(file) == 0)
+		assert_memory_equal(shared->region + 3 * BLOCK, block, BLOCK);
+	cache_file_close(file);
+}
+
 static void *reset(void *ctx)
 {
 	struct weft_error err;
@@ -305,6 +347,7 @@ static void *reset(void *ctx)
 static void a_reset_says_whose_the_writes_are_before_it_takes_any(void **state)
 {
 	static uint8_t block[BLOCK] = {1};
+	struct io read = {.rq = {.kind = TP_READ, .off = 900 * BLOCK, .len = BLOCK}};
 	struct cache_file *file = start(UINT64_C(1) << 32, 3600000);
 	uint64_t end = weft_now_ns() + UINT64_C(20000000000);
 	pthread_t thread;
@@ -320,6 +363,15 @@ static void a_reset_says_whose_the_writes_are_before_it_takes_any(void **state)
 	}
 	atomic_store(&mem.kill_at, 0);
 	atomic_store(&mem.refuse, ECONNREFUSED);
+	/* It fails, and what came meanwhile, on a lane that was not tried, with it. */
+	assert_int_equal(pthread_create(&thread, NULL, reset, &r), 0);
+	while (strcmp(bridge_state(bridge, NULL), "stale") == 0)
+		usleep(100);
+	io_start(&read, 1);
+	pthread_join(thread, NULL);
+	assert_int_equal(r, -ECONNREFUSED);
+	assert_int_equal(io_wait(&read), -EIO);
+	assert_string_equal(bridge_state(bridge, NULL), "stale");
 	assert_int_equal(pthread_create(&thread, NULL, reset, &r), 0);
 	while (strcmp(bridge_state(bridge, NULL), "stale") == 0)
 		usleep(100);
@@ -339,6 +391,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(no_answered_write_is_lost_when_the_bridge_is_killed, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(an_attach_that_fails_loses_nothing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_reset_says_whose_the_writes_are_before_it_takes_any, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_a_restart_tore_is_told, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(damaged_files_are_refused_or_harmless, set_up, tear_down),

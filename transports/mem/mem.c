@@ -383,7 +383,7 @@ static int mem_progress(struct tp_conn *conn, struct tp_op **done, unsigned max)
 
 		if (!op)
 			break;
-		if (op->priv[PRIV_NR] == atomic_load(&config->kill_at)) {
+		if (op->priv[PRIV_NR] == atomic_load(&config->kill_at) || atomic_load(&config->kill_each)) {
 			if (op->kind == TP_WRITE)
 				memcpy(mem->base + op->off, op->buf, op->len / 2);
 			tp_conn_fail(conn, ECONNRESET, "told to die");

@@ -36,6 +36,7 @@ struct mem_config {
 	_Atomic uint64_t fail_at;  /* the Nth operation accepted (see nr_ops) fails with … */
 	_Atomic int fail_error;    /* … this, positive; it changes nothing */
 	_Atomic uint64_t kill_at;  /* the Nth operation kills its connection, a WRITE half done */
+	_Atomic bool kill_each;    /* so does each */
 	_Atomic bool hold;         /* nothing completes; a clear hold is seen at the next progress */
 	_Atomic int refuse;        /* connecting fails with this, positive */
 
