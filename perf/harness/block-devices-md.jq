@@ -21,7 +21,15 @@ def median($title; $counter): column($title; [$counter, "median"]);
 "",
 "| contestant | how it was set up | its queue |", "|---|---|---|",
 (.contestants | to_entries[] | "| \(.key) | \(.value.about) | \(.value.queue) |"),
-(.rows | to_entries[] | select(.key | startswith("one-sided") | not) | "", "### \(.key)", "", (.value | table($columns))),
+(.rows | to_entries[] | select(.key | startswith("one-sided") | not) | "", "### \(.key)", "", (.value | del(.perftest) | table($columns))),
+(if any(.rows[]; .perftest) then
+	"", "### Beside its parts", "",
+	"perftest (ib_read_lat -e, ib_read_bw -e at the same depth) runs right after null-bridge. What a device over RDMA takes for a read at depth 1,",
+	"over the sum of null-bridge and ib_read_lat; and its rate with 1 MiB over ib_read_bw.",
+	(.rows | to_entries[] | select(.value.perftest) | "", "\(.key):", "",
+		(.value | with_entries(select(.key | test("^(perftest|null-bridge|nvme-rdma|srp|weft-ublk|weft-rdma)$")))
+			| table([median("p50 us"; "p50_us"), median("MB/s"; "MB_s"), column("p50 over both"; ["p50_us over null-bridge and perftest"]), column("MB/s over perftest"; ["MB_s over perftest"])])))
+else empty end),
 (if any(.rows | keys[]; startswith("one-sided")) then
 	"", "### One-sided means it", "",
 	"Once a boot, the region's size once over in order, 1 MiB at depth 4: what the donor's process did for it.",

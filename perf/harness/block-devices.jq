@@ -21,6 +21,9 @@ def summary: map(select(. != null)) | if length == 0 then empty else
 		donor_us: (if $donor then $donor / 1000 / $io.total_ios else null end), donor_s_GB: (if $donor then $donor / 1e9 / $gb else null end),
 		bridge_us: (if $bridge then $bridge / 1000 / $io.total_ios else null end), bridge_s_GB: (if $bridge then $bridge / 1e9 / $gb else null end),
 		system_us: ($busy * 1e6 / $io.total_ios), system_s_GB: ($busy / $gb), error: .error}}] as $samples
+# perftest's, in the rounds that it ran in
+| ($samples + ($perftests | rtrimstr("\n") | split("\n") | map(select(. != "") | split("\t") | (.[0] | split(".")) as [$round, $row]
+	| {round: ($round | tonumber), row: $row, who: "perftest", counters: {error: 0, (.[1]): (.[2] | tonumber)}}))) as $samples
 | (if any($samples[]; .counters.error != 0) then error("fio had errors: \([$samples[] | select(.counters.error != 0) | "\(.row) \(.who)"])") else . end)
 | ($known[0] // {run: {boots: 0}, rows: {}}) as $old
 | (reduce ($samples | sort_by(.round))[] as $s ($old.rows | map_values(map_values(with_entries(select(.value | type == "object")) | map_values(.rounds)));
@@ -28,11 +31,16 @@ def summary: map(select(. != null)) | if length == 0 then empty else
 | {
 	run: {date: $date, commit: $commit, kernel: $kernel, emulator: $emulator, fio: $fio_version, nodes: $nodes, cpus: $cpus, boots: ($old.run.boots + 1),
 		conditions: "software emulation (QEMU TCG) on a shared machine, load \($load) before: functional truth and ratios within a round, no headline speeds",
-		rounds: ([$rounds[][].ops_s | length] | max), slice_ms: $slice, region_MiB: $size},
+		rounds: ([$rounds[][].ops_s // [] | length] | max), slice_ms: $slice, region_MiB: $size},
 	contestants: ($contestants | rtrimstr("\n") | split("\n") | map(split("\t") | {key: .[0], value: {about: .[1], queue: .[2]}}) | from_entries),
 	rows: ($rounds | map_values(. as $row | map_values(. as $of | map_values(summary)
-		# how weft's best, over verbs, does beside it, round by round
-		+ ($row["weft-ublk"] // $row["weft-rdma"] | if . then . as $weft | {
+		# how it does beside what its parts take alone, round by round
+		+ ($row.perftest.p50_us as $wire | $row["null-bridge"].p50_us as $bridge | if $wire and $bridge and $of.p50_us then {
+			"p50_us over null-bridge and perftest": ([range($wire | length) | $of.p50_us[.] / ($bridge[.] + $wire[.])] | median | digits)} else {} end)
+		+ ($row.perftest.MB_s as $wire | if $wire then {
+			"MB_s over perftest": ([range($wire | length) | $of.MB_s[.] / $wire[.]] | median | digits)} else {} end)
+		# how weft's best, over verbs, does beside it
+		+ ($row["weft-ublk"] // $row["weft-rdma"] | if . and $of.ops_s then . as $weft | {
 			"weft ops_s over it": ([range($of.ops_s | length) | $weft.ops_s[.] / $of.ops_s[.]] | median | digits),
 			"weft p50_us over it": ([range($of.p50_us | length) | $weft.p50_us[.] / $of.p50_us[.]] | median | digits)} else {} end))))
 }

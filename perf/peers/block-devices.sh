@@ -93,6 +93,21 @@ use_nbdkit() {
 	about="nbd-client on nbdkit's memory plugin over TCP, $QUEUES connections"
 }
 
+# ---- the bridge with nothing behind it ----
+
+lend_null_bridge() {
+	setsid null-bridge $work/null-bridge.sock "$BYTES" "$QUEUES" < <(exec sleep infinity) >$work/null-bridge.log 2>&1 &
+	pids=$!
+	wait_for [ -S $work/null-bridge.sock ]
+}
+
+use_null_bridge() {
+	device=/dev/nbd6
+	nbd-client -unix $work/null-bridge.sock $device -b 4096 -C "$QUEUES" >/dev/null
+	backing="nbd+unix:///?socket=$work/null-bridge.sock"
+	about="nbd.ko on weft's bridge with the region in its own memory, $QUEUES lanes; no network, no RDMA: the front-end's share"
+}
+
 # ---- NVMe over fabrics, on the null_blk ----
 
 # lend_nvme TRANSPORT PORT
@@ -331,6 +346,25 @@ sum $bridge
 bridge_ns=$total
 sum $donor
 echo $up $((idle + iowait)) $total $bridge_ns
+[ "$who" != null-bridge ] || [ ! "$row" ] || . /tmp/block-devices/perftest
+END
+}
+
+# Run after a job of null-bridge: what RDMA itself takes for it, with events, as a lane waits.
+write_perftest() {
+	cat >$work/perftest <<END
+exec </dev/null 2>>$work/perftest.err
+case \$row in
+*.read-4k-1) tool="ib_read_lat -e -s 4096 -n 2000" counter=p50_us column=5 ;;
+*.read-1m-4) tool="ib_read_bw -e -s 1048576 -t 4 -Q 1 -n 60 --report_gbits" counter=MB_s column=4 ;;
+*) exit 0 ;;
+esac
+timeout 20 \$tool -R -F >/dev/null &
+sleep 0.5
+timeout 20 \$tool -R -F $RDMA_IP >$work/perftest.out
+wait
+awk -v row="\$row" -v counter=\$counter -v column=\$column \
+	'\$1 ~ /^[0-9]+\$/ { v = \$column } END { print row "\t" counter "\t" (counter == "MB_s" ? v * 125 : v) }' $work/perftest.out >>$work/perftests
 END
 }
 
@@ -339,7 +373,7 @@ job() {
 	local name=$1 who=$2 rw=$3 bs=$4 depth=$5 more
 	shift 5
 	printf '[%s.%s]\nfilename=%s\nrw=%s\nbs=%s\niodepth=%s\n' "$name" "$who" "${devices[$who]}" "$rw" "$bs" "$depth"
-	printf 'exec_prerun=who=%s . %s/snapshot\nexec_postrun=who=%s . %s/snapshot\n' "$who" $work "$who" $work
+	printf 'exec_prerun=who=%s . %s/snapshot\nexec_postrun=who=%s row=%s . %s/snapshot\n' "$who" $work "$who" "$name" $work
 	for more; do echo "$more"; done
 }
 
@@ -389,6 +423,8 @@ measure() {
 	rmmod nbd
 	modprobe nbd nbds_max=8
 	write_snapshot
+	write_perftest
+	: >$work/perftests
 	: >"$OUT/contestants"
 	for who; do
 		device='' bridge='' backing='' about=''
@@ -415,6 +451,7 @@ measure() {
 	fio --output-format=json --eta=never --output=fio.json jobs 2>fio.err >&2 || die "fio: $(head -n 20 fio.err fio.json)"
 	[[ ! -s fio.err ]] || cat fio.err >&2
 	gzip -1 <fio.json >"$OUT/fio.json.gz"
+	cp perftests "$OUT/"
 	grep -H . -- *.prerun.txt *.postrun.txt >"$OUT/snapshots"
 	if dmesg | grep -E 'WARNING|BUG|Oops|I/O error'; then die "the kernel has complaints"; fi
 	uname -r >"$OUT/kernel"
