@@ -2,7 +2,9 @@
  * Writing back.  Runs on lanes; any lane takes any chunk.
  *
  * A lane goes round the table when the push interval is over since it made something dirty, when the dirty
- * chunks are many, and when it is told to (a FLUSH).  A run of dirty blocks in a chunk is one operation.
+ * chunks are many, and when it is told to (a FLUSH).  A chunk that a stream of writes has filled and left goes at
+ * once, unless the interval is a long one: who asks for that wants writes to gather.
+ * A run of dirty blocks in a chunk is one operation.
  * What is being written back is not written by anybody until it has arrived: the donor gets what was there when it was
  * taken, and what comes later makes the block dirty again.
  */
@@ -10,7 +12,7 @@
 
 #include "nbd-bridge/cache.h"
 
-enum { RETRY_MS = 100 };
+enum { RETRY_MS = 100, STREAM_MS = 1000 };
 
 uint64_t cache_next_dirty(const struct bridge_cache *cache, uint64_t from, uint64_t to)
 {
@@ -43,22 +45,43 @@ static int push_runs(struct bridge_lane *lane, uint64_t c, struct cache_slot *sl
 	return 1;
 }
 
-int cache_push(struct bridge_lane *lane, uint64_t c)
+static uint64_t bytes_of(const struct bridge_cache *cache, uint64_t c)
+{
+	return weft_min(cache_chunk_bytes(cache), cache->size_bytes - (c << cache->shift));
+}
+
+/* whole: only if all of it is dirty. */
+static int push(struct bridge_lane *lane, uint64_t c, bool whole)
 {
 	struct bridge_cache *cache = lane->cache->cache;
 	struct cache_io *list = NULL;
 	int r = 0;
 
 	/* Without a connection they would only keep writers from the blocks. */
-	if (!lane_reaches(lane, c << cache->shift, weft_min(cache_chunk_bytes(cache), cache->size_bytes - (c << cache->shift))))
+	if (!lane_reaches(lane, c << cache->shift, bytes_of(cache, c)))
 		return 0;
 	struct cache_chunk *chunk = cache_lock(cache, c);
 	struct cache_slot *slot = cache_slot_of(cache, chunk);
-	if (slot && !chunk->zeroing && cache_map_empty(&slot->pushing) && !cache_map_empty(&slot->dirty))
+	if (slot && !chunk->zeroing && cache_map_empty(&slot->pushing) && !cache_map_empty(&slot->dirty) &&
+		(!whole || cache_map_all(&slot->dirty, 0, (unsigned)(bytes_of(cache, c) / CACHE_BLOCK))))
 		r = push_runs(lane, c, slot, &list);
 	cache_unlock(chunk);
 	cache_io_submit(lane, list);
 	return r;
+}
+
+int cache_push(struct bridge_lane *lane, uint64_t c)
+{
+	return push(lane, c, false);
+}
+
+void cache_push_filled(struct bridge_lane *lane, uint64_t c)
+{
+	const struct cache_lane *cl = lane->cache;
+
+	if (lane->bridge->config.push_interval_ms <= STREAM_MS && cl->nr_push < CACHE_PUSH_IOS && cl->nr_free > CACHE_RATHER_IOS &&
+		atomic_load_explicit(&cl->cache->push_error, memory_order_relaxed) == 0)
+		push(lane, c, true);
 }
 
 void cache_push_pump(struct bridge_lane *lane)

@@ -189,6 +189,8 @@ static int step_write(struct bridge_lane *lane, struct bridge_request *rq)
 	cache_map_clear(&slot->ahead, p.first, p.nr);
 	cache_unlock(chunk);
 	cache_push_soon(lane);
+	if (p.off == 0 && p.c > 0)
+		cache_push_filled(lane, p.c - 1);
 	rq->next_off += p.len;
 	return 1;
 }

@@ -217,6 +217,8 @@ void cache_pull(struct bridge_lane *lane);
 
 /* Starts to write back what is dirty of chunk c: 1; 0: there is nothing, or not now; -EAGAIN: no operation is free. */
 int cache_push(struct bridge_lane *lane, uint64_t c);
+/* The same if all of chunk c is dirty, for a stream of writes has left it. */
+void cache_push_filled(struct bridge_lane *lane, uint64_t c);
 void cache_push_pump(struct bridge_lane *lane);
 /* Writes back at once, on all lanes. */
 void cache_push_kick(struct bridge_lane *lane);

@@ -262,6 +262,26 @@ static void an_update_during_write_back_is_not_lost(void **state)
 	}
 }
 
+static void a_stream_is_written_back_while_it_comes(void **state)
+{
+	config.push_interval_ms = 1000;
+	start();
+	uint64_t before = atomic_load(&mem.nr_ops);
+	/* Chunks that have a hole, or that nobody has left, stay. */
+	assert_int_equal(do_write(0, 0, CHUNK - 4096, new), 0);
+	assert_int_equal(do_write(0, CHUNK, CHUNK, new + CHUNK), 0);
+	assert_int_equal(do_write(0, 3 * CHUNK, CHUNK, new), 0);
+	assert_int_equal(atomic_load(&mem.nr_ops), before);
+	assert_int_equal(do_write(1, 2 * CHUNK, 4096, new + 2 * CHUNK), 0);
+	wait_for_ops(before + 1);
+	while (dirty_bytes() > 2 * CHUNK)
+		usleep(1000);
+	assert_memory_equal(region + CHUNK, new + CHUNK, CHUNK);
+	assert_memory_equal(region, old, 4096);
+	assert_memory_equal(region + 2 * CHUNK, old + 2 * CHUNK, 4096);
+	assert_memory_equal(region + 3 * CHUNK, old + 3 * CHUNK, 4096);
+}
+
 /* READs of what is being fetched, while everything else is being driven out. */
 static void nobody_reads_what_has_not_arrived(void **state)
 {
@@ -471,6 +491,7 @@ int main(void)
 		TEST(a_part_of_a_block_keeps_the_rest_of_it),
 		TEST(a_flush_is_answered_when_the_donor_has_it_all),
 		TEST(an_update_during_write_back_is_not_lost),
+		TEST(a_stream_is_written_back_while_it_comes),
 		TEST(nobody_reads_what_has_not_arrived),
 		TEST(a_failed_write_back_fails_the_flush_and_keeps_the_data),
 		TEST(a_failed_fetch_fails_its_request_alone),
