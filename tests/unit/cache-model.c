@@ -1,10 +1,12 @@
 /*
  * A managed bridge against a plain array: random requests on several lanes at once, while the mem transport delays,
- * reorders, fails, holds and kills.  A seed names a run: WEFT_SEED; WEFT_OPS says how many requests.
+ * reorders, fails, holds and kills.  A seed names a run: WEFT_SEED; WEFT_OPS says how many requests.  It also says
+ * whether there is one donor or stripes over several, one way to each or two, which then take turns.
  *
  * Requests that overlap are never in flight together unless both are READs, so that each READ has one right
  * answer.  A byte whose last WRITE failed, or that was trimmed, is unknown until it is written again.
- * Now and then everything stops: after a FLUSH the donor's memory must be the array.
+ * Now and then everything stops: after a FLUSH the donors' memory must be the array.  Then another bridge may take over:
+ * what the old one was writing back must not arrive any more.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -25,8 +27,11 @@
 #include "transports/mem/mem.h"
 
 enum {
-	REGION = (4 << 20) + 1000, /* the last block is a part of one */
+	REGION = 4 << 20,
+	TAIL = 1000, /* the last block is a part of one, where there is one donor and one way */
 	CHUNK = 64 << 10,
+	UNIT = 20 << 10, /* of stripes: chunks have parts of several */
+	DONORS = 3,
 	LANES = 3,
 	DEPTH = 8, /* in flight on each */
 	LEN_MAX = 200 << 10,
@@ -45,11 +50,18 @@ struct op {
 	uint64_t fill;
 };
 
-static struct mem_config mem;
+/* Of this bridge and of the next one: each way to each donor. */
+static struct mem_config mems[2][DONORS][2];
+static struct bridge_donor_config donors[DONORS];
+static struct weft_region *lent[DONORS];
+static struct weft_donor *lenders[DONORS];
+static unsigned turn, nr_ways;
 static struct bridge_config config;
 static char file_path[40];
 static struct bridge *bridge;
-static uint8_t *region, *model, *known;
+static uint64_t region_bytes;
+static uint8_t *region, *model, *known; /* region: of one donor with one way */
+static unsigned nr_superseded;
 static struct op ops[LANES * DEPTH];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 /* Under the lock. */
@@ -119,7 +131,7 @@ static void choose(struct op *op)
 	if (rq->kind == TP_FLUSH)
 		return;
 	rq->len = choose_len();
-	rq->off = below(REGION);
+	rq->off = below(region_bytes);
 	if (below(4) != 0)
 		rq->off &= ~UINT64_C(4095);
 	/* A hot spot, and a stream. */
@@ -128,13 +140,13 @@ static void choose(struct op *op)
 	if (rq->kind == TP_READ && below(3) == 0) {
 		rq->off = stream_off;
 		rq->len = 8192;
-		stream_off = (stream_off + 8192) % (REGION - 8192);
+		stream_off = (stream_off + 8192) % (region_bytes - 8192);
 	}
 	if (rq->kind == TP_ZERO && below(2) == 0) {
 		rq->off &= ~(uint64_t)(CHUNK - 1);
 		rq->len = CHUNK * (1 + below(4));
 	}
-	rq->len = weft_min(rq->len, REGION - rq->off);
+	rq->len = weft_min(rq->len, region_bytes - rq->off);
 	if (changes(rq->kind) && below(20) == 0)
 		rq->flags = TP_FUA;
 }
@@ -241,45 +253,46 @@ static void kick(struct bridge_lane *lane, void *ctx)
 /* kills: how many connections may be lost still; a link that is lost again and again waits longer each time. */
 static void cause_trouble(uint64_t *state, bool may_fail, unsigned *kills)
 {
-	uint64_t now = atomic_load(&mem.nr_ops);
+	struct mem_config *mem = &mems[turn][(next_random(state) >> 40) % config.nr_donors][(next_random(state) >> 40) % nr_ways];
+	uint64_t now = atomic_load(&mem->nr_ops);
 
 	switch (next_random(state) >> 40 & 15) {
 	case 0:
-		atomic_store(&mem.delay_ns, (next_random(state) >> 40) % 300000);
+		atomic_store(&mem->delay_ns, (next_random(state) >> 40) % 300000);
 		break;
 	case 1:
-		atomic_store(&mem.reorder, next_random(state) | 1);
+		atomic_store(&mem->reorder, next_random(state) | 1);
 		break;
 	case 2:
-		atomic_store(&mem.delay_ns, 0);
+		atomic_store(&mem->delay_ns, 0);
 		break;
 	case 3:
 		if (*kills > 0)
 			(*kills)--;
 		else
 			break;
-		atomic_store(&mem.kill_at, now + 1 + (next_random(state) >> 40) % 50);
+		atomic_store(&mem->kill_at, now + 1 + (next_random(state) >> 40) % 50);
 		break;
 	case 4:
 		if (*kills > 0)
 			(*kills)--;
 		else
 			break;
-		atomic_store(&mem.refuse, ECONNREFUSED);
-		atomic_store(&mem.kill_at, now + 1);
-		usleep(2000);
-		atomic_store(&mem.refuse, 0);
+		atomic_store(&mem->refuse, ECONNREFUSED);
+		atomic_store(&mem->kill_at, now + 1);
+		usleep(nr_ways > 1 ? 20000 : 2000); /* it goes over the other one, and comes back */
+		atomic_store(&mem->refuse, 0);
 		break;
 	case 5:
-		atomic_store(&mem.hold, true);
+		atomic_store(&mem->hold, true);
 		usleep(1000);
-		atomic_store(&mem.hold, false);
+		atomic_store(&mem->hold, false);
 		break;
 	default:
 		if (!may_fail)
 			break;
-		atomic_store(&mem.fail_error, next_random(state) >> 50 & 1 ? EIO : ENOSPC);
-		atomic_store(&mem.fail_at, now + 1 + (next_random(state) >> 40) % 20);
+		atomic_store(&mem->fail_error, next_random(state) >> 50 & 1 ? EIO : ENOSPC);
+		atomic_store(&mem->fail_at, now + 1 + (next_random(state) >> 40) % 20);
 	}
 }
 
@@ -324,31 +337,106 @@ static void one_submit(struct bridge_lane *lane, void *ctx)
 	bridge_lane_submit(lane, &one->rq);
 }
 
+static int one_wait(struct one *one)
+{
+	uint64_t end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
+
+	while (!atomic_load(&one->finished)) {
+		if (weft_now_ns() > end)
+			fail_msg("a request of the test's own was not answered");
+		usleep(100);
+	}
+	return one->error;
+}
+
 static int flush_on(unsigned lane)
 {
 	struct one one = {.rq = {.kind = TP_FLUSH}};
-	uint64_t end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
 
 	bridge_lane_run(bridge_lane(bridge, lane), one_submit, &one);
-	while (!atomic_load(&one.finished)) {
-		if (weft_now_ns() > end)
-			fail_msg("a FLUSH was not answered");
-		usleep(100);
-	}
-	return one.error;
+	return one_wait(&one);
+}
+
+/* Where byte i lies. */
+static uint8_t *byte_at(uint64_t i)
+{
+	if (config.nr_donors > 1)
+		return (uint8_t *)lent[i / UNIT % config.nr_donors]->map + i / UNIT / config.nr_donors * UNIT + i % UNIT;
+	return lent[0] ? (uint8_t *)lent[0]->map + i : region + i;
 }
 
 static void compare_with_donor(void)
 {
-	for (uint64_t i = 0; i < REGION; i++)
-		if (known[i] && region[i] != model[i])
-			fail_msg("after a FLUSH byte %" PRIu64 " is %02x at the donor, not %02x", i, region[i], model[i]);
+	for (uint64_t i = 0; i < region_bytes; i++)
+		if (known[i] && *byte_at(i) != model[i])
+			fail_msg("after a FLUSH byte %" PRIu64 " is %02x at its donor, not %02x", i, *byte_at(i), model[i]);
+}
+
+static void new_bridge(void)
+{
+	struct weft_error err = {0};
+
+	for (unsigned d = 0; d < DONORS; d++)
+		for (unsigned w = 0; w < 2; w++) {
+			mems[turn][d][w] = (struct mem_config){.donor = lenders[d], .base = region, .size_bytes = region_bytes, .epoch = 42};
+			donors[d].ways[w] = (struct bridge_way){.transport = &tp_mem_ops, .transport_config = &mems[turn][d][w], .host = ""};
+		}
+	if (nr_ways > 1)
+		for (unsigned d = 0; d < DONORS; d++)
+			mems[turn][d][1].no_fua = mems[turn][d][1].no_cache = mems[turn][d][1].no_fast_zero = true; /* as verbs */
+	if (bridge_new(&config, &bridge, &err) < 0 || bridge_start(bridge, &err) < 0)
+		fail_msg("cannot start: %s", err.message);
+}
+
+static void hold(bool on)
+{
+	for (unsigned d = 0; d < DONORS; d++)
+		for (unsigned w = 0; w < 2; w++)
+			atomic_store(&mems[turn][d][w].hold, on);
+}
+
+/* While the bridge writes back what the model knows nothing of, another takes its place. */
+static void supersede(uint64_t *chaos)
+{
+	static uint8_t data[CHUNK];
+	struct one flush = {.rq = {.kind = TP_FLUSH}}, write;
+	struct bridge *old = bridge;
+	uint64_t off = (next_random(chaos) >> 20) % (region_bytes - CHUNK) & ~UINT64_C(4095);
+
+	hold(true);
+	memset(data, 0xa5, sizeof(data));
+	for (unsigned i = 0; i < 2; i++) {
+		write = (struct one){.rq = {.kind = TP_WRITE, .off = off, .len = i ? 4096 : CHUNK, .buf = data}};
+		bridge_lane_run(bridge_lane(bridge, i), one_submit, &write);
+		if (i == 0 && !config.write_through)
+			one_wait(&write);
+		if (config.write_through)
+			break;
+	}
+	bridge_lane_run(bridge_lane(bridge, 1), one_submit, &flush);
+	usleep(1000);
+	turn = !turn;
+	for (unsigned d = 0; d < config.nr_donors; d++)
+		donors[d].generation += UINT64_C(1) << 32;
+	new_bridge();
+	struct bridge *new = bridge;
+	turn = !turn;
+	hold(false);
+	if (one_wait(&flush) == 0)
+		fail_msg("a bridge that was superseded has flushed");
+	one_wait(&write);
+	bridge_stop(old, 0, NULL);
+	bridge_free(old);
+	turn = !turn;
+	bridge = new;
+	nr_superseded++;
+	compare_with_donor();
 }
 
 static void run_round(uint64_t *chaos, uint64_t n)
 {
 	bool may_fail = next_random(chaos) >> 40 & 1;
-	unsigned kills = (next_random(chaos) >> 40) % 5 == 0 ? 2 : 0;
+	unsigned kills = nr_ways > 1 ? 2 : (next_random(chaos) >> 40) % 5 == 0 ? 2 : 0;
 	uint64_t end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
 
 	pthread_mutex_lock(&lock);
@@ -363,7 +451,9 @@ static void run_round(uint64_t *chaos, uint64_t n)
 		if (weft_now_ns() > end)
 			fail_msg("requests were not answered");
 	}
-	atomic_store(&mem.fail_at, 0);
+	for (unsigned d = 0; d < DONORS; d++)
+		for (unsigned w = 0; w < 2; w++)
+			atomic_store(&mems[turn][d][w].fail_at, 0);
 	report();
 	/* Whatever a failed write-back left is written back now. */
 	int error = flush_on((unsigned)(next_random(chaos) >> 40) % LANES);
@@ -374,33 +464,55 @@ static void run_round(uint64_t *chaos, uint64_t n)
 	compare_with_donor();
 }
 
+/* Donors that fence, with the array's bytes. */
+static void start_donors(void)
+{
+	struct weft_memory_spec spec = {.name = "r", .size_bytes = region_bytes / config.nr_donors};
+	struct weft_donor_config donor_config = {.offers = "mem"};
+
+	for (unsigned d = 0; d < config.nr_donors; d++) {
+		assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &lent[d], NULL), 0);
+		assert_int_equal(weft_donor_new(&donor_config, &lenders[d]), 0);
+		assert_int_equal(weft_donor_add(lenders[d], lent[d], NULL), 0);
+	}
+	for (uint64_t i = 0; i < region_bytes; i++)
+		*byte_at(i) = model[i];
+}
+
 static void start_bridge(uint64_t seed)
 {
 	struct weft_error err = {0};
 
-	memset(&mem, 0, sizeof(mem));
 	memset(&config, 0, sizeof(config));
 	memset(ops, 0, sizeof(ops));
-	region = malloc(REGION);
-	model = malloc(REGION);
-	known = malloc(REGION);
-	fill(region, REGION, seed);
-	memcpy(model, region, REGION);
-	memset(known, 1, REGION);
-	mem.base = region;
-	mem.size_bytes = REGION;
-	mem.epoch = 42;
-	config.transport = &tp_mem_ops;
-	config.transport_config = &mem;
-	config.host = "";
-	config.region = "r";
-	weft_random(config.id, sizeof(config.id));
+	config.donors = donors;
+	config.nr_donors = (seed >> 32) % 2 ? 1 : 1 + (unsigned)(seed >> 33) % DONORS;
+	config.stripe_bytes = UNIT;
+	nr_ways = config.nr_donors < DONORS ? 1 + (unsigned)(seed >> 36) % 2 : 1; /* a bridge has no more transports */
+	region_bytes = config.nr_donors > 1 ? REGION / (config.nr_donors * UNIT) * config.nr_donors * UNIT : REGION;
+	bool fences = config.nr_donors > 1 || nr_ways > 1 || (seed >> 40) % 2;
+	if (!fences)
+		region_bytes += TAIL;
+	region = malloc(region_bytes);
+	model = malloc(region_bytes);
+	known = malloc(region_bytes);
+	fill(region, region_bytes, seed);
+	memcpy(model, region, region_bytes);
+	memset(known, 1, region_bytes);
+	if (fences)
+		start_donors();
+	for (unsigned d = 0; d < DONORS; d++) {
+		donors[d] = (struct bridge_donor_config){.label = "d", .region = "r", .nr_ways = nr_ways, .first_way = nr_ways - 1,
+			.generation = UINT64_C(1) << 32};
+		weft_random(donors[d].id, sizeof(donors[d].id));
+	}
 	strcpy(config.name, "test");
-	config.generation = UINT64_C(1) << 32;
 	config.mode = WEFT_MODE_WRITE;
 	config.nr_lanes = LANES;
 	config.timeout_ms = config.dead_timeout_ms = 30000;
 	config.connect_timeout_ms = 5000;
+	config.return_ms = 5;
+	config.settle_ms = 10;
 	config.chunk_bytes = CHUNK;
 	/* From a quarter of the region to all of it. */
 	config.cache_bytes = CHUNK * (16 + seed % 3 * 25);
@@ -416,12 +528,13 @@ static void start_bridge(uint64_t seed)
 		if (fd < 0 || cache_file_open(file_path, true, &config.cache_file, &err) < 0)
 			fail_msg("cannot make a cache file: %s", err.message);
 	}
+	printf("%u donors, %u ways, %s\n", config.nr_donors, nr_ways, config.cache_file ? "a cache file" : fences ? "take-overs" : "");
+	fflush(stdout);
 	rng = seed | 1;
 	nr_errors = nr_reads = 0;
 	stream_off = 0;
 	wrong[0] = '\0';
-	if (bridge_new(&config, &bridge, &err) < 0 || bridge_start(bridge, &err) < 0)
-		fail_msg("cannot start: %s", err.message);
+	new_bridge();
 }
 
 static void the_cache_is_an_array(void **state)
@@ -441,8 +554,20 @@ static void the_cache_is_an_array(void **state)
 
 		run_round(&chaos, n);
 		left -= n;
+		/* A cache file is one bridge's at a time (unit/cache-file). */
+		if (lent[0] && !config.cache_file && (next_random(&chaos) >> 40) % 4 == 0)
+			supersede(&chaos);
 	}
-	atomic_store(&mem.kill_at, 0);
+	for (unsigned d = 0; d < DONORS; d++)
+		for (unsigned w = 0; w < 2; w++)
+			atomic_store(&mems[turn][d][w].kill_at, 0);
+	uint64_t nr_moves = 0;
+	for (unsigned d = 0; nr_ways > 1 && d < config.nr_donors; d++) {
+		struct bridge_way_now now;
+
+		bridge_way_now(bridge, d, &now);
+		nr_moves += now.nr_changes;
+	}
 	struct weft_error err = {0};
 	if (bridge_stop(bridge, 20000, &err) < 0)
 		fail_msg("%s", err.message);
@@ -454,6 +579,11 @@ static void the_cache_is_an_array(void **state)
 		unlink(file_path);
 	}
 	assert_true(nr_reads > 0);
+	printf("%" PRIu64 " errors, %u take-overs, %" PRIu64 " changes of way since the last\n", nr_errors, nr_superseded, nr_moves);
+	for (unsigned d = 0; d < DONORS; d++) {
+		weft_donor_free(lenders[d]);
+		weft_region_put(lent[d]);
+	}
 	free(region);
 	free(model);
 	free(known);
