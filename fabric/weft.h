@@ -39,7 +39,8 @@ enum {
 
 /*
  * Opens a region by its URI: weft://HOST[:PORT]/REGION, nbd://HOST[:PORT]/EXPORT, or
- * weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH.
+ * weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH.  It goes over TCP; over RDMA with weft://HOST[:PORT]/REGION?transport=rdma,
+ * through 4 MiB of memory that the library registers (and locks: see RLIMIT_MEMLOCK).
  *
  * Returns 0 with *ret, to be given to weft_close(); or -errno with *ret untouched and, in why
  * (of why_size bytes; may be NULL with 0), what was tried, on what, and why it failed:
@@ -47,7 +48,8 @@ enum {
  *   -ENOENT           no such region
  *   -EBUSY            somebody else holds it
  *   -EROFS            it is read-only; WEFT_OPEN_READ_ONLY would do
- *   -EPROTONOSUPPORT  weft:// at a server that is no weft donor, or no such transport in this build
+ *   -EPROTONOSUPPORT  weft:// at a server that is no weft donor
+ *   -ENODEV           transport=rdma, and there is no RDMA device
  *   -ECONNREFUSED, -ETIMEDOUT (10 s), -EHOSTUNREACH, …  no donor
  */
 WEFT_API int weft_open(const char *uri, unsigned flags, struct weft **ret, char *why, size_t why_size);

@@ -18,10 +18,12 @@
 #include "fabric/uri.h"
 #include "fabric/util.h"
 #include "transports/nbd/client.h"
+#include "transports/verbs/verbs.h"
 
 enum {
 	IN_FLIGHT = 16,     /* pieces of one call */
 	PIECE_BYTES = 1 << 20,
+	BOUNCE_BYTES = 256 << 10, /* a piece over RDMA */
 	CONNECT_MS = 10000,
 	ANSWER_MS = 30000,
 };
@@ -32,6 +34,11 @@ struct weft {
 	struct tp *tp;
 	struct tp_conn *conn; /* NULL: lost */
 	struct tp_info info; /* of the first connection; constant */
+	/*
+	 * What a device may reach must be registered, which costs more than the copy: over RDMA IN_FLIGHT pieces of our own.
+	 * NULL: the caller's memory is used.
+	 */
+	struct tp_mem *bounce;
 	int lost; /* -errno: nothing will bring it back */
 	pthread_mutex_t lock;
 	pthread_cond_t stop_cond;
@@ -121,6 +128,12 @@ static int reestablish(struct weft *w)
 	return r == 0 || r == -ESTALE ? r : -ENOTCONN;
 }
 
+/* A part of a call; op.user is NULL when it is free. */
+struct piece {
+	struct tp_op op;
+	void *to; /* what was read goes here; NULL: it is there already */
+};
+
 /* Waits until at most `most` operations are in flight.  0, or the first failure. */
 static int settle(struct weft *w, unsigned most)
 {
@@ -132,8 +145,12 @@ static int settle(struct weft *w, unsigned most)
 		int n = tp_progress(w->conn, done, IN_FLIGHT);
 
 		for (int i = 0; i < n; i++) {
+			const struct piece *piece = done[i]->user;
+
 			if (done[i]->status < 0 && r == 0)
 				r = done[i]->status;
+			else if (done[i]->status == 0 && piece && piece->to)
+				memcpy(piece->to, done[i]->buf, done[i]->len);
 			done[i]->user = NULL; /* free again */
 		}
 		if (n == 0 && wait_conn(w->conn, deadline) < 0) {
@@ -145,35 +162,51 @@ static int settle(struct weft *w, unsigned most)
 	return r;
 }
 
-static struct tp_op *free_op(struct tp_op *ops)
+static struct piece *free_piece(struct piece *pieces)
 {
-	while (ops->user)
-		ops++;
-	return ops;
+	while (pieces->op.user)
+		pieces++;
+	return pieces;
+}
+
+/* mem: NULL: through the bounce. */
+static void fill_piece(const struct weft *w, struct piece *piece, unsigned i, enum tp_op_kind kind, struct tp_mem *mem, uint8_t *at)
+{
+	struct tp_op *op = &piece->op;
+
+	op->kind = (uint8_t)kind;
+	op->buf = at;
+	op->mem = mem;
+	op->user = piece; /* taken */
+	if (mem)
+		return;
+	op->mem = w->bounce;
+	op->buf = (uint8_t *)w->bounce->base + (size_t)i * BOUNCE_BYTES;
+	piece->to = kind == TP_READ ? at : NULL;
+	if (kind == TP_WRITE)
+		memcpy(op->buf, at, op->len);
 }
 
 /* One attempt at a READ or WRITE, in pieces, several in flight.  Nothing is in flight after it. */
-static int move(struct weft *w, enum tp_op_kind kind, struct tp_mem *mem, uint64_t off)
+static int move(struct weft *w, enum tp_op_kind kind, void *buf, size_t len, struct tp_mem *mem, uint64_t off)
 {
-	uint64_t piece = weft_min(w->info.max_io_bytes, PIECE_BYTES / w->info.min_block_bytes *
-									w->info.min_block_bytes);
+	const uint64_t block = w->info.min_block_bytes, most_bytes = mem ? PIECE_BYTES : BOUNCE_BYTES;
+	uint64_t piece_bytes = weft_min(w->info.max_io_bytes, most_bytes / block * block);
 	unsigned most = (unsigned)weft_min(IN_FLIGHT, w->info.depth);
-	struct tp_op ops[IN_FLIGHT] = {0};
+	struct piece pieces[IN_FLIGHT] = {0};
 	int r = 0, r2;
 
-	for (size_t done = 0; done < mem->len && r == 0;) {
-		struct tp_op *op = free_op(ops), *list[1] = {op};
+	for (size_t done = 0; done < len && r == 0;) {
+		struct piece *piece = free_piece(pieces);
+		struct tp_op *list[1] = {&piece->op};
 
-		op->kind = (uint8_t)kind;
-		op->off = off + done;
-		op->len = weft_min(piece, mem->len - done);
-		op->buf = (uint8_t *)mem->base + done;
-		op->mem = mem;
-		op->user = w; /* taken */
+		piece->op.off = off + done;
+		piece->op.len = weft_min(piece_bytes, len - done);
+		fill_piece(w, piece, (unsigned)(piece - pieces), kind, mem, (uint8_t *)buf + done);
 		r = tp_post(w->conn, list, 1);
 		if (r < 0)
 			break;
-		done += op->len;
+		done += piece->op.len;
 		r = settle(w, most - 1);
 	}
 	r2 = settle(w, 0);
@@ -188,8 +221,8 @@ static bool worth_another_try(int r)
 
 static int transfer(struct weft *w, enum tp_op_kind kind, void *buf, size_t len, uint64_t off)
 {
-	struct tp_mem *mem;
-	int r;
+	struct tp_mem *mem = NULL;
+	int r = 0;
 
 	/* All or nothing: what cannot be done as a whole is not begun. */
 	if (off > w->info.size_bytes || len > w->info.size_bytes - off)
@@ -202,15 +235,17 @@ static int transfer(struct weft *w, enum tp_op_kind kind, void *buf, size_t len,
 		return 0;
 	pthread_mutex_lock(&w->lock);
 	/* Costs next to nothing on sockets, and spares a copy. */
-	r = tp_register(w->tp, buf, len, &mem, NULL);
+	if (!w->bounce)
+		r = tp_register(w->tp, buf, len, &mem, NULL);
 	if (r == 0) {
-		r = w->conn ? move(w, kind, mem, off) : -ENOTCONN;
+		r = w->conn ? move(w, kind, buf, len, mem, off) : -ENOTCONN;
 		if (worth_another_try(r)) {
 			r = reestablish(w);
 			if (r == 0)
-				r = move(w, kind, mem, off);
+				r = move(w, kind, buf, len, mem, off);
 		}
-		tp_deregister(mem);
+		if (mem)
+			tp_deregister(mem);
 	}
 	w->last_used_ns = weft_now_ns();
 	pthread_mutex_unlock(&w->lock);
@@ -317,6 +352,12 @@ void weft_close(struct weft *w)
 		pthread_join(w->keeper, NULL);
 	}
 	drop(w);
+	if (w->bounce) {
+		void *base = w->bounce->base;
+
+		tp_deregister(w->bounce);
+		free(base);
+	}
 	tp_close(w->tp);
 	pthread_cond_destroy(&w->stop_cond);
 	pthread_mutex_destroy(&w->lock);
@@ -335,13 +376,27 @@ static void init_sync(struct weft *w)
 	pthread_mutex_init(&w->lock, NULL);
 }
 
+static int open_verbs(struct weft *w, struct weft_error *err)
+{
+	const size_t len = (size_t)IN_FLIGHT * BOUNCE_BYTES;
+	int r = tp_open(&tp_verbs_ops, NULL, &w->tp, err);
+
+	if (r < 0)
+		return r;
+	void *base = aligned_alloc(BOUNCE_BYTES, len);
+	if (!base)
+		return weft_error_set(err, ENOMEM, "cannot open: out of memory");
+	r = tp_register(w->tp, base, len, &w->bounce, err);
+	if (r < 0)
+		free(base);
+	return r;
+}
+
 static int open_handle(struct weft *w, unsigned flags, struct weft_error *err)
 {
 	struct weft_hello *hello = &w->target.hello;
 	int r;
 
-	if (w->uri.transport == WEFT_TRANSPORT_RDMA)
-		return weft_error_set(err, EPROTONOSUPPORT, "this library has no RDMA yet, it goes over TCP");
 	w->target.host = w->uri.socket[0] ? w->uri.socket : w->uri.host;
 	w->target.port = w->uri.port;
 	w->target.region = w->uri.region;
@@ -353,7 +408,7 @@ static int open_handle(struct weft *w, unsigned flags, struct weft_error *err)
 		      : flags & WEFT_OPEN_READ_ONLY ? WEFT_MODE_READ
 						    : WEFT_MODE_WRITE;
 	snprintf(hello->name, sizeof(hello->name), "libweft-%d", (int)getpid());
-	r = tp_open(&tp_nbd_ops, NULL, &w->tp, err);
+	r = w->uri.transport == WEFT_TRANSPORT_RDMA ? open_verbs(w, err) : tp_open(&tp_nbd_ops, NULL, &w->tp, err);
 	if (r == 0)
 		r = establish(w, err);
 	if (r < 0)
