@@ -64,6 +64,8 @@ struct bridge_donor_config {
 	uint64_t epoch;      /* of the contents that were attached before; 0: any */
 };
 
+struct pull_order;
+
 struct bridge_config {
 	/* Where and who, when there is one donor and one way to it (as in bridge_way and bridge_donor_config). */
 	const struct tp_ops *transport;
@@ -94,6 +96,7 @@ struct bridge_config {
 	bool pull;            /* fetch the whole region in the background */
 	unsigned pull_workers; /* chunks at a time */
 	uint64_t pull_rate;   /* bytes a second; 0: no limit */
+	const struct pull_order *pull_order; /* borrowed until bridge_start() returns; NULL: as it lies */
 	struct cache_file *cache_file; /* where the cache lies, borrowed; NULL: in memory */
 	const char *uri;      /* what the file remembers that it is of; borrowed */
 	bool resume;          /* with what the file holds, as whom and of what it says; else it is begun anew */

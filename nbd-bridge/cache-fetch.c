@@ -217,17 +217,18 @@ void cache_pull(struct bridge_lane *lane)
 	if (!config->pull || !atomic_load(&lane->ready))
 		return;
 	while (atomic_load(&cache->nr_pulls) < config->pull_workers && !atomic_load(&cache->pull_full)) {
-		uint64_t c = atomic_load(&cache->pull_next);
+		uint64_t turn = atomic_load(&cache->pull_next);
 
-		if (c >= cache->nr_chunks)
+		if (turn >= cache->nr_chunks)
 			return;
+		uint64_t c = cache->pull_order ? cache->pull_order[turn] : turn;
 		if (lane->cache->nr_free <= CACHE_RATHER_IOS) {
 			weft_loop_timer_set(lane->loop, &lane->cache->pull, BUSY_NS);
 			return;
 		}
 		if (!may_pull(lane, cache_chunk_bytes(cache)))
 			return;
-		if (!atomic_compare_exchange_strong(&cache->pull_next, &c, c + 1))
+		if (!atomic_compare_exchange_strong(&cache->pull_next, &turn, turn + 1))
 			continue;
 		if (has_free_slot(cache, c))
 			cache_fetch_range(lane, c << cache->shift, cache_chunk_bytes(cache), CACHE_PULL);

@@ -100,6 +100,7 @@ static int step_read(struct bridge_lane *lane, struct bridge_request *rq)
 	if (!cache_map_all(&slot->valid, p.first, p.nr))
 		return read_absent(lane, rq, &p, chunk, slot);
 	memcpy(buffer_at(rq), cache_bytes(cache, slot) + p.off, p.len);
+	chunk->reads += chunk->reads < UINT32_MAX;
 	used_ahead(lane, slot, &p);
 	cache_unlock(chunk);
 	rq->next_off += p.len;

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #include "nbd-bridge/cache.h"
+#include "nbd-bridge/pull-order.h"
 
 enum { LOOK_MAX = 64 };
 
@@ -464,6 +465,9 @@ int cache_new(struct bridge *bridge, struct weft_error *err)
 	int r = set_sizes(cache, err);
 	if (r == 0)
 		r = map_all(cache, err);
+	if (r == 0 && bridge->config.pull_order &&
+		(r = pull_order_chunks(bridge->config.pull_order, cache->nr_chunks, cache->shift, &cache->pull_order)) < 0)
+		weft_error_set(err, -r, "no memory for the order in which to pull %" PRIu64 " chunks", cache->nr_chunks);
 	if (r < 0)
 		return r;
 	fill_free_list(cache);
@@ -537,6 +541,7 @@ void cache_free(struct bridge_cache *cache)
 		munmap(cache->chunks, cache->nr_chunks * sizeof(cache->chunks[0]));
 	if (cache->dirty_map)
 		munmap((void *)cache->dirty_map, (cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
+	free(cache->pull_order);
 	free(cache->slots);
 	pthread_mutex_destroy(&cache->lock);
 	free(cache);

@@ -66,6 +66,7 @@ struct cache_chunk {
 	pthread_mutex_t lock;
 	int32_t slot; /* plus 1; 0: none */
 	uint32_t nr_pins;
+	uint32_t reads; /* of requests; as many as it can count */
 	bool zeroing; /* a ZERO of all of it is under way; whoever writes or fetches waits */
 	struct bridge_request *waiters;
 };
@@ -118,7 +119,8 @@ struct bridge_cache {
 	_Atomic uint32_t nr_dirty; /* slots */
 	_Atomic uint32_t nr_room;  /* requests that wait for a slot or for fewer dirty ones, or are about to */
 	_Atomic int push_error;    /* of the last write-back */
-	_Atomic uint64_t pull_next;
+	_Atomic uint64_t pull_next; /* how many chunks had their turn */
+	uint32_t *pull_order;       /* chunks; NULL: as they lie */
 	_Atomic uint32_t nr_pulls;
 	_Atomic uint64_t pull_due_ns;
 	_Atomic bool pull_full; /* no slot is free: pulling on would drive out what is used */

@@ -38,6 +38,8 @@ static void usage(FILE *out)
 	      "  --pull                     fetch the whole region in the background\n"
 	      "  --pull-workers NUMBER      chunks at a time (default 4)\n"
 	      "  --pull-rate SIZE           bytes a second at most\n"
+	      "  --pull-order FILE          in the order of these offsets, and then the rest\n"
+	      "  --record-order FILE        in the end, leave there where was read most, for --pull-order\n"
 	      "  --dead-timeout SECONDS     how long requests wait for a donor that is gone (default 30; 0: for ever)\n"
 	      "  --timeout SECONDS          how long an answer may take before its connection is given up (default 30)\n"
 	      "  --assume-stable            nbd:// only: the server's contents survive a lost connection\n"
@@ -164,7 +166,7 @@ static int check_donors(struct attach_options *o)
 static int check_cache(const struct attach_options *o, bool needs_cache)
 {
 	if (o->cache_bytes == 0)
-		return needs_cache ? usage_error("--cache-file, --chunk-size, --write-through, --push-interval and --pull are for an attachment "
+		return needs_cache ? usage_error("--cache-file, --chunk-size, --write-through, --push-interval, --pull and --record-order are for an attachment "
 						 "with --cache") : 0;
 	if (o->shared)
 		return usage_error("--cache does not go with --shared: what it keeps would grow old beside a writer");
@@ -262,6 +264,8 @@ enum {
 	PULL,
 	PULL_WORKERS,
 	PULL_RATE,
+	PULL_ORDER,
+	RECORD_ORDER,
 	DEAD,
 	TIMEOUT,
 	STABLE,
@@ -288,6 +292,8 @@ static const struct option longs[] = {
 	{"pull", no_argument, NULL, PULL},
 	{"pull-workers", required_argument, NULL, PULL_WORKERS},
 	{"pull-rate", required_argument, NULL, PULL_RATE},
+	{"pull-order", required_argument, NULL, PULL_ORDER},
+	{"record-order", required_argument, NULL, RECORD_ORDER},
 	{"dead-timeout", required_argument, NULL, DEAD},
 	{"timeout", required_argument, NULL, TIMEOUT},
 	{"assume-stable", no_argument, NULL, STABLE},
@@ -339,6 +345,13 @@ static int parse_cache_option(int c, struct attach_options *o)
 			return usage_error("--pull-rate wants bytes a second, such as 50M, not '%s'", optarg);
 		o->pull = true;
 		return 0;
+	case PULL_ORDER:
+		o->pull_order = absolute(optarg);
+		o->pull = true;
+		return o->pull_order ? 0 : usage_error("--pull-order %s: %s", optarg, strerror(errno));
+	case RECORD_ORDER:
+		o->record_order = absolute(optarg);
+		return o->record_order ? 0 : usage_error("--record-order %s: %s", optarg, strerror(errno));
 	default:
 		return -1;
 	}

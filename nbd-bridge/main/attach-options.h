@@ -39,6 +39,7 @@ struct attach_options {
 	bool write_through, pull;
 	unsigned pull_workers;
 	uint64_t pull_rate; /* 0: no limit */
+	char *pull_order, *record_order; /* absolute; NULL: none */
 };
 
 /* 0: go on; otherwise 1 + the exit status, and everything has been said. */

@@ -26,6 +26,7 @@
 #include "nbd-bridge/device.h"
 #include "nbd-bridge/main/attach-guard.h"
 #include "nbd-bridge/main/attach-transport.h"
+#include "nbd-bridge/pull-order.h"
 
 enum {
 	CONNECT_MS = 10000,
@@ -224,7 +225,10 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 	const struct attach_options *o = &a->options;
 	const struct weft_uri *uri = &o->donors[0].uri;
 	struct bridge_donor_config donors[BRIDGE_MAX_DONORS] = {0};
+	struct pull_order order = {0};
 
+	if (o->pull_order && pull_order_read(o->pull_order, &order, err) < 0)
+		return -err->code;
 	if (o->device)
 		bridge_device_protect_process();
 	struct bridge_config config = {
@@ -244,6 +248,7 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		.pull = o->pull,
 		.pull_workers = o->pull_workers,
 		.pull_rate = o->pull_rate,
+		.pull_order = o->pull_order ? &order : NULL,
 		.cache_file = a->cache_file,
 		.uri = o->uri_text,
 		.resume = a->resumes,
@@ -258,6 +263,7 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 	}
 	int r = attach_start_bridge(a, &config, donors, err);
 
+	pull_order_free(&order);
 	if (r < 0) {
 		weft_error_prefix(err, "cannot attach %s", o->uri_text);
 		if (r == -ENOENT && !uri->foreign && !uri->socket[0] && o->nr_donors == 1)
@@ -364,6 +370,12 @@ static int stop(struct attach *a, struct weft_error *err)
 		r = bridge_stop(a->bridge, FLUSH_MS, err);
 	bridge_front_free(a->fronts);
 	a->fronts = NULL;
+	if (a->bridge && bridge_is_managed(a->bridge) && a->options.record_order) {
+		struct weft_error why;
+
+		if (bridge_save_pull_order(a->bridge, a->options.record_order, &why) < 0)
+			weft_warn("%s", why.message);
+	}
 	bridge_free(a->bridge);
 	a->bridge = NULL;
 	cache_file_close(a->cache_file);

@@ -2,7 +2,7 @@
 # presets: dev asan
 # timeout: 120
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
-need_tool fio jq nbdcopy cmp
+need_tool fio jq nbdcopy cmp qemu-io
 
 start_donor --memory r=64M
 weft attach "$URI" --socket "$TMP/s" --cache 16M --lanes 2 --pull >"$TMP/said" || fail "attach"
@@ -36,6 +36,17 @@ weft attach "$URI" --socket "$TMP/s" >/dev/null || fail "direct"
 nbdcopy "nbd+unix:///?socket=$TMP/s" "$TMP/got" || fail "nbdcopy from direct"
 cmp "$TMP/want" "$TMP/got" || fail "the donor has something else"
 weft detach r
+# Where was read is recorded, and is an order to pull in.
+(cd "$TMP" && weft attach "$URI" --socket s --cache 16M --chunk-size 256K --record-order order >/dev/null) || fail "attach"
+qemu-io -f raw -r -c 'read 8M 4k' -c 'read 1M 4k' -c 'read 8M 4k' "nbd+unix:///?socket=$TMP/s" >/dev/null
+weft detach r
+[[ $(grep -v '^#' "$TMP/order" | head -n 1) = "8388608 262144" ]] || fail "recorded: $(head -n 5 "$TMP/order")"
+weft attach "$URI" --socket "$TMP/s" --cache 16M --pull-order "$TMP/order" --pull-rate 1k >"$TMP/said" || fail "attach"
+grep -q pulling "$TMP/said" || fail "it said: $(cat "$TMP/said")"
+weft detach r
+echo "8M" >"$TMP/order"
+weft attach "$URI" --socket "$TMP/s" --cache 16M --pull-order "$TMP/order" 2>"$TMP/err" && fail "it was taken"
+grep -q "order, line 1: '8M' is no offset" "$TMP/err" || fail "it said: $(cat "$TMP/err")"
 for bad in "--cache 1M" "--cache 64M --shared" "--pull" "--cache 64M --chunk-size 96K" "--cache 8M --chunk-size 1M" \
 	"--cache 64M --device"; do
 	# shellcheck disable=SC2086 # words

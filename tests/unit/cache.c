@@ -12,6 +12,7 @@
 
 #include "fabric/util.h"
 #include "nbd-bridge/bridge.h"
+#include "nbd-bridge/pull-order.h"
 #include "transports/mem/mem.h"
 
 enum { REGION = 4 << 20, CHUNK = 64 << 10, WAIT_MS = 20000, NEVER_MS = 3600000 };
@@ -447,6 +448,73 @@ static void a_stream_is_fetched_ahead_and_strays_are_not(void **state)
 	assert_true(atomic_load(&mem.nr_ops) - before <= 45);
 }
 
+static uint64_t pulled_bytes(void)
+{
+	json_t *status = bridge_status(bridge);
+	uint64_t n = (uint64_t)json_integer_value(json_object_get(json_object_get(json_object_get(status, "cache"), "pull"), "fetched_bytes"));
+
+	json_decref(status);
+	return n;
+}
+
+/* What the order names is pulled first; where was read most is what is recorded. */
+static void a_pull_has_an_order_that_can_be_recorded(void **state)
+{
+	char path[] = "/tmp/weft-order.XXXXXX", want[256];
+	struct weft_error err;
+	struct pull_order order;
+	struct io io;
+	uint32_t *chunks;
+	int fd = mkstemp(path);
+
+	assert_int_equal(dprintf(fd, "# order\n\n%d 10\n%d\n18446744073709551615 1\n%d %d\n", 5 * CHUNK, 5 * CHUNK + 7, 9 * CHUNK - 1, 2) > 0, 1);
+	assert_int_equal(pull_order_read(path, &order, &err), 0);
+	assert_int_equal(order.nr, 4);
+	assert_int_equal(pull_order_chunks(&order, 11, __builtin_ctz(CHUNK), &chunks), 0);
+	assert_memory_equal(chunks, ((const uint32_t[]){5, 8, 9, 0, 1, 2, 3, 4, 6, 7, 10}), 11 * sizeof(*chunks));
+	free(chunks);
+	/* One chunk, and the next in ten seconds. */
+	config.pull = true;
+	config.pull_rate = CHUNK / 10;
+	config.pull_order = &order;
+	start();
+	pull_order_free(&order);
+	uint64_t end = weft_now_ns() + UINT64_C(10000000000);
+	while (pulled_bytes() < CHUNK && weft_now_ns() < end)
+		usleep(1000);
+	atomic_store(&mem.hold, true);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(do_read(i % 2, 5 * CHUNK + i * 4096, 4096), 0);
+	start_io(&io, 0, TP_READ, 0, 4096, NULL, got);
+	usleep(20000);
+	assert_false(atomic_load(&io.finished));
+	atomic_store(&mem.hold, false);
+	assert_int_equal(wait_io(&io), 0);
+	assert_int_equal(bridge_stop(bridge, 5000, NULL), 0);
+	assert_int_equal(bridge_save_pull_order(bridge, path, &err), 0);
+	close(fd);
+	FILE *in = fopen(path, "r");
+	assert_non_null(fgets(want, sizeof(want), in)); /* what it is */
+	assert_non_null(fgets(want, sizeof(want), in));
+	assert_int_equal(strtoull(want, NULL, 10), 5 * CHUNK);
+	assert_non_null(fgets(want, sizeof(want), in));
+	assert_int_equal(strtoull(want, NULL, 10), 0);
+	assert_null(fgets(want, sizeof(want), in));
+	fclose(in);
+	for (unsigned i = 0; i < 4; i++) {
+		static const char *const bad[] = {"-1 5\n", "5 x\n", "1 2 3\n", "99999999999999999999\n"};
+
+		in = fopen(path, "w");
+		fputs("0 4096\n", in);
+		fputs(bad[i], in);
+		fclose(in);
+		assert_int_equal(pull_order_read(path, &order, &err), -EINVAL);
+		assert_non_null(strstr(err.message, "line 2"));
+	}
+	unlink(path);
+	assert_int_equal(pull_order_read(path, &order, &err), -ENOENT);
+}
+
 static void a_pull_brings_everything_that_fits(void **state)
 {
 	uint64_t end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
@@ -502,6 +570,7 @@ int main(void)
 		TEST(a_lost_connection_costs_the_cache_nothing),
 		TEST(another_epoch_fails_everything_and_keeps_what_is_dirty),
 		TEST(a_stream_is_fetched_ahead_and_strays_are_not),
+		TEST(a_pull_has_an_order_that_can_be_recorded),
 		TEST(a_pull_brings_everything_that_fits),
 		TEST(stopping_writes_everything_back),
 	};
