@@ -149,13 +149,17 @@ static int start_weft(struct perf_peer *peer, int fd, char *why)
 	return 0;
 }
 
-/* A bridge, and a donor of its own behind it, since a weft writer and stock clients exclude each other. */
+/*
+ * A bridge, and a donor of its own behind it, since a weft writer and stock clients exclude each other.  bridge-cached: its cache holds
+ * all that there is, once it is populated.
+ */
 static int start_bridge(struct perf_peer *peer, int fd, char *why)
 {
 	struct perf_peer *donor;
 	char path[512], uri[64], log[4096];
-	const char *argv[] = {path, uri, "--socket", peer->target.unix_path, "--name", "perf",
-		"--foreground", NULL};
+	bool cached = strcmp(peer->name, "bridge-cached") == 0;
+	const char *argv[] = {path, uri, "--socket", peer->target.unix_path, "--name", peer->name,
+		"--foreground", cached ? "--cache" : NULL, "512M", NULL};
 	int r;
 
 	snprintf(path, sizeof(path), "%s/weft-attach", perf_bindir());
@@ -163,7 +167,7 @@ static int start_bridge(struct perf_peer *peer, int fd, char *why)
 		snprintf(why, 256, "%.200s is not built", path);
 		return -ENOENT;
 	}
-	r = perf_peer_get("weft-donor", true, &donor, why);
+	r = perf_peer_get(cached ? "weft-donor-cached" : "weft-donor", true, &donor, why);
 	if (r < 0)
 		return r;
 	snprintf(uri, sizeof(uri), "weft://127.0.0.1:%u/perf", donor->target.port);
@@ -181,7 +185,9 @@ static const struct launcher launchers[] = {
 	{.name = "qemu", .start = start_qemu},
 	{.name = "weft", .start = start_weft, .own_socket = true},
 	{.name = "weft-donor", .start = start_weft, .own_socket = true, .empty = true},
+	{.name = "weft-donor-cached", .start = start_weft, .own_socket = true, .empty = true},
 	{.name = "bridge", .start = start_bridge, .own_socket = true},
+	{.name = "bridge-cached", .start = start_bridge, .own_socket = true},
 };
 
 static int start(struct perf_peer *peer, char *why)

@@ -1,6 +1,6 @@
 /*
- * What each hop costs: a client at a bridge's Unix socket, the bridge at a donor over TCP; beside it the
- * same client at a donor over TCP, and at both floors.  On one CPU (same) the CPU times of client, bridge
+ * What each hop costs: a client at a bridge's Unix socket, the bridge at a donor over TCP, or with all in its cache (bridge-hits);
+ * beside it the same client at a donor over TCP, and at both floors.  On one CPU (same) the CPU times of client, bridge
  * and donor add up to the latency at depth 1, so they are the hops' shares.
  */
 #include <stddef.h>
@@ -18,6 +18,7 @@ static const struct {
 	{"floor-tcp", "floor", true},
 	{"donor-tcp", "weft", true},
 	{"bridge", "bridge", false},
+	{"bridge-hits", "bridge-cached", false},
 };
 
 static const struct {
@@ -34,13 +35,16 @@ static const struct {
 	{"64K-1x16-same", 64 << 10, 1, 16, PERF_PLACE_SAME},
 	{"1M-1x4-same", 1 << 20, 1, 4, PERF_PLACE_SAME},
 	{"1M-1x4-cross", 1 << 20, 1, 4, PERF_PLACE_CROSS},
+	{"4K-4x16-free", 4 << 10, 4, 16, PERF_PLACE_FREE},
+	{"4K-8x16-free", 4 << 10, 8, 16, PERF_PLACE_FREE},
 };
 
 void suite_bridge(void)
 {
 	static const char *const counters[] = {"ops_s", "MB_s", "p50_us", "p99_us", "client_us",
 		"server_us", "donor_us", "both_us", "client_%", "bridge_%", "donor_%", NULL};
-	static const struct perf_ratio ratios[] = {{"of donor", "ops_s", "donor-tcp"},
+	static const struct perf_ratio ratios[] = {{"of floor", "ops_s", "floor-unix"}, {"CPU/floor", "both_us", "floor-unix"},
+		{"of donor", "ops_s", "donor-tcp"},
 		{"p50/donor", "p50_us", "donor-tcp"}, {"CPU/donor", "both_us", "donor-tcp"},
 		{NULL, NULL, NULL}};
 	static const struct perf_columns columns = {"bridge", counters, ratios};
