@@ -422,6 +422,7 @@ void bridge_set_stale(struct bridge *bridge, const struct weft_error *why)
 	if (!atomic_load(&bridge->stale))
 		bridge->stale_why = *why;
 	atomic_store(&bridge->stale, true);
+	atomic_store(&bridge->refuses, true);
 	pthread_mutex_unlock(&bridge->lock);
 	bridge_wake_lanes(bridge);
 	bridge_changed(bridge);

@@ -10,7 +10,7 @@
 
 #include "nbd-bridge/cache.h"
 
-enum { BUSY_NS = 1000000 };
+enum { BUSY_NS = 1000000, AFTER_FAILURE_NS = 100000000 };
 
 int cache_fetch(struct bridge_lane *lane, uint64_t c, struct cache_slot *slot, unsigned first, unsigned nr,
 	enum cache_use use, struct bridge_request *owner, struct cache_io **list)
@@ -207,6 +207,11 @@ static bool has_free_slot(struct bridge_cache *cache, uint64_t c)
 	has = cache->nr_free > 0;
 	pthread_mutex_unlock(&cache->lock);
 	return has;
+}
+
+void cache_pull_later(struct bridge_lane *lane)
+{
+	weft_loop_timer_set(lane->loop, &lane->cache->pull, AFTER_FAILURE_NS);
 }
 
 void cache_pull(struct bridge_lane *lane)

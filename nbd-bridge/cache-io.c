@@ -139,6 +139,8 @@ static void io_done(struct bridge_request *rq, int error)
 		atomic_fetch_sub(&cache->nr_pulls, 1);
 		if (error == 0)
 			cache_pull(lane);
+		else
+			cache_pull_later(lane);
 	}
 }
 

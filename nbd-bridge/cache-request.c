@@ -406,7 +406,7 @@ static int admit(const struct bridge_lane *lane, const struct bridge_request *rq
 	const struct bridge *bridge = lane->bridge;
 	const struct tp_info *info = &bridge->info;
 
-	if (atomic_load_explicit(&bridge->stale, memory_order_relaxed) || lane_touches_dead(lane, rq))
+	if (atomic_load_explicit(&bridge->refuses, memory_order_relaxed) || lane_touches_dead(lane, rq))
 		return -EIO;
 	if (atomic_load_explicit(&bridge->stopping, memory_order_relaxed))
 		return -ESHUTDOWN;
@@ -545,6 +545,12 @@ void cache_purge(struct bridge_lane *lane, const struct bridge_link *link, int e
 
 void cache_lane_granted(struct bridge_lane *lane)
 {
-	if (lane->cache)
-		cache_pull(lane);
+	struct cache_lane *cl = lane->cache;
+
+	if (!cl)
+		return;
+	/* What could not be written back meanwhile, and somebody may wait for. */
+	if (atomic_load(&cl->cache->nr_dirty) > 0)
+		cl->push_left = cl->cache->nr_chunks;
+	cache_pull(lane);
 }

@@ -375,10 +375,8 @@ static int begin_file(struct bridge_cache *cache, struct weft_error *err)
 	int r = cache_file_reset(bridge->config.cache_file, id, err);
 	free(id);
 	/* Those that were asked for while there was no place to say so. */
-	for (unsigned i = 0; i < bridge->nr_donors && r == 0; i++) {
+	for (unsigned i = 0; i < bridge->nr_donors && r == 0; i++)
 		cache_file_note_generation(bridge->config.cache_file, i, atomic_load(&bridge->donors[i].generation));
-		cache_file_set_epoch(bridge->config.cache_file, i, bridge->donors[i].info.epoch);
-	}
 	return r;
 }
 
@@ -393,6 +391,9 @@ static int map_all(struct bridge_cache *cache, struct weft_error *err)
 	if (cache->file) {
 		if (!cache->bridge->config.resume)
 			r = begin_file(cache, err);
+		/* What it was granted, before any of it is written back. */
+		for (unsigned i = 0; i < cache->bridge->nr_donors && r == 0; i++)
+			cache_file_set_epoch(cache->file, i, cache->bridge->donors[i].info.epoch);
 		cache->memory = r == 0 ? cache_file_data(cache->file) : NULL;
 	} else {
 		cache->memory = map_memory(cache->memory_len);

@@ -214,6 +214,8 @@ uint64_t cache_fetch_range(struct bridge_lane *lane, uint64_t off, uint64_t len,
 void cache_trend_note(struct bridge_lane *lane, uint64_t off, uint64_t len, bool waits);
 /* The whole region, in order, as far as there is memory. */
 void cache_pull(struct bridge_lane *lane);
+/* One of its READs has failed: the others follow, but not at once. */
+void cache_pull_later(struct bridge_lane *lane);
 
 /* cache-push.c */
 

@@ -144,7 +144,7 @@ static int admit(struct bridge_lane *lane, struct bridge_request *rq)
 	const struct tp_info *info = &bridge->info;
 	bool changes = changes_data(rq->kind);
 
-	if (atomic_load_explicit(&bridge->stale, memory_order_relaxed) || lane_touches_dead(lane, rq))
+	if (atomic_load_explicit(&bridge->refuses, memory_order_relaxed) || lane_touches_dead(lane, rq))
 		return -EIO;
 	if (atomic_load_explicit(&bridge->stopping, memory_order_relaxed))
 		return -ESHUTDOWN;

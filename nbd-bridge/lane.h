@@ -188,7 +188,8 @@ struct bridge {
 	unsigned nr_donors;
 	unsigned nr_transports;
 	struct bridge_way transports[BRIDGE_MAX_TRANSPORTS]; /* host and port mean nothing */
-	_Atomic bool stale;
+	_Atomic bool stale;   /* connections end; not while a reset tries */
+	_Atomic bool refuses; /* requests fail: it is stale, or being reset */
 	_Atomic bool stopping;
 	_Atomic uint32_t nr_orphans;
 	_Atomic uint32_t next_lane;

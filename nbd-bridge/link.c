@@ -394,11 +394,8 @@ void link_take_over(struct bridge_link *link, struct tp_conn *conn, uint64_t gen
 
 void link_check(struct bridge_link *link)
 {
-	if (atomic_load(&link->lane->bridge->stale)) {
-		if (link->state != LINK_STALE)
-			link_progress(link);
-		else
-			lane_purge(link->lane, link, -EIO, PURGE_ALL); /* what came while a reset was tried */
+	if (atomic_load(&link->lane->bridge->stale) && link->state != LINK_STALE) {
+		link_progress(link);
 		return;
 	}
 	/* The donor has fenced it, or is about to find out that it has. */

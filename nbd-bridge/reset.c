@@ -19,8 +19,14 @@ static void look_whether_idle(struct bridge_lane *lane, void *ctx)
 	struct reset *reset = ctx;
 
 	reset->idle &= atomic_load(&lane->nr_requests) == 0;
-	for (unsigned i = 0; i < lane->nr_links; i++)
-		reset->idle &= !lane->links[i].conn && (lane->links[i].state == LINK_STALE || lane->links[i].state == LINK_IDLE);
+	for (unsigned i = 0; i < lane->nr_links; i++) {
+		const struct bridge_link *link = &lane->links[i];
+
+		reset->idle &= !link->conn && (link->state == LINK_STALE || link->state == LINK_IDLE);
+		/* One that moves would take its donor back to the old incarnation. */
+		if (link->scout)
+			scout_end(link->scout);
+	}
 }
 
 static void restart_links(struct bridge_lane *lane, void *ctx)
@@ -88,9 +94,10 @@ int bridge_reset(struct bridge *bridge, struct weft_error *err)
 		/* As a new incarnation, which claims nothing of what there was. */
 		atomic_store(&donor->generation, ((atomic_load(&donor->generation) >> 32) + 1) << 32);
 		donor->granted = donor->moving = false;
+		donor->ways.now = 0;
 		donor->nr_ready = 0;
 		donor->config.epoch = 0;
-		/* What is answered from now on is for whatever contents there are; check_reset() will know which. */
+		/* Whichever contents there are: check_reset() will know. */
 		if (bridge->config.cache_file)
 			cache_file_set_epoch(bridge->config.cache_file, i, 0);
 	}
@@ -103,6 +110,7 @@ int bridge_reset(struct bridge *bridge, struct weft_error *err)
 	}
 	for (unsigned i = 1; i < bridge->nr_lanes; i++)
 		bridge_lane_run(bridge->lanes[i], restart_links, NULL);
+	atomic_store(&bridge->refuses, false);
 	bridge_changed(bridge);
 	return 0;
 }

@@ -60,7 +60,7 @@ static bool load(struct bridge_state_file *ret)
 {
 	char text[STATE_MAX];
 	ssize_t n = pread(ret->fd, text, sizeof(text), 0);
-	json_t *json = n > 0 ? json_loadb(text, (size_t)n, 0, NULL) : NULL;
+	json_t *json = n > 0 ? json_loadb(text, (size_t)n, JSON_DISABLE_EOF_CHECK, NULL) : NULL;
 	json_int_t generation = json_integer_value(json_object_get(json, "generation"));
 	json_t *more = json_object_get(json, "more"), *one;
 	bool ok = load_donor(json, &ret->donors[0]) && generation > 0;

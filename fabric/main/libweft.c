@@ -213,10 +213,10 @@ static int move(struct weft *w, enum tp_op_kind kind, void *buf, size_t len, str
 	return r < 0 ? r : r2;
 }
 
-/* What goes wrong for a reason that another connection would mend. */
-static bool worth_another_try(int r)
+/* What goes wrong for a reason that another connection would mend; one that we gave up ourselves, after ANSWER_MS, would not. */
+static bool worth_another_try(const struct weft *w, int r)
 {
-	return r == -ENOTCONN;
+	return r == -ENOTCONN || (r == -ETIMEDOUT && w->conn && w->conn->error == -ETIMEDOUT);
 }
 
 static int transfer(struct weft *w, enum tp_op_kind kind, void *buf, size_t len, uint64_t off)
@@ -239,7 +239,7 @@ static int transfer(struct weft *w, enum tp_op_kind kind, void *buf, size_t len,
 		r = tp_register(w->tp, buf, len, &mem, NULL);
 	if (r == 0) {
 		r = w->conn ? move(w, kind, buf, len, mem, off) : -ENOTCONN;
-		if (worth_another_try(r)) {
+		if (worth_another_try(w, r)) {
 			r = reestablish(w);
 			if (r == 0)
 				r = move(w, kind, buf, len, mem, off);
@@ -283,7 +283,7 @@ int weft_flush(struct weft *w)
 		return 0;
 	pthread_mutex_lock(&w->lock);
 	r = command(w, TP_FLUSH);
-	if (worth_another_try(r)) {
+	if (worth_another_try(w, r)) {
 		r = reestablish(w);
 		if (r == 0)
 			r = command(w, TP_FLUSH);
@@ -309,7 +309,7 @@ static void *keeper_main(void *ctx)
 
 		if (weft_now_ns() >= due) {
 			/* A failure is found, and mended, by the next call; an idle region is held meanwhile if it can be. */
-			if (!w->lost && worth_another_try(command(w, TP_PROBE)))
+			if (!w->lost && worth_another_try(w, command(w, TP_PROBE)))
 				reestablish(w);
 			w->last_used_ns = weft_now_ns();
 			continue;

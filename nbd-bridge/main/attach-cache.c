@@ -15,12 +15,17 @@ int attach_check_left_cache(const struct attach *a, bool same, struct weft_error
 	const struct bridge_state_file *state = &a->state;
 	const char *path = a->options.cache_file;
 	struct cache_file *file;
+	struct weft_error why;
 	char size[32];
 
 	if (!state->takes_over || !state->cache_file || (same && path && strcmp(path, state->cache_file) == 0))
 		return 0;
-	if (cache_file_open(state->cache_file, false, &file, NULL) < 0)
-		return 0; /* it is gone, or another's */
+	int r = cache_file_open(state->cache_file, false, &file, &why);
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return weft_error_set(err, -r, "what the bridge of '%s' that died left in its cache file cannot be seen: %.500s; mend that, or give "
+			"it up with: weft detach --force %s", a->options.name, why.message, a->options.name);
 	uint64_t dirty = cache_file_dirty_bytes(file);
 	cache_file_close(file);
 	if (dirty == 0)

@@ -370,7 +370,7 @@ static int stop(struct attach *a, struct weft_error *err)
 		r = bridge_stop(a->bridge, FLUSH_MS, err);
 	bridge_front_free(a->fronts);
 	a->fronts = NULL;
-	if (a->bridge && bridge_is_managed(a->bridge) && a->options.record_order) {
+	if (a->attached && a->options.record_order) {
 		struct weft_error why;
 
 		if (bridge_save_pull_order(a->bridge, a->options.record_order, &why) < 0)
@@ -438,11 +438,14 @@ static int run(struct attach *a)
 	int r = start(a, &err);
 	if (r < 0) {
 		stop(a, NULL);
-		attach_guard_end(a);
+		/* A device that is left has its guard: the dead bridge's own has seen this one in its place. */
+		if (!a->state.takes_over)
+			attach_guard_end(a);
 		finish(a, r, &err, a->state.takes_over);
 		attach_report(a, r, &err);
 		return 1;
 	}
+	a->attached = true;
 	attach_guard_settle(a);
 	attach_report(a, r, &err);
 	if (background) {

@@ -20,6 +20,7 @@ struct attach {
 	struct cache_file *cache_file; /* NULL: none */
 	bool resumes;  /* with what it holds */
 	struct attach_rescue *rescue; /* under way */
+	bool attached; /* the attach had succeeded */
 	bool rescued;  /* since it became stale */
 	bool unmounted; /* by the user's hand, and told */
 	struct weft_watch signals;

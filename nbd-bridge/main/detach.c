@@ -110,16 +110,18 @@ static int find(const char *what, char *name, struct weft_error *err)
 	return 0;
 }
 
-/* What the dead bridge's cache file holds and the donor does not; 0 without one. */
-static uint64_t left_in_file(const struct bridge_state_file *state)
+/* What the dead bridge's cache file holds and the donor does not; 0 bytes without one. */
+static int left_in_file(const struct bridge_state_file *state, uint64_t *ret_bytes, struct weft_error *err)
 {
 	struct cache_file *file;
 
-	if (!state->cache_file || cache_file_open(state->cache_file, false, &file, NULL) < 0)
-		return 0;
-	uint64_t dirty = cache_file_dirty_bytes(file);
+	*ret_bytes = 0;
+	int r = state->cache_file ? cache_file_open(state->cache_file, false, &file, err) : -ENOENT;
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	*ret_bytes = cache_file_dirty_bytes(file);
 	cache_file_close(file);
-	return dirty;
+	return 0;
 }
 
 /* Nobody serves it any more: what it left in the file system goes, but for its cache file. */
@@ -127,9 +129,14 @@ static int clear_away(struct bridge_state_file *state, const char *name, const c
 	struct weft_error *err)
 {
 	struct stat st;
-	uint64_t left = left_in_file(state);
+	struct weft_error unseen;
+	uint64_t left;
 	char size[32];
 
+	int seen = left_in_file(state, &left, &unseen);
+	if (seen < 0 && !force)
+		return weft_error_set(err, -seen, "'%s' %s, and what it left in its cache file cannot be seen: %.500s; mend that, or give it up with: "
+			"weft detach --force %s", name, how, unseen.message, name);
 	weft_format_size(left, size, sizeof(size));
 	if (left > 0 && !force)
 		return weft_error_set(err, EBUSY, "'%s' %s, and %s that are not at the donor are in %s; attach it again with --cache-file %s to "

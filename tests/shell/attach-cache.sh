@@ -44,6 +44,9 @@ weft detach r
 weft attach "$URI" --socket "$TMP/s" --cache 16M --pull-order "$TMP/order" --pull-rate 1k >"$TMP/said" || fail "attach"
 grep -q pulling "$TMP/said" || fail "it said: $(cat "$TMP/said")"
 weft detach r
+cp "$TMP/order" "$TMP/order.was"
+weft attach "$URI" --cache 16M --mount "$TMP/none/file" --record-order "$TMP/order" 2>/dev/null && fail "it was attached"
+cmp "$TMP/order" "$TMP/order.was" || fail "an attach that failed recorded something"
 echo "8M" >"$TMP/order"
 weft attach "$URI" --socket "$TMP/s" --cache 16M --pull-order "$TMP/order" 2>"$TMP/err" && fail "it was taken"
 grep -q "order, line 1: '8M' is no offset" "$TMP/err" || fail "it said: $(cat "$TMP/err")"

@@ -41,6 +41,12 @@ refused "8 MiB that are not at the donor" weft attach "$OTHER" --name other "${c
 refused "are not at the donor of $URI; go on with that and --cache-file $TMP/cache" weft attach "$URI" --socket "$TMP/s"
 refused "go on with that and --cache-file" weft attach "$OTHER" --name r --socket "$TMP/s"
 refused "attach it again with --cache-file" weft detach r
+# Nor is it passed over while somebody else has it.
+exec 9<"$TMP/cache"
+flock 9
+refused "left in its cache file cannot be seen: .*being rescued" weft attach "$URI" --socket "$TMP/s"
+refused "left in its cache file cannot be seen: .*being rescued" weft detach r
+exec 9<&-
 weft rescue "$TMP/cache" "$TMP/saved" >"$TMP/out" || fail "rescue"
 grep -q "8 MiB that were not at the donor, 0 B that were" "$TMP/out" || fail "rescue said: $(cat "$TMP/out")"
 cmp -n $((8 << 20)) "$TMP/saved" "$TMP/new" || fail "what was saved is something else"

@@ -272,6 +272,30 @@ static void one_that_refuses_means_none(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+/* What was kept from being written back by the loss of one donor is written back when it returns, not an interval later. */
+static void a_flush_goes_on_when_a_donor_comes_back(void **state)
+{
+	struct io read = {.rq = {.kind = TP_READ, .off = UNIT, .len = 4096}, .to = got}, flush = {.rq = {.kind = TP_FLUSH}};
+
+	config.cache_bytes = 8 << 20;
+	config.chunk_bytes = 64 << 10;
+	config.push_interval_ms = 3600000;
+	config.nr_lanes = 1;
+	start();
+	atomic_store(&mems[1].refuse, ECONNREFUSED);
+	atomic_store(&mems[1].kill_at, atomic_load(&mems[1].nr_ops) + 1);
+	io_start(&read, 0);
+	wait_for_state("reconnecting");
+	assert_int_equal(do_write(0, UNIT + NR * 64 * UNIT, pattern, 4096, 0), 0);
+	io_start(&flush, 0);
+	usleep(50000);
+	assert_false(atomic_load(&flush.finished));
+	atomic_store(&mems[1].refuse, 0);
+	assert_int_equal(io_wait(&flush), 0);
+	assert_int_equal(io_wait(&read), 0);
+	assert_holds(UNIT + NR * 64 * UNIT, pattern, 4096);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -286,6 +310,7 @@ int main(void)
 		TEST(a_donor_gone_for_good_fails_what_touches_it_alone),
 		TEST(other_contents_at_one_donor_fail_everything),
 		TEST(one_that_refuses_means_none),
+		TEST(a_flush_goes_on_when_a_donor_comes_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
