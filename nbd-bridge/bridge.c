@@ -156,38 +156,9 @@ static void drop_other_lanes(struct bridge_lane *lane, void *ctx)
 		lane_free(bridge->lanes[--bridge->nr_lanes]);
 }
 
-int bridge_start(struct bridge *bridge, struct weft_error *err)
-{
-	/* The transport has its own deadline; this one is for a transport that does not keep it. */
-	struct timespec deadline = after_ms(bridge->config.connect_timeout_ms + 2000);
-	int r;
+enum { MEASURE_SMALL = 2, MEASURE_READS = 4 };
 
-	for (unsigned i = 0; i < bridge->nr_lanes; i++) {
-		if (i == 0 || bridge->info.can_multi_conn) {
-			r = lane_start_thread(bridge->lanes[i], err);
-			if (r < 0)
-				return r;
-			bridge_lane_run(bridge->lanes[i], start_links, NULL);
-		}
-		if (i == 0) {
-			r = first_result(bridge->lanes[0], &deadline, err);
-			if (r < 0)
-				return r;
-		}
-	}
-	/* A FLUSH would not cover what other connections wrote: one is all that can be had. */
-	if (!bridge->info.can_multi_conn)
-		bridge_lane_run(bridge->lanes[0], drop_other_lanes, bridge);
-	for (unsigned i = 1; i < bridge->nr_lanes; i++)
-		first_result(bridge->lanes[i], &deadline, NULL);
-	return bridge->config.cache_bytes > 0 ? cache_new(bridge, err) : 0;
-}
-
-/* ---- how far it is ---- */
-
-enum { MEASURE_SMALL = 4, MEASURE_READS = 6 };
-
-/* READs one after another: small ones, then large ones. */
+/* How far the donor is: READs one after another, small ones, then large ones. */
 struct measurement {
 	struct bridge_request rq;
 	struct bridge_waiter waiter;
@@ -241,7 +212,7 @@ static void measure(struct bridge_lane *lane, void *ctx)
 		measure_next(m);
 }
 
-void bridge_measure(struct bridge *bridge, uint64_t *ret_rtt_ns, uint64_t *ret_rate)
+static void measure_path(struct bridge *bridge)
 {
 	struct measurement m = {.small_ns = UINT64_MAX, .large_ns = UINT64_MAX};
 
@@ -253,8 +224,38 @@ void bridge_measure(struct bridge *bridge, uint64_t *ret_rtt_ns, uint64_t *ret_r
 	bool whole = m.nr == MEASURE_READS;
 	uint64_t bytes = weft_min(BRIDGE_POOL_MAX, bridge->info.size_bytes);
 	uint64_t moving_ns = whole && m.large_ns > m.small_ns ? m.large_ns - m.small_ns : 1000000;
-	*ret_rtt_ns = whole ? m.small_ns : 1000000;
-	*ret_rate = weft_max(bytes * 1000000 / weft_max(moving_ns / 1000, 1), 1000000);
+	bridge->rtt_ns = whole ? m.small_ns : 1000000;
+	bridge->rate = weft_max(bytes * 1000000 / weft_max(moving_ns / 1000, 1), 1000000);
+}
+
+int bridge_start(struct bridge *bridge, struct weft_error *err)
+{
+	/* The transport has its own deadline; this one is for a transport that does not keep it. */
+	struct timespec deadline = after_ms(bridge->config.connect_timeout_ms + 2000);
+	int r;
+
+	for (unsigned i = 0; i < bridge->nr_lanes; i++) {
+		if (i == 0 || bridge->info.can_multi_conn) {
+			r = lane_start_thread(bridge->lanes[i], err);
+			if (r < 0)
+				return r;
+			bridge_lane_run(bridge->lanes[i], start_links, NULL);
+		}
+		if (i == 0) {
+			r = first_result(bridge->lanes[0], &deadline, err);
+			if (r < 0)
+				return r;
+		}
+	}
+	/* A FLUSH would not cover what other connections wrote: one is all that can be had. */
+	if (!bridge->info.can_multi_conn)
+		bridge_lane_run(bridge->lanes[0], drop_other_lanes, bridge);
+	/* The first lane has time while the others connect. */
+	if (bridge->config.cache_bytes > 0)
+		measure_path(bridge);
+	for (unsigned i = 1; i < bridge->nr_lanes; i++)
+		first_result(bridge->lanes[i], &deadline, NULL);
+	return bridge->config.cache_bytes > 0 ? cache_new(bridge, err) : 0;
 }
 
 void bridge_first_result(struct bridge_link *link, int result, const struct weft_error *why)

@@ -157,7 +157,7 @@ void bridge_way_now(struct bridge *bridge, unsigned donor, struct bridge_way_now
 /* Bytes at each donor that its region has beyond its part of the whole.  Constant after bridge_start(). */
 uint64_t bridge_bytes_cut_off(const struct bridge *bridge);
 
-/* "ready", "reconnecting", "dead", "stale", "read-only after a loss"; why (may be NULL) has code 0 where there is nothing to say. */
+/* "ready", "reconnecting", "dead", "stale" (or "out of memory"); why (may be NULL) has code 0 where there is nothing to say. */
 const char *bridge_state(struct bridge *bridge, struct weft_error *why);
 
 /*

@@ -3,14 +3,14 @@
  * Runs on lanes.
  *
  * The trend is the majority of the distances between the last READs, looked for in the last 4, then 8, and so
- * on: a few strays do not end it, and where there is none nothing is fetched ahead.
+ * on: a few strays do not end it, and where there is none nothing is fetched ahead.  READs in sequence need no majority.
  */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "nbd-bridge/cache.h"
 
-enum { BUSY_NS = 1000000, AFTER_FAILURE_NS = 100000000 };
+enum { BUSY_NS = 1000000, AFTER_FAILURE_NS = 100000000, SEQUENCE = 2 };
 
 int cache_fetch(struct bridge_lane *lane, uint64_t c, struct cache_slot *slot, unsigned first, unsigned nr,
 	enum cache_use use, struct bridge_request *owner, struct cache_io **list)
@@ -152,10 +152,15 @@ void cache_trend_note(struct bridge_lane *lane, uint64_t off, uint64_t len, bool
 	struct cache_trend *trend = &lane->cache->trend;
 	int64_t delta = (int64_t)(off - trend->last_off);
 
+	/* As from a region's beginning: who reads on and on is known sooner than by a majority. */
+	trend->in_sequence = off == trend->last_end ? trend->in_sequence + 1 : 0;
 	trend->last_off = off;
+	trend->last_end = off + len;
 	trend->deltas[trend->nr % CACHE_TREND] = delta;
 	trend->nr = trend->nr + 1 < 2 * CACHE_TREND ? trend->nr + 1 : trend->nr + 1 - CACHE_TREND;
 	int64_t now = find_trend(trend);
+	if (now == 0 && trend->in_sequence >= SEQUENCE)
+		now = delta;
 	if (now != trend->delta) {
 		trend->delta = now;
 		trend->window = cache->window_min;

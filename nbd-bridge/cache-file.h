@@ -7,6 +7,8 @@
  *
  * After the machine was restarted the file may be older than what the donor has, in any part of it: then it is good for
  * cache_file_each() alone, whose checksums tell what is whole.
+ *
+ * Opened and closed by one thread; entries belong to whoever holds their chunk's lock, what the header says is stored by any thread.
  */
 #ifndef WEFT_NBD_BRIDGE_CACHE_FILE_H
 #define WEFT_NBD_BRIDGE_CACHE_FILE_H
@@ -34,7 +36,7 @@ struct cache_file_identity {
 struct cache_file;
 
 /*
- * Opens the file and takes its lock, or (make) makes an empty one, mode 0600.  -EBUSY: a bridge has it.  -EINVAL: it is neither empty nor a
+ * Opens the file and takes its lock, or (make) makes an empty one, mode 0600.  -EBUSY: a bridge or a rescue has it.  -EINVAL: it is neither empty nor a
  * whole cache file, and is left as it is.
  */
 int cache_file_open(const char *path, bool make, struct cache_file **ret, struct weft_error *err);

@@ -108,8 +108,8 @@ json_t *cache_status(struct bridge_cache *cache)
 		integer(sums.used), "wasted_bytes", integer(sums.wasted)));
 	json_object_set_new(json, "pull", json_pack("{s:s, s:o, s:o}", "state", pull_state(cache), "done_bytes",
 		integer(weft_min(pulled << cache->shift, cache->size_bytes)), "fetched_bytes", integer(sums.pulled)));
-	json_object_set_new(json, "path", json_pack("{s:f, s:o}", "round_trip_us", (double)cache->rtt_ns / 1e3,
-		"bytes_per_s", integer(cache->rate)));
+	json_object_set_new(json, "path", json_pack("{s:f, s:o}", "round_trip_us", (double)cache->bridge->rtt_ns / 1e3,
+		"bytes_per_s", integer(cache->bridge->rate)));
 	return json;
 }
 

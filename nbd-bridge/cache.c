@@ -316,7 +316,7 @@ static unsigned log2_of(uint64_t v)
 /* What fits into a round trip. */
 static uint64_t under_way_bytes(const struct bridge_cache *cache)
 {
-	return cache->rate / 1000 * (cache->rtt_ns / 1000) / 1000;
+	return cache->bridge->rate / 1000 * (cache->bridge->rtt_ns / 1000) / 1000;
 }
 
 /* A sixteenth of what is under way at a time, so that the wire is kept full by a few dozen operations. */
@@ -462,7 +462,6 @@ int cache_new(struct bridge *bridge, struct weft_error *err)
 			bridge->info.min_block_bytes, CACHE_BLOCK);
 	if (bridge->config.resume && cache_file_identity(bridge->config.cache_file)->size_bytes != cache->size_bytes)
 		return weft_error_set(err, ESTALE, "the region has another size than when %s was written", cache_file_path(bridge->config.cache_file));
-	bridge_measure(bridge, &cache->rtt_ns, &cache->rate);
 	int r = set_sizes(cache, err);
 	if (r == 0)
 		r = map_all(cache, err);

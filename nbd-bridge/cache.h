@@ -15,8 +15,8 @@
  * Invariants: a chunk's slot and its maps are looked at under the chunk's lock alone, which is never held over
  * anything that waits.  `fetching` and `pushing` are disjoint from each other and from `dirty`; a block that is
  * one of the latter two is valid.  A slot is evicted when it is clean, no operation is in it and nobody waits
- * for its chunk.  Whoever waits holds no slot but that of the chunk it waits for.
- * Order of locks: the cache's, then a chunk's (only tried).
+ * for its chunk.  Whoever waits holds no slot but that of the chunk it waits for, and a ZERO the chunks below it
+ * that it has taken.  Order of locks: the cache's, then a chunk's (only tried, but by cache_clear(), beside which nobody works).
  */
 #ifndef WEFT_NBD_BRIDGE_CACHE_H
 #define WEFT_NBD_BRIDGE_CACHE_H
@@ -74,7 +74,8 @@ struct cache_chunk {
 struct cache_trend {
 	int64_t deltas[CACHE_TREND];
 	unsigned nr;
-	uint64_t last_off;
+	uint64_t last_off, last_end;
+	unsigned in_sequence; /* READs that began where the one before ended */
 	uint64_t next, window; /* fetched up to here (or down to); bytes to be ahead */
 	int64_t delta;         /* the trend; 0: none */
 };
@@ -125,7 +126,6 @@ struct bridge_cache {
 	_Atomic uint64_t pull_due_ns;
 	_Atomic bool pull_full; /* no slot is free: pulling on would drive out what is used */
 	uint64_t window_min, window_max;
-	uint64_t rtt_ns, rate; /* as measured: of a small READ; bytes a second of a large one */
 	pthread_mutex_t lock;
 	/* Under the lock. */
 	int32_t free_slots;

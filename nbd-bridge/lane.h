@@ -200,6 +200,7 @@ struct bridge {
 	struct weft_error stale_why; /* under the lock; set once */
 	bool granted;                /* under the lock: info is valid, of all donors */
 	struct bridge_cache *cache;  /* NULL: direct */
+	uint64_t rtt_ns, rate; /* of the path, as measured for a cache: of a small READ; bytes a second of a large one */
 	unsigned nr_lanes;
 	struct bridge_lane *lanes[BRIDGE_MAX_LANES];
 };
@@ -323,8 +324,6 @@ void donor_move_end(struct bridge_donor *donor, bool moved, uint64_t generation,
 json_t *donor_status(struct bridge_donor *donor);
 
 void bridge_wake_lanes(struct bridge *bridge);
-/* The time of a small READ, and the bytes a second of a large one, as they are now. */
-void bridge_measure(struct bridge *bridge, uint64_t *ret_rtt_ns, uint64_t *ret_rate);
 /* Any thread: tells whoever wants to know that the state may be another. */
 void bridge_changed(const struct bridge *bridge);
 

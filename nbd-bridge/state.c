@@ -1,6 +1,6 @@
 /*
- * The state file.  It is rewritten in place by one write(2) of less than a page, under a lock that its
- * bridge holds as long as it lives.
+ * The state file.  It is rewritten in place by one pwrite(2), then cut to its length, under a lock that its
+ * bridge holds as long as it lives; what a longer one left behind it is not looked at.
  */
 #include "nbd-bridge/state.h"
 

@@ -45,7 +45,7 @@ struct ublk_queue {
 	const struct ublksrv_io_desc *descs; /* what the kernel asks for, by tag */
 	struct io_uring ring;
 	bool ring_made, aborted;
-	int error; /* of a fetch */
+	int error; /* of the last command that failed */
 	unsigned nr_rounds; /* since the loop had its turn */
 	struct weft_watch watch;
 	struct bridge_deferred submit;

@@ -448,6 +448,29 @@ static void a_stream_is_fetched_ahead_and_strays_are_not(void **state)
 	assert_true(atomic_load(&mem.nr_ops) - before <= 45);
 }
 
+static uint64_t valid_bytes(void)
+{
+	json_t *status = bridge_status(bridge);
+	uint64_t n = (uint64_t)json_integer_value(json_object_get(json_object_get(status, "cache"), "valid_bytes"));
+
+	json_decref(status);
+	return n;
+}
+
+/* Who begins a region and goes on is read ahead of from the second READ. */
+static void reading_on_is_a_stream_at_once(void **state)
+{
+	start();
+	assert_int_equal(do_read(0, 0, 8192), 0);
+	assert_int_equal(do_read(0, 8192, 8192), 0);
+	uint64_t end = weft_now_ns() + UINT64_C(10000000000);
+	while (valid_bytes() < 2 * CHUNK && weft_now_ns() < end)
+		usleep(1000);
+	atomic_store(&mem.hold, true);
+	assert_int_equal(do_read(1, CHUNK, 8192), 0);
+	assert_memory_equal(got, old + CHUNK, 8192);
+}
+
 static uint64_t pulled_bytes(void)
 {
 	json_t *status = bridge_status(bridge);
@@ -570,6 +593,7 @@ int main(void)
 		TEST(a_lost_connection_costs_the_cache_nothing),
 		TEST(another_epoch_fails_everything_and_keeps_what_is_dirty),
 		TEST(a_stream_is_fetched_ahead_and_strays_are_not),
+		TEST(reading_on_is_a_stream_at_once),
 		TEST(a_pull_has_an_order_that_can_be_recorded),
 		TEST(a_pull_brings_everything_that_fits),
 		TEST(stopping_writes_everything_back),
