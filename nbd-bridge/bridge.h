@@ -162,7 +162,7 @@ const char *bridge_state(struct bridge *bridge, struct weft_error *why);
 
 /*
  * The way back from "stale": drops the cache, dirty or not, and attaches anew with whatever contents there are, as a new incarnation of
- * the same size.  Front-ends stay.  -EINVAL: it is not stale.  Otherwise it is stale still, with the donor's reason.  Takes up to
+ * the same size.  Front-ends stay; requests fail until it has succeeded.  -EINVAL: it is not stale.  Otherwise it is stale still, with the donor's reason.  Takes up to
  * twice the connect timeout.
  */
 int bridge_reset(struct bridge *bridge, struct weft_error *err);

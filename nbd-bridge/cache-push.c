@@ -78,8 +78,10 @@ int cache_push(struct bridge_lane *lane, uint64_t c)
 void cache_push_filled(struct bridge_lane *lane, uint64_t c)
 {
 	const struct cache_lane *cl = lane->cache;
+	bool dirty = atomic_load_explicit(&cl->cache->dirty_map[c / 64], memory_order_relaxed) >> c % 64 & 1;
 
-	if (lane->bridge->config.push_interval_ms <= STREAM_MS && cl->nr_push < CACHE_PUSH_IOS && cl->nr_free > CACHE_RATHER_IOS &&
+	/* Most writes that begin a chunk are no stream: they do without its neighbour's lock. */
+	if (dirty && lane->bridge->config.push_interval_ms <= STREAM_MS && cl->nr_push < CACHE_PUSH_IOS && cl->nr_free > CACHE_RATHER_IOS &&
 		atomic_load_explicit(&cl->cache->push_error, memory_order_relaxed) == 0)
 		push(lane, c, true);
 }
