@@ -1,5 +1,5 @@
 /*
- * An event loop over epoll(7).  Owned by one thread.  Invariant: `ready[]` holds
+ * An event loop over epoll(7) or a poller.  Owned by one thread.  Invariant: `ready[]` holds
  * only events of watches that are still added; removal clears them.
  */
 #include "fabric/loop.h"
@@ -17,6 +17,8 @@ struct weft_loop {
 	int epfd;
 	int wakefd;
 	bool stopped;
+	struct weft_poller *poller; /* NULL: epoll */
+	struct weft_watch *watches;
 	struct weft_timer *timers; /* soonest first; there are only ever a few */
 	struct epoll_event ready[LOOP_BATCH];
 	int nr_ready, next_ready;
@@ -77,14 +79,43 @@ void weft_loop_free(struct weft_loop *loop)
 	free(loop);
 }
 
+static int epoll_add(struct weft_loop *loop, struct weft_watch *watch)
+{
+	struct epoll_event ev = {.events = watch->events, .data.ptr = watch};
+
+	return epoll_ctl(loop->epfd, EPOLL_CTL_ADD, watch->fd, &ev) < 0 ? -errno : 0;
+}
+
+static void epoll_remove(struct weft_loop *loop, struct weft_watch *watch)
+{
+	epoll_ctl(loop->epfd, EPOLL_CTL_DEL, watch->fd, NULL);
+	for (int i = loop->next_ready; i < loop->nr_ready; i++)
+		if (loop->ready[i].data.ptr == watch)
+			loop->ready[i].data.ptr = NULL;
+}
+
+static int poller_add(struct weft_loop *loop, struct weft_poller *poller, struct weft_watch *watch)
+{
+	return poller ? poller->add(poller, watch) : epoll_add(loop, watch);
+}
+
+static void poller_remove(struct weft_loop *loop, struct weft_poller *poller, struct weft_watch *watch)
+{
+	if (poller)
+		poller->remove(poller, watch);
+	else
+		epoll_remove(loop, watch);
+}
+
 int weft_loop_add(struct weft_loop *loop, struct weft_watch *watch, uint32_t events)
 {
-	struct epoll_event ev = {.events = events, .data.ptr = watch};
-
-	if (epoll_ctl(loop->epfd, EPOLL_CTL_ADD, watch->fd, &ev) < 0)
-		return -errno;
 	watch->events = events;
+	int r = poller_add(loop, loop->poller, watch);
+	if (r < 0)
+		return r;
 	watch->added = true;
+	watch->next = loop->watches;
+	loop->watches = watch;
 	return 0;
 }
 
@@ -94,21 +125,49 @@ int weft_loop_modify(struct weft_loop *loop, struct weft_watch *watch, uint32_t 
 
 	if (watch->events == events)
 		return 0;
-	if (epoll_ctl(loop->epfd, EPOLL_CTL_MOD, watch->fd, &ev) < 0)
+	if (!loop->poller && epoll_ctl(loop->epfd, EPOLL_CTL_MOD, watch->fd, &ev) < 0)
 		return -errno;
 	watch->events = events;
+	if (loop->poller)
+		loop->poller->modify(loop->poller, watch);
 	return 0;
 }
 
 void weft_loop_remove(struct weft_loop *loop, struct weft_watch *watch)
 {
+	struct weft_watch **at = &loop->watches;
+
 	if (!watch->added)
 		return;
 	watch->added = false;
-	epoll_ctl(loop->epfd, EPOLL_CTL_DEL, watch->fd, NULL);
-	for (int i = loop->next_ready; i < loop->nr_ready; i++)
-		if (loop->ready[i].data.ptr == watch)
-			loop->ready[i].data.ptr = NULL;
+	while (*at != watch)
+		at = &(*at)->next;
+	*at = watch->next;
+	poller_remove(loop, loop->poller, watch);
+}
+
+int weft_loop_use(struct weft_loop *loop, struct weft_poller *poller)
+{
+	struct weft_watch *watch, *failed;
+	int r = 0;
+
+	/* What the poller that waits now has found already comes again from the other one. */
+	for (watch = loop->watches; watch; watch = watch->next) {
+		poller_remove(loop, loop->poller, watch);
+		r = poller_add(loop, poller, watch);
+		if (r < 0)
+			break;
+	}
+	if (r == 0) {
+		loop->poller = poller;
+		return 0;
+	}
+	failed = watch;
+	for (watch = loop->watches; watch != failed; watch = watch->next)
+		poller_remove(loop, poller, watch);
+	for (watch = loop->watches; watch != failed->next; watch = watch->next)
+		poller_add(loop, loop->poller, watch);
+	return r;
 }
 
 void weft_loop_timer_cancel(struct weft_loop *loop, struct weft_timer *timer)
@@ -150,18 +209,10 @@ static void run_timers(struct weft_loop *loop)
 	}
 }
 
-int weft_loop_step(struct weft_loop *loop, int timeout_ms)
+static int wait_in_epoll(struct weft_loop *loop, int timeout_ms)
 {
-	if (loop->timers) {
-		uint64_t now = weft_now_ns();
-		uint64_t due = loop->timers->due_ns;
-		/* Rounded up: waking a millisecond early would spin until it is due. */
-		uint64_t ms = due > now ? (due - now + 999999) / 1000000 : 0;
-
-		if (timeout_ms < 0 || ms < (uint64_t)timeout_ms)
-			timeout_ms = (int)weft_min(ms, 3600 * 1000);
-	}
 	int n = epoll_wait(loop->epfd, loop->ready, LOOP_BATCH, timeout_ms);
+
 	if (n < 0) {
 		if (errno != EINTR)
 			return -errno;
@@ -176,6 +227,23 @@ int weft_loop_step(struct weft_loop *loop, int timeout_ms)
 			watch->fn(watch, ev.events);
 	}
 	loop->nr_ready = 0;
+	return 0;
+}
+
+int weft_loop_step(struct weft_loop *loop, int timeout_ms)
+{
+	if (loop->timers) {
+		uint64_t now = weft_now_ns();
+		uint64_t due = loop->timers->due_ns;
+		/* Rounded up: waking a millisecond early would spin until it is due. */
+		uint64_t ms = due > now ? (due - now + 999999) / 1000000 : 0;
+
+		if (timeout_ms < 0 || ms < (uint64_t)timeout_ms)
+			timeout_ms = (int)weft_min(ms, 3600 * 1000);
+	}
+	int r = loop->poller ? loop->poller->wait(loop->poller, timeout_ms) : wait_in_epoll(loop, timeout_ms);
+	if (r < 0)
+		return r;
 	run_timers(loop);
 	if (loop->after_fn)
 		loop->after_fn(loop->after_ctx);

@@ -1,6 +1,6 @@
 /*
- * An event loop over epoll(7): file descriptors, timers and wake-ups, owned by
- * one thread.  Nothing here is thread-safe but weft_loop_wake().
+ * An event loop over epoll(7), or over something else that waits: file descriptors, timers and
+ * wake-ups, owned by one thread.  Nothing here is thread-safe but weft_loop_wake().
  */
 #ifndef WEFT_FABRIC_LOOP_H
 #define WEFT_FABRIC_LOOP_H
@@ -21,7 +21,24 @@ struct weft_watch {
 	int fd;
 	void (*fn)(struct weft_watch *watch, uint32_t events);
 	uint32_t events; /* set by add and modify */
-	bool added;      /* private */
+	bool added;      /* private, like what follows */
+	struct weft_watch *next;
+	unsigned slot; /* a poller's */
+};
+
+/*
+ * What a loop waits in instead of epoll_wait(2).  Watches are as with epoll(7): level-triggered; the loop keeps their fd, events
+ * and added.  All on the loop's thread.
+ */
+struct weft_poller {
+	/* -ENOMEM. */
+	int (*add)(struct weft_poller *poller, struct weft_watch *watch);
+	/* watch->events are new. */
+	void (*modify)(struct weft_poller *poller, struct weft_watch *watch);
+	/* Its fn is not called any more. */
+	void (*remove)(struct weft_poller *poller, struct weft_watch *watch);
+	/* Waits at most timeout_ms (-1: until something happens) and calls fn of what is ready.  0, or -errno. */
+	int (*wait)(struct weft_poller *poller, int timeout_ms);
 };
 
 /* A one-shot timer.  The owner embeds it and fills fn.  fn may set it again. */
@@ -43,6 +60,12 @@ int weft_loop_modify(struct weft_loop *loop, struct weft_watch *watch, uint32_t 
 /* Pending events of this watch are dropped too.  A watch that is not added is let be. */
 void weft_loop_remove(struct weft_loop *loop, struct weft_watch *watch);
 
+/*
+ * From the next step on the loop waits in the poller, which stays the caller's and must outlive that; NULL: in epoll_wait(2)
+ * again.  Watches move along.  From within a step of the loop, or between two.  0, or -errno of an add: nothing is changed then.
+ */
+int weft_loop_use(struct weft_loop *loop, struct weft_poller *poller);
+
 /* (Re)sets the timer to `after_ns` from now. */
 void weft_loop_timer_set(struct weft_loop *loop, struct weft_timer *timer, uint64_t after_ns);
 void weft_loop_timer_cancel(struct weft_loop *loop, struct weft_timer *timer);
@@ -50,7 +73,7 @@ void weft_loop_timer_cancel(struct weft_loop *loop, struct weft_timer *timer);
 /*
  * Runs once: waits at most timeout_ms (-1: until something happens) and calls
  * what is due, then the after-hook.  Returns 0, or -errno of epoll_wait(2)
- * (never -EINTR).
+ * (never -EINTR), or of the poller.
  */
 int weft_loop_step(struct weft_loop *loop, int timeout_ms);
 /* Steps until weft_loop_stop().  Returns 0, or -errno. */

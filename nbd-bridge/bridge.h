@@ -258,6 +258,8 @@ struct bridge_deferred {
 };
 void bridge_lane_defer(struct bridge_lane *lane, struct bridge_deferred *deferred);
 void bridge_lane_defer_cancel(struct bridge_lane *lane, struct bridge_deferred *deferred);
+/* Whether the lane looks for completions for a while before it waits. */
+bool bridge_lane_spins(const struct bridge_lane *lane);
 
 /*
  * Runs fn on the lane's thread.  Any other thread; waits until fn returned.  A lane blocks on nothing, so

@@ -38,6 +38,7 @@ struct ublk_device {
 	_Atomic bool gone;
 	unsigned nr_queues;
 	struct ublk_queue *queues[BRIDGE_MAX_LANES];
+	struct bridge_ring *rings[BRIDGE_MAX_LANES]; /* by lane */
 };
 
 static const char *name_of(const struct ublk_device *device)
@@ -166,16 +167,43 @@ static int open_cdev(struct ublk_device *device, struct weft_error *err)
 }
 
 struct begin {
-	struct ublk_queue *queue;
+	struct ublk_device *device;
+	unsigned index;
 	struct weft_error *err;
 	int result;
 };
 
+/* A lane has one ring for all of its queues. */
 static void begin(struct bridge_lane *lane, void *ctx)
 {
 	struct begin *b = ctx;
+	struct ublk_device *device = b->device;
+	struct bridge *bridge = device->base.bridge;
+	const unsigned nr_lanes = bridge_nr_lanes(bridge), nr_queues = device->info.nr_hw_queues;
+	struct bridge_ring **ring = &device->rings[b->index % nr_lanes];
+	struct ublk_queue_config config = {
+		.bridge = bridge,
+		.lane = lane,
+		.cdev = device->cdev,
+		.index = (uint16_t)b->index,
+		.depth = device->info.queue_depth,
+		.size_bytes = bridge_info(bridge)->size_bytes,
+		.gone = &device->gone,
+	};
 
-	b->result = ublk_queue_begin(b->queue, b->err);
+	if (!*ring) {
+		b->result = bridge_ring_new(bridge_lane_loop(lane), (nr_queues + nr_lanes - 1) / nr_lanes * config.depth, ring);
+		if (b->result < 0) {
+			weft_error_set(b->err, -b->result, "cannot make an io_uring: %s", strerror(-b->result));
+			return;
+		}
+	}
+	config.ring = *ring;
+	b->result = ublk_queue_new(&config, &device->queues[b->index], b->err);
+	if (b->result < 0)
+		return;
+	device->nr_queues++;
+	b->result = ublk_queue_begin(device->queues[b->index], b->err);
 }
 
 static int begin_queues(struct ublk_device *device, struct weft_error *err)
@@ -184,22 +212,9 @@ static int begin_queues(struct ublk_device *device, struct weft_error *err)
 	int r = open_cdev(device, err);
 
 	for (unsigned i = 0; i < device->info.nr_hw_queues && r == 0; i++) {
-		struct ublk_queue_config config = {
-			.bridge = bridge,
-			.lane = bridge_lane(bridge, i % bridge_nr_lanes(bridge)),
-			.cdev = device->cdev,
-			.index = (uint16_t)i,
-			.depth = device->info.queue_depth,
-			.size_bytes = bridge_info(bridge)->size_bytes,
-			.gone = &device->gone,
-		};
+		struct begin b = {.device = device, .index = i, .err = err};
 
-		r = ublk_queue_new(&config, &device->queues[i], err);
-		if (r < 0)
-			return r;
-		device->nr_queues++;
-		struct begin b = {.queue = device->queues[i], .err = err};
-		bridge_lane_run(config.lane, begin, &b);
+		bridge_lane_run(bridge_lane(bridge, i % bridge_nr_lanes(bridge)), begin, &b);
 		r = b.result;
 	}
 	return r;
@@ -210,10 +225,22 @@ static void end_queue(struct bridge_lane *lane, void *ctx)
 	ublk_queue_end(ctx);
 }
 
+static void free_ring(struct bridge_lane *lane, void *ctx)
+{
+	bridge_ring_free(ctx);
+}
+
 static void end_queues(struct ublk_device *device)
 {
+	struct bridge *bridge = device->base.bridge;
+
 	for (unsigned i = 0; i < device->nr_queues; i++)
 		bridge_lane_run(device->queues[i]->config.lane, end_queue, device->queues[i]);
+	for (unsigned i = 0; i < bridge_nr_lanes(bridge); i++) {
+		if (device->rings[i])
+			bridge_lane_run(bridge_lane(bridge, i), free_ring, device->rings[i]);
+		device->rings[i] = NULL;
+	}
 	if (device->cdev >= 0)
 		close(device->cdev);
 	device->cdev = -1;

@@ -472,6 +472,17 @@ static bool arm_links(struct bridge_lane *lane)
 	return work;
 }
 
+bool bridge_lane_spins(const struct bridge_lane *lane)
+{
+	for (unsigned i = 0; i < lane->nr_links; i++) {
+		const struct tp_conn *conn = lane->links[i].conn;
+
+		if (conn && conn->spins && conn->nr_outstanding > 0)
+			return true;
+	}
+	return false;
+}
+
 static void pump(struct bridge_lane *lane)
 {
 	bool again;
@@ -491,6 +502,9 @@ static void lane_after(void *ctx)
 
 	for (;;) {
 		pump(lane);
+		/* Answers do not wait until a link has looked for more. */
+		if (lane->deferred && bridge_lane_spins(lane))
+			run_deferred(lane);
 		if (arm_links(lane)) {
 			lane->now_ns = 0;
 			continue;

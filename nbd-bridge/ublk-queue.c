@@ -3,7 +3,7 @@
  *
  * A step of the lane's loop takes the requests that the kernel has handed over; the lane posts them together.  What
  * completes is answered by a command that fetches the tag's next request as well; all commands of a step are
- * submitted by one system call at its end.
+ * submitted by the system call in which the lane waits for the next one.
  *
  * A READ's data are copied by the kernel when it takes the answer, out of the buffer that the answer names.  A WRITE
  * comes without its data: it gets a buffer, and the kernel is told to copy into that (NEED_GET_DATA).  So a buffer is
@@ -22,12 +22,6 @@
 
 #include "fabric/util.h"
 
-/* How often what a submission brought is looked at before the loop has its turn, which others wait for. */
-enum {
-	MAX_ROUNDS = 4,
-	RETRY_NS = 1000000,
-};
-
 static void command(struct ublk_tag *tag, uint32_t op, int result, const void *buf)
 {
 	struct ublk_queue *queue = tag->queue;
@@ -37,15 +31,12 @@ static void command(struct ublk_tag *tag, uint32_t op, int result, const void *b
 		.result = result,
 		.addr = (uintptr_t)buf,
 	};
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&queue->ring);
+	struct io_uring_sqe *sqe = bridge_ring_queue(queue->config.ring, &tag->op);
 
-	assert(sqe); /* there is room for one of each tag, and it has no more */
 	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, queue->config.cdev, NULL, 0, 0);
 	sqe->cmd_op = op;
-	sqe->user_data = tag->index;
 	memcpy((char *)sqe + offsetof(struct io_uring_sqe, cmd), &cmd, sizeof(cmd));
-	if (queue->watch.added)
-		bridge_lane_defer(queue->config.lane, &queue->submit);
+	bridge_lane_defer(queue->config.lane, &queue->submit);
 }
 
 static void put_buffer(struct ublk_tag *tag)
@@ -60,14 +51,17 @@ static void answer(struct ublk_tag *tag, int result)
 {
 	struct ublk_queue *queue = tag->queue;
 
-	if (!queue->watch.added) {
+	if (!queue->serving) {
 		put_buffer(tag);
 		return;
 	}
 	/* For a READ the kernel wants an address even if it failed. */
 	command(tag, UBLK_U_IO_COMMIT_AND_FETCH_REQ, result, tag->rq.buf ? tag->rq.buf : queue->descs);
-	tag->next = queue->answered;
-	queue->answered = tag;
+	if (tag->rq.buf) {
+		tag->next = queue->answered;
+		queue->answered = tag;
+		bridge_ring_note(queue->config.ring, &queue->submitted);
+	}
 }
 
 static void request_done(struct bridge_request *rq, int error)
@@ -191,10 +185,13 @@ static void tell_gone(struct ublk_queue *queue)
 }
 
 /* A tag comes back from the kernel. */
-static void take(struct ublk_tag *tag, int result)
+static void take(struct bridge_ring_op *op, int result)
 {
+	struct ublk_tag *tag = weft_container_of(op, struct ublk_tag, op);
 	struct bridge_request *rq = &tag->rq;
 
+	if (!tag->queue->serving)
+		return;
 	if (result == UBLK_IO_RES_ABORT) {
 		if (!tag->submitted)
 			put_buffer(tag);
@@ -223,20 +220,11 @@ static void take(struct ublk_tag *tag, int result)
 		wait_for_buffer(tag);
 }
 
-static void take_all(struct ublk_queue *queue)
+/* The kernel has copied what the answers carry. */
+static void on_submitted(struct bridge_ring_note *note)
 {
-	struct io_uring_cqe *cqe;
-	unsigned head, n = 0;
+	struct ublk_queue *queue = weft_container_of(note, struct ublk_queue, submitted);
 
-	io_uring_for_each_cqe(&queue->ring, head, cqe) {
-		n++;
-		take(&queue->tags[cqe->user_data], cqe->res);
-	}
-	io_uring_cq_advance(&queue->ring, n);
-}
-
-static void put_answered(struct ublk_queue *queue)
-{
 	while (queue->answered) {
 		struct ublk_tag *tag = queue->answered;
 
@@ -245,44 +233,13 @@ static void put_answered(struct ublk_queue *queue)
 	}
 }
 
-/* Submits what there is; false: the kernel is out of memory, and it is tried again soon. */
-static bool submit_all(struct ublk_queue *queue)
-{
-	if (io_uring_sq_ready(&queue->ring) > 0)
-		io_uring_submit(&queue->ring);
-	if (io_uring_sq_ready(&queue->ring) > 0) {
-		weft_loop_timer_set(bridge_lane_loop(queue->config.lane), &queue->retry, RETRY_NS);
-		return false;
-	}
-	/* The kernel has copied what the answers carry. */
-	put_answered(queue);
-	return true;
-}
-
-static void on_ring(struct weft_watch *watch, uint32_t events)
-{
-	struct ublk_queue *queue = weft_container_of(watch, struct ublk_queue, watch);
-
-	queue->nr_rounds = 0;
-	/* A tag's last buffer is given back before its next request is looked at. */
-	if (submit_all(queue))
-		take_all(queue);
-}
-
 static void on_submit(struct bridge_deferred *deferred)
 {
 	struct ublk_queue *queue = weft_container_of(deferred, struct ublk_queue, submit);
 
-	/* A WRITE's data, and new requests, may be there already. */
-	if (submit_all(queue) && queue->nr_rounds++ < MAX_ROUNDS)
-		take_all(queue);
-}
-
-static void on_retry(struct weft_timer *timer)
-{
-	struct ublk_queue *queue = weft_container_of(timer, struct ublk_queue, retry);
-
-	bridge_lane_defer(queue->config.lane, &queue->submit);
+	/* Otherwise the lane waits next, which submits as well. */
+	if (bridge_lane_spins(queue->config.lane))
+		bridge_ring_submit(queue->config.ring);
 }
 
 static size_t descs_bytes(unsigned depth)
@@ -300,14 +257,14 @@ int ublk_queue_new(const struct ublk_queue_config *config, struct ublk_queue **r
 		return weft_error_set(err, ENOMEM, "cannot make a queue: out of memory");
 	queue->config = *config;
 	queue->waiting_tail = &queue->waiting;
-	queue->watch.fn = on_ring;
+	queue->submitted.fn = on_submitted;
 	queue->submit.fn = on_submit;
 	queue->waiter.fn = on_buffer;
-	queue->retry.fn = on_retry;
 	for (unsigned i = 0; i < config->depth; i++) {
 		queue->tags[i].queue = queue;
 		queue->tags[i].index = (uint16_t)i;
 		queue->tags[i].rq.done = request_done;
+		queue->tags[i].op.fn = take;
 	}
 	void *descs = mmap(NULL, descs_bytes(config->depth), PROT_READ, MAP_SHARED | MAP_POPULATE, config->cdev,
 		(off_t)(UBLKSRV_CMD_BUF_OFFSET + config->index * descs_bytes(UBLK_MAX_QUEUE_DEPTH)));
@@ -324,37 +281,21 @@ int ublk_queue_new(const struct ublk_queue_config *config, struct ublk_queue **r
 
 int ublk_queue_begin(struct ublk_queue *queue, struct weft_error *err)
 {
-	/*
-	 * With DEFER_TASKRUN an epoll(7) on the ring would not be woken by a request (6.12).  COOP_TASKRUN: the lane is in the kernel
-	 * often enough.
-	 */
-	int r = io_uring_queue_init(queue->config.depth, &queue->ring, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN);
-
-	if (r < 0)
-		return weft_error_set(err, -r, "cannot make an io_uring: %s", strerror(-r));
-	queue->ring_made = true;
-	queue->watch.fd = queue->ring.ring_fd;
+	queue->serving = true;
 	for (unsigned i = 0; i < queue->config.depth; i++)
 		command(&queue->tags[i], UBLK_U_IO_FETCH_REQ, 0, queue->descs);
-	r = io_uring_submit(&queue->ring);
 	/* A fetch that is refused is answered at once; no other is, as the device is not started. */
-	if (r >= 0) {
-		r = r == queue->config.depth ? 0 : -EAGAIN;
-		take_all(queue);
-	}
-	if (queue->error)
-		r = queue->error;
-	if (r == 0)
-		r = weft_loop_add(bridge_lane_loop(queue->config.lane), &queue->watch, EPOLLIN);
-	return r < 0 ? weft_error_set(err, -r, "the kernel does not let queue %u be served: %s", queue->config.index, strerror(-r))
-		     : 0;
+	bridge_ring_submit_and_reap(queue->config.ring);
+	return queue->error < 0 ? weft_error_set(err, -queue->error, "the kernel does not let queue %u be served: %s",
+					  queue->config.index, strerror(-queue->error))
+				: 0;
 }
 
 void ublk_queue_abort(struct ublk_queue *queue)
 {
 	struct bridge_lane *lane = queue->config.lane;
 
-	if (queue->aborted || !queue->watch.added)
+	if (queue->aborted || !queue->serving)
 		return;
 	queue->aborted = true;
 	bridge_lane_waiter_cancel(lane, &queue->waiter);
@@ -377,16 +318,11 @@ void ublk_queue_abort(struct ublk_queue *queue)
 
 void ublk_queue_end(struct ublk_queue *queue)
 {
-	struct bridge_lane *lane = queue->config.lane;
-
-	weft_loop_remove(bridge_lane_loop(lane), &queue->watch);
-	weft_loop_timer_cancel(bridge_lane_loop(lane), &queue->retry);
-	bridge_lane_defer_cancel(lane, &queue->submit);
-	bridge_lane_waiter_cancel(lane, &queue->waiter);
-	put_answered(queue);
-	if (queue->ring_made)
-		io_uring_queue_exit(&queue->ring);
-	queue->ring_made = false;
+	queue->serving = false;
+	bridge_lane_waiter_cancel(queue->config.lane, &queue->waiter);
+	bridge_lane_defer_cancel(queue->config.lane, &queue->submit);
+	bridge_ring_note_cancel(queue->config.ring, &queue->submitted);
+	on_submitted(&queue->submitted);
 	/* A mapping keeps the device as well. */
 	if (queue->descs)
 		munmap((void *)(uintptr_t)queue->descs, descs_bytes(queue->config.depth));

@@ -1,5 +1,5 @@
 /*
- * A queue of a ublk device: the kernel's requests in, their results back, over an io_uring of its own.
+ * A queue of a ublk device: the kernel's requests in, their results back, over the io_uring that its lane waits in.
  *
  * A queue is served by one lane, and everything but making and freeing it happens on the lane's thread: the
  * kernel binds a queue to the thread that fetches for it.
@@ -10,9 +10,8 @@
 #ifndef WEFT_NBD_BRIDGE_UBLK_QUEUE_H
 #define WEFT_NBD_BRIDGE_UBLK_QUEUE_H
 
-#include <liburing.h>
-
 #include "nbd-bridge/bridge.h"
+#include "nbd-bridge/ring.h"
 #include "nbd-bridge/ublk-control.h"
 
 enum {
@@ -25,6 +24,7 @@ struct ublk_queue;
 struct ublk_queue_config {
 	struct bridge *bridge;
 	struct bridge_lane *lane;
+	struct bridge_ring *ring; /* the lane's */
 	int cdev; /* the front-end's */
 	uint16_t index, depth;
 	uint64_t size_bytes;
@@ -33,6 +33,7 @@ struct ublk_queue_config {
 
 struct ublk_tag {
 	struct bridge_request rq; /* rq.buf: its buffer, or NULL */
+	struct bridge_ring_op op;
 	struct ublk_queue *queue;
 	struct ublk_tag *next;
 	uint16_t index;
@@ -43,13 +44,10 @@ struct ublk_tag {
 struct ublk_queue {
 	struct ublk_queue_config config;
 	const struct ublksrv_io_desc *descs; /* what the kernel asks for, by tag */
-	struct io_uring ring;
-	bool ring_made, aborted;
+	bool serving, aborted;
 	int error; /* of the last command that failed */
-	unsigned nr_rounds; /* since the loop had its turn */
-	struct weft_watch watch;
+	struct bridge_ring_note submitted;
 	struct bridge_deferred submit;
-	struct weft_timer retry;
 	struct bridge_waiter waiter;
 	struct ublk_tag *waiting, **waiting_tail; /* for a buffer */
 	struct ublk_tag *answered; /* their buffers are free once the answers are submitted */
@@ -58,11 +56,14 @@ struct ublk_queue {
 
 /* Copies config.  0, -ENOMEM or -errno of mmap(2). */
 int ublk_queue_new(const struct ublk_queue_config *config, struct ublk_queue **ret, struct weft_error *err);
-/* On the lane: fetches for every tag.  0, or -errno of io_uring_setup(2), or what the kernel says to a fetch. */
+/* On the lane: fetches for every tag.  0, or what the kernel says to a fetch. */
 int ublk_queue_begin(struct ublk_queue *queue, struct weft_error *err);
 /* On the lane: what is asked fails, now and from now on; what is with the lane still ends into nothing. */
 void ublk_queue_abort(struct ublk_queue *queue);
-/* On the lane, once the kernel asks for nothing any more; what is with the lane still ends into nothing. */
+/*
+ * On the lane: what the kernel still asks for is not looked at, and what is with the lane still ends into nothing.  The ring is to
+ * be freed before the queue.
+ */
 void ublk_queue_end(struct ublk_queue *queue);
 /* Ended, and nothing with the lane.  Takes NULL. */
 void ublk_queue_free(struct ublk_queue *queue);

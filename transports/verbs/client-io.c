@@ -27,6 +27,12 @@ static uint64_t *scratch_word(struct verbs_conn *conn, unsigned i)
 	return (uint64_t *)(conn->scratch + VERBS_ZERO_BYTES) + i;
 }
 
+static void set_spin(struct verbs_conn *conn, uint64_t ns)
+{
+	conn->spin_ns = ns;
+	conn->conn.spins = ns > 0;
+}
+
 int verbs_io_init(struct verbs_conn *conn, struct weft_error *err)
 {
 	struct verbs_device *device = &conn->tp->devices[conn->device];
@@ -53,7 +59,7 @@ int verbs_io_init(struct verbs_conn *conn, struct weft_error *err)
 	conn->scratch_mr = ibv_reg_mr(device->pd, scratch, len, IBV_ACCESS_LOCAL_WRITE);
 	if (!conn->scratch_mr)
 		return verbs_reg_failed(errno, len, err);
-	conn->spin_ns = conn->tp->config.spin_us == UINT32_MAX ? 0 : conn->tp->config.spin_us * UINT64_C(1000);
+	set_spin(conn, conn->tp->config.spin_us == UINT32_MAX ? 0 : conn->tp->config.spin_us * UINT64_C(1000));
 	return 0;
 }
 
@@ -546,17 +552,17 @@ static bool spin(struct verbs_conn *conn)
 		if (++conn->nr_arms < RETRY_SPIN)
 			return false;
 		conn->nr_arms = 0;
-		conn->spin_ns = full_ns;
+		set_spin(conn, full_ns);
 	}
 	uint64_t end_ns = weft_now_ns() + conn->spin_ns;
 	do {
 		if (verbs_poll(conn) > 0) {
-			conn->spin_ns = full_ns;
+			set_spin(conn, full_ns);
 			return true;
 		}
 	} while (weft_now_ns() < end_ns);
 	/* It did not pay: less, then not at all for a while. */
-	conn->spin_ns = conn->spin_ns > 2000 ? conn->spin_ns / 2 : 0;
+	set_spin(conn, conn->spin_ns > 2000 ? conn->spin_ns / 2 : 0);
 	return false;
 }
 
@@ -566,7 +572,7 @@ int verbs_io_arm(struct tp_conn *tp_conn)
 
 	if (conn->done)
 		return 0;
-	if (conn->conn.state == TP_READY && spin(conn))
+	if (conn->conn.state == TP_READY && (spin(conn) || (!conn->armed && verbs_poll(conn) > 0)))
 		return 0;
 	if (conn->cq && !conn->saying_bye && !conn->armed) {
 		if (ibv_req_notify_cq(conn->cq, 0) != 0)

@@ -1,0 +1,45 @@
+/*
+ * An io_uring that a lane's loop waits in instead of epoll(7): what the lane asks of the kernel is submitted by the same system
+ * call that waits for what comes next.
+ *
+ * Everything here runs on the lane's thread.  Invariant: what was queued is submitted before the loop sleeps.
+ */
+#ifndef WEFT_NBD_BRIDGE_RING_H
+#define WEFT_NBD_BRIDGE_RING_H
+
+#include <liburing.h>
+
+#include "fabric/loop.h"
+
+struct bridge_ring;
+
+/* An operation; the owner embeds it and keeps it in place until fn was called with its result, or the ring is freed. */
+struct bridge_ring_op {
+	void (*fn)(struct bridge_ring_op *op, int result);
+};
+
+/* Something to do once all that is queued now has been submitted. */
+struct bridge_ring_note {
+	void (*fn)(struct bridge_ring_note *note);
+	struct bridge_ring_note *next;
+	bool queued;
+};
+
+/*
+ * From the loop's next step on it waits in the ring.  nr_ops: most operations at any time.  0, or -errno of io_uring_setup(2) or
+ * weft_loop_use().
+ */
+int bridge_ring_new(struct weft_loop *loop, unsigned nr_ops, struct bridge_ring **ret);
+/* The loop waits as before.  Operations are cancelled, if that can be, and nobody hears of them.  Takes NULL. */
+void bridge_ring_free(struct bridge_ring *ring);
+
+/* An entry for the operation, to be prepared, which leaves its user_data as it is; it is submitted when the loop waits, or by bridge_ring_submit(). */
+struct io_uring_sqe *bridge_ring_queue(struct bridge_ring *ring, struct bridge_ring_op *op);
+void bridge_ring_note(struct bridge_ring *ring, struct bridge_ring_note *note);
+void bridge_ring_note_cancel(struct bridge_ring *ring, struct bridge_ring_note *note);
+/* Submits now, for those who will not wait soon.  Results come with the next step. */
+void bridge_ring_submit(struct bridge_ring *ring);
+/* The same, and calls fn of what has ended at once. */
+void bridge_ring_submit_and_reap(struct bridge_ring *ring);
+
+#endif
