@@ -30,7 +30,7 @@ def summary: map(select(. != null)) | if length == 0 then empty else
 	reduce ($s.counters | del(.error) | to_entries[] | select(.value != null)) as $c (.; .[$s.row][$s.who][$c.key] += [$c.value]))) as $rounds
 | {
 	run: {date: $date, commit: $commit, kernel: $kernel, emulator: $emulator, fio: $fio_version, nodes: $nodes, cpus: $cpus, boots: ($old.run.boots + 1),
-		conditions: "software emulation (QEMU TCG) on a shared machine, load \($load) before: functional truth and ratios within a round, no headline speeds",
+		conditions: "\(if $clock == "" then "" else "each instruction takes a nanosecond, whatever the host does; " end)software emulation (QEMU TCG) on a shared machine, load \($load) before: functional truth and ratios within a round, no headline speeds",
 		rounds: ([$rounds[][].ops_s // [] | length] | max), slice_ms: $slice, region_MiB: $size},
 	contestants: ($contestants | rtrimstr("\n") | split("\n") | map(split("\t") | {key: .[0], value: {about: .[1], queue: .[2]}}) | from_entries),
 	rows: ($rounds | map_values(. as $row | map_values(. as $of | map_values(summary)
