@@ -39,6 +39,16 @@ need_testbed() {
 	said=$("$WEFT_SRC/tests/testbed/run" --prepare 2>&1) || skip "${said##*$'\n'}"
 }
 
+# nobody_complains [PATTERN]: at the end of what runs in the testbed with log_path=$TMP/asan: neither the sanitizers, nor the
+# kernel (of PATTERN either).
+nobody_complains() {
+	if compgen -G "$TMP/asan*" >/dev/null; then
+		cat "$TMP"/asan*
+		fail "the sanitizers have complaints"
+	fi
+	if dmesg | grep -E "WARNING|BUG|Oops|segfault${1:+|$1}"; then fail "the kernel has complaints"; fi
+}
+
 # The processes of this test, but for its shell (which set the variable after it was started).
 our_processes() {
 	local file

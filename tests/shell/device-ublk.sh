@@ -171,6 +171,19 @@ pgrep -x weft-guard >/dev/null || fail "no guard"
 weft detach r
 no_guard || fail "a guard of nothing"
 
+step "a take-over that fails leaves the device a guard"
+weft attach "$uri/r" --device --transport tcp --timeout 4 --dead-timeout 3 >"$TMP/out" || fail "attach: $(cat "$TMP/out")"
+kill_bridge
+kill -STOP "$DONOR_PID"
+! weft attach "$uri/r" --device --transport tcp --timeout 4 --dead-timeout 3 >"$TMP/out" 2>&1 || fail "attached without a donor"
+cat "$TMP/out"
+[[ -e /dev/ublkb0 ]] || fail "the failure ended the device"
+! timeout 100 dd if=/dev/ublkb0 of=/dev/null bs=4k count=1 iflag=direct status=none 2>"$TMP/dd" || fail "a read without a bridge"
+grep -q 'Input/output error' "$TMP/dd" || fail "$(cat "$TMP/dd")"
+wait_for no_guard
+[[ ! -e /dev/ublkb0 ]] || fail "a device is left"
+kill -CONT "$DONOR_PID"
+
 step "a donor that does not answer: a forced detach fails what waits"
 weft attach "$uri/r" --device --transport tcp --dead-timeout 0 --timeout 600 >"$TMP/out" || fail "attach: $(cat "$TMP/out")"
 kill -STOP "$DONOR_PID"
@@ -196,11 +209,7 @@ grep -q 'device /dev/nbd[0-9]* (nbd, auto: .*modprobe ublk_drv' "$TMP/out" || fa
 no_guard || fail "a guard of an nbd device"
 weft detach q
 stop_donor || fail "the donor's exit status: $?"
-if compgen -G "$TMP/asan*" >/dev/null; then
-	cat "$TMP"/asan*
-	fail "the sanitizers have complaints"
-fi
-if dmesg | grep -E 'WARNING|BUG|Oops'; then fail "the kernel has complaints"; fi
+nobody_complains
 step "done"
 END
 cd "$WEFT_SRC"

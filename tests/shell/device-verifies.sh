@@ -113,11 +113,7 @@ mount -t ext4 "$(device)" "$TMP/mnt"
 timeout 60 weft detach --force r
 umount "$TMP/mnt"
 stop_donor || fail "the donor's exit status: $?"
-if compgen -G "$TMP/asan*" >/dev/null; then
-	cat "$TMP"/asan*
-	fail "the sanitizers have complaints"
-fi
-if dmesg | grep -E 'WARNING|BUG|Oops'; then fail "the kernel has complaints"; fi
+nobody_complains
 echo "== done"
 END2
 cd "$WEFT_SRC"

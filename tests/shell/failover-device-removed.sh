@@ -50,11 +50,7 @@ grep -q 'err= 0' "$TMP/fio" || fail "fio: $(cat "$TMP/fio")"
 cat "$WEFT_RUN_DIR/attach-r.log"
 weft detach r
 stop_donor || fail "the donor's exit status: $?"
-if compgen -G "$TMP/asan*" >/dev/null; then
-	cat "$TMP"/asan*
-	fail "the sanitizers have complaints"
-fi
-if dmesg | grep -E 'WARNING|BUG|Oops|segfault'; then fail "the kernel has complaints"; fi
+nobody_complains
 echo "== done"
 END2
 cd "$WEFT_SRC"

@@ -83,11 +83,7 @@ cat "$TMP/out"
 stop_donor || fail "the donor's exit status: $?"
 wait_for_none() { ! pgrep -x 'weft-attach|weft-serve' >/dev/null; }
 wait_for wait_for_none
-if compgen -G "$TMP/asan*" >/dev/null; then
-	cat "$TMP"/asan*
-	fail "the sanitizers have complaints"
-fi
-if dmesg | grep -E 'WARNING|BUG|Oops'; then fail "the kernel has complaints"; fi
+nobody_complains
 echo "== done"
 END
 cd "$WEFT_SRC"

@@ -161,11 +161,7 @@ grep -q 'can be had' "$TMP/out" || fail "$(cat "$TMP/out")"
 stop_donor || fail "the donor's exit status: $?"
 ended() { ! pgrep -x 'weft-attach|weft-serve' >/dev/null; }
 wait_for ended
-if compgen -G "$TMP/asan*" >/dev/null; then
-	cat "$TMP"/asan*
-	fail "the sanitizers have complaints"
-fi
-if dmesg | grep -E 'WARNING|BUG|Oops'; then fail "the kernel has complaints"; fi
+nobody_complains
 echo "== done"
 END
 cd "$WEFT_SRC"
