@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/perf_event.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
@@ -17,6 +18,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -24,7 +26,10 @@
 
 #include "perf/harness/perf.h"
 
-enum { MAX_CHILDREN = 64, STOP_MS = 10000 };
+enum { MAX_CHILDREN = 64, STOP_MS = 10000, MAX_COUNTED = 64 };
+
+static int counted[MAX_COUNTED]; /* a counter for each thread */
+static unsigned nr_counted;
 
 static pid_t children[MAX_CHILDREN];
 
@@ -176,6 +181,59 @@ uint64_t perf_switches(pid_t pid)
 	}
 	if (d)
 		closedir(d);
+	return total;
+}
+
+static int count_calls(pid_t tid, uint64_t tracepoint)
+{
+	struct perf_event_attr attr = {.type = PERF_TYPE_TRACEPOINT, .size = sizeof(attr), .config = tracepoint};
+	long fd = syscall(SYS_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	counted[nr_counted++] = (int)fd;
+	return 0;
+}
+
+int perf_calls_start(pid_t pid)
+{
+	FILE *f = fopen("/sys/kernel/tracing/events/raw_syscalls/sys_enter/id", "re");
+	uint64_t tracepoint;
+	struct dirent *e;
+	char path[64];
+	int r = f ? 0 : -errno;
+	DIR *d;
+
+	if (f && fscanf(f, "%" SCNu64, &tracepoint) != 1)
+		r = -EIO;
+	if (f)
+		fclose(f);
+	if (r < 0)
+		return r;
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	d = opendir(path);
+	if (!d)
+		return -errno;
+	while (r == 0 && nr_counted < MAX_COUNTED && (e = readdir(d)))
+		if (e->d_name[0] != '.')
+			r = count_calls((pid_t)atoi(e->d_name), tracepoint);
+	closedir(d);
+	if (r < 0)
+		perf_calls_stop();
+	return r;
+}
+
+uint64_t perf_calls_stop(void)
+{
+	uint64_t n, total = 0;
+
+	while (nr_counted > 0) {
+		int fd = counted[--nr_counted];
+
+		if (read(fd, &n, sizeof(n)) == sizeof(n))
+			total += n;
+		close(fd);
+	}
 	return total;
 }
 

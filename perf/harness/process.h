@@ -29,6 +29,13 @@ uint64_t perf_cpu_ns(pid_t pid);
 /* Context switches so far of all threads that live. */
 uint64_t perf_switches(pid_t pid);
 
+/*
+ * Counts the system calls of all threads that the process has now, until perf_calls_stop().  Each costs more meanwhile: nothing
+ * is timed then.  0, or -errno: it cannot be counted here (no tracefs at /sys/kernel/tracing, no rights).
+ */
+int perf_calls_start(pid_t pid);
+uint64_t perf_calls_stop(void);
+
 /* Lets all threads of the process (0: the caller's thread) run on this CPU only; -1: on any. */
 void perf_pin(pid_t pid, int cpu);
 

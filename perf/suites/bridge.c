@@ -42,7 +42,7 @@ static const struct {
 void suite_bridge(void)
 {
 	static const char *const counters[] = {"ops_s", "MB_s", "p50_us", "p99_us", "client_us",
-		"server_us", "donor_us", "both_us", "client_%", "bridge_%", "donor_%", NULL};
+		"server_us", "donor_us", "both_us", "client_%", "bridge_%", "donor_%", "switches", "calls", NULL};
 	static const struct perf_ratio ratios[] = {{"of floor", "ops_s", "floor-unix"}, {"CPU/floor", "both_us", "floor-unix"},
 		{"of donor", "ops_s", "donor-tcp"},
 		{"p50/donor", "p50_us", "donor-tcp"}, {"CPU/donor", "both_us", "donor-tcp"},

@@ -28,7 +28,8 @@ struct perf_load_case {
 /*
  * Counters: ops_s, MB_s; p50_us, p99_us: latency; server_us, donor_us, client_us: CPU time an operation;
  * both_us: their sum; when all run on one CPU its inverse is the throughput, were the CPU not shared with
- * strangers; client_%, bridge_%, donor_%: shares of it; switches: context switches of the server an operation; receives_op: receives of the client.
+ * strangers; client_%, bridge_%, donor_%: shares of it; switches, calls: context switches and system
+ * calls of the server an operation (where the kernel lets us count these); receives_op: receives of the client.
  */
 void perf_load_add(const struct perf_load_case *l, const char *name, ...)
 	__attribute__((format(printf, 2, 3)));

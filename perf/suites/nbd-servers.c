@@ -55,7 +55,7 @@ static const struct {
 void suite_nbd_servers(void)
 {
 	static const char *const counters[] = {"ops_s", "MB_s", "p50_us", "p99_us", "server_us",
-		"client_us", "both_us", "switches", NULL};
+		"client_us", "both_us", "switches", "calls", NULL};
 	static const struct perf_ratio ratios[] = {{"of floor", "ops_s", "floor"}, {"of bare", "ops_s", "bare"},
 		{"of nbdkit", "ops_s", "nbdkit"}, {"CPU/floor", "both_us", "floor"},
 		{"CPU/nbdkit", "both_us", "nbdkit"}, {"srv/nbdkit", "server_us", "nbdkit"},
