@@ -64,23 +64,6 @@ static int call(const char *const argv[], char said[SAID_MAX])
 	return WIFEXITED(how) ? WEXITSTATUS(how) : 128;
 }
 
-bool bench_attach_has(const char *option)
-{
-	char path[PATH_MAX], said[SAID_MAX * 4];
-	const char *argv[] = {path, "--help", NULL};
-	size_t len = strlen(option);
-
-	program("weft-attach", path);
-	static char kept[SAID_MAX];
-	if (call(argv, kept) != 0)
-		return false;
-	snprintf(said, sizeof(said), "%s", kept);
-	for (const char *at = said; (at = strstr(at, option)); at += len)
-		if (at[len] == ' ' || at[len] == '\n' || at[len] == '[' || at[len] == '=')
-			return true;
-	return false;
-}
-
 /* The first line that is no warning, without "weft-attach: ", for an error. */
 static const char *reason(char *said)
 {
@@ -117,10 +100,13 @@ int bench_attach(const struct bench_options *o, const char *transport, const boo
 	const char *dir, struct bench_bridge *ret, struct weft_error *err)
 {
 	char path[PATH_MAX], file[PATH_MAX], said[SAID_MAX];
-	const char *argv[20];
+	const char *argv[20], *device = NULL;
 	unsigned n = 0;
 	int r;
 
+	for (int front = BENCH_NBD; front <= BENCH_UBLK; front++)
+		if (fronts[front])
+			device = bench_front_names[front];
 	memset(ret, 0, sizeof(*ret));
 	snprintf(ret->name, sizeof(ret->name), "bench-%d", (int)getpid());
 	program("weft-attach", path);
@@ -142,14 +128,16 @@ int bench_attach(const struct bench_options *o, const char *transport, const boo
 		argv[n++] = "--mount";
 		argv[n++] = ret->file;
 	}
-	if (fronts[BENCH_DEVICE])
-		argv[n++] = "--device";
+	if (device) {
+		argv[n++] = "--device-kind";
+		argv[n++] = device;
+	}
 	if (cache) {
 		argv[n++] = "--cache";
 		argv[n++] = cache;
 	}
 	/* A device outlives its bridge, and so must what is not written back. */
-	if (cache && fronts[BENCH_DEVICE]) {
+	if (cache && device) {
 		snprintf(file, sizeof(file), "%s/cache", dir);
 		argv[n++] = "--cache-file";
 		argv[n++] = file;

@@ -2,8 +2,9 @@
  * Private to weft bench: what its files share.
  *
  * The same work goes over every path between this machine and a region: a transport (RDMA, TCP) and where one enters
- * (the transport itself, a bridge's socket, a file, a device).  Rounds are interleaved: each begins with another path.  What was
- * measured is one JSON object (run.c makes it); tables, CSV, the page and the comparison are made from that object alone.
+ * (the transport itself, a bridge's socket, a file, a device of either kind).  Rounds are interleaved: each begins with
+ * another path.  What was measured is one JSON object (run.c makes it); tables, CSV, the page and the comparison are made
+ * from that object alone.
  *
  * One thread, but for the control (control.c).
  */
@@ -30,7 +31,7 @@ enum {
 	BENCH_NR_RECENT = 16,
 };
 
-enum bench_front { BENCH_DIRECT, BENCH_SOCKET, BENCH_FILE, BENCH_DEVICE, BENCH_NR_FRONTS };
+enum bench_front { BENCH_DIRECT, BENCH_SOCKET, BENCH_FILE, BENCH_NBD, BENCH_UBLK, BENCH_NR_FRONTS };
 extern const char *const bench_front_names[BENCH_NR_FRONTS];
 
 struct bench_options {
@@ -38,7 +39,7 @@ struct bench_options {
 	struct weft_uri uri;
 	bool overwrite, read_only;
 	bool fronts[BENCH_NR_FRONTS];
-	bool have_fronts; /* chosen by the user: what cannot be had is an error then */
+	bool named[BENCH_NR_FRONTS]; /* by the user: what cannot be had is an error then */
 	const char *cache; /* NULL: not cached */
 	uint64_t span_bytes;
 	double seconds;
@@ -153,12 +154,10 @@ struct bench_bridge {
 	bool up;
 };
 
-/* fronts: which; a NULL cache is none.  err: what weft attach said. */
+/* fronts: which, of devices one; a NULL cache is none.  err: what weft attach said. */
 int bench_attach(const struct bench_options *o, const char *transport, const bool fronts[BENCH_NR_FRONTS], const char *cache,
 	const char *dir, struct bench_bridge *ret, struct weft_error *err);
 void bench_detach(struct bench_bridge *bridge);
-/* Whether the `weft attach` beside us has the option. */
-bool bench_attach_has(const char *option);
 /* The donor of an attachment of that name, if it runs on this machine as this user; 0: no. */
 pid_t bench_local_donor(const char *name);
 

@@ -97,6 +97,17 @@ static json_t *row_json(const struct row *row)
 	return json;
 }
 
+static void append_once(json_t *list, json_t *value)
+{
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach(list, i, one)
+		if (json_equal(one, value))
+			return;
+	json_array_append(list, value);
+}
+
 json_t *bench_compare(const json_t *a, const json_t *b, unsigned *ret_worse)
 {
 	struct row *rows = calloc(MAX_ROWS, sizeof(*rows)), control = {.median_a = 0};
@@ -112,7 +123,7 @@ json_t *bench_compare(const json_t *a, const json_t *b, unsigned *ret_worse)
 		const json_t *other = find_cell(b, one);
 
 		if (!other || n + 2 > MAX_ROWS) {
-			json_array_append(only_a, json_object_get(one, "path"));
+			append_once(only_a, json_object_get(one, "path"));
 			continue;
 		}
 		rows[n] = (struct row){.a = one, .what = "ops_s", .more_is_better = true};
@@ -123,7 +134,7 @@ json_t *bench_compare(const json_t *a, const json_t *b, unsigned *ret_worse)
 	}
 	json_array_foreach(json_object_get(b, "cells"), i, one)
 		if (!find_cell(a, one))
-			json_array_append(only_b, json_object_get(one, "path"));
+			append_once(only_b, json_object_get(one, "path"));
 	for (i = 0; i < n; i++)
 		p[i] = rows[i].p;
 	stats_holm(p, n);
@@ -138,6 +149,19 @@ json_t *bench_compare(const json_t *a, const json_t *b, unsigned *ret_worse)
 	free(rows);
 	free(p);
 	return json;
+}
+
+static void print_only(char run, const json_t *paths, FILE *out)
+{
+	const json_t *one;
+	size_t i;
+
+	if (json_array_size(paths) == 0)
+		return;
+	fprintf(out, "only in %c, wholly or in part: ", run);
+	json_array_foreach(paths, i, one)
+		fprintf(out, "%s%s", i > 0 ? ", " : "", json_string_value(one));
+	fputc('\n', out);
 }
 
 void bench_print_comparison(const json_t *comparison, FILE *out)
@@ -170,6 +194,8 @@ void bench_print_comparison(const json_t *comparison, FILE *out)
 			json_number_value(json_object_get(one, "ratio")), range, json_number_value(json_object_get(one, "p")),
 			strcmp(what, "same") == 0 ? "" : what);
 	}
+	print_only('A', json_object_get(comparison, "only_a"), out);
+	print_only('B', json_object_get(comparison, "only_b"), out);
 	if (better + worse + same == 0)
 		fputs("the two runs have no path in common\n", out);
 	fprintf(out, "%u better, %u worse, %u without a difference that could be shown\n", better, worse, same);

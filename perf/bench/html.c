@@ -545,8 +545,8 @@ static void print_method(const json_t *run, FILE *out)
 	fprintf(out, "<p>The machine's own pace, 4 KiB to a thread and back without weft, was %s round trips a second, with a spread of %.0f %%. "
 		     "When that differs between two runs, the machine did.</p>\n",
 		bench_format_count(number_of(control, "median"), count), number_of(control, "spread_percent"));
-	fputs("<p>direct: the transport itself, in this program. socket: a bridge's NBD socket. file: a bridge's FUSE file. device: a bridge's "
-	      "block device. File and device are opened with O_DIRECT and driven by the kernel's asynchronous I/O.</p>\n",
+	fputs("<p>direct: the transport itself, in this program. socket: a bridge's NBD socket. file: a bridge's FUSE file. nbd, ublk: a bridge's "
+	      "block device, made by that driver of the kernel. Files and devices are opened with O_DIRECT and driven by the kernel's asynchronous I/O.</p>\n",
 		out);
 	fputs("<table>\n", out);
 	json_array_foreach(json_object_get(run, "paths"), i, one) {

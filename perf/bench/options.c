@@ -14,12 +14,12 @@ static void usage(FILE *out)
 	      "       weft bench --from FILE [OPTION]...\n"
 	      "       weft bench --compare A.json B.json [OPTION]...\n"
 	      "Measures a region over every path that leads to it: RDMA and TCP; the transport itself, a bridge's socket, file and\n"
-	      "device.  It WRITES to the region, which must hold only zeros in its first 64 MiB, and leaves zeros there.\n"
+	      "devices.  It WRITES to the region, which must hold only zeros in its first 64 MiB, and leaves zeros there.\n"
 	      "\n"
 	      "  URI                as weft attach takes it; ?transport=rdma|tcp measures that one alone\n"
 	      "  --read-only        only read; the region keeps what it holds\n"
 	      "  --overwrite        destroy what the region holds\n"
-	      "  --paths LIST       of direct, socket, file, device (default: all that can be had)\n"
+	      "  --paths LIST       of direct, socket, file, nbd, ublk; device: both of these (default: all there are)\n"
 	      "  --cache SIZE       measure bridges with a cache of this size beside those without\n"
 	      "  --sizes LIST       bytes a request (default 4K,64K,1M)\n"
 	      "  --depths LIST      requests in flight (default 1,4,16)\n"
@@ -90,15 +90,19 @@ static bool parse_depths(char *list, struct bench_options *o)
 static bool parse_fronts(char *list, struct bench_options *o)
 {
 	memset(o->fronts, 0, sizeof(o->fronts));
-	o->have_fronts = true;
+	memset(o->named, 0, sizeof(o->named));
 	for (char *save, *one = strtok_r(list, ",", &save); one; one = strtok_r(NULL, ",", &save)) {
 		int front = 0;
 
+		if (strcmp(one, "device") == 0) {
+			o->fronts[BENCH_NBD] = o->fronts[BENCH_UBLK] = true;
+			continue;
+		}
 		while (front < BENCH_NR_FRONTS && strcmp(one, bench_front_names[front]) != 0)
 			front++;
 		if (front == BENCH_NR_FRONTS)
 			return false;
-		o->fronts[front] = true;
+		o->fronts[front] = o->named[front] = true;
 	}
 	for (int front = 0; front < BENCH_NR_FRONTS; front++)
 		if (o->fronts[front])
@@ -151,7 +155,7 @@ int bench_options_parse(int argc, char **argv, struct bench_options *o)
 	int c;
 
 	*o = (struct bench_options){
-		.fronts = {true, true, true, true},
+		.fronts = {true, true, true, true, true},
 		.span_bytes = 64 * WEFT_MIB,
 		.seconds = 40,
 		.nr_rounds = 9,
@@ -170,7 +174,7 @@ int bench_options_parse(int argc, char **argv, struct bench_options *o)
 			break;
 		case PATHS:
 			if (!parse_fronts(optarg, o))
-				return usage_error("--paths wants some of direct,socket,file,device");
+				return usage_error("--paths wants some of direct,socket,file,nbd,ublk,device");
 			break;
 		case CACHE:
 			if (weft_parse_size(optarg, &size) < 0 || size == 0)

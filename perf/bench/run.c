@@ -1,8 +1,9 @@
 /*
  * The run: which paths there are, rounds over them, and the JSON object of what was measured.
  *
- * A region has one writer, so that a path's connection or bridge begins and ends in each round; bridges serve all their
- * front-ends at once.  One thread.  Invariant: nothing that was started outlives bench_run().
+ * A region has one writer, so that a path's connection or bridge begins and ends in each round.  A bridge serves the
+ * socket and the file at once, and another each kind of device.  One thread.  Invariant: nothing that was started outlives
+ * bench_run().
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -21,7 +22,7 @@
 #include "transports/verbs/verbs.h"
 
 enum {
-	MAX_GROUPS = 8,
+	MAX_GROUPS = 16,
 	MIN_ROUNDS = 5,
 	MIN_SLICE_MS = 20,
 	CONTROL_MS = 40,
@@ -57,7 +58,7 @@ struct group {
 	const struct tp_ops *ops;
 	char port[8];
 	bool direct, cached;
-	struct path *paths;
+	struct path *paths; /* those of the fronts that are asked for */
 	unsigned nr_paths;
 };
 
@@ -81,7 +82,7 @@ struct run {
 	json_t *machine;
 };
 
-const char *const bench_front_names[] = {"direct", "socket", "file", "device"};
+const char *const bench_front_names[] = {"direct", "socket", "file", "nbd", "ublk"};
 volatile sig_atomic_t bench_stop;
 
 /* ---- plan ---- */
@@ -98,15 +99,16 @@ static void plan_cells(struct run *run)
 	}
 }
 
-static struct group *add_group(struct run *run, const char *transport, const struct tp_ops *ops, const char *port, bool direct,
-	bool cached)
+static struct group *add_group(struct run *run, const char *transport, const struct tp_ops *ops, const char *port,
+	const bool fronts[BENCH_NR_FRONTS], bool cached)
 {
 	struct group *g = &run->groups[run->nr_groups++];
 
-	*g = (struct group){.transport = transport, .ops = ops, .direct = direct, .cached = cached, .paths = run->paths + run->nr_paths};
+	*g = (struct group){
+		.transport = transport, .ops = ops, .direct = fronts[BENCH_DIRECT], .cached = cached, .paths = run->paths + run->nr_paths};
 	snprintf(g->port, sizeof(g->port), "%s", port);
 	for (int front = 0; front < BENCH_NR_FRONTS; front++) {
-		if ((front == BENCH_DIRECT) != direct || !run->o->fronts[front])
+		if (!fronts[front] || !run->o->fronts[front])
 			continue;
 		struct path *path = &run->paths[run->nr_paths++];
 		path->front = front;
@@ -141,13 +143,15 @@ static void give_up_group(struct group *g, const char *why)
 
 static void plan_transport(struct run *run, const char *transport, const struct tp_ops *ops, const char *port, const char *why_not)
 {
-	for (int how = 0; how < 3; how++) {
-		if (how == 2 && !run->o->cache)
-			continue;
-		struct group *g = add_group(run, transport, ops, port, how == 0, how == 2);
-		if (why_not)
-			give_up_group(g, why_not);
-	}
+	static const bool together[][BENCH_NR_FRONTS] = {
+		{[BENCH_DIRECT] = true}, {[BENCH_SOCKET] = true, [BENCH_FILE] = true}, {[BENCH_NBD] = true}, {[BENCH_UBLK] = true}};
+
+	for (int cached = 0; cached <= (run->o->cache != NULL); cached++)
+		for (size_t i = cached; i < WEFT_ARRAY_LEN(together); i++) { /* the transport itself has no cache */
+			struct group *g = add_group(run, transport, ops, port, together[i], cached);
+			if (why_not)
+				give_up_group(g, why_not);
+		}
 }
 
 /* The port in "tcp,rdma:10809". */
@@ -374,7 +378,7 @@ static int open_front(const struct run *run, const struct path *path, const stru
 
 	if (path->front == BENCH_FILE)
 		return bench_io_open(bridge->file, run->o->read_only, ret, err);
-	if (path->front == BENCH_DEVICE)
+	if (path->front == BENCH_NBD || path->front == BENCH_UBLK)
 		return bench_io_open(bridge->device, run->o->read_only, ret, err);
 	snprintf(uri.socket, sizeof(uri.socket), "%.107s", bridge->socket);
 	return bench_io_connect(&tp_nbd_ops, &uri, NULL, run->o->read_only, true, run->name, ret, NULL, err);
@@ -606,16 +610,31 @@ static json_t *result(struct run *run)
 
 /* ---- all of it ---- */
 
+/* A front that was asked for by its name must be had over some transport. */
+static int check_named(const struct run *run, struct weft_error *err)
+{
+	for (int front = 0; front < BENCH_NR_FRONTS; front++) {
+		const struct path *missing = NULL;
+		bool any = false;
+
+		for (unsigned i = 0; i < run->nr_paths; i++)
+			if (run->paths[i].front == (enum bench_front)front) {
+				any |= run->paths[i].measured;
+				missing = &run->paths[i];
+			}
+		if (run->o->named[front] && !any)
+			return weft_error_set(err, ENODATA, "%s cannot be had: %s: %s", bench_front_names[front], missing->name,
+				missing->why_not);
+	}
+	return 0;
+}
+
 static int go(struct run *run, struct weft_error *err)
 {
 	const struct bench_options *o = run->o;
 	uint64_t start_ns = weft_now_ns();
 	int r = prepare(run, err);
 
-	if (r == 0 && o->fronts[BENCH_DEVICE] && !bench_attach_has("--device"))
-		for (unsigned i = 0; i < run->nr_paths; i++)
-			if (run->paths[i].front == BENCH_DEVICE && run->paths[i].measured)
-				give_up(&run->paths[i], "this weft attach has no --device");
 	bench_progress_begin(o->nr_rounds * nr_measured(run) * run->nr_cells);
 	while (r == 0 && run->nr_rounds < o->nr_rounds && !bench_stop) {
 		double spent = (double)(weft_now_ns() - start_ns) / 1e9;
@@ -623,6 +642,8 @@ static int go(struct run *run, struct weft_error *err)
 		if (run->nr_rounds >= MIN_ROUNDS && spent > 1.4 * o->seconds)
 			break;
 		r = run_round(run, run->nr_rounds, err);
+		if (r == 0 && run->nr_rounds == 0 && !bench_stop)
+			r = check_named(run, err);
 		run->nr_rounds += r == 0 && !bench_stop;
 	}
 	if (r == 0 && !bench_stop && !run->dirty)

@@ -31,5 +31,14 @@ weft bench --compare "$TMP/b.json" "$TMP/a.json" --json >"$TMP/out" || fail "bet
 jq -e '.worse == 0 and ([.rows[] | select(.verdict == "better")] | length) == 6 and
 	all(.rows[] | select(.verdict == "better"); if .what == "ops_s" then .low > 1.5 and .high < 2.5 else .low > 0.4 and .high < 0.65 end)' \
 	"$TMP/out" >/dev/null || fail "$(cat "$TMP/out")"
+
+# Runs of the time when the two kinds of device were one path, "device".
+jq '(.cells[] | select(.path == "tcp file")).path = "tcp device"' "$TMP/a.json" >"$TMP/old.json"
+weft bench --compare "$TMP/old.json" "$TMP/b.json" >"$TMP/out" || fail "exit status $?: $(cat "$TMP/out")"
+grep -q '^0 better, 0 worse, 24 without' "$TMP/out" && grep -qx 'only in A, wholly or in part: tcp device' "$TMP/out" &&
+	grep -qx 'only in B, wholly or in part: tcp file' "$TMP/out" || fail "$(cat "$TMP/out")"
+weft bench --compare "$TMP/old.json" "$TMP/old.json" >"$TMP/out"
+[[ $(grep -c '^tcp device ' "$TMP/out") = 12 ]] || fail "$(cat "$TMP/out")"
+
 ! weft bench --compare "$TMP/a.json" 2>"$TMP/err" || fail "one file"
 grep -q 'the JSON files of two runs' "$TMP/err" || fail "$(cat "$TMP/err")"

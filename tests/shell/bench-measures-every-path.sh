@@ -19,7 +19,7 @@ done
 paths='tcp direct,tcp socket'
 [[ ! -w /dev/fuse ]] || paths+=',tcp file'
 jq -e --arg paths "$paths" '.weft_bench == 1 and .rounds == 3 and .mode == "read-write" and
-	([.paths[].path] - ["tcp device"] | join(",")) == $paths and
+	([.paths[].path] - ["tcp nbd", "tcp ublk"] | join(",")) == $paths and
 	(.cells | length) == 6 * (.paths | length) and
 	all(.cells[]; .ops > 0 and .ops_s.median > 0 and (.ops_s.rounds | length) == 3 and .latency_us.p50 > 0 and
 		.latency_us.p50 <= .latency_us.p99 and .latency_us.p99 <= .latency_us.max * 1.02 and
@@ -45,6 +45,11 @@ done
 echo "== the same from its file"
 weft bench --from "$TMP/run.json" --html "$TMP/again.html" | cmp - "$TMP/table" || fail "another table"
 xmllint --noout "$TMP/again.html" || fail "the page from the file"
+jq '(.paths[] | select(.path == "tcp socket")) |= (.path = "tcp device" | .front = "device") |
+	(.cells[] | select(.path == "tcp socket")).path = "tcp device"' "$TMP/run.json" >"$TMP/old.json"
+weft bench --from "$TMP/old.json" --csv="$TMP/old.csv" --html "$TMP/old.html" | grep -q '^  tcp device ' &&
+	grep -q '^tcp device,read,' "$TMP/old.csv" && xmllint --noout "$TMP/old.html" || fail "one of the time when there was but one device"
+[[ $(grep -c '<figure>' "$TMP/old.html") = 14 ]] || fail "$(grep -c '<figure>' "$TMP/old.html") plots of an old run"
 jq '.uri = "weft://h/<b>&\"x" | .machine.host = "a\u0001<i>"' "$TMP/run.json" >"$TMP/strange.json"
 weft bench --from "$TMP/strange.json" --html "$TMP/strange.html" >/dev/null && xmllint --noout "$TMP/strange.html" ||
 	fail "text became markup"
@@ -95,6 +100,10 @@ wrong 'at most 32 MiB' "$URI" --sizes 4M --depths 16
 wrong '--sizes wants' "$URI" --sizes 5000
 wrong '--depths wants' "$URI" --depths 4,1
 wrong '--paths wants' "$URI" --paths telepathy
+if [[ ! -e /dev/ublk-control ]]; then
+	wrong 'ublk cannot be had: tcp ublk: .*ublk' "$URI" "${quick[@]}" --paths direct,ublk
+	wrong 'no path could be measured' "$URI" "${quick[@]}" --paths device
+fi
 wrong 'exclude each other' "$URI" --read-only --overwrite
 wrong 'cannot connect to' "weft://127.0.0.1:1/r"
 wrong 'cannot read' --from "$TMP/none"
