@@ -90,6 +90,7 @@ static int ask(struct bench_bridge *bridge, struct weft_error *err)
 	snprintf(bridge->transport, sizeof(bridge->transport), "%s", text_of(answer, "transport"));
 	snprintf(bridge->why, sizeof(bridge->why), "%s", text_of(answer, "transport_why"));
 	snprintf(bridge->device, sizeof(bridge->device), "%s", text_of(answer, "device"));
+	bridge->nr_lanes = (unsigned)json_array_size(json_object_get(answer, "lanes"));
 	snprintf(bridge->path, sizeof(bridge->path), "%s",
 		text_of(json_array_get(json_object_get(answer, "lanes"), 0), "path"));
 	json_decref(answer);

@@ -151,6 +151,7 @@ struct bench_bridge {
 	pid_t pid;
 	uint64_t ready_ns; /* from the start of weft attach to its end */
 	char transport[16], why[320], path[160];
+	unsigned nr_lanes;
 	bool up;
 };
 
@@ -197,6 +198,8 @@ void bench_progress_end(void);
 /* NULL, with what is wrong in err: not a run. */
 json_t *bench_load_run(const char *file, struct weft_error *err);
 bool bench_rdma_in_software(const json_t *run);
+/* The donor is on this machine, too, as far as that can be told. */
+bool bench_donor_is_here(const json_t *run);
 void bench_print_table(const json_t *run, FILE *out);
 void bench_print_csv(const json_t *run, FILE *out);
 void bench_print_html(const json_t *run, FILE *out);

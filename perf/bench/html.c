@@ -16,28 +16,30 @@ enum { MAX_SERIES = BENCH_MAX_PATHS };
 /* Okabe and Ito's colours, which the colour-blind tell apart too; lighter ones on dark ground. */
 static const char style[] =
 	":root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--dim:#57606a;--line:#d0d7de;--box:#f6f8fa;"
-	"--f0:#0072b2;--f1:#d55e00;--f2:#007a59;--f3:#a3448a;--s0:#0072b2;--s1:#e69f00;--s2:#5f6b76}\n"
-	"@media(prefers-color-scheme:dark){:root{--bg:#12161b;--fg:#e6edf3;--dim:#9da7b1;--line:#39424c;--box:#1b2128;"
-	"--f0:#56b4e9;--f1:#ff9a4d;--f2:#2fd0a0;--f3:#e49bcf;--s0:#56b4e9;--s1:#e6b000;--s2:#8b97a3}}\n"
+	"--f0:#0072b2;--f1:#d55e00;--f2:#007a59;--f3:#a3448a;--f4:#1b1f24;--s0:#0072b2;--s1:#e69f00;--s2:#5f6b76}\n"
+	"@media screen and (prefers-color-scheme:dark){:root{--bg:#12161b;--fg:#e6edf3;--dim:#9da7b1;--line:#39424c;--box:#1b2128;"
+	"--f0:#56b4e9;--f1:#ff9a4d;--f2:#2fd0a0;--f3:#e49bcf;--f4:#fff;--s0:#56b4e9;--s1:#e6b000;--s2:#8b97a3}}\n"
 	"body{margin:0 auto;max-width:1120px;padding:24px 20px 60px;background:var(--bg);color:var(--fg);"
 	"font:15px/1.5 system-ui,-apple-system,'Segoe UI',sans-serif}\n"
-	"h1{font-size:1.6em;margin:0 0 .2em}h2{font-size:1.2em;margin:2em 0 .4em;border-bottom:1px solid var(--line)}"
+	"h1{font-size:clamp(1.15em,5vw,1.6em);margin:0 0 .2em}h2{font-size:1.2em;margin:2em 0 .4em;border-bottom:1px solid var(--line)}"
 	"h1,td.w{overflow-wrap:anywhere}td:first-child{white-space:nowrap}p{max-width:75ch;margin:.5em 0}.dim{color:var(--dim)}\n"
 	".grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:20px}"
 	"figure{margin:0;background:var(--box);border:1px solid var(--line);border-radius:6px;padding:10px 12px}"
-	"figcaption{font-weight:600;margin-bottom:4px}svg{display:block;width:100%;height:auto}\n"
+	"figcaption{font-weight:600;margin-bottom:4px}figcaption span{font-weight:400;color:var(--dim);float:right}svg{display:block;width:100%;height:auto}\n"
 	".scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.87em;font-variant-numeric:tabular-nums}"
 	"th,td{padding:3px 8px;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}"
 	"th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right}td.n{white-space:nowrap}th.n{max-width:12em}tr.row th{color:var(--fg);padding-top:14px}\n"
-	".legend{display:flex;flex-wrap:wrap;gap:4px 20px;margin:.6em 0}.legend span{display:inline-flex;align-items:center;gap:6px}"
+	".legend{display:flex;flex-wrap:wrap;gap:4px 20px;margin:.2em 0}.grid{margin-top:.6em}.legend span{display:inline-flex;align-items:center;gap:6px}"
 	".legend svg{width:44px;height:16px}.legend i{width:14px;height:14px;display:inline-block}\n"
 	".t,.v{font-size:12px;fill:var(--dim)}.v{fill:var(--fg)}.g{stroke:var(--line);fill:none}.a{stroke:var(--dim);fill:none}"
 	".l{fill:none;stroke-width:2}.e{fill:none;stroke-width:1.5;opacity:.6}.m{stroke-width:1.8}.l.d1{stroke-dasharray:7 4}"
-	".l.d2{stroke-dasharray:2 4}.m.d1,.m.d2{fill:var(--box)!important}\n"
+	".l.d2{stroke-dasharray:2 4}.l.d3{stroke-dasharray:10 3 2 3}.m.d1,.m.d3{fill:var(--box)!important}"
+	"svg:has(g:hover) g:not(:hover){opacity:.15}\n"
 	".f0{stroke:var(--f0)}.m.f0{fill:var(--f0)}.f1{stroke:var(--f1)}.m.f1{fill:var(--f1)}.f2{stroke:var(--f2)}.m.f2{fill:var(--f2)}"
-	".f3{stroke:var(--f3)}.m.f3{fill:var(--f3)}.s0{fill:var(--s0);background:var(--s0)}.s1{fill:var(--s1);background:var(--s1)}"
+	".f3{stroke:var(--f3)}.m.f3{fill:var(--f3)}.f4{stroke:var(--f4)}.m.f4{fill:var(--f4)}.s0{fill:var(--s0);background:var(--s0)}.s1{fill:var(--s1);background:var(--s1)}"
 	".s2{fill:var(--s2);background:var(--s2)}\n"
-	"@media print{:root{color-scheme:light}figure{break-inside:avoid}}\n";
+	"@media print{:root{color-scheme:light}body{padding:0;font-size:11px}figure,tr{break-inside:avoid}h2,h3,h2+p,.legend,tr.row{break-after:avoid}"
+	".grid{grid-template-columns:1fr 1fr;gap:10px}.scroll{overflow:visible}th,td{padding:2px 4px}}\n";
 
 static const char *size_text(double bytes, char *buf)
 {
@@ -53,29 +55,34 @@ static void element(const char *tag, const char *class, const char *text, FILE *
 
 /* ---- paths ---- */
 
-/* Colour by where one enters; dashes by transport and cache. */
+/* Colour by where one enters; dashes by transport and cache.  Old runs have a front `device`, and neither nbd nor ublk. */
 static unsigned colour_of(const json_t *path)
 {
-	for (unsigned i = 0; i < BENCH_NR_FRONTS; i++)
-		if (strcmp(text_of(path, "front"), bench_front_names[i]) == 0)
-			return i;
-	return 0;
+	unsigned i = 0;
+
+	while (i < BENCH_NR_FRONTS - 1 && strcmp(text_of(path, "front"), bench_front_names[i]) != 0)
+		i++;
+	return i;
 }
 
 static unsigned dash_of(const json_t *path)
 {
 	const char *name = text_of(path, "path");
 
-	return strstr(name, " cached") ? 2 : strncmp(name, "rdma", 4) == 0 ? 0 : 1;
+	return (strncmp(name, "rdma", 4) == 0 ? 0 : 1) + (strstr(name, " cached") ? 2 : 0);
 }
 
+/* A line for each kind of dash. */
 static void print_legend(const json_t *run, FILE *out)
 {
-	const json_t *path;
+	const json_t *path, *last = NULL;
 	size_t i;
 
 	fputs("<div class=\"legend\">\n", out);
 	json_array_foreach(json_object_get(run, "paths"), i, path) {
+		if (last && dash_of(last) != dash_of(path))
+			fputs("</div><div class=\"legend\">\n", out);
+		last = path;
 		fprintf(out, "<span><svg viewBox=\"0 0 44 16\" aria-hidden=\"true\"><path class=\"l f%u d%u\" d=\"M2 8H42\"/>",
 			colour_of(path), dash_of(path));
 		plot_marker(colour_of(path), dash_of(path), 22, 8, NULL, out);
@@ -159,14 +166,13 @@ static void plot_throughput(const json_t *run, const char *op, bool over_depth, 
 	char title[120], size[32];
 	struct plot plot = {.title = title, .x_label = over_depth ? "requests in flight" : "bytes a request",
 		.y_label = over_depth ? "operations a second" : "MB a second", .y_unit = over_depth ? "operations/s" : "MB/s",
-		.nr_x_ticks = nr};
+		.good = "higher", .nr_x_ticks = nr};
 	size_t i;
 
 	if (over_depth)
-		snprintf(title, sizeof(title), "%ss of %s", op, size_text(span.least_block, size));
+		snprintf(title, sizeof(title), "Operations a second: %ss of %s", op, size_text(span.least_block, size));
 	else
-		snprintf(title, sizeof(title), "%ss, %.0f in flight", op, span.most_depth);
-	title[0] = (char)(title[0] - 'a' + 'A');
+		snprintf(title, sizeof(title), "MB a second: %ss, %.0f in flight", op, span.most_depth);
 	for (unsigned k = 0; k < nr; k++) {
 		plot.x_ticks[k].at = values[k];
 		if (over_depth)
@@ -206,13 +212,12 @@ static void plot_latency(const json_t *run, const char *op, FILE *out)
 	struct span span = span_of(run);
 	char title[120], size[32];
 	struct plot plot = {.title = title, .x_label = "percentile: this share of the operations took no longer",
-		.y_label = "microseconds", .y_unit = "us", .sparse = true};
+		.y_label = "microseconds", .y_unit = "us", .good = "lower", .sparse = true};
 	double most = 1;
 	unsigned n = 0;
 	size_t i, k;
 
-	snprintf(title, sizeof(title), "%s of %s, %.0f in flight", strcmp(op, "read") == 0 ? "Reads" : "Writes",
-		size_text(span.least_block, size), span.least_depth);
+	snprintf(title, sizeof(title), "Latency: %ss of %s, %.0f in flight", op, size_text(span.least_block, size), span.least_depth);
 	json_array_foreach(json_object_get(run, "paths"), i, path) {
 		struct plot_series *s = &series[n];
 		const json_t *cell = cell_of(run, text_of(path, "path"), op, span.least_block, span.least_depth);
@@ -247,7 +252,7 @@ static void plot_cost(const json_t *run, const char *op, double block, bool cpu,
 	unsigned n = 0;
 	size_t i;
 
-	snprintf(title, sizeof(title), "%s of %s, %.0f in flight", strcmp(op, "read") == 0 ? "Reads" : "Writes", size_text(block, size),
+	snprintf(title, sizeof(title), "%s: %ss of %s, %.0f in flight", cpu ? "Processor time" : "Network", op, size_text(block, size),
 		span.most_depth);
 	json_array_foreach(json_object_get(run, "paths"), i, path) {
 		const json_t *cell = cell_of(run, text_of(path, "path"), op, block, span.most_depth);
@@ -267,7 +272,7 @@ static void plot_cost(const json_t *run, const char *op, double block, bool cpu,
 			snprintf(bars[n].text, sizeof(bars[n].text), "%.2f GB", wire);
 		n++;
 	}
-	plot_bars(title, cpu ? "seconds of processor time for each GB of payload" : "GB on the network for each GB of payload", bars, n, out);
+	plot_bars(title, "lower", cpu ? "seconds of processor time for each GB of payload" : "GB on the network for each GB of payload", bars, n, out);
 }
 
 static bool has_op(const json_t *run, const char *op)
@@ -324,7 +329,7 @@ static void print_plots(const json_t *run, FILE *out)
 	struct span span = span_of(run);
 
 	section("Latency", "How long one request takes when nothing else is under way. The line's right end is the slowest of all. "
-			   "Both axes are logarithmic.",
+			   "Both axes are logarithmic. Point at a line to see it alone.",
 		out);
 	print_legend(run, out);
 	fputs("<div class=\"grid\">\n", out);
@@ -354,7 +359,8 @@ static void print_plots(const json_t *run, FILE *out)
 		for_both(run, plot_cost, span.most_block, true, out);
 	fputs("</div>\n", out);
 	section("Bytes on the network", any_wire(run) ? "As the interface counts them, headers, acknowledgements and other traffic of the same "
-							"interface included; sent and received together (on loopback, once)."
+							"interface included; sent and received together (on loopback, once). Paths that are missing here go where nothing "
+							"counts."
 						      : "Not measured: no interface counts them on these paths.",
 		out);
 	fputs("<div class=\"grid\">\n", out);
@@ -372,7 +378,7 @@ static void number(double value, const char *fmt, FILE *out)
 	if (value < 0)
 		fputs("-", out);
 	else
-		fprintf(out, fmt[0] == '0' ? "%.0f" : fmt[0] == '1' ? "%.1f" : value >= 100 ? "%.0f" : "%.3g", value);
+		fprintf(out, fmt[0] == '0' ? "%.0f" : fmt[0] == '1' ? "%.1f" : fmt[0] == '2' ? "%.2f" : value >= 100 ? "%.0f" : "%.3g", value);
 	fputs("</td>", out);
 }
 
@@ -380,18 +386,23 @@ static void print_glance(const json_t *run, FILE *out)
 {
 	struct span span = span_of(run);
 	const char *op = has_op(run, "read") ? "read" : "write";
-	char head[3][120], size[32];
+	char head[4][120], size[32];
 	const json_t *path;
 	size_t i;
 
 	snprintf(head[0], sizeof(head[0]), "%s %s, %.0f in flight: median latency, us", size_text(span.least_block, size), op, span.least_depth);
 	snprintf(head[1], sizeof(head[1]), "%s %ss, %.0f in flight: thousand a second", size_text(span.least_block, size), op, span.most_depth);
 	snprintf(head[2], sizeof(head[2]), "%s %ss, %.0f in flight: MB a second", size_text(span.most_block, size), op, span.most_depth);
-	section("At a glance", "", out);
+	snprintf(head[3], sizeof(head[3]), "the same: processor time, s a GB");
+	section("At a glance",
+		"A path is a transport and where one enters. direct: the transport itself, in this program. socket: a bridge's NBD socket. file: "
+		"its FUSE file. nbd, ublk: its block device, made by that driver of the kernel. The bridge is a process of weft on this machine. "
+		"Less time is better, and more operations and bytes.",
+		out);
 	fputs("<div class=\"scroll\"><table><tr><th>path</th>", out);
-	for (unsigned k = 0; k < 3; k++)
+	for (unsigned k = 0; k < 4; k++)
 		element("th", "n", head[k], out);
-	fputs("<th class=\"n\">ready after, ms</th></tr>\n", out);
+	fputs("<th class=\"n\">connected or attached after, ms</th></tr>\n", out);
 	json_array_foreach(json_object_get(run, "paths"), i, path) {
 		const char *name = text_of(path, "path");
 		const json_t *one = cell_of(run, name, op, span.least_block, span.least_depth),
@@ -404,6 +415,7 @@ static void print_glance(const json_t *run, FILE *out)
 		number(number_of(json_object_get(one, "latency_us"), "p50"), "1", out);
 		number(ops < 0 ? ops : ops / 1e3, "1", out);
 		number(number_of(large, "MB_s"), "0", out);
+		number(number_of(large, "cpu_s_per_GB"), "2", out);
 		number(number_of(json_object_get(path, "ready_ms"), "median"), "1", out);
 		fputs("</tr>\n", out);
 	}
@@ -427,7 +439,7 @@ static void print_cell(const json_t *cell, FILE *out)
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(who); i++)
 		number(number_of(json_object_get(cpu, who[i]), "median"), "1", out);
 	number(number_of(cell, "machine_cpu_s_per_GB"), "3", out);
-	number(wire < 0 ? wire : wire / 1e9, "3", out);
+	number(wire < 0 ? wire : wire / 1e9, "2", out);
 	fputs("</tr>\n", out);
 }
 
@@ -439,12 +451,13 @@ static void print_all(const json_t *run, FILE *out)
 
 	section("All figures",
 		"Medians over the rounds. Spread: the interquartile range in per cent of the median. CPU: microseconds of processor time an "
-		"operation. Whole machine: seconds of processor time for each GB, strangers' too, counted in ticks.",
+		"operation. Whole machine: seconds of processor time for each GB, strangers' too, counted in ticks. Network: GB for each GB of payload. Where there were less than 1000 operations, p99.9 is the "
+		"slowest.",
 		out);
 	fputs("<div class=\"scroll\"><table>\n<tr><th>path</th><th class=\"n\">ops/s</th><th class=\"n\">spread %</th><th class=\"n\">MB/s</th>"
 	      "<th class=\"n\">p50 us</th><th class=\"n\">p90</th><th class=\"n\">p99</th><th class=\"n\">p99.9</th><th class=\"n\">max</th>"
 	      "<th class=\"n\">CPU asking</th><th class=\"n\">bridge</th><th class=\"n\">donor</th><th class=\"n\">whole machine</th>"
-	      "<th class=\"n\">network GB</th></tr>\n",
+	      "<th class=\"n\">network</th></tr>\n",
 		out);
 	json_array_foreach(json_object_get(run, "cells"), i, one) {
 		snprintf(head, sizeof(head), "%ss of %s, %.0f in flight", text_of(one, "op"), size_text(number_of(one, "block_bytes"), size),
@@ -480,6 +493,61 @@ static void fact(const char *name, const json_t *value, const char *unit, FILE *
 	fputs("</tr>\n", out);
 }
 
+/* Its front-ends share the network. */
+static bool first_of_transport(const json_t *run, size_t at, char ret_transport[16])
+{
+	const json_t *paths = json_object_get(run, "paths");
+	const char *name = text_of(json_array_get(paths, at), "path");
+	size_t len = strcspn(name, " ");
+
+	snprintf(ret_transport, 16, "%.*s", (int)weft_min(len, 15), name);
+	for (size_t i = 0; i < at; i++)
+		if (strncmp(text_of(json_array_get(paths, i), "path"), name, len + 1) == 0)
+			return false;
+	return true;
+}
+
+static void say(const char *before, const char *text, const char *after, FILE *out)
+{
+	if (!text[0])
+		return;
+	fputs(before, out);
+	plot_text(text, out);
+	fputs(after, out);
+}
+
+/* The conditions in a sentence; the tables have them all. */
+static void print_where(const json_t *run, FILE *out)
+{
+	const json_t *machine = json_object_get(run, "machine"), *path;
+	const char *governor = text_of(machine, "governor");
+	char transport[16];
+	size_t i;
+
+	fputs("<p>Measured on ", out);
+	say("", text_of(machine, "host"), ": ", out);
+	fprintf(out, "%.0f processors", number_of(machine, "processors"));
+	say(" (", text_of(machine, "processor"), ")", out);
+	say(", Linux ", text_of(machine, "kernel"), "", out);
+	say(", CPU frequency governor ", governor[0] ? governor : "not told", ".", out);
+	json_array_foreach(json_object_get(run, "paths"), i, path) {
+		const json_t *network = json_object_get(path, "network");
+
+		if (!first_of_transport(run, i, transport))
+			continue;
+		say(" ", transport, "", out);
+		say(" by ", text_of(network, "rdma_device"), "", out);
+		say(" over ", text_of(network, "interface"), "", out);
+		if (number_of(network, "mtu") > 0)
+			fprintf(out, ", MTU %.0f", number_of(network, "mtu"));
+		if (number_of(network, "gid_index") >= 0)
+			fprintf(out, ", GID %.0f", number_of(network, "gid_index"));
+		say(" (", text_of(network, "gid_type"), ")", out);
+		fputc('.', out);
+	}
+	fputs("</p>\n", out);
+}
+
 static void print_conditions(const json_t *run, FILE *out)
 {
 	static const struct {
@@ -489,10 +557,10 @@ static void print_conditions(const json_t *run, FILE *out)
 		{"memory_bytes", "Memory", " bytes"}, {"governor", "CPU frequency governor", ""}, {"load_before", "Load before", ""}},
 	  network_facts[] = {{"path", "Connection", ""}, {"interface", "Interface", ""}, {"driver", "Driver", ""}, {"mtu", "MTU", " bytes"},
 		  {"speed_mbit_s", "Speed", " Mbit/s"}, {"rdma_device", "RDMA device", ""}, {"gid_index", "GID index", ""}, {"gid", "GID", ""},
-		  {"gid_type", "GID type", ""}, {"rdma_in_software", "RDMA in software", ""}, {"rdma_mtu", "RDMA MTU, from the interface's", " bytes"}};
+		  {"gid_type", "GID type", ""}, {"rdma_in_software", "RDMA in software", ""}, {"rdma_type", "RDMA adapter", ""}, {"rdma_firmware", "RDMA firmware", ""},
+		  {"rdma_mtu", "RDMA MTU, reckoned", " bytes"}};
 	const json_t *machine = json_object_get(run, "machine"), *path;
-	char seen[8][16] = {{0}};
-	unsigned nr_seen = 0;
+	char transport[16];
 	size_t i;
 
 	section("Conditions", "", out);
@@ -500,23 +568,15 @@ static void print_conditions(const json_t *run, FILE *out)
 	for (i = 0; i < WEFT_ARRAY_LEN(machine_facts); i++)
 		fact(machine_facts[i].name, json_object_get(machine, machine_facts[i].key), machine_facts[i].unit, out);
 	fputs("</table></div>\n", out);
-	/* Once for each transport: its front-ends share the network. */
 	json_array_foreach(json_object_get(run, "paths"), i, path) {
 		const json_t *network = json_object_get(path, "network");
-		const char *name = text_of(path, "path");
-		char transport[16];
-		unsigned k = 0;
 
-		snprintf(transport, sizeof(transport), "%.*s", (int)weft_min(strcspn(name, " "), 15), name);
-		while (k < nr_seen && strcmp(seen[k], transport) != 0)
-			k++;
-		if (k < nr_seen || nr_seen == 8)
+		if (!first_of_transport(run, i, transport))
 			continue;
-		strcpy(seen[nr_seen++], transport);
 		fprintf(out, "<h3>Network of the paths over ");
 		plot_text(transport, out);
 		fputs("</h3><div class=\"scroll\"><table>\n", out);
-		for (k = 0; k < WEFT_ARRAY_LEN(network_facts); k++) {
+		for (unsigned k = 0; k < WEFT_ARRAY_LEN(network_facts); k++) {
 			bool rdma = strncmp(network_facts[k].key, "rdma", 4) == 0 || strncmp(network_facts[k].key, "gid", 3) == 0;
 
 			if (!rdma || strcmp(transport, "rdma") == 0)
@@ -535,8 +595,8 @@ static void print_method(const json_t *run, FILE *out)
 
 	section("How it was measured", "", out);
 	fprintf(out, "<p>%d rounds; each goes over all paths, beginning with another one, so that what disturbs the machine for a while disturbs "
-		     "them all. In a round each figure gets a slice of %.0f ms. Requests go to places in the first %s of the region in an "
-		     "order that repeats none before all had their turn, over one connection, without the kernel's cache.</p>\n",
+		     "them all. In a round each figure gets a slice of %.0f ms. Requests come from one thread and go to places in the first "
+		     "%s of the region, in an order that repeats none before all had their turn, without the kernel's cache.</p>\n",
 		(int)number_of(run, "rounds"), number_of(run, "slice_ms"), size_text(number_of(run, "span_bytes"), span));
 	fprintf(out, "<p>All data was verified: %s. 8 bytes of every 512 are looked at.</p>\n",
 		reads_only ? "what was read over any path is what the region held in the beginning"
@@ -545,18 +605,29 @@ static void print_method(const json_t *run, FILE *out)
 	fprintf(out, "<p>The machine's own pace, 4 KiB to a thread and back without weft, was %s round trips a second, with a spread of %.0f %%. "
 		     "When that differs between two runs, the machine did.</p>\n",
 		bench_format_count(number_of(control, "median"), count), number_of(control, "spread_percent"));
-	fputs("<p>direct: the transport itself, in this program. socket: a bridge's NBD socket. file: a bridge's FUSE file. nbd, ublk: a bridge's "
-	      "block device, made by that driver of the kernel. Files and devices are opened with O_DIRECT and driven by the kernel's asynchronous I/O.</p>\n",
+	fputs("<p>Files and devices are opened with O_DIRECT and driven by the kernel's asynchronous I/O. Socket and file share a bridge, and "
+	      "each device has one of its own.",
 		out);
-	fputs("<table>\n", out);
-	json_array_foreach(json_object_get(run, "paths"), i, one) {
-		fputs("<tr>", out);
-		element("th", "", text_of(one, "path"), out);
-		element("td", "", text_of(one, "how"), out);
-		element("td", "dim", text_of(one, "why"), out);
-		fputs("</tr>\n", out);
+	json_array_foreach(json_object_get(run, "paths"), i, one)
+		if (number_of(one, "lanes") > 0) {
+			fprintf(out, " A bridge had %.0f lanes, which are threads with a connection each.", number_of(one, "lanes"));
+			break;
+		}
+	if (text_of(run, "cache")[0]) {
+		fputs(" Cached: the bridge had a cache of ", out);
+		plot_text(text_of(run, "cache"), out);
+		fputc('.', out);
 	}
-	fputs("</table>\n", out);
+	fputs("</p>\n<p>A KiB is 1024 bytes and a MiB 1024 KiB; a MB is a million bytes and a GB a thousand million; us are "
+	      "microseconds.</p>\n",
+		out);
+}
+
+static void print_not_measured(const json_t *run, FILE *out)
+{
+	const json_t *one;
+	size_t i;
+
 	section("Not measured", "", out);
 	fputs("<ul>\n", out);
 	json_array_foreach(json_object_get(run, "not_measured"), i, one) {
@@ -576,7 +647,7 @@ static void print_method(const json_t *run, FILE *out)
 			fputs("<li>bytes on the network of some paths: what stays within this machine goes through no interface that counts</li>\n", out);
 			break;
 		}
-	fputs("<li>more than one connection at a time; durability (no flush was asked for)</li>\n</ul>\n", out);
+	fputs("<li>more than one program at a time; durability (no flush was asked for)</li>\n</ul>\n", out);
 }
 
 void bench_print_html(const json_t *run, FILE *out)
@@ -593,14 +664,18 @@ void bench_print_html(const json_t *run, FILE *out)
 	plot_text(text_of(run, "when"), out);
 	fprintf(out, ", weft %s, %s; a region of %s, of which %s are used</p>\n", text_of(run, "version"), text_of(run, "mode"),
 		size_text(number_of(run, "region_bytes"), size), size_text(number_of(run, "span_bytes"), span));
+	print_where(run, out);
 	if (json_is_true(json_object_get(json_object_get(run, "machine"), "virtual")))
 		fputs("<p>This is a virtual machine: ratios within this page mean something, absolute figures may say more about its host.</p>\n", out);
+	if (bench_donor_is_here(run))
+		fputs("<p>The donor runs on this machine, too: nothing crossed a cable, and both shared the processors.</p>\n", out);
 	if (bench_rdma_in_software(run))
 		fputs("<p>RDMA is emulated in software here: what it costs says nothing about an adapter that does it.</p>\n", out);
 	print_glance(run, out);
+	print_not_measured(run, out);
 	print_plots(run, out);
-	print_all(run, out);
 	print_conditions(run, out);
 	print_method(run, out);
+	print_all(run, out);
 	fputs("</body></html>\n", out);
 }

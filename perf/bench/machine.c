@@ -126,6 +126,10 @@ json_t *bench_network(const char *netdev, const char *rdma_device, const char *p
 	json_object_set_new(json, "speed_mbit_s", ok ? json_integer(atoi(line)) : json_null());
 	json_object_set_new(json, "driver", netdev[0] ? driver_of(netdev) : json_null());
 	json_object_set_new(json, "rdma_mtu", rdma_device[0] && mtu ? json_integer(rdma_mtu(mtu)) : json_null());
+	ok = rdma_device[0] && first_line(line, sizeof(line), "/sys/class/infiniband/%s/hca_type", rdma_device);
+	json_object_set_new(json, "rdma_type", line_or_null(ok, line));
+	ok = rdma_device[0] && first_line(line, sizeof(line), "/sys/class/infiniband/%s/fw_ver", rdma_device);
+	json_object_set_new(json, "rdma_firmware", line_or_null(ok, line));
 	/* What is made of software hangs on no bus. */
 	char bus[PATH_MAX];
 	snprintf(bus, sizeof(bus), "/sys/class/infiniband/%s/device", rdma_device);

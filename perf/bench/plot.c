@@ -8,7 +8,7 @@
 #include "perf/bench/bench.h"
 
 enum { WIDTH = 480, HEIGHT = 300, LEFT = 66, RIGHT = 14, TOP = 14, BOTTOM = 48 };
-enum { BAR_LEFT = 118, BAR_RIGHT = 84, BAR_ROW = 24, BAR_TOP = 8, BAR_BOTTOM = 44 };
+enum { BAR_LEFT = 132, BAR_RIGHT = 84, BAR_ROW = 24, BAR_TOP = 8, BAR_BOTTOM = 44 };
 
 void plot_text(const char *text, FILE *out)
 {
@@ -40,10 +40,11 @@ void plot_marker(unsigned colour, unsigned dash, double x, double y, const char 
 		"M-4 -4h8v8h-8z",                                /* square */
 		"M0 -5l5 9h-10z",                                /* triangle */
 		"M0 -5.5l5.5 5.5l-5.5 5.5l-5.5 -5.5z",           /* diamond */
+		"M0 5l5 -9h-10z",                                /* triangle, upside down */
 	};
 
-	fprintf(out, "<path class=\"m f%u d%u\" transform=\"translate(%.1f %.1f)\" d=\"%s\">", colour % 4, dash % 3, x, y,
-		shapes[colour % 4]);
+	fprintf(out, "<path class=\"m f%u d%u\" transform=\"translate(%.1f %.1f)\" d=\"%s\">", colour, dash, x, y,
+		shapes[colour % WEFT_ARRAY_LEN(shapes)]);
 	if (tip) {
 		fputs("<title>", out);
 		plot_text(tip, out);
@@ -65,11 +66,11 @@ static double place(const struct axis *axis, double value)
 	return axis->from + share * (axis->to - axis->from);
 }
 
-static void begin(const char *title, int width, int height, FILE *out)
+static void begin(const char *title, const char *good, int width, int height, FILE *out)
 {
 	fprintf(out, "<figure><figcaption>");
 	plot_text(title, out);
-	fprintf(out, "</figcaption><svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"", width, height);
+	fprintf(out, " <span>%s is better</span></figcaption><svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"", good, width, height);
 	plot_text(title, out);
 	fputs("\">\n", out);
 }
@@ -85,8 +86,8 @@ static void y_ticks(const struct axis *y, FILE *out)
 {
 	static const double all[] = {1, 2, 5}, few[] = {1};
 	double decades = y->high - y->low;
-	const double *steps = decades > 2.5 ? few : all;
-	size_t nr = decades > 2.5 ? 1 : 3;
+	const double *steps = decades > 3.5 ? few : all;
+	size_t nr = decades > 3.5 ? 1 : 3;
 
 	for (int exponent = (int)floor(y->low); exponent <= (int)ceil(y->high); exponent++) {
 		for (size_t i = 0; i < nr; i++) {
@@ -120,26 +121,30 @@ static void draw_series(const struct plot *plot, const struct plot_series *s, co
 	bool any = false;
 	char tip[160], count[32];
 
-	fprintf(out, "<path class=\"l f%u d%u\" d=\"", s->colour % 4, s->dash % 3);
+	fprintf(out, "<g><path class=\"l f%u d%u\" d=\"", s->colour, s->dash);
 	for (unsigned i = 0; i < s->nr_points; i++) {
 		if (!(s->points[i].y > 0))
 			continue;
 		fprintf(out, "%c%.1f %.1f", any ? 'L' : 'M', place(x, s->points[i].x), place(y, s->points[i].y));
 		any = true;
 	}
-	fputs(any ? "\"/>\n" : "M0 0\"/>\n", out);
+	fputs(any ? "\">" : "M0 0\">", out);
+	fputs("<title>", out);
+	plot_text(s->name, out);
+	fputs("</title></path>\n", out);
 	for (unsigned i = 0; i < s->nr_points; i++) {
 		const struct plot_point *p = &s->points[i];
 
 		if (!(p->y > 0) || (plot->sparse && i + 1 < s->nr_points && !at_tick(plot, p->x)))
 			continue;
 		if (p->low > 0 && p->high > p->low)
-			fprintf(out, "<path class=\"e f%u\" d=\"M%.1f %.1fV%.1f\"/>", s->colour % 4, place(x, p->x), place(y, p->low),
+			fprintf(out, "<path class=\"e f%u\" d=\"M%.1f %.1fV%.1f\"/>", s->colour, place(x, p->x), place(y, p->low),
 				place(y, p->high));
 		snprintf(tip, sizeof(tip), "%.100s: %s %.20s", s->name, bench_format_count(p->y, count), plot->y_unit);
 		plot_marker(s->colour, s->dash, place(x, p->x), place(y, p->y), tip, out);
 		fputc('\n', out);
 	}
+	fputs("</g>\n", out);
 }
 
 /* The next figure down, or up, that has a tick. */
@@ -179,7 +184,7 @@ void plot_lines(const struct plot *plot, const struct plot_series *series, unsig
 		y.high = y.low + 1;
 	x.low = log10(plot->x_ticks[0].at);
 	x.high = log10(plot->x_ticks[plot->nr_x_ticks - 1].at);
-	begin(plot->title, WIDTH, HEIGHT, out);
+	begin(plot->title, plot->good, WIDTH, HEIGHT, out);
 	y_ticks(&y, out);
 	for (unsigned i = 0; i < plot->nr_x_ticks; i++) {
 		double at = place(&x, plot->x_ticks[i].at);
@@ -198,15 +203,7 @@ void plot_lines(const struct plot *plot, const struct plot_series *series, unsig
 	fputs("</svg></figure>\n", out);
 }
 
-/* 4 or 5 steps from 0 to what holds `most`. */
-static double bar_step(double most)
-{
-	double ten = pow(10, floor(log10(most / 4))), head = most / 4 / ten;
-
-	return ten * (head > 5 ? 10 : head > 2 ? 5 : head > 1 ? 2 : 1);
-}
-
-void plot_bars(const char *title, const char *x_label, const struct plot_bar *bars, unsigned nr, FILE *out)
+void plot_bars(const char *title, const char *good, const char *x_label, const struct plot_bar *bars, unsigned nr, FILE *out)
 {
 	int height = BAR_TOP + (int)nr * BAR_ROW + BAR_BOTTOM, foot = height - BAR_BOTTOM;
 	double most = 0, room = WIDTH - BAR_LEFT - BAR_RIGHT;
@@ -220,8 +217,8 @@ void plot_bars(const char *title, const char *x_label, const struct plot_bar *ba
 	}
 	if (!(most > 0))
 		return;
-	begin(title, WIDTH, height, out);
-	double step = bar_step(most);
+	begin(title, good, WIDTH, height, out);
+	double step = round_down(most / 4); /* 4 to 10 of them */
 	for (double at = 0; at <= most * 1.0001; at += step) {
 		double x = BAR_LEFT + at / most * room;
 		char text[32];

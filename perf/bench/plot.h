@@ -1,5 +1,5 @@
 /*
- * Plots as inline SVG.  Colours are classes of the page's style (f0 to f3), so that they follow a dark theme; what colours say,
+ * Plots as inline SVG.  Colours are classes of the page's style (f0 to f4), so that they follow a dark theme; what colours say,
  * shapes of markers and dashes say again.  Functions without state.
  */
 #ifndef WEFT_PERF_BENCH_PLOT_H
@@ -17,8 +17,8 @@ struct plot_point {
 
 struct plot_series {
 	const char *name;
-	unsigned colour; /* 0 to 3; the marker's shape, too */
-	unsigned dash;   /* 0 to 2; 0 is a filled marker */
+	unsigned colour; /* 0 to 4; the marker's shape, too */
+	unsigned dash;   /* 0 to 3; even is a filled marker */
 	unsigned nr_points;
 	struct plot_point points[PLOT_MAX_POINTS];
 };
@@ -30,6 +30,7 @@ struct plot_tick {
 
 struct plot {
 	const char *title, *x_label, *y_label;
+	const char *good; /* which way: "higher", "lower" */
 	const char *y_unit; /* in the text of a point */
 	struct plot_tick x_ticks[12]; /* x is logarithmic */
 	unsigned nr_x_ticks;
@@ -46,7 +47,7 @@ struct plot_bar {
 };
 
 /* From 0; segment i has the class "s<i>". */
-void plot_bars(const char *title, const char *x_label, const struct plot_bar *bars, unsigned nr, FILE *out);
+void plot_bars(const char *title, const char *good, const char *x_label, const struct plot_bar *bars, unsigned nr, FILE *out);
 
 /* Text for HTML and SVG: no character of it is markup. */
 void plot_text(const char *text, FILE *out);

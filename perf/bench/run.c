@@ -44,7 +44,7 @@ struct path {
 	bool measured;
 	char why_not[400];
 	double ready_ms[BENCH_MAX_ROUNDS];
-	unsigned nr_ready;
+	unsigned nr_ready, nr_lanes;
 	char how[160], why[320]; /* the connection; why this transport */
 	char netdev[64], rdma_device[64];
 	char counted[64]; /* the interface that counts its bytes */
@@ -445,6 +445,7 @@ static int run_bridge(struct run *run, struct group *g, unsigned round, struct w
 		path->ready_ms[path->nr_ready++] = (double)bridge.ready_ns / 1e6;
 		note_connection(path, bridge.path);
 		strcpy(path->why, bridge.why);
+		path->nr_lanes = bridge.nr_lanes;
 		if (open_front(run, path, &bridge, &io, err) < 0) {
 			give_up(path, "%s", err->message);
 			continue;
@@ -552,9 +553,11 @@ static json_t *path_json(const struct path *path)
 {
 	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:b}", "path", path->name, "front", bench_front_names[path->front], "how",
 		path->how, "why", path->why, "donor_cpu_known", path->donor_here);
+	/* Of a bridge: threads, with a connection each. */
+	json_object_set_new(json, "lanes", path->nr_lanes ? json_integer(path->nr_lanes) : json_null());
 
 	json_object_set_new(json, "ready_ms", figures(path->ready_ms, path->nr_ready));
-	json_object_set_new(json, "network", bench_network(path->netdev, path->rdma_device, path->how));
+	json_object_set_new(json, "network", bench_network(path->rdma_device[0] ? path->netdev : path->counted, path->rdma_device, path->how));
 	return json;
 }
 
@@ -593,6 +596,7 @@ static json_t *result(struct run *run)
 		run->when, "uri", o->uri_text, "region_bytes", (json_int_t)run->region_bytes, "span_bytes",
 		(json_int_t)run->truth.span_bytes, "mode", o->read_only ? "read-only" : "read-write", "rounds", (int)run->nr_rounds,
 		"slice_ms", (double)run->slice_ns / 1e6);
+	json_object_set_new(json, "cache", o->cache ? json_string(o->cache) : json_null());
 	json_object_set(json, "machine", run->machine);
 	json_object_set_new(json, "control_ops_s", figures(run->control, run->nr_rounds));
 	json_object_set_new(json, "paths", paths);

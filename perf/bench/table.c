@@ -39,6 +39,18 @@ bool bench_rdma_in_software(const json_t *run)
 	return false;
 }
 
+bool bench_donor_is_here(const json_t *run)
+{
+	const json_t *path;
+	size_t i;
+
+	json_array_foreach(json_object_get(run, "paths"), i, path)
+		if (json_is_true(json_object_get(path, "donor_cpu_known")) ||
+			strcmp(text_of(json_object_get(path, "network"), "interface"), "lo") == 0)
+			return true;
+	return false;
+}
+
 const char *bench_format_count(double value, char *buf)
 {
 	if (value >= 9999.5e3)
@@ -115,6 +127,8 @@ void bench_print_table(const json_t *run, FILE *out)
 	fputs("\nMedians over the rounds; SPREAD: interquartile range; us: microseconds, of processor time an operation for BENCH,\n"
 	      "BRIDGE and DONOR; NET B/B: bytes on the network a byte of payload.  All data was verified.\n",
 		out);
+	if (bench_donor_is_here(run))
+		fputs("The donor runs on this machine, too: nothing crossed a cable, and both shared the processors.\n", out);
 	if (bench_rdma_in_software(run))
 		fputs("RDMA is emulated in software here: what it costs says nothing about an adapter that does it.\n", out);
 	json_array_foreach(json_object_get(run, "not_measured"), i, one)

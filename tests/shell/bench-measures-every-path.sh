@@ -38,13 +38,21 @@ xmllint --noout "$TMP/run.html" || fail "it is not well-formed"
 ! grep -oE '(src|href)=|url\(|@import|<script|<link' "$TMP/run.html" || fail "it wants something else"
 ! grep -oE '(nan|inf)[ "<]' "$TMP/run.html" || fail "figures that are none"
 [[ $(grep -c '<figure>' "$TMP/run.html") = 14 ]] || fail "$(grep -c '<figure>' "$TMP/run.html") plots"
-for text in "$URI" 'tcp socket' 'CPU frequency governor' 'MTU' "$(uname -r)" 'Not measured' 'microseconds' 'operations a second'; do
+[[ $(grep -c '<figcaption>.*\(lower\|higher\) is better' "$TMP/run.html") = 14 ]] || fail "a plot does not say which way is good"
+for text in "$URI" 'tcp socket' 'The donor runs on this machine, too' 'CPU frequency governor' 'MTU' "$(uname -r)" 'Not measured' 'microseconds' 'operations a second'; do
 	grep -qF "$text" "$TMP/run.html" || fail "no '$text' on the page"
 done
 
 echo "== the same from its file"
 weft bench --from "$TMP/run.json" --html "$TMP/again.html" | cmp - "$TMP/table" || fail "another table"
 xmllint --noout "$TMP/again.html" || fail "the page from the file"
+jq '.cells as $cells | .paths[0] as $like |
+	[("rdma", "tcp") as $t | ("direct", "socket", "file", "nbd", "ublk") as $front | ("", " cached") | select($front != "direct" or . == "") |
+		{path: "\($t) \($front)\(.)", front: $front}] as $all |
+	.paths = [$all[] | $like + .] | .cells = [$all[] as $one | $cells[] | select(.path == $like.path) | .path = $one.path]' \
+	"$TMP/run.json" >"$TMP/most.json"
+weft bench --from "$TMP/most.json" --html "$TMP/most.html" >/dev/null && xmllint --noout "$TMP/most.html" || fail "the page with 18 paths"
+[[ $(grep -o 'class="l f[0-4] d[0-3]"' "$TMP/most.html" | sort -u | wc -l) = 18 ]] || fail "two paths look the same"
 jq '(.paths[] | select(.path == "tcp socket")) |= (.path = "tcp device" | .front = "device") |
 	(.cells[] | select(.path == "tcp socket")).path = "tcp device"' "$TMP/run.json" >"$TMP/old.json"
 weft bench --from "$TMP/old.json" --csv="$TMP/old.csv" --html "$TMP/old.html" | grep -q '^  tcp device ' &&

@@ -35,11 +35,11 @@ cat "$TMP/output"
 [[ -z ${KEEP_OUT:-} ]] || cp "$TMP"/out/* "$KEEP_OUT"
 grep -q '^== done' "$TMP/output" || fail "it did not end"
 jq -e '[.paths[].path] == [("rdma", "tcp") as $t | $t + (" direct", " socket", " file", " nbd", " ublk")] and
-	.not_measured == [] and .rounds == 3 and all(.paths[]; .ready_ms.rounds | length == 3) and
+	.not_measured == [] and all(.paths[]; (.lanes == null) == (.front == "direct")) and .rounds == 3 and all(.paths[]; .ready_ms.rounds | length == 3) and
 	all(.cells[]; .ops_s.rounds | length == 3) and
 	all(.paths[]; if .path | startswith("rdma") then .network.rdma_device == "rxe0" and .network.gid_type == "RoCE v2" and
 		.network.rdma_mtu == 4096 and .network.rdma_in_software == true and (.network.gid | length) == 39 and (.how | startswith("rdma rxe0 gid "))
-		else .network.rdma_device == null and (.how | startswith("tcp ")) end) and
+		else .network.rdma_device == null and .network.interface == "lo" and (.how | startswith("tcp ")) end) and
 	all(.cells[]; .ops > 0 and .latency_us.p50 > 0 and
 		(if .path | startswith("rdma") then .wire_bytes_per_GB == null else .wire_bytes_per_GB > 1e9 end)) and
 	all(.cells[] | select(.path == "rdma direct"); .cpu_us.donor.median < .cpu_us.bench.median / 20) and (.cells | length) == 6 * (.paths | length)' "$TMP/out/run.json" >/dev/null ||
