@@ -2,16 +2,13 @@
  * A run as one HTML page that needs nothing else: no script, no font, no picture of somebody else's.  It is XML as well, so
  * that any parser can check it.  Functions without state.
  */
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "fabric/util.h"
 #include "perf/bench/bench.h"
+#include "perf/bench/html.h"
 #include "perf/bench/json.h"
 #include "perf/bench/plot.h"
-
-enum { MAX_SERIES = BENCH_MAX_PATHS };
 
 /* Okabe and Ito's colours, which the colour-blind tell apart too; lighter ones on dark ground. */
 static const char style[] =
@@ -41,333 +38,24 @@ static const char style[] =
 	"@media print{:root{color-scheme:light}body{padding:0;font-size:11px}figure,tr{break-inside:avoid}h2,h3,h2+p,.legend,tr.row{break-after:avoid}"
 	".grid{grid-template-columns:1fr 1fr;gap:10px}.scroll{overflow:visible}th,td{padding:2px 4px}}\n";
 
-static const char *size_text(double bytes, char *buf)
+const char *html_size(double bytes, char *buf)
 {
 	return weft_format_size((uint64_t)bytes, buf, 32);
 }
 
-static void element(const char *tag, const char *class, const char *text, FILE *out)
+void html_element(const char *tag, const char *class, const char *text, FILE *out)
 {
 	fprintf(out, class[0] ? "<%s class=\"%s\">" : "<%s>", tag, class);
 	plot_text(text, out);
 	fprintf(out, "</%s>", tag);
 }
 
-/* ---- paths ---- */
-
-/* Colour by where one enters; dashes by transport and cache.  Old runs have a front `device`, and neither nbd nor ublk. */
-static unsigned colour_of(const json_t *path)
+void html_section(const char *head, const char *what, FILE *out)
 {
-	unsigned i = 0;
-
-	while (i < BENCH_NR_FRONTS - 1 && strcmp(text_of(path, "front"), bench_front_names[i]) != 0)
-		i++;
-	return i;
-}
-
-static unsigned dash_of(const json_t *path)
-{
-	const char *name = text_of(path, "path");
-
-	return (strncmp(name, "rdma", 4) == 0 ? 0 : 1) + (strstr(name, " cached") ? 2 : 0);
-}
-
-/* A line for each kind of dash. */
-static void print_legend(const json_t *run, FILE *out)
-{
-	const json_t *path, *last = NULL;
-	size_t i;
-
-	fputs("<div class=\"legend\">\n", out);
-	json_array_foreach(json_object_get(run, "paths"), i, path) {
-		if (last && dash_of(last) != dash_of(path))
-			fputs("</div><div class=\"legend\">\n", out);
-		last = path;
-		fprintf(out, "<span><svg viewBox=\"0 0 44 16\" aria-hidden=\"true\"><path class=\"l f%u d%u\" d=\"M2 8H42\"/>",
-			colour_of(path), dash_of(path));
-		plot_marker(colour_of(path), dash_of(path), 22, 8, NULL, out);
-		fputs("</svg>", out);
-		plot_text(text_of(path, "path"), out);
-		fputs("</span>\n", out);
-	}
-	fputs("</div>\n", out);
-}
-
-/* ---- cells ---- */
-
-static const json_t *cell_of(const json_t *run, const char *path, const char *op, double block, double depth)
-{
-	const json_t *one;
-	size_t i;
-
-	json_array_foreach(json_object_get(run, "cells"), i, one)
-		if (strcmp(text_of(one, "path"), path) == 0 && strcmp(text_of(one, "op"), op) == 0 &&
-			number_of(one, "block_bytes") == block && number_of(one, "depth") == depth)
-			return one;
-	return NULL;
-}
-
-/* The values of a key among the cells with another key at its value, ascending. */
-static unsigned values_of(const json_t *run, const char *key, const char *at_key, double at, double *values, unsigned max)
-{
-	const json_t *one;
-	unsigned n = 0;
-	size_t i;
-
-	json_array_foreach(json_object_get(run, "cells"), i, one) {
-		double value = number_of(one, key);
-		unsigned k = 0;
-
-		if (at >= 0 && number_of(one, at_key) != at)
-			continue;
-		while (k < n && values[k] < value)
-			k++;
-		if ((k < n && values[k] == value) || n == max)
-			continue;
-		memmove(values + k + 1, values + k, (n - k) * sizeof(*values));
-		values[k] = value;
-		n++;
-	}
-	return n;
-}
-
-struct span {
-	double least_block, most_block, least_depth, most_depth;
-};
-
-static struct span span_of(const json_t *run)
-{
-	double values[16];
-	struct span span = {0};
-	unsigned n = values_of(run, "block_bytes", "", -1, values, 16);
-
-	if (n > 0) {
-		span.least_block = values[0];
-		span.most_block = values[n - 1];
-	}
-	n = values_of(run, "depth", "", -1, values, 16);
-	if (n > 0) {
-		span.least_depth = values[0];
-		span.most_depth = values[n - 1];
-	}
-	return span;
-}
-
-/* ---- plots ---- */
-
-static void plot_throughput(const json_t *run, const char *op, bool over_depth, FILE *out)
-{
-	static struct plot_series series[MAX_SERIES];
-	const json_t *paths = json_object_get(run, "paths"), *path;
-	struct span span = span_of(run);
-	double values[12];
-	unsigned nr = over_depth ? values_of(run, "depth", "block_bytes", span.least_block, values, 12)
-				 : values_of(run, "block_bytes", "depth", span.most_depth, values, 12);
-	char title[120], size[32];
-	struct plot plot = {.title = title, .x_label = over_depth ? "requests in flight" : "bytes a request",
-		.y_label = over_depth ? "operations a second" : "MB a second", .y_unit = over_depth ? "operations/s" : "MB/s",
-		.good = "higher", .nr_x_ticks = nr};
-	size_t i;
-
-	if (over_depth)
-		snprintf(title, sizeof(title), "Operations a second: %ss of %s", op, size_text(span.least_block, size));
-	else
-		snprintf(title, sizeof(title), "MB a second: %ss, %.0f in flight", op, span.most_depth);
-	for (unsigned k = 0; k < nr; k++) {
-		plot.x_ticks[k].at = values[k];
-		if (over_depth)
-			snprintf(plot.x_ticks[k].text, sizeof(plot.x_ticks[k].text), "%.0f", values[k]);
-		else
-			weft_format_size((uint64_t)values[k], plot.x_ticks[k].text, sizeof(plot.x_ticks[k].text));
-	}
-	unsigned n = 0;
-	json_array_foreach(paths, i, path) {
-		struct plot_series *s = &series[n];
-
-		if (n == MAX_SERIES)
-			break;
-		*s = (struct plot_series){.name = text_of(path, "path"), .colour = colour_of(path), .dash = dash_of(path)};
-		for (unsigned k = 0; k < nr; k++) {
-			double block = over_depth ? span.least_block : values[k], depth = over_depth ? values[k] : span.most_depth;
-			const json_t *ops = json_object_get(cell_of(run, s->name, op, block, depth), "ops_s");
-			double scale = over_depth ? 1 : block / 1e6;
-
-			if (ops)
-				s->points[s->nr_points++] = (struct plot_point){values[k], number_of(ops, "median") * scale,
-					number_of(ops, "low") * scale, number_of(ops, "high") * scale};
-		}
-		n++;
-	}
-	plot_lines(&plot, series, n, out);
-}
-
-static void plot_latency(const json_t *run, const char *op, FILE *out)
-{
-	static const struct {
-		double share;
-		const char *text;
-	} ticks[] = {{0, ""}, {0.5, "50 %"}, {0.9, "90 %"}, {0.99, "99 %"}, {0.999, "99.9 %"}, {0.9999, "99.99 %"}, {0.99999, "99.999 %"}};
-	static struct plot_series series[MAX_SERIES];
-	const json_t *path, *point;
-	struct span span = span_of(run);
-	char title[120], size[32];
-	struct plot plot = {.title = title, .x_label = "percentile: this share of the operations took no longer",
-		.y_label = "microseconds", .y_unit = "us", .good = "lower", .sparse = true};
-	double most = 1;
-	unsigned n = 0;
-	size_t i, k;
-
-	snprintf(title, sizeof(title), "Latency: %ss of %s, %.0f in flight", op, size_text(span.least_block, size), span.least_depth);
-	json_array_foreach(json_object_get(run, "paths"), i, path) {
-		struct plot_series *s = &series[n];
-		const json_t *cell = cell_of(run, text_of(path, "path"), op, span.least_block, span.least_depth);
-
-		if (!cell || n == MAX_SERIES)
-			continue;
-		*s = (struct plot_series){.name = text_of(path, "path"), .colour = colour_of(path), .dash = dash_of(path)};
-		json_array_foreach(json_object_get(json_object_get(cell, "latency_us"), "curve"), k, point) {
-			double share = json_number_value(json_array_get(point, 0)), x = 1 / (1 - fmin(share, 0.999999));
-
-			if (s->nr_points < PLOT_MAX_POINTS)
-				s->points[s->nr_points++] = (struct plot_point){.x = x, .y = json_number_value(json_array_get(point, 1))};
-			most = fmax(most, x);
-		}
-		n++;
-	}
-	for (k = 0; k < WEFT_ARRAY_LEN(ticks) && (k == 0 || 1 / (1 - ticks[k - 1].share) < most); k++) {
-		plot.x_ticks[k].at = 1 / (1 - ticks[k].share);
-		strcpy(plot.x_ticks[k].text, ticks[k].text);
-		plot.nr_x_ticks++;
-	}
-	plot_lines(&plot, series, n, out);
-}
-
-static void plot_cost(const json_t *run, const char *op, double block, bool cpu, FILE *out)
-{
-	static const char *const who[PLOT_MAX_SEGMENTS] = {"bench", "bridge", "donor"};
-	struct plot_bar bars[MAX_SERIES];
-	struct span span = span_of(run);
-	const json_t *path;
-	char title[120], size[32];
-	unsigned n = 0;
-	size_t i;
-
-	snprintf(title, sizeof(title), "%s: %ss of %s, %.0f in flight", cpu ? "Processor time" : "Network", op, size_text(block, size),
-		span.most_depth);
-	json_array_foreach(json_object_get(run, "paths"), i, path) {
-		const json_t *cell = cell_of(run, text_of(path, "path"), op, block, span.most_depth);
-		double wire = number_of(cell, "wire_bytes_per_GB") / 1e9;
-
-		if (!cell || n == MAX_SERIES || (!cpu && wire < 0))
-			continue;
-		bars[n] = (struct plot_bar){.name = text_of(path, "path"), .segments = {cpu ? 0 : wire, -1, -1}};
-		for (unsigned k = 0; cpu && k < PLOT_MAX_SEGMENTS; k++) {
-			double us = number_of(json_object_get(json_object_get(cell, "cpu_us"), who[k]), "median");
-
-			bars[n].segments[k] = us < 0 ? us : us * 1e3 / block;
-		}
-		if (cpu)
-			snprintf(bars[n].text, sizeof(bars[n].text), "%.3g s", number_of(cell, "cpu_s_per_GB"));
-		else
-			snprintf(bars[n].text, sizeof(bars[n].text), "%.2f GB", wire);
-		n++;
-	}
-	plot_bars(title, "lower", cpu ? "seconds of processor time for each GB of payload" : "GB on the network for each GB of payload", bars, n, out);
-}
-
-static bool has_op(const json_t *run, const char *op)
-{
-	const json_t *one;
-	size_t i;
-
-	json_array_foreach(json_object_get(run, "cells"), i, one)
-		if (strcmp(text_of(one, "op"), op) == 0)
-			return true;
-	return false;
-}
-
-static void for_both(const json_t *run, void (*plot)(const json_t *run, const char *op, double block, bool flag, FILE *out), double block,
-	bool flag, FILE *out)
-{
-	if (has_op(run, "read"))
-		plot(run, "read", block, flag, out);
-	if (has_op(run, "write"))
-		plot(run, "write", block, flag, out);
-}
-
-static void throughput_plot(const json_t *run, const char *op, double block, bool flag, FILE *out)
-{
-	plot_throughput(run, op, flag, out);
-}
-
-static void latency_plot(const json_t *run, const char *op, double block, bool flag, FILE *out)
-{
-	plot_latency(run, op, out);
-}
-
-static void section(const char *head, const char *what, FILE *out)
-{
-	element("h2", "", head, out);
+	html_element("h2", "", head, out);
 	if (what[0])
-		element("p", "dim", what, out);
+		html_element("p", "dim", what, out);
 	fputc('\n', out);
-}
-
-static bool any_wire(const json_t *run)
-{
-	const json_t *one;
-	size_t i;
-
-	json_array_foreach(json_object_get(run, "cells"), i, one)
-		if (number_of(one, "wire_bytes_per_GB") >= 0)
-			return true;
-	return false;
-}
-
-static void print_plots(const json_t *run, FILE *out)
-{
-	struct span span = span_of(run);
-
-	section("Latency", "How long one request takes when nothing else is under way. The line's right end is the slowest of all. "
-			   "Both axes are logarithmic. Point at a line to see it alone.",
-		out);
-	print_legend(run, out);
-	fputs("<div class=\"grid\">\n", out);
-	for_both(run, latency_plot, 0, false, out);
-	fputs("</div>\n", out);
-	section("Throughput over depth", "More requests in flight hide the way there and back, until something is busy all the time. "
-					 "Bars span the middle half of the rounds. Both axes are logarithmic.",
-		out);
-	print_legend(run, out);
-	fputs("<div class=\"grid\">\n", out);
-	for_both(run, throughput_plot, 0, true, out);
-	fputs("</div>\n", out);
-	section("Throughput over block size", "Larger requests spread the cost of a request over more bytes. Both axes are logarithmic.", out);
-	print_legend(run, out);
-	fputs("<div class=\"grid\">\n", out);
-	for_both(run, throughput_plot, 0, false, out);
-	fputs("</div>\n", out);
-	section("Processor time",
-		"Of the processes that take part: the program that asks (this one), the bridge, and the donor where it runs on this machine. "
-		"What the kernel does in interrupts and threads of its own is in the table below, as the whole machine's time.",
-		out);
-	fputs("<div class=\"legend\"><span><i class=\"s0\"></i>the program that asks</span><span><i class=\"s1\"></i>bridge</span>"
-	      "<span><i class=\"s2\"></i>donor</span></div>\n<div class=\"grid\">\n",
-		out);
-	for_both(run, plot_cost, span.least_block, true, out);
-	if (span.most_block > span.least_block)
-		for_both(run, plot_cost, span.most_block, true, out);
-	fputs("</div>\n", out);
-	section("Bytes on the network", any_wire(run) ? "As the interface counts them, headers, acknowledgements and other traffic of the same "
-							"interface included; sent and received together (on loopback, once). Paths that are missing here go where nothing "
-							"counts."
-						      : "Not measured: no interface counts them on these paths.",
-		out);
-	fputs("<div class=\"grid\">\n", out);
-	for_both(run, plot_cost, span.least_block, false, out);
-	if (span.most_block > span.least_block)
-		for_both(run, plot_cost, span.most_block, false, out);
-	fputs("</div>\n", out);
 }
 
 /* ---- tables ---- */
@@ -384,34 +72,34 @@ static void number(double value, const char *fmt, FILE *out)
 
 static void print_glance(const json_t *run, FILE *out)
 {
-	struct span span = span_of(run);
-	const char *op = has_op(run, "read") ? "read" : "write";
+	struct html_span span = html_span_of(run);
+	const char *op = html_has_op(run, "read") ? "read" : "write";
 	char head[4][120], size[32];
 	const json_t *path;
 	size_t i;
 
-	snprintf(head[0], sizeof(head[0]), "%s %s, %.0f in flight: median latency, us", size_text(span.least_block, size), op, span.least_depth);
-	snprintf(head[1], sizeof(head[1]), "%s %ss, %.0f in flight: thousand a second", size_text(span.least_block, size), op, span.most_depth);
-	snprintf(head[2], sizeof(head[2]), "%s %ss, %.0f in flight: MB a second", size_text(span.most_block, size), op, span.most_depth);
+	snprintf(head[0], sizeof(head[0]), "%s %s, %.0f in flight: median latency, us", html_size(span.least_block, size), op, span.least_depth);
+	snprintf(head[1], sizeof(head[1]), "%s %ss, %.0f in flight: thousand a second", html_size(span.least_block, size), op, span.most_depth);
+	snprintf(head[2], sizeof(head[2]), "%s %ss, %.0f in flight: MB a second", html_size(span.most_block, size), op, span.most_depth);
 	snprintf(head[3], sizeof(head[3]), "the same: processor time, s a GB");
-	section("At a glance",
+	html_section("At a glance",
 		"A path is a transport and where one enters. direct: the transport itself, in this program. socket: a bridge's NBD socket. file: "
 		"its FUSE file. nbd, ublk: its block device, made by that driver of the kernel. The bridge is a process of weft on this machine. "
 		"Less time is better, and more operations and bytes.",
 		out);
 	fputs("<div class=\"scroll\"><table><tr><th>path</th>", out);
 	for (unsigned k = 0; k < 4; k++)
-		element("th", "n", head[k], out);
+		html_element("th", "n", head[k], out);
 	fputs("<th class=\"n\">connected or attached after, ms</th></tr>\n", out);
 	json_array_foreach(json_object_get(run, "paths"), i, path) {
 		const char *name = text_of(path, "path");
-		const json_t *one = cell_of(run, name, op, span.least_block, span.least_depth),
-			     *many = cell_of(run, name, op, span.least_block, span.most_depth),
-			     *large = cell_of(run, name, op, span.most_block, span.most_depth);
+		const json_t *one = html_cell(run, name, op, span.least_block, span.least_depth),
+			     *many = html_cell(run, name, op, span.least_block, span.most_depth),
+			     *large = html_cell(run, name, op, span.most_block, span.most_depth);
 		double ops = number_of(json_object_get(many, "ops_s"), "median");
 
 		fputs("<tr>", out);
-		element("td", "", name, out);
+		html_element("td", "", name, out);
 		number(number_of(json_object_get(one, "latency_us"), "p50"), "1", out);
 		number(ops < 0 ? ops : ops / 1e3, "1", out);
 		number(number_of(large, "MB_s"), "0", out);
@@ -430,7 +118,7 @@ static void print_cell(const json_t *cell, FILE *out)
 	double wire = number_of(cell, "wire_bytes_per_GB");
 
 	fputs("<tr>", out);
-	element("td", "", text_of(cell, "path"), out);
+	html_element("td", "", text_of(cell, "path"), out);
 	number(number_of(ops, "median"), "0", out);
 	number(number_of(ops, "spread_percent"), "0", out);
 	number(number_of(cell, "MB_s"), "1", out);
@@ -449,7 +137,7 @@ static void print_all(const json_t *run, FILE *out)
 	const json_t *one;
 	size_t i;
 
-	section("All figures",
+	html_section("All figures",
 		"Medians over the rounds. Spread: the interquartile range in per cent of the median. CPU: microseconds of processor time an "
 		"operation. Whole machine: seconds of processor time for each GB, strangers' too, counted in ticks. Network: GB for each GB of payload. Where there were less than 1000 operations, p99.9 is the "
 		"slowest.",
@@ -460,7 +148,7 @@ static void print_all(const json_t *run, FILE *out)
 	      "<th class=\"n\">network</th></tr>\n",
 		out);
 	json_array_foreach(json_object_get(run, "cells"), i, one) {
-		snprintf(head, sizeof(head), "%ss of %s, %.0f in flight", text_of(one, "op"), size_text(number_of(one, "block_bytes"), size),
+		snprintf(head, sizeof(head), "%ss of %s, %.0f in flight", text_of(one, "op"), html_size(number_of(one, "block_bytes"), size),
 			number_of(one, "depth"));
 		if (strcmp(head, last) != 0) {
 			fputs("<tr class=\"row\"><th colspan=\"14\">", out);
@@ -488,8 +176,8 @@ static void fact(const char *name, const json_t *value, const char *unit, FILE *
 	else
 		snprintf(text, sizeof(text), "not told by this machine");
 	fputs("<tr>", out);
-	element("th", "", name, out);
-	element("td", json_is_null(value) || !value ? "dim" : "w", text, out);
+	html_element("th", "", name, out);
+	html_element("td", json_is_null(value) || !value ? "dim" : "w", text, out);
 	fputs("</tr>\n", out);
 }
 
@@ -563,7 +251,7 @@ static void print_conditions(const json_t *run, FILE *out)
 	char transport[16];
 	size_t i;
 
-	section("Conditions", "", out);
+	html_section("Conditions", "", out);
 	fputs("<div class=\"scroll\"><table>\n", out);
 	for (i = 0; i < WEFT_ARRAY_LEN(machine_facts); i++)
 		fact(machine_facts[i].name, json_object_get(machine, machine_facts[i].key), machine_facts[i].unit, out);
@@ -593,11 +281,11 @@ static void print_method(const json_t *run, FILE *out)
 	char span[32], count[32];
 	size_t i;
 
-	section("How it was measured", "", out);
+	html_section("How it was measured", "", out);
 	fprintf(out, "<p>%d rounds; each goes over all paths, beginning with another one, so that what disturbs the machine for a while disturbs "
 		     "them all. In a round each figure gets a slice of %.0f ms. Requests come from one thread and go to places in the first "
 		     "%s of the region, in an order that repeats none before all had their turn, without the kernel's cache.</p>\n",
-		(int)number_of(run, "rounds"), number_of(run, "slice_ms"), size_text(number_of(run, "span_bytes"), span));
+		(int)number_of(run, "rounds"), number_of(run, "slice_ms"), html_size(number_of(run, "span_bytes"), span));
 	fprintf(out, "<p>All data was verified: %s. 8 bytes of every 512 are looked at.</p>\n",
 		reads_only ? "what was read over any path is what the region held in the beginning"
 			   : "each read is compared with what was written there last, over whatever path; writes are read back after each slice, and the "
@@ -628,7 +316,7 @@ static void print_not_measured(const json_t *run, FILE *out)
 	const json_t *one;
 	size_t i;
 
-	section("Not measured", "", out);
+	html_section("Not measured", "", out);
 	fputs("<ul>\n", out);
 	json_array_foreach(json_object_get(run, "not_measured"), i, one) {
 		fputs("<li><b>", out);
@@ -663,7 +351,7 @@ void bench_print_html(const json_t *run, FILE *out)
 	fputs("</h1>\n<p class=\"dim\">", out);
 	plot_text(text_of(run, "when"), out);
 	fprintf(out, ", weft %s, %s; a region of %s, of which %s are used</p>\n", text_of(run, "version"), text_of(run, "mode"),
-		size_text(number_of(run, "region_bytes"), size), size_text(number_of(run, "span_bytes"), span));
+		html_size(number_of(run, "region_bytes"), size), html_size(number_of(run, "span_bytes"), span));
 	print_where(run, out);
 	if (json_is_true(json_object_get(json_object_get(run, "machine"), "virtual")))
 		fputs("<p>This is a virtual machine: ratios within this page mean something, absolute figures may say more about its host.</p>\n", out);
@@ -673,7 +361,7 @@ void bench_print_html(const json_t *run, FILE *out)
 		fputs("<p>RDMA is emulated in software here: what it costs says nothing about an adapter that does it.</p>\n", out);
 	print_glance(run, out);
 	print_not_measured(run, out);
-	print_plots(run, out);
+	html_print_plots(run, out);
 	print_conditions(run, out);
 	print_method(run, out);
 	print_all(run, out);
