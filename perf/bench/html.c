@@ -35,6 +35,7 @@ static const char style[] =
 	".f0{stroke:var(--f0)}.m.f0{fill:var(--f0)}.f1{stroke:var(--f1)}.m.f1{fill:var(--f1)}.f2{stroke:var(--f2)}.m.f2{fill:var(--f2)}"
 	".f3{stroke:var(--f3)}.m.f3{fill:var(--f3)}.f4{stroke:var(--f4)}.m.f4{fill:var(--f4)}.s0{fill:var(--s0);background:var(--s0)}.s1{fill:var(--s1);background:var(--s1)}"
 	".s2{fill:var(--s2);background:var(--s2)}\n"
+	"@media screen and (max-width:480px){.t,.v{font-size:13px}}\n"
 	"@media print{:root{color-scheme:light}body{padding:0;font-size:11px}figure,tr{break-inside:avoid}h2,h3,h2+p,.legend,tr.row{break-after:avoid}"
 	".grid{grid-template-columns:1fr 1fr;gap:10px}.scroll{overflow:visible}th,td{padding:2px 4px}}\n";
 
@@ -139,7 +140,7 @@ static void print_all(const json_t *run, FILE *out)
 
 	html_section("All figures",
 		"Medians over the rounds. Spread: the interquartile range in per cent of the median. CPU: microseconds of processor time an "
-		"operation. Whole machine: seconds of processor time for each GB, strangers' too, counted in ticks. Network: GB for each GB of payload. Where there were less than 1000 operations, p99.9 is the "
+		"operation. Whole machine: seconds of processor time for each GB, strangers' too, counted in ticks. Network: GB for each GB of payload. Where there were fewer than 1000 operations, p99.9 is the "
 		"slowest.",
 		out);
 	fputs("<div class=\"scroll\"><table>\n<tr><th>path</th><th class=\"n\">ops/s</th><th class=\"n\">spread %</th><th class=\"n\">MB/s</th>"
@@ -327,7 +328,7 @@ static void print_not_measured(const json_t *run, FILE *out)
 	}
 	json_array_foreach(json_object_get(run, "paths"), i, one)
 		if (!json_is_true(json_object_get(one, "donor_cpu_known"))) {
-			fputs("<li>processor time of the donor: it runs on another machine, as another user, or is no weft donor</li>\n", out);
+			fputs("<li>the donor's processor time and its machine: it runs on another machine, as another user, or is no weft donor</li>\n", out);
 			break;
 		}
 	json_array_foreach(json_object_get(run, "cells"), i, one)
