@@ -183,7 +183,11 @@ struct bridge_request {
 	uint64_t off, len; /* inside the region, len > 0 (FLUSH: both 0) */
 	void *buf;         /* READ, WRITE: inside mem, of bridge_lane_register() */
 	struct tp_mem *mem;
+	bool may_lend;     /* READ: done() looks for the data where `lent` says */
 	void (*done)(struct bridge_request *rq, int error); /* error: 0 or -errno */
+
+	/* For done(): the data, in the cache, until bridge_lane_give_back(); NULL: they are in buf. */
+	const void *lent;
 
 	/* The lane's. */
 	bool orphan, listed, flush_after, flushing;
@@ -217,6 +221,11 @@ enum bridge_waits {
 
 /* Takes the request on.  It is posted at the end of the loop's step. */
 void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq);
+/*
+ * The data that done() found in the cache are not looked at any more.  Nothing, if there were none.  The lane's thread.  Meanwhile they
+ * keep their place in the cache, and change with what is written there.
+ */
+void bridge_lane_give_back(struct bridge_lane *lane, struct bridge_request *rq);
 /*
  * Whoever sent it has gone: it is carried out now or, without a connection, never; done() is called all the same.
  * bridge_nr_orphans() (any thread) counts those that may still change data: while there are any, a

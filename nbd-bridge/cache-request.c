@@ -80,6 +80,29 @@ static int read_absent(struct bridge_lane *lane, struct bridge_request *rq, cons
 	return r;
 }
 
+/* Whether the READ's data are left where they are. */
+static bool lend(struct cache_lane *cl, struct bridge_request *rq, const struct piece *p, struct cache_chunk *chunk, const void *bytes)
+{
+	if (!rq->may_lend || p->len != rq->len || cl->nr_lent == cl->max_lent)
+		return false;
+	cl->nr_lent++;
+	chunk->nr_pins++;
+	rq->lent = bytes;
+	return true;
+}
+
+void cache_give_back(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	struct bridge_cache *cache = lane->cache->cache;
+	struct cache_chunk *chunk = cache_lock(cache, rq->off >> cache->shift);
+
+	chunk->nr_pins--;
+	cache_unlock(chunk);
+	lane->cache->nr_lent--;
+	rq->lent = NULL;
+	cache_wake_room(lane);
+}
+
 static int step_read(struct bridge_lane *lane, struct bridge_request *rq)
 {
 	struct bridge_cache *cache = lane->cache->cache;
@@ -99,7 +122,9 @@ static int step_read(struct bridge_lane *lane, struct bridge_request *rq)
 	slot->referenced = true;
 	if (!cache_map_all(&slot->valid, p.first, p.nr))
 		return read_absent(lane, rq, &p, chunk, slot);
-	memcpy(buffer_at(rq), cache_bytes(cache, slot) + p.off, p.len);
+	const uint8_t *bytes = cache_bytes(cache, slot) + p.off;
+	if (!lend(lane->cache, rq, &p, chunk, bytes))
+		memcpy(buffer_at(rq), bytes, p.len);
 	chunk->reads += chunk->reads < UINT32_MAX;
 	used_ahead(lane, slot, &p);
 	cache_unlock(chunk);

@@ -301,6 +301,8 @@ static void join_lane(struct bridge_lane *lane, void *ctx)
 		cl->free_ios = &cl->ios[i];
 	}
 	cl->nr_free = cl->nr_ios;
+	/* Whoever is slow in taking them leaves most of the cache to others. */
+	cl->max_lent = reg->cache->nr_slots / (4 * lane->bridge->nr_lanes);
 	cl->push_at = lane->index * (reg->cache->nr_chunks / lane->bridge->nr_lanes);
 	cache_push_init(cl);
 	reg->cache->lanes[lane->index] = cl;
@@ -524,7 +526,7 @@ void cache_lane_free(struct bridge_lane *lane)
 
 	if (!cl)
 		return;
-	assert(!cl->active);
+	assert(!cl->active && cl->nr_lent == 0);
 	bridge_lane_deregister(lane, cl->mem);
 	cl->cache->lanes[lane->index] = NULL;
 	lane->cache = NULL;

@@ -94,6 +94,7 @@ struct cache_lane {
 	unsigned nr_ios;
 	struct cache_io *free_ios;
 	unsigned nr_free, nr_ahead, nr_push;
+	unsigned nr_lent, max_lent; /* READs whose data are looked at in their slots */
 	struct bridge_request *active;     /* requests that are not done */
 	struct bridge_request *io_waiters; /* for an operation to come free */
 	_Atomic(struct bridge_request *) ready; /* to be gone on with; any thread adds */
@@ -239,6 +240,8 @@ void cache_submit(struct bridge_lane *lane, struct bridge_request *rq);
 bool cache_advance(struct bridge_lane *lane, struct bridge_request *rq);
 /* Goes on with what may.  true: there was something. */
 bool cache_step(struct bridge_lane *lane);
+/* Of a READ whose data were lent: its slot may be another chunk's again. */
+void cache_give_back(struct bridge_lane *lane, struct bridge_request *rq);
 /* As lane_purge(): what waits for others. */
 void cache_purge(struct bridge_lane *lane, const struct bridge_link *link, int error, enum lane_purge which);
 

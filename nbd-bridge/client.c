@@ -58,6 +58,7 @@ static struct bridge_client_slot *take_slot(struct bridge_client *client, struct
 	slot->nbd = nbd;
 	slot->rq.buf = NULL;
 	slot->rq.mem = NULL;
+	slot->rq.lent = NULL;
 	nbd->user = slot;
 	return slot;
 }
@@ -85,6 +86,8 @@ static void request_done(struct bridge_request *rq, int error)
 
 	slot->submitted = false;
 	client->nr_submitted--;
+	if (rq->lent)
+		nbd->buf = (void *)(uintptr_t)rq->lent;
 	if (client->conn)
 		bridge_lane_defer(client->lane, &client->deferred);
 	nbd_request_complete(nbd, error); /* may free the client */
@@ -122,6 +125,7 @@ void bridge_client_submit(struct nbd_request *nbd)
 	}
 	rq->off = nbd->off;
 	rq->len = nbd->len;
+	rq->may_lend = true;
 	rq->done = request_done;
 	slot->submitted = true;
 	client->nr_submitted++;
@@ -133,6 +137,7 @@ void bridge_client_release(struct nbd_request *nbd)
 	struct bridge_client *client = nbd_conn_user(nbd->conn);
 	struct bridge_client_slot *slot = nbd->user;
 
+	bridge_lane_give_back(client->lane, &slot->rq);
 	if (slot->rq.buf) {
 		bridge_lane_buffer_put(client->lane, slot->rq.buf);
 		client->nr_buffers--;

@@ -78,11 +78,12 @@ static void done(struct bridge_request *rq, int error)
 	if (error < 0)
 		fuse_reply_err(slot->req, -error);
 	else if (rq->kind == TP_READ)
-		fuse_reply_buf(slot->req, rq->buf, rq->len);
+		fuse_reply_buf(slot->req, rq->lent ? rq->lent : rq->buf, rq->len);
 	else if (rq->kind == TP_WRITE)
 		fuse_reply_write(slot->req, slot->reply);
 	else
 		fuse_reply_err(slot->req, 0);
+	bridge_lane_give_back(slot->front->lane, rq);
 	put_slot(slot);
 }
 
@@ -94,6 +95,7 @@ static void submit(struct fuse_slot *slot, uint8_t kind, uint8_t flags, uint64_t
 	rq->flags = flags;
 	rq->off = off;
 	rq->len = len;
+	rq->may_lend = true;
 	rq->done = done;
 	bridge_lane_submit(slot->front->lane, rq);
 }

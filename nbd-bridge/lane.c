@@ -171,6 +171,7 @@ static void begin(struct bridge_lane *lane, struct bridge_request *rq)
 {
 	assert(rq->kind < TP_NR_KINDS && rq->kind != TP_PROBE);
 	rq->orphan = rq->flush_after = rq->listed = false;
+	rq->lent = NULL;
 	rq->flushing = rq->kind == TP_FLUSH;
 	rq->nr_ops = 0;
 	rq->status = 0;
@@ -203,6 +204,12 @@ void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq)
 	} else {
 		lane_submit_direct(lane, rq);
 	}
+}
+
+void bridge_lane_give_back(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	if (rq->lent)
+		cache_give_back(lane, rq);
 }
 
 void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq)

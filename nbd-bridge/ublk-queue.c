@@ -41,6 +41,7 @@ static void command(struct ublk_tag *tag, uint32_t op, int result, const void *b
 
 static void put_buffer(struct ublk_tag *tag)
 {
+	bridge_lane_give_back(tag->queue->config.lane, &tag->rq);
 	if (tag->rq.buf)
 		bridge_lane_buffer_put(tag->queue->config.lane, tag->rq.buf);
 	tag->rq.buf = NULL;
@@ -56,7 +57,8 @@ static void answer(struct ublk_tag *tag, int result)
 		return;
 	}
 	/* For a READ the kernel wants an address even if it failed. */
-	command(tag, UBLK_U_IO_COMMIT_AND_FETCH_REQ, result, tag->rq.buf ? tag->rq.buf : queue->descs);
+	command(tag, UBLK_U_IO_COMMIT_AND_FETCH_REQ, result,
+		tag->rq.lent ? tag->rq.lent : tag->rq.buf ? tag->rq.buf : (const void *)queue->descs);
 	if (tag->rq.buf) {
 		tag->next = queue->answered;
 		queue->answered = tag;
@@ -264,6 +266,7 @@ int ublk_queue_new(const struct ublk_queue_config *config, struct ublk_queue **r
 		queue->tags[i].queue = queue;
 		queue->tags[i].index = (uint16_t)i;
 		queue->tags[i].rq.done = request_done;
+		queue->tags[i].rq.may_lend = true;
 		queue->tags[i].op.fn = take;
 	}
 	void *descs = mmap(NULL, descs_bytes(config->depth), PROT_READ, MAP_SHARED | MAP_POPULATE, config->cdev,

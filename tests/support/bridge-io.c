@@ -22,7 +22,8 @@ static void io_done(struct bridge_request *rq, int error)
 	struct io *io = weft_container_of(rq, struct io, rq);
 
 	if (io->to && error == 0)
-		memcpy(io->to, rq->buf, rq->len);
+		memcpy(io->to, rq->lent ? rq->lent : rq->buf, rq->len);
+	bridge_lane_give_back(io->lane, rq);
 	if (rq->buf)
 		bridge_lane_buffer_put(io->lane, rq->buf);
 	io->error = error;
@@ -39,6 +40,7 @@ static void io_submit(struct bridge_lane *lane, void *ctx)
 		if (io->from)
 			memcpy(io->rq.buf, io->from, io->rq.len);
 	}
+	io->rq.may_lend = true;
 	io->rq.done = io_done;
 	bridge_lane_submit(lane, &io->rq);
 }
