@@ -94,12 +94,12 @@ static void epoll_remove(struct weft_loop *loop, struct weft_watch *watch)
 			loop->ready[i].data.ptr = NULL;
 }
 
-static int poller_add(struct weft_loop *loop, struct weft_poller *poller, struct weft_watch *watch)
+static int watches_add(struct weft_loop *loop, struct weft_poller *poller, struct weft_watch *watch)
 {
 	return poller ? poller->add(poller, watch) : epoll_add(loop, watch);
 }
 
-static void poller_remove(struct weft_loop *loop, struct weft_poller *poller, struct weft_watch *watch)
+static void watches_remove(struct weft_loop *loop, struct weft_poller *poller, struct weft_watch *watch)
 {
 	if (poller)
 		poller->remove(poller, watch);
@@ -110,7 +110,7 @@ static void poller_remove(struct weft_loop *loop, struct weft_poller *poller, st
 int weft_loop_add(struct weft_loop *loop, struct weft_watch *watch, uint32_t events)
 {
 	watch->events = events;
-	int r = poller_add(loop, loop->poller, watch);
+	int r = watches_add(loop, loop->poller, watch);
 	if (r < 0)
 		return r;
 	watch->added = true;
@@ -143,30 +143,24 @@ void weft_loop_remove(struct weft_loop *loop, struct weft_watch *watch)
 	while (*at != watch)
 		at = &(*at)->next;
 	*at = watch->next;
-	poller_remove(loop, loop->poller, watch);
+	watches_remove(loop, loop->poller, watch);
 }
 
 int weft_loop_use(struct weft_loop *loop, struct weft_poller *poller)
 {
-	struct weft_watch *watch, *failed;
+	struct weft_watch *watch, *end;
 	int r = 0;
 
-	/* What the poller that waits now has found already comes again from the other one. */
-	for (watch = loop->watches; watch; watch = watch->next) {
-		poller_remove(loop, loop->poller, watch);
-		r = poller_add(loop, poller, watch);
+	/* What the one that waits now has found already comes again from the other one. */
+	for (end = loop->watches; end; end = end->next) {
+		r = watches_add(loop, poller, end);
 		if (r < 0)
 			break;
 	}
-	if (r == 0) {
+	for (watch = loop->watches; watch != end; watch = watch->next)
+		watches_remove(loop, r < 0 ? poller : loop->poller, watch);
+	if (r == 0)
 		loop->poller = poller;
-		return 0;
-	}
-	failed = watch;
-	for (watch = loop->watches; watch != failed; watch = watch->next)
-		poller_remove(loop, poller, watch);
-	for (watch = loop->watches; watch != failed->next; watch = watch->next)
-		poller_add(loop, loop->poller, watch);
 	return r;
 }
 

@@ -57,7 +57,10 @@ void weft_loop_free(struct weft_loop *loop);
 int weft_loop_add(struct weft_loop *loop, struct weft_watch *watch, uint32_t events);
 /* Costs nothing when the events are what they were. */
 int weft_loop_modify(struct weft_loop *loop, struct weft_watch *watch, uint32_t events);
-/* Pending events of this watch are dropped too.  A watch that is not added is let be. */
+/*
+ * Pending events of this watch are dropped too.  A watch that is not added is let be.  Where an io_uring waits, the file is let go of
+ * with the next wait: what close(2) does happens then, if it was the last.
+ */
 void weft_loop_remove(struct weft_loop *loop, struct weft_watch *watch);
 
 /*

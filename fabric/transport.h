@@ -145,7 +145,7 @@ struct tp_conn {
 	struct weft_error why;   /* TP_FAILED: for people */
 	struct tp_info info;     /* TP_READY and after */
 	uint32_t nr_outstanding; /* kept by the choke point */
-	bool spins; /* tp_arm() looks for completions for a while while there are operations in flight */
+	bool spins; /* with operations in flight tp_arm() looks for completions for a little while */
 };
 
 /* config: the implementation's, documented with its ops; may be NULL.  Control path: may block and allocate. */

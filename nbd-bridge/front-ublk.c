@@ -220,30 +220,41 @@ static int begin_queues(struct ublk_device *device, struct weft_error *err)
 	return r;
 }
 
-static void end_queue(struct bridge_lane *lane, void *ctx)
-{
-	ublk_queue_end(ctx);
-}
+struct end {
+	struct ublk_device *device;
+	unsigned lane;
+};
 
-static void free_ring(struct bridge_lane *lane, void *ctx)
+/* A lane's queues, and its ring with what of them is queued there. */
+static void end_lane(struct bridge_lane *lane, void *ctx)
 {
-	bridge_ring_free(ctx);
+	const struct end *end = ctx;
+	struct ublk_device *device = end->device;
+
+	for (unsigned i = end->lane; i < device->nr_queues; i += bridge_nr_lanes(device->base.bridge))
+		ublk_queue_end(device->queues[i]);
+	bridge_ring_free(device->rings[end->lane]);
+	device->rings[end->lane] = NULL;
 }
 
 static void end_queues(struct ublk_device *device)
 {
 	struct bridge *bridge = device->base.bridge;
 
-	for (unsigned i = 0; i < device->nr_queues; i++)
-		bridge_lane_run(device->queues[i]->config.lane, end_queue, device->queues[i]);
 	for (unsigned i = 0; i < bridge_nr_lanes(bridge); i++) {
+		struct end end = {.device = device, .lane = i};
+
 		if (device->rings[i])
-			bridge_lane_run(bridge_lane(bridge, i), free_ring, device->rings[i]);
-		device->rings[i] = NULL;
+			bridge_lane_run(bridge_lane(bridge, i), end_lane, &end);
 	}
 	if (device->cdev >= 0)
 		close(device->cdev);
 	device->cdev = -1;
+}
+
+static void free_queue(struct bridge_lane *lane, void *ctx)
+{
+	ublk_queue_free(ctx);
 }
 
 /* ---- making it ---- */
@@ -417,7 +428,7 @@ static void free_front(struct bridge_front *base)
 
 	end_queues(device);
 	for (unsigned i = 0; i < device->nr_queues; i++)
-		ublk_queue_free(device->queues[i]);
+		bridge_lane_run(bridge_lane(base->bridge, i % bridge_nr_lanes(base->bridge)), free_queue, device->queues[i]);
 	ublk_control_free(device->control);
 	free(device);
 }

@@ -509,9 +509,11 @@ static void lane_after(void *ctx)
 
 	for (;;) {
 		pump(lane);
-		/* Answers do not wait until a link has looked for more. */
-		if (lane->deferred && bridge_lane_spins(lane))
+		/* Answers do not wait until a link has looked for more.  They may bring requests. */
+		if (lane->deferred && bridge_lane_spins(lane)) {
 			run_deferred(lane);
+			pump(lane);
+		}
 		if (arm_links(lane)) {
 			lane->now_ns = 0;
 			continue;

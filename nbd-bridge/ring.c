@@ -8,17 +8,20 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
-#include <time.h>
+#include <string.h>
 
+#include "fabric/log.h"
 #include "fabric/util.h"
 
 enum {
 	NR_POLLS = 64, /* submitted at once, beside operations */
 	NO_SLOT = UINT32_MAX,
 	NOBODYS = 0, /* user_data of what nobody waits for */
+	IDLE_MS = 2, /* until a lane that waits is idle */
+	MEMORY_MS = 1, /* until the kernel is asked again for what it had no memory for */
 };
-#define MEMORY_NS 1000000 /* until the kernel is asked again for what it had no memory for */
 
 struct slot {
 	struct weft_watch *watch; /* NULL: free, or to be cancelled */
@@ -37,7 +40,7 @@ struct bridge_ring {
 	uint32_t nr_slots, free_slot;
 	uint32_t pending; /* slots whose poll is to be made */
 	struct bridge_ring_note *notes;
-	bool waiting, ended; /* in poller_wait(); freed there */
+	bool reaping, ended; /* by what reap() called, which frees it then */
 };
 
 static uint64_t poll_id(const struct bridge_ring *ring, uint32_t i)
@@ -144,6 +147,12 @@ static void poller_remove(struct weft_poller *poller, struct weft_watch *watch)
 	pend(ring, watch->slot);
 }
 
+/* What can be tried again. */
+static bool is_transient(int result)
+{
+	return result == -EAGAIN || result == -ENOMEM || result == -EBUSY || result == -EINTR || result == -ECANCELED || result == -ETIME;
+}
+
 /* A poll has ended. */
 static void polled(struct bridge_ring *ring, uint64_t id, int result)
 {
@@ -157,13 +166,17 @@ static void polled(struct bridge_ring *ring, uint64_t id, int result)
 	if (!slot->watch)
 		return;
 	pend(ring, i);
-	slot->watch->fn(slot->watch, result < 0 ? EPOLLERR | EPOLLHUP : (uint32_t)result);
+	if (!is_transient(result))
+		slot->watch->fn(slot->watch, result < 0 ? EPOLLERR | EPOLLHUP : (uint32_t)result);
 }
 
+/* The ring may be gone then. */
 static void reap(struct bridge_ring *ring)
 {
 	struct io_uring_cqe *cqe;
+	const bool inner = ring->reaping;
 
+	ring->reaping = true;
 	while (!ring->ended && io_uring_peek_cqe(&ring->io, &cqe) == 0) {
 		uint64_t data = cqe->user_data;
 		int result = cqe->res;
@@ -177,6 +190,9 @@ static void reap(struct bridge_ring *ring)
 			op->fn(op, result);
 		}
 	}
+	ring->reaping = inner;
+	if (ring->ended && !inner)
+		free(ring);
 }
 
 static void run_notes(struct bridge_ring *ring)
@@ -192,27 +208,47 @@ static void run_notes(struct bridge_ring *ring)
 	}
 }
 
+/*
+ * A task that waits in io_uring_enter(2) while requests are pending counts as one that waits for I/O (6.5), and fetches are always
+ * pending.  So an idle lane sleeps in poll(2), which what comes interrupts.
+ */
+static int sleep_until(struct bridge_ring *ring, int timeout_ms)
+{
+	struct pollfd p = {.fd = ring->io.ring_fd, .events = POLLIN};
+
+	return poll(&p, 1, timeout_ms) < 0 ? -errno : 0;
+}
+
+static int wait_in_ring(struct bridge_ring *ring, int timeout_ms)
+{
+	const bool idles = timeout_ms < 0 || timeout_ms > IDLE_MS;
+	const bool later = !make_polls(ring);
+	const int ms = later ? MEMORY_MS : idles ? IDLE_MS : timeout_ms;
+	struct __kernel_timespec ts = {.tv_nsec = ms * 1000000LL}, memory = {.tv_nsec = MEMORY_MS * 1000000LL};
+	struct io_uring_cqe *cqe;
+	int r = io_uring_submit_and_wait_timeout(&ring->io, &cqe, 1, &ts, NULL);
+
+	run_notes(ring);
+	/* Nothing is submitted by this, so that what is there already is told. */
+	if (r == -EAGAIN || r == -ENOMEM || r == -EBUSY)
+		return io_uring_wait_cqe_timeout(&ring->io, &cqe, &memory);
+	if (r == -ETIME && idles && !later && io_uring_sq_ready(&ring->io) == 0)
+		return sleep_until(ring, timeout_ms < 0 ? -1 : timeout_ms - IDLE_MS);
+	return r;
+}
+
 static int poller_wait(struct weft_poller *poller, int timeout_ms)
 {
 	struct bridge_ring *ring = weft_container_of(poller, struct bridge_ring, poller);
-	struct __kernel_timespec ts = {.tv_sec = 3600};
-	struct io_uring_cqe *cqe;
-	int r;
+	int r = wait_in_ring(ring, timeout_ms);
 
-	ring->waiting = true;
-	if (!make_polls(ring))
-		ts = (struct __kernel_timespec){.tv_nsec = MEMORY_NS};
-	else if (timeout_ms >= 0)
-		ts = (struct __kernel_timespec){.tv_sec = timeout_ms / 1000, .tv_nsec = timeout_ms % 1000 * 1000000LL};
-	r = io_uring_submit_and_wait_timeout(&ring->io, &cqe, 1, &ts, NULL);
-	run_notes(ring);
-	if (r == -EAGAIN || r == -ENOMEM || r == -EBUSY)
-		nanosleep(&(struct timespec){.tv_nsec = MEMORY_NS}, NULL);
+	if (r < 0 && !is_transient(r)) {
+		/* Nothing can be known any more of what the kernel has.  A device waits for the next bridge. */
+		weft_err("a lane cannot wait: %s", strerror(-r));
+		abort();
+	}
 	reap(ring);
-	ring->waiting = false;
-	if (ring->ended)
-		free(ring);
-	return r == -EBADF || r == -EFAULT || r == -EINVAL ? r : 0;
+	return 0;
 }
 
 struct io_uring_sqe *bridge_ring_queue(struct bridge_ring *ring, struct bridge_ring_op *op)
@@ -246,17 +282,20 @@ void bridge_ring_note_cancel(struct bridge_ring *ring, struct bridge_ring_note *
 	note->queued = false;
 }
 
-void bridge_ring_submit(struct bridge_ring *ring)
+int bridge_ring_submit(struct bridge_ring *ring)
 {
 	if (io_uring_sq_ready(&ring->io) > 0)
-		io_uring_submit_and_get_events(&ring->io);
+		io_uring_submit(&ring->io);
 	run_notes(ring);
+	return io_uring_sq_ready(&ring->io) > 0 ? -EAGAIN : 0;
 }
 
-void bridge_ring_submit_and_reap(struct bridge_ring *ring)
+int bridge_ring_submit_and_reap(struct bridge_ring *ring)
 {
-	bridge_ring_submit(ring);
+	int r = bridge_ring_submit(ring);
+
 	reap(ring);
+	return r;
 }
 
 int bridge_ring_new(struct weft_loop *loop, unsigned nr_ops, struct bridge_ring **ret)
@@ -271,8 +310,11 @@ int bridge_ring_new(struct weft_loop *loop, unsigned nr_ops, struct bridge_ring 
 	ring->loop = loop;
 	ring->nr_ops = nr_ops;
 	ring->free_slot = ring->pending = NO_SLOT;
-	/* The kernel does what ends an operation when the lane waits, rather than in the middle of something else. */
-	r = io_uring_queue_init(nr_ops + NR_POLLS, &ring->io, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
+	/*
+	 * COOP_TASKRUN: the lane is in the kernel often enough.  With DEFER_TASKRUN poll(2) on the ring would not be woken by a
+	 * request (6.12).
+	 */
+	r = io_uring_queue_init(nr_ops + NR_POLLS, &ring->io, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN);
 	if (r < 0) {
 		free(ring);
 		return r;
@@ -293,12 +335,12 @@ void bridge_ring_free(struct bridge_ring *ring)
 {
 	if (!ring)
 		return;
-	/* Without memory for a few watches nothing goes on: the device waits for another bridge. */
+	/* Without a few watches nothing goes on. */
 	if (weft_loop_use(ring->loop, NULL) < 0)
 		abort();
 	io_uring_queue_exit(&ring->io);
 	free(ring->slots);
 	ring->ended = true;
-	if (!ring->waiting)
+	if (!ring->reaping)
 		free(ring);
 }

@@ -3,7 +3,7 @@
  *
  * A step of the lane's loop takes the requests that the kernel has handed over; the lane posts them together.  What
  * completes is answered by a command that fetches the tag's next request as well; all commands of a step are
- * submitted by the system call in which the lane waits for the next one.
+ * submitted by the system call in which the lane waits for the next one, or before the lane spins.
  *
  * A READ's data are copied by the kernel when it takes the answer, out of the buffer that the answer names.  A WRITE
  * comes without its data: it gets a buffer, and the kernel is told to copy into that (NEED_GET_DATA).  So a buffer is
@@ -20,23 +20,32 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "fabric/log.h"
 #include "fabric/util.h"
+
+#define RETRY_NS 1000000
+
+static void send_command(struct ublk_tag *tag)
+{
+	struct ublk_queue *queue = tag->queue;
+	struct io_uring_sqe *sqe = bridge_ring_queue(queue->config.ring, &tag->op);
+
+	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, queue->config.cdev, NULL, 0, 0);
+	sqe->cmd_op = tag->cmd_op;
+	memcpy((char *)sqe + offsetof(struct io_uring_sqe, cmd), &tag->cmd, sizeof(tag->cmd));
+	bridge_lane_defer(queue->config.lane, &queue->submit);
+}
 
 static void command(struct ublk_tag *tag, uint32_t op, int result, const void *buf)
 {
-	struct ublk_queue *queue = tag->queue;
-	const struct ublksrv_io_cmd cmd = {
-		.q_id = queue->config.index,
+	tag->cmd_op = op;
+	tag->cmd = (struct ublksrv_io_cmd){
+		.q_id = tag->queue->config.index,
 		.tag = tag->index,
 		.result = result,
 		.addr = (uintptr_t)buf,
 	};
-	struct io_uring_sqe *sqe = bridge_ring_queue(queue->config.ring, &tag->op);
-
-	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, queue->config.cdev, NULL, 0, 0);
-	sqe->cmd_op = op;
-	memcpy((char *)sqe + offsetof(struct io_uring_sqe, cmd), &cmd, sizeof(cmd));
-	bridge_lane_defer(queue->config.lane, &queue->submit);
+	send_command(tag);
 }
 
 static void put_buffer(struct ublk_tag *tag)
@@ -45,6 +54,16 @@ static void put_buffer(struct ublk_tag *tag)
 	if (tag->rq.buf)
 		bridge_lane_buffer_put(tag->queue->config.lane, tag->rq.buf);
 	tag->rq.buf = NULL;
+}
+
+static void list_answered(struct ublk_tag *tag)
+{
+	struct ublk_queue *queue = tag->queue;
+
+	tag->answered = true;
+	tag->next = queue->answered;
+	queue->answered = tag;
+	bridge_ring_note(queue->config.ring, &queue->submitted);
 }
 
 /* The result for the kernel, which hands over the tag's next request in return. */
@@ -59,10 +78,31 @@ static void answer(struct ublk_tag *tag, int result)
 	/* For a READ the kernel wants an address even if it failed. */
 	command(tag, UBLK_U_IO_COMMIT_AND_FETCH_REQ, result,
 		tag->rq.lent ? tag->rq.lent : tag->rq.buf ? tag->rq.buf : (const void *)queue->descs);
-	if (tag->rq.buf) {
-		tag->next = queue->answered;
-		queue->answered = tag;
-		bridge_ring_note(queue->config.ring, &queue->submitted);
+	if (tag->rq.buf)
+		list_answered(tag);
+}
+
+static void unlist_answered(struct ublk_tag *tag)
+{
+	struct ublk_tag **lists[] = {&tag->queue->answered, &tag->queue->taken};
+
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(lists); i++)
+		for (struct ublk_tag **at = lists[i]; *at; at = &(*at)->next)
+			if (*at == tag) {
+				*at = tag->next;
+				tag->answered = false;
+				return;
+			}
+}
+
+static void put_taken(struct ublk_queue *queue)
+{
+	while (queue->taken) {
+		struct ublk_tag *tag = queue->taken;
+
+		queue->taken = tag->next;
+		tag->answered = false;
+		put_buffer(tag);
 	}
 }
 
@@ -72,10 +112,13 @@ static void request_done(struct bridge_request *rq, int error)
 	bool moves = rq->kind == TP_READ || rq->kind == TP_WRITE;
 
 	tag->submitted = false;
+	tag->queue->nr_submitted--;
 	if (tag->refused)
 		put_buffer(tag);
 	else
 		answer(tag, error < 0 ? error : moves ? (int)rq->len : 0);
+	if (tag->queue->freed && tag->queue->nr_submitted == 0)
+		free(tag->queue);
 }
 
 /* Fails the request that the kernel asks for now, whatever the lane has of one before. */
@@ -91,6 +134,7 @@ static void refuse(struct ublk_tag *tag)
 static void submit(struct ublk_tag *tag)
 {
 	tag->submitted = true;
+	tag->queue->nr_submitted++;
 	bridge_lane_submit(tag->queue->config.lane, &tag->rq);
 }
 
@@ -104,10 +148,12 @@ static bool take_buffer(struct ublk_tag *tag)
 	assert(r == 0 || r == -EAGAIN); /* it is no larger than the pool's largest */
 	if (r < 0)
 		return false;
-	if (rq->kind == TP_READ)
+	if (rq->kind == TP_READ) {
 		submit(tag);
-	else
+	} else {
+		tag->waits_for_data = true;
 		command(tag, UBLK_U_IO_NEED_GET_DATA, 0, rq->buf);
+	}
 	return true;
 }
 
@@ -186,6 +232,44 @@ static void tell_gone(struct ublk_queue *queue)
 		config->changed(config->changed_ctx);
 }
 
+/* A command failed: the kernel was out of memory for it, or something is wrong with the device. */
+static void command_failed(struct ublk_tag *tag, int result)
+{
+	struct ublk_queue *queue = tag->queue;
+
+	if (result == -ENOMEM || result == -EAGAIN || result == -EINTR) {
+		tag->again = true;
+		/* An answer's buffer is kept until it has been taken. */
+		if (tag->answered) {
+			unlist_answered(tag);
+			tag->answered = true;
+		}
+		weft_loop_timer_set(bridge_lane_loop(queue->config.lane), &queue->retry, RETRY_NS);
+		return;
+	}
+	if (queue->error == 0 && queue->began)
+		weft_err("queue %u of the device is lost: %s", queue->config.index, strerror(-result));
+	queue->error = result;
+	if (queue->began)
+		tell_gone(queue);
+}
+
+static void on_retry(struct weft_timer *timer)
+{
+	struct ublk_queue *queue = weft_container_of(timer, struct ublk_queue, retry);
+
+	for (unsigned i = 0; i < queue->config.depth; i++) {
+		struct ublk_tag *tag = &queue->tags[i];
+
+		if (!tag->again)
+			continue;
+		tag->again = false;
+		send_command(tag);
+		if (tag->answered)
+			list_answered(tag);
+	}
+}
+
 /* A tag comes back from the kernel. */
 static void take(struct bridge_ring_op *op, int result)
 {
@@ -194,22 +278,29 @@ static void take(struct bridge_ring_op *op, int result)
 
 	if (!tag->queue->serving)
 		return;
-	if (result == UBLK_IO_RES_ABORT) {
-		if (!tag->submitted)
-			put_buffer(tag);
-		tell_gone(tag->queue);
+	if (result < 0 && result != UBLK_IO_RES_ABORT) {
+		command_failed(tag, result);
 		return;
 	}
-	if (result < 0) {
-		tag->queue->error = result;
+	if (tag->answered) {
+		unlist_answered(tag);
+		put_buffer(tag);
+	}
+	const bool has_data = tag->waits_for_data && result == UBLK_IO_RES_OK;
+	/* Asked again for what was asked for already: the kernel could not copy it. */
+	if (tag->waits_for_data && !has_data)
+		put_buffer(tag);
+	tag->waits_for_data = false;
+	if (result == UBLK_IO_RES_ABORT) {
+		tell_gone(tag->queue);
 		return;
 	}
 	if (tag->queue->aborted) {
 		refuse(tag);
 		return;
 	}
-	if (result == UBLK_IO_RES_OK && rq->buf) {
-		/* A WRITE's data.  Less, if the kernel was out of memory: it asks for the rest again then. */
+	if (has_data) {
+		/* Less, if the kernel was out of memory: it asks for the rest again then. */
 		rq->len = weft_min(rq->len, (uint64_t)tag->queue->descs[tag->index].nr_sectors << 9);
 		submit(tag);
 		return;
@@ -222,7 +313,7 @@ static void take(struct bridge_ring_op *op, int result)
 		wait_for_buffer(tag);
 }
 
-/* The kernel has copied what the answers carry. */
+/* The kernel has copied what the answers carry, but for those that it is about to refuse. */
 static void on_submitted(struct bridge_ring_note *note)
 {
 	struct ublk_queue *queue = weft_container_of(note, struct ublk_queue, submitted);
@@ -231,17 +322,20 @@ static void on_submitted(struct bridge_ring_note *note)
 		struct ublk_tag *tag = queue->answered;
 
 		queue->answered = tag->next;
-		put_buffer(tag);
+		tag->next = queue->taken;
+		queue->taken = tag;
 	}
+	bridge_lane_defer(queue->config.lane, &queue->submit);
 }
 
 static void on_submit(struct bridge_deferred *deferred)
 {
 	struct ublk_queue *queue = weft_container_of(deferred, struct ublk_queue, submit);
 
+	put_taken(queue);
 	/* Otherwise the lane waits next, which submits as well. */
 	if (bridge_lane_spins(queue->config.lane))
-		bridge_ring_submit(queue->config.ring);
+		bridge_ring_submit_and_reap(queue->config.ring);
 }
 
 static size_t descs_bytes(unsigned depth)
@@ -261,6 +355,7 @@ int ublk_queue_new(const struct ublk_queue_config *config, struct ublk_queue **r
 	queue->waiting_tail = &queue->waiting;
 	queue->submitted.fn = on_submitted;
 	queue->submit.fn = on_submit;
+	queue->retry.fn = on_retry;
 	queue->waiter.fn = on_buffer;
 	for (unsigned i = 0; i < config->depth; i++) {
 		queue->tags[i].queue = queue;
@@ -288,10 +383,11 @@ int ublk_queue_begin(struct ublk_queue *queue, struct weft_error *err)
 	for (unsigned i = 0; i < queue->config.depth; i++)
 		command(&queue->tags[i], UBLK_U_IO_FETCH_REQ, 0, queue->descs);
 	/* A fetch that is refused is answered at once; no other is, as the device is not started. */
-	bridge_ring_submit_and_reap(queue->config.ring);
-	return queue->error < 0 ? weft_error_set(err, -queue->error, "the kernel does not let queue %u be served: %s",
-					  queue->config.index, strerror(-queue->error))
-				: 0;
+	int r = bridge_ring_submit_and_reap(queue->config.ring);
+	if (queue->error < 0)
+		r = queue->error;
+	queue->began = r == 0;
+	return r < 0 ? weft_error_set(err, -r, "the kernel does not let queue %u be served: %s", queue->config.index, strerror(-r)) : 0;
 }
 
 void ublk_queue_abort(struct ublk_queue *queue)
@@ -321,11 +417,18 @@ void ublk_queue_abort(struct ublk_queue *queue)
 
 void ublk_queue_end(struct ublk_queue *queue)
 {
+	struct bridge_lane *lane = queue->config.lane;
+
+	if (!queue->serving)
+		return;
 	queue->serving = false;
-	bridge_lane_waiter_cancel(queue->config.lane, &queue->waiter);
-	bridge_lane_defer_cancel(queue->config.lane, &queue->submit);
+	bridge_lane_waiter_cancel(lane, &queue->waiter);
+	bridge_lane_defer_cancel(lane, &queue->submit);
+	weft_loop_timer_cancel(bridge_lane_loop(lane), &queue->retry);
 	bridge_ring_note_cancel(queue->config.ring, &queue->submitted);
-	on_submitted(&queue->submitted);
+	for (unsigned i = 0; i < queue->config.depth; i++)
+		if (!queue->tags[i].submitted)
+			put_buffer(&queue->tags[i]);
 	/* A mapping keeps the device as well. */
 	if (queue->descs)
 		munmap((void *)(uintptr_t)queue->descs, descs_bytes(queue->config.depth));
@@ -334,5 +437,14 @@ void ublk_queue_end(struct ublk_queue *queue)
 
 void ublk_queue_free(struct ublk_queue *queue)
 {
-	free(queue);
+	if (!queue)
+		return;
+	queue->freed = true;
+	if (queue->nr_submitted == 0) {
+		free(queue);
+		return;
+	}
+	for (unsigned i = 0; i < queue->config.depth; i++)
+		if (queue->tags[i].submitted)
+			bridge_lane_orphan(queue->config.lane, &queue->tags[i].rq);
 }

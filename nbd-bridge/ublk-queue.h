@@ -34,23 +34,31 @@ struct ublk_queue_config {
 struct ublk_tag {
 	struct bridge_request rq; /* rq.buf: its buffer, or NULL */
 	struct bridge_ring_op op;
+	struct ublksrv_io_cmd cmd; /* the command that the kernel has, or refused for now */
+	uint32_t cmd_op;
 	struct ublk_queue *queue;
 	struct ublk_tag *next;
 	uint16_t index;
 	bool submitted; /* with the lane */
 	bool refused;   /* … although its request has been answered */
+	bool waits_for_data; /* of a WRITE, which the kernel copies into its buffer */
+	bool answered;  /* its buffer belongs to an answer that the kernel may not have taken yet */
+	bool again;     /* its command is to be sent again */
 };
 
 struct ublk_queue {
 	struct ublk_queue_config config;
 	const struct ublksrv_io_desc *descs; /* what the kernel asks for, by tag */
-	bool serving, aborted;
+	bool serving, began, aborted, freed;
+	unsigned nr_submitted;
 	int error; /* of the last command that failed */
 	struct bridge_ring_note submitted;
 	struct bridge_deferred submit;
+	struct weft_timer retry;
 	struct bridge_waiter waiter;
 	struct ublk_tag *waiting, **waiting_tail; /* for a buffer */
-	struct ublk_tag *answered; /* their buffers are free once the answers are submitted */
+	struct ublk_tag *answered; /* those of these whose answers are not submitted yet */
+	struct ublk_tag *taken;    /* … that are; their buffers are put back at the end of the step */
 	struct ublk_tag tags[];
 };
 
@@ -62,10 +70,10 @@ int ublk_queue_begin(struct ublk_queue *queue, struct weft_error *err);
 void ublk_queue_abort(struct ublk_queue *queue);
 /*
  * On the lane: what the kernel still asks for is not looked at, and what is with the lane still ends into nothing.  The ring is to
- * be freed before the queue.
+ * be freed in the same call of the lane, so that nothing of it is submitted any more.
  */
 void ublk_queue_end(struct ublk_queue *queue);
-/* Ended, and nothing with the lane.  Takes NULL. */
+/* On the lane, once it has ended; it goes when the last of its requests has come back.  Takes NULL. */
 void ublk_queue_free(struct ublk_queue *queue);
 
 #endif

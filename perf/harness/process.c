@@ -26,7 +26,7 @@
 
 #include "perf/harness/perf.h"
 
-enum { MAX_CHILDREN = 64, STOP_MS = 10000, MAX_COUNTED = 64 };
+enum { MAX_CHILDREN = 64, STOP_MS = 10000, MAX_COUNTED = 1024 };
 
 static int counted[MAX_COUNTED]; /* a counter for each thread */
 static unsigned nr_counted;
@@ -184,13 +184,15 @@ uint64_t perf_switches(pid_t pid)
 	return total;
 }
 
-static int count_calls(pid_t tid, uint64_t tracepoint)
+static int count_thread(pid_t tid, uint64_t tracepoint)
 {
 	struct perf_event_attr attr = {.type = PERF_TYPE_TRACEPOINT, .size = sizeof(attr), .config = tracepoint};
-	long fd = syscall(SYS_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC);
+	long fd = nr_counted < MAX_COUNTED ? syscall(SYS_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC) : -1;
 
+	if (nr_counted == MAX_COUNTED)
+		return -E2BIG;
 	if (fd < 0)
-		return -errno;
+		return errno == ESRCH ? 0 : -errno; /* it has just ended */
 	counted[nr_counted++] = (int)fd;
 	return 0;
 }
@@ -214,9 +216,9 @@ int perf_calls_start(pid_t pid)
 	d = opendir(path);
 	if (!d)
 		return -errno;
-	while (r == 0 && nr_counted < MAX_COUNTED && (e = readdir(d)))
+	while (r == 0 && (e = readdir(d)))
 		if (e->d_name[0] != '.')
-			r = count_calls((pid_t)atoi(e->d_name), tracepoint);
+			r = count_thread((pid_t)atoi(e->d_name), tracepoint);
 	closedir(d);
 	if (r < 0)
 		perf_calls_stop();

@@ -72,6 +72,13 @@ grep -q 'device /dev/ublkb0 (ublk, auto: ' "$TMP/out" || fail "not in the status
 [[ $(limit discard_max_bytes) -gt 0 && $(limit write_zeroes_max_bytes) -gt 0 ]] || fail "no discard"
 [[ $(ls -d /sys/block/ublkb0/mq/* | wc -l) == 2 ]] || fail "a queue for each lane"
 
+step "an idle device is not waiting for I/O"
+iowait() { awk '$1 == "cpu" {print $6}' /proc/stat; }
+sleep 0.5
+before=$(iowait)
+sleep 3
+(($(iowait) - before < 60)) || fail "$(($(iowait) - before)) ticks of iowait in 3 s"
+
 step "fio over TCP"
 verify_all
 
