@@ -169,11 +169,6 @@ uint64_t bench_cpu_ns(pid_t pid); /* 0: self */
 uint64_t bench_machine_cpu_ns(void);
 /* Of an interface: received and sent; false: it does not count. */
 bool bench_net_bytes(const char *netdev, const char *rdma_device, uint64_t *ret_rx, uint64_t *ret_tx);
-/*
- * The interface that has the first address of a path such as "tcp 10.0.0.1:52044 -> 10.0.0.2:10809"; "": none.  True if the
- * second address is this machine's, too: nothing goes through that interface then.
- */
-bool bench_netdev_of_path(const char *path, char netdev[64], char rdma_device[64]);
 json_t *bench_machine(void);
 json_t *bench_network(const char *netdev, const char *rdma_device, const char *path);
 

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fabric/netdev.h"
 #include "fabric/transport.h"
 #include "fabric/util.h"
 #include "perf/bench/bench.h"
@@ -344,7 +345,7 @@ static void note_connection(struct path *path, const char *how)
 	uint64_t rx, tx;
 
 	snprintf(path->how, sizeof(path->how), "%s", how);
-	bool local = bench_netdev_of_path(how, path->netdev, path->rdma_device);
+	bool local = weft_netdev_of_path(how, path->netdev, path->rdma_device);
 	/* To the machine itself TCP goes over lo whatever the address, and RDMA over nothing that counts. */
 	strcpy(path->counted, local ? "lo" : path->netdev);
 	path->counts_net = !(local && path->rdma_device[0]) && bench_net_bytes(path->counted, path->rdma_device, &rx, &tx);
