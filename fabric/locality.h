@@ -1,5 +1,5 @@
 /*
- * Where lanes belong: near the network device that they use.  A function of a topology and a device's name, so that machines
+ * Where lanes belong: near the network device that they use.  Functions of a topology and a device's name, so that machines
  * nobody has here can be tried.  No state, any thread.
  */
 #ifndef WEFT_FABRIC_LOCALITY_H
@@ -8,32 +8,28 @@
 #include <hwloc.h>
 #include <stdbool.h>
 
-enum weft_nearness {
-	WEFT_NEAR_NODE,    /* the device's own NUMA node, or nodes */
-	WEFT_NEAR_PACKAGE, /* another node of its package (sub-NUMA clusters) */
-	WEFT_FAR,          /* another package */
-};
-
-struct weft_place {
-	unsigned cpu; /* the processor, by the number that the kernel gave it */
-	int node;     /* its NUMA node, likewise, for the lane's buffers; -1: the machine has none */
-	enum weft_nearness nearness;
-	bool shares_core; /* an earlier place of these has the core */
-};
-
-/* Loads this machine's topology with its network devices.  0, or -errno. */
-int weft_topology_load(hwloc_topology_t *ret);
+/* Whether processors of this machine are on more than one NUMA node, from one file: else there is nothing to choose, or to load. */
+bool weft_has_numa_nodes(void);
 
 /*
- * Places for nr lanes, best first, the same each time.  A core each as long as there are any near; then the second threads of
- * near cores, which share a core but not the way between the packages; then other packages; then from the beginning again.
- * device: an interface or RDMA device ("eth0", "mlx5_0"); NULL: none in particular, all is near.
- * 0; -ENODEV: the topology has no such device; -ENODATA: it does not say where that is, which is so in most virtual
- * machines (*ret is filled as if device were NULL, in both cases).
+ * Loads this machine's topology: all of it, with processors that this process may not use.  devices: with the network
+ * devices, which takes much longer; weft_near() finds them without.  0, or -errno.
  */
-int weft_places(hwloc_topology_t topology, const char *device, unsigned nr, struct weft_place *ret);
+int weft_topology_load(bool devices, hwloc_topology_t *ret);
 
-/* The normal object that the device hangs on; NULL: no such device. */
+/*
+ * Where nr lanes belong that use a device ("eth0", "mlx5_0"): *ret_cpus are all processors of its NUMA node (or nodes), and as
+ * long as those are fewer than the lanes, more of its package; of them those in allowed.  *ret_nodes are its nodes, for
+ * buffers.  Of a machine of one node it is everything.  Both are the caller's, made before.
+ * 0; -ENODEV: nobody says what the device hangs on; -ENODATA: the machine does not say where that is, which is so in most
+ * virtual machines; -EACCES: none of them is allowed.
+ */
+int weft_near(hwloc_topology_t topology, const char *device, unsigned nr, hwloc_const_bitmap_t allowed, hwloc_bitmap_t ret_cpus,
+	hwloc_bitmap_t ret_nodes);
+/* The result for people, as in "lanes are not placed: …"; 0 has none. */
+void weft_near_why(int result, const char *device, char *buf, size_t len);
+
+/* The normal object that the device hangs on; NULL: it is not known. */
 hwloc_obj_t weft_device_home(hwloc_topology_t topology, const char *device);
 
 #endif

@@ -27,7 +27,7 @@ static void netdev_of_address(const struct ifaddrs *all, char *address, char net
 	if (end)
 		*end = '\0';
 	if (address[0] == '[') {
-		address[strcspn(address, "]")] = '\0';
+		address[strcspn(address, "%]")] = '\0';
 		address++;
 	}
 	netdev[0] = '\0';

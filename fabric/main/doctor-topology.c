@@ -1,6 +1,4 @@
 /* weft doctor --topology: packages, NUMA nodes, the network devices on them, and where lanes would go.  Main thread. */
-#include <errno.h>
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,9 +9,6 @@
 #include "fabric/util.h"
 
 enum { LANES = 4 }; /* as many as weft attach has at most unless told */
-
-static const char *const nearness_names[] = {
-	[WEFT_NEAR_NODE] = "near", [WEFT_NEAR_PACKAGE] = "same package", [WEFT_FAR] = "another package"};
 
 static bool is_network(hwloc_obj_t osdev)
 {
@@ -66,49 +61,57 @@ static void print_tree(hwloc_topology_t topology, hwloc_obj_t obj, int depth)
 		print_tree(topology, child, inner);
 }
 
+/* As weft attach would place them from this shell. */
+struct lanes {
+	int r;
+	char nodes[256], cpus[512], why[256];
+};
+
+static void find_lanes(hwloc_topology_t topology, const char *device, struct lanes *ret)
+{
+	hwloc_bitmap_t allowed = hwloc_bitmap_alloc_full(), cpus = hwloc_bitmap_alloc(), nodes = hwloc_bitmap_alloc();
+
+	if (hwloc_topology_is_thissystem(topology))
+		hwloc_get_cpubind(topology, allowed, HWLOC_CPUBIND_THREAD);
+	ret->r = weft_near(topology, device, LANES, allowed, cpus, nodes);
+	hwloc_bitmap_list_snprintf(ret->nodes, sizeof(ret->nodes), nodes);
+	hwloc_bitmap_list_snprintf(ret->cpus, sizeof(ret->cpus), cpus);
+	weft_near_why(ret->r, device, ret->why, sizeof(ret->why));
+	hwloc_bitmap_free(allowed);
+	hwloc_bitmap_free(cpus);
+	hwloc_bitmap_free(nodes);
+}
+
 static void print_lanes(hwloc_topology_t topology, const char *device)
 {
-	struct weft_place places[LANES];
-	int r = weft_places(topology, device, LANES, places);
+	struct lanes lanes;
 
-	printf("lanes for %s belong on", device);
-	for (unsigned i = 0; i < LANES; i++) {
-		const struct weft_place *place = &places[i];
-
-		printf("%s processor %u (node %d%s%s)", i ? "," : "", place->cpu, place->node,
-			place->nearness != WEFT_NEAR_NODE ? ", " : "",
-			place->nearness != WEFT_NEAR_NODE ? nearness_names[place->nearness] : "");
-	}
-	puts(r == -ENODATA ? "; the machine does not say where the device is" : "");
-	if (r == 0 && hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_NUMANODE) > 1 && places[0].node >= 0)
-		printf("    numactl --cpunodebind=%d --preferred=%d weft attach ...  # it does not do so by itself\n", places[0].node,
-			places[0].node);
+	find_lanes(topology, device, &lanes);
+	if (lanes.r < 0)
+		printf("lanes for %s belong nowhere in particular: %s\n", device, lanes.why);
+	else
+		printf("lanes for %s belong on node%s %s, processor%s %s\n", device, strpbrk(lanes.nodes, ",-") ? "s" : "", lanes.nodes,
+			strpbrk(lanes.cpus, ",-") ? "s" : "", lanes.cpus);
 }
 
 static json_t *device_json(hwloc_topology_t topology, hwloc_obj_t osdev)
 {
-	hwloc_obj_t home = hwloc_get_non_io_ancestor_obj(topology, osdev);
-	json_t *lanes = json_array(), *nodes = json_array();
-	struct weft_place places[LANES];
-	int r = weft_places(topology, osdev->name, LANES, places);
-	unsigned node;
+	struct lanes lanes;
 
-	for (unsigned i = 0; i < LANES; i++)
-		json_array_append_new(lanes,
-			json_pack("{s:i, s:i, s:s, s:b}", "processor", (int)places[i].cpu, "node", places[i].node, "nearness",
-				nearness_names[places[i].nearness], "shares_core", places[i].shares_core));
-	hwloc_bitmap_foreach_begin(node, home->nodeset)
-		json_array_append_new(nodes, json_integer(node));
-	hwloc_bitmap_foreach_end();
-	return json_pack("{s:s, s:s, s:o, s:b, s:o}", "name", osdev->name, "kind", kind_of(osdev), "nodes", nodes, "place_known",
-		r != -ENODATA, "lanes", lanes);
+	find_lanes(topology, osdev->name, &lanes);
+	json_t *json = json_pack("{s:s, s:s}", "name", osdev->name, "kind", kind_of(osdev));
+	if (lanes.r < 0)
+		json_object_set_new(json, "lanes", json_pack("{s:s}", "why", lanes.why));
+	else
+		json_object_set_new(json, "lanes", json_pack("{s:s, s:s}", "nodes", lanes.nodes, "processors", lanes.cpus));
+	return json;
 }
 
 int doctor_topology(bool as_json)
 {
 	hwloc_topology_t topology;
 	hwloc_obj_t osdev = NULL;
-	int r = weft_topology_load(&topology);
+	int r = weft_topology_load(true, &topology);
 
 	if (r < 0) {
 		fprintf(stderr, "weft-doctor: hwloc cannot tell the machine's topology: %s\n", strerror(-r));

@@ -16,16 +16,13 @@ machine: processors 0-15
     NUMA node 3: 64 GiB, processors 12-15
       network interface ib0
       RDMA device mlx5_0
-lanes for eth0 belong on processor 0 (node 0), processor 2 (node 0), processor 4 (node 1), processor 6 (node 1)
-    numactl --cpunodebind=0 --preferred=0 weft attach ...  # it does not do so by itself
-lanes for ib0 belong on processor 12 (node 3), processor 14 (node 3), processor 8 (node 2, same package), processor 10 (node 2, same package)
-    numactl --cpunodebind=3 --preferred=3 weft attach ...  # it does not do so by itself
-lanes for mlx5_0 belong on processor 12 (node 3), processor 14 (node 3), processor 8 (node 2, same package), processor 10 (node 2, same package)
-    numactl --cpunodebind=3 --preferred=3 weft attach ...  # it does not do so by itself
+lanes for eth0 belong on nodes 0-1, processors 0-7
+lanes for ib0 belong on node 3, processors 12-15
+lanes for mlx5_0 belong on node 3, processors 12-15
 END
 weft doctor --topology --json | jq -e '.packages == 2 and .nodes == 4 and .processors == 16 and
-	(.devices | map(.name)) == ["eth0", "ib0", "mlx5_0"] and .devices[0].nodes == [0, 1] and .devices[2].nodes == [3] and
-	.devices[2].lanes[2] == {processor: 8, node: 2, nearness: "same package", shares_core: false}' >/dev/null ||
+	(.devices | map(.name)) == ["eth0", "ib0", "mlx5_0"] and .devices[0].lanes.nodes == "0-1" and
+	.devices[2].lanes == {nodes: "3", processors: "12-15"}' >/dev/null ||
 	fail "$(weft doctor --topology --json)"
 unset HWLOC_XMLFILE
 weft doctor --topology >"$TMP/out"

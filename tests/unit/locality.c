@@ -14,11 +14,8 @@
 #include <cmocka.h>
 
 #include "fabric/locality.h"
+#include "fabric/netdev.h"
 #include "fabric/util.h"
-
-enum { MAX_LANES = 80 };
-
-static struct weft_place places[MAX_LANES];
 
 static const char device_xml[] =
 	"<object type=\"Bridge\" gp_index=\"%u\" bridge_type=\"0-1\" depth=\"0\" bridge_pci=\"0000:[%02x-%02x]\">"
@@ -65,14 +62,31 @@ static hwloc_topology_t make(const char *synthetic, const char *home, unsigned n
 	return ret;
 }
 
-static void assert_cpus(unsigned nr, const unsigned *want)
+/* "nodes/processors" for nr lanes that may run on `allowed` ("" is all), or the error's number. */
+static const char *near(hwloc_topology_t topology, const char *device, unsigned nr, const char *allowed)
 {
-	for (unsigned i = 0; i < nr; i++)
-		if (places[i].cpu != want[i])
-			fail_msg("lane %u is on processor %u, not %u", i, places[i].cpu, want[i]);
+	hwloc_bitmap_t may = hwloc_bitmap_alloc_full(), cpus = hwloc_bitmap_alloc(), nodes = hwloc_bitmap_alloc();
+	static char text[256];
+
+	if (allowed[0])
+		assert_int_equal(hwloc_bitmap_list_sscanf(may, allowed), 0);
+	int r = weft_near(topology, device, nr, may, cpus, nodes);
+	if (r < 0) {
+		assert_true(hwloc_bitmap_iszero(cpus) && hwloc_bitmap_iszero(nodes));
+		snprintf(text, sizeof(text), "%d", -r);
+	} else {
+		int len = hwloc_bitmap_list_snprintf(text, sizeof(text), nodes);
+
+		text[len++] = '/';
+		hwloc_bitmap_list_snprintf(text + len, sizeof(text) - (size_t)len, cpus);
+	}
+	hwloc_bitmap_free(may);
+	hwloc_bitmap_free(cpus);
+	hwloc_bitmap_free(nodes);
+	return text;
 }
-#define ASSERT_CPUS(...) \
-	assert_cpus(sizeof((const unsigned[]){__VA_ARGS__}) / sizeof(unsigned), (const unsigned[]){__VA_ARGS__})
+
+#define ASSERT_ERROR(text, error) assert_int_equal(atoi(text), error)
 
 /* 2 packages of 4 cores with 2 threads; the processors of package 1 are 8 to 15. */
 #define TWO_SOCKETS "pack:2 [numa] core:4 pu:2"
@@ -81,14 +95,8 @@ static void two_sockets_device_on_the_second(void **state)
 {
 	hwloc_topology_t t = make(TWO_SOCKETS, "Package", 1);
 
-	assert_int_equal(weft_places(t, "mlx5_0", 16, places), 0);
-	/* Its cores, their second threads, then the other package. */
-	ASSERT_CPUS(8, 10, 12, 14, 9, 11, 13, 15, 0, 2, 4, 6, 1, 3, 5, 7);
-	for (unsigned i = 0; i < 16; i++) {
-		assert_int_equal(places[i].node, i < 8 ? 1 : 0);
-		assert_int_equal(places[i].nearness, i < 8 ? WEFT_NEAR_NODE : WEFT_FAR);
-		assert_int_equal(places[i].shares_core, (i >= 4 && i < 8) || i >= 12);
-	}
+	assert_string_equal(near(t, "mlx5_0", 4, ""), "1/8-15");
+	assert_string_equal(near(t, "mlx5_0", 1, ""), "1/8-15");
 	hwloc_topology_destroy(t);
 }
 
@@ -96,18 +104,15 @@ static void two_sockets_device_on_the_first(void **state)
 {
 	hwloc_topology_t t = make(TWO_SOCKETS, "Package", 0);
 
-	assert_int_equal(weft_places(t, "mlx5_0", 6, places), 0);
-	ASSERT_CPUS(0, 2, 4, 6, 1, 3);
+	assert_string_equal(near(t, "mlx5_0", 4, ""), "0/0-7");
 	hwloc_topology_destroy(t);
 }
 
-static void more_lanes_than_processors_begin_again(void **state)
+static void more_lanes_than_processors_stay_in_their_package(void **state)
 {
 	hwloc_topology_t t = make(TWO_SOCKETS, "Package", 1);
 
-	assert_int_equal(weft_places(t, "mlx5_0", 20, places), 0);
-	assert_int_equal(places[16].cpu, 8);
-	assert_true(places[16].shares_core);
+	assert_string_equal(near(t, "mlx5_0", 20, ""), "1/8-15");
 	hwloc_topology_destroy(t);
 }
 
@@ -118,15 +123,17 @@ static void sub_numa_clusters_device_on_one_of_them(void **state)
 {
 	hwloc_topology_t t = make(SUB_NUMA, "Group", 6);
 
-	assert_int_equal(weft_places(t, "mlx5_0", 10, places), 0);
-	/* Its cluster, the rest of its package, then the other one. */
-	ASSERT_CPUS(12, 13, 8, 9, 10, 11, 14, 15, 0, 1);
-	assert_int_equal(places[0].node, 6);
-	assert_int_equal(places[2].node, 4);
-	assert_int_equal(places[1].nearness, WEFT_NEAR_NODE);
-	assert_int_equal(places[2].nearness, WEFT_NEAR_PACKAGE);
-	assert_int_equal(places[7].nearness, WEFT_NEAR_PACKAGE);
-	assert_int_equal(places[8].nearness, WEFT_FAR);
+	assert_string_equal(near(t, "mlx5_0", 2, ""), "6/12-13");
+	hwloc_topology_destroy(t);
+}
+
+static void lanes_that_a_cluster_has_no_room_for_use_its_package(void **state)
+{
+	hwloc_topology_t t = make(SUB_NUMA, "Group", 6);
+
+	assert_string_equal(near(t, "mlx5_0", 3, ""), "6/8-15");
+	assert_string_equal(near(t, "mlx5_0", 9, ""), "6/8-15");
+	assert_string_equal(near(t, "mlx5_0", 2, "0-10,12"), "6/8-10,12");
 	hwloc_topology_destroy(t);
 }
 
@@ -134,33 +141,18 @@ static void sub_numa_clusters_device_on_the_package(void **state)
 {
 	hwloc_topology_t t = make(SUB_NUMA, "Package", 1);
 
-	assert_int_equal(weft_places(t, "mlx5_0", 9, places), 0);
-	ASSERT_CPUS(8, 9, 10, 11, 12, 13, 14, 15, 0);
-	/* Each lane's buffers are on its own cluster's node. */
-	assert_int_equal(places[0].node, 4);
-	assert_int_equal(places[2].node, 5);
-	assert_int_equal(places[7].node, 7);
-	assert_int_equal(places[7].nearness, WEFT_NEAR_NODE);
+	assert_string_equal(near(t, "mlx5_0", 4, ""), "4-7/8-15");
 	hwloc_topology_destroy(t);
 }
 
-static void a_second_thread_of_a_near_core_goes_before_another_package(void **state)
-{
-	hwloc_topology_t t = make("pack:2 group:2 [numa] core:2 pu:2", "Group", 0);
-
-	assert_int_equal(weft_places(t, "mlx5_0", 10, places), 0);
-	/* Near cores, cores of the package, their second threads; then far. */
-	ASSERT_CPUS(0, 2, 4, 6, 1, 3, 5, 7, 8, 10);
-	hwloc_topology_destroy(t);
-}
-
-static void one_socket_needs_no_choice(void **state)
+static void one_node_is_near_everything(void **state)
 {
 	hwloc_topology_t t = make("pack:1 [numa] core:4 pu:1", "Package", 0);
 
-	assert_int_equal(weft_places(t, "mlx5_0", 6, places), 0);
-	ASSERT_CPUS(0, 1, 2, 3, 0, 1);
-	assert_int_equal(places[0].node, 0);
+	assert_string_equal(near(t, "mlx5_0", 4, ""), "0/0-3");
+	hwloc_topology_destroy(t);
+	t = make("pack:1 [numa] core:2 pu:1", "Machine", 0);
+	assert_string_equal(near(t, "mlx5_0", 4, ""), "0/0-1");
 	hwloc_topology_destroy(t);
 }
 
@@ -168,14 +160,11 @@ static void a_device_that_does_not_say_where_it_is(void **state)
 {
 	hwloc_topology_t t = make(TWO_SOCKETS, "Machine", 0);
 
-	assert_int_equal(weft_places(t, "mlx5_0", 3, places), -ENODATA);
-	ASSERT_CPUS(0, 2, 4);
-	assert_int_equal(places[2].nearness, WEFT_NEAR_NODE);
+	ASSERT_ERROR(near(t, "mlx5_0", 4, ""), ENODATA);
 	hwloc_topology_destroy(t);
-	/* With one node there is nothing to know. */
-	t = make("pack:1 [numa] core:2 pu:1", "Machine", 0);
-	assert_int_equal(weft_places(t, "mlx5_0", 2, places), 0);
-	ASSERT_CPUS(0, 1);
+	/* One package that has both nodes is all of the machine, too. */
+	t = make("pack:1 group:2 [numa] core:2 pu:1", "Package", 0);
+	ASSERT_ERROR(near(t, "mlx5_0", 4, ""), ENODATA);
 	hwloc_topology_destroy(t);
 }
 
@@ -183,37 +172,57 @@ static void no_such_device(void **state)
 {
 	hwloc_topology_t t = make(TWO_SOCKETS, NULL, 0);
 
-	assert_null(weft_device_home(t, "mlx5_0"));
-	assert_int_equal(weft_places(t, "mlx5_0", 4, places), -ENODEV);
-	ASSERT_CPUS(0, 2, 4, 6);
-	assert_int_equal(weft_places(t, NULL, 4, places), 0);
-	ASSERT_CPUS(0, 2, 4, 6);
+	ASSERT_ERROR(near(t, "mlx5_0", 4, ""), ENODEV);
 	hwloc_topology_destroy(t);
 }
 
 static void only_processors_that_may_be_used(void **state)
 {
 	hwloc_topology_t t = make(TWO_SOCKETS, "Package", 1);
-	hwloc_bitmap_t allowed = hwloc_bitmap_alloc();
 
-	/* A cgroup that leaves one core of each package. */
-	hwloc_bitmap_set_range(allowed, 2, 3);
-	hwloc_bitmap_set_range(allowed, 12, 13);
-	assert_int_equal(hwloc_topology_restrict(t, allowed, 0), 0);
-	assert_int_equal(weft_places(t, "mlx5_0", 4, places), 0);
-	ASSERT_CPUS(12, 13, 2, 3);
-	hwloc_bitmap_free(allowed);
+	assert_string_equal(near(t, "mlx5_0", 4, "2-3,12-13"), "1/12-13");
+	assert_string_equal(near(t, "mlx5_0", 1, "0-9"), "1/8-9");
+	ASSERT_ERROR(near(t, "mlx5_0", 4, "0-7"), EACCES);
 	hwloc_topology_destroy(t);
 }
 
-static void this_machine_has_places(void **state)
+/* The short way finds each device of this machine where the whole topology has it. */
+static void devices_of_this_machine_are_where_hwloc_says(void **state)
 {
-	hwloc_topology_t t;
+	hwloc_topology_t whole, quick;
+	hwloc_obj_t osdev = NULL;
 
-	assert_int_equal(weft_topology_load(&t), 0);
-	assert_int_equal(weft_places(t, NULL, 4, places), 0);
-	assert_non_null(hwloc_get_pu_obj_by_os_index(t, places[3].cpu));
-	hwloc_topology_destroy(t);
+	assert_int_equal(weft_topology_load(true, &whole), 0);
+	assert_int_equal(weft_topology_load(false, &quick), 0);
+	assert_true(hwloc_bitmap_isequal(hwloc_topology_get_topology_cpuset(whole), hwloc_topology_get_topology_cpuset(quick)));
+	while ((osdev = hwloc_get_next_osdev(whole, osdev))) {
+		if (osdev->attr->osdev.type != HWLOC_OBJ_OSDEV_NETWORK)
+			continue;
+		hwloc_obj_t home = weft_device_home(quick, osdev->name);
+
+		assert_non_null(home);
+		assert_true(hwloc_bitmap_isequal(home->cpuset, hwloc_get_non_io_ancestor_obj(whole, osdev)->cpuset));
+	}
+	assert_null(weft_device_home(quick, "lo"));
+	assert_null(weft_device_home(quick, "no-such"));
+	hwloc_topology_destroy(whole);
+	hwloc_topology_destroy(quick);
+}
+
+static void the_device_of_a_connection(void **state)
+{
+	char netdev[64], rdma_device[64];
+
+	assert_true(weft_netdev_of_path("tcp 127.0.0.1:50000 -> 127.0.0.1:10809", netdev, rdma_device));
+	assert_string_equal(netdev, "lo");
+	assert_string_equal(rdma_device, "");
+	assert_false(weft_netdev_of_path("rdma mlx5_0 gid 3 127.0.0.1:50000 -> 192.0.2.1:10809", netdev, rdma_device));
+	assert_string_equal(netdev, "lo");
+	assert_string_equal(rdma_device, "mlx5_0");
+	assert_false(weft_netdev_of_path("tcp [fe80::1%eth9]:50000 -> [fe80::2%eth9]:10809", netdev, rdma_device));
+	assert_string_equal(netdev, "");
+	assert_false(weft_netdev_of_path("unix /run/donor.sock", netdev, rdma_device));
+	assert_string_equal(netdev, "");
 }
 
 int main(void)
@@ -221,15 +230,16 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(two_sockets_device_on_the_second),
 		cmocka_unit_test(two_sockets_device_on_the_first),
-		cmocka_unit_test(more_lanes_than_processors_begin_again),
+		cmocka_unit_test(more_lanes_than_processors_stay_in_their_package),
 		cmocka_unit_test(sub_numa_clusters_device_on_one_of_them),
+		cmocka_unit_test(lanes_that_a_cluster_has_no_room_for_use_its_package),
 		cmocka_unit_test(sub_numa_clusters_device_on_the_package),
-		cmocka_unit_test(a_second_thread_of_a_near_core_goes_before_another_package),
-		cmocka_unit_test(one_socket_needs_no_choice),
+		cmocka_unit_test(one_node_is_near_everything),
 		cmocka_unit_test(a_device_that_does_not_say_where_it_is),
 		cmocka_unit_test(no_such_device),
 		cmocka_unit_test(only_processors_that_may_be_used),
-		cmocka_unit_test(this_machine_has_places),
+		cmocka_unit_test(devices_of_this_machine_are_where_hwloc_says),
+		cmocka_unit_test(the_device_of_a_connection),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
