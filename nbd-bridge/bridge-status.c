@@ -162,6 +162,7 @@ json_t *bridge_status(struct bridge *bridge)
 			"flush", latency(&sum->flushes)));
 	if (bridge->cache)
 		json_object_set_new(json, "cache", cache_status(bridge->cache));
+	json_object_set_new(json, "placing", bridge_place_json(bridge));
 	json_object_set_new(json, "lanes", sum->lanes);
 	free(sum);
 	return json;

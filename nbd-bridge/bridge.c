@@ -234,22 +234,26 @@ int bridge_start(struct bridge *bridge, struct weft_error *err)
 	struct timespec deadline = after_ms(bridge->config.connect_timeout_ms + 2000);
 	int r;
 
-	for (unsigned i = 0; i < bridge->nr_lanes; i++) {
-		if (i == 0 || bridge->info.can_multi_conn) {
-			r = lane_start_thread(bridge->lanes[i], err);
-			if (r < 0)
-				return r;
-			bridge_lane_run(bridge->lanes[i], start_links, NULL);
-		}
-		if (i == 0) {
-			r = first_result(bridge->lanes[0], &deadline, err);
-			if (r < 0)
-				return r;
-		}
-	}
+	r = lane_start_thread(bridge->lanes[0], err);
+	if (r < 0)
+		return r;
+	bridge_lane_run(bridge->lanes[0], start_links, NULL);
+	r = first_result(bridge->lanes[0], &deadline, err);
+	if (r < 0)
+		return r;
 	/* A FLUSH would not cover what other connections wrote: one is all that can be had. */
 	if (!bridge->info.can_multi_conn)
 		bridge_lane_run(bridge->lanes[0], drop_other_lanes, bridge);
+	for (unsigned i = 1; i < bridge->nr_lanes; i++) {
+		r = lane_start_thread(bridge->lanes[i], err);
+		if (r < 0)
+			return r;
+	}
+	r = bridge_place_first(bridge, err);
+	if (r < 0)
+		return r;
+	for (unsigned i = 1; i < bridge->nr_lanes; i++)
+		bridge_lane_run(bridge->lanes[i], start_links, NULL);
 	/* The first lane has time while the others connect. */
 	if (bridge->config.cache_bytes > 0)
 		measure_path(bridge);

@@ -119,6 +119,8 @@ int bridge_start(struct bridge *bridge, struct weft_error *err);
  * last; it is stopped all the same.
  */
 int bridge_stop(struct bridge *bridge, uint32_t timeout_ms, struct weft_error *err);
+/* After config.changed(): lanes follow the first donor's connection to another network card.  Cheap if it has none. */
+void bridge_place_again(struct bridge *bridge);
 /* Stopped or never started.  Takes NULL. */
 void bridge_free(struct bridge *bridge);
 

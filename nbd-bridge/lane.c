@@ -630,6 +630,38 @@ int bridge_lane_deregister(struct bridge_lane *lane, struct tp_mem *first)
 	return tp_deregister(first);
 }
 
+static int make_arena(struct bridge_lane *lane, struct weft_error *err)
+{
+	lane->arena = mmap(NULL, LANE_ARENA, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (lane->arena == MAP_FAILED) {
+		lane->arena = NULL;
+		return weft_error_set(err, ENOMEM, "cannot map %d bytes of buffers", LANE_ARENA);
+	}
+	int r = bridge_pool_new(lane->arena, LANE_ARENA, &lane->pool);
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot make a buffer pool: %s", strerror(-r));
+	return bridge_lane_register(lane, lane->arena, LANE_ARENA, &lane->arena_mem, err);
+}
+
+static void drop_arena(struct bridge_lane *lane)
+{
+	bridge_lane_deregister(lane, lane->arena_mem);
+	bridge_pool_free(lane->pool);
+	if (lane->arena)
+		munmap(lane->arena, LANE_ARENA);
+	lane->arena_mem = NULL;
+	lane->pool = NULL;
+	lane->arena = NULL;
+}
+
+int lane_remake_arena(struct bridge_lane *lane, struct weft_error *err)
+{
+	assert(bridge_pool_used(lane->pool) == 0);
+	drop_arena(lane);
+	return make_arena(lane, err);
+}
+
 /* ---- making and freeing ---- */
 
 int lane_new(struct bridge *bridge, unsigned index, struct bridge_lane **ret, struct weft_error *err)
@@ -677,19 +709,7 @@ int lane_new(struct bridge *bridge, unsigned index, struct bridge_lane **ret, st
 			goto fail;
 		}
 	}
-	lane->arena = mmap(NULL, LANE_ARENA, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (lane->arena == MAP_FAILED) {
-		lane->arena = NULL;
-		r = weft_error_set(err, ENOMEM, "cannot map %d bytes of buffers", LANE_ARENA);
-		goto fail;
-	}
-	r = bridge_pool_new(lane->arena, LANE_ARENA, &lane->pool);
-	if (r < 0) {
-		weft_error_set(err, -r, "cannot make a buffer pool: %s", strerror(-r));
-		goto fail;
-	}
-	r = bridge_lane_register(lane, lane->arena, LANE_ARENA, &lane->arena_mem, err);
+	r = make_arena(lane, err);
 	if (r < 0)
 		goto fail;
 	*ret = lane;
@@ -713,12 +733,9 @@ void lane_free(struct bridge_lane *lane)
 	end_links(lane);
 	lane_drop_big(lane);
 	cache_lane_free(lane);
-	bridge_lane_deregister(lane, lane->arena_mem);
+	drop_arena(lane);
 	for (unsigned i = 0; i < BRIDGE_MAX_TRANSPORTS; i++)
 		tp_close(lane->tps[i]);
-	bridge_pool_free(lane->pool);
-	if (lane->arena)
-		munmap(lane->arena, LANE_ARENA);
 	weft_loop_free(lane->loop);
 	for (unsigned i = 0; i < lane->nr_links; i++)
 		scout_free(lane->links[i].scout);

@@ -180,6 +180,15 @@ struct bridge_donor {
 	char way_why[BRIDGE_WHY_MAX];
 };
 
+/* Where the lanes run: place.c.  The control thread's. */
+struct bridge_place {
+	bool one_node; /* the machine has no other: nothing else here means anything */
+	bool bound;
+	char netdev[64], rdma_device[64];          /* of the first lane's connection to the first donor; "": none */
+	char device[64], nodes[128], cpus[512]; /* bound: near which, and to what */
+	char why[256];                             /* else */
+};
+
 struct bridge {
 	struct bridge_config config;
 	struct tp_info info; /* what all donors can do, over all ways */
@@ -200,6 +209,7 @@ struct bridge {
 	struct weft_error stale_why; /* under the lock; set once */
 	bool granted;                /* under the lock: info is valid, of all donors */
 	struct bridge_cache *cache;  /* NULL: direct */
+	struct bridge_place place;
 	uint64_t rtt_ns, rate; /* of the path, as measured for a cache: of a small READ; bytes a second of a large one */
 	unsigned nr_lanes;
 	struct bridge_lane *lanes[BRIDGE_MAX_LANES];
@@ -223,6 +233,8 @@ static inline void count(_Atomic uint64_t *counter, uint64_t by)
 int lane_new(struct bridge *bridge, unsigned index, struct bridge_lane **ret, struct weft_error *err);
 void lane_free(struct bridge_lane *lane);
 int lane_start_thread(struct bridge_lane *lane, struct weft_error *err);
+/* The lane's thread, before any buffer was given out: it takes them from the memory that it prefers by now. */
+int lane_remake_arena(struct bridge_lane *lane, struct weft_error *err);
 void lane_join(struct bridge_lane *lane);
 /* To the donor, whether there is a cache or not. */
 void lane_submit_direct(struct bridge_lane *lane, struct bridge_request *rq);
@@ -322,6 +334,10 @@ bool donor_move_begin(struct bridge_donor *donor, uint64_t generation);
 void donor_move_end(struct bridge_donor *donor, bool moved, uint64_t generation, unsigned way);
 /* Fills it for the bridge's status. */
 json_t *donor_status(struct bridge_donor *donor);
+
+/* place.c: the first donor was granted, all lanes run, and none of their buffers is used.  0, or -errno when those cannot be made anew. */
+int bridge_place_first(struct bridge *bridge, struct weft_error *err);
+json_t *bridge_place_json(const struct bridge *bridge);
 
 void bridge_wake_lanes(struct bridge *bridge);
 /* Any thread: tells whoever wants to know that the state may be another. */

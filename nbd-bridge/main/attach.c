@@ -100,6 +100,7 @@ static void on_wake(void *ctx)
 		return;
 	end_if_unused(a);
 	tell_ways(a);
+	bridge_place_again(a->bridge);
 	const char *now = bridge_state(a->bridge, &why);
 	if (strcmp(now, a->last_state) == 0)
 		return;

@@ -221,6 +221,17 @@ static void print_cache(const json_t *cache)
 			weft_format_size(number_of(pull, "done_bytes"), pulled, sizeof(pulled)));
 }
 
+static void print_placing(const json_t *placing)
+{
+	const char *nodes = text_of(placing, "nodes"), *cpus = text_of(placing, "processors");
+
+	if (text_of(placing, "why")[0])
+		printf("  lanes are not placed: %s\n", text_of(placing, "why"));
+	else
+		printf("  lanes near %s: node%s %s, processor%s %s\n", text_of(placing, "device"), strpbrk(nodes, ",-") ? "s" : "",
+			nodes, strpbrk(cpus, ",-") ? "s" : "", cpus);
+}
+
 static void print_attachment(const json_t *a)
 {
 	const json_t *requests = json_object_get(a, "requests");
@@ -241,6 +252,7 @@ static void print_attachment(const json_t *a)
 		/* Which device and GID, of those that there are. */
 		if (strcmp(text_of(a, "transport"), "rdma") == 0)
 			printf("  lane 0 goes over %s\n", text_of(json_array_get(lanes, 0), "path"));
+		print_placing(json_object_get(a, "placing"));
 		print_donors(a);
 	}
 	if (text_of(a, "device")[0])

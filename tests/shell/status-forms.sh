@@ -8,13 +8,13 @@ start_donor --memory r=1M
 weft attach "$URI" --socket "$TMP/s" >/dev/null
 qemu-io -f raw "nbd+unix:///?socket=$TMP/s" -c 'write -P 1 4096 8192' -c 'read 4096 8192' -c flush >/dev/null
 table=$(weft status)
-for text in 'r  '"$URI"'  ready' 'transport tcp (auto: the donor offers only tcp)' "socket $TMP/s" 'donor, pid '"$DONOR_PID"; do
+for text in 'r  '"$URI"'  ready' 'transport tcp (auto: the donor offers only tcp)' "socket $TMP/s" 'lanes are not placed: ' 'donor, pid '"$DONOR_PID"; do
 	[[ $table = *"$text"* ]] || fail "no '$text' in: $table"
 done
 weft status --json | jq -e --arg uri "$URI" '.attachments[0] | .uri == $uri and .state == "ready" and
 	.requests.write == 1 and .requests.read >= 1 and .requests.flush >= 1 and .written_bytes == 8192 and
 	.latency_us.write.p50 > 0 and .latency_us.write.p50 <= .latency_us.write.max * 1.02 and
-	(.lanes | length) >= 1 and .transport == "tcp"' >/dev/null || fail "$(weft status --json)"
+	(.lanes | length) >= 1 and .transport == "tcp" and (.placing.why | length) > 0' >/dev/null || fail "$(weft status --json)"
 ! weft status --json | grep -E '[0-9]\.[0-9]{10}' || fail "digits that mean nothing"
 weft status --json | jq -e '.donors[0].regions[0].name == "r"' >/dev/null || fail "no donor"
 weft status --prometheus >"$TMP/metrics"
