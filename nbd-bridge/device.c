@@ -156,8 +156,12 @@ int bridge_device_say_busy(const char *name, struct weft_error *err)
 	json_t *texts = json_array();
 	unsigned n = bridge_device_users(name, texts);
 
-	weft_error_set(err, EBUSY, "/dev/%s is in use: %s%s; end that first, or add --force", name,
-		n ? json_string_value(json_array_get(texts, 0)) : "by the kernel", n > 1 ? ", and more" : "");
+	const char *text = n ? json_string_value(json_array_get(texts, 0)) : "by the kernel";
+	/* "/dev/… is mounted on …" says which device. */
+	bool whole = strncmp(text, "/dev/", strlen("/dev/")) == 0;
+
+	weft_error_set(err, EBUSY, "%s%s%s%s%s; end that first, or add --force", whole ? "" : "/dev/", whole ? "" : name,
+		whole ? "" : " is in use: ", text, n > 1 ? ", and more" : "");
 	json_decref(texts);
 	return -EBUSY;
 }

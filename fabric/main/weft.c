@@ -15,8 +15,10 @@ static const struct command {
 } commands[] = {
 	{"serve", "lend memory, files or a directory of files"},
 	{"list", "show what a donor lends"},
-	{"attach", "map a region as a socket or as a file"},
+	{"attach", "map a region as a socket, a file or a block device"},
 	{"detach", "end an attachment"},
+	{"rescue", "save what a dead bridge had not written back"},
+	{"reset", "go on with what a region holds now, after its contents were lost"},
 	{"status", "show attachments and donors on this machine"},
 	{"bench", "measure a region over every path to it"},
 	{"doctor", "show what this machine can do, and how to get the rest"},

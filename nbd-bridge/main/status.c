@@ -256,7 +256,8 @@ static void print_attachment(const json_t *a)
 		print_donors(a);
 	}
 	if (text_of(a, "device")[0])
-		printf("  device %s (%s)\n", text_of(a, "device"), text_of(a, "device_why"));
+		printf("  device %s%s%s%s\n", text_of(a, "device"), text_of(a, "device_why")[0] ? " (" : "", text_of(a, "device_why"),
+			text_of(a, "device_why")[0] ? ")" : "");
 	if (text_of(a, "socket")[0])
 		printf("  socket %s, %zu client%s\n", text_of(a, "socket"), json_array_size(json_object_get(a, "clients")),
 			json_array_size(json_object_get(a, "clients")) == 1 ? "" : "s");

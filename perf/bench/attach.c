@@ -42,8 +42,9 @@ static int call(const char *const argv[], char said[SAID_MAX])
 		return -errno;
 	pid_t pid = fork();
 	if (pid == 0) {
-		/* Ctrl-C is for the bench, which ends what it started in order. */
+		/* Ctrl-C, and the terminal's end, are for the bench, which ends what it started in order. */
 		signal(SIGINT, SIG_IGN);
+		signal(SIGHUP, SIG_IGN);
 		dup2(fds[1], STDOUT_FILENO);
 		dup2(fds[1], STDERR_FILENO);
 		execv(argv[0], (char *const *)argv);

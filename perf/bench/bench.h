@@ -57,7 +57,7 @@ struct bench_options {
 /* 0: go on; otherwise 1 + the exit status, and everything has been said. */
 int bench_options_parse(int argc, char **argv, struct bench_options *ret);
 
-/* Set by SIGINT and SIGTERM: the work ends after the slice, and tidies up. */
+/* Set by SIGINT, SIGTERM and SIGHUP: the work ends after the slice, and tidies up. */
 extern volatile sig_atomic_t bench_stop;
 
 /* ---- the data ---- */

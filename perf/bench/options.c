@@ -14,7 +14,7 @@ static void usage(FILE *out)
 	      "       weft bench --from FILE [OPTION]...\n"
 	      "       weft bench --compare A.json B.json [OPTION]...\n"
 	      "Measures a region over every path that leads to it: RDMA and TCP; the transport itself, a bridge's socket, file and\n"
-	      "devices.  It WRITES to the region, which must hold only zeros in its first 64 MiB, and leaves zeros there.\n"
+	      "devices.  It WRITES to the region, which must hold only zeros in the span used, and leaves zeros there.\n"
 	      "\n"
 	      "  URI                as weft attach takes it; ?transport=rdma|tcp measures that one alone\n"
 	      "  --read-only        only read; the region keeps what it holds\n"

@@ -656,8 +656,11 @@ static int go(struct run *run, struct weft_error *err)
 	if (run->wrote) {
 		struct weft_error why;
 
-		if (refill(run, BENCH_SWEEP_CLEAR, &why) < 0)
+		if (refill(run, BENCH_SWEEP_CLEAR, &why) < 0) {
 			fprintf(stderr, "weft-bench: the region still holds the data of this run: %s\n", why.message);
+			if (r == 0)
+				r = weft_error_set(err, EIO, "the region is not as it was: see above");
+		}
 	}
 	bench_progress_end();
 	if (r == 0 && bench_stop)
@@ -672,6 +675,7 @@ int bench_run(const struct bench_options *o, json_t **ret, struct weft_error *er
 	struct run *run = calloc(1, sizeof(*run));
 	time_t now = time(NULL);
 	const char *tmp = getenv("TMPDIR");
+	char cache[sizeof(run->dir) + sizeof("/cache")];
 	int r;
 
 	if (!run)
@@ -687,6 +691,8 @@ int bench_run(const struct bench_options *o, json_t **ret, struct weft_error *er
 	} else {
 		bench_progress_begin(0);
 		r = go(run, err);
+		snprintf(cache, sizeof(cache), "%s/cache", run->dir); /* bench_attach()'s */
+		unlink(cache);
 		rmdir(run->dir);
 	}
 	if (r == 0)

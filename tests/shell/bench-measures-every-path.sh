@@ -82,19 +82,23 @@ cmp "$TMP/data" "$TMP/after" || fail "its data was changed"
 weft bench "$used" "${quick[@]}" --overwrite --paths direct --csv 2>/dev/null >"$TMP/out" || fail "--overwrite"
 [[ $(cut -d, -f1 "$TMP/out" | sort -u) = $'path\ntcp direct' ]] || fail "$(cat "$TMP/out")"
 
-echo "== Ctrl-C ends it, and leaves zeros"
-weft bench "$URI" --time 60 --paths direct,socket >"$TMP/out" 2>"$TMP/err" &
-pid=$!
-wait_for grep -q 'round 1' "$TMP/err"
-kill -INT "$pid" 2>/dev/null || :
-kill -TERM "$pid"
-status=0
-wait "$pid" || status=$?
-[[ $status = 130 ]] || fail "exit status $status: $(cat "$TMP/err")"
-grep -q 'stopped; nothing is reported' "$TMP/err" || fail "$(cat "$TMP/err")"
-nbdcopy "nbd://127.0.0.1:$PORT/r" "$TMP/after"
-head -c $((16 << 20)) /dev/zero | cmp - "$TMP/after" || fail "the region is not as it was"
-weft status --json | jq -e '.attachments == []' >/dev/null || fail "$(weft status)"
+echo "== Ctrl-C, and a terminal that goes, end it, and leave zeros"
+for signal in TERM HUP; do
+	weft bench "$URI" --time 60 --paths direct,socket --cache 8M >"$TMP/out" 2>"$TMP/err" &
+	pid=$!
+	wait_for grep -q 'round 1' "$TMP/err"
+	kill -INT "$pid" 2>/dev/null || :
+	kill -"$signal" "$pid"
+	status=0
+	wait "$pid" || status=$?
+	[[ $status = 130 ]] || fail "exit status $status: $(cat "$TMP/err")"
+	grep -q 'stopped; nothing is reported' "$TMP/err" || fail "$(cat "$TMP/err")"
+	nbdcopy "nbd://127.0.0.1:$PORT/r" "$TMP/after"
+	head -c $((16 << 20)) /dev/zero | cmp - "$TMP/after" || fail "the region is not as it was"
+	weft status --json | jq -e '.attachments == []' >/dev/null || fail "$(weft status)"
+done
+TMPDIR=$TMP weft bench "$URI" "${quick[@]}" --cache 8M >/dev/null 2>&1 || fail "with a cache"
+! compgen -G "$TMP/weft-bench.*" >/dev/null || fail "left: $(ls -l "$TMP"/weft-bench.*)"
 
 echo "== what it cannot do it says"
 wrong() { # TEXT ARGUMENT…
