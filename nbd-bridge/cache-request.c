@@ -512,9 +512,9 @@ bool cache_step(struct bridge_lane *lane)
 		list = list->wait_next;
 		go_on(lane, rq);
 	}
-	uint64_t left = cl->push_left;
+	unsigned nr_push = cl->nr_push;
 	cache_push_pump(lane);
-	return any || (cl->push_left != left && cl->nr_push > 0);
+	return any || cl->nr_push > nr_push;
 }
 
 static bool unlist(struct bridge_request **list, const struct bridge_request *rq)

@@ -480,7 +480,8 @@ int cache_new(struct bridge *bridge, struct weft_error *err)
 	return reg.r;
 }
 
-static bool clear_slot(struct bridge_cache *cache, uint32_t i)
+/* clear: not only looks.  Whether nobody works on it. */
+static bool clear_slot(struct bridge_cache *cache, uint32_t i, bool clear)
 {
 	struct cache_slot *slot = &cache->slots[i];
 	uint64_t c = atomic_load(&slot->chunk);
@@ -489,7 +490,7 @@ static bool clear_slot(struct bridge_cache *cache, uint32_t i)
 		return true;
 	struct cache_chunk *chunk = cache_lock(cache, c);
 	bool idle = slot->nr_ios == 0 && chunk->nr_pins == 0 && !chunk->zeroing;
-	if (idle) {
+	if (idle && clear) {
 		memset(&slot->valid, 0, sizeof(slot->valid));
 		memset(&slot->dirty, 0, sizeof(slot->dirty));
 		memset(&slot->ahead, 0, sizeof(slot->ahead));
@@ -511,13 +512,18 @@ bool cache_clear(struct bridge_cache *cache)
 	bool idle = true;
 
 	pthread_mutex_lock(&cache->lock);
+	/* All, or nothing is lost. */
 	for (uint32_t i = 0; i < cache->nr_slots; i++)
-		idle &= clear_slot(cache, i);
+		idle &= clear_slot(cache, i, false);
+	for (uint32_t i = 0; idle && i < cache->nr_slots; i++)
+		clear_slot(cache, i, true);
 	pthread_mutex_unlock(&cache->lock);
+	if (!idle)
+		return false;
 	atomic_store(&cache->push_error, 0);
 	atomic_store(&cache->pull_next, 0);
 	atomic_store(&cache->pull_full, false);
-	return idle;
+	return true;
 }
 
 void cache_lane_free(struct bridge_lane *lane)

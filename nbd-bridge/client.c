@@ -86,8 +86,12 @@ static void request_done(struct bridge_request *rq, int error)
 
 	slot->submitted = false;
 	client->nr_submitted--;
-	if (rq->lent)
+	if (rq->lent) {
 		nbd->buf = (void *)(uintptr_t)rq->lent;
+		bridge_lane_buffer_put(client->lane, rq->buf);
+		client->nr_buffers--;
+		rq->buf = NULL;
+	}
 	if (client->conn)
 		bridge_lane_defer(client->lane, &client->deferred);
 	nbd_request_complete(nbd, error); /* may free the client */

@@ -52,7 +52,9 @@ static int add_range(struct pull_order *order, const struct pull_range *range)
 
 int pull_order_read(const char *path, struct pull_order *ret, struct weft_error *err)
 {
-	FILE *in = fopen(path, "re");
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	FILE *in = fd >= 0 ? fdopen(fd, "r") : NULL;
+	struct stat st;
 	char line[LINE_MAX_BYTES];
 	struct pull_range range;
 	unsigned number = 0;
@@ -61,6 +63,8 @@ int pull_order_read(const char *path, struct pull_order *ret, struct weft_error 
 	*ret = (struct pull_order){0};
 	if (!in)
 		return weft_error_set(err, errno, "cannot read %s: %s", path, strerror(errno));
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		r = weft_error_set(err, EINVAL, "%s is no regular file", path);
 	while (r == 0 && fgets(line, sizeof(line), in)) {
 		number++;
 		if (!strchr(line, '\n') && !feof(in))

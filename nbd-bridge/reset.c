@@ -18,7 +18,8 @@ static void look_whether_idle(struct bridge_lane *lane, void *ctx)
 {
 	struct reset *reset = ctx;
 
-	reset->idle &= atomic_load(&lane->nr_requests) == 0;
+	/* A client may be slow in taking what was read for it. */
+	reset->idle &= atomic_load(&lane->nr_requests) == 0 && (!lane->cache || lane->cache->nr_lent == 0);
 	for (unsigned i = 0; i < lane->nr_links; i++) {
 		const struct bridge_link *link = &lane->links[i];
 
@@ -86,7 +87,7 @@ int bridge_reset(struct bridge *bridge, struct weft_error *err)
 		usleep(2000);
 	} while (weft_now_ns() < end_ns);
 	if (!reset.idle || (bridge->cache && !cache_clear(bridge->cache)))
-		return weft_error_set(err, EBUSY, "what was under way has not ended yet; try again");
+		return weft_error_set(err, EBUSY, "what was under way has not ended yet, or a client does not take its replies: end it, or try again");
 	pthread_mutex_lock(&bridge->lock);
 	for (unsigned i = 0; i < bridge->nr_donors; i++) {
 		struct bridge_donor *donor = &bridge->donors[i];

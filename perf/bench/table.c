@@ -7,6 +7,24 @@
 #include "perf/bench/bench.h"
 #include "perf/bench/json.h"
 
+/* Figures that something can be drawn of: no run has others. */
+static bool is_sane(const json_t *json)
+{
+	const json_t *value;
+	const char *key;
+	size_t i;
+
+	if (json_is_number(json))
+		return fabs(json_number_value(json)) < 1e20;
+	json_object_foreach((json_t *)json, key, value)
+		if (!is_sane(value))
+			return false;
+	json_array_foreach(json, i, value)
+		if (!is_sane(value))
+			return false;
+	return true;
+}
+
 json_t *bench_load_run(const char *file, struct weft_error *err)
 {
 	json_error_t error;
@@ -20,7 +38,7 @@ json_t *bench_load_run(const char *file, struct weft_error *err)
 		return NULL;
 	}
 	if (json_integer_value(json_object_get(run, "weft_bench")) != 1 || !json_is_array(json_object_get(run, "cells")) ||
-		!json_is_array(json_object_get(run, "paths")) || !json_is_object(json_object_get(run, "machine"))) {
+		!json_is_array(json_object_get(run, "paths")) || !json_is_object(json_object_get(run, "machine")) || !is_sane(run)) {
 		weft_error_set(err, EPROTO, "%s is no run of weft bench --json", file);
 		json_decref(run);
 		return NULL;

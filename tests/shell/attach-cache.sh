@@ -50,6 +50,9 @@ cmp "$TMP/order" "$TMP/order.was" || fail "an attach that failed recorded someth
 echo "8M" >"$TMP/order"
 weft attach "$URI" --socket "$TMP/s" --cache 16M --pull-order "$TMP/order" 2>"$TMP/err" && fail "it was taken"
 grep -q "order, line 1: '8M' is no offset" "$TMP/err" || fail "it said: $(cat "$TMP/err")"
+mkfifo "$TMP/fifo"
+weft attach "$URI" --socket "$TMP/s" --cache 16M --pull-order "$TMP/fifo" 2>"$TMP/err" && fail "a FIFO was taken"
+grep -q 'fifo is no regular file' "$TMP/err" || fail "it said: $(cat "$TMP/err")"
 for bad in "--cache 1M" "--cache 64M --shared" "--pull" "--cache 64M --chunk-size 96K" "--cache 8M --chunk-size 1M" \
 	"--cache 64M --device"; do
 	# shellcheck disable=SC2086 # words

@@ -58,6 +58,11 @@ jq '(.paths[] | select(.path == "tcp socket")) |= (.path = "tcp device" | .front
 weft bench --from "$TMP/old.json" --csv="$TMP/old.csv" --html "$TMP/old.html" | grep -q '^  tcp device ' &&
 	grep -q '^tcp device,read,' "$TMP/old.csv" && xmllint --noout "$TMP/old.html" || fail "one of the time when there was but one device"
 [[ $(grep -c '<figure>' "$TMP/old.html") = 14 ]] || fail "$(grep -c '<figure>' "$TMP/old.html") plots of an old run"
+for figure in 1.7e308 -1e30; do
+	jq --argjson figure "$figure" '.cells[0].ops_s.median = $figure' "$TMP/run.json" >"$TMP/insane.json"
+	! weft bench --from "$TMP/insane.json" --html "$TMP/insane.html" >/dev/null 2>"$TMP/err" || fail "$figure operations a second"
+	grep -q 'is no run of weft bench' "$TMP/err" || fail "$(cat "$TMP/err")"
+done
 jq '.uri = "weft://h/<b>&\"x" | .machine.host = "a\u0001<i>"' "$TMP/run.json" >"$TMP/strange.json"
 weft bench --from "$TMP/strange.json" --html "$TMP/strange.html" >/dev/null && xmllint --noout "$TMP/strange.html" ||
 	fail "text became markup"

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "fabric/util.h"
-#include "nbd-bridge/bridge.h"
+#include "nbd-bridge/cache.h"
 #include "nbd-bridge/pull-order.h"
 #include "transports/mem/mem.h"
 
@@ -281,6 +281,67 @@ static void a_stream_is_written_back_while_it_comes(void **state)
 	assert_memory_equal(region, old, 4096);
 	assert_memory_equal(region + 2 * CHUNK, old + 2 * CHUNK, 4096);
 	assert_memory_equal(region + 3 * CHUNK, old + 3 * CHUNK, 4096);
+}
+
+/* Not by the interval: that is a minute here. */
+static void a_flush_does_not_wait_for_anybody(void **state)
+{
+	config.push_interval_ms = 60000;
+	start();
+	for (unsigned i = 0; i < 300; i++) {
+		uint64_t from = weft_now_ns();
+
+		for (unsigned k = 0; k < 1 + i % 3; k++)
+			assert_int_equal(do_write(k % 2, ((i * 13 + k * 7) % 60) * CHUNK + i % 8 * 4096, 4096, new), 0);
+		assert_int_equal(do_flush(i % 2), 0);
+		assert_true(weft_now_ns() - from < 500 * UINT64_C(1000000));
+	}
+}
+
+static void keep(struct bridge_request *rq, int error)
+{
+	struct io *io = weft_container_of(rq, struct io, rq);
+
+	io->error = error;
+	atomic_store(&io->finished, true);
+}
+
+static void read_and_keep(struct bridge_lane *lane, void *ctx)
+{
+	struct io *io = ctx;
+
+	assert_int_equal(bridge_lane_buffer_get(lane, io->rq.len, &io->waiter, &io->rq.buf, &io->rq.mem), 0);
+	io->rq.may_lend = true;
+	io->rq.done = keep;
+	bridge_lane_submit(lane, &io->rq);
+}
+
+static void give_back(struct bridge_lane *lane, void *ctx)
+{
+	struct io *io = ctx;
+
+	bridge_lane_give_back(lane, &io->rq);
+	bridge_lane_buffer_put(lane, io->rq.buf);
+}
+
+static void what_is_lent_keeps_all_from_being_dropped(void **state)
+{
+	static struct io io;
+
+	config.push_interval_ms = 60000;
+	start();
+	assert_int_equal(do_write(0, 0, 4096, new), 0);
+	assert_int_equal(do_write(0, 5 * CHUNK, 4096, new), 0);
+	io = (struct io){.rq = {.kind = TP_READ, .off = 5 * CHUNK, .len = 4096}};
+	bridge_lane_run(bridge_lane(bridge, 0), read_and_keep, &io);
+	assert_int_equal(wait_io(&io), 0);
+	assert_non_null(io.rq.lent);
+	uint64_t dirty = dirty_bytes();
+	assert_false(cache_clear(bridge->cache));
+	assert_int_equal(dirty_bytes(), dirty);
+	bridge_lane_run(bridge_lane(bridge, 0), give_back, &io);
+	assert_true(cache_clear(bridge->cache));
+	assert_int_equal(dirty_bytes(), 0);
 }
 
 /* READs of what is being fetched, while everything else is being driven out. */
@@ -583,6 +644,8 @@ int main(void)
 		TEST(a_flush_is_answered_when_the_donor_has_it_all),
 		TEST(an_update_during_write_back_is_not_lost),
 		TEST(a_stream_is_written_back_while_it_comes),
+		TEST(a_flush_does_not_wait_for_anybody),
+		TEST(what_is_lent_keeps_all_from_being_dropped),
 		TEST(nobody_reads_what_has_not_arrived),
 		TEST(a_failed_write_back_fails_the_flush_and_keeps_the_data),
 		TEST(a_failed_fetch_fails_its_request_alone),
