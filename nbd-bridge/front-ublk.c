@@ -351,7 +351,9 @@ static int take_over(struct ublk_device *device, const char *path, struct weft_e
 		usleep(5000);
 		r = 0;
 	}
-	return r < 0 ? weft_error_set(err, -r, "cannot take %s over: %s", device->id.path, strerror(-r)) : 0;
+	return r < 0 ? weft_error_set(err, -r, "cannot take %s over: %s%s", device->id.path, strerror(-r),
+			       r == -EBUSY ? ": the kernel is not done with the dead bridge yet; try again" : "")
+		     : 0;
 }
 
 /* ---- the front-end ---- */

@@ -15,10 +15,13 @@
 
 #define UBLK_CONTROL_PATH "/dev/ublk-control"
 
+enum { ANSWER_MS = 60000 };
+
 struct ublk_control {
 	int fd;
 	struct io_uring ring;
 	bool ring_made;
+	bool stuck; /* the kernel has not answered a command */
 };
 
 static int submit(struct ublk_control *control, uint32_t op, uint32_t id, void *addr, size_t len, uint64_t data)
@@ -30,10 +33,10 @@ static int submit(struct ublk_control *control, uint32_t op, uint32_t id, void *
 		.len = (uint16_t)len,
 		.data = {data},
 	};
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&control->ring);
+	struct io_uring_sqe *sqe = control->stuck ? NULL : io_uring_get_sqe(&control->ring);
 
 	if (!sqe)
-		return -EBUSY;
+		return control->stuck ? -ETIMEDOUT : -EBUSY;
 	memset(sqe, 0, 2 * sizeof(*sqe));
 	sqe->opcode = IORING_OP_URING_CMD;
 	sqe->fd = control->fd;
@@ -60,11 +63,15 @@ static int result(struct ublk_control *control, uint32_t timeout_ms)
 	return r;
 }
 
+/* -ETIMEDOUT: its answer may come late, and so there are no more commands. */
 static int command(struct ublk_control *control, uint32_t op, uint32_t id, void *addr, size_t len, uint64_t data)
 {
 	int r = submit(control, op, id, addr, len, data);
 
-	return r < 0 ? r : result(control, 0);
+	if (r == 0)
+		r = result(control, op == UBLK_U_CMD_START_DEV ? 0 : ANSWER_MS); /* starting reads partition tables */
+	control->stuck |= r == -ETIMEDOUT;
+	return r;
 }
 
 /* All that is wanted came before this command did. */

@@ -1,6 +1,7 @@
 /*
  * The kernel's ublk driver: its commands on /dev/ublk-control, and what headers older than the kernel lack.
- * One thread at a time.
+ * One thread at a time.  A command that says nothing else of it waits a minute for the kernel at most: -ETIMEDOUT, and all commands after that
+ * fail likewise.
  */
 #ifndef WEFT_NBD_BRIDGE_UBLK_CONTROL_H
 #define WEFT_NBD_BRIDGE_UBLK_CONTROL_H
