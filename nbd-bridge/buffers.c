@@ -1,12 +1,91 @@
 /*
- * A lane's buffers: the pool, one larger buffer on demand, and the queue of those who wait.
- * Everything here runs on the lane's thread.
+ * A lane's buffers: their memory and its registration, the pool, one larger buffer on demand, and the queue of those who wait.
+ * Everything here runs on the lane's thread, but for making and freeing the lane.
  */
 #include <assert.h>
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "nbd-bridge/lane.h"
+
+/* ---- memory ---- */
+
+int bridge_lane_register(struct bridge_lane *lane, void *base, size_t len, struct tp_mem **ret, struct weft_error *err)
+{
+	struct tp_mem *first = NULL, *mem;
+
+	for (unsigned i = 0; i < lane->bridge->nr_transports; i++) {
+		int r = tp_register(lane->tps[i], base, len, &mem, err);
+
+		if (r < 0) {
+			bridge_lane_deregister(lane, first);
+			return r;
+		}
+		/* A ring, in which a link finds the one of its transport. */
+		mem->twin = first ? first->twin : mem;
+		if (first)
+			first->twin = mem;
+		else
+			first = mem;
+	}
+	*ret = first;
+	return 0;
+}
+
+int bridge_lane_deregister(struct bridge_lane *lane, struct tp_mem *first)
+{
+	struct tp_mem *mem = first;
+
+	if (!first)
+		return 0;
+	do {
+		if (mem->nr_borrowed > 0)
+			return -EBUSY;
+		mem = mem->twin;
+	} while (mem != first);
+	for (mem = first->twin; mem != first;) {
+		struct tp_mem *twin = mem->twin;
+
+		tp_deregister(mem);
+		mem = twin;
+	}
+	return tp_deregister(first);
+}
+
+int lane_make_arena(struct bridge_lane *lane, struct weft_error *err)
+{
+	lane->arena = mmap(NULL, LANE_ARENA, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (lane->arena == MAP_FAILED) {
+		lane->arena = NULL;
+		return weft_error_set(err, ENOMEM, "cannot map %d bytes of buffers", LANE_ARENA);
+	}
+	int r = bridge_pool_new(lane->arena, LANE_ARENA, &lane->pool);
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot make a buffer pool: %s", strerror(-r));
+	return bridge_lane_register(lane, lane->arena, LANE_ARENA, &lane->arena_mem, err);
+}
+
+void lane_drop_arena(struct bridge_lane *lane)
+{
+	bridge_lane_deregister(lane, lane->arena_mem);
+	bridge_pool_free(lane->pool);
+	if (lane->arena)
+		munmap(lane->arena, LANE_ARENA);
+	lane->arena_mem = NULL;
+	lane->pool = NULL;
+	lane->arena = NULL;
+}
+
+int lane_remake_arena(struct bridge_lane *lane, struct weft_error *err)
+{
+	assert(bridge_pool_used(lane->pool) == 0);
+	lane_drop_arena(lane);
+	return lane_make_arena(lane, err);
+}
+
+/* ---- giving it out ---- */
 
 static int big_get(struct bridge_lane *lane, size_t len, void **ret, struct tp_mem **ret_mem)
 {

@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "fabric/util.h"
 #include "nbd-bridge/cache.h"
@@ -586,82 +585,6 @@ static void *lane_main(void *arg)
 	return NULL;
 }
 
-/* ---- memory ---- */
-
-int bridge_lane_register(struct bridge_lane *lane, void *base, size_t len, struct tp_mem **ret, struct weft_error *err)
-{
-	struct tp_mem *first = NULL, *mem;
-
-	for (unsigned i = 0; i < lane->bridge->nr_transports; i++) {
-		int r = tp_register(lane->tps[i], base, len, &mem, err);
-
-		if (r < 0) {
-			bridge_lane_deregister(lane, first);
-			return r;
-		}
-		/* A ring, in which a link finds the one of its transport. */
-		mem->twin = first ? first->twin : mem;
-		if (first)
-			first->twin = mem;
-		else
-			first = mem;
-	}
-	*ret = first;
-	return 0;
-}
-
-int bridge_lane_deregister(struct bridge_lane *lane, struct tp_mem *first)
-{
-	struct tp_mem *mem = first;
-
-	if (!first)
-		return 0;
-	do {
-		if (mem->nr_borrowed > 0)
-			return -EBUSY;
-		mem = mem->twin;
-	} while (mem != first);
-	for (mem = first->twin; mem != first;) {
-		struct tp_mem *twin = mem->twin;
-
-		tp_deregister(mem);
-		mem = twin;
-	}
-	return tp_deregister(first);
-}
-
-static int make_arena(struct bridge_lane *lane, struct weft_error *err)
-{
-	lane->arena = mmap(NULL, LANE_ARENA, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (lane->arena == MAP_FAILED) {
-		lane->arena = NULL;
-		return weft_error_set(err, ENOMEM, "cannot map %d bytes of buffers", LANE_ARENA);
-	}
-	int r = bridge_pool_new(lane->arena, LANE_ARENA, &lane->pool);
-	if (r < 0)
-		return weft_error_set(err, -r, "cannot make a buffer pool: %s", strerror(-r));
-	return bridge_lane_register(lane, lane->arena, LANE_ARENA, &lane->arena_mem, err);
-}
-
-static void drop_arena(struct bridge_lane *lane)
-{
-	bridge_lane_deregister(lane, lane->arena_mem);
-	bridge_pool_free(lane->pool);
-	if (lane->arena)
-		munmap(lane->arena, LANE_ARENA);
-	lane->arena_mem = NULL;
-	lane->pool = NULL;
-	lane->arena = NULL;
-}
-
-int lane_remake_arena(struct bridge_lane *lane, struct weft_error *err)
-{
-	assert(bridge_pool_used(lane->pool) == 0);
-	drop_arena(lane);
-	return make_arena(lane, err);
-}
-
 /* ---- making and freeing ---- */
 
 int lane_new(struct bridge *bridge, unsigned index, struct bridge_lane **ret, struct weft_error *err)
@@ -709,7 +632,7 @@ int lane_new(struct bridge *bridge, unsigned index, struct bridge_lane **ret, st
 			goto fail;
 		}
 	}
-	r = make_arena(lane, err);
+	r = lane_make_arena(lane, err);
 	if (r < 0)
 		goto fail;
 	*ret = lane;
@@ -733,7 +656,7 @@ void lane_free(struct bridge_lane *lane)
 	end_links(lane);
 	lane_drop_big(lane);
 	cache_lane_free(lane);
-	drop_arena(lane);
+	lane_drop_arena(lane);
 	for (unsigned i = 0; i < BRIDGE_MAX_TRANSPORTS; i++)
 		tp_close(lane->tps[i]);
 	weft_loop_free(lane->loop);

@@ -233,8 +233,6 @@ static inline void count(_Atomic uint64_t *counter, uint64_t by)
 int lane_new(struct bridge *bridge, unsigned index, struct bridge_lane **ret, struct weft_error *err);
 void lane_free(struct bridge_lane *lane);
 int lane_start_thread(struct bridge_lane *lane, struct weft_error *err);
-/* The lane's thread, before any buffer was given out: it takes them from the memory that it prefers by now. */
-int lane_remake_arena(struct bridge_lane *lane, struct weft_error *err);
 void lane_join(struct bridge_lane *lane);
 /* To the donor, whether there is a cache or not. */
 void lane_submit_direct(struct bridge_lane *lane, struct bridge_request *rq);
@@ -269,6 +267,11 @@ void lane_flush_look(struct bridge_lane *lane);
 struct bridge_request *lane_flush_take_waiting(struct bridge_lane *lane);
 
 /* buffers.c */
+/* The memory of most buffers, registered with the lane's transports.  0, or -errno; dropped either way when the lane is freed. */
+int lane_make_arena(struct bridge_lane *lane, struct weft_error *err);
+void lane_drop_arena(struct bridge_lane *lane);
+/* The lane's thread, before any buffer was given out: it takes them from the memory that it prefers by now. */
+int lane_remake_arena(struct bridge_lane *lane, struct weft_error *err);
 /* Lets those who wait for a buffer try again, in turn, as far as there are any. */
 void lane_serve_waiters(struct bridge_lane *lane);
 /* Gives the kept big buffer back: when nobody needed it for a tick; at once. */
