@@ -288,6 +288,7 @@ void weft_leftovers_free(struct weft_leftovers *leftovers)
 struct weft_holder {
 	int fd; /* -1: systemd's store */
 	pid_t pid;
+	unsigned nr_free; /* the store's; what does not fit is dropped there without a word */
 };
 
 extern char **environ;
@@ -330,10 +331,6 @@ int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **
 	if (!holder)
 		return weft_error_set(err, ENOMEM, "no memory");
 	holder->fd = -1;
-	if (getenv("NOTIFY_SOCKET")) {
-		*ret = holder;
-		return 0;
-	}
 	ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - sizeof("weftholder"));
 	char *slash = n > 0 ? memrchr(program, '/', (size_t)n) : NULL;
 	if (!slash) {
@@ -372,12 +369,29 @@ int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **
 	return 0;
 }
 
+int weft_holder_store(unsigned nr_free, struct weft_holder **ret)
+{
+	struct weft_holder *holder = calloc(1, sizeof(*holder));
+
+	if (!holder)
+		return -ENOMEM;
+	holder->fd = -1;
+	holder->nr_free = nr_free;
+	*ret = holder;
+	return 0;
+}
+
 int weft_holder_hold(struct weft_holder *holder, const struct weft_region *region, struct weft_error *err)
 {
 	int fds[2] = {region->fd, region->header_fd}, r;
 	char text[96];
 
 	if (holder->fd < 0) {
+		if (holder->nr_free < 2)
+			return weft_error_set(err, ENOSPC, "region '%s' would not outlive a crash of this program: systemd's "
+				"descriptor store is full; raise FileDescriptorStoreMax= in the unit, two for each region",
+				region->name);
+		holder->nr_free -= 2;
 		snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=" WEFT_HOLDER_STORE_NAME "%016" PRIx64, region->epoch);
 		r = sd_pid_notify_with_fds(0, 0, text, fds, 2);
 		if (r > 0)

@@ -50,13 +50,16 @@ void weft_leftovers_free(struct weft_leftovers *leftovers);
 struct weft_holder;
 
 /*
- * Starts a holder that keeps memory for keep_s seconds without a daemon.  Under systemd (its notification
- * socket is in the environment) the descriptor store does it instead.  places: as weft_listening_places() says.
- * -ENOENT: no weftholder beside this program;
- * or what socketpair(2), posix_spawn(3) said.
+ * Starts a holder that keeps memory for keep_s seconds without a daemon.  places: as weft_listening_places() says.
+ * -ENOENT: no weftholder beside this program; or what socketpair(2), posix_spawn(3) said.
  */
 int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **ret, struct weft_error *err);
-/* Hands it a memory region.  0, or -EPIPE: it died; or what sendmsg(2), sd_pid_notify_with_fds(3) said. */
+/* The same calls for systemd's descriptor store, which has room for nr_free descriptors more.  -ENOMEM. */
+int weft_holder_store(unsigned nr_free, struct weft_holder **ret);
+/*
+ * Hands it a memory region.  0; -EPIPE: it died; -ENOSPC: the store is full; or what sendmsg(2), sd_pid_notify_with_fds(3)
+ * said.
+ */
 int weft_holder_hold(struct weft_holder *holder, const struct weft_region *region, struct weft_error *err);
 /* To poll for: readable when the holder died.  -1: nothing to watch. */
 int weft_holder_fd(const struct weft_holder *holder);

@@ -15,8 +15,12 @@
 #include "fabric/available.h"
 #include "fabric/log.h"
 #include "fabric/main/serve.h"
+#include "fabric/supervision.h"
 
-enum { HOLDER_RESTART_S = 10 }; /* one that dies sooner is not started again */
+enum {
+	HOLDER_STEADY_S = 10, /* after one that lived as long the waits begin anew */
+	HOLDER_WAIT_MAX_S = 60,
+};
 
 const struct weft_listening *serve_main_listening(const struct serve *s)
 {
@@ -158,30 +162,65 @@ static int take_memory(const struct serve *s, struct serve_region *w, struct wef
 
 static void on_holder(struct weft_watch *watch, uint32_t events);
 
+static bool lends_memory(const struct serve *s)
+{
+	for (unsigned i = 0; i < s->nr_wanted; i++)
+		if (!s->wanted[i].path)
+			return true;
+	return false;
+}
+
+static void retry_holder(struct serve *s, const char *why)
+{
+	s->holder_wait_s = s->holder_wait_s ? (unsigned)weft_min(2 * s->holder_wait_s, HOLDER_WAIT_MAX_S) : 1;
+	weft_warn("memory would not outlive a crash of this program now: %s; starting another holder in %u s", why,
+		s->holder_wait_s);
+	weft_loop_timer_set(s->loop, &s->holder_retry, s->holder_wait_s * UINT64_C(1000000000));
+}
+
+/* Starts one that is watched; tried again later if that fails. */
 static void start_holder(struct serve *s)
 {
 	struct weft_error err;
 	char places[WEFT_PLACES_MAX];
 
-	if (s->keep_s == 0)
-		return;
 	s->holder_start_ns = weft_now_ns();
 	if (weft_holder_start(weft_listening_places(serve_main_listening(s), places), s->keep_s, &s->holder, &err) < 0) {
-		weft_warn("memory will not outlive a crash of this program: %s", err.message);
+		retry_holder(s, err.message);
 		return;
 	}
 	s->holder_watch.fd = weft_holder_fd(s->holder);
 	s->holder_watch.fn = on_holder;
-	if (s->holder_watch.fd >= 0)
-		weft_loop_add(s->loop, &s->holder_watch, EPOLLIN);
+	weft_loop_add(s->loop, &s->holder_watch, EPOLLIN);
 }
 
-static void hold(struct serve *s, const struct serve_region *w)
+static void hold(struct serve *s, struct serve_region *w)
 {
 	struct weft_error err;
 
-	if (s->holder && w->region && w->region->header && weft_holder_hold(s->holder, w->region, &err) < 0)
+	if (!s->holder || !w->region || !w->region->header)
+		return;
+	if (weft_holder_hold(s->holder, w->region, &err) < 0)
 		weft_warn("%s", err.message);
+	else
+		w->keeper = weft_holder_pid(s->holder) ? KEPT_BY_HOLDER : KEPT_BY_SYSTEMD;
+}
+
+static void on_holder_retry(struct weft_timer *timer)
+{
+	struct serve *s = weft_container_of(timer, struct serve, holder_retry);
+	bool kept = true;
+
+	start_holder(s);
+	for (unsigned i = 0; i < s->nr_wanted && s->holder; i++) {
+		struct serve_region *w = &s->wanted[i];
+
+		hold(s, w);
+		kept &= w->path || w->keeper;
+	}
+	if (s->holder && kept)
+		weft_info("memory outlives a crash of this program again: another weftholder (%d) keeps it",
+			weft_holder_pid(s->holder));
 }
 
 /* It says nothing: its end is all there is to see. */
@@ -189,18 +228,35 @@ static void on_holder(struct weft_watch *watch, uint32_t events)
 {
 	struct serve *s = weft_container_of(watch, struct serve, holder_watch);
 	uint64_t lived_ns = weft_now_ns() - s->holder_start_ns;
+	bool steady = lived_ns >= HOLDER_STEADY_S * UINT64_C(1000000000);
 
 	weft_loop_remove(s->loop, watch);
 	weft_holder_end(s->holder, true);
 	s->holder = NULL;
-	if (lived_ns < HOLDER_RESTART_S * UINT64_C(1000000000)) {
-		weft_warn("weftholder ended; memory will not outlive a crash of this program");
-		return;
-	}
-	weft_warn("weftholder ended; starting another");
-	start_holder(s);
 	for (unsigned i = 0; i < s->nr_wanted; i++)
-		hold(s, &s->wanted[i]);
+		if (s->wanted[i].keeper == KEPT_BY_HOLDER)
+			s->wanted[i].keeper = KEPT_BY_NOBODY;
+	if (steady)
+		s->holder_wait_s = 0;
+	retry_holder(s, "weftholder ended");
+}
+
+/* nr_stored: descriptors that systemd's store has already. */
+static void find_keeper(struct serve *s, unsigned nr_stored)
+{
+	struct weft_supervision supervision;
+
+	if (s->keep_s == 0 || !lends_memory(s))
+		return;
+	s->holder_retry.fn = on_holder_retry;
+	weft_supervision_find(&supervision);
+	if (supervision.store_max > 0)
+		weft_holder_store(supervision.store_max - (unsigned)weft_min(nr_stored, supervision.store_max), &s->holder);
+	else if (supervision.ends_children)
+		weft_warn("memory does not outlive a crash of this program: whoever supervises it ends its processes with it, "
+			"and keeps no descriptors; under systemd, set FileDescriptorStoreMax=1024 in the unit");
+	else
+		start_holder(s);
 }
 
 static int recover(struct serve *s, struct serve_region *w, struct weft_leftovers *leftovers, struct weft_error *err)
@@ -238,8 +294,11 @@ static int recover(struct serve *s, struct serve_region *w, struct weft_leftover
 		return r;
 	}
 	w->recovered = true;
-	hold(s, w);
-	if (s->holder)
+	if (left->stored)
+		w->keeper = KEPT_BY_SYSTEMD; /* still */
+	else
+		hold(s, w);
+	if (w->keeper)
 		weft_leftovers_done(leftovers, left);
 	printf("recovered region '%s' (%s), epoch %016" PRIx64 "\n", w->name, size, w->region->epoch);
 	return 0;
@@ -249,8 +308,11 @@ static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds
 {
 	struct weft_leftovers *leftovers;
 	char places[SERVE_MAX_LISTEN * (WEFT_PLACES_MAX + 1)] = "";
+	unsigned nr_stored = 0;
 	size_t len = 0;
 
+	for (int i = 0; i < nr_fds; i++)
+		nr_stored += strncmp(names[i], WEFT_HOLDER_STORE_NAME, strlen(WEFT_HOLDER_STORE_NAME)) == 0;
 	for (unsigned i = 0; i < s->nr_listening; i++) {
 		len += strlen(weft_listening_places(&s->listening[i], places + len));
 		places[len++] = '\n';
@@ -260,7 +322,7 @@ static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds
 
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot look for what a donor before this one left: %s", strerror(-r));
-	start_holder(s); /* after the search, which would come upon it */
+	find_keeper(s, nr_stored); /* after the search, which would come upon our own holder */
 	for (unsigned i = 0; i < s->nr_wanted && r == 0; i++)
 		if (!s->wanted[i].path)
 			r = recover(s, &s->wanted[i], leftovers, err);
@@ -302,8 +364,11 @@ void serve_end_holder(struct serve *s)
 	/* After a start that failed, what was recovered stays recoverable. */
 	bool keep = s->stop_signal != SIGTERM && s->stop_signal != SIGINT;
 
-	if (s->holder && s->holder_watch.fd >= 0)
-		weft_loop_remove(s->loop, &s->holder_watch);
+	if (s->loop) {
+		weft_loop_timer_cancel(s->loop, &s->holder_retry);
+		if (s->holder && weft_holder_fd(s->holder) >= 0)
+			weft_loop_remove(s->loop, &s->holder_watch);
+	}
 	if (keep && s->stop_signal && weft_holder_pid(s->holder))
 		weft_info("memory stays with weftholder (%d) for %u s", weft_holder_pid(s->holder), s->keep_s);
 	weft_holder_end(s->holder, keep);

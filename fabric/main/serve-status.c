@@ -1,5 +1,6 @@
 /* What weft-serve says: the lines on standard output, and its status.  Main thread. */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -120,12 +121,14 @@ static json_t *hex_json(uint64_t v)
 
 static json_t *region_json(const struct serve_region *w)
 {
+	static const char *const keepers[] = {"nobody", "holder", "systemd"};
 	const struct weft_region *r = w->region;
 
-	return json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:o, s:b}", "name", r->name, "description", r->description,
+	return json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:o, s:b, s:s?}", "name", r->name, "description", r->description,
 		"size_bytes", (json_int_t)r->size_bytes, "backing",
 		r->backing == WEFT_BACKING_MEMORY ? "memory" : "file", "read_only", r->read_only, "locked",
-		r->locked, "epoch", hex_json(r->epoch), "recovered", w->recovered);
+		r->locked, "epoch", hex_json(r->epoch), "recovered", w->recovered,
+		"kept_by", r->backing == WEFT_BACKING_MEMORY ? keepers[w->keeper] : NULL);
 }
 
 static void add_attachment(void *ctx, const struct weft_attachment_status *a)
@@ -141,6 +144,7 @@ static void add_attachment(void *ctx, const struct weft_attachment_status *a)
 
 void serve_warn_given_back(const struct serve *s)
 {
+	bool upgrade = s->stop_signal == SIGUSR2; /* what somebody keeps is not given back */
 	json_t *attachments = json_array(), *a;
 	char size[32];
 	size_t i;
@@ -151,22 +155,22 @@ void serve_warn_given_back(const struct serve *s)
 		const char *who = json_string_value(json_object_get(a, "name"));
 		const char *peer = json_string_value(json_object_get(a, "peer"));
 		const char *quote = who && *who == '(' ? "" : "'"; /* "(stock NBD clients)" is no name */
-		const struct weft_region *region = NULL;
+		const struct serve_region *w = NULL;
 
 		for (unsigned j = 0; j < s->nr_wanted; j++)
 			if (name && strcmp(s->wanted[j].name, name) == 0)
-				region = s->wanted[j].region;
-		if (!region || !who || !peer || region->backing != WEFT_BACKING_MEMORY)
+				w = &s->wanted[j];
+		if (!w || !who || !peer || w->path || (upgrade && w->keeper))
 			continue;
-		weft_format_size(region->size_bytes, size, sizeof(size));
-		if (s->holder && !weft_holder_pid(s->holder))
+		weft_format_size(w->region->size_bytes, size, sizeof(size));
+		if (w->keeper == KEPT_BY_SYSTEMD)
 			weft_warn("region '%s' (%s), which %s%s%s%s%s has attached: systemd keeps it over a restart of the "
 				"unit and gives it back when the unit is stopped", name, size, quote, who, quote,
 				*peer ? " from " : "", peer);
 		else
 			weft_warn("giving back region '%s' (%s), which %s%s%s%s%s has attached%s", name, size, quote, who,
 				quote, *peer ? " from " : "", peer,
-				s->holder ? "; SIGUSR2 would have kept it" : "");
+				w->keeper ? "; SIGUSR2 would have kept it" : "");
 	}
 	json_decref(attachments);
 }
@@ -174,7 +178,6 @@ void serve_warn_given_back(const struct serve *s)
 json_t *serve_status_json(const struct serve *s)
 {
 	json_t *listen = json_array(), *regions = json_array(), *attachments = json_array();
-	const char *kept_by = !s->holder ? "nobody" : weft_holder_pid(s->holder) ? "weftholder" : "systemd";
 	struct nbd_listener_status c;
 	char text[280];
 
@@ -186,10 +189,10 @@ json_t *serve_status_json(const struct serve *s)
 		json_array_append_new(regions, region_json(&s->wanted[i]));
 	weft_donor_status(s->donor, add_attachment, attachments);
 	nbd_listener_status(s->listener, &c);
-	return json_pack("{s:s, s:s, s:i, s:I, s:i, s:o, s:o, s:s?, s:o, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
+	return json_pack("{s:s, s:s, s:i, s:I, s:i, s:o, s:o, s:s?, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
 		"kind", "serve", "version", WEFT_VERSION, "pid", (int)getpid(), "uptime_s",
 		(json_int_t)((weft_now_ns() - s->start_ns) / 1000000000), "lease_s", (int)s->lease_s, "listen",
-		listen, "regions", regions, "directory", s->directory, "attachments", attachments, "memory_kept_by", kept_by, "counters",
+		listen, "regions", regions, "directory", s->directory, "attachments", attachments, "counters",
 		"connections", (json_int_t)c.connections, "accepted", (json_int_t)c.accepted, "refused",
 		(json_int_t)c.refused, "requests", (json_int_t)c.requests, "read_bytes", (json_int_t)c.read_bytes,
 		"written_bytes", (json_int_t)c.written_bytes, "errors", (json_int_t)c.errors);

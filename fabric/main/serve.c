@@ -184,7 +184,7 @@ static int finish(struct serve *s, struct weft_error *err)
 	int r = 0;
 
 	sd_notify(0, "STOPPING=1\nSTATUS=finishing requests");
-	if (s->stop_signal == SIGTERM || s->stop_signal == SIGINT)
+	if (s->stop_signal)
 		serve_warn_given_back(s);
 	if (s->donor)
 		weft_donor_stop(s->donor);

@@ -25,12 +25,20 @@ enum {
 struct nbd_listener;
 struct verbs_listener;
 
+/* Who has a region of memory, too, in case that we crash. */
+enum serve_keeper {
+	KEPT_BY_NOBODY,
+	KEPT_BY_HOLDER,
+	KEPT_BY_SYSTEMD, /* its descriptor store */
+};
+
 struct serve_region {
 	char *name;
 	char *path; /* FILE */
 	uint64_t size_bytes;
 	struct weft_region *region;
 	bool recovered;
+	enum serve_keeper keeper;
 };
 
 struct serve {
@@ -59,6 +67,8 @@ struct serve {
 	struct weft_timer tick;
 	struct weft_holder *holder; /* NULL: memory does not outlive us */
 	struct weft_watch holder_watch;
+	struct weft_timer holder_retry; /* after it died, or did not start */
+	unsigned holder_wait_s;         /* before the last retry; 0: there was none */
 	uint64_t holder_start_ns;
 	int stop_signal;
 	uint64_t start_ns;

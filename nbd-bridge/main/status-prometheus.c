@@ -161,6 +161,26 @@ static void print_donor_regions(const json_t *donors)
 	}
 }
 
+static void print_protection(const json_t *donors)
+{
+	static const char *const keepers[] = {"holder", "systemd", "nobody"};
+	json_t *donor, *region;
+	size_t i, j;
+
+	head("weft_donor_region_kept", "gauge", "1 for who keeps a region of memory when its donor crashes.");
+	json_array_foreach(donors, i, donor) {
+		json_array_foreach(json_object_get(donor, "regions"), j, region) {
+			const char *by = json_string_value(json_object_get(region, "kept_by"));
+
+			for (size_t k = 0; by && k < WEFT_ARRAY_LEN(keepers); k++) {
+				printf("weft_donor_region_kept{");
+				print_label("region", region, "name");
+				printf(",by=\"%s\"} %d\n", keepers[k], strcmp(by, keepers[k]) == 0);
+			}
+		}
+	}
+}
+
 static void print_donor_counters(const json_t *donors)
 {
 	static const struct {
@@ -197,5 +217,6 @@ void status_print_prometheus(const json_t *attachments, const json_t *donors)
 	print_transports(attachments);
 	print_latencies(attachments);
 	print_donor_regions(donors);
+	print_protection(donors);
 	print_donor_counters(donors);
 }

@@ -277,6 +277,18 @@ static void print_attachment(const json_t *a)
 	print_records(a);
 }
 
+/* What happens to a region's contents when its donor crashes. */
+static const char *protection(const json_t *region)
+{
+	const char *by = text_of(region, "kept_by");
+
+	if (!*by) /* a file's are on its disk */
+		return "";
+	return strcmp(by, "holder") == 0   ? ", protected by the holder"
+	       : strcmp(by, "systemd") == 0 ? ", protected by systemd's descriptor store"
+					    : ", unprotected: lost if the donor crashes";
+}
+
 static void print_donor(const json_t *d)
 {
 	json_t *listen, *r, *a;
@@ -288,9 +300,9 @@ static void print_donor(const json_t *d)
 		printf("%s %s", i ? "," : "", json_string_value(listen));
 	printf("\n");
 	json_array_foreach(json_object_get(d, "regions"), i, r)
-		printf("  region %s, %s, epoch %s%s\n", text_of(r, "name"),
+		printf("  region %s, %s, epoch %s%s%s\n", text_of(r, "name"),
 			weft_format_size(number_of(r, "size_bytes"), size, sizeof(size)), text_of(r, "epoch"),
-			json_is_true(json_object_get(r, "read_only")) ? ", read-only" : "");
+			json_is_true(json_object_get(r, "read_only")) ? ", read-only" : "", protection(r));
 	json_array_foreach(json_object_get(d, "attachments"), i, a)
 		printf("  %s has %s (%s), %" PRIu64 " session%s%s%s, silent for %.1f s\n", text_of(a, "name"),
 			text_of(a, "region"), text_of(a, "mode"), number_of(a, "sessions"),

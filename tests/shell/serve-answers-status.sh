@@ -10,7 +10,7 @@ jq -e --arg epoch "$epoch" --argjson pid "$DONOR_PID" --arg listen "127.0.0.1:$P
 	.kind == "serve" and .pid == $pid and .lease_s == 7 and .listen == [$listen] and
 	(.regions | map(.name)) == ["scratch", "other"] and .regions[1].epoch == $epoch and
 	.regions[1].size_bytes == 2097152 and .counters.accepted >= 1 and .attachments == [] and
-	.memory_kept_by == "weftholder"' <<<"$status" >/dev/null || fail "$status"
+	(.regions | map(.kept_by)) == ["holder", "holder"]' <<<"$status" >/dev/null || fail "$status"
 [[ $(stat -c %a "$WEFT_RUN_DIR/serve-$PORT.sock") = 600 ]] || fail "others may ask"
 answer=$(echo '{"op": "dance"}' | socat -t 5 - "UNIX-CONNECT:$WEFT_RUN_DIR/serve-$PORT.sock")
 jq -e .error <<<"$answer" >/dev/null || fail "$answer"

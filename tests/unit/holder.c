@@ -96,9 +96,12 @@ static void a_stored_region_is_found_by_name(void **state)
 	setenv("NOTIFY_SOCKET", notify_path, 1);
 	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &region, &err), 0);
 	memset(region->map, 0x21, WEFT_MIB);
-	assert_int_equal(weft_holder_start("127.0.0.1:1", 300, &holder, &err), 0);
+	assert_int_equal(weft_holder_store(3, &holder), 0);
 	assert_int_equal(weft_holder_pid(holder), 0);
 	assert_int_equal(weft_holder_hold(holder, region, &err), 0);
+	/* What is beyond its maximum systemd drops without a word. */
+	assert_int_equal(weft_holder_hold(holder, region, &err), -ENOSPC);
+	assert_non_null(strstr(err.message, "FileDescriptorStoreMax="));
 	while (manager.nr < 2) {
 		char text[WEFT_HOLDER_MESSAGE_MAX];
 		unsigned nr_fds;
@@ -178,6 +181,9 @@ static pid_t start_service(const char *log)
 		setenv("LISTEN_FDNAMES", all_names, 1);
 	}
 	setenv("NOTIFY_SOCKET", notify_path, 1);
+	snprintf(text, sizeof(text), "%d", (int)getpid());
+	setenv("SYSTEMD_EXEC_PID", text, 1);
+	setenv("FDSTORE", "8", 1);
 	execl(program, program, "--memory", "scratch=1M", "--listen", "127.0.0.1:0", (char *)NULL);
 	_exit(127);
 }
