@@ -148,6 +148,9 @@ static bool split(const char *text, const char *default_port, char *host, size_t
 		return false;
 	memcpy(host, begin, (size_t)(end - begin));
 	host[end - begin] = '\0';
+	char *zone = strstr(host, "%25"); /* as URIs have it, RFC 6874 */
+	if (zone && zone[3])
+		memmove(zone + 1, zone + 3, strlen(zone + 3) + 1);
 	const char *number = colon ? colon + 1 : default_port;
 	size_t digits = strspn(number, "0123456789");
 	if (digits == 0 || number[digits] || digits >= port_size || atoi(number) > UINT16_MAX)

@@ -6,6 +6,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,8 +118,37 @@ static const char *parse_scheme(const UriUriA *parsed, struct weft_uri *uri, boo
 	return "its scheme is none of weft, nbd, weft+unix, nbd+unix";
 }
 
-static const char *parse_authority(const UriUriA *parsed, struct weft_uri *uri, bool is_unix)
+/*
+ * Takes the zone out of "[fe80::1%25eth0]" (RFC 6874) or "[fe80::1%eth0]" (as everything else writes it), as the parser knows
+ * neither.  zone: "" without one.
+ */
+static const char *cut_zone(char *text, char zone[IF_NAMESIZE])
 {
+	char *authority = strstr(text, "//"), *open = authority ? authority + 2 : NULL;
+	char *end = open && *open == '[' ? strpbrk(open, "]/?#") : NULL;
+	char *percent = end && *end == ']' ? memchr(open, '%', (size_t)(end - open)) : NULL;
+
+	zone[0] = '\0';
+	if (!percent)
+		return NULL;
+	const char *first = percent + 1;
+	if (end - first > 2 && strncmp(first, "25", 2) == 0)
+		first += 2;
+	for (const char *p = first; p < end; p++)
+		if (!isalnum((unsigned char)*p) && !strchr(".-_~", *p))
+			return "the zone of its address is not valid";
+	if (first == end || end - first >= IF_NAMESIZE)
+		return "the zone of its address is no interface's name";
+	memcpy(zone, first, (size_t)(end - first));
+	zone[end - first] = '\0';
+	memmove(percent, end, strlen(end) + 1);
+	return NULL;
+}
+
+static const char *parse_authority(const UriUriA *parsed, const char *zone, struct weft_uri *uri, bool is_unix)
+{
+	size_t len;
+
 	size_t port_len = range_len(&parsed->portText);
 
 	if (!parsed->hostText.first)
@@ -141,6 +171,9 @@ static const char *parse_authority(const UriUriA *parsed, struct weft_uri *uri, 
 		if (!isalnum((unsigned char)*p) && !strchr(parsed->hostData.ip6 ? ".:" : ".-_", *p) &&
 			(unsigned char)*p < 0x80)
 			return "its host is not valid";
+	len = strlen(uri->host);
+	if (*zone)
+		snprintf(uri->host + len, sizeof(uri->host) - len, "%%%s", zone);
 	if (port_len == 0) {
 		snprintf(uri->port, sizeof(uri->port), "%s", default_port);
 		return NULL;
@@ -218,17 +251,25 @@ static const char *parse_path(const char *text, struct weft_uri *uri)
 int weft_uri_parse(const char *text, struct weft_uri *ret, struct weft_error *err)
 {
 	struct weft_uri uri = {0};
-	const char *wrong, *where;
+	const char *wrong, *where, *given = text;
+	char zone[IF_NAMESIZE];
 	bool is_unix = false;
 	UriUriA parsed;
 
 	if (strlen(text) > URI_TEXT_MAX)
 		return weft_error_set(err, EINVAL, "cannot use the URI: it is over %d bytes", URI_TEXT_MAX);
+	WEFT_CLEANUP_FREE char *without_zone = strdup(text);
+	if (!without_zone)
+		return weft_error_set(err, ENOMEM, "no memory");
+	wrong = cut_zone(without_zone, zone);
+	if (wrong)
+		return wrong_uri(err, given, wrong);
+	text = without_zone;
 	if (uriParseSingleUriA(&parsed, text, &where) != URI_SUCCESS) {
 		char at[64];
 
 		snprintf(at, sizeof(at), "wrong at '%.40s'", where ? where : "");
-		return wrong_uri(err, text, at);
+		return wrong_uri(err, given, at);
 	}
 	wrong = parse_scheme(&parsed, &uri, &is_unix);
 	if (!wrong && parsed.fragment.first)
@@ -236,14 +277,14 @@ int weft_uri_parse(const char *text, struct weft_uri *ret, struct weft_error *er
 	if (!wrong && strstr(text, "%00"))
 		wrong = "a name cannot hold a zero byte";
 	if (!wrong)
-		wrong = parse_authority(&parsed, &uri, is_unix);
+		wrong = parse_authority(&parsed, zone, &uri, is_unix);
 	if (!wrong)
 		wrong = parse_query(&parsed, &uri, is_unix);
 	if (!wrong)
 		wrong = parse_path(text, &uri);
 	uriFreeUriMembersA(&parsed);
 	if (wrong)
-		return wrong_uri(err, text, wrong);
+		return wrong_uri(err, given, wrong);
 	*ret = uri;
 	return 0;
 }
@@ -278,8 +319,10 @@ char *weft_uri_format(const struct weft_uri *uri)
 	if (!text)
 		return NULL;
 	p += sprintf(p, "%s%s://", uri->foreign ? "nbd" : "weft", uri->socket[0] ? "+unix" : "");
+	const char *zone = strchr(uri->host, '%');
 	if (strchr(uri->host, ':'))
-		p += sprintf(p, "[%s]", uri->host);
+		p += sprintf(p, "[%.*s%s%s]", (int)strcspn(uri->host, "%"), uri->host, zone ? "%25" : "",
+			zone ? zone + 1 : "");
 	else
 		p = encode(p, uri->host);
 	if (!uri->socket[0] && strcmp(uri->port, default_port) != 0)

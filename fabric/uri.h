@@ -1,7 +1,7 @@
 /*
  * weft://HOST[:PORT]/REGION[?transport=auto|rdma|tcp]; also nbd://HOST[:PORT]/EXPORT for a foreign server,
  * and weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH (the NBD project's doc/uri.md).
- * RFC 3986 through uriparser.  No state, any thread.
+ * An IPv6 address may have a zone, as %25eth0 (RFC 6874) or %eth0.  RFC 3986 through uriparser.  No state, any thread.
  */
 #ifndef WEFT_FABRIC_URI_H
 #define WEFT_FABRIC_URI_H
@@ -13,7 +13,7 @@
 enum weft_transport_choice { WEFT_TRANSPORT_AUTO, WEFT_TRANSPORT_RDMA, WEFT_TRANSPORT_TCP };
 
 struct weft_uri {
-	char host[256];    /* name or address, no brackets; "" with a socket */
+	char host[256];    /* name or address, with its zone, no brackets: "fe80::1%eth0"; "" with a socket */
 	char port[8];      /* decimal; "10809" if not given */
 	char socket[108];  /* "" without one */
 	char *region;      /* percent-decoded; "" for the default */

@@ -58,6 +58,26 @@ static void ipv6_goes_in_brackets(void **state)
 	weft_uri_fini(&uri);
 }
 
+static void an_address_may_have_a_zone(void **state)
+{
+	static const char *const texts[] = {
+		"weft://[fe80::1%eth0]:1/a%25b", "weft://[fe80::1%25eth0]:1/a%25b",
+	};
+
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		struct weft_uri uri;
+
+		parse(texts[i], &uri);
+		assert_string_equal(uri.host, "fe80::1%eth0");
+		assert_string_equal(uri.port, "1");
+		assert_string_equal(uri.region, "a%b");
+		char *text = weft_uri_format(&uri);
+		assert_string_equal(text, texts[1]);
+		free(text);
+		weft_uri_fini(&uri);
+	}
+}
+
 static void a_region_may_have_slashes_and_encoded_bytes(void **state)
 {
 	struct weft_uri uri;
@@ -113,6 +133,11 @@ static void what_is_wrong_is_refused_with_a_reason(void **state)
 		{"weft://%2Frun%2Fsock/r", "host"},
 		{"weft://a%3Ab/r", "host"},
 		{"weft://[v1.x]/r", "address"},
+		{"weft://[fe80::1%]/r", "interface's name"},
+		{"weft://[fe80::1%an-interface-0123]/r", "interface's name"},
+		{"weft://[fe80::1%25a/b]/r", "wrong at"},
+		{"weft://[fe80::1%25a b]/r", "zone"},
+		{"weft://[%25lo]/r", "wrong at"},
 		{"weft://h/r#frag", "#"},
 		{"weft://h/a%00b", "zero byte"},
 		{"weft://h/a%0", "wrong at"},
@@ -199,6 +224,7 @@ int main(void)
 		cmocka_unit_test(host_port_region_and_transport),
 		cmocka_unit_test(defaults_are_the_iana_port_and_auto),
 		cmocka_unit_test(ipv6_goes_in_brackets),
+		cmocka_unit_test(an_address_may_have_a_zone),
 		cmocka_unit_test(a_region_may_have_slashes_and_encoded_bytes),
 		cmocka_unit_test(a_unix_socket_is_named_in_the_query),
 		cmocka_unit_test(what_is_wrong_is_refused_with_a_reason),
