@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "fabric/main/doctor.h"
+#include "fabric/process.h"
 #include "fabric/util.h"
 
 static const char *const state_names[] = {"ok", "warn", "missing"};
@@ -294,6 +295,7 @@ int main(int argc, char **argv)
 	bool json = false, topology = false, works = true;
 	int c;
 
+	weft_process_begin();
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
 		case 'j':

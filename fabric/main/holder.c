@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "fabric/holder.h"
+#include "fabric/process.h"
 #include "fabric/util.h"
 
 enum {
@@ -179,6 +180,7 @@ int main(int argc, char **argv)
 	uint64_t keep_s = argc == 3 ? strtoull(argv[1], NULL, 10) : 0, next_deadline_ns = 0;
 	int next_fd = -1;
 
+	weft_process_begin();
 	if (argc != 3 || fcntl(WEFT_HOLDER_FD, F_GETFD) < 0) {
 		fprintf(stderr, "weftholder is started by weft-serve: it keeps memory over a crash of that\n");
 		return 2;

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "fabric/process.h"
 #include "fabric/util.h"
 
 enum { PIECE = 1 << 20, BLOCK = 4096, NR_RANDOM = 4000 };
@@ -147,6 +148,7 @@ int main(int argc, char **argv)
 	uint64_t len;
 	int fd;
 
+	weft_process_begin();
 	if (argc != 3 || stat(argv[2], &st)) {
 		fputs("usage: quickstart-read REFERENCE FILE|SOCKET\n", stderr);
 		return 2;

@@ -13,8 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
 
 #include "fabric/log.h"
@@ -58,14 +56,11 @@ static void open_control(struct serve *s)
 		weft_warn("%s", err.message);
 }
 
-static void on_signal(struct weft_watch *watch, uint32_t events)
+static void on_signal(struct weft_signals *signals, int signo)
 {
-	struct serve *s = weft_container_of(watch, struct serve, signals);
-	struct signalfd_siginfo info;
+	struct serve *s = weft_container_of(signals, struct serve, signals);
 
-	if (read(watch->fd, &info, sizeof(info)) != sizeof(info))
-		return;
-	s->stop_signal = (int)info.ssi_signo;
+	s->stop_signal = signo;
 	weft_loop_stop(s->loop);
 }
 
@@ -77,32 +72,9 @@ static void on_tick(struct weft_timer *timer)
 	weft_loop_timer_set(s->loop, timer, TICK_NS);
 }
 
-/* Blocks the signals that stop us, in all threads to come, and reads them from a descriptor. */
-static int watch_signals(struct serve *s)
-{
-	sigset_t set;
-
-	signal(SIGPIPE, SIG_IGN);
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGUSR2);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	s->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	s->signals.fn = on_signal;
-	if (s->signals.fd < 0)
-		return -errno;
-	return weft_loop_add(s->loop, &s->signals, EPOLLIN);
-}
-
 static void raise_limits(void)
 {
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
-	}
+	weft_process_raise_files();
 	/* Connections allocate when they come; an arena for each thread would be memory for nothing. */
 	mallopt(M_ARENA_MAX, 2);
 }
@@ -140,7 +112,7 @@ static int start(struct serve *s, struct weft_error *err)
 	raise_limits();
 	r = weft_loop_new(&s->loop);
 	if (r == 0)
-		r = watch_signals(s);
+		r = weft_signals_watch(&s->signals, s->loop, true, on_signal);
 	if (r == 0)
 		r = weft_donor_new(&config, &s->donor);
 	if (r < 0)
@@ -219,18 +191,18 @@ static int finish(struct serve *s, struct weft_error *err)
 		free(s->wanted[i].path);
 	}
 	serve_end_holder(s);
-	if (s->loop && s->signals.fd >= 0)
-		close(s->signals.fd);
+	weft_signals_end(&s->signals, s->loop);
 	weft_loop_free(s->loop);
 	return r;
 }
 
 int main(int argc, char **argv)
 {
-	static struct serve s = {.lease_s = 30, .keep_s = 300, .signals.fd = -1};
+	static struct serve s = {.lease_s = 30, .keep_s = 300};
 	struct weft_error err = {0};
 	int r;
 
+	weft_process_begin();
 	weft_log_init("weft-serve", WEFT_LOG_INFO);
 	r = serve_parse_options(&s, argc, argv);
 	if (r != 0)

@@ -14,6 +14,7 @@
 #include "fabric/holder.h"
 #include "fabric/listen.h"
 #include "fabric/loop.h"
+#include "fabric/process.h"
 #include "fabric/util.h"
 
 enum {
@@ -63,7 +64,7 @@ struct serve {
 	struct verbs_listener *rdma; /* NULL: no device at an address that we listen on */
 	char rdma_place[280];        /* "10.0.0.1:10809" */
 	struct weft_control *control;
-	struct weft_watch signals;
+	struct weft_signals signals;
 	struct weft_timer tick;
 	struct weft_holder *holder; /* NULL: memory does not outlive us */
 	struct weft_watch holder_watch;

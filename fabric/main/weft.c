@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fabric/process.h"
 #include "fabric/util.h"
 
 static const struct command {
@@ -151,6 +152,7 @@ int main(int argc, char **argv)
 	char dir[PATH_MAX], path[PATH_MAX];
 	int r;
 
+	weft_process_begin();
 	if (!strcmp(name, "--version")) {
 		puts("weft " WEFT_VERSION);
 		return weft_end_output("weft", 0);

@@ -2,75 +2,44 @@
 #include "nbd-bridge/main/attach.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-enum { DRAIN_MS = 10000 }; /* for requests in flight when we stop */
 
 static json_t *failure(int code, const char *message)
 {
 	return json_pack("{s:s, s:i}", "error", message, "code", code);
 }
 
-/* Why it cannot be detached without force; NULL: it can. */
-static json_t *busy(struct attach *a)
-{
-	json_t *texts = json_array(), *text;
-	char message[2048];
-	unsigned users = 0;
-	size_t i;
-
-	for (struct bridge_front *front = a->fronts; front; front = front->next)
-		users += front->ops->users(front, texts);
-	FILE *out = users > 0 ? fmemopen(message, sizeof(message), "w") : NULL;
-	if (out) {
-		fprintf(out, "'%s' is in use:", a->options.name);
-		json_array_foreach(texts, i, text)
-			if (i < 10)
-				fprintf(out, "%s %.160s", i ? "," : "", json_string_value(text));
-		if (users > 10)
-			fprintf(out, ", and %u more", users - 10);
-		fprintf(out, "; end that first, or: weft detach --force %s", a->options.name);
-		fclose(out);
-	}
-	json_decref(texts);
-	return users > 0 ? failure(EBUSY, out ? message : "it is in use") : NULL;
-}
-
-int attach_stop_fronts(struct attach *a, bool force, struct weft_error *err)
-{
-	for (struct bridge_front *front = a->fronts; front; front = front->next) {
-		int r = front->ops->stop(front, force, DRAIN_MS, err);
-
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
 static void on_detach(struct attach *a, struct weft_control_call *call, bool force)
 {
-	json_t *no = force ? NULL : busy(a);
+	enum attach_end end = ATTACH_END_NOW;
 	struct weft_error err = {0};
-	uint64_t dirty;
 
-	if (!no && a->detach)
-		no = failure(EALREADY, "it is being detached already");
-	/* What the cache holds goes to the donor first; whoever asks asks again, and shows how far it is. */
-	if (!no && !force && (dirty = bridge_dirty_bytes(a->bridge)) > 0) {
-		bridge_push_now(a->bridge);
-		no = json_pack("{s:b, s:I, s:s}", "detached", 0, "dirty_bytes", (json_int_t)dirty, "state",
-			bridge_state(a->bridge, NULL));
-	}
-	if (!no && attach_stop_fronts(a, force, &err) < 0)
-		no = failure(err.code, err.message);
-	if (no) {
-		weft_control_answer(call, no);
+	if (a->detach) {
+		weft_control_answer(call, failure(EALREADY, "it is being detached already"));
 		return;
 	}
-	a->detach = call;
-	weft_loop_stop(a->loop);
+	if (!force)
+		end = attach_try_to_end(a, &err);
+	else if (attach_stop_fronts(a, true, &err) < 0)
+		end = ATTACH_END_REFUSED;
+	switch (end) {
+	case ATTACH_END_NOW:
+		a->detach = call;
+		weft_loop_stop(a->loop);
+		break;
+	case ATTACH_END_LATER:
+		/* Whoever asks asks again, and shows how far it is. */
+		weft_control_answer(call, json_pack("{s:b, s:I, s:b, s:s}", "detached", 0, "dirty_bytes",
+			(json_int_t)bridge_dirty_bytes(a->bridge), "settling", a->settle.pid != 0, "state",
+			bridge_state(a->bridge, NULL)));
+		break;
+	case ATTACH_END_REFUSED:
+		weft_control_answer(call, failure(err.code, err.message));
+		break;
+	}
 }
 
 static json_t *optional_string(const char *text)
@@ -117,6 +86,8 @@ static json_t *status(struct attach *a)
 			json_object_set_new(json, "mounted", json_boolean(!front->ops->gone(front)));
 	}
 	json_object_set_new(json, "clients", clients);
+	if (a->asked_to_end)
+		json_object_set_new(json, "ending", json_sprintf("SIG%s", sigabbrev_np(a->asked_to_end)));
 	return json;
 }
 

@@ -11,12 +11,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -117,33 +114,7 @@ static void on_wake(void *ctx)
 			why.code ? why.message : "");
 }
 
-static void on_signal(struct weft_watch *watch, uint32_t events)
-{
-	struct attach *a = weft_container_of(watch, struct attach, signals);
-	struct signalfd_siginfo info;
-
-	if (read(watch->fd, &info, sizeof(info)) == sizeof(info))
-		weft_loop_stop(a->loop);
-}
-
 /* ---- beginning ---- */
-
-static int watch_signals(struct attach *a, struct weft_error *err)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	a->signals.fn = on_signal;
-	a->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (a->signals.fd < 0)
-		return weft_error_set(err, errno, "cannot watch signals: %s", strerror(errno));
-	return weft_loop_add(a->loop, &a->signals, EPOLLIN);
-}
 
 /* A device that a dead bridge left may have users, whose data must not become another region's. */
 static int check_left_device(const struct attach *a, struct weft_error *err)
@@ -341,9 +312,9 @@ static int start(struct attach *a, struct weft_error *err)
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot make an event loop: %s", strerror(-r));
 	weft_loop_on_wake(a->loop, on_wake, a);
-	r = watch_signals(a, err);
+	r = weft_signals_watch(&a->signals, a->loop, false, attach_on_signal);
 	if (r < 0)
-		return r;
+		return weft_error_set(err, -r, "cannot watch signals: %s", strerror(-r));
 	r = take_name(a, err);
 	if (r < 0)
 		return r;
@@ -364,6 +335,10 @@ static int stop(struct attach *a, struct weft_error *err)
 	int r = 0;
 
 	a->last_state = NULL; /* changes are nobody's business any more */
+	if (a->loop) {
+		attach_forget_end(a);
+		weft_signals_end(&a->signals, a->loop);
+	}
 	if (!a->detach)
 		attach_stop_fronts(a, true, NULL);
 	attach_end_rescue(a);
@@ -493,17 +468,17 @@ static int wait_for_bridge(int fd, pid_t pid)
 int main(int argc, char **argv)
 {
 	static struct attach attach = {.result_fd = -1};
-	struct rlimit files;
 	int fds[2];
-	int r = attach_options_parse(argc, argv, &attach.options);
 
+	weft_process_begin();
+	int r = bridge_settle_main(argc, argv);
+	if (r >= 0)
+		return r;
+	r = attach_options_parse(argc, argv, &attach.options);
 	if (r != 0)
 		return r - 1;
 	weft_log_init("weft-attach", WEFT_LOG_INFO);
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-		files.rlim_cur = files.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &files);
-	}
+	weft_process_raise_files();
 	if (attach.options.foreground)
 		return run(&attach);
 	if (pipe2(fds, O_CLOEXEC) < 0) {

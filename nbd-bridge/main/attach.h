@@ -3,9 +3,11 @@
 #define WEFT_NBD_BRIDGE_MAIN_ATTACH_H
 
 #include "fabric/control.h"
+#include "fabric/process.h"
 #include "nbd-bridge/bridge.h"
 #include "nbd-bridge/front.h"
 #include "nbd-bridge/main/attach-options.h"
+#include "nbd-bridge/settle.h"
 #include "nbd-bridge/state.h"
 
 struct attach {
@@ -23,7 +25,15 @@ struct attach {
 	bool attached; /* the attach had succeeded */
 	bool rescued;  /* since it became stale */
 	bool unmounted; /* by the user's hand, and told */
-	struct weft_watch signals;
+	struct weft_signals signals;
+	/* attach-end.c */
+	struct bridge_settle settle;
+	bool settled;           /* the kernel has written back, with settle_result, since that was last looked at */
+	bool settle_everything; /* what is under way is what a signal began */
+	int settle_result;
+	int asked_to_end;       /* by this signal; 0: it was not */
+	struct weft_timer end_look;
+	struct weft_error end_told; /* why it goes on */
 	char why[BRIDGE_WHY_MAX]; /* this transport, at the start */
 	uint64_t nr_changes[BRIDGE_MAX_DONORS]; /* of transport, told */
 	char device_why[320]; /* this kind of device */
@@ -34,8 +44,23 @@ struct attach {
 
 /* attach-control.c: the control socket's questions. */
 void attach_on_question(void *attach, struct weft_control_call *call, const json_t *question);
+
+/* attach-end.c */
 /* Ends the front-ends: no new users, and those that there are finish.  -EBUSY without force. */
 int attach_stop_fronts(struct attach *a, bool force, struct weft_error *err);
+/* How many use it, and who they are, for people. */
+unsigned attach_users(struct attach *a, char *text, size_t len);
+enum attach_end {
+	ATTACH_END_NOW,     /* its front-ends are stopped: the loop is to be stopped */
+	ATTACH_END_LATER,   /* something is being written back: try again */
+	ATTACH_END_REFUSED, /* it goes on; *err says why */
+};
+enum attach_end attach_try_to_end(struct attach *a, struct weft_error *err);
+/* SIGTERM and SIGINT: ends as soon as attach_try_to_end() lets it. */
+void attach_on_signal(struct weft_signals *signals, int signo);
+bool attach_donor_answers(struct attach *a);
+/* Before the bridge is stopped. */
+void attach_forget_end(struct attach *a);
 
 /* attach-cache.c */
 /* -EBUSY: the dead bridge of this name has left writes in a cache file that this attach would not go on with; same: it is of the same URIs. */

@@ -17,6 +17,7 @@
 
 #include "fabric/control.h"
 #include "fabric/hello.h"
+#include "fabric/process.h"
 #include "fabric/util.h"
 #include "nbd-bridge/device-kind.h"
 #include "nbd-bridge/cache-file.h"
@@ -311,6 +312,7 @@ int main(int argc, char **argv)
 	bool force = false;
 	int c;
 
+	weft_process_begin();
 	/* The file that is to go may be among what a shell handed on, and we are not one of its users. */
 	close_range(STDERR_FILENO + 1, UINT_MAX, 0);
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {

@@ -14,6 +14,7 @@
 
 #include "fabric/error.h"
 #include "fabric/hello.h"
+#include "fabric/process.h"
 #include "fabric/uri.h"
 #include "fabric/util.h"
 
@@ -265,6 +266,7 @@ int main(int argc, char **argv)
 	json_t *array;
 	int c;
 
+	weft_process_begin();
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		if (c == 'h') {
 			usage(stdout);

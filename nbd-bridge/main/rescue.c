@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "fabric/control.h"
+#include "fabric/process.h"
 #include "fabric/util.h"
 #include "nbd-bridge/rescue.h"
 #include "nbd-bridge/state.h"
@@ -125,6 +126,7 @@ int main(int argc, char **argv)
 	struct weft_error err = {0};
 	int c;
 
+	weft_process_begin();
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		if (c == 'h') {
 			usage(stdout);

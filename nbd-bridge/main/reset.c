@@ -6,6 +6,7 @@
 
 #include "fabric/control.h"
 #include "fabric/hello.h"
+#include "fabric/process.h"
 #include "fabric/util.h"
 
 enum { ANSWER_MS = 60000 };
@@ -30,6 +31,7 @@ int main(int argc, char **argv)
 	json_t *answer = NULL;
 	int c;
 
+	weft_process_begin();
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		if (c == 'h') {
 			usage(stdout);

@@ -12,6 +12,7 @@
 
 #include "fabric/control.h"
 #include "fabric/hello.h"
+#include "fabric/process.h"
 #include "fabric/util.h"
 #include "nbd-bridge/main/status-prometheus.h"
 #include "nbd-bridge/state.h"
@@ -239,6 +240,8 @@ static void print_attachment(const json_t *a)
 
 	printf("%s  %s  %s%s%s\n", text_of(a, "name"), text_of(a, "uri"), text_of(a, "state"),
 		text_of(a, "why")[0] ? ": " : "", text_of(a, "why"));
+	if (text_of(a, "ending")[0])
+		printf("  told to end (%s); it ends when nobody uses it any more\n", text_of(a, "ending"));
 	if (requests) {
 		const json_t *lanes = json_object_get(a, "lanes");
 
@@ -366,6 +369,7 @@ int main(int argc, char **argv)
 	struct collection c = {.form = TABLE};
 	int option, status = 0;
 
+	weft_process_begin();
 	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		if (option == 'h') {
 			usage(stdout);

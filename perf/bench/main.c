@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "fabric/log.h"
+#include "fabric/process.h"
 #include "fabric/util.h"
 #include "perf/bench/bench.h"
 
@@ -91,6 +92,7 @@ int main(int argc, char **argv)
 	json_t *run = NULL;
 	int r = bench_options_parse(argc, argv, &options);
 
+	weft_process_begin();
 	if (r != 0)
 		return r - 1;
 	weft_log_init("weft-bench", WEFT_LOG_WARNING);

@@ -1,0 +1,36 @@
+/*
+ * Having the kernel write back what it caches of a bridge's own files and devices.
+ *
+ * A process of its own asks the kernel: the kernel's answer depends on the bridge, and a thread of the bridge that waits for it
+ * cannot be killed while the donor is away; then nothing would end the mount or the device that it waits for.
+ * The control thread's.
+ */
+#ifndef WEFT_NBD_BRIDGE_SETTLE_H
+#define WEFT_NBD_BRIDGE_SETTLE_H
+
+#include "fabric/error.h"
+#include "fabric/loop.h"
+
+struct bridge_settle {
+	struct weft_loop *loop;
+	struct weft_watch watch; /* a pidfd */
+	int pid;                 /* 0: none is under way */
+	void (*done)(struct bridge_settle *settle, int result);
+};
+
+enum { BRIDGE_SETTLE_PATHS = 4 };
+
+/*
+ * Writes back what is cached of the paths (fsync(2)), and before that, with `everything`, of the whole machine (sync(2)): what
+ * file systems that lie on them have not written yet.  done() is called with 0 or -errno, later, from the loop.
+ * 0, -EALREADY: one is under way; or -errno: it could not be begun.
+ */
+int bridge_settle_begin(struct bridge_settle *settle, struct weft_loop *loop, const char *const *paths, unsigned nr_paths, bool everything,
+	void (*done)(struct bridge_settle *settle, int result));
+/* done() is not called any more.  Takes one that was never begun. */
+void bridge_settle_end(struct bridge_settle *settle);
+
+/* The process itself: what main() has to do first.  -1: this is not one; else its exit status. */
+int bridge_settle_main(int argc, char **argv);
+
+#endif

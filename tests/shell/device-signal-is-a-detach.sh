@@ -1,0 +1,85 @@
+# tier: long
+# timeout: 600
+# presets: dev asan
+# A signal to the bridge of a device that is mounted, or swap: it flushes, says who uses it, and stays; its file system works on; it ends
+# by itself when the last user goes.  Killed after the signal, as a service manager does, nothing that was there by then is lost.
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+need_testbed
+need_tool mkfs.ext4
+
+cat >"$TMP/inside" <<'END'
+. tests/lib.sh
+export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+start_donor --memory r=64M
+log=$WEFT_RUN_DIR/attach-r.log
+patient=(--timeout 90 --dead-timeout 90 --transport tcp --lanes 2) # an emulator may be slow
+attach() { # KIND [ARGUMENT…]
+	weft attach "$URI" --device-kind "$1" "${patient[@]}" "${@:2}" >"$TMP/out" || fail "attach $*: $(cat "$TMP/out")"
+	dev=$(sed -n 's|.*device \(/dev/[a-z0-9]*\).*|\1|p' "$TMP/out")
+	pid=$(pgrep -x weft-attach)
+}
+said() { grep -qF "$1" "$log"; }
+mkdir "$TMP/m"
+for kind in nbd ublk; do
+	for signal in TERM INT HUP; do
+		echo "== $kind, SIG$signal, mounted"
+		attach "$kind"
+		mkfs.ext4 -q -F "$dev"
+		mount "$dev" "$TMP/m"
+		head -c 4M /dev/urandom >"$TMP/m/r"
+		sum=$(md5sum <"$TMP/m/r")
+		kill -s "$signal" "$pid"
+		if [[ $signal != HUP ]]; then
+			wait_for -t 60 said "what the kernel cached of 'r' is at its donor"
+			wait_for -t 60 said "$dev is mounted on $TMP/m (ext4)"
+		fi
+		sync -f "$TMP/m" || fail "the file system was torn away"
+		echo more >"$TMP/m/more"
+		sync -f "$TMP/m" || fail "the file system was torn away"
+		umount "$TMP/m"
+		[[ $signal != HUP ]] || kill -TERM "$pid"
+		wait_for -t 60 gone "$pid"
+		[[ ! -e $log ]] || fail "not a clean end: $(cat "$log")"
+		attach "$kind"
+		mount "$dev" "$TMP/m"
+		[[ $(md5sum <"$TMP/m/r") = "$sum" && $(cat "$TMP/m/more") = more ]] || fail "lost"
+		umount "$TMP/m"
+		weft detach r
+	done
+
+	echo "== $kind, a signal, then killed, then another bridge"
+	attach "$kind"
+	mkfs.ext4 -q -F "$dev"
+	mount "$dev" "$TMP/m"
+	head -c 4M /dev/urandom >"$TMP/m/r"
+	sum=$(md5sum <"$TMP/m/r")
+	kill -TERM "$pid"
+	wait_for -t 60 said "what the kernel cached of 'r' is at its donor"
+	kill -TERM "$pid"
+	kill -KILL "$pid"
+	wait_for -t 60 gone "$pid"
+	attach "$kind"
+	grep -q 'taken over' "$TMP/out" || fail "$(cat "$TMP/out")"
+	echo 3 >/proc/sys/vm/drop_caches
+	[[ $(md5sum <"$TMP/m/r") = "$sum" ]] || fail "lost"
+	umount "$TMP/m"
+	weft detach r
+
+	echo "== $kind, swap"
+	attach "$kind"
+	mkswap "$dev" >/dev/null
+	swapon "$dev"
+	kill -TERM "$pid"
+	wait_for -t 60 said "$dev is swap space"
+	swapoff "$dev" || fail "swapoff"
+	wait_for -t 60 gone "$pid"
+done
+stop_donor || fail "the donor's exit status: $?"
+nobody_complains
+echo "== done"
+END
+cd "$WEFT_SRC"
+"$WEFT_SRC/tests/testbed/run" --timeout 500 -- env WEFT_BUILD="$WEFT_BUILD" bash "$TMP/inside" >"$TMP/output" 2>&1 ||
+	fail "exit status $?: $(tail -n 80 "$TMP/output")"
+grep -q '^== done' "$TMP/output" || fail "$(cat "$TMP/output")"
+cat "$TMP/output"
