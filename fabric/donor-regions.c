@@ -233,6 +233,15 @@ int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_regi
 	return weft_error_set(err, ENOENT, "there is no region '%.200s'", name);
 }
 
+void weft_donor_regions(struct weft_donor *donor,
+	void (*fn)(void *ctx, struct weft_region *region, bool from_directory), void *ctx)
+{
+	pthread_mutex_lock(&donor->lock);
+	for (unsigned i = 0; i < donor->nr_regions; i++)
+		fn(ctx, donor->regions[i].region, donor->regions[i].from_directory);
+	pthread_mutex_unlock(&donor->lock);
+}
+
 int weft_donor_flush(struct weft_donor *donor, struct weft_error *err)
 {
 	int first = 0;
@@ -287,6 +296,18 @@ static int listing_add(struct listing *l, const char *name, const char *descript
 	item->size_bytes = size_bytes;
 	l->nr++;
 	return item->name && item->description ? 0 : -ENOMEM;
+}
+
+/* One that is no longer what was opened says so. */
+static int list_region(struct listing *l, const struct weft_region *region)
+{
+	struct weft_error err;
+	char text[600];
+
+	if (weft_region_check(region, &err) == 0)
+		return listing_add(l, region->name, region->description, region->size_bytes);
+	snprintf(text, sizeof(text), "cannot be attached: %s", err.message);
+	return listing_add(l, region->name, text, region->size_bytes);
 }
 
 static int compare_listed(const void *a, const void *b)
@@ -348,8 +369,7 @@ int weft_donor_list(struct weft_donor *donor,
 		struct donor_region *entry = &donor->regions[i];
 
 		if (!entry->from_directory)
-			r = listing_add(l, entry->region->name, entry->region->description,
-				entry->region->size_bytes);
+			r = list_region(l, entry->region);
 	}
 	size_t nr_given = l->nr;
 	pthread_mutex_unlock(&donor->lock);

@@ -404,8 +404,10 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 {
 	struct wish w = {.donor = donor, .region = region, .hello = hello, .mode = hello->mode};
 	uint64_t deadline_ns = weft_now_ns() + donor->fence_timeout_ms * NS_PER_MS;
-	int r;
+	int r = hello->epoch ? 0 : weft_region_check(region, err);
 
+	if (r < 0)
+		return r;
 	if (hello->anonymous) {
 		w.mode = region->read_only ? WEFT_MODE_SHARED : WEFT_MODE_WRITE;
 	} else {

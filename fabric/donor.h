@@ -90,6 +90,10 @@ int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_regi
 int weft_donor_list(struct weft_donor *donor,
 	int (*fn)(void *ctx, const char *name, const char *description, uint64_t size_bytes), void *ctx);
 
+/* Calls fn for each region that is open, a directory's files too.  Under the lock: fn must only copy. */
+void weft_donor_regions(struct weft_donor *donor,
+	void (*fn)(void *ctx, struct weft_region *region, bool from_directory), void *ctx);
+
 /* What a donor answers to a hello, before access is granted. */
 void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *region,
 	struct weft_welcome *ret);
@@ -101,6 +105,7 @@ void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *regi
  *            or an old generation did not stop in time
  *   -ESTALE  hello.generation is lower than one seen, its lease lapsed, or hello.epoch is not the region's
  *   -EINVAL  it joins its own attachment in another mode
+ *   -EIO     the region's file was removed, replaced or cut, and hello.epoch is 0: who does not know it need not begin
  *   -EROFS   a writer asked for a read-only region
  *   -ESHUTDOWN the donor is stopping
  * peer and transport are for people.

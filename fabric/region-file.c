@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
@@ -188,6 +189,51 @@ int region_file_check(struct weft_region *region)
 		return -EIO;
 	/* A write beyond the end of a file that shrank would put zeros where data was. */
 	return (uint64_t)st.st_size < region->size_bytes ? -EIO : 0;
+}
+
+/* What the file was opened as, and whether another is there now. */
+static bool find_path(int fd, char *path, size_t size)
+{
+	static const char deleted[] = " (deleted)";
+	char link[64];
+	struct stat there;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t n = readlink(link, path, size - 1);
+	path[n < 0 ? 0 : n] = '\0';
+	char *end = strstr(path, deleted);
+	if (end && end[sizeof(deleted) - 1] == '\0')
+		*end = '\0';
+	return lstat(path, &there) == 0;
+}
+
+int weft_region_check(const struct weft_region *region, struct weft_error *err)
+{
+	int lost = atomic_load_explicit(&region->lost, memory_order_relaxed);
+	char path[PATH_MAX], left[32], all[32];
+	struct statx st;
+
+	if (region->backing == WEFT_BACKING_MEMORY)
+		return 0;
+	if (lost < 0)
+		return weft_error_set(err, EIO, "region '%s': its file could not be made durable (%s), and what it holds is not "
+			"known", region->name, strerror(-lost));
+	/* Whoever asks about all regions must not wait for one that is on a network. */
+	if (statx(region->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_NLINK | STATX_SIZE, &st) < 0)
+		return weft_error_set(err, EIO, "region '%s': its file cannot be looked at: %s", region->name, strerror(errno));
+	if (region->has_name && st.stx_nlink == 0) {
+		bool replaced = find_path(region->fd, path, sizeof(path));
+
+		return weft_error_set(err, EIO, "region '%s': its file %s was %s", region->name, path,
+			replaced ? "replaced by another one" : "removed");
+	}
+	if (st.stx_size < region->size_bytes) {
+		find_path(region->fd, path, sizeof(path));
+		return weft_error_set(err, EIO, "region '%s': its file %s became shorter: %s of %s are left", region->name, path,
+			weft_format_size(st.stx_size, left, sizeof(left)),
+			weft_format_size(region->size_bytes, all, sizeof(all)));
+	}
+	return 0;
 }
 
 int region_file_check_write(struct weft_region *region)

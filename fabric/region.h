@@ -69,6 +69,7 @@ struct weft_region {
 	pthread_mutex_t flush_lock;
 	struct region_stage *stage; /* FILE: weft_region_stage() */
 	struct weft_generation *generations; /* WEFT_NR_GENERATIONS of them, in the header if there is one */
+	bool reported;   /* FILE: somebody said that it is no longer what was opened; the reporter's thread */
 	bool had_writer; /* a writer was granted since this struct was made; under the donor's lock */
 };
 
@@ -121,6 +122,12 @@ void weft_region_put(struct weft_region *region);
  */
 int weft_region_read(struct weft_region *region, void *buf, uint64_t off, uint64_t len);
 int weft_region_write(struct weft_region *region, const void *buf, uint64_t off, uint64_t len);
+
+/*
+ * FILE: whether the file is still what was opened, as far as the kernel knows without asking a server: 0, or -EIO with what
+ * happened to it.  MEMORY: 0.
+ */
+int weft_region_check(const struct weft_region *region, struct weft_error *err);
 
 /* Both backings.  FILE: data durable (fdatasync); MEMORY: nothing to do.  0, or -errno; an error once seen stays. */
 int weft_region_flush(struct weft_region *region);

@@ -123,12 +123,15 @@ static json_t *region_json(const struct serve_region *w)
 {
 	static const char *const keepers[] = {"nobody", "holder", "systemd"};
 	const struct weft_region *r = w->region;
+	struct weft_error trouble = {0};
 
-	return json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:o, s:b, s:s?}", "name", r->name, "description", r->description,
+	weft_region_check(r, &trouble);
+	return json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:o, s:b, s:s?, s:s?}", "name", r->name, "description", r->description,
 		"size_bytes", (json_int_t)r->size_bytes, "backing",
 		r->backing == WEFT_BACKING_MEMORY ? "memory" : "file", "read_only", r->read_only, "locked",
 		r->locked, "epoch", hex_json(r->epoch), "recovered", w->recovered,
-		"kept_by", r->backing == WEFT_BACKING_MEMORY ? keepers[w->keeper] : NULL);
+		"kept_by", r->backing == WEFT_BACKING_MEMORY ? keepers[w->keeper] : NULL, "trouble",
+		trouble.code ? trouble.message : NULL);
 }
 
 static void add_attachment(void *ctx, const struct weft_attachment_status *a)
@@ -140,6 +143,37 @@ static void add_attachment(void *ctx, const struct weft_attachment_status *a)
 		(int)a->nr_sessions, "peer", a->peer, "transport", a->transport, "silent_ms",
 		(json_int_t)a->silent_ms, "lease_left_ms",
 		a->lease_left_ms == UINT64_MAX ? json_null() : json_integer((json_int_t)a->lease_left_ms)));
+}
+
+struct troubles {
+	char *said[8]; /* more are said a tick later */
+	unsigned nr;
+};
+
+static void add_trouble(void *ctx, struct weft_region *region, bool from_directory)
+{
+	struct troubles *troubles = ctx;
+	struct weft_error err;
+	char *text;
+
+	if (region->reported || troubles->nr == WEFT_ARRAY_LEN(troubles->said) || weft_region_check(region, &err) == 0)
+		return;
+	if (asprintf(&text, "%s; it cannot be written or attached until %s", err.message,
+		    from_directory ? "those who use it have detached" : "weft serve is started anew") < 0)
+		return;
+	region->reported = true;
+	troubles->said[troubles->nr++] = text;
+}
+
+void serve_warn_of_files(struct serve *s)
+{
+	struct troubles troubles = {.nr = 0};
+
+	weft_donor_regions(s->donor, add_trouble, &troubles);
+	for (unsigned i = 0; i < troubles.nr; i++) {
+		weft_warn("%s", troubles.said[i]);
+		free(troubles.said[i]);
+	}
 }
 
 void serve_warn_given_back(const struct serve *s)

@@ -69,6 +69,7 @@ static void on_tick(struct weft_timer *timer)
 	struct serve *s = weft_container_of(timer, struct serve, tick);
 
 	weft_donor_tick(s->donor, weft_now_ns());
+	serve_warn_of_files(s);
 	weft_loop_timer_set(s->loop, timer, TICK_NS);
 }
 

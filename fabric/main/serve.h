@@ -92,6 +92,8 @@ void serve_hold_all(struct serve *s);
 void serve_end_holder(struct serve *s);
 
 void serve_print_ready(const struct serve *s);
+/* Says, once for each, which files are no longer what was opened. */
+void serve_warn_of_files(struct serve *s);
 /* Says which memory ends with us although somebody has it attached. */
 void serve_warn_given_back(const struct serve *s);
 json_t *serve_status_json(const struct serve *s);

@@ -181,6 +181,21 @@ static void print_protection(const json_t *donors)
 	}
 }
 
+static void print_usable(const json_t *donors)
+{
+	json_t *donor, *region;
+	size_t i, j;
+
+	head("weft_donor_region_usable", "gauge", "0 once a region's file was removed, replaced or cut, or its disk failed.");
+	json_array_foreach(donors, i, donor) {
+		json_array_foreach(json_object_get(donor, "regions"), j, region) {
+			printf("weft_donor_region_usable{");
+			print_label("region", region, "name");
+			printf("} %d\n", !json_is_string(json_object_get(region, "trouble")));
+		}
+	}
+}
+
 static void print_donor_counters(const json_t *donors)
 {
 	static const struct {
@@ -217,6 +232,7 @@ void status_print_prometheus(const json_t *attachments, const json_t *donors)
 	print_transports(attachments);
 	print_latencies(attachments);
 	print_donor_regions(donors);
+	print_usable(donors);
 	print_protection(donors);
 	print_donor_counters(donors);
 }

@@ -302,10 +302,13 @@ static void print_donor(const json_t *d)
 	json_array_foreach(json_object_get(d, "listen"), i, listen)
 		printf("%s %s", i ? "," : "", json_string_value(listen));
 	printf("\n");
-	json_array_foreach(json_object_get(d, "regions"), i, r)
+	json_array_foreach(json_object_get(d, "regions"), i, r) {
 		printf("  region %s, %s, epoch %s%s%s\n", text_of(r, "name"),
 			weft_format_size(number_of(r, "size_bytes"), size, sizeof(size)), text_of(r, "epoch"),
 			json_is_true(json_object_get(r, "read_only")) ? ", read-only" : "", protection(r));
+		if (text_of(r, "trouble")[0])
+			printf("    cannot be written or attached: %s\n", text_of(r, "trouble"));
+	}
 	json_array_foreach(json_object_get(d, "attachments"), i, a)
 		printf("  %s has %s (%s), %" PRIu64 " session%s%s%s, silent for %.1f s\n", text_of(a, "name"),
 			text_of(a, "region"), text_of(a, "mode"), number_of(a, "sessions"),
