@@ -65,8 +65,11 @@ static int write_mark(int fd, const char *mark)
 	return fsync(fd) < 0 ? -errno : 0;
 }
 
-/* Opens without side effects whatever it is, makes sure that it is a regular file, and opens that. */
-static int open_regular(int dirfd, const char *path, bool beneath, bool read_only)
+/*
+ * Opens without side effects whatever it is, makes sure that it is a regular file, and opens that; for reading if that is all
+ * that may be done with it, or was asked for (*read_only).
+ */
+static int open_regular(int dirfd, const char *path, bool beneath, bool *read_only)
 {
 	struct open_how how = {
 		.flags = O_PATH | O_CLOEXEC,
@@ -86,7 +89,11 @@ static int open_regular(int dirfd, const char *path, bool beneath, bool read_onl
 	if (!S_ISREG(st.st_mode))
 		return -ENOTSUP;
 	snprintf(again, sizeof(again), "/proc/self/fd/%d", probe);
-	int fd = open(again, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY);
+	int fd = open(again, (*read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0 && !*read_only && (errno == EACCES || errno == EROFS || errno == EPERM)) {
+		fd = open(again, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+		*read_only = true;
+	}
 	return fd < 0 ? -errno : fd;
 }
 
@@ -117,7 +124,7 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 	if (!weft_region_name_valid(name, 4096))
 		return weft_error_set(err, EINVAL, "'%.100s' cannot be a region's name: that is 1 to 4096 bytes of UTF-8 "
 			"without control characters", name);
-	int fd = open_regular(dirfd, path, beneath, read_only);
+	int fd = open_regular(dirfd, path, beneath, &read_only);
 	if (fd < 0)
 		return weft_error_set(err, -fd, "region '%s': cannot open file %s: %s", name, path,
 			why_not_opened(-fd, beneath));

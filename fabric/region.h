@@ -102,6 +102,7 @@ int weft_region_peek(int header_fd, char name[WEFT_MEMORY_NAME_MAX + 1], uint64_
 /*
  * The content of the regular file `path` is the region (dirfd as openat(2); beneath: refuse
  * anything that leaves dirfd by name or by link, openat2(2) RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS).
+ * A file that may only be read becomes a read-only region.
  * Its epoch is kept from the last clean stop (a mark in an extended attribute, gone from the first
  * write on), otherwise new.  -EISDIR, -ENOTSUP: not a regular file; -ENODATA: empty; -EBUSY: another daemon
  * serves it (flock(2)); or what open(2) said.

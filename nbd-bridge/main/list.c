@@ -69,15 +69,42 @@ static int one_export(void *user, const char *name, const char *description)
 	return 0;
 }
 
+/* What the server said to the question before, in its own words; "" if it said nothing. */
+static char server_said[512];
+
+/* libnbd tells the server's words nowhere else. */
+static int on_debug(void *user, const char *context, const char *message)
+{
+	static const char prefix[] = "handshake: server error message: ";
+
+	if (strncmp(message, prefix, sizeof(prefix) - 1) == 0)
+		snprintf(server_said, sizeof(server_said), "%s", message + sizeof(prefix) - 1);
+	return 0;
+}
+
+/* Why libnbd's last call failed, without its names of functions and options. */
+static const char *reason(void)
+{
+	size_t code = strspn(server_said, "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+	int error = nbd_get_errno();
+
+	if (server_said[0]) /* a donor's begins with an error's name, for programs */
+		return code > 0 && strncmp(server_said + code, ": ", 2) == 0 ? server_said + code + 2 : server_said;
+	return error ? strerror(error) : "the server broke the protocol";
+}
+
 /* In option mode: connected, nothing opened. */
 static struct nbd_handle *connect_to(const struct weft_uri *uri, struct weft_error *err)
 {
 	struct nbd_handle *nbd = nbd_create();
 
 	if (!nbd) {
-		weft_error_set(err, ENOMEM, "%s", nbd_get_error());
+		weft_error_set(err, ENOMEM, "no memory");
 		return NULL;
 	}
+	/* The callback first: without one, debugging goes to standard error. */
+	nbd_set_debug_callback(nbd, (nbd_debug_callback){.callback = on_debug});
+	nbd_set_debug(nbd, true);
 	nbd_set_opt_mode(nbd, true);
 	nbd_set_full_info(nbd, true);
 	alarm(ANSWER_S);
@@ -94,7 +121,7 @@ static struct nbd_handle *connect_to(const struct weft_uri *uri, struct weft_err
 		weft_error_set(err, ENOENT, "no donor at %s: there is no such socket", where);
 		break;
 	default:
-		weft_error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "cannot list %s: %s", where, nbd_get_error());
+		weft_error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "cannot list %s: %s", where, reason());
 	}
 	nbd_close(nbd);
 	return NULL;
@@ -128,8 +155,9 @@ static json_t *describe(struct nbd_handle *nbd, const char *name, const char *de
 	char offers[64] = "tcp";
 	json_t *json = json_pack("{s:s, s:s}", "name", name, "description", description);
 
+	server_said[0] = '\0';
 	if (nbd_set_export_name(nbd, name) < 0 || nbd_opt_info(nbd) < 0) {
-		json_object_set_new(json, "error", json_string(nbd_get_error()));
+		json_object_set_new(json, "error", json_string(reason()));
 		return json;
 	}
 	json_object_set_new(json, "size_bytes", json_integer(nbd_get_size(nbd)));
@@ -170,7 +198,7 @@ static int list(const struct weft_uri *uri, json_t **ret, struct weft_error *err
 		return -err->code;
 	json_t *array = json_array();
 	if (nbd_opt_list(nbd, (nbd_list_callback){.callback = one_export, .user_data = &exports}) < 0)
-		r = weft_error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "cannot list: %s", nbd_get_error());
+		r = weft_error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "cannot list: %s", reason());
 	for (size_t i = 0, asked = 0; i < exports.nr; i++) {
 		if (r == 0 && (!uri->region[0] || strcmp(uri->region, exports.names[i]) == 0)) {
 			if (++asked % PER_CONNECTION == 0)
@@ -243,7 +271,7 @@ static void print_table(const json_t *array)
 
 		print_name(name, width);
 		if (error) {
-			puts(error);
+			printf("cannot be used: %s\n", weft_printable(strdupa(error)));
 			continue;
 		}
 		printf("%10s  %-10s %-8s  %s\n",
