@@ -19,6 +19,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "fabric/accept.h"
 #include "fabric/util.h"
 
 enum {
@@ -46,7 +47,8 @@ struct weft_control_call {
 
 struct weft_control {
 	struct weft_loop *loop;
-	struct weft_watch watch;
+	struct weft_acceptor acceptor;
+	int listen_fd;
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	int lock_fd;
 	ino_t ino; /* of our socket file: another's is not removed */
@@ -208,15 +210,12 @@ static void on_call_timeout(struct weft_timer *timer)
 	call_free(weft_container_of(timer, struct weft_control_call, timer));
 }
 
-static void on_listener(struct weft_watch *watch, uint32_t events)
+static void on_connection(struct weft_acceptor *acceptor, int fd)
 {
-	struct weft_control *control = weft_container_of(watch, struct weft_control, watch);
+	struct weft_control *control = weft_container_of(acceptor, struct weft_control, acceptor);
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
-	int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (fd < 0)
-		return;
 	/* The mode of the socket file says the same; this one cannot be changed. */
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 ||
 		(peer.uid != geteuid() && peer.uid != 0) || control->nr_calls >= MAX_CALLS) {
@@ -269,7 +268,7 @@ static int bind_socket(struct weft_control *control)
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
-	control->watch.fd = fd;
+	control->listen_fd = fd;
 	/* On a socket fchmod(2) before bind(2) sets the mode that the file is made with. */
 	if (fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
 		chmod(control->path, 0600) < 0 || listen(fd, 16) < 0 || stat(control->path, &st) < 0)
@@ -290,13 +289,15 @@ int weft_control_new(struct weft_loop *loop, const char *name,
 	control->loop = loop;
 	control->fn = fn;
 	control->ctx = ctx;
-	control->watch.fd = control->lock_fd = -1;
-	control->watch.fn = on_listener;
+	control->listen_fd = control->lock_fd = -1;
+	control->acceptor.fn = on_connection;
+	control->acceptor.flags = SOCK_NONBLOCK;
+	control->acceptor.what = "questions at the control socket";
 	r = socket_path(name, control->path, sizeof(control->path));
 	if (r == 0)
 		r = bind_socket(control);
 	if (r == 0)
-		r = weft_loop_add(loop, &control->watch, EPOLLIN);
+		r = weft_acceptor_start(&control->acceptor, loop, control->listen_fd);
 	if (r < 0) {
 		if (r == -EADDRINUSE)
 			weft_error_set(err, -r, "another daemon has the control socket %s", control->path);
@@ -326,11 +327,11 @@ void weft_control_free(struct weft_control *control)
 			call_free(call);
 		}
 	}
-	weft_loop_remove(control->loop, &control->watch);
+	weft_acceptor_stop(&control->acceptor);
 	if (control->ino && stat(control->path, &st) == 0 && st.st_ino == control->ino)
 		unlink(control->path);
-	if (control->watch.fd >= 0)
-		close(control->watch.fd);
+	if (control->listen_fd >= 0)
+		close(control->listen_fd);
 	if (control->lock_fd >= 0) {
 		char lock[sizeof(control->path) + 8];
 

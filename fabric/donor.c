@@ -247,6 +247,22 @@ static int check_generation(const struct weft_region *region, const struct weft_
 	return 0;
 }
 
+bool weft_donor_knows(struct weft_donor *donor, const struct weft_region *region, const struct weft_hello *hello)
+{
+	uint8_t id_hash[16];
+	bool knows = false;
+
+	if (hello->anonymous)
+		return false;
+	weft_id_hash(hello->id, id_hash);
+	pthread_mutex_lock(&donor->lock);
+	for (const struct weft_attachment *a = donor->attachments; a && !knows; a = a->next)
+		knows = a->region == region && !a->anonymous && !a->lapsed &&
+			memcmp(a->id_hash, id_hash, sizeof(id_hash)) == 0;
+	pthread_mutex_unlock(&donor->lock);
+	return knows;
+}
+
 /* What one call of weft_donor_grant() wants. */
 struct wish {
 	struct weft_donor *donor;

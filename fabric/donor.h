@@ -99,6 +99,12 @@ void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *regi
 	struct weft_welcome *ret);
 
 /*
+ * Whether the hello's attachment has the region now, or had it a moment ago and may come back.  Its id is a secret: nobody else
+ * can say it.
+ */
+bool weft_donor_knows(struct weft_donor *donor, const struct weft_region *region, const struct weft_hello *hello);
+
+/*
  * Grants access, superseding and fencing lower generations first: may block up to the fence
  * timeout.  On success the caller owns *ret, whose fence() may be called from now on.
  *   -EBUSY   held by another attachment (the message names it and says when it will be free),

@@ -16,6 +16,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "fabric/accept.h"
 #include "fabric/util.h"
 #include "nbd-bridge/client.h"
 #include "nbd-bridge/front.h"
@@ -23,7 +24,6 @@
 enum {
 	MAX_CLIENTS = 256,
 	ORPHAN_WAIT_NS = 2000000, /* how often to look whether orphans are gone */
-	FULL_WAIT_NS = 100000000, /* and whether there are descriptors again */
 };
 
 struct client {
@@ -37,10 +37,8 @@ struct client {
 
 struct nbd_front {
 	struct bridge_front base;
-	struct weft_loop *loop;
-	struct weft_watch watch; /* the listening socket */
-	struct weft_timer hold;  /* accepting waits for orphans */
-	bool listening;
+	struct weft_acceptor acceptor;
+	int listen_fd; /* -1: it is closed */
 	pthread_mutex_t lock;
 	struct client *clients;
 	unsigned nr_clients;
@@ -165,40 +163,22 @@ static bool unseen_hangups(struct nbd_front *front)
 	return false;
 }
 
-/* Accepts nothing for a while. */
-static void hold(struct nbd_front *front, uint64_t ns)
+/* A client that comes back must not overtake what it sent before on a connection that it dropped. */
+static uint64_t wait_for_orphans(struct weft_acceptor *acceptor)
 {
-	weft_loop_modify(front->loop, &front->watch, 0);
-	weft_loop_timer_set(front->loop, &front->hold, ns);
+	struct nbd_front *front = weft_container_of(acceptor, struct nbd_front, acceptor);
+
+	return unseen_hangups(front) || bridge_nr_orphans(front->base.bridge) > 0 ? ORPHAN_WAIT_NS : 0;
 }
 
-static void on_listen(struct weft_watch *watch, uint32_t events)
+static void on_connection(struct weft_acceptor *acceptor, int fd)
 {
-	struct nbd_front *front = weft_container_of(watch, struct nbd_front, watch);
+	struct nbd_front *front = weft_container_of(acceptor, struct nbd_front, acceptor);
 
-	/* A client that comes back must not overtake what it sent before on a connection that it dropped. */
-	if (unseen_hangups(front) || bridge_nr_orphans(front->base.bridge) > 0) {
-		hold(front, ORPHAN_WAIT_NS);
-		return;
-	}
-	int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC);
-	if (fd < 0) {
-		/* The socket stays readable: the loop would spin. */
-		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-			hold(front, FULL_WAIT_NS);
-		return;
-	}
 	if (nr_clients(front) >= MAX_CLIENTS)
 		close(fd);
 	else
 		client_new(front, fd);
-}
-
-static void on_hold(struct weft_timer *timer)
-{
-	struct nbd_front *front = weft_container_of(timer, struct nbd_front, hold);
-
-	weft_loop_modify(front->loop, &front->watch, EPOLLIN);
 }
 
 static int listen_on(const char *path, struct weft_error *err)
@@ -236,12 +216,11 @@ static int listen_on(const char *path, struct weft_error *err)
 
 static void stop_listening(struct nbd_front *front)
 {
-	if (!front->listening)
+	if (front->listen_fd < 0)
 		return;
-	front->listening = false;
-	weft_loop_timer_cancel(front->loop, &front->hold);
-	weft_loop_remove(front->loop, &front->watch);
-	close(front->watch.fd);
+	weft_acceptor_stop(&front->acceptor);
+	close(front->listen_fd);
+	front->listen_fd = -1;
 	unlink(front->base.path);
 }
 
@@ -337,18 +316,17 @@ int bridge_front_nbd_new(struct bridge *bridge, struct weft_loop *loop, const ch
 	front->base.ops = &front_ops;
 	front->base.bridge = bridge;
 	snprintf(front->base.path, sizeof(front->base.path), "%s", path);
-	front->loop = loop;
-	front->hold.fn = on_hold;
+	front->acceptor.fn = on_connection;
+	front->acceptor.wait_ns = wait_for_orphans;
+	front->acceptor.what = "clients of the socket";
 	fd = listen_on(path, err);
 	if (fd < 0) {
 		free(front);
 		return fd;
 	}
 	pthread_mutex_init(&front->lock, NULL);
-	front->listening = true;
-	front->watch.fd = fd;
-	front->watch.fn = on_listen;
-	r = weft_loop_add(loop, &front->watch, EPOLLIN);
+	front->listen_fd = fd;
+	r = weft_acceptor_start(&front->acceptor, loop, fd);
 	if (r < 0) {
 		free_front(&front->base);
 		return weft_error_set(err, -r, "cannot watch %s: %s", path, strerror(-r));

@@ -20,6 +20,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "fabric/accept.h"
 #include "fabric/holder.h"
 #include "fabric/process.h"
 #include "fabric/util.h"
@@ -152,18 +153,19 @@ static int listen_here(void)
 	return fd;
 }
 
-static int accept_next(int listen_fd)
+/* A descriptor, or -errno of weft_accept(). */
+static int accept_next(int listen_fd, int *spare_fd)
 {
 	struct timeval bound = {.tv_sec = SEND_TIMEOUT_S};
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
-	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	int fd = weft_accept(listen_fd, 0, spare_fd);
 
 	if (fd < 0)
-		return -1;
+		return fd;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 || peer.uid != geteuid()) {
 		close(fd);
-		return -1;
+		return -EAGAIN;
 	}
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &bound, sizeof(bound));
 	return fd;
@@ -178,7 +180,8 @@ int main(int argc, char **argv)
 {
 	struct sigaction stop = {.sa_handler = on_stop};
 	uint64_t keep_s = argc == 3 ? strtoull(argv[1], NULL, 10) : 0, next_deadline_ns = 0;
-	int next_fd = -1;
+	int next_fd = -1, spare_fd = -1;
+	bool full = false; /* no descriptors: nobody is let in for a moment */
 
 	weft_process_begin();
 	if (argc != 3 || fcntl(WEFT_HOLDER_FD, F_GETFD) < 0) {
@@ -201,12 +204,15 @@ int main(int argc, char **argv)
 		/* One next daemon at a time; others wait in the backlog. */
 		struct pollfd p[] = {
 			{.fd = daemon_fd, .events = POLLIN},
-			{.fd = next_fd >= 0 ? -1 : listen_fd, .events = POLLIN},
+			{.fd = next_fd >= 0 || full ? -1 : listen_fd, .events = POLLIN},
 			{.fd = next_fd, .events = POLLIN},
 		};
 		uint64_t due = next_fd >= 0 ? next_deadline_ns : deadline_ns, now = weft_now_ns();
 		int timeout = due == 0 ? -1 : due > now ? (int)weft_min((due - now) / 1000000 + 1, 3600000) : 0;
+		if (full && (timeout < 0 || timeout > WEFT_ACCEPT_PAUSE_MS))
+			timeout = WEFT_ACCEPT_PAUSE_MS;
 		int n = poll(p, WEFT_ARRAY_LEN(p), timeout);
+		full = false;
 
 		if (n < 0 && errno != EINTR)
 			break;
@@ -230,7 +236,8 @@ int main(int argc, char **argv)
 			next_fd = -1;
 		}
 		if (p[1].revents) {
-			next_fd = accept_next(listen_fd);
+			next_fd = accept_next(listen_fd, &spare_fd);
+			full = weft_accept_must_pause(next_fd);
 			next_deadline_ns = seconds_from_now(HAND_OVER_S);
 		}
 	}

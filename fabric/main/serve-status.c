@@ -9,6 +9,7 @@
 #include "fabric/main/serve.h"
 #include "fabric/uri.h"
 #include "transports/nbd/listener.h"
+#include "transports/verbs/listener.h"
 
 enum { LISTED_FILES = 20 }; /* of a directory, with their attach lines */
 
@@ -209,6 +210,25 @@ void serve_warn_given_back(const struct serve *s)
 	json_decref(attachments);
 }
 
+static json_t *strangers_json(const struct weft_strangers_status *s)
+{
+	return json_pack("{s:i, s:i, s:i, s:I, s:I}", "now", (int)s->now, "max", (int)s->max, "addresses", (int)s->addresses, "entered",
+		(json_int_t)s->entered, "made_room", (json_int_t)s->made_room);
+}
+
+/* Of each transport that is listened on. */
+static json_t *all_strangers_json(const struct serve *s, const struct nbd_listener_status *tcp)
+{
+	json_t *json = json_pack("{s:o}", "tcp", strangers_json(&tcp->strangers));
+	struct verbs_listener_status rdma;
+
+	if (s->rdma) {
+		verbs_listener_status(s->rdma, &rdma);
+		json_object_set_new(json, "rdma", strangers_json(&rdma.strangers));
+	}
+	return json;
+}
+
 json_t *serve_status_json(const struct serve *s)
 {
 	json_t *listen = json_array(), *regions = json_array(), *attachments = json_array();
@@ -223,10 +243,11 @@ json_t *serve_status_json(const struct serve *s)
 		json_array_append_new(regions, region_json(&s->wanted[i]));
 	weft_donor_status(s->donor, add_attachment, attachments);
 	nbd_listener_status(s->listener, &c);
-	return json_pack("{s:s, s:s, s:i, s:I, s:i, s:o, s:o, s:s?, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
+	return json_pack("{s:s, s:s, s:i, s:I, s:i, s:o, s:o, s:s?, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
 		"kind", "serve", "version", WEFT_VERSION, "pid", (int)getpid(), "uptime_s",
 		(json_int_t)((weft_now_ns() - s->start_ns) / 1000000000), "lease_s", (int)s->lease_s, "listen",
-		listen, "regions", regions, "directory", s->directory, "attachments", attachments, "counters",
+		listen, "regions", regions, "directory", s->directory, "attachments", attachments, "strangers",
+		all_strangers_json(s, &c), "counters",
 		"connections", (json_int_t)c.connections, "accepted", (json_int_t)c.accepted, "refused",
 		(json_int_t)c.refused, "requests", (json_int_t)c.requests, "read_bytes", (json_int_t)c.read_bytes,
 		"written_bytes", (json_int_t)c.written_bytes, "errors", (json_int_t)c.errors);

@@ -73,6 +73,28 @@ int nbd_conn_new(int fd, const struct nbd_service *service, void *user, struct n
 	return 0;
 }
 
+int nbd_greet(int fd)
+{
+	uint8_t greeting[NBD_HANDSHAKE_BYTES];
+	ssize_t sent;
+
+	nbd_pack_handshake(greeting, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+	sent = send(fd, greeting, sizeof(greeting), MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (sent < 0)
+		return -errno;
+	return sent == sizeof(greeting) ? 0 : -EPIPE; /* a fresh socket has room for it */
+}
+
+int nbd_conn_new_greeted(int fd, const struct nbd_service *service, void *user, struct nbd_conn **ret)
+{
+	struct nbd_conn *conn = conn_new(fd, service, user);
+
+	if (!conn)
+		return -ENOMEM;
+	*ret = conn;
+	return 0;
+}
+
 int nbd_conn_new_open(int fd, const struct nbd_service *service, void *user, const struct nbd_export *export,
 	struct nbd_conn **ret)
 {

@@ -15,9 +15,10 @@
 enum {
 	NBD_RX_BYTES = 68 << 10,        /* an option of NBD_MAX_OPTION, or 16 writes of 4 KiB at once */
 	NBD_BIG_WRITE_BYTES = 16 << 10, /* from here on a payload is never copied */
-	NBD_MAX_OPTIONS = 1024,         /* per connection; a real client sends fewer than ten */
+	NBD_MAX_OPTIONS = 64 << 10,     /* per connection; a client that asks about each export sends six for each */
 	NBD_MAX_OPTION_BYTES = 16 << 20, /* of all options of a connection */
-	NBD_MAX_OPTION_REPLIES = 16 << 20, /* bytes of answer to one option: LIST of a big directory */
+	NBD_MAX_OPTION_REPLIES = 16 << 20, /* bytes of answer to one option that are kept: LIST of many exports */
+	NBD_KEPT_OPTION_REPLIES = 64 << 10, /* the same where a thread can wait for the peer to take them in */
 };
 
 enum nbd_phase {
@@ -76,6 +77,7 @@ struct nbd_conn {
 	size_t option_start; /* tx_len when this option's replies began */
 	bool no_zeroes;
 	bool have_hello;
+	unsigned step_ms; /* nbd_conn_serve(): time for the peer to take in what is sent; 0: nobody waits */
 	struct nbd_option option;
 	unsigned nr_options;
 	uint64_t option_bytes;
@@ -105,6 +107,9 @@ int nbd_transmission_step(struct nbd_conn *conn);
 
 /* The greeting.  0, or -ENOMEM. */
 int nbd_handshake_start(struct nbd_conn *conn);
+
+/* The connection has a thread, which waits until what is queued has left.  0, -ETIMEDOUT, or -errno. */
+int nbd_conn_flush(struct nbd_conn *conn, unsigned timeout_ms);
 
 /* After the reply has left, or in its place. */
 void nbd_request_put(struct nbd_request *rq);

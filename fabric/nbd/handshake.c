@@ -158,6 +158,13 @@ static int emit_export(void *ctx, const char *name, const char *description)
 		return 0;
 	if (conn->tx_len + name_len + desc_len > NBD_MAX_OPTION_REPLIES)
 		return listing->error = -EMSGSIZE;
+	/* A peer that asks and takes in no answers costs no more than this. */
+	if (conn->tx_len >= NBD_KEPT_OPTION_REPLIES && conn->step_ms) {
+		listing->error = nbd_conn_flush(conn, conn->step_ms);
+		if (listing->error)
+			return listing->error;
+		conn->option_start = 0;
+	}
 	listing->error = reply_data(conn, NBD_REP_SERVER, (uint32_t)(4 + name_len + desc_len), &data);
 	if (listing->error)
 		return listing->error;

@@ -16,10 +16,10 @@ enum {
 	BATCH_BYTES = 256 << 10, /* received before anything is answered */
 };
 
-/* 1: something is ready; 0: the time is over; -errno. */
-static int wait_events(struct nbd_conn *conn, uint64_t deadline_ns)
+/* 1: one of the events is there; 0: the time is over; -errno. */
+static int wait_events(struct nbd_conn *conn, int events, uint64_t deadline_ns)
 {
-	struct pollfd pfd = { .fd = conn->fd, .events = (short)nbd_conn_events(conn) };
+	struct pollfd pfd = { .fd = conn->fd, .events = (short)events };
 	int timeout_ms = -1;
 	int r;
 
@@ -55,14 +55,13 @@ static int send_all(struct nbd_conn *conn)
 	}
 }
 
-/* The end: the last replies leave. */
-static int flush(struct nbd_conn *conn)
+int nbd_conn_flush(struct nbd_conn *conn, unsigned timeout_ms)
 {
-	const uint64_t deadline_ns = weft_now_ns() + GOODBYE_MS * UINT64_C(1000000);
+	const uint64_t deadline_ns = weft_now_ns() + timeout_ms * UINT64_C(1000000);
 	int r;
 
 	while ((r = nbd_conn_send(conn)) == -EAGAIN) {
-		r = wait_events(conn, deadline_ns);
+		r = wait_events(conn, POLLOUT, deadline_ns);
 		if (r <= 0)
 			return r < 0 ? r : -ETIMEDOUT;
 	}
@@ -89,9 +88,13 @@ static int receive_batch(struct nbd_conn *conn, bool wait)
 
 int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms)
 {
-	const uint64_t deadline_ns = weft_now_ns() + handshake_ms * UINT64_C(1000000);
+	const uint64_t step_ns = handshake_ms * UINT64_C(1000000);
+	const uint64_t end_ns = weft_now_ns() + NBD_HANDSHAKE_STEPS * step_ns;
+	uint64_t deadline_ns = weft_now_ns() + step_ns;
+	unsigned step = 0;
 	int r;
 
+	conn->step_ms = handshake_ms;
 	for (;;) {
 		bool ready = false;
 
@@ -103,14 +106,18 @@ int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms)
 		/* A thread asleep in recvmsg(2) on a Unix socket is also woken whenever the peer takes in what
 		 * we sent; in poll(2) it is not. */
 		if (r == -EAGAIN || !conn->opened || conn->local) {
-			r = wait_events(conn, conn->opened ? 0 : deadline_ns);
+			if (!conn->opened && step != conn->nr_options) {
+				step = conn->nr_options;
+				deadline_ns = weft_min(weft_now_ns() + step_ns, end_ns);
+			}
+			r = wait_events(conn, nbd_conn_events(conn), conn->opened ? 0 : deadline_ns);
 			if (r <= 0)
 				return r < 0 ? r : -ETIMEDOUT;
 			ready = true;
 		}
 		r = receive_batch(conn, !ready);
 		if (r == 0)
-			return flush(conn);
+			return nbd_conn_flush(conn, GOODBYE_MS);
 		if (r < 0 && r != -EAGAIN) {
 			/* What was answered before the stream broke still counts. */
 			nbd_conn_send(conn);

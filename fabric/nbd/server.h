@@ -28,6 +28,7 @@ struct nbd_conn;
 enum {
 	NBD_CONN_REQUESTS = 128, /* in flight per connection; then no more are received (nbd.ko has 128 tags) */
 	NBD_MAX_EXTENTS = 64,    /* per BLOCK_STATUS reply */
+	NBD_HANDSHAKE_STEPS = 60,
 };
 
 /* What INFO and GO tell.  Strings are borrowed until the call that filled it returns to the engine. */
@@ -117,6 +118,12 @@ struct nbd_service {
  */
 int nbd_conn_new(int fd, const struct nbd_service *service, void *user, struct nbd_conn **ret);
 /*
+ * The same in two steps, for a server that keeps nothing for a peer that says nothing: the greeting goes to a fresh socket
+ * first, and the connection is made once the peer has answered it.  nbd_greet(): 0, or -errno.
+ */
+int nbd_greet(int fd);
+int nbd_conn_new_greeted(int fd, const struct nbd_service *service, void *user, struct nbd_conn **ret);
+/*
  * The same for a peer that learnt the export by another way, as the kernel's nbd driver does: no handshake, requests
  * come at once and get simple replies.  open() is not called, close() is.
  */
@@ -153,7 +160,10 @@ int nbd_conn_events(const struct nbd_conn *conn);
 /* prepare() may succeed again.  Parses what had been received already. */
 int nbd_conn_resume(struct nbd_conn *conn);
 
-/* Serves until the end, blocking; does not free.  0: clean, or -errno.  handshake_ms: time until GO. */
+/*
+ * Serves until the end, blocking; does not free.  0: clean, or -errno.  handshake_ms: time for each step of the handshake (an
+ * option, and taking in its answer); all of it has NBD_HANDSHAKE_STEPS times that until GO.
+ */
 int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms);
 
 /* Any thread, while the connection is not freed: shuts the socket down, so that its thread ends soon. drain: only the receiving side. */

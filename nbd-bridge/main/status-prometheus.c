@@ -218,6 +218,29 @@ static void print_donor_counters(const json_t *donors)
 	}
 }
 
+static void print_donor_strangers(const json_t *donors)
+{
+	static const struct {
+		const char *metric, *type, *help, *key;
+	} numbers[] = {
+		{"weft_donor_strangers", "gauge", "Peers without a grant.", "now"},
+		{"weft_donor_strangers_max", "gauge", "How many of them there may be.", "max"},
+		{"weft_donor_strangers_total", "counter", "Peers that came without a grant.", "entered"},
+		{"weft_donor_strangers_made_room_total", "counter", "Of them those that had to end for others.", "made_room"},
+	};
+	json_t *donor, *strangers;
+	const char *transport;
+	size_t i;
+
+	for (size_t n = 0; n < WEFT_ARRAY_LEN(numbers); n++) {
+		head(numbers[n].metric, numbers[n].type, numbers[n].help);
+		json_array_foreach(donors, i, donor)
+			json_object_foreach(json_object_get(donor, "strangers"), transport, strangers)
+				printf("%s{pid=\"%" PRIu64 "\",transport=\"%s\"} %" PRIu64 "\n", numbers[n].metric,
+					number_of(donor, "pid"), transport, number_of(strangers, numbers[n].key));
+	}
+}
+
 void status_print_prometheus(const json_t *attachments, const json_t *donors)
 {
 	print_up(attachments);
@@ -235,4 +258,5 @@ void status_print_prometheus(const json_t *attachments, const json_t *donors)
 	print_usable(donors);
 	print_protection(donors);
 	print_donor_counters(donors);
+	print_donor_strangers(donors);
 }

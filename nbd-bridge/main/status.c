@@ -292,6 +292,22 @@ static const char *protection(const json_t *region)
 					    : ", unprotected: lost if the donor crashes";
 }
 
+/* Only while there are some, or after there were too many. */
+static void print_strangers(const json_t *donor)
+{
+	json_t *strangers;
+	const char *transport;
+
+	json_object_foreach(json_object_get(donor, "strangers"), transport, strangers) {
+		if (number_of(strangers, "now") == 0 && number_of(strangers, "made_room") == 0)
+			continue;
+		printf("  peers without a grant over %s: %" PRIu64 " of at most %" PRIu64 ", from %" PRIu64 " address%s; %" PRIu64
+		       " made room for others\n", transport, number_of(strangers, "now"), number_of(strangers, "max"),
+			number_of(strangers, "addresses"), number_of(strangers, "addresses") == 1 ? "" : "es",
+			number_of(strangers, "made_room"));
+	}
+}
+
 static void print_donor(const json_t *d)
 {
 	json_t *listen, *r, *a;
@@ -314,6 +330,7 @@ static void print_donor(const json_t *d)
 			text_of(a, "region"), text_of(a, "mode"), number_of(a, "sessions"),
 			number_of(a, "sessions") == 1 ? "" : "s", text_of(a, "peer")[0] ? ", from " : "", text_of(a, "peer"),
 			(double)number_of(a, "silent_ms") / 1000);
+	print_strangers(d);
 }
 
 static void print_table(const struct collection *c)

@@ -233,6 +233,7 @@ static void too_many_connections_are_refused(void **state)
 {
 	const struct nbd_listener_config config = { .max_connections = 3 };
 	struct nbd_raw raw[4];
+	char text[256];
 	struct nbd_donor d;
 
 	nbd_donor_start(&d, 1 << 20, &config, 0);
@@ -241,15 +242,153 @@ static void too_many_connections_are_refused(void **state)
 		assert_int_equal(nbd_raw_go(&raw[i], "m", false), 0);
 	}
 	nbd_donor_connect(&d, &raw[3], true);
-	assert_true(nbd_raw_ended(&raw[3]));
+	assert_int_equal(nbd_donor_go(&raw[3], "m", 1, 1, text), NBD_REP_ERR_POLICY);
+	assert_non_null(strstr(text, "EBUSY: this donor serves 3 connections"));
 	assert_int_equal(status(&d).refused, 1);
 	goodbye(&raw[0]);
-	wait_for_connections(&d, 2);
+	wait_for_connections(&d, 3);
 	nbd_raw_close(&raw[3]);
+	wait_for_connections(&d, 2);
 	nbd_donor_connect(&d, &raw[3], true);
 	assert_int_equal(nbd_raw_go(&raw[3], "m", false), 0);
 	for (int i = 1; i < 4; i++)
 		nbd_raw_close(&raw[i]);
+	nbd_donor_end(&d);
+}
+
+static void an_attachment_that_is_known_is_never_one_too_many(void **state)
+{
+	const struct nbd_listener_config config = { .max_connections = 1 };
+	struct nbd_raw first, second;
+	struct nbd_donor d;
+
+	nbd_donor_start(&d, 1 << 20, &config, 0);
+	nbd_donor_connect(&d, &first, true);
+	assert_int_equal(nbd_donor_go(&first, "m", 1, 1, NULL), NBD_REP_ACK);
+	nbd_donor_connect(&d, &second, true);
+	assert_int_equal(nbd_donor_go(&second, "m", 1, 2, NULL), NBD_REP_ACK);
+	assert_true(nbd_raw_ended(&first));
+	nbd_raw_close(&first);
+	nbd_raw_close(&second);
+	nbd_donor_end(&d);
+}
+
+/* Whoever says nothing makes room, and costs no thread; whoever came before and said something stays. */
+static void silent_strangers_make_room(void **state)
+{
+	enum { STRANGERS = 8, CROWD = 50 };
+	const struct nbd_listener_config config = { .max_strangers = STRANGERS };
+	struct nbd_raw slow, crowd[CROWD];
+	struct nbd_donor d;
+
+	nbd_donor_start(&d, 1 << 20, &config, 0);
+	nbd_donor_connect(&d, &slow, true);
+	assert_int_equal(nbd_raw_hello(&slow, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES), 0);
+	nbd_raw_option(&slow, NBD_OPT_STRUCTURED_REPLY, NULL, 0);
+	assert_int_equal(nbd_raw_final(&slow, NBD_OPT_STRUCTURED_REPLY), NBD_REP_ACK);
+	for (int i = 0; i < CROWD; i++)
+		nbd_donor_connect(&d, &crowd[i], true);
+	while (status(&d).strangers.entered < CROWD + 1)
+		usleep(1000);
+	assert_int_equal(status(&d).strangers.now, STRANGERS);
+	assert_int_equal(status(&d).strangers.made_room, CROWD + 1 - STRANGERS);
+	for (int i = 0; i < CROWD + 1 - STRANGERS; i++) {
+		nbd_raw_hello(&crowd[i], 3);
+		assert_true(nbd_raw_ended(&crowd[i]));
+	}
+	nbd_raw_option(&slow, NBD_OPT_LIST, NULL, 0);
+	assert_int_equal(nbd_raw_final(&slow, NBD_OPT_LIST), NBD_REP_ACK);
+	nbd_raw_close(&slow);
+	/* Nobody's room is lost. */
+	for (int i = 0; i < CROWD; i++)
+		nbd_raw_close(&crowd[i]);
+	wait_for_connections(&d, 0);
+	assert_int_equal(status(&d).strangers.now, 0);
+	nbd_donor_end(&d);
+}
+
+/* A grant, or an id that the donor knows, is the way out of the budget. */
+static void friends_do_not_count_as_strangers(void **state)
+{
+	const struct nbd_listener_config config = { .max_strangers = 2 };
+	struct weft_hello hello = { .generation = 2, .mode = WEFT_MODE_WRITE, .name = "test" };
+	uint8_t option[WEFT_CONTEXT_MAX + 64];
+	char query[WEFT_CONTEXT_MAX];
+	const char *queries[] = { query };
+	struct nbd_raw friend, again, crowd[20];
+	struct nbd_donor d;
+
+	nbd_donor_start(&d, 1 << 20, &config, 0);
+	nbd_donor_connect(&d, &friend, true);
+	assert_int_equal(nbd_donor_go(&friend, "m", 1, 1, NULL), NBD_REP_ACK);
+	assert_int_equal(status(&d).strangers.now, 0);
+	/* It is back, and slow: its hello is said, the rest is not. */
+	nbd_donor_connect(&d, &again, true);
+	memset(hello.id, 1, sizeof(hello.id));
+	weft_hello_format(&hello, query);
+	assert_int_equal(nbd_raw_hello(&again, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES), 0);
+	nbd_raw_option(&again, NBD_OPT_STRUCTURED_REPLY, NULL, 0);
+	assert_int_equal(nbd_raw_final(&again, NBD_OPT_STRUCTURED_REPLY), NBD_REP_ACK);
+	assert_int_equal(status(&d).strangers.now, 1);
+	nbd_raw_option(&again, NBD_OPT_SET_META_CONTEXT, option, nbd_raw_context_data(option, "m", queries, 1));
+	assert_int_equal(nbd_raw_final(&again, NBD_OPT_SET_META_CONTEXT), NBD_REP_ACK);
+	assert_int_equal(status(&d).strangers.now, 0);
+	for (int i = 0; i < 20; i++) {
+		nbd_donor_connect(&d, &crowd[i], true);
+		nbd_raw_hello(&crowd[i], 3);
+	}
+	while (status(&d).strangers.entered < 22)
+		usleep(1000);
+	nbd_raw_option(&again, NBD_OPT_GO, option, nbd_raw_info_data(option, "m", NULL, 0));
+	assert_int_equal(nbd_raw_final(&again, NBD_OPT_GO), NBD_REP_ACK);
+	assert_int_equal(nbd_raw_command(&again, 0, NBD_CMD_READ, 0, 512, data), 0);
+	for (int i = 0; i < 20; i++)
+		nbd_raw_close(&crowd[i]);
+	nbd_raw_close(&friend);
+	nbd_raw_close(&again);
+	nbd_donor_end(&d);
+}
+
+/* A client that asks about a hundred regions takes longer than one that asks about one. */
+static void each_option_has_its_time(void **state)
+{
+	const struct nbd_listener_config config = { .handshake_ms = 500 };
+	struct nbd_donor d;
+	struct nbd_raw raw;
+	uint8_t option[64];
+
+	nbd_donor_start(&d, 1 << 20, &config, 0);
+	nbd_donor_connect(&d, &raw, true);
+	uint64_t start_ns = weft_now_ns();
+	assert_int_equal(nbd_raw_hello(&raw, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES), 0);
+	while (weft_now_ns() - start_ns < UINT64_C(1500000000)) {
+		nbd_raw_option(&raw, NBD_OPT_INFO, option, nbd_raw_info_data(option, "m", NULL, 0));
+		assert_int_equal(nbd_raw_final(&raw, NBD_OPT_INFO), NBD_REP_ACK);
+		usleep(50000);
+	}
+	nbd_raw_option(&raw, NBD_OPT_GO, option, nbd_raw_info_data(option, "m", NULL, 0));
+	assert_int_equal(nbd_raw_final(&raw, NBD_OPT_GO), NBD_REP_ACK);
+	nbd_raw_close(&raw);
+	nbd_donor_end(&d);
+}
+
+static void but_a_handshake_ends(void **state)
+{
+	const struct nbd_listener_config config = { .handshake_ms = 50 };
+	struct nbd_donor d;
+	struct nbd_raw raw;
+	uint8_t option[64];
+
+	nbd_donor_start(&d, 1 << 20, &config, 0);
+	nbd_donor_connect(&d, &raw, true);
+	uint64_t start_ns = weft_now_ns();
+	assert_int_equal(nbd_raw_hello(&raw, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES), 0);
+	do {
+		usleep(5000);
+		nbd_raw_option(&raw, NBD_OPT_INFO, option, nbd_raw_info_data(option, "m", NULL, 0));
+	} while (nbd_raw_final(&raw, NBD_OPT_INFO) == NBD_REP_ACK);
+	assert_in_range(weft_now_ns() - start_ns, 0, UINT64_C(20000000000));
+	nbd_raw_close(&raw);
 	nbd_donor_end(&d);
 }
 
@@ -359,6 +498,11 @@ int main(void)
 		T(drain_cuts_off_who_does_not_read),
 		T(drain_waits_for_slow_readers),
 		cmocka_unit_test(too_many_connections_are_refused),
+		cmocka_unit_test(an_attachment_that_is_known_is_never_one_too_many),
+		cmocka_unit_test(silent_strangers_make_room),
+		cmocka_unit_test(friends_do_not_count_as_strangers),
+		cmocka_unit_test(each_option_has_its_time),
+		cmocka_unit_test(but_a_handshake_ends),
 		cmocka_unit_test(handshake_has_a_deadline),
 		T(pipelining_without_reading_does_not_lock_up),
 		T(a_million_requests_do_not_grow),

@@ -1,7 +1,8 @@
 /*
- * Accepts connections on the main loop; each is served by a thread of its own.
+ * Accepts connections on the main loop; each is served by a thread of its own, once the peer has said something.  One that says
+ * nothing costs a descriptor and a few hundred bytes, and belongs to the loop's thread.
  *
- * Invariant: a session is in the list until its thread has let go of everything, so an empty list (under
+ * Invariant: a session with a thread is in the list until that has let go of everything, so an empty list (under
  * the lock) means that no thread touches a region, the donor or the listener any more.
  */
 #include "transports/nbd/listener.h"
@@ -17,8 +18,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
+#include "fabric/accept.h"
 #include "fabric/log.h"
 #include "fabric/util.h"
 #include "transports/nbd/session.h"
@@ -26,30 +29,40 @@
 #define NS_PER_MS UINT64_C(1000000)
 
 enum {
-	BACKOFF_MS = 100,  /* when the process is out of descriptors or threads */
 	CUT_OFF_MS = 2000, /* for a connection's thread to notice */
 	STACK_BYTES = 256 << 10,
-	ACCEPT_BATCH = 64,
+	MAX_STRANGERS = 512,
+	MIN_STRANGERS = 16,
 };
 
 struct socket {
-	struct weft_watch watch;
+	struct weft_acceptor acceptor;
+	int fd;
 	struct nbd_listener *listener;
+};
+
+/* Silent sessions, oldest first. */
+struct silent_list {
+	struct nbd_session *first, **end;
 };
 
 struct nbd_listener {
 	struct weft_donor *donor;
 	struct weft_loop *loop;
 	struct nbd_listener_config config;
-	struct weft_timer backoff;
 	bool stopping;
-	bool backing_off;
 	pthread_attr_t thread_attr;
+	struct weft_strangers strangers;
+
+	/* The loop's thread's. */
+	struct silent_list silent;
+	struct weft_timer silent_timer; /* for the oldest of them */
+	struct nbd_session *made_room;  /* a silent one that is to end */
 
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t changed;
 	struct nbd_session *sessions;
-	unsigned nr_sessions;
+	unsigned nr_sessions, nr_silent, nr_granted;
 	uint64_t accepted, refused;
 	struct nbd_counters ended; /* of sessions that are gone */
 
@@ -107,34 +120,12 @@ static void tune(int fd, uint32_t dead_ms)
 	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_ms, sizeof(dead_ms));
 }
 
-/* Takes fd, also on failure. */
-static struct nbd_session *session_new(struct nbd_listener *l, int fd)
-{
-	struct nbd_session *s = calloc(1, sizeof(*s));
-
-	if (!s) {
-		close(fd);
-		return NULL;
-	}
-	s->listener = l;
-	s->donor = l->donor;
-	s->handshake_ms = l->config.handshake_ms;
-	name_peer(fd, s->peer, sizeof(s->peer));
-	tune(fd, l->config.dead_ms);
-	if (nbd_conn_new(fd, &nbd_donor_service, s, &s->conn) < 0) {
-		free(s);
-		return NULL;
-	}
-	pthread_mutex_init(&s->alive_lock, NULL);
-	s->alive = true;
-	return s;
-}
-
 static void session_free(struct nbd_session *s)
 {
 	pthread_mutex_lock(&s->alive_lock);
 	s->alive = false;
 	pthread_mutex_unlock(&s->alive_lock);
+	weft_stranger_leave(&s->stranger);
 	/* Every request completed inside submit(): this calls close(), which gives the grant back. */
 	nbd_conn_free(s->conn);
 	assert(!s->grant && s->arena_users == 0);
@@ -191,25 +182,77 @@ static void *session_main(void *arg)
 	return NULL;
 }
 
-/* ---- accepting ---- */
+/* ---- peers that have said nothing ---- */
 
-static void back_off(struct nbd_listener *l)
+static void silent_add(struct nbd_listener *l, struct nbd_session *s)
 {
-	/* Level-triggered: the sockets would keep the loop spinning. */
-	for (unsigned i = 0; i < l->nr_sockets; i++)
-		weft_loop_remove(l->loop, &l->sockets[i].watch);
-	l->backing_off = true;
-	weft_loop_timer_set(l->loop, &l->backoff, BACKOFF_MS * NS_PER_MS);
+	s->silent = true;
+	s->next = NULL;
+	s->prev = l->silent.end;
+	*l->silent.end = s;
+	l->silent.end = &s->next;
 }
 
-static void end_backoff(struct weft_timer *timer)
+static void silent_take(struct nbd_listener *l, struct nbd_session *s)
 {
-	struct nbd_listener *l = weft_container_of(timer, struct nbd_listener, backoff);
+	s->silent = false;
+	weft_loop_remove(l->loop, &s->watch);
+	*s->prev = s->next;
+	if (s->next)
+		s->next->prev = s->prev;
+	else
+		l->silent.end = s->prev;
+}
 
-	l->backing_off = false;
-	for (unsigned i = 0; i < l->nr_sockets; i++)
-		if (weft_loop_add(l->loop, &l->sockets[i].watch, EPOLLIN) < 0)
-			back_off(l);
+static void silent_end(struct nbd_listener *l, struct nbd_session *s)
+{
+	silent_take(l, s);
+	close(s->watch.fd);
+	session_free(s);
+	pthread_mutex_lock(&l->lock);
+	l->nr_silent--;
+	pthread_mutex_unlock(&l->lock);
+}
+
+/* For the deadline of the oldest. */
+static void set_silent_timer(struct nbd_listener *l)
+{
+	uint64_t now_ns = weft_now_ns();
+
+	if (l->silent.first && !l->silent_timer.due_ns)
+		weft_loop_timer_set(l->loop, &l->silent_timer,
+			l->silent.first->deadline_ns > now_ns ? l->silent.first->deadline_ns - now_ns : 1);
+}
+
+static void end_the_silent(struct weft_timer *timer)
+{
+	struct nbd_listener *l = weft_container_of(timer, struct nbd_listener, silent_timer);
+	uint64_t now_ns = weft_now_ns();
+
+	while (l->silent.first && l->silent.first->deadline_ns <= now_ns)
+		silent_end(l, l->silent.first);
+	set_silent_timer(l);
+}
+
+/* A session's thread notices; a silent session waits until whoever called has let go of the budget. */
+static void make_room(struct weft_stranger *stranger)
+{
+	struct nbd_session *s = weft_container_of(stranger, struct nbd_session, stranger);
+
+	/* Silent ones, and those that enter, belong to the same thread. */
+	if (s->silent)
+		s->listener->made_room = s;
+	else
+		kill_session(s, false);
+}
+
+static void end_who_made_room(struct nbd_listener *l)
+{
+	struct nbd_session *s = l->made_room;
+
+	l->made_room = NULL;
+	if (s)
+		silent_end(l, s);
 }
 
 static int start_thread(struct nbd_listener *l, struct nbd_session *s)
@@ -226,59 +269,154 @@ static int start_thread(struct nbd_listener *l, struct nbd_session *s)
 	return -r;
 }
 
-/* Takes fd. */
-static void start_session(struct nbd_listener *l, int fd)
+/* From here on a thread serves it. */
+static void start_session(struct nbd_listener *l, struct nbd_session *s)
 {
-	struct nbd_session *s;
-	bool full;
+	int fd = s->watch.fd;
 
+	silent_take(l, s);
+	weft_stranger_spoke(&s->stranger);
+	name_peer(fd, s->peer, sizeof(s->peer));
+	tune(fd, l->config.dead_ms);
+	int r = nbd_conn_new_greeted(fd, &nbd_donor_service, s, &s->conn);
+	pthread_mutex_lock(&s->alive_lock);
+	s->alive = r == 0;
+	pthread_mutex_unlock(&s->alive_lock);
 	pthread_mutex_lock(&l->lock);
-	full = l->nr_sessions >= l->config.max_connections;
-	l->refused += full;
-	pthread_mutex_unlock(&l->lock);
-	if (full) {
-		close(fd);
-		return;
-	}
-	s = session_new(l, fd);
-	pthread_mutex_lock(&l->lock);
-	if (s) {
+	l->nr_silent--;
+	if (r == 0)
 		link_session(l, s);
-		l->accepted++;
-	} else {
-		l->refused++;
-	}
 	pthread_mutex_unlock(&l->lock);
-	if (!s || start_thread(l, s) == 0)
-		return;
+	if (r == 0) {
+		r = start_thread(l, s);
+		if (r == 0)
+			return;
+		pthread_mutex_lock(&l->lock);
+		unlink_session(l, s);
+		l->nr_sessions--;
+		pthread_mutex_unlock(&l->lock);
+	}
 	pthread_mutex_lock(&l->lock);
-	unlink_session(l, s);
-	l->nr_sessions--;
-	l->accepted--;
 	l->refused++;
 	pthread_mutex_unlock(&l->lock);
 	session_free(s);
-	back_off(l);
+	for (unsigned i = 0; i < l->nr_sockets; i++)
+		weft_acceptor_pause(&l->sockets[i].acceptor, WEFT_ACCEPT_PAUSE_MS * NS_PER_MS);
 }
 
-static void on_connect(struct weft_watch *watch, uint32_t events)
+static void on_first_bytes(struct weft_watch *watch, uint32_t events)
 {
-	struct nbd_listener *l = weft_container_of(watch, struct socket, watch)->listener;
+	struct nbd_session *s = weft_container_of(watch, struct nbd_session, watch);
+	char byte;
+	ssize_t n = recv(watch->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
 
-	for (int i = 0; i < ACCEPT_BATCH && !l->backing_off; i++) {
-		int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n > 0)
+		start_session(s->listener, s);
+	else
+		silent_end(s->listener, s);
+}
 
-		if (fd >= 0)
-			start_session(l, fd);
-		else if (errno == EAGAIN)
-			return;
-		else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-			back_off(l);
-		/* Anything else is about that one connection: accept(2), "Error handling". */
+/* ---- accepting ---- */
+
+static void enter(struct nbd_listener *l, struct nbd_session *s)
+{
+	struct sockaddr_storage addr = { .ss_family = AF_UNIX };
+	socklen_t len = sizeof(addr);
+	struct ucred cred = { 0 };
+	socklen_t cred_len = sizeof(cred);
+
+	if (getpeername(s->watch.fd, (struct sockaddr *)&addr, &len) < 0 || addr.ss_family == AF_UNIX)
+		getsockopt(s->watch.fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len);
+	s->stranger.make_room = make_room;
+	weft_strangers_enter(&l->strangers, &s->stranger, (struct sockaddr *)&addr, cred.uid);
+	end_who_made_room(l);
+}
+
+/* Takes fd. */
+static void on_connection(struct weft_acceptor *acceptor, int fd)
+{
+	struct nbd_listener *l = weft_container_of(acceptor, struct socket, acceptor)->listener;
+	struct nbd_session *s = calloc(1, sizeof(*s));
+	int r = s ? nbd_greet(fd) : -ENOMEM;
+
+	if (r == 0) {
+		s->watch = (struct weft_watch){ .fd = fd, .fn = on_first_bytes };
+		r = weft_loop_add(l->loop, &s->watch, EPOLLIN);
 	}
+	pthread_mutex_lock(&l->lock);
+	l->accepted += r == 0;
+	l->nr_silent += r == 0;
+	l->refused += r < 0;
+	pthread_mutex_unlock(&l->lock);
+	if (r < 0) {
+		close(fd);
+		free(s);
+		return;
+	}
+	s->listener = l;
+	s->donor = l->donor;
+	s->handshake_ms = l->config.handshake_ms;
+	s->deadline_ns = weft_now_ns() + l->config.handshake_ms * NS_PER_MS;
+	pthread_mutex_init(&s->alive_lock, NULL);
+	silent_add(l, s);
+	set_silent_timer(l);
+	enter(l, s);
+}
+
+/* Out of descriptors. */
+static bool give_one_up(struct weft_acceptor *acceptor)
+{
+	struct nbd_listener *l = weft_container_of(acceptor, struct socket, acceptor)->listener;
+	bool made = weft_strangers_make_room(&l->strangers);
+	bool silent = l->made_room != NULL;
+
+	end_who_made_room(l);
+	/* A thread closes its descriptor in its own time. */
+	return made && silent;
+}
+
+int nbd_session_count(struct nbd_session *s, bool known, struct weft_error *err)
+{
+	struct nbd_listener *l = s->listener;
+	bool full;
+
+	pthread_mutex_lock(&l->lock);
+	full = l->nr_granted >= l->config.max_connections && !known;
+	l->nr_granted += !full;
+	l->refused += full;
+	pthread_mutex_unlock(&l->lock);
+	if (full)
+		return weft_error_set(err, EBUSY, "this donor serves %u connections, and more only to attachments that it has already",
+			l->config.max_connections);
+	s->counted = true;
+	return 0;
+}
+
+void nbd_session_uncount(struct nbd_session *s)
+{
+	struct nbd_listener *l = s->listener;
+
+	if (!s->counted)
+		return;
+	s->counted = false;
+	pthread_mutex_lock(&l->lock);
+	l->nr_granted--;
+	pthread_mutex_unlock(&l->lock);
 }
 
 /* ---- life ---- */
+
+/* Those who belong here have to find descriptors left. */
+static unsigned default_strangers(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return MAX_STRANGERS;
+	return (unsigned)weft_max(weft_min(limit.rlim_cur / 4, MAX_STRANGERS), MIN_STRANGERS);
+}
 
 int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int *fds, unsigned nr_fds,
 	const struct nbd_listener_config *config, struct nbd_listener **ret, struct weft_error *err)
@@ -295,24 +433,28 @@ int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int
 		l->config = *config;
 	if (!l->config.max_connections)
 		l->config.max_connections = 1024;
+	if (!l->config.max_strangers)
+		l->config.max_strangers = default_strangers();
 	if (!l->config.handshake_ms)
 		l->config.handshake_ms = 10000;
 	if (!l->config.dead_ms)
 		l->config.dead_ms = 120000;
-	l->backoff.fn = end_backoff;
+	l->silent.end = &l->silent.first;
+	l->silent_timer.fn = end_the_silent;
+	r = weft_strangers_init(&l->strangers, l->config.max_strangers);
+	if (r < 0)
+		goto stop_acceptors;
 	for (; l->nr_sockets < nr_fds; l->nr_sockets++) {
 		struct socket *s = &l->sockets[l->nr_sockets];
-		int flags = fcntl(fds[l->nr_sockets], F_GETFL);
 
 		s->listener = l;
-		s->watch.fd = fds[l->nr_sockets];
-		s->watch.fn = on_connect;
-		if (flags < 0 || fcntl(s->watch.fd, F_SETFL, flags | O_NONBLOCK) < 0)
-			r = -errno;
-		else
-			r = weft_loop_add(loop, &s->watch, EPOLLIN);
+		s->fd = fds[l->nr_sockets];
+		s->acceptor.fn = on_connection;
+		s->acceptor.make_room = give_one_up;
+		s->acceptor.what = "connections";
+		r = weft_acceptor_start(&s->acceptor, loop, s->fd);
 		if (r < 0)
-			goto remove_watches;
+			goto stop_acceptors;
 	}
 	pthread_attr_init(&l->thread_attr);
 	pthread_attr_setdetachstate(&l->thread_attr, PTHREAD_CREATE_DETACHED);
@@ -325,9 +467,10 @@ int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int
 	*ret = l;
 	return 0;
 
-remove_watches:
+stop_acceptors:
 	while (l->nr_sockets-- > 0)
-		weft_loop_remove(loop, &l->sockets[l->nr_sockets].watch);
+		weft_acceptor_stop(&l->sockets[l->nr_sockets].acceptor);
+	weft_strangers_fini(&l->strangers);
 	free(l);
 	return weft_error_set(err, -r, "cannot listen: %s", strerror(-r));
 }
@@ -345,11 +488,13 @@ void nbd_listener_stop(struct nbd_listener *l)
 	if (l->stopping)
 		return;
 	l->stopping = true;
-	weft_loop_timer_cancel(l->loop, &l->backoff);
 	for (unsigned i = 0; i < l->nr_sockets; i++) {
-		weft_loop_remove(l->loop, &l->sockets[i].watch);
-		close(l->sockets[i].watch.fd);
+		weft_acceptor_stop(&l->sockets[i].acceptor);
+		close(l->sockets[i].fd);
 	}
+	weft_loop_timer_cancel(l->loop, &l->silent_timer);
+	while (l->silent.first)
+		silent_end(l, l->silent.first);
 	kill_all(l, true);
 }
 
@@ -391,6 +536,7 @@ void nbd_listener_free(struct nbd_listener *l)
 	pthread_attr_destroy(&l->thread_attr);
 	pthread_cond_destroy(&l->changed);
 	pthread_mutex_destroy(&l->lock);
+	weft_strangers_fini(&l->strangers);
 	free(l);
 }
 
@@ -403,7 +549,7 @@ void nbd_listener_status(struct nbd_listener *l, struct nbd_listener_status *ret
 	for (const struct nbd_session *s = l->sessions; s; s = s->next)
 		add_counters(&sum, &s->counters);
 	*ret = (struct nbd_listener_status){
-		.connections = l->nr_sessions,
+		.connections = l->nr_sessions + l->nr_silent,
 		.accepted = l->accepted,
 		.refused = l->refused,
 		.requests = sum.requests,
@@ -412,4 +558,5 @@ void nbd_listener_status(struct nbd_listener *l, struct nbd_listener_status *ret
 		.errors = sum.errors,
 	};
 	pthread_mutex_unlock(&l->lock);
+	weft_strangers_status(&l->strangers, &ret->strangers);
 }

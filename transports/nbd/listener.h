@@ -1,5 +1,5 @@
 /*
- * The donor's NBD side: accepts connections and serves a donor's regions on them, a thread each.
+ * The donor's NBD side: accepts connections and serves a donor's regions on them, a thread each, from its first bytes on.
  *
  * Threads: everything here from the loop's thread, but for nbd_listener_status() (any).
  */
@@ -10,12 +10,14 @@
 
 #include "fabric/donor.h"
 #include "fabric/loop.h"
+#include "fabric/strangers.h"
 
 struct nbd_listener;
 
 struct nbd_listener_config {
-	unsigned max_connections; /* 0: 1024; further ones are hung up on and counted */
-	uint32_t handshake_ms;    /* 0: 10 s; from accept to GO */
+	unsigned max_connections; /* 0: 1024 with a grant; further ones are refused, unless the donor knows the attachment */
+	unsigned max_strangers;   /* 0: 512, or a quarter of the descriptors that the process may have; see fabric/strangers.h */
+	uint32_t handshake_ms;    /* 0: 10 s; for each step of the handshake, see nbd_conn_serve() */
 	/* 0: 120 s; a TCP peer that acknowledges nothing, or takes in nothing of what was sent to it, is gone after
 	 * that.  Not too short: somebody may have stopped a client for a moment.  Leases end sooner. */
 	uint32_t dead_ms;
@@ -44,6 +46,7 @@ void nbd_listener_free(struct nbd_listener *listener);
 struct nbd_listener_status {
 	uint64_t connections; /* now */
 	uint64_t accepted, refused; /* since the start */
+	struct weft_strangers_status strangers;
 	uint64_t requests, read_bytes, written_bytes, errors;
 };
 void nbd_listener_status(struct nbd_listener *listener, struct nbd_listener_status *ret);

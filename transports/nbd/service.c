@@ -94,12 +94,17 @@ static int service_open(struct nbd_conn *conn, const char *name, const struct we
 	int r;
 
 	r = find(s, name, err);
+	if (r == 0)
+		r = nbd_session_count(s, weft_donor_knows(s->donor, s->asked, hello), err);
 	if (r < 0)
 		return r;
 	r = weft_donor_grant(s->donor, s->asked, hello, s->peer, "tcp", nbd_session_fence, s, &s->grant,
 		err);
-	if (r < 0)
+	if (r < 0) {
+		nbd_session_uncount(s);
 		return r;
+	}
+	weft_stranger_leave(&s->stranger);
 	s->region = s->grant->region;
 	describe(s->region, s->grant->writable, ret);
 	return 0;
@@ -112,6 +117,9 @@ static int service_welcome(struct nbd_conn *conn, const char *name, const struct
 
 	if (find(s, name, NULL) < 0)
 		return -ENOENT;
+	/* It belongs here: it does not make room for strangers from now on. */
+	if (weft_donor_knows(s->donor, s->asked, hello))
+		weft_stranger_leave(&s->stranger);
 	weft_donor_welcome(s->donor, s->asked, ret);
 	return 0;
 }
@@ -121,6 +129,7 @@ static void service_close(struct nbd_conn *conn, bool clean)
 	struct nbd_session *s = session_of(conn);
 
 	weft_grant_release(s->grant, clean);
+	nbd_session_uncount(s);
 	s->grant = NULL;
 	s->region = NULL;
 }

@@ -1,7 +1,8 @@
 /*
  * Private to transports/nbd/: one connection of the donor's listener.
  *
- * Threads: the connection's own; fence() and the listener may end it from others, under alive_lock.
+ * Threads: the loop's until the peer has said something, then the connection's own; fence() and the listener may end it from others,
+ * under alive_lock.
  */
 #ifndef WEFT_TRANSPORTS_NBD_SESSION_H
 #define WEFT_TRANSPORTS_NBD_SESSION_H
@@ -10,7 +11,9 @@
 #include <stdatomic.h>
 
 #include "fabric/donor.h"
+#include "fabric/loop.h"
 #include "fabric/nbd/server.h"
+#include "fabric/strangers.h"
 
 enum {
 	/* A file region's requests get their buffers from here, one after another; all are given back once the
@@ -27,7 +30,12 @@ struct nbd_counters {
 struct nbd_session {
 	struct nbd_listener *listener;
 	struct weft_donor *donor;
-	struct nbd_session *next, **prev; /* under the listener's lock */
+	struct nbd_session *next, **prev; /* under the listener's lock; while it is silent, the loop's thread's */
+	struct weft_stranger stranger;
+	struct weft_watch watch;  /* for its first bytes */
+	uint64_t deadline_ns;     /* for them */
+	bool silent;              /* no thread yet, and no conn */
+	bool counted;             /* among those with a grant */
 	struct nbd_conn *conn;
 	pthread_mutex_t alive_lock;
 	bool alive; /* conn may be killed */
@@ -47,6 +55,12 @@ struct nbd_session {
 
 /* user of nbd_conn_new(): the session */
 extern const struct nbd_service nbd_donor_service;
+
+/*
+ * Before and after a grant: -EBUSY if there are too many, unless the donor knows the attachment.
+ */
+int nbd_session_count(struct nbd_session *session, bool known, struct weft_error *err);
+void nbd_session_uncount(struct nbd_session *session);
 
 /* weft_grant.fence: cuts the connection off.  Any thread, does not block. */
 void nbd_session_fence(void *session);

@@ -21,7 +21,13 @@
 #include "transports/verbs/device.h"
 #include "transports/verbs/session.h"
 
-enum { MAX_SESSIONS = 1024, MAX_HANDSHAKING = 64, HANDSHAKE_MS = 10000, RETRY_MS = 1000 };
+enum {
+	MAX_SESSIONS = 1024,
+	MAX_STRANGERS = 64,
+	LEAVING_SHARE = 2, /* at most so many times the strangers may be on their way out */
+	HANDSHAKE_MS = 10000,
+	RETRY_MS = 1000,
+};
 #define CHUNK_BYTES (512 * WEFT_MIB)
 
 /* A request that was rejected: its id waits for a thread that may wait for the driver. */
@@ -53,13 +59,12 @@ static void reject(struct verbs_listener *listener, struct rdma_cm_id *id, int e
 	verbs_reaper_put(listener->reaper, &refused->job);
 }
 
-/* New ones come from this thread alone: what there is room for now there is room for in a moment. */
+/* There is room for whoever comes, unless drivers are slow to let go of those that made room. */
 static int new_session(struct verbs_listener *listener, struct rdma_cm_id *id)
 {
 	pthread_mutex_lock(&listener->lock);
 	int r = listener->stopping ? -ESHUTDOWN :
-		listener->nr_handshaking >= listener->config.max_handshaking ||
-		listener->nr_sessions >= listener->config.max_sessions ? -EBUSY : 0;
+		listener->nr_leaving >= LEAVING_SHARE * listener->config.max_strangers ? -EBUSY : 0;
 	pthread_mutex_unlock(&listener->lock);
 	return r < 0 ? r : verbs_session_start(listener, id);
 }
@@ -235,8 +240,8 @@ int verbs_listener_new(struct weft_donor *donor, struct weft_loop *loop, const s
 		listener->config = *config;
 	if (listener->config.max_sessions == 0)
 		listener->config.max_sessions = MAX_SESSIONS;
-	if (listener->config.max_handshaking == 0)
-		listener->config.max_handshaking = MAX_HANDSHAKING;
+	if (listener->config.max_strangers == 0)
+		listener->config.max_strangers = MAX_STRANGERS;
 	if (listener->config.handshake_ms == 0)
 		listener->config.handshake_ms = HANDSHAKE_MS;
 	listener->donor = donor;
@@ -248,9 +253,11 @@ int verbs_listener_new(struct weft_donor *donor, struct weft_loop *loop, const s
 	pthread_condattr_destroy(&attr);
 	verbs_shares_init(&listener->shares,
 		listener->config.chunk_bytes ? listener->config.chunk_bytes : CHUNK_BYTES);
-	r = verbs_reaper_new(&listener->reaper);
+	r = weft_strangers_init(&listener->strangers, listener->config.max_strangers);
+	if (r == 0)
+		r = verbs_reaper_new(&listener->reaper);
 	if (r < 0) {
-		weft_error_set(err, -r, "cannot start a thread: %s", strerror(-r));
+		weft_error_set(err, -r, "cannot listen over RDMA: %s", strerror(-r));
 		goto fail;
 	}
 	r = verbs_devices(&listener->devices, &nr, err);
@@ -396,6 +403,7 @@ static void last_job(struct verbs_job *job)
 	if (listener->devices)
 		rdma_free_devices(listener->devices);
 	verbs_shares_fini(&listener->shares);
+	weft_strangers_fini(&listener->strangers);
 	pthread_cond_destroy(&listener->changed);
 	pthread_mutex_destroy(&listener->lock);
 	free(listener);
@@ -424,4 +432,5 @@ void verbs_listener_status(struct verbs_listener *listener, struct verbs_listene
 	ret->accepted = listener->nr_accepted;
 	ret->refused = listener->nr_refused;
 	pthread_mutex_unlock(&listener->lock);
+	weft_strangers_status(&listener->strangers, &ret->strangers);
 }

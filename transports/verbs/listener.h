@@ -13,13 +13,14 @@
 
 #include "fabric/donor.h"
 #include "fabric/loop.h"
+#include "fabric/strangers.h"
 
 struct verbs_listener;
 
 struct verbs_listener_config {
-	unsigned max_sessions;    /* 0: 1024 */
-	unsigned max_handshaking; /* 0: 64; sessions without a grant */
-	uint32_t handshake_ms;    /* 0: 10 s; from accept to hello, and from grant to the data connection */
+	unsigned max_sessions;  /* 0: 1024 with a grant; further ones are refused, unless the donor knows the attachment */
+	unsigned max_strangers; /* 0: 64; see fabric/strangers.h */
+	uint32_t handshake_ms;  /* 0: 10 s; from accept to hello, and from grant to the data connection */
 	uint64_t chunk_bytes;     /* 0: 512 MiB; of a memory registration; a multiple of the page size */
 };
 
@@ -49,6 +50,7 @@ void verbs_listener_free(struct verbs_listener *listener);
 struct verbs_listener_status {
 	uint64_t sessions;          /* now */
 	uint64_t accepted, refused; /* since the start */
+	struct weft_strangers_status strangers;
 };
 void verbs_listener_status(struct verbs_listener *listener, struct verbs_listener_status *ret);
 

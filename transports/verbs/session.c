@@ -24,7 +24,8 @@ enum {
 	NR_RECV = VERBS_REQUESTS + 2, /* REQUESTs, and a BYE behind them */
 	NR_SEND = VERBS_REQUESTS + 4,
 	STACK_BYTES = 512 * 1024,
-	LINGER_MS = 1000, /* how long a refused borrower has to read why */
+	LINGER_MS = 1000, /* how long a refused borrower has to read why … */
+	LEAVE_MS = 50,    /* … and one that makes room for others */
 	MAX_TICK_MS = 1000,
 	MIN_TICK_MS = 5,
 	WR_RECV = 0,
@@ -46,7 +47,7 @@ enum state {
 struct run {
 	struct verbs_session *session;
 	enum state state;
-	bool granted; /* counted no more among those that handshake */
+	bool counted; /* among those with a grant */
 	bool clean;   /* it said goodbye */
 	bool told;    /* and that we know of all its WRITEs */
 	uint64_t deadline_ns; /* 0: none */
@@ -67,6 +68,7 @@ struct run {
 	struct ibv_mr *beat_mr;
 	uint64_t seen_beat;
 	uint32_t tick_ms;
+	uint32_t nr_told; /* of the share's chunks, from the first on */
 	struct verbs_msg msg, out;
 };
 
@@ -174,15 +176,50 @@ static int send_msg(struct run *run)
 	return r;
 }
 
-static void refuse(struct run *run, const struct weft_error *err)
+static void refuse(struct run *run, uint32_t linger_ms, const struct weft_error *err)
 {
 	run->out = (struct verbs_msg){.type = VERBS_REFUSE};
 	run->out.refuse.error = -err->code;
 	snprintf(run->out.refuse.text, sizeof(run->out.refuse.text), "%.*s", VERBS_TEXT_MAX,
 		err->message);
 	run->state = STATE_REFUSED;
-	run->deadline_ns = after_ms(LINGER_MS);
+	run->deadline_ns = after_ms(linger_ms);
 	send_msg(run);
+}
+
+/* Others came, and this one has no grant yet. */
+static void make_room(struct run *run)
+{
+	struct weft_error err;
+
+	weft_error_set(&err, EBUSY, "too many peers without a grant come to this donor over RDMA, and most of them from here; "
+		"try again (weft status shows them at the donor)");
+	refuse(run, LEAVE_MS, &err);
+}
+
+/* It is no stranger any more, even if it was just about to make room. */
+static void stay(struct run *run)
+{
+	struct verbs_listener *listener = run->session->listener;
+
+	if (weft_stranger_leave(&run->session->stranger) || !atomic_exchange(&run->session->unwanted, false))
+		return;
+	pthread_mutex_lock(&listener->lock);
+	listener->nr_leaving--;
+	pthread_mutex_unlock(&listener->lock);
+}
+
+/* -EBUSY: there are too many already. */
+static int count(struct run *run, bool known, struct weft_error *err)
+{
+	struct verbs_listener *listener = run->session->listener;
+
+	pthread_mutex_lock(&listener->lock);
+	run->counted = listener->nr_granted < listener->config.max_sessions || known;
+	listener->nr_granted += run->counted;
+	pthread_mutex_unlock(&listener->lock);
+	return run->counted ? 0 : weft_error_set(err, EBUSY, "this donor serves %u connections over RDMA, and more only to "
+		"attachments that it has already", listener->config.max_sessions);
 }
 
 /* The control connection: a protection domain with nothing in it but its own buffers. */
@@ -327,12 +364,20 @@ static int prepare_grant(struct run *run, struct weft_error *err)
 
 	if (r < 0)
 		return r;
+	bool known = weft_donor_knows(listener->donor, run->region, hello);
+	/* It belongs here: it does not make room for strangers from now on. */
+	if (known)
+		stay(run);
+	r = count(run, known, err);
+	if (r < 0)
+		return r;
 	/* Its patience starts anew: others may have to stop first. */
 	wait_for_share(run, 0, run->region->size_bytes);
 	r = weft_donor_grant(listener->donor, run->region, hello, run->peer, "rdma", on_fence, session,
 		&run->grant, err);
 	if (r < 0)
 		return r;
+	stay(run);
 	r = weft_region_stage(run->region, run->grant->writable, wait_for_file, run, err);
 	if (r < 0)
 		return r;
@@ -392,7 +437,7 @@ static void on_hello(struct run *run)
 		return;
 	if (r < 0) {
 		give_back(run);
-		refuse(run, &err);
+		refuse(run, LINGER_MS, &err);
 		return;
 	}
 	weft_donor_welcome(listener->donor, run->region, &welcome);
@@ -419,9 +464,7 @@ static void on_hello(struct run *run)
 	pthread_mutex_lock(&listener->lock);
 	memcpy(session->token, token, sizeof(token));
 	session->has_token = true;
-	listener->nr_handshaking--;
 	pthread_mutex_unlock(&listener->lock);
-	run->granted = true;
 	send_msg(run);
 }
 
@@ -438,7 +481,11 @@ static void on_get_chunks(struct run *run)
 	run->out.chunks.nr = (uint32_t)weft_min(nr - first, VERBS_CHUNKS_PER_MESSAGE);
 	for (uint32_t i = 0; i < run->out.chunks.nr; i++)
 		run->out.chunks.chunk[i] = verbs_share_chunk(run->share, first + i);
-	run->deadline_ns = after_ms(run->session->listener->config.handshake_ms);
+	/* Asking again for what was told buys no time. */
+	if (first + run->out.chunks.nr > run->nr_told) {
+		run->nr_told = first + run->out.chunks.nr;
+		run->deadline_ns = after_ms(run->session->listener->config.handshake_ms);
+	}
 	weft_grant_touch(run->grant, weft_now_ns());
 	send_msg(run);
 }
@@ -550,6 +597,8 @@ static void serve(struct run *run)
 		uint64_t now_ns = weft_now_ns();
 		int timeout_ms = -1;
 
+		if (run->state == STATE_HELLO && atomic_load(&run->session->unwanted))
+			make_room(run);
 		if (run->nr_received > 0) {
 			take_message(run);
 			continue;
@@ -593,9 +642,9 @@ static void unlist(struct run *run)
 	while (*p != session)
 		p = &(*p)->next;
 	*p = session->next;
-	if (!run->granted)
-		listener->nr_handshaking--;
+	listener->nr_granted -= run->counted;
 	pthread_mutex_unlock(&listener->lock);
+	weft_stranger_leave(&session->stranger);
 	/* Nobody else sees it any more. */
 	if (session->arrived) {
 		rdma_reject(session->arrived, NULL, 0);
@@ -650,9 +699,11 @@ static void end(struct run *run)
 	rdma_destroy_id(session->control);
 	rdma_destroy_event_channel(session->channel);
 	close(session->wake_fd);
+	bool left = atomic_load(&session->unwanted);
 	free(session);
 	pthread_mutex_lock(&listener->lock);
 	listener->nr_sessions--;
+	listener->nr_leaving -= left;
 	pthread_cond_broadcast(&listener->changed);
 	pthread_mutex_unlock(&listener->lock);
 }
@@ -669,6 +720,19 @@ static void *session_main(void *ctx)
 		rdma_reject(session->control, NULL, 0);
 	end(&run);
 	return NULL;
+}
+
+/* The budget's; on the listener's thread, where strangers enter. */
+static void on_make_room(struct weft_stranger *stranger)
+{
+	struct verbs_session *session = weft_container_of(stranger, struct verbs_session, stranger);
+	struct verbs_listener *listener = session->listener;
+
+	pthread_mutex_lock(&listener->lock);
+	listener->nr_leaving++;
+	pthread_mutex_unlock(&listener->lock);
+	atomic_store(&session->unwanted, true);
+	wake(session);
 }
 
 int verbs_session_start(struct verbs_listener *listener, struct rdma_cm_id *id)
@@ -696,6 +760,9 @@ int verbs_session_start(struct verbs_listener *listener, struct rdma_cm_id *id)
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	/* It may leave as soon as it has a thread. */
+	session->stranger.make_room = on_make_room;
+	weft_strangers_enter(&listener->strangers, &session->stranger, rdma_get_peer_addr(id), 0);
 	/* Under the lock, so that the thread finds itself listed, and a stop finds it. */
 	pthread_mutex_lock(&listener->lock);
 	r = listener->stopping ? -ESHUTDOWN : -pthread_create(&thread, &attr, session_main, session);
@@ -703,12 +770,12 @@ int verbs_session_start(struct verbs_listener *listener, struct rdma_cm_id *id)
 		session->next = listener->sessions;
 		listener->sessions = session;
 		listener->nr_sessions++;
-		listener->nr_handshaking++;
 	}
 	pthread_mutex_unlock(&listener->lock);
 	pthread_attr_destroy(&attr);
 	if (r == 0)
 		return 0;
+	weft_stranger_leave(&session->stranger);
 	rdma_migrate_id(id, listener->channel);
 fail:
 	if (session->channel)

@@ -31,11 +31,13 @@ struct verbs_listener {
 	struct ibv_context **devices; /* keeps them open */
 	struct weft_watch watch;
 	struct weft_timer retry;
+	struct weft_strangers strangers;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool stopping;
 	struct verbs_session *sessions;
-	unsigned nr_sessions, nr_handshaking;
+	unsigned nr_sessions, nr_granted;
+	unsigned nr_leaving; /* strangers that made room and are not gone yet */
 	uint64_t nr_accepted, nr_refused;
 };
 
@@ -50,7 +52,9 @@ struct verbs_session {
 	struct rdma_event_channel *channel;
 	struct rdma_cm_id *control;
 	int wake_fd;
+	struct weft_stranger stranger;
 	_Atomic bool fenced, stopped;
+	_Atomic bool unwanted; /* it makes room for others; counted in nr_leaving */
 	/* listener->lock: the token once granted (has_token), the data connection that came with it. */
 	bool has_token;
 	uint8_t token[VERBS_TOKEN_BYTES];
