@@ -469,14 +469,19 @@ static int compare_names(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static bool is_socket_name(const char *name, const char *prefix)
+static bool is_between(const char *name, const char *prefix, const char *suffix)
 {
-	size_t n = strlen(name);
+	size_t n = strlen(name), begin = strlen(prefix), end = strlen(suffix);
 
-	return strncmp(name, prefix, strlen(prefix)) == 0 && n > 5 && strcmp(name + n - 5, ".sock") == 0;
+	return n > begin + end && strncmp(name, prefix, begin) == 0 && strcmp(name + n - end, suffix) == 0;
 }
 
 int weft_control_each(const char *prefix, int (*fn)(void *ctx, const char *name), void *ctx)
+{
+	return weft_run_dir_each(prefix, ".sock", fn, ctx);
+}
+
+int weft_run_dir_each(const char *prefix, const char *suffix, int (*fn)(void *ctx, const char *name), void *ctx)
 {
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	char **names = NULL;
@@ -489,7 +494,7 @@ int weft_control_each(const char *prefix, int (*fn)(void *ctx, const char *name)
 	if (!dir)
 		return -errno;
 	for (struct dirent *e; r == 0 && (e = readdir(dir));) {
-		if (!is_socket_name(e->d_name, prefix))
+		if (!is_between(e->d_name, prefix, suffix))
 			continue;
 		char **more = reallocarray(names, nr + 1, sizeof(*names));
 		char *name = strdup(e->d_name);

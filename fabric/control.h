@@ -38,5 +38,7 @@ int weft_control_ask(const char *name, const json_t *question, int timeout_ms, j
 
 /* Calls fn with the socket name of each daemon whose name starts with prefix, sorted. 0, or -errno. */
 int weft_control_each(const char *prefix, int (*fn)(void *ctx, const char *name), void *ctx);
+/* The same for other files in weft_run_dir(). */
+int weft_run_dir_each(const char *prefix, const char *suffix, int (*fn)(void *ctx, const char *name), void *ctx);
 
 #endif

@@ -13,8 +13,11 @@
 
 #include "nbd-bridge/front.h"
 #include "nbd-bridge/mounts.h"
+#include "nbd-bridge/settle.h"
 
 extern char **environ;
+
+enum { LOOK_MS = 2000 }; /* for an answer of what is mounted */
 
 /* mountinfo writes spaces and the like as \ooo: proc(5). */
 static void unescape(char *text)
@@ -78,19 +81,22 @@ int bridge_unmount(const char *path, bool lazy)
 int bridge_clear_stale_mount(const char *path, struct weft_error *err)
 {
 	char type[64] = "";
-	struct stat st;
 
 	if (!bridge_mounted(path, type, sizeof(type)))
 		return 0;
 	bool ours = strcmp(type, "fuse." BRIDGE_FUSE_SUBTYPE) == 0;
-	if (stat(path, &st) == 0 || errno != ENOTCONN)
+	int r = bridge_settle_look(path, LOOK_MS);
+	if (r == -ETIMEDOUT && ours)
+		return weft_error_set(err, EBUSY, "a weft region is mounted on %s already, and its bridge does not answer; weft status shows whose",
+			path);
+	if (r != -ENOTCONN)
 		return weft_error_set(err, EBUSY, ours ? "a weft region is mounted on %s already; weft status shows whose"
 						       : "something is mounted on %s already", path);
 	if (!ours)
 		return weft_error_set(err, ENOTCONN,
 			"%s is the mount of a program that died, not of weft's; clear it with: umount %s "
 			"(not as root: fusermount3 -u %s)", path, path, path);
-	int r = bridge_unmount(path, true);
+	r = bridge_unmount(path, true);
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot clear the dead mount on %s: %s; try: umount -l %s", path,
 			strerror(-r), path);

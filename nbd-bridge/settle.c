@@ -1,14 +1,16 @@
-/* A process that asks the kernel to write back; see settle.h.  Its exit status is the errno. */
+/* A process that asks the kernel; see settle.h.  Its exit status is the errno. */
 #include "nbd-bridge/settle.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,29 +31,52 @@ static void on_end(struct weft_watch *watch, uint32_t events)
 	settle->done(settle, result);
 }
 
-int bridge_settle_begin(struct bridge_settle *settle, struct weft_loop *loop, const char *const *paths, unsigned nr_paths, bool everything,
-	void (*done)(struct bridge_settle *settle, int result))
+/* *ret_pidfd becomes readable when it has ended. */
+static int start(const char *what, const char *const *paths, unsigned nr_paths, pid_t *ret, int *ret_pidfd)
 {
-	char *argv[BRIDGE_SETTLE_PATHS + 3] = {SETTLE_NAME, everything ? "everything" : "paths"};
-	pid_t pid;
-	int r;
+	char *argv[BRIDGE_SETTLE_PATHS + 3] = {SETTLE_NAME, (char *)what};
 
-	if (settle->pid)
-		return -EALREADY;
 	for (unsigned i = 0; i < nr_paths && i < BRIDGE_SETTLE_PATHS; i++)
 		argv[2 + i] = (char *)paths[i];
 	/* This very program: the file that it was started from may have been replaced. */
-	r = posix_spawn(&pid, "/proc/self/exe", NULL, NULL, argv, environ);
+	int r = posix_spawn(ret, "/proc/self/exe", NULL, NULL, argv, environ);
 	if (r != 0)
 		return -r;
+	*ret_pidfd = pidfd_open(*ret, 0);
+	return *ret_pidfd < 0 ? -errno : 0;
+}
+
+int bridge_settle_begin(struct bridge_settle *settle, struct weft_loop *loop, const char *const *paths, unsigned nr_paths, bool everything,
+	void (*done)(struct bridge_settle *settle, int result))
+{
+	if (settle->pid)
+		return -EALREADY;
 	settle->loop = loop;
-	settle->pid = pid;
 	settle->done = done;
 	settle->watch.fn = on_end;
-	settle->watch.fd = pidfd_open(pid, 0);
-	r = settle->watch.fd < 0 ? -errno : weft_loop_add(loop, &settle->watch, EPOLLIN);
+	settle->watch.fd = -1;
+	int r = start(everything ? "everything" : "paths", paths, nr_paths, &settle->pid, &settle->watch.fd);
+	if (r == 0)
+		r = weft_loop_add(loop, &settle->watch, EPOLLIN);
 	if (r < 0)
 		bridge_settle_end(settle);
+	return r;
+}
+
+int bridge_settle_look(const char *path, int timeout_ms)
+{
+	pid_t pid = 0;
+	int pidfd = -1, how, r = start("look", &path, 1, &pid, &pidfd);
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+
+	if (r == 0 && poll(&p, 1, timeout_ms) != 1)
+		r = -ETIMEDOUT;
+	if (r < 0 && pid > 0)
+		kill(pid, SIGKILL);
+	if (pid > 0 && waitpid(pid, &how, r < 0 ? WNOHANG : 0) == pid && r == 0)
+		r = WIFEXITED(how) ? -WEXITSTATUS(how) : -EINTR;
+	if (pidfd >= 0)
+		close(pidfd);
 	return r;
 }
 
@@ -77,6 +102,13 @@ static int write_back(const char *path)
 	return fsync(fd) < 0 ? errno : 0;
 }
 
+static int look(const char *path)
+{
+	struct statx now;
+
+	return statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &now) < 0 ? errno : 0;
+}
+
 static int write_all_back(char *const *paths)
 {
 	int first = 0;
@@ -97,6 +129,8 @@ int bridge_settle_main(int argc, char **argv)
 	prctl(PR_SET_NAME, SETTLE_NAME);
 	/* Not a user of anything, least of all of what the bridge's end is to close. */
 	close_range(STDERR_FILENO + 1, UINT_MAX, 0);
+	if (strcmp(argv[1], "look") == 0)
+		return argv[2] ? look(argv[2]) : EINVAL;
 	int status = write_all_back(argv + 2);
 	if (strcmp(argv[1], "everything") == 0) {
 		sync(); /* it may wait for others' disks, too */

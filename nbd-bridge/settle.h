@@ -1,9 +1,10 @@
 /*
- * Having the kernel write back what it caches of a bridge's own files and devices.
+ * Asking the kernel what only a bridge can answer: to write back what it caches of a bridge's files and devices, and whether a mount is
+ * served.
  *
- * A process of its own asks the kernel: the kernel's answer depends on the bridge, and a thread of the bridge that waits for it
- * cannot be killed while the donor is away; then nothing would end the mount or the device that it waits for.
- * The control thread's.
+ * A process of its own asks: a thread of the bridge that waits for the bridge's answer cannot be killed while the donor is away; then
+ * nothing would end the mount or the device that it waits for.  It is the program that calls, under another name.
+ * One thread.
  */
 #ifndef WEFT_NBD_BRIDGE_SETTLE_H
 #define WEFT_NBD_BRIDGE_SETTLE_H
@@ -30,7 +31,13 @@ int bridge_settle_begin(struct bridge_settle *settle, struct weft_loop *loop, co
 /* done() is not called any more.  Takes one that was never begun. */
 void bridge_settle_end(struct bridge_settle *settle);
 
-/* The process itself: what main() has to do first.  -1: this is not one; else its exit status. */
+/*
+ * Whether what is mounted at the path is served: 0; -ENOTCONN: it is dead; -ETIMEDOUT: there is no answer; or another -errno.  The kernel
+ * is asked for what it does not remember: attributes outlive who served them by a day.
+ */
+int bridge_settle_look(const char *path, int timeout_ms);
+
+/* The process itself: what main() of every program that calls these has to do first.  -1: this is not one; else its exit status. */
 int bridge_settle_main(int argc, char **argv);
 
 #endif

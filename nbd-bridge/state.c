@@ -12,7 +12,9 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "fabric/control.h"
 #include "fabric/util.h"
 
 enum { STATE_MAX = 32768 };
@@ -98,6 +100,17 @@ void bridge_state_renew(struct bridge_state_file *state, unsigned nr_donors)
 	state->takes_over = false;
 }
 
+/* Whoever looks whether a bridge lives has the lock for a moment. */
+static int lock(int fd)
+{
+	for (unsigned tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+		if (tries == 20)
+			return -errno;
+		usleep(5000);
+	}
+	return 0;
+}
+
 int bridge_state_open(const char *name, struct bridge_state_file *ret, struct weft_error *err)
 {
 	struct stat ours, there;
@@ -113,7 +126,7 @@ int bridge_state_open(const char *name, struct bridge_state_file *ret, struct we
 			r = -errno;
 			return weft_error_set(err, -r, "cannot open %s: %s", ret->path, strerror(-r));
 		}
-		if (flock(ret->fd, LOCK_EX | LOCK_NB) < 0) {
+		if (lock(ret->fd) < 0) {
 			load(ret);
 			r = weft_error_set(err, EBUSY,
 				"there is an attachment '%s' already (pid %d, %s); end it with: weft detach %s; "
@@ -147,6 +160,31 @@ int bridge_state_peek(const char *name, struct bridge_state_file *ret, bool *ret
 	*ret_alive = flock(ret->fd, LOCK_EX | LOCK_NB) < 0;
 	ret->takes_over = load(ret);
 	return 0;
+}
+
+struct each {
+	int (*fn)(void *ctx, const char *name);
+	void *ctx;
+};
+
+static int one_state(void *ctx, const char *file)
+{
+	const struct each *each = ctx;
+	char name[WEFT_NAME_MAX + 1];
+	size_t len = strlen(file) - strlen("attach-") - strlen(".json");
+
+	if (len > WEFT_NAME_MAX)
+		return 0;
+	memcpy(name, file + strlen("attach-"), len);
+	name[len] = '\0';
+	return weft_name_valid(name) ? each->fn(each->ctx, name) : 0;
+}
+
+int bridge_state_each(int (*fn)(void *ctx, const char *name), void *ctx)
+{
+	struct each each = {.fn = fn, .ctx = ctx};
+
+	return weft_run_dir_each("attach-", ".json", one_state, &each);
 }
 
 static json_t *donor_json(const struct bridge_state_donor *donor)

@@ -48,6 +48,8 @@ struct bridge_state_file {
 int bridge_state_open(const char *name, struct bridge_state_file *ret, struct weft_error *err);
 /* The same without taking or making anything: 0: there is a file, and a bridge lives (*ret_alive) or not; -ENOENT. */
 int bridge_state_peek(const char *name, struct bridge_state_file *ret, bool *ret_alive, struct weft_error *err);
+/* Calls fn with the name of each attachment that has a state file, sorted: it lives, or died.  0, or -errno. */
+int bridge_state_each(int (*fn)(void *ctx, const char *name), void *ctx);
 /* A new identity at so many donors: the file speaks of something else. */
 void bridge_state_renew(struct bridge_state_file *state, unsigned nr_donors);
 /* On disk when it returns. */

@@ -23,6 +23,7 @@
 #include "nbd-bridge/cache-file.h"
 #include "nbd-bridge/front.h"
 #include "nbd-bridge/main/detach-goodbye.h"
+#include "nbd-bridge/settle.h"
 #include "nbd-bridge/state.h"
 
 enum {
@@ -49,9 +50,9 @@ struct search {
 	unsigned found;
 };
 
-/* "attach-NAME.json" and the like: does its state name the path? */
-static int look_at(struct search *search, const char *name)
+static int look_at(void *ctx, const char *name)
 {
+	struct search *search = ctx;
 	struct bridge_state_file state;
 	bool alive;
 
@@ -65,19 +66,6 @@ static int look_at(struct search *search, const char *name)
 	}
 	bridge_state_fini(&state);
 	return 0;
-}
-
-static int by_path(void *ctx, const char *name)
-{
-	char copy[WEFT_NAME_MAX + 1];
-	const char *begin = name + strlen("attach-");
-	size_t len = strlen(begin);
-
-	if (len <= 5 || strcmp(begin + len - 5, ".sock") != 0 || len - 5 > WEFT_NAME_MAX)
-		return 0;
-	memcpy(copy, begin, len - 5);
-	copy[len - 5] = '\0';
-	return look_at(ctx, copy);
 }
 
 /* The attachment's name, from a name or a path. */
@@ -104,7 +92,7 @@ static int find(const char *what, char *name, struct weft_error *err)
 			return weft_error_set(err, ENOMEM, "out of memory");
 		search.path = absolute;
 	}
-	weft_control_each("attach-", by_path, &search);
+	bridge_state_each(look_at, &search);
 	if (search.found == 0)
 		return weft_error_set(err, ENOENT, "there is no attachment '%s'; weft status shows what there is", what);
 	snprintf(name, WEFT_NAME_MAX + 1, "%s", search.name);
@@ -123,6 +111,19 @@ static int left_in_file(const struct bridge_state_file *state, uint64_t *ret_byt
 	*ret_bytes = cache_file_dirty_bytes(file);
 	cache_file_close(file);
 	return 0;
+}
+
+/* A bridge's socket and its log. */
+static void remove_from_run_dir(const char *name)
+{
+	static const char *const suffixes[] = {"sock", "sock.lock", "log"};
+	char dir[128], path[256];
+
+	if (weft_run_dir(dir, sizeof(dir)) < 0)
+		return;
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(suffixes); i++)
+		if (snprintf(path, sizeof(path), "%s/attach-%s.%s", dir, name, suffixes[i]) < (int)sizeof(path))
+			unlink(path);
 }
 
 /* Nobody serves it any more: what it left in the file system goes, but for its cache file. */
@@ -159,6 +160,8 @@ static int clear_away(struct bridge_state_file *state, const char *name, const c
 	}
 	struct weft_error why;
 	int told = detach_say_goodbye(state, &why);
+	/* The state last: who has that is the attachment. */
+	remove_from_run_dir(name);
 	bridge_state_remove(state);
 	printf("'%s' %s; what it left is cleared away. What it had not flushed may not be durable.\n", name, how);
 	if (left > 0)
@@ -313,6 +316,9 @@ int main(int argc, char **argv)
 	int c;
 
 	weft_process_begin();
+	int r = bridge_settle_main(argc, argv);
+	if (r >= 0)
+		return r;
 	/* The file that is to go may be among what a shell handed on, and we are not one of its users. */
 	close_range(STDERR_FILENO + 1, UINT_MAX, 0);
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {

@@ -44,46 +44,42 @@ static void usage(FILE *out)
 
 /* ---- collecting ---- */
 
-/* "attach-NAME.sock" without its ends. */
-static bool name_of(const char *socket, char *name)
-{
-	const char *begin = socket + strlen("attach-");
-	size_t len = strlen(begin);
-
-	if (len <= 5 || len - 5 > WEFT_NAME_MAX || strcmp(begin + len - 5, ".sock") != 0)
-		return false;
-	memcpy(name, begin, len - 5);
-	name[len - 5] = '\0';
-	return true;
-}
-
-static json_t *dead_attachment(const char *name)
+/* Its bridge does not answer. */
+static json_t *from_state(const char *name, int error)
 {
 	struct bridge_state_file state;
+	const char *now = "dead", *why = "the bridge died; attach again with the same name, or detach it";
 	bool alive;
 
 	if (bridge_state_peek(name, &state, &alive, NULL) < 0)
 		return NULL;
+	if (alive && error == -ETIMEDOUT) {
+		now = "not answering";
+		why = "the bridge does not answer";
+	} else if (alive) {
+		now = "starting or ending";
+		why = "the bridge has no control socket yet, or not any more";
+	}
 	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:s?, s:i}", "kind", "attachment", "name", name, "uri",
-		state.uri ? state.uri : "", "state", alive ? "not answering" : "dead",
-		"why", alive ? "the bridge does not answer" : "the bridge died; attach again with the same name, or detach it",
-		"socket", state.socket, "mount", state.mount, "device",
+		state.uri ? state.uri : "", "state", now, "why", why, "socket", state.socket, "mount", state.mount, "device",
 		state.device.path[0] ? state.device.path : NULL, "pid", (int)state.pid);
 	bridge_state_fini(&state);
 	return json;
 }
 
-static int one_attachment(void *ctx, const char *socket)
+static int one_attachment(void *ctx, const char *name)
 {
 	struct collection *c = ctx;
-	char name[WEFT_NAME_MAX + 1];
+	char socket[WEFT_NAME_MAX + 32];
 	json_t *answer = NULL;
 
-	if (!name_of(socket, name) || (c->name && strcmp(c->name, name) != 0))
+	if (c->name && strcmp(c->name, name) != 0)
 		return 0;
+	snprintf(socket, sizeof(socket), "attach-%s.sock", name);
 	json_t *question = json_pack("{s:s}", "op", c->form == EXPLAIN ? "explain" : "status");
-	if (weft_control_ask(socket, question, ANSWER_MS, &answer, NULL) < 0)
-		answer = dead_attachment(name);
+	int r = weft_control_ask(socket, question, ANSWER_MS, &answer, NULL);
+	if (r < 0)
+		answer = from_state(name, r);
 	json_decref(question);
 	if (answer) {
 		json_array_append_new(c->attachments, answer);
@@ -348,15 +344,8 @@ static void print_table(const struct collection *c)
 
 static void collect(struct collection *c)
 {
-	weft_control_each("attach-", one_attachment, c);
 	/* A bridge that was killed leaves its state, and maybe no socket. */
-	if (c->name && !c->found && weft_name_valid(c->name)) {
-		json_t *dead = dead_attachment(c->name);
-
-		c->found = dead != NULL;
-		if (dead)
-			json_array_append_new(c->attachments, dead);
-	}
+	bridge_state_each(one_attachment, c);
 	if (!c->name)
 		weft_control_each("serve-", one_donor, c);
 }
