@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -69,42 +70,112 @@ static void bound(struct weft_available *a, uint64_t bytes, const char *limit)
 	snprintf(a->limit, sizeof(a->limit), "%s", limit);
 }
 
-/* This process's cgroup and all above it, each with its limit. */
-static void bound_by_cgroups(const char *root, struct weft_available *a)
-{
-	char line[PATH_MAX], path[PATH_MAX] = "";
+/* How a version of cgroups says it. */
+struct cgroup_files {
+	const char *fstype, *option; /* of the mount */
+	const char *mount;           /* where it usually is */
+	const char *max, *used, *cache;
+};
 
-	if (snprintf(path, sizeof(path), "%s/proc/self/cgroup", root) >= (int)sizeof(path))
+static const struct cgroup_files versions[] = {
+	{"cgroup2", NULL, "/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"},
+	{"cgroup", "memory", "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"},
+};
+
+/* Whether a list with commas has this word. */
+static bool has_word(const char *list, const char *word)
+{
+	size_t n = strlen(word);
+
+	for (const char *p = list; (p = strstr(p, word)); p += n)
+		if ((p == list || p[-1] == ',') && (p[n] == '\0' || p[n] == ','))
+			return true;
+	return false;
+}
+
+/* Where the groups are mounted, and which of them is the mount's root (in a container that may be its own). */
+static void find_mount(const char *root, const struct cgroup_files *files, char mount[PATH_MAX], char top[PATH_MAX])
+{
+	char line[4 * PATH_MAX], path[PATH_MAX], fstype[64], options[PATH_MAX];
+
+	strcpy(mount, files->mount);
+	top[0] = '\0';
+	if (snprintf(path, sizeof(path), "%s/proc/self/mountinfo", root) >= (int)sizeof(path))
 		return;
 	FILE *f = fopen(path, "re");
-	if (!f)
-		return;
-	path[0] = '\0';
-	while (fgets(line, sizeof(line), f)) {
-		line[strcspn(line, "\n")] = '\0';
-		if (strncmp(line, "0::/", 4) == 0)
-			snprintf(path, sizeof(path), "%s", line + 3);
-	}
-	fclose(f);
-	if (path[0] != '/')
-		return;
-	for (;;) {
-		const char *group = strcmp(path, "/") == 0 ? "" : path;
-		uint64_t max, used = 0, cache = 0;
+	while (f && fgets(line, sizeof(line), f)) {
+		char *rest = strstr(line, " - ");
 
-		if (read_number(root, 0, "", &max, "/sys/fs/cgroup%s/memory.max", group) == 0) {
+		/* proc(5): ... root mount-point options ... - type source super-options */
+		if (!rest || sscanf(rest, " - %63s %*s %4095s", fstype, options) != 2 || strcmp(fstype, files->fstype) != 0 ||
+			(files->option && !has_word(options, files->option)) ||
+			sscanf(line, "%*s %*s %*s %4095s %4095s", top, mount) != 2)
+			continue;
+		if (strcmp(top, "/") == 0)
+			top[0] = '\0';
+		break;
+	}
+	if (f)
+		fclose(f);
+}
+
+/* Our group in this hierarchy: "/" and more, or "". */
+static void find_group(const char *root, const struct cgroup_files *files, char path[PATH_MAX])
+{
+	char line[PATH_MAX + 256];
+
+	path[0] = '\0';
+	if (snprintf(line, sizeof(line), "%s/proc/self/cgroup", root) >= (int)sizeof(line))
+		return;
+	FILE *f = fopen(line, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		char *controllers = strchr(line, ':'), *group = controllers ? strchr(++controllers, ':') : NULL;
+
+		if (!group)
+			continue;
+		*group++ = '\0';
+		group[strcspn(group, "\n")] = '\0';
+		if (*group == '/' && (files->option ? has_word(controllers, files->option) : *controllers == '\0'))
+			snprintf(path, PATH_MAX, "%.*s", PATH_MAX - 1, group);
+	}
+	if (f)
+		fclose(f);
+}
+
+/* This process's cgroup and all above it, each with its limit. */
+static void bound_by_cgroups(const char *root, const struct cgroup_files *files, struct weft_available *a)
+{
+	char mount[PATH_MAX], top[PATH_MAX], path[PATH_MAX];
+
+	find_group(root, files, path);
+	if (!*path)
+		return;
+	find_mount(root, files, mount, top);
+	size_t n = strlen(top);
+	char *group = strncmp(path, top, n) == 0 && (path[n] == '/' || !path[n]) ? path + n : path;
+	if (strcmp(group, "/") == 0)
+		*group = '\0';
+	for (;;) {
+		uint64_t max, used = 0, cache = 0, inherits = 1;
+
+		if (read_number(root, 0, "", &max, "%s%s/%s", mount, group, files->max) == 0) {
 			char limit[sizeof(a->limit)];
 
-			read_number(root, 0, "", &used, "/sys/fs/cgroup%s/memory.current", group);
-			read_number(root, 0, "inactive_file", &cache, "/sys/fs/cgroup%s/memory.stat", group);
+			read_number(root, 0, "", &used, "%s%s/%s", mount, group, files->used);
+			read_number(root, 0, files->cache, &cache, "%s%s/memory.stat", mount, group);
 			used -= weft_min(used, cache);
-			snprintf(limit, sizeof(limit), "the memory limit of cgroup %.100s", path);
+			snprintf(limit, sizeof(limit), "the memory limit of cgroup %.100s", *path ? path : "/");
 			bound(a, max > used ? max - used : 0, limit);
 		}
-		if (*group == '\0')
+		char *slash = strrchr(group, '/');
+		if (!slash)
 			break;
-		char *slash = strrchr(path, '/');
-		slash[slash == path] = '\0';
+		*slash = '\0';
+		/* Version 1: a group counts what is below it only if it was told to. */
+		if (files->option)
+			read_number(root, 0, "", &inherits, "%s%s/memory.use_hierarchy", mount, group);
+		if (!inherits)
+			break;
 	}
 }
 
@@ -154,7 +225,8 @@ int weft_available(const char *root, uint64_t hugepage_bytes, int node, struct w
 		snprintf(limit, sizeof(limit), "the available memory of NUMA node %d", node);
 		bound(&a, (kib + cache) * WEFT_KIB, limit);
 	}
-	bound_by_cgroups(root, &a);
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(versions); i++)
+		bound_by_cgroups(root, &versions[i], &a);
 	*ret = a;
 	return 0;
 }

@@ -1,6 +1,6 @@
 /*
  * How much memory may be taken without hurting the machine: what the kernel calls available, within
- * the limits of this process's cgroup (v2), on one NUMA node if asked, or in free huge pages.
+ * the limits of this process's cgroups (versions 1 and 2), on one NUMA node if asked, or in free huge pages.
  * Reads files only; any thread.
  */
 #ifndef WEFT_FABRIC_AVAILABLE_H

@@ -310,6 +310,31 @@ static void available_memory_is_the_tightest_limit(void **state)
 	assert_int_equal(a.bytes, 35000);
 	assert_string_equal(a.limit, "the memory limit of cgroup /a.slice");
 
+	/* Version 1, beside it, where a container sees its own group as the mount's root. */
+	write_file(root, "proc/self/mountinfo",
+		"30 20 0:1 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n"
+		"31 30 0:2 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"
+		"32 30 0:3 /pods/mine /cgroups/mem rw shared:4 - cgroup cgroup rw,memory\n"
+		"33 30 0:4 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+	write_file(root, "proc/self/cgroup", "5:cpu:/\n4:hugetlb,memory:/pods/mine/x\n0::/a.slice/b.service\n");
+	write_file(root, "cgroups/mem/memory.limit_in_bytes", "30000\n");
+	write_file(root, "cgroups/mem/memory.usage_in_bytes", "12000\n");
+	write_file(root, "cgroups/mem/memory.stat", "inactive_file 1\ntotal_inactive_file 2000\n");
+	write_file(root, "cgroups/mem/memory.use_hierarchy", "1\n");
+	write_file(root, "cgroups/mem/x/memory.limit_in_bytes", "9223372036854771712\n");
+	write_file(root, "cgroups/mem/x/memory.usage_in_bytes", "100\n");
+	assert_int_equal(weft_available(root, 0, -1, &a), 0);
+	assert_int_equal(a.bytes, 20000);
+	assert_string_equal(a.limit, "the memory limit of cgroup /pods/mine");
+	/* A group that does not count those below. */
+	write_file(root, "cgroups/mem/memory.use_hierarchy", "0\n");
+	assert_int_equal(weft_available(root, 0, -1, &a), 0);
+	assert_int_equal(a.bytes, 35000);
+	write_file(root, "cgroups/mem/x/memory.limit_in_bytes", "1000\n");
+	assert_int_equal(weft_available(root, 0, -1, &a), 0);
+	assert_int_equal(a.bytes, 900);
+	write_file(root, "proc/self/cgroup", "");
+
 	write_file(root, "sys/devices/system/node/node1/meminfo",
 		"Node 1 MemTotal: 99 kB\nNode 1 MemFree:   8 kB\nNode 1 Inactive(file): 2 kB\n");
 	assert_int_equal(weft_available(root, 0, 1, &a), 0);
