@@ -384,7 +384,8 @@ int weft_donor_list(struct weft_donor *donor,
 			for (size_t j = nr_given; j < l->nr; j++)
 				if (strcmp(l->items[i].name, l->items[j].name) == 0)
 					l->items[j].size_bytes = 0;
-		qsort(l->items, l->nr, sizeof(*l->items), compare_listed);
+		if (l->nr > 0)
+			qsort(l->items, l->nr, sizeof(*l->items), compare_listed);
 	}
 	for (size_t i = 0; r == 0 && i < l->nr; i++)
 		if (l->items[i].size_bytes > 0)

@@ -1,5 +1,5 @@
 /*
- * Regions whose content is a file's, through the page cache.
+ * Regions whose content is a file's or a block device's, through the page cache.
  *
  * The epoch's mark is an extended attribute.  From before the first write it says "open", durably; only a
  * clean end replaces it by "clean" with the file's size and time, after the data is durable.  So whoever
@@ -14,13 +14,16 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <linux/fs.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fabric/region-private.h"
@@ -86,10 +89,17 @@ static int open_regular(int dirfd, const char *path, bool beneath, bool *read_on
 		return -errno;
 	if (S_ISDIR(st.st_mode))
 		return -EISDIR;
-	if (!S_ISREG(st.st_mode))
+	if (!S_ISREG(st.st_mode) && (beneath || !S_ISBLK(st.st_mode)))
 		return -ENOTSUP;
 	snprintf(again, sizeof(again), "/proc/self/fd/%d", probe);
-	int fd = open(again, (*read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY);
+	/* Of a device O_EXCL keeps out whoever mounts it, and us if it is mounted. */
+	int excl = S_ISBLK(st.st_mode) ? O_EXCL : 0;
+	int fd = open(again, (*read_only ? O_RDONLY : O_RDWR | excl) | O_CLOEXEC | O_NOCTTY), ro = 0;
+	if (fd >= 0 && !*read_only && excl && ioctl(fd, BLKROGET, &ro) == 0 && ro) {
+		close(fd);
+		fd = -1;
+		errno = EROFS;
+	}
 	if (fd < 0 && !*read_only && (errno == EACCES || errno == EROFS || errno == EPERM)) {
 		fd = open(again, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 		*read_only = true;
@@ -97,13 +107,44 @@ static int open_regular(int dirfd, const char *path, bool beneath, bool *read_on
 	return fd < 0 ? -errno : fd;
 }
 
+int region_file_size(int fd, uint64_t *ret)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (S_ISBLK(st.st_mode))
+		return ioctl(fd, BLKGETSIZE64, ret) < 0 ? -errno : 0;
+	*ret = (uint64_t)st.st_size;
+	return 0;
+}
+
+/* udev holds a device's lock while it looks at it. */
+static int lock_file(int fd, bool read_only)
+{
+	const struct timespec nap = {.tv_nsec = 50000000};
+	struct stat st;
+	int tries = fstat(fd, &st) == 0 && S_ISBLK(st.st_mode) ? 60 : 1;
+
+	while (flock(fd, (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK)
+			return -errno;
+		if (--tries == 0)
+			return -EBUSY;
+		nanosleep(&nap, NULL);
+	}
+	return 0;
+}
+
 static const char *why_not_opened(int code, bool beneath)
 {
 	switch (code) {
+	case EBUSY:
+		return "it is in use: mounted, or part of another device";
 	case EISDIR:
 		return "it is a directory";
 	case ENOTSUP:
-		return "it is not a regular file";
+		return beneath ? "it is not a regular file" : "it is neither a regular file nor a block device";
 	case ELOOP:
 	case EXDEV:
 		if (beneath)
@@ -118,8 +159,9 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 	struct weft_region **ret, struct weft_error *err)
 {
 	char description[96], size[32];
+	uint64_t size_bytes;
 	struct stat st;
-	int r;
+	int block = 0, r;
 
 	if (!weft_region_name_valid(name, 4096))
 		return weft_error_set(err, EINVAL, "'%.100s' cannot be a region's name: that is 1 to 4096 bytes of UTF-8 "
@@ -128,8 +170,8 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 	if (fd < 0)
 		return weft_error_set(err, -fd, "region '%s': cannot open file %s: %s", name, path,
 			why_not_opened(-fd, beneath));
-	if (flock(fd, (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0) {
-		r = errno == EWOULDBLOCK ? -EBUSY : -errno;
+	r = lock_file(fd, read_only);
+	if (r < 0) {
 		weft_error_set(err, -r, "region '%s': file %s %s%s", name, path,
 			r == -EBUSY ? "is in use: another region or daemon has it locked"
 				    : "cannot be locked: ",
@@ -137,28 +179,30 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 		close(fd);
 		return r;
 	}
-	if (fstat(fd, &st) < 0) {
+	if (fstat(fd, &st) < 0 || (r = region_file_size(fd, &size_bytes)) < 0 ||
+		(S_ISBLK(st.st_mode) && ioctl(fd, BLKSSZGET, &block) < 0)) {
 		r = weft_error_set(err, errno, "region '%s': file %s: %s", name, path, strerror(errno));
 		close(fd);
 		return r;
 	}
-	if (st.st_size == 0) {
-		r = weft_error_set(err, ENODATA, "region '%s': file %s is empty; give it a size first: "
-			"truncate -s 1G FILE", name, path);
+	if (size_bytes == 0) {
+		r = weft_error_set(err, ENODATA, "region '%s': file %s is empty%s", name, path,
+			block ? "" : "; give it a size first: truncate -s 1G FILE");
 		close(fd);
 		return r;
 	}
-	snprintf(description, sizeof(description), "file, %s%s",
-		weft_format_size((uint64_t)st.st_size, size, sizeof(size)), read_only ? ", read-only" : "");
+	snprintf(description, sizeof(description), "%s, %s%s", block ? "block device" : "file",
+		weft_format_size(size_bytes, size, sizeof(size)), read_only ? ", read-only" : "");
 	struct weft_region *region = region_new(WEFT_BACKING_FILE, name, description);
 	if (!region) {
 		close(fd);
 		return weft_error_set(err, ENOMEM, "region '%s': no memory", name);
 	}
 	region->fd = fd;
-	region->size_bytes = (uint64_t)st.st_size;
+	region->size_bytes = size_bytes;
+	region->block_bytes = (uint32_t)block;
 	region->read_only = read_only;
-	region->has_name = st.st_nlink > 0;
+	region->has_name = st.st_nlink > 0 && !block;
 	region->generations = calloc(WEFT_NR_GENERATIONS, sizeof(*region->generations));
 	if (!region->generations || region_stage_init(region) < 0) {
 		region_free(region);
@@ -178,6 +222,10 @@ void region_file_finish(struct weft_region *region)
 
 	if (region->read_only || region->fd < 0 || (region->was_clean && !atomic_load(&region->marked)))
 		return;
+	if (region->block_bytes) {
+		weft_region_flush(region);
+		return;
+	}
 	/* Without this mark the next opening starts a new epoch, which is right after any failure. */
 	if (weft_region_flush(region) < 0 || fsync(region->fd) < 0 || fstat(region->fd, &st) < 0 ||
 		(uint64_t)st.st_size < region->size_bytes)
@@ -194,6 +242,8 @@ int region_file_check(struct weft_region *region)
 		return -EIO;
 	if (region->has_name && st.st_nlink == 0)
 		return -EIO;
+	if (region->block_bytes) /* what is beyond its end fails by itself */
+		return 0;
 	/* A write beyond the end of a file that shrank would put zeros where data was. */
 	return (uint64_t)st.st_size < region->size_bytes ? -EIO : 0;
 }
@@ -234,10 +284,13 @@ int weft_region_check(const struct weft_region *region, struct weft_error *err)
 		return weft_error_set(err, EIO, "region '%s': its file %s was %s", region->name, path,
 			replaced ? "replaced by another one" : "removed");
 	}
-	if (st.stx_size < region->size_bytes) {
+	uint64_t size = st.stx_size;
+	if (region->block_bytes && region_file_size(region->fd, &size) < 0)
+		size = 0;
+	if (size < region->size_bytes) {
 		find_path(region->fd, path, sizeof(path));
 		return weft_error_set(err, EIO, "region '%s': its file %s became shorter: %s of %s are left", region->name, path,
-			weft_format_size(st.stx_size, left, sizeof(left)),
+			weft_format_size(size, left, sizeof(left)),
 			weft_format_size(region->size_bytes, all, sizeof(all)));
 	}
 	return 0;

@@ -46,6 +46,8 @@ int region_file_check_write(struct weft_region *region);
 /* All of it, or -errno. */
 int region_file_pread(struct weft_region *region, void *buf, uint64_t off, uint64_t len);
 int region_file_pwrite(struct weft_region *region, const void *buf, uint64_t off, uint64_t len);
+/* Of what fd is: a file's size, a device's. */
+int region_file_size(int fd, uint64_t *ret);
 /* weft_region_flush() for who is inside region_enter(), or moves the contents. */
 int region_flush_file(struct weft_region *region);
 

@@ -7,7 +7,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -211,20 +213,39 @@ static int file_write_zeros(struct weft_region *region, uint64_t off, uint64_t l
 	return 0;
 }
 
-/* advisory: nothing need be done. */
-static int file_fallocate(struct weft_region *region, int mode, uint64_t off, uint64_t len, bool advisory)
+enum allocation { PUNCH, ZERO, DISCARD };
+
+/* 0, or -EOPNOTSUPP: write zeros instead. */
+static int file_tell(const struct weft_region *region, enum allocation what, uint64_t off, uint64_t len)
+{
+	uint64_t range[2] = {off, len};
+	int r;
+
+	do {
+		if (what == DISCARD && region->block_bytes)
+			r = ioctl(region->fd, BLKDISCARD, range);
+		else
+			r = fallocate(region->fd, FALLOC_FL_KEEP_SIZE | (what == ZERO ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE),
+				(off_t)off, (off_t)len);
+	} while (r < 0 && errno == EINTR);
+	if (r < 0 && (errno == ENOSYS || errno == ENODEV || errno == EREMOTEIO))
+		return -EOPNOTSUPP;
+	return r < 0 ? -errno : 0;
+}
+
+/* A device's range is in whole blocks.  DISCARD is advisory: nothing need be done. */
+static int file_allocate(struct weft_region *region, enum allocation what, uint64_t off, uint64_t len)
 {
 	int r = region_file_check_write(region);
 
 	if (r < 0)
 		return r;
 	uint8_t *memory = region_enter(region);
-	if (memory && !advisory)
+	if (memory && what != DISCARD)
 		memset(memory + off, 0, len);
-	while (!memory && r == 0 && fallocate(region->fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0)
-		if (errno != EINTR)
-			r = errno == ENOSYS || errno == ENODEV ? -EOPNOTSUPP : -errno;
-	if (!memory || !advisory)
+	if (!memory)
+		r = file_tell(region, what, off, len);
+	if (!memory || what != DISCARD)
 		region_note_change(region, off, len);
 	if (r == 0)
 		atomic_store(&region->dirty, true);
@@ -232,10 +253,39 @@ static int file_fallocate(struct weft_region *region, int mode, uint64_t off, ui
 	return r;
 }
 
-int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, bool may_punch, bool fast)
+/* Whole blocks between the two, rounded inward; none: *first == *last. */
+static void whole_blocks(const struct weft_region *region, uint64_t off, uint64_t len, uint64_t *first, uint64_t *last)
 {
+	uint64_t block = region->block_bytes ? region->block_bytes : 1;
+
+	*first = (off + block - 1) / block * block;
+	*last = weft_max((off + len) / block * block, *first);
+}
+
+static int file_zero(struct weft_region *region, uint64_t off, uint64_t len, bool may_punch, bool fast)
+{
+	uint64_t first, last;
 	int r = -EOPNOTSUPP;
 
+	whole_blocks(region, off, len, &first, &last);
+	if (first == last)
+		return fast ? r : file_write_zeros(region, off, len);
+	if (may_punch)
+		r = file_allocate(region, PUNCH, first, last - first);
+	/* A device that cannot do it is sent zeros by the kernel. */
+	if (r == -EOPNOTSUPP && !(fast && region->block_bytes))
+		r = file_allocate(region, ZERO, first, last - first);
+	if (r == -EOPNOTSUPP && !fast)
+		r = file_write_zeros(region, first, last - first);
+	if (r == 0 && first > off)
+		r = file_write_zeros(region, off, first - off);
+	if (r == 0 && off + len > last)
+		r = file_write_zeros(region, last, off + len - last);
+	return r;
+}
+
+int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, bool may_punch, bool fast)
+{
 	assert_inside(region, off, len);
 	if (region->read_only)
 		return -EPERM;
@@ -244,29 +294,26 @@ int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, boo
 	/* Clearing memory is faster than sending the zeros would have been. */
 	if (region->backing == WEFT_BACKING_MEMORY)
 		return memory_zero(region, off, len, may_punch);
-	if (may_punch)
-		r = file_fallocate(region, FALLOC_FL_PUNCH_HOLE, off, len, false);
-	if (r == -EOPNOTSUPP)
-		r = file_fallocate(region, FALLOC_FL_ZERO_RANGE, off, len, false);
-	if (r == -EOPNOTSUPP && !fast)
-		r = file_write_zeros(region, off, len);
-	return r;
+	return file_zero(region, off, len, may_punch, fast);
 }
 
 int weft_region_trim(struct weft_region *region, uint64_t off, uint64_t len)
 {
 	uint64_t first, last;
-	int r;
+	int r = 0;
 
 	assert_inside(region, off, len);
 	if (region->read_only)
 		return -EPERM;
 	if (len == 0)
 		return 0;
-	if (region->backing == WEFT_BACKING_MEMORY)
+	if (region->backing == WEFT_BACKING_MEMORY) {
 		r = memory_punch(region, off, len, &first, &last);
-	else
-		r = file_fallocate(region, FALLOC_FL_PUNCH_HOLE, off, len, true);
+	} else {
+		whole_blocks(region, off, len, &first, &last);
+		if (first < last)
+			r = file_allocate(region, DISCARD, first, last - first);
+	}
 	return r == -EIO ? r : 0;
 }
 

@@ -18,7 +18,7 @@
 
 enum weft_backing {
 	WEFT_BACKING_MEMORY, /* a memfd, mapped whole */
-	WEFT_BACKING_FILE,   /* a regular file, through the page cache */
+	WEFT_BACKING_FILE,   /* a regular file or a block device, through the page cache */
 };
 
 enum weft_numa {
@@ -65,6 +65,7 @@ struct weft_region {
 	_Atomic int lost;      /* FILE: -errno of the write-back that failed; everything fails with -EIO since */
 	bool was_clean;        /* FILE: opened under the epoch of a clean mark */
 	bool has_name;         /* FILE: in some directory, when it was opened */
+	uint32_t block_bytes;  /* FILE: 0, or a block device's, in which alone it can be told to zero or to discard */
 	_Atomic bool marked;   /* FILE: the mark says "open": it may be written */
 	pthread_mutex_t flush_lock;
 	struct region_stage *stage; /* FILE: weft_region_stage() */
@@ -100,12 +101,13 @@ int weft_region_peek(int header_fd, char name[WEFT_MEMORY_NAME_MAX + 1], uint64_
 	uint64_t *ret_epoch);
 
 /*
- * The content of the regular file `path` is the region (dirfd as openat(2); beneath: refuse
+ * The content of the regular file `path`, or of the block device, is the region (dirfd as openat(2); beneath: refuse
  * anything that leaves dirfd by name or by link, openat2(2) RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS).
+ * A device has no such mark; whoever may write it has it alone (O_EXCL), and it is not served from below a directory.
  * A file that may only be read becomes a read-only region.
  * Its epoch is kept from the last clean stop (a mark in an extended attribute, gone from the first
- * write on), otherwise new.  -EISDIR, -ENOTSUP: not a regular file; -ENODATA: empty; -EBUSY: another daemon
- * serves it (flock(2)); or what open(2) said.
+ * write on), otherwise new.  -EISDIR, -ENOTSUP: neither; -ENODATA: empty; -EBUSY: another daemon
+ * serves it (flock(2)), or a device is in use; or what open(2) said.
  */
 int weft_region_open_file(int dirfd, const char *path, const char *name, bool beneath, bool read_only,
 	struct weft_region **ret, struct weft_error *err);

@@ -129,7 +129,7 @@ static json_t *region_json(const struct serve_region *w)
 	weft_region_check(r, &trouble);
 	return json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:o, s:b, s:s?, s:s?}", "name", r->name, "description", r->description,
 		"size_bytes", (json_int_t)r->size_bytes, "backing",
-		r->backing == WEFT_BACKING_MEMORY ? "memory" : "file", "read_only", r->read_only, "locked",
+		r->backing == WEFT_BACKING_MEMORY ? "memory" : r->block_bytes ? "device" : "file", "read_only", r->read_only, "locked",
 		r->locked, "epoch", hex_json(r->epoch), "recovered", w->recovered,
 		"kept_by", r->backing == WEFT_BACKING_MEMORY ? keepers[w->keeper] : NULL, "trouble",
 		trouble.code ? trouble.message : NULL);
