@@ -31,7 +31,8 @@ struct script {
 	const char *greeting;     /* instead of NBD's */
 	bool silent;              /* accepts and says nothing */
 	bool no_structured;       /* declines structured replies */
-	unsigned options;         /* hangs up after so many; 0: never */
+	unsigned options;         /* hangs up after so many; 0: never … */
+	unsigned hang_ups;        /* … on so many connections; 0: on all */
 	const char *grant;        /* LIST_META_CONTEXT's answer; NULL: none */
 	const char *second_grant; /* another one with it */
 	const char *set_grant;    /* SET_META_CONTEXT's; NULL: the same */
@@ -49,6 +50,7 @@ static struct {
 	uint16_t port;
 	pthread_t thread;
 	_Atomic bool went; /* GO was asked for */
+	unsigned nr_hang_ups;
 } server;
 
 /* Everything or nothing; false at the end of the stream or when told to stop. */
@@ -160,8 +162,10 @@ static void serve(int fd)
 		if (!get(fd, head, sizeof(head)) || nbd_unpack_option(head, &option) < 0 ||
 			option.len > sizeof(data) || !get(fd, data, option.len))
 			return;
-		if (s->options && n > s->options)
+		if (s->options && n > s->options && (!s->hang_ups || server.nr_hang_ups < s->hang_ups)) {
+			server.nr_hang_ups++;
 			return;
+		}
 		if (!answer_option(fd, option.option))
 			return;
 		if (option.option == NBD_OPT_GO && !s->go_error)
@@ -206,6 +210,7 @@ static void server_start(const struct script *script)
 
 	server.script = script;
 	server.went = false;
+	server.nr_hang_ups = 0;
 	server.listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_return_code(bind(server.listen_fd, (struct sockaddr *)&addr, len), 0);
 	assert_return_code(listen(server.listen_fd, 8), 0);
@@ -387,6 +392,25 @@ static void a_server_that_hangs_up_is_told_from_a_refusal(void **state)
 		expect_of(&scripts[i], true, -ECONNRESET, "hung up");
 }
 
+static void a_donor_that_hangs_up_on_strangers_is_asked_again(void **state)
+{
+	static const struct script script = {.grant = GRANT, .options = 1, .hang_ups = 3};
+
+	server_start(&script);
+	const struct tp_target target = target_of(true);
+	struct tp_conn *conn = settle(&target);
+	assert_int_equal(tp_state(conn), TP_READY);
+	tp_disconnect(conn);
+	server_stop();
+	assert_int_equal(server.nr_hang_ups, 3);
+	/* Nobody else is. */
+	server_start(&script);
+	const struct tp_target foreign = target_of(false);
+	expect(&foreign, -ECONNRESET, "the server hung up");
+	server_stop();
+	assert_int_equal(server.nr_hang_ups, 1);
+}
+
 static void a_plain_server_is_no_donor(void **state)
 {
 	static const struct script with = {0}, without = {.no_structured = true};
@@ -472,6 +496,7 @@ int main(void)
 		connect_case(a_silent_server_can_be_given_up),
 		connect_case(what_is_no_nbd_server_is_recognised),
 		connect_case(a_server_that_hangs_up_is_told_from_a_refusal),
+		connect_case(a_donor_that_hangs_up_on_strangers_is_asked_again),
 		connect_case(a_plain_server_is_no_donor),
 		connect_case(refusals_keep_their_reason),
 		connect_case(another_epoch_is_stale_before_anything_is_granted),

@@ -26,7 +26,14 @@
 #include "fabric/util.h"
 #include "transports/nbd/client-private.h"
 
-enum { DEFAULT_TIMEOUT_MS = 10000, DEAD_MS = 20000, KEEPALIVE_S = 5, KEEPALIVE_PROBES = 3 };
+enum {
+	DEFAULT_TIMEOUT_MS = 10000,
+	DEAD_MS = 20000,
+	KEEPALIVE_S = 5,
+	KEEPALIVE_PROBES = 3,
+	CROWDED_MS = 2000, /* how long to try again when a donor hangs up on whom it does not know yet … */
+	CROWDED_WAIT_MS = 20, /* … and how often */
+};
 
 static const char SERVER_MESSAGE[] = "handshake: server error message: ";
 
@@ -420,25 +427,55 @@ static int negotiate(struct nbd_client_handshake *hs, struct nbd_handle *nbd, in
 	return r;
 }
 
+/* 0 with hs->fd; or -errno.  *ret_connected: it was the handshake that failed. */
+static int try_once(struct nbd_client_handshake *hs, bool *ret_connected)
+{
+	int fd = hs->host[0] == '/' ? connect_unix(hs) : connect_tcp(hs);
+
+	*ret_connected = fd >= 0;
+	if (fd < 0)
+		return fd;
+	hs->nr_grants = 0;
+	struct nbd_handle *nbd = nbd_create();
+	int r = nbd ? negotiate(hs, nbd, fd) : weft_error_set(&hs->error, ENOMEM, "%s", nbd_reason());
+	nbd_close(nbd);
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	hs->error.code = 0;
+	hs->fd = fd;
+	return 0;
+}
+
+/*
+ * A donor hangs up on the oldest of those that it does not know yet when there are too many; whoever comes again is the newest of them.
+ * False: the time is over, or the owner gave up.
+ */
+static bool may_try_again(struct nbd_client_handshake *hs, uint64_t end_ns)
+{
+	struct pollfd cancel = {.fd = hs->cancel_fd, .events = POLLIN};
+
+	return weft_now_ns() < weft_min(end_ns, hs->deadline_ns) && poll(&cancel, 1, CROWDED_WAIT_MS) == 0;
+}
+
 static void run(struct nbd_client_handshake *hs)
 {
-	struct nbd_handle *nbd;
-	int fd, r;
+	uint64_t start_ns = weft_now_ns();
+	bool connected;
+	int r;
 
-	hs->deadline_ns = weft_now_ns() + hs->timeout_ms * UINT64_C(1000000);
-	fd = hs->host[0] == '/' ? connect_unix(hs) : connect_tcp(hs);
-	if (fd >= 0) {
-		nbd = nbd_create();
-		r = nbd ? negotiate(hs, nbd, fd) : weft_error_set(&hs->error, ENOMEM, "%s", nbd_reason());
-		nbd_close(nbd);
-		if (r == 0) {
-			hs->error.code = 0;
-			hs->fd = fd;
-			return;
-		}
-		close(fd);
-	}
-	const char *what = fd >= 0 ? "" : "cannot connect to ";
+	hs->deadline_ns = start_ns + hs->timeout_ms * UINT64_C(1000000);
+	do
+		r = try_once(hs, &connected);
+	while (r == -ECONNRESET && connected && !hs->hello.anonymous &&
+		may_try_again(hs, start_ns + CROWDED_MS * UINT64_C(1000000)));
+	if (r == 0)
+		return;
+	if (r == -ECONNRESET && connected && !hs->hello.anonymous)
+		weft_error_set(&hs->error, ECONNRESET, "the donor hung up during the handshake; too many peers without a grant may come "
+			"to it, most of them from here: try again (weft status shows them at the donor)");
+	const char *what = connected ? "" : "cannot connect to ";
 	if (hs->host[0] == '/')
 		weft_error_prefix(&hs->error, "%s%.108s", what, hs->host);
 	else

@@ -206,7 +206,11 @@ static void silent_take(struct nbd_listener *l, struct nbd_session *s)
 
 static void silent_end(struct nbd_listener *l, struct nbd_session *s)
 {
+	/* Nothing stays in the kernel either, whether or not the peer cares. */
+	const struct linger at_once = { .l_onoff = 1 };
+
 	silent_take(l, s);
+	setsockopt(s->watch.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 	close(s->watch.fd);
 	session_free(s);
 	pthread_mutex_lock(&l->lock);
