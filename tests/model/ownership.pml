@@ -1,0 +1,679 @@
+/*
+ * Who may go on with a region's contents: weft's rules, for spin.  README.md has them in words.
+ *
+ * One process takes a step at a time: a bridge's, its front-end's, the donor's, a stock client's, the world's.  What a step does is
+ * done whole; where something may be lost or killed on the way there are two steps, or one step for each outcome.
+ *
+ * Contents have no values.  For everybody who remembers something there is a bit that says whether what he remembers builds on
+ * what the region has now, and one that says so of the copy of the file that may be put back.  Epochs, lives and tenures have no numbers
+ * either: only whether the one that somebody knows is the one that the donor, or the copy, would take.  So writes, kills and restarts are
+ * without a bound; only generations count (and a new identifier counts from 1 again).
+ *
+ * What there is, which rules are off and which properties are checked is said in the environment, so that one compilation does for all:
+ *     SETTING="file borrowers=2 incarnations=1 reconnections=2 copy without-life check-S1" ./pan …
+ */
+
+c_decl {
+
+	/* What there is in the world, … */
+	#define WORLD(X) \
+		X(file)    /* the region is a file; else memory */ \
+		X(restart) /* donors stop, start, are killed, reboot */ \
+		X(closing) /* a directory's file is closed and opened again while nobody holds it */ \
+		X(copy)    /* the file is copied while the donor is stopped, and put back */ \
+		X(killing) /* bridges are killed and taken over, or end and leave a cache file */ \
+		X(reset)   /* weft reset, and pages that get dirty while there is no bridge */ \
+		X(power)   /* a borrower's machine restarts; an older cache file may be left */ \
+		X(shared)  /* bridges that attached with --shared */ \
+		X(evict)   /* the donor's table forgets those who do not hold */ \
+		X(blind)   /* a stock client that reconnects by itself and has a page cache */ \
+		X(stock)   /* stock clients that come once */ \
+		X(late)    /* writes of sessions that ended, still on their way */ \
+		X(leases)  /* the time between a lost connection and the end of the lease */ \
+		X(two)     /* a bridge that was superseded wakes up */
+	/* … the rules, … */
+	#define RULES(X) \
+		X(claim) X(left) X(table) X(mark_at_stop) X(mark_at_grant) X(held) X(grace) X(life) X(next) X(life_noted) X(unbegun) \
+		X(shared_life) X(tenure) X(tenure_opening) X(lease) X(clock) X(stale_kept) X(reset_drops) X(reset_quiet) \
+		X(same_mode) X(noted) X(boot) X(superseded)
+	/* … and what must hold. */
+	#define PROPERTIES(X) X(S1) X(S2) X(Z) X(L)
+
+	#define DECLARE_WORLD(name) static int has_##name;
+	#define DECLARE_RULE(name) static int rule_##name = 1;
+	#define DECLARE_PROPERTY(name) static int check_##name;
+	WORLD(DECLARE_WORLD)
+	RULES(DECLARE_RULE)
+	PROPERTIES(DECLARE_PROPERTY)
+	static int nr_borrowers, nr_incarnations = 1, nr_reconnections = 2;
+
+	static int setting_is(const char *word)
+	{
+		#define TRY_WORLD(name) if (!strcmp(word, #name)) return has_##name = 1;
+		#define TRY_RULE(name) if (!strcmp(word, "without-" #name)) return rule_##name = 0, 1;
+		#define TRY_PROPERTY(name) if (!strcmp(word, "check-" #name)) return check_##name = 1;
+		WORLD(TRY_WORLD)
+		RULES(TRY_RULE)
+		PROPERTIES(TRY_PROPERTY)
+		if (!strcmp(word, "earlier-rules")) {
+			rule_claim = rule_table = rule_mark_at_stop = rule_mark_at_grant = rule_held = rule_grace = 0;
+			rule_life = rule_life_noted = rule_tenure = rule_tenure_opening = rule_lease = 0;
+			rule_stale_kept = rule_reset_drops = rule_reset_quiet = rule_same_mode = rule_superseded = 0;
+			return 1;
+		}
+		return sscanf(word, "borrowers=%d", &nr_borrowers) == 1 || sscanf(word, "incarnations=%d", &nr_incarnations) == 1 ||
+			sscanf(word, "reconnections=%d", &nr_reconnections) == 1;
+	}
+
+	__attribute__((constructor)) static void read_setting(void)
+	{
+		char *text = strdup(getenv("SETTING") ? getenv("SETTING") : "");
+
+		for (char *word = strtok(text, " "); word; word = strtok(NULL, " "))
+			if (!setting_is(word)) {
+				fprintf(stderr, "SETTING has an unknown word: %s\n", word);
+				exit(2);
+			}
+		if (nr_borrowers > 2) {
+			fprintf(stderr, "two borrowers at most\n");
+			exit(2);
+		}
+		free(text);
+	}
+}
+
+#define has(what) (c_expr { has_##what })
+#define rule(what) (c_expr { rule_##what })
+#define exists(x) (c_expr { nr_borrowers > x })
+/* A property that does not hold ends the run, with its name. */
+#define must(property, condition) \
+	if \
+	:: !(condition) -> c_code { if (check_##property) uerror(#property " does not hold"); } \
+	:: else \
+	fi
+
+/* ---- what the donor keeps ---- */
+
+#define NONE 0     /* no entry */
+#define KNOWN 1    /* granted, and holds, or said goodbye */
+#define LAPSED 2
+#define OVERTAKEN 3 /* gone, and another could write since */
+typedef entry {
+	byte is;
+	bit held;
+	byte inc, low; /* the generation */
+}
+entry e[2];  /* the table: in memory's header, or the donor's own while a file is open */
+entry m[2];  /* in the file's mark */
+entry c[2];  /* in the copy's mark */
+#define UP 0
+#define STOPPED 1 /* the file has a clean mark; memory is with its holder */
+#define CRASHED 2 /* the file's mark says open */
+byte donor = UP;
+bit written;  /* there was a write since the file was opened: its life began */
+bit writer_since_open; /* what donors went by before there were these rules */
+bit copied;   /* there is a copy; the region's present … */
+bit same = 1, same_epoch = 1, same_life = 1, same_tenure = 1; /* … contents, epoch, life, tenure are the copy's */
+
+/* ---- what borrowers keep ---- */
+
+typedef borrower {
+	/* The state file. */
+	byte inc;      /* incarnation; 0: there is no state */
+	bit epoch;     /* it has an epoch (and a life) */
+	bit stale_noted;
+	/* The process. */
+	bit runs;
+	bit granted;   /* it has a connection that was granted */
+	byte low;      /* reconnections */
+	bit stale;
+	bit resetting;
+	bit ended;     /* was told that it is superseded */
+	bit shared;
+	/* What is behind it: a cache, a cache file, pages of a kernel, a client's. */
+	bit front;     /* there is something that may get dirty without the bridge */
+	bit remembers;
+	/* How it relates to what the donor has. */
+	bit epoch_ok, life_ok; /* the donor would take the epoch, the life that the state has */
+	bit builds;            /* what it remembers builds on what is there */
+	bit overtaken;         /* another's write was answered since */
+	bit ahead;             /* it noted the next life, which has not begun */
+	bit cause;             /* there is a reason to say ESTALE */
+	bit in_lease;          /* its own lease is not over */
+	/* How it relates to the copy. */
+	bit copy_epoch_ok, copy_life_ok, copy_builds;
+	/* A write of an earlier session, which the donor has not refused yet, and whether a newer one is there. */
+	bit late, late_is_old;
+	/* Without the rule "life_noted" only: the state has an older life than the process. */
+	bit behind, behind_ok, behind_copy_ok;
+}
+borrower b[2];
+
+/* ---- a stock client that reconnects ---- */
+
+#define AWAY 0
+#define CONNECTED 1
+#define CUT 2
+byte blind;
+bit blind_remembers, blind_builds, blind_copy_builds, tenure_ok, copy_tenure_ok;
+
+/* ---- a bridge that was superseded ---- */
+
+#define OLD 1
+#define JOINED 2 /* it is in its successor's generation */
+byte ghost;
+
+byte answer;
+#define GRANTED 1
+#define BUSY 2       /* another holds it, or may believe so */
+#define STALE 3      /* what the borrower remembers is gone: until a reset */
+#define SUPERSEDED 4 /* a higher generation came: for good, for this process */
+#define OVER 5       /* this generation is over: a higher one is welcome */
+inline say_answer(x)
+{
+	printf("%d asks %d.%d", x, b[x].inc, b[x].low);
+	if
+	:: answer == GRANTED -> printf(": granted")
+	:: answer == BUSY -> printf(": busy")
+	:: answer == STALE -> printf(": ESTALE")
+	:: answer == SUPERSEDED -> printf(": superseded")
+	:: answer == OVER -> printf(": over, a higher generation is welcome")
+	fi
+}
+
+/* Tables. */
+inline entry_clear(t) { t.is = NONE; t.held = 0; t.inc = 0; t.low = 0 }
+inline entry_copy(to, from) { to.is = from.is; to.held = from.held; to.inc = from.inc; to.low = from.low }
+inline mark_table() { entry_copy(m[0], e[0]); entry_copy(m[1], e[1]) }
+
+inline new_tenure() { tenure_ok = 0; same_tenure = 0 }
+
+/* ---- writes ---- */
+
+/* x, or nobody we know (2), wrote: what others remember is older. */
+inline outdate(x, y)
+{
+	if
+	:: x != y && (b[y].epoch || b[y].remembers) ->
+		b[y].builds = 0;
+		if :: has(leases) && b[y].remembers -> b[y].overtaken = 1 :: else fi
+	:: else
+	fi;
+	if :: b[y].late -> b[y].late_is_old = 1 :: else fi
+}
+
+inline begin_life(x)
+{
+	if
+	:: has(file) && !written ->
+		written = 1;
+		same_life = 0;
+		b[0].life_ok = (x == 0 && b[0].epoch && rule(next));
+		b[1].life_ok = (x == 1 && b[1].epoch && rule(next));
+		b[0].ahead = 0;
+		b[1].ahead = 0
+	:: else
+	fi
+}
+
+/* Before its first write since the file was opened is sent. */
+inline note_next(x)
+{
+	if
+	:: has(file) && !written ->
+		if
+		:: !rule(life_noted) && !b[x].behind ->
+			b[x].behind = 1;
+			b[x].behind_ok = 1;
+			b[x].behind_copy_ok = b[x].copy_life_ok
+		:: else
+		fi;
+		b[x].ahead = 1;
+		b[x].copy_life_ok = 0
+	:: else
+	fi
+}
+
+inline landed(x)
+{
+	outdate(x, 0);
+	outdate(x, 1);
+	if :: x != 3 -> blind_builds = (blind == AWAY) :: else fi;
+	same = 0;
+	if :: has(file) && !written && b[0].behind -> b[0].behind_ok = 0 :: else fi;
+	if :: has(file) && !written && b[1].behind -> b[1].behind_ok = 0 :: else fi;
+	begin_life(x)
+}
+
+inline remember(x)
+{
+	if :: !b[x].remembers -> b[x].builds = 1; b[x].copy_builds = copied && same :: else fi;
+	b[x].remembers = 1
+}
+
+/* ---- the donor answers ---- */
+
+/* From now on whoever does not hold the region cannot go on. */
+inline note_writer(y)
+{
+	if
+	:: e[y].is != NONE && (rule(left) || e[y].is == LAPSED) && !(e[y].held && b[y].shared) -> e[y].is = OVERTAKEN
+	:: else
+	fi;
+	if :: !b[y].shared && b[y].epoch -> b[y].cause = 1 :: else fi
+}
+
+#define lower(x) (b[x].inc < e[x].inc || (b[x].inc == e[x].inc && b[x].low < e[x].low))
+#define equal(x) (b[x].inc == e[x].inc && b[x].low == e[x].low)
+/* After a new epoch: another may have a lease that was promised under the old one. */
+#define grace_for(y) (rule(grace) && b[y].in_lease && b[y].runs && !b[y].epoch_ok && !b[y].stale)
+/* By the rules who names an epoch remembers.  Before, it was who is of the same incarnation. */
+#define is_stale(x) \
+	((b[x].epoch && !b[x].epoch_ok) || \
+	 (!b[x].shared && b[x].epoch && has(file) && rule(life) && !b[x].life_ok) || \
+	 (b[x].shared && b[x].epoch && has(file) && !rule(shared_life) && !b[x].life_ok) || \
+	 (!b[x].shared && rule(claim) && b[x].epoch && (e[x].is == NONE || e[x].is == OVERTAKEN)) || \
+	 (!b[x].shared && !rule(claim) && \
+		((e[x].is == OVERTAKEN && e[x].inc == b[x].inc) || (e[x].is == NONE && writer_since_open && b[x].low > 0))))
+#define is_busy(x, y) \
+	((!b[x].shared && ((e[y].held && !b[y].shared) || blind == CONNECTED)) || grace_for(y))
+
+inline decide(x, y)
+{
+	if
+	:: is_stale(x) -> answer = STALE
+	:: else ->
+		if
+		:: e[x].is != NONE && lower(x) -> answer = SUPERSEDED
+		:: else ->
+			if
+			:: e[x].is == LAPSED && equal(x) -> answer = OVER
+			:: else ->
+				if
+				:: is_busy(x, y) -> answer = BUSY
+				:: else ->
+					answer = GRANTED;
+					/* What is left of lower generations is fenced; an equal one is joined. */
+					if :: e[x].is == NONE || !equal(x) -> b[x].late = 0; b[x].late_is_old = 0 :: else fi;
+					e[x].is = KNOWN;
+					e[x].held = 1;
+					e[x].inc = b[x].inc;
+					e[x].low = b[x].low;
+					if :: x == 0 -> ghost = (ghost == JOINED -> 0 : ghost) :: else fi;
+					if
+					:: !b[x].shared ->
+						note_writer(y);
+						writer_since_open = has(file) || !rule(claim);
+						if :: !b[x].epoch -> new_tenure() :: else fi
+					:: else
+					fi;
+					if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi
+				fi
+			fi
+		fi
+	fi
+}
+
+inline lose_connection(x)
+{
+	if
+	:: b[x].granted ->
+		b[x].granted = 0;
+		b[x].low++;
+		b[x].in_lease = has(leases)
+	:: else
+	fi
+}
+
+/* The answer reached the bridge, which has it in its state before anything else. */
+inline answered(x)
+{
+	if
+	:: answer == GRANTED ->
+		b[x].granted = 1;
+		b[x].in_lease = 1;
+		b[x].cause = 0;
+		b[x].stale_noted = 0;
+		b[x].resetting = 0;
+		b[x].front = 1;
+		if
+		:: !b[x].epoch ->
+			b[x].epoch = 1;
+			b[x].epoch_ok = 1;
+			b[x].life_ok = 1;
+			b[x].ahead = 0;
+			b[x].copy_epoch_ok = copied && same_epoch;
+			b[x].copy_life_ok = copied && same_life
+		:: else
+		fi;
+		if :: !b[x].remembers -> b[x].builds = 1; b[x].copy_builds = copied && same; b[x].overtaken = 0 :: else fi
+	:: answer == STALE ->
+		must(L, b[x].cause);
+		b[x].stale = 1;
+		b[x].stale_noted = rule(stale_kept);
+		b[x].resetting = 0;
+		b[x].remembers = 0;
+		b[x].builds = 0;
+		b[x].copy_builds = 0;
+		b[x].overtaken = 0;
+		b[x].in_lease = 0
+	:: answer == SUPERSEDED -> b[x].ended = 1
+	:: answer == OVER -> b[x].low++
+	:: else
+	fi
+}
+
+/* ---- the donor stops ---- */
+
+inline end_sessions()
+{
+	lose_connection(0);
+	lose_connection(1);
+	b[0].late = 0; b[0].late_is_old = 0;
+	b[1].late = 0; b[1].late_is_old = 0;
+	if :: blind == CONNECTED -> blind = CUT :: else fi;
+	if :: ghost == JOINED -> ghost = 0 :: else fi
+}
+
+inline forget_life_ahead(x)
+{
+	if :: b[x].ahead && !rule(unbegun) -> b[x].life_ok = 0 :: else fi;
+	b[x].ahead = 0
+}
+
+/* A file is closed with all it has on disk, … */
+inline close_file()
+{
+	if
+	:: !rule(table) -> entry_clear(m[0]); entry_clear(m[1])
+	:: rule(table) && (written || rule(mark_at_stop)) -> mark_table()
+	:: else
+	fi;
+	written = 0;
+	forget_life_ahead(0);
+	forget_life_ahead(1)
+}
+
+/* … and opened with a clean mark. */
+inline open_file()
+{
+	entry_copy(e[0], m[0]);
+	entry_copy(e[1], m[1]);
+	if :: !rule(held) -> e[0].held = 0; e[1].held = 0 :: else fi;
+	writer_since_open = 0;
+	if :: rule(tenure_opening) -> new_tenure() :: else fi
+}
+
+inline lose_contents(x)
+{
+	b[x].epoch_ok = 0;
+	b[x].life_ok = 0;
+	b[x].ahead = 0;
+	b[x].behind = 0;
+	if :: b[x].epoch -> b[x].cause = 1; b[x].builds = 0 :: else fi
+}
+
+inline new_epoch()
+{
+	lose_contents(0);
+	lose_contents(1);
+	blind_builds = (blind == AWAY);
+	new_tenure();
+	same = 0;
+	same_epoch = 0;
+	same_life = 0;
+	written = 0;
+	writer_since_open = 0;
+	entry_clear(e[0]); entry_clear(e[1]);
+	entry_clear(m[0]); entry_clear(m[1])
+}
+
+inline take_copy(x)
+{
+	b[x].copy_epoch_ok = b[x].epoch && b[x].epoch_ok;
+	b[x].copy_life_ok = b[x].epoch && b[x].life_ok;
+	b[x].copy_builds = b[x].builds;
+	if :: b[x].behind -> b[x].behind_copy_ok = b[x].behind_ok :: else fi
+}
+
+inline put_copy_back(x)
+{
+	b[x].epoch_ok = b[x].copy_epoch_ok;
+	b[x].life_ok = b[x].copy_life_ok;
+	b[x].builds = b[x].copy_builds;
+	b[x].ahead = 0;
+	if :: b[x].behind -> b[x].behind_ok = b[x].behind_copy_ok :: else fi;
+	if :: b[x].epoch -> b[x].cause = 1 :: else fi
+}
+
+/* ---- bridges ---- */
+
+inline bridge_is_gone(x)
+{
+	b[x].runs = 0;
+	lose_connection(x);
+	b[x].low = 0;
+	b[x].stale = 0;
+	b[x].resetting = 0;
+	b[x].ended = 0;
+	b[x].in_lease = 0;
+	b[x].overtaken = 0;
+	if
+	:: b[x].behind ->
+		b[x].life_ok = b[x].behind_ok;
+		b[x].copy_life_ok = b[x].behind_copy_ok;
+		b[x].behind = 0;
+		b[x].behind_ok = 0;
+		b[x].behind_copy_ok = 0
+	:: else
+	fi
+}
+
+/* weft detach, or its machine restarted: the next one of this name is somebody new.  An entry that is still held lapses. */
+inline forget(x)
+{
+	bridge_is_gone(x);
+	b[x].inc = 0;
+	b[x].epoch = 0;
+	b[x].stale_noted = 0;
+	b[x].shared = 0;
+	b[x].front = 0;
+	b[x].remembers = 0;
+	b[x].epoch_ok = 0; b[x].life_ok = 0; b[x].builds = 0; b[x].ahead = 0; b[x].cause = 0;
+	b[x].copy_epoch_ok = 0; b[x].copy_life_ok = 0; b[x].copy_builds = 0;
+	b[x].late = 0; b[x].late_is_old = 0;
+	entry_clear(e[x]); entry_clear(m[x]); entry_clear(c[x]);
+	if :: x == 0 -> ghost = 0 :: else fi
+}
+
+#define can_ask(x) (exists(x) && donor == UP && b[x].runs && !b[x].granted && !b[x].stale && !b[x].ended && \
+	c_expr { now.b[x].low < nr_reconnections })
+
+#define BRIDGE(x, y) \
+:: d_step { exists(x) && !b[x].runs && b[x].inc == 0 -> \
+	printf("%d attaches\n", x); \
+	b[x].runs = 1; b[x].inc = 1 } \
+:: d_step { exists(x) && has(shared) && !b[x].runs && b[x].inc == 0 -> \
+	printf("%d attaches with --shared\n", x); \
+	b[x].runs = 1; b[x].inc = 1; b[x].shared = 1 } \
+:: d_step { exists(x) && has(killing) && !b[x].runs && b[x].inc != 0 && c_expr { now.b[x].inc < nr_incarnations || !rule_noted } -> \
+	printf("%d is taken over\n", x); \
+	b[x].runs = 1; \
+	if :: rule(noted) -> b[x].inc++ :: else fi; \
+	b[x].stale = b[x].stale_noted } \
+:: d_step { exists(x) && has(shared) && !rule(same_mode) && !b[x].runs && b[x].inc != 0 && \
+		c_expr { now.b[x].inc < nr_incarnations } -> \
+	printf("%d is taken over in another mode\n", x); \
+	b[x].runs = 1; b[x].inc++; b[x].shared = !b[x].shared; b[x].stale = b[x].stale_noted } \
+:: d_step { can_ask(x) -> \
+	decide(x, y); \
+	say_answer(x); printf("\n"); \
+	answered(x); \
+	answer = 0 } \
+:: d_step { can_ask(x) && !is_stale(x) -> /* refusals that get lost change nothing */ \
+	decide(x, y); \
+	say_answer(x); printf(", but the answer is lost\n"); \
+	if :: answer == GRANTED -> b[x].low++ :: else fi; \
+	answer = 0 } \
+:: d_step { b[x].granted && (!b[x].remembers || !b[x].builds || (b[x].copy_builds && !same)) -> \
+	printf("%d reads\n", x); \
+	must(S1, b[x].shared || !b[x].remembers || b[x].builds); \
+	remember(x); \
+	if :: !same -> b[x].copy_builds = 0 :: else fi } \
+:: d_step { b[x].granted && !b[x].shared -> \
+	printf("%d writes\n", x); \
+	must(S1, !b[x].remembers || b[x].builds); \
+	remember(x); \
+	note_next(x); \
+	landed(x); \
+	b[x].copy_builds = 0 } \
+:: d_step { b[x].runs && b[x].remembers && !b[x].stale && !b[x].shared && (b[x].in_lease || !rule(lease)) && \
+		(b[x].overtaken || (!b[x].in_lease && b[x].epoch)) -> \
+	printf("%d answers from what it remembers\n", x); \
+	must(S2, false) } \
+:: d_step { b[x].granted -> printf("%d loses its connection\n", x); lose_connection(x) } \
+:: d_step { b[x].granted && !b[x].shared && has(file) && !written -> \
+	printf("%d sends its first write, and loses its connection\n", x); \
+	note_next(x); lose_connection(x) } \
+:: d_step { b[x].granted && !b[x].shared && has(late) -> \
+	printf("%d sends a write, and loses its connection\n", x); \
+	remember(x); note_next(x); lose_connection(x); b[x].late = 1; b[x].late_is_old = 0 } \
+:: d_step { b[x].late && e[x].held -> \
+	printf("a late write of %d\n", x); \
+	must(Z, !b[x].late_is_old); \
+	b[x].late = 0; b[x].late_is_old = 0; \
+	landed(x); \
+	b[x].copy_builds = 0 } \
+:: d_step { has(killing) && b[x].runs -> printf("%d is killed\n", x); bridge_is_gone(x) } \
+:: d_step { has(killing) && b[x].granted && !b[x].shared && has(late) -> \
+	printf("%d sends a write, and is killed\n", x); \
+	note_next(x); bridge_is_gone(x); b[x].late = 1; b[x].late_is_old = 0 } \
+:: d_step { has(killing) && b[x].granted -> \
+	printf("%d says goodbye, and leaves a cache file\n", x); \
+	bridge_is_gone(x); e[x].held = 0; b[x].late = 0; b[x].late_is_old = 0 } \
+:: d_step { b[x].inc != 0 -> printf("%d is detached\n", x); forget(x) } \
+:: d_step { has(power) && b[x].inc != 0 && b[x].epoch && !b[x].shared -> \
+	printf("the machine of %d restarts\n", x); \
+	if \
+	:: rule(boot) -> forget(x) \
+	:: else -> bridge_is_gone(x); b[x].remembers = 1; b[x].builds = 0; b[x].copy_builds = 0 \
+	fi } \
+:: d_step { donor == UP && e[x].held && !b[x].granted && (!b[x].in_lease || !rule(clock) || !rule(lease)) -> \
+	printf("the lease of %d is over at the donor\n", x); \
+	e[x].held = 0; e[x].is = LAPSED; b[x].late = 0; b[x].late_is_old = 0; \
+	if :: x == 0 && ghost == JOINED -> ghost = 0 :: else fi } \
+:: d_step { b[x].in_lease && !b[x].granted -> \
+	printf("the lease of %d is over\n", x); \
+	b[x].in_lease = 0; b[x].overtaken = b[x].overtaken && !rule(lease) } \
+:: d_step { has(reset) && !b[x].granted && !b[x].remembers && !b[x].shared && b[x].front && \
+		!(b[x].resetting && rule(reset_quiet)) -> \
+	printf("a page behind %d becomes dirty\n", x); \
+	b[x].remembers = 1 } \
+:: d_step { has(reset) && b[x].runs && b[x].stale && c_expr { now.b[x].inc < nr_incarnations } -> \
+	printf("%d is reset\n", x); \
+	if :: rule(reset_drops) -> b[x].remembers = 0 :: else fi; \
+	b[x].inc++; b[x].low = 0; b[x].epoch = 0; b[x].epoch_ok = 0; b[x].life_ok = 0; b[x].ahead = 0; b[x].cause = 0; \
+	b[x].stale = 0; b[x].resetting = 1 } \
+:: d_step { has(evict) && e[x].is != NONE && !e[x].held -> \
+	printf("the donor forgets %d\n", x); \
+	entry_clear(e[x]); \
+	if :: b[x].epoch && !b[x].shared -> b[x].cause = 1 :: else fi }
+
+#define free_for_stock (donor == UP && !(e[0].held && !b[0].shared) && !(e[1].held && !b[1].shared) && !grace_for(0) && !grace_for(1))
+
+active proctype world()
+{
+	do
+	BRIDGE(0, 1)
+	BRIDGE(1, 0)
+
+	/* ---- a bridge that sleeps while another takes over its name, and wakes up ---- */
+	:: d_step { has(two) && ghost == 0 && b[0].runs && b[0].epoch && !b[0].stale -> 
+		printf("0 is suspended, and another takes over its state\n");
+		ghost = OLD;
+		bridge_is_gone(0) }
+	:: d_step { ghost == OLD && donor == UP && b[0].granted -> 
+		printf("the old bridge of 0 asks, and is refused\n");
+		ghost = (rule(superseded) -> 0 : JOINED) }
+	:: d_step { ghost == JOINED && b[0].granted -> 
+		printf("the old bridge of 0 writes in the generation of the new one\n");
+		landed(2) }
+
+	/* ---- stock clients ---- */
+	:: d_step { has(stock) && free_for_stock && blind != CONNECTED -> 
+		printf("a stock client comes by the plain name, and goes\n");
+		note_writer(0); note_writer(1); writer_since_open = has(file) || !rule(claim); new_tenure();
+		if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi }
+	:: d_step { has(stock) && free_for_stock && blind != CONNECTED -> 
+		printf("a stock client comes by the plain name, writes and goes\n");
+		note_writer(0); note_writer(1); writer_since_open = has(file) || !rule(claim); new_tenure();
+		if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi;
+		landed(2) }
+	:: d_step { has(blind) && blind == AWAY && free_for_stock -> 
+		printf("a stock client comes by NAME@TENURE\n");
+		note_writer(0); note_writer(1); writer_since_open = has(file) || !rule(claim);
+		if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi;
+		blind = CONNECTED; blind_remembers = 0; blind_builds = 1; blind_copy_builds = 1;
+		tenure_ok = 1; copy_tenure_ok = copied && same_tenure }
+	:: d_step { blind == CONNECTED -> 
+		printf("the stock client reads\n");
+		must(S1, !blind_remembers || blind_builds);
+		if :: !blind_remembers -> blind_builds = 1 :: else fi;
+		blind_remembers = 1;
+		if :: !same -> blind_copy_builds = 0 :: else fi }
+	:: d_step { blind == CONNECTED -> 
+		printf("the stock client writes\n");
+		must(S1, !blind_remembers || blind_builds);
+		blind_remembers = 1; blind_builds = 1; blind_copy_builds = 0;
+		landed(3) }
+	:: d_step { blind == CONNECTED -> printf("the stock client is cut off\n"); blind = CUT }
+	:: d_step { blind == CUT && free_for_stock && (tenure_ok || !rule(tenure)) -> 
+		printf("the stock client reconnects\n");
+		note_writer(0); note_writer(1); writer_since_open = has(file) || !rule(claim);
+		if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi;
+		blind = CONNECTED }
+	:: d_step { blind != AWAY -> 
+		printf("the stock client ends, or is refused\n");
+		blind = AWAY; blind_remembers = 0; blind_builds = 1; blind_copy_builds = 0; tenure_ok = 0; copy_tenure_ok = 0 }
+
+	/* ---- the donor ---- */
+	:: d_step { has(restart) && donor == UP -> 
+		printf("the donor stops cleanly\n");
+		end_sessions();
+		if :: has(file) -> close_file() :: else fi;
+		donor = STOPPED }
+	:: d_step { has(restart) && donor == UP && has(file) -> 
+		printf("the donor is killed\n");
+		end_sessions();
+		if
+		:: written -> new_epoch(); donor = CRASHED
+		:: else -> forget_life_ahead(0); forget_life_ahead(1); donor = STOPPED
+		fi }
+	:: d_step { has(restart) && !has(file) && donor == UP -> 
+		printf("the donor's machine restarts\n");
+		end_sessions();
+		new_epoch() }
+	:: d_step { donor != UP -> 
+		printf("the donor starts\n");
+		if :: has(file) -> open_file() :: else fi;
+		donor = UP }
+	:: d_step { has(closing) && donor == UP && !e[0].held && !e[1].held && blind != CONNECTED -> 
+		printf("the file is closed, and opened again\n");
+		end_sessions();
+		close_file();
+		open_file() }
+	:: d_step { has(copy) && donor == STOPPED -> 
+		printf("the file is copied\n");
+		copied = 1; same = 1; same_epoch = 1; same_life = 1; same_tenure = 1;
+		entry_copy(c[0], m[0]); entry_copy(c[1], m[1]);
+		take_copy(0); take_copy(1);
+		blind_copy_builds = blind_builds; copy_tenure_ok = tenure_ok }
+	:: d_step { copied && donor != UP -> 
+		printf("the copy is put back\n");
+		same = 1; same_epoch = 1; same_life = 1; same_tenure = 1;
+		entry_copy(m[0], c[0]); entry_copy(m[1], c[1]);
+		put_copy_back(0); put_copy_back(1);
+		blind_builds = blind_copy_builds; tenure_ok = copy_tenure_ok;
+		donor = STOPPED }
+	od
+}
