@@ -11,6 +11,8 @@ struct lane_sum {
 	uint64_t reconnects;
 	unsigned nr_ready, nr_dead;
 	struct weft_error why; /* of a link that is not ready */
+	uint64_t silent_ns;    /* of the link that has waited longest for its donor */
+	uint64_t waiting;      /* requests that have no answer yet */
 	struct weft_histogram reads, writes, flushes;
 	json_t *lanes;
 };
@@ -42,9 +44,11 @@ static void add_links(struct bridge_lane *lane, void *ctx)
 		sum->reconnects += link->nr_reconnects;
 		ready &= link->state == LINK_READY;
 		dead |= link->is_dead;
+		sum->silent_ns = weft_max(sum->silent_ns, link_silent_ns(link));
 		if (link->state != LINK_READY && link->why.code && !sum->why.code)
 			set_why(&sum->why, link);
 	}
+	sum->waiting += atomic_load(&lane->nr_requests);
 	sum->nr_ready += ready;
 	sum->nr_dead += dead;
 }
@@ -146,6 +150,8 @@ json_t *bridge_status(struct bridge *bridge)
 	if (bridge->nr_donors > 1)
 		json_object_set_new(json, "stripe_bytes", integer(bridge->map.unit));
 	json_object_set_new(json, "why", sum->why.code ? json_string(sum->why.message) : json_null());
+	json_object_set_new(json, "silent_s", json_real((double)sum->silent_ns / 1e9));
+	json_object_set_new(json, "waiting_requests", integer(sum->waiting));
 	json_object_set_new(json, "reconnects", integer(sum->reconnects));
 	json_object_set_new(json, "requests",
 		json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "read", integer(sum->requests[TP_READ]), "write",
@@ -170,8 +176,16 @@ json_t *bridge_status(struct bridge *bridge)
 
 const char *bridge_state(struct bridge *bridge, struct weft_error *why)
 {
+	uint64_t silent_ns;
+
+	return bridge_state_silent(bridge, why, &silent_ns);
+}
+
+const char *bridge_state_silent(struct bridge *bridge, struct weft_error *why, uint64_t *ret_silent_ns)
+{
 	struct lane_sum *sum = calloc(1, sizeof(*sum));
 
+	*ret_silent_ns = 0;
 	if (!sum)
 		return "out of memory";
 	for (unsigned i = 0; i < bridge->nr_lanes; i++)
@@ -181,6 +195,7 @@ const char *bridge_state(struct bridge *bridge, struct weft_error *why)
 	if (why)
 		*why = atomic_load(&bridge->stale) ? bridge->stale_why : sum->why;
 	pthread_mutex_unlock(&bridge->lock);
+	*ret_silent_ns = sum->silent_ns;
 	free(sum);
 	return state;
 }

@@ -161,6 +161,8 @@ uint64_t bridge_bytes_cut_off(const struct bridge *bridge);
 
 /* "ready", "reconnecting", "dead", "stale" (or "out of memory"); why (may be NULL) has code 0 where there is nothing to say. */
 const char *bridge_state(struct bridge *bridge, struct weft_error *why);
+/* The same, and for how long a donor has owed an answer or been away. */
+const char *bridge_state_silent(struct bridge *bridge, struct weft_error *why, uint64_t *ret_silent_ns);
 
 /*
  * The way back from "stale": drops the cache, dirty or not, and attaches anew with whatever contents there are, as a new incarnation of

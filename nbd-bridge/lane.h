@@ -291,6 +291,8 @@ void link_progress(struct bridge_link *link);
 bool link_arm(struct bridge_link *link);
 /* It is stale or was refused, and the attachment is valid again. */
 void link_restart(struct bridge_link *link);
+/* For how long the donor owes an answer, or there is no connection to it; 0: it answers. */
+uint64_t link_silent_ns(const struct bridge_link *link);
 const char *link_state_name(const struct bridge_link *link);
 /* Where and as whom to connect: over the way, at the generation. */
 struct tp_target link_target(const struct bridge_link *link, unsigned way, uint64_t generation);

@@ -22,6 +22,7 @@ static void on_event(struct weft_watch *watch, uint32_t events);
 static void on_retry(struct weft_timer *timer);
 static void on_dead(struct weft_timer *timer);
 static void on_tick(struct weft_timer *timer);
+static const struct bridge_op *oldest_posted(const struct bridge_link *link);
 
 #define MS_NS UINT64_C(1000000)
 
@@ -146,6 +147,18 @@ static void set_down(struct bridge_link *link)
 		now_ns - link->down_ns < timeout_ns ? link->down_ns + timeout_ns - now_ns : 1);
 }
 
+uint64_t link_silent_ns(const struct bridge_link *link)
+{
+	const struct bridge_op *oldest = link->state == LINK_READY ? oldest_posted(link) : NULL;
+	uint64_t now_ns = weft_now_ns(), since_ns = link->down_ns;
+
+	if (oldest)
+		since_ns = weft_max(oldest->posted_ns, link->seen_ns);
+	else if (link->state == LINK_READY)
+		return 0;
+	return since_ns != 0 && now_ns > since_ns ? now_ns - since_ns : 0;
+}
+
 struct tp_target link_target(const struct bridge_link *link, unsigned way, uint64_t generation)
 {
 	const struct bridge_donor *donor = link->donor;
@@ -155,6 +168,8 @@ struct tp_target link_target(const struct bridge_link *link, unsigned way, uint6
 		.port = donor->config.ways[way].port,
 		.region = donor->config.region,
 		.connect_timeout_ms = config->connect_timeout_ms,
+		/* Found out in time to connect anew before requests fail. */
+		.dead_ms = (uint32_t)weft_max(config->dead_timeout_ms / 2, config->dead_timeout_ms ? 1000 : 0),
 		.hello.anonymous = config->foreign,
 		.hello.mode = config->mode,
 		.hello.generation = generation,
@@ -312,7 +327,11 @@ static void lost(struct bridge_link *link)
 {
 	struct bridge_lane *lane = link->lane;
 	struct bridge *bridge = lane->bridge;
+	const uint64_t dead_timeout_ns = bridge->config.dead_timeout_ms * MS_NS;
 
+	/* It is gone since it fell silent; half of the time stays for connecting anew. */
+	if (link->down_ns == 0)
+		link->down_ns = weft_now_ns() - weft_min(link_silent_ns(link), dead_timeout_ns / 2);
 	/* Given up by ourselves: the reason is there already. */
 	if (link->conn->error != -ECANCELED)
 		link->why = link->conn->why;

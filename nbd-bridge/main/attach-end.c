@@ -17,6 +17,7 @@
 
 enum { DRAIN_MS = 10000 }; /* for requests in flight when we stop */
 
+#define SILENT_NS UINT64_C(3000000000) /* a donor that owes an answer for so long does not answer */
 #define LOOK_NS UINT64_C(1000000000) /* how often to look whether the last user has gone */
 #define SOON_NS UINT64_C(20000000)
 
@@ -43,7 +44,9 @@ unsigned attach_users(struct attach *a, char *text, size_t len)
 
 bool attach_donor_answers(struct attach *a)
 {
-	return a->bridge && strcmp(bridge_state(a->bridge, NULL), "ready") == 0;
+	uint64_t silent_ns;
+
+	return a->bridge && strcmp(bridge_state_silent(a->bridge, NULL, &silent_ns), "ready") == 0 && silent_ns < SILENT_NS;
 }
 
 int attach_stop_fronts(struct attach *a, bool force, struct weft_error *err)

@@ -17,7 +17,10 @@
 #include "nbd-bridge/main/status-prometheus.h"
 #include "nbd-bridge/state.h"
 
-enum { ANSWER_MS = 5000 };
+enum {
+	ANSWER_MS = 5000,
+	SILENT_S = 2, /* from then on a donor's silence is told */
+};
 
 enum form { TABLE, JSON, PROMETHEUS, EXPLAIN };
 
@@ -229,13 +232,27 @@ static void print_placing(const json_t *placing)
 			nodes, strpbrk(cpus, ",-") ? "s" : "", cpus);
 }
 
+/* "ready, but no answer for 6 s (1 request waits)". */
+static void print_silence(const json_t *a)
+{
+	double silent_s = json_real_value(json_object_get(a, "silent_s"));
+	uint64_t waiting = number_of(a, "waiting_requests");
+
+	if (silent_s < SILENT_S || strcmp(text_of(a, "state"), "stale") == 0)
+		return;
+	printf("%s for %.0f s", strcmp(text_of(a, "state"), "ready") == 0 ? ", but no answer" : "", silent_s);
+	if (waiting > 0)
+		printf(" (%" PRIu64 " request%s)", waiting, waiting == 1 ? " waits" : "s wait");
+}
+
 static void print_attachment(const json_t *a)
 {
 	const json_t *requests = json_object_get(a, "requests");
 	char size[32], in[32], out[32];
 
-	printf("%s  %s  %s%s%s\n", text_of(a, "name"), text_of(a, "uri"), text_of(a, "state"),
-		text_of(a, "why")[0] ? ": " : "", text_of(a, "why"));
+	printf("%s  %s  %s", text_of(a, "name"), text_of(a, "uri"), text_of(a, "state"));
+	print_silence(a);
+	printf("%s%s\n", text_of(a, "why")[0] ? ": " : "", text_of(a, "why"));
 	if (text_of(a, "ending")[0])
 		printf("  told to end (%s); it ends when nobody uses it any more\n", text_of(a, "ending"));
 	if (requests) {

@@ -59,7 +59,7 @@ static int wait_fd(struct nbd_client_handshake *hs, int fd, short events, short 
 	}
 }
 
-static void tune(int fd, int family)
+static void tune(int fd, int family, int dead_ms)
 {
 	const struct {
 		int level, name, value;
@@ -69,7 +69,7 @@ static void tune(int fd, int family)
 		{IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_S},
 		{IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_S},
 		{IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES},
-		{IPPROTO_TCP, TCP_USER_TIMEOUT, DEAD_MS},
+		{IPPROTO_TCP, TCP_USER_TIMEOUT, dead_ms},
 	};
 
 	/* Best effort: without them it is slower, or a dead peer is found later. */
@@ -88,7 +88,7 @@ static int connect_to(struct nbd_client_handshake *hs, const struct sockaddr *ad
 
 	if (fd < 0)
 		return weft_error_set(&hs->error, errno, "socket: %s", strerror(errno));
-	tune(fd, addr->sa_family);
+	tune(fd, addr->sa_family, (int)hs->dead_ms);
 	if (connect(fd, addr, len) < 0) {
 		error = errno;
 		if (error == EINPROGRESS) {
@@ -520,6 +520,7 @@ int nbd_client_handshake_start(const struct tp_target *target, struct nbd_client
 	hs->fd = -1;
 	hs->hello = target->hello;
 	hs->timeout_ms = target->connect_timeout_ms ? target->connect_timeout_ms : DEFAULT_TIMEOUT_MS;
+	hs->dead_ms = target->dead_ms ? (uint32_t)weft_min(target->dead_ms, DEAD_MS) : DEAD_MS;
 	hs->host = strdup(target->host);
 	hs->port = strdup(target->port ? target->port : "10809");
 	hs->region = strdup(target->region);

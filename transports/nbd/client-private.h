@@ -26,7 +26,7 @@ struct nbd_client_handshake {
 	pthread_t thread;
 	char *host, *port, *region;
 	struct weft_hello hello;
-	uint32_t timeout_ms;
+	uint32_t timeout_ms, dead_ms;
 	int cancel_fd; /* eventfd: the owner gives up */
 	int done_fd;   /* eventfd: done was set */
 	_Atomic bool done;
