@@ -21,6 +21,7 @@ static void on_detach(struct attach *a, struct weft_control_call *call, bool for
 		weft_control_answer(call, failure(EALREADY, "it is being detached already"));
 		return;
 	}
+	a->gives_up = force && !attach_donor_answers(a);
 	if (!force)
 		end = attach_try_to_end(a, &err);
 	else if (attach_stop_fronts(a, true, &err) < 0)

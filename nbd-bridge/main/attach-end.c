@@ -51,8 +51,7 @@ bool attach_donor_answers(struct attach *a)
 
 int attach_stop_fronts(struct attach *a, bool force, struct weft_error *err)
 {
-	/* What a donor that is away has not answered is given up, if that is what was ordered. */
-	uint32_t drain_ms = force && !attach_donor_answers(a) ? 0 : DRAIN_MS;
+	uint32_t drain_ms = a->gives_up ? 0 : DRAIN_MS;
 
 	for (struct bridge_front *front = a->fronts; front; front = front->next) {
 		int r = front->ops->stop(front, force, drain_ms, err);

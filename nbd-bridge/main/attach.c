@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include <unistd.h>
 
 #include "fabric/log.h"
+#include "fabric/patience.h"
 #include "fabric/util.h"
 #include "nbd-bridge/cache-file.h"
 #include "nbd-bridge/device.h"
@@ -343,7 +345,7 @@ static int stop(struct attach *a, struct weft_error *err)
 		attach_stop_fronts(a, true, NULL);
 	attach_end_rescue(a);
 	if (a->bridge)
-		r = bridge_stop(a->bridge, FLUSH_MS, err);
+		r = bridge_stop(a->bridge, a->gives_up ? 0 : FLUSH_MS, err);
 	bridge_front_free(a->fronts);
 	a->fronts = NULL;
 	if (a->attached && a->options.record_order) {
@@ -404,6 +406,19 @@ void attach_log_to_file(const struct attach_options *o)
 
 /* ---- the two processes ---- */
 
+/* Whoever waited for the result was interrupted, or has gone: that gives the attach up. */
+static bool is_given_up(const struct attach *a)
+{
+	struct pollfd p = {.fd = a->result_fd};
+
+	return a->result_fd >= 0 && poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
+}
+
+static void be_patient(const struct attach_options *o)
+{
+	weft_patience_begin("weft-attach: waiting for an answer of %s, up to %d s (Ctrl-C gives up)", o->uri_text, CONNECT_MS / 1000);
+}
+
 static int run(struct attach *a)
 {
 	bool background = a->result_fd >= 0;
@@ -411,7 +426,13 @@ static int run(struct attach *a)
 	char log[256];
 
 	attach_guard_start(a);
+	if (!background)
+		be_patient(&a->options);
 	int r = start(a, &err);
+	if (!background)
+		weft_patience_end();
+	if (r == 0 && is_given_up(a))
+		r = weft_error_set(&err, ECANCELED, "nobody waits for the attach any more");
 	if (r < 0) {
 		stop(a, NULL);
 		/* A device that is left has its guard: the dead bridge's own has seen this one in its place. */
@@ -447,7 +468,9 @@ static int wait_for_bridge(int fd, pid_t pid)
 	char text[4096], failed;
 	ssize_t n;
 
-	if (weft_read_all(fd, &failed, 1) < 0) {
+	int r = weft_read_all(fd, &failed, 1);
+	weft_patience_end();
+	if (r < 0) {
 		int how = 0;
 
 		waitpid(pid, &how, 0);
@@ -493,6 +516,7 @@ int main(int argc, char **argv)
 	}
 	if (pid > 0) {
 		close(fds[1]);
+		be_patient(&attach.options);
 		return wait_for_bridge(fds[0], pid);
 	}
 	close(fds[0]);

@@ -33,6 +33,7 @@ struct attach {
 	int settle_result;
 	int asked_to_end;       /* by this signal; 0: it was not */
 	struct weft_timer end_look;
+	bool gives_up;          /* what a donor that does not answer has not got: that was ordered */
 	struct weft_error end_told; /* why it goes on */
 	char why[BRIDGE_WHY_MAX]; /* this transport, at the start */
 	uint64_t nr_changes[BRIDGE_MAX_DONORS]; /* of transport, told */

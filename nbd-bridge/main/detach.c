@@ -17,6 +17,7 @@
 
 #include "fabric/control.h"
 #include "fabric/hello.h"
+#include "fabric/patience.h"
 #include "fabric/process.h"
 #include "fabric/util.h"
 #include "nbd-bridge/device-kind.h"
@@ -30,7 +31,9 @@ enum {
 	ALIVE_MS = 5000,   /* for a bridge that does nothing else to say so */
 	ANSWER_MS = 60000, /* in-flight requests, the last FLUSH */
 	EXIT_MS = 10000,
-	STUCK_MS = 20000,  /* for something of the cache to be written back */
+	STUCK_MS = 20000,  /* for something to be written back */
+	SILENT_S = 2,      /* without an answer, and a donor is one that does not answer */
+	FORCED_S = 30,     /* for requests in flight, and the last FLUSH */
 };
 
 static void usage(FILE *out)
@@ -159,7 +162,9 @@ static int clear_away(struct bridge_state_file *state, const char *name, const c
 				(struct bridge_made_file){.dev = state->made_dev, .ino = state->made_ino});
 	}
 	struct weft_error why;
+	weft_patience_begin("weft-detach: telling the donor that '%s' has ended, which may take up to 10 s", name);
 	int told = detach_say_goodbye(state, &why);
+	weft_patience_end();
 	/* The state last: who has that is the attachment. */
 	remove_from_run_dir(name);
 	bridge_state_remove(state);
@@ -222,6 +227,22 @@ static int end_silent(const char *name, pid_t pid, int pidfd, bool force, struct
 	return r;
 }
 
+/* What it waits for is told at once if the donor does not answer now, else when it takes long. */
+static void tell_wait(const char *name, const json_t *status, bool force)
+{
+	const char *state = json_string_value(json_object_get(status, "state"));
+	const char *why = json_string_value(json_object_get(status, "why"));
+	bool answers = !state || (strcmp(state, "ready") == 0 && json_real_value(json_object_get(status, "silent_s")) < SILENT_S);
+
+	if (force)
+		weft_patience_begin("weft-detach: waiting for what is in flight to end, up to %d s", FORCED_S);
+	else if (answers || strcmp(state, "stale") == 0)
+		weft_patience_begin("weft-detach: waiting for what was written to arrive at the donor; to give up now: weft detach --force %s", name);
+	else
+		fprintf(stderr, "weft-detach: waiting up to %d s for the donor, which does not answer%s%s; to give up now: weft detach --force %s\n",
+			STUCK_MS / 1000, why ? ": " : "", why ? why : "", name);
+}
+
 /*
  * Asks until the cache has nothing that is not at the donor, and the bridge ends.  Gives up, with the attachment as it was,
  * when nothing is written back for STUCK_MS.
@@ -248,14 +269,20 @@ static int ask_until_written_back(const char *name, bool force, json_t **ret, st
 		const char *state = json_string_value(json_object_get(*ret, "state"));
 		bool stale = state && strcmp(state, "stale") == 0;
 		if (stale || now_ns - moved_ns > STUCK_MS * UINT64_C(1000000)) {
-			r = weft_error_set(err, EIO, "'%s' is not detached: %s of its cache cannot be written back (it is %s); %s, save that with: "
-				"weft rescue %s FILE; or give it up: weft detach --force %s", name, size, state ? state : "not ready",
-				stale ? "its region is gone" : "try again when its donor is there", name, name);
+			if (dirty == 0)
+				r = weft_error_set(err, EIO, "'%s' is not detached: what the kernel caches of it was not written back within %d s (it is %s); "
+					"try again when its donor is there, or give it up: weft detach --force %s", name, STUCK_MS / 1000,
+					state ? state : "not ready", name);
+			else
+				r = weft_error_set(err, EIO, "'%s' is not detached: %s of its cache cannot be written back; %s: weft rescue %s FILE; "
+					"or give it up: weft detach --force %s", name, size, stale ?
+					"the donor lost this region's contents; save your unwritten data with" :
+					"try again when its donor is there, or save that with", name, name);
 			json_decref(*ret);
 			*ret = NULL;
 			return r;
 		}
-		if (now_ns - told_ns > UINT64_C(1000000000)) {
+		if (dirty > 0 && now_ns - told_ns > UINT64_C(1000000000)) {
 			fprintf(stderr, "weft-detach: %s of the cache to be written back\n", size);
 			told_ns = now_ns;
 			told = true;
@@ -284,7 +311,11 @@ static int detach(const char *name, bool force, struct weft_error *err)
 	WEFT_CLEANUP_CLOSE int pidfd = state.pid > 0 ? pidfd_open(state.pid, 0) : -1;
 	bridge_state_fini(&state);
 	/* An order that was queued would be carried out when nobody waits for it any more: see first whether it answers. */
+	weft_patience_begin("weft-detach: waiting for the bridge of '%s' to answer, up to %d s", name, ALIVE_MS / 1000);
 	r = ask(name, json_pack("{s:s}", "op", "status"), ALIVE_MS, &answer, err);
+	weft_patience_end();
+	if (r == 0)
+		tell_wait(name, answer, force);
 	json_decref(answer);
 	answer = NULL;
 	if (r != -ETIMEDOUT)
@@ -295,6 +326,7 @@ static int detach(const char *name, bool force, struct weft_error *err)
 		return r;
 	const char *warning = json_string_value(json_object_get(answer, "warning"));
 	r = wait_for_exit(pidfd, "it was detached, but its process does not end", err);
+	weft_patience_end();
 	if (r == 0 && warning)
 		r = weft_error_set(err, EIO, "'%s' is detached, but %s", name, warning);
 	if (r == 0)

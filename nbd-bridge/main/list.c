@@ -14,6 +14,7 @@
 
 #include "fabric/error.h"
 #include "fabric/hello.h"
+#include "fabric/patience.h"
 #include "fabric/process.h"
 #include "fabric/uri.h"
 #include "fabric/util.h"
@@ -108,7 +109,10 @@ static struct nbd_handle *connect_to(const struct weft_uri *uri, struct weft_err
 	nbd_set_opt_mode(nbd, true);
 	nbd_set_full_info(nbd, true);
 	alarm(ANSWER_S);
+	weft_patience_begin("weft-list: waiting for an answer of %s, up to %d s (Ctrl-C gives up)", uri->socket[0] ? uri->socket : uri->host,
+		ANSWER_S);
 	int r = uri->socket[0] ? nbd_connect_unix(nbd, uri->socket) : nbd_connect_tcp(nbd, uri->host, uri->port);
+	weft_patience_end();
 	if (r == 0)
 		return nbd;
 	const char *where = uri->socket[0] ? uri->socket : uri->host;

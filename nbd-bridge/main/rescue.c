@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "fabric/control.h"
+#include "fabric/patience.h"
 #include "fabric/process.h"
 #include "fabric/util.h"
 #include "nbd-bridge/rescue.h"
@@ -70,6 +71,7 @@ static int from_bridge(const char *name, const char *file, struct weft_error *er
 	int r;
 
 	snprintf(control, sizeof(control), "attach-%s.sock", name);
+	weft_patience_begin("weft-rescue: saving what the cache of '%s' holds to %s", name, file);
 	for (;;) {
 		r = weft_control_ask(control, question, ANSWER_MS, &answer, err);
 		if (r < 0 || json_is_true(json_object_get(answer, "ended")))
@@ -79,6 +81,7 @@ static int from_bridge(const char *name, const char *file, struct weft_error *er
 		json_object_del(question, "file"); /* how far it is, from now on */
 		usleep(20000);
 	}
+	weft_patience_end();
 	if (r == 0)
 		report(name, file, (uint64_t)json_integer_value(json_object_get(answer, "dirty_bytes")),
 			(uint64_t)json_integer_value(json_object_get(answer, "clean_bytes")), 0);

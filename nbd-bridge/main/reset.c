@@ -1,4 +1,5 @@
 /* weft reset: a stale attachment goes on with the contents that there are now.  One thread. */
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,8 +7,10 @@
 
 #include "fabric/control.h"
 #include "fabric/hello.h"
+#include "fabric/patience.h"
 #include "fabric/process.h"
 #include "fabric/util.h"
+#include "nbd-bridge/state.h"
 
 enum { ANSWER_MS = 60000 };
 
@@ -20,6 +23,24 @@ static void usage(FILE *out)
 	      "  --discard  although the cache holds what was not at the donor, and nobody saved it (weft rescue)\n"
 	      "  --help     show this\n",
 		out);
+}
+
+/* What has no bridge that lives. */
+static void say_not_there(const char *name, struct weft_error *err)
+{
+	struct bridge_state_file state;
+	bool alive;
+
+	if (bridge_state_peek(name, &state, &alive, err) < 0) {
+		weft_error_set(err, ENOENT, "there is no attachment '%s'; weft status shows what there is", name);
+		return;
+	}
+	if (alive)
+		weft_error_set(err, EAGAIN, "the bridge of '%s' is just starting or ending; try again", name);
+	else
+		weft_error_set(err, ESRCH, "the bridge of '%s' died: there is nothing to reset; attach it again, or end it with: weft detach %s",
+			name, name);
+	bridge_state_fini(&state);
 }
 
 int main(int argc, char **argv)
@@ -49,7 +70,11 @@ int main(int argc, char **argv)
 	}
 	snprintf(control, sizeof(control), "attach-%s.sock", argv[optind]);
 	json_t *question = json_pack("{s:s, s:b}", "op", "reset", "discard", discard);
+	weft_patience_begin("weft-reset: waiting for the donor of '%s', up to %d s", argv[optind], ANSWER_MS / 1000);
 	int r = weft_control_ask(control, question, ANSWER_MS, &answer, &err);
+	weft_patience_end();
+	if (r == -ENOENT || r == -ECONNREFUSED)
+		say_not_there(argv[optind], &err);
 	json_decref(question);
 	if (r < 0)
 		fprintf(stderr, "weft-reset: %s\n", err.message);

@@ -12,6 +12,7 @@
 
 #include "fabric/control.h"
 #include "fabric/hello.h"
+#include "fabric/patience.h"
 #include "fabric/process.h"
 #include "fabric/util.h"
 #include "nbd-bridge/main/status-prometheus.h"
@@ -80,7 +81,9 @@ static int one_attachment(void *ctx, const char *name)
 		return 0;
 	snprintf(socket, sizeof(socket), "attach-%s.sock", name);
 	json_t *question = json_pack("{s:s}", "op", c->form == EXPLAIN ? "explain" : "status");
+	weft_patience_begin("weft-status: waiting for the bridge of '%s', up to %d s", name, ANSWER_MS / 1000);
 	int r = weft_control_ask(socket, question, ANSWER_MS, &answer, NULL);
+	weft_patience_end();
 	if (r < 0)
 		answer = from_state(name, r);
 	json_decref(question);
@@ -97,7 +100,10 @@ static int one_donor(void *ctx, const char *socket)
 	json_t *question = json_pack("{s:s}", "op", "status"), *answer = NULL;
 	struct weft_error err = {0};
 
-	if (weft_control_ask(socket, question, ANSWER_MS, &answer, &err) == 0) {
+	weft_patience_begin("weft-status: waiting for the donor behind %s, up to %d s", socket, ANSWER_MS / 1000);
+	int r = weft_control_ask(socket, question, ANSWER_MS, &answer, &err);
+	weft_patience_end();
+	if (r == 0) {
 		json_array_append_new(c->donors, answer);
 	} else if (err.code == ETIMEDOUT) {
 		fprintf(stderr, "weft-status: a donor is not answering: %s\n", err.message);

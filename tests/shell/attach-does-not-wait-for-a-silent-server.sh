@@ -22,3 +22,14 @@ status=0
 timeout 40 weft attach "weft://127.0.0.1:$(cat "$TMP/port")/r" --socket "$TMP/s" >"$TMP/out" 2>&1 || status=$?
 ((status == 1)) || fail "status $status: $(cat "$TMP/out")"
 grep -q 'no answer within' "$TMP/out" || fail "$(cat "$TMP/out")"
+
+echo "what it waits for is told, and Ctrl-C gives up"
+weft attach "weft://127.0.0.1:$(cat "$TMP/port")/r" --socket "$TMP/s" >"$TMP/out" 2>&1 &
+attach=$!
+wait_for -t 5 grep -q "weft-attach: waiting for an answer of weft://127.0.0.1:.*/r, up to 10 s (Ctrl-C gives up)" "$TMP/out"
+kill -TERM "$attach"
+wait "$attach" || :
+nothing_left() {
+	! pgrep -f "^weft-attach.*$TMP/s" >/dev/null && [[ -z $(compgen -G "$WEFT_RUN_DIR/attach-r*") && ! -e $TMP/s ]]
+}
+wait_for -t 30 nothing_left

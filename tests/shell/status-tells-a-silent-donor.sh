@@ -38,4 +38,28 @@ ready() {
 }
 wait_for -t 30 ready
 [[ $(head -c 6 "$TMP/f") = before ]] || fail "other contents"
-weft detach r >/dev/null || fail "detach"
+
+echo "detach says at once what it waits for; --force does not wait"
+dd if=/dev/zero of="$TMP/f" bs=4k count=1 conv=notrunc status=none
+ip link set lo down
+: >"$TMP/out"
+weft detach r >"$TMP/out" 2>&1 &
+detach=$!
+told() {
+	[[ $(cat "$TMP/out") = "weft-detach: waiting for what was written to arrive at the donor; to give up now: weft detach --force r" ||
+		$(cat "$TMP/out") = "weft-detach: waiting up to 20 s for the donor, which does not answer"*"; to give up now: weft detach --force r" ]]
+}
+wait_for -t 3 told
+! wait "$detach" || fail "detached, although the donor has not got what was written"
+grep -q "'r' is not detached: what the kernel caches of it could not be written to the donor" "$TMP/out" || fail "$(cat "$TMP/out")"
+: >"$TMP/out"
+weft detach r >"$TMP/out" 2>&1 &
+detach=$!
+wait_for -t 1 grep -q "waiting up to 20 s for the donor, which does not answer: .*; to give up now: weft detach --force r" "$TMP/out"
+wait "$detach" || :
+start=$(date +%s%N)
+! weft detach --force r >"$TMP/out" 2>&1 || fail "the last flush cannot have been answered"
+took_ms=$((($(date +%s%N) - start) / 1000000))
+((took_ms < 4000)) || fail "--force took $took_ms ms"
+grep -q "'r' is detached, but the last FLUSH" "$TMP/out" || fail "$(cat "$TMP/out")"
+[[ ! -e $TMP/f ]] || fail "left behind"
