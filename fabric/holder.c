@@ -359,10 +359,13 @@ int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **
 	 */
 	setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof(bound));
 	r = weft_holder_receive(pair[0], text, fds, &nr_fds);
-	if (r < 0) {
+	if (r < 0 || strncmp(text, "down ", 5) == 0) {
 		close(pair[0]);
 		free(holder);
-		return weft_error_set(err, -r, "%s did not start (%s)", program, strerror(-r));
+		if (r < 0)
+			return weft_error_set(err, -r, "%s did not start: %s", program,
+				r == -EAGAIN ? "it said nothing for 5 s" : r == -EPIPE ? "it ended at once" : strerror(-r));
+		return weft_error_set(err, EIO, "its holder cannot make %s (see WEFT_RUN_DIR in weft(1))", text + 5);
 	}
 	holder->fd = pair[0];
 	*ret = holder;

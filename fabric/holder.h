@@ -72,7 +72,7 @@ void weft_holder_end(struct weft_holder *holder, bool keep);
  * Between the two, on SOCK_SEQPACKET sockets:
  *   daemon: "hold EPOCH" with two descriptors (memory, header); "drop EPOCH"; "bye"
  *   next daemon: "take", "drop EPOCH"
- *   holder: "up" to its daemon, once it listens
+ *   holder: "up" to its daemon, once it listens, or "down WHY"
  *   holder, to "take": "busy PID PLACES", or "kept SECONDS PLACES", then "region EPOCH" with two descriptors for each and "end"
  * EPOCH: 16 hex digits.
  */

@@ -28,8 +28,8 @@ int weft_parse_size(const char *text, uint64_t *ret)
 			return -EINVAL;
 		scale = UINT64_C(1) << (10 * (unit - units + 1));
 		end++;
-		if (strcmp(end, "iB") == 0)
-			end += 2;
+		if (*end == 'i')
+			end++;
 	}
 	if (strcmp(end, "B") == 0)
 		end++;

@@ -55,7 +55,7 @@ static inline void weft_cleanup_free(void *p)
 
 /*
  * Parses "4096", "64K", "1.5G" style sizes (K, M, G, T: powers of 1024; an
- * optional trailing "iB" or "B").  Returns 0, -EINVAL for anything else,
+ * optional trailing "i", "iB" or "B").  Returns 0, -EINVAL for anything else,
  * -ERANGE above INT64_MAX.  *ret untouched on failure.
  */
 int weft_parse_size(const char *text, uint64_t *ret);

@@ -24,8 +24,10 @@ void bridge_process_name(pid_t pid, char *buf, size_t len)
 	}
 	if (pid <= 0)
 		snprintf(buf, len, "a process");
+	else if (comm[0])
+		snprintf(buf, len, "pid %d (%s)", (int)pid, comm);
 	else
-		snprintf(buf, len, "pid %d (%s)", (int)pid, comm[0] ? comm : "gone");
+		snprintf(buf, len, "a process that has ended (pid %d)", (int)pid);
 }
 
 /* Compares names only: looking at the file itself would ask a server that may not answer. */

@@ -132,8 +132,10 @@ static int listen_here(void)
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	char run_dir[sizeof(addr.sun_path)];
 
-	if (weft_run_dir(run_dir, sizeof(run_dir)) < 0 ||
-		snprintf(socket_path, sizeof(socket_path), "%s/" WEFT_HOLDER_PREFIX "%d.sock", run_dir,
+	int r = weft_run_dir(run_dir, sizeof(run_dir));
+	if (r < 0)
+		return r;
+	if (snprintf(socket_path, sizeof(socket_path), "%s/" WEFT_HOLDER_PREFIX "%d.sock", run_dir,
 			(int)getpid()) >= (int)sizeof(socket_path) ||
 		snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/.%d", run_dir, (int)getpid()) >=
 			(int)sizeof(addr.sun_path))
@@ -144,8 +146,7 @@ static int listen_here(void)
 	umask(0177);
 	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 8) < 0 ||
 		rename(addr.sun_path, socket_path) < 0) {
-		int r = -errno;
-
+		r = -errno;
 		unlink(addr.sun_path);
 		close(fd);
 		return r;
@@ -197,8 +198,13 @@ int main(int argc, char **argv)
 		return 1;
 	daemon_pid = getppid();
 	int listen_fd = listen_here();
-	if (listen_fd < 0)
+	if (listen_fd < 0) {
+		char why[WEFT_HOLDER_MESSAGE_MAX];
+
+		snprintf(why, sizeof(why), "down %s: %s", *socket_path ? socket_path : "the run directory", strerror(-listen_fd));
+		weft_holder_send(daemon_fd, why, NULL, 0);
 		return 1;
+	}
 	weft_holder_send(daemon_fd, "up", NULL, 0);
 	while (!stopped && (daemon_fd >= 0 || nr_held > 0)) {
 		/* One next daemon at a time; others wait in the backlog. */

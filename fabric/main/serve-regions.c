@@ -154,8 +154,15 @@ static int take_memory(const struct serve *s, struct serve_region *w, struct wef
 	};
 	struct progress progress = {s, w->name, isatty(STDERR_FILENO), weft_now_ns()};
 
+	char asked[32], got[32];
+
 	sd_notifyf(0, "STATUS=taking memory for region '%s'", w->name);
-	return weft_region_new_memory(&spec, show_progress, &progress, &w->region, err);
+	int r = weft_region_new_memory(&spec, show_progress, &progress, &w->region, err);
+	if (r == 0 && w->region->size_bytes != w->size_bytes)
+		weft_info("region '%s' has %s rather than %s: memory comes in whole pages", w->name,
+			weft_format_size(w->region->size_bytes, got, sizeof(got)),
+			weft_format_size(w->size_bytes, asked, sizeof(asked)));
+	return r;
 }
 
 /* ---- what outlives us ---- */

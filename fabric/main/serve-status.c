@@ -17,14 +17,14 @@ static void print_attach_line(const struct serve *s, const char *name)
 {
 	const struct weft_listening *l = serve_main_listening(s);
 	struct weft_uri uri = {.region = (char *)name};
-	char run_dir[108], leaf[64];
+	char leaf[64];
 	size_t n = 0;
 
 	memcpy(uri.host, l->host, sizeof(uri.host));
 	memcpy(uri.port, l->port, sizeof(uri.port));
 	memcpy(uri.socket, l->socket, sizeof(uri.socket));
 	char *text = weft_uri_format(&uri);
-	/* A path that any shell takes as it is. */
+	/* A path that any shell takes as it is, and that means something on any machine. */
 	for (const char *p = name; *p && n < sizeof(leaf) - 1; p++) {
 		bool plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') ||
 			     *p == '-' || *p == '_' || (*p == '.' && n > 0);
@@ -32,11 +32,9 @@ static void print_attach_line(const struct serve *s, const char *name)
 		leaf[n++] = plain ? *p : '_';
 	}
 	leaf[n] = '\0';
-	if (weft_run_dir(run_dir, sizeof(run_dir)) < 0)
-		strcpy(run_dir, "/tmp");
 	/* "?" and "[" are patterns to a shell; a quote of its own the URI never has: it would be %27. */
 	const char *quote = text && strpbrk(text, "?[") ? "'" : "";
-	printf("weft attach %s%s%s --socket %s/%s.nbd\n", quote, text ? text : "?", quote, run_dir, leaf);
+	printf("weft attach %s%s%s --mount ./%s\n", quote, text ? text : "?", quote, leaf);
 	free(text);
 }
 
