@@ -34,7 +34,7 @@ static void print_attach_line(const struct serve *s, const char *name)
 	leaf[n] = '\0';
 	/* "?" and "[" are patterns to a shell; a quote of its own the URI never has: it would be %27. */
 	const char *quote = text && strpbrk(text, "?[") ? "'" : "";
-	printf("weft attach %s%s%s --mount ./%s\n", quote, text ? text : "?", quote, leaf);
+	printf("weft attach %s%s%s --mount %s.img\n", quote, text ? text : "?", quote, leaf);
 	free(text);
 }
 

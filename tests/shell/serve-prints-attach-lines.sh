@@ -2,15 +2,15 @@
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 
 start_donor --memory scratch=1M --memory 'my region/ä=1=4K'
-grep -qE "^region 'scratch': memory, 1 MiB, epoch [0-9a-f]{16} ; map it with:  weft attach weft://127.0.0.1:$PORT/scratch --mount ./scratch$" \
+grep -qE "^region 'scratch': memory, 1 MiB, epoch [0-9a-f]{16} ; map it with:  weft attach weft://127.0.0.1:$PORT/scratch --mount scratch.img$" \
 	"$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
-grep -qF "weft://127.0.0.1:$PORT/my%20region/%C3%A4%3D1 --mount ./my_region____1" "$DONOR_LOG" ||
+grep -qF "weft://127.0.0.1:$PORT/my%20region/%C3%A4%3D1 --mount my_region____1.img" "$DONOR_LOG" ||
 	fail "$(cat "$DONOR_LOG")"
 [[ $(tail -n 1 "$DONOR_LOG") = ready ]] || fail "the last line is not 'ready'"
 if [[ -w /dev/fuse ]]; then
 	mkdir "$TMP/elsewhere"
 	(cd "$TMP/elsewhere" && eval "$(sed -n "s/^region 'scratch'.*map it with:  //p" "$DONOR_LOG")") >/dev/null || fail "the line cannot be pasted"
-	[[ $(stat -c %s "$TMP/elsewhere/scratch") = 1048576 ]] || fail "not mapped"
+	[[ $(stat -c %s "$TMP/elsewhere/scratch.img") = 1048576 ]] || fail "not mapped"
 	weft detach scratch >/dev/null
 fi
 stop_donor

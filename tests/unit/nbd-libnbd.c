@@ -128,6 +128,27 @@ static void data_comes_back(void **state)
 	}
 }
 
+/* As weft-protocol(7) says. */
+static void a_longer_request_is_refused_and_the_next_is_not(void **state)
+{
+	const size_t longest = 32 << 20;
+	uint8_t *buf = calloc(1, longest + 1);
+
+	for (int structured = 0; structured < 2; structured++) {
+		struct nbd_handle *h = client(structured);
+
+		must(nbd_pwrite(h, buf, longest, 0, 0));
+		must(nbd_pread(h, buf, longest, 0, 0));
+		assert_int_equal(nbd_pread(h, buf, longest + 1, 0, 0), -1);
+		assert_int_equal(nbd_get_errno(), EINVAL);
+		assert_int_equal(nbd_pwrite(h, buf, longest + 1, 0, 0), -1);
+		assert_int_equal(nbd_get_errno(), EINVAL);
+		must(nbd_pread(h, buf, 4096, 0, 0));
+		end(h);
+	}
+	free(buf);
+}
+
 static int add_lengths(void *opaque, const char *context, uint64_t offset, uint32_t *entries, size_t n,
 	int *error)
 {
@@ -218,6 +239,7 @@ int main(void)
 		cmocka_unit_test(option_mode_asks_what_it_wants),
 		cmocka_unit_test(default_export_is_the_only_region),
 		cmocka_unit_test(data_comes_back),
+		cmocka_unit_test(a_longer_request_is_refused_and_the_next_is_not),
 		cmocka_unit_test(block_status_covers_the_range),
 		cmocka_unit_test(misuse_is_answered),
 		cmocka_unit_test(many_in_flight),
