@@ -54,6 +54,12 @@ static inline void weft_cleanup_free(void *p)
 #define WEFT_CLEANUP_FREE __attribute__((cleanup(weft_cleanup_free)))
 
 /*
+ * len bytes of zeros for a client's data, page by page as they are touched, which are in no core dump.  NULL: there are none.  munmap(2) ends
+ * them.
+ */
+void *weft_map_bytes(size_t len);
+
+/*
  * Parses "4096", "64K", "1.5G" style sizes (K, M, G, T: powers of 1024; an
  * optional trailing "i", "iB" or "B").  Returns 0, -EINVAL for anything else,
  * -ERANGE above INT64_MAX.  *ret untouched on failure.

@@ -546,6 +546,11 @@ uint64_t bridge_dirty_bytes(const struct bridge *bridge)
 	return bridge->cache ? cache_dirty_bytes(bridge->cache) : 0;
 }
 
+uint64_t bridge_lost_bytes(const struct bridge *bridge)
+{
+	return bridge->cache ? cache_lost_bytes(bridge->cache) : 0;
+}
+
 static void push_now(struct bridge_lane *lane, void *ctx)
 {
 	cache_push_kick(lane);

@@ -138,6 +138,8 @@ uint64_t bridge_cache_bytes(const struct bridge *bridge);
 uint64_t bridge_chunk_bytes(const struct bridge *bridge);
 /* What is in the cache and not at the donor yet; 0 without one.  It shrinks by itself, sooner after bridge_push_now(). */
 uint64_t bridge_dirty_bytes(const struct bridge *bridge);
+/* Of those, what its cache file has lost: they will never be at the donor.  Any thread. */
+uint64_t bridge_lost_bytes(const struct bridge *bridge);
 void bridge_push_now(struct bridge *bridge);
 /* Everything that its cache holds, in the region's order; see cache-file.h.  Any thread; the bridge goes on meanwhile. */
 int bridge_cache_each(struct bridge *bridge, int (*fn)(void *ctx, uint64_t off, uint64_t len, enum cache_content content,
@@ -207,6 +209,7 @@ struct bridge_request {
 	uint8_t phase, waits_at;
 	bool missed; /* something had to be fetched */
 	bool waited; /* for the chunk at walk_at */
+	bool lost;   /* something that was to be written back is */
 	uint64_t wait_chunk;
 	uint64_t seq, walk_at, walk_end;
 	uint64_t taken_from, nr_taken; /* chunks that are being zeroed */

@@ -55,12 +55,9 @@ int bridge_lane_deregister(struct bridge_lane *lane, struct tp_mem *first)
 
 int lane_make_arena(struct bridge_lane *lane, struct weft_error *err)
 {
-	lane->arena = mmap(NULL, LANE_ARENA, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (lane->arena == MAP_FAILED) {
-		lane->arena = NULL;
+	lane->arena = weft_map_bytes(LANE_ARENA);
+	if (!lane->arena)
 		return weft_error_set(err, ENOMEM, "cannot map %d bytes of buffers", LANE_ARENA);
-	}
 	int r = bridge_pool_new(lane->arena, LANE_ARENA, &lane->pool);
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot make a buffer pool: %s", strerror(-r));
@@ -105,9 +102,8 @@ static int big_get(struct bridge_lane *lane, size_t len, void **ret, struct tp_m
 			want *= 2;
 		if (want > LANE_BIG_KEPT && atomic_exchange(&bridge->big_taken, true))
 			return -EAGAIN;
-		void *big = mmap(NULL, want, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		int r = big == MAP_FAILED ? -ENOMEM : 0;
+		void *big = weft_map_bytes(want);
+		int r = big ? 0 : -ENOMEM;
 		if (r == 0) {
 			r = bridge_lane_register(lane, big, want, &lane->big_mem, NULL);
 			if (r < 0)

@@ -19,7 +19,7 @@ int cache_fetch(struct bridge_lane *lane, uint64_t c, struct cache_slot *slot, u
 	unsigned end = first + nr, n;
 
 	for (unsigned i = 0; i < CACHE_MAP_WORDS; i++)
-		absent.w[i] = ~(slot->valid.w[i] | slot->fetching.w[i]);
+		absent.w[i] = ~(slot->valid.w[i] | slot->fetching.w[i] | slot->lost.w[i]);
 	for (; (n = cache_map_run(&absent, &first, end)) > 0; first += n) {
 		struct cache_io *io = cache_io_get(lane, use);
 

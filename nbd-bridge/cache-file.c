@@ -18,11 +18,13 @@
 
 #include <xxhash.h>
 
+#include "fabric/log.h"
 #include "fabric/util.h"
 #include "nbd-bridge/bridge.h"
 #include "nbd-bridge/cache-map.h"
+#include "nbd-bridge/mapped.h"
 
-enum { VERSION = 1, HEADER_BYTES = 8192, SUM_BITS = 28 };
+enum { VERSION = 1, HEADER_BYTES = 8192, SUM_BITS = 28, PAGE_ENTRIES = CACHE_BLOCK / sizeof(uint64_t) };
 
 #define BLOCKS_MAX (UINT64_C(1) << (64 - SUM_BITS))
 
@@ -42,8 +44,10 @@ _Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header has its place"
 struct cache_file {
 	int fd;
 	char *path;
-	struct header *header; /* NULL: it was never used */
-	_Atomic bool mapped;
+	bool read_only;
+	struct header known;   /* what its header says */
+	struct header *header; /* the file's own; NULL: it was never used */
+	_Atomic bool mapped, lost;
 	size_t len;
 	_Atomic uint64_t *table;
 	uint8_t *data;
@@ -97,13 +101,16 @@ static void unmap(struct cache_file *file)
 	file->header = NULL;
 }
 
+/* file->known is the header. */
 static int map(struct cache_file *file, size_t len)
 {
-	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);
+	const struct cache_file_identity *id = &file->known.identity;
 
+	mapped_init();
+	void *p = mmap(NULL, len, PROT_READ | (file->read_only ? 0 : PROT_WRITE), MAP_SHARED, file->fd, 0);
 	if (p == MAP_FAILED)
 		return -errno;
-	const struct cache_file_identity *id = &((struct header *)p)->identity;
+	madvise(p, len, MADV_DONTDUMP);
 	file->header = p;
 	file->len = len;
 	file->table = (_Atomic uint64_t *)((uint8_t *)p + HEADER_BYTES);
@@ -117,22 +124,51 @@ static int map(struct cache_file *file, size_t len)
 
 static int load(struct cache_file *file, struct weft_error *err)
 {
-	struct header header;
 	struct stat st;
+	ssize_t n;
 
 	if (fstat(file->fd, &st) < 0)
 		return weft_error_set(err, errno, "cannot use %s as a cache file: %s", file->path, strerror(errno));
-	if (!S_ISREG(st.st_mode))
-		return weft_error_set(err, EINVAL, "cannot use %s as a cache file: it is no regular file", file->path);
 	if (st.st_size == 0)
 		return 0;
-	if (pread(file->fd, &header, sizeof(header), 0) != sizeof(header) || !is_sound(&header, (uint64_t)st.st_size))
+	n = pread(file->fd, &file->known, sizeof(file->known), 0);
+	if (n < 0)
+		return weft_error_set(err, errno, "cannot use %s as a cache file: its first bytes cannot be read: %s", file->path, strerror(errno));
+	if (n != sizeof(file->known) || !is_sound(&file->known, (uint64_t)st.st_size))
 		return weft_error_set(err, EINVAL, "cannot use %s as a cache file: it is something else, or damaged, and is left as it is; "
 			"name another file, or remove it", file->path);
 	int r = map(file, (size_t)st.st_size);
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot map %s: %s", file->path, strerror(-r));
 	return 0;
+}
+
+/* Looks before it opens: a link may lead anywhere, and opening a device may do something. */
+static int open_there(const char *path, bool read_only, struct weft_error *err)
+{
+	WEFT_CLEANUP_CLOSE int probe = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	char again[64];
+	struct stat st;
+
+	if (probe < 0 || fstat(probe, &st) < 0)
+		return weft_error_set(err, errno, "cannot open %s: %s", path, strerror(errno));
+	if (S_ISLNK(st.st_mode))
+		return weft_error_set(err, ELOOP, "cannot use %s as a cache file: it is a symbolic link; name the file itself", path);
+	if (!S_ISREG(st.st_mode))
+		return weft_error_set(err, EINVAL, "cannot use %s as a cache file: it is no regular file; name another", path);
+	snprintf(again, sizeof(again), "/proc/self/fd/%d", probe);
+	int fd = open(again, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+	return fd >= 0 ? fd : weft_error_set(err, errno, "cannot open %s: %s", path, strerror(errno));
+}
+
+static int open_or_make(const char *path, bool make, struct weft_error *err)
+{
+	int r = open_there(path, !make, err);
+
+	if (r != -ENOENT || !make)
+		return r;
+	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return fd >= 0 ? fd : weft_error_set(err, errno, "cannot make %s: %s", path, strerror(errno));
 }
 
 int cache_file_open(const char *path, bool make, struct cache_file **ret, struct weft_error *err)
@@ -144,12 +180,11 @@ int cache_file_open(const char *path, bool make, struct cache_file **ret, struct
 		free(file);
 		return weft_error_set(err, ENOMEM, "cannot open %s: out of memory", path);
 	}
-	file->fd = open(path, O_RDWR | O_CLOEXEC | (make ? O_CREAT : 0), 0600);
-	if (file->fd < 0)
-		r = weft_error_set(err, errno, "cannot open %s: %s", path, strerror(errno));
-	else if (flock(file->fd, LOCK_EX | LOCK_NB) < 0)
+	file->read_only = !make;
+	file->fd = r = open_or_make(path, make, err);
+	if (r >= 0 && flock(file->fd, LOCK_EX | LOCK_NB) < 0)
 		r = weft_error_set(err, EBUSY, "%s is the cache of another attachment, or being rescued; weft status shows what there is", path);
-	else
+	if (r >= 0)
 		r = load(file, err);
 	if (r < 0) {
 		cache_file_close(file);
@@ -177,26 +212,39 @@ const char *cache_file_path(const struct cache_file *file)
 
 const struct cache_file_identity *cache_file_identity(const struct cache_file *file)
 {
-	return file->header ? &file->header->identity : NULL;
+	return file->header ? &file->known.identity : NULL;
+}
+
+/* nr entries from index on, as they are; -EIO. */
+static int read_entries(const struct cache_file *file, size_t index, size_t nr, uint64_t *ret)
+{
+	return mapped_copy(ret, (const void *)&file->table[index], nr * sizeof(*ret), NULL);
 }
 
 uint64_t cache_file_dirty_bytes(const struct cache_file *file)
 {
-	uint64_t n = 0;
+	uint64_t entries[PAGE_ENTRIES], n = 0;
 
 	if (!file->header)
 		return 0;
-	for (uint64_t i = 0; i < (uint64_t)file->header->identity.nr_slots * file->slot_blocks; i++)
-		n += atomic_load_explicit(&file->table[i], memory_order_relaxed) != 0;
+	const uint64_t nr = (uint64_t)file->known.identity.nr_slots * file->slot_blocks;
+	for (uint64_t i = 0; i < nr; i += PAGE_ENTRIES) {
+		const size_t some = (size_t)weft_min(PAGE_ENTRIES, nr - i);
+		bool known = read_entries(file, i, some, entries) == 0;
+
+		/* What cannot be read may say anything. */
+		for (size_t k = 0; k < some; k++)
+			n += !known || entries[k] != 0;
+	}
 	return n * CACHE_BLOCK;
 }
 
 bool cache_file_same_boot(const struct cache_file *file)
 {
-	char boot[sizeof(file->header->identity.boot)];
+	char boot[sizeof(file->known.identity.boot)];
 
 	read_boot(boot, sizeof(boot));
-	return file->header && boot[0] && strcmp(boot, file->header->identity.boot) == 0;
+	return file->header && boot[0] && strcmp(boot, file->known.identity.boot) == 0;
 }
 
 void cache_file_forget(struct cache_file *file)
@@ -207,17 +255,18 @@ void cache_file_forget(struct cache_file *file)
 int cache_file_reset(struct cache_file *file, const struct cache_file_identity *identity, struct weft_error *err)
 {
 	size_t len = file_bytes(identity);
-	struct header header = {.version = VERSION, .identity = *identity};
+	struct header *header = &file->known;
 	int r;
 
 	unmap(file);
-	memcpy(header.magic, magic, sizeof(magic));
-	if (!header.identity.boot[0])
-		read_boot(header.identity.boot, sizeof(header.identity.boot));
-	header.sum = header_sum(&header);
+	*header = (struct header){.version = VERSION, .identity = *identity};
+	memcpy(header->magic, magic, sizeof(magic));
+	if (!header->identity.boot[0])
+		read_boot(header->identity.boot, sizeof(header->identity.boot));
+	header->sum = header_sum(header);
 	/* Room for all of it now: later there would be nobody to tell. */
 	r = ftruncate(file->fd, 0) < 0 || fchmod(file->fd, 0600) < 0 ? errno : posix_fallocate(file->fd, 0, (off_t)len);
-	if (r == 0 && (pwrite(file->fd, &header, sizeof(header), 0) != sizeof(header) || fsync(file->fd) < 0))
+	if (r == 0 && (pwrite(file->fd, header, sizeof(*header), 0) != sizeof(*header) || fsync(file->fd) < 0))
 		r = errno;
 	if (r == 0)
 		r = -map(file, len);
@@ -240,18 +289,17 @@ static size_t index_of(const struct cache_file *file, uint32_t slot, unsigned i)
 	return (size_t)slot * file->slot_blocks + i;
 }
 
-static uint64_t make_entry(const struct cache_file *file, size_t index, uint64_t block)
+static uint64_t make_entry(const struct cache_file *file, const uint8_t *data, uint64_t block)
 {
 	size_t len = block + 1 == file->nr_blocks ? file->last_bytes : CACHE_BLOCK;
-	uint64_t sum = XXH3_64bits_withSeed(file->data + index * CACHE_BLOCK, len, block);
+	uint64_t sum = XXH3_64bits_withSeed(data, len, block);
 
 	return (block + 1) << SUM_BITS | (sum & ((UINT64_C(1) << SUM_BITS) - 1));
 }
 
-bool cache_file_entry(const struct cache_file *file, uint32_t slot, unsigned i, uint64_t *ret_block)
+/* The block that an entry at its place names; false: it says nothing. */
+static bool is_entry(const struct cache_file *file, uint64_t entry, unsigned i, uint64_t *ret_block)
 {
-	uint64_t entry = atomic_load_explicit(&file->table[index_of(file, slot, i)], memory_order_relaxed);
-
 	if (entry >> SUM_BITS == 0)
 		return false;
 	*ret_block = (entry >> SUM_BITS) - 1;
@@ -259,51 +307,133 @@ bool cache_file_entry(const struct cache_file *file, uint32_t slot, unsigned i, 
 	return *ret_block < file->nr_blocks && *ret_block % file->slot_blocks == i;
 }
 
+int cache_file_entry(const struct cache_file *file, uint32_t slot, unsigned i, uint64_t *ret_block)
+{
+	uint64_t entry;
+	int r = read_entries(file, index_of(file, slot, i), 1, &entry);
+
+	return r < 0 ? r : is_entry(file, entry, i, ret_block);
+}
+
 void cache_file_mark(struct cache_file *file, uint32_t slot, unsigned i, uint64_t block)
 {
 	size_t index = index_of(file, slot, i);
+	const uint64_t entry = make_entry(file, file->data + index * CACHE_BLOCK, block);
 
 	/* After the bytes: whoever is killed between leaves what was there, or what was not answered. */
-	atomic_store_explicit(&file->table[index], make_entry(file, index, block), memory_order_release);
+	atomic_signal_fence(memory_order_release);
+	atomic_store_explicit(&file->table[index], entry, memory_order_relaxed);
 }
 
-void cache_file_unmark(struct cache_file *file, uint32_t slot, unsigned first, unsigned nr)
+struct unmarking {
+	struct cache_file *file;
+	uint32_t slot;
+	unsigned first, nr;
+};
+
+static int unmark(void *ctx)
 {
-	for (unsigned i = first; i < first + nr; i++)
-		atomic_store_explicit(&file->table[index_of(file, slot, i)], 0, memory_order_release);
+	const struct unmarking *u = ctx;
+
+	for (unsigned i = u->first; i < u->first + u->nr; i++)
+		atomic_store_explicit(&u->file->table[index_of(u->file, u->slot, i)], 0, memory_order_relaxed);
+	return 0;
+}
+
+int cache_file_unmark(struct cache_file *file, uint32_t slot, unsigned first, unsigned nr)
+{
+	struct unmarking u = {.file = file, .slot = slot, .first = first, .nr = nr};
+	const void *at;
+	int r = mapped_try(unmark, &u, &at);
+
+	if (r < 0)
+		cache_file_say_lost(file, at);
+	return r;
+}
+
+int cache_file_condemn(struct cache_file *file)
+{
+	static const char nothing[sizeof(magic)];
+
+	if (pwrite(file->fd, nothing, sizeof(nothing), 0) == sizeof(nothing) && fdatasync(file->fd) == 0)
+		return 0;
+	int r = -errno;
+	weft_err("%s cannot be written: %s; remove it once its attachment has ended", file->path, strerror(-r));
+	return r;
+}
+
+void cache_file_say_lost(struct cache_file *file, const void *at)
+{
+	if (atomic_exchange(&file->lost, true))
+		return;
+	weft_err("%s cannot be read or written at byte %zu: its disk failed, or somebody made the file shorter; requests for what is lost fail from now "
+		 "on; save what there is with weft rescue, and attach anew with another cache file", file->path,
+		(size_t)((const uint8_t *)at - (const uint8_t *)file->header));
+}
+
+/* ---- what the header says beside who it is of ---- */
+
+struct word {
+	_Atomic uint64_t *at;
+	uint64_t value;
+};
+
+static int raise_to(void *ctx)
+{
+	const struct word *word = ctx;
+	uint64_t seen = atomic_load_explicit(word->at, memory_order_relaxed);
+
+	while (seen < word->value &&
+		!atomic_compare_exchange_weak_explicit(word->at, &seen, word->value, memory_order_relaxed, memory_order_relaxed))
+		;
+	return 0;
+}
+
+static int store(void *ctx)
+{
+	const struct word *word = ctx;
+
+	atomic_store_explicit(word->at, word->value, memory_order_relaxed);
+	return 0;
+}
+
+/* In what is known, and in the file.  Relaxed: nobody else's memory is ordered by it. */
+static void change(struct cache_file *file, int (*how)(void *word), _Atomic uint64_t *known, _Atomic uint64_t *own, uint64_t value)
+{
+	struct word first = {known, value}, second = {own, value};
+	const void *at;
+
+	how(&first);
+	if (mapped_try(how, &second, &at) < 0)
+		cache_file_say_lost(file, at);
 }
 
 void cache_file_note_generation(struct cache_file *file, unsigned donor, uint64_t generation)
 {
 	/* Whoever makes it tells it what there was before. */
-	if (!atomic_load(&file->mapped))
-		return;
-	_Atomic uint64_t *highest = &file->header->generations[donor];
-	uint64_t seen = atomic_load(highest);
-
-	while (seen < generation && !atomic_compare_exchange_weak(highest, &seen, generation))
-		;
+	if (atomic_load(&file->mapped))
+		change(file, raise_to, &file->known.generations[donor], &file->header->generations[donor], generation);
 }
 
 void cache_file_set_epoch(struct cache_file *file, unsigned donor, uint64_t epoch)
 {
-	atomic_store(&file->header->epochs[donor], epoch);
+	change(file, store, &file->known.epochs[donor], &file->header->epochs[donor], epoch);
 }
 
 uint64_t cache_file_epoch(const struct cache_file *file, unsigned donor)
 {
-	return atomic_load(&file->header->epochs[donor]);
+	return atomic_load(&file->known.epochs[donor]);
 }
 
 uint64_t cache_file_generation(const struct cache_file *file, unsigned donor)
 {
-	return atomic_load(&file->header->generations[donor]);
+	return atomic_load(&file->known.generations[donor]);
 }
 
 /* ---- all of it ---- */
 
 struct place {
-	uint64_t block;
+	uint64_t block, entry;
 	size_t index;
 };
 
@@ -316,31 +446,41 @@ static int by_block(const void *a, const void *b)
 
 static int tell(const struct cache_file *file, const struct place *place, bool check, cache_each_fn *fn, void *ctx)
 {
-	bool whole = !check ||
-		make_entry(file, place->index, place->block) == atomic_load_explicit(&file->table[place->index], memory_order_relaxed);
+	uint8_t data[CACHE_BLOCK];
+	bool whole = mapped_copy(data, file->data + place->index * CACHE_BLOCK, sizeof(data), NULL) == 0 &&
+		(!check || make_entry(file, data, place->block) == place->entry);
 
 	return fn(ctx, place->block * CACHE_BLOCK, place->block + 1 == file->nr_blocks ? file->last_bytes : CACHE_BLOCK,
-		whole ? CACHE_CONTENT_DIRTY : CACHE_CONTENT_TORN, whole ? file->data + place->index * CACHE_BLOCK : NULL);
+		whole ? CACHE_CONTENT_DIRTY : CACHE_CONTENT_TORN, whole ? data : NULL);
 }
 
-int cache_file_each(const struct cache_file *file, cache_each_fn *fn, void *ctx)
+int cache_file_each(const struct cache_file *file, cache_each_fn *fn, void *ctx, uint64_t *ret_unknown_bytes)
 {
-	uint64_t nr = cache_file_dirty_bytes(file) / CACHE_BLOCK, n = 0;
+	uint64_t nr = cache_file_dirty_bytes(file) / CACHE_BLOCK, n = 0, unknown = 0, entry;
 	/* A killed process leaves what was not answered half written at most; a restart of the machine anything. */
 	bool check = !cache_file_same_boot(file);
 	int r = 0;
 
+	*ret_unknown_bytes = 0;
 	if (nr == 0)
 		return 0;
 	WEFT_CLEANUP_FREE struct place *places = calloc(nr, sizeof(*places));
 	if (!places)
 		return -ENOMEM;
-	for (uint32_t slot = 0; slot < file->header->identity.nr_slots; slot++)
-		for (unsigned i = 0; i < file->slot_blocks && n < nr; i++)
-			if (cache_file_entry(file, slot, i, &places[n].block))
-				places[n++].index = index_of(file, slot, i);
+	for (uint32_t slot = 0; slot < file->known.identity.nr_slots; slot++)
+		for (unsigned i = 0; i < file->slot_blocks && n < nr; i++) {
+			const size_t index = index_of(file, slot, i);
+
+			if (read_entries(file, index, 1, &entry) < 0)
+				unknown += CACHE_BLOCK;
+			else if (is_entry(file, entry, i, &places[n].block)) {
+				places[n].entry = entry;
+				places[n++].index = index;
+			}
+		}
 	qsort(places, n, sizeof(*places), by_block);
 	for (uint64_t i = 0; i < n && r == 0; i++)
 		r = tell(file, &places[i], check, fn, ctx);
+	*ret_unknown_bytes = unknown;
 	return r;
 }

@@ -36,8 +36,8 @@ struct cache_file_identity {
 struct cache_file;
 
 /*
- * Opens the file and takes its lock, or (make) makes an empty one, mode 0600.  -EBUSY: a bridge or a rescue has it.  -EINVAL: it is neither empty nor a
- * whole cache file, and is left as it is.
+ * Opens the file and takes its lock.  make: to write, and an empty one, mode 0600, if there is none; otherwise to read.  -EBUSY: a bridge or a rescue
+ * has it.  -EINVAL: it is neither empty nor a whole cache file, and is left as it is.  -ELOOP: a link, which is not followed.
  */
 int cache_file_open(const char *path, bool make, struct cache_file **ret, struct weft_error *err);
 /* Takes NULL. */
@@ -45,7 +45,7 @@ void cache_file_close(struct cache_file *file);
 const char *cache_file_path(const struct cache_file *file);
 /* NULL: it was never used. */
 const struct cache_file_identity *cache_file_identity(const struct cache_file *file);
-/* Bytes that are newer than the donor's: what its bridge did not end cleanly with. */
+/* Bytes that are newer than the donor's, or may be, as the table cannot be read: what its bridge did not end cleanly with. */
 uint64_t cache_file_dirty_bytes(const struct cache_file *file);
 /* Whether the machine has run since the file was made: what it holds may be written back. */
 bool cache_file_same_boot(const struct cache_file *file);
@@ -55,14 +55,21 @@ void cache_file_forget(struct cache_file *file);
 /* Begins anew, empty, with room for all slots; On disk when it returns.  -ENOSPC, … */
 int cache_file_reset(struct cache_file *file, const struct cache_file_identity *identity, struct weft_error *err);
 
-/* The slots' bytes. */
+/* The slots' bytes.  Whoever touches them does so by nbd-bridge/mapped.h, and tells of what is lost. */
 uint8_t *cache_file_data(const struct cache_file *file);
-/* Which block of the region the slot's block i is newer for; false: it is not. */
-bool cache_file_entry(const struct cache_file *file, uint32_t slot, unsigned i, uint64_t *ret_block);
-/* The slot's block is newer than the donor's from now on, as it is now.  Any thread; a block has one that changes it at a time. */
+/* Says so, the first time.  at: in the mapped file. */
+void cache_file_say_lost(struct cache_file *file, const void *at);
+/* 1: the slot's block i is newer than *ret_block of the region; 0: it is not; -EIO: nobody knows. */
+int cache_file_entry(const struct cache_file *file, uint32_t slot, unsigned i, uint64_t *ret_block);
+/*
+ * The slot's block is newer than the donor's from now on, as it is now.  Inside mapped_try().  Any thread; a block has one that changes it at a
+ * time.
+ */
 void cache_file_mark(struct cache_file *file, uint32_t slot, unsigned i, uint64_t block);
-/* nr blocks are the donor's. */
-void cache_file_unmark(struct cache_file *file, uint32_t slot, unsigned first, unsigned nr);
+/* nr blocks are the donor's.  0; -EIO: the file says of some of them still that they are newer. */
+int cache_file_unmark(struct cache_file *file, uint32_t slot, unsigned first, unsigned nr);
+/* Nobody goes on with the file, or saves what it says, after this: it is no cache file any more.  0, or -errno. */
+int cache_file_condemn(struct cache_file *file);
 /* Donor i was, or is about to be, asked for a grant at this generation.  Any thread. */
 void cache_file_note_generation(struct cache_file *file, unsigned donor, uint64_t generation);
 /*
@@ -77,11 +84,11 @@ uint64_t cache_file_generation(const struct cache_file *file, unsigned donor);
 enum cache_content {
 	CACHE_CONTENT_CLEAN, /* as at the donor */
 	CACHE_CONTENT_DIRTY, /* newer */
-	CACHE_CONTENT_TORN,  /* was newer, but its bytes are not what they were: data is NULL */
+	CACHE_CONTENT_TORN,  /* was newer, but its bytes are not what they were, or cannot be read: data is NULL */
 };
 /* off and len: bytes of the region.  0, or -errno, which ends the walk. */
 typedef int cache_each_fn(void *ctx, uint64_t off, uint64_t len, enum cache_content content, const void *data);
-/* Everything that is newer than the donor's, in the region's order. */
-int cache_file_each(const struct cache_file *file, cache_each_fn *fn, void *ctx);
+/* Everything that is newer than the donor's, in the region's order.  *ret_unknown_bytes: of blocks of which the table cannot be read. */
+int cache_file_each(const struct cache_file *file, cache_each_fn *fn, void *ctx, uint64_t *ret_unknown_bytes);
 
 #endif

@@ -34,7 +34,7 @@ struct cache_io *cache_io_get(struct bridge_lane *lane, enum cache_use use)
 	return io;
 }
 
-static void put_io(struct cache_io *io)
+void cache_io_put(struct cache_io *io)
 {
 	struct cache_lane *cl = io->lane->cache;
 	unsigned *share = share_of(cl, io->use);
@@ -66,16 +66,16 @@ static void settle_owner(struct cache_io *io, int error)
 		cache_ready(io->lane, rq);
 }
 
-/* Under the chunk's lock. */
-static void end_fetch(struct cache_io *io, struct cache_slot *slot, int error)
+/* Under the chunk's lock.  The error that it ends with. */
+static int end_fetch(struct cache_io *io, struct cache_slot *slot, int error)
 {
 	struct cache_counters *counters = &io->lane->cache->counters;
 
 	cache_map_clear(&slot->fetching, io->first, io->nr);
+	if (error == 0 && io->bounce)
+		error = cache_copy_in(io->lane->cache->cache, slot, (uint64_t)io->first * CACHE_BLOCK, io->bounce, io->rq.len);
 	if (error < 0)
-		return;
-	if (io->bounce)
-		memcpy(cache_bytes(io->lane->cache->cache, slot) + (uint64_t)io->first * CACHE_BLOCK, io->bounce, io->rq.len);
+		return error;
 	cache_map_set(&slot->valid, io->first, io->nr);
 	count(&counters->fetched_bytes, io->rq.len);
 	if (io->use == CACHE_AHEAD) {
@@ -84,28 +84,32 @@ static void end_fetch(struct cache_io *io, struct cache_slot *slot, int error)
 	}
 	if (io->use == CACHE_PULL)
 		count(&counters->pulled_bytes, io->rq.len);
+	return 0;
 }
 
-/* Under the chunk's lock. */
-static void end_push(struct cache_io *io, struct cache_slot *slot, int error)
+/* The same. */
+static int end_push(struct cache_io *io, struct cache_slot *slot, int error)
 {
 	struct cache_counters *counters = &io->lane->cache->counters;
 	struct bridge_cache *cache = io->lane->cache->cache;
 
 	cache_map_clear(&slot->pushing, io->first, io->nr);
+	if (error == 0)
+		error = cache_mark_clean(cache, slot, io->first, io->nr);
 	slot->push_error = error;
 	if (error < 0) {
 		if (cache_map_empty(&slot->dirty) || slot->push_seq < slot->dirty_seq)
 			slot->dirty_seq = slot->push_seq;
 		cache_map_set(&slot->dirty, io->first, io->nr);
+		cache_count_dead(cache, slot);
 		count(&counters->push_errors, 1);
 	} else {
-		cache_mark_clean(cache, slot, io->first, io->nr);
 		count(&counters->pushed_bytes, io->rq.len);
 	}
 	if (cache_map_empty(&slot->dirty) && cache_map_empty(&slot->pushing))
 		cache_uncount(cache, io->chunk, slot);
 	atomic_store(&cache->push_error, error);
+	return error;
 }
 
 static void io_done(struct bridge_request *rq, int error)
@@ -120,10 +124,7 @@ static void io_done(struct bridge_request *rq, int error)
 		struct cache_slot *slot = cache_slot_of(cache, chunk);
 
 		slot->nr_ios--;
-		if (use == CACHE_PUSH)
-			end_push(io, slot, error);
-		else
-			end_fetch(io, slot, error);
+		error = use == CACHE_PUSH ? end_push(io, slot, error) : end_fetch(io, slot, error);
 		/* Before those who wait go on: they are to see the error. */
 		settle_owner(io, error);
 		cache_wake_chunk(lane, chunk);
@@ -132,7 +133,7 @@ static void io_done(struct bridge_request *rq, int error)
 	} else {
 		settle_owner(io, error);
 	}
-	put_io(io);
+	cache_io_put(io);
 	if (use == CACHE_PUSH && error < 0)
 		cache_push_soon(lane);
 	if (use == CACHE_PULL) {
@@ -158,8 +159,6 @@ void cache_io_blocks(struct cache_io *io, uint8_t kind, uint64_t c, struct cache
 	io->rq.off = off;
 	io->rq.len = weft_min((uint64_t)nr * CACHE_BLOCK, cache->size_bytes - off);
 	io->rq.buf = cache_bytes(cache, slot) + (uint64_t)first * CACHE_BLOCK;
-	if (io->bounce && kind == TP_WRITE)
-		memcpy(io->bounce, io->rq.buf, io->rq.len);
 	if (io->bounce)
 		io->rq.buf = io->bounce;
 	io->rq.mem = io->lane->cache->mem;

@@ -72,6 +72,24 @@ static inline bool cache_map_empty(const struct cache_map *map)
 	return true;
 }
 
+static inline struct cache_map cache_map_both(const struct cache_map *a, const struct cache_map *b)
+{
+	struct cache_map map;
+
+	for (unsigned i = 0; i < CACHE_MAP_WORDS; i++)
+		map.w[i] = a->w[i] & b->w[i];
+	return map;
+}
+
+static inline struct cache_map cache_map_without(const struct cache_map *a, const struct cache_map *b)
+{
+	struct cache_map map;
+
+	for (unsigned i = 0; i < CACHE_MAP_WORDS; i++)
+		map.w[i] = a->w[i] & ~b->w[i];
+	return map;
+}
+
 /* The next run of set bits in *first to end: its length, with *first where it begins; 0: there is none. */
 static inline unsigned cache_map_run(const struct cache_map *map, unsigned *first, unsigned end)
 {

@@ -26,6 +26,24 @@ uint64_t cache_next_dirty(const struct bridge_cache *cache, uint64_t from, uint6
 	return to;
 }
 
+/* The next run of blocks at *first or after it that are dirty, and not lost. */
+static unsigned next_run(const struct cache_slot *slot, unsigned *first)
+{
+	const struct cache_map map = cache_map_without(&slot->dirty, &slot->lost);
+
+	return cache_map_run(&map, first, CACHE_CHUNK_MAX / CACHE_BLOCK);
+}
+
+/* What the transport is to read, if it may not read it where it is.  -EIO: some of it is lost. */
+static int take_bytes(struct bridge_cache *cache, const struct cache_io *io, uint64_t c, struct cache_slot *slot, unsigned first, unsigned nr)
+{
+	uint64_t off = (uint64_t)first * CACHE_BLOCK;
+
+	return io->bounce ? cache_copy_out(cache, slot, io->bounce, off,
+				    weft_min((uint64_t)nr * CACHE_BLOCK, cache->size_bytes - (c << cache->shift) - off))
+			  : 0;
+}
+
 /* Under the chunk's lock. */
 static int push_runs(struct bridge_lane *lane, uint64_t c, struct cache_slot *slot, struct cache_io **list)
 {
@@ -33,14 +51,19 @@ static int push_runs(struct bridge_lane *lane, uint64_t c, struct cache_slot *sl
 
 	slot->push_seq = slot->dirty_seq;
 	slot->push_error = 0;
-	for (; (n = cache_map_run(&slot->dirty, &first, CACHE_CHUNK_MAX / CACHE_BLOCK)) > 0; first += n) {
+	while ((n = next_run(slot, &first)) > 0) {
 		struct cache_io *io = cache_io_get(lane, CACHE_PUSH);
 
 		if (!io)
 			return -EAGAIN;
+		if (take_bytes(lane->cache->cache, io, c, slot, first, n) < 0) {
+			cache_io_put(io);
+			continue; /* with what is not lost of the run */
+		}
 		cache_map_clear(&slot->dirty, first, n);
 		cache_map_set(&slot->pushing, first, n);
 		cache_io_blocks(io, TP_WRITE, c, slot, first, n, list);
+		first += n;
 	}
 	return 1;
 }
@@ -62,11 +85,16 @@ static int push(struct bridge_lane *lane, uint64_t c, bool whole)
 		return 0;
 	struct cache_chunk *chunk = cache_lock(cache, c);
 	struct cache_slot *slot = cache_slot_of(cache, chunk);
+	bool was_dead = slot && slot->dead;
 	if (slot && !chunk->zeroing && cache_map_empty(&slot->pushing) && !cache_map_empty(&slot->dirty) &&
 		(!whole || cache_map_all(&slot->dirty, 0, (unsigned)(bytes_of(cache, c) / CACHE_BLOCK))))
 		r = push_runs(lane, c, slot, &list);
+	bool died = slot && slot->dead && !was_dead;
 	cache_unlock(chunk);
 	cache_io_submit(lane, list);
+	/* Once: those who wait kick whoever is here, and find out whether there is anything left to wait for. */
+	if (died)
+		cache_wake_room(lane);
 	return r;
 }
 

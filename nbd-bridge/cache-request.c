@@ -64,6 +64,9 @@ static int read_absent(struct bridge_lane *lane, struct bridge_request *rq, cons
 	struct cache_chunk *chunk, struct cache_slot *slot)
 {
 	struct cache_io *list = NULL;
+
+	if (cache_is_lost(slot, p->first, p->nr))
+		return cache_give_up_slot(lane, chunk, slot);
 	int r = cache_fetch(lane, p->c, slot, p->first, p->nr, CACHE_DEMAND, rq, &list);
 
 	rq->missed = true;
@@ -80,15 +83,17 @@ static int read_absent(struct bridge_lane *lane, struct bridge_request *rq, cons
 	return r;
 }
 
-/* Whether the READ's data are left where they are. */
-static bool lend(struct cache_lane *cl, struct bridge_request *rq, const struct piece *p, struct cache_chunk *chunk, const void *bytes)
+/* The READ's data are left where they are, if they may. */
+static int hand_over(struct cache_lane *cl, struct bridge_request *rq, const struct piece *p, struct cache_chunk *chunk, struct cache_slot *slot)
 {
 	if (!rq->may_lend || p->len != rq->len || cl->nr_lent == cl->max_lent)
-		return false;
+		return cache_copy_out(cl->cache, slot, buffer_at(rq), p->off, p->len);
+	if (cache_touch(cl->cache, slot, p->off, p->len) < 0)
+		return -EIO;
 	cl->nr_lent++;
 	chunk->nr_pins++;
-	rq->lent = bytes;
-	return true;
+	rq->lent = cache_bytes(cl->cache, slot) + p->off;
+	return 0;
 }
 
 void cache_give_back(struct bridge_lane *lane, struct bridge_request *rq)
@@ -122,9 +127,8 @@ static int step_read(struct bridge_lane *lane, struct bridge_request *rq)
 	slot->referenced = true;
 	if (!cache_map_all(&slot->valid, p.first, p.nr))
 		return read_absent(lane, rq, &p, chunk, slot);
-	const uint8_t *bytes = cache_bytes(cache, slot) + p.off;
-	if (!lend(lane->cache, rq, &p, chunk, bytes))
-		memcpy(buffer_at(rq), bytes, p.len);
+	if (hand_over(lane->cache, rq, &p, chunk, slot) < 0)
+		return cache_give_up_slot(lane, chunk, slot);
 	chunk->reads += chunk->reads < UINT32_MAX;
 	used_ahead(lane, slot, &p);
 	cache_unlock(chunk);
@@ -192,6 +196,8 @@ static int step_write(struct bridge_lane *lane, struct bridge_request *rq)
 		return cache_slot_add(lane, p.c, rq);
 	}
 	slot->referenced = true;
+	if (cache_is_lost(slot, p.first, p.nr))
+		return cache_give_up_slot(lane, chunk, slot);
 	if (cache_map_any(&slot->fetching, p.first, p.nr) || cache_map_any(&slot->pushing, p.first, p.nr))
 		return cache_wait_chunk(chunk, p.c, rq);
 	int r = fetch_ends(lane, rq, &p, slot, &list);
@@ -206,15 +212,15 @@ static int step_write(struct bridge_lane *lane, struct bridge_request *rq)
 	}
 	if (!count_dirty(cache, p.c, slot))
 		return wait_for_room(lane, rq, chunk);
-	if (rq->kind == TP_ZERO)
-		memset(cache_bytes(cache, slot) + p.off, 0, p.len);
-	else
-		memcpy(cache_bytes(cache, slot) + p.off, buffer_at(rq), p.len);
-	cache_map_set(&slot->valid, p.first, p.nr);
-	cache_mark_dirty(cache, p.c, slot, p.first, p.nr);
-	cache_map_clear(&slot->ahead, p.first, p.nr);
+	r = cache_write(cache, p.c, slot, p.off, rq->kind == TP_ZERO ? NULL : buffer_at(rq), p.len);
+	if (r < 0 && cache_map_empty(&slot->dirty) && cache_map_empty(&slot->pushing))
+		cache_uncount(cache, p.c, slot);
 	cache_unlock(chunk);
 	cache_push_soon(lane);
+	if (r < 0) {
+		cache_wake_room(lane);
+		return r;
+	}
 	if (p.off == 0 && p.c > 0)
 		cache_push_filled(lane, p.c - 1);
 	rq->next_off += p.len;
@@ -260,27 +266,31 @@ static int take_chunk(struct bridge_lane *lane, struct bridge_request *rq, const
 	return 1;
 }
 
-static void let_go(struct bridge_lane *lane, struct bridge_request *rq, bool zeroed)
+/* -EIO: what was zeroed is so at the donor, but the cache file says still that it has something newer, and so has the cache. */
+static int let_go(struct bridge_lane *lane, struct bridge_request *rq, bool zeroed)
 {
 	struct bridge_cache *cache = lane->cache->cache;
+	int r = 0;
 
 	for (uint64_t c = rq->taken_from; rq->nr_taken > 0; c++, rq->nr_taken--) {
 		struct cache_chunk *chunk = cache_lock(cache, c);
 		struct cache_slot *slot = cache_slot_of(cache, chunk);
 
 		chunk->zeroing = false;
-		if (slot && zeroed) {
+		if (slot && zeroed && cache_mark_clean(cache, slot, 0, (unsigned)(cache_chunk_bytes(cache) / CACHE_BLOCK)) < 0) {
+			r = -EIO;
+		} else if (slot && zeroed) {
 			memset(&slot->valid, 0, sizeof(slot->valid));
 			memset(&slot->dirty, 0, sizeof(slot->dirty));
 			memset(&slot->ahead, 0, sizeof(slot->ahead));
 			slot->referenced = false;
-			cache_mark_clean(cache, slot, 0, (unsigned)(cache_chunk_bytes(cache) / CACHE_BLOCK));
 			cache_uncount(cache, c, slot);
 		}
 		cache_wake_chunk(lane, chunk);
 		cache_unlock(chunk);
 	}
 	cache_wake_room(lane);
+	return r;
 }
 
 static int step_copy(struct bridge_lane *lane, struct bridge_request *rq)
@@ -313,18 +323,26 @@ static int step_copy(struct bridge_lane *lane, struct bridge_request *rq)
 
 static int step_zeroed(struct bridge_lane *lane, struct bridge_request *rq)
 {
-	let_go(lane, rq, true);
+	int r = let_go(lane, rq, true);
+
 	rq->phase = PHASE_COPY;
-	return 1;
+	return r < 0 ? r : 1;
 }
 
 /* ---- FLUSH ---- */
 
+/* What is dirty and can be written back. */
+static bool has_dirty(const struct cache_slot *slot)
+{
+	const struct cache_map map = cache_map_without(&slot->dirty, &slot->lost);
+
+	return !cache_map_empty(&map);
+}
+
 /* Whether the chunk has, or is sending, what was dirty when the walk began. */
 static bool is_due(const struct cache_slot *slot, uint64_t seq)
 {
-	return slot && ((!cache_map_empty(&slot->pushing) && slot->push_seq <= seq) ||
-		(!cache_map_empty(&slot->dirty) && slot->dirty_seq <= seq));
+	return slot && ((!cache_map_empty(&slot->pushing) && slot->push_seq <= seq) || (slot->dirty_seq <= seq && has_dirty(slot)));
 }
 
 /* What was written back since it waits has failed. */
@@ -340,6 +358,11 @@ static int walk_on(struct bridge_request *rq)
 	return 1;
 }
 
+static int step_end(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	return rq->lost ? -EIO : 0;
+}
+
 static int step_walk(struct bridge_lane *lane, struct bridge_request *rq)
 {
 	struct bridge_cache *cache = lane->cache->cache;
@@ -351,7 +374,7 @@ static int step_walk(struct bridge_lane *lane, struct bridge_request *rq)
 	if (c == rq->walk_end) {
 		bool sends = (rq->kind == TP_FLUSH || (rq->flags & TP_FUA)) && lane->bridge->info.can_flush;
 
-		return sends ? cache_io_other(lane, rq, TP_FLUSH, 0, 0, 0, PHASE_END) : 0;
+		return sends ? cache_io_other(lane, rq, TP_FLUSH, 0, 0, 0, PHASE_END) : step_end(lane, rq);
 	}
 	struct cache_chunk *chunk = cache_lock(cache, c);
 	const struct cache_slot *slot = cache_slot_of(cache, chunk);
@@ -364,6 +387,8 @@ static int step_walk(struct bridge_lane *lane, struct bridge_request *rq)
 		slot = cache_slot_of(cache, chunk);
 	}
 	if (!is_due(slot, rq->seq)) {
+		/* It fails at its end: what is not lost is written back all the same. */
+		rq->lost |= slot && slot->dead && slot->dirty_seq <= rq->seq;
 		cache_unlock(chunk);
 		return walk_on(rq);
 	}
@@ -378,11 +403,6 @@ static int step_walk(struct bridge_lane *lane, struct bridge_request *rq)
 }
 
 /* ---- all of them ---- */
-
-static int step_end(struct bridge_lane *lane, struct bridge_request *rq)
-{
-	return 0;
-}
 
 static int (*const steps[])(struct bridge_lane *lane, struct bridge_request *rq) = {
 	[PHASE_COPY] = step_copy,
@@ -455,7 +475,7 @@ void cache_submit(struct bridge_lane *lane, struct bridge_request *rq)
 
 	rq->lane = lane;
 	rq->next_off = off; /* of the region, whatever it does */
-	rq->missed = rq->waited = false;
+	rq->missed = rq->waited = rq->lost = false;
 	rq->nr_taken = 0;
 	rq->waits_at = BRIDGE_WAITS_NOT;
 	rq->phase = kind == TP_CACHE ? PHASE_END : PHASE_COPY;

@@ -27,11 +27,15 @@ static void add_lane(struct sums *sums, const struct cache_counters *counters)
 	sums->push_errors += counters->push_errors;
 }
 
-/* Dirty, or on its way; and what there is at all. */
-static void count_blocks(struct bridge_cache *cache, uint64_t *ret_valid, uint64_t *ret_dirty)
+/* Bytes of what there is at all, of what is dirty or on its way, and of what of that is lost. */
+struct held {
+	uint64_t valid, dirty, lost;
+};
+
+static struct held count_blocks(struct bridge_cache *cache)
 {
 	const unsigned all = CACHE_CHUNK_MAX / CACHE_BLOCK;
-	uint64_t valid = 0, dirty = 0;
+	struct held held = {0};
 
 	for (uint32_t i = 0; i < cache->nr_slots; i++) {
 		struct cache_slot *slot = &cache->slots[i];
@@ -41,23 +45,25 @@ static void count_blocks(struct bridge_cache *cache, uint64_t *ret_valid, uint64
 			continue;
 		struct cache_chunk *chunk = cache_lock(cache, c);
 		if (cache_slot_of(cache, chunk) == slot) {
-			valid += cache_map_count(&slot->valid, 0, all);
-			dirty += cache_map_count(&slot->dirty, 0, all) + cache_map_count(&slot->pushing, 0, all);
+			const struct cache_map lost = cache_map_both(&slot->dirty, &slot->lost);
+
+			held.valid += cache_map_count(&slot->valid, 0, all) * (uint64_t)CACHE_BLOCK;
+			held.dirty += (cache_map_count(&slot->dirty, 0, all) + cache_map_count(&slot->pushing, 0, all)) * (uint64_t)CACHE_BLOCK;
+			held.lost += cache_map_count(&lost, 0, all) * (uint64_t)CACHE_BLOCK;
 		}
 		cache_unlock(chunk);
 	}
-	*ret_valid = valid * CACHE_BLOCK;
-	*ret_dirty = dirty * CACHE_BLOCK;
+	return held;
 }
 
 uint64_t cache_dirty_bytes(struct bridge_cache *cache)
 {
-	uint64_t valid, dirty;
+	return atomic_load(&cache->nr_dirty) > 0 ? count_blocks(cache).dirty : 0;
+}
 
-	if (atomic_load(&cache->nr_dirty) == 0)
-		return 0;
-	count_blocks(cache, &valid, &dirty);
-	return dirty;
+uint64_t cache_lost_bytes(struct bridge_cache *cache)
+{
+	return atomic_load(&cache->nr_dead) > 0 ? count_blocks(cache).lost : 0;
 }
 
 uint64_t cache_pushed_bytes(const struct bridge_cache *cache)
@@ -91,16 +97,16 @@ uint64_t bridge_chunk_bytes(const struct bridge *bridge)
 
 json_t *cache_status(struct bridge_cache *cache)
 {
-	uint64_t valid, dirty, pulled = atomic_load(&cache->pull_next);
+	const struct held held = count_blocks(cache);
+	uint64_t pulled = atomic_load(&cache->pull_next);
 	struct sums sums = {0};
 
 	for (unsigned i = 0; i < cache->bridge->nr_lanes; i++)
 		if (cache->lanes[i])
 			add_lane(&sums, &cache->lanes[i]->counters);
-	count_blocks(cache, &valid, &dirty);
-	json_t *json = json_pack("{s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "bytes",
+	json_t *json = json_pack("{s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "bytes",
 		integer((uint64_t)cache->nr_slots << cache->shift), "chunk_bytes", integer(cache_chunk_bytes(cache)),
-		"valid_bytes", integer(valid), "dirty_bytes", integer(dirty), "policy",
+		"valid_bytes", integer(held.valid), "dirty_bytes", integer(held.dirty), "lost_bytes", integer(held.lost), "policy",
 		cache->bridge->config.write_through ? "write-through" : "write-back", "hits", integer(sums.hits),
 		"misses", integer(sums.misses), "fetched_bytes", integer(sums.fetched), "pushed_bytes",
 		integer(sums.pushed), "push_errors", integer(sums.push_errors));
@@ -117,20 +123,26 @@ json_t *cache_status(struct bridge_cache *cache)
 
 /* What one chunk had a moment ago. */
 struct copy {
-	struct cache_map valid, dirty;
+	struct cache_map valid, dirty, torn;
 	uint8_t bytes[CACHE_CHUNK_MAX];
 };
 
 static bool copy_chunk(struct bridge_cache *cache, uint64_t c, struct copy *copy)
 {
+	const unsigned nr = (unsigned)(cache_chunk_bytes(cache) / CACHE_BLOCK);
 	struct cache_chunk *chunk = cache_lock(cache, c);
 	struct cache_slot *slot = cache_slot_of(cache, chunk);
+	unsigned first = 0, n;
 
+	/* Until nothing more is lost of what is valid. */
+	while (slot && (n = cache_map_run(&slot->valid, &first, nr)) > 0)
+		if (cache_copy_out(cache, slot, copy->bytes + (size_t)first * CACHE_BLOCK, (uint64_t)first * CACHE_BLOCK, (uint64_t)n * CACHE_BLOCK) == 0)
+			first += n;
 	if (slot) {
 		copy->valid = slot->valid;
+		copy->torn = cache_map_both(&slot->dirty, &slot->lost);
 		for (unsigned i = 0; i < CACHE_MAP_WORDS; i++)
 			copy->dirty.w[i] = slot->dirty.w[i] | slot->pushing.w[i];
-		memcpy(copy->bytes, cache_bytes(cache, slot), cache_chunk_bytes(cache));
 	}
 	cache_unlock(chunk);
 	return slot;
@@ -147,11 +159,12 @@ int bridge_cache_each(struct bridge *bridge, cache_each_fn *fn, void *ctx)
 			continue;
 		for (unsigned i = 0; i < cache_chunk_bytes(cache) / CACHE_BLOCK && r == 0; i++) {
 			uint64_t off = (c << cache->shift) + (uint64_t)i * CACHE_BLOCK;
+			bool torn = cache_map_any(&copy->torn, i, 1);
 
-			if (cache_map_any(&copy->valid, i, 1))
+			if (torn || cache_map_any(&copy->valid, i, 1))
 				r = fn(ctx, off, weft_min(CACHE_BLOCK, cache->size_bytes - off),
-					cache_map_any(&copy->dirty, i, 1) ? CACHE_CONTENT_DIRTY : CACHE_CONTENT_CLEAN,
-					copy->bytes + (size_t)i * CACHE_BLOCK);
+					torn ? CACHE_CONTENT_TORN : cache_map_any(&copy->dirty, i, 1) ? CACHE_CONTENT_DIRTY : CACHE_CONTENT_CLEAN,
+					torn ? NULL : copy->bytes + (size_t)i * CACHE_BLOCK);
 		}
 	}
 	free(copy);

@@ -81,9 +81,11 @@ int cache_wait_room(struct bridge_lane *lane, struct bridge_request *rq)
 	/* Counted before looking, so that whoever makes room meanwhile sees it. */
 	atomic_fetch_add(&cache->nr_room, 1);
 	pthread_mutex_lock(&cache->lock);
-	if (atomic_load(&cache->nr_dirty) >= cache->max_dirty)
+	if (atomic_load(&cache->nr_dead) >= cache->max_dirty)
+		r = -EIO;
+	else if (atomic_load(&cache->nr_dirty) >= cache->max_dirty)
 		r = push_room(cache, rq);
-	else
+	if (r != -EAGAIN)
 		atomic_fetch_sub(&cache->nr_room, 1);
 	pthread_mutex_unlock(&cache->lock);
 	return r;
@@ -115,32 +117,22 @@ void cache_uncount(struct bridge_cache *cache, uint64_t c, struct cache_slot *sl
 	if (!slot->counted)
 		return;
 	slot->counted = false;
+	cache_count_dead(cache, slot);
 	atomic_fetch_and(&cache->dirty_map[c / 64], ~(UINT64_C(1) << c % 64));
 	atomic_fetch_sub(&cache->nr_dirty, 1);
 }
 
-void cache_mark_dirty(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot, unsigned first, unsigned nr)
+int cache_mark_clean(struct bridge_cache *cache, const struct cache_slot *slot, unsigned first, unsigned nr)
 {
-	const uint32_t i = (uint32_t)(slot - cache->slots);
-
-	cache_map_set(&slot->dirty, first, nr);
-	for (unsigned b = first; cache->file && b < first + nr; b++)
-		cache_file_mark(cache->file, i, b, (c << cache->shift) / CACHE_BLOCK + b);
+	return cache->file ? cache_file_unmark(cache->file, (uint32_t)(slot - cache->slots), first, nr) : 0;
 }
 
-void cache_mark_clean(struct bridge_cache *cache, const struct cache_slot *slot, unsigned first, unsigned nr)
-{
-	if (cache->file)
-		cache_file_unmark(cache->file, (uint32_t)(slot - cache->slots), first, nr);
-}
-
-static bool may_evict(const struct cache_chunk *chunk, const struct cache_slot *slot)
+bool cache_may_evict(const struct cache_chunk *chunk, const struct cache_slot *slot)
 {
 	return chunk->nr_pins == 0 && !chunk->zeroing && slot->nr_ios == 0 && cache_map_empty(&slot->dirty);
 }
 
-/* Under both locks. */
-static void empty_slot(struct bridge_lane *lane, struct cache_chunk *chunk, struct cache_slot *slot)
+void cache_empty_slot(struct bridge_lane *lane, struct cache_chunk *chunk, struct cache_slot *slot)
 {
 	unsigned wasted = cache_map_count(&slot->ahead, 0, CACHE_CHUNK_MAX / CACHE_BLOCK);
 
@@ -167,13 +159,17 @@ static int32_t evict(struct bridge_lane *lane, uint32_t look)
 		if (c == UINT64_MAX || pthread_mutex_trylock(&cache->chunks[c].lock) != 0)
 			continue;
 		struct cache_chunk *chunk = &cache->chunks[c];
-		bool found = chunk->slot == (int32_t)i + 1 && may_evict(chunk, slot);
+		bool found = chunk->slot == (int32_t)i + 1 && cache_may_evict(chunk, slot);
 		if (found && slot->referenced) {
 			slot->referenced = false;
 			found = false;
 		}
 		if (found)
-			empty_slot(lane, chunk, slot);
+			cache_empty_slot(lane, chunk, slot);
+		if (found && slot->damaged) {
+			cache_retire_slot(cache);
+			found = false;
+		}
 		cache_unlock(chunk);
 		if (found)
 			return (int32_t)i;
@@ -181,7 +177,13 @@ static int32_t evict(struct bridge_lane *lane, uint32_t look)
 	return -1;
 }
 
-/* -EAGAIN: rq waits, if there is one. */
+/* No slot will ever come free: none is left, or the dirty bytes of each are lost. */
+static bool all_lost(const struct bridge_cache *cache)
+{
+	return atomic_load(&cache->nr_given_up) + atomic_load(&cache->nr_dead) >= cache->nr_slots;
+}
+
+/* -EAGAIN: rq waits, if there is one; -EIO: there are none any more. */
 static int32_t take_slot(struct bridge_lane *lane, struct bridge_request *rq)
 {
 	struct bridge_cache *cache = lane->cache->cache;
@@ -196,12 +198,14 @@ static int32_t take_slot(struct bridge_lane *lane, struct bridge_request *rq)
 	} else {
 		i = evict(lane, rq ? 2 * cache->nr_slots + 1 : LOOK_MAX);
 	}
-	if (rq && i < 0)
+	if (i < 0)
+		i = all_lost(cache) ? -EIO : -EAGAIN;
+	if (rq && i == -EAGAIN)
 		push_room(cache, rq);
 	else if (rq)
 		atomic_fetch_sub(&cache->nr_room, 1);
 	pthread_mutex_unlock(&cache->lock);
-	return i >= 0 ? i : -EAGAIN;
+	return i;
 }
 
 static void put_slot(struct bridge_lane *lane, int32_t i)
@@ -223,7 +227,7 @@ int cache_slot_add(struct bridge_lane *lane, uint64_t c, struct bridge_request *
 
 	if (i < 0) {
 		/* What is clean cannot be had: what is dirty must become so. */
-		if (rq)
+		if (rq && i == -EAGAIN)
 			cache_push_kick(lane);
 		return i;
 	}
@@ -242,13 +246,6 @@ int cache_slot_add(struct bridge_lane *lane, uint64_t c, struct bridge_request *
 
 /* ---- making and freeing ---- */
 
-static void *map_memory(size_t len)
-{
-	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
 struct registration {
 	struct bridge_cache *cache;
 	struct weft_error *err;
@@ -265,7 +262,7 @@ static int register_memory(struct bridge_lane *lane, struct cache_lane *cl, stru
 		return bridge_lane_register(lane, cache->memory, cache->memory_len, &cl->mem, err);
 	cl->nr_ios = (unsigned)weft_max(CACHE_IOS_MIN, weft_min(CACHE_IOS, CACHE_BOUNCE >> cache->shift));
 	cl->bounces_len = (size_t)cl->nr_ios << cache->shift;
-	cl->bounces = map_memory(cl->bounces_len);
+	cl->bounces = weft_map_bytes(cl->bounces_len);
 	if (!cl->bounces)
 		return weft_error_set(err, ENOMEM, "cannot map %zu bytes for the cache", cl->bounces_len);
 	for (unsigned i = 0; i < cl->nr_ios; i++)
@@ -386,8 +383,8 @@ static int map_all(struct bridge_cache *cache, struct weft_error *err)
 {
 	int r = 0;
 
-	cache->chunks = map_memory(cache->nr_chunks * sizeof(cache->chunks[0]));
-	cache->dirty_map = map_memory((cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
+	cache->chunks = weft_map_bytes(cache->nr_chunks * sizeof(cache->chunks[0]));
+	cache->dirty_map = weft_map_bytes((cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
 	cache->slots = calloc(cache->nr_slots, sizeof(cache->slots[0]));
 	cache->file = cache->bridge->config.cache_file;
 	if (cache->file) {
@@ -398,7 +395,7 @@ static int map_all(struct bridge_cache *cache, struct weft_error *err)
 			cache_file_set_epoch(cache->file, i, cache->bridge->donors[i].info.epoch);
 		cache->memory = r == 0 ? cache_file_data(cache->file) : NULL;
 	} else {
-		cache->memory = map_memory(cache->memory_len);
+		cache->memory = weft_map_bytes(cache->memory_len);
 		/* Whole pages where there are any: the kernel finds them, or does not. */
 		if (cache->memory)
 			madvise(cache->memory, cache->memory_len, MADV_HUGEPAGE);
@@ -409,13 +406,17 @@ static int map_all(struct bridge_cache *cache, struct weft_error *err)
 }
 
 /* What the file has of the slot that is newer than the donor's is dirty again.  Nobody else knows the cache yet. */
-static void resume_slot(struct bridge_cache *cache, uint32_t i)
+static int resume_slot(struct bridge_cache *cache, uint32_t i)
 {
 	struct cache_slot *slot = &cache->slots[i];
 	uint64_t block;
 
 	for (unsigned b = 0; b < cache_chunk_bytes(cache) / CACHE_BLOCK; b++) {
-		if (!cache_file_entry(cache->file, i, b, &block))
+		int r = cache_file_entry(cache->file, i, b, &block);
+
+		if (r < 0)
+			return r;
+		if (r == 0)
 			continue;
 		uint64_t c = block * CACHE_BLOCK >> cache->shift;
 
@@ -431,21 +432,26 @@ static void resume_slot(struct bridge_cache *cache, uint32_t i)
 		cache_map_set(&slot->valid, b, 1);
 		cache_map_set(&slot->dirty, b, 1);
 	}
+	return 0;
 }
 
-static void fill_free_list(struct bridge_cache *cache)
+static int fill_free_list(struct bridge_cache *cache, struct weft_error *err)
 {
+	const struct bridge_config *config = &cache->bridge->config;
+
 	cache->free_slots = -1;
 	for (uint32_t i = cache->nr_slots; i-- > 0;) {
 		cache->slots[i].chunk = UINT64_MAX;
-		if (cache->file && cache->bridge->config.resume)
-			resume_slot(cache, i);
+		if (config->resume && resume_slot(cache, i) < 0)
+			return weft_error_set(err, EIO, "the table of %s cannot be read: nobody knows what of it is newer than what the donor has; save the rest with: "
+				"weft rescue %s FILE; then remove it", cache_file_path(cache->file), cache_file_path(cache->file));
 		if (cache->slots[i].chunk != UINT64_MAX)
 			continue;
 		cache->slots[i].next_free = cache->free_slots;
 		cache->free_slots = (int32_t)i;
 		cache->nr_free++;
 	}
+	return 0;
 }
 
 int cache_new(struct bridge *bridge, struct weft_error *err)
@@ -470,9 +476,10 @@ int cache_new(struct bridge *bridge, struct weft_error *err)
 	if (r == 0 && bridge->config.pull_order &&
 		(r = pull_order_chunks(bridge->config.pull_order, cache->nr_chunks, cache->shift, &cache->pull_order)) < 0)
 		weft_error_set(err, -r, "no memory for the order in which to pull %" PRIu64 " chunks", cache->nr_chunks);
+	if (r == 0)
+		r = fill_free_list(cache, err);
 	if (r < 0)
 		return r;
-	fill_free_list(cache);
 	for (unsigned i = 0; i < bridge->nr_lanes && reg.r == 0; i++)
 		bridge_lane_run(bridge->lanes[i], join_lane, &reg);
 	if (reg.r == 0 && cache->nr_dirty > 0)
@@ -480,44 +487,60 @@ int cache_new(struct bridge *bridge, struct weft_error *err)
 	return reg.r;
 }
 
-/* clear: not only looks.  Whether nobody works on it. */
-static bool clear_slot(struct bridge_cache *cache, uint32_t i, bool clear)
+static bool is_idle(struct bridge_cache *cache, const struct cache_slot *slot)
 {
-	struct cache_slot *slot = &cache->slots[i];
 	uint64_t c = atomic_load(&slot->chunk);
 
 	if (c == UINT64_MAX)
 		return true;
 	struct cache_chunk *chunk = cache_lock(cache, c);
 	bool idle = slot->nr_ios == 0 && chunk->nr_pins == 0 && !chunk->zeroing;
-	if (idle && clear) {
-		memset(&slot->valid, 0, sizeof(slot->valid));
-		memset(&slot->dirty, 0, sizeof(slot->dirty));
-		memset(&slot->ahead, 0, sizeof(slot->ahead));
-		slot->push_error = 0;
-		cache_mark_clean(cache, slot, 0, (unsigned)(cache_chunk_bytes(cache) / CACHE_BLOCK));
-		cache_uncount(cache, c, slot);
-		chunk->slot = 0;
-		atomic_store(&slot->chunk, UINT64_MAX);
+	cache_unlock(chunk);
+	return idle;
+}
+
+/* Of a slot that is idle.  -EIO: the file says still that some of it is dirty. */
+static int clear_slot(struct bridge_cache *cache, uint32_t i)
+{
+	struct cache_slot *slot = &cache->slots[i];
+	uint64_t c = atomic_load(&slot->chunk);
+
+	if (c == UINT64_MAX)
+		return 0;
+	struct cache_chunk *chunk = cache_lock(cache, c);
+	memset(&slot->valid, 0, sizeof(slot->valid));
+	memset(&slot->dirty, 0, sizeof(slot->dirty));
+	memset(&slot->ahead, 0, sizeof(slot->ahead));
+	slot->push_error = 0;
+	int r = cache_mark_clean(cache, slot, 0, (unsigned)(cache_chunk_bytes(cache) / CACHE_BLOCK));
+	cache_uncount(cache, c, slot);
+	chunk->slot = 0;
+	atomic_store(&slot->chunk, UINT64_MAX);
+	if (slot->damaged) {
+		cache_retire_slot(cache);
+	} else {
 		slot->next_free = cache->free_slots;
 		cache->free_slots = (int32_t)i;
 		cache->nr_free++;
 	}
 	cache_unlock(chunk);
-	return idle;
+	return r;
 }
 
 bool cache_clear(struct bridge_cache *cache)
 {
-	bool idle = true;
+	bool idle = true, cleared = true;
 
 	pthread_mutex_lock(&cache->lock);
 	/* All, or nothing is lost. */
 	for (uint32_t i = 0; i < cache->nr_slots; i++)
-		idle &= clear_slot(cache, i, false);
+		idle &= is_idle(cache, &cache->slots[i]);
 	for (uint32_t i = 0; idle && i < cache->nr_slots; i++)
-		clear_slot(cache, i, true);
+		cleared &= clear_slot(cache, i) == 0;
 	pthread_mutex_unlock(&cache->lock);
+	/* What the file says still must never be taken for what the next contents lack. */
+	if (!cleared && cache_file_condemn(cache->file) < 0)
+		return false;
 	if (!idle)
 		return false;
 	atomic_store(&cache->push_error, 0);

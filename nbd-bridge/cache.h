@@ -12,6 +12,10 @@
  *
  * A failed fetch makes a block absent again, a failed write-back dirty again.
  *
+ * A block of a cache file can be lost beside that: the file's page cannot be read or written.  A lost block is never valid, so that
+ * whoever wants it fails.  If it was dirty, it stays so, and each FLUSH fails; a slot that lost nothing but clean blocks is given up, and
+ * its chunk gets another.
+ *
  * Invariants: a chunk's slot and its maps are looked at under the chunk's lock alone, which is never held over
  * anything that waits.  `fetching` and `pushing` are disjoint from each other and from `dirty`; a block that is
  * one of the latter two is valid.  A slot is evicted when it is clean, no operation is in it and nobody waits
@@ -53,12 +57,14 @@ struct cache_slot {
 	_Atomic uint64_t chunk; /* whose it is; UINT64_MAX: nobody's */
 	int32_t next_free;
 	bool referenced, counted; /* counted: in nr_dirty */
+	bool damaged, dead;       /* some block is lost; one that is dirty: counted in nr_dead */
 	uint16_t nr_ios;
 	int push_error; /* of the last write-back */
 	/* The cache's sequence number when the oldest of these bytes were written. */
 	uint64_t dirty_seq, push_seq;
 	struct cache_map valid, dirty, fetching, pushing;
 	struct cache_map ahead; /* fetched ahead of demand, and not asked for yet */
+	struct cache_map lost;
 };
 
 /* All zeros is a chunk that has nothing, so that the table costs memory only where it is used. */
@@ -119,6 +125,7 @@ struct bridge_cache {
 	_Atomic uint64_t *dirty_map; /* a bit for each chunk that is dirty or written back */
 	_Atomic uint64_t seq;
 	_Atomic uint32_t nr_dirty; /* slots */
+	_Atomic uint32_t nr_dead, nr_given_up; /* slots of a file that are of no more use */
 	_Atomic uint32_t nr_room;  /* requests that wait for a slot or for fewer dirty ones, or are about to */
 	_Atomic int push_error;    /* of the last write-back */
 	_Atomic uint64_t pull_next; /* how many chunks had their turn */
@@ -174,28 +181,57 @@ bool cache_clear(struct bridge_cache *cache);
 void cache_lane_free(struct bridge_lane *lane);
 /* The lane's link was granted. */
 void cache_lane_granted(struct bridge_lane *lane);
-/* Gives chunk c a slot if it has none: 1; -EAGAIN: rq (may be NULL) waits for one. */
+/* Gives chunk c a slot if it has none: 1; -EAGAIN: rq (may be NULL) waits for one; -EIO: all are lost. */
 int cache_slot_add(struct bridge_lane *lane, uint64_t c, struct bridge_request *rq);
 /* Puts rq among the chunk's waiters, and the lock down.  -EAGAIN. */
 int cache_wait_chunk(struct cache_chunk *chunk, uint64_t c, struct bridge_request *rq);
-/* -EAGAIN: there are as many dirty chunks as there may be, and rq waits; 1: not any more. */
+/* -EAGAIN: there are as many dirty chunks as there may be, and rq waits; 1: not any more; -EIO: there always will be. */
 int cache_wait_room(struct bridge_lane *lane, struct bridge_request *rq);
 int cache_wait_io(struct bridge_lane *lane, struct bridge_request *rq);
 /* Under the chunk's lock. */
 void cache_wake_chunk(struct bridge_lane *lane, struct cache_chunk *chunk);
 void cache_wake_room(struct bridge_lane *lane);
 void cache_ready(struct bridge_lane *lane, struct bridge_request *rq);
-/* Some of a chunk's blocks were written, or are at the donor: the file, if there is one, learns of it.  Under its lock. */
-void cache_mark_dirty(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot, unsigned first, unsigned nr);
-void cache_mark_clean(struct bridge_cache *cache, const struct cache_slot *slot, unsigned first, unsigned nr);
+/* Some of a chunk's blocks are at the donor: the file, if there is one, learns of it, or cannot: -EIO.  Under its lock. */
+int cache_mark_clean(struct bridge_cache *cache, const struct cache_slot *slot, unsigned first, unsigned nr);
 /* The last of a chunk's dirty bytes is clean, or gone.  Under its lock. */
 void cache_uncount(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot);
+
+/* Whether nobody works on the chunk, and the donor has all that its slot has.  Under its lock. */
+bool cache_may_evict(const struct cache_chunk *chunk, const struct cache_slot *slot);
+/* The chunk has none any more, and the slot is nobody's. */
+void cache_empty_slot(struct bridge_lane *lane, struct cache_chunk *chunk, struct cache_slot *slot);
+
+/*
+ * cache-bytes.c: between a slot's bytes and other memory, where a file may lose some.  All under the chunk's lock.  -EIO: blocks are lost, and
+ * noted to be.
+ */
+
+/* len bytes from the slot's byte off on, which are valid. */
+int cache_copy_out(struct bridge_cache *cache, struct cache_slot *slot, void *to, uint64_t off, uint64_t len);
+/* That they are there, for somebody who is about to look at them in their place. */
+int cache_touch(struct bridge_cache *cache, struct cache_slot *slot, uint64_t off, uint64_t len);
+/* What was fetched. */
+int cache_copy_in(struct bridge_cache *cache, struct cache_slot *slot, uint64_t off, const void *from, uint64_t len);
+/* What is written (from NULL: zeros): valid and dirty then, in the file, too, even if of some of it only. */
+int cache_write(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot, uint64_t off, const void *from, uint64_t len);
+static inline bool cache_is_lost(const struct cache_slot *slot, unsigned first, unsigned nr)
+{
+	return slot->damaged && cache_map_any(&slot->lost, first, nr);
+}
+/* What is dirty has changed. */
+void cache_count_dead(struct bridge_cache *cache, struct cache_slot *slot);
+/* Something that is wanted is lost.  1: the chunk's slot is given up, and may be tried anew; or -EIO.  Puts the lock down. */
+int cache_give_up_slot(struct bridge_lane *lane, struct cache_chunk *chunk, struct cache_slot *slot);
+/* The slot, which no chunk has, is used by nobody any more. */
+void cache_retire_slot(struct bridge_cache *cache);
 
 /* cache-io.c: the cache's own operations */
 
 /* NULL: none is free, or this use has had its share. */
 struct cache_io *cache_io_get(struct bridge_lane *lane, enum cache_use use);
-/* Fills one in for some of a chunk's blocks, and adds it to the list.  Under the chunk's lock. */
+void cache_io_put(struct cache_io *io);
+/* Fills one in for some of a chunk's blocks, and adds it to the list.  Under the chunk's lock.  Of a WRITE the bounce has the bytes already. */
 void cache_io_blocks(struct cache_io *io, uint8_t kind, uint64_t c, struct cache_slot *slot, unsigned first,
 	unsigned nr, struct cache_io **list);
 /* An operation without blocks, which rq waits for, to go on with its next phase: -EAGAIN. */
@@ -249,6 +285,8 @@ void cache_purge(struct bridge_lane *lane, const struct bridge_link *link, int e
 json_t *cache_status(struct bridge_cache *cache);
 /* What is dirty or being written back. */
 uint64_t cache_dirty_bytes(struct bridge_cache *cache);
+/* What of it is lost, and never will be written back. */
+uint64_t cache_lost_bytes(struct bridge_cache *cache);
 /* What was written back so far. */
 uint64_t cache_pushed_bytes(const struct bridge_cache *cache);
 

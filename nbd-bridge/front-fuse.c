@@ -196,10 +196,8 @@ int bridge_front_fuse_new(struct bridge *bridge, const char *path, struct bridge
 	};
 	clock_gettime(CLOCK_REALTIME, &front->attr.st_mtim);
 	front->attr.st_atim = front->attr.st_ctim = front->attr.st_mtim;
-	front->receive_area = mmap(NULL, FUSE_NR_RECEIVE * (size_t)FUSE_RECEIVE_BYTES, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (front->receive_area == MAP_FAILED) {
-		front->receive_area = NULL;
+	front->receive_area = weft_map_bytes(FUSE_NR_RECEIVE * (size_t)FUSE_RECEIVE_BYTES);
+	if (!front->receive_area) {
 		r = weft_error_set(err, ENOMEM, "cannot map buffers");
 		goto fail;
 	}

@@ -95,7 +95,8 @@ static void submit(struct fuse_slot *slot, uint8_t kind, uint8_t flags, uint64_t
 	rq->flags = flags;
 	rq->off = off;
 	rq->len = len;
-	rq->may_lend = true;
+	/* The kernel does not tell which request it is if it cannot take a reply, as it may not from a file: that would hang. */
+	rq->may_lend = !bridge_config_of(slot->front->base.bridge)->cache_file;
 	rq->done = done;
 	bridge_lane_submit(slot->front->lane, rq);
 }

@@ -146,8 +146,9 @@ static json_t *end(struct attach *a)
 	struct attach_rescue *s = a->rescue;
 
 	pthread_join(s->thread, NULL);
-	json_t *json = json_pack("{s:b, s:I, s:I}", "ended", 1, "clean_bytes", (json_int_t)rescue_bytes(s->rescue, CACHE_CONTENT_CLEAN),
-		"dirty_bytes", (json_int_t)rescue_bytes(s->rescue, CACHE_CONTENT_DIRTY));
+	json_t *json = json_pack("{s:b, s:I, s:I, s:I}", "ended", 1, "clean_bytes", (json_int_t)rescue_bytes(s->rescue, CACHE_CONTENT_CLEAN),
+		"dirty_bytes", (json_int_t)rescue_bytes(s->rescue, CACHE_CONTENT_DIRTY), "torn_bytes",
+		(json_int_t)rescue_bytes(s->rescue, CACHE_CONTENT_TORN));
 	if (s->r < 0) {
 		json_decref(json);
 		json = failure(&s->err);

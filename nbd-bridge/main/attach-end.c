@@ -116,7 +116,16 @@ enum attach_end attach_try_to_end(struct attach *a, struct weft_error *err)
 			"that: weft detach --force %s", a->options.name, strerror(-r), a->options.name);
 		return ATTACH_END_REFUSED;
 	}
-	if (bridge_dirty_bytes(a->bridge) > 0) {
+	uint64_t dirty = bridge_dirty_bytes(a->bridge);
+	if (dirty > 0 && dirty == bridge_lost_bytes(a->bridge)) {
+		char size[32];
+
+		weft_error_set(err, EIO, "'%s' is not detached: %s that were not at its donor are lost, since its cache file cannot be read; save what there "
+			"is with: weft rescue %s FILE; or give the lost ones up: weft detach --force %s", a->options.name,
+			weft_format_size(dirty, size, sizeof(size)), a->options.name, a->options.name);
+		return ATTACH_END_REFUSED;
+	}
+	if (dirty > 0) {
 		bridge_push_now(a->bridge);
 		return ATTACH_END_LATER;
 	}

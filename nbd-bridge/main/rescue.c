@@ -29,15 +29,24 @@ static void usage(FILE *out)
 		out);
 }
 
-static void report(const char *what, const char *file, uint64_t dirty, uint64_t clean, uint64_t torn)
-{
-	char size[32], more[32], bad[32];
+/* Bytes of each kind that were in the cache. */
+struct saved {
+	uint64_t dirty, clean, torn, unknown;
+};
 
-	printf("%s is saved in %s: %s that were not at the donor, %s that were\n", what, file, weft_format_size(dirty, size, sizeof(size)),
-		weft_format_size(clean, more, sizeof(more)));
-	if (torn > 0)
-		printf("  %s more were not whole when the machine stopped, and are left out\n", weft_format_size(torn, bad, sizeof(bad)));
-	printf("  what is known of it tells %s.map\n", file);
+static void report(const char *what, const char *file, const struct saved *saved)
+{
+	char size[32], more[32];
+
+	printf("%s is saved in %s: %s that were not at the donor, %s that were\n", what, file, weft_format_size(saved->dirty, size, sizeof(size)),
+		weft_format_size(saved->clean, more, sizeof(more)));
+	if (saved->torn > 0)
+		printf("  %s more that were not at the donor are lost: they cannot be read, or were not whole when the machine stopped; the map calls "
+		       "them torn\n", weft_format_size(saved->torn, size, sizeof(size)));
+	if (saved->unknown > 0)
+		printf("  the table of %s more cannot be read: what of them was not at the donor is lost, and the map does not name it\n",
+			weft_format_size(saved->unknown, size, sizeof(size)));
+	printf("  %s.map lists which parts are known\n", file);
 }
 
 static int from_file(const char *path, const char *file, struct weft_error *err)
@@ -55,9 +64,13 @@ static int from_file(const char *path, const char *file, struct weft_error *err)
 	}
 	r = rescue_new(file, id->uri, id->size_bytes, &rescue, err);
 	if (r == 0) {
-		r = rescue_end(rescue, cache_file_each(from, rescue_put, rescue), err);
+		struct saved saved = {0};
+
+		r = rescue_end(rescue, cache_file_each(from, rescue_put, rescue, &saved.unknown), err);
+		saved.dirty = rescue_bytes(rescue, CACHE_CONTENT_DIRTY);
+		saved.torn = rescue_bytes(rescue, CACHE_CONTENT_TORN);
 		if (r == 0)
-			report(path, file, rescue_bytes(rescue, CACHE_CONTENT_DIRTY), 0, rescue_bytes(rescue, CACHE_CONTENT_TORN));
+			report(path, file, &saved);
 		rescue_free(rescue);
 	}
 	cache_file_close(from);
@@ -83,8 +96,11 @@ static int from_bridge(const char *name, const char *file, struct weft_error *er
 	}
 	weft_patience_end();
 	if (r == 0)
-		report(name, file, (uint64_t)json_integer_value(json_object_get(answer, "dirty_bytes")),
-			(uint64_t)json_integer_value(json_object_get(answer, "clean_bytes")), 0);
+		report(name, file, &(struct saved){
+			.dirty = (uint64_t)json_integer_value(json_object_get(answer, "dirty_bytes")),
+			.clean = (uint64_t)json_integer_value(json_object_get(answer, "clean_bytes")),
+			.torn = (uint64_t)json_integer_value(json_object_get(answer, "torn_bytes")),
+		});
 	json_decref(answer);
 	json_decref(question);
 	return r;

@@ -211,7 +211,7 @@ static void print_donors(const json_t *a)
 static void print_cache(const json_t *cache)
 {
 	const json_t *ahead = json_object_get(cache, "ahead"), *pull = json_object_get(cache, "pull");
-	char size[32], chunk[32], valid[32], dirty[32], used[32], wasted[32], pulled[32];
+	char size[32], chunk[32], valid[32], dirty[32], used[32], wasted[32], pulled[32], lost[32];
 
 	printf("  cache %s in chunks of %s, %s: holds %s, %s of it not at the donor yet%s\n",
 		weft_format_size(number_of(cache, "bytes"), size, sizeof(size)),
@@ -219,6 +219,9 @@ static void print_cache(const json_t *cache)
 		weft_format_size(number_of(cache, "valid_bytes"), valid, sizeof(valid)),
 		weft_format_size(number_of(cache, "dirty_bytes"), dirty, sizeof(dirty)),
 		number_of(cache, "push_errors") > 0 ? "; writing back has failed, and is tried again" : "");
+	if (number_of(cache, "lost_bytes") > 0)
+		printf("  %s that were not at the donor are LOST: the cache file cannot be read there\n",
+			weft_format_size(number_of(cache, "lost_bytes"), lost, sizeof(lost)));
 	printf("  hits %" PRIu64 ", misses %" PRIu64 ", fetched ahead and used %s, wasted %s\n", number_of(cache, "hits"),
 		number_of(cache, "misses"), weft_format_size(number_of(ahead, "used_bytes"), used, sizeof(used)),
 		weft_format_size(number_of(ahead, "wasted_bytes"), wasted, sizeof(wasted)));
