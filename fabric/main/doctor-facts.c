@@ -21,13 +21,52 @@ void say(struct finding *f, enum state state, const char *fmt, ...)
 	va_end(args);
 }
 
+#define FORMAT(to, fmt) \
+	do { \
+		va_list args; \
+		va_start(args, fmt); \
+		vsnprintf(to, sizeof(to), fmt, args); \
+		va_end(args); \
+	} while (0)
+
+void fix_as_root(struct finding *f, const char *fmt, ...)
+{
+	f->as_root = true;
+	FORMAT(f->fix, fmt);
+}
+
 void fix(struct finding *f, const char *fmt, ...)
 {
-	va_list args;
+	f->as_root = false;
+	FORMAT(f->fix, fmt);
+}
 
-	va_start(args, fmt);
-	vsnprintf(f->fix, sizeof(f->fix), fmt, args);
-	va_end(args);
+void keep(struct finding *f, const char *fmt, ...)
+{
+	FORMAT(f->keep, fmt);
+}
+
+/* The kernel's packages are Debian's names; elsewhere it is said what is wanted. */
+void fix_kernel(struct finding *f, unsigned major, unsigned minor)
+{
+#ifdef __aarch64__
+	static const char package[] = "linux-image-arm64";
+#else
+	static const char package[] = "linux-image-amd64";
+#endif
+	char release[128] = "?", line[256];
+	f->keep[0] = '\0';
+	bool cloud = kernel_release(release, sizeof(release)) && strstr(release, "cloud");
+	const char *then = cloud ? "the cloud kernel leaves it out; then reboot" : "in a container: on its host; then reboot";
+
+	if (exists("/etc/os-release") && !read_line("/etc/os-release", "ID=debian", line, sizeof(line)))
+		fix_as_root(f, "install a kernel of Linux %u.%u or later with that module; %s", major, minor, then);
+	else if (major * 1000 + minor > 6001 &&
+		 (strncmp(release, "6.1.", 4) == 0 || read_line("/etc/os-release", "bookworm", line, sizeof(line))))
+		fix_as_root(f, "apt-get install -t bookworm-backports %s  # backports have to be among apt's sources; %s", package,
+			then);
+	else
+		fix_as_root(f, "apt-get install %s  # %s", package, then);
 }
 
 const char *below_root(char *buf, const char *path)
@@ -117,7 +156,7 @@ bool module_available(const char *module)
 	return read_line(path, needle, line, sizeof(line));
 }
 
-void check_module(struct finding *f, const char *module, const char *node, const char *what)
+void check_module(struct finding *f, const char *module, const char *node, const char *what, unsigned major, unsigned minor)
 {
 	char release[128] = "?";
 
@@ -126,12 +165,10 @@ void check_module(struct finding *f, const char *module, const char *node, const
 		say(f, OK, "%s is there, for %s", module, what);
 	} else if (module_available(module)) {
 		say(f, WARN, "%s is not loaded, for %s", module, what);
-		fix(f, "modprobe %s", module);
+		fix_as_root(f, "modprobe %s", module);
+		keep(f, "echo %s > /etc/modules-load.d/weft-%s.conf", module, module);
 	} else {
 		say(f, MISSING, "kernel %.64s has no module %s here, for %s", release, module, what);
-		if (strstr(release, "cloud"))
-			fix(f, "apt-get install linux-image-amd64  # the cloud kernel leaves it out; then reboot");
-		else
-			fix(f, "apt-get install linux-image-amd64  # in a container: on its host; then reboot");
+		fix_kernel(f, major, minor);
 	}
 }

@@ -20,6 +20,9 @@ enum {
 	INFINIBAND = 32, /* linux/if_arp.h */
 };
 
+#define KEEP_NETWORK "say so in the network's configuration, too: /etc/network/interfaces, or that of systemd-networkd or NetworkManager"
+#define KEEP_ACCESS "echo 'KERNEL==\"%s\", MODE=\"0666\"' >> /etc/udev/rules.d/90-weft.rules"
+
 struct port {
 	char device[64], text[80]; /* "mlx5_0 port 1" */
 	bool active, ethernet;
@@ -155,12 +158,13 @@ void check_rdma(struct finding *f)
 		return;
 	}
 	if (n == 0) {
-		say(f, WARN, "no RDMA device: weft uses TCP");
-		if (exists("/sys/module/rdma_rxe") || module_available("rdma_rxe"))
-			fix(f, "rdma link add rxe0 type rxe netdev %s  # RDMA in software",
-				interface_up(netdev, sizeof(netdev)) ? netdev : "eth0");
-		else
-			fix(f, "fit a RoCE or InfiniBand card, or see soft-RoCE below");
+		say(f, NONE, "no RDMA device: weft uses TCP");
+		if (exists("/sys/module/rdma_rxe") || module_available("rdma_rxe")) {
+			say(f, WARN, "no RDMA device: weft uses TCP; it can be had in software (soft-RoCE)");
+			fix_as_root(f, "rdma link add rxe0 type rxe netdev %s",
+				interface_up(netdev, sizeof(netdev)) ? netdev : "IFACE  # an interface that is up");
+			keep(f, "run that line at each boot, once the interface is up: in a unit of systemd's, say");
+		}
 		return;
 	}
 	char text[240];
@@ -174,10 +178,10 @@ void check_rdma(struct finding *f)
 	}
 	say(f, WARN, "%s: weft uses TCP", text);
 	if (ports[0].ethernet)
-		fix(f, "ip link set dev %s up",
+		fix_as_root(f, "ip link set dev %s up",
 			ports[0].netdev[0] ? ports[0].netdev : "IFACE  # that of `rdma link`");
 	else
-		fix(f, "ibstat  # a port that stays in INIT has no subnet manager: systemctl start "
+		fix_as_root(f, "ibstat  # a port that stays in INIT has no subnet manager: systemctl start "
 		       "opensm on one machine");
 }
 
@@ -208,18 +212,20 @@ void check_rdma_address(struct finding *f)
 	if (used > 0) {
 		say(f, OK, "%s", text);
 	} else if (!bare) {
-		say(f, OK, "no active port to look at");
+		say(f, NONE, "no active port to look at");
 	} else if (bare->ethernet) {
 		say(f, MISSING,
 			"%s has no IP address that others reach: RDMA connections are made by "
 			"address",
 			bare->text);
-		fix(f, "ip addr add ADDRESS/24 dev %s",
+		fix_as_root(f, "ip addr add ADDRESS/24 dev %s",
 			bare->netdev[0] ? bare->netdev : "IFACE  # that of `rdma link`");
+		keep(f, KEEP_NETWORK);
 	} else {
 		say(f, MISSING, "%s has no IP interface: RDMA connections are made by address",
 			bare->text);
-		fix(f, "modprobe ib_ipoib; ip addr add ADDRESS/24 dev ib0; ip link set ib0 up");
+		fix_as_root(f, "modprobe ib_ipoib; ip addr add ADDRESS/24 dev ib0; ip link set ib0 up");
+		keep(f, KEEP_NETWORK);
 	}
 }
 
@@ -238,9 +244,7 @@ void check_rdma_mtu(struct finding *f)
 			small = &ports[i];
 	}
 	if (!small) {
-		say(f, OK,
-			seen ? "packets of RDMA hold 4096 bytes"
-			     : "no active RoCE port to look at");
+		say(f, seen ? OK : NONE, seen ? "packets of RDMA hold 4096 bytes" : "no active RoCE port to look at");
 		return;
 	}
 	say(f, WARN, "%s has an MTU of %llu: packets of RDMA hold %u bytes, 4096 are faster",
@@ -248,8 +252,8 @@ void check_rdma_mtu(struct finding *f)
 		small->mtu >= 2200   ? 2048
 		: small->mtu >= 1124 ? 1024
 				     : 512);
-	fix(f, "ip link set dev %s mtu %u  # here, there, and on the switch", small->netdev,
-		GOOD_MTU);
+	fix_as_root(f, "ip link set dev %s mtu %u  # here, there, and on the switch", small->netdev, GOOD_MTU);
+	keep(f, KEEP_NETWORK);
 }
 
 /* An installed library that drives each device, and device files that we may open. */
@@ -258,17 +262,18 @@ void check_rdma_access(struct finding *f)
 	char devices[128], files[256], path[PATH_MAX];
 
 	if (!names("/sys/class/infiniband/*", devices, sizeof(devices))) {
-		say(f, OK, "no device to open");
+		say(f, NONE, "no device to open");
 		return;
 	}
 	if (!names("/etc/libibverbs.d/*.driver", files, sizeof(files))) {
 		say(f, MISSING, "the library of no RDMA device is installed: weft sees none");
-		fix(f, "apt-get install ibverbs-providers");
+		fix_as_root(f, "apt-get install ibverbs-providers");
 		return;
 	}
 	if (!names("/sys/class/infiniband_verbs/uverbs*", files, sizeof(files))) {
 		say(f, MISSING, "the kernel gives programs no access to %s", devices);
-		fix(f, "modprobe ib_uverbs");
+		fix_as_root(f, "modprobe ib_uverbs");
+		keep(f, "echo ib_uverbs > /etc/modules-load.d/weft-ib_uverbs.conf");
 		return;
 	}
 	for (char *save, *file = strtok_r(files, ", ", &save); file;
@@ -277,7 +282,8 @@ void check_rdma_access(struct finding *f)
 		if (usable(path))
 			continue;
 		say(f, MISSING, "%s may not be opened, or is not there", path);
-		fix(f, "chmod 666 %s  # or in a container: --device=/dev/infiniband", path);
+		fix_as_root(f, "chmod 666 %s  # or in a container: --device=/dev/infiniband", path);
+		keep(f, KEEP_ACCESS, "uverbs*");
 		return;
 	}
 	say(f, OK, "programs may use %s", devices);
@@ -285,14 +291,15 @@ void check_rdma_access(struct finding *f)
 
 void check_rdma_cm(struct finding *f)
 {
-	check_module(f, "rdma_ucm", "/dev/infiniband/rdma_cm", "RDMA connections from programs");
+	check_module(f, "rdma_ucm", "/dev/infiniband/rdma_cm", "RDMA connections from programs", 4, 0);
 	if (f->state == OK && !usable("/dev/infiniband/rdma_cm")) {
 		say(f, MISSING, "/dev/infiniband/rdma_cm may not be opened");
-		fix(f, "chmod 666 /dev/infiniband/rdma_cm");
+		fix_as_root(f, "chmod 666 /dev/infiniband/rdma_cm");
+		keep(f, KEEP_ACCESS, "rdma_cm");
 	}
 }
 
 void check_soft_roce(struct finding *f)
 {
-	check_module(f, "rdma_rxe", "/sys/module/rdma_rxe", "RDMA over any Ethernet, in software");
+	check_module(f, "rdma_rxe", "/sys/module/rdma_rxe", "RDMA over any Ethernet, in software", 4, 8);
 }

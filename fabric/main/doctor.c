@@ -16,11 +16,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "fabric/available.h"
 #include "fabric/main/doctor.h"
 #include "fabric/process.h"
 #include "fabric/util.h"
 
-static const char *const state_names[] = {"ok", "warn", "missing"};
+static const char *const state_names[] = {"ok", "warn", "missing", "n/a"};
 
 static bool have_ipc_lock(void)
 {
@@ -42,10 +43,10 @@ static void check_kernel(struct finding *f)
 
 	if (!kernel_release(release, sizeof(release)) || sscanf(release, "%u.%u", &major, &minor) != 2) {
 		say(f, MISSING, "this is not a Linux kernel that says its release");
-		fix(f, "mount -t proc proc /proc");
+		fix_as_root(f, "mount -t proc proc /proc");
 	} else if (major * 1000 + minor < 5014) {
 		say(f, WARN, "kernel %.64s is older than 5.14: a donor takes its memory more slowly", release);
-		fix(f, "apt-get install linux-image-amd64  # then reboot");
+		fix_kernel(f, 5, 14);
 	} else {
 		say(f, OK, "kernel %.64s", release);
 	}
@@ -57,7 +58,7 @@ static void check_run_directory(struct finding *f)
 	int r;
 
 	if (root[0]) {
-		say(f, OK, "not looked at below another root");
+		say(f, NONE, "not looked at below another root");
 		return;
 	}
 	r = weft_run_dir(dir, sizeof(dir));
@@ -67,28 +68,25 @@ static void check_run_directory(struct finding *f)
 	}
 	say(f, MISSING, "no directory for sockets and state: %s", strerror(r ? -r : errno));
 	fix(f, "export WEFT_RUN_DIR=$HOME/.weft");
+	keep(f, "put that line into ~/.profile");
 }
 
 static void check_memory(struct finding *f)
 {
-	uint64_t kib, limit, used;
+	struct weft_available available;
 	char text[32];
 
-	if (!read_number("/proc/meminfo", "MemAvailable:", &kib)) {
+	if (weft_available(root, 0, -1, &available) < 0) {
 		say(f, MISSING, "/proc/meminfo does not say how much memory is available");
-		fix(f, "mount -t proc proc /proc");
+		fix_as_root(f, "mount -t proc proc /proc");
 		return;
 	}
-	kib *= 1024;
-	if (read_number("/sys/fs/cgroup/memory.max", "", &limit) &&
-		read_number("/sys/fs/cgroup/memory.current", "", &used))
-		kib = weft_min(kib, limit > used ? limit - used : 0);
-	weft_format_size(kib, text, sizeof(text));
-	if (kib >= 256 * WEFT_MIB) {
-		say(f, OK, "%s can be lent", text);
+	weft_format_size(available.bytes, text, sizeof(text));
+	if (available.bytes >= 256 * WEFT_MIB) {
+		say(f, OK, "%s can be lent (%s)", text, available.limit);
 		return;
 	}
-	say(f, WARN, "only %s can be lent", text);
+	say(f, WARN, "only %s can be lent (%s)", text, available.limit);
 	fix(f, "ps -eo rss,pid,comm --sort=-rss | head  # shows what holds the rest");
 }
 
@@ -100,7 +98,7 @@ static void check_memory_files(struct finding *f)
 		fd = memfd_create("weft-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 		if (fd < 0) {
 			say(f, MISSING, "memfd_create fails, so no memory can be lent: %s", strerror(errno));
-			fix(f, "allow memfd_create(2) in the container's seccomp profile");
+			fix_as_root(f, "allow memfd_create(2) in the container's seccomp profile");
 			return;
 		}
 	}
@@ -127,8 +125,11 @@ static void check_huge_pages(struct finding *f, uint64_t kib, const char *size)
 	}
 	say(f, WARN, "no free pages of %s: weft serve --hugepages %s needs them, nothing else does", size,
 		size);
-	fix(f, "echo %llu > /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages  # 1 GiB",
-		(unsigned long long)(total + WEFT_GIB / 1024 / kib), (unsigned long long)kib);
+	total += WEFT_GIB / 1024 / kib;
+	fix_as_root(f, "echo %llu > /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages  # 1 GiB", (unsigned long long)total,
+		(unsigned long long)kib);
+	keep(f, "add hugepagesz=%s hugepages=%llu to the kernel's command line: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub",
+		size, (unsigned long long)total);
 }
 
 static void check_huge_2m(struct finding *f)
@@ -166,26 +167,27 @@ static void check_memlock(struct finding *f)
 		bytes = 0;
 	weft_format_size(bytes, text, sizeof(text));
 	say(f, WARN, "only %s can be locked: RDMA and swapping need as much as is lent or mapped", text);
-	fix(f, "printf '* - memlock unlimited\\n' > /etc/security/limits.d/weft.conf  # then log in again");
+	fix_as_root(f, "printf '* - memlock unlimited\\n' > /etc/security/limits.d/weft.conf  # then log in again");
 }
 
 static void check_fuse(struct finding *f)
 {
-	check_module(f, "fuse", "/dev/fuse", "a region as a file (weft attach --mount)");
+	check_module(f, "fuse", "/dev/fuse", "a region as a file (weft attach --mount)", 2, 6);
 	if (f->state != OK)
 		return;
 	if (!usable("/dev/fuse")) {
 		say(f, MISSING, "/dev/fuse may not be opened: weft attach --mount cannot be used");
-		fix(f, "chmod 666 /dev/fuse");
+		fix_as_root(f, "chmod 666 /dev/fuse");
+		keep(f, "echo 'KERNEL==\"fuse\", MODE=\"0666\"' >> /etc/udev/rules.d/90-weft.rules");
 	} else if (geteuid() && !exists("/usr/bin/fusermount3") && !exists("/bin/fusermount3")) {
 		say(f, MISSING, "fusermount3 is not installed: only root can use weft attach --mount");
-		fix(f, "apt-get install fuse3");
+		fix_as_root(f, "apt-get install fuse3");
 	}
 }
 
 static void check_nbd(struct finding *f)
 {
-	check_module(f, "nbd", "/sys/module/nbd", "a region as a block device (weft attach --device)");
+	check_module(f, "nbd", "/sys/module/nbd", "a region as a block device (weft attach --device)", 4, 12);
 	if (f->state == OK && geteuid() != 0)
 		say(f, WARN, "nbd is there; only root can use it (weft attach --device)");
 }
@@ -195,13 +197,13 @@ static void check_ublk(struct finding *f)
 	char release[128];
 	unsigned major = 0, minor = 0;
 
-	check_module(f, "ublk_drv", "/dev/ublk-control", "a faster block device (weft attach --device)");
+	check_module(f, "ublk_drv", "/dev/ublk-control", "a faster block device (weft attach --device)", 6, 5);
 	if (f->state == MISSING || !kernel_release(release, sizeof(release)) || sscanf(release, "%u.%u", &major, &minor) != 2)
 		return;
 	if (major * 1000 + minor < 6005) {
 		say(f, MISSING, "the ublk driver of kernel %.64s cannot be taken over from a bridge that died; Linux 6.5 can: "
 			"weft attach --device uses nbd", release);
-		fix(f, "apt-get install -t bookworm-backports linux-image-amd64  # then reboot");
+		fix_kernel(f, 6, 5);
 	} else if (f->state == OK && geteuid() != 0) {
 		say(f, WARN, "ublk is there; only root can use it (weft attach --device)");
 	}
@@ -224,10 +226,11 @@ static void check_userfaultfd(struct finding *f)
 		say(f, OK, "userfaultfd works, for a region as plain memory (to come)");
 	} else if (works) {
 		say(f, WARN, "userfaultfd works for faults in user mode only; a region as plain memory (to come) wants more");
-		fix(f, "sysctl -w vm.unprivileged_userfaultfd=1");
+		fix_as_root(f, "sysctl -w vm.unprivileged_userfaultfd=1");
+		keep(f, "echo vm.unprivileged_userfaultfd=1 > /etc/sysctl.d/90-weft.conf");
 	} else {
 		say(f, MISSING, "userfaultfd does not work, for a region as plain memory (to come)");
-		fix(f, "allow userfaultfd(2) in the container's seccomp profile, or use a kernel that has it");
+		fix_as_root(f, "allow userfaultfd(2) in the container's seccomp profile, or use a kernel that has it");
 	}
 }
 
@@ -262,7 +265,9 @@ static void print_table(const struct finding *findings)
 		printf("%-8s %-14s %s", state_names[findings[i].state], checks[i].name,
 			findings[i].meaning);
 		if (findings[i].fix[0])
-			printf("\n%24sfix: %s", "", findings[i].fix);
+			printf("\n%24sfix%s: %s", "", findings[i].as_root ? " (as root)" : "", findings[i].fix);
+		if (findings[i].keep[0])
+			printf("\n%24sto keep that over a reboot: %s", "", findings[i].keep);
 		putchar('\n');
 	}
 }
@@ -273,9 +278,10 @@ static void print_json(const struct finding *findings, bool works)
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(checks); i++)
 		json_array_append_new(list,
-			json_pack("{s:s, s:s, s:b, s:s, s:s}", "check", checks[i].name, "state",
+			json_pack("{s:s, s:s, s:b, s:s, s:s, s:b, s:s}", "check", checks[i].name, "state",
 				state_names[findings[i].state], "needed", checks[i].needed, "meaning",
-				findings[i].meaning, "fix", findings[i].fix));
+				findings[i].meaning, "fix", findings[i].fix, "fix_as_root", findings[i].as_root, "keep",
+				findings[i].keep));
 	all = json_pack("{s:b, s:o}", "works", works, "checks", list);
 	json_dumpf(all, stdout, JSON_INDENT(2));
 	putchar('\n');

@@ -10,6 +10,7 @@ expect() { # PATTERN
 }
 fact proc/sys/kernel/osrelease 6.1.0-1-amd64
 fact proc/meminfo 'MemAvailable: 104857600 kB'
+fact proc/self/cgroup '0::/'
 fact sys/fs/cgroup/memory.max 2147483648
 fact sys/fs/cgroup/memory.current 1073741824
 fact proc/self/status 'CapEff: 0000000000000000'
@@ -22,13 +23,13 @@ fact sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages 3
 fact sys/devices/system/node/node0/cpulist 0
 fact sys/devices/system/node/node1/cpulist 1
 weft doctor --sysroot "$TMP/root" >"$TMP/out" || fail "exit status $?"
-expect '^ok +memory +1 GiB can be lent'
+expect '^ok +memory +1 GiB can be lent \(the memory limit of cgroup /\)'
 expect '^warn +memlock +only 8 MiB'
-expect 'fix: .*/etc/security/limits.d'
+expect 'fix \(as root\): .*/etc/security/limits.d'
 expect '^ok +RDMA +mlx5_0 port 1: ACTIVE, RoCE$'
 expect '^missing +RDMA address +mlx5_0 port 1 has no IP address'
 expect '^missing +RDMA access +the library of no RDMA device is installed'
-expect 'fix: apt-get install ibverbs-providers'
+expect 'fix \(as root\): apt-get install ibverbs-providers'
 expect '^ok +huge pages 2M +3 of 8'
 expect '^ok +NUMA +2 nodes'
 
@@ -52,7 +53,7 @@ fact dev/infiniband/uverbs0 ''
 weft doctor --sysroot "$TMP/root" >"$TMP/out"
 expect '^ok +RDMA address +mlx5_0 port 1: 10.9.0.1 on eth7 \(RoCE v2, gid 2\)'
 expect '^warn +RDMA MTU +eth7 has an MTU of 1500: packets of RDMA hold 1024 bytes'
-expect 'fix: ip link set dev eth7 mtu 4200'
+expect 'fix \(as root\): ip link set dev eth7 mtu 4200'
 expect '^ok +RDMA access'
 fact sys/class/net/eth7/mtu 9000
 weft doctor --sysroot "$TMP/root" >"$TMP/out"
