@@ -1,4 +1,5 @@
 /* The command line of weft attach.  One thread, before anything is started. */
+#include "fabric/arguments.h"
 #include "nbd-bridge/main/attach-options.h"
 
 #include <errno.h>
@@ -218,33 +219,6 @@ static int check(struct attach_options *o, const char *socket, const char *mount
 	return 0;
 }
 
-static int parse_uris(struct attach_options *o, char **texts, unsigned nr, bool have_transport)
-{
-	struct weft_error err;
-	size_t len = 1;
-
-	for (; o->nr_donors < nr; o->nr_donors++) {
-		struct attach_donor *d = &o->donors[o->nr_donors];
-
-		if (weft_uri_parse(texts[o->nr_donors], &d->uri, &err) < 0)
-			return usage_error("%s", err.message);
-		d->uri_text = weft_uri_format(&d->uri);
-		if (!d->uri_text)
-			return usage_error("out of memory");
-		len += strlen(d->uri_text) + 1;
-		/* One for all: what one of them is told is meant. */
-		if (!have_transport && d->uri.transport != WEFT_TRANSPORT_AUTO)
-			o->transport = d->uri.transport;
-	}
-	o->uri_text = calloc(1, len);
-	for (unsigned i = 0; i < nr && o->uri_text; i++) {
-		if (i > 0)
-			strcat(o->uri_text, " ");
-		strcat(o->uri_text, o->donors[i].uri_text);
-	}
-	return o->uri_text ? 0 : usage_error("out of memory");
-}
-
 enum {
 	SOCKET = 256,
 	MOUNT,
@@ -301,6 +275,37 @@ static const struct option longs[] = {
 	{"help", no_argument, NULL, HELP},
 	{NULL, 0, NULL, 0},
 };
+
+static int parse_uris(struct attach_options *o, char **texts, unsigned nr, bool have_transport)
+{
+	struct weft_error err;
+	size_t len = 1;
+
+	for (; o->nr_donors < nr; o->nr_donors++) {
+		struct attach_donor *d = &o->donors[o->nr_donors];
+
+		if (weft_uri_parse(texts[o->nr_donors], &d->uri, &err) < 0) {
+			char extra[512];
+
+			weft_arguments_explain(texts, (int)nr, (int)nr, "a URI", longs, extra, sizeof(extra));
+			return usage_error("%s", strstr(extra, "did you mean") ? extra : err.message);
+		}
+		d->uri_text = weft_uri_format(&d->uri);
+		if (!d->uri_text)
+			return usage_error("out of memory");
+		len += strlen(d->uri_text) + 1;
+		/* One for all: what one of them is told is meant. */
+		if (!have_transport && d->uri.transport != WEFT_TRANSPORT_AUTO)
+			o->transport = d->uri.transport;
+	}
+	o->uri_text = calloc(1, len);
+	for (unsigned i = 0; i < nr && o->uri_text; i++) {
+		if (i > 0)
+			strcat(o->uri_text, " ");
+		strcat(o->uri_text, o->donors[i].uri_text);
+	}
+	return o->uri_text ? 0 : usage_error("out of memory");
+}
 
 /* 0, -1: another option; or what usage_error() returned. */
 static int parse_cache_option(int c, struct attach_options *o)

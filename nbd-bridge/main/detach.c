@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fabric/arguments.h"
 #include "fabric/control.h"
 #include "fabric/hello.h"
 #include "fabric/patience.h"
@@ -342,7 +343,7 @@ int main(int argc, char **argv)
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
 	};
-	char name[WEFT_NAME_MAX + 1];
+	char name[WEFT_NAME_MAX + 1], extra[512];
 	struct weft_error err = {0};
 	bool force = false;
 	int c;
@@ -365,8 +366,9 @@ int main(int argc, char **argv)
 		force = true;
 	}
 	if (argc - optind != 1) {
-		fprintf(stderr, "weft-detach: %s\nTry: weft detach --help\n",
-			argc == optind ? "which one? Give its name, or the path of its device, socket or file" : "one at a time");
+		fprintf(stderr, "weft-detach: %s%s\nTry: weft detach --help\n",
+			argc == optind ? "which one? Give its name, or the path of its device, socket or file" : "one at a time: ",
+			argc == optind ? "" : weft_arguments_explain(argv + optind, argc - optind, 1, "a name", longs, extra, sizeof(extra)));
 		return 2;
 	}
 	if (find(argv[optind], name, &err) < 0 || detach(name, force, &err) < 0) {

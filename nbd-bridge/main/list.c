@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fabric/arguments.h"
 #include "fabric/error.h"
 #include "fabric/hello.h"
 #include "fabric/patience.h"
@@ -295,6 +296,7 @@ int main(int argc, char **argv)
 	struct weft_error err = {0};
 	struct weft_uri uri;
 	bool as_json = false;
+	char extra[512];
 	json_t *array;
 	int c;
 
@@ -311,8 +313,9 @@ int main(int argc, char **argv)
 		as_json = true;
 	}
 	if (argc - optind != 1) {
-		fprintf(stderr, "weft-list: %s\nTry: weft list --help\n",
-			argc == optind ? "which donor? Give its URI, such as weft://HOST" : "one URI at a time");
+		fprintf(stderr, "weft-list: %s%s\nTry: weft list --help\n",
+			argc == optind ? "which donor? Give its URI, such as weft://HOST" : "one URI at a time: ",
+			argc == optind ? "" : weft_arguments_explain(argv + optind, argc - optind, 1, "a URI", longs, extra, sizeof(extra)));
 		return 2;
 	}
 	if (weft_uri_parse(argv[optind], &uri, &err) < 0) {

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fabric/arguments.h"
 #include "fabric/control.h"
 #include "fabric/patience.h"
 #include "fabric/process.h"
@@ -152,6 +153,13 @@ int main(int argc, char **argv)
 			return weft_end_output("weft-rescue", 0);
 		}
 		fputs("Try: weft rescue --help\n", stderr);
+		return 2;
+	}
+	if (argc - optind > 2) {
+		char extra[512];
+
+		fprintf(stderr, "weft-rescue: one attachment and one file: %s\nTry: weft rescue --help\n",
+			weft_arguments_explain(argv + optind, argc - optind, 2, "a file", longs, extra, sizeof(extra)));
 		return 2;
 	}
 	if (argc - optind != 2) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fabric/arguments.h"
 #include "fabric/control.h"
 #include "fabric/hello.h"
 #include "fabric/patience.h"
@@ -63,6 +64,13 @@ int main(int argc, char **argv)
 			return 2;
 		}
 		discard = true;
+	}
+	if (argc - optind > 1) {
+		char extra[512];
+
+		fprintf(stderr, "weft-reset: one attachment at a time: %s\nTry: weft reset --help\n",
+			weft_arguments_explain(argv + optind, argc - optind, 1, "a name", longs, extra, sizeof(extra)));
+		return 2;
 	}
 	if (argc - optind != 1 || !weft_name_valid(argv[optind])) {
 		fputs("weft-reset: name one attachment; weft status shows what there is\nTry: weft reset --help\n", stderr);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fabric/arguments.h"
 #include "fabric/control.h"
 #include "fabric/hello.h"
 #include "fabric/patience.h"
@@ -418,7 +419,10 @@ int main(int argc, char **argv)
 		c.form = (enum form)option;
 	}
 	if (argc - optind > 1) {
-		fputs("weft-status: one name at a time\nTry: weft status --help\n", stderr);
+		char extra[512];
+
+		fprintf(stderr, "weft-status: one name at a time: %s\nTry: weft status --help\n",
+			weft_arguments_explain(argv + optind, argc - optind, 1, "a name", longs, extra, sizeof(extra)));
 		return 2;
 	}
 	c.name = argv[optind];

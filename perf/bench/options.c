@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fabric/arguments.h"
 #include "fabric/util.h"
 #include "perf/bench/bench.h"
 
@@ -131,6 +132,15 @@ static const struct option longs[] = {
 	{NULL, 0, NULL, 0},
 };
 
+/* An argument that is one too many, or was not meant as one. */
+static int surplus(const char *what, char **argv, int argc, int wanted)
+{
+	char extra[512];
+
+	return usage_error("%s%s", what,
+		weft_arguments_explain(argv, argc, wanted, wanted == 2 ? "a run" : "a URI", longs, extra, sizeof(extra)));
+}
+
 static int check(struct bench_options *o)
 {
 	uint64_t largest = 0;
@@ -150,6 +160,7 @@ int bench_options_parse(int argc, char **argv, struct bench_options *o)
 {
 	bool compare = false;
 	struct weft_error err;
+	char extra[512];
 	uint64_t size;
 	char *end;
 	int c;
@@ -232,6 +243,8 @@ int bench_options_parse(int argc, char **argv, struct bench_options *o)
 	argc -= optind;
 	argv += optind;
 	if (compare) {
+		if (argc > 2)
+			return surplus("--compare wants the JSON files of two runs: ", argv, argc, 2);
 		if (argc != 2)
 			return usage_error("--compare wants the JSON files of two runs");
 		if (o->csv || o->csv_file || o->html_file || o->from)
@@ -241,12 +254,14 @@ int bench_options_parse(int argc, char **argv, struct bench_options *o)
 		return 0;
 	}
 	if (o->from)
-		return argc > 0 ? usage_error("--from shows an earlier run: '%s' is too much", argv[0]) : check(o);
+		return argc > 0 ? surplus("--from shows an earlier run: ", argv, argc, 0) : check(o);
 	if (argc != 1)
 		return argc == 0 ? usage_error("which region? Give its URI, such as weft://HOST/REGION")
-				 : usage_error("one URI at a time");
-	if (weft_uri_parse(argv[0], &o->uri, &err) < 0)
-		return usage_error("%s", err.message);
+				 : surplus("one URI at a time: ", argv, argc, 1);
+	if (weft_uri_parse(argv[0], &o->uri, &err) < 0) {
+		weft_arguments_explain(argv, 1, 1, "a URI", longs, extra, sizeof(extra));
+		return usage_error("%s", strstr(extra, "did you mean") ? extra : err.message);
+	}
 	if (!o->uri.foreign && o->uri.region[0] == '\0')
 		return usage_error("name a region of the donor; what there is shows: weft list %s", argv[0]);
 	o->uri_text = weft_uri_format(&o->uri);
