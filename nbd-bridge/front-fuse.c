@@ -140,7 +140,7 @@ static int prepare_file(struct fuse_front *front, struct bridge_made_file earlie
 	return 0;
 }
 
-static int make_session(struct fuse_front *front, struct weft_error *err)
+static int make_session(struct fuse_front *front, bool allow_other, struct weft_error *err)
 {
 	const struct bridge_config *config = bridge_config_of(front->base.bridge);
 	char options[256];
@@ -148,21 +148,22 @@ static int make_session(struct fuse_front *front, struct weft_error *err)
 	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
 
 	snprintf(options, sizeof(options), "fsname=weft:%s,subtype=" BRIDGE_FUSE_SUBTYPE
-		",default_permissions,max_read=%d%s", config->name, FUSE_MAX_IO, fuse_front_info(front)->read_only ? ",ro" : "");
+		",default_permissions,max_read=%d%s%s", config->name, FUSE_MAX_IO, fuse_front_info(front)->read_only ? ",ro" : "",
+		allow_other ? ",allow_other" : "");
 	front->session = fuse_session_new(&args, &fuse_file_operations, sizeof(fuse_file_operations), front);
 	fuse_opt_free_args(&args);
 	if (!front->session)
 		return weft_error_set(err, ENOMEM, "cannot make a FUSE session");
 	if (fuse_session_mount(front->session, front->base.path) < 0)
-		return weft_error_set(err, EPERM, "cannot mount on %s: refused; FUSE needs root, or fusermount3 (package fuse3)",
-			front->base.path);
+		return weft_error_set(err, EPERM, "cannot mount on %s: refused; FUSE needs root, or fusermount3 (package fuse3)%s",
+			front->base.path, allow_other && geteuid() != 0 ? ", and --allow-other needs user_allow_other in /etc/fuse.conf" : "");
 	front->mounted = true;
 	int fd = fuse_session_fd(front->session);
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 	return 0;
 }
 
-int bridge_front_fuse_new(struct bridge *bridge, const char *path, struct bridge_made_file earlier,
+int bridge_front_fuse_new(struct bridge *bridge, const char *path, const struct bridge_file_rights *rights, struct bridge_made_file earlier,
 	struct bridge_front **ret, struct weft_error *err)
 {
 	const struct tp_info *info = bridge_info(bridge);
@@ -186,10 +187,10 @@ int bridge_front_fuse_new(struct bridge *bridge, const char *path, struct bridge
 	}
 	front->attr = (struct stat){
 		.st_ino = FUSE_ROOT_ID,
-		.st_mode = S_IFREG | (info->read_only ? 0400 : 0600),
+		.st_mode = S_IFREG | (rights->mode & (info->read_only ? 0555u : 0777u)),
 		.st_nlink = 1,
-		.st_uid = geteuid(),
-		.st_gid = getegid(),
+		.st_uid = rights->uid,
+		.st_gid = rights->gid,
 		.st_size = (off_t)info->size_bytes,
 		.st_blksize = 4096,
 		.st_blocks = (blkcnt_t)(info->size_bytes / 512),
@@ -206,7 +207,7 @@ int bridge_front_fuse_new(struct bridge *bridge, const char *path, struct bridge
 	r = prepare_file(front, earlier, err);
 	if (r < 0)
 		goto fail;
-	r = make_session(front, err);
+	r = make_session(front, rights->allow_other, err);
 	if (r < 0)
 		goto fail;
 	front->lane = bridge_next_lane(bridge);

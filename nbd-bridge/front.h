@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "fabric/error.h"
 #include "nbd-bridge/bridge.h"
@@ -49,12 +50,20 @@ struct bridge_made_file {
 	uint64_t dev, ino;
 };
 
+/* Whose a file is, and who may open it. */
+struct bridge_file_rights {
+	uid_t uid;
+	gid_t gid;
+	mode_t mode;      /* of a region that can only be read, without the rights to write */
+	bool allow_other; /* others than who mounts it, as mode says; they need not be root */
+};
+
 /*
  * The region as one file at path through FUSE.  The file is made if it is missing, and removed in the end if it was
  * made (or an earlier bridge of this attachment made it: `earlier`), is empty still, and was mounted on until then.
  * A mount that a dead weft left there is cleared away.  -EBUSY: something else is mounted there.
  */
-int bridge_front_fuse_new(struct bridge *bridge, const char *path, struct bridge_made_file earlier,
+int bridge_front_fuse_new(struct bridge *bridge, const char *path, const struct bridge_file_rights *rights, struct bridge_made_file earlier,
 	struct bridge_front **ret, struct weft_error *err);
 /* What was made, and is to be removed. */
 struct bridge_made_file bridge_front_fuse_made_file(const struct bridge_front *front);

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +27,9 @@ static void usage(FILE *out)
 	      "  --device-kind auto|ublk|nbd  the kernel's driver that makes it (default auto: ublk where there is one)\n"
 	      "  --socket PATH              an NBD server on this Unix socket\n"
 	      "  --mount FILE               the region is the content of this file (FUSE)\n"
+	      "  --allow-other              let other users open the file too, as its mode says (default then 0666)\n"
+	      "  --owner USER[:GROUP]       the file's owner (default: you)\n"
+	      "  --mode MODE                the file's mode, in octal (default 0600)\n"
 	      "  --name NAME                the attachment's name (default: the region's)\n"
 	      "  --lanes NUMBER             threads, each with a connection (default: processors, at most 4)\n"
 	      "  --read-only                attach as a reader\n"
@@ -222,6 +227,9 @@ static int check(struct attach_options *o, const char *socket, const char *mount
 enum {
 	SOCKET = 256,
 	MOUNT,
+	ALLOW_OTHER,
+	OWNER,
+	MODE,
 	DEVICE,
 	KIND,
 	NAME,
@@ -250,6 +258,9 @@ enum {
 static const struct option longs[] = {
 	{"socket", required_argument, NULL, SOCKET},
 	{"mount", required_argument, NULL, MOUNT},
+	{"allow-other", no_argument, NULL, ALLOW_OTHER},
+	{"owner", required_argument, NULL, OWNER},
+	{"mode", required_argument, NULL, MODE},
 	{"device", optional_argument, NULL, DEVICE},
 	{"device-kind", required_argument, NULL, KIND},
 	{"name", required_argument, NULL, NAME},
@@ -305,6 +316,80 @@ static int parse_uris(struct attach_options *o, char **texts, unsigned nr, bool 
 		strcat(o->uri_text, o->donors[i].uri_text);
 	}
 	return o->uri_text ? 0 : usage_error("out of memory");
+}
+
+/* A number, or what the system knows by that name. */
+static bool parse_id(const char *text, bool group, uint32_t *ret)
+{
+	char *end;
+	unsigned long number = strtoul(text, &end, 10);
+
+	if (text[0] >= '0' && text[0] <= '9' && *end == '\0' && number < UINT32_MAX) {
+		*ret = (uint32_t)number;
+		return true;
+	}
+	const struct group *gr = group ? getgrnam(text) : NULL;
+	const struct passwd *pw = group ? NULL : getpwnam(text);
+	if (gr)
+		*ret = gr->gr_gid;
+	if (pw)
+		*ret = pw->pw_uid;
+	return gr || pw;
+}
+
+static int parse_owner(char *text, struct bridge_file_rights *rights)
+{
+	char *group = strchr(text, ':');
+
+	if (group)
+		*group++ = '\0';
+	if (!parse_id(text, false, &rights->uid))
+		return usage_error("--owner: there is no user '%s'", text);
+	if (group && !parse_id(group, true, &rights->gid))
+		return usage_error("--owner: there is no group '%s'", group);
+	const struct passwd *pw = group ? NULL : getpwuid(rights->uid);
+	if (pw)
+		rights->gid = pw->pw_gid;
+	return 0;
+}
+
+/* 0, -1: another option; or what usage_error() returned. */
+static int parse_rights_option(int c, struct attach_options *o)
+{
+	char *end;
+	unsigned long mode;
+
+	switch (c) {
+	case ALLOW_OTHER:
+		o->rights.allow_other = true;
+		return 0;
+	case OWNER:
+		o->has_owner = true;
+		return parse_owner(optarg, &o->rights);
+	case MODE:
+		mode = strtoul(optarg, &end, 8);
+		if (end == optarg || *end || mode > 0777)
+			return usage_error("--mode wants an octal number up to 0777, such as 0660, not '%s'", optarg);
+		o->has_mode = true;
+		o->rights.mode = (mode_t)mode;
+		return 0;
+	default:
+		return -1;
+	}
+}
+
+static int check_rights(struct attach_options *o, const char *mount)
+{
+	struct bridge_file_rights *rights = &o->rights;
+
+	if ((rights->allow_other || o->has_owner || o->has_mode) && !mount)
+		return usage_error("--allow-other, --owner and --mode are for the file of --mount");
+	/* Whatever its mode, FUSE lets nobody else in; success would be a promise. */
+	if (!rights->allow_other && ((o->has_owner && rights->uid != geteuid()) || (o->has_mode && (rights->mode & 077))))
+		return usage_error("--owner and --mode let nobody else in without --allow-other");
+	if (!o->has_mode)
+		rights->mode = rights->allow_other && !o->has_owner ? 0666 : 0600;
+	return 0;
 }
 
 /* 0, -1: another option; or what usage_error() returned. */
@@ -376,9 +461,14 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 	o->timeout_ms = o->dead_timeout_ms = 30000;
 	o->push_interval_ms = 1000;
 	o->pull_workers = 4;
+	o->rights.uid = geteuid();
+	o->rights.gid = getegid();
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		r = parse_cache_option(c, o);
-		needs_cache |= r == 0 && c != CACHE;
+		r = parse_rights_option(c, o);
+		if (r < 0) {
+			r = parse_cache_option(c, o);
+			needs_cache |= r == 0 && c != CACHE;
+		}
 		if (r > 0)
 			return r;
 		if (r == 0)
@@ -455,5 +545,7 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 	r = parse_uris(o, argv + optind, (unsigned)(argc - optind), have_transport);
 	if (r == 0)
 		r = check_cache(o, needs_cache);
+	if (r == 0)
+		r = check_rights(o, mount);
 	return r != 0 ? r : check(o, socket, mount, name);
 }

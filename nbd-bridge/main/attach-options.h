@@ -9,6 +9,7 @@
 #include "fabric/uri.h"
 #include "nbd-bridge/bridge.h"
 #include "nbd-bridge/device-kind.h"
+#include "nbd-bridge/front.h"
 
 struct attach_donor {
 	struct weft_uri uri;
@@ -24,6 +25,8 @@ struct attach_options {
 	char *uri_text; /* of all, spaces between */
 	uint64_t stripe_bytes;
 	char *socket, *mount; /* absolute; NULL: none */
+	struct bridge_file_rights rights; /* of the mount's file */
+	bool has_owner, has_mode;
 	bool device;
 	struct bridge_device_wish device_wish;
 	char name[WEFT_NAME_MAX + 1];

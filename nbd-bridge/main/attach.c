@@ -282,7 +282,7 @@ static int start_fronts(struct attach *a, struct weft_error *err)
 	if (o->mount) {
 		struct bridge_made_file made = {.dev = a->state.made_dev, .ino = a->state.made_ino};
 
-		r = bridge_front_fuse_new(a->bridge, o->mount, made, &front, err);
+		r = bridge_front_fuse_new(a->bridge, o->mount, &o->rights, made, &front, err);
 		if (r < 0)
 			return r;
 		/* The mount is stopped first: it may turn out to be busy. */
