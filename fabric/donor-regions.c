@@ -19,7 +19,7 @@
 
 enum {
 	MAX_OPEN_FILES = 4096,  /* of the directory; then those that nobody uses are closed */
-	MAX_LISTED = 100000,    /* a listing ends there */
+	MAX_LISTED = 100000,    /* a listing ends there, with an error */
 	MAX_DEPTH = 32,
 };
 
@@ -273,14 +273,17 @@ struct listing {
 		uint64_t size_bytes;
 	} *items;
 	size_t nr, room;
+	bool full;
 	char path[4096 + 1]; /* of the directory being read, with a slash, or "" */
 };
 
-/* 0, or -ENOMEM; full listings swallow the rest. */
+/* 0, -ENOMEM, or -E2BIG: it is full. */
 static int listing_add(struct listing *l, const char *name, const char *description, uint64_t size_bytes)
 {
-	if (l->nr >= MAX_LISTED)
-		return 0;
+	if (l->nr >= MAX_LISTED) {
+		l->full = true;
+		return -E2BIG;
+	}
 	if (l->nr == l->room) {
 		size_t room = l->room ? 2 * l->room : 64;
 		struct listed *items = reallocarray(l->items, room, sizeof(*items));
@@ -328,7 +331,7 @@ static int list_files(struct listing *l, int dir_fd, unsigned depth)
 		close(dir_fd);
 		return 0;
 	}
-	for (struct dirent *e; r == 0 && l->nr < MAX_LISTED && (e = readdir(dir));) {
+	for (struct dirent *e; r == 0 && (e = readdir(dir));) {
 		char description[64], size[32];
 		struct stat st;
 
@@ -379,6 +382,8 @@ int weft_donor_list(struct weft_donor *donor,
 
 		if (fd >= 0)
 			r = list_files(l, fd, 0);
+		if (r == -E2BIG)
+			r = 0;
 		/* A region that was given hides a file of its name. */
 		for (size_t i = 0; r == 0 && i < nr_given; i++)
 			for (size_t j = nr_given; j < l->nr; j++)
@@ -390,6 +395,8 @@ int weft_donor_list(struct weft_donor *donor,
 	for (size_t i = 0; r == 0 && i < l->nr; i++)
 		if (l->items[i].size_bytes > 0)
 			r = fn(ctx, l->items[i].name, l->items[i].description, l->items[i].size_bytes);
+	if (r == 0 && l->full)
+		r = -E2BIG;
 	for (size_t i = 0; i < l->nr; i++) {
 		free(l->items[i].name);
 		free(l->items[i].description);

@@ -85,7 +85,8 @@ int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_regi
 
 /*
  * Calls fn for each region's name, description and size, in order of name, without the lock; a
- * directory's files without opening them.  Stops at fn's first non-zero return, which it returns.
+ * directory's files without opening them.  Stops at fn's first non-zero return, which it returns.  -E2BIG: there are more
+ * than a listing holds, fn was called for the others.
  */
 int weft_donor_list(struct weft_donor *donor,
 	int (*fn)(void *ctx, const char *name, const char *description, uint64_t size_bytes), void *ctx);

@@ -187,6 +187,9 @@ static int option_list(struct nbd_conn *conn, struct cursor *c)
 		return reply_error(conn, NBD_REP_ERR_TOO_BIG, "too many exports to list");
 	if (listing.error)
 		return listing.error;
+	/* Those that were listed are told: the client sees by the error that there are more. */
+	if (r == -E2BIG)
+		return reply(conn, NBD_REP_ERR_TOO_BIG, "there are more exports than are listed");
 	if (r < 0)
 		return reply_refusal(conn, r, &(struct weft_error){ 0 });
 	return reply(conn, NBD_REP_ACK, NULL);

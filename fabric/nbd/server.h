@@ -75,7 +75,7 @@ struct nbd_request {
 struct nbd_service {
 	/* Handshake; may block only where the connection has a thread of its own. */
 
-	/* Calls emit for each export; stops at its first non-zero return and returns that.  0 when done. */
+	/* Calls emit for each export; stops at its first non-zero return and returns that.  0 when done; -E2BIG: there are more. */
 	int (*list)(struct nbd_conn *conn,
 		int (*emit)(void *ctx, const char *name, const char *description), void *ctx);
 	/* INFO: tells, grants nothing.  name is NUL-terminated and otherwise a peer's bytes.

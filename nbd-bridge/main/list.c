@@ -21,8 +21,8 @@
 #include "fabric/util.h"
 
 enum {
-	MAX_EXPORTS = 10000,
-	PER_CONNECTION = 250, /* exports asked about: a donor takes 1024 options of a connection */
+	MAX_EXPORTS = 1000000, /* that a server can make us keep */
+	PER_CONNECTION = 250,  /* exports asked about: an older donor takes 1024 options of a connection */
 	ANSWER_S = 10,
 	MAX_WIDTH = 48,
 };
@@ -40,6 +40,7 @@ static void on_alarm(int signo)
 struct exports {
 	char **names, **descriptions;
 	size_t nr, room;
+	bool cut_off; /* there are more */
 };
 
 static void usage(FILE *out)
@@ -57,8 +58,10 @@ static int one_export(void *user, const char *name, const char *description)
 {
 	struct exports *exports = user;
 
-	if (exports->nr == MAX_EXPORTS)
+	if (exports->nr == MAX_EXPORTS) {
+		exports->cut_off = true;
 		return 0;
+	}
 	if (exports->nr == exports->room) {
 		exports->room = exports->room ? 2 * exports->room : 64;
 		exports->names = reallocarray(exports->names, exports->room, sizeof(char *));
@@ -155,9 +158,9 @@ static void ask_offers(struct nbd_handle *nbd, char *offers)
 	nbd_clear_meta_contexts(nbd);
 }
 
-static json_t *describe(struct nbd_handle *nbd, const char *name, const char *description)
+/* offers: "" until they are known; they are the same for all that a donor lends. */
+static json_t *describe(struct nbd_handle *nbd, const char *name, const char *description, char *offers)
 {
-	char offers[64] = "tcp";
 	json_t *json = json_pack("{s:s, s:s}", "name", name, "description", description);
 
 	server_said[0] = '\0';
@@ -174,7 +177,10 @@ static json_t *describe(struct nbd_handle *nbd, const char *name, const char *de
 			json_object_set_new(json, "description", json_string(text));
 		free(text);
 	}
-	ask_offers(nbd, offers);
+	if (!*offers) {
+		strcpy(offers, "tcp");
+		ask_offers(nbd, offers);
+	}
 	json_object_set_new(json, "offers", json_string(offers));
 	return json;
 }
@@ -193,8 +199,10 @@ static int connect_again(const struct weft_uri *uri, struct nbd_handle **nbd, st
 	return *nbd ? 0 : -err->code;
 }
 
-static int list(const struct weft_uri *uri, json_t **ret, struct weft_error *err)
+/* *ret_cut_off: there are more regions than the donor tells, or than we keep. */
+static int list(const struct weft_uri *uri, json_t **ret, bool *ret_cut_off, struct weft_error *err)
 {
+	char offers[64] = "";
 	struct exports exports = {0};
 	struct nbd_handle *nbd = connect_to(uri, err);
 	int r = 0;
@@ -202,7 +210,10 @@ static int list(const struct weft_uri *uri, json_t **ret, struct weft_error *err
 	if (!nbd)
 		return -err->code;
 	json_t *array = json_array();
-	if (nbd_opt_list(nbd, (nbd_list_callback){.callback = one_export, .user_data = &exports}) < 0)
+	int listed = nbd_opt_list(nbd, (nbd_list_callback){.callback = one_export, .user_data = &exports});
+	/* A donor with more than it tells ends its answer with an error. */
+	*ret_cut_off = exports.cut_off || (listed < 0 && exports.nr > 0 && nbd_aio_is_negotiating(nbd));
+	if (listed < 0 && !*ret_cut_off)
 		r = weft_error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "cannot list: %s", reason());
 	for (size_t i = 0, asked = 0; i < exports.nr; i++) {
 		if (r == 0 && (!uri->region[0] || strcmp(uri->region, exports.names[i]) == 0)) {
@@ -210,7 +221,7 @@ static int list(const struct weft_uri *uri, json_t **ret, struct weft_error *err
 				r = connect_again(uri, &nbd, err);
 			alarm(ANSWER_S);
 			if (r == 0)
-				json_array_append_new(array, describe(nbd, exports.names[i], exports.descriptions[i]));
+				json_array_append_new(array, describe(nbd, exports.names[i], exports.descriptions[i], offers));
 		}
 		free(exports.names[i]);
 		free(exports.descriptions[i]);
@@ -295,7 +306,7 @@ int main(int argc, char **argv)
 	};
 	struct weft_error err = {0};
 	struct weft_uri uri;
-	bool as_json = false;
+	bool as_json = false, cut_off;
 	char extra[512];
 	json_t *array;
 	int c;
@@ -323,7 +334,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	signal(SIGALRM, on_alarm);
-	int r = list(&uri, &array, &err);
+	int r = list(&uri, &array, &cut_off, &err);
 	weft_uri_fini(&uri);
 	if (r < 0) {
 		fprintf(stderr, "weft-list: %s\n", err.message);
@@ -336,6 +347,11 @@ int main(int argc, char **argv)
 	} else {
 		print_table(array);
 	}
+	if (cut_off) {
+		fflush(stdout);
+		fprintf(stderr, "weft-list: there are more regions: these %zu are not all; ask for one by its name\n",
+			json_array_size(array));
+	}
 	json_decref(array);
-	return weft_end_output("weft-list", 0);
+	return weft_end_output("weft-list", cut_off);
 }

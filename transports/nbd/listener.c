@@ -33,6 +33,8 @@ enum {
 	STACK_BYTES = 256 << 10,
 	MAX_STRANGERS = 512,
 	MIN_STRANGERS = 16,
+	MAX_LISTING = 8, /* each has the names of all regions in memory … */
+	LIST_WAIT_MS = 5000, /* … and others wait so long for their turn */
 };
 
 struct socket {
@@ -62,7 +64,7 @@ struct nbd_listener {
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t changed;
 	struct nbd_session *sessions;
-	unsigned nr_sessions, nr_silent, nr_granted;
+	unsigned nr_sessions, nr_silent, nr_granted, nr_listing;
 	uint64_t accepted, refused;
 	struct nbd_counters ended; /* of sessions that are gone */
 
@@ -379,6 +381,35 @@ static bool give_one_up(struct weft_acceptor *acceptor)
 	end_who_made_room(l);
 	/* A thread closes its descriptor in its own time. */
 	return made && silent;
+}
+
+int nbd_session_begin_list(struct nbd_session *s)
+{
+	struct nbd_listener *l = s->listener;
+	const uint64_t deadline_ns = weft_now_ns() + LIST_WAIT_MS * NS_PER_MS;
+	const struct timespec ts = {
+		.tv_sec = (time_t)(deadline_ns / 1000000000),
+		.tv_nsec = (long)(deadline_ns % 1000000000),
+	};
+	int r = 0;
+
+	pthread_mutex_lock(&l->lock);
+	while (l->nr_listing == MAX_LISTING && r == 0)
+		r = pthread_cond_timedwait(&l->changed, &l->lock, &ts);
+	r = l->nr_listing == MAX_LISTING ? -EBUSY : 0;
+	l->nr_listing += r == 0;
+	pthread_mutex_unlock(&l->lock);
+	return r;
+}
+
+void nbd_session_end_list(struct nbd_session *s)
+{
+	struct nbd_listener *l = s->listener;
+
+	pthread_mutex_lock(&l->lock);
+	l->nr_listing--;
+	pthread_cond_broadcast(&l->changed);
+	pthread_mutex_unlock(&l->lock);
 }
 
 int nbd_session_count(struct nbd_session *s, bool known, struct weft_error *err)

@@ -36,9 +36,15 @@ static int emit_region(void *ctx, const char *name, const char *description, uin
 static int service_list(struct nbd_conn *conn,
 	int (*emit)(void *ctx, const char *name, const char *description), void *ctx)
 {
+	struct nbd_session *s = session_of(conn);
 	struct emitter e = { emit, ctx };
+	int r = nbd_session_begin_list(s);
 
-	return weft_donor_list(session_of(conn)->donor, emit_region, &e);
+	if (r < 0)
+		return r;
+	r = weft_donor_list(s->donor, emit_region, &e);
+	nbd_session_end_list(s);
+	return r;
 }
 
 static void describe(const struct weft_region *region, bool writable, struct nbd_export *ret)

@@ -61,6 +61,9 @@ extern const struct nbd_service nbd_donor_service;
  */
 int nbd_session_count(struct nbd_session *session, bool known, struct weft_error *err);
 void nbd_session_uncount(struct nbd_session *session);
+/* Around a listing of all regions, of which there are a few at a time: 0, or -EBUSY after some seconds. */
+int nbd_session_begin_list(struct nbd_session *session);
+void nbd_session_end_list(struct nbd_session *session);
 
 /* weft_grant.fence: cuts the connection off.  Any thread, does not block. */
 void nbd_session_fence(void *session);
