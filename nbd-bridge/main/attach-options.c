@@ -46,6 +46,7 @@ static void usage(FILE *out)
 	      "  --pull-rate SIZE           bytes a second at most\n"
 	      "  --pull-order FILE          in the order of these offsets, and then the rest\n"
 	      "  --record-order FILE        in the end, leave there where was read most, for --pull-order\n"
+	      "  --wait SECONDS             wait so long for a donor that is not there yet, or a region in use (0: for ever)\n"
 	      "  --dead-timeout SECONDS     how long requests wait for a donor that is gone (default 30; 0: for ever)\n"
 	      "  --timeout SECONDS          how long an answer may take before its connection is given up (default 30)\n"
 	      "  --assume-stable            nbd:// only: the server's contents survive a lost connection\n"
@@ -80,7 +81,7 @@ static bool parse_seconds(const char *text, uint32_t *ret_ms)
 }
 
 /* 0 stands for ever. */
-static bool parse_dead_timeout(const char *text, uint32_t *ret_ms)
+static bool parse_seconds_or_ever(const char *text, uint32_t *ret_ms)
 {
 	char *end;
 
@@ -248,6 +249,7 @@ enum {
 	PULL_RATE,
 	PULL_ORDER,
 	RECORD_ORDER,
+	WAIT,
 	DEAD,
 	TIMEOUT,
 	STABLE,
@@ -279,6 +281,7 @@ static const struct option longs[] = {
 	{"pull-rate", required_argument, NULL, PULL_RATE},
 	{"pull-order", required_argument, NULL, PULL_ORDER},
 	{"record-order", required_argument, NULL, RECORD_ORDER},
+	{"wait", required_argument, NULL, WAIT},
 	{"dead-timeout", required_argument, NULL, DEAD},
 	{"timeout", required_argument, NULL, TIMEOUT},
 	{"assume-stable", no_argument, NULL, STABLE},
@@ -516,8 +519,13 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 			if (!parse_stripe(optarg, &o->stripe_bytes))
 				return usage_error("--stripe-unit wants a power of two from 4K to 1G, not '%s'", optarg);
 			break;
+		case WAIT:
+			if (!parse_seconds_or_ever(optarg, &o->wait_ms))
+				return usage_error("--wait wants seconds, or 0 for ever, not '%s'", optarg);
+			o->waits = true;
+			break;
 		case DEAD:
-			if (!parse_dead_timeout(optarg, &o->dead_timeout_ms))
+			if (!parse_seconds_or_ever(optarg, &o->dead_timeout_ms))
 				return usage_error("--dead-timeout wants seconds, not '%s'", optarg);
 			break;
 		case TIMEOUT:

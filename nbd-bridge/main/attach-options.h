@@ -34,6 +34,8 @@ struct attach_options {
 	bool read_only, shared, assume_stable, foreground;
 	enum weft_transport_choice transport;
 	uint32_t timeout_ms, dead_timeout_ms;
+	bool waits;       /* for the donor to come */
+	uint32_t wait_ms; /* 0: for ever */
 	/* A managed attachment. */
 	uint64_t cache_bytes; /* 0: direct */
 	char *cache_file;     /* absolute; NULL: in memory */

@@ -1,11 +1,63 @@
 /* What weft attach says when it has attached, or could not.  On the main thread. */
 #include "nbd-bridge/main/attach.h"
 
+#include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "fabric/util.h"
+
+/* "%s; what to do". */
+static void add_advice(struct weft_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void add_advice(struct weft_error *err, const char *fmt, ...)
+{
+	char advice[240];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(advice, sizeof(advice), fmt, ap);
+	va_end(ap);
+	weft_error_set(err, err->code, "%.*s; %s", (int)(sizeof(err->message) - strlen(advice) - 3), strdupa(err->message), advice);
+}
+
+int attach_explain_refusal(const struct attach *a, struct weft_error *err)
+{
+	const struct attach_options *o = &a->options;
+	const struct weft_uri *uri = &o->donors[0].uri;
+	bool v6 = strchr(uri->host, ':');
+
+	weft_error_prefix(err, "cannot attach %s", o->uri_text);
+	switch (err->code) {
+	case ECONNREFUSED:
+		add_advice(err, "is %s running there?", uri->foreign ? "an NBD server" : "weft serve");
+		break;
+	case ENOENT:
+		if (!uri->foreign && !uri->socket[0] && o->nr_donors == 1)
+			add_advice(err, "what there is shows: weft list weft://%s%s%s:%s", v6 ? "[" : "", uri->host, v6 ? "]" : "", uri->port);
+		break;
+	case EROFS:
+		add_advice(err, "add --read-only");
+		break;
+	case EBUSY:
+		if (o->read_only && !o->shared && !uri->foreign)
+			add_advice(err, "to read beside a writer, use --shared instead of --read-only");
+		break;
+	case ESTALE:
+		if (a->resumes)
+			add_advice(err, "what was not at the donor is still in %.60s: save it with weft rescue %.60s FILE, then remove it", o->cache_file,
+				o->cache_file);
+		else if (a->state.takes_over)
+			add_advice(err, "to give up what '%s' had and attach anew: weft detach %s", o->name, o->name);
+		break;
+	default:
+		break;
+	}
+	return -err->code;
+}
 
 static void print_cache(const struct attach *a, FILE *out)
 {

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "fabric/log.h"
@@ -29,6 +30,7 @@
 
 enum {
 	CONNECT_MS = 10000,
+	WAIT_MS = 1000, /* between two tries, with --wait */
 	FLUSH_MS = 20000,
 	GOODBYE_MS = 2000, /* for the answer to `weft detach` to leave */
 };
@@ -203,8 +205,6 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 
 	if (o->pull_order && pull_order_read(o->pull_order, &order, err) < 0)
 		return -err->code;
-	if (o->device)
-		bridge_device_protect_process();
 	struct bridge_config config = {
 		.nr_donors = o->nr_donors,
 		.stripe_bytes = o->stripe_bytes,
@@ -238,25 +238,49 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 	int r = attach_start_bridge(a, &config, donors, err);
 
 	pull_order_free(&order);
-	if (r < 0) {
-		weft_error_prefix(err, "cannot attach %s", o->uri_text);
-		if (r == -ENOENT && !uri->foreign && !uri->socket[0] && o->nr_donors == 1)
-			weft_error_set(err, ENOENT, "%.300s; what there is shows: weft list weft://%s%s%s:%s",
-				strdupa(err->message), strchr(uri->host, ':') ? "[" : "", uri->host,
-				strchr(uri->host, ':') ? "]" : "", uri->port);
-		if (r == -EROFS)
-			weft_error_set(err, EROFS, "%.300s; add --read-only", strdupa(err->message));
-		if (r == -ESTALE && a->resumes)
-			return weft_error_set(err, ESTALE, "%.600s; what was not at the donor is still in %s: save it with weft rescue %s FILE, then "
-				"remove it", strdupa(err->message), o->cache_file, o->cache_file);
-		if (r == -ESTALE && a->state.takes_over)
-			weft_error_set(err, ESTALE, "%.300s; to give up what '%s' had and attach anew: weft detach %s",
-				strdupa(err->message), o->name, o->name);
-		return r;
-	}
+	if (r < 0)
+		return attach_explain_refusal(a, err);
 	for (unsigned i = 0; i < o->nr_donors; i++)
 		a->state.donors[i].epoch = bridge_donor_info(a->bridge, i)->epoch;
 	return bridge_state_write(&a->state, err);
+}
+
+/* Whether what refused us may be over soon: a donor, a network or a name server that is not up yet, another's lease. */
+static bool may_come(const struct attach *a, int r)
+{
+	return r == -ECONNREFUSED || r == -EHOSTUNREACH || r == -ENETUNREACH || r == -ENETDOWN || r == -ETIMEDOUT || r == -ECONNRESET ||
+	       r == -EADDRNOTAVAIL || r == -ESHUTDOWN || r == -EBUSY || (r == -ENOENT && a->options.donors[0].uri.socket[0]);
+}
+
+/* Sleeps; true: whoever waits for us has given up, or a signal asks for the end. */
+static bool sleep_or_give_up(struct attach *a)
+{
+	struct pollfd p[] = {{.fd = a->signals.watch.fd, .events = POLLIN}, {.fd = a->result_fd}};
+
+	return poll(p, WEFT_ARRAY_LEN(p), WAIT_MS) > 0;
+}
+
+/* As often as --wait lets it. */
+static int start_bridge_when_it_can(struct attach *a, struct weft_error *err)
+{
+	const struct attach_options *o = &a->options;
+	const uint64_t end_ns = o->wait_ms ? weft_now_ns() + o->wait_ms * UINT64_C(1000000) : UINT64_MAX;
+	struct weft_error told = {0};
+	int r;
+
+	while ((r = start_bridge(a, err)) < 0 && o->waits && may_come(a, r) && weft_now_ns() < end_ns) {
+		if (strcmp(told.message, err->message) != 0)
+			weft_info("%s; trying again until it is there", err->message);
+		told = *err;
+		if (sleep_or_give_up(a))
+			return weft_error_prefix(err, "given up");
+		/* What was asked and not heard of is fenced by the next. */
+		a->state.generation = ((a->state.generation >> 32) + 1) << 32;
+		r = bridge_state_write(&a->state, err);
+		if (r < 0)
+			return r;
+	}
+	return r;
 }
 
 static int save_device(void *ctx, const struct bridge_device *device, struct weft_error *err)
@@ -320,7 +344,9 @@ static int start(struct attach *a, struct weft_error *err)
 	r = take_name(a, err);
 	if (r < 0)
 		return r;
-	r = start_bridge(a, err);
+	if (a->options.device)
+		bridge_device_protect_process();
+	r = start_bridge_when_it_can(a, err);
 	if (r < 0)
 		return r;
 	snprintf(control, sizeof(control), "attach-%s.sock", a->options.name);
@@ -337,6 +363,8 @@ static int stop(struct attach *a, struct weft_error *err)
 	int r = 0;
 
 	a->last_state = NULL; /* changes are nobody's business any more */
+	if (a->attached && a->options.foreground)
+		sd_notify(0, "STOPPING=1\nSTATUS=writing back what is left");
 	if (a->loop) {
 		attach_forget_end(a);
 		weft_signals_end(&a->signals, a->loop);
@@ -416,7 +444,9 @@ static bool is_given_up(const struct attach *a)
 
 static void be_patient(const struct attach_options *o)
 {
-	weft_patience_begin("weft-attach: waiting for an answer of %s, up to %d s (Ctrl-C gives up)", o->uri_text, CONNECT_MS / 1000);
+	/* What a wait that was ordered is for is told with the reason. */
+	if (!o->waits)
+		weft_patience_begin("weft-attach: waiting for an answer of %s, up to %d s (Ctrl-C gives up)", o->uri_text, CONNECT_MS / 1000);
 }
 
 static int run(struct attach *a)
@@ -445,6 +475,8 @@ static int run(struct attach *a)
 	a->attached = true;
 	attach_guard_settle(a);
 	attach_report(a, r, &err);
+	if (!background)
+		sd_notifyf(0, "READY=1\nSTATUS=%s is attached", a->options.uri_text);
 	if (background) {
 		if (chdir("/") < 0)
 			weft_warn("cannot leave the directory: %s", strerror(errno));
