@@ -102,3 +102,9 @@ outcomes_agree() {
 		fail "outcomes differ from tests/compat/README.md; if that is meant, change its table"
 	}
 }
+
+# donor_has REGION IMAGE [BYTES]: a stock client finds the image there, once the region is free.
+donor_has() {
+	wait_for copy "nbd://127.0.0.1:$PORT/$1" "$TMP/got"
+	cmp ${3:+-n"$3"} "$TMP/got" "$2"
+}

@@ -130,7 +130,7 @@ end_user() { # USER
 		weft_of "$version" detach --force "$1" >"$TMP/out" 2>&1 || [[ ${outcomes[$1]} = *refused* ]] || fail "$1: $(cat "$TMP/out")"
 	fi
 	[[ ${outcomes[$1]} = *refused* ]] || {
-		copy "nbd://127.0.0.1:$port/$1" "$TMP/got" && cmp "$TMP/got" "${expected[$1]}"
+		donor_has "$1" "${expected[$1]}"
 	} || fail "$1: other bytes at the donor in the end"
 }
 

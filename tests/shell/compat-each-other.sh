@@ -12,7 +12,7 @@ random_file "$TMP/later" 2M
 declare -A region=([memory]=m [file]=f [directory]=d)
 
 at_donor() { # KIND IMAGE: what a stock client gets there
-	copy "nbd://127.0.0.1:$PORT/${region[$1]}" "$TMP/got" && cmp -s "$TMP/got" "$2"
+	donor_has "${region[$1]}" "$2"
 }
 
 # through FRONT IMAGE: the image into the region, flushed, and back
@@ -75,7 +75,7 @@ rescue() { # BRIDGE
 	rm -f "$TMP"/saved{,.map}
 	attach_of "$1" "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --cache 16M --cache-file "$TMP/cache" || fail "$(cat "$TMP/said")"
 	weft_of "$1" detach r || fail "detach"
-	copy "nbd://127.0.0.1:$PORT/r" "$TMP/got" && cmp -n $((2 << 20)) "$TMP/got" "$TMP/later" || fail "rescue changed what it saved"
+	donor_has r "$TMP/later" $((2 << 20)) || fail "rescue changed what it saved"
 }
 
 # One program for both libraries: the API is the same.

@@ -76,7 +76,7 @@ lapse() { # DONOR NEXT
 			what+="then $by with its cache file"
 			;;
 		esac
-		copy "nbd://127.0.0.1:$port/$user" "$TMP/got" && cmp -n $((16 << 20)) "$TMP/got" "$TMP/other" || fail "$what: what another wrote and flushed is gone"
+		donor_has "$user" "$TMP/other" $((16 << 20)) || fail "$what: what another wrote and flushed is gone"
 		rm -f "$TMP"/saved{,.map}
 		weft_of "${user%-*}" rescue "$TMP/$user.cache" "$TMP/saved" >"$TMP/out" 2>&1 ||
 			weft_of "${user%-*}" rescue "$user" "$TMP/saved" >"$TMP/out" 2>&1 || fail "$what: not saved: $(cat "$TMP/out")"
