@@ -228,7 +228,7 @@ int nbd_conn_receive(struct nbd_conn *conn, bool wait)
 
 		direct = conn->left;
 		iov[msg.msg_iovlen++] = (struct iovec){
-			.iov_base = (uint8_t *)rq->buf + (rq->len - conn->left),
+			.iov_base = (uint8_t *)rq->buf + (rq->piece - conn->left),
 			.iov_len = direct,
 		};
 	}
@@ -298,6 +298,9 @@ static unsigned gather(const struct nbd_conn *conn, struct iovec *iov, size_t *r
 			iov[n++] = (struct iovec){ (uint8_t *)rq->payload + skip, rq->payload_len - skip };
 		bytes += (size_t)rq->head_len + rq->payload_len;
 		skip = 0;
+		/* Nothing overtakes the rest of it. */
+		if (rq->rest > 0)
+			break;
 	}
 	*ret_bytes = bytes - conn->done_sent;
 	return n;
@@ -327,6 +330,10 @@ static void account(struct nbd_conn *conn, size_t sent)
 		if (sent < whole)
 			break;
 		sent -= whole;
+		if (rq->rest > 0) {
+			conn->error = nbd_request_next_piece(rq);
+			break;
+		}
 		conn->done = rq->next;
 		if (!conn->done)
 			conn->done_tail = &conn->done;
@@ -354,6 +361,8 @@ int nbd_conn_send(struct nbd_conn *conn)
 			return conn->error = -errno;
 		}
 		account(conn, (size_t)sent);
+		if (conn->error)
+			return conn->error;
 		if ((size_t)sent < bytes)
 			return -EAGAIN;
 		if (conn->held_back && !conn->error)

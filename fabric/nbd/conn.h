@@ -59,7 +59,7 @@ struct nbd_conn {
 	size_t rx_start, rx_end;
 	size_t received; /* by the last recvmsg(2) */
 	bool filled;     /* all that it could have taken: there is probably more */
-	uint64_t left; /* PAYLOAD, DRAIN, OPTION_SKIP: bytes still to come */
+	uint64_t left; /* PAYLOAD (of the piece), DRAIN, OPTION_SKIP: bytes still to come */
 	uint64_t now_ns;
 	struct nbd_request *current;
 	struct nbd_request *free;
@@ -110,6 +110,9 @@ int nbd_handshake_start(struct nbd_conn *conn);
 
 /* The connection has a thread, which waits until what is queued has left.  0, -ETIMEDOUT, or -errno. */
 int nbd_conn_flush(struct nbd_conn *conn, unsigned timeout_ms);
+
+/* A READ's reply that is not all in the queue: the next piece.  0; -EIO: it cannot be told any more that it failed. */
+int nbd_request_next_piece(struct nbd_request *rq);
 
 /* After the reply has left, or in its place. */
 void nbd_request_put(struct nbd_request *rq);

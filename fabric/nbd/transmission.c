@@ -117,6 +117,34 @@ static void pack_error(struct nbd_request *rq, int error)
 		rq->head_len = NBD_SIMPLE_REPLY_BYTES;
 	}
 	rq->payload_len = 0;
+	rq->rest = 0;
+}
+
+bool nbd_request_can_fail_late(const struct nbd_request *rq)
+{
+	return rq->conn->structured && !(rq->flags & NBD_CMD_FLAG_DF);
+}
+
+int nbd_request_next_piece(struct nbd_request *rq)
+{
+	const uint64_t off = rq->off + rq->len - rq->rest;
+	const uint32_t len = (uint32_t)weft_min(rq->rest, rq->piece);
+	int r = rq->conn->service->take(rq, off, len);
+
+	if (r < 0 && !nbd_request_can_fail_late(rq))
+		return -EIO;
+	if (r < 0) {
+		pack_error(rq, r);
+		return 0;
+	}
+	rq->rest -= len;
+	rq->payload_len = len;
+	rq->head_len = 0;
+	if (nbd_request_can_fail_late(rq)) {
+		nbd_pack_data_chunk(rq->head, rq->rest ? 0 : NBD_REPLY_FLAG_DONE, rq->cookie, off, len);
+		rq->head_len = NBD_DATA_CHUNK_BYTES;
+	}
+	return 0;
 }
 
 static void pack_status_head(uint8_t *p, uint64_t cookie, uint32_t context, unsigned nr, bool last)
@@ -195,9 +223,12 @@ static void pack_reply(struct nbd_request *rq, int error)
 	switch (rq->type) {
 	case NBD_CMD_READ:
 		rq->payload = rq->buf;
-		rq->payload_len = rq->len;
+		rq->payload_len = rq->piece;
 		if (rq->conn->structured) {
-			nbd_pack_data_chunk(rq->head, NBD_REPLY_FLAG_DONE, rq->cookie, rq->off, rq->len);
+			const bool more = rq->rest > 0 && nbd_request_can_fail_late(rq);
+
+			nbd_pack_data_chunk(rq->head, more ? 0 : NBD_REPLY_FLAG_DONE, rq->cookie, rq->off,
+				more ? rq->piece : rq->len);
 			rq->head_len = NBD_DATA_CHUNK_BYTES;
 			return;
 		}
@@ -262,7 +293,8 @@ static struct nbd_request *take_slot(struct nbd_conn *conn, const struct nbd_req
 	rq->flags = h->flags;
 	rq->cookie = h->cookie;
 	rq->off = h->off;
-	rq->len = h->len;
+	rq->len = rq->piece = h->len;
+	rq->rest = 0;
 	rq->buf = NULL;
 	rq->extents = NULL;
 	rq->start_ns = conn->now_ns;
@@ -311,14 +343,16 @@ static int start_request(struct nbd_conn *conn)
 			conn->starved = true;
 			return 0;
 		}
-		if (r == 0)
+		if (r == 0) {
 			rq->state = NBD_RQ_HELD;
+			rq->rest = rq->len - rq->piece;
+		}
 	}
 	conn->rx_start += NBD_REQUEST_BYTES;
 	conn->big_writes = h.type == NBD_CMD_WRITE && h.len >= NBD_BIG_WRITE_BYTES;
 	if (h.type == NBD_CMD_WRITE) {
 		conn->current = rq;
-		conn->left = h.len;
+		conn->left = r == 0 ? rq->piece : h.len;
 		rq->error = r;
 		conn->phase = r == 0 ? NBD_PAYLOAD : NBD_DRAIN;
 	} else if (r < 0) {
@@ -332,6 +366,25 @@ static int start_request(struct nbd_conn *conn)
 	return 1;
 }
 
+/* The buffer is full, and more of the payload is to come. */
+static int take_piece(struct nbd_conn *conn)
+{
+	struct nbd_request *rq = conn->current;
+	const int r = conn->service->take(rq, rq->off + rq->len - rq->rest - rq->piece, rq->piece);
+
+	if (r < 0) {
+		rq->error = r;
+		conn->phase = NBD_DRAIN;
+		conn->left = rq->rest;
+		rq->rest = 0;
+		return 1;
+	}
+	rq->piece = (uint32_t)weft_min(rq->piece, rq->rest);
+	rq->rest -= rq->piece;
+	conn->left = rq->piece;
+	return 1;
+}
+
 /* What came into rx before the payload's own buffer was known. */
 static int take_payload(struct nbd_conn *conn)
 {
@@ -339,11 +392,13 @@ static int take_payload(struct nbd_conn *conn)
 	const size_t n = weft_min(conn->left, nbd_rx_len(conn));
 
 	if (n > 0 && conn->phase == NBD_PAYLOAD)
-		memcpy((uint8_t *)rq->buf + (rq->len - conn->left), nbd_rx(conn), n);
+		memcpy((uint8_t *)rq->buf + (rq->piece - conn->left), nbd_rx(conn), n);
 	conn->rx_start += n;
 	conn->left -= n;
 	if (conn->left > 0)
 		return 0;
+	if (rq->rest > 0 && conn->phase == NBD_PAYLOAD)
+		return take_piece(conn);
 	conn->current = NULL;
 	if (conn->phase == NBD_PAYLOAD) {
 		conn->phase = NBD_REQUEST;

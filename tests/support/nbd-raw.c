@@ -258,11 +258,11 @@ static int answer_chunk(struct nbd_raw *raw, uint8_t *p, struct nbd_raw_answer *
 		ret->error = nbd_get32(fixed);
 		return r;
 	case NBD_REPLY_TYPE_OFFSET_DATA:
-		if (chunk.len != 8 + data_len)
+		if (ret->done ? chunk.len != 8 + data_len : chunk.len <= 8 || chunk.len >= 8 + data_len)
 			return -EPROTO;
 		r = nbd_raw_recv(raw, fixed, 8);
 		ret->off = nbd_get64(fixed);
-		return r < 0 ? r : nbd_raw_recv(raw, data, data_len);
+		return r < 0 ? r : nbd_raw_recv(raw, data, chunk.len - 8);
 	case NBD_REPLY_TYPE_BLOCK_STATUS:
 		return chunk.len > data_len ? -EPROTO : nbd_raw_recv(raw, data, chunk.len);
 	default:
@@ -297,8 +297,16 @@ int nbd_raw_command(struct nbd_raw *raw, uint16_t flags, uint16_t type, uint64_t
 	r = nbd_raw_request(raw, flags, type, ++cookie, off, len);
 	if (r == 0 && type == NBD_CMD_WRITE)
 		r = nbd_raw_send(raw, data, len);
-	if (r == 0)
-		r = nbd_raw_answer(raw, &answer, data, type == NBD_CMD_READ ? len : 0);
+	uint32_t got = 0;
+	do {
+		if (r == 0)
+			r = nbd_raw_answer(raw, &answer, (uint8_t *)data + got, type == NBD_CMD_READ ? len - got : 0);
+		if (r == 0 && answer.type == NBD_REPLY_TYPE_OFFSET_DATA) {
+			if (answer.off != off + got)
+				return -EPROTO;
+			got += answer.len - 8;
+		}
+	} while (r == 0 && !answer.done);
 	if (r < 0)
 		return r;
 	return answer.cookie == cookie && answer.done ? (int)answer.error : -EPROTO;

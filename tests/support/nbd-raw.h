@@ -52,7 +52,7 @@ struct nbd_raw_answer {
 	uint64_t off;  /* OFFSET_DATA */
 	bool done;
 };
-/* One simple reply or chunk; data_len bytes of READ data go to data when there was no error. */
+/* One simple reply or chunk; data_len bytes of READ data go to data when there was no error, or fewer if more chunks follow. */
 int nbd_raw_answer(struct nbd_raw *raw, struct nbd_raw_answer *ret, void *data, uint32_t data_len);
 /* Request and answer of a command; write data or read data in data. Returns the NBD error, or -errno. */
 int nbd_raw_command(struct nbd_raw *raw, uint16_t flags, uint16_t type, uint64_t off, uint32_t len,

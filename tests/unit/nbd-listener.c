@@ -6,8 +6,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "fabric/util.h"
@@ -117,6 +119,72 @@ static void file_errors_are_replies(void **state)
 	assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_READ, 16384, 4096, data), NBD_EIO);
 	assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_READ, 4096, 4096, data), 0);
 	goodbye(&raw);
+	close(fd);
+	unlink(path);
+}
+
+/* A file region "f" of the donor's, SIZE bytes; returns a descriptor of the file. */
+static int add_file(struct nbd_donor *d, char *path, size_t len)
+{
+	struct weft_region *region;
+
+	snprintf(path, len, "%s/file", d->dir);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(ftruncate(fd, SIZE), 0);
+	assert_int_equal(weft_region_open_file(AT_FDCWD, path, "f", false, false, &region, NULL), 0);
+	assert_int_equal(weft_donor_add(d->donor, region, NULL), 0);
+	weft_region_put(region);
+	return fd;
+}
+
+/* What fails in the middle of a long request is an error of that request, whatever form its reply has. */
+static void late_file_errors_are_replies(void **state)
+{
+	enum { LONG = 3 << 20 };
+	struct nbd_donor *d = *state;
+	struct nbd_raw structured, simple;
+	char path[128];
+	int fd = add_file(d, path, sizeof(path));
+	struct rlimit limit;
+
+	nbd_donor_connect(d, &structured, true);
+	assert_int_equal(nbd_raw_go(&structured, "f", true), 0);
+	nbd_donor_connect(d, &simple, true);
+	assert_int_equal(nbd_raw_go(&simple, "f", false), 0);
+	for (size_t i = 0; i < LONG; i++)
+		data[i] = (uint8_t)(i * 7 + i / 4096);
+	assert_int_equal(nbd_raw_command(&simple, 0, NBD_CMD_WRITE, 4097, LONG, data), 0);
+	struct nbd_raw *raws[] = { &structured, &simple };
+	for (int i = 0; i < 2; i++) {
+		memset(data, 0, LONG);
+		assert_int_equal(nbd_raw_command(raws[i], 0, NBD_CMD_READ, 4097, LONG, data), 0);
+		for (size_t j = 0; j < LONG; j++)
+			assert_int_equal(data[j], (uint8_t)(j * 7 + j / 4096));
+	}
+	/* One chunk, as long as it may be. */
+	memset(data, 0, LONG);
+	assert_int_equal(nbd_raw_request(&structured, NBD_CMD_FLAG_DF, NBD_CMD_READ, 5, 4097, LONG), 0);
+	struct nbd_raw_answer a;
+	assert_int_equal(nbd_raw_answer(&structured, &a, data, LONG), 0);
+	assert_true(a.done);
+	assert_int_equal(data[LONG - 1], (uint8_t)((LONG - 1) * 7 + (LONG - 1) / 4096));
+
+	signal(SIGXFSZ, SIG_IGN);
+	getrlimit(RLIMIT_FSIZE, &limit);
+	const struct rlimit low = { 1 << 20, limit.rlim_max };
+	setrlimit(RLIMIT_FSIZE, &low);
+	for (int i = 0; i < 2; i++)
+		assert_int_not_equal(nbd_raw_command(raws[i], 0, NBD_CMD_WRITE, 0, LONG, data), 0);
+	setrlimit(RLIMIT_FSIZE, &limit);
+	assert_int_equal(ftruncate(fd, 2 << 20), 0);
+	assert_int_equal(nbd_raw_command(&structured, 0, NBD_CMD_READ, 0, LONG, data), NBD_EIO);
+	assert_int_equal(nbd_raw_command(&structured, NBD_CMD_FLAG_DF, NBD_CMD_READ, 0, LONG, data), NBD_EIO);
+	assert_int_equal(nbd_raw_command(&simple, 0, NBD_CMD_READ, 0, LONG, data), NBD_EIO);
+	/* And they go on. */
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(nbd_raw_command(raws[i], 0, NBD_CMD_READ, 0, 1 << 20, data), 0);
+		goodbye(raws[i]);
+	}
 	close(fd);
 	unlink(path);
 }
@@ -485,6 +553,46 @@ static void a_million_requests_do_not_grow(void **state)
 	assert_int_equal(status(*state).requests, batches * BATCH);
 }
 
+/* Clients that take in no replies, and clients that end no payload. */
+static void stalled_clients_cost_little(void **state)
+{
+	enum { CLIENTS = 40, PART = 2 << 20 };
+	struct nbd_donor *d = *state;
+	struct nbd_raw raw[2 * CLIENTS];
+	char path[128];
+	int fd = add_file(d, path, sizeof(path));
+	uint64_t before;
+
+	/* The file's pages are in memory, and one of each has been there. */
+	for (int i = 0; i < SIZE; i += (int)sizeof(data))
+		assert_int_equal(pwrite(fd, data, sizeof(data), i), sizeof(data));
+	before = rss_bytes();
+	for (int i = 0; i < CLIENTS; i++) {
+		nbd_donor_connect(d, &raw[i], true);
+		assert_int_equal(nbd_raw_go(&raw[i], "f", i % 2), 0);
+		nbd_raw_request(&raw[i], 0, NBD_CMD_READ, 1, 0, SIZE);
+	}
+	for (int i = CLIENTS; i < 2 * CLIENTS; i++) {
+		nbd_donor_connect(d, &raw[i], true);
+		assert_int_equal(nbd_raw_go(&raw[i], "f", true), 0);
+		nbd_raw_request(&raw[i], 0, NBD_CMD_WRITE, 1, 0, SIZE);
+		assert_int_equal(nbd_raw_send(&raw[i], data, PART), 0);
+	}
+	/* Until nothing moves any more. */
+	for (uint64_t bytes = 1, was = 0; bytes != was; bytes = status(d).read_bytes) {
+		was = bytes;
+		usleep(300000);
+	}
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	before += 200 << 20; /* the threads' own */
+#endif
+	assert_in_range(rss_bytes(), 0, before + (64 << 20));
+	for (int i = 0; i < 2 * CLIENTS; i++)
+		nbd_raw_close(&raw[i]);
+	close(fd);
+	unlink(path);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -492,6 +600,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(memory_is_served_over_tcp_and_unix),
 		T(file_errors_are_replies),
+		T(late_file_errors_are_replies),
 		T(unknown_region_is_refused),
 		T(higher_generation_cuts_the_lower_off),
 		T(second_writer_is_busy_until_goodbye),
@@ -506,6 +615,7 @@ int main(void)
 		cmocka_unit_test(handshake_has_a_deadline),
 		T(pipelining_without_reading_does_not_lock_up),
 		T(a_million_requests_do_not_grow),
+		T(stalled_clients_cost_little),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -159,7 +159,8 @@ static bool is_fenced(const struct nbd_session *s)
 	return atomic_load_explicit(&s->grant->fenced, memory_order_relaxed);
 }
 
-static int arena_get(struct nbd_session *s, uint32_t len, void **ret)
+/* *piece: what is wanted, and what there is room for. */
+static int arena_get(struct nbd_session *s, uint32_t *piece, void **ret)
 {
 	if (!s->arena) {
 		void *p = mmap(NULL, NBD_ARENA_BYTES, PROT_READ | PROT_WRITE,
@@ -169,27 +170,22 @@ static int arena_get(struct nbd_session *s, uint32_t len, void **ret)
 			return -ENOMEM;
 		s->arena = p;
 	}
-	if (s->arena_users > 0 && s->arena_used + len > NBD_ARENA_KEPT_BYTES)
+	const uint32_t len = (uint32_t)weft_min(*piece, NBD_ARENA_BYTES);
+	if (s->arena_users > 0 && s->arena_used + len > NBD_ARENA_BYTES)
 		return -EAGAIN;
+	*piece = len;
 	*ret = s->arena + s->arena_used;
 	/* Page-aligned for long ones, on cache lines for short ones. */
 	const size_t align = len >= 4096 ? 4096 : 64;
 	s->arena_used = (s->arena_used + len + align - 1) & ~(align - 1);
-	s->arena_touched = weft_max(s->arena_touched, s->arena_used);
 	s->arena_users++;
 	return 0;
 }
 
 static void arena_put(struct nbd_session *s)
 {
-	if (--s->arena_users > 0)
-		return;
-	s->arena_used = 0;
-	if (s->arena_touched > NBD_ARENA_KEPT_BYTES) {
-		madvise(s->arena + NBD_ARENA_KEPT_BYTES, NBD_ARENA_BYTES - NBD_ARENA_KEPT_BYTES,
-			MADV_DONTNEED);
-		s->arena_touched = NBD_ARENA_KEPT_BYTES;
-	}
+	if (--s->arena_users == 0)
+		s->arena_used = 0;
 }
 
 static int service_prepare(struct nbd_request *rq)
@@ -202,7 +198,29 @@ static int service_prepare(struct nbd_request *rq)
 		rq->buf = s->region->map + rq->off;
 		return 0;
 	}
-	return arena_get(s, rq->len, &rq->buf);
+	return arena_get(s, &rq->piece, &rq->buf);
+}
+
+/* A file's, through the buffer. */
+static int move_piece(struct nbd_session *s, const struct nbd_request *rq, uint64_t off, uint32_t len)
+{
+	if (rq->type == NBD_CMD_READ)
+		return weft_region_read(s->region, rq->buf, off, len);
+	return is_fenced(s) ? -ESHUTDOWN : weft_region_write(s->region, rq->buf, off, len);
+}
+
+static int service_take(struct nbd_request *rq, uint64_t off, uint32_t len)
+{
+	struct nbd_session *s = session_of(rq->conn);
+	int r;
+
+	/* While a disk is slow nothing is received, and the borrower is not silent for that. */
+	weft_grant_touch(s->grant, UINT64_MAX);
+	r = move_piece(s, rq, off, len);
+	weft_grant_touch(s->grant, weft_now_ns());
+	if (r < 0)
+		count(&s->counters.errors, 1);
+	return r;
 }
 
 /* A long range in slices, so that a fence need not wait for all of it. */
@@ -236,12 +254,25 @@ static int do_write(struct nbd_session *s, const struct nbd_request *rq)
 {
 	if (s->region->map)
 		return 0;
-	return is_fenced(s) ? -ESHUTDOWN : weft_region_write(s->region, rq->buf, rq->off, rq->len);
+	return move_piece(s, rq, rq->off + rq->len - rq->piece, rq->piece);
 }
 
+/*
+ * Of a long READ whose reply cannot fail once it has begun everything is looked at first, so that an unreadable block is an
+ * error of the request and not the end of the connection.
+ */
 static int do_read(struct nbd_session *s, const struct nbd_request *rq)
 {
-	return s->region->map ? 0 : weft_region_read(s->region, rq->buf, rq->off, rq->len);
+	int r = 0;
+
+	if (s->region->map)
+		return 0;
+	if (!nbd_request_can_fail_late(rq))
+		for (uint32_t done = rq->piece, n; done < rq->len && r == 0; done += n) {
+			n = (uint32_t)weft_min(rq->piece, rq->len - done);
+			r = move_piece(s, rq, rq->off + done, n);
+		}
+	return r == 0 ? move_piece(s, rq, rq->off, rq->piece) : r;
 }
 
 /* Advisory. */
@@ -329,6 +360,7 @@ const struct nbd_service nbd_donor_service = {
 	.open = service_open,
 	.welcome = service_welcome,
 	.prepare = service_prepare,
+	.take = service_take,
 	.submit = service_submit,
 	.release = service_release,
 	.close = service_close,

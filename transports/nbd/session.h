@@ -17,9 +17,9 @@
 
 enum {
 	/* A file region's requests get their buffers from here, one after another; all are given back once the
-	 * replies have left.  A request that is longer gets an arena of its own length, for as long as it lasts. */
-	NBD_ARENA_KEPT_BYTES = 1 << 20,
-	NBD_ARENA_BYTES = NBD_MAX_PAYLOAD,
+	 * replies have left.  A request that is longer goes through it in pieces: so a peer that takes in no replies, or ends no
+	 * payload, keeps no more than this. */
+	NBD_ARENA_BYTES = 256 << 10,
 };
 
 /* Written by the session's thread alone, read by others. */
@@ -46,7 +46,7 @@ struct nbd_session {
 	struct weft_region *asked;  /* whose strings the engine may still read */
 
 	uint8_t *arena;
-	size_t arena_used, arena_touched;
+	size_t arena_used;
 	unsigned arena_users;
 
 	struct nbd_counters counters;
