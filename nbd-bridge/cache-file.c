@@ -44,7 +44,7 @@ _Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header has its place"
 struct cache_file {
 	int fd;
 	char *path;
-	bool read_only;
+	bool read_only, made;
 	struct header known;   /* what its header says */
 	struct header *header; /* the file's own; NULL: it was never used */
 	_Atomic bool mapped, lost;
@@ -161,13 +161,14 @@ static int open_there(const char *path, bool read_only, struct weft_error *err)
 	return fd >= 0 ? fd : weft_error_set(err, errno, "cannot open %s: %s", path, strerror(errno));
 }
 
-static int open_or_make(const char *path, bool make, struct weft_error *err)
+static int open_or_make(const char *path, bool make, bool *ret_made, struct weft_error *err)
 {
 	int r = open_there(path, !make, err);
 
 	if (r != -ENOENT || !make)
 		return r;
 	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	*ret_made = fd >= 0;
 	return fd >= 0 ? fd : weft_error_set(err, errno, "cannot make %s: %s", path, strerror(errno));
 }
 
@@ -181,7 +182,7 @@ int cache_file_open(const char *path, bool make, struct cache_file **ret, struct
 		return weft_error_set(err, ENOMEM, "cannot open %s: out of memory", path);
 	}
 	file->read_only = !make;
-	file->fd = r = open_or_make(path, make, err);
+	file->fd = r = open_or_make(path, make, &file->made, err);
 	if (r >= 0 && flock(file->fd, LOCK_EX | LOCK_NB) < 0)
 		r = weft_error_set(err, EBUSY, "%s is the cache of another attachment, or being rescued; weft status shows what there is", path);
 	if (r >= 0)
@@ -192,6 +193,15 @@ int cache_file_open(const char *path, bool make, struct cache_file **ret, struct
 	}
 	*ret = file;
 	return 0;
+}
+
+void cache_file_unmake(struct cache_file *file)
+{
+	struct stat ours, there;
+
+	if (file && file->made && fstat(file->fd, &ours) == 0 && lstat(file->path, &there) == 0 && ours.st_dev == there.st_dev &&
+		ours.st_ino == there.st_ino)
+		unlink(file->path);
 }
 
 void cache_file_close(struct cache_file *file)

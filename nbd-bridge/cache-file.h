@@ -40,6 +40,8 @@ struct cache_file;
  * has it.  -EINVAL: it is neither empty nor a whole cache file, and is left as it is.  -ELOOP: a link, which is not followed.
  */
 int cache_file_open(const char *path, bool make, struct cache_file **ret, struct weft_error *err);
+/* Removes the file if opening it made it: the attach that it was made for has failed.  Takes NULL. */
+void cache_file_unmake(struct cache_file *file);
 /* Takes NULL. */
 void cache_file_close(struct cache_file *file);
 const char *cache_file_path(const struct cache_file *file);

@@ -110,6 +110,7 @@ json_t *cache_status(struct bridge_cache *cache)
 		cache->bridge->config.write_through ? "write-through" : "write-back", "hits", integer(sums.hits),
 		"misses", integer(sums.misses), "fetched_bytes", integer(sums.fetched), "pushed_bytes",
 		integer(sums.pushed), "push_errors", integer(sums.push_errors));
+	json_object_set_new(json, "push_failing", json_boolean(held.dirty > 0 && atomic_load(&cache->push_error) < 0));
 	json_object_set_new(json, "ahead", json_pack("{s:o, s:o, s:o}", "fetched_bytes", integer(sums.ahead), "used_bytes",
 		integer(sums.used), "wasted_bytes", integer(sums.wasted)));
 	json_object_set_new(json, "pull", json_pack("{s:s, s:o, s:o}", "state", pull_state(cache), "done_bytes",

@@ -384,6 +384,8 @@ static int stop(struct attach *a, struct weft_error *err)
 	}
 	bridge_free(a->bridge);
 	a->bridge = NULL;
+	if (!a->attached)
+		cache_file_unmake(a->cache_file);
 	cache_file_close(a->cache_file);
 	a->cache_file = NULL;
 	return r;

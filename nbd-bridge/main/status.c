@@ -219,7 +219,7 @@ static void print_cache(const json_t *cache)
 		weft_format_size(number_of(cache, "chunk_bytes"), chunk, sizeof(chunk)), text_of(cache, "policy"),
 		weft_format_size(number_of(cache, "valid_bytes"), valid, sizeof(valid)),
 		weft_format_size(number_of(cache, "dirty_bytes"), dirty, sizeof(dirty)),
-		number_of(cache, "push_errors") > 0 ? "; writing back has failed, and is tried again" : "");
+		json_is_true(json_object_get(cache, "push_failing")) ? "; writing back has failed, and is tried again" : "");
 	if (number_of(cache, "lost_bytes") > 0)
 		printf("  %s that were not at the donor are LOST: the cache file cannot be read there\n",
 			weft_format_size(number_of(cache, "lost_bytes"), lost, sizeof(lost)));
