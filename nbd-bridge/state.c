@@ -78,6 +78,8 @@ static bool load(struct bridge_state_file *ret)
 		ret->socket = copy(json, "socket");
 		ret->mount = copy(json, "mount");
 		ret->cache_file = copy(json, "cache_file");
+		ret->again = copy(json, "again");
+		ret->directory = copy(json, "directory");
 		copy_into(json, "device", ret->device.path, sizeof(ret->device.path));
 		copy_into(json, "device_backend", ret->device.backend, sizeof(ret->device.backend));
 		ret->device.nr_connections = (unsigned)json_integer_value(json_object_get(json, "device_connections"));
@@ -211,6 +213,8 @@ int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
 		json_object_set_new(json, "device_connections", json_integer(state->device.nr_connections));
 	}
 	json_object_update_new(json, rest);
+	if (state->again && state->directory)
+		json_object_update_new(json, json_pack("{s:s, s:s}", "again", state->again, "directory", state->directory));
 	if (state->nr_donors > 1) {
 		json_t *more = json_array();
 
@@ -248,5 +252,7 @@ void bridge_state_fini(struct bridge_state_file *state)
 	free(state->socket);
 	free(state->mount);
 	free(state->cache_file);
-	state->uri = state->socket = state->mount = state->cache_file = NULL;
+	free(state->again);
+	free(state->directory);
+	state->uri = state->socket = state->mount = state->cache_file = state->again = state->directory = NULL;
 }

@@ -31,6 +31,8 @@ struct bridge_state_file {
 	char *uri;             /* one of each donor, spaces between */
 	char *socket, *mount; /* NULL: none */
 	char *cache_file;     /* the same */
+	char *again;          /* the line that attaches it, and the directory that it was given in; NULL: not known */
+	char *directory;
 	struct bridge_device device; /* without a backend: none */
 	uint64_t made_dev, made_ino; /* the mount's file, if it was made by us; else 0 */
 	pid_t pid;

@@ -225,6 +225,8 @@ static int check(struct attach_options *o, const char *socket, const char *mount
 	return 0;
 }
 
+enum { AGAIN_MAX = 16384 }; /* the state file has a limit */
+
 enum {
 	SOCKET = 256,
 	MOUNT,
@@ -450,6 +452,42 @@ static int parse_cache_option(int c, struct attach_options *o)
 	}
 }
 
+/* Room for text as one word of a shell's line. */
+static char *quote(char *to, const char *text)
+{
+	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./:=@%+,";
+
+	if (text[0] && strspn(text, plain) == strlen(text))
+		return stpcpy(to, text);
+	*to++ = '\'';
+	for (; *text; text++)
+		if (*text == '\'')
+			to = stpcpy(to, "'\\''");
+		else
+			*to++ = *text;
+	*to++ = '\'';
+	return to;
+}
+
+/* "weft attach …", before getopt_long(3) moves the arguments. */
+static char *line_of(int argc, char **argv)
+{
+	size_t len = sizeof("weft attach");
+
+	for (int i = 1; i < argc; i++)
+		len += 4 * strlen(argv[i]) + 3;
+	char *line = len <= AGAIN_MAX ? malloc(len) : NULL;
+	if (!line)
+		return NULL;
+	char *to = stpcpy(line, "weft attach");
+	for (int i = 1; i < argc; i++) {
+		*to++ = ' ';
+		to = quote(to, argv[i]);
+	}
+	*to = '\0';
+	return line;
+}
+
 int attach_options_parse(int argc, char **argv, struct attach_options *o)
 {
 	const char *socket = NULL, *mount = NULL, *name = NULL;
@@ -459,6 +497,7 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 	int c, r;
 
 	memset(o, 0, sizeof(*o));
+	o->again = line_of(argc, argv);
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	o->nr_lanes = cpus < 1 ? 1 : cpus > 4 ? 4 : (unsigned)cpus;
 	o->timeout_ms = o->dead_timeout_ms = 30000;

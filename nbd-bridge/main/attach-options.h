@@ -23,6 +23,7 @@ struct attach_options {
 	struct attach_donor donors[BRIDGE_MAX_DONORS];
 	unsigned nr_donors;
 	char *uri_text; /* of all, spaces between */
+	char *again;    /* the line as it was given, for a shell; NULL: it is too long */
 	uint64_t stripe_bytes;
 	char *socket, *mount; /* absolute; NULL: none */
 	struct bridge_file_rights rights; /* of the mount's file */

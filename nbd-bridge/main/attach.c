@@ -191,6 +191,10 @@ static int take_name(struct attach *a, struct weft_error *err)
 	state->uri = strdup(o->uri_text);
 	state->socket = o->socket ? strdup(o->socket) : NULL;
 	state->mount = o->mount ? strdup(o->mount) : NULL;
+	free(state->again);
+	free(state->directory);
+	state->again = o->again ? strdup(o->again) : NULL;
+	state->directory = getcwd(NULL, 0);
 	name_device(a);
 	state->pid = getpid();
 	return bridge_state_write(state, err);

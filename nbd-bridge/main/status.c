@@ -16,6 +16,7 @@
 #include "fabric/patience.h"
 #include "fabric/process.h"
 #include "fabric/util.h"
+#include "nbd-bridge/cache-file.h"
 #include "nbd-bridge/main/status-prometheus.h"
 #include "nbd-bridge/state.h"
 
@@ -49,6 +50,25 @@ static void usage(FILE *out)
 
 /* ---- collecting ---- */
 
+/* Of a bridge that died: what is not at the donor, and how to go on. */
+static void add_what_is_left(json_t *json, const struct bridge_state_file *state)
+{
+	struct cache_file *file;
+	struct weft_error err;
+
+	if (state->again && state->directory)
+		json_object_update_new(json, json_pack("{s:s, s:s}", "attach_again", state->again, "directory", state->directory));
+	if (!state->cache_file)
+		return;
+	json_object_set_new(json, "cache_file", json_string(state->cache_file));
+	int r = cache_file_open(state->cache_file, false, &file, &err);
+	json_object_set_new(json, "unsaved_bytes", r < 0 ? json_null() : json_integer((json_int_t)cache_file_dirty_bytes(file)));
+	if (r < 0)
+		json_object_set_new(json, "cache_file_trouble", json_string(err.message));
+	else
+		cache_file_close(file);
+}
+
 /* Its bridge does not answer. */
 static json_t *from_state(const char *name, int error)
 {
@@ -68,6 +88,8 @@ static json_t *from_state(const char *name, int error)
 	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:s?, s:i}", "kind", "attachment", "name", name, "uri",
 		state.uri ? state.uri : "", "state", now, "why", why, "socket", state.socket, "mount", state.mount, "device",
 		state.device.path[0] ? state.device.path : NULL, "pid", (int)state.pid);
+	if (!alive)
+		add_what_is_left(json, &state);
 	bridge_state_fini(&state);
 	return json;
 }
@@ -255,6 +277,19 @@ static void print_silence(const json_t *a)
 		printf(" (%" PRIu64 " request%s)", waiting, waiting == 1 ? " waits" : "s wait");
 }
 
+static void print_what_is_left(const json_t *a)
+{
+	char size[32];
+
+	if (text_of(a, "cache_file_trouble")[0])
+		printf("  what its cache file holds cannot be seen: %s\n", text_of(a, "cache_file_trouble"));
+	else if (number_of(a, "unsaved_bytes") > 0)
+		printf("  %s that are not at the donor are in %s; attaching again writes them back, weft rescue saves them\n",
+			weft_format_size(number_of(a, "unsaved_bytes"), size, sizeof(size)), text_of(a, "cache_file"));
+	if (text_of(a, "attach_again")[0])
+		printf("  attach it again, in %s: %s\n", text_of(a, "directory"), text_of(a, "attach_again"));
+}
+
 static void print_attachment(const json_t *a)
 {
 	const json_t *requests = json_object_get(a, "requests");
@@ -290,6 +325,7 @@ static void print_attachment(const json_t *a)
 	if (text_of(a, "mount")[0])
 		printf("  file %s%s\n", text_of(a, "mount"),
 			json_is_false(json_object_get(a, "mounted")) ? ", no longer mounted: it is not the region" : "");
+	print_what_is_left(a);
 	if (requests) {
 		printf("  read %s, written %s, errors %" PRIu64 "\n",
 			weft_format_size(number_of(a, "read_bytes"), in, sizeof(in)),

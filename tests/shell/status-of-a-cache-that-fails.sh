@@ -3,7 +3,7 @@
 need_tool jq nbdcopy
 
 start_donor --memory r=32M --lease 60
-port=$PORT
+port=${PORT:?}
 weft attach "$URI" --socket "$TMP/s" --cache 16M --push-interval 0.2 --timeout 1 --dead-timeout 1 >/dev/null || fail "attach"
 random_file "$TMP/data" $((4 << 20))
 kill -STOP "$DONOR_PID"
