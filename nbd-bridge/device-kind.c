@@ -4,6 +4,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "nbd-bridge/nbd-netlink.h"
 
 int bridge_device_kind_parse(const char *text, enum bridge_device_kind *ret)
 {
@@ -61,6 +64,27 @@ static int choose(const struct bridge_device_wish *wish, const struct bridge_dev
 	*ret = BRIDGE_DEVICE_NBD;
 	snprintf(why, 320, "nbd, auto: %.300s", no.message);
 	return 0;
+}
+
+int bridge_device_check(const struct bridge_device_wish *wish, const struct bridge_device *earlier, struct weft_error *err)
+{
+	struct weft_error ublk, nbd;
+	enum bridge_device_kind kind;
+	char why[320];
+	int r = choose(wish, earlier, &kind, why, err);
+
+	if (r < 0)
+		return r;
+	r = kind == BRIDGE_DEVICE_UBLK ? bridge_ublk_check(&ublk) : nbd_netlink_check(&nbd);
+	if (r == 0)
+		return 0;
+	if (geteuid() != 0)
+		return weft_error_set(err, EPERM, "a block device is for root; --mount and --socket are for everybody");
+	if (wish->kind == BRIDGE_DEVICE_AUTO && !wish->path && bridge_ublk_check(&ublk) == -ENOENT)
+		return weft_error_set(err, ENOENT, "the kernel has no driver for a block device loaded; as root: modprobe ublk_drv "
+			"(Linux 6.5 or later), or: modprobe nbd (4.12 or later)");
+	*err = kind == BRIDGE_DEVICE_UBLK ? ublk : nbd;
+	return r;
 }
 
 int bridge_front_device_new(struct bridge *bridge, struct weft_loop *loop, const struct bridge_device_wish *wish,

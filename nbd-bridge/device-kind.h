@@ -21,6 +21,8 @@ struct bridge_device_wish {
 	const char *path; /* NULL: one that is free */
 };
 
+/* Whether the kernel can make it, or has it from an earlier bridge: 0, or what is missing. */
+int bridge_device_check(const struct bridge_device_wish *wish, const struct bridge_device *earlier, struct weft_error *err);
 /*
  * Makes the device, or takes over the one of an earlier bridge (then of its kind).  save(): see
  * bridge_front_nbd_device_new().  why: which kind, and why.

@@ -118,8 +118,8 @@ static int prepare_file(struct fuse_front *front, struct bridge_made_file earlie
 	if (cleared < 0)
 		return cleared;
 	if (access("/dev/fuse", R_OK | W_OK) < 0)
-		return weft_error_set(err, errno, "cannot use FUSE: /dev/fuse: %s; try: modprobe fuse, or use --socket",
-			strerror(errno));
+		return weft_error_set(err, errno, "cannot use FUSE: /dev/fuse: %s; %s, or use --socket", strerror(errno),
+			errno == ENOENT ? "as root: modprobe fuse" : "as root: chmod 0666 /dev/fuse");
 	if (lstat(path, &st) < 0) {
 		if (errno != ENOENT)
 			return weft_error_set(err, errno, "cannot mount on %s: %s", path, strerror(errno));

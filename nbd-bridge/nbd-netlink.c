@@ -69,8 +69,7 @@ static int begin_call(struct call *call, int command, struct weft_error *err)
 	/* Asking for the family loads the module where the kernel may. */
 	call->family = genl_ctrl_resolve(call->sock, NBD_GENL_FAMILY_NAME);
 	if (call->family < 0) {
-		weft_error_set(err, ENOENT, "the kernel has no nbd driver that speaks netlink; load it (4.12 or later) "
-			"with: modprobe nbd");
+		weft_error_set(err, ENOENT, "the kernel's nbd driver is not loaded; as root: modprobe nbd (Linux 4.12 or later)");
 		end_call(call);
 		return -ENOENT;
 	}
@@ -121,6 +120,16 @@ static void put_device(struct nl_msg *msg, const struct nbd_netlink_device *devi
 		nla_nest_end(msg, item);
 	}
 	nla_nest_end(msg, sockets);
+}
+
+int nbd_netlink_check(struct weft_error *err)
+{
+	struct call call;
+	int r = begin_call(&call, NBD_CMD_STATUS, err);
+
+	if (r == 0)
+		end_call(&call);
+	return r;
 }
 
 int nbd_netlink_connect(const struct nbd_netlink_device *device, struct weft_error *err)

@@ -21,6 +21,8 @@ struct nbd_netlink_device {
 	unsigned nr_fds;
 };
 
+/* Whether the kernel has the driver, for us: 0, or why not. */
+int nbd_netlink_check(struct weft_error *err);
 /*
  * The device's index, or -ENOENT: there is no driver (the message says what to do), -EPERM, -EBUSY: the index is taken,
  * -EINVAL and others: what the kernel said.

@@ -99,7 +99,7 @@ int ublk_control_new(struct ublk_control **ret, struct weft_error *err)
 	control->fd = open(UBLK_CONTROL_PATH, O_RDWR | O_CLOEXEC);
 	if (control->fd < 0) {
 		r = errno == ENOENT || errno == ENXIO || errno == ENODEV
-			? weft_error_set(err, ENOENT, "the kernel's ublk driver is not loaded; try: modprobe ublk_drv")
+			? weft_error_set(err, ENOENT, "the kernel's ublk driver is not loaded; as root: modprobe ublk_drv (Linux 6.5 or later)")
 			: weft_error_set(err, errno, "cannot open " UBLK_CONTROL_PATH ": %s", strerror(errno));
 		goto fail;
 	}

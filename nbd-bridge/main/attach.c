@@ -348,8 +348,12 @@ static int start(struct attach *a, struct weft_error *err)
 	r = take_name(a, err);
 	if (r < 0)
 		return r;
-	if (a->options.device)
+	if (a->options.device) {
+		r = bridge_device_check(&a->options.device_wish, &a->state.device, err);
+		if (r < 0)
+			return r;
 		bridge_device_protect_process();
+	}
 	r = start_bridge_when_it_can(a, err);
 	if (r < 0)
 		return r;

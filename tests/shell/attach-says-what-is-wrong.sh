@@ -26,7 +26,7 @@ refused 2 "No such file" "$URI" --socket "$TMP/none/s"
 refused 2 "name a region" "$base" --socket "$TMP/s"
 refused 1 "127.0.0.1 port $PORT: there is no region 'nope'; what there is shows: weft list $base" "$base/nope" --socket "$TMP/s"
 ! grep -q 'cannot connect' <<<"$(weft attach "$base/nope" --socket "$TMP/s" 2>&1)" || fail "it did connect"
-refused 1 "refused" "weft://127.0.0.1:$(free_port)/r" --socket "$TMP/s"
+refused 1 "Connection refused; is weft serve running there?" "weft://127.0.0.1:$(free_port)/r" --socket "$TMP/s"
 refused 1 "RDMA" "$URI" --socket "$TMP/s" --transport rdma
 : >"$TMP/taken"
 refused 1 "is no socket" "$URI" --socket "$TMP/taken"
@@ -43,5 +43,32 @@ grep -q read-only "$TMP/out" || fail "$(cat "$TMP/out")"
 nbdinfo --is read-only "nbd+unix:///?socket=$TMP/s2" || fail "it may write"
 weft detach reader
 weft detach "$TMP/s"
+
+# Of a device: what is missing, before anything else is said.
+if [[ ! -e /dev/ublk-control && ! -e /sys/module/nbd && $EUID = 0 ]]; then
+	[[ $(weft attach "$URI" --device 2>&1) = "weft-attach: the kernel has no driver for a block device loaded; as root: modprobe ublk_drv"*"or: modprobe nbd"* ]] ||
+		fail "$(weft attach "$URI" --device 2>&1)"
+	refused 1 "weft-attach: the kernel's nbd driver is not loaded; as root: modprobe nbd" "$URI" --device /dev/nbd3
+fi
+if [[ $EUID = 0 ]]; then
+	place=$(mktemp -d /tmp/weft-place.XXXXXX)
+	cleanup_add "rm -rf $place"
+	cp "$WEFT_BIN/weft-attach" "$place"
+	mkdir -m 700 "$place/run"
+	chown -R 1234 "$place"
+	answer=$(WEFT_RUN_DIR=$place/run setpriv --reuid 1234 --regid 1234 --clear-groups "$place/weft-attach" "$URI" --device 2>&1) || :
+	[[ $answer = "weft-attach: a block device is for root; --mount and --socket are for everybody" ]] || fail "$answer"
+fi
+
+# Of what is not there.
+not_there() { # TEXT COMMAND…
+	local answer
+	answer=$("${@:2}" 2>&1) && fail "${*:2} succeeded"
+	[[ $answer = *"$1"* ]] || fail "${*:2}: $answer"
+}
+not_there "weft-reset: there is no attachment 'nobody'; weft status shows what there is" weft reset nobody
+not_there "weft-detach: there is no attachment 'nobody'; weft status shows what there is" weft detach nobody
+not_there "weft-rescue: there is no attachment 'nobody', and no such file" weft rescue nobody "$TMP/saved"
+not_there "is weft serve running there?" weft list "weft://127.0.0.1:$(free_port)"
 left=$(compgen -G "$WEFT_RUN_DIR/attach*") || :
 [[ -z $left ]] || fail "left behind: $left"

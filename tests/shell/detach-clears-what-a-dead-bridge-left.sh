@@ -10,6 +10,8 @@ dead() {
 	[[ $(weft status r) = *" dead: "* ]]
 }
 wait_for dead
+answer=$(weft reset r 2>&1) && fail "a dead bridge was reset"
+[[ $answer = "weft-reset: the bridge of 'r' died: there is nothing to reset; attach it again, or end it with: weft detach r" ]] || fail "$answer"
 weft detach "$TMP/file" || fail "not detached"
 [[ ! -e $TMP/file && ! -e $TMP/s ]] || fail "left behind: $(ls -l "$TMP")"
 ! grep -q "$TMP/file" /proc/self/mountinfo || fail "the mount was left behind"
