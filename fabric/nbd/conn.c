@@ -115,6 +115,9 @@ void nbd_conn_finish(struct nbd_conn *conn)
 		return;
 	if (conn->opened)
 		conn->service->close(conn, conn->clean);
+	/* Only now: whoever said goodbye, and sees the end of the stream, has been let go of. */
+	if (conn->fd >= 0)
+		close(conn->fd);
 	free(conn->tx);
 	munmap(conn, sizeof(*conn));
 }
@@ -136,8 +139,10 @@ void nbd_conn_free(struct nbd_conn *conn)
 		conn->done = rq->next;
 		nbd_request_put(rq);
 	}
-	close(conn->fd);
-	conn->fd = -1;
+	if (conn->nr_submitted > 0) {
+		close(conn->fd);
+		conn->fd = -1;
+	}
 	nbd_conn_finish(conn);
 }
 

@@ -167,6 +167,31 @@ static void a_goodbye_frees_the_region(void **state)
 	conf_end(connect_when_free(conf, &b));
 }
 
+/* Whoever closes has let go: the next is granted at once, however often. */
+static void after_the_close_the_region_is_free(void **state)
+{
+	struct conf *conf = *state;
+	uint64_t end_ns = weft_now_ns() + UINT64_C(3000000000);
+
+	for (unsigned i = 0; i < 300 && weft_now_ns() < end_ns; i++) {
+		struct tp_target target = borrower(conf, i % 2 ? 'a' : 'b', WEFT_MODE_WRITE, GEN(1 + i, 0));
+		struct conf mine = *conf;
+		struct tp_conn *conns[2];
+
+		/* Several lanes, each with a transport of its own. */
+		struct tp *tps[2];
+		for (unsigned lane = 0; lane < 2; lane++) {
+			assert_int_equal(tp_open(conf->ops, conf->config, &tps[lane], NULL), 0);
+			mine.tp = tps[lane];
+			conns[lane] = conf_connect(&mine, &target);
+		}
+		for (unsigned lane = 0; lane < 2; lane++)
+			conf_end(conns[lane]);
+		for (unsigned lane = 0; lane < 2; lane++)
+			tp_close(tps[lane]);
+	}
+}
+
 static void without_a_goodbye_the_region_stays_held_until_the_lease_ends(void **state)
 {
 	struct conf *conf = *state;
@@ -300,6 +325,7 @@ struct conf_cases conf_session_cases(const struct conf_fixture *fixture)
 		conf_case(a_lower_generation_is_stale),
 		conf_case(a_second_writer_is_refused_and_told_who_holds_it),
 		conf_case(a_goodbye_frees_the_region),
+		conf_case(after_the_close_the_region_is_free),
 		conf_case(without_a_goodbye_the_region_stays_held_until_the_lease_ends),
 		conf_case(a_lost_lease_is_stale_for_good),
 		conf_case(signs_of_life_keep_the_lease),

@@ -60,10 +60,11 @@ void client_pair_close(struct client_pair *pair)
 		client_pair_progress(pair);
 	tp_disconnect(pair->conn);
 	tp_deregister(pair->mem);
+	/* A server that does not end the connection would be waited for. */
+	if (pair->fd >= 0 && !pair->fd_stays)
+		close(pair->fd);
 	tp_close(pair->tp);
 	munmap(pair->buf, PAIR_BUF_BYTES);
-	if (pair->fd >= 0)
-		close(pair->fd);
 }
 
 unsigned client_pair_progress(struct client_pair *pair)

@@ -13,6 +13,7 @@ struct client_pair {
 	struct tp_mem *mem;
 	struct tp_conn *conn;
 	int fd; /* the server's end */
+	bool fd_stays; /* the end of the pair does not close it */
 	bool structured;
 	uint8_t *buf; /* PAIR_BUF_BYTES, registered */
 };

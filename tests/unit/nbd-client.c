@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -321,6 +322,39 @@ static void posts_of_one_batch_leave_in_one_send(void **state)
 	assert_int_equal(tp_post(pair.conn, list, PAIR_DEPTH), PAIR_DEPTH);
 	/* A stream socket of the Unix kind receives no more than one send at a time. */
 	assert_int_equal(recv(pair.fd, stream, sizeof(stream), 0), PAIR_DEPTH * NBD_REQUEST_BYTES);
+}
+
+static void *end_later(void *ctx)
+{
+	usleep(300000);
+	close(*(int *)ctx);
+	return NULL;
+}
+
+static uint64_t close_ns(void)
+{
+	uint64_t begin_ns = weft_now_ns();
+
+	client_pair_close(&pair);
+	return weft_now_ns() - begin_ns;
+}
+
+/* Whoever closes goes on when the server has let go; if that never does, after a while. */
+static void a_goodbye_ends_with_the_servers_answer(void **state)
+{
+	pthread_t thread;
+
+	client_pair_open(&pair, false);
+	pair.fd_stays = true;
+	assert_int_equal(pthread_create(&thread, NULL, end_later, &pair.fd), 0);
+	uint64_t took_ns = close_ns();
+	pthread_join(thread, NULL);
+	assert_in_range(took_ns, UINT64_C(290000000), UINT64_C(1900000000));
+	client_pair_open(&pair, false);
+	pair.fd_stays = true;
+	took_ns = close_ns();
+	assert_in_range(took_ns, UINT64_C(1900000000), UINT64_C(20000000000));
+	close(pair.fd);
 }
 
 /* Deaths. */
@@ -642,6 +676,7 @@ int main(void)
 		structured(a_long_error_text_is_skipped),
 		structured(a_probe_reads_a_block),
 		simple(a_clean_shutdown_says_goodbye),
+		cmocka_unit_test(a_goodbye_ends_with_the_servers_answer),
 		simple(a_shutdown_with_work_in_flight_says_none),
 		simple(posts_of_one_batch_leave_in_one_send),
 		simple(a_server_that_dies_in_a_read),

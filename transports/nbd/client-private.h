@@ -100,6 +100,9 @@ struct nbd_client {
 	int fd;
 	bool structured;
 	bool drained; /* the last receive took all there was */
+	bool leaving; /* it said goodbye: the peer ends the connection when it has let go */
+	uint64_t leave_ns; /* when that is not waited for any more */
+	struct nbd_client *next_leaving;
 	uint32_t depth;
 	uint16_t first_free;
 	uint32_t nr_reads; /* in flight, and the bytes they still bring */
@@ -118,6 +121,7 @@ struct nbd_tp {
 	struct tp tp;
 	uint32_t depth;
 	struct nbd_client_handshake *orphans; /* given up, not joined yet */
+	struct nbd_client *leaving;
 };
 
 /* Takes a socket in the transmission phase: slots, rings and scratch as info says.  0, or -ENOMEM. */

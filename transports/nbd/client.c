@@ -19,6 +19,7 @@
 enum {
 	TX_IOVS = 64,
 	RX_ROUNDS = 16, /* receives in one progress, so that other connections get their turn */
+	LEAVE_MS = 2000, /* for a peer to let go after a goodbye */
 };
 
 static int nbd_tp_open(const void *arg, struct tp **ret, struct weft_error *err)
@@ -51,10 +52,47 @@ static void reap(struct nbd_tp *tp, bool all)
 	}
 }
 
+/* Whether the peer has ended the connection, which it does when it has let go; looked for until then at most. */
+static bool has_left(struct nbd_client *c, uint64_t until_ns)
+{
+	for (;;) {
+		char rest[256];
+		ssize_t n = recv(c->fd, rest, sizeof(rest), MSG_DONTWAIT);
+
+		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+			return true;
+		uint64_t now_ns = weft_now_ns();
+		if (now_ns >= until_ns)
+			return false;
+		struct pollfd p = {.fd = c->fd, .events = POLLIN};
+		if (n < 0)
+			poll(&p, 1, (int)((until_ns - now_ns) / 1000000) + 1);
+	}
+}
+
+/* Ends connections whose peers have let go, or had the time to; all: waits for that. */
+static void see_off(struct nbd_tp *tp, bool all)
+{
+	struct nbd_client **p = &tp->leaving;
+
+	while (*p) {
+		struct nbd_client *c = *p;
+
+		if (!has_left(c, all ? c->leave_ns : 0) && !all && weft_now_ns() < c->leave_ns) {
+			p = &c->next_leaving;
+			continue;
+		}
+		*p = c->next_leaving;
+		close(c->fd);
+		free(c);
+	}
+}
+
 static void nbd_tp_close(struct tp *tp)
 {
 	struct nbd_tp *nbd = weft_container_of(tp, struct nbd_tp, tp);
 
+	see_off(nbd, true);
 	reap(nbd, true);
 	free(nbd);
 }
@@ -76,6 +114,7 @@ static int nbd_tp_connect(struct tp *tp, const struct tp_target *target, struct 
 	int r;
 
 	reap(nbd, false);
+	see_off(nbd, false);
 	if (!c)
 		return weft_error_set(err, ENOMEM, "cannot connect: out of memory");
 	c->fd = -1;
@@ -150,10 +189,9 @@ static void nbd_tp_shutdown(struct tp_conn *conn)
 
 		nbd_pack_request(request, &disc);
 		/* As good as a goodbye can be: the socket's buffer is empty, or the peer is gone. */
-		if (send(c->fd, request, sizeof(request), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-			(void)errno;
+		c->leaving = send(c->fd, request, sizeof(request), MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(request);
 	}
-	shutdown(c->fd, SHUT_RDWR);
+	shutdown(c->fd, c->leaving ? SHUT_WR : SHUT_RDWR);
 }
 
 static void nbd_tp_disconnect(struct tp_conn *conn)
@@ -166,9 +204,15 @@ static void nbd_tp_disconnect(struct tp_conn *conn)
 		c->hs->next = nbd->orphans;
 		nbd->orphans = c->hs;
 	}
+	nbd_client_end(c);
+	if (c->leaving) {
+		c->leave_ns = weft_now_ns() + LEAVE_MS * UINT64_C(1000000);
+		c->next_leaving = nbd->leaving;
+		nbd->leaving = c;
+		return;
+	}
 	if (c->fd >= 0)
 		close(c->fd);
-	nbd_client_end(c);
 	free(c);
 }
 

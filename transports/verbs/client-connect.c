@@ -314,13 +314,18 @@ static void on_event(struct verbs_conn *conn, const struct rdma_cm_event *event)
 	verbs_fail(conn, -r, "%s", err.message);
 }
 
+void verbs_note_end(struct verbs_conn *conn, const struct rdma_cm_event *event)
+{
+	conn->device_removed |= event->event == RDMA_CM_EVENT_DEVICE_REMOVAL;
+	conn->left |= event->event == RDMA_CM_EVENT_DISCONNECTED && event->id == conn->control;
+}
+
 static void look_at_events(struct verbs_conn *conn)
 {
 	struct rdma_cm_event *event;
 
 	while (rdma_get_cm_event(conn->channel, &event) == 0) {
-		if (event->event == RDMA_CM_EVENT_DEVICE_REMOVAL)
-			conn->device_removed = true;
+		verbs_note_end(conn, event);
 		if (conn->conn.state != TP_FAILED)
 			on_event(conn, event);
 		else if (event->event == RDMA_CM_EVENT_DEVICE_REMOVAL)

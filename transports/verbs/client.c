@@ -8,6 +8,7 @@
 #include "transports/verbs/client.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,8 @@ enum {
 	MAX_DEPTH = 1024,
 	DEFAULT_SPIN_US = 20,
 	DRAIN_MS = 2000, /* how long a failed connection waits for its work requests before the queue pairs are destroyed */
-	BYE_MS = 1000,
+	BYE_MS = 1000, /* for a goodbye to leave … */
+	LEAVE_MS = 2000, /* … and for the donor to let go */
 };
 
 /* Opening. */
@@ -199,7 +201,29 @@ void verbs_conn_free(struct verbs_conn *conn)
 	free(conn);
 }
 
-/* On the reaper's thread: lets a goodbye leave. */
+static bool has_left(struct verbs_conn *conn)
+{
+	struct rdma_cm_event *event;
+
+	while (rdma_get_cm_event(conn->channel, &event) == 0) {
+		verbs_note_end(conn, event);
+		rdma_ack_cm_event(event);
+	}
+	return conn->left || conn->device_removed;
+}
+
+static void wait_until_left(struct verbs_conn *conn)
+{
+	uint64_t end_ns = weft_now_ns() + LEAVE_MS * UINT64_C(1000000), now_ns;
+
+	while (!has_left(conn) && (now_ns = weft_now_ns()) < end_ns) {
+		struct pollfd p = {.fd = conn->channel->fd, .events = POLLIN};
+
+		poll(&p, 1, (int)((end_ns - now_ns) / 1000000) + 1);
+	}
+}
+
+/* On the reaper's thread: lets a goodbye leave, and be answered. */
 static void wait_for_bye(struct verbs_conn *conn)
 {
 	uint64_t end_ns = weft_now_ns() + BYE_MS * UINT64_C(1000000);
@@ -209,8 +233,12 @@ static void wait_for_bye(struct verbs_conn *conn)
 	while (weft_now_ns() < end_ns) {
 		int n = ibv_poll_cq(conn->cq, 1, &wc);
 
+		if (n > 0 && wc.status == IBV_WC_SUCCESS && wc.wr_id >> 24 == VERBS_WR_SEND) {
+			wait_until_left(conn);
+			break;
+		}
 		/* Nothing else is being sent, and if it fails there is nobody to hear it. */
-		if (n < 0 || (n > 0 && (wc.status != IBV_WC_SUCCESS || wc.wr_id >> 24 == VERBS_WR_SEND)))
+		if (n < 0 || (n > 0 && wc.status != IBV_WC_SUCCESS))
 			break;
 		if (n == 0)
 			nanosleep(&nap, NULL);

@@ -161,6 +161,7 @@ struct verbs_conn {
 
 	bool ending; /* an event ends it: it says why, not the completions that it flushed */
 	bool aborted, killing, saying_bye;
+	bool left; /* the donor has ended the control connection, which it does when it has let go */
 	_Atomic bool qps_gone;
 	_Atomic int adopted; /* 0: the reaper works on it; 1: done, or -errno with adopt_why */
 	struct weft_error adopt_why;
@@ -202,6 +203,8 @@ void verbs_conn_free(struct verbs_conn *conn);
 int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret, struct weft_error *err);
 /* Looks at everything but completions: the connection manager, timers. */
 void verbs_look(struct verbs_conn *conn);
+/* What an event of the connection manager says of the end. */
+void verbs_note_end(struct verbs_conn *conn, const struct rdma_cm_event *event);
 void verbs_on_message(struct verbs_conn *conn);
 void verbs_on_epoch(struct verbs_conn *conn);
 
