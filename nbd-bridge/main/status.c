@@ -257,6 +257,8 @@ static void print_placing(const json_t *placing)
 {
 	const char *nodes = text_of(placing, "nodes"), *cpus = text_of(placing, "processors");
 
+	if (json_is_true(json_object_get(placing, "one_node")))
+		return; /* there is nothing to choose */
 	if (text_of(placing, "why")[0])
 		printf("  lanes are not placed: %s\n", text_of(placing, "why"));
 	else
@@ -384,11 +386,15 @@ static void print_donor(const json_t *d)
 		if (text_of(r, "trouble")[0])
 			printf("    cannot be written or attached: %s\n", text_of(r, "trouble"));
 	}
-	json_array_foreach(json_object_get(d, "attachments"), i, a)
-		printf("  %s has %s (%s), %" PRIu64 " session%s%s%s, silent for %.1f s\n", text_of(a, "name"),
-			text_of(a, "region"), text_of(a, "mode"), number_of(a, "sessions"),
-			number_of(a, "sessions") == 1 ? "" : "s", text_of(a, "peer")[0] ? ", from " : "", text_of(a, "peer"),
-			(double)number_of(a, "silent_ms") / 1000);
+	json_array_foreach(json_object_get(d, "attachments"), i, a) {
+		const char *peer = text_of(a, "peer"), *port = strrchr(peer, ':');
+
+		/* The port is one of its connections' alone. */
+		printf("  region %s: used by attachment '%s' (%s)%s%.*s, %" PRIu64 " connection%s, last heard %.1f s ago\n",
+			text_of(a, "region"), text_of(a, "name"), strcmp(text_of(a, "mode"), "write") == 0 ? "writer" : "reader",
+			peer[0] ? " from " : "", port ? (int)(port - peer) : (int)strlen(peer), peer, number_of(a, "sessions"),
+			number_of(a, "sessions") == 1 ? "" : "s", (double)number_of(a, "silent_ms") / 1000);
+	}
 	print_strangers(d);
 }
 

@@ -8,9 +8,11 @@ start_donor --memory r=1M
 weft attach "$URI" --socket "$TMP/s" >/dev/null
 qemu-io -f raw "nbd+unix:///?socket=$TMP/s" -c 'write -P 1 4096 8192' -c 'read 4096 8192' -c flush >/dev/null
 table=$(weft status)
-for text in 'r  '"$URI"'  ready' 'transport tcp (auto: the donor offers only tcp)' "socket $TMP/s" 'lanes are not placed: ' 'donor, pid '"$DONOR_PID"; do
+for text in 'r  '"$URI"'  ready' 'transport tcp (auto: the donor offers only tcp)' "socket $TMP/s" 'donor, pid '"$DONOR_PID" \
+	"  region r: used by attachment 'r' (writer) from 127.0.0.1, "; do
 	[[ $table = *"$text"* ]] || fail "no '$text' in: $table"
 done
+[[ ! -e /sys/devices/system/node/node1 && $table = *"lanes are not placed"* ]] && fail "one node, and yet: $table"
 weft status --json | jq -e --arg uri "$URI" '.attachments[0] | .uri == $uri and .state == "ready" and
 	.requests.write == 1 and .requests.read >= 1 and .requests.flush >= 1 and .written_bytes == 8192 and
 	.latency_us.write.p50 > 0 and .latency_us.write.p50 <= .latency_us.write.max * 1.02 and
