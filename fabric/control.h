@@ -12,6 +12,9 @@
 #include "fabric/error.h"
 #include "fabric/loop.h"
 
+/* Of what daemons answer to "status": weft-status(1).  A name or a unit that changes makes it another. */
+enum { WEFT_STATUS_SCHEMA = 1 };
+
 struct weft_control;
 struct weft_control_call; /* one question waiting for its answer */
 

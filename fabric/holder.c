@@ -204,7 +204,8 @@ static int take_from_holder(struct weft_leftovers *l, const char *run_dir, const
 	return 0;
 }
 
-static int find_held(struct weft_leftovers *l, const char *places)
+/* tries: for a daemon that is dying; places: of ours. */
+static int find_held(struct weft_leftovers *l, const char *places, int tries)
 {
 	char run_dir[108];
 	int r = weft_run_dir(run_dir, sizeof(run_dir));
@@ -221,10 +222,11 @@ static int find_held(struct weft_leftovers *l, const char *places)
 		if (strncmp(e->d_name, WEFT_HOLDER_PREFIX, strlen(WEFT_HOLDER_PREFIX)) != 0 || n < 5 ||
 			strcmp(e->d_name + n - 5, ".sock") != 0)
 			continue;
-		for (int i = 0; i < DYING_TRIES; i++) {
+		for (int i = 0; i < tries; i++) {
 			if (take_from_holder(l, run_dir, e->d_name, places, &dying) != -EBUSY || !dying)
 				break;
-			poll(NULL, 0, 50);
+			if (i + 1 < tries)
+				poll(NULL, 0, 50);
 		}
 	}
 	closedir(dir);
@@ -239,9 +241,25 @@ int weft_leftovers_find(const char *places, int *fds, char *const *names, int nr
 	if (!l)
 		return -ENOMEM;
 	find_stored(l, fds, names, nr_fds);
-	find_held(l, places);
+	find_held(l, places, DYING_TRIES);
 	*ret = l;
 	return 0;
+}
+
+int weft_leftovers_look(struct weft_leftovers **ret)
+{
+	struct weft_leftovers *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return -ENOMEM;
+	find_held(l, "", 1);
+	*ret = l;
+	return 0;
+}
+
+const struct weft_leftover *weft_leftovers_at(const struct weft_leftovers *leftovers, unsigned i)
+{
+	return i < leftovers->nr ? &leftovers->kept[i].leftover : NULL;
 }
 
 const struct weft_leftover *weft_leftovers_get(const struct weft_leftovers *leftovers, const char *name)

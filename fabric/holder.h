@@ -42,6 +42,10 @@ int weft_leftovers_find(const char *places, int *fds, char *const *names, int nr
 	struct weft_leftovers **ret);
 /* The one of this name, or NULL; of several the first that is ours, else the first. */
 const struct weft_leftover *weft_leftovers_get(const struct weft_leftovers *leftovers, const char *name);
+/* Of all holders that have lost their daemon, without waiting for one: nothing is taken from them.  0, or -ENOMEM. */
+int weft_leftovers_look(struct weft_leftovers **ret);
+/* The i-th, in no order that means anything; NULL past the last. */
+const struct weft_leftover *weft_leftovers_at(const struct weft_leftovers *leftovers, unsigned i);
 /* Whoever kept it may forget it: it was adopted and handed on. */
 void weft_leftovers_done(struct weft_leftovers *leftovers, const struct weft_leftover *leftover);
 /* What was not taken stays where it is, for the time that it has left.  Takes NULL. */

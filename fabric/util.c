@@ -73,6 +73,12 @@ char *weft_format_size(uint64_t bytes, char *buf, size_t len)
 	return buf;
 }
 
+char *weft_format_generation(uint64_t generation, char *buf, size_t len)
+{
+	snprintf(buf, len, "%u.%u", (unsigned)(generation >> 32), (unsigned)generation);
+	return buf;
+}
+
 char *weft_printable(char *text)
 {
 	for (uint8_t *p = (uint8_t *)text; *p; p++) {

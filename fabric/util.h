@@ -69,6 +69,9 @@ int weft_parse_size(const char *text, uint64_t *ret);
 /* "64 MiB", "1.5 GiB", "512 B" into buf (at least 16 bytes); returns buf. */
 char *weft_format_size(uint64_t bytes, char *buf, size_t len);
 
+/* An attachment's generation for people: "INCARNATION.RECONNECTS" into buf (at least 24 bytes); returns buf. */
+char *weft_format_generation(uint64_t generation, char *buf, size_t len);
+
 /* Makes a stranger's UTF-8 fit for a terminal, in place: each byte of a control character becomes '?'.  Returns text. */
 char *weft_printable(char *text);
 

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "fabric/control.h"
 #include "fabric/util.h"
 #include "nbd-bridge/cache.h"
 #include "nbd-bridge/lane.h"
@@ -56,8 +57,10 @@ static void add_links(struct bridge_lane *lane, void *ctx)
 static json_t *link_json(const struct bridge_link *link, uint64_t requests)
 {
 	const struct bridge_lane *lane = link->lane;
-	json_t *json = json_pack("{s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "lane", (int)lane->index, "state",
-		link_state_name(link), "path", link->path, "generation", integer(link->generation), "requests",
+	char generation[24];
+	json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "lane", (int)lane->index, "state",
+		link_state_name(link), "path", link->path, "generation",
+		weft_format_generation(link->generation, generation, sizeof(generation)), "requests",
 		integer(requests), "in_flight", integer(lane->nr_requests), "reconnects",
 		integer(link->nr_reconnects), "buffer_bytes", integer(bridge_pool_used(lane->pool)));
 
@@ -98,10 +101,15 @@ static void add_lane(struct bridge_lane *lane, void *ctx)
 
 static json_t *latency(const struct weft_histogram *histogram)
 {
-	return json_pack("{s:o, s:f, s:f, s:f, s:f}", "count", integer(histogram->total), "sum",
-		(double)histogram->sum / 1e3, "p50",
-		(double)weft_histogram_quantile(histogram, 0.5) / 1e3, "p99",
-		(double)weft_histogram_quantile(histogram, 0.99) / 1e3, "max", (double)histogram->max / 1e3);
+	double p50 = (double)weft_histogram_quantile(histogram, 0.5) / 1e9;
+	double p99 = (double)weft_histogram_quantile(histogram, 0.99) / 1e9;
+	json_t *json = json_pack("{s:o, s:f}", "count", integer(histogram->total), "sum", (double)histogram->sum / 1e9);
+
+	/* Of nothing there is none. */
+	json_object_set_new(json, "p50", histogram->total ? json_real(p50) : json_null());
+	json_object_set_new(json, "p99", histogram->total ? json_real(p99) : json_null());
+	json_object_set_new(json, "max", histogram->total ? json_real((double)histogram->max / 1e9) : json_null());
+	return json;
 }
 
 static const char *state_of(struct bridge *bridge, const struct lane_sum *sum)
@@ -120,7 +128,7 @@ json_t *bridge_status(struct bridge *bridge)
 	struct lane_sum *sum = calloc(1, sizeof(*sum));
 	const struct tp_info *info = &bridge->info;
 	static const char *const modes[] = {"read", "shared", "write"};
-	char epoch[17] = "";
+	char epoch[17] = "", generation[24];
 
 	if (!sum)
 		return NULL;
@@ -142,13 +150,13 @@ json_t *bridge_status(struct bridge *bridge)
 		transport = !transport || strcmp(one, transport) == 0 ? one : "mixed";
 		json_array_append_new(donors, donor);
 	}
-	json_t *json = json_pack("{s:s, s:s, s:s, s:o, s:s, s:o, s:s, s:s, s:s, s:f, s:o}", "name",
-		bridge->config.name, "region", bridge->config.region, "state", state_of(bridge, sum), "bytes",
-		integer(info->size_bytes), "epoch", epoch, "generation", integer(bridge_generation(bridge)),
+	json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:o, s:s?, s:s, s:s, s:s, s:s, s:f, s:o}", "schema", WEFT_STATUS_SCHEMA,
+		"name", bridge->config.name, "region", bridge->config.region, "state", state_of(bridge, sum), "size_bytes",
+		integer(info->size_bytes), "epoch", epoch[0] ? epoch : NULL, "generation",
+		weft_format_generation(bridge_generation(bridge), generation, sizeof(generation)),
 		"mode", modes[bridge->config.mode], "transport", transport, "offers", info->offers,
 		"uptime_s", (double)(weft_now_ns() - bridge->start_ns) / 1e9, "donors", donors);
-	if (bridge->nr_donors > 1)
-		json_object_set_new(json, "stripe_bytes", integer(bridge->map.unit));
+	json_object_set_new(json, "stripe_bytes", bridge->nr_donors > 1 ? integer(bridge->map.unit) : json_null());
 	json_object_set_new(json, "why", sum->why.code ? json_string(sum->why.message) : json_null());
 	json_object_set_new(json, "silent_s", json_real((double)sum->silent_ns / 1e9));
 	json_object_set_new(json, "waiting_requests", integer(sum->waiting));
@@ -163,12 +171,11 @@ json_t *bridge_status(struct bridge *bridge)
 	json_object_set_new(json, "written_bytes", integer(sum->write_bytes));
 	json_object_set_new(json, "operations", integer(sum->ops));
 	json_object_set_new(json, "posts", integer(sum->posts));
-	json_object_set_new(json, "latency_us",
+	json_object_set_new(json, "latency_s",
 		json_pack("{s:o, s:o, s:o}", "read", latency(&sum->reads), "write", latency(&sum->writes),
 			"flush", latency(&sum->flushes)));
-	if (bridge->cache)
-		json_object_set_new(json, "cache", cache_status(bridge->cache));
-	json_object_set_new(json, "placing", bridge_place_json(bridge));
+	json_object_set_new(json, "cache", bridge->cache ? cache_status(bridge->cache) : json_null());
+	json_object_set_new(json, "placing", bridge->place.one_node ? json_null() : bridge_place_json(bridge));
 	json_object_set_new(json, "lanes", sum->lanes);
 	free(sum);
 	return json;

@@ -104,7 +104,7 @@ json_t *cache_status(struct bridge_cache *cache)
 	for (unsigned i = 0; i < cache->bridge->nr_lanes; i++)
 		if (cache->lanes[i])
 			add_lane(&sums, &cache->lanes[i]->counters);
-	json_t *json = json_pack("{s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "bytes",
+	json_t *json = json_pack("{s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "size_bytes",
 		integer((uint64_t)cache->nr_slots << cache->shift), "chunk_bytes", integer(cache_chunk_bytes(cache)),
 		"valid_bytes", integer(held.valid), "dirty_bytes", integer(held.dirty), "lost_bytes", integer(held.lost), "policy",
 		cache->bridge->config.write_through ? "write-through" : "write-back", "hits", integer(sums.hits),
@@ -115,8 +115,8 @@ json_t *cache_status(struct bridge_cache *cache)
 		integer(sums.used), "wasted_bytes", integer(sums.wasted)));
 	json_object_set_new(json, "pull", json_pack("{s:s, s:o, s:o}", "state", pull_state(cache), "done_bytes",
 		integer(weft_min(pulled << cache->shift, cache->size_bytes)), "fetched_bytes", integer(sums.pulled)));
-	json_object_set_new(json, "path", json_pack("{s:f, s:o}", "round_trip_us", (double)cache->bridge->rtt_ns / 1e3,
-		"bytes_per_s", integer(cache->bridge->rate)));
+	json_object_set_new(json, "path", json_pack("{s:f, s:o}", "round_trip_s", (double)cache->bridge->rtt_ns / 1e9,
+		"rate_bytes_per_s", integer(cache->bridge->rate)));
 	return json;
 }
 

@@ -152,7 +152,7 @@ json_t *donor_status(struct bridge_donor *donor)
 {
 	const struct tp_info *info = &donor->info;
 	struct bridge_way_now now;
-	char epoch[17] = "";
+	char epoch[17] = "", generation[24];
 
 	if (info->has_epoch)
 		snprintf(epoch, sizeof(epoch), "%016" PRIx64, info->epoch);
@@ -165,9 +165,9 @@ json_t *donor_status(struct bridge_donor *donor)
 			strcmp(way->transport->name, "nbd") == 0 ? "tcp" : strcmp(way->transport->name, "verbs") == 0 ? "rdma" :
 			way->transport->name, "host", way->host, "port", way->port));
 	}
-	json_t *json = json_pack("{s:s?, s:s, s:I, s:s, s:I, s:s, s:I, s:f, s:o}", "donor", donor->config.label, "region",
-		donor->config.region, "bytes", (json_int_t)info->size_bytes, "epoch", epoch, "generation",
-		(json_int_t)atomic_load(&donor->generation), "transport", now.transport, "transport_changes",
+	json_t *json = json_pack("{s:s?, s:s, s:I, s:s?, s:s, s:s, s:I, s:f, s:o}", "uri", donor->config.label, "region",
+		donor->config.region, "size_bytes", (json_int_t)info->size_bytes, "epoch", epoch[0] ? epoch : NULL, "generation",
+		weft_format_generation(atomic_load(&donor->generation), generation, sizeof(generation)), "transport", now.transport, "transport_changes",
 		(json_int_t)now.nr_changes, "transport_since_s",
 		now.since_ns ? (double)(weft_now_ns() - now.since_ns) / 1e9 : 0.0, "ways", ways);
 	json_object_set_new(json, "transport_why", now.why[0] ? json_string(now.why) : json_null());

@@ -168,6 +168,6 @@ json_t *bridge_place_json(const struct bridge *bridge)
 	const struct bridge_place *place = &bridge->place;
 
 	if (!place->bound)
-		return json_pack("{s:s, s:b}", "why", place->why, "one_node", place->one_node);
+		return json_pack("{s:s}", "why", place->why);
 	return json_pack("{s:s, s:s, s:s}", "device", place->device, "nodes", place->nodes, "processors", place->cpus);
 }

@@ -42,17 +42,20 @@ void bridge_recorder_event(struct bridge_recorder *recorder, enum bridge_event e
 
 static json_t *record_json(const struct bridge_record *record, uint64_t now_ns)
 {
-	json_t *json = json_pack("{s:s, s:f}", "event", event_names[record->event], "age_ms",
-		(double)(now_ns - weft_min(record->when_ns, now_ns)) / 1e6);
+	json_t *json = json_pack("{s:s, s:f}", "event", event_names[record->event], "age_s",
+		(double)(now_ns - weft_min(record->when_ns, now_ns)) / 1e9);
 
 	if (record->event == BRIDGE_EVENT_REQUEST) {
 		json_object_set_new(json, "kind", json_string(kind_names[record->kind]));
-		json_object_set_new(json, "offset", json_integer((json_int_t)record->a));
-		json_object_set_new(json, "bytes", json_integer((json_int_t)record->b));
+		json_object_set_new(json, "offset_bytes", json_integer((json_int_t)record->a));
+		json_object_set_new(json, "length_bytes", json_integer((json_int_t)record->b));
 		json_object_set_new(json, "fua", json_boolean(record->flags & TP_FUA));
-		json_object_set_new(json, "us", json_real((double)record->took_ns / 1e3));
+		json_object_set_new(json, "duration_s", json_real((double)record->took_ns / 1e9));
 	} else {
-		json_object_set_new(json, "generation", json_integer((json_int_t)record->a));
+		char generation[24];
+
+		json_object_set_new(json, "generation",
+			json_string(weft_format_generation(record->a, generation, sizeof(generation))));
 		json_object_set_new(json, "operations", json_integer((json_int_t)record->b));
 	}
 	json_object_set_new(json, "error", record->error ? json_string(strerrorname_np(-record->error)) : json_null());

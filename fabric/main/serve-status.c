@@ -137,11 +137,14 @@ static void add_attachment(void *ctx, const struct weft_attachment_status *a)
 {
 	static const char *const modes[] = {"read", "shared", "write"};
 
-	json_array_append_new(ctx, json_pack("{s:s, s:s, s:s, s:I, s:i, s:s, s:s, s:I, s:o}", "region", a->region,
-		"name", a->name, "mode", modes[a->mode], "generation", (json_int_t)a->generation, "sessions",
-		(int)a->nr_sessions, "peer", a->peer, "transport", a->transport, "silent_ms",
-		(json_int_t)a->silent_ms, "lease_left_ms",
-		a->lease_left_ms == UINT64_MAX ? json_null() : json_integer((json_int_t)a->lease_left_ms)));
+	char generation[24];
+
+	json_array_append_new(ctx, json_pack("{s:s, s:s, s:s, s:s, s:i, s:s?, s:s?, s:f, s:o}", "region", a->region,
+		"name", a->name, "mode", modes[a->mode], "generation",
+		weft_format_generation(a->generation, generation, sizeof(generation)), "connections", (int)a->nr_sessions, "peer",
+		a->peer[0] ? a->peer : NULL, "transport", a->transport[0] ? a->transport : NULL, "silent_s",
+		(double)a->silent_ms / 1e3, "lease_left_s",
+		a->lease_left_ms == UINT64_MAX ? json_null() : json_real((double)a->lease_left_ms / 1e3)));
 }
 
 struct troubles {
@@ -193,16 +196,16 @@ void serve_warn_given_back(const struct serve *s)
 		for (unsigned j = 0; j < s->nr_wanted; j++)
 			if (name && strcmp(s->wanted[j].name, name) == 0)
 				w = &s->wanted[j];
-		if (!w || !who || !peer || w->path || (upgrade && w->keeper))
+		if (!w || !who || w->path || (upgrade && w->keeper))
 			continue;
 		weft_format_size(w->region->size_bytes, size, sizeof(size));
 		if (w->keeper == KEPT_BY_SYSTEMD)
 			weft_warn("region '%s' (%s), which %s%s%s%s%s has attached: systemd keeps it over a restart of the "
 				"unit and gives it back when the unit is stopped", name, size, quote, who, quote,
-				*peer ? " from " : "", peer);
+				peer ? " from " : "", peer ? peer : "");
 		else
 			weft_warn("giving back region '%s' (%s), which %s%s%s%s%s has attached%s", name, size, quote, who,
-				quote, *peer ? " from " : "", peer,
+				quote, peer ? " from " : "", peer ? peer : "",
 				w->keeper ? "; SIGUSR2 would have kept it" : "");
 	}
 	json_decref(attachments);
@@ -241,9 +244,9 @@ json_t *serve_status_json(const struct serve *s)
 		json_array_append_new(regions, region_json(&s->wanted[i]));
 	weft_donor_status(s->donor, add_attachment, attachments);
 	nbd_listener_status(s->listener, &c);
-	return json_pack("{s:s, s:s, s:i, s:I, s:i, s:o, s:o, s:s?, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
-		"kind", "serve", "version", WEFT_VERSION, "pid", (int)getpid(), "uptime_s",
-		(json_int_t)((weft_now_ns() - s->start_ns) / 1000000000), "lease_s", (int)s->lease_s, "listen",
+	return json_pack("{s:i, s:s, s:s, s:i, s:f, s:f, s:o, s:o, s:s?, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
+		"schema", WEFT_STATUS_SCHEMA, "kind", "donor", "version", WEFT_VERSION, "pid", (int)getpid(), "uptime_s",
+		(double)(weft_now_ns() - s->start_ns) / 1e9, "lease_s", (double)s->lease_s, "listen",
 		listen, "regions", regions, "directory", s->directory, "attachments", attachments, "strangers",
 		all_strangers_json(s, &c), "counters",
 		"connections", (json_int_t)c.connections, "accepted", (json_int_t)c.accepted, "refused",

@@ -1,123 +1,159 @@
 /*
  * The state of attachments and donors in Prometheus' text format, version 0.0.4: each metric's samples
- * together, behind its HELP and TYPE.  One thread.
+ * together, behind its HELP and TYPE; no two samples with the same labels, as that makes the whole answer invalid.  A donor is
+ * named by where it listens, which a restart does not change.  A state is a sample for each that there could be, 1 or 0.
+ * One thread.
  */
 #include "nbd-bridge/main/status-prometheus.h"
 
-#include <inttypes.h>
+#include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "fabric/util.h"
 
-/* A label's value: backslash, quote and newline are escaped. */
-static void print_label(const char *name, const json_t *json, const char *key)
-{
-	const char *text = json_string_value(json_object_get(json, key));
+struct label {
+	const char *name, *value;
+};
+#define LABELS(...) ((const struct label[]){__VA_ARGS__, {NULL, NULL}})
 
-	printf("%s=\"", name);
-	for (; text && *text; text++) {
-		if (*text == '\n') {
+struct metric {
+	const char *name, *type, *help;
+	const char *key; /* of the number in the object that the labels stand for */
+};
+
+static void head(const struct metric *m)
+{
+	printf("# HELP %s %s\n# TYPE %s %s\n", m->name, m->help, m->name, m->type);
+}
+
+/* A label's value: backslash, quote and newline are escaped. */
+static void print_label(const struct label *label)
+{
+	printf("%s=\"", label->name);
+	for (const char *p = label->value ? label->value : ""; *p; p++) {
+		if (*p == '\n') {
 			fputs("\\n", stdout);
 			continue;
 		}
-		if (*text == '\\' || *text == '"')
+		if (*p == '\\' || *p == '"')
 			putchar('\\');
-		putchar(*text);
+		putchar(*p);
 	}
 	putchar('"');
 }
 
-static void head(const char *metric, const char *type, const char *help)
+static void sample(const char *metric, const struct label *labels, double value)
 {
-	printf("# HELP %s %s\n# TYPE %s %s\n", metric, help, metric, type);
+	printf("%s{", metric);
+	for (const struct label *l = labels; l->name; l++) {
+		if (l > labels)
+			putchar(',');
+		print_label(l);
+	}
+	/* NaN is what Prometheus calls it, too, but not "-nan". */
+	if (isnan(value))
+		puts("} NaN");
+	else
+		printf(value == floor(value) && fabs(value) < 9e15 ? "} %.0f\n" : "} %.9f\n", value);
 }
 
-static uint64_t number_of(const json_t *json, const char *key)
+static const char *text_of(const json_t *json, const char *key)
 {
-	return (uint64_t)json_integer_value(json_object_get(json, key));
+	return json_string_value(json_object_get(json, key));
 }
 
-/* One number of each object's. */
-static void simple(const json_t *objects, const char *metric, const char *type, const char *help,
-	const char *label, const char *label_key, const char *key)
+/* Of what there is nothing, the quantile of no requests, say, there is no number. */
+static double number_of(const json_t *json, const char *key)
 {
-	json_t *json;
+	const json_t *value = json_object_get(json, key);
+
+	return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+/* The objects that have the number, each under one label. */
+static void simple(const json_t *objects, const struct metric *metrics, size_t nr, const char *inside, const char *label,
+	const char *label_key)
+{
+	const json_t *json, *numbers;
 	size_t i;
 
-	head(metric, type, help);
-	json_array_foreach(objects, i, json) {
-		if (!json_object_get(json, key))
-			continue;
-		printf("%s{", metric);
-		print_label(label, json, label_key);
-		printf("} %" PRIu64 "\n", number_of(json, key));
+	for (size_t n = 0; n < nr; n++) {
+		head(&metrics[n]);
+		json_array_foreach(objects, i, json) {
+			numbers = inside ? json_object_get(json, inside) : json;
+			if (json_is_number(json_object_get(numbers, metrics[n].key)))
+				sample(metrics[n].name, LABELS({label, text_of(json, label_key)}), number_of(numbers, metrics[n].key));
+		}
 	}
 }
 
-static void print_up(const json_t *attachments)
+/* ---- attachments ---- */
+
+static void print_state(const json_t *attachments)
 {
+	static const char *const states[] = {"ready", "reconnecting", "dead", "stale", "not answering", "starting or ending"};
+	static const struct metric ready = {"weft_attachment_ready", "gauge",
+		"1 while every lane is connected and the attachment is valid.", NULL};
+	static const struct metric state = {"weft_attachment_state", "gauge", "1 for the state that the attachment is in.", NULL};
+	static const struct metric info = {"weft_attachment_info", "gauge", "1; what the attachment is of.", NULL};
 	json_t *json;
 	size_t i;
 
-	head("weft_attachment_ready", "gauge", "1 while every lane is connected and the attachment is valid.");
-	json_array_foreach(attachments, i, json) {
-		printf("weft_attachment_ready{");
-		print_label("name", json, "name");
-		putchar(',');
-		print_label("uri", json, "uri");
-		putchar(',');
-		print_label("transport", json, "transport");
-		putchar(',');
-		print_label("state", json, "state");
-		printf("} %d\n", strcmp(json_string_value(json_object_get(json, "state")), "ready") == 0);
-	}
+	head(&ready);
+	json_array_foreach(attachments, i, json)
+		sample(ready.name, LABELS({"name", text_of(json, "name")}), strcmp(text_of(json, "state"), "ready") == 0);
+	head(&state);
+	json_array_foreach(attachments, i, json)
+		for (size_t s = 0; s < WEFT_ARRAY_LEN(states); s++)
+			sample(state.name, LABELS({"name", text_of(json, "name")}, {"state", states[s]}),
+				strcmp(text_of(json, "state"), states[s]) == 0);
+	head(&info);
+	json_array_foreach(attachments, i, json)
+		sample(info.name, LABELS({"name", text_of(json, "name")}, {"uri", text_of(json, "uri")}), 1);
 }
 
 static void print_transports(const json_t *attachments)
 {
+	static const char *const transports[] = {"rdma", "tcp", "unix"};
+	static const struct metric transport = {"weft_transport", "gauge",
+		"1 for the transport that the data of a donor goes over.", NULL};
+	static const struct metric changes = {"weft_transport_changes_total", "counter",
+		"Changes of the transport that the data of a donor goes over.", "transport_changes"};
 	json_t *json, *donor;
 	size_t i, j;
 
-	head("weft_transport", "gauge", "1 for the transport that the data of a donor goes over.");
-	json_array_foreach(attachments, i, json) {
-		json_array_foreach(json_object_get(json, "donors"), j, donor) {
-			printf("weft_transport{");
-			print_label("name", json, "name");
-			printf(",donor=\"%zu\",", j);
-			print_label("transport", donor, "transport");
-			printf("} 1\n");
-		}
-	}
-	head("weft_transport_changes_total", "counter", "Changes of the transport that the data of a donor goes over.");
-	json_array_foreach(attachments, i, json) {
-		json_array_foreach(json_object_get(json, "donors"), j, donor) {
-			printf("weft_transport_changes_total{");
-			print_label("name", json, "name");
-			printf(",donor=\"%zu\"} %" PRIu64 "\n", j, number_of(donor, "transport_changes"));
-		}
-	}
+	head(&transport);
+	json_array_foreach(attachments, i, json)
+		json_array_foreach(json_object_get(json, "donors"), j, donor)
+			for (size_t t = 0; t < WEFT_ARRAY_LEN(transports); t++)
+				sample(transport.name, LABELS({"name", text_of(json, "name")}, {"donor", text_of(donor, "uri")},
+					{"transport", transports[t]}), strcmp(text_of(donor, "transport"), transports[t]) == 0);
+	head(&changes);
+	json_array_foreach(attachments, i, json)
+		json_array_foreach(json_object_get(json, "donors"), j, donor)
+			sample(changes.name, LABELS({"name", text_of(json, "name")}, {"donor", text_of(donor, "uri")}),
+				number_of(donor, changes.key));
 }
 
 static void print_requests(const json_t *attachments)
 {
+	static const struct metric requests = {"weft_requests_total", "counter", "Requests answered.", NULL};
 	json_t *json, *value;
 	const char *kind;
 	size_t i;
 
-	head("weft_requests_total", "counter", "Requests answered.");
-	json_array_foreach(attachments, i, json) {
-		json_object_foreach(json_object_get(json, "requests"), kind, value) {
-			printf("weft_requests_total{");
-			print_label("name", json, "name");
-			printf(",kind=\"%s\"} %" PRIu64 "\n", kind, (uint64_t)json_integer_value(value));
-		}
-	}
+	head(&requests);
+	json_array_foreach(attachments, i, json)
+		json_object_foreach(json_object_get(json, "requests"), kind, value)
+			sample(requests.name, LABELS({"name", text_of(json, "name")}, {"kind", kind}), json_number_value(value));
 }
 
 static void print_latencies(const json_t *attachments)
 {
+	static const struct metric seconds = {"weft_request_seconds", "summary", "Time from a request's arrival to its answer.", NULL};
 	static const struct {
 		const char *key, *quantile;
 	} quantiles[] = {{"p50", "0.5"}, {"p99", "0.99"}, {"max", "1"}};
@@ -125,82 +161,134 @@ static void print_latencies(const json_t *attachments)
 	const char *kind;
 	size_t i;
 
-	head("weft_request_seconds", "summary", "Time from a request's arrival to its answer.");
+	head(&seconds);
 	json_array_foreach(attachments, i, json) {
-		json_object_foreach(json_object_get(json, "latency_us"), kind, latency) {
-			for (size_t q = 0; q < WEFT_ARRAY_LEN(quantiles); q++) {
-				printf("weft_request_seconds{");
-				print_label("name", json, "name");
-				printf(",kind=\"%s\",quantile=\"%s\"} %.9f\n", kind, quantiles[q].quantile,
-					json_real_value(json_object_get(latency, quantiles[q].key)) / 1e6);
-			}
-			printf("weft_request_seconds_sum{");
-			print_label("name", json, "name");
-			printf(",kind=\"%s\"} %.9f\n", kind, json_real_value(json_object_get(latency, "sum")) / 1e6);
-			printf("weft_request_seconds_count{");
-			print_label("name", json, "name");
-			printf(",kind=\"%s\"} %" PRIu64 "\n", kind, number_of(latency, "count"));
+		json_object_foreach(json_object_get(json, "latency_s"), kind, latency) {
+			const struct label name = {"name", text_of(json, "name")};
+
+			for (size_t q = 0; q < WEFT_ARRAY_LEN(quantiles); q++)
+				sample(seconds.name, LABELS(name, {"kind", kind}, {"quantile", quantiles[q].quantile}),
+					number_of(latency, quantiles[q].key));
+			sample("weft_request_seconds_sum", LABELS(name, {"kind", kind}), number_of(latency, "sum"));
+			sample("weft_request_seconds_count", LABELS(name, {"kind", kind}), number_of(latency, "count"));
 		}
 	}
 }
 
-static void print_donor_regions(const json_t *donors)
+static void print_attachments(const json_t *attachments)
 {
-	json_t *donor, *region;
-	size_t i, j;
+	static const struct metric numbers[] = {
+		{"weft_region_size_bytes", "gauge", "Size of the region.", "size_bytes"},
+		{"weft_silent_seconds", "gauge", "How long a donor has not answered, while something waits for it.", "silent_s"},
+		{"weft_waiting_requests", "gauge", "Requests that wait for a donor.", "waiting_requests"},
+		{"weft_request_errors_total", "counter", "Requests answered with an error.", "errors"},
+		{"weft_read_bytes_total", "counter", "Bytes read.", "read_bytes"},
+		{"weft_written_bytes_total", "counter", "Bytes written.", "written_bytes"},
+		{"weft_reconnects_total", "counter", "Connections made again after a loss.", "reconnects"},
+	};
+	static const struct metric cache[] = {
+		{"weft_cache_size_bytes", "gauge", "Size of the cache.", "size_bytes"},
+		{"weft_cache_valid_bytes", "gauge", "Bytes that the cache holds.", "valid_bytes"},
+		{"weft_cache_dirty_bytes", "gauge", "Bytes of them that are not at the donor yet.", "dirty_bytes"},
+		{"weft_cache_lost_bytes", "gauge", "Bytes of them that the cache file has lost.", "lost_bytes"},
+		{"weft_cache_hits_total", "counter", "Requests that found all of their bytes in the cache.", "hits"},
+		{"weft_cache_misses_total", "counter", "Requests that did not.", "misses"},
+		{"weft_cache_fetched_bytes_total", "counter", "Bytes fetched into the cache.", "fetched_bytes"},
+		{"weft_cache_pushed_bytes_total", "counter", "Bytes written back.", "pushed_bytes"},
+		{"weft_cache_push_errors_total", "counter", "Write-backs that failed, and were tried again.", "push_errors"},
+	};
 
-	head("weft_donor_region_bytes", "gauge", "Size of a region that is lent.");
-	json_array_foreach(donors, i, donor) {
-		json_array_foreach(json_object_get(donor, "regions"), j, region) {
-			printf("weft_donor_region_bytes{pid=\"%" PRIu64 "\",", number_of(donor, "pid"));
-			print_label("region", region, "name");
-			putchar(',');
-			print_label("epoch", region, "epoch");
-			printf("} %" PRIu64 "\n", number_of(region, "size_bytes"));
-		}
-	}
+	print_state(attachments);
+	simple(attachments, numbers, WEFT_ARRAY_LEN(numbers), NULL, "name", "name");
+	print_requests(attachments);
+	print_latencies(attachments);
+	print_transports(attachments);
+	simple(attachments, cache, WEFT_ARRAY_LEN(cache), "cache", "name", "name");
 }
 
-static void print_protection(const json_t *donors)
+/* ---- donors ---- */
+
+/* Where it listens first. */
+static struct label listen_of(const json_t *donor)
+{
+	return (struct label){"listen", json_string_value(json_array_get(json_object_get(donor, "listen"), 0))};
+}
+
+static void print_regions(const json_t *donors)
 {
 	static const char *const keepers[] = {"holder", "systemd", "nobody"};
+	static const struct metric size = {"weft_donor_region_size_bytes", "gauge", "Size of a region that is lent.", "size_bytes"};
+	static const struct metric usable = {"weft_donor_region_usable", "gauge",
+		"0 once a region's file was removed, replaced or cut, or its disk failed.", NULL};
+	static const struct metric kept = {"weft_donor_region_kept", "gauge",
+		"1 for who keeps a region of memory when its donor crashes.", NULL};
 	json_t *donor, *region;
 	size_t i, j;
 
-	head("weft_donor_region_kept", "gauge", "1 for who keeps a region of memory when its donor crashes.");
-	json_array_foreach(donors, i, donor) {
-		json_array_foreach(json_object_get(donor, "regions"), j, region) {
-			const char *by = json_string_value(json_object_get(region, "kept_by"));
+#define EACH_REGION \
+	json_array_foreach(donors, i, donor) \
+		json_array_foreach(json_object_get(donor, "regions"), j, region)
+	head(&size);
+	EACH_REGION
+		sample(size.name, LABELS(listen_of(donor), {"region", text_of(region, "name")}), number_of(region, size.key));
+	head(&usable);
+	EACH_REGION
+		sample(usable.name, LABELS(listen_of(donor), {"region", text_of(region, "name")}), !text_of(region, "trouble"));
+	head(&kept);
+	EACH_REGION
+		for (size_t k = 0; text_of(region, "kept_by") && k < WEFT_ARRAY_LEN(keepers); k++)
+			sample(kept.name, LABELS(listen_of(donor), {"region", text_of(region, "name")}, {"by", keepers[k]}),
+				strcmp(text_of(region, "kept_by"), keepers[k]) == 0);
+#undef EACH_REGION
+}
 
-			for (size_t k = 0; by && k < WEFT_ARRAY_LEN(keepers); k++) {
-				printf("weft_donor_region_kept{");
-				print_label("region", region, "name");
-				printf(",by=\"%s\"} %d\n", keepers[k], strcmp(by, keepers[k]) == 0);
+static bool same_user(const json_t *a, const json_t *b)
+{
+	static const char *const keys[] = {"region", "name", "mode"};
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(keys); i++)
+		if (!json_equal(json_object_get(a, keys[i]), json_object_get(b, keys[i])))
+			return false;
+	return true;
+}
+
+/* Names are the borrowers' own, and several may have one: they are one sample. */
+static void print_users(const json_t *donors)
+{
+	static const struct metric metrics[] = {
+		{"weft_donor_attachment_connections", "gauge", "Connections of an attachment that holds a region.", "connections"},
+		{"weft_donor_attachment_silent_seconds", "gauge", "How long ago an attachment that holds a region was heard.", "silent_s"},
+	};
+	json_t *donor, *user, *other;
+	size_t i, j, k;
+
+	for (size_t m = 0; m < WEFT_ARRAY_LEN(metrics); m++) {
+		head(&metrics[m]);
+		json_array_foreach(donors, i, donor) {
+			const json_t *users = json_object_get(donor, "attachments");
+
+			json_array_foreach(users, j, user) {
+				double value = 0;
+				bool first = true;
+
+				json_array_foreach(users, k, other) {
+					if (!same_user(user, other))
+						continue;
+					first &= k >= j;
+					value = m == 0 ? value + number_of(other, metrics[m].key)
+						       : fmax(value, number_of(other, metrics[m].key));
+				}
+				if (first)
+					sample(metrics[m].name, LABELS(listen_of(donor), {"region", text_of(user, "region")},
+						{"attachment", text_of(user, "name")}, {"mode", text_of(user, "mode")}), value);
 			}
 		}
 	}
 }
 
-static void print_usable(const json_t *donors)
+static void print_counters(const json_t *donors)
 {
-	json_t *donor, *region;
-	size_t i, j;
-
-	head("weft_donor_region_usable", "gauge", "0 once a region's file was removed, replaced or cut, or its disk failed.");
-	json_array_foreach(donors, i, donor) {
-		json_array_foreach(json_object_get(donor, "regions"), j, region) {
-			printf("weft_donor_region_usable{");
-			print_label("region", region, "name");
-			printf("} %d\n", !json_is_string(json_object_get(region, "trouble")));
-		}
-	}
-}
-
-static void print_donor_counters(const json_t *donors)
-{
-	static const struct {
-		const char *metric, *type, *help, *key;
-	} counters[] = {
+	static const struct metric counters[] = {
 		{"weft_donor_connections", "gauge", "Connections open.", "connections"},
 		{"weft_donor_requests_total", "counter", "Requests of all connections.", "requests"},
 		{"weft_donor_read_bytes_total", "counter", "Bytes read.", "read_bytes"},
@@ -211,18 +299,16 @@ static void print_donor_counters(const json_t *donors)
 	size_t i;
 
 	for (size_t n = 0; n < WEFT_ARRAY_LEN(counters); n++) {
-		head(counters[n].metric, counters[n].type, counters[n].help);
+		head(&counters[n]);
 		json_array_foreach(donors, i, donor)
-			printf("%s{pid=\"%" PRIu64 "\"} %" PRIu64 "\n", counters[n].metric, number_of(donor, "pid"),
+			sample(counters[n].name, LABELS(listen_of(donor)),
 				number_of(json_object_get(donor, "counters"), counters[n].key));
 	}
 }
 
-static void print_donor_strangers(const json_t *donors)
+static void print_strangers(const json_t *donors)
 {
-	static const struct {
-		const char *metric, *type, *help, *key;
-	} numbers[] = {
+	static const struct metric numbers[] = {
 		{"weft_donor_strangers", "gauge", "Peers without a grant.", "now"},
 		{"weft_donor_strangers_max", "gauge", "How many of them there may be.", "max"},
 		{"weft_donor_strangers_total", "counter", "Peers that came without a grant.", "entered"},
@@ -233,30 +319,37 @@ static void print_donor_strangers(const json_t *donors)
 	size_t i;
 
 	for (size_t n = 0; n < WEFT_ARRAY_LEN(numbers); n++) {
-		head(numbers[n].metric, numbers[n].type, numbers[n].help);
+		head(&numbers[n]);
 		json_array_foreach(donors, i, donor)
 			json_object_foreach(json_object_get(donor, "strangers"), transport, strangers)
-				printf("%s{pid=\"%" PRIu64 "\",transport=\"%s\"} %" PRIu64 "\n", numbers[n].metric,
-					number_of(donor, "pid"), transport, number_of(strangers, numbers[n].key));
+				sample(numbers[n].name, LABELS(listen_of(donor), {"transport", transport}),
+					number_of(strangers, numbers[n].key));
 	}
 }
 
-void status_print_prometheus(const json_t *attachments, const json_t *donors)
+static void print_held(const json_t *held)
 {
-	print_up(attachments);
-	simple(attachments, "weft_region_bytes", "gauge", "Size of the region.", "name", "name", "bytes");
-	print_requests(attachments);
-	simple(attachments, "weft_request_errors_total", "counter", "Requests answered with an error.", "name", "name",
-		"errors");
-	simple(attachments, "weft_read_bytes_total", "counter", "Bytes read.", "name", "name", "read_bytes");
-	simple(attachments, "weft_written_bytes_total", "counter", "Bytes written.", "name", "name", "written_bytes");
-	simple(attachments, "weft_reconnects_total", "counter", "Connections made again after a loss.", "name", "name",
-		"reconnects");
-	print_transports(attachments);
-	print_latencies(attachments);
-	print_donor_regions(donors);
-	print_usable(donors);
-	print_protection(donors);
-	print_donor_counters(donors);
-	print_donor_strangers(donors);
+	static const struct metric metrics[] = {
+		{"weft_held_size_bytes", "gauge", "Size of a region that is kept although its donor is gone.", "size_bytes"},
+		{"weft_held_left_seconds", "gauge", "How long it is kept yet.", "left_s"},
+	};
+	json_t *region;
+	size_t i;
+
+	for (size_t m = 0; m < WEFT_ARRAY_LEN(metrics); m++) {
+		head(&metrics[m]);
+		json_array_foreach(held, i, region)
+			sample(metrics[m].name, LABELS({"listen", text_of(region, "listen")}, {"region", text_of(region, "region")},
+				{"epoch", text_of(region, "epoch")}), number_of(region, metrics[m].key));
+	}
+}
+
+void status_print_prometheus(const json_t *attachments, const json_t *donors, const json_t *held)
+{
+	print_attachments(attachments);
+	print_regions(donors);
+	print_users(donors);
+	print_counters(donors);
+	print_strangers(donors);
+	print_held(held);
 }

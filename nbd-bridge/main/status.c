@@ -2,6 +2,7 @@
  * weft status: the attachments and donors of this user on this machine, asked over their control
  * sockets.  One thread.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -13,6 +14,7 @@
 #include "fabric/arguments.h"
 #include "fabric/control.h"
 #include "fabric/hello.h"
+#include "fabric/holder.h"
 #include "fabric/patience.h"
 #include "fabric/process.h"
 #include "fabric/util.h"
@@ -31,6 +33,7 @@ struct collection {
 	const char *name; /* only this one; NULL: all */
 	enum form form;
 	json_t *attachments, *donors;
+	json_t *held; /* memory whose donor crashed */
 	bool found;
 	bool silent_donors; /* there are some, stopped or stuck */
 };
@@ -46,6 +49,20 @@ static void usage(FILE *out)
 	      "  --explain     with the last operations of each lane\n"
 	      "  --help        show this\n",
 		out);
+}
+
+/* ---- reading ---- */
+
+static const char *text_of(const json_t *json, const char *key)
+{
+	const char *text = json_string_value(json_object_get(json, key));
+
+	return text ? text : "";
+}
+
+static uint64_t number_of(const json_t *json, const char *key)
+{
+	return (uint64_t)json_integer_value(json_object_get(json, key));
 }
 
 /* ---- collecting ---- */
@@ -85,12 +102,25 @@ static json_t *from_state(const char *name, int error)
 		now = "starting or ending";
 		why = "the bridge has no control socket yet, or not any more";
 	}
-	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:s?, s:i}", "kind", "attachment", "name", name, "uri",
+	json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:s?, s:i}", "schema", WEFT_STATUS_SCHEMA, "kind", "attachment", "name", name, "uri",
 		state.uri ? state.uri : "", "state", now, "why", why, "socket", state.socket, "mount", state.mount, "device",
 		state.device.path[0] ? state.device.path : NULL, "pid", (int)state.pid);
 	if (!alive)
 		add_what_is_left(json, &state);
 	bridge_state_fini(&state);
+	return json;
+}
+
+/* What an older bridge says under names that mean the same today; it may outlive an upgrade. */
+static json_t *from_older(json_t *answer)
+{
+	static const char *const keys[] = {"kind", "name", "uri", "state", "socket", "mount", "device", "pid"};
+	json_t *json = json_pack("{s:i, s:s}", "schema", WEFT_STATUS_SCHEMA, "why",
+		"the bridge is of another version of weft: attach anew to see more");
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(keys); i++)
+		json_object_set(json, keys[i], json_object_get(answer, keys[i]));
+	json_decref(answer);
 	return json;
 }
 
@@ -109,6 +139,8 @@ static int one_attachment(void *ctx, const char *name)
 	weft_patience_end();
 	if (r < 0)
 		answer = from_state(name, r);
+	else if (number_of(answer, "schema") != WEFT_STATUS_SCHEMA)
+		answer = from_older(answer);
 	json_decref(question);
 	if (answer) {
 		json_array_append_new(c->attachments, answer);
@@ -136,29 +168,35 @@ static int one_donor(void *ctx, const char *socket)
 	return 0;
 }
 
+/* One for each region. */
+static void collect_held(struct collection *c)
+{
+	const struct weft_leftover *left;
+	struct weft_leftovers *leftovers;
+	char epoch[17];
+
+	if (weft_leftovers_look(&leftovers) < 0)
+		return;
+	for (unsigned i = 0; (left = weft_leftovers_at(leftovers, i)); i++) {
+		snprintf(epoch, sizeof(epoch), "%016" PRIx64, left->epoch);
+		json_array_append_new(c->held, json_pack("{s:s, s:I, s:s, s:s, s:i, s:f}", "region", left->name, "size_bytes",
+			(json_int_t)left->size_bytes, "epoch", epoch, "listen", left->place, "holder_pid", left->holder_pid,
+			"left_s", (double)left->seconds));
+	}
+	weft_leftovers_free(leftovers);
+}
+
 /* ---- for people ---- */
-
-static const char *text_of(const json_t *json, const char *key)
-{
-	const char *text = json_string_value(json_object_get(json, key));
-
-	return text ? text : "";
-}
-
-static uint64_t number_of(const json_t *json, const char *key)
-{
-	return (uint64_t)json_integer_value(json_object_get(json, key));
-}
 
 static void print_latency(const json_t *attachment, const char *kind)
 {
-	const json_t *l = json_object_get(json_object_get(attachment, "latency_us"), kind);
+	const json_t *l = json_object_get(json_object_get(attachment, "latency_s"), kind);
 
 	if (number_of(l, "count") == 0)
 		return;
 	printf("  %-6s %12" PRIu64 "  p50 %8.1f us  p99 %8.1f us  max %8.1f us\n", kind, number_of(l, "count"),
-		json_real_value(json_object_get(l, "p50")), json_real_value(json_object_get(l, "p99")),
-		json_real_value(json_object_get(l, "max")));
+		1e6 * json_real_value(json_object_get(l, "p50")), 1e6 * json_real_value(json_object_get(l, "p99")),
+		1e6 * json_real_value(json_object_get(l, "max")));
 }
 
 static void print_records(const json_t *attachment)
@@ -171,14 +209,13 @@ static void print_records(const json_t *attachment)
 		json_array_foreach(lane, j, record) {
 			const char *event = text_of(record, "event"), *error = text_of(record, "error");
 
-			printf("    -%10.3f ms  ", json_real_value(json_object_get(record, "age_ms")));
+			printf("    -%10.3f ms  ", 1e3 * json_real_value(json_object_get(record, "age_s")));
 			if (strcmp(event, "request") == 0)
 				printf("%-5s %10" PRIu64 " +%-8" PRIu64 " %9.1f us", text_of(record, "kind"),
-					number_of(record, "offset"), number_of(record, "bytes"),
-					json_real_value(json_object_get(record, "us")));
+					number_of(record, "offset_bytes"), number_of(record, "length_bytes"),
+					1e6 * json_real_value(json_object_get(record, "duration_s")));
 			else
-				printf("%-9s generation %" PRIu64 ".%" PRIu64 ", %" PRIu64 " operations", event,
-					number_of(record, "generation") >> 32, number_of(record, "generation") & UINT32_MAX,
+				printf("%-9s generation %s, %" PRIu64 " operations", event, text_of(record, "generation"),
 					number_of(record, "operations"));
 			printf("%s%s\n", error[0] ? "  " : "", error);
 		}
@@ -221,8 +258,8 @@ static void print_donors(const json_t *a)
 			link = json_array_get(json_object_get(lane, "links"), i);
 			ready += strcmp(text_of(link, "state"), "ready") == 0;
 		}
-		printf("  donor %s, %s, %zu of %zu lanes connected; transport ", text_of(donor, "donor"),
-			weft_format_size(number_of(donor, "bytes"), size, sizeof(size)), ready,
+		printf("  donor %s, %s, %zu of %zu lanes connected; transport ", text_of(donor, "uri"),
+			weft_format_size(number_of(donor, "size_bytes"), size, sizeof(size)), ready,
 			json_array_size(json_object_get(a, "lanes")));
 		print_since(donor);
 		printf("\n");
@@ -237,7 +274,7 @@ static void print_cache(const json_t *cache)
 	char size[32], chunk[32], valid[32], dirty[32], used[32], wasted[32], pulled[32], lost[32];
 
 	printf("  cache %s in chunks of %s, %s: holds %s, %s of it not at the donor yet%s\n",
-		weft_format_size(number_of(cache, "bytes"), size, sizeof(size)),
+		weft_format_size(number_of(cache, "size_bytes"), size, sizeof(size)),
 		weft_format_size(number_of(cache, "chunk_bytes"), chunk, sizeof(chunk)), text_of(cache, "policy"),
 		weft_format_size(number_of(cache, "valid_bytes"), valid, sizeof(valid)),
 		weft_format_size(number_of(cache, "dirty_bytes"), dirty, sizeof(dirty)),
@@ -257,8 +294,8 @@ static void print_placing(const json_t *placing)
 {
 	const char *nodes = text_of(placing, "nodes"), *cpus = text_of(placing, "processors");
 
-	if (json_is_true(json_object_get(placing, "one_node")))
-		return; /* there is nothing to choose */
+	if (!json_is_object(placing)) /* there is nowhere else to run */
+		return;
 	if (text_of(placing, "why")[0])
 		printf("  lanes are not placed: %s\n", text_of(placing, "why"));
 	else
@@ -305,13 +342,11 @@ static void print_attachment(const json_t *a)
 	if (requests) {
 		const json_t *lanes = json_object_get(a, "lanes");
 
-		printf("  %s, %s, up %.0f s; transport %s (%s), %zu lane%s, %" PRIu64 " reconnect%s, generation %" PRIu64
-		       ".%" PRIu64 "\n",
-			weft_format_size(number_of(a, "bytes"), size, sizeof(size)), text_of(a, "mode"),
+		printf("  %s, %s, up %.0f s; transport %s (%s), %zu lane%s, %" PRIu64 " reconnect%s, generation %s\n",
+			weft_format_size(number_of(a, "size_bytes"), size, sizeof(size)), text_of(a, "mode"),
 			json_real_value(json_object_get(a, "uptime_s")), text_of(a, "transport"), text_of(a, "transport_why"),
 			json_array_size(lanes), json_array_size(lanes) == 1 ? "" : "s", number_of(a, "reconnects"),
-			number_of(a, "reconnects") == 1 ? "" : "s", number_of(a, "generation") >> 32,
-			number_of(a, "generation") & UINT32_MAX);
+			number_of(a, "reconnects") == 1 ? "" : "s", text_of(a, "generation"));
 		/* Which device and GID, of those that there are. */
 		if (strcmp(text_of(a, "transport"), "rdma") == 0)
 			printf("  lane 0 goes over %s\n", text_of(json_array_get(lanes, 0), "path"));
@@ -332,7 +367,7 @@ static void print_attachment(const json_t *a)
 		printf("  read %s, written %s, errors %" PRIu64 "\n",
 			weft_format_size(number_of(a, "read_bytes"), in, sizeof(in)),
 			weft_format_size(number_of(a, "written_bytes"), out, sizeof(out)), number_of(a, "errors"));
-		if (json_object_get(a, "cache"))
+		if (json_is_object(json_object_get(a, "cache")))
 			print_cache(json_object_get(a, "cache"));
 		print_latency(a, "read");
 		print_latency(a, "write");
@@ -369,6 +404,51 @@ static void print_strangers(const json_t *donor)
 	}
 }
 
+/* One who has a region of a donor's. */
+static void print_user(const json_t *a)
+{
+	const char *name = text_of(a, "name"), *mode = text_of(a, "mode"), *peer = text_of(a, "peer"), *port = strrchr(peer, ':');
+	bool stock = *name == '('; /* "(stock NBD clients)" is no name */
+	uint64_t n = number_of(a, "connections");
+
+	/* The port is one of its connections' alone. */
+	printf("  region %s: used by %s%s%s (%s)%s%.*s, %" PRIu64 " connection%s, last heard %.1f s ago\n", text_of(a, "region"),
+		stock ? "" : "attachment '", name, stock ? "" : "'",
+		strcmp(mode, "write") == 0 ? "writer" : strcmp(mode, "shared") == 0 ? "shared reader" : "reader",
+		*peer ? " from " : "", port ? (int)(port - peer) : (int)strlen(peer), peer, n, n == 1 ? "" : "s",
+		json_real_value(json_object_get(a, "silent_s")));
+}
+
+/* A word that a shell takes as it is, or in quotes. */
+static void print_word(const char *text)
+{
+	bool plain = true;
+
+	for (const char *p = text; *p; p++)
+		plain &= isalnum((unsigned char)*p) || strchr("._-=:/[]", *p);
+	fputs(plain ? "" : "'", stdout);
+	for (const char *p = text; *p; p++)
+		fputs(*p == '\'' ? "'\\''" : (char[]){*p, '\0'}, stdout);
+	fputs(plain ? "" : "'", stdout);
+}
+
+static void print_held(const json_t *held)
+{
+	char size[32], *option;
+
+	printf("a donor on %s crashed: region %s, %s, is kept for %.0f s more by weftholder, pid %" PRIu64 "\n",
+		text_of(held, "listen"), text_of(held, "region"), weft_format_size(number_of(held, "size_bytes"), size, sizeof(size)),
+		json_real_value(json_object_get(held, "left_s")), number_of(held, "holder_pid"));
+	printf("  a donor there takes it back: weft serve --listen ");
+	print_word(text_of(held, "listen"));
+	printf(" --memory ");
+	if (asprintf(&option, "%s=%" PRIu64, text_of(held, "region"), number_of(held, "size_bytes")) >= 0) {
+		print_word(option);
+		free(option);
+	}
+	printf("\n  to free it: kill %" PRIu64 "\n", number_of(held, "holder_pid"));
+}
+
 static void print_donor(const json_t *d)
 {
 	json_t *listen, *r, *a;
@@ -386,15 +466,8 @@ static void print_donor(const json_t *d)
 		if (text_of(r, "trouble")[0])
 			printf("    cannot be written or attached: %s\n", text_of(r, "trouble"));
 	}
-	json_array_foreach(json_object_get(d, "attachments"), i, a) {
-		const char *peer = text_of(a, "peer"), *port = strrchr(peer, ':');
-
-		/* The port is one of its connections' alone. */
-		printf("  region %s: used by attachment '%s' (%s)%s%.*s, %" PRIu64 " connection%s, last heard %.1f s ago\n",
-			text_of(a, "region"), text_of(a, "name"), strcmp(text_of(a, "mode"), "write") == 0 ? "writer" : "reader",
-			peer[0] ? " from " : "", port ? (int)(port - peer) : (int)strlen(peer), peer, number_of(a, "sessions"),
-			number_of(a, "sessions") == 1 ? "" : "s", (double)number_of(a, "silent_ms") / 1000);
-	}
+	json_array_foreach(json_object_get(d, "attachments"), i, a)
+		print_user(a);
 	print_strangers(d);
 }
 
@@ -407,7 +480,9 @@ static void print_table(const struct collection *c)
 		print_attachment(json);
 	json_array_foreach(c->donors, i, json)
 		print_donor(json);
-	if (json_array_size(c->attachments) + json_array_size(c->donors) == 0 && !c->silent_donors)
+	json_array_foreach(c->held, i, json)
+		print_held(json);
+	if (json_array_size(c->attachments) + json_array_size(c->donors) + json_array_size(c->held) == 0 && !c->silent_donors)
 		puts("no attachments and no donors");
 }
 
@@ -417,14 +492,16 @@ static void collect(struct collection *c)
 	bridge_state_each(one_attachment, c);
 	if (!c->name)
 		weft_control_each("serve-", one_donor, c);
+	if (!c->name)
+		collect_held(c);
 }
 
 static void print(const struct collection *c)
 {
 	if (c->form == PROMETHEUS) {
-		status_print_prometheus(c->attachments, c->donors);
+		status_print_prometheus(c->attachments, c->donors, c->held);
 	} else if (c->form == JSON) {
-		json_t *all = json_pack("{s:O, s:O}", "attachments", c->attachments, "donors", c->donors);
+		json_t *all = json_pack("{s:O, s:O, s:O}", "attachments", c->attachments, "donors", c->donors, "held", c->held);
 
 		/* 17 digits, the default, show the error of the conversion: 598.01599999999996. */
 		json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
@@ -470,6 +547,7 @@ int main(int argc, char **argv)
 	c.name = argv[optind];
 	c.attachments = json_array();
 	c.donors = json_array();
+	c.held = json_array();
 	collect(&c);
 	if (c.name && !c.found) {
 		fprintf(stderr, "weft-status: there is no attachment '%s'\n", c.name);
@@ -479,5 +557,6 @@ int main(int argc, char **argv)
 	}
 	json_decref(c.attachments);
 	json_decref(c.donors);
+	json_decref(c.held);
 	return weft_end_output("weft-status", status);
 }

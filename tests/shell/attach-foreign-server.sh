@@ -37,7 +37,7 @@ head -c 4M /dev/zero >"$TMP/disk"
 serve
 [[ $(weft status f) = *"stale: the server cannot say whether its contents are still the same"* ]] || fail "$(weft status f)"
 counted() {
-	weft status f --json | jq '.attachments[0] | .read_bytes, .latency_us.read.count'
+	weft status f --json | jq '.attachments[0] | .read_bytes, .latency_s.read.count'
 }
 before=$(counted)
 ! qemu-io -f raw "$nbd" -c 'read 0 64k' >"$TMP/read" 2>&1 || fail "a read after the loss went through"

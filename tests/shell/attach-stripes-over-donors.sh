@@ -45,8 +45,8 @@ weft attach "$A" "$B" --name both --socket "$TMP/s" --lanes 2 --stripe-unit 64K 
 nbdcopy "$socket" "$TMP/back"
 cmp "$TMP/data" "$TMP/back" || fail "other bytes after attaching again"
 weft status both
-weft status both --json | jq -e '.attachments[0].donors | length == 2 and .[1].donor == "'"$B"'"' >/dev/null || fail "the status does not show each donor"
-weft status --prometheus | grep -q '^weft_transport{name="both",donor="1",transport="tcp"} 1' || fail "no metric for each donor"
+weft status both --json | jq -e '.attachments[0].donors | length == 2 and .[1].uri == "'"$B"'"' >/dev/null || fail "the status does not show each donor"
+weft status --prometheus | grep "^weft_transport{name=\"both\",donor=\"$B\",transport=\"tcp\"} 1" >/dev/null || fail "no metric for each donor"
 
 # One is killed and comes back, under load.
 fio --name=v --ioengine=nbd --uri="$socket" --size=16M --rw=randwrite --bssplit=4k/50:200k/50 --iodepth=8 --verify=crc32c --verify_state_save=0 --do_verify=1 \

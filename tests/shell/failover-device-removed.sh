@@ -39,7 +39,7 @@ weft status r | tee "$TMP/status"
 weft status r --json | jq -e '.attachments[0] | .errors == 0 and .transport_changes >= 2 and (.lanes | all(.path | test("rxe9")))' >/dev/null ||
 	fail "$(weft status r --json)"
 weft status --prometheus >"$TMP/metrics"
-grep -q '^weft_transport{name="r",donor="0",transport="rdma"} 1' "$TMP/metrics" || fail "no metric"
+grep -q '^weft_transport{name="r",donor="weft:.*",transport="rdma"} 1' "$TMP/metrics" || fail "no metric"
 weft status r --explain >"$TMP/explain"
 grep -q ' moved ' "$TMP/explain" || fail "not in the flight recorder: $(cat "$TMP/explain")"
 grep -q "goes on over transport tcp (auto: RDMA was lost" "$WEFT_RUN_DIR/attach-r.log" || fail "not in the log"

@@ -29,7 +29,7 @@ refused 1 'no address to listen on' --memory a=1M --listen '[::1'
 refused 1 'no address to listen on' --memory a=1M --listen 'no such host'
 refused 1 "'a?b' cannot be a region's name" --memory $'a\nb=1M' --listen 127.0.0.1:0
 refused 1 'No such file' --file "a=$TMP/none" --listen 127.0.0.1:0
-refused 1 'not a regular file' --file a=/dev/null --listen 127.0.0.1:0
+refused 1 'it is neither a regular file nor a block device' --file a=/dev/null --listen 127.0.0.1:0
 touch "$TMP/empty"
 refused 1 'is empty; give it a size first' --file "a=$TMP/empty" --listen 127.0.0.1:0
 refused 1 'No such file' --directory "$TMP/none" --listen 127.0.0.1:0

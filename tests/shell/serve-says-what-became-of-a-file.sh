@@ -8,7 +8,7 @@ check() { # REGION REASON
 	local said
 	wait_for grep -q "region '$1': its file $TMP/$1 $2; it cannot be written or attached until weft serve is started anew" "$DONOR_LOG"
 	weft status | grep >/dev/null "    cannot be written or attached: region '$1': its file .* $2" || fail "status: $(weft status)"
-	weft status --prometheus | grep -x >/dev/null "weft_donor_region_usable{region=\"$1\"} 0" || fail "$(weft status --prometheus)"
+	weft status --prometheus | grep -x >/dev/null "weft_donor_region_usable{listen=\"127.0.0.1:$PORT\",region=\"$1\"} 0" || fail "$(weft status --prometheus)"
 	weft list "weft://127.0.0.1:$PORT" | grep >/dev/null "^$1 .*cannot be attached: .* $2" || fail "list: $(weft list "weft://127.0.0.1:$PORT")"
 	! said=$(weft attach "weft://127.0.0.1:$PORT/$1" --socket "$TMP/new" --name new 2>&1) || fail "attached a file that $2"
 	[[ $said = *"$2"* ]] || fail "$said"
@@ -46,5 +46,5 @@ wait_for grep -q "region 'a': its file $TMP/dir/a was replaced by another one; .
 [[ $said = *"was replaced by another one"* ]] || fail "$said"
 weft detach user >/dev/null
 weft attach "weft://127.0.0.1:$PORT/a" --socket "$TMP/n" --name new >/dev/null || fail "the new file cannot be attached"
-weft status new --json | jq -e '.attachments[0].bytes == 2097152' >/dev/null || fail "the old size"
+weft status new --json | jq -e '.attachments[0].size_bytes == 2097152' >/dev/null || fail "the old size"
 weft detach new >/dev/null

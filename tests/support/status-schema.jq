@@ -1,0 +1,85 @@
+# What `weft status --json` may say: an object for an object, an array of one for a list, types with "|" between for the rest; a key that
+# ends with "?" may be missing.  Prints a line for each thing that is otherwise.  weft-status(1) has the words.
+# With --arg keys yes: the names of all keys instead.
+def latency: {count: "number", sum: "number", p50: "number|null", p99: "number|null", max: "number|null"};
+def link: {
+	lane: "number", state: "string", path: "string", generation: "string", requests: "number", in_flight: "number",
+	reconnects: "number", buffer_bytes: "number", last_trouble: "string|null"
+};
+def strangers: {now: "number", max: "number", addresses: "number", entered: "number", made_room: "number"};
+def attachment: {
+	schema: "number", kind: "string", name: "string", uri: "string", state: "string", why: "string|null", pid: "number",
+	socket: "string|null", mount: "string|null", device: "string|null",
+	"ending?": "string", "mounted?": "boolean",
+	"attach_again?": "string", "directory?": "string", "cache_file?": "string", "unsaved_bytes?": "number|null",
+	"cache_file_trouble?": "string",
+	# What only a bridge that answers tells.
+	"region?": "string", "size_bytes?": "number", "epoch?": "string|null", "generation?": "string", "mode?": "string",
+	"transport?": "string", "transport_why?": "string|null", "transport_since_s?": "number", "transport_changes?": "number",
+	"offers?": "string", "uptime_s?": "number", "silent_s?": "number", "waiting_requests?": "number", "reconnects?": "number",
+	"stripe_bytes?": "number|null", "device_why?": "string|null", "clients?": ["string"],
+	"donors?": [{
+		uri: "string", region: "string", size_bytes: "number", epoch: "string|null", generation: "string", transport: "string",
+		transport_why: "string|null", transport_since_s: "number", transport_changes: "number",
+		ways: [{transport: "string", host: "string|null", port: "string|null"}]
+	}],
+	"requests?": {read: "number", write: "number", flush: "number", trim: "number", zero: "number", cache: "number"},
+	"errors?": "number", "read_bytes?": "number", "written_bytes?": "number", "operations?": "number", "posts?": "number",
+	"latency_s?": {read: latency, write: latency, flush: latency},
+	"cache?": {
+		size_bytes: "number", chunk_bytes: "number", valid_bytes: "number", dirty_bytes: "number", lost_bytes: "number",
+		policy: "string", hits: "number", misses: "number", fetched_bytes: "number", pushed_bytes: "number", push_errors: "number", push_failing: "boolean",
+		ahead: {fetched_bytes: "number", used_bytes: "number", wasted_bytes: "number"},
+		pull: {state: "string", done_bytes: "number", fetched_bytes: "number"},
+		path: {round_trip_s: "number", rate_bytes_per_s: "number"}
+	},
+	"placing?": {"why?": "string", "device?": "string", "nodes?": "string", "processors?": "string"},
+	"lanes?": [link + {"links?": [link]}],
+	"recorder?": [[{
+		event: "string", age_s: "number", error: "string|null", "kind?": "string", "offset_bytes?": "number", "length_bytes?": "number",
+		"fua?": "boolean", "duration_s?": "number", "generation?": "string", "operations?": "number"
+	}]]
+};
+def donor: {
+	schema: "number", kind: "string", version: "string", pid: "number", uptime_s: "number", lease_s: "number", listen: ["string"],
+	directory: "string|null",
+	regions: [{
+		name: "string", description: "string", size_bytes: "number", backing: "string", read_only: "boolean", locked: "boolean",
+		epoch: "string", recovered: "boolean", kept_by: "string|null", trouble: "string|null"
+	}],
+	attachments: [{
+		region: "string", name: "string", mode: "string", generation: "string", connections: "number", peer: "string|null",
+		transport: "string|null", silent_s: "number", lease_left_s: "number|null"
+	}],
+	strangers: {tcp: strangers, "rdma?": strangers},
+	counters: {
+		connections: "number", accepted: "number", refused: "number", requests: "number", read_bytes: "number",
+		written_bytes: "number", errors: "number"
+	}
+};
+def held: {region: "string", size_bytes: "number", epoch: "string", listen: "string", holder_pid: "number", left_s: "number"};
+def whole: {attachments: [attachment], donors: [donor], held: [held]};
+
+# An optional object may be null as well: a cache, where there is none.
+def check($schema; $path):
+	($schema | type) as $kind |
+	if $kind == "string" then
+		type as $t | select($schema | split("|") | index([$t]) | not) | "\($path) is a \($t), not a \($schema)"
+	elif $kind == "array" then
+		if type != "array" then "\($path) is no list"
+		else to_entries[] | .key as $i | .value | check($schema[0]; "\($path)[\($i)]") end
+	elif type == "null" and ($path | test("\\.(cache|placing)$")) then empty
+	elif type != "object" then "\($path) is no object"
+	else
+		. as $object |
+		($schema | to_entries | map({key: (.key | rtrimstr("?")), value: {schema: .value, optional: (.key | endswith("?"))}}) |
+			from_entries) as $wanted |
+		(keys[] | select($wanted[.] == null) | "\($path).\(.) is in no schema"),
+		($wanted | to_entries[] | .key as $key |
+			if $object | has($key) then .value.schema as $s | $object[$key] | check($s; "\($path).\($key)")
+			elif .value.optional then empty
+			else "\($path).\($key) is missing" end)
+	end;
+def names: if type == "object" then to_entries[] | (.key | rtrimstr("?")), (.value | names) elif type == "array" then .[] | names else empty end;
+
+if $keys == "yes" then [whole | names] | unique[] else check(whole; "") end
