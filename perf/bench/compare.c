@@ -4,6 +4,7 @@
  * thing show none at all in 19 of 20 cases.  Functions without state.
  */
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +20,7 @@ struct row {
 	const json_t *a;
 	const char *what;
 	bool more_is_better;
-	double median_a, median_b, p;
+	double median_a, median_b, p, spread; /* of the run that has more */
 	struct stats_ratio ratio;
 };
 
@@ -50,6 +51,7 @@ static bool fill(struct row *row, const json_t *a, const json_t *b, double slack
 		return false;
 	row->median_a = stats_median(x, nr_x);
 	row->median_b = stats_median(y, nr_y);
+	row->spread = fmax(stats_spread(x, nr_x), stats_spread(y, nr_y));
 	row->ratio = stats_ratio(x, nr_x, y, nr_y, 0.95);
 	row->p = 1;
 	if (row->ratio.ratio > slack || row->ratio.ratio < 1 / slack) {
@@ -92,8 +94,9 @@ static json_t *row_json(const struct row *row)
 		"block_bytes", json_object_get(row->a, "block_bytes"), "depth", json_object_get(row->a, "depth"), "what", row->what);
 
 	json_object_update_new(json,
-		json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "a", row->median_a, "b", row->median_b, "ratio", row->ratio.ratio,
-			"low", row->ratio.low, "high", row->ratio.high, "p", row->p, "verdict", verdict(row)));
+		json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "a", row->median_a, "b", row->median_b, "ratio", row->ratio.ratio,
+			"low", row->ratio.low, "high", row->ratio.high, "spread_percent", row->spread, "p", row->p, "verdict",
+			verdict(row)));
 	return json;
 }
 
@@ -167,18 +170,19 @@ static void print_only(char run, const json_t *paths, FILE *out)
 void bench_print_comparison(const json_t *comparison, FILE *out)
 {
 	double slack = json_number_value(json_object_get(comparison, "slack"));
-	unsigned better = 0, worse = 0, same = 0;
+	unsigned better = 0, worse = 0, same = 0, noisy = 0;
 	const json_t *one;
 	char size[32];
 	size_t i;
 
 	fprintf(out, "A: %s   B: %s\n", text_of(comparison, "a"), text_of(comparison, "b"));
-	fprintf(out, "the machine's own pace: B / A = %.2f; what is called a difference is surely more than %.2f (or less than %.2f)\n",
+	fprintf(out, "the machine's own pace: B / A = %.2f; a difference is reported if it surely exceeds %.2f (or %.2f the other way)\n",
 		json_number_value(json_object_get(comparison, "control_ratio")), slack, 1 / slack);
-	fprintf(out, "%-20s %-5s %8s %5s  %-6s %10s %10s  %6s  %-14s %8s\n", "PATH", "OP", "BLOCK", "DEPTH", "WHAT", "A", "B", "B/A",
-		"95% SURE", "P");
+	fprintf(out, "%-20s %-5s %8s %5s  %-6s %10s %10s  %7s  %-14s %8s\n", "PATH", "OP", "BLOCK", "DEPTH", "WHAT", "MEDIAN A", "MEDIAN B", "MID B/A",
+		"95% BETWEEN", "P");
 	json_array_foreach(json_object_get(comparison, "rows"), i, one) {
 		const char *what = text_of(one, "verdict");
+		bool is_noisy = json_number_value(json_object_get(one, "spread_percent")) >= STATS_NOISY_PERCENT;
 		char range[40], text[2][32];
 
 		better += strcmp(what, "better") == 0;
@@ -186,20 +190,26 @@ void bench_print_comparison(const json_t *comparison, FILE *out)
 		same += strcmp(what, "same") == 0;
 		snprintf(range, sizeof(range), "%.2f to %.2f", json_number_value(json_object_get(one, "low")),
 			json_number_value(json_object_get(one, "high")));
-		fprintf(out, "%-20s %-5s %8s %5d  %-6s %10s %10s  %6.2f  %-14s %8.2g  %s\n", text_of(one, "path"), text_of(one, "op"),
+		fprintf(out, "%-20s %-5s %8s %5d  %-6s %10s %10s  %7.2f  %-14s %8.2g  %s%s\n", text_of(one, "path"), text_of(one, "op"),
 			weft_format_size((uint64_t)json_integer_value(json_object_get(one, "block_bytes")), size, sizeof(size)),
 			(int)json_integer_value(json_object_get(one, "depth")), text_of(one, "what"),
 			bench_format_count(json_number_value(json_object_get(one, "a")), text[0]),
 			bench_format_count(json_number_value(json_object_get(one, "b")), text[1]),
 			json_number_value(json_object_get(one, "ratio")), range, json_number_value(json_object_get(one, "p")),
-			strcmp(what, "same") == 0 ? "" : what);
+			strcmp(what, "same") == 0 ? "" : what, is_noisy ? " (noisy)" : "");
+		noisy += is_noisy;
 	}
 	print_only('A', json_object_get(comparison, "only_a"), out);
 	print_only('B', json_object_get(comparison, "only_b"), out);
 	if (better + worse + same == 0)
 		fputs("the two runs have no path in common\n", out);
 	fprintf(out, "%u better, %u worse, %u without a difference that could be shown\n", better, worse, same);
-	fputs("ops_s: operations a second; cpu_us: processor time an operation of all processes that could be measured.\n"
+	if (noisy > 0)
+		fprintf(out, "%u row%s noisy: the rounds of A or of B differ by more than their median.  Too short, do not trust: measure both "
+			     "again with a longer --time, on a quiet machine.\n", noisy, noisy == 1 ? " is" : "s are");
+	fputs("ops_s: operations a second; cpu_us: microseconds of processor time an operation, of all processes that could be measured.\n"
+	      "MID B/A: the middle of the ratios of each round of B to each round of A (Hodges and Lehmann's estimate), which is not the\n"
+	      "ratio of the two medians where rounds differ much; 95% BETWEEN: that is surely in there.\n"
 	      "P: how likely chance alone gives such a difference (Mann and Whitney's test on the rounds, corrected for the number of rows).\n",
 		out);
 }

@@ -14,6 +14,7 @@ double stats_quantile(const double *values, size_t n, double q);
 double stats_median(const double *values, size_t n);
 /* The interquartile range, in per cent of the median. */
 double stats_spread(const double *values, size_t n);
+enum { STATS_NOISY_PERCENT = 100 }; /* a spread from which on a median says little */
 
 /*
  * Mann and Whitney's test, two-sided: how likely figures as different as these are if both handfuls come from the same

@@ -6,6 +6,7 @@
 #include "fabric/util.h"
 #include "perf/bench/bench.h"
 #include "perf/bench/json.h"
+#include "perf/bench/stats.h"
 
 /* Figures that something can be drawn of: no run has others. */
 static bool is_sane(const json_t *json)
@@ -105,6 +106,11 @@ static bool same_row(const json_t *a, const json_t *b)
 	       number_of(a, "depth") == number_of(b, "depth");
 }
 
+static bool is_noisy(const json_t *cell)
+{
+	return number_of(json_object_get(cell, "ops_s"), "spread_percent") >= STATS_NOISY_PERCENT;
+}
+
 static void print_cell(const json_t *cell, FILE *out)
 {
 	const json_t *ops = json_object_get(cell, "ops_s"), *latency = json_object_get(cell, "latency_us"),
@@ -112,20 +118,21 @@ static void print_cell(const json_t *cell, FILE *out)
 	double wire = number_of(cell, "wire_bytes_per_GB");
 	char text[9][32];
 
-	fprintf(out, "  %-20s %9s %9s %6s%%  %9s %9s %9s  %8s %8s %8s  %9s\n", text_of(cell, "path"),
+	fprintf(out, "  %-20s %9s %9s %6s%%  %9s %9s %9s  %8s %8s %8s  %9s%s\n", text_of(cell, "path"),
 		bench_format_count(number_of(ops, "median"), text[0]), or_dash(number_of(cell, "MB_s"), "1", text[1]),
 		or_dash(number_of(ops, "spread_percent"), "0", text[2]), or_dash(number_of(latency, "p50"), "1", text[3]),
 		or_dash(number_of(latency, "p99"), "1", text[4]), or_dash(number_of(latency, "p99.9"), "1", text[5]),
 		or_dash(number_of(json_object_get(cpu, "bench"), "median"), "1", text[6]),
 		or_dash(number_of(json_object_get(cpu, "bridge"), "median"), "1", text[7]),
 		or_dash(number_of(json_object_get(cpu, "donor"), "median"), "1", text[8]),
-		wire < 0 ? "-" : or_dash(wire / 1e9, "2", (char[32]){0}));
+		wire < 0 ? "-" : or_dash(wire / 1e9, "2", (char[32]){0}), is_noisy(cell) ? "  (noisy)" : "");
 }
 
 void bench_print_table(const json_t *run, FILE *out)
 {
 	const json_t *machine = json_object_get(run, "machine"), *control = json_object_get(run, "control_ops_s"), *one, *last = NULL;
 	char size[2][32], count[32];
+	unsigned noisy = 0;
 	size_t i;
 
 	fprintf(out, "%s: %s, of which %s are used, %s; %d rounds of %.0f ms for each figure\n", text_of(run, "uri"),
@@ -140,11 +147,15 @@ void bench_print_table(const json_t *run, FILE *out)
 		if (!same_row(last, one))
 			print_row_head(one, out);
 		print_cell(one, out);
+		noisy += is_noisy(one);
 		last = one;
 	}
-	fputs("\nMedians over the rounds; SPREAD: interquartile range; us: microseconds, of processor time an operation for BENCH,\n"
+	fputs("\nMedians over the rounds; SPREAD: interquartile range, in % of the median; us: microseconds, of processor time an operation for BENCH,\n"
 	      "BRIDGE and DONOR; NET B/B: bytes on the network a byte of payload.  All data was verified.\n",
 		out);
+	if (noisy > 0)
+		fprintf(out, "%u figure%s noisy: the rounds differ by more than their median.  Too short, do not trust: measure again with a "
+			     "longer --time, on a quiet machine.\n", noisy, noisy == 1 ? " is" : "s are");
 	if (bench_donor_is_here(run))
 		fputs("The donor runs on this machine, too: nothing crossed a cable, and both shared the processors.\n", out);
 	if (bench_rdma_in_software(run))

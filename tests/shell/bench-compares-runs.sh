@@ -42,3 +42,17 @@ weft bench --compare "$TMP/old.json" "$TMP/old.json" >"$TMP/out"
 
 ! weft bench --compare "$TMP/a.json" 2>"$TMP/err" || fail "one file"
 grep -q 'the JSON files of two runs' "$TMP/err" || fail "$(cat "$TMP/err")"
+
+# Figures that cannot be trusted are said to be so, in a run and in a comparison; the columns are what they say.
+jq '(.cells[] | select(.path == "tcp file" and .depth == 1 and .op == "read").ops_s) = {rounds: [100, 110, 120, 130, 500, 900, 1000, 1100, 1200],
+	median: 500, spread_percent: 176}' "$TMP/a.json" >"$TMP/noisy.json"
+weft bench --compare "$TMP/noisy.json" "$TMP/noisy.json" >"$TMP/out"
+grep -q ' MEDIAN A  *MEDIAN B  *MID B/A  *95% BETWEEN ' "$TMP/out" || fail "$(cat "$TMP/out")"
+grep -q '^MID B/A: .*Hodges and Lehmann' "$TMP/out" || fail "$(cat "$TMP/out")"
+[[ $(grep -c '^tcp file  *read .*(noisy)$' "$TMP/out") = 1 ]] || fail "$(cat "$TMP/out")"
+grep -q '^1 row is noisy: .*Too short, do not trust' "$TMP/out" || fail "$(cat "$TMP/out")"
+weft bench --from "$TMP/noisy.json" >"$TMP/out"
+[[ $(grep -c '^  tcp file .*(noisy)$' "$TMP/out") = 1 ]] || fail "$(cat "$TMP/out")"
+grep -q '^1 figure is noisy: .*Too short, do not trust' "$TMP/out" || fail "$(cat "$TMP/out")"
+weft bench --compare "$TMP/a.json" "$TMP/a2.json" >"$TMP/out"
+! grep 'noisy' "$TMP/out" || fail "noisy for nothing"
