@@ -24,7 +24,9 @@
 #include "nbd-bridge/ublk-queue.h"
 
 enum {
-	GONE_MS = 10000, /* for the kernel to be done with a process that was killed */
+	GONE_MS = 10000, /* for the kernel to be done with a process that was killed … */
+	FREED_MS = 60000, /* … and with all that it had, RDMA connections too, whose peer may be out of reach: 51 s each */
+	TELL_MS = 3000,   /* when to say what is waited for */
 	NODE_MS = 5000,  /* for udev to make /dev/ublkcN */
 };
 
@@ -325,19 +327,43 @@ static int make(struct ublk_device *device, const char *path, struct weft_error 
 	return r < 0 ? weft_error_set(err, -r, "the kernel refuses a device with this region's properties: %s", strerror(-r)) : 0;
 }
 
+/* -EBUSY: the kernel is not done with the dead bridge. */
+static int begin_recovery(struct ublk_device *device)
+{
+	const uint64_t begin_ns = weft_now_ns();
+	bool told = false;
+	int r;
+
+	while ((r = ublk_control_start_recovery(device->control, device->info.dev_id)) == -EBUSY) {
+		uint64_t waited_ms = (weft_now_ns() - begin_ns) / 1000000;
+
+		if (waited_ms >= FREED_MS)
+			break;
+		if (waited_ms >= TELL_MS && !told)
+			weft_info("waiting for the kernel to be done with the bridge of %s that died, pid %d", device->id.path,
+				device->info.ublksrv_pid);
+		told |= waited_ms >= TELL_MS;
+		usleep(5000);
+	}
+	return r;
+}
+
+static void abort_queue(struct bridge_lane *lane, void *ctx)
+{
+	ublk_queue_abort(ctx);
+}
+
 /* The device of an earlier bridge, with its users. */
 static int take_over(struct ublk_device *device, const char *path, struct weft_error *err)
 {
-	uint64_t end_ns = weft_now_ns() + GONE_MS * UINT64_C(1000000);
 	struct ublk_params was, is;
-	int r;
 
 	set_path(device);
 	if (path && strcmp(path, device->id.path) != 0)
 		return weft_error_set(err, EEXIST, "this attachment is %s already; give that, or clear it with weft detach",
 			device->id.path);
 	fill_params(device->base.bridge, &is);
-	r = ublk_control_get_params(device->control, device->info.dev_id, &was);
+	int r = ublk_control_get_params(device->control, device->info.dev_id, &was);
 	if (r == 0 && (was.basic.attrs & UBLK_ATTR_READ_ONLY) < (is.basic.attrs & UBLK_ATTR_READ_ONLY))
 		return weft_error_set(err, EROFS, "%s was attached to write to, and its users do; it cannot become read-only",
 			device->id.path);
@@ -346,14 +372,41 @@ static int take_over(struct ublk_device *device, const char *path, struct weft_e
 			      was.basic.max_sectors > is.basic.max_sectors || device->info.nr_hw_queues > BRIDGE_MAX_LANES))
 		return weft_error_set(err, EINVAL, "%s was made for a region with another size, or smaller blocks; clear it with "
 			"weft detach", device->id.path);
-	while (r == 0 && (r = ublk_control_start_recovery(device->control, device->info.dev_id)) == -EBUSY &&
-		weft_now_ns() < end_ns) {
-		usleep(5000);
-		r = 0;
-	}
+	if (r == 0)
+		r = begin_recovery(device);
 	return r < 0 ? weft_error_set(err, -r, "cannot take %s over: %s%s", device->id.path, strerror(-r),
-			       r == -EBUSY ? ": the kernel is not done with the dead bridge yet; try again" : "")
+			       r == -EBUSY ? ": the kernel is not done with the bridge that died yet; try again"
+			       : r == -ETIMEDOUT ? ": the kernel does not answer; try again" : "")
 		     : 0;
+}
+
+static void abort_queues(struct ublk_device *device)
+{
+	for (unsigned i = 0; i < device->nr_queues; i++)
+		bridge_lane_run(device->queues[i]->config.lane, abort_queue, device->queues[i]);
+}
+
+/* With its queues served: the kernel makes the disk, and reads its partition table, or gives it back to its users. */
+static int begin_disk(struct ublk_device *device, bool recover, struct weft_error *err)
+{
+	int r = recover ? ublk_control_end_recovery(device->control, device->info.dev_id)
+			: ublk_control_start(device->control, device->info.dev_id);
+
+	if (r < 0 && r != -ETIMEDOUT)
+		return weft_error_set(err, -r, "cannot start %s: %s", device->id.path, strerror(-r));
+	if (r == 0)
+		return 0;
+	weft_error_set(err, ETIMEDOUT, "cannot start %s: the kernel has not said within a minute that it has it; %s; try again", device->id.path,
+		recover ? "its users wait until another bridge takes it over" : "it reads the partition table first, so see whether the donor answers");
+	if (recover)
+		return -ETIMEDOUT;
+	/* What it waits for fails, and so the command ends that it is in; others go another way. */
+	abort_queues(device);
+	ublk_control_free(device->control);
+	device->control = NULL;
+	if (ublk_control_new(&device->control, NULL) < 0)
+		device->there = false;
+	return -ETIMEDOUT;
 }
 
 /* ---- the front-end ---- */
@@ -363,11 +416,6 @@ static unsigned users(struct bridge_front *base, json_t *texts)
 	const struct ublk_device *device = weft_container_of(base, struct ublk_device, base);
 
 	return device->stopped || device->gone ? 0 : bridge_device_users(name_of(device), texts);
-}
-
-static void abort_queue(struct bridge_lane *lane, void *ctx)
-{
-	ublk_queue_abort(ctx);
 }
 
 /*
@@ -380,8 +428,7 @@ static int remove_device(struct ublk_device *device, uint32_t timeout_ms, struct
 
 	if (r == -ETIMEDOUT) {
 		weft_warn("what was in flight on %s is failed: there was no answer within %u s", device->id.path, timeout_ms / 1000);
-		for (unsigned i = 0; i < device->nr_queues; i++)
-			bridge_lane_run(device->queues[i]->config.lane, abort_queue, device->queues[i]);
+		abort_queues(device);
 		r = ublk_control_stop_wait(device->control);
 	}
 	if (r < 0 && r != -ENODEV)
@@ -478,12 +525,8 @@ int bridge_front_ublk_new(struct bridge *bridge, const char *path, const struct 
 		r = recover ? take_over(device, path, err) : make(device, path, err);
 	if (r == 0)
 		r = begin_queues(device, err);
-	if (r == 0) {
-		r = recover ? ublk_control_end_recovery(device->control, device->info.dev_id)
-			    : ublk_control_start(device->control, device->info.dev_id);
-		if (r < 0)
-			weft_error_set(err, -r, "cannot start %s: %s", device->id.path, strerror(-r));
-	}
+	if (r == 0)
+		r = begin_disk(device, recover, err);
 	if (r == 0) {
 		bridge_device_tune(name_of(device));
 		r = save(ctx, &device->id, err);

@@ -46,7 +46,7 @@ static int submit(struct ublk_control *control, uint32_t op, uint32_t id, void *
 	return r < 0 ? r : 0;
 }
 
-/* The result of what was submitted; timeout_ms 0: however long it takes. */
+/* The result of what was submitted; timeout_ms 0: however long it takes, which is for somebody who has made sure that it ends. */
 static int result(struct ublk_control *control, uint32_t timeout_ms)
 {
 	struct __kernel_timespec time = {.tv_sec = timeout_ms / 1000, .tv_nsec = (long long)timeout_ms % 1000 * 1000000};
@@ -69,7 +69,7 @@ static int command(struct ublk_control *control, uint32_t op, uint32_t id, void 
 	int r = submit(control, op, id, addr, len, data);
 
 	if (r == 0)
-		r = result(control, op == UBLK_U_CMD_START_DEV ? 0 : ANSWER_MS); /* starting reads partition tables */
+		r = result(control, ANSWER_MS);
 	control->stuck |= r == -ETIMEDOUT;
 	return r;
 }

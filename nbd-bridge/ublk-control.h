@@ -1,7 +1,7 @@
 /*
  * The kernel's ublk driver: its commands on /dev/ublk-control, and what headers older than the kernel lack.
  * One thread at a time.  A command that says nothing else of it waits a minute for the kernel at most: -ETIMEDOUT, and all commands after that
- * fail likewise.
+ * fail likewise: another struct ublk_control is needed for those.
  */
 #ifndef WEFT_NBD_BRIDGE_UBLK_CONTROL_H
 #define WEFT_NBD_BRIDGE_UBLK_CONTROL_H
@@ -57,7 +57,7 @@ int ublk_control_add(struct ublk_control *control, struct ublksrv_ctrl_dev_info 
 int ublk_control_info(struct ublk_control *control, uint32_t id, struct ublksrv_ctrl_dev_info *ret);
 int ublk_control_set_params(struct ublk_control *control, uint32_t id, struct ublk_params *params);
 int ublk_control_get_params(struct ublk_control *control, uint32_t id, struct ublk_params *ret);
-/* They wait for the queues' fetches: another thread serves those.  Starting waits however long it takes, since partition tables are read. */
+/* They wait for the queues' fetches: another thread serves those.  Starting reads partition tables, too, and ends when each of those reads did. */
 int ublk_control_start(struct ublk_control *control, uint32_t id);
 int ublk_control_end_recovery(struct ublk_control *control, uint32_t id);
 /* -EBUSY: the process that served it has not gone altogether. */
