@@ -133,10 +133,10 @@ void nbd_conn_free(struct nbd_conn *conn)
 		nbd_request_put(conn->current);
 		conn->current = NULL;
 	}
-	while (conn->done) {
-		struct nbd_request *rq = conn->done;
+	while (conn->done || conn->behind) {
+		struct nbd_request **first = conn->done ? &conn->done : &conn->behind, *rq = *first;
 
-		conn->done = rq->next;
+		*first = rq->next;
 		nbd_request_put(rq);
 	}
 	if (conn->nr_submitted > 0) {
@@ -233,14 +233,24 @@ int nbd_conn_receive(struct nbd_conn *conn, bool wait)
 
 		direct = conn->left;
 		iov[msg.msg_iovlen++] = (struct iovec){
-			.iov_base = (uint8_t *)rq->buf + (rq->piece - conn->left),
+			.iov_base = (uint8_t *)rq->buf + (rq->len - conn->left),
 			.iov_len = direct,
 		};
 	}
 	/* After a big WRITE the next is probably big too: what would be received of it here, beyond its
 	 * header, would have to be copied. */
-	if (conn->big_writes && conn->phase != NBD_DRAIN)
+	if (conn->big_writes && conn->phase != NBD_DRAIN) {
 		room = NBD_REQUEST_BYTES;
+		if (conn->phase == NBD_PIECE) {
+			struct nbd_request *rq = conn->current;
+
+			direct = conn->left;
+			iov[msg.msg_iovlen++] = (struct iovec){
+				.iov_base = (uint8_t *)rq->buf + (rq->piece - conn->left),
+				.iov_len = direct,
+			};
+		}
+	}
 	iov[msg.msg_iovlen++] = (struct iovec){
 		.iov_base = conn->rx + conn->rx_end,
 		.iov_len = room - conn->rx_end,
@@ -303,9 +313,6 @@ static unsigned gather(const struct nbd_conn *conn, struct iovec *iov, size_t *r
 			iov[n++] = (struct iovec){ (uint8_t *)rq->payload + skip, rq->payload_len - skip };
 		bytes += (size_t)rq->head_len + rq->payload_len;
 		skip = 0;
-		/* Nothing overtakes the rest of it. */
-		if (rq->rest > 0)
-			break;
 	}
 	*ret_bytes = bytes - conn->done_sent;
 	return n;
@@ -335,13 +342,12 @@ static void account(struct nbd_conn *conn, size_t sent)
 		if (sent < whole)
 			break;
 		sent -= whole;
-		if (rq->rest > 0) {
-			conn->error = nbd_request_next_piece(rq);
-			break;
-		}
 		conn->done = rq->next;
-		if (!conn->done)
+		if (!conn->done) {
 			conn->done_tail = &conn->done;
+			if (conn->pieces && nbd_pieces_sent(conn))
+				continue;
+		}
 		nbd_request_put(rq);
 	}
 	conn->done_sent = sent;
@@ -366,8 +372,6 @@ int nbd_conn_send(struct nbd_conn *conn)
 			return conn->error = -errno;
 		}
 		account(conn, (size_t)sent);
-		if (conn->error)
-			return conn->error;
 		if ((size_t)sent < bytes)
 			return -EAGAIN;
 		if (conn->held_back && !conn->error)

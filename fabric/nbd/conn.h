@@ -29,6 +29,7 @@ enum nbd_phase {
 	NBD_REQUEST,      /* waits for a request's header, a free slot, a buffer from prepare() */
 	NBD_PAYLOAD,      /* waits for the rest of the payload of conn->current */
 	NBD_DRAIN,        /* waits for the end of a payload that is refused (conn->current has the error) */
+	NBD_PIECE,        /* waits for the rest of a piece of the payload of conn->current, which its buffer has room for */
 	NBD_CLOSING,      /* nothing more is received; replies may still leave */
 };
 
@@ -59,12 +60,14 @@ struct nbd_conn {
 	size_t rx_start, rx_end;
 	size_t received; /* by the last recvmsg(2) */
 	bool filled;     /* all that it could have taken: there is probably more */
-	uint64_t left; /* PAYLOAD (of the piece), DRAIN, OPTION_SKIP: bytes still to come */
+	uint64_t left; /* PAYLOAD, PIECE, DRAIN, OPTION_SKIP: bytes still to come */
 	uint64_t now_ns;
 	struct nbd_request *current;
 	struct nbd_request *free;
 	struct nbd_request *done, **done_tail; /* replies to send, in order */
 	size_t done_sent;                      /* bytes of the first that were sent */
+	struct nbd_request *pieces; /* the last of `done`, of which there is more; or NULL */
+	struct nbd_request *behind; /* replies that wait behind it, in order */
 	unsigned nr_requests;                  /* slots in use */
 	unsigned nr_submitted;                 /* of them the service's */
 	const struct nbd_service *service;
@@ -111,8 +114,13 @@ int nbd_handshake_start(struct nbd_conn *conn);
 /* The connection has a thread, which waits until what is queued has left.  0, -ETIMEDOUT, or -errno. */
 int nbd_conn_flush(struct nbd_conn *conn, unsigned timeout_ms);
 
-/* A READ's reply that is not all in the queue: the next piece.  0; -EIO: it cannot be told any more that it failed. */
-int nbd_request_next_piece(struct nbd_request *rq);
+/* Of a request that came, whose buffer has room for `piece` bytes only: its payload is awaited, or its reply begins. */
+void nbd_pieces_start(struct nbd_request *rq, uint32_t piece);
+/* The buffer of conn->current is full.  False: more of the payload is to come (or to be drained). */
+bool nbd_pieces_received(struct nbd_conn *conn);
+/* What was queued of the reply of conn->pieces has left.  True: more of it is queued; false: conn->error is set. */
+bool nbd_pieces_sent(struct nbd_conn *conn);
+void nbd_request_pack_error(struct nbd_request *rq, int error);
 
 /* After the reply has left, or in its place. */
 void nbd_request_put(struct nbd_request *rq);

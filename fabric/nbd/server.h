@@ -52,9 +52,7 @@ struct nbd_request {
 	uint16_t flags; /* NBD_CMD_FLAG_… */
 	uint64_t off;
 	uint32_t len;   /* FLUSH: 0, else > 0 */
-	void *buf;      /* READ, WRITE: set by prepare() */
-	uint32_t piece; /* READ, WRITE: bytes that buf has room for: len, or less if prepare() says so */
-	uint32_t rest;  /* the engine's: bytes after those in buf */
+	void *buf;      /* READ, WRITE: len bytes (or what prepare() said), set by prepare() */
 	/* BLOCK_STATUS of base:allocation: filled by submit(), nr_extents > 0, len from off on.
 	 * NULL otherwise; room for NBD_MAX_EXTENTS (1 with REQ_ONE). */
 	struct nbd_extent *extents;
@@ -69,6 +67,7 @@ struct nbd_request {
 	void *payload; /* of the reply */
 	uint32_t payload_len;
 	int error;
+	uint32_t piece, rest; /* see pieces.c */
 	uint8_t state;
 	uint8_t head_len;
 	uint8_t head[46]; /* reply header */
@@ -94,14 +93,15 @@ struct nbd_service {
 
 	/* Transmission; on the I/O path: no allocation, no log. */
 
-	/* Gives a READ or WRITE its buf; one that has no room for all lowers rq->piece, and there is take() then.  0; -EAGAIN: none free,
-	 * the connection receives no more until nbd_conn_resume(); another -errno is the reply.  NULL is not allowed. */
+	/* Gives a READ or WRITE its buf.  0; a positive number: it has room for so many bytes only, and take() is called instead of
+	 * submit() (of a WRITE, before it); -EAGAIN: none free (or a request goes in pieces already), the connection receives no more
+	 * until nbd_conn_resume(); another -errno is the reply.  NULL is not allowed. */
 	int (*prepare)(struct nbd_request *rq);
-	/* Of a request that goes through its buf in pieces, those that submit() does not see: for a READ all but the first one (fills
-	 * buf), for a WRITE all but the last one (buf holds it).  off: in the export.  0, or -errno.  Does not block on the peer. */
+	/* A piece of a READ that is to fill buf, or of a WRITE whose payload buf has.  off: in the export.  0, or -errno.  NULL where
+	 * prepare() never returns a positive number. */
 	int (*take)(struct nbd_request *rq, uint64_t off, uint32_t len);
-	/* Carries the request out; ends in nbd_request_complete(), at once or later. For a WRITE buf holds the payload, or the last piece
-	 * of it; of a READ buf gets the first. */
+	/* Carries the request out; ends in nbd_request_complete(), at once or later. For a WRITE buf holds the payload, unless
+	 * take() was given all of it: then it is carried out but for FUA. */
 	void (*submit)(struct nbd_request *rq);
 	/* The reply has left (or the connection died): buf is the service's again.  Called once for each
 	 * request whose prepare() said 0, and for each other request that was submitted. */
@@ -147,8 +147,6 @@ int nbd_conn_fd(const struct nbd_conn *conn);
 bool nbd_conn_in_transmission(const struct nbd_conn *conn);
 /* Requests parsed and not yet answered. */
 unsigned nbd_conn_nr_requests(const struct nbd_conn *conn);
-/* Whether a READ's reply, once begun, can still be an error; else that would be the end of the connection. */
-bool nbd_request_can_fail_late(const struct nbd_request *rq);
 
 /*
  * One recvmsg(2) of whatever is there, then everything that it completes: options, requests.

@@ -105,7 +105,7 @@ static void queue_reply(struct nbd_request *rq)
 	conn->done_tail = &rq->next;
 }
 
-static void pack_error(struct nbd_request *rq, int error)
+void nbd_request_pack_error(struct nbd_request *rq, int error)
 {
 	const uint32_t code = nbd_error_from_errno(-error);
 
@@ -117,34 +117,6 @@ static void pack_error(struct nbd_request *rq, int error)
 		rq->head_len = NBD_SIMPLE_REPLY_BYTES;
 	}
 	rq->payload_len = 0;
-	rq->rest = 0;
-}
-
-bool nbd_request_can_fail_late(const struct nbd_request *rq)
-{
-	return rq->conn->structured && !(rq->flags & NBD_CMD_FLAG_DF);
-}
-
-int nbd_request_next_piece(struct nbd_request *rq)
-{
-	const uint64_t off = rq->off + rq->len - rq->rest;
-	const uint32_t len = (uint32_t)weft_min(rq->rest, rq->piece);
-	int r = rq->conn->service->take(rq, off, len);
-
-	if (r < 0 && !nbd_request_can_fail_late(rq))
-		return -EIO;
-	if (r < 0) {
-		pack_error(rq, r);
-		return 0;
-	}
-	rq->rest -= len;
-	rq->payload_len = len;
-	rq->head_len = 0;
-	if (nbd_request_can_fail_late(rq)) {
-		nbd_pack_data_chunk(rq->head, rq->rest ? 0 : NBD_REPLY_FLAG_DONE, rq->cookie, off, len);
-		rq->head_len = NBD_DATA_CHUNK_BYTES;
-	}
-	return 0;
 }
 
 static void pack_status_head(uint8_t *p, uint64_t cookie, uint32_t context, unsigned nr, bool last)
@@ -217,18 +189,15 @@ static void pack_status(struct nbd_request *rq)
 static void pack_reply(struct nbd_request *rq, int error)
 {
 	if (error) {
-		pack_error(rq, error);
+		nbd_request_pack_error(rq, error);
 		return;
 	}
 	switch (rq->type) {
 	case NBD_CMD_READ:
 		rq->payload = rq->buf;
-		rq->payload_len = rq->piece;
+		rq->payload_len = rq->len;
 		if (rq->conn->structured) {
-			const bool more = rq->rest > 0 && nbd_request_can_fail_late(rq);
-
-			nbd_pack_data_chunk(rq->head, more ? 0 : NBD_REPLY_FLAG_DONE, rq->cookie, rq->off,
-				more ? rq->piece : rq->len);
+			nbd_pack_data_chunk(rq->head, NBD_REPLY_FLAG_DONE, rq->cookie, rq->off, rq->len);
 			rq->head_len = NBD_DATA_CHUNK_BYTES;
 			return;
 		}
@@ -261,7 +230,7 @@ void nbd_request_complete(struct nbd_request *rq, int error)
 
 static void refuse(struct nbd_request *rq, int error)
 {
-	pack_error(rq, error);
+	nbd_request_pack_error(rq, error);
 	queue_reply(rq);
 }
 
@@ -293,8 +262,7 @@ static struct nbd_request *take_slot(struct nbd_conn *conn, const struct nbd_req
 	rq->flags = h->flags;
 	rq->cookie = h->cookie;
 	rq->off = h->off;
-	rq->len = rq->piece = h->len;
-	rq->rest = 0;
+	rq->len = h->len;
 	rq->buf = NULL;
 	rq->extents = NULL;
 	rq->start_ns = conn->now_ns;
@@ -317,6 +285,14 @@ static void start_status(struct nbd_conn *conn, struct nbd_request *rq)
 		pack_reply(rq, 0);
 		queue_reply(rq);
 	}
+}
+
+static int start_pieces(struct nbd_request *rq, uint32_t piece)
+{
+	rq->conn->rx_start += NBD_REQUEST_BYTES;
+	rq->conn->big_writes = rq->type == NBD_CMD_WRITE;
+	nbd_pieces_start(rq, piece);
+	return 1;
 }
 
 static int start_request(struct nbd_conn *conn)
@@ -343,16 +319,16 @@ static int start_request(struct nbd_conn *conn)
 			conn->starved = true;
 			return 0;
 		}
-		if (r == 0) {
+		if (r == 0)
 			rq->state = NBD_RQ_HELD;
-			rq->rest = rq->len - rq->piece;
-		}
+		else if (r > 0)
+			return start_pieces(rq, (uint32_t)r);
 	}
 	conn->rx_start += NBD_REQUEST_BYTES;
 	conn->big_writes = h.type == NBD_CMD_WRITE && h.len >= NBD_BIG_WRITE_BYTES;
 	if (h.type == NBD_CMD_WRITE) {
 		conn->current = rq;
-		conn->left = r == 0 ? rq->piece : h.len;
+		conn->left = h.len;
 		rq->error = r;
 		conn->phase = r == 0 ? NBD_PAYLOAD : NBD_DRAIN;
 	} else if (r < 0) {
@@ -366,25 +342,6 @@ static int start_request(struct nbd_conn *conn)
 	return 1;
 }
 
-/* The buffer is full, and more of the payload is to come. */
-static int take_piece(struct nbd_conn *conn)
-{
-	struct nbd_request *rq = conn->current;
-	const int r = conn->service->take(rq, rq->off + rq->len - rq->rest - rq->piece, rq->piece);
-
-	if (r < 0) {
-		rq->error = r;
-		conn->phase = NBD_DRAIN;
-		conn->left = rq->rest;
-		rq->rest = 0;
-		return 1;
-	}
-	rq->piece = (uint32_t)weft_min(rq->piece, rq->rest);
-	rq->rest -= rq->piece;
-	conn->left = rq->piece;
-	return 1;
-}
-
 /* What came into rx before the payload's own buffer was known. */
 static int take_payload(struct nbd_conn *conn)
 {
@@ -392,13 +349,11 @@ static int take_payload(struct nbd_conn *conn)
 	const size_t n = weft_min(conn->left, nbd_rx_len(conn));
 
 	if (n > 0 && conn->phase == NBD_PAYLOAD)
-		memcpy((uint8_t *)rq->buf + (rq->piece - conn->left), nbd_rx(conn), n);
+		memcpy((uint8_t *)rq->buf + (rq->len - conn->left), nbd_rx(conn), n);
 	conn->rx_start += n;
 	conn->left -= n;
 	if (conn->left > 0)
 		return 0;
-	if (rq->rest > 0 && conn->phase == NBD_PAYLOAD)
-		return take_piece(conn);
 	conn->current = NULL;
 	if (conn->phase == NBD_PAYLOAD) {
 		conn->phase = NBD_REQUEST;
@@ -407,6 +362,28 @@ static int take_payload(struct nbd_conn *conn)
 		conn->phase = NBD_REQUEST;
 		refuse(rq, rq->error);
 	}
+	return 1;
+}
+
+/* The same of a piece. */
+static int take_piece(struct nbd_conn *conn)
+{
+	struct nbd_request *rq = conn->current;
+	const size_t n = weft_min(conn->left, nbd_rx_len(conn));
+
+	memcpy((uint8_t *)rq->buf + (rq->piece - conn->left), nbd_rx(conn), n);
+	conn->rx_start += n;
+	conn->left -= n;
+	if (conn->left > 0)
+		return 0;
+	if (!nbd_pieces_received(conn))
+		return 1;
+	conn->current = NULL;
+	conn->phase = NBD_REQUEST;
+	if (rq->error)
+		refuse(rq, rq->error);
+	else
+		submit(rq);
 	return 1;
 }
 
@@ -425,6 +402,6 @@ int nbd_transmission_step(struct nbd_conn *conn)
 	case NBD_DRAIN:
 		return take_payload(conn);
 	default:
-		return 0;
+		return conn->phase == NBD_PIECE ? take_piece(conn) : 0;
 	}
 }

@@ -169,6 +169,26 @@ static void late_file_errors_are_replies(void **state)
 	assert_true(a.done);
 	assert_int_equal(data[LONG - 1], (uint8_t)((LONG - 1) * 7 + (LONG - 1) / 4096));
 
+	/* What comes behind it is answered behind it. */
+	for (int i = 0; i < 2; i++) {
+		uint32_t got = 0;
+
+		nbd_raw_request(raws[i], 0, NBD_CMD_READ, 1, 4097, LONG);
+		nbd_raw_request(raws[i], 0, NBD_CMD_FLUSH, 2, 0, 0);
+		nbd_raw_request(raws[i], 0, NBD_CMD_FLUSH, 3, 0, 0);
+		nbd_raw_request(raws[i], 0, NBD_CMD_READ, 4, 4097, 100);
+		do {
+			assert_int_equal(nbd_raw_answer(raws[i], &a, data + got, LONG - got), 0);
+			assert_int_equal(a.cookie, 1);
+			got += a.len - 8;
+		} while (!a.done);
+		for (uint64_t cookie = 2; cookie <= 4; cookie++) {
+			assert_int_equal(nbd_raw_answer(raws[i], &a, data, cookie == 4 ? 100 : 0), 0);
+			assert_int_equal(a.cookie, cookie);
+			assert_int_equal(a.error, 0);
+		}
+	}
+
 	signal(SIGXFSZ, SIG_IGN);
 	getrlimit(RLIMIT_FSIZE, &limit);
 	const struct rlimit low = { 1 << 20, limit.rlim_max };

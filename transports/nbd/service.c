@@ -159,8 +159,8 @@ static bool is_fenced(const struct nbd_session *s)
 	return atomic_load_explicit(&s->grant->fenced, memory_order_relaxed);
 }
 
-/* *piece: what is wanted, and what there is room for. */
-static int arena_get(struct nbd_session *s, uint32_t *piece, void **ret)
+/* 0, or how much there is room for if that is less. */
+static int arena_get(struct nbd_session *s, uint32_t len, void **ret)
 {
 	if (!s->arena) {
 		void *p = mmap(NULL, NBD_ARENA_BYTES, PROT_READ | PROT_WRITE,
@@ -170,16 +170,15 @@ static int arena_get(struct nbd_session *s, uint32_t *piece, void **ret)
 			return -ENOMEM;
 		s->arena = p;
 	}
-	const uint32_t len = (uint32_t)weft_min(*piece, NBD_ARENA_BYTES);
+	/* One in pieces has all of it for itself. */
 	if (s->arena_users > 0 && s->arena_used + len > NBD_ARENA_BYTES)
 		return -EAGAIN;
-	*piece = len;
 	*ret = s->arena + s->arena_used;
 	/* Page-aligned for long ones, on cache lines for short ones. */
 	const size_t align = len >= 4096 ? 4096 : 64;
 	s->arena_used = (s->arena_used + len + align - 1) & ~(align - 1);
 	s->arena_users++;
-	return 0;
+	return len > NBD_ARENA_BYTES ? NBD_ARENA_BYTES : 0;
 }
 
 static void arena_put(struct nbd_session *s)
@@ -198,15 +197,13 @@ static int service_prepare(struct nbd_request *rq)
 		rq->buf = s->region->map + rq->off;
 		return 0;
 	}
-	return arena_get(s, &rq->piece, &rq->buf);
-}
-
-/* A file's, through the buffer. */
-static int move_piece(struct nbd_session *s, const struct nbd_request *rq, uint64_t off, uint32_t len)
-{
-	if (rq->type == NBD_CMD_READ)
-		return weft_region_read(s->region, rq->buf, off, len);
-	return is_fenced(s) ? -ESHUTDOWN : weft_region_write(s->region, rq->buf, off, len);
+	int r = arena_get(s, rq->len, &rq->buf);
+	if (r > 0 && rq->type == NBD_CMD_READ) {
+		/* submit() does not see it. */
+		count(&s->counters.requests, 1);
+		count(&s->counters.read_bytes, rq->len);
+	}
+	return r;
 }
 
 static int service_take(struct nbd_request *rq, uint64_t off, uint32_t len)
@@ -216,7 +213,10 @@ static int service_take(struct nbd_request *rq, uint64_t off, uint32_t len)
 
 	/* While a disk is slow nothing is received, and the borrower is not silent for that. */
 	weft_grant_touch(s->grant, UINT64_MAX);
-	r = move_piece(s, rq, off, len);
+	if (rq->type == NBD_CMD_READ)
+		r = weft_region_read(s->region, rq->buf, off, len);
+	else
+		r = is_fenced(s) ? -ESHUTDOWN : weft_region_write(s->region, rq->buf, off, len);
 	weft_grant_touch(s->grant, weft_now_ns());
 	if (r < 0)
 		count(&s->counters.errors, 1);
@@ -252,27 +252,14 @@ static int zero(struct weft_region *region, const struct nbd_request *rq, uint64
 /* A WRITE to memory is in place already: its payload was received there. */
 static int do_write(struct nbd_session *s, const struct nbd_request *rq)
 {
-	if (s->region->map)
+	if (s->region->map || rq->len > NBD_ARENA_BYTES) /* service_take() had it */
 		return 0;
-	return move_piece(s, rq, rq->off + rq->len - rq->piece, rq->piece);
+	return is_fenced(s) ? -ESHUTDOWN : weft_region_write(s->region, rq->buf, rq->off, rq->len);
 }
 
-/*
- * Of a long READ whose reply cannot fail once it has begun everything is looked at first, so that an unreadable block is an
- * error of the request and not the end of the connection.
- */
 static int do_read(struct nbd_session *s, const struct nbd_request *rq)
 {
-	int r = 0;
-
-	if (s->region->map)
-		return 0;
-	if (!nbd_request_can_fail_late(rq))
-		for (uint32_t done = rq->piece, n; done < rq->len && r == 0; done += n) {
-			n = (uint32_t)weft_min(rq->piece, rq->len - done);
-			r = move_piece(s, rq, rq->off + done, n);
-		}
-	return r == 0 ? move_piece(s, rq, rq->off, rq->piece) : r;
+	return s->region->map ? 0 : weft_region_read(s->region, rq->buf, rq->off, rq->len);
 }
 
 /* Advisory. */
