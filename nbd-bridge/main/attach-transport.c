@@ -17,10 +17,15 @@
 
 enum {
 	ASK_MS = 5000,  /* for what a donor offers; one that takes longer is spoken to over TCP */
-	TRY_MS = 1000,  /* for an answer over RDMA, when there is TCP too */
+	/* For an answer over RDMA, when there is TCP too: so many times what TCP's took, within these bounds. */
+	TRY_FACTOR = 10,
+	TRY_MIN_MS = 1000,
+	TRY_MAX_MS = 10000,
 };
 
-static const struct verbs_config told = {0}, tried = {.answer_ms = TRY_MS};
+static const struct verbs_config told = {0};
+/* Before the bridge begins, by what each donor's answer over TCP took. */
+static struct verbs_config tried = {.answer_ms = TRY_MIN_MS};
 
 static int one_context(void *user, const char *name)
 {
@@ -42,7 +47,7 @@ static void ask_offers(const struct weft_uri *uri, struct weft_welcome *ret)
 {
 	struct weft_hello hello = {.generation = 1, .mode = WEFT_MODE_SHARED, .name = "weft-attach"};
 	struct nbd_handle *nbd = nbd_create();
-	uint64_t end_ns = weft_now_ns() + ASK_MS * UINT64_C(1000000);
+	const uint64_t begin_ns = weft_now_ns(), end_ns = begin_ns + ASK_MS * UINT64_C(1000000);
 	char query[WEFT_CONTEXT_MAX];
 	bool done = false;
 
@@ -64,6 +69,9 @@ static void ask_offers(const struct weft_uri *uri, struct weft_welcome *ret)
 					break;
 		if (done)
 			nbd_aio_opt_abort(nbd); /* a goodbye; nobody waits for its answer */
+		/* A machine, or a network, that is slow with the one is slow with the other. */
+		tried.answer_ms = (uint32_t)weft_max(tried.answer_ms,
+			weft_min(TRY_FACTOR * ((weft_now_ns() - begin_ns) / 1000000), TRY_MAX_MS));
 	}
 	nbd_close(nbd);
 }

@@ -38,6 +38,12 @@ static uint32_t answer_ms(const struct verbs_conn *conn)
 	return ms && ms < conn->timeout_ms ? ms : conn->timeout_ms;
 }
 
+/* For one step of the way there: where answers take long, so do those of neighbours and routers. */
+static int resolve_ms(const struct verbs_conn *conn)
+{
+	return (int)weft_max(VERBS_RESOLVE_MS, conn->tp->config.answer_ms);
+}
+
 int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
 	struct weft_error *err)
 {
@@ -122,7 +128,7 @@ static void look_up(struct verbs_conn *conn)
 		fail_errno(conn, "rdma_create_id");
 		return;
 	}
-	if (rdma_resolve_addr(conn->control, NULL, (struct sockaddr *)&address, VERBS_RESOLVE_MS) != 0)
+	if (rdma_resolve_addr(conn->control, NULL, (struct sockaddr *)&address, resolve_ms(conn)) != 0)
 		fail_errno(conn, "rdma_resolve_addr");
 }
 
@@ -245,7 +251,7 @@ static void take_device(struct verbs_conn *conn)
 		return;
 	}
 	conn->phase = VERBS_PHASE_ROUTE;
-	if (rdma_resolve_route(conn->control, VERBS_RESOLVE_MS) != 0)
+	if (rdma_resolve_route(conn->control, resolve_ms(conn)) != 0)
 		fail_errno(conn, "rdma_resolve_route");
 }
 
@@ -269,7 +275,7 @@ static void on_event(struct verbs_conn *conn, const struct rdma_cm_event *event)
 			return;
 		}
 		conn->phase = VERBS_PHASE_DATA_ROUTE;
-		if (rdma_resolve_route(event->id, VERBS_RESOLVE_MS) != 0)
+		if (rdma_resolve_route(event->id, resolve_ms(conn)) != 0)
 			fail_errno(conn, "rdma_resolve_route");
 		return;
 	case RDMA_CM_EVENT_ROUTE_RESOLVED:
@@ -448,7 +454,7 @@ static void connect_data(struct verbs_conn *conn)
 	if (rdma_create_id(conn->channel, &conn->data, conn, RDMA_PS_TCP) != 0)
 		fail_errno(conn, "rdma_create_id");
 	else if (rdma_resolve_addr(conn->data, (struct sockaddr *)&local, (struct sockaddr *)&peer,
-			 VERBS_RESOLVE_MS) != 0)
+			 resolve_ms(conn)) != 0)
 		fail_errno(conn, "rdma_resolve_addr");
 }
 
