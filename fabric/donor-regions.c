@@ -192,7 +192,7 @@ static int open_below(struct weft_donor *donor, const char *name, struct weft_re
 	if (donor->nr_from_directory >= MAX_OPEN_FILES) /* written under open_lock only */
 		close_one_file(donor);
 	if (donor->nr_from_directory >= MAX_OPEN_FILES)
-		return weft_error_set(err, EMFILE, "region '%s': %d files are in use, and more cannot", name,
+		return weft_error_set(err, EMFILE, "region '%s': %d files of the directory are in use, and there cannot be more", name,
 			MAX_OPEN_FILES);
 	r = weft_region_open_file(donor->dir_fd, name, name, true, donor->dir_read_only, &region, err);
 	if (r < 0)
@@ -217,7 +217,7 @@ int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_regi
 	if (r == 0)
 		return 0;
 	if (*name == '\0')
-		return weft_error_set(err, ENOENT, "say which region: there is not just one here");
+		return weft_error_set(err, ENOENT, "which region? This donor has several: name one at the end of the URI");
 	if (donor->dir_fd >= 0 && name_is_plain_path(name) && weft_region_name_valid(name, 4096)) {
 		pthread_mutex_lock(&donor->open_lock);
 		close_replaced(donor, name);

@@ -409,8 +409,8 @@ int weft_holder_hold(struct weft_holder *holder, const struct weft_region *regio
 
 	if (holder->fd < 0) {
 		if (holder->nr_free < 2)
-			return weft_error_set(err, ENOSPC, "region '%s' would not outlive a crash of this program: systemd's "
-				"descriptor store is full; raise FileDescriptorStoreMax= in the unit, two for each region",
+			return weft_error_set(err, ENOSPC, "a crash of this program would lose region '%s': systemd's "
+				"descriptor store is full; raise FileDescriptorStoreMax= in the unit, by two for each region",
 				region->name);
 		holder->nr_free -= 2;
 		snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=" WEFT_HOLDER_STORE_NAME "%016" PRIx64, region->epoch);
@@ -422,7 +422,7 @@ int weft_holder_hold(struct weft_holder *holder, const struct weft_region *regio
 		r = weft_holder_send(holder->fd, text, fds, 2);
 	}
 	if (r < 0)
-		return weft_error_set(err, -r, "region '%s' would not outlive a crash of this program: %s",
+		return weft_error_set(err, -r, "a crash of this program would lose region '%s': %s",
 			region->name, strerror(-r));
 	return 0;
 }

@@ -266,12 +266,12 @@ void check_rdma_access(struct finding *f)
 		return;
 	}
 	if (!names("/etc/libibverbs.d/*.driver", files, sizeof(files))) {
-		say(f, MISSING, "the library of no RDMA device is installed: weft sees none");
+		say(f, MISSING, "no RDMA device has its library installed: weft sees no device");
 		fix_as_root(f, "apt-get install ibverbs-providers");
 		return;
 	}
 	if (!names("/sys/class/infiniband_verbs/uverbs*", files, sizeof(files))) {
-		say(f, MISSING, "the kernel gives programs no access to %s", devices);
+		say(f, MISSING, "programs cannot reach %s: the module ib_uverbs is not loaded", devices);
 		fix_as_root(f, "modprobe ib_uverbs");
 		keep(f, "echo ib_uverbs > /etc/modules-load.d/weft-ib_uverbs.conf");
 		return;

@@ -42,7 +42,7 @@ static void check_kernel(struct finding *f)
 	unsigned major = 0, minor = 0;
 
 	if (!kernel_release(release, sizeof(release)) || sscanf(release, "%u.%u", &major, &minor) != 2) {
-		say(f, MISSING, "this is not a Linux kernel that says its release");
+		say(f, MISSING, "/proc/sys/kernel/osrelease cannot be read: is /proc mounted?");
 		fix_as_root(f, "mount -t proc proc /proc");
 	} else if (major * 1000 + minor < 5014) {
 		say(f, WARN, "kernel %.64s is older than 5.14: a donor takes its memory more slowly", release);
@@ -166,7 +166,7 @@ static void check_memlock(struct finding *f)
 	if (!read_number("/proc/self/limits", "Max locked memory", &bytes))
 		bytes = 0;
 	weft_format_size(bytes, text, sizeof(text));
-	say(f, WARN, "only %s can be locked: RDMA and swapping need as much as is lent or mapped", text);
+	say(f, WARN, "only %s can be locked in memory: RDMA, and swap on a region, need as much as is lent or mapped", text);
 	fix_as_root(f, "printf '* - memlock unlimited\\n' > /etc/security/limits.d/weft.conf  # then log in again");
 }
 

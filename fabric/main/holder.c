@@ -186,7 +186,7 @@ int main(int argc, char **argv)
 
 	weft_process_begin();
 	if (argc != 3 || fcntl(WEFT_HOLDER_FD, F_GETFD) < 0) {
-		fprintf(stderr, "weftholder is started by weft-serve: it keeps memory over a crash of that\n");
+		fprintf(stderr, "weftholder is started by weft-serve, and keeps its memory if that crashes\n");
 		return 2;
 	}
 	fcntl(WEFT_HOLDER_FD, F_SETFD, FD_CLOEXEC);

@@ -15,16 +15,16 @@ static void usage(FILE *out)
 	      "Lends memory, files, or the files of a directory to borrowers on the network.\n"
 	      "\n"
 	      "  --memory NAME=SIZE        lend SIZE bytes (K, M, G, T) of memory; taken and cleared up front\n"
-	      "  --hugepages 2M|1G         in huge pages\n"
-	      "  --numa NODE|nic|interleave  on one NUMA node, on the network card's, or over all\n"
-	      "  --overcommit              even if that is more than is available\n"
+	      "  --hugepages 2M|1G         take memory in huge pages\n"
+	      "  --numa NODE|nic|interleave  take memory on one NUMA node, on the network card's, or on all\n"
+	      "  --overcommit              lend more memory than is available\n"
 	      "  --file NAME=PATH          lend a file's content\n"
 	      "  --directory PATH          lend each regular file below PATH, by its relative path\n"
-	      "  --read-only               nothing may be written\n"
-	      "  --listen ADDRESS[:PORT]   or unix:PATH; port 0: any (default 127.0.0.1:10809)\n"
-	      "  --allow-insecure          listen beyond this machine, though there are no keys yet\n"
-	      "  --lease SECONDS           how long a silent borrower keeps its region (default 30)\n"
-	      "  --keep SECONDS            how long memory outlives a crash of this program (default 300)\n"
+	      "  --read-only               let nobody write\n"
+	      "  --listen ADDRESS[:PORT]   or unix:PATH; port 0: any that is free (default 127.0.0.1:10809)\n"
+	      "  --allow-insecure          allow addresses that other machines can reach; there are no keys yet\n"
+	      "  --lease SECONDS           how long a region is reserved for a borrower that is silent (default 30)\n"
+	      "  --keep SECONDS            how long memory is kept after a crash of this program (default 300)\n"
 	      "  --help                    show this\n",
 		out);
 }
@@ -168,7 +168,7 @@ int serve_parse_options(struct serve *s, int argc, char **argv)
 			break;
 		case DIRECTORY:
 			if (s->directory)
-				r = usage_error("--directory can be given once");
+				r = usage_error("--directory can be given only once");
 			s->directory = optarg;
 			break;
 		case READ_ONLY:
@@ -176,7 +176,7 @@ int serve_parse_options(struct serve *s, int argc, char **argv)
 			break;
 		case LISTEN:
 			if (s->nr_listen == SERVE_MAX_LISTEN)
-				r = usage_error("--listen can be given %d times", SERVE_MAX_LISTEN);
+				r = usage_error("--listen can be given %d times at most", SERVE_MAX_LISTEN);
 			else
 				s->listen[s->nr_listen++] = optarg;
 			break;

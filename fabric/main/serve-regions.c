@@ -180,7 +180,7 @@ static bool lends_memory(const struct serve *s)
 static void retry_holder(struct serve *s, const char *why)
 {
 	s->holder_wait_s = s->holder_wait_s ? (unsigned)weft_min(2 * s->holder_wait_s, HOLDER_WAIT_MAX_S) : 1;
-	weft_warn("memory would not outlive a crash of this program now: %s; starting another holder in %u s", why,
+	weft_warn("a crash of this program would lose its memory now: %s; starting another holder in %u s", why,
 		s->holder_wait_s);
 	weft_loop_timer_set(s->loop, &s->holder_retry, s->holder_wait_s * UINT64_C(1000000000));
 }
@@ -226,7 +226,7 @@ static void on_holder_retry(struct weft_timer *timer)
 		kept &= w->path || w->keeper;
 	}
 	if (s->holder && kept)
-		weft_info("memory outlives a crash of this program again: another weftholder (%d) keeps it",
+		weft_info("memory outlives a crash of this program again: weftholder (%d) has it, too",
 			weft_holder_pid(s->holder));
 }
 
@@ -260,8 +260,8 @@ static void find_keeper(struct serve *s, unsigned nr_stored)
 	if (supervision.store_max > 0)
 		weft_holder_store(supervision.store_max - (unsigned)weft_min(nr_stored, supervision.store_max), &s->holder);
 	else if (supervision.ends_children)
-		weft_warn("memory does not outlive a crash of this program: whoever supervises it ends its processes with it, "
-			"and keeps no descriptors; under systemd, set FileDescriptorStoreMax=1024 in the unit");
+		weft_warn("a crash of this program loses its memory: its supervisor ends a holder together with it, and keeps no "
+			"descriptors itself; for systemd, set FileDescriptorStoreMax=1024 in the unit");
 	else
 		start_holder(s);
 }
@@ -276,8 +276,8 @@ static int recover(struct serve *s, struct serve_region *w, struct weft_leftover
 		return 0;
 	weft_format_size(left->size_bytes, size, sizeof(size));
 	if (!left->ours) {
-		weft_info("region '%s' is new; what a donor on %s left under this name (%s) is kept for a donor there "
-			"for %u s more", w->name, left->place, size, left->seconds);
+		weft_info("region '%s' is new: a donor on %s left another one of this name (%s), which is kept for the next "
+			"donor there, for %u s more", w->name, left->place, size, left->seconds);
 		return 0;
 	}
 	if (left->size_bytes != w->size_bytes && left->size_bytes != (w->size_bytes + page - 1) / page * page) {

@@ -121,7 +121,7 @@ static int start(struct serve *s, struct weft_error *err)
 	char **names = NULL;
 	int nr_passed = sd_listen_fds_with_names(1, &names), passed[SERVE_MAX_PASSED];
 	if (nr_passed < 0 || nr_passed > SERVE_MAX_PASSED)
-		return weft_error_set(err, EINVAL, "cannot make out the descriptors that systemd passed");
+		return weft_error_set(err, EINVAL, "systemd passed more than %d descriptors", SERVE_MAX_PASSED);
 	for (int i = 0; i < nr_passed; i++)
 		passed[i] = SD_LISTEN_FDS_START + i;
 	r = serve_open_sockets(s, passed, names, nr_passed, err);
@@ -168,7 +168,7 @@ static int finish(struct serve *s, struct weft_error *err)
 		if (nbd_listener_drain(s->listener, DRAIN_MS) < 0) {
 			/* It may still write: no clean marks, and nothing is unmapped under it. */
 			weft_donor_flush(s->donor, NULL);
-			return weft_error_set(err, ETIMEDOUT, "a session is stuck in a region; files get a new epoch");
+			return weft_error_set(err, ETIMEDOUT, "a connection did not end in time: files get a new epoch");
 		}
 		nbd_listener_free(s->listener);
 	} else {
@@ -177,7 +177,7 @@ static int finish(struct serve *s, struct weft_error *err)
 	}
 	if (s->rdma && verbs_listener_drain(s->rdma, DRAIN_MS) < 0) {
 		weft_donor_flush(s->donor, NULL);
-		return weft_error_set(err, ETIMEDOUT, "the RDMA driver does not let go of a session; files get a new epoch");
+		return weft_error_set(err, ETIMEDOUT, "the RDMA driver did not end a connection in time: files get a new epoch");
 	}
 	verbs_listener_free(s->rdma);
 	serve_remove_sockets(s);

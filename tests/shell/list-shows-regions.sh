@@ -18,6 +18,11 @@ columns() (
 [[ $(grep read-write "$TMP/out" | columns | sort -u | wc -l) = 1 ]] || fail "$(cat "$TMP/out")"
 weft list "weft://127.0.0.1:$PORT" --json | jq -e 'length == 3 and (.[] | select(.name == "text") | .size_bytes == 12345)' \
 	>/dev/null || fail "$(weft list "weft://127.0.0.1:$PORT" --json)"
+weft list "weft://127.0.0.1:$PORT" --json | jq -r '.[] | keys[]' | sort -u >"$TMP/keys"
+[[ $(tr '\n' ' ' <"$TMP/keys") = 'description name offers read_only size_bytes ' ]] || fail "keys: $(cat "$TMP/keys")"
+while read -r key; do
+	grep -q "$key" "$WEFT_SRC/fabric/man/weft-list.1" || fail "weft-list(1) does not name $key"
+done <"$TMP/keys"
 weft list "$URI" | grep -q text && fail "one region was asked for"
 ! weft list "weft://127.0.0.1:$PORT/nope" 2>"$TMP/err" || fail "nope"
 grep -q "no region 'nope'" "$TMP/err" || fail "$(cat "$TMP/err")"

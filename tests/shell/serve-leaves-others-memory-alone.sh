@@ -11,7 +11,7 @@ epoch() {
 other() {
 	start_donor --memory m=8M --listen "$1"
 	! grep -q '^recovered' "$DONOR_LOG" || fail "took over what is another's: $(cat "$DONOR_LOG")"
-	grep -q "what a donor on 127.0.0.1:$port left under this name (8 MiB) is kept for a donor there for [0-9]* s more" \
+	grep -q "a donor on 127.0.0.1:$port left another one of this name (8 MiB), which is kept for the next donor there, for [0-9]* s more" \
 		"$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
 	stop_donor || fail "exit status $?"
 }

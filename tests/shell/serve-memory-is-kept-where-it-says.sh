@@ -48,7 +48,7 @@ stop_donor
 sh -c 'SYSTEMD_EXEC_PID=$$ exec weft-serve --memory scratch=4M --listen 127.0.0.1:0' >"$TMP/service" 2>&1 &
 service=$!
 wait_for grep -qx ready "$TMP/service"
-grep -q 'memory does not outlive a crash.*FileDescriptorStoreMax=1024' "$TMP/service" || fail "$(cat "$TMP/service")"
+grep -q 'a crash of this program loses its memory: .*FileDescriptorStoreMax=1024' "$TMP/service" || fail "$(cat "$TMP/service")"
 kept nobody || fail "kept by $(kept_by)"
 kill "$service"
 wait "$service" || fail "exit status $?"

@@ -19,6 +19,6 @@ donor=$!
 wait_for grep -qx ready "$TMP/log"
 kill "$donor"
 wait "$donor" || fail "exit status $?"
-grep -q "memory would not outlive a crash.*: its holder cannot make $TMP/ro/hold-[0-9]*.sock: Read-only file system" "$TMP/log" || fail "$(cat "$TMP/log")"
+grep -q "a crash of this program would lose its memory now: its holder cannot make $TMP/ro/hold-[0-9]*.sock: Read-only file system" "$TMP/log" || fail "$(cat "$TMP/log")"
 grep -q "cannot make control socket $TMP/ro/serve-.*: Read-only file system" "$TMP/log" || fail "$(cat "$TMP/log")"
 ! grep -q 'Broken pipe' "$TMP/log" || fail "$(cat "$TMP/log")"
