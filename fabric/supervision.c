@@ -41,6 +41,23 @@ static sd_bus *connect_manager(const char *socket)
 	return r < 0 ? sd_bus_flush_close_unref(bus) : bus;
 }
 
+/* Whether descriptors stay in the store over a crash: while the unit is started anew, or in any case (since systemd 254). */
+static bool keeps_store(sd_bus *bus, const char *unit)
+{
+	static const char *const restarts[] = {"always", "on-failure", "on-abnormal", "on-abort"};
+	char *restart = NULL, *preserve = NULL;
+	bool keeps = false;
+
+	if (sd_bus_get_property_string(bus, MANAGER, unit, SERVICE, "FileDescriptorStorePreserve", NULL, &preserve) >= 0)
+		keeps = strcmp(preserve, "yes") == 0;
+	if (sd_bus_get_property_string(bus, MANAGER, unit, SERVICE, "Restart", NULL, &restart) >= 0)
+		for (size_t i = 0; i < sizeof(restarts) / sizeof(restarts[0]); i++)
+			keeps |= strcmp(restart, restarts[i]) == 0;
+	free(preserve);
+	free(restart);
+	return keeps;
+}
+
 static bool ask_unit(sd_bus *bus, const char *unit, struct weft_supervision *ret)
 {
 	uint32_t store_max = 0, main_pid = 0;
@@ -56,7 +73,7 @@ static bool ask_unit(sd_bus *bus, const char *unit, struct weft_supervision *ret
 		bool heard = getenv("NOTIFY_SOCKET") && (strcmp(notify, "all") == 0 ||
 			(strcmp(notify, "none") != 0 && main_pid == (uint32_t)getpid()));
 
-		ret->store_max = heard ? store_max : 0;
+		ret->store_max = heard && keeps_store(bus, unit) ? store_max : 0;
 		ret->ends_children = strcmp(kill, "control-group") == 0 || strcmp(kill, "mixed") == 0;
 	}
 	free(notify);
@@ -92,16 +109,14 @@ void weft_supervision_find(struct weft_supervision *ret)
 
 	/* Without an answer: the default of KillMode; and whatever is in a PID namespace ends with its first process. */
 	*ret = (struct weft_supervision){.ends_children = is_service || getpid() == 1};
-	if (is_service && may_notify && number_in("FDSTORE") > 0) {
-		ret->store_max = number_in("FDSTORE");
-		return;
-	}
 	if (!is_service && !may_notify)
 		return;
 	if (user_dir)
 		snprintf(user, sizeof(user), "%s/systemd/private", user_dir);
 	if (*user && ask_manager(user, ret))
 		return;
-	if (!ask_manager("/run/systemd/private", ret))
-		ask_manager(NULL, ret);
+	if (ask_manager("/run/systemd/private", ret) || ask_manager(NULL, ret))
+		return;
+	if (is_service && may_notify)
+		ret->store_max = number_in("FDSTORE");
 }

@@ -16,8 +16,8 @@ struct weft_supervision {
 };
 
 /*
- * From the environment, sd_notify(3) and systemd.exec(5) ($FDSTORE, since systemd 254); else from the properties of our unit,
- * org.freedesktop.systemd1(5), asked of the user's manager, then of the system's.
+ * From the properties of our unit, org.freedesktop.systemd1(5), asked of the user's manager, then of the system's; if neither can
+ * be asked, from the environment, systemd.exec(5) ($FDSTORE, since systemd 254).
  */
 void weft_supervision_find(struct weft_supervision *ret);
 

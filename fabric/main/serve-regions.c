@@ -261,7 +261,7 @@ static void find_keeper(struct serve *s, unsigned nr_stored)
 		weft_holder_store(supervision.store_max - (unsigned)weft_min(nr_stored, supervision.store_max), &s->holder);
 	else if (supervision.ends_children)
 		weft_warn("a crash of this program loses its memory: its supervisor ends a holder together with it, and keeps no "
-			"descriptors itself; for systemd, set FileDescriptorStoreMax=1024 in the unit");
+			"descriptors itself; for systemd, set FileDescriptorStoreMax=1024 and Restart=on-failure in the unit");
 	else
 		start_holder(s);
 }

@@ -118,18 +118,17 @@ static json_t *hex_json(uint64_t v)
 	return json_string(text);
 }
 
-static json_t *region_json(const struct serve_region *w)
+static json_t *region_json(const struct weft_region *r, bool recovered, enum serve_keeper keeper)
 {
 	static const char *const keepers[] = {"nobody", "holder", "systemd"};
-	const struct weft_region *r = w->region;
 	struct weft_error trouble = {0};
 
 	weft_region_check(r, &trouble);
 	return json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:o, s:b, s:s?, s:s?}", "name", r->name, "description", r->description,
 		"size_bytes", (json_int_t)r->size_bytes, "backing",
 		r->backing == WEFT_BACKING_MEMORY ? "memory" : r->block_bytes ? "device" : "file", "read_only", r->read_only, "locked",
-		r->locked, "epoch", hex_json(r->epoch), "recovered", w->recovered,
-		"kept_by", r->backing == WEFT_BACKING_MEMORY ? keepers[w->keeper] : NULL, "trouble",
+		r->locked, "epoch", hex_json(r->epoch), "recovered", recovered,
+		"kept_by", r->backing == WEFT_BACKING_MEMORY ? keepers[keeper] : NULL, "trouble",
 		trouble.code ? trouble.message : NULL);
 }
 
@@ -230,6 +229,13 @@ static json_t *all_strangers_json(const struct serve *s, const struct nbd_listen
 	return json;
 }
 
+/* Of a directory, what somebody uses; the others need not be open. */
+static void add_open_file(void *ctx, struct weft_region *region, bool from_directory)
+{
+	if (from_directory && atomic_load(&region->refs) > 1)
+		json_array_append_new(ctx, region_json(region, false, KEPT_BY_NOBODY));
+}
+
 json_t *serve_status_json(const struct serve *s)
 {
 	json_t *listen = json_array(), *regions = json_array(), *attachments = json_array();
@@ -241,7 +247,8 @@ json_t *serve_status_json(const struct serve *s)
 	if (s->rdma)
 		json_array_append_new(listen, json_sprintf("rdma:%s", s->rdma_place));
 	for (unsigned i = 0; i < s->nr_wanted; i++)
-		json_array_append_new(regions, region_json(&s->wanted[i]));
+		json_array_append_new(regions, region_json(s->wanted[i].region, s->wanted[i].recovered, s->wanted[i].keeper));
+	weft_donor_regions(s->donor, add_open_file, regions);
 	weft_donor_status(s->donor, add_attachment, attachments);
 	nbd_listener_status(s->listener, &c);
 	return json_pack("{s:i, s:s, s:s, s:i, s:f, s:f, s:o, s:o, s:s?, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",

@@ -42,6 +42,7 @@ weft attach "weft://127.0.0.1:$PORT/a" --socket "$TMP/s" --name user >/dev/null
 truncate -s 2M "$TMP/a"
 mv "$TMP/a" "$TMP/dir/a"
 wait_for grep -q "region 'a': its file $TMP/dir/a was replaced by another one; .* until those who use it have detached" "$DONOR_LOG"
+weft status | grep >/dev/null "    cannot be written or attached: region 'a': its file .* was replaced by another one" || fail "status: $(weft status)"
 ! said=$(weft attach "weft://127.0.0.1:$PORT/a" --socket "$TMP/n" --name new --read-only --shared 2>&1) || fail "attached the old file"
 [[ $said = *"was replaced by another one"* ]] || fail "$said"
 weft detach user >/dev/null

@@ -24,7 +24,7 @@ static char dir[] = "/tmp/weft-supervision.XXXXXX";
 /* The manager's side: one connection. */
 static struct {
 	uint32_t main_pid, store_max;
-	const char *notify_access, *kill_mode;
+	const char *notify_access, *kill_mode, *restart, *preserve;
 	int listen_fd;
 	unsigned asked;
 	pthread_t thread;
@@ -47,8 +47,13 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
 		return sd_bus_message_append(reply, "u", manager.main_pid);
 	if (strcmp(property, "FileDescriptorStoreMax") == 0)
 		return sd_bus_message_append(reply, "u", manager.store_max);
-	return sd_bus_message_append(reply, "s",
-		strcmp(property, "KillMode") == 0 ? manager.kill_mode : manager.notify_access);
+	if (strcmp(property, "KillMode") == 0)
+		return sd_bus_message_append(reply, "s", manager.kill_mode);
+	if (strcmp(property, "Restart") == 0)
+		return sd_bus_message_append(reply, "s", manager.restart);
+	if (strcmp(property, "FileDescriptorStorePreserve") == 0)
+		return sd_bus_message_append(reply, "s", manager.preserve);
+	return sd_bus_message_append(reply, "s", manager.notify_access);
 }
 
 static const sd_bus_vtable manager_vtable[] = {
@@ -62,6 +67,17 @@ static const sd_bus_vtable service_vtable[] = {
 	SD_BUS_PROPERTY("FileDescriptorStoreMax", "u", get_property, 0, 0),
 	SD_BUS_PROPERTY("NotifyAccess", "s", get_property, 0, 0),
 	SD_BUS_PROPERTY("KillMode", "s", get_property, 0, 0),
+	SD_BUS_PROPERTY("Restart", "s", get_property, 0, 0),
+	SD_BUS_VTABLE_END,
+};
+static const sd_bus_vtable newer_vtable[] = {
+	SD_BUS_VTABLE_START(0),
+	SD_BUS_PROPERTY("MainPID", "u", get_property, 0, 0),
+	SD_BUS_PROPERTY("FileDescriptorStoreMax", "u", get_property, 0, 0),
+	SD_BUS_PROPERTY("NotifyAccess", "s", get_property, 0, 0),
+	SD_BUS_PROPERTY("KillMode", "s", get_property, 0, 0),
+	SD_BUS_PROPERTY("Restart", "s", get_property, 0, 0),
+	SD_BUS_PROPERTY("FileDescriptorStorePreserve", "s", get_property, 0, 0),
 	SD_BUS_VTABLE_END,
 };
 
@@ -77,7 +93,8 @@ static void *run_manager(void *arg)
 	assert_true(sd_bus_new(&bus) >= 0 && sd_bus_set_fd(bus, fd, fd) >= 0 && sd_bus_set_server(bus, 1, id) >= 0);
 	assert_true(sd_bus_add_object_vtable(bus, NULL, "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager",
 			    manager_vtable, NULL) >= 0);
-	assert_true(sd_bus_add_object_vtable(bus, NULL, UNIT, "org.freedesktop.systemd1.Service", service_vtable, NULL) >= 0);
+	assert_true(sd_bus_add_object_vtable(bus, NULL, UNIT, "org.freedesktop.systemd1.Service",
+			    manager.preserve ? newer_vtable : service_vtable, NULL) >= 0);
 	assert_true(sd_bus_start(bus) >= 0);
 	while ((r = sd_bus_process(bus, NULL)) >= 0)
 		if (r == 0 && sd_bus_wait(bus, UINT64_MAX) < 0)
@@ -177,25 +194,33 @@ static void a_service_without_a_store_ends_with_its_processes(void **state)
 	assert_true(s.ends_children);
 }
 
-static void an_older_systemd_is_asked(void **state)
+static void a_manager_that_can_be_asked_is_asked(void **state)
 {
 	static const struct {
 		bool is_main;
 		uint32_t store_max;
-		const char *notify_access, *kill_mode;
+		const char *notify_access, *kill_mode, *restart, *preserve;
 		struct weft_supervision expected;
 	} cases[] = {
-		{true, 1024, "main", "control-group", {1024, true}},
-		{true, 1024, "none", "control-group", {0, true}},
-		{true, 0, "main", "mixed", {0, true}},
-		{true, 0, "main", "process", {0, false}},
-		{false, 16, "main", "process", {0, false}},
-		{false, 16, "exec", "process", {0, false}},
-		{false, 16, "all", "none", {16, false}},
+		{true, 1024, "main", "control-group", "on-failure", NULL, {1024, true}},
+		{true, 1024, "main", "control-group", "always", "restart", {1024, true}},
+		/* What a unit that is not started anew has stored is dropped, unless it is told to keep it. */
+		{true, 1024, "main", "control-group", "no", NULL, {0, true}},
+		{true, 1024, "main", "control-group", "on-success", "restart", {0, true}},
+		{true, 1024, "main", "control-group", "no", "yes", {1024, true}},
+		{true, 1024, "none", "control-group", "always", NULL, {0, true}},
+		{true, 0, "main", "mixed", "always", NULL, {0, true}},
+		{true, 0, "main", "process", "always", NULL, {0, false}},
+		{false, 16, "main", "process", "always", NULL, {0, false}},
+		{false, 16, "exec", "process", "always", NULL, {0, false}},
+		{false, 16, "all", "none", "always", NULL, {16, false}},
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		setenv("NOTIFY_SOCKET", "/tmp/somebody", 1);
+		manager.restart = cases[i].restart;
+		manager.preserve = cases[i].preserve;
+		setenv("FDSTORE", "7", 1);
 		start_manager(cases[i].is_main ? (uint32_t)getpid() : 1, cases[i].store_max, cases[i].notify_access,
 			cases[i].kill_mode);
 		struct weft_supervision s = find();
@@ -214,7 +239,7 @@ int main(void)
 		TEST(a_notification_socket_alone_is_no_store),
 		TEST(a_newer_systemd_tells_in_the_environment),
 		TEST(a_service_without_a_store_ends_with_its_processes),
-		TEST(an_older_systemd_is_asked),
+		TEST(a_manager_that_can_be_asked_is_asked),
 	};
 	char path[64];
 
