@@ -45,13 +45,32 @@ struct weft_attachment {
 	unsigned nr_grants;
 	unsigned nr_waiters;   /* weft_donor_grant() calls that wait for older sessions to stop */
 	uint64_t last_seen_ns; /* of sessions that are gone; others say it themselves */
+	uint32_t lease_ms;     /* as promised */
 	char peer[64], transport[16]; /* of the newest session */
 };
 
 /* Both under the lock. */
 bool donor_region_in_use(const struct weft_donor *donor, const struct weft_region *region);
-/* Holds the region for whoever held it before the last daemon died. -ENOMEM. */
+/* A region that was adopted or opened: holds it for whoever held it before. -ENOMEM. */
 int donor_restore_attachments(struct weft_donor *donor, struct weft_region *region);
+
+/* donor-rules.c.  gen: the attachment's entry, or NULL.  0, or the refusal as weft_donor_grant() has it. */
+
+/* Whether these are the contents that are meant. */
+int donor_check_contents(const struct weft_region *region, const struct weft_hello *hello, struct weft_error *err);
+/* Whether the attachment may go on with them, under this generation. */
+int donor_check_generation(const struct weft_region *region, const struct weft_hello *hello, const struct weft_generation *gen,
+	struct weft_error *err);
+/* For a generation that is not above `highest`. */
+int donor_refuse_generation(const struct weft_region *region, const struct weft_hello *hello, uint64_t highest, struct weft_error *err);
+/* After a crash: whether those who held what is gone may still answer from memory. */
+int donor_check_grace(struct weft_region *region, const struct weft_generation *gen, struct weft_error *err);
+/* The attachment is about to be granted the region. */
+void donor_enter(struct weft_region *region, struct weft_generation *gen, const struct weft_hello *hello);
+/* A writer is: nobody else goes on with what was known before.  ours: its entry, or NULL. */
+void donor_note_writer(struct weft_region *region, const struct weft_generation *ours);
+/* A file was opened under a new epoch; whoever held the old one is let in first. */
+void donor_begin_grace(struct weft_region *region);
 
 void donor_regions_fini(struct weft_donor *donor);
 

@@ -198,7 +198,9 @@ static int open_below(struct weft_donor *donor, const char *name, struct weft_re
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&donor->lock);
-	r = table_add(donor, region, true);
+	r = donor_restore_attachments(donor, region);
+	if (r == 0)
+		r = table_add(donor, region, true);
 	if (r == 0)
 		*ret = weft_region_get(region);
 	pthread_mutex_unlock(&donor->lock);
@@ -209,7 +211,7 @@ static int open_below(struct weft_donor *donor, const char *name, struct weft_re
 	return 0;
 }
 
-int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_region **ret,
+static int find_exactly(struct weft_donor *donor, const char *name, struct weft_region **ret,
 	struct weft_error *err)
 {
 	int r = find_open(donor, name, false, ret);
@@ -231,6 +233,40 @@ int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_regi
 			return r;
 	}
 	return weft_error_set(err, ENOENT, "there is no region '%.200s'", name);
+}
+
+/* NAME@TENURE: 16 hex digits behind the last '@'. */
+static bool split_tenure(const char *name, char *ret_name, size_t size, uint64_t *ret_tenure)
+{
+	const char *at = strrchr(name, '@');
+	uint8_t bytes[8];
+	uint64_t tenure = 0;
+
+	if (!at || strlen(at + 1) != 16 || weft_unhex(at + 1, bytes, sizeof(bytes)) < 0 || (size_t)(at - name) >= size)
+		return false;
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		tenure = tenure << 8 | bytes[i];
+	memcpy(ret_name, name, (size_t)(at - name));
+	ret_name[at - name] = '\0';
+	*ret_tenure = tenure;
+	return tenure != 0;
+}
+
+int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_region **ret, uint64_t *ret_tenure,
+	struct weft_error *err)
+{
+	uint64_t tenure;
+	char plain[4096 + 1];
+	int r = find_exactly(donor, name, ret, err);
+
+	if (ret_tenure)
+		*ret_tenure = 0;
+	if (r != -ENOENT || !split_tenure(name, plain, sizeof(plain), &tenure))
+		return r;
+	r = find_exactly(donor, plain, ret, err);
+	if (r == 0 && ret_tenure)
+		*ret_tenure = tenure;
+	return r;
 }
 
 void weft_donor_regions(struct weft_donor *donor,

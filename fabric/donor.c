@@ -87,6 +87,7 @@ static struct weft_attachment *attachment_new(struct weft_donor *donor, struct w
 	if (!a)
 		return NULL;
 	a->donor = donor;
+	a->lease_ms = donor->lease_ms;
 	a->region = weft_region_get(region);
 	a->next = donor->attachments;
 	donor->attachments = a;
@@ -99,8 +100,10 @@ static void attachment_free(struct weft_attachment *a)
 	struct weft_generation *gen = generation_of(a);
 
 	assert(a->nr_grants == 0 && a->nr_waiters == 0);
-	if (gen)
+	if (gen) {
 		gen->held = 0;
+		a->region->table_seq++;
+	}
 	while (*p != a)
 		p = &(*p)->next;
 	*p = a->next;
@@ -123,9 +126,9 @@ static uint64_t silent_ns(const struct weft_attachment *a, uint64_t now_ns)
 	return now_ns > seen ? now_ns - seen : 0;
 }
 
-static uint64_t lease_ns(const struct weft_donor *donor)
+static uint64_t lease_ns(const struct weft_attachment *a)
 {
-	return donor->lease_ms * NS_PER_MS;
+	return a->lease_ms * NS_PER_MS;
 }
 
 /* This process was stopped, or its machine paused: silence says nothing about the others. */
@@ -139,7 +142,7 @@ static void lapse_if_silent(struct weft_attachment *a, uint64_t now_ns)
 {
 	struct weft_generation *gen;
 
-	if (a->anonymous || a->lapsed || a->nr_waiters > 0 || silent_ns(a, now_ns) <= lease_ns(a->donor) ||
+	if (a->anonymous || a->lapsed || a->nr_waiters > 0 || silent_ns(a, now_ns) <= lease_ns(a) ||
 		was_away(a->donor, now_ns))
 		return;
 	a->lapsed = true;
@@ -147,6 +150,7 @@ static void lapse_if_silent(struct weft_attachment *a, uint64_t now_ns)
 	if (gen) {
 		gen->lapsed = WEFT_LAPSED;
 		gen->held = 0;
+		a->region->table_seq++;
 	}
 }
 
@@ -192,7 +196,7 @@ static bool exclude_each_other(enum weft_mode a, enum weft_mode b)
 
 static int refuse_busy(const struct weft_attachment *a, uint64_t now_ns, struct weft_error *err)
 {
-	uint64_t silent = silent_ns(a, now_ns), lease = lease_ns(a->donor);
+	uint64_t silent = silent_ns(a, now_ns), lease = lease_ns(a);
 	double silent_s = (double)silent / 1e9, left_s = (double)(lease > silent ? lease - silent : 0) / 1e9;
 	const char *as = a->mode == WEFT_MODE_WRITE ? "writer" : "reader";
 
@@ -209,44 +213,6 @@ static int refuse_busy(const struct weft_attachment *a, uint64_t now_ns, struct 
 		silent_s, left_s);
 }
 
-static uint32_t incarnation(uint64_t generation)
-{
-	return (uint32_t)(generation >> 32);
-}
-
-/* The low 32 bits count an incarnation's reconnections: it was granted before, and relies on what it remembers. */
-static bool is_reconnection(const struct weft_hello *hello)
-{
-	return incarnation(hello->generation) > 0 && (uint32_t)hello->generation > 0;
-}
-
-static int check_generation(const struct weft_region *region, const struct weft_hello *hello,
-	const struct weft_generation *gen, struct weft_error *err)
-{
-	if (!gen) {
-		/* The table lived shorter than the contents: a file opened again, an entry that made room. */
-		if ((region->had_writer || weft_region_generations_full(region)) && is_reconnection(hello) &&
-			hello->mode != WEFT_MODE_SHARED)
-			return weft_error_set(err, ESTALE, "region '%s': attachment '%s' is not remembered, and another "
-				"could write since; attach anew", region->name, hello->name);
-		return 0;
-	}
-	if (hello->generation < gen->generation)
-		return weft_error_set(err, ESTALE, "region '%s': attachment '%s' was superseded: generation %" PRIu64
-			" came after %" PRIu64, region->name, hello->name, gen->generation, hello->generation);
-	if (hello->mode != WEFT_MODE_SHARED && incarnation(hello->generation) == incarnation(gen->generation) &&
-		(gen->lapsed == WEFT_LAPSED_WRITTEN ||
-			(gen->lapsed == WEFT_LEFT_WRITTEN && is_reconnection(hello))))
-		return weft_error_set(err, ESTALE, "region '%s': attachment '%s' %s, and another could write since; "
-			"attach anew", region->name, hello->name,
-			gen->lapsed == WEFT_LEFT_WRITTEN ? "said goodbye" : "lost its lease");
-	if ((gen->lapsed == WEFT_LAPSED || gen->lapsed == WEFT_LAPSED_WRITTEN) &&
-		hello->generation == gen->generation)
-		return weft_error_set(err, ESTALE, "region '%s': attachment '%s' lost its lease", region->name,
-			hello->name);
-	return 0;
-}
-
 bool weft_donor_knows(struct weft_donor *donor, const struct weft_region *region, const struct weft_hello *hello)
 {
 	uint8_t id_hash[16];
@@ -254,7 +220,7 @@ bool weft_donor_knows(struct weft_donor *donor, const struct weft_region *region
 
 	if (hello->anonymous)
 		return false;
-	weft_id_hash(hello->id, id_hash);
+	weft_region_id_hash(region, hello->id, id_hash);
 	pthread_mutex_lock(&donor->lock);
 	for (const struct weft_attachment *a = donor->attachments; a && !knows; a = a->next)
 		knows = a->region == region && !a->anonymous && !a->lapsed &&
@@ -309,12 +275,11 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 	w->own = own;
 	own->nr_waiters++;
 	own->last_seen_ns = weft_now_ns();
+	own->lease_ms = w->donor->lease_ms;
 	if (!gen || own->generation == w->generation)
 		return 0;
-	gen->generation = w->generation;
-	gen->lapsed = WEFT_NOT_LAPSED;
-	gen->held = 1 + (uint32_t)w->mode;
-	copy_text(gen->name, sizeof(gen->name), hello->name);
+	donor_enter(w->region, gen, hello);
+	weft_region_note_lease(w->region, own->lease_ms);
 	own->generation = w->generation;
 	own->mode = w->mode;
 	own->lapsed = false;
@@ -335,8 +300,7 @@ static int check(const struct wish *w, struct weft_attachment **ret_own, struct 
 		/* The table may have forgotten what lapsed a moment ago. */
 		if (own->generation > hello->generation ||
 			(own->lapsed && own->generation == hello->generation))
-			return weft_error_set(err, ESTALE, "region '%s': attachment '%s' was superseded or lost its "
-				"lease", w->region->name, hello->name);
+			return donor_refuse_generation(w->region, hello, own->generation, err);
 		if (own->generation == hello->generation && own->mode != w->mode)
 			return weft_error_set(err, EINVAL, "region '%s': attachment '%s' joins in another mode",
 				w->region->name, hello->name);
@@ -368,11 +332,17 @@ static int try_once(struct wish *w, struct weft_error *err)
 
 	if (donor->stopping)
 		return weft_error_set(err, ESHUTDOWN, "region '%s': this donor is stopping", w->region->name);
-	if (!hello->anonymous) {
-		r = check_generation(w->region, hello, weft_region_generation(w->region, w->id_hash, false), err);
-		if (r < 0)
-			return r;
-	}
+	struct weft_generation *gen = hello->anonymous ? NULL : weft_region_generation(w->region, w->id_hash, false);
+	r = donor_check_contents(w->region, hello, err);
+	/* What is ours already is looked at again: it may have been superseded meanwhile. */
+	if (r == 0 && gen && w->own && gen->generation == w->generation)
+		r = w->own->lapsed ? donor_refuse_generation(w->region, hello, gen->generation, err) : 0;
+	else if (r == 0 && !hello->anonymous)
+		r = donor_check_generation(w->region, hello, gen, err);
+	if (r == 0 && !w->own)
+		r = donor_check_grace(w->region, gen, err);
+	if (r < 0)
+		return r;
 	if (!w->own) {
 		struct weft_attachment *own = NULL;
 
@@ -396,22 +366,33 @@ static int try_once(struct wish *w, struct weft_error *err)
 	return wait ? -EAGAIN : 0;
 }
 
-/* From now on others that do not hold the region cannot rely on what they remember. */
-static void note_writer(const struct weft_attachment *own)
+/* The longest lease of those who hold the region. */
+static uint32_t longest_lease_ms(const struct weft_donor *donor, const struct weft_region *region)
 {
-	struct weft_region *region = own->region;
+	uint32_t longest = 0;
 
-	region->had_writer = true;
-	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
-		struct weft_generation *gen = &region->generations[i];
+	for (const struct weft_attachment *a = donor->attachments; a; a = a->next)
+		if (a->region == region && !a->anonymous)
+			longest = (uint32_t)weft_max(longest, a->lease_ms);
+	return longest;
+}
 
-		if (gen->generation == 0 || gen->held != 0)
-			continue;
-		if (gen->lapsed == WEFT_LAPSED)
-			gen->lapsed = WEFT_LAPSED_WRITTEN;
-		else if (gen->lapsed == WEFT_NOT_LAPSED)
-			gen->lapsed = WEFT_LEFT_WRITTEN;
-	}
+/* FILE: what the grant changes is in the mark before anybody learns of it.  1: it was not, and the lock was open; 0: it is; -EIO. */
+static int note_table(struct wish *w, uint64_t *noted_seq, struct weft_error *err)
+{
+	struct weft_generation table[WEFT_NR_GENERATIONS];
+	struct weft_region *region = w->region;
+	uint64_t seq = region->table_seq;
+
+	if (region->backing != WEFT_BACKING_FILE || region->read_only || seq == *noted_seq)
+		return 0;
+	uint32_t lease_ms = longest_lease_ms(w->donor, region);
+	memcpy(table, region->generations, sizeof(table));
+	pthread_mutex_unlock(&w->donor->lock);
+	int r = weft_region_note_table(region, table, seq, lease_ms);
+	pthread_mutex_lock(&w->donor->lock);
+	*noted_seq = seq;
+	return r < 0 ? weft_error_set(err, EIO, "region '%s': who may go on with its contents cannot be noted in its file", region->name) : 1;
 }
 
 int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
@@ -419,7 +400,7 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 	void (*fence_fn)(void *ctx), void *ctx, struct weft_grant **ret, struct weft_error *err)
 {
 	struct wish w = {.donor = donor, .region = region, .hello = hello, .mode = hello->mode};
-	uint64_t deadline_ns = weft_now_ns() + donor->fence_timeout_ms * NS_PER_MS;
+	uint64_t deadline_ns = weft_now_ns() + donor->fence_timeout_ms * NS_PER_MS, noted_seq = 0;
 	int r = hello->epoch ? 0 : weft_region_check(region, err);
 
 	if (r < 0)
@@ -427,23 +408,27 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 	if (hello->anonymous) {
 		w.mode = region->read_only ? WEFT_MODE_SHARED : WEFT_MODE_WRITE;
 	} else {
-		if (hello->epoch && hello->epoch != region->epoch)
-			return weft_error_set(err, ESTALE, "region '%s': its epoch is %016" PRIx64 ", not %016" PRIx64
-				": what '%s' knows of is gone", region->name, region->epoch, hello->epoch,
-				hello->name);
 		if (hello->mode == WEFT_MODE_WRITE && region->read_only)
 			return weft_error_set(err, EROFS, "region '%s' is read-only", region->name);
 		if (hello->generation == 0)
 			return weft_error_set(err, EINVAL, "region '%s': generations count from 1", region->name);
 		w.generation = hello->generation;
-		weft_id_hash(hello->id, w.id_hash);
+		weft_region_id_hash(region, hello->id, w.id_hash);
 	}
 	struct weft_grant *grant = calloc(1, sizeof(*grant));
 	if (!grant)
 		return weft_error_set(err, ENOMEM, "region '%s': no memory", region->name);
 
 	pthread_mutex_lock(&donor->lock);
-	while ((r = try_once(&w, err)) != 0) {
+	for (;;) {
+		r = try_once(&w, err);
+		if (r == 0) {
+			if (w.mode == WEFT_MODE_WRITE)
+				donor_note_writer(region, generation_of(w.own));
+			r = note_table(&w, &noted_seq, err);
+		}
+		if (r == 0)
+			break;
 		if (r == 1)
 			continue;
 		if (r != -EAGAIN)
@@ -471,8 +456,9 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 	own->grants = grant;
 	own->nr_grants++;
 	donor->nr_grants++;
-	if (grant->writable)
-		note_writer(own);
+	/* Who remembers nothing may change what those know who come back by the tenure. */
+	if (grant->writable && !(hello->anonymous ? hello->tenure : hello->epoch))
+		weft_region_note_tenure(region, weft_random_name());
 	*ret = grant;
 	pthread_mutex_unlock(&donor->lock);
 	return 0;
@@ -575,8 +561,13 @@ int weft_donor_fence_all(struct weft_donor *donor, uint32_t timeout_ms)
 void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *region,
 	struct weft_welcome *ret)
 {
-	*ret = (struct weft_welcome){.epoch = region->epoch, .lease_ms = donor->lease_ms};
+	*ret = (struct weft_welcome){
+		.epoch = region->epoch,
+		.lease_ms = donor->lease_ms,
+		.restorable = region->backing == WEFT_BACKING_FILE && !region->read_only,
+	};
 	pthread_mutex_lock(&donor->lock);
+	ret->tenure = region->tenure;
 	copy_text(ret->offers, sizeof(ret->offers), donor->offers);
 	pthread_mutex_unlock(&donor->lock);
 }
@@ -595,7 +586,7 @@ void weft_donor_status(struct weft_donor *donor,
 
 	pthread_mutex_lock(&donor->lock);
 	for (struct weft_attachment *a = donor->attachments; a; a = a->next) {
-		uint64_t silent = silent_ns(a, now_ns), lease = lease_ns(donor);
+		uint64_t silent = silent_ns(a, now_ns), lease = lease_ns(a);
 		struct weft_attachment_status status = {
 			.region = a->region->name,
 			.name = a->anonymous ? "(stock NBD clients)" : a->name,
@@ -625,6 +616,10 @@ bool donor_region_in_use(const struct weft_donor *donor, const struct weft_regio
 
 int donor_restore_attachments(struct weft_donor *donor, struct weft_region *region)
 {
+	if (region->crashed) {
+		donor_begin_grace(region);
+		return 0;
+	}
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
 		struct weft_generation *gen = &region->generations[i];
 		uint32_t held = gen->held;
@@ -640,8 +635,9 @@ int donor_restore_attachments(struct weft_donor *donor, struct weft_region *regi
 		memcpy(a->id_hash, gen->id_hash, sizeof(a->id_hash));
 		a->generation = gen->generation;
 		a->mode = (enum weft_mode)(held - 1);
+		a->lease_ms = (uint32_t)weft_max(donor->lease_ms, region->promised_lease_ms);
 		gen->name[sizeof(gen->name) - 1] = '\0';
-		copy_text(a->name, sizeof(a->name), gen->name);
+		copy_text(a->name, sizeof(a->name), gen->name[0] ? gen->name : "(of before the donor's restart)");
 		a->last_seen_ns = weft_now_ns();
 	}
 	return 0;

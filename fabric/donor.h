@@ -6,10 +6,18 @@
  * transport; a lower one is refused.  All stock NBD clients of a region are, together, one anonymous
  * attachment, which writes (unless the region is read-only); it and a weft writer exclude each other.
  *
- * An attachment that is silent for a lease is fenced and loses the region.  Its generation is refused for
- * good; a higher one is welcome, unless somebody else could write in the meantime: then only another incarnation
- * (the high 32 bits of the generation), which knows nothing of before, or a shared reader, which never minds.
- * The same holds for who left, or is not remembered, and says by the low 32 bits that it reconnects.
+ * A hello that names an epoch *remembers*: whoever sends it goes on with contents that it knows.  It is granted only if nobody else could
+ * write since, and if the region was not put back to what it was before (a file, from a copy).  A hello that names none remembers
+ * nothing.  What that takes is kept for each attachment, as long as the contents (region.h): the highest generation that was granted, whether
+ * it holds the region, and whether a writer was granted since it did.  Shared readers are not held to any of it.
+ *
+ * An attachment that is silent for a lease is fenced and loses the region.  Its generation is over; a higher one may go on.
+ * After a crash of a file region's donor its contents are new, and nobody is granted them before the leases that were promised are over:
+ * those who hold one may still answer from what they remember.
+ *
+ * Stock clients cannot say what they remember.  The region has a *tenure* for them, a random number: new with each epoch (a file's: with
+ * each opening), and with each writing grant to somebody who remembers nothing.  Who asks for NAME@TENURE is granted only while it is
+ * the region's, and does not change it.
  *
  * Threads: all functions are thread-safe (one lock, never held while a transport works), except
  * weft_donor_new/free.  Nothing here is on the data path but weft_grant_touch().
@@ -77,10 +85,10 @@ int weft_donor_add_directory(struct weft_donor *donor, const char *path, bool re
 
 /*
  * Finds a region by its export name (any bytes of a peer's, NUL-terminated), opening it below the
- * directory if need be.  The empty name means the only region, if there is just one.  Returns a
+ * directory if need be.  NAME@TENURE is NAME, unless there is a region of exactly that name; *ret_tenure (may be NULL) is 0 or the tenure.  The empty name means the only region, if there is just one.  Returns a
  * reference in *ret.  -ENOENT, or why it could not be opened.
  */
-int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_region **ret,
+int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_region **ret, uint64_t *ret_tenure,
 	struct weft_error *err);
 
 /*
@@ -110,7 +118,10 @@ bool weft_donor_knows(struct weft_donor *donor, const struct weft_region *region
  * timeout.  On success the caller owns *ret, whose fence() may be called from now on.
  *   -EBUSY   held by another attachment (the message names it and says when it will be free),
  *            or an old generation did not stop in time
- *   -ESTALE  hello.generation is lower than one seen, its lease lapsed, or hello.epoch is not the region's
+ *   -ESTALE  what hello remembers may have changed, or is gone
+ *   -WEFT_ESUPERSEDED  another process of the attachment was granted a higher generation
+ *   -WEFT_EOVER  hello.generation is over: its lease lapsed, a higher one of the same process was granted, or the file was closed since
+ *   -EIO     the file's mark cannot tell of the grant
  *   -EINVAL  it joins its own attachment in another mode
  *   -EIO     the region's file was removed, replaced or cut, and hello.epoch is 0: who does not know it need not begin
  *   -EROFS   a writer asked for a read-only region

@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -45,30 +46,92 @@ static const char mode_letters[] = {
 	[WEFT_MODE_WRITE] = 'w',
 };
 
+static const struct {
+	int code;
+	const char *word;
+} refusals[] = {
+	{EBUSY, "EBUSY"},
+	{ESTALE, "ESTALE"},
+	{EROFS, "EROFS"},
+	{WEFT_EOVER, "OVER"},
+	{WEFT_ESUPERSEDED, "SUPERSEDED"},
+	{EPROTONOSUPPORT, "EPROTONOSUPPORT"},
+	{EINVAL, "EINVAL"},
+};
+
+const char *weft_refusal_word(int code, bool version0)
+{
+	if (version0 && (code == WEFT_EOVER || code == WEFT_ESUPERSEDED))
+		code = ESTALE;
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(refusals); i++)
+		if (refusals[i].code == code)
+			return refusals[i].word;
+	return NULL;
+}
+
+int weft_hello_check_version0(const struct weft_hello *hello, const char *region, struct weft_error *err)
+{
+	bool joins = hello->granted == hello->generation;
+
+	if (!hello->epoch || (uint32_t)hello->generation != 0 || joins || hello->mode == WEFT_MODE_SHARED)
+		return 0;
+	return weft_error_set(err, EPROTONOSUPPORT, "the donor runs an older weft, which cannot tell whether another borrower wrote to "
+		"region '%.100s' since this attachment was last connected; upgrade the donor", region);
+}
+
+int weft_refusal_parse(const char *text, const char **ret_rest)
+{
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(refusals); i++) {
+		size_t n = strlen(refusals[i].word);
+
+		if (strncmp(text, refusals[i].word, n) == 0 && text[n] == ':' && text[n + 1] == ' ') {
+			*ret_rest = text + n + 2;
+			return refusals[i].code;
+		}
+	}
+	return 0;
+}
+
+/* A text of ours that grows in a buffer of WEFT_CONTEXT_MAX. */
+static void add(char *buf, int *n, const char *form, ...) __attribute__((format(printf, 3, 4)));
+static void add(char *buf, int *n, const char *form, ...)
+{
+	va_list args;
+
+	va_start(args, form);
+	*n += vsnprintf(buf + *n, WEFT_CONTEXT_MAX - (size_t)*n, form, args);
+	va_end(args);
+	assert(*n < WEFT_CONTEXT_MAX);
+}
+
 void weft_hello_format(const struct weft_hello *hello, char *buf)
 {
 	char id[2 * WEFT_ID_BYTES + 1];
-	int n;
+	int n = 0;
 
 	weft_hex(hello->id, WEFT_ID_BYTES, id);
-	n = snprintf(buf, WEFT_CONTEXT_MAX, WEFT_CONTEXT_SESSION "id=%s,gen=%" PRIu64 ",mode=%c,name=%s",
+	add(buf, &n, WEFT_CONTEXT_SESSION "%sid=%s,gen=%" PRIu64 ",mode=%c,name=%s", hello->version0 ? "" : "v=1,",
 		id, hello->generation, mode_letters[hello->mode], hello->name);
-	if (hello->epoch)
-		n += snprintf(buf + n, WEFT_CONTEXT_MAX - (size_t)n, ",epoch=%016" PRIx64, hello->epoch);
-	assert(n < WEFT_CONTEXT_MAX);
+	if (hello->epoch || (hello->expect && hello->version0))
+		add(buf, &n, ",epoch=%016" PRIx64, hello->epoch ? hello->epoch : hello->expect);
+	else if (hello->expect)
+		add(buf, &n, ",expect=%016" PRIx64, hello->expect);
+	if (hello->epoch && hello->granted && !hello->version0)
+		add(buf, &n, ",granted=%" PRIu64 "%s", hello->granted, hello->wrote ? ",wrote=1" : "");
 }
 
 void weft_welcome_format(const struct weft_welcome *welcome, char *buf)
 {
-	int n = snprintf(buf, WEFT_CONTEXT_MAX,
-		WEFT_CONTEXT_GRANT "epoch=%016" PRIx64 ",lease=%" PRIu32 ",offers=%s", welcome->epoch,
-		welcome->lease_ms, welcome->offers);
+	int n = 0;
 
-	assert(n < WEFT_CONTEXT_MAX);
+	add(buf, &n, WEFT_CONTEXT_GRANT "%sepoch=%016" PRIx64 ",lease=%" PRIu32 ",offers=%s",
+		welcome->version0 ? "" : "v=1,", welcome->epoch, welcome->lease_ms, welcome->offers);
 	/* A comma separates fields here, and list members in offers. */
 	for (char *p = strstr(buf, ",offers=") + 1; *p; p++)
 		if (*p == ',')
 			*p = ';';
+	if (welcome->restorable && !welcome->version0)
+		add(buf, &n, ",restorable=1");
 }
 
 /* Cuts the next "key=value" off the text.  False: malformed. */
@@ -149,14 +212,50 @@ static bool strip_prefix(struct span *text, const char *prefix)
 	return true;
 }
 
-int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret)
+/* "v=" in front; its number says no more than that unknown fields have a rule. */
+static bool take_version(struct span *rest, bool *ret_version0)
 {
-	enum { ID = 1, GEN = 2, MODE = 4, NAME = 8, EPOCH = 16 };
+	struct span key, value, after = *rest;
+	uint64_t version;
+
+	*ret_version0 = true;
+	if (rest->len < 2 || memcmp(rest->p, "v=", 2) != 0)
+		return true;
+	if (!next_field(&after, &key, &value) || !parse_decimal(value, UINT32_MAX, &version) || version == 0)
+		return false;
+	*rest = after;
+	*ret_version0 = false;
+	return true;
+}
+
+/* What is not known: 0 when it may be skipped. */
+static int unknown_field(struct span key, bool version0, struct weft_error *err)
+{
+	if (version0 || key.len == 0 || key.len > WEFT_NAME_MAX)
+		return -EINVAL;
+	for (size_t i = 0; i < key.len; i++)
+		if (!name_char(key.p[i]) && !(i == 0 && key.p[i] == '!'))
+			return -EINVAL;
+	if (key.p[0] != '!')
+		return 0;
+	return weft_error_set(err, EPROTONOSUPPORT, "the peer needs '%.*s', which this version of weft does not know; upgrade it",
+		(int)key.len - 1, key.p + 1);
+}
+
+static bool parse_one(struct span s, bool *ret)
+{
+	*ret = true;
+	return s.len == 1 && s.p[0] == '1';
+}
+
+int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struct weft_error *err)
+{
+	enum { ID = 1, GEN = 2, MODE = 4, NAME = 8, EPOCH = 16, GRANTED = 32, WROTE = 64, EXPECT = 128 };
 	struct weft_hello hello = {0};
 	struct span rest = {text, len};
 	unsigned seen = 0;
 
-	if (len >= WEFT_CONTEXT_MAX || !strip_prefix(&rest, WEFT_CONTEXT_SESSION))
+	if (len >= WEFT_CONTEXT_MAX || !strip_prefix(&rest, WEFT_CONTEXT_SESSION) || !take_version(&rest, &hello.version0))
 		return -EINVAL;
 	while (rest.len > 0) {
 		struct span key, value;
@@ -183,14 +282,28 @@ int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret)
 		} else if (is_key(key, "epoch")) {
 			field = EPOCH;
 			ok = parse_epoch(value, &hello.epoch);
+		} else if (!hello.version0 && is_key(key, "expect")) {
+			field = EXPECT;
+			ok = parse_epoch(value, &hello.expect);
+		} else if (!hello.version0 && is_key(key, "granted")) {
+			field = GRANTED;
+			ok = parse_decimal(value, UINT64_MAX, &hello.granted) && hello.granted > 0;
+		} else if (!hello.version0 && is_key(key, "wrote")) {
+			field = WROTE;
+			ok = parse_one(value, &hello.wrote);
 		} else {
-			return -EINVAL;
+			int r = unknown_field(key, hello.version0, err);
+
+			if (r < 0)
+				return r;
+			continue;
 		}
 		if (!ok || (seen & field))
 			return -EINVAL;
 		seen |= field;
 	}
-	if ((seen & (ID | GEN | MODE | NAME)) != (ID | GEN | MODE | NAME))
+	if ((seen & (ID | GEN | MODE | NAME)) != (ID | GEN | MODE | NAME) || ((seen & GRANTED) && !(seen & EPOCH)) ||
+		((seen & WROTE) && !(seen & GRANTED)) || ((seen & EPOCH) && (seen & EXPECT)))
 		return -EINVAL;
 	*ret = hello;
 	return 0;
@@ -212,12 +325,12 @@ static bool parse_offers(struct span s, char *ret, size_t size)
 
 int weft_welcome_parse(const char *text, size_t len, struct weft_welcome *ret)
 {
-	enum { EPOCH = 1, LEASE = 2, OFFERS = 4 };
+	enum { EPOCH = 1, LEASE = 2, OFFERS = 4, RESTORABLE = 8 };
 	struct weft_welcome welcome = {0};
 	struct span rest = {text, len};
 	unsigned seen = 0;
 
-	if (len >= WEFT_CONTEXT_MAX || !strip_prefix(&rest, WEFT_CONTEXT_GRANT))
+	if (len >= WEFT_CONTEXT_MAX || !strip_prefix(&rest, WEFT_CONTEXT_GRANT) || !take_version(&rest, &welcome.version0))
 		return -EINVAL;
 	while (rest.len > 0) {
 		struct span key, value;
@@ -237,14 +350,21 @@ int weft_welcome_parse(const char *text, size_t len, struct weft_welcome *ret)
 		} else if (is_key(key, "offers")) {
 			field = OFFERS;
 			ok = parse_offers(value, welcome.offers, sizeof(welcome.offers));
+		} else if (!welcome.version0 && is_key(key, "restorable")) {
+			field = RESTORABLE;
+			ok = parse_one(value, &welcome.restorable);
 		} else {
-			return -EINVAL;
+			int r = unknown_field(key, welcome.version0, NULL);
+
+			if (r < 0)
+				return r;
+			continue;
 		}
 		if (!ok || (seen & field))
 			return -EINVAL;
 		seen |= field;
 	}
-	if (seen != (EPOCH | LEASE | OFFERS))
+	if ((seen & (EPOCH | LEASE | OFFERS)) != (EPOCH | LEASE | OFFERS))
 		return -EINVAL;
 	*ret = welcome;
 	return 0;

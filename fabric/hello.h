@@ -3,20 +3,33 @@
  * over NBD as the leaf of a `weft:` metadata context, over verbs in the hello message.
  *
  * Over NBD the borrower asks LIST_META_CONTEXT and SET_META_CONTEXT for
- *     weft:session:id=<32 hex>,gen=<decimal>,mode=<r|s|w>,name=<public name>[,epoch=<16 hex>]
+ *     weft:session:v=1,id=<32 hex>,gen=<decimal>,mode=<r|s|w>,name=<public name>
+ *         [,expect=<16 hex>|,epoch=<16 hex>[,granted=<decimal>[,wrote=1]]]
  * and the donor answers with one context named
- *     weft:grant:epoch=<16 hex>,lease=<ms>,offers=<list with ';' between>
+ *     weft:grant:v=1,epoch=<16 hex>,lease=<ms>,offers=<list with ';' between>[,restorable=1]
+ * LIST_META_CONTEXT with the query `weft:tenure:` is answered by a context whose leaf is the region's tenure, 16 hex digits.
  * Stock clients never ask, so they never see it.  NBD proto.md, "Metadata querying".
+ *
+ * The version is the first field.  A field that is not known is skipped, unless its name begins with '!': such a hello is refused
+ * by that name.  Text without a version is of version 0, which knows id, gen, mode, name and epoch, and epoch, lease and offers,
+ * and nothing else; a donor answers it in kind.
+ *
+ * A hello that names an epoch remembers: whoever sends it goes on with contents that it knows, and the donor refuses it when they
+ * may have changed since (donor.h).  One that names none remembers nothing.
  */
 #ifndef WEFT_FABRIC_HELLO_H
 #define WEFT_FABRIC_HELLO_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "fabric/error.h"
+
 #define WEFT_CONTEXT_SESSION "weft:session:"
 #define WEFT_CONTEXT_GRANT "weft:grant:"
+#define WEFT_CONTEXT_TENURE "weft:tenure:"
 
 enum {
 	WEFT_ID_BYTES = 16,
@@ -36,14 +49,41 @@ struct weft_hello {
 	uint64_t generation; /* from 1 */
 	enum weft_mode mode;
 	char name[WEFT_NAME_MAX + 1];
-	uint64_t epoch; /* the epoch that the borrower knows; 0: any */
+	uint64_t epoch; /* of the contents that the borrower remembers; 0: it remembers nothing */
+	uint64_t expect; /* without one: the region that is meant has this epoch; 0: any */
+	/* With an epoch: the highest generation whose grant the borrower learned of; 0: it does not say. */
+	uint64_t granted;
+	bool wrote; /* and a write under that generation was answered */
+	bool version0; /* of, or for, a peer that speaks version 0: what has no place there is left out */
+	uint64_t tenure; /* anonymous: what was behind the region's name, NAME@TENURE; 0: nothing */
 };
 
 struct weft_welcome {
 	uint64_t epoch;
 	uint32_t lease_ms;
 	char offers[64];
+	uint64_t tenure;   /* see donor.h; not part of the grant's text */
+	bool restorable;   /* the contents can be put back to what they were: hellos say `granted` and `wrote` */
+	bool version0;     /* as above */
 };
+
+/*
+ * How a donor refuses somebody who holds, or held, the region; the errors of every other kind are errno's.
+ * Version 0 has ESTALE for all three.
+ */
+enum {
+	WEFT_EOVER = EKEYEXPIRED,       /* this generation is over: a higher one may be granted */
+	WEFT_ESUPERSEDED = EKEYREVOKED, /* a higher generation is another process': final for who asked */
+	/* ESTALE: what the borrower remembers may have changed: final until it attaches anew. */
+};
+/*
+ * A donor of version 0 takes a new incarnation (low 32 bits of the generation: 0) for one that remembers nothing: 0, or -EPROTONOSUPPORT when
+ * such a hello says otherwise, and does not join what was granted to it already.
+ */
+int weft_hello_check_version0(const struct weft_hello *hello, const char *region, struct weft_error *err);
+/* The head of a refusal's text over NBD: "ESTALE", "OVER", …; NULL: none of ours.  And back: 0, or the errno > 0, *ret_rest behind ": ". */
+const char *weft_refusal_word(int code, bool version0);
+int weft_refusal_parse(const char *text, const char **ret_rest);
 
 /* True for 1 to WEFT_NAME_MAX characters of [A-Za-z0-9._-]. */
 bool weft_name_valid(const char *name);
@@ -53,10 +93,10 @@ void weft_hello_format(const struct weft_hello *hello, char *buf);
 void weft_welcome_format(const struct weft_welcome *welcome, char *buf);
 
 /*
- * Strict inverses; text of len bytes is not NUL-terminated and not trusted.
- * 0, or -EINVAL (unknown, missing, repeated or malformed field) with *ret untouched.
+ * Inverses; text of len bytes is not NUL-terminated and not trusted.  0, or with *ret untouched -EINVAL (missing, repeated or malformed
+ * field, or an unknown one of version 0), -EPROTONOSUPPORT (an unknown field that must not be skipped: the message names it).
  */
-int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret);
+int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struct weft_error *err);
 int weft_welcome_parse(const char *text, size_t len, struct weft_welcome *ret);
 
 #endif

@@ -26,46 +26,93 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <xxhash.h>
+
 #include "fabric/region-private.h"
 #include "fabric/util.h"
 
 #define MARK_NAME "user.weft.epoch"
 
-enum { MARK_MAX = 160 };
-
-static void format_clean(char *mark, uint64_t epoch, const struct stat *st)
+static bool fits(const struct region_mark *mark, const struct stat *st)
 {
-	snprintf(mark, MARK_MAX, "v1 epoch=%016" PRIx64 " state=clean size=%" PRId64 " mtime=%" PRId64 ".%09ld",
-		epoch, (int64_t)st->st_size, (int64_t)st->st_mtim.tv_sec, st->st_mtim.tv_nsec);
-}
-
-static void format_open(char *mark, uint64_t epoch)
-{
-	snprintf(mark, MARK_MAX, "v1 epoch=%016" PRIx64 " state=open", epoch);
-}
-
-/* The epoch of a clean mark that still fits the file, or 0. */
-static uint64_t read_mark(int fd, const struct stat *st)
-{
-	char mark[MARK_MAX], expected[MARK_MAX];
-	ssize_t n = fgetxattr(fd, MARK_NAME, mark, sizeof(mark) - 1);
-	uint64_t epoch;
-
-	if (n < 0)
-		return 0;
-	mark[n] = '\0';
-	if (sscanf(mark, "v1 epoch=%16" SCNx64, &epoch) != 1)
-		return 0;
-	format_clean(expected, epoch, st);
-	return strcmp(mark, expected) == 0 ? epoch : 0;
+	return mark->size_bytes == (int64_t)st->st_size && mark->mtime_s == (int64_t)st->st_mtim.tv_sec &&
+		mark->mtime_ns == (uint32_t)st->st_mtim.tv_nsec;
 }
 
 /* 0 once the mark is durable; -ENOTSUP where there are no such attributes. */
-static int write_mark(int fd, const char *mark)
+static int write_mark(struct weft_region *region, bool clean)
 {
-	if (fsetxattr(fd, MARK_NAME, mark, strlen(mark), 0) < 0)
+	const struct region_note *note = region->note;
+	WEFT_CLEANUP_FREE struct region_mark *mark = calloc(1, sizeof(*mark));
+	char text[REGION_MARK_MAX];
+	struct stat st;
+
+	if (!mark)
+		return -ENOMEM;
+	if (fstat(region->fd, &st) < 0)
+		return -errno;
+	mark->clean = clean;
+	mark->epoch = region->epoch;
+	mark->size_bytes = (int64_t)st.st_size;
+	mark->mtime_s = (int64_t)st.st_mtim.tv_sec;
+	mark->mtime_ns = (uint32_t)st.st_mtim.tv_nsec;
+	mark->lease_ms = note->lease_ms;
+	memcpy(mark->key, note->key, sizeof(mark->key));
+	memcpy(mark->table, note->table, sizeof(mark->table));
+	if (fsetxattr(region->fd, MARK_NAME, text, region_mark_format(mark, text), 0) < 0)
 		return errno == EPERM ? -ENOTSUP : -errno;
-	return fsync(fd) < 0 ? -errno : 0;
+	return fsync(region->fd) < 0 ? -errno : 0;
+}
+
+static int remove_mark(struct weft_region *region)
+{
+	if (fremovexattr(region->fd, MARK_NAME) < 0 && errno != ENODATA && errno != ENOTSUP)
+		return -errno;
+	return fsync(region->fd) < 0 ? -errno : 0;
+}
+
+/*
+ * What the mark says of the file as it was opened.  A clean one that fits: whose contents these are, and who may go on with them.  An
+ * open one: who may still remember the contents that are gone.
+ */
+static int take_mark(struct weft_region *region, const struct stat *st)
+{
+	WEFT_CLEANUP_FREE struct region_mark *mark = calloc(1, sizeof(*mark));
+	struct region_note *note = calloc(1, sizeof(*note));
+	char text[REGION_MARK_MAX];
+
+	region->note = note;
+	if (!mark || !note)
+		return -ENOMEM;
+	region->epoch = weft_random_name();
+	region->tenure = weft_random_name();
+	weft_random(note->key, sizeof(note->key));
+	ssize_t n = fgetxattr(region->fd, MARK_NAME, text, sizeof(text));
+	if (n < 0 || region_mark_parse(text, (size_t)n, mark) < 0)
+		return 0;
+	region->was_clean = mark->clean && fits(mark, st);
+	if (region->read_only) {
+		/* Nobody can be noted in it; but whoever serves it to be written changes it. */
+		if (region->was_clean)
+			region->epoch = weft_max(XXH3_64bits(text, (size_t)n), 1);
+		return 0;
+	}
+	region->crashed = !mark->clean;
+	if (!region->was_clean && !region->crashed)
+		return 0;
+	if (region->was_clean)
+		region->epoch = mark->epoch;
+	region->promised_lease_ms = mark->lease_ms;
+	note->lease_ms = mark->lease_ms;
+	static const uint8_t none[REGION_KEY_BYTES];
+	if (memcmp(mark->key, none, sizeof(none)) != 0)
+		memcpy(note->key, mark->key, sizeof(note->key));
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
+		if (mark->table[i].flags & WEFT_ENTRY_HERE)
+			mark->table[i].flags = WEFT_ENTRY_OPEN;
+	memcpy(note->table, mark->table, sizeof(note->table));
+	memcpy(region->generations, mark->table, sizeof(mark->table));
+	return 0;
 }
 
 /*
@@ -204,34 +251,81 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 	region->read_only = read_only;
 	region->has_name = st.st_nlink > 0 && !block;
 	region->generations = calloc(WEFT_NR_GENERATIONS, sizeof(*region->generations));
-	if (!region->generations || region_stage_init(region) < 0) {
+	if (!region->generations || region_stage_init(region) < 0 || take_mark(region, &st) < 0) {
 		region_free(region);
 		return weft_error_set(err, ENOMEM, "region '%s': no memory", name);
 	}
-	uint64_t kept = read_mark(fd, &st);
-	region->was_clean = kept != 0;
-	region->epoch = kept ? kept : region_new_epoch();
 	*ret = region;
 	return 0;
 }
 
+static bool is_held(const struct weft_generation table[WEFT_NR_GENERATIONS])
+{
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
+		if (table[i].generation != 0 && table[i].held)
+			return true;
+	return false;
+}
+
 void region_file_finish(struct weft_region *region)
 {
-	char mark[MARK_MAX];
+	struct region_note *note = region->note;
+	bool changed = atomic_load(&region->marked) || !region->was_clean || (note && region->table_seq != note->seq);
 	struct stat st;
 
-	if (region->read_only || region->fd < 0 || (region->was_clean && !atomic_load(&region->marked)))
+	if (region->read_only || region->fd < 0 || !note)
 		return;
 	if (region->block_bytes) {
 		weft_region_flush(region);
 		return;
 	}
+	memcpy(note->table, region->generations, sizeof(note->table));
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
+		/* Whatever that generation wrote is in the file now, and nobody joins it any more. */
+		changed |= note->table[i].flags & WEFT_ENTRY_HERE;
+		if (note->table[i].flags & WEFT_ENTRY_HERE)
+			note->table[i].flags = 0;
+	}
+	if (!changed)
+		return;
+	if (!is_held(note->table))
+		note->lease_ms = 0;
 	/* Without this mark the next opening starts a new epoch, which is right after any failure. */
 	if (weft_region_flush(region) < 0 || fsync(region->fd) < 0 || fstat(region->fd, &st) < 0 ||
 		(uint64_t)st.st_size < region->size_bytes)
 		return;
-	format_clean(mark, region->epoch, &st);
-	write_mark(region->fd, mark);
+	write_mark(region, true);
+}
+
+int weft_region_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS], uint64_t seq,
+	uint32_t lease_ms)
+{
+	struct region_note *note = region->note;
+	bool due;
+	int r = 0;
+
+	if (region->read_only)
+		return 0;
+	pthread_mutex_lock(&region->flush_lock);
+	if (seq > note->seq) {
+		bool marked = atomic_load(&region->marked);
+
+		/* An open mark tells for how long nobody else may be granted what comes after a crash. */
+		due = !marked || lease_ms > note->lease_ms;
+		note->seq = seq;
+		note->lease_ms = (uint32_t)weft_max(lease_ms, marked ? note->lease_ms : 0);
+		memcpy(note->table, table, sizeof(note->table));
+		r = due ? write_mark(region, !marked) : 0;
+		if (r == -ENOTSUP && !region->was_clean) {
+			r = 0; /* there is none: each opening is an epoch */
+		} else if (r < 0) {
+			/* One that is older than this grant would let others go on, or keep them from it. */
+			r = remove_mark(region) < 0 ? -EIO : 0;
+			region->was_clean &= r < 0;
+		}
+	}
+	pthread_mutex_unlock(&region->flush_lock);
+	return r;
 }
 
 int region_file_check(struct weft_region *region)
@@ -298,15 +392,13 @@ int weft_region_check(const struct weft_region *region, struct weft_error *err)
 
 int region_file_check_write(struct weft_region *region)
 {
-	char mark[MARK_MAX];
 	int r = region_file_check(region);
 
 	if (r < 0 || atomic_load_explicit(&region->marked, memory_order_acquire))
 		return r;
 	pthread_mutex_lock(&region->flush_lock);
 	if (!atomic_load(&region->marked)) {
-		format_open(mark, region->epoch);
-		r = write_mark(region->fd, mark);
+		r = write_mark(region, false);
 		/* Without attributes each opening is a new epoch; a clean mark that cannot be replaced would lie. */
 		if (r == -ENOTSUP && !region->was_clean)
 			r = 0;

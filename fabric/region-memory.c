@@ -390,7 +390,7 @@ int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn
 	struct weft_region *region = memory_region_new(spec->name, size, page);
 	if (!region)
 		return weft_error_set(err, ENOMEM, "region '%s': no memory", spec->name);
-	region->epoch = region_new_epoch();
+	region->epoch = weft_random_name();
 	r = region->fd = region_memfd("weft-region", size, flags);
 	if (r >= 0)
 		r = region->header_fd = region_memfd("weft-header", sizeof(struct weft_region_header), 0);
@@ -408,6 +408,8 @@ int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn
 	r = populate(region->map, size, MADV_POPULATE_WRITE, progress, ctx);
 	if (r == 0)
 		r = write_header(region);
+	if (r == 0)
+		weft_region_note_tenure(region, weft_random_name());
 	if (r == 0 && spec->read_only && mprotect(region->map, size, PROT_READ) < 0)
 		r = -errno;
 	if (r < 0) {
@@ -509,6 +511,8 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 		return r;
 	}
 	region->read_only = read_only;
+	weft_region_note_tenure(region, region->header->tenure ? region->header->tenure : weft_random_name());
+	region->promised_lease_ms = (uint32_t)weft_min(region->header->promised_lease_ms, UINT32_MAX);
 	lock_memory(region);
 	*ret = region;
 	return 0;

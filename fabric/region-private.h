@@ -16,7 +16,10 @@ struct weft_region_header {
 	uint64_t mem_dev, mem_ino; /* of the memfd that it belongs to */
 	char name[WEFT_MEMORY_NAME_MAX + 1];
 	uint64_t checksum; /* of everything above */
-	uint64_t unused[87];
+	/* 0 in headers that an older version made. */
+	uint64_t tenure;
+	uint64_t promised_lease_ms;
+	uint64_t unused[85];
 	struct weft_generation generations[WEFT_NR_GENERATIONS];
 };
 
@@ -28,7 +31,31 @@ struct weft_region *region_new(enum weft_backing backing, const char *name, cons
 /* Closes and frees whatever there is. */
 void region_free(struct weft_region *region);
 
-uint64_t region_new_epoch(void);
+/* region-mark.c: what the extended attribute of a file region says. */
+enum { REGION_KEY_BYTES = 16, REGION_MARK_MAX = 3800 }; /* ext4 has 4 KiB for all attributes of a file */
+
+struct region_mark {
+	bool clean; /* everything is in the file, and nothing was written since */
+	uint64_t epoch;
+	int64_t size_bytes, mtime_s;
+	uint32_t mtime_ns;
+	uint32_t lease_ms; /* the longest that was promised to those who hold the region */
+	uint8_t key[REGION_KEY_BYTES]; /* id hashes are made with it */
+	struct weft_generation table[WEFT_NR_GENERATIONS]; /* in order of use */
+};
+
+/* Text, without a NUL; returns its length. */
+size_t region_mark_format(const struct region_mark *mark, char text[REGION_MARK_MAX]);
+/* 0, or -EINVAL: not a mark, or one of a version that is not known.  Version 1 has neither lease, key nor table. */
+int region_mark_parse(const char *text, size_t len, struct region_mark *ret);
+
+/* What a file region's mark was told, under flush_lock. */
+struct region_note {
+	uint8_t key[REGION_KEY_BYTES];
+	uint64_t seq;      /* of the table below */
+	uint32_t lease_ms; /* as in the mark */
+	struct weft_generation table[WEFT_NR_GENERATIONS];
+};
 
 /* region-memory.c: a sealed memfd of this size, or -errno; all of it mapped. */
 int region_memfd(const char *name, uint64_t size, unsigned flags);

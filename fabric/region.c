@@ -13,8 +13,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <gnutls/crypto.h>
 #include <systemd/sd-id128.h>
 
+#include "fabric/hello.h"
 #include "fabric/region-private.h"
 #include "fabric/util.h"
 
@@ -87,6 +89,7 @@ void region_free(struct weft_region *region)
 		munmap(region->header, sizeof(*region->header));
 	else
 		free(region->generations);
+	free(region->note);
 	if (region->fd >= 0)
 		close(region->fd);
 	if (region->header_fd >= 0)
@@ -119,14 +122,14 @@ void weft_region_put(struct weft_region *region)
 	region_free(region);
 }
 
-uint64_t region_new_epoch(void)
+uint64_t weft_random_name(void)
 {
-	uint64_t epoch;
+	uint64_t name;
 
 	do
-		weft_random(&epoch, sizeof(epoch));
-	while (epoch == 0); /* means "any" in a hello */
-	return epoch;
+		weft_random(&name, sizeof(name));
+	while (name == 0); /* means none, or any */
+	return name;
 }
 
 static void assert_inside(const struct weft_region *region, uint64_t off, uint64_t len)
@@ -347,15 +350,53 @@ struct weft_extent weft_region_extent(struct weft_region *region, uint64_t off, 
 	return extent;
 }
 
-void weft_id_hash(const uint8_t id[16], uint8_t ret[16])
+void weft_region_id_hash(const struct weft_region *region, const uint8_t id[16], uint8_t ret[16])
 {
+	uint8_t digest[32];
 	sd_id128_t in, out;
 
-	/* HMAC-SHA256 under the boot id; regions that remember it do not outlive the boot either. */
+	if (region->backing == WEFT_BACKING_FILE) {
+		/* Under a key that is kept beside it: it holds on any machine, and after any reboot. */
+		if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, region->note->key, REGION_KEY_BYTES, id, 16, digest) < 0)
+			abort(); /* no SHA-256 in the library */
+		memset(ret, 0, 16);
+		memcpy(ret, digest, 12); /* what a mark has room for */
+		return;
+	}
 	memcpy(in.bytes, id, sizeof(in.bytes));
+	/* HMAC-SHA256 under the boot id; a region of memory does not outlive the boot either. */
 	if (sd_id128_get_boot_app_specific(in, &out) < 0)
 		abort(); /* without /proc nothing of this works */
 	memcpy(ret, out.bytes, sizeof(out.bytes));
+}
+
+void weft_region_note_tenure(struct weft_region *region, uint64_t tenure)
+{
+	region->tenure = tenure;
+	if (region->header)
+		region->header->tenure = tenure;
+}
+
+void weft_region_note_lease(struct weft_region *region, uint32_t lease_ms)
+{
+	if (region->header && region->header->promised_lease_ms < lease_ms)
+		region->header->promised_lease_ms = lease_ms;
+}
+
+/* A shared reader keeps nobody out, and goes on with whatever there is: it needs no entry. */
+static bool may_forget(const struct weft_generation *gen)
+{
+	return gen->generation == 0 || gen->held == 0 || gen->held == 1 + WEFT_MODE_SHARED;
+}
+
+/* Free ones first, then those that hold nothing, then shared readers; of each the one not used for longest. */
+static bool is_better_victim(const struct weft_generation *a, const struct weft_generation *b)
+{
+	if ((a->generation == 0) != (b->generation == 0))
+		return a->generation == 0;
+	if ((a->held == 0) != (b->held == 0))
+		return a->held == 0;
+	return a->last_used < b->last_used;
 }
 
 struct weft_generation *weft_region_generation(struct weft_region *region,
@@ -374,9 +415,7 @@ struct weft_generation *weft_region_generation(struct weft_region *region,
 			gen->last_used = now;
 			return gen;
 		}
-		if (gen->generation == 0 ? !victim || victim->generation != 0
-					 : gen->held == 0 && (!victim || (victim->generation != 0 &&
-						victim->last_used > gen->last_used)))
+		if (may_forget(gen) && (!victim || is_better_victim(gen, victim)))
 			victim = gen;
 	}
 	if (!add || !victim)
@@ -388,16 +427,8 @@ struct weft_generation *weft_region_generation(struct weft_region *region,
 	memset(victim->name, 0, sizeof(victim->name));
 	victim->last_used = now;
 	victim->lapsed = WEFT_NOT_LAPSED;
-	victim->held = 0;
+	victim->held = victim->flags = 0;
 	atomic_signal_fence(memory_order_seq_cst);
 	*(volatile uint64_t *)&victim->generation = 1;
 	return victim;
-}
-
-bool weft_region_generations_full(const struct weft_region *region)
-{
-	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
-		if (region->generations[i].generation == 0)
-			return false;
-	return true;
 }

@@ -69,9 +69,15 @@ struct weft_region {
 	_Atomic bool marked;   /* FILE: the mark says "open": it may be written */
 	pthread_mutex_t flush_lock;
 	struct region_stage *stage; /* FILE: weft_region_stage() */
+	struct region_note *note;   /* FILE: what the mark says, under flush_lock */
+	/* The donor's, under its lock. */
 	struct weft_generation *generations; /* WEFT_NR_GENERATIONS of them, in the header if there is one */
 	bool reported;   /* FILE: somebody said that it is no longer what was opened; the reporter's thread */
-	bool had_writer; /* a writer was granted since this struct was made; under the donor's lock */
+	uint64_t table_seq; /* FILE: counts changes of that table */
+	uint64_t tenure;    /* see donor.h */
+	uint64_t grace_until_ns; /* who held contents that are gone may still answer from memory; 0: nobody may */
+	uint32_t promised_lease_ms; /* when it was opened: the longest that was promised to whoever held it */
+	bool crashed;       /* FILE: opened under a new epoch, since it had been written and not closed */
 };
 
 enum { WEFT_MEMORY_NAME_MAX = 255 };
@@ -105,9 +111,9 @@ int weft_region_peek(int header_fd, char name[WEFT_MEMORY_NAME_MAX + 1], uint64_
  * anything that leaves dirfd by name or by link, openat2(2) RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS).
  * A device has no such mark; whoever may write it has it alone (O_EXCL), and it is not served from below a directory.
  * A file that may only be read becomes a read-only region.
- * Its epoch is kept from the last clean stop (a mark in an extended attribute, gone from the first
- * write on), otherwise new.  -EISDIR, -ENOTSUP: neither; -ENODATA: empty; -EBUSY: another daemon
- * serves it (flock(2)), or a device is in use; or what open(2) said.
+ * Its epoch and its table of attachments are kept from the last clean stop (a mark in an extended attribute, "open" from the first
+ * write on), otherwise the epoch is new.  A read-only one's epoch is the mark's own: other contents, or another mark, are another epoch. -EISDIR, -ENOTSUP:
+ * neither; -ENODATA: empty; -EBUSY: another daemon serves it (flock(2)), or a device is in use; or what open(2) said.
  */
 int weft_region_open_file(int dirfd, const char *path, const char *name, bool beneath, bool read_only,
 	struct weft_region **ret, struct weft_error *err);
@@ -176,37 +182,53 @@ struct weft_extent {
 struct weft_extent weft_region_extent(struct weft_region *region, uint64_t off, uint64_t len);
 
 /*
- * The highest generation seen of each attachment, kept in the header so that it outlives the daemon
- * (MEMORY; for FILE it lives as long as the struct).  The table is bounded; of those that hold nothing
- * the one not used for longest is forgotten.
+ * What is known of each attachment, kept as long as the contents: MEMORY in the header, which outlives the daemon; FILE in the
+ * mark.  The table is bounded; of those that hold nothing the one not used for longest is forgotten.
  * Not thread-safe: the donor calls them under its lock.
  */
 enum weft_lapsed {
 	WEFT_NOT_LAPSED,
 	WEFT_LAPSED,         /* the lease of this generation ran out */
 	WEFT_LAPSED_WRITTEN, /* and another attachment could write since */
-	WEFT_LEFT_WRITTEN,   /* it left by itself, and another attachment could write since */
+	WEFT_LEFT_WRITTEN,   /* it did not lapse, and another attachment could write since */
+};
+
+enum {
+	WEFT_ENTRY_HERE = 1 << 0, /* FILE: granted since the file was opened */
+	/* FILE, not HERE: the mark is of a grant, not of an end.  What this generation wrote after it is not in these contents. */
+	WEFT_ENTRY_OPEN = 1 << 1,
 };
 
 struct weft_generation {
 	uint8_t id_hash[16]; /* of the secret id, which is not stored */
-	uint64_t generation; /* 0: the entry is free */
+	uint64_t generation; /* the highest that was granted; 0: the entry is free */
 	uint64_t last_used;  /* counts up */
 	uint32_t lapsed;     /* enum weft_lapsed */
-	uint32_t held;       /* 0, or 1 + enum weft_mode: the attachment holds the region */
-	char name[64];       /* public name */
+	uint16_t held;       /* 0, or 1 + enum weft_mode: the attachment holds the region */
+	uint16_t flags;      /* WEFT_ENTRY_…; MEMORY: 0 */
+	char name[64];       /* public name; FILE: may be "" after a restart */
 };
 enum { WEFT_NR_GENERATIONS = 64 };
 
-/* A one-way hash of a secret id, good until the next reboot. */
-void weft_id_hash(const uint8_t id[16], uint8_t ret[16]);
+/* A one-way hash of a secret id: MEMORY: good until the next reboot; FILE: as long as the file's mark is. */
+void weft_region_id_hash(const struct weft_region *region, const uint8_t id[16], uint8_t ret[16]);
 /*
  * The entry of this id, or NULL.  add: makes one if there is none (generation 1, nothing held; NULL
  * only when every entry holds the region).
  */
 struct weft_generation *weft_region_generation(struct weft_region *region,
 	const uint8_t id_hash[16], bool add);
-/* True once no entry is free: from then on some may have been forgotten. */
-bool weft_region_generations_full(const struct weft_region *region);
+
+/*
+ * FILE: sees to it that the mark tells of `table`, which was copied when table_seq was seq, before anybody learns of a grant.  lease_ms:
+ * promised to those who hold it.  Any thread, without the donor's lock; waits for the disk.  0, or -EIO: the mark cannot be made to say so, nor be taken away.
+ */
+int weft_region_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS], uint64_t seq,
+	uint32_t lease_ms);
+/* MEMORY: the header keeps tenure and promised lease.  Under the donor's lock. */
+void weft_region_note_tenure(struct weft_region *region, uint64_t tenure);
+void weft_region_note_lease(struct weft_region *region, uint32_t lease_ms);
+/* 64 random bits, never 0. */
+uint64_t weft_random_name(void);
 
 #endif

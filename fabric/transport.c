@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fabric/util.h"
+
 enum { REGION_NAME_MAX = 4096 }; /* the longest string of NBD, and our own limit everywhere */
 
 /* Unlikely in memory that was never posted. */
@@ -105,9 +107,11 @@ int tp_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **r
 
 	if (r < 0)
 		return r;
+	uint64_t asked_ns = weft_boottime_ns();
 	r = tp->ops->connect(tp, target, &conn, err);
 	if (r < 0)
 		return r;
+	conn->asked_ns = asked_ns;
 	conn->tp = tp;
 	tp->nr_conns++;
 	*ret = conn;

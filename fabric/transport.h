@@ -87,6 +87,8 @@ struct tp_info {
 	uint64_t epoch;
 	uint64_t generation;
 	uint32_t lease_ms;     /* 0: no lease */
+	bool restorable;       /* the same epoch may come back with older contents: a file, put back from a copy */
+	bool version0;         /* the donor speaks version 0 of hello.h */
 	uint64_t max_io_bytes; /* per READ or WRITE operation */
 	uint32_t min_block_bytes; /* off and len are multiples of it; 1 at a weft donor */
 	uint32_t preferred_block_bytes;
@@ -145,6 +147,7 @@ struct tp_conn {
 	int error;               /* TP_FAILED: -errno */
 	struct weft_error why;   /* TP_FAILED: for people */
 	struct tp_info info;     /* TP_READY and after */
+	uint64_t asked_ns;       /* weft_boottime_ns() before the grant was asked for; kept by the choke point */
 	uint32_t nr_outstanding; /* kept by the choke point */
 	bool spins; /* with operations in flight tp_arm() looks for completions for a little while */
 };

@@ -38,6 +38,15 @@ static inline uint64_t weft_now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+/* CLOCK_BOOTTIME: goes on while the machine is suspended.  For leases. */
+static inline uint64_t weft_boottime_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
+}
+
 /* Scope cleanup: WEFT_CLEANUP_CLOSE int fd = -1; */
 static inline void weft_cleanup_close(int *fd)
 {

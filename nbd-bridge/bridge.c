@@ -55,6 +55,7 @@ static int make_donors(struct bridge *bridge, struct weft_error *err)
 		donor->index = bridge->nr_donors;
 		donor->config = config->nr_donors ? config->donors[bridge->nr_donors] : only;
 		donor->generation = donor->config.generation;
+		donor->version0 = donor->config.version0;
 		for (unsigned i = 0; i < donor->config.nr_ways; i++)
 			donor->transports[i] = transport_of(bridge, &donor->config.ways[i]);
 		bridge_ways_init(&donor->ways, donor->config.nr_ways, donor->config.first_way, config->return_ms);
@@ -372,6 +373,25 @@ static int put_together(struct bridge *bridge, struct weft_error *err)
 	return 0;
 }
 
+int bridge_start_stale(struct bridge *bridge, const struct tp_info *infos, const struct weft_error *why, struct weft_error *err)
+{
+	int r;
+
+	for (unsigned i = 0; i < bridge->nr_donors; i++)
+		bridge->donors[i].info = infos[i];
+	r = put_together(bridge, err);
+	if (r < 0)
+		return r;
+	bridge_set_stale(bridge, why);
+	for (unsigned i = 0; i < bridge->nr_lanes; i++) {
+		r = lane_start_thread(bridge->lanes[i], err);
+		if (r < 0)
+			return r;
+		weft_loop_wake(bridge->lanes[i]->loop);
+	}
+	return 0;
+}
+
 /* After a reset: other contents, but nothing else that the front-ends were told may differ. */
 static int check_reset(struct bridge_donor *donor, const struct tp_info *is, struct weft_error *err)
 {
@@ -431,6 +451,22 @@ void bridge_set_stale(struct bridge *bridge, const struct weft_error *why)
 	pthread_mutex_unlock(&bridge->lock);
 	bridge_wake_lanes(bridge);
 	bridge_changed(bridge);
+}
+
+void bridge_set_superseded(struct bridge *bridge, const struct weft_error *why)
+{
+	pthread_mutex_lock(&bridge->lock);
+	bridge->superseded = true;
+	pthread_mutex_unlock(&bridge->lock);
+	bridge_set_stale(bridge, why);
+}
+
+bool bridge_is_superseded(struct bridge *bridge)
+{
+	pthread_mutex_lock(&bridge->lock);
+	bool is = bridge->superseded;
+	pthread_mutex_unlock(&bridge->lock);
+	return is;
 }
 
 /* ---- stopping ---- */

@@ -61,7 +61,11 @@ struct bridge_donor_config {
 	unsigned nr_ways, first_way;
 	uint8_t id[WEFT_ID_BYTES];
 	uint64_t generation; /* the first of this incarnation */
-	uint64_t epoch;      /* of the contents that were attached before; 0: any */
+	/* Of an attachment that is taken over, as it was noted; epoch 0: nothing is remembered. */
+	uint64_t epoch, granted; /* see weft_hello */
+	bool wrote;
+	uint64_t expect; /* nothing is remembered, but the region that is meant has this epoch; 0: any */
+	bool version0;   /* the donor is known to speak version 0 */
 };
 
 struct pull_order;
@@ -104,6 +108,13 @@ struct bridge_config {
 	/* Any thread, without locks: a link was granted or lost, or the attachment became dead or stale. */
 	void (*changed)(void *ctx);
 	void *changed_ctx;
+	/*
+	 * Keeps what a take-over has to say: the generation that a donor has granted, before anything is asked under it, and that something was
+	 * written under it, before anybody learns of that.  Called for donors whose contents may be put back (tp_info.restorable), from any
+	 * lane's thread, without locks.  0, or -errno: then the grant is given up, or the write fails.  NULL: nobody keeps it.
+	 */
+	int (*note)(void *ctx, unsigned donor, uint64_t epoch, uint64_t granted, bool wrote);
+	void *note_ctx;
 };
 
 /* Copies config.  Opens the transport and registers memory for each lane; connects nothing yet. */
@@ -113,6 +124,11 @@ int bridge_new(const struct bridge_config *config, struct bridge **ret, struct w
  * refused (the result then), or the others' connect timeout is over (they go on trying).
  */
 int bridge_start(struct bridge *bridge, struct weft_error *err);
+/*
+ * In place of bridge_start(): as one that is stale, and was granted `infos` (one of each donor) before; asks the donors nothing.  It
+ * has no cache.  *why: why it is stale.
+ */
+int bridge_start_stale(struct bridge *bridge, const struct tp_info *infos, const struct weft_error *why, struct weft_error *err);
 /*
  * Waits for what is in flight, flushes, says goodbye and ends the threads; the front-ends were stopped
  * before.  An error means that the last FLUSH failed, or was not answered within timeout_ms since something was written back
@@ -161,17 +177,22 @@ void bridge_way_now(struct bridge *bridge, unsigned donor, struct bridge_way_now
 /* Bytes at each donor that its region has beyond its part of the whole.  Constant after bridge_start(). */
 uint64_t bridge_bytes_cut_off(const struct bridge *bridge);
 
+/* Another process has the attachment: there is no way back.  Any thread. */
+bool bridge_is_superseded(struct bridge *bridge);
 /* "ready", "reconnecting", "dead", "stale" (or "out of memory"); why (may be NULL) has code 0 where there is nothing to say. */
 const char *bridge_state(struct bridge *bridge, struct weft_error *why);
 /* The same, and for how long a donor has owed an answer or been away. */
 const char *bridge_state_silent(struct bridge *bridge, struct weft_error *why, uint64_t *ret_silent_ns);
 
 /*
- * The way back from "stale": drops the cache, dirty or not, and attaches anew with whatever contents there are, as a new incarnation of
- * the same size.  Front-ends stay; requests fail until it has succeeded.  -EINVAL: it is not stale.  Otherwise it is stale still, with the donor's reason.  Takes up to
+ * The way back from "stale": drops the cache, dirty or not, and attaches anew with whatever contents there are, under `generation`, the
+ * first of a new incarnation.  Front-ends stay; requests fail until it has succeeded.  Nothing behind the front-ends may
+ * remember the old contents.  granted (may be NULL) is called when the donors have granted it, before any request is let in.
+ * -EINVAL: it is not stale; -EPERM: another process has taken it over.  Otherwise it is stale still, with the reason.  Takes up to
  * twice the connect timeout.
  */
-int bridge_reset(struct bridge *bridge, struct weft_error *err);
+int bridge_reset(struct bridge *bridge, uint64_t generation, int (*granted)(void *ctx, struct weft_error *err), void *ctx,
+	struct weft_error *err);
 
 /* The whole state as JSON (a new reference), and the flight recorders' contents. */
 json_t *bridge_status(struct bridge *bridge);
@@ -223,6 +244,7 @@ enum bridge_waits {
 	BRIDGE_WAITS_CHUNK, /* an operation on its chunk to end */
 	BRIDGE_WAITS_ROOM,  /* a slot, or fewer dirty chunks */
 	BRIDGE_WAITS_IO,    /* a free operation */
+	BRIDGE_WAITS_LEASE, /* a donor's word that what is remembered is what it has */
 	BRIDGE_WAITS_OPS,   /* its own operations */
 };
 

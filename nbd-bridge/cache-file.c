@@ -37,6 +37,8 @@ struct header {
 	uint64_t sum; /* of what precedes */
 	/* Of use until the machine is restarted, and changed in use: each by itself, under no sum. */
 	_Atomic uint64_t generations[CACHE_FILE_DONORS], epochs[CACHE_FILE_DONORS];
+	_Atomic uint64_t granted[CACHE_FILE_DONORS]; /* 0 in files of older versions … */
+	_Atomic uint64_t wrote[CACHE_FILE_DONORS];   /* … the highest granted generation under which something was written */
 };
 
 _Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header has its place");
@@ -438,6 +440,23 @@ uint64_t cache_file_epoch(const struct cache_file *file, unsigned donor)
 uint64_t cache_file_generation(const struct cache_file *file, unsigned donor)
 {
 	return atomic_load(&file->known.generations[donor]);
+}
+
+void cache_file_note_granted(struct cache_file *file, unsigned donor, uint64_t granted, bool wrote)
+{
+	if (!atomic_load(&file->mapped))
+		return;
+	atomic_store(&file->header->granted[donor], granted);
+	if (wrote)
+		atomic_store(&file->header->wrote[donor], granted);
+}
+
+uint64_t cache_file_granted(const struct cache_file *file, unsigned donor, bool *ret_wrote)
+{
+	uint64_t granted = atomic_load(&file->header->granted[donor]);
+
+	*ret_wrote = granted && atomic_load(&file->header->wrote[donor]) == granted;
+	return granted;
 }
 
 /* ---- all of it ---- */

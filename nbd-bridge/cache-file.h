@@ -81,6 +81,9 @@ void cache_file_note_generation(struct cache_file *file, unsigned donor, uint64_
 void cache_file_set_epoch(struct cache_file *file, unsigned donor, uint64_t epoch);
 uint64_t cache_file_epoch(const struct cache_file *file, unsigned donor);
 uint64_t cache_file_generation(const struct cache_file *file, unsigned donor);
+/* As in weft_hello, of that epoch. */
+void cache_file_note_granted(struct cache_file *file, unsigned donor, uint64_t granted, bool wrote);
+uint64_t cache_file_granted(const struct cache_file *file, unsigned donor, bool *ret_wrote);
 
 /* What cache_file_each() and a cache tell of a run of blocks. */
 enum cache_content {

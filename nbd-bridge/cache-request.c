@@ -489,6 +489,13 @@ void cache_submit(struct bridge_lane *lane, struct bridge_request *rq)
 	if (cl->active)
 		cl->active->active_link = &rq->active_next;
 	cl->active = rq;
+	if (r > 0 && (kind == TP_READ || kind == TP_WRITE || kind == TP_ZERO || kind == TP_TRIM) && !lane_is_fresh(lane)) {
+		/* Another may have been granted the region, and written. */
+		rq->waits_at = BRIDGE_WAITS_LEASE;
+		rq->wait_next = cl->lease_waiters;
+		cl->lease_waiters = rq;
+		return;
+	}
 	bool waits = !cache_advance(lane, rq);
 	if (r <= 0)
 		return;
@@ -569,6 +576,8 @@ static bool stop_waiting(struct bridge_lane *lane, struct bridge_request *rq)
 		pthread_mutex_unlock(&cache->lock);
 	} else if (rq->waits_at == BRIDGE_WAITS_IO) {
 		was = unlist(&lane->cache->io_waiters, rq);
+	} else if (rq->waits_at == BRIDGE_WAITS_LEASE) {
+		was = unlist(&lane->cache->lease_waiters, rq);
 	}
 	return was;
 }
@@ -588,6 +597,26 @@ void cache_purge(struct bridge_lane *lane, const struct bridge_link *link, int e
 	}
 }
 
+void cache_lane_fresh(struct bridge_lane *lane)
+{
+	struct cache_lane *cl = lane->cache;
+
+	if (!cl || !cl->lease_waiters || !lane_is_fresh(lane))
+		return;
+	/* The last that came is first here, and in the list of those that are ready. */
+	struct bridge_request *rq = cl->lease_waiters, *in_order = NULL, *next;
+	cl->lease_waiters = NULL;
+	for (; rq; rq = next) {
+		next = rq->wait_next;
+		rq->wait_next = in_order;
+		in_order = rq;
+	}
+	for (rq = in_order; rq; rq = next) {
+		next = rq->wait_next;
+		cache_ready(lane, rq);
+	}
+}
+
 void cache_lane_granted(struct bridge_lane *lane)
 {
 	struct cache_lane *cl = lane->cache;
@@ -597,5 +626,6 @@ void cache_lane_granted(struct bridge_lane *lane)
 	/* What could not be written back meanwhile, and somebody may wait for. */
 	if (atomic_load(&cl->cache->nr_dirty) > 0)
 		cl->push_left = cl->cache->nr_chunks;
+	cache_lane_fresh(lane);
 	cache_pull(lane);
 }

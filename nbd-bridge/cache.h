@@ -103,6 +103,7 @@ struct cache_lane {
 	unsigned nr_lent, max_lent; /* READs whose data are looked at in their slots */
 	struct bridge_request *active;     /* requests that are not done */
 	struct bridge_request *io_waiters; /* for an operation to come free */
+	struct bridge_request *lease_waiters; /* until a donor confirms that what is remembered is what it has */
 	_Atomic(struct bridge_request *) ready; /* to be gone on with; any thread adds */
 	_Atomic bool kicked; /* something is to be written back at once */
 	uint64_t push_at, push_left; /* the next chunk to look at, and how many */
@@ -181,6 +182,8 @@ bool cache_clear(struct bridge_cache *cache);
 void cache_lane_free(struct bridge_lane *lane);
 /* The lane's link was granted. */
 void cache_lane_granted(struct bridge_lane *lane);
+/* A lease may have been renewed: those who wait for that go on. */
+void cache_lane_fresh(struct bridge_lane *lane);
 /* Gives chunk c a slot if it has none: 1; -EAGAIN: rq (may be NULL) waits for one; -EIO: all are lost. */
 int cache_slot_add(struct bridge_lane *lane, uint64_t c, struct bridge_request *rq);
 /* Puts rq among the chunk's waiters, and the lock down.  -EAGAIN. */

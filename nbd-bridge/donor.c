@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fabric/util.h"
 #include "nbd-bridge/lane.h"
 
 static void raise_generation(struct bridge_donor *donor)
@@ -52,13 +53,14 @@ static void explain(struct bridge_donor *donor, unsigned way, const char *transp
 	donor->left_why.code = 0;
 }
 
-void donor_granted(struct bridge_donor *donor, uint64_t generation, unsigned way, const char *transport, bool *ret_way_changed)
+void donor_granted(struct bridge_donor *donor, uint64_t generation, unsigned way, const struct tp_info *info, bool *ret_way_changed)
 {
 	struct bridge *bridge = donor->bridge;
 	bool newest = false;
 
 	*ret_way_changed = false;
 	pthread_mutex_lock(&bridge->lock);
+	atomic_store(&donor->version0, info->version0);
 	if (generation > donor->granted_generation) {
 		donor->granted_generation = generation;
 		newest = true;
@@ -67,11 +69,80 @@ void donor_granted(struct bridge_donor *donor, uint64_t generation, unsigned way
 		donor->nr_ready++;
 		*ret_way_changed = bridge_ways_granted(&donor->ways, way, weft_now_ns());
 		if (*ret_way_changed)
-			explain(donor, way, transport);
-		snprintf(donor->used_transport, sizeof(donor->used_transport), "%s", transport);
+			explain(donor, way, info->transport);
+		snprintf(donor->used_transport, sizeof(donor->used_transport), "%s", info->transport);
 	}
 	pthread_mutex_unlock(&bridge->lock);
 	if (newest)
+		bridge_wake_lanes(bridge);
+}
+
+static int note(struct bridge_donor *donor, uint64_t generation, bool wrote)
+{
+	const struct bridge_config *config = &donor->bridge->config;
+
+	return config->note ? config->note(config->note_ctx, donor->index, donor->info.epoch, generation, wrote) : 0;
+}
+
+int donor_note_granted(struct bridge_donor *donor, uint64_t generation)
+{
+	pthread_mutex_lock(&donor->bridge->lock);
+	bool known = generation <= donor->noted_generation;
+	pthread_mutex_unlock(&donor->bridge->lock);
+	if (known)
+		return 0;
+	int r = note(donor, generation, false);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&donor->bridge->lock);
+	donor->noted_generation = weft_max(donor->noted_generation, generation);
+	pthread_mutex_unlock(&donor->bridge->lock);
+	return 0;
+}
+
+int donor_note_wrote(struct bridge_donor *donor, uint64_t generation)
+{
+	int r = 0;
+
+	if (atomic_load(&donor->wrote_generation) < generation)
+		r = note(donor, generation, true);
+	if (r == 0)
+		atomic_store(&donor->wrote_generation, generation);
+	return r;
+}
+
+void donor_claim(const struct bridge_donor *donor, struct weft_hello *hello)
+{
+	const struct bridge_donor_config *config = &donor->config;
+	uint64_t granted = atomic_load(&donor->granted_generation);
+
+	hello->version0 = atomic_load(&donor->version0);
+	if (!donor->granted) {
+		hello->epoch = config->epoch;
+		hello->expect = config->epoch ? 0 : config->expect;
+		hello->granted = config->epoch ? config->granted : 0;
+		hello->wrote = hello->granted && config->wrote;
+		return;
+	}
+	hello->epoch = donor->info.epoch;
+	hello->granted = donor->info.epoch ? granted : 0;
+	hello->wrote = hello->granted && atomic_load(&donor->wrote_generation) == granted;
+}
+
+void donor_renew_lease(struct bridge_donor *donor, uint64_t sent_ns, uint32_t lease_ms)
+{
+	struct bridge *bridge = donor->bridge;
+	bool leased = lease_ms > 0 && bridge->config.mode != WEFT_MODE_SHARED;
+	uint64_t until_ns = leased ? sent_ns + lease_ms * UINT64_C(1000000) : UINT64_MAX, first_ns = UINT64_MAX;
+
+	pthread_mutex_lock(&bridge->lock);
+	donor->lease_until_ns = leased ? weft_max(until_ns, donor->lease_until_ns == UINT64_MAX ? 0 : donor->lease_until_ns) : UINT64_MAX;
+	for (unsigned i = 0; i < bridge->nr_donors; i++)
+		first_ns = weft_min(first_ns, bridge->donors[i].lease_until_ns);
+	bool was_over = atomic_exchange(&bridge->fresh_until_ns, first_ns) < weft_boottime_ns();
+	pthread_mutex_unlock(&bridge->lock);
+	/* Some may wait for it. */
+	if (was_over && bridge->cache)
 		bridge_wake_lanes(bridge);
 }
 

@@ -71,6 +71,7 @@ struct bridge_link {
 	bool has_result;     /* of its first connection */
 	struct op_list queue, parked;
 	struct bridge_op probe;
+	uint64_t probe_sent_ns; /* weft_boottime_ns() */
 	struct weft_timer retry, dead, tick;
 	uint32_t tick_ms;    /* as the tick is set now */
 	uint32_t backoff_ms;
@@ -78,7 +79,8 @@ struct bridge_link {
 	uint64_t seen_ns;    /* when the donor last answered */
 	uint64_t down_ns;    /* since when it is not ready, or was granted but has answered nothing; 0: it answers */
 	bool is_dead;        /* --dead-timeout is over */
-	bool insisted;       /* refused as stale since the last grant, and tried once more */
+	bool insisted;       /* refused as stale since the last grant by a donor of version 0, and tried once more */
+	bool must_note;      /* that something was written is not noted yet */
 	struct weft_error why; /* of the last loss or refusal */
 	char path[160];
 	uint64_t nr_reconnects;
@@ -126,6 +128,7 @@ struct bridge_lane {
 	struct bridge *bridge;
 	struct weft_loop *loop;
 	uint64_t now_ns; /* of this step; 0: not read yet */
+	uint64_t boottime_ns, boottime_for_ns; /* at this now_ns */
 	struct bridge_request *backlog, **backlog_tail;
 	struct bridge_deferred *deferred, **deferred_tail;
 	struct bridge_waiter *waiters, **waiters_tail, *serving;
@@ -170,10 +173,14 @@ struct bridge_donor {
 	uint8_t transports[BRIDGE_MAX_WAYS]; /* of each way: in lane.tps */
 	_Atomic uint64_t generation;
 	_Atomic uint64_t granted_generation; /* the highest that was: lower ones are fenced */
+	uint64_t noted_generation; /* bridge_config.note() knows of it */
+	_Atomic uint64_t wrote_generation; /* … and that something was written under this one */
 	unsigned nr_ready;   /* links that are, at the generation */
 	bool moving;         /* a scout asks for the next generation over another way: nobody else may */
 	bool granted;        /* info is valid */
 	struct tp_info info; /* what was granted first */
+	_Atomic bool version0;   /* the donor, when it granted last */
+	uint64_t lease_until_ns; /* of weft_boottime_ns(): others may have been granted the region after; UINT64_MAX: never */
 	struct bridge_ways ways;
 	char used_transport[16];
 	struct weft_error left_why; /* why the way before was left */
@@ -199,6 +206,7 @@ struct bridge {
 	struct bridge_way transports[BRIDGE_MAX_TRANSPORTS]; /* host and port mean nothing */
 	_Atomic bool stale;   /* connections end; not while a reset tries */
 	_Atomic bool refuses; /* requests fail: it is stale, or being reset */
+	_Atomic uint64_t fresh_until_ns; /* the first of the donors' lease_until_ns: what is remembered is what they have */
 	_Atomic bool stopping;
 	_Atomic uint32_t nr_orphans;
 	_Atomic uint32_t next_lane;
@@ -207,6 +215,7 @@ struct bridge {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	struct weft_error stale_why; /* under the lock; set once */
+	bool superseded;             /* under the lock: stale since another process has it */
 	bool granted;                /* under the lock: info is valid, of all donors */
 	struct bridge_cache *cache;  /* NULL: direct */
 	struct bridge_place place;
@@ -220,6 +229,18 @@ static inline uint64_t lane_now(struct bridge_lane *lane)
 	if (!lane->now_ns)
 		lane->now_ns = weft_now_ns();
 	return lane->now_ns;
+}
+
+/* Whether what is remembered of the donors' contents is known to be what they have. */
+static inline bool lane_is_fresh(struct bridge_lane *lane)
+{
+	uint64_t now_ns = lane_now(lane);
+
+	if (lane->boottime_for_ns != now_ns) {
+		lane->boottime_ns = weft_boottime_ns();
+		lane->boottime_for_ns = now_ns;
+	}
+	return lane->boottime_ns <= atomic_load_explicit(&lane->bridge->fresh_until_ns, memory_order_relaxed);
 }
 
 /* For counters that one thread writes and any reads. */
@@ -314,6 +335,8 @@ void scout_end(struct bridge_scout *scout);
 /* bridge.c */
 /* Any thread, once: nothing of this attachment is valid any more. */
 void bridge_set_stale(struct bridge *bridge, const struct weft_error *why);
+/* The same, when another process has it. */
+void bridge_set_superseded(struct bridge *bridge, const struct weft_error *why);
 /* A link's: its first connection was granted (code > 0; once) or refused. */
 void bridge_first_result(struct bridge_link *link, int result, const struct weft_error *why);
 /* A lane's: whether the grant is what this bridge was made for; remembers the first.  -ESTALE, or -EOPNOTSUPP: it can do less. */
@@ -326,12 +349,19 @@ int bridge_check_grant(struct bridge_donor *donor, const struct tp_info *info, s
  */
 int donor_where(struct bridge_donor *donor, uint64_t generation, bool lost, uint64_t *ret_generation, unsigned *ret_way);
 /* A link was granted; or lost that.  way_changed: it is the first over another way. */
-void donor_granted(struct bridge_donor *donor, uint64_t generation, unsigned way, const char *transport, bool *ret_way_changed);
+void donor_granted(struct bridge_donor *donor, uint64_t generation, unsigned way, const struct tp_info *info, bool *ret_way_changed);
 void donor_lost(struct bridge_donor *donor, uint64_t generation, unsigned way, const struct weft_error *why);
 /* Connecting at the generation failed: another way may be taken from now on.  True: at once. */
 bool donor_refused(struct bridge_donor *donor, uint64_t generation, const struct weft_error *why);
 /* The next generation, unless somebody has raised it already. */
 void donor_raise(struct bridge_donor *donor, uint64_t generation);
+/* A grant is kept for a take-over, before anything is asked under it; that something was written under it, before anybody learns of it.  0, or -errno. */
+int donor_note_granted(struct bridge_donor *donor, uint64_t generation);
+int donor_note_wrote(struct bridge_donor *donor, uint64_t generation);
+/* What a hello to it says of what is remembered. */
+void donor_claim(const struct bridge_donor *donor, struct weft_hello *hello);
+/* What was sent at sent_ns (weft_boottime_ns()) was a sign of life, and the donor has answered it. */
+void donor_renew_lease(struct bridge_donor *donor, uint64_t sent_ns, uint32_t lease_ms);
 /* A scout's: whether to look, and over which way; begins, or ends, the move to the next generation. */
 bool donor_may_look(struct bridge_donor *donor, unsigned *ret_way, uint64_t *ret_wait_ns);
 void donor_look_failed(struct bridge_donor *donor, const struct weft_error *why);

@@ -106,9 +106,17 @@ static void refused(struct bridge_link *link, int error)
 	bool first = link->ready_ns == 0;
 	if (first)
 		bridge_first_result(link, error, &link->why);
-	if (error == -ESTALE && donor->granted && !link->insisted) {
-		/* The donor may have granted this generation without our learning of it, and its lease lapsed:
-		 * the next one is welcome then.  A bridge that was superseded is refused that as well. */
+	if (error == -WEFT_ESUPERSEDED && (donor->granted || bridge->granted)) {
+		bridge_set_superseded(bridge, &link->why);
+		link->state = LINK_IDLE;
+		return;
+	}
+	/*
+	 * The donor may have granted this generation without our learning of it, and its lease lapsed: the next one is welcome
+	 * then.  Version 0 does not tell that apart from what is final; it refuses a bridge that was superseded the next one as well.
+	 */
+	bool over = error == -WEFT_EOVER || (error == -ESTALE && !link->insisted && atomic_load(&donor->version0));
+	if (over && donor->granted) {
 		link->insisted = true;
 		donor_raise(donor, link->generation);
 		back_off(link);
@@ -173,12 +181,12 @@ struct tp_target link_target(const struct bridge_link *link, unsigned way, uint6
 		.hello.anonymous = config->foreign,
 		.hello.mode = config->mode,
 		.hello.generation = generation,
-		.hello.epoch = donor->granted ? donor->info.epoch : donor->config.epoch,
 	};
 
 	/* Where there is another way to be tried, nobody waits for long. */
 	if (donor->config.nr_ways > 1 && donor->granted)
 		target.connect_timeout_ms = (uint32_t)weft_min(target.connect_timeout_ms, LINK_WAY_MS);
+	donor_claim(donor, &target.hello);
 	if (config->cache_file)
 		cache_file_note_generation(config->cache_file, donor->index, generation);
 	memcpy(target.hello.id, donor->config.id, sizeof(target.hello.id));
@@ -257,19 +265,42 @@ static void set_tick(struct bridge_link *link, bool busy)
 	weft_loop_timer_set(link->lane->loop, &link->tick, ms * MS_NS);
 }
 
+/* Contents that may be put back to what they were: that we know these has to outlive us. */
+static int note_grant(struct bridge_link *link)
+{
+	struct bridge_donor *donor = link->donor;
+	const struct tp_info *info = &link->conn->info;
+
+	link->must_note = false;
+	if (!info->restorable || link->lane->bridge->config.mode == WEFT_MODE_SHARED)
+		return 0;
+	link->must_note = !info->read_only && atomic_load(&donor->wrote_generation) < link->generation;
+	return donor_note_granted(donor, link->generation);
+}
+
 /* The connection is granted and good. */
 static void become_ready(struct bridge_link *link)
 {
 	struct bridge_lane *lane = link->lane;
 	struct bridge_op *op;
 	bool moved;
+	int r = note_grant(link);
 
+	if (r < 0) {
+		weft_error_set(&link->why, -r, "what has to outlive the bridge cannot be kept: %s", strerror(-r));
+		link->was_granted = true;
+		if (link->ready_ns == 0)
+			bridge_first_result(link, r, &link->why);
+		tp_shutdown(link->conn);
+		return;
+	}
+	donor_renew_lease(link->donor, link->conn->asked_ns, link->conn->info.lease_ms);
 	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_GRANTED, 0, link->generation, link->parked.nr);
 	memcpy(link->path, link->conn->info.path, sizeof(link->path));
 	bool first = link->ready_ns == 0;
 	link->state = LINK_READY;
 	lane_set_ready(lane);
-	donor_granted(link->donor, link->generation, link->way, link->conn->info.transport, &moved);
+	donor_granted(link->donor, link->generation, link->way, &link->conn->info, &moved);
 	if (moved)
 		bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_MOVED, 0, link->generation, link->way);
 	link->ready_ns = link->seen_ns = weft_now_ns();
@@ -417,6 +448,7 @@ void link_check(struct bridge_link *link)
 		link_progress(link);
 		return;
 	}
+	cache_lane_fresh(link->lane);
 	/* The donor has fenced it, or is about to find out that it has. */
 	if (link->state == LINK_READY && link->generation < atomic_load(&link->donor->granted_generation)) {
 		weft_error_set(&link->why, ESTALE, "another lane had to connect anew");
@@ -449,6 +481,11 @@ static void park(struct bridge_link *link, struct bridge_op *op)
 		op_list_push(&link->parked, op);
 }
 
+static bool changes_data(const struct bridge_op *op)
+{
+	return op->tp.kind == TP_WRITE || op->tp.kind == TP_ZERO || op->tp.kind == TP_TRIM;
+}
+
 static bool fate_unknown(int status)
 {
 	return status == -ENOTCONN || status == -ETIMEDOUT || status == -ECANCELED || status == -ESTALE;
@@ -470,8 +507,17 @@ static void completed(struct bridge_link *link, struct bridge_op *op)
 	}
 	link->seen_ns = lane_now(link->lane);
 	link->down_ns = 0;
-	if (op != &link->probe)
-		lane_op_finish(link->lane, op, op->tp.status);
+	if (op == &link->probe) {
+		if (op->tp.status == 0)
+			donor_renew_lease(link->donor, link->probe_sent_ns, link->conn->info.lease_ms);
+		return;
+	}
+	/* Nobody is told that something was written before a take-over would know of it. */
+	if (link->must_note && op->tp.status == 0 && changes_data(op)) {
+		op->tp.status = donor_note_wrote(link->donor, link->generation) < 0 ? -EIO : 0;
+		link->must_note = op->tp.status < 0;
+	}
+	lane_op_finish(link->lane, op, op->tp.status);
 }
 
 void link_progress(struct bridge_link *link)
@@ -634,12 +680,17 @@ static void on_tick(struct weft_timer *timer)
 		return;
 	}
 	lane_trim_big(lane);
-	/* Silence since the last tick: ask.  With traffic there is no need to. */
-	if (link->probe.posted_ns == 0 && now_ns - link->seen_ns >= link->tick_ms * MS_NS / 2) {
+	/* Silence since the last tick: ask.  With traffic there is no need to, but that the lease is known to last. */
+	uint64_t boottime_ns = weft_boottime_ns();
+	uint64_t renew_ns = link->conn->info.lease_ms / 4 * MS_NS;
+	bool renew = renew_ns > 0 && boottime_ns - weft_max(link->probe_sent_ns, link->conn->asked_ns) >= renew_ns;
+	if (link->probe.posted_ns == 0 && (renew || now_ns - link->seen_ns >= link->tick_ms * MS_NS / 2)) {
 		struct tp_op *probe = &link->probe.tp;
 
-		if (tp_post(link->conn, &probe, 1) == 1)
+		if (tp_post(link->conn, &probe, 1) == 1) {
 			link->probe.posted_ns = now_ns;
+			link->probe_sent_ns = boottime_ns;
+		}
 	}
 	set_tick(link, busy || link->probe.posted_ns != 0);
 }

@@ -1,4 +1,5 @@
 /* The way back from being stale: the attachment begins anew under its front-ends.  The control thread's, but for what runs on lanes. */
+#include <assert.h>
 #include <errno.h>
 #include <unistd.h>
 
@@ -71,13 +72,16 @@ static int reconnect_first(struct bridge *bridge, struct weft_error *err)
 	return -reset.why.code;
 }
 
-int bridge_reset(struct bridge *bridge, struct weft_error *err)
+int bridge_reset(struct bridge *bridge, uint64_t generation, int (*granted)(void *ctx, struct weft_error *err), void *ctx,
+	struct weft_error *err)
 {
 	uint64_t end_ns = weft_now_ns() + bridge->config.connect_timeout_ms * UINT64_C(1000000);
 	struct reset reset;
 
 	if (!atomic_load(&bridge->stale))
 		return weft_error_set(err, EINVAL, "it is not stale");
+	if (bridge_is_superseded(bridge))
+		return weft_error_set(err, EPERM, "another process has taken the attachment over; end this one with weft detach --force");
 	do {
 		reset.idle = true;
 		for (unsigned i = 0; i < bridge->nr_lanes; i++)
@@ -92,12 +96,13 @@ int bridge_reset(struct bridge *bridge, struct weft_error *err)
 	for (unsigned i = 0; i < bridge->nr_donors; i++) {
 		struct bridge_donor *donor = &bridge->donors[i];
 
-		/* As a new incarnation, which claims nothing of what there was. */
-		atomic_store(&donor->generation, ((atomic_load(&donor->generation) >> 32) + 1) << 32);
+		/* As a new incarnation, which remembers nothing. */
+		assert(generation > atomic_load(&donor->generation));
+		atomic_store(&donor->generation, generation);
 		donor->granted = donor->moving = false;
 		donor->ways.now = 0;
 		donor->nr_ready = 0;
-		donor->config.epoch = 0;
+		donor->config.epoch = donor->config.expect = 0;
 		/* Whichever contents there are: check_reset() will know. */
 		if (bridge->config.cache_file)
 			cache_file_set_epoch(bridge->config.cache_file, i, 0);
@@ -105,6 +110,8 @@ int bridge_reset(struct bridge *bridge, struct weft_error *err)
 	atomic_store(&bridge->stale, false);
 	pthread_mutex_unlock(&bridge->lock);
 	int r = reconnect_first(bridge, err);
+	if (r == 0 && granted)
+		r = granted(ctx, err);
 	if (r < 0) {
 		bridge_set_stale(bridge, err);
 		return r;

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -17,7 +18,7 @@
 #include "fabric/control.h"
 #include "fabric/util.h"
 
-enum { STATE_MAX = 32768 };
+enum { STATE_MAX = 32768, BOOT_LEN = 37 };
 
 static int state_path(const char *name, char *path, size_t len, struct weft_error *err)
 {
@@ -46,6 +47,50 @@ static void copy_into(const json_t *json, const char *key, char *buf, size_t len
 	snprintf(buf, len, "%s", text ? text : "");
 }
 
+/* "" when it cannot be had. */
+static void read_boot(char boot[BOOT_LEN])
+{
+	WEFT_CLEANUP_CLOSE int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? read(fd, boot, BOOT_LEN - 1) : 0;
+
+	boot[n > 0 ? n : 0] = '\0';
+}
+
+/* What the front-ends were told of a donor's region. */
+static const struct {
+	const char *name;
+	size_t offset;
+} guarantees[] = {
+#define GUARANTEE(field) {#field, offsetof(struct tp_info, field)}
+	GUARANTEE(has_epoch), GUARANTEE(restorable), GUARANTEE(read_only), GUARANTEE(can_flush), GUARANTEE(can_fua), GUARANTEE(can_trim),
+	GUARANTEE(can_zero), GUARANTEE(can_fast_zero), GUARANTEE(can_cache), GUARANTEE(can_multi_conn), GUARANTEE(flush_each_conn),
+	GUARANTEE(one_sided),
+};
+
+static json_t *info_json(const struct tp_info *info)
+{
+	json_t *json = json_pack("{s:I, s:I, s:I, s:I, s:I}", "size_bytes", (json_int_t)info->size_bytes, "max_io_bytes",
+		(json_int_t)info->max_io_bytes, "min_block_bytes", (json_int_t)info->min_block_bytes, "preferred_block_bytes",
+		(json_int_t)info->preferred_block_bytes, "lease_ms", (json_int_t)info->lease_ms);
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(guarantees); i++)
+		json_object_set_new(json, guarantees[i].name, json_boolean(*(const bool *)((const char *)info + guarantees[i].offset)));
+	return json;
+}
+
+static void load_info(const json_t *json, struct tp_info *ret)
+{
+	ret->size_bytes = (uint64_t)json_integer_value(json_object_get(json, "size_bytes"));
+	ret->max_io_bytes = (uint64_t)json_integer_value(json_object_get(json, "max_io_bytes"));
+	ret->min_block_bytes = (uint32_t)json_integer_value(json_object_get(json, "min_block_bytes"));
+	ret->preferred_block_bytes = (uint32_t)json_integer_value(json_object_get(json, "preferred_block_bytes"));
+	ret->lease_ms = (uint32_t)json_integer_value(json_object_get(json, "lease_ms"));
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(guarantees); i++)
+		*(bool *)((char *)ret + guarantees[i].offset) = json_is_true(json_object_get(json, guarantees[i].name));
+	if (ret->min_block_bytes == 0 || ret->max_io_bytes == 0)
+		ret->size_bytes = 0;
+}
+
 static bool load_donor(const json_t *json, struct bridge_state_donor *ret)
 {
 	const char *id = json_string_value(json_object_get(json, "id"));
@@ -54,6 +99,9 @@ static bool load_donor(const json_t *json, struct bridge_state_donor *ret)
 	if (!id || strlen(id) != 2 * WEFT_ID_BYTES || weft_unhex(id, ret->id, WEFT_ID_BYTES) != 0)
 		return false;
 	ret->epoch = epoch ? strtoull(epoch, NULL, 16) : 0;
+	ret->granted = (uint64_t)json_integer_value(json_object_get(json, "granted"));
+	ret->wrote = json_is_true(json_object_get(json, "wrote"));
+	load_info(json_object_get(json, "info"), &ret->info);
 	return true;
 }
 
@@ -72,7 +120,14 @@ static bool load(struct bridge_state_file *ret)
 	json_array_foreach(more, i, one)
 		ok = ok && ret->nr_donors < BRIDGE_STATE_DONORS && load_donor(one, &ret->donors[ret->nr_donors++]);
 	if (ok) {
+		const char *mode = json_string_value(json_object_get(json, "mode"));
+		const char *tenure = json_string_value(json_object_get(json, "socket_tenure"));
+
 		ret->generation = (uint64_t)generation;
+		ret->mode = mode ? mode[0] : 0;
+		ret->stale = json_is_true(json_object_get(json, "stale"));
+		ret->socket_tenure = tenure ? strtoull(tenure, NULL, 16) : 0;
+		copy_into(json, "boot", ret->boot, sizeof(ret->boot));
 		ret->stripe_bytes = (uint64_t)json_integer_value(json_object_get(json, "stripe_bytes"));
 		ret->uri = copy(json, "uri");
 		ret->socket = copy(json, "socket");
@@ -94,12 +149,19 @@ static bool load(struct bridge_state_file *ret)
 void bridge_state_renew(struct bridge_state_file *state, unsigned nr_donors)
 {
 	for (unsigned i = 0; i < nr_donors; i++) {
+		state->donors[i] = (struct bridge_state_donor){0};
 		weft_random(state->donors[i].id, sizeof(state->donors[i].id));
-		state->donors[i].epoch = 0;
 	}
 	state->nr_donors = nr_donors;
 	state->generation = UINT64_C(1) << 32;
-	state->takes_over = false;
+	state->mode = 0;
+	state->stale = state->takes_over = false;
+	weft_random(&state->socket_tenure, sizeof(state->socket_tenure));
+}
+
+void bridge_state_next_incarnation(struct bridge_state_file *state)
+{
+	state->generation = ((state->generation >> 32) + 1) << 32;
 }
 
 /* Whoever looks whether a bridge lives has the lock for a moment. */
@@ -140,9 +202,15 @@ int bridge_state_open(const char *name, struct bridge_state_file *ret, struct we
 			break;
 		close(ret->fd);
 	}
+	char boot[BOOT_LEN];
+	read_boot(boot);
 	ret->takes_over = load(ret);
+	/* After a restart of the machine nothing is left behind the attachment: one that is begun anew remembers nothing. */
+	if (ret->takes_over && ret->boot[0] && strcmp(ret->boot, boot) != 0)
+		ret->takes_over = false;
+	snprintf(ret->boot, sizeof(ret->boot), "%s", boot);
 	if (ret->takes_over)
-		ret->generation = ((ret->generation >> 32) + 1) << 32;
+		bridge_state_next_incarnation(ret);
 	else
 		bridge_state_renew(ret, 1);
 	return 0;
@@ -195,7 +263,11 @@ static json_t *donor_json(const struct bridge_state_donor *donor)
 
 	weft_hex(donor->id, WEFT_ID_BYTES, id);
 	snprintf(epoch, sizeof(epoch), "%016" PRIx64, donor->epoch);
-	return json_pack("{s:s, s:s}", "id", id, "epoch", epoch);
+	json_t *json = json_pack("{s:s, s:s, s:I, s:b}", "id", id, "epoch", epoch, "granted", (json_int_t)donor->granted, "wrote",
+		(int)donor->wrote);
+	if (donor->info.size_bytes)
+		json_object_set_new(json, "info", info_json(&donor->info));
+	return json;
 }
 
 int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
@@ -215,6 +287,12 @@ int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
 	json_object_update_new(json, rest);
 	if (state->again && state->directory)
 		json_object_update_new(json, json_pack("{s:s, s:s}", "again", state->again, "directory", state->directory));
+	char mode[2] = {state->mode}, tenure[17];
+	snprintf(tenure, sizeof(tenure), "%016" PRIx64, state->socket_tenure);
+	json_object_set_new(json, "mode", json_string(mode));
+	json_object_set_new(json, "boot", json_string(state->boot));
+	json_object_set_new(json, "stale", json_boolean(state->stale));
+	json_object_set_new(json, "socket_tenure", json_string(tenure));
 	if (state->nr_donors > 1) {
 		json_t *more = json_array();
 

@@ -13,6 +13,7 @@
 
 #include "fabric/error.h"
 #include "fabric/hello.h"
+#include "fabric/transport.h"
 #include "nbd-bridge/front.h"
 
 enum { BRIDGE_STATE_DONORS = 16 };
@@ -21,12 +22,18 @@ enum { BRIDGE_STATE_DONORS = 16 };
 struct bridge_state_donor {
 	uint8_t id[WEFT_ID_BYTES];
 	uint64_t epoch; /* of the contents attached; 0: none yet */
+	uint64_t granted; /* with an epoch, as in weft_hello */
+	bool wrote;
+	struct tp_info info; /* what was granted; size_bytes 0: nothing yet, or it is not known */
 };
 
 struct bridge_state_file {
 	struct bridge_state_donor donors[BRIDGE_STATE_DONORS];
 	unsigned nr_donors;
 	uint64_t generation;   /* the first of this incarnation, at all of them */
+	char mode;             /* as in a hello; 0: not known */
+	bool stale;            /* the donors refused what is remembered; until a reset's grant is noted */
+	uint64_t socket_tenure; /* of the bridge's own socket: who comes back there by NAME@TENURE finds what it knows */
 	uint64_t stripe_bytes; /* 0: one donor */
 	char *uri;             /* one of each donor, spaces between */
 	char *socket, *mount; /* NULL: none */
@@ -37,10 +44,14 @@ struct bridge_state_file {
 	uint64_t made_dev, made_ino; /* the mount's file, if it was made by us; else 0 */
 	pid_t pid;
 	/* Not in the file. */
-	bool takes_over; /* it was there: left by a bridge that did not end by itself */
+	bool takes_over; /* it was there: left by a bridge that did not end by itself, since the machine was started */
+	char boot[37]; /* the machine's life in which it was written */
 	int fd;
 	char path[160];
 };
+
+/* Another incarnation of it: what it asks for fences whatever the ones before have under way. */
+void bridge_state_next_incarnation(struct bridge_state_file *state);
 
 /*
  * Takes the name: reads what a dead bridge left (a fresh id and the first generation if there is nothing, or

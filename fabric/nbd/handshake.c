@@ -5,6 +5,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,7 +77,8 @@ static int reply_error(struct nbd_conn *conn, uint32_t type, const char *text)
 /* What the service said, in the protocol's words. */
 static int reply_refusal(struct nbd_conn *conn, int error, const struct weft_error *err)
 {
-	const char *code = strerrorname_np(-error);
+	const char *word = weft_refusal_word(-error, conn->have_hello && conn->hello.version0);
+	const char *code = word ? word : strerrorname_np(-error);
 	char text[64 + sizeof(err->message)];
 
 	if (error == -ENOENT)
@@ -354,23 +356,36 @@ static bool query_begins(const uint8_t *query, uint32_t len, const char *text)
 	return len >= strlen(text) && memcmp(query, text, strlen(text)) == 0;
 }
 
-/* weft:session:… : at most one per option.  0, 1: it selects our context; -EINVAL: malformed; -ENOENT. */
+/* weft:session:… : at most one per option.  0, 1: it selects our context; -EINVAL: malformed; -ENOENT; -EPROTONOSUPPORT, with err. */
 static int query_session(struct nbd_conn *conn, const uint8_t *query, uint32_t len,
-	struct weft_hello *ret_hello, char *ret_grant)
+	struct weft_hello *ret_hello, char *ret_grant, struct weft_error *err)
 {
 	struct weft_welcome welcome = { 0 };
 	int r;
 
 	if (!conn->service->welcome)
 		return 0;
-	r = weft_hello_parse((const char *)query, len, ret_hello);
+	r = weft_hello_parse((const char *)query, len, ret_hello, err);
 	if (r < 0)
 		return r;
 	r = conn->service->welcome(conn, conn->name, ret_hello, &welcome);
 	if (r < 0)
 		return r;
+	welcome.version0 = ret_hello->version0;
 	weft_welcome_format(&welcome, ret_grant);
 	return 1;
+}
+
+/* weft:tenure: : told, never selected. */
+static int reply_tenure(struct nbd_conn *conn)
+{
+	struct weft_welcome welcome = { 0 };
+	char name[sizeof(WEFT_CONTEXT_TENURE) + 16];
+
+	if (!conn->service->welcome || conn->service->welcome(conn, conn->name, NULL, &welcome) < 0 || !welcome.tenure)
+		return 0;
+	snprintf(name, sizeof(name), WEFT_CONTEXT_TENURE "%016" PRIx64, welcome.tenure);
+	return reply_context(conn, 0, name);
 }
 
 /* proto, NBD_OPT_LIST_META_CONTEXT and NBD_OPT_SET_META_CONTEXT */
@@ -380,6 +395,7 @@ static int option_context(struct nbd_conn *conn, struct cursor *c)
 	struct nbd_export export = { 0 };
 	struct weft_error err = { 0 };
 	struct weft_hello hello;
+	bool tell_tenure = false;
 	uint8_t selected = 0;
 	uint32_t nr;
 	int r;
@@ -408,12 +424,14 @@ static int option_context(struct nbd_conn *conn, struct cursor *c)
 		} else if (query_begins(query, len, WEFT_CONTEXT_SESSION)) {
 			if (selected & NBD_CONTEXT_GRANT)
 				return reply_error(conn, NBD_REP_ERR_INVALID, "more than one session");
-			r = query_session(conn, query, len, &hello, conn->grant);
-			if (r == -ENOENT)
+			r = query_session(conn, query, len, &hello, conn->grant, &err);
+			if (r == -ENOENT || r == -EPROTONOSUPPORT)
 				return reply_refusal(conn, r, &err);
 			if (r < 0)
 				return reply_error(conn, NBD_REP_ERR_INVALID, "malformed weft:session");
 			selected |= r ? NBD_CONTEXT_GRANT : 0;
+		} else if (!set && query_is(query, len, WEFT_CONTEXT_TENURE)) {
+			tell_tenure = true;
 		}
 	}
 	if (c->left > 0)
@@ -423,6 +441,8 @@ static int option_context(struct nbd_conn *conn, struct cursor *c)
 		r = reply_context(conn, set ? NBD_CONTEXT_ALLOCATION : 0, "base:allocation");
 	if (r == 0 && (selected & NBD_CONTEXT_GRANT))
 		r = reply_context(conn, set ? NBD_CONTEXT_GRANT : 0, conn->grant);
+	if (r == 0 && tell_tenure)
+		r = reply_tenure(conn);
 	if (r == 0)
 		r = reply(conn, NBD_REP_ACK, NULL);
 	if (r == 0 && set) {

@@ -46,11 +46,20 @@ static int take_identity(struct attach *a, struct weft_error *err)
 			return weft_error_set(err, EINVAL, "%s was not written by the bridge of '%s' that died; see what each has with weft rescue",
 				a->options.cache_file, a->options.name);
 	for (unsigned i = 0; i < id->nr_donors; i++) {
-		memcpy(state->donors[i].id, id->ids[i], sizeof(state->donors[i].id));
-		state->donors[i].epoch = cache_file_epoch(a->cache_file, i);
+		struct bridge_state_donor *donor = &state->donors[i];
+		bool wrote;
+		uint64_t granted = cache_file_granted(a->cache_file, i, &wrote);
+
+		memcpy(donor->id, id->ids[i], sizeof(donor->id));
+		/* Where both know it, the state was written last. */
+		if (!state->takes_over || donor->epoch == 0) {
+			donor->epoch = cache_file_epoch(a->cache_file, i);
+			donor->granted = granted;
+			donor->wrote = wrote;
+		}
+		state->generation = weft_max(state->generation, ((cache_file_generation(a->cache_file, i) >> 32) + 1) << 32);
 	}
 	state->nr_donors = id->nr_donors;
-	state->generation = cache_file_generation(a->cache_file, 0) >> 32 << 32;
 	a->resumes = true;
 	return 0;
 }
@@ -183,8 +192,28 @@ json_t *attach_on_rescue(struct attach *a, const json_t *question)
 
 /* ---- a way back ---- */
 
+/* Before anything is asked under it: a take-over must not ask as the same, nor as one that was never stale. */
+static void change_incarnation(struct attach *a, void *ctx)
+{
+	bridge_state_next_incarnation(&a->state);
+	a->state.stale = true;
+}
+
+static void change_reset(struct attach *a, void *ctx)
+{
+	attach_change_granted(a, NULL);
+	/* Whoever comes back to the socket by the old one knows other contents. */
+	weft_random(&a->state.socket_tenure, sizeof(a->state.socket_tenure));
+}
+
+static int save_granted(void *ctx, struct weft_error *err)
+{
+	return attach_save_state(ctx, change_reset, NULL, err);
+}
+
 json_t *attach_on_reset(struct attach *a, bool discard)
 {
+	char users[320];
 	uint64_t dirty = bridge_dirty_bytes(a->bridge);
 	const char *state = bridge_state(a->bridge, NULL);
 	struct weft_error err = {0};
@@ -199,16 +228,17 @@ json_t *attach_on_reset(struct attach *a, bool discard)
 		weft_error_set(&err, EBUSY, "the cache of '%s' holds %s that were not at the donor; save them first: weft rescue %s FILE; or give "
 			"them up: weft reset --discard %s", a->options.name, weft_format_size(dirty, size, sizeof(size)), a->options.name,
 			a->options.name);
-	else if (bridge_reset(a->bridge, &err) < 0)
+	else if (attach_users(a, users, sizeof(users)) > 0)
+		weft_error_set(&err, EBUSY, "'%s' is in use: %s; what they remember is of the contents that are gone, and would be mixed with "
+			"the new: end that first (unmount, close, disconnect)", a->options.name, users);
+	else if (attach_save_state(a, change_incarnation, NULL, &err) < 0)
+		weft_error_prefix(&err, "'%s' is stale still", a->options.name);
+	else if (bridge_reset(a->bridge, a->state.generation, save_granted, a, &err) < 0)
 		weft_error_prefix(&err, "'%s' is stale still", a->options.name);
 	if (err.code)
 		return failure(&err);
 	a->rescued = false;
-	a->state.generation = bridge_generation(a->bridge) >> 32 << 32;
-	for (unsigned i = 0; i < a->options.nr_donors; i++)
-		a->state.donors[i].epoch = bridge_donor_info(a->bridge, i)->epoch;
-	if (bridge_state_write(&a->state, &err) < 0)
-		return failure(&err);
+	a->began_stale = false;
 	return json_pack("{s:I}", "discarded_bytes", (json_int_t)dirty);
 }
 

@@ -116,6 +116,17 @@ static void print_result(const struct attach *a, FILE *out)
 	fprintf(out, "  end it with: weft detach %s\n", o->name);
 }
 
+static void print_stale(struct attach *a, FILE *out)
+{
+	const char *name = a->options.name;
+	struct weft_error why = {0};
+
+	bridge_state(a->bridge, &why);
+	fprintf(out, "weft-attach: '%s' is taken over from a bridge that died, and is stale: every request fails with an I/O error: %s\n"
+		"  go on with what its donor has now: weft reset %s\n"
+		"  end it: weft detach --force %s\n", name, why.message, name, name);
+}
+
 void attach_report(struct attach *a, int r, const struct weft_error *err)
 {
 	char *text = NULL;
@@ -126,18 +137,20 @@ void attach_report(struct attach *a, int r, const struct weft_error *err)
 		return;
 	if (r < 0)
 		fprintf(out, "weft-attach: %s\n", err->message);
+	else if (a->began_stale)
+		print_stale(a, out);
 	else
 		print_result(a, out);
 	fclose(out);
 	if (a->result_fd >= 0) {
-		char failed = r < 0;
+		char failed = r < 0 ? 1 : a->began_stale ? ATTACH_STALE : 0;
 
 		if (weft_write_all(a->result_fd, &failed, 1) == 0)
 			weft_write_all(a->result_fd, text, len);
 		close(a->result_fd);
 		a->result_fd = -1;
 	} else {
-		fputs(text, r < 0 ? stderr : stdout);
+		fputs(text, r < 0 || a->began_stale ? stderr : stdout);
 		if (r == 0)
 			puts("ready");
 		fflush(stdout);

@@ -42,31 +42,45 @@ static int answered(void *user, int *error)
 	return 0;
 }
 
+/* true: it was answered. */
+static bool ask_once(struct nbd_handle *nbd, const struct weft_hello *hello, uint64_t end_ns, struct weft_welcome *ret)
+{
+	char query[WEFT_CONTEXT_MAX];
+	bool done = false;
+
+	weft_hello_format(hello, query);
+	if (nbd_clear_meta_contexts(nbd) < 0 || nbd_add_meta_context(nbd, query) < 0 ||
+		nbd_aio_opt_list_meta_context(nbd, (nbd_context_callback){.callback = one_context, .user_data = ret},
+			(nbd_completion_callback){.callback = answered, .user_data = &done}) < 0)
+		return false;
+	while (!done && weft_now_ns() < end_ns)
+		if (nbd_poll(nbd, 100) < 0)
+			break;
+	return done;
+}
+
 /* What the donor offers the region over, and its epoch; "" and 0 if it does not say.  Nothing is granted. */
 static void ask_offers(const struct weft_uri *uri, struct weft_welcome *ret)
 {
 	struct weft_hello hello = {.generation = 1, .mode = WEFT_MODE_SHARED, .name = "weft-attach"};
 	struct nbd_handle *nbd = nbd_create();
 	const uint64_t begin_ns = weft_now_ns(), end_ns = begin_ns + ASK_MS * UINT64_C(1000000);
-	char query[WEFT_CONTEXT_MAX];
 	bool done = false;
 
 	if (!nbd)
 		return;
 	weft_random(hello.id, sizeof(hello.id));
-	weft_hello_format(&hello, query);
 	if (nbd_set_opt_mode(nbd, true) == 0 && nbd_aio_connect_tcp(nbd, uri->host, uri->port) == 0) {
 		while (nbd_aio_is_connecting(nbd) && weft_now_ns() < end_ns)
 			if (nbd_poll(nbd, 100) < 0)
 				break;
-		if (nbd_aio_is_negotiating(nbd) && nbd_set_export_name(nbd, uri->region) == 0 &&
-			nbd_add_meta_context(nbd, query) == 0 &&
-			nbd_aio_opt_list_meta_context(nbd,
-				(nbd_context_callback){.callback = one_context, .user_data = ret},
-				(nbd_completion_callback){.callback = answered, .user_data = &done}) == 0)
-			while (!done && weft_now_ns() < end_ns)
-				if (nbd_poll(nbd, 100) < 0)
-					break;
+		if (nbd_aio_is_negotiating(nbd) && nbd_set_export_name(nbd, uri->region) == 0) {
+			done = ask_once(nbd, &hello, end_ns, ret);
+			/* A donor of version 0 does not understand the other. */
+			hello.version0 = true;
+			if (done && ret->epoch == 0)
+				done = ask_once(nbd, &hello, end_ns, ret);
+		}
 		if (done)
 			nbd_aio_opt_abort(nbd); /* a goodbye; nobody waits for its answer */
 		/* A machine, or a network, that is slow with the one is slow with the other. */
@@ -172,7 +186,8 @@ static int find_ways(struct attach *a, unsigned i, struct bridge_donor_config *c
 		strcpy(d->offers, welcome.offers);
 		/* Whoever answers at an address that a donor names must have the same contents. */
 		if (config->epoch == 0)
-			config->epoch = welcome.epoch;
+			config->expect = welcome.epoch;
+		config->version0 = welcome.version0;
 	}
 	if (choice == WEFT_TRANSPORT_RDMA) {
 		add_offered(d, config, &told);
@@ -197,7 +212,7 @@ static int find_ways(struct attach *a, unsigned i, struct bridge_donor_config *c
  */
 static bool is_final(int error)
 {
-	return error == -ESTALE || error == -EROFS || error == -ENOENT || error == -ESHUTDOWN;
+	return error == -ESTALE || error == -WEFT_ESUPERSEDED || error == -EROFS || error == -ENOENT || error == -ESHUTDOWN;
 }
 
 /* Begins with the nth better way of each donor that has so many, with the fallback of the others. */
@@ -265,6 +280,26 @@ static void say_why_tcp(struct attach *a, const struct weft_error *rdma)
 		snprintf(a->why, sizeof(a->why), "the donor is on this machine");
 	else
 		snprintf(a->why, sizeof(a->why), "auto: the donor offers only %s", offers);
+}
+
+int attach_start_stale(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors,
+	const struct tp_info *infos, const struct weft_error *why, struct weft_error *err)
+{
+	struct weft_error rdma = {0};
+	int r = 0;
+
+	if (a->bridge) {
+		bridge_free(a->bridge);
+		a->bridge = NULL;
+	}
+	for (unsigned i = 0; i < config->nr_donors && r == 0; i++) {
+		donors[i].nr_ways = 0;
+		r = find_ways(a, i, &donors[i], &rdma, err);
+	}
+	config->donors = donors;
+	if (r == 0)
+		r = bridge_new(config, &a->bridge, err);
+	return r < 0 ? r : bridge_start_stale(a->bridge, infos, why, err);
 }
 
 int attach_start_bridge(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors,

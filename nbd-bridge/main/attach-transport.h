@@ -13,4 +13,11 @@
 int attach_start_bridge(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors,
 	struct weft_error *err);
 
+/*
+ * In its place, for an attachment that is stale: asks for no grant, and whatever the donors say now changes nothing.  infos: what they granted
+ * before; *why: why it is stale.
+ */
+int attach_start_stale(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors,
+	const struct tp_info *infos, const struct weft_error *why, struct weft_error *err);
+
 #endif

@@ -91,6 +91,61 @@ static void tell_ways(struct attach *a)
 	}
 }
 
+int attach_save_state(struct attach *a, void (*change)(struct attach *a, void *ctx), void *ctx, struct weft_error *err)
+{
+	pthread_mutex_lock(&a->state_lock);
+	if (change)
+		change(a, ctx);
+	int r = bridge_state_write(&a->state, err);
+	pthread_mutex_unlock(&a->state_lock);
+	return r;
+}
+
+/* What a lane was granted, and that it wrote. */
+struct noted {
+	unsigned donor;
+	uint64_t epoch, granted;
+	bool wrote;
+};
+
+static void change_noted(struct attach *a, void *ctx)
+{
+	const struct noted *noted = ctx;
+	struct bridge_state_donor *donor = &a->state.donors[noted->donor];
+
+	donor->epoch = noted->epoch;
+	donor->granted = noted->granted;
+	donor->wrote = noted->wrote;
+	if (a->cache_file)
+		cache_file_note_granted(a->cache_file, noted->donor, noted->granted, noted->wrote);
+}
+
+/* On a lane's thread. */
+static int note(void *ctx, unsigned donor, uint64_t epoch, uint64_t granted, bool wrote)
+{
+	struct noted noted = {donor, epoch, granted, wrote};
+	struct weft_error err;
+	int r = attach_save_state(ctx, change_noted, &noted, &err);
+
+	if (r < 0)
+		weft_warn("%s", err.message);
+	return r;
+}
+
+static void change_stale(struct attach *a, void *ctx)
+{
+	a->state.stale = true;
+}
+
+/* A take-over must not ask for what was refused for good.  Who was superseded has no successor but the one that there is. */
+static void keep_stale(struct attach *a)
+{
+	struct weft_error err;
+
+	if (!bridge_is_superseded(a->bridge) && attach_save_state(a, change_stale, NULL, &err) < 0)
+		weft_warn("%s", err.message);
+}
+
 static void on_wake(void *ctx)
 {
 	struct attach *a = ctx;
@@ -106,8 +161,10 @@ static void on_wake(void *ctx)
 	if (strcmp(now, a->last_state) == 0)
 		return;
 	a->last_state = now;
-	if (strcmp(now, "stale") == 0)
+	if (strcmp(now, "stale") == 0) {
 		forget_contents(a);
+		keep_stale(a);
+	}
 	if (strcmp(now, "ready") == 0)
 		weft_info("'%s' is ready again", a->options.name);
 	else if (strcmp(now, "stale") == 0)
@@ -154,6 +211,31 @@ static void name_device(struct attach *a)
 	}
 }
 
+static enum weft_mode mode_of(const struct attach_options *o)
+{
+	return o->shared ? WEFT_MODE_SHARED : o->read_only ? WEFT_MODE_READ : WEFT_MODE_WRITE;
+}
+
+/* Readers and writers are held to other rules: one does not go on as the other. */
+static int check_mode(const struct attach *a, struct weft_error *err)
+{
+	static const char letters[] = {[WEFT_MODE_READ] = 'r', [WEFT_MODE_SHARED] = 's', [WEFT_MODE_WRITE] = 'w'};
+	static const char *const options[] = {
+		[WEFT_MODE_READ] = "with --read-only", [WEFT_MODE_SHARED] = "with --shared", [WEFT_MODE_WRITE] = "to read and write"};
+	const char *name = a->options.name;
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(letters); i++)
+		if (a->state.mode == letters[i] && i != mode_of(&a->options))
+			return weft_error_set(err, EINVAL, "the bridge of '%s' that died was attached %s, and is taken over in the same way only; "
+				"or end it: weft detach %s", name, options[i], name);
+	return 0;
+}
+
+static char mode_letter(enum weft_mode mode)
+{
+	return mode == WEFT_MODE_WRITE ? 'w' : mode == WEFT_MODE_READ ? 'r' : 's';
+}
+
 static int take_name(struct attach *a, struct weft_error *err)
 {
 	struct attach_options *o = &a->options;
@@ -172,6 +254,11 @@ static int take_name(struct attach *a, struct weft_error *err)
 		return weft_error_set(err, EINVAL, "the bridge of '%s' that died had stripes of %" PRIu64 " bytes: with others its "
 			"contents would be scrambled; give --stripe-unit %" PRIu64 ", or end it: weft detach %s", o->name,
 			state->stripe_bytes, state->stripe_bytes, o->name);
+	if (state->takes_over && same) {
+		r = check_mode(a, err);
+		if (r < 0)
+			return r;
+	}
 	r = attach_check_left_cache(a, same, err);
 	if (r < 0)
 		return r;
@@ -196,8 +283,49 @@ static int take_name(struct attach *a, struct weft_error *err)
 	state->again = o->again ? strdup(o->again) : NULL;
 	state->directory = getcwd(NULL, 0);
 	name_device(a);
+	state->mode = mode_letter(mode_of(o));
 	state->pid = getpid();
 	return bridge_state_write(state, err);
+}
+
+void attach_change_granted(struct attach *a, void *ctx)
+{
+	for (unsigned i = 0; i < a->options.nr_donors; i++) {
+		struct bridge_state_donor *donor = &a->state.donors[i];
+
+		donor->info = *bridge_donor_info(a->bridge, i);
+		donor->epoch = donor->info.epoch;
+	}
+	a->state.stale = false;
+}
+
+/* What the front-ends of a stale attachment are, without a donor's word. */
+static bool knows_infos(const struct bridge_state_file *state)
+{
+	for (unsigned i = 0; i < state->nr_donors; i++)
+		if (state->donors[i].info.size_bytes == 0)
+			return false;
+	return true;
+}
+
+/*
+ * Its device, file or socket is owned by a living bridge, and answers EIO: then there is somebody whom weft reset and detach can ask.
+ * *err: why it is stale.
+ */
+static int start_stale(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors, struct weft_error *err)
+{
+	struct tp_info infos[BRIDGE_MAX_DONORS];
+	struct weft_error why = *err;
+
+	for (unsigned i = 0; i < config->nr_donors; i++)
+		infos[i] = a->state.donors[i].info;
+	config->cache_bytes = 0;
+	config->cache_file = NULL;
+	int r = attach_save_state(a, change_stale, NULL, err);
+	if (r == 0)
+		r = attach_start_stale(a, config, donors, infos, &why, err);
+	a->began_stale = r == 0;
+	return r;
 }
 
 static int start_bridge(struct attach *a, struct weft_error *err)
@@ -213,7 +341,7 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		.nr_donors = o->nr_donors,
 		.stripe_bytes = o->stripe_bytes,
 		.foreign = uri->foreign,
-		.mode = o->shared ? WEFT_MODE_SHARED : o->read_only ? WEFT_MODE_READ : WEFT_MODE_WRITE,
+		.mode = mode_of(o),
 		.nr_lanes = o->nr_lanes,
 		.timeout_ms = o->timeout_ms,
 		.dead_timeout_ms = o->dead_timeout_ms,
@@ -232,21 +360,31 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		.resume = a->resumes,
 		.changed = bridge_changes,
 		.changed_ctx = a,
+		.note = note,
+		.note_ctx = a,
 	};
 	strcpy(config.name, o->name);
 	for (unsigned i = 0; i < o->nr_donors; i++) {
 		memcpy(donors[i].id, a->state.donors[i].id, sizeof(donors[i].id));
 		donors[i].epoch = a->state.donors[i].epoch;
-		donors[i].generation = a->resumes ? cache_file_generation(a->cache_file, i) + 1 : a->state.generation;
+		donors[i].granted = a->state.donors[i].granted;
+		donors[i].wrote = a->state.donors[i].wrote;
+		donors[i].generation = a->state.generation;
 	}
-	int r = attach_start_bridge(a, &config, donors, err);
+	int r = a->state.stale ? weft_error_set(err, ESTALE, "it was stale already when its bridge died")
+			       : attach_start_bridge(a, &config, donors, err);
 
 	pull_order_free(&order);
+	if (r == -ESTALE && a->state.takes_over && !a->resumes && knows_infos(&a->state))
+		return start_stale(a, &config, donors, err);
 	if (r < 0)
 		return attach_explain_refusal(a, err);
-	for (unsigned i = 0; i < o->nr_donors; i++)
-		a->state.donors[i].epoch = bridge_donor_info(a->bridge, i)->epoch;
-	return bridge_state_write(&a->state, err);
+	return attach_save_state(a, attach_change_granted, NULL, err);
+}
+
+static void change_device(struct attach *a, void *ctx)
+{
+	a->state.device = *(const struct bridge_device *)ctx;
 }
 
 /* Whether what refused us may be over soon: a donor, a network or a name server that is not up yet, another's lease. */
@@ -291,8 +429,7 @@ static int save_device(void *ctx, const struct bridge_device *device, struct wef
 {
 	struct attach *a = ctx;
 
-	a->state.device = *device;
-	return bridge_state_write(&a->state, err);
+	return attach_save_state(a, change_device, (void *)device, err);
 }
 
 static int start_fronts(struct attach *a, struct weft_error *err)
@@ -319,7 +456,7 @@ static int start_fronts(struct attach *a, struct weft_error *err)
 		made = bridge_front_fuse_made_file(front);
 		a->state.made_dev = made.dev;
 		a->state.made_ino = made.ino;
-		r = bridge_state_write(&a->state, err);
+		r = attach_save_state(a, NULL, NULL, err);
 		if (r < 0)
 			return r;
 	}
@@ -525,14 +662,14 @@ static int wait_for_bridge(int fd, pid_t pid)
 	while ((n = read(fd, text, sizeof(text))) > 0)
 		fwrite(text, 1, (size_t)n, failed ? stderr : stdout);
 	fflush(stdout);
-	if (failed)
+	if (failed == 1)
 		waitpid(pid, NULL, 0); /* nothing of it is left when we say so */
 	return failed;
 }
 
 int main(int argc, char **argv)
 {
-	static struct attach attach = {.result_fd = -1};
+	static struct attach attach = {.result_fd = -1, .state_lock = PTHREAD_MUTEX_INITIALIZER};
 	int fds[2];
 
 	weft_process_begin();

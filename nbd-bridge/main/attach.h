@@ -2,6 +2,8 @@
 #ifndef WEFT_NBD_BRIDGE_MAIN_ATTACH_H
 #define WEFT_NBD_BRIDGE_MAIN_ATTACH_H
 
+#include <pthread.h>
+
 #include "fabric/control.h"
 #include "fabric/process.h"
 #include "nbd-bridge/bridge.h"
@@ -10,6 +12,8 @@
 #include "nbd-bridge/settle.h"
 #include "nbd-bridge/state.h"
 
+enum { ATTACH_STALE = 3 }; /* weft-attach exits with it: taken over, but stale */
+
 struct attach {
 	struct attach_options options;
 	struct weft_loop *loop;
@@ -17,8 +21,10 @@ struct attach {
 	struct bridge_front *fronts; /* in the order of stopping */
 	struct weft_control *control;
 	struct weft_control_call *detach; /* whoever waits for the end */
-	struct bridge_state_file state;
+	struct bridge_state_file state; /* under state_lock, once there is a bridge */
+	pthread_mutex_t state_lock;
 	bool have_name; /* the state file is ours */
+	bool began_stale; /* taken over, and what it remembers is not what its donors have */
 	struct cache_file *cache_file; /* NULL: none */
 	bool resumes;  /* with what it holds */
 	struct attach_rescue *rescue; /* under way */
@@ -45,6 +51,12 @@ struct attach {
 
 /* attach-control.c: the control socket's questions. */
 void attach_on_question(void *attach, struct weft_control_call *call, const json_t *question);
+
+/* Writes a->state, which `change` (NULL: nothing) changes under its lock. */
+int attach_save_state(struct attach *a, void (*change)(struct attach *a, void *ctx), void *ctx, struct weft_error *err);
+
+/* For it: what the bridge's donors have granted. */
+void attach_change_granted(struct attach *a, void *ctx);
 
 /* attach-end.c */
 /* Ends the front-ends: no new users, and those that there are finish.  -EBUSY without force. */

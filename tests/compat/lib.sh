@@ -95,7 +95,7 @@ outcome() {
 outcomes_agree() {
 	local row
 	while read -r row; do
-		printf '%s\n' "${tried[@]}" | grep -qxF "$row" || differences+=("| $row |   is in the table, and was not tried")
+		grep -qxF "$row" <<<"$(printf "%s\n" "${tried[@]}")" || differences+=("| $row |   is in the table, and was not tried")
 	done < <(awk -F ' *[|] *' -v prefix="$1" 'index($2, prefix) == 1 {print $2}' "$compat/README.md")
 	((${#differences[@]} == 0)) || {
 		printf '%s\n' "${differences[@]}"

@@ -131,13 +131,13 @@ static void a_lower_generation_is_stale(void **state)
 	struct tp_conn *conn = conf_connect(conf, &a);
 
 	a.hello.generation = GEN(2, 2);
-	assert_int_equal(conf_refused(conf, &a, NULL), -ESTALE);
+	assert_int_equal(conf_refused(conf, &a, NULL), -WEFT_EOVER);
 	a.hello.generation = GEN(1, 9);
-	assert_int_equal(conf_refused(conf, &a, NULL), -ESTALE);
+	assert_int_equal(conf_refused(conf, &a, NULL), -WEFT_ESUPERSEDED);
 	assert_int_equal(conf_do(conf, conn, TP_PROBE, 0, 0, 0, NULL), 0);
 	conf_end(conn);
 	/* Also after everybody left. */
-	assert_int_equal(conf_refused(conf, &a, NULL), -ESTALE);
+	assert_int_equal(conf_refused(conf, &a, NULL), -WEFT_ESUPERSEDED);
 	a.hello.generation = GEN(2, 3);
 	conf_end(conf_connect(conf, &a));
 }
@@ -225,14 +225,21 @@ static void a_lost_lease_is_stale_for_good(void **state)
 	struct tp_target b = borrower(conf, 'b', WEFT_MODE_WRITE, GEN(1, 0));
 	struct tp_conn *conn = conf_connect(conf, &a);
 
+	uint64_t epoch = conn->info.epoch;
+
 	assert_true(conn->info.lease_ms > 0);
 	weft_donor_tick(conf->donor, weft_now_ns() + 2 * CONF_LEASE_MS * UINT64_C(1000000));
 	conf_pump_until(&conn, 1, first_failed, &conn);
 	conf_end(conn);
 	/* Somebody else may have it now, and what A believes about its contents is void. */
 	conf_end(connect_when_free(conf, &b));
+	assert_int_equal(conf_refused(conf, &a, NULL), -WEFT_EOVER);
+	a.hello.epoch = epoch;
+	a.hello.generation = GEN(1, 1);
 	assert_int_equal(conf_refused(conf, &a, NULL), -ESTALE);
 	a.hello.generation = GEN(2, 0);
+	assert_int_equal(conf_refused(conf, &a, NULL), -ESTALE);
+	a.hello.epoch = 0;
 	conf_end(connect_when_free(conf, &a));
 }
 
@@ -285,6 +292,12 @@ static void another_epoch_is_stale(void **state)
 	conf_end(conf_connect(conf, &a));
 	a.hello.epoch = epoch ^ 1;
 	assert_int_equal(conf_refused(conf, &a, NULL), -ESTALE);
+	/* Not to remember anything, and to mean another region, is no better. */
+	a.hello.epoch = 0;
+	a.hello.expect = epoch ^ 1;
+	assert_int_equal(conf_refused(conf, &a, NULL), -ESTALE);
+	a.hello.expect = epoch;
+	conf_end(conf_connect(conf, &a));
 }
 
 static void stock_clients_and_a_weft_writer_exclude_each_other(void **state)

@@ -494,7 +494,7 @@ static void a_silent_borrower_loses_its_access(void **state)
 	print_message("%s\n", conn->why.message);
 	finish(conn);
 	conn = try_connect(peer);
-	assert_int_equal(conn->error, -ESTALE);
+	assert_int_equal(conn->error, -WEFT_EOVER);
 	finish(conn);
 	tear_down(peer);
 }
@@ -813,7 +813,7 @@ static void a_key_opens_what_was_granted_and_nothing_else(void **state)
 	raw_close(&thief.data);
 	peer->target.hello.id[0] = 1;
 	struct tp_conn *late = try_connect(peer);
-	assert_int_equal(late->error, -ESTALE);
+	assert_int_equal(late->error, -WEFT_ESUPERSEDED);
 	finish(late);
 	assert_int_equal(raw_access(&next.data, false, next.chunk.addr, next.chunk.rkey, 4096), 0);
 	for (unsigned i = 0; i < 4096; i++)

@@ -73,7 +73,14 @@ rescue() { # BRIDGE
 		outcome "rescue by $by of a cache file: $1 bridge" refused
 	fi
 	rm -f "$TMP"/saved{,.map}
-	attach_of "$1" "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --cache 16M --cache-file "$TMP/cache" || fail "$(cat "$TMP/said")"
+	if ! attach_of "$1" "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --cache 16M --cache-file "$TMP/cache"; then
+		is_understood "$(cat "$TMP/said")" || fail "what the cache file holds is not written back: $(cat "$TMP/said")"
+		outcome "a cache file written back: old donor, $1 bridge" refused
+		weft_of "$1" detach --force r >/dev/null 2>&1 || fail "detach --force"
+		rm -f "$TMP/cache"
+		return
+	fi
+	outcome "a cache file written back: old donor, $1 bridge" works
 	weft_of "$1" detach r || fail "detach"
 	donor_has r "$TMP/later" $((2 << 20)) || fail "rescue changed what it saved"
 }

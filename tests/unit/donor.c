@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -69,14 +70,29 @@ static int grant(struct session *s, uint8_t who, uint64_t generation, enum weft_
 	return grant_hello(s, &hello);
 }
 
-static int grant_stock(struct session *s)
+/* As one that remembers the region's contents. */
+static int claim(struct session *s, uint8_t who, uint64_t generation, enum weft_mode mode)
+{
+	struct weft_hello hello = hello_of(who, generation, mode);
+
+	hello.epoch = region->epoch;
+	return grant_hello(s, &hello);
+}
+
+static int grant_stock_at(struct session *s, uint64_t tenure)
 {
 	struct weft_hello hello;
 
-	/* The fields of an anonymous hello mean nothing. */
+	/* The other fields of an anonymous hello mean nothing. */
 	memset(&hello, 0xff, sizeof(hello));
 	hello.anonymous = true;
+	hello.tenure = tenure;
 	return grant_hello(s, &hello);
+}
+
+static int grant_stock(struct session *s)
+{
+	return grant_stock_at(s, 0);
 }
 
 /* Stays inside its copy until fenced, and 50 ms longer. */
@@ -215,7 +231,7 @@ static void a_higher_generation_supersedes_and_waits_for_the_copy(void **state)
 	}
 	assert_false(new.fenced);
 	/* The old one stays out. */
-	assert_int_equal(grant(&old[0], 1, 5, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(grant(&old[0], 1, 5, WEFT_MODE_WRITE), -WEFT_EOVER);
 	release(&new, false);
 }
 
@@ -294,7 +310,7 @@ static void a_session_that_does_not_stop_keeps_the_new_one_out(void **state)
 	assert_int_equal(grant(&new, 1, 2, WEFT_MODE_WRITE), -EBUSY);
 	assert_true(old.fenced);
 	/* Superseded all the same. */
-	assert_int_equal(grant(&new, 1, 1, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(grant(&new, 1, 1, WEFT_MODE_WRITE), -WEFT_EOVER);
 	release(&old, false);
 	assert_int_equal(grant(&new, 1, 2, WEFT_MODE_WRITE), 0);
 	assert_int_equal(old.nr_fenced, 1);
@@ -307,7 +323,7 @@ static void the_highest_generation_is_remembered_after_goodbye(void **state)
 
 	assert_int_equal(grant(&a, 1, 9, WEFT_MODE_WRITE), 0);
 	release(&a, true);
-	assert_int_equal(grant(&a, 1, 8, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(grant(&a, 1, 8, WEFT_MODE_WRITE), -WEFT_EOVER);
 	assert_int_equal(grant(&a, 1, 9, WEFT_MODE_WRITE), 0);
 	release(&a, true);
 }
@@ -354,7 +370,7 @@ static void a_silent_session_is_fenced_and_its_generation_is_stale(void **state)
 	tick_in(LEASE_MS + 50);
 	assert_true(a.fenced);
 	release(&a, false);
-	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_WRITE), -WEFT_EOVER);
 	/* Nobody else came: it may go on under a new generation. */
 	assert_int_equal(grant(&a, 1, 2, WEFT_MODE_WRITE), 0);
 	release(&a, true);
@@ -399,11 +415,18 @@ static void who_lost_the_lease_to_a_writer_must_attach_anew(void **state)
 	tick_in(LEASE_MS + 50);
 	assert_int_equal(grant(&b, 2, first, WEFT_MODE_WRITE), 0);
 	release(&b, true);
-	assert_int_equal(grant(&a, 1, first + 1, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(claim(&a, 1, first + 1, WEFT_MODE_WRITE), -ESTALE);
 	assert_non_null(strstr(err.message, "attach anew"));
-	assert_int_equal(grant(&a, 1, 2 * first, WEFT_MODE_WRITE), 0);
+	/* A take-over goes on with what the one before it remembered. */
+	assert_int_equal(claim(&a, 1, 2 * first, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(claim(&a, 1, 2 * first, WEFT_MODE_READ), -ESTALE);
+	/* Nor does it vouch for anything that it was let in as a shared reader. */
+	assert_int_equal(claim(&a, 1, 2 * first, WEFT_MODE_SHARED), 0);
 	release(&a, true);
-	assert_int_equal(grant(&a, 1, 2 * first + 1, WEFT_MODE_WRITE), 0);
+	assert_int_equal(claim(&a, 1, 3 * first, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(grant(&a, 1, 3 * first, WEFT_MODE_WRITE), 0);
+	release(&a, true);
+	assert_int_equal(claim(&a, 1, 3 * first + 1, WEFT_MODE_WRITE), 0);
 	release(&a, true);
 }
 
@@ -417,27 +440,326 @@ static void who_left_before_a_writer_came_does_not_reconnect(void **state)
 	assert_int_equal(grant(&b, 2, first, WEFT_MODE_WRITE), 0);
 	release(&b, true);
 	/* What it might write again is older than what b wrote. */
-	assert_int_equal(grant(&a, 1, first + 1, WEFT_MODE_WRITE), -ESTALE);
-	assert_int_equal(grant(&a, 1, first + 1, WEFT_MODE_SHARED), 0);
+	assert_int_equal(claim(&a, 1, first + 1, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(claim(&a, 1, first + 1, WEFT_MODE_SHARED), 0);
 	release(&a, true);
 	assert_int_equal(grant(&a, 1, 2 * first, WEFT_MODE_WRITE), 0);
 	release(&a, true);
 }
 
-static void who_is_not_remembered_reconnects_only_before_another_writer(void **state)
+static void who_is_not_remembered_does_not_go_on(void **state)
+{
+	struct session a;
+	uint64_t first = UINT64_C(1) << 32;
+
+	assert_int_equal(claim(&a, 1, first, WEFT_MODE_WRITE), -ESTALE);
+	assert_non_null(strstr(err.message, "attach anew"));
+	assert_int_equal(claim(&a, 1, first + 1, WEFT_MODE_READ), -ESTALE);
+	assert_int_equal(claim(&a, 1, first + 1, WEFT_MODE_SHARED), 0);
+	release(&a, true);
+	assert_int_equal(grant(&a, 2, first + 7, WEFT_MODE_WRITE), 0);
+	release(&a, true);
+}
+
+static void a_reader_that_stood_beside_a_writer_takes_nothing_over(void **state)
+{
+	struct session reader, writer;
+
+	assert_int_equal(grant(&writer, 2, 1, WEFT_MODE_WRITE), 0);
+	assert_int_equal(grant(&reader, 1, 1, WEFT_MODE_SHARED), 0);
+	release(&writer, true);
+	release(&reader, true);
+	/* It was granted after the writer: that it held nothing then is no excuse. */
+	assert_int_equal(grant(&writer, 2, 2, WEFT_MODE_WRITE), 0);
+	release(&writer, true);
+	assert_int_equal(claim(&reader, 1, 2, WEFT_MODE_WRITE), -ESTALE);
+}
+
+static void refusals_are_told_apart(void **state)
 {
 	struct session a, b;
 	uint64_t first = UINT64_C(1) << 32;
 
-	/* As after a clean stop: the contents are the same, who used them is forgotten. */
-	assert_int_equal(grant(&a, 1, first + 7, WEFT_MODE_WRITE), 0);
+	assert_int_equal(grant(&a, 1, 2 * first + 1, WEFT_MODE_WRITE), 0);
+	assert_int_equal(claim(&b, 1, first + 9, WEFT_MODE_WRITE), -WEFT_ESUPERSEDED);
 	release(&a, true);
-	assert_int_equal(grant(&b, 2, first + 3, WEFT_MODE_WRITE), -ESTALE);
-	assert_non_null(strstr(err.message, "attach anew"));
-	assert_int_equal(grant(&b, 2, first + 3, WEFT_MODE_SHARED), 0);
+	assert_int_equal(claim(&a, 1, first + 9, WEFT_MODE_WRITE), -WEFT_ESUPERSEDED);
+	/* Another lane of the same process was quicker. */
+	assert_int_equal(claim(&a, 1, 2 * first, WEFT_MODE_WRITE), -WEFT_EOVER);
+	assert_int_equal(claim(&a, 1, 2 * first + 2, WEFT_MODE_WRITE), 0);
+	release(&a, false);
+	tick_in(LEASE_MS + 50);
+	assert_int_equal(claim(&a, 1, 2 * first + 2, WEFT_MODE_WRITE), -WEFT_EOVER);
+	assert_int_equal(claim(&a, 1, 2 * first + 3, WEFT_MODE_WRITE), 0);
+	release(&a, true);
+}
+
+static void stock_clients_come_back_by_tenure(void **state)
+{
+	struct session a, weft;
+	uint64_t tenure;
+
+	assert_int_equal(grant_stock(&a), 0);
+	tenure = region->tenure;
+	assert_int_equal(tenure == 0, 0);
+	release(&a, false);
+	assert_int_equal(grant_stock_at(&a, tenure), 0);
+	assert_true(region->tenure == tenure);
+	release(&a, false);
+	assert_int_equal(grant_stock_at(&a, tenure + 1), -ESTALE);
+	/* A reader changes nothing. */
+	assert_int_equal(grant(&weft, 1, 1, WEFT_MODE_READ), 0);
+	release(&weft, true);
+	assert_int_equal(grant_stock_at(&a, tenure), 0);
+	release(&a, false);
+	/* A writer that remembers nothing may. */
+	assert_int_equal(grant(&weft, 1, 2, WEFT_MODE_WRITE), 0);
+	release(&weft, true);
+	assert_int_equal(grant_stock_at(&a, tenure), -ESTALE);
+	assert_non_null(strstr(err.message, "is over"));
+	/* So may a stock client that says none. */
+	tenure = region->tenure;
+	assert_int_equal(grant_stock(&a), 0);
+	release(&a, false);
+	assert_int_equal(grant_stock_at(&a, tenure), -ESTALE);
+	assert_int_equal(grant_stock_at(&a, region->tenure), 0);
+	release(&a, false);
+}
+
+/* ---- a file: closed and opened again, killed, put back from a copy ---- */
+
+static char file_path[64], copy_path[80];
+
+static int setup_file(void **state)
+{
+	strcpy(file_path, "/tmp/weft-donor-file.XXXXXX");
+	int fd = mkstemp(file_path);
+
+	snprintf(copy_path, sizeof(copy_path), "%s.copy", file_path);
+	if (fd < 0 || ftruncate(fd, 65536) < 0 || weft_region_open_file(AT_FDCWD, file_path, "f", false, false, &region, &err) < 0)
+		return -1;
+	close(fd);
+	new_donor();
+	return 0;
+}
+
+static int teardown_file(void **state)
+{
+	teardown(state);
+	unlink(file_path);
+	unlink(copy_path);
+	return 0;
+}
+
+static void open_again(void)
+{
+	assert_int_equal(weft_region_open_file(AT_FDCWD, file_path, "f", false, false, &region, &err), 0);
+	new_donor();
+}
+
+static void stop_donor(void)
+{
+	weft_donor_free(donor);
+	weft_region_put(region);
+}
+
+static void kill_donor(void)
+{
+	close(region->fd); /* nothing is marked */
+	region->fd = -1;
+	stop_donor();
+}
+
+static void copy_file(const char *from, const char *to)
+{
+	char command[256];
+
+	snprintf(command, sizeof(command), "cp -a --preserve=all %s %s", from, to);
+	assert_int_equal(system(command), 0);
+}
+
+static int go_on(struct session *s, uint8_t who, uint64_t generation, uint64_t epoch, uint64_t granted, bool wrote)
+{
+	struct weft_hello hello = hello_of(who, generation, WEFT_MODE_WRITE);
+
+	hello.epoch = epoch;
+	hello.granted = granted;
+	hello.wrote = wrote;
+	return grant_hello(s, &hello);
+}
+
+#define G(incarnation, low) (((uint64_t)(incarnation) << 32) + (low))
+
+static void who_waits_for_a_restart_goes_on(void **state)
+{
+	struct session a, b;
+	uint64_t epoch = region->epoch;
+
+	assert_int_equal(grant(&a, 1, G(1, 0), WEFT_MODE_WRITE), 0);
+	assert_int_equal(weft_region_write(region, "a", 0, 1), 0);
+	release(&a, false);
+	stop_donor();
+	open_again();
+	assert_true(region->epoch == epoch);
+	/* It holds the region still, under the lease that it was promised. */
+	assert_int_equal(grant(&b, 2, G(1, 0), WEFT_MODE_WRITE), -EBUSY);
+	assert_int_equal(go_on(&a, 1, G(1, 0), epoch, G(1, 0), true), -WEFT_EOVER);
+	assert_int_equal(go_on(&a, 1, G(1, 1), epoch, G(1, 0), true), 0);
+	release(&a, false);
+	/* As does one that only read, and whose donor was killed before anything was written. */
+	kill_donor();
+	open_again();
+	assert_true(region->epoch == epoch);
+	assert_int_equal(go_on(&a, 1, G(1, 2), epoch, G(1, 1), false), 0);
+	release(&a, false);
+	/* A lapse changes nothing, as long as nobody else comes. */
+	tick_in(LEASE_MS + 50);
+	stop_donor();
+	open_again();
+	assert_int_equal(go_on(&a, 1, G(1, 3), epoch, G(1, 2), false), 0);
+	release(&a, true);
+}
+
+static void who_lapsed_before_another_wrote_is_stale_after_a_restart(void **state)
+{
+	struct session a, b;
+	uint64_t epoch = region->epoch;
+
+	assert_int_equal(grant(&a, 1, G(1, 0), WEFT_MODE_WRITE), 0);
+	release(&a, false);
+	tick_in(LEASE_MS + 50);
+	assert_int_equal(grant(&b, 2, G(1, 0), WEFT_MODE_WRITE), 0);
+	assert_int_equal(weft_region_write(region, "b", 0, 1), 0);
 	release(&b, true);
-	assert_int_equal(grant(&b, 3, first, WEFT_MODE_WRITE), 0);
+	stop_donor();
+	open_again();
+	assert_true(region->epoch == epoch);
+	assert_int_equal(go_on(&a, 1, G(1, 1), epoch, G(1, 0), true), -ESTALE);
+	assert_int_equal(go_on(&a, 1, G(2, 0), epoch, G(1, 0), true), -ESTALE);
+	assert_int_equal(go_on(&a, 1, G(3, 0), 0, 0, false), 0);
+	release(&a, true);
+	/* A stock client writes as well. */
+	assert_int_equal(grant_stock(&b), 0);
+	release(&b, false);
+	stop_donor();
+	open_again();
+	assert_int_equal(go_on(&a, 1, G(3, 1), epoch, G(3, 0), true), -ESTALE);
+}
+
+static void put_back(void)
+{
+	assert_int_equal(unlink(file_path), 0);
+	copy_file(copy_path, file_path);
+	open_again();
+}
+
+static void contents_that_were_put_back_are_found(void **state)
+{
+	struct session a;
+	uint64_t epoch = region->epoch;
+
+	/* Attached before the copy, goes on after it. */
+	assert_int_equal(grant(&a, 1, G(1, 0), WEFT_MODE_WRITE), 0);
+	assert_int_equal(weft_region_write(region, "1", 0, 1), 0);
+	release(&a, false);
+	stop_donor();
+	copy_file(file_path, copy_path);
+	/* To have it back before going on is to have the same. */
+	put_back();
+	assert_true(region->epoch == epoch);
+	assert_int_equal(go_on(&a, 1, G(1, 1), epoch, G(1, 0), true), 0);
+	assert_int_equal(weft_region_write(region, "2", 0, 1), 0);
+	release(&a, false);
+	stop_donor();
+	put_back();
+	assert_true(region->epoch == epoch);
+	assert_int_equal(go_on(&a, 1, G(1, 2), epoch, G(1, 1), true), -ESTALE);
+	assert_non_null(strstr(err.message, "put back"));
+	/* The copy hides a crash, too. */
+	assert_int_equal(go_on(&a, 1, G(2, 0), 0, 0, false), 0);
+	assert_int_equal(weft_region_write(region, "3", 0, 1), 0);
+	release(&a, false);
+	kill_donor();
+	put_back();
+	assert_int_equal(go_on(&a, 1, G(2, 1), epoch, G(2, 0), true), -ESTALE);
+}
+
+static void a_copy_that_was_made_during_a_grant_is_found(void **state)
+{
+	struct session a;
+
+	stop_donor(); /* a clean mark */
+	open_again();
+	uint64_t epoch = region->epoch;
+	assert_int_equal(grant(&a, 1, G(1, 0), WEFT_MODE_WRITE), 0);
+	copy_file(file_path, copy_path);
+	assert_int_equal(weft_region_write(region, "1", 0, 1), 0);
+	release(&a, false);
+	kill_donor();
+	put_back();
+	assert_true(region->epoch == epoch);
+	assert_int_equal(go_on(&a, 1, G(1, 1), epoch, G(1, 0), true), -ESTALE);
+	/* Had it not written, nothing would have been lost. */
+	assert_int_equal(go_on(&a, 1, G(1, 1), epoch, G(1, 0), false), 0);
+	release(&a, true);
+}
+
+static void an_older_borrower_does_not_go_on_after_a_restart(void **state)
+{
+	struct session a;
+	uint64_t epoch = region->epoch;
+
+	assert_int_equal(grant(&a, 1, G(1, 0), WEFT_MODE_WRITE), 0);
+	release(&a, false);
+	assert_int_equal(go_on(&a, 1, G(1, 1), epoch, 0, false), 0);
+	release(&a, false);
+	stop_donor();
+	open_again();
+	assert_int_equal(go_on(&a, 1, G(1, 2), epoch, 0, false), -ESTALE);
+}
+
+static void after_a_crash_nobody_is_let_in_before_the_leases_are_over(void **state)
+{
+	struct session a, b;
+	uint64_t epoch = region->epoch;
+
+	assert_int_equal(grant(&a, 1, G(1, 0), WEFT_MODE_WRITE), 0);
+	assert_int_equal(weft_region_write(region, "1", 0, 1), 0);
+	release(&a, false);
+	kill_donor();
+	open_again();
+	assert_true(region->epoch != epoch);
+	assert_int_equal(go_on(&a, 1, G(1, 1), epoch, G(1, 0), true), -ESTALE);
+	assert_int_equal(grant(&b, 2, G(1, 0), WEFT_MODE_WRITE), -EBUSY);
+	assert_non_null(strstr(err.message, "crashed"));
+	assert_int_equal(grant_stock(&b), -EBUSY);
+	/* Who held it knows that it is gone once it asks anew. */
+	assert_int_equal(grant(&a, 1, G(2, 0), WEFT_MODE_WRITE), 0);
+	release(&a, true);
+	usleep((LEASE_MS + 50) * 1000);
+	assert_int_equal(grant(&b, 2, G(1, 0), WEFT_MODE_WRITE), 0);
 	release(&b, true);
+	/* Without anybody who held it nobody waits. */
+	assert_int_equal(grant_stock(&b), 0);
+	release(&b, false);
+	kill_donor();
+	open_again();
+	assert_int_equal(grant_stock(&b), 0);
+	release(&b, false);
+}
+
+static void shared_readers_leave_room_for_a_writer(void **state)
+{
+	struct session readers[WEFT_NR_GENERATIONS + 6], writer, second;
+
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(readers); i++)
+		assert_int_equal(grant(&readers[i], (uint8_t)(2 + i), 1, WEFT_MODE_SHARED), 0);
+	assert_int_equal(grant(&writer, 1, 1, WEFT_MODE_WRITE), 0);
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(readers); i++)
+		release(&readers[i], true);
+	assert_int_equal(claim(&second, 1, 1, WEFT_MODE_WRITE), 0); /* its entry is still there */
+	release(&second, true);
+	release(&writer, true);
 }
 
 static void waiting_for_the_old_to_stop_is_not_silence(void **state)
@@ -472,8 +794,7 @@ static void who_was_forgotten_before_a_crash_does_not_reconnect(void **state)
 		assert_int_equal(grant(&b, (uint8_t)(2 + i), first, WEFT_MODE_WRITE), 0);
 		release(&b, true);
 	}
-	region->had_writer = false; /* the next daemon finds the table, not this */
-	assert_int_equal(grant(&a, 1, first + 1, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(claim(&a, 1, first + 1, WEFT_MODE_WRITE), -ESTALE);
 	assert_int_equal(grant(&a, 1, 2 * first, WEFT_MODE_WRITE), 0);
 	release(&a, true);
 }
@@ -529,7 +850,10 @@ static void another_epoch_is_stale(void **state)
 	assert_string_equal(welcome.offers, "tcp");
 	hello.epoch = region->epoch + 1;
 	assert_int_equal(grant_hello(&a, &hello), -ESTALE);
-	hello.epoch = region->epoch;
+	hello.epoch = 0;
+	hello.expect = region->epoch + 1;
+	assert_int_equal(grant_hello(&a, &hello), -ESTALE);
+	hello.expect = region->epoch;
 	assert_int_equal(grant_hello(&a, &hello), 0);
 	release(&a, true);
 }
@@ -552,8 +876,8 @@ static void a_new_daemon_remembers_holders_and_generations(void **state)
 
 	assert_int_equal(grant(&b, 3, 1, WEFT_MODE_WRITE), -EBUSY);
 	assert_non_null(strstr(err.message, "box1"));
-	assert_int_equal(grant(&b, 2, 2, WEFT_MODE_SHARED), -ESTALE);
-	assert_int_equal(grant(&a, 1, 4, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(grant(&b, 2, 2, WEFT_MODE_SHARED), -WEFT_EOVER);
+	assert_int_equal(grant(&a, 1, 4, WEFT_MODE_WRITE), -WEFT_EOVER);
 	assert_int_equal(grant(&a, 1, 6, WEFT_MODE_WRITE), 0);
 	release(&a, true);
 	assert_int_equal(grant(&b, 3, 1, WEFT_MODE_WRITE), 0);
@@ -585,10 +909,10 @@ static void no_more_than_the_table_holds(void **state)
 	struct session sessions[WEFT_NR_GENERATIONS], one_more;
 
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
-		assert_int_equal(grant(&sessions[i], (uint8_t)(i + 1), 1, WEFT_MODE_SHARED), 0);
-	assert_int_equal(grant(&one_more, 200, 1, WEFT_MODE_SHARED), -EBUSY);
+		assert_int_equal(grant(&sessions[i], (uint8_t)(i + 1), 1, WEFT_MODE_READ), 0);
+	assert_int_equal(grant(&one_more, 200, 1, WEFT_MODE_READ), -EBUSY);
 	release(&sessions[7], true);
-	assert_int_equal(grant(&sessions[7], 200, 1, WEFT_MODE_SHARED), 0);
+	assert_int_equal(grant(&sessions[7], 200, 1, WEFT_MODE_READ), 0);
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
 		release(&sessions[i], true);
 }
@@ -624,16 +948,16 @@ static void the_empty_name_means_the_only_region(void **state)
 {
 	struct weft_region *found, *other = new_region("n", false);
 
-	assert_int_equal(weft_donor_find(donor, "", &found, &err), 0);
+	assert_int_equal(weft_donor_find(donor, "", &found, NULL, &err), 0);
 	assert_ptr_equal(found, region);
 	weft_region_put(found);
 	assert_int_equal(weft_donor_add(donor, region, &err), -EEXIST);
 	assert_int_equal(weft_donor_add(donor, other, &err), 0);
-	assert_int_equal(weft_donor_find(donor, "", &found, &err), -ENOENT);
-	assert_int_equal(weft_donor_find(donor, "n", &found, &err), 0);
+	assert_int_equal(weft_donor_find(donor, "", &found, NULL, &err), -ENOENT);
+	assert_int_equal(weft_donor_find(donor, "n", &found, NULL, &err), 0);
 	assert_ptr_equal(found, other);
 	weft_region_put(found);
-	assert_int_equal(weft_donor_find(donor, "none", &found, &err), -ENOENT);
+	assert_int_equal(weft_donor_find(donor, "none", &found, NULL, &err), -ENOENT);
 	weft_region_put(other);
 }
 
@@ -671,16 +995,16 @@ static void a_directory_is_served_and_not_left(void **state)
 	assert_int_equal(weft_donor_list(donor, collect, text), 0);
 	assert_string_equal(text, "a=100 m=65536 sub/b=200 ");
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(outside); i++) {
-		int r = weft_donor_find(donor, outside[i], &found, &err);
+		int r = weft_donor_find(donor, outside[i], &found, NULL, &err);
 
 		if (r != -ENOENT && !(r == -ENODATA && strcmp(outside[i], "empty") == 0))
 			fail_msg("'%s': %d %s", outside[i], r, err.message);
 	}
-	assert_int_equal(weft_donor_find(donor, "sub/b", &found, &err), 0);
+	assert_int_equal(weft_donor_find(donor, "sub/b", &found, NULL, &err), 0);
 	assert_int_equal(found->size_bytes, 200);
 	assert_int_equal(found->backing, WEFT_BACKING_FILE);
 	struct weft_region *again;
-	assert_int_equal(weft_donor_find(donor, "sub/b", &again, &err), 0);
+	assert_int_equal(weft_donor_find(donor, "sub/b", &again, NULL, &err), 0);
 	assert_ptr_equal(found, again);
 	weft_region_put(found);
 	weft_region_put(again);
@@ -701,28 +1025,29 @@ static void a_file_that_was_replaced_is_opened_anew(void **state)
 	snprintf(command, sizeof(command), "cd %s && head -c 100 /dev/zero >a", root);
 	assert_int_equal(system(command), 0);
 	assert_int_equal(weft_donor_add_directory(donor, root, false, &err), 0);
-	assert_int_equal(weft_donor_find(donor, "a", &before, &err), 0);
+	assert_int_equal(weft_donor_find(donor, "a", &before, NULL, &err), 0);
 	snprintf(command, sizeof(command), "cd %s && head -c 200 /dev/zero >b && mv b a", root);
 	assert_int_equal(system(command), 0);
 	/* Who has it keeps it, and whoever joins gets the same. */
-	assert_int_equal(weft_donor_find(donor, "a", &found, &err), 0);
+	assert_int_equal(weft_donor_find(donor, "a", &found, NULL, &err), 0);
 	assert_ptr_equal(found, before);
 	weft_region_put(found);
 	weft_region_put(before);
-	assert_int_equal(weft_donor_find(donor, "a", &found, &err), 0);
+	assert_int_equal(weft_donor_find(donor, "a", &found, NULL, &err), 0);
 	assert_int_equal(found->size_bytes, 200);
 	uint64_t epoch = found->epoch;
 	weft_region_put(found);
-	assert_int_equal(weft_donor_find(donor, "a", &found, &err), 0);
+	assert_int_equal(weft_donor_find(donor, "a", &found, NULL, &err), 0);
 	assert_true(found->epoch == epoch);
 	weft_region_put(found);
 	snprintf(command, sizeof(command), "rm -r %s", root);
 	assert_int_equal(system(command), 0);
-	assert_int_equal(weft_donor_find(donor, "a", &found, &err), -ENOENT);
+	assert_int_equal(weft_donor_find(donor, "a", &found, NULL, &err), -ENOENT);
 }
 
 int main(void)
 {
+#define FILE_TEST(name) cmocka_unit_test_setup_teardown(name, setup_file, teardown_file)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(one_writer_and_the_refusal_says_who),
@@ -742,7 +1067,17 @@ int main(void)
 		TEST(who_lost_the_lease_to_a_writer_must_attach_anew),
 		TEST(who_was_forgotten_before_a_crash_does_not_reconnect),
 		TEST(who_left_before_a_writer_came_does_not_reconnect),
-		TEST(who_is_not_remembered_reconnects_only_before_another_writer),
+		TEST(who_is_not_remembered_does_not_go_on),
+		TEST(a_reader_that_stood_beside_a_writer_takes_nothing_over),
+		TEST(refusals_are_told_apart),
+		TEST(stock_clients_come_back_by_tenure),
+		TEST(shared_readers_leave_room_for_a_writer),
+		FILE_TEST(who_waits_for_a_restart_goes_on),
+		FILE_TEST(who_lapsed_before_another_wrote_is_stale_after_a_restart),
+		FILE_TEST(contents_that_were_put_back_are_found),
+		FILE_TEST(a_copy_that_was_made_during_a_grant_is_found),
+		FILE_TEST(an_older_borrower_does_not_go_on_after_a_restart),
+		FILE_TEST(after_a_crash_nobody_is_let_in_before_the_leases_are_over),
 		TEST(waiting_for_the_old_to_stop_is_not_silence),
 		TEST(stock_clients_are_one_attachment),
 		TEST(nobody_writes_a_read_only_region),

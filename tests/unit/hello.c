@@ -12,13 +12,13 @@
 #include "fabric/util.h"
 
 #define ID "00112233445566778899aabbccddeeff"
-#define HELLO "weft:session:id=" ID ",gen=4294967296,mode=w,name=box-1.a_B"
+#define HELLO "weft:session:v=1,id=" ID ",gen=4294967296,mode=w,name=box-1.a_B"
 
 static int parse(const char *text)
 {
 	struct weft_hello hello;
 
-	return weft_hello_parse(text, strlen(text), &hello);
+	return weft_hello_parse(text, strlen(text), &hello, NULL);
 }
 
 static int parse_grant(const char *text)
@@ -39,10 +39,13 @@ static void hello_round_trips(void **state)
 		weft_random(in.id, sizeof(in.id));
 		memset(in.name, 'n', WEFT_NAME_MAX);
 		in.epoch = i == 0 ? 0 : UINT64_MAX;
+		in.granted = i == 0 ? 0 : UINT64_MAX;
+		in.wrote = i == 2;
 		weft_hello_format(&in, text);
-		assert_int_equal(weft_hello_parse(text, strlen(text), &out), 0);
+		assert_int_equal(weft_hello_parse(text, strlen(text), &out, NULL), 0);
 		assert_memory_equal(in.id, out.id, sizeof(in.id));
 		assert_true(in.generation == out.generation && in.epoch == out.epoch);
+		assert_true(in.granted == out.granted && in.wrote == out.wrote && !out.version0);
 		assert_int_equal(in.mode, out.mode);
 		assert_string_equal(in.name, out.name);
 	}
@@ -56,6 +59,70 @@ static void hello_text_is_as_documented(void **state)
 	assert_int_equal(weft_unhex(ID, hello.id, sizeof(hello.id)), 0);
 	weft_hello_format(&hello, text);
 	assert_string_equal(text, HELLO);
+}
+
+static void version_0_has_its_own_text(void **state)
+{
+	struct weft_hello hello = {.generation = 7, .mode = WEFT_MODE_READ, .name = "x", .version0 = true}, out;
+	char text[WEFT_CONTEXT_MAX];
+
+	hello.epoch = 0x6f1c;
+	hello.granted = 6;
+	assert_int_equal(weft_unhex(ID, hello.id, sizeof(hello.id)), 0);
+	weft_hello_format(&hello, text);
+	assert_string_equal(text, "weft:session:id=" ID ",gen=7,mode=r,name=x,epoch=0000000000006f1c");
+	assert_int_equal(weft_hello_parse(text, strlen(text), &out, NULL), 0);
+	assert_true(out.version0 && out.granted == 0);
+	hello.expect = hello.epoch;
+	hello.epoch = 0;
+	weft_hello_format(&hello, text);
+	assert_string_equal(text, "weft:session:id=" ID ",gen=7,mode=r,name=x,epoch=0000000000006f1c");
+	hello.version0 = false;
+	weft_hello_format(&hello, text);
+	assert_string_equal(text, "weft:session:v=1,id=" ID ",gen=7,mode=r,name=x,expect=0000000000006f1c");
+	assert_int_equal(weft_hello_parse(text, strlen(text), &out, NULL), 0);
+	assert_true(out.expect == 0x6f1c && out.epoch == 0);
+
+	struct weft_welcome welcome = {.epoch = 1, .restorable = true, .version0 = true};
+	weft_welcome_format(&welcome, text);
+	assert_string_equal(text, "weft:grant:epoch=0000000000000001,lease=0,offers=");
+}
+
+static void unknown_fields_are_skipped_or_named(void **state)
+{
+	struct weft_hello hello;
+	struct weft_error err = {0};
+
+	assert_int_equal(parse(HELLO ",colour=blue"), 0);
+	assert_int_equal(parse("weft:session:v=2,colour=blue,colour=red,id=" ID ",gen=1,mode=w,name=x"), 0);
+	assert_int_equal(parse_grant("weft:grant:v=9,epoch=0000000000006f1c,lease=0,offers=,colour=blue"), 0);
+	assert_int_equal(parse_grant("weft:grant:v=9,epoch=0000000000006f1c,lease=0,offers=,!colour=blue"), -EPROTONOSUPPORT);
+	const char *text = HELLO ",!colour=blue";
+	assert_int_equal(weft_hello_parse(text, strlen(text), &hello, &err), -EPROTONOSUPPORT);
+	assert_non_null(strstr(err.message, "'colour'"));
+	assert_int_equal(parse(HELLO ",col our=blue"), -EINVAL);
+	assert_int_equal(parse(HELLO ",!=blue"), -EPROTONOSUPPORT);
+	assert_int_equal(parse(HELLO ",=blue"), -EINVAL);
+	assert_int_equal(parse(HELLO ",epoch=0000000000006f1c,expect=0000000000006f1c"), -EINVAL);
+	assert_int_equal(parse(HELLO ",granted=1"), -EINVAL); /* of what epoch? */
+	assert_int_equal(parse(HELLO ",epoch=0000000000006f1c,wrote=1"), -EINVAL);
+	assert_int_equal(parse(HELLO ",epoch=0000000000006f1c,granted=1,wrote=0"), -EINVAL);
+	assert_int_equal(parse("weft:session:v=0,id=" ID ",gen=1,mode=w,name=x"), -EINVAL);
+	assert_int_equal(parse("weft:session:id=" ID ",v=1,gen=1,mode=w,name=x"), -EINVAL);
+}
+
+static void refusals_have_words(void **state)
+{
+	const char *rest;
+
+	assert_string_equal(weft_refusal_word(WEFT_EOVER, false), "OVER");
+	assert_string_equal(weft_refusal_word(WEFT_ESUPERSEDED, false), "SUPERSEDED");
+	assert_string_equal(weft_refusal_word(WEFT_ESUPERSEDED, true), "ESTALE");
+	assert_null(weft_refusal_word(ENOENT, false));
+	assert_int_equal(weft_refusal_parse("OVER: ask again", &rest), WEFT_EOVER);
+	assert_string_equal(rest, "ask again");
+	assert_int_equal(weft_refusal_parse("OVERLY: x", &rest), 0);
+	assert_int_equal(weft_refusal_parse("ESTALE", &rest), 0);
 }
 
 static void malformed_hellos_are_refused(void **state)
@@ -95,6 +162,7 @@ static void malformed_hellos_are_refused(void **state)
 		"weft:session:id=" ID ",gen=1,mode=w,name=x,epoch=",       /* bad epoch */
 		"weft:session:id=" ID ",gen=1,mode=w,name=x,epoch=0000000000000000",
 		"weft:session:id=" ID ",gen=1,mode=w,name=x,epoch=12345678",
+		"weft:session:id=" ID ",gen=1,mode=w,name=x,granted=1",
 	};
 
 	assert_int_equal(parse(HELLO), 0);
@@ -113,7 +181,7 @@ static void every_prefix_of_a_hello_is_refused(void **state)
 
 		assert_non_null(copy);
 		memcpy(copy, HELLO, len);
-		assert_int_equal(weft_hello_parse(copy, len, &hello), -EINVAL);
+		assert_int_equal(weft_hello_parse(copy, len, &hello, NULL), -EINVAL);
 		free(copy);
 	}
 }
@@ -124,7 +192,7 @@ static void embedded_nul_is_refused(void **state)
 	struct weft_hello hello;
 
 	text[sizeof(HELLO) - 3] = '\0';
-	assert_int_equal(weft_hello_parse(text, sizeof(HELLO) - 1, &hello), -EINVAL);
+	assert_int_equal(weft_hello_parse(text, sizeof(HELLO) - 1, &hello, NULL), -EINVAL);
 }
 
 static void names_are_checked(void **state)
@@ -143,14 +211,15 @@ static void names_are_checked(void **state)
 
 static void welcome_round_trips(void **state)
 {
-	struct weft_welcome in = {0x6f1c, 30000, "tcp,rdma:20049"}, out = {0};
+	struct weft_welcome in = {.epoch = 0x6f1c, .lease_ms = 30000, .offers = "tcp,rdma:20049", .restorable = true}, out = {0};
 	char text[WEFT_CONTEXT_MAX];
 
 	weft_welcome_format(&in, text);
-	assert_string_equal(text, "weft:grant:epoch=0000000000006f1c,lease=30000,offers=tcp;rdma:20049");
+	assert_string_equal(text, "weft:grant:v=1,epoch=0000000000006f1c,lease=30000,offers=tcp;rdma:20049,restorable=1");
 	assert_int_equal(weft_welcome_parse(text, strlen(text), &out), 0);
 	assert_true(in.epoch == out.epoch && in.lease_ms == out.lease_ms);
 	assert_string_equal(in.offers, out.offers);
+	assert_true(out.restorable && !out.version0);
 }
 
 static void malformed_welcomes_are_refused(void **state)
@@ -164,6 +233,8 @@ static void malformed_welcomes_are_refused(void **state)
 		"weft:grant:lease=1,offers=tcp",
 		"weft:grant:epoch=0000000000006f1c,lease=1,lease=1,offers=tcp",
 		"weft:grant:epoch=0000000000006f1c,lease=1,offers=tcp,x=1",
+		"weft:grant:epoch=0000000000006f1c,lease=1,offers=tcp,restorable=1",
+		"weft:grant:v=1,epoch=0000000000006f1c,lease=1,offers=tcp,restorable=2",
 		"weft:grant:epoch=0000000000006f1c,lease=1,offers=a b",
 		"weft:grant:epoch=0000000000006f1c,lease=1,offers="
 		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
@@ -180,6 +251,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(hello_round_trips),
 		cmocka_unit_test(hello_text_is_as_documented),
+		cmocka_unit_test(version_0_has_its_own_text),
+		cmocka_unit_test(unknown_fields_are_skipped_or_named),
+		cmocka_unit_test(refusals_have_words),
 		cmocka_unit_test(malformed_hellos_are_refused),
 		cmocka_unit_test(every_prefix_of_a_hello_is_refused),
 		cmocka_unit_test(embedded_nul_is_refused),

@@ -241,7 +241,7 @@ static void higher_generation_cuts_the_lower_off(void **state)
 	nbd_raw_close(&old);
 	nbd_donor_connect(*state, &old, true);
 	assert_int_equal(nbd_donor_go(&old, "m", 7, 1, text), NBD_REP_ERR_POLICY);
-	assert_memory_equal(text, "ESTALE: ", 8);
+	assert_memory_equal(text, "OVER: ", 6);
 	nbd_raw_close(&old);
 	goodbye(&new);
 }

@@ -145,22 +145,6 @@ static void a_write_back_error_stays(void **state)
 	assert_true(epoch_of_an_opening() != epoch);
 }
 
-static void a_clean_end_keeps_the_epoch(void **state)
-{
-	struct weft_region *region = must_open(false);
-	uint64_t epoch = region->epoch;
-
-	assert_int_equal(weft_region_write(region, "x", 0, 1), 0);
-	weft_region_put(region);
-	assert_true(epoch_of_an_opening() == epoch);
-	assert_true(epoch_of_an_opening() == epoch);
-	/* Readers see it too, and leave the mark alone. */
-	region = must_open(true);
-	assert_true(region->epoch == epoch);
-	weft_region_put(region);
-	assert_true(epoch_of_an_opening() == epoch);
-}
-
 /* Opens in a process that dies without closing. */
 static void crash(uint64_t epoch, void (*change)(struct weft_region *region))
 {
@@ -177,6 +161,143 @@ static void crash(uint64_t epoch, void (*change)(struct weft_region *region))
 	}
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_int_equal(status, 0);
+}
+
+static void a_clean_end_keeps_the_epoch(void **state)
+{
+	struct weft_region *region = must_open(false);
+	uint64_t epoch = region->epoch;
+
+	assert_int_equal(weft_region_write(region, "x", 0, 1), 0);
+	weft_region_put(region);
+	assert_true(epoch_of_an_opening() == epoch);
+	assert_true(epoch_of_an_opening() == epoch);
+	assert_true(epoch_of_an_opening() == epoch);
+}
+
+static void a_read_only_epoch_is_of_the_mark(void **state)
+{
+	struct weft_region *region = must_open(true);
+	uint64_t epoch = region->epoch;
+
+	/* Without a mark nothing says that the next opening has the same. */
+	weft_region_put(region);
+	region = must_open(true);
+	assert_true(region->epoch != epoch);
+	weft_region_put(region);
+	uint64_t written = epoch_of_an_opening();
+	region = must_open(true);
+	epoch = region->epoch;
+	weft_region_put(region);
+	region = must_open(true);
+	assert_true(region->epoch == epoch);
+	weft_region_put(region);
+	/* Readers left the mark alone; a writer does not, and keeps its own epoch. */
+	region = must_open(false);
+	assert_true(region->epoch == written);
+	assert_int_equal(weft_region_write(region, "x", 0, 1), 0);
+	weft_region_put(region);
+	region = must_open(true);
+	assert_true(region->epoch != epoch);
+	weft_region_put(region);
+}
+
+/* Entry i, as the donor notes it. */
+static void enter(struct weft_region *region, unsigned i, uint64_t generation, unsigned held, unsigned lapsed, const char *name)
+{
+	static const uint8_t id[16] = {7};
+	struct weft_generation *gen = &region->generations[i];
+
+	weft_region_id_hash(region, id, gen->id_hash);
+	gen->id_hash[1] = (uint8_t)i;
+	gen->generation = generation;
+	gen->last_used = i + 1;
+	gen->held = (uint16_t)held;
+	gen->lapsed = lapsed;
+	gen->flags = WEFT_ENTRY_HERE;
+	snprintf(gen->name, sizeof(gen->name), "%s", name);
+	region->table_seq++;
+}
+
+static void the_mark_has_the_table(void **state)
+{
+	struct weft_region *region = must_open(false);
+	uint8_t id[16] = {9}, before[16], after[16];
+
+	weft_region_id_hash(region, id, before);
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
+		enter(region, i, UINT64_MAX - i, i % 4, i / 4 % 4, i % 2 ? "a-name.of_63-letters-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" : "b");
+	assert_int_equal(weft_region_note_table(region, region->generations, region->table_seq, 12345), 0);
+	weft_region_put(region);
+	region = must_open(false);
+	weft_region_id_hash(region, id, after);
+	assert_memory_equal(before, after, sizeof(before));
+	assert_int_equal(region->promised_lease_ms, 12345);
+	assert_false(region->crashed);
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
+		const struct weft_generation *gen = &region->generations[i];
+
+		assert_true(gen->generation == UINT64_MAX - i);
+		assert_int_equal(gen->id_hash[1], i);
+		assert_int_equal(gen->held, i % 4);
+		assert_int_equal(gen->lapsed, i / 4 % 4);
+		assert_int_equal(gen->flags, 0); /* it was closed: all that they wrote is there */
+	}
+	weft_region_put(region);
+}
+
+static void note_one(struct weft_region *region)
+{
+	enter(region, 0, 5, 3, WEFT_NOT_LAPSED, "box");
+	if (weft_region_note_table(region, region->generations, region->table_seq, 300) < 0)
+		_exit(1);
+}
+
+static void note_one_and_write(struct weft_region *region)
+{
+	note_one(region);
+	if (weft_region_write(region, "x", 0, 1) < 0)
+		_exit(1);
+}
+
+static void a_mark_of_a_grant_is_no_mark_of_an_end(void **state)
+{
+	uint64_t epoch = epoch_of_an_opening();
+
+	crash(epoch, note_one);
+	struct weft_region *region = must_open(false);
+	assert_true(region->epoch == epoch);
+	assert_int_equal(region->generations[0].generation, 5);
+	assert_int_equal(region->generations[0].held, 3);
+	assert_int_equal(region->generations[0].flags, WEFT_ENTRY_OPEN);
+	assert_string_equal(region->generations[0].name, "box");
+	weft_region_put(region);
+	/* It was not granted again: nothing has changed. */
+	region = must_open(false);
+	assert_int_equal(region->generations[0].flags, WEFT_ENTRY_OPEN);
+	weft_region_put(region);
+	crash(epoch, note_one_and_write);
+	region = must_open(false);
+	assert_true(region->epoch != epoch && region->crashed);
+	assert_int_equal(region->promised_lease_ms, 300);
+	assert_int_equal(region->generations[0].held, 3);
+	weft_region_put(region);
+}
+
+static void a_mark_that_cannot_tell_of_a_grant_goes(void **state)
+{
+	uint64_t epoch = epoch_of_an_opening();
+	struct weft_region *region = must_open(false);
+
+	enter(region, 0, 5, 3, WEFT_NOT_LAPSED, "box");
+	set_error = ENOSPC;
+	assert_int_equal(weft_region_note_table(region, region->generations, region->table_seq, 300), 0);
+	assert_true(getxattr(path, "user.weft.epoch", NULL, 0) < 0);
+	set_error = 0;
+	close(region->fd); /* as a crash would: no mark */
+	region->fd = -1;
+	weft_region_put(region);
+	assert_true(epoch_of_an_opening() != epoch);
 }
 
 static void write_a_byte(struct weft_region *region)
@@ -345,6 +466,10 @@ int main(void)
 		TEST(flush_syncs_only_what_was_written),
 		TEST(a_write_back_error_stays),
 		TEST(a_clean_end_keeps_the_epoch),
+		TEST(a_read_only_epoch_is_of_the_mark),
+		TEST(the_mark_has_the_table),
+		TEST(a_mark_of_a_grant_is_no_mark_of_an_end),
+		TEST(a_mark_that_cannot_tell_of_a_grant_goes),
 		TEST(a_crash_after_a_change_starts_a_new_epoch),
 		TEST(a_file_changed_meanwhile_has_a_new_epoch),
 		TEST(without_attributes_each_opening_is_an_epoch),

@@ -137,6 +137,63 @@ static void every_other_length_is_refused(void **state)
 	}
 }
 
+static void version_0_has_no_fields(void **state)
+{
+	struct verbs_msg msg = example(VERBS_HELLO), back;
+	uint8_t buf[VERBS_MSG_MAX];
+
+	msg.hello.region[4] = '\0';
+	msg.hello.hello.granted = 99;
+	msg.hello.hello.wrote = true;
+	size_t len = verbs_pack(&msg, buf);
+	assert_int_equal(verbs_unpack(buf, len, &back), 0);
+	assert_true(back.hello.hello.granted == 99 && back.hello.hello.wrote && !back.hello.hello.version0 && back.hello.unknown == 0);
+	/* A field that nobody knows: skipped, or named. */
+	for (unsigned must = 0; must <= 1; must++) {
+		uint8_t more[] = {must ? 0x80 : 0, 200, 0, 3, 'a', 'b', 'c'};
+		uint8_t longer[VERBS_MSG_MAX];
+		size_t n = len + sizeof(more);
+
+		memcpy(longer, buf, len);
+		memcpy(longer + len, more, sizeof(more));
+		longer[6] = (uint8_t)(n >> 8);
+		longer[7] = (uint8_t)n;
+		assert_int_equal(verbs_unpack(longer, n, &back), 0);
+		assert_int_equal(back.hello.unknown, must ? 200 : 0);
+	}
+	msg.hello.hello.version0 = true;
+	assert_int_equal(verbs_pack(&msg, buf), 148 + 4);
+	assert_int_equal(verbs_unpack(buf, 148 + 4, &back), 0);
+	assert_true(back.hello.hello.version0 && back.hello.hello.granted == 0 && back.hello.hello.epoch == 77);
+	msg.hello.hello.epoch = 0;
+	msg.hello.hello.expect = 5;
+	len = verbs_pack(&msg, buf);
+	assert_int_equal(verbs_unpack(buf, len, &back), 0);
+	assert_true(back.hello.hello.epoch == 5);
+	msg.hello.hello.version0 = false;
+	len = verbs_pack(&msg, buf);
+	assert_int_equal(verbs_unpack(buf, len, &back), 0);
+	assert_true(back.hello.hello.epoch == 0 && back.hello.hello.expect == 5);
+
+	msg = example(VERBS_GRANT);
+	msg.grant.restorable = true;
+	len = verbs_pack(&msg, buf);
+	assert_int_equal(verbs_unpack(buf, len, &back), 0);
+	assert_true(back.grant.restorable);
+	msg.grant.version0 = true;
+	assert_int_equal(verbs_pack(&msg, buf), 164);
+
+	msg = example(VERBS_REFUSE);
+	msg.refuse.error = -WEFT_ESUPERSEDED;
+	len = verbs_pack(&msg, buf);
+	assert_int_equal(verbs_unpack(buf, len, &back), 0);
+	assert_int_equal(back.refuse.error, -WEFT_ESUPERSEDED);
+	msg.refuse.version0 = true;
+	len = verbs_pack(&msg, buf);
+	assert_int_equal(verbs_unpack(buf, len, &back), 0);
+	assert_int_equal(back.refuse.error, -ESTALE);
+}
+
 static void another_version_is_said_to_be_one(void **state)
 {
 	uint8_t buf[VERBS_MSG_MAX];
@@ -307,6 +364,7 @@ int main(void)
 		cmocka_unit_test(every_message_survives_the_trip),
 		cmocka_unit_test(fields_arrive_as_they_left),
 		cmocka_unit_test(every_other_length_is_refused),
+		cmocka_unit_test(version_0_has_no_fields),
 		cmocka_unit_test(another_version_is_said_to_be_one),
 		cmocka_unit_test(a_grant_that_does_not_add_up_is_refused),
 		cmocka_unit_test(ranges_belong_to_a_flush_and_are_counted),

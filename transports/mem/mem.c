@@ -120,7 +120,7 @@ static void mem_fence(void *ctx)
 static void *granter_main(void *ctx)
 {
 	struct mem_conn *mem = ctx;
-	int r = weft_donor_find(mem->config->donor, mem->region, &mem->granted, &mem->refused);
+	int r = weft_donor_find(mem->config->donor, mem->region, &mem->granted, NULL, &mem->refused);
 
 	if (r == 0 && mem->granted->backing != WEFT_BACKING_MEMORY)
 		r = weft_error_set(&mem->refused, EOPNOTSUPP, "region '%s' is not memory", mem->region);

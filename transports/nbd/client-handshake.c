@@ -238,50 +238,65 @@ static int finish(struct nbd_client_handshake *hs, struct nbd_handle *nbd, const
 /* What the server said, in the terms of tp_connect(). */
 static int refused(struct nbd_client_handshake *hs, int code)
 {
-	static const struct {
-		const char *prefix;
-		int code;
-	} prefixes[] = {{"EBUSY: ", EBUSY}, {"ESTALE: ", ESTALE}, {"EROFS: ", EROFS}};
+	const char *rest;
+	int said = weft_refusal_parse(hs->server_text, &rest);
 
-	for (size_t i = 0; i < WEFT_ARRAY_LEN(prefixes); i++) {
-		size_t len = strlen(prefixes[i].prefix);
-
-		if (strncmp(hs->server_text, prefixes[i].prefix, len) == 0)
-			return weft_error_set(&hs->error, prefixes[i].code, "%s", hs->server_text + len);
-	}
+	if (said)
+		return weft_error_set(&hs->error, said, "%s", rest);
 	if (code == ENOENT)
 		return weft_error_set(&hs->error, ENOENT, "there is no region '%.200s'", hs->region);
 	return weft_error_set(&hs->error, code, "refused: %s",
 		hs->server_text[0] ? hs->server_text : strerror(code));
 }
 
-/* Sets hs->nr_grants and so on, or finds out why there is none. */
-static int ask_for_grant(struct nbd_client_handshake *hs, struct nbd_handle *nbd)
+/* Says the hello; sets hs->nr_grants and so on. */
+static int say_hello(struct nbd_client_handshake *hs, struct nbd_handle *nbd)
 {
 	struct outcome outcome = {0};
 	char query[WEFT_CONTEXT_MAX];
-	int r;
 
 	weft_hello_format(&hs->hello, query);
-	if (nbd_add_meta_context(nbd, query) < 0)
+	hs->server_text[0] = '\0';
+	if (nbd_clear_meta_contexts(nbd) < 0 || nbd_add_meta_context(nbd, query) < 0)
 		return weft_error_set(&hs->error, ENOMEM, "%s", nbd_reason());
 	/* An error here says no more than that there is no grant; the server may not even know the option. */
 	if (nbd_aio_opt_list_meta_context(nbd,
 		    (nbd_context_callback){.callback = on_context, .user_data = hs},
-		    (nbd_completion_callback){.callback = on_completion, .user_data = &outcome}) == 0) {
-		r = finish(hs, nbd, &outcome);
-		if (r < 0)
-			return r;
-	} else if (nbd_aio_is_dead(nbd)) {
-		return lost(hs);
+		    (nbd_completion_callback){.callback = on_completion, .user_data = &outcome}) == 0)
+		return finish(hs, nbd, &outcome);
+	return nbd_aio_is_dead(nbd) ? lost(hs) : 0;
+}
+
+static int check_welcome(struct nbd_client_handshake *hs)
+{
+	const struct weft_hello *hello = &hs->hello;
+
+	uint64_t epoch = hello->epoch ? hello->epoch : hello->expect;
+
+	if (epoch && epoch != hs->welcome.epoch)
+		return weft_error_set(&hs->error, ESTALE, "region '%.100s' has another epoch: the contents known before are gone",
+			hs->region);
+	return hs->welcome.version0 ? weft_hello_check_version0(hello, hs->region, &hs->error) : 0;
+}
+
+/* Sets hs->nr_grants and so on, or finds out why there is none. */
+static int ask_for_grant(struct nbd_client_handshake *hs, struct nbd_handle *nbd)
+{
+	struct outcome outcome;
+	const char *rest;
+	int r = say_hello(hs, nbd);
+
+	/* A donor of version 0 takes no field that it does not know. */
+	if (r == 0 && hs->nr_grants == 0 && strcmp(hs->server_text, "malformed weft:session") == 0) {
+		hs->hello.version0 = true;
+		r = say_hello(hs, nbd);
 	}
-	if (hs->nr_grants == 1) {
-		if (hs->hello.epoch && hs->hello.epoch != hs->welcome.epoch)
-			return weft_error_set(&hs->error, ESTALE,
-				"region '%.100s' has another epoch: the contents known before are gone",
-				hs->region);
-		return 0;
-	}
+	if (r < 0)
+		return r;
+	if (hs->nr_grants == 1)
+		return check_welcome(hs);
+	if (weft_refusal_parse(hs->server_text, &rest) == EPROTONOSUPPORT)
+		return weft_error_set(&hs->error, EPROTONOSUPPORT, "%s", rest);
 	if (hs->nr_grants > 1)
 		return weft_error_set(&hs->error, EPROTO, "the server offers several grants");
 	outcome = (struct outcome){0};
@@ -389,6 +404,8 @@ static int take_info(struct nbd_client_handshake *hs, struct nbd_handle *nbd, in
 		info->epoch = hs->welcome.epoch;
 		info->generation = hs->hello.generation;
 		info->lease_ms = hs->welcome.lease_ms;
+		info->restorable = hs->welcome.restorable;
+		info->version0 = hs->welcome.version0;
 		snprintf(info->offers, sizeof(info->offers), "%s", hs->welcome.offers);
 	}
 	describe_path(hs, fd);

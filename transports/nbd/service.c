@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "fabric/util.h"
@@ -73,7 +74,7 @@ static int find(struct nbd_session *s, const char *name, struct weft_error *err)
 	struct weft_region *region;
 	int r;
 
-	r = weft_donor_find(s->donor, name, &region, err);
+	r = weft_donor_find(s->donor, name, &region, &s->asked_tenure, err);
 	if (r < 0)
 		return r;
 	weft_region_put(s->asked);
@@ -104,8 +105,11 @@ static int service_open(struct nbd_conn *conn, const char *name, const struct we
 		r = nbd_session_count(s, weft_donor_knows(s->donor, s->asked, hello), err);
 	if (r < 0)
 		return r;
-	r = weft_donor_grant(s->donor, s->asked, hello, s->peer, "tcp", nbd_session_fence, s, &s->grant,
+	struct weft_hello said = *hello;
+	said.tenure = s->asked_tenure;
+	r = weft_donor_grant(s->donor, s->asked, &said, s->peer, "tcp", nbd_session_fence, s, &s->grant,
 		err);
+	explicit_bzero(said.id, sizeof(said.id));
 	if (r < 0) {
 		nbd_session_uncount(s);
 		return r;
@@ -124,7 +128,7 @@ static int service_welcome(struct nbd_conn *conn, const char *name, const struct
 	if (find(s, name, NULL) < 0)
 		return -ENOENT;
 	/* It belongs here: it does not make room for strangers from now on. */
-	if (weft_donor_knows(s->donor, s->asked, hello))
+	if (hello && weft_donor_knows(s->donor, s->asked, hello))
 		weft_stranger_leave(&s->stranger);
 	weft_donor_welcome(s->donor, s->asked, ret);
 	return 0;

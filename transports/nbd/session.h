@@ -44,6 +44,7 @@ struct nbd_session {
 	struct weft_grant *grant;
 	struct weft_region *region; /* the grant's */
 	struct weft_region *asked;  /* whose strings the engine may still read */
+	uint64_t asked_tenure;      /* of NAME@TENURE; 0: NAME */
 
 	uint8_t *arena;
 	size_t arena_used;

@@ -55,6 +55,9 @@ int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn 
 		return weft_error_set(err, EINVAL, "cannot connect over RDMA: it needs a host, not a socket");
 	if (target->hello.anonymous)
 		return weft_error_set(err, EINVAL, "cannot connect over RDMA: it needs an attachment");
+	r = target->hello.version0 ? weft_hello_check_version0(&target->hello, target->region, err) : 0;
+	if (r < 0)
+		return r;
 	struct verbs_conn *conn = calloc(1, sizeof(*conn));
 	if (!conn)
 		return weft_error_set(err, ENOMEM, no_memory);
@@ -430,6 +433,7 @@ static void on_grant(struct verbs_conn *conn)
 	conn->beat_word = msg->grant.beat_word;
 	memcpy(conn->token, msg->grant.token, sizeof(conn->token));
 	memcpy(conn->offers, msg->grant.offers, sizeof(conn->offers));
+	conn->restorable = msg->grant.restorable;
 	if ((conn->flags & VERBS_GRANT_FLUSH_ASKS) && !(conn->flags & VERBS_GRANT_READ_ONLY) &&
 		verbs_changes_init(conn) < 0) {
 		verbs_fail(conn, ENOMEM, no_memory);
@@ -532,6 +536,8 @@ void verbs_on_epoch(struct verbs_conn *conn)
 	info->epoch = conn->epoch;
 	info->generation = conn->generation;
 	info->lease_ms = conn->lease_ms;
+	info->restorable = conn->restorable;
+	info->version0 = conn->hello.version0;
 	info->max_io_bytes = max_io;
 	info->min_block_bytes = 1;
 	info->preferred_block_bytes = 4096;

@@ -141,6 +141,7 @@ struct verbs_conn {
 	struct verbs_chunk epoch_word, beat_word;
 	uint8_t token[VERBS_TOKEN_BYTES];
 	char offers[VERBS_OFFERS_MAX + 1];
+	bool restorable;
 
 	/* Registered: VERBS_ZERO_BYTES zeros, then a word a slot for READs of the epoch, then one more. */
 	uint8_t *scratch;

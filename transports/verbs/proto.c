@@ -33,14 +33,20 @@ struct wire_hello {
 	uint64_t generation;
 	uint64_t epoch;
 	uint8_t mode; /* enum weft_mode */
-	uint8_t reserved;
+	uint8_t version; /* 0, or 1: fields follow */
 	uint16_t region_len;
 	uint8_t proof[VERBS_PROOF_BYTES];
 	char name[WEFT_NAME_MAX + 1];
-	/* the region's name, region_len bytes */
+	/* the region's name, region_len bytes; then fields */
 } PACKED;
 _Static_assert(sizeof(struct wire_hello) == 148, "hello");
-_Static_assert(sizeof(struct wire_hello) + VERBS_REGION_MAX <= VERBS_MSG_MAX, "hello fits");
+_Static_assert(sizeof(struct wire_hello) + VERBS_REGION_MAX + VERBS_FIELDS_MAX <= VERBS_MSG_MAX, "hello fits");
+
+struct wire_field {
+	uint16_t number;
+	uint16_t length; /* of what follows */
+} PACKED;
+_Static_assert(sizeof(struct wire_field) == 4, "field");
 
 struct wire_wait {
 	struct wire_head head;
@@ -56,6 +62,7 @@ struct wire_grant {
 	struct wire_chunk epoch_word, beat_word;
 	uint8_t token[VERBS_TOKEN_BYTES];
 	char offers[VERBS_OFFERS_MAX + 1];
+	/* fields, if the HELLO was of version 1 */
 } PACKED;
 _Static_assert(sizeof(struct wire_grant) == 164, "grant");
 
@@ -145,6 +152,8 @@ static const struct {
 	{14, EACCES},
 	{15, EAGAIN},
 	{16, ETIMEDOUT},
+	{17, WEFT_EOVER},       /* 17 and up: since version 1 */
+	{18, WEFT_ESUPERSEDED},
 };
 
 static uint32_t error_to_wire(int error)
@@ -180,6 +189,35 @@ static struct verbs_chunk chunk_from_wire(const struct wire_chunk *wire)
 	return (struct verbs_chunk){.addr = be64toh(wire->addr), .rkey = be32toh(wire->rkey)};
 }
 
+static size_t pack_field(uint8_t *buf, size_t len, uint16_t number, const void *value, uint16_t value_len)
+{
+	struct wire_field field = {.number = htobe16(number), .length = htobe16(value_len)};
+
+	memcpy(buf + len, &field, sizeof(field));
+	if (value_len > 0)
+		memcpy(buf + len + sizeof(field), value, value_len);
+	return len + sizeof(field) + value_len;
+}
+
+/* Cuts the first field off; false: malformed. */
+static bool next_field(const uint8_t **p, size_t *left, uint16_t *ret_number, const uint8_t **ret_value, size_t *ret_len)
+{
+	struct wire_field field;
+
+	if (*left < sizeof(field))
+		return false;
+	memcpy(&field, *p, sizeof(field));
+	size_t len = be16toh(field.length);
+	if (len > *left - sizeof(field) || field.number == 0)
+		return false;
+	*ret_number = be16toh(field.number);
+	*ret_value = *p + sizeof(field);
+	*ret_len = len;
+	*p += sizeof(field) + len;
+	*left -= sizeof(field) + len;
+	return true;
+}
+
 static size_t pack_hello(const struct verbs_msg *msg, uint8_t *buf)
 {
 	struct wire_hello *wire = (void *)buf;
@@ -189,14 +227,30 @@ static size_t pack_hello(const struct verbs_msg *msg, uint8_t *buf)
 	assert(!hello->anonymous && region_len <= VERBS_REGION_MAX);
 	memcpy(wire->id, hello->id, sizeof(wire->id));
 	wire->generation = htobe64(hello->generation);
-	wire->epoch = htobe64(hello->epoch);
+	wire->epoch = htobe64(hello->version0 && !hello->epoch ? hello->expect : hello->epoch);
 	wire->mode = (uint8_t)hello->mode;
 	wire->region_len = htobe16((uint16_t)region_len);
 	memcpy(wire->proof, msg->hello.proof, sizeof(wire->proof));
 	/* Zeros behind the end: nothing of our memory travels. */
 	memcpy(wire->name, hello->name, strnlen(hello->name, WEFT_NAME_MAX));
 	memcpy(buf + sizeof(*wire), msg->hello.region, region_len);
-	return sizeof(*wire) + region_len;
+	size_t len = sizeof(*wire) + region_len;
+	if (hello->version0)
+		return len;
+	wire->version = 1;
+	if (!hello->epoch && hello->expect) {
+		uint64_t expect = htobe64(hello->expect);
+
+		len = pack_field(buf, len, VERBS_FIELD_EXPECT, &expect, sizeof(expect));
+	}
+	if (hello->epoch && hello->granted) {
+		uint64_t granted = htobe64(hello->granted);
+
+		len = pack_field(buf, len, VERBS_FIELD_GRANTED, &granted, sizeof(granted));
+		if (hello->wrote)
+			len = pack_field(buf, len, VERBS_FIELD_WROTE, NULL, 0);
+	}
+	return len;
 }
 
 static size_t pack_grant(const struct verbs_msg *msg, uint8_t *buf)
@@ -214,7 +268,9 @@ static size_t pack_grant(const struct verbs_msg *msg, uint8_t *buf)
 	wire->beat_word = chunk_to_wire(&msg->grant.beat_word);
 	memcpy(wire->token, msg->grant.token, sizeof(wire->token));
 	memcpy(wire->offers, msg->grant.offers, strnlen(msg->grant.offers, VERBS_OFFERS_MAX));
-	return sizeof(*wire);
+	if (msg->grant.version0)
+		return sizeof(*wire);
+	return msg->grant.restorable ? pack_field(buf, sizeof(*wire), VERBS_FIELD_RESTORABLE, NULL, 0) : sizeof(*wire);
 }
 
 static size_t pack_refuse(const struct verbs_msg *msg, uint8_t *buf)
@@ -222,7 +278,8 @@ static size_t pack_refuse(const struct verbs_msg *msg, uint8_t *buf)
 	struct wire_refuse *wire = (void *)buf;
 	size_t len = strnlen(msg->refuse.text, VERBS_TEXT_MAX);
 
-	wire->error = error_to_wire(msg->refuse.error);
+	bool unknown = msg->refuse.version0 && (msg->refuse.error == -WEFT_EOVER || msg->refuse.error == -WEFT_ESUPERSEDED);
+	wire->error = error_to_wire(unknown ? -ESTALE : msg->refuse.error);
 	wire->text_len = htobe32((uint32_t)len);
 	memcpy(buf + sizeof(*wire), msg->refuse.text, len);
 	return sizeof(*wire) + len;
@@ -312,6 +369,49 @@ size_t verbs_pack(const struct verbs_msg *msg, uint8_t *buf)
 	return len;
 }
 
+static int take_u64(const uint8_t *value, size_t len, uint64_t *ret)
+{
+	if (len != sizeof(*ret) || *ret)
+		return -EPROTO;
+	memcpy(ret, value, sizeof(*ret));
+	*ret = be64toh(*ret);
+	return *ret ? 0 : -EPROTO;
+}
+
+static int unpack_hello_fields(const uint8_t *p, size_t left, struct weft_hello *hello, uint16_t *ret_unknown)
+{
+	const uint8_t *value;
+	uint16_t number;
+	size_t len;
+	int r = 0;
+
+	if (hello->version0 && left > 0)
+		return -EPROTO;
+	while (left > 0) {
+		if (!next_field(&p, &left, &number, &value, &len))
+			return -EPROTO;
+		switch (number & ~VERBS_FIELD_MUST) {
+		case VERBS_FIELD_GRANTED:
+			r = take_u64(value, len, &hello->granted);
+			break;
+		case VERBS_FIELD_EXPECT:
+			r = take_u64(value, len, &hello->expect);
+			break;
+		case VERBS_FIELD_WROTE:
+			if (len != 0 || hello->wrote)
+				return -EPROTO;
+			hello->wrote = true;
+			break;
+		default:
+			if ((number & VERBS_FIELD_MUST) && *ret_unknown == 0)
+				*ret_unknown = number & (uint16_t)~VERBS_FIELD_MUST;
+		}
+		if (r < 0)
+			return r;
+	}
+	return (hello->expect && hello->epoch) || (hello->granted && !hello->epoch) || (hello->wrote && !hello->granted) ? -EPROTO : 0;
+}
+
 static int unpack_hello(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 {
 	const struct wire_hello *wire = (const void *)buf;
@@ -321,9 +421,9 @@ static int unpack_hello(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 		return -EPROTO;
 	size_t region_len = be16toh(wire->region_len);
 	const char *region = (const char *)buf + sizeof(*wire);
-	if (region_len > VERBS_REGION_MAX || len != sizeof(*wire) + region_len ||
-		memchr(region, '\0', region_len))
+	if (region_len > VERBS_REGION_MAX || len < sizeof(*wire) + region_len || memchr(region, '\0', region_len))
 		return -EPROTO;
+	hello.version0 = wire->version == 0;
 	memcpy(hello.id, wire->id, sizeof(hello.id));
 	hello.generation = be64toh(wire->generation);
 	hello.epoch = be64toh(wire->epoch);
@@ -334,6 +434,9 @@ static int unpack_hello(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 		return -EPROTO;
 	memcpy(hello.name, wire->name, sizeof(hello.name));
 	if (!weft_name_valid(hello.name) || hello.generation == 0)
+		return -EPROTO;
+	ret->hello.unknown = 0;
+	if (unpack_hello_fields(buf + sizeof(*wire) + region_len, len - sizeof(*wire) - region_len, &hello, &ret->hello.unknown) < 0)
 		return -EPROTO;
 	ret->hello.hello = hello;
 	memcpy(ret->hello.proof, wire->proof, sizeof(wire->proof));
@@ -346,7 +449,11 @@ static int unpack_grant(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 {
 	const struct wire_grant *wire = (const void *)buf;
 
-	if (len != sizeof(*wire) || wire->offers[VERBS_OFFERS_MAX] != '\0')
+	const uint8_t *p = buf + sizeof(*wire), *value;
+	size_t left = len - sizeof(*wire), value_len;
+	uint16_t number;
+
+	if (len < sizeof(*wire) || wire->offers[VERBS_OFFERS_MAX] != '\0')
 		return -EPROTO;
 	uint64_t size = be64toh(wire->size_bytes), chunk = be64toh(wire->chunk_bytes);
 	uint32_t nr = be32toh(wire->nr_chunks), flags = be32toh(wire->flags);
@@ -358,6 +465,15 @@ static int unpack_grant(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 	for (const char *c = wire->offers; *c; c++)
 		if (*c < '!' || *c > '~')
 			return -EPROTO;
+	ret->grant.restorable = false;
+	while (left > 0) {
+		if (!next_field(&p, &left, &number, &value, &value_len))
+			return -EPROTO;
+		if ((number & ~VERBS_FIELD_MUST) == VERBS_FIELD_RESTORABLE)
+			ret->grant.restorable = true;
+		else if (number & VERBS_FIELD_MUST)
+			return -EPROTONOSUPPORT;
+	}
 	ret->grant.size_bytes = size;
 	ret->grant.epoch = be64toh(wire->epoch);
 	ret->grant.generation = be64toh(wire->generation);

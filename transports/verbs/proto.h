@@ -20,7 +20,9 @@
  *                                        <-        REPLY
  *     BYE                                ->
  *
- * Messages are SENDs on the control connection; big-endian, fixed layouts (a name's bytes come last).
+ * Messages are SENDs on the control connection; big-endian, fixed layouts (a name's bytes come last).  Behind the fixed part of HELLO
+ * and GRANT fields may follow, each with a number and a length; one that is not known is skipped, unless it says that it must
+ * not be: then the hello is refused by its number.  A HELLO of version 0 (hello.h) has none, and is granted without.
  * unpack() trusts nothing: what it lets through has every length and count inside its bounds.
  * Pure functions; any thread.
  */
@@ -43,7 +45,8 @@ enum {
 	VERBS_OFFERS_MAX = 63,
 	VERBS_CHUNKS_PER_MESSAGE = 256,
 	VERBS_MAX_CHUNKS = 1 << 20, /* 512 TiB of chunks of 512 MiB */
-	VERBS_MSG_MAX = 4352,       /* the longest message: HELLO with the longest name */
+	VERBS_FIELDS_MAX = 96,      /* bytes of them behind a HELLO or GRANT of ours */
+	VERBS_MSG_MAX = 4352,       /* the longest message: HELLO with the longest name and fields */
 	VERBS_RANGES_PER_MESSAGE = 256,
 	VERBS_REQUESTS = 8,         /* REQUESTs without a REPLY at most */
 	VERBS_PRIVATE_BYTES = 24,   /* of a REQ; rdma_cm has room for 56 */
@@ -72,6 +75,15 @@ enum {
 	VERBS_GRANT_FLUSH_ASKS = 1 << 1, /* a FLUSH needs a REQUEST; else a READ is all of it */
 };
 
+/* Fields behind HELLO and GRANT. */
+enum {
+	VERBS_FIELD_GRANTED = 1, /* HELLO: 8 bytes */
+	VERBS_FIELD_WROTE,       /* HELLO: none */
+	VERBS_FIELD_EXPECT,      /* HELLO: 8 bytes */
+	VERBS_FIELD_RESTORABLE,  /* GRANT: none */
+	VERBS_FIELD_MUST = 1 << 15, /* whoever does not know the number may not skip it */
+};
+
 /* One registered piece of the region. */
 struct verbs_chunk {
 	uint64_t addr;
@@ -90,6 +102,7 @@ struct verbs_msg {
 			struct weft_hello hello; /* never anonymous */
 			uint8_t proof[VERBS_PROOF_BYTES]; /* zeros until there are keys */
 			char region[VERBS_REGION_MAX + 1]; /* NUL-terminated, otherwise a peer's bytes */
+			uint16_t unknown; /* a field that must not be skipped; 0: none */
 		} hello;
 		struct {
 			uint64_t done_bytes, total_bytes;
@@ -103,9 +116,11 @@ struct verbs_msg {
 			struct verbs_chunk beat_word;  /* write-only, 8 bytes: any change is a sign of life */
 			uint8_t token[VERBS_TOKEN_BYTES];
 			char offers[VERBS_OFFERS_MAX + 1];
+			bool restorable, version0; /* see tp_info */
 		} grant;
 		struct {
 			int error; /* negative errno, one of those that may travel */
+			bool version0; /* to a peer that knows only those of version 0; not in the message */
 			char text[VERBS_TEXT_MAX + 1]; /* printable */
 		} refuse;
 		struct {

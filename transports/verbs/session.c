@@ -180,6 +180,7 @@ static void refuse(struct run *run, uint32_t linger_ms, const struct weft_error 
 {
 	run->out = (struct verbs_msg){.type = VERBS_REFUSE};
 	run->out.refuse.error = -err->code;
+	run->out.refuse.version0 = run->msg.type == VERBS_HELLO && run->msg.hello.hello.version0;
 	snprintf(run->out.refuse.text, sizeof(run->out.refuse.text), "%.*s", VERBS_TEXT_MAX,
 		err->message);
 	run->state = STATE_REFUSED;
@@ -360,7 +361,11 @@ static int prepare_grant(struct run *run, struct weft_error *err)
 	struct verbs_listener *listener = session->listener;
 	const struct weft_hello *hello = &run->msg.hello.hello;
 	void *page = NULL;
-	int r = weft_donor_find(listener->donor, run->msg.hello.region, &run->region, err);
+
+	if (run->msg.hello.unknown)
+		return weft_error_set(err, EPROTONOSUPPORT, "the borrower needs field %u of its hello understood, which this version of "
+			"weft does not know; upgrade the donor", run->msg.hello.unknown);
+	int r = weft_donor_find(listener->donor, run->msg.hello.region, &run->region, NULL, err);
 
 	if (r < 0)
 		return r;
@@ -430,6 +435,7 @@ static void on_hello(struct run *run)
 	struct verbs_listener *listener = session->listener;
 	struct weft_error err = {0};
 	struct weft_welcome welcome;
+	const struct weft_hello *hello = &run->msg.hello.hello;
 	uint8_t token[VERBS_TOKEN_BYTES];
 	int r = prepare_grant(run, &err);
 
@@ -447,7 +453,7 @@ static void on_hello(struct run *run)
 	run->out = (struct verbs_msg){.type = VERBS_GRANT};
 	run->out.grant.size_bytes = run->region->size_bytes;
 	run->out.grant.epoch = run->region->epoch;
-	run->out.grant.generation = run->msg.hello.hello.generation;
+	run->out.grant.generation = hello->generation;
 	run->out.grant.lease_ms = welcome.lease_ms;
 	run->out.grant.flags = run->grant->writable ? 0 : VERBS_GRANT_READ_ONLY;
 	if (run->region->backing == WEFT_BACKING_FILE)
@@ -459,6 +465,8 @@ static void on_hello(struct run *run)
 		(struct verbs_chunk){.addr = (uintptr_t)run->beat_mr->addr, .rkey = run->beat_mr->rkey};
 	memcpy(run->out.grant.token, token, sizeof(token));
 	snprintf(run->out.grant.offers, sizeof(run->out.grant.offers), "%s", welcome.offers);
+	run->out.grant.restorable = welcome.restorable;
+	run->out.grant.version0 = hello->version0;
 	run->state = STATE_DATA;
 	run->deadline_ns = after_ms(listener->config.handshake_ms);
 	pthread_mutex_lock(&listener->lock);

@@ -1,0 +1,151 @@
+/*
+ * The rules of who may go on with a region's contents.  tests/model/ has the same rules, checked by a machine: change them there first.
+ *
+ * Threads: under the donor's lock.  Nothing here waits.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "fabric/donor-private.h"
+#include "fabric/util.h"
+
+static uint32_t incarnation(uint64_t generation)
+{
+	return (uint32_t)(generation >> 32);
+}
+
+int donor_check_contents(const struct weft_region *region, const struct weft_hello *hello, struct weft_error *err)
+{
+	uint64_t epoch = hello->epoch ? hello->epoch : hello->expect;
+
+	if (hello->anonymous) {
+		if (hello->tenure && hello->tenure != region->tenure)
+			return weft_error_set(err, ESTALE, "region '%s': tenure %016" PRIx64 " is over: another could write since, or the "
+				"contents are others; what you remember of it is not what it has; without '@%016" PRIx64 "' you get what it has",
+				region->name, hello->tenure, hello->tenure);
+		return 0;
+	}
+	if (epoch && epoch != region->epoch)
+		return weft_error_set(err, ESTALE, "region '%s': its epoch is %016" PRIx64 ", not %016" PRIx64
+			": what '%s' knows of is gone", region->name, region->epoch, epoch, hello->name);
+	return 0;
+}
+
+int donor_refuse_generation(const struct weft_region *region, const struct weft_hello *hello, uint64_t highest, struct weft_error *err)
+{
+	if (incarnation(hello->generation) < incarnation(highest))
+		return weft_error_set(err, WEFT_ESUPERSEDED, "region '%s': attachment '%s' was taken over by another process", region->name,
+			hello->name);
+	return weft_error_set(err, WEFT_EOVER, "region '%s': generation %" PRIu32 ".%" PRIu32 " of attachment '%s' is over", region->name,
+		incarnation(hello->generation), (uint32_t)hello->generation, hello->name);
+}
+
+static int refuse_claim(const struct weft_region *region, const struct weft_hello *hello, const char *why, struct weft_error *err)
+{
+	return weft_error_set(err, ESTALE, "region '%s': attachment '%s' %s", region->name, hello->name, why);
+}
+
+/* Whether what the hello remembers is what the region has.  Its epoch is. */
+static int check_claim(const struct weft_region *region, const struct weft_hello *hello, const struct weft_generation *gen,
+	struct weft_error *err)
+{
+	bool is_file = region->backing == WEFT_BACKING_FILE;
+
+	/* A file that is served read-only has another epoch whenever it has other contents. */
+	if (!hello->epoch || hello->mode == WEFT_MODE_SHARED || (is_file && region->read_only))
+		return 0;
+	if (!gen)
+		return refuse_claim(region, hello, "is not remembered, and another could write since; attach anew", err);
+	if (gen->lapsed == WEFT_LAPSED_WRITTEN)
+		return refuse_claim(region, hello, "lost its lease, and another could write since; attach anew", err);
+	if (gen->lapsed == WEFT_LEFT_WRITTEN)
+		return refuse_claim(region, hello, "did not hold the region for a while, and another could write since; attach anew", err);
+	if (!is_file || (gen->flags & WEFT_ENTRY_HERE))
+		return 0;
+	if (hello->granted == 0)
+		return refuse_claim(region, hello, "runs an older weft, and the file was closed since: it may have been put back to what it was; "
+			"attach anew", err);
+	if (hello->granted > gen->generation ||
+		(hello->granted == gen->generation && hello->wrote && (gen->flags & WEFT_ENTRY_OPEN)))
+		return refuse_claim(region, hello, "knows newer contents than the file has: the file was put back to what it was before; attach anew",
+			err);
+	return 0;
+}
+
+int donor_check_generation(const struct weft_region *region, const struct weft_hello *hello,
+	const struct weft_generation *gen, struct weft_error *err)
+{
+	if (gen && hello->generation < gen->generation)
+		return donor_refuse_generation(region, hello, gen->generation, err);
+	int r = check_claim(region, hello, gen, err);
+	if (r < 0 || !gen || hello->generation > gen->generation)
+		return r;
+	/* The same generation: not once its lease is over, nor after the file was closed and opened again. */
+	bool over = gen->lapsed == WEFT_LAPSED || gen->lapsed == WEFT_LAPSED_WRITTEN ||
+		(region->backing == WEFT_BACKING_FILE && !region->read_only && !(gen->flags & WEFT_ENTRY_HERE));
+	return over ? donor_refuse_generation(region, hello, gen->generation, err) : 0;
+}
+
+int donor_check_grace(struct weft_region *region, const struct weft_generation *gen, struct weft_error *err)
+{
+	uint64_t now_ns = weft_now_ns();
+
+	if (region->grace_until_ns == 0)
+		return 0;
+	if (now_ns < region->grace_until_ns) {
+		if (gen && gen->held)
+			return 0;
+		return weft_error_set(err, EBUSY, "region '%s': its donor crashed, and a borrower that held it may still answer from what it "
+			"remembers; it is free in %.1f s", region->name, (double)(region->grace_until_ns - now_ns) / 1e9);
+	}
+	region->grace_until_ns = 0;
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
+		if (!(region->generations[i].flags & WEFT_ENTRY_HERE))
+			region->generations[i].held = 0;
+	return 0;
+}
+
+void donor_note_writer(struct weft_region *region, const struct weft_generation *ours)
+{
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
+		struct weft_generation *gen = &region->generations[i];
+		uint32_t was = gen->lapsed;
+
+		if (gen->generation == 0 || gen == ours)
+			continue;
+		if (was == WEFT_LAPSED)
+			gen->lapsed = WEFT_LAPSED_WRITTEN;
+		else if (was == WEFT_NOT_LAPSED)
+			gen->lapsed = WEFT_LEFT_WRITTEN;
+		region->table_seq += gen->lapsed != was;
+	}
+}
+
+void donor_enter(struct weft_region *region, struct weft_generation *gen, const struct weft_hello *hello)
+{
+	gen->generation = hello->generation;
+	/* A shared reader goes on with whatever there is: that is not to vouch for it. */
+	if (hello->mode != WEFT_MODE_SHARED || !hello->epoch)
+		gen->lapsed = WEFT_NOT_LAPSED;
+	gen->held = (uint16_t)(1 + hello->mode);
+	gen->flags = region->backing == WEFT_BACKING_FILE ? WEFT_ENTRY_HERE : 0;
+	snprintf(gen->name, sizeof(gen->name), "%s", hello->name);
+	region->table_seq++;
+}
+
+void donor_begin_grace(struct weft_region *region)
+{
+	bool held = false;
+
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
+		struct weft_generation *gen = &region->generations[i];
+
+		if (gen->generation == 0)
+			continue;
+		held |= gen->held != 0;
+		gen->lapsed = WEFT_LEFT_WRITTEN;
+	}
+	if (held && region->promised_lease_ms > 0)
+		region->grace_until_ns = weft_now_ns() + region->promised_lease_ms * UINT64_C(1000000);
+}
