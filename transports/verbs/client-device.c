@@ -51,7 +51,7 @@ static bool list_has(const struct verbs_list *list, const struct ibv_context *co
 static int device_open(struct verbs_device *device, struct verbs_list *list, struct ibv_context *context,
 	struct weft_error *err)
 {
-	struct ibv_pd *pd = ibv_alloc_pd(context);
+	struct ibv_pd *pd = verbs_pd_get(context);
 
 	if (!pd)
 		return weft_error_set(err, errno ? errno : EIO, "cannot use RDMA device %s: %s",
@@ -67,10 +67,10 @@ static void device_close(struct verbs_tp *tp, unsigned i)
 
 	for (struct verbs_mem *mem = tp->mems; mem; mem = mem->next) {
 		if (mem->mr[i])
-			ibv_dereg_mr(mem->mr[i]);
+			verbs_mr_put(mem->mr[i]);
 		mem->mr[i] = NULL;
 	}
-	ibv_dealloc_pd(device->pd);
+	verbs_pd_put(device->pd);
 	list_put(device->list);
 	*device = (struct verbs_device){0};
 }
@@ -109,7 +109,7 @@ static void mem_free(struct verbs_mem *mem)
 {
 	for (unsigned i = 0; i < VERBS_MAX_DEVICES; i++)
 		if (mem->mr[i])
-			ibv_dereg_mr(mem->mr[i]);
+			verbs_mr_put(mem->mr[i]);
 	free(mem);
 }
 
@@ -125,7 +125,7 @@ static int reg_with(struct verbs_tp *tp, struct verbs_mem *mem, unsigned i, stru
 {
 	struct verbs_device *device = &tp->devices[i];
 
-	mem->mr[i] = ibv_reg_mr(device->pd, mem->base, mem->len, IBV_ACCESS_LOCAL_WRITE);
+	mem->mr[i] = verbs_mr_get(device->pd, mem->base, mem->len);
 	if (mem->mr[i])
 		return 0;
 	int code = errno;

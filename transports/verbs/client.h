@@ -174,6 +174,15 @@ static inline struct verbs_conn *to_verbs(struct tp_conn *conn)
 	return weft_container_of(conn, struct verbs_conn, conn);
 }
 
+/* client-shared.c: with errno where it is NULL */
+
+struct ibv_pd *verbs_pd_get(struct ibv_context *context);
+/* Everything that was got with it was put before. */
+void verbs_pd_put(struct ibv_pd *pd);
+/* For local use.  Of the same bytes there is one. */
+struct ibv_mr *verbs_mr_get(struct ibv_pd *pd, void *base, size_t len);
+void verbs_mr_put(struct ibv_mr *mr);
+
 /* client-device.c */
 
 /* Opens the devices that there are. */
