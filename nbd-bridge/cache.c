@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "fabric/available.h"
 #include "nbd-bridge/cache.h"
 #include "nbd-bridge/pull-order.h"
 
@@ -379,6 +380,18 @@ static int begin_file(struct bridge_cache *cache, struct weft_error *err)
 	return r;
 }
 
+/* What memory has no room for would be found out page by page, by a process being killed. */
+static int check_room(const struct bridge_cache *cache, struct weft_error *err)
+{
+	struct weft_available available;
+	char want[32], have[32];
+
+	if (weft_available("", 0, -1, &available) < 0 || cache->memory_len <= available.bytes)
+		return 0;
+	return weft_error_set(err, ENOMEM, "a cache of %s wanted, but only %s of memory can be had (%s); give a smaller --cache, or --cache-file",
+		weft_format_size(cache->memory_len, want, sizeof(want)), weft_format_size(available.bytes, have, sizeof(have)), available.limit);
+}
+
 static int map_all(struct bridge_cache *cache, struct weft_error *err)
 {
 	int r = 0;
@@ -395,7 +408,8 @@ static int map_all(struct bridge_cache *cache, struct weft_error *err)
 			cache_file_set_epoch(cache->file, i, cache->bridge->donors[i].info.epoch);
 		cache->memory = r == 0 ? cache_file_data(cache->file) : NULL;
 	} else {
-		cache->memory = weft_map_bytes(cache->memory_len);
+		r = check_room(cache, err);
+		cache->memory = r == 0 ? weft_map_bytes(cache->memory_len) : NULL;
 		/* Whole pages where there are any: the kernel finds them, or does not. */
 		if (cache->memory)
 			madvise(cache->memory, cache->memory_len, MADV_HUGEPAGE);

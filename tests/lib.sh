@@ -103,6 +103,34 @@ stop_donor() {
 	wait "$DONOR_PID"
 }
 
+# memory_group BYTES: a group of processes below our own with this limit on memory, of either version of cgroups; skips where it cannot be made.  Such a
+# test is serial.  in_memory_group COMMAND…: runs it there.
+memory_group() {
+	local mount group limit=memory.limit_in_bytes
+	read -r mount _ < <(awk '$(NF-2) == "cgroup" && $NF ~ /(^|,)memory(,|$)/ {print $5; exit}' /proc/self/mountinfo) || mount=
+	group=$(sed -n 's/^[0-9]*:[^:]*\bmemory\b[^:]*://p' /proc/self/cgroup)
+	if [[ ! $mount ]]; then
+		read -r mount _ < <(awk '$(NF-2) == "cgroup2" {print $5; exit}' /proc/self/mountinfo) || skip "no cgroups here"
+		group=$(sed -n 's/^0:://p' /proc/self/cgroup) limit=memory.max
+	fi
+	MEMORY_GROUP=$mount${group%/}/weft-test-$$
+	mkdir "$MEMORY_GROUP" 2>/dev/null || skip "cannot make a group below $mount$group"
+	cleanup_add remove_memory_group
+	[[ -w $MEMORY_GROUP/$limit ]] || skip "no limit can be set in $MEMORY_GROUP"
+	echo "$1" >"$MEMORY_GROUP/$limit" || skip "no limit can be set in $MEMORY_GROUP"
+}
+
+in_memory_group() {
+	bash -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$MEMORY_GROUP" "$@"
+}
+
+remove_memory_group() {
+	local pids
+	mapfile -t pids <"$MEMORY_GROUP/cgroup.procs"
+	[[ ${#pids[@]} = 0 ]] || kill "${pids[@]}" 2>/dev/null || :
+	wait_for rmdir "$MEMORY_GROUP"
+}
+
 # free_port: a TCP port of 127.0.0.1 that nobody listens on now, for what must be known beforehand.
 free_port() {
 	local port
