@@ -15,6 +15,7 @@
 #include "nbd-bridge/cache.h"
 #include "nbd-bridge/lane.h"
 
+enum { LOOK_MS = 100 }; /* whether an attach that waits is given up */
 enum { MODEST_IO_BYTES = 8 << 20 }; /* the longest message of soft-RoCE; other devices take more */
 
 /* The transport of a way among the bridge's. */
@@ -123,6 +124,11 @@ static struct timespec after_ms(uint32_t ms)
 	return (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
 }
 
+static bool is_before(const struct timespec *deadline)
+{
+	return weft_now_ns() < (uint64_t)deadline->tv_sec * 1000000000 + (uint64_t)deadline->tv_nsec;
+}
+
 static void start_links(struct bridge_lane *lane, void *ctx)
 {
 	for (unsigned i = 0; i < lane->nr_links; i++)
@@ -135,14 +141,21 @@ static int first_result(struct bridge_lane *lane, const struct timespec *deadlin
 	struct bridge *bridge = lane->bridge;
 	int r;
 
+	bool given_up = false;
+
 	pthread_mutex_lock(&bridge->lock);
-	while (lane->first_result == 0)
-		if (pthread_cond_timedwait(&bridge->changed, &bridge->lock, deadline) == ETIMEDOUT)
-			break;
+	while (lane->first_result == 0 && !given_up && is_before(deadline)) {
+		struct timespec soon = after_ms(LOOK_MS);
+
+		pthread_cond_timedwait(&bridge->changed, &bridge->lock, &soon);
+		given_up = bridge->config.given_up && bridge->config.given_up(bridge->config.changed_ctx);
+	}
 	r = lane->first_result;
 	if (r < 0 && err)
 		*err = lane->first_error;
 	pthread_mutex_unlock(&bridge->lock);
+	if (given_up)
+		return weft_error_set(err, ECANCELED, "given up");
 	if (r == 0)
 		return weft_error_set(err, ETIMEDOUT, "no answer for %u ms", bridge->config.connect_timeout_ms);
 	return r < 0 ? r : 0;

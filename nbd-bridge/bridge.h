@@ -107,6 +107,8 @@ struct bridge_config {
 	bool assume_stable; /* foreign: its contents survive what ended a connection */
 	/* Any thread, without locks: a link was granted or lost, or the attachment became dead or stale. */
 	void (*changed)(void *ctx);
+	/* Whether whoever wants the bridge does not any more: asked a few times a second while bridge_start() waits.  NULL: it is wanted. */
+	bool (*given_up)(void *ctx);
 	void *changed_ctx;
 	/*
 	 * Keeps what a take-over has to say: the generation that a donor has granted, before anything is asked under it, and that something was

@@ -1,4 +1,7 @@
-/* A process that asks the kernel; see settle.h.  Its exit status is the errno. */
+/*
+ * A process that asks the kernel; see settle.h.  Its exit status is 0, or the errno and STATUS_ERRNO; any other means that it could not
+ * ask.
+ */
 #include "nbd-bridge/settle.h"
 
 #include <errno.h>
@@ -20,13 +23,24 @@
 
 extern char **environ;
 
+enum { STATUS_ERRNO = 120 };
+
+/* 0 or -errno that the kernel answered; -ECHILD: it was not asked. */
+static int result_of(int how)
+{
+	if (!WIFEXITED(how))
+		return -ECHILD;
+	int status = WEXITSTATUS(how);
+	return status == 0 ? 0 : status > STATUS_ERRNO ? STATUS_ERRNO - status : -ECHILD;
+}
+
 static void on_end(struct weft_watch *watch, uint32_t events)
 {
 	struct bridge_settle *settle = weft_container_of(watch, struct bridge_settle, watch);
 	int how = 0, result = -ECHILD;
 
 	if (waitpid(settle->pid, &how, 0) == settle->pid)
-		result = WIFEXITED(how) ? -WEXITSTATUS(how) : -EINTR;
+		result = result_of(how);
 	bridge_settle_end(settle);
 	settle->done(settle, result);
 }
@@ -74,7 +88,7 @@ int bridge_settle_look(const char *path, int timeout_ms)
 	if (r < 0 && pid > 0)
 		kill(pid, SIGKILL);
 	if (pid > 0 && waitpid(pid, &how, r < 0 ? WNOHANG : 0) == pid && r == 0)
-		r = WIFEXITED(how) ? -WEXITSTATUS(how) : -EINTR;
+		r = result_of(how);
 	if (pidfd >= 0)
 		close(pidfd);
 	return r;
@@ -129,12 +143,15 @@ int bridge_settle_main(int argc, char **argv)
 	prctl(PR_SET_NAME, SETTLE_NAME);
 	/* Not a user of anything, least of all of what the bridge's end is to close. */
 	close_range(STDERR_FILENO + 1, UINT_MAX, 0);
-	if (strcmp(argv[1], "look") == 0)
-		return argv[2] ? look(argv[2]) : EINVAL;
-	int status = write_all_back(argv + 2);
-	if (strcmp(argv[1], "everything") == 0) {
-		sync(); /* it may wait for others' disks, too */
-		status = write_all_back(argv + 2);
+	int error;
+	if (strcmp(argv[1], "look") == 0) {
+		error = argv[2] ? look(argv[2]) : EINVAL;
+	} else {
+		error = write_all_back(argv + 2);
+		if (strcmp(argv[1], "everything") == 0) {
+			sync(); /* it may wait for others' disks, too */
+			error = write_all_back(argv + 2);
+		}
 	}
-	return status;
+	return error ? STATUS_ERRNO + error : 0;
 }

@@ -23,7 +23,8 @@ enum { BRIDGE_SETTLE_PATHS = 4 };
 
 /*
  * Writes back what is cached of the paths (fsync(2)), and before that, with `everything`, of the whole machine (sync(2)): what
- * file systems that lie on them have not written yet.  done() is called with 0 or -errno, later, from the loop.
+ * file systems that lie on them have not written yet.  done() is called with 0 or -errno, later, from the loop; with -ECHILD if the
+ * process could not ask.
  * 0, -EALREADY: one is under way; or -errno: it could not be begun.
  */
 int bridge_settle_begin(struct bridge_settle *settle, struct weft_loop *loop, const char *const *paths, unsigned nr_paths, bool everything,
@@ -32,7 +33,7 @@ int bridge_settle_begin(struct bridge_settle *settle, struct weft_loop *loop, co
 void bridge_settle_end(struct bridge_settle *settle);
 
 /*
- * Whether what is mounted at the path is served: 0; -ENOTCONN: it is dead; -ETIMEDOUT: there is no answer; or another -errno.  The kernel
+ * Whether what is mounted at the path is served: 0; -ENOTCONN: it is dead; -ETIMEDOUT: there is no answer; -ECHILD: it could not be asked; or another -errno.  The kernel
  * is asked for what it does not remember: attributes outlive who served them by a day.
  */
 int bridge_settle_look(const char *path, int timeout_ms);

@@ -69,7 +69,10 @@ static void settled(struct bridge_settle *settle, int result)
 	struct attach *a = weft_container_of(settle, struct attach, settle);
 
 	a->settled = true;
-	a->settle_result = result;
+	/* Unmounting, or closing the device, writes it back as well. */
+	if (result == -ECHILD)
+		weft_warn("the process that has the kernel write back what it caches of '%s' failed", a->options.name);
+	a->settle_result = result == -ECHILD ? 0 : result;
 	if (a->asked_to_end)
 		weft_loop_timer_set(a->loop, &a->end_look, 1);
 }

@@ -212,7 +212,7 @@ static int find_ways(struct attach *a, unsigned i, struct bridge_donor_config *c
  */
 static bool is_final(int error)
 {
-	return error == -ESTALE || error == -WEFT_ESUPERSEDED || error == -EROFS || error == -ENOENT || error == -ESHUTDOWN;
+	return error == -ECANCELED || error == -ESTALE || error == -WEFT_ESUPERSEDED || error == -EROFS || error == -ENOENT || error == -ESHUTDOWN;
 }
 
 /* Begins with the nth better way of each donor that has so many, with the fallback of the others. */

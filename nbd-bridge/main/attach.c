@@ -328,6 +328,19 @@ static int start_stale(struct attach *a, struct bridge_config *config, struct br
 	return r;
 }
 
+/* Sleeps; true: whoever waits for us has given up, or a signal asks for the end. */
+static bool sleep_or_give_up(const struct attach *a, int ms)
+{
+	struct pollfd p[] = {{.fd = a->signals.watch.fd, .events = POLLIN}, {.fd = a->result_fd}};
+
+	return poll(p, WEFT_ARRAY_LEN(p), ms) > 0;
+}
+
+static bool is_given_up(void *ctx)
+{
+	return sleep_or_give_up(ctx, 0);
+}
+
 static int start_bridge(struct attach *a, struct weft_error *err)
 {
 	const struct attach_options *o = &a->options;
@@ -359,6 +372,7 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		.uri = o->uri_text,
 		.resume = a->resumes,
 		.changed = bridge_changes,
+		.given_up = is_given_up,
 		.changed_ctx = a,
 		.note = note,
 		.note_ctx = a,
@@ -394,14 +408,6 @@ static bool may_come(const struct attach *a, int r)
 	       r == -EADDRNOTAVAIL || r == -ESHUTDOWN || r == -EBUSY || (r == -ENOENT && a->options.donors[0].uri.socket[0]);
 }
 
-/* Sleeps; true: whoever waits for us has given up, or a signal asks for the end. */
-static bool sleep_or_give_up(struct attach *a)
-{
-	struct pollfd p[] = {{.fd = a->signals.watch.fd, .events = POLLIN}, {.fd = a->result_fd}};
-
-	return poll(p, WEFT_ARRAY_LEN(p), WAIT_MS) > 0;
-}
-
 /* As often as --wait lets it. */
 static int start_bridge_when_it_can(struct attach *a, struct weft_error *err)
 {
@@ -414,7 +420,7 @@ static int start_bridge_when_it_can(struct attach *a, struct weft_error *err)
 		if (strcmp(told.message, err->message) != 0)
 			weft_info("%s; trying again until it is there", err->message);
 		told = *err;
-		if (sleep_or_give_up(a))
+		if (sleep_or_give_up(a, WAIT_MS))
 			return weft_error_prefix(err, "given up");
 		/* What was asked and not heard of is fenced by the next. */
 		a->state.generation = ((a->state.generation >> 32) + 1) << 32;
@@ -581,14 +587,6 @@ void attach_log_to_file(const struct attach_options *o)
 
 /* ---- the two processes ---- */
 
-/* Whoever waited for the result was interrupted, or has gone: that gives the attach up. */
-static bool is_given_up(const struct attach *a)
-{
-	struct pollfd p = {.fd = a->result_fd};
-
-	return a->result_fd >= 0 && poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
-}
-
 static void be_patient(const struct attach_options *o)
 {
 	/* What a wait that was ordered is for is told with the reason. */
@@ -608,8 +606,8 @@ static int run(struct attach *a)
 	int r = start(a, &err);
 	if (!background)
 		weft_patience_end();
-	if (r == 0 && is_given_up(a))
-		r = weft_error_set(&err, ECANCELED, "nobody waits for the attach any more");
+	if (r == 0 && background && is_given_up(a))
+		r = weft_error_set(&err, ECANCELED, "given up");
 	if (r < 0) {
 		stop(a, NULL);
 		/* A device that is left has its guard: the dead bridge's own has seen this one in its place. */

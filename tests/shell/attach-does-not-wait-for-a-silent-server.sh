@@ -32,4 +32,15 @@ wait "$attach" || :
 nothing_left() {
 	! pgrep -f "^weft-attach.*$TMP/s" >/dev/null && [[ -z $(compgen -G "$WEFT_RUN_DIR/attach-r*") && ! -e $TMP/s ]]
 }
-wait_for -t 30 nothing_left
+wait_for -t 3 nothing_left
+
+echo "a signal ends what waits in the foreground, at once"
+weft attach "weft://127.0.0.1:$(cat "$TMP/port")/r" --socket "$TMP/s" --foreground >"$TMP/out" 2>&1 &
+attach=$!
+wait_for -t 5 grep -q "waiting for an answer of" "$TMP/out"
+kill -TERM "$attach"
+wait_for -t 3 gone "$attach"
+status=0
+wait "$attach" || status=$?
+[[ $status = 1 && $(cat "$TMP/out") = *"given up"* ]] || fail "exit status $status: $(cat "$TMP/out")"
+nothing_left || fail "left behind"
