@@ -36,6 +36,18 @@ enum { BOUND_MS = 30000, BUF_BYTES = 32 << 20, NR_OPS = 16, NR_ROUNDS = 60 };
 static const char *rdma_ip;
 extern char **environ;
 
+/* A driver that takes its time before it ends a connection: the donor's (WEFT_SLOW_MS). */
+int __real_rdma_disconnect(struct rdma_cm_id *id);
+int __wrap_rdma_disconnect(struct rdma_cm_id *id);
+static int slow_ms;
+
+int __wrap_rdma_disconnect(struct rdma_cm_id *id)
+{
+	if (slow_ms)
+		poll(NULL, 0, slow_ms);
+	return __real_rdma_disconnect(id);
+}
+
 /* The donor. */
 
 struct donor_main {
@@ -72,6 +84,8 @@ static int donor_main(char **args)
 			return 1;
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	}
+	if (getenv("WEFT_SLOW_MS"))
+		slow_ms = atoi(getenv("WEFT_SLOW_MS"));
 	inet_pton(AF_INET, rdma_ip, &address.sin_addr);
 	if (weft_loop_new(&d.loop) < 0 || weft_donor_new(&config, &d.donor) < 0 ||
 		weft_region_new_memory(&spec, NULL, NULL, &region, &err) < 0 ||
@@ -847,31 +861,163 @@ static void connections_that_never_say_hello_do_not_shut_others_out(void **state
 {
 	struct peer *peer = set_up("1048576", "0", "60000");
 	uint8_t private_data[VERBS_PRIVATE_BYTES], token[VERBS_TOKEN_BYTES] = {0};
-	struct raw raws[70];
-	unsigned nr = 0, nr_refused = 0;
+	struct raw raws[80]; /* more than there is room for */
+	struct tp_conn *friend = connect_ready(peer);
 
 	verbs_pack_private(VERBS_CONTROL, token, private_data);
-	for (unsigned i = 0; i < WEFT_ARRAY_LEN(raws); i++) {
-		if (raw_connect(&raws[nr], peer, private_data, sizeof(private_data)) == 0) {
-			nr++;
-		} else {
-			nr_refused++;
-			raw_close(&raws[nr]);
-		}
-	}
-	print_message("%u connections wait, %u were refused\n", nr, nr_refused);
-	for (unsigned i = 0; i < nr; i++)
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(raws); i++)
+		assert_int_equal(raw_connect(&raws[i], peer, private_data, sizeof(private_data)), 0);
+	/* They are held. Who was there stays and comes back, and who comes next finds room, from the same address. */
+	assert_int_equal(run_op(peer, friend, TP_PROBE, 0, 0, NULL), 0);
+	peer->target.hello.generation++;
+	struct tp_conn *again = connect_ready(peer);
+	finish(friend);
+	peer->target.hello.id[0] = 9;
+	peer->target.hello.mode = WEFT_MODE_SHARED;
+	struct tp_conn *newcomer = connect_ready(peer);
+	finish(newcomer);
+	finish(again);
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(raws); i++)
 		raw_close(&raws[i]);
-	/* They have 2 s to say hello. */
-	struct tp_conn *conn;
-	uint64_t end_ns = bound_ns(10000);
-	while (tp_state(conn = try_connect(peer)) != TP_READY) {
-		assert_int_equal(conn->error, -EBUSY);
-		assert_true(weft_now_ns() < end_ns);
-		finish(conn);
-		poll(NULL, 0, 50);
+	tear_down(peer);
+}
+
+/* One that asks for the same chunks for ever has no more time than others. */
+static void asking_again_buys_no_time(void **state)
+{
+	struct peer *peer = set_up("1048576", "0", "60000");
+	uint8_t private_data[VERBS_PRIVATE_BYTES], token[VERBS_TOKEN_BYTES] = {0};
+	struct verbs_msg msg = {.type = VERBS_HELLO}, answer;
+	uint64_t start_ns = weft_now_ns();
+	struct raw raw;
+	size_t len;
+
+	verbs_pack_private(VERBS_CONTROL, token, private_data);
+	assert_int_equal(raw_connect(&raw, peer, private_data, sizeof(private_data)), 0);
+	msg.hello.hello = peer->target.hello;
+	snprintf(msg.hello.region, sizeof(msg.hello.region), "r");
+	raw_ask(&raw, &msg, &answer);
+	assert_int_equal(answer.type, VERBS_GRANT);
+	msg = (struct verbs_msg){.type = VERBS_GET_CHUNKS};
+	do {
+		assert_true(weft_now_ns() - start_ns < UINT64_C(10000000000));
+		poll(NULL, 0, 200);
+		if (rdma_post_recv(raw.id, NULL, raw.buf + VERBS_MSG_MAX + 64, VERBS_MSG_MAX, raw.mr) != 0)
+			break;
+		len = raw_talk(&raw, verbs_pack(&msg, raw.buf));
+	} while (len > 0);
+	raw_close(&raw);
+	tear_down(peer);
+}
+
+/* Pages that a process has pinned. */
+static uint64_t pinned_bytes(pid_t pid)
+{
+	char path[64], line[256];
+	unsigned long kb = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	FILE *file = fopen(path, "re");
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file))
+		sscanf(line, "VmPin: %lu kB", &kb);
+	fclose(file);
+	return kb * 1024;
+}
+
+static void readers_share_one_registration(void **state)
+{
+	enum { READERS = 12 };
+	struct peer *peer = set_up("67108864", "0", "60000");
+	struct guest writer, readers[READERS];
+	const uint64_t size = 64 * WEFT_MIB;
+
+	for (unsigned i = 0; i < READERS; i++)
+		guest_open(&readers[i], peer, (uint8_t)(10 + i), WEFT_MODE_SHARED, UINT64_C(1) << 32);
+	uint64_t pinned = pinned_bytes(peer->pid);
+	print_message("%u readers of 64 MiB pin %.1f MiB\n", READERS, (double)pinned / (double)WEFT_MIB);
+	assert_in_range(pinned, size, size + size / 2);
+	/* No writer shares it: a reader's key writes nothing, nor does a writer's open anything to a reader. */
+	guest_open(&writer, peer, 1, WEFT_MODE_WRITE, UINT64_C(1) << 32);
+	assert_in_range(pinned_bytes(peer->pid), 2 * size, 5 * size / 2);
+	assert_int_equal(raw_access(&writer.data, true, writer.chunk.addr, writer.chunk.rkey, 4096), 0);
+	assert_int_not_equal(raw_access(&readers[0].data, true, readers[1].chunk.addr, readers[1].chunk.rkey, 8), 0);
+	assert_int_not_equal(raw_access(&readers[1].data, false, writer.chunk.addr, writer.chunk.rkey, 8), 0);
+	/* Those that ended took nothing from the others. */
+	guest_close(&readers[0]);
+	guest_close(&readers[1]);
+	for (unsigned i = 2; i < READERS; i++)
+		assert_int_equal(raw_access(&readers[i].data, false, readers[i].chunk.addr, readers[i].chunk.rkey, 4096), 0);
+	for (unsigned i = 2; i < READERS; i++)
+		guest_close(&readers[i]);
+	guest_close(&writer);
+	tear_down(peer);
+}
+
+/*
+ * A reader that was superseded reads nothing more, not even with a READ that is in flight, although the key that it uses goes on
+ * for others.
+ */
+static void a_reader_is_revoked_with_a_read_in_flight(void **state)
+{
+	enum { NR_READS = 8, READ_BYTES = 8 << 20, ROUNDS = 4 };
+	/* So that nothing but the queue pair's state ends the access. */
+	setenv("WEFT_SLOW_MS", "3000", 1);
+	struct peer *peer = set_up("8388608", "0", "60000");
+	unsetenv("WEFT_SLOW_MS");
+	struct tp_conn *writer = connect_ready(peer);
+	unsigned nr_cut = 0;
+
+	for (uint64_t round = 1; round <= ROUNDS; round++) {
+		struct guest reader, other, next;
+		uint8_t *in = mmap(NULL, NR_READS * READ_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		struct ibv_wc wc;
+
+		assert_ptr_not_equal(in, MAP_FAILED);
+		fill(peer->buf, 0, READ_BYTES, 2 * round);
+		assert_int_equal(run_op(peer, writer, TP_WRITE, 0, READ_BYTES, peer->buf), 0);
+		guest_open(&reader, peer, 40, WEFT_MODE_SHARED, round << 33);
+		guest_open(&other, peer, 41, WEFT_MODE_SHARED, round << 33);
+		assert_int_equal(reader.chunk.rkey, other.chunk.rkey);
+		struct ibv_mr *mr = ibv_reg_mr(reader.data.id->pd, in, NR_READS * READ_BYTES, IBV_ACCESS_LOCAL_WRITE);
+		assert_non_null(mr);
+		for (unsigned i = 0; i < NR_READS; i++)
+			assert_int_equal(rdma_post_read(reader.data.id, NULL, in + i * READ_BYTES, READ_BYTES, mr, 0,
+						 reader.chunk.addr, reader.chunk.rkey), 0);
+		poll(NULL, 0, 20 * (int)round);
+		/* Granted means that the one before reaches nothing. */
+		guest_open(&next, peer, 40, WEFT_MODE_SHARED, (round << 33) + 1);
+		fill(peer->buf, 0, READ_BYTES, 2 * round + 1);
+		assert_int_equal(run_op(peer, writer, TP_WRITE, 0, READ_BYTES, peer->buf), 0);
+		unsigned nr_good = 0;
+		for (unsigned i = 0; i < NR_READS; i++) {
+			assert_int_equal(rdma_get_send_comp(reader.data.id, &wc), 1);
+			if (wc.status != IBV_WC_SUCCESS)
+				continue;
+			check(in + nr_good * READ_BYTES, 0, READ_BYTES, 2 * round);
+			nr_good++;
+		}
+		nr_cut += nr_good < NR_READS;
+		/* Not a word of what was written after the grant. */
+		for (size_t i = 0; i < NR_READS * READ_BYTES; i += 8) {
+			uint64_t word, off = i % READ_BYTES;
+
+			memcpy(&word, in + i, 8);
+			if (word != 0 && word != (off * UINT64_C(0x9e3779b97f4a7c15) ^ 2 * round))
+				fail_msg("round %ju: a word of later than the grant at %zu", (uintmax_t)round, i);
+		}
+		assert_int_equal(raw_access(&other.data, false, other.chunk.addr, other.chunk.rkey, 4096), 0);
+		check(other.data.buf, 0, 4096, 2 * round + 1);
+		assert_int_equal(raw_access(&next.data, false, next.chunk.addr, next.chunk.rkey, 4096), 0);
+		ibv_dereg_mr(mr);
+		guest_close(&reader);
+		guest_close(&other);
+		guest_close(&next);
+		munmap(in, NR_READS * READ_BYTES);
 	}
-	finish(conn);
+	print_message("READs were cut off in %u of %u rounds\n", nr_cut, ROUNDS);
+	assert_true(nr_cut > 0);
+	finish(writer);
 	tear_down(peer);
 }
 
@@ -994,6 +1140,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_key_opens_what_was_granted_and_nothing_else),
 		cmocka_unit_test(what_cannot_be_registered_is_not_held),
 		cmocka_unit_test(connections_that_never_say_hello_do_not_shut_others_out),
+		cmocka_unit_test(asking_again_buys_no_time),
+		cmocka_unit_test(readers_share_one_registration),
+		cmocka_unit_test(a_reader_is_revoked_with_a_read_in_flight),
 		cmocka_unit_test(grants_come_soon_while_connections_come_and_go),
 	};
 	const struct CMUnitTest last[] = {

@@ -419,7 +419,7 @@ static void unstage(struct run *run)
 static void give_back(struct run *run)
 {
 	if (run->share) {
-		verbs_share_leave(run->share, atomic_load(&run->session->fenced));
+		verbs_share_leave(run->share, NULL, atomic_load(&run->session->fenced));
 		verbs_share_put(run->share);
 		run->share = NULL;
 	}
@@ -677,7 +677,7 @@ static void end(struct run *run)
 
 	unlist(run);
 	if (run->share)
-		r = verbs_share_leave(run->share, atomic_load(&session->fenced));
+		r = verbs_share_leave(run->share, run->data ? run->data->qp : NULL, atomic_load(&session->fenced));
 	if (r < 0)
 		destroy_qp(run->data);
 	if (run->grant && run->grant->writable && run->data && !run->told)

@@ -1,5 +1,5 @@
 /*
- * A generation's protection domain and memory.
+ * A generation's protection domain and memory, or that of a region's readers.
  *
  * Threads: any.  shares->lock guards the list and nr_active; share->lock everything about registering and
  * deregistering.  Invariants: only shares that are not revoked are in the list; helpers register, and nobody deregisters before
@@ -22,12 +22,12 @@ enum { MAX_HELPERS = 4, WAIT_NS = 250 * 1000 * 1000 };
 struct verbs_share {
 	struct verbs_shares *shares;
 	struct verbs_share *next;
-	/* The key. */
+	/* The key; of readers without the attachment. */
 	struct ibv_context *context;
 	struct weft_region *region; /* referenced, pinned until revoked */
+	bool writable;
 	uint8_t id[WEFT_ID_BYTES];
 	uint64_t generation;
-	bool writable;
 
 	unsigned nr_active;       /* sessions that may use it; shares->lock */
 	_Atomic unsigned nr_refs; /* those, and those that are on their way out */
@@ -182,8 +182,8 @@ static struct verbs_share *find(struct verbs_shares *shares, struct ibv_context 
 	struct weft_region *region, const struct weft_hello *hello, bool writable)
 {
 	for (struct verbs_share *s = shares->first; s; s = s->next)
-		if (s->context == context && s->region == region && s->generation == hello->generation &&
-			s->writable == writable && memcmp(s->id, hello->id, sizeof(s->id)) == 0)
+		if (s->context == context && s->region == region && s->writable == writable &&
+			(!writable || (s->generation == hello->generation && memcmp(s->id, hello->id, sizeof(s->id)) == 0)))
 			return s;
 	return NULL;
 }
@@ -228,15 +228,15 @@ int verbs_share_join(struct verbs_shares *shares, struct ibv_context *context, s
 	const struct weft_hello *hello, bool writable, verbs_wait_fn *wait, void *ctx,
 	struct verbs_share **ret, struct weft_error *err)
 {
-	int r = verbs_memlock_check(region->size_bytes, err);
 	bool fresh = false;
+	int r;
 
-	if (r < 0)
-		return r;
 	pthread_mutex_lock(&shares->lock);
 	struct verbs_share *share = find(shares, context, region, hello, writable);
 	if (!share) {
-		r = share_new(shares, context, region, hello, writable, &share, err);
+		r = verbs_memlock_check(region->size_bytes, err);
+		if (r == 0)
+			r = share_new(shares, context, region, hello, writable, &share, err);
 		if (r < 0) {
 			pthread_mutex_unlock(&shares->lock);
 			return r;
@@ -257,7 +257,7 @@ int verbs_share_join(struct verbs_shares *shares, struct ibv_context *context, s
 	pthread_mutex_unlock(&shares->lock);
 	r = wait_registered(share, wait, ctx, err);
 	if (r < 0) {
-		verbs_share_leave(share, false);
+		verbs_share_leave(share, NULL, false);
 		verbs_share_put(share);
 		return r;
 	}
@@ -287,13 +287,22 @@ static int share_revoke(struct verbs_share *share)
 	return stuck ? -EBUSY : 0;
 }
 
-int verbs_share_leave(struct verbs_share *share, bool fenced)
+/* From then on the card answers nothing that comes to it.  0, or -EBUSY. */
+static int end_queue_pair(struct ibv_qp *qp)
+{
+	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+
+	return qp && ibv_modify_qp(qp, &attr, IBV_QP_STATE) != 0 ? -EBUSY : 0;
+}
+
+int verbs_share_leave(struct verbs_share *share, struct ibv_qp *qp, bool fenced)
 {
 	struct verbs_shares *shares = share->shares;
+	int r = share->writable ? 0 : end_queue_pair(qp);
 
 	pthread_mutex_lock(&shares->lock);
 	assert(share->nr_active > 0);
-	bool last = --share->nr_active == 0 || fenced;
+	bool last = --share->nr_active == 0 || (fenced && share->writable);
 	if (last) {
 		struct verbs_share **p = &shares->first;
 
@@ -303,7 +312,7 @@ int verbs_share_leave(struct verbs_share *share, bool fenced)
 			*p = share->next;
 	}
 	pthread_mutex_unlock(&shares->lock);
-	return last ? share_revoke(share) : 0;
+	return last ? share_revoke(share) : r;
 }
 
 void verbs_share_put(struct verbs_share *share)

@@ -1,10 +1,11 @@
 /*
- * What an attachment's generation may touch: a protection domain and the memory regions in it, shared by the
- * generation's sessions (lanes) at one device.
+ * What sessions may touch: a protection domain and the memory regions in it.  A writer's is shared by its generation's sessions (lanes)
+ * at one device; all readers of a region at one device share another, so that the region is registered once for them.
  *
  * Threads: any; functions that talk to the driver block, and are for sessions' threads.
- * Revocation is deregistration: once verbs_share_leave() has returned 0 for a fenced session, or for the last one, no queue
- * pair of the generation reaches the region any more, whatever state it is in.
+ * Revocation of a writer is deregistration: once verbs_share_leave() has returned 0 for a fenced session, or for the last one, no queue
+ * pair of the generation reaches the region any more, whatever state it is in.  A reader is revoked by its queue pair, which goes into
+ * the error state: others go on reading, and it could change nothing but a sign of life.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_SHARE_H
 #define WEFT_TRANSPORTS_VERBS_SHARE_H
@@ -32,7 +33,7 @@ void verbs_shares_fini(struct verbs_shares *shares);
 typedef int verbs_wait_fn(void *ctx, uint64_t done_bytes, uint64_t total_bytes);
 
 /*
- * Joins the share of this grant's generation, or makes it, and waits until its memory is registered; a file region must
+ * Joins the share of this grant's generation, or of the readers, or makes it, and waits until its memory is registered; a file region must
  * be staged from before until after verbs_share_leave().  *ret must be left, then put.
  * -ENOMEM with the limit and the fix; what ibv_reg_mr(3) says; what wait said.
  */
@@ -40,10 +41,11 @@ int verbs_share_join(struct verbs_shares *shares, struct ibv_context *context, s
 	const struct weft_hello *hello, bool writable, verbs_wait_fn *wait, void *ctx,
 	struct verbs_share **ret, struct weft_error *err);
 /*
- * Ends a session's access; revokes that of the whole share if fenced, or if it was the last.  0; -EBUSY: the driver
- * would not, and access ends with the queue pairs.
+ * Ends a session's access.  qp: its own in the share's protection domain, or NULL; a reader's goes into the error state.  A writer's
+ * whole share is revoked if it is fenced, and any if this was the last session.  0; -EBUSY: the driver would not, and access ends
+ * with the queue pairs.
  */
-int verbs_share_leave(struct verbs_share *share, bool fenced);
+int verbs_share_leave(struct verbs_share *share, struct ibv_qp *qp, bool fenced);
 /* After verbs_share_leave(), and after the session's queue pair was destroyed. */
 void verbs_share_put(struct verbs_share *share);
 
