@@ -235,23 +235,6 @@ static int find_exactly(struct weft_donor *donor, const char *name, struct weft_
 	return weft_error_set(err, ENOENT, "there is no region '%.200s'", name);
 }
 
-/* NAME@TENURE: 16 hex digits behind the last '@'. */
-static bool split_tenure(const char *name, char *ret_name, size_t size, uint64_t *ret_tenure)
-{
-	const char *at = strrchr(name, '@');
-	uint8_t bytes[8];
-	uint64_t tenure = 0;
-
-	if (!at || strlen(at + 1) != 16 || weft_unhex(at + 1, bytes, sizeof(bytes)) < 0 || (size_t)(at - name) >= size)
-		return false;
-	for (size_t i = 0; i < sizeof(bytes); i++)
-		tenure = tenure << 8 | bytes[i];
-	memcpy(ret_name, name, (size_t)(at - name));
-	ret_name[at - name] = '\0';
-	*ret_tenure = tenure;
-	return tenure != 0;
-}
-
 int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_region **ret, uint64_t *ret_tenure,
 	struct weft_error *err)
 {
@@ -261,7 +244,7 @@ int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_regi
 
 	if (ret_tenure)
 		*ret_tenure = 0;
-	if (r != -ENOENT || !split_tenure(name, plain, sizeof(plain), &tenure))
+	if (r != -ENOENT || !weft_tenure_split(name, plain, sizeof(plain), &tenure))
 		return r;
 	r = find_exactly(donor, plain, ret, err);
 	if (r == 0 && ret_tenure)

@@ -567,9 +567,16 @@ void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *regi
 		.restorable = region->backing == WEFT_BACKING_FILE && !region->read_only,
 	};
 	pthread_mutex_lock(&donor->lock);
-	ret->tenure = region->tenure;
 	copy_text(ret->offers, sizeof(ret->offers), donor->offers);
 	pthread_mutex_unlock(&donor->lock);
+}
+
+uint64_t weft_donor_tenure(struct weft_donor *donor, const struct weft_region *region)
+{
+	pthread_mutex_lock(&donor->lock);
+	uint64_t tenure = region->tenure;
+	pthread_mutex_unlock(&donor->lock);
+	return tenure;
 }
 
 void weft_donor_offer(struct weft_donor *donor, const char *offers)

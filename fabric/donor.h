@@ -113,6 +113,8 @@ void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *regi
  */
 bool weft_donor_knows(struct weft_donor *donor, const struct weft_region *region, const struct weft_hello *hello);
 
+uint64_t weft_donor_tenure(struct weft_donor *donor, const struct weft_region *region);
+
 /*
  * Grants access, superseding and fencing lower generations first: may block up to the fence
  * timeout.  On success the caller owns *ret, whose fence() may be called from now on.

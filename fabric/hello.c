@@ -248,6 +248,17 @@ static bool parse_one(struct span s, bool *ret)
 	return s.len == 1 && s.p[0] == '1';
 }
 
+bool weft_tenure_split(const char *name, char *ret_name, size_t size, uint64_t *ret_tenure)
+{
+	const char *at = strrchr(name, '@');
+
+	if (!at || (size_t)(at - name) >= size || !parse_epoch((struct span){at + 1, strlen(at + 1)}, ret_tenure))
+		return false;
+	memcpy(ret_name, name, (size_t)(at - name));
+	ret_name[at - name] = '\0';
+	return true;
+}
+
 int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struct weft_error *err)
 {
 	enum { ID = 1, GEN = 2, MODE = 4, NAME = 8, EPOCH = 16, GRANTED = 32, WROTE = 64, EXPECT = 128 };

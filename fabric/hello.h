@@ -62,7 +62,6 @@ struct weft_welcome {
 	uint64_t epoch;
 	uint32_t lease_ms;
 	char offers[64];
-	uint64_t tenure;   /* see donor.h; not part of the grant's text */
 	bool restorable;   /* the contents can be put back to what they were: hellos say `granted` and `wrote` */
 	bool version0;     /* as above */
 };
@@ -84,6 +83,9 @@ int weft_hello_check_version0(const struct weft_hello *hello, const char *region
 /* The head of a refusal's text over NBD: "ESTALE", "OVER", …; NULL: none of ours.  And back: 0, or the errno > 0, *ret_rest behind ": ". */
 const char *weft_refusal_word(int code, bool version0);
 int weft_refusal_parse(const char *text, const char **ret_rest);
+
+/* NAME@TENURE, the tenure being 16 hex digits: its parts, ret_name of size bytes.  False: it is not of that form, or does not fit. */
+bool weft_tenure_split(const char *name, char *ret_name, size_t size, uint64_t *ret_tenure);
 
 /* True for 1 to WEFT_NAME_MAX characters of [A-Za-z0-9._-]. */
 bool weft_name_valid(const char *name);

@@ -122,16 +122,6 @@ void weft_region_put(struct weft_region *region)
 	region_free(region);
 }
 
-uint64_t weft_random_name(void)
-{
-	uint64_t name;
-
-	do
-		weft_random(&name, sizeof(name));
-	while (name == 0); /* means none, or any */
-	return name;
-}
-
 static void assert_inside(const struct weft_region *region, uint64_t off, uint64_t len)
 {
 	assert(off <= region->size_bytes && len <= region->size_bytes - off);

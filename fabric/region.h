@@ -228,7 +228,5 @@ int weft_region_note_table(struct weft_region *region, const struct weft_generat
 /* MEMORY: the header keeps tenure and promised lease.  Under the donor's lock. */
 void weft_region_note_tenure(struct weft_region *region, uint64_t tenure);
 void weft_region_note_lease(struct weft_region *region, uint32_t lease_ms);
-/* 64 random bits, never 0. */
-uint64_t weft_random_name(void);
 
 #endif

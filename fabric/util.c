@@ -209,3 +209,13 @@ int weft_run_dir(char *buf, size_t len)
 		return -EPERM;
 	return 0;
 }
+
+uint64_t weft_random_name(void)
+{
+	uint64_t name;
+
+	do
+		weft_random(&name, sizeof(name));
+	while (name == 0); /* means none, or any */
+	return name;
+}

@@ -92,6 +92,8 @@ int weft_unhex(const char *text, void *bytes, size_t n);
 
 /* n bytes from getrandom(2); aborts when the kernel has none to give (it always has). */
 void weft_random(void *bytes, size_t n);
+/* 64 random bits, never 0: a name for one life of something. */
+uint64_t weft_random_name(void);
 
 /* write(2) and read(2) until n bytes went through.  0, -errno, or -EPIPE at an early end. */
 int weft_write_all(int fd, const void *data, size_t n);

@@ -5,6 +5,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -42,6 +43,7 @@ struct nbd_front {
 	pthread_mutex_t lock;
 	struct client *clients;
 	unsigned nr_clients;
+	struct bridge_tenure *tenure; /* NULL: none */
 };
 
 /* ---- the service: requests of a connection ---- */
@@ -54,27 +56,73 @@ static int emit_exports(struct nbd_conn *conn,
 	return emit(ctx, bridge_config_of(client->bridge)->region, NULL);
 }
 
+static struct bridge_tenure *tenure_of(const struct bridge_client *base)
+{
+	return weft_container_of(base, struct client, base)->front->tenure;
+}
+
+/* 0: by the plain name; 1: by the tenure that there is; or -errno. */
+static int look_up(const struct bridge_client *client, const char *name, struct weft_error *err)
+{
+	const char *region = bridge_config_of(client->bridge)->region;
+	struct bridge_tenure *tenure = tenure_of(client);
+	char plain[4096 + 1];
+	uint64_t asked;
+
+	if (name[0] == '\0' || strcmp(name, region) == 0)
+		return 0;
+	if (!tenure || !weft_tenure_split(name, plain, sizeof(plain), &asked) || strcmp(plain, region) != 0)
+		return weft_error_set(err, ENOENT, "no such export; this socket serves '%s'", region);
+	if (asked != atomic_load(&tenure->now))
+		return weft_error_set(err, ESTALE, "tenure %016" PRIx64 " of '%s' is over: another could write since, or the contents are others; "
+			"what you remember of it is not what it has; without '@%016" PRIx64 "' you get what it has", asked, region, asked);
+	return 1;
+}
+
 static int export_info(struct nbd_conn *conn, const char *name, struct nbd_export *ret,
 	struct weft_error *err)
 {
 	const struct bridge_client *client = nbd_conn_user(conn);
-	const char *region = bridge_config_of(client->bridge)->region;
+	int r = look_up(client, name, err);
 
-	if (name[0] != '\0' && strcmp(name, region) != 0)
-		return weft_error_set(err, ENOENT, "no such export; this socket serves '%s'", region);
+	if (r < 0)
+		return r;
 	bridge_export_fill(client->bridge, ret);
 	return 0;
+}
+
+/* Who remembers nothing may change what those know who come back by the tenure. */
+static int begin_tenure(struct bridge_tenure *tenure, struct weft_error *err)
+{
+	uint64_t next = weft_random_name();
+	int r = tenure->note ? tenure->note(tenure->ctx, next) : 0;
+
+	if (r < 0)
+		return weft_error_set(err, -r, "the bridge cannot keep what has to outlive it: %s", strerror(-r));
+	atomic_store(&tenure->now, next);
+	return 0;
+}
+
+static uint64_t export_tenure(struct nbd_conn *conn, const char *name)
+{
+	struct bridge_tenure *tenure = tenure_of(nbd_conn_user(conn));
+
+	return tenure ? atomic_load(&tenure->now) : 0;
 }
 
 static int export_open(struct nbd_conn *conn, const char *name, const struct weft_hello *hello,
 	struct nbd_export *ret, struct weft_error *err)
 {
 	struct bridge_client *client = nbd_conn_user(conn);
-	int r = export_info(conn, name, ret, err);
+	int r = look_up(client, name, err);
 
-	if (r == 0)
-		client->opened = true;
-	return r;
+	if (r == 0 && tenure_of(client) && !bridge_info(client->bridge)->read_only)
+		r = begin_tenure(tenure_of(client), err);
+	if (r < 0)
+		return r;
+	bridge_export_fill(client->bridge, ret);
+	client->opened = true;
+	return 0;
 }
 
 static void closed(struct bridge_client *base)
@@ -95,6 +143,7 @@ static const struct nbd_service service = {
 	.list = emit_exports,
 	.info = export_info,
 	.open = export_open,
+	.tenure = export_tenure,
 	.prepare = bridge_client_prepare,
 	.submit = bridge_client_submit,
 	.release = bridge_client_release,
@@ -305,7 +354,7 @@ static const struct bridge_front_ops front_ops = {
 	.free = free_front,
 };
 
-int bridge_front_nbd_new(struct bridge *bridge, struct weft_loop *loop, const char *path,
+int bridge_front_nbd_new(struct bridge *bridge, struct weft_loop *loop, const char *path, struct bridge_tenure *tenure,
 	struct bridge_front **ret, struct weft_error *err)
 {
 	struct nbd_front *front = calloc(1, sizeof(*front));
@@ -315,6 +364,7 @@ int bridge_front_nbd_new(struct bridge *bridge, struct weft_loop *loop, const ch
 		return weft_error_set(err, ENOMEM, "cannot make a socket front-end: out of memory");
 	front->base.ops = &front_ops;
 	front->base.bridge = bridge;
+	front->tenure = tenure;
 	snprintf(front->base.path, sizeof(front->base.path), "%s", path);
 	front->acceptor.fn = on_connection;
 	front->acceptor.wait_ns = wait_for_orphans;

@@ -6,6 +6,7 @@
 #define WEFT_NBD_BRIDGE_FRONT_H
 
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -39,10 +40,19 @@ struct bridge_front {
 };
 
 /*
- * NBD on a Unix socket at path, for the owner only; accepts on the loop, deals connections to the lanes in turn.
- * A socket file that nobody listens on is replaced.  -EADDRINUSE: somebody does.
+ * A socket has a tenure, as a donor's region has (fabric/donor.h), for clients that come back to it by NAME@TENURE.  Whoever may write and comes by
+ * the plain name begins another.  note (may be NULL) keeps it before the client is let in; any lane's thread; 0, or -errno.
  */
-int bridge_front_nbd_new(struct bridge *bridge, struct weft_loop *loop, const char *path,
+struct bridge_tenure {
+	_Atomic uint64_t now;
+	int (*note)(void *ctx, uint64_t tenure);
+	void *ctx;
+};
+/*
+ * NBD on a Unix socket at path, for the owner only; accepts on the loop, deals connections to the lanes in turn.
+ * A socket file that nobody listens on is replaced.  -EADDRINUSE: somebody does.  tenure: borrowed; NULL: there is none.
+ */
+int bridge_front_nbd_new(struct bridge *bridge, struct weft_loop *loop, const char *path, struct bridge_tenure *tenure,
 	struct bridge_front **ret, struct weft_error *err);
 
 /* A file that was made to mount on; ino 0: none was. */

@@ -156,7 +156,7 @@ void bridge_state_renew(struct bridge_state_file *state, unsigned nr_donors)
 	state->generation = UINT64_C(1) << 32;
 	state->mode = 0;
 	state->stale = state->takes_over = false;
-	weft_random(&state->socket_tenure, sizeof(state->socket_tenure));
+	state->socket_tenure = weft_random_name();
 }
 
 void bridge_state_next_incarnation(struct bridge_state_file *state)

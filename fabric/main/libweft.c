@@ -116,9 +116,18 @@ static int reestablish(struct weft *w)
 	drop(w);
 	if (!w->info.has_epoch)
 		return w->lost = -ENOTCONN;
+	if (w->target.hello.epoch == 0)
+		w->target.hello.granted = w->target.hello.generation;
 	w->target.hello.generation++;
 	w->target.hello.epoch = w->info.epoch;
+	w->target.hello.version0 = w->info.version0;
 	r = establish(w, NULL);
+	if (r == 0) {
+		w->target.hello.granted = w->target.hello.generation;
+		w->target.hello.wrote = false;
+	} else if (r == -WEFT_ESUPERSEDED) {
+		r = -ESTALE; /* to the caller both say that this handle is done with */
+	}
 	if (r == 0 && w->conn->info.size_bytes != w->info.size_bytes) {
 		drop(w);
 		r = -ESTALE;
@@ -151,6 +160,9 @@ static int settle(struct weft *w, unsigned most)
 				r = done[i]->status;
 			else if (done[i]->status == 0 && piece && piece->to)
 				memcpy(piece->to, done[i]->buf, done[i]->len);
+			/* For the hello after this connection: the donor has to know of it. */
+			if (done[i]->status == 0 && (done[i]->kind == TP_WRITE || done[i]->kind == TP_ZERO || done[i]->kind == TP_TRIM))
+				w->target.hello.wrote = true;
 			done[i]->user = NULL; /* free again */
 		}
 		if (n == 0 && wait_conn(w->conn, deadline) < 0) {

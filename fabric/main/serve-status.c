@@ -118,16 +118,16 @@ static json_t *hex_json(uint64_t v)
 	return json_string(text);
 }
 
-static json_t *region_json(const struct weft_region *r, bool recovered, enum serve_keeper keeper)
+static json_t *region_json(const struct weft_region *r, uint64_t tenure, bool recovered, enum serve_keeper keeper)
 {
 	static const char *const keepers[] = {"nobody", "holder", "systemd"};
 	struct weft_error trouble = {0};
 
 	weft_region_check(r, &trouble);
-	return json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:o, s:b, s:s?, s:s?}", "name", r->name, "description", r->description,
+	return json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:o, s:o, s:b, s:s?, s:s?}", "name", r->name, "description", r->description,
 		"size_bytes", (json_int_t)r->size_bytes, "backing",
 		r->backing == WEFT_BACKING_MEMORY ? "memory" : r->block_bytes ? "device" : "file", "read_only", r->read_only, "locked",
-		r->locked, "epoch", hex_json(r->epoch), "recovered", recovered,
+		r->locked, "epoch", hex_json(r->epoch), "tenure", hex_json(tenure), "recovered", recovered,
 		"kept_by", r->backing == WEFT_BACKING_MEMORY ? keepers[keeper] : NULL, "trouble",
 		trouble.code ? trouble.message : NULL);
 }
@@ -233,7 +233,7 @@ static json_t *all_strangers_json(const struct serve *s, const struct nbd_listen
 static void add_open_file(void *ctx, struct weft_region *region, bool from_directory)
 {
 	if (from_directory && atomic_load(&region->refs) > 1)
-		json_array_append_new(ctx, region_json(region, false, KEPT_BY_NOBODY));
+		json_array_append_new(ctx, region_json(region, region->tenure, false, KEPT_BY_NOBODY));
 }
 
 json_t *serve_status_json(const struct serve *s)
@@ -247,7 +247,8 @@ json_t *serve_status_json(const struct serve *s)
 	if (s->rdma)
 		json_array_append_new(listen, json_sprintf("rdma:%s", s->rdma_place));
 	for (unsigned i = 0; i < s->nr_wanted; i++)
-		json_array_append_new(regions, region_json(s->wanted[i].region, s->wanted[i].recovered, s->wanted[i].keeper));
+		json_array_append_new(regions, region_json(s->wanted[i].region, weft_donor_tenure(s->donor, s->wanted[i].region),
+			s->wanted[i].recovered, s->wanted[i].keeper));
 	weft_donor_regions(s->donor, add_open_file, regions);
 	weft_donor_status(s->donor, add_attachment, attachments);
 	nbd_listener_status(s->listener, &c);

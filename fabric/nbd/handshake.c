@@ -379,12 +379,12 @@ static int query_session(struct nbd_conn *conn, const uint8_t *query, uint32_t l
 /* weft:tenure: : told, never selected. */
 static int reply_tenure(struct nbd_conn *conn)
 {
-	struct weft_welcome welcome = { 0 };
 	char name[sizeof(WEFT_CONTEXT_TENURE) + 16];
+	uint64_t tenure = conn->service->tenure ? conn->service->tenure(conn, conn->name) : 0;
 
-	if (!conn->service->welcome || conn->service->welcome(conn, conn->name, NULL, &welcome) < 0 || !welcome.tenure)
+	if (!tenure)
 		return 0;
-	snprintf(name, sizeof(name), WEFT_CONTEXT_TENURE "%016" PRIx64, welcome.tenure);
+	snprintf(name, sizeof(name), WEFT_CONTEXT_TENURE "%016" PRIx64, tenure);
 	return reply_context(conn, 0, name);
 }
 

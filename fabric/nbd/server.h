@@ -86,10 +86,12 @@ struct nbd_service {
 	 * or anonymous.  Errors as info(). After success close() follows once. */
 	int (*open)(struct nbd_conn *conn, const char *name, const struct weft_hello *hello,
 		struct nbd_export *ret, struct weft_error *err);
-	/* What is said of the export, to a valid hello or (NULL) to whoever asks for the tenure, by LIST_ or SET_META_CONTEXT: 0, or
-	 * -ENOENT.  NULL: the service has no weft vocabulary. */
+	/* The answer to a valid hello, asked by LIST_ or SET_META_CONTEXT: 0, or -ENOENT.
+	 * NULL: the service knows nothing of attachments. */
 	int (*welcome)(struct nbd_conn *conn, const char *name, const struct weft_hello *hello,
 		struct weft_welcome *ret);
+	/* The export's tenure (fabric/donor.h); 0: it has none.  NULL: none has. */
+	uint64_t (*tenure)(struct nbd_conn *conn, const char *name);
 
 	/* Transmission; on the I/O path: no allocation, no log. */
 

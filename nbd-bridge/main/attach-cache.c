@@ -203,7 +203,8 @@ static void change_reset(struct attach *a, void *ctx)
 {
 	attach_change_granted(a, NULL);
 	/* Whoever comes back to the socket by the old one knows other contents. */
-	weft_random(&a->state.socket_tenure, sizeof(a->state.socket_tenure));
+	a->state.socket_tenure = weft_random_name();
+	atomic_store(&a->socket_tenure.now, a->state.socket_tenure);
 }
 
 static int save_granted(void *ctx, struct weft_error *err)

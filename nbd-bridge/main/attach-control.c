@@ -2,6 +2,7 @@
 #include "nbd-bridge/main/attach.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -79,6 +80,8 @@ static json_t *status(struct attach *a)
 	json_object_set_new(json, "uri", json_string(a->options.uri_text));
 	set_transport(a, json);
 	json_object_set_new(json, "socket", optional_string(a->options.socket));
+	json_object_set_new(json, "socket_tenure", a->options.socket
+		? json_sprintf("%016" PRIx64, atomic_load(&a->socket_tenure.now)) : json_null());
 	json_object_set_new(json, "mount", optional_string(a->options.mount));
 	json_object_set_new(json, "device", optional_string(a->options.device ? a->state.device.path : NULL));
 	json_object_set_new(json, "device_why", optional_string(a->options.device ? a->device_why : NULL));

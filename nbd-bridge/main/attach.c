@@ -132,6 +132,22 @@ static int note(void *ctx, unsigned donor, uint64_t epoch, uint64_t granted, boo
 	return r;
 }
 
+static void change_tenure(struct attach *a, void *ctx)
+{
+	a->state.socket_tenure = *(const uint64_t *)ctx;
+}
+
+/* On a lane's thread. */
+static int note_tenure(void *ctx, uint64_t tenure)
+{
+	struct weft_error err;
+	int r = attach_save_state(ctx, change_tenure, &tenure, &err);
+
+	if (r < 0)
+		weft_warn("%s", err.message);
+	return r;
+}
+
 static void change_stale(struct attach *a, void *ctx)
 {
 	a->state.stale = true;
@@ -445,7 +461,10 @@ static int start_fronts(struct attach *a, struct weft_error *err)
 	int r;
 
 	if (o->socket) {
-		r = bridge_front_nbd_new(a->bridge, a->loop, o->socket, &front, err);
+		atomic_store(&a->socket_tenure.now, a->state.socket_tenure);
+		a->socket_tenure.note = note_tenure;
+		a->socket_tenure.ctx = a;
+		r = bridge_front_nbd_new(a->bridge, a->loop, o->socket, &a->socket_tenure, &front, err);
 		if (r < 0)
 			return r;
 		a->fronts = front;

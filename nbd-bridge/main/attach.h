@@ -3,6 +3,7 @@
 #define WEFT_NBD_BRIDGE_MAIN_ATTACH_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "fabric/control.h"
 #include "fabric/process.h"
@@ -23,6 +24,7 @@ struct attach {
 	struct weft_control_call *detach; /* whoever waits for the end */
 	struct bridge_state_file state; /* under state_lock, once there is a bridge */
 	pthread_mutex_t state_lock;
+	struct bridge_tenure socket_tenure;
 	bool have_name; /* the state file is ours */
 	bool began_stale; /* taken over, and what it remembers is not what its donors have */
 	struct cache_file *cache_file; /* NULL: none */

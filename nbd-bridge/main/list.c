@@ -25,6 +25,8 @@ enum {
 	PER_CONNECTION = 250,  /* exports asked about: an older donor takes 1024 options of a connection */
 	ANSWER_S = 10,
 	MAX_WIDTH = 48,
+	TENURE_LEN = 16,
+	MAX_TENURES = 1000, /* a question more for each region: of so many */
 };
 
 /* libnbd's calls that wait have no bound of their own. */
@@ -145,22 +147,45 @@ static int one_context(void *user, const char *name)
 	return 0;
 }
 
+static void ask(struct nbd_handle *nbd, const char *query, int (*fn)(void *user, const char *name), char *ret)
+{
+	nbd_add_meta_context(nbd, query);
+	nbd_opt_list_meta_context(nbd, (nbd_context_callback){.callback = fn, .user_data = ret});
+	nbd_clear_meta_contexts(nbd);
+}
+
 /* A hello gets a donor's offers told; nothing is granted before a region is opened. */
 static void ask_offers(struct nbd_handle *nbd, char *offers)
 {
 	struct weft_hello hello = {.generation = 1, .mode = WEFT_MODE_SHARED, .name = "weft-list"};
-	char query[WEFT_CONTEXT_MAX];
+	char query[WEFT_CONTEXT_MAX], before[64];
 
+	strcpy(before, offers);
 	weft_random(hello.id, sizeof(hello.id));
 	weft_hello_format(&hello, query);
-	nbd_add_meta_context(nbd, query);
-	nbd_opt_list_meta_context(nbd, (nbd_context_callback){.callback = one_context, .user_data = offers});
-	nbd_clear_meta_contexts(nbd);
+	ask(nbd, query, one_context, offers);
+	if (strcmp(offers, before) != 0)
+		return;
+	/* A donor of version 0 does not understand the other. */
+	hello.version0 = true;
+	weft_hello_format(&hello, query);
+	ask(nbd, query, one_context, offers);
+}
+
+static int one_tenure(void *user, const char *name)
+{
+	size_t n = strlen(WEFT_CONTEXT_TENURE);
+
+	if (strncmp(name, WEFT_CONTEXT_TENURE, n) == 0 && strlen(name + n) == TENURE_LEN &&
+		strspn(name + n, "0123456789abcdef") == TENURE_LEN)
+		strcpy(user, name + n);
+	return 0;
 }
 
 /* offers: "" until they are known; they are the same for all that a donor lends. */
-static json_t *describe(struct nbd_handle *nbd, const char *name, const char *description, char *offers)
+static json_t *describe(struct nbd_handle *nbd, const char *name, const char *description, char *offers, bool with_tenure)
 {
+	char tenure[TENURE_LEN + 1] = "";
 	json_t *json = json_pack("{s:s, s:s}", "name", name, "description", description);
 
 	server_said[0] = '\0';
@@ -182,6 +207,9 @@ static json_t *describe(struct nbd_handle *nbd, const char *name, const char *de
 		ask_offers(nbd, offers);
 	}
 	json_object_set_new(json, "offers", json_string(offers));
+	if (with_tenure)
+		ask(nbd, WEFT_CONTEXT_TENURE, one_tenure, tenure);
+	json_object_set_new(json, "tenure", tenure[0] ? json_string(tenure) : json_null());
 	return json;
 }
 
@@ -221,7 +249,8 @@ static int list(const struct weft_uri *uri, json_t **ret, bool *ret_cut_off, str
 				r = connect_again(uri, &nbd, err);
 			alarm(ANSWER_S);
 			if (r == 0)
-				json_array_append_new(array, describe(nbd, exports.names[i], exports.descriptions[i], offers));
+				json_array_append_new(array, describe(nbd, exports.names[i], exports.descriptions[i], offers,
+					uri->region[0] || exports.nr <= MAX_TENURES));
 		}
 		free(exports.names[i]);
 		free(exports.descriptions[i]);
@@ -278,7 +307,7 @@ static void print_table(const json_t *array)
 	json_array_foreach(array, i, json)
 		width = weft_max(width, letters(json_string_value(json_object_get(json, "name"))));
 	width = weft_min(width, MAX_WIDTH);
-	printf("%-*s  %10s  %-10s %-8s  %s\n", (int)width, "REGION", "SIZE", "ACCESS", "OFFERED", "WHAT");
+	printf("%-*s  %10s  %-10s %-8s  %-16s  %s\n", (int)width, "REGION", "SIZE", "ACCESS", "OFFERED", "TENURE", "WHAT");
 	json_array_foreach(array, i, json) {
 		const char *error = json_string_value(json_object_get(json, "error"));
 		WEFT_CLEANUP_FREE char *name = printable(json, "name");
@@ -290,10 +319,11 @@ static void print_table(const json_t *array)
 			printf("cannot be used: %s\n", weft_printable(strdupa(error)));
 			continue;
 		}
-		printf("%10s  %-10s %-8s  %s\n",
+		const char *tenure = json_string_value(json_object_get(json, "tenure"));
+		printf("%10s  %-10s %-8s  %-16s  %s\n",
 			weft_format_size((uint64_t)json_integer_value(json_object_get(json, "size_bytes")), size, sizeof(size)),
 			json_is_true(json_object_get(json, "read_only")) ? "read-only" : "read-write",
-			json_string_value(json_object_get(json, "offers")), what);
+			json_string_value(json_object_get(json, "offers")), tenure ? tenure : "-", what);
 	}
 }
 

@@ -357,8 +357,8 @@ static void print_attachment(const json_t *a)
 		printf("  device %s%s%s%s\n", text_of(a, "device"), text_of(a, "device_why")[0] ? " (" : "", text_of(a, "device_why"),
 			text_of(a, "device_why")[0] ? ")" : "");
 	if (text_of(a, "socket")[0])
-		printf("  socket %s, %zu client%s\n", text_of(a, "socket"), json_array_size(json_object_get(a, "clients")),
-			json_array_size(json_object_get(a, "clients")) == 1 ? "" : "s");
+		printf("  socket %s, %zu client%s, tenure %s\n", text_of(a, "socket"), json_array_size(json_object_get(a, "clients")),
+			json_array_size(json_object_get(a, "clients")) == 1 ? "" : "s", text_of(a, "socket_tenure"));
 	if (text_of(a, "mount")[0])
 		printf("  file %s%s\n", text_of(a, "mount"),
 			json_is_false(json_object_get(a, "mounted")) ? ", no longer mounted: it is not the region" : "");

@@ -42,7 +42,7 @@ int main(int argc, char **argv)
 	if (r < 0)
 		errx(1, "%s", strerror(-r));
 	if (bridge_new(&config, &bridge, &error) < 0 || bridge_start(bridge, &error) < 0 ||
-		bridge_front_nbd_new(bridge, loop, argv[1], &front, &error) < 0)
+		bridge_front_nbd_new(bridge, loop, argv[1], NULL, &front, &error) < 0)
 		errx(1, "%s", error.message);
 	weft_loop_run(loop);
 	return 0;

@@ -6,7 +6,7 @@ need_tool jq nbdkit
 head -c 12345 /dev/zero >"$TMP/f"
 start_donor --memory r=1M --memory äöü=1M --file "text=$TMP/f"
 weft list "weft://127.0.0.1:$PORT" >"$TMP/out"
-grep -Eq '^r +1 MiB +read-write +tcp +memory' "$TMP/out" || fail "$(cat "$TMP/out")"
+grep -Eq '^r +1 MiB +read-write +tcp +[0-9a-f]{16}  memory' "$TMP/out" || fail "$(cat "$TMP/out")"
 # A letter of more than a byte takes one column.
 columns() (
 	LC_ALL=C.UTF-8
@@ -19,7 +19,7 @@ columns() (
 weft list "weft://127.0.0.1:$PORT" --json | jq -e 'length == 3 and (.[] | select(.name == "text") | .size_bytes == 12345)' \
 	>/dev/null || fail "$(weft list "weft://127.0.0.1:$PORT" --json)"
 weft list "weft://127.0.0.1:$PORT" --json | jq -r '.[] | keys[]' | sort -u >"$TMP/keys"
-[[ $(tr '\n' ' ' <"$TMP/keys") = 'description name offers read_only size_bytes ' ]] || fail "keys: $(cat "$TMP/keys")"
+[[ $(tr '\n' ' ' <"$TMP/keys") = 'description name offers read_only size_bytes tenure ' ]] || fail "keys: $(cat "$TMP/keys")"
 while read -r key; do
 	grep -q "$key" "$WEFT_SRC/fabric/man/weft-list.1" || fail "weft-list(1) does not name $key"
 done <"$TMP/keys"

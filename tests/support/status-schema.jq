@@ -9,7 +9,7 @@ def link: {
 def strangers: {now: "number", max: "number", addresses: "number", entered: "number", made_room: "number"};
 def attachment: {
 	schema: "number", kind: "string", name: "string", uri: "string", state: "string", why: "string|null", pid: "number",
-	socket: "string|null", mount: "string|null", device: "string|null",
+	socket: "string|null", "socket_tenure?": "string|null", mount: "string|null", device: "string|null",
 	"ending?": "string", "mounted?": "boolean",
 	"attach_again?": "string", "directory?": "string", "cache_file?": "string", "unsaved_bytes?": "number|null",
 	"cache_file_trouble?": "string",
@@ -45,7 +45,7 @@ def donor: {
 	directory: "string|null",
 	regions: [{
 		name: "string", description: "string", size_bytes: "number", backing: "string", read_only: "boolean", locked: "boolean",
-		epoch: "string", recovered: "boolean", kept_by: "string|null", trouble: "string|null"
+		epoch: "string", tenure: "string", recovered: "boolean", kept_by: "string|null", trouble: "string|null"
 	}],
 	attachments: [{
 		region: "string", name: "string", mode: "string", generation: "string", connections: "number", peer: "string|null",

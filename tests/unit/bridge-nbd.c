@@ -71,7 +71,7 @@ static void start(void)
 
 	assert_int_equal(weft_loop_new(&loop), 0);
 	if (bridge_new(&config, &bridge, &err) < 0 || bridge_start(bridge, &err) < 0 ||
-		bridge_front_nbd_new(bridge, loop, path, &front, &err) < 0)
+		bridge_front_nbd_new(bridge, loop, path, NULL, &front, &err) < 0)
 		fail_msg("cannot start: %s", err.message);
 	atomic_store(&control_stops, false);
 	assert_int_equal(pthread_create(&control, NULL, control_main, NULL), 0);
@@ -407,7 +407,7 @@ static void a_socket_in_use_is_not_taken_over_and_a_stale_one_is(void **state)
 	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
 	close(fd);
 	start();
-	assert_int_equal(bridge_front_nbd_new(bridge, loop, path, &other, &err), -EADDRINUSE);
+	assert_int_equal(bridge_front_nbd_new(bridge, loop, path, NULL, &other, &err), -EADDRINUSE);
 	struct stat st;
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_mode & 0777, 0600);

@@ -407,8 +407,8 @@ static void what_happened_is_in_the_flight_recorder(void **state)
 	json_t *lane = json_array_get(lanes, 0);
 	json_t *last = json_array_get(lane, json_array_size(lane) - 1);
 	assert_string_equal(json_string_value(json_object_get(last, "kind")), "write");
-	assert_int_equal(json_integer_value(json_object_get(last, "offset")), 4096);
-	assert_int_equal(json_integer_value(json_object_get(last, "bytes")), 512);
+	assert_int_equal(json_integer_value(json_object_get(last, "offset_bytes")), 4096);
+	assert_int_equal(json_integer_value(json_object_get(last, "length_bytes")), 512);
 	json_decref(lanes);
 }
 

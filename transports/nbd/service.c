@@ -128,10 +128,17 @@ static int service_welcome(struct nbd_conn *conn, const char *name, const struct
 	if (find(s, name, NULL) < 0)
 		return -ENOENT;
 	/* It belongs here: it does not make room for strangers from now on. */
-	if (hello && weft_donor_knows(s->donor, s->asked, hello))
+	if (weft_donor_knows(s->donor, s->asked, hello))
 		weft_stranger_leave(&s->stranger);
 	weft_donor_welcome(s->donor, s->asked, ret);
 	return 0;
+}
+
+static uint64_t service_tenure(struct nbd_conn *conn, const char *name)
+{
+	struct nbd_session *s = session_of(conn);
+
+	return find(s, name, NULL) < 0 ? 0 : weft_donor_tenure(s->donor, s->asked);
 }
 
 static void service_close(struct nbd_conn *conn, bool clean)
@@ -350,6 +357,7 @@ const struct nbd_service nbd_donor_service = {
 	.info = service_info,
 	.open = service_open,
 	.welcome = service_welcome,
+	.tenure = service_tenure,
 	.prepare = service_prepare,
 	.take = service_take,
 	.submit = service_submit,
