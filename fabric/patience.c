@@ -1,58 +1,74 @@
 /*
- * Telling what takes long.  A thread of the timer's tells it: a signal would interrupt what is waited for.  Invariant: `text` is "" when
- * there is nothing to tell.
+ * Telling what takes long.  A thread tells it, which takes no signals; a signal would interrupt what is waited for.  It lives from a begin to
+ * its end.
  */
 #include "fabric/patience.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <time.h>
+
+#include "fabric/util.h"
 
 enum { PATIENCE_MS = 500 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed;
+static pthread_t thread;
+static bool running, ended;
 static char text[512];
-static timer_t timer;
-static int have_timer;
 
-static void tell(union sigval value)
+static void *wait_and_tell(void *arg)
 {
+	const uint64_t end_ns = weft_now_ns() + PATIENCE_MS * UINT64_C(1000000);
+	const struct timespec end = {.tv_sec = (time_t)(end_ns / 1000000000), .tv_nsec = (long)(end_ns % 1000000000)};
+	int r = 0;
+
 	pthread_mutex_lock(&lock);
-	if (text[0])
+	while (!ended && r != ETIMEDOUT)
+		r = pthread_cond_timedwait(&changed, &lock, &end);
+	if (!ended)
 		fprintf(stderr, "%s\n", text);
-	text[0] = '\0';
 	pthread_mutex_unlock(&lock);
-}
-
-static void set_timer(long ms)
-{
-	struct itimerspec after = {.it_value.tv_sec = ms / 1000, .it_value.tv_nsec = ms % 1000 * 1000000};
-	struct sigevent event = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = tell};
-
-	if (!have_timer)
-		have_timer = timer_create(CLOCK_MONOTONIC, &event, &timer) == 0;
-	if (have_timer)
-		timer_settime(timer, 0, &after, NULL);
+	return NULL;
 }
 
 void weft_patience_begin(const char *fmt, ...)
 {
+	pthread_condattr_t attr;
+	sigset_t all, before;
 	va_list ap;
 
-	pthread_mutex_lock(&lock);
+	weft_patience_end();
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	pthread_mutex_unlock(&lock);
-	set_timer(PATIENCE_MS);
+	ended = false;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&changed, &attr);
+	pthread_condattr_destroy(&attr);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	running = pthread_create(&thread, NULL, wait_and_tell, NULL) == 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (!running)
+		pthread_cond_destroy(&changed);
 }
 
 void weft_patience_end(void)
 {
+	if (!running)
+		return;
 	pthread_mutex_lock(&lock);
-	text[0] = '\0';
+	ended = true;
+	pthread_cond_signal(&changed);
 	pthread_mutex_unlock(&lock);
-	set_timer(0);
+	pthread_join(thread, NULL);
+	pthread_cond_destroy(&changed);
+	running = false;
 }

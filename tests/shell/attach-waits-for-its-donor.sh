@@ -21,6 +21,7 @@ refused "is weft serve running there?; trying again until it is there" --wait 2
 ((SECONDS >= 2)) || fail "it did not wait"
 
 echo "the donor comes"
+: >"$TMP/out" # nothing of an earlier one
 weft attach "$uri" --socket "$TMP/s" --wait 0 >"$TMP/out" 2>&1 &
 attach=$!
 wait_for grep -q "trying again until it is there" "$TMP/out"
@@ -30,6 +31,7 @@ grep -q "'r' is attached" "$TMP/out" || fail "$(cat "$TMP/out")"
 [[ $(grep -c "trying again" "$TMP/out") = 1 ]] || fail "the same reason is told again and again: $(cat "$TMP/out")"
 
 echo "another has it: until that one goes"
+: >"$TMP/out" # nothing of an earlier one
 weft attach "$uri" --socket "$TMP/other" --name other --wait 60 >"$TMP/out" 2>&1 &
 attach=$!
 wait_for grep -q "is held by .*trying again until it is there" "$TMP/out"
@@ -55,6 +57,7 @@ while True:
 PY
 python3 "$TMP/notified.py" "$TMP/notify" >"$TMP/notified" &
 wait_for test -S "$TMP/notify"
+: >"$TMP/out" # nothing of an earlier one
 NOTIFY_SOCKET=$TMP/notify weft attach "$uri" --socket "$TMP/s" --foreground >"$TMP/out" 2>&1 &
 bridge=$!
 wait_for grep -qx "READY=1" "$TMP/notified"
@@ -65,6 +68,7 @@ wait_for grep -qx "STOPPING=1" "$TMP/notified"
 
 echo "given up"
 stop_donor || fail "the donor: $?"
+: >"$TMP/out" # nothing of an earlier one
 NOTIFY_SOCKET=$TMP/notify weft attach "$uri" --socket "$TMP/s" --foreground --wait 0 >"$TMP/out" 2>&1 &
 bridge=$!
 wait_for grep -q "trying again" "$TMP/out"
@@ -73,6 +77,7 @@ status=0
 wait "$bridge" || status=$?
 [[ $status = 1 && $(cat "$TMP/out") = *"given up: cannot attach"* ]] || fail "exit status $status: $(cat "$TMP/out")"
 [[ $(grep -cx "READY=1" "$TMP/notified") = 1 ]] || fail "ready without a donor"
+: >"$TMP/out" # nothing of an earlier one
 weft attach "$uri" --socket "$TMP/s" --wait 0 >"$TMP/out" 2>&1 &
 attach=$!
 wait_for grep -q "trying again" "$TMP/out"
