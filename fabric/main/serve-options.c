@@ -59,8 +59,13 @@ static struct serve_region *want(struct serve *s, const char *option, const char
 	struct serve_region *w = &s->wanted[s->nr_wanted];
 	w->name = strndup(text, (size_t)(equals - text));
 	*ret_value = strdup(equals + 1);
-	if (!w->name || !*ret_value)
-		abort();
+	if (!w->name || !*ret_value) {
+		fputs("weft-serve: out of memory\n", stderr);
+		free(*ret_value);
+		*ret_value = NULL;
+		free(w->name);
+		return NULL;
+	}
 	for (unsigned i = 0; i < s->nr_wanted; i++) {
 		if (strcmp(s->wanted[i].name, w->name) == 0) {
 			usage_error("there are two regions named '%s'", w->name);

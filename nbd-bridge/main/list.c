@@ -43,6 +43,7 @@ struct exports {
 	char **names, **descriptions;
 	size_t nr, room;
 	bool cut_off; /* there are more */
+	bool no_memory; /* for one of them */
 };
 
 static void usage(FILE *out)
@@ -56,6 +57,21 @@ static void usage(FILE *out)
 		out);
 }
 
+static bool make_room(struct exports *exports)
+{
+	size_t room = exports->room ? 2 * exports->room : 64;
+	char **names = reallocarray(exports->names, room, sizeof(char *));
+
+	if (names)
+		exports->names = names;
+	char **descriptions = names ? reallocarray(exports->descriptions, room, sizeof(char *)) : NULL;
+	if (!descriptions)
+		return false;
+	exports->descriptions = descriptions;
+	exports->room = room;
+	return true;
+}
+
 static int one_export(void *user, const char *name, const char *description)
 {
 	struct exports *exports = user;
@@ -64,15 +80,14 @@ static int one_export(void *user, const char *name, const char *description)
 		exports->cut_off = true;
 		return 0;
 	}
-	if (exports->nr == exports->room) {
-		exports->room = exports->room ? 2 * exports->room : 64;
-		exports->names = reallocarray(exports->names, exports->room, sizeof(char *));
-		exports->descriptions = reallocarray(exports->descriptions, exports->room, sizeof(char *));
-		if (!exports->names || !exports->descriptions)
-			abort();
+	if (exports->nr == exports->room && !make_room(exports)) {
+		exports->no_memory = true;
+		return 0;
 	}
 	exports->names[exports->nr] = strdup(name);
-	exports->descriptions[exports->nr++] = strdup(description);
+	exports->descriptions[exports->nr] = strdup(description);
+	exports->no_memory |= !exports->names[exports->nr] || !exports->descriptions[exports->nr];
+	exports->nr++;
 	return 0;
 }
 
@@ -243,14 +258,16 @@ static int list(const struct weft_uri *uri, json_t **ret, bool *ret_cut_off, str
 	*ret_cut_off = exports.cut_off || (listed < 0 && exports.nr > 0 && nbd_aio_is_negotiating(nbd));
 	if (listed < 0 && !*ret_cut_off)
 		r = weft_error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "cannot list: %s", reason());
+	if (r == 0 && (exports.no_memory || !array))
+		r = weft_error_set(err, ENOMEM, "cannot list: out of memory");
 	for (size_t i = 0, asked = 0; i < exports.nr; i++) {
 		if (r == 0 && (!uri->region[0] || strcmp(uri->region, exports.names[i]) == 0)) {
 			if (++asked % PER_CONNECTION == 0)
 				r = connect_again(uri, &nbd, err);
 			alarm(ANSWER_S);
-			if (r == 0)
-				json_array_append_new(array, describe(nbd, exports.names[i], exports.descriptions[i], offers,
-					uri->region[0] || exports.nr <= MAX_TENURES));
+			if (r == 0 && json_array_append_new(array, describe(nbd, exports.names[i], exports.descriptions[i], offers,
+						      uri->region[0] || exports.nr <= MAX_TENURES)) < 0)
+				r = weft_error_set(err, ENOMEM, "cannot list: out of memory");
 		}
 		free(exports.names[i]);
 		free(exports.descriptions[i]);
@@ -267,15 +284,11 @@ static int list(const struct weft_uri *uri, json_t **ret, bool *ret_cut_off, str
 	return r;
 }
 
-/* The caller's copy: what a server says may not give orders to a terminal. */
-static char *printable(const json_t *json, const char *key)
+static const char *text_of(const json_t *json, const char *key)
 {
 	const char *text = json_string_value(json_object_get(json, key));
-	char *copy = strdup(text ? text : "");
 
-	if (!copy)
-		abort();
-	return weft_printable(copy);
+	return text ? text : "";
 }
 
 /* In columns of a terminal, or nearly: letters of UTF-8, not bytes. */
@@ -295,6 +308,24 @@ static void print_name(const char *name, size_t width)
 	printf("%s%*s  ", name, n < width ? (int)(width - n) : 0, "");
 }
 
+/* What a server says may not give orders to a terminal. */
+static void print_row(const json_t *json, size_t width)
+{
+	const char *error = json_string_value(json_object_get(json, "error"));
+	char size[32];
+
+	print_name(weft_printable(strdupa(text_of(json, "name"))), width);
+	if (error) {
+		printf("cannot be used: %s\n", weft_printable(strdupa(error)));
+		return;
+	}
+	const char *tenure = text_of(json, "tenure");
+	printf("%10s  %-10s %-8s  %-16s  %s\n",
+		weft_format_size((uint64_t)json_integer_value(json_object_get(json, "size_bytes")), size, sizeof(size)),
+		json_is_true(json_object_get(json, "read_only")) ? "read-only" : "read-write", text_of(json, "offers"),
+		tenure[0] ? tenure : "-", weft_printable(strdupa(text_of(json, "description"))));
+}
+
 static void print_table(const json_t *array)
 {
 	size_t i, width = 6;
@@ -305,26 +336,11 @@ static void print_table(const json_t *array)
 		return;
 	}
 	json_array_foreach(array, i, json)
-		width = weft_max(width, letters(json_string_value(json_object_get(json, "name"))));
+		width = weft_max(width, letters(text_of(json, "name")));
 	width = weft_min(width, MAX_WIDTH);
 	printf("%-*s  %10s  %-10s %-8s  %-16s  %s\n", (int)width, "REGION", "SIZE", "ACCESS", "OFFERED", "TENURE", "WHAT");
-	json_array_foreach(array, i, json) {
-		const char *error = json_string_value(json_object_get(json, "error"));
-		WEFT_CLEANUP_FREE char *name = printable(json, "name");
-		WEFT_CLEANUP_FREE char *what = printable(json, "description");
-		char size[32];
-
-		print_name(name, width);
-		if (error) {
-			printf("cannot be used: %s\n", weft_printable(strdupa(error)));
-			continue;
-		}
-		const char *tenure = json_string_value(json_object_get(json, "tenure"));
-		printf("%10s  %-10s %-8s  %-16s  %s\n",
-			weft_format_size((uint64_t)json_integer_value(json_object_get(json, "size_bytes")), size, sizeof(size)),
-			json_is_true(json_object_get(json, "read_only")) ? "read-only" : "read-write",
-			json_string_value(json_object_get(json, "offers")), tenure ? tenure : "-", what);
-	}
+	json_array_foreach(array, i, json)
+		print_row(json, width);
 }
 
 int main(int argc, char **argv)
