@@ -404,8 +404,9 @@ int weft_holder_store(unsigned nr_free, struct weft_holder **ret)
 
 int weft_holder_hold(struct weft_holder *holder, const struct weft_region *region, struct weft_error *err)
 {
-	int fds[2] = {region->fd, region->header_fd}, r;
-	char text[96];
+	int fds[2] = {region->fd, region->header_fd}, none[2], r;
+	char text[96], answer[WEFT_HOLDER_MESSAGE_MAX];
+	unsigned nr_fds;
 
 	if (holder->fd < 0) {
 		if (holder->nr_free < 2)
@@ -418,12 +419,16 @@ int weft_holder_hold(struct weft_holder *holder, const struct weft_region *regio
 		if (r > 0)
 			r = 0;
 	} else {
-		snprintf(text, sizeof(text), "hold %016" PRIx64, region->epoch);
+		snprintf(text, sizeof(text), "hold %016" PRIx64 " ack", region->epoch);
 		r = weft_holder_send(holder->fd, text, fds, 2);
+		if (r == 0)
+			r = weft_holder_receive(holder->fd, answer, none, &nr_fds);
+		if (r > 0)
+			r = strcmp(answer, "held") == 0 ? 0 : -ENOSPC;
 	}
 	if (r < 0)
-		return weft_error_set(err, -r, "a crash of this program would lose region '%s': %s",
-			region->name, strerror(-r));
+		return weft_error_set(err, -r, "a crash of this program would lose region '%s': %s", region->name,
+			r == -ENOSPC ? "its holder has no room for more; raise the limit of open files (ulimit -n)" : strerror(-r));
 	return 0;
 }
 

@@ -61,7 +61,7 @@ int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **
 /* The same calls for systemd's descriptor store, which has room for nr_free descriptors more.  -ENOMEM. */
 int weft_holder_store(unsigned nr_free, struct weft_holder **ret);
 /*
- * Hands it a memory region.  0; -EPIPE: it died; -ENOSPC: the store is full; or what sendmsg(2), sd_pid_notify_with_fds(3)
+ * Hands it a memory region, and waits until it has that.  0; -EPIPE: it died; -ENOSPC: the store, or the holder, is full; or what sendmsg(2), sd_pid_notify_with_fds(3)
  * said.
  */
 int weft_holder_hold(struct weft_holder *holder, const struct weft_region *region, struct weft_error *err);
@@ -74,9 +74,9 @@ void weft_holder_end(struct weft_holder *holder, bool keep);
 
 /*
  * Between the two, on SOCK_SEQPACKET sockets:
- *   daemon: "hold EPOCH" with two descriptors (memory, header); "drop EPOCH"; "bye"
+ *   daemon: "hold EPOCH ack" with two descriptors (memory, header); "drop EPOCH"; "bye"
  *   next daemon: "take", "drop EPOCH"
- *   holder: "up" to its daemon, once it listens, or "down WHY"
+ *   holder: "up" to its daemon, once it listens, or "down WHY"; "held" or "full" to "hold", where that says "ack"
  *   holder, to "take": "busy PID PLACES", or "kept SECONDS PLACES", then "region EPOCH" with two descriptors for each and "end"
  * EPOCH: 16 hex digits.
  */

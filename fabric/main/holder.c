@@ -59,6 +59,13 @@ static void drop(uint64_t epoch)
 	}
 }
 
+/* What was asked for with "ack"; an older daemon takes any answer for our end. */
+static void answer_daemon(const char *question, const char *answer)
+{
+	if (strncmp(question, "hold ", 5) == 0 && strstr(question, " ack"))
+		weft_holder_send(daemon_fd, answer, NULL, 0);
+}
+
 /* One message of the daemon's.  False: it is gone. */
 static bool hear_daemon(void)
 {
@@ -67,8 +74,10 @@ static bool hear_daemon(void)
 	uint64_t epoch;
 	int fds[2], r = weft_holder_receive(daemon_fd, text, fds, &nr_fds);
 
-	if (r == -EMSGSIZE)
+	if (r == -EMSGSIZE) { /* descriptors that we have no room for */
+		answer_daemon(text, "full");
 		return true;
+	}
 	if (r < 0)
 		return false;
 	if (strcmp(text, "bye") == 0) {
@@ -76,9 +85,12 @@ static bool hear_daemon(void)
 	} else if (sscanf(text, "hold %16" SCNx64, &epoch) == 1 && nr_fds == 2 && nr_held < MAX_HELD) {
 		drop(epoch);
 		held[nr_held++] = (struct held){epoch, {fds[0], fds[1]}};
+		answer_daemon(text, "held");
 		return true;
 	} else if (sscanf(text, "drop %16" SCNx64, &epoch) == 1) {
 		drop(epoch);
+	} else {
+		answer_daemon(text, "full");
 	}
 	for (unsigned i = 0; i < nr_fds; i++)
 		close(fds[i]);

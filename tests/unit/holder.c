@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -147,6 +148,56 @@ static void strangers_among_the_descriptors_are_left_alone(void **state)
 	}
 }
 
+/* A holder says what it has, and what it has no room for. */
+static void a_holder_that_is_full_says_so(void **state)
+{
+	const struct rlimit seven = {7, 7};
+	char program[512], text[WEFT_HOLDER_MESSAGE_MAX];
+	int pair[2], fds[2], status;
+	unsigned nr_fds;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	snprintf(program, sizeof(program), "%s/weftholder", getenv("WEFT_BIN"));
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		int high = fcntl(pair[1], F_DUPFD, 100);
+
+		dup2(high, WEFT_HOLDER_FD);
+		for (int fd = WEFT_HOLDER_FD + 1; fd <= high; fd++)
+			close(fd);
+		setrlimit(RLIMIT_NOFILE, &seven);
+		execl(program, "weftholder", "10", "127.0.0.1:1", (char *)NULL);
+		_exit(127);
+	}
+	close(pair[1]);
+	assert_true(weft_holder_receive(pair[0], text, fds, &nr_fds) > 0);
+	assert_string_equal(text, "up");
+	static const struct {
+		const char *question, *answer;
+	} cases[] = {
+		{"hold 0000000000000001 ack", "held"},
+		{"hold 0000000000000002 ack", "full"},
+		{"hold 0000000000000001 ack", "full"}, /* it would need room for both copies */
+	};
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(cases); i++) {
+		fds[0] = fds[1] = pair[0];
+		assert_int_equal(weft_holder_send(pair[0], cases[i].question, fds, 2), 0);
+		assert_true(weft_holder_receive(pair[0], text, fds, &nr_fds) > 0);
+		assert_string_equal(text, cases[i].answer);
+	}
+	/* An older daemon takes any answer for the holder's end. */
+	fds[0] = fds[1] = pair[0];
+	assert_int_equal(weft_holder_send(pair[0], "hold 0000000000000003", fds, 2), 0);
+	assert_int_equal(weft_holder_send(pair[0], "drop 0000000000000001", NULL, 0), 0);
+	assert_int_equal(weft_holder_send(pair[0], "hold 0000000000000004", fds, 0), 0);
+	struct pollfd p = {.fd = pair[0], .events = POLLIN};
+	assert_int_equal(poll(&p, 1, 200), 0);
+	assert_int_equal(weft_holder_send(pair[0], "bye", NULL, 0), 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	close(pair[0]);
+}
+
 /* Starts weft-serve as systemd would: with the notification socket and what it stored. */
 static pid_t start_service(const char *log)
 {
@@ -252,6 +303,7 @@ int main(void)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(a_stored_region_is_found_by_name),
+		TEST(a_holder_that_is_full_says_so),
 		TEST(strangers_among_the_descriptors_are_left_alone),
 		TEST(a_killed_service_comes_back_with_its_memory),
 	};
