@@ -469,6 +469,105 @@ static void a_lost_connection_costs_the_cache_nothing(void **state)
 	assert_memory_equal(region, new, 8192);
 }
 
+enum { LEASE_MS = 400 };
+
+static bool still_waits(struct io *io, unsigned ms)
+{
+	usleep(ms * 1000);
+	return !atomic_load(&io->finished);
+}
+
+/* The donor is away, and has been for longer than the lease. */
+static void outlive_the_lease(struct io *asks)
+{
+	atomic_store(&mem.refuse, ECONNREFUSED);
+	atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 1);
+	start_io(asks, 0, TP_READ, 10 * CHUNK, 4096, NULL, old);
+	wait_for_state("reconnecting");
+	usleep((LEASE_MS + 100) * 1000);
+}
+
+static void after_its_lease_hits_wait_for_the_donors_word(void **state)
+{
+	struct io asks, read, write;
+	uint8_t first[4096];
+
+	memcpy(first, old, sizeof(first));
+	mem.lease_ms = LEASE_MS;
+	config.nr_lanes = 1; /* another's connection would keep the lease alive */
+	start();
+	assert_int_equal(do_read(0, 0, CHUNK), 0);
+	/* While the donor answers the lease goes on, with requests or without. */
+	usleep(3 * LEASE_MS * 1000);
+	atomic_store(&mem.hold, true);
+	assert_int_equal(do_read(0, 0, CHUNK), 0);
+	atomic_store(&mem.hold, false);
+	outlive_the_lease(&asks);
+	/* Another may have been granted the region, and have written. */
+	start_io(&read, 0, TP_READ, 0, 4096, NULL, got);
+	start_io(&write, 0, TP_WRITE, 4096, 4096, new + 4096, NULL);
+	assert_true(still_waits(&read, 200) && still_waits(&write, 1));
+	atomic_store(&mem.refuse, 0);
+	assert_int_equal(wait_io(&read), 0);
+	assert_memory_equal(got, first, 4096);
+	assert_int_equal(wait_io(&write), 0);
+	assert_int_equal(wait_io(&asks), 0);
+	assert_int_equal(do_flush(0), 0);
+	assert_memory_equal(region + 4096, new + 4096, 4096);
+}
+
+static void after_its_lease_hits_fail_when_the_contents_are_others(void **state)
+{
+	struct io asks, read;
+
+	mem.lease_ms = LEASE_MS;
+	config.nr_lanes = 1; /* another's connection would keep the lease alive */
+	start();
+	assert_int_equal(do_read(0, 0, CHUNK), 0);
+	outlive_the_lease(&asks);
+	start_io(&read, 0, TP_READ, 0, 4096, NULL, got);
+	assert_true(still_waits(&read, 100));
+	mem.epoch = 43;
+	atomic_store(&mem.refuse, 0);
+	assert_int_equal(wait_io(&read), -EIO);
+	assert_int_equal(wait_io(&asks), -EIO);
+	wait_for_state("stale");
+}
+
+static void after_its_lease_hits_wait_no_longer_than_misses(void **state)
+{
+	struct io asks, read;
+
+	mem.lease_ms = LEASE_MS;
+	config.nr_lanes = 1; /* another's connection would keep the lease alive */
+	config.dead_timeout_ms = 1500;
+	start();
+	assert_int_equal(do_read(0, 0, CHUNK), 0);
+	outlive_the_lease(&asks);
+	start_io(&read, 0, TP_READ, 0, 4096, NULL, got);
+	assert_int_equal(wait_io(&read), -EIO);
+	assert_int_equal(wait_io(&asks), -EIO);
+	assert_int_equal(do_read(0, 0, 4096), -EIO);
+	atomic_store(&mem.refuse, 0);
+	wait_for_state("ready");
+	assert_int_equal(do_read(0, 0, 4096), 0);
+}
+
+static void shared_readers_have_no_lease_to_wait_for(void **state)
+{
+	struct io asks;
+
+	mem.lease_ms = LEASE_MS;
+	config.nr_lanes = 1; /* another's connection would keep the lease alive */
+	config.mode = WEFT_MODE_SHARED;
+	start();
+	assert_int_equal(do_read(0, 0, CHUNK), 0);
+	outlive_the_lease(&asks);
+	assert_int_equal(do_read(0, 0, 4096), 0);
+	atomic_store(&mem.refuse, 0);
+	assert_int_equal(wait_io(&asks), 0);
+}
+
 static void another_epoch_fails_everything_and_keeps_what_is_dirty(void **state)
 {
 	start();
@@ -654,6 +753,10 @@ int main(void)
 		TEST(fua_is_at_the_donor_when_it_is_answered),
 		TEST(writers_wait_when_too_much_is_dirty),
 		TEST(a_lost_connection_costs_the_cache_nothing),
+		TEST(after_its_lease_hits_wait_for_the_donors_word),
+		TEST(after_its_lease_hits_fail_when_the_contents_are_others),
+		TEST(after_its_lease_hits_wait_no_longer_than_misses),
+		TEST(shared_readers_have_no_lease_to_wait_for),
 		TEST(another_epoch_fails_everything_and_keeps_what_is_dirty),
 		TEST(a_stream_is_fetched_ahead_and_strays_are_not),
 		TEST(reading_on_is_a_stream_at_once),
