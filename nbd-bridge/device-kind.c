@@ -79,7 +79,8 @@ int bridge_device_check(const struct bridge_device_wish *wish, const struct brid
 	if (r == 0)
 		return 0;
 	if (geteuid() != 0)
-		return weft_error_set(err, EPERM, "a block device is for root; --mount and --socket are for everybody");
+		return weft_error_set(err, EPERM, "a block device (%s) is for root; --mount and --socket are for everybody",
+			kind == BRIDGE_DEVICE_UBLK ? "ublk" : "nbd");
 	if (wish->kind == BRIDGE_DEVICE_AUTO && !wish->path && bridge_ublk_check(&ublk) == -ENOENT)
 		return weft_error_set(err, ENOENT, "the kernel has no driver for a block device loaded; as root: modprobe ublk_drv "
 			"(Linux 6.5 or later), or: modprobe nbd (4.12 or later)");

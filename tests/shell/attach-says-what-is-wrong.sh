@@ -57,7 +57,7 @@ if [[ $EUID = 0 ]]; then
 	mkdir -m 700 "$place/run"
 	chown -R 1234 "$place"
 	answer=$(WEFT_RUN_DIR=$place/run setpriv --reuid 1234 --regid 1234 --clear-groups "$place/weft-attach" "$URI" --device 2>&1) || :
-	[[ $answer = "weft-attach: a block device is for root; --mount and --socket are for everybody" ]] || fail "$answer"
+	[[ $answer = "weft-attach: a block device ("*") is for root; --mount and --socket are for everybody" ]] || fail "$answer"
 fi
 
 # Of what is not there.
