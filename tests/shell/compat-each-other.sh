@@ -75,12 +75,12 @@ rescue() { # BRIDGE
 	rm -f "$TMP"/saved{,.map}
 	if ! attach_of "$1" "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --cache 16M --cache-file "$TMP/cache"; then
 		is_understood "$(cat "$TMP/said")" || fail "what the cache file holds is not written back: $(cat "$TMP/said")"
-		outcome "a cache file written back: old donor, $1 bridge" refused
+		outcome "a cache file written back: $donor donor, $1 bridge" refused
 		weft_of "$1" detach --force r >/dev/null 2>&1 || fail "detach --force"
 		rm -f "$TMP/cache"
 		return
 	fi
-	outcome "a cache file written back: old donor, $1 bridge" works
+	outcome "a cache file written back: $donor donor, $1 bridge" works
 	weft_of "$1" detach r || fail "detach"
 	donor_has r "$TMP/later" $((2 << 20)) || fail "rescue changed what it saved"
 }
@@ -149,4 +149,4 @@ for donor in old new; do
 	stop_donor || fail "the donor's exit status: $?"
 	cmp "$TMP/file" "$TMP/image" || fail "other bytes in the file"
 done
-for prefix in "memory over" "file over" "directory over" rescue libweft; do outcomes_agree "$prefix"; done
+for prefix in "memory over" "file over" "directory over" rescue "a cache file" libweft; do outcomes_agree "$prefix"; done

@@ -29,6 +29,21 @@ is_stale() { # NAME
 	[[ $(bridge_state "$1") = stale ]]
 }
 
+# What was told that it is stale stays so when the other version takes it over, whoever knows it, bridge or donor.
+stale_stays() { # NAME CASE
+	local by
+	by=$(other_version "${1%-*}")
+	kill_bridge "$1"
+	if attach_of "$by" "weft://127.0.0.1:$port/$1" --socket "$TMP/$1.s" --cache 16M --cache-file "$TMP/$1.cache"; then
+		is_stale "$1" || fail "$2: $by takes over what is stale, and goes on"
+		! copy "nbd+unix:///?socket=$TMP/$1.s" "$TMP/got" || fail "$2: $by takes over what is stale, and shows it"
+	else
+		is_understood "$(cat "$TMP/said")" || fail "$2: $by is refused without a reason that a person understands: $(cat "$TMP/said")"
+	fi
+	donor_has "$1" "$TMP/other" $((16 << 20)) || fail "$2: what another wrote and flushed is gone"
+	outcome "$2, then $by takes over what is stale" refused
+}
+
 lapse() { # DONOR NEXT
 	local regions=() user by what
 	declare -A pid=()
@@ -82,6 +97,7 @@ lapse() { # DONOR NEXT
 			weft_of "${user%-*}" rescue "$user" "$TMP/saved" >"$TMP/out" 2>&1 || fail "$what: not saved: $(cat "$TMP/out")"
 		cmp -n $((1 << 20)) "$TMP/saved" "$TMP/$user.dirty" || fail "$what: something else was saved"
 		outcome "$what" refused
+		[[ $user != *-live || $2 = old ]] || stale_stays "$user" "$what"
 	done
 	for user in "${users[@]}"; do
 		weft_of "${user%-*}" detach --force "$user" >/dev/null 2>&1 || :

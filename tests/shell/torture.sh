@@ -5,5 +5,5 @@
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 
 mkdir "$TMP/torture"
-timeout -k 5 3500 "$WEFT_BUILD/tests/torture" --rounds "${WEFT_ROUNDS:-15}" ${WEFT_SEED:+--seed "$WEFT_SEED"} --without write --without "put back" "$TMP/torture" ||
+timeout -k 5 3500 "$WEFT_BUILD/tests/torture" --rounds "${WEFT_ROUNDS:-20}" ${WEFT_SEED:+--seed "$WEFT_SEED"} "$TMP/torture" ||
 	fail "exit status $?"

@@ -37,7 +37,10 @@ static struct channel *open_device(const char *path)
 	struct channel *c = channel_new();
 
 	c->fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
-	if (c->fd < 0 || io_uring_queue_init(SLOTS, &c->ring, 0) < 0)
+	unsigned workers[2] = {4 * SLOTS, 4 * SLOTS};
+
+	if (c->fd < 0 || io_uring_queue_init(SLOTS, &c->ring, 0) < 0 ||
+		io_uring_register_iowq_max_workers(&c->ring, workers) < 0)
 		err(1, "%s", path);
 	return c;
 }
@@ -105,6 +108,8 @@ bool channel_submit(struct channel *c, unsigned slot, enum channel_kind kind, vo
 		io_uring_prep_write(sqe, c->fd, buf, (unsigned)len, off);
 	else
 		io_uring_prep_fsync(sqe, c->fd, IORING_FSYNC_DATASYNC);
+	/* Never here: the nbd driver waits for a bridge to come in whoever sends. */
+	sqe->flags |= IOSQE_ASYNC;
 	io_uring_sqe_set_data64(sqe, slot);
 	c->outcomes[slot] = CHANNEL_PENDING;
 	io_uring_submit(&c->ring);

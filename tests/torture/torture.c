@@ -984,7 +984,7 @@ int main(int argc, char **argv)
 			return 2;
 	}
 	if (optind + 1 != argc || !getenv("WEFT_RUN_DIR"))
-		errx(2, "usage: WEFT_RUN_DIR=… torture [--rounds N] [--seed S] [--devices ublk|nbd] [--without TEXT]… DIRECTORY|nbd] DIRECTORY");
+		errx(2, "usage: WEFT_RUN_DIR=… torture [--rounds N] [--seed S] [--devices ublk|nbd] [--without TEXT]… DIRECTORY");
 	t.dir = argv[optind];
 	t.random = t.seed;
 	signal(SIGALRM, on_alarm);

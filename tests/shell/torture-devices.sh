@@ -1,0 +1,27 @@
+# tier: long
+# presets: dev asan
+# timeout: 2700
+# 100 rounds of what torture.sh does, under clients of ublk and nbd devices, in the testbed.
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+need_testbed
+
+cat >"$TMP/inside" <<'END2'
+. tests/lib.sh
+export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+for kind in ${WEFT_KINDS:-ublk nbd}; do
+	mkdir "$TMP/$kind"
+	"$WEFT_BUILD/tests/torture" --rounds "${WEFT_ROUNDS:-50}" --devices "$kind" "$TMP/$kind" || {
+		weft status
+		tail -n 20 "$TMP/$kind"/*.log
+		dmesg | tail -n 20
+		fail "$kind"
+	}
+done
+nobody_complains
+echo "== done"
+END2
+cd "$WEFT_SRC"
+"$WEFT_SRC/tests/testbed/run" --timeout 2600 -- env WEFT_BUILD="$WEFT_BUILD" bash "$TMP/inside" >"$TMP/output" 2>&1 ||
+	fail "exit status $?: $(tail -n 150 "$TMP/output")"
+grep -q '^== done' "$TMP/output" || fail "$(cat "$TMP/output")"
+cat "$TMP/output"
