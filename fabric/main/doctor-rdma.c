@@ -147,6 +147,23 @@ static bool interface_up(char *name, size_t len)
 	return found;
 }
 
+/* Active, and no connection can be made. */
+static void say_failed(struct finding *f, const struct port *port)
+{
+	char path[PATH_MAX], netdev[64];
+
+	say(f, MISSING, "%s is ACTIVE, but makes no connections since its link was down: its queue pair for connection requests (GSI) is in the state ERR",
+		port->text);
+	/* The drivers that are software say what they are made of. */
+	snprintf(path, sizeof(path), "/sys/class/infiniband/%s/parent", port->device);
+	if (read_line(path, "", netdev, sizeof(netdev)))
+		fix_as_root(f, "rdma link delete %s && rdma link add %s type rxe netdev %s  # end what uses it first: weft status", port->device,
+			port->device, netdev);
+	else
+		fix_as_root(f, "unload its driver and load it again: modprobe -r and modprobe, of what `readlink "
+			"/sys/class/infiniband/%s/device/driver` names", port->device);
+}
+
 void check_rdma(struct finding *f)
 {
 	char netdev[256], devices[128];
@@ -172,6 +189,11 @@ void check_rdma(struct finding *f)
 		used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%s: %s, %s",
 			i ? "; " : "", ports[i].text, ports[i].state,
 			ports[i].ethernet ? "RoCE" : "InfiniBand");
+	for (size_t i = 0; i < n && !root[0]; i++)
+		if (ports[i].active && rdma_management_failed(ports[i].device)) {
+			say_failed(f, &ports[i]);
+			return;
+		}
 	if (ports[0].active) {
 		say(f, OK, "%s", text);
 		return;

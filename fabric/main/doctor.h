@@ -54,6 +54,9 @@ void check_module(struct finding *f, const char *module, const char *node, const
 /* doctor-topology.c: the exit status. */
 int doctor_topology(bool as_json);
 
+/* doctor-rdma-netlink.c: whether a port of the device is of no use, whatever its state says, as its queue pair for connection requests has failed. */
+bool rdma_management_failed(const char *device);
+
 /* doctor-rdma.c */
 void check_rdma(struct finding *f);
 void check_rdma_address(struct finding *f);
