@@ -1,4 +1,4 @@
-# Programs of the commit in tests/compat/wire-0 and today's, both ways: attach, list, status, rescue, detach, libweft.
+# Programs of the commit in tests/compat/wire-0 and today's, both ways: attach, list, status, rescue, reset, detach, libweft.
 # presets: dev asan
 # timeout: 300
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
@@ -85,6 +85,28 @@ rescue() { # BRIDGE
 	donor_has r "$TMP/later" $((2 << 20)) || fail "rescue changed what it saved"
 }
 
+is_stale() {
+	[[ $(bridge_state m) = stale ]]
+}
+
+# The donor loses the contents, and the other version asks the bridge to go on with the new ones.
+reset() { # DONOR BRIDGE
+	local by
+	by=$(other_version "$2")
+	attach_of "$2" "weft://127.0.0.1:$PORT/m" --socket "$TMP/s" || fail "$(cat "$TMP/said")"
+	stop_donor || fail "the donor's exit status: $?"
+	donor_of "$1" "${regions[@]}"
+	wait_for -t 30 is_stale
+	if weft_of "$by" reset m >"$TMP/out" 2>&1; then
+		through socket "$TMP/image" || fail "other bytes after a reset by $by: $(cat "$TMP/copy")"
+		outcome "reset by $by: $1 donor, $2 bridge" works
+	else
+		is_understood "$(cat "$TMP/out")" || fail "reset by $by: $(cat "$TMP/out")"
+		outcome "reset by $by: $1 donor, $2 bridge" refused
+	fi
+	weft_of "$2" detach m >/dev/null || fail "detach"
+}
+
 # One program for both libraries: the API is the same.
 use_library() { # DONOR LIBRARY
 	if LD_LIBRARY_PATH=${libraries[$2]} timeout 60 "$TMP/use" "weft://127.0.0.1:$PORT/m" "$TMP/image" 2>"$TMP/said"; then
@@ -125,7 +147,8 @@ for donor in old new; do
 	bridge=$(other_version $donor)
 	truncate -s 0 "$TMP/file" "$TMP/dir/d"
 	truncate -s 4M "$TMP/file" "$TMP/dir/d"
-	donor_of $donor --memory m=4M --memory r=16M --file "f=$TMP/file" --directory "$TMP/dir"
+	regions=(--listen "127.0.0.1:$(free_port)" --memory m=4M --memory r=16M --file "f=$TMP/file" --directory "$TMP/dir")
+	donor_of $donor "${regions[@]}"
 	for version in old new; do
 		weft_of $version list "weft://127.0.0.1:$PORT" >"$TMP/out" 2>&1 || fail "weft list of $version: $(cat "$TMP/out")"
 		[[ $(grep -c '^[mfdr] .*4 MiB' "$TMP/out") = 3 ]] || fail "weft list of $version: $(cat "$TMP/out")"
@@ -146,7 +169,8 @@ for donor in old new; do
 	asan | tsan) tried+=("libweft: $donor donor, $bridge library") ;; # the library wants the sanitizer's first
 	*) use_library "$donor" "$bridge" ;;
 	esac
+	reset "$donor" "$bridge"
 	stop_donor || fail "the donor's exit status: $?"
 	cmp "$TMP/file" "$TMP/image" || fail "other bytes in the file"
 done
-for prefix in "memory over" "file over" "directory over" rescue "a cache file" libweft; do outcomes_agree "$prefix"; done
+for prefix in "memory over" "file over" "directory over" rescue reset "a cache file" libweft; do outcomes_agree "$prefix"; done

@@ -1,7 +1,7 @@
 # tier: long
 # presets: dev asan
 # timeout: 2700
-# 100 rounds of what torture.sh does, under clients of ublk and nbd devices, in the testbed.
+# 100 rounds of what torture.sh does, under clients of ublk (over RDMA) and nbd devices, in the testbed.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 
@@ -10,7 +10,9 @@ cat >"$TMP/inside" <<'END2'
 export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
 for kind in ${WEFT_KINDS:-ublk nbd}; do
 	mkdir "$TMP/$kind"
-	"$WEFT_BUILD/tests/torture" --rounds "${WEFT_ROUNDS:-50}" --devices "$kind" "$TMP/$kind" || {
+	options=(--devices "$kind")
+	[[ $kind = nbd ]] || options+=(--rdma "$RDMA_IP")
+	"$WEFT_BUILD/tests/torture" --rounds "${WEFT_ROUNDS:-50}" "${options[@]}" "$TMP/$kind" || {
 		weft status
 		tail -n 20 "$TMP/$kind"/*.log
 		dmesg | tail -n 20

@@ -1,7 +1,9 @@
 /*
  * Kills donors, bridges and holders, lets leases lapse and others write, under clients that check all they are told (history.h).
  *
- *     torture [--rounds N] [--seed S] [--devices KIND] [--without TEXT]… DIRECTORY
+ *     torture [--rounds N] [--seed S] [--rdma ADDRESS] [--devices KIND] [--without TEXT]… DIRECTORY
+ *
+ * With an ADDRESS that has an RDMA device bridges use that.
  *
  * One donor with three regions: memory, a file, and a file below a directory.  Each has a client behind a bridge, with any kind of cache or
  * none, which keeps several requests under way and sends again what was not answered, as a kernel does; and now and then another
@@ -71,7 +73,7 @@ struct client {
 
 static const char *const region_names[REGIONS] = {"memory", "file", "directory"};
 static struct {
-	const char *dir, *device_kind, *without[4];
+	const char *dir, *host, *device_kind, *without[4];
 	unsigned nr_without;
 	uint64_t seed, random;
 	unsigned round;
@@ -80,7 +82,7 @@ static struct {
 	pid_t donor;
 	unsigned nr_donors;
 	char donor_log[280];
-	bool traffic;
+	bool traffic, rdma;
 	struct history history[REGIONS];
 	struct client client[REGIONS], other[REGIONS];
 	bool copied[REGIONS];
@@ -375,7 +377,7 @@ static void bridge_spawn(struct client *c)
 	char *argv[32] = {"weft-attach", uri, "--name", c->name, "--lanes", "2", "--dead-timeout", "120", "--timeout", "30", "--foreground"};
 	unsigned n = 11;
 
-	snprintf(uri, sizeof(uri), "weft://127.0.0.1:%d/%s", t.port, region_names[c->region]);
+	snprintf(uri, sizeof(uri), "weft://%s:%d/%s", t.host, t.port, region_names[c->region]);
 	snprintf(interval, sizeof(interval), "%d", c->cache == WRITE_BACK || c->cache == CACHE_FILE ? 1 + (int)(t.seed % 3) : 1);
 	argv[n++] = t.device_kind ? "--device" : "--socket";
 	if (t.device_kind) {
@@ -453,6 +455,14 @@ static void bridge_clear(struct client *c)
 	*c->device = '\0';
 }
 
+/* Over RDMA a file region is memory at the donor, until somebody flushes it. */
+static void begin_view(struct client *c)
+{
+	bool write_back = c->cache == WRITE_BACK || c->cache == CACHE_FILE || (t.rdma && c->region > 0);
+
+	view_begin(&c->view, &t.history[c->region], c->name, write_back, c->cache != DIRECT);
+}
+
 static void begin_anew(struct client *c)
 {
 	drop_ops(c);
@@ -462,7 +472,7 @@ static void begin_anew(struct client *c)
 		c->cache = CACHE_FILE;
 	if (bridge_attach(c) < 0)
 		end(1, "L: %s remembers nothing, and is told that it is stale: %s", c->name, said(c));
-	view_begin(&c->view, &t.history[c->region], c->name, c->cache == WRITE_BACK || c->cache == CACHE_FILE, c->cache != DIRECT);
+	begin_view(c);
 }
 
 static bool is_stale(struct client *c)
@@ -491,7 +501,7 @@ static void told(struct client *c)
 				end(2, "%s cannot be reset: %s", c->name, text);
 			pump(200);
 		}
-		view_begin(&c->view, &t.history[c->region], c->name, c->view.write_back, c->view.remembers);
+		begin_view(c);
 		return;
 	}
 	begin_anew(c);
@@ -568,10 +578,10 @@ static void recover(struct client *c)
 static void donor_start(void)
 {
 	uint64_t end_ns = weft_now_ns() + PATIENCE_S * UINT64_C(1000000000);
-	char listen[32], lease[8], memory[64], file[300], directory[300], text[8192];
-	char *argv[] = {"weft-serve", "--listen", listen, "--lease", lease, "--memory", memory, "--file", file, "--directory", directory, NULL};
+	char listen[64], lease[8], memory[64], file[300], directory[300], text[8192];
+	char *argv[] = {"weft-serve", "--listen", listen, "--lease", lease, "--memory", memory, "--file", file, "--directory", directory, "--allow-insecure", NULL};
 
-	snprintf(listen, sizeof(listen), "127.0.0.1:%d", t.port);
+	snprintf(listen, sizeof(listen), "%s:%d", t.host, t.port);
 	snprintf(lease, sizeof(lease), "%d", LEASE_S);
 	snprintf(memory, sizeof(memory), "memory=%d", REGION_BYTES);
 	snprintf(file, sizeof(file), "file=%s/file", t.dir);
@@ -657,7 +667,7 @@ static void other_comes(unsigned region)
 	bool stock = random_below(2);
 	char uri[128];
 
-	snprintf(uri, sizeof(uri), "nbd://127.0.0.1:%d/%s", t.port, region_names[region]);
+	snprintf(uri, sizeof(uri), "nbd://%s:%d/%s", t.host, t.port, region_names[region]);
 	c->cache = DIRECT;
 	if (stock) {
 		while (!(c->channel = channel_open_uri(uri))) {
@@ -676,7 +686,7 @@ static void other_comes(unsigned region)
 		t.device_kind = kind;
 	}
 	t.nr_others++;
-	view_begin(&c->view, &t.history[region], c->name, false, false);
+	begin_view(c);
 	for (unsigned i = 0; i < HISTORY_BLOCKS; i++)
 		other_op(c, CHANNEL_READ, i);
 	for (uint64_t i = 4 + random_below(40); i > 0; i--)
@@ -961,6 +971,7 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{"rounds", required_argument, NULL, 'r'},
 		{"seed", required_argument, NULL, 's'},
+		{"rdma", required_argument, NULL, 'h'},
 		{"devices", required_argument, NULL, 'd'},
 		{"without", required_argument, NULL, 'w'},
 		{0},
@@ -976,6 +987,8 @@ int main(int argc, char **argv)
 			nr_rounds = (unsigned)strtoul(optarg, NULL, 10);
 		else if (option == 's')
 			t.seed = strtoull(optarg, NULL, 10);
+		else if (option == 'h')
+			t.host = optarg, t.rdma = true;
 		else if (option == 'd')
 			t.device_kind = optarg;
 		else if (option == 'w' && t.nr_without < 4)
@@ -984,8 +997,10 @@ int main(int argc, char **argv)
 			return 2;
 	}
 	if (optind + 1 != argc || !getenv("WEFT_RUN_DIR"))
-		errx(2, "usage: WEFT_RUN_DIR=… torture [--rounds N] [--seed S] [--devices ublk|nbd] [--without TEXT]… DIRECTORY");
+		errx(2, "usage: WEFT_RUN_DIR=… torture [--rounds N] [--seed S] [--rdma ADDRESS] [--devices ublk|nbd] [--without TEXT]… DIRECTORY");
 	t.dir = argv[optind];
+	if (!t.host)
+		t.host = "127.0.0.1";
 	t.random = t.seed;
 	signal(SIGALRM, on_alarm);
 	signal(SIGPIPE, SIG_IGN);
