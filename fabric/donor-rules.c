@@ -96,8 +96,9 @@ int donor_check_grace(struct weft_region *region, const struct weft_generation *
 	if (now_ns < region->grace_until_ns) {
 		if (gen && gen->held)
 			return 0;
-		return weft_error_set(err, EBUSY, "region '%s': its donor crashed, and a borrower that held it may still answer from what it "
-			"remembers; it is free in %.1f s", region->name, (double)(region->grace_until_ns - now_ns) / 1e9);
+		return weft_error_set(err, EBUSY, "region '%s': its donor %s, and a borrower that held it may still answer from what it "
+			"remembers; it is free in %.1f s", region->name, region->forgets ? "was started a moment ago" : "crashed",
+			(double)(region->grace_until_ns - now_ns) / 1e9);
 	}
 	region->grace_until_ns = 0;
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)

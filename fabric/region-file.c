@@ -249,6 +249,7 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 	region->size_bytes = size_bytes;
 	region->block_bytes = (uint32_t)block;
 	region->read_only = read_only;
+	region->forgets = block && !read_only;
 	region->has_name = st.st_nlink > 0 && !block;
 	region->generations = calloc(WEFT_NR_GENERATIONS, sizeof(*region->generations));
 	if (!region->generations || region_stage_init(region) < 0 || take_mark(region, &st) < 0) {

@@ -77,6 +77,7 @@ struct weft_region {
 	uint64_t tenure;    /* see donor.h */
 	uint64_t grace_until_ns; /* who held contents that are gone may still answer from memory; 0: nobody may */
 	uint32_t promised_lease_ms; /* when it was opened: the longest that was promised to whoever held it */
+	bool forgets;       /* FILE: a device that may be written: nothing says who held it, nor under which lease */
 	bool crashed;       /* FILE: opened under a new epoch, since it had been written and not closed */
 };
 
