@@ -6,11 +6,21 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { IPV6_PREFIX_BYTES = 8, MAPPED_BYTES = 12, LOCAL_MARK = 0xff };
+#include "fabric/util.h"
+
+enum {
+	IPV6_PREFIX_BYTES = 8,
+	MAPPED_BYTES = 12,
+	LOCAL_MARK = 0xff,
+	REMEMBERED_ADDRESSES = 512, /* beside those of the strangers that there are */
+	MOST_REMEMBERED = 16,       /* of one: it is forgotten in a minute or two */
+};
+#define FADE_NS UINT64_C(20000000000)
 
 static void make_key(const struct sockaddr *peer, uint32_t uid, uint8_t *key)
 {
@@ -37,7 +47,8 @@ int weft_strangers_init(struct weft_strangers *strangers, unsigned max)
 	assert(max > 0);
 	*strangers = (struct weft_strangers){.max = max};
 	strangers->end = &strangers->oldest;
-	strangers->addresses = calloc(max, sizeof(*strangers->addresses));
+	strangers->nr_addresses = max + REMEMBERED_ADDRESSES;
+	strangers->addresses = calloc(strangers->nr_addresses, sizeof(*strangers->addresses));
 	if (!strangers->addresses)
 		return -ENOMEM;
 	pthread_mutex_init(&strangers->lock, NULL);
@@ -66,18 +77,23 @@ static void unlist(struct weft_strangers *strangers, struct weft_stranger *stran
 	strangers->nr--;
 }
 
+static unsigned weight(const struct weft_stranger_address *address)
+{
+	return address->nr + address->made_room;
+}
+
 /* From the address that has the most, whoever has said nothing, the oldest: each counts for more than the next. */
 static struct weft_stranger *choose(const struct weft_strangers *strangers)
 {
 	struct weft_stranger *best = NULL;
-	unsigned best_nr = 0;
+	unsigned most = 0;
 
 	for (struct weft_stranger *s = strangers->oldest; s; s = s->next) {
-		unsigned nr = strangers->addresses[s->address].nr;
+		unsigned w = weight(&strangers->addresses[s->address]);
 
-		if (nr > best_nr || (nr == best_nr && best->spoke && !s->spoke)) {
+		if (w > most || (w == most && best->spoke && !s->spoke)) {
 			best = s;
-			best_nr = nr;
+			most = w;
 		}
 	}
 	return best;
@@ -91,50 +107,61 @@ static bool make_room(struct weft_strangers *strangers)
 		return false;
 	unlist(strangers, stranger);
 	stranger->made_room = true;
+	if (strangers->addresses[stranger->address].made_room < MOST_REMEMBERED)
+		strangers->addresses[stranger->address].made_room++;
 	strangers->nr_made_room++;
 	stranger->make_room(stranger);
 	return true;
 }
 
-/* The key's place, or else a free one; -1: there is none. */
-static int find_place(const struct weft_strangers *strangers, const uint8_t *key)
+/* The key's place; or a new one, at the cost of the address of which there is least to remember. */
+static unsigned find_place(const struct weft_strangers *strangers, const uint8_t *key)
 {
-	int place = -1;
+	unsigned place = 0, least = UINT_MAX;
 
-	for (unsigned i = 0; i < strangers->max; i++) {
+	for (unsigned i = 0; i < strangers->nr_addresses; i++) {
 		const struct weft_stranger_address *address = &strangers->addresses[i];
 
-		if (address->nr > 0 && memcmp(address->key, key, sizeof(address->key)) == 0)
-			return (int)i;
-		if (address->nr == 0 && place < 0)
-			place = (int)i;
+		if (weight(address) > 0 && memcmp(address->key, key, sizeof(address->key)) == 0)
+			return i;
+		if (address->nr == 0 && address->made_room < least) {
+			place = i;
+			least = address->made_room;
+		}
 	}
+	/* There are more places than strangers. */
+	assert(least < UINT_MAX);
+	memcpy(strangers->addresses[place].key, key, WEFT_STRANGER_KEY_BYTES);
+	strangers->addresses[place].made_room = 0;
 	return place;
+}
+
+/* What made room counts for less as time goes by. */
+static void fade(struct weft_strangers *strangers)
+{
+	uint64_t now_ns = weft_now_ns();
+
+	if (now_ns - strangers->faded_ns < FADE_NS)
+		return;
+	strangers->faded_ns = now_ns;
+	for (unsigned i = 0; i < strangers->nr_addresses; i++)
+		strangers->addresses[i].made_room /= 2;
 }
 
 void weft_strangers_enter(struct weft_strangers *strangers, struct weft_stranger *stranger,
 	const struct sockaddr *peer, uint32_t uid)
 {
 	uint8_t key[WEFT_STRANGER_KEY_BYTES];
-	int place;
 
 	make_key(peer, uid, key);
 	pthread_mutex_lock(&strangers->lock);
-	place = find_place(strangers, key);
+	fade(strangers);
+	stranger->strangers = strangers;
+	stranger->address = find_place(strangers, key);
 	/* It counts already, so that it does not push out another address's where its own has as many. */
-	if (place >= 0 && strangers->addresses[place].nr > 0)
-		strangers->addresses[place].nr++;
-	else
-		place = -1;
+	strangers->addresses[stranger->address].nr++;
 	if (strangers->nr == strangers->max)
 		make_room(strangers);
-	if (place < 0) {
-		place = find_place(strangers, key);
-		memcpy(strangers->addresses[place].key, key, sizeof(key));
-		strangers->addresses[place].nr = 1;
-	}
-	stranger->strangers = strangers;
-	stranger->address = (unsigned)place;
 	stranger->next = NULL;
 	stranger->prev = strangers->end;
 	*strangers->end = stranger;
@@ -151,18 +178,31 @@ void weft_stranger_spoke(struct weft_stranger *stranger)
 	pthread_mutex_unlock(&stranger->strangers->lock);
 }
 
-bool weft_stranger_leave(struct weft_stranger *stranger)
+static bool leave(struct weft_stranger *stranger, bool belongs)
 {
 	struct weft_strangers *strangers = stranger->strangers;
 
 	if (!strangers)
 		return true;
 	pthread_mutex_lock(&strangers->lock);
-	if (stranger->prev)
+	if (stranger->prev) {
 		unlist(strangers, stranger);
+		if (belongs)
+			strangers->addresses[stranger->address].made_room = 0;
+	}
 	bool made_room = stranger->made_room;
 	pthread_mutex_unlock(&strangers->lock);
 	return !made_room;
+}
+
+bool weft_stranger_leave(struct weft_stranger *stranger)
+{
+	return leave(stranger, false);
+}
+
+bool weft_stranger_belongs(struct weft_stranger *stranger)
+{
+	return leave(stranger, true);
 }
 
 bool weft_strangers_make_room(struct weft_strangers *strangers)
@@ -182,7 +222,7 @@ void weft_strangers_status(struct weft_strangers *strangers, struct weft_strange
 		.entered = strangers->nr_entered,
 		.made_room = strangers->nr_made_room,
 	};
-	for (unsigned i = 0; i < strangers->max; i++)
+	for (unsigned i = 0; i < strangers->nr_addresses; i++)
 		ret->addresses += strangers->addresses[i].nr > 0;
 	pthread_mutex_unlock(&strangers->lock);
 }

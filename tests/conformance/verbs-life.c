@@ -861,7 +861,7 @@ static void connections_that_never_say_hello_do_not_shut_others_out(void **state
 {
 	struct peer *peer = set_up("1048576", "0", "60000");
 	uint8_t private_data[VERBS_PRIVATE_BYTES], token[VERBS_TOKEN_BYTES] = {0};
-	struct raw raws[80]; /* more than there is room for */
+	struct raw raws[150]; /* more than there is room for */
 	struct tp_conn *friend = connect_ready(peer);
 
 	verbs_pack_private(VERBS_CONTROL, token, private_data);

@@ -5,8 +5,8 @@
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool fio jq socat
 
-count=10000 seconds=15 every=3
-if [[ $WEFT_TIER != first ]]; then seconds=300 every=10; fi
+count=10000 seconds=${WEFT_CROWDED_S:-15} every=3
+((seconds < 60)) || every=10
 [[ $(ulimit -Hn) = unlimited || $(ulimit -Hn) -gt $((count + 100)) ]] || skip "the limit of open files is below $count"
 
 start_donor --memory r=64M --memory newcomer=1M
@@ -21,7 +21,7 @@ rss_kb() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$DONOR_PID/status";
 reconnects() { weft status r --json | jq '.attachments[0].reconnects'; }
 came_back() { [[ $(reconnects) -gt $1 && $(weft status r --json | jq -r '.attachments[0].state') = ready ]]; }
 stranger() { weft status --json | jq ".donors[0].strangers.tcp.$1"; }
-newcomer() { # [MUST]: attaches and detaches
+newcomer() { # attaches and detaches
 	weft attach "weft://$donor/newcomer" --socket "$TMP/n" >"$TMP/newcomer" 2>&1 && weft detach newcomer >>"$TMP/newcomer" 2>&1
 }
 before_kb=$(rss_kb)
@@ -33,7 +33,7 @@ crowded() {
 	crowd=$!
 	wait_for -t 60 grep -q there "$TMP/crowd"
 	fio --name=v --ioengine=nbd --uri="nbd+unix:///?socket=$TMP/s" --rw=randrw --bs=4k --iodepth=8 --size=32M --verify=crc32c \
-		--verify_state_save=0 --verify_fatal=1 --time_based --runtime=$seconds --thinktime=1ms >"$TMP/fio" 2>&1 &
+		--verify_state_save=0 --verify_fatal=1 --time_based --runtime="$seconds" --thinktime=1ms >"$TMP/fio" 2>&1 &
 	local fio=$!
 	end=$((SECONDS + seconds))
 	while ((SECONDS < end)); do

@@ -111,6 +111,43 @@ static void crowds_from_many_addresses_do_not_either(void **state)
 	assert_true(weft_stranger_leave(friend));
 }
 
+/* More addresses than there is room for, each with one: those that come again are told from one that comes first. */
+static void a_crowd_that_comes_again_is_told_from_a_newcomer(void **state)
+{
+	char address[32];
+	unsigned n = 0;
+
+	for (; n < 30; n++) {
+		snprintf(address, sizeof(address), "192.0.2.%u", n % (3 * MAX));
+		enter(n, address);
+	}
+	struct weft_stranger *newcomer = enter(n++, "192.0.2.200");
+	for (; n < 60; n++) {
+		snprintf(address, sizeof(address), "192.0.2.%u", n % (3 * MAX));
+		enter(n, address);
+	}
+	assert_true(weft_stranger_leave(newcomer));
+}
+
+/* What made room once is not held against an address that was granted something. */
+static void an_address_with_a_friend_begins_anew(void **state)
+{
+	char address[32];
+	unsigned n = 0;
+
+	for (; n < 3 * MAX; n++)
+		enter(n, "192.0.2.200");
+	assert_true(weft_stranger_belongs(&strangers[n - 1]));
+	for (unsigned i = 0; i < n; i++)
+		weft_stranger_leave(&strangers[i]);
+	struct weft_stranger *friend = enter(n++, "192.0.2.200");
+	for (unsigned end = n + 20; n < end; n++) {
+		snprintf(address, sizeof(address), "192.0.2.%u", n % (MAX - 1));
+		enter(n, address);
+	}
+	assert_true(weft_stranger_leave(friend));
+}
+
 static void whoever_said_something_stays_longer(void **state)
 {
 	for (unsigned i = 0; i < MAX; i++)
@@ -173,6 +210,8 @@ int main(void)
 		T(the_oldest_makes_room),
 		T(a_crowd_from_one_address_does_not_push_out_another),
 		T(crowds_from_many_addresses_do_not_either),
+		T(a_crowd_that_comes_again_is_told_from_a_newcomer),
+		T(an_address_with_a_friend_begins_anew),
 		T(whoever_said_something_stays_longer),
 		T(of_those_that_all_spoke_the_oldest_makes_room),
 		T(an_ipv6_network_is_one_address),

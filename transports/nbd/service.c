@@ -114,7 +114,7 @@ static int service_open(struct nbd_conn *conn, const char *name, const struct we
 		nbd_session_uncount(s);
 		return r;
 	}
-	weft_stranger_leave(&s->stranger);
+	weft_stranger_belongs(&s->stranger);
 	s->region = s->grant->region;
 	describe(s->region, s->grant->writable, ret);
 	return 0;
@@ -129,7 +129,7 @@ static int service_welcome(struct nbd_conn *conn, const char *name, const struct
 		return -ENOENT;
 	/* It belongs here: it does not make room for strangers from now on. */
 	if (weft_donor_knows(s->donor, s->asked, hello))
-		weft_stranger_leave(&s->stranger);
+		weft_stranger_belongs(&s->stranger);
 	weft_donor_welcome(s->donor, s->asked, ret);
 	return 0;
 }

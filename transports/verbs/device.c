@@ -320,3 +320,11 @@ void verbs_bufs_sent(struct verbs_bufs *bufs, unsigned i)
 	if (i >= bufs->nr_recv && i < bufs->nr)
 		bufs->busy[i] = false;
 }
+
+bool verbs_bufs_all_sent(const struct verbs_bufs *bufs)
+{
+	for (unsigned i = bufs->nr_recv; i < bufs->nr; i++)
+		if (bufs->busy[i])
+			return false;
+	return true;
+}

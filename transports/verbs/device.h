@@ -88,5 +88,7 @@ static inline uint8_t *verbs_bufs_at(struct verbs_bufs *bufs, unsigned i)
 int verbs_bufs_send(struct verbs_bufs *bufs, struct ibv_qp *qp, const struct verbs_msg *msg,
 	uint64_t wr_base);
 void verbs_bufs_sent(struct verbs_bufs *bufs, unsigned i);
+/* Nothing is on its way. */
+bool verbs_bufs_all_sent(const struct verbs_bufs *bufs);
 
 #endif

@@ -23,7 +23,7 @@
 
 enum {
 	MAX_SESSIONS = 1024,
-	MAX_STRANGERS = 64,
+	MAX_STRANGERS = 128,
 	LEAVING_SHARE = 2, /* at most so many times the strangers may be on their way out */
 	HANDSHAKE_MS = 10000,
 	RETRY_MS = 1000,

@@ -19,7 +19,7 @@ struct verbs_listener;
 
 struct verbs_listener_config {
 	unsigned max_sessions;  /* 0: 1024 with a grant; further ones are refused, unless the donor knows the attachment */
-	unsigned max_strangers; /* 0: 64; see fabric/strangers.h */
+	unsigned max_strangers; /* 0: 128; see fabric/strangers.h */
 	uint32_t handshake_ms;  /* 0: 10 s; from accept to hello, and from grant to the data connection */
 	uint64_t chunk_bytes;     /* 0: 512 MiB; of a memory registration; a multiple of the page size */
 };

@@ -25,7 +25,7 @@ enum {
 	NR_SEND = VERBS_REQUESTS + 4,
 	STACK_BYTES = 512 * 1024,
 	LINGER_MS = 1000, /* how long a refused borrower has to read why … */
-	LEAVE_MS = 50,    /* … and one that makes room for others */
+	LEAVE_MS = 300,   /* … and one that makes room for others to take in the message */
 	MAX_TICK_MS = 1000,
 	MIN_TICK_MS = 5,
 	WR_RECV = 0,
@@ -203,7 +203,7 @@ static void stay(struct run *run)
 {
 	struct verbs_listener *listener = run->session->listener;
 
-	if (weft_stranger_leave(&run->session->stranger) || !atomic_exchange(&run->session->unwanted, false))
+	if (weft_stranger_belongs(&run->session->stranger) || !atomic_exchange(&run->session->unwanted, false))
 		return;
 	pthread_mutex_lock(&listener->lock);
 	listener->nr_leaving--;
@@ -559,6 +559,7 @@ static void on_message(struct run *run)
 	uint8_t type = run->msg.type;
 
 	if (type == VERBS_HELLO && run->state == STATE_HELLO) {
+		weft_stranger_spoke(&run->session->stranger);
 		on_hello(run);
 	} else if (type == VERBS_GET_CHUNKS && run->state == STATE_DATA) {
 		on_get_chunks(run);
@@ -607,6 +608,8 @@ static void serve(struct run *run)
 
 		if (run->state == STATE_HELLO && atomic_load(&run->session->unwanted))
 			make_room(run);
+		if (run->state == STATE_REFUSED && atomic_load(&run->session->unwanted) && verbs_bufs_all_sent(&run->bufs))
+			break;
 		if (run->nr_received > 0) {
 			take_message(run);
 			continue;
