@@ -67,6 +67,14 @@ void weft_process_raise_files(void)
 	setrlimit(RLIMIT_NOFILE, &files);
 }
 
+void weft_signals_ignore(void)
+{
+	static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGUSR1, SIGUSR2};
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(numbers); i++)
+		signal(numbers[i], SIG_IGN);
+}
+
 static void on_signal(struct weft_watch *watch, uint32_t events)
 {
 	struct weft_signals *signals = weft_container_of(watch, struct weft_signals, watch);

@@ -34,6 +34,12 @@ struct weft_signals {
 	void (*fn)(struct weft_signals *signals, int signo);
 };
 
+/*
+ * For a process that a daemon starts for itself, and ends itself: it outlives a SIGTERM that a service manager sends to all processes of
+ * the daemon, who may not end at once either.
+ */
+void weft_signals_ignore(void);
+
 /* 0, or -errno of signalfd(2) or weft_loop_add(). */
 int weft_signals_watch(struct weft_signals *signals, struct weft_loop *loop, bool hand_over,
 	void (*fn)(struct weft_signals *signals, int signo));

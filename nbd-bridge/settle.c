@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fabric/process.h"
 #include "fabric/util.h"
 
 #define SETTLE_NAME "weft-settle"
@@ -141,6 +142,7 @@ int bridge_settle_main(int argc, char **argv)
 	if (argc < 2 || strcmp(argv[0], SETTLE_NAME) != 0)
 		return -1;
 	prctl(PR_SET_NAME, SETTLE_NAME);
+	weft_signals_ignore();
 	/* Not a user of anything, least of all of what the bridge's end is to close. */
 	close_range(STDERR_FILENO + 1, UINT_MAX, 0);
 	int error;

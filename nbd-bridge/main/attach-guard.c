@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "fabric/log.h"
+#include "fabric/process.h"
 #include "fabric/util.h"
 
 enum {
@@ -77,6 +78,7 @@ static void stand_alone(int pidfd)
 		close_range(STDERR_FILENO + 1, (unsigned)pidfd - 1, 0);
 	close_range((unsigned)pidfd + 1, UINT_MAX, 0);
 	setsid();
+	weft_signals_ignore();
 	prctl(PR_SET_NAME, "weft-guard");
 	if (chdir("/") < 0)
 		return;

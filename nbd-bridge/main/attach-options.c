@@ -225,7 +225,7 @@ static int check(struct attach_options *o, const char *socket, const char *mount
 	return 0;
 }
 
-enum { AGAIN_MAX = 16384 }; /* the state file has a limit */
+enum { AGAIN_MAX = 8192 }; /* the state file has a limit */
 
 enum {
 	SOCKET = 256,

@@ -53,8 +53,11 @@ for kind in nbd ublk; do
 	mount "$dev" "$TMP/m"
 	head -c 4M /dev/urandom >"$TMP/m/r"
 	sum=$(md5sum <"$TMP/m/r")
-	kill -TERM "$pid"
+	# As to all of a service.
+	mapfile -t all < <(pgrep -x 'weft-attach|weft-guard')
+	kill -TERM "${all[@]}"
 	wait_for -t 60 said "what the kernel cached of 'r' is at its donor"
+	for one in "${all[@]}"; do ! gone "$one" || fail "a process of the bridge ended: $one of ${all[*]}"; done
 	kill -TERM "$pid"
 	kill -KILL "$pid"
 	wait_for -t 60 gone "$pid"
