@@ -65,6 +65,7 @@ tenure() { weft list "${2:-weft://127.0.0.1:$PORT}" --json | jq -r ".[] | select
 client() {
 	[[ -p $TMP/commands ]] || mkfifo "$TMP/commands"
 	exec 8<>"$TMP/commands"
+	: >"$TMP/client" # not what the last one said
 	qemu-io --image-opts "driver=nbd,reconnect-delay=20,$1" <"$TMP/commands" >"$TMP/client" 2>&1 8<&- &
 	CLIENT=$!
 	client_said=0

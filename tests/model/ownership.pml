@@ -5,12 +5,12 @@
  * done whole; where something may be lost or killed on the way there are two steps, or one step for each outcome.
  *
  * Contents have no values.  For everybody who remembers something there is a bit that says whether what he remembers builds on
- * what the region has now, and one that says so of the copy of the file that may be put back.  Epochs, lives and tenures have no numbers
+ * what the region has now, and one that says so of the copy of the file that may be put back.  Epochs and tenures have no numbers
  * either: only whether the one that somebody knows is the one that the donor, or the copy, would take.  So writes, kills and restarts are
  * without a bound; only generations count (and a new identifier counts from 1 again).
  *
  * What there is, which rules are off and which properties are checked is said in the environment, so that one compilation does for all:
- *     SETTING="file borrowers=2 incarnations=1 reconnections=2 copy without-life check-S1" ./pan …
+ *     SETTING="file borrowers=2 incarnations=1 reconnections=2 copy without-granted check-S1" ./pan …
  */
 
 c_decl {
@@ -21,6 +21,7 @@ c_decl {
 		X(restart) /* donors stop, start, are killed, reboot */ \
 		X(closing) /* a directory's file is closed and opened again while nobody holds it */ \
 		X(copy)    /* the file is copied while the donor is stopped, and put back */ \
+		X(live)    /* … or copied while it is open, but nobody wrote yet: its mark is clean */ \
 		X(killing) /* bridges are killed and taken over, or end and leave a cache file */ \
 		X(reset)   /* weft reset, and pages that get dirty while there is no bridge */ \
 		X(power)   /* a borrower's machine restarts; an older cache file may be left */ \
@@ -33,8 +34,8 @@ c_decl {
 		X(two)     /* a bridge that was superseded wakes up */
 	/* … the rules, … */
 	#define RULES(X) \
-		X(claim) X(left) X(table) X(mark_at_stop) X(mark_at_grant) X(held) X(grace) X(life) X(next) X(life_noted) X(unbegun) \
-		X(shared_life) X(tenure) X(tenure_opening) X(lease) X(clock) X(stale_kept) X(reset_drops) X(reset_quiet) \
+		X(claim) X(left) X(table) X(mark_at_stop) X(mark_at_grant) X(held) X(grace) X(granted) X(wrote) X(wrote_noted) X(ended) X(reopened) \
+		X(tenure) X(tenure_opening) X(lease) X(clock) X(stale_kept) X(reset_drops) X(reset_quiet) \
 		X(same_mode) X(noted) X(boot) X(superseded)
 	/* … and what must hold. */
 	#define PROPERTIES(X) X(S1) X(S2) X(Z) X(L)
@@ -57,7 +58,7 @@ c_decl {
 		PROPERTIES(TRY_PROPERTY)
 		if (!strcmp(word, "earlier-rules")) {
 			rule_claim = rule_table = rule_mark_at_stop = rule_mark_at_grant = rule_held = rule_grace = 0;
-			rule_life = rule_life_noted = rule_tenure = rule_tenure_opening = rule_lease = 0;
+			rule_granted = rule_wrote = rule_wrote_noted = rule_reopened = rule_tenure = rule_tenure_opening = rule_lease = 0;
 			rule_stale_kept = rule_reset_drops = rule_reset_quiet = rule_same_mode = rule_superseded = 0;
 			return 1;
 		}
@@ -102,6 +103,8 @@ typedef entry {
 	byte is;
 	bit held;
 	byte inc, low; /* the generation */
+	bit here;      /* of a file: granted since it was opened */
+	bit open;      /* of a file: this was noted at the grant, and not again at the end of that opening */
 }
 entry e[2];  /* the table: in memory's header, or the donor's own while a file is open */
 entry m[2];  /* in the file's mark */
@@ -110,22 +113,26 @@ entry c[2];  /* in the copy's mark */
 #define STOPPED 1 /* the file has a clean mark; memory is with its holder */
 #define CRASHED 2 /* the file's mark says open */
 byte donor = UP;
-bit written;  /* there was a write since the file was opened: its life began */
+bit written;  /* there was a write since the file was opened: its mark says open */
 bit writer_since_open; /* what donors went by before there were these rules */
 bit copied;   /* there is a copy; the region's present … */
-bit same = 1, same_epoch = 1, same_life = 1, same_tenure = 1; /* … contents, epoch, life, tenure are the copy's */
+bit same = 1, same_epoch = 1, same_tenure = 1; /* … contents, epoch, tenure are the copy's */
 
 /* ---- what borrowers keep ---- */
 
 typedef borrower {
 	/* The state file. */
 	byte inc;      /* incarnation; 0: there is no state */
-	bit epoch;     /* it has an epoch (and a life) */
+	bit epoch;     /* it has an epoch */
+	byte noted_inc, noted_low; /* of a file: the last generation that it learned to be granted, … */
+	bit noted_wrote;           /* … and that a write under it was answered */
 	bit stale_noted;
 	/* The process. */
 	bit runs;
 	bit granted;   /* it has a connection that was granted */
 	byte low;      /* reconnections */
+	byte granted_inc, granted_low;
+	bit wrote;     /* the same three, which it names when it asks */
 	bit stale;
 	bit resetting;
 	bit ended;     /* was told that it is superseded */
@@ -134,18 +141,15 @@ typedef borrower {
 	bit front;     /* there is something that may get dirty without the bridge */
 	bit remembers;
 	/* How it relates to what the donor has. */
-	bit epoch_ok, life_ok; /* the donor would take the epoch, the life that the state has */
+	bit epoch_ok;          /* the donor would take the epoch that the state has */
 	bit builds;            /* what it remembers builds on what is there */
 	bit overtaken;         /* another's write was answered since */
-	bit ahead;             /* it noted the next life, which has not begun */
 	bit cause;             /* there is a reason to say ESTALE */
 	bit in_lease;          /* its own lease is not over */
 	/* How it relates to the copy. */
-	bit copy_epoch_ok, copy_life_ok, copy_builds;
+	bit copy_epoch_ok, copy_builds;
 	/* A write of an earlier session, which the donor has not refused yet, and whether a newer one is there. */
 	bit late, late_is_old;
-	/* Without the rule "life_noted" only: the state has an older life than the process. */
-	bit behind, behind_ok, behind_copy_ok;
 }
 borrower b[2];
 
@@ -182,8 +186,8 @@ inline say_answer(x)
 }
 
 /* Tables. */
-inline entry_clear(t) { t.is = NONE; t.held = 0; t.inc = 0; t.low = 0 }
-inline entry_copy(to, from) { to.is = from.is; to.held = from.held; to.inc = from.inc; to.low = from.low }
+inline entry_clear(t) { t.is = NONE; t.held = 0; t.inc = 0; t.low = 0; t.here = 0; t.open = 0 }
+inline entry_copy(to, from) { to.is = from.is; to.held = from.held; to.inc = from.inc; to.low = from.low; to.here = from.here; to.open = from.open }
 inline mark_table() { entry_copy(m[0], e[0]); entry_copy(m[1], e[1]) }
 
 inline new_tenure() { tenure_ok = 0; same_tenure = 0 }
@@ -202,47 +206,13 @@ inline outdate(x, y)
 	if :: b[y].late -> b[y].late_is_old = 1 :: else fi
 }
 
-inline begin_life(x)
-{
-	if
-	:: has(file) && !written ->
-		written = 1;
-		same_life = 0;
-		b[0].life_ok = (x == 0 && b[0].epoch && rule(next));
-		b[1].life_ok = (x == 1 && b[1].epoch && rule(next));
-		b[0].ahead = 0;
-		b[1].ahead = 0
-	:: else
-	fi
-}
-
-/* Before its first write since the file was opened is sent. */
-inline note_next(x)
-{
-	if
-	:: has(file) && !written ->
-		if
-		:: !rule(life_noted) && !b[x].behind ->
-			b[x].behind = 1;
-			b[x].behind_ok = 1;
-			b[x].behind_copy_ok = b[x].copy_life_ok
-		:: else
-		fi;
-		b[x].ahead = 1;
-		b[x].copy_life_ok = 0
-	:: else
-	fi
-}
-
 inline landed(x)
 {
 	outdate(x, 0);
 	outdate(x, 1);
 	if :: x != 3 -> blind_builds = (blind == AWAY) :: else fi;
 	same = 0;
-	if :: has(file) && !written && b[0].behind -> b[0].behind_ok = 0 :: else fi;
-	if :: has(file) && !written && b[1].behind -> b[1].behind_ok = 0 :: else fi;
-	begin_life(x)
+	if :: has(file) -> written = 1 :: else fi
 }
 
 inline remember(x)
@@ -257,7 +227,7 @@ inline remember(x)
 inline note_writer(y)
 {
 	if
-	:: e[y].is != NONE && (rule(left) || e[y].is == LAPSED) && !(e[y].held && b[y].shared) -> e[y].is = OVERTAKEN
+	:: e[y].is != NONE && (rule(left) || e[y].is == LAPSED) -> e[y].is = OVERTAKEN
 	:: else
 	fi;
 	if :: !b[y].shared && b[y].epoch -> b[y].cause = 1 :: else fi
@@ -265,14 +235,18 @@ inline note_writer(y)
 
 #define lower(x) (b[x].inc < e[x].inc || (b[x].inc == e[x].inc && b[x].low < e[x].low))
 #define equal(x) (b[x].inc == e[x].inc && b[x].low == e[x].low)
+/* It knows of a grant that these contents do not know of, or of a write under one of which they know the beginning only. */
+#define knows_more(x) \
+	(rule(granted) && (b[x].granted_inc > e[x].inc || (b[x].granted_inc == e[x].inc && b[x].granted_low > e[x].low)))
+#define wrote_more(x) \
+	(rule(wrote) && b[x].granted_inc == e[x].inc && b[x].granted_low == e[x].low && b[x].wrote && (e[x].open || !rule(ended)))
 /* After a new epoch: another may have a lease that was promised under the old one. */
 #define grace_for(y) (rule(grace) && b[y].in_lease && b[y].runs && !b[y].epoch_ok && !b[y].stale)
 /* By the rules who names an epoch remembers.  Before, it was who is of the same incarnation. */
 #define is_stale(x) \
 	((b[x].epoch && !b[x].epoch_ok) || \
-	 (!b[x].shared && b[x].epoch && has(file) && rule(life) && !b[x].life_ok) || \
-	 (b[x].shared && b[x].epoch && has(file) && !rule(shared_life) && !b[x].life_ok) || \
 	 (!b[x].shared && rule(claim) && b[x].epoch && (e[x].is == NONE || e[x].is == OVERTAKEN)) || \
+	 (!b[x].shared && b[x].epoch && has(file) && !e[x].here && (knows_more(x) || wrote_more(x))) || \
 	 (!b[x].shared && !rule(claim) && \
 		((e[x].is == OVERTAKEN && e[x].inc == b[x].inc) || (e[x].is == NONE && writer_since_open && b[x].low > 0))))
 #define is_busy(x, y) \
@@ -281,13 +255,15 @@ inline note_writer(y)
 inline decide(x, y)
 {
 	if
-	:: is_stale(x) -> answer = STALE
+	:: b[x].epoch && !b[x].epoch_ok -> answer = STALE
 	:: else ->
 		if
-		:: e[x].is != NONE && lower(x) -> answer = SUPERSEDED
-		:: else ->
+		:: e[x].is != NONE && lower(x) -> answer = (b[x].inc < e[x].inc -> SUPERSEDED : OVER)
+		:: e[x].is == NONE || !lower(x) ->
 			if
-			:: e[x].is == LAPSED && equal(x) -> answer = OVER
+			:: is_stale(x) -> answer = STALE
+			:: !is_stale(x) && e[x].is != NONE && equal(x) &&
+					(e[x].is == LAPSED || e[x].is == OVERTAKEN || (has(file) && !e[x].here && rule(reopened))) -> answer = OVER
 			:: else ->
 				if
 				:: is_busy(x, y) -> answer = BUSY
@@ -295,7 +271,10 @@ inline decide(x, y)
 					answer = GRANTED;
 					/* What is left of lower generations is fenced; an equal one is joined. */
 					if :: e[x].is == NONE || !equal(x) -> b[x].late = 0; b[x].late_is_old = 0 :: else fi;
-					e[x].is = KNOWN;
+					/* A shared reader goes on with whatever there is: that is not to vouch for it. */
+					if :: !b[x].shared || !b[x].epoch || e[x].is == NONE -> e[x].is = KNOWN :: else fi;
+					e[x].here = has(file);
+					e[x].open = 0;
 					e[x].held = 1;
 					e[x].inc = b[x].inc;
 					e[x].low = b[x].low;
@@ -325,6 +304,14 @@ inline lose_connection(x)
 	fi
 }
 
+/* Into the state: before anything is asked under a grant, and before a front-end learns that a write was answered. */
+inline note_claim(x)
+{
+	b[x].noted_inc = b[x].granted_inc;
+	b[x].noted_low = b[x].granted_low;
+	b[x].noted_wrote = b[x].wrote
+}
+
 /* The answer reached the bridge, which has it in its state before anything else. */
 inline answered(x)
 {
@@ -340,10 +327,15 @@ inline answered(x)
 		:: !b[x].epoch ->
 			b[x].epoch = 1;
 			b[x].epoch_ok = 1;
-			b[x].life_ok = 1;
-			b[x].ahead = 0;
-			b[x].copy_epoch_ok = copied && same_epoch;
-			b[x].copy_life_ok = copied && same_life
+			b[x].copy_epoch_ok = copied && same_epoch
+		:: else
+		fi;
+		if
+		:: has(file) ->
+			b[x].granted_inc = b[x].inc;
+			b[x].granted_low = b[x].low;
+			b[x].wrote = 0;
+			note_claim(x)
 		:: else
 		fi;
 		if :: !b[x].remembers -> b[x].builds = 1; b[x].copy_builds = copied && same; b[x].overtaken = 0 :: else fi
@@ -375,23 +367,22 @@ inline end_sessions()
 	if :: ghost == JOINED -> ghost = 0 :: else fi
 }
 
-inline forget_life_ahead(x)
+inline end_opening(x)
 {
-	if :: b[x].ahead && !rule(unbegun) -> b[x].life_ok = 0 :: else fi;
-	b[x].ahead = 0
+	if :: e[x].here -> e[x].here = 0; e[x].open = 0 :: else fi
 }
 
 /* A file is closed with all it has on disk, … */
 inline close_file()
 {
+	end_opening(0);
+	end_opening(1);
 	if
 	:: !rule(table) -> entry_clear(m[0]); entry_clear(m[1])
 	:: rule(table) && (written || rule(mark_at_stop)) -> mark_table()
 	:: else
 	fi;
-	written = 0;
-	forget_life_ahead(0);
-	forget_life_ahead(1)
+	written = 0
 }
 
 /* … and opened with a clean mark. */
@@ -399,6 +390,8 @@ inline open_file()
 {
 	entry_copy(e[0], m[0]);
 	entry_copy(e[1], m[1]);
+	if :: e[0].here -> e[0].here = 0; e[0].open = 1 :: else fi;
+	if :: e[1].here -> e[1].here = 0; e[1].open = 1 :: else fi;
 	if :: !rule(held) -> e[0].held = 0; e[1].held = 0 :: else fi;
 	writer_since_open = 0;
 	if :: rule(tenure_opening) -> new_tenure() :: else fi
@@ -407,9 +400,6 @@ inline open_file()
 inline lose_contents(x)
 {
 	b[x].epoch_ok = 0;
-	b[x].life_ok = 0;
-	b[x].ahead = 0;
-	b[x].behind = 0;
 	if :: b[x].epoch -> b[x].cause = 1; b[x].builds = 0 :: else fi
 }
 
@@ -421,7 +411,6 @@ inline new_epoch()
 	new_tenure();
 	same = 0;
 	same_epoch = 0;
-	same_life = 0;
 	written = 0;
 	writer_since_open = 0;
 	entry_clear(e[0]); entry_clear(e[1]);
@@ -431,18 +420,13 @@ inline new_epoch()
 inline take_copy(x)
 {
 	b[x].copy_epoch_ok = b[x].epoch && b[x].epoch_ok;
-	b[x].copy_life_ok = b[x].epoch && b[x].life_ok;
-	b[x].copy_builds = b[x].builds;
-	if :: b[x].behind -> b[x].behind_copy_ok = b[x].behind_ok :: else fi
+	b[x].copy_builds = b[x].builds
 }
 
 inline put_copy_back(x)
 {
 	b[x].epoch_ok = b[x].copy_epoch_ok;
-	b[x].life_ok = b[x].copy_life_ok;
 	b[x].builds = b[x].copy_builds;
-	b[x].ahead = 0;
-	if :: b[x].behind -> b[x].behind_ok = b[x].behind_copy_ok :: else fi;
 	if :: b[x].epoch -> b[x].cause = 1 :: else fi
 }
 
@@ -458,15 +442,9 @@ inline bridge_is_gone(x)
 	b[x].ended = 0;
 	b[x].in_lease = 0;
 	b[x].overtaken = 0;
-	if
-	:: b[x].behind ->
-		b[x].life_ok = b[x].behind_ok;
-		b[x].copy_life_ok = b[x].behind_copy_ok;
-		b[x].behind = 0;
-		b[x].behind_ok = 0;
-		b[x].behind_copy_ok = 0
-	:: else
-	fi
+	b[x].granted_inc = b[x].noted_inc;
+	b[x].granted_low = b[x].noted_low;
+	b[x].wrote = b[x].noted_wrote
 }
 
 /* weft detach, or its machine restarted: the next one of this name is somebody new.  An entry that is still held lapses. */
@@ -479,8 +457,9 @@ inline forget(x)
 	b[x].shared = 0;
 	b[x].front = 0;
 	b[x].remembers = 0;
-	b[x].epoch_ok = 0; b[x].life_ok = 0; b[x].builds = 0; b[x].ahead = 0; b[x].cause = 0;
-	b[x].copy_epoch_ok = 0; b[x].copy_life_ok = 0; b[x].copy_builds = 0;
+	b[x].epoch_ok = 0; b[x].builds = 0; b[x].cause = 0;
+	b[x].granted_inc = 0; b[x].granted_low = 0; b[x].wrote = 0; note_claim(x);
+	b[x].copy_epoch_ok = 0; b[x].copy_builds = 0;
 	b[x].late = 0; b[x].late_is_old = 0;
 	entry_clear(e[x]); entry_clear(m[x]); entry_clear(c[x]);
 	if :: x == 0 -> ghost = 0 :: else fi
@@ -513,7 +492,6 @@ inline forget(x)
 :: d_step { can_ask(x) && !is_stale(x) -> /* refusals that get lost change nothing */ \
 	decide(x, y); \
 	say_answer(x); printf(", but the answer is lost\n"); \
-	if :: answer == GRANTED -> b[x].low++ :: else fi; \
 	answer = 0 } \
 :: d_step { b[x].granted && (!b[x].remembers || !b[x].builds || (b[x].copy_builds && !same)) -> \
 	printf("%d reads\n", x); \
@@ -524,30 +502,29 @@ inline forget(x)
 	printf("%d writes\n", x); \
 	must(S1, !b[x].remembers || b[x].builds); \
 	remember(x); \
-	note_next(x); \
 	landed(x); \
-	b[x].copy_builds = 0 } \
+	b[x].copy_builds = 0; \
+	if \
+	:: has(file) -> b[x].wrote = 1; if :: rule(wrote_noted) -> note_claim(x) :: else fi \
+	:: else \
+	fi } \
 :: d_step { b[x].runs && b[x].remembers && !b[x].stale && !b[x].shared && (b[x].in_lease || !rule(lease)) && \
 		(b[x].overtaken || (!b[x].in_lease && b[x].epoch)) -> \
 	printf("%d answers from what it remembers\n", x); \
 	must(S2, false) } \
 :: d_step { b[x].granted -> printf("%d loses its connection\n", x); lose_connection(x) } \
-:: d_step { b[x].granted && !b[x].shared && has(file) && !written -> \
-	printf("%d sends its first write, and loses its connection\n", x); \
-	note_next(x); lose_connection(x) } \
 :: d_step { b[x].granted && !b[x].shared && has(late) -> \
 	printf("%d sends a write, and loses its connection\n", x); \
-	remember(x); note_next(x); lose_connection(x); b[x].late = 1; b[x].late_is_old = 0 } \
+	remember(x); lose_connection(x); b[x].late = 1; b[x].late_is_old = 0 } \
 :: d_step { b[x].late && e[x].held -> \
 	printf("a late write of %d\n", x); \
 	must(Z, !b[x].late_is_old); \
 	b[x].late = 0; b[x].late_is_old = 0; \
-	landed(x); \
-	b[x].copy_builds = 0 } \
+	landed(x) } \
 :: d_step { has(killing) && b[x].runs -> printf("%d is killed\n", x); bridge_is_gone(x) } \
 :: d_step { has(killing) && b[x].granted && !b[x].shared && has(late) -> \
 	printf("%d sends a write, and is killed\n", x); \
-	note_next(x); bridge_is_gone(x); b[x].late = 1; b[x].late_is_old = 0 } \
+	bridge_is_gone(x); b[x].late = 1; b[x].late_is_old = 0 } \
 :: d_step { has(killing) && b[x].granted -> \
 	printf("%d says goodbye, and leaves a cache file\n", x); \
 	bridge_is_gone(x); e[x].held = 0; b[x].late = 0; b[x].late_is_old = 0 } \
@@ -572,9 +549,10 @@ inline forget(x)
 :: d_step { has(reset) && b[x].runs && b[x].stale && c_expr { now.b[x].inc < nr_incarnations } -> \
 	printf("%d is reset\n", x); \
 	if :: rule(reset_drops) -> b[x].remembers = 0 :: else fi; \
-	b[x].inc++; b[x].low = 0; b[x].epoch = 0; b[x].epoch_ok = 0; b[x].life_ok = 0; b[x].ahead = 0; b[x].cause = 0; \
+	b[x].inc++; b[x].low = 0; b[x].epoch = 0; b[x].epoch_ok = 0; b[x].cause = 0; \
+	b[x].granted_inc = 0; b[x].granted_low = 0; b[x].wrote = 0; note_claim(x); \
 	b[x].stale = 0; b[x].resetting = 1 } \
-:: d_step { has(evict) && e[x].is != NONE && !e[x].held -> \
+:: d_step { has(evict) && e[x].is != NONE && (!e[x].held || b[x].shared) -> \
 	printf("the donor forgets %d\n", x); \
 	entry_clear(e[x]); \
 	if :: b[x].epoch && !b[x].shared -> b[x].cause = 1 :: else fi }
@@ -588,89 +566,89 @@ active proctype world()
 	BRIDGE(1, 0)
 
 	/* ---- a bridge that sleeps while another takes over its name, and wakes up ---- */
-	:: d_step { has(two) && ghost == 0 && b[0].runs && b[0].epoch && !b[0].stale -> 
+	:: d_step { has(two) && ghost == 0 && b[0].runs && b[0].epoch && !b[0].stale ->
 		printf("0 is suspended, and another takes over its state\n");
 		ghost = OLD;
 		bridge_is_gone(0) }
-	:: d_step { ghost == OLD && donor == UP && b[0].granted -> 
+	:: d_step { ghost == OLD && donor == UP && b[0].granted ->
 		printf("the old bridge of 0 asks, and is refused\n");
 		ghost = (rule(superseded) -> 0 : JOINED) }
-	:: d_step { ghost == JOINED && b[0].granted -> 
+	:: d_step { ghost == JOINED && b[0].granted ->
 		printf("the old bridge of 0 writes in the generation of the new one\n");
 		landed(2) }
 
 	/* ---- stock clients ---- */
-	:: d_step { has(stock) && free_for_stock && blind != CONNECTED -> 
+	:: d_step { has(stock) && free_for_stock && blind != CONNECTED ->
 		printf("a stock client comes by the plain name, and goes\n");
 		note_writer(0); note_writer(1); writer_since_open = has(file) || !rule(claim); new_tenure();
 		if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi }
-	:: d_step { has(stock) && free_for_stock && blind != CONNECTED -> 
+	:: d_step { has(stock) && free_for_stock && blind != CONNECTED ->
 		printf("a stock client comes by the plain name, writes and goes\n");
 		note_writer(0); note_writer(1); writer_since_open = has(file) || !rule(claim); new_tenure();
 		if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi;
 		landed(2) }
-	:: d_step { has(blind) && blind == AWAY && free_for_stock -> 
+	:: d_step { has(blind) && blind == AWAY && free_for_stock ->
 		printf("a stock client comes by NAME@TENURE\n");
 		note_writer(0); note_writer(1); writer_since_open = has(file) || !rule(claim);
 		if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi;
 		blind = CONNECTED; blind_remembers = 0; blind_builds = 1; blind_copy_builds = 1;
 		tenure_ok = 1; copy_tenure_ok = copied && same_tenure }
-	:: d_step { blind == CONNECTED -> 
+	:: d_step { blind == CONNECTED ->
 		printf("the stock client reads\n");
 		must(S1, !blind_remembers || blind_builds);
 		if :: !blind_remembers -> blind_builds = 1 :: else fi;
 		blind_remembers = 1;
 		if :: !same -> blind_copy_builds = 0 :: else fi }
-	:: d_step { blind == CONNECTED -> 
+	:: d_step { blind == CONNECTED ->
 		printf("the stock client writes\n");
 		must(S1, !blind_remembers || blind_builds);
 		blind_remembers = 1; blind_builds = 1; blind_copy_builds = 0;
 		landed(3) }
 	:: d_step { blind == CONNECTED -> printf("the stock client is cut off\n"); blind = CUT }
-	:: d_step { blind == CUT && free_for_stock && (tenure_ok || !rule(tenure)) -> 
+	:: d_step { blind == CUT && free_for_stock && (tenure_ok || !rule(tenure)) ->
 		printf("the stock client reconnects\n");
 		note_writer(0); note_writer(1); writer_since_open = has(file) || !rule(claim);
 		if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi;
 		blind = CONNECTED }
-	:: d_step { blind != AWAY -> 
+	:: d_step { blind != AWAY ->
 		printf("the stock client ends, or is refused\n");
 		blind = AWAY; blind_remembers = 0; blind_builds = 1; blind_copy_builds = 0; tenure_ok = 0; copy_tenure_ok = 0 }
 
 	/* ---- the donor ---- */
-	:: d_step { has(restart) && donor == UP -> 
+	:: d_step { has(restart) && donor == UP ->
 		printf("the donor stops cleanly\n");
 		end_sessions();
 		if :: has(file) -> close_file() :: else fi;
 		donor = STOPPED }
-	:: d_step { has(restart) && donor == UP && has(file) -> 
+	:: d_step { has(restart) && donor == UP && has(file) ->
 		printf("the donor is killed\n");
 		end_sessions();
 		if
 		:: written -> new_epoch(); donor = CRASHED
-		:: else -> forget_life_ahead(0); forget_life_ahead(1); donor = STOPPED
+		:: else -> donor = STOPPED
 		fi }
-	:: d_step { has(restart) && !has(file) && donor == UP -> 
+	:: d_step { has(restart) && !has(file) && donor == UP ->
 		printf("the donor's machine restarts\n");
 		end_sessions();
 		new_epoch() }
-	:: d_step { donor != UP -> 
+	:: d_step { donor != UP ->
 		printf("the donor starts\n");
 		if :: has(file) -> open_file() :: else fi;
 		donor = UP }
-	:: d_step { has(closing) && donor == UP && !e[0].held && !e[1].held && blind != CONNECTED -> 
+	:: d_step { has(closing) && donor == UP && !e[0].held && !e[1].held && blind != CONNECTED ->
 		printf("the file is closed, and opened again\n");
 		end_sessions();
 		close_file();
 		open_file() }
-	:: d_step { has(copy) && donor == STOPPED -> 
+	:: d_step { has(copy) && (donor == STOPPED || (has(live) && donor == UP && !written)) ->
 		printf("the file is copied\n");
-		copied = 1; same = 1; same_epoch = 1; same_life = 1; same_tenure = 1;
+		copied = 1; same = 1; same_epoch = 1; same_tenure = 1;
 		entry_copy(c[0], m[0]); entry_copy(c[1], m[1]);
 		take_copy(0); take_copy(1);
 		blind_copy_builds = blind_builds; copy_tenure_ok = tenure_ok }
-	:: d_step { copied && donor != UP -> 
+	:: d_step { copied && donor != UP ->
 		printf("the copy is put back\n");
-		same = 1; same_epoch = 1; same_life = 1; same_tenure = 1;
+		same = 1; same_epoch = 1; same_tenure = 1;
 		entry_copy(m[0], c[0]); entry_copy(m[1], c[1]);
 		put_copy_back(0); put_copy_back(1);
 		blind_builds = blind_copy_builds; tenure_ok = copy_tenure_ok;
