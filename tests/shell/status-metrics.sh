@@ -80,7 +80,7 @@ before=$(series)
 stop_donor KILL || :
 metrics
 has "weft_held_size_bytes\\{listen=\"127.0.0.1:$port\",region=\"r\",epoch=\"[0-9a-f]{16}\"\\} 4194304"
-has "weft_held_left_seconds\\{listen=\"127.0.0.1:$port\",region=\"r\",epoch=\"[0-9a-f]{16}\"\\} (29[0-9]|300)"
+has "weft_held_left_seconds\\{listen=\"127.0.0.1:$port\",region=\"r\",epoch=\"[0-9a-f]{16}\"\\} (2[0-9][0-9]|300)"
 has 'weft_attachment_ready\{name="one"\} 0'
 start_donor "${serve[@]}"
 ready() {
