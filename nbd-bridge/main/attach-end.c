@@ -109,7 +109,9 @@ enum attach_end attach_try_to_end(struct attach *a, struct weft_error *err)
 			a->options.name);
 		return ATTACH_END_REFUSED;
 	}
-	if (!a->settled && begin_to_settle(a, false))
+	a->gives_up = false;
+	/* Of what is stale nothing can be written back, and nobody is left who could miss it. */
+	if (!a->settled && strcmp(bridge_state(a->bridge, NULL), "stale") != 0 && begin_to_settle(a, false))
 		return ATTACH_END_LATER;
 	a->settled = false;
 	int r = a->settle_result;
@@ -146,6 +148,13 @@ static void tell_refusal(struct attach *a, const struct weft_error *why)
 	weft_warn("'%s' was told to end (SIG%s) and goes on until it can: %s", a->options.name, sigabbrev_np(a->asked_to_end), why->message);
 }
 
+static const struct weft_error *cannot_write_back(struct attach *a, struct weft_error *ret)
+{
+	weft_error_set(ret, EAGAIN, "its cache holds what is not at the donor, and the donor does not answer; to save that: weft rescue %s FILE; to lose it: "
+		"weft detach --force %s", a->options.name, a->options.name);
+	return ret;
+}
+
 static void end_or_look_again(struct weft_timer *timer)
 {
 	struct attach *a = weft_container_of(timer, struct attach, end_look);
@@ -168,8 +177,11 @@ static void end_or_look_again(struct weft_timer *timer)
 		weft_loop_stop(a->loop);
 		break;
 	case ATTACH_END_LATER:
-		if (!a->settle.pid)
-			weft_loop_timer_set(a->loop, timer, SOON_NS);
+		if (a->settle.pid)
+			break;
+		if (!attach_donor_answers(a))
+			tell_refusal(a, cannot_write_back(a, &why));
+		weft_loop_timer_set(a->loop, timer, why.code ? LOOK_NS : SOON_NS);
 		break;
 	case ATTACH_END_REFUSED:
 		tell_refusal(a, &why);

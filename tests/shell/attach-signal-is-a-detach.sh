@@ -3,7 +3,7 @@
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 [[ -w /dev/fuse ]] || skip "no /dev/fuse"
-need_tool jq python3
+need_tool jq python3 nbdcopy
 
 start_donor --memory r=8M
 attach() { # ARGUMENT…
@@ -101,3 +101,23 @@ connected || fail "the client was sent away"
 kill "$client"
 wait_for gone "$pid"
 wait "$bridge" || fail "exit status $?"
+
+echo "a cache that cannot be written back is not given up; what is stale and has nothing to lose ends"
+weft attach "$URI" --socket "$TMP/s" --cache 4M --dead-timeout 60 --push-interval 60 >"$TMP/out" 2>&1 || fail "$(cat "$TMP/out")"
+pid=$(weft status r --json | jq '.attachments[0].pid')
+nbdcopy "$TMP/random" "nbd+unix:///?socket=$TMP/s"
+port=${PORT:?}
+stop_donor || fail "the donor: $?"
+kill -TERM "$pid"
+wait_for said "its cache holds what is not at the donor, and the donor does not answer; to save that: weft rescue r FILE"
+[[ -d /proc/$pid ]] || fail "it gave its cache up"
+weft detach --force r >/dev/null 2>&1 || :
+start_donor --listen "127.0.0.1:$port" --memory r=8M
+attach --mount "$TMP/f"
+stop_donor || fail "the donor: $?"
+start_donor --listen "127.0.0.1:$port" --memory r=8M
+is_stale() { [[ $(weft status r) = *stale* ]]; }
+wait_for is_stale
+kill -TERM "$pid"
+wait_for gone "$pid"
+[[ ! -e $TMP/f ]] || fail "left behind"
