@@ -206,11 +206,11 @@ static int refuse_busy(const struct weft_attachment *a, uint64_t now_ns, struct 
 			a->nr_grants == 1 ? "" : "s", a->peer);
 	if (a->nr_grants == 0)
 		return weft_error_set(err, EBUSY, "region '%s' is held by %s '%s'%s%s, which disconnected and was "
-			"last heard from %.1f s ago; it is free in %.1f s, unless that comes back", a->region->name,
-			as, a->name, *a->peer ? " from " : "", a->peer, silent_s, left_s);
+			"last heard from %.1f s ago; it is free in %.1f s, unless '%s' comes back", a->region->name,
+			as, a->name, *a->peer ? " from " : "", a->peer, silent_s, left_s, a->name);
 	return weft_error_set(err, EBUSY, "region '%s' is held by %s '%s' from %s, last heard from %.1f s ago; it "
-		"is free once that detaches, or in %.1f s if it stays silent", a->region->name, as, a->name, a->peer,
-		silent_s, left_s);
+		"is free once '%s' detaches, or in %.1f s if '%s' stays silent", a->region->name, as, a->name, a->peer,
+		silent_s, a->name, left_s, a->name);
 }
 
 bool weft_donor_knows(struct weft_donor *donor, const struct weft_region *region, const struct weft_hello *hello)
