@@ -554,7 +554,7 @@ static int stop(struct attach *a, struct weft_error *err)
 	}
 	bridge_free(a->bridge);
 	a->bridge = NULL;
-	if (!a->attached)
+	if (!a->attached && a->cache_file && cache_file_dirty_bytes(a->cache_file) == 0)
 		cache_file_unmake(a->cache_file);
 	cache_file_close(a->cache_file);
 	a->cache_file = NULL;
@@ -625,7 +625,8 @@ static int run(struct attach *a)
 	int r = start(a, &err);
 	if (!background)
 		weft_patience_end();
-	if (r == 0 && background && is_given_up(a))
+	/* What was taken over has users, from whom nothing is taken. */
+	if (r == 0 && background && !a->state.takes_over && is_given_up(a))
 		r = weft_error_set(&err, ECANCELED, "given up");
 	if (r < 0) {
 		stop(a, NULL);
