@@ -164,7 +164,7 @@ static void one_writer_and_the_refusal_says_who(void **state)
 	assert_true(a.grant->writable);
 	assert_int_equal(grant(&b, 2, 1, WEFT_MODE_WRITE), -EBUSY);
 	assert_non_null(strstr(err.message, "writer 'box1' from 10.0.0.1:5"));
-	assert_non_null(strstr(err.message, "free once that detaches"));
+	assert_non_null(strstr(err.message, "free once 'box1' detaches"));
 	release(&a, true);
 	assert_int_equal(grant(&b, 2, 1, WEFT_MODE_WRITE), 0);
 	release(&b, true);
