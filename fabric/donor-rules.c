@@ -90,20 +90,31 @@ int donor_check_generation(const struct weft_region *region, const struct weft_h
 int donor_check_grace(struct weft_region *region, const struct weft_generation *gen, struct weft_error *err)
 {
 	uint64_t now_ns = weft_now_ns();
+	bool over = now_ns >= region->grace_until_ns, waits_for = false, held = false;
 
 	if (region->grace_until_ns == 0)
 		return 0;
-	if (now_ns < region->grace_until_ns) {
-		if (gen && gen->held)
-			return 0;
-		return weft_error_set(err, EBUSY, "region '%s': its donor %s, and a borrower that held it may still answer from what it "
-			"remembers; it is free in %.1f s", region->name, region->forgets ? "was started a moment ago" : "crashed",
-			(double)(region->grace_until_ns - now_ns) / 1e9);
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
+		struct weft_generation *other = &region->generations[i];
+
+		if (other->generation == 0 || !other->held)
+			continue;
+		if (other->lapsed == WEFT_LEFT_WRITTEN && over)
+			other->held = 0;
+		waits_for |= other->lapsed == WEFT_LEFT_WRITTEN && !over;
+		held |= other->held != 0;
 	}
+	if (waits_for && gen && gen->held)
+		return 0;
+	/* Where it is not known who held it, anybody may have. */
+	waits_for |= region->forgets && !region->promise_path && !over;
+	if (waits_for)
+		return weft_error_set(err, EBUSY, "region '%s': its donor lost what a borrower held, and that borrower may still answer from what it "
+			"remembers; it is free in %.1f s, or once that borrower detaches", region->name,
+			(double)(region->grace_until_ns - now_ns) / 1e9);
 	region->grace_until_ns = 0;
-	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
-		if (!(region->generations[i].flags & WEFT_ENTRY_HERE))
-			region->generations[i].held = 0;
+	if (!held)
+		weft_region_forget_promises(region);
 	return 0;
 }
 

@@ -94,6 +94,17 @@ static struct weft_attachment *attachment_new(struct weft_donor *donor, struct w
 	return a;
 }
 
+/* The longest lease of those who hold the region. */
+static uint32_t longest_lease_ms(const struct weft_donor *donor, const struct weft_region *region)
+{
+	uint32_t longest = 0;
+
+	for (const struct weft_attachment *a = donor->attachments; a; a = a->next)
+		if (a->region == region && !a->anonymous)
+			longest = (uint32_t)weft_max(longest, a->lease_ms);
+	return longest;
+}
+
 static void attachment_free(struct weft_attachment *a)
 {
 	struct weft_attachment **p = &a->donor->attachments;
@@ -107,6 +118,8 @@ static void attachment_free(struct weft_attachment *a)
 	while (*p != a)
 		p = &(*p)->next;
 	*p = a->next;
+	if (!a->anonymous && longest_lease_ms(a->donor, a->region) == 0)
+		weft_region_forget_promises(a->region);
 	/* Never the last reference: the donor's own keeps it. */
 	weft_region_put(a->region);
 	free(a);
@@ -366,17 +379,6 @@ static int try_once(struct wish *w, struct weft_error *err)
 	return wait ? -EAGAIN : 0;
 }
 
-/* The longest lease of those who hold the region. */
-static uint32_t longest_lease_ms(const struct weft_donor *donor, const struct weft_region *region)
-{
-	uint32_t longest = 0;
-
-	for (const struct weft_attachment *a = donor->attachments; a; a = a->next)
-		if (a->region == region && !a->anonymous)
-			longest = (uint32_t)weft_max(longest, a->lease_ms);
-	return longest;
-}
-
 /* FILE: what the grant changes is in the mark before anybody learns of it.  1: it was not, and the lock was open; 0: it is; -EIO. */
 static int note_table(struct wish *w, uint64_t *noted_seq, struct weft_error *err)
 {
@@ -384,7 +386,9 @@ static int note_table(struct wish *w, uint64_t *noted_seq, struct weft_error *er
 	struct weft_region *region = w->region;
 	uint64_t seq = region->table_seq;
 
-	if (region->backing != WEFT_BACKING_FILE || region->read_only || seq == *noted_seq)
+	bool kept = region->promise_path || (region->backing == WEFT_BACKING_FILE && !region->read_only);
+
+	if (!kept || seq == *noted_seq)
 		return 0;
 	uint32_t lease_ms = longest_lease_ms(w->donor, region);
 	memcpy(table, region->generations, sizeof(table));
@@ -392,7 +396,8 @@ static int note_table(struct wish *w, uint64_t *noted_seq, struct weft_error *er
 	int r = weft_region_note_table(region, table, seq, lease_ms);
 	pthread_mutex_lock(&w->donor->lock);
 	*noted_seq = seq;
-	return r < 0 ? weft_error_set(err, EIO, "region '%s': who may go on with its contents cannot be noted in its file", region->name) : 1;
+	return r < 0 ? weft_error_set(err, EIO, "region '%s': who may go on with its contents cannot be noted (%s)", region->name,
+		region->promise_path ? region->promise_path : "in its file") : 1;
 }
 
 int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
@@ -627,7 +632,7 @@ int donor_restore_attachments(struct weft_donor *donor, struct weft_region *regi
 		donor_begin_grace(region);
 		return 0;
 	}
-	if (region->forgets) /* whoever held it had our lease, as far as can be known */
+	if (region->forgets && !region->promise_path) /* whoever held it had our lease, as far as can be known */
 		region->grace_until_ns = weft_now_ns() + donor->lease_ms * NS_PER_MS;
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
 		struct weft_generation *gen = &region->generations[i];

@@ -305,6 +305,8 @@ int weft_region_note_table(struct weft_region *region, const struct weft_generat
 	bool due;
 	int r = 0;
 
+	if (region->promise_path)
+		return region_note_promises(region, table, lease_ms) < 0 ? -EIO : 0;
 	if (region->read_only)
 		return 0;
 	pthread_mutex_lock(&region->flush_lock);

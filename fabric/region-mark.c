@@ -3,7 +3,7 @@
  *
  * It is text, so that a person can read it (getfattr -d FILE):
  *     v2 state=<clean|open> epoch=<16 hex> size=<bytes> mtime=<s>.<ns> lease=<ms> key=<32 hex>[ <entry>]…
- * An entry is <24 hex of the id's hash>:<generation, hex>:<state, hex>[:<name>], oldest use first.  Names are left out where all of it
+ * An entry is <32 hex of the id's hash>:<generation, hex>:<state, hex>[:<name>], oldest use first.  Names are left out where all of it
  * would not fit.  Pure functions; any thread.
  */
 #include <errno.h>
@@ -16,7 +16,7 @@
 #include "fabric/region-private.h"
 #include "fabric/util.h"
 
-enum { HASH_BYTES = 12 };
+enum { HASH_BYTES = 16 };
 
 /* held in bits 0-3, lapsed in bits 4-7, flags above. */
 static unsigned pack_state(const struct weft_generation *gen)

@@ -49,6 +49,9 @@ size_t region_mark_format(const struct region_mark *mark, char text[REGION_MARK_
 /* 0, or -EINVAL: not a mark, or one of a version that is not known.  Version 1 has neither lease, key nor table. */
 int region_mark_parse(const char *text, size_t len, struct region_mark *ret);
 
+/* region-promise.c: weft_region_note_table() of memory. */
+int region_note_promises(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS], uint32_t lease_ms);
+
 /* What a file region's mark was told, under flush_lock. */
 struct region_note {
 	uint8_t key[REGION_KEY_BYTES];

@@ -90,6 +90,7 @@ void region_free(struct weft_region *region)
 	else
 		free(region->generations);
 	free(region->note);
+	free(region->promise_path);
 	if (region->fd >= 0)
 		close(region->fd);
 	if (region->header_fd >= 0)
@@ -349,8 +350,7 @@ void weft_region_id_hash(const struct weft_region *region, const uint8_t id[16],
 		/* Under a key that is kept beside it: it holds on any machine, and after any reboot. */
 		if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, region->note->key, REGION_KEY_BYTES, id, 16, digest) < 0)
 			abort(); /* no SHA-256 in the library */
-		memset(ret, 0, 16);
-		memcpy(ret, digest, 12); /* what a mark has room for */
+		memcpy(ret, digest, 16);
 		return;
 	}
 	memcpy(in.bytes, id, sizeof(in.bytes));

@@ -69,16 +69,17 @@ struct weft_region {
 	_Atomic bool marked;   /* FILE: the mark says "open": it may be written */
 	pthread_mutex_t flush_lock;
 	struct region_stage *stage; /* FILE: weft_region_stage() */
-	struct region_note *note;   /* FILE: what the mark says, under flush_lock */
+	struct region_note *note;   /* FILE, or with a promise_path: what the mark says, under flush_lock */
+	char *promise_path;         /* weft_region_keep_promises(); NULL: they are not kept there */
 	/* The donor's, under its lock. */
 	struct weft_generation *generations; /* WEFT_NR_GENERATIONS of them, in the header if there is one */
 	bool reported;   /* FILE: somebody said that it is no longer what was opened; the reporter's thread */
-	uint64_t table_seq; /* FILE: counts changes of that table */
+	uint64_t table_seq; /* counts changes of that table */
 	uint64_t tenure;    /* see donor.h */
 	uint64_t grace_until_ns; /* who held contents that are gone may still answer from memory; 0: nobody may */
 	uint32_t promised_lease_ms; /* when it was opened: the longest that was promised to whoever held it */
 	bool forgets;       /* FILE: a device that may be written: nothing says who held it, nor under which lease */
-	bool crashed;       /* FILE: opened under a new epoch, since it had been written and not closed */
+	bool crashed;       /* under a new epoch, while somebody may hold the one before */
 };
 
 enum { WEFT_MEMORY_NAME_MAX = 255 };
@@ -223,9 +224,17 @@ struct weft_generation *weft_region_generation(struct weft_region *region,
 /*
  * FILE: sees to it that the mark tells of `table`, which was copied when table_seq was seq, before anybody learns of a grant.  lease_ms:
  * promised to those who hold it.  Any thread, without the donor's lock; waits for the disk.  0, or -EIO: the mark cannot be made to say so, nor be taken away.
+ * With a promise_path: that file does, if another holds the region, or for longer.
  */
 int weft_region_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS], uint64_t seq,
 	uint32_t lease_ms);
+/*
+ * MEMORY, and devices: leases that were promised outlive the contents, in a file at path: once those are gone, others wait until the leases are
+ * over.  is_new: the contents are, so that what the file says was promised by a donor before.  0, or -errno: the file cannot be used.
+ */
+int weft_region_keep_promises(struct weft_region *region, const char *path, bool is_new);
+/* Nobody holds it any more.  Any thread. */
+void weft_region_forget_promises(struct weft_region *region);
 /* MEMORY: the header keeps tenure and promised lease.  Under the donor's lock. */
 void weft_region_note_tenure(struct weft_region *region, uint64_t tenure);
 void weft_region_note_lease(struct weft_region *region, uint32_t lease_ms);

@@ -210,6 +210,18 @@ int weft_run_dir(char *buf, size_t len)
 	return 0;
 }
 
+int weft_state_dir(char *buf, size_t len)
+{
+	const char *own = getenv("STATE_DIRECTORY"); /* systemd.exec(5) */
+
+	if (getenv("WEFT_RUN_DIR") || geteuid() != 0)
+		return weft_run_dir(buf, len);
+	int n = snprintf(buf, len, "%s", own && *own && !strchr(own, ':') ? own : "/var/lib/weft");
+	if (n < 0 || (size_t)n >= len)
+		return -ENAMETOOLONG;
+	return mkdir(buf, 0700) < 0 && errno != EEXIST ? -errno : 0;
+}
+
 uint64_t weft_random_name(void)
 {
 	uint64_t name;

@@ -106,6 +106,11 @@ int weft_read_all(int fd, void *data, size_t n);
 int weft_end_output(const char *program, int status);
 
 /*
+ * Where root's daemons keep what outlives a reboot: /var/lib/weft, or what systemd says; others', and where WEFT_RUN_DIR is set: the run
+ * directory.  Made if it is not there.  0, or -errno.
+ */
+int weft_state_dir(char *buf, size_t len);
+/*
  * The directory for sockets and state of this user's daemons: $WEFT_RUN_DIR, or
  * /run/weft for root, or $XDG_RUNTIME_DIR/weft.  Created with mode 0700.
  * buf: at least 108 bytes.  0, or -errno.

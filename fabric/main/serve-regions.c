@@ -12,6 +12,8 @@
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
+#include <xxhash.h>
+
 #include "fabric/available.h"
 #include "fabric/log.h"
 #include "fabric/main/serve.h"
@@ -337,6 +339,23 @@ static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds
 	return r;
 }
 
+/* Where leases are kept that are longer than the memory: of this region, of a donor that listens there. */
+static void keep_promises(const struct serve *s, const struct serve_region *w)
+{
+	char dir[128], listening[300], path[256];
+	int r = weft_state_dir(dir, sizeof(dir));
+
+	weft_listening_format(serve_main_listening(s), listening);
+	XXH64_hash_t key = XXH3_64bits_withSeed(listening, strlen(listening), XXH3_64bits(w->name, strlen(w->name)));
+	if (r == 0 && snprintf(path, sizeof(path), "%s/leases-%016" PRIx64, dir, (uint64_t)key) >= (int)sizeof(path))
+		r = -ENAMETOOLONG;
+	if (r == 0)
+		r = weft_region_keep_promises(w->region, path, !w->recovered);
+	if (r < 0)
+		weft_warn("region '%s': who holds it cannot be kept in %s: %s; should its contents be lost, the next donor will not know of a borrower that "
+			"is cut off and answers from what it remembers", w->name, dir, strerror(-r));
+}
+
 int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err)
 {
 	int r = recover_all(s, fds, names, nr_fds, err);
@@ -351,6 +370,8 @@ int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds
 			r = weft_region_open_file(AT_FDCWD, w->path, w->name, false, s->read_only, &w->region, err);
 		else if (!w->region)
 			r = take_memory(s, w, err);
+		if (r == 0 && (!w->path || w->region->forgets))
+			keep_promises(s, w);
 		if (r == 0 && w->region->read_only && !s->read_only)
 			weft_warn("region '%s' is read-only: %s cannot be written", w->name, w->path);
 		if (r == 0)

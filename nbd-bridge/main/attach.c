@@ -26,6 +26,7 @@
 #include "nbd-bridge/device.h"
 #include "nbd-bridge/main/attach-guard.h"
 #include "nbd-bridge/main/attach-transport.h"
+#include "nbd-bridge/main/detach-goodbye.h"
 #include "nbd-bridge/pull-order.h"
 
 enum {
@@ -528,6 +529,18 @@ static int start(struct attach *a, struct weft_error *err)
 
 /* ---- ending ---- */
 
+/* What it remembered is forgotten: the donors need not keep others waiting. */
+static void say_goodbye(const struct attach *a)
+{
+	struct bridge_state_file state = a->state;
+	struct weft_error err;
+
+	for (unsigned i = 0; i < state.nr_donors; i++)
+		state.donors[i].epoch = 0;
+	if (detach_say_goodbye(&state, &err) < 0)
+		weft_warn("'%s': a donor was not told that this attachment has ended: %s", a->options.name, err.message);
+}
+
 static int stop(struct attach *a, struct weft_error *err)
 {
 	int r = 0;
@@ -542,8 +555,13 @@ static int stop(struct attach *a, struct weft_error *err)
 	if (!a->detach)
 		attach_stop_fronts(a, true, NULL);
 	attach_end_rescue(a);
-	if (a->bridge)
+	if (a->bridge) {
+		bool lost = strcmp(bridge_state(a->bridge, NULL), "stale") == 0 && !bridge_is_superseded(a->bridge);
+
 		r = bridge_stop(a->bridge, a->gives_up ? 0 : FLUSH_MS, err);
+		if (lost && !a->gives_up)
+			say_goodbye(a);
+	}
 	bridge_front_free(a->fronts);
 	a->fronts = NULL;
 	if (a->attached && a->options.record_order) {

@@ -731,7 +731,7 @@ static void after_a_crash_nobody_is_let_in_before_the_leases_are_over(void **sta
 	assert_true(region->epoch != epoch);
 	assert_int_equal(go_on(&a, 1, G(1, 1), epoch, G(1, 0), true), -ESTALE);
 	assert_int_equal(grant(&b, 2, G(1, 0), WEFT_MODE_WRITE), -EBUSY);
-	assert_non_null(strstr(err.message, "crashed"));
+	assert_non_null(strstr(err.message, "is free in"));
 	assert_int_equal(grant_stock(&b), -EBUSY);
 	/* Who held it knows that it is gone once it asks anew. */
 	assert_int_equal(grant(&a, 1, G(2, 0), WEFT_MODE_WRITE), 0);
@@ -746,6 +746,60 @@ static void after_a_crash_nobody_is_let_in_before_the_leases_are_over(void **sta
 	open_again();
 	assert_int_equal(grant_stock(&b), 0);
 	release(&b, false);
+}
+
+/* Memory that is gone, and its donor; a new one of the same name. */
+static void lose_memory(const char *promises)
+{
+	weft_donor_free(donor);
+	weft_region_put(region);
+	region = new_region("m", false);
+	assert_int_equal(weft_region_keep_promises(region, promises, true), 0);
+	new_donor();
+}
+
+static void leases_outlive_the_memory(void **state)
+{
+	char promises[] = "/tmp/weft-promises.XXXXXX";
+	struct session a, b, lane;
+	uint64_t epoch;
+
+	int fd = mkstemp(promises);
+	assert_true(fd >= 0 && close(fd) == 0 && unlink(promises) == 0);
+	lose_memory(promises);
+	/* Nobody holds it: nobody waits. */
+	assert_int_equal(grant(&b, 2, G(1, 0), WEFT_MODE_WRITE), 0);
+	assert_int_equal(access(promises, F_OK), 0);
+	release(&b, true);
+	assert_int_equal(access(promises, F_OK), -1);
+	assert_int_equal(grant_stock(&b), 0);
+	release(&b, false);
+	assert_int_equal(grant(&a, 1, G(1, 0), WEFT_MODE_WRITE), 0);
+	epoch = region->epoch;
+	release(&a, false);
+	lose_memory(promises);
+	assert_int_equal(go_on(&a, 1, G(1, 1), epoch, 0, false), -ESTALE);
+	assert_int_equal(grant(&b, 2, G(1, 0), WEFT_MODE_WRITE), -EBUSY);
+	assert_non_null(strstr(err.message, "is free in"));
+	assert_int_equal(grant_stock(&b), -EBUSY);
+	assert_int_equal(grant(&a, 1, G(2, 0), WEFT_MODE_WRITE), 0);
+	assert_int_equal(claim(&lane, 1, G(2, 0), WEFT_MODE_WRITE), 0);
+	release(&lane, true);
+	release(&a, false);
+	usleep((LEASE_MS + 50) * 1000);
+	tick_in(0);
+	assert_int_equal(grant(&b, 2, G(1, 0), WEFT_MODE_WRITE), 0);
+	release(&b, true);
+	assert_int_equal(access(promises, F_OK), -1);
+	/* What a stranger put there is no promise, and is said. */
+	FILE *f = fopen(promises, "w");
+	assert_non_null(f);
+	fputs("v2 state=open\n", f);
+	fclose(f);
+	struct weft_region *other = new_region("m", false);
+	assert_int_equal(weft_region_keep_promises(other, promises, true), -EBADMSG);
+	weft_region_put(other);
+	unlink(promises);
 }
 
 static void shared_readers_leave_room_for_a_writer(void **state)
@@ -1071,6 +1125,7 @@ int main(void)
 		TEST(a_reader_that_stood_beside_a_writer_takes_nothing_over),
 		TEST(refusals_are_told_apart),
 		TEST(stock_clients_come_back_by_tenure),
+		TEST(leases_outlive_the_memory),
 		TEST(shared_readers_leave_room_for_a_writer),
 		FILE_TEST(who_waits_for_a_restart_goes_on),
 		FILE_TEST(who_lapsed_before_another_wrote_is_stale_after_a_restart),
