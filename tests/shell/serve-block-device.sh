@@ -17,17 +17,19 @@ blocks() {
 truncate -s 8000512 "$TMP/disk" # no whole number of pages
 dev=$(loop "$TMP/disk")
 cleanup_add "losetup -d $dev"
-port=$(free_port)
-start_donor --file "d=$dev" --lease 4 --listen "127.0.0.1:$port"
+fixed=$(free_port)
+start_donor --file "d=$dev" --lease 4 --listen "127.0.0.1:$fixed"
 grep -q "^region 'd': block device, 7.6" "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
 # Whoever holds it when its donor ends may answer from what it remembers as long as its lease lasts: nobody else gets it until then.
 weft attach "$URI" --socket "$TMP/s" --name holder >/dev/null || fail "attach"
-kill -STOP "$(weft status holder --json | jq '.attachments[0].pid')"
-stopped=$(weft status holder --json 2>/dev/null | jq '.attachments[0].pid' || :)
-kill_donor
-start_donor --file "d=$dev" --lease 4 --listen "127.0.0.1:$port"
+holder=$(weft status holder --json | jq '.attachments[0].pid')
+kill -STOP "$holder"
+stop_donor KILL || :
+start_donor --file "d=$dev" --lease 4 --listen "127.0.0.1:$fixed"
 ! said=$(weft attach "$URI" --socket "$TMP/s2" --name early 2>&1) || fail "granted although another may still remember"
 [[ $said = *"may still answer from what it remembers; it is free in "* ]] || fail "$said"
+kill -CONT "$holder"
+weft detach --force holder >/dev/null 2>&1 || :
 weft status --json | jq -e '.donors[0].regions[0] | .backing == "device" and .trouble == null' >/dev/null || fail "$(weft status --json)"
 
 wait_for io 'read 0 512'
@@ -53,7 +55,7 @@ io 'discard 4000001 900000' 'read -P 1 4000000 1' 'read -P 1 4900001 512' || fai
 sh -c "mkfs.ext4 -q '$dev'" >"$TMP/mkfs" 2>&1 && fail "somebody made a file system on it"
 stop_donor || fail "exit status $?"
 first=$(sed -n 's/^region .*epoch \([0-9a-f]*\) .*/\1/p' "$DONOR_LOG")
-start_donor --file "d=$dev" --lease 1
+start_donor --file "d=$dev"
 [[ $(sed -n 's/^region .*epoch \([0-9a-f]*\) .*/\1/p' "$DONOR_LOG") != "$first" ]] || fail "nobody knows what happened to the device meanwhile"
 wait_for io 'read -P 2 8000000 512'
 
