@@ -396,8 +396,8 @@ static int note_table(struct wish *w, uint64_t *noted_seq, struct weft_error *er
 	int r = weft_region_note_table(region, table, seq, lease_ms);
 	pthread_mutex_lock(&w->donor->lock);
 	*noted_seq = seq;
-	return r < 0 ? weft_error_set(err, EIO, "region '%s': who may go on with its contents cannot be noted (%s)", region->name,
-		region->promise_path ? region->promise_path : "in its file") : 1;
+	return r < 0 ? weft_error_set(err, EIO, "region '%s': who may go on with its contents cannot be noted in %s: %s", region->name,
+		region->promise_path ? region->promise_path : "its file's attributes", strerror(-r)) : 1;
 }
 
 int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,

@@ -306,7 +306,7 @@ int weft_region_note_table(struct weft_region *region, const struct weft_generat
 	int r = 0;
 
 	if (region->promise_path)
-		return region_note_promises(region, table, lease_ms) < 0 ? -EIO : 0;
+		return region_note_promises(region, table, lease_ms);
 	if (region->read_only)
 		return 0;
 	pthread_mutex_lock(&region->flush_lock);
@@ -323,8 +323,10 @@ int weft_region_note_table(struct weft_region *region, const struct weft_generat
 			r = 0; /* there is none: each opening is an epoch */
 		} else if (r < 0) {
 			/* One that is older than this grant would let others go on, or keep them from it. */
-			r = remove_mark(region) < 0 ? -EIO : 0;
-			region->was_clean &= r < 0;
+			int removed = remove_mark(region);
+
+			r = removed < 0 ? r : 0;
+			region->was_clean &= removed < 0;
 		}
 	}
 	pthread_mutex_unlock(&region->flush_lock);

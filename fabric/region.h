@@ -223,7 +223,7 @@ struct weft_generation *weft_region_generation(struct weft_region *region,
 
 /*
  * FILE: sees to it that the mark tells of `table`, which was copied when table_seq was seq, before anybody learns of a grant.  lease_ms:
- * promised to those who hold it.  Any thread, without the donor's lock; waits for the disk.  0, or -EIO: the mark cannot be made to say so, nor be taken away.
+ * promised to those who hold it.  Any thread, without the donor's lock; waits for the disk.  0, or -errno: the mark cannot be made to say so, nor be taken away.
  * With a promise_path: that file does, if another holds the region, or for longer.
  */
 int weft_region_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS], uint64_t seq,

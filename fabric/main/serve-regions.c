@@ -339,14 +339,21 @@ static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds
 	return r;
 }
 
-/* Where leases are kept that are longer than the memory: of this region, of a donor that listens there. */
+/* Where leases are kept that may last longer than the contents: of this device, or of memory of a donor that listens there. */
 static void keep_promises(const struct serve *s, const struct serve_region *w)
 {
-	char dir[128], listening[300], path[256];
+	WEFT_CLEANUP_FREE char *device = w->path ? realpath(w->path, NULL) : NULL;
+	char dir[128], place[300], path[256];
 	int r = weft_state_dir(dir, sizeof(dir));
 
-	weft_listening_format(serve_main_listening(s), listening);
-	XXH64_hash_t key = XXH3_64bits_withSeed(listening, strlen(listening), XXH3_64bits(w->name, strlen(w->name)));
+	/* At a port that is another each time no borrower of before comes back. */
+	if (!w->path && serve_main_listening(s)->any_port)
+		return;
+	if (w->path)
+		snprintf(place, sizeof(place), "%s", device ? device : w->path);
+	else
+		weft_listening_format(serve_main_listening(s), place);
+	XXH64_hash_t key = XXH3_64bits_withSeed(place, strlen(place), XXH3_64bits(w->name, strlen(w->name)));
 	if (r == 0 && snprintf(path, sizeof(path), "%s/leases-%016" PRIx64, dir, (uint64_t)key) >= (int)sizeof(path))
 		r = -ENAMETOOLONG;
 	if (r == 0)

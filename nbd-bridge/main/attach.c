@@ -532,12 +532,9 @@ static int start(struct attach *a, struct weft_error *err)
 /* What it remembered is forgotten: the donors need not keep others waiting. */
 static void say_goodbye(const struct attach *a)
 {
-	struct bridge_state_file state = a->state;
 	struct weft_error err;
 
-	for (unsigned i = 0; i < state.nr_donors; i++)
-		state.donors[i].epoch = 0;
-	if (detach_say_goodbye(&state, &err) < 0)
+	if (detach_say_goodbye(&a->state, &err) < 0)
 		weft_warn("'%s': a donor was not told that this attachment has ended: %s", a->options.name, err.message);
 }
 

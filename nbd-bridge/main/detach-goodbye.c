@@ -64,7 +64,6 @@ static int say_goodbye_at(const struct bridge_state_file *state, unsigned i, con
 	target.host = uri.socket[0] ? uri.socket : uri.host;
 	target.port = uri.socket[0] ? NULL : uri.port;
 	target.region = uri.region;
-	target.hello.epoch = state->donors[i].epoch;
 	target.hello.generation = ((state->generation >> 32) + 1) << 32;
 	memcpy(target.hello.id, state->donors[i].id, sizeof(target.hello.id));
 	strcpy(target.hello.name, "weft-detach");
