@@ -58,6 +58,11 @@ int donor_restore_attachments(struct weft_donor *donor, struct weft_region *regi
 
 /* Whether these are the contents that are meant. */
 int donor_check_contents(const struct weft_region *region, const struct weft_hello *hello, struct weft_error *err);
+/*
+ * Version 0 names an epoch over RDMA when it attaches for the first time, too: of the contents that it was offered over TCP.  It remembers
+ * nothing then.
+ */
+bool donor_is_new_of_version0(const struct weft_hello *hello, const struct weft_generation *gen);
 /* Whether the attachment may go on with them, under this generation. */
 int donor_check_generation(const struct weft_region *region, const struct weft_hello *hello, const struct weft_generation *gen,
 	struct weft_error *err);

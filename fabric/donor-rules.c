@@ -73,6 +73,11 @@ static int check_claim(const struct weft_region *region, const struct weft_hello
 	return 0;
 }
 
+bool donor_is_new_of_version0(const struct weft_hello *hello, const struct weft_generation *gen)
+{
+	return hello->version0 && hello->epoch && hello->generation == UINT64_C(1) << 32 && !gen;
+}
+
 int donor_check_generation(const struct weft_region *region, const struct weft_hello *hello,
 	const struct weft_generation *gen, struct weft_error *err)
 {

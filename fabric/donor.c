@@ -406,6 +406,7 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 {
 	struct wish w = {.donor = donor, .region = region, .hello = hello, .mode = hello->mode};
 	uint64_t deadline_ns = weft_now_ns() + donor->fence_timeout_ms * NS_PER_MS, noted_seq = 0;
+	struct weft_hello new_one;
 	int r = hello->epoch ? 0 : weft_region_check(region, err);
 
 	if (r < 0)
@@ -425,6 +426,12 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 		return weft_error_set(err, ENOMEM, "region '%s': no memory", region->name);
 
 	pthread_mutex_lock(&donor->lock);
+	if (!hello->anonymous && donor_is_new_of_version0(hello, weft_region_generation(region, w.id_hash, false))) {
+		new_one = *hello;
+		new_one.expect = hello->epoch;
+		new_one.epoch = 0;
+		hello = w.hello = &new_one;
+	}
 	for (;;) {
 		r = try_once(&w, err);
 		if (r == 0) {

@@ -461,6 +461,37 @@ static void who_is_not_remembered_does_not_go_on(void **state)
 	release(&a, true);
 }
 
+static void who_is_new_and_of_version0_may_name_an_epoch(void **state)
+{
+	struct session a, b;
+	uint64_t first = UINT64_C(1) << 32;
+	struct weft_hello hello = hello_of(1, first, WEFT_MODE_WRITE);
+
+	hello.epoch = region->epoch;
+	hello.version0 = true;
+	uint64_t tenure = region->tenure;
+	assert_int_equal(grant_hello(&a, &hello), 0);
+	assert_int_not_equal(region->tenure, tenure);
+	/* Its next lane joins. */
+	tenure = region->tenure;
+	assert_int_equal(grant_hello(&b, &hello), 0);
+	assert_int_equal(region->tenure, tenure);
+	release(&b, true);
+	release(&a, true);
+	assert_int_equal(grant(&b, 2, first, WEFT_MODE_WRITE), 0);
+	release(&b, true);
+	assert_int_equal(grant_hello(&a, &hello), -ESTALE);
+	hello = hello_of(3, first + 1, WEFT_MODE_WRITE);
+	hello.epoch = region->epoch;
+	hello.version0 = true;
+	assert_int_equal(grant_hello(&a, &hello), -ESTALE);
+	hello.generation = 2 * first;
+	assert_int_equal(grant_hello(&a, &hello), -ESTALE);
+	hello.generation = first;
+	hello.epoch++;
+	assert_int_equal(grant_hello(&a, &hello), -ESTALE);
+}
+
 static void a_reader_that_stood_beside_a_writer_takes_nothing_over(void **state)
 {
 	struct session reader, writer;
@@ -1122,6 +1153,7 @@ int main(void)
 		TEST(who_was_forgotten_before_a_crash_does_not_reconnect),
 		TEST(who_left_before_a_writer_came_does_not_reconnect),
 		TEST(who_is_not_remembered_does_not_go_on),
+		TEST(who_is_new_and_of_version0_may_name_an_epoch),
 		TEST(a_reader_that_stood_beside_a_writer_takes_nothing_over),
 		TEST(refusals_are_told_apart),
 		TEST(stock_clients_come_back_by_tenure),
