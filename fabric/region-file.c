@@ -72,8 +72,8 @@ static int remove_mark(struct weft_region *region)
 }
 
 /*
- * What the mark says of the file as it was opened.  A clean one that fits: whose contents these are, and who may go on with them.  An
- * open one: who may still remember the contents that are gone.
+ * What the mark says of the file as it was opened.  A clean one that fits: whose contents these are, and who may go on with them.  Any
+ * other: who may still remember the contents that are gone.
  */
 static int take_mark(struct weft_region *region, const struct stat *st)
 {
@@ -97,9 +97,8 @@ static int take_mark(struct weft_region *region, const struct stat *st)
 			region->epoch = weft_max(XXH3_64bits(text, (size_t)n), 1);
 		return 0;
 	}
-	region->crashed = !mark->clean;
-	if (!region->was_clean && !region->crashed)
-		return 0;
+	/* Not closed, or changed by another program since: whoever held it may still answer from what it remembers. */
+	region->crashed = !region->was_clean;
 	if (region->was_clean)
 		region->epoch = mark->epoch;
 	region->promised_lease_ms = mark->lease_ms;
