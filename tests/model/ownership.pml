@@ -34,7 +34,7 @@ c_decl {
 		X(two)     /* a bridge that was superseded wakes up */
 	/* … the rules, … */
 	#define RULES(X) \
-		X(claim) X(left) X(table) X(mark_at_stop) X(mark_at_grant) X(held) X(grace) X(granted) X(wrote) X(wrote_noted) X(ended) X(reopened) \
+		X(claim) X(left) X(table) X(mark_at_stop) X(mark_at_grant) X(held) X(grace) X(granted) X(granted_noted) X(wrote) X(wrote_noted) X(ended) X(reopened) \
 		X(tenure) X(tenure_opening) X(lease) X(clock) X(stale_kept) X(reset_drops) X(reset_quiet) \
 		X(same_mode) X(noted) X(boot) X(superseded)
 	/* … and what must hold. */
@@ -58,7 +58,7 @@ c_decl {
 		PROPERTIES(TRY_PROPERTY)
 		if (!strcmp(word, "earlier-rules")) {
 			rule_claim = rule_table = rule_mark_at_stop = rule_mark_at_grant = rule_held = rule_grace = 0;
-			rule_granted = rule_wrote = rule_wrote_noted = rule_reopened = rule_tenure = rule_tenure_opening = rule_lease = 0;
+			rule_granted = rule_granted_noted = rule_wrote = rule_wrote_noted = rule_reopened = rule_tenure = rule_tenure_opening = rule_lease = 0;
 			rule_stale_kept = rule_reset_drops = rule_reset_quiet = rule_same_mode = rule_superseded = 0;
 			return 1;
 		}
@@ -335,7 +335,7 @@ inline answered(x)
 			b[x].granted_inc = b[x].inc;
 			b[x].granted_low = b[x].low;
 			b[x].wrote = 0;
-			note_claim(x)
+			if :: rule(granted_noted) || !b[x].noted_inc -> note_claim(x) :: else fi
 		:: else
 		fi;
 		if :: !b[x].remembers -> b[x].builds = 1; b[x].copy_builds = copied && same; b[x].overtaken = 0 :: else fi
