@@ -94,13 +94,13 @@ static struct weft_attachment *attachment_new(struct weft_donor *donor, struct w
 	return a;
 }
 
-/* The longest lease of those who hold the region. */
+/* The longest lease of those who hold the region against others. */
 static uint32_t longest_lease_ms(const struct weft_donor *donor, const struct weft_region *region)
 {
 	uint32_t longest = 0;
 
 	for (const struct weft_attachment *a = donor->attachments; a; a = a->next)
-		if (a->region == region && !a->anonymous)
+		if (a->region == region && !a->anonymous && a->mode != WEFT_MODE_SHARED)
 			longest = (uint32_t)weft_max(longest, a->lease_ms);
 	return longest;
 }
@@ -272,8 +272,9 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 	struct weft_generation *gen = NULL;
 
 	if (!hello->anonymous) {
-		gen = weft_region_generation(w->region, w->id_hash, true);
-		if (!gen)
+		/* Shared readers are held to nothing, and take no place from those who are. */
+		gen = weft_region_generation(w->region, w->id_hash, w->mode != WEFT_MODE_SHARED);
+		if (!gen && w->mode != WEFT_MODE_SHARED)
 			return weft_error_set(err, EBUSY, "region '%s': %d attachments hold it, and more cannot",
 				w->region->name, WEFT_NR_GENERATIONS);
 	}
@@ -289,10 +290,12 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 	own->nr_waiters++;
 	own->last_seen_ns = weft_now_ns();
 	own->lease_ms = w->donor->lease_ms;
-	if (!gen || own->generation == w->generation)
+	if (own->generation == w->generation)
 		return 0;
-	donor_enter(w->region, gen, hello);
-	weft_region_note_lease(w->region, own->lease_ms);
+	if (gen) {
+		donor_enter(w->region, gen, hello);
+		weft_region_note_lease(w->region, own->lease_ms);
+	}
 	own->generation = w->generation;
 	own->mode = w->mode;
 	own->lapsed = false;
