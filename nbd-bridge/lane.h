@@ -80,6 +80,7 @@ struct bridge_link {
 	uint64_t down_ns;    /* since when it is not ready, or was granted but has answered nothing; 0: it answers */
 	bool is_dead;        /* --dead-timeout is over */
 	bool insisted;       /* refused as stale since the last grant by a donor of version 0, and tried once more */
+	bool asked_version0; /* the hello that was sent last */
 	bool must_note;      /* that something was written is not noted yet */
 	struct weft_error why; /* of the last loss or refusal */
 	char path[160];

@@ -106,6 +106,13 @@ static void refused(struct bridge_link *link, int error)
 	bool first = link->ready_ns == 0;
 	if (first)
 		bridge_first_result(link, error, &link->why);
+	/*
+	 * Over RDMA a donor of version 0, such as one that was put back to an older weft, closes the connection on a hello of ours without a word.  The
+	 * next one is of the other version.  Not for contents that may be put back: such a hello cannot say what it knows of them.
+	 */
+	if (error == -ENOTCONN && donor->granted && !donor->info.restorable &&
+		strcmp(donor->config.ways[link->way].transport->name, "verbs") == 0)
+		atomic_store(&donor->version0, !link->asked_version0);
 	if (error == -WEFT_ESUPERSEDED && (donor->granted || bridge->granted)) {
 		bridge_set_superseded(bridge, &link->why);
 		link->state = LINK_IDLE;
@@ -215,6 +222,7 @@ void link_start(struct bridge_link *link)
 	link->was_granted = false;
 	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_CONNECT, 0, link->generation, link->way);
 	struct tp_target target = link_target(link, link->way, link->generation);
+	link->asked_version0 = target.hello.version0;
 	r = tp_connect(way_tp(link, link->way), &target, &link->conn, &link->why);
 	if (r < 0) {
 		link->conn = NULL;
