@@ -396,6 +396,9 @@ int bridge_start_stale(struct bridge *bridge, const struct tp_info *infos, const
 	if (r < 0)
 		return r;
 	bridge_set_stale(bridge, why);
+	snprintf(bridge->place.why, sizeof(bridge->place.why), "it began without a connection");
+	for (unsigned i = 0; i < bridge->nr_donors; i++)
+		snprintf(bridge->donors[i].used_transport, sizeof(bridge->donors[i].used_transport), "none");
 	for (unsigned i = 0; i < bridge->nr_lanes; i++) {
 		r = lane_start_thread(bridge->lanes[i], err);
 		if (r < 0)

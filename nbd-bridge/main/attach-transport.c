@@ -297,6 +297,7 @@ int attach_start_stale(struct attach *a, struct bridge_config *config, struct br
 		r = find_ways(a, i, &donors[i], &rdma, err);
 	}
 	config->donors = donors;
+	snprintf(a->why, sizeof(a->why), "it was stale when it was taken over");
 	if (r == 0)
 		r = bridge_new(config, &a->bridge, err);
 	return r < 0 ? r : bridge_start_stale(a->bridge, infos, why, err);
