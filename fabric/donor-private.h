@@ -74,7 +74,9 @@ int donor_check_grace(struct weft_region *region, const struct weft_generation *
 void donor_enter(struct weft_region *region, struct weft_generation *gen, const struct weft_hello *hello);
 /* A writer is: nobody else goes on with what was known before.  ours: its entry, or NULL. */
 void donor_note_writer(struct weft_region *region, const struct weft_generation *ours);
-/* A file was opened under a new epoch; whoever held the old one is let in first. */
+/* Its contents are others than those that its entries know. */
+void donor_lose_contents(struct weft_region *region);
+/* Whoever held contents that were lost is waited for, a whole lease from now: it is not known for how long others have waited already. */
 void donor_begin_grace(struct weft_region *region);
 
 void donor_regions_fini(struct weft_donor *donor);

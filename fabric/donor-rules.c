@@ -151,18 +151,19 @@ void donor_enter(struct weft_region *region, struct weft_generation *gen, const 
 	region->table_seq++;
 }
 
+void donor_lose_contents(struct weft_region *region)
+{
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
+		if (region->generations[i].generation != 0)
+			region->generations[i].lapsed = WEFT_LEFT_WRITTEN;
+}
+
 void donor_begin_grace(struct weft_region *region)
 {
-	bool held = false;
-
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
-		struct weft_generation *gen = &region->generations[i];
+		const struct weft_generation *gen = &region->generations[i];
 
-		if (gen->generation == 0)
-			continue;
-		held |= gen->held != 0;
-		gen->lapsed = WEFT_LEFT_WRITTEN;
+		if (gen->generation != 0 && gen->held && gen->held != 1 + WEFT_MODE_SHARED && gen->lapsed == WEFT_LEFT_WRITTEN)
+			region->grace_until_ns = weft_now_ns() + region->promised_lease_ms * UINT64_C(1000000);
 	}
-	if (held && region->promised_lease_ms > 0)
-		region->grace_until_ns = weft_now_ns() + region->promised_lease_ms * UINT64_C(1000000);
 }

@@ -638,16 +638,22 @@ bool donor_region_in_use(const struct weft_donor *donor, const struct weft_regio
 
 int donor_restore_attachments(struct weft_donor *donor, struct weft_region *region)
 {
-	if (region->crashed) {
-		donor_begin_grace(region);
+	if (region->crashed)
+		donor_lose_contents(region);
+	/* In the header too: memory may be taken over before that is over. */
+	weft_region_note_lease(region, region->promised_lease_ms);
+	donor_begin_grace(region);
+	if (region->crashed)
 		return 0;
-	}
 	if (region->forgets && !region->promise_path) /* whoever held it had our lease, as far as can be known */
 		region->grace_until_ns = weft_now_ns() + donor->lease_ms * NS_PER_MS;
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
 		struct weft_generation *gen = &region->generations[i];
 		uint32_t held = gen->held;
 
+		/* Whoever has to be waited for is noted as long as that lasts. */
+		if (gen->lapsed == WEFT_LEFT_WRITTEN && region->grace_until_ns)
+			continue;
 		if (gen->generation == 0 || held == 0 || held > 1 + WEFT_MODE_WRITE ||
 			gen->lapsed != WEFT_NOT_LAPSED) {
 			gen->held = 0;

@@ -56,7 +56,11 @@ int weft_region_keep_promises(struct weft_region *region, const char *path, bool
 	region->promise_path = region->note ? strdup(path) : NULL;
 	if (!region->promise_path)
 		return -ENOMEM;
-	return is_new ? load(region) : 0;
+	if (is_new)
+		return load(region);
+	/* There may be a file, to be removed once nobody holds the region. */
+	region->note->lease_ms = region->promised_lease_ms;
+	return 0;
 }
 
 static bool is_known(const struct region_note *note, const struct weft_generation *gen)
