@@ -446,16 +446,16 @@ void cache_file_note_granted(struct cache_file *file, unsigned donor, uint64_t g
 {
 	if (!atomic_load(&file->mapped))
 		return;
-	atomic_store(&file->header->granted[donor], granted);
+	change(file, store, &file->known.granted[donor], &file->header->granted[donor], granted);
 	if (wrote)
-		atomic_store(&file->header->wrote[donor], granted);
+		change(file, store, &file->known.wrote[donor], &file->header->wrote[donor], granted);
 }
 
 uint64_t cache_file_granted(const struct cache_file *file, unsigned donor, bool *ret_wrote)
 {
-	uint64_t granted = atomic_load(&file->header->granted[donor]);
+	uint64_t granted = atomic_load(&file->known.granted[donor]);
 
-	*ret_wrote = granted && atomic_load(&file->header->wrote[donor]) == granted;
+	*ret_wrote = granted && atomic_load(&file->known.wrote[donor]) == granted;
 	return granted;
 }
 

@@ -321,6 +321,22 @@ static void a_file_that_became_shorter_fails_requests_and_hangs_none(void **stat
 	}
 }
 
+/* A lane that connects anew, or writes for the first time, notes that in the header. */
+static void a_grant_is_noted_beside_a_header_that_is_gone(void **state)
+{
+	bool wrote;
+
+	start();
+	assert_int_equal(truncate(path, 0), 0);
+	cache_file_note_granted(file, 0, 7, false);
+	assert_int_equal(cache_file_granted(file, 0, &wrote), 7);
+	assert_false(wrote);
+	cache_file_note_granted(file, 0, 7, true);
+	assert_int_equal(cache_file_granted(file, 0, &wrote), 7);
+	assert_true(wrote);
+	assert_int_equal(stop(20000), 0);
+}
+
 /* What the table does not say would be missed by the next bridge. */
 static void without_its_table_nothing_is_written(void **state)
 {
@@ -459,6 +475,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_lost_dirty_block_found_by_a_rescue_fails_flushes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_write_over_a_lost_block_is_no_mixture, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_file_that_became_shorter_fails_requests_and_hangs_none, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_grant_is_noted_beside_a_header_that_is_gone, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(without_its_table_nothing_is_written, set_up, tear_down),
 	};
 
