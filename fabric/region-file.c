@@ -305,7 +305,7 @@ int weft_region_note_table(struct weft_region *region, const struct weft_generat
 	int r = 0;
 
 	if (region->promise_path)
-		return region_note_promises(region, table, lease_ms);
+		return region_note_promises(region, table, seq, lease_ms);
 	if (region->read_only)
 		return 0;
 	pthread_mutex_lock(&region->flush_lock);

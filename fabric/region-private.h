@@ -50,9 +50,10 @@ size_t region_mark_format(const struct region_mark *mark, char text[REGION_MARK_
 int region_mark_parse(const char *text, size_t len, struct region_mark *ret);
 
 /* region-promise.c: weft_region_note_table() of memory. */
-int region_note_promises(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS], uint32_t lease_ms);
+int region_note_promises(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS], uint64_t seq,
+	uint32_t lease_ms);
 
-/* What a file region's mark was told, under flush_lock. */
+/* What a file region's mark was told, under flush_lock; or the file of promises, under promise_lock. */
 struct region_note {
 	uint8_t key[REGION_KEY_BYTES];
 	uint64_t seq;      /* of the table below */

@@ -69,6 +69,7 @@ struct weft_region *region_new(enum weft_backing backing, const char *name, cons
 	region->fd = region->header_fd = -1;
 	atomic_init(&region->refs, 1);
 	pthread_mutex_init(&region->flush_lock, NULL);
+	pthread_mutex_init(&region->promise_lock, NULL);
 	region->name = strdup(name);
 	region->description = strdup(description);
 	if (!region->name || !region->description) {
@@ -96,6 +97,7 @@ void region_free(struct weft_region *region)
 	if (region->header_fd >= 0)
 		close(region->header_fd);
 	pthread_mutex_destroy(&region->flush_lock);
+	pthread_mutex_destroy(&region->promise_lock);
 	free(region->description);
 	free(region->name);
 	free(region);

@@ -69,8 +69,9 @@ struct weft_region {
 	_Atomic bool marked;   /* FILE: the mark says "open": it may be written */
 	pthread_mutex_t flush_lock;
 	struct region_stage *stage; /* FILE: weft_region_stage() */
-	struct region_note *note;   /* FILE, or with a promise_path: what the mark says, under flush_lock */
+	struct region_note *note;   /* FILE, or with a promise_path: what is noted of who holds it */
 	char *promise_path;         /* weft_region_keep_promises(); NULL: they are not kept there */
+	pthread_mutex_t promise_lock; /* of that file; flush_lock is held while a whole disk is flushed */
 	/* The donor's, under its lock. */
 	struct weft_generation *generations; /* WEFT_NR_GENERATIONS of them, in the header if there is one */
 	bool reported;   /* FILE: somebody said that it is no longer what was opened; the reporter's thread */
