@@ -66,6 +66,12 @@ struct weft_welcome {
 	bool version0;     /* as above */
 };
 
+/* The first generation of the incarnation after that one's: the high 32 bits count processes, the low ones a process's reconnections. */
+static inline uint64_t weft_next_incarnation(uint64_t generation)
+{
+	return ((generation >> 32) + 1) << 32;
+}
+
 /*
  * How a donor refuses somebody who holds, or held, the region; the errors of every other kind are errno's.
  * Version 0 has ESTALE for all three.

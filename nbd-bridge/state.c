@@ -161,7 +161,7 @@ void bridge_state_renew(struct bridge_state_file *state, unsigned nr_donors)
 
 void bridge_state_next_incarnation(struct bridge_state_file *state)
 {
-	state->generation = ((state->generation >> 32) + 1) << 32;
+	state->generation = weft_next_incarnation(state->generation);
 }
 
 /* Whoever looks whether a bridge lives has the lock for a moment. */

@@ -57,7 +57,7 @@ static int take_identity(struct attach *a, struct weft_error *err)
 			donor->granted = granted;
 			donor->wrote = wrote;
 		}
-		state->generation = weft_max(state->generation, ((cache_file_generation(a->cache_file, i) >> 32) + 1) << 32);
+		state->generation = weft_max(state->generation, weft_next_incarnation(cache_file_generation(a->cache_file, i)));
 	}
 	state->nr_donors = id->nr_donors;
 	a->resumes = true;

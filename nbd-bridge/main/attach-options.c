@@ -1,5 +1,4 @@
 /* The command line of weft attach.  One thread, before anything is started. */
-#include "fabric/arguments.h"
 #include "nbd-bridge/main/attach-options.h"
 
 #include <errno.h>
@@ -12,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fabric/arguments.h"
 #include "fabric/util.h"
 #include "nbd-bridge/bridge.h"
 

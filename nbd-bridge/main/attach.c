@@ -233,24 +233,21 @@ static enum weft_mode mode_of(const struct attach_options *o)
 	return o->shared ? WEFT_MODE_SHARED : o->read_only ? WEFT_MODE_READ : WEFT_MODE_WRITE;
 }
 
+/* As the state has them. */
+static const char mode_letters[] = {[WEFT_MODE_READ] = 'r', [WEFT_MODE_SHARED] = 's', [WEFT_MODE_WRITE] = 'w'};
+
 /* Readers and writers are held to other rules: one does not go on as the other. */
 static int check_mode(const struct attach *a, struct weft_error *err)
 {
-	static const char letters[] = {[WEFT_MODE_READ] = 'r', [WEFT_MODE_SHARED] = 's', [WEFT_MODE_WRITE] = 'w'};
 	static const char *const options[] = {
 		[WEFT_MODE_READ] = "with --read-only", [WEFT_MODE_SHARED] = "with --shared", [WEFT_MODE_WRITE] = "to read and write"};
 	const char *name = a->options.name;
 
-	for (size_t i = 0; i < WEFT_ARRAY_LEN(letters); i++)
-		if (a->state.mode == letters[i] && i != mode_of(&a->options))
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(mode_letters); i++)
+		if (a->state.mode == mode_letters[i] && i != mode_of(&a->options))
 			return weft_error_set(err, EINVAL, "the bridge of '%s' that died was attached %s, and is taken over in the same way only; "
 				"or end it: weft detach %s", name, options[i], name);
 	return 0;
-}
-
-static char mode_letter(enum weft_mode mode)
-{
-	return mode == WEFT_MODE_WRITE ? 'w' : mode == WEFT_MODE_READ ? 'r' : 's';
 }
 
 static int take_name(struct attach *a, struct weft_error *err)
@@ -300,7 +297,7 @@ static int take_name(struct attach *a, struct weft_error *err)
 	state->again = o->again ? strdup(o->again) : NULL;
 	state->directory = getcwd(NULL, 0);
 	name_device(a);
-	state->mode = mode_letter(mode_of(o));
+	state->mode = mode_letters[mode_of(o)];
 	state->pid = getpid();
 	return bridge_state_write(state, err);
 }

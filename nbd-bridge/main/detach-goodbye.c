@@ -64,7 +64,7 @@ static int say_goodbye_at(const struct bridge_state_file *state, unsigned i, con
 	target.host = uri.socket[0] ? uri.socket : uri.host;
 	target.port = uri.socket[0] ? NULL : uri.port;
 	target.region = uri.region;
-	target.hello.generation = ((state->generation >> 32) + 1) << 32;
+	target.hello.generation = weft_next_incarnation(state->generation);
 	memcpy(target.hello.id, state->donors[i].id, sizeof(target.hello.id));
 	strcpy(target.hello.name, "weft-detach");
 	r = tp_open(&tp_nbd_ops, NULL, &tp, err);

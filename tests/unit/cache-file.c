@@ -341,7 +341,7 @@ static void *reset(void *ctx)
 {
 	struct weft_error err;
 
-	*(int *)ctx = bridge_reset(bridge, ((bridge_generation(bridge) >> 32) + 1) << 32, NULL, NULL, &err);
+	*(int *)ctx = bridge_reset(bridge, weft_next_incarnation(bridge_generation(bridge)), NULL, NULL, &err);
 	return NULL;
 }
 
