@@ -215,15 +215,20 @@ static bool is_final(int error)
 	return error == -ECANCELED || error == -ESTALE || error == -WEFT_ESUPERSEDED || error == -EROFS || error == -ENOENT || error == -ESHUTDOWN;
 }
 
+void attach_end_bridge(struct attach *a)
+{
+	if (!a->bridge)
+		return;
+	bridge_stop(a->bridge, 0, NULL);
+	bridge_free(a->bridge);
+	a->bridge = NULL;
+}
+
 /* Begins with the nth better way of each donor that has so many, with the fallback of the others. */
 static int start_over(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors, unsigned nth,
 	struct weft_error *err)
 {
-	if (a->bridge) {
-		bridge_stop(a->bridge, 0, NULL);
-		bridge_free(a->bridge);
-		a->bridge = NULL;
-	}
+	attach_end_bridge(a);
 	for (unsigned i = 0; i < config->nr_donors; i++)
 		donors[i].first_way = nth < donors[i].nr_ways ? nth : 0;
 	config->donors = donors;
@@ -288,10 +293,7 @@ int attach_start_stale(struct attach *a, struct bridge_config *config, struct br
 	struct weft_error rdma = {0};
 	int r = 0;
 
-	if (a->bridge) {
-		bridge_free(a->bridge);
-		a->bridge = NULL;
-	}
+	attach_end_bridge(a);
 	for (unsigned i = 0; i < config->nr_donors && r == 0; i++) {
 		donors[i].nr_ways = 0;
 		r = find_ways(a, i, &donors[i], &rdma, err);

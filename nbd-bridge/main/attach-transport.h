@@ -12,6 +12,8 @@
  */
 int attach_start_bridge(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors,
 	struct weft_error *err);
+/* Of a try that failed: gives back what it was granted all the same. */
+void attach_end_bridge(struct attach *a);
 
 /*
  * In its place, for an attachment that is stale: asks for no grant, and whatever the donors say now changes nothing.  infos: what they granted

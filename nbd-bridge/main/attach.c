@@ -422,23 +422,42 @@ static bool may_come(const struct attach *a, int r)
 	       r == -EADDRNOTAVAIL || r == -ESHUTDOWN || r == -EBUSY || (r == -ENOENT && a->options.donors[0].uri.socket[0]);
 }
 
+/* After a try that failed: the next fences what was asked and not heard of. */
+static void change_try(struct attach *a, void *ctx)
+{
+	const bool *remembers = ctx;
+
+	bridge_state_next_incarnation(&a->state);
+	/* What it was granted has reached nobody. */
+	for (unsigned i = 0; i < a->state.nr_donors; i++) {
+		struct bridge_state_donor *donor = &a->state.donors[i];
+
+		if (!remembers[i]) {
+			donor->epoch = donor->granted = 0;
+			donor->wrote = false;
+		}
+	}
+}
+
 /* As often as --wait lets it. */
 static int start_bridge_when_it_can(struct attach *a, struct weft_error *err)
 {
+	bool remembers[BRIDGE_STATE_DONORS];
 	const struct attach_options *o = &a->options;
 	const uint64_t end_ns = o->wait_ms ? weft_now_ns() + o->wait_ms * UINT64_C(1000000) : UINT64_MAX;
 	struct weft_error told = {0};
 	int r;
 
+	for (unsigned i = 0; i < a->state.nr_donors; i++)
+		remembers[i] = a->state.donors[i].epoch != 0;
 	while ((r = start_bridge(a, err)) < 0 && o->waits && may_come(a, r) && weft_now_ns() < end_ns) {
 		if (strcmp(told.message, err->message) != 0)
 			weft_info("%s; trying again until it is there", err->message);
 		told = *err;
+		attach_end_bridge(a);
 		if (sleep_or_give_up(a, WAIT_MS))
 			return weft_error_prefix(err, "given up");
-		/* What was asked and not heard of is fenced by the next. */
-		a->state.generation = ((a->state.generation >> 32) + 1) << 32;
-		r = bridge_state_write(&a->state, err);
+		r = attach_save_state(a, change_try, remembers, err);
 		if (r < 0)
 			return r;
 	}
