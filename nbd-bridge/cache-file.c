@@ -264,6 +264,12 @@ void cache_file_forget(struct cache_file *file)
 	unmap(file);
 }
 
+int cache_file_discard(struct cache_file *file)
+{
+	unmap(file);
+	return ftruncate(file->fd, 0) < 0 || fsync(file->fd) < 0 ? -errno : 0;
+}
+
 int cache_file_reset(struct cache_file *file, const struct cache_file_identity *identity, struct weft_error *err)
 {
 	size_t len = file_bytes(identity);

@@ -54,6 +54,8 @@ bool cache_file_same_boot(const struct cache_file *file);
 
 /* What was there before is of no interest: cache_file_reset() comes next.  Before anybody else knows the file. */
 void cache_file_forget(struct cache_file *file);
+/* For good: the file is empty, and durably so.  0, or -errno. */
+int cache_file_discard(struct cache_file *file);
 /* Begins anew, empty, with room for all slots; On disk when it returns.  -ENOSPC, … */
 int cache_file_reset(struct cache_file *file, const struct cache_file_identity *identity, struct weft_error *err);
 

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fabric/util.h"
 #include "nbd-bridge/rescue.h"
@@ -212,35 +213,72 @@ static int save_granted(void *ctx, struct weft_error *err)
 	return attach_save_state(ctx, change_reset, NULL, err);
 }
 
+/*
+ * What a dead bridge left in its cache file is of contents that are gone: under those that a reset is granted it must not be found any more.
+ * *ret: its bytes, before they are given up (discard).
+ */
+static int left_bytes(const struct attach *a, bool discard, uint64_t *ret, struct weft_error *err)
+{
+	struct cache_file *file;
+	bool there = a->left_cache && access(a->options.cache_file, F_OK) == 0;
+	int r = there ? cache_file_open(a->options.cache_file, discard, &file, err) : -ENOENT;
+
+	*ret = 0;
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	*ret = cache_file_dirty_bytes(file);
+	r = discard && *ret > 0 ? cache_file_discard(file) : 0;
+	cache_file_close(file);
+	return r < 0 ? weft_error_set(err, -r, "cannot give up what %s holds: %s", a->options.cache_file, strerror(-r)) : 0;
+}
+
+/* 0, with what is given up by it; or why not. */
+static int may_reset(struct attach *a, bool discard, uint64_t *ret_given_up, struct weft_error *err)
+{
+	const char *name = a->options.name, *path = a->options.cache_file, *state = bridge_state(a->bridge, NULL);
+	uint64_t dirty = bridge_dirty_bytes(a->bridge), left;
+	char users[320], size[32];
+
+	if (strcmp(state, "stale") != 0)
+		return weft_error_set(err, EINVAL, "'%s' is %s: a reset is for attachments that are stale", name, state);
+	if (a->rescue)
+		return weft_error_set(err, EBUSY, "'%s' is being rescued", name);
+	if (dirty > 0 && !a->rescued && !discard)
+		return weft_error_set(err, EBUSY, "the cache of '%s' holds %s that were not at the donor; save them first: weft rescue %s FILE; "
+			"or give them up: weft reset --discard %s", name, weft_format_size(dirty, size, sizeof(size)), name, name);
+	int r = left_bytes(a, false, &left, err);
+	if (r < 0)
+		return r;
+	if (left > 0 && !discard)
+		return weft_error_set(err, EBUSY, "%s holds %s that were not at the donor; save them first: weft rescue %s FILE; then give them "
+			"up: weft reset --discard %s", path, weft_format_size(left, size, sizeof(size)), path, name);
+	if (attach_users(a, users, sizeof(users)) > 0)
+		return weft_error_set(err, EBUSY, "'%s' is in use: %s; what they remember is of the contents that are gone, and would be mixed "
+			"with the new: end that first (unmount, close, disconnect)", name, users);
+	*ret_given_up = dirty + left;
+	return 0;
+}
+
 json_t *attach_on_reset(struct attach *a, bool discard)
 {
-	char users[320];
-	uint64_t dirty = bridge_dirty_bytes(a->bridge);
-	const char *state = bridge_state(a->bridge, NULL);
 	struct weft_error err = {0};
-	char size[32];
+	uint64_t given_up, left;
 
 	forget_ended(a);
-	if (strcmp(state, "stale") != 0)
-		weft_error_set(&err, EINVAL, "'%s' is %s: a reset is for attachments that are stale", a->options.name, state);
-	else if (a->rescue)
-		weft_error_set(&err, EBUSY, "'%s' is being rescued", a->options.name);
-	else if (dirty > 0 && !a->rescued && !discard)
-		weft_error_set(&err, EBUSY, "the cache of '%s' holds %s that were not at the donor; save them first: weft rescue %s FILE; or give "
-			"them up: weft reset --discard %s", a->options.name, weft_format_size(dirty, size, sizeof(size)), a->options.name,
-			a->options.name);
-	else if (attach_users(a, users, sizeof(users)) > 0)
-		weft_error_set(&err, EBUSY, "'%s' is in use: %s; what they remember is of the contents that are gone, and would be mixed with "
-			"the new: end that first (unmount, close, disconnect)", a->options.name, users);
-	else if (attach_save_state(a, change_incarnation, NULL, &err) < 0)
-		weft_error_prefix(&err, "'%s' is stale still", a->options.name);
-	else if (bridge_reset(a->bridge, a->state.generation, save_granted, a, &err) < 0)
-		weft_error_prefix(&err, "'%s' is stale still", a->options.name);
-	if (err.code)
+	int r = may_reset(a, discard, &given_up, &err);
+	if (r < 0)
 		return failure(&err);
-	a->rescued = false;
-	a->began_stale = false;
-	return json_pack("{s:I}", "discarded_bytes", (json_int_t)dirty);
+	r = left_bytes(a, true, &left, &err);
+	if (r == 0)
+		r = attach_save_state(a, change_incarnation, NULL, &err);
+	if (r == 0)
+		r = bridge_reset(a->bridge, a->state.generation, save_granted, a, &err);
+	if (r < 0) {
+		weft_error_prefix(&err, "'%s' is stale still", a->options.name);
+		return failure(&err);
+	}
+	a->rescued = a->began_stale = a->left_cache = false;
+	return json_pack("{s:I}", "discarded_bytes", (json_int_t)given_up);
 }
 
 void attach_end_rescue(struct attach *a)

@@ -125,6 +125,9 @@ static void print_stale(struct attach *a, FILE *out)
 	fprintf(out, "weft-attach: '%s' is taken over from a bridge that died, and is stale: every request fails with an I/O error: %s\n"
 		"  go on with what its donor has now: weft reset %s\n"
 		"  end it: weft detach --force %s\n", name, why.message, name, name);
+	if (a->left_cache)
+		fprintf(out, "  what was not at the donor is still in %s; save it: weft rescue %s FILE\n", a->options.cache_file,
+			a->options.cache_file);
 }
 
 void attach_report(struct attach *a, int r, const struct weft_error *err)

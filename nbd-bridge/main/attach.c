@@ -335,6 +335,10 @@ static int start_stale(struct attach *a, struct bridge_config *config, struct br
 		infos[i] = a->state.donors[i].info;
 	config->cache_bytes = 0;
 	config->cache_file = NULL;
+	a->left_cache = a->resumes;
+	a->resumes = config->resume = false;
+	cache_file_close(a->cache_file);
+	a->cache_file = NULL;
 	int r = attach_save_state(a, change_stale, NULL, err);
 	if (r == 0)
 		r = attach_start_stale(a, config, donors, infos, &why, err);
@@ -403,7 +407,7 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 			       : attach_start_bridge(a, &config, donors, err);
 
 	pull_order_free(&order);
-	if (r == -ESTALE && a->state.takes_over && !a->resumes && knows_infos(&a->state))
+	if (r == -ESTALE && a->state.takes_over && knows_infos(&a->state))
 		return start_stale(a, &config, donors, err);
 	if (r < 0)
 		return attach_explain_refusal(a, err);

@@ -29,6 +29,7 @@ struct attach {
 	bool began_stale; /* taken over, and what it remembers is not what its donors have */
 	struct cache_file *cache_file; /* NULL: none */
 	bool resumes;  /* with what it holds */
+	bool left_cache; /* stale: what the cache file holds is left in it, for weft rescue */
 	struct attach_rescue *rescue; /* under way */
 	bool attached; /* the attach had succeeded */
 	bool rescued;  /* since it became stale */

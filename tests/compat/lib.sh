@@ -43,6 +43,8 @@ weft_of() {
 
 # donor_of VERSION ARGUMENT…: as start_donor
 donor_of() {
+	# What a donor promised whose place an old one took is kept, as the old one does not know of it: others would wait a lease.
+	[[ $1 = old ]] && rm -f "${WEFT_RUN_DIR:-/var/lib/weft}"/leases-*
 	PATH=${programs[$1]}:$PATH start_donor "${@:2}"
 }
 
