@@ -64,13 +64,6 @@ static int write_mark(struct weft_region *region, bool clean)
 	return fsync(region->fd) < 0 ? -errno : 0;
 }
 
-static int remove_mark(struct weft_region *region)
-{
-	if (fremovexattr(region->fd, MARK_NAME) < 0 && errno != ENODATA && errno != ENOTSUP)
-		return -errno;
-	return fsync(region->fd) < 0 ? -errno : 0;
-}
-
 /*
  * What the mark says of the file as it was opened.  A clean one that fits: whose contents these are, and who may go on with them.  Any
  * other: who may still remember the contents that are gone.
@@ -88,8 +81,13 @@ static int take_mark(struct weft_region *region, const struct stat *st)
 	region->tenure = weft_random_name();
 	weft_random(note->key, sizeof(note->key));
 	ssize_t n = fgetxattr(region->fd, MARK_NAME, text, sizeof(text));
-	if (n < 0 || region_mark_parse(text, (size_t)n, mark) < 0)
+	if (n < 0 && errno == ENODATA)
 		return 0;
+	if (n < 0 || region_mark_parse(text, (size_t)n, mark) < 0) {
+		region->unmarked = n < 0 && errno == ENOTSUP;
+		region->forgets = !region->read_only && !region->unmarked;
+		return 0;
+	}
 	region->was_clean = mark->clean && fits(mark, st);
 	if (region->read_only) {
 		/* Nobody can be noted in it; but whoever serves it to be written changes it. */
@@ -248,13 +246,15 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 	region->size_bytes = size_bytes;
 	region->block_bytes = (uint32_t)block;
 	region->read_only = read_only;
-	region->forgets = block && !read_only;
 	region->has_name = st.st_nlink > 0 && !block;
 	region->generations = calloc(WEFT_NR_GENERATIONS, sizeof(*region->generations));
 	if (!region->generations || region_stage_init(region) < 0 || take_mark(region, &st) < 0) {
 		region_free(region);
 		return weft_error_set(err, ENOMEM, "region '%s': no memory", name);
 	}
+	region->unmarked |= block != 0;
+	/* In a directory there are no leases files: whoever serves files there has to have attributes. */
+	region->forgets |= region->unmarked && !read_only && !beneath;
 	*ret = region;
 	return 0;
 }
@@ -311,22 +311,20 @@ int weft_region_note_table(struct weft_region *region, const struct weft_generat
 	pthread_mutex_lock(&region->flush_lock);
 	if (seq > note->seq) {
 		bool marked = atomic_load(&region->marked);
+		uint32_t noted_ms = note->lease_ms;
 
 		/* An open mark tells for how long nobody else may be granted what comes after a crash. */
 		due = !marked || lease_ms > note->lease_ms;
-		note->seq = seq;
 		note->lease_ms = (uint32_t)weft_max(lease_ms, marked ? note->lease_ms : 0);
 		memcpy(note->table, table, sizeof(note->table));
 		r = due ? write_mark(region, !marked) : 0;
-		if (r == -ENOTSUP && !region->was_clean) {
+		if (r == -ENOTSUP && !region->was_clean)
 			r = 0; /* there is none: each opening is an epoch */
-		} else if (r < 0) {
-			/* One that is older than this grant would let others go on, or keep them from it. */
-			int removed = remove_mark(region);
-
-			r = removed < 0 ? r : 0;
-			region->was_clean &= removed < 0;
-		}
+		/* The one that there is knows nothing of this grant, which is not made then: the next try has to note it. */
+		if (r < 0)
+			note->lease_ms = noted_ms;
+		else
+			note->seq = seq;
 	}
 	pthread_mutex_unlock(&region->flush_lock);
 	return r;

@@ -79,7 +79,8 @@ struct weft_region {
 	uint64_t tenure;    /* see donor.h */
 	uint64_t grace_until_ns; /* who held contents that are gone may still answer from memory; 0: nobody may */
 	uint32_t promised_lease_ms; /* when it was opened: the longest that was promised to whoever held it */
-	bool forgets;       /* FILE: a device that may be written: nothing says who held it, nor under which lease */
+	bool unmarked;      /* FILE: a device, or in a file system without attributes: there are no marks */
+	bool forgets;       /* FILE: it may be written, and nothing says who held it, nor under which lease */
 	bool crashed;       /* under a new epoch, while somebody may hold the one before */
 };
 
@@ -224,13 +225,13 @@ struct weft_generation *weft_region_generation(struct weft_region *region,
 
 /*
  * FILE: sees to it that the mark tells of `table`, which was copied when table_seq was seq, before anybody learns of a grant.  lease_ms:
- * promised to those who hold it.  Any thread, without the donor's lock; waits for the disk.  0, or -errno: the mark cannot be made to say so, nor be taken away.
+ * promised to those who hold it.  Any thread, without the donor's lock; waits for the disk.  0, or -errno: the mark cannot be made to say so.
  * With a promise_path: that file does, if another holds the region, or for longer.
  */
 int weft_region_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS], uint64_t seq,
 	uint32_t lease_ms);
 /*
- * MEMORY, and devices: leases that were promised outlive the contents, in a file at path: once those are gone, others wait until the leases are
+ * MEMORY, and what is unmarked: leases that were promised outlive the contents, in a file at path: once those are gone, others wait until the leases are
  * over.  is_new: the contents are, so that what the file says was promised by a donor before.  0, or -errno: the file cannot be used.
  */
 int weft_region_keep_promises(struct weft_region *region, const char *path, bool is_new);

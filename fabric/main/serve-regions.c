@@ -377,7 +377,7 @@ int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds
 			r = weft_region_open_file(AT_FDCWD, w->path, w->name, false, s->read_only, &w->region, err);
 		else if (!w->region)
 			r = take_memory(s, w, err);
-		if (r == 0 && (!w->path || w->region->forgets))
+		if (r == 0 && (!w->path || (w->region->unmarked && !w->region->read_only)))
 			keep_promises(s, w);
 		if (r == 0 && w->region->read_only && !s->read_only)
 			weft_warn("region '%s' is read-only: %s cannot be written", w->name, w->path);

@@ -284,20 +284,43 @@ static void a_mark_of_a_grant_is_no_mark_of_an_end(void **state)
 	weft_region_put(region);
 }
 
-static void a_mark_that_cannot_tell_of_a_grant_goes(void **state)
+static void a_grant_that_the_mark_cannot_tell_of_is_none(void **state)
 {
 	uint64_t epoch = epoch_of_an_opening();
 	struct weft_region *region = must_open(false);
 
 	enter(region, 0, 5, 3, WEFT_NOT_LAPSED, "box");
 	set_error = ENOSPC;
-	assert_int_equal(weft_region_note_table(region, region->generations, region->table_seq, 300), 0);
-	assert_true(getxattr(path, "user.weft.epoch", NULL, 0) < 0);
+	/* Nor at the second try. */
+	assert_int_equal(weft_region_note_table(region, region->generations, region->table_seq, 300), -ENOSPC);
+	assert_int_equal(weft_region_note_table(region, region->generations, region->table_seq, 300), -ENOSPC);
 	set_error = 0;
-	close(region->fd); /* as a crash would: no mark */
+	assert_int_equal(weft_region_note_table(region, region->generations, region->table_seq, 300), 0);
+	close(region->fd); /* as a crash would */
 	region->fd = -1;
 	weft_region_put(region);
-	assert_true(epoch_of_an_opening() != epoch);
+	region = must_open(false);
+	assert_true(region->epoch == epoch);
+	assert_int_equal(region->generations[0].generation, 5);
+	weft_region_put(region);
+}
+
+static void where_the_mark_says_nothing_anybody_may_have_held_it(void **state)
+{
+	static const char later[] = "v9 state=open";
+	struct weft_region *region = must_open(false);
+
+	assert_false(region->forgets);
+	weft_region_put(region);
+	assert_int_equal(setxattr(path, "user.weft.epoch", later, strlen(later), 0), 0);
+	region = must_open(false);
+	assert_true(region->forgets);
+	weft_region_put(region);
+	get_error = ENOTSUP;
+	region = must_open(false);
+	assert_true(region->forgets && region->unmarked);
+	weft_region_put(region);
+	get_error = 0;
 }
 
 static void write_a_byte(struct weft_region *region)
@@ -469,7 +492,8 @@ int main(void)
 		TEST(a_read_only_epoch_is_of_the_mark),
 		TEST(the_mark_has_the_table),
 		TEST(a_mark_of_a_grant_is_no_mark_of_an_end),
-		TEST(a_mark_that_cannot_tell_of_a_grant_goes),
+		TEST(a_grant_that_the_mark_cannot_tell_of_is_none),
+		TEST(where_the_mark_says_nothing_anybody_may_have_held_it),
 		TEST(a_crash_after_a_change_starts_a_new_epoch),
 		TEST(a_file_changed_meanwhile_has_a_new_epoch),
 		TEST(without_attributes_each_opening_is_an_epoch),
