@@ -74,6 +74,11 @@ int donor_check_grace(struct weft_region *region, const struct weft_generation *
 void donor_enter(struct weft_region *region, struct weft_generation *gen, const struct weft_hello *hello);
 /* A writer is: nobody else goes on with what was known before.  ours: its entry, or NULL. */
 void donor_note_writer(struct weft_region *region, const struct weft_generation *ours);
+/* Whether the region is the part of a device that the hello takes it for; and, before a writer is granted it, that it is from now on. */
+int donor_check_stripe(const struct weft_region *region, const struct weft_hello *hello, struct weft_error *err);
+void donor_note_stripe(struct weft_region *region, const struct weft_hello *hello);
+/* Whether that makes it another one than it was, for one that donor_check_stripe() has let through. */
+bool donor_changes_stripe(const struct weft_region *region, const struct weft_hello *hello);
 /* Its contents are others than those that its entries know. */
 void donor_lose_contents(struct weft_region *region);
 /* Whoever held contents that were lost is waited for, a whole lease from now: it is not known for how long others have waited already. */

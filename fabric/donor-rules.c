@@ -1,5 +1,6 @@
 /*
  * The rules of who may go on with a region's contents.  tests/model/ has the same rules, checked by a machine: change them there first.
+ * And of what the contents are taken for: a part of a striped device, or all of one.
  *
  * Threads: under the donor's lock.  Nothing here waits.
  */
@@ -166,4 +167,78 @@ void donor_begin_grace(struct weft_region *region)
 		if (gen->generation != 0 && gen->held && gen->held != 1 + WEFT_MODE_SHARED && gen->lapsed == WEFT_LEFT_WRITTEN)
 			region->grace_until_ns = weft_now_ns() + region->promised_lease_ms * UINT64_C(1000000);
 	}
+}
+
+/* ---- stripes ---- */
+
+/* Readers and writers that say nothing attach a region by itself.  A shared reader may be there for another reason than the bytes: a goodbye. */
+static struct weft_stripe stripe_of(const struct weft_hello *hello)
+{
+	const struct weft_stripe unknown = {0};
+
+	if (hello->anonymous || hello->version0)
+		return unknown;
+	if (hello->stripe.count || hello->mode == WEFT_MODE_SHARED)
+		return hello->stripe;
+	return weft_stripe_whole;
+}
+
+static bool gives_up_contents(const struct weft_hello *hello)
+{
+	return hello->new_contents && !hello->epoch && hello->mode == WEFT_MODE_WRITE;
+}
+
+/* What to do instead. */
+static void advise(const struct weft_stripe *kept, const struct weft_stripe *asked, char *text, size_t size)
+{
+	if (kept->count == 1)
+		snprintf(text, size, "attach this region alone");
+	else if (kept->count != asked->count)
+		snprintf(text, size, "give all %" PRIu32 " donors, in the order in which they were first attached", kept->count);
+	else if (kept->unit_bytes != asked->unit_bytes)
+		snprintf(text, size, "give --stripe-unit %" PRIu64, kept->unit_bytes);
+	else
+		snprintf(text, size, "give the donors in the order in which they were first attached");
+}
+
+static void describe(const struct weft_stripe *stripe, bool with_unit, const char *of_what, char *text, size_t size)
+{
+	char unit[32];
+
+	if (stripe->count == 1)
+		snprintf(text, size, "a whole device");
+	else
+		snprintf(text, size, "part %" PRIu32 " of %" PRIu32 "%s%s%s%s", stripe->index, stripe->count, of_what, with_unit ? " (stripes of " : "",
+			with_unit ? weft_format_size(stripe->unit_bytes, unit, sizeof(unit)) : "", with_unit ? ")" : "");
+}
+
+int donor_check_stripe(const struct weft_region *region, const struct weft_hello *hello, struct weft_error *err)
+{
+	const struct weft_stripe *kept = &region->stripe, asked = stripe_of(hello);
+	char is[128], is_not[128], advice[128];
+
+	if (!asked.count || !kept->count || weft_stripe_equal(kept, &asked) || gives_up_contents(hello))
+		return 0;
+	describe(kept, true, " of a striped device", is, sizeof(is));
+	describe(&asked, kept->unit_bytes != asked.unit_bytes, kept->count == 1 ? " of a striped device" : "", is_not, sizeof(is_not));
+	advise(kept, &asked, advice, sizeof(advice));
+	return weft_error_set(err, EINVAL, "region '%.60s' is %s, not %s: %s; to give its contents up: --new-contents", region->name, is, is_not,
+		advice);
+}
+
+bool donor_changes_stripe(const struct weft_region *region, const struct weft_hello *hello)
+{
+	struct weft_stripe asked = stripe_of(hello);
+
+	return hello->mode == WEFT_MODE_WRITE && asked.count && region->stripe.count && !weft_stripe_equal(&region->stripe, &asked);
+}
+
+void donor_note_stripe(struct weft_region *region, const struct weft_hello *hello)
+{
+	struct weft_stripe asked = stripe_of(hello);
+
+	if (!asked.count || weft_stripe_equal(&region->stripe, &asked))
+		return;
+	weft_region_note_stripe(region, &asked);
+	region->table_seq++;
 }

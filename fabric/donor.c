@@ -265,6 +265,12 @@ static bool minds(const struct wish *w, const struct weft_attachment *a)
 	return a->region == w->region && a != w->own && exclude_each_other(a->mode, w->mode);
 }
 
+/* Shared readers stand beside any writer, but do not go on reading what becomes another part of a device. */
+static bool ends(const struct wish *w, const struct weft_attachment *a)
+{
+	return minds(w, a) || (a->region == w->region && a != w->own && donor_changes_stripe(w->region, w->hello));
+}
+
 /* Makes the attachment, or raises the generation of `own`; then w->own is set. */
 static int claim(struct wish *w, struct weft_attachment *own, struct weft_error *err)
 {
@@ -355,6 +361,8 @@ static int try_once(struct wish *w, struct weft_error *err)
 		r = w->own->lapsed ? donor_refuse_generation(w->region, hello, gen->generation, err) : 0;
 	else if (r == 0 && !hello->anonymous)
 		r = donor_check_generation(w->region, hello, gen, err);
+	if (r == 0)
+		r = donor_check_stripe(w->region, hello, err);
 	if (r == 0 && !w->own)
 		r = donor_check_grace(w->region, gen, err);
 	if (r < 0)
@@ -370,7 +378,7 @@ static int try_once(struct wish *w, struct weft_error *err)
 	}
 	/* Having claimed it keeps others out; what is left of them and of our past is on its way out. */
 	for (struct weft_attachment *a = donor->attachments; a; a = a->next) {
-		uint64_t below = a == w->own ? w->generation : minds(w, a) ? UINT64_MAX : 0;
+		uint64_t below = a == w->own ? w->generation : ends(w, a) ? UINT64_MAX : 0;
 		struct weft_grant *old = unfenced(a, below);
 
 		if (old) {
@@ -387,6 +395,7 @@ static int note_table(struct wish *w, uint64_t *noted_seq, struct weft_error *er
 {
 	struct weft_generation table[WEFT_NR_GENERATIONS];
 	struct weft_region *region = w->region;
+	struct weft_stripe stripe = region->stripe;
 	uint64_t seq = region->table_seq;
 
 	bool kept = region->promise_path || (region->backing == WEFT_BACKING_FILE && !region->read_only);
@@ -396,7 +405,7 @@ static int note_table(struct wish *w, uint64_t *noted_seq, struct weft_error *er
 	uint32_t lease_ms = longest_lease_ms(w->donor, region);
 	memcpy(table, region->generations, sizeof(table));
 	pthread_mutex_unlock(&w->donor->lock);
-	int r = weft_region_note_table(region, table, seq, lease_ms);
+	int r = weft_region_note_table(region, table, &stripe, seq, lease_ms);
 	pthread_mutex_lock(&w->donor->lock);
 	*noted_seq = seq;
 	return r < 0 ? weft_error_set(err, EIO, "region '%s': who may go on with its contents cannot be noted in %s: %s", region->name,
@@ -438,9 +447,15 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 	for (;;) {
 		r = try_once(&w, err);
 		if (r == 0) {
-			if (w.mode == WEFT_MODE_WRITE)
+			struct weft_stripe stripe = region->stripe;
+
+			if (w.mode == WEFT_MODE_WRITE) {
 				donor_note_writer(region, generation_of(w.own));
+				donor_note_stripe(region, hello);
+			}
 			r = note_table(&w, &noted_seq, err);
+			if (r < 0)
+				weft_region_note_stripe(region, &stripe);
 		}
 		if (r == 0)
 			break;

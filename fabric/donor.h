@@ -19,6 +19,10 @@
  * each opening), and with each writing grant to somebody who remembers nothing.  Who asks for NAME@TENURE is granted only while it is
  * the region's, and does not change it.
  *
+ * A region's bytes make sense as one part of one device (stripe.h).  The first writing grant to somebody who says which part sets it, for as
+ * long as the contents are kept; nobody is granted the region as another part, but a writer that gives the contents up.  Stock clients and
+ * hellos of version 0 say nothing of it, and are not held to it.
+ *
  * Threads: all functions are thread-safe (one lock, never held while a transport works), except
  * weft_donor_new/free.  Nothing here is on the data path but weft_grant_touch().
  */
@@ -124,7 +128,7 @@ uint64_t weft_donor_tenure(struct weft_donor *donor, const struct weft_region *r
  *   -WEFT_ESUPERSEDED  another process of the attachment was granted a higher generation
  *   -WEFT_EOVER  hello.generation is over: its lease lapsed, a higher one of the same process was granted, or the file was closed since
  *   -EIO     the file's mark cannot tell of the grant
- *   -EINVAL  it joins its own attachment in another mode
+ *   -EINVAL  it joins its own attachment in another mode, or the region is another part of a striped device
  *   -EIO     the region's file was removed, replaced or cut, and hello.epoch is 0: who does not know it need not begin
  *   -EROFS   a writer asked for a read-only region
  *   -ESHUTDOWN the donor is stopping

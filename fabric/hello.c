@@ -106,7 +106,7 @@ static void add(char *buf, int *n, const char *form, ...)
 
 void weft_hello_format(const struct weft_hello *hello, char *buf)
 {
-	char id[2 * WEFT_ID_BYTES + 1];
+	char id[2 * WEFT_ID_BYTES + 1], stripe[WEFT_STRIPE_TEXT_MAX];
 	int n = 0;
 
 	weft_hex(hello->id, WEFT_ID_BYTES, id);
@@ -118,6 +118,8 @@ void weft_hello_format(const struct weft_hello *hello, char *buf)
 		add(buf, &n, ",expect=%016" PRIx64, hello->expect);
 	if (hello->epoch && hello->granted && !hello->version0)
 		add(buf, &n, ",granted=%" PRIu64 "%s", hello->granted, hello->wrote ? ",wrote=1" : "");
+	if (hello->stripe.count && !hello->version0)
+		add(buf, &n, ",stripe=%s%s", weft_stripe_format(&hello->stripe, stripe), hello->new_contents ? ",renew=1" : "");
 }
 
 void weft_welcome_format(const struct weft_welcome *welcome, char *buf)
@@ -261,7 +263,7 @@ bool weft_tenure_split(const char *name, char *ret_name, size_t size, uint64_t *
 
 int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struct weft_error *err)
 {
-	enum { ID = 1, GEN = 2, MODE = 4, NAME = 8, EPOCH = 16, GRANTED = 32, WROTE = 64, EXPECT = 128 };
+	enum { ID = 1, GEN = 2, MODE = 4, NAME = 8, EPOCH = 16, GRANTED = 32, WROTE = 64, EXPECT = 128, STRIPE = 256, RENEW = 512 };
 	struct weft_hello hello = {0};
 	struct span rest = {text, len};
 	unsigned seen = 0;
@@ -302,6 +304,12 @@ int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struc
 		} else if (!hello.version0 && is_key(key, "wrote")) {
 			field = WROTE;
 			ok = parse_one(value, &hello.wrote);
+		} else if (!hello.version0 && is_key(key, "stripe")) {
+			field = STRIPE;
+			ok = weft_stripe_parse(value.p, value.len, &hello.stripe);
+		} else if (!hello.version0 && is_key(key, "renew")) {
+			field = RENEW;
+			ok = parse_one(value, &hello.new_contents);
 		} else {
 			int r = unknown_field(key, hello.version0, err);
 
@@ -314,7 +322,8 @@ int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struc
 		seen |= field;
 	}
 	if ((seen & (ID | GEN | MODE | NAME)) != (ID | GEN | MODE | NAME) || ((seen & GRANTED) && !(seen & EPOCH)) ||
-		((seen & WROTE) && !(seen & GRANTED)) || ((seen & EPOCH) && (seen & EXPECT)))
+		((seen & WROTE) && !(seen & GRANTED)) || ((seen & EPOCH) && (seen & EXPECT)) || ((seen & RENEW) && !(seen & STRIPE)) ||
+		((seen & RENEW) && (seen & EPOCH)))
 		return -EINVAL;
 	*ret = hello;
 	return 0;

@@ -4,7 +4,7 @@
  *
  * Over NBD the borrower asks LIST_META_CONTEXT and SET_META_CONTEXT for
  *     weft:session:v=1,id=<32 hex>,gen=<decimal>,mode=<r|s|w>,name=<public name>
- *         [,expect=<16 hex>|,epoch=<16 hex>[,granted=<decimal>[,wrote=1]]]
+ *         [,expect=<16 hex>|,epoch=<16 hex>[,granted=<decimal>[,wrote=1]]][,stripe=<index>/<count>:<unit>[,renew=1]]
  * and the donor answers with one context named
  *     weft:grant:v=1,epoch=<16 hex>,lease=<ms>,offers=<list with ';' between>[,restorable=1]
  * LIST_META_CONTEXT with the query `weft:tenure:` is answered by a context whose leaf is the region's tenure, 16 hex digits.
@@ -16,6 +16,9 @@
  *
  * A hello that names an epoch remembers: whoever sends it goes on with contents that it knows, and the donor refuses it when they
  * may have changed since (donor.h).  One that names none remembers nothing.
+ *
+ * `stripe` says which part of a striped device the region is to be (stripe.h); a reader or writer of version 1 that does not say it means a
+ * whole device, a shared reader nothing.
  */
 #ifndef WEFT_FABRIC_HELLO_H
 #define WEFT_FABRIC_HELLO_H
@@ -26,6 +29,7 @@
 #include <stdint.h>
 
 #include "fabric/error.h"
+#include "fabric/stripe.h"
 
 #define WEFT_CONTEXT_SESSION "weft:session:"
 #define WEFT_CONTEXT_GRANT "weft:grant:"
@@ -54,6 +58,8 @@ struct weft_hello {
 	/* With an epoch: the highest generation whose grant the borrower learned of; 0: it does not say. */
 	uint64_t granted;
 	bool wrote; /* and a write under that generation was answered */
+	struct weft_stripe stripe; /* count 0: it does not say */
+	bool new_contents; /* with a stripe, without an epoch: whatever part of another device the region was, it is this one from now on */
 	bool version0; /* of, or for, a peer that speaks version 0: what has no place there is left out */
 	uint64_t tenure; /* anonymous: what was behind the region's name, NAME@TENURE; 0: nothing */
 };

@@ -57,6 +57,7 @@ static int write_mark(struct weft_region *region, bool clean)
 	mark->mtime_s = (int64_t)st.st_mtim.tv_sec;
 	mark->mtime_ns = (uint32_t)st.st_mtim.tv_nsec;
 	mark->lease_ms = note->lease_ms;
+	mark->stripe = note->stripe;
 	memcpy(mark->key, note->key, sizeof(mark->key));
 	memcpy(mark->table, note->table, sizeof(mark->table));
 	if (fsetxattr(region->fd, MARK_NAME, text, region_mark_format(mark, text), 0) < 0)
@@ -89,6 +90,8 @@ static int take_mark(struct weft_region *region, const struct stat *st)
 		return 0;
 	}
 	region->was_clean = mark->clean && fits(mark, st);
+	/* Whoever changed the file since: a part of a device is no other one for it, unless somebody says so. */
+	region->stripe = note->stripe = mark->stripe;
 	if (region->read_only) {
 		/* Nobody can be noted in it; but whoever serves it to be written changes it. */
 		if (region->was_clean)
@@ -297,8 +300,8 @@ void region_file_finish(struct weft_region *region)
 	write_mark(region, true);
 }
 
-int weft_region_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS], uint64_t seq,
-	uint32_t lease_ms)
+int weft_region_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS],
+	const struct weft_stripe *stripe, uint64_t seq, uint32_t lease_ms)
 {
 	struct region_note *note = region->note;
 	bool due;
@@ -312,19 +315,23 @@ int weft_region_note_table(struct weft_region *region, const struct weft_generat
 	if (seq > note->seq) {
 		bool marked = atomic_load(&region->marked);
 		uint32_t noted_ms = note->lease_ms;
+		struct weft_stripe noted_stripe = note->stripe;
 
-		/* An open mark tells for how long nobody else may be granted what comes after a crash. */
-		due = !marked || lease_ms > note->lease_ms;
+		/* An open mark tells for how long nobody else may be granted what comes after a crash, and which part of a device that is. */
+		due = !marked || lease_ms > note->lease_ms || !weft_stripe_equal(stripe, &note->stripe);
+		note->stripe = *stripe;
 		note->lease_ms = (uint32_t)weft_max(lease_ms, marked ? note->lease_ms : 0);
 		memcpy(note->table, table, sizeof(note->table));
 		r = due ? write_mark(region, !marked) : 0;
 		if (r == -ENOTSUP && !region->was_clean)
 			r = 0; /* there is none: each opening is an epoch */
 		/* The one that there is knows nothing of this grant, which is not made then: the next try has to note it. */
-		if (r < 0)
+		if (r < 0) {
 			note->lease_ms = noted_ms;
-		else
+			note->stripe = noted_stripe;
+		} else {
 			note->seq = seq;
+		}
 	}
 	pthread_mutex_unlock(&region->flush_lock);
 	return r;

@@ -2,7 +2,7 @@
  * The mark of a file region: which life its contents are of, and who may go on with them.
  *
  * It is text, so that a person can read it (getfattr -d FILE):
- *     v2 state=<clean|open> epoch=<16 hex> size=<bytes> mtime=<s>.<ns> lease=<ms> key=<32 hex>[ <entry>]…
+ *     v2 state=<clean|open> epoch=<16 hex> size=<bytes> mtime=<s>.<ns> lease=<ms> key=<32 hex>[ stripe=<index>/<count>:<unit>][ <entry>]…
  * An entry is <32 hex of the id's hash>:<generation, hex>:<state, hex>[:<name>], oldest use first.  Names are left out where all of it
  * would not fit.  Pure functions; any thread.
  */
@@ -15,6 +15,8 @@
 #include "fabric/hello.h"
 #include "fabric/region-private.h"
 #include "fabric/util.h"
+
+#define STRIPE "stripe="
 
 enum { HASH_BYTES = 16 };
 
@@ -34,13 +36,15 @@ static int by_use(const void *a, const void *b)
 static size_t format(const struct region_mark *mark, char *text, size_t size, bool names)
 {
 	const struct weft_generation *sorted[WEFT_NR_GENERATIONS];
-	char hash[2 * HASH_BYTES + 1], key[2 * REGION_KEY_BYTES + 1];
+	char hash[2 * HASH_BYTES + 1], key[2 * REGION_KEY_BYTES + 1], stripe[WEFT_STRIPE_TEXT_MAX] = "";
 	unsigned nr = 0;
 
 	weft_hex(mark->key, sizeof(mark->key), key);
+	if (mark->stripe.count)
+		weft_stripe_format(&mark->stripe, stripe);
 	size_t n = (size_t)snprintf(text, size, "v2 state=%s epoch=%016" PRIx64 " size=%" PRId64 " mtime=%" PRId64 ".%09" PRIu32
-		" lease=%" PRIu32 " key=%s", mark->clean ? "clean" : "open", mark->epoch, mark->size_bytes, mark->mtime_s,
-		mark->mtime_ns, mark->lease_ms, key);
+		" lease=%" PRIu32 " key=%s%s%s", mark->clean ? "clean" : "open", mark->epoch, mark->size_bytes, mark->mtime_s,
+		mark->mtime_ns, mark->lease_ms, key, stripe[0] ? " " STRIPE : "", stripe);
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
 		if (mark->table[i].generation != 0)
 			sorted[nr++] = &mark->table[i];
@@ -127,6 +131,12 @@ int region_mark_parse(const char *bytes, size_t len, struct region_mark *ret)
 	if (text[n] != '\0' && text[n] != ' ')
 		return -EINVAL;
 	for (char *word = strtok_r(text + n, " ", &at); word; word = strtok_r(NULL, " ", &at)) {
+		if (nr == 0 && !mark.stripe.count && strncmp(word, STRIPE, strlen(STRIPE)) == 0) {
+			word += strlen(STRIPE);
+			if (!weft_stripe_parse(word, strlen(word), &mark.stripe))
+				return -EINVAL;
+			continue;
+		}
 		if (nr == WEFT_NR_GENERATIONS || !parse_entry(word, &mark.table[nr]))
 			return -EINVAL;
 		mark.table[nr].last_used = nr + 1;

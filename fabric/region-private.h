@@ -19,11 +19,13 @@ struct weft_region_header {
 	/* 0 in headers that an older version made. */
 	uint64_t tenure;
 	uint64_t promised_lease_ms;
-	uint64_t unused[85];
+	struct weft_stripe stripe;
+	uint64_t unused[83];
 	struct weft_generation generations[WEFT_NR_GENERATIONS];
 };
 
 _Static_assert(sizeof(struct weft_generation) == 104, "the header's layout outlives the daemon");
+_Static_assert(sizeof(struct weft_stripe) == 16, "and this part's");
 _Static_assert(sizeof(struct weft_region_header) == 1016 + 64 * 104, "so does its size");
 
 /* A region with name, description and one reference; fd and header_fd are -1.  NULL without memory. */
@@ -41,6 +43,7 @@ struct region_mark {
 	uint32_t mtime_ns;
 	uint32_t lease_ms; /* the longest that was promised to those who hold the region */
 	uint8_t key[REGION_KEY_BYTES]; /* id hashes are made with it */
+	struct weft_stripe stripe; /* as in weft_region */
 	struct weft_generation table[WEFT_NR_GENERATIONS]; /* in order of use */
 };
 
@@ -58,6 +61,7 @@ struct region_note {
 	uint8_t key[REGION_KEY_BYTES];
 	uint64_t seq;      /* of the table below */
 	uint32_t lease_ms; /* as in the mark */
+	struct weft_stripe stripe;
 	struct weft_generation table[WEFT_NR_GENERATIONS];
 };
 

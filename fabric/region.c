@@ -369,6 +369,19 @@ void weft_region_note_tenure(struct weft_region *region, uint64_t tenure)
 		region->header->tenure = tenure;
 }
 
+void weft_region_note_stripe(struct weft_region *region, const struct weft_stripe *stripe)
+{
+	region->stripe = *stripe;
+	if (!region->header)
+		return;
+	/* Who finds the header of a daemon that was killed in between finds none. */
+	__atomic_store_n(&region->header->stripe.count, 0, __ATOMIC_SEQ_CST);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	region->header->stripe.index = stripe->index;
+	region->header->stripe.unit_bytes = stripe->unit_bytes;
+	__atomic_store_n(&region->header->stripe.count, stripe->count, __ATOMIC_SEQ_CST);
+}
+
 void weft_region_note_lease(struct weft_region *region, uint32_t lease_ms)
 {
 	if (region->header && region->header->promised_lease_ms < lease_ms)

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "fabric/error.h"
+#include "fabric/stripe.h"
 
 enum weft_backing {
 	WEFT_BACKING_MEMORY, /* a memfd, mapped whole */
@@ -77,6 +78,7 @@ struct weft_region {
 	bool reported;   /* FILE: somebody said that it is no longer what was opened; the reporter's thread */
 	uint64_t table_seq; /* counts changes of that table */
 	uint64_t tenure;    /* see donor.h */
+	struct weft_stripe stripe; /* which part of a device the contents are; count 0: nobody has said it since they began */
 	uint64_t grace_until_ns; /* who held contents that are gone may still answer from memory; 0: nobody may */
 	uint32_t promised_lease_ms; /* when it was opened: the longest that was promised to whoever held it */
 	bool unmarked;      /* FILE: a device, or in a file system without attributes: there are no marks */
@@ -224,12 +226,12 @@ struct weft_generation *weft_region_generation(struct weft_region *region,
 	const uint8_t id_hash[16], bool add);
 
 /*
- * FILE: sees to it that the mark tells of `table`, which was copied when table_seq was seq, before anybody learns of a grant.  lease_ms:
+ * FILE: sees to it that the mark tells of `table` and `stripe`, which were copied when table_seq was seq, before anybody learns of a grant.  lease_ms:
  * promised to those who hold it.  Any thread, without the donor's lock; waits for the disk.  0, or -errno: the mark cannot be made to say so.
  * With a promise_path: that file does, if another holds the region, or for longer.
  */
-int weft_region_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS], uint64_t seq,
-	uint32_t lease_ms);
+int weft_region_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS],
+	const struct weft_stripe *stripe, uint64_t seq, uint32_t lease_ms);
 /*
  * MEMORY, and what is unmarked: leases that were promised outlive the contents, in a file at path: once those are gone, others wait until the leases are
  * over.  is_new: the contents are, so that what the file says was promised by a donor before.  0, or -errno: the file cannot be used.
@@ -237,8 +239,9 @@ int weft_region_note_table(struct weft_region *region, const struct weft_generat
 int weft_region_keep_promises(struct weft_region *region, const char *path, bool is_new);
 /* Nobody holds it any more.  Any thread. */
 void weft_region_forget_promises(struct weft_region *region);
-/* MEMORY: the header keeps tenure and promised lease.  Under the donor's lock. */
+/* MEMORY: the header keeps tenure, promised lease and stripe.  Under the donor's lock. */
 void weft_region_note_tenure(struct weft_region *region, uint64_t tenure);
 void weft_region_note_lease(struct weft_region *region, uint32_t lease_ms);
+void weft_region_note_stripe(struct weft_region *region, const struct weft_stripe *stripe);
 
 #endif

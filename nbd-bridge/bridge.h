@@ -81,6 +81,7 @@ struct bridge_config {
 	const struct bridge_donor_config *donors;
 	unsigned nr_donors;
 	uint64_t stripe_bytes; /* of several donors: so much lies at one, then the next has its turn */
+	bool new_contents; /* whatever device the regions were parts of, they are this one's from the first grant on */
 	bool foreign; /* an NBD server that is not weft's */
 	char name[WEFT_NAME_MAX + 1];
 	enum weft_mode mode;

@@ -116,7 +116,13 @@ void donor_claim(const struct bridge_donor *donor, struct weft_hello *hello)
 	const struct bridge_donor_config *config = &donor->config;
 	uint64_t granted = atomic_load(&donor->granted_generation);
 
+	const struct bridge *bridge = donor->bridge;
+
 	hello->version0 = atomic_load(&donor->version0);
+	hello->stripe = weft_stripe_whole;
+	if (bridge->map.nr > 1)
+		hello->stripe = (struct weft_stripe){donor->index + 1, bridge->map.nr, bridge->map.unit};
+	hello->new_contents = !donor->granted && !config->epoch && bridge->config.new_contents;
 	if (!donor->granted) {
 		hello->epoch = config->epoch;
 		hello->expect = config->epoch ? 0 : config->expect;

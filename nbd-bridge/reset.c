@@ -93,6 +93,8 @@ int bridge_reset(struct bridge *bridge, uint64_t generation, int (*granted)(void
 	if (!reset.idle || (bridge->cache && !cache_clear(bridge->cache)))
 		return weft_error_set(err, EBUSY, "what was under way has not ended yet, or a client does not take its replies: end it, or try again");
 	pthread_mutex_lock(&bridge->lock);
+	/* That was said once, of what there was then. */
+	bridge->config.new_contents = false;
 	for (unsigned i = 0; i < bridge->nr_donors; i++) {
 		struct bridge_donor *donor = &bridge->donors[i];
 

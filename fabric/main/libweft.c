@@ -416,6 +416,7 @@ static int open_handle(struct weft *w, unsigned flags, struct weft_error *err)
 	hello->anonymous = w->uri.foreign;
 	weft_random(hello->id, sizeof(hello->id));
 	hello->generation = UINT64_C(1) << 32;
+	hello->stripe = weft_stripe_whole;
 	hello->mode = flags & WEFT_OPEN_SHARED      ? WEFT_MODE_SHARED
 		      : flags & WEFT_OPEN_READ_ONLY ? WEFT_MODE_READ
 						    : WEFT_MODE_WRITE;

@@ -36,6 +36,7 @@ static void usage(FILE *out)
 	      "  --shared                   a reader that may stand beside a writer\n"
 	      "  --transport auto|rdma|tcp  what the data goes over (default auto)\n"
 	      "  --stripe-unit SIZE         with several URIs: so much lies at one, then the next has its turn (default 256K)\n"
+	      "  --new-contents             give up what the regions hold as parts of another device, or alone\n"
 	      "  --cache SIZE               managed: keep up to SIZE of it in memory here, fetch ahead, write back later\n"
 	      "  --cache-file PATH          keep it in this file, which outlives a bridge that is killed\n"
 	      "  --chunk-size SIZE          of the cache: 64K to 1M, a power of two (default: as the path asks for)\n"
@@ -210,6 +211,10 @@ static int check(struct attach_options *o, const char *socket, const char *mount
 	if (o->assume_stable && !uri->foreign)
 		return usage_error(
 			"--assume-stable is for nbd:// servers; a weft donor says whether its contents are the same");
+	if (o->new_contents && uri->foreign)
+		return usage_error("--new-contents is for weft:// donors; an nbd:// server remembers no stripes");
+	if (o->new_contents && (o->read_only || o->shared))
+		return usage_error("--new-contents is for a writer; a reader wants what there is");
 	if (o->shared && uri->foreign)
 		return usage_error("--shared is for weft:// donors; an nbd:// server knows no readers and writers");
 	if (name)
@@ -241,6 +246,7 @@ enum {
 	SHARED,
 	TRANSPORT,
 	STRIPE,
+	NEW_CONTENTS,
 	CACHE,
 	CACHE_FILE,
 	CHUNK_SIZE,
@@ -273,6 +279,7 @@ static const struct option longs[] = {
 	{"shared", no_argument, NULL, SHARED},
 	{"transport", required_argument, NULL, TRANSPORT},
 	{"stripe-unit", required_argument, NULL, STRIPE},
+	{"new-contents", no_argument, NULL, NEW_CONTENTS},
 	{"cache", required_argument, NULL, CACHE},
 	{"cache-file", required_argument, NULL, CACHE_FILE},
 	{"chunk-size", required_argument, NULL, CHUNK_SIZE},
@@ -469,8 +476,8 @@ static char *quote(char *to, const char *text)
 	return to;
 }
 
-/* "weft attach …", before getopt_long(3) moves the arguments. */
-static char *line_of(int argc, char **argv)
+/* "weft attach …" of the arguments as they were given, but for `once` (may be NULL), which is not meant for another time. */
+static char *line_of(int argc, char *const argv[], const char *once)
 {
 	size_t len = sizeof("weft attach");
 
@@ -481,6 +488,8 @@ static char *line_of(int argc, char **argv)
 		return NULL;
 	char *to = stpcpy(line, "weft attach");
 	for (int i = 1; i < argc; i++) {
+		if (argv[i] == once)
+			continue;
 		*to++ = ' ';
 		to = quote(to, argv[i]);
 	}
@@ -490,14 +499,18 @@ static char *line_of(int argc, char **argv)
 
 int attach_options_parse(int argc, char **argv, struct attach_options *o)
 {
-	const char *socket = NULL, *mount = NULL, *name = NULL;
+	/* getopt_long(3) moves them. */
+	WEFT_CLEANUP_FREE char **given = calloc((size_t)argc + 1, sizeof(*given));
+	const char *socket = NULL, *mount = NULL, *name = NULL, *once = NULL;
 	bool have_transport = false, needs_cache = false;
 	unsigned long lanes;
 	char *end;
 	int c, r;
 
 	memset(o, 0, sizeof(*o));
-	o->again = line_of(argc, argv);
+	if (!given)
+		return usage_error("out of memory");
+	memcpy(given, argv, (size_t)argc * sizeof(*given));
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	o->nr_lanes = cpus < 1 ? 1 : cpus > 4 ? 4 : (unsigned)cpus;
 	o->timeout_ms = o->dead_timeout_ms = 30000;
@@ -558,6 +571,10 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 			if (!parse_stripe(optarg, &o->stripe_bytes))
 				return usage_error("--stripe-unit wants a power of two from 4K to 1G, not '%s'", optarg);
 			break;
+		case NEW_CONTENTS:
+			o->new_contents = true;
+			once = argv[optind - 1];
+			break;
 		case WAIT:
 			if (!parse_seconds_or_ever(optarg, &o->wait_ms))
 				return usage_error("--wait wants seconds, or 0 for ever, not '%s'", optarg);
@@ -585,6 +602,7 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 			return 1 + 2;
 		}
 	}
+	o->again = line_of(argc, given, once);
 	if (argc == optind)
 		return usage_error("which region? Give its URI, such as weft://HOST/REGION");
 	if (argc - optind > BRIDGE_MAX_DONORS)

@@ -25,6 +25,7 @@ struct attach_options {
 	char *uri_text; /* of all, spaces between */
 	char *again;    /* the line as it was given, for a shell; NULL: it is too long */
 	uint64_t stripe_bytes;
+	bool new_contents;
 	char *socket, *mount; /* absolute; NULL: none */
 	struct bridge_file_rights rights; /* of the mount's file */
 	bool has_owner, has_mode;

@@ -97,6 +97,8 @@ static void print_result(const struct attach *a, FILE *out)
 				weft_format_size(cut, size, sizeof(size)));
 		fputc('\n', out);
 	}
+	if (o->new_contents)
+		fprintf(out, "  new contents: what was there as part of another device, or alone, is given up\n");
 	if (!info->can_multi_conn && o->nr_lanes > 1)
 		fprintf(out, "  only one lane: the server does not promise that a FLUSH on one connection covers "
 			     "all (CAN_MULTI_CONN)\n");

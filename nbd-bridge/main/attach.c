@@ -268,6 +268,9 @@ static int take_name(struct attach *a, struct weft_error *err)
 		return weft_error_set(err, EINVAL, "the bridge of '%s' that died had stripes of %" PRIu64 " bytes: with others its "
 			"contents would be scrambled; give --stripe-unit %" PRIu64 ", or end it: weft detach %s", o->name,
 			state->stripe_bytes, state->stripe_bytes, o->name);
+	if (state->takes_over && same && o->new_contents)
+		return weft_error_set(err, EINVAL, "the bridge of '%s' that died is taken over with the contents that it knows, without --new-contents; "
+			"or end it: weft detach %s", o->name, o->name);
 	if (state->takes_over && same) {
 		r = check_mode(a, err);
 		if (r < 0)
@@ -282,6 +285,9 @@ static int take_name(struct attach *a, struct weft_error *err)
 	r = attach_open_cache(a, err);
 	if (r < 0)
 		return r;
+	if (a->resumes && o->new_contents)
+		return weft_error_set(err, EINVAL, "%s holds what was written and is not at the donor yet: attach without --new-contents to write it "
+			"back, or remove the file", o->cache_file);
 	if (!state->mount || !o->mount || strcmp(state->mount, o->mount) != 0)
 		state->made_dev = state->made_ino = 0;
 	free(state->uri);
@@ -371,6 +377,7 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 	struct bridge_config config = {
 		.nr_donors = o->nr_donors,
 		.stripe_bytes = o->stripe_bytes,
+		.new_contents = o->new_contents,
 		.foreign = uri->foreign,
 		.mode = mode_of(o),
 		.nr_lanes = o->nr_lanes,

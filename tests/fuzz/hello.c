@@ -18,6 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		assert(hello.generation == again.generation && hello.mode == again.mode);
 		assert(strcmp(hello.name, again.name) == 0 && hello.epoch == again.epoch);
 		assert(hello.granted == again.granted && hello.wrote == again.wrote && hello.version0 == again.version0);
+		assert(weft_stripe_equal(&hello.stripe, &again.stripe) && hello.new_contents == again.new_contents);
 		assert(!again.anonymous && weft_name_valid(again.name));
 	}
 	if (weft_welcome_parse((const char *)data, size, &welcome) == 0) {

@@ -41,7 +41,7 @@ rate() { # SOCKET DIRECTION: KiB/s
 weft attach weft://10.201.77.2/r --name one --socket "$TMP/one" >/dev/null
 one=("$(rate one read)" "$(rate one write)")
 weft detach one
-weft attach weft://10.201.77.2/r weft://10.202.77.2/r --name two --socket "$TMP/two" >/dev/null
+weft attach weft://10.201.77.2/r weft://10.202.77.2/r --name two --new-contents --socket "$TMP/two" >/dev/null
 two=("$(rate two read)" "$(rate two write)")
 weft detach two
 echo "KiB/s: one donor ${one[0]} read, ${one[1]} written; two ${two[0]} and ${two[1]}"

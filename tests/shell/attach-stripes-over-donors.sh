@@ -88,5 +88,5 @@ grep -q "is detached, but" "$TMP/out" || fail "$(cat "$TMP/out")"
 
 # All or nothing: neither donor is held by an attach that failed.
 ! weft attach "$A" "$B" --name both --socket "$TMP/s" 2>"$TMP/err" || fail "attached to half of it"
-weft attach "$A" --name alone --socket "$TMP/s2" >/dev/null || fail "the first donor was held"
+weft attach "$A" --name alone --socket "$TMP/s2" --new-contents >/dev/null || fail "the first donor was held"
 weft detach alone

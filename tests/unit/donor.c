@@ -156,6 +156,126 @@ static int teardown(void **state)
 	return 0;
 }
 
+/* Attached and detached again as part `index` of `count`; 0 of 0: by a borrower that does not say. */
+static int try_as(uint8_t who, enum weft_mode mode, uint32_t index, uint32_t count, uint64_t unit_bytes)
+{
+	struct weft_hello hello = hello_of(who, 1, mode);
+	struct session s;
+
+	hello.stripe = (struct weft_stripe){index, count, unit_bytes};
+	int r = grant_hello(&s, &hello);
+	if (r == 0)
+		release(&s, true);
+	return r;
+}
+
+static void expect_message(const char *text)
+{
+	if (strcmp(err.message, text) != 0)
+		fail_msg("%s", err.message);
+}
+
+static void a_region_stays_the_part_of_the_device_that_it_was(void **state)
+{
+	/* Nobody wrote yet: whatever comes first; reading it changes nothing, nor does a client that knows nothing of it. */
+	assert_int_equal(try_as(1, WEFT_MODE_READ, 2, 3, 4096), 0);
+	assert_int_equal(try_as(1, WEFT_MODE_SHARED, 2, 3, 4096), 0);
+	struct session stock;
+	assert_int_equal(grant_stock(&stock), 0);
+	release(&stock, true);
+	assert_int_equal(region->stripe.count, 0);
+	assert_int_equal(try_as(2, WEFT_MODE_WRITE, 1, 2, 65536), 0);
+	assert_int_equal(try_as(3, WEFT_MODE_WRITE, 1, 2, 65536), 0);
+	assert_int_equal(try_as(4, WEFT_MODE_READ, 1, 2, 65536), 0);
+
+	assert_int_equal(try_as(5, WEFT_MODE_WRITE, 2, 2, 65536), -EINVAL);
+	expect_message("region 'm' is part 1 of 2 of a striped device (stripes of 64 KiB), not part 2 of 2: give the donors in the order in which they "
+		"were first attached; to give its contents up: --new-contents");
+	assert_int_equal(try_as(5, WEFT_MODE_READ, 2, 2, 65536), -EINVAL);
+	assert_int_equal(try_as(5, WEFT_MODE_SHARED, 2, 2, 65536), -EINVAL);
+	assert_int_equal(try_as(5, WEFT_MODE_WRITE, 1, 2, 4096), -EINVAL);
+	expect_message("region 'm' is part 1 of 2 of a striped device (stripes of 64 KiB), not part 1 of 2 (stripes of 4 KiB): give --stripe-unit 65536; "
+		"to give its contents up: --new-contents");
+	assert_int_equal(try_as(5, WEFT_MODE_WRITE, 1, 3, 65536), -EINVAL);
+	expect_message("region 'm' is part 1 of 2 of a striped device (stripes of 64 KiB), not part 1 of 3: give all 2 donors, in the order in which they "
+		"were first attached; to give its contents up: --new-contents");
+	assert_int_equal(try_as(5, WEFT_MODE_WRITE, 1, 1, 0), -EINVAL);
+	expect_message("region 'm' is part 1 of 2 of a striped device (stripes of 64 KiB), not a whole device: give all 2 donors, in the order in which "
+		"they were first attached; to give its contents up: --new-contents");
+	/* Who attaches a region and says nothing has it alone; a goodbye is said by one that wants nothing of it. */
+	assert_int_equal(try_as(5, WEFT_MODE_WRITE, 0, 0, 0), -EINVAL);
+	assert_int_equal(try_as(5, WEFT_MODE_READ, 0, 0, 0), -EINVAL);
+	assert_int_equal(try_as(5, WEFT_MODE_SHARED, 0, 0, 0), 0);
+	/* These cannot say it. */
+	struct weft_hello old = hello_of(6, 1, WEFT_MODE_WRITE);
+	struct session s;
+	old.version0 = true;
+	assert_int_equal(grant_hello(&s, &old), 0);
+	release(&s, true);
+	assert_int_equal(grant_stock(&s), 0);
+	release(&s, true);
+	assert_int_equal(try_as(3, WEFT_MODE_WRITE, 1, 2, 65536), 0);
+}
+
+static void what_was_attached_alone_becomes_no_part(void **state)
+{
+	assert_int_equal(try_as(1, WEFT_MODE_WRITE, 0, 0, 0), 0);
+	assert_int_equal(try_as(2, WEFT_MODE_WRITE, 1, 2, 65536), -EINVAL);
+	expect_message("region 'm' is a whole device, not part 1 of 2 of a striped device (stripes of 64 KiB): attach this region alone; to give its "
+		"contents up: --new-contents");
+	assert_int_equal(try_as(2, WEFT_MODE_WRITE, 1, 1, 0), 0);
+}
+
+/* The refused one fences nobody; and who holds the region is told first. */
+static void another_part_is_refused_before_anybody_is_fenced(void **state)
+{
+	struct weft_hello hello = hello_of(1, 1, WEFT_MODE_WRITE);
+	struct session a, b;
+
+	hello.stripe = (struct weft_stripe){1, 2, 65536};
+	assert_int_equal(grant_hello(&a, &hello), 0);
+	hello.generation = 2;
+	hello.stripe.index = 2;
+	assert_int_equal(grant_hello(&b, &hello), -EINVAL);
+	assert_false(a.fenced);
+	hello.new_contents = true;
+	hello.epoch = region->epoch; /* what it remembers it does not give up */
+	assert_int_equal(grant_hello(&b, &hello), -EINVAL);
+	assert_false(a.fenced);
+	release(&a, true);
+}
+
+static void new_contents_are_another_part(void **state)
+{
+	struct weft_hello hello = hello_of(2, 1, WEFT_MODE_READ);
+	struct session s;
+
+	assert_int_equal(try_as(1, WEFT_MODE_WRITE, 1, 2, 65536), 0);
+	hello.stripe = (struct weft_stripe){2, 2, 65536};
+	hello.new_contents = true;
+	/* A reader would leave contents behind that are of neither. */
+	assert_int_equal(grant_hello(&s, &hello), -EINVAL);
+	/* A shared reader does not see the bytes of the other device as those of its own. */
+	struct weft_hello shared = hello_of(3, 1, WEFT_MODE_SHARED);
+	struct session reader;
+	shared.stripe = (struct weft_stripe){1, 2, 65536};
+	assert_int_equal(grant_hello(&reader, &shared), 0);
+	start_copier(&reader);
+	hello.mode = WEFT_MODE_WRITE;
+	assert_int_equal(grant_hello(&s, &hello), 0);
+	assert_true(reader.released);
+	assert_int_equal(pthread_join(reader.thread, NULL), 0);
+	/* From here on it remembers, as do the other lanes. */
+	struct session lane;
+	hello.new_contents = false;
+	hello.epoch = region->epoch;
+	assert_int_equal(grant_hello(&lane, &hello), 0);
+	release(&lane, true);
+	release(&s, true);
+	assert_int_equal(try_as(1, WEFT_MODE_WRITE, 1, 2, 65536), -EINVAL);
+	assert_int_equal(try_as(1, WEFT_MODE_WRITE, 2, 2, 65536), 0);
+}
+
 static void one_writer_and_the_refusal_says_who(void **state)
 {
 	struct session a, b;
@@ -620,6 +740,35 @@ static int go_on(struct session *s, uint8_t who, uint64_t generation, uint64_t e
 }
 
 #define G(incarnation, low) (((uint64_t)(incarnation) << 32) + (low))
+
+static void a_file_is_known_to_be_a_part_before_the_grant_is_answered(void **state)
+{
+	struct weft_hello hello = hello_of(1, G(1, 0), WEFT_MODE_WRITE);
+	struct session s;
+
+	hello.stripe = (struct weft_stripe){1, 2, 65536};
+	assert_int_equal(grant_hello(&s, &hello), 0);
+	release(&s, true);
+	kill_donor();
+	open_again();
+	assert_int_equal(try_as(2, WEFT_MODE_WRITE, 2, 2, 65536), -EINVAL);
+	/* Also when the mark said already that the file is being written, and after the crash that leaves it so. */
+	tick_in(LEASE_MS + 50); /* it holds the region still, as far as the mark knows */
+	assert_int_equal(weft_region_write(region, "x", 0, 1), 0);
+	hello = hello_of(3, G(1, 0), WEFT_MODE_WRITE);
+	hello.stripe = (struct weft_stripe){2, 2, 65536};
+	hello.new_contents = true;
+	assert_int_equal(grant_hello(&s, &hello), 0);
+	release(&s, true);
+	kill_donor();
+	open_again();
+	assert_int_equal(try_as(2, WEFT_MODE_WRITE, 1, 2, 65536), -EINVAL);
+	assert_non_null(strstr(err.message, "is part 2 of 2"));
+	assert_int_equal(try_as(2, WEFT_MODE_WRITE, 2, 2, 65536), -EBUSY); /* it only has to wait */
+	stop_donor();
+	open_again();
+	assert_int_equal(try_as(2, WEFT_MODE_WRITE, 1, 2, 65536), -EINVAL);
+}
 
 static void who_waits_for_a_restart_goes_on(void **state)
 {
@@ -1142,6 +1291,11 @@ int main(void)
 #define FILE_TEST(name) cmocka_unit_test_setup_teardown(name, setup_file, teardown_file)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
+		TEST(a_region_stays_the_part_of_the_device_that_it_was),
+		TEST(what_was_attached_alone_becomes_no_part),
+		TEST(another_part_is_refused_before_anybody_is_fenced),
+		TEST(new_contents_are_another_part),
+		FILE_TEST(a_file_is_known_to_be_a_part_before_the_grant_is_answered),
 		TEST(one_writer_and_the_refusal_says_who),
 		TEST(joining_adds_a_session),
 		TEST(readers_and_writers_exclude_each_other),

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -109,6 +110,43 @@ static void unknown_fields_are_skipped_or_named(void **state)
 	assert_int_equal(parse(HELLO ",epoch=0000000000006f1c,granted=1,wrote=0"), -EINVAL);
 	assert_int_equal(parse("weft:session:v=0,id=" ID ",gen=1,mode=w,name=x"), -EINVAL);
 	assert_int_equal(parse("weft:session:id=" ID ",v=1,gen=1,mode=w,name=x"), -EINVAL);
+}
+
+static void the_part_of_a_striped_device_round_trips(void **state)
+{
+	static const char *const bad[] = {"", "1", "1/2", "1/2:", "0/2:65536", "3/2:65536", "1/0:0", "1/1:65536", "1/2:0", "01/2:65536", "1/2:+65536",
+		"1/ 2:65536", "1/2:65536 ", "1/2:65536x", "1/65536:1", "1/2:18446744073709551616", "-1/2:65536"};
+	struct weft_hello hello = {.generation = 4294967296, .mode = WEFT_MODE_WRITE, .name = "box-1.a_B"}, out;
+	char text[WEFT_CONTEXT_MAX], one[256];
+
+	assert_int_equal(weft_unhex(ID, hello.id, sizeof(hello.id)), 0);
+	hello.stripe = (struct weft_stripe){2, 16, 65536};
+	weft_hello_format(&hello, text);
+	assert_string_equal(text, HELLO ",stripe=2/16:65536");
+	assert_int_equal(weft_hello_parse(text, strlen(text), &out, NULL), 0);
+	assert_true(weft_stripe_equal(&out.stripe, &hello.stripe) && !out.new_contents);
+	hello.stripe = weft_stripe_whole;
+	hello.new_contents = true;
+	weft_hello_format(&hello, text);
+	assert_string_equal(text, HELLO ",stripe=1/1:0,renew=1");
+	assert_int_equal(weft_hello_parse(text, strlen(text), &out, NULL), 0);
+	assert_true(weft_stripe_equal(&out.stripe, &weft_stripe_whole) && out.new_contents);
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(bad); i++) {
+		snprintf(one, sizeof(one), HELLO ",stripe=%s", bad[i]);
+		if (parse(one) != -EINVAL)
+			fail_msg("taken: %s", bad[i]);
+	}
+	assert_int_equal(parse(HELLO ",stripe=1/2:1,stripe=1/2:1"), -EINVAL);
+	assert_int_equal(parse(HELLO ",renew=1"), -EINVAL); /* what for? */
+	assert_int_equal(parse(HELLO ",stripe=1/2:1,renew=0"), -EINVAL);
+	/* Whoever goes on with contents does not give them up. */
+	assert_int_equal(parse(HELLO ",epoch=0000000000006f1c,stripe=1/2:1,renew=1"), -EINVAL);
+	assert_int_equal(parse(HELLO ",epoch=0000000000006f1c,stripe=1/2:1"), 0);
+	/* Version 0 has no place for it. */
+	hello.version0 = true;
+	weft_hello_format(&hello, text);
+	assert_string_equal(text, "weft:session:id=" ID ",gen=4294967296,mode=w,name=box-1.a_B");
+	assert_int_equal(parse("weft:session:id=" ID ",gen=1,mode=w,name=x,stripe=1/2:1"), -EINVAL);
 }
 
 static void refusals_have_words(void **state)
@@ -253,6 +291,7 @@ int main(void)
 		cmocka_unit_test(hello_text_is_as_documented),
 		cmocka_unit_test(version_0_has_its_own_text),
 		cmocka_unit_test(unknown_fields_are_skipped_or_named),
+		cmocka_unit_test(the_part_of_a_striped_device_round_trips),
 		cmocka_unit_test(refusals_have_words),
 		cmocka_unit_test(malformed_hellos_are_refused),
 		cmocka_unit_test(every_prefix_of_a_hello_is_refused),

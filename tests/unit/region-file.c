@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "fabric/region.h"
+#include "fabric/region-private.h"
 #include "fabric/util.h"
 
 #define SIZE (256 * WEFT_KIB)
@@ -227,7 +227,7 @@ static void the_mark_has_the_table(void **state)
 	weft_region_id_hash(region, id, before);
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
 		enter(region, i, UINT64_MAX - i, i % 4, i / 4 % 4, i % 2 ? "a-name.of_63-letters-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" : "b");
-	assert_int_equal(weft_region_note_table(region, region->generations, region->table_seq, 12345), 0);
+	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 12345), 0);
 	weft_region_put(region);
 	region = must_open(false);
 	weft_region_id_hash(region, id, after);
@@ -246,10 +246,74 @@ static void the_mark_has_the_table(void **state)
 	weft_region_put(region);
 }
 
+static void note_part(struct weft_region *region)
+{
+	const struct weft_stripe part = {2, 3, 65536};
+
+	weft_region_note_stripe(region, &part);
+	region->table_seq++;
+	if (weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 0) < 0)
+		_exit(1);
+}
+
+static void write_and_note_part(struct weft_region *region)
+{
+	if (weft_region_write(region, "x", 0, 1) < 0)
+		_exit(1);
+	note_part(region);
+}
+
+static void change_outside(struct weft_region *region)
+{
+	note_part(region);
+	weft_region_put(region);
+	if (truncate(path, SIZE + 4096) < 0)
+		_exit(1);
+}
+
+/* Whatever becomes of the donor, and of the file: nobody has said that the bytes are another part's. */
+static void the_mark_has_the_part_of_a_striped_device(void **state)
+{
+	void (*const ends[])(struct weft_region *) = {note_part, write_and_note_part, change_outside};
+	char mark[4096];
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(ends); i++) {
+		for (unsigned clean = 0; clean < 3; clean++) {
+			struct weft_region *region = must_open(false);
+			uint64_t epoch = region->epoch;
+
+			if (i == 0 && clean == 0)
+				assert_int_equal(region->stripe.count, 0);
+			if (clean == 1)
+				note_part(region);
+			weft_region_put(region);
+			if (clean == 0)
+				crash(epoch, ends[i]);
+			region = must_open(clean == 2);
+			assert_true(region->stripe.index == 2 && region->stripe.count == 3 && region->stripe.unit_bytes == 65536);
+			weft_region_put(region);
+		}
+		assert_int_equal(removexattr(path, "user.weft.epoch"), 0);
+	}
+	/* Without a part the mark is as it always was, and one that makes no sense is no mark. */
+	epoch_of_an_opening();
+	ssize_t n = getxattr(path, "user.weft.epoch", mark, sizeof(mark) - 32);
+	assert_true(n > 0);
+	mark[n] = '\0';
+	assert_null(strstr(mark, "stripe"));
+	struct region_mark parsed;
+	assert_int_equal(region_mark_parse(mark, (size_t)n, &parsed), 0);
+	assert_int_equal(parsed.stripe.count, 0);
+	n += sprintf(mark + n, " stripe=2/3:65536");
+	assert_int_equal(region_mark_parse(mark, (size_t)n, &parsed), 0);
+	assert_int_equal(parsed.stripe.count, 3);
+	assert_int_equal(region_mark_parse(mark, (size_t)n - 6, &parsed), -EINVAL);
+}
+
 static void note_one(struct weft_region *region)
 {
 	enter(region, 0, 5, 3, WEFT_NOT_LAPSED, "box");
-	if (weft_region_note_table(region, region->generations, region->table_seq, 300) < 0)
+	if (weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 300) < 0)
 		_exit(1);
 }
 
@@ -292,16 +356,41 @@ static void a_grant_that_the_mark_cannot_tell_of_is_none(void **state)
 	enter(region, 0, 5, 3, WEFT_NOT_LAPSED, "box");
 	set_error = ENOSPC;
 	/* Nor at the second try. */
-	assert_int_equal(weft_region_note_table(region, region->generations, region->table_seq, 300), -ENOSPC);
-	assert_int_equal(weft_region_note_table(region, region->generations, region->table_seq, 300), -ENOSPC);
+	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 300), -ENOSPC);
+	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 300), -ENOSPC);
 	set_error = 0;
-	assert_int_equal(weft_region_note_table(region, region->generations, region->table_seq, 300), 0);
+	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 300), 0);
 	close(region->fd); /* as a crash would */
 	region->fd = -1;
 	weft_region_put(region);
 	region = must_open(false);
 	assert_true(region->epoch == epoch);
 	assert_int_equal(region->generations[0].generation, 5);
+	weft_region_put(region);
+}
+
+static void write_a_byte(struct weft_region *region)
+{
+	weft_region_write(region, "x", 0, 1);
+}
+
+static void a_part_that_the_mark_cannot_tell_of_is_noted_at_the_next_try(void **state)
+{
+	const struct weft_stripe part = {2, 3, 65536};
+	struct weft_region *region = must_open(false);
+
+	write_a_byte(region);
+	weft_region_note_stripe(region, &part);
+	region->table_seq++;
+	set_error = ENOSPC;
+	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 0), -ENOSPC);
+	set_error = 0;
+	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 0), 0);
+	close(region->fd); /* as a crash would */
+	region->fd = -1;
+	weft_region_put(region);
+	region = must_open(false);
+	assert_true(weft_stripe_equal(&region->stripe, &part));
 	weft_region_put(region);
 }
 
@@ -321,11 +410,6 @@ static void where_the_mark_says_nothing_anybody_may_have_held_it(void **state)
 	assert_true(region->forgets && region->unmarked);
 	weft_region_put(region);
 	get_error = 0;
-}
-
-static void write_a_byte(struct weft_region *region)
-{
-	weft_region_write(region, "x", 0, 1);
 }
 
 static void punch(struct weft_region *region)
@@ -491,8 +575,10 @@ int main(void)
 		TEST(a_clean_end_keeps_the_epoch),
 		TEST(a_read_only_epoch_is_of_the_mark),
 		TEST(the_mark_has_the_table),
+		TEST(the_mark_has_the_part_of_a_striped_device),
 		TEST(a_mark_of_a_grant_is_no_mark_of_an_end),
 		TEST(a_grant_that_the_mark_cannot_tell_of_is_none),
+		TEST(a_part_that_the_mark_cannot_tell_of_is_noted_at_the_next_try),
 		TEST(where_the_mark_says_nothing_anybody_may_have_held_it),
 		TEST(a_crash_after_a_change_starts_a_new_epoch),
 		TEST(a_file_changed_meanwhile_has_a_new_epoch),

@@ -180,12 +180,15 @@ static void read_only_memory_refuses_changes(void **state)
 static void adopted_memory_has_bytes_epoch_and_generations(void **state)
 {
 	static const uint8_t id[16] = {1, 2, 3};
+	static const struct weft_stripe part = {2, 3, 65536};
 	struct weft_region *region = make("scratch", 2 * WEFT_MIB), *again;
 	uint64_t epoch = region->epoch;
 	struct weft_error err;
 
 	memset(region->map, 0x5a, region->size_bytes);
 	weft_region_generation(region, id, true)->generation = 77;
+	assert_int_equal(region->stripe.count, 0);
+	weft_region_note_stripe(region, &part);
 	int fd = dup(region->fd), header_fd = dup(region->header_fd);
 	weft_region_put(region);
 
@@ -196,6 +199,7 @@ static void adopted_memory_has_bytes_epoch_and_generations(void **state)
 	assert_int_equal(again->size_bytes, 2 * WEFT_MIB);
 	assert_true(all(again->map, again->size_bytes, 0x5a));
 	assert_int_equal(weft_region_generation(again, id, false)->generation, 77);
+	assert_true(weft_stripe_equal(&again->stripe, &part));
 	weft_region_put(again);
 }
 

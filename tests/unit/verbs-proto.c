@@ -137,6 +137,43 @@ static void every_other_length_is_refused(void **state)
 	}
 }
 
+static void the_part_of_a_striped_device_is_a_field(void **state)
+{
+	static const struct weft_stripe bad[] = {{0, 2, 65536}, {3, 2, 65536}, {1, 2, 0}, {1, 1, 65536}, {1, WEFT_STRIPE_MAX + 1, 1}};
+	struct verbs_msg msg = example(VERBS_HELLO), back;
+	struct weft_hello *hello = &msg.hello.hello;
+	uint8_t buf[VERBS_MSG_MAX];
+
+	msg.hello.region[4] = '\0';
+	hello->epoch = 0;
+	hello->stripe = (struct weft_stripe){2, 16, UINT64_C(1) << 40};
+	hello->new_contents = true;
+	size_t len = verbs_pack(&msg, buf);
+	assert_int_equal(len, 148 + 4 + 4 + 16 + 4);
+	/* As the manual has it. */
+	static const uint8_t fields[] = {0, 5, 0, 16, 0, 0, 0, 2, 0, 0, 0, 16, 0, 0, 1, 0, 0, 0, 0, 0, 0, 6, 0, 0};
+	assert_memory_equal(buf + 148 + 4, fields, sizeof(fields));
+	assert_int_equal(verbs_unpack(buf, len, &back), 0);
+	assert_true(weft_stripe_equal(&back.hello.hello.stripe, &hello->stripe) && back.hello.hello.new_contents);
+	/* Whoever goes on with contents does not give them up. */
+	hello->epoch = 77;
+	assert_int_equal(verbs_unpack(buf, verbs_pack(&msg, buf), &back), -EPROTO);
+	hello->new_contents = false;
+	assert_int_equal(verbs_unpack(buf, verbs_pack(&msg, buf), &back), 0);
+	assert_true(back.hello.hello.epoch == 77 && back.hello.hello.stripe.count == 16 && !back.hello.hello.new_contents);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		hello->stripe = bad[i];
+		assert_int_equal(verbs_unpack(buf, verbs_pack(&msg, buf), &back), -EPROTO);
+	}
+	/* Without a part there is nothing to be set anew; version 0 has no fields. */
+	hello->stripe = (struct weft_stripe){0};
+	hello->new_contents = true;
+	assert_int_equal(verbs_pack(&msg, buf), 148 + 4);
+	hello->stripe = weft_stripe_whole;
+	hello->version0 = true;
+	assert_int_equal(verbs_pack(&msg, buf), 148 + 4);
+}
+
 static void version_0_has_no_fields(void **state)
 {
 	struct verbs_msg msg = example(VERBS_HELLO), back;
@@ -364,6 +401,7 @@ int main(void)
 		cmocka_unit_test(every_message_survives_the_trip),
 		cmocka_unit_test(fields_arrive_as_they_left),
 		cmocka_unit_test(every_other_length_is_refused),
+		cmocka_unit_test(the_part_of_a_striped_device_is_a_field),
 		cmocka_unit_test(version_0_has_no_fields),
 		cmocka_unit_test(another_version_is_said_to_be_one),
 		cmocka_unit_test(a_grant_that_does_not_add_up_is_refused),

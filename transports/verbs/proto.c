@@ -48,6 +48,13 @@ struct wire_field {
 } PACKED;
 _Static_assert(sizeof(struct wire_field) == 4, "field");
 
+/* What VERBS_FIELD_STRIPE holds. */
+struct wire_stripe {
+	uint32_t index, count;
+	uint64_t unit_bytes;
+} PACKED;
+_Static_assert(sizeof(struct wire_stripe) == 16, "stripe");
+
 struct wire_wait {
 	struct wire_head head;
 	uint64_t done_bytes, total_bytes;
@@ -250,6 +257,13 @@ static size_t pack_hello(const struct verbs_msg *msg, uint8_t *buf)
 		if (hello->wrote)
 			len = pack_field(buf, len, VERBS_FIELD_WROTE, NULL, 0);
 	}
+	if (hello->stripe.count) {
+		struct wire_stripe stripe = {htobe32(hello->stripe.index), htobe32(hello->stripe.count), htobe64(hello->stripe.unit_bytes)};
+
+		len = pack_field(buf, len, VERBS_FIELD_STRIPE, &stripe, sizeof(stripe));
+		if (hello->new_contents)
+			len = pack_field(buf, len, VERBS_FIELD_RENEW, NULL, 0);
+	}
 	return len;
 }
 
@@ -378,6 +392,20 @@ static int take_u64(const uint8_t *value, size_t len, uint64_t *ret)
 	return *ret ? 0 : -EPROTO;
 }
 
+static int take_stripe(const uint8_t *value, size_t len, struct weft_stripe *ret)
+{
+	struct wire_stripe wire;
+
+	if (len != sizeof(wire) || ret->count)
+		return -EPROTO;
+	memcpy(&wire, value, sizeof(wire));
+	struct weft_stripe stripe = {be32toh(wire.index), be32toh(wire.count), be64toh(wire.unit_bytes)};
+	if (!weft_stripe_valid(&stripe))
+		return -EPROTO;
+	*ret = stripe;
+	return 0;
+}
+
 static int unpack_hello_fields(const uint8_t *p, size_t left, struct weft_hello *hello, uint16_t *ret_unknown)
 {
 	const uint8_t *value;
@@ -402,6 +430,14 @@ static int unpack_hello_fields(const uint8_t *p, size_t left, struct weft_hello 
 				return -EPROTO;
 			hello->wrote = true;
 			break;
+		case VERBS_FIELD_STRIPE:
+			r = take_stripe(value, len, &hello->stripe);
+			break;
+		case VERBS_FIELD_RENEW:
+			if (len != 0 || hello->new_contents)
+				return -EPROTO;
+			hello->new_contents = true;
+			break;
 		default:
 			if ((number & VERBS_FIELD_MUST) && *ret_unknown == 0)
 				*ret_unknown = number & (uint16_t)~VERBS_FIELD_MUST;
@@ -409,7 +445,10 @@ static int unpack_hello_fields(const uint8_t *p, size_t left, struct weft_hello 
 		if (r < 0)
 			return r;
 	}
-	return (hello->expect && hello->epoch) || (hello->granted && !hello->epoch) || (hello->wrote && !hello->granted) ? -EPROTO : 0;
+	if ((hello->expect && hello->epoch) || (hello->granted && !hello->epoch) || (hello->wrote && !hello->granted) ||
+		(hello->new_contents && (hello->epoch || !hello->stripe.count)))
+		return -EPROTO;
+	return 0;
 }
 
 static int unpack_hello(const uint8_t *buf, size_t len, struct verbs_msg *ret)

@@ -81,6 +81,8 @@ enum {
 	VERBS_FIELD_WROTE,       /* HELLO: none */
 	VERBS_FIELD_EXPECT,      /* HELLO: 8 bytes */
 	VERBS_FIELD_RESTORABLE,  /* GRANT: none */
+	VERBS_FIELD_STRIPE,      /* HELLO: 16 bytes, struct wire_stripe */
+	VERBS_FIELD_RENEW,       /* HELLO: none */
 	VERBS_FIELD_MUST = 1 << 15, /* whoever does not know the number may not skip it */
 };
 

@@ -1,0 +1,33 @@
+/*
+ * Which part of a striped device a region is: the borrower says it, the donor keeps it with the contents.
+ *
+ * As text, on the wire and in a file's mark: <index>/<count>:<unit in bytes>, "1/2:65536"; "1/1:0" is a region that is a whole device.
+ * Pure functions; any thread.
+ */
+#ifndef WEFT_FABRIC_STRIPE_H
+#define WEFT_FABRIC_STRIPE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { WEFT_STRIPE_MAX = 65535, WEFT_STRIPE_TEXT_MAX = 40 };
+
+struct weft_stripe {
+	uint32_t index;      /* from 1 */
+	uint32_t count;      /* at most WEFT_STRIPE_MAX; 1: the region is the whole device; 0: it is not known */
+	uint64_t unit_bytes; /* so much lies at one part, then the next has its turn; 0 with a count of 1 */
+};
+
+static const struct weft_stripe weft_stripe_whole = {.index = 1, .count = 1};
+
+/* Whether it is one that is known. */
+bool weft_stripe_valid(const struct weft_stripe *stripe);
+bool weft_stripe_equal(const struct weft_stripe *a, const struct weft_stripe *b);
+
+/* Returns buf. */
+const char *weft_stripe_format(const struct weft_stripe *stripe, char buf[WEFT_STRIPE_TEXT_MAX]);
+/* Text of len bytes, not trusted.  False: it is not exactly what is formatted for one that is valid; *ret untouched. */
+bool weft_stripe_parse(const char *text, size_t len, struct weft_stripe *ret);
+
+#endif
