@@ -102,12 +102,12 @@ int donor_note_granted(struct bridge_donor *donor, uint64_t generation)
 
 int donor_note_wrote(struct bridge_donor *donor, uint64_t generation)
 {
-	int r = 0;
+	uint64_t known = atomic_load(&donor->wrote_generation);
+	int r = known < generation ? note(donor, generation, true) : 0;
 
-	if (atomic_load(&donor->wrote_generation) < generation)
-		r = note(donor, generation, true);
-	if (r == 0)
-		atomic_store(&donor->wrote_generation, generation);
+	/* A lane of a lower generation may come late. */
+	while (r == 0 && known < generation && !atomic_compare_exchange_weak(&donor->wrote_generation, &known, generation))
+		;
 	return r;
 }
 

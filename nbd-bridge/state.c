@@ -164,6 +164,15 @@ void bridge_state_next_incarnation(struct bridge_state_file *state)
 	state->generation = weft_next_incarnation(state->generation);
 }
 
+void bridge_state_note(struct bridge_state_donor *donor, uint64_t epoch, uint64_t granted, bool wrote)
+{
+	if (granted < donor->granted)
+		return;
+	donor->wrote = wrote || (granted == donor->granted && donor->wrote);
+	donor->granted = granted;
+	donor->epoch = epoch;
+}
+
 /* Whoever looks whether a bridge lives has the lock for a moment. */
 static int lock(int fd)
 {
@@ -303,10 +312,12 @@ int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
 	}
 	char *text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
 	size_t len = text ? strlen(text) : 0;
+	ssize_t n = text && len <= STATE_MAX ? pwrite(state->fd, text, len, 0) : 0;
 	if (!text || len > STATE_MAX)
 		r = -ENOMEM;
-	else if (pwrite(state->fd, text, len, 0) != (ssize_t)len || ftruncate(state->fd, (off_t)len) < 0 ||
-		fsync(state->fd) < 0)
+	else if (n >= 0 && n < (ssize_t)len)
+		r = -ENOSPC;
+	else if (n < 0 || ftruncate(state->fd, (off_t)len) < 0 || fsync(state->fd) < 0)
 		r = -errno;
 	free(text);
 	json_decref(json);

@@ -63,6 +63,8 @@ int bridge_state_open(const char *name, struct bridge_state_file *ret, struct we
 int bridge_state_peek(const char *name, struct bridge_state_file *ret, bool *ret_alive, struct weft_error *err);
 /* Calls fn with the name of each attachment that has a state file, sorted: it lives, or died.  0, or -errno. */
 int bridge_state_each(int (*fn)(void *ctx, const char *name), void *ctx);
+/* A lane was granted this, or wrote under it.  Another may have noted more meanwhile. */
+void bridge_state_note(struct bridge_state_donor *donor, uint64_t epoch, uint64_t granted, bool wrote);
 /* A new identity at so many donors: the file speaks of something else. */
 void bridge_state_renew(struct bridge_state_file *state, unsigned nr_donors);
 /* On disk when it returns. */

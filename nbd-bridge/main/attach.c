@@ -112,11 +112,8 @@ struct noted {
 static void change_noted(struct attach *a, void *ctx)
 {
 	const struct noted *noted = ctx;
-	struct bridge_state_donor *donor = &a->state.donors[noted->donor];
 
-	donor->epoch = noted->epoch;
-	donor->granted = noted->granted;
-	donor->wrote = noted->wrote;
+	bridge_state_note(&a->state.donors[noted->donor], noted->epoch, noted->granted, noted->wrote);
 	if (a->cache_file)
 		cache_file_note_granted(a->cache_file, noted->donor, noted->granted, noted->wrote);
 }
