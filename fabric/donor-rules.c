@@ -113,7 +113,7 @@ int donor_check_grace(struct weft_region *region, const struct weft_generation *
 	if (waits_for && gen && gen->held)
 		return 0;
 	/* Where it is not known who held it, anybody may have. */
-	waits_for |= region->forgets && !region->promise_path && !over;
+	waits_for |= region->forgets && !over;
 	if (waits_for)
 		return weft_error_set(err, EBUSY, "region '%s': its donor lost what a borrower held, and that borrower may still answer from what it "
 			"remembers; it is free in %.1f s, or once that borrower detaches", region->name,

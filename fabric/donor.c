@@ -660,7 +660,7 @@ int donor_restore_attachments(struct weft_donor *donor, struct weft_region *regi
 	donor_begin_grace(region);
 	if (region->crashed)
 		return 0;
-	if (region->forgets && !region->promise_path) /* whoever held it had our lease, as far as can be known */
+	if (region->forgets) /* whoever held it had our lease, as far as can be known */
 		region->grace_until_ns = weft_now_ns() + donor->lease_ms * NS_PER_MS;
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
 		struct weft_generation *gen = &region->generations[i];

@@ -22,7 +22,7 @@
 static int load(struct weft_region *region)
 {
 	WEFT_CLEANUP_FREE struct region_mark *mark = calloc(1, sizeof(*mark));
-	WEFT_CLEANUP_CLOSE int fd = open(region->promise_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	WEFT_CLEANUP_CLOSE int fd = open(region->promise_path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
 	char text[REGION_MARK_MAX];
 
 	if (!mark)
@@ -84,8 +84,13 @@ int weft_region_keep_promises(struct weft_region *region, const char *path, bool
 	region->promise_path = region->note ? strdup(path) : NULL;
 	if (!region->promise_path)
 		return -ENOMEM;
-	if (is_new)
-		return load(region);
+	if (is_new) {
+		int r = load(region);
+
+		/* Who held it is in that file, or nobody did; one that cannot be read may say anything. */
+		region->forgets = r < 0;
+		return r;
+	}
 	/* There may be a file, to be removed once nobody holds the region. */
 	region->note->lease_ms = region->promised_lease_ms;
 	return 0;

@@ -82,7 +82,7 @@ struct weft_region {
 	uint64_t grace_until_ns; /* who held contents that are gone may still answer from memory; 0: nobody may */
 	uint32_t promised_lease_ms; /* when it was opened: the longest that was promised to whoever held it */
 	bool unmarked;      /* FILE: a device, or in a file system without attributes: there are no marks */
-	bool forgets;       /* FILE: it may be written, and nothing says who held it, nor under which lease */
+	bool forgets;       /* it may be written, and nothing says who held it, nor under which lease */
 	bool crashed;       /* under a new epoch, while somebody may hold the one before */
 };
 

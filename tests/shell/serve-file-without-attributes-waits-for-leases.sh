@@ -12,6 +12,7 @@ truncate -s 8M "$TMP/ramfs/region" "$TMP/region"
 start_donor --file "r=$TMP/ramfs/region" --lease 5
 weft attach "$URI" --socket "$TMP/s" --cache 8M --dead-timeout 60 >/dev/null || fail "attach"
 writes 0x41 0 4096 "nbd+unix:///?socket=$TMP/s" || fail "$(cat "$TMP/io")"
+leases=("$WEFT_RUN_DIR"/leases-*)
 stop_donor KILL || :
 start_donor --file "r=$TMP/ramfs/region" --lease 1
 ! writes 0x42 0 4096 "nbd://127.0.0.1:$PORT/r" || fail "it is granted at once"
@@ -22,6 +23,16 @@ stop_donor || fail "the donor's exit status: $?"
 # Nobody held it: nobody is waited for.
 start_donor --file "r=$TMP/ramfs/region" --lease 20
 writes 0x43 0 4096 "nbd://127.0.0.1:$PORT/r" || fail "it waits for nobody: $(cat "$TMP/io")"
+stop_donor || fail "the donor's exit status: $?"
+
+# What is damaged may have named anybody; what cannot be opened as a file does not keep the donor waiting.
+: >"${leases[0]}"
+start_donor --file "r=$TMP/ramfs/region" --lease 20
+! writes 0x44 0 4096 "nbd://127.0.0.1:$PORT/r" || fail "it is granted although nobody knows who held it"
+stop_donor || fail "the donor's exit status: $?"
+rm -f "${leases[0]}"
+mkfifo "${leases[0]}"
+start_donor --file "r=$TMP/ramfs/region" --lease 20
 stop_donor || fail "the donor's exit status: $?"
 
 python3 - "$TMP/region" <<'end' || skip "this file system has room for larger attributes"
