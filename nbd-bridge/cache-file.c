@@ -138,7 +138,7 @@ static int load(struct cache_file *file, struct weft_error *err)
 		return weft_error_set(err, errno, "cannot use %s as a cache file: its first bytes cannot be read: %s", file->path, strerror(errno));
 	if (n != sizeof(file->known) || !is_sound(&file->known, (uint64_t)st.st_size))
 		return weft_error_set(err, EINVAL, "cannot use %s as a cache file: it is something else, or damaged, and is left as it is; "
-			"name another file, or remove it", file->path);
+			"name another file", file->path);
 	int r = map(file, (size_t)st.st_size);
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot map %s: %s", file->path, strerror(-r));
@@ -186,7 +186,8 @@ int cache_file_open(const char *path, bool make, struct cache_file **ret, struct
 	file->read_only = !make;
 	file->fd = r = open_or_make(path, make, &file->made, err);
 	if (r >= 0 && flock(file->fd, LOCK_EX | LOCK_NB) < 0)
-		r = weft_error_set(err, EBUSY, "%s is the cache of another attachment, or being rescued; weft status shows what there is", path);
+		r = weft_error_set(err, EBUSY, "%s is the cache of another attachment, or being rescued; "
+			"weft status shows the attachment, and weft rescue NAME FILE saves what it holds", path);
 	if (r >= 0)
 		r = load(file, err);
 	if (r < 0) {

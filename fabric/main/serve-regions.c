@@ -288,7 +288,7 @@ static int recover(struct serve *s, struct serve_region *w, struct weft_leftover
 		else
 			snprintf(how, sizeof(how), "kill %d", left->holder_pid);
 		return weft_error_set(err, EEXIST, "region '%s': a donor before this one left %s (%" PRIu64 " bytes) of "
-			"contents under this name. Lend that size to have them back, or give them up first: %s",
+			"contents under this name. Lend that size to have them back, or first give up all that is kept there: %s",
 			w->name, size, left->size_bytes, how);
 	}
 	int fd = fcntl(left->fd, F_DUPFD_CLOEXEC, 3), header_fd = fcntl(left->header_fd, F_DUPFD_CLOEXEC, 3);

@@ -240,7 +240,8 @@ static int may_reset(struct attach *a, bool discard, uint64_t *ret_given_up, str
 	char users[320], size[32];
 
 	if (strcmp(state, "stale") != 0)
-		return weft_error_set(err, EINVAL, "'%s' is %s: a reset is for attachments that are stale", name, state);
+		return weft_error_set(err, EINVAL, "'%s' is %s: a reset is for attachments that are stale; weft status shows "
+			"whether it becomes so", name, state);
 	if (a->rescue)
 		return weft_error_set(err, EBUSY, "'%s' is being rescued", name);
 	if (dirty > 0 && !a->rescued && !discard)

@@ -357,8 +357,9 @@ static void print_attachment(const json_t *a)
 		printf("  device %s%s%s%s\n", text_of(a, "device"), text_of(a, "device_why")[0] ? " (" : "", text_of(a, "device_why"),
 			text_of(a, "device_why")[0] ? ")" : "");
 	if (text_of(a, "socket")[0])
-		printf("  socket %s, %zu client%s, tenure %s\n", text_of(a, "socket"), json_array_size(json_object_get(a, "clients")),
-			json_array_size(json_object_get(a, "clients")) == 1 ? "" : "s", text_of(a, "socket_tenure"));
+		printf("  socket %s, %zu client%s%s%s\n", text_of(a, "socket"), json_array_size(json_object_get(a, "clients")),
+			json_array_size(json_object_get(a, "clients")) == 1 ? "" : "s", text_of(a, "socket_tenure")[0] ? ", tenure " : "",
+			text_of(a, "socket_tenure"));
 	if (text_of(a, "mount")[0])
 		printf("  file %s%s\n", text_of(a, "mount"),
 			json_is_false(json_object_get(a, "mounted")) ? ", no longer mounted: it is not the region" : "");
@@ -439,14 +440,14 @@ static void print_held(const json_t *held)
 	printf("a donor on %s crashed: region %s, %s, is kept for %.0f s more by weftholder, pid %" PRIu64 "\n",
 		text_of(held, "listen"), text_of(held, "region"), weft_format_size(number_of(held, "size_bytes"), size, sizeof(size)),
 		json_real_value(json_object_get(held, "left_s")), number_of(held, "holder_pid"));
-	printf("  a donor there takes it back: weft serve --listen ");
+	printf("  a donor there takes it back, with a --memory for each region that it is to take: weft serve --listen ");
 	print_word(text_of(held, "listen"));
 	printf(" --memory ");
 	if (asprintf(&option, "%s=%" PRIu64, text_of(held, "region"), number_of(held, "size_bytes")) >= 0) {
 		print_word(option);
 		free(option);
 	}
-	printf("\n  to free it: kill %" PRIu64 "\n", number_of(held, "holder_pid"));
+	printf("\n  to free it, with all that this weftholder keeps: kill %" PRIu64 "\n", number_of(held, "holder_pid"));
 }
 
 static void print_donor(const json_t *d)

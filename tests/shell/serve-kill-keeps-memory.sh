@@ -36,7 +36,7 @@ start_donor "${serve[@]}"
 # Killing the process that was named gives them up.
 stop_donor KILL || :
 weft-serve --listen "127.0.0.1:$port" --memory scratch=64M >"$TMP/log" 2>&1 && fail "another size was taken"
-kill "$(sed -n 's/.*give them up first: kill \([0-9]*\)$/\1/p' "$TMP/log")"
+kill "$(sed -n 's/.*give up all that is kept there: kill \([0-9]*\)$/\1/p' "$TMP/log")"
 wait_for bash -c "! ls $WEFT_RUN_DIR/hold-*.sock"
 start_donor --listen "127.0.0.1:$port" --memory scratch=64M
 

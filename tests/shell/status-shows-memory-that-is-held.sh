@@ -19,13 +19,13 @@ weft status --json | jq -e --arg epoch "$epoch" --arg listen "127.0.0.1:$port" '
 	.[0].size_bytes == 3145728 and .[0].epoch == $epoch and .[0].listen == $listen' >/dev/null || fail "$(weft status --json)"
 
 # Looking takes nothing away, and the line takes it back.
-line=$(sed -n 's/^  a donor there takes it back: weft serve //p' "$TMP/status" | grep 'a region')
+line=$(sed -n 's/^  a donor there takes it back, .*: weft serve //p' "$TMP/status" | grep 'a region')
 [[ $line = "--listen 127.0.0.1:$port --memory 'a region=3145728'" ]] || fail "$line"
 eval "start_donor $line"
 grep -q "^recovered region 'a region' (3 MiB), epoch $epoch" "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
 held || fail "b is gone: $(cat "$TMP/status")"
 # So does the one that frees it.
-eval "$(sed -n 's/^  to free it: //p' "$TMP/status" | head -n 1)"
+eval "$(sed -n 's/^  to free it, .*: //p' "$TMP/status" | head -n 1)"
 not_held() {
 	[[ $(weft status --json | jq -c .held) = '[]' ]]
 }

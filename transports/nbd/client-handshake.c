@@ -274,7 +274,8 @@ static int check_welcome(struct nbd_client_handshake *hs)
 	uint64_t epoch = hello->epoch ? hello->epoch : hello->expect;
 
 	if (epoch && epoch != hs->welcome.epoch)
-		return weft_error_set(&hs->error, ESTALE, "region '%.100s' has another epoch: the contents known before are gone",
+		return weft_error_set(&hs->error, ESTALE, "region '%.100s' has another epoch: the contents known before are gone, or may "
+			"have changed",
 			hs->region);
 	return hs->welcome.version0 ? weft_hello_check_version0(hello, hs->region, &hs->error) : 0;
 }
