@@ -58,7 +58,7 @@ interface=$(ip -o -4 addr show | awk -v ip="$RDMA_IP" '$4 ~ "^" ip "/" {print $2
 modprobe rdma_rxe
 rdma link add rxe0 type rxe netdev "$interface"
 start_donor --listen "$RDMA_IP:$port" --allow-insecure --memory r=32M --lease 60
-weft attach "weft://$RDMA_IP:$port/r" --device --device-kind nbd --lanes 2 --transport rdma || fail "attach anew"
+weft attach "weft://$RDMA_IP:$port/r" --device --device-kind nbd --lanes 2 --transport rdma --wait 90 || fail "attach anew"
 fio --name=v --filename=/dev/nbd0 --ioengine=libaio --direct=1 --size=8M --rw=randwrite --bs=64k --iodepth=4 --verify=crc32c --do_verify=1 \
 	--verify_state_save=0 --minimal >"$TMP/fio" || fail "fio: $(cat "$TMP/fio")"
 weft detach r

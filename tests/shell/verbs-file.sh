@@ -19,7 +19,7 @@ donor() { # ARGUMENT…
 	start_donor --listen "$RDMA_IP:${PORT:-0}" --allow-insecure --lease 4 "$@"
 }
 attach() { # REGION ARGUMENT…: over RDMA, whatever time this machine takes over it
-	weft attach "weft://$RDMA_IP:$PORT/$1" --socket "$TMP/s" --transport rdma "${@:2}" >"$TMP/out" 2>&1 ||
+	weft attach "weft://$RDMA_IP:$PORT/$1" --socket "$TMP/s" --transport rdma --wait 20 "${@:2}" >"$TMP/out" 2>&1 ||
 		fail "attach: $(cat "$TMP/out")"
 }
 # patch FILE BYTE OFFSET LENGTH: in the copy of what is expected
