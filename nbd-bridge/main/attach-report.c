@@ -15,7 +15,7 @@ static void add_advice(struct weft_error *err, const char *fmt, ...) __attribute
 
 static void add_advice(struct weft_error *err, const char *fmt, ...)
 {
-	char advice[240];
+	char advice[320];
 	va_list ap;
 
 	va_start(ap, fmt);
@@ -48,8 +48,7 @@ int attach_explain_refusal(const struct attach *a, struct weft_error *err)
 		break;
 	case ESTALE:
 		if (a->resumes)
-			add_advice(err, "what was not at the donor is still in %.60s: save it with weft rescue %.60s FILE, then remove it", o->cache_file,
-				o->cache_file);
+			add_advice(err, "what was not at the donor is still in %.200s: save it with weft rescue, then remove that file", o->cache_file);
 		else if (a->state.takes_over)
 			add_advice(err, "to give up what '%s' had and attach anew: weft detach %s", o->name, o->name);
 		break;
