@@ -59,10 +59,14 @@ static const struct {
 	{EINVAL, "EINVAL"},
 };
 
+int weft_refusal_code(int code, bool version0)
+{
+	return version0 && (code == WEFT_EOVER || code == WEFT_ESUPERSEDED) ? ESTALE : code;
+}
+
 const char *weft_refusal_word(int code, bool version0)
 {
-	if (version0 && (code == WEFT_EOVER || code == WEFT_ESUPERSEDED))
-		code = ESTALE;
+	code = weft_refusal_code(code, version0);
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(refusals); i++)
 		if (refusals[i].code == code)
 			return refusals[i].word;

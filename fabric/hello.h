@@ -87,11 +87,14 @@ enum {
 	WEFT_ESUPERSEDED = EKEYREVOKED, /* a higher generation is another process': final for who asked */
 	/* ESTALE: what the borrower remembers may have changed: final until it attaches anew. */
 };
+
 /*
  * A donor of version 0 takes a new incarnation (low 32 bits of the generation: 0) for one that remembers nothing: 0, or -EPROTONOSUPPORT when
  * such a hello says otherwise, and does not join what was granted to it already.
  */
 int weft_hello_check_version0(const struct weft_hello *hello, const char *region, struct weft_error *err);
+/* What a peer is told for an errno > 0. */
+int weft_refusal_code(int code, bool version0);
 /* The head of a refusal's text over NBD: "ESTALE", "OVER", …; NULL: none of ours.  And back: 0, or the errno > 0, *ret_rest behind ": ". */
 const char *weft_refusal_word(int code, bool version0);
 int weft_refusal_parse(const char *text, const char **ret_rest);

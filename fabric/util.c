@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
@@ -88,6 +89,22 @@ char *weft_printable(char *text)
 			*p = p[1] = '?';
 	}
 	return text;
+}
+
+char *weft_shell_word(const char *text, char *buf)
+{
+	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./:=@%+,";
+	char *to = buf;
+
+	if (text[0] && strspn(text, plain) == strlen(text))
+		return stpcpy(to, text);
+	*to++ = '\'';
+	for (; *text; text++)
+		if (*text == '\'')
+			to = stpcpy(to, "'\\''");
+		else
+			*to++ = *text;
+	return stpcpy(to, "'");
 }
 
 void weft_hex(const void *bytes, size_t n, char *text)
@@ -220,6 +237,15 @@ int weft_state_dir(char *buf, size_t len)
 	if (n < 0 || (size_t)n >= len)
 		return -ENAMETOOLONG;
 	return mkdir(buf, 0700) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+void weft_boot_id(char *buf, size_t len)
+{
+	WEFT_CLEANUP_CLOSE int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+
+	memset(buf, 0, len);
+	if (fd >= 0 && read(fd, buf, WEFT_BOOT_ID_BYTES - 1) < 0)
+		buf[0] = '\0';
 }
 
 uint64_t weft_random_name(void)

@@ -84,6 +84,13 @@ char *weft_format_generation(uint64_t generation, char *buf, size_t len);
 /* Makes a stranger's UTF-8 fit for a terminal, in place: each byte of a control character becomes '?'.  Returns text. */
 char *weft_printable(char *text);
 
+/*
+ * Text as one word of a shell's line, in quotes if it needs them, and a NUL, into buf, which has room for WEFT_SHELL_WORD_MAX of its
+ * length and the NUL.  Returns the NUL's place.
+ */
+char *weft_shell_word(const char *text, char *buf);
+#define WEFT_SHELL_WORD_MAX(len) (4 * (len) + 2)
+
 /* n bytes as 2n hex digits and a NUL into text. */
 void weft_hex(const void *bytes, size_t n, char *text);
 
@@ -94,6 +101,13 @@ int weft_unhex(const char *text, void *bytes, size_t n);
 void weft_random(void *bytes, size_t n);
 /* 64 random bits, never 0: a name for one life of something. */
 uint64_t weft_random_name(void);
+
+/*
+ * The kernel's name for this life of the machine, into buf of len bytes, at least WEFT_BOOT_ID_BYTES; zeros behind it.  "" when it cannot be
+ * had.
+ */
+void weft_boot_id(char *buf, size_t len);
+enum { WEFT_BOOT_ID_BYTES = 37 };
 
 /* write(2) and read(2) until n bytes went through.  0, -errno, or -EPIPE at an early end. */
 int weft_write_all(int fd, const void *data, size_t n);

@@ -87,14 +87,6 @@ static bool is_sound(const struct header *header, uint64_t file_len)
 		memchr(id->uri, '\0', sizeof(id->uri)) && memchr(id->boot, '\0', sizeof(id->boot)) && file_bytes(id) == file_len;
 }
 
-static void read_boot(char *buf, size_t len)
-{
-	WEFT_CLEANUP_CLOSE int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd >= 0 ? read(fd, buf, len - 1) : -1;
-
-	memset(buf + (n > 0 ? n : 0), 0, len - (size_t)(n > 0 ? n : 0));
-}
-
 static void unmap(struct cache_file *file)
 {
 	atomic_store(&file->mapped, false);
@@ -256,7 +248,7 @@ bool cache_file_same_boot(const struct cache_file *file)
 {
 	char boot[sizeof(file->known.identity.boot)];
 
-	read_boot(boot, sizeof(boot));
+	weft_boot_id(boot, sizeof(boot));
 	return file->header && boot[0] && strcmp(boot, file->known.identity.boot) == 0;
 }
 
@@ -281,7 +273,7 @@ int cache_file_reset(struct cache_file *file, const struct cache_file_identity *
 	*header = (struct header){.version = VERSION, .identity = *identity};
 	memcpy(header->magic, magic, sizeof(magic));
 	if (!header->identity.boot[0])
-		read_boot(header->identity.boot, sizeof(header->identity.boot));
+		weft_boot_id(header->identity.boot, sizeof(header->identity.boot));
 	header->sum = header_sum(header);
 	/* Room for all of it now: later there would be nobody to tell. */
 	r = ftruncate(file->fd, 0) < 0 || fchmod(file->fd, 0600) < 0 ? errno : posix_fallocate(file->fd, 0, (off_t)len);

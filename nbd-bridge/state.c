@@ -18,7 +18,7 @@
 #include "fabric/control.h"
 #include "fabric/util.h"
 
-enum { STATE_MAX = 32768, BOOT_LEN = 37 };
+enum { STATE_MAX = 32768 };
 
 static int state_path(const char *name, char *path, size_t len, struct weft_error *err)
 {
@@ -45,15 +45,6 @@ static void copy_into(const json_t *json, const char *key, char *buf, size_t len
 	const char *text = json_string_value(json_object_get(json, key));
 
 	snprintf(buf, len, "%s", text ? text : "");
-}
-
-/* "" when it cannot be had. */
-static void read_boot(char boot[BOOT_LEN])
-{
-	WEFT_CLEANUP_CLOSE int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd >= 0 ? read(fd, boot, BOOT_LEN - 1) : 0;
-
-	boot[n > 0 ? n : 0] = '\0';
 }
 
 /* What the front-ends were told of a donor's region. */
@@ -211,8 +202,8 @@ int bridge_state_open(const char *name, struct bridge_state_file *ret, struct we
 			break;
 		close(ret->fd);
 	}
-	char boot[BOOT_LEN];
-	read_boot(boot);
+	char boot[sizeof(ret->boot)];
+	weft_boot_id(boot, sizeof(boot));
 	ret->takes_over = load(ret);
 	/* After a restart of the machine nothing is left behind the attachment: one that is begun anew remembers nothing. */
 	if (ret->takes_over && ret->boot[0] && strcmp(ret->boot, boot) != 0)

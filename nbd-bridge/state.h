@@ -14,6 +14,7 @@
 #include "fabric/error.h"
 #include "fabric/hello.h"
 #include "fabric/transport.h"
+#include "fabric/util.h"
 #include "nbd-bridge/front.h"
 
 enum { BRIDGE_STATE_DONORS = 16 };
@@ -45,7 +46,7 @@ struct bridge_state_file {
 	pid_t pid;
 	/* Not in the file. */
 	bool takes_over; /* it was there: left by a bridge that did not end by itself, since the machine was started */
-	char boot[37]; /* the machine's life in which it was written */
+	char boot[WEFT_BOOT_ID_BYTES]; /* the machine's life in which it was written */
 	int fd;
 	char path[160];
 };

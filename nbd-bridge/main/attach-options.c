@@ -459,30 +459,13 @@ static int parse_cache_option(int c, struct attach_options *o)
 	}
 }
 
-/* Room for text as one word of a shell's line. */
-static char *quote(char *to, const char *text)
-{
-	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./:=@%+,";
-
-	if (text[0] && strspn(text, plain) == strlen(text))
-		return stpcpy(to, text);
-	*to++ = '\'';
-	for (; *text; text++)
-		if (*text == '\'')
-			to = stpcpy(to, "'\\''");
-		else
-			*to++ = *text;
-	*to++ = '\'';
-	return to;
-}
-
 /* "weft attach …" of the arguments as they were given, but for `once` (may be NULL), which is not meant for another time. */
 static char *line_of(int argc, char *const argv[], const char *once)
 {
 	size_t len = sizeof("weft attach");
 
 	for (int i = 1; i < argc; i++)
-		len += 4 * strlen(argv[i]) + 3;
+		len += 1 + WEFT_SHELL_WORD_MAX(strlen(argv[i]));
 	char *line = len <= AGAIN_MAX ? malloc(len) : NULL;
 	if (!line)
 		return NULL;
@@ -491,9 +474,8 @@ static char *line_of(int argc, char *const argv[], const char *once)
 		if (argv[i] == once)
 			continue;
 		*to++ = ' ';
-		to = quote(to, argv[i]);
+		to = weft_shell_word(argv[i], to);
 	}
-	*to = '\0';
 	return line;
 }
 

@@ -2,7 +2,6 @@
  * weft status: the attachments and donors of this user on this machine, asked over their control
  * sockets.  One thread.
  */
-#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -420,17 +419,15 @@ static void print_user(const json_t *a)
 		json_real_value(json_object_get(a, "silent_s")));
 }
 
-/* A word that a shell takes as it is, or in quotes. */
 static void print_word(const char *text)
 {
-	bool plain = true;
+	char *word = malloc(WEFT_SHELL_WORD_MAX(strlen(text)) + 1);
 
-	for (const char *p = text; *p; p++)
-		plain &= isalnum((unsigned char)*p) || strchr("._-=:/[]", *p);
-	fputs(plain ? "" : "'", stdout);
-	for (const char *p = text; *p; p++)
-		fputs(*p == '\'' ? "'\\''" : (char[]){*p, '\0'}, stdout);
-	fputs(plain ? "" : "'", stdout);
+	if (word) {
+		weft_shell_word(text, word);
+		fputs(word, stdout);
+	}
+	free(word);
 }
 
 static void print_held(const json_t *held)

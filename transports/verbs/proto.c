@@ -292,8 +292,7 @@ static size_t pack_refuse(const struct verbs_msg *msg, uint8_t *buf)
 	struct wire_refuse *wire = (void *)buf;
 	size_t len = strnlen(msg->refuse.text, VERBS_TEXT_MAX);
 
-	bool unknown = msg->refuse.version0 && (msg->refuse.error == -WEFT_EOVER || msg->refuse.error == -WEFT_ESUPERSEDED);
-	wire->error = error_to_wire(unknown ? -ESTALE : msg->refuse.error);
+	wire->error = error_to_wire(-weft_refusal_code(-msg->refuse.error, msg->refuse.version0));
 	wire->text_len = htobe32((uint32_t)len);
 	memcpy(buf + sizeof(*wire), msg->refuse.text, len);
 	return sizeof(*wire) + len;
@@ -487,10 +486,9 @@ static int unpack_hello(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 static int unpack_grant(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 {
 	const struct wire_grant *wire = (const void *)buf;
-
-	const uint8_t *p = buf + sizeof(*wire), *value;
-	size_t left = len - sizeof(*wire), value_len;
+	const uint8_t *value;
 	uint16_t number;
+	size_t value_len;
 
 	if (len < sizeof(*wire) || wire->offers[VERBS_OFFERS_MAX] != '\0')
 		return -EPROTO;
@@ -504,6 +502,8 @@ static int unpack_grant(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 	for (const char *c = wire->offers; *c; c++)
 		if (*c < '!' || *c > '~')
 			return -EPROTO;
+	const uint8_t *p = buf + sizeof(*wire);
+	size_t left = len - sizeof(*wire);
 	ret->grant.restorable = false;
 	while (left > 0) {
 		if (!next_field(&p, &left, &number, &value, &value_len))
