@@ -397,7 +397,6 @@ static int note_table(struct wish *w, uint64_t *noted_seq, struct weft_error *er
 	struct weft_region *region = w->region;
 	struct weft_stripe stripe = region->stripe;
 	uint64_t seq = region->table_seq;
-
 	bool kept = region->promise_path || (region->backing == WEFT_BACKING_FILE && !region->read_only);
 
 	if (!kept || seq == *noted_seq)

@@ -89,8 +89,9 @@ int weft_donor_add_directory(struct weft_donor *donor, const char *path, bool re
 
 /*
  * Finds a region by its export name (any bytes of a peer's, NUL-terminated), opening it below the
- * directory if need be.  NAME@TENURE is NAME, unless there is a region of exactly that name; *ret_tenure (may be NULL) is 0 or the tenure.  The empty name means the only region, if there is just one.  Returns a
- * reference in *ret.  -ENOENT, or why it could not be opened.
+ * directory if need be.  NAME@TENURE is NAME, unless there is a region of exactly that name; *ret_tenure (may be NULL) is 0 or
+ * the tenure.  The empty name means the only region, if there is just one.  Returns a reference in *ret.  -ENOENT, or why it
+ * could not be opened.
  */
 int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_region **ret, uint64_t *ret_tenure,
 	struct weft_error *err);
@@ -103,7 +104,7 @@ int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_regi
 int weft_donor_list(struct weft_donor *donor,
 	int (*fn)(void *ctx, const char *name, const char *description, uint64_t size_bytes), void *ctx);
 
-/* Calls fn for each region that is open, a directory's files too.  Under the lock: fn must only copy. */
+/* Calls fn for each region that is open, a directory's files too.  Under the lock: fn must not wait, nor call the donor. */
 void weft_donor_regions(struct weft_donor *donor,
 	void (*fn)(void *ctx, struct weft_region *region, bool from_directory), void *ctx);
 
@@ -127,9 +128,9 @@ uint64_t weft_donor_tenure(struct weft_donor *donor, const struct weft_region *r
  *   -ESTALE  what hello remembers may have changed, or is gone
  *   -WEFT_ESUPERSEDED  another process of the attachment was granted a higher generation
  *   -WEFT_EOVER  hello.generation is over: its lease lapsed, a higher one of the same process was granted, or the file was closed since
- *   -EIO     the file's mark cannot tell of the grant
  *   -EINVAL  it joins its own attachment in another mode, or the region is another part of a striped device
- *   -EIO     the region's file was removed, replaced or cut, and hello.epoch is 0: who does not know it need not begin
+ *   -EIO     the grant cannot be noted, in the file's mark or with the promises; or the region's file was removed, replaced or
+ *            cut, and hello.epoch is 0: who does not know it need not begin
  *   -EROFS   a writer asked for a read-only region
  *   -ESHUTDOWN the donor is stopping
  * peer and transport are for people.

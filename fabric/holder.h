@@ -61,8 +61,8 @@ int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **
 /* The same calls for systemd's descriptor store, which has room for nr_free descriptors more.  -ENOMEM. */
 int weft_holder_store(unsigned nr_free, struct weft_holder **ret);
 /*
- * Hands it a memory region, and waits until it has that.  0; -EPIPE: it died; -ENOSPC: the store, or the holder, is full; or what sendmsg(2), sd_pid_notify_with_fds(3)
- * said.
+ * Hands it a memory region, and waits until it has that.  0; -EPIPE: it died; -ENOSPC: the store, or the holder, is full; or what
+ * sendmsg(2), sd_pid_notify_with_fds(3) said.
  */
 int weft_holder_hold(struct weft_holder *holder, const struct weft_region *region, struct weft_error *err);
 /* To poll for: readable when the holder died.  -1: nothing to watch. */

@@ -118,8 +118,8 @@ int weft_region_peek(int header_fd, char name[WEFT_MEMORY_NAME_MAX + 1], uint64_
  * A device has no such mark; whoever may write it has it alone (O_EXCL), and it is not served from below a directory.
  * A file that may only be read becomes a read-only region.
  * Its epoch and its table of attachments are kept from the last clean stop (a mark in an extended attribute, "open" from the first
- * write on), otherwise the epoch is new.  A read-only one's epoch is the mark's own: other contents, or another mark, are another epoch. -EISDIR, -ENOTSUP:
- * neither; -ENODATA: empty; -EBUSY: another daemon serves it (flock(2)), or a device is in use; or what open(2) said.
+ * write on), otherwise the epoch is new.  A read-only one's epoch is the mark's own: other contents, or another mark, are another
+ * epoch.  -EISDIR, -ENOTSUP: neither; -ENODATA: empty; -EBUSY: another daemon serves it (flock(2)), or a device is in use; or what open(2) said.
  */
 int weft_region_open_file(int dirfd, const char *path, const char *name, bool beneath, bool read_only,
 	struct weft_region **ret, struct weft_error *err);
@@ -226,9 +226,10 @@ struct weft_generation *weft_region_generation(struct weft_region *region,
 	const uint8_t id_hash[16], bool add);
 
 /*
- * FILE: sees to it that the mark tells of `table` and `stripe`, which were copied when table_seq was seq, before anybody learns of a grant.  lease_ms:
- * promised to those who hold it.  Any thread, without the donor's lock; waits for the disk.  0, or -errno: the mark cannot be made to say so.
- * With a promise_path: that file does, if another holds the region, or for longer.
+ * FILE: sees to it that the mark tells of `table` and `stripe`, which were copied when table_seq was seq, before anybody learns of a
+ * grant.  lease_ms: promised to those who hold it.  Any thread, without the donor's lock; waits for the disk.  0, or -errno: the mark
+ * cannot be made to say so.
+ * With a promise_path: that file tells, which is written if somebody new holds the region, or for longer.
  */
 int weft_region_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS],
 	const struct weft_stripe *stripe, uint64_t seq, uint32_t lease_ms);

@@ -4,8 +4,8 @@
  * There is room for a fixed number of them.  Each source address has a share: while there is room it may take all of it; once there is
  * none, the address that has the most makes room for whoever comes, by its oldest handshake, and of those by one that has said nothing
  * yet.  What made room in the last minute counts as if it were there: a crowd that comes again and again from many addresses is told
- * from a peer that comes for the first time, or whose address has been granted something since.  So a peer that comes from an address with few others stays, however many come from
- * elsewhere; and one that comes from a crowded address is a newcomer for as long as the crowd takes to go round, and only until it has
+ * from a peer that comes for the first time, or whose address has been granted something since.  So a peer that comes from an address
+ * with few others stays, however many come from elsewhere; and one that comes from a crowded address is a newcomer for as long as the crowd takes to go round, and only until it has
  * said something.  A peer that the donor knows (an attachment's id in its hello) leaves the budget as soon as that is read.
  *
  * An address is an IPv4 address, the first 64 bits of an IPv6 address (one machine has all of those; a link-local address counts

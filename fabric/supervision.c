@@ -8,6 +8,8 @@
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
+#include "fabric/util.h"
+
 #define BUS_TIMEOUT_US UINT64_C(1000000)
 #define MANAGER "org.freedesktop.systemd1"
 #define SERVICE MANAGER ".Service"
@@ -51,7 +53,7 @@ static bool keeps_store(sd_bus *bus, const char *unit)
 	if (sd_bus_get_property_string(bus, MANAGER, unit, SERVICE, "FileDescriptorStorePreserve", NULL, &preserve) >= 0)
 		keeps = strcmp(preserve, "yes") == 0;
 	if (sd_bus_get_property_string(bus, MANAGER, unit, SERVICE, "Restart", NULL, &restart) >= 0)
-		for (size_t i = 0; i < sizeof(restarts) / sizeof(restarts[0]); i++)
+		for (size_t i = 0; i < WEFT_ARRAY_LEN(restarts); i++)
 			keeps |= strcmp(restart, restarts[i]) == 0;
 	free(preserve);
 	free(restart);

@@ -3,7 +3,7 @@
  *
  * Only what is known counts: a notification socket alone says nothing, since other supervisors have one too, and systemd
  * takes descriptors without a word and drops them where FileDescriptorStoreMax is 0.
- * Thread: the daemon's main thread; may block for up to two seconds, on a message bus.
+ * Thread: the daemon's main thread; may block for a second at each question that a manager does not answer.
  */
 #ifndef WEFT_FABRIC_SUPERVISION_H
 #define WEFT_FABRIC_SUPERVISION_H

@@ -147,9 +147,7 @@ static const char *cut_zone(char *text, char zone[IF_NAMESIZE])
 
 static const char *parse_authority(const UriUriA *parsed, const char *zone, struct weft_uri *uri, bool is_unix)
 {
-	size_t len;
-
-	size_t port_len = range_len(&parsed->portText);
+	size_t port_len = range_len(&parsed->portText), len;
 
 	if (!parsed->hostText.first)
 		return "no host";

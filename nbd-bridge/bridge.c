@@ -139,9 +139,8 @@ static void start_links(struct bridge_lane *lane, void *ctx)
 static int first_result(struct bridge_lane *lane, const struct timespec *deadline, struct weft_error *err)
 {
 	struct bridge *bridge = lane->bridge;
-	int r;
-
 	bool given_up = false;
+	int r;
 
 	pthread_mutex_lock(&bridge->lock);
 	while (lane->first_result == 0 && !given_up && is_before(deadline)) {

@@ -12,8 +12,8 @@
 /* Before a process maps such a file.  Once is enough, unless somebody else takes the signal meanwhile. */
 void mapped_init(void);
 /*
- * fn(ctx)'s result, or -EIO if a page that fn touches is not there: fn ended in the middle then, and *ret_at (may be NULL) is the address.  fn takes no lock and
- * allocates nothing, and does not come here again.
+ * fn(ctx)'s result, or -EIO if a page that fn touches is not there: fn ended in the middle then, and *ret_at (may be NULL) is the
+ * address.  fn takes no lock and allocates nothing, and does not come here again.
  */
 int mapped_try(int (*fn)(void *ctx), void *ctx, const void **ret_at);
 /* memcpy(3); one side of it is mapped, or both. */

@@ -33,8 +33,8 @@ int bridge_settle_begin(struct bridge_settle *settle, struct weft_loop *loop, co
 void bridge_settle_end(struct bridge_settle *settle);
 
 /*
- * Whether what is mounted at the path is served: 0; -ENOTCONN: it is dead; -ETIMEDOUT: there is no answer; -ECHILD: it could not be asked; or another -errno.  The kernel
- * is asked for what it does not remember: attributes outlive who served them by a day.
+ * Whether what is mounted at the path is served: 0; -ENOTCONN: it is dead; -ETIMEDOUT: there is no answer; -ECHILD: it could not be
+ * asked; or another -errno.  The kernel is asked for what it does not remember: attributes outlive who served them by a day.
  */
 int bridge_settle_look(const char *path, int timeout_ms);
 

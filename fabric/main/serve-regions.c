@@ -155,7 +155,6 @@ static int take_memory(const struct serve *s, struct serve_region *w, struct wef
 		.overcommit = s->overcommit,
 	};
 	struct progress progress = {s, w->name, isatty(STDERR_FILENO), weft_now_ns()};
-
 	char asked[32], got[32];
 
 	sd_notifyf(0, "STATUS=taking memory for region '%s'", w->name);

@@ -135,7 +135,6 @@ static json_t *region_json(const struct weft_region *r, uint64_t tenure, bool re
 static void add_attachment(void *ctx, const struct weft_attachment_status *a)
 {
 	static const char *const modes[] = {"read", "shared", "write"};
-
 	char generation[24];
 
 	json_array_append_new(ctx, json_pack("{s:s, s:s, s:s, s:s, s:i, s:s?, s:s?, s:f, s:o}", "region", a->region,

@@ -98,7 +98,7 @@ void attach_log_to_file(const struct attach_options *o);
 
 /* attach-report.c: puts what can be done about it behind the reason why a donor refused, or was not there.  Returns -err->code. */
 int attach_explain_refusal(const struct attach *a, struct weft_error *err);
-/* attach-report.c: tells whoever waits how it went, with a byte (0: attached) before the text on a pipe. */
+/* attach-report.c: tells whoever waits how it went, with a byte (0: attached; 1: not; ATTACH_STALE) before the text on a pipe. */
 void attach_report(struct attach *a, int r, const struct weft_error *err);
 
 #endif

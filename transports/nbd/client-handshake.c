@@ -270,7 +270,6 @@ static int say_hello(struct nbd_client_handshake *hs, struct nbd_handle *nbd)
 static int check_welcome(struct nbd_client_handshake *hs)
 {
 	const struct weft_hello *hello = &hs->hello;
-
 	uint64_t epoch = hello->epoch ? hello->epoch : hello->expect;
 
 	if (epoch && epoch != hs->welcome.epoch)
