@@ -401,7 +401,7 @@ int nbd_transmission_step(struct nbd_conn *conn)
 	case NBD_PAYLOAD:
 	case NBD_DRAIN:
 		return take_payload(conn);
-	default:
+	default: /* a case of its own would cost requests that fit 1 % of their instructions */
 		return conn->phase == NBD_PIECE ? take_piece(conn) : 0;
 	}
 }
