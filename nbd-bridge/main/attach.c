@@ -112,10 +112,11 @@ struct noted {
 static void change_noted(struct attach *a, void *ctx)
 {
 	const struct noted *noted = ctx;
+	struct bridge_state_donor *donor = &a->state.donors[noted->donor];
 
-	bridge_state_note(&a->state.donors[noted->donor], noted->epoch, noted->granted, noted->wrote);
+	bridge_state_note(donor, noted->epoch, noted->granted, noted->wrote);
 	if (a->cache_file)
-		cache_file_note_granted(a->cache_file, noted->donor, noted->granted, noted->wrote);
+		cache_file_note_granted(a->cache_file, noted->donor, donor->granted, donor->wrote);
 }
 
 /* On a lane's thread. */
