@@ -142,11 +142,12 @@ void donor_note_writer(struct weft_region *region, const struct weft_generation 
 
 void donor_enter(struct weft_region *region, struct weft_generation *gen, const struct weft_hello *hello)
 {
+	bool shared = hello->mode == WEFT_MODE_SHARED;
+
 	gen->generation = hello->generation;
-	/* A shared reader goes on with whatever there is: that is not to vouch for it. */
-	if (hello->mode != WEFT_MODE_SHARED || !hello->epoch)
-		gen->lapsed = WEFT_NOT_LAPSED;
-	gen->held = (uint16_t)(1 + hello->mode);
+	/* A shared reader goes on with whatever there is, and keeps nobody out: no claim can rest on its grant. */
+	gen->lapsed = shared ? WEFT_LEFT_WRITTEN : WEFT_NOT_LAPSED;
+	gen->held = shared ? 0 : (uint16_t)(1 + hello->mode);
 	gen->flags = region->backing == WEFT_BACKING_FILE ? WEFT_ENTRY_HERE : 0;
 	snprintf(gen->name, sizeof(gen->name), "%s", hello->name);
 	region->table_seq++;

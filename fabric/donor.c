@@ -75,9 +75,10 @@ static bool wait_for_change(struct weft_donor *donor, uint64_t deadline_ns)
 	return pthread_cond_timedwait(&donor->changed, &donor->lock, &ts) != ETIMEDOUT;
 }
 
+/* The entry that says whether it holds the region; NULL for those who hold nothing. */
 static struct weft_generation *generation_of(const struct weft_attachment *a)
 {
-	return a->anonymous ? NULL : weft_region_generation(a->region, a->id_hash, false);
+	return a->anonymous || a->mode == WEFT_MODE_SHARED ? NULL : weft_region_generation(a->region, a->id_hash, false);
 }
 
 static struct weft_attachment *attachment_new(struct weft_donor *donor, struct weft_region *region)

@@ -36,7 +36,7 @@ c_decl {
 	#define RULES(X) \
 		X(claim) X(left) X(table) X(mark_at_stop) X(mark_at_grant) X(held) X(grace) X(granted) X(granted_noted) X(wrote) X(wrote_noted) X(ended) X(reopened) \
 		X(tenure) X(tenure_opening) X(lease) X(clock) X(stale_kept) X(reset_drops) X(reset_quiet) \
-		X(same_mode) X(noted) X(boot) X(superseded)
+		X(same_mode) X(vouch) X(noted) X(boot) X(superseded)
 	/* … and what must hold. */
 	#define PROPERTIES(X) X(S1) X(S2) X(Z) X(L)
 
@@ -59,7 +59,7 @@ c_decl {
 		if (!strcmp(word, "earlier-rules")) {
 			rule_claim = rule_table = rule_mark_at_stop = rule_mark_at_grant = rule_held = rule_grace = 0;
 			rule_granted = rule_granted_noted = rule_wrote = rule_wrote_noted = rule_reopened = rule_tenure = rule_tenure_opening = rule_lease = 0;
-			rule_stale_kept = rule_reset_drops = rule_reset_quiet = rule_same_mode = rule_superseded = 0;
+			rule_stale_kept = rule_reset_drops = rule_reset_quiet = rule_same_mode = rule_vouch = rule_superseded = 0;
 			return 1;
 		}
 		return sscanf(word, "borrowers=%d", &nr_borrowers) == 1 || sscanf(word, "incarnations=%d", &nr_incarnations) == 1 ||
@@ -95,7 +95,7 @@ c_decl {
 
 /* ---- what the donor keeps ---- */
 
-#define NONE 0     /* no entry */
+#define NONE 0     /* no entry; held: a shared reader, who has none, is attached under this generation, which is forgotten with the connection */
 #define KNOWN 1    /* granted, and holds, or said goodbye */
 #define LAPSED 2
 #define OVERTAKEN 3 /* gone, and another could write since */
@@ -188,7 +188,12 @@ inline say_answer(x)
 /* Tables. */
 inline entry_clear(t) { t.is = NONE; t.held = 0; t.inc = 0; t.low = 0; t.here = 0; t.open = 0 }
 inline entry_copy(to, from) { to.is = from.is; to.held = from.held; to.inc = from.inc; to.low = from.low; to.here = from.here; to.open = from.open }
-inline mark_table() { entry_copy(m[0], e[0]); entry_copy(m[1], e[1]) }
+/* The attachments of shared readers are no part of it. */
+inline entry_note(to, from)
+{
+	if :: from.is == NONE -> entry_clear(to) :: else -> entry_copy(to, from) fi
+}
+inline mark_table() { entry_note(m[0], e[0]); entry_note(m[1], e[1]) }
 
 inline new_tenure() { tenure_ok = 0; same_tenure = 0 }
 
@@ -252,14 +257,35 @@ inline note_writer(y)
 #define is_busy(x, y) \
 	((!b[x].shared && ((e[y].held && !b[y].shared) || blind == CONNECTED)) || grace_for(y))
 
+/*
+ * A shared reader gets no entry.  If there is one, of another mode, its generation is raised; and as shared readers go on with whatever
+ * there is, nobody goes on from there.
+ */
+inline enter_shared(x, its_inc, its_low, names_epoch)
+{
+	if
+	:: e[x].is != NONE ->
+		e[x].here = has(file);
+		e[x].open = 0;
+		if
+		:: rule(vouch) -> e[x].is = OVERTAKEN; b[x].cause = 1
+		:: !rule(vouch) && !names_epoch -> e[x].is = KNOWN
+		:: else
+		fi
+	:: else
+	fi;
+	e[x].inc = its_inc;
+	e[x].low = its_low
+}
+
 inline decide(x, y)
 {
 	if
 	:: b[x].epoch && !b[x].epoch_ok -> answer = STALE
 	:: else ->
 		if
-		:: e[x].is != NONE && lower(x) -> answer = (b[x].inc < e[x].inc -> SUPERSEDED : OVER)
-		:: e[x].is == NONE || !lower(x) ->
+		:: lower(x) -> answer = (b[x].inc < e[x].inc -> SUPERSEDED : OVER)
+		:: !lower(x) ->
 			if
 			:: is_stale(x) -> answer = STALE
 			:: !is_stale(x) && e[x].is != NONE && equal(x) &&
@@ -270,14 +296,17 @@ inline decide(x, y)
 				:: else ->
 					answer = GRANTED;
 					/* What is left of lower generations is fenced; an equal one is joined. */
-					if :: e[x].is == NONE || !equal(x) -> b[x].late = 0; b[x].late_is_old = 0 :: else fi;
-					/* A shared reader goes on with whatever there is: that is not to vouch for it. */
-					if :: !b[x].shared || !b[x].epoch || e[x].is == NONE -> e[x].is = KNOWN :: else fi;
-					e[x].here = has(file);
-					e[x].open = 0;
+					if :: !equal(x) -> b[x].late = 0; b[x].late_is_old = 0 :: else fi;
+					if
+					:: b[x].shared -> enter_shared(x, b[x].inc, b[x].low, b[x].epoch)
+					:: else ->
+						e[x].is = KNOWN;
+						e[x].here = has(file);
+						e[x].open = 0;
+						e[x].inc = b[x].inc;
+						e[x].low = b[x].low
+					fi;
 					e[x].held = 1;
-					e[x].inc = b[x].inc;
-					e[x].low = b[x].low;
 					if :: x == 0 -> ghost = (ghost == JOINED -> 0 : ghost) :: else fi;
 					if
 					:: !b[x].shared ->
@@ -364,7 +393,9 @@ inline end_sessions()
 	b[0].late = 0; b[0].late_is_old = 0;
 	b[1].late = 0; b[1].late_is_old = 0;
 	if :: blind == CONNECTED -> blind = CUT :: else fi;
-	if :: ghost == JOINED -> ghost = 0 :: else fi
+	if :: ghost == JOINED -> ghost = 0 :: else fi;
+	if :: e[0].is == NONE -> entry_clear(e[0]) :: else fi;
+	if :: e[1].is == NONE -> entry_clear(e[1]) :: else fi
 }
 
 inline end_opening(x)
@@ -447,6 +478,14 @@ inline bridge_is_gone(x)
 	b[x].wrote = b[x].noted_wrote
 }
 
+/* It does not hold the region any more: what was on its way is fenced. */
+inline let_go(x)
+{
+	e[x].held = 0;
+	if :: e[x].is == NONE -> entry_clear(e[x]) :: else fi;
+	b[x].late = 0; b[x].late_is_old = 0
+}
+
 /* weft detach, or its machine restarted: the next one of this name is somebody new.  An entry that is still held lapses. */
 inline forget(x)
 {
@@ -527,7 +566,12 @@ inline forget(x)
 	bridge_is_gone(x); b[x].late = 1; b[x].late_is_old = 0 } \
 :: d_step { has(killing) && b[x].granted -> \
 	printf("%d says goodbye, and leaves a cache file\n", x); \
-	bridge_is_gone(x); e[x].held = 0; b[x].late = 0; b[x].late_is_old = 0 } \
+	bridge_is_gone(x); let_go(x) } \
+:: d_step { has(killing) && donor == UP && !b[x].runs && b[x].inc != 0 && !b[x].shared && e[x].is != NONE -> \
+	printf("weft detach says goodbye for %d, and is killed before its state is removed\n", x); \
+	enter_shared(x, b[x].inc + 1, 0, 0); \
+	let_go(x); \
+	if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi } \
 :: d_step { b[x].inc != 0 -> printf("%d is detached\n", x); forget(x) } \
 :: d_step { has(power) && b[x].inc != 0 && b[x].epoch && !b[x].shared -> \
 	printf("the machine of %d restarts\n", x); \
@@ -537,7 +581,8 @@ inline forget(x)
 	fi } \
 :: d_step { donor == UP && e[x].held && !b[x].granted && (!b[x].in_lease || !rule(clock) || !rule(lease)) -> \
 	printf("the lease of %d is over at the donor\n", x); \
-	e[x].held = 0; e[x].is = LAPSED; b[x].late = 0; b[x].late_is_old = 0; \
+	if :: e[x].is != NONE && e[x].is != OVERTAKEN -> e[x].is = LAPSED :: else fi; \
+	let_go(x); \
 	if :: x == 0 && ghost == JOINED -> ghost = 0 :: else fi } \
 :: d_step { b[x].in_lease && !b[x].granted -> \
 	printf("the lease of %d is over\n", x); \
@@ -552,10 +597,10 @@ inline forget(x)
 	b[x].inc++; b[x].low = 0; b[x].epoch = 0; b[x].epoch_ok = 0; b[x].cause = 0; \
 	b[x].granted_inc = 0; b[x].granted_low = 0; b[x].wrote = 0; note_claim(x); \
 	b[x].stale = 0; b[x].resetting = 1 } \
-:: d_step { has(evict) && e[x].is != NONE && (!e[x].held || b[x].shared) -> \
+:: d_step { has(evict) && e[x].is != NONE && !e[x].held -> \
 	printf("the donor forgets %d\n", x); \
 	entry_clear(e[x]); \
-	if :: b[x].epoch && !b[x].shared -> b[x].cause = 1 :: else fi }
+	if :: b[x].epoch -> b[x].cause = 1 :: else fi }
 
 #define free_for_stock (donor == UP && !(e[0].held && !b[0].shared) && !(e[1].held && !b[1].shared) && !grace_for(0) && !grace_for(1))
 

@@ -1001,6 +1001,28 @@ static void shared_readers_take_nobodys_place(void **state)
 	release(&writer, true);
 }
 
+static void who_joins_as_a_shared_reader_vouches_for_nothing(void **state)
+{
+	struct session a, b;
+
+	/* As weft detach does for a bridge that was killed; then it is killed itself, and the bridge is taken over after all. */
+	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_WRITE), 0);
+	release(&a, true);
+	assert_int_equal(grant(&b, 2, 1, WEFT_MODE_WRITE), 0);
+	release(&b, true);
+	assert_int_equal(grant(&a, 1, 2, WEFT_MODE_SHARED), 0);
+	release(&a, true);
+	assert_int_equal(claim(&a, 1, 2, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(claim(&a, 1, 3, WEFT_MODE_WRITE), -ESTALE);
+	/* Nor when it does not leave, but lapses. */
+	assert_int_equal(grant(&a, 1, 4, WEFT_MODE_SHARED), 0);
+	release(&a, false);
+	tick_in(LEASE_MS + 50);
+	assert_int_equal(claim(&a, 1, 5, WEFT_MODE_WRITE), -ESTALE);
+	assert_int_equal(grant(&a, 1, 5, WEFT_MODE_WRITE), 0);
+	release(&a, true);
+}
+
 static void waiting_for_the_old_to_stop_is_not_silence(void **state)
 {
 	struct weft_donor_config config = {LEASE_MS, LEASE_MS / 2, "tcp"};
@@ -1320,6 +1342,7 @@ int main(void)
 		TEST(stock_clients_come_back_by_tenure),
 		TEST(leases_outlive_the_memory),
 		TEST(shared_readers_take_nobodys_place),
+		TEST(who_joins_as_a_shared_reader_vouches_for_nothing),
 		FILE_TEST(who_waits_for_a_restart_goes_on),
 		FILE_TEST(who_lapsed_before_another_wrote_is_stale_after_a_restart),
 		FILE_TEST(contents_that_were_put_back_are_found),
