@@ -272,6 +272,22 @@ static bool ends(const struct wish *w, const struct weft_attachment *a)
 	return minds(w, a) || (a->region == w->region && a != w->own && donor_changes_stripe(w->region, w->hello));
 }
 
+/* Sessions of `a` below this generation have to stop first. */
+static uint64_t must_stop_below(const struct wish *w, const struct weft_attachment *a)
+{
+	if (a == w->own)
+		return w->generation;
+	if (ends(w, a))
+		return UINT64_MAX;
+	if (a->region != w->region || w->mode == WEFT_MODE_SHARED)
+		return 0;
+	/* A writer that is left as a shared reader (weft detach): what its older sessions sent may still land. */
+	for (const struct weft_grant *g = a->grants; g; g = g->next)
+		if (g->writable)
+			return a->generation;
+	return 0;
+}
+
 /* Makes the attachment, or raises the generation of `own`; then w->own is set. */
 static int claim(struct wish *w, struct weft_attachment *own, struct weft_error *err)
 {
@@ -358,8 +374,10 @@ static int try_once(struct wish *w, struct weft_error *err)
 	struct weft_generation *gen = hello->anonymous ? NULL : weft_region_generation(w->region, w->id_hash, false);
 	r = donor_check_contents(w->region, hello, err);
 	/* What is ours already is looked at again: it may have been superseded meanwhile. */
-	if (r == 0 && gen && w->own && gen->generation == w->generation)
-		r = w->own->lapsed ? donor_refuse_generation(w->region, hello, gen->generation, err) : 0;
+	if (r == 0 && w->own)
+		r = w->own->lapsed || w->own->generation > w->generation
+			    ? donor_refuse_generation(w->region, hello, w->own->generation, err)
+			    : 0;
 	else if (r == 0 && !hello->anonymous)
 		r = donor_check_generation(w->region, hello, gen, err);
 	if (r == 0)
@@ -379,7 +397,7 @@ static int try_once(struct wish *w, struct weft_error *err)
 	}
 	/* Having claimed it keeps others out; what is left of them and of our past is on its way out. */
 	for (struct weft_attachment *a = donor->attachments; a; a = a->next) {
-		uint64_t below = a == w->own ? w->generation : ends(w, a) ? UINT64_MAX : 0;
+		uint64_t below = must_stop_below(w, a);
 		struct weft_grant *old = unfenced(a, below);
 
 		if (old) {

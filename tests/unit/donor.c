@@ -360,12 +360,14 @@ struct joiner {
 	int result;
 	bool others_out;
 	struct session *old;
+	uint64_t generation;
+	enum weft_mode mode;
 };
 
 static void *join_thread(void *arg)
 {
 	struct joiner *j = arg;
-	struct weft_hello hello = hello_of(1, 6, WEFT_MODE_WRITE);
+	struct weft_hello hello = hello_of(1, j->generation, j->mode);
 	struct weft_error own_err;
 
 	pthread_mutex_init(&j->session.lock, NULL);
@@ -378,14 +380,14 @@ static void *join_thread(void *arg)
 
 static void all_lanes_of_a_new_generation_wait_for_the_old(void **state)
 {
-	struct joiner joiners[4] = {0};
+	struct joiner joiners[4];
 	pthread_t threads[4];
 	struct session old;
 
 	assert_int_equal(grant(&old, 1, 5, WEFT_MODE_WRITE), 0);
 	start_copier(&old);
 	for (int i = 0; i < 4; i++) {
-		joiners[i].old = &old;
+		joiners[i] = (struct joiner){.old = &old, .generation = 6, .mode = WEFT_MODE_WRITE};
 		assert_int_equal(pthread_create(&threads[i], NULL, join_thread, &joiners[i]), 0);
 	}
 	for (int i = 0; i < 4; i++) {
@@ -1023,6 +1025,60 @@ static void who_joins_as_a_shared_reader_vouches_for_nothing(void **state)
 	release(&a, true);
 }
 
+static void a_writer_that_is_left_as_a_shared_reader_stops_first(void **state)
+{
+	struct weft_donor_config config = {LEASE_MS, 50, "tcp"};
+	struct session old, left, other;
+
+	weft_donor_free(donor);
+	assert_int_equal(weft_donor_new(&config, &donor), 0);
+	assert_int_equal(weft_donor_add(donor, region, &err), 0);
+	assert_int_equal(grant(&old, 1, 1, WEFT_MODE_WRITE), 0);
+	assert_int_equal(grant(&left, 1, 2, WEFT_MODE_SHARED), -EBUSY);
+	assert_true(old.fenced);
+	/* A write of the old session may land until it has stopped. */
+	assert_int_equal(grant(&other, 2, 1, WEFT_MODE_WRITE), -EBUSY);
+	release(&old, false);
+	assert_int_equal(grant(&other, 2, 2, WEFT_MODE_WRITE), 0);
+	release(&other, true);
+}
+
+static void see_generation(void *ctx, const struct weft_attachment_status *status)
+{
+	*(uint64_t *)ctx = status->generation;
+}
+
+static void wait_for_generation(uint64_t generation)
+{
+	uint64_t seen = 0;
+
+	for (unsigned i = 0; i < 1000 && seen != generation; i++) {
+		weft_donor_status(donor, see_generation, &seen);
+		usleep(1000);
+	}
+	assert_int_equal(seen, generation);
+}
+
+static void a_shared_reader_that_waits_is_superseded(void **state)
+{
+	struct session old;
+	struct joiner first = {.old = &old, .generation = 6, .mode = WEFT_MODE_SHARED};
+	struct joiner second = {.old = &old, .generation = 7, .mode = WEFT_MODE_SHARED};
+	pthread_t threads[2];
+
+	assert_int_equal(grant(&old, 1, 5, WEFT_MODE_SHARED), 0);
+	assert_int_equal(pthread_create(&threads[0], NULL, join_thread, &first), 0);
+	wait_for_generation(6);
+	assert_int_equal(pthread_create(&threads[1], NULL, join_thread, &second), 0);
+	wait_for_generation(7);
+	release(&old, false);
+	for (unsigned i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	assert_int_equal(first.result, -WEFT_EOVER);
+	assert_int_equal(second.result, 0);
+	release(&second.session, true);
+}
+
 static void waiting_for_the_old_to_stop_is_not_silence(void **state)
 {
 	struct weft_donor_config config = {LEASE_MS, LEASE_MS / 2, "tcp"};
@@ -1343,6 +1399,8 @@ int main(void)
 		TEST(leases_outlive_the_memory),
 		TEST(shared_readers_take_nobodys_place),
 		TEST(who_joins_as_a_shared_reader_vouches_for_nothing),
+		TEST(a_writer_that_is_left_as_a_shared_reader_stops_first),
+		TEST(a_shared_reader_that_waits_is_superseded),
 		FILE_TEST(who_waits_for_a_restart_goes_on),
 		FILE_TEST(who_lapsed_before_another_wrote_is_stale_after_a_restart),
 		FILE_TEST(contents_that_were_put_back_are_found),
