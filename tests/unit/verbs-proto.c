@@ -197,6 +197,9 @@ static void version_0_has_no_fields(void **state)
 		longer[7] = (uint8_t)n;
 		assert_int_equal(verbs_unpack(longer, n, &back), 0);
 		assert_int_equal(back.hello.unknown, must ? 200 : 0);
+		/* 0 is no number: that it is needed could not be told. */
+		longer[len + 1] = 0;
+		assert_true(verbs_unpack(longer, n, &back) < 0);
 	}
 	msg.hello.hello.version0 = true;
 	assert_int_equal(verbs_pack(&msg, buf), 148 + 4);

@@ -215,7 +215,7 @@ static bool next_field(const uint8_t **p, size_t *left, uint16_t *ret_number, co
 		return false;
 	memcpy(&field, *p, sizeof(field));
 	size_t len = be16toh(field.length);
-	if (len > *left - sizeof(field) || field.number == 0)
+	if (len > *left - sizeof(field) || (be16toh(field.number) & ~VERBS_FIELD_MUST) == 0)
 		return false;
 	*ret_number = be16toh(field.number);
 	*ret_value = *p + sizeof(field);
