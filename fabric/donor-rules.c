@@ -27,6 +27,9 @@ int donor_check_contents(const struct weft_region *region, const struct weft_hel
 				region->name, hello->tenure, hello->tenure);
 		return 0;
 	}
+	if (hello->tenure)
+		return weft_error_set(err, EINVAL, "region '%s': a tenure is for clients that cannot say what they remember; attach the region by its "
+			"name, without '@%016" PRIx64 "'", region->name, hello->tenure);
 	if (epoch && epoch != region->epoch)
 		return weft_error_set(err, ESTALE, "region '%s': its epoch is %016" PRIx64 ", not %016" PRIx64
 			": what '%s' knows of is gone", region->name, region->epoch, epoch, hello->name);

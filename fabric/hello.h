@@ -61,7 +61,7 @@ struct weft_hello {
 	struct weft_stripe stripe; /* count 0: it does not say */
 	bool new_contents; /* with a stripe, without an epoch: whatever part of another device the region was, it is this one from now on */
 	bool version0; /* of, or for, a peer that speaks version 0: what has no place there is left out */
-	uint64_t tenure; /* anonymous: what was behind the region's name, NAME@TENURE; 0: nothing */
+	uint64_t tenure; /* what was behind the region's name, NAME@TENURE; 0: nothing.  Only the anonymous may say one */
 };
 
 struct weft_welcome {

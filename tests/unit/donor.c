@@ -660,6 +660,10 @@ static void stock_clients_come_back_by_tenure(void **state)
 	assert_true(region->tenure == tenure);
 	release(&a, false);
 	assert_int_equal(grant_stock_at(&a, tenure + 1), -ESTALE);
+	/* An attachment says what it remembers otherwise. */
+	struct weft_hello named = hello_of(1, 1, WEFT_MODE_WRITE);
+	named.tenure = tenure;
+	assert_int_equal(grant_hello(&a, &named), -EINVAL);
 	/* A reader changes nothing. */
 	assert_int_equal(grant(&weft, 1, 1, WEFT_MODE_READ), 0);
 	release(&weft, true);
