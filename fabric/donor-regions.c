@@ -150,7 +150,7 @@ static void close_replaced(struct weft_donor *donor, const char *name)
 	pthread_mutex_unlock(&donor->lock);
 	if (!region)
 		return;
-	if (fstatat(donor->dir_fd, name, &there, AT_SYMLINK_NOFOLLOW) == 0 && fstat(region->fd, &ours) == 0 &&
+	if (atomic_load(&region->lost) != -EUCLEAN && fstatat(donor->dir_fd, name, &there, AT_SYMLINK_NOFOLLOW) == 0 && fstat(region->fd, &ours) == 0 &&
 		ours.st_dev == there.st_dev && ours.st_ino == there.st_ino &&
 		(uint64_t)ours.st_size == region->size_bytes) {
 		pthread_mutex_lock(&donor->lock);

@@ -426,6 +426,9 @@ static int note_table(struct wish *w, uint64_t *noted_seq, struct weft_error *er
 	int r = weft_region_note_table(region, table, &stripe, seq, lease_ms);
 	pthread_mutex_lock(&w->donor->lock);
 	*noted_seq = seq;
+	if (r == -EUCLEAN)
+		return weft_error_set(err, EIO, "region '%s': a copy was put back in its file's place while it was lent; start weft serve anew, or "
+			"try again if it lends a directory", region->name);
 	return r < 0 ? weft_error_set(err, EIO, "region '%s': who may go on with its contents cannot be noted in %s: %s", region->name,
 		region->promise_path ? region->promise_path : "its file's attributes", strerror(-r)) : 1;
 }
@@ -437,7 +440,8 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 	struct wish w = {.donor = donor, .region = region, .hello = hello, .mode = hello->mode};
 	uint64_t deadline_ns = weft_now_ns() + donor->fence_timeout_ms * NS_PER_MS, noted_seq = 0;
 	struct weft_hello new_one;
-	int r = hello->epoch ? 0 : weft_region_check(region, err);
+	bool is_another = atomic_load(&region->lost) == -EUCLEAN;
+	int r = hello->epoch && !is_another ? 0 : weft_region_check(region, err);
 
 	if (r < 0)
 		return r;

@@ -39,10 +39,26 @@ static bool fits(const struct region_mark *mark, const struct stat *st)
 		mark->mtime_ns == (uint32_t)st->st_mtim.tv_nsec;
 }
 
+static uint64_t sum_of(const char *text, ssize_t len)
+{
+	return len < 0 ? 0 : weft_max(XXH3_64bits(text, (size_t)len), 1);
+}
+
+/* Whether the mark is the one that we know.  -EUCLEAN: a copy was put back in the file's place while it was open, with its mark. */
+static int check_mark(const struct weft_region *region)
+{
+	char text[REGION_MARK_MAX];
+	ssize_t n = fgetxattr(region->fd, MARK_NAME, text, sizeof(text));
+
+	if (n < 0 && errno != ENODATA && errno != ENOTSUP)
+		return -errno;
+	return sum_of(text, n) == region->note->mark_sum ? 0 : -EUCLEAN;
+}
+
 /* 0 once the mark is durable; -ENOTSUP where there are no such attributes. */
 static int write_mark(struct weft_region *region, bool clean)
 {
-	const struct region_note *note = region->note;
+	struct region_note *note = region->note;
 	WEFT_CLEANUP_FREE struct region_mark *mark = calloc(1, sizeof(*mark));
 	char text[REGION_MARK_MAX];
 	struct stat st;
@@ -60,8 +76,10 @@ static int write_mark(struct weft_region *region, bool clean)
 	mark->stripe = note->stripe;
 	memcpy(mark->key, note->key, sizeof(mark->key));
 	memcpy(mark->table, note->table, sizeof(mark->table));
-	if (fsetxattr(region->fd, MARK_NAME, text, region_mark_format(mark, text), 0) < 0)
+	size_t len = region_mark_format(mark, text);
+	if (fsetxattr(region->fd, MARK_NAME, text, len, 0) < 0)
 		return errno == EPERM ? -ENOTSUP : -errno;
+	note->mark_sum = sum_of(text, (ssize_t)len);
 	return fsync(region->fd) < 0 ? -errno : 0;
 }
 
@@ -82,6 +100,7 @@ static int take_mark(struct weft_region *region, const struct stat *st)
 	region->tenure = weft_random_name();
 	weft_random(note->key, sizeof(note->key));
 	ssize_t n = fgetxattr(region->fd, MARK_NAME, text, sizeof(text));
+	note->mark_sum = sum_of(text, n);
 	if (n < 0 && errno == ENODATA)
 		return 0;
 	if (n < 0 || region_mark_parse(text, (size_t)n, mark) < 0) {
@@ -291,6 +310,9 @@ void region_file_finish(struct weft_region *region)
 	}
 	if (!changed)
 		return;
+	/* Another mark is of other contents, which ours would say to be these. */
+	if (check_mark(region) < 0)
+		return;
 	if (!is_held(note->table))
 		note->lease_ms = 0;
 	/* Without this mark the next opening starts a new epoch, which is right after any failure. */
@@ -312,7 +334,11 @@ int weft_region_note_table(struct weft_region *region, const struct weft_generat
 	if (region->read_only)
 		return 0;
 	pthread_mutex_lock(&region->flush_lock);
-	if (seq > note->seq) {
+	if (seq > note->seq && check_mark(region) == -EUCLEAN) {
+		/* Whose contents these are the copy's own mark says, once the file is opened anew. */
+		atomic_store(&region->lost, -EUCLEAN);
+		r = -EUCLEAN;
+	} else if (seq > note->seq) {
 		bool marked = atomic_load(&region->marked);
 		uint32_t noted_ms = note->lease_ms;
 		struct weft_stripe noted_stripe = note->stripe;
@@ -375,6 +401,8 @@ int weft_region_check(const struct weft_region *region, struct weft_error *err)
 
 	if (region->backing == WEFT_BACKING_MEMORY)
 		return 0;
+	if (lost == -EUCLEAN)
+		return weft_error_set(err, EIO, "region '%s': a copy was put back in its file's place while it was lent", region->name);
 	if (lost < 0)
 		return weft_error_set(err, EIO, "region '%s': its file could not be made durable (%s), and what it holds is not "
 			"known", region->name, strerror(-lost));
@@ -407,7 +435,11 @@ int region_file_check_write(struct weft_region *region)
 		return r;
 	pthread_mutex_lock(&region->flush_lock);
 	if (!atomic_load(&region->marked)) {
-		r = write_mark(region, false);
+		r = check_mark(region);
+		if (r == -EUCLEAN)
+			atomic_store(&region->lost, r);
+		else
+			r = write_mark(region, false);
 		/* Without attributes each opening is a new epoch; a clean mark that cannot be replaced would lie. */
 		if (r == -ENOTSUP && !region->was_clean)
 			r = 0;

@@ -62,6 +62,7 @@ struct region_note {
 	uint64_t seq;      /* of the table below */
 	uint32_t lease_ms; /* as in the mark */
 	struct weft_stripe stripe;
+	uint64_t mark_sum; /* FILE: of the mark as it was found, or written last; 0: there is none */
 	struct weft_generation table[WEFT_NR_GENERATIONS];
 };
 

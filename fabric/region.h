@@ -63,7 +63,7 @@ struct weft_region {
 	uint64_t page_bytes;   /* MEMORY: of the pages in use */
 	_Atomic bool punched;  /* MEMORY: may have holes */
 	_Atomic unsigned nr_pins, nr_punching; /* MEMORY: weft_region_pin() */
-	_Atomic int lost;      /* FILE: -errno of the write-back that failed; everything fails with -EIO since */
+	_Atomic int lost;      /* FILE: -errno of the write-back that failed, or -EUCLEAN: it is another; everything fails with -EIO since */
 	bool was_clean;        /* FILE: opened under the epoch of a clean mark */
 	bool has_name;         /* FILE: in some directory, when it was opened */
 	uint32_t block_bytes;  /* FILE: 0, or a block device's, in which alone it can be told to zero or to discard */

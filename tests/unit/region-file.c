@@ -317,6 +317,32 @@ static void note_one(struct weft_region *region)
 		_exit(1);
 }
 
+static void a_copy_that_is_put_back_in_place_is_found(void **state)
+{
+	char copy[REGION_MARK_MAX], now[REGION_MARK_MAX], byte;
+	struct weft_region *region = must_open(false);
+
+	note_one(region);
+	ssize_t n = getxattr(path, "user.weft.epoch", copy, sizeof(copy));
+	assert_true(n > 0);
+	assert_int_equal(weft_region_write(region, "x", 0, 1), 0);
+	assert_int_equal(setxattr(path, "user.weft.epoch", copy, (size_t)n, 0), 0);
+	enter(region, 0, 6, 3, WEFT_NOT_LAPSED, "box");
+	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 300), -EUCLEAN);
+	assert_int_equal(weft_region_read(region, &byte, 0, 1), -EIO);
+	assert_int_equal(weft_region_check(region, &err), -EIO);
+	assert_non_null(strstr(err.message, "put back"));
+	/* The copy's mark stays, for the next to judge by. */
+	weft_region_put(region);
+	assert_int_equal(getxattr(path, "user.weft.epoch", now, sizeof(now)), n);
+	assert_memory_equal(now, copy, (size_t)n);
+	/* Before the first write, too. */
+	region = must_open(false);
+	assert_int_equal(setxattr(path, "user.weft.epoch", "v1", 2, 0), 0);
+	assert_int_equal(weft_region_write(region, "y", 0, 1), -EIO);
+	weft_region_put(region);
+}
+
 static void note_one_and_write(struct weft_region *region)
 {
 	note_one(region);
@@ -577,6 +603,7 @@ int main(void)
 		TEST(the_mark_has_the_table),
 		TEST(the_mark_has_the_part_of_a_striped_device),
 		TEST(a_mark_of_a_grant_is_no_mark_of_an_end),
+		TEST(a_copy_that_is_put_back_in_place_is_found),
 		TEST(a_grant_that_the_mark_cannot_tell_of_is_none),
 		TEST(a_part_that_the_mark_cannot_tell_of_is_noted_at_the_next_try),
 		TEST(where_the_mark_says_nothing_anybody_may_have_held_it),
