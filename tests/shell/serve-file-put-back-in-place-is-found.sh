@@ -44,6 +44,6 @@ wait_for told
 weft detach --force r >/dev/null 2>&1 || :
 ! weft attach "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" >"$TMP/out" 2>&1 || fail "it is lent to others"
 grep -q "put back in its file's place" "$TMP/out" || fail "$(cat "$TMP/out")"
-stop_donor
-start_donor --file "r=$TMP/dir/r"
+! stop_donor || fail "the donor ended as if all of it were in the file"
+start_donor --file "r=$TMP/dir/r" --lease 1
 wait_for reads 0x41 0 8192 "nbd://127.0.0.1:$PORT/r"
