@@ -30,6 +30,8 @@ enum { VERSION = 1, HEADER_BYTES = 8192, SUM_BITS = 28, PAGE_ENTRIES = CACHE_BLO
 
 static const char magic[8] = "WEFTCACH";
 
+_Static_assert(sizeof(((struct cache_file_identity *)0)->boot) > WEFT_BOOT_ID_BYTES, "a boot's name has room for the end of its line");
+
 struct header {
 	char magic[8];
 	uint32_t version, reserved;
@@ -244,11 +246,19 @@ uint64_t cache_file_dirty_bytes(const struct cache_file *file)
 	return n * CACHE_BLOCK;
 }
 
+/* This boot as cache files have always named it: with the end of its line.  "" when it cannot be had. */
+static void name_boot(char *buf, size_t len)
+{
+	weft_boot_id(buf, len);
+	if (buf[0])
+		buf[strlen(buf)] = '\n';
+}
+
 bool cache_file_same_boot(const struct cache_file *file)
 {
 	char boot[sizeof(file->known.identity.boot)];
 
-	weft_boot_id(boot, sizeof(boot));
+	name_boot(boot, sizeof(boot));
 	return file->header && boot[0] && strcmp(boot, file->known.identity.boot) == 0;
 }
 
@@ -273,7 +283,7 @@ int cache_file_reset(struct cache_file *file, const struct cache_file_identity *
 	*header = (struct header){.version = VERSION, .identity = *identity};
 	memcpy(header->magic, magic, sizeof(magic));
 	if (!header->identity.boot[0])
-		weft_boot_id(header->identity.boot, sizeof(header->identity.boot));
+		name_boot(header->identity.boot, sizeof(header->identity.boot));
 	header->sum = header_sum(header);
 	/* Room for all of it now: later there would be nobody to tell. */
 	r = ftruncate(file->fd, 0) < 0 || fchmod(file->fd, 0600) < 0 ? errno : posix_fallocate(file->fd, 0, (off_t)len);
