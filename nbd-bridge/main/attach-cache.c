@@ -263,7 +263,7 @@ static int may_reset(struct attach *a, bool discard, uint64_t *ret_given_up, str
 json_t *attach_on_reset(struct attach *a, bool discard)
 {
 	struct weft_error err = {0};
-	uint64_t given_up, left;
+	uint64_t given_up = 0, left;
 
 	forget_ended(a);
 	int r = may_reset(a, discard, &given_up, &err);

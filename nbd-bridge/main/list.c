@@ -354,7 +354,7 @@ int main(int argc, char **argv)
 	struct weft_uri uri;
 	bool as_json = false, cut_off;
 	char extra[512];
-	json_t *array;
+	json_t *array = NULL;
 	int c;
 
 	weft_process_begin();
