@@ -321,6 +321,8 @@ static int detach(const char *name, bool force, struct weft_error *err)
 	answer = NULL;
 	if (r != -ETIMEDOUT)
 		r = ask_until_written_back(name, force, &answer, err);
+	if (r < 0)
+		weft_patience_end();
 	if (r == -ETIMEDOUT)
 		return end_silent(name, pid, pidfd, force, err);
 	if (r < 0)
