@@ -72,7 +72,11 @@ wait_for() {
 
 # gone PID: it ended, reaped or not.
 gone() {
-	[[ ! -e /proc/$1 ]] || grep -q '^State:.*Z' "/proc/$1/status" 2>/dev/null
+	local threads
+	[[ -e /proc/$1 ]] || return 0
+	# A first thread is a zombie before the others have ended, and the descriptors with them.
+	threads=("/proc/$1/task/"*)
+	((${#threads[@]} <= 1)) && grep -q '^State:.*Z' "/proc/$1/status" 2>/dev/null
 }
 
 # start_donor ARGUMENT…: a donor on a free port of 127.0.0.1 (unless --listen is among the arguments), once it
