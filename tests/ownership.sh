@@ -61,12 +61,13 @@ attach_stale() {
 # tenure REGION [DONOR]
 tenure() { weft list "${2:-weft://127.0.0.1:$PORT}" --json | jq -r ".[] | select(.name == \"$1\") | .tenure"; }
 
-# A stock client that reconnects by itself and does what it is told: client OPTIONS, those of qemu's driver; sets CLIENT.
+# A stock client that reconnects by itself and does what it is told: client OPTIONS, those of qemu's driver; sets CLIENT. Once it is refused, its
+# first request fails after the delay, in which it tries three times.
 client() {
 	[[ -p $TMP/commands ]] || mkfifo "$TMP/commands"
 	exec 8<>"$TMP/commands"
 	: >"$TMP/client" # not what the last one said
-	qemu-io --image-opts "driver=nbd,reconnect-delay=20,$1" <"$TMP/commands" >"$TMP/client" 2>&1 8<&- &
+	qemu-io --image-opts "driver=nbd,reconnect-delay=5,$1" <"$TMP/commands" >"$TMP/client" 2>&1 8<&- &
 	CLIENT=$!
 	client_said=0
 }
