@@ -121,9 +121,10 @@ int region_mark_parse(const char *bytes, size_t len, struct region_mark *ret)
 	text[len] = '\0';
 	if (strncmp(text, "v1 ", 3) == 0)
 		return parse_v1(text, ret);
-	if (sscanf(text, "v2 state=%7[a-z] epoch=%16" SCNx64 " size=%" SCNd64 " mtime=%" SCNd64 ".%9" SCNu32 " lease=%" SCNu32
+	if (sscanf(text, "v2 state=%7[a-z] epoch=%16" SCNx64 " size=%" SCNd64 " mtime=%" SCNd64 ".%9" SCNu32 " lease=%9" SCNu32
 		" key=%32[0-9a-f]%n", state, &mark.epoch, &mark.size_bytes, &mark.mtime_s, &mark.mtime_ns, &mark.lease_ms, key, &n) != 7 ||
-		strlen(key) != 2 * REGION_KEY_BYTES || weft_unhex(key, mark.key, sizeof(mark.key)) < 0 || mark.epoch == 0)
+		strlen(key) != 2 * REGION_KEY_BYTES || weft_unhex(key, mark.key, sizeof(mark.key)) < 0 || mark.epoch == 0 ||
+		mark.lease_ms > WEFT_LEASE_MAX_S * 1000)
 		return -EINVAL;
 	mark.clean = strcmp(state, "clean") == 0;
 	if (!mark.clean && strcmp(state, "open") != 0)

@@ -512,7 +512,7 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 	}
 	region->read_only = read_only;
 	weft_region_note_tenure(region, region->header->tenure ? region->header->tenure : weft_random_name());
-	region->promised_lease_ms = (uint32_t)weft_min(region->header->promised_lease_ms, UINT32_MAX);
+	region->promised_lease_ms = (uint32_t)weft_min(region->header->promised_lease_ms, WEFT_LEASE_MAX_S * 1000);
 	if (weft_stripe_valid(&region->header->stripe))
 		region->stripe = region->header->stripe;
 	lock_memory(region);

@@ -86,7 +86,10 @@ struct weft_region {
 	bool crashed;       /* under a new epoch, while somebody may hold the one before */
 };
 
-enum { WEFT_MEMORY_NAME_MAX = 255 };
+enum {
+	WEFT_MEMORY_NAME_MAX = 255,
+	WEFT_LEASE_MAX_S = 604800, /* no donor promises a longer lease: a mark that says so is damaged */
+};
 
 /* True for 1 to max bytes of UTF-8 without control characters. */
 bool weft_region_name_valid(const char *name, size_t max);

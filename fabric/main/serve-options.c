@@ -102,13 +102,13 @@ static int want_file(struct serve *s, const char *text)
 	return 0;
 }
 
-static int parse_seconds(const char *option, const char *text, unsigned min, unsigned *ret)
+static int parse_seconds(const char *option, const char *text, unsigned min, unsigned max, unsigned *ret)
 {
 	char *end;
 	unsigned long v = strtoul(text, &end, 10);
 
-	if (text[0] < '0' || text[0] > '9' || *end || v < min || v > 31536000)
-		return usage_error("--%s wants seconds, %u or more, not '%s'", option, min, text);
+	if (text[0] < '0' || text[0] > '9' || *end || v < min || v > max)
+		return usage_error("--%s wants seconds, %u to %u, not '%s'", option, min, max, text);
 	*ret = (unsigned)v;
 	return 0;
 }
@@ -192,10 +192,10 @@ int serve_parse_options(struct serve *s, int argc, char **argv)
 			s->overcommit = true;
 			break;
 		case LEASE:
-			r = parse_seconds("lease", optarg, 1, &s->lease_s);
+			r = parse_seconds("lease", optarg, 1, WEFT_LEASE_MAX_S, &s->lease_s);
 			break;
 		case KEEP:
-			r = parse_seconds("keep", optarg, 0, &s->keep_s);
+			r = parse_seconds("keep", optarg, 0, 31536000, &s->keep_s);
 			break;
 		case 'h':
 			usage(stdout);

@@ -22,6 +22,7 @@ refused 2 'wants 2M or 1G' --memory a=1M --hugepages 4M
 refused 2 'numa wants' --memory a=1M --numa here
 refused 2 'wants seconds' --memory a=1M --lease soon
 refused 2 'wants seconds' --memory a=1M --lease 0
+refused 2 'wants seconds, 1 to 604800,' --memory a=1M --lease 604801
 refused 2 'is no option' --memory a=1M scratch=1G
 refused 2 'weft serve --help' --memory a=1M --wrong
 refused 1 'no address to listen on' --memory a=1M --listen 127.0.0.1:99999

@@ -509,6 +509,23 @@ static void a_damaged_mark_is_no_mark(void **state)
 	}
 }
 
+static void a_lease_that_no_donor_promises_is_damage(void **state)
+{
+	static const char *const damaged[] = {"604800001", "4294967295", "4294967297", "18446744073709551617", "-1"};
+	static const char text[] = "v2 state=open epoch=0000000000000001 size=1 mtime=0.000000000 lease=%s key=%032d";
+	struct region_mark mark;
+	char bytes[256];
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(damaged); i++) {
+		int n = snprintf(bytes, sizeof(bytes), text, damaged[i], 1);
+
+		assert_int_equal(region_mark_parse(bytes, (size_t)n, &mark), -EINVAL);
+	}
+	int n = snprintf(bytes, sizeof(bytes), text, "604800000", 1);
+	assert_int_equal(region_mark_parse(bytes, (size_t)n, &mark), 0);
+	assert_int_equal(mark.lease_ms, 604800000);
+}
+
 static void a_shorter_file_is_an_error_never_zeros(void **state)
 {
 	struct weft_region *region = must_open(false);
@@ -612,6 +629,7 @@ int main(void)
 		TEST(without_attributes_each_opening_is_an_epoch),
 		TEST(a_mark_that_cannot_be_replaced_is_an_error),
 		TEST(a_damaged_mark_is_no_mark),
+		TEST(a_lease_that_no_donor_promises_is_damage),
 		TEST(a_shorter_file_is_an_error_never_zeros),
 		TEST(one_writer_or_many_readers_of_a_file),
 		TEST(readers_change_nothing),
