@@ -37,6 +37,7 @@ struct weft_attachment {
 	struct weft_region *region; /* one reference */
 	bool anonymous;             /* all stock clients of the region: no id, no generation, no lease */
 	bool lapsed;                /* lost its lease; waits for its sessions to stop */
+	bool granted;               /* under this generation, or (anonymous) since it began */
 	uint8_t id_hash[16];
 	uint64_t generation;
 	enum weft_mode mode;
@@ -72,8 +73,12 @@ int donor_refuse_generation(const struct weft_region *region, const struct weft_
 int donor_check_grace(struct weft_region *region, const struct weft_generation *gen, struct weft_error *err);
 /* The attachment is about to be granted the region. */
 void donor_enter(struct weft_region *region, struct weft_generation *gen, const struct weft_hello *hello);
-/* A writer is: nobody else goes on with what was known before.  ours: its entry, or NULL. */
-void donor_note_writer(struct weft_region *region, const struct weft_generation *ours);
+/*
+ * A writer is: nobody else goes on with what was known before.  ours: its entry, or NULL.  Returns which entries that changed, a bit
+ * for each, which donor_take_back_writer() is told if the writer was not granted after all.
+ */
+uint64_t donor_note_writer(struct weft_region *region, const struct weft_generation *ours);
+void donor_take_back_writer(struct weft_region *region, uint64_t changed);
 /* Whether the region is the part of a device that the hello takes it for; and, before a writer is granted it, that it is from now on. */
 int donor_check_stripe(const struct weft_region *region, const struct weft_hello *hello, struct weft_error *err);
 void donor_note_stripe(struct weft_region *region, const struct weft_hello *hello);

@@ -127,8 +127,12 @@ int donor_check_grace(struct weft_region *region, const struct weft_generation *
 	return 0;
 }
 
-void donor_note_writer(struct weft_region *region, const struct weft_generation *ours)
+_Static_assert(WEFT_NR_GENERATIONS <= 64, "a bit for each");
+
+uint64_t donor_note_writer(struct weft_region *region, const struct weft_generation *ours)
 {
+	uint64_t changed = 0;
+
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
 		struct weft_generation *gen = &region->generations[i];
 		uint32_t was = gen->lapsed;
@@ -139,8 +143,22 @@ void donor_note_writer(struct weft_region *region, const struct weft_generation 
 			gen->lapsed = WEFT_LAPSED_WRITTEN;
 		else if (was == WEFT_NOT_LAPSED)
 			gen->lapsed = WEFT_LEFT_WRITTEN;
-		region->table_seq += gen->lapsed != was;
+		if (gen->lapsed != was)
+			changed |= UINT64_C(1) << i;
 	}
+	region->table_seq += changed != 0;
+	return changed;
+}
+
+void donor_take_back_writer(struct weft_region *region, uint64_t changed)
+{
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
+		struct weft_generation *gen = &region->generations[i];
+
+		if (changed & UINT64_C(1) << i)
+			gen->lapsed = gen->lapsed == WEFT_LAPSED_WRITTEN ? WEFT_LAPSED : WEFT_NOT_LAPSED;
+	}
+	region->table_seq += changed != 0;
 }
 
 void donor_enter(struct weft_region *region, struct weft_generation *gen, const struct weft_hello *hello)

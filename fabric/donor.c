@@ -252,6 +252,7 @@ struct wish {
 	enum weft_mode mode;
 	uint64_t generation;         /* 0 for the anonymous */
 	struct weft_attachment *own; /* once claimed: counted in its nr_waiters */
+	uint64_t overtaken;          /* entries that it changed as a writer who is about to be granted */
 };
 
 static bool is_own(const struct wish *w, const struct weft_attachment *a)
@@ -321,7 +322,7 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 	}
 	own->generation = w->generation;
 	own->mode = w->mode;
-	own->lapsed = false;
+	own->lapsed = own->granted = false;
 	copy_text(own->name, sizeof(own->name), hello->name);
 	return 0;
 }
@@ -472,11 +473,11 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 			struct weft_stripe stripe = region->stripe;
 
 			if (w.mode == WEFT_MODE_WRITE) {
-				donor_note_writer(region, generation_of(w.own));
+				w.overtaken |= donor_note_writer(region, generation_of(w.own));
 				donor_note_stripe(region, hello);
 			}
 			r = note_table(&w, &noted_seq, err);
-			if (r < 0)
+			if (r < 0 && !w.own->granted)
 				weft_region_note_stripe(region, &stripe);
 		}
 		if (r == 0)
@@ -493,6 +494,7 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 	}
 	struct weft_attachment *own = w.own;
 	own->nr_waiters--;
+	own->granted = true;
 	grant->region = weft_region_get(region);
 	grant->writable = w.mode == WEFT_MODE_WRITE;
 	grant->attachment = own;
@@ -519,6 +521,9 @@ refuse:
 		w.own->nr_waiters--;
 		/* It waited for others until now: that is not silence. */
 		w.own->last_seen_ns = weft_now_ns();
+		/* Nobody wrote, unless a sister of it may. */
+		if (!w.own->granted)
+			donor_take_back_writer(region, w.overtaken);
 		if (w.own->anonymous && is_idle(w.own))
 			attachment_free(w.own);
 	}

@@ -988,6 +988,44 @@ static void leases_outlive_the_memory(void **state)
 	unlink(promises);
 }
 
+static unsigned nr_held(void)
+{
+	unsigned nr = 0;
+
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
+		nr += region->generations[i].generation != 0 && region->generations[i].held;
+	return nr;
+}
+
+static void a_grant_that_cannot_be_noted_makes_nobody_stale(void **state)
+{
+	char place[] = "/tmp/weft-promises.XXXXXX", promises[64];
+	struct session a, b;
+
+	assert_non_null(mkdtemp(place));
+	snprintf(promises, sizeof(promises), "%s/leases", place);
+	lose_memory(promises);
+	assert_int_equal(grant(&a, 1, G(1, 0), WEFT_MODE_WRITE), 0);
+	release(&a, false);
+	tick_in(LEASE_MS + 50);
+	assert_int_equal(nr_held(), 0);
+	/* The disk is full, or gone. */
+	assert_int_equal(access(promises, F_OK), -1);
+	assert_int_equal(rmdir(place), 0);
+	assert_int_equal(grant(&b, 2, G(1, 0), WEFT_MODE_WRITE), -EIO);
+	assert_int_equal(grant_stock(&b), -EBUSY);
+	assert_int_equal(mkdir(place, 0700), 0);
+	tick_in(2 * LEASE_MS + 100);
+	/* Nobody wrote. */
+	assert_int_equal(claim(&a, 1, G(1, 1), WEFT_MODE_WRITE), 0);
+	release(&a, true);
+	/* One that is noted at another try counts. */
+	assert_int_equal(grant(&b, 2, G(1, 1), WEFT_MODE_WRITE), 0);
+	release(&b, true);
+	assert_int_equal(claim(&a, 1, G(1, 2), WEFT_MODE_WRITE), -ESTALE);
+	rmdir(place);
+}
+
 static void shared_readers_take_nobodys_place(void **state)
 {
 	struct session readers[WEFT_NR_GENERATIONS + 6], writer, second;
@@ -1401,6 +1439,7 @@ int main(void)
 		TEST(refusals_are_told_apart),
 		TEST(stock_clients_come_back_by_tenure),
 		TEST(leases_outlive_the_memory),
+		TEST(a_grant_that_cannot_be_noted_makes_nobody_stale),
 		TEST(shared_readers_take_nobodys_place),
 		TEST(who_joins_as_a_shared_reader_vouches_for_nothing),
 		TEST(a_writer_that_is_left_as_a_shared_reader_stops_first),
