@@ -1,6 +1,7 @@
 /*
  * The state file.  It is rewritten in place by one pwrite(2), then cut to its length, under a lock that its
- * bridge holds as long as it lives; what a longer one left behind it is not looked at.
+ * bridge holds as long as it lives; what a longer one left behind it is not looked at.  A sum tells whether it is all of one writing: a
+ * signal may cut a write at the end of a page.
  */
 #include "nbd-bridge/state.h"
 
@@ -10,15 +11,19 @@
 #include <jansson.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <xxhash.h>
+
 #include "fabric/control.h"
 #include "fabric/util.h"
 
-enum { STATE_MAX = 32768 };
+/* A higher version means something else by what it writes; fields that are added need none. */
+enum { STATE_MAX = 32768, STATE_VERSION = 1 };
 
 static int state_path(const char *name, char *path, size_t len, struct weft_error *err)
 {
@@ -33,19 +38,120 @@ static int state_path(const char *name, char *path, size_t len, struct weft_erro
 	return 0;
 }
 
-static char *copy(const json_t *json, const char *key)
-{
-	const char *text = json_string_value(json_object_get(json, key));
+/* ---- fields ---- */
 
-	return text ? strdup(text) : NULL;
+/* What an older weft did not write is absent, or null; what is of another kind is damage. */
+struct fields {
+	const json_t *json;
+	bool sound;
+};
+
+static const json_t *field(struct fields *f, const char *key, bool (*is_kind)(const json_t *value))
+{
+	const json_t *value = json_object_get(f->json, key);
+
+	if (!value || json_is_null(value))
+		return NULL;
+	f->sound &= is_kind(value);
+	return value;
 }
 
-static void copy_into(const json_t *json, const char *key, char *buf, size_t len)
+static bool is_text(const json_t *value)
 {
-	const char *text = json_string_value(json_object_get(json, key));
+	return json_is_string(value);
+}
 
+static bool is_number(const json_t *value)
+{
+	return json_is_integer(value);
+}
+
+static bool is_flag(const json_t *value)
+{
+	return json_is_boolean(value);
+}
+
+static bool is_object(const json_t *value)
+{
+	return json_is_object(value);
+}
+
+static bool is_list(const json_t *value)
+{
+	return json_is_array(value);
+}
+
+static bool is_hex(const json_t *value)
+{
+	const char *text = json_string_value(value);
+
+	return text && strlen(text) == 16 && strspn(text, "0123456789abcdef") == 16;
+}
+
+static const char *text_of(struct fields *f, const char *key)
+{
+	return json_string_value(field(f, key, is_text));
+}
+
+static uint64_t number_of(struct fields *f, const char *key)
+{
+	return (uint64_t)json_integer_value(field(f, key, is_number));
+}
+
+static bool flag_of(struct fields *f, const char *key)
+{
+	return json_is_true(field(f, key, is_flag));
+}
+
+static uint64_t hex_of(struct fields *f, const char *key)
+{
+	const char *text = json_string_value(field(f, key, is_hex));
+
+	return text ? strtoull(text, NULL, 16) : 0;
+}
+
+static char *copy(struct fields *f, const char *key)
+{
+	const char *text = text_of(f, key);
+	char *ret = text ? strdup(text) : NULL;
+
+	f->sound &= !text || ret;
+	return ret;
+}
+
+static void copy_into(struct fields *f, const char *key, char *buf, size_t len)
+{
+	const char *text = text_of(f, key);
+
+	f->sound &= !text || strlen(text) < len;
 	snprintf(buf, len, "%s", text ? text : "");
 }
+
+/* Of all fields but itself, whatever their order; NULL when memory runs out. */
+static json_t *sum_of(json_t *json)
+{
+	json_t *was = json_incref(json_object_get(json, "sum"));
+
+	json_object_del(json, "sum");
+	char *text = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
+	json_t *sum = text ? json_sprintf("%016" PRIx64, (uint64_t)XXH3_64bits(text, strlen(text))) : NULL;
+	free(text);
+	if (was)
+		json_object_set_new(json, "sum", was);
+	return sum;
+}
+
+/* Files of older versions have none. */
+static bool is_sum_right(json_t *json)
+{
+	json_t *said = json_object_get(json, "sum"), *sum = said ? sum_of(json) : NULL;
+	bool right = !said || json_equal(said, sum);
+
+	json_decref(sum);
+	return right;
+}
+
+/* ---- what a donor granted ---- */
 
 /* What the front-ends were told of a donor's region. */
 static const struct {
@@ -69,72 +175,90 @@ static json_t *info_json(const struct tp_info *info)
 	return json;
 }
 
-static void load_info(const json_t *json, struct tp_info *ret)
+static void load_info(struct fields *donor, struct tp_info *ret)
 {
-	ret->size_bytes = (uint64_t)json_integer_value(json_object_get(json, "size_bytes"));
-	ret->max_io_bytes = (uint64_t)json_integer_value(json_object_get(json, "max_io_bytes"));
-	ret->min_block_bytes = (uint32_t)json_integer_value(json_object_get(json, "min_block_bytes"));
-	ret->preferred_block_bytes = (uint32_t)json_integer_value(json_object_get(json, "preferred_block_bytes"));
-	ret->lease_ms = (uint32_t)json_integer_value(json_object_get(json, "lease_ms"));
+	struct fields f = {field(donor, "info", is_object), true};
+
+	ret->size_bytes = number_of(&f, "size_bytes");
+	ret->max_io_bytes = number_of(&f, "max_io_bytes");
+	ret->min_block_bytes = (uint32_t)number_of(&f, "min_block_bytes");
+	ret->preferred_block_bytes = (uint32_t)number_of(&f, "preferred_block_bytes");
+	ret->lease_ms = (uint32_t)number_of(&f, "lease_ms");
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(guarantees); i++)
-		*(bool *)((char *)ret + guarantees[i].offset) = json_is_true(json_object_get(json, guarantees[i].name));
+		*(bool *)((char *)ret + guarantees[i].offset) = flag_of(&f, guarantees[i].name);
 	if (ret->min_block_bytes == 0 || ret->max_io_bytes == 0)
 		ret->size_bytes = 0;
+	donor->sound &= f.sound;
 }
 
-static bool load_donor(const json_t *json, struct bridge_state_donor *ret)
+static void load_donor(struct fields *f, struct bridge_state_donor *ret)
 {
-	const char *id = json_string_value(json_object_get(json, "id"));
-	const char *epoch = json_string_value(json_object_get(json, "epoch"));
+	const char *id = text_of(f, "id");
 
-	if (!id || strlen(id) != 2 * WEFT_ID_BYTES || weft_unhex(id, ret->id, WEFT_ID_BYTES) != 0)
-		return false;
-	ret->epoch = epoch ? strtoull(epoch, NULL, 16) : 0;
-	ret->granted = (uint64_t)json_integer_value(json_object_get(json, "granted"));
-	ret->wrote = json_is_true(json_object_get(json, "wrote"));
-	load_info(json_object_get(json, "info"), &ret->info);
-	return true;
+	f->sound &= id && strlen(id) == 2 * WEFT_ID_BYTES && weft_unhex(id, ret->id, WEFT_ID_BYTES) == 0;
+	ret->epoch = hex_of(f, "epoch");
+	ret->granted = number_of(f, "granted");
+	ret->wrote = flag_of(f, "wrote");
+	f->sound &= ret->granted <= INT64_MAX;
+	load_info(f, &ret->info);
 }
 
-/* Fills *ret from the file.  False when it makes no sense: then nothing but the descriptor counts. */
+static void load_donors(struct fields *f, struct bridge_state_file *ret)
+{
+	const json_t *more = field(f, "more", is_list), *one;
+	size_t i;
+
+	load_donor(f, &ret->donors[0]);
+	ret->nr_donors = 1;
+	json_array_foreach(more, i, one) {
+		struct fields fields = {one, true};
+
+		if (ret->nr_donors == BRIDGE_STATE_DONORS) {
+			f->sound = false;
+			break;
+		}
+		load_donor(&fields, &ret->donors[ret->nr_donors++]);
+		f->sound &= fields.sound;
+	}
+}
+
+/* Fills *ret from the file.  True: it says what a bridge wrote; false, or ret->damaged: nothing was written yet, or it makes no sense. */
 static bool load(struct bridge_state_file *ret)
 {
 	char text[STATE_MAX];
 	ssize_t n = pread(ret->fd, text, sizeof(text), 0);
-	json_t *json = n > 0 ? json_loadb(text, (size_t)n, JSON_DISABLE_EOF_CHECK, NULL) : NULL;
-	json_int_t generation = json_integer_value(json_object_get(json, "generation"));
-	json_t *more = json_object_get(json, "more"), *one;
-	bool ok = load_donor(json, &ret->donors[0]) && generation > 0;
-	size_t i;
 
-	ret->nr_donors = 1;
-	json_array_foreach(more, i, one)
-		ok = ok && ret->nr_donors < BRIDGE_STATE_DONORS && load_donor(one, &ret->donors[ret->nr_donors++]);
-	if (ok) {
-		const char *mode = json_string_value(json_object_get(json, "mode"));
-		const char *tenure = json_string_value(json_object_get(json, "socket_tenure"));
+	if (n == 0)
+		return false;
+	json_t *json = n > 0 ? json_loadb(text, (size_t)n, JSON_DISABLE_EOF_CHECK | JSON_REJECT_DUPLICATES, NULL) : NULL;
+	struct fields f = {json, json_is_object(json) && is_sum_right(json)};
+	const char *mode = text_of(&f, "mode");
 
-		ret->generation = (uint64_t)generation;
-		ret->mode = mode ? mode[0] : 0;
-		ret->stale = json_is_true(json_object_get(json, "stale"));
-		ret->socket_tenure = tenure ? strtoull(tenure, NULL, 16) : 0;
-		copy_into(json, "boot", ret->boot, sizeof(ret->boot));
-		ret->stripe_bytes = (uint64_t)json_integer_value(json_object_get(json, "stripe_bytes"));
-		ret->uri = copy(json, "uri");
-		ret->socket = copy(json, "socket");
-		ret->mount = copy(json, "mount");
-		ret->cache_file = copy(json, "cache_file");
-		ret->again = copy(json, "again");
-		ret->directory = copy(json, "directory");
-		copy_into(json, "device", ret->device.path, sizeof(ret->device.path));
-		copy_into(json, "device_backend", ret->device.backend, sizeof(ret->device.backend));
-		ret->device.nr_connections = (unsigned)json_integer_value(json_object_get(json, "device_connections"));
-		ret->made_dev = (uint64_t)json_integer_value(json_object_get(json, "made_dev"));
-		ret->made_ino = (uint64_t)json_integer_value(json_object_get(json, "made_ino"));
-		ret->pid = (pid_t)json_integer_value(json_object_get(json, "pid"));
-	}
+	f.sound &= number_of(&f, "version") <= STATE_VERSION;
+	load_donors(&f, ret);
+	ret->generation = number_of(&f, "generation");
+	f.sound &= ret->generation > 0 && ret->generation <= INT64_MAX;
+	ret->mode = mode ? mode[0] : 0;
+	f.sound &= !ret->mode || (strchr("rsw", ret->mode) && !mode[1]);
+	ret->stale = flag_of(&f, "stale");
+	ret->socket_tenure = hex_of(&f, "socket_tenure");
+	copy_into(&f, "boot", ret->boot, sizeof(ret->boot));
+	ret->stripe_bytes = number_of(&f, "stripe_bytes");
+	ret->uri = copy(&f, "uri");
+	ret->socket = copy(&f, "socket");
+	ret->mount = copy(&f, "mount");
+	ret->cache_file = copy(&f, "cache_file");
+	ret->again = copy(&f, "again");
+	ret->directory = copy(&f, "directory");
+	copy_into(&f, "device", ret->device.path, sizeof(ret->device.path));
+	copy_into(&f, "device_backend", ret->device.backend, sizeof(ret->device.backend));
+	ret->device.nr_connections = (unsigned)number_of(&f, "device_connections");
+	ret->made_dev = number_of(&f, "made_dev");
+	ret->made_ino = number_of(&f, "made_ino");
+	ret->pid = (pid_t)number_of(&f, "pid");
+	ret->damaged = !f.sound;
 	json_decref(json);
-	return ok;
+	return f.sound;
 }
 
 void bridge_state_renew(struct bridge_state_file *state, unsigned nr_donors)
@@ -205,6 +329,10 @@ int bridge_state_open(const char *name, struct bridge_state_file *ret, struct we
 	char boot[sizeof(ret->boot)];
 	weft_boot_id(boot, sizeof(boot));
 	ret->takes_over = load(ret);
+	if (ret->damaged)
+		return weft_error_set(err, EUCLEAN, "%s cannot be believed: it is damaged, or of a newer weft, and what the bridge of '%s' that died "
+			"remembers is not known; end what uses its device, file or socket, and give it up with: weft detach --force %s", ret->path, name,
+			name);
 	/* After a restart of the machine nothing is left behind the attachment: one that is begun anew remembers nothing. */
 	if (ret->takes_over && ret->boot[0] && strcmp(ret->boot, boot) != 0)
 		ret->takes_over = false;
@@ -270,29 +398,30 @@ static json_t *donor_json(const struct bridge_state_donor *donor)
 	return json;
 }
 
-int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
+/* *ret_error: why it is NULL. */
+static json_t *state_json(const struct bridge_state_file *state, int *ret_error)
 {
-	json_t *json = donor_json(&state->donors[0]);
-	int r = 0;
+	char mode[2] = {state->mode}, tenure[17];
+	json_error_t error = {0};
 
-	json_t *rest = json_pack("{s:I, s:s?, s:s?, s:s?, s:s?, s:I, s:I, s:i}", "generation",
-		(json_int_t)state->generation, "uri", state->uri, "socket", state->socket, "mount",
-		state->mount, "cache_file", state->cache_file, "made_dev",
-		(json_int_t)state->made_dev, "made_ino", (json_int_t)state->made_ino, "pid", (int)state->pid);
-	if (json && state->device.backend[0]) {
+	snprintf(tenure, sizeof(tenure), "%016" PRIx64, state->socket_tenure);
+	json_t *json = donor_json(&state->donors[0]);
+	json_t *rest = json_pack_ex(&error, 0, "{s:i, s:I, s:s?, s:s?, s:s?, s:s?, s:I, s:I, s:i, s:s, s:s, s:b, s:s}", "version", STATE_VERSION,
+		"generation", (json_int_t)state->generation, "uri", state->uri, "socket", state->socket, "mount", state->mount, "cache_file",
+		state->cache_file, "made_dev", (json_int_t)state->made_dev, "made_ino", (json_int_t)state->made_ino, "pid", (int)state->pid,
+		"mode", mode, "boot", state->boot, "stale", (int)state->stale, "socket_tenure", tenure);
+	*ret_error = json_error_code(&error) == json_error_invalid_utf8 ? -EILSEQ : -ENOMEM;
+	if (json_object_update_new(json, rest) < 0) {
+		json_decref(json);
+		return NULL;
+	}
+	if (state->device.backend[0]) {
 		json_object_set_new(json, "device", json_string(state->device.path));
 		json_object_set_new(json, "device_backend", json_string(state->device.backend));
 		json_object_set_new(json, "device_connections", json_integer(state->device.nr_connections));
 	}
-	json_object_update_new(json, rest);
 	if (state->again && state->directory)
 		json_object_update_new(json, json_pack("{s:s, s:s}", "again", state->again, "directory", state->directory));
-	char mode[2] = {state->mode}, tenure[17];
-	snprintf(tenure, sizeof(tenure), "%016" PRIx64, state->socket_tenure);
-	json_object_set_new(json, "mode", json_string(mode));
-	json_object_set_new(json, "boot", json_string(state->boot));
-	json_object_set_new(json, "stale", json_boolean(state->stale));
-	json_object_set_new(json, "socket_tenure", json_string(tenure));
 	if (state->nr_donors > 1) {
 		json_t *more = json_array();
 
@@ -301,17 +430,30 @@ int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
 		json_object_set_new(json, "more", more);
 		json_object_set_new(json, "stripe_bytes", json_integer((json_int_t)state->stripe_bytes));
 	}
+	json_object_set_new(json, "sum", sum_of(json));
+	return json;
+}
+
+int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
+{
+	int r, why;
+	json_t *json = state_json(state, &why);
 	char *text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
 	size_t len = text ? strlen(text) : 0;
 	ssize_t n = text && len <= STATE_MAX ? pwrite(state->fd, text, len, 0) : 0;
-	if (!text || len > STATE_MAX)
+
+	if (!json)
+		r = why;
+	else if (!text || len > STATE_MAX)
 		r = -ENOMEM;
 	else if (n >= 0 && n < (ssize_t)len)
 		r = -ENOSPC;
-	else if (n < 0 || ftruncate(state->fd, (off_t)len) < 0 || fsync(state->fd) < 0)
-		r = -errno;
+	else
+		r = n < 0 || ftruncate(state->fd, (off_t)len) < 0 || fsync(state->fd) < 0 ? -errno : 0;
 	free(text);
 	json_decref(json);
+	if (r == -EILSEQ)
+		return weft_error_set(err, EILSEQ, "cannot write %s: the path of the socket, the file or the cache file is no UTF-8; name another", state->path);
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot write %s: %s", state->path, strerror(-r));
 	return 0;

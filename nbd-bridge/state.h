@@ -45,6 +45,7 @@ struct bridge_state_file {
 	uint64_t made_dev, made_ino; /* the mount's file, if it was made by us; else 0 */
 	pid_t pid;
 	/* Not in the file. */
+	bool damaged;    /* it was there, and cannot be believed: what is known of it beside may serve to clear away what it left */
 	bool takes_over; /* it was there: left by a bridge that did not end by itself, since the machine was started */
 	char boot[WEFT_BOOT_ID_BYTES]; /* the machine's life in which it was written */
 	int fd;
@@ -55,9 +56,9 @@ struct bridge_state_file {
 void bridge_state_next_incarnation(struct bridge_state_file *state);
 
 /*
- * Takes the name: reads what a dead bridge left (a fresh id and the first generation if there is nothing, or
- * nothing that makes sense), and locks it.  -EBUSY: there is a live attachment of this name, *ret tells its uri and pid
- * as far as they are known (fini it then too).
+ * Takes the name: reads what a dead bridge left (a fresh id and the first generation if there is nothing), and locks it.  -EBUSY: there
+ * is a live attachment of this name; -EUCLEAN: what is there cannot be believed, and may remember anything.  *ret tells what is known of
+ * it (fini it then too).
  */
 int bridge_state_open(const char *name, struct bridge_state_file *ret, struct weft_error *err);
 /* The same without taking or making anything: 0: there is a file, and a bridge lives (*ret_alive) or not; -ENOENT. */
@@ -68,7 +69,7 @@ int bridge_state_each(int (*fn)(void *ctx, const char *name), void *ctx);
 void bridge_state_note(struct bridge_state_donor *donor, uint64_t epoch, uint64_t granted, bool wrote);
 /* A new identity at so many donors: the file speaks of something else. */
 void bridge_state_renew(struct bridge_state_file *state, unsigned nr_donors);
-/* On disk when it returns. */
+/* On disk when it returns.  -EILSEQ: a path in it is no UTF-8. */
 int bridge_state_write(struct bridge_state_file *state, struct weft_error *err);
 /* Removes the file. */
 void bridge_state_remove(struct bridge_state_file *state);

@@ -139,6 +139,9 @@ static int clear_away(struct bridge_state_file *state, const char *name, const c
 	uint64_t left;
 	char size[32];
 
+	if (state->damaged && !force)
+		return weft_error_set(err, EUCLEAN, "'%s' %s, and its state, %s, is damaged, or of a newer weft: what it left cannot all be found; end what uses "
+			"its device, file or socket, and give it up with: weft detach --force %s", name, how, state->path, name);
 	int seen = left_in_file(state, &left, &unseen);
 	if (seen < 0 && !force)
 		return weft_error_set(err, -seen, "'%s' %s, and what it left in its cache file cannot be seen: %.500s; mend that, or give it up with: "

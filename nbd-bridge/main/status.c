@@ -100,6 +100,8 @@ static json_t *from_state(const char *name, int error)
 	} else if (alive) {
 		now = "starting or ending";
 		why = "the bridge has no control socket yet, or not any more";
+	} else if (state.damaged) {
+		why = "the bridge died, and its state is damaged, or of a newer weft: detach it with --force";
 	}
 	json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:s?, s:i}", "schema", WEFT_STATUS_SCHEMA, "kind", "attachment", "name", name, "uri",
 		state.uri ? state.uri : "", "state", now, "why", why, "socket", state.socket, "mount", state.mount, "device",

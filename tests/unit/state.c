@@ -1,8 +1,15 @@
 /* What outlives a bridge: lanes note it in any order. */
+#include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -37,12 +44,174 @@ static void a_late_write_of_a_lower_generation_hides_no_newer_one(void **state)
 	assert_true(atomic_load(&donor.wrote_generation) == 5);
 }
 
+/* ---- what cannot be read ---- */
+
+static char dir[] = "/tmp/weft-unit-state.XXXXXX", path[sizeof(dir) + 32];
+
+/* What a writer of two donors leaves when it is killed. */
+static void leave_state(void)
+{
+	struct bridge_state_file state;
+	struct weft_error err;
+
+	unlink(path);
+	assert_int_equal(bridge_state_open("r", &state, &err), 0);
+	assert_false(state.takes_over);
+	bridge_state_renew(&state, 2);
+	state.uri = strdup("weft://a/r weft://b/r");
+	state.mode = 'w';
+	state.stale = true;
+	state.stripe_bytes = 65536;
+	for (unsigned i = 0; i < 2; i++) {
+		state.donors[i].info = (struct tp_info){.size_bytes = 1 << 20, .max_io_bytes = 65536, .min_block_bytes = 1, .has_epoch = true};
+		bridge_state_note(&state.donors[i], UINT64_C(0x1122334455667788) + i, state.generation, true);
+	}
+	assert_int_equal(bridge_state_write(&state, &err), 0);
+	bridge_state_fini(&state);
+}
+
+/* Opens it as a take-over: what it remembers, or that it cannot be read.  In no case a new one. */
+static void expect_the_same_or_damage(unsigned *nr_damaged)
+{
+	struct bridge_state_file state;
+	struct weft_error err;
+	int r = bridge_state_open("r", &state, &err);
+
+	if (r < 0) {
+		assert_int_equal(r, -EUCLEAN);
+		(*nr_damaged)++;
+	} else {
+		assert_true(state.takes_over && state.stale && state.nr_donors == 2 && state.mode == 'w');
+		assert_true(state.stripe_bytes == 65536 && state.generation == UINT64_C(2) << 32);
+		for (unsigned i = 0; i < 2; i++)
+			assert_true(state.donors[i].epoch == UINT64_C(0x1122334455667788) + i && state.donors[i].wrote &&
+				state.donors[i].granted == UINT64_C(1) << 32);
+	}
+	bridge_state_fini(&state);
+}
+
+static void what_is_damaged_is_never_taken_for_new(void **state)
+{
+	char text[8192], bad;
+	unsigned nr_damaged = 0;
+
+	leave_state();
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	ssize_t len = pread(fd, text, sizeof(text), 0);
+	assert_true(len > 1000);
+	for (ssize_t i = 0; i < len; i++)
+		for (unsigned bit = 0; bit < 7; bit += 3) {
+			bad = (char)(text[i] ^ 1 << bit);
+			assert_int_equal(pwrite(fd, &bad, 1, i), 1);
+			expect_the_same_or_damage(&nr_damaged);
+			assert_int_equal(pwrite(fd, &text[i], 1, i), 1);
+		}
+	assert_true(nr_damaged > 2000);
+	/* The beginning of a newer one, which a signal cut at a page's end, and cut short. */
+	for (ssize_t cut = len - 2; cut > 0; cut -= 7) {
+		assert_int_equal(ftruncate(fd, cut), 0);
+		nr_damaged = 0;
+		expect_the_same_or_damage(&nr_damaged);
+		assert_int_equal(nr_damaged, 1);
+	}
+	/* Nothing was ever written: whoever made it was killed. */
+	assert_int_equal(ftruncate(fd, 0), 0);
+	struct bridge_state_file fresh;
+	assert_int_equal(bridge_state_open("r", &fresh, NULL), 0);
+	assert_false(fresh.takes_over);
+	bridge_state_fini(&fresh);
+	close(fd);
+}
+
+static void write_text(const char *text)
+{
+	FILE *file = fopen(path, "we");
+
+	assert_non_null(file);
+	fputs(text, file);
+	fclose(file);
+}
+
+#define ID "00112233445566778899aabbccddeeff"
+
+/* Without a sum, as older ones are; each field by itself. */
+static void each_field_is_of_its_kind(void **state)
+{
+	static const char *const bad[] = {
+		"\"generation\": 4294967296, \"epoch\": \"112233445566778g\"",
+		"\"generation\": 4294967296, \"epoch\": \"11223344\"",
+		"\"generation\": 4294967296, \"epoch\": 17",
+		"\"generation\": \"4294967296\", \"epoch\": \"1122334455667788\"",
+		"\"generation\": -1, \"epoch\": \"1122334455667788\"",
+		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"granted\": \"5\"",
+		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"granted\": -5",
+		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"wrote\": 1",
+		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"stale\": \"true\"",
+		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"mode\": \"m\"",
+		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"boot\": 1",
+		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"socket_tenure\": \"x\"",
+		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"more\": {}",
+		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"more\": [1]",
+		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"info\": 1",
+		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"uri\": 1",
+		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"version\": 2",
+	};
+	struct bridge_state_file file;
+	struct weft_error err;
+	char text[512];
+	bool alive;
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(bad); i++) {
+		snprintf(text, sizeof(text), "{\"id\": \"" ID "\", %s}", bad[i]);
+		write_text(text);
+		if (bridge_state_open("r", &file, &err) != -EUCLEAN)
+			fail_msg("taken: %s", text);
+		bridge_state_fini(&file);
+		assert_int_equal(bridge_state_peek("r", &file, &alive, &err), 0);
+		assert_true(file.damaged && !alive);
+		bridge_state_fini(&file);
+	}
+	write_text("{\"id\": \"" ID "\", \"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"uri\": \"weft://a/r\", \"later\": [], "
+		"\"socket\": null}");
+	assert_int_equal(bridge_state_open("r", &file, &err), 0);
+	assert_true(file.takes_over && file.donors[0].epoch == 0x1122334455667788 && file.generation == UINT64_C(2) << 32);
+	bridge_state_fini(&file);
+}
+
+/* JSON has no such text: a state without its path could not be taken over. */
+static void a_path_that_cannot_be_kept_is_an_error(void **state)
+{
+	struct bridge_state_file file;
+	struct weft_error err;
+
+	unlink(path);
+	assert_int_equal(bridge_state_open("r", &file, &err), 0);
+	file.uri = strdup("weft://a/r");
+	file.socket = strdup("/tmp/\xff");
+	assert_int_equal(bridge_state_write(&file, &err), -EILSEQ);
+	bridge_state_fini(&file);
+}
+
+static int make_dir(void **state)
+{
+	return mkdtemp(dir) && setenv("WEFT_RUN_DIR", dir, 1) == 0 && snprintf(path, sizeof(path), "%s/attach-r.json", dir) > 0 ? 0 : -1;
+}
+
+static int remove_dir(void **state)
+{
+	unlink(path);
+	return rmdir(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_comes_late_takes_nothing_back),
 		cmocka_unit_test(a_late_write_of_a_lower_generation_hides_no_newer_one),
+		cmocka_unit_test(what_is_damaged_is_never_taken_for_new),
+		cmocka_unit_test(each_field_is_of_its_kind),
+		cmocka_unit_test(a_path_that_cannot_be_kept_is_an_error),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
