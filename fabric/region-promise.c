@@ -82,8 +82,10 @@ int weft_region_keep_promises(struct weft_region *region, const char *path, bool
 	if (!region->note)
 		region->note = calloc(1, sizeof(*region->note));
 	region->promise_path = region->note ? strdup(path) : NULL;
-	if (!region->promise_path)
+	if (!region->promise_path) {
+		region->forgets |= is_new;
 		return -ENOMEM;
+	}
 	if (is_new) {
 		int r = load(region);
 

@@ -342,7 +342,7 @@ static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds
 static void keep_promises(const struct serve *s, const struct serve_region *w)
 {
 	WEFT_CLEANUP_FREE char *device = w->path ? realpath(w->path, NULL) : NULL;
-	char dir[128], place[300], path[256];
+	char dir[128], place[300], path[256], why[160];
 	int r = weft_state_dir(dir, sizeof(dir));
 
 	/* At a port that is another each time no borrower of before comes back. */
@@ -355,11 +355,19 @@ static void keep_promises(const struct serve *s, const struct serve_region *w)
 	XXH64_hash_t key = XXH3_64bits_withSeed(place, strlen(place), XXH3_64bits(w->name, strlen(w->name)));
 	if (r == 0 && snprintf(path, sizeof(path), "%s/leases-%016" PRIx64, dir, (uint64_t)key) >= (int)sizeof(path))
 		r = -ENAMETOOLONG;
-	if (r == 0)
-		r = weft_region_keep_promises(w->region, path, !w->recovered);
-	if (r < 0)
+	if (r < 0) {
 		weft_warn("region '%s': who holds it cannot be kept in %s: %s; should its contents be lost, the next donor will not know of a borrower that "
 			"is cut off and answers from what it remembers", w->name, dir, strerror(-r));
+		return;
+	}
+	r = weft_region_keep_promises(w->region, path, !w->recovered);
+	if (r == -EBADMSG)
+		snprintf(why, sizeof(why), "is damaged");
+	else
+		snprintf(why, sizeof(why), "cannot be read (%s)", strerror(-r));
+	if (r < 0)
+		weft_warn("region '%s': %s %s: it may have named a borrower that still answers from what it remembers, so that nobody is granted the region "
+			"in the first %u s", w->name, path, why, s->lease_s);
 }
 
 int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err)

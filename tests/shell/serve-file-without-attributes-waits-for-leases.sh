@@ -29,10 +29,16 @@ stop_donor || fail "the donor's exit status: $?"
 : >"${leases[0]}"
 start_donor --file "r=$TMP/ramfs/region" --lease 20
 ! writes 0x44 0 4096 "nbd://127.0.0.1:$PORT/r" || fail "it is granted although nobody knows who held it"
+grep -q "region 'r': ${leases[0]} is damaged: .* nobody is granted the region in the first 20 s" "$DONOR_LOG" || fail "it does not say why: $(cat "$DONOR_LOG")"
 stop_donor || fail "the donor's exit status: $?"
 rm -f "${leases[0]}"
 mkfifo "${leases[0]}"
 start_donor --file "r=$TMP/ramfs/region" --lease 20
+stop_donor || fail "the donor's exit status: $?"
+rm -f "${leases[0]}"
+ln -s /dev/null "${leases[0]}"
+start_donor --file "r=$TMP/ramfs/region" --lease 20
+grep -q "region 'r': ${leases[0]} cannot be read (Too many levels of symbolic links): " "$DONOR_LOG" || fail "it does not say why: $(cat "$DONOR_LOG")"
 stop_donor || fail "the donor's exit status: $?"
 
 python3 - "$TMP/region" <<'end' || skip "this file system has room for larger attributes"
