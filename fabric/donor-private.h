@@ -50,10 +50,12 @@ struct weft_attachment {
 	char peer[64], transport[16]; /* of the newest session */
 };
 
-/* Both under the lock. */
+/* Under the lock. */
 bool donor_region_in_use(const struct weft_donor *donor, const struct weft_region *region);
 /* A region that was adopted or opened: holds it for whoever held it before. -ENOMEM. */
 int donor_restore_attachments(struct weft_donor *donor, struct weft_region *region);
+/* It is not lent after all: nobody has been granted it.  Its entries keep what they say. */
+void donor_drop_attachments(struct weft_donor *donor, struct weft_region *region);
 
 /* donor-rules.c.  gen: the attachment's entry, or NULL.  0, or the refusal as weft_donor_grant() has it. */
 

@@ -31,7 +31,7 @@ static struct donor_region *table_find(struct weft_donor *donor, const char *nam
 	return NULL;
 }
 
-/* Takes over the reference.  The lock is held. */
+/* The lock is held. */
 static int table_add(struct weft_donor *donor, struct weft_region *region, bool from_directory)
 {
 	unsigned i = donor->nr_regions;
@@ -49,6 +49,22 @@ static int table_add(struct weft_donor *donor, struct weft_region *region, bool 
 	return 0;
 }
 
+/*
+ * The region is lent from now on: at first to whoever held it before.  Takes over the reference.  -ENOMEM: nobody has it.  The lock is
+ * held.
+ */
+static int lend(struct weft_donor *donor, struct weft_region *region, bool from_directory)
+{
+	int r = donor_restore_attachments(donor, region);
+
+	if (r < 0)
+		return r;
+	r = table_add(donor, region, from_directory);
+	if (r < 0)
+		donor_drop_attachments(donor, region);
+	return r;
+}
+
 int weft_donor_add(struct weft_donor *donor, struct weft_region *region, struct weft_error *err)
 {
 	int r = 0;
@@ -56,7 +72,7 @@ int weft_donor_add(struct weft_donor *donor, struct weft_region *region, struct 
 	pthread_mutex_lock(&donor->lock);
 	if (table_find(donor, region->name))
 		r = weft_error_set(err, EEXIST, "there are two regions named '%s'", region->name);
-	if (r == 0 && (table_add(donor, region, false) < 0 || donor_restore_attachments(donor, region) < 0))
+	if (r == 0 && lend(donor, region, false) < 0)
 		r = weft_error_set(err, ENOMEM, "region '%s': no memory", region->name);
 	if (r == 0)
 		weft_region_get(region);
@@ -198,9 +214,7 @@ static int open_below(struct weft_donor *donor, const char *name, struct weft_re
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&donor->lock);
-	r = donor_restore_attachments(donor, region);
-	if (r == 0)
-		r = table_add(donor, region, true);
+	r = lend(donor, region, true);
 	if (r == 0)
 		*ret = weft_region_get(region);
 	pthread_mutex_unlock(&donor->lock);

@@ -678,6 +678,19 @@ bool donor_region_in_use(const struct weft_donor *donor, const struct weft_regio
 	return false;
 }
 
+void donor_drop_attachments(struct weft_donor *donor, struct weft_region *region)
+{
+	for (struct weft_attachment **p = &donor->attachments, *a; (a = *p);) {
+		if (a->region != region) {
+			p = &a->next;
+			continue;
+		}
+		*p = a->next;
+		weft_region_put(region);
+		free(a);
+	}
+}
+
 int donor_restore_attachments(struct weft_donor *donor, struct weft_region *region)
 {
 	if (region->crashed)
@@ -702,8 +715,10 @@ int donor_restore_attachments(struct weft_donor *donor, struct weft_region *regi
 			continue;
 		}
 		struct weft_attachment *a = attachment_new(donor, region);
-		if (!a)
+		if (!a) {
+			donor_drop_attachments(donor, region);
 			return -ENOMEM;
+		}
 		memcpy(a->id_hash, gen->id_hash, sizeof(a->id_hash));
 		a->generation = gen->generation;
 		a->mode = (enum weft_mode)(held - 1);

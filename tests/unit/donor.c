@@ -24,6 +24,23 @@ static struct weft_donor *donor;
 static struct weft_region *region;
 static struct weft_error err;
 
+/* The linker puts these in the place of the real ones (--wrap).  The nth allocation from now on fails; 0: none. */
+static unsigned fail_nth;
+void *__real_calloc(size_t nr, size_t size);
+void *__wrap_calloc(size_t nr, size_t size);
+void *__real_reallocarray(void *p, size_t nr, size_t size);
+void *__wrap_reallocarray(void *p, size_t nr, size_t size);
+
+void *__wrap_calloc(size_t nr, size_t size)
+{
+	return fail_nth && --fail_nth == 0 ? NULL : __real_calloc(nr, size);
+}
+
+void *__wrap_reallocarray(void *p, size_t nr, size_t size)
+{
+	return fail_nth && --fail_nth == 0 ? NULL : __real_reallocarray(p, nr, size);
+}
+
 /* A session whose thread "copies" until it is fenced, or a passive one. */
 struct session {
 	struct weft_grant *grant;
@@ -1249,6 +1266,47 @@ static void a_new_daemon_remembers_holders_and_generations(void **state)
 	region = old_region;
 }
 
+static void count_attachments(void *ctx, const struct weft_attachment_status *status)
+{
+	++*(unsigned *)ctx;
+}
+
+static void a_region_that_there_is_no_memory_for_leaves_nothing_behind(void **state)
+{
+	struct weft_donor_config config = {LEASE_MS, FENCE_MS, "tcp"};
+	struct weft_region *mine = region, *again;
+	struct weft_donor *old_donor = donor;
+	struct session a, b;
+	unsigned nth = 0;
+	int r;
+
+	assert_int_equal(grant(&a, 1, 5, WEFT_MODE_READ), 0);
+	release(&a, false);
+	assert_int_equal(grant(&b, 2, 3, WEFT_MODE_READ), 0);
+	release(&b, false);
+	assert_int_equal(weft_region_adopt(dup(region->fd), dup(region->header_fd), false, &again, &err), 0);
+	assert_int_equal(weft_donor_new(&config, &donor), 0);
+	do {
+		unsigned nr = 0;
+
+		fail_nth = ++nth;
+		r = weft_donor_add(donor, again, &err);
+		weft_donor_status(donor, count_attachments, &nr);
+		assert_int_equal(nr, r < 0 ? 0 : 2);
+		assert_int_equal(atomic_load(&again->refs), r < 0 ? 1 : 4);
+	} while (r == -ENOMEM && nth < 10);
+	fail_nth = 0;
+	assert_int_equal(r, 0);
+	assert_int_equal(nth, 4);
+	/* Those who hold it still do. */
+	region = again;
+	assert_int_equal(grant(&b, 3, 1, WEFT_MODE_WRITE), -EBUSY);
+	weft_donor_free(donor);
+	weft_region_put(again);
+	donor = old_donor;
+	region = mine;
+}
+
 static void a_stopping_donor_grants_nothing_and_fences_all(void **state)
 {
 	struct session a, b, c;
@@ -1455,6 +1513,7 @@ int main(void)
 		TEST(nobody_writes_a_read_only_region),
 		TEST(another_epoch_is_stale),
 		TEST(a_new_daemon_remembers_holders_and_generations),
+		TEST(a_region_that_there_is_no_memory_for_leaves_nothing_behind),
 		TEST(a_stopping_donor_grants_nothing_and_fences_all),
 		TEST(no_more_than_the_table_holds),
 		TEST(status_tells_of_attachments),
