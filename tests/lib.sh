@@ -39,6 +39,20 @@ need_testbed() {
 	said=$("$WEFT_SRC/tests/testbed/run" --prepare 2>&1) || skip "${said##*$'\n'}"
 }
 
+# in_testbed [OPTION…] [-- ARGUMENT…]: runs $TMP/inside in the testbed and shows what it said.  It says "== done" where it ends, else it failed.
+in_testbed() {
+	local options=() status=0
+	while (($#)) && [[ $1 != -- ]]; do
+		options+=("$1")
+		shift
+	done
+	(cd "$WEFT_SRC" && tests/testbed/run "${options[@]}" -- bash "$TMP/inside" "${@:2}") >"$TMP/output" 2>&1 || status=$?
+	((status != 77)) || skip "$(sed -n 's/^SKIP: //p' "$TMP/output")"
+	((status == 0)) || fail "exit status $status: $(tail -n 120 "$TMP/output")"
+	grep -q '^== done' "$TMP/output" || fail "it did not come to its end: $(cat "$TMP/output")"
+	cat "$TMP/output"
+}
+
 # nobody_complains [PATTERN]: at the end of what runs in the testbed with log_path=$TMP/asan: neither the sanitizers, nor the
 # kernel (of PATTERN either).
 nobody_complains() {

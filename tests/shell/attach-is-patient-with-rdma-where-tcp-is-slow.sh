@@ -16,5 +16,6 @@ grep -q 'transport rdma (auto: the donor offers' "$TMP/out" || fail "not over RD
 tc qdisc del dev rdma0 root
 tc qdisc del dev tcp0 root
 weft detach r
+echo "== done"
 END
-"$WEFT_SRC/tests/testbed/run" --nodes 2 --timeout 300 -- bash "$TMP/inside"
+in_testbed --nodes 2 --timeout 300

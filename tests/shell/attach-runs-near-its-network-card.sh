@@ -97,8 +97,4 @@ weft detach r
 stop_donor || fail "the donor's exit status: $?"
 echo "== done"
 END
-cd "$WEFT_SRC"
-"$WEFT_SRC/tests/testbed/run" --numa --timeout 300 -- env WEFT_BUILD="$WEFT_BUILD" bash "$TMP/inside" >"$TMP/output" 2>&1 ||
-	fail "exit status $?: $(tail -n 80 "$TMP/output")"
-grep -q '^== done' "$TMP/output" || fail "$(cat "$TMP/output")"
-cat "$TMP/output"
+in_testbed --numa --timeout 300

@@ -78,5 +78,6 @@ cmp -n "$torn" "$TMP/donor" "$TMP/data" || fail "the donor lacks something"
 cmp -i $((torn + bad)) -n $(((8 << 20) - torn - bad)) "$TMP/donor" "$TMP/data" || fail "the donor lacks something"
 cmp -i "$torn:0" -n "$bad" "$TMP/donor" /dev/zero || fail "the donor has something for what is lost"
 ! compgen -G "$TMP/asan*" || fail "the sanitizers have complaints: $(cat "$TMP"/asan*)"
+echo "== done"
 END
-"$WEFT_SRC/tests/testbed/run" --timeout 350 -- bash "$TMP/inside"
+in_testbed --timeout 350

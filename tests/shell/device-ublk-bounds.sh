@@ -51,5 +51,6 @@ grep -q "waiting for the kernel to be done with the bridge of /dev/ublkb0 that d
 dd if=/dev/ublkb0 of=/dev/null bs=1M count=1 iflag=direct 2>/dev/null || fail "it cannot be read"
 weft detach r || fail "detach"
 nobody_complains
+echo "== done"
 END
-"$WEFT_SRC/tests/testbed/run" --timeout 450 --memory 1G --cpus 2 -- bash "$TMP/inside"
+in_testbed --timeout 450 --memory 1G --cpus 2

@@ -116,8 +116,4 @@ stop_donor || fail "the donor's exit status: $?"
 nobody_complains
 echo "== done"
 END2
-cd "$WEFT_SRC"
-"$WEFT_SRC/tests/testbed/run" --timeout 800 -- env WEFT_BUILD="$WEFT_BUILD" bash "$TMP/inside" >"$TMP/output" 2>&1 ||
-	fail "exit status $?: $(tail -n 80 "$TMP/output")"
-grep -q '^== done' "$TMP/output" || fail "$(cat "$TMP/output")"
-cat "$TMP/output"
+in_testbed --timeout 800

@@ -31,5 +31,6 @@ rdma_check
 start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=16M
 attach rdma || fail "it is not cured"
 weft detach r
+echo "== done"
 END
-"$WEFT_SRC/tests/testbed/run" --timeout 350 -- bash "$TMP/inside"
+in_testbed --timeout 350

@@ -71,8 +71,4 @@ weft detach r
 if dmesg | grep -E 'WARNING|BUG|Oops'; then fail "the kernel has complaints"; fi
 echo "== done"
 END2
-cd "$WEFT_SRC"
-"$WEFT_SRC/tests/testbed/run" --nodes 2 --timeout 850 -- env WEFT_BUILD="$WEFT_BUILD" bash "$TMP/inside" "${WEFT_FLAP_SECONDS:-300}" \
-	>"$TMP/output" 2>&1 || fail "exit status $?: $(tail -n 120 "$TMP/output")"
-grep -q '^== done' "$TMP/output" || fail "$(cat "$TMP/output")"
-cat "$TMP/output"
+in_testbed --nodes 2 --timeout 850 -- "${WEFT_FLAP_SECONDS:-300}"

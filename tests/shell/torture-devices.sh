@@ -22,8 +22,4 @@ done
 nobody_complains
 echo "== done"
 END2
-cd "$WEFT_SRC"
-"$WEFT_SRC/tests/testbed/run" --timeout 2600 -- env WEFT_BUILD="$WEFT_BUILD" bash "$TMP/inside" >"$TMP/output" 2>&1 ||
-	fail "exit status $?: $(tail -n 150 "$TMP/output")"
-grep -q '^== done' "$TMP/output" || fail "$(cat "$TMP/output")"
-cat "$TMP/output"
+in_testbed --timeout 2600

@@ -86,8 +86,4 @@ wait_for wait_for_none
 nobody_complains
 echo "== done"
 END
-cd "$WEFT_SRC"
-"$WEFT_SRC/tests/testbed/run" --timeout 500 --memory 2G -- env WEFT_BUILD="$WEFT_BUILD" bash "$TMP/inside" >"$TMP/output" 2>&1 ||
-	fail "exit status $?: $(tail -n 80 "$TMP/output")"
-grep -q '^== done' "$TMP/output" || fail "$(cat "$TMP/output")"
-cat "$TMP/output"
+in_testbed --timeout 500 --memory 2G

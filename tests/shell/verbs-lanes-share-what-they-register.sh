@@ -31,5 +31,6 @@ as_nobody weft attach "weft://$RDMA_IP:$PORT/r" --socket "$TMP/nobody/s" --lanes
 as_nobody weft detach r || fail "detach"
 stop_donor || fail "the donor's exit status: $?"
 nobody_complains
+echo "== done"
 END
-"$WEFT_SRC/tests/testbed/run" --timeout 350 --memory 1800M -- bash "$TMP/inside"
+in_testbed --timeout 350 --memory 1800M

@@ -25,7 +25,6 @@ for ((i = 0; i < 200; i++)); do
 done
 [[ ! -e /sys/class/infiniband/rxe0 ]] || exit 5
 if dmesg | grep -E 'WARNING|BUG|Oops'; then exit 6; fi
+echo "== done"
 END
-"$WEFT_SRC/tests/testbed/run" --timeout 800 --memory 5G -- bash "$TMP/inside" "$WEFT_BUILD/tests/conformance/verbs-life" \
-	>"$TMP/output" 2>&1 || fail "exit status $?: $(tail -n 80 "$TMP/output")"
-cat "$TMP/output"
+in_testbed --timeout 800 --memory 5G -- "$WEFT_BUILD/tests/conformance/verbs-life"

@@ -67,7 +67,6 @@ crowded "$RDMA_IP" 1
 ((refused == 0)) || grep -q "try again" "$TMP/newcomer" || fail "no reason: $(cat "$TMP/newcomer")"
 weft detach r
 nobody_complains
+echo "== done"
 END
-"$WEFT_SRC/tests/testbed/run" --timeout $((6 * seconds + 300)) --memory 2G -- bash "$TMP/inside" "$seconds" "$every" >"$TMP/output" 2>&1 ||
-	fail "exit status $?: $(tail -n 60 "$TMP/output")"
-cat "$TMP/output"
+in_testbed --timeout $((6 * seconds + 300)) --memory 2G -- "$seconds" "$every"

@@ -46,8 +46,4 @@ done
 if dmesg | grep -E 'WARNING|BUG|Oops'; then fail "the kernel has complaints"; fi
 echo "== done"
 END
-cd "$WEFT_SRC"
-tests/testbed/run --nodes 2 --timeout 350 -- env WEFT_BUILD="$WEFT_BUILD" bash "$TMP/inside" >"$TMP/output" 2>&1 ||
-	fail "exit status $?: $(tail -n 60 "$TMP/output")"
-grep -q '^== done' "$TMP/output" || fail "$(cat "$TMP/output")"
-cat "$TMP/output"
+in_testbed --nodes 2 --timeout 350

@@ -63,8 +63,4 @@ grep -q "is detached, but" "$TMP/err" || fail "$(cat "$TMP/err")"
 if dmesg | grep -E 'WARNING|BUG|Oops'; then fail "the kernel has complaints"; fi
 echo "== done"
 END
-cd "$WEFT_SRC"
-"$WEFT_SRC/tests/testbed/run" --nodes 2 --timeout 500 -- env WEFT_BUILD="$WEFT_BUILD" bash "$TMP/inside" >"$TMP/output" 2>&1 ||
-	fail "exit status $?: $(tail -n 80 "$TMP/output")"
-grep -q '^== done' "$TMP/output" || fail "$(cat "$TMP/output")"
-cat "$TMP/output"
+in_testbed --nodes 2 --timeout 500
