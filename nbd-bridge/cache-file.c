@@ -455,9 +455,10 @@ void cache_file_note_granted(struct cache_file *file, unsigned donor, uint64_t g
 {
 	if (!atomic_load(&file->mapped))
 		return;
-	change(file, store, &file->known.granted[donor], &file->header->granted[donor], granted);
+	/* Generations only grow, and who notes one may come late. */
+	change(file, raise_to, &file->known.granted[donor], &file->header->granted[donor], granted);
 	if (wrote)
-		change(file, store, &file->known.wrote[donor], &file->header->wrote[donor], granted);
+		change(file, raise_to, &file->known.wrote[donor], &file->header->wrote[donor], granted);
 }
 
 uint64_t cache_file_granted(const struct cache_file *file, unsigned donor, bool *ret_wrote)

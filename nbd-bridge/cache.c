@@ -374,9 +374,14 @@ static int begin_file(struct bridge_cache *cache, struct weft_error *err)
 		memcpy(id->ids[i], bridge->donors[i].config.id, sizeof(id->ids[i]));
 	int r = cache_file_reset(bridge->config.cache_file, id, err);
 	free(id);
-	/* Those that were asked for while there was no place to say so. */
-	for (unsigned i = 0; i < bridge->nr_donors && r == 0; i++)
-		cache_file_note_generation(bridge->config.cache_file, i, atomic_load(&bridge->donors[i].generation));
+	/* What was asked for and granted while there was no place to say so. */
+	for (unsigned i = 0; i < bridge->nr_donors && r == 0; i++) {
+		struct bridge_donor *donor = &bridge->donors[i];
+		uint64_t granted = donor_noted(donor);
+
+		cache_file_note_generation(bridge->config.cache_file, i, atomic_load(&donor->generation));
+		cache_file_note_granted(bridge->config.cache_file, i, granted, granted && atomic_load(&donor->wrote_generation) == granted);
+	}
 	return r;
 }
 

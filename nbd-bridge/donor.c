@@ -84,12 +84,17 @@ static int note(struct bridge_donor *donor, uint64_t generation, bool wrote)
 	return config->note ? config->note(config->note_ctx, donor->index, donor->info.epoch, generation, wrote) : 0;
 }
 
-int donor_note_granted(struct bridge_donor *donor, uint64_t generation)
+uint64_t donor_noted(struct bridge_donor *donor)
 {
 	pthread_mutex_lock(&donor->bridge->lock);
-	bool known = generation <= donor->noted_generation;
+	uint64_t noted = donor->noted_generation;
 	pthread_mutex_unlock(&donor->bridge->lock);
-	if (known)
+	return noted;
+}
+
+int donor_note_granted(struct bridge_donor *donor, uint64_t generation)
+{
+	if (generation <= donor_noted(donor))
 		return 0;
 	int r = note(donor, generation, false);
 	if (r < 0)

@@ -359,6 +359,8 @@ void donor_raise(struct bridge_donor *donor, uint64_t generation);
 /* A grant is kept for a take-over, before anything is asked under it; that something was written under it, before anybody learns of it.  0, or -errno. */
 int donor_note_granted(struct bridge_donor *donor, uint64_t generation);
 int donor_note_wrote(struct bridge_donor *donor, uint64_t generation);
+/* The highest generation that is kept so; 0: none, or the contents cannot be put back. */
+uint64_t donor_noted(struct bridge_donor *donor);
 /* What a hello to it says of what is remembered. */
 void donor_claim(const struct bridge_donor *donor, struct weft_hello *hello);
 /* What was sent at sent_ns (weft_boottime_ns()) was a sign of life, and the donor has answered it. */

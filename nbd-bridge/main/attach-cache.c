@@ -36,6 +36,22 @@ int attach_check_left_cache(const struct attach *a, bool same, struct weft_error
 		weft_format_size(dirty, size, sizeof(size)), state->cache_file, state->uri, state->cache_file, a->options.name);
 }
 
+/*
+ * Whether the file says of which contents it is, and the same as the state does.  Nothing else may be written back: a foreign server's contents
+ * have no name.
+ */
+static int check_epoch(const struct attach *a, unsigned i, struct weft_error *err)
+{
+	const struct bridge_state_file *state = &a->state;
+	uint64_t epoch = cache_file_epoch(a->cache_file, i), known = state->takes_over ? state->donors[i].epoch : 0;
+	const char *path = a->options.cache_file;
+
+	if (a->options.donors[0].uri.foreign || (epoch && (!known || known == epoch)))
+		return 0;
+	return weft_error_set(err, EUCLEAN, "%s %s, and is not written back; save what it holds with: weft rescue %s FILE; then remove it", path,
+		epoch ? "is of other contents than the bridge that died had" : "does not say of which contents it is", path);
+}
+
 /* Who wrote the file: whom the donor lets go on, unless another could write since. */
 static int take_identity(struct attach *a, struct weft_error *err)
 {
@@ -46,6 +62,12 @@ static int take_identity(struct attach *a, struct weft_error *err)
 		if (state->takes_over && memcmp(state->donors[i].id, id->ids[i], sizeof(id->ids[i])) != 0)
 			return weft_error_set(err, EINVAL, "%s was not written by the bridge of '%s' that died; see what each has with weft rescue",
 				a->options.cache_file, a->options.name);
+	for (unsigned i = 0; i < id->nr_donors; i++) {
+		int r = check_epoch(a, i, err);
+
+		if (r < 0)
+			return r;
+	}
 	for (unsigned i = 0; i < id->nr_donors; i++) {
 		struct bridge_state_donor *donor = &state->donors[i];
 		bool wrote;
