@@ -448,6 +448,19 @@ static void change_try(struct attach *a, void *ctx)
 	}
 }
 
+/* Of a region that is held they count seconds. */
+static bool differ_in_numbers_only(const char *a, const char *b)
+{
+	static const char number[] = "0123456789.";
+
+	for (;; a++, b++) {
+		a += strspn(a, number);
+		b += strspn(b, number);
+		if (*a != *b || !*a)
+			return *a == *b;
+	}
+}
+
 /* As often as --wait lets it. */
 static int start_bridge_when_it_can(struct attach *a, struct weft_error *err)
 {
@@ -455,13 +468,16 @@ static int start_bridge_when_it_can(struct attach *a, struct weft_error *err)
 	const struct attach_options *o = &a->options;
 	const uint64_t end_ns = o->wait_ms ? weft_now_ns() + o->wait_ms * UINT64_C(1000000) : UINT64_MAX;
 	struct weft_error told = {0};
+	char how_long[48] = "";
 	int r;
 
+	if (o->wait_ms)
+		snprintf(how_long, sizeof(how_long), " for up to %g s", (double)o->wait_ms / 1000);
 	for (unsigned i = 0; i < a->state.nr_donors; i++)
 		remembers[i] = a->state.donors[i].epoch != 0;
 	while ((r = start_bridge(a, err)) < 0 && o->waits && may_come(a, r) && weft_now_ns() < end_ns) {
-		if (strcmp(told.message, err->message) != 0)
-			weft_info("%s; trying again until it is there", err->message);
+		if (!differ_in_numbers_only(told.message, err->message))
+			weft_info("%s; trying again%s", err->message, how_long);
 		told = *err;
 		attach_end_bridge(a);
 		if (sleep_or_give_up(a, WAIT_MS))

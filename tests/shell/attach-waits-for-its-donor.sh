@@ -6,6 +6,7 @@ need_tool python3 jq
 
 port=$(free_port)
 uri=weft://127.0.0.1:$port/r
+mkdir -m 700 "$TMP/elsewhere"
 refused() { # TEXT ARGUMENT…
 	local status=0
 	weft attach "$uri" --socket "$TMP/s" "${@:2}" >"$TMP/out" 2>&1 || status=$?
@@ -17,14 +18,14 @@ echo "no donor: at once, or when the time is over"
 refused "Connection refused; is weft serve running there?"
 refused "Connection refused; is weft serve running there?" --dead-timeout 0
 SECONDS=0
-refused "is weft serve running there?; trying again until it is there" --wait 2
+refused "is weft serve running there?; trying again for up to 2 s" --wait 2
 ((SECONDS >= 2)) || fail "it did not wait"
 
 echo "the donor comes"
 : >"$TMP/out" # nothing of an earlier one
 weft attach "$uri" --socket "$TMP/s" --wait 0 >"$TMP/out" 2>&1 &
 attach=$!
-wait_for grep -q "trying again until it is there" "$TMP/out"
+wait_for grep -q "running there?; trying again$" "$TMP/out"
 start_donor --listen "127.0.0.1:$port" --memory r=1M
 wait "$attach" || fail "$(cat "$TMP/out")"
 grep -q "'r' is attached" "$TMP/out" || fail "$(cat "$TMP/out")"
@@ -34,9 +35,18 @@ echo "another has it: until that one goes"
 : >"$TMP/out" # nothing of an earlier one
 weft attach "$uri" --socket "$TMP/other" --name other --wait 60 >"$TMP/out" 2>&1 &
 attach=$!
-wait_for grep -q "is held by .*trying again until it is there" "$TMP/out"
+wait_for grep -q "is held by .*; trying again for up to 60 s$" "$TMP/out"
 weft detach r >/dev/null
 wait "$attach" || fail "$(cat "$TMP/out")"
+
+echo "another had it, and is silent: for how long yet is no new reason each second"
+kill -KILL "$(weft status other --json | jq '.attachments[0].pid')"
+: >"$TMP/out" # nothing of an earlier one
+status=0
+WEFT_RUN_DIR=$TMP/elsewhere weft attach "$uri" --socket "$TMP/s" --name late --wait 4 >"$TMP/out" 2>&1 || status=$?
+[[ $status = 1 && $(grep -c "trying again" "$TMP/out") -le 2 ]] || fail "exit status $status: $(cat "$TMP/out")"
+weft attach "$uri" --socket "$TMP/other" --name other >/dev/null || fail "other is not taken over"
+
 status=0
 weft attach "$uri" --socket "$TMP/s" --name reader --read-only >"$TMP/out" 2>&1 || status=$?
 [[ $status = 1 && $(cat "$TMP/out") = *"; to read beside a writer, use --shared instead of --read-only" ]] || fail "$(cat "$TMP/out")"

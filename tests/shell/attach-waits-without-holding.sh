@@ -10,7 +10,7 @@ start_donor --file "r=$TMP/one"
 first=$URI stock=nbd://127.0.0.1:$PORT/r
 weft attach "$first" "weft://127.0.0.1:$port/r" --socket "$TMP/s" --name r --wait 60 >"$TMP/out" 2>&1 &
 attach=$!
-wait_for grep -q "trying again until it is there" "$TMP/out"
+wait_for grep -q "trying again" "$TMP/out"
 written() { writes 0x42 0 65536 "$stock"; }
 wait_for written
 start_donor --listen "127.0.0.1:$port" --file "r=$TMP/two"
