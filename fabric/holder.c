@@ -21,6 +21,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "fabric/process.h"
 #include "fabric/util.h"
 
 enum {
@@ -112,36 +113,6 @@ static int connect_holder(const char *run_dir, const char *name, int *ret_pid)
 	return fd;
 }
 
-/* Whether a process is gone, or on its way out: a killed one holds its sockets until it has given its memory back. */
-static bool is_dying(int pid)
-{
-	char path[64], line[256], state = 0;
-	unsigned long long pending = 0, mask;
-	bool found = false;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	FILE *in = fopen(path, "re");
-	if (!in)
-		return errno == ENOENT;
-	while (fgets(line, sizeof(line), in)) {
-		found |= sscanf(line, "State: %c", &state) == 1;
-		if (sscanf(line, "SigPnd: %llx", &mask) == 1 || sscanf(line, "ShdPnd: %llx", &mask) == 1)
-			pending |= mask;
-	}
-	fclose(in);
-	if (!found || state == 'Z' || state == 'X' || pending >> (SIGKILL - 1) & 1)
-		return true;
-	/* PF_EXITING of the kernel's, proc(5), field 9; what is before it ends with the last ')'. */
-	unsigned flags = 0;
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	in = fopen(path, "re");
-	if (!in)
-		return errno == ENOENT;
-	const char *end = fgets(line, sizeof(line), in) ? strrchr(line, ')') : NULL;
-	fclose(in);
-	return !end || (sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && flags & 0x4);
-}
-
 /* Whether two lists of places, one to a line, have one in common. */
 static bool share_a_place(const char *a, const char *b)
 {
@@ -189,7 +160,7 @@ static int take_from_holder(struct weft_leftovers *l, const char *run_dir, const
 		}
 		if (sscanf(text, "busy %d %[^\n]", &daemon_pid, theirs) == 2) {
 			/* Where it listens we do now: it is on its way out, or out. */
-			*ret_dying = share_a_place(theirs, places) || is_dying(daemon_pid);
+			*ret_dying = share_a_place(theirs, places) || weft_process_is_dying(daemon_pid);
 			r = -EBUSY;
 		}
 		break;

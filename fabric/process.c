@@ -1,4 +1,4 @@
-/* What a process is given at its start, and the signals that it gets.  The main thread. */
+/* What a process is given at its start, and the signals that it gets; whether another is dying.  The main thread. */
 #include "fabric/process.h"
 
 #include <errno.h>
@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -118,4 +119,35 @@ void weft_signals_end(struct weft_signals *signals, struct weft_loop *loop)
 		return;
 	weft_loop_remove(loop, &signals->watch);
 	close(signals->watch.fd);
+}
+
+/* ---- another process ---- */
+
+bool weft_process_is_dying(pid_t pid)
+{
+	char path[64], line[256], state = 0;
+	unsigned long long pending = 0, mask;
+	bool found = false;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	FILE *in = fopen(path, "re");
+	if (!in)
+		return errno == ENOENT;
+	while (fgets(line, sizeof(line), in)) {
+		found |= sscanf(line, "State: %c", &state) == 1;
+		if (sscanf(line, "SigPnd: %llx", &mask) == 1 || sscanf(line, "ShdPnd: %llx", &mask) == 1)
+			pending |= mask;
+	}
+	fclose(in);
+	if (!found || state == 'Z' || state == 'X' || pending >> (SIGKILL - 1) & 1)
+		return true;
+	/* PF_EXITING of the kernel's, proc(5), field 9; what is before it ends with the last ')'. */
+	unsigned flags = 0;
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	in = fopen(path, "re");
+	if (!in)
+		return errno == ENOENT;
+	const char *end = fgets(line, sizeof(line), in) ? strrchr(line, ')') : NULL;
+	fclose(in);
+	return !end || (sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && flags & 0x4);
 }

@@ -46,4 +46,10 @@ int weft_signals_watch(struct weft_signals *signals, struct weft_loop *loop, boo
 /* Takes one that was never watched (all zeros). */
 void weft_signals_end(struct weft_signals *signals, struct weft_loop *loop);
 
+/*
+ * Whether another process is gone, or on its way out: one that was killed holds its sockets and locks until it has given its memory
+ * back.
+ */
+bool weft_process_is_dying(pid_t pid);
+
 #endif

@@ -20,10 +20,14 @@
 #include <xxhash.h>
 
 #include "fabric/control.h"
+#include "fabric/process.h"
 #include "fabric/util.h"
 
 /* A higher version means something else by what it writes; fields that are added need none. */
 enum { STATE_MAX = 32768, STATE_VERSION = 1 };
+
+/* Whoever looks whether a bridge lives has the lock for a moment; one that was killed has it until its last thread is gone. */
+enum { LOOK_MS = 100, DYING_MS = 5000 };
 
 static int state_path(const char *name, char *path, size_t len, struct weft_error *err)
 {
@@ -288,11 +292,12 @@ void bridge_state_note(struct bridge_state_donor *donor, uint64_t epoch, uint64_
 	donor->epoch = epoch;
 }
 
-/* Whoever looks whether a bridge lives has the lock for a moment. */
-static int lock(int fd)
+static int lock(int fd, unsigned ms)
 {
-	for (unsigned tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
-		if (tries == 20)
+	const uint64_t end_ns = weft_now_ns() + ms * UINT64_C(1000000);
+
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (weft_now_ns() > end_ns)
 			return -errno;
 		usleep(5000);
 	}
@@ -314,8 +319,12 @@ int bridge_state_open(const char *name, struct bridge_state_file *ret, struct we
 			r = -errno;
 			return weft_error_set(err, -r, "cannot open %s: %s", ret->path, strerror(-r));
 		}
-		if (lock(ret->fd) < 0) {
+		if (lock(ret->fd, LOOK_MS) < 0) {
 			load(ret);
+			if (ret->pid > 0 && weft_process_is_dying(ret->pid) && lock(ret->fd, DYING_MS) == 0) {
+				bridge_state_fini(ret);
+				return bridge_state_open(name, ret, err);
+			}
 			r = weft_error_set(err, EBUSY,
 				"there is an attachment '%s' already (pid %d, %s); end it with: weft detach %s; "
 				"or give this one another --name", name, (int)ret->pid, ret->uri ? ret->uri : "?", name);

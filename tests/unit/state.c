@@ -1,6 +1,7 @@
 /* What outlives a bridge: lanes note it in any order. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -192,6 +195,42 @@ static void a_path_that_cannot_be_kept_is_an_error(void **state)
 	bridge_state_fini(&file);
 }
 
+static void *end_soon(void *ctx)
+{
+	usleep(600000);
+	_exit(0);
+}
+
+/* A process that was killed has its descriptors until its last thread is gone: whoever attaches then waits for that. */
+static void a_name_whose_process_is_dying_is_waited_for(void **state)
+{
+	struct bridge_state_file file;
+	struct weft_error err = {0};
+	pthread_t thread;
+	siginfo_t end;
+	int ready[2];
+	char byte;
+
+	unlink(path);
+	assert_int_equal(pipe(ready), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		bridge_state_open("r", &file, &err);
+		file.pid = getpid();
+		bridge_state_write(&file, &err);
+		pthread_create(&thread, NULL, end_soon, NULL);
+		(void)!write(ready[1], "", 1);
+		syscall(SYS_exit, 0); /* its first thread alone */
+	}
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	assert_int_equal(bridge_state_open("r", &file, &err), 0);
+	assert_true(file.takes_over);
+	bridge_state_fini(&file);
+	assert_int_equal(waitid(P_PID, (id_t)pid, &end, WEXITED), 0);
+	close(ready[0]);
+	close(ready[1]);
+}
+
 static int make_dir(void **state)
 {
 	return mkdtemp(dir) && setenv("WEFT_RUN_DIR", dir, 1) == 0 && snprintf(path, sizeof(path), "%s/attach-r.json", dir) > 0 ? 0 : -1;
@@ -211,6 +250,7 @@ int main(void)
 		cmocka_unit_test(what_is_damaged_is_never_taken_for_new),
 		cmocka_unit_test(each_field_is_of_its_kind),
 		cmocka_unit_test(a_path_that_cannot_be_kept_is_an_error),
+		cmocka_unit_test(a_name_whose_process_is_dying_is_waited_for),
 	};
 
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);
