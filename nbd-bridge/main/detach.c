@@ -280,7 +280,7 @@ static int ask_until_written_back(const char *name, bool force, json_t **ret, st
 			else
 				r = weft_error_set(err, EIO, "'%s' is not detached: %s of its cache cannot be written back; %s: weft rescue %s FILE; "
 					"or give it up: weft detach --force %s", name, size, stale ?
-					"the donor lost this region's contents; save your unwritten data with" :
+					"it is stale, so its donor takes none of it; save that with" :
 					"try again when its donor is there, or save that with", name, name);
 			json_decref(*ret);
 			*ret = NULL;

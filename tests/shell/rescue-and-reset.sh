@@ -32,7 +32,7 @@ for how in "" "--cache-file $TMP/cache"; do
 	lose
 	read_fails || fail "something was read"
 	refused "4 MiB that were not at the donor; save them first" weft reset r
-	refused "the donor lost this region's contents; save your unwritten data with: weft rescue r" weft detach r
+	refused "cannot be written back; it is stale, so its donor takes none of it; save that with: weft rescue r" weft detach r
 	# Whoever asked for it does not wait for its end.
 	rm -f "$TMP"/gone* "$TMP"/saved*
 	printf '{"op": "rescue", "file": "%s"}\n' "$TMP/gone" | socat -t 0 - "UNIX-CONNECT:$WEFT_RUN_DIR/attach-r.sock"
