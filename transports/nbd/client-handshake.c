@@ -542,10 +542,11 @@ int nbd_client_handshake_start(const struct tp_target *target, struct nbd_client
 	hs->port = strdup(target->port ? target->port : "10809");
 	hs->region = strdup(target->region);
 	hs->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	hs->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (!hs->host || !hs->port || !hs->region || hs->cancel_fd < 0 || hs->done_fd < 0) {
+	hs->done_fd = hs->cancel_fd < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!hs->host || !hs->port || !hs->region || hs->done_fd < 0) {
+		r = errno;
 		free_handshake(hs);
-		return weft_error_set(err, ENOMEM, "cannot connect: out of memory or descriptors");
+		return weft_error_set(err, r, "cannot connect: %s", strerror(r));
 	}
 	/* Signals are for the program's own threads. */
 	sigfillset(&all);
