@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 /* A piece of the peer's text, not NUL-terminated. */
 struct span {

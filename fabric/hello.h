@@ -28,7 +28,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "fabric/error.h"
+#include "fabric/base/error.h"
 #include "fabric/stripe.h"
 
 #define WEFT_CONTEXT_SESSION "weft:session:"

@@ -7,7 +7,7 @@
 
 #include <stdbool.h>
 
-#include "fabric/error.h"
+#include "fabric/base/error.h"
 
 struct weft_listening {
 	int fd;

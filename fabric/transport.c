@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 enum { REGION_NAME_MAX = 4096 }; /* the longest string of NBD, and our own limit everywhere */
 

@@ -20,7 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "fabric/error.h"
+#include "fabric/base/error.h"
 #include "fabric/hello.h"
 
 struct tp;

@@ -13,7 +13,7 @@
 #include <strings.h>
 #include <uriparser/Uri.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 enum { REGION_MAX = 4096, URI_TEXT_MAX = 16384 };
 

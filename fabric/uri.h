@@ -8,7 +8,7 @@
 
 #include <stdbool.h>
 
-#include "fabric/error.h"
+#include "fabric/base/error.h"
 
 enum weft_transport_choice { WEFT_TRANSPORT_AUTO, WEFT_TRANSPORT_RDMA, WEFT_TRANSPORT_TCP };
 

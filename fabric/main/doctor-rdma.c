@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 enum {
 	MAX_GIDS = 256,  /* of a port's table: addresses come early */

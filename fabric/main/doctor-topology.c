@@ -4,9 +4,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "fabric/locality.h"
+#include "fabric/machine/locality.h"
 #include "fabric/main/doctor.h"
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 enum { LANES = 4 }; /* as many as weft attach has at most unless told */
 

@@ -16,10 +16,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "fabric/available.h"
+#include "fabric/machine/available.h"
 #include "fabric/main/doctor.h"
-#include "fabric/process.h"
-#include "fabric/util.h"
+#include "fabric/base/process.h"
+#include "fabric/base/util.h"
 
 static const char *const state_names[] = {"ok", "warn", "missing", "n/a"};
 

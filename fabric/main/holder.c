@@ -1,7 +1,7 @@
 /*
  * weftholder KEEP_SECONDS PLACES: keeps a daemon's memory while there is no daemon.
  *
- * Started by weft-serve with a connection on descriptor 3 (fabric/holder.h says what is spoken).  It
+ * Started by weft-serve with a connection on descriptor 3 (fabric/donor/holder.h says what is spoken).  It
  * maps nothing and knows nothing of what it holds.  It ends with a goodbye, when all was handed on, on
  * SIGTERM, or KEEP_SECONDS after the daemon's connection ended.
  * One thread.  Invariant: without a daemon there is a deadline.
@@ -20,10 +20,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "fabric/accept.h"
-#include "fabric/holder.h"
-#include "fabric/process.h"
-#include "fabric/util.h"
+#include "fabric/base/accept.h"
+#include "fabric/donor/holder.h"
+#include "fabric/base/process.h"
+#include "fabric/base/util.h"
 
 enum {
 	MAX_HELD = 1024,

@@ -12,8 +12,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "fabric/process.h"
-#include "fabric/util.h"
+#include "fabric/base/process.h"
+#include "fabric/base/util.h"
 
 enum { PIECE = 1 << 20, BLOCK = 4096, NR_RANDOM = 4000 };
 

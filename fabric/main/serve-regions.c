@@ -14,10 +14,10 @@
 
 #include <xxhash.h>
 
-#include "fabric/available.h"
-#include "fabric/log.h"
+#include "fabric/machine/available.h"
+#include "fabric/base/log.h"
 #include "fabric/main/serve.h"
-#include "fabric/supervision.h"
+#include "fabric/donor/supervision.h"
 
 enum {
 	HOLDER_STEADY_S = 10, /* after one that lived as long the waits begin anew */

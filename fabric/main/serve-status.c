@@ -5,11 +5,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fabric/log.h"
+#include "fabric/base/log.h"
 #include "fabric/main/serve.h"
 #include "fabric/uri.h"
-#include "transports/nbd/listener.h"
-#include "transports/verbs/listener.h"
+#include "transports/nbd/donor/listener.h"
+#include "transports/verbs/donor/listener.h"
 
 enum { LISTED_FILES = 20 }; /* of a directory, with their attach lines */
 

@@ -15,10 +15,10 @@
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 
-#include "fabric/log.h"
+#include "fabric/base/log.h"
 #include "fabric/main/serve.h"
-#include "transports/nbd/listener.h"
-#include "transports/verbs/listener.h"
+#include "transports/nbd/donor/listener.h"
+#include "transports/verbs/donor/listener.h"
 
 enum { DRAIN_MS = 10000 }; /* for requests in flight when we stop */
 #define TICK_NS UINT64_C(1000000000)

@@ -9,13 +9,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "fabric/control.h"
-#include "fabric/donor.h"
-#include "fabric/holder.h"
+#include "fabric/base/control.h"
+#include "fabric/donor/donor.h"
+#include "fabric/donor/holder.h"
 #include "fabric/listen.h"
-#include "fabric/loop.h"
-#include "fabric/process.h"
-#include "fabric/util.h"
+#include "fabric/base/loop.h"
+#include "fabric/base/process.h"
+#include "fabric/base/util.h"
 
 enum {
 	SERVE_MAX_LISTEN = 16,

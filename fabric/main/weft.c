@@ -8,8 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fabric/process.h"
-#include "fabric/util.h"
+#include "fabric/base/process.h"
+#include "fabric/base/util.h"
 
 static const struct command {
 	const char *name, *what;

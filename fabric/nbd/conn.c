@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "fabric/nbd/conn.h"
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 enum { LOCAL_SEND_BYTES = 512 << 10 };
 

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "fabric/nbd/conn.h"
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 enum { EXPORT_NAME_PADDING = 124, CLIENT_FLAGS_BYTES = 4 };
 

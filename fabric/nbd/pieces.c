@@ -10,7 +10,7 @@
 #include <errno.h>
 
 #include "fabric/nbd/conn.h"
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 /* Whether a reply, once begun, can still be an error; else that would be the end of the connection. */
 static bool can_fail_late(const struct nbd_request *rq)

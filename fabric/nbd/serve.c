@@ -9,7 +9,7 @@
 #include <poll.h>
 
 #include "fabric/nbd/conn.h"
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 enum {
 	GOODBYE_MS = 10000,       /* for the last replies to leave */

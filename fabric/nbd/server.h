@@ -19,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "fabric/error.h"
+#include "fabric/base/error.h"
 #include "fabric/hello.h"
 #include "fabric/nbd/proto.h"
 
@@ -90,7 +90,7 @@ struct nbd_service {
 	 * NULL: the service knows nothing of attachments. */
 	int (*welcome)(struct nbd_conn *conn, const char *name, const struct weft_hello *hello,
 		struct weft_welcome *ret);
-	/* The export's tenure (fabric/donor.h); 0: it has none.  NULL: none has. */
+	/* The export's tenure (fabric/donor/donor.h); 0: it has none.  NULL: none has. */
 	uint64_t (*tenure)(struct nbd_conn *conn, const char *name);
 
 	/* Transmission; on the I/O path: no allocation, no log. */

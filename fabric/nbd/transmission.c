@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "fabric/nbd/conn.h"
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 enum {
 	/* Replies and extents share a slot's row of extents: descriptors, then the weft context's chunk. */

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fabric/util.h"
-#include "nbd-bridge/rescue.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/cache/rescue.h"
 
 /* What the bridge that died had not written back would be missed by its clients. */
 int attach_check_left_cache(const struct attach *a, bool same, struct weft_error *err)

@@ -12,8 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fabric/log.h"
-#include "fabric/util.h"
+#include "fabric/base/log.h"
+#include "fabric/base/util.h"
 
 enum { DRAIN_MS = 10000 }; /* for requests in flight when we stop */
 

@@ -18,9 +18,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fabric/log.h"
-#include "fabric/process.h"
-#include "fabric/util.h"
+#include "fabric/base/log.h"
+#include "fabric/base/process.h"
+#include "fabric/base/util.h"
 
 enum {
 	MARGIN_S = 5, /* as with nbd */

@@ -11,9 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fabric/arguments.h"
-#include "fabric/util.h"
-#include "nbd-bridge/bridge.h"
+#include "fabric/base/arguments.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/bridge/bridge.h"
 
 static void usage(FILE *out)
 {

@@ -7,9 +7,9 @@
 
 #include "fabric/hello.h"
 #include "fabric/uri.h"
-#include "nbd-bridge/bridge.h"
-#include "nbd-bridge/device-kind.h"
-#include "nbd-bridge/front.h"
+#include "nbd-bridge/bridge/bridge.h"
+#include "nbd-bridge/device/device-kind.h"
+#include "nbd-bridge/front/front.h"
 
 struct attach_donor {
 	struct weft_uri uri;

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 /* "%s; what to do". */
 static void add_advice(struct weft_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

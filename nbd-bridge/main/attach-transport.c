@@ -11,8 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fabric/util.h"
-#include "transports/nbd/client.h"
+#include "fabric/base/util.h"
+#include "transports/nbd/borrower/client.h"
 #include "transports/verbs/verbs.h"
 
 enum {

@@ -19,15 +19,15 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-#include "fabric/log.h"
-#include "fabric/patience.h"
-#include "fabric/util.h"
-#include "nbd-bridge/cache-file.h"
-#include "nbd-bridge/device.h"
+#include "fabric/base/log.h"
+#include "fabric/base/patience.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/cache/file.h"
+#include "nbd-bridge/device/device.h"
 #include "nbd-bridge/main/attach-guard.h"
 #include "nbd-bridge/main/attach-transport.h"
 #include "nbd-bridge/main/detach-goodbye.h"
-#include "nbd-bridge/pull-order.h"
+#include "nbd-bridge/cache/pull-order.h"
 
 enum {
 	CONNECT_MS = 10000,

@@ -5,13 +5,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "fabric/control.h"
-#include "fabric/process.h"
-#include "nbd-bridge/bridge.h"
-#include "nbd-bridge/front.h"
+#include "fabric/base/control.h"
+#include "fabric/base/process.h"
+#include "nbd-bridge/bridge/bridge.h"
+#include "nbd-bridge/front/front.h"
 #include "nbd-bridge/main/attach-options.h"
-#include "nbd-bridge/settle.h"
-#include "nbd-bridge/state.h"
+#include "nbd-bridge/front/settle.h"
+#include "nbd-bridge/main/state.h"
 
 enum { ATTACH_STALE = 3 }; /* weft-attach exits with it: taken over, but stale */
 

@@ -10,8 +10,8 @@
 
 #include "fabric/transport.h"
 #include "fabric/uri.h"
-#include "fabric/util.h"
-#include "transports/nbd/client.h"
+#include "fabric/base/util.h"
+#include "transports/nbd/borrower/client.h"
 
 enum { CONNECT_MS = 3000 };
 

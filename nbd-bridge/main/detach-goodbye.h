@@ -2,8 +2,8 @@
 #ifndef WEFT_NBD_BRIDGE_MAIN_DETACH_GOODBYE_H
 #define WEFT_NBD_BRIDGE_MAIN_DETACH_GOODBYE_H
 
-#include "fabric/error.h"
-#include "nbd-bridge/state.h"
+#include "fabric/base/error.h"
+#include "nbd-bridge/main/state.h"
 
 /*
  * Frees what the donor holds for the attachment of a bridge that does not live any more; afterwards that bridge's

@@ -15,18 +15,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fabric/arguments.h"
-#include "fabric/control.h"
+#include "fabric/base/arguments.h"
+#include "fabric/base/control.h"
 #include "fabric/hello.h"
-#include "fabric/patience.h"
-#include "fabric/process.h"
-#include "fabric/util.h"
-#include "nbd-bridge/device-kind.h"
-#include "nbd-bridge/cache-file.h"
-#include "nbd-bridge/front.h"
+#include "fabric/base/patience.h"
+#include "fabric/base/process.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/device/device-kind.h"
+#include "nbd-bridge/cache/file.h"
+#include "nbd-bridge/front/front.h"
 #include "nbd-bridge/main/detach-goodbye.h"
-#include "nbd-bridge/settle.h"
-#include "nbd-bridge/state.h"
+#include "nbd-bridge/front/settle.h"
+#include "nbd-bridge/main/state.h"
 
 enum {
 	ALIVE_MS = 5000,   /* for a bridge that does nothing else to say so */

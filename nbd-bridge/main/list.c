@@ -12,13 +12,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fabric/arguments.h"
-#include "fabric/error.h"
+#include "fabric/base/arguments.h"
+#include "fabric/base/error.h"
 #include "fabric/hello.h"
-#include "fabric/patience.h"
-#include "fabric/process.h"
+#include "fabric/base/patience.h"
+#include "fabric/base/process.h"
 #include "fabric/uri.h"
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 enum {
 	MAX_EXPORTS = 1000000, /* that a server can make us keep */

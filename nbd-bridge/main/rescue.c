@@ -10,13 +10,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fabric/arguments.h"
-#include "fabric/control.h"
-#include "fabric/patience.h"
-#include "fabric/process.h"
-#include "fabric/util.h"
-#include "nbd-bridge/rescue.h"
-#include "nbd-bridge/state.h"
+#include "fabric/base/arguments.h"
+#include "fabric/base/control.h"
+#include "fabric/base/patience.h"
+#include "fabric/base/process.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/cache/rescue.h"
+#include "nbd-bridge/main/state.h"
 
 enum { ANSWER_MS = 10000 };
 

@@ -5,13 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fabric/arguments.h"
-#include "fabric/control.h"
+#include "fabric/base/arguments.h"
+#include "fabric/base/control.h"
 #include "fabric/hello.h"
-#include "fabric/patience.h"
-#include "fabric/process.h"
-#include "fabric/util.h"
-#include "nbd-bridge/state.h"
+#include "fabric/base/patience.h"
+#include "fabric/base/process.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/main/state.h"
 
 enum { ANSWER_MS = 60000 };
 

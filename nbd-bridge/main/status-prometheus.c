@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 struct label {
 	const char *name, *value;

@@ -10,16 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fabric/arguments.h"
-#include "fabric/control.h"
+#include "fabric/base/arguments.h"
+#include "fabric/base/control.h"
 #include "fabric/hello.h"
-#include "fabric/holder.h"
-#include "fabric/patience.h"
-#include "fabric/process.h"
-#include "fabric/util.h"
-#include "nbd-bridge/cache-file.h"
+#include "fabric/donor/holder.h"
+#include "fabric/base/patience.h"
+#include "fabric/base/process.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/cache/file.h"
 #include "nbd-bridge/main/status-prometheus.h"
-#include "nbd-bridge/state.h"
+#include "nbd-bridge/main/state.h"
 
 enum {
 	ANSWER_MS = 5000,

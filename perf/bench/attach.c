@@ -12,8 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fabric/control.h"
-#include "fabric/util.h"
+#include "fabric/base/control.h"
+#include "fabric/base/util.h"
 #include "perf/bench/bench.h"
 #include "perf/bench/json.h"
 

@@ -18,8 +18,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "fabric/error.h"
-#include "fabric/histogram.h"
+#include "fabric/base/error.h"
+#include "fabric/base/histogram.h"
 #include "fabric/uri.h"
 
 enum {

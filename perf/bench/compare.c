@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/bench/bench.h"
 #include "perf/bench/json.h"
 #include "perf/bench/stats.h"

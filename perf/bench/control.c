@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/bench/bench.h"
 
 enum { BYTES = 4096 };

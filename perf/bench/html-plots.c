@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/bench/bench.h"
 #include "perf/bench/html.h"
 #include "perf/bench/json.h"

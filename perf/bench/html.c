@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/bench/bench.h"
 #include "perf/bench/html.h"
 #include "perf/bench/json.h"

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/bench/bench.h"
 
 enum { ANSWER_S = 30 };

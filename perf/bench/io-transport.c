@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "fabric/transport.h"
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/bench/bench.h"
 
 enum { CONNECT_MS = 10000, ANSWER_MS = 30000 };

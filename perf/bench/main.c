@@ -6,9 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fabric/log.h"
-#include "fabric/process.h"
-#include "fabric/util.h"
+#include "fabric/base/log.h"
+#include "fabric/base/process.h"
+#include "fabric/base/util.h"
 #include "perf/bench/bench.h"
 
 static void on_signal(int sig)

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fabric/arguments.h"
-#include "fabric/util.h"
+#include "fabric/base/arguments.h"
+#include "fabric/base/util.h"
 #include "perf/bench/bench.h"
 
 static void usage(FILE *out)

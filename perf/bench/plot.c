@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/bench/bench.h"
 
 enum { WIDTH = 480, HEIGHT = 300, LEFT = 66, RIGHT = 14, TOP = 14, BOTTOM = 48 };

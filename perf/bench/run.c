@@ -14,12 +14,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "fabric/netdev.h"
+#include "fabric/machine/netdev.h"
 #include "fabric/transport.h"
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/bench/bench.h"
 #include "perf/bench/stats.h"
-#include "transports/nbd/client.h"
+#include "transports/nbd/borrower/client.h"
 #include "transports/verbs/verbs.h"
 
 enum {

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/bench/bench.h"
 
 enum { SWEEP_DEPTH = 8, SWEEP_BYTES = 1 << 20 };

@@ -5,7 +5,7 @@
 #include <err.h>
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/count/count.h"
 
 static const struct {

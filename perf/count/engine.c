@@ -5,7 +5,7 @@
 #include <sys/socket.h>
 
 #include "fabric/nbd/server.h"
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/count/count.h"
 #include "perf/harness/wire.h"
 

@@ -2,8 +2,8 @@
 #include <err.h>
 #include <string.h>
 
-#include "fabric/util.h"
-#include "nbd-bridge/lane.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/lane/lane.h"
 #include "perf/count/count.h"
 #include "transports/mem/mem.h"
 

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/count/count.h"
-#include "transports/verbs/client.h"
+#include "transports/verbs/borrower/client.h"
 
 enum { RING = 256 };
 

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/harness/perf.h"
 #include "perf/harness/process.h"
 #include "perf/suites/suites.h"

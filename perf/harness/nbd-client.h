@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "fabric/histogram.h"
+#include "fabric/base/histogram.h"
 
 struct perf_nbd_target {
 	char unix_path[108]; /* "": TCP to 127.0.0.1:port */

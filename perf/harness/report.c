@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/harness/perf.h"
 
 enum { MAX_ROWS = 256, MAX_CONTESTANTS = 32, MAX_SAMPLES = 256, MAX_BOUNDS = 64, MAX_COLUMNS = 16 };

@@ -19,7 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 enum { RING = 64 << 20, PIECES = 1 << 16, READ_MAX = 256 << 10 };
 

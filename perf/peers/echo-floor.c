@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #include "fabric/nbd/proto.h"
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/harness/nbd-client.h"
 
 enum { RX_BYTES = 256 << 10, LARGE_BYTES = 64 << 10, MAX_BATCH = 64, STACK_BYTES = 256 << 10 };

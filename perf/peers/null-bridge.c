@@ -7,8 +7,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-#include "fabric/util.h"
-#include "nbd-bridge/front.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/front/front.h"
 #include "transports/mem/mem.h"
 
 static void on_input(struct weft_watch *watch, uint32_t events)

@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/harness/perf.h"
 #include "perf/harness/process.h"
 

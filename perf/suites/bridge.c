@@ -5,7 +5,7 @@
  */
 #include <stddef.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/peers/peers.h"
 #include "perf/suites/load.h"
 #include "perf/suites/suites.h"

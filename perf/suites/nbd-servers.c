@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/harness/perf.h"
 #include "perf/peers/peers.h"
 #include "perf/suites/load.h"

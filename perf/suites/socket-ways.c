@@ -4,7 +4,7 @@
  */
 #include <stdio.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/peers/peers.h"
 #include "perf/suites/load.h"
 #include "perf/suites/suites.h"

@@ -27,8 +27,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "fabric/histogram.h"
-#include "fabric/util.h"
+#include "fabric/base/histogram.h"
+#include "fabric/base/util.h"
 #include "perf/harness/perf.h"
 #include "perf/harness/process.h"
 #include "perf/suites/suites.h"

@@ -10,9 +10,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "fabric/loop.h"
-#include "transports/nbd/client.h"
-#include "transports/nbd/listener.h"
+#include "fabric/base/loop.h"
+#include "transports/nbd/borrower/client.h"
+#include "transports/nbd/donor/listener.h"
 
 struct donor_peer {
 	struct weft_loop *loop;

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fabric/util.h"
-#include "fabric/weft.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/library/weft.h"
 #include "tests/conformance/donor-peer.h"
 #include "tests/conformance/verbs-peer.h"
 

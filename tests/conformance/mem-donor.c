@@ -1,7 +1,7 @@
 /* Conformance of the transport "mem" over a donor's region: grants and fences without a wire between. */
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/conformance/suite.h"
 #include "transports/mem/mem.h"
 

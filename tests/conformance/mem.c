@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/conformance/suite.h"
 #include "transports/mem/mem.h"
 

@@ -12,9 +12,9 @@
 #include <poll.h>
 #include <unistd.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/conformance/suite.h"
-#include "transports/nbd/client.h"
+#include "transports/nbd/borrower/client.h"
 
 struct peer {
 	pid_t pid;

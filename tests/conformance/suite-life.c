@@ -3,7 +3,7 @@
 #include <poll.h>
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/conformance/suite.h"
 
 static void shutdown_completes_what_is_in_flight(void **state)

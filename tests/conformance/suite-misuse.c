@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/conformance/suite.h"
 
 static void outside_the_region_is_refused(void **state)

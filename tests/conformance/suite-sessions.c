@@ -6,7 +6,7 @@
 #include <poll.h>
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/conformance/suite.h"
 
 #define GEN(incarnation, reconnects) ((uint64_t)(incarnation) << 32 | (reconnects))

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 static const struct conf_fixture *fixture;
 

@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "fabric/donor.h"
+#include "fabric/donor/donor.h"
 #include "fabric/transport.h"
 
 enum {

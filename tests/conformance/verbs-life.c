@@ -26,9 +26,9 @@
 #include <cmocka.h>
 #include <rdma/rdma_verbs.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "transports/verbs/device.h"
-#include "transports/verbs/listener.h"
+#include "transports/verbs/donor/listener.h"
 #include "transports/verbs/verbs.h"
 
 enum { BOUND_MS = 30000, BUF_BYTES = 32 << 20, NR_OPS = 16, NR_ROUNDS = 60 };

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fabric/util.h"
-#include "transports/verbs/listener.h"
+#include "fabric/base/util.h"
+#include "transports/verbs/donor/listener.h"
 #include "transports/verbs/verbs.h"
 
 struct peer {

@@ -1,5 +1,5 @@
 /* A server's bytes after GO: the first byte says whether structured replies were agreed on, the second is a piece's length. */
-#include "transports/nbd/client-reply.c"
+#include "transports/nbd/borrower/client-reply.c"
 
 #include <stdio.h>
 #include <stdlib.h>

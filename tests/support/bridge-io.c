@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 enum { WAIT_MS = 20000 };
 

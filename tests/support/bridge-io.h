@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "nbd-bridge/bridge.h"
+#include "nbd-bridge/bridge/bridge.h"
 
 /* What the functions below work on. */
 extern struct bridge *bridge;

@@ -19,7 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 /* Even for those who are at it, opening is not for nothing: at most so many under way. */
 enum { UNDER_WAY = 256, EVENTS = 256 };

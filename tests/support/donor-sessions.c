@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 struct weft_donor *donor;
 struct weft_region *region;

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "fabric/donor.h"
+#include "fabric/donor/donor.h"
 
 enum { LEASE_MS = 300, FENCE_MS = 2000 };
 

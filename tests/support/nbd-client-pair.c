@@ -10,8 +10,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "fabric/util.h"
-#include "transports/nbd/client-private.h"
+#include "fabric/base/util.h"
+#include "transports/nbd/borrower/client-private.h"
 
 void client_pair_open(struct client_pair *pair, bool structured)
 {

@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 enum { RUN, DRAIN, STOP };
 

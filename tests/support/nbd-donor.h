@@ -7,7 +7,7 @@
 #include <pthread.h>
 
 #include "tests/support/nbd-raw.h"
-#include "transports/nbd/listener.h"
+#include "transports/nbd/donor/listener.h"
 
 struct nbd_donor {
 	struct weft_donor *donor;

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 static struct nbd_memory *memory_of(const struct nbd_conn *conn)
 {

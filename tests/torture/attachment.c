@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/torture/torture.h"
 
 const char *said(const struct client *c)

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/torture/torture.h"
 
 void client_init(struct client *c, const char *name, unsigned region)

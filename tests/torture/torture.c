@@ -27,7 +27,7 @@
 
 #include <netinet/in.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/torture/torture.h"
 
 struct torture t;

@@ -17,9 +17,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fabric/accept.h"
-#include "fabric/log.h"
-#include "fabric/util.h"
+#include "fabric/base/accept.h"
+#include "fabric/base/log.h"
+#include "fabric/base/util.h"
 
 enum { FIT = 5, CLIENTS = 10, LOOK_MS = 1000 };
 

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/bench/stats.h"
 
 static uint64_t seed;

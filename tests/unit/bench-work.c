@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "perf/bench/bench.h"
 
 enum { SPAN = 4 << 20, SLICE_NS = 3000000 };

@@ -16,8 +16,8 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
-#include "nbd-bridge/front.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/front/front.h"
 #include "transports/mem/mem.h"
 
 enum { REGION = 64 << 20, WAIT_MS = 20000 };

@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
-#include "nbd-bridge/map.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/lane/map.h"
 #include "tests/support/bridge-io.h"
 #include "transports/mem/mem.h"
 

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/support/bridge-io.h"
 #include "transports/mem/mem.h"
 

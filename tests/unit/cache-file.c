@@ -18,8 +18,8 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
-#include "nbd-bridge/cache-file.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/cache/file.h"
 #include "tests/support/bridge-io.h"
 #include "transports/mem/mem.h"
 

@@ -14,9 +14,9 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
-#include "nbd-bridge/cache.h"
-#include "nbd-bridge/mapped.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/cache/cache.h"
+#include "nbd-bridge/cache/mapped.h"
 #include "tests/support/bridge-io.h"
 #include "transports/mem/mem.h"
 

@@ -21,9 +21,9 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
-#include "nbd-bridge/bridge.h"
-#include "nbd-bridge/cache-file.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/bridge/bridge.h"
+#include "nbd-bridge/cache/file.h"
 #include "transports/mem/mem.h"
 
 enum {

@@ -10,9 +10,9 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
-#include "nbd-bridge/cache.h"
-#include "nbd-bridge/pull-order.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/cache/cache.h"
+#include "nbd-bridge/cache/pull-order.h"
 #include "transports/mem/mem.h"
 
 enum { REGION = 4 << 20, CHUNK = 64 << 10, WAIT_MS = 20000, NEVER_MS = 3600000 };

@@ -15,8 +15,8 @@
 
 #include <cmocka.h>
 
-#include "fabric/control.h"
-#include "fabric/util.h"
+#include "fabric/base/control.h"
+#include "fabric/base/util.h"
 
 static char dir[] = "/tmp/weft-control.XXXXXX";
 static struct weft_loop *loop;

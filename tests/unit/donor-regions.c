@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/support/donor-sessions.h"
 
 static void the_empty_name_means_the_only_region(void **state)

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/support/donor-sessions.h"
 
 /* The linker puts these in the place of the real ones (--wrap).  The nth allocation from now on fails; 0: none. */

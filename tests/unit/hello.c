@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "fabric/hello.h"
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 #define ID "00112233445566778899aabbccddeeff"
 #define HELLO "weft:session:v=1,id=" ID ",gen=4294967296,mode=w,name=box-1.a_B"

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "fabric/histogram.h"
+#include "fabric/base/histogram.h"
 
 static struct weft_histogram histogram, other, merged;
 

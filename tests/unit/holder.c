@@ -16,8 +16,8 @@
 
 #include <cmocka.h>
 
-#include "fabric/holder.h"
-#include "fabric/util.h"
+#include "fabric/donor/holder.h"
+#include "fabric/base/util.h"
 
 enum { MAX_STORED = 8 };
 

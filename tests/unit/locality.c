@@ -13,9 +13,9 @@
 
 #include <cmocka.h>
 
-#include "fabric/locality.h"
-#include "fabric/netdev.h"
-#include "fabric/util.h"
+#include "fabric/machine/locality.h"
+#include "fabric/machine/netdev.h"
+#include "fabric/base/util.h"
 
 static const char device_xml[] =
 	"<object type=\"Bridge\" gp_index=\"%u\" bridge_type=\"0-1\" depth=\"0\" bridge_pci=\"0000:[%02x-%02x]\">"

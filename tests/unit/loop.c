@@ -13,9 +13,9 @@
 
 #include <cmocka.h>
 
-#include "fabric/loop.h"
-#include "fabric/util.h"
-#include "nbd-bridge/ring.h"
+#include "fabric/base/loop.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/device/ring.h"
 
 enum { NR = 100, NR_OPS = 128 };
 

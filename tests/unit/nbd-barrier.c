@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "nbd-bridge/nbd-barrier.h"
+#include "nbd-bridge/device/nbd-barrier.h"
 
 enum { NR = 3 };
 

@@ -20,8 +20,8 @@
 #include <cmocka.h>
 
 #include "fabric/nbd/proto.h"
-#include "fabric/util.h"
-#include "transports/nbd/client.h"
+#include "fabric/base/util.h"
+#include "transports/nbd/borrower/client.h"
 
 #define GRANT "weft:grant:epoch=00000000000000aa,lease=30000,offers=tcp"
 #define OTHER_GRANT "weft:grant:epoch=00000000000000bb,lease=30000,offers=tcp"

@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/support/nbd-client-pair.h"
 
 enum { ROUNDS = 3000, OPS = 12, MAX_LEN = 40000 };

@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/support/nbd-client-pair.h"
 
 #define DONE NBD_REPLY_FLAG_DONE

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/support/nbd-memory.h"
 #include "tests/support/nbd-raw.h"
 

@@ -12,7 +12,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "tests/support/nbd-donor.h"
 
 enum { SIZE = 16 << 20 };

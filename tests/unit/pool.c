@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "nbd-bridge/pool.h"
+#include "nbd-bridge/lane/pool.h"
 
 enum { ARENA = 4 << 20 };
 

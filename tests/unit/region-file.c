@@ -13,8 +13,8 @@
 
 #include <cmocka.h>
 
-#include "fabric/region-private.h"
-#include "fabric/util.h"
+#include "fabric/region/region-private.h"
+#include "fabric/base/util.h"
 
 #define SIZE (256 * WEFT_KIB)
 

@@ -13,8 +13,8 @@
 
 #include <cmocka.h>
 
-#include "fabric/region.h"
-#include "fabric/util.h"
+#include "fabric/region/region.h"
+#include "fabric/base/util.h"
 
 #define SIZE (1536 * WEFT_KIB + 777)
 

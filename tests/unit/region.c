@@ -12,10 +12,10 @@
 
 #include <cmocka.h>
 
-#include "fabric/available.h"
+#include "fabric/machine/available.h"
 #include "fabric/hello.h"
-#include "fabric/region.h"
-#include "fabric/util.h"
+#include "fabric/region/region.h"
+#include "fabric/base/util.h"
 
 static struct weft_region *make(const char *name, uint64_t size)
 {

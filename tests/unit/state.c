@@ -16,8 +16,8 @@
 
 #include <cmocka.h>
 
-#include "nbd-bridge/lane.h"
-#include "nbd-bridge/state.h"
+#include "nbd-bridge/lane/lane.h"
+#include "nbd-bridge/main/state.h"
 
 static void what_comes_late_takes_nothing_back(void **state)
 {

@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fabric/strangers.h"
-#include "fabric/util.h"
+#include "fabric/donor/strangers.h"
+#include "fabric/base/util.h"
 
 enum { MAX = 8 };
 

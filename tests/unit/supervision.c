@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "fabric/supervision.h"
+#include "fabric/donor/supervision.h"
 
 #define UNIT "/org/freedesktop/systemd1/unit/weft_2dserve_2eservice"
 

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 #include "transports/verbs/proto.h"
 
 static struct verbs_msg example(uint8_t type)

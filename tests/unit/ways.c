@@ -6,8 +6,8 @@
 
 #include <cmocka.h>
 
-#include "fabric/util.h"
-#include "nbd-bridge/ways.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/link/ways.h"
 
 #define MS UINT64_C(1000000)
 

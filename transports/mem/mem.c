@@ -15,7 +15,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "fabric/util.h"
+#include "fabric/base/util.h"
 
 enum { DEFAULT_DEPTH = 128, DEFAULT_MAX_IO = 1 << 20 };
 

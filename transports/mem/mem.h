@@ -5,14 +5,14 @@
  * config of tp_mem_ops: a struct mem_config, which must outlive the transport and may be shared by any
  * number of them (a lane each).
  */
-#ifndef WEFT_TRANSPORTS_MEM_H
-#define WEFT_TRANSPORTS_MEM_H
+#ifndef WEFT_TRANSPORTS_MEM_MEM_H
+#define WEFT_TRANSPORTS_MEM_MEM_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "fabric/donor.h"
+#include "fabric/donor/donor.h"
 #include "fabric/transport.h"
 
 struct mem_config {

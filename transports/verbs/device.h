@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "fabric/error.h"
+#include "fabric/base/error.h"
 #include "transports/verbs/proto.h"
 
 enum {

@@ -5,8 +5,8 @@
  * config of tp_verbs_ops: a struct verbs_config, copied; NULL for the defaults.
  * tp_open() says -ENODEV on a machine without RDMA devices.  tp_target.hello must not be anonymous.
  */
-#ifndef WEFT_TRANSPORTS_VERBS_H
-#define WEFT_TRANSPORTS_VERBS_H
+#ifndef WEFT_TRANSPORTS_VERBS_VERBS_H
+#define WEFT_TRANSPORTS_VERBS_VERBS_H
 
 #include "fabric/transport.h"
 

@@ -1,0 +1,74 @@
+/*
+ * Telling what takes long.  A thread tells it, which takes no signals; a signal would interrupt what is waited for.  It lives from a begin to
+ * its end.
+ */
+#include "fabric/base/patience.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "fabric/base/util.h"
+
+enum { PATIENCE_MS = 500 };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed;
+static pthread_t thread;
+static bool running, ended;
+static char text[512];
+
+static void *wait_and_tell(void *arg)
+{
+	const uint64_t end_ns = weft_now_ns() + PATIENCE_MS * UINT64_C(1000000);
+	const struct timespec end = {.tv_sec = (time_t)(end_ns / 1000000000), .tv_nsec = (long)(end_ns % 1000000000)};
+	int r = 0;
+
+	pthread_mutex_lock(&lock);
+	while (!ended && r != ETIMEDOUT)
+		r = pthread_cond_timedwait(&changed, &lock, &end);
+	if (!ended)
+		fprintf(stderr, "%s\n", text);
+	pthread_mutex_unlock(&lock);
+	return NULL;
+}
+
+void weft_patience_begin(const char *fmt, ...)
+{
+	pthread_condattr_t attr;
+	sigset_t all, before;
+	va_list ap;
+
+	weft_patience_end();
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	ended = false;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&changed, &attr);
+	pthread_condattr_destroy(&attr);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	running = pthread_create(&thread, NULL, wait_and_tell, NULL) == 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (!running)
+		pthread_cond_destroy(&changed);
+}
+
+void weft_patience_end(void)
+{
+	if (!running)
+		return;
+	pthread_mutex_lock(&lock);
+	ended = true;
+	pthread_cond_signal(&changed);
+	pthread_mutex_unlock(&lock);
+	pthread_join(thread, NULL);
+	pthread_cond_destroy(&changed);
+	running = false;
+}

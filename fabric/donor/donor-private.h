@@ -1,0 +1,96 @@
+/* What the donor's two halves share: sessions (donor.c) and regions (donor-regions.c). */
+#ifndef WEFT_FABRIC_DONOR_DONOR_PRIVATE_H
+#define WEFT_FABRIC_DONOR_DONOR_PRIVATE_H
+
+#include <pthread.h>
+
+#include "fabric/donor/donor.h"
+
+struct donor_region {
+	struct weft_region *region; /* one reference */
+	bool from_directory;
+	uint64_t found_ns; /* when it was last asked for */
+};
+
+struct weft_donor {
+	pthread_mutex_t lock;   /* everything below, but for the directory's constants */
+	pthread_cond_t changed; /* a session ended, or a fence() returned */
+	uint32_t lease_ms, fence_timeout_ms;
+	char offers[64];
+	bool stopping;
+	uint64_t last_tick_ns; /* 0: never */
+
+	struct weft_attachment *attachments;
+	unsigned nr_grants;
+
+	struct donor_region *regions; /* by name */
+	unsigned nr_regions, nr_from_directory;
+
+	pthread_mutex_t open_lock; /* taken before `lock`: opening and closing the directory's files */
+	int dir_fd;                /* -1: none; constant once set, like dir_read_only */
+	bool dir_read_only;
+};
+
+struct weft_attachment {
+	struct weft_attachment *next;
+	struct weft_donor *donor;
+	struct weft_region *region; /* one reference */
+	bool anonymous;             /* all stock clients of the region: no id, no generation, no lease */
+	bool lapsed;                /* lost its lease; waits for its sessions to stop */
+	bool granted;               /* under this generation, or (anonymous) since it began */
+	uint8_t id_hash[16];
+	uint64_t generation;
+	enum weft_mode mode;
+	char name[WEFT_NAME_MAX + 1];
+	struct weft_grant *grants;
+	unsigned nr_grants;
+	unsigned nr_waiters;   /* weft_donor_grant() calls that wait for older sessions to stop */
+	uint64_t last_seen_ns; /* of sessions that are gone; others say it themselves */
+	uint32_t lease_ms;     /* as promised */
+	char peer[64], transport[16]; /* of the newest session */
+};
+
+/* Under the lock. */
+bool donor_region_in_use(const struct weft_donor *donor, const struct weft_region *region);
+/* A region that was adopted or opened: holds it for whoever held it before. -ENOMEM. */
+int donor_restore_attachments(struct weft_donor *donor, struct weft_region *region);
+/* It is not lent after all: nobody has been granted it.  Its entries keep what they say. */
+void donor_drop_attachments(struct weft_donor *donor, struct weft_region *region);
+
+/* donor-rules.c.  gen: the attachment's entry, or NULL.  0, or the refusal as weft_donor_grant() has it. */
+
+/* Whether these are the contents that are meant. */
+int donor_check_contents(const struct weft_region *region, const struct weft_hello *hello, struct weft_error *err);
+/*
+ * Version 0 names an epoch over RDMA when it attaches for the first time, too: of the contents that it was offered over TCP.  It remembers
+ * nothing then.
+ */
+bool donor_is_new_of_version0(const struct weft_hello *hello, const struct weft_generation *gen);
+/* Whether the attachment may go on with them, under this generation. */
+int donor_check_generation(const struct weft_region *region, const struct weft_hello *hello, const struct weft_generation *gen,
+	struct weft_error *err);
+/* For a generation that is not above `highest`. */
+int donor_refuse_generation(const struct weft_region *region, const struct weft_hello *hello, uint64_t highest, struct weft_error *err);
+/* After a crash: whether those who held what is gone may still answer from memory. */
+int donor_check_grace(struct weft_region *region, const struct weft_generation *gen, struct weft_error *err);
+/* The attachment is about to be granted the region. */
+void donor_enter(struct weft_region *region, struct weft_generation *gen, const struct weft_hello *hello);
+/*
+ * A writer is: nobody else goes on with what was known before.  ours: its entry, or NULL.  Returns which entries that changed, a bit
+ * for each, which donor_take_back_writer() is told if the writer was not granted after all.
+ */
+uint64_t donor_note_writer(struct weft_region *region, const struct weft_generation *ours);
+void donor_take_back_writer(struct weft_region *region, uint64_t changed);
+/* Whether the region is the part of a device that the hello takes it for; and, before a writer is granted it, that it is from now on. */
+int donor_check_stripe(const struct weft_region *region, const struct weft_hello *hello, struct weft_error *err);
+void donor_note_stripe(struct weft_region *region, const struct weft_hello *hello);
+/* Whether that makes it another one than it was, for one that donor_check_stripe() has let through. */
+bool donor_changes_stripe(const struct weft_region *region, const struct weft_hello *hello);
+/* Its contents are others than those that its entries know. */
+void donor_lose_contents(struct weft_region *region);
+/* Whoever held contents that were lost is waited for, a whole lease from now: it is not known for how long others have waited already. */
+void donor_begin_grace(struct weft_region *region);
+
+void donor_regions_fini(struct weft_donor *donor);
+
+#endif

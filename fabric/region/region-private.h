@@ -1,0 +1,119 @@
+/* What the files that make up regions share; see region.h. */
+#ifndef WEFT_FABRIC_REGION_REGION_PRIVATE_H
+#define WEFT_FABRIC_REGION_REGION_PRIVATE_H
+
+#include "fabric/region/region.h"
+
+#define REGION_HEADER_MAGIC "weftRGN1"
+
+/* Everything up to the checksum is constant from the moment the memory is complete. */
+struct weft_region_header {
+	char magic[8];
+	uint64_t header_bytes;
+	uint64_t size_bytes;
+	uint64_t page_bytes;
+	uint64_t epoch;
+	uint64_t mem_dev, mem_ino; /* of the memfd that it belongs to */
+	char name[WEFT_MEMORY_NAME_MAX + 1];
+	uint64_t checksum; /* of everything above */
+	/* 0 in headers that an older version made. */
+	uint64_t tenure;
+	uint64_t promised_lease_ms;
+	struct weft_stripe stripe;
+	uint64_t unused[83];
+	struct weft_generation generations[WEFT_NR_GENERATIONS];
+};
+
+_Static_assert(sizeof(struct weft_generation) == 104, "the header's layout outlives the daemon");
+_Static_assert(sizeof(struct weft_stripe) == 16, "and this part's");
+_Static_assert(sizeof(struct weft_region_header) == 1016 + 64 * 104, "so does its size");
+
+/* A region with name, description and one reference; fd and header_fd are -1.  NULL without memory. */
+struct weft_region *region_new(enum weft_backing backing, const char *name, const char *description);
+/* Closes and frees whatever there is. */
+void region_free(struct weft_region *region);
+
+/* region-mark.c: what the extended attribute of a file region says. */
+enum { REGION_KEY_BYTES = 16, REGION_MARK_MAX = 3800 }; /* ext4 has 4 KiB for all attributes of a file */
+
+struct region_mark {
+	bool clean; /* everything is in the file, and nothing was written since */
+	uint64_t epoch;
+	int64_t size_bytes, mtime_s;
+	uint32_t mtime_ns;
+	uint32_t lease_ms; /* the longest that was promised to those who hold the region */
+	uint8_t key[REGION_KEY_BYTES]; /* id hashes are made with it */
+	struct weft_stripe stripe; /* as in weft_region */
+	struct weft_generation table[WEFT_NR_GENERATIONS]; /* in order of use */
+};
+
+/* Text, without a NUL; returns its length. */
+size_t region_mark_format(const struct region_mark *mark, char text[REGION_MARK_MAX]);
+/* 0, or -EINVAL: not a mark, or one of a version that is not known.  Version 1 has neither lease, key nor table. */
+int region_mark_parse(const char *text, size_t len, struct region_mark *ret);
+
+/* region-promise.c: weft_region_note_table() of memory. */
+int region_note_promises(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS], uint64_t seq,
+	uint32_t lease_ms);
+
+/* What a file region's mark was told, under flush_lock; or the file of promises, under promise_lock. */
+struct region_note {
+	uint8_t key[REGION_KEY_BYTES];
+	uint64_t seq;      /* of the table below */
+	uint32_t lease_ms; /* as in the mark */
+	struct weft_stripe stripe;
+	uint64_t mark_sum; /* FILE: of the mark as it was found, or written last; 0: there is none */
+	struct weft_generation table[WEFT_NR_GENERATIONS];
+};
+
+/* region-memory.c: a sealed memfd of this size, or -errno; all of it mapped. */
+int region_memfd(const char *name, uint64_t size, unsigned flags);
+int region_map(int fd, uint64_t size, uint8_t **ret);
+/* Several threads call fn for slices in turn, until one fails; the caller's waits and tells of progress (NULL: nobody). */
+int region_parallel(uint64_t size, int (*fn)(void *arg, uint64_t off, uint64_t len), void *arg,
+	weft_progress_fn *progress, void *ctx);
+
+/* Marks a file region's end: flushed, epoch kept. */
+void region_file_finish(struct weft_region *region);
+/* 0, or -EIO when the file is shorter than it was, removed, or lost. */
+int region_file_check(struct weft_region *region);
+/* The same before a change; the first one takes the clean mark away, durably. */
+int region_file_check_write(struct weft_region *region);
+/* All of it, or -errno. */
+int region_file_pread(struct weft_region *region, void *buf, uint64_t off, uint64_t len);
+int region_file_pwrite(struct weft_region *region, const void *buf, uint64_t off, uint64_t len);
+/* Of what fd is: a file's size, a device's. */
+int region_file_size(int fd, uint64_t *ret);
+/* weft_region_flush() for who is inside region_enter(), or moves the contents. */
+int region_flush_file(struct weft_region *region);
+
+/* region-stage.c: where a file region's contents are. */
+enum region_stage_state {
+	STAGE_NONE,    /* in the file */
+	STAGE_LOADING, /* in the file, and on their way into memory: what changes is noted */
+	STAGE_LOADED,  /* in memory */
+};
+
+struct region_stage {
+	pthread_rwlock_t access; /* read: whoever touches the contents; write: whoever moves them */
+	enum region_stage_state state;
+	uint8_t *map;
+	_Atomic uint64_t *changed; /* a bit for each page of 4 KiB */
+	_Atomic bool changed_somewhere;
+	pthread_mutex_t lock;
+	pthread_cond_t moved;
+	unsigned nr_users; /* both under the lock */
+	bool moving;
+};
+
+int region_stage_init(struct weft_region *region);
+void region_stage_fini(struct weft_region *region);
+/* FILE: the contents stay where they are until region_leave(): in the memory returned, or (NULL) in the file. */
+uint8_t *region_enter(struct weft_region *region);
+void region_leave(struct weft_region *region);
+/* After a change, inside region_enter(). */
+void region_note_change(struct weft_region *region, uint64_t off, uint64_t len);
+/* Memory to file; not yet durable.  flush_lock is held. */
+int region_write_back(struct weft_region *region);
+
+#endif

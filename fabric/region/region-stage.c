@@ -1,0 +1,378 @@
+/*
+ * A file region's contents in memory, for as long as a device may reach them: kernels refuse to pin the pages of
+ * a file that can be written.
+ *
+ * While staged, all access goes to the memory, which is the truth; flushing writes back the pages that changed.  What
+ * a device writes nobody sees: whoever sent it there says which ranges changed (weft_region_changed()), or that it is not known,
+ * and then every page is compared with the file's.
+ *
+ * Threads: any.  Invariants: `state` and `map` change only under `access` for writing; a page whose bit is set differs
+ * from the file, or may; a bit is cleared before its page is written, so that a change meanwhile sets it again.
+ */
+#include "fabric/region/region.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fabric/machine/available.h"
+#include "fabric/region/region-private.h"
+#include "fabric/base/util.h"
+
+enum { PAGE = 4096, WORD_PAGES = 64, WORD_BYTES = PAGE * WORD_PAGES, WAIT_NS = 250 * 1000 * 1000 };
+
+int region_stage_init(struct weft_region *region)
+{
+	struct region_stage *stage = calloc(1, sizeof(*stage));
+	pthread_rwlockattr_t rwattr;
+	pthread_condattr_t attr;
+
+	if (!stage)
+		return -ENOMEM;
+	/* Readers that never pause must not keep the one out who moves everything. */
+	pthread_rwlockattr_init(&rwattr);
+	pthread_rwlockattr_setkind_np(&rwattr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&stage->access, &rwattr);
+	pthread_rwlockattr_destroy(&rwattr);
+	pthread_mutex_init(&stage->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&stage->moved, &attr);
+	pthread_condattr_destroy(&attr);
+	region->stage = stage;
+	return 0;
+}
+
+static void drop_memory(uint8_t *map, uint64_t bytes, _Atomic uint64_t *changed)
+{
+	if (map)
+		munmap(map, bytes);
+	free((void *)changed);
+}
+
+void region_stage_fini(struct weft_region *region)
+{
+	struct region_stage *stage = region->stage;
+
+	if (!stage)
+		return;
+	drop_memory(stage->map, region->size_bytes, stage->changed);
+	pthread_cond_destroy(&stage->moved);
+	pthread_mutex_destroy(&stage->lock);
+	pthread_rwlock_destroy(&stage->access);
+	free(stage);
+}
+
+uint8_t *region_enter(struct weft_region *region)
+{
+	pthread_rwlock_rdlock(&region->stage->access);
+	return region->stage->state == STAGE_LOADED ? region->stage->map : NULL;
+}
+
+void region_leave(struct weft_region *region)
+{
+	pthread_rwlock_unlock(&region->stage->access);
+}
+
+void region_note_change(struct weft_region *region, uint64_t off, uint64_t len)
+{
+	struct region_stage *stage = region->stage;
+
+	if (stage->state == STAGE_NONE || len == 0)
+		return;
+	uint64_t first = off / PAGE, last = (off + len - 1) / PAGE;
+
+	while (first <= last) {
+		uint64_t word = first / WORD_PAGES, end = weft_min(last, word * WORD_PAGES + WORD_PAGES - 1);
+		uint64_t bits = UINT64_MAX << first % WORD_PAGES & UINT64_MAX >> (WORD_PAGES - 1 - end % WORD_PAGES);
+
+		atomic_fetch_or(&stage->changed[word], bits);
+		first = end + 1;
+	}
+}
+
+static uint64_t nr_words(const struct weft_region *region)
+{
+	return (region->size_bytes + WORD_BYTES - 1) / WORD_BYTES;
+}
+
+/* Calls fn for each run of pages whose bits it takes; what fn failed on gets its bits back. */
+static int take_changes(struct weft_region *region,
+	int (*fn)(struct weft_region *region, uint64_t off, uint64_t len))
+{
+	struct region_stage *stage = region->stage;
+
+	for (uint64_t word = 0; word < nr_words(region); word++) {
+		if (atomic_load_explicit(&stage->changed[word], memory_order_relaxed) == 0)
+			continue;
+		uint64_t bits = atomic_exchange(&stage->changed[word], 0);
+
+		while (bits) {
+			unsigned first = (unsigned)__builtin_ctzll(bits);
+			uint64_t rest = ~(bits >> first);
+			unsigned n = rest ? (unsigned)__builtin_ctzll(rest) : WORD_PAGES;
+			uint64_t run = (n < WORD_PAGES ? (UINT64_C(1) << n) - 1 : UINT64_MAX) << first;
+			uint64_t off = word * WORD_BYTES + first * (uint64_t)PAGE;
+			int r = fn(region, off, weft_min(n * (uint64_t)PAGE, region->size_bytes - off));
+
+			if (r < 0) {
+				atomic_fetch_or(&stage->changed[word], bits);
+				return r;
+			}
+			bits &= ~run;
+		}
+	}
+	return 0;
+}
+
+static int page_out(struct weft_region *region, uint64_t off, uint64_t len)
+{
+	int r = region_file_check(region);
+
+	return r < 0 ? r : region_file_pwrite(region, region->stage->map + off, off, len);
+}
+
+static int page_in(struct weft_region *region, uint64_t off, uint64_t len)
+{
+	return region_file_pread(region, region->stage->map + off, off, len);
+}
+
+/* Sets the bits of the pages that are not what the file holds. */
+static int compare(struct weft_region *region)
+{
+	struct region_stage *stage = region->stage;
+	uint8_t *buf = malloc(WORD_BYTES);
+	int r = buf ? 0 : -ENOMEM;
+
+	for (uint64_t off = 0; off < region->size_bytes && r == 0; off += WORD_BYTES) {
+		uint64_t len = weft_min(WORD_BYTES, region->size_bytes - off);
+
+		r = region_file_pread(region, buf, off, len);
+		for (uint64_t i = 0; i < len && r == 0; i += PAGE) {
+			uint64_t n = weft_min(PAGE, len - i);
+
+			if (memcmp(buf + i, stage->map + off + i, n) != 0)
+				region_note_change(region, off + i, n);
+		}
+	}
+	free(buf);
+	return r;
+}
+
+int region_write_back(struct weft_region *region)
+{
+	struct region_stage *stage = region->stage;
+	int r = 0;
+
+	if (stage->state != STAGE_LOADED || region->read_only)
+		return 0;
+	if (atomic_exchange(&stage->changed_somewhere, false)) {
+		r = compare(region);
+		if (r < 0)
+			atomic_store(&stage->changed_somewhere, true);
+	}
+	return r < 0 ? r : take_changes(region, page_out);
+}
+
+void weft_region_changed(struct weft_region *region, uint64_t off, uint64_t len)
+{
+	if (region->backing == WEFT_BACKING_FILE)
+		region_note_change(region, off, len);
+}
+
+void weft_region_changed_somewhere(struct weft_region *region)
+{
+	if (region->backing == WEFT_BACKING_FILE)
+		atomic_store(&region->stage->changed_somewhere, true);
+}
+
+uint8_t *weft_region_memory(struct weft_region *region)
+{
+	return region->backing == WEFT_BACKING_MEMORY ? region->map : region->stage->map;
+}
+
+/* Moving in. */
+
+struct load {
+	struct weft_region *region;
+	uint8_t *map;
+	weft_stage_fn *wait;
+	void *ctx;
+	_Atomic int cancelled; /* 0, or what wait() said */
+};
+
+static int load_slice(void *ctx, uint64_t off, uint64_t len)
+{
+	struct load *load = ctx;
+	int r = atomic_load(&load->cancelled);
+
+	return r < 0 ? r : region_file_pread(load->region, load->map + off, off, len);
+}
+
+static void load_progress(void *ctx, uint64_t done, uint64_t total)
+{
+	struct load *load = ctx;
+
+	if (load->wait && atomic_load(&load->cancelled) == 0)
+		atomic_store(&load->cancelled, load->wait(load->ctx, done, total));
+}
+
+static int check_memory(const struct weft_region *region, struct weft_error *err)
+{
+	struct weft_available available;
+	char want[32], have[32];
+	int r = weft_available("", 0, -1, &available);
+
+	if (r < 0)
+		return weft_error_set(err, -r, "region '%s': cannot tell how much memory is available: %s",
+			region->name, strerror(-r));
+	if (available.bytes >= region->size_bytes)
+		return 0;
+	return weft_error_set(err, ENOMEM, "region '%s': a file is lent over RDMA from memory, but of %s only %s can be "
+		"had (%s); use TCP (`--transport tcp`)", region->name,
+		weft_format_size(region->size_bytes, want, sizeof(want)),
+		weft_format_size(available.bytes, have, sizeof(have)), available.limit);
+}
+
+/* `moving` is ours. */
+static int move_in(struct weft_region *region, weft_stage_fn *wait, void *ctx, struct weft_error *err)
+{
+	struct region_stage *stage = region->stage;
+	struct load load = {.region = region, .wait = wait, .ctx = ctx};
+	_Atomic uint64_t *changed = NULL;
+	int r = check_memory(region, err);
+
+	if (r < 0)
+		return r;
+	int fd = region_memfd("weft-file", region->size_bytes, 0);
+	r = fd < 0 ? fd : region_map(fd, region->size_bytes, &load.map);
+	if (fd >= 0)
+		close(fd);
+	if (r == 0) {
+		changed = calloc(nr_words(region), sizeof(*changed));
+		r = changed ? 0 : -ENOMEM;
+	}
+	if (r < 0)
+		goto fail;
+	pthread_rwlock_wrlock(&stage->access);
+	stage->map = load.map;
+	stage->changed = changed;
+	atomic_store(&stage->changed_somewhere, false);
+	stage->state = STAGE_LOADING; /* from now on changes of the file are noted */
+	pthread_rwlock_unlock(&stage->access);
+	load_progress(&load, 0, region->size_bytes); /* whoever waits may have gone already */
+	r = region_parallel(region->size_bytes, load_slice, &load, load_progress, &load);
+	pthread_rwlock_wrlock(&stage->access);
+	if (r == 0)
+		r = take_changes(region, page_in);
+	stage->state = r == 0 ? STAGE_LOADED : STAGE_NONE;
+	if (r < 0) {
+		stage->map = NULL;
+		stage->changed = NULL;
+	}
+	pthread_rwlock_unlock(&stage->access);
+	if (r == 0)
+		return 0;
+fail:
+	drop_memory(load.map, region->size_bytes, changed);
+	return weft_error_set(err, -r, "region '%s': cannot load its file into memory for RDMA: %s", region->name,
+		strerror(-r));
+}
+
+/* stage->lock is held; until nobody moves anything.  0, or what wait() said. */
+static int wait_until_still(struct weft_region *region, weft_stage_fn *wait, void *ctx)
+{
+	struct region_stage *stage = region->stage;
+	int r = 0;
+
+	while (stage->moving && r == 0) {
+		struct timespec until;
+
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_nsec += WAIT_NS;
+		if (until.tv_nsec >= 1000000000) {
+			until.tv_nsec -= 1000000000;
+			until.tv_sec++;
+		}
+		if (pthread_cond_timedwait(&stage->moved, &stage->lock, &until) != ETIMEDOUT || !wait)
+			continue;
+		pthread_mutex_unlock(&stage->lock);
+		r = wait(ctx, 0, region->size_bytes);
+		pthread_mutex_lock(&stage->lock);
+	}
+	return r;
+}
+
+static void end_move(struct region_stage *stage)
+{
+	stage->moving = false;
+	pthread_cond_broadcast(&stage->moved);
+}
+
+int weft_region_stage(struct weft_region *region, bool writable, weft_stage_fn *wait, void *ctx,
+	struct weft_error *err)
+{
+	struct region_stage *stage = region->stage;
+
+	if (region->backing == WEFT_BACKING_MEMORY)
+		return 0;
+	/* The mark, which a device's writes would not set. */
+	int r = writable ? region_file_check_write(region) : region_file_check(region);
+	if (r < 0)
+		return weft_error_set(err, -r, "region '%s': its file is lost, shorter, or removed", region->name);
+	pthread_mutex_lock(&stage->lock);
+	r = wait_until_still(region, wait, ctx);
+	if (r < 0) {
+		weft_error_set(err, -r, "region '%s': %s", region->name, strerror(-r));
+	} else if (stage->state != STAGE_LOADED) {
+		stage->moving = true;
+		pthread_mutex_unlock(&stage->lock);
+		r = move_in(region, wait, ctx, err);
+		pthread_mutex_lock(&stage->lock);
+		end_move(stage);
+	}
+	if (r == 0)
+		stage->nr_users++;
+	pthread_mutex_unlock(&stage->lock);
+	return r;
+}
+
+int weft_region_unstage(struct weft_region *region)
+{
+	struct region_stage *stage = region->stage;
+	_Atomic uint64_t *changed = NULL;
+	uint8_t *map = NULL;
+
+	if (region->backing == WEFT_BACKING_MEMORY)
+		return 0;
+	pthread_mutex_lock(&stage->lock);
+	stage->nr_users--;
+	wait_until_still(region, NULL, NULL);
+	if (stage->nr_users > 0 || stage->state != STAGE_LOADED) {
+		pthread_mutex_unlock(&stage->lock);
+		return 0;
+	}
+	stage->moving = true;
+	pthread_mutex_unlock(&stage->lock);
+	/* Most of it while others go on. */
+	int r = weft_region_flush(region);
+	if (r == 0) {
+		pthread_rwlock_wrlock(&stage->access);
+		r = region_flush_file(region);
+		if (r == 0) {
+			map = stage->map;
+			changed = stage->changed;
+			stage->map = NULL;
+			stage->changed = NULL;
+			stage->state = STAGE_NONE;
+		}
+		pthread_rwlock_unlock(&stage->access);
+	}
+	pthread_mutex_lock(&stage->lock);
+	end_move(stage);
+	pthread_mutex_unlock(&stage->lock);
+	drop_memory(map, region->size_bytes, changed);
+	return r;
+}

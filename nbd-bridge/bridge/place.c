@@ -1,0 +1,173 @@
+/*
+ * Where lanes run: on the processors near the network card that leads to the first donor, with buffers in that node's memory.
+ * On a machine with one NUMA node nothing is looked for or loaded.  Control thread; each lane binds itself.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fabric/machine/locality.h"
+#include "fabric/machine/netdev.h"
+#include "nbd-bridge/lane/lane.h"
+
+static const char no_card[] = "the connection goes through no network card";
+
+struct placing {
+	hwloc_topology_t topology;
+	hwloc_bitmap_t allowed, cpus, nodes;
+	bool memory; /* a policy of the user's is left alone */
+	struct weft_error *err;
+	int r;
+};
+
+static void take_place(struct bridge_lane *lane, void *ctx)
+{
+	struct placing *p = ctx;
+
+	if (hwloc_set_cpubind(p->topology, p->cpus, HWLOC_CPUBIND_THREAD) < 0)
+		p->r = -errno;
+	/* Not strictly: when the node is full another one's memory does. */
+	if (p->memory)
+		hwloc_set_membind(p->topology, p->nodes, HWLOC_MEMBIND_BIND, HWLOC_MEMBIND_THREAD | HWLOC_MEMBIND_BYNODESET);
+}
+
+static void remake_arena(struct bridge_lane *lane, void *ctx)
+{
+	struct placing *p = ctx;
+
+	if (p->r == 0)
+		p->r = lane_remake_arena(lane, p->err);
+}
+
+static void on_each_lane(struct bridge *bridge, void (*fn)(struct bridge_lane *lane, void *ctx), struct placing *p)
+{
+	for (unsigned i = 0; i < bridge->nr_lanes; i++) {
+		assert(bridge->lanes[i]->running);
+		bridge_lane_run(bridge->lanes[i], fn, p);
+	}
+}
+
+static void copy_path(struct bridge_lane *lane, void *ctx)
+{
+	memcpy(ctx, lane->links[0].path, sizeof(lane->links[0].path));
+}
+
+/* Which cards the connection goes through; true: it is others than before. */
+static bool look_at_connection(struct bridge *bridge)
+{
+	struct bridge_place *place = &bridge->place;
+	char path[sizeof(bridge->lanes[0]->links[0].path)], netdev[64], rdma_device[64];
+
+	bridge_lane_run(bridge->lanes[0], copy_path, path);
+	/* RDMA goes through its card even to this machine itself. */
+	if (weft_netdev_of_path(path, netdev, rdma_device) && !rdma_device[0])
+		netdev[0] = '\0';
+	if (strcmp(netdev, place->netdev) == 0 && strcmp(rdma_device, place->rdma_device) == 0)
+		return false;
+	strcpy(place->netdev, netdev);
+	strcpy(place->rdma_device, rdma_device);
+	return true;
+}
+
+/* Of an RDMA device in software only the interface says where it is. */
+static int find_place(struct bridge *bridge, struct placing *p)
+{
+	struct bridge_place *place = &bridge->place;
+	const char *devices[] = {place->rdma_device, place->netdev};
+	int r = -ENODEV;
+
+	snprintf(place->why, sizeof(place->why), "%s", no_card);
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(devices) && (r == -ENODEV || r == -ENODATA); i++) {
+		if (!devices[i][0])
+			continue;
+		r = weft_near(p->topology, devices[i], bridge->nr_lanes, p->allowed, p->cpus, p->nodes);
+		snprintf(place->device, sizeof(place->device), "%s", devices[i]);
+		if (r < 0)
+			weft_near_why(r, place->device, place->why, sizeof(place->why));
+	}
+	hwloc_bitmap_list_snprintf(place->nodes, sizeof(place->nodes), p->nodes);
+	hwloc_bitmap_list_snprintf(place->cpus, sizeof(place->cpus), p->cpus);
+	return r;
+}
+
+static bool has_default_policy(const struct placing *p)
+{
+	hwloc_membind_policy_t policy;
+
+	return hwloc_get_membind(p->topology, p->nodes, &policy, HWLOC_MEMBIND_THREAD | HWLOC_MEMBIND_BYNODESET) == 0 &&
+		policy == HWLOC_MEMBIND_FIRSTTOUCH;
+}
+
+/* What this thread may use is what the user left to the process. */
+static void place_lanes(struct bridge *bridge, struct placing *p)
+{
+	struct bridge_place *place = &bridge->place;
+	bool was_bound = place->bound;
+
+	p->memory = has_default_policy(p);
+	hwloc_bitmap_zero(p->nodes);
+	hwloc_get_cpubind(p->topology, p->allowed, HWLOC_CPUBIND_THREAD);
+	p->r = find_place(bridge, p);
+	place->bound = p->r == 0;
+	if (place->bound) {
+		on_each_lane(bridge, take_place, p);
+		place->bound = p->r == 0;
+		if (p->r < 0)
+			snprintf(place->why, sizeof(place->why), "they cannot be bound to processors: %s", strerror(-p->r));
+	} else if (was_bound) {
+		/* The card before means nothing any more. */
+		p->memory = false;
+		hwloc_bitmap_copy(p->cpus, p->allowed);
+		on_each_lane(bridge, take_place, p);
+	}
+}
+
+static int place(struct bridge *bridge, bool buffers, struct weft_error *err)
+{
+	struct placing p = {.err = err};
+	int r = weft_topology_load(false, &p.topology);
+
+	if (r < 0) {
+		weft_near_why(r, "", bridge->place.why, sizeof(bridge->place.why));
+		return 0;
+	}
+	p.allowed = hwloc_bitmap_alloc_full();
+	p.cpus = hwloc_bitmap_alloc();
+	p.nodes = hwloc_bitmap_alloc();
+	if (p.allowed && p.cpus && p.nodes)
+		place_lanes(bridge, &p);
+	if (bridge->place.bound && buffers)
+		on_each_lane(bridge, remake_arena, &p);
+	hwloc_bitmap_free(p.allowed);
+	hwloc_bitmap_free(p.cpus);
+	hwloc_bitmap_free(p.nodes);
+	hwloc_topology_destroy(p.topology);
+	return bridge->place.bound ? p.r : 0;
+}
+
+int bridge_place_first(struct bridge *bridge, struct weft_error *err)
+{
+	bridge->place.one_node = !weft_has_numa_nodes();
+	if (bridge->place.one_node) {
+		snprintf(bridge->place.why, sizeof(bridge->place.why), "the machine has one NUMA node");
+		return 0;
+	}
+	snprintf(bridge->place.why, sizeof(bridge->place.why), "%s", no_card);
+	return look_at_connection(bridge) ? place(bridge, true, err) : 0;
+}
+
+void bridge_place_again(struct bridge *bridge)
+{
+	if (!bridge->place.one_node && look_at_connection(bridge))
+		place(bridge, false, NULL);
+}
+
+json_t *bridge_place_json(const struct bridge *bridge)
+{
+	const struct bridge_place *place = &bridge->place;
+
+	if (!place->bound)
+		return json_pack("{s:s}", "why", place->why);
+	return json_pack("{s:s, s:s, s:s}", "device", place->device, "nodes", place->nodes, "processors", place->cpus);
+}

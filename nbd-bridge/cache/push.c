@@ -1,0 +1,186 @@
+/*
+ * Writing back.  Runs on lanes; any lane takes any chunk.
+ *
+ * A lane goes round the table when the push interval is over since it made something dirty, when the dirty
+ * chunks are many, and when it is told to (a FLUSH).  A chunk that a stream of writes has filled and left goes at
+ * once, unless the interval is a long one: who asks for that wants writes to gather.
+ * A run of dirty blocks in a chunk is one operation.
+ * What is being written back is not written by anybody until it has arrived: the donor gets what was there when it was
+ * taken, and what comes later makes the block dirty again.
+ */
+#include <errno.h>
+
+#include "nbd-bridge/cache/cache.h"
+
+enum { RETRY_MS = 100, STREAM_MS = 1000 };
+
+uint64_t cache_next_dirty(const struct bridge_cache *cache, uint64_t from, uint64_t to)
+{
+	while (from < to) {
+		uint64_t word = atomic_load(&cache->dirty_map[from / 64]) >> from % 64;
+
+		if (word)
+			return weft_min(from + (unsigned)__builtin_ctzll(word), to);
+		from = (from / 64 + 1) * 64;
+	}
+	return to;
+}
+
+/* The next run of blocks at *first or after it that are dirty, and not lost. */
+static unsigned next_run(const struct cache_slot *slot, unsigned *first)
+{
+	const struct cache_map map = cache_map_without(&slot->dirty, &slot->lost);
+
+	return cache_map_run(&map, first, CACHE_CHUNK_MAX / CACHE_BLOCK);
+}
+
+/* What the transport is to read, if it may not read it where it is.  -EIO: some of it is lost. */
+static int take_bytes(struct bridge_cache *cache, const struct cache_io *io, uint64_t c, struct cache_slot *slot, unsigned first, unsigned nr)
+{
+	uint64_t off = (uint64_t)first * CACHE_BLOCK;
+
+	return io->bounce ? cache_copy_out(cache, slot, io->bounce, off,
+				    weft_min((uint64_t)nr * CACHE_BLOCK, cache->size_bytes - (c << cache->shift) - off))
+			  : 0;
+}
+
+/* Under the chunk's lock. */
+static int push_runs(struct bridge_lane *lane, uint64_t c, struct cache_slot *slot, struct cache_io **list)
+{
+	unsigned first = 0, n;
+
+	slot->push_seq = slot->dirty_seq;
+	slot->push_error = 0;
+	while ((n = next_run(slot, &first)) > 0) {
+		struct cache_io *io = cache_io_get(lane, CACHE_PUSH);
+
+		if (!io)
+			return -EAGAIN;
+		if (take_bytes(lane->cache->cache, io, c, slot, first, n) < 0) {
+			cache_io_put(io);
+			continue; /* with what is not lost of the run */
+		}
+		cache_map_clear(&slot->dirty, first, n);
+		cache_map_set(&slot->pushing, first, n);
+		cache_io_blocks(io, TP_WRITE, c, slot, first, n, list);
+		first += n;
+	}
+	return 1;
+}
+
+static uint64_t bytes_of(const struct bridge_cache *cache, uint64_t c)
+{
+	return weft_min(cache_chunk_bytes(cache), cache->size_bytes - (c << cache->shift));
+}
+
+/* whole: only if all of it is dirty. */
+static int push(struct bridge_lane *lane, uint64_t c, bool whole)
+{
+	struct bridge_cache *cache = lane->cache->cache;
+	struct cache_io *list = NULL;
+	int r = 0;
+
+	/* Without a connection they would only keep writers from the blocks. */
+	if (!lane_reaches(lane, c << cache->shift, bytes_of(cache, c)))
+		return 0;
+	struct cache_chunk *chunk = cache_lock(cache, c);
+	struct cache_slot *slot = cache_slot_of(cache, chunk);
+	bool was_dead = slot && slot->dead;
+	if (slot && !chunk->zeroing && cache_map_empty(&slot->pushing) && !cache_map_empty(&slot->dirty) &&
+		(!whole || cache_map_all(&slot->dirty, 0, (unsigned)(bytes_of(cache, c) / CACHE_BLOCK))))
+		r = push_runs(lane, c, slot, &list);
+	bool died = slot && slot->dead && !was_dead;
+	cache_unlock(chunk);
+	cache_io_submit(lane, list);
+	/* Once: those who wait kick whoever is here, and find out whether there is anything left to wait for. */
+	if (died)
+		cache_wake_room(lane);
+	return r;
+}
+
+int cache_push(struct bridge_lane *lane, uint64_t c)
+{
+	return push(lane, c, false);
+}
+
+void cache_push_filled(struct bridge_lane *lane, uint64_t c)
+{
+	const struct cache_lane *cl = lane->cache;
+	bool dirty = atomic_load_explicit(&cl->cache->dirty_map[c / 64], memory_order_relaxed) >> c % 64 & 1;
+
+	/* Most writes that begin a chunk are no stream: they do without its neighbour's lock. */
+	if (dirty && lane->bridge->config.push_interval_ms <= STREAM_MS && cl->nr_push < CACHE_PUSH_IOS && cl->nr_free > CACHE_RATHER_IOS &&
+		atomic_load_explicit(&cl->cache->push_error, memory_order_relaxed) == 0)
+		push(lane, c, true);
+}
+
+void cache_push_pump(struct bridge_lane *lane)
+{
+	struct cache_lane *cl = lane->cache;
+	struct bridge_cache *cache = cl->cache;
+
+	if (atomic_exchange(&cl->kicked, false))
+		cl->push_left = cache->nr_chunks;
+	while (cl->push_left > 0 && cl->nr_push < CACHE_PUSH_IOS && cl->nr_free > CACHE_RATHER_IOS &&
+		(cache->bridge->nr_donors > 1 || atomic_load_explicit(&lane->ready, memory_order_relaxed))) {
+		uint64_t end = weft_min(cl->push_at + cl->push_left, cache->nr_chunks);
+		uint64_t c = cache_next_dirty(cache, cl->push_at, end);
+
+		/* Without operations the rest of it comes next. */
+		uint64_t next = c < end && cache_push(lane, c) == -EAGAIN ? c : weft_min(c + 1, end);
+		cl->push_left -= next - cl->push_at;
+		cl->push_at = next < cache->nr_chunks ? next : 0;
+	}
+}
+
+void cache_push_kick(struct bridge_lane *lane)
+{
+	struct bridge_cache *cache = lane->cache->cache;
+
+	for (unsigned i = 0; i < cache->bridge->nr_lanes; i++) {
+		struct bridge_lane *other = cache->bridge->lanes[i];
+
+		/* One that could not join has none of it: the attach fails then. */
+		if (cache->lanes[i] && !atomic_exchange(&cache->lanes[i]->kicked, true) && other != lane)
+			weft_loop_wake(other->loop);
+	}
+}
+
+void cache_push_soon(struct bridge_lane *lane)
+{
+	struct cache_lane *cl = lane->cache;
+	struct bridge_cache *cache = cl->cache;
+	bool failing = atomic_load_explicit(&cache->push_error, memory_order_relaxed) < 0;
+
+	if (cl->push_left == 0 && !failing &&
+		atomic_load_explicit(&cache->nr_dirty, memory_order_relaxed) > cache->max_dirty / 2)
+		cl->push_left = cache->nr_chunks;
+	if (cl->push.due_ns == 0)
+		weft_loop_timer_set(lane->loop, &cl->push,
+			(failing ? RETRY_MS : cache->bridge->config.push_interval_ms) * UINT64_C(1000000));
+}
+
+static void on_interval(struct weft_timer *timer)
+{
+	struct cache_lane *cl = weft_container_of(timer, struct cache_lane, push);
+	struct bridge_lane *lane = cl->ios[0].lane;
+
+	if (atomic_load(&cl->cache->nr_dirty) == 0)
+		return;
+	cl->push_left = cl->cache->nr_chunks;
+	/* Whatever is dirty still, or again. */
+	weft_loop_timer_set(lane->loop, &cl->push, cl->cache->bridge->config.push_interval_ms * UINT64_C(1000000));
+}
+
+static void on_pull(struct weft_timer *timer)
+{
+	struct cache_lane *cl = weft_container_of(timer, struct cache_lane, pull);
+
+	cache_pull(cl->ios[0].lane);
+}
+
+void cache_push_init(struct cache_lane *cl)
+{
+	cl->push.fn = on_interval;
+	cl->pull.fn = on_pull;
+}

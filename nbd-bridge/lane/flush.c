@@ -1,0 +1,166 @@
+/*
+ * FLUSH where the donor knows of a connection's writes by that connection alone: a lane that is asked to flush has every
+ * other lane that wrote flush first.
+ *
+ * Each lane's thread calls these for its own lane.  A visit is a FLUSH that a lane carries out for others; a ticket is
+ * one that asked for it.  Invariants: a lane's nr_written counts a write before whoever sent it learns of its completion; nr_flushed
+ * is what a visit began with, once it succeeded; so a lane with both equal has nothing that a FLUSH would have to cover.
+ */
+#include <stdatomic.h>
+
+#include "nbd-bridge/lane/lane.h"
+
+static void push(struct request_list *list, struct bridge_request *rq)
+{
+	rq->listed = true;
+	rq->next = NULL;
+	*list->tail = rq;
+	list->tail = &rq->next;
+}
+
+static void list_init(struct request_list *list)
+{
+	list->head = NULL;
+	list->tail = &list->head;
+}
+
+static struct bridge_request *take_all(struct request_list *list)
+{
+	struct bridge_request *first = list->head;
+
+	list_init(list);
+	return first;
+}
+
+/* What was asked until now is answered by one FLUSH. */
+static void start_visit(struct bridge_lane *lane)
+{
+	struct lane_flush *flush = &lane->flush;
+
+	if (flush->visiting || atomic_load(&flush->nr_asked) == atomic_load(&flush->nr_answered))
+		return;
+	flush->visiting = true;
+	flush->visit_answers = atomic_load(&flush->nr_asked);
+	flush->visit_covers = atomic_load(&flush->nr_written);
+	flush->visit.kind = TP_FLUSH;
+	lane_submit_direct(lane, &flush->visit);
+}
+
+static void visit_done(struct bridge_request *rq, int error)
+{
+	struct bridge_lane *lane = weft_container_of(rq, struct bridge_lane, flush.visit);
+	struct lane_flush *flush = &lane->flush;
+	struct bridge *bridge = lane->bridge;
+
+	if (error == 0) {
+		atomic_store(&flush->nr_flushed, flush->visit_covers);
+	} else {
+		atomic_store(&flush->error, error);
+		atomic_store(&flush->failed, flush->visit_answers);
+	}
+	atomic_store(&flush->nr_answered, flush->visit_answers);
+	flush->visiting = false;
+	for (unsigned i = 0; i < bridge->nr_lanes; i++)
+		if (atomic_load(&bridge->lanes[i]->flush.waiting))
+			weft_loop_wake(bridge->lanes[i]->loop);
+	if (atomic_load(&flush->nr_asked) != flush->visit_answers)
+		weft_loop_wake(lane->loop);
+}
+
+void lane_flush_init(struct bridge_lane *lane)
+{
+	list_init(&lane->flush.next);
+	list_init(&lane->flush.round);
+	lane->flush.visit.done = visit_done;
+	lane->flush.visit.internal = true;
+}
+
+static void end_round(struct bridge_lane *lane, int error)
+{
+	struct bridge_request *rq = take_all(&lane->flush.round);
+
+	lane->flush.in_round = false;
+	atomic_store(&lane->flush.waiting, false);
+	while (rq) {
+		struct bridge_request *next = rq->next;
+
+		rq->listed = false;
+		if (error < 0)
+			lane_settle(lane, rq, error);
+		else
+			lane_backlog(lane, rq);
+		rq = next;
+	}
+}
+
+/* Asks every other lane that wrote; with none to ask the round is over at once. */
+static void start_round(struct bridge_lane *lane)
+{
+	struct lane_flush *flush = &lane->flush;
+	struct bridge *bridge = lane->bridge;
+	bool any = false;
+
+	if (flush->in_round || !flush->next.head)
+		return;
+	flush->in_round = true;
+	atomic_store(&flush->waiting, true); /* before the first is asked, who may answer at once */
+	for (struct bridge_request *rq = take_all(&flush->next), *next; rq; rq = next) {
+		next = rq->next;
+		push(&flush->round, rq);
+	}
+	for (unsigned i = 0; i < bridge->nr_lanes; i++) {
+		struct bridge_lane *other = bridge->lanes[i];
+
+		flush->tickets[i] = 0;
+		if (other == lane || atomic_load(&other->flush.nr_written) == atomic_load(&other->flush.nr_flushed))
+			continue;
+		flush->tickets[i] = atomic_fetch_add(&other->flush.nr_asked, 1) + 1;
+		weft_loop_wake(other->loop);
+		any = true;
+	}
+	if (!any)
+		end_round(lane, 0);
+}
+
+static void look_at_round(struct bridge_lane *lane)
+{
+	struct lane_flush *flush = &lane->flush;
+	struct bridge *bridge = lane->bridge;
+	int error = 0;
+
+	if (!flush->in_round)
+		return;
+	for (unsigned i = 0; i < bridge->nr_lanes; i++) {
+		struct lane_flush *other = &bridge->lanes[i]->flush;
+
+		if (flush->tickets[i] > atomic_load(&other->nr_answered))
+			return;
+		/* A later one may have failed instead: then this one fails for nothing. */
+		if (flush->tickets[i] > 0 && atomic_load(&other->failed) >= flush->tickets[i])
+			error = atomic_load(&other->error);
+	}
+	end_round(lane, error);
+}
+
+void lane_flush(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	push(&lane->flush.next, rq);
+	start_round(lane);
+}
+
+void lane_flush_look(struct bridge_lane *lane)
+{
+	start_visit(lane);
+	look_at_round(lane);
+	start_round(lane);
+}
+
+struct bridge_request *lane_flush_take_waiting(struct bridge_lane *lane)
+{
+	struct bridge_request *first = take_all(&lane->flush.next), **end = &first;
+
+	while (*end)
+		end = &(*end)->next;
+	*end = take_all(&lane->flush.round);
+	return first;
+}

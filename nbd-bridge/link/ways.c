@@ -1,0 +1,73 @@
+/* Leaving and returning, as numbers. */
+#include "nbd-bridge/link/ways.h"
+
+#include "fabric/base/util.h"
+
+#define MS_NS UINT64_C(1000000)
+
+void bridge_ways_init(struct bridge_ways *ways, unsigned nr, unsigned first, uint32_t return_ms)
+{
+	*ways = (struct bridge_ways){
+		.nr = nr,
+		.return_ms = return_ms ? return_ms : BRIDGE_RETURN_MS,
+		.now = first,
+		.used = first,
+		.better = first > 0 ? first : 1,
+	};
+	ways->wait_ms = ways->return_ms;
+}
+
+static void next_better(struct bridge_ways *ways)
+{
+	ways->better = ways->better + 1 < ways->nr ? ways->better + 1 : 1;
+}
+
+bool bridge_ways_refused(struct bridge_ways *ways)
+{
+	if (ways->nr < 2)
+		return false;
+	if (ways->now == 0) {
+		/* Nothing works: what comes back first is welcome. */
+		ways->now = ways->better;
+		next_better(ways);
+	} else {
+		ways->now = 0;
+	}
+	return true;
+}
+
+bool bridge_ways_granted(struct bridge_ways *ways, unsigned way, uint64_t now_ns)
+{
+	bool first = ways->since_ns == 0, changed = way != ways->used;
+
+	ways->now = way;
+	if (!first && !changed)
+		return false;
+	if (way == 0) {
+		bool lasted = first || now_ns - ways->since_ns >= BRIDGE_STEADY_MS * MS_NS;
+
+		/* The first loss costs the shortest wait, whenever it comes. */
+		ways->wait_ms = lasted || ways->nr_changes == 0 ? ways->return_ms :
+			(uint32_t)weft_min(2 * (uint64_t)ways->wait_ms, weft_max(BRIDGE_RETURN_MAX_MS, ways->return_ms));
+		ways->look_ns = now_ns + ways->wait_ms * MS_NS;
+	} else {
+		ways->better = way;
+	}
+	ways->used = way;
+	ways->since_ns = now_ns;
+	if (changed)
+		ways->nr_changes++;
+	return changed;
+}
+
+bool bridge_ways_may_look(const struct bridge_ways *ways, uint64_t now_ns, uint64_t *ret_ns)
+{
+	*ret_ns = ways->nr > 1 && ways->now == 0 && ways->since_ns != 0 ? weft_max(ways->look_ns, 1) : 0;
+	return *ret_ns != 0 && now_ns >= *ret_ns;
+}
+
+void bridge_ways_look_failed(struct bridge_ways *ways, uint64_t now_ns)
+{
+	next_better(ways);
+	ways->look_ns = now_ns + ways->wait_ms * MS_NS;
+}

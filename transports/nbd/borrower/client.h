@@ -1,0 +1,21 @@
+/*
+ * The transport "nbd": a donor over TCP (or a Unix socket), and any other NBD server.
+ *
+ * libnbd does the handshake, in a thread; then our own transmission phase takes over on its socket:
+ * it pipelines, allocates nothing, and receives straight into registered memory.
+ *
+ * config of tp_nbd_ops: a struct nbd_client_config, or NULL for the defaults.
+ * tp_close() may wait for a resolver that is still at work for a connection given up.
+ */
+#ifndef WEFT_TRANSPORTS_NBD_BORROWER_CLIENT_H
+#define WEFT_TRANSPORTS_NBD_BORROWER_CLIENT_H
+
+#include "fabric/transport.h"
+
+struct nbd_client_config {
+	uint32_t depth; /* operations in flight per connection, up to 1024; 0: 128 */
+};
+
+extern const struct tp_ops tp_nbd_ops;
+
+#endif

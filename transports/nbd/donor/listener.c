@@ -1,0 +1,597 @@
+/*
+ * Accepts connections on the main loop; each is served by a thread of its own, once the peer has said something.  One that says
+ * nothing costs a descriptor and a few hundred bytes, and belongs to the loop's thread.
+ *
+ * Invariant: a session with a thread is in the list until that has let go of everything, so an empty list (under
+ * the lock) means that no thread touches a region, the donor or the listener any more.
+ */
+#include "transports/nbd/donor/listener.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include "fabric/base/accept.h"
+#include "fabric/base/log.h"
+#include "fabric/base/util.h"
+#include "transports/nbd/donor/session.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+
+enum {
+	CUT_OFF_MS = 2000, /* for a connection's thread to notice */
+	STACK_BYTES = 256 << 10,
+	MAX_STRANGERS = 512,
+	MIN_STRANGERS = 16,
+	MAX_LISTING = 8, /* each has the names of all regions in memory … */
+	LIST_WAIT_MS = 5000, /* … and others wait so long for their turn */
+};
+
+struct socket {
+	struct weft_acceptor acceptor;
+	int fd;
+	struct nbd_listener *listener;
+};
+
+/* Silent sessions, oldest first. */
+struct silent_list {
+	struct nbd_session *first, **end;
+};
+
+struct nbd_listener {
+	struct weft_donor *donor;
+	struct weft_loop *loop;
+	struct nbd_listener_config config;
+	bool stopping;
+	pthread_attr_t thread_attr;
+	struct weft_strangers strangers;
+
+	/* The loop's thread's. */
+	struct silent_list silent;
+	struct weft_timer silent_timer; /* for the oldest of them */
+	struct nbd_session *made_room;  /* a silent one that is to end */
+
+	pthread_mutex_t lock; /* guards what follows */
+	pthread_cond_t changed;
+	struct nbd_session *sessions;
+	unsigned nr_sessions, nr_silent, nr_granted, nr_listing;
+	uint64_t accepted, refused;
+	struct nbd_counters ended; /* of sessions that are gone */
+
+	unsigned nr_sockets;
+	struct socket sockets[];
+};
+
+/* ---- one session ---- */
+
+static void kill_session(struct nbd_session *s, bool drain)
+{
+	pthread_mutex_lock(&s->alive_lock);
+	if (s->alive)
+		nbd_conn_kill(s->conn, drain);
+	pthread_mutex_unlock(&s->alive_lock);
+}
+
+void nbd_session_fence(void *session)
+{
+	kill_session(session, false);
+}
+
+static void name_peer(int fd, char *buf, size_t len)
+{
+	struct sockaddr_storage addr;
+	socklen_t addr_len = sizeof(addr);
+	char host[INET6_ADDRSTRLEN], port[8];
+	struct ucred cred;
+	socklen_t cred_len = sizeof(cred);
+
+	if (getpeername(fd, (struct sockaddr *)&addr, &addr_len) < 0)
+		addr.ss_family = AF_UNSPEC;
+	if (addr.ss_family == AF_UNIX && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) == 0)
+		snprintf(buf, len, "local process %d (uid %u)", (int)cred.pid, cred.uid);
+	else if (getnameinfo((struct sockaddr *)&addr, addr_len, host, sizeof(host), port, sizeof(port),
+			 NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+		snprintf(buf, len, addr.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+	else
+		snprintf(buf, len, "unknown");
+}
+
+/* Without these a machine that died would hold its connection, and so the region, for hours. */
+static void tune(int fd, uint32_t dead_ms)
+{
+	const int on = 1;
+	const int idle_s = (int)weft_max(dead_ms / 3000, 1), probes = 3;
+	const int interval_s = (int)weft_max((dead_ms / 1000 - (uint32_t)idle_s) / (uint32_t)probes, 1);
+
+	/* Each fails on a Unix socket, which needs none. */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_ms, sizeof(dead_ms));
+}
+
+static void session_free(struct nbd_session *s)
+{
+	pthread_mutex_lock(&s->alive_lock);
+	s->alive = false;
+	pthread_mutex_unlock(&s->alive_lock);
+	weft_stranger_leave(&s->stranger);
+	/* Every request completed inside submit(): this calls close(), which gives the grant back. */
+	nbd_conn_free(s->conn);
+	assert(!s->grant && s->arena_users == 0);
+	weft_region_put(s->asked);
+	if (s->arena)
+		munmap(s->arena, NBD_ARENA_BYTES);
+	pthread_mutex_destroy(&s->alive_lock);
+	free(s);
+}
+
+static void add_counters(struct nbd_counters *sum, const struct nbd_counters *c)
+{
+	sum->requests += c->requests;
+	sum->read_bytes += c->read_bytes;
+	sum->written_bytes += c->written_bytes;
+	sum->errors += c->errors;
+}
+
+static void link_session(struct nbd_listener *l, struct nbd_session *s)
+{
+	s->next = l->sessions;
+	s->prev = &l->sessions;
+	if (s->next)
+		s->next->prev = &s->next;
+	l->sessions = s;
+	l->nr_sessions++;
+}
+
+static void unlink_session(struct nbd_listener *l, struct nbd_session *s)
+{
+	*s->prev = s->next;
+	if (s->next)
+		s->next->prev = s->prev;
+}
+
+static void *session_main(void *arg)
+{
+	struct nbd_session *s = arg;
+	struct nbd_listener *l = s->listener;
+	int r;
+
+	r = nbd_conn_serve(s->conn, s->handshake_ms);
+	if (r < 0)
+		weft_debug("nbd: %s: %s", s->peer, strerror(-r));
+	pthread_mutex_lock(&l->lock);
+	unlink_session(l, s);
+	add_counters(&l->ended, &s->counters);
+	pthread_mutex_unlock(&l->lock);
+	session_free(s);
+	pthread_mutex_lock(&l->lock);
+	l->nr_sessions--;
+	pthread_cond_broadcast(&l->changed);
+	pthread_mutex_unlock(&l->lock);
+	return NULL;
+}
+
+/* ---- peers that have said nothing ---- */
+
+static void silent_add(struct nbd_listener *l, struct nbd_session *s)
+{
+	s->silent = true;
+	s->next = NULL;
+	s->prev = l->silent.end;
+	*l->silent.end = s;
+	l->silent.end = &s->next;
+}
+
+static void silent_take(struct nbd_listener *l, struct nbd_session *s)
+{
+	s->silent = false;
+	weft_loop_remove(l->loop, &s->watch);
+	*s->prev = s->next;
+	if (s->next)
+		s->next->prev = s->prev;
+	else
+		l->silent.end = s->prev;
+}
+
+static void silent_end(struct nbd_listener *l, struct nbd_session *s)
+{
+	/* Nothing stays in the kernel either, whether or not the peer cares. */
+	const struct linger at_once = { .l_onoff = 1 };
+
+	silent_take(l, s);
+	setsockopt(s->watch.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	close(s->watch.fd);
+	session_free(s);
+	pthread_mutex_lock(&l->lock);
+	l->nr_silent--;
+	pthread_mutex_unlock(&l->lock);
+}
+
+/* For the deadline of the oldest. */
+static void set_silent_timer(struct nbd_listener *l)
+{
+	uint64_t now_ns = weft_now_ns();
+
+	if (l->silent.first && !l->silent_timer.due_ns)
+		weft_loop_timer_set(l->loop, &l->silent_timer,
+			l->silent.first->deadline_ns > now_ns ? l->silent.first->deadline_ns - now_ns : 1);
+}
+
+static void end_the_silent(struct weft_timer *timer)
+{
+	struct nbd_listener *l = weft_container_of(timer, struct nbd_listener, silent_timer);
+	uint64_t now_ns = weft_now_ns();
+
+	while (l->silent.first && l->silent.first->deadline_ns <= now_ns)
+		silent_end(l, l->silent.first);
+	set_silent_timer(l);
+}
+
+/* A session's thread notices; a silent session waits until whoever called has let go of the budget. */
+static void make_room(struct weft_stranger *stranger)
+{
+	struct nbd_session *s = weft_container_of(stranger, struct nbd_session, stranger);
+
+	/* Silent ones, and those that enter, belong to the same thread. */
+	if (s->silent)
+		s->listener->made_room = s;
+	else
+		kill_session(s, false);
+}
+
+static void end_who_made_room(struct nbd_listener *l)
+{
+	struct nbd_session *s = l->made_room;
+
+	l->made_room = NULL;
+	if (s)
+		silent_end(l, s);
+}
+
+static int start_thread(struct nbd_listener *l, struct nbd_session *s)
+{
+	sigset_t all, old;
+	pthread_t thread;
+	int r;
+
+	/* Signals are the main thread's. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(&thread, &l->thread_attr, session_main, s);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return -r;
+}
+
+/* From here on a thread serves it. */
+static void start_session(struct nbd_listener *l, struct nbd_session *s)
+{
+	int fd = s->watch.fd;
+
+	silent_take(l, s);
+	weft_stranger_spoke(&s->stranger);
+	name_peer(fd, s->peer, sizeof(s->peer));
+	tune(fd, l->config.dead_ms);
+	int r = nbd_conn_new_greeted(fd, &nbd_donor_service, s, &s->conn);
+	pthread_mutex_lock(&s->alive_lock);
+	s->alive = r == 0;
+	pthread_mutex_unlock(&s->alive_lock);
+	pthread_mutex_lock(&l->lock);
+	l->nr_silent--;
+	if (r == 0)
+		link_session(l, s);
+	pthread_mutex_unlock(&l->lock);
+	if (r == 0) {
+		r = start_thread(l, s);
+		if (r == 0)
+			return;
+		pthread_mutex_lock(&l->lock);
+		unlink_session(l, s);
+		l->nr_sessions--;
+		pthread_mutex_unlock(&l->lock);
+	}
+	pthread_mutex_lock(&l->lock);
+	l->refused++;
+	pthread_mutex_unlock(&l->lock);
+	session_free(s);
+	for (unsigned i = 0; i < l->nr_sockets; i++)
+		weft_acceptor_pause(&l->sockets[i].acceptor, WEFT_ACCEPT_PAUSE_MS * NS_PER_MS);
+}
+
+static void on_first_bytes(struct weft_watch *watch, uint32_t events)
+{
+	struct nbd_session *s = weft_container_of(watch, struct nbd_session, watch);
+	char byte;
+	ssize_t n = recv(watch->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n > 0)
+		start_session(s->listener, s);
+	else
+		silent_end(s->listener, s);
+}
+
+/* ---- accepting ---- */
+
+static void enter(struct nbd_listener *l, struct nbd_session *s)
+{
+	struct sockaddr_storage addr = { .ss_family = AF_UNIX };
+	socklen_t len = sizeof(addr);
+	struct ucred cred = { 0 };
+	socklen_t cred_len = sizeof(cred);
+
+	if (getpeername(s->watch.fd, (struct sockaddr *)&addr, &len) < 0 || addr.ss_family == AF_UNIX)
+		getsockopt(s->watch.fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len);
+	s->stranger.make_room = make_room;
+	weft_strangers_enter(&l->strangers, &s->stranger, (struct sockaddr *)&addr, cred.uid);
+	end_who_made_room(l);
+}
+
+/* Takes fd. */
+static void on_connection(struct weft_acceptor *acceptor, int fd)
+{
+	struct nbd_listener *l = weft_container_of(acceptor, struct socket, acceptor)->listener;
+	struct nbd_session *s = calloc(1, sizeof(*s));
+	int r = s ? nbd_greet(fd) : -ENOMEM;
+
+	if (r == 0) {
+		s->watch = (struct weft_watch){ .fd = fd, .fn = on_first_bytes };
+		r = weft_loop_add(l->loop, &s->watch, EPOLLIN);
+	}
+	pthread_mutex_lock(&l->lock);
+	l->accepted += r == 0;
+	l->nr_silent += r == 0;
+	l->refused += r < 0;
+	pthread_mutex_unlock(&l->lock);
+	if (r < 0) {
+		close(fd);
+		free(s);
+		return;
+	}
+	s->listener = l;
+	s->donor = l->donor;
+	s->handshake_ms = l->config.handshake_ms;
+	s->deadline_ns = weft_now_ns() + l->config.handshake_ms * NS_PER_MS;
+	pthread_mutex_init(&s->alive_lock, NULL);
+	silent_add(l, s);
+	set_silent_timer(l);
+	enter(l, s);
+}
+
+/* Out of descriptors. */
+static bool give_one_up(struct weft_acceptor *acceptor)
+{
+	struct nbd_listener *l = weft_container_of(acceptor, struct socket, acceptor)->listener;
+	bool made = weft_strangers_make_room(&l->strangers);
+	bool silent = l->made_room != NULL;
+
+	end_who_made_room(l);
+	/* A thread closes its descriptor in its own time. */
+	return made && silent;
+}
+
+int nbd_session_begin_list(struct nbd_session *s)
+{
+	struct nbd_listener *l = s->listener;
+	const uint64_t deadline_ns = weft_now_ns() + LIST_WAIT_MS * NS_PER_MS;
+	const struct timespec ts = {
+		.tv_sec = (time_t)(deadline_ns / 1000000000),
+		.tv_nsec = (long)(deadline_ns % 1000000000),
+	};
+	int r = 0;
+
+	pthread_mutex_lock(&l->lock);
+	while (l->nr_listing == MAX_LISTING && r == 0)
+		r = pthread_cond_timedwait(&l->changed, &l->lock, &ts);
+	r = l->nr_listing == MAX_LISTING ? -EBUSY : 0;
+	l->nr_listing += r == 0;
+	pthread_mutex_unlock(&l->lock);
+	return r;
+}
+
+void nbd_session_end_list(struct nbd_session *s)
+{
+	struct nbd_listener *l = s->listener;
+
+	pthread_mutex_lock(&l->lock);
+	l->nr_listing--;
+	pthread_cond_broadcast(&l->changed);
+	pthread_mutex_unlock(&l->lock);
+}
+
+int nbd_session_count(struct nbd_session *s, bool known, struct weft_error *err)
+{
+	struct nbd_listener *l = s->listener;
+	bool full;
+
+	pthread_mutex_lock(&l->lock);
+	full = l->nr_granted >= l->config.max_connections && !known;
+	l->nr_granted += !full;
+	l->refused += full;
+	pthread_mutex_unlock(&l->lock);
+	if (full)
+		return weft_error_set(err, EBUSY, "this donor serves %u connections, and more only to attachments that it has already",
+			l->config.max_connections);
+	s->counted = true;
+	return 0;
+}
+
+void nbd_session_uncount(struct nbd_session *s)
+{
+	struct nbd_listener *l = s->listener;
+
+	if (!s->counted)
+		return;
+	s->counted = false;
+	pthread_mutex_lock(&l->lock);
+	l->nr_granted--;
+	pthread_mutex_unlock(&l->lock);
+}
+
+/* ---- life ---- */
+
+/* Those who belong here have to find descriptors left. */
+static unsigned default_strangers(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return MAX_STRANGERS;
+	return (unsigned)weft_max(weft_min(limit.rlim_cur / 4, MAX_STRANGERS), MIN_STRANGERS);
+}
+
+int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int *fds, unsigned nr_fds,
+	const struct nbd_listener_config *config, struct nbd_listener **ret, struct weft_error *err)
+{
+	struct nbd_listener *l = calloc(1, sizeof(*l) + nr_fds * sizeof(l->sockets[0]));
+	pthread_condattr_t attr;
+	int r;
+
+	if (!l)
+		return weft_error_set(err, ENOMEM, "cannot listen: no memory");
+	l->donor = donor;
+	l->loop = loop;
+	if (config)
+		l->config = *config;
+	if (!l->config.max_connections)
+		l->config.max_connections = 1024;
+	if (!l->config.max_strangers)
+		l->config.max_strangers = default_strangers();
+	if (!l->config.handshake_ms)
+		l->config.handshake_ms = 10000;
+	if (!l->config.dead_ms)
+		l->config.dead_ms = 120000;
+	l->silent.end = &l->silent.first;
+	l->silent_timer.fn = end_the_silent;
+	r = weft_strangers_init(&l->strangers, l->config.max_strangers);
+	if (r < 0)
+		goto stop_acceptors;
+	for (; l->nr_sockets < nr_fds; l->nr_sockets++) {
+		struct socket *s = &l->sockets[l->nr_sockets];
+
+		s->listener = l;
+		s->fd = fds[l->nr_sockets];
+		s->acceptor.fn = on_connection;
+		s->acceptor.make_room = give_one_up;
+		s->acceptor.what = "connections";
+		r = weft_acceptor_start(&s->acceptor, loop, s->fd);
+		if (r < 0)
+			goto stop_acceptors;
+	}
+	pthread_attr_init(&l->thread_attr);
+	pthread_attr_setdetachstate(&l->thread_attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&l->thread_attr, STACK_BYTES);
+	pthread_mutex_init(&l->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&l->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	*ret = l;
+	return 0;
+
+stop_acceptors:
+	while (l->nr_sockets-- > 0)
+		weft_acceptor_stop(&l->sockets[l->nr_sockets].acceptor);
+	weft_strangers_fini(&l->strangers);
+	free(l);
+	return weft_error_set(err, -r, "cannot listen: %s", strerror(-r));
+}
+
+static void kill_all(struct nbd_listener *l, bool drain)
+{
+	pthread_mutex_lock(&l->lock);
+	for (struct nbd_session *s = l->sessions; s; s = s->next)
+		kill_session(s, drain);
+	pthread_mutex_unlock(&l->lock);
+}
+
+void nbd_listener_stop(struct nbd_listener *l)
+{
+	if (l->stopping)
+		return;
+	l->stopping = true;
+	for (unsigned i = 0; i < l->nr_sockets; i++) {
+		weft_acceptor_stop(&l->sockets[i].acceptor);
+		close(l->sockets[i].fd);
+	}
+	weft_loop_timer_cancel(l->loop, &l->silent_timer);
+	while (l->silent.first)
+		silent_end(l, l->silent.first);
+	kill_all(l, true);
+}
+
+/* Until no session is left: 0, or -ETIMEDOUT. */
+static int wait_for_end(struct nbd_listener *l, uint32_t timeout_ms)
+{
+	const uint64_t deadline_ns = weft_now_ns() + timeout_ms * NS_PER_MS;
+	const struct timespec ts = {
+		.tv_sec = (time_t)(deadline_ns / 1000000000),
+		.tv_nsec = (long)(deadline_ns % 1000000000),
+	};
+	int r = 0;
+
+	pthread_mutex_lock(&l->lock);
+	while (l->nr_sessions > 0 && r == 0)
+		r = pthread_cond_timedwait(&l->changed, &l->lock, &ts);
+	r = l->nr_sessions > 0 ? -ETIMEDOUT : 0;
+	pthread_mutex_unlock(&l->lock);
+	return r;
+}
+
+int nbd_listener_drain(struct nbd_listener *l, uint32_t timeout_ms)
+{
+	assert(l->stopping);
+	if (wait_for_end(l, timeout_ms) == 0)
+		return 0;
+	kill_all(l, false);
+	return wait_for_end(l, CUT_OFF_MS);
+}
+
+void nbd_listener_free(struct nbd_listener *l)
+{
+	if (!l)
+		return;
+	nbd_listener_stop(l);
+	pthread_mutex_lock(&l->lock);
+	assert(l->nr_sessions == 0);
+	pthread_mutex_unlock(&l->lock);
+	pthread_attr_destroy(&l->thread_attr);
+	pthread_cond_destroy(&l->changed);
+	pthread_mutex_destroy(&l->lock);
+	weft_strangers_fini(&l->strangers);
+	free(l);
+}
+
+void nbd_listener_status(struct nbd_listener *l, struct nbd_listener_status *ret)
+{
+	struct nbd_counters sum = { 0 };
+
+	pthread_mutex_lock(&l->lock);
+	add_counters(&sum, &l->ended);
+	for (const struct nbd_session *s = l->sessions; s; s = s->next)
+		add_counters(&sum, &s->counters);
+	*ret = (struct nbd_listener_status){
+		.connections = l->nr_sessions + l->nr_silent,
+		.accepted = l->accepted,
+		.refused = l->refused,
+		.requests = sum.requests,
+		.read_bytes = sum.read_bytes,
+		.written_bytes = sum.written_bytes,
+		.errors = sum.errors,
+	};
+	pthread_mutex_unlock(&l->lock);
+	weft_strangers_status(&l->strangers, &ret->strangers);
+}

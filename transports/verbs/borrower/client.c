@@ -1,0 +1,285 @@
+/*
+ * The borrower's side of the verbs transport: opening, memory, ending.  Connecting: client-connect.c; operations: client-io.c.
+ *
+ * Threads: client.h says.  Invariant: once a connection has failed its queue pairs are on their way into
+ * the error state, or out of existence; an operation comes back when its last work request did, or
+ * when the queue pairs are gone: never while the NIC could still touch its buffer.
+ */
+#include "transports/verbs/borrower/client.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "transports/verbs/borrower/lookup.h"
+
+enum {
+	DEFAULT_DEPTH = 128,
+	MAX_DEPTH = 1024,
+	DEFAULT_SPIN_US = 20,
+	DRAIN_MS = 2000, /* how long a failed connection waits for its work requests before the queue pairs are destroyed */
+	BYE_MS = 1000, /* for a goodbye to leave … */
+	LEAVE_MS = 2000, /* … and for the donor to let go */
+};
+
+/* Opening. */
+
+static void tp_last_job(struct verbs_job *job)
+{
+	struct verbs_tp *tp = weft_container_of(job, struct verbs_tp, last);
+
+	verbs_tp_fini(tp);
+	free(tp);
+}
+
+static int verbs_open(const void *config, struct tp **ret, struct weft_error *err)
+{
+	struct verbs_tp *tp = calloc(1, sizeof(*tp));
+
+	if (!tp)
+		return weft_error_set(err, ENOMEM, "cannot open RDMA: out of memory");
+	if (config)
+		tp->config = *(const struct verbs_config *)config;
+	if (tp->config.depth == 0)
+		tp->config.depth = DEFAULT_DEPTH;
+	if (tp->config.depth > MAX_DEPTH)
+		tp->config.depth = MAX_DEPTH;
+	if (tp->config.spin_us == 0)
+		tp->config.spin_us = DEFAULT_SPIN_US;
+	int r = verbs_tp_init(tp, err);
+	if (r < 0)
+		goto free_tp;
+	r = verbs_reaper_new(&tp->reaper);
+	if (r < 0) {
+		weft_error_set(err, -r, "cannot start a thread: %s", strerror(-r));
+		goto fini_tp;
+	}
+	tp->last.fn = tp_last_job;
+	*ret = &tp->tp;
+	return 0;
+fini_tp:
+	verbs_tp_fini(tp);
+free_tp:
+	free(tp);
+	return r;
+}
+
+static void verbs_close(struct tp *tp)
+{
+	struct verbs_tp *verbs = weft_container_of(tp, struct verbs_tp, tp);
+
+	verbs_reaper_stop(verbs->reaper, &verbs->last);
+}
+
+/* Ending. */
+
+void verbs_set_timer(struct verbs_conn *conn, uint64_t after_ms)
+{
+	struct itimerspec when = {.it_value = {
+		.tv_sec = (time_t)(after_ms / 1000),
+		.tv_nsec = (long)(after_ms % 1000) * 1000000,
+	}};
+
+	timerfd_settime(conn->timerfd, 0, &when, NULL);
+}
+
+static void destroy_qps(struct verbs_conn *conn)
+{
+	if (conn->data && conn->data->qp)
+		rdma_destroy_qp(conn->data);
+	if (conn->control && conn->control->qp)
+		rdma_destroy_qp(conn->control);
+	atomic_store(&conn->qps_gone, true);
+}
+
+static void kill_job(struct verbs_job *job)
+{
+	struct verbs_conn *conn = weft_container_of(job, struct verbs_conn, kill_job);
+	uint64_t one = 1;
+
+	destroy_qps(conn);
+	/* The last touch: its lane may go on to have it freed, which is another job of this thread. */
+	(void)!write(conn->wake_fd, &one, sizeof(one));
+}
+
+void verbs_kill(struct verbs_conn *conn)
+{
+	if (conn->killing)
+		return;
+	conn->killing = true;
+	verbs_set_timer(conn, 0);
+	conn->kill_job.fn = kill_job;
+	verbs_reaper_put(conn->tp->reaper, &conn->kill_job);
+}
+
+static int end_qp(struct rdma_cm_id *id, bool established)
+{
+	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+
+	if (!id || !id->qp)
+		return 0;
+	if (established && rdma_disconnect(id) == 0)
+		return 0;
+	return ibv_modify_qp(id->qp, &attr, IBV_QP_STATE);
+}
+
+static void abort_conn(struct verbs_conn *conn)
+{
+	if (conn->aborted)
+		return;
+	conn->aborted = true;
+	int r = end_qp(conn->data, conn->data_established);
+	r |= end_qp(conn->control, conn->control_established);
+	if (r != 0)
+		verbs_kill(conn);
+	else
+		verbs_set_timer(conn, DRAIN_MS);
+}
+
+void verbs_fail(struct verbs_conn *conn, int code, const char *fmt, ...)
+{
+	struct weft_error err;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(err.message, sizeof(err.message), fmt, ap);
+	va_end(ap);
+	tp_conn_fail(&conn->conn, code, "%s", err.message);
+	abort_conn(conn);
+}
+
+static void verbs_shutdown(struct tp_conn *tp_conn)
+{
+	struct verbs_conn *conn = to_verbs(tp_conn);
+	struct verbs_msg bye = {.type = VERBS_BYE};
+
+	bye.bye.changed = verbs_changes_any(conn);
+	if (tp_conn->state == TP_READY && tp_conn->nr_outstanding == 0 && verbs_send(conn, &bye) == 0) {
+		conn->saying_bye = true;
+		verbs_set_timer(conn, 0);
+		return; /* the reaper waits until it has left */
+	}
+	verbs_fail(conn, ECANCELED, "shut down");
+}
+
+static void destroy_id(struct rdma_cm_id *id)
+{
+	if (id)
+		rdma_destroy_id(id);
+}
+
+void verbs_conn_free(struct verbs_conn *conn)
+{
+	destroy_qps(conn);
+	verbs_bufs_fini(&conn->bufs);
+	verbs_io_fini(conn);
+	verbs_changes_fini(conn);
+	if (conn->cq) {
+		ibv_ack_cq_events(conn->cq, conn->nr_cq_events);
+		ibv_destroy_cq(conn->cq);
+	}
+	if (conn->comp)
+		ibv_destroy_comp_channel(conn->comp);
+	destroy_id(conn->data);
+	destroy_id(conn->control);
+	verbs_device_put(conn);
+	if (conn->channel)
+		rdma_destroy_event_channel(conn->channel);
+	verbs_lookup_free(conn->lookup);
+	if (conn->wake_fd >= 0)
+		close(conn->wake_fd);
+	if (conn->timerfd >= 0)
+		close(conn->timerfd);
+	if (conn->epfd >= 0)
+		close(conn->epfd);
+	free(conn->chunks);
+	free(conn->region);
+	free(conn);
+}
+
+static bool has_left(struct verbs_conn *conn)
+{
+	struct rdma_cm_event *event;
+
+	while (rdma_get_cm_event(conn->channel, &event) == 0) {
+		verbs_note_end(conn, event);
+		rdma_ack_cm_event(event);
+	}
+	return conn->left || conn->device_removed;
+}
+
+static void wait_until_left(struct verbs_conn *conn)
+{
+	uint64_t end_ns = weft_now_ns() + LEAVE_MS * UINT64_C(1000000), now_ns;
+
+	while (!has_left(conn) && (now_ns = weft_now_ns()) < end_ns) {
+		struct pollfd p = {.fd = conn->channel->fd, .events = POLLIN};
+
+		poll(&p, 1, (int)((end_ns - now_ns) / 1000000) + 1);
+	}
+}
+
+/* On the reaper's thread: lets a goodbye leave, and be answered. */
+static void wait_for_bye(struct verbs_conn *conn)
+{
+	uint64_t end_ns = weft_now_ns() + BYE_MS * UINT64_C(1000000);
+	struct timespec nap = {.tv_nsec = 500000};
+	struct ibv_wc wc;
+
+	while (weft_now_ns() < end_ns) {
+		int n = ibv_poll_cq(conn->cq, 1, &wc);
+
+		if (n > 0 && wc.status == IBV_WC_SUCCESS && wc.wr_id >> 24 == VERBS_WR_SEND) {
+			wait_until_left(conn);
+			break;
+		}
+		/* Nothing else is being sent, and if it fails there is nobody to hear it. */
+		if (n < 0 || (n > 0 && wc.status != IBV_WC_SUCCESS))
+			break;
+		if (n == 0)
+			nanosleep(&nap, NULL);
+	}
+	end_qp(conn->data, conn->data_established);
+	end_qp(conn->control, conn->control_established);
+}
+
+static void free_job(struct verbs_job *job)
+{
+	struct verbs_conn *conn = weft_container_of(job, struct verbs_conn, free_job);
+
+	if (conn->saying_bye)
+		wait_for_bye(conn);
+	verbs_conn_free(conn);
+}
+
+static void verbs_disconnect(struct tp_conn *tp_conn)
+{
+	struct verbs_conn *conn = to_verbs(tp_conn);
+
+	conn->free_job.fn = free_job;
+	verbs_reaper_put(conn->tp->reaper, &conn->free_job);
+}
+
+static int verbs_event_fd(struct tp_conn *conn)
+{
+	return to_verbs(conn)->epfd;
+}
+
+const struct tp_ops tp_verbs_ops = {
+	.name = "verbs",
+	.open = verbs_open,
+	.close = verbs_close,
+	.reg = verbs_reg,
+	.dereg = verbs_dereg,
+	.connect = verbs_connect,
+	.shutdown = verbs_shutdown,
+	.disconnect = verbs_disconnect,
+	.post = verbs_io_post,
+	.progress = verbs_io_progress,
+	.event_fd = verbs_event_fd,
+	.arm = verbs_io_arm,
+};

@@ -1,0 +1,71 @@
+/*
+ * A session at the donor, private to listener.c and session.c.
+ *
+ * Threads: each session has one, which does everything that may wait for the driver or the donor.  listener->lock
+ * guards the list, the counts, and a session's token and mailbox; nobody who holds it waits for a driver.
+ */
+#ifndef WEFT_TRANSPORTS_VERBS_DONOR_SESSION_H
+#define WEFT_TRANSPORTS_VERBS_DONOR_SESSION_H
+
+#include <pthread.h>
+#include <rdma/rdma_cma.h>
+#include <stdatomic.h>
+
+#include "transports/verbs/donor/listener.h"
+#include "transports/verbs/proto.h"
+#include "transports/verbs/reaper.h"
+#include "transports/verbs/donor/share.h"
+
+struct verbs_session;
+
+struct verbs_listener {
+	struct weft_donor *donor;
+	struct weft_loop *loop;
+	struct verbs_listener_config config;
+	struct verbs_shares shares;
+	struct verbs_reaper *reaper;  /* of ids that were rejected, and of the listener's own */
+	struct verbs_job last;
+	struct rdma_event_channel *channel;
+	struct rdma_cm_id *id; /* NULL: its device was removed, retry looks for it */
+	struct sockaddr_storage address; /* with the port, once it is known */
+	struct ibv_context **devices; /* keeps them open */
+	struct weft_watch watch;
+	struct weft_timer retry;
+	struct weft_strangers strangers;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool stopping;
+	struct verbs_session *sessions;
+	unsigned nr_sessions, nr_granted;
+	unsigned nr_leaving; /* strangers that made room and are not gone yet */
+	uint64_t nr_accepted, nr_refused;
+};
+
+/* What a connection request says that accepting it needs. */
+struct verbs_params {
+	uint8_t responder_resources, initiator_depth;
+};
+
+struct verbs_session {
+	struct verbs_listener *listener;
+	struct verbs_session *next;
+	struct rdma_event_channel *channel;
+	struct rdma_cm_id *control;
+	int wake_fd;
+	struct weft_stranger stranger;
+	_Atomic bool fenced, stopped;
+	_Atomic bool unwanted; /* it makes room for others; counted in nr_leaving */
+	/* listener->lock: the token once granted (has_token), the data connection that came with it. */
+	bool has_token;
+	uint8_t token[VERBS_TOKEN_BYTES];
+	bool arriving; /* it is on its way here */
+	struct rdma_cm_id *arrived;
+	struct verbs_params arrived_params;
+};
+
+/* Starts the session's thread for a connection request, whose id becomes the session's.  0, or -errno: the id is still the caller's. */
+int verbs_session_start(struct verbs_listener *listener, struct rdma_cm_id *id);
+/* Any thread; the session must be in the listener's list, and the lock held. */
+void verbs_session_wake(struct verbs_session *session);
+
+#endif
