@@ -3,7 +3,7 @@
  *
  * The same work goes over every path between this machine and a region: a transport (RDMA, TCP) and where one enters
  * (the transport itself, a bridge's socket, a file, a device of either kind).  Rounds are interleaved: each begins with
- * another path.  What was measured is one JSON object (run.c makes it); tables, CSV, the page and the comparison are made
+ * another path.  What was measured is one JSON object (result.c makes it); tables, CSV, the page and the comparison are made
  * from that object alone.
  *
  * One thread, but for the control (control.c).

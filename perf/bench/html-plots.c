@@ -1,4 +1,4 @@
-/* The page's plots, and the cells of a run that they and the tables show.  Functions without state. */
+/* The page's plots.  Functions without state. */
 #include <math.h>
 #include <string.h>
 
@@ -50,62 +50,6 @@ static void print_legend(const json_t *run, FILE *out)
 	fputs("</div>\n", out);
 }
 
-/* ---- cells ---- */
-
-const json_t *html_cell(const json_t *run, const char *path, const char *op, double block, double depth)
-{
-	const json_t *one;
-	size_t i;
-
-	json_array_foreach(json_object_get(run, "cells"), i, one)
-		if (strcmp(text_of(one, "path"), path) == 0 && strcmp(text_of(one, "op"), op) == 0 &&
-			number_of(one, "block_bytes") == block && number_of(one, "depth") == depth)
-			return one;
-	return NULL;
-}
-
-/* The values of a key among the cells with another key at its value, ascending. */
-static unsigned values_of(const json_t *run, const char *key, const char *at_key, double at, double *values, unsigned max)
-{
-	const json_t *one;
-	unsigned n = 0;
-	size_t i;
-
-	json_array_foreach(json_object_get(run, "cells"), i, one) {
-		double value = number_of(one, key);
-		unsigned k = 0;
-
-		if (at >= 0 && number_of(one, at_key) != at)
-			continue;
-		while (k < n && values[k] < value)
-			k++;
-		if ((k < n && values[k] == value) || n == max)
-			continue;
-		memmove(values + k + 1, values + k, (n - k) * sizeof(*values));
-		values[k] = value;
-		n++;
-	}
-	return n;
-}
-
-struct html_span html_span_of(const json_t *run)
-{
-	double values[16];
-	struct html_span span = {0};
-	unsigned n = values_of(run, "block_bytes", "", -1, values, 16);
-
-	if (n > 0) {
-		span.least_block = values[0];
-		span.most_block = values[n - 1];
-	}
-	n = values_of(run, "depth", "", -1, values, 16);
-	if (n > 0) {
-		span.least_depth = values[0];
-		span.most_depth = values[n - 1];
-	}
-	return span;
-}
-
 /* ---- plots ---- */
 
 static void plot_throughput(const json_t *run, const char *op, bool over_depth, FILE *out)
@@ -114,8 +58,8 @@ static void plot_throughput(const json_t *run, const char *op, bool over_depth, 
 	const json_t *paths = json_object_get(run, "paths"), *path;
 	struct html_span span = html_span_of(run);
 	double values[12];
-	unsigned nr = over_depth ? values_of(run, "depth", "block_bytes", span.least_block, values, 12)
-				 : values_of(run, "block_bytes", "depth", span.most_depth, values, 12);
+	unsigned nr = over_depth ? html_values_of(run, "depth", "block_bytes", span.least_block, values, 12)
+				 : html_values_of(run, "block_bytes", "depth", span.most_depth, values, 12);
 	char title[120], size[32];
 	struct plot plot = {.title = title, .x_label = over_depth ? "requests in flight" : "bytes a request",
 		.y_label = over_depth ? "operations a second" : "MB a second", .y_unit = over_depth ? "operations/s" : "MB/s",
@@ -226,17 +170,6 @@ static void plot_cost(const json_t *run, const char *op, double block, bool cpu,
 		n++;
 	}
 	plot_bars(title, "lower", cpu ? "seconds of processor time for each GB of payload" : "GB on the network for each GB of payload", bars, n, out);
-}
-
-bool html_has_op(const json_t *run, const char *op)
-{
-	const json_t *one;
-	size_t i;
-
-	json_array_foreach(json_object_get(run, "cells"), i, one)
-		if (strcmp(text_of(one, "op"), op) == 0)
-			return true;
-	return false;
 }
 
 static void for_both(const json_t *run, void (*plot)(const json_t *run, const char *op, double block, bool flag, FILE *out), double block,

@@ -39,28 +39,6 @@ static const char style[] =
 	"@media print{:root{color-scheme:light}body{padding:0;font-size:11px}figure,tr{break-inside:avoid}h2,h3,h2+p,.legend,tr.row{break-after:avoid}"
 	".grid{grid-template-columns:1fr 1fr;gap:10px}.scroll{overflow:visible}th,td{padding:2px 4px}}\n";
 
-const char *html_size(double bytes, char *buf)
-{
-	return weft_format_size((uint64_t)bytes, buf, 32);
-}
-
-void html_element(const char *tag, const char *class, const char *text, FILE *out)
-{
-	fprintf(out, class[0] ? "<%s class=\"%s\">" : "<%s>", tag, class);
-	plot_text(text, out);
-	fprintf(out, "</%s>", tag);
-}
-
-void html_section(const char *head, const char *what, FILE *out)
-{
-	html_element("h2", "", head, out);
-	if (what[0])
-		html_element("p", "dim", what, out);
-	fputc('\n', out);
-}
-
-/* ---- tables ---- */
-
 static void number(double value, const char *fmt, FILE *out)
 {
 	fputs("<td class=\"n\">", out);

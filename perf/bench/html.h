@@ -1,4 +1,4 @@
-/* Private to the page: what html.c and html-plots.c share.  Functions without state. */
+/* Private to the page: what html.c, html-parts.c and html-plots.c share.  Functions without state. */
 #ifndef WEFT_PERF_BENCH_HTML_H
 #define WEFT_PERF_BENCH_HTML_H
 
@@ -15,6 +15,12 @@ void html_section(const char *head, const char *what, FILE *out);
 /* NULL: not measured. */
 const json_t *html_cell(const json_t *run, const char *path, const char *op, double block, double depth);
 bool html_has_op(const json_t *run, const char *op);
+/*
+ * The values of key among the cells whose at_key is at (below 0: among all), ascending, each once, at most max of
+ * them.  How many.
+ */
+unsigned html_values_of(const json_t *run, const char *key, const char *at_key, double at, double *values,
+	unsigned max);
 
 /* Of all cells; 0 without any. */
 struct html_span {

@@ -1,9 +1,7 @@
 /*
  * weft-perf: runs the suites in interleaved rounds and reports.
  */
-#include <dirent.h>
 #include <errno.h>
-#include <limits.h>
 #include <regex.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,64 +16,10 @@
 
 enum { RETRIES = 3, FILTER_MAX = 4096 };
 
-struct perf_table perf_table;
-struct perf_options perf_options = {.rounds = 9, .slice_ns = 100000000};
-
-static char tmpdir[64], bindir[PATH_MAX];
-
-void perf_add(const struct perf_case *c)
-{
-	if (perf_table.nr == perf_table.capacity) {
-		perf_table.capacity = perf_table.capacity ? 2 * perf_table.capacity : 64;
-		perf_table.cases = realloc(perf_table.cases,
-			perf_table.capacity * sizeof(*perf_table.cases));
-		if (!perf_table.cases)
-			abort();
-	}
-	perf_table.cases[perf_table.nr++] = *c;
-}
-
-const char *perf_tmpdir(void)
-{
-	return tmpdir;
-}
-
-const char *perf_bindir(void)
-{
-	return bindir;
-}
-
-uint64_t perf_own_cpu_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-static void tmpdir_remove(const char *path)
-{
-	DIR *d = opendir(path);
-	struct dirent *e;
-	char name[512];
-
-	while (d && (e = readdir(d))) {
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
-			continue;
-		snprintf(name, sizeof(name), "%s/%.255s", path, e->d_name);
-		if (unlink(name) < 0 && (errno == EISDIR || errno == EPERM))
-			tmpdir_remove(name);
-	}
-	if (d)
-		closedir(d);
-	rmdir(path);
-}
-
 static void finish(void)
 {
 	perf_stop_all();
-	if (tmpdir[0] && !getenv("PERF_KEEP"))
-		tmpdir_remove(tmpdir);
+	perf_dirs_fini();
 }
 
 static void on_signal(int sig)
@@ -157,22 +101,9 @@ static int check_bounds(void)
 	return missed ? 1 : 0;
 }
 
-static int find_bindir(void)
-{
-	ssize_t n = readlink("/proc/self/exe", bindir, sizeof(bindir) - 1);
-	char *slash;
-
-	if (n < 0)
-		return -errno;
-	bindir[n] = 0;
-	slash = strrchr(bindir, '/');
-	*slash = 0;
-	return 0;
-}
-
 int main(int argc, char **argv)
 {
-	const char *filter = ".", *json = NULL, *markdown = NULL, *tmp = getenv("TMPDIR");
+	const char *filter = ".", *json = NULL, *markdown = NULL;
 	bool list = false;
 	int r = 0, out = 1;
 
@@ -225,13 +156,11 @@ int main(int argc, char **argv)
 			puts(perf_table.cases[i].name);
 		return 0;
 	}
-	/* Sockets live there: the path must be short. */
-	snprintf(tmpdir, sizeof(tmpdir), "%s/weft-perf.XXXXXX", tmp && strlen(tmp) < 40 ? tmp : "/tmp");
-	if (find_bindir() < 0 || !mkdtemp(tmpdir)) {
+	if (perf_dirs_init() < 0) {
 		perror("weft-perf");
 		return 1;
 	}
-	setenv("WEFT_RUN_DIR", tmpdir, 1);
+	setenv("WEFT_RUN_DIR", perf_tmpdir(), 1);
 	atexit(finish);
 	signal(SIGINT, on_signal);
 	signal(SIGTERM, on_signal);

@@ -90,6 +90,11 @@ const char *perf_tmpdir(void);
 /* The directory of the running program: build/<preset>/bin. */
 const char *perf_bindir(void);
 
+/* Makes the first and finds the second.  0, or -errno, which errno says too. */
+int perf_dirs_init(void);
+/* Removes the first, unless PERF_KEEP is in the environment. */
+void perf_dirs_fini(void);
+
 /* CPU time of the calling process, of all its threads. */
 uint64_t perf_own_cpu_ns(void);
 
