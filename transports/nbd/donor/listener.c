@@ -9,19 +9,12 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
-#include "fabric/base/accept.h"
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 #include "transports/nbd/donor/session.h"
@@ -33,110 +26,9 @@ enum {
 	STACK_BYTES = 256 << 10,
 	MAX_STRANGERS = 512,
 	MIN_STRANGERS = 16,
-	MAX_LISTING = 8, /* each has the names of all regions in memory … */
-	LIST_WAIT_MS = 5000, /* … and others wait so long for their turn */
 };
 
-struct socket {
-	struct weft_acceptor acceptor;
-	int fd;
-	struct nbd_listener *listener;
-};
-
-/* Silent sessions, oldest first. */
-struct silent_list {
-	struct nbd_session *first, **end;
-};
-
-struct nbd_listener {
-	struct weft_donor *donor;
-	struct weft_loop *loop;
-	struct nbd_listener_config config;
-	bool stopping;
-	pthread_attr_t thread_attr;
-	struct weft_strangers strangers;
-
-	/* The loop's thread's. */
-	struct silent_list silent;
-	struct weft_timer silent_timer; /* for the oldest of them */
-	struct nbd_session *made_room;  /* a silent one that is to end */
-
-	pthread_mutex_t lock; /* guards what follows */
-	pthread_cond_t changed;
-	struct nbd_session *sessions;
-	unsigned nr_sessions, nr_silent, nr_granted, nr_listing;
-	uint64_t accepted, refused;
-	struct nbd_counters ended; /* of sessions that are gone */
-
-	unsigned nr_sockets;
-	struct socket sockets[];
-};
-
-/* ---- one session ---- */
-
-static void kill_session(struct nbd_session *s, bool drain)
-{
-	pthread_mutex_lock(&s->alive_lock);
-	if (s->alive)
-		nbd_conn_kill(s->conn, drain);
-	pthread_mutex_unlock(&s->alive_lock);
-}
-
-void nbd_session_fence(void *session)
-{
-	kill_session(session, false);
-}
-
-static void name_peer(int fd, char *buf, size_t len)
-{
-	struct sockaddr_storage addr;
-	socklen_t addr_len = sizeof(addr);
-	char host[INET6_ADDRSTRLEN], port[8];
-	struct ucred cred;
-	socklen_t cred_len = sizeof(cred);
-
-	if (getpeername(fd, (struct sockaddr *)&addr, &addr_len) < 0)
-		addr.ss_family = AF_UNSPEC;
-	if (addr.ss_family == AF_UNIX && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) == 0)
-		snprintf(buf, len, "local process %d (uid %u)", (int)cred.pid, cred.uid);
-	else if (getnameinfo((struct sockaddr *)&addr, addr_len, host, sizeof(host), port, sizeof(port),
-			 NI_NUMERICHOST | NI_NUMERICSERV) == 0)
-		snprintf(buf, len, addr.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
-	else
-		snprintf(buf, len, "unknown");
-}
-
-/* Without these a machine that died would hold its connection, and so the region, for hours. */
-static void tune(int fd, uint32_t dead_ms)
-{
-	const int on = 1;
-	const int idle_s = (int)weft_max(dead_ms / 3000, 1), probes = 3;
-	const int interval_s = (int)weft_max((dead_ms / 1000 - (uint32_t)idle_s) / (uint32_t)probes, 1);
-
-	/* Each fails on a Unix socket, which needs none. */
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
-	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_ms, sizeof(dead_ms));
-}
-
-static void session_free(struct nbd_session *s)
-{
-	pthread_mutex_lock(&s->alive_lock);
-	s->alive = false;
-	pthread_mutex_unlock(&s->alive_lock);
-	weft_stranger_leave(&s->stranger);
-	/* Every request completed inside submit(): this calls close(), which gives the grant back. */
-	nbd_conn_free(s->conn);
-	assert(!s->grant && s->arena_users == 0);
-	weft_region_put(s->asked);
-	if (s->arena)
-		munmap(s->arena, NBD_ARENA_BYTES);
-	pthread_mutex_destroy(&s->alive_lock);
-	free(s);
-}
+/* ---- sessions with a thread ---- */
 
 static void add_counters(struct nbd_counters *sum, const struct nbd_counters *c)
 {
@@ -176,7 +68,7 @@ static void *session_main(void *arg)
 	unlink_session(l, s);
 	add_counters(&l->ended, &s->counters);
 	pthread_mutex_unlock(&l->lock);
-	session_free(s);
+	nbd_session_free(s);
 	pthread_mutex_lock(&l->lock);
 	l->nr_sessions--;
 	pthread_cond_broadcast(&l->changed);
@@ -214,7 +106,7 @@ static void silent_end(struct nbd_listener *l, struct nbd_session *s)
 	silent_take(l, s);
 	setsockopt(s->watch.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 	close(s->watch.fd);
-	session_free(s);
+	nbd_session_free(s);
 	pthread_mutex_lock(&l->lock);
 	l->nr_silent--;
 	pthread_mutex_unlock(&l->lock);
@@ -249,7 +141,7 @@ static void make_room(struct weft_stranger *stranger)
 	if (s->silent)
 		s->listener->made_room = s;
 	else
-		kill_session(s, false);
+		nbd_session_kill(s, false);
 }
 
 static void end_who_made_room(struct nbd_listener *l)
@@ -282,8 +174,7 @@ static void start_session(struct nbd_listener *l, struct nbd_session *s)
 
 	silent_take(l, s);
 	weft_stranger_spoke(&s->stranger);
-	name_peer(fd, s->peer, sizeof(s->peer));
-	tune(fd, l->config.dead_ms);
+	nbd_session_set_up(s);
 	int r = nbd_conn_new_greeted(fd, &nbd_donor_service, s, &s->conn);
 	pthread_mutex_lock(&s->alive_lock);
 	s->alive = r == 0;
@@ -305,7 +196,7 @@ static void start_session(struct nbd_listener *l, struct nbd_session *s)
 	pthread_mutex_lock(&l->lock);
 	l->refused++;
 	pthread_mutex_unlock(&l->lock);
-	session_free(s);
+	nbd_session_free(s);
 	for (unsigned i = 0; i < l->nr_sockets; i++)
 		weft_acceptor_pause(&l->sockets[i].acceptor, WEFT_ACCEPT_PAUSE_MS * NS_PER_MS);
 }
@@ -343,7 +234,7 @@ static void enter(struct nbd_listener *l, struct nbd_session *s)
 /* Takes fd. */
 static void on_connection(struct weft_acceptor *acceptor, int fd)
 {
-	struct nbd_listener *l = weft_container_of(acceptor, struct socket, acceptor)->listener;
+	struct nbd_listener *l = weft_container_of(acceptor, struct nbd_socket, acceptor)->listener;
 	struct nbd_session *s = calloc(1, sizeof(*s));
 	int r = s ? nbd_greet(fd) : -ENOMEM;
 
@@ -374,71 +265,13 @@ static void on_connection(struct weft_acceptor *acceptor, int fd)
 /* Out of descriptors. */
 static bool give_one_up(struct weft_acceptor *acceptor)
 {
-	struct nbd_listener *l = weft_container_of(acceptor, struct socket, acceptor)->listener;
+	struct nbd_listener *l = weft_container_of(acceptor, struct nbd_socket, acceptor)->listener;
 	bool made = weft_strangers_make_room(&l->strangers);
 	bool silent = l->made_room != NULL;
 
 	end_who_made_room(l);
 	/* A thread closes its descriptor in its own time. */
 	return made && silent;
-}
-
-int nbd_session_begin_list(struct nbd_session *s)
-{
-	struct nbd_listener *l = s->listener;
-	const uint64_t deadline_ns = weft_now_ns() + LIST_WAIT_MS * NS_PER_MS;
-	const struct timespec ts = {
-		.tv_sec = (time_t)(deadline_ns / 1000000000),
-		.tv_nsec = (long)(deadline_ns % 1000000000),
-	};
-	int r = 0;
-
-	pthread_mutex_lock(&l->lock);
-	while (l->nr_listing == MAX_LISTING && r == 0)
-		r = pthread_cond_timedwait(&l->changed, &l->lock, &ts);
-	r = l->nr_listing == MAX_LISTING ? -EBUSY : 0;
-	l->nr_listing += r == 0;
-	pthread_mutex_unlock(&l->lock);
-	return r;
-}
-
-void nbd_session_end_list(struct nbd_session *s)
-{
-	struct nbd_listener *l = s->listener;
-
-	pthread_mutex_lock(&l->lock);
-	l->nr_listing--;
-	pthread_cond_broadcast(&l->changed);
-	pthread_mutex_unlock(&l->lock);
-}
-
-int nbd_session_count(struct nbd_session *s, bool known, struct weft_error *err)
-{
-	struct nbd_listener *l = s->listener;
-	bool full;
-
-	pthread_mutex_lock(&l->lock);
-	full = l->nr_granted >= l->config.max_connections && !known;
-	l->nr_granted += !full;
-	l->refused += full;
-	pthread_mutex_unlock(&l->lock);
-	if (full)
-		return weft_error_set(err, EBUSY, "this donor serves %u connections, and more only to attachments that it has already",
-			l->config.max_connections);
-	s->counted = true;
-	return 0;
-}
-
-void nbd_session_uncount(struct nbd_session *s)
-{
-	struct nbd_listener *l = s->listener;
-
-	if (!s->counted)
-		return;
-	s->counted = false;
-	pthread_mutex_lock(&l->lock);
-	l->nr_granted--;
-	pthread_mutex_unlock(&l->lock);
 }
 
 /* ---- life ---- */
@@ -480,7 +313,7 @@ int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int
 	if (r < 0)
 		goto stop_acceptors;
 	for (; l->nr_sockets < nr_fds; l->nr_sockets++) {
-		struct socket *s = &l->sockets[l->nr_sockets];
+		struct nbd_socket *s = &l->sockets[l->nr_sockets];
 
 		s->listener = l;
 		s->fd = fds[l->nr_sockets];
@@ -514,7 +347,7 @@ static void kill_all(struct nbd_listener *l, bool drain)
 {
 	pthread_mutex_lock(&l->lock);
 	for (struct nbd_session *s = l->sessions; s; s = s->next)
-		kill_session(s, drain);
+		nbd_session_kill(s, drain);
 	pthread_mutex_unlock(&l->lock);
 }
 

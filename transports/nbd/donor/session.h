@@ -1,8 +1,9 @@
 /*
- * Private to transports/nbd/: one connection of the donor's listener.
+ * Private to transports/nbd/donor/: one connection of the listener (session.c), its exports (service.c), and the listener's state,
+ * which the sessions' counts are a part of.
  *
- * Threads: the loop's until the peer has said something, then the connection's own; fence() and the listener may end it from others,
- * under alive_lock.
+ * Threads: a session is the loop's until the peer has said something, then its own thread's; fence() and the listener may end it
+ * from others, under alive_lock.
  */
 #ifndef WEFT_TRANSPORTS_NBD_DONOR_SESSION_H
 #define WEFT_TRANSPORTS_NBD_DONOR_SESSION_H
@@ -10,10 +11,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "fabric/donor/donor.h"
-#include "fabric/base/loop.h"
+#include "fabric/base/accept.h"
 #include "fabric/nbd/server.h"
-#include "fabric/donor/strangers.h"
+#include "transports/nbd/donor/listener.h"
 
 enum {
 	/* A file region's requests get their buffers from here, one after another; all are given back once the
@@ -54,19 +54,60 @@ struct nbd_session {
 	char peer[64];
 };
 
-/* user of nbd_conn_new(): the session */
+struct nbd_socket {
+	struct weft_acceptor acceptor;
+	int fd;
+	struct nbd_listener *listener;
+};
+
+/* Silent sessions, oldest first. */
+struct nbd_silent_list {
+	struct nbd_session *first, **end;
+};
+
+struct nbd_listener {
+	struct weft_donor *donor;
+	struct weft_loop *loop;
+	struct nbd_listener_config config;
+	bool stopping;
+	pthread_attr_t thread_attr;
+	struct weft_strangers strangers;
+
+	/* The loop's thread's. */
+	struct nbd_silent_list silent;
+	struct weft_timer silent_timer; /* for the oldest of them */
+	struct nbd_session *made_room;  /* a silent one that is to end */
+
+	pthread_mutex_t lock; /* guards what follows */
+	pthread_cond_t changed;
+	struct nbd_session *sessions;
+	unsigned nr_sessions, nr_silent, nr_granted, nr_listing;
+	uint64_t accepted, refused;
+	struct nbd_counters ended; /* of sessions that are gone */
+
+	unsigned nr_sockets;
+	struct nbd_socket sockets[];
+};
+
+/* service.c; user of nbd_conn_new(): the session. */
 extern const struct nbd_service nbd_donor_service;
 
-/*
- * Before and after a grant: -EBUSY if there are too many, unless the donor knows the attachment.
- */
+/* session.c */
+
+/* The peer has said something: its name, and time-outs for its socket. */
+void nbd_session_set_up(struct nbd_session *session);
+/* Shuts its connection down, if it has one still; drain: only the receiving side.  Any thread, does not block. */
+void nbd_session_kill(struct nbd_session *session, bool drain);
+/* weft_grant.fence: cuts the connection off.  Any thread, does not block. */
+void nbd_session_fence(void *session);
+/* Gives back what it has, its grant too.  Neither its thread nor a list has it any more. */
+void nbd_session_free(struct nbd_session *session);
+
+/* Before and after a grant: -EBUSY if there are too many, unless the donor knows the attachment. */
 int nbd_session_count(struct nbd_session *session, bool known, struct weft_error *err);
 void nbd_session_uncount(struct nbd_session *session);
 /* Around a listing of all regions, of which there are a few at a time: 0, or -EBUSY after some seconds. */
 int nbd_session_begin_list(struct nbd_session *session);
 void nbd_session_end_list(struct nbd_session *session);
-
-/* weft_grant.fence: cuts the connection off.  Any thread, does not block. */
-void nbd_session_fence(void *session);
 
 #endif

@@ -1,0 +1,153 @@
+/*
+ * One connection of the donor's listener: who it is, its place in the listener's counts, its end.
+ *
+ * Invariant: a session with a thread is in the listener's list until that thread has let go of everything.
+ */
+#include "transports/nbd/donor/session.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include "fabric/base/util.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+
+enum {
+	MAX_LISTING = 8, /* each has the names of all regions in memory … */
+	LIST_WAIT_MS = 5000, /* … and others wait so long for their turn */
+};
+
+void nbd_session_kill(struct nbd_session *s, bool drain)
+{
+	pthread_mutex_lock(&s->alive_lock);
+	if (s->alive)
+		nbd_conn_kill(s->conn, drain);
+	pthread_mutex_unlock(&s->alive_lock);
+}
+
+void nbd_session_fence(void *session)
+{
+	nbd_session_kill(session, false);
+}
+
+static void name_peer(int fd, char *buf, size_t len)
+{
+	struct sockaddr_storage addr;
+	socklen_t addr_len = sizeof(addr);
+	char host[INET6_ADDRSTRLEN], port[8];
+	struct ucred cred;
+	socklen_t cred_len = sizeof(cred);
+
+	if (getpeername(fd, (struct sockaddr *)&addr, &addr_len) < 0)
+		addr.ss_family = AF_UNSPEC;
+	if (addr.ss_family == AF_UNIX && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) == 0)
+		snprintf(buf, len, "local process %d (uid %u)", (int)cred.pid, cred.uid);
+	else if (getnameinfo((struct sockaddr *)&addr, addr_len, host, sizeof(host), port, sizeof(port),
+			 NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+		snprintf(buf, len, addr.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+	else
+		snprintf(buf, len, "unknown");
+}
+
+/* Without these a machine that died would hold its connection, and so the region, for hours. */
+static void tune(int fd, uint32_t dead_ms)
+{
+	const int on = 1;
+	const int idle_s = (int)weft_max(dead_ms / 3000, 1), probes = 3;
+	const int interval_s = (int)weft_max((dead_ms / 1000 - (uint32_t)idle_s) / (uint32_t)probes, 1);
+
+	/* Each fails on a Unix socket, which needs none. */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_ms, sizeof(dead_ms));
+}
+
+void nbd_session_set_up(struct nbd_session *s)
+{
+	name_peer(s->watch.fd, s->peer, sizeof(s->peer));
+	tune(s->watch.fd, s->listener->config.dead_ms);
+}
+
+void nbd_session_free(struct nbd_session *s)
+{
+	pthread_mutex_lock(&s->alive_lock);
+	s->alive = false;
+	pthread_mutex_unlock(&s->alive_lock);
+	weft_stranger_leave(&s->stranger);
+	/* Every request completed inside submit(): this calls close(), which gives the grant back. */
+	nbd_conn_free(s->conn);
+	assert(!s->grant && s->arena_users == 0);
+	weft_region_put(s->asked);
+	if (s->arena)
+		munmap(s->arena, NBD_ARENA_BYTES);
+	pthread_mutex_destroy(&s->alive_lock);
+	free(s);
+}
+
+int nbd_session_begin_list(struct nbd_session *s)
+{
+	struct nbd_listener *l = s->listener;
+	const uint64_t deadline_ns = weft_now_ns() + LIST_WAIT_MS * NS_PER_MS;
+	const struct timespec ts = {
+		.tv_sec = (time_t)(deadline_ns / 1000000000),
+		.tv_nsec = (long)(deadline_ns % 1000000000),
+	};
+	int r = 0;
+
+	pthread_mutex_lock(&l->lock);
+	while (l->nr_listing == MAX_LISTING && r == 0)
+		r = pthread_cond_timedwait(&l->changed, &l->lock, &ts);
+	r = l->nr_listing == MAX_LISTING ? -EBUSY : 0;
+	l->nr_listing += r == 0;
+	pthread_mutex_unlock(&l->lock);
+	return r;
+}
+
+void nbd_session_end_list(struct nbd_session *s)
+{
+	struct nbd_listener *l = s->listener;
+
+	pthread_mutex_lock(&l->lock);
+	l->nr_listing--;
+	pthread_cond_broadcast(&l->changed);
+	pthread_mutex_unlock(&l->lock);
+}
+
+int nbd_session_count(struct nbd_session *s, bool known, struct weft_error *err)
+{
+	struct nbd_listener *l = s->listener;
+	bool full;
+
+	pthread_mutex_lock(&l->lock);
+	full = l->nr_granted >= l->config.max_connections && !known;
+	l->nr_granted += !full;
+	l->refused += full;
+	pthread_mutex_unlock(&l->lock);
+	if (full)
+		return weft_error_set(err, EBUSY, "this donor serves %u connections, and more only to attachments that it has already",
+			l->config.max_connections);
+	s->counted = true;
+	return 0;
+}
+
+void nbd_session_uncount(struct nbd_session *s)
+{
+	struct nbd_listener *l = s->listener;
+
+	if (!s->counted)
+		return;
+	s->counted = false;
+	pthread_mutex_lock(&l->lock);
+	l->nr_granted--;
+	pthread_mutex_unlock(&l->lock);
+}
