@@ -61,7 +61,7 @@ static void set_transport(struct attach *a, json_t *json)
 		if (!json_is_string(json_object_get(donor, "uri"))) /* the only one */
 			json_object_set_new(donor, "uri", json_string(a->options.uri_text));
 		if (!json_is_string(json_object_get(donor, "transport_why")))
-			json_object_set_new(donor, "transport_why", json_string(a->why));
+			json_object_set_new(donor, "transport_why", json_string(a->find.why));
 	}
 	donor = json_array_get(donors, 0);
 	json_object_set(json, "transport_why", json_object_get(donor, "transport_why"));

@@ -14,9 +14,6 @@
 struct attach_donor {
 	struct weft_uri uri;
 	char *uri_text; /* canonical */
-	/* Of its ways, filled when they are found. */
-	char offers[64];
-	char hosts[BRIDGE_MAX_WAYS][256], ports[BRIDGE_MAX_WAYS][8];
 };
 
 struct attach_options {

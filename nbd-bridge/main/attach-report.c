@@ -84,7 +84,7 @@ static void print_result(const struct attach *a, FILE *out)
 		info->read_only ? "read-only" : "to read and write",
 		a->state.takes_over ? ", taken over from a bridge that died" : "");
 	bridge_way_now(a->bridge, 0, &now);
-	fprintf(out, "  transport %s (%s), %u lane%s\n", now.transport, a->why, lanes, lanes == 1 ? "" : "s");
+	fprintf(out, "  transport %s (%s), %u lane%s\n", now.transport, a->find.why, lanes, lanes == 1 ? "" : "s");
 	if (info->one_sided)
 		fprintf(out, "  over %s\n", info->path);
 	if (o->nr_donors > 1) {

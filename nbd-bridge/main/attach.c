@@ -25,7 +25,6 @@
 #include "nbd-bridge/cache/file.h"
 #include "nbd-bridge/device/device.h"
 #include "nbd-bridge/main/attach-guard.h"
-#include "nbd-bridge/main/attach-transport.h"
 #include "nbd-bridge/main/detach-goodbye.h"
 #include "nbd-bridge/cache/pull-order.h"
 
@@ -345,7 +344,7 @@ static int start_stale(struct attach *a, struct bridge_config *config, struct br
 	a->cache_file = NULL;
 	int r = attach_save_state(a, change_stale, NULL, err);
 	if (r == 0)
-		r = attach_start_stale(a, config, donors, infos, &why, err);
+		r = bridge_find_and_start_stale(&a->find, config, donors, infos, &why, &a->bridge, err);
 	a->began_stale = r == 0;
 	return r;
 }
@@ -401,7 +400,10 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		.note_ctx = a,
 	};
 	strcpy(config.name, o->name);
+	a->find.choice = o->transport;
 	for (unsigned i = 0; i < o->nr_donors; i++) {
+		a->find.donors[i].uri = &o->donors[i].uri;
+		a->find.donors[i].label = o->nr_donors > 1 ? o->donors[i].uri_text : NULL;
 		memcpy(donors[i].id, a->state.donors[i].id, sizeof(donors[i].id));
 		donors[i].epoch = a->state.donors[i].epoch;
 		donors[i].granted = a->state.donors[i].granted;
@@ -409,7 +411,7 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		donors[i].generation = a->state.generation;
 	}
 	int r = a->state.stale ? weft_error_set(err, ESTALE, "it was stale already when its bridge died")
-			       : attach_start_bridge(a, &config, donors, err);
+			       : bridge_find_and_start(&a->find, &config, donors, &a->bridge, err);
 
 	pull_order_free(&order);
 	if (r == -ESTALE && a->state.takes_over && knows_infos(&a->state))
@@ -479,7 +481,7 @@ static int start_bridge_when_it_can(struct attach *a, struct weft_error *err)
 		if (!differ_in_numbers_only(told.message, err->message))
 			weft_info("%s; trying again%s", err->message, how_long);
 		told = *err;
-		attach_end_bridge(a);
+		bridge_find_end(&a->bridge);
 		if (sleep_or_give_up(a, WAIT_MS))
 			return weft_error_prefix(err, "given up");
 		r = attach_save_state(a, change_try, remembers, err);

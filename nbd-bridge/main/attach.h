@@ -7,7 +7,7 @@
 
 #include "fabric/base/control.h"
 #include "fabric/base/process.h"
-#include "nbd-bridge/bridge/bridge.h"
+#include "nbd-bridge/bridge/find.h"
 #include "nbd-bridge/front/front.h"
 #include "nbd-bridge/main/attach-options.h"
 #include "nbd-bridge/front/settle.h"
@@ -18,6 +18,7 @@ enum { ATTACH_STALE = 3 }; /* weft-attach exits with it: taken over, but stale *
 struct attach {
 	struct attach_options options;
 	struct weft_loop *loop;
+	struct bridge_find find;
 	struct bridge *bridge;
 	struct bridge_front *fronts; /* in the order of stopping */
 	struct weft_control *control;
@@ -44,7 +45,6 @@ struct attach {
 	struct weft_timer end_look;
 	bool gives_up;          /* what a donor that does not answer has not got: that was ordered */
 	struct weft_error end_told; /* why it goes on */
-	char why[BRIDGE_WHY_MAX]; /* this transport, at the start */
 	uint64_t nr_changes[BRIDGE_MAX_DONORS]; /* of transport, told */
 	char device_why[320]; /* this kind of device */
 	const char *last_state;

@@ -40,6 +40,8 @@ fabric/main/serve-status.c: transports/nbd/donor/listener.h
 fabric/main/serve-status.c: transports/verbs/donor/listener.h
 fabric/main/serve.c: transports/nbd/donor/listener.h
 fabric/main/serve.c: transports/verbs/donor/listener.h
+nbd-bridge/bridge/find.c: transports/nbd/borrower/client.h
+nbd-bridge/bridge/find.c: transports/verbs/verbs.h
 nbd-bridge/cache/file.c: nbd-bridge/bridge/bridge.h
 nbd-bridge/cache/pull-order.h: nbd-bridge/bridge/bridge.h
 nbd-bridge/lane/lane.c: nbd-bridge/cache/cache.h
@@ -50,8 +52,6 @@ nbd-bridge/link/link.c: nbd-bridge/cache/cache.h
 nbd-bridge/link/link.c: nbd-bridge/lane/lane.h
 nbd-bridge/link/peer.c: nbd-bridge/lane/lane.h
 nbd-bridge/link/scout.c: nbd-bridge/lane/lane.h
-nbd-bridge/main/attach-transport.c: transports/nbd/borrower/client.h
-nbd-bridge/main/attach-transport.c: transports/verbs/verbs.h
 nbd-bridge/main/detach-goodbye.c: transports/nbd/borrower/client.h
 """.split("\n")
 

@@ -1,9 +1,5 @@
-/*
- * Which ways an attachment has to its donors, and which it begins with.  TCP is asked what a donor offers; RDMA is tried if
- * that is among it; a fall back to TCP is never silent.  With both, the bridge goes on over TCP when RDMA is lost, and
- * returns.  Main thread; blocks.
- */
-#include "nbd-bridge/main/attach-transport.h"
+/* The ways to donors, and the start of a bridge over the best of them. */
+#include "nbd-bridge/bridge/find.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -121,7 +117,7 @@ static bool parse_rdma(const char *offer, char port[8], char address[64])
 	return is_host_address(address);
 }
 
-static void add_way(struct attach_donor *d, struct bridge_donor_config *config, const struct verbs_config *verbs, const char *host,
+static void add_way(struct bridge_found *found, struct bridge_donor_config *config, const struct verbs_config *verbs, const char *host,
 	const char *port)
 {
 	unsigned i = config->nr_ways;
@@ -131,28 +127,28 @@ static void add_way(struct attach_donor *d, struct bridge_donor_config *config, 
 			return;
 	if (i == BRIDGE_MAX_WAYS)
 		return;
-	snprintf(d->hosts[i], sizeof(d->hosts[i]), "%s", host);
-	snprintf(d->ports[i], sizeof(d->ports[i]), "%s", port);
-	config->ways[i] = (struct bridge_way){&tp_verbs_ops, verbs, d->hosts[i], d->ports[i]};
+	snprintf(found->hosts[i], sizeof(found->hosts[i]), "%s", host);
+	snprintf(found->ports[i], sizeof(found->ports[i]), "%s", port);
+	config->ways[i] = (struct bridge_way){&tp_verbs_ops, verbs, found->hosts[i], found->ports[i]};
 	config->nr_ways++;
 }
 
 /* The addresses that the donor names, the one that the user named first if it is among them. */
-static void add_offered(struct attach_donor *d, struct bridge_donor_config *config, const struct verbs_config *verbs)
+static void add_offered(struct bridge_found *found, struct bridge_donor_config *config, const struct verbs_config *verbs)
 {
-	const char *host = d->uri.host;
-	char offers[sizeof(d->offers)], port[8] = "", address[64], *at;
+	const char *host = found->uri->host;
+	char offers[sizeof(found->offers)], port[8] = "", address[64], *at;
 
 	for (unsigned pass = 0; pass < 2; pass++) {
-		strcpy(offers, d->offers);
+		strcpy(offers, found->offers);
 		for (char *offer = strtok_r(offers, ",", &at); offer; offer = strtok_r(NULL, ",", &at))
 			if (parse_rdma(offer, port, address) &&
 				(pass > 0 || address[0] == '\0' || strcmp(address, host) == 0))
-				add_way(d, config, verbs, address[0] ? address : host, port);
+				add_way(found, config, verbs, address[0] ? address : host, port);
 	}
 	/* It may not know what its address is to others. */
 	if (port[0])
-		add_way(d, config, verbs, host, port);
+		add_way(found, config, verbs, host, port);
 }
 
 /* Without a device here nobody needs to be asked. */
@@ -166,43 +162,43 @@ static int look_for_device(struct weft_error *err)
 	return r;
 }
 
-/* The ways to a donor; rdma: why it has none over RDMA, if that is known. */
-static int find_ways(struct attach *a, unsigned i, struct bridge_donor_config *config, struct weft_error *rdma,
-	struct weft_error *err)
+int bridge_find_ways(struct bridge_found *found, enum weft_transport_choice choice, struct bridge_donor_config *config,
+	struct weft_error *no_better, struct weft_error *err)
 {
-	struct attach_donor *d = &a->options.donors[i];
-	enum weft_transport_choice choice = a->options.transport;
-	bool tcp_only = d->uri.foreign || d->uri.socket[0];
+	const struct weft_uri *uri = found->uri;
+	bool tcp_only = uri->foreign || uri->socket[0];
 	struct weft_welcome welcome = {0};
 
-	config->region = d->uri.region;
-	config->label = a->options.nr_donors > 1 ? d->uri_text : NULL;
+	config->region = uri->region;
+	config->label = found->label;
+	config->nr_ways = 0;
+	found->offers[0] = '\0';
 	if (choice == WEFT_TRANSPORT_RDMA && tcp_only)
 		return weft_error_set(err, EOPNOTSUPP, "cannot attach over RDMA: %s; use --transport auto or tcp",
-			d->uri.foreign ? "an NBD server speaks TCP only" : "a Unix socket is none");
-	if (choice != WEFT_TRANSPORT_TCP && !tcp_only && look_for_device(rdma) == 0) {
-		rdma->code = 0;
-		ask_offers(&d->uri, &welcome);
-		strcpy(d->offers, welcome.offers);
+			uri->foreign ? "an NBD server speaks TCP only" : "a Unix socket is none");
+	if (choice != WEFT_TRANSPORT_TCP && !tcp_only && look_for_device(no_better) == 0) {
+		no_better->code = 0;
+		ask_offers(uri, &welcome);
+		strcpy(found->offers, welcome.offers);
 		/* Whoever answers at an address that a donor names must have the same contents. */
 		if (config->epoch == 0)
 			config->expect = welcome.epoch;
 		config->version0 = welcome.version0;
 	}
 	if (choice == WEFT_TRANSPORT_RDMA) {
-		add_offered(d, config, &told);
+		add_offered(found, config, &told);
 		/* There may be a way over RDMA alone. */
 		if (config->nr_ways == 0)
-			add_way(d, config, &told, d->uri.host, d->uri.port);
+			add_way(found, config, &told, uri->host, uri->port);
 		return 0;
 	}
 	config->ways[0] = (struct bridge_way){
 		.transport = &tp_nbd_ops,
-		.host = d->uri.socket[0] ? d->uri.socket : d->uri.host,
-		.port = d->uri.socket[0] ? NULL : d->uri.port,
+		.host = uri->socket[0] ? uri->socket : uri->host,
+		.port = uri->socket[0] ? NULL : uri->port,
 	};
 	config->nr_ways = 1;
-	add_offered(d, config, &tried);
+	add_offered(found, config, &tried);
 	return 0;
 }
 
@@ -215,27 +211,27 @@ static bool is_final(int error)
 	return error == -ECANCELED || error == -ESTALE || error == -WEFT_ESUPERSEDED || error == -EROFS || error == -ENOENT || error == -ESHUTDOWN;
 }
 
-void attach_end_bridge(struct attach *a)
+void bridge_find_end(struct bridge **bridge)
 {
-	if (!a->bridge)
+	if (!*bridge)
 		return;
-	bridge_stop(a->bridge, 0, NULL);
-	bridge_free(a->bridge);
-	a->bridge = NULL;
+	bridge_stop(*bridge, 0, NULL);
+	bridge_free(*bridge);
+	*bridge = NULL;
 }
 
 /* Begins with the nth better way of each donor that has so many, with the fallback of the others. */
-static int start_over(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors, unsigned nth,
+static int start_over(struct bridge_config *config, struct bridge_donor_config *donors, unsigned nth, struct bridge **bridge,
 	struct weft_error *err)
 {
-	attach_end_bridge(a);
+	bridge_find_end(bridge);
 	for (unsigned i = 0; i < config->nr_donors; i++)
 		donors[i].first_way = nth < donors[i].nr_ways ? nth : 0;
 	config->donors = donors;
-	int r = bridge_new(config, &a->bridge, err);
+	int r = bridge_new(config, bridge, err);
 	if (r < 0)
 		return r;
-	return bridge_start(a->bridge, err);
+	return bridge_start(*bridge, err);
 }
 
 static unsigned most_ways(const struct bridge_donor_config *donors, unsigned nr)
@@ -249,7 +245,8 @@ static unsigned most_ways(const struct bridge_donor_config *donors, unsigned nr)
 }
 
 /* RDMA alone: the first address that answers is the one to stay with. */
-static int start_rdma(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors, struct weft_error *err)
+static int start_rdma(struct bridge_find *find, struct bridge_config *config, struct bridge_donor_config *donors,
+	struct bridge **bridge, struct weft_error *err)
 {
 	unsigned most = most_ways(donors, config->nr_donors);
 	int r = 0;
@@ -262,66 +259,70 @@ static int start_rdma(struct attach *a, struct bridge_config *config, struct bri
 			one[i].ways[0] = donors[i].ways[nth < donors[i].nr_ways ? nth : 0];
 			one[i].nr_ways = 1;
 		}
-		r = start_over(a, config, one, 0, err);
+		r = start_over(config, one, 0, bridge, err);
 		if (r == 0 || is_final(r))
 			break;
 	}
-	snprintf(a->why, sizeof(a->why), "as told");
+	snprintf(find->why, sizeof(find->why), "as told");
 	return r;
 }
 
-static void say_why_tcp(struct attach *a, const struct weft_error *rdma)
+static void say_why_tcp(struct bridge_find *find, const struct bridge *bridge, const struct weft_error *rdma)
 {
-	const struct attach_options *o = &a->options;
-	const char *offers = bridge_info(a->bridge)->offers;
+	const struct weft_uri *uri = find->donors[0].uri;
+	const char *offers = bridge_info(bridge)->offers;
 
-	if (o->donors[0].uri.foreign)
-		snprintf(a->why, sizeof(a->why), "an NBD server offers nothing else");
-	else if (o->transport == WEFT_TRANSPORT_TCP)
-		snprintf(a->why, sizeof(a->why), "as told");
+	if (uri->foreign)
+		snprintf(find->why, sizeof(find->why), "an NBD server offers nothing else");
+	else if (find->choice == WEFT_TRANSPORT_TCP)
+		snprintf(find->why, sizeof(find->why), "as told");
 	else if (rdma->code && strstr(offers, "rdma:"))
-		snprintf(a->why, sizeof(a->why), "auto: RDMA was tried: %s", rdma->message);
-	else if (o->donors[0].uri.socket[0])
-		snprintf(a->why, sizeof(a->why), "the donor is on this machine");
+		snprintf(find->why, sizeof(find->why), "auto: RDMA was tried: %s", rdma->message);
+	else if (uri->socket[0])
+		snprintf(find->why, sizeof(find->why), "the donor is on this machine");
 	else
-		snprintf(a->why, sizeof(a->why), "auto: the donor offers only %s", offers);
+		snprintf(find->why, sizeof(find->why), "auto: the donor offers only %s", offers);
 }
 
-int attach_start_stale(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors,
-	const struct tp_info *infos, const struct weft_error *why, struct weft_error *err)
+static int find_all(struct bridge_find *find, const struct bridge_config *config, struct bridge_donor_config *donors,
+	struct weft_error *rdma, struct weft_error *err)
 {
-	struct weft_error rdma = {0};
-	int r = 0;
-
-	attach_end_bridge(a);
-	for (unsigned i = 0; i < config->nr_donors && r == 0; i++) {
-		donors[i].nr_ways = 0;
-		r = find_ways(a, i, &donors[i], &rdma, err);
-	}
-	config->donors = donors;
-	snprintf(a->why, sizeof(a->why), "it was stale when it was taken over");
-	if (r == 0)
-		r = bridge_new(config, &a->bridge, err);
-	return r < 0 ? r : bridge_start_stale(a->bridge, infos, why, err);
-}
-
-int attach_start_bridge(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors,
-	struct weft_error *err)
-{
-	struct weft_error rdma = {0};
 	int r = 0;
 
 	for (unsigned i = 0; i < config->nr_donors && r == 0; i++)
-		r = find_ways(a, i, &donors[i], &rdma, err);
+		r = bridge_find_ways(&find->donors[i], find->choice, &donors[i], rdma, err);
+	return r;
+}
+
+int bridge_find_and_start_stale(struct bridge_find *find, struct bridge_config *config, struct bridge_donor_config *donors,
+	const struct tp_info *infos, const struct weft_error *why, struct bridge **bridge, struct weft_error *err)
+{
+	struct weft_error rdma = {0};
+
+	bridge_find_end(bridge);
+	int r = find_all(find, config, donors, &rdma, err);
+	config->donors = donors;
+	snprintf(find->why, sizeof(find->why), "it was stale when it was taken over");
+	if (r == 0)
+		r = bridge_new(config, bridge, err);
+	return r < 0 ? r : bridge_start_stale(*bridge, infos, why, err);
+}
+
+int bridge_find_and_start(struct bridge_find *find, struct bridge_config *config, struct bridge_donor_config *donors,
+	struct bridge **bridge, struct weft_error *err)
+{
+	struct weft_error rdma = {0};
+	int r = find_all(find, config, donors, &rdma, err);
+
 	if (r < 0)
 		return r;
-	if (a->options.transport == WEFT_TRANSPORT_RDMA)
-		return start_rdma(a, config, donors, err);
+	if (find->choice == WEFT_TRANSPORT_RDMA)
+		return start_rdma(find, config, donors, bridge, err);
 	unsigned most = most_ways(donors, config->nr_donors);
 	for (unsigned nth = 1; nth < most; nth++) {
-		r = start_over(a, config, donors, nth, err);
+		r = start_over(config, donors, nth, bridge, err);
 		if (r == 0) {
-			snprintf(a->why, sizeof(a->why), "auto: the donor offers %s", bridge_info(a->bridge)->offers);
+			snprintf(find->why, sizeof(find->why), "auto: the donor offers %s", bridge_info(*bridge)->offers);
 			return 0;
 		}
 		if (is_final(r))
@@ -330,8 +331,8 @@ int attach_start_bridge(struct attach *a, struct bridge_config *config, struct b
 		if (rdma.code == 0)
 			rdma = *err;
 	}
-	r = start_over(a, config, donors, 0, err);
+	r = start_over(config, donors, 0, bridge, err);
 	if (r == 0)
-		say_why_tcp(a, &rdma);
+		say_why_tcp(find, *bridge, &rdma);
 	return r;
 }
