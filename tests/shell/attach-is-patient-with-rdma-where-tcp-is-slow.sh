@@ -1,5 +1,6 @@
 # tier: long
 # timeout: 400
+# processors: 2
 # A network on which an answer over RDMA takes more than a second, and those over TCP are slow as well: RDMA is waited for.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed

@@ -1,5 +1,6 @@
 # timeout: 400
 # presets: dev
+# processors: 2
 # On a machine of two NUMA nodes with its network card on the second: lanes run on that one's processors, with buffers in its memory,
 # as weft doctor says; the rest of the bridge is free; what the user allows and prefers is kept; lanes follow the connection to another card.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,5 +1,6 @@
 # tier: long
 # timeout: 600
+# processors: 2
 # weft bench on a machine with soft-RoCE, nbd and ublk: RDMA and TCP beside each other, and over both each method, in
 # every round; each path says which it is, over the device that it names.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 400
 # presets: dev asan
+# processors: 2
 # A cache file of which the disk cannot read some blocks (null_blk with bad blocks, below ext4), after its bridge was killed: rescue saves the
 # rest, and names what is torn; the next bridge takes the device over, fails what is lost with EIO, and writes the rest back.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

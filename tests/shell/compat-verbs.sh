@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 900
 # presets: dev asan
+# processors: 2
 # Over RDMA and with block devices: programs of the commit in tests/compat/wire-0 and today's, both ways; a donor, and a bridge with a
 # device, are killed and go on as the other version, and then as the first again.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

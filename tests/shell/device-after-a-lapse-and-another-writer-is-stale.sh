@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 600
 # presets: dev asan
+# processors: 2
 # A device of ublk and of nbd.ko whose bridge is killed, while a page in front of it is dirty; the lease runs out, a stock client writes
 # what the device has read, and what it has not written, and flushes. The next bridge of the name is stale: no dirty page overwrites
 # what was flushed, then or after a reset, which waits until nobody has the device open.

@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 1800
 # presets: dev asan
+# processors: 2
 # A device with a write-back cache in a file, over nbd.ko and ublk, TCP and RDMA, under fio verify: the bridge is killed again and again
 # ($WEFT_KILLS times in each), the next one goes on, and no write that was answered is lost; at the end the donor has it all.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 600
 # presets: dev asan
+# processors: 2
 # The donor's machine dies under load, and what comes back at its address has other memory: every read fails (O_DIRECT, so
 # that no cache of the kernel's answers), none returns zeros; what the cache held is saved, and a reset goes on, on the same device.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 600
 # presets: dev asan
+# processors: 2
 # The kernel's own client with nbd-client -persist, straight at a donor by NAME@TENURE: after a cut it comes back as long as nobody else came; after
 # another writer, and after the donor's reboot, it is refused for good, and writes nothing.
 # (With kernels of our day nbd-client -persist ends when its connection does, and whoever relies on it starts it again, as nbd@.service can. While

@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 1200
 # presets: dev
+# processors: 2
 # The borrower's machine loses its power ($WEFT_CUTS times) while a program writes to a device with a write-back cache and flushes: the
 # donor, another machine, has everything that was flushed.  The cache file dies with the machine.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

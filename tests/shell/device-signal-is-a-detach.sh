@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 600
 # presets: dev asan
+# processors: 2
 # A signal to the bridge of a device that is mounted, or swap: it flushes, says who uses it, and stays; its file system works on; it ends
 # by itself when the last user goes.  Killed after the signal, as a service manager does, nothing that was there by then is lost.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 900
 # presets: dev asan
+# processors: 2
 # /dev/nbdN under fio verify: a bridge that is killed is taken over, a donor is killed and restarted, a donor is stopped for longer
 # than the kernel waits. No error and no wrong byte. Without anybody to take over there is EIO, and a new bridge revives the device.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

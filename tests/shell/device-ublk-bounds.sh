@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 500
 # presets: dev asan
+# processors: 2
 # A ublk device whose partition table cannot be read, as nobody answers, is given up after a minute, and nothing is left of it; one that is taken
 # over while the kernel has the dead bridge still is waited for.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 900
 # presets: dev asan
+# processors: 2
 # A region as /dev/ublkbN, in the testbed, over TCP and over soft-RoCE: fio verifies direct, buffered and mapped files; ext4; discards;
 # the bridge, and the donor, killed under fio; what is in use is not detached; what a dead bridge left is cleared; no driver, no rights.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 900
 # presets: dev asan
+# processors: 2
 # A region as /dev/nbdN, over TCP and over RDMA: fio verify in each way to use a device, ext4, TRIM and WRITE_ZEROES, read-only; what a
 # detach refuses and names; what was written is with the donor after it; two devices; a device of somebody else's is let be.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

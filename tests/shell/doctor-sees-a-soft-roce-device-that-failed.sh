@@ -1,5 +1,6 @@
 # tier: long
 # timeout: 400
+# processors: 2
 # A soft-RoCE device whose link went down under a connection is active and makes no connections: weft doctor says so, and its fix cures the device.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed

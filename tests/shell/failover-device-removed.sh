@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 400
 # presets: dev asan
+# processors: 2
 # An RDMA device that is removed under load, and another that comes: the attachment goes on over TCP, and over the new device
 # then, which was not there when the bridge started.  No request fails and no byte is wrong.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,5 +1,6 @@
 # tier: long
 # timeout: 900
+# processors: 2
 # Two machines with RDMA on one link and TCP on the other; the borrower knows the TCP address only.  fio verifies while the
 # carrier of the RDMA link flaps (1 to 3 s off every few seconds), the donor is paused, killed and restarted: no error within
 # the dead timeout, no wrong byte; the longest request is printed.  WEFT_FLAP_SECONDS: how long (300).

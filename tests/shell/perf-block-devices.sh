@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 600
 # serial
+# processors: 2
 # The peers' comparison works: each contestant starts, moves the right bytes, does work in every row; and a contestant that
 # moves nothing is found.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,5 +1,6 @@
 # tier: long
 # timeout: 240
+# processors: 2
 # Under systemd itself: the unit that is installed keeps memory over a crash and a restart; what others would lose is known beforehand,
 # and status says so.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,5 +1,6 @@
 # tier: long
 # timeout: 300
+# processors: 2
 # A guest that does not end is killed when its time is up, one that crashes is reported with its console, and
 # nothing is left of either.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,4 +1,5 @@
 # timeout: 300
+# processors: 2
 # What a command in the testbed leaves: its exit status, both outputs byte for byte, its files, the kernel's messages
 # if asked for; nothing that it wrote elsewhere, and no emulator, although it left a process behind.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,5 +1,6 @@
 # tier: long
 # timeout: 300
+# processors: 2
 # Two machines: RDMA between them works although the link loses 1 % of the packets each way.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed

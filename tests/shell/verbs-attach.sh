@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 600
 # presets: dev asan
+# processors: 2
 # weft serve and weft attach over soft-RoCE: which transport is taken and why, fio verify and whole copies, a donor that is
 # stopped (nobody needs it), killed and restarted (nothing is lost), a file region.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

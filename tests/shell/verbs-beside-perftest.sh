@@ -2,6 +2,7 @@
 # timeout: 900
 # presets: release only
 # serial
+# processors: 2
 # One-sided reads and writes keep up with perftest over soft-RoCE in the testbed (perf/suites/verbs.c has the bounds):
 # with events on a processor that counts instructions, where nothing else changes the figures; polling on two, where the device has
 # one to itself.

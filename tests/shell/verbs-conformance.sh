@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 2400
 # presets: dev asan tsan
+# processors: 2
 # The conformance suite over soft-RoCE, in the testbed: with the region registered whole, and in 32 pieces; and on a region of
 # 3 GiB, which is more than one registration; and the C API.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

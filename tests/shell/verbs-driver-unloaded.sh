@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 400
 # presets: dev asan
+# processors: 2
 # The RDMA driver is unloaded under load. With auto, requests go on over TCP; with --transport rdma they fail within the dead timeout, and
 # the bridge can be ended. Nothing of ours keeps the driver once the programs have ended; loaded again, all works as before.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

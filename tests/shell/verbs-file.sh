@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 600
 # presets: dev asan
+# processors: 2
 # A file region over soft-RoCE: what was flushed is in the file whatever dies, what was not flushed gets there too once the
 # borrower leaves, dies, or is silent; others see the same bytes meanwhile over TCP.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

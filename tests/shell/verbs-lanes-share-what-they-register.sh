@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 400
 # presets: dev asan
+# processors: 2
 # The cache that four lanes fetch into over RDMA counts once against the limit on locked memory, and is let go of with the last of them.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed

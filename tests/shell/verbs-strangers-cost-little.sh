@@ -2,6 +2,7 @@
 # and fio sees no error, newcomers attach, and the donor stays small.  From 200 addresses, then all from the bridge's own.
 # timeout: 600
 # serial
+# processors: 2
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool fio jq

@@ -1,6 +1,7 @@
 # tier: long
 # timeout: 400
 # presets: dev asan
+# processors: 2
 # Over RDMA, with 1 % of the packets lost each way: a bridge that is superseded with writes in flight, and one that was stopped meanwhile
 # and goes on, change nothing after the next one was attached, and learn that they are stale.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

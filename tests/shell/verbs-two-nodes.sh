@@ -1,5 +1,6 @@
 # tier: long
 # timeout: 600
+# processors: 2
 # Two machines over soft-RoCE: every byte right when the link loses 1 % of the packets each way, and when it takes 2 ms each
 # way; a link that fails for 5 s is waited for; a donor's machine that dies without a word ends in errors, soon.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
