@@ -258,8 +258,7 @@ static void take_device(struct verbs_conn *conn)
 		fail_errno(conn, "rdma_resolve_route");
 }
 
-/* The connection manager's next step. */
-static void on_event(struct verbs_conn *conn, const struct rdma_cm_event *event)
+bool verbs_connect_step(struct verbs_conn *conn, const struct rdma_cm_event *event)
 {
 	bool data = event->id == conn->data;
 	struct verbs_msg hello = {.type = VERBS_HELLO};
@@ -270,22 +269,22 @@ static void on_event(struct verbs_conn *conn, const struct rdma_cm_event *event)
 	case RDMA_CM_EVENT_ADDR_RESOLVED:
 		if (!data) {
 			take_device(conn);
-			return;
+			return true;
 		}
 		r = take_data_qp(conn, &err);
 		if (r < 0) {
 			verbs_fail(conn, -r, "%s", err.message);
-			return;
+			return true;
 		}
 		conn->phase = VERBS_PHASE_DATA_ROUTE;
 		if (rdma_resolve_route(event->id, resolve_ms(conn)) != 0)
 			fail_errno(conn, "rdma_resolve_route");
-		return;
+		return true;
 	case RDMA_CM_EVENT_ROUTE_RESOLVED:
 		conn->phase = data ? VERBS_PHASE_DATA_CONNECT : VERBS_PHASE_CONNECT;
 		if (connect_id(conn, event->id, data ? VERBS_DATA : VERBS_CONTROL) != 0)
 			fail_errno(conn, "rdma_connect");
-		return;
+		return true;
 	case RDMA_CM_EVENT_ESTABLISHED:
 		if (data) {
 			conn->data_established = true;
@@ -303,43 +302,9 @@ static void on_event(struct verbs_conn *conn, const struct rdma_cm_event *event)
 		}
 		if (r < 0)
 			verbs_fail(conn, -r, "cannot use the connection to %s: %s", conn->peer, strerror(-r));
-		return;
+		return true;
 	default:
-		break;
-	}
-	r = verbs_event_errno(event, conn->peer, &err);
-	if (r == 0)
-		return;
-	/* A refusal that came before the end says more than the end; that work requests were flushed, less. */
-	conn->ending = true;
-	if (conn->conn.state == TP_CONNECTING)
-		verbs_poll(conn);
-	if (event->event == RDMA_CM_EVENT_DEVICE_REMOVAL) {
-		/* Its work requests may never come back by themselves. */
-		verbs_fail(conn, -r, "%s", err.message);
-		verbs_kill(conn);
-		return;
-	}
-	verbs_fail(conn, -r, "%s", err.message);
-}
-
-void verbs_note_end(struct verbs_conn *conn, const struct rdma_cm_event *event)
-{
-	conn->device_removed |= event->event == RDMA_CM_EVENT_DEVICE_REMOVAL;
-	conn->left |= event->event == RDMA_CM_EVENT_DISCONNECTED && event->id == conn->control;
-}
-
-static void look_at_events(struct verbs_conn *conn)
-{
-	struct rdma_cm_event *event;
-
-	while (rdma_get_cm_event(conn->channel, &event) == 0) {
-		verbs_note_end(conn, event);
-		if (conn->conn.state != TP_FAILED)
-			on_event(conn, event);
-		else if (event->event == RDMA_CM_EVENT_DEVICE_REMOVAL)
-			verbs_kill(conn);
-		rdma_ack_cm_event(event);
+		return false;
 	}
 }
 
@@ -359,18 +324,11 @@ static const char *const waits_for[] = {
 	[VERBS_PHASE_READY] = "nothing",
 };
 
-static void look_at_timer(struct verbs_conn *conn)
+void verbs_connect_timed_out(struct verbs_conn *conn)
 {
-	uint64_t times;
-
-	if (read(conn->timerfd, &times, sizeof(times)) < 0)
-		return;
-	if (conn->conn.state == TP_CONNECTING)
-		verbs_fail(conn, ETIMEDOUT, "cannot connect to %s over RDMA: waited %u ms for %s",
-			conn->peer, conn->control_established ? conn->timeout_ms : answer_ms(conn),
-			waits_for[conn->phase]);
-	else if (conn->conn.state == TP_FAILED)
-		verbs_kill(conn);
+	verbs_fail(conn, ETIMEDOUT, "cannot connect to %s over RDMA: waited %u ms for %s",
+		conn->peer, conn->control_established ? conn->timeout_ms : answer_ms(conn),
+		waits_for[conn->phase]);
 }
 
 static void look_at_adoption(struct verbs_conn *conn)
@@ -383,18 +341,12 @@ static void look_at_adoption(struct verbs_conn *conn)
 		take_device(conn);
 }
 
-void verbs_look(struct verbs_conn *conn)
+void verbs_connect_look(struct verbs_conn *conn)
 {
-	uint64_t count;
-
-	/* First: what follows may set the reaper to work, whose word must not be lost. */
-	(void)!read(conn->wake_fd, &count, sizeof(count));
-	if (conn->conn.state == TP_CONNECTING && conn->phase == VERBS_PHASE_LOOKUP)
+	if (conn->phase == VERBS_PHASE_LOOKUP)
 		look_up(conn);
 	if (conn->conn.state == TP_CONNECTING && conn->phase == VERBS_PHASE_DEVICE)
 		look_at_adoption(conn);
-	look_at_events(conn);
-	look_at_timer(conn);
 }
 
 /* Messages. */

@@ -1,9 +1,7 @@
 /*
- * The borrower's side of the verbs transport: opening, memory, ending.  Connecting: client-connect.c; operations: client-io.c.
+ * The borrower's side of the verbs transport: its table of functions, opening it, ending it.
  *
- * Threads: client.h says.  Invariant: once a connection has failed its queue pairs are on their way into
- * the error state, or out of existence; an operation comes back when its last work request did, or
- * when the queue pairs are gone: never while the NIC could still touch its buffer.
+ * Threads: conn.h says.
  */
 #include "transports/verbs/borrower/client.h"
 
@@ -12,16 +10,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/timerfd.h>
-#include <unistd.h>
-
-#include "transports/verbs/borrower/lookup.h"
 
 enum {
 	DEFAULT_DEPTH = 128,
 	MAX_DEPTH = 1024,
 	DEFAULT_SPIN_US = 20,
-	DRAIN_MS = 2000, /* how long a failed connection waits for its work requests before the queue pairs are destroyed */
 	BYE_MS = 1000, /* for a goodbye to leave … */
 	LEAVE_MS = 2000, /* … and for the donor to let go */
 };
@@ -77,81 +70,6 @@ static void verbs_close(struct tp *tp)
 
 /* Ending. */
 
-void verbs_set_timer(struct verbs_conn *conn, uint64_t after_ms)
-{
-	struct itimerspec when = {.it_value = {
-		.tv_sec = (time_t)(after_ms / 1000),
-		.tv_nsec = (long)(after_ms % 1000) * 1000000,
-	}};
-
-	timerfd_settime(conn->timerfd, 0, &when, NULL);
-}
-
-static void destroy_qps(struct verbs_conn *conn)
-{
-	if (conn->data && conn->data->qp)
-		rdma_destroy_qp(conn->data);
-	if (conn->control && conn->control->qp)
-		rdma_destroy_qp(conn->control);
-	atomic_store(&conn->qps_gone, true);
-}
-
-static void kill_job(struct verbs_job *job)
-{
-	struct verbs_conn *conn = weft_container_of(job, struct verbs_conn, kill_job);
-	uint64_t one = 1;
-
-	destroy_qps(conn);
-	/* The last touch: its lane may go on to have it freed, which is another job of this thread. */
-	(void)!write(conn->wake_fd, &one, sizeof(one));
-}
-
-void verbs_kill(struct verbs_conn *conn)
-{
-	if (conn->killing)
-		return;
-	conn->killing = true;
-	verbs_set_timer(conn, 0);
-	conn->kill_job.fn = kill_job;
-	verbs_reaper_put(conn->tp->reaper, &conn->kill_job);
-}
-
-static int end_qp(struct rdma_cm_id *id, bool established)
-{
-	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
-
-	if (!id || !id->qp)
-		return 0;
-	if (established && rdma_disconnect(id) == 0)
-		return 0;
-	return ibv_modify_qp(id->qp, &attr, IBV_QP_STATE);
-}
-
-static void abort_conn(struct verbs_conn *conn)
-{
-	if (conn->aborted)
-		return;
-	conn->aborted = true;
-	int r = end_qp(conn->data, conn->data_established);
-	r |= end_qp(conn->control, conn->control_established);
-	if (r != 0)
-		verbs_kill(conn);
-	else
-		verbs_set_timer(conn, DRAIN_MS);
-}
-
-void verbs_fail(struct verbs_conn *conn, int code, const char *fmt, ...)
-{
-	struct weft_error err;
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(err.message, sizeof(err.message), fmt, ap);
-	va_end(ap);
-	tp_conn_fail(&conn->conn, code, "%s", err.message);
-	abort_conn(conn);
-}
-
 static void verbs_shutdown(struct tp_conn *tp_conn)
 {
 	struct verbs_conn *conn = to_verbs(tp_conn);
@@ -164,41 +82,6 @@ static void verbs_shutdown(struct tp_conn *tp_conn)
 		return; /* the reaper waits until it has left */
 	}
 	verbs_fail(conn, ECANCELED, "shut down");
-}
-
-static void destroy_id(struct rdma_cm_id *id)
-{
-	if (id)
-		rdma_destroy_id(id);
-}
-
-void verbs_conn_free(struct verbs_conn *conn)
-{
-	destroy_qps(conn);
-	verbs_bufs_fini(&conn->bufs);
-	verbs_io_fini(conn);
-	verbs_changes_fini(conn);
-	if (conn->cq) {
-		ibv_ack_cq_events(conn->cq, conn->nr_cq_events);
-		ibv_destroy_cq(conn->cq);
-	}
-	if (conn->comp)
-		ibv_destroy_comp_channel(conn->comp);
-	destroy_id(conn->data);
-	destroy_id(conn->control);
-	verbs_device_put(conn);
-	if (conn->channel)
-		rdma_destroy_event_channel(conn->channel);
-	verbs_lookup_free(conn->lookup);
-	if (conn->wake_fd >= 0)
-		close(conn->wake_fd);
-	if (conn->timerfd >= 0)
-		close(conn->timerfd);
-	if (conn->epfd >= 0)
-		close(conn->epfd);
-	free(conn->chunks);
-	free(conn->region);
-	free(conn);
 }
 
 static bool has_left(struct verbs_conn *conn)
@@ -243,8 +126,7 @@ static void wait_for_bye(struct verbs_conn *conn)
 		if (n == 0)
 			nanosleep(&nap, NULL);
 	}
-	end_qp(conn->data, conn->data_established);
-	end_qp(conn->control, conn->control_established);
+	verbs_end_qps(conn);
 }
 
 static void free_job(struct verbs_job *job)

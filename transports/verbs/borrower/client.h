@@ -1,178 +1,11 @@
 /*
- * The borrower's side, private: what client.c (opening, ending), client-connect.c and client-io.c (operations) share.
- *
- * Threads: a connection belongs to its lane's thread.  The reaper's thread destroys the queue pairs (qps_gone says when)
- * and, after tp_disconnect(), everything else.
+ * The borrower's side, private: what each of the files has for the others.  A file uses those above it only:
+ * conn.c, then client-io.c (operations out), client-connect.c, client-progress.c, and client.c.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_BORROWER_CLIENT_H
 #define WEFT_TRANSPORTS_VERBS_BORROWER_CLIENT_H
 
-#include <netinet/in.h>
-#include <pthread.h>
-#include <stdatomic.h>
-
-#include "fabric/base/util.h"
-#include "transports/verbs/device.h"
-#include "transports/verbs/reaper.h"
-#include "transports/verbs/verbs.h"
-
-enum {
-	VERBS_MAX_DEVICES = 8,
-	VERBS_MAX_FRAGMENTS = 8, /* work requests that one operation may become */
-	VERBS_ZERO_BYTES = 64 << 10, /* ZEROs up to this size are WRITEs */
-	VERBS_NR_RECV = 8,
-	VERBS_NR_SEND = VERBS_REQUESTS + 2,
-};
-
-/* What rdma_get_devices() gave: keeps its devices open. */
-struct verbs_list {
-	struct ibv_context **contexts;
-	unsigned nr_users;
-};
-
-struct verbs_device {
-	struct ibv_context *context; /* NULL: a free place */
-	struct ibv_pd *pd;
-	struct verbs_list *list;
-	unsigned nr_conns;
-	bool ready; /* all memory is registered with it */
-	bool gone;  /* removed: nothing is registered with it any more */
-};
-
-struct verbs_tp {
-	struct tp tp;
-	struct verbs_config config;
-	struct verbs_reaper *reaper;
-	struct verbs_job last;
-	/* The reaper registers with a device that came later: devices and mems are under the lock. */
-	pthread_mutex_t lock;
-	struct verbs_device devices[VERBS_MAX_DEVICES];
-	struct verbs_mem *mems;
-};
-
-/* tp_mem.priv[0] points to one: the same memory at each device. */
-struct verbs_mem {
-	struct ibv_mr *mr[VERBS_MAX_DEVICES];
-	void *base;
-	size_t len;
-	struct verbs_mem *next, **link;
-};
-
-enum verbs_phase {
-	VERBS_PHASE_LOOKUP,        /* waits for the resolver's thread */
-	VERBS_PHASE_ADDR,          /* control: waits for ADDR_RESOLVED */
-	VERBS_PHASE_DEVICE,        /* the reaper, which registers our memory with a device that is new */
-	VERBS_PHASE_ROUTE,         /* control: ROUTE_RESOLVED */
-	VERBS_PHASE_CONNECT,       /* control: ESTABLISHED */
-	VERBS_PHASE_GRANT,         /* GRANT or REFUSE */
-	VERBS_PHASE_CHUNKS,        /* CHUNKS, until all are known */
-	VERBS_PHASE_DATA_ADDR,     /* data: ADDR_RESOLVED */
-	VERBS_PHASE_DATA_ROUTE,    /* data: ROUTE_RESOLVED */
-	VERBS_PHASE_DATA_CONNECT,  /* data: ESTABLISHED */
-	VERBS_PHASE_EPOCH,         /* the first READ, of the epoch */
-	VERBS_PHASE_READY,
-};
-
-/* What a work request was for: bits 24 up of its wr_id; below them a slot or a buffer. */
-enum verbs_wr {
-	VERBS_WR_DATA,  /* bits 0-15: slot; VERBS_WR_LAST: the operation's last */
-	VERBS_WR_EPOCH, /* the first READ of the epoch */
-	VERBS_WR_RECV,  /* control: a message came */
-	VERBS_WR_SEND,  /* control: a message left */
-};
-enum { VERBS_WR_LAST = 1 << 16 };
-
-static inline uint64_t verbs_wr_id(enum verbs_wr what, uint32_t i)
-{
-	return (uint64_t)what << 24 | i;
-}
-
-/* An operation in flight. */
-struct verbs_slot {
-	struct tp_op *op;  /* NULL: free */
-	uint16_t nr_wrs;   /* of the send queue, until its last completes */
-	uint16_t next_free;
-	bool asked;        /* a REQUEST is on its way, waits for a REPLY */
-	bool more;         /* and another follows it */
-	int error;         /* of its work requests, so far */
-};
-
-/* Of a file region: what the donor is to be told with the next FLUSH.  client-changes.c. */
-struct verbs_changes {
-	uint64_t *words; /* a bit for each 1 << shift bytes; NULL: nobody needs to know */
-	uint32_t nr_words;
-	uint32_t first, end; /* words outside are 0 */
-	unsigned shift;
-};
-
-struct verbs_lookup;
-
-struct verbs_conn {
-	struct tp_conn conn;
-	struct verbs_tp *tp;
-	enum verbs_phase phase;
-	char peer[80]; /* for people */
-	char *region;
-	struct weft_hello hello;
-	uint32_t timeout_ms;
-	struct verbs_lookup *lookup;
-
-	int epfd, timerfd;
-	int wake_fd; /* the reaper's word that qps_gone */
-	struct rdma_event_channel *channel;
-	struct rdma_cm_id *control, *data;
-	bool control_established, data_established;
-	unsigned device; /* in tp->devices */
-	bool has_device; /* counted in its nr_conns */
-	bool device_removed;
-	struct ibv_comp_channel *comp;
-	struct ibv_cq *cq;
-	unsigned nr_cq_events; /* not acknowledged */
-	struct verbs_bufs bufs;
-	bool armed;
-	unsigned nr_fast; /* calls of progress without a look at anything but completions */
-	uint64_t spin_ns; /* now */
-	unsigned nr_arms;
-
-	struct verbs_msg msg; /* the one that came last */
-	uint64_t size_bytes, epoch, generation, chunk_bytes;
-	uint32_t lease_ms, flags, nr_chunks, nr_known;
-	struct verbs_chunk *chunks;
-	struct verbs_chunk epoch_word, beat_word;
-	uint8_t token[VERBS_TOKEN_BYTES];
-	char offers[VERBS_OFFERS_MAX + 1];
-	bool restorable;
-
-	/* Registered: VERBS_ZERO_BYTES zeros, then a word a slot for READs of the epoch, then one more. */
-	uint8_t *scratch;
-	struct ibv_mr *scratch_mr;
-	uint32_t max_inline;
-	uint64_t beat, beat_ns; /* its value, when it was written last */
-
-	unsigned depth, sq_size, sq_room;
-	struct ibv_send_wr *wrs; /* sq_size, to build chains in */
-	struct ibv_sge *sges;
-	unsigned nr_wrs; /* built */
-	struct verbs_slot *slots; /* depth */
-	struct verbs_changes changes;
-	unsigned free_slot;       /* first free; depth: none */
-	struct tp_op *done, **done_end;
-	struct tp_op *asking, **asking_end; /* wait until a REQUEST may be sent */
-	unsigned nr_asked;
-
-	bool ending; /* an event ends it: it says why, not the completions that it flushed */
-	bool aborted, killing, saying_bye;
-	bool left; /* the donor has ended the control connection, which it does when it has let go */
-	_Atomic bool qps_gone;
-	_Atomic int adopted; /* 0: the reaper works on it; 1: done, or -errno with adopt_why */
-	struct weft_error adopt_why;
-	struct verbs_job adopt_job, kill_job, free_job;
-};
-
-static inline struct verbs_conn *to_verbs(struct tp_conn *conn)
-{
-	return weft_container_of(conn, struct verbs_conn, conn);
-}
+#include "transports/verbs/borrower/conn.h"
 
 /* client-shared.c: with errno where it is NULL */
 
@@ -196,28 +29,6 @@ void verbs_device_put(struct verbs_conn *conn);
 /* On the reaper's thread: a device that came after the start.  conn->adopted tells how it went. */
 void verbs_adopt(struct verbs_job *adopt_job);
 
-/* client.c */
-
-/* Fails the connection and ends its queue pairs, so that everything in flight comes back. */
-void verbs_fail(struct verbs_conn *conn, int code, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
-/* The device would not end them: the reaper destroys the queue pairs, then qps_gone. */
-void verbs_kill(struct verbs_conn *conn);
-/* 0: no time is up. */
-void verbs_set_timer(struct verbs_conn *conn, uint64_t after_ms);
-/* Takes half-made ones; waits for the driver. */
-void verbs_conn_free(struct verbs_conn *conn);
-
-/* client-connect.c */
-
-int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret, struct weft_error *err);
-/* Looks at everything but completions: the connection manager, timers. */
-void verbs_look(struct verbs_conn *conn);
-/* What an event of the connection manager says of the end. */
-void verbs_note_end(struct verbs_conn *conn, const struct rdma_cm_event *event);
-void verbs_on_message(struct verbs_conn *conn);
-void verbs_on_epoch(struct verbs_conn *conn);
-
 /* client-changes.c */
 
 /* Once the size is known.  -ENOMEM. */
@@ -232,17 +43,60 @@ void verbs_changes_put_back(struct verbs_conn *conn, const struct verbs_msg *msg
 
 /* client-io.c */
 
-/* Allocates what operations need, once the device is known; 0, or -errno with err. */
+/* Allocates what operations need, once the device is known; 0, or -errno with err.  verbs_conn_free() frees it. */
 int verbs_io_init(struct verbs_conn *conn, struct weft_error *err);
-void verbs_io_fini(struct verbs_conn *conn);
+int verbs_io_post(struct tp_conn *conn, struct tp_op *const *ops, unsigned n);
 int verbs_post_epoch_read(struct verbs_conn *conn);
 uint64_t verbs_epoch_read(const struct verbs_conn *conn);
 int verbs_send(struct verbs_conn *conn, const struct verbs_msg *msg);
+/* An operation that the donor carries out waits in `asking`, by way of op->next; priv[0] is its slot. */
+void verbs_ask(struct verbs_conn *conn, struct tp_op *op);
+/* REQUESTs that waited for a buffer, or for others to be answered. */
+void verbs_send_requests(struct verbs_conn *conn);
 /* A REPLY came. */
 void verbs_on_reply(struct verbs_conn *conn, uint32_t cookie, int error);
-/* Takes completions from the device; returns how many. */
-unsigned verbs_poll(struct verbs_conn *conn);
-int verbs_io_post(struct tp_conn *conn, struct tp_op *const *ops, unsigned n);
+/* What a failed connection leaves: nothing waits for work requests that cannot touch memory any more. */
+void verbs_give_up(struct verbs_conn *conn, bool gone);
+
+/* The operation in the slot is done. */
+static inline void verbs_finish_slot(struct verbs_conn *conn, unsigned i, int status)
+{
+	struct tp_op *op = conn->slots[i].op;
+
+	conn->slots[i].op = NULL;
+	conn->slots[i].next_free = (uint16_t)conn->free_slot;
+	conn->free_slot = i;
+	op->status = status;
+	op->next = NULL;
+	*conn->done_end = op;
+	conn->done_end = &op->next;
+}
+
+/* Where READs of the epoch for this slot go; conn->depth: the first READ's. */
+static inline uint64_t *verbs_scratch_word(struct verbs_conn *conn, unsigned i)
+{
+	return (uint64_t *)(conn->scratch + VERBS_ZERO_BYTES) + i;
+}
+
+static inline void verbs_set_spin(struct verbs_conn *conn, uint64_t ns)
+{
+	conn->spin_ns = ns;
+	conn->conn.spins = ns > 0;
+}
+
+/* client-connect.c */
+
+int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret, struct weft_error *err);
+/* The connection manager's next step.  False: the event is none. */
+bool verbs_connect_step(struct verbs_conn *conn, const struct rdma_cm_event *event);
+/* While connecting: looks for what other threads have done for it. */
+void verbs_connect_look(struct verbs_conn *conn);
+void verbs_connect_timed_out(struct verbs_conn *conn);
+void verbs_on_message(struct verbs_conn *conn);
+void verbs_on_epoch(struct verbs_conn *conn);
+
+/* client-progress.c */
+
 int verbs_io_progress(struct tp_conn *conn, struct tp_op **done, unsigned max);
 int verbs_io_arm(struct tp_conn *conn);
 

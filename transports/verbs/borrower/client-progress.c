@@ -1,0 +1,308 @@
+/*
+ * The borrower's side of the verbs transport: what a connection waits for, and what came.
+ *
+ * Runs on the lane's thread.  Completions are looked at by each call of progress; everything else (the connection manager,
+ * timers, the reaper's word) only when there is a sign of it.
+ */
+#include "transports/verbs/borrower/client.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+enum {
+	POLL_BATCH = 32,
+	LOOK_EVERY = 64,    /* calls of progress */
+	RETRY_SPIN = 256,   /* calls of arm after which spinning is tried again */
+};
+
+static unsigned poll_completions(struct verbs_conn *conn);
+
+/* ---- the connection manager, timers ---- */
+
+static void on_event(struct verbs_conn *conn, const struct rdma_cm_event *event)
+{
+	struct weft_error err;
+	int r;
+
+	if (verbs_connect_step(conn, event))
+		return;
+	r = verbs_event_errno(event, conn->peer, &err);
+	if (r == 0)
+		return;
+	/* A refusal that came before the end says more than the end; that work requests were flushed, less. */
+	conn->ending = true;
+	if (conn->conn.state == TP_CONNECTING)
+		poll_completions(conn);
+	if (event->event == RDMA_CM_EVENT_DEVICE_REMOVAL) {
+		/* Its work requests may never come back by themselves. */
+		verbs_fail(conn, -r, "%s", err.message);
+		verbs_kill(conn);
+		return;
+	}
+	verbs_fail(conn, -r, "%s", err.message);
+}
+
+static void look_at_events(struct verbs_conn *conn)
+{
+	struct rdma_cm_event *event;
+
+	while (rdma_get_cm_event(conn->channel, &event) == 0) {
+		verbs_note_end(conn, event);
+		if (conn->conn.state != TP_FAILED)
+			on_event(conn, event);
+		else if (event->event == RDMA_CM_EVENT_DEVICE_REMOVAL)
+			verbs_kill(conn);
+		rdma_ack_cm_event(event);
+	}
+}
+
+static void look_at_timer(struct verbs_conn *conn)
+{
+	uint64_t times;
+
+	if (read(conn->timerfd, &times, sizeof(times)) < 0)
+		return;
+	if (conn->conn.state == TP_CONNECTING)
+		verbs_connect_timed_out(conn);
+	else if (conn->conn.state == TP_FAILED)
+		verbs_kill(conn);
+}
+
+/* Looks at everything but completions. */
+static void look(struct verbs_conn *conn)
+{
+	uint64_t count;
+
+	/* First: what follows may set the reaper to work, whose word must not be lost. */
+	(void)!read(conn->wake_fd, &count, sizeof(count));
+	if (conn->conn.state == TP_CONNECTING)
+		verbs_connect_look(conn);
+	look_at_events(conn);
+	look_at_timer(conn);
+}
+
+/* ---- completions ---- */
+
+static void fail_wc(struct verbs_conn *conn, const struct ibv_wc *wc)
+{
+	if (conn->conn.state == TP_FAILED || conn->ending)
+		return;
+	/* The connection manager may know why. */
+	look(conn);
+	if (conn->conn.state == TP_FAILED)
+		return;
+	if (wc->status == IBV_WC_REM_ACCESS_ERR)
+		verbs_fail(conn, ENOTCONN, "%s revoked the access", conn->peer);
+	else
+		verbs_fail(conn, -verbs_wc_errno(wc->status), "the connection to %s is lost: %s", conn->peer,
+			ibv_wc_status_str(wc->status));
+}
+
+/* The last work request of the operation in slot i came back. */
+static void on_last(struct verbs_conn *conn, unsigned i)
+{
+	struct verbs_slot *slot = &conn->slots[i];
+	struct tp_op *op = slot->op;
+
+	conn->sq_room += slot->nr_wrs;
+	slot->nr_wrs = 0;
+	if (slot->error < 0) {
+		verbs_finish_slot(conn, i, tp_conn_op_status(&conn->conn));
+		return;
+	}
+	if (op->kind == TP_PROBE && *verbs_scratch_word(conn, i) != verbs_epoch_to_wire(conn->epoch)) {
+		verbs_fail(conn, ESTALE, "the contents at %s are gone: it has a new epoch", conn->peer);
+		verbs_finish_slot(conn, i, -ESTALE);
+		return;
+	}
+	if (op->kind == TP_WRITE || op->kind == TP_ZERO)
+		verbs_changes_note(conn, op->off, op->len);
+	if (op->kind == TP_FLUSH && (conn->flags & VERBS_GRANT_FLUSH_ASKS)) {
+		verbs_ask(conn, op);
+		verbs_send_requests(conn);
+		return;
+	}
+	verbs_finish_slot(conn, i, 0);
+}
+
+static void on_recv(struct verbs_conn *conn, const struct ibv_wc *wc)
+{
+	unsigned buf = wc->wr_id & 0xffff;
+	int r = verbs_unpack(verbs_bufs_at(&conn->bufs, buf), wc->byte_len, &conn->msg);
+
+	if (r < 0) {
+		verbs_fail(conn, -r, "%s sent %s", conn->peer,
+			r == -EPROTO ? "a malformed message" : "a message of another version");
+		return;
+	}
+	r = verbs_bufs_post_recv(&conn->bufs, conn->control->qp, buf, verbs_wr_id(VERBS_WR_RECV, buf));
+	if (r < 0)
+		verbs_fail(conn, -r, "cannot post a buffer: %s", strerror(-r));
+	else
+		verbs_on_message(conn);
+}
+
+/* With an error only wr_id and status are valid. */
+static void on_wc(struct verbs_conn *conn, const struct ibv_wc *wc)
+{
+	unsigned i = wc->wr_id & 0xffff;
+
+	if (wc->status != IBV_WC_SUCCESS)
+		fail_wc(conn, wc);
+	switch ((enum verbs_wr)(wc->wr_id >> 24)) {
+	case VERBS_WR_DATA:
+		if (wc->status != IBV_WC_SUCCESS)
+			conn->slots[i].error = -EIO;
+		if (wc->wr_id & VERBS_WR_LAST)
+			on_last(conn, i);
+		break;
+	case VERBS_WR_EPOCH:
+		conn->sq_room++;
+		if (wc->status == IBV_WC_SUCCESS && conn->conn.state == TP_CONNECTING)
+			verbs_on_epoch(conn);
+		break;
+	case VERBS_WR_RECV:
+		if (wc->status == IBV_WC_SUCCESS && conn->conn.state != TP_FAILED)
+			on_recv(conn, wc);
+		break;
+	case VERBS_WR_SEND:
+		verbs_bufs_sent(&conn->bufs, i);
+		if (wc->status == IBV_WC_SUCCESS)
+			verbs_send_requests(conn);
+		break;
+	}
+}
+
+/* Takes completions from the device; returns how many. */
+static unsigned poll_completions(struct verbs_conn *conn)
+{
+	struct ibv_wc wc[POLL_BATCH];
+	unsigned nr = 0;
+	int n;
+
+	if (!conn->cq || conn->saying_bye)
+		return 0;
+	do {
+		n = ibv_poll_cq(conn->cq, POLL_BATCH, wc);
+		for (int i = 0; i < n; i++)
+			on_wc(conn, &wc[i]);
+		nr += n > 0 ? (unsigned)n : 0;
+	} while (n == POLL_BATCH);
+	if (n < 0) {
+		verbs_fail(conn, EIO, "the completion queue of the path to %s broke", conn->peer);
+		verbs_kill(conn);
+	}
+	return nr;
+}
+
+/* Takes the wake-up that was asked for, if it came: one was asked for at a time. */
+static bool take_wakeup(struct verbs_conn *conn)
+{
+	struct ibv_cq *cq;
+	void *ctx;
+
+	if (!conn->armed || ibv_get_cq_event(conn->comp, &cq, &ctx) != 0)
+		return false;
+	conn->armed = false;
+	/* Each acknowledgement takes a lock: in bulk. */
+	if (++conn->nr_cq_events == 1024) {
+		ibv_ack_cq_events(conn->cq, conn->nr_cq_events);
+		conn->nr_cq_events = 0;
+	}
+	return true;
+}
+
+/* Is there anything but completions to look at? */
+static void look_at_others(struct verbs_conn *conn)
+{
+	struct epoll_event events[6];
+	int n = epoll_wait(conn->epfd, events, 6, 0);
+
+	for (int i = 0; i < n; i++) {
+		if (conn->comp && events[i].data.fd == conn->comp->fd)
+			continue;
+		look(conn);
+		return;
+	}
+}
+
+static struct tp_op *take_done(struct verbs_conn *conn)
+{
+	struct tp_op *op = conn->done;
+
+	conn->done = op->next;
+	if (!conn->done)
+		conn->done_end = &conn->done;
+	return op;
+}
+
+int verbs_io_progress(struct tp_conn *tp_conn, struct tp_op **done, unsigned max)
+{
+	struct verbs_conn *conn = to_verbs(tp_conn);
+	unsigned n = 0;
+
+	/* A wake-up that was not for completions was for something else; if all are, now and then. */
+	bool awaited = conn->armed;
+	if ((!take_wakeup(conn) && awaited) || conn->conn.state != TP_READY || ++conn->nr_fast >= LOOK_EVERY) {
+		conn->nr_fast = 0;
+		look_at_others(conn);
+	}
+	/*
+	 * Asked after the reaper's word was taken, which is not repeated, and before the completions are: none comes after
+	 * those, for slots that are free by then.
+	 */
+	bool gone = atomic_load(&conn->qps_gone);
+	poll_completions(conn);
+	if (conn->conn.state == TP_FAILED && conn->conn.nr_outstanding > 0)
+		verbs_give_up(conn, gone);
+	while (n < max && conn->done)
+		done[n++] = take_done(conn);
+	return (int)n;
+}
+
+/* Looks for completions a little while: a wake-up costs more than many operations take. */
+static bool spin(struct verbs_conn *conn)
+{
+	uint64_t full_ns = conn->tp->config.spin_us * UINT64_C(1000);
+
+	if (conn->tp->config.spin_us == UINT32_MAX || conn->conn.nr_outstanding == 0)
+		return false;
+	if (conn->spin_ns == 0) {
+		if (++conn->nr_arms < RETRY_SPIN)
+			return false;
+		conn->nr_arms = 0;
+		verbs_set_spin(conn, full_ns);
+	}
+	uint64_t end_ns = weft_now_ns() + conn->spin_ns;
+	do {
+		if (poll_completions(conn) > 0) {
+			verbs_set_spin(conn, full_ns);
+			return true;
+		}
+	} while (weft_now_ns() < end_ns);
+	/* It did not pay: less, then not at all for a while. */
+	verbs_set_spin(conn, conn->spin_ns > 2000 ? conn->spin_ns / 2 : 0);
+	return false;
+}
+
+int verbs_io_arm(struct tp_conn *tp_conn)
+{
+	struct verbs_conn *conn = to_verbs(tp_conn);
+
+	if (conn->done)
+		return 0;
+	if (conn->conn.state == TP_READY && (spin(conn) || (!conn->armed && poll_completions(conn) > 0)))
+		return 0;
+	if (conn->cq && !conn->saying_bye && !conn->armed) {
+		if (ibv_req_notify_cq(conn->cq, 0) != 0)
+			return 0;
+		conn->armed = true;
+		/* What came before it was armed wakes nobody. */
+		if (poll_completions(conn) > 0)
+			return 0;
+	}
+	return EPOLLIN;
+}

@@ -1,0 +1,151 @@
+/*
+ * A connection's end: failing it, its queue pairs, its memory.
+ *
+ * Threads: conn.h says.  Invariant: once a connection has failed its queue pairs are on their way into
+ * the error state, or out of existence; an operation comes back when its last work request did, or
+ * when the queue pairs are gone: never while the NIC could still touch its buffer.
+ */
+#include "transports/verbs/borrower/conn.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "transports/verbs/borrower/client.h"
+#include "transports/verbs/borrower/lookup.h"
+
+enum { DRAIN_MS = 2000 }; /* how long a failed connection waits for its work requests before the queue pairs are destroyed */
+
+void verbs_set_timer(struct verbs_conn *conn, uint64_t after_ms)
+{
+	struct itimerspec when = {.it_value = {
+		.tv_sec = (time_t)(after_ms / 1000),
+		.tv_nsec = (long)(after_ms % 1000) * 1000000,
+	}};
+
+	timerfd_settime(conn->timerfd, 0, &when, NULL);
+}
+
+static void destroy_qps(struct verbs_conn *conn)
+{
+	if (conn->data && conn->data->qp)
+		rdma_destroy_qp(conn->data);
+	if (conn->control && conn->control->qp)
+		rdma_destroy_qp(conn->control);
+	atomic_store(&conn->qps_gone, true);
+}
+
+static void kill_job(struct verbs_job *job)
+{
+	struct verbs_conn *conn = weft_container_of(job, struct verbs_conn, kill_job);
+	uint64_t one = 1;
+
+	destroy_qps(conn);
+	/* The last touch: its lane may go on to have it freed, which is another job of this thread. */
+	(void)!write(conn->wake_fd, &one, sizeof(one));
+}
+
+void verbs_kill(struct verbs_conn *conn)
+{
+	if (conn->killing)
+		return;
+	conn->killing = true;
+	verbs_set_timer(conn, 0);
+	conn->kill_job.fn = kill_job;
+	verbs_reaper_put(conn->tp->reaper, &conn->kill_job);
+}
+
+static int end_qp(struct rdma_cm_id *id, bool established)
+{
+	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+
+	if (!id || !id->qp)
+		return 0;
+	if (established && rdma_disconnect(id) == 0)
+		return 0;
+	return ibv_modify_qp(id->qp, &attr, IBV_QP_STATE);
+}
+
+int verbs_end_qps(struct verbs_conn *conn)
+{
+	int r = end_qp(conn->data, conn->data_established);
+
+	return r | end_qp(conn->control, conn->control_established);
+}
+
+static void abort_conn(struct verbs_conn *conn)
+{
+	if (conn->aborted)
+		return;
+	conn->aborted = true;
+	if (verbs_end_qps(conn) != 0)
+		verbs_kill(conn);
+	else
+		verbs_set_timer(conn, DRAIN_MS);
+}
+
+void verbs_fail(struct verbs_conn *conn, int code, const char *fmt, ...)
+{
+	struct weft_error err;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(err.message, sizeof(err.message), fmt, ap);
+	va_end(ap);
+	tp_conn_fail(&conn->conn, code, "%s", err.message);
+	abort_conn(conn);
+}
+
+void verbs_note_end(struct verbs_conn *conn, const struct rdma_cm_event *event)
+{
+	conn->device_removed |= event->event == RDMA_CM_EVENT_DEVICE_REMOVAL;
+	conn->left |= event->event == RDMA_CM_EVENT_DISCONNECTED && event->id == conn->control;
+}
+
+static void io_fini(struct verbs_conn *conn)
+{
+	if (conn->scratch_mr)
+		ibv_dereg_mr(conn->scratch_mr);
+	free(conn->scratch);
+	free(conn->slots);
+	free(conn->sges);
+	free(conn->wrs);
+}
+
+static void destroy_id(struct rdma_cm_id *id)
+{
+	if (id)
+		rdma_destroy_id(id);
+}
+
+void verbs_conn_free(struct verbs_conn *conn)
+{
+	destroy_qps(conn);
+	verbs_bufs_fini(&conn->bufs);
+	io_fini(conn);
+	verbs_changes_fini(conn);
+	if (conn->cq) {
+		ibv_ack_cq_events(conn->cq, conn->nr_cq_events);
+		ibv_destroy_cq(conn->cq);
+	}
+	if (conn->comp)
+		ibv_destroy_comp_channel(conn->comp);
+	destroy_id(conn->data);
+	destroy_id(conn->control);
+	verbs_device_put(conn);
+	if (conn->channel)
+		rdma_destroy_event_channel(conn->channel);
+	verbs_lookup_free(conn->lookup);
+	if (conn->wake_fd >= 0)
+		close(conn->wake_fd);
+	if (conn->timerfd >= 0)
+		close(conn->timerfd);
+	if (conn->epfd >= 0)
+		close(conn->epfd);
+	free(conn->chunks);
+	free(conn->region);
+	free(conn);
+}

@@ -1,0 +1,191 @@
+/*
+ * The borrower's side, private: a connection and the transport that it belongs to.
+ *
+ * Threads: a connection belongs to its lane's thread.  The reaper's thread destroys the queue pairs (qps_gone says when)
+ * and, after tp_disconnect(), everything else.
+ */
+#ifndef WEFT_TRANSPORTS_VERBS_BORROWER_CONN_H
+#define WEFT_TRANSPORTS_VERBS_BORROWER_CONN_H
+
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "fabric/base/util.h"
+#include "transports/verbs/device.h"
+#include "transports/verbs/reaper.h"
+#include "transports/verbs/verbs.h"
+
+enum {
+	VERBS_MAX_DEVICES = 8,
+	VERBS_MAX_FRAGMENTS = 8, /* work requests that one operation may become */
+	VERBS_ZERO_BYTES = 64 << 10, /* ZEROs up to this size are WRITEs */
+	VERBS_NR_RECV = 8,
+	VERBS_NR_SEND = VERBS_REQUESTS + 2,
+};
+
+/* What rdma_get_devices() gave: keeps its devices open. */
+struct verbs_list {
+	struct ibv_context **contexts;
+	unsigned nr_users;
+};
+
+struct verbs_device {
+	struct ibv_context *context; /* NULL: a free place */
+	struct ibv_pd *pd;
+	struct verbs_list *list;
+	unsigned nr_conns;
+	bool ready; /* all memory is registered with it */
+	bool gone;  /* removed: nothing is registered with it any more */
+};
+
+struct verbs_tp {
+	struct tp tp;
+	struct verbs_config config;
+	struct verbs_reaper *reaper;
+	struct verbs_job last;
+	/* The reaper registers with a device that came later: devices and mems are under the lock. */
+	pthread_mutex_t lock;
+	struct verbs_device devices[VERBS_MAX_DEVICES];
+	struct verbs_mem *mems;
+};
+
+/* tp_mem.priv[0] points to one: the same memory at each device. */
+struct verbs_mem {
+	struct ibv_mr *mr[VERBS_MAX_DEVICES];
+	void *base;
+	size_t len;
+	struct verbs_mem *next, **link;
+};
+
+enum verbs_phase {
+	VERBS_PHASE_LOOKUP,        /* waits for the resolver's thread */
+	VERBS_PHASE_ADDR,          /* control: waits for ADDR_RESOLVED */
+	VERBS_PHASE_DEVICE,        /* the reaper, which registers our memory with a device that is new */
+	VERBS_PHASE_ROUTE,         /* control: ROUTE_RESOLVED */
+	VERBS_PHASE_CONNECT,       /* control: ESTABLISHED */
+	VERBS_PHASE_GRANT,         /* GRANT or REFUSE */
+	VERBS_PHASE_CHUNKS,        /* CHUNKS, until all are known */
+	VERBS_PHASE_DATA_ADDR,     /* data: ADDR_RESOLVED */
+	VERBS_PHASE_DATA_ROUTE,    /* data: ROUTE_RESOLVED */
+	VERBS_PHASE_DATA_CONNECT,  /* data: ESTABLISHED */
+	VERBS_PHASE_EPOCH,         /* the first READ, of the epoch */
+	VERBS_PHASE_READY,
+};
+
+/* What a work request was for: bits 24 up of its wr_id; below them a slot or a buffer. */
+enum verbs_wr {
+	VERBS_WR_DATA,  /* bits 0-15: slot; VERBS_WR_LAST: the operation's last */
+	VERBS_WR_EPOCH, /* the first READ of the epoch */
+	VERBS_WR_RECV,  /* control: a message came */
+	VERBS_WR_SEND,  /* control: a message left */
+};
+enum { VERBS_WR_LAST = 1 << 16 };
+
+static inline uint64_t verbs_wr_id(enum verbs_wr what, uint32_t i)
+{
+	return (uint64_t)what << 24 | i;
+}
+
+/* An operation in flight. */
+struct verbs_slot {
+	struct tp_op *op;  /* NULL: free */
+	uint16_t nr_wrs;   /* of the send queue, until its last completes */
+	uint16_t next_free;
+	bool asked;        /* a REQUEST is on its way, waits for a REPLY */
+	bool more;         /* and another follows it */
+	int error;         /* of its work requests, so far */
+};
+
+/* Of a file region: what the donor is to be told with the next FLUSH.  client-changes.c. */
+struct verbs_changes {
+	uint64_t *words; /* a bit for each 1 << shift bytes; NULL: nobody needs to know */
+	uint32_t nr_words;
+	uint32_t first, end; /* words outside are 0 */
+	unsigned shift;
+};
+
+struct verbs_lookup;
+
+struct verbs_conn {
+	struct tp_conn conn;
+	struct verbs_tp *tp;
+	enum verbs_phase phase;
+	char peer[80]; /* for people */
+	char *region;
+	struct weft_hello hello;
+	uint32_t timeout_ms;
+	struct verbs_lookup *lookup;
+
+	int epfd, timerfd;
+	int wake_fd; /* the reaper's word that qps_gone */
+	struct rdma_event_channel *channel;
+	struct rdma_cm_id *control, *data;
+	bool control_established, data_established;
+	unsigned device; /* in tp->devices */
+	bool has_device; /* counted in its nr_conns */
+	bool device_removed;
+	struct ibv_comp_channel *comp;
+	struct ibv_cq *cq;
+	unsigned nr_cq_events; /* not acknowledged */
+	struct verbs_bufs bufs;
+	bool armed;
+	unsigned nr_fast; /* calls of progress without a look at anything but completions */
+	uint64_t spin_ns; /* now */
+	unsigned nr_arms;
+
+	struct verbs_msg msg; /* the one that came last */
+	uint64_t size_bytes, epoch, generation, chunk_bytes;
+	uint32_t lease_ms, flags, nr_chunks, nr_known;
+	struct verbs_chunk *chunks;
+	struct verbs_chunk epoch_word, beat_word;
+	uint8_t token[VERBS_TOKEN_BYTES];
+	char offers[VERBS_OFFERS_MAX + 1];
+	bool restorable;
+
+	/* Registered: VERBS_ZERO_BYTES zeros, then a word a slot for READs of the epoch, then one more. */
+	uint8_t *scratch;
+	struct ibv_mr *scratch_mr;
+	uint32_t max_inline;
+	uint64_t beat, beat_ns; /* its value, when it was written last */
+
+	unsigned depth, sq_size, sq_room;
+	struct ibv_send_wr *wrs; /* sq_size, to build chains in */
+	struct ibv_sge *sges;
+	unsigned nr_wrs; /* built */
+	struct verbs_slot *slots; /* depth */
+	struct verbs_changes changes;
+	unsigned free_slot;       /* first free; depth: none */
+	struct tp_op *done, **done_end;
+	struct tp_op *asking, **asking_end; /* wait until a REQUEST may be sent */
+	unsigned nr_asked;
+
+	bool ending; /* an event ends it: it says why, not the completions that it flushed */
+	bool aborted, killing, saying_bye;
+	bool left; /* the donor has ended the control connection, which it does when it has let go */
+	_Atomic bool qps_gone;
+	_Atomic int adopted; /* 0: the reaper works on it; 1: done, or -errno with adopt_why */
+	struct weft_error adopt_why;
+	struct verbs_job adopt_job, kill_job, free_job;
+};
+
+static inline struct verbs_conn *to_verbs(struct tp_conn *conn)
+{
+	return weft_container_of(conn, struct verbs_conn, conn);
+}
+
+/* Fails the connection and ends its queue pairs, so that everything in flight comes back. */
+void verbs_fail(struct verbs_conn *conn, int code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* The device would not end them: the reaper destroys the queue pairs, then qps_gone. */
+void verbs_kill(struct verbs_conn *conn);
+/* 0: no time is up. */
+void verbs_set_timer(struct verbs_conn *conn, uint64_t after_ms);
+/* Into the error state: 0, or the device would not. */
+int verbs_end_qps(struct verbs_conn *conn);
+/* What an event of the connection manager says of the end. */
+void verbs_note_end(struct verbs_conn *conn, const struct rdma_cm_event *event);
+/* Takes half-made ones; waits for the driver. */
+void verbs_conn_free(struct verbs_conn *conn);
+
+#endif
