@@ -1,5 +1,5 @@
 /* A server's bytes after GO: the first byte says whether structured replies were agreed on, the second is a piece's length. */
-#include "transports/nbd/borrower/client-reply.c"
+#include "fabric/nbd/client-reply.c"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	} requests[SLOTS] = {{NBD_CMD_READ, 1}, {NBD_CMD_READ, 100}, {NBD_CMD_READ, 20000},
 		{NBD_CMD_WRITE, 100}, {NBD_CMD_FLUSH, 0}, {NBD_CMD_READ, 100}};
 	static struct nbd_client c;
+	static struct tp_conn conn;
 	struct nbd_slot slots[SLOTS] = {0};
 	struct tp_op ops[SLOTS] = {0}, *done[SLOTS];
 	unsigned total = 0;
@@ -25,9 +26,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 2)
 		return 0;
 	memset(&c, 0, sizeof(c));
-	c.conn.state = TP_READY;
+	memset(&conn, 0, sizeof(conn));
+	conn.state = TP_READY;
+	c.conn = &conn;
 	c.structured = data[0] & 1;
-	piece = data[1] ? data[1] : CLIENT_RX_BYTES;
+	piece = data[1] ? data[1] : NBD_CLIENT_RX_BYTES;
 	data += 2, size -= 2;
 	c.depth = SLOTS;
 	c.slots = slots;
@@ -48,7 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		uint32_t window = nbd_rx_window(&c);
 		uint32_t have = c.rx.tail - c.rx.head;
 
-		assert(window > 0 && have + window <= CLIENT_RX_BYTES);
+		assert(window > 0 && have + window <= NBD_CLIENT_RX_BYTES);
 		if (!c.rx.stopped) {
 			memmove(c.rx.buf, c.rx.buf + c.rx.head, have);
 			c.rx.head = 0;
@@ -60,7 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		c.rx.stopped = false;
 		r = nbd_rx_parse(&c, done, 2, &nr);
 		assert(nr <= 2 && c.rx.head <= c.rx.tail);
-		assert((r < 0) == (c.conn.state == TP_FAILED));
+		assert((r < 0) == (conn.state == TP_FAILED));
 		for (unsigned i = 0; i < nr; i++)
 			assert(done[i]->status <= 0 && done[i] != &ops[SLOTS - 1]);
 		total += nr;

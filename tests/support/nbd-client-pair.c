@@ -30,7 +30,7 @@ void client_pair_open(struct client_pair *pair, bool structured)
 		.transport = "tcp",
 		.path = "a socketpair",
 	};
-	struct nbd_client *c = calloc(1, sizeof(*c));
+	struct nbd_tp_conn *c = calloc(1, sizeof(*c));
 	int fds[2], r;
 
 	assert(c);
@@ -44,8 +44,7 @@ void client_pair_open(struct client_pair *pair, bool structured)
 	r = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds);
 	assert(r == 0);
 	pair->fd = fds[1];
-	c->depth = PAIR_DEPTH;
-	r = nbd_client_begin(c, fds[0], structured, &info);
+	r = nbd_client_begin(&c->client, &c->conn, fds[0], structured, &info, PAIR_DEPTH);
 	assert(r == 0);
 	c->conn.tp = pair->tp;
 	c->conn.state = TP_READY;

@@ -7,11 +7,17 @@
 #include <string.h>
 
 #include "fabric/base/util.h"
-#include "transports/nbd/borrower/client-private.h"
+#include "fabric/nbd/client-private.h"
+
+enum {
+	MAX_ERROR_CHUNK = 2 * NBD_MAX_STRING,
+	/* Reads from this size on are worth a system call more to be spared a copy. */
+	DIRECT_BYTES = 16 << 10,
+};
 
 static int fail(struct nbd_client *c, const char *what)
 {
-	tp_conn_fail(&c->conn, EPROTO, "%s: the server broke the protocol: %s", c->conn.info.path, what);
+	tp_conn_fail(c->conn, EPROTO, "%s: the server broke the protocol: %s", c->conn->info.path, what);
 	return -EPROTO;
 }
 
@@ -87,7 +93,7 @@ static bool add_span(struct nbd_slot *slot, uint32_t start, uint32_t end)
 	} else if (behind) {
 		spans[after].start = start;
 	} else {
-		if (nr == CLIENT_MAX_SPANS)
+		if (nr == NBD_CLIENT_MAX_SPANS)
 			return false;
 		memmove(&spans[i + 1], &spans[i], (nr - i) * sizeof(spans[0]));
 		spans[i] = (struct nbd_span){start, end};
@@ -113,7 +119,7 @@ static int end_chunk(struct nbd_client *c, struct tp_op **done, unsigned *nr)
 		return 0;
 	if (slot->error == ESHUTDOWN) {
 		/* Not done, and worth another try elsewhere or later: that is a connection's end. */
-		tp_conn_fail(&c->conn, ESHUTDOWN, "%s: the server is shutting down", c->conn.info.path);
+		tp_conn_fail(c->conn, ESHUTDOWN, "%s: the server is shutting down", c->conn->info.path);
 		return -ESHUTDOWN;
 	}
 	if (slot->error == 0 && slot->type == NBD_CMD_READ && !is_whole(slot))
@@ -166,7 +172,7 @@ static int structured_reply(struct nbd_client *c, const uint8_t *p, struct tp_op
 	rx->chunk_len = chunk.len;
 	rx->chunk_type = chunk.type;
 	if (chunk.type & (1 << 15)) {
-		if (chunk.len < 6 || chunk.len > CLIENT_MAX_ERROR_CHUNK)
+		if (chunk.len < 6 || chunk.len > MAX_ERROR_CHUNK)
 			return fail(c, "an error chunk of impossible length");
 		rx->state = RX_ERROR;
 		rx->need = chunk.len;
@@ -318,8 +324,8 @@ uint32_t nbd_rx_window(const struct nbd_client *c)
 	 * With large reads on their way only the next header, so that what follows it can be received in
 	 * place; else as much as fits, many replies at once.
 	 */
-	if (c->nr_reads == 0 || c->read_bytes / c->nr_reads < CLIENT_DIRECT_BYTES)
-		return CLIENT_RX_BYTES - have;
+	if (c->nr_reads == 0 || c->read_bytes / c->nr_reads < DIRECT_BYTES)
+		return NBD_CLIENT_RX_BYTES - have;
 	if (rx->state == RX_PAYLOAD)
 		return header;
 	if (rx->state == RX_HEADER || rx->need <= have)
