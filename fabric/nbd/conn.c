@@ -1,22 +1,15 @@
 /*
- * A connection's life, and its bytes in and out.
+ * A connection's life, and its slots for requests.
  * Owned by the connection's thread; only nbd_conn_kill() may come from another.
- *
- * One recvmsg(2) takes what is there, the rest of a payload straight into its buffer; one sendmsg(2)
- * sends all replies that are queued, payloads straight from theirs.
  */
 #include <assert.h>
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "fabric/nbd/conn.h"
-#include "fabric/base/util.h"
 
 enum { LOCAL_SEND_BYTES = 512 << 10 };
 
@@ -58,21 +51,6 @@ static struct nbd_conn *conn_new(int fd, const struct nbd_service *service, void
 	return conn;
 }
 
-int nbd_conn_new(int fd, const struct nbd_service *service, void *user, struct nbd_conn **ret)
-{
-	struct nbd_conn *conn = conn_new(fd, service, user);
-
-	if (!conn)
-		return -ENOMEM;
-	if (nbd_handshake_start(conn) < 0) {
-		munmap(conn, sizeof(*conn));
-		close(fd);
-		return -ENOMEM;
-	}
-	*ret = conn;
-	return 0;
-}
-
 int nbd_greet(int fd)
 {
 	uint8_t greeting[NBD_HANDSHAKE_BYTES];
@@ -107,6 +85,18 @@ int nbd_conn_new_open(int fd, const struct nbd_service *service, void *user, con
 	conn->phase = NBD_REQUEST;
 	*ret = conn;
 	return 0;
+}
+
+void nbd_request_put(struct nbd_request *rq)
+{
+	struct nbd_conn *conn = rq->conn;
+
+	if (rq->state == NBD_RQ_HELD)
+		conn->service->release(rq);
+	rq->state = NBD_RQ_FREE;
+	rq->next = conn->free;
+	conn->free = rq;
+	conn->nr_requests--;
 }
 
 void nbd_conn_finish(struct nbd_conn *conn)
@@ -169,220 +159,4 @@ unsigned nbd_conn_nr_requests(const struct nbd_conn *conn)
 void nbd_conn_kill(struct nbd_conn *conn, bool drain)
 {
 	shutdown(conn->fd, drain ? SHUT_RD : SHUT_RDWR);
-}
-
-/* Looks at all that was received, as far as it goes. */
-static int parse(struct nbd_conn *conn)
-{
-	int r;
-
-	/* The service may call nbd_conn_resume() out of submit() or release(). */
-	if (conn->parsing)
-		return 0;
-	conn->parsing = true;
-	conn->held_back = false;
-	do
-		r = conn->phase >= NBD_REQUEST ? nbd_transmission_step(conn) : nbd_handshake_step(conn);
-	while (r > 0);
-	conn->parsing = false;
-	if (r < 0)
-		conn->error = r;
-	return r;
-}
-
-static bool sending(const struct nbd_conn *conn)
-{
-	return conn->done || conn->tx_len > 0;
-}
-
-static bool may_receive(const struct nbd_conn *conn)
-{
-	return conn->phase != NBD_CLOSING && !conn->starved && !conn->held_back && !conn->error;
-}
-
-/* Between two messages the peer may hang up. */
-static bool between_messages(const struct nbd_conn *conn)
-{
-	return nbd_rx_len(conn) == 0 &&
-		(conn->phase == NBD_REQUEST || conn->phase == NBD_OPTION ||
-			conn->phase == NBD_CLIENT_FLAGS);
-}
-
-int nbd_conn_receive(struct nbd_conn *conn, bool wait)
-{
-	struct msghdr msg = { 0 };
-	struct iovec iov[2];
-	size_t room = NBD_RX_BYTES;
-	size_t direct = 0;
-	ssize_t got;
-
-	if (conn->error)
-		return conn->error;
-	if (conn->phase == NBD_CLOSING)
-		return 0;
-	if (!may_receive(conn))
-		return -EAGAIN;
-	if (conn->rx_start > 0) {
-		memmove(conn->rx, nbd_rx(conn), nbd_rx_len(conn));
-		conn->rx_end -= conn->rx_start;
-		conn->rx_start = 0;
-	}
-	msg.msg_iov = iov;
-	if (conn->phase == NBD_PAYLOAD) {
-		struct nbd_request *rq = conn->current;
-
-		direct = conn->left;
-		iov[msg.msg_iovlen++] = (struct iovec){
-			.iov_base = (uint8_t *)rq->buf + (rq->len - conn->left),
-			.iov_len = direct,
-		};
-	}
-	/* After a big WRITE the next is probably big too: what would be received of it here, beyond its
-	 * header, would have to be copied. */
-	if (conn->big_writes && conn->phase != NBD_DRAIN) {
-		room = NBD_REQUEST_BYTES;
-		if (conn->phase == NBD_PIECE) {
-			struct nbd_request *rq = conn->current;
-
-			direct = conn->left;
-			iov[msg.msg_iovlen++] = (struct iovec){
-				.iov_base = (uint8_t *)rq->buf + (rq->piece - conn->left),
-				.iov_len = direct,
-			};
-		}
-	}
-	iov[msg.msg_iovlen++] = (struct iovec){
-		.iov_base = conn->rx + conn->rx_end,
-		.iov_len = room - conn->rx_end,
-	};
-	got = recvmsg(conn->fd, &msg, wait ? 0 : MSG_DONTWAIT);
-	if (got < 0) {
-		if (errno == EAGAIN || errno == EINTR)
-			return -EAGAIN;
-		return conn->error = -errno;
-	}
-	if (got == 0) {
-		if (!between_messages(conn))
-			return conn->error = -ECONNRESET;
-		conn->phase = NBD_CLOSING;
-		return 0;
-	}
-	conn->received = (size_t)got;
-	conn->filled = conn->received == direct + room - conn->rx_end;
-	direct = weft_min(direct, (size_t)got);
-	conn->left -= direct;
-	conn->rx_end += (size_t)got - direct;
-	if (conn->service->want_times || (conn->service->received && conn->opened))
-		conn->now_ns = weft_now_ns();
-	if (conn->service->received && conn->opened)
-		conn->service->received(conn, conn->now_ns);
-	parse(conn);
-	if (conn->error)
-		return conn->error;
-	return conn->phase == NBD_CLOSING ? 0 : 1;
-}
-
-int nbd_conn_resume(struct nbd_conn *conn)
-{
-	conn->starved = false;
-	if (conn->error)
-		return conn->error;
-	return parse(conn);
-}
-
-/* ---- replies ---- */
-
-/* What is queued, from where sending stopped; returns the number of entries. */
-static unsigned gather(const struct nbd_conn *conn, struct iovec *iov, size_t *ret_bytes)
-{
-	size_t skip = conn->done_sent, bytes = 0;
-	unsigned n = 0;
-
-	if (conn->tx_len > 0) {
-		iov[n++] = (struct iovec){ conn->tx + conn->tx_sent, conn->tx_len - conn->tx_sent };
-		bytes += conn->tx_len - conn->tx_sent;
-	}
-	for (const struct nbd_request *rq = conn->done; rq; rq = rq->next) {
-		if (skip < rq->head_len) {
-			iov[n++] = (struct iovec){ (void *)(rq->head + skip), rq->head_len - skip };
-			skip = 0;
-		} else {
-			skip -= rq->head_len;
-		}
-		if (rq->payload_len > 0)
-			iov[n++] = (struct iovec){ (uint8_t *)rq->payload + skip, rq->payload_len - skip };
-		bytes += (size_t)rq->head_len + rq->payload_len;
-		skip = 0;
-	}
-	*ret_bytes = bytes - conn->done_sent;
-	return n;
-}
-
-/* Takes sent bytes off the queue; requests whose reply has left wholly are given back. */
-static void account(struct nbd_conn *conn, size_t sent)
-{
-	if (conn->tx_len > 0) {
-		const size_t n = weft_min(sent, conn->tx_len - conn->tx_sent);
-
-		sent -= n;
-		conn->tx_sent += n;
-		if (conn->tx_sent < conn->tx_len)
-			return;
-		conn->tx_sent = conn->tx_len = 0;
-		if (conn->phase >= NBD_REQUEST) {
-			free(conn->tx);
-			conn->tx = NULL;
-			conn->tx_cap = 0;
-		}
-	}
-	sent += conn->done_sent;
-	for (struct nbd_request *rq; (rq = conn->done) != NULL;) {
-		const size_t whole = (size_t)rq->head_len + rq->payload_len;
-
-		if (sent < whole)
-			break;
-		sent -= whole;
-		conn->done = rq->next;
-		if (!conn->done) {
-			conn->done_tail = &conn->done;
-			if (conn->pieces && nbd_pieces_sent(conn))
-				continue;
-		}
-		nbd_request_put(rq);
-	}
-	conn->done_sent = sent;
-}
-
-int nbd_conn_send(struct nbd_conn *conn)
-{
-	struct iovec iov[1 + 2 * NBD_CONN_REQUESTS];
-
-	while (sending(conn)) {
-		struct msghdr msg = { .msg_iov = iov };
-		size_t bytes;
-		ssize_t sent;
-
-		msg.msg_iovlen = gather(conn, iov, &bytes);
-		sent = sendmsg(conn->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (sent < 0) {
-			if (errno == EINTR)
-				continue;
-			if (errno == EAGAIN)
-				return -EAGAIN;
-			return conn->error = -errno;
-		}
-		account(conn, (size_t)sent);
-		if ((size_t)sent < bytes)
-			return -EAGAIN;
-		if (conn->held_back && !conn->error)
-			parse(conn);
-	}
-	if (conn->error)
-		return conn->error;
-	return conn->phase == NBD_CLOSING && conn->nr_requests == 0 ? -ESHUTDOWN : 0;
-}
-
-int nbd_conn_events(const struct nbd_conn *conn)
-{
-	return (may_receive(conn) ? POLLIN : 0) | (sending(conn) ? POLLOUT : 0);
 }

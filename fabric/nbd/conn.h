@@ -1,6 +1,6 @@
 /*
- * Private to fabric/nbd/: a connection's state, shared by conn.c (bytes in and out),
- * handshake.c (options) and transmission.c (requests).
+ * Private to fabric/nbd/: a server's connection, and what each of its files has for the others.  A file uses those above it only:
+ * conn.c and reply.c, then pieces.c, send.c, handshake.c and transmission.c, engine.c, serve.c.
  *
  * Invariants: bytes rx_start..rx_end of rx were received and not looked at yet.  A request slot is either
  * on the free list, or the one whose payload is awaited (conn->current), or the service's, or on the reply queue.
@@ -104,15 +104,18 @@ static inline const uint8_t *nbd_rx(const struct nbd_conn *conn)
 	return conn->rx + conn->rx_start;
 }
 
-/* Each looks at what was received.  1: again; 0: needs more bytes, or to send first, or a buffer; -errno: broken. */
-int nbd_handshake_step(struct nbd_conn *conn);
-int nbd_transmission_step(struct nbd_conn *conn);
+/* conn.c */
 
-/* The greeting.  0, or -ENOMEM. */
-int nbd_handshake_start(struct nbd_conn *conn);
+/* After the reply has left, or in its place. */
+void nbd_request_put(struct nbd_request *rq);
+/* Of a freed connection: tells the service and frees the memory, unless the service still holds requests. */
+void nbd_conn_finish(struct nbd_conn *conn);
 
-/* The connection has a thread, which waits until what is queued has left.  0, -ETIMEDOUT, or -errno. */
-int nbd_conn_flush(struct nbd_conn *conn, unsigned timeout_ms);
+/* reply.c: the header, and where the payload is.  error: 0 or -errno. */
+void nbd_request_pack_reply(struct nbd_request *rq, int error);
+void nbd_request_pack_error(struct nbd_request *rq, int error);
+
+/* pieces.c */
 
 /* Of a request that came, whose buffer has room for `piece` bytes only: its payload is awaited, or its reply begins. */
 void nbd_pieces_start(struct nbd_request *rq, uint32_t piece);
@@ -120,12 +123,28 @@ void nbd_pieces_start(struct nbd_request *rq, uint32_t piece);
 bool nbd_pieces_received(struct nbd_conn *conn);
 /* What was queued of the reply of conn->pieces has left.  True: more of it is queued; false: conn->error is set. */
 bool nbd_pieces_sent(struct nbd_conn *conn);
-void nbd_request_pack_error(struct nbd_request *rq, int error);
 
-/* After the reply has left, or in its place. */
-void nbd_request_put(struct nbd_request *rq);
+/* send.c */
 
-/* Of a freed connection: tells the service and frees the memory, unless the service still holds requests. */
-void nbd_conn_finish(struct nbd_conn *conn);
+static inline bool nbd_conn_has_to_send(const struct nbd_conn *conn)
+{
+	return conn->done || conn->tx_len > 0;
+}
+
+/* nbd_conn_send(), but that received bytes which had to wait for it are not looked at: 1 then. */
+int nbd_conn_send_queue(struct nbd_conn *conn);
+/* The connection has a thread, which waits.  deadline_ns 0: none.  1: one of the poll(2) events is there; 0: the time is over; -errno. */
+int nbd_conn_wait(struct nbd_conn *conn, int events, uint64_t deadline_ns);
+/* Likewise: until what is queued has left.  0, -ETIMEDOUT, or -errno. */
+int nbd_conn_flush(struct nbd_conn *conn, unsigned timeout_ms);
+
+/* handshake.c and transmission.c */
+
+/* Each looks at what was received.  1: again; 0: needs more bytes, or to send first, or a buffer; -errno: broken. */
+int nbd_handshake_step(struct nbd_conn *conn);
+int nbd_transmission_step(struct nbd_conn *conn);
+
+/* The greeting.  0, or -ENOMEM. */
+int nbd_handshake_start(struct nbd_conn *conn);
 
 #endif

@@ -5,7 +5,6 @@
  * so that a peer who sends without reading cannot lock itself and us up.
  */
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 
 #include "fabric/nbd/conn.h"
@@ -15,26 +14,6 @@ enum {
 	GOODBYE_MS = 10000,       /* for the last replies to leave */
 	BATCH_BYTES = 256 << 10, /* received before anything is answered */
 };
-
-/* 1: one of the events is there; 0: the time is over; -errno. */
-static int wait_events(struct nbd_conn *conn, int events, uint64_t deadline_ns)
-{
-	struct pollfd pfd = { .fd = conn->fd, .events = (short)events };
-	int timeout_ms = -1;
-	int r;
-
-	if (deadline_ns) {
-		const uint64_t now = weft_now_ns();
-
-		if (now >= deadline_ns)
-			return 0;
-		timeout_ms = (int)weft_min((deadline_ns - now) / 1000000 + 1, INT_MAX);
-	}
-	r = poll(&pfd, 1, timeout_ms);
-	if (r < 0)
-		return errno == EINTR ? 1 : -errno;
-	return r;
-}
 
 /* Sends what is queued; requests that were held back for it are taken on.  0, -EAGAIN, or -errno. */
 static int send_all(struct nbd_conn *conn)
@@ -53,19 +32,6 @@ static int send_all(struct nbd_conn *conn)
 		if (conn->starved && !conn->done)
 			return -ENOBUFS;
 	}
-}
-
-int nbd_conn_flush(struct nbd_conn *conn, unsigned timeout_ms)
-{
-	const uint64_t deadline_ns = weft_now_ns() + timeout_ms * UINT64_C(1000000);
-	int r;
-
-	while ((r = nbd_conn_send(conn)) == -EAGAIN) {
-		r = wait_events(conn, POLLOUT, deadline_ns);
-		if (r <= 0)
-			return r < 0 ? r : -ETIMEDOUT;
-	}
-	return r == -ESHUTDOWN ? 0 : r;
 }
 
 /*
@@ -110,7 +76,7 @@ int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms)
 				step = conn->nr_options;
 				deadline_ns = weft_min(weft_now_ns() + step_ns, end_ns);
 			}
-			r = wait_events(conn, nbd_conn_events(conn), conn->opened ? 0 : deadline_ns);
+			r = nbd_conn_wait(conn, nbd_conn_events(conn), conn->opened ? 0 : deadline_ns);
 			if (r <= 0)
 				return r < 0 ? r : -ETIMEDOUT;
 			ready = true;
