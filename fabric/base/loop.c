@@ -26,6 +26,8 @@ struct weft_loop {
 	void *after_ctx;
 	void (*wake_fn)(void *);
 	void *wake_ctx;
+	void (*woken_fn)(void *);
+	void *woken_ctx;
 	struct weft_watch wake_watch;
 };
 
@@ -278,4 +280,33 @@ void weft_loop_wake(struct weft_loop *loop)
 	/* EAGAIN means that a wake-up is pending already. */
 	while (write(loop->wakefd, &one, sizeof(one)) < 0 && errno == EINTR)
 		;
+	if (loop->woken_fn)
+		loop->woken_fn(loop->woken_ctx);
+}
+
+void weft_loop_on_woken(struct weft_loop *loop, void (*fn)(void *ctx), void *ctx)
+{
+	loop->woken_fn = fn;
+	loop->woken_ctx = ctx;
+}
+
+void weft_loop_finish(struct weft_loop *loop)
+{
+	if (loop->after_fn)
+		loop->after_fn(loop->after_ctx);
+}
+
+int weft_loop_fd(const struct weft_loop *loop)
+{
+	return loop->epfd;
+}
+
+uint64_t weft_loop_due_ns(const struct weft_loop *loop)
+{
+	return loop->timers ? loop->timers->due_ns : 0;
+}
+
+bool weft_loop_is_stopped(const struct weft_loop *loop)
+{
+	return loop->stopped;
 }

@@ -91,4 +91,19 @@ void weft_loop_after(struct weft_loop *loop, void (*fn)(void *ctx), void *ctx);
 void weft_loop_wake(struct weft_loop *loop);
 void weft_loop_on_wake(struct weft_loop *loop, void (*fn)(void *ctx), void *ctx);
 
+/*
+ * For a loop that several threads step in turn, one at a time, under a lock of theirs (nbd-bridge/lane/drive.h): they are
+ * "the loop's thread" while they have it.  All but the first are theirs to call.
+ */
+/* fn runs inside each weft_loop_wake(), on its thread, once the wake-up is pending.  Set before any other thread knows the loop. */
+void weft_loop_on_woken(struct weft_loop *loop, void (*fn)(void *ctx), void *ctx);
+/* Calls the after-hook: between two steps, for what was queued since the last one. */
+void weft_loop_finish(struct weft_loop *loop);
+/* Readable while a step would find a descriptor ready; for a loop that waits in epoll_wait(2).  Constant: any thread. */
+int weft_loop_fd(const struct weft_loop *loop);
+/* When the first timer is due, CLOCK_MONOTONIC; 0: none is set. */
+uint64_t weft_loop_due_ns(const struct weft_loop *loop);
+/* Whether weft_loop_stop() was called. */
+bool weft_loop_is_stopped(const struct weft_loop *loop);
+
 #endif

@@ -87,6 +87,7 @@ struct bridge_config {
 	enum weft_mode mode;
 	/* How. */
 	unsigned nr_lanes;
+	bool driven; /* whoever has a request runs its lane (lane/drive.h); lanes are not bound to processors then */
 	uint32_t timeout_ms;      /* an operation without an answer for so long fails the connection */
 	uint32_t dead_timeout_ms; /* requests wait so long for a reconnection; then -EIO, still trying; 0: for ever */
 	uint32_t return_ms;       /* see ways.h; 0: BRIDGE_RETURN_MS */
@@ -265,6 +266,11 @@ void bridge_lane_give_back(struct bridge_lane *lane, struct bridge_request *rq);
  */
 void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq);
 unsigned bridge_nr_orphans(const struct bridge *bridge);
+/*
+ * Of a request that ended with -EIO, inside its done(): -ESTALE: the attachment is; -ENOTCONN or -ETIMEDOUT: a donor that
+ * the request touches has been gone, or silent, for longer than requests wait; -EIO: the donor said so.
+ */
+int bridge_lane_why_eio(const struct bridge_lane *lane, const struct bridge_request *rq);
 
 struct weft_loop *bridge_lane_loop(struct bridge_lane *lane);
 /*
@@ -273,6 +279,11 @@ struct weft_loop *bridge_lane_loop(struct bridge_lane *lane);
  */
 int bridge_lane_register(struct bridge_lane *lane, void *base, size_t len, struct tp_mem **ret, struct weft_error *err);
 int bridge_lane_deregister(struct bridge_lane *lane, struct tp_mem *mem);
+/*
+ * Registers whatever memory there is, all at once, so that requests may point anywhere.  -EOPNOTSUPP where a transport of the
+ * lane wants to know its buffers.
+ */
+int bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **ret, struct weft_error *err);
 
 /*
  * A buffer for len bytes (1 to BRIDGE_MAX_REQUEST) with its registration.  0, or -EAGAIN: then the waiter is

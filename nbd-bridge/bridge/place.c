@@ -148,9 +148,11 @@ static int place(struct bridge *bridge, bool buffers, struct weft_error *err)
 
 int bridge_place_first(struct bridge *bridge, struct weft_error *err)
 {
-	bridge->place.one_node = !weft_has_numa_nodes();
+	/* Those who call decide where they run. */
+	bridge->place.one_node = bridge->config.driven || !weft_has_numa_nodes();
 	if (bridge->place.one_node) {
-		snprintf(bridge->place.why, sizeof(bridge->place.why), "the machine has one NUMA node");
+		snprintf(bridge->place.why, sizeof(bridge->place.why), "%s",
+			bridge->config.driven ? "whoever calls runs them" : "the machine has one NUMA node");
 		return 0;
 	}
 	snprintf(bridge->place.why, sizeof(bridge->place.why), "%s", no_card);

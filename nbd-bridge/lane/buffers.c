@@ -53,6 +53,14 @@ int bridge_lane_deregister(struct bridge_lane *lane, struct tp_mem *first)
 	return tp_deregister(first);
 }
 
+int bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **ret, struct weft_error *err)
+{
+	for (unsigned i = 0; i < lane->bridge->nr_transports; i++)
+		if (!lane->tps[i]->ops->any_memory)
+			return -EOPNOTSUPP;
+	return bridge_lane_register(lane, (void *)1, SIZE_MAX - 1, ret, err);
+}
+
 int lane_make_arena(struct bridge_lane *lane, struct weft_error *err)
 {
 	lane->arena = weft_map_bytes(LANE_ARENA);

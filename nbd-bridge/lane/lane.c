@@ -13,6 +13,7 @@
 
 #include "fabric/base/util.h"
 #include "nbd-bridge/cache/cache.h"
+#include "nbd-bridge/lane/drive.h"
 #include "nbd-bridge/lane/lane.h"
 
 static bool changes_data(uint8_t kind)
@@ -122,6 +123,16 @@ bool lane_touches_dead(const struct bridge_lane *lane, const struct bridge_reque
 		if (lane->links[i].is_dead && lane_touches(rq, &lane->links[i]))
 			return true;
 	return false;
+}
+
+int bridge_lane_why_eio(const struct bridge_lane *lane, const struct bridge_request *rq)
+{
+	if (atomic_load_explicit(&lane->bridge->refuses, memory_order_relaxed))
+		return -ESTALE;
+	for (unsigned i = 0; i < lane->nr_links; i++)
+		if (lane->links[i].is_dead && lane_touches(rq, &lane->links[i]))
+			return lane->links[i].why.code == ETIMEDOUT ? -ETIMEDOUT : -ENOTCONN;
+	return -EIO;
 }
 
 bool lane_reaches(const struct bridge_lane *lane, uint64_t off, uint64_t len)
@@ -581,8 +592,29 @@ static void *lane_main(void *arg)
 
 	snprintf(name, sizeof(name), "weft-lane-%u", lane->index);
 	pthread_setname_np(pthread_self(), name);
-	weft_loop_run(lane->loop);
+	if (lane->drive)
+		lane_drive_keep(lane->drive);
+	else
+		weft_loop_run(lane->loop);
 	return NULL;
+}
+
+/* Whether the lane has something in flight, of its own or somebody's. */
+static bool is_busy(void *ctx)
+{
+	const struct bridge_lane *lane = ctx;
+
+	if (atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) > 0)
+		return true;
+	for (unsigned i = 0; i < lane->nr_links; i++)
+		if (lane->links[i].conn && lane->links[i].conn->nr_outstanding > 0)
+			return true;
+	return false;
+}
+
+struct lane_drive *bridge_lane_drive(struct bridge_lane *lane)
+{
+	return lane->drive;
 }
 
 /* ---- making and freeing ---- */
@@ -616,6 +648,11 @@ int lane_new(struct bridge *bridge, unsigned index, struct bridge_lane **ret, st
 	}
 	weft_loop_after(lane->loop, lane_after, lane);
 	weft_loop_on_wake(lane->loop, run_calls, lane);
+	r = bridge->config.driven ? lane_drive_new(lane->loop, is_busy, lane, &lane->drive) : 0;
+	if (r < 0) {
+		weft_error_set(err, -r, "cannot make lane %u: %s", index, strerror(-r));
+		goto fail;
+	}
 	for (unsigned i = 0; i < bridge->nr_transports; i++) {
 		const struct bridge_way *way = &bridge->transports[i];
 
@@ -660,6 +697,7 @@ void lane_free(struct bridge_lane *lane)
 	for (unsigned i = 0; i < BRIDGE_MAX_TRANSPORTS; i++)
 		tp_close(lane->tps[i]);
 	weft_loop_free(lane->loop);
+	lane_drive_free(lane->drive);
 	for (unsigned i = 0; i < lane->nr_links; i++)
 		scout_free(lane->links[i].scout);
 	free(lane->links);

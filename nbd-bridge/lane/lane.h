@@ -128,6 +128,7 @@ struct bridge_lane {
 	/* What each step touches. */
 	struct bridge *bridge;
 	struct weft_loop *loop;
+	struct lane_drive *drive; /* NULL: the lane's own thread runs the loop; else whoever leads */
 	uint64_t now_ns; /* of this step; 0: not read yet */
 	uint64_t boottime_ns, boottime_for_ns; /* at this now_ns */
 	struct bridge_request *backlog, **backlog_tail;

@@ -30,7 +30,7 @@ RULES = [
     ("nbd-bridge/cache/", ["fabric/", "nbd-bridge/link/", "nbd-bridge/lane/", "nbd-bridge/cache/"]),
     ("nbd-bridge/bridge/", ["fabric/", "nbd-bridge/link/", "nbd-bridge/lane/", "nbd-bridge/cache/", "nbd-bridge/bridge/"]),
     ("nbd-bridge/front/", [*BRIDGE, "nbd-bridge/front/"]),
-    ("nbd-bridge/library/", [*BRIDGE, "nbd-bridge/library/"]),
+    ("nbd-bridge/library/", [*BRIDGE, "nbd-bridge/lane/drive.h", "nbd-bridge/library/"]),
     ("nbd-bridge/device/", [*BRIDGE, "nbd-bridge/front/", "nbd-bridge/device/"]),
     ("nbd-bridge/main/", ["fabric/", "nbd-bridge/"]),
 ]

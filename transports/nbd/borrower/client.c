@@ -219,6 +219,7 @@ static int nbd_tp_arm(struct tp_conn *conn)
 
 const struct tp_ops tp_nbd_ops = {
 	.name = "nbd",
+	.any_memory = true, /* sockets take any */
 	.open = nbd_tp_open,
 	.close = nbd_tp_close,
 	.reg = nbd_tp_reg,

@@ -1,0 +1,438 @@
+/*
+ * Who runs the steps of a lane's loop: see drive.h.  Any thread.
+ *
+ * Invariants: `led` means that one thread runs the lane, which all but the fields under the lock belong to.  Jobs are done
+ * by the leader before it sleeps and before it leaves.  A waiter is listed as long as somebody else leads; it leaves the list
+ * when it is told, when it becomes the leader, or when its time is over.
+ */
+#include "nbd-bridge/lane/drive.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+
+#include "fabric/base/loop.h"
+#include "fabric/base/util.h"
+
+enum {
+	/* Callers who come within this time are worth sleeping for.  Also how late the keeper may be for a timer. */
+	GRACE_MS = 20,
+	FOREVER_MS = 3600 * 1000,
+};
+
+struct lane_drive {
+	struct weft_loop *loop;
+	bool (*busy)(void *ctx);
+	void *busy_ctx;
+	_Atomic bool attended;
+	_Atomic bool asleep;      /* the leader is in its loop's step: a job has to wake it */
+	_Atomic unsigned nr_counting; /* listed waiters that look at a count */
+	_Atomic bool counts;          /* the leader does */
+	struct lane_waiter *own;  /* the leader's: what it waits for; NULL: nothing */
+	pthread_mutex_t lock;
+	/* Under the lock. */
+	pthread_cond_t keeper;
+	_Atomic bool led; /* written under the lock */
+	bool used;    /* somebody else than the keeper has led since the keeper looked */
+	bool woken;   /* the loop was woken since the leader's last step began */
+	bool kicked;  /* the keeper is needed at once */
+	bool watches; /* the keeper sleeps until the loop's descriptor is readable … */
+	uint64_t watches_until_ns; /* … or until then; 0: for ever */
+	struct lane_job *jobs, **jobs_tail;
+	struct lane_waiter *waiters, **waiters_tail;
+};
+
+static void init_cond(pthread_cond_t *cond)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(cond, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+static struct timespec timespec_of(uint64_t ns)
+{
+	return (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+}
+
+/* Whole milliseconds until then, rounded up; -1: for ever. */
+static int ms_until(uint64_t deadline_ns)
+{
+	uint64_t now_ns;
+
+	if (deadline_ns == UINT64_MAX)
+		return -1;
+	if (deadline_ns == 0)
+		return 0;
+	now_ns = weft_now_ns();
+	return deadline_ns <= now_ns ? 0 : (int)weft_min((deadline_ns - now_ns + 999999) / 1000000, FOREVER_MS);
+}
+
+static void kick_keeper(struct lane_drive *drive)
+{
+	drive->kicked = true;
+	pthread_cond_signal(&drive->keeper);
+}
+
+/* Inside weft_loop_wake().  A leader finds it in its next step; the keeper sees it on the descriptor, if it looks there. */
+static void on_woken(void *ctx)
+{
+	struct lane_drive *drive = ctx;
+
+	pthread_mutex_lock(&drive->lock);
+	drive->woken = true;
+	if (!drive->led && !drive->watches)
+		kick_keeper(drive);
+	pthread_mutex_unlock(&drive->lock);
+}
+
+int lane_drive_new(struct weft_loop *loop, bool (*busy)(void *ctx), void *ctx, struct lane_drive **ret)
+{
+	struct lane_drive *drive = calloc(1, sizeof(*drive));
+
+	if (!drive)
+		return -ENOMEM;
+	drive->loop = loop;
+	drive->busy = busy;
+	drive->busy_ctx = ctx;
+	drive->jobs_tail = &drive->jobs;
+	drive->waiters_tail = &drive->waiters;
+	pthread_mutex_init(&drive->lock, NULL);
+	init_cond(&drive->keeper);
+	weft_loop_on_woken(loop, on_woken, drive);
+	*ret = drive;
+	return 0;
+}
+
+void lane_drive_free(struct lane_drive *drive)
+{
+	if (!drive)
+		return;
+	pthread_cond_destroy(&drive->keeper);
+	pthread_mutex_destroy(&drive->lock);
+	free(drive);
+}
+
+static void wake_leader(struct lane_drive *drive)
+{
+	if (atomic_load(&drive->asleep))
+		weft_loop_wake(drive->loop);
+}
+
+/* ---- those who wait; under the lock ---- */
+
+static bool has_it(const struct lane_waiter *waiter)
+{
+	return waiter->done || (waiter->count && atomic_load(waiter->count) != waiter->seen);
+}
+
+static void list_waiter(struct lane_drive *drive, struct lane_waiter *waiter)
+{
+	init_cond(&waiter->cond);
+	waiter->listed = true;
+	waiter->next = NULL;
+	*drive->waiters_tail = waiter;
+	drive->waiters_tail = &waiter->next;
+	if (waiter->count)
+		atomic_fetch_add(&drive->nr_counting, 1);
+}
+
+static void unlist_waiter(struct lane_drive *drive, struct lane_waiter *waiter)
+{
+	struct lane_waiter **at = &drive->waiters;
+
+	while (*at != waiter)
+		at = &(*at)->next;
+	*at = waiter->next;
+	if (!waiter->next)
+		drive->waiters_tail = at;
+	waiter->listed = false;
+	if (waiter->count)
+		atomic_fetch_sub(&drive->nr_counting, 1);
+}
+
+static void tell(struct lane_drive *drive, struct lane_waiter *waiter)
+{
+	waiter->done = true;
+	if (!waiter->listed)
+		return;
+	unlist_waiter(drive, waiter);
+	pthread_cond_signal(&waiter->cond);
+}
+
+void lane_drive_tell(struct lane_drive *drive, struct lane_waiter *waiter)
+{
+	if (drive->own == waiter) {
+		waiter->done = true;
+		return;
+	}
+	pthread_mutex_lock(&drive->lock);
+	tell(drive, waiter);
+	pthread_mutex_unlock(&drive->lock);
+}
+
+void lane_drive_counted(struct lane_drive *drive, bool here)
+{
+	/* The count moved before this looks; who lists itself, or begins to lead, looks at the count afterwards. */
+	if (atomic_load(&drive->nr_counting) > 0) {
+		pthread_mutex_lock(&drive->lock);
+		for (struct lane_waiter *waiter = drive->waiters, *next; waiter; waiter = next) {
+			next = waiter->next;
+			if (waiter->count && has_it(waiter))
+				tell(drive, waiter);
+		}
+		pthread_mutex_unlock(&drive->lock);
+	}
+	if (!here && atomic_load(&drive->counts))
+		wake_leader(drive);
+}
+
+bool lane_drive_counts(const struct lane_drive *drive)
+{
+	return drive->own && drive->own->count;
+}
+
+bool lane_drive_is_free(const struct lane_drive *drive)
+{
+	return !atomic_load_explicit(&drive->led, memory_order_relaxed);
+}
+
+/* ---- the leader ---- */
+
+static struct lane_job *take_jobs(struct lane_drive *drive)
+{
+	struct lane_job *jobs = drive->jobs;
+
+	drive->jobs = NULL;
+	drive->jobs_tail = &drive->jobs;
+	return jobs;
+}
+
+static void do_jobs(struct lane_drive *drive, struct lane_job *job)
+{
+	while (job) {
+		struct lane_job *next = job->next;
+
+		job->fn(job);
+		job = next;
+	}
+	weft_loop_finish(drive->loop);
+}
+
+/* The jobs that there are, or else a step of the loop. */
+static void step(struct lane_drive *drive, int timeout_ms)
+{
+	pthread_mutex_lock(&drive->lock);
+	struct lane_job *jobs = take_jobs(drive);
+	drive->woken = false;
+	atomic_store(&drive->asleep, !jobs);
+	pthread_mutex_unlock(&drive->lock);
+	if (jobs) {
+		do_jobs(drive, jobs);
+		return;
+	}
+	weft_loop_step(drive->loop, timeout_ms);
+	atomic_store_explicit(&drive->asleep, false, memory_order_relaxed);
+}
+
+/* The first of those who wait leads from now on. */
+static void hand_over(struct lane_drive *drive)
+{
+	struct lane_waiter *next = drive->waiters;
+
+	unlist_waiter(drive, next);
+	next->leads = true;
+	pthread_cond_signal(&next->cond);
+}
+
+static bool is_due_before(const struct lane_drive *drive, uint64_t until_ns)
+{
+	uint64_t due_ns = weft_loop_due_ns(drive->loop);
+
+	return due_ns != 0 && (until_ns == 0 || due_ns < until_ns);
+}
+
+static void leave(struct lane_drive *drive, bool keeper)
+{
+	bool busy = drive->busy(drive->busy_ctx) && !atomic_load_explicit(&drive->attended, memory_order_relaxed);
+	bool wake = false, stopped = weft_loop_is_stopped(drive->loop);
+
+	pthread_mutex_lock(&drive->lock);
+	while (drive->jobs) {
+		struct lane_job *jobs = take_jobs(drive);
+
+		pthread_mutex_unlock(&drive->lock);
+		do_jobs(drive, jobs);
+		busy = true;
+		stopped = weft_loop_is_stopped(drive->loop);
+		pthread_mutex_lock(&drive->lock);
+	}
+	drive->used |= !keeper;
+	if (drive->waiters) {
+		hand_over(drive);
+	} else {
+		drive->led = false;
+		if (drive->watches)
+			wake = stopped || is_due_before(drive, drive->watches_until_ns);
+		else if (busy || stopped || drive->woken)
+			kick_keeper(drive);
+	}
+	pthread_mutex_unlock(&drive->lock);
+	if (wake)
+		weft_loop_wake(drive->loop);
+}
+
+/* Leads until the waiter has what it waits for, or its time is over; and leaves. */
+static bool lead(struct lane_drive *drive, struct lane_waiter *waiter, uint64_t deadline_ns)
+{
+	bool late = false;
+
+	drive->own = waiter;
+	if (waiter->count)
+		atomic_store(&drive->counts, true);
+	while (!has_it(waiter) && !late) {
+		int timeout_ms = ms_until(deadline_ns);
+
+		step(drive, timeout_ms);
+		late = timeout_ms >= 0 && weft_now_ns() >= deadline_ns;
+	}
+	drive->own = NULL;
+	if (waiter->count)
+		atomic_store(&drive->counts, false);
+	bool has = has_it(waiter);
+	leave(drive, false);
+	return has;
+}
+
+/* Under the lock, which it lets go of: waits while others lead. */
+static bool follow(struct lane_drive *drive, struct lane_waiter *waiter, uint64_t deadline_ns)
+{
+	struct timespec until = timespec_of(deadline_ns);
+	int r = 0;
+
+	while (!waiter->leads && !has_it(waiter) && r == 0)
+		r = deadline_ns == UINT64_MAX ? pthread_cond_wait(&waiter->cond, &drive->lock)
+					      : pthread_cond_timedwait(&waiter->cond, &drive->lock, &until);
+	if (waiter->listed)
+		unlist_waiter(drive, waiter);
+	bool leads = waiter->leads, has = has_it(waiter);
+	waiter->leads = false;
+	pthread_mutex_unlock(&drive->lock);
+	pthread_cond_destroy(&waiter->cond);
+	return leads ? lead(drive, waiter, deadline_ns) : has;
+}
+
+/* True: this thread leads now.  False: somebody else does, who has the job; the waiter, if there is one, is listed. */
+static bool enter(struct lane_drive *drive, struct lane_job *job, struct lane_waiter *waiter)
+{
+	pthread_mutex_lock(&drive->lock);
+	bool leads = !drive->led;
+	if (leads) {
+		drive->led = true;
+	} else {
+		job->next = NULL;
+		*drive->jobs_tail = job;
+		drive->jobs_tail = &job->next;
+		if (waiter)
+			list_waiter(drive, waiter);
+	}
+	pthread_mutex_unlock(&drive->lock);
+	return leads;
+}
+
+void lane_drive_post(struct lane_drive *drive, struct lane_job *job)
+{
+	if (!enter(drive, job, NULL)) {
+		wake_leader(drive);
+		return;
+	}
+	job->next = NULL;
+	do_jobs(drive, job);
+	leave(drive, false);
+}
+
+void lane_drive_do(struct lane_drive *drive, struct lane_job *job, struct lane_waiter *waiter)
+{
+	if (enter(drive, job, waiter)) {
+		drive->own = waiter;
+		job->next = NULL;
+		do_jobs(drive, job);
+		lead(drive, waiter, UINT64_MAX);
+		return;
+	}
+	wake_leader(drive);
+	pthread_mutex_lock(&drive->lock);
+	follow(drive, waiter, UINT64_MAX);
+}
+
+bool lane_drive_wait(struct lane_drive *drive, struct lane_waiter *waiter, uint64_t deadline_ns)
+{
+	pthread_mutex_lock(&drive->lock);
+	if (!drive->led && !has_it(waiter)) {
+		drive->led = true;
+		pthread_mutex_unlock(&drive->lock);
+		return lead(drive, waiter, deadline_ns);
+	}
+	list_waiter(drive, waiter);
+	return follow(drive, waiter, deadline_ns);
+}
+
+void lane_drive_attend(struct lane_drive *drive)
+{
+	if (!atomic_load_explicit(&drive->attended, memory_order_relaxed))
+		atomic_store_explicit(&drive->attended, true, memory_order_relaxed);
+}
+
+/* ---- the keeper; under the lock ---- */
+
+/* True: callers look after the lane; it was slept for a while. */
+static bool rest(struct lane_drive *drive)
+{
+	if (!drive->led && (drive->kicked || !drive->used))
+		return false;
+	drive->used = false;
+	if (drive->led)
+		drive->kicked = false; /* the leader kicks again, if it has to, when it leaves */
+	struct timespec until = timespec_of(weft_now_ns() + GRACE_MS * UINT64_C(1000000));
+	while (!drive->kicked)
+		if (pthread_cond_timedwait(&drive->keeper, &drive->lock, &until) != 0)
+			break;
+	return true;
+}
+
+/* Sleeps until the lane has something to do. */
+static void watch(struct lane_drive *drive)
+{
+	uint64_t due_ns = weft_loop_due_ns(drive->loop);
+	struct pollfd p = {.fd = weft_loop_fd(drive->loop), .events = POLLIN};
+
+	drive->kicked = false;
+	drive->watches = true;
+	drive->watches_until_ns = due_ns;
+	pthread_mutex_unlock(&drive->lock);
+	poll(&p, 1, due_ns == 0 ? -1 : ms_until(due_ns));
+	pthread_mutex_lock(&drive->lock);
+	drive->watches = false;
+}
+
+void lane_drive_keep(struct lane_drive *drive)
+{
+	pthread_mutex_lock(&drive->lock);
+	while (drive->led || !weft_loop_is_stopped(drive->loop)) {
+		if (rest(drive))
+			continue;
+		watch(drive);
+		if (drive->led)
+			continue;
+		drive->led = true;
+		pthread_mutex_unlock(&drive->lock);
+		step(drive, 0);
+		/* Whoever was to attend to it did not. */
+		atomic_store_explicit(&drive->attended, false, memory_order_relaxed);
+		leave(drive, true);
+		pthread_mutex_lock(&drive->lock);
+	}
+	pthread_mutex_unlock(&drive->lock);
+}
