@@ -116,6 +116,7 @@ struct tp_target {
 	const char *region;
 	struct weft_hello hello; /* identity; hello.anonymous: a stock client */
 	uint32_t connect_timeout_ms;
+	uint32_t answer_ms; /* how long connecting waits for the donor to answer at all; 0: as long as for the grant */
 	uint32_t dead_ms; /* a machine that acknowledges nothing for so long is gone; 0: the transport's default, which is the most */
 };
 

@@ -14,54 +14,57 @@
 #include <uriparser/Uri.h>
 
 #include "fabric/base/util.h"
+#include "fabric/driver.h"
 
 enum { REGION_MAX = 4096, URI_TEXT_MAX = 16384 };
 
 static const char *const default_port = "10809";
 
-static const struct {
-	const char *name;
-	bool foreign, is_unix;
-} schemes[] = {
-	{"weft", false, false},
-	{"nbd", true, false},
-	{"weft+unix", false, true},
-	{"nbd+unix", true, true},
+enum { WRONG_MAX = 240 }; /* what is wrong, in words */
+
+static const struct tp_scheme weft_scheme = {.name = "weft", .place = TP_AT_HOST, .example = "weft://192.0.2.7/scratch"};
+
+/* All schemes, in turn: first weft's, then those of the transports.  False: there is no other. */
+struct scheme_walk {
+	const struct tp_driver *const *driver; /* NULL: before the first */
+	unsigned i;
+	const struct tp_scheme *scheme;
 };
 
-static const char *const transports[] = {
-	[WEFT_TRANSPORT_AUTO] = "auto",
-	[WEFT_TRANSPORT_RDMA] = "rdma",
-	[WEFT_TRANSPORT_TCP] = "tcp",
-};
-
-int weft_transport_choice_parse(const char *text, enum weft_transport_choice *ret)
+static bool next_scheme(struct scheme_walk *walk)
 {
-	for (size_t i = 0; i < WEFT_ARRAY_LEN(transports); i++) {
-		if (strcmp(text, transports[i]) == 0) {
-			*ret = (enum weft_transport_choice)i;
-			return 0;
-		}
+	if (!walk->driver) {
+		walk->driver = tp_drivers;
+		walk->scheme = &weft_scheme;
+		return true;
 	}
-	return -EINVAL;
+	for (; *walk->driver; walk->driver++, walk->i = 0) {
+		walk->scheme = (*walk->driver)->schemes ? &(*walk->driver)->schemes[walk->i++] : NULL;
+		if (walk->scheme && walk->scheme->name)
+			return true;
+	}
+	return false;
+}
+
+static bool is_named(const struct tp_scheme *scheme, const char *name, size_t len)
+{
+	return strlen(scheme->name) == len && strncasecmp(name, scheme->name, len) == 0;
 }
 
 /* The way out, for an error: the form of URI that was meant. */
 static int wrong_uri(struct weft_error *err, const char *text, const char *wrong)
 {
-	const char *looks_like = "a region's URI looks like weft://192.0.2.7/scratch";
+	char looks_like[160];
 	size_t scheme_len = strcspn(text, ":/");
 	bool known = false;
 
-	for (size_t i = 0; i < WEFT_ARRAY_LEN(schemes); i++) {
-		if (strlen(schemes[i].name) != scheme_len || strncasecmp(text, schemes[i].name, scheme_len) != 0)
+	snprintf(looks_like, sizeof(looks_like), "a region's URI looks like %s", weft_scheme.example);
+	for (struct scheme_walk walk = {0}; next_scheme(&walk);) {
+		if (!is_named(walk.scheme, text, scheme_len))
 			continue;
 		known = true;
-		if (schemes[i].is_unix)
-			looks_like = schemes[i].foreign ? "it looks like nbd+unix:///export?socket=/run/server.sock"
-							: "it looks like weft+unix:///scratch?socket=/run/donor.sock";
-		else if (schemes[i].foreign)
-			looks_like = "it looks like nbd://192.0.2.7/export";
+		if (walk.scheme != &weft_scheme)
+			snprintf(looks_like, sizeof(looks_like), "it looks like %s", walk.scheme->example);
 	}
 	if (!known && text[0] && text[0] != '/' && strchr(text, '/') && !strstr(text, "//"))
 		return weft_error_set(err, EINVAL, "cannot use '%.200s': it begins with no scheme; is it weft://%.200s?",
@@ -101,21 +104,24 @@ static size_t range_len(const UriTextRangeA *range)
 	return range->first ? (size_t)(range->afterLast - range->first) : 0;
 }
 
-static const char *parse_scheme(const UriUriA *parsed, struct weft_uri *uri, bool *ret_unix)
+static const char *parse_scheme(const UriUriA *parsed, struct weft_uri *uri, char wrong[WRONG_MAX])
 {
-	size_t len = range_len(&parsed->scheme);
+	size_t len = range_len(&parsed->scheme), used = 0;
 
-	for (size_t i = 0; i < WEFT_ARRAY_LEN(schemes); i++) {
-		if (strlen(schemes[i].name) == len &&
-			strncasecmp(schemes[i].name, parsed->scheme.first, len) == 0) {
-			uri->foreign = schemes[i].foreign;
-			*ret_unix = schemes[i].is_unix;
-			return NULL;
-		}
-	}
 	if (len == 0)
 		return "no scheme";
-	return "its scheme is none of weft, nbd, weft+unix, nbd+unix";
+	for (struct scheme_walk walk = {0}; next_scheme(&walk);) {
+		if (is_named(walk.scheme, parsed->scheme.first, len)) {
+			uri->scheme = walk.scheme;
+			uri->driver = walk.scheme == &weft_scheme ? NULL : *walk.driver;
+			uri->foreign = walk.scheme->foreign;
+			return NULL;
+		}
+		if (used < WRONG_MAX)
+			used += (size_t)snprintf(wrong + used, WRONG_MAX - used, "%s%s", used ? ", " : "its scheme is none of ",
+				walk.scheme->name);
+	}
+	return wrong;
 }
 
 /*
@@ -145,7 +151,7 @@ static const char *cut_zone(char *text, char zone[IF_NAMESIZE])
 	return NULL;
 }
 
-static const char *parse_authority(const UriUriA *parsed, const char *zone, struct weft_uri *uri, bool is_unix)
+static const char *parse_authority(const UriUriA *parsed, const char *zone, struct weft_uri *uri)
 {
 	size_t port_len = range_len(&parsed->portText), len;
 
@@ -155,9 +161,10 @@ static const char *parse_authority(const UriUriA *parsed, const char *zone, stru
 		return "a user name means nothing here";
 	if (parsed->hostData.ipFuture.first)
 		return "unknown form of address";
-	if (is_unix) {
+	if (uri->scheme->place != TP_AT_HOST) {
 		if (range_len(&parsed->hostText) > 0 || parsed->portText.first)
-			return "a Unix socket has no host, so that there are three slashes";
+			return uri->scheme->place == TP_AT_SOCKET ? "a Unix socket has no host, so that there are three slashes" :
+				"it has no host, so that there are three slashes";
 		return NULL;
 	}
 	if (decode(parsed->hostText.first, parsed->hostText.afterLast, uri->host, sizeof(uri->host)) < 0)
@@ -188,11 +195,36 @@ static const char *parse_authority(const UriUriA *parsed, const char *zone, stru
 	return NULL;
 }
 
-static const char *parse_query(const UriUriA *parsed, struct weft_uri *uri, bool is_unix)
+static const char *parse_socket(const char *value, struct weft_uri *uri)
 {
+	if (uri->socket[0])
+		return "socket= is there twice";
+	if (value[0] != '/')
+		return "socket= needs an absolute path";
+	if (strlen(value) >= sizeof(uri->socket))
+		return "socket= is over 107 bytes, more than a socket's address holds";
+	memcpy(uri->socket, value, strlen(value) + 1);
+	return NULL;
+}
+
+static const char *parse_transport(const char *value, bool again, struct weft_uri *uri, char wrong[WRONG_MAX])
+{
+	char choices[120];
+
+	if (again)
+		return "transport= is there twice";
+	if (tp_choice_parse(value, &uri->transport) == 0)
+		return NULL;
+	snprintf(wrong, WRONG_MAX, "transport= is none of %s", tp_choices(", ", choices, sizeof(choices)));
+	return wrong;
+}
+
+static const char *parse_query(const UriUriA *parsed, struct weft_uri *uri, char text[WRONG_MAX])
+{
+	bool at_socket = uri->scheme->place == TP_AT_SOCKET, has_transport = false;
 	UriQueryListA *list = NULL;
 	const char *wrong = NULL;
-	bool has_transport = false;
+	char choices[120];
 	int nr;
 
 	if (parsed->query.first &&
@@ -202,29 +234,20 @@ static const char *parse_query(const UriUriA *parsed, struct weft_uri *uri, bool
 	for (UriQueryListA *q = list; q && !wrong; q = q->next) {
 		const char *value = q->value ? q->value : "";
 
-		if (strcmp(q->key, "socket") == 0 && is_unix) {
-			if (uri->socket[0])
-				wrong = "socket= is there twice";
-			else if (value[0] != '/')
-				wrong = "socket= needs an absolute path";
-			else if (strlen(value) >= sizeof(uri->socket))
-				wrong = "socket= is over 107 bytes, more than a socket's address holds";
-			else
-				memcpy(uri->socket, value, strlen(value) + 1);
-		} else if (strcmp(q->key, "transport") == 0 && !uri->foreign && !is_unix) {
-			if (has_transport)
-				wrong = "transport= is there twice";
-			else if (weft_transport_choice_parse(value, &uri->transport) < 0)
-				wrong = "transport= is none of auto, rdma, tcp";
+		if (strcmp(q->key, "socket") == 0 && at_socket) {
+			wrong = parse_socket(value, uri);
+		} else if (strcmp(q->key, "transport") == 0 && !uri->driver) {
+			wrong = parse_transport(value, has_transport, uri, text);
 			has_transport = true;
 		} else {
-			wrong = "what follows '?' is unknown; with weft:// it may be transport=auto|rdma|tcp, "
-				"with +unix:// it must be socket=PATH";
+			snprintf(text, WRONG_MAX, "what follows '?' is unknown; with weft:// it may be transport=%s, "
+				"with +unix:// it must be socket=PATH", tp_choices("|", choices, sizeof(choices)));
+			wrong = text;
 		}
 	}
 	if (list)
 		uriFreeQueryListA(list);
-	if (!wrong && is_unix && !uri->socket[0])
+	if (!wrong && at_socket && !uri->socket[0])
 		wrong = "no socket=PATH";
 	return wrong;
 }
@@ -250,8 +273,7 @@ int weft_uri_parse(const char *text, struct weft_uri *ret, struct weft_error *er
 {
 	struct weft_uri uri = {0};
 	const char *wrong, *where, *given = text;
-	char zone[IF_NAMESIZE];
-	bool is_unix = false;
+	char zone[IF_NAMESIZE], text_wrong[WRONG_MAX];
 	UriUriA parsed;
 
 	if (strlen(text) > URI_TEXT_MAX)
@@ -269,15 +291,15 @@ int weft_uri_parse(const char *text, struct weft_uri *ret, struct weft_error *er
 		snprintf(at, sizeof(at), "wrong at '%.40s'", where ? where : "");
 		return wrong_uri(err, given, at);
 	}
-	wrong = parse_scheme(&parsed, &uri, &is_unix);
+	wrong = parse_scheme(&parsed, &uri, text_wrong);
 	if (!wrong && parsed.fragment.first)
 		wrong = "'#' must be written %23";
 	if (!wrong && strstr(text, "%00"))
 		wrong = "a name cannot hold a zero byte";
 	if (!wrong)
-		wrong = parse_authority(&parsed, zone, &uri, is_unix);
+		wrong = parse_authority(&parsed, zone, &uri);
 	if (!wrong)
-		wrong = parse_query(&parsed, &uri, is_unix);
+		wrong = parse_query(&parsed, &uri, text_wrong);
 	if (!wrong)
 		wrong = parse_path(text, &uri);
 	uriFreeUriMembersA(&parsed);
@@ -307,6 +329,19 @@ static char *encode(char *to, const char *from)
 	return to;
 }
 
+/* Of a URI that was not parsed: weft's own at its host or socket. */
+static const struct tp_scheme *scheme_of(const struct weft_uri *uri)
+{
+	enum tp_place place = uri->socket[0] ? TP_AT_SOCKET : TP_AT_HOST;
+
+	if (uri->scheme)
+		return uri->scheme;
+	for (struct scheme_walk walk = {0}; next_scheme(&walk);)
+		if (walk.scheme->place == place && walk.scheme->foreign == uri->foreign)
+			return walk.scheme;
+	return &weft_scheme;
+}
+
 char *weft_uri_format(const struct weft_uri *uri)
 {
 	size_t len = 64 + 3 * (strlen(uri->host) + strlen(uri->region) + strlen(uri->socket)) +
@@ -316,22 +351,22 @@ char *weft_uri_format(const struct weft_uri *uri)
 
 	if (!text)
 		return NULL;
-	p += sprintf(p, "%s%s://", uri->foreign ? "nbd" : "weft", uri->socket[0] ? "+unix" : "");
+	p += sprintf(p, "%s://", scheme_of(uri)->name);
 	const char *zone = strchr(uri->host, '%');
 	if (strchr(uri->host, ':'))
 		p += sprintf(p, "[%.*s%s%s]", (int)strcspn(uri->host, "%"), uri->host, zone ? "%25" : "",
 			zone ? zone + 1 : "");
 	else
 		p = encode(p, uri->host);
-	if (!uri->socket[0] && strcmp(uri->port, default_port) != 0)
+	if (!uri->socket[0] && uri->port[0] && strcmp(uri->port, default_port) != 0)
 		p += sprintf(p, ":%s", uri->port);
 	*p++ = '/';
 	p = encode(p, uri->region);
 	if (uri->socket[0]) {
 		p += sprintf(p, "?socket=");
 		encode(p, uri->socket);
-	} else if (uri->transport != WEFT_TRANSPORT_AUTO) {
-		sprintf(p, "?transport=%s", transports[uri->transport]);
+	} else if (uri->transport) {
+		sprintf(p, "?transport=%s", uri->transport->word);
 	}
 	return text;
 }

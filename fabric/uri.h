@@ -1,6 +1,6 @@
 /*
- * weft://HOST[:PORT]/REGION[?transport=auto|rdma|tcp]; also nbd://HOST[:PORT]/EXPORT for a foreign server,
- * and weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH (the NBD project's doc/uri.md).
+ * weft://HOST[:PORT]/REGION[?transport=auto|rdma|tcp], and the schemes that transports bring: nbd://HOST[:PORT]/EXPORT for a
+ * foreign server, weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH (the NBD project's doc/uri.md).
  * An IPv6 address may have a zone, as %25eth0 (RFC 6874) or %eth0.  RFC 3986 through uriparser.  No state, any thread.
  */
 #ifndef WEFT_FABRIC_URI_H
@@ -10,7 +10,8 @@
 
 #include "fabric/base/error.h"
 
-enum weft_transport_choice { WEFT_TRANSPORT_AUTO, WEFT_TRANSPORT_RDMA, WEFT_TRANSPORT_TCP };
+struct tp_driver;
+struct tp_scheme;
 
 struct weft_uri {
 	char host[256];    /* name or address, with its zone, no brackets: "fe80::1%eth0"; "" with a socket */
@@ -18,7 +19,10 @@ struct weft_uri {
 	char socket[108];  /* "" without one */
 	char *region;      /* percent-decoded; "" for the default */
 	bool foreign;      /* nbd:// : ask for nothing of weft's */
-	enum weft_transport_choice transport;
+	/* See driver.h; of the table. */
+	const struct tp_scheme *scheme;    /* never NULL after parsing; NULL where there is none: weft:// or weft+unix:// */
+	const struct tp_driver *driver;    /* the scheme's only transport; NULL: weft:// has none */
+	const struct tp_driver *transport; /* ?transport=; NULL: auto */
 };
 
 /* 0, or -EINVAL with what is wrong and an example of what is right.  weft_uri_fini() after success. */
@@ -26,6 +30,5 @@ int weft_uri_parse(const char *text, struct weft_uri *ret, struct weft_error *er
 void weft_uri_fini(struct weft_uri *uri);
 /* The canonical text, allocated; NULL without memory.  Percent-encodes the region. */
 char *weft_uri_format(const struct weft_uri *uri);
-int weft_transport_choice_parse(const char *text, enum weft_transport_choice *ret);
 
 #endif

@@ -45,7 +45,7 @@ bool weft_netdev_of_path(const char *path, char netdev[64], char rdma_device[64]
 	unsigned gid;
 
 	netdev[0] = rdma_device[0] = '\0';
-	if (sscanf(path, "rdma %63s gid %u %127s -> %127s", device, &gid, here, there) == 4)
+	if (sscanf(path, "%*s %63s gid %u %127s -> %127s", device, &gid, here, there) == 4)
 		strcpy(rdma_device, device);
 	else if (sscanf(path, "%*s %127s -> %127s", here, there) != 2)
 		return false;

@@ -52,6 +52,7 @@ struct bridge_way {
 	const struct tp_ops *transport;
 	const void *transport_config;
 	const char *host, *port;
+	uint32_t answer_ms; /* see tp_target */
 };
 
 /* A donor, and who we are there. */

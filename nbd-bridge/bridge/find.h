@@ -1,6 +1,7 @@
 /*
- * Which ways lead to a donor, and which of them a bridge begins with.  TCP is asked what a donor offers; RDMA is tried if
- * that is among it.  With both, the bridge goes on over TCP when RDMA is lost, and returns; a fall back is never silent.
+ * Which ways lead to a donor, and which of them a bridge begins with.  A donor is asked what it offers, over the fallback (TCP); the
+ * transports before that in tp_drivers[] (RDMA) are tried if they are among it.  With both, the bridge goes on over the fallback when
+ * the better one is lost, and returns; a fall back is never silent.
  *
  *	struct bridge_find find = {.choice = uri.transport, .donors[0].uri = &uri};
  *	struct bridge_donor_config donor = {.id = …, .generation = …};
@@ -15,6 +16,7 @@
 #ifndef WEFT_NBD_BRIDGE_BRIDGE_FIND_H
 #define WEFT_NBD_BRIDGE_BRIDGE_FIND_H
 
+#include "fabric/driver.h"
 #include "fabric/uri.h"
 #include "nbd-bridge/bridge/bridge.h"
 
@@ -31,18 +33,18 @@ struct bridge_found {
 /* Stays in place while a bridge lives that was started with it: the bridge borrows the hosts and ports of its ways. */
 struct bridge_find {
 	/* Set by the caller; the rest is zero. */
-	enum weft_transport_choice choice;
+	const struct tp_driver *choice; /* the one transport to take; NULL: whichever is best */
 	struct bridge_found donors[BRIDGE_MAX_DONORS];
 	/* Filled. */
 	char why[BRIDGE_WHY_MAX]; /* why the bridge began over this transport: "auto: the donor offers tcp,rdma:10809" */
 };
 
 /*
- * Finds the ways to one donor: asks it over TCP what it offers, for 5 s at most; nothing is granted.  Fills found, and of
- * *config region, label, ways, nr_ways, expect and version0.  no_better (may not be NULL): why there is no way over RDMA, if
- * that is known; else its code stays as it is.  0; or -EOPNOTSUPP: the URI's kind of donor has no such transport.
+ * Finds the ways to one donor: asks it what it offers, for 5 s at most; nothing is granted.  Fills found, and of *config
+ * region, label, ways, nr_ways, expect and version0.  no_better (may not be NULL): why this machine can use no transport but the
+ * fallback, or code 0; untouched if that was not looked for.  0; or -EOPNOTSUPP: the URI's kind of donor has no such transport.
  */
-int bridge_find_ways(struct bridge_found *found, enum weft_transport_choice choice, struct bridge_donor_config *config,
+int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice, struct bridge_donor_config *config,
 	struct weft_error *no_better, struct weft_error *err);
 
 /*

@@ -15,10 +15,9 @@
 #include <unistd.h>
 
 #include "fabric/transport.h"
+#include "fabric/driver.h"
 #include "fabric/uri.h"
 #include "fabric/base/util.h"
-#include "transports/nbd/borrower/client.h"
-#include "transports/verbs/verbs.h"
 
 enum {
 	IN_FLIGHT = 16,     /* pieces of one call */
@@ -388,10 +387,10 @@ static void init_sync(struct weft *w)
 	pthread_mutex_init(&w->lock, NULL);
 }
 
-static int open_verbs(struct weft *w, struct weft_error *err)
+static int open_other(struct weft *w, struct weft_error *err)
 {
 	const size_t len = (size_t)IN_FLIGHT * BOUNCE_BYTES;
-	int r = tp_open(&tp_verbs_ops, NULL, &w->tp, err);
+	int r = tp_open(w->uri.transport->ops, NULL, &w->tp, err);
 
 	if (r < 0)
 		return r;
@@ -406,6 +405,7 @@ static int open_verbs(struct weft *w, struct weft_error *err)
 
 static int open_handle(struct weft *w, unsigned flags, struct weft_error *err)
 {
+	const struct tp_driver *base = w->uri.driver ? w->uri.driver : tp_base_driver();
 	struct weft_hello *hello = &w->target.hello;
 	int r;
 
@@ -421,7 +421,7 @@ static int open_handle(struct weft *w, unsigned flags, struct weft_error *err)
 		      : flags & WEFT_OPEN_READ_ONLY ? WEFT_MODE_READ
 						    : WEFT_MODE_WRITE;
 	snprintf(hello->name, sizeof(hello->name), "libweft-%d", (int)getpid());
-	r = w->uri.transport == WEFT_TRANSPORT_RDMA ? open_verbs(w, err) : tp_open(&tp_nbd_ops, NULL, &w->tp, err);
+	r = w->uri.transport && w->uri.transport != base ? open_other(w, err) : tp_open(base->ops, NULL, &w->tp, err);
 	if (r == 0)
 		r = establish(w, err);
 	if (r < 0)

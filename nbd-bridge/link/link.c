@@ -183,6 +183,7 @@ struct tp_target link_target(const struct bridge_link *link, unsigned way, uint6
 		.port = donor->config.ways[way].port,
 		.region = donor->config.region,
 		.connect_timeout_ms = config->connect_timeout_ms,
+		.answer_ms = donor->config.ways[way].answer_ms,
 		/* Found out in time to connect anew before requests fail. */
 		.dead_ms = (uint32_t)weft_max(config->dead_timeout_ms / 2, config->dead_timeout_ms ? 1000 : 0),
 		.hello.anonymous = config->foreign,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "fabric/base/util.h"
+#include "fabric/driver.h"
 #include "nbd-bridge/lane/lane.h"
 
 static void raise_generation(struct bridge_donor *donor)
@@ -38,18 +39,13 @@ void donor_raise(struct bridge_donor *donor, uint64_t generation)
 	pthread_mutex_unlock(&donor->bridge->lock);
 }
 
-static const char *upper(const char *transport)
-{
-	return strcmp(transport, "rdma") == 0 ? "RDMA" : strcmp(transport, "tcp") == 0 ? "TCP" : transport;
-}
-
 static void explain(struct bridge_donor *donor, unsigned way, const char *transport)
 {
 	if (way == 0)
-		snprintf(donor->way_why, sizeof(donor->way_why), "auto: %s was lost: %s", upper(donor->used_transport),
+		snprintf(donor->way_why, sizeof(donor->way_why), "auto: %s was lost: %s", tp_word_label(donor->used_transport),
 			donor->left_why.code ? donor->left_why.message : "the donor was gone");
 	else
-		snprintf(donor->way_why, sizeof(donor->way_why), "auto: %s works again", upper(transport));
+		snprintf(donor->way_why, sizeof(donor->way_why), "auto: %s works again", tp_word_label(transport));
 	donor->left_why.code = 0;
 }
 
@@ -242,10 +238,10 @@ json_t *donor_status(struct bridge_donor *donor)
 	json_t *ways = json_array();
 	for (unsigned i = 0; i < donor->config.nr_ways; i++) {
 		const struct bridge_way *way = &donor->config.ways[i];
+		const struct tp_driver *driver = tp_driver_of_ops(way->transport);
 
 		json_array_append_new(ways, json_pack("{s:s, s:s?, s:s?}", "transport",
-			strcmp(way->transport->name, "nbd") == 0 ? "tcp" : strcmp(way->transport->name, "verbs") == 0 ? "rdma" :
-			way->transport->name, "host", way->host, "port", way->port));
+			driver ? driver->word : way->transport->name, "host", way->host, "port", way->port));
 	}
 	json_t *json = json_pack("{s:s?, s:s, s:I, s:s?, s:s, s:s, s:I, s:f, s:o}", "uri", donor->config.label, "region",
 		donor->config.region, "size_bytes", (json_int_t)info->size_bytes, "epoch", epoch[0] ? epoch : NULL, "generation",

@@ -318,7 +318,7 @@ static int parse_uris(struct attach_options *o, char **texts, unsigned nr, bool 
 			return usage_error("out of memory");
 		len += strlen(d->uri_text) + 1;
 		/* One for all: what one of them is told is meant. */
-		if (!have_transport && d->uri.transport != WEFT_TRANSPORT_AUTO)
+		if (!have_transport && d->uri.transport)
 			o->transport = d->uri.transport;
 	}
 	o->uri_text = calloc(1, len);
@@ -486,7 +486,7 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 	const char *socket = NULL, *mount = NULL, *name = NULL, *once = NULL;
 	bool have_transport = false, needs_cache = false;
 	unsigned long lanes;
-	char *end;
+	char *end, choices[120];
 	int c, r;
 
 	memset(o, 0, sizeof(*o));
@@ -545,8 +545,9 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 			o->shared = true;
 			break;
 		case TRANSPORT:
-			if (weft_transport_choice_parse(optarg, &o->transport) < 0)
-				return usage_error("--transport wants auto, rdma or tcp, not '%s'", optarg);
+			if (tp_choice_parse(optarg, &o->transport) < 0)
+				return usage_error("--transport wants one of %s, not '%s'",
+					tp_choices(", ", choices, sizeof(choices)), optarg);
 			have_transport = true;
 			break;
 		case STRIPE:

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "fabric/driver.h"
 #include "fabric/hello.h"
 #include "fabric/uri.h"
 #include "nbd-bridge/bridge/bridge.h"
@@ -31,7 +32,7 @@ struct attach_options {
 	char name[WEFT_NAME_MAX + 1];
 	unsigned nr_lanes;
 	bool read_only, shared, assume_stable, foreground;
-	enum weft_transport_choice transport;
+	const struct tp_driver *transport; /* NULL: auto */
 	uint32_t timeout_ms, dead_timeout_ms;
 	bool waits;       /* for the donor to come */
 	uint32_t wait_ms; /* 0: for ever */

@@ -8,10 +8,9 @@
 #include <poll.h>
 #include <string.h>
 
-#include "fabric/transport.h"
+#include "fabric/driver.h"
 #include "fabric/uri.h"
 #include "fabric/base/util.h"
-#include "transports/nbd/borrower/client.h"
 
 enum { CONNECT_MS = 3000 };
 
@@ -67,7 +66,7 @@ static int say_goodbye_at(const struct bridge_state_file *state, unsigned i, con
 	target.hello.generation = weft_next_incarnation(state->generation);
 	memcpy(target.hello.id, state->donors[i].id, sizeof(target.hello.id));
 	strcpy(target.hello.name, "weft-detach");
-	r = tp_open(&tp_nbd_ops, NULL, &tp, err);
+	r = tp_open((uri.driver ? uri.driver : tp_base_driver())->ops, NULL, &tp, err);
 	if (r < 0)
 		goto fini_uri;
 	r = join_and_leave(tp, &target, err);

@@ -17,8 +17,9 @@
 #include "fabric/hello.h"
 #include "fabric/base/patience.h"
 #include "fabric/base/process.h"
-#include "fabric/uri.h"
 #include "fabric/base/util.h"
+#include "fabric/driver.h"
+#include "fabric/uri.h"
 
 enum {
 	MAX_EXPORTS = 1000000, /* that a server can make us keep */
@@ -218,7 +219,7 @@ static json_t *describe(struct nbd_handle *nbd, const char *name, const char *de
 		free(text);
 	}
 	if (!*offers) {
-		strcpy(offers, "tcp");
+		strcpy(offers, tp_base_driver()->word);
 		ask_offers(nbd, offers);
 	}
 	json_object_set_new(json, "offers", json_string(offers));

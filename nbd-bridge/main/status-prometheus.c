@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "fabric/base/util.h"
+#include "fabric/driver.h"
 
 struct label {
 	const char *name, *value;
@@ -115,9 +116,14 @@ static void print_state(const json_t *attachments)
 		sample(info.name, LABELS({"name", text_of(json, "name")}, {"uri", text_of(json, "uri")}), 1);
 }
 
+static void print_transport(const struct metric *metric, const json_t *attachment, const json_t *donor, const char *word)
+{
+	sample(metric->name, LABELS({"name", text_of(attachment, "name")}, {"donor", text_of(donor, "uri")}, {"transport", word}),
+		strcmp(text_of(donor, "transport"), word) == 0);
+}
+
 static void print_transports(const json_t *attachments)
 {
-	static const char *const transports[] = {"rdma", "tcp", "unix"};
 	static const struct metric transport = {"weft_transport", "gauge",
 		"1 for the transport that the data of a donor goes over.", NULL};
 	static const struct metric changes = {"weft_transport_changes_total", "counter",
@@ -128,9 +134,11 @@ static void print_transports(const json_t *attachments)
 	head(&transport);
 	json_array_foreach(attachments, i, json)
 		json_array_foreach(json_object_get(json, "donors"), j, donor)
-			for (size_t t = 0; t < WEFT_ARRAY_LEN(transports); t++)
-				sample(transport.name, LABELS({"name", text_of(json, "name")}, {"donor", text_of(donor, "uri")},
-					{"transport", transports[t]}), strcmp(text_of(donor, "transport"), transports[t]) == 0);
+			for (const struct tp_driver *const *driver = tp_drivers; *driver; driver++) {
+				print_transport(&transport, json, donor, (*driver)->word);
+				if ((*driver)->local_word)
+					print_transport(&transport, json, donor, (*driver)->local_word);
+			}
 	head(&changes);
 	json_array_foreach(attachments, i, json)
 		json_array_foreach(json_object_get(json, "donors"), j, donor)

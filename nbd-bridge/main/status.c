@@ -17,6 +17,7 @@
 #include "fabric/base/patience.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
+#include "fabric/driver.h"
 #include "nbd-bridge/cache/file.h"
 #include "nbd-bridge/main/status-prometheus.h"
 #include "nbd-bridge/main/state.h"
@@ -341,6 +342,7 @@ static void print_attachment(const json_t *a)
 	if (text_of(a, "ending")[0])
 		printf("  told to end (%s); it ends when nobody uses it any more\n", text_of(a, "ending"));
 	if (requests) {
+		const struct tp_driver *driver = tp_driver_of_word(text_of(a, "transport"));
 		const json_t *lanes = json_object_get(a, "lanes");
 
 		printf("  %s, %s, up %.0f s; transport %s (%s), %zu lane%s, %" PRIu64 " reconnect%s, generation %s\n",
@@ -349,7 +351,7 @@ static void print_attachment(const json_t *a)
 			json_array_size(lanes), json_array_size(lanes) == 1 ? "" : "s", number_of(a, "reconnects"),
 			number_of(a, "reconnects") == 1 ? "" : "s", text_of(a, "generation"));
 		/* Which device and GID, of those that there are. */
-		if (strcmp(text_of(a, "transport"), "rdma") == 0)
+		if (driver && driver->shows_path)
 			printf("  lane 0 goes over %s\n", text_of(json_array_get(lanes, 0), "path"));
 		print_placing(json_object_get(a, "placing"));
 		print_donors(a);

@@ -24,7 +24,7 @@
 
 enum {
 	BENCH_MAX_CELLS = 32,
-	BENCH_MAX_PATHS = 24,
+	BENCH_MAX_PATHS = 36, /* 9 a transport, at most */
 	BENCH_MAX_ROUNDS = 64,
 	BENCH_MAX_DEPTH = 128,
 	BENCH_BLOCK = 512, /* one word in each is known */

@@ -7,10 +7,7 @@
 #include <string.h>
 
 #include "fabric/base/util.h"
-#include "fabric/transport.h"
 #include "perf/bench/run.h"
-#include "transports/nbd/borrower/client.h"
-#include "transports/verbs/verbs.h"
 
 const char *const bench_front_names[] = {"direct", "socket", "file", "nbd", "ublk"};
 
@@ -26,13 +23,14 @@ static void plan_cells(struct bench_run *run)
 	}
 }
 
-static struct bench_group *add_group(struct bench_run *run, const char *transport, const struct tp_ops *ops, const char *port,
+static struct bench_group *add_group(struct bench_run *run, const struct tp_driver *driver, const char *port,
 	const bool fronts[BENCH_NR_FRONTS], bool cached)
 {
 	struct bench_group *g = &run->groups[run->nr_groups++];
+	const char *word = run->o->uri.socket[0] && driver->local_word ? driver->local_word : driver->word;
 
 	*g = (struct bench_group){
-		.transport = transport, .ops = ops, .direct = fronts[BENCH_DIRECT], .cached = cached, .paths = run->paths + run->nr_paths};
+		.driver = driver, .direct = fronts[BENCH_DIRECT], .cached = cached, .paths = run->paths + run->nr_paths};
 	snprintf(g->port, sizeof(g->port), "%s", port);
 	for (int front = 0; front < BENCH_NR_FRONTS; front++) {
 		if (!fronts[front] || !run->o->fronts[front])
@@ -40,7 +38,7 @@ static struct bench_group *add_group(struct bench_run *run, const char *transpor
 		struct bench_path *path = &run->paths[run->nr_paths++];
 		path->front = front;
 		path->measured = true;
-		snprintf(path->name, sizeof(path->name), "%s %s%s", transport, bench_front_names[front], cached ? " cached" : "");
+		snprintf(path->name, sizeof(path->name), "%s %s%s", word, bench_front_names[front], cached ? " cached" : "");
 		path->cells = calloc(run->nr_cells, sizeof(*path->cells));
 		if (!path->cells)
 			abort();
@@ -75,46 +73,83 @@ unsigned bench_nr_measured(const struct bench_run *run)
 	return n;
 }
 
-static void plan_transport(struct bench_run *run, const char *transport, const struct tp_ops *ops, const char *port, const char *why_not)
+static void plan_driver(struct bench_run *run, const struct tp_driver *driver, const char *port, const char *why_not)
 {
 	static const bool together[][BENCH_NR_FRONTS] = {
 		{[BENCH_DIRECT] = true}, {[BENCH_SOCKET] = true, [BENCH_FILE] = true}, {[BENCH_NBD] = true}, {[BENCH_UBLK] = true}};
 
 	for (int cached = 0; cached <= (run->o->cache != NULL); cached++)
 		for (size_t i = cached; i < WEFT_ARRAY_LEN(together); i++) { /* the transport itself has no cache */
-			struct bench_group *g = add_group(run, transport, ops, port, together[i], cached);
+			struct bench_group *g = add_group(run, driver, port, together[i], cached);
 			if (why_not)
 				bench_give_up_group(g, why_not);
 		}
 }
 
-/* The port in "tcp,rdma:10809". */
-static bool rdma_port(const char *offers, char port[8])
+/* The port of an offer of the transport. */
+static bool offered_port(const struct tp_driver *driver, const char *offers, char port[8])
 {
-	const char *rdma = strstr(offers, "rdma:");
+	struct tp_offer offer;
+	bool offered = tp_next_offer(driver, &offers, &offer);
 
-	return rdma && sscanf(rdma, "rdma:%7[0-9]", port) == 1;
+	if (offered)
+		strcpy(port, offer.port);
+	return offered;
 }
 
-static int rdma_usable(const char *offers, char port[8], struct weft_error *err)
+const struct tp_driver *bench_first_driver(const struct bench_options *o)
 {
-	struct tp *tp;
-	int r = tp_open(&tp_verbs_ops, NULL, &tp, err);
-
-	if (r < 0)
-		return r;
-	tp_close(tp);
-	if (!rdma_port(offers, port))
-		return weft_error_set(err, EOPNOTSUPP, "the donor offers this region only over %s", offers[0] ? offers : "TCP");
-	return 0;
+	return o->uri.transport ? o->uri.transport : o->uri.driver ? o->uri.driver : tp_base_driver();
 }
 
-int bench_connect_direct(const struct bench_run *run, const struct tp_ops *ops, const char *port, struct bench_io **ret,
+/* A transport that is not the one that the URI leads to by itself: whether it leads there as well, and at which port. */
+static int look_for_way(const struct bench_options *o, const struct tp_driver *driver, const char *offers, char port[8],
+	struct weft_error *err)
+{
+	if (o->uri.driver)
+		return weft_error_set(err, EOPNOTSUPP, "%s", o->uri.scheme->only);
+	if (o->uri.transport && o->uri.transport != driver)
+		return weft_error_set(err, EOPNOTSUPP, "the URI says transport=%s", o->uri.transport->word);
+	if (o->uri.transport) {
+		if (!offered_port(driver, offers, port))
+			strcpy(port, o->uri.port);
+		return 0;
+	}
+	int r = driver->usable ? driver->usable(err) : 0;
+	if (r == 0 && !offered_port(driver, offers, port))
+		r = weft_error_set(err, EOPNOTSUPP, "the donor offers this region only over %s",
+			offers[0] ? offers : tp_base_driver()->label);
+	return r;
+}
+
+static void plan_drivers(struct bench_run *run, const char *offers)
+{
+	const struct bench_options *o = run->o;
+	const struct tp_driver *own = o->uri.driver ? o->uri.driver : tp_base_driver();
+
+	for (const struct tp_driver *const *at = tp_drivers; *at && run->nr_groups + 7 <= BENCH_MAX_GROUPS; at++) {
+		struct weft_error err;
+		char port[8] = "";
+
+		if (*at == own && o->uri.transport && o->uri.transport != own) {
+			snprintf(err.message, sizeof(err.message), "the URI says transport=%s", o->uri.transport->word);
+			plan_driver(run, own, o->uri.port, err.message);
+		} else if (*at == own) {
+			plan_driver(run, own, o->uri.port, NULL);
+		} else if (tp_driver_is_choice(*at)) {
+			int r = look_for_way(o, *at, offers, port, &err);
+
+			plan_driver(run, *at, port, r < 0 ? err.message : NULL);
+		}
+	}
+}
+
+int bench_connect_direct(const struct bench_run *run, const struct tp_driver *driver, const char *port, struct bench_io **ret,
 	struct tp_info *info, struct weft_error *err)
 {
 	const struct bench_options *o = run->o;
 
-	return bench_io_connect(ops, &o->uri, port, o->read_only, o->uri.foreign, run->name, ret, info, err);
+	return bench_io_connect(driver->ops, &o->uri, port, o->read_only, o->uri.foreign, run->name, ret, info, err);
 }
 
 /* Twice what is in flight, so that places are not the same all the time. */
@@ -150,16 +185,12 @@ static int check_region(struct bench_run *run, const struct tp_info *info, struc
 int bench_plan(struct bench_run *run, struct weft_error *err)
 {
 	const struct bench_options *o = run->o;
-	bool only_rdma = o->uri.transport == WEFT_TRANSPORT_RDMA, local = o->uri.socket[0];
-	const char *why_no_rdma = NULL;
-	struct weft_error rdma = {0};
 	struct bench_io *io;
 	struct tp_info info;
-	char port[8] = "";
 	int r;
 
 	bench_progress(0, "connecting to %s", o->uri_text);
-	r = bench_connect_direct(run, only_rdma ? &tp_verbs_ops : &tp_nbd_ops, o->uri.port, &io, &info, err);
+	r = bench_connect_direct(run, bench_first_driver(o), o->uri.port, &io, &info, err);
 	if (r < 0)
 		return weft_error_prefix(err, "cannot connect to %s", o->uri_text);
 	r = check_region(run, &info, err);
@@ -179,17 +210,6 @@ int bench_plan(struct bench_run *run, struct weft_error *err)
 	if (r < 0)
 		return r;
 	plan_cells(run);
-	if (local)
-		why_no_rdma = "a Unix socket leads to this machine only";
-	else if (o->uri.foreign)
-		why_no_rdma = "an NBD server speaks TCP only";
-	else if (o->uri.transport == WEFT_TRANSPORT_TCP)
-		why_no_rdma = "the URI says transport=tcp";
-	else if (!only_rdma && rdma_usable(info.offers, port, &rdma) < 0)
-		why_no_rdma = rdma.message;
-	else if (only_rdma && !rdma_port(info.offers, port))
-		strcpy(port, o->uri.port);
-	plan_transport(run, "rdma", &tp_verbs_ops, port, why_no_rdma);
-	plan_transport(run, local ? "unix" : "tcp", &tp_nbd_ops, o->uri.port, only_rdma ? "the URI says transport=rdma" : NULL);
+	plan_drivers(run, info.offers);
 	return 0;
 }

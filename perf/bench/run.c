@@ -19,7 +19,6 @@
 #include "fabric/base/util.h"
 #include "perf/bench/run.h"
 #include "transports/nbd/borrower/client.h"
-#include "transports/verbs/verbs.h"
 
 enum {
 	MIN_ROUNDS = 5,
@@ -119,7 +118,7 @@ static int run_direct(struct bench_run *run, struct bench_group *g, struct weft_
 
 	if (g->nr_paths == 0 || !path->measured)
 		return 0;
-	if (bench_connect_direct(run, g->ops, g->port, &io, &info, err) < 0) {
+	if (bench_connect_direct(run, g->driver, g->port, &io, &info, err) < 0) {
 		bench_give_up(path, "%s", err->message);
 		return 0;
 	}
@@ -157,7 +156,7 @@ static bool wanted(const struct bench_group *g, bool fronts[BENCH_NR_FRONTS])
 static int attach(const struct bench_run *run, const struct bench_group *g, const bool fronts[BENCH_NR_FRONTS], struct bench_bridge *ret,
 	struct weft_error *err)
 {
-	const char *transport = strcmp(g->transport, "rdma") == 0 ? "rdma" : "tcp";
+	const char *transport = tp_driver_is_choice(g->driver) ? g->driver->word : "auto";
 
 	return bench_attach(run->o, transport, fronts, g->cached ? run->o->cache : NULL, run->dir, ret, err);
 }
@@ -220,9 +219,8 @@ static int run_bridge(struct bench_run *run, struct bench_group *g, unsigned rou
 /* Makes the truth true again, over the path that the run began with. */
 static int refill(struct bench_run *run, enum bench_sweep what, struct weft_error *err)
 {
-	bool only_rdma = run->o->uri.transport == WEFT_TRANSPORT_RDMA;
 	struct bench_io *io;
-	int r = bench_connect_direct(run, only_rdma ? &tp_verbs_ops : &tp_nbd_ops, run->o->uri.port, &io, NULL, err);
+	int r = bench_connect_direct(run, bench_first_driver(run->o), run->o->uri.port, &io, NULL, err);
 
 	if (r < 0)
 		return r;

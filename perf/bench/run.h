@@ -5,9 +5,10 @@
 #ifndef WEFT_PERF_BENCH_RUN_H
 #define WEFT_PERF_BENCH_RUN_H
 
+#include "fabric/driver.h"
 #include "perf/bench/bench.h"
 
-enum { BENCH_MAX_GROUPS = 16 };
+enum { BENCH_MAX_GROUPS = 28 }; /* 7 a transport, at most */
 
 /* Figures of one slice; below 0: not known. */
 enum bench_figure { OPS_S, P50_US, BENCH_US, BRIDGE_US, DONOR_US, ALL_US, NR_FIGURES };
@@ -35,8 +36,7 @@ struct bench_path {
 
 /* What one connection or one bridge serves. */
 struct bench_group {
-	const char *transport; /* "tcp", "rdma" */
-	const struct tp_ops *ops;
+	const struct tp_driver *driver;
 	char port[8];
 	bool direct, cached;
 	struct bench_path *paths; /* those of the fronts that are asked for */
@@ -69,8 +69,10 @@ struct bench_run {
  */
 int bench_plan(struct bench_run *run, struct weft_error *err);
 
+/* The transport that the run begins with: the one that the URI chooses, or leads to by itself. */
+const struct tp_driver *bench_first_driver(const struct bench_options *o);
 /* Over the transport itself.  info may be NULL.  0 with *ret, which the caller closes; or -errno with err. */
-int bench_connect_direct(const struct bench_run *run, const struct tp_ops *ops, const char *port,
+int bench_connect_direct(const struct bench_run *run, const struct tp_driver *driver, const char *port,
 	struct bench_io **ret, struct tp_info *info, struct weft_error *err);
 
 /* Not measured from here on, for the reason given. */

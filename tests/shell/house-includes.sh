@@ -17,14 +17,15 @@ RULES = [
     ("fabric/donor/", ["fabric/base/", "fabric/machine/", "fabric/region/", "fabric/donor/", *TOP]),
     ("fabric/nbd/", ["fabric/base/", "fabric/nbd/", *TOP]),
     ("fabric/main/", ["fabric/"]),
-    ("fabric/", ["fabric/base/", "fabric/machine/", *TOP]),
+    ("fabric/", ["fabric/base/", "fabric/machine/", "fabric/driver.h", *TOP]),
+    ("transports/nbd/driver.", ["fabric/", "transports/nbd/"]),
     ("transports/nbd/borrower/", ["fabric/", "transports/nbd/borrower/"]),
     ("transports/nbd/donor/", ["fabric/", "transports/nbd/donor/"]),
     ("transports/verbs/borrower/", ["fabric/", "transports/verbs/borrower/", "transports/verbs/"]),
     ("transports/verbs/donor/", ["fabric/", "transports/verbs/donor/", "transports/verbs/"]),
     ("transports/verbs/", ["fabric/", "transports/verbs/"]),
     ("transports/mem/", ["fabric/", "transports/mem/"]),
-    ("transports/", ["fabric/", "transports/"]),
+    ("transports/drivers.c", ["fabric/", "transports/"]),
     ("nbd-bridge/link/", ["fabric/", "nbd-bridge/link/"]),
     ("nbd-bridge/lane/", ["fabric/", "nbd-bridge/link/", "nbd-bridge/lane/"]),
     ("nbd-bridge/cache/", ["fabric/", "nbd-bridge/link/", "nbd-bridge/lane/", "nbd-bridge/cache/"]),
@@ -40,19 +41,14 @@ fabric/main/serve-status.c: transports/nbd/donor/listener.h
 fabric/main/serve-status.c: transports/verbs/donor/listener.h
 fabric/main/serve.c: transports/nbd/donor/listener.h
 fabric/main/serve.c: transports/verbs/donor/listener.h
-nbd-bridge/bridge/find.c: transports/nbd/borrower/client.h
-nbd-bridge/bridge/find.c: transports/verbs/verbs.h
 nbd-bridge/cache/file.c: nbd-bridge/bridge/bridge.h
 nbd-bridge/cache/pull-order.h: nbd-bridge/bridge/bridge.h
 nbd-bridge/lane/lane.c: nbd-bridge/cache/cache.h
 nbd-bridge/lane/lane.h: nbd-bridge/bridge/bridge.h
-nbd-bridge/library/weft.c: transports/nbd/borrower/client.h
-nbd-bridge/library/weft.c: transports/verbs/verbs.h
 nbd-bridge/link/link.c: nbd-bridge/cache/cache.h
 nbd-bridge/link/link.c: nbd-bridge/lane/lane.h
 nbd-bridge/link/peer.c: nbd-bridge/lane/lane.h
 nbd-bridge/link/scout.c: nbd-bridge/lane/lane.h
-nbd-bridge/main/detach-goodbye.c: transports/nbd/borrower/client.h
 """.split("\n")
 
 offenders = {line for line in OFFENDERS if line}

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "fabric/driver.h"
 #include "fabric/uri.h"
 
 static void parse(const char *text, struct weft_uri *uri)
@@ -29,7 +30,7 @@ static void host_port_region_and_transport(void **state)
 	assert_string_equal(uri.region, "scratch");
 	assert_string_equal(uri.socket, "");
 	assert_false(uri.foreign);
-	assert_int_equal(uri.transport, WEFT_TRANSPORT_TCP);
+	assert_string_equal(uri.transport->word, "tcp");
 	weft_uri_fini(&uri);
 }
 
@@ -40,7 +41,7 @@ static void defaults_are_the_iana_port_and_auto(void **state)
 	parse("WEFT://donor/", &uri);
 	assert_string_equal(uri.port, "10809");
 	assert_string_equal(uri.region, "");
-	assert_int_equal(uri.transport, WEFT_TRANSPORT_AUTO);
+	assert_null(uri.transport);
 	weft_uri_fini(&uri);
 	parse("nbd://donor", &uri);
 	assert_string_equal(uri.region, "");

@@ -20,8 +20,6 @@ struct verbs_config {
 	 * as long as looking has paid lately.  0: 20 us; UINT32_MAX: never looks.
 	 */
 	uint32_t spin_us;
-	/* How long connecting waits for a donor to answer at all; 0: as long as for the grant, the target's time-out. */
-	uint32_t answer_ms;
 };
 
 extern const struct tp_ops tp_verbs_ops;

@@ -33,7 +33,7 @@ static int watch(struct verbs_conn *conn, int fd)
 
 static uint32_t answer_ms(const struct verbs_conn *conn)
 {
-	uint32_t ms = conn->tp->config.answer_ms;
+	uint32_t ms = conn->answer_ms;
 
 	return ms && ms < conn->timeout_ms ? ms : conn->timeout_ms;
 }
@@ -41,7 +41,7 @@ static uint32_t answer_ms(const struct verbs_conn *conn)
 /* For one step of the way there: where answers take long, so do those of neighbours and routers. */
 static int resolve_ms(const struct verbs_conn *conn)
 {
-	return (int)weft_max(VERBS_RESOLVE_MS, conn->tp->config.answer_ms);
+	return (int)weft_max(VERBS_RESOLVE_MS, conn->answer_ms);
 }
 
 int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
@@ -63,6 +63,7 @@ int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn 
 		return weft_error_set(err, ENOMEM, no_memory);
 	conn->tp = verbs;
 	conn->hello = target->hello;
+	conn->answer_ms = target->answer_ms;
 	conn->timeout_ms = target->connect_timeout_ms ? target->connect_timeout_ms : DEFAULT_TIMEOUT_MS;
 	snprintf(conn->peer, sizeof(conn->peer), "%.60s:%.10s", target->host, port);
 	conn->epfd = epoll_create1(EPOLL_CLOEXEC);

@@ -114,7 +114,7 @@ struct verbs_conn {
 	char peer[80]; /* for people */
 	char *region;
 	struct weft_hello hello;
-	uint32_t timeout_ms;
+	uint32_t timeout_ms, answer_ms;
 	struct verbs_lookup *lookup;
 
 	int epfd, timerfd;

@@ -1,0 +1,91 @@
+/* Finding a transport in the table.  No state, any thread. */
+#include "fabric/driver.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fabric/base/util.h"
+
+static bool is_word(const char *word, const char *text)
+{
+	return word && strcmp(word, text) == 0;
+}
+
+const struct tp_driver *tp_driver_of_word(const char *word)
+{
+	for (const struct tp_driver *const *at = tp_drivers; *at; at++)
+		if (is_word((*at)->word, word) || is_word((*at)->local_word, word))
+			return *at;
+	return NULL;
+}
+
+const char *tp_word_label(const char *word)
+{
+	const struct tp_driver *driver = tp_driver_of_word(word);
+
+	return driver && is_word(driver->word, word) ? driver->label : word;
+}
+
+const struct tp_driver *tp_driver_of_ops(const struct tp_ops *ops)
+{
+	for (const struct tp_driver *const *at = tp_drivers; *at; at++)
+		if ((*at)->ops == ops)
+			return *at;
+	return NULL;
+}
+
+const struct tp_driver *tp_base_driver(void)
+{
+	const struct tp_driver *const *at = tp_drivers;
+
+	while (*at && !(*at)->ask)
+		at++;
+	return *at;
+}
+
+bool tp_driver_is_choice(const struct tp_driver *driver)
+{
+	return driver->ask || driver->parse_offer;
+}
+
+int tp_choice_parse(const char *text, const struct tp_driver **ret)
+{
+	const struct tp_driver *driver = NULL;
+
+	if (strcmp(text, "auto") != 0) {
+		driver = tp_driver_of_word(text);
+		if (!driver || !tp_driver_is_choice(driver) || !is_word(driver->word, text))
+			return -EINVAL;
+	}
+	*ret = driver;
+	return 0;
+}
+
+const char *tp_choices(const char *between, char *buf, size_t len)
+{
+	size_t used = (size_t)snprintf(buf, len, "auto");
+
+	for (const struct tp_driver *const *at = tp_drivers; *at && used < len; at++)
+		if (tp_driver_is_choice(*at))
+			used += (size_t)snprintf(buf + used, len - used, "%s%s", between, (*at)->word);
+	return buf;
+}
+
+bool tp_next_offer(const struct tp_driver *driver, const char **at, struct tp_offer *ret)
+{
+	char offer[96];
+
+	while (driver->parse_offer && **at) {
+		size_t len = strcspn(*at, ",");
+		bool fits = len < sizeof(offer);
+
+		if (fits)
+			snprintf(offer, sizeof(offer), "%.*s", (int)len, *at);
+		*at += len;
+		*at += **at == ',';
+		if (fits && driver->parse_offer(offer, ret))
+			return true;
+	}
+	return false;
+}

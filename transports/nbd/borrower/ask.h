@@ -1,0 +1,13 @@
+/* What a donor offers, asked over NBD without taking anything. */
+#ifndef WEFT_TRANSPORTS_NBD_BORROWER_ASK_H
+#define WEFT_TRANSPORTS_NBD_BORROWER_ASK_H
+
+#include <stdint.h>
+
+#include "fabric/hello.h"
+#include "fabric/uri.h"
+
+/* See ask() of struct tp_driver.  The URI has a host, no socket.  Control path: blocks and allocates. */
+void nbd_ask(const struct weft_uri *uri, uint32_t timeout_ms, struct weft_welcome *ret);
+
+#endif

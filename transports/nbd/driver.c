@@ -1,0 +1,41 @@
+/* What the transport "nbd" is to the rest of weft. */
+#include "transports/nbd/driver.h"
+
+#include "transports/nbd/borrower/ask.h"
+#include "transports/nbd/borrower/client.h"
+
+static const struct tp_scheme schemes[] = {
+	{
+		.name = "nbd",
+		.place = TP_AT_HOST,
+		.foreign = true,
+		.example = "nbd://192.0.2.7/export",
+		.only = "an NBD server speaks TCP only",
+		.why = "an NBD server offers nothing else",
+	},
+	{
+		.name = "weft+unix",
+		.place = TP_AT_SOCKET,
+		.example = "weft+unix:///scratch?socket=/run/donor.sock",
+		.only = "a Unix socket leads to this machine only",
+		.why = "the donor is on this machine",
+	},
+	{
+		.name = "nbd+unix",
+		.place = TP_AT_SOCKET,
+		.foreign = true,
+		.example = "nbd+unix:///export?socket=/run/server.sock",
+		.only = "an NBD server speaks TCP only",
+		.why = "an NBD server offers nothing else",
+	},
+	{.name = NULL},
+};
+
+const struct tp_driver tp_nbd_driver = {
+	.word = "tcp",
+	.label = "TCP",
+	.local_word = "unix",
+	.schemes = schemes,
+	.ops = &tp_nbd_ops,
+	.ask = nbd_ask,
+};

@@ -1,0 +1,28 @@
+/* What the transport "verbs" is to the rest of weft. */
+#include "transports/verbs/driver.h"
+
+#include "transports/verbs/verbs.h"
+
+static int usable(struct weft_error *err)
+{
+	struct tp *tp;
+	int r = tp_open(&tp_verbs_ops, NULL, &tp, err);
+
+	if (r == 0)
+		tp_close(tp);
+	return r;
+}
+
+static bool parse_offer(const char *offer, struct tp_offer *ret)
+{
+	return tp_parse_offer("rdma", offer, ret);
+}
+
+const struct tp_driver tp_verbs_driver = {
+	.word = "rdma",
+	.label = "RDMA",
+	.ops = &tp_verbs_ops,
+	.shows_path = true,
+	.usable = usable,
+	.parse_offer = parse_offer,
+};
