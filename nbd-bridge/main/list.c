@@ -3,7 +3,6 @@
  * listed.  One thread.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <libnbd.h>
 #include <signal.h>
@@ -12,9 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fabric/base/arguments.h"
 #include "fabric/base/error.h"
 #include "fabric/hello.h"
+#include "fabric/base/options.h"
 #include "fabric/base/patience.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
@@ -46,17 +45,6 @@ struct exports {
 	bool cut_off; /* there are more */
 	bool no_memory; /* for one of them */
 };
-
-static void usage(FILE *out)
-{
-	fputs("usage: weft list URI [--json]\n"
-	      "Shows what a donor lends.  URI: weft://HOST[:PORT] or weft+unix:///?socket=PATH, or the same with\n"
-	      "nbd for another NBD server.\n"
-	      "\n"
-	      "  --json  as JSON\n"
-	      "  --help  show this\n",
-		out);
-}
 
 static bool make_room(struct exports *exports)
 {
@@ -344,51 +332,64 @@ static void print_table(const json_t *array)
 		print_row(json, width);
 }
 
+struct list_options {
+	bool json;
+};
+
+static const struct weft_option options[] = {
+	{NULL, "URI", "of a donor, or of one region", WEFT_OPTION_ARGUMENT,
+		.completion = WEFT_COMPLETE_URI},
+	{"json", NULL, "as JSON", WEFT_OPTION_FLAG, .into = offsetof(struct list_options, json)},
+	{0},
+};
+
+/* WEFT_GO_ON, or the exit status. */
+static int parse(int argc, char **argv, struct list_options *o, struct weft_uri *uri)
+{
+	struct weft_command_line line = {
+		.command = "list",
+		.synopsis = "URI [--json]",
+		.about = "Shows what a donor lends.  URI: weft://HOST[:PORT] "
+			 "or weft+unix:///?socket=PATH, or the same with\n"
+			 "nbd for another NBD server.",
+		.tables = {{options, o}},
+		.nr_wanted = 1,
+		.surplus = "one URI at a time",
+		.noun = "a URI",
+	};
+	struct weft_error err;
+	int r = weft_options_parse(&line, argc, argv);
+
+	if (r != WEFT_GO_ON)
+		return r;
+	if (line.nr_arguments == 0)
+		return weft_usage_error("which donor? Give its URI, such as weft://HOST");
+	return weft_uri_parse(line.arguments[0], uri, &err) < 0
+		? weft_usage_error("%s", err.message)
+		: WEFT_GO_ON;
+}
+
 int main(int argc, char **argv)
 {
-	static const struct option longs[] = {
-		{"json", no_argument, NULL, 'j'},
-		{"help", no_argument, NULL, 'h'},
-		{NULL, 0, NULL, 0},
-	};
+	struct list_options o = {0};
 	struct weft_error err = {0};
 	struct weft_uri uri;
-	bool as_json = false, cut_off;
-	char extra[512];
 	json_t *array = NULL;
-	int c;
+	bool cut_off;
 
 	weft_process_begin();
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		if (c == 'h') {
-			usage(stdout);
-			return weft_end_output("weft-list", 0);
-		}
-		if (c != 'j') {
-			fputs("Try: weft list --help\n", stderr);
-			return 2;
-		}
-		as_json = true;
-	}
-	if (argc - optind != 1) {
-		fprintf(stderr, "weft-list: %s%s\nTry: weft list --help\n",
-			argc == optind ? "which donor? Give its URI, such as weft://HOST" : "one URI at a time: ",
-			argc == optind ? "" : weft_arguments_explain(argv + optind, argc - optind, 1, "a URI", longs, extra, sizeof(extra)));
-		return 2;
-	}
-	if (weft_uri_parse(argv[optind], &uri, &err) < 0) {
-		fprintf(stderr, "weft-list: %s\nTry: weft list --help\n", err.message);
-		return 2;
-	}
+	int r = parse(argc, argv, &o, &uri);
+	if (r != WEFT_GO_ON)
+		return r;
 	signal(SIGALRM, on_alarm);
-	int r = list(&uri, &array, &cut_off, &err);
+	r = list(&uri, &array, &cut_off, &err);
 	weft_uri_fini(&uri);
 	if (r < 0) {
 		fprintf(stderr, "weft-list: %s\n", err.message);
 		return 1;
 	}
 	alarm(0);
-	if (as_json) {
+	if (o.json) {
 		json_dumpf(array, stdout, JSON_INDENT(2));
 		putchar('\n');
 	} else {
