@@ -1,30 +1,18 @@
 /* weft reset: a stale attachment goes on with the contents that there are now.  One thread. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "fabric/base/arguments.h"
 #include "fabric/base/control.h"
 #include "fabric/hello.h"
+#include "fabric/base/options.h"
 #include "fabric/base/patience.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/main/state.h"
 
 enum { ANSWER_MS = 60000 };
-
-static void usage(FILE *out)
-{
-	fputs("usage: weft reset [--discard] NAME\n"
-	      "Lets a stale attachment go on with whatever its donor has now. The device, socket or file stays, and its users are\n"
-	      "not told: end or unmount what relied on the old contents first.\n"
-	      "\n"
-	      "  --discard  although the cache holds what was not at the donor, and nobody saved it (weft rescue)\n"
-	      "  --help     show this\n",
-		out);
-}
 
 /* What has no bridge that lives. */
 static void say_not_there(const char *name, struct weft_error *err)
@@ -44,50 +32,69 @@ static void say_not_there(const char *name, struct weft_error *err)
 	bridge_state_fini(&state);
 }
 
+struct reset_options {
+	const char *name;
+	bool discard;
+};
+
+static const struct weft_option options[] = {
+	{NULL, "NAME", "of the attachment", WEFT_OPTION_ARGUMENT,
+		.completion = WEFT_COMPLETE_ATTACHMENT},
+	{"discard", NULL,
+		"although the cache holds what was not at the donor, "
+		"and nobody saved it (weft rescue)",
+		WEFT_OPTION_FLAG, .into = offsetof(struct reset_options, discard)},
+	{0},
+};
+
+/* WEFT_GO_ON, or the exit status. */
+static int parse(int argc, char **argv, struct reset_options *o)
+{
+	struct weft_command_line line = {
+		.command = "reset",
+		.synopsis = "[--discard] NAME",
+		.about = "Lets a stale attachment go on with whatever its donor has now. "
+			 "The device, socket or file stays, and its users are\n"
+			 "not told: end or unmount what relied on the old contents first.",
+		.tables = {{options, o}},
+		.nr_wanted = 1,
+		.surplus = "one attachment at a time",
+		.noun = "a name",
+	};
+	int r = weft_options_parse(&line, argc, argv);
+
+	if (r != WEFT_GO_ON)
+		return r;
+	if (line.nr_arguments != 1 || !weft_name_valid(line.arguments[0]))
+		return weft_usage_error("name one attachment; weft status shows what there is");
+	o->name = line.arguments[0];
+	return WEFT_GO_ON;
+}
+
 int main(int argc, char **argv)
 {
-	static const struct option longs[] = {{"discard", no_argument, NULL, 'd'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	char control[WEFT_NAME_MAX + 32];
 	struct weft_error err = {0};
-	bool discard = false;
+	struct reset_options o = {0};
 	json_t *answer = NULL;
-	int c;
 
 	weft_process_begin();
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		if (c == 'h') {
-			usage(stdout);
-			return weft_end_output("weft-reset", 0);
-		}
-		if (c != 'd') {
-			fputs("Try: weft reset --help\n", stderr);
-			return 2;
-		}
-		discard = true;
-	}
-	if (argc - optind > 1) {
-		char extra[512];
-
-		fprintf(stderr, "weft-reset: one attachment at a time: %s\nTry: weft reset --help\n",
-			weft_arguments_explain(argv + optind, argc - optind, 1, "a name", longs, extra, sizeof(extra)));
-		return 2;
-	}
-	if (argc - optind != 1 || !weft_name_valid(argv[optind])) {
-		fputs("weft-reset: name one attachment; weft status shows what there is\nTry: weft reset --help\n", stderr);
-		return 2;
-	}
-	snprintf(control, sizeof(control), "attach-%s.sock", argv[optind]);
-	json_t *question = json_pack("{s:s, s:b}", "op", "reset", "discard", discard);
-	weft_patience_begin("weft-reset: waiting for the donor of '%s', up to %d s", argv[optind], ANSWER_MS / 1000);
-	int r = weft_control_ask(control, question, ANSWER_MS, &answer, &err);
+	int r = parse(argc, argv, &o);
+	if (r != WEFT_GO_ON)
+		return r;
+	snprintf(control, sizeof(control), "attach-%s.sock", o.name);
+	json_t *question = json_pack("{s:s, s:b}", "op", "reset", "discard", o.discard);
+	weft_patience_begin(
+		"weft-reset: waiting for the donor of '%s', up to %d s", o.name, ANSWER_MS / 1000);
+	r = weft_control_ask(control, question, ANSWER_MS, &answer, &err);
 	weft_patience_end();
 	if (r == -ENOENT || r == -ECONNREFUSED)
-		say_not_there(argv[optind], &err);
+		say_not_there(o.name, &err);
 	json_decref(question);
 	if (r < 0)
 		fprintf(stderr, "weft-reset: %s\n", err.message);
 	else
-		printf("'%s' goes on with the contents that its donor has now\n", argv[optind]);
+		printf("'%s' goes on with the contents that its donor has now\n", o.name);
 	json_decref(answer);
 	return weft_end_output("weft-reset", r < 0 ? 1 : 0);
 }
