@@ -3,15 +3,14 @@
  * One thread.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "fabric/base/arguments.h"
 #include "fabric/base/control.h"
+#include "fabric/base/options.h"
 #include "fabric/base/patience.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
@@ -19,16 +18,6 @@
 #include "nbd-bridge/main/state.h"
 
 enum { ANSWER_MS = 10000 };
-
-static void usage(FILE *out)
-{
-	fputs("usage: weft rescue NAME|CACHE-FILE FILE\n"
-	      "Saves what the cache of an attachment holds, or a cache file that a bridge left, to FILE, which has the region's\n"
-	      "size and holes where nothing is known; FILE.map tells what is known, and whether the donor has it.\n"
-	      "\n"
-	      "  --help  show this\n",
-		out);
-}
 
 /* Bytes of each kind that were in the cache. */
 struct saved {
@@ -140,35 +129,50 @@ static char *absolute(const char *path)
 	return ret;
 }
 
+static const struct weft_option options[] = {
+	{NULL, "NAME|CACHE-FILE", "an attachment, or a cache file that a bridge left",
+		WEFT_OPTION_ARGUMENT, .completion = WEFT_COMPLETE_ATTACHMENT},
+	{NULL, "FILE", "where to save it", WEFT_OPTION_ARGUMENT, .completion = WEFT_COMPLETE_FILE},
+	{0},
+};
+
+/* WEFT_GO_ON, or the exit status. */
+static int parse(int argc, char **argv, const char **ret_what, const char **ret_file)
+{
+	struct weft_command_line line = {
+		.command = "rescue",
+		.synopsis = "NAME|CACHE-FILE FILE",
+		.about = "Saves what the cache of an attachment holds, or a "
+			 "cache file that a bridge left, to FILE, which has the region's\n"
+			 "size and holes where nothing is known; "
+			 "FILE.map tells what is known, and whether the donor has it.",
+		.tables = {{options, NULL}},
+		.nr_wanted = 2,
+		.surplus = "one attachment and one file",
+		.noun = "a file",
+	};
+	int r = weft_options_parse(&line, argc, argv);
+
+	if (r != WEFT_GO_ON)
+		return r;
+	if (line.nr_arguments != 2)
+		return weft_usage_error(
+			"name an attachment or a cache file, and the file to save to");
+	*ret_what = line.arguments[0];
+	*ret_file = line.arguments[1];
+	return WEFT_GO_ON;
+}
+
 int main(int argc, char **argv)
 {
-	static const struct option longs[] = {{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	struct weft_error err = {0};
-	int c;
+	const char *what, *path;
 
 	weft_process_begin();
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		if (c == 'h') {
-			usage(stdout);
-			return weft_end_output("weft-rescue", 0);
-		}
-		fputs("Try: weft rescue --help\n", stderr);
-		return 2;
-	}
-	if (argc - optind > 2) {
-		char extra[512];
-
-		fprintf(stderr, "weft-rescue: one attachment and one file: %s\nTry: weft rescue --help\n",
-			weft_arguments_explain(argv + optind, argc - optind, 2, "a file", longs, extra, sizeof(extra)));
-		return 2;
-	}
-	if (argc - optind != 2) {
-		fputs("weft-rescue: name an attachment or a cache file, and the file to save to\nTry: weft rescue --help\n", stderr);
-		return 2;
-	}
-	const char *what = argv[optind];
-	WEFT_CLEANUP_FREE char *file = absolute(argv[optind + 1]);
-	int r;
+	int r = parse(argc, argv, &what, &path);
+	if (r != WEFT_GO_ON)
+		return r;
+	WEFT_CLEANUP_FREE char *file = absolute(path);
 	if (!file)
 		r = weft_error_set(&err, ENOMEM, "out of memory");
 	else if (strchr(what, '/') || !weft_name_valid(what))
