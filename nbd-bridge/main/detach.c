@@ -3,7 +3,6 @@
  * dead bridge left behind is cleared away.  One thread.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -15,9 +14,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fabric/base/arguments.h"
 #include "fabric/base/control.h"
 #include "fabric/hello.h"
+#include "fabric/base/options.h"
 #include "fabric/base/patience.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
@@ -36,17 +35,6 @@ enum {
 	SILENT_S = 2,      /* without an answer, and a donor is one that does not answer */
 	FORCED_S = 30,     /* for requests in flight, and the last FLUSH */
 };
-
-static void usage(FILE *out)
-{
-	fputs("usage: weft detach [--force] NAME|PATH\n"
-	      "Ends an attachment, told by its name or by the path of its device, socket or file: flushes, removes\n"
-	      "the device, the socket or the mount, and lets go of the region.\n"
-	      "\n"
-	      "  --force  although it is in use; a bridge that does not answer is killed\n"
-	      "  --help   show this\n",
-		out);
-}
 
 struct search {
 	const char *path;
@@ -341,17 +329,49 @@ static int detach(const char *name, bool force, struct weft_error *err)
 	return r;
 }
 
+struct detach_options {
+	const char *what; /* a name, or a path */
+	bool force;
+};
+
+static const struct weft_option options[] = {
+	{NULL, "NAME|PATH", "the attachment, by its name or by its device, socket or file",
+		WEFT_OPTION_ARGUMENT, .completion = WEFT_COMPLETE_ATTACHMENT},
+	{"force", NULL, "although it is in use; a bridge that does not answer is killed",
+		WEFT_OPTION_FLAG, .into = offsetof(struct detach_options, force)},
+	{0},
+};
+
+/* WEFT_GO_ON, or the exit status. */
+static int parse(int argc, char **argv, struct detach_options *o)
+{
+	struct weft_command_line line = {
+		.command = "detach",
+		.synopsis = "[--force] NAME|PATH",
+		.about = "Ends an attachment, told by its name or by the path of its "
+			 "device, socket or file: flushes, removes\n"
+			 "the device, the socket or the mount, and lets go of the region.",
+		.tables = {{options, o}},
+		.nr_wanted = 1,
+		.surplus = "one at a time",
+		.noun = "a name",
+	};
+	int r = weft_options_parse(&line, argc, argv);
+
+	if (r != WEFT_GO_ON)
+		return r;
+	if (line.nr_arguments == 0)
+		return weft_usage_error(
+			"which one? Give its name, or the path of its device, socket or file");
+	o->what = line.arguments[0];
+	return WEFT_GO_ON;
+}
+
 int main(int argc, char **argv)
 {
-	static const struct option longs[] = {
-		{"force", no_argument, NULL, 'f'},
-		{"help", no_argument, NULL, 'h'},
-		{NULL, 0, NULL, 0},
-	};
-	char name[WEFT_NAME_MAX + 1], extra[512];
+	char name[WEFT_NAME_MAX + 1];
 	struct weft_error err = {0};
-	bool force = false;
-	int c;
+	struct detach_options o = {0};
 
 	weft_process_begin();
 	int r = bridge_settle_main(argc, argv);
@@ -359,24 +379,10 @@ int main(int argc, char **argv)
 		return r;
 	/* The file that is to go may be among what a shell handed on, and we are not one of its users. */
 	close_range(STDERR_FILENO + 1, UINT_MAX, 0);
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		if (c == 'h') {
-			usage(stdout);
-			return weft_end_output("weft-detach", 0);
-		}
-		if (c != 'f') {
-			fputs("Try: weft detach --help\n", stderr);
-			return 2;
-		}
-		force = true;
-	}
-	if (argc - optind != 1) {
-		fprintf(stderr, "weft-detach: %s%s\nTry: weft detach --help\n",
-			argc == optind ? "which one? Give its name, or the path of its device, socket or file" : "one at a time: ",
-			argc == optind ? "" : weft_arguments_explain(argv + optind, argc - optind, 1, "a name", longs, extra, sizeof(extra)));
-		return 2;
-	}
-	if (find(argv[optind], name, &err) < 0 || detach(name, force, &err) < 0) {
+	r = parse(argc, argv, &o);
+	if (r != WEFT_GO_ON)
+		return r;
+	if (find(o.what, name, &err) < 0 || detach(name, o.force, &err) < 0) {
 		fprintf(stderr, "weft-detach: %s\n", err.message);
 		return 1;
 	}
