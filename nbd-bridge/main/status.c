@@ -3,17 +3,16 @@
  * sockets.  One thread.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "fabric/base/arguments.h"
 #include "fabric/base/control.h"
 #include "fabric/hello.h"
 #include "fabric/donor/holder.h"
+#include "fabric/base/options.h"
 #include "fabric/base/patience.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
@@ -37,19 +36,6 @@ struct collection {
 	bool found;
 	bool silent_donors; /* there are some, stopped or stuck */
 };
-
-static void usage(FILE *out)
-{
-	fputs("usage: weft status [NAME] [--json | --prometheus | --explain]\n"
-	      "Shows the attachments and the donors of this user on this machine.\n"
-	      "\n"
-	      "  NAME          only this attachment\n"
-	      "  --json        as JSON\n"
-	      "  --prometheus  as metrics in the text format that Prometheus reads\n"
-	      "  --explain     with the last operations of each lane\n"
-	      "  --help        show this\n",
-		out);
-}
 
 /* ---- reading ---- */
 
@@ -514,39 +500,57 @@ static void print(const struct collection *c)
 	}
 }
 
+/* The form's number is `min` of its row. */
+static int parse_form(void *into, const struct weft_option *option, char *value)
+{
+	struct collection *c = into;
+
+	if (c->form != TABLE)
+		return weft_usage_error("one form at a time");
+	c->form = (enum form)option->min;
+	return WEFT_GO_ON;
+}
+
+static const struct weft_option options[] = {
+	{NULL, "NAME", "only this attachment", WEFT_OPTION_ARGUMENT,
+		.completion = WEFT_COMPLETE_ATTACHMENT},
+	{"json", NULL, "as JSON", WEFT_OPTION_CALL, .parse = parse_form, .min = JSON},
+	{"prometheus", NULL, "as metrics in the text format that Prometheus reads",
+		WEFT_OPTION_CALL, .parse = parse_form, .min = PROMETHEUS},
+	{"explain", NULL, "with the last operations of each lane", WEFT_OPTION_CALL,
+		.parse = parse_form, .min = EXPLAIN},
+	{0},
+};
+
+/* WEFT_GO_ON, or the exit status. */
+static int parse(int argc, char **argv, struct collection *c)
+{
+	struct weft_command_line line = {
+		.command = "status",
+		.synopsis = "[NAME] [--json | --prometheus | --explain]",
+		.about = "Shows the attachments and the donors of this user on this machine.",
+		.tables = {{options, c}},
+		.nr_wanted = 1,
+		.surplus = "one name at a time",
+		.noun = "a name",
+	};
+	int r = weft_options_parse(&line, argc, argv);
+
+	if (r != WEFT_GO_ON)
+		return r;
+	c->name = line.nr_arguments == 1 ? line.arguments[0] : NULL;
+	return WEFT_GO_ON;
+}
+
 int main(int argc, char **argv)
 {
-	static const struct option longs[] = {
-		{"json", no_argument, NULL, JSON},
-		{"prometheus", no_argument, NULL, PROMETHEUS},
-		{"explain", no_argument, NULL, EXPLAIN},
-		{"help", no_argument, NULL, 'h'},
-		{NULL, 0, NULL, 0},
-	};
 	struct collection c = {.form = TABLE};
-	int option, status = 0;
+	int status = 0;
 
 	weft_process_begin();
-	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		if (option == 'h') {
-			usage(stdout);
-			return weft_end_output("weft-status", 0);
-		}
-		if (option == '?' || c.form != TABLE) {
-			fputs(option == '?' ? "" : "weft-status: one form at a time\n", stderr);
-			fputs("Try: weft status --help\n", stderr);
-			return 2;
-		}
-		c.form = (enum form)option;
-	}
-	if (argc - optind > 1) {
-		char extra[512];
-
-		fprintf(stderr, "weft-status: one name at a time: %s\nTry: weft status --help\n",
-			weft_arguments_explain(argv + optind, argc - optind, 1, "a name", longs, extra, sizeof(extra)));
-		return 2;
-	}
-	c.name = argv[optind];
+	int r = parse(argc, argv, &c);
+	if (r != WEFT_GO_ON)
+		return r;
 	c.attachments = json_array();
 	c.donors = json_array();
 	c.held = json_array();
