@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <linux/capability.h>
 #include <linux/userfaultfd.h>
@@ -18,6 +17,7 @@
 
 #include "fabric/machine/available.h"
 #include "fabric/main/doctor.h"
+#include "fabric/base/options.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
 
@@ -288,63 +288,67 @@ static void print_json(const struct finding *findings, bool works)
 	json_decref(all);
 }
 
-int main(int argc, char **argv)
-{
-	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'},
-		{"topology", no_argument, NULL, 't'},
-		{"sysroot", required_argument, NULL, 's'},
-		{"help", no_argument, NULL, 'h'},
-		{NULL, 0, NULL, 0},
-	};
-	struct finding findings[WEFT_ARRAY_LEN(checks)] = {0};
-	bool json = false, topology = false, works = true;
-	int c;
+struct doctor_options {
+	bool json, topology;
+	const char *sysroot;
+};
 
-	weft_process_begin();
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		switch (c) {
-		case 'j':
-			json = true;
-			break;
-		case 't':
-			topology = true;
-			break;
-		case 's':
-			root = optarg;
-			break;
-		case 'h':
-			puts("usage: weft doctor [--json] [--topology | --sysroot DIRECTORY]\n"
-			     "Shows what this machine can do for weft, and the exact fix for what is missing.\n\n"
-			     "    --json               the findings as JSON\n"
-			     "    --topology           draw packages, NUMA nodes and network devices, and where lanes belong\n"
-			     "    --sysroot DIRECTORY  look at the /proc, /sys, /dev and /lib below it\n\n"
-			     "Exits 1 if weft cannot work here at all.");
-			return weft_end_output("weft-doctor", 0);
-		default:
-			fputs("Try: weft doctor --help\n", stderr);
-			return 2;
-		}
-	}
-	if (topology && root[0]) {
-		fputs("weft-doctor: --topology is of the running machine, --sysroot of another\nTry: weft doctor --help\n", stderr);
-		return 2;
-	}
-	if (root[0] && access(root, X_OK) < 0) {
-		fprintf(stderr, "weft-doctor: --sysroot %s: %s\n", root, strerror(errno));
+static const struct weft_option options[] = {
+	{"json", NULL, "the findings as JSON", WEFT_OPTION_FLAG,
+		.into = offsetof(struct doctor_options, json)},
+	{"topology", NULL, "draw packages, NUMA nodes and network devices, and where lanes belong",
+		WEFT_OPTION_FLAG, .into = offsetof(struct doctor_options, topology)},
+	{"sysroot", "DIRECTORY", "look at the /proc, /sys, /dev and /lib below it",
+		WEFT_OPTION_TEXT, .into = offsetof(struct doctor_options, sysroot),
+		.completion = WEFT_COMPLETE_DIRECTORY},
+	{0},
+};
+
+/* WEFT_GO_ON, or the exit status. */
+static int parse(int argc, char **argv, struct doctor_options *o)
+{
+	struct weft_command_line line = {
+		.command = "doctor",
+		.synopsis = "[--json] [--topology | --sysroot DIRECTORY]",
+		.about = "Shows what this machine can do for weft, "
+			 "and the exact fix for what is missing.",
+		.epilogue = "Exits 1 if weft cannot work here at all.",
+		.tables = {{options, o}},
+	};
+	int r = weft_options_parse(&line, argc, argv);
+
+	if (r != WEFT_GO_ON)
+		return r;
+	if (o->topology && o->sysroot[0])
+		return weft_usage_error(
+			"--topology is of the running machine, --sysroot of another");
+	if (o->sysroot[0] && access(o->sysroot, X_OK) < 0) {
+		fprintf(stderr, "weft-doctor: --sysroot %s: %s\n", o->sysroot, strerror(errno));
 		return 1;
 	}
-	if (optind < argc) {
-		fprintf(stderr, "weft-doctor: '%s' is not an option\nTry: weft doctor --help\n", argv[optind]);
-		return 2;
-	}
-	if (topology)
-		return weft_end_output("weft-doctor", doctor_topology(json));
+	if (line.nr_arguments > 0)
+		return weft_usage_error("'%s' is not an option", line.arguments[0]);
+	return WEFT_GO_ON;
+}
+
+int main(int argc, char **argv)
+{
+	struct finding findings[WEFT_ARRAY_LEN(checks)] = {0};
+	struct doctor_options o = {.sysroot = ""};
+	bool works = true;
+
+	weft_process_begin();
+	int r = parse(argc, argv, &o);
+	if (r != WEFT_GO_ON)
+		return r;
+	root = o.sysroot;
+	if (o.topology)
+		return weft_end_output("weft-doctor", doctor_topology(o.json));
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(checks); i++) {
 		checks[i].look(&findings[i]);
 		works &= !(checks[i].needed && findings[i].state == MISSING);
 	}
-	if (json)
+	if (o.json)
 		print_json(findings, works);
 	else
 		print_table(findings);
