@@ -37,6 +37,7 @@ struct attach_options {
 	bool waits;       /* for the donor to come */
 	uint32_t wait_ms; /* 0: for ever */
 	/* A managed attachment. */
+	bool needs_cache;     /* an option was given that is only for one */
 	uint64_t cache_bytes; /* 0: direct */
 	char *cache_file;     /* absolute; NULL: in memory */
 	uint32_t chunk_bytes; /* 0: as the path asks for */
@@ -47,7 +48,9 @@ struct attach_options {
 	char *pull_order, *record_order; /* absolute; NULL: none */
 };
 
-/* 0: go on; otherwise 1 + the exit status, and everything has been said. */
+/* WEFT_GO_ON (fabric/base/options.h), or the exit status; everything has been said then. */
 int attach_options_parse(int argc, char **argv, struct attach_options *ret);
+/* The part of it that looks at options together: the same values. */
+int attach_options_check(struct attach_options *o);
 
 #endif

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "fabric/base/log.h"
+#include "fabric/base/options.h"
 #include "fabric/base/patience.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/cache/file.h"
@@ -753,8 +754,8 @@ int main(int argc, char **argv)
 	if (r >= 0)
 		return r;
 	r = attach_options_parse(argc, argv, &attach.options);
-	if (r != 0)
-		return r - 1;
+	if (r != WEFT_GO_ON)
+		return r;
 	weft_log_init("weft-attach", WEFT_LOG_INFO);
 	weft_process_raise_files();
 	if (attach.options.foreground)

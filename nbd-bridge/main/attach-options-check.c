@@ -1,0 +1,143 @@
+/* What the options of weft attach may not be together.  One thread, before anything is started. */
+#include <string.h>
+#include <unistd.h>
+
+#include "fabric/base/options.h"
+#include "nbd-bridge/bridge/bridge.h"
+#include "nbd-bridge/main/attach-options.h"
+
+static int check_donors(struct attach_options *o)
+{
+	for (unsigned i = 0; i < o->nr_donors; i++) {
+		const struct attach_donor *d = &o->donors[i];
+
+		if (!d->uri.foreign && d->uri.region[0] == '\0')
+			return weft_usage_error(
+				"name a region of the donor; what there is shows: weft list %s",
+				d->uri_text);
+		if (d->uri.foreign != o->donors[0].uri.foreign)
+			return weft_usage_error(
+				"weft:// donors and nbd:// servers are not striped together");
+		for (unsigned j = 0; j < i; j++)
+			if (strcmp(d->uri_text, o->donors[j].uri_text) == 0)
+				return weft_usage_error("%s is there twice", d->uri_text);
+	}
+	if (o->nr_donors == 1 && o->stripe_bytes)
+		return weft_usage_error("--stripe-unit is for several URIs");
+	if (o->nr_donors > 1 && !o->stripe_bytes)
+		o->stripe_bytes = 256 << 10;
+	return WEFT_GO_ON;
+}
+
+static int check_cache(const struct attach_options *o)
+{
+	if (o->cache_bytes == 0 && o->needs_cache)
+		return weft_usage_error(
+			"--cache-file, --chunk-size, --write-through, --push-interval, "
+			"--pull and --record-order are for an attachment with --cache");
+	if (o->cache_bytes == 0)
+		return WEFT_GO_ON;
+	if (o->shared)
+		return weft_usage_error("--cache does not go with --shared: "
+					"what it keeps would grow old beside a writer");
+	/*
+	 * The device outlives a bridge that is killed: its users would go on without what was not
+	 * written back.
+	 */
+	if (o->device && !o->write_through && !o->read_only && !o->cache_file)
+		return weft_usage_error(
+			"--cache with --device wants --cache-file or --write-through: "
+			"the device goes on when the bridge was killed, and what was not "
+			"written back would be missing without a word");
+	if (o->cache_file && o->donors[0].uri.foreign)
+		return weft_usage_error("--cache-file is for weft:// donors: "
+					"an nbd:// server cannot tell whether another wrote since");
+	if (o->cache_bytes < BRIDGE_CACHE_MIN)
+		return weft_usage_error("--cache wants at least %d MiB", BRIDGE_CACHE_MIN >> 20);
+	if (o->chunk_bytes && o->cache_bytes / o->chunk_bytes < BRIDGE_CACHE_MIN_CHUNKS)
+		return weft_usage_error(
+			"--cache is too small for this --chunk-size: it has at least %d chunks",
+			BRIDGE_CACHE_MIN_CHUNKS);
+	return WEFT_GO_ON;
+}
+
+static int check_rights(struct attach_options *o)
+{
+	struct bridge_file_rights *rights = &o->rights;
+
+	if ((rights->allow_other || o->has_owner || o->has_mode) && !o->mount)
+		return weft_usage_error(
+			"--allow-other, --owner and --mode are for the file of --mount");
+	/* Whatever its mode, FUSE lets nobody else in; success would be a promise. */
+	if (!rights->allow_other &&
+		((o->has_owner && rights->uid != geteuid()) ||
+			(o->has_mode && (rights->mode & 077))))
+		return weft_usage_error(
+			"--owner and --mode let nobody else in without --allow-other");
+	if (!o->has_mode)
+		rights->mode = rights->allow_other && !o->has_owner ? 0666 : 0600;
+	return WEFT_GO_ON;
+}
+
+static int check_device(const struct attach_options *o)
+{
+	const struct bridge_device_wish *wish = &o->device_wish;
+	enum bridge_device_kind kind;
+	const char *wanted = "/dev/ublkbN, /dev/nbdN";
+
+	if (!wish->path)
+		return WEFT_GO_ON;
+	if (bridge_device_kind_of(wish->path, &kind) == 0 && (!wish->kind || wish->kind == kind))
+		return WEFT_GO_ON;
+	if (wish->kind == BRIDGE_DEVICE_UBLK)
+		wanted = "/dev/ublkbN";
+	if (wish->kind == BRIDGE_DEVICE_NBD)
+		wanted = "/dev/nbdN";
+	return weft_usage_error("--device wants %s or nothing, not '%s'", wanted, wish->path);
+}
+
+static int check_foreign(const struct attach_options *o)
+{
+	bool foreign = o->donors[0].uri.foreign;
+
+	if (o->assume_stable && !foreign)
+		return weft_usage_error("--assume-stable is for nbd:// servers; "
+					"a weft donor says whether its contents are the same");
+	if (o->new_contents && foreign)
+		return weft_usage_error("--new-contents is for weft:// donors; "
+					"an nbd:// server remembers no stripes");
+	if (o->new_contents && (o->read_only || o->shared))
+		return weft_usage_error(
+			"--new-contents is for a writer; a reader wants what there is");
+	if (o->shared && foreign)
+		return weft_usage_error("--shared is for weft:// donors; "
+					"an nbd:// server knows no readers and writers");
+	return WEFT_GO_ON;
+}
+
+static int check_use(const struct attach_options *o)
+{
+	if (!o->socket && !o->mount && !o->device)
+		return weft_usage_error(
+			"tell how to use it: --device, --socket PATH, --mount FILE, "
+			"or several of them");
+	if (o->socket && strlen(o->socket) > 107)
+		return weft_usage_error(
+			"--socket %s: a socket's path has at most 107 bytes", o->socket);
+	return WEFT_GO_ON;
+}
+
+int attach_options_check(struct attach_options *o)
+{
+	int r = check_cache(o);
+
+	if (r == WEFT_GO_ON)
+		r = check_rights(o);
+	if (r == WEFT_GO_ON)
+		r = check_donors(o);
+	if (r == WEFT_GO_ON)
+		r = check_use(o);
+	if (r == WEFT_GO_ON)
+		r = check_device(o);
+	return r == WEFT_GO_ON ? check_foreign(o) : r;
+}
