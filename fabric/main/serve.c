@@ -16,6 +16,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "fabric/base/log.h"
+#include "fabric/base/options.h"
 #include "fabric/main/serve.h"
 #include "transports/nbd/donor/listener.h"
 #include "transports/verbs/donor/listener.h"
@@ -206,8 +207,8 @@ int main(int argc, char **argv)
 	weft_process_begin();
 	weft_log_init("weft-serve", WEFT_LOG_INFO);
 	r = serve_parse_options(&s, argc, argv);
-	if (r != 0)
-		return r > 0 ? 0 : 2;
+	if (r != WEFT_GO_ON)
+		return r;
 	r = start(&s, &err);
 	if (r < 0)
 		weft_err("%s", err.message);

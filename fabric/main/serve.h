@@ -75,7 +75,7 @@ struct serve {
 	uint64_t start_ns;
 };
 
-/* 0; 1 after --help; -EINVAL after it said what is wrong. */
+/* WEFT_GO_ON (fabric/base/options.h), or the exit status; everything has been said then. */
 int serve_parse_options(struct serve *s, int argc, char **argv);
 
 /* Binds what was asked for, beside what systemd passed (those fds become -1). */
