@@ -51,10 +51,11 @@ struct bench_options {
 	bool json, csv; /* on standard output, in place of the table */
 	const char *json_file, *csv_file, *html_file;
 	const char *from;              /* shows this earlier run */
+	bool compare;
 	const char *compare_a, *compare_b;
 };
 
-/* 0: go on; otherwise 1 + the exit status, and everything has been said. */
+/* WEFT_GO_ON (fabric/base/options.h), or the exit status; everything has been said then. */
 int bench_options_parse(int argc, char **argv, struct bench_options *ret);
 
 /* Set by SIGINT, SIGTERM and SIGHUP: the work ends after the slice, and tidies up. */

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "fabric/base/log.h"
+#include "fabric/base/options.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
 #include "perf/bench/bench.h"
@@ -90,11 +91,11 @@ int main(int argc, char **argv)
 	static struct bench_options options;
 	struct weft_error err = {0};
 	json_t *run = NULL;
-	int r = bench_options_parse(argc, argv, &options);
 
 	weft_process_begin();
-	if (r != 0)
-		return r - 1;
+	int r = bench_options_parse(argc, argv, &options);
+	if (r != WEFT_GO_ON)
+		return r;
 	weft_log_init("weft-bench", WEFT_LOG_WARNING);
 	if (options.compare_a)
 		return weft_end_output("weft-bench", compare(&options));

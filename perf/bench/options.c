@@ -1,54 +1,10 @@
 /* The command line of weft bench.  One thread, before anything is started. */
-#include <errno.h>
-#include <getopt.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "fabric/base/arguments.h"
+#include "fabric/base/options.h"
 #include "fabric/base/util.h"
 #include "perf/bench/bench.h"
-
-static void usage(FILE *out)
-{
-	fputs("usage: weft bench URI [OPTION]...\n"
-	      "       weft bench --from FILE [OPTION]...\n"
-	      "       weft bench --compare A.json B.json [OPTION]...\n"
-	      "Measures a region over every path that leads to it: RDMA and TCP; the transport itself, a bridge's socket, file and\n"
-	      "devices.  It WRITES to the region, which must hold only zeros in the span used, and leaves zeros there.\n"
-	      "\n"
-	      "  URI                as weft attach takes it; ?transport=rdma|tcp measures that one alone\n"
-	      "  --read-only        only read; the region keeps what it holds\n"
-	      "  --overwrite        destroy what the region holds\n"
-	      "  --paths LIST       of direct, socket, file, nbd, ublk; device: both of these (default: all there are)\n"
-	      "  --cache SIZE       measure bridges with a cache of this size beside those without\n"
-	      "  --sizes LIST       bytes a request (default 4K,64K,1M)\n"
-	      "  --depths LIST      requests in flight (default 1,4,16)\n"
-	      "  --span SIZE        how much of the region is used (default 64M)\n"
-	      "  --time SECONDS     how long to measure, about (default 40)\n"
-	      "  --rounds NUMBER    rounds over all paths (default 9)\n"
-	      "  --json[=FILE]      as JSON, on standard output or into a file\n"
-	      "  --csv[=FILE]       as CSV, likewise\n"
-	      "  --html FILE        one HTML page with plots, which needs nothing else\n"
-	      "  --from FILE        show an earlier run, from its JSON\n"
-	      "  --compare          tell what changed from run A to run B; exits 1 if anything became worse\n"
-	      "  --help             show this\n",
-		out);
-}
-
-static int usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-static int usage_error(const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs("weft-bench: ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputs("\nTry: weft bench --help\n", stderr);
-	return 1 + 2;
-}
 
 static bool parse_number(const char *text, unsigned long most, unsigned *ret)
 {
@@ -61,7 +17,7 @@ static bool parse_number(const char *text, unsigned long most, unsigned *ret)
 	return true;
 }
 
-static bool parse_sizes(char *list, struct bench_options *o)
+static bool read_sizes(char *list, struct bench_options *o)
 {
 	uint64_t size;
 
@@ -75,7 +31,7 @@ static bool parse_sizes(char *list, struct bench_options *o)
 	return o->nr_sizes > 0;
 }
 
-static bool parse_depths(char *list, struct bench_options *o)
+static bool read_depths(char *list, struct bench_options *o)
 {
 	o->nr_depths = 0;
 	for (char *save, *one = strtok_r(list, ",", &save); one; one = strtok_r(NULL, ",", &save)) {
@@ -88,7 +44,7 @@ static bool parse_depths(char *list, struct bench_options *o)
 	return o->nr_depths > 0;
 }
 
-static bool parse_fronts(char *list, struct bench_options *o)
+static bool read_fronts(char *list, struct bench_options *o)
 {
 	memset(o->fronts, 0, sizeof(o->fronts));
 	memset(o->named, 0, sizeof(o->named));
@@ -111,59 +67,188 @@ static bool parse_fronts(char *list, struct bench_options *o)
 	return false;
 }
 
-enum { READ_ONLY = 256, OVERWRITE, PATHS, CACHE, SIZES, DEPTHS, SPAN, TIME, ROUNDS, JSON, CSV, HTML, FROM, COMPARE, HELP };
+static int parse_paths(void *into, const struct weft_option *option, char *value)
+{
+	return read_fronts(value, into)
+		? WEFT_GO_ON
+		: weft_usage_error("--paths wants some of direct,socket,file,nbd,ublk,device");
+}
 
-static const struct option longs[] = {
-	{"read-only", no_argument, NULL, READ_ONLY},
-	{"overwrite", no_argument, NULL, OVERWRITE},
-	{"paths", required_argument, NULL, PATHS},
-	{"cache", required_argument, NULL, CACHE},
-	{"sizes", required_argument, NULL, SIZES},
-	{"depths", required_argument, NULL, DEPTHS},
-	{"span", required_argument, NULL, SPAN},
-	{"time", required_argument, NULL, TIME},
-	{"rounds", required_argument, NULL, ROUNDS},
-	{"json", optional_argument, NULL, JSON},
-	{"csv", optional_argument, NULL, CSV},
-	{"html", required_argument, NULL, HTML},
-	{"from", required_argument, NULL, FROM},
-	{"compare", no_argument, NULL, COMPARE},
-	{"help", no_argument, NULL, HELP},
-	{NULL, 0, NULL, 0},
+static int parse_sizes(void *into, const struct weft_option *option, char *value)
+{
+	struct bench_options *o = into;
+
+	o->have_sizes = true;
+	return read_sizes(value, o) ? WEFT_GO_ON
+				    : weft_usage_error("--sizes wants up to 8 sizes from 4K to 4M, "
+						       "whole 4K each, such as 4K,64K");
+}
+
+static int parse_depths(void *into, const struct weft_option *option, char *value)
+{
+	return read_depths(value, into)
+		? WEFT_GO_ON
+		: weft_usage_error(
+			  "--depths wants up to 8 numbers from 1 to %d that grow, such as 1,16",
+			  BENCH_MAX_DEPTH);
+}
+
+static int parse_cache(void *into, const struct weft_option *option, char *value)
+{
+	struct bench_options *o = into;
+	uint64_t size;
+
+	if (weft_parse_size(value, &size) < 0 || size == 0)
+		return weft_option_refuse(option, value);
+	o->cache = value;
+	return WEFT_GO_ON;
+}
+
+static int parse_time(void *into, const struct weft_option *option, char *value)
+{
+	struct bench_options *o = into;
+	char *end;
+
+	o->seconds = strtod(value, &end);
+	if (end == value || *end || !(o->seconds > 0) || o->seconds > 86400)
+		return weft_option_refuse(option, value);
+	return WEFT_GO_ON;
+}
+
+static int parse_json(void *into, const struct weft_option *option, char *value)
+{
+	struct bench_options *o = into;
+
+	o->json_file = value;
+	o->json |= !value;
+	return WEFT_GO_ON;
+}
+
+static int parse_csv(void *into, const struct weft_option *option, char *value)
+{
+	struct bench_options *o = into;
+
+	o->csv_file = value;
+	o->csv |= !value;
+	return WEFT_GO_ON;
+}
+
+#define INTO(member) .into = offsetof(struct bench_options, member)
+
+static const struct weft_option options[] = {
+	{NULL, "URI", "as weft attach takes it; ?transport=rdma|tcp measures that one alone",
+		.kind = WEFT_OPTION_ARGUMENT, .completion = WEFT_COMPLETE_URI},
+	{.kind = WEFT_OPTION_GROUP, .help = "What is measured:"},
+	{"read-only", NULL, "only read; the region keeps what it holds", .kind = WEFT_OPTION_FLAG,
+		INTO(read_only)},
+	{"overwrite", NULL, "destroy what the region holds", .kind = WEFT_OPTION_FLAG,
+		INTO(overwrite)},
+	{"paths", "LIST",
+		"of direct, socket, file, nbd, ublk; "
+		"device: both of these (default: all there are)",
+		.kind = WEFT_OPTION_CALL, .parse = parse_paths},
+	{"cache", "SIZE", "measure bridges with a cache of this size beside those without",
+		.kind = WEFT_OPTION_CALL, .parse = parse_cache, .wants = "a size such as 64M"},
+	{"sizes", "LIST", "bytes a request (default 4K,64K,1M)", .kind = WEFT_OPTION_CALL,
+		.parse = parse_sizes},
+	{"depths", "LIST", "requests in flight (default 1,4,16)", .kind = WEFT_OPTION_CALL,
+		.parse = parse_depths},
+	{"span", "SIZE", "how much of the region is used (default 64M)", .kind = WEFT_OPTION_SIZE,
+		INTO(span_bytes), .min = WEFT_MIB, .wants = "a size of at least 1M"},
+	{"time", "SECONDS", "how long to measure, about (default 40)", .kind = WEFT_OPTION_CALL,
+		.parse = parse_time, .wants = "seconds"},
+	{"rounds", "NUMBER", "rounds over all paths (default 9)", .kind = WEFT_OPTION_NUMBER,
+		INTO(nr_rounds), .min = 1, .max = BENCH_MAX_ROUNDS},
+	{.kind = WEFT_OPTION_GROUP, .help = "How it is shown:"},
+	{"json", "[=FILE]", "as JSON, on standard output or into a file", .kind = WEFT_OPTION_CALL,
+		.parse = parse_json, .completion = WEFT_COMPLETE_FILE},
+	{"csv", "[=FILE]", "as CSV, likewise", .kind = WEFT_OPTION_CALL, .parse = parse_csv,
+		.completion = WEFT_COMPLETE_FILE},
+	{"html", "FILE", "one HTML page with plots, which needs nothing else",
+		.kind = WEFT_OPTION_TEXT, INTO(html_file), .completion = WEFT_COMPLETE_FILE},
+	{"from", "FILE", "show an earlier run, from its JSON", .kind = WEFT_OPTION_TEXT, INTO(from),
+		.completion = WEFT_COMPLETE_FILE},
+	{"compare", NULL, "tell what changed from run A to run B; exits 1 if anything became worse",
+		.kind = WEFT_OPTION_FLAG, INTO(compare)},
+	{.kind = WEFT_OPTION_GROUP, .help = "Other:"},
+	{0},
 };
 
 /* An argument that is one too many, or was not meant as one. */
-static int surplus(const char *what, char **argv, int argc, int wanted)
+static int surplus(const char *what, const struct weft_command_line *line, int wanted)
 {
+	const char *noun = wanted == 2 ? "a run" : "a URI";
 	char extra[512];
 
-	return usage_error("%s%s", what,
-		weft_arguments_explain(argv, argc, wanted, wanted == 2 ? "a run" : "a URI", longs, extra, sizeof(extra)));
+	weft_options_explain(line, wanted, noun, extra, sizeof(extra));
+	return weft_usage_error("%s: %s", what, extra);
 }
 
-static int check(struct bench_options *o)
+static int check(const struct bench_options *o)
 {
 	uint64_t largest = 0;
 
 	for (unsigned i = 0; i < o->nr_sizes; i++)
 		largest = weft_max(largest, o->sizes[i]);
 	if (largest * o->depths[o->nr_depths - 1] > BENCH_BUF_BYTES)
-		return usage_error("--sizes and --depths: at most 32 MiB may be in flight at once");
+		return weft_usage_error(
+			"--sizes and --depths: at most 32 MiB may be in flight at once");
 	if (o->read_only && o->overwrite)
-		return usage_error("--read-only and --overwrite exclude each other");
+		return weft_usage_error("--read-only and --overwrite exclude each other");
 	if (o->json && o->csv)
-		return usage_error("only one of --json and --csv can have the standard output; the other wants a file: --csv=FILE");
-	return 0;
+		return weft_usage_error(
+			"only one of --json and --csv can have the standard output; "
+			"the other wants a file: --csv=FILE");
+	return WEFT_GO_ON;
+}
+
+static int take_runs(struct bench_options *o, const struct weft_command_line *line)
+{
+	if (line->nr_arguments > 2)
+		return surplus("--compare wants the JSON files of two runs", line, 2);
+	if (line->nr_arguments != 2)
+		return weft_usage_error("--compare wants the JSON files of two runs");
+	if (o->csv || o->csv_file || o->html_file || o->from)
+		return weft_usage_error("a comparison is shown as a table or as JSON");
+	o->compare_a = line->arguments[0];
+	o->compare_b = line->arguments[1];
+	return WEFT_GO_ON;
+}
+
+static int take_uri(struct bench_options *o, const struct weft_command_line *line)
+{
+	struct weft_error err;
+	char extra[512];
+
+	if (line->nr_arguments == 0)
+		return weft_usage_error("which region? Give its URI, such as weft://HOST/REGION");
+	if (line->nr_arguments > 1)
+		return surplus("one URI at a time", line, 1);
+	if (weft_uri_parse(line->arguments[0], &o->uri, &err) < 0) {
+		weft_options_explain(line, 1, "a URI", extra, sizeof(extra));
+		return weft_usage_error("%s", strstr(extra, "did you mean") ? extra : err.message);
+	}
+	if (!o->uri.foreign && o->uri.region[0] == '\0')
+		return weft_usage_error(
+			"name a region of the donor; what there is shows: weft list %s",
+			line->arguments[0]);
+	o->uri_text = weft_uri_format(&o->uri);
+	return check(o);
 }
 
 int bench_options_parse(int argc, char **argv, struct bench_options *o)
 {
-	bool compare = false;
-	struct weft_error err;
-	char extra[512];
-	uint64_t size;
-	char *end;
-	int c;
+	struct weft_command_line line = {
+		.command = "bench",
+		.synopsis = "URI [OPTION]...\n"
+			    "--from FILE [OPTION]...\n"
+			    "--compare A.json B.json [OPTION]...",
+		.about = "Measures a region over every path that leads to it: RDMA and TCP; "
+			 "the transport itself, a bridge's socket, file and\n"
+			 "devices.  It WRITES to the region, which must hold only zeros "
+			 "in the span used, and leaves zeros there.",
+		.tables = {{options, o}},
+	};
 
 	*o = (struct bench_options){
 		.fronts = {true, true, true, true, true},
@@ -175,95 +260,12 @@ int bench_options_parse(int argc, char **argv, struct bench_options *o)
 		.depths = {1, 4, 16},
 		.nr_depths = 3,
 	};
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		switch (c) {
-		case READ_ONLY:
-			o->read_only = true;
-			break;
-		case OVERWRITE:
-			o->overwrite = true;
-			break;
-		case PATHS:
-			if (!parse_fronts(optarg, o))
-				return usage_error("--paths wants some of direct,socket,file,nbd,ublk,device");
-			break;
-		case CACHE:
-			if (weft_parse_size(optarg, &size) < 0 || size == 0)
-				return usage_error("--cache wants a size such as 64M, not '%s'", optarg);
-			o->cache = optarg;
-			break;
-		case SIZES:
-			if (!parse_sizes(optarg, o))
-				return usage_error("--sizes wants up to 8 sizes from 4K to 4M, whole 4K each, such as 4K,64K");
-			o->have_sizes = true;
-			break;
-		case DEPTHS:
-			if (!parse_depths(optarg, o))
-				return usage_error("--depths wants up to 8 numbers from 1 to %d that grow, such as 1,16",
-					BENCH_MAX_DEPTH);
-			break;
-		case SPAN:
-			if (weft_parse_size(optarg, &o->span_bytes) < 0 || o->span_bytes < WEFT_MIB)
-				return usage_error("--span wants a size of at least 1M, not '%s'", optarg);
-			break;
-		case TIME:
-			o->seconds = strtod(optarg, &end);
-			if (end == optarg || *end || !(o->seconds > 0) || o->seconds > 86400)
-				return usage_error("--time wants seconds, not '%s'", optarg);
-			break;
-		case ROUNDS:
-			if (!parse_number(optarg, BENCH_MAX_ROUNDS, &o->nr_rounds))
-				return usage_error("--rounds wants 1 to %d, not '%s'", BENCH_MAX_ROUNDS, optarg);
-			break;
-		case JSON:
-			o->json_file = optarg;
-			o->json |= !optarg;
-			break;
-		case CSV:
-			o->csv_file = optarg;
-			o->csv |= !optarg;
-			break;
-		case HTML:
-			o->html_file = optarg;
-			break;
-		case FROM:
-			o->from = optarg;
-			break;
-		case COMPARE:
-			compare = true;
-			break;
-		case HELP:
-			usage(stdout);
-			return 1 + weft_end_output("weft-bench", 0);
-		default:
-			fputs("Try: weft bench --help\n", stderr);
-			return 1 + 2;
-		}
-	}
-	argc -= optind;
-	argv += optind;
-	if (compare) {
-		if (argc > 2)
-			return surplus("--compare wants the JSON files of two runs: ", argv, argc, 2);
-		if (argc != 2)
-			return usage_error("--compare wants the JSON files of two runs");
-		if (o->csv || o->csv_file || o->html_file || o->from)
-			return usage_error("a comparison is shown as a table or as JSON");
-		o->compare_a = argv[0];
-		o->compare_b = argv[1];
-		return 0;
-	}
-	if (o->from)
-		return argc > 0 ? surplus("--from shows an earlier run: ", argv, argc, 0) : check(o);
-	if (argc != 1)
-		return argc == 0 ? usage_error("which region? Give its URI, such as weft://HOST/REGION")
-				 : surplus("one URI at a time: ", argv, argc, 1);
-	if (weft_uri_parse(argv[0], &o->uri, &err) < 0) {
-		weft_arguments_explain(argv, 1, 1, "a URI", longs, extra, sizeof(extra));
-		return usage_error("%s", strstr(extra, "did you mean") ? extra : err.message);
-	}
-	if (!o->uri.foreign && o->uri.region[0] == '\0')
-		return usage_error("name a region of the donor; what there is shows: weft list %s", argv[0]);
-	o->uri_text = weft_uri_format(&o->uri);
-	return check(o);
+	int r = weft_options_parse(&line, argc, argv);
+	if (r != WEFT_GO_ON)
+		return r;
+	if (o->compare)
+		return take_runs(o, &line);
+	if (!o->from)
+		return take_uri(o, &line);
+	return line.nr_arguments > 0 ? surplus("--from shows an earlier run", &line, 0) : check(o);
 }
