@@ -131,13 +131,16 @@ static int parse_owner(void *into, const struct weft_option *option, char *value
 {
 	struct attach_options *o = into;
 	struct bridge_file_rights *rights = &o->rights;
-	char *group = strchr(value, ':');
+	const char *colon = strchr(value, ':');
+	const char *group = colon ? colon + 1 : NULL;
+	/* The argument stays whole: it is part of the line that attaches again. */
+	WEFT_CLEANUP_FREE char *user = strndup(value, strcspn(value, ":"));
 
 	o->has_owner = true;
-	if (group)
-		*group++ = '\0';
-	if (!parse_id(value, false, &rights->uid))
-		return weft_usage_error("--owner: there is no user '%s'", value);
+	if (!user)
+		return weft_usage_error("out of memory");
+	if (!parse_id(user, false, &rights->uid))
+		return weft_usage_error("--owner: there is no user '%s'", user);
 	if (group && !parse_id(group, true, &rights->gid))
 		return weft_usage_error("--owner: there is no group '%s'", group);
 	const struct passwd *pw = group ? NULL : getpwuid(rights->uid);
