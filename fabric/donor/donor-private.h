@@ -1,10 +1,16 @@
-/* What the donor's two halves share: sessions (donor.c) and regions (donor-regions.c). */
+/*
+ * What the donor's files share.  A file uses those above it only: rules.c, then attachments.c (and their sessions), grants.c and
+ * regions.c, donor.c.
+ */
 #ifndef WEFT_FABRIC_DONOR_DONOR_PRIVATE_H
 #define WEFT_FABRIC_DONOR_DONOR_PRIVATE_H
 
 #include <pthread.h>
+#include <stdio.h>
 
 #include "fabric/donor/donor.h"
+
+#define NS_PER_MS UINT64_C(1000000)
 
 struct donor_region {
 	struct weft_region *region; /* one reference */
@@ -50,14 +56,7 @@ struct weft_attachment {
 	char peer[64], transport[16]; /* of the newest session */
 };
 
-/* Under the lock. */
-bool donor_region_in_use(const struct weft_donor *donor, const struct weft_region *region);
-/* A region that was adopted or opened: holds it for whoever held it before. -ENOMEM. */
-int donor_restore_attachments(struct weft_donor *donor, struct weft_region *region);
-/* It is not lent after all: nobody has been granted it.  Its entries keep what they say. */
-void donor_drop_attachments(struct weft_donor *donor, struct weft_region *region);
-
-/* donor-rules.c.  gen: the attachment's entry, or NULL.  0, or the refusal as weft_donor_grant() has it. */
+/* rules.c.  gen: the attachment's entry, or NULL.  0, or the refusal as weft_donor_grant() has it. */
 
 /* Whether these are the contents that are meant. */
 int donor_check_contents(const struct weft_region *region, const struct weft_hello *hello, struct weft_error *err);
@@ -90,6 +89,48 @@ bool donor_changes_stripe(const struct weft_region *region, const struct weft_he
 void donor_lose_contents(struct weft_region *region);
 /* Whoever held contents that were lost is waited for, a whole lease from now: it is not known for how long others have waited already. */
 void donor_begin_grace(struct weft_region *region);
+
+/* attachments.c; under the lock. */
+
+struct weft_attachment *donor_attachment_new(struct weft_donor *donor, struct weft_region *region);
+/* It is idle. */
+void donor_attachment_free(struct weft_attachment *a);
+/* The entry that says whether it holds the region; NULL for those who hold nothing. */
+struct weft_generation *donor_generation_of(const struct weft_attachment *a);
+/* The longest lease of those who hold the region against others. */
+uint32_t donor_longest_lease_ms(const struct weft_donor *donor, const struct weft_region *region);
+uint64_t donor_silent_ns(const struct weft_attachment *a, uint64_t now_ns);
+/* Takes the region away from an attachment whose lease ran out; its sessions are still to be fenced. */
+void donor_lapse_if_silent(struct weft_attachment *a, uint64_t now_ns);
+/* A grant of `a` below the generation that is not fenced yet, or NULL. */
+struct weft_grant *donor_unfenced(const struct weft_attachment *a, uint64_t below);
+/* Calls fence() once, without the lock. */
+void donor_fence(struct weft_donor *donor, struct weft_grant *grant);
+/* False once deadline_ns has passed. */
+bool donor_wait_for_change(struct weft_donor *donor, uint64_t deadline_ns);
+
+static inline bool donor_is_idle(const struct weft_attachment *a)
+{
+	return a->nr_grants == 0 && a->nr_waiters == 0;
+}
+
+static inline uint64_t donor_lease_ns(const struct weft_attachment *a)
+{
+	return a->lease_ms * NS_PER_MS;
+}
+
+static inline void donor_copy_text(char *to, size_t size, const char *from)
+{
+	snprintf(to, size, "%s", from ? from : "");
+}
+
+bool donor_region_in_use(const struct weft_donor *donor, const struct weft_region *region);
+/* A region that was adopted or opened: holds it for whoever held it before. -ENOMEM. */
+int donor_restore_attachments(struct weft_donor *donor, struct weft_region *region);
+/* It is not lent after all: nobody has been granted it.  Its entries keep what they say. */
+void donor_drop_attachments(struct weft_donor *donor, struct weft_region *region);
+
+/* regions.c */
 
 void donor_regions_fini(struct weft_donor *donor);
 

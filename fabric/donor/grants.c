@@ -1,0 +1,337 @@
+/*
+ * Granting: whose turn it is, and whose sessions have to stop first.
+ *
+ * Threads: any; the donor's lock is dropped while a fence() is called and while waiting.
+ * Invariants: after a generation was raised no grant of a lower one is made, and none of the new one before the lower ones are
+ * gone; two attachments of one region that exclude each other never have unfenced sessions at once.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/donor/donor-private.h"
+#include "fabric/base/util.h"
+
+/* Shared readers mind nobody, readers mind writers, writers mind writers and readers. */
+static bool exclude_each_other(enum weft_mode a, enum weft_mode b)
+{
+	if (a == WEFT_MODE_SHARED || b == WEFT_MODE_SHARED)
+		return false;
+	return a == WEFT_MODE_WRITE || b == WEFT_MODE_WRITE;
+}
+
+static bool has_grants_below(const struct weft_attachment *a, uint64_t below)
+{
+	for (struct weft_grant *g = a->grants; g; g = g->next)
+		if (g->generation < below)
+			return true;
+	return false;
+}
+
+static int refuse_busy(const struct weft_attachment *a, uint64_t now_ns, struct weft_error *err)
+{
+	uint64_t silent = donor_silent_ns(a, now_ns), lease = donor_lease_ns(a);
+	double silent_s = (double)silent / 1e9, left_s = (double)(lease > silent ? lease - silent : 0) / 1e9;
+	const char *as = a->mode == WEFT_MODE_WRITE ? "writer" : "reader";
+
+	if (a->anonymous)
+		return weft_error_set(err, EBUSY, "region '%s' is in use by %u stock NBD client%s (the newest from "
+			"%s); it is free once they disconnect", a->region->name, a->nr_grants,
+			a->nr_grants == 1 ? "" : "s", a->peer);
+	if (a->nr_grants == 0)
+		return weft_error_set(err, EBUSY, "region '%s' is held by %s '%s'%s%s, which disconnected and was "
+			"last heard from %.1f s ago; it is free in %.1f s, unless '%s' comes back", a->region->name,
+			as, a->name, *a->peer ? " from " : "", a->peer, silent_s, left_s, a->name);
+	return weft_error_set(err, EBUSY, "region '%s' is held by %s '%s' from %s, last heard from %.1f s ago; it "
+		"is free once '%s' detaches, or in %.1f s if '%s' stays silent", a->region->name, as, a->name, a->peer,
+		silent_s, a->name, left_s, a->name);
+}
+
+/* What one call of weft_donor_grant() wants. */
+struct wish {
+	struct weft_donor *donor;
+	struct weft_region *region;
+	const struct weft_hello *hello;
+	uint8_t id_hash[16];
+	enum weft_mode mode;
+	uint64_t generation;         /* 0 for the anonymous */
+	struct weft_attachment *own; /* once claimed: counted in its nr_waiters */
+	uint64_t overtaken;          /* entries that it changed as a writer who is about to be granted */
+};
+
+static bool is_own(const struct wish *w, const struct weft_attachment *a)
+{
+	if (a->region != w->region || a->anonymous != w->hello->anonymous)
+		return false;
+	return a->anonymous || memcmp(a->id_hash, w->id_hash, sizeof(a->id_hash)) == 0;
+}
+
+static bool minds(const struct wish *w, const struct weft_attachment *a)
+{
+	return a->region == w->region && a != w->own && exclude_each_other(a->mode, w->mode);
+}
+
+/* Shared readers stand beside any writer, but do not go on reading what becomes another part of a device. */
+static bool ends(const struct wish *w, const struct weft_attachment *a)
+{
+	return minds(w, a) || (a->region == w->region && a != w->own && donor_changes_stripe(w->region, w->hello));
+}
+
+/* Sessions of `a` below this generation have to stop first. */
+static uint64_t must_stop_below(const struct wish *w, const struct weft_attachment *a)
+{
+	if (a == w->own)
+		return w->generation;
+	if (ends(w, a))
+		return UINT64_MAX;
+	if (a->region != w->region || w->mode == WEFT_MODE_SHARED)
+		return 0;
+	/* A writer that is left as a shared reader (weft detach): what its older sessions sent may still land. */
+	for (const struct weft_grant *g = a->grants; g; g = g->next)
+		if (g->writable)
+			return a->generation;
+	return 0;
+}
+
+/* Makes the attachment, or raises the generation of `own`; then w->own is set. */
+static int claim(struct wish *w, struct weft_attachment *own, struct weft_error *err)
+{
+	const struct weft_hello *hello = w->hello;
+	struct weft_generation *gen = NULL;
+
+	if (!hello->anonymous) {
+		/* Shared readers are held to nothing, and take no place from those who are. */
+		gen = weft_region_generation(w->region, w->id_hash, w->mode != WEFT_MODE_SHARED);
+		if (!gen && w->mode != WEFT_MODE_SHARED)
+			return weft_error_set(err, EBUSY, "region '%s': %d attachments hold it, and more cannot",
+				w->region->name, WEFT_NR_GENERATIONS);
+	}
+	if (!own) {
+		own = donor_attachment_new(w->donor, w->region);
+		if (!own)
+			return weft_error_set(err, ENOMEM, "region '%s': no memory", w->region->name);
+		own->anonymous = hello->anonymous;
+		own->mode = w->mode;
+		memcpy(own->id_hash, w->id_hash, sizeof(own->id_hash));
+	}
+	w->own = own;
+	own->nr_waiters++;
+	own->last_seen_ns = weft_now_ns();
+	own->lease_ms = w->donor->lease_ms;
+	if (own->generation == w->generation)
+		return 0;
+	if (gen) {
+		donor_enter(w->region, gen, hello);
+		weft_region_note_lease(w->region, own->lease_ms);
+	}
+	own->generation = w->generation;
+	own->mode = w->mode;
+	own->lapsed = own->granted = false;
+	donor_copy_text(own->name, sizeof(own->name), hello->name);
+	return 0;
+}
+
+/* Whether the wish may be granted at all: 0, with the attachment that it joins or raises (or NULL), or the refusal. */
+static int check(const struct wish *w, struct weft_attachment **ret_own, struct weft_error *err)
+{
+	const struct weft_hello *hello = w->hello;
+	struct weft_attachment *own = w->donor->attachments;
+	uint64_t now_ns = weft_now_ns();
+
+	while (own && !is_own(w, own))
+		own = own->next;
+	if (own && !own->anonymous) {
+		/* The table may have forgotten what lapsed a moment ago. */
+		if (own->generation > hello->generation ||
+			(own->lapsed && own->generation == hello->generation))
+			return donor_refuse_generation(w->region, hello, own->generation, err);
+		if (own->generation == hello->generation && own->mode != w->mode)
+			return weft_error_set(err, EINVAL, "region '%s': attachment '%s' joins in another mode",
+				w->region->name, hello->name);
+	}
+	for (struct weft_attachment *a = w->donor->attachments, *next; a; a = next) {
+		next = a->next;
+		if (a == own || !minds(w, a))
+			continue;
+		donor_lapse_if_silent(a, now_ns);
+		if (!a->lapsed)
+			return refuse_busy(a, now_ns, err);
+		if (donor_is_idle(a))
+			donor_attachment_free(a);
+	}
+	*ret_own = own;
+	return 0;
+}
+
+/*
+ * Looks at everything, once more whenever the lock was open.  0: go ahead; 1: look again; -EAGAIN: wait
+ * for sessions to stop; or the refusal.
+ */
+static int try_once(struct wish *w, struct weft_error *err)
+{
+	struct weft_donor *donor = w->donor;
+	const struct weft_hello *hello = w->hello;
+	bool wait = false;
+	int r;
+
+	if (donor->stopping)
+		return weft_error_set(err, ESHUTDOWN, "region '%s': this donor is stopping", w->region->name);
+	struct weft_generation *gen = hello->anonymous ? NULL : weft_region_generation(w->region, w->id_hash, false);
+	r = donor_check_contents(w->region, hello, err);
+	/* What is ours already is looked at again: it may have been superseded meanwhile. */
+	if (r == 0 && w->own)
+		r = w->own->lapsed || w->own->generation > w->generation
+			    ? donor_refuse_generation(w->region, hello, w->own->generation, err)
+			    : 0;
+	else if (r == 0 && !hello->anonymous)
+		r = donor_check_generation(w->region, hello, gen, err);
+	if (r == 0)
+		r = donor_check_stripe(w->region, hello, err);
+	if (r == 0 && !w->own)
+		r = donor_check_grace(w->region, gen, err);
+	if (r < 0)
+		return r;
+	if (!w->own) {
+		struct weft_attachment *own = NULL;
+
+		r = check(w, &own, err);
+		if (r == 0)
+			r = claim(w, own, err);
+		if (r < 0)
+			return r;
+	}
+	/* Having claimed it keeps others out; what is left of them and of our past is on its way out. */
+	for (struct weft_attachment *a = donor->attachments; a; a = a->next) {
+		uint64_t below = must_stop_below(w, a);
+		struct weft_grant *old = donor_unfenced(a, below);
+
+		if (old) {
+			donor_fence(donor, old);
+			return 1;
+		}
+		wait |= has_grants_below(a, below);
+	}
+	return wait ? -EAGAIN : 0;
+}
+
+/* FILE: what the grant changes is in the mark before anybody learns of it.  1: it was not, and the lock was open; 0: it is; -EIO. */
+static int note_table(struct wish *w, uint64_t *noted_seq, struct weft_error *err)
+{
+	struct weft_generation table[WEFT_NR_GENERATIONS];
+	struct weft_region *region = w->region;
+	struct weft_stripe stripe = region->stripe;
+	uint64_t seq = region->table_seq;
+	bool kept = region->promise_path || (region->backing == WEFT_BACKING_FILE && !region->read_only);
+
+	if (!kept || seq == *noted_seq)
+		return 0;
+	uint32_t lease_ms = donor_longest_lease_ms(w->donor, region);
+	memcpy(table, region->generations, sizeof(table));
+	pthread_mutex_unlock(&w->donor->lock);
+	int r = weft_region_note_table(region, table, &stripe, seq, lease_ms);
+	pthread_mutex_lock(&w->donor->lock);
+	*noted_seq = seq;
+	if (r == -EUCLEAN)
+		return weft_error_set(err, EIO, "region '%s': a copy was put back in its file's place while it was lent; start weft serve anew, or "
+			"try again if it lends a directory", region->name);
+	return r < 0 ? weft_error_set(err, EIO, "region '%s': who may go on with its contents cannot be noted in %s: %s", region->name,
+		region->promise_path ? region->promise_path : "its file's attributes", strerror(-r)) : 1;
+}
+
+int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
+	const struct weft_hello *hello, const char *peer, const char *transport,
+	void (*fence_fn)(void *ctx), void *ctx, struct weft_grant **ret, struct weft_error *err)
+{
+	struct wish w = {.donor = donor, .region = region, .hello = hello, .mode = hello->mode};
+	uint64_t deadline_ns = weft_now_ns() + donor->fence_timeout_ms * NS_PER_MS, noted_seq = 0;
+	struct weft_hello new_one;
+	bool is_another = atomic_load(&region->lost) == -EUCLEAN;
+	int r = hello->epoch && !is_another ? 0 : weft_region_check(region, err);
+
+	if (r < 0)
+		return r;
+	if (hello->anonymous) {
+		w.mode = region->read_only ? WEFT_MODE_SHARED : WEFT_MODE_WRITE;
+	} else {
+		if (hello->mode == WEFT_MODE_WRITE && region->read_only)
+			return weft_error_set(err, EROFS, "region '%s' is read-only", region->name);
+		if (hello->generation == 0)
+			return weft_error_set(err, EINVAL, "region '%s': generations count from 1", region->name);
+		w.generation = hello->generation;
+		weft_region_id_hash(region, hello->id, w.id_hash);
+	}
+	struct weft_grant *grant = calloc(1, sizeof(*grant));
+	if (!grant)
+		return weft_error_set(err, ENOMEM, "region '%s': no memory", region->name);
+
+	pthread_mutex_lock(&donor->lock);
+	if (!hello->anonymous && donor_is_new_of_version0(hello, weft_region_generation(region, w.id_hash, false))) {
+		new_one = *hello;
+		new_one.expect = hello->epoch;
+		new_one.epoch = 0;
+		hello = w.hello = &new_one;
+	}
+	for (;;) {
+		r = try_once(&w, err);
+		if (r == 0) {
+			struct weft_stripe stripe = region->stripe;
+
+			if (w.mode == WEFT_MODE_WRITE) {
+				w.overtaken |= donor_note_writer(region, donor_generation_of(w.own));
+				donor_note_stripe(region, hello);
+			}
+			r = note_table(&w, &noted_seq, err);
+			if (r < 0 && !w.own->granted)
+				weft_region_note_stripe(region, &stripe);
+		}
+		if (r == 0)
+			break;
+		if (r == 1)
+			continue;
+		if (r != -EAGAIN)
+			goto refuse;
+		if (!donor_wait_for_change(donor, deadline_ns)) {
+			r = weft_error_set(err, EBUSY, "region '%s': an older session did not stop within %.1f s",
+				region->name, donor->fence_timeout_ms / 1e3);
+			goto refuse;
+		}
+	}
+	struct weft_attachment *own = w.own;
+	own->nr_waiters--;
+	own->granted = true;
+	grant->region = weft_region_get(region);
+	grant->writable = w.mode == WEFT_MODE_WRITE;
+	grant->attachment = own;
+	grant->fence = fence_fn;
+	grant->ctx = ctx;
+	grant->generation = w.generation;
+	atomic_init(&grant->last_seen_ns, weft_now_ns());
+	donor_copy_text(grant->peer, sizeof(grant->peer), peer);
+	donor_copy_text(grant->transport, sizeof(grant->transport), transport);
+	donor_copy_text(own->peer, sizeof(own->peer), peer);
+	donor_copy_text(own->transport, sizeof(own->transport), transport);
+	grant->next = own->grants;
+	own->grants = grant;
+	own->nr_grants++;
+	donor->nr_grants++;
+	/* Who remembers nothing may change what those know who come back by the tenure. */
+	if (grant->writable && !(hello->anonymous ? hello->tenure : hello->epoch))
+		weft_region_note_tenure(region, weft_random_name());
+	*ret = grant;
+	pthread_mutex_unlock(&donor->lock);
+	return 0;
+refuse:
+	if (w.own) {
+		w.own->nr_waiters--;
+		/* It waited for others until now: that is not silence. */
+		w.own->last_seen_ns = weft_now_ns();
+		/* Nobody wrote, unless a sister of it may. */
+		if (!w.own->granted)
+			donor_take_back_writer(region, w.overtaken);
+		if (w.own->anonymous && donor_is_idle(w.own))
+			donor_attachment_free(w.own);
+	}
+	pthread_mutex_unlock(&donor->lock);
+	free(grant);
+	return r;
+}
