@@ -238,12 +238,89 @@ static int note_table(struct wish *w, uint64_t *noted_seq, struct weft_error *er
 		region->promise_path ? region->promise_path : "its file's attributes", strerror(-r)) : 1;
 }
 
+/* What the grant changes is noted before it is made.  As note_table(). */
+static int note_grant(struct wish *w, uint64_t *noted_seq, struct weft_error *err)
+{
+	struct weft_region *region = w->region;
+	struct weft_stripe stripe = region->stripe;
+
+	if (w->mode == WEFT_MODE_WRITE) {
+		w->overtaken |= donor_note_writer(region, donor_generation_of(w->own));
+		donor_note_stripe(region, w->hello);
+	}
+	int r = note_table(w, noted_seq, err);
+	if (r < 0 && !w->own->granted)
+		weft_region_note_stripe(region, &stripe);
+	return r;
+}
+
+/* Until nothing stands in the way: 0, or the refusal. */
+static int clear_the_way(struct wish *w, uint64_t deadline_ns, struct weft_error *err)
+{
+	struct weft_donor *donor = w->donor;
+	uint64_t noted_seq = 0;
+
+	for (;;) {
+		int r = try_once(w, err);
+
+		if (r == 0)
+			r = note_grant(w, &noted_seq, err);
+		if (r == 1)
+			continue;
+		if (r != -EAGAIN)
+			return r;
+		if (!donor_wait_for_change(donor, deadline_ns))
+			return weft_error_set(err, EBUSY, "region '%s': an older session did not stop within %.1f s",
+				w->region->name, donor->fence_timeout_ms / 1e3);
+	}
+}
+
+/* The grant's own fields are set; nothing stands in the way. */
+static void make(const struct wish *w, struct weft_grant *grant)
+{
+	struct weft_attachment *own = w->own;
+
+	own->nr_waiters--;
+	own->granted = true;
+	grant->region = weft_region_get(w->region);
+	grant->writable = w->mode == WEFT_MODE_WRITE;
+	grant->attachment = own;
+	grant->generation = w->generation;
+	atomic_init(&grant->last_seen_ns, weft_now_ns());
+	donor_copy_text(own->peer, sizeof(own->peer), grant->peer);
+	donor_copy_text(own->transport, sizeof(own->transport), grant->transport);
+	grant->next = own->grants;
+	own->grants = grant;
+	own->nr_grants++;
+	w->donor->nr_grants++;
+	/* Who remembers nothing may change what those know who come back by the tenure. */
+	if (grant->writable && !(w->hello->anonymous ? w->hello->tenure : w->hello->epoch))
+		weft_region_note_tenure(w->region, weft_random_name());
+}
+
+/* It was refused. */
+static void give_up(const struct wish *w)
+{
+	struct weft_attachment *own = w->own;
+
+	if (!own)
+		return;
+	own->nr_waiters--;
+	/* It waited for others until now: that is not silence. */
+	own->last_seen_ns = weft_now_ns();
+	/* Nobody wrote, unless a sister of it may. */
+	if (!own->granted)
+		donor_take_back_writer(w->region, w->overtaken);
+	if (own->anonymous && donor_is_idle(own))
+		donor_attachment_free(own);
+}
+
 int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 	const struct weft_hello *hello, const char *peer, const char *transport,
 	void (*fence_fn)(void *ctx), void *ctx, struct weft_grant **ret, struct weft_error *err)
 {
 	struct wish w = {.donor = donor, .region = region, .hello = hello, .mode = hello->mode};
-	uint64_t deadline_ns = weft_now_ns() + donor->fence_timeout_ms * NS_PER_MS, noted_seq = 0;
+	uint64_t deadline_ns = weft_now_ns() + donor->fence_timeout_ms * NS_PER_MS;
 	struct weft_hello new_one;
 	bool is_another = atomic_load(&region->lost) == -EUCLEAN;
 	int r = hello->epoch && !is_another ? 0 : weft_region_check(region, err);
@@ -264,74 +341,26 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 	if (!grant)
 		return weft_error_set(err, ENOMEM, "region '%s': no memory", region->name);
 
+	grant->fence = fence_fn;
+	grant->ctx = ctx;
+	donor_copy_text(grant->peer, sizeof(grant->peer), peer);
+	donor_copy_text(grant->transport, sizeof(grant->transport), transport);
 	pthread_mutex_lock(&donor->lock);
 	if (!hello->anonymous && donor_is_new_of_version0(hello, weft_region_generation(region, w.id_hash, false))) {
 		new_one = *hello;
 		new_one.expect = hello->epoch;
 		new_one.epoch = 0;
-		hello = w.hello = &new_one;
+		w.hello = &new_one;
 	}
-	for (;;) {
-		r = try_once(&w, err);
-		if (r == 0) {
-			struct weft_stripe stripe = region->stripe;
-
-			if (w.mode == WEFT_MODE_WRITE) {
-				w.overtaken |= donor_note_writer(region, donor_generation_of(w.own));
-				donor_note_stripe(region, hello);
-			}
-			r = note_table(&w, &noted_seq, err);
-			if (r < 0 && !w.own->granted)
-				weft_region_note_stripe(region, &stripe);
-		}
-		if (r == 0)
-			break;
-		if (r == 1)
-			continue;
-		if (r != -EAGAIN)
-			goto refuse;
-		if (!donor_wait_for_change(donor, deadline_ns)) {
-			r = weft_error_set(err, EBUSY, "region '%s': an older session did not stop within %.1f s",
-				region->name, donor->fence_timeout_ms / 1e3);
-			goto refuse;
-		}
-	}
-	struct weft_attachment *own = w.own;
-	own->nr_waiters--;
-	own->granted = true;
-	grant->region = weft_region_get(region);
-	grant->writable = w.mode == WEFT_MODE_WRITE;
-	grant->attachment = own;
-	grant->fence = fence_fn;
-	grant->ctx = ctx;
-	grant->generation = w.generation;
-	atomic_init(&grant->last_seen_ns, weft_now_ns());
-	donor_copy_text(grant->peer, sizeof(grant->peer), peer);
-	donor_copy_text(grant->transport, sizeof(grant->transport), transport);
-	donor_copy_text(own->peer, sizeof(own->peer), peer);
-	donor_copy_text(own->transport, sizeof(own->transport), transport);
-	grant->next = own->grants;
-	own->grants = grant;
-	own->nr_grants++;
-	donor->nr_grants++;
-	/* Who remembers nothing may change what those know who come back by the tenure. */
-	if (grant->writable && !(hello->anonymous ? hello->tenure : hello->epoch))
-		weft_region_note_tenure(region, weft_random_name());
-	*ret = grant;
-	pthread_mutex_unlock(&donor->lock);
-	return 0;
-refuse:
-	if (w.own) {
-		w.own->nr_waiters--;
-		/* It waited for others until now: that is not silence. */
-		w.own->last_seen_ns = weft_now_ns();
-		/* Nobody wrote, unless a sister of it may. */
-		if (!w.own->granted)
-			donor_take_back_writer(region, w.overtaken);
-		if (w.own->anonymous && donor_is_idle(w.own))
-			donor_attachment_free(w.own);
+	r = clear_the_way(&w, deadline_ns, err);
+	if (r == 0) {
+		make(&w, grant);
+		*ret = grant; /* before fence() may be called */
+	} else {
+		give_up(&w);
 	}
 	pthread_mutex_unlock(&donor->lock);
-	free(grant);
+	if (r < 0)
+		free(grant);
 	return r;
 }
