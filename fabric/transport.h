@@ -123,6 +123,7 @@ struct tp_target {
 struct tp_ops {
 	const char *name; /* "nbd", "mem", "verbs" */
 	bool any_memory;  /* operations may use any memory: reg() looks at nothing and costs nothing, whatever the length */
+	bool silent_refusal; /* a donor that does not understand a hello closes the connection without a word: -ENOTCONN */
 	int (*open)(const void *config, struct tp **ret, struct weft_error *err);
 	void (*close)(struct tp *tp);
 	int (*reg)(struct tp *tp, struct tp_mem *mem, struct weft_error *err);

@@ -159,9 +159,9 @@ static int start_over(struct bridge_config *config, struct bridge_donor_config *
 	struct weft_error *err)
 {
 	bridge_find_end(bridge);
-	for (unsigned i = 0; i < config->nr_donors; i++)
+	for (unsigned i = 0; i < config->attach.nr_donors; i++)
 		donors[i].first_way = nth < donors[i].nr_ways ? nth : 0;
-	config->donors = donors;
+	config->attach.donors = donors;
 	int r = bridge_new(config, bridge, err);
 	if (r < 0)
 		return r;
@@ -182,13 +182,13 @@ static unsigned most_ways(const struct bridge_donor_config *donors, unsigned nr)
 static int start_alone(struct bridge_find *find, struct bridge_config *config, struct bridge_donor_config *donors,
 	struct bridge **bridge, struct weft_error *err)
 {
-	unsigned most = most_ways(donors, config->nr_donors);
+	unsigned most = most_ways(donors, config->attach.nr_donors);
 	int r = 0;
 
 	for (unsigned nth = 0; nth < most; nth++) {
 		struct bridge_donor_config one[BRIDGE_MAX_DONORS];
 
-		for (unsigned i = 0; i < config->nr_donors; i++) {
+		for (unsigned i = 0; i < config->attach.nr_donors; i++) {
 			one[i] = donors[i];
 			one[i].ways[0] = donors[i].ways[nth < donors[i].nr_ways ? nth : 0];
 			one[i].nr_ways = 1;
@@ -235,7 +235,7 @@ static int find_all(struct bridge_find *find, const struct bridge_config *config
 {
 	int r = 0;
 
-	for (unsigned i = 0; i < config->nr_donors && r == 0; i++)
+	for (unsigned i = 0; i < config->attach.nr_donors && r == 0; i++)
 		r = bridge_find_ways(&find->donors[i], find->choice, &donors[i], no_better, err);
 	return r;
 }
@@ -247,7 +247,7 @@ int bridge_find_and_start_stale(struct bridge_find *find, struct bridge_config *
 
 	bridge_find_end(bridge);
 	int r = find_all(find, config, donors, &no_better, err);
-	config->donors = donors;
+	config->attach.donors = donors;
 	snprintf(find->why, sizeof(find->why), "it was stale when it was taken over");
 	if (r == 0)
 		r = bridge_new(config, bridge, err);
@@ -264,7 +264,7 @@ int bridge_find_and_start(struct bridge_find *find, struct bridge_config *config
 		return r;
 	if (find->choice && find->choice != tp_base_driver())
 		return start_alone(find, config, donors, bridge, err);
-	unsigned most = most_ways(donors, config->nr_donors);
+	unsigned most = most_ways(donors, config->attach.nr_donors);
 	for (unsigned nth = 1; nth < most; nth++) {
 		r = start_over(config, donors, nth, bridge, err);
 		if (r == 0) {

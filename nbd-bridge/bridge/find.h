@@ -5,7 +5,7 @@
  *
  *	struct bridge_find find = {.choice = uri.transport, .donors[0].uri = &uri};
  *	struct bridge_donor_config donor = {.id = …, .generation = …};
- *	struct bridge_config config = {.nr_donors = 1, …};
+ *	struct bridge_config config = {.attach.nr_donors = 1, …};
  *	struct bridge *bridge = NULL;
  *	int r = bridge_find_and_start(&find, &config, &donor, &bridge, &err);
  *	…

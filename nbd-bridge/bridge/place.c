@@ -1,7 +1,8 @@
 /*
- * Where lanes run: on the processors near the network card that leads to the first donor, with buffers in that node's memory.
- * On a machine with one NUMA node nothing is looked for or loaded.  Control thread; each lane binds itself.
+ * Where lanes run.  On a machine with one NUMA node nothing is looked for or loaded.  Each lane binds itself.
  */
+#include "nbd-bridge/bridge/place.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
@@ -9,7 +10,6 @@
 
 #include "fabric/machine/locality.h"
 #include "fabric/machine/netdev.h"
-#include "nbd-bridge/lane/lane.h"
 
 static const char no_card[] = "the connection goes through no network card";
 
@@ -40,26 +40,27 @@ static void remake_arena(struct bridge_lane *lane, void *ctx)
 		p->r = lane_remake_arena(lane, p->err);
 }
 
-static void on_each_lane(struct bridge *bridge, void (*fn)(struct bridge_lane *lane, void *ctx), struct placing *p)
+static void on_each_lane(struct bridge_lanes *lanes, void (*fn)(struct bridge_lane *lane, void *ctx), struct placing *p)
 {
-	for (unsigned i = 0; i < bridge->nr_lanes; i++) {
-		assert(bridge->lanes[i]->running);
-		bridge_lane_run(bridge->lanes[i], fn, p);
+	for (unsigned i = 0; i < lanes->nr; i++) {
+		assert(lane_is_running(lanes->lane[i]));
+		bridge_lane_run(lanes->lane[i], fn, p);
 	}
 }
 
 static void copy_path(struct bridge_lane *lane, void *ctx)
 {
-	memcpy(ctx, lane->links[0].path, sizeof(lane->links[0].path));
+	const struct bridge_link *link = lane_link(lane, 0);
+
+	memcpy(ctx, link->path, sizeof(link->path));
 }
 
 /* Which cards the connection goes through; true: it is others than before. */
-static bool look_at_connection(struct bridge *bridge)
+static bool look_at_connection(struct bridge_place *place, struct bridge_lanes *lanes)
 {
-	struct bridge_place *place = &bridge->place;
-	char path[sizeof(bridge->lanes[0]->links[0].path)], netdev[64], rdma_device[64];
+	char path[sizeof(((struct bridge_link *)0)->path)], netdev[64], rdma_device[64];
 
-	bridge_lane_run(bridge->lanes[0], copy_path, path);
+	bridge_lane_run(lanes->lane[0], copy_path, path);
 	/* RDMA goes through its card even to this machine itself. */
 	if (weft_netdev_of_path(path, netdev, rdma_device) && !rdma_device[0])
 		netdev[0] = '\0';
@@ -71,9 +72,8 @@ static bool look_at_connection(struct bridge *bridge)
 }
 
 /* Of an RDMA device in software only the interface says where it is. */
-static int find_place(struct bridge *bridge, struct placing *p)
+static int find_place(struct bridge_place *place, unsigned nr_lanes, struct placing *p)
 {
-	struct bridge_place *place = &bridge->place;
 	const char *devices[] = {place->rdma_device, place->netdev};
 	int r = -ENODEV;
 
@@ -81,7 +81,7 @@ static int find_place(struct bridge *bridge, struct placing *p)
 	for (unsigned i = 0; i < WEFT_ARRAY_LEN(devices) && (r == -ENODEV || r == -ENODATA); i++) {
 		if (!devices[i][0])
 			continue;
-		r = weft_near(p->topology, devices[i], bridge->nr_lanes, p->allowed, p->cpus, p->nodes);
+		r = weft_near(p->topology, devices[i], nr_lanes, p->allowed, p->cpus, p->nodes);
 		snprintf(place->device, sizeof(place->device), "%s", devices[i]);
 		if (r < 0)
 			weft_near_why(r, place->device, place->why, sizeof(place->why));
@@ -100,18 +100,17 @@ static bool has_default_policy(const struct placing *p)
 }
 
 /* What this thread may use is what the user left to the process. */
-static void place_lanes(struct bridge *bridge, struct placing *p)
+static void place_lanes(struct bridge_place *place, struct bridge_lanes *lanes, struct placing *p)
 {
-	struct bridge_place *place = &bridge->place;
 	bool was_bound = place->bound;
 
 	p->memory = has_default_policy(p);
 	hwloc_bitmap_zero(p->nodes);
 	hwloc_get_cpubind(p->topology, p->allowed, HWLOC_CPUBIND_THREAD);
-	p->r = find_place(bridge, p);
+	p->r = find_place(place, lanes->nr, p);
 	place->bound = p->r == 0;
 	if (place->bound) {
-		on_each_lane(bridge, take_place, p);
+		on_each_lane(lanes, take_place, p);
 		place->bound = p->r == 0;
 		if (p->r < 0)
 			snprintf(place->why, sizeof(place->why), "they cannot be bound to processors: %s", strerror(-p->r));
@@ -119,56 +118,54 @@ static void place_lanes(struct bridge *bridge, struct placing *p)
 		/* The card before means nothing any more. */
 		p->memory = false;
 		hwloc_bitmap_copy(p->cpus, p->allowed);
-		on_each_lane(bridge, take_place, p);
+		on_each_lane(lanes, take_place, p);
 	}
 }
 
-static int place(struct bridge *bridge, bool buffers, struct weft_error *err)
+static int move(struct bridge_place *place, struct bridge_lanes *lanes, bool buffers, struct weft_error *err)
 {
 	struct placing p = {.err = err};
 	int r = weft_topology_load(false, &p.topology);
 
 	if (r < 0) {
-		weft_near_why(r, "", bridge->place.why, sizeof(bridge->place.why));
+		weft_near_why(r, "", place->why, sizeof(place->why));
 		return 0;
 	}
 	p.allowed = hwloc_bitmap_alloc_full();
 	p.cpus = hwloc_bitmap_alloc();
 	p.nodes = hwloc_bitmap_alloc();
 	if (p.allowed && p.cpus && p.nodes)
-		place_lanes(bridge, &p);
-	if (bridge->place.bound && buffers)
-		on_each_lane(bridge, remake_arena, &p);
+		place_lanes(place, lanes, &p);
+	if (place->bound && buffers)
+		on_each_lane(lanes, remake_arena, &p);
 	hwloc_bitmap_free(p.allowed);
 	hwloc_bitmap_free(p.cpus);
 	hwloc_bitmap_free(p.nodes);
 	hwloc_topology_destroy(p.topology);
-	return bridge->place.bound ? p.r : 0;
+	return place->bound ? p.r : 0;
 }
 
-int bridge_place_first(struct bridge *bridge, struct weft_error *err)
+int place_first(struct bridge_place *place, struct bridge_lanes *lanes, struct weft_error *err)
 {
 	/* Those who call decide where they run. */
-	bridge->place.one_node = bridge->config.driven || !weft_has_numa_nodes();
-	if (bridge->place.one_node) {
-		snprintf(bridge->place.why, sizeof(bridge->place.why), "%s",
-			bridge->config.driven ? "whoever calls runs them" : "the machine has one NUMA node");
+	place->one_node = lanes->driven || !weft_has_numa_nodes();
+	if (place->one_node) {
+		snprintf(place->why, sizeof(place->why), "%s",
+			lanes->driven ? "whoever calls runs them" : "the machine has one NUMA node");
 		return 0;
 	}
-	snprintf(bridge->place.why, sizeof(bridge->place.why), "%s", no_card);
-	return look_at_connection(bridge) ? place(bridge, true, err) : 0;
+	snprintf(place->why, sizeof(place->why), "%s", no_card);
+	return look_at_connection(place, lanes) ? move(place, lanes, true, err) : 0;
 }
 
-void bridge_place_again(struct bridge *bridge)
+void place_again(struct bridge_place *place, struct bridge_lanes *lanes)
 {
-	if (!bridge->place.one_node && look_at_connection(bridge))
-		place(bridge, false, NULL);
+	if (!place->one_node && look_at_connection(place, lanes))
+		move(place, lanes, false, NULL);
 }
 
-json_t *bridge_place_json(const struct bridge *bridge)
+json_t *place_json(const struct bridge_place *place)
 {
-	const struct bridge_place *place = &bridge->place;
-
 	if (!place->bound)
 		return json_pack("{s:s}", "why", place->why);
 	return json_pack("{s:s, s:s, s:s}", "device", place->device, "nodes", place->nodes, "processors", place->cpus);

@@ -1,13 +1,14 @@
 /* What a bridge tells of itself, for people and programs.  The control thread. */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "fabric/base/control.h"
 #include "fabric/base/util.h"
-#include "nbd-bridge/cache/cache.h"
-#include "nbd-bridge/lane/lane.h"
+#include "nbd-bridge/bridge/bridge-private.h"
 
 struct lane_sum {
+	unsigned nr_donors;
 	uint64_t requests[TP_NR_KINDS], errors, read_bytes, write_bytes, ops, posts;
 	uint64_t reconnects;
 	unsigned nr_ready, nr_dead;
@@ -26,7 +27,7 @@ static json_t *integer(uint64_t value)
 /* Names the donor where there are several. */
 static void set_why(struct weft_error *why, const struct bridge_link *link)
 {
-	const char *label = link->donor->config.label;
+	const char *label = link->peer->config.label;
 
 	if (label)
 		weft_error_set(why, link->why.code, "%.120s: %.340s", label, link->why.message);
@@ -39,30 +40,32 @@ static void add_links(struct bridge_lane *lane, void *ctx)
 	struct lane_sum *sum = ctx;
 	bool ready = true, dead = false;
 
-	for (unsigned i = 0; i < lane->nr_links; i++) {
-		const struct bridge_link *link = &lane->links[i];
+	for (unsigned i = 0; i < sum->nr_donors; i++) {
+		const struct bridge_link *link = lane_link(lane, i);
 
 		sum->reconnects += link->nr_reconnects;
+		sum->ops += link->nr_ops;
+		sum->posts += link->nr_posts;
 		ready &= link->state == LINK_READY;
 		dead |= link->is_dead;
 		sum->silent_ns = weft_max(sum->silent_ns, link_silent_ns(link));
 		if (link->state != LINK_READY && link->why.code && !sum->why.code)
 			set_why(&sum->why, link);
 	}
-	sum->waiting += atomic_load(&lane->nr_requests);
+	sum->waiting += lane_nr_requests(lane);
 	sum->nr_ready += ready;
 	sum->nr_dead += dead;
 }
 
-static json_t *link_json(const struct bridge_link *link, uint64_t requests)
+static json_t *link_json(struct bridge_lane *lane, unsigned donor, uint64_t requests)
 {
-	const struct bridge_lane *lane = link->lane;
+	const struct bridge_link *link = lane_link(lane, donor);
 	char generation[24];
-	json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "lane", (int)lane->index, "state",
+	json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "lane", (int)lane_index(lane), "state",
 		link_state_name(link), "path", link->path, "generation",
 		weft_format_generation(link->generation, generation, sizeof(generation)), "requests",
-		integer(requests), "in_flight", integer(lane->nr_requests), "reconnects",
-		integer(link->nr_reconnects), "buffer_bytes", integer(bridge_pool_used(lane->pool)));
+		integer(requests), "in_flight", integer(lane_nr_requests(lane)), "reconnects",
+		integer(link->nr_reconnects), "buffer_bytes", integer(lane_buffer_bytes(lane)));
 
 	json_object_set_new(json, "last_trouble",
 		link->why.code ? json_string(link->why.message) : json_null());
@@ -72,28 +75,26 @@ static json_t *link_json(const struct bridge_link *link, uint64_t requests)
 static void add_lane(struct bridge_lane *lane, void *ctx)
 {
 	struct lane_sum *sum = ctx;
-	const struct lane_counters *counters = &lane->counters;
+	const struct lane_stats *stats = lane_stats(lane);
 	uint64_t requests = 0;
 
 	for (unsigned kind = 0; kind < TP_NR_KINDS; kind++) {
-		sum->requests[kind] += counters->requests[kind];
-		requests += counters->requests[kind];
+		sum->requests[kind] += stats->requests[kind];
+		requests += stats->requests[kind];
 	}
-	sum->errors += counters->errors;
-	sum->read_bytes += counters->read_bytes;
-	sum->write_bytes += counters->write_bytes;
-	sum->ops += counters->ops;
-	sum->posts += counters->posts;
+	sum->errors += stats->errors;
+	sum->read_bytes += stats->read_bytes;
+	sum->write_bytes += stats->write_bytes;
 	add_links(lane, ctx);
-	weft_histogram_merge(&sum->reads, &lane->reads);
-	weft_histogram_merge(&sum->writes, &lane->writes);
-	weft_histogram_merge(&sum->flushes, &lane->flushes);
-	json_t *json = link_json(&lane->links[0], requests);
-	if (lane->nr_links > 1) {
+	weft_histogram_merge(&sum->reads, &stats->reads);
+	weft_histogram_merge(&sum->writes, &stats->writes);
+	weft_histogram_merge(&sum->flushes, &stats->flushes);
+	json_t *json = link_json(lane, 0, requests);
+	if (sum->nr_donors > 1) {
 		json_t *links = json_array();
 
-		for (unsigned i = 0; i < lane->nr_links; i++)
-			json_array_append_new(links, link_json(&lane->links[i], requests));
+		for (unsigned i = 0; i < sum->nr_donors; i++)
+			json_array_append_new(links, link_json(lane, i, requests));
 		json_object_set_new(json, "links", links);
 	}
 	json_array_append_new(sum->lanes, json);
@@ -112,11 +113,26 @@ static json_t *latency(const struct weft_histogram *histogram)
 	return json;
 }
 
+/* NULL: out of memory. */
+static struct lane_sum *sum_up(struct bridge *bridge, void (*add)(struct bridge_lane *lane, void *ctx))
+{
+	struct lane_sum *sum = calloc(1, sizeof(*sum));
+
+	if (!sum)
+		return NULL;
+	sum->nr_donors = bridge->attachment.nr_peers;
+	sum->lanes = add == add_lane ? json_array() : NULL;
+	for (unsigned i = 0; i < bridge->lanes.nr; i++)
+		bridge_lane_run(bridge->lanes.lane[i], add, sum);
+	attachment_stale_why(&bridge->attachment, &sum->why);
+	return sum;
+}
+
 static const char *state_of(struct bridge *bridge, const struct lane_sum *sum)
 {
-	if (atomic_load(&bridge->stale))
+	if (atomic_load(&bridge->attachment.stale))
 		return "stale";
-	if (sum->nr_ready == bridge->nr_lanes)
+	if (sum->nr_ready == bridge->lanes.nr)
 		return "ready";
 	if (sum->nr_dead > 0)
 		return "dead";
@@ -125,38 +141,32 @@ static const char *state_of(struct bridge *bridge, const struct lane_sum *sum)
 
 json_t *bridge_status(struct bridge *bridge)
 {
-	struct lane_sum *sum = calloc(1, sizeof(*sum));
-	const struct tp_info *info = &bridge->info;
+	struct lane_sum *sum = sum_up(bridge, add_lane);
+	struct bridge_attachment *attachment = &bridge->attachment;
+	const struct tp_info *info = &attachment->info;
 	static const char *const modes[] = {"read", "shared", "write"};
 	char epoch[17] = "", generation[24];
 
 	if (!sum)
 		return NULL;
-	sum->lanes = json_array();
-	for (unsigned i = 0; i < bridge->nr_lanes; i++)
-		bridge_lane_run(bridge->lanes[i], add_lane, sum);
-	pthread_mutex_lock(&bridge->lock);
-	if (atomic_load(&bridge->stale))
-		sum->why = bridge->stale_why;
-	pthread_mutex_unlock(&bridge->lock);
 	if (info->has_epoch)
 		snprintf(epoch, sizeof(epoch), "%016" PRIx64, info->epoch);
 	json_t *donors = json_array();
 	const char *transport = NULL;
-	for (unsigned i = 0; i < bridge->nr_donors; i++) {
-		json_t *donor = donor_status(&bridge->donors[i]);
+	for (unsigned i = 0; i < attachment->nr_peers; i++) {
+		json_t *donor = peer_status(&attachment->peers[i]);
 		const char *one = json_string_value(json_object_get(donor, "transport"));
 
 		transport = !transport || strcmp(one, transport) == 0 ? one : "mixed";
 		json_array_append_new(donors, donor);
 	}
 	json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:o, s:s?, s:s, s:s, s:s, s:s, s:f, s:o}", "schema", WEFT_STATUS_SCHEMA,
-		"name", bridge->config.name, "region", bridge->config.region, "state", state_of(bridge, sum), "size_bytes",
+		"name", attachment->config.name, "region", attachment->config.region, "state", state_of(bridge, sum), "size_bytes",
 		integer(info->size_bytes), "epoch", epoch[0] ? epoch : NULL, "generation",
-		weft_format_generation(bridge_generation(bridge), generation, sizeof(generation)),
-		"mode", modes[bridge->config.mode], "transport", transport, "offers", info->offers,
+		weft_format_generation(attachment_generation(attachment), generation, sizeof(generation)),
+		"mode", modes[attachment->config.mode], "transport", transport, "offers", info->offers,
 		"uptime_s", (double)(weft_now_ns() - bridge->start_ns) / 1e9, "donors", donors);
-	json_object_set_new(json, "stripe_bytes", bridge->nr_donors > 1 ? integer(bridge->map.unit) : json_null());
+	json_object_set_new(json, "stripe_bytes", attachment->nr_peers > 1 ? integer(attachment->map.unit) : json_null());
 	json_object_set_new(json, "why", sum->why.code ? json_string(sum->why.message) : json_null());
 	json_object_set_new(json, "silent_s", json_real((double)sum->silent_ns / 1e9));
 	json_object_set_new(json, "waiting_requests", integer(sum->waiting));
@@ -175,7 +185,7 @@ json_t *bridge_status(struct bridge *bridge)
 		json_pack("{s:o, s:o, s:o}", "read", latency(&sum->reads), "write", latency(&sum->writes),
 			"flush", latency(&sum->flushes)));
 	json_object_set_new(json, "cache", bridge->cache ? cache_status(bridge->cache) : json_null());
-	json_object_set_new(json, "placing", bridge->place.one_node ? json_null() : bridge_place_json(bridge));
+	json_object_set_new(json, "placing", bridge->place.one_node ? json_null() : place_json(&bridge->place));
 	json_object_set_new(json, "lanes", sum->lanes);
 	free(sum);
 	return json;
@@ -190,18 +200,14 @@ const char *bridge_state(struct bridge *bridge, struct weft_error *why)
 
 const char *bridge_state_silent(struct bridge *bridge, struct weft_error *why, uint64_t *ret_silent_ns)
 {
-	struct lane_sum *sum = calloc(1, sizeof(*sum));
+	struct lane_sum *sum = sum_up(bridge, add_links);
 
 	*ret_silent_ns = 0;
 	if (!sum)
 		return "out of memory";
-	for (unsigned i = 0; i < bridge->nr_lanes; i++)
-		bridge_lane_run(bridge->lanes[i], add_links, sum);
 	const char *state = state_of(bridge, sum);
-	pthread_mutex_lock(&bridge->lock);
 	if (why)
-		*why = atomic_load(&bridge->stale) ? bridge->stale_why : sum->why;
-	pthread_mutex_unlock(&bridge->lock);
+		*why = sum->why;
 	*ret_silent_ns = sum->silent_ns;
 	free(sum);
 	return state;
@@ -209,7 +215,7 @@ const char *bridge_state_silent(struct bridge *bridge, struct weft_error *why, u
 
 static void add_records(struct bridge_lane *lane, void *ctx)
 {
-	json_t *json = bridge_recorder_json(&lane->recorder);
+	json_t *json = bridge_recorder_json(lane_recorder(lane));
 
 	json_array_append_new(ctx, json);
 }
@@ -218,7 +224,7 @@ json_t *bridge_explain(struct bridge *bridge)
 {
 	json_t *lanes = json_array();
 
-	for (unsigned i = 0; i < bridge->nr_lanes; i++)
-		bridge_lane_run(bridge->lanes[i], add_records, lanes);
+	for (unsigned i = 0; i < bridge->lanes.nr; i++)
+		bridge_lane_run(bridge->lanes.lane[i], add_records, lanes);
 	return lanes;
 }

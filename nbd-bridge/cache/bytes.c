@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "nbd-bridge/cache/cache.h"
+#include "nbd-bridge/cache/cache-private.h"
 #include "nbd-bridge/cache/mapped.h"
 
 static void lose(struct bridge_cache *cache, struct cache_slot *slot, unsigned block)
@@ -151,25 +151,4 @@ int cache_write(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot,
 		cache_file_say_lost(cache->file, at);
 	}
 	return r;
-}
-
-/* ---- slots that lost something ---- */
-
-void cache_retire_slot(struct bridge_cache *cache)
-{
-	atomic_fetch_add(&cache->nr_given_up, 1);
-}
-
-int cache_give_up_slot(struct bridge_lane *lane, struct cache_chunk *chunk, struct cache_slot *slot)
-{
-	bool may = cache_may_evict(chunk, slot);
-
-	if (may) {
-		cache_empty_slot(lane, chunk, slot);
-		cache_retire_slot(lane->cache->cache);
-	}
-	cache_unlock(chunk);
-	/* Those who wait for a slot may wait for the last one. */
-	cache_wake_room(lane);
-	return may ? 1 : -EIO;
 }

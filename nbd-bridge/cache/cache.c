@@ -1,6 +1,5 @@
 /*
- * The cache's table: which chunk has which slot, eviction, and who waits for what.
- * Any lane's thread; making and freeing are the control thread's.
+ * A cache: made, joined by the lanes, cleared, freed.  The control thread's, but for what lanes do for it.
  */
 #include <assert.h>
 #include <errno.h>
@@ -11,241 +10,10 @@
 #include <sys/mman.h>
 
 #include "fabric/machine/available.h"
-#include "nbd-bridge/cache/cache.h"
+#include "nbd-bridge/cache/cache-private.h"
 #include "nbd-bridge/cache/pull-order.h"
 
-enum { LOOK_MAX = 64 };
-
 _Static_assert((int)CACHE_CHUNK_MAX == (int)BRIDGE_CHUNK_MAX, "a map has a bit for each block of a chunk");
-
-/* ---- waiting ---- */
-
-void cache_ready(struct bridge_lane *lane, struct bridge_request *rq)
-{
-	struct bridge_lane *other = rq->lane;
-	struct bridge_request *head = atomic_load(&other->cache->ready);
-
-	do
-		rq->wait_next = head;
-	while (!atomic_compare_exchange_weak(&other->cache->ready, &head, rq));
-	/* A lane looks at its own before it sleeps. */
-	if (!head && other != lane)
-		weft_loop_wake(other->loop);
-}
-
-static unsigned ready_all(struct bridge_lane *lane, struct bridge_request **list)
-{
-	struct bridge_request *rq = *list;
-	unsigned n = 0;
-
-	*list = NULL;
-	while (rq) {
-		struct bridge_request *next = rq->wait_next;
-
-		cache_ready(lane, rq);
-		rq = next;
-		n++;
-	}
-	return n;
-}
-
-int cache_wait_chunk(struct cache_chunk *chunk, uint64_t c, struct bridge_request *rq)
-{
-	rq->waits_at = BRIDGE_WAITS_CHUNK;
-	rq->wait_chunk = c;
-	rq->wait_next = chunk->waiters;
-	chunk->waiters = rq;
-	chunk->nr_pins++;
-	cache_unlock(chunk);
-	return -EAGAIN;
-}
-
-void cache_wake_chunk(struct bridge_lane *lane, struct cache_chunk *chunk)
-{
-	ready_all(lane, &chunk->waiters);
-}
-
-/* Under the cache's lock. */
-static int push_room(struct bridge_cache *cache, struct bridge_request *rq)
-{
-	rq->waits_at = BRIDGE_WAITS_ROOM;
-	rq->wait_next = cache->room;
-	cache->room = rq;
-	return -EAGAIN;
-}
-
-int cache_wait_room(struct bridge_lane *lane, struct bridge_request *rq)
-{
-	struct bridge_cache *cache = lane->cache->cache;
-	int r = 1;
-
-	/* Counted before looking, so that whoever makes room meanwhile sees it. */
-	atomic_fetch_add(&cache->nr_room, 1);
-	pthread_mutex_lock(&cache->lock);
-	if (atomic_load(&cache->nr_dead) >= cache->max_dirty)
-		r = -EIO;
-	else if (atomic_load(&cache->nr_dirty) >= cache->max_dirty)
-		r = push_room(cache, rq);
-	if (r != -EAGAIN)
-		atomic_fetch_sub(&cache->nr_room, 1);
-	pthread_mutex_unlock(&cache->lock);
-	return r;
-}
-
-void cache_wake_room(struct bridge_lane *lane)
-{
-	struct bridge_cache *cache = lane->cache->cache;
-
-	if (atomic_load(&cache->nr_room) == 0)
-		return;
-	pthread_mutex_lock(&cache->lock);
-	atomic_fetch_sub(&cache->nr_room, ready_all(lane, &cache->room));
-	pthread_mutex_unlock(&cache->lock);
-}
-
-int cache_wait_io(struct bridge_lane *lane, struct bridge_request *rq)
-{
-	rq->waits_at = BRIDGE_WAITS_IO;
-	rq->wait_next = lane->cache->io_waiters;
-	lane->cache->io_waiters = rq;
-	return -EAGAIN;
-}
-
-/* ---- slots ---- */
-
-void cache_uncount(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot)
-{
-	if (!slot->counted)
-		return;
-	slot->counted = false;
-	cache_count_dead(cache, slot);
-	atomic_fetch_and(&cache->dirty_map[c / 64], ~(UINT64_C(1) << c % 64));
-	atomic_fetch_sub(&cache->nr_dirty, 1);
-}
-
-int cache_mark_clean(struct bridge_cache *cache, const struct cache_slot *slot, unsigned first, unsigned nr)
-{
-	return cache->file ? cache_file_unmark(cache->file, (uint32_t)(slot - cache->slots), first, nr) : 0;
-}
-
-bool cache_may_evict(const struct cache_chunk *chunk, const struct cache_slot *slot)
-{
-	return chunk->nr_pins == 0 && !chunk->zeroing && slot->nr_ios == 0 && cache_map_empty(&slot->dirty);
-}
-
-void cache_empty_slot(struct bridge_lane *lane, struct cache_chunk *chunk, struct cache_slot *slot)
-{
-	unsigned wasted = cache_map_count(&slot->ahead, 0, CACHE_CHUNK_MAX / CACHE_BLOCK);
-
-	if (wasted > 0)
-		count(&lane->cache->counters.ahead_wasted, (uint64_t)wasted * CACHE_BLOCK);
-	chunk->slot = 0;
-	atomic_store(&slot->chunk, UINT64_MAX);
-	memset(&slot->valid, 0, sizeof(slot->valid));
-	memset(&slot->ahead, 0, sizeof(slot->ahead));
-	slot->push_error = 0;
-}
-
-/* CLOCK: the first slot whose chunk nobody used since the hand passed it last.  Under the cache's lock. */
-static int32_t evict(struct bridge_lane *lane, uint32_t look)
-{
-	struct bridge_cache *cache = lane->cache->cache;
-
-	for (; look > 0; look--) {
-		uint32_t i = cache->hand;
-		struct cache_slot *slot = &cache->slots[i];
-		uint64_t c = atomic_load(&slot->chunk);
-
-		cache->hand = i + 1 < cache->nr_slots ? i + 1 : 0;
-		if (c == UINT64_MAX || pthread_mutex_trylock(&cache->chunks[c].lock) != 0)
-			continue;
-		struct cache_chunk *chunk = &cache->chunks[c];
-		bool found = chunk->slot == (int32_t)i + 1 && cache_may_evict(chunk, slot);
-		if (found && slot->referenced) {
-			slot->referenced = false;
-			found = false;
-		}
-		if (found)
-			cache_empty_slot(lane, chunk, slot);
-		if (found && slot->damaged) {
-			cache_retire_slot(cache);
-			found = false;
-		}
-		cache_unlock(chunk);
-		if (found)
-			return (int32_t)i;
-	}
-	return -1;
-}
-
-/* No slot will ever come free: none is left, or the dirty bytes of each are lost. */
-static bool all_lost(const struct bridge_cache *cache)
-{
-	return atomic_load(&cache->nr_given_up) + atomic_load(&cache->nr_dead) >= cache->nr_slots;
-}
-
-/* -EAGAIN: rq waits, if there is one; -EIO: there are none any more. */
-static int32_t take_slot(struct bridge_lane *lane, struct bridge_request *rq)
-{
-	struct bridge_cache *cache = lane->cache->cache;
-
-	if (rq)
-		atomic_fetch_add(&cache->nr_room, 1);
-	pthread_mutex_lock(&cache->lock);
-	int32_t i = cache->free_slots;
-	if (i >= 0) {
-		cache->free_slots = cache->slots[i].next_free;
-		cache->nr_free--;
-	} else {
-		i = evict(lane, rq ? 2 * cache->nr_slots + 1 : LOOK_MAX);
-	}
-	if (i < 0)
-		i = all_lost(cache) ? -EIO : -EAGAIN;
-	if (rq && i == -EAGAIN)
-		push_room(cache, rq);
-	else if (rq)
-		atomic_fetch_sub(&cache->nr_room, 1);
-	pthread_mutex_unlock(&cache->lock);
-	return i;
-}
-
-static void put_slot(struct bridge_lane *lane, int32_t i)
-{
-	struct bridge_cache *cache = lane->cache->cache;
-
-	pthread_mutex_lock(&cache->lock);
-	cache->slots[i].next_free = cache->free_slots;
-	cache->free_slots = i;
-	cache->nr_free++;
-	pthread_mutex_unlock(&cache->lock);
-	cache_wake_room(lane);
-}
-
-int cache_slot_add(struct bridge_lane *lane, uint64_t c, struct bridge_request *rq)
-{
-	struct bridge_cache *cache = lane->cache->cache;
-	int32_t i = take_slot(lane, rq);
-
-	if (i < 0) {
-		/* What is clean cannot be had: what is dirty must become so. */
-		if (rq && i == -EAGAIN)
-			cache_push_kick(lane);
-		return i;
-	}
-	struct cache_chunk *chunk = cache_lock(cache, c);
-	bool had = chunk->slot != 0;
-	if (!had) {
-		chunk->slot = i + 1;
-		cache->slots[i].referenced = true;
-		atomic_store(&cache->slots[i].chunk, c);
-	}
-	cache_unlock(chunk);
-	if (had)
-		put_slot(lane, i);
-	return 1;
-}
-
-/* ---- making and freeing ---- */
 
 struct registration {
 	struct bridge_cache *cache;
@@ -254,13 +22,13 @@ struct registration {
 };
 
 /* What the transport reads and writes: the slots, or, since it may not keep pages of a file, room of its own. */
-static int register_memory(struct bridge_lane *lane, struct cache_lane *cl, struct weft_error *err)
+static int register_memory(struct cache_lane *cl, struct weft_error *err)
 {
 	const struct bridge_cache *cache = cl->cache;
 
 	cl->nr_ios = CACHE_IOS;
 	if (!cache->file)
-		return bridge_lane_register(lane, cache->memory, cache->memory_len, &cl->mem, err);
+		return bridge_lane_register(cl->lane, cache->memory, cache->memory_len, &cl->mem, err);
 	cl->nr_ios = (unsigned)weft_max(CACHE_IOS_MIN, weft_min(CACHE_IOS, CACHE_BOUNCE >> cache->shift));
 	cl->bounces_len = (size_t)cl->nr_ios << cache->shift;
 	cl->bounces = weft_map_bytes(cl->bounces_len);
@@ -268,7 +36,7 @@ static int register_memory(struct bridge_lane *lane, struct cache_lane *cl, stru
 		return weft_error_set(err, ENOMEM, "cannot map %zu bytes for the cache", cl->bounces_len);
 	for (unsigned i = 0; i < cl->nr_ios; i++)
 		cl->ios[i].bounce = cl->bounces + ((size_t)i << cache->shift);
-	return bridge_lane_register(lane, cl->bounces, cl->bounces_len, &cl->mem, err);
+	return bridge_lane_register(cl->lane, cl->bounces, cl->bounces_len, &cl->mem, err);
 }
 
 static void free_lane(struct cache_lane *cl)
@@ -281,106 +49,73 @@ static void free_lane(struct cache_lane *cl)
 static void join_lane(struct bridge_lane *lane, void *ctx)
 {
 	struct registration *reg = ctx;
+	struct bridge_cache *cache = reg->cache;
 	struct cache_lane *cl = calloc(1, sizeof(*cl));
 
 	if (!cl) {
 		reg->r = weft_error_set(reg->err, ENOMEM, "cannot make the cache: out of memory");
 		return;
 	}
-	cl->cache = reg->cache;
-	reg->r = register_memory(lane, cl, reg->err);
+	cl->cache = cache;
+	cl->lane = lane;
+	cl->worker = lane_worker(lane);
+	reg->r = register_memory(cl, reg->err);
 	if (reg->r < 0) {
 		free_lane(cl);
 		return;
 	}
 	for (unsigned i = cl->nr_ios; i-- > 0;) {
-		cl->ios[i].lane = lane;
+		cl->ios[i].cl = cl;
 		cl->ios[i].next = cl->free_ios;
 		cl->free_ios = &cl->ios[i];
 	}
 	cl->nr_free = cl->nr_ios;
 	/* Whoever is slow in taking them leaves most of the cache to others. */
-	cl->max_lent = reg->cache->nr_slots / (4 * lane->bridge->nr_lanes);
-	cl->push_at = lane->index * (reg->cache->nr_chunks / lane->bridge->nr_lanes);
+	cl->max_lent = cache->nr_slots / (4 * cache->lanes->nr);
+	cl->push_at = lane_index(lane) * (cache->nr_chunks / cache->lanes->nr);
 	cache_push_init(cl);
-	reg->cache->lanes[lane->index] = cl;
-	lane->cache = cl;
-	cache_pull(lane);
+	cache_pull_init(cl);
+	cache->of_lane[lane_index(lane)] = cl;
+	lane_set_stage(lane, &cache_stage, cl);
+	cache_pull(cl);
 }
 
-static unsigned log2_of(uint64_t v)
+static void leave_lane(struct bridge_lane *lane, void *ctx)
 {
-	return 63 - (unsigned)__builtin_clzll(v);
-}
+	struct cache_lane *cl = ctx;
 
-/* What fits into a round trip. */
-static uint64_t under_way_bytes(const struct bridge_cache *cache)
-{
-	return cache->bridge->rate / 1000 * (cache->bridge->rtt_ns / 1000) / 1000;
-}
-
-/* A sixteenth of what is under way at a time, so that the wire is kept full by a few dozen operations. */
-static uint64_t choose_chunk(const struct bridge_cache *cache)
-{
-	uint64_t want = under_way_bytes(cache) / 16;
-
-	want = weft_min(weft_max(want, 256 << 10), CACHE_CHUNK_MAX);
-	return UINT64_C(1) << log2_of(2 * want - 1);
-}
-
-/* Its sizes: as the file that is resumed says, or as the path asks for, within what the user does. */
-static int set_sizes(struct bridge_cache *cache, struct weft_error *err)
-{
-	const struct bridge_config *config = &cache->bridge->config;
-	uint64_t chunk = config->chunk_bytes ? config->chunk_bytes : choose_chunk(cache);
-
-	while (!config->chunk_bytes && chunk > BRIDGE_CHUNK_MIN && config->cache_bytes / chunk < 4 * BRIDGE_CACHE_MIN_CHUNKS)
-		chunk /= 2;
-	if (config->resume)
-		chunk = cache_file_identity(config->cache_file)->chunk_bytes;
-	cache->shift = log2_of(chunk);
-	cache->nr_chunks = (cache->size_bytes + chunk - 1) >> cache->shift;
-	/* More than the region would never be used. */
-	cache->nr_slots = (uint32_t)weft_min(config->cache_bytes >> cache->shift, weft_max(cache->nr_chunks, BRIDGE_CACHE_MIN_CHUNKS));
-	if (config->resume)
-		cache->nr_slots = cache_file_identity(config->cache_file)->nr_slots;
-	if (cache->nr_slots < BRIDGE_CACHE_MIN_CHUNKS)
-		return weft_error_set(err, EINVAL, "a cache of %" PRIu64 " bytes is too small: it has at least %d chunks of %" PRIu64,
-			config->cache_bytes, BRIDGE_CACHE_MIN_CHUNKS, chunk);
-	cache->max_dirty = cache->nr_slots - cache->nr_slots / 4;
-	uint64_t under_way = under_way_bytes(cache);
-	cache->window_max = weft_min(((uint64_t)cache->nr_slots << cache->shift) / 4,
-		weft_min(64 << 20, weft_max(8 << 20, 8 * under_way)));
-	cache->window_min = weft_min(cache->window_max, 2 * weft_max(chunk, under_way));
-	cache->memory_len = (size_t)cache->nr_slots << cache->shift;
-	return 0;
+	assert(!cl->active && cl->nr_lent == 0);
+	bridge_lane_deregister(lane, cl->mem);
+	cl->cache->of_lane[lane_index(lane)] = NULL;
+	lane_set_stage(lane, NULL, NULL);
+	free_lane(cl);
 }
 
 /* The file says what it is of, and as whom it was written. */
 static int begin_file(struct bridge_cache *cache, struct weft_error *err)
 {
-	const struct bridge *bridge = cache->bridge;
+	struct bridge_attachment *attachment = cache->attachment;
 	struct cache_file_identity *id = calloc(1, sizeof(*id));
 
 	if (!id)
 		return weft_error_set(err, ENOMEM, "cannot make the cache: out of memory");
-	snprintf(id->uri, sizeof(id->uri), "%s", bridge->config.uri);
+	snprintf(id->uri, sizeof(id->uri), "%s", cache->config.uri);
 	id->size_bytes = cache->size_bytes;
-	id->stripe_bytes = bridge->config.stripe_bytes;
+	id->stripe_bytes = attachment->config.stripe_bytes;
 	id->chunk_bytes = (uint32_t)cache_chunk_bytes(cache);
 	id->nr_slots = cache->nr_slots;
-	id->nr_donors = bridge->nr_donors;
-	for (unsigned i = 0; i < bridge->nr_donors; i++)
-		memcpy(id->ids[i], bridge->donors[i].config.id, sizeof(id->ids[i]));
-	int r = cache_file_reset(bridge->config.cache_file, id, err);
+	id->nr_donors = attachment->nr_peers;
+	for (unsigned i = 0; i < attachment->nr_peers; i++)
+		memcpy(id->ids[i], attachment->peers[i].config.id, sizeof(id->ids[i]));
+	int r = cache_file_reset(cache->file, id, err);
 	free(id);
 	/* What was asked for and granted while there was no place to say so. */
-	for (unsigned i = 0; i < bridge->nr_donors && r == 0; i++) {
-		struct bridge_donor *donor = &bridge->donors[i];
-		uint64_t granted = donor_noted(donor);
+	for (unsigned i = 0; i < attachment->nr_peers && r == 0; i++) {
+		struct bridge_peer *peer = &attachment->peers[i];
+		uint64_t granted = peer_noted(peer);
 
-		cache_file_note_generation(bridge->config.cache_file, i, atomic_load(&donor->generation));
-		cache_file_note_granted(bridge->config.cache_file, i, granted, granted && atomic_load(&donor->wrote_generation) == granted);
+		cache_file_note_generation(cache->file, i, atomic_load(&peer->generation));
+		cache_file_note_granted(cache->file, i, granted, granted && atomic_load(&peer->wrote_generation) == granted);
 	}
 	return r;
 }
@@ -404,13 +139,13 @@ static int map_all(struct bridge_cache *cache, struct weft_error *err)
 	cache->chunks = weft_map_bytes(cache->nr_chunks * sizeof(cache->chunks[0]));
 	cache->dirty_map = weft_map_bytes((cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
 	cache->slots = calloc(cache->nr_slots, sizeof(cache->slots[0]));
-	cache->file = cache->bridge->config.cache_file;
+	cache->file = cache->config.file;
 	if (cache->file) {
-		if (!cache->bridge->config.resume)
+		if (!cache->config.resume)
 			r = begin_file(cache, err);
 		/* What it was granted, before any of it is written back. */
-		for (unsigned i = 0; i < cache->bridge->nr_donors && r == 0; i++)
-			cache_file_set_epoch(cache->file, i, cache->bridge->donors[i].info.epoch);
+		for (unsigned i = 0; i < cache->attachment->nr_peers && r == 0; i++)
+			cache_file_set_epoch(cache->file, i, cache->attachment->peers[i].info.epoch);
 		cache->memory = r == 0 ? cache_file_data(cache->file) : NULL;
 	} else {
 		r = check_room(cache, err);
@@ -456,7 +191,7 @@ static int resume_slot(struct bridge_cache *cache, uint32_t i)
 
 static int fill_free_list(struct bridge_cache *cache, struct weft_error *err)
 {
-	const struct bridge_config *config = &cache->bridge->config;
+	const struct bridge_cache_config *config = &cache->config;
 
 	cache->free_slots = -1;
 	for (uint32_t i = cache->nr_slots; i-- > 0;) {
@@ -473,36 +208,41 @@ static int fill_free_list(struct bridge_cache *cache, struct weft_error *err)
 	return 0;
 }
 
-int cache_new(struct bridge *bridge, struct weft_error *err)
+int cache_new(struct bridge_lanes *lanes, const struct bridge_cache_config *config, const struct cache_path *path,
+	struct bridge_cache **ret, struct weft_error *err)
 {
+	const struct tp_info *info = &lanes->attachment->info;
 	struct bridge_cache *cache = calloc(1, sizeof(*cache));
 	struct registration reg = {.cache = cache, .err = err};
 
 	if (!cache)
 		return weft_error_set(err, ENOMEM, "cannot make the cache: out of memory");
-	cache->bridge = bridge;
-	cache->size_bytes = bridge->info.size_bytes;
+	cache->config = *config;
+	cache->lanes = lanes;
+	cache->attachment = lanes->attachment;
+	cache->path = *path;
+	cache->size_bytes = info->size_bytes;
 	pthread_mutex_init(&cache->lock, NULL);
-	bridge->cache = cache;
-	if (bridge->info.min_block_bytes > CACHE_BLOCK)
+	*ret = cache;
+	if (info->min_block_bytes > CACHE_BLOCK)
 		return weft_error_set(err, EOPNOTSUPP, "cannot cache: the server wants blocks of %u bytes, a cache's have %d",
-			bridge->info.min_block_bytes, CACHE_BLOCK);
-	if (bridge->config.resume && cache_file_identity(bridge->config.cache_file)->size_bytes != cache->size_bytes)
-		return weft_error_set(err, ESTALE, "the region has another size than when %s was written", cache_file_path(bridge->config.cache_file));
-	int r = set_sizes(cache, err);
+			info->min_block_bytes, CACHE_BLOCK);
+	if (config->resume && cache_file_identity(config->file)->size_bytes != cache->size_bytes)
+		return weft_error_set(err, ESTALE, "the region has another size than when %s was written", cache_file_path(config->file));
+	int r = cache_set_sizes(cache, err);
 	if (r == 0)
 		r = map_all(cache, err);
-	if (r == 0 && bridge->config.pull_order &&
-		(r = pull_order_chunks(bridge->config.pull_order, cache->nr_chunks, cache->shift, &cache->pull_order)) < 0)
+	if (r == 0 && config->pull_order &&
+		(r = pull_order_chunks(config->pull_order, cache->nr_chunks, cache->shift, &cache->pull_order)) < 0)
 		weft_error_set(err, -r, "no memory for the order in which to pull %" PRIu64 " chunks", cache->nr_chunks);
 	if (r == 0)
 		r = fill_free_list(cache, err);
 	if (r < 0)
 		return r;
-	for (unsigned i = 0; i < bridge->nr_lanes && reg.r == 0; i++)
-		bridge_lane_run(bridge->lanes[i], join_lane, &reg);
+	for (unsigned i = 0; i < lanes->nr && reg.r == 0; i++)
+		bridge_lane_run(lanes->lane[i], join_lane, &reg);
 	if (reg.r == 0 && cache->nr_dirty > 0)
-		bridge_push_now(bridge);
+		cache_push_now(cache);
 	return reg.r;
 }
 
@@ -568,23 +308,18 @@ bool cache_clear(struct bridge_cache *cache)
 	return true;
 }
 
-void cache_lane_free(struct bridge_lane *lane)
+bool cache_has_lent(const struct bridge_cache *cache, unsigned lane)
 {
-	struct cache_lane *cl = lane->cache;
-
-	if (!cl)
-		return;
-	assert(!cl->active && cl->nr_lent == 0);
-	bridge_lane_deregister(lane, cl->mem);
-	cl->cache->lanes[lane->index] = NULL;
-	lane->cache = NULL;
-	free_lane(cl);
+	return cache->of_lane[lane] && cache->of_lane[lane]->nr_lent > 0;
 }
 
 void cache_free(struct bridge_cache *cache)
 {
 	if (!cache)
 		return;
+	for (unsigned i = 0; i < cache->lanes->nr; i++)
+		if (cache->of_lane[i])
+			bridge_lane_run(cache->lanes->lane[i], leave_lane, cache->of_lane[i]);
 	if (cache->memory && !cache->file)
 		munmap(cache->memory, cache->memory_len);
 	if (cache->chunks)

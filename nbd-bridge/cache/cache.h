@@ -1,296 +1,57 @@
 /*
- * Private to nbd-bridge/: the chunk fetcher of a managed attachment.
+ * The chunk fetcher of a managed attachment: a cache between requests and the lanes that fetches, reads ahead, pulls, and writes back.
  *
- * The region is cut into chunks, the cache's memory into slots of a chunk's size; the table says which slot a
- * chunk has.  What is known of a slot's bytes is kept for each block of 4 KiB:
- *
- *     absent         neither: the donor alone has it
- *     fetching       the transport writes into it; nobody else looks at it
- *     clean          valid: the same as the donor's
- *     dirty          valid, and newer than the donor's
- *     writing back   valid, and the transport reads it; it is read by anybody and written by nobody
- *
- * A failed fetch makes a block absent again, a failed write-back dirty again.
- *
- * A block of a cache file can be lost beside that: the file's page cannot be read or written.  A lost block is never valid, so that
- * whoever wants it fails.  If it was dirty, it stays so, and each FLUSH fails; a slot that lost nothing but clean blocks is given up, and
- * its chunk gets another.
- *
- * Invariants: a chunk's slot and its maps are looked at under the chunk's lock alone, which is never held over
- * anything that waits.  `fetching` and `pushing` are disjoint from each other and from `dirty`; a block that is
- * one of the latter two is valid.  A slot is evicted when it is clean, no operation is in it and nobody waits
- * for its chunk.  Whoever waits holds no slot but that of the chunk it waits for, and a ZERO the chunks below it
- * that it has taken.  Order of locks: the cache's, then a chunk's (only tried, but by cache_clear(), beside which nobody works).
+ * The control thread's, but for what says otherwise.
  */
 #ifndef WEFT_NBD_BRIDGE_CACHE_CACHE_H
 #define WEFT_NBD_BRIDGE_CACHE_CACHE_H
 
+#include <jansson.h>
+
+#include "nbd-bridge/cache/config.h"
 #include "nbd-bridge/cache/file.h"
-#include "nbd-bridge/cache/blocks.h"
-#include "nbd-bridge/lane/lane.h"
+#include "nbd-bridge/lane/lanes.h"
 
-enum {
-	CACHE_IOS = 128,       /* a lane's own operations at most: fetches, pushes */
-	CACHE_AHEAD_IOS = 64,  /* of them, read ahead of demand … */
-	CACHE_PUSH_IOS = 32,   /* … and written back */
-	CACHE_RATHER_IOS = 24, /* left for demand by everything else */
-	CACHE_TREND = 32,      /* offsets that the trend is looked for in */
-	CACHE_IOS_MIN = 48,
-	CACHE_BOUNCE = 32 << 20, /* a lane's bytes on their way to or from a cache file; more where CACHE_IOS_MIN chunks are */
+struct bridge_cache;
+
+/* How far the donors are: measure.c.  READs over the first lane, which is connected and has no stage yet; blocks for some round trips. */
+struct cache_path {
+	uint64_t rtt_ns; /* of a small READ */
+	uint64_t rate;   /* bytes a second of a large one */
 };
+struct cache_path cache_measure_path(struct bridge_lanes *lanes);
 
-enum cache_use { CACHE_DEMAND, CACHE_AHEAD, CACHE_PULL, CACHE_PUSH, CACHE_OTHER };
-
-/* An operation of the cache's own. */
-struct cache_io {
-	struct bridge_request rq;
-	struct bridge_lane *lane;
-	struct bridge_request *owner; /* a request that fails with it; NULL: nobody's */
-	uint64_t chunk;
-	uint16_t first, nr; /* blocks */
-	uint8_t use;
-	uint8_t *bounce; /* a chunk's bytes that the transport knows; NULL: it knows the slots */
-	struct cache_io *next;
-};
-
-struct cache_slot {
-	_Atomic uint64_t chunk; /* whose it is; UINT64_MAX: nobody's */
-	int32_t next_free;
-	bool referenced, counted; /* counted: in nr_dirty */
-	bool damaged, dead;       /* some block is lost; one that is dirty: counted in nr_dead */
-	uint16_t nr_ios;
-	int push_error; /* of the last write-back */
-	/* The cache's sequence number when the oldest of these bytes were written. */
-	uint64_t dirty_seq, push_seq;
-	struct cache_map valid, dirty, fetching, pushing;
-	struct cache_map ahead; /* fetched ahead of demand, and not asked for yet */
-	struct cache_map lost;
-};
-
-/* All zeros is a chunk that has nothing, so that the table costs memory only where it is used. */
-struct cache_chunk {
-	pthread_mutex_t lock;
-	int32_t slot; /* plus 1; 0: none */
-	uint32_t nr_pins;
-	uint32_t reads; /* of requests; as many as it can count */
-	bool zeroing; /* a ZERO of all of it is under way; whoever writes or fetches waits */
-	struct bridge_request *waiters;
-};
-
-struct cache_trend {
-	int64_t deltas[CACHE_TREND];
-	unsigned nr;
-	uint64_t last_off, last_end;
-	unsigned in_sequence; /* READs that began where the one before ended */
-	uint64_t next, window; /* fetched up to here (or down to); bytes to be ahead */
-	int64_t delta;         /* the trend; 0: none */
-};
-
-struct cache_counters {
-	_Atomic uint64_t hits, misses, fetched_bytes, pushed_bytes, ahead_bytes, ahead_used, ahead_wasted;
-	_Atomic uint64_t pulled_bytes, push_errors;
-};
-
-/* The part of it that is a lane's. */
-struct cache_lane {
-	struct bridge_cache *cache;
-	struct tp_mem *mem; /* of the slots, or of the bounces */
-	uint8_t *bounces;
-	size_t bounces_len;
-	unsigned nr_ios;
-	struct cache_io *free_ios;
-	unsigned nr_free, nr_ahead, nr_push;
-	unsigned nr_lent, max_lent; /* READs whose data are looked at in their slots */
-	struct bridge_request *active;     /* requests that are not done */
-	struct bridge_request *io_waiters; /* for an operation to come free */
-	struct bridge_request *lease_waiters; /* until a donor confirms that what is remembered is what it has */
-	_Atomic(struct bridge_request *) ready; /* to be gone on with; any thread adds */
-	_Atomic bool kicked; /* something is to be written back at once */
-	uint64_t push_at, push_left; /* the next chunk to look at, and how many */
-	struct weft_timer push, pull;
-	struct cache_trend trend;
-	struct cache_counters counters;
-	struct cache_io ios[CACHE_IOS];
-};
-
-struct bridge_cache {
-	struct bridge *bridge;
-	unsigned shift; /* of a chunk's size */
-	uint64_t size_bytes, nr_chunks;
-	uint32_t nr_slots, max_dirty;
-	uint8_t *memory; /* the slots; the file's, if there is one */
-	size_t memory_len;
-	struct cache_file *file;
-	struct cache_chunk *chunks;
-	struct cache_slot *slots;
-	_Atomic uint64_t *dirty_map; /* a bit for each chunk that is dirty or written back */
-	_Atomic uint64_t seq;
-	_Atomic uint32_t nr_dirty; /* slots */
-	_Atomic uint32_t nr_dead, nr_given_up; /* slots of a file that are of no more use */
-	_Atomic uint32_t nr_room;  /* requests that wait for a slot or for fewer dirty ones, or are about to */
-	_Atomic int push_error;    /* of the last write-back */
-	_Atomic uint64_t pull_next; /* how many chunks had their turn */
-	uint32_t *pull_order;       /* chunks; NULL: as they lie */
-	_Atomic uint32_t nr_pulls;
-	_Atomic uint64_t pull_due_ns;
-	_Atomic bool pull_full; /* no slot is free: pulling on would drive out what is used */
-	uint64_t window_min, window_max;
-	pthread_mutex_t lock;
-	/* Under the lock. */
-	int32_t free_slots;
-	uint32_t nr_free;
-	uint32_t hand;
-	struct bridge_request *room;
-	struct cache_lane *lanes[BRIDGE_MAX_LANES];
-};
-
-static inline uint64_t cache_chunk_bytes(const struct bridge_cache *cache)
-{
-	return UINT64_C(1) << cache->shift;
-}
-
-static inline struct cache_chunk *cache_lock(struct bridge_cache *cache, uint64_t c)
-{
-	pthread_mutex_lock(&cache->chunks[c].lock);
-	return &cache->chunks[c];
-}
-
-static inline void cache_unlock(struct cache_chunk *chunk)
-{
-	pthread_mutex_unlock(&chunk->lock);
-}
-
-static inline struct cache_slot *cache_slot_of(struct bridge_cache *cache, const struct cache_chunk *chunk)
-{
-	return chunk->slot ? &cache->slots[chunk->slot - 1] : NULL;
-}
-
-static inline uint8_t *cache_bytes(struct bridge_cache *cache, const struct cache_slot *slot)
-{
-	return cache->memory + ((uint64_t)(slot - cache->slots) << cache->shift);
-}
-
-/* cache.c: the table, waiting */
-
-/* Before the lanes take requests; bridge->info is known.  The cache is bridge->cache then. */
-int cache_new(struct bridge *bridge, struct weft_error *err);
-/* The lanes have ended.  Takes NULL. */
+/*
+ * All lanes run and have no requests; the attachment was granted.  config is copied.  0, or -errno; once *ret is set it has to be left and
+ * freed in either case: some lanes may have joined.
+ */
+int cache_new(struct bridge_lanes *lanes, const struct bridge_cache_config *config, const struct cache_path *path,
+	struct bridge_cache **ret, struct weft_error *err);
+/* The lanes have no threads any more.  Takes NULL. */
 void cache_free(struct bridge_cache *cache);
 /* Forgets everything, dirty or not; the attachment is stale.  false: something is under way still. */
 bool cache_clear(struct bridge_cache *cache);
-/* What is the lane's of it. */
-void cache_lane_free(struct bridge_lane *lane);
-/* The lane's link was granted. */
-void cache_lane_granted(struct bridge_lane *lane);
-/* A lease may have been renewed: those who wait for that go on. */
-void cache_lane_fresh(struct bridge_lane *lane);
-/* Gives chunk c a slot if it has none: 1; -EAGAIN: rq (may be NULL) waits for one; -EIO: all are lost. */
-int cache_slot_add(struct bridge_lane *lane, uint64_t c, struct bridge_request *rq);
-/* Puts rq among the chunk's waiters, and the lock down.  -EAGAIN. */
-int cache_wait_chunk(struct cache_chunk *chunk, uint64_t c, struct bridge_request *rq);
-/* -EAGAIN: there are as many dirty chunks as there may be, and rq waits; 1: not any more; -EIO: there always will be. */
-int cache_wait_room(struct bridge_lane *lane, struct bridge_request *rq);
-int cache_wait_io(struct bridge_lane *lane, struct bridge_request *rq);
-/* Under the chunk's lock. */
-void cache_wake_chunk(struct bridge_lane *lane, struct cache_chunk *chunk);
-void cache_wake_room(struct bridge_lane *lane);
-void cache_ready(struct bridge_lane *lane, struct bridge_request *rq);
-/* Some of a chunk's blocks are at the donor: the file, if there is one, learns of it, or cannot: -EIO.  Under its lock. */
-int cache_mark_clean(struct bridge_cache *cache, const struct cache_slot *slot, unsigned first, unsigned nr);
-/* The last of a chunk's dirty bytes is clean, or gone.  Under its lock. */
-void cache_uncount(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot);
+/* Whether a client looks at data in it, which were lent to a READ of the lane.  The lane's thread. */
+bool cache_has_lent(const struct bridge_cache *cache, unsigned lane);
+/* Writes back at once, on all lanes.  Any thread. */
+void cache_push_now(struct bridge_cache *cache);
 
-/* Whether nobody works on the chunk, and the donor has all that its slot has.  Under its lock. */
-bool cache_may_evict(const struct cache_chunk *chunk, const struct cache_slot *slot);
-/* The chunk has none any more, and the slot is nobody's. */
-void cache_empty_slot(struct bridge_lane *lane, struct cache_chunk *chunk, struct cache_slot *slot);
+/* status.c: any thread */
 
-/*
- * cache-bytes.c: between a slot's bytes and other memory, where a file may lose some.  All under the chunk's lock.  -EIO: blocks are lost, and
- * noted to be.
- */
-
-/* len bytes from the slot's byte off on, which are valid. */
-int cache_copy_out(struct bridge_cache *cache, struct cache_slot *slot, void *to, uint64_t off, uint64_t len);
-/* That they are there, for somebody who is about to look at them in their place. */
-int cache_touch(struct bridge_cache *cache, struct cache_slot *slot, uint64_t off, uint64_t len);
-/* What was fetched. */
-int cache_copy_in(struct bridge_cache *cache, struct cache_slot *slot, uint64_t off, const void *from, uint64_t len);
-/* What is written (from NULL: zeros): valid and dirty then, in the file, too, even if of some of it only. */
-int cache_write(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot, uint64_t off, const void *from, uint64_t len);
-static inline bool cache_is_lost(const struct cache_slot *slot, unsigned first, unsigned nr)
-{
-	return slot->damaged && cache_map_any(&slot->lost, first, nr);
-}
-/* What is dirty has changed. */
-void cache_count_dead(struct bridge_cache *cache, struct cache_slot *slot);
-/* Something that is wanted is lost.  1: the chunk's slot is given up, and may be tried anew; or -EIO.  Puts the lock down. */
-int cache_give_up_slot(struct bridge_lane *lane, struct cache_chunk *chunk, struct cache_slot *slot);
-/* The slot, which no chunk has, is used by nobody any more. */
-void cache_retire_slot(struct bridge_cache *cache);
-
-/* cache-io.c: the cache's own operations */
-
-/* NULL: none is free, or this use has had its share. */
-struct cache_io *cache_io_get(struct bridge_lane *lane, enum cache_use use);
-void cache_io_put(struct cache_io *io);
-/* Fills one in for some of a chunk's blocks, and adds it to the list.  Under the chunk's lock.  Of a WRITE the bounce has the bytes already. */
-void cache_io_blocks(struct cache_io *io, uint8_t kind, uint64_t c, struct cache_slot *slot, unsigned first,
-	unsigned nr, struct cache_io **list);
-/* An operation without blocks, which rq waits for, to go on with its next phase: -EAGAIN. */
-int cache_io_other(struct bridge_lane *lane, struct bridge_request *rq, uint8_t kind, uint8_t flags, uint64_t off,
-	uint64_t len, uint8_t next_phase);
-/* With no lock held: they may be done at once. */
-void cache_io_submit(struct bridge_lane *lane, struct cache_io *list);
-
-/* cache-fetch.c */
-
-/* Fetches what is absent of these blocks.  Under the chunk's lock.  -EAGAIN: not all of it, for want of operations. */
-int cache_fetch(struct bridge_lane *lane, uint64_t c, struct cache_slot *slot, unsigned first, unsigned nr,
-	enum cache_use use, struct bridge_request *owner, struct cache_io **list);
-/* As far as slots and operations go; no error if not.  Returns where it ended. */
-uint64_t cache_fetch_range(struct bridge_lane *lane, uint64_t off, uint64_t len, enum cache_use use);
-/* A READ came, and waits or not: looks for a trend, and fetches what it says. */
-void cache_trend_note(struct bridge_lane *lane, uint64_t off, uint64_t len, bool waits);
-/* The whole region, in order, as far as there is memory. */
-void cache_pull(struct bridge_lane *lane);
-/* One of its READs has failed: the others follow, but not at once. */
-void cache_pull_later(struct bridge_lane *lane);
-
-/* cache-push.c */
-
-/* Starts to write back what is dirty of chunk c: 1; 0: there is nothing, or not now; -EAGAIN: no operation is free. */
-int cache_push(struct bridge_lane *lane, uint64_t c);
-/* The same if all of chunk c is dirty, for a stream of writes has left it. */
-void cache_push_filled(struct bridge_lane *lane, uint64_t c);
-void cache_push_pump(struct bridge_lane *lane);
-/* Writes back at once, on all lanes. */
-void cache_push_kick(struct bridge_lane *lane);
-/* Something became dirty. */
-void cache_push_soon(struct bridge_lane *lane);
-/* The next chunk at `from` or after it, before `to`, that is dirty or written back; `to`: none. */
-uint64_t cache_next_dirty(const struct bridge_cache *cache, uint64_t from, uint64_t to);
-void cache_push_init(struct cache_lane *cl);
-
-/* cache-request.c */
-
-void cache_submit(struct bridge_lane *lane, struct bridge_request *rq);
-/* Goes on with a request until it waits, or (true) is done. */
-bool cache_advance(struct bridge_lane *lane, struct bridge_request *rq);
-/* Goes on with what may.  true: there was something. */
-bool cache_step(struct bridge_lane *lane);
-/* Of a READ whose data were lent: its slot may be another chunk's again. */
-void cache_give_back(struct bridge_lane *lane, struct bridge_request *rq);
-/* As lane_purge(): what waits for others. */
-void cache_purge(struct bridge_lane *lane, const struct bridge_link *link, int error, enum lane_purge which);
-
-/* cache-status.c: any thread */
-json_t *cache_status(struct bridge_cache *cache);
-/* What is dirty or being written back. */
+/* Of the whole cache, and of a chunk. */
+uint64_t cache_capacity_bytes(const struct bridge_cache *cache);
+uint64_t cache_chunk_size(const struct bridge_cache *cache);
+/* What is dirty or being written back: not at the donor yet.  It shrinks by itself, sooner after cache_push_now(). */
 uint64_t cache_dirty_bytes(struct bridge_cache *cache);
 /* What of it is lost, and never will be written back. */
 uint64_t cache_lost_bytes(struct bridge_cache *cache);
 /* What was written back so far. */
 uint64_t cache_pushed_bytes(const struct bridge_cache *cache);
+json_t *cache_status(struct bridge_cache *cache);
+/* Everything that it holds, in the region's order; see file.h.  The bridge goes on meanwhile.  0, -ENOMEM, or what fn returned. */
+int cache_each(struct bridge_cache *cache, cache_each_fn *fn, void *ctx);
+
+/* heat.c: writes where was read most to path, which is replaced, for pull-order.h.  The lanes have ended. */
+int cache_save_pull_order(const struct bridge_cache *cache, const char *path, struct weft_error *err);
 
 #endif

@@ -20,8 +20,8 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
-#include "nbd-bridge/bridge/bridge.h"
 #include "nbd-bridge/cache/blocks.h"
+#include "nbd-bridge/cache/config.h"
 #include "nbd-bridge/cache/mapped.h"
 
 enum { VERSION = 1, HEADER_BYTES = 8192, SUM_BITS = 28, PAGE_ENTRIES = CACHE_BLOCK / sizeof(uint64_t) };

@@ -6,16 +6,18 @@
 #include <errno.h>
 #include <string.h>
 
-#include "nbd-bridge/cache/cache.h"
+#include "nbd-bridge/cache/cache-private.h"
 
 static unsigned *share_of(struct cache_lane *cl, enum cache_use use)
 {
 	return use == CACHE_AHEAD ? &cl->nr_ahead : use == CACHE_PUSH ? &cl->nr_push : NULL;
 }
 
-struct cache_io *cache_io_get(struct bridge_lane *lane, enum cache_use use)
+static const struct cache_io_kind other = {.use = CACHE_OTHER};
+
+struct cache_io *cache_io_get(struct cache_lane *cl, const struct cache_io_kind *kind)
 {
-	struct cache_lane *cl = lane->cache;
+	const enum cache_use use = kind->use;
 	struct cache_io *io = cl->free_ios;
 	unsigned *share = share_of(cl, use);
 
@@ -25,19 +27,19 @@ struct cache_io *cache_io_get(struct bridge_lane *lane, enum cache_use use)
 		return NULL;
 	if (share)
 		(*share)++;
-	if (use == CACHE_PULL)
-		atomic_fetch_add(&cl->cache->nr_pulls, 1);
+	if (kind->begin)
+		kind->begin(cl);
 	cl->free_ios = io->next;
 	cl->nr_free--;
-	io->use = (uint8_t)use;
+	io->kind = kind;
 	io->owner = NULL;
 	return io;
 }
 
 void cache_io_put(struct cache_io *io)
 {
-	struct cache_lane *cl = io->lane->cache;
-	unsigned *share = share_of(cl, io->use);
+	struct cache_lane *cl = io->cl;
+	unsigned *share = share_of(cl, io->kind->use);
 	struct bridge_request *rq = cl->io_waiters;
 
 	if (share)
@@ -47,9 +49,9 @@ void cache_io_put(struct cache_io *io)
 	cl->nr_free++;
 	cl->io_waiters = NULL;
 	while (rq) {
-		struct bridge_request *next = rq->wait_next;
+		struct bridge_request *next = rq->cache.wait_next;
 
-		cache_ready(io->lane, rq);
+		cache_ready(io->cl, rq);
 		rq = next;
 	}
 }
@@ -60,95 +62,41 @@ static void settle_owner(struct cache_io *io, int error)
 
 	if (!rq)
 		return;
-	if (error < 0 && rq->status == 0)
-		rq->status = error;
-	if (--rq->nr_ops == 0 && rq->waits_at == BRIDGE_WAITS_OPS)
-		cache_ready(io->lane, rq);
-}
-
-/* Under the chunk's lock.  The error that it ends with. */
-static int end_fetch(struct cache_io *io, struct cache_slot *slot, int error)
-{
-	struct cache_counters *counters = &io->lane->cache->counters;
-
-	cache_map_clear(&slot->fetching, io->first, io->nr);
-	if (error == 0 && io->bounce)
-		error = cache_copy_in(io->lane->cache->cache, slot, (uint64_t)io->first * CACHE_BLOCK, io->bounce, io->rq.len);
-	if (error < 0)
-		return error;
-	cache_map_set(&slot->valid, io->first, io->nr);
-	count(&counters->fetched_bytes, io->rq.len);
-	if (io->use == CACHE_AHEAD) {
-		cache_map_set(&slot->ahead, io->first, io->nr);
-		count(&counters->ahead_bytes, io->rq.len);
-	}
-	if (io->use == CACHE_PULL)
-		count(&counters->pulled_bytes, io->rq.len);
-	return 0;
-}
-
-/* The same. */
-static int end_push(struct cache_io *io, struct cache_slot *slot, int error)
-{
-	struct cache_counters *counters = &io->lane->cache->counters;
-	struct bridge_cache *cache = io->lane->cache->cache;
-
-	cache_map_clear(&slot->pushing, io->first, io->nr);
-	if (error == 0)
-		error = cache_mark_clean(cache, slot, io->first, io->nr);
-	slot->push_error = error;
-	if (error < 0) {
-		if (cache_map_empty(&slot->dirty) || slot->push_seq < slot->dirty_seq)
-			slot->dirty_seq = slot->push_seq;
-		cache_map_set(&slot->dirty, io->first, io->nr);
-		cache_count_dead(cache, slot);
-		count(&counters->push_errors, 1);
-	} else {
-		count(&counters->pushed_bytes, io->rq.len);
-	}
-	if (cache_map_empty(&slot->dirty) && cache_map_empty(&slot->pushing))
-		cache_uncount(cache, io->chunk, slot);
-	atomic_store(&cache->push_error, error);
-	return error;
+	if (error < 0 && rq->lane.status == 0)
+		rq->lane.status = error;
+	if (--rq->lane.nr_ops == 0 && rq->cache.waits_at == BRIDGE_WAITS_OPS)
+		cache_ready(io->cl, rq);
 }
 
 static void io_done(struct bridge_request *rq, int error)
 {
 	struct cache_io *io = weft_container_of(rq, struct cache_io, rq);
-	struct bridge_lane *lane = io->lane;
-	struct bridge_cache *cache = lane->cache->cache;
-	enum cache_use use = io->use;
+	const struct cache_io_kind *kind = io->kind;
+	struct cache_lane *cl = io->cl;
 
-	if (use != CACHE_OTHER) {
-		struct cache_chunk *chunk = cache_lock(cache, io->chunk);
-		struct cache_slot *slot = cache_slot_of(cache, chunk);
+	if (kind->end) {
+		struct cache_chunk *chunk = cache_lock(cl->cache, io->chunk);
+		struct cache_slot *slot = cache_slot_of(cl->cache, chunk);
 
 		slot->nr_ios--;
-		error = use == CACHE_PUSH ? end_push(io, slot, error) : end_fetch(io, slot, error);
+		error = kind->end(io, slot, error);
 		/* Before those who wait go on: they are to see the error. */
 		settle_owner(io, error);
-		cache_wake_chunk(lane, chunk);
+		cache_wake_chunk(cl, chunk);
 		cache_unlock(chunk);
-		cache_wake_room(lane);
+		cache_wake_room(cl);
 	} else {
 		settle_owner(io, error);
 	}
 	cache_io_put(io);
-	if (use == CACHE_PUSH && error < 0)
-		cache_push_soon(lane);
-	if (use == CACHE_PULL) {
-		atomic_fetch_sub(&cache->nr_pulls, 1);
-		if (error == 0)
-			cache_pull(lane);
-		else
-			cache_pull_later(lane);
-	}
+	if (kind->after)
+		kind->after(cl, error);
 }
 
 void cache_io_blocks(struct cache_io *io, uint8_t kind, uint64_t c, struct cache_slot *slot, unsigned first,
 	unsigned nr, struct cache_io **list)
 {
-	struct bridge_cache *cache = io->lane->cache->cache;
+	struct bridge_cache *cache = io->cl->cache;
 	uint64_t off = (c << cache->shift) + (uint64_t)first * CACHE_BLOCK;
 
 	io->chunk = c;
@@ -161,19 +109,19 @@ void cache_io_blocks(struct cache_io *io, uint8_t kind, uint64_t c, struct cache
 	io->rq.buf = cache_bytes(cache, slot) + (uint64_t)first * CACHE_BLOCK;
 	if (io->bounce)
 		io->rq.buf = io->bounce;
-	io->rq.mem = io->lane->cache->mem;
+	io->rq.mem = io->cl->mem;
 	slot->nr_ios++;
 	io->next = *list;
 	*list = io;
 }
 
-int cache_io_other(struct bridge_lane *lane, struct bridge_request *rq, uint8_t kind, uint8_t flags, uint64_t off,
+int cache_io_other(struct cache_lane *cl, struct bridge_request *rq, uint8_t kind, uint8_t flags, uint64_t off,
 	uint64_t len, uint8_t next_phase)
 {
-	struct cache_io *io = cache_io_get(lane, CACHE_OTHER);
+	struct cache_io *io = cache_io_get(cl, &other);
 
 	if (!io)
-		return cache_wait_io(lane, rq);
+		return cache_wait_io(cl, rq);
 	io->owner = rq;
 	io->rq.kind = kind;
 	io->rq.flags = flags;
@@ -182,21 +130,21 @@ int cache_io_other(struct bridge_lane *lane, struct bridge_request *rq, uint8_t 
 	io->rq.buf = NULL;
 	io->rq.mem = NULL;
 	io->next = NULL;
-	rq->phase = next_phase;
-	rq->nr_ops++;
-	rq->waits_at = BRIDGE_WAITS_OPS;
-	cache_io_submit(lane, io);
+	rq->cache.phase = next_phase;
+	rq->lane.nr_ops++;
+	rq->cache.waits_at = BRIDGE_WAITS_OPS;
+	cache_io_submit(cl, io);
 	return -EAGAIN;
 }
 
-void cache_io_submit(struct bridge_lane *lane, struct cache_io *list)
+void cache_io_submit(struct cache_lane *cl, struct cache_io *list)
 {
 	while (list) {
 		struct cache_io *io = list;
 
 		list = io->next;
 		io->rq.done = io_done;
-		io->rq.internal = true;
-		lane_submit_direct(lane, &io->rq);
+		io->rq.lane.internal = true;
+		lane_submit_direct(cl->lane, &io->rq);
 	}
 }

@@ -7,7 +7,10 @@
 #ifndef WEFT_NBD_BRIDGE_CACHE_PULL_ORDER_H
 #define WEFT_NBD_BRIDGE_CACHE_PULL_ORDER_H
 
-#include "nbd-bridge/bridge/bridge.h"
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fabric/base/error.h"
 
 struct pull_range {
 	uint64_t off, len;
@@ -23,8 +26,5 @@ int pull_order_read(const char *path, struct pull_order *ret, struct weft_error 
 void pull_order_free(struct pull_order *order);
 /* All chunks of 1 << shift bytes, each once, in that order; to be freed.  -ENOMEM. */
 int pull_order_chunks(const struct pull_order *order, uint64_t nr_chunks, unsigned shift, uint32_t **ret);
-
-/* Writes where was read most to path, which is replaced.  The lanes have ended; the attachment is a managed one. */
-int bridge_save_pull_order(struct bridge *bridge, const char *path, struct weft_error *err);
 
 #endif

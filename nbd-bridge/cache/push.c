@@ -10,7 +10,7 @@
  */
 #include <errno.h>
 
-#include "nbd-bridge/cache/cache.h"
+#include "nbd-bridge/cache/cache-private.h"
 
 enum { RETRY_MS = 100, STREAM_MS = 1000 };
 
@@ -44,19 +44,52 @@ static int take_bytes(struct bridge_cache *cache, const struct cache_io *io, uin
 			  : 0;
 }
 
+/* Under the chunk's lock.  The error that it ends with. */
+static int end_push(struct cache_io *io, struct cache_slot *slot, int error)
+{
+	struct cache_counters *counters = &io->cl->counters;
+	struct bridge_cache *cache = io->cl->cache;
+
+	cache_map_clear(&slot->pushing, io->first, io->nr);
+	if (error == 0)
+		error = cache_mark_clean(cache, slot, io->first, io->nr);
+	slot->push_error = error;
+	if (error < 0) {
+		if (cache_map_empty(&slot->dirty) || slot->push_seq < slot->dirty_seq)
+			slot->dirty_seq = slot->push_seq;
+		cache_map_set(&slot->dirty, io->first, io->nr);
+		cache_count_dead(cache, slot);
+		weft_count(&counters->push_errors, 1);
+	} else {
+		weft_count(&counters->pushed_bytes, io->rq.len);
+	}
+	if (cache_map_empty(&slot->dirty) && cache_map_empty(&slot->pushing))
+		cache_uncount(cache, io->chunk, slot);
+	atomic_store(&cache->push_error, error);
+	return error;
+}
+
+static void after_push(struct cache_lane *cl, int error)
+{
+	if (error < 0)
+		cache_push_soon(cl);
+}
+
+static const struct cache_io_kind push_kind = {.use = CACHE_PUSH, .end = end_push, .after = after_push};
+
 /* Under the chunk's lock. */
-static int push_runs(struct bridge_lane *lane, uint64_t c, struct cache_slot *slot, struct cache_io **list)
+static int push_runs(struct cache_lane *cl, uint64_t c, struct cache_slot *slot, struct cache_io **list)
 {
 	unsigned first = 0, n;
 
 	slot->push_seq = slot->dirty_seq;
 	slot->push_error = 0;
 	while ((n = next_run(slot, &first)) > 0) {
-		struct cache_io *io = cache_io_get(lane, CACHE_PUSH);
+		struct cache_io *io = cache_io_get(cl, &push_kind);
 
 		if (!io)
 			return -EAGAIN;
-		if (take_bytes(lane->cache->cache, io, c, slot, first, n) < 0) {
+		if (take_bytes(cl->cache, io, c, slot, first, n) < 0) {
 			cache_io_put(io);
 			continue; /* with what is not lost of the run */
 		}
@@ -74,81 +107,65 @@ static uint64_t bytes_of(const struct bridge_cache *cache, uint64_t c)
 }
 
 /* whole: only if all of it is dirty. */
-static int push(struct bridge_lane *lane, uint64_t c, bool whole)
+static int push(struct cache_lane *cl, uint64_t c, bool whole)
 {
-	struct bridge_cache *cache = lane->cache->cache;
+	struct bridge_cache *cache = cl->cache;
 	struct cache_io *list = NULL;
 	int r = 0;
 
 	/* Without a connection they would only keep writers from the blocks. */
-	if (!lane_reaches(lane, c << cache->shift, bytes_of(cache, c)))
+	if (!lane_reaches(cl->lane, c << cache->shift, bytes_of(cache, c)))
 		return 0;
 	struct cache_chunk *chunk = cache_lock(cache, c);
 	struct cache_slot *slot = cache_slot_of(cache, chunk);
 	bool was_dead = slot && slot->dead;
 	if (slot && !chunk->zeroing && cache_map_empty(&slot->pushing) && !cache_map_empty(&slot->dirty) &&
 		(!whole || cache_map_all(&slot->dirty, 0, (unsigned)(bytes_of(cache, c) / CACHE_BLOCK))))
-		r = push_runs(lane, c, slot, &list);
+		r = push_runs(cl, c, slot, &list);
 	bool died = slot && slot->dead && !was_dead;
 	cache_unlock(chunk);
-	cache_io_submit(lane, list);
+	cache_io_submit(cl, list);
 	/* Once: those who wait kick whoever is here, and find out whether there is anything left to wait for. */
 	if (died)
-		cache_wake_room(lane);
+		cache_wake_room(cl);
 	return r;
 }
 
-int cache_push(struct bridge_lane *lane, uint64_t c)
+int cache_push(struct cache_lane *cl, uint64_t c)
 {
-	return push(lane, c, false);
+	return push(cl, c, false);
 }
 
-void cache_push_filled(struct bridge_lane *lane, uint64_t c)
+void cache_push_filled(struct cache_lane *cl, uint64_t c)
 {
-	const struct cache_lane *cl = lane->cache;
 	bool dirty = atomic_load_explicit(&cl->cache->dirty_map[c / 64], memory_order_relaxed) >> c % 64 & 1;
 
 	/* Most writes that begin a chunk are no stream: they do without its neighbour's lock. */
-	if (dirty && lane->bridge->config.push_interval_ms <= STREAM_MS && cl->nr_push < CACHE_PUSH_IOS && cl->nr_free > CACHE_RATHER_IOS &&
+	if (dirty && cl->cache->config.push_interval_ms <= STREAM_MS && cl->nr_push < CACHE_PUSH_IOS && cl->nr_free > CACHE_RATHER_IOS &&
 		atomic_load_explicit(&cl->cache->push_error, memory_order_relaxed) == 0)
-		push(lane, c, true);
+		push(cl, c, true);
 }
 
-void cache_push_pump(struct bridge_lane *lane)
+void cache_push_pump(struct cache_lane *cl)
 {
-	struct cache_lane *cl = lane->cache;
 	struct bridge_cache *cache = cl->cache;
 
 	if (atomic_exchange(&cl->kicked, false))
 		cl->push_left = cache->nr_chunks;
 	while (cl->push_left > 0 && cl->nr_push < CACHE_PUSH_IOS && cl->nr_free > CACHE_RATHER_IOS &&
-		(cache->bridge->nr_donors > 1 || atomic_load_explicit(&lane->ready, memory_order_relaxed))) {
+		(cache->attachment->nr_peers > 1 || lane_is_ready(cl->lane))) {
 		uint64_t end = weft_min(cl->push_at + cl->push_left, cache->nr_chunks);
 		uint64_t c = cache_next_dirty(cache, cl->push_at, end);
 
 		/* Without operations the rest of it comes next. */
-		uint64_t next = c < end && cache_push(lane, c) == -EAGAIN ? c : weft_min(c + 1, end);
+		uint64_t next = c < end && cache_push(cl, c) == -EAGAIN ? c : weft_min(c + 1, end);
 		cl->push_left -= next - cl->push_at;
 		cl->push_at = next < cache->nr_chunks ? next : 0;
 	}
 }
 
-void cache_push_kick(struct bridge_lane *lane)
+void cache_push_soon(struct cache_lane *cl)
 {
-	struct bridge_cache *cache = lane->cache->cache;
-
-	for (unsigned i = 0; i < cache->bridge->nr_lanes; i++) {
-		struct bridge_lane *other = cache->bridge->lanes[i];
-
-		/* One that could not join has none of it: the attach fails then. */
-		if (cache->lanes[i] && !atomic_exchange(&cache->lanes[i]->kicked, true) && other != lane)
-			weft_loop_wake(other->loop);
-	}
-}
-
-void cache_push_soon(struct bridge_lane *lane)
-{
-	struct cache_lane *cl = lane->cache;
 	struct bridge_cache *cache = cl->cache;
 	bool failing = atomic_load_explicit(&cache->push_error, memory_order_relaxed) < 0;
 
@@ -156,31 +173,22 @@ void cache_push_soon(struct bridge_lane *lane)
 		atomic_load_explicit(&cache->nr_dirty, memory_order_relaxed) > cache->max_dirty / 2)
 		cl->push_left = cache->nr_chunks;
 	if (cl->push.due_ns == 0)
-		weft_loop_timer_set(lane->loop, &cl->push,
-			(failing ? RETRY_MS : cache->bridge->config.push_interval_ms) * UINT64_C(1000000));
+		weft_loop_timer_set(cl->worker->loop, &cl->push,
+			(failing ? RETRY_MS : cache->config.push_interval_ms) * UINT64_C(1000000));
 }
 
 static void on_interval(struct weft_timer *timer)
 {
 	struct cache_lane *cl = weft_container_of(timer, struct cache_lane, push);
-	struct bridge_lane *lane = cl->ios[0].lane;
 
 	if (atomic_load(&cl->cache->nr_dirty) == 0)
 		return;
 	cl->push_left = cl->cache->nr_chunks;
 	/* Whatever is dirty still, or again. */
-	weft_loop_timer_set(lane->loop, &cl->push, cl->cache->bridge->config.push_interval_ms * UINT64_C(1000000));
-}
-
-static void on_pull(struct weft_timer *timer)
-{
-	struct cache_lane *cl = weft_container_of(timer, struct cache_lane, pull);
-
-	cache_pull(cl->ios[0].lane);
+	weft_loop_timer_set(cl->worker->loop, &cl->push, cl->cache->config.push_interval_ms * UINT64_C(1000000));
 }
 
 void cache_push_init(struct cache_lane *cl)
 {
 	cl->push.fn = on_interval;
-	cl->pull.fn = on_pull;
 }

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "nbd-bridge/cache/cache.h"
+#include "nbd-bridge/cache/cache-private.h"
 
 static json_t *integer(uint64_t value)
 {
@@ -70,29 +70,29 @@ uint64_t cache_pushed_bytes(const struct bridge_cache *cache)
 {
 	uint64_t sum = 0;
 
-	for (unsigned i = 0; i < cache->bridge->nr_lanes; i++)
-		if (cache->lanes[i])
-			sum += atomic_load(&cache->lanes[i]->counters.pushed_bytes);
+	for (unsigned i = 0; i < cache->lanes->nr; i++)
+		if (cache->of_lane[i])
+			sum += atomic_load(&cache->of_lane[i]->counters.pushed_bytes);
 	return sum;
 }
 
 static const char *pull_state(struct bridge_cache *cache)
 {
-	if (!cache->bridge->config.pull)
+	if (!cache->config.pull)
 		return "off";
 	if (atomic_load(&cache->pull_next) >= cache->nr_chunks && atomic_load(&cache->nr_pulls) == 0)
 		return "done";
 	return atomic_load(&cache->pull_full) ? "cache full" : "running";
 }
 
-uint64_t bridge_cache_bytes(const struct bridge *bridge)
+uint64_t cache_capacity_bytes(const struct bridge_cache *cache)
 {
-	return (uint64_t)bridge->cache->nr_slots << bridge->cache->shift;
+	return (uint64_t)cache->nr_slots << cache->shift;
 }
 
-uint64_t bridge_chunk_bytes(const struct bridge *bridge)
+uint64_t cache_chunk_size(const struct bridge_cache *cache)
 {
-	return cache_chunk_bytes(bridge->cache);
+	return cache_chunk_bytes(cache);
 }
 
 json_t *cache_status(struct bridge_cache *cache)
@@ -101,13 +101,13 @@ json_t *cache_status(struct bridge_cache *cache)
 	uint64_t pulled = atomic_load(&cache->pull_next);
 	struct sums sums = {0};
 
-	for (unsigned i = 0; i < cache->bridge->nr_lanes; i++)
-		if (cache->lanes[i])
-			add_lane(&sums, &cache->lanes[i]->counters);
+	for (unsigned i = 0; i < cache->lanes->nr; i++)
+		if (cache->of_lane[i])
+			add_lane(&sums, &cache->of_lane[i]->counters);
 	json_t *json = json_pack("{s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "size_bytes",
 		integer((uint64_t)cache->nr_slots << cache->shift), "chunk_bytes", integer(cache_chunk_bytes(cache)),
 		"valid_bytes", integer(held.valid), "dirty_bytes", integer(held.dirty), "lost_bytes", integer(held.lost), "policy",
-		cache->bridge->config.write_through ? "write-through" : "write-back", "hits", integer(sums.hits),
+		cache->config.write_through ? "write-through" : "write-back", "hits", integer(sums.hits),
 		"misses", integer(sums.misses), "fetched_bytes", integer(sums.fetched), "pushed_bytes",
 		integer(sums.pushed), "push_errors", integer(sums.push_errors));
 	json_object_set_new(json, "push_failing", json_boolean(held.dirty > 0 && atomic_load(&cache->push_error) < 0));
@@ -115,8 +115,8 @@ json_t *cache_status(struct bridge_cache *cache)
 		integer(sums.used), "wasted_bytes", integer(sums.wasted)));
 	json_object_set_new(json, "pull", json_pack("{s:s, s:o, s:o}", "state", pull_state(cache), "done_bytes",
 		integer(weft_min(pulled << cache->shift, cache->size_bytes)), "fetched_bytes", integer(sums.pulled)));
-	json_object_set_new(json, "path", json_pack("{s:f, s:o}", "round_trip_s", (double)cache->bridge->rtt_ns / 1e9,
-		"rate_bytes_per_s", integer(cache->bridge->rate)));
+	json_object_set_new(json, "path", json_pack("{s:f, s:o}", "round_trip_s", (double)cache->path.rtt_ns / 1e9,
+		"rate_bytes_per_s", integer(cache->path.rate)));
 	return json;
 }
 
@@ -149,9 +149,8 @@ static bool copy_chunk(struct bridge_cache *cache, uint64_t c, struct copy *copy
 	return slot;
 }
 
-int bridge_cache_each(struct bridge *bridge, cache_each_fn *fn, void *ctx)
+int cache_each(struct bridge_cache *cache, cache_each_fn *fn, void *ctx)
 {
-	struct bridge_cache *cache = bridge->cache;
 	struct copy *copy = malloc(sizeof(*copy));
 	int r = copy ? 0 : -ENOMEM;
 

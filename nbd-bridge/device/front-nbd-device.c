@@ -523,7 +523,7 @@ int bridge_front_nbd_device_new(struct bridge *bridge, struct weft_loop *loop, c
 	device->timer.fn = on_timer;
 	device->watch.fn = on_event;
 	device->number = -1;
-	device->dead_conn_s = (uint32_t)weft_max(config->timeout_ms, config->dead_timeout_ms) / 1000 + MARGIN_S;
+	device->dead_conn_s = (uint32_t)weft_max(config->attach.timeout_ms, config->attach.dead_timeout_ms) / 1000 + MARGIN_S;
 	device->watch.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = device->watch.fd < 0 ? -errno : weft_loop_add(loop, &device->watch, EPOLLIN);
 	if (r < 0) {

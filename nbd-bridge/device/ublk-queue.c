@@ -228,8 +228,8 @@ static void tell_gone(struct ublk_queue *queue)
 {
 	const struct bridge_config *config = bridge_config_of(queue->config.bridge);
 
-	if (!atomic_exchange(queue->config.gone, true) && config->changed)
-		config->changed(config->changed_ctx);
+	if (!atomic_exchange(queue->config.gone, true) && config->attach.changed)
+		config->attach.changed(config->attach.changed_ctx);
 }
 
 /* A command failed: the kernel was out of memory for it, or something is wrong with the device. */
@@ -328,7 +328,7 @@ static void on_submitted(struct bridge_ring_note *note)
 	bridge_lane_defer(queue->config.lane, &queue->submit);
 }
 
-static void on_submit(struct bridge_deferred *deferred)
+static void on_submit(struct weft_deferred *deferred)
 {
 	struct ublk_queue *queue = weft_container_of(deferred, struct ublk_queue, submit);
 

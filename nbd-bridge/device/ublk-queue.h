@@ -53,7 +53,7 @@ struct ublk_queue {
 	unsigned nr_submitted;
 	int error; /* of the last command that failed */
 	struct bridge_ring_note submitted;
-	struct bridge_deferred submit;
+	struct weft_deferred submit;
 	struct weft_timer retry;
 	struct bridge_waiter waiter;
 	struct ublk_tag *waiting, **waiting_tail; /* for a buffer */

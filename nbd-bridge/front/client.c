@@ -41,8 +41,8 @@ void bridge_export_fill(const struct bridge *bridge, struct nbd_export *ret)
 		.min_block_bytes = info->min_block_bytes,
 		.preferred_block_bytes = (uint32_t)weft_max(info->preferred_block_bytes, 4096),
 		.max_block_bytes = BRIDGE_MAX_REQUEST,
-		.name = bridge_config_of(bridge)->region,
-		.description = bridge_config_of(bridge)->name,
+		.name = bridge_config_of(bridge)->attach.region,
+		.description = bridge_config_of(bridge)->attach.name,
 	};
 }
 
@@ -223,7 +223,7 @@ static void on_stall(struct weft_timer *timer)
 		set_stall(client);
 }
 
-static void client_update(struct bridge_deferred *deferred)
+static void client_update(struct weft_deferred *deferred)
 {
 	struct bridge_client *client = weft_container_of(deferred, struct bridge_client, deferred);
 	int r = nbd_conn_send(client->conn);

@@ -35,7 +35,7 @@ struct bridge_client {
 	bool opened;           /* set by the service's open() */
 
 	struct weft_watch watch;
-	struct bridge_deferred deferred;
+	struct weft_deferred deferred;
 	struct bridge_waiter waiter;
 	struct weft_timer stall;
 	bool ending;

@@ -148,7 +148,7 @@ static int make_session(struct fuse_front *front, bool allow_other, struct weft_
 	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
 
 	snprintf(options, sizeof(options), "fsname=weft:%s,subtype=" BRIDGE_FUSE_SUBTYPE
-		",default_permissions,max_read=%d%s%s", config->name, FUSE_MAX_IO, fuse_front_info(front)->read_only ? ",ro" : "",
+		",default_permissions,max_read=%d%s%s", config->attach.name, FUSE_MAX_IO, fuse_front_info(front)->read_only ? ",ro" : "",
 		allow_other ? ",allow_other" : "");
 	front->session = fuse_session_new(&args, &fuse_file_operations, sizeof(fuse_file_operations), front);
 	fuse_opt_free_args(&args);

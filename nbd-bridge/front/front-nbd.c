@@ -53,7 +53,7 @@ static int emit_exports(struct nbd_conn *conn,
 {
 	const struct bridge_client *client = nbd_conn_user(conn);
 
-	return emit(ctx, bridge_config_of(client->bridge)->region, NULL);
+	return emit(ctx, bridge_config_of(client->bridge)->attach.region, NULL);
 }
 
 static struct bridge_tenure *tenure_of(const struct bridge_client *base)
@@ -64,7 +64,7 @@ static struct bridge_tenure *tenure_of(const struct bridge_client *base)
 /* 0: by the plain name; 1: by the tenure that there is; or -errno. */
 static int look_up(const struct bridge_client *client, const char *name, struct weft_error *err)
 {
-	const char *region = bridge_config_of(client->bridge)->region;
+	const char *region = bridge_config_of(client->bridge)->attach.region;
 	struct bridge_tenure *tenure = tenure_of(client);
 	char plain[4096 + 1];
 	uint64_t asked;

@@ -96,7 +96,7 @@ static void submit(struct fuse_slot *slot, uint8_t kind, uint8_t flags, uint64_t
 	rq->off = off;
 	rq->len = len;
 	/* The kernel does not tell which request it is if it cannot take a reply, as it may not from a file: that would hang. */
-	rq->may_lend = !bridge_config_of(slot->front->base.bridge)->cache_file;
+	rq->may_lend = !bridge_config_of(slot->front->base.bridge)->cache.file;
 	rq->done = done;
 	bridge_lane_submit(slot->front->lane, rq);
 }
@@ -146,7 +146,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	/* Beside a writer elsewhere, what was cached may be old: begin anew with each open. */
-	fi->keep_cache = bridge_config_of(front->base.bridge)->mode != WEFT_MODE_SHARED;
+	fi->keep_cache = bridge_config_of(front->base.bridge)->attach.mode != WEFT_MODE_SHARED;
 	fuse_reply_open(req, fi);
 }
 
@@ -312,8 +312,8 @@ static void session_ended(struct fuse_front *front)
 {
 	weft_loop_remove(bridge_lane_loop(front->lane), &front->watch);
 	atomic_store(&front->gone, true);
-	if (bridge_config_of(front->base.bridge)->changed)
-		bridge_config_of(front->base.bridge)->changed(bridge_config_of(front->base.bridge)->changed_ctx);
+	if (bridge_config_of(front->base.bridge)->attach.changed)
+		bridge_config_of(front->base.bridge)->attach.changed(bridge_config_of(front->base.bridge)->attach.changed_ctx);
 }
 
 static void on_request(struct weft_watch *watch, uint32_t events)

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "nbd-bridge/lane/lane.h"
+#include "nbd-bridge/lane/lane-private.h"
 
 /* ---- memory ---- */
 
@@ -15,7 +15,7 @@ int bridge_lane_register(struct bridge_lane *lane, void *base, size_t len, struc
 {
 	struct tp_mem *first = NULL, *mem;
 
-	for (unsigned i = 0; i < lane->bridge->nr_transports; i++) {
+	for (unsigned i = 0; i < lane->attachment->nr_transports; i++) {
 		int r = tp_register(lane->tps[i], base, len, &mem, err);
 
 		if (r < 0) {
@@ -55,7 +55,7 @@ int bridge_lane_deregister(struct bridge_lane *lane, struct tp_mem *first)
 
 int bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **ret, struct weft_error *err)
 {
-	for (unsigned i = 0; i < lane->bridge->nr_transports; i++)
+	for (unsigned i = 0; i < lane->attachment->nr_transports; i++)
 		if (!lane->tps[i]->ops->any_memory)
 			return -EOPNOTSUPP;
 	return bridge_lane_register(lane, (void *)1, SIZE_MAX - 1, ret, err);
@@ -90,12 +90,15 @@ int lane_remake_arena(struct bridge_lane *lane, struct weft_error *err)
 	return lane_make_arena(lane, err);
 }
 
+uint64_t lane_buffer_bytes(const struct bridge_lane *lane)
+{
+	return bridge_pool_used(lane->pool);
+}
+
 /* ---- giving it out ---- */
 
 static int big_get(struct bridge_lane *lane, size_t len, void **ret, struct tp_mem **ret_mem)
 {
-	struct bridge *bridge = lane->bridge;
-
 	if (lane->big_used)
 		return -EAGAIN;
 	if (lane->big && lane->big_len < len) {
@@ -108,7 +111,7 @@ static int big_get(struct bridge_lane *lane, size_t len, void **ret, struct tp_m
 
 		while (want < len)
 			want *= 2;
-		if (want > LANE_BIG_KEPT && atomic_exchange(&bridge->big_taken, true))
+		if (want > LANE_BIG_KEPT && atomic_exchange(&lane->lanes->big_taken, true))
 			return -EAGAIN;
 		void *big = weft_map_bytes(want);
 		int r = big ? 0 : -ENOMEM;
@@ -119,7 +122,7 @@ static int big_get(struct bridge_lane *lane, size_t len, void **ret, struct tp_m
 		}
 		if (r < 0) {
 			if (want > LANE_BIG_KEPT)
-				atomic_store(&bridge->big_taken, false);
+				atomic_store(&lane->lanes->big_taken, false);
 			return -ENOMEM;
 		}
 		lane->big = big;
@@ -144,8 +147,8 @@ void lane_drop_big(struct bridge_lane *lane)
 	lane->big = NULL;
 	lane->big_mem = NULL;
 	if (taken) {
-		atomic_store(&lane->bridge->big_taken, false);
-		bridge_wake_lanes(lane->bridge);
+		atomic_store(&lane->lanes->big_taken, false);
+		lanes_wake(lane->lanes);
 	}
 }
 

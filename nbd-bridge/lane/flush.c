@@ -8,14 +8,14 @@
  */
 #include <stdatomic.h>
 
-#include "nbd-bridge/lane/lane.h"
+#include "nbd-bridge/lane/lane-private.h"
 
 static void push(struct request_list *list, struct bridge_request *rq)
 {
-	rq->listed = true;
-	rq->next = NULL;
+	rq->lane.listed = true;
+	rq->lane.next = NULL;
 	*list->tail = rq;
-	list->tail = &rq->next;
+	list->tail = &rq->lane.next;
 }
 
 static void list_init(struct request_list *list)
@@ -43,14 +43,19 @@ static void start_visit(struct bridge_lane *lane)
 	flush->visit_answers = atomic_load(&flush->nr_asked);
 	flush->visit_covers = atomic_load(&flush->nr_written);
 	flush->visit.kind = TP_FLUSH;
-	lane_submit_direct(lane, &flush->visit);
+	lane_begin(lane, &flush->visit);
+	int r = lane_admit(lane, &flush->visit);
+	if (r > 0 && lane->attachment->info.can_flush)
+		lane_backlog(lane, &flush->visit);
+	else
+		lane_settle(lane, &flush->visit, r < 0 ? r : 0);
 }
 
 static void visit_done(struct bridge_request *rq, int error)
 {
 	struct bridge_lane *lane = weft_container_of(rq, struct bridge_lane, flush.visit);
 	struct lane_flush *flush = &lane->flush;
-	struct bridge *bridge = lane->bridge;
+	struct bridge_lanes *lanes = lane->lanes;
 
 	if (error == 0) {
 		atomic_store(&flush->nr_flushed, flush->visit_covers);
@@ -60,11 +65,11 @@ static void visit_done(struct bridge_request *rq, int error)
 	}
 	atomic_store(&flush->nr_answered, flush->visit_answers);
 	flush->visiting = false;
-	for (unsigned i = 0; i < bridge->nr_lanes; i++)
-		if (atomic_load(&bridge->lanes[i]->flush.waiting))
-			weft_loop_wake(bridge->lanes[i]->loop);
+	for (unsigned i = 0; i < lanes->nr; i++)
+		if (atomic_load(&lanes->lane[i]->flush.waiting))
+			weft_loop_wake(lanes->lane[i]->worker.loop);
 	if (atomic_load(&flush->nr_asked) != flush->visit_answers)
-		weft_loop_wake(lane->loop);
+		weft_loop_wake(lane->worker.loop);
 }
 
 void lane_flush_init(struct bridge_lane *lane)
@@ -72,7 +77,7 @@ void lane_flush_init(struct bridge_lane *lane)
 	list_init(&lane->flush.next);
 	list_init(&lane->flush.round);
 	lane->flush.visit.done = visit_done;
-	lane->flush.visit.internal = true;
+	lane->flush.visit.lane.internal = true;
 }
 
 static void end_round(struct bridge_lane *lane, int error)
@@ -82,9 +87,9 @@ static void end_round(struct bridge_lane *lane, int error)
 	lane->flush.in_round = false;
 	atomic_store(&lane->flush.waiting, false);
 	while (rq) {
-		struct bridge_request *next = rq->next;
+		struct bridge_request *next = rq->lane.next;
 
-		rq->listed = false;
+		rq->lane.listed = false;
 		if (error < 0)
 			lane_settle(lane, rq, error);
 		else
@@ -97,7 +102,7 @@ static void end_round(struct bridge_lane *lane, int error)
 static void start_round(struct bridge_lane *lane)
 {
 	struct lane_flush *flush = &lane->flush;
-	struct bridge *bridge = lane->bridge;
+	struct bridge_lanes *lanes = lane->lanes;
 	bool any = false;
 
 	if (flush->in_round || !flush->next.head)
@@ -105,17 +110,17 @@ static void start_round(struct bridge_lane *lane)
 	flush->in_round = true;
 	atomic_store(&flush->waiting, true); /* before the first is asked, who may answer at once */
 	for (struct bridge_request *rq = take_all(&flush->next), *next; rq; rq = next) {
-		next = rq->next;
+		next = rq->lane.next;
 		push(&flush->round, rq);
 	}
-	for (unsigned i = 0; i < bridge->nr_lanes; i++) {
-		struct bridge_lane *other = bridge->lanes[i];
+	for (unsigned i = 0; i < lanes->nr; i++) {
+		struct bridge_lane *other = lanes->lane[i];
 
 		flush->tickets[i] = 0;
 		if (other == lane || atomic_load(&other->flush.nr_written) == atomic_load(&other->flush.nr_flushed))
 			continue;
 		flush->tickets[i] = atomic_fetch_add(&other->flush.nr_asked, 1) + 1;
-		weft_loop_wake(other->loop);
+		weft_loop_wake(other->worker.loop);
 		any = true;
 	}
 	if (!any)
@@ -125,13 +130,13 @@ static void start_round(struct bridge_lane *lane)
 static void look_at_round(struct bridge_lane *lane)
 {
 	struct lane_flush *flush = &lane->flush;
-	struct bridge *bridge = lane->bridge;
+	struct bridge_lanes *lanes = lane->lanes;
 	int error = 0;
 
 	if (!flush->in_round)
 		return;
-	for (unsigned i = 0; i < bridge->nr_lanes; i++) {
-		struct lane_flush *other = &bridge->lanes[i]->flush;
+	for (unsigned i = 0; i < lanes->nr; i++) {
+		struct lane_flush *other = &lanes->lane[i]->flush;
 
 		if (flush->tickets[i] > atomic_load(&other->nr_answered))
 			return;
@@ -160,7 +165,7 @@ struct bridge_request *lane_flush_take_waiting(struct bridge_lane *lane)
 	struct bridge_request *first = take_all(&lane->flush.next), **end = &first;
 
 	while (*end)
-		end = &(*end)->next;
+		end = &(*end)->lane.next;
 	*end = take_all(&lane->flush.round);
 	return first;
 }

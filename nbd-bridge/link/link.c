@@ -1,10 +1,10 @@
 /*
- * A lane's connection to a donor: posting, completions, liveness, and coming back after a loss.
- * Owned by the lane's thread.
+ * A connection to a donor: posting, completions, liveness, and coming back after a loss.
+ * Owned by its worker's thread.
  *
  * A connection is granted at a generation.  When it is lost, the operations that were not answered are
- * parked: the donor may have carried them out, or may still.  The lane raises the generation (unless
- * another lane did already) and connects with it; the grant implies that the donor has stopped all sessions of
+ * parked: the donor may have carried them out, or may still.  The link raises the generation (unless
+ * another link to the donor did already) and connects with it; the grant implies that the donor has stopped all sessions of
  * lower generations, on whatever transport, so that parked operations can be posted again.
  */
 #include <assert.h>
@@ -14,9 +14,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fabric/base/counter.h"
 #include "fabric/base/util.h"
-#include "nbd-bridge/cache/cache.h"
-#include "nbd-bridge/lane/lane.h"
+#include "nbd-bridge/link/link.h"
+
+enum {
+	LINK_BACKOFF_MIN_MS = 20,
+	LINK_BACKOFF_MAX_MS = 1000,
+	LINK_PROBE_MS = 5000,
+	LINK_WAY_MS = 4000, /* for connecting, where there is another way */
+};
 
 static void on_event(struct weft_watch *watch, uint32_t events);
 static void on_retry(struct weft_timer *timer);
@@ -40,12 +47,18 @@ const char *link_state_name(const struct bridge_link *link)
 	return link->is_dead && link->state != LINK_STALE ? "dead, still trying" : names[link->state];
 }
 
-void link_init(struct bridge_link *link, struct bridge_lane *lane, struct bridge_donor *donor)
+void link_init(struct bridge_link *link, const struct link_owner *owner, void *owner_ctx, struct weft_worker *worker,
+	struct bridge_recorder *recorder, struct tp *const *tps, struct bridge_peer *peer)
 {
-	link->lane = lane;
-	link->donor = donor;
-	link->way = donor->config.first_way;
-	for (unsigned i = LANE_OPS; i-- > 0;) {
+	link->owner = owner;
+	link->owner_ctx = owner_ctx;
+	link->worker = worker;
+	link->recorder = recorder;
+	link->tps = tps;
+	link->peer = peer;
+	link->attachment = peer->attachment;
+	link->way = peer->config.first_way;
+	for (unsigned i = LINK_OPS; i-- > 0;) {
 		link->ops[i].link = link;
 		link->ops[i].tp.user = &link->ops[i];
 		link->ops[i].next = link->free_ops;
@@ -68,7 +81,7 @@ void link_init(struct bridge_link *link, struct bridge_lane *lane, struct bridge
 static void wait_and_retry(struct bridge_link *link, uint32_t ms)
 {
 	link->state = LINK_BACKOFF;
-	weft_loop_timer_set(link->lane->loop, &link->retry, ms * MS_NS);
+	weft_loop_timer_set(link->worker->loop, &link->retry, ms * MS_NS);
 }
 
 static void back_off(struct bridge_link *link)
@@ -82,39 +95,36 @@ static void back_off(struct bridge_link *link)
 /* The attachment is not valid any more; connections end as they are found. */
 static void become_stale(struct bridge_link *link)
 {
-	struct bridge_lane *lane = link->lane;
 
 	if (link->conn) {
 		tp_shutdown(link->conn);
 		return; /* again from disconnected() */
 	}
-	weft_loop_timer_cancel(lane->loop, &link->retry);
-	weft_loop_timer_cancel(lane->loop, &link->dead);
-	weft_loop_timer_cancel(lane->loop, &link->tick);
+	weft_loop_timer_cancel(link->worker->loop, &link->retry);
+	weft_loop_timer_cancel(link->worker->loop, &link->dead);
+	weft_loop_timer_cancel(link->worker->loop, &link->tick);
 	link->state = LINK_STALE;
-	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_STALE, -ESTALE, link->generation, 0);
-	lane_purge(link->lane, link, -EIO, PURGE_ALL);
+	bridge_recorder_event(link->recorder, BRIDGE_EVENT_STALE, -ESTALE, link->generation, 0);
+	link->owner->fail_all(link, -EIO);
 }
 
 static void refused(struct bridge_link *link, int error)
 {
-	struct bridge_lane *lane = link->lane;
-	struct bridge *bridge = lane->bridge;
-	struct bridge_donor *donor = link->donor;
+	struct bridge_peer *peer = link->peer;
 
-	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_REFUSED, error, link->generation, 0);
+	bridge_recorder_event(link->recorder, BRIDGE_EVENT_REFUSED, error, link->generation, 0);
 	bool first = link->ready_ns == 0;
 	if (first)
-		bridge_first_result(link, error, &link->why);
+		link->owner->first_result(link, error, &link->why);
 	/*
 	 * Over RDMA a donor of version 0, such as one that was put back to an older weft, closes the connection on a hello of ours without a word.  The
 	 * next one is of the other version.  Not for contents that may be put back: such a hello cannot say what it knows of them.
 	 */
-	if (error == -ENOTCONN && donor->granted && !donor->info.restorable &&
-		strcmp(donor->config.ways[link->way].transport->name, "verbs") == 0)
-		atomic_store(&donor->version0, !link->asked_version0);
-	if (error == -WEFT_ESUPERSEDED && (donor->granted || bridge->granted)) {
-		bridge_set_superseded(bridge, &link->why);
+	if (error == -ENOTCONN && peer->granted && !peer->info.restorable &&
+		peer->config.ways[link->way].transport->silent_refusal)
+		atomic_store(&peer->version0, !link->asked_version0);
+	if (error == -WEFT_ESUPERSEDED && (peer->granted || link->attachment->granted)) {
+		attachment_set_superseded(link->attachment, &link->why);
 		link->state = LINK_IDLE;
 		return;
 	}
@@ -122,25 +132,25 @@ static void refused(struct bridge_link *link, int error)
 	 * The donor may have granted this generation without our learning of it, and its lease lapsed: the next one is welcome
 	 * then.  Version 0 does not tell that apart from what is final; it refuses a bridge that was superseded the next one as well.
 	 */
-	bool over = error == -WEFT_EOVER || (error == -ESTALE && !link->insisted && atomic_load(&donor->version0));
-	if (over && donor->granted) {
+	bool over = error == -WEFT_EOVER || (error == -ESTALE && !link->insisted && atomic_load(&peer->version0));
+	if (over && peer->granted) {
 		link->insisted = true;
-		donor_raise(donor, link->generation);
+		peer_raise(peer, link->generation);
 		back_off(link);
 		return;
 	}
-	if (error == -ESTALE && link->generation == atomic_load(&donor->generation)) {
-		if (donor->granted)
-			bridge_set_stale(bridge, &link->why);
+	if (error == -ESTALE && link->generation == atomic_load(&peer->generation)) {
+		if (peer->granted)
+			attachment_set_stale(link->attachment, &link->why);
 		link->state = LINK_IDLE;
 		return;
 	}
 	/* The attach itself does not insist: whoever typed it sees the reason and decides. */
-	if (first && lane->index == 0) {
+	if (first && !link->insists) {
 		link->state = LINK_IDLE;
 		return;
 	}
-	if (donor_refused(donor, link->generation, &link->why))
+	if (peer_refused(peer, link->generation, &link->why))
 		wait_and_retry(link, 1);
 	else
 		back_off(link);
@@ -152,13 +162,13 @@ static void refused(struct bridge_link *link, int error)
  */
 static void set_down(struct bridge_link *link)
 {
-	uint64_t now_ns = weft_now_ns(), timeout_ns = link->lane->bridge->config.dead_timeout_ms * MS_NS;
+	uint64_t now_ns = weft_now_ns(), timeout_ns = link->attachment->config.dead_timeout_ms * MS_NS;
 
 	if (link->down_ns == 0)
 		link->down_ns = now_ns;
 	if (timeout_ns == 0)
 		return;
-	weft_loop_timer_set(link->lane->loop, &link->dead,
+	weft_loop_timer_set(link->worker->loop, &link->dead,
 		now_ns - link->down_ns < timeout_ns ? link->down_ns + timeout_ns - now_ns : 1);
 }
 
@@ -176,14 +186,14 @@ uint64_t link_silent_ns(const struct bridge_link *link)
 
 struct tp_target link_target(const struct bridge_link *link, unsigned way, uint64_t generation)
 {
-	const struct bridge_donor *donor = link->donor;
-	const struct bridge_config *config = &donor->bridge->config;
+	const struct bridge_peer *peer = link->peer;
+	const struct bridge_attachment_config *config = &link->attachment->config;
 	struct tp_target target = {
-		.host = donor->config.ways[way].host,
-		.port = donor->config.ways[way].port,
-		.region = donor->config.region,
+		.host = peer->config.ways[way].host,
+		.port = peer->config.ways[way].port,
+		.region = peer->config.region,
 		.connect_timeout_ms = config->connect_timeout_ms,
-		.answer_ms = donor->config.ways[way].answer_ms,
+		.answer_ms = peer->config.ways[way].answer_ms,
 		/* Found out in time to connect anew before requests fail. */
 		.dead_ms = (uint32_t)weft_max(config->dead_timeout_ms / 2, config->dead_timeout_ms ? 1000 : 0),
 		.hello.anonymous = config->foreign,
@@ -192,28 +202,26 @@ struct tp_target link_target(const struct bridge_link *link, unsigned way, uint6
 	};
 
 	/* Where there is another way to be tried, nobody waits for long. */
-	if (donor->config.nr_ways > 1 && donor->granted)
+	if (peer->config.nr_ways > 1 && peer->granted)
 		target.connect_timeout_ms = (uint32_t)weft_min(target.connect_timeout_ms, LINK_WAY_MS);
-	donor_claim(donor, &target.hello);
-	if (config->cache_file)
-		cache_file_note_generation(config->cache_file, donor->index, generation);
-	memcpy(target.hello.id, donor->config.id, sizeof(target.hello.id));
+	peer_claim(peer, &target.hello);
+	link->attachment->owner->asking(link->attachment, peer->index, generation);
+	memcpy(target.hello.id, peer->config.id, sizeof(target.hello.id));
 	memcpy(target.hello.name, config->name, sizeof(target.hello.name));
 	return target;
 }
 
-static struct tp *way_tp(const struct bridge_link *link, unsigned way)
+struct tp *link_tp(const struct bridge_link *link, unsigned way)
 {
-	return link->lane->tps[link->donor->transports[way]];
+	return link->tps[link->peer->transports[way]];
 }
 
 void link_start(struct bridge_link *link)
 {
-	struct bridge_lane *lane = link->lane;
 	int r;
 
 	assert(!link->conn);
-	r = donor_where(link->donor, link->generation, link->was_granted, &link->generation, &link->way);
+	r = peer_where(link->peer, link->generation, link->was_granted, &link->generation, &link->way);
 	if (link->down_ns == 0)
 		set_down(link);
 	if (r < 0) {
@@ -221,10 +229,10 @@ void link_start(struct bridge_link *link)
 		return;
 	}
 	link->was_granted = false;
-	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_CONNECT, 0, link->generation, link->way);
+	bridge_recorder_event(link->recorder, BRIDGE_EVENT_CONNECT, 0, link->generation, link->way);
 	struct tp_target target = link_target(link, link->way, link->generation);
 	link->asked_version0 = target.hello.version0;
-	r = tp_connect(way_tp(link, link->way), &target, &link->conn, &link->why);
+	r = tp_connect(link_tp(link, link->way), &target, &link->conn, &link->why);
 	if (r < 0) {
 		link->conn = NULL;
 		refused(link, r);
@@ -254,43 +262,41 @@ static void on_dead(struct weft_timer *timer)
 	struct bridge_link *link = weft_container_of(timer, struct bridge_link, dead);
 
 	link->is_dead = true;
-	unsigned n = lane_purge(link->lane, link, -EIO, PURGE_ALL);
-	bridge_recorder_event(&link->lane->recorder, BRIDGE_EVENT_DEAD, -EIO, link->generation, n);
-	bridge_changed(link->lane->bridge);
+	unsigned n = link->owner->fail_all(link, -EIO);
+	bridge_recorder_event(link->recorder, BRIDGE_EVENT_DEAD, -EIO, link->generation, n);
+	attachment_changed(link->attachment);
 }
 
 static void set_tick(struct bridge_link *link, bool busy)
 {
-	const struct bridge *bridge = link->lane->bridge;
-	uint32_t lease_ms = link->donor->info.lease_ms;
+	uint32_t lease_ms = link->peer->info.lease_ms;
 	uint64_t ms = LINK_PROBE_MS;
 
 	/* Well within the lease, so that a probe that gets lost does not cost it. */
 	if (lease_ms > 0)
 		ms = weft_min(ms, weft_max(lease_ms / 4, 1));
 	if (busy)
-		ms = weft_min(ms, weft_min(1000, weft_max(bridge->config.timeout_ms / 4, 1)));
+		ms = weft_min(ms, weft_min(1000, weft_max(link->attachment->config.timeout_ms / 4, 1)));
 	link->tick_ms = (uint32_t)ms;
-	weft_loop_timer_set(link->lane->loop, &link->tick, ms * MS_NS);
+	weft_loop_timer_set(link->worker->loop, &link->tick, ms * MS_NS);
 }
 
 /* Contents that may be put back to what they were: that we know these has to outlive us. */
 static int note_grant(struct bridge_link *link)
 {
-	struct bridge_donor *donor = link->donor;
+	struct bridge_peer *peer = link->peer;
 	const struct tp_info *info = &link->conn->info;
 
 	link->must_note = false;
-	if (!info->restorable || link->lane->bridge->config.mode == WEFT_MODE_SHARED)
+	if (!info->restorable || link->attachment->config.mode == WEFT_MODE_SHARED)
 		return 0;
-	link->must_note = !info->read_only && atomic_load(&donor->wrote_generation) < link->generation;
-	return donor_note_granted(donor, link->generation);
+	link->must_note = !info->read_only && atomic_load(&peer->wrote_generation) < link->generation;
+	return peer_note_granted(peer, link->generation);
 }
 
 /* The connection is granted and good. */
 static void become_ready(struct bridge_link *link)
 {
-	struct bridge_lane *lane = link->lane;
 	struct bridge_op *op;
 	bool moved;
 	int r = note_grant(link);
@@ -299,22 +305,22 @@ static void become_ready(struct bridge_link *link)
 		weft_error_set(&link->why, -r, "what has to outlive the bridge cannot be kept: %s", strerror(-r));
 		link->was_granted = true;
 		if (link->ready_ns == 0)
-			bridge_first_result(link, r, &link->why);
+			link->owner->first_result(link, r, &link->why);
 		tp_shutdown(link->conn);
 		return;
 	}
-	donor_renew_lease(link->donor, link->conn->asked_ns, link->conn->info.lease_ms);
-	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_GRANTED, 0, link->generation, link->parked.nr);
+	peer_renew_lease(link->peer, link->conn->asked_ns, link->conn->info.lease_ms);
+	bridge_recorder_event(link->recorder, BRIDGE_EVENT_GRANTED, 0, link->generation, link->parked.nr);
 	memcpy(link->path, link->conn->info.path, sizeof(link->path));
 	bool first = link->ready_ns == 0;
 	link->state = LINK_READY;
-	lane_set_ready(lane);
-	donor_granted(link->donor, link->generation, link->way, &link->conn->info, &moved);
+	link->owner->ready(link);
+	peer_granted(link->peer, link->generation, link->way, &link->conn->info, &moved);
 	if (moved)
-		bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_MOVED, 0, link->generation, link->way);
+		bridge_recorder_event(link->recorder, BRIDGE_EVENT_MOVED, 0, link->generation, link->way);
 	link->ready_ns = link->seen_ns = weft_now_ns();
 	link->is_dead = link->insisted = false;
-	weft_loop_timer_cancel(lane->loop, &link->dead);
+	weft_loop_timer_cancel(link->worker->loop, &link->dead);
 	/* What was parked goes before what came since. */
 	if (link->parked.head) {
 		while ((op = op_list_pop(&link->queue)) != NULL)
@@ -324,34 +330,31 @@ static void become_ready(struct bridge_link *link)
 	}
 	set_tick(link, true);
 	if (first)
-		bridge_first_result(link, 1, NULL);
+		link->owner->first_result(link, 1, NULL);
 	else
 		link->nr_reconnects++;
-	if (link->scout)
-		scout_link_changed(link->scout);
-	cache_lane_granted(lane);
-	bridge_changed(lane->bridge);
+	link->owner->granted(link);
+	attachment_changed(link->attachment);
 }
 
 static void granted(struct bridge_link *link)
 {
-	struct bridge_lane *lane = link->lane;
 	struct weft_error why;
-	int r = bridge_check_grant(link->donor, &link->conn->info, &why);
+	int r = peer_check_grant(link->peer, &link->conn->info, &why);
 
 	if (r == 0) {
 		become_ready(link);
 		return;
 	}
-	bool attached = link->ready_ns != 0 || link->donor->granted;
+	bool attached = link->ready_ns != 0 || link->peer->granted;
 
 	link->why = why;
 	link->was_granted = true;
 	if (link->ready_ns == 0)
-		bridge_first_result(link, -why.code, &why);
+		link->owner->first_result(link, -why.code, &why);
 	/* Another way can do more, as it did. */
-	if (attached && (r == -ESTALE || link->donor->config.nr_ways == 1))
-		bridge_set_stale(lane->bridge, &why);
+	if (attached && (r == -ESTALE || link->peer->config.nr_ways == 1))
+		attachment_set_stale(link->attachment, &why);
 	tp_shutdown(link->conn);
 }
 
@@ -359,15 +362,13 @@ static void granted(struct bridge_link *link)
 
 static bool is_foreign_and_unstable(const struct bridge_link *link)
 {
-	return !link->donor->info.has_epoch && !link->lane->bridge->config.assume_stable;
+	return !link->peer->info.has_epoch && !link->attachment->config.assume_stable;
 }
 
 /* The connection was lost, or given up by ourselves: from here on operations come back unanswered. */
 static void lost(struct bridge_link *link)
 {
-	struct bridge_lane *lane = link->lane;
-	struct bridge *bridge = lane->bridge;
-	const uint64_t dead_timeout_ns = bridge->config.dead_timeout_ms * MS_NS;
+	const uint64_t dead_timeout_ns = link->attachment->config.dead_timeout_ms * MS_NS;
 
 	/* It is gone since it fell silent; half of the time stays for connecting anew. */
 	if (link->down_ns == 0)
@@ -375,42 +376,39 @@ static void lost(struct bridge_link *link)
 	/* Given up by ourselves: the reason is there already. */
 	if (link->conn->error != -ECANCELED)
 		link->why = link->conn->why;
-	bridge_recorder_event(&lane->recorder, BRIDGE_EVENT_LOST, link->conn->error, link->generation,
+	bridge_recorder_event(link->recorder, BRIDGE_EVENT_LOST, link->conn->error, link->generation,
 		link->conn->nr_outstanding);
-	donor_lost(link->donor, link->generation, link->way, &link->why);
+	peer_lost(link->peer, link->generation, link->way, &link->why);
 	link->was_granted = true;
 	link->state = LINK_DRAINING;
-	lane_set_ready(lane);
-	weft_loop_timer_cancel(lane->loop, &link->tick);
+	weft_loop_timer_cancel(link->worker->loop, &link->tick);
 	set_down(link);
-	if (link->scout)
-		scout_link_changed(link->scout);
+	link->owner->lost(link);
 	/* Neither may be read any more: what a restarted server has could be older, or nothing. */
 	if (is_foreign_and_unstable(link)) {
 		struct weft_error why;
 
 		weft_error_set(&why, ESTALE, "the server cannot say whether its contents are still the same (see "
 			"--assume-stable), and the connection was lost: %.300s", link->why.message);
-		bridge_set_stale(bridge, &why);
+		attachment_set_stale(link->attachment, &why);
 		return;
 	}
-	bridge_changed(bridge);
+	attachment_changed(link->attachment);
 }
 
 /* Nothing is outstanding any more. */
 static void disconnected(struct bridge_link *link)
 {
-	struct bridge *bridge = link->lane->bridge;
 	bool was_granted = link->state == LINK_DRAINING;
 	int error = link->conn->error;
 
-	weft_loop_remove(link->lane->loop, &link->watch);
+	weft_loop_remove(link->worker->loop, &link->watch);
 	link->watch.fd = -1;
 	if (!was_granted && error != -ECANCELED)
 		link->why = link->conn->why;
 	tp_disconnect(link->conn);
 	link->conn = NULL;
-	if (atomic_load(&bridge->stale)) {
+	if (atomic_load(&link->attachment->stale)) {
 		tp_disconnect(link->next);
 		link->next = NULL;
 		become_stale(link);
@@ -439,7 +437,7 @@ void link_take_over(struct bridge_link *link, struct tp_conn *conn, uint64_t gen
 	link->way = way;
 	if (!link->conn) {
 		/* The old one has ended already. */
-		weft_loop_timer_cancel(link->lane->loop, &link->retry);
+		weft_loop_timer_cancel(link->worker->loop, &link->retry);
 		link->was_granted = false;
 		link->conn = conn;
 		become_ready(link);
@@ -453,46 +451,26 @@ void link_take_over(struct bridge_link *link, struct tp_conn *conn, uint64_t gen
 
 void link_check(struct bridge_link *link)
 {
-	if (atomic_load(&link->lane->bridge->stale) && link->state != LINK_STALE) {
+	if (atomic_load(&link->attachment->stale) && link->state != LINK_STALE) {
 		link_progress(link);
 		return;
 	}
-	cache_lane_fresh(link->lane);
 	/* The donor has fenced it, or is about to find out that it has. */
-	if (link->state == LINK_READY && link->generation < atomic_load(&link->donor->granted_generation)) {
+	if (link->state == LINK_READY && link->generation < atomic_load(&link->peer->granted_generation)) {
 		weft_error_set(&link->why, ESTALE, "another lane had to connect anew");
 		tp_shutdown(link->conn);
 		link_progress(link);
 	}
 }
 
-/* Against a request that ends each connection that it is posted on, while others are answered. */
-static bool is_hopeless(const struct bridge_link *link, const struct bridge_op *op)
-{
-	const struct bridge_config *config = &link->lane->bridge->config;
-
-	if (config->dead_timeout_ms == 0)
-		return false;
-	return lane_now(link->lane) - weft_min(op->rq->start_ns, lane_now(link->lane)) >
-	       2 * ((uint64_t)config->timeout_ms + config->dead_timeout_ms) * MS_NS;
-}
-
 /* An operation whose fate is unknown. */
 static void park(struct bridge_link *link, struct bridge_op *op)
 {
-	struct bridge_lane *lane = link->lane;
-	const struct bridge *bridge = lane->bridge;
 
-	if (op->rq->orphan || link->is_dead || atomic_load(&bridge->stale) || link->state == LINK_IDLE ||
-		is_hopeless(link, op))
-		lane_op_finish(lane, op, -EIO);
+	if (link->is_dead || atomic_load(&link->attachment->stale) || link->state == LINK_IDLE || !link->owner->may_repeat(link, op))
+		link->owner->op_done(link, op, -EIO);
 	else
 		op_list_push(&link->parked, op);
-}
-
-static bool changes_data(const struct bridge_op *op)
-{
-	return op->tp.kind == TP_WRITE || op->tp.kind == TP_ZERO || op->tp.kind == TP_TRIM;
 }
 
 static bool fate_unknown(int status)
@@ -514,43 +492,43 @@ static void completed(struct bridge_link *link, struct bridge_op *op)
 			park(link, op);
 		return;
 	}
-	link->seen_ns = lane_now(link->lane);
+	link->seen_ns = weft_worker_now(link->worker);
 	link->down_ns = 0;
 	if (op == &link->probe) {
 		if (op->tp.status == 0)
-			donor_renew_lease(link->donor, link->probe_sent_ns, link->conn->info.lease_ms);
+			peer_renew_lease(link->peer, link->probe_sent_ns, link->conn->info.lease_ms);
 		return;
 	}
 	/* Nobody is told that something was written before a take-over would know of it. */
-	if (link->must_note && op->tp.status == 0 && changes_data(op)) {
-		op->tp.status = donor_note_wrote(link->donor, link->generation) < 0 ? -EIO : 0;
+	if (link->must_note && op->tp.status == 0 && op_changes_data(op)) {
+		op->tp.status = peer_note_wrote(link->peer, link->generation) < 0 ? -EIO : 0;
 		link->must_note = op->tp.status < 0;
 	}
-	lane_op_finish(link->lane, op, op->tp.status);
+	link->owner->op_done(link, op, op->tp.status);
 }
 
 void link_progress(struct bridge_link *link)
 {
-	struct tp_op *done[LANE_BATCH];
+	struct tp_op *done[LINK_BATCH];
 	int n;
 
 	if (!link->conn) {
-		if (atomic_load(&link->lane->bridge->stale) && link->state != LINK_STALE)
+		if (atomic_load(&link->attachment->stale) && link->state != LINK_STALE)
 			become_stale(link);
 		return;
 	}
-	if (atomic_load_explicit(&link->lane->bridge->stale, memory_order_relaxed))
+	if (atomic_load_explicit(&link->attachment->stale, memory_order_relaxed))
 		become_stale(link);
 	/* A connection that becomes ready may change its descriptor, and close the old one. */
 	if (link->state == LINK_CONNECTING)
-		weft_loop_remove(link->lane->loop, &link->watch);
+		weft_loop_remove(link->worker->loop, &link->watch);
 	do {
-		n = tp_progress(link->conn, done, LANE_BATCH);
+		n = tp_progress(link->conn, done, LINK_BATCH);
 		if (link->state == LINK_READY && tp_state(link->conn) == TP_FAILED)
 			lost(link);
 		for (int i = 0; i < n; i++)
 			completed(link, done[i]->user);
-	} while (n == LANE_BATCH);
+	} while (n == LINK_BATCH);
 	if (link->state == LINK_CONNECTING && tp_state(link->conn) == TP_READY)
 		granted(link);
 	if (link->state == LINK_READY && tp_state(link->conn) == TP_FAILED)
@@ -566,7 +544,7 @@ static void on_event(struct weft_watch *watch, uint32_t events)
 
 bool link_arm(struct bridge_link *link)
 {
-	struct weft_loop *loop = link->lane->loop;
+	struct weft_loop *loop = link->worker->loop;
 
 	if (!link->conn)
 		return false;
@@ -589,12 +567,12 @@ bool link_arm(struct bridge_link *link)
 /* Takes the first operations off the queue, as far as `n`; the transport has them, or they failed. */
 static void posted(struct bridge_link *link, unsigned n)
 {
-	uint64_t now_ns = lane_now(link->lane);
+	uint64_t now_ns = weft_worker_now(link->worker);
 
 	for (unsigned i = 0; i < n; i++)
 		op_list_pop(&link->queue)->posted_ns = now_ns;
-	count(&link->lane->counters.ops, n);
-	count(&link->lane->counters.posts, 1);
+	weft_count(&link->nr_ops, n);
+	weft_count(&link->nr_posts, 1);
 	if (link->tick_ms > 1000)
 		set_tick(link, true);
 }
@@ -610,7 +588,7 @@ static unsigned gather(struct bridge_link *link, struct tp_op **batch)
 {
 	unsigned n = 0;
 
-	for (struct bridge_op *op = link->queue.head; op && n < LANE_BATCH; op = op->next) {
+	for (struct bridge_op *op = link->queue.head; op && n < LINK_BATCH; op = op->next) {
 		use_memory_of(&op->tp, link->conn->tp);
 		batch[n++] = &op->tp;
 	}
@@ -619,19 +597,15 @@ static unsigned gather(struct bridge_link *link, struct tp_op **batch)
 
 bool link_pump(struct bridge_link *link)
 {
-	struct tp_op *batch[LANE_BATCH];
+	struct tp_op *batch[LINK_BATCH];
 	bool failed = false;
 
-	/* What its sender cannot wait for is carried out now or never: later, it could overwrite what the
-	 * same client, come back, wrote elsewhere. */
-	if (link->state != LINK_READY && link->lane->nr_orphans > 0)
-		failed = lane_purge(link->lane, link, -EIO, PURGE_ORPHANS) > 0;
 	while (link->state == LINK_READY && link->queue.head) {
 		int r = tp_post(link->conn, batch, gather(link, batch));
 		if (r == -EAGAIN || r == -ENOTCONN)
 			break;
 		if (r < 0) {
-			lane_op_finish(link->lane, op_list_pop(&link->queue), r);
+			link->owner->op_done(link, op_list_pop(&link->queue), r);
 			failed = true;
 		} else {
 			posted(link, (unsigned)r);
@@ -655,7 +629,7 @@ static void give_up(struct bridge_link *link, const struct bridge_op *op)
 	};
 
 	weft_error_set(&link->why, ETIMEDOUT, "no answer to %s for %u ms", kinds[op->tp.kind],
-		link->lane->bridge->config.timeout_ms);
+		link->attachment->config.timeout_ms);
 	tp_shutdown(link->conn);
 	link_progress(link);
 }
@@ -664,7 +638,7 @@ static const struct bridge_op *oldest_posted(const struct bridge_link *link)
 {
 	const struct bridge_op *oldest = link->probe.posted_ns ? &link->probe : NULL;
 
-	for (unsigned i = 0; i < LANE_OPS; i++) {
+	for (unsigned i = 0; i < LINK_OPS; i++) {
 		const struct bridge_op *op = &link->ops[i];
 
 		if (op->posted_ns && (!oldest || op->posted_ns < oldest->posted_ns))
@@ -676,19 +650,18 @@ static const struct bridge_op *oldest_posted(const struct bridge_link *link)
 static void on_tick(struct weft_timer *timer)
 {
 	struct bridge_link *link = weft_container_of(timer, struct bridge_link, tick);
-	struct bridge_lane *lane = link->lane;
 	const struct bridge_op *oldest;
 
 	if (link->state != LINK_READY)
 		return;
-	uint64_t now_ns = lane_now(lane);
+	uint64_t now_ns = weft_worker_now(link->worker);
 	bool busy = link->conn->nr_outstanding > 0;
 	oldest = oldest_posted(link);
-	if (oldest && now_ns - oldest->posted_ns > lane->bridge->config.timeout_ms * MS_NS) {
+	if (oldest && now_ns - oldest->posted_ns > link->attachment->config.timeout_ms * MS_NS) {
 		give_up(link, oldest);
 		return;
 	}
-	lane_trim_big(lane);
+	link->owner->tick(link);
 	/* Silence since the last tick: ask.  With traffic there is no need to, but that the lease is known to last. */
 	uint64_t boottime_ns = weft_boottime_ns();
 	uint64_t renew_ns = link->conn->info.lease_ms / 4 * MS_NS;
@@ -706,14 +679,41 @@ static void on_tick(struct weft_timer *timer)
 
 /* ---- the end ---- */
 
+static unsigned fail_list(struct bridge_link *link, struct op_list *list, int error, bool (*which)(const struct bridge_op *op))
+{
+	struct op_list ops = *list;
+	struct bridge_op *op;
+	unsigned n = 0;
+
+	if (!ops.head)
+		return 0;
+	op_list_init(list);
+	while ((op = op_list_pop(&ops)) != NULL) {
+		if (which && !which(op)) {
+			op_list_push(list, op);
+			continue;
+		}
+		n++;
+		link->owner->op_done(link, op, error);
+	}
+	return n;
+}
+
+unsigned link_fail_ops(struct bridge_link *link, int error, bool (*which)(const struct bridge_op *op))
+{
+	unsigned n = fail_list(link, &link->parked, error, which);
+
+	return n + fail_list(link, &link->queue, error, which);
+}
+
 /* Takes completions until nothing is outstanding; false: not within ms. */
 static bool drain(struct bridge_link *link, unsigned ms)
 {
 	uint64_t end_ns = weft_now_ns() + ms * MS_NS;
-	struct tp_op *done[LANE_BATCH];
+	struct tp_op *done[LINK_BATCH];
 
 	for (;;) {
-		int n = tp_progress(link->conn, done, LANE_BATCH);
+		int n = tp_progress(link->conn, done, LINK_BATCH);
 
 		for (int i = 0; i < n; i++)
 			completed(link, done[i]->user);
@@ -730,17 +730,14 @@ static bool drain(struct bridge_link *link, unsigned ms)
 
 void link_end(struct bridge_link *link)
 {
-	struct bridge_lane *lane = link->lane;
 
-	if (!lane->loop)
+	if (!link->worker->loop)
 		return;
-	weft_loop_timer_cancel(lane->loop, &link->retry);
-	weft_loop_timer_cancel(lane->loop, &link->dead);
-	weft_loop_timer_cancel(lane->loop, &link->tick);
-	weft_loop_remove(lane->loop, &link->watch);
+	weft_loop_timer_cancel(link->worker->loop, &link->retry);
+	weft_loop_timer_cancel(link->worker->loop, &link->dead);
+	weft_loop_timer_cancel(link->worker->loop, &link->tick);
+	weft_loop_remove(link->worker->loop, &link->watch);
 	link->watch.fd = -1;
-	if (link->scout)
-		scout_end(link->scout);
 	/* A probe in flight would make the goodbye an unclean one. */
 	if (link->state == LINK_READY)
 		drain(link, LINK_GOODBYE_MS);
@@ -754,5 +751,5 @@ void link_end(struct bridge_link *link)
 	}
 	tp_disconnect(link->next);
 	link->next = NULL;
-	lane_purge(link->lane, link, -ESHUTDOWN, PURGE_ALL);
+	link->owner->fail_all(link, -ESHUTDOWN);
 }

@@ -10,7 +10,8 @@
 #include <poll.h>
 #include <stdlib.h>
 
-#include "nbd-bridge/lane/lane.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/link/scout.h"
 
 #define MS_NS UINT64_C(1000000)
 
@@ -40,7 +41,7 @@ struct bridge_scout {
 
 static void set_timer(struct bridge_scout *scout, uint64_t after_ns)
 {
-	weft_loop_timer_set(scout->link->lane->loop, &scout->timer, after_ns);
+	weft_loop_timer_set(scout->link->worker->loop, &scout->timer, after_ns);
 }
 
 static void rest(struct bridge_scout *scout)
@@ -49,29 +50,29 @@ static void rest(struct bridge_scout *scout)
 	unsigned way;
 
 	scout->state = SCOUT_RESTS;
-	if (donor_may_look(scout->link->donor, &way, &wait_ns))
+	if (peer_may_look(scout->link->peer, &way, &wait_ns))
 		wait_ns = PROBE_MS * MS_NS;
 	if (wait_ns)
 		set_timer(scout, wait_ns);
 	else
-		weft_loop_timer_cancel(scout->link->lane->loop, &scout->timer);
+		weft_loop_timer_cancel(scout->link->worker->loop, &scout->timer);
 }
 
 static void record(struct bridge_scout *scout, int error)
 {
-	bridge_recorder_event(&scout->link->lane->recorder, BRIDGE_EVENT_LOOKED, error, scout->generation, scout->way);
+	bridge_recorder_event(scout->link->recorder, BRIDGE_EVENT_LOOKED, error, scout->generation, scout->way);
 }
 
 static void failed(struct bridge_scout *scout)
 {
 	record(scout, scout->why.code ? -scout->why.code : -EIO);
-	donor_look_failed(scout->link->donor, &scout->why);
+	peer_look_failed(scout->link->peer, &scout->why);
 	rest(scout);
 }
 
 static void drop_conn(struct bridge_scout *scout)
 {
-	weft_loop_remove(scout->link->lane->loop, &scout->watch);
+	weft_loop_remove(scout->link->worker->loop, &scout->watch);
 	scout->watch.fd = -1;
 	tp_disconnect(scout->conn);
 	scout->conn = NULL;
@@ -81,7 +82,7 @@ static int connect_at(struct bridge_scout *scout, uint64_t generation)
 {
 	struct bridge_link *link = scout->link;
 	struct tp_target target = link_target(link, scout->way, generation);
-	int r = tp_connect(link->lane->tps[link->donor->transports[scout->way]], &target, &scout->conn, &scout->why);
+	int r = tp_connect(link_tp(link, scout->way), &target, &scout->conn, &scout->why);
 
 	if (r < 0)
 		scout->conn = NULL;
@@ -93,8 +94,8 @@ static void look(struct bridge_scout *scout)
 	struct bridge_link *link = scout->link;
 	uint64_t wait_ns;
 
-	if (link->state != LINK_READY || atomic_load(&link->lane->bridge->stale) ||
-		!donor_may_look(link->donor, &scout->way, &wait_ns)) {
+	if (link->state != LINK_READY || atomic_load(&link->attachment->stale) ||
+		!peer_may_look(link->peer, &scout->way, &wait_ns)) {
 		rest(scout);
 		return;
 	}
@@ -112,20 +113,20 @@ static void move(struct bridge_scout *scout)
 
 	record(scout, 0);
 	/* Somebody had to connect anew meanwhile: from the beginning. */
-	if (link->generation != scout->generation || !donor_move_begin(link->donor, scout->generation)) {
+	if (link->generation != scout->generation || !peer_move_begin(link->peer, scout->generation)) {
 		rest(scout);
 		return;
 	}
 	scout->state = SCOUT_MOVES;
 	if (connect_at(scout, scout->generation + 1) < 0) {
-		donor_move_end(link->donor, false, 0, 0);
+		peer_move_end(link->peer, false, 0, 0);
 		failed(scout);
 	}
 }
 
 static bool is_granted(struct bridge_scout *scout)
 {
-	return bridge_check_grant(scout->link->donor, &scout->conn->info, &scout->why) == 0;
+	return peer_check_grant(scout->link->peer, &scout->conn->info, &scout->why) == 0;
 }
 
 static void moved(struct bridge_scout *scout)
@@ -134,9 +135,9 @@ static void moved(struct bridge_scout *scout)
 	struct tp_conn *conn = scout->conn;
 	bool good = is_granted(scout);
 
-	weft_loop_remove(link->lane->loop, &scout->watch);
+	weft_loop_remove(link->worker->loop, &scout->watch);
 	scout->watch.fd = -1;
-	donor_move_end(link->donor, good, scout->generation + 1, scout->way);
+	peer_move_end(link->peer, good, scout->generation + 1, scout->way);
 	if (!good) {
 		tp_shutdown(conn);
 		return; /* the end finds state and why */
@@ -155,7 +156,7 @@ static void leave(struct bridge_scout *scout)
 
 static void probe(struct bridge_scout *scout)
 {
-	uint32_t settle_ms = scout->link->lane->bridge->config.settle_ms;
+	uint32_t settle_ms = scout->link->attachment->config.settle_ms;
 	struct tp_op *op = &scout->probe;
 
 	if (weft_now_ns() - scout->ready_ns >= (settle_ms ? settle_ms : BRIDGE_SETTLE_MS) * MS_NS) {
@@ -191,7 +192,7 @@ static void ended(struct bridge_scout *scout)
 		return;
 	}
 	if (state == SCOUT_MOVES)
-		donor_move_end(scout->link->donor, false, 0, 0);
+		peer_move_end(scout->link->peer, false, 0, 0);
 	failed(scout);
 }
 
@@ -208,7 +209,7 @@ void scout_progress(struct bridge_scout *scout)
 		return;
 	/* A connection that becomes ready may change its descriptor, and close the old one. */
 	if (tp_state(scout->conn) == TP_CONNECTING)
-		weft_loop_remove(scout->link->lane->loop, &scout->watch);
+		weft_loop_remove(scout->link->worker->loop, &scout->watch);
 	while (tp_progress(scout->conn, done, 1) > 0) {
 		scout->probing = false;
 		if (done[0]->status == 0)
@@ -243,7 +244,7 @@ void scout_progress(struct bridge_scout *scout)
 
 bool scout_arm(struct bridge_scout *scout)
 {
-	struct weft_loop *loop = scout->link->lane->loop;
+	struct weft_loop *loop = scout->link->worker->loop;
 
 	if (!scout->conn)
 		return false;
@@ -308,7 +309,7 @@ static void drain(struct bridge_scout *scout, unsigned ms)
 
 void scout_end(struct bridge_scout *scout)
 {
-	weft_loop_timer_cancel(scout->link->lane->loop, &scout->timer);
+	weft_loop_timer_cancel(scout->link->worker->loop, &scout->timer);
 	if (scout->conn) {
 		if (scout->conn->nr_outstanding > 0)
 			drain(scout, LINK_GOODBYE_MS);
@@ -318,7 +319,7 @@ void scout_end(struct bridge_scout *scout)
 		drop_conn(scout);
 	}
 	if (scout->state == SCOUT_MOVES)
-		donor_move_end(scout->link->donor, false, 0, 0);
+		peer_move_end(scout->link->peer, false, 0, 0);
 	scout->state = SCOUT_RESTS;
 }
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "fabric/base/util.h"
+#include "nbd-bridge/cache/cache.h"
 #include "nbd-bridge/cache/rescue.h"
 
 /* What the bridge that died had not written back would be missed by its clients. */
@@ -135,7 +136,7 @@ static void *save(void *ctx)
 	struct attach_rescue *s = ctx;
 
 	/* To its end, whether or not anybody asks how far it is. */
-	s->r = rescue_end(s->rescue, bridge_cache_each(s->bridge, rescue_put, s->rescue), &s->err);
+	s->r = rescue_end(s->rescue, cache_each(bridge_cache(s->bridge), rescue_put, s->rescue), &s->err);
 	atomic_store(&s->ended, true);
 	return NULL;
 }

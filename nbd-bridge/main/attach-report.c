@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "fabric/base/util.h"
+#include "nbd-bridge/cache/cache.h"
 
 /* "%s; what to do". */
 static void add_advice(struct weft_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -63,8 +64,8 @@ static void print_cache(const struct attach *a, FILE *out)
 	char size[32], chunk[32];
 
 	fprintf(out, "  cache %s in chunks of %s, %s%s\n",
-		weft_format_size(bridge_cache_bytes(a->bridge), size, sizeof(size)),
-		weft_format_size(bridge_chunk_bytes(a->bridge), chunk, sizeof(chunk)),
+		weft_format_size(cache_capacity_bytes(bridge_cache(a->bridge)), size, sizeof(size)),
+		weft_format_size(cache_chunk_size(bridge_cache(a->bridge)), chunk, sizeof(chunk)),
 		a->options.write_through ? "write-through" : "write-back", a->options.pull ? ", pulling" : "");
 	if (a->cache_file)
 		fprintf(out, "  cache file %s%s\n", a->options.cache_file,
@@ -83,12 +84,12 @@ static void print_result(const struct attach *a, FILE *out)
 		weft_format_size(info->size_bytes, size, sizeof(size)),
 		info->read_only ? "read-only" : "to read and write",
 		a->state.takes_over ? ", taken over from a bridge that died" : "");
-	bridge_way_now(a->bridge, 0, &now);
+	peer_way_now(&bridge_attachment(a->bridge)->peers[0], &now);
 	fprintf(out, "  transport %s (%s), %u lane%s\n", now.transport, a->find.why, lanes, lanes == 1 ? "" : "s");
 	if (info->one_sided)
 		fprintf(out, "  over %s\n", info->path);
 	if (o->nr_donors > 1) {
-		uint64_t cut = bridge_bytes_cut_off(a->bridge);
+		uint64_t cut = attachment_bytes_cut_off(bridge_attachment(a->bridge));
 
 		fprintf(out, "  striped over %u donors, %s at a time", o->nr_donors, weft_format_size(o->stripe_bytes, size, sizeof(size)));
 		if (cut > 0)

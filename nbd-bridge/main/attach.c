@@ -23,6 +23,7 @@
 #include "fabric/base/options.h"
 #include "fabric/base/patience.h"
 #include "fabric/base/util.h"
+#include "nbd-bridge/cache/cache.h"
 #include "nbd-bridge/cache/file.h"
 #include "nbd-bridge/device/device.h"
 #include "nbd-bridge/main/attach-guard.h"
@@ -83,7 +84,7 @@ static void tell_ways(struct attach *a)
 	struct bridge_way_now now;
 
 	for (unsigned i = 0; i < o->nr_donors; i++) {
-		bridge_way_now(a->bridge, i, &now);
+		peer_way_now(&bridge_attachment(a->bridge)->peers[i], &now);
 		if (now.nr_changes == a->nr_changes[i])
 			continue;
 		a->nr_changes[i] = now.nr_changes;
@@ -157,7 +158,7 @@ static void keep_stale(struct attach *a)
 {
 	struct weft_error err;
 
-	if (!bridge_is_superseded(a->bridge) && attach_save_state(a, change_stale, NULL, &err) < 0)
+	if (!attachment_is_superseded(bridge_attachment(a->bridge)) && attach_save_state(a, change_stale, NULL, &err) < 0)
 		weft_warn("%s", err.message);
 }
 
@@ -311,7 +312,7 @@ void attach_change_granted(struct attach *a, void *ctx)
 	for (unsigned i = 0; i < a->options.nr_donors; i++) {
 		struct bridge_state_donor *donor = &a->state.donors[i];
 
-		donor->info = *bridge_donor_info(a->bridge, i);
+		donor->info = bridge_attachment(a->bridge)->peers[i].info;
 		donor->epoch = donor->info.epoch;
 	}
 	a->state.stale = false;
@@ -335,12 +336,12 @@ static int start_stale(struct attach *a, struct bridge_config *config, struct br
 	struct tp_info infos[BRIDGE_MAX_DONORS];
 	struct weft_error why = *err;
 
-	for (unsigned i = 0; i < config->nr_donors; i++)
+	for (unsigned i = 0; i < config->attach.nr_donors; i++)
 		infos[i] = a->state.donors[i].info;
-	config->cache_bytes = 0;
-	config->cache_file = NULL;
+	config->cache.bytes = 0;
+	config->cache.file = NULL;
 	a->left_cache = a->resumes;
-	a->resumes = config->resume = false;
+	a->resumes = config->cache.resume = false;
 	cache_file_close(a->cache_file);
 	a->cache_file = NULL;
 	int r = attach_save_state(a, change_stale, NULL, err);
@@ -373,34 +374,39 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 	if (o->pull_order && pull_order_read(o->pull_order, &order, err) < 0)
 		return -err->code;
 	struct bridge_config config = {
-		.nr_donors = o->nr_donors,
-		.stripe_bytes = o->stripe_bytes,
-		.new_contents = o->new_contents,
-		.foreign = uri->foreign,
-		.mode = mode_of(o),
+		.attach = {
+			.nr_donors = o->nr_donors,
+			.stripe_bytes = o->stripe_bytes,
+			.new_contents = o->new_contents,
+			.foreign = uri->foreign,
+			.mode = mode_of(o),
+			.timeout_ms = o->timeout_ms,
+			.dead_timeout_ms = o->dead_timeout_ms,
+			.connect_timeout_ms = CONNECT_MS,
+			.assume_stable = o->assume_stable,
+			.changed = bridge_changes,
+			.changed_ctx = a,
+			.note = note,
+			.note_ctx = a,
+		},
+		.cache = {
+			.bytes = o->cache_bytes,
+			.chunk_bytes = o->chunk_bytes,
+			.write_through = o->write_through,
+			.push_interval_ms = o->push_interval_ms,
+			.pull = o->pull,
+			.pull_workers = o->pull_workers,
+			.pull_rate = o->pull_rate,
+			.pull_order = o->pull_order ? &order : NULL,
+			.file = a->cache_file,
+			.uri = o->uri_text,
+			.resume = a->resumes,
+		},
 		.nr_lanes = o->nr_lanes,
-		.timeout_ms = o->timeout_ms,
-		.dead_timeout_ms = o->dead_timeout_ms,
-		.connect_timeout_ms = CONNECT_MS,
-		.assume_stable = o->assume_stable,
-		.cache_bytes = o->cache_bytes,
-		.chunk_bytes = o->chunk_bytes,
-		.write_through = o->write_through,
-		.push_interval_ms = o->push_interval_ms,
-		.pull = o->pull,
-		.pull_workers = o->pull_workers,
-		.pull_rate = o->pull_rate,
-		.pull_order = o->pull_order ? &order : NULL,
-		.cache_file = a->cache_file,
-		.uri = o->uri_text,
-		.resume = a->resumes,
-		.changed = bridge_changes,
 		.given_up = is_given_up,
-		.changed_ctx = a,
-		.note = note,
-		.note_ctx = a,
+		.given_up_ctx = a,
 	};
-	strcpy(config.name, o->name);
+	strcpy(config.attach.name, o->name);
 	a->find.choice = o->transport;
 	for (unsigned i = 0; i < o->nr_donors; i++) {
 		a->find.donors[i].uri = &o->donors[i].uri;
@@ -597,7 +603,7 @@ static int stop(struct attach *a, struct weft_error *err)
 		attach_stop_fronts(a, true, NULL);
 	attach_end_rescue(a);
 	if (a->bridge) {
-		bool lost = strcmp(bridge_state(a->bridge, NULL), "stale") == 0 && !bridge_is_superseded(a->bridge);
+		bool lost = strcmp(bridge_state(a->bridge, NULL), "stale") == 0 && !attachment_is_superseded(bridge_attachment(a->bridge));
 
 		r = bridge_stop(a->bridge, a->gives_up ? 0 : FLUSH_MS, err);
 		if (lost && !a->gives_up)
@@ -608,7 +614,7 @@ static int stop(struct attach *a, struct weft_error *err)
 	if (a->attached && a->options.record_order) {
 		struct weft_error why;
 
-		if (bridge_save_pull_order(a->bridge, a->options.record_order, &why) < 0)
+		if (cache_save_pull_order(bridge_cache(a->bridge), a->options.record_order, &why) < 0)
 			weft_warn("%s", why.message);
 	}
 	bridge_free(a->bridge);

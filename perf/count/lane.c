@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "fabric/base/util.h"
-#include "nbd-bridge/lane/lane.h"
+#include "nbd-bridge/bridge/bridge.h"
 #include "perf/count/count.h"
 #include "transports/mem/mem.h"
 
@@ -33,16 +33,28 @@ void weft_counted_lane(struct bridge_lane *lane, struct bridge_request *requests
 		}
 		/* The first step posts, at its end; another one takes the completions. */
 		while (nr_done < batch)
-			weft_loop_step(lane->loop, 0);
+			weft_loop_step(bridge_lane_loop(lane), 0);
 	}
 }
 
 void count_lane(bool write, unsigned batch)
 {
 	static struct mem_config mem = {.size_bytes = COUNT_REGION, .epoch = 42};
-	struct bridge_config config = {.transport = &tp_mem_ops, .transport_config = &mem, .host = "", .region = "r", .name = "count",
-		.generation = UINT64_C(1) << 32, .mode = WEFT_MODE_WRITE, .nr_lanes = 1, .timeout_ms = 600000, .dead_timeout_ms = 600000,
-		.connect_timeout_ms = 60000};
+	struct bridge_config config = {
+		.attach = {
+			.transport = &tp_mem_ops,
+			.transport_config = &mem,
+			.host = "",
+			.region = "r",
+			.name = "count",
+			.generation = UINT64_C(1) << 32,
+			.mode = WEFT_MODE_WRITE,
+			.timeout_ms = 600000,
+			.dead_timeout_ms = 600000,
+			.connect_timeout_ms = 60000,
+		},
+		.nr_lanes = 1,
+	};
 	struct bridge_request requests[COUNT_MAX_BATCH] = {0};
 	struct bridge_waiter waiter = {0};
 	struct weft_error error;
@@ -51,9 +63,9 @@ void count_lane(bool write, unsigned batch)
 	if (bridge_new(&config, &bridge, &error) < 0)
 		errx(1, "%s", error.message);
 	struct bridge_lane *lane = bridge_lane(bridge, 0);
-	link_start(&lane->links[0]);
-	while (!lane->ready)
-		weft_loop_step(lane->loop, 0);
+	lane_start_links(lane);
+	while (!lane_is_ready(lane))
+		weft_loop_step(bridge_lane_loop(lane), 0);
 	for (unsigned i = 0; i < batch; i++)
 		if (bridge_lane_buffer_get(lane, COUNT_BYTES, &waiter, &requests[i].buf, &requests[i].mem) < 0)
 			errx(1, "no buffer");

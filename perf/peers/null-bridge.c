@@ -19,9 +19,20 @@ static void on_input(struct weft_watch *watch, uint32_t events)
 int main(int argc, char **argv)
 {
 	static struct mem_config mem = {.epoch = 42};
-	struct bridge_config config = {.transport = &tp_mem_ops, .transport_config = &mem, .host = "", .region = "r", .name = "null",
-		.generation = UINT64_C(1) << 32, .mode = WEFT_MODE_WRITE, .timeout_ms = 10000, .dead_timeout_ms = 10000,
-		.connect_timeout_ms = 5000};
+	struct bridge_config config = {
+		.attach = {
+			.transport = &tp_mem_ops,
+			.transport_config = &mem,
+			.host = "",
+			.region = "r",
+			.name = "null",
+			.generation = UINT64_C(1) << 32,
+			.mode = WEFT_MODE_WRITE,
+			.timeout_ms = 10000,
+			.dead_timeout_ms = 10000,
+			.connect_timeout_ms = 5000,
+		},
+	};
 	struct weft_watch input = {.fd = 0, .fn = on_input};
 	struct bridge_front *front;
 	struct weft_error error;
@@ -35,7 +46,7 @@ int main(int argc, char **argv)
 	if (!mem.base)
 		errx(1, "out of memory");
 	config.nr_lanes = (unsigned)atoi(argv[3]);
-	weft_random(config.id, sizeof(config.id));
+	weft_random(config.attach.id, sizeof(config.attach.id));
 	int r = weft_loop_new(&loop);
 	if (r == 0)
 		r = weft_loop_add(loop, &input, EPOLLIN);

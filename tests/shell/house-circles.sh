@@ -12,7 +12,6 @@ ROOTS = ("fabric", "transports", "nbd-bridge", "perf")
 # The circles that there are still.  A line that is not right any more has to be mended.
 CIRCLES = """
 fabric/region/region-file.c fabric/region/region-memory.c fabric/region/region-stage.c fabric/region/region.c
-nbd-bridge/bridge/bridge.c nbd-bridge/bridge/place.c nbd-bridge/bridge/status.c nbd-bridge/cache/bytes.c nbd-bridge/cache/cache.c nbd-bridge/cache/fetch.c nbd-bridge/cache/io.c nbd-bridge/cache/push.c nbd-bridge/cache/request.c nbd-bridge/cache/status.c nbd-bridge/lane/buffers.c nbd-bridge/lane/flush.c nbd-bridge/lane/lane.c nbd-bridge/link/link.c nbd-bridge/link/peer.c nbd-bridge/link/scout.c
 nbd-bridge/main/attach-cache.c nbd-bridge/main/attach-control.c nbd-bridge/main/attach-guard.c nbd-bridge/main/attach.c
 """
 

@@ -41,14 +41,6 @@ fabric/main/serve-status.c: transports/nbd/donor/listener.h
 fabric/main/serve-status.c: transports/verbs/donor/listener.h
 fabric/main/serve.c: transports/nbd/donor/listener.h
 fabric/main/serve.c: transports/verbs/donor/listener.h
-nbd-bridge/cache/file.c: nbd-bridge/bridge/bridge.h
-nbd-bridge/cache/pull-order.h: nbd-bridge/bridge/bridge.h
-nbd-bridge/lane/lane.c: nbd-bridge/cache/cache.h
-nbd-bridge/lane/lane.h: nbd-bridge/bridge/bridge.h
-nbd-bridge/link/link.c: nbd-bridge/cache/cache.h
-nbd-bridge/link/link.c: nbd-bridge/lane/lane.h
-nbd-bridge/link/peer.c: nbd-bridge/lane/lane.h
-nbd-bridge/link/scout.c: nbd-bridge/lane/lane.h
 """.split("\n")
 
 offenders = {line for line in OFFENDERS if line}

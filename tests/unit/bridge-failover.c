@@ -44,16 +44,18 @@ static int set_up(void **state)
 	to.generation = UINT64_C(1) << 32;
 	weft_random(to.id, sizeof(to.id));
 	config = (struct bridge_config){
-		.donors = &to,
-		.nr_donors = 1,
-		.name = "test",
-		.mode = WEFT_MODE_WRITE,
+		.attach = {
+			.donors = &to,
+			.nr_donors = 1,
+			.name = "test",
+			.mode = WEFT_MODE_WRITE,
+			.timeout_ms = 10000,
+			.dead_timeout_ms = 10000,
+			.connect_timeout_ms = 5000,
+			.return_ms = 50,
+			.settle_ms = 120,
+		},
 		.nr_lanes = NR_LANES,
-		.timeout_ms = 10000,
-		.dead_timeout_ms = 10000,
-		.connect_timeout_ms = 5000,
-		.return_ms = 50,
-		.settle_ms = 120,
 	};
 	for (size_t i = 0; i < sizeof(pattern); i++)
 		pattern[i] = (uint8_t)(i * 2654435761u >> 13);
@@ -81,7 +83,7 @@ static uint64_t nr_changes(void)
 {
 	struct bridge_way_now now;
 
-	bridge_way_now(bridge, 0, &now);
+	peer_way_now(&bridge_attachment(bridge)->peers[0], &now);
 	return now.nr_changes;
 }
 
@@ -139,18 +141,18 @@ static void all_lanes_leave_together_and_return_together(void **state)
 	lose(BETTER, 1);
 	wait_for_changes(1);
 	assert_all_way(PLAIN);
-	bridge_way_now(bridge, 0, &now);
+	peer_way_now(&bridge_attachment(bridge)->peers[0], &now);
 	assert_non_null(strstr(now.why, "was lost: told to refuse"));
 	/* It stays away as long as it does not work. */
 	usleep(300000);
 	assert_int_equal(nr_changes(), 1);
 	assert_all_way(PLAIN);
-	uint64_t generation = bridge_generation(bridge);
+	uint64_t generation = attachment_generation(bridge_attachment(bridge));
 	atomic_store(&mems[BETTER].refuse, 0);
 	wait_for_changes(2);
 	assert_all_way(BETTER);
-	assert_true(bridge_generation(bridge) > generation);
-	bridge_way_now(bridge, 0, &now);
+	assert_true(attachment_generation(bridge_attachment(bridge)) > generation);
+	peer_way_now(&bridge_attachment(bridge)->peers[0], &now);
 	assert_non_null(strstr(now.why, "works again"));
 	assert_int_equal(bridge_stop(bridge, 2000, NULL), 0);
 }
@@ -160,7 +162,7 @@ static void a_look_disturbs_nobody_and_a_failing_one_changes_nothing(void **stat
 	to.first_way = PLAIN;
 	atomic_store(&mems[BETTER].kill_each, true);
 	start();
-	uint64_t generation = bridge_generation(bridge);
+	uint64_t generation = attachment_generation(bridge_attachment(bridge));
 	json_t *status;
 
 	/* Each look is granted, and its first probe ends it. */
@@ -171,7 +173,7 @@ static void a_look_disturbs_nobody_and_a_failing_one_changes_nothing(void **stat
 			assert_int_equal(do_write(i % NR_LANES, 0, pattern, 4096, 0), 0);
 		assert_true(atomic_load(&mems[BETTER].nr_ops) > before);
 	}
-	assert_int_equal(bridge_generation(bridge), generation);
+	assert_int_equal(attachment_generation(bridge_attachment(bridge)), generation);
 	assert_int_equal(nr_changes(), 0);
 	status = bridge_status(bridge);
 	assert_int_equal(json_integer_value(json_object_get(status, "reconnects")), 0);
@@ -214,7 +216,7 @@ static void with_one_way_nobody_moves(void **state)
 	to.ways[0] = to.ways[BETTER];
 	to.nr_ways = 1;
 	to.first_way = 0;
-	config.dead_timeout_ms = 200;
+	config.attach.dead_timeout_ms = 200;
 	start();
 	atomic_store(&mems[BETTER].refuse, EHOSTUNREACH);
 	atomic_store(&mems[BETTER].kill_at, atomic_load(&mems[BETTER].nr_ops) + 1);
@@ -226,7 +228,7 @@ static void with_one_way_nobody_moves(void **state)
 static void promises_are_what_both_can_keep(void **state)
 {
 	to.first_way = PLAIN;
-	config.return_ms = 60000;
+	config.attach.return_ms = 60000;
 	start();
 	assert_false(bridge_info(bridge)->can_fua || bridge_info(bridge)->can_fast_zero);
 	uint64_t before = mems[PLAIN].nr_ops;
@@ -299,8 +301,8 @@ static void what_is_in_flight_survives_moves(void **state)
 
 static void ending_in_the_middle_of_a_look_or_a_move_ends(void **state)
 {
-	config.settle_ms = 30;
-	config.return_ms = 1;
+	config.attach.settle_ms = 30;
+	config.attach.return_ms = 1;
 	to.first_way = PLAIN;
 	for (unsigned i = 0; i < 30; i++) {
 		start();

@@ -48,17 +48,17 @@ static int set_up(void **state)
 	mem.size_bytes = REGION;
 	mem.epoch = 42;
 	memset(&config, 0, sizeof(config));
-	config.transport = &tp_mem_ops;
-	config.transport_config = &mem;
-	config.host = "";
-	config.region = "r";
-	weft_random(config.id, sizeof(config.id));
-	strcpy(config.name, "test");
-	config.generation = UINT64_C(1) << 32;
-	config.mode = WEFT_MODE_WRITE;
+	config.attach.transport = &tp_mem_ops;
+	config.attach.transport_config = &mem;
+	config.attach.host = "";
+	config.attach.region = "r";
+	weft_random(config.attach.id, sizeof(config.attach.id));
+	strcpy(config.attach.name, "test");
+	config.attach.generation = UINT64_C(1) << 32;
+	config.attach.mode = WEFT_MODE_WRITE;
 	config.nr_lanes = 2;
-	config.timeout_ms = config.dead_timeout_ms = 10000;
-	config.connect_timeout_ms = 5000;
+	config.attach.timeout_ms = config.attach.dead_timeout_ms = 10000;
+	config.attach.connect_timeout_ms = 5000;
 	strcpy(dir, "/tmp/weft-bridge-nbd.XXXXXX");
 	assert_non_null(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/s", dir);
@@ -136,7 +136,7 @@ static void another_export_name_is_refused(void **state)
 
 static void a_reader_may_not_write(void **state)
 {
-	config.mode = WEFT_MODE_READ;
+	config.attach.mode = WEFT_MODE_READ;
 	start();
 	struct nbd_handle *nbd = client("");
 	assert_int_equal(nbd_is_read_only(nbd), 1);
@@ -320,7 +320,7 @@ static void what_a_dead_client_left_is_never_written_later(void **state)
 
 	memset(old, 1, sizeof(old));
 	memset(new, 2, sizeof(new));
-	config.dead_timeout_ms = 3 * WAIT_MS;
+	config.attach.dead_timeout_ms = 3 * WAIT_MS;
 	start();
 	struct nbd_handle *dead = client(""), *nbd = client(""); /* each on a lane of its own */
 	/* The first one's lane loses its link in the write, and cannot make a new one. */

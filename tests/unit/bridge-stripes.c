@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "fabric/base/util.h"
-#include "nbd-bridge/lane/map.h"
+#include "nbd-bridge/link/map.h"
 #include "tests/support/bridge-io.h"
 #include "transports/mem/mem.h"
 
@@ -44,15 +44,17 @@ static int set_up(void **state)
 		weft_random(donors[i].id, sizeof(donors[i].id));
 	}
 	config = (struct bridge_config){
-		.donors = donors,
-		.nr_donors = NR,
-		.stripe_bytes = UNIT,
-		.name = "test",
-		.mode = WEFT_MODE_WRITE,
+		.attach = {
+			.donors = donors,
+			.nr_donors = NR,
+			.stripe_bytes = UNIT,
+			.name = "test",
+			.mode = WEFT_MODE_WRITE,
+			.timeout_ms = 10000,
+			.dead_timeout_ms = 10000,
+			.connect_timeout_ms = 5000,
+		},
 		.nr_lanes = 2,
-		.timeout_ms = 10000,
-		.dead_timeout_ms = 10000,
-		.connect_timeout_ms = 5000,
 	};
 	for (size_t i = 0; i < sizeof(pattern); i++)
 		pattern[i] = (uint8_t)(i * 2654435761u >> 13);
@@ -124,7 +126,7 @@ static void the_size_is_that_of_equal_parts(void **state)
 	mems[0].size_bytes = REGION - 100;
 	start();
 	assert_int_equal(bridge_info(bridge)->size_bytes, NR * (REGION - UNIT));
-	assert_int_equal(bridge_bytes_cut_off(bridge), (UNIT - 100) + (UNIT + 10000) + (UNIT + 20000));
+	assert_int_equal(attachment_bytes_cut_off(bridge_attachment(bridge)), (UNIT - 100) + (UNIT + 10000) + (UNIT + 20000));
 }
 
 static void bytes_lie_where_the_stripes_say(void **state)
@@ -233,7 +235,7 @@ static void a_donor_gone_for_good_fails_what_touches_it_alone(void **state)
 {
 	char why[600];
 
-	config.dead_timeout_ms = 150;
+	config.attach.dead_timeout_ms = 150;
 	start();
 	atomic_store(&mems[1].refuse, ECONNREFUSED);
 	atomic_store(&mems[1].kill_at, atomic_load(&mems[1].nr_ops) + 1);
@@ -277,9 +279,9 @@ static void a_flush_goes_on_when_a_donor_comes_back(void **state)
 {
 	struct io read = {.rq = {.kind = TP_READ, .off = UNIT, .len = 4096}, .to = got}, flush = {.rq = {.kind = TP_FLUSH}};
 
-	config.cache_bytes = 8 << 20;
-	config.chunk_bytes = 64 << 10;
-	config.push_interval_ms = 3600000;
+	config.cache.bytes = 8 << 20;
+	config.cache.chunk_bytes = 64 << 10;
+	config.cache.push_interval_ms = 3600000;
 	config.nr_lanes = 1;
 	start();
 	atomic_store(&mems[1].refuse, ECONNREFUSED);

@@ -28,18 +28,18 @@ static int set_up(void **state)
 	mem.size_bytes = REGION;
 	mem.epoch = 42;
 	memset(&config, 0, sizeof(config));
-	config.transport = &tp_mem_ops;
-	config.transport_config = &mem;
-	config.host = "";
-	config.region = "r";
-	weft_random(config.id, sizeof(config.id));
-	strcpy(config.name, "test");
-	config.generation = UINT64_C(1) << 32;
-	config.mode = WEFT_MODE_WRITE;
+	config.attach.transport = &tp_mem_ops;
+	config.attach.transport_config = &mem;
+	config.attach.host = "";
+	config.attach.region = "r";
+	weft_random(config.attach.id, sizeof(config.attach.id));
+	strcpy(config.attach.name, "test");
+	config.attach.generation = UINT64_C(1) << 32;
+	config.attach.mode = WEFT_MODE_WRITE;
 	config.nr_lanes = 2;
-	config.timeout_ms = 10000;
-	config.dead_timeout_ms = 10000;
-	config.connect_timeout_ms = 5000;
+	config.attach.timeout_ms = 10000;
+	config.attach.dead_timeout_ms = 10000;
+	config.attach.connect_timeout_ms = 5000;
 	for (size_t i = 0; i < sizeof(pattern); i++)
 		pattern[i] = (uint8_t)(i * 2654435761u >> 13);
 	return 0;
@@ -140,7 +140,7 @@ static void a_lost_connection_is_made_again_and_nothing_is_missing(void **state)
 	atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 1);
 	assert_int_equal(do_write(0, 0, pattern, 1 << 20, 0), 0);
 	assert_memory_equal(region, pattern, 1 << 20);
-	assert_int_equal(bridge_generation(bridge), (UINT64_C(1) << 32) + 1);
+	assert_int_equal(attachment_generation(bridge_attachment(bridge)), (UINT64_C(1) << 32) + 1);
 	wait_for_state("ready");
 }
 
@@ -182,7 +182,7 @@ static void requests_wait_for_a_donor_that_comes_back(void **state)
 
 static void after_the_dead_timeout_requests_fail_until_it_is_back(void **state)
 {
-	config.dead_timeout_ms = 100;
+	config.attach.dead_timeout_ms = 100;
 	start();
 	atomic_store(&mem.refuse, ECONNREFUSED);
 	atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 1);
@@ -212,7 +212,7 @@ static void another_epoch_is_an_error_for_good(void **state)
 static void a_foreign_server_that_was_lost_is_stale(void **state)
 {
 	mem.no_epoch = true;
-	config.foreign = true;
+	config.attach.foreign = true;
 	start();
 	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
 	atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 1);
@@ -227,7 +227,7 @@ static void a_foreign_server_that_was_lost_is_stale(void **state)
 static void a_foreign_server_may_be_called_stable(void **state)
 {
 	mem.no_epoch = true;
-	config.foreign = config.assume_stable = true;
+	config.attach.foreign = config.attach.assume_stable = true;
 	start();
 	atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 1);
 	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
@@ -238,14 +238,14 @@ static void no_answer_in_time_fails_the_connection_not_the_request(void **state)
 {
 	struct io io = {.rq = {.kind = TP_WRITE, .len = 4096}, .from = pattern};
 
-	config.timeout_ms = 200;
+	config.attach.timeout_ms = 200;
 	start();
 	atomic_store(&mem.hold, true);
 	io_start(&io, 0);
 	wait_for_state("reconnecting");
 	atomic_store(&mem.hold, false);
 	assert_int_equal(io_wait(&io), 0);
-	assert_true(bridge_generation(bridge) > UINT64_C(1) << 32);
+	assert_true(attachment_generation(bridge_attachment(bridge)) > UINT64_C(1) << 32);
 }
 
 static void a_donor_that_grants_and_never_answers_is_dead_too(void **state)
@@ -254,7 +254,7 @@ static void a_donor_that_grants_and_never_answers_is_dead_too(void **state)
 	uint64_t end = weft_now_ns() + UINT64_C(10000000000);
 
 	config.nr_lanes = 1;
-	config.dead_timeout_ms = 2000; /* more than between two attempts */
+	config.attach.dead_timeout_ms = 2000; /* more than between two attempts */
 	start();
 	atomic_store(&mem.delay_ns, 100000000);
 	io_start(&io, 0);
@@ -283,7 +283,7 @@ static void a_silent_link_is_probed_within_the_lease(void **state)
 
 static void lanes_without_a_connection_are_not_dealt_out(void **state)
 {
-	config.dead_timeout_ms = 100;
+	config.attach.dead_timeout_ms = 100;
 	start();
 	assert_ptr_not_equal(bridge_next_lane(bridge), bridge_next_lane(bridge));
 	/* One of them loses its connection and gets no other, as from a donor that is full. */
@@ -314,7 +314,7 @@ static void a_takeover_supersedes_the_old_bridge_for_good(void **state)
 	start();
 	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
 	old = bridge;
-	config.generation = UINT64_C(2) << 32;
+	config.attach.generation = UINT64_C(2) << 32;
 	start();
 	struct bridge *new = bridge;
 	assert_int_equal(do_write(0, 0, pattern + 1, 4096, 0), 0);
@@ -352,7 +352,7 @@ static void a_lapsed_grant_that_was_never_heard_of_does_not_end_the_attachment(v
 	start();
 	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
 	atomic_store(&mem.refuse, ECONNREFUSED);
-	memcpy(hello.id, config.id, sizeof(hello.id));
+	memcpy(hello.id, config.attach.id, sizeof(hello.id));
 	assert_int_equal(weft_donor_grant(mem.donor, lent, &hello, NULL, NULL, end_at_once, &unheard, &unheard, NULL), 0);
 	wait_for_state("reconnecting");
 	weft_donor_tick(mem.donor, weft_now_ns() + UINT64_C(1000000000));

@@ -71,25 +71,29 @@ static struct cache_file *start(uint64_t generation, uint32_t push_ms)
 	mem.size_bytes = sizeof(shared->region);
 	mem.epoch = 42;
 	config = (struct bridge_config){
-		.transport = &tp_mem_ops,
-		.transport_config = &mem,
-		.host = "",
-		.region = "r",
-		.name = "test",
-		.uri = "weft://test/r",
-		.mode = WEFT_MODE_WRITE,
+		.attach = {
+			.transport = &tp_mem_ops,
+			.transport_config = &mem,
+			.host = "",
+			.region = "r",
+			.name = "test",
+			.mode = WEFT_MODE_WRITE,
+			.timeout_ms = 10000,
+			.dead_timeout_ms = 10000,
+			.connect_timeout_ms = 5000,
+			.generation = resumes ? cache_file_generation(file, 0) + 1 : generation,
+		},
+		.cache = {
+			.uri = "weft://test/r",
+			.bytes = SLOTS * CHUNK,
+			.chunk_bytes = CHUNK,
+			.push_interval_ms = push_ms,
+			.file = file,
+			.resume = resumes,
+		},
 		.nr_lanes = 2,
-		.timeout_ms = 10000,
-		.dead_timeout_ms = 10000,
-		.connect_timeout_ms = 5000,
-		.cache_bytes = SLOTS * CHUNK,
-		.chunk_bytes = CHUNK,
-		.push_interval_ms = push_ms,
-		.cache_file = file,
-		.resume = resumes,
-		.generation = resumes ? cache_file_generation(file, 0) + 1 : generation,
 	};
-	memcpy(config.id, id, sizeof(id));
+	memcpy(config.attach.id, id, sizeof(id));
 	if (bridge_new(&config, &bridge, &err) < 0 || bridge_start(bridge, &err) < 0)
 		fail_msg("cannot start: %s", err.message);
 	return file;
@@ -321,10 +325,10 @@ static void an_attach_that_fails_loses_nothing(void **state)
 	assert_int_equal(cache_file_dirty_bytes(file), BLOCK);
 	atomic_store(&mem.hold, false);
 	ops.reg = refuse_the_fourth;
-	config.transport = &ops;
-	config.cache_file = file;
-	config.resume = true;
-	config.generation = cache_file_generation(file, 0) + 1;
+	config.attach.transport = &ops;
+	config.cache.file = file;
+	config.cache.resume = true;
+	config.attach.generation = cache_file_generation(file, 0) + 1;
 	nr_registrations = 0;
 	assert_int_equal(bridge_new(&config, &bridge, &err), 0);
 	assert_int_equal(bridge_start(bridge, &err), -ENOMEM);
@@ -341,7 +345,7 @@ static void *reset(void *ctx)
 {
 	struct weft_error err;
 
-	*(int *)ctx = bridge_reset(bridge, weft_next_incarnation(bridge_generation(bridge)), NULL, NULL, &err);
+	*(int *)ctx = bridge_reset(bridge, weft_next_incarnation(attachment_generation(bridge_attachment(bridge))), NULL, NULL, &err);
 	return NULL;
 }
 

@@ -15,7 +15,8 @@
 #include <cmocka.h>
 
 #include "fabric/base/util.h"
-#include "nbd-bridge/cache/cache.h"
+#include "nbd-bridge/bridge/bridge-private.h"
+#include "nbd-bridge/cache/cache-private.h"
 #include "nbd-bridge/cache/mapped.h"
 #include "tests/support/bridge-io.h"
 #include "transports/mem/mem.h"
@@ -65,23 +66,27 @@ static int try_start(struct weft_error *err)
 	mem.size_bytes = sizeof(region);
 	mem.epoch = 42;
 	config = (struct bridge_config){
-		.transport = &tp_mem_ops,
-		.transport_config = &mem,
-		.host = "",
-		.region = "r",
-		.name = "test",
-		.uri = "weft://test/r",
-		.mode = WEFT_MODE_WRITE,
+		.attach = {
+			.transport = &tp_mem_ops,
+			.transport_config = &mem,
+			.host = "",
+			.region = "r",
+			.name = "test",
+			.mode = WEFT_MODE_WRITE,
+			.timeout_ms = 10000,
+			.dead_timeout_ms = 10000,
+			.connect_timeout_ms = 5000,
+			.generation = resumes ? cache_file_generation(file, 0) + 1 : UINT64_C(1) << 32,
+		},
+		.cache = {
+			.uri = "weft://test/r",
+			.bytes = SLOTS * CHUNK,
+			.chunk_bytes = CHUNK,
+			.push_interval_ms = NEVER_MS,
+			.file = file,
+			.resume = resumes,
+		},
 		.nr_lanes = 2,
-		.timeout_ms = 10000,
-		.dead_timeout_ms = 10000,
-		.connect_timeout_ms = 5000,
-		.cache_bytes = SLOTS * CHUNK,
-		.chunk_bytes = CHUNK,
-		.push_interval_ms = NEVER_MS,
-		.cache_file = file,
-		.resume = resumes,
-		.generation = resumes ? cache_file_generation(file, 0) + 1 : UINT64_C(1) << 32,
 	};
 	int r = bridge_new(&config, &bridge, err);
 	return r < 0 ? r : bridge_start(bridge, err);
@@ -202,7 +207,7 @@ static void lose_what_is_dirty(int (*how)(void))
 	assert_int_equal(write_block(20), -EIO);
 	assert_int_equal(write_block(21), 0);
 	assert_int_equal(do_read(0, 16 * BLOCK, got, 8 * BLOCK), -EIO);
-	assert_int_equal(bridge_cache_each(bridge, look, &rescued), 0);
+	assert_int_equal(cache_each(bridge_cache(bridge), look, &rescued), 0);
 	assert_int_equal(rescued.nr_torn, 1);
 	assert_int_equal(rescued.torn_off, 20 * BLOCK);
 	/* Nothing says that it is safe, and all the others are. */
@@ -237,7 +242,7 @@ static int by_rescue(void)
 {
 	struct rescued rescued = {0};
 
-	return bridge_cache_each(bridge, look, &rescued);
+	return cache_each(bridge_cache(bridge), look, &rescued);
 }
 
 static void a_lost_dirty_block_found_by_a_read_fails_flushes(void **state)

@@ -42,7 +42,7 @@ enum {
 struct op {
 	struct bridge_request rq;
 	struct bridge_waiter waiter;
-	struct bridge_deferred deferred;
+	struct weft_deferred deferred;
 	struct bridge_lane *lane;
 	unsigned index;
 	bool in_flight;
@@ -199,7 +199,7 @@ static void settle(struct op *op, int error)
 	nr_in_flight--;
 }
 
-static void start_next(struct bridge_deferred *deferred);
+static void start_next(struct weft_deferred *deferred);
 
 static void end_op(struct op *op, int error)
 {
@@ -217,7 +217,7 @@ static void end_op(struct op *op, int error)
 }
 
 /* What was lent stays what it is, whatever others do meanwhile: the operation is in flight, so nobody writes there. */
-static void look_again(struct bridge_deferred *deferred)
+static void look_again(struct weft_deferred *deferred)
 {
 	struct op *op = weft_container_of(deferred, struct op, deferred);
 
@@ -239,7 +239,7 @@ static void done(struct bridge_request *rq, int error)
 	bridge_lane_defer(op->lane, &op->deferred);
 }
 
-static void start_next(struct bridge_deferred *deferred)
+static void start_next(struct weft_deferred *deferred)
 {
 	struct op *op = weft_container_of(deferred, struct op, deferred);
 	struct bridge_request *rq = &op->rq;
@@ -284,7 +284,7 @@ static void kick(struct bridge_lane *lane, void *ctx)
 /* kills: how many connections may be lost still; a link that is lost again and again waits longer each time. */
 static void cause_trouble(uint64_t *state, bool may_fail, unsigned *kills)
 {
-	struct mem_config *mem = &mems[turn][(next_random(state) >> 40) % config.nr_donors][(next_random(state) >> 40) % nr_ways];
+	struct mem_config *mem = &mems[turn][(next_random(state) >> 40) % config.attach.nr_donors][(next_random(state) >> 40) % nr_ways];
 	uint64_t now = atomic_load(&mem->nr_ops);
 
 	switch (next_random(state) >> 40 & 15) {
@@ -391,8 +391,8 @@ static int flush_on(unsigned lane)
 /* Where byte i lies. */
 static uint8_t *byte_at(uint64_t i)
 {
-	if (config.nr_donors > 1)
-		return (uint8_t *)lent[i / UNIT % config.nr_donors]->map + i / UNIT / config.nr_donors * UNIT + i % UNIT;
+	if (config.attach.nr_donors > 1)
+		return (uint8_t *)lent[i / UNIT % config.attach.nr_donors]->map + i / UNIT / config.attach.nr_donors * UNIT + i % UNIT;
 	return lent[0] ? (uint8_t *)lent[0]->map + i : region + i;
 }
 
@@ -439,15 +439,15 @@ static void supersede(uint64_t *chaos)
 	for (unsigned i = 0; i < 2; i++) {
 		write = (struct one){.rq = {.kind = TP_WRITE, .off = off, .len = i ? 4096 : CHUNK, .buf = data}};
 		bridge_lane_run(bridge_lane(bridge, i), one_submit, &write);
-		if (i == 0 && !config.write_through)
+		if (i == 0 && !config.cache.write_through)
 			one_wait(&write);
-		if (config.write_through)
+		if (config.cache.write_through)
 			break;
 	}
 	bridge_lane_run(bridge_lane(bridge, 1), one_submit, &flush);
 	usleep(1000);
 	turn = !turn;
-	for (unsigned d = 0; d < config.nr_donors; d++)
+	for (unsigned d = 0; d < config.attach.nr_donors; d++)
 		donors[d].generation += UINT64_C(1) << 32;
 	new_bridge();
 	struct bridge *new = bridge;
@@ -498,10 +498,10 @@ static void run_round(uint64_t *chaos, uint64_t n)
 /* Donors that fence, with the array's bytes. */
 static void start_donors(void)
 {
-	struct weft_memory_spec spec = {.name = "r", .size_bytes = region_bytes / config.nr_donors};
+	struct weft_memory_spec spec = {.name = "r", .size_bytes = region_bytes / config.attach.nr_donors};
 	struct weft_donor_config donor_config = {.offers = "mem"};
 
-	for (unsigned d = 0; d < config.nr_donors; d++) {
+	for (unsigned d = 0; d < config.attach.nr_donors; d++) {
 		assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &lent[d], NULL), 0);
 		assert_int_equal(weft_donor_new(&donor_config, &lenders[d]), 0);
 		assert_int_equal(weft_donor_add(lenders[d], lent[d], NULL), 0);
@@ -516,12 +516,12 @@ static void start_bridge(uint64_t seed)
 
 	memset(&config, 0, sizeof(config));
 	memset(ops, 0, sizeof(ops));
-	config.donors = donors;
-	config.nr_donors = (seed >> 32) % 2 ? 1 : 1 + (unsigned)(seed >> 33) % DONORS;
-	config.stripe_bytes = UNIT;
-	nr_ways = config.nr_donors < DONORS ? 1 + (unsigned)(seed >> 36) % 2 : 1; /* a bridge has no more transports */
-	region_bytes = config.nr_donors > 1 ? REGION / (config.nr_donors * UNIT) * config.nr_donors * UNIT : REGION;
-	bool fences = config.nr_donors > 1 || nr_ways > 1 || (seed >> 40) % 2;
+	config.attach.donors = donors;
+	config.attach.nr_donors = (seed >> 32) % 2 ? 1 : 1 + (unsigned)(seed >> 33) % DONORS;
+	config.attach.stripe_bytes = UNIT;
+	nr_ways = config.attach.nr_donors < DONORS ? 1 + (unsigned)(seed >> 36) % 2 : 1; /* a bridge has no more transports */
+	region_bytes = config.attach.nr_donors > 1 ? REGION / (config.attach.nr_donors * UNIT) * config.attach.nr_donors * UNIT : REGION;
+	bool fences = config.attach.nr_donors > 1 || nr_ways > 1 || (seed >> 40) % 2;
 	if (!fences)
 		region_bytes += TAIL;
 	region = malloc(region_bytes);
@@ -537,29 +537,29 @@ static void start_bridge(uint64_t seed)
 			.generation = UINT64_C(1) << 32};
 		weft_random(donors[d].id, sizeof(donors[d].id));
 	}
-	strcpy(config.name, "test");
-	config.mode = WEFT_MODE_WRITE;
+	strcpy(config.attach.name, "test");
+	config.attach.mode = WEFT_MODE_WRITE;
 	config.nr_lanes = LANES;
-	config.timeout_ms = config.dead_timeout_ms = 30000;
-	config.connect_timeout_ms = 5000;
-	config.return_ms = 5;
-	config.settle_ms = 10;
-	config.chunk_bytes = CHUNK;
+	config.attach.timeout_ms = config.attach.dead_timeout_ms = 30000;
+	config.attach.connect_timeout_ms = 5000;
+	config.attach.return_ms = 5;
+	config.attach.settle_ms = 10;
+	config.cache.chunk_bytes = CHUNK;
 	/* From a quarter of the region to all of it. */
-	config.cache_bytes = CHUNK * (16 + seed % 3 * 25);
-	config.push_interval_ms = 1 + (uint32_t)(seed >> 8) % 20;
-	config.write_through = (seed >> 16) % 8 == 0;
-	config.pull = (seed >> 20) % 4 == 0;
-	config.pull_workers = 2;
-	config.uri = "weft://test/r";
+	config.cache.bytes = CHUNK * (16 + seed % 3 * 25);
+	config.cache.push_interval_ms = 1 + (uint32_t)(seed >> 8) % 20;
+	config.cache.write_through = (seed >> 16) % 8 == 0;
+	config.cache.pull = (seed >> 20) % 4 == 0;
+	config.cache.pull_workers = 2;
+	config.cache.uri = "weft://test/r";
 	if ((seed >> 28) % 2) {
 		int fd = mkstemp(strcpy(file_path, "/tmp/weft-cache-model.XXXXXX"));
 
 		close(fd);
-		if (fd < 0 || cache_file_open(file_path, true, &config.cache_file, &err) < 0)
+		if (fd < 0 || cache_file_open(file_path, true, &config.cache.file, &err) < 0)
 			fail_msg("cannot make a cache file: %s", err.message);
 	}
-	printf("%u donors, %u ways, %s\n", config.nr_donors, nr_ways, config.cache_file ? "a cache file" : fences ? "take-overs" : "");
+	printf("%u donors, %u ways, %s\n", config.attach.nr_donors, nr_ways, config.cache.file ? "a cache file" : fences ? "take-overs" : "");
 	fflush(stdout);
 	rng = seed | 1;
 	nr_errors = nr_reads = nr_lent = 0;
@@ -586,17 +586,17 @@ static void the_cache_is_an_array(void **state)
 		run_round(&chaos, n);
 		left -= n;
 		/* A cache file is one bridge's at a time (unit/cache-file). */
-		if (lent[0] && !config.cache_file && (next_random(&chaos) >> 40) % 4 == 0)
+		if (lent[0] && !config.cache.file && (next_random(&chaos) >> 40) % 4 == 0)
 			supersede(&chaos);
 	}
 	for (unsigned d = 0; d < DONORS; d++)
 		for (unsigned w = 0; w < 2; w++)
 			atomic_store(&mems[turn][d][w].kill_at, 0);
 	uint64_t nr_moves = 0;
-	for (unsigned d = 0; nr_ways > 1 && d < config.nr_donors; d++) {
+	for (unsigned d = 0; nr_ways > 1 && d < config.attach.nr_donors; d++) {
 		struct bridge_way_now now;
 
-		bridge_way_now(bridge, d, &now);
+		peer_way_now(&bridge_attachment(bridge)->peers[d], &now);
 		nr_moves += now.nr_changes;
 	}
 	struct weft_error err = {0};
@@ -604,9 +604,9 @@ static void the_cache_is_an_array(void **state)
 		fail_msg("%s", err.message);
 	bridge_free(bridge);
 	bridge = NULL;
-	if (config.cache_file) {
-		assert_int_equal(cache_file_dirty_bytes(config.cache_file), 0);
-		cache_file_close(config.cache_file);
+	if (config.cache.file) {
+		assert_int_equal(cache_file_dirty_bytes(config.cache.file), 0);
+		cache_file_close(config.cache.file);
 		unlink(file_path);
 	}
 	assert_true(nr_reads > 0 && nr_lent > 0);

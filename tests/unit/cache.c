@@ -11,7 +11,8 @@
 #include <cmocka.h>
 
 #include "fabric/base/util.h"
-#include "nbd-bridge/cache/cache.h"
+#include "nbd-bridge/bridge/bridge-private.h"
+#include "nbd-bridge/cache/cache-private.h"
 #include "nbd-bridge/cache/pull-order.h"
 #include "transports/mem/mem.h"
 
@@ -146,21 +147,21 @@ static int set_up(void **state)
 	mem.size_bytes = REGION;
 	mem.epoch = 42;
 	memset(&config, 0, sizeof(config));
-	config.transport = &tp_mem_ops;
-	config.transport_config = &mem;
-	config.host = "";
-	config.region = "r";
-	weft_random(config.id, sizeof(config.id));
-	strcpy(config.name, "test");
-	config.generation = UINT64_C(1) << 32;
-	config.mode = WEFT_MODE_WRITE;
+	config.attach.transport = &tp_mem_ops;
+	config.attach.transport_config = &mem;
+	config.attach.host = "";
+	config.attach.region = "r";
+	weft_random(config.attach.id, sizeof(config.attach.id));
+	strcpy(config.attach.name, "test");
+	config.attach.generation = UINT64_C(1) << 32;
+	config.attach.mode = WEFT_MODE_WRITE;
 	config.nr_lanes = 2;
-	config.timeout_ms = config.dead_timeout_ms = 10000;
-	config.connect_timeout_ms = 5000;
-	config.cache_bytes = 32 * CHUNK;
-	config.chunk_bytes = CHUNK;
-	config.push_interval_ms = NEVER_MS;
-	config.pull_workers = 4;
+	config.attach.timeout_ms = config.attach.dead_timeout_ms = 10000;
+	config.attach.connect_timeout_ms = 5000;
+	config.cache.bytes = 32 * CHUNK;
+	config.cache.chunk_bytes = CHUNK;
+	config.cache.push_interval_ms = NEVER_MS;
+	config.cache.pull_workers = 4;
 	return 0;
 }
 
@@ -245,7 +246,7 @@ static void an_update_during_write_back_is_not_lost(void **state)
 	struct io flush, write;
 	uint8_t block[4096];
 
-	config.push_interval_ms = 1;
+	config.cache.push_interval_ms = 1;
 	start();
 	for (unsigned round = 0; round < 300; round++) {
 		atomic_store(&mem.delay_ns, round % 3 * 300000);
@@ -265,7 +266,7 @@ static void an_update_during_write_back_is_not_lost(void **state)
 
 static void a_stream_is_written_back_while_it_comes(void **state)
 {
-	config.push_interval_ms = 1000;
+	config.cache.push_interval_ms = 1000;
 	start();
 	uint64_t before = atomic_load(&mem.nr_ops);
 	/* Chunks that have a hole, or that nobody has left, stay. */
@@ -286,7 +287,7 @@ static void a_stream_is_written_back_while_it_comes(void **state)
 /* Not by the interval: that is a minute here. */
 static void a_flush_does_not_wait_for_anybody(void **state)
 {
-	config.push_interval_ms = 60000;
+	config.cache.push_interval_ms = 60000;
 	start();
 	for (unsigned i = 0; i < 300; i++) {
 		uint64_t from = weft_now_ns();
@@ -328,7 +329,7 @@ static void what_is_lent_keeps_all_from_being_dropped(void **state)
 {
 	static struct io io;
 
-	config.push_interval_ms = 60000;
+	config.cache.push_interval_ms = 60000;
 	start();
 	assert_int_equal(do_write(0, 0, 4096, new), 0);
 	assert_int_equal(do_write(0, 5 * CHUNK, 4096, new), 0);
@@ -350,7 +351,7 @@ static void nobody_reads_what_has_not_arrived(void **state)
 	struct io ios[16];
 	static uint8_t data[16][8192];
 
-	config.cache_bytes = 16 * CHUNK;
+	config.cache.bytes = 16 * CHUNK;
 	start();
 	atomic_store(&mem.reorder, 99);
 	for (unsigned round = 0; round < 200; round++) {
@@ -410,7 +411,7 @@ static void zeros_come_without_a_fetch_and_replace_what_is_dirty(void **state)
 
 static void write_through_is_at_the_donor_when_it_is_answered(void **state)
 {
-	config.write_through = true;
+	config.cache.write_through = true;
 	start();
 	assert_int_equal(do_write(0, 100, 10000, new), 0);
 	assert_memory_equal(region + 100, new, 10000);
@@ -434,7 +435,7 @@ static void writers_wait_when_too_much_is_dirty(void **state)
 	struct io ios[20];
 	unsigned nr_done = 0;
 
-	config.cache_bytes = 16 * CHUNK;
+	config.cache.bytes = 16 * CHUNK;
 	start();
 	atomic_store(&mem.hold, true);
 	for (unsigned i = 0; i < 20; i++)
@@ -540,7 +541,7 @@ static void after_its_lease_hits_wait_no_longer_than_misses(void **state)
 
 	mem.lease_ms = LEASE_MS;
 	config.nr_lanes = 1; /* another's connection would keep the lease alive */
-	config.dead_timeout_ms = 1500;
+	config.attach.dead_timeout_ms = 1500;
 	start();
 	assert_int_equal(do_read(0, 0, CHUNK), 0);
 	outlive_the_lease(&asks);
@@ -559,7 +560,7 @@ static void shared_readers_have_no_lease_to_wait_for(void **state)
 
 	mem.lease_ms = LEASE_MS;
 	config.nr_lanes = 1; /* another's connection would keep the lease alive */
-	config.mode = WEFT_MODE_SHARED;
+	config.attach.mode = WEFT_MODE_SHARED;
 	start();
 	assert_int_equal(do_read(0, 0, CHUNK), 0);
 	outlive_the_lease(&asks);
@@ -657,9 +658,9 @@ static void a_pull_has_an_order_that_can_be_recorded(void **state)
 	assert_memory_equal(chunks, ((const uint32_t[]){5, 8, 9, 0, 1, 2, 3, 4, 6, 7, 10}), 11 * sizeof(*chunks));
 	free(chunks);
 	/* One chunk, and the next in ten seconds. */
-	config.pull = true;
-	config.pull_rate = CHUNK / 10;
-	config.pull_order = &order;
+	config.cache.pull = true;
+	config.cache.pull_rate = CHUNK / 10;
+	config.cache.pull_order = &order;
 	start();
 	pull_order_free(&order);
 	uint64_t end = weft_now_ns() + UINT64_C(10000000000);
@@ -674,7 +675,7 @@ static void a_pull_has_an_order_that_can_be_recorded(void **state)
 	atomic_store(&mem.hold, false);
 	assert_int_equal(wait_io(&io), 0);
 	assert_int_equal(bridge_stop(bridge, 5000, NULL), 0);
-	assert_int_equal(bridge_save_pull_order(bridge, path, &err), 0);
+	assert_int_equal(cache_save_pull_order(bridge_cache(bridge), path, &err), 0);
 	close(fd);
 	FILE *in = fopen(path, "r");
 	assert_non_null(fgets(want, sizeof(want), in)); /* what it is */
@@ -702,8 +703,8 @@ static void a_pull_brings_everything_that_fits(void **state)
 {
 	uint64_t end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
 
-	config.cache_bytes = 2 * REGION;
-	config.pull = true;
+	config.cache.bytes = 2 * REGION;
+	config.cache.pull = true;
 	start();
 	for (;;) {
 		json_t *status = bridge_status(bridge);

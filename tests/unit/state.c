@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-#include "nbd-bridge/lane/lane.h"
+#include "nbd-bridge/link/peer.h"
 #include "nbd-bridge/main/state.h"
 
 static void what_comes_late_takes_nothing_back(void **state)
@@ -39,12 +39,12 @@ static void what_comes_late_takes_nothing_back(void **state)
 
 static void a_late_write_of_a_lower_generation_hides_no_newer_one(void **state)
 {
-	struct bridge bridge = {0};
-	struct bridge_donor donor = {.bridge = &bridge};
+	struct bridge_attachment attachment = {0};
+	struct bridge_peer peer = {.attachment = &attachment};
 
-	assert_int_equal(donor_note_wrote(&donor, 5), 0);
-	assert_int_equal(donor_note_wrote(&donor, 4), 0);
-	assert_true(atomic_load(&donor.wrote_generation) == 5);
+	assert_int_equal(peer_note_wrote(&peer, 5), 0);
+	assert_int_equal(peer_note_wrote(&peer, 4), 0);
+	assert_true(atomic_load(&peer.wrote_generation) == 5);
 }
 
 /* ---- what cannot be read ---- */

@@ -4,8 +4,8 @@
  * With several donors the addresses are striped: unit bytes lie at the first, the next unit bytes at the second, and so on,
  * round and round; each holds part_bytes.  So what a range covers at one donor is one range too.
  */
-#ifndef WEFT_NBD_BRIDGE_LANE_MAP_H
-#define WEFT_NBD_BRIDGE_LANE_MAP_H
+#ifndef WEFT_NBD_BRIDGE_LINK_MAP_H
+#define WEFT_NBD_BRIDGE_LINK_MAP_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,0 +1,132 @@
+/* Private to nbd-bridge/lane/: the insides of a lane.  All of it belongs to the lane's thread, but for what says otherwise. */
+#ifndef WEFT_NBD_BRIDGE_LANE_LANE_PRIVATE_H
+#define WEFT_NBD_BRIDGE_LANE_LANE_PRIVATE_H
+
+#include "fabric/base/counter.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/lane/drive.h"
+#include "nbd-bridge/lane/lanes.h"
+#include "nbd-bridge/lane/pool.h"
+#include "nbd-bridge/link/scout.h"
+
+enum {
+	LANE_ARENA = 5 << 20,    /* for requests up to BRIDGE_POOL_MAX */
+	LANE_BIG_KEPT = 2 << 20, /* a big buffer up to this size is kept for a while, per lane … */
+	                         /* … and only one lane at a time has a larger one */
+};
+
+struct request_list {
+	struct bridge_request *head, **tail;
+};
+
+/* FLUSHes that take more than one lane: flush.c.  Other lanes look at what is atomic. */
+struct lane_flush {
+	_Atomic uint64_t nr_written;  /* changes of data that completed */
+	_Atomic uint64_t nr_flushed;  /* of those, by a visit */
+	_Atomic uint64_t nr_asked;    /* tickets: visits that others asked for */
+	_Atomic uint64_t nr_answered; /* … that were carried out, or failed */
+	_Atomic uint64_t failed;      /* the last of a visit that failed … */
+	_Atomic int error;            /* … with this */
+	_Atomic bool waiting;         /* for another lane's answer */
+	bool visiting, in_round;
+	uint64_t visit_answers, visit_covers;
+	struct bridge_request visit;
+	struct request_list next;  /* FLUSHes that wait for a round */
+	struct request_list round; /* … for the other lanes */
+	uint64_t tickets[BRIDGE_MAX_LANES]; /* of the round; 0: not asked */
+};
+
+struct bridge_lane {
+	/* What each step touches. */
+	struct weft_worker worker;
+	struct bridge_lanes *lanes;
+	struct bridge_attachment *attachment; /* the lanes' */
+	struct lane_drive *drive; /* NULL: the lane's own thread runs the loop; else whoever leads */
+	struct bridge_request *backlog, **backlog_tail;
+	struct bridge_waiter *waiters, **waiters_tail, *serving;
+	bool buffers_freed; /* since the waiters were served last */
+	unsigned nr_orphans;
+	struct bridge_link *links; /* one for each donor */
+	unsigned nr_links;
+	unsigned nr_open; /* links that have a free operation */
+	const struct lane_stage *stage; /* NULL: direct */
+	void *stage_ctx;
+	struct bridge_pool *pool;
+	struct tp_mem *arena_mem;
+	_Atomic uint32_t nr_requests; /* submitted and not done; written by the lane */
+	_Atomic bool ready;           /* its links are; written by the lane */
+
+	unsigned index;
+	struct bridge_scout *scouts[BRIDGE_MAX_DONORS]; /* the first lane's, beside links to donors with other ways */
+	struct tp *tps[BRIDGE_MAX_TRANSPORTS];
+	void *arena;
+	void *big; /* a buffer above BRIDGE_POOL_MAX, or NULL */
+	size_t big_len;
+	struct tp_mem *big_mem;
+	bool big_used, big_idle;
+	/* Under the lanes' lock. */
+	unsigned nr_results, nr_granted; /* links that have a result; that were granted */
+	bool has_result[BRIDGE_MAX_DONORS];
+	int first_result; /* see lane_first_result() */
+	int failure;      /* the first of a link */
+	struct weft_error first_error;
+
+	struct lane_flush flush;
+	struct lane_stats stats;
+	struct bridge_recorder recorder;
+};
+
+/* request.c */
+
+/* For a request that is on no list: to be made operations of, or to end with an error. */
+void lane_backlog(struct bridge_lane *lane, struct bridge_request *rq);
+void lane_backlog_remove(struct bridge_lane *lane, struct bridge_request **at);
+/* Ends it if all of its operations were made and have come back. */
+void lane_request_settle(struct bridge_lane *lane, struct bridge_request *rq);
+void lane_settle(struct bridge_lane *lane, struct bridge_request *rq, int error);
+/* Sets up the lane's part. */
+void lane_begin(struct bridge_lane *lane, struct bridge_request *rq);
+
+/* flush.c */
+void lane_flush_init(struct bridge_lane *lane);
+/* A FLUSH: on the backlog once the other lanes have flushed what they wrote. */
+void lane_flush(struct bridge_lane *lane, struct bridge_request *rq);
+/* After a wake-up: others ask, or answered. */
+void lane_flush_look(struct bridge_lane *lane);
+/* Takes off all that wait for other lanes; linked by next. */
+struct bridge_request *lane_flush_take_waiting(struct bridge_lane *lane);
+
+/* split.c */
+
+/* Makes operations of waiting requests, as far as there are free ones. */
+void lane_split(struct bridge_lane *lane);
+/* Takes back an operation that is on no list. */
+void lane_op_finish(struct bridge_lane *lane, struct bridge_op *op, int error);
+
+/* purge.c: fails what waits for the link: of the backlog, and what is queued or parked.  Returns how many. */
+unsigned lane_purge(struct bridge_lane *lane, struct bridge_link *link, int error, bool orphans_only);
+
+/* buffers.c */
+
+/* The memory of most buffers, registered with the lane's transports.  0, or -errno; dropped either way when the lane is freed. */
+int lane_make_arena(struct bridge_lane *lane, struct weft_error *err);
+void lane_drop_arena(struct bridge_lane *lane);
+/* Lets those who wait for a buffer try again, in turn, as far as there are any. */
+void lane_serve_waiters(struct bridge_lane *lane);
+/* Gives the kept big buffer back: when nobody needed it for a tick; at once. */
+void lane_trim_big(struct bridge_lane *lane);
+void lane_drop_big(struct bridge_lane *lane);
+
+/* links.c */
+
+int lane_make_links(struct bridge_lane *lane, struct weft_error *err);
+/* Ends and frees them.  Ending twice is no harm. */
+void lane_end_links(struct bridge_lane *lane);
+void lane_free_links(struct bridge_lane *lane);
+/* At the end of a step.  True: something had happened already, and was looked at. */
+bool lane_arm_links(struct bridge_lane *lane);
+/* True: requests failed, which left room. */
+bool lane_pump_links(struct bridge_lane *lane);
+void lane_check_links(struct bridge_lane *lane);
+
+#endif

@@ -1,0 +1,46 @@
+/* Which donors' links a request needs, and whether they can be had.  The lane's thread, but for what is atomic. */
+#include <errno.h>
+
+#include "nbd-bridge/lane/lane-private.h"
+
+bool lane_touches(const struct bridge_request *rq, const struct bridge_link *link)
+{
+	const struct bridge_map *map = &link->attachment->map;
+
+	return map->nr == 1 || rq->kind == TP_FLUSH || bridge_map_part(map, link->peer->index, rq->off, rq->len).len > 0;
+}
+
+bool lane_touches_dead(const struct bridge_lane *lane, const struct bridge_request *rq)
+{
+	for (unsigned i = 0; i < lane->nr_links; i++)
+		if (lane->links[i].is_dead && lane_touches(rq, &lane->links[i]))
+			return true;
+	return false;
+}
+
+int bridge_lane_why_eio(const struct bridge_lane *lane, const struct bridge_request *rq)
+{
+	if (atomic_load_explicit(&lane->attachment->refuses, memory_order_relaxed))
+		return -ESTALE;
+	for (unsigned i = 0; i < lane->nr_links; i++)
+		if (lane->links[i].is_dead && lane_touches(rq, &lane->links[i]))
+			return lane->links[i].why.code == ETIMEDOUT ? -ETIMEDOUT : -ENOTCONN;
+	return -EIO;
+}
+
+bool lane_reaches(const struct bridge_lane *lane, uint64_t off, uint64_t len)
+{
+	const struct bridge_map *map = &lane->attachment->map;
+
+	if (atomic_load_explicit(&lane->ready, memory_order_relaxed))
+		return true;
+	for (unsigned i = 0; i < lane->nr_links; i++)
+		if (lane->links[i].state != LINK_READY && (map->nr == 1 || bridge_map_part(map, i, off, len).len > 0))
+			return false;
+	return true;
+}
+
+bool lane_is_ready(const struct bridge_lane *lane)
+{
+	return atomic_load_explicit(&lane->ready, memory_order_relaxed);
+}

@@ -1,0 +1,134 @@
+/*
+ * A request on its lane: its beginning, the backlog, its end.  The lane's thread.
+ */
+#include <assert.h>
+#include <errno.h>
+
+#include "nbd-bridge/lane/lane-private.h"
+
+void lane_request_finish(struct bridge_lane *lane, struct bridge_request *rq, int error)
+{
+	struct lane_stats *stats = &lane->stats;
+	uint64_t now_ns = weft_worker_now(&lane->worker), took_ns = now_ns - weft_min(rq->lane.start_ns, now_ns);
+
+	/* Answered in the step that it came in: by the stage. */
+	if (took_ns == 0 && lane->stage)
+		took_ns = weft_max(weft_now_ns(), rq->lane.start_ns) - rq->lane.start_ns;
+
+	weft_count(&stats->requests[rq->kind], 1);
+	/* What failed moved nothing, and took no time worth knowing. */
+	if (error < 0) {
+		weft_count(&stats->errors, 1);
+	} else if (rq->kind == TP_READ) {
+		weft_count(&stats->read_bytes, rq->len);
+		weft_histogram_add(&stats->reads, took_ns);
+	} else if (rq->kind == TP_WRITE) {
+		weft_count(&stats->write_bytes, rq->len);
+		weft_histogram_add(&stats->writes, took_ns);
+	} else if (rq->kind == TP_FLUSH) {
+		weft_histogram_add(&stats->flushes, took_ns);
+	}
+	*bridge_recorder_next(&lane->recorder) = (struct bridge_record){
+		.when_ns = now_ns,
+		.a = rq->off,
+		.b = rq->len,
+		.took_ns = took_ns,
+		.error = error,
+		.event = BRIDGE_EVENT_REQUEST,
+		.kind = rq->kind,
+		.flags = rq->flags,
+	};
+	if (rq->lane.orphan) {
+		lane->nr_orphans--;
+		if (request_changes_data(rq->kind))
+			atomic_fetch_sub(&lane->lanes->nr_orphans, 1);
+	}
+	atomic_store_explicit(&lane->nr_requests,
+		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) - 1, memory_order_release);
+	rq->done(rq, error);
+}
+
+void lane_backlog(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	rq->lane.listed = true;
+	rq->lane.next = NULL;
+	*lane->backlog_tail = rq;
+	lane->backlog_tail = &rq->lane.next;
+}
+
+/* at: what points to it. */
+void lane_backlog_remove(struct bridge_lane *lane, struct bridge_request **at)
+{
+	struct bridge_request *rq = *at;
+
+	*at = rq->lane.next;
+	if (!rq->lane.next)
+		lane->backlog_tail = at;
+	rq->lane.listed = false;
+}
+
+/* All of its operations were made and have come back. */
+void lane_request_settle(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	if (rq->lane.listed || rq->lane.nr_ops > 0)
+		return;
+	if (rq->lane.flush_after && rq->lane.status == 0) {
+		/* FUA at a donor without it: the data has arrived, now a FLUSH. */
+		rq->lane.flush_after = false;
+		rq->lane.flushing = true;
+		rq->lane.next_donor = 0;
+		lane_backlog(lane, rq);
+		return;
+	}
+	if (rq->lane.internal)
+		rq->done(rq, rq->lane.status);
+	else
+		lane_request_finish(lane, rq, rq->lane.status);
+}
+
+void lane_settle(struct bridge_lane *lane, struct bridge_request *rq, int error)
+{
+	rq->lane.status = error;
+	lane_request_settle(lane, rq);
+}
+
+int lane_admit(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	const struct bridge_attachment *attachment = lane->attachment;
+	const struct tp_info *info = &attachment->info;
+
+	if (atomic_load_explicit(&attachment->refuses, memory_order_relaxed) || lane_touches_dead(lane, rq))
+		return -EIO;
+	if (atomic_load_explicit(&lane->lanes->stopping, memory_order_relaxed))
+		return -ESHUTDOWN;
+	if (request_changes_data(rq->kind) && info->read_only)
+		return -EPERM;
+	if (rq->kind == TP_TRIM && !info->can_trim)
+		return 0;
+	if (rq->kind == TP_ZERO && (!info->can_zero || ((rq->flags & TP_FAST_ZERO) && !info->can_fast_zero)))
+		return -EOPNOTSUPP;
+	return 1;
+}
+
+void lane_begin(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	assert(rq->kind < TP_NR_KINDS && rq->kind != TP_PROBE);
+	rq->lane.orphan = rq->lane.flush_after = rq->lane.listed = false;
+	rq->lent = NULL;
+	rq->lane.flushing = rq->kind == TP_FLUSH;
+	rq->lane.nr_ops = 0;
+	rq->lane.status = 0;
+	rq->lane.next_donor = 0;
+	rq->lane.next_off = rq->kind == TP_READ || rq->kind == TP_WRITE ? rq->off : 0;
+	rq->lane.start_ns = weft_worker_now(&lane->worker);
+}
+
+void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	if (rq->lane.orphan)
+		return;
+	rq->lane.orphan = true;
+	lane->nr_orphans++;
+	if (request_changes_data(rq->kind))
+		atomic_fetch_add(&lane->lanes->nr_orphans, 1);
+}

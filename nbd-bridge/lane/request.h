@@ -1,0 +1,99 @@
+/*
+ * A request to a bridge, and handing it to a lane.
+ *
+ * A request is the lane's from bridge_lane_submit() to its done(); it is on the backlog until the last of its operations was made.
+ */
+#ifndef WEFT_NBD_BRIDGE_LANE_REQUEST_H
+#define WEFT_NBD_BRIDGE_LANE_REQUEST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fabric/transport.h"
+
+struct bridge_lane;
+struct bridge_lanes;
+
+enum { BRIDGE_MAX_REQUEST = 32 << 20 }; /* bytes of one READ or WRITE */
+
+/* The lane's part. */
+struct request_lane {
+	bool orphan, listed, flush_after, flushing;
+	bool internal; /* not a front-end's: the stage's, a FLUSH's visit */
+	uint8_t next_donor;
+	uint32_t nr_ops;
+	int status;
+	uint64_t next_off; /* READ, WRITE: where the next operation begins; else: bytes of next_donor's part that are done */
+	uint64_t start_ns;
+	struct bridge_request *next;
+};
+
+/* What a request of a managed attachment waits for. */
+enum bridge_waits {
+	BRIDGE_WAITS_NOT,
+	BRIDGE_WAITS_CHUNK, /* an operation on its chunk to end */
+	BRIDGE_WAITS_ROOM,  /* a slot, or fewer dirty chunks */
+	BRIDGE_WAITS_IO,    /* a free operation */
+	BRIDGE_WAITS_LEASE, /* a donor's word that what is remembered is what it has */
+	BRIDGE_WAITS_OPS,   /* its own operations */
+};
+
+/* The part of the stage before the lane, which is the cache.  The lane never looks at it. */
+struct request_cache {
+	struct cache_lane *at;
+	uint8_t phase, waits_at;
+	bool missed; /* something had to be fetched */
+	bool waited; /* for the chunk at walk_at */
+	bool lost;   /* something that was to be written back is */
+	uint64_t wait_chunk;
+	uint64_t seq, walk_at, walk_end;
+	uint64_t taken_from, nr_taken; /* chunks that are being zeroed */
+	struct bridge_request *wait_next;
+	struct bridge_request *active_next, **active_link;
+};
+
+/*
+ * The owner fills the first part and keeps the request in place until done() is called, once, on the lane's thread, maybe inside
+ * bridge_lane_submit().
+ */
+struct bridge_request {
+	uint8_t kind;  /* enum tp_op_kind, never TP_PROBE */
+	uint8_t flags; /* TP_FUA, … */
+	uint64_t off, len; /* inside the region, len > 0 (FLUSH: both 0) */
+	void *buf;         /* READ, WRITE: inside mem, of bridge_lane_register() */
+	struct tp_mem *mem;
+	bool may_lend;     /* READ: done() looks for the data where `lent` says */
+	void (*done)(struct bridge_request *rq, int error); /* error: 0 or -errno */
+
+	/* For done(): the data, in the cache, until bridge_lane_give_back(); NULL: they are in buf. */
+	const void *lent;
+
+	struct request_lane lane;
+	struct request_cache cache;
+};
+
+static inline bool request_changes_data(uint8_t kind)
+{
+	return kind == TP_WRITE || kind == TP_TRIM || kind == TP_ZERO;
+}
+
+/* Takes the request on.  It is posted at the end of the loop's step.  The lane's thread. */
+void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq);
+/*
+ * The data that done() found in the cache are not looked at any more.  Nothing, if there were none.  The lane's thread.  Meanwhile they
+ * keep their place in the cache, and change with what is written there.
+ */
+void bridge_lane_give_back(struct bridge_lane *lane, struct bridge_request *rq);
+/*
+ * Whoever sent it has gone: it is carried out now or, without a connection, never; done() is called all the same.
+ * lanes_nr_orphans() counts those that may still change data: while there are any, a
+ * client that comes back could be overtaken by what it sent before.
+ */
+void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq);
+/*
+ * Of a request that ended with -EIO, inside its done(): -ESTALE: the attachment is; -ENOTCONN or -ETIMEDOUT: a donor that
+ * the request touches has been gone, or silent, for longer than requests wait; -EIO: the donor said so.
+ */
+int bridge_lane_why_eio(const struct bridge_lane *lane, const struct bridge_request *rq);
+
+#endif

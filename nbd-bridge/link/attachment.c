@@ -1,0 +1,161 @@
+/*
+ * An attachment: making it of its donors, and its validity.
+ */
+#include "nbd-bridge/link/attachment.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/base/util.h"
+#include "nbd-bridge/link/peer.h"
+
+/* The transport of a way among the attachment's. */
+static uint8_t transport_of(struct bridge_attachment *attachment, const struct bridge_way *way)
+{
+	unsigned i = 0;
+
+	while (i < attachment->nr_transports && (attachment->transports[i].transport != way->transport ||
+							attachment->transports[i].transport_config != way->transport_config))
+		i++;
+	assert(i < BRIDGE_MAX_TRANSPORTS);
+	if (i == attachment->nr_transports)
+		attachment->transports[attachment->nr_transports++] = *way;
+	return (uint8_t)i;
+}
+
+static void init_peer(struct bridge_attachment *attachment, unsigned index, const struct bridge_donor_config *config)
+{
+	struct bridge_peer *peer = &attachment->peers[index];
+
+	peer->attachment = attachment;
+	peer->index = index;
+	peer->config = *config;
+	peer->generation = config->generation;
+	peer->version0 = config->version0;
+	for (unsigned i = 0; i < config->nr_ways; i++)
+		peer->transports[i] = transport_of(attachment, &config->ways[i]);
+	bridge_ways_init(&peer->ways, config->nr_ways, config->first_way, attachment->config.return_ms);
+}
+
+int attachment_init(struct bridge_attachment *attachment, const struct bridge_attachment_config *config,
+	const struct bridge_attachment_owner *owner, struct weft_error *err)
+{
+	struct bridge_donor_config only = {
+		.region = config->region,
+		.ways = {{config->transport, config->transport_config, config->host, config->port}},
+		.nr_ways = 1,
+		.generation = config->generation,
+		.epoch = config->epoch,
+	};
+	unsigned nr = config->nr_donors ? config->nr_donors : 1;
+
+	assert(nr <= BRIDGE_MAX_DONORS && (nr == 1 || config->stripe_bytes > 0));
+	memcpy(only.id, config->id, sizeof(only.id));
+	attachment->peers = calloc(nr, sizeof(attachment->peers[0]));
+	if (!attachment->peers)
+		return weft_error_set(err, ENOMEM, "cannot make a bridge: out of memory");
+	pthread_mutex_init(&attachment->lock, NULL);
+	attachment->config = *config;
+	attachment->owner = owner;
+	for (; attachment->nr_peers < nr; attachment->nr_peers++)
+		init_peer(attachment, attachment->nr_peers, config->nr_donors ? &config->donors[attachment->nr_peers] : &only);
+	attachment->config.donors = NULL; /* they are copied */
+	attachment->config.region = attachment->peers[0].config.region;
+	attachment->map = (struct bridge_map){.nr = nr, .unit = config->stripe_bytes};
+	return 0;
+}
+
+void attachment_fini(struct bridge_attachment *attachment)
+{
+	if (!attachment->peers)
+		return;
+	pthread_mutex_destroy(&attachment->lock);
+	free(attachment->peers);
+	attachment->peers = NULL;
+}
+
+/* ---- its validity ---- */
+
+void attachment_changed(const struct bridge_attachment *attachment)
+{
+	if (attachment->config.changed)
+		attachment->config.changed(attachment->config.changed_ctx);
+}
+
+void attachment_set_stale(struct bridge_attachment *attachment, const struct weft_error *why)
+{
+	pthread_mutex_lock(&attachment->lock);
+	if (!atomic_load(&attachment->stale))
+		attachment->stale_why = *why;
+	atomic_store(&attachment->stale, true);
+	atomic_store(&attachment->refuses, true);
+	pthread_mutex_unlock(&attachment->lock);
+	attachment->owner->wake_lanes(attachment);
+	attachment_changed(attachment);
+}
+
+void attachment_set_superseded(struct bridge_attachment *attachment, const struct weft_error *why)
+{
+	pthread_mutex_lock(&attachment->lock);
+	attachment->superseded = true;
+	pthread_mutex_unlock(&attachment->lock);
+	attachment_set_stale(attachment, why);
+}
+
+bool attachment_is_superseded(struct bridge_attachment *attachment)
+{
+	pthread_mutex_lock(&attachment->lock);
+	bool is = attachment->superseded;
+	pthread_mutex_unlock(&attachment->lock);
+	return is;
+}
+
+bool attachment_stale_why(struct bridge_attachment *attachment, struct weft_error *ret)
+{
+	pthread_mutex_lock(&attachment->lock);
+	bool stale = atomic_load(&attachment->stale);
+	if (stale)
+		*ret = attachment->stale_why;
+	pthread_mutex_unlock(&attachment->lock);
+	return stale;
+}
+
+void attachment_begin_anew(struct bridge_attachment *attachment, uint64_t generation)
+{
+	pthread_mutex_lock(&attachment->lock);
+	/* That was said once, of what there was then. */
+	attachment->config.new_contents = false;
+	for (unsigned i = 0; i < attachment->nr_peers; i++) {
+		struct bridge_peer *peer = &attachment->peers[i];
+
+		/* As a new incarnation, which remembers nothing. */
+		assert(generation > atomic_load(&peer->generation));
+		atomic_store(&peer->generation, generation);
+		peer->granted = peer->moving = false;
+		peer->ways.now = 0;
+		peer->nr_ready = 0;
+		peer->config.epoch = peer->config.expect = 0;
+		/* Whichever contents there are: the grant will tell. */
+		attachment->owner->epoch_is(attachment, i, 0);
+	}
+	atomic_store(&attachment->stale, false);
+	pthread_mutex_unlock(&attachment->lock);
+}
+
+/* ---- what it is ---- */
+
+uint64_t attachment_generation(const struct bridge_attachment *attachment)
+{
+	return atomic_load(&attachment->peers[0].generation);
+}
+
+uint64_t attachment_bytes_cut_off(const struct bridge_attachment *attachment)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < attachment->nr_peers; i++)
+		bytes += attachment->peers[i].info.size_bytes - attachment->map.part_bytes;
+	return bytes;
+}

@@ -1,0 +1,123 @@
+/*
+ * A connection to a donor: posting, completions, liveness, and coming back after a loss.
+ * All of it belongs to one worker's thread.  A link tells its owner what happens, and knows nobody above.
+ *
+ * Operations on it end exactly once, by owner->op_done(): with the donor's answer, or with an error.
+ */
+#ifndef WEFT_NBD_BRIDGE_LINK_LINK_H
+#define WEFT_NBD_BRIDGE_LINK_LINK_H
+
+#include "fabric/base/worker.h"
+#include "nbd-bridge/link/op.h"
+#include "nbd-bridge/link/peer.h"
+#include "nbd-bridge/link/recorder.h"
+
+enum {
+	LINK_OPS = 128,  /* operations at most; as many as a donor takes on a connection */
+	LINK_BATCH = 64, /* operations posted, and completions taken, at once */
+	LINK_GOODBYE_MS = 500,
+};
+
+enum link_state {
+	LINK_IDLE,       /* not started, or ended */
+	LINK_CONNECTING, /* waits for the donor's grant */
+	LINK_READY,      /* operations are posted */
+	LINK_DRAINING,   /* lost: waits for the transport to give back what it holds */
+	LINK_BACKOFF,    /* waits to try again */
+	LINK_STALE,      /* for good: every request fails */
+};
+
+/* All on the link's thread; none may be NULL. */
+struct link_owner {
+	/* The operation, which is on no list, has ended: 0 or -errno. */
+	void (*op_done)(struct bridge_link *link, struct bridge_op *op, int error);
+	/* Fails everything that waits for the link, with the error; its queued and parked operations by link_fail_ops().  Returns how many. */
+	unsigned (*fail_all)(struct bridge_link *link, int error);
+	/* Whether an operation of unknown fate may be posted again; else it fails. */
+	bool (*may_repeat)(struct bridge_link *link, const struct bridge_op *op);
+	/* Its state is READY now: before anything is posted. */
+	void (*ready)(struct bridge_link *link);
+	/* It was granted: what waits may go on. */
+	void (*granted)(struct bridge_link *link);
+	/* It is READY no more. */
+	void (*lost)(struct bridge_link *link);
+	/* Its first connection was granted (1) or refused (-errno, with the reason); maybe more than once. */
+	void (*first_result)(struct bridge_link *link, int result, const struct weft_error *why);
+	/* At each look at the connection while it is READY: once in five seconds, or sooner. */
+	void (*tick)(struct bridge_link *link);
+};
+
+struct bridge_link {
+	const struct link_owner *owner;
+	void *owner_ctx; /* the owner's */
+	struct weft_worker *worker;
+	struct bridge_recorder *recorder;
+	struct tp *const *tps; /* of the attachment's transports */
+	struct bridge_peer *peer;
+	struct bridge_attachment *attachment; /* the peer's */
+	enum link_state state;
+	struct tp_conn *conn, *next; /* next: granted, takes over once conn has ended */
+	struct weft_watch watch;
+	uint64_t generation; /* of conn, or of the last one */
+	unsigned way;        /* the same */
+	bool was_granted;    /* that generation was, and is of no use any more */
+	bool insists;        /* it tries again even if the first attempt is refused */
+	struct op_list queue, parked;
+	struct bridge_op probe;
+	uint64_t probe_sent_ns; /* weft_boottime_ns() */
+	struct weft_timer retry, dead, tick;
+	uint32_t tick_ms;    /* as the tick is set now */
+	uint32_t backoff_ms;
+	uint64_t ready_ns;   /* when it was granted */
+	uint64_t seen_ns;    /* when the donor last answered */
+	uint64_t down_ns;    /* since when it is not ready, or was granted but has answered nothing; 0: it answers */
+	bool is_dead;        /* --dead-timeout is over */
+	bool insisted;       /* refused as stale since the last grant by a donor of version 0, and tried once more */
+	bool asked_version0; /* the hello that was sent last */
+	bool must_note;      /* that something was written is not noted yet */
+	struct weft_error why; /* of the last loss or refusal */
+	char path[160];
+	uint64_t nr_reconnects;
+	_Atomic uint64_t nr_ops, nr_posts; /* posts: calls of tp_post() that accepted something */
+	struct bridge_op *free_ops;
+	struct bridge_op ops[LINK_OPS];
+};
+
+/* As the first way says; connects nothing. */
+void link_init(struct bridge_link *link, const struct link_owner *owner, void *owner_ctx, struct weft_worker *worker,
+	struct bridge_recorder *recorder, struct tp *const *tps, struct bridge_peer *peer);
+void link_start(struct bridge_link *link);
+/* Ends it for good, with a goodbye if nothing is in flight; what waits fails.  Blocks for up to some LINK_GOODBYE_MS. */
+void link_end(struct bridge_link *link);
+/* Posts what waits.  True: operations failed, which left room. */
+bool link_pump(struct bridge_link *link);
+/* Takes completions and follows the connection's state. */
+void link_progress(struct bridge_link *link);
+/* Asks for a wake-up; true: there is work already. */
+bool link_arm(struct bridge_link *link);
+/* It is stale or was refused, and the attachment is valid again. */
+void link_restart(struct bridge_link *link);
+/* The attachment became stale, or a newer generation was granted: ends what is of no use any more. */
+void link_check(struct bridge_link *link);
+/* Ends queued and parked operations that `which` names (NULL: all).  Returns how many. */
+unsigned link_fail_ops(struct bridge_link *link, int error, bool (*which)(const struct bridge_op *op));
+
+/* For how long the donor owes an answer, or there is no connection to it; 0: it answers. */
+uint64_t link_silent_ns(const struct bridge_link *link);
+const char *link_state_name(const struct bridge_link *link);
+
+/* Whether an operation may change data. */
+static inline bool op_changes_data(const struct bridge_op *op)
+{
+	return op->tp.kind == TP_WRITE || op->tp.kind == TP_ZERO || op->tp.kind == TP_TRIM;
+}
+
+/* ---- For a scout ---- */
+
+/* Where and as whom to connect: over the way, at the generation. */
+struct tp_target link_target(const struct bridge_link *link, unsigned way, uint64_t generation);
+struct tp *link_tp(const struct bridge_link *link, unsigned way);
+/* The connection was granted at the generation over the way, which is the donor's now: it takes over from the one that there is. */
+void link_take_over(struct bridge_link *link, struct tp_conn *conn, uint64_t generation, unsigned way);
+
+#endif
