@@ -33,6 +33,19 @@ need_tool() {
 	done
 }
 
+# need_line: skips unless a line to measure on (weft line) can be had here.  line [OPTION…] WHAT NUMBER: what
+# tests/support/line-probe.py sends over one.
+need_line() {
+	need_tool python3 nsenter unshare
+	[[ -r /dev/net/tun && -w /dev/net/tun ]] || skip "/dev/net/tun is not there for this user"
+	unshare --net true 2>/dev/null || unshare --user --map-root-user --net true 2>/dev/null ||
+		skip "no network namespace can be made here"
+}
+
+line() {
+	weft line "${@:1:$#-2}" python3 "$WEFT_SRC/tests/support/line-probe.py" "${@: -2}"
+}
+
 # need_testbed: skips unless virtual machines can be booted here (tests/testbed); makes what they boot.
 need_testbed() {
 	local said

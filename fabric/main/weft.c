@@ -22,6 +22,7 @@ static const struct command {
 	{"reset", "go on with what a region holds now, after its contents were lost"},
 	{"status", "show attachments and donors on this machine"},
 	{"bench", "measure a region over every path to it"},
+	{"line", "join two network namespaces by a line with a delay, to measure on"},
 	{"doctor", "show what this machine can do, and how to get the rest"},
 };
 

@@ -34,7 +34,7 @@ for front in "${fronts[@]}"; do
 	done
 done
 # No program of ours lets something else have a number of these: it would speak or listen to it.
-commands=(serve attach detach list status bench doctor rescue reset)
+commands=(serve attach detach list status bench line doctor rescue reset)
 [[ $WEFT_PRESET = dev ]] || commands=() # a sanitizer opens files of its own, and its leak check does not work under strace
 for command in "${commands[@]}"; do
 	strace -f -qq -e trace=openat,open,socket,pipe2,epoll_create1,eventfd2 -o "$TMP/trace" \

@@ -8,7 +8,7 @@ wrong() { # COMMAND TEXT ARGUMENT…
 	[[ $status = 2 && ! -s $TMP/out ]] || fail "weft $command $*: exit status $status"
 	[[ $(<"$TMP/err") = "weft-$command: $text"*$'\n'"Try: weft $command --help" ]] || fail "weft $command $*: $(<"$TMP/err")"
 }
-for command in serve list attach detach status bench doctor; do
+for command in serve list attach detach status bench line doctor; do
 	wrong "$command" "unrecognized option '--nonsense'" --nonsense
 done
 wrong serve "'extra' is no option" extra
@@ -30,3 +30,9 @@ wrong bench "--compare wants the JSON files of two runs: 'c' is not a run: did y
 wrong attach "'nbd3' is not a URI: did you mean --device=nbd3?" weft://a/r --device nbd3
 wrong rescue "one attachment and one file: 'c' is one too many" a b c
 wrong list "one URI at a time: 'weft://b' is one too many" weft://a weft://b
+wrong line "--delay wants a time" --delay 10
+wrong line "--jitter can be at most --delay" --delay 1ms --jitter 2ms
+wrong line "--loss wants a share" --loss 101%
+wrong line "--rate wants bits a second" --rate 1
+wrong line "--mtu wants bytes" --mtu 100
+wrong line "--seed wants a number" --seed -1
