@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "fabric/base/accept.h"
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 enum {
@@ -149,6 +150,7 @@ static void call_ask(struct weft_control_call *call)
 	json_t *question = json_loadb(call->text, call->len, JSON_REJECT_DUPLICATES, NULL);
 
 	call->state = CALL_THINKING;
+	weft_debug("asked: %.*s", (int)call->len, call->text);
 	/* From here on readiness only means that the asker left. */
 	weft_loop_modify(call->control->loop, &call->watch, 0);
 	weft_loop_timer_cancel(call->control->loop, &call->timer);
@@ -431,6 +433,7 @@ int weft_control_ask(const char *name, const json_t *question, int timeout_ms, j
 	WEFT_CLEANUP_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (!text || fd < 0)
 		return weft_error_set(err, ENOMEM, "control socket %s: no memory or descriptors", name);
+	weft_debug("%s is asked: %s", name, text);
 	/* EAGAIN: its backlog is full. */
 	while ((r = connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ? -errno : 0) == -EINTR ||
 		(r == -EAGAIN && weft_now_ns() < deadline_ns))
@@ -447,6 +450,7 @@ int weft_control_ask(const char *name, const json_t *question, int timeout_ms, j
 		r = receive_answer(fd, &answer_text, &answer_len, deadline_ns);
 	if (r < 0)
 		return weft_error_set(err, -r, "asking the daemon behind %s: %s", addr.sun_path, strerror(-r));
+	weft_debug("%s answers: %.*s", name, (int)answer_len, answer_text);
 	json_t *answer = json_loadb(answer_text, answer_len, 0, NULL);
 	if (!json_is_object(answer)) {
 		json_decref(answer);

@@ -6,15 +6,52 @@
 #ifndef WEFT_FABRIC_BASE_LOG_H
 #define WEFT_FABRIC_BASE_LOG_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 enum weft_log_level { WEFT_LOG_ERROR, WEFT_LOG_WARNING, WEFT_LOG_INFO, WEFT_LOG_DEBUG };
 
 /* program: a static string for the line's head.  Lines above `max` are dropped. */
 void weft_log_init(const char *program, enum weft_log_level max);
-void weft_log(enum weft_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void weft_log(enum weft_log_level level, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
 #define weft_err(...) weft_log(WEFT_LOG_ERROR, __VA_ARGS__)
 #define weft_warn(...) weft_log(WEFT_LOG_WARNING, __VA_ARGS__)
 #define weft_info(...) weft_log(WEFT_LOG_INFO, __VA_ARGS__)
-#define weft_debug(...) weft_log(WEFT_LOG_DEBUG, __VA_ARGS__)
+
+/*
+ * A line of --debug: "weft-serve: debug: [SECONDS] AREA: …", with the seconds of CLOCK_MONOTONIC,
+ * as dmesg(1) has them.  The area is the room of the file: "link" in nbd-bridge/link/, "verbs" in
+ * transports/verbs/.  While the area is off, the arguments are not evaluated: a line costs a load
+ * and a branch.  On the I/O path there is none all the same.
+ */
+#define weft_debug(...)                                                                            \
+	do {                                                                                       \
+		static struct weft_debug_site weft_site = {__FILE__, false};                       \
+		static struct weft_debug_site *const weft_site_row                                 \
+			__attribute__((used, section("weft_debug_sites"))) = &weft_site;           \
+		if (weft_site.on)                                                                  \
+			weft_debug_print(&weft_site, __VA_ARGS__);                                 \
+	} while (0)
+
+/*
+ * Turns on the debug lines of some areas: names with commas between them; NULL or "all": of every
+ * area.  False, when one of them is no area of this program, which is in unknown[len] then; the
+ * others are on.  One thread, before others are started.
+ */
+bool weft_debug_enable(const char *areas, char *unknown, size_t len);
+/* The same, of $WEFT_DEBUG.  It may name areas that this program does not have. */
+void weft_debug_enable_from_environment(void);
+/* The areas of this program in alphabetical order, with `between` between them; returns buf. */
+char *weft_debug_areas(const char *between, char *buf, size_t len);
+
+/* Private to weft_debug(). */
+struct weft_debug_site {
+	const char *file;
+	bool on;
+};
+void weft_debug_print(const struct weft_debug_site *site, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
 #endif

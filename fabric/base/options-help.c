@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/options.h"
 #include "fabric/base/util.h"
 
@@ -101,6 +102,7 @@ void weft_options_print_completion(const struct weft_command_line *line)
 {
 	static const char *const whats[] = {"-", "file", "directory", "attachment", "uri", "debug"};
 	static const char *const arities[] = {"none", "required", "optional"};
+	char areas[400];
 
 	for (size_t i = 0; i < WEFT_OPTIONS_MAX && line->rows[i]; i++) {
 		const struct weft_option *o = line->rows[i];
@@ -113,7 +115,10 @@ void weft_options_print_completion(const struct weft_command_line *line)
 		else
 			printf("option\t--%s\t%s\t%s\t%s\t", o->name, arities[weft_option_arity(o)],
 				o->argument ? o->argument : "-", whats[o->completion]);
-		print_words(o->argument && o->kind != WEFT_OPTION_ARGUMENT ? o->argument : "");
+		if (o->completion == WEFT_COMPLETE_DEBUG)
+			fputs(weft_debug_areas(" ", areas, sizeof(areas)), stdout);
+		else if (o->argument && o->kind != WEFT_OPTION_ARGUMENT)
+			print_words(o->argument);
 		putchar('\n');
 	}
 }

@@ -9,12 +9,17 @@
 #include <string.h>
 
 #include "fabric/base/arguments.h"
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
-enum { FIRST = 256 }; /* above every character: getopt_long(3) returns FIRST + row */
+enum {
+	FIRST = 256, /* above every character: getopt_long(3) returns FIRST + row */
+	DEBUG_AREAS_BYTES = 400,
+};
 
-/* Of the line that was parsed last, for its errors. */
+/* Of the line that was parsed last. */
 static const char *current_command = "";
+static char program[64];
 
 int weft_usage_error(const char *fmt, ...)
 {
@@ -99,10 +104,34 @@ static int store(const struct weft_option *option, void *object, char *value)
 	return taken ? WEFT_GO_ON : weft_option_refuse(option, value);
 }
 
+static int parse_debug(void *into, const struct weft_option *option, char *value)
+{
+	char unknown[64], areas[DEBUG_AREAS_BYTES];
+
+	if (weft_debug_enable(value, unknown, sizeof(unknown)))
+		return WEFT_GO_ON;
+	return weft_usage_error("--debug: there is no area '%s'; there are: %s", unknown,
+		weft_debug_areas(", ", areas, sizeof(areas)));
+}
+
+/* Its text names the areas of the program that runs. */
+static char debug_help[DEBUG_AREAS_BYTES + 80];
+
+enum { DEBUG, HELP };
 static const struct weft_option common[] = {
-	{"help", NULL, "show this", .kind = WEFT_OPTION_FLAG},
+	[DEBUG] = {"debug", "[=AREA,...]", debug_help, .kind = WEFT_OPTION_CALL,
+		.parse = parse_debug, .completion = WEFT_COMPLETE_DEBUG},
+	[HELP] = {"help", NULL, "show this", .kind = WEFT_OPTION_FLAG},
 	{0},
 };
+
+static void describe_debug(void)
+{
+	char areas[DEBUG_AREAS_BYTES];
+
+	weft_debug_areas(", ", areas, sizeof(areas));
+	snprintf(debug_help, sizeof(debug_help), "print what is done; all of it, or:\n%s", areas);
+}
 
 static bool is_option(const struct weft_option *option)
 {
@@ -137,10 +166,7 @@ static void collect(struct weft_command_line *line)
 static int show(
 	const struct weft_command_line *line, void (*print)(const struct weft_command_line *line))
 {
-	char program[64];
-
 	print(line);
-	snprintf(program, sizeof(program), "weft-%s", line->command);
 	return weft_end_output(program, 0);
 }
 
@@ -153,7 +179,7 @@ static int take(struct weft_command_line *line, size_t row, int argc, char **arg
 	line->given[row] = argv[optind - 1];
 	if (!value && option->follows && optind < argc && argv[optind][0] == option->follows)
 		value = argv[optind++];
-	if (option == &common[0])
+	if (option == &common[HELP])
 		return show(line, weft_options_print_help);
 	return store(option, line->intos[row], value);
 }
@@ -164,6 +190,9 @@ int weft_options_parse(struct weft_command_line *line, int argc, char **argv)
 	int c, r;
 
 	current_command = line->command;
+	snprintf(program, sizeof(program), "weft-%s", line->command);
+	weft_log_init(program, WEFT_LOG_INFO);
+	describe_debug();
 	collect(line);
 	/* No option, so that no option's abbreviation is ambiguous because of it. */
 	if (argc == 2 && strcmp(argv[1], "--completion-table") == 0)

@@ -87,7 +87,7 @@ struct weft_command_line {
 	const char *epilogue; /* the last lines of the help; NULL: none */
 	/*
 	 * In the order of the help; several, so that a program can take rows from elsewhere.
-	 * --help comes by itself.
+	 * --debug and --help come by themselves.
 	 */
 	struct weft_option_table tables[WEFT_OPTION_TABLES_MAX];
 	/*
@@ -110,7 +110,8 @@ struct weft_command_line {
 };
 
 /*
- * Parses argv, which getopt_long(3) puts into another order.  Returns WEFT_GO_ON when all options
+ * Parses argv, which getopt_long(3) puts into another order, and begins the log under the
+ * program's name (weft_log_init()).  Returns WEFT_GO_ON when all options
  * are stored; otherwise the exit status, after printing the help or saying what is wrong.
  */
 int weft_options_parse(struct weft_command_line *line, int argc, char **argv);

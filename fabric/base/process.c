@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 static void open_standard_descriptors(void)
@@ -56,6 +57,7 @@ void weft_process_begin(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	mode_t mask = umask(S_IRWXU);
 	umask(mask & ~(mode_t)S_IRWXU);
+	weft_debug_enable_from_environment();
 }
 
 void weft_process_raise_files(void)

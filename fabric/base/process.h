@@ -16,6 +16,7 @@
  * - No signal is blocked; SIGCHLD and SIGPIPE do what they do by default, so that children can be waited for; SIGXFSZ is
  *   an error of the write (EFBIG).  SIGHUP, SIGINT and SIGQUIT stay ignored where nohup(1) or a shell had them ignored.
  * - The umask takes no right from the owner.
+ * - $WEFT_DEBUG turns debug lines on (fabric/base/log.h).
  */
 void weft_process_begin(void);
 

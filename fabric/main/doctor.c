@@ -17,6 +17,7 @@
 
 #include "fabric/machine/available.h"
 #include "fabric/main/doctor.h"
+#include "fabric/base/log.h"
 #include "fabric/base/options.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
@@ -345,6 +346,7 @@ int main(int argc, char **argv)
 	if (o.topology)
 		return weft_end_output("weft-doctor", doctor_topology(o.json));
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(checks); i++) {
+		weft_debug("looking at %s", checks[i].name);
 		checks[i].look(&findings[i]);
 		works &= !(checks[i].needed && findings[i].state == MISSING);
 	}

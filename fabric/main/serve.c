@@ -205,7 +205,6 @@ int main(int argc, char **argv)
 	int r;
 
 	weft_process_begin();
-	weft_log_init("weft-serve", WEFT_LOG_INFO);
 	r = serve_parse_options(&s, argc, argv);
 	if (r != WEFT_GO_ON)
 		return r;

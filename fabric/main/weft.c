@@ -164,6 +164,11 @@ int main(int argc, char **argv)
 			strerror(-r));
 		return 1;
 	}
+	if (!strcmp(name, "--completion-table")) {
+		for (size_t i = 0; i < WEFT_ARRAY_LEN(commands); i++)
+			printf("command\t%s\t%s\n", commands[i].name, commands[i].what);
+		return weft_end_output("weft", 0);
+	}
 	if (!strcmp(name, "help") && argc > 2)
 		return help(dir, argv[2]);
 	if (!strcmp(name, "help") || !strcmp(name, "--help") || !strcmp(name, "-h")) {

@@ -762,7 +762,6 @@ int main(int argc, char **argv)
 	r = attach_options_parse(argc, argv, &attach.options);
 	if (r != WEFT_GO_ON)
 		return r;
-	weft_log_init("weft-attach", WEFT_LOG_INFO);
 	weft_process_raise_files();
 	if (attach.options.foreground)
 		return run(&attach);

@@ -13,6 +13,7 @@
 
 #include "fabric/base/error.h"
 #include "fabric/hello.h"
+#include "fabric/base/log.h"
 #include "fabric/base/options.h"
 #include "fabric/base/patience.h"
 #include "fabric/base/process.h"
@@ -65,6 +66,7 @@ static int one_export(void *user, const char *name, const char *description)
 {
 	struct exports *exports = user;
 
+	weft_debug("the server has '%s'", name);
 	if (exports->nr == MAX_EXPORTS) {
 		exports->cut_off = true;
 		return 0;
@@ -88,6 +90,7 @@ static int on_debug(void *user, const char *context, const char *message)
 {
 	static const char prefix[] = "handshake: server error message: ";
 
+	weft_debug("%s: %s", context, message);
 	if (strncmp(message, prefix, sizeof(prefix) - 1) == 0)
 		snprintf(server_said, sizeof(server_said), "%s", message + sizeof(prefix) - 1);
 	return 0;

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/options.h"
 #include "fabric/base/util.h"
 
@@ -82,6 +83,7 @@ static int parse(const char *words, int fd)
 	memset(elsewhere, 0, sizeof(elsewhere));
 	dup2(catcher, fd);
 	int r = weft_options_parse(&line, argc, argv);
+	weft_debug("parsed");
 	fflush(stdout);
 	dup2(saved, fd);
 	ssize_t n = pread(catcher, said, sizeof(said) - 1, 0);
@@ -177,6 +179,8 @@ static void a_table_is_the_help(void **state)
 		"  --time SECONDS          a time\n"
 		"  --optional [PATH]       a path\n"
 		"  --other-number SECONDS  from elsewhere\n"
+		"  --debug[=AREA,...]      print what is done; all of it, or:\n"
+		"                          unit\n"
 		"  --help                  show this\n"
 		"\n"
 		"The end.\n");
@@ -194,6 +198,7 @@ static void a_table_tells_what_can_be_completed(void **state)
 		"option\t--time\trequired\tSECONDS\t-\t\n"
 		"option\t--optional\toptional\t[PATH]\tfile\t\n"
 		"option\t--other-number\trequired\tSECONDS\t-\t\n"
+		"option\t--debug\toptional\t[=AREA,...]\tdebug\tunit\n"
 		"option\t--help\tnone\t-\t-\t\n");
 }
 
@@ -205,6 +210,16 @@ static void a_surplus_argument_is_named(void **state)
 		"Try: weft test --help\n");
 }
 
+static void debug_lines_are_an_option_of_every_program(void **state)
+{
+	assert_int_equal(parse("--debug=nothing", 2), WEFT_EXIT_USAGE);
+	assert_string_equal(said,
+		"weft-test: --debug: there is no area 'nothing'; there are: unit\n"
+		"Try: weft test --help\n");
+	assert_int_equal(parse("--debug=unit", 2), WEFT_GO_ON);
+	assert_non_null(strstr(said, "] unit: parsed\n"));
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -214,6 +229,8 @@ int main(void)
 		cmocka_unit_test(a_table_is_the_help),
 		cmocka_unit_test(a_table_tells_what_can_be_completed),
 		cmocka_unit_test(a_surplus_argument_is_named),
+		/* The last: its lines stay on. */
+		cmocka_unit_test(debug_lines_are_an_option_of_every_program),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

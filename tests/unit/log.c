@@ -1,0 +1,95 @@
+/* Debug lines: silent until their area is turned on, and then told with it. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "fabric/base/log.h"
+
+static unsigned evaluated;
+static char said[1024];
+
+static int evaluate(void)
+{
+	return (int)++evaluated;
+}
+
+/* What a debug line of this file, in the area "unit", prints. */
+static const char *print(void)
+{
+	int saved = dup(STDERR_FILENO), catcher = memfd_create("said", MFD_CLOEXEC);
+
+	dup2(catcher, STDERR_FILENO);
+	weft_debug("line %d", evaluate());
+	dup2(saved, STDERR_FILENO);
+	ssize_t n = pread(catcher, said, sizeof(said) - 1, 0);
+	said[n < 0 ? 0 : n] = '\0';
+	close(saved);
+	close(catcher);
+	return said;
+}
+
+static void a_line_is_off_and_its_arguments_are_not_looked_at(void **state)
+{
+	assert_string_equal(print(), "");
+	assert_int_equal(evaluated, 0);
+}
+
+static void an_area_that_is_not_there_is_named(void **state)
+{
+	char unknown[64] = "";
+
+	assert_false(weft_debug_enable("nothing", unknown, sizeof(unknown)));
+	assert_string_equal(unknown, "nothing");
+	assert_false(weft_debug_enable("uni", unknown, sizeof(unknown)));
+	assert_string_equal(unknown, "uni");
+	assert_string_equal(print(), "");
+}
+
+static void areas_are_listed(void **state)
+{
+	char areas[64];
+
+	assert_string_equal(weft_debug_areas(", ", areas, sizeof(areas)), "unit");
+}
+
+static void the_environment_may_name_other_programs_areas(void **state)
+{
+	setenv("WEFT_DEBUG", "nothing", 1);
+	weft_debug_enable_from_environment();
+	assert_string_equal(print(), "");
+	setenv("WEFT_DEBUG", "nothing,unit", 1);
+	weft_debug_enable_from_environment();
+	assert_non_null(strstr(print(), "] unit: line 1\n"));
+}
+
+static void a_line_that_is_on_has_its_area_and_the_time(void **state)
+{
+	unsigned s, us;
+	int n = 0;
+
+	weft_log_init("weft-test", WEFT_LOG_ERROR);
+	assert_true(weft_debug_enable(NULL, NULL, 0));
+	assert_int_equal(
+		sscanf(print(), "weft-test: debug: [%u.%u] unit: line 2\n%n", &s, &us, &n), 2);
+	assert_int_equal(n, strlen(said));
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_line_is_off_and_its_arguments_are_not_looked_at),
+		cmocka_unit_test(an_area_that_is_not_there_is_named),
+		cmocka_unit_test(areas_are_listed),
+		cmocka_unit_test(the_environment_may_name_other_programs_areas),
+		cmocka_unit_test(a_line_that_is_on_has_its_area_and_the_time),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
