@@ -14,6 +14,7 @@
 #include "fabric/base/error.h"
 #include "fabric/transport.h"
 
+struct weft_listener_ops;
 struct weft_uri;
 
 /* What stands between a URI's "//" and its region. */
@@ -59,6 +60,9 @@ struct tp_driver {
 	void (*ask)(const struct weft_uri *uri, uint32_t timeout_ms, struct weft_welcome *ret);
 	/* Whether this is an offer of the transport, and of which place.  NULL: donors do not offer it. */
 	bool (*parse_offer)(const char *offer, struct tp_offer *ret);
+
+	/* The donor's side; NULL: weft serve does not listen over it.  It has to over the transport with ask(), and does over others if it can. */
+	const struct weft_listener_ops *listener;
 };
 
 /* All transports, the ones to prefer first, up to NULL. */

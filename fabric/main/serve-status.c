@@ -8,8 +8,6 @@
 #include "fabric/base/log.h"
 #include "fabric/main/serve.h"
 #include "fabric/uri.h"
-#include "transports/nbd/donor/listener.h"
-#include "transports/verbs/donor/listener.h"
 
 enum { LISTED_FILES = 20 }; /* of a directory, with their attach lines */
 
@@ -94,8 +92,13 @@ void serve_print_ready(const struct serve *s)
 		if (s->listening[i].insecure)
 			weft_warn("whoever reaches %s can read and write all regions: there are no keys yet", text);
 	}
-	if (s->rdma)
-		printf("listening on %s over RDMA\n", s->rdma_place);
+	for (unsigned i = 0; i < s->nr_listeners; i++) {
+		struct weft_listener_status status;
+
+		weft_listener_status(s->listeners[i].listener, &status);
+		if (status.place[0])
+			printf("listening on %s over %s\n", status.place, s->listeners[i].driver->label);
+	}
 	for (unsigned i = 0; i < s->nr_wanted; i++) {
 		const struct weft_region *region = s->wanted[i].region;
 
@@ -215,19 +218,6 @@ static json_t *strangers_json(const struct weft_strangers_status *s)
 		(json_int_t)s->entered, "made_room", (json_int_t)s->made_room);
 }
 
-/* Of each transport that is listened on. */
-static json_t *all_strangers_json(const struct serve *s, const struct nbd_listener_status *tcp)
-{
-	json_t *json = json_pack("{s:o}", "tcp", strangers_json(&tcp->strangers));
-	struct verbs_listener_status rdma;
-
-	if (s->rdma) {
-		verbs_listener_status(s->rdma, &rdma);
-		json_object_set_new(json, "rdma", strangers_json(&rdma.strangers));
-	}
-	return json;
-}
-
 /* Of a directory, what somebody uses; the others need not be open. */
 static void add_open_file(void *ctx, struct weft_region *region, bool from_directory)
 {
@@ -237,26 +227,33 @@ static void add_open_file(void *ctx, struct weft_region *region, bool from_direc
 
 json_t *serve_status_json(const struct serve *s)
 {
-	json_t *listen = json_array(), *regions = json_array(), *attachments = json_array();
-	struct nbd_listener_status c;
+	json_t *listen = json_array(), *regions = json_array(), *attachments = json_array(), *strangers = json_object();
+	struct weft_listener_status c = {0}; /* of the first: what others do costs no requests, and is seen at their borrowers */
 	char text[280];
 
 	for (unsigned i = 0; i < s->nr_listening; i++)
 		json_array_append_new(listen, json_string(weft_listening_format(&s->listening[i], text)));
-	if (s->rdma)
-		json_array_append_new(listen, json_sprintf("rdma:%s", s->rdma_place));
+	for (unsigned i = 0; i < s->nr_listeners; i++) {
+		const struct serve_listener *l = &s->listeners[i];
+		struct weft_listener_status status;
+
+		weft_listener_status(l->listener, &status);
+		if (status.place[0])
+			json_array_append_new(listen, json_sprintf("%s:%s", l->driver->word, status.place));
+		json_object_set_new(strangers, l->driver->word, strangers_json(&status.strangers));
+		if (i == 0)
+			c = status;
+	}
 	for (unsigned i = 0; i < s->nr_wanted; i++)
 		json_array_append_new(regions, region_json(s->wanted[i].region, weft_donor_tenure(s->donor, s->wanted[i].region),
 			s->wanted[i].recovered, s->wanted[i].keeper));
 	weft_donor_regions(s->donor, add_open_file, regions);
 	weft_donor_status(s->donor, add_attachment, attachments);
-	nbd_listener_status(s->listener, &c);
 	return json_pack("{s:i, s:s, s:s, s:i, s:f, s:f, s:o, s:o, s:s?, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
 		"schema", WEFT_STATUS_SCHEMA, "kind", "donor", "version", WEFT_VERSION, "pid", (int)getpid(), "uptime_s",
 		(double)(weft_now_ns() - s->start_ns) / 1e9, "lease_s", (double)s->lease_s, "listen",
 		listen, "regions", regions, "directory", s->directory, "attachments", attachments, "strangers",
-		all_strangers_json(s, &c), "counters",
-		"connections", (json_int_t)c.connections, "accepted", (json_int_t)c.accepted, "refused",
+		strangers, "counters", "connections", (json_int_t)c.connections, "accepted", (json_int_t)c.accepted, "refused",
 		(json_int_t)c.refused, "requests", (json_int_t)c.requests, "read_bytes", (json_int_t)c.read_bytes,
 		"written_bytes", (json_int_t)c.written_bytes, "errors", (json_int_t)c.errors);
 }

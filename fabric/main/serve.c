@@ -18,8 +18,6 @@
 #include "fabric/base/log.h"
 #include "fabric/base/options.h"
 #include "fabric/main/serve.h"
-#include "transports/nbd/donor/listener.h"
-#include "transports/verbs/donor/listener.h"
 
 enum { DRAIN_MS = 10000 }; /* for requests in flight when we stop */
 #define TICK_NS UINT64_C(1000000000)
@@ -81,34 +79,58 @@ static void raise_limits(void)
 	mallopt(M_ARENA_MAX, 2);
 }
 
-/* RDMA is offered wherever an address that we listen on has a device, under the same port number. */
-static void open_rdma(struct serve *s)
+static int open_listener(struct serve *s, const struct tp_driver *driver, struct weft_error *err)
 {
-	for (unsigned i = 0; i < s->nr_listening && !s->rdma; i++) {
-		const struct weft_listening *l = &s->listening[i];
-		struct sockaddr_storage address;
-		socklen_t len = sizeof(address);
-		struct weft_error err;
-		char offers[64];
+	const struct weft_listener_config config = {s->donor, s->loop, s->listening, s->nr_listening};
+	struct serve_listener *l = &s->listeners[s->nr_listeners];
+	int r = weft_listener_new(driver->listener, &config, &l->listener, err);
 
-		if (*l->socket || getsockname(l->fd, (struct sockaddr *)&address, &len) < 0)
-			continue;
-		int r = verbs_listener_new(s->donor, s->loop, (struct sockaddr *)&address, NULL, &s->rdma, &err);
-		if (r == 0) {
-			weft_listening_format(l, s->rdma_place);
-			strcpy(offers, "tcp,");
-			verbs_listener_offers(s->rdma, offers + 4, sizeof(offers) - 4);
-			weft_donor_offer(s->donor, offers);
-		} else if (r != -ENODEV) {
-			weft_warn("%s; TCP only", err.message);
-		}
+	if (r < 0)
+		return r;
+	l->driver = driver;
+	s->nr_listeners++;
+	return 0;
+}
+
+/* All that a borrower may be told of. */
+static void tell_offers(struct serve *s)
+{
+	char offers[64] = "";
+	size_t used = 0;
+
+	for (unsigned i = 0; i < s->nr_listeners && used + 1 < sizeof(offers); i++) {
+		used += (size_t)snprintf(offers + used, sizeof(offers) - used, "%s", i > 0 ? "," : "");
+		weft_listener_offers(s->listeners[i].listener, offers + used, sizeof(offers) - used);
+		used += strlen(offers + used);
 	}
+	weft_donor_offer(s->donor, offers);
+}
+
+/* The base transport has to be there; others are where they can. */
+static int open_listeners(struct serve *s, struct weft_error *err)
+{
+	const struct tp_driver *base = tp_base_driver();
+	int r = open_listener(s, base, err);
+
+	if (r < 0)
+		return r;
+	for (const struct tp_driver *const *at = tp_drivers; *at && s->nr_listeners < SERVE_MAX_LISTENERS; at++) {
+		struct weft_error why;
+
+		if (*at == base || !(*at)->listener)
+			continue;
+		r = open_listener(s, *at, &why);
+		if (r < 0 && r != -ENODEV)
+			weft_warn("%s; %s only", why.message, base->label);
+	}
+	tell_offers(s);
+	return 0;
 }
 
 static int start(struct serve *s, struct weft_error *err)
 {
-	struct weft_donor_config config = {.lease_ms = s->lease_s * 1000, .offers = "tcp"};
-	int fds[SERVE_MAX_LISTEN], r;
+	struct weft_donor_config config = {.lease_ms = s->lease_s * 1000};
+	int r;
 
 	s->start_ns = weft_now_ns();
 	raise_limits();
@@ -136,12 +158,9 @@ static int start(struct serve *s, struct weft_error *err)
 	free(names);
 	if (r < 0)
 		return r;
-	for (unsigned i = 0; i < s->nr_listening; i++)
-		fds[i] = s->listening[i].fd;
-	r = nbd_listener_new(s->donor, s->loop, fds, s->nr_listening, NULL, &s->listener, err);
+	r = open_listeners(s, err);
 	if (r < 0)
 		return r;
-	open_rdma(s);
 	open_control(s);
 	/* Only now, so that a start that fails does not leave behind what nobody has used. */
 	serve_hold_all(s);
@@ -152,35 +171,40 @@ static int start(struct serve *s, struct weft_error *err)
 	return 0;
 }
 
+/* Nobody is served any more after it.  -ETIMEDOUT: a thread is stuck in a region. */
+static int end_listeners(struct serve *s, struct weft_error *err)
+{
+	for (unsigned i = s->nr_listeners; i-- > 0;)
+		weft_listener_stop(s->listeners[i].listener);
+	for (unsigned i = 0; i < s->nr_listeners; i++) {
+		struct serve_listener *l = &s->listeners[i];
+
+		if (weft_listener_drain(l->listener, DRAIN_MS) < 0) {
+			/* It may still write: no clean marks, and nothing is unmapped under it. */
+			weft_donor_flush(s->donor, NULL);
+			return weft_error_set(err, ETIMEDOUT, "a connection over %s did not end in time: files get a new epoch",
+				l->driver->label);
+		}
+		weft_listener_free(l->listener);
+	}
+	for (unsigned i = 0; s->nr_listeners == 0 && i < s->nr_listening; i++)
+		close(s->listening[i].fd);
+	return 0;
+}
+
 /* 0, or -errno: something is not as durable as it should be, or a thread is stuck in a region. */
 static int finish(struct serve *s, struct weft_error *err)
 {
-	int r = 0;
+	int r;
 
 	sd_notify(0, "STOPPING=1\nSTATUS=finishing requests");
 	if (s->stop_signal)
 		serve_warn_given_back(s);
 	if (s->donor)
 		weft_donor_stop(s->donor);
-	if (s->rdma)
-		verbs_listener_stop(s->rdma);
-	if (s->listener) {
-		nbd_listener_stop(s->listener);
-		if (nbd_listener_drain(s->listener, DRAIN_MS) < 0) {
-			/* It may still write: no clean marks, and nothing is unmapped under it. */
-			weft_donor_flush(s->donor, NULL);
-			return weft_error_set(err, ETIMEDOUT, "a connection did not end in time: files get a new epoch");
-		}
-		nbd_listener_free(s->listener);
-	} else {
-		for (unsigned i = 0; i < s->nr_listening; i++)
-			close(s->listening[i].fd);
-	}
-	if (s->rdma && verbs_listener_drain(s->rdma, DRAIN_MS) < 0) {
-		weft_donor_flush(s->donor, NULL);
-		return weft_error_set(err, ETIMEDOUT, "the RDMA driver did not end a connection in time: files get a new epoch");
-	}
-	verbs_listener_free(s->rdma);
+	r = end_listeners(s, err);
+	if (r < 0)
+		return r;
 	serve_remove_sockets(s);
 	weft_control_free(s->control);
 	if (s->donor)

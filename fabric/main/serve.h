@@ -12,19 +12,19 @@
 #include "fabric/base/control.h"
 #include "fabric/donor/donor.h"
 #include "fabric/donor/holder.h"
+#include "fabric/driver.h"
 #include "fabric/listen.h"
+#include "fabric/listener.h"
 #include "fabric/base/loop.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
 
 enum {
 	SERVE_MAX_LISTEN = 16,
+	SERVE_MAX_LISTENERS = 16, /* transports */
 	SERVE_MAX_REGIONS = 256,
 	SERVE_MAX_PASSED = 2 * SERVE_MAX_REGIONS + SERVE_MAX_LISTEN, /* descriptors from systemd */
 };
-
-struct nbd_listener;
-struct verbs_listener;
 
 /* Who has a region of memory, too, in case that we crash. */
 enum serve_keeper {
@@ -60,9 +60,12 @@ struct serve {
 	unsigned nr_listening;
 	struct weft_loop *loop;
 	struct weft_donor *donor;
-	struct nbd_listener *listener;
-	struct verbs_listener *rdma; /* NULL: no device at an address that we listen on */
-	char rdma_place[280];        /* "10.0.0.1:10809" */
+	/* The base transport's is the first. */
+	struct serve_listener {
+		const struct tp_driver *driver;
+		struct weft_listener *listener;
+	} listeners[SERVE_MAX_LISTENERS];
+	unsigned nr_listeners;
 	struct weft_control *control;
 	struct weft_signals signals;
 	struct weft_timer tick;

@@ -3,6 +3,7 @@
 
 #include "transports/nbd/borrower/ask.h"
 #include "transports/nbd/borrower/client.h"
+#include "transports/nbd/donor/serve.h"
 
 static const struct tp_scheme schemes[] = {
 	{
@@ -38,4 +39,5 @@ const struct tp_driver tp_nbd_driver = {
 	.schemes = schemes,
 	.ops = &tp_nbd_ops,
 	.ask = nbd_ask,
+	.listener = &nbd_listener_ops,
 };

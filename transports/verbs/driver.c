@@ -1,6 +1,7 @@
 /* What the transport "verbs" is to the rest of weft. */
 #include "transports/verbs/driver.h"
 
+#include "transports/verbs/donor/serve.h"
 #include "transports/verbs/verbs.h"
 
 static int usable(struct weft_error *err)
@@ -25,4 +26,5 @@ const struct tp_driver tp_verbs_driver = {
 	.shows_path = true,
 	.usable = usable,
 	.parse_offer = parse_offer,
+	.listener = &verbs_listener_ops,
 };

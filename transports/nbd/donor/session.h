@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 
 #include "fabric/base/accept.h"
+#include "fabric/listener.h"
 #include "fabric/nbd/server.h"
 #include "transports/nbd/donor/listener.h"
 
@@ -66,6 +67,7 @@ struct nbd_silent_list {
 };
 
 struct nbd_listener {
+	struct weft_listener base;
 	struct weft_donor *donor;
 	struct weft_loop *loop;
 	struct nbd_listener_config config;

@@ -11,6 +11,7 @@
 #include <rdma/rdma_cma.h>
 #include <stdatomic.h>
 
+#include "fabric/listener.h"
 #include "transports/verbs/donor/listener.h"
 #include "transports/verbs/proto.h"
 #include "transports/verbs/reaper.h"
@@ -19,6 +20,8 @@
 struct verbs_session;
 
 struct verbs_listener {
+	struct weft_listener base;
+	char place[280]; /* for weft serve: "10.0.0.1:10809" */
 	struct weft_donor *donor;
 	struct weft_loop *loop;
 	struct verbs_listener_config config;

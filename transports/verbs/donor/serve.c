@@ -1,0 +1,95 @@
+/* The verbs listener behind the table of functions. */
+#include "transports/verbs/donor/serve.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "fabric/base/log.h"
+#include "fabric/base/util.h"
+#include "transports/verbs/donor/session.h"
+
+static struct verbs_listener *to_verbs(struct weft_listener *listener)
+{
+	return weft_container_of(listener, struct verbs_listener, base);
+}
+
+/* -ENODEV: not at this socket's address. */
+static int listen_at(const struct weft_listener_config *config, const struct weft_listening *socket, struct verbs_listener **ret,
+	struct weft_error *err)
+{
+	struct sockaddr_storage address;
+	socklen_t len = sizeof(address);
+
+	if (*socket->socket || getsockname(socket->fd, (struct sockaddr *)&address, &len) < 0)
+		return -ENODEV;
+	int r = verbs_listener_new(config->donor, config->loop, (struct sockaddr *)&address, NULL, ret, err);
+	if (r == 0)
+		weft_listening_format(socket, (*ret)->place);
+	return r;
+}
+
+static int listen_new(const struct weft_listener_config *config, struct weft_listener **ret, struct weft_error *err)
+{
+	struct verbs_listener *verbs = NULL;
+	struct weft_error failed = {0}, one;
+
+	for (unsigned i = 0; i < config->nr_sockets && !verbs; i++) {
+		int r = listen_at(config, &config->sockets[i], &verbs, &one);
+
+		if (r < 0 && r != -ENODEV && failed.code == 0)
+			failed = one;
+	}
+	if (verbs) {
+		if (failed.code)
+			weft_warn("%s", failed.message);
+		*ret = &verbs->base;
+		return 0;
+	}
+	if (failed.code == 0)
+		return weft_error_set(err, ENODEV, "no address that this donor listens on is on an RDMA device");
+	*err = failed;
+	return -failed.code;
+}
+
+static void listen_offers(const struct weft_listener *listener, char *buf, size_t len)
+{
+	verbs_listener_offers(weft_container_of(listener, const struct verbs_listener, base), buf, len);
+}
+
+static void listen_status(struct weft_listener *listener, struct weft_listener_status *ret)
+{
+	struct verbs_listener *verbs = to_verbs(listener);
+	struct verbs_listener_status status;
+
+	verbs_listener_status(verbs, &status);
+	strcpy(ret->place, verbs->place);
+	ret->connections = status.sessions;
+	ret->accepted = status.accepted;
+	ret->refused = status.refused;
+	ret->strangers = status.strangers;
+}
+
+static void listen_stop(struct weft_listener *listener)
+{
+	verbs_listener_stop(to_verbs(listener));
+}
+
+static int listen_drain(struct weft_listener *listener, uint32_t timeout_ms)
+{
+	return verbs_listener_drain(to_verbs(listener), timeout_ms);
+}
+
+static void listen_free(struct weft_listener *listener)
+{
+	verbs_listener_free(to_verbs(listener));
+}
+
+const struct weft_listener_ops verbs_listener_ops = {
+	.new = listen_new,
+	.offers = listen_offers,
+	.status = listen_status,
+	.stop = listen_stop,
+	.drain = listen_drain,
+	.free = listen_free,
+};

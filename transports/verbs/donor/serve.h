@@ -1,0 +1,10 @@
+/* The donor's verbs side as weft serve has it: see fabric/listener.h. */
+#ifndef WEFT_TRANSPORTS_VERBS_DONOR_SERVE_H
+#define WEFT_TRANSPORTS_VERBS_DONOR_SERVE_H
+
+#include "fabric/listener.h"
+
+/* Serves at the first of the donor's addresses that is on an RDMA device, under the same port number. */
+extern const struct weft_listener_ops verbs_listener_ops;
+
+#endif
