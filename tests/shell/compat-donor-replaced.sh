@@ -37,7 +37,7 @@ cat >"$TMP/use.c" <<-'C'
 		return 0;
 	}
 C
-gcc -I"$WEFT_SRC/fabric" "$TMP/use.c" -o "$TMP/use" -L"${libraries[old]}" -lweft
+gcc -I"$WEFT_SRC/nbd-bridge/library" "$TMP/use.c" -o "$TMP/use" -L"${libraries[old]}" -lweft
 
 # Users: KIND-VERSION, which is the region's name too (below the directory, or not).
 users=()

@@ -141,7 +141,7 @@ cat >"$TMP/use.c" <<-'C'
 		return memcmp(image, got, size) != 0;
 	}
 C
-gcc -I"$WEFT_SRC/fabric" "$TMP/use.c" -o "$TMP/use" -L"${libraries[old]}" -lweft
+gcc -I"$WEFT_SRC/nbd-bridge/library" "$TMP/use.c" -o "$TMP/use" -L"${libraries[old]}" -lweft
 
 for donor in old new; do
 	bridge=$(other_version $donor)
