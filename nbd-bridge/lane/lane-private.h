@@ -2,6 +2,8 @@
 #ifndef WEFT_NBD_BRIDGE_LANE_LANE_PRIVATE_H
 #define WEFT_NBD_BRIDGE_LANE_LANE_PRIVATE_H
 
+#include <assert.h>
+
 #include "fabric/base/counter.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/lane/drive.h"
@@ -49,6 +51,7 @@ struct bridge_lane {
 	struct bridge_link *links; /* one for each donor */
 	unsigned nr_links;
 	unsigned nr_open; /* links that have a free operation */
+	bool has_scouts;
 	const struct lane_stage *stage; /* NULL: direct */
 	void *stage_ctx;
 	struct bridge_pool *pool;
@@ -85,7 +88,18 @@ void lane_backlog_remove(struct bridge_lane *lane, struct bridge_request **at);
 void lane_request_settle(struct bridge_lane *lane, struct bridge_request *rq);
 void lane_settle(struct bridge_lane *lane, struct bridge_request *rq, int error);
 /* Sets up the lane's part. */
-void lane_begin(struct bridge_lane *lane, struct bridge_request *rq);
+static inline void lane_begin(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	assert(rq->kind < TP_NR_KINDS && rq->kind != TP_PROBE);
+	rq->lane.orphan = rq->lane.flush_after = rq->lane.listed = false;
+	rq->lent = NULL;
+	rq->lane.flushing = rq->kind == TP_FLUSH;
+	rq->lane.nr_ops = 0;
+	rq->lane.status = 0;
+	rq->lane.next_donor = 0;
+	rq->lane.next_off = rq->kind == TP_READ || rq->kind == TP_WRITE ? rq->off : 0;
+	rq->lane.start_ns = weft_worker_now(&lane->worker);
+}
 
 /* flush.c */
 void lane_flush_init(struct bridge_lane *lane);

@@ -132,9 +132,12 @@ int lane_make_links(struct bridge_lane *lane, struct weft_error *err)
 		link->insists = lane->index > 0;
 	}
 	lane->nr_open = lane->nr_links;
-	for (unsigned i = 0; lane->index == 0 && r == 0 && i < lane->nr_links; i++)
-		if (attachment->peers[i].config.nr_ways > 1)
+	for (unsigned i = 0; lane->index == 0 && r == 0 && i < lane->nr_links; i++) {
+		if (attachment->peers[i].config.nr_ways > 1) {
 			r = scout_new(&lane->links[i], &lane->scouts[i]);
+			lane->has_scouts = true;
+		}
+	}
 	return r < 0 ? weft_error_set(err, -r, "cannot make lane %u: %s", lane->index, strerror(-r)) : 0;
 }
 
@@ -175,19 +178,13 @@ void lane_free_links(struct bridge_lane *lane)
 
 /* ---- a step ---- */
 
-bool lane_arm_links(struct bridge_lane *lane)
+static bool arm_scouts(struct bridge_lane *lane)
 {
 	bool work = false;
 
 	for (unsigned i = 0; i < lane->nr_links; i++) {
-		struct bridge_link *link = &lane->links[i];
 		struct bridge_scout *scout = lane->scouts[i];
 
-		if (link_arm(link)) {
-			lane->worker.now_ns = 0;
-			link_progress(link);
-			work = true;
-		}
 		if (scout && scout_arm(scout)) {
 			scout_progress(scout);
 			work = true;
@@ -196,17 +193,35 @@ bool lane_arm_links(struct bridge_lane *lane)
 	return work;
 }
 
+bool lane_arm_links(struct bridge_lane *lane)
+{
+	struct bridge_link *end = lane->links + lane->nr_links;
+	bool work = false;
+
+	for (struct bridge_link *link = lane->links; link < end; link++) {
+		if (link_arm(link)) {
+			lane->worker.now_ns = 0;
+			link_progress(link);
+			work = true;
+		}
+	}
+	return lane->has_scouts ? work | arm_scouts(lane) : work;
+}
+
+/* What its sender cannot wait for is carried out now or never: later, it could overwrite what the same client, come back, wrote elsewhere. */
+static bool fail_orphans(struct bridge_lane *lane, struct bridge_link *link)
+{
+	return lane->nr_orphans > 0 && lane_purge(lane, link, -EIO, true) > 0;
+}
+
 bool lane_pump_links(struct bridge_lane *lane)
 {
+	struct bridge_link *end = lane->links + lane->nr_links;
 	bool failed = false;
 
-	for (unsigned i = 0; i < lane->nr_links; i++) {
-		struct bridge_link *link = &lane->links[i];
-
-		/* What its sender cannot wait for is carried out now or never: later, it could overwrite what the
-		 * same client, come back, wrote elsewhere. */
-		if (link->state != LINK_READY && lane->nr_orphans > 0)
-			failed |= lane_purge(lane, link, -EIO, true) > 0;
+	for (struct bridge_link *link = lane->links; link < end; link++) {
+		if (link->state != LINK_READY)
+			failed |= fail_orphans(lane, link);
 		failed |= link_pump(link);
 	}
 	return failed;

@@ -1,4 +1,4 @@
-/* Which donors' links a request needs, and whether they can be had.  The lane's thread, but for what is atomic. */
+/* Whether a request may be carried out, which donors' links that needs, and whether they can be had.  The lane's thread. */
 #include <errno.h>
 
 #include "nbd-bridge/lane/lane-private.h"
@@ -16,6 +16,24 @@ bool lane_touches_dead(const struct bridge_lane *lane, const struct bridge_reque
 		if (lane->links[i].is_dead && lane_touches(rq, &lane->links[i]))
 			return true;
 	return false;
+}
+
+int lane_admit(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	const struct bridge_attachment *attachment = lane->attachment;
+	const struct tp_info *info = &attachment->info;
+
+	if (atomic_load_explicit(&attachment->refuses, memory_order_relaxed) || lane_touches_dead(lane, rq))
+		return -EIO;
+	if (atomic_load_explicit(&lane->lanes->stopping, memory_order_relaxed))
+		return -ESHUTDOWN;
+	if (request_changes_data(rq->kind) && info->read_only)
+		return -EPERM;
+	if (rq->kind == TP_TRIM && !info->can_trim)
+		return 0;
+	if (rq->kind == TP_ZERO && (!info->can_zero || ((rq->flags & TP_FAST_ZERO) && !info->can_fast_zero)))
+		return -EOPNOTSUPP;
+	return 1;
 }
 
 int bridge_lane_why_eio(const struct bridge_lane *lane, const struct bridge_request *rq)

@@ -1,9 +1,6 @@
 /*
  * A request on its lane: its beginning, the backlog, its end.  The lane's thread.
  */
-#include <assert.h>
-#include <errno.h>
-
 #include "nbd-bridge/lane/lane-private.h"
 
 void lane_request_finish(struct bridge_lane *lane, struct bridge_request *rq, int error)
@@ -90,37 +87,6 @@ void lane_settle(struct bridge_lane *lane, struct bridge_request *rq, int error)
 {
 	rq->lane.status = error;
 	lane_request_settle(lane, rq);
-}
-
-int lane_admit(struct bridge_lane *lane, struct bridge_request *rq)
-{
-	const struct bridge_attachment *attachment = lane->attachment;
-	const struct tp_info *info = &attachment->info;
-
-	if (atomic_load_explicit(&attachment->refuses, memory_order_relaxed) || lane_touches_dead(lane, rq))
-		return -EIO;
-	if (atomic_load_explicit(&lane->lanes->stopping, memory_order_relaxed))
-		return -ESHUTDOWN;
-	if (request_changes_data(rq->kind) && info->read_only)
-		return -EPERM;
-	if (rq->kind == TP_TRIM && !info->can_trim)
-		return 0;
-	if (rq->kind == TP_ZERO && (!info->can_zero || ((rq->flags & TP_FAST_ZERO) && !info->can_fast_zero)))
-		return -EOPNOTSUPP;
-	return 1;
-}
-
-void lane_begin(struct bridge_lane *lane, struct bridge_request *rq)
-{
-	assert(rq->kind < TP_NR_KINDS && rq->kind != TP_PROBE);
-	rq->lane.orphan = rq->lane.flush_after = rq->lane.listed = false;
-	rq->lent = NULL;
-	rq->lane.flushing = rq->kind == TP_FLUSH;
-	rq->lane.nr_ops = 0;
-	rq->lane.status = 0;
-	rq->lane.next_donor = 0;
-	rq->lane.next_off = rq->kind == TP_READ || rq->kind == TP_WRITE ? rq->off : 0;
-	rq->lane.start_ns = weft_worker_now(&lane->worker);
 }
 
 void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq)
