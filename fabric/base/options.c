@@ -198,7 +198,8 @@ int weft_options_parse(struct weft_command_line *line, int argc, char **argv)
 	if (argc == 2 && strcmp(argv[1], "--completion-table") == 0)
 		return show(line, weft_options_print_completion);
 	optind = 0; /* anew, should it not be the first line (getopt(3), NOTES) */
-	while ((c = getopt_long(argc, argv, "h", line->longs, NULL)) != -1) {
+	const char *shorts = line->runs_program ? "+h" : "h";
+	while ((c = getopt_long(argc, argv, shorts, line->longs, NULL)) != -1) {
 		if (c == 'h')
 			return show(line, weft_options_print_help);
 		if (c < FIRST) {

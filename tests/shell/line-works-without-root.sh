@@ -12,6 +12,7 @@ status=0
 unshare --mount bash -c 'mknod -m 666 "$TMP/tun" c 10 200 && mount --bind "$TMP/tun" /dev/net/tun || exit 77
 	$AS_NOBODY unshare --user --map-root-user --net true || exit 78
 	$AS_NOBODY test -x "$WEFT_BIN/weft-line" || exit 79
+	$AS_NOBODY weft line id -u >"$TMP/id"
 	exec $AS_NOBODY weft line --delay 2ms \
 		python3 "$WEFT_SRC/tests/support/line-probe.py" rtt 10' >"$TMP/rtt" 2>"$TMP/err" || status=$?
 case $status in
@@ -19,5 +20,6 @@ case $status in
 78) skip "others than root cannot make a user namespace here: $(cat "$TMP/err")" ;;
 79) skip "others than root cannot read $WEFT_BIN" ;;
 esac
+[[ $(<"$TMP/id") = 65534 ]] || fail "the command is user $(<"$TMP/id")"
 [[ $status = 0 && $(sort -n "$TMP/rtt" | head -n 1) -ge 4000 ]] ||
 	fail "$status: $(cat "$TMP/err" "$TMP/rtt")"

@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fabric/base/options.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
 #include "perf/peers/line/direction.h"
@@ -43,7 +44,7 @@ static int make(struct line *line)
 {
 	const struct line_options *o = &line->options;
 	struct weft_error err;
-	int r = line_become_root(&err);
+	int r = line_get_rights(&err);
 
 	for (int side = LINE_NEAR; r == 0 && side <= LINE_FAR; side++)
 		r = line_end_open(
@@ -173,8 +174,8 @@ int main(int argc, char **argv)
 
 	weft_process_begin();
 	r = line_options_parse(argc, argv, &line.options);
-	if (r != 0)
-		return r - 1;
+	if (r != WEFT_GO_ON)
+		return r;
 	sigemptyset(&wanted);
 	for (size_t i = 0; i < 4; i++)
 		sigaddset(&wanted, (const int[]){SIGTERM, SIGINT, SIGHUP, SIGCHLD}[i]);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/capability.h>
 #include <linux/if_tun.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
@@ -14,7 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "fabric/base/util.h"
@@ -30,14 +33,33 @@ static int write_file(const char *path, const char *text)
 	return fd < 0 ? -errno : weft_write_all(fd, text, strlen(text));
 }
 
-int line_become_root(struct weft_error *err)
+/* Capabilities that this process has are kept by what it runs, although that is not root. */
+static int keep_capabilities(void)
 {
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+	if (syscall(SYS_capget, &header, data) < 0)
+		return -errno;
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(data); i++)
+		data[i].inheritable = data[i].permitted;
+	if (syscall(SYS_capset, &header, data) < 0)
+		return -errno;
+	for (unsigned c = 0; c <= CAP_LAST_CAP; c++)
+		if (data[c / 32].permitted >> c % 32 & 1)
+			prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, c, 0, 0);
+	return 0;
+}
+
+int line_get_rights(struct weft_error *err)
+{
+	unsigned user = (unsigned)geteuid(), group = (unsigned)getegid();
 	char uid[64], gid[64];
 
-	if (geteuid() == 0)
+	if (user == 0)
 		return 0;
-	snprintf(uid, sizeof(uid), "0 %u 1", (unsigned)geteuid());
-	snprintf(gid, sizeof(gid), "0 %u 1", (unsigned)getegid());
+	snprintf(uid, sizeof(uid), "%u %u 1", user, user);
+	snprintf(gid, sizeof(gid), "%u %u 1", group, group);
 	if (unshare(CLONE_NEWUSER) < 0)
 		return weft_error_set(err, errno,
 			"cannot make a user namespace; root needs none: %s", strerror(errno));
@@ -46,8 +68,11 @@ int line_become_root(struct weft_error *err)
 		r = write_file("/proc/self/uid_map", uid);
 	if (r == 0)
 		r = write_file("/proc/self/gid_map", gid);
+	if (r == 0)
+		r = keep_capabilities();
 	return r == 0 ? 0
-		      : weft_error_set(err, -r, "cannot map this user to root: %s", strerror(-r));
+		      : weft_error_set(
+				err, -r, "cannot get rights over networks: %s", strerror(-r));
 }
 
 /* ---- namespaces ---- */

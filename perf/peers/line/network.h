@@ -20,10 +20,10 @@ struct line_end {
 };
 
 /*
- * Somebody who is not root becomes it in a user namespace of this process's own, in which they may
- * make network namespaces.  0, or -errno with err.
+ * Somebody who is not root gets a user namespace, in which this process, and what it runs, may do
+ * with networks what root may, as the user that it is.  0, or -errno with err.
  */
-int line_become_root(struct weft_error *err);
+int line_get_rights(struct weft_error *err);
 
 /*
  * Makes an end: in a new namespace, or in an existing one (a name of ip-netns(8), a process id, or

@@ -1,60 +1,13 @@
 /* The command line of weft line. */
 #include "perf/peers/line/options.h"
 
-#include <getopt.h>
-#include <math.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+#include "fabric/base/options.h"
 #include "fabric/base/util.h"
 
-enum { MIN_MTU = 576, MAX_MTU = 65535, MAX_DELAY_S = 60 };
-
-static void usage(FILE *out)
-{
-	fputs("usage: weft line [OPTION]... [COMMAND [ARGUMENT]...]\n"
-	      "Joins two network namespaces by a line with a given delay, jitter, loss, rate and "
-	      "MTU, and runs a command at its\n"
-	      "near end.  Without a command it prints where the ends are, and lasts until it is "
-	      "told to end.\n"
-	      "\n"
-	      "  --delay TIME     one way, such as 500us, 10ms or 1s (default 0)\n"
-	      "  --jitter TIME    the delay differs by up to so much; packets stay in order "
-	      "(default 0)\n"
-	      "  --loss PERCENT   of the packets, by chance (default 0%)\n"
-	      "  --rate RATE      bits a second, such as 100Mbit or 10Gbit (default: as fast as it "
-	      "goes)\n"
-	      "  --queue SIZE     bytes that may wait for the rate; what comes then is lost "
-	      "(default 1M)\n"
-	      "  --mtu BYTES      the largest packet, from 576 to 65535 (default 1500)\n"
-	      "  --seed NUMBER    of the chance: the same packets are lost again (default: another "
-	      "each time)\n"
-	      "  --near NETNS     an existing namespace for this end: a name, a process id or a "
-	      "path\n"
-	      "  --far NETNS      likewise\n"
-	      "  --number N       tells lines apart that meet in a namespace, from 0 to 255 "
-	      "(default 0)\n"
-	      "  --stats FILE     what went over it, as JSON, once it has ended\n"
-	      "  --help           show this\n",
-		out);
-}
-
-static int usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-static int usage_error(const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs("weft-line: ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputs("\nTry: weft line --help\n", stderr);
-	return 1 + 2;
-}
+enum { MAX_DELAY_S = 60 };
 
 struct unit {
 	const char *name;
@@ -86,136 +39,105 @@ static bool parse(const char *text, const struct unit *units, double most, doubl
 	return false;
 }
 
-static bool parse_whole(const char *text, unsigned long least, unsigned long most, unsigned *ret)
-{
-	char *end;
-	unsigned long value = strtoul(text, &end, 10);
-
-	if (end == text || *end || text[0] == '-' || value < least || value > most)
-		return false;
-	*ret = (unsigned)value;
-	return true;
-}
-
-enum { DELAY = 256, JITTER, LOSS, RATE, QUEUE, MTU, SEED, NEAR, FAR, NUMBER, STATS, HELP };
-
-static const struct option longs[] = {
-	{"delay", required_argument, NULL, DELAY},
-	{"jitter", required_argument, NULL, JITTER},
-	{"loss", required_argument, NULL, LOSS},
-	{"rate", required_argument, NULL, RATE},
-	{"queue", required_argument, NULL, QUEUE},
-	{"mtu", required_argument, NULL, MTU},
-	{"seed", required_argument, NULL, SEED},
-	{"near", required_argument, NULL, NEAR},
-	{"far", required_argument, NULL, FAR},
-	{"number", required_argument, NULL, NUMBER},
-	{"stats", required_argument, NULL, STATS},
-	{"help", no_argument, NULL, HELP},
-	{NULL, 0, NULL, 0},
-};
-
-static int parse_time(const char *option, const char *text, uint64_t *ret_ns)
+/* into: of the table's object, where a uint64_t of ns is. */
+static int parse_time(void *into, const struct weft_option *option, char *value)
 {
 	double ns;
 
-	if (!parse(text, times, MAX_DELAY_S * 1e9, &ns))
-		return usage_error("%s wants a time of at most %d s, such as 10ms, not '%s'",
-			option, MAX_DELAY_S, text);
-	*ret_ns = (uint64_t)ns;
-	return 0;
+	if (!parse(value, times, MAX_DELAY_S * 1e9, &ns))
+		return weft_option_refuse(option, value);
+	*(uint64_t *)((char *)into + option->into) = (uint64_t)ns;
+	return WEFT_GO_ON;
 }
 
-static int parse_rate(const char *text, uint64_t *ret)
+static int parse_rate(void *into, const struct weft_option *option, char *value)
 {
+	struct line_options *o = into;
 	double rate;
 
-	if (!parse(text, rates, 1e12, &rate) || (rate > 0 && rate < 1000))
-		return usage_error(
-			"--rate wants bits a second, from 1kbit to 1000Gbit, not '%s'", text);
-	*ret = (uint64_t)rate;
-	return 0;
+	if (!parse(value, rates, 1e12, &rate) || (rate > 0 && rate < 1000))
+		return weft_option_refuse(option, value);
+	o->shape.rate_bit_s = (uint64_t)rate;
+	return WEFT_GO_ON;
 }
 
-static int parse_seed(const char *text, uint64_t *ret)
+static int parse_loss(void *into, const struct weft_option *option, char *value)
 {
+	struct line_options *o = into;
+
+	return parse(value, shares, 1, &o->shape.loss) ? WEFT_GO_ON
+						       : weft_option_refuse(option, value);
+}
+
+static int parse_seed(void *into, const struct weft_option *option, char *value)
+{
+	struct line_options *o = into;
 	char *end;
 
-	*ret = strtoull(text, &end, 10);
-	return end != text && !*end && text[0] != '-'
-		       ? 0
-		       : usage_error("--seed wants a number, not '%s'", text);
+	o->shape.seed = strtoull(value, &end, 10);
+	return end != value && !*end && value[0] != '-' ? WEFT_GO_ON
+							: weft_option_refuse(option, value);
 }
 
-static int parse_shape(int c, const char *text, struct line_options *o)
-{
-	switch (c) {
-	case DELAY:
-		return parse_time("--delay", text, &o->shape.delay_ns);
-	case JITTER:
-		return parse_time("--jitter", text, &o->shape.jitter_ns);
-	case LOSS:
-		return parse(text, shares, 1, &o->shape.loss)
-			       ? 0
-			       : usage_error("--loss wants a share of the packets, such as 0.1%%, "
-					     "not '%s'",
-					 text);
-	case RATE:
-		return parse_rate(text, &o->shape.rate_bit_s);
-	case QUEUE:
-		return weft_parse_size(text, &o->shape.queue_bytes) == 0 &&
-				       o->shape.queue_bytes >= MAX_MTU
-			       ? 0
-			       : usage_error(
-					 "--queue wants a size of at least 64K, not '%s'", text);
-	default:
-		return parse_seed(text, &o->shape.seed);
-	}
-}
+#define INTO(member) .into = offsetof(struct line_options, member)
 
-static int parse_ends(int c, char *text, struct line_options *o)
-{
-	switch (c) {
-	case MTU:
-		return parse_whole(text, MIN_MTU, MAX_MTU, &o->mtu)
-			       ? 0
-			       : usage_error("--mtu wants bytes, from %d to %d, not '%s'", MIN_MTU,
-					 MAX_MTU, text);
-	case NEAR:
-	case FAR:
-		o->existing[c - NEAR] = text;
-		return 0;
-	case NUMBER:
-		return parse_whole(text, 0, 255, &o->number)
-			       ? 0
-			       : usage_error("--number wants 0 to 255, not '%s'", text);
-	default:
-		o->stats_file = text;
-		return 0;
-	}
-}
+static const struct weft_option options[] = {
+	{NULL, "COMMAND", "what runs at the near end, and its arguments",
+		.kind = WEFT_OPTION_ARGUMENT},
+	{.kind = WEFT_OPTION_GROUP, .help = "What becomes of packets:"},
+	{"delay", "TIME", "one way, such as 500us, 10ms or 1s (default 0)",
+		.kind = WEFT_OPTION_CALL, .parse = parse_time, INTO(shape.delay_ns),
+		.wants = "a time of at most 60s, such as 10ms"},
+	{"jitter", "TIME", "the delay differs by up to so much; packets keep their order",
+		.kind = WEFT_OPTION_CALL, .parse = parse_time, INTO(shape.jitter_ns),
+		.wants = "a time of at most 60s, such as 1ms"},
+	{"loss", "PERCENT", "share of the packets that are lost (default 0%)",
+		.kind = WEFT_OPTION_CALL, .parse = parse_loss,
+		.wants = "a share of the packets, such as 0.1%"},
+	{"rate", "RATE", "bits a second, such as 100Mbit (default: as fast as it goes)",
+		.kind = WEFT_OPTION_CALL, .parse = parse_rate,
+		.wants = "bits a second, from 1kbit to 1000Gbit"},
+	{"queue", "SIZE", "bytes that may wait for the rate; what comes then is lost (default 1M)",
+		.kind = WEFT_OPTION_SIZE, INTO(shape.queue_bytes), .min = 65536,
+		.wants = "a size of at least 64K"},
+	{"mtu", "BYTES", "the largest packet (default 1500)", .kind = WEFT_OPTION_NUMBER, INTO(mtu),
+		.min = 576, .max = 65535, .wants = "bytes, "},
+	{"seed", "NUMBER", "of the chance: the same packets are lost again",
+		.kind = WEFT_OPTION_CALL, .parse = parse_seed, .wants = "a number"},
+	{.kind = WEFT_OPTION_GROUP, .help = "Its ends:"},
+	{"near", "NETNS", "an existing network namespace: a name, a process id or a path",
+		.kind = WEFT_OPTION_TEXT, INTO(existing[0])},
+	{"far", "NETNS", "likewise", .kind = WEFT_OPTION_TEXT, INTO(existing[1])},
+	{"number", "NUMBER", "tells lines apart that meet in a namespace (default 0)",
+		.kind = WEFT_OPTION_NUMBER, INTO(number), .max = 255},
+	{.kind = WEFT_OPTION_GROUP, .help = "Other:"},
+	{"stats", "FILE", "what went over it, as JSON, once it has ended", .kind = WEFT_OPTION_TEXT,
+		INTO(stats_file), .completion = WEFT_COMPLETE_FILE},
+	{0},
+};
 
 int line_options_parse(int argc, char **argv, struct line_options *o)
 {
-	int c, r = 0;
+	struct weft_command_line line = {
+		.command = "line",
+		.synopsis = "[OPTION]... [COMMAND [ARGUMENT]...]",
+		.about = "Joins two network namespaces by a line with a given delay, jitter, loss, "
+			 "rate and MTU, and runs a\n"
+			 "command at its near end.  Without one it prints where the ends are, and "
+			 "lasts until it is told to end.",
+		.runs_program = true,
+		.tables = {{options, o}},
+	};
 
-	*o = (struct line_options){
-		.shape.queue_bytes = WEFT_MIB, .shape.seed = weft_random_name() >> 12, .mtu = 1500};
-	/* "+": what comes behind the command is the command's. */
-	while (r == 0 && (c = getopt_long(argc, argv, "+", longs, NULL)) != -1) {
-		if (c == HELP) {
-			usage(stdout);
-			return 1 + weft_end_output("weft-line", 0);
-		}
-		if (c < DELAY) {
-			fputs("Try: weft line --help\n", stderr);
-			return 1 + 2;
-		}
-		r = c <= QUEUE || c == SEED ? parse_shape(c, optarg, o) : parse_ends(c, optarg, o);
-	}
-	if (r == 0 && o->shape.jitter_ns > o->shape.delay_ns)
-		r = usage_error(
+	*o = (struct line_options){.mtu = 1500};
+	o->shape.queue_bytes = WEFT_MIB;
+	o->shape.seed = weft_random_name() >> 12;
+	int r = weft_options_parse(&line, argc, argv);
+	if (r != WEFT_GO_ON)
+		return r;
+	if (o->shape.jitter_ns > o->shape.delay_ns)
+		return weft_usage_error(
 			"--jitter can be at most --delay: nothing arrives before it was sent");
-	o->command = argv[optind] ? argv + optind : NULL;
-	return r;
+	o->command = line.nr_arguments > 0 ? line.arguments : NULL;
+	return WEFT_GO_ON;
 }

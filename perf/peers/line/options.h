@@ -12,7 +12,7 @@ struct line_options {
 	char **command;          /* NULL: none */
 };
 
-/* 0: go on; otherwise 1 + the exit status, and everything has been said. */
+/* WEFT_GO_ON (fabric/base/options.h), or the exit status after everything has been said. */
 int line_options_parse(int argc, char **argv, struct line_options *ret);
 
 #endif

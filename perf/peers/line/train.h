@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 enum {
-	LINE_FRAME_MAX = 65535 + 10,           /* the largest packet, with the header in front of it */
+	LINE_FRAME_MAX = 65535 + 10, /* the largest packet, with the header in front of it */
 	LINE_HEADERS_MAX = 10 + 60 + 60 + 256, /* all headers of one */
 	LINE_SEGMENTS_MAX = 2048,              /* of a train */
 };
