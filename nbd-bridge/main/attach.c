@@ -10,8 +10,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,23 +26,13 @@
 #include "nbd-bridge/device/device.h"
 #include "nbd-bridge/main/attach-guard.h"
 #include "nbd-bridge/main/detach-goodbye.h"
-#include "nbd-bridge/cache/pull-order.h"
 
 enum {
-	CONNECT_MS = 10000,
-	WAIT_MS = 1000, /* between two tries, with --wait */
 	FLUSH_MS = 20000,
 	GOODBYE_MS = 2000, /* for the answer to `weft detach` to leave */
 };
 
 /* ---- changes, told once each ---- */
-
-static void bridge_changes(void *ctx)
-{
-	struct attach *a = ctx;
-
-	weft_loop_wake(a->loop);
-}
 
 /* `umount FILE` is a way of detaching, too, and `nbd-client -d`.  What lies there then is the user's. */
 static void end_if_unused(struct attach *a)
@@ -93,75 +81,6 @@ static void tell_ways(struct attach *a)
 	}
 }
 
-int attach_save_state(struct attach *a, void (*change)(struct attach *a, void *ctx), void *ctx, struct weft_error *err)
-{
-	pthread_mutex_lock(&a->state_lock);
-	if (change)
-		change(a, ctx);
-	int r = bridge_state_write(&a->state, err);
-	pthread_mutex_unlock(&a->state_lock);
-	return r;
-}
-
-/* What a lane was granted, and that it wrote. */
-struct noted {
-	unsigned donor;
-	uint64_t epoch, granted;
-	bool wrote;
-};
-
-static void change_noted(struct attach *a, void *ctx)
-{
-	const struct noted *noted = ctx;
-	struct bridge_state_donor *donor = &a->state.donors[noted->donor];
-
-	bridge_state_note(donor, noted->epoch, noted->granted, noted->wrote);
-	if (a->cache_file)
-		cache_file_note_granted(a->cache_file, noted->donor, donor->granted, donor->wrote);
-}
-
-/* On a lane's thread. */
-static int note(void *ctx, unsigned donor, uint64_t epoch, uint64_t granted, bool wrote)
-{
-	struct noted noted = {donor, epoch, granted, wrote};
-	struct weft_error err;
-	int r = attach_save_state(ctx, change_noted, &noted, &err);
-
-	if (r < 0)
-		weft_warn("%s", err.message);
-	return r;
-}
-
-static void change_tenure(struct attach *a, void *ctx)
-{
-	a->state.socket_tenure = *(const uint64_t *)ctx;
-}
-
-/* On a lane's thread. */
-static int note_tenure(void *ctx, uint64_t tenure)
-{
-	struct weft_error err;
-	int r = attach_save_state(ctx, change_tenure, &tenure, &err);
-
-	if (r < 0)
-		weft_warn("%s", err.message);
-	return r;
-}
-
-static void change_stale(struct attach *a, void *ctx)
-{
-	a->state.stale = true;
-}
-
-/* A take-over must not ask for what was refused for good.  Who was superseded has no successor but the one that there is. */
-static void keep_stale(struct attach *a)
-{
-	struct weft_error err;
-
-	if (!attachment_is_superseded(bridge_attachment(a->bridge)) && attach_save_state(a, change_stale, NULL, &err) < 0)
-		weft_warn("%s", err.message);
-}
-
 static void on_wake(void *ctx)
 {
 	struct attach *a = ctx;
@@ -179,7 +98,7 @@ static void on_wake(void *ctx)
 	a->last_state = now;
 	if (strcmp(now, "stale") == 0) {
 		forget_contents(a);
-		keep_stale(a);
+		attach_keep_stale(a);
 	}
 	if (strcmp(now, "ready") == 0)
 		weft_info("'%s' is ready again", a->options.name);
@@ -193,318 +112,6 @@ static void on_wake(void *ctx)
 
 /* ---- beginning ---- */
 
-/* A device that a dead bridge left may have users, whose data must not become another region's. */
-static int check_left_device(const struct attach *a, struct weft_error *err)
-{
-	const struct attach_options *o = &a->options;
-	const struct bridge_state_file *state = &a->state;
-	char path[32];
-
-	if (!bridge_device_find(&state->device, path, sizeof(path)))
-		return 0;
-	if (!state->uri || strcmp(state->uri, o->uri_text) != 0)
-		return weft_error_set(err, EBUSY, "a bridge named '%s' died and left %s, which is %s; clear it with: weft "
-			"detach %s; or give this one another --name", o->name, path, state->uri ? state->uri : "another region's",
-			o->name);
-	if (!o->device)
-		return weft_error_set(err, EBUSY, "the bridge that died left %s, which may be in use; take it over with "
-			"--device, or clear it with: weft detach %s", path, o->name);
-	return 0;
-}
-
-static void name_device(struct attach *a)
-{
-	struct bridge_device *device = &a->state.device;
-	char key[17];
-	uint8_t random[8];
-
-	if (!a->options.device)
-		memset(device, 0, sizeof(*device));
-	else if (!device->backend[0]) {
-		weft_random(random, sizeof(random));
-		weft_hex(random, sizeof(random), key);
-		snprintf(device->backend, sizeof(device->backend), "weft:%s:%s", a->options.name, key);
-	}
-}
-
-static enum weft_mode mode_of(const struct attach_options *o)
-{
-	return o->shared ? WEFT_MODE_SHARED : o->read_only ? WEFT_MODE_READ : WEFT_MODE_WRITE;
-}
-
-/* As the state has them. */
-static const char mode_letters[] = {[WEFT_MODE_READ] = 'r', [WEFT_MODE_SHARED] = 's', [WEFT_MODE_WRITE] = 'w'};
-
-/* Readers and writers are held to other rules: one does not go on as the other. */
-static int check_mode(const struct attach *a, struct weft_error *err)
-{
-	static const char *const options[] = {
-		[WEFT_MODE_READ] = "with --read-only", [WEFT_MODE_SHARED] = "with --shared", [WEFT_MODE_WRITE] = "to read and write"};
-	const char *name = a->options.name;
-
-	for (size_t i = 0; i < WEFT_ARRAY_LEN(mode_letters); i++)
-		if (a->state.mode == mode_letters[i] && i != mode_of(&a->options))
-			return weft_error_set(err, EINVAL, "the bridge of '%s' that died was attached %s, and is taken over in the same way only; "
-				"or end it: weft detach %s", name, options[i], name);
-	return 0;
-}
-
-static int take_name(struct attach *a, struct weft_error *err)
-{
-	struct attach_options *o = &a->options;
-	struct bridge_state_file *state = &a->state;
-	int r = bridge_state_open(o->name, state, err);
-
-	if (r < 0)
-		return r;
-	a->have_name = true;
-	r = check_left_device(a, err);
-	if (r < 0)
-		return r;
-	/* The secret is for that region only. */
-	bool same = state->uri && strcmp(state->uri, o->uri_text) == 0 && state->nr_donors == o->nr_donors;
-	if (state->takes_over && same && state->stripe_bytes != o->stripe_bytes)
-		return weft_error_set(err, EINVAL, "the bridge of '%s' that died had stripes of %" PRIu64 " bytes: with others its "
-			"contents would be scrambled; give --stripe-unit %" PRIu64 ", or end it: weft detach %s", o->name,
-			state->stripe_bytes, state->stripe_bytes, o->name);
-	if (state->takes_over && same && o->new_contents)
-		return weft_error_set(err, EINVAL, "the bridge of '%s' that died is taken over with the contents that it knows, without --new-contents; "
-			"or end it: weft detach %s", o->name, o->name);
-	if (state->takes_over && same) {
-		r = check_mode(a, err);
-		if (r < 0)
-			return r;
-	}
-	r = attach_check_left_cache(a, same, err);
-	if (r < 0)
-		return r;
-	if (!state->takes_over || !same)
-		bridge_state_renew(state, o->nr_donors);
-	state->stripe_bytes = o->stripe_bytes;
-	r = attach_open_cache(a, err);
-	if (r < 0)
-		return r;
-	if (a->resumes && o->new_contents)
-		return weft_error_set(err, EINVAL, "%s holds what was written and is not at the donor yet: attach without --new-contents to write it "
-			"back, or remove the file", o->cache_file);
-	if (!state->mount || !o->mount || strcmp(state->mount, o->mount) != 0)
-		state->made_dev = state->made_ino = 0;
-	free(state->uri);
-	free(state->socket);
-	free(state->mount);
-	free(state->cache_file);
-	state->cache_file = o->cache_file ? strdup(o->cache_file) : NULL;
-	state->uri = strdup(o->uri_text);
-	state->socket = o->socket ? strdup(o->socket) : NULL;
-	state->mount = o->mount ? strdup(o->mount) : NULL;
-	free(state->again);
-	free(state->directory);
-	state->again = o->again ? strdup(o->again) : NULL;
-	state->directory = getcwd(NULL, 0);
-	name_device(a);
-	state->mode = mode_letters[mode_of(o)];
-	state->pid = getpid();
-	return bridge_state_write(state, err);
-}
-
-void attach_change_granted(struct attach *a, void *ctx)
-{
-	for (unsigned i = 0; i < a->options.nr_donors; i++) {
-		struct bridge_state_donor *donor = &a->state.donors[i];
-
-		donor->info = bridge_attachment(a->bridge)->peers[i].info;
-		donor->epoch = donor->info.epoch;
-	}
-	a->state.stale = false;
-}
-
-/* What the front-ends of a stale attachment are, without a donor's word. */
-static bool knows_infos(const struct bridge_state_file *state)
-{
-	for (unsigned i = 0; i < state->nr_donors; i++)
-		if (state->donors[i].info.size_bytes == 0)
-			return false;
-	return true;
-}
-
-/*
- * Its device, file or socket is owned by a living bridge, and answers EIO: then there is somebody whom weft reset and detach can ask.
- * *err: why it is stale.
- */
-static int start_stale(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors, struct weft_error *err)
-{
-	struct tp_info infos[BRIDGE_MAX_DONORS];
-	struct weft_error why = *err;
-
-	for (unsigned i = 0; i < config->attach.nr_donors; i++)
-		infos[i] = a->state.donors[i].info;
-	config->cache.bytes = 0;
-	config->cache.file = NULL;
-	a->left_cache = a->resumes;
-	a->resumes = config->cache.resume = false;
-	cache_file_close(a->cache_file);
-	a->cache_file = NULL;
-	int r = attach_save_state(a, change_stale, NULL, err);
-	if (r == 0)
-		r = bridge_find_and_start_stale(&a->find, config, donors, infos, &why, &a->bridge, err);
-	a->began_stale = r == 0;
-	return r;
-}
-
-/* Sleeps; true: whoever waits for us has given up, or a signal asks for the end. */
-static bool sleep_or_give_up(const struct attach *a, int ms)
-{
-	struct pollfd p[] = {{.fd = a->signals.watch.fd, .events = POLLIN}, {.fd = a->result_fd}};
-
-	return poll(p, WEFT_ARRAY_LEN(p), ms) > 0;
-}
-
-static bool is_given_up(void *ctx)
-{
-	return sleep_or_give_up(ctx, 0);
-}
-
-static int start_bridge(struct attach *a, struct weft_error *err)
-{
-	const struct attach_options *o = &a->options;
-	const struct weft_uri *uri = &o->donors[0].uri;
-	struct bridge_donor_config donors[BRIDGE_MAX_DONORS] = {0};
-	struct pull_order order = {0};
-
-	if (o->pull_order && pull_order_read(o->pull_order, &order, err) < 0)
-		return -err->code;
-	struct bridge_config config = {
-		.attach = {
-			.nr_donors = o->nr_donors,
-			.stripe_bytes = o->stripe_bytes,
-			.new_contents = o->new_contents,
-			.foreign = uri->foreign,
-			.mode = mode_of(o),
-			.timeout_ms = o->timeout_ms,
-			.dead_timeout_ms = o->dead_timeout_ms,
-			.connect_timeout_ms = CONNECT_MS,
-			.assume_stable = o->assume_stable,
-			.changed = bridge_changes,
-			.changed_ctx = a,
-			.note = note,
-			.note_ctx = a,
-		},
-		.cache = {
-			.bytes = o->cache_bytes,
-			.chunk_bytes = o->chunk_bytes,
-			.write_through = o->write_through,
-			.push_interval_ms = o->push_interval_ms,
-			.pull = o->pull,
-			.pull_workers = o->pull_workers,
-			.pull_rate = o->pull_rate,
-			.pull_order = o->pull_order ? &order : NULL,
-			.file = a->cache_file,
-			.uri = o->uri_text,
-			.resume = a->resumes,
-		},
-		.nr_lanes = o->nr_lanes,
-		.given_up = is_given_up,
-		.given_up_ctx = a,
-	};
-	strcpy(config.attach.name, o->name);
-	a->find.choice = o->transport;
-	for (unsigned i = 0; i < o->nr_donors; i++) {
-		a->find.donors[i].uri = &o->donors[i].uri;
-		a->find.donors[i].label = o->nr_donors > 1 ? o->donors[i].uri_text : NULL;
-		memcpy(donors[i].id, a->state.donors[i].id, sizeof(donors[i].id));
-		donors[i].epoch = a->state.donors[i].epoch;
-		donors[i].granted = a->state.donors[i].granted;
-		donors[i].wrote = a->state.donors[i].wrote;
-		donors[i].generation = a->state.generation;
-	}
-	int r = a->state.stale ? weft_error_set(err, ESTALE, "it was stale already when its bridge died")
-			       : bridge_find_and_start(&a->find, &config, donors, &a->bridge, err);
-
-	pull_order_free(&order);
-	if (r == -ESTALE && a->state.takes_over && knows_infos(&a->state))
-		return start_stale(a, &config, donors, err);
-	if (r < 0)
-		return attach_explain_refusal(a, err);
-	return attach_save_state(a, attach_change_granted, NULL, err);
-}
-
-static void change_device(struct attach *a, void *ctx)
-{
-	a->state.device = *(const struct bridge_device *)ctx;
-}
-
-/* Whether what refused us may be over soon: a donor, a network or a name server that is not up yet, another's lease. */
-static bool may_come(const struct attach *a, int r)
-{
-	return r == -ECONNREFUSED || r == -EHOSTUNREACH || r == -ENETUNREACH || r == -ENETDOWN || r == -ETIMEDOUT || r == -ECONNRESET ||
-	       r == -EADDRNOTAVAIL || r == -ESHUTDOWN || r == -EBUSY || (r == -ENOENT && a->options.donors[0].uri.socket[0]);
-}
-
-/* After a try that failed: the next fences what was asked and not heard of. */
-static void change_try(struct attach *a, void *ctx)
-{
-	const bool *remembers = ctx;
-
-	bridge_state_next_incarnation(&a->state);
-	/* What it was granted has reached nobody. */
-	for (unsigned i = 0; i < a->state.nr_donors; i++) {
-		struct bridge_state_donor *donor = &a->state.donors[i];
-
-		if (!remembers[i]) {
-			donor->epoch = donor->granted = 0;
-			donor->wrote = false;
-		}
-	}
-}
-
-/* Of a region that is held they count seconds. */
-static bool differ_in_numbers_only(const char *a, const char *b)
-{
-	static const char number[] = "0123456789.";
-
-	for (;; a++, b++) {
-		a += strspn(a, number);
-		b += strspn(b, number);
-		if (*a != *b || !*a)
-			return *a == *b;
-	}
-}
-
-/* As often as --wait lets it. */
-static int start_bridge_when_it_can(struct attach *a, struct weft_error *err)
-{
-	bool remembers[BRIDGE_STATE_DONORS];
-	const struct attach_options *o = &a->options;
-	const uint64_t end_ns = o->wait_ms ? weft_now_ns() + o->wait_ms * UINT64_C(1000000) : UINT64_MAX;
-	struct weft_error told = {0};
-	char how_long[48] = "";
-	int r;
-
-	if (o->wait_ms)
-		snprintf(how_long, sizeof(how_long), " for up to %g s", (double)o->wait_ms / 1000);
-	for (unsigned i = 0; i < a->state.nr_donors; i++)
-		remembers[i] = a->state.donors[i].epoch != 0;
-	while ((r = start_bridge(a, err)) < 0 && o->waits && may_come(a, r) && weft_now_ns() < end_ns) {
-		if (!differ_in_numbers_only(told.message, err->message))
-			weft_info("%s; trying again%s", err->message, how_long);
-		told = *err;
-		bridge_find_end(&a->bridge);
-		if (sleep_or_give_up(a, WAIT_MS))
-			return weft_error_prefix(err, "given up");
-		r = attach_save_state(a, change_try, remembers, err);
-		if (r < 0)
-			return r;
-	}
-	return r;
-}
-
-static int save_device(void *ctx, const struct bridge_device *device, struct weft_error *err)
-{
-	struct attach *a = ctx;
-
-	return attach_save_state(a, change_device, (void *)device, err);
-}
-
 static int start_fronts(struct attach *a, struct weft_error *err)
 {
 	const struct attach_options *o = &a->options;
@@ -513,7 +120,7 @@ static int start_fronts(struct attach *a, struct weft_error *err)
 
 	if (o->socket) {
 		atomic_store(&a->socket_tenure.now, a->state.socket_tenure);
-		a->socket_tenure.note = note_tenure;
+		a->socket_tenure.note = attach_note_tenure;
 		a->socket_tenure.ctx = a;
 		r = bridge_front_nbd_new(a->bridge, a->loop, o->socket, &a->socket_tenure, &front, err);
 		if (r < 0)
@@ -537,7 +144,7 @@ static int start_fronts(struct attach *a, struct weft_error *err)
 			return r;
 	}
 	if (o->device) {
-		r = bridge_front_device_new(a->bridge, a->loop, &o->device_wish, &a->state.device, save_device, a, a->device_why,
+		r = bridge_front_device_new(a->bridge, a->loop, &o->device_wish, &a->state.device, attach_save_device, a, a->device_why,
 			&front, err);
 		if (r < 0)
 			return r;
@@ -558,7 +165,7 @@ static int start(struct attach *a, struct weft_error *err)
 	r = weft_signals_watch(&a->signals, a->loop, false, attach_on_signal);
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot watch signals: %s", strerror(-r));
-	r = take_name(a, err);
+	r = attach_take_name(a, err);
 	if (r < 0)
 		return r;
 	if (a->options.device) {
@@ -567,7 +174,7 @@ static int start(struct attach *a, struct weft_error *err)
 			return r;
 		bridge_device_protect_process();
 	}
-	r = start_bridge_when_it_can(a, err);
+	r = attach_begin_bridge(a, err);
 	if (r < 0)
 		return r;
 	snprintf(control, sizeof(control), "attach-%s.sock", a->options.name);
@@ -644,38 +251,13 @@ static void finish(struct attach *a, int r, const struct weft_error *err, bool k
 	weft_loop_free(a->loop);
 }
 
-/* ---- what a bridge in the background says ---- */
-
-static int log_path(const struct attach_options *o, char *path, size_t len)
-{
-	char dir[128];
-	int r = weft_run_dir(dir, sizeof(dir));
-
-	return r < 0 ? r : snprintf(path, len, "%s/attach-%s.log", dir, o->name);
-}
-
-void attach_log_to_file(const struct attach_options *o)
-{
-	char path[256];
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC), log = -1;
-
-	if (log_path(o, path, sizeof(path)) > 0)
-		log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-	dup2(null, 0);
-	dup2(null, 1);
-	dup2(log >= 0 ? log : null, 2);
-	if (log >= 0)
-		close(log);
-	close(null);
-}
-
 /* ---- the two processes ---- */
 
 static void be_patient(const struct attach_options *o)
 {
 	/* What a wait that was ordered is for is told with the reason. */
 	if (!o->waits)
-		weft_patience_begin("weft-attach: waiting for an answer of %s, up to %d s (Ctrl-C gives up)", o->uri_text, CONNECT_MS / 1000);
+		weft_patience_begin("weft-attach: waiting for an answer of %s, up to %d s (Ctrl-C gives up)", o->uri_text, ATTACH_CONNECT_MS / 1000);
 }
 
 static int run(struct attach *a)
@@ -691,7 +273,7 @@ static int run(struct attach *a)
 	if (!background)
 		weft_patience_end();
 	/* What was taken over has users, from whom nothing is taken. */
-	if (r == 0 && background && !a->state.takes_over && is_given_up(a))
+	if (r == 0 && background && !a->state.takes_over && attach_is_given_up(a))
 		r = weft_error_set(&err, ECANCELED, "given up");
 	if (r < 0) {
 		stop(a, NULL);
@@ -718,7 +300,7 @@ static int run(struct attach *a)
 	attach_guard_end(a);
 	if (r < 0)
 		weft_err("'%s' ended, but %s", a->options.name, err.message);
-	else if (background && log_path(&a->options, log, sizeof(log)) > 0)
+	else if (background && attach_log_path(&a->options, log, sizeof(log)) > 0)
 		unlink(log);
 	finish(a, r, &err, false);
 	return r < 0 ? 1 : 0;

@@ -13,7 +13,10 @@
 #include "nbd-bridge/front/settle.h"
 #include "nbd-bridge/main/state.h"
 
-enum { ATTACH_STALE = 3 }; /* weft-attach exits with it: taken over, but stale */
+enum {
+	ATTACH_STALE = 3, /* weft-attach exits with it: taken over, but stale */
+	ATTACH_CONNECT_MS = 10000,
+};
 
 struct attach {
 	struct attach_options options;
@@ -55,11 +58,27 @@ struct attach {
 /* attach-control.c: the control socket's questions. */
 void attach_on_question(void *attach, struct weft_control_call *call, const json_t *question);
 
+/* attach-note.c: what outlives the bridge */
+
+enum weft_mode attach_mode(const struct attach_options *o);
+/* Takes the attachment's name, and reads what a bridge of this name left.  Errors say what to do. */
+int attach_take_name(struct attach *a, struct weft_error *err);
 /* Writes a->state, which `change` (NULL: nothing) changes under its lock. */
 int attach_save_state(struct attach *a, void (*change)(struct attach *a, void *ctx), void *ctx, struct weft_error *err);
-
-/* For it: what the bridge's donors have granted. */
+/* For it: what the bridge's donors have granted; that what is remembered is not what the donors have. */
 void attach_change_granted(struct attach *a, void *ctx);
+void attach_change_stale(struct attach *a, void *ctx);
+/* The bridge became stale: a take-over has to know. */
+void attach_keep_stale(struct attach *a);
+/* As bridge_attachment_config.note, bridge_tenure.note, and for bridge_front_device_new(); ctx: the attach. */
+int attach_note(void *ctx, unsigned donor, uint64_t epoch, uint64_t granted, bool wrote);
+int attach_note_tenure(void *ctx, uint64_t tenure);
+int attach_save_device(void *ctx, const struct bridge_device *device, struct weft_error *err);
+
+/* attach-begin.c: makes and starts a->bridge, again and again with --wait.  Errors say what to do. */
+int attach_begin_bridge(struct attach *a, struct weft_error *err);
+/* Whether whoever waits for the attach does not any more. */
+bool attach_is_given_up(void *attach);
 
 /* attach-end.c */
 /* Ends the front-ends: no new users, and those that there are finish.  -EBUSY without force. */
@@ -79,13 +98,13 @@ bool attach_donor_answers(struct attach *a);
 void attach_forget_end(struct attach *a);
 
 /* attach-cache.c */
-/* -EBUSY: the dead bridge of this name has left writes in a cache file that this attach would not go on with; same: it is of the same URIs. */
-int attach_check_left_cache(const struct attach *a, bool same, struct weft_error *err);
 /*
  * Opens the cache file, if there is to be one; what a dead bridge left in it is resumed (a->resumes, and a->state says
  * as whom), or cannot be, and is kept.
  */
 int attach_open_cache(struct attach *a, struct weft_error *err);
+
+/* attach-reset.c */
 /* "rescue": begins it (with a file), or tells how far it is. */
 json_t *attach_on_rescue(struct attach *a, const json_t *question);
 /* "reset": a way back from being stale. */
@@ -93,8 +112,10 @@ json_t *attach_on_reset(struct attach *a, bool discard);
 /* Before the bridge is freed. */
 void attach_end_rescue(struct attach *a);
 
-/* What a bridge, or its guard, in the background has to say goes to a file beside its socket from now on. */
+/* attach-log.c: what a bridge, or its guard, in the background has to say goes to a file beside its socket from now on. */
 void attach_log_to_file(const struct attach_options *o);
+/* Where that is; < 0: nowhere. */
+int attach_log_path(const struct attach_options *o, char *path, size_t len);
 
 /* attach-report.c: puts what can be done about it behind the reason why a donor refused, or was not there.  Returns -err->code. */
 int attach_explain_refusal(const struct attach *a, struct weft_error *err);

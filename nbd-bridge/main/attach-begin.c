@@ -1,0 +1,197 @@
+/*
+ * The bridge of an attachment begins: with what the state file says that is remembered, over the ways that are found, once or until a
+ * donor can be had.  Main thread; blocks.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include "fabric/base/log.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/cache/file.h"
+#include "nbd-bridge/cache/pull-order.h"
+#include "nbd-bridge/main/attach.h"
+
+enum { WAIT_MS = 1000 }; /* between two tries, with --wait */
+
+static void bridge_changes(void *ctx)
+{
+	struct attach *a = ctx;
+
+	weft_loop_wake(a->loop);
+}
+
+/* What the front-ends of a stale attachment are, without a donor's word. */
+static bool knows_infos(const struct bridge_state_file *state)
+{
+	for (unsigned i = 0; i < state->nr_donors; i++)
+		if (state->donors[i].info.size_bytes == 0)
+			return false;
+	return true;
+}
+
+/*
+ * Its device, file or socket is owned by a living bridge, and answers EIO: then there is somebody whom weft reset and detach can ask.
+ * *err: why it is stale.
+ */
+static int start_stale(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors, struct weft_error *err)
+{
+	struct tp_info infos[BRIDGE_MAX_DONORS];
+	struct weft_error why = *err;
+
+	for (unsigned i = 0; i < config->attach.nr_donors; i++)
+		infos[i] = a->state.donors[i].info;
+	config->cache.bytes = 0;
+	config->cache.file = NULL;
+	a->left_cache = a->resumes;
+	a->resumes = config->cache.resume = false;
+	cache_file_close(a->cache_file);
+	a->cache_file = NULL;
+	int r = attach_save_state(a, attach_change_stale, NULL, err);
+	if (r == 0)
+		r = bridge_find_and_start_stale(&a->find, config, donors, infos, &why, &a->bridge, err);
+	a->began_stale = r == 0;
+	return r;
+}
+
+/* Sleeps; true: whoever waits for us has given up, or a signal asks for the end. */
+static bool sleep_or_give_up(const struct attach *a, int ms)
+{
+	struct pollfd p[] = {{.fd = a->signals.watch.fd, .events = POLLIN}, {.fd = a->result_fd}};
+
+	return poll(p, WEFT_ARRAY_LEN(p), ms) > 0;
+}
+
+bool attach_is_given_up(void *ctx)
+{
+	return sleep_or_give_up(ctx, 0);
+}
+
+static int start_bridge(struct attach *a, struct weft_error *err)
+{
+	const struct attach_options *o = &a->options;
+	const struct weft_uri *uri = &o->donors[0].uri;
+	struct bridge_donor_config donors[BRIDGE_MAX_DONORS] = {0};
+	struct pull_order order = {0};
+
+	if (o->pull_order && pull_order_read(o->pull_order, &order, err) < 0)
+		return -err->code;
+	struct bridge_config config = {
+		.attach = {
+			.nr_donors = o->nr_donors,
+			.stripe_bytes = o->stripe_bytes,
+			.new_contents = o->new_contents,
+			.foreign = uri->foreign,
+			.mode = attach_mode(o),
+			.timeout_ms = o->timeout_ms,
+			.dead_timeout_ms = o->dead_timeout_ms,
+			.connect_timeout_ms = ATTACH_CONNECT_MS,
+			.assume_stable = o->assume_stable,
+			.changed = bridge_changes,
+			.changed_ctx = a,
+			.note = attach_note,
+			.note_ctx = a,
+		},
+		.cache = {
+			.bytes = o->cache_bytes,
+			.chunk_bytes = o->chunk_bytes,
+			.write_through = o->write_through,
+			.push_interval_ms = o->push_interval_ms,
+			.pull = o->pull,
+			.pull_workers = o->pull_workers,
+			.pull_rate = o->pull_rate,
+			.pull_order = o->pull_order ? &order : NULL,
+			.file = a->cache_file,
+			.uri = o->uri_text,
+			.resume = a->resumes,
+		},
+		.nr_lanes = o->nr_lanes,
+		.given_up = attach_is_given_up,
+		.given_up_ctx = a,
+	};
+	strcpy(config.attach.name, o->name);
+	a->find.choice = o->transport;
+	for (unsigned i = 0; i < o->nr_donors; i++) {
+		a->find.donors[i].uri = &o->donors[i].uri;
+		a->find.donors[i].label = o->nr_donors > 1 ? o->donors[i].uri_text : NULL;
+		memcpy(donors[i].id, a->state.donors[i].id, sizeof(donors[i].id));
+		donors[i].epoch = a->state.donors[i].epoch;
+		donors[i].granted = a->state.donors[i].granted;
+		donors[i].wrote = a->state.donors[i].wrote;
+		donors[i].generation = a->state.generation;
+	}
+	int r = a->state.stale ? weft_error_set(err, ESTALE, "it was stale already when its bridge died")
+			       : bridge_find_and_start(&a->find, &config, donors, &a->bridge, err);
+
+	pull_order_free(&order);
+	if (r == -ESTALE && a->state.takes_over && knows_infos(&a->state))
+		return start_stale(a, &config, donors, err);
+	if (r < 0)
+		return attach_explain_refusal(a, err);
+	return attach_save_state(a, attach_change_granted, NULL, err);
+}
+
+/* Whether what refused us may be over soon: a donor, a network or a name server that is not up yet, another's lease. */
+static bool may_come(const struct attach *a, int r)
+{
+	return r == -ECONNREFUSED || r == -EHOSTUNREACH || r == -ENETUNREACH || r == -ENETDOWN || r == -ETIMEDOUT || r == -ECONNRESET ||
+	       r == -EADDRNOTAVAIL || r == -ESHUTDOWN || r == -EBUSY || (r == -ENOENT && a->options.donors[0].uri.socket[0]);
+}
+
+/* After a try that failed: the next fences what was asked and not heard of. */
+static void change_try(struct attach *a, void *ctx)
+{
+	const bool *remembers = ctx;
+
+	bridge_state_next_incarnation(&a->state);
+	/* What it was granted has reached nobody. */
+	for (unsigned i = 0; i < a->state.nr_donors; i++) {
+		struct bridge_state_donor *donor = &a->state.donors[i];
+
+		if (!remembers[i]) {
+			donor->epoch = donor->granted = 0;
+			donor->wrote = false;
+		}
+	}
+}
+
+/* Of a region that is held they count seconds. */
+static bool differ_in_numbers_only(const char *a, const char *b)
+{
+	static const char number[] = "0123456789.";
+
+	for (;; a++, b++) {
+		a += strspn(a, number);
+		b += strspn(b, number);
+		if (*a != *b || !*a)
+			return *a == *b;
+	}
+}
+
+/* As often as --wait lets it. */
+int attach_begin_bridge(struct attach *a, struct weft_error *err)
+{
+	bool remembers[BRIDGE_STATE_DONORS];
+	const struct attach_options *o = &a->options;
+	const uint64_t end_ns = o->wait_ms ? weft_now_ns() + o->wait_ms * UINT64_C(1000000) : UINT64_MAX;
+	struct weft_error told = {0};
+	char how_long[48] = "";
+	int r;
+
+	if (o->wait_ms)
+		snprintf(how_long, sizeof(how_long), " for up to %g s", (double)o->wait_ms / 1000);
+	for (unsigned i = 0; i < a->state.nr_donors; i++)
+		remembers[i] = a->state.donors[i].epoch != 0;
+	while ((r = start_bridge(a, err)) < 0 && o->waits && may_come(a, r) && weft_now_ns() < end_ns) {
+		if (!differ_in_numbers_only(told.message, err->message))
+			weft_info("%s; trying again%s", err->message, how_long);
+		told = *err;
+		bridge_find_end(&a->bridge);
+		if (sleep_or_give_up(a, WAIT_MS))
+			return weft_error_prefix(err, "given up");
+		r = attach_save_state(a, change_try, remembers, err);
+		if (r < 0)
+			return r;
+	}
+	return r;
+}

@@ -1,0 +1,246 @@
+/*
+ * What outlives a bridge: its state file, whose lock is the attachment's name, is written before anything is done that a take-over has to
+ * know.  Its main thread, but for what lanes note.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/base/log.h"
+#include "fabric/base/util.h"
+#include "nbd-bridge/cache/file.h"
+#include "nbd-bridge/main/attach.h"
+
+enum weft_mode attach_mode(const struct attach_options *o)
+{
+	return o->shared ? WEFT_MODE_SHARED : o->read_only ? WEFT_MODE_READ : WEFT_MODE_WRITE;
+}
+
+int attach_save_state(struct attach *a, void (*change)(struct attach *a, void *ctx), void *ctx, struct weft_error *err)
+{
+	pthread_mutex_lock(&a->state_lock);
+	if (change)
+		change(a, ctx);
+	int r = bridge_state_write(&a->state, err);
+	pthread_mutex_unlock(&a->state_lock);
+	return r;
+}
+
+/* What a lane was granted, and that it wrote. */
+struct noted {
+	unsigned donor;
+	uint64_t epoch, granted;
+	bool wrote;
+};
+
+static void change_noted(struct attach *a, void *ctx)
+{
+	const struct noted *noted = ctx;
+	struct bridge_state_donor *donor = &a->state.donors[noted->donor];
+
+	bridge_state_note(donor, noted->epoch, noted->granted, noted->wrote);
+	if (a->cache_file)
+		cache_file_note_granted(a->cache_file, noted->donor, donor->granted, donor->wrote);
+}
+
+/* On a lane's thread. */
+int attach_note(void *ctx, unsigned donor, uint64_t epoch, uint64_t granted, bool wrote)
+{
+	struct noted noted = {donor, epoch, granted, wrote};
+	struct weft_error err;
+	int r = attach_save_state(ctx, change_noted, &noted, &err);
+
+	if (r < 0)
+		weft_warn("%s", err.message);
+	return r;
+}
+
+static void change_tenure(struct attach *a, void *ctx)
+{
+	a->state.socket_tenure = *(const uint64_t *)ctx;
+}
+
+/* On a lane's thread. */
+int attach_note_tenure(void *ctx, uint64_t tenure)
+{
+	struct weft_error err;
+	int r = attach_save_state(ctx, change_tenure, &tenure, &err);
+
+	if (r < 0)
+		weft_warn("%s", err.message);
+	return r;
+}
+
+void attach_change_stale(struct attach *a, void *ctx)
+{
+	a->state.stale = true;
+}
+
+/* A take-over must not ask for what was refused for good.  Who was superseded has no successor but the one that there is. */
+void attach_keep_stale(struct attach *a)
+{
+	struct weft_error err;
+
+	if (!attachment_is_superseded(bridge_attachment(a->bridge)) && attach_save_state(a, attach_change_stale, NULL, &err) < 0)
+		weft_warn("%s", err.message);
+}
+
+/* A device that a dead bridge left may have users, whose data must not become another region's. */
+static int check_left_device(const struct attach *a, struct weft_error *err)
+{
+	const struct attach_options *o = &a->options;
+	const struct bridge_state_file *state = &a->state;
+	char path[32];
+
+	if (!bridge_device_find(&state->device, path, sizeof(path)))
+		return 0;
+	if (!state->uri || strcmp(state->uri, o->uri_text) != 0)
+		return weft_error_set(err, EBUSY, "a bridge named '%s' died and left %s, which is %s; clear it with: weft "
+			"detach %s; or give this one another --name", o->name, path, state->uri ? state->uri : "another region's",
+			o->name);
+	if (!o->device)
+		return weft_error_set(err, EBUSY, "the bridge that died left %s, which may be in use; take it over with "
+			"--device, or clear it with: weft detach %s", path, o->name);
+	return 0;
+}
+
+static void name_device(struct attach *a)
+{
+	struct bridge_device *device = &a->state.device;
+	char key[17];
+	uint8_t random[8];
+
+	if (!a->options.device)
+		memset(device, 0, sizeof(*device));
+	else if (!device->backend[0]) {
+		weft_random(random, sizeof(random));
+		weft_hex(random, sizeof(random), key);
+		snprintf(device->backend, sizeof(device->backend), "weft:%s:%s", a->options.name, key);
+	}
+}
+
+/* As the state has them. */
+static const char mode_letters[] = {[WEFT_MODE_READ] = 'r', [WEFT_MODE_SHARED] = 's', [WEFT_MODE_WRITE] = 'w'};
+
+/* Readers and writers are held to other rules: one does not go on as the other. */
+static int check_mode(const struct attach *a, struct weft_error *err)
+{
+	static const char *const options[] = {
+		[WEFT_MODE_READ] = "with --read-only", [WEFT_MODE_SHARED] = "with --shared", [WEFT_MODE_WRITE] = "to read and write"};
+	const char *name = a->options.name;
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(mode_letters); i++)
+		if (a->state.mode == mode_letters[i] && i != attach_mode(&a->options))
+			return weft_error_set(err, EINVAL, "the bridge of '%s' that died was attached %s, and is taken over in the same way only; "
+				"or end it: weft detach %s", name, options[i], name);
+	return 0;
+}
+
+/* What the bridge that died had not written back would be missed by its clients. */
+static int check_left_cache(const struct attach *a, bool same, struct weft_error *err)
+{
+	const struct bridge_state_file *state = &a->state;
+	const char *path = a->options.cache_file;
+	struct cache_file *file;
+	struct weft_error why;
+	char size[32];
+
+	if (!state->takes_over || !state->cache_file || (same && path && strcmp(path, state->cache_file) == 0))
+		return 0;
+	int r = cache_file_open(state->cache_file, false, &file, &why);
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return weft_error_set(err, -r, "what the bridge of '%s' that died left in its cache file cannot be seen: %.500s; mend that, or give "
+			"it up with: weft detach --force %s", a->options.name, why.message, a->options.name);
+	uint64_t dirty = cache_file_dirty_bytes(file);
+	cache_file_close(file);
+	if (dirty == 0)
+		return 0;
+	return weft_error_set(err, EBUSY, "the bridge of '%s' that died left %s in %s that are not at the donor of %.500s; go on with "
+		"that and --cache-file %s, or save them with weft rescue and give them up with: weft detach --force %s", a->options.name,
+		weft_format_size(dirty, size, sizeof(size)), state->cache_file, state->uri, state->cache_file, a->options.name);
+}
+
+int attach_take_name(struct attach *a, struct weft_error *err)
+{
+	struct attach_options *o = &a->options;
+	struct bridge_state_file *state = &a->state;
+	int r = bridge_state_open(o->name, state, err);
+
+	if (r < 0)
+		return r;
+	a->have_name = true;
+	r = check_left_device(a, err);
+	if (r < 0)
+		return r;
+	/* The secret is for that region only. */
+	bool same = state->uri && strcmp(state->uri, o->uri_text) == 0 && state->nr_donors == o->nr_donors;
+	if (state->takes_over && same && state->stripe_bytes != o->stripe_bytes)
+		return weft_error_set(err, EINVAL, "the bridge of '%s' that died had stripes of %" PRIu64 " bytes: with others its "
+			"contents would be scrambled; give --stripe-unit %" PRIu64 ", or end it: weft detach %s", o->name,
+			state->stripe_bytes, state->stripe_bytes, o->name);
+	if (state->takes_over && same && o->new_contents)
+		return weft_error_set(err, EINVAL, "the bridge of '%s' that died is taken over with the contents that it knows, without --new-contents; "
+			"or end it: weft detach %s", o->name, o->name);
+	if (state->takes_over && same) {
+		r = check_mode(a, err);
+		if (r < 0)
+			return r;
+	}
+	r = check_left_cache(a, same, err);
+	if (r < 0)
+		return r;
+	if (!state->takes_over || !same)
+		bridge_state_renew(state, o->nr_donors);
+	state->stripe_bytes = o->stripe_bytes;
+	r = attach_open_cache(a, err);
+	if (r < 0)
+		return r;
+	if (a->resumes && o->new_contents)
+		return weft_error_set(err, EINVAL, "%s holds what was written and is not at the donor yet: attach without --new-contents to write it "
+			"back, or remove the file", o->cache_file);
+	if (!state->mount || !o->mount || strcmp(state->mount, o->mount) != 0)
+		state->made_dev = state->made_ino = 0;
+	free(state->uri);
+	free(state->socket);
+	free(state->mount);
+	free(state->cache_file);
+	state->cache_file = o->cache_file ? strdup(o->cache_file) : NULL;
+	state->uri = strdup(o->uri_text);
+	state->socket = o->socket ? strdup(o->socket) : NULL;
+	state->mount = o->mount ? strdup(o->mount) : NULL;
+	free(state->again);
+	free(state->directory);
+	state->again = o->again ? strdup(o->again) : NULL;
+	state->directory = getcwd(NULL, 0);
+	name_device(a);
+	state->mode = mode_letters[attach_mode(o)];
+	state->pid = getpid();
+	return bridge_state_write(state, err);
+}
+
+void attach_change_granted(struct attach *a, void *ctx)
+{
+	for (unsigned i = 0; i < a->options.nr_donors; i++) {
+		struct bridge_state_donor *donor = &a->state.donors[i];
+
+		donor->info = bridge_attachment(a->bridge)->peers[i].info;
+		donor->epoch = donor->info.epoch;
+	}
+	a->state.stale = false;
+}
+
+static void change_device(struct attach *a, void *ctx)
+{
+	a->state.device = *(const struct bridge_device *)ctx;
+}
+
+int attach_save_device(void *ctx, const struct bridge_device *device, struct weft_error *err)
+{
+	struct attach *a = ctx;
+
+	return attach_save_state(a, change_device, (void *)device, err);
+}
