@@ -842,7 +842,7 @@ static void names_of_fields_are_the_codes(void **state)
 /* Lines that continue one are indented. */
 static void examples_are_what_the_code_says(void **state)
 {
-	char *manual = section("THE HELLO OVER TCP"), *p = strstr(manual, ".Ss An example"),
+	char *manual = section("THE HELLO OVER TCP"), *p = strstr(manual, ".Ss Example"),
 	     text[WEFT_CONTEXT_MAX];
 	unsigned nr_hellos = 0, nr_welcomes = 0;
 
