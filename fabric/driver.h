@@ -14,6 +14,7 @@
 #include "fabric/base/error.h"
 #include "fabric/transport.h"
 
+struct finding_check;
 struct weft_listener_ops;
 struct weft_uri;
 
@@ -63,6 +64,9 @@ struct tp_driver {
 
 	/* The donor's side; NULL: weft serve does not listen over it.  It has to over the transport with ask(), and does over others if it can. */
 	const struct weft_listener_ops *listener;
+
+	/* What weft doctor looks at for it, up to the check without a name; NULL: nothing. */
+	const struct finding_check *checks;
 };
 
 /* All transports, the ones to prefer first, up to NULL. */

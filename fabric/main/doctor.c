@@ -15,12 +15,16 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "fabric/driver.h"
 #include "fabric/machine/available.h"
+#include "fabric/machine/finding.h"
 #include "fabric/main/doctor.h"
 #include "fabric/base/log.h"
 #include "fabric/base/options.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
+
+enum { MAX_CHECKS = 64 };
 
 static const char *const state_names[] = {"ok", "warn", "missing", "n/a"};
 
@@ -29,7 +33,7 @@ static bool have_ipc_lock(void)
 	char line[256];
 	const char *at;
 
-	if (!read_line("/proc/self/status", "CapEff:", line, sizeof(line)))
+	if (!facts_line("/proc/self/status", "CapEff:", line, sizeof(line)))
 		return false;
 	at = strchr(line, ':') + 1;
 	return strtoull(at, NULL, 16) >> CAP_IPC_LOCK & 1;
@@ -42,14 +46,14 @@ static void check_kernel(struct finding *f)
 	char release[128];
 	unsigned major = 0, minor = 0;
 
-	if (!kernel_release(release, sizeof(release)) || sscanf(release, "%u.%u", &major, &minor) != 2) {
-		say(f, MISSING, "/proc/sys/kernel/osrelease cannot be read: is /proc mounted?");
-		fix_as_root(f, "mount -t proc proc /proc");
+	if (!facts_kernel_release(release, sizeof(release)) || sscanf(release, "%u.%u", &major, &minor) != 2) {
+		finding_say(f, FINDING_MISSING, "/proc/sys/kernel/osrelease cannot be read: is /proc mounted?");
+		finding_fix_as_root(f, "mount -t proc proc /proc");
 	} else if (major * 1000 + minor < 5014) {
-		say(f, WARN, "kernel %.64s is older than 5.14: a donor takes its memory more slowly", release);
-		fix_kernel(f, 5, 14);
+		finding_say(f, FINDING_WARN, "kernel %.64s is older than 5.14: a donor takes its memory more slowly", release);
+		finding_fix_kernel(f, 5, 14);
 	} else {
-		say(f, OK, "kernel %.64s", release);
+		finding_say(f, FINDING_OK, "kernel %.64s", release);
 	}
 }
 
@@ -58,18 +62,18 @@ static void check_run_directory(struct finding *f)
 	char dir[108];
 	int r;
 
-	if (root[0]) {
-		say(f, NONE, "not looked at below another root");
+	if (facts_root[0]) {
+		finding_say(f, FINDING_NONE, "not looked at below another root");
 		return;
 	}
 	r = weft_run_dir(dir, sizeof(dir));
 	if (!r && access(dir, W_OK) == 0) {
-		say(f, OK, "%s holds sockets and state", dir);
+		finding_say(f, FINDING_OK, "%s holds sockets and state", dir);
 		return;
 	}
-	say(f, MISSING, "no directory for sockets and state: %s", strerror(r ? -r : errno));
-	fix(f, "export WEFT_RUN_DIR=$HOME/.weft");
-	keep(f, "put that line into ~/.profile");
+	finding_say(f, FINDING_MISSING, "no directory for sockets and state: %s", strerror(r ? -r : errno));
+	finding_fix(f, "export WEFT_RUN_DIR=$HOME/.weft");
+	finding_keep(f, "put that line into ~/.profile");
 }
 
 static void check_memory(struct finding *f)
@@ -77,33 +81,33 @@ static void check_memory(struct finding *f)
 	struct weft_available available;
 	char text[32];
 
-	if (weft_available(root, 0, -1, &available) < 0) {
-		say(f, MISSING, "/proc/meminfo does not say how much memory is available");
-		fix_as_root(f, "mount -t proc proc /proc");
+	if (weft_available(facts_root, 0, -1, &available) < 0) {
+		finding_say(f, FINDING_MISSING, "/proc/meminfo does not say how much memory is available");
+		finding_fix_as_root(f, "mount -t proc proc /proc");
 		return;
 	}
 	weft_format_size(available.bytes, text, sizeof(text));
 	if (available.bytes >= 256 * WEFT_MIB) {
-		say(f, OK, "%s can be lent (%s)", text, available.limit);
+		finding_say(f, FINDING_OK, "%s can be lent (%s)", text, available.limit);
 		return;
 	}
-	say(f, WARN, "only %s can be lent (%s)", text, available.limit);
-	fix(f, "ps -eo rss,pid,comm --sort=-rss | head  # shows what holds the rest");
+	finding_say(f, FINDING_WARN, "only %s can be lent (%s)", text, available.limit);
+	finding_fix(f, "ps -eo rss,pid,comm --sort=-rss | head  # shows what holds the rest");
 }
 
 static void check_memory_files(struct finding *f)
 {
 	WEFT_CLEANUP_CLOSE int fd = -1;
 
-	if (!root[0]) {
+	if (!facts_root[0]) {
 		fd = memfd_create("weft-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 		if (fd < 0) {
-			say(f, MISSING, "memfd_create fails, so no memory can be lent: %s", strerror(errno));
-			fix_as_root(f, "allow memfd_create(2) in the container's seccomp profile");
+			finding_say(f, FINDING_MISSING, "memfd_create fails, so no memory can be lent: %s", strerror(errno));
+			finding_fix_as_root(f, "allow memfd_create(2) in the container's seccomp profile");
 			return;
 		}
 	}
-	say(f, OK, "memory can be lent so that it outlives the daemon");
+	finding_say(f, FINDING_OK, "memory can be lent so that it outlives the daemon");
 }
 
 static void check_huge_pages(struct finding *f, uint64_t kib, const char *size)
@@ -113,23 +117,23 @@ static void check_huge_pages(struct finding *f, uint64_t kib, const char *size)
 
 	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages",
 		(unsigned long long)kib);
-	if (!read_number(path, "", &total)) {
-		say(f, MISSING, "this machine has no %s pages: --hugepages %s cannot be used", size, size);
+	if (!facts_number(path, "", &total)) {
+		finding_say(f, FINDING_MISSING, "this machine has no %s pages: --hugepages %s cannot be used", size, size);
 		return;
 	}
 	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/free_hugepages",
 		(unsigned long long)kib);
-	if (read_number(path, "", &free_pages) && free_pages > 0) {
-		say(f, OK, "%llu of %llu pages of %s are free", (unsigned long long)free_pages,
+	if (facts_number(path, "", &free_pages) && free_pages > 0) {
+		finding_say(f, FINDING_OK, "%llu of %llu pages of %s are free", (unsigned long long)free_pages,
 			(unsigned long long)total, size);
 		return;
 	}
-	say(f, WARN, "no free pages of %s: weft serve --hugepages %s needs them, nothing else does", size,
+	finding_say(f, FINDING_WARN, "no free pages of %s: weft serve --hugepages %s needs them, nothing else does", size,
 		size);
 	total += WEFT_GIB / 1024 / kib;
-	fix_as_root(f, "echo %llu > /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages  # 1 GiB", (unsigned long long)total,
+	finding_fix_as_root(f, "echo %llu > /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages  # 1 GiB", (unsigned long long)total,
 		(unsigned long long)kib);
-	keep(f, "add hugepagesz=%s hugepages=%llu to the kernel's command line: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub",
+	finding_keep(f, "add hugepagesz=%s hugepages=%llu to the kernel's command line: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub",
 		size, (unsigned long long)total);
 }
 
@@ -146,12 +150,12 @@ static void check_huge_1g(struct finding *f)
 static void check_numa(struct finding *f)
 {
 	char nodes[128];
-	size_t n = names("/sys/devices/system/node/node[0-9]*", nodes, sizeof(nodes));
+	size_t n = facts_names("/sys/devices/system/node/node[0-9]*", nodes, sizeof(nodes));
 
 	if (n > 1)
-		say(f, OK, "%zu nodes (%s): weft serve --numa chooses", n, nodes);
+		finding_say(f, FINDING_OK, "%zu nodes (%s): weft serve --numa chooses", n, nodes);
 	else
-		say(f, OK, "one node: --numa makes no difference");
+		finding_say(f, FINDING_OK, "one node: --numa makes no difference");
 }
 
 static void check_memlock(struct finding *f)
@@ -159,38 +163,38 @@ static void check_memlock(struct finding *f)
 	char line[256], text[32];
 	uint64_t bytes;
 
-	if (have_ipc_lock() || (read_line("/proc/self/limits", "Max locked memory", line, sizeof(line)) &&
+	if (have_ipc_lock() || (facts_line("/proc/self/limits", "Max locked memory", line, sizeof(line)) &&
 				       !strncmp(line + 17 + strspn(line + 17, " "), "unlimited", 9))) {
-		say(f, OK, "memory can be locked without limit");
+		finding_say(f, FINDING_OK, "memory can be locked without limit");
 		return;
 	}
-	if (!read_number("/proc/self/limits", "Max locked memory", &bytes))
+	if (!facts_number("/proc/self/limits", "Max locked memory", &bytes))
 		bytes = 0;
 	weft_format_size(bytes, text, sizeof(text));
-	say(f, WARN, "only %s can be locked in memory: RDMA, and swap on a region, need as much as is lent or mapped", text);
-	fix_as_root(f, "printf '* - memlock unlimited\\n' > /etc/security/limits.d/weft.conf  # then log in again");
+	finding_say(f, FINDING_WARN, "only %s can be locked in memory: RDMA, and swap on a region, need as much as is lent or mapped", text);
+	finding_fix_as_root(f, "printf '* - memlock unlimited\\n' > /etc/security/limits.d/weft.conf  # then log in again");
 }
 
 static void check_fuse(struct finding *f)
 {
-	check_module(f, "fuse", "/dev/fuse", "a region as a file (weft attach --mount)", 2, 6);
-	if (f->state != OK)
+	finding_module(f, "fuse", "/dev/fuse", "a region as a file (weft attach --mount)", 2, 6);
+	if (f->state != FINDING_OK)
 		return;
-	if (!usable("/dev/fuse")) {
-		say(f, MISSING, "/dev/fuse may not be opened: weft attach --mount cannot be used");
-		fix_as_root(f, "chmod 666 /dev/fuse");
-		keep(f, "echo 'KERNEL==\"fuse\", MODE=\"0666\"' >> /etc/udev/rules.d/90-weft.rules");
-	} else if (geteuid() && !exists("/usr/bin/fusermount3") && !exists("/bin/fusermount3")) {
-		say(f, MISSING, "fusermount3 is not installed: only root can use weft attach --mount");
-		fix_as_root(f, "apt-get install fuse3");
+	if (!facts_usable("/dev/fuse")) {
+		finding_say(f, FINDING_MISSING, "/dev/fuse may not be opened: weft attach --mount cannot be used");
+		finding_fix_as_root(f, "chmod 666 /dev/fuse");
+		finding_keep(f, "echo 'KERNEL==\"fuse\", MODE=\"0666\"' >> /etc/udev/rules.d/90-weft.rules");
+	} else if (geteuid() && !facts_exist("/usr/bin/fusermount3") && !facts_exist("/bin/fusermount3")) {
+		finding_say(f, FINDING_MISSING, "fusermount3 is not installed: only root can use weft attach --mount");
+		finding_fix_as_root(f, "apt-get install fuse3");
 	}
 }
 
 static void check_nbd(struct finding *f)
 {
-	check_module(f, "nbd", "/sys/module/nbd", "a region as a block device (weft attach --device)", 4, 12);
-	if (f->state == OK && geteuid() != 0)
-		say(f, WARN, "nbd is there; only root can use it (weft attach --device)");
+	finding_module(f, "nbd", "/sys/module/nbd", "a region as a block device (weft attach --device)", 4, 12);
+	if (f->state == FINDING_OK && geteuid() != 0)
+		finding_say(f, FINDING_WARN, "nbd is there; only root can use it (weft attach --device)");
 }
 
 static void check_ublk(struct finding *f)
@@ -198,15 +202,15 @@ static void check_ublk(struct finding *f)
 	char release[128];
 	unsigned major = 0, minor = 0;
 
-	check_module(f, "ublk_drv", "/dev/ublk-control", "a faster block device (weft attach --device)", 6, 5);
-	if (f->state == MISSING || !kernel_release(release, sizeof(release)) || sscanf(release, "%u.%u", &major, &minor) != 2)
+	finding_module(f, "ublk_drv", "/dev/ublk-control", "a faster block device (weft attach --device)", 6, 5);
+	if (f->state == FINDING_MISSING || !facts_kernel_release(release, sizeof(release)) || sscanf(release, "%u.%u", &major, &minor) != 2)
 		return;
 	if (major * 1000 + minor < 6005) {
-		say(f, MISSING, "the ublk driver of kernel %.64s cannot be taken over from a bridge that died; Linux 6.5 can: "
+		finding_say(f, FINDING_MISSING, "the ublk driver of kernel %.64s cannot be taken over from a bridge that died; Linux 6.5 can: "
 			"weft attach --device uses nbd", release);
-		fix_kernel(f, 6, 5);
-	} else if (f->state == OK && geteuid() != 0) {
-		say(f, WARN, "ublk is there; only root can use it (weft attach --device)");
+		finding_fix_kernel(f, 6, 5);
+	} else if (f->state == FINDING_OK && geteuid() != 0) {
+		finding_say(f, FINDING_WARN, "ublk is there; only root can use it (weft attach --device)");
 	}
 }
 
@@ -216,30 +220,26 @@ static void check_userfaultfd(struct finding *f)
 	uint64_t allowed = 0;
 	bool works;
 
-	if (!root[0]) {
+	if (!facts_root[0]) {
 		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
 		works = fd >= 0;
 	} else {
-		works = exists("/proc/sys/vm/unprivileged_userfaultfd");
+		works = facts_exist("/proc/sys/vm/unprivileged_userfaultfd");
 	}
-	read_number("/proc/sys/vm/unprivileged_userfaultfd", "", &allowed);
+	facts_number("/proc/sys/vm/unprivileged_userfaultfd", "", &allowed);
 	if (works && (allowed || geteuid() == 0)) {
-		say(f, OK, "userfaultfd works, for a region as plain memory (to come)");
+		finding_say(f, FINDING_OK, "userfaultfd works, for a region as plain memory (to come)");
 	} else if (works) {
-		say(f, WARN, "userfaultfd works for faults in user mode only; a region as plain memory (to come) wants more");
-		fix_as_root(f, "sysctl -w vm.unprivileged_userfaultfd=1");
-		keep(f, "echo vm.unprivileged_userfaultfd=1 > /etc/sysctl.d/90-weft.conf");
+		finding_say(f, FINDING_WARN, "userfaultfd works for faults in user mode only; a region as plain memory (to come) wants more");
+		finding_fix_as_root(f, "sysctl -w vm.unprivileged_userfaultfd=1");
+		finding_keep(f, "echo vm.unprivileged_userfaultfd=1 > /etc/sysctl.d/90-weft.conf");
 	} else {
-		say(f, MISSING, "userfaultfd does not work, for a region as plain memory (to come)");
-		fix_as_root(f, "allow userfaultfd(2) in the container's seccomp profile, or use a kernel that has it");
+		finding_say(f, FINDING_MISSING, "userfaultfd does not work, for a region as plain memory (to come)");
+		finding_fix_as_root(f, "allow userfaultfd(2) in the container's seccomp profile, or use a kernel that has it");
 	}
 }
 
-static const struct check {
-	const char *name;
-	bool needed; /* weft does not work at all without it */
-	void (*look)(struct finding *f);
-} checks[] = {
+static const struct finding_check checks[] = {
 	{"kernel", true, check_kernel},
 	{"run directory", true, check_run_directory},
 	{"memory", true, check_memory},
@@ -252,41 +252,67 @@ static const struct check {
 	{"nbd", false, check_nbd},
 	{"ublk", false, check_ublk},
 	{"userfaultfd", false, check_userfaultfd},
-	{"RDMA", false, check_rdma},
-	{"RDMA address", false, check_rdma_address},
-	{"RDMA MTU", false, check_rdma_mtu},
-	{"RDMA access", false, check_rdma_access},
-	{"RDMA CM", false, check_rdma_cm},
-	{"soft-RoCE", false, check_soft_roce},
+	{.name = NULL},
 };
 
-static void print_table(const struct finding *findings)
+static struct looked_at {
+	const struct finding_check *check;
+	struct finding finding;
+} all[MAX_CHECKS];
+static unsigned nr_all;
+
+/* checks: up to the one without a name; may be NULL. */
+static void look_at(const struct finding_check *list)
 {
-	for (size_t i = 0; i < WEFT_ARRAY_LEN(checks); i++) {
-		printf("%-8s %-14s %s", state_names[findings[i].state], checks[i].name,
-			findings[i].meaning);
-		if (findings[i].fix[0])
-			printf("\n%24sfix%s: %s", "", findings[i].as_root ? " (as root)" : "", findings[i].fix);
-		if (findings[i].keep[0])
-			printf("\n%24sto keep that over a reboot: %s", "", findings[i].keep);
+	for (; list && list->name && nr_all < MAX_CHECKS; list++) {
+		weft_debug("looking at %s", list->name);
+		all[nr_all].check = list;
+		list->look(&all[nr_all++].finding);
+	}
+}
+
+/* What any donor or borrower needs, then what each transport does.  Whether weft works at all. */
+static bool look_at_all(void)
+{
+	bool works = true;
+
+	look_at(checks);
+	for (const struct tp_driver *const *driver = tp_drivers; *driver; driver++)
+		look_at((*driver)->checks);
+	for (unsigned i = 0; i < nr_all; i++)
+		works &= !(all[i].check->needed && all[i].finding.state == FINDING_MISSING);
+	return works;
+}
+
+static void print_table(void)
+{
+	for (unsigned i = 0; i < nr_all; i++) {
+		const struct finding *f = &all[i].finding;
+
+		printf("%-8s %-14s %s", state_names[f->state], all[i].check->name, f->meaning);
+		if (f->fix[0])
+			printf("\n%24sfix%s: %s", "", f->as_root ? " (as root)" : "", f->fix);
+		if (f->keep[0])
+			printf("\n%24sto keep that over a reboot: %s", "", f->keep);
 		putchar('\n');
 	}
 }
 
-static void print_json(const struct finding *findings, bool works)
+static void print_json(bool works)
 {
-	json_t *list = json_array(), *all;
+	json_t *list = json_array(), *json;
 
-	for (size_t i = 0; i < WEFT_ARRAY_LEN(checks); i++)
-		json_array_append_new(list,
-			json_pack("{s:s, s:s, s:b, s:s, s:s, s:b, s:s}", "check", checks[i].name, "state",
-				state_names[findings[i].state], "needed", checks[i].needed, "meaning",
-				findings[i].meaning, "fix", findings[i].fix, "fix_as_root", findings[i].as_root, "keep",
-				findings[i].keep));
-	all = json_pack("{s:b, s:o}", "works", works, "checks", list);
-	json_dumpf(all, stdout, JSON_INDENT(2));
+	for (unsigned i = 0; i < nr_all; i++) {
+		const struct finding *f = &all[i].finding;
+
+		json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:s, s:s, s:b, s:s}", "check", all[i].check->name,
+			"state", state_names[f->state], "needed", all[i].check->needed, "meaning", f->meaning, "fix", f->fix,
+			"fix_as_root", f->as_root, "keep", f->keep));
+	}
+	json = json_pack("{s:b, s:o}", "works", works, "checks", list);
+	json_dumpf(json, stdout, JSON_INDENT(2));
 	putchar('\n');
-	json_decref(all);
+	json_decref(json);
 }
 
 struct doctor_options {
@@ -334,25 +360,19 @@ static int parse(int argc, char **argv, struct doctor_options *o)
 
 int main(int argc, char **argv)
 {
-	struct finding findings[WEFT_ARRAY_LEN(checks)] = {0};
 	struct doctor_options o = {.sysroot = ""};
-	bool works = true;
 
 	weft_process_begin();
 	int r = parse(argc, argv, &o);
 	if (r != WEFT_GO_ON)
 		return r;
-	root = o.sysroot;
+	facts_root = o.sysroot;
 	if (o.topology)
 		return weft_end_output("weft-doctor", doctor_topology(o.json));
-	for (size_t i = 0; i < WEFT_ARRAY_LEN(checks); i++) {
-		weft_debug("looking at %s", checks[i].name);
-		checks[i].look(&findings[i]);
-		works &= !(checks[i].needed && findings[i].state == MISSING);
-	}
+	bool works = look_at_all();
 	if (o.json)
-		print_json(findings, works);
+		print_json(works);
 	else
-		print_table(findings);
+		print_table();
 	return weft_end_output("weft-doctor", works ? 0 : 1);
 }

@@ -39,6 +39,15 @@ RULES = [
 OFFENDERS = """
 """.split("\n")
 
+# Besides the table, those who know a transport by nature: what measures the one, or takes a donor's place in a measurement.
+KNOW = {
+    "perf/bench/run.c": "nbd", # the socket of a bridge speaks it
+    "perf/count/lane.c": "mem",
+    "perf/count/verbs.c": "verbs",
+    "perf/peers/null-bridge.c": "mem",
+    "perf/suites/verbs.c": "verbs",
+}
+
 offenders = {line for line in OFFENDERS if line}
 found, bad, nr = set(), [], 0
 for root in ("fabric", "transports", "nbd-bridge"):
@@ -60,10 +69,42 @@ for root in ("fabric", "transports", "nbd-bridge"):
                 found.add(line)
                 if line not in offenders:
                     bad.append(f"{path} may not include \"{header}\"")
-            # But for what the kernel tells over netlink, which needs no library of theirs.
             for header in re.findall(r"^\s*#\s*include\s*<((?:infiniband|rdma)/[^>]+)>", text, re.M):
-                if not path.startswith("transports/verbs/") and header != "rdma/rdma_netlink.h":
+                if not path.startswith("transports/verbs/"):
                     bad.append(f"{path}: <{header}> belongs to transports/verbs alone")
+
+# Outside of transports nobody asks for one by its name: words and operations' names come from the table.  "nbd" is a protocol and a
+# device of the kernel as well; perf draws what only RDMA has.
+words = set()
+for folder, _, files in os.walk("transports"):
+    for name in files:
+        if name.endswith(".c"):
+            text = open(f"{folder}/{name}").read()
+            words.update(re.findall(r'^\t\.(?:word|name) = "([^"]+)"', text, re.M))
+if not {"tcp", "rdma", "verbs", "mem"} <= words:
+    bad.append(f"only found the transports' names {sorted(words)}")
+words.discard("nbd")
+for root in ("fabric", "nbd-bridge"):
+    for folder, _, files in os.walk(root):
+        for name in files:
+            path = f"{folder}/{name}"
+            if not path.endswith((".c", ".h")):
+                continue
+            text = re.sub(r"/\*.*?\*/", "", open(path).read(), flags=re.S)
+            for literal in re.findall(r'"((?:[^"\\\n]|\\.)*)"', text):
+                if re.split(r"[^A-Za-z0-9_]", literal)[0] in words:
+                    bad.append(f'{path}: "{literal}" names a transport')
+used = set()
+for folder, _, files in os.walk("perf"):
+    for name in files:
+        path = f"{folder}/{name}"
+        if not path.endswith((".c", ".h", ".cc")):
+            continue
+        for header in re.findall(r'^\s*#\s*include\s*"transports/([^/"]+)/', open(path).read(), re.M):
+            used.add(path)
+            if KNOW.get(path) != header:
+                bad.append(f"{path} may not know the transport {header}")
+bad += [f"{path}: knows no transport any more; take the line out of this test" for path in sorted(KNOW.keys() - used)]
 bad += [f"{line}: not so any more; take the line out of this test" for line in sorted(offenders - found)]
 print("\n".join(bad))
 sys.exit(1 if bad or nr < 100 else 0)

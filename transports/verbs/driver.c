@@ -1,6 +1,7 @@
 /* What the transport "verbs" is to the rest of weft. */
 #include "transports/verbs/driver.h"
 
+#include "transports/verbs/doctor.h"
 #include "transports/verbs/donor/serve.h"
 #include "transports/verbs/verbs.h"
 
@@ -27,4 +28,5 @@ const struct tp_driver tp_verbs_driver = {
 	.usable = usable,
 	.parse_offer = parse_offer,
 	.listener = &verbs_listener_ops,
+	.checks = verbs_checks,
 };

@@ -9,7 +9,7 @@
 #include <rdma/rdma_netlink.h>
 #include <string.h>
 
-#include "fabric/main/doctor.h"
+#include "transports/verbs/doctor.h"
 
 /* enum ib_qp_type and ib_qp_state, which no header for programs has. */
 enum { TYPE_GSI = 1, STATE_ERR = 6 };
@@ -62,7 +62,7 @@ static void ask(struct nl_sock *sock, int command, int64_t index, nl_recvmsg_msg
 	nlmsg_free(msg);
 }
 
-bool rdma_management_failed(const char *device)
+bool verbs_management_failed(const char *device)
 {
 	struct search search = {.device = device, .index = -1};
 	struct nl_sock *sock = nl_socket_alloc();

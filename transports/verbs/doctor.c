@@ -2,7 +2,7 @@
  * weft doctor: RDMA devices, and what a connection over them needs: an active port, an IP address
  * that RoCE v2 (or IPoIB) carries, large packets, and device files that may be opened.
  */
-#include "fabric/main/doctor.h"
+#include "transports/verbs/doctor.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -52,13 +52,13 @@ static void find_gid(const char *dir, struct port *port)
 
 	for (unsigned i = 0; i < MAX_GIDS; i++) {
 		snprintf(path, sizeof(path), "%s/gid_attrs/types/%u", dir, i);
-		if (!read_line(path, "v2", line, sizeof(line)))
+		if (!facts_line(path, "v2", line, sizeof(line)))
 			continue;
 		snprintf(path, sizeof(path), "%s/gid_attrs/ndevs/%u", dir, i);
-		if (!read_line(path, "", port->netdev, sizeof(port->netdev)))
+		if (!facts_line(path, "", port->netdev, sizeof(port->netdev)))
 			continue;
 		snprintf(path, sizeof(path), "%s/gids/%u", dir, i);
-		if (read_line(path, "", line, sizeof(line)) && gid_address(line, port->address)) {
+		if (facts_line(path, "", line, sizeof(line)) && gid_address(line, port->address)) {
 			port->gid = i;
 			return;
 		}
@@ -69,12 +69,12 @@ static void find_ipoib(struct port *port)
 {
 	char buf[PATH_MAX], path[300];
 	uint64_t type;
-	DIR *dir = opendir(below_root(buf, "/sys/class/net"));
+	DIR *dir = opendir(facts_below_root(buf, "/sys/class/net"));
 	const struct dirent *entry;
 
 	while (dir && !port->netdev[0] && (entry = readdir(dir))) {
 		snprintf(path, sizeof(path), "/sys/class/net/%s/type", entry->d_name);
-		if (entry->d_name[0] != '.' && read_number(path, "", &type) && type == INFINIBAND)
+		if (entry->d_name[0] != '.' && facts_number(path, "", &type) && type == INFINIBAND)
 			snprintf(port->netdev, sizeof(port->netdev), "%.31s", entry->d_name);
 	}
 	if (dir)
@@ -92,18 +92,18 @@ static void look_at_port(const char *dir, struct port *port)
 	snprintf(port->device, sizeof(port->device), "%.*s", (int)strcspn(device, "/"), device);
 	snprintf(port->text, sizeof(port->text), "%s port %s", port->device, number);
 	snprintf(path, sizeof(path), "%s/state", dir);
-	if (!read_line(path, "", line, sizeof(line)))
+	if (!facts_line(path, "", line, sizeof(line)))
 		snprintf(line, sizeof(line), "in a state that is not known");
 	snprintf(port->state, sizeof(port->state), "%s", line + strspn(line, "0123456789: "));
 	port->active = strcmp(port->state, "ACTIVE") == 0;
 	snprintf(path, sizeof(path), "%s/link_layer", dir);
-	port->ethernet = !read_line(path, "InfiniBand", line, sizeof(line));
+	port->ethernet = !facts_line(path, "InfiniBand", line, sizeof(line));
 	if (port->ethernet)
 		find_gid(dir, port);
 	else
 		find_ipoib(port);
 	snprintf(path, sizeof(path), "/sys/class/net/%s/mtu", port->netdev);
-	if (!port->netdev[0] || !read_number(path, "", &port->mtu))
+	if (!port->netdev[0] || !facts_number(path, "", &port->mtu))
 		port->mtu = 0;
 }
 
@@ -115,12 +115,12 @@ static size_t find_ports(struct port **ret)
 	size_t n = 0;
 
 	*ret = NULL;
-	if (glob(below_root(buf, "/sys/class/infiniband/*/ports/*"), 0, NULL, &g))
+	if (glob(facts_below_root(buf, "/sys/class/infiniband/*/ports/*"), 0, NULL, &g))
 		return 0;
 	struct port *ports = calloc(g.gl_pathc + 1, sizeof(*ports)); /* one to look into */
 	for (int active = 1; ports && active >= 0; active--)
 		for (size_t i = 0; i < g.gl_pathc; i++) {
-			look_at_port(g.gl_pathv[i] + strlen(root), &ports[n]);
+			look_at_port(g.gl_pathv[i] + strlen(facts_root), &ports[n]);
 			n += ports[n].active == active;
 		}
 	globfree(&g);
@@ -132,13 +132,13 @@ static size_t find_ports(struct port **ret)
 static bool interface_up(char *name, size_t len)
 {
 	char buf[PATH_MAX], path[300], state[32];
-	DIR *dir = opendir(below_root(buf, "/sys/class/net"));
+	DIR *dir = opendir(facts_below_root(buf, "/sys/class/net"));
 	const struct dirent *entry;
 	bool found = false;
 
 	while (dir && !found && (entry = readdir(dir))) {
 		snprintf(path, sizeof(path), "/sys/class/net/%s/operstate", entry->d_name);
-		found = entry->d_name[0] != '.' && read_line(path, "up", state, sizeof(state));
+		found = entry->d_name[0] != '.' && facts_line(path, "up", state, sizeof(state));
 		if (found)
 			snprintf(name, len, "%s", entry->d_name);
 	}
@@ -152,35 +152,35 @@ static void say_failed(struct finding *f, const struct port *port)
 {
 	char path[PATH_MAX], netdev[64];
 
-	say(f, MISSING, "%s is ACTIVE, but makes no connections since its link was down: its queue pair for connection requests (GSI) is in the state ERR",
+	finding_say(f, FINDING_MISSING, "%s is ACTIVE, but makes no connections since its link was down: its queue pair for connection requests (GSI) is in the state ERR",
 		port->text);
 	/* The drivers that are software say what they are made of. */
 	snprintf(path, sizeof(path), "/sys/class/infiniband/%s/parent", port->device);
-	if (read_line(path, "", netdev, sizeof(netdev)))
-		fix_as_root(f, "rdma link delete %s && rdma link add %s type rxe netdev %s  # end what uses it first: weft status", port->device,
+	if (facts_line(path, "", netdev, sizeof(netdev)))
+		finding_fix_as_root(f, "rdma link delete %s && rdma link add %s type rxe netdev %s  # end what uses it first: weft status", port->device,
 			port->device, netdev);
 	else
-		fix_as_root(f, "unload its driver and load it again: modprobe -r and modprobe, of what `readlink "
+		finding_fix_as_root(f, "unload its driver and load it again: modprobe -r and modprobe, of what `readlink "
 			"/sys/class/infiniband/%s/device/driver` names", port->device);
 }
 
-void check_rdma(struct finding *f)
+static void check_rdma(struct finding *f)
 {
 	char netdev[256], devices[128];
 	WEFT_CLEANUP_FREE struct port *ports = NULL;
 	size_t n = find_ports(&ports), used = 0;
 
-	if (n == 0 && names("/sys/class/infiniband/*", devices, sizeof(devices))) {
-		say(f, WARN, "%s: no port", devices);
+	if (n == 0 && facts_names("/sys/class/infiniband/*", devices, sizeof(devices))) {
+		finding_say(f, FINDING_WARN, "%s: no port", devices);
 		return;
 	}
 	if (n == 0) {
-		say(f, NONE, "no RDMA device: weft uses TCP");
-		if (exists("/sys/module/rdma_rxe") || module_available("rdma_rxe")) {
-			say(f, WARN, "no RDMA device: weft uses TCP; it can be had in software (soft-RoCE)");
-			fix_as_root(f, "rdma link add rxe0 type rxe netdev %s",
+		finding_say(f, FINDING_NONE, "no RDMA device: weft uses TCP");
+		if (facts_exist("/sys/module/rdma_rxe") || facts_have_module("rdma_rxe")) {
+			finding_say(f, FINDING_WARN, "no RDMA device: weft uses TCP; it can be had in software (soft-RoCE)");
+			finding_fix_as_root(f, "rdma link add rxe0 type rxe netdev %s",
 				interface_up(netdev, sizeof(netdev)) ? netdev : "IFACE  # an interface that is up");
-			keep(f, "run that line at each boot, once the interface is up: in a unit of systemd's, say");
+			finding_keep(f, "run that line at each boot, once the interface is up: in a unit of systemd's, say");
 		}
 		return;
 	}
@@ -189,26 +189,26 @@ void check_rdma(struct finding *f)
 		used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%s: %s, %s",
 			i ? "; " : "", ports[i].text, ports[i].state,
 			ports[i].ethernet ? "RoCE" : "InfiniBand");
-	for (size_t i = 0; i < n && !root[0]; i++)
-		if (ports[i].active && rdma_management_failed(ports[i].device)) {
+	for (size_t i = 0; i < n && !facts_root[0]; i++)
+		if (ports[i].active && verbs_management_failed(ports[i].device)) {
 			say_failed(f, &ports[i]);
 			return;
 		}
 	if (ports[0].active) {
-		say(f, OK, "%s", text);
+		finding_say(f, FINDING_OK, "%s", text);
 		return;
 	}
-	say(f, WARN, "%s: weft uses TCP", text);
+	finding_say(f, FINDING_WARN, "%s: weft uses TCP", text);
 	if (ports[0].ethernet)
-		fix_as_root(f, "ip link set dev %s up",
+		finding_fix_as_root(f, "ip link set dev %s up",
 			ports[0].netdev[0] ? ports[0].netdev : "IFACE  # that of `rdma link`");
 	else
-		fix_as_root(f, "ibstat  # a port that stays in INIT has no subnet manager: systemctl start "
+		finding_fix_as_root(f, "ibstat  # a port that stays in INIT has no subnet manager: systemctl start "
 		       "opensm on one machine");
 }
 
 /* rdma_cm connects by IP addresses, whatever the link. */
-void check_rdma_address(struct finding *f)
+static void check_rdma_address(struct finding *f)
 {
 	WEFT_CLEANUP_FREE struct port *ports = NULL;
 	size_t n = find_ports(&ports), used = 0;
@@ -232,26 +232,26 @@ void check_rdma_address(struct finding *f)
 				"%s%s: %s (IPoIB)", used ? "; " : "", port->text, port->netdev);
 	}
 	if (used > 0) {
-		say(f, OK, "%s", text);
+		finding_say(f, FINDING_OK, "%s", text);
 	} else if (!bare) {
-		say(f, NONE, "no active port to look at");
+		finding_say(f, FINDING_NONE, "no active port to look at");
 	} else if (bare->ethernet) {
-		say(f, MISSING,
+		finding_say(f, FINDING_MISSING,
 			"%s has no IP address that others reach: RDMA connections are made by "
 			"address",
 			bare->text);
-		fix_as_root(f, "ip addr add ADDRESS/24 dev %s",
+		finding_fix_as_root(f, "ip addr add ADDRESS/24 dev %s",
 			bare->netdev[0] ? bare->netdev : "IFACE  # that of `rdma link`");
-		keep(f, KEEP_NETWORK);
+		finding_keep(f, KEEP_NETWORK);
 	} else {
-		say(f, MISSING, "%s has no IP interface: RDMA connections are made by address",
+		finding_say(f, FINDING_MISSING, "%s has no IP interface: RDMA connections are made by address",
 			bare->text);
-		fix_as_root(f, "modprobe ib_ipoib; ip addr add ADDRESS/24 dev ib0; ip link set ib0 up");
-		keep(f, KEEP_NETWORK);
+		finding_fix_as_root(f, "modprobe ib_ipoib; ip addr add ADDRESS/24 dev ib0; ip link set ib0 up");
+		finding_keep(f, KEEP_NETWORK);
 	}
 }
 
-void check_rdma_mtu(struct finding *f)
+static void check_rdma_mtu(struct finding *f)
 {
 	WEFT_CLEANUP_FREE struct port *ports = NULL;
 	size_t n = find_ports(&ports);
@@ -266,62 +266,72 @@ void check_rdma_mtu(struct finding *f)
 			small = &ports[i];
 	}
 	if (!small) {
-		say(f, seen ? OK : NONE, seen ? "packets of RDMA hold 4096 bytes" : "no active RoCE port to look at");
+		finding_say(f, seen ? FINDING_OK : FINDING_NONE, seen ? "packets of RDMA hold 4096 bytes" : "no active RoCE port to look at");
 		return;
 	}
-	say(f, WARN, "%s has an MTU of %llu: packets of RDMA hold %u bytes, 4096 are faster",
+	finding_say(f, FINDING_WARN, "%s has an MTU of %llu: packets of RDMA hold %u bytes, 4096 are faster",
 		small->netdev, (unsigned long long)small->mtu,
 		small->mtu >= 2200   ? 2048
 		: small->mtu >= 1124 ? 1024
 				     : 512);
-	fix_as_root(f, "ip link set dev %s mtu %u  # here, there, and on the switch", small->netdev, GOOD_MTU);
-	keep(f, KEEP_NETWORK);
+	finding_fix_as_root(f, "ip link set dev %s mtu %u  # here, there, and on the switch", small->netdev, GOOD_MTU);
+	finding_keep(f, KEEP_NETWORK);
 }
 
 /* An installed library that drives each device, and device files that we may open. */
-void check_rdma_access(struct finding *f)
+static void check_rdma_access(struct finding *f)
 {
 	char devices[128], files[256], path[PATH_MAX];
 
-	if (!names("/sys/class/infiniband/*", devices, sizeof(devices))) {
-		say(f, NONE, "no device to open");
+	if (!facts_names("/sys/class/infiniband/*", devices, sizeof(devices))) {
+		finding_say(f, FINDING_NONE, "no device to open");
 		return;
 	}
-	if (!names("/etc/libibverbs.d/*.driver", files, sizeof(files))) {
-		say(f, MISSING, "no RDMA device has its library installed: weft sees no device");
-		fix_as_root(f, "apt-get install ibverbs-providers");
+	if (!facts_names("/etc/libibverbs.d/*.driver", files, sizeof(files))) {
+		finding_say(f, FINDING_MISSING, "no RDMA device has its library installed: weft sees no device");
+		finding_fix_as_root(f, "apt-get install ibverbs-providers");
 		return;
 	}
-	if (!names("/sys/class/infiniband_verbs/uverbs*", files, sizeof(files))) {
-		say(f, MISSING, "programs cannot reach %s: the module ib_uverbs is not loaded", devices);
-		fix_as_root(f, "modprobe ib_uverbs");
-		keep(f, "echo ib_uverbs > /etc/modules-load.d/weft-ib_uverbs.conf");
+	if (!facts_names("/sys/class/infiniband_verbs/uverbs*", files, sizeof(files))) {
+		finding_say(f, FINDING_MISSING, "programs cannot reach %s: the module ib_uverbs is not loaded", devices);
+		finding_fix_as_root(f, "modprobe ib_uverbs");
+		finding_keep(f, "echo ib_uverbs > /etc/modules-load.d/weft-ib_uverbs.conf");
 		return;
 	}
 	for (char *save, *file = strtok_r(files, ", ", &save); file;
 		file = strtok_r(NULL, ", ", &save)) {
 		snprintf(path, sizeof(path), "/dev/infiniband/%s", file);
-		if (usable(path))
+		if (facts_usable(path))
 			continue;
-		say(f, MISSING, "%s may not be opened, or is not there", path);
-		fix_as_root(f, "chmod 666 %s  # or in a container: --device=/dev/infiniband", path);
-		keep(f, KEEP_ACCESS, "uverbs*");
+		finding_say(f, FINDING_MISSING, "%s may not be opened, or is not there", path);
+		finding_fix_as_root(f, "chmod 666 %s  # or in a container: --device=/dev/infiniband", path);
+		finding_keep(f, KEEP_ACCESS, "uverbs*");
 		return;
 	}
-	say(f, OK, "programs may use %s", devices);
+	finding_say(f, FINDING_OK, "programs may use %s", devices);
 }
 
-void check_rdma_cm(struct finding *f)
+static void check_rdma_cm(struct finding *f)
 {
-	check_module(f, "rdma_ucm", "/dev/infiniband/rdma_cm", "RDMA connections from programs", 4, 0);
-	if (f->state == OK && !usable("/dev/infiniband/rdma_cm")) {
-		say(f, MISSING, "/dev/infiniband/rdma_cm may not be opened");
-		fix_as_root(f, "chmod 666 /dev/infiniband/rdma_cm");
-		keep(f, KEEP_ACCESS, "rdma_cm");
+	finding_module(f, "rdma_ucm", "/dev/infiniband/rdma_cm", "RDMA connections from programs", 4, 0);
+	if (f->state == FINDING_OK && !facts_usable("/dev/infiniband/rdma_cm")) {
+		finding_say(f, FINDING_MISSING, "/dev/infiniband/rdma_cm may not be opened");
+		finding_fix_as_root(f, "chmod 666 /dev/infiniband/rdma_cm");
+		finding_keep(f, KEEP_ACCESS, "rdma_cm");
 	}
 }
 
-void check_soft_roce(struct finding *f)
+static void check_soft_roce(struct finding *f)
 {
-	check_module(f, "rdma_rxe", "/sys/module/rdma_rxe", "RDMA over any Ethernet, in software", 4, 8);
+	finding_module(f, "rdma_rxe", "/sys/module/rdma_rxe", "RDMA over any Ethernet, in software", 4, 8);
 }
+
+const struct finding_check verbs_checks[] = {
+	{"RDMA", false, check_rdma},
+	{"RDMA address", false, check_rdma_address},
+	{"RDMA MTU", false, check_rdma_mtu},
+	{"RDMA access", false, check_rdma_access},
+	{"RDMA CM", false, check_rdma_cm},
+	{"soft-RoCE", false, check_soft_roce},
+	{.name = NULL},
+};

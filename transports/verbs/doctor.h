@@ -1,0 +1,16 @@
+/* What weft doctor looks at for RDMA.  See fabric/machine/finding.h. */
+#ifndef WEFT_TRANSPORTS_VERBS_DOCTOR_H
+#define WEFT_TRANSPORTS_VERBS_DOCTOR_H
+
+#include "fabric/machine/finding.h"
+
+/* Up to the one without a name. */
+extern const struct finding_check verbs_checks[];
+
+/*
+ * doctor-netlink.c: whether a port of the device is of no use, whatever its state says, as its queue pair for connection requests
+ * has failed.
+ */
+bool verbs_management_failed(const char *device);
+
+#endif
