@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fabric/base/util.h"
+#include "nbd-bridge/cache/file.h"
 
 /*
  * Whether the file says of which contents it is, and the same as the state does.  Nothing else may be written back: a foreign server's contents
