@@ -19,8 +19,7 @@
 
 enum { ANSWER_MS = 5000, SAID_MAX = 8192, RELEASE_MS = 5000 };
 
-/* "weft-attach" as a path: it lies beside this program, wherever that was installed. */
-static void program(const char *leaf, char path[PATH_MAX])
+void bench_program(const char *leaf, char path[PATH_MAX])
 {
 	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX - 32);
 
@@ -111,7 +110,7 @@ int bench_attach(const struct bench_options *o, const char *transport, const boo
 			device = bench_front_names[front];
 	memset(ret, 0, sizeof(*ret));
 	snprintf(ret->name, sizeof(ret->name), "bench-%d", (int)getpid());
-	program("weft-attach", path);
+	bench_program("weft-attach", path);
 	argv[n++] = path;
 	argv[n++] = o->uri_text;
 	argv[n++] = "--name";
@@ -170,7 +169,7 @@ void bench_detach(struct bench_bridge *bridge)
 
 	if (!bridge->up)
 		return;
-	program("weft-detach", path);
+	bench_program("weft-detach", path);
 	if (call(argv, said) != 0)
 		fprintf(stderr, "weft-bench: the attachment '%s' did not end: %s\n", bridge->name, reason(said));
 	bridge->up = false;

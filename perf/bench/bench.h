@@ -12,6 +12,7 @@
 #define WEFT_PERF_BENCH_BENCH_H
 
 #include <jansson.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -41,6 +42,7 @@ struct bench_options {
 	bool fronts[BENCH_NR_FRONTS];
 	bool named[BENCH_NR_FRONTS]; /* by the user: what cannot be had is an error then */
 	const char *cache; /* NULL: not cached */
+	const char *line;  /* makes one, with these options; NULL: none */
 	uint64_t span_bytes;
 	double seconds;
 	unsigned nr_rounds;
@@ -163,6 +165,25 @@ void bench_detach(struct bench_bridge *bridge);
 /* The donor of an attachment of that name, if it runs on this machine as this user; 0: no. */
 pid_t bench_local_donor(const char *name);
 
+/* The path of a program of ours: it lies beside this one, wherever that was installed. */
+void bench_program(const char *leaf, char path[PATH_MAX]);
+
+/* ---- a line ---- */
+
+struct bench_line {
+	pid_t pid, donor; /* 0: not started */
+	int out, donor_out; /* what they say */
+	char stats[128], uri[80];
+};
+
+/*
+ * Makes a line ("delay=1ms,loss=0.1%": options of weft line) and a donor at its far end with so many bytes of memory,
+ * uri; this process is at the near end from then on.  0, or -errno with err, and nothing is left.  Blocks.
+ */
+int bench_line_open(const char *options, uint64_t bytes, struct bench_line *ret, struct weft_error *err);
+/* Ends both.  What went over the line, which the caller owns; NULL: weft line did not tell. */
+json_t *bench_line_close(struct bench_line *line);
+
 /* ---- counters and the machine ---- */
 
 uint64_t bench_cpu_ns(pid_t pid); /* 0: self */
@@ -196,6 +217,8 @@ json_t *bench_load_run(const char *file, struct weft_error *err);
 bool bench_rdma_in_software(const json_t *run);
 /* The donor is on this machine, too, as far as that can be told. */
 bool bench_donor_is_here(const json_t *run);
+/* "over a line made for it, …" into buf; false: there was none. */
+bool bench_line_words(const json_t *run, char *buf, size_t len);
 void bench_print_table(const json_t *run, FILE *out);
 void bench_print_csv(const json_t *run, FILE *out);
 void bench_print_html(const json_t *run, FILE *out);

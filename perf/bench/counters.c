@@ -41,6 +41,27 @@ static bool read_count(const char *path, uint64_t *ret)
 	return ok;
 }
 
+/* Of the network that this process is in; /sys has that in which it was mounted. */
+static bool interface_bytes(const char *netdev, uint64_t *ret_rx, uint64_t *ret_tx)
+{
+	char line[512], name[64];
+	uint64_t rx, tx;
+	bool ok = false;
+	FILE *f = fopen("/proc/net/dev", "re");
+
+	/* Eight columns of what it received, then of what it sent; each begins with bytes. */
+	while (f && !ok && fgets(line, sizeof(line), f))
+		ok = sscanf(line, " %63[^:]: %" SCNu64 " %*u %*u %*u %*u %*u %*u %*u %" SCNu64, name, &rx, &tx) == 3 &&
+			strcmp(name, netdev) == 0;
+	if (f)
+		fclose(f);
+	if (ok) {
+		*ret_rx = rx;
+		*ret_tx = tx;
+	}
+	return ok;
+}
+
 /*
  * An adapter that does RDMA by itself does not tell the interface: its port has counters of its own, in words
  * of 4 bytes.  Software ones leave those alone and count at the interface; so both are taken.
@@ -51,12 +72,8 @@ bool bench_net_bytes(const char *netdev, const char *rdma_device, uint64_t *ret_
 	char path[256];
 	bool ok = false;
 
-	if (netdev[0]) {
-		snprintf(path, sizeof(path), "/sys/class/net/%s/statistics/rx_bytes", netdev);
-		ok = read_count(path, &rx);
-		snprintf(path, sizeof(path), "/sys/class/net/%s/statistics/tx_bytes", netdev);
-		ok = read_count(path, &tx) && ok;
-	}
+	if (netdev[0])
+		ok = interface_bytes(netdev, &rx, &tx);
 	if (rdma_device[0]) {
 		snprintf(path, sizeof(path), "/sys/class/infiniband/%s/ports/1/counters/port_rcv_data", rdma_device);
 		if (read_count(path, &words)) {

@@ -319,7 +319,7 @@ static void print_not_measured(const json_t *run, FILE *out)
 
 void bench_print_html(const json_t *run, FILE *out)
 {
-	char size[32], span[32];
+	char size[32], span[32], words[512];
 
 	fputs("<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\"><head><meta charset=\"utf-8\"/>"
 	      "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"/><title>weft bench ",
@@ -332,6 +332,8 @@ void bench_print_html(const json_t *run, FILE *out)
 	fprintf(out, ", weft %s, %s; a region of %s, of which %s are used</p>\n", text_of(run, "version"), text_of(run, "mode"),
 		html_size(number_of(run, "region_bytes"), size), html_size(number_of(run, "span_bytes"), span));
 	print_where(run, out);
+	if (bench_line_words(run, words, sizeof(words)))
+		html_element("p", "", words, out);
 	if (json_is_true(json_object_get(json_object_get(run, "machine"), "virtual")))
 		fputs("<p>This is a virtual machine: ratios within this page mean something, absolute figures may say more about its host.</p>\n", out);
 	if (bench_donor_is_here(run))

@@ -86,6 +86,25 @@ static int compare(const struct bench_options *o)
 	return worse > 0;
 }
 
+static int measure_line(struct bench_options *o, json_t **ret, struct weft_error *err)
+{
+	struct bench_line line;
+	int r = bench_line_open(o->line, o->span_bytes, &line, err);
+
+	if (r < 0)
+		return r;
+	r = weft_uri_parse(line.uri, &o->uri, err);
+	o->uri_text = line.uri;
+	if (r == 0)
+		r = bench_run(o, ret, err);
+	json_t *figures = bench_line_close(&line);
+	if (r == 0)
+		json_object_set_new(*ret, "line", json_pack("{s:s, s:o?}", "options", o->line, "figures", figures));
+	else
+		json_decref(figures);
+	return r;
+}
+
 int main(int argc, char **argv)
 {
 	static struct bench_options options;
@@ -104,7 +123,7 @@ int main(int argc, char **argv)
 		r = run ? 0 : -err.code;
 	} else {
 		watch_signals();
-		r = bench_run(&options, &run, &err);
+		r = options.line ? measure_line(&options, &run, &err) : bench_run(&options, &run, &err);
 	}
 	if (r < 0) {
 		fprintf(stderr, "weft-bench: %s\n", err.message);

@@ -149,6 +149,10 @@ static const struct weft_option options[] = {
 		.kind = WEFT_OPTION_CALL, .parse = parse_paths},
 	{"cache", "SIZE", "measure bridges with a cache of this size beside those without",
 		.kind = WEFT_OPTION_CALL, .parse = parse_cache, .wants = "a size such as 64M"},
+	{"line", "OPTIONS",
+		"lend memory at the far end of a line, and measure that: "
+		"delay=1ms,loss=0.1%\n(weft line has the options)",
+		.kind = WEFT_OPTION_TEXT, INTO(line)},
 	{"sizes", "LIST", "bytes a request (default 4K,64K,1M)", .kind = WEFT_OPTION_CALL,
 		.parse = parse_sizes},
 	{"depths", "LIST", "requests in flight (default 1,4,16)", .kind = WEFT_OPTION_CALL,
@@ -220,6 +224,9 @@ static int take_uri(struct bench_options *o, const struct weft_command_line *lin
 	struct weft_error err;
 	char extra[512];
 
+	if (o->line)
+		return line->nr_arguments > 0 ? surplus("--line lends a region of its own", line, 0)
+					      : check(o);
 	if (line->nr_arguments == 0)
 		return weft_usage_error("which region? Give its URI, such as weft://HOST/REGION");
 	if (line->nr_arguments > 1)
@@ -241,6 +248,7 @@ int bench_options_parse(int argc, char **argv, struct bench_options *o)
 	struct weft_command_line line = {
 		.command = "bench",
 		.synopsis = "URI [OPTION]...\n"
+			    "--line OPTIONS [OPTION]...\n"
 			    "--from FILE [OPTION]...\n"
 			    "--compare A.json B.json [OPTION]...",
 		.about = "Measures a region over every path that leads to it: RDMA and TCP; "

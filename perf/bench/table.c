@@ -70,6 +70,21 @@ bool bench_donor_is_here(const json_t *run)
 	return false;
 }
 
+bool bench_line_words(const json_t *run, char *buf, size_t len)
+{
+	const json_t *line = json_object_get(run, "line"), *figures = json_object_get(line, "figures");
+	const json_t *late = json_object_get(json_object_get(figures, "near_to_far"), "late_us");
+
+	if (!line)
+		return false;
+	int n = snprintf(buf, len, "over a line made for it: %s", text_of(line, "options"));
+	if (late && n >= 0 && (size_t)n < len)
+		snprintf(buf + n, len - (size_t)n,
+			"; packets came later than planned by %.0f us (median), %.0f us (99%%)",
+			number_of(late, "p50"), number_of(late, "p99"));
+	return true;
+}
+
 const char *bench_format_count(double value, char *buf)
 {
 	if (value >= 9999.5e3)
@@ -132,6 +147,7 @@ void bench_print_table(const json_t *run, FILE *out)
 {
 	const json_t *machine = json_object_get(run, "machine"), *control = json_object_get(run, "control_ops_s"), *one, *last = NULL;
 	char size[2][32], count[32];
+	char words[512];
 	unsigned noisy = 0;
 	size_t i;
 
@@ -139,6 +155,8 @@ void bench_print_table(const json_t *run, FILE *out)
 		weft_format_size((uint64_t)number_of(run, "region_bytes"), size[0], 32),
 		weft_format_size((uint64_t)number_of(run, "span_bytes"), size[1], 32), text_of(run, "mode"),
 		(int)number_of(run, "rounds"), number_of(run, "slice_ms"));
+	if (bench_line_words(run, words, sizeof(words)))
+		fprintf(out, "%s\n", words);
 	fprintf(out, "%s, Linux %s, %d processors%s; the machine's own pace: %s round trips/s, spread %.0f%%\n", text_of(machine, "host"),
 		text_of(machine, "kernel"), (int)number_of(machine, "processors"),
 		json_is_true(json_object_get(machine, "virtual")) ? " (virtual)" : "",

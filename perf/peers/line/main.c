@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/options.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
@@ -133,6 +134,8 @@ static pid_t run_command(const struct line *line, const sigset_t *before)
 	char **argv = line->options.command;
 	pid_t parent = getpid(), pid = fork();
 
+	if (pid > 0)
+		weft_debug("the command is process %d", (int)pid);
 	if (pid != 0)
 		return pid;
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -176,6 +179,7 @@ int main(int argc, char **argv)
 	r = line_options_parse(argc, argv, &line.options);
 	if (r != WEFT_GO_ON)
 		return r;
+	weft_log_init("weft-line", WEFT_LOG_WARNING);
 	sigemptyset(&wanted);
 	for (size_t i = 0; i < 4; i++)
 		sigaddset(&wanted, (const int[]){SIGTERM, SIGINT, SIGHUP, SIGCHLD}[i]);

@@ -20,6 +20,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 enum { IPV6_MIN_MTU = 1280, QUEUE_PACKETS = 10000 };
@@ -82,6 +83,7 @@ static int enter(const char *existing, struct weft_error *err)
 	char path[512];
 
 	if (!existing) {
+		weft_debug("making a network namespace");
 		if (unshare(CLONE_NEWNET) < 0)
 			return weft_error_set(
 				err, errno, "cannot make a network namespace: %s", strerror(errno));
@@ -93,6 +95,7 @@ static int enter(const char *existing, struct weft_error *err)
 		snprintf(path, sizeof(path), "/proc/%s/ns/net", existing);
 	else
 		snprintf(path, sizeof(path), "/run/netns/%s", existing);
+	weft_debug("entering the network namespace %s", path);
 	WEFT_CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
 		return weft_error_set(err, errno, "cannot enter the network namespace %s: %s", path,
@@ -200,6 +203,7 @@ static int configure(const struct line_end *end, unsigned mtu, struct weft_error
 			end->device, mtu, strerror(-r));
 	if (mtu >= IPV6_MIN_MTU)
 		set_ipv6(end->device, end->ipv6);
+	weft_debug("%s is up with %s and an MTU of %u", end->device, end->ipv4, mtu);
 	return 0;
 }
 
