@@ -1,6 +1,12 @@
-/* What the files that make up regions share; see region.h. */
+/*
+ * What the files that make up regions share; see region.h.  A file uses those above it only: object.c, generations.c, mark.c, promise.c,
+ * pages.c and file-io.c; file-mark.c; stage.c; memory.c and file.c; region.c.
+ */
 #ifndef WEFT_FABRIC_REGION_REGION_PRIVATE_H
 #define WEFT_FABRIC_REGION_REGION_PRIVATE_H
+
+#include <fcntl.h>
+#include <sys/stat.h>
 
 #include "fabric/region/region.h"
 
@@ -28,12 +34,14 @@ _Static_assert(sizeof(struct weft_generation) == 104, "the header's layout outli
 _Static_assert(sizeof(struct weft_stripe) == 16, "and this part's");
 _Static_assert(sizeof(struct weft_region_header) == 1016 + 64 * 104, "so does its size");
 
+/* object.c */
+
 /* A region with name, description and one reference; fd and header_fd are -1.  NULL without memory. */
 struct weft_region *region_new(enum weft_backing backing, const char *name, const char *description);
-/* Closes and frees whatever there is. */
+/* Closes and frees whatever there is, but a stage.  Takes NULL. */
 void region_free(struct weft_region *region);
 
-/* region-mark.c: what the extended attribute of a file region says. */
+/* mark.c: what the extended attribute of a file region says. */
 enum { REGION_KEY_BYTES = 16, REGION_MARK_MAX = 3800 }; /* ext4 has 4 KiB for all attributes of a file */
 
 struct region_mark {
@@ -52,10 +60,6 @@ size_t region_mark_format(const struct region_mark *mark, char text[REGION_MARK_
 /* 0, or -EINVAL: not a mark, or one of a version that is not known.  Version 1 has neither lease, key nor table. */
 int region_mark_parse(const char *text, size_t len, struct region_mark *ret);
 
-/* region-promise.c: weft_region_note_table() of memory. */
-int region_note_promises(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS], uint64_t seq,
-	uint32_t lease_ms);
-
 /* What a file region's mark was told, under flush_lock; or the file of promises, under promise_lock. */
 struct region_note {
 	uint8_t key[REGION_KEY_BYTES];
@@ -66,28 +70,50 @@ struct region_note {
 	struct weft_generation table[WEFT_NR_GENERATIONS];
 };
 
-/* region-memory.c: a sealed memfd of this size, or -errno; all of it mapped. */
+/* promise.c: weft_region_note_table() of memory. */
+int region_note_promises(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS], uint64_t seq,
+	uint32_t lease_ms);
+
+/* pages.c */
+
+#define REGION_SEALS (F_SEAL_SHRINK | F_SEAL_GROW)
+
+/* A sealed memfd of this size, or -errno. */
 int region_memfd(const char *name, uint64_t size, unsigned flags);
+/* All of it. */
 int region_map(int fd, uint64_t size, uint8_t **ret);
 /* Several threads call fn for slices in turn, until one fails; the caller's waits and tells of progress (NULL: nobody). */
 int region_parallel(uint64_t size, int (*fn)(void *arg, uint64_t off, uint64_t len), void *arg,
 	weft_progress_fn *progress, void *ctx);
 
-/* Marks a file region's end: flushed, epoch kept. */
-void region_file_finish(struct weft_region *region);
+/* file-io.c */
+
+/* Of what fd is: a file's size, a device's. */
+int region_file_size(int fd, uint64_t *ret);
 /* 0, or -EIO when the file is shorter than it was, removed, or lost. */
 int region_file_check(struct weft_region *region);
-/* The same before a change; the first one takes the clean mark away, durably. */
-int region_file_check_write(struct weft_region *region);
 /* All of it, or -errno. */
 int region_file_pread(struct weft_region *region, void *buf, uint64_t off, uint64_t len);
 int region_file_pwrite(struct weft_region *region, const void *buf, uint64_t off, uint64_t len);
-/* Of what fd is: a file's size, a device's. */
-int region_file_size(int fd, uint64_t *ret);
-/* weft_region_flush() for who is inside region_enter(), or moves the contents. */
-int region_flush_file(struct weft_region *region);
 
-/* region-stage.c: where a file region's contents are. */
+/* file-mark.c */
+
+/*
+ * What the mark says of the file as it was opened.  A clean one that fits: whose contents these are, and who may go on with them.  Any
+ * other: who may still remember the contents that are gone.
+ */
+int region_mark_take(struct weft_region *region, const struct stat *st);
+/* Whether the mark is the one that we know.  -EUCLEAN: a copy was put back in the file's place while it was open, with its mark. */
+int region_mark_check(const struct weft_region *region);
+/* 0 once the mark is durable; -ENOTSUP where there are no such attributes. */
+int region_mark_write(struct weft_region *region, bool clean);
+/* weft_region_note_table() of a file that may be written. */
+int region_mark_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS],
+	const struct weft_stripe *stripe, uint64_t seq, uint32_t lease_ms);
+/* region_file_check() before a change; the first one takes the clean mark away, durably. */
+int region_file_check_write(struct weft_region *region);
+
+/* stage.c: where a file region's contents are. */
 enum region_stage_state {
 	STAGE_NONE,    /* in the file */
 	STAGE_LOADING, /* in the file, and on their way into memory: what changes is noted */
@@ -115,5 +141,12 @@ void region_leave(struct weft_region *region);
 void region_note_change(struct weft_region *region, uint64_t off, uint64_t len);
 /* Memory to file; not yet durable.  flush_lock is held. */
 int region_write_back(struct weft_region *region);
+/* weft_region_flush() for who is inside region_enter(), or moves the contents. */
+int region_flush_file(struct weft_region *region);
+
+/* file.c */
+
+/* Marks a file region's end: flushed, epoch kept. */
+void region_file_finish(struct weft_region *region);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * What both kinds of regions share: names, references, holes and zeros, generations.
+ * What is done with the contents of a region of either kind: reads and writes, zeros, holes; and its end.
  * Threads: as region.h says.
  */
 #include "fabric/region/region.h"
@@ -10,106 +10,13 @@
 #include <linux/fs.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#include <gnutls/crypto.h>
-#include <systemd/sd-id128.h>
-
-#include "fabric/hello.h"
 #include "fabric/region/region-private.h"
 #include "fabric/base/util.h"
 
 /* Punching less than this costs more than it gives back. */
 #define PUNCH_MIN_BYTES (64 * WEFT_KIB)
-
-bool weft_region_name_valid(const char *name, size_t max)
-{
-	const uint8_t *p = (const uint8_t *)name;
-
-	if (*p == 0 || strnlen(name, max + 1) > max)
-		return false;
-	while (*p) {
-		uint32_t c = *p++, min = 0;
-		unsigned more = 0;
-
-		if (c < 0x80) {
-			if (c < 0x20 || c == 0x7f)
-				return false;
-			continue;
-		}
-		if ((c & 0xe0) == 0xc0) {
-			more = 1, min = 0x80, c &= 0x1f;
-		} else if ((c & 0xf0) == 0xe0) {
-			more = 2, min = 0x800, c &= 0x0f;
-		} else if ((c & 0xf8) == 0xf0) {
-			more = 3, min = 0x10000, c &= 0x07;
-		} else {
-			return false;
-		}
-		for (; more > 0; more--, p++) {
-			if ((*p & 0xc0) != 0x80)
-				return false;
-			c = c << 6 | (*p & 0x3f);
-		}
-		/* Overlong forms, surrogates, C1 controls, beyond Unicode. */
-		if (c < min || (c >= 0xd800 && c < 0xe000) || c < 0xa0 || c > 0x10ffff)
-			return false;
-	}
-	return true;
-}
-
-struct weft_region *region_new(enum weft_backing backing, const char *name, const char *description)
-{
-	struct weft_region *region = calloc(1, sizeof(*region));
-
-	if (!region)
-		return NULL;
-	region->backing = backing;
-	region->fd = region->header_fd = -1;
-	atomic_init(&region->refs, 1);
-	pthread_mutex_init(&region->flush_lock, NULL);
-	pthread_mutex_init(&region->promise_lock, NULL);
-	region->name = strdup(name);
-	region->description = strdup(description);
-	if (!region->name || !region->description) {
-		region_free(region);
-		return NULL;
-	}
-	return region;
-}
-
-void region_free(struct weft_region *region)
-{
-	if (!region)
-		return;
-	if (region->map)
-		munmap(region->map, region->size_bytes);
-	region_stage_fini(region);
-	if (region->header)
-		munmap(region->header, sizeof(*region->header));
-	else
-		free(region->generations);
-	free(region->note);
-	free(region->promise_path);
-	if (region->fd >= 0)
-		close(region->fd);
-	if (region->header_fd >= 0)
-		close(region->header_fd);
-	pthread_mutex_destroy(&region->flush_lock);
-	pthread_mutex_destroy(&region->promise_lock);
-	free(region->description);
-	free(region->name);
-	free(region);
-}
-
-struct weft_region *weft_region_get(struct weft_region *region)
-{
-	unsigned before = atomic_fetch_add_explicit(&region->refs, 1, memory_order_relaxed);
-
-	assert(before > 0);
-	return region;
-}
 
 void weft_region_put(struct weft_region *region)
 {
@@ -120,8 +27,10 @@ void weft_region_put(struct weft_region *region)
 	assert(before > 0);
 	if (before > 1)
 		return;
-	if (region->backing == WEFT_BACKING_FILE)
+	if (region->backing == WEFT_BACKING_FILE) {
 		region_file_finish(region);
+		region_stage_fini(region);
+	}
 	region_free(region);
 }
 
@@ -191,6 +100,46 @@ static int memory_zero(struct weft_region *region, uint64_t off, uint64_t len, b
 		memset(region->map + off, 0, len);
 	}
 	return 0;
+}
+
+static void assert_file_range(const struct weft_region *region, uint64_t off, uint64_t len)
+{
+	assert(region->backing == WEFT_BACKING_FILE);
+	assert(off <= region->size_bytes && len <= region->size_bytes - off);
+}
+
+int weft_region_read(struct weft_region *region, void *buf, uint64_t off, uint64_t len)
+{
+	int r = 0;
+
+	assert_file_range(region, off, len);
+	if (atomic_load_explicit(&region->lost, memory_order_relaxed) < 0)
+		return -EIO;
+	const uint8_t *memory = region_enter(region);
+	if (memory)
+		memcpy(buf, memory + off, len);
+	else
+		r = region_file_pread(region, buf, off, len);
+	region_leave(region);
+	return r;
+}
+
+int weft_region_write(struct weft_region *region, const void *buf, uint64_t off, uint64_t len)
+{
+	assert_file_range(region, off, len);
+	if (region->read_only)
+		return -EPERM;
+	int r = region_file_check_write(region);
+	if (r < 0)
+		return r;
+	uint8_t *memory = region_enter(region);
+	if (memory)
+		memcpy(memory + off, buf, len);
+	else
+		r = region_file_pwrite(region, buf, off, len);
+	region_note_change(region, off, len);
+	region_leave(region);
+	return r;
 }
 
 static int file_write_zeros(struct weft_region *region, uint64_t off, uint64_t len)
@@ -343,97 +292,10 @@ struct weft_extent weft_region_extent(struct weft_region *region, uint64_t off, 
 	return extent;
 }
 
-void weft_region_id_hash(const struct weft_region *region, const uint8_t id[16], uint8_t ret[16])
+int weft_region_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS],
+	const struct weft_stripe *stripe, uint64_t seq, uint32_t lease_ms)
 {
-	uint8_t digest[32];
-	sd_id128_t in, out;
-
-	if (region->backing == WEFT_BACKING_FILE) {
-		/* Under a key that is kept beside it: it holds on any machine, and after any reboot. */
-		if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, region->note->key, REGION_KEY_BYTES, id, 16, digest) < 0)
-			abort(); /* no SHA-256 in the library */
-		memcpy(ret, digest, 16);
-		return;
-	}
-	memcpy(in.bytes, id, sizeof(in.bytes));
-	/* HMAC-SHA256 under the boot id; a region of memory does not outlive the boot either. */
-	if (sd_id128_get_boot_app_specific(in, &out) < 0)
-		abort(); /* without /proc nothing of this works */
-	memcpy(ret, out.bytes, sizeof(out.bytes));
-}
-
-void weft_region_note_tenure(struct weft_region *region, uint64_t tenure)
-{
-	region->tenure = tenure;
-	if (region->header)
-		region->header->tenure = tenure;
-}
-
-void weft_region_note_stripe(struct weft_region *region, const struct weft_stripe *stripe)
-{
-	region->stripe = *stripe;
-	if (!region->header)
-		return;
-	/* Who finds the header of a daemon that was killed in between finds none. */
-	__atomic_store_n(&region->header->stripe.count, 0, __ATOMIC_SEQ_CST);
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	region->header->stripe.index = stripe->index;
-	region->header->stripe.unit_bytes = stripe->unit_bytes;
-	__atomic_store_n(&region->header->stripe.count, stripe->count, __ATOMIC_SEQ_CST);
-}
-
-void weft_region_note_lease(struct weft_region *region, uint32_t lease_ms)
-{
-	if (region->header && region->header->promised_lease_ms < lease_ms)
-		region->header->promised_lease_ms = lease_ms;
-}
-
-/* A shared reader keeps nobody out, and goes on with whatever there is: it needs no entry. */
-static bool may_forget(const struct weft_generation *gen)
-{
-	return gen->generation == 0 || gen->held == 0 || gen->held == 1 + WEFT_MODE_SHARED;
-}
-
-/* Free ones first, then those that hold nothing, then shared readers; of each the one not used for longest. */
-static bool is_better_victim(const struct weft_generation *a, const struct weft_generation *b)
-{
-	if ((a->generation == 0) != (b->generation == 0))
-		return a->generation == 0;
-	if ((a->held == 0) != (b->held == 0))
-		return a->held == 0;
-	return a->last_used < b->last_used;
-}
-
-struct weft_generation *weft_region_generation(struct weft_region *region,
-	const uint8_t id_hash[16], bool add)
-{
-	struct weft_generation *victim = NULL;
-	uint64_t now = 0;
-
-	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
-		now = weft_max(now, region->generations[i].last_used);
-	now++;
-	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
-		struct weft_generation *gen = &region->generations[i];
-
-		if (gen->generation != 0 && memcmp(gen->id_hash, id_hash, sizeof(gen->id_hash)) == 0) {
-			gen->last_used = now;
-			return gen;
-		}
-		if (may_forget(gen) && (!victim || is_better_victim(gen, victim)))
-			victim = gen;
-	}
-	if (!add || !victim)
-		return NULL;
-	/* Whoever is killed in between leaves a free entry behind. */
-	*(volatile uint64_t *)&victim->generation = 0;
-	atomic_signal_fence(memory_order_seq_cst);
-	memcpy(victim->id_hash, id_hash, sizeof(victim->id_hash));
-	memset(victim->name, 0, sizeof(victim->name));
-	victim->last_used = now;
-	victim->lapsed = WEFT_NOT_LAPSED;
-	victim->held = victim->flags = 0;
-	atomic_signal_fence(memory_order_seq_cst);
-	*(volatile uint64_t *)&victim->generation = 1;
-	return victim;
+	if (region->promise_path)
+		return region_note_promises(region, table, seq, lease_ms);
+	return region->read_only ? 0 : region_mark_note_table(region, table, stripe, seq, lease_ms);
 }

@@ -2,7 +2,7 @@
  * Leases of regions that keep none themselves (memory, block devices), in a file for the time after the contents, or the donor that knows of
  * them, are gone: then others wait until the leases are over.
  *
- * The file is an open mark (region-mark.c).  It is replaced as a whole, and made durable, when somebody new holds the region; it is
+ * The file is an open mark (mark.c).  It is replaced as a whole, and made durable, when somebody new holds the region; it is
  * removed when nobody does.
  *
  * Threads: any, under the region's promise_lock: the donor takes that under its own lock, so that it is never held for longer than

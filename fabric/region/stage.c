@@ -63,6 +63,7 @@ void region_stage_fini(struct weft_region *region)
 	pthread_mutex_destroy(&stage->lock);
 	pthread_rwlock_destroy(&stage->access);
 	free(stage);
+	region->stage = NULL;
 }
 
 uint8_t *region_enter(struct weft_region *region)
@@ -174,6 +175,34 @@ int region_write_back(struct weft_region *region)
 			atomic_store(&stage->changed_somewhere, true);
 	}
 	return r < 0 ? r : take_changes(region, page_out);
+}
+
+int region_flush_file(struct weft_region *region)
+{
+	int r;
+
+	/* Under the lock: whoever finds nothing dirty must not overtake the flush that took it on. */
+	pthread_mutex_lock(&region->flush_lock);
+	r = atomic_load(&region->lost);
+	if (r == 0)
+		r = region_write_back(region);
+	if (r == 0 && atomic_exchange(&region->dirty, false) && fdatasync(region->fd) < 0) {
+		/* The kernel reports it once, and may drop the pages: we never forget. */
+		r = -errno;
+		atomic_store(&region->lost, r);
+	}
+	pthread_mutex_unlock(&region->flush_lock);
+	return r;
+}
+
+int weft_region_flush(struct weft_region *region)
+{
+	if (region->backing == WEFT_BACKING_MEMORY)
+		return 0;
+	region_enter(region);
+	int r = region_flush_file(region);
+	region_leave(region);
+	return r;
 }
 
 void weft_region_changed(struct weft_region *region, uint64_t off, uint64_t len)

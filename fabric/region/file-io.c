@@ -1,0 +1,135 @@
+/*
+ * A file region's file: whether it is still the one that was opened, reads and writes.
+ * Threads: as region.h says; they share nothing but atomics.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fabric/base/util.h"
+#include "fabric/region/region-private.h"
+
+int region_file_size(int fd, uint64_t *ret)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (S_ISBLK(st.st_mode))
+		return ioctl(fd, BLKGETSIZE64, ret) < 0 ? -errno : 0;
+	*ret = (uint64_t)st.st_size;
+	return 0;
+}
+
+int region_file_check(struct weft_region *region)
+{
+	struct stat st;
+
+	if (atomic_load_explicit(&region->lost, memory_order_relaxed) < 0 || fstat(region->fd, &st) < 0)
+		return -EIO;
+	if (region->has_name && st.st_nlink == 0)
+		return -EIO;
+	if (region->block_bytes) /* what is beyond its end fails by itself */
+		return 0;
+	/* A write beyond the end of a file that shrank would put zeros where data was. */
+	return (uint64_t)st.st_size < region->size_bytes ? -EIO : 0;
+}
+
+/* What the file was opened as, and whether another is there now. */
+static bool find_path(int fd, char *path, size_t size)
+{
+	static const char deleted[] = " (deleted)";
+	char link[64];
+	struct stat there;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t n = readlink(link, path, size - 1);
+	path[n < 0 ? 0 : n] = '\0';
+	char *end = strstr(path, deleted);
+	if (end && end[sizeof(deleted) - 1] == '\0')
+		*end = '\0';
+	return lstat(path, &there) == 0;
+}
+
+int weft_region_check(const struct weft_region *region, struct weft_error *err)
+{
+	int lost = atomic_load_explicit(&region->lost, memory_order_relaxed);
+	char path[PATH_MAX], left[32], all[32];
+	struct statx st;
+
+	if (region->backing == WEFT_BACKING_MEMORY)
+		return 0;
+	if (lost == -EUCLEAN)
+		return weft_error_set(err, EIO, "region '%s': a copy was put back in its file's place while it was lent", region->name);
+	if (lost < 0)
+		return weft_error_set(err, EIO, "region '%s': its file could not be made durable (%s), and what it holds is not "
+			"known", region->name, strerror(-lost));
+	/* Whoever asks about all regions must not wait for one that is on a network. */
+	if (statx(region->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_NLINK | STATX_SIZE, &st) < 0)
+		return weft_error_set(err, EIO, "region '%s': its file cannot be looked at: %s", region->name, strerror(errno));
+	if (region->has_name && st.stx_nlink == 0) {
+		bool replaced = find_path(region->fd, path, sizeof(path));
+
+		return weft_error_set(err, EIO, "region '%s': its file %s was %s", region->name, path,
+			replaced ? "replaced by another one" : "removed");
+	}
+	uint64_t size = st.stx_size;
+	if (region->block_bytes && region_file_size(region->fd, &size) < 0)
+		size = 0;
+	if (size < region->size_bytes) {
+		find_path(region->fd, path, sizeof(path));
+		return weft_error_set(err, EIO, "region '%s': its file %s became shorter: %s of %s are left", region->name, path,
+			weft_format_size(size, left, sizeof(left)),
+			weft_format_size(region->size_bytes, all, sizeof(all)));
+	}
+	return 0;
+}
+
+int region_file_pread(struct weft_region *region, void *buf, uint64_t off, uint64_t len)
+{
+	for (uint8_t *p = buf; len > 0;) {
+		ssize_t n = pread(region->fd, p, len, (off_t)off);
+
+		if (n < 0) {
+			if (errno == EINTR)
+				continue;
+			return -errno;
+		}
+		if (n == 0)
+			return -EIO;
+		p += n;
+		off += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
+int region_file_pwrite(struct weft_region *region, const void *buf, uint64_t off, uint64_t len)
+{
+	int r = 0;
+
+	for (const uint8_t *p = buf; len > 0 && r == 0;) {
+		ssize_t n = pwrite(region->fd, p, len, (off_t)off);
+
+		if (n < 0) {
+			if (errno == EINTR)
+				continue;
+			r = errno == EDQUOT || errno == EFBIG ? -ENOSPC : -errno;
+		} else if (n == 0) {
+			r = -EIO;
+		} else {
+			p += n;
+			off += (uint64_t)n;
+			len -= (uint64_t)n;
+		}
+	}
+	/* Also after a failure: some of it may have been written. */
+	atomic_store(&region->dirty, true);
+	return r;
+}

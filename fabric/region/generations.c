@@ -1,0 +1,107 @@
+/*
+ * What is known of each attachment, and kept as long as the contents: the table of generations, and what else a header of memory keeps.
+ * Threads: under the donor's lock.
+ */
+#include <string.h>
+
+#include <gnutls/crypto.h>
+#include <systemd/sd-id128.h>
+
+#include "fabric/base/util.h"
+#include "fabric/hello.h"
+#include "fabric/region/region-private.h"
+
+void weft_region_id_hash(const struct weft_region *region, const uint8_t id[16], uint8_t ret[16])
+{
+	uint8_t digest[32];
+	sd_id128_t in, out;
+
+	if (region->backing == WEFT_BACKING_FILE) {
+		/* Under a key that is kept beside it: it holds on any machine, and after any reboot. */
+		if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, region->note->key, REGION_KEY_BYTES, id, 16, digest) < 0)
+			abort(); /* no SHA-256 in the library */
+		memcpy(ret, digest, 16);
+		return;
+	}
+	memcpy(in.bytes, id, sizeof(in.bytes));
+	/* HMAC-SHA256 under the boot id; a region of memory does not outlive the boot either. */
+	if (sd_id128_get_boot_app_specific(in, &out) < 0)
+		abort(); /* without /proc nothing of this works */
+	memcpy(ret, out.bytes, sizeof(out.bytes));
+}
+
+void weft_region_note_tenure(struct weft_region *region, uint64_t tenure)
+{
+	region->tenure = tenure;
+	if (region->header)
+		region->header->tenure = tenure;
+}
+
+void weft_region_note_stripe(struct weft_region *region, const struct weft_stripe *stripe)
+{
+	region->stripe = *stripe;
+	if (!region->header)
+		return;
+	/* Who finds the header of a daemon that was killed in between finds none. */
+	__atomic_store_n(&region->header->stripe.count, 0, __ATOMIC_SEQ_CST);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	region->header->stripe.index = stripe->index;
+	region->header->stripe.unit_bytes = stripe->unit_bytes;
+	__atomic_store_n(&region->header->stripe.count, stripe->count, __ATOMIC_SEQ_CST);
+}
+
+void weft_region_note_lease(struct weft_region *region, uint32_t lease_ms)
+{
+	if (region->header && region->header->promised_lease_ms < lease_ms)
+		region->header->promised_lease_ms = lease_ms;
+}
+
+/* A shared reader keeps nobody out, and goes on with whatever there is: it needs no entry. */
+static bool may_forget(const struct weft_generation *gen)
+{
+	return gen->generation == 0 || gen->held == 0 || gen->held == 1 + WEFT_MODE_SHARED;
+}
+
+/* Free ones first, then those that hold nothing, then shared readers; of each the one not used for longest. */
+static bool is_better_victim(const struct weft_generation *a, const struct weft_generation *b)
+{
+	if ((a->generation == 0) != (b->generation == 0))
+		return a->generation == 0;
+	if ((a->held == 0) != (b->held == 0))
+		return a->held == 0;
+	return a->last_used < b->last_used;
+}
+
+struct weft_generation *weft_region_generation(struct weft_region *region,
+	const uint8_t id_hash[16], bool add)
+{
+	struct weft_generation *victim = NULL;
+	uint64_t now = 0;
+
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
+		now = weft_max(now, region->generations[i].last_used);
+	now++;
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
+		struct weft_generation *gen = &region->generations[i];
+
+		if (gen->generation != 0 && memcmp(gen->id_hash, id_hash, sizeof(gen->id_hash)) == 0) {
+			gen->last_used = now;
+			return gen;
+		}
+		if (may_forget(gen) && (!victim || is_better_victim(gen, victim)))
+			victim = gen;
+	}
+	if (!add || !victim)
+		return NULL;
+	/* Whoever is killed in between leaves a free entry behind. */
+	*(volatile uint64_t *)&victim->generation = 0;
+	atomic_signal_fence(memory_order_seq_cst);
+	memcpy(victim->id_hash, id_hash, sizeof(victim->id_hash));
+	memset(victim->name, 0, sizeof(victim->name));
+	victim->last_used = now;
+	victim->lapsed = WEFT_NOT_LAPSED;
+	victim->held = victim->flags = 0;
+	atomic_signal_fence(memory_order_seq_cst);
+	*(volatile uint64_t *)&victim->generation = 1;
+	return victim;
+}
