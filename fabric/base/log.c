@@ -70,12 +70,23 @@ extern struct weft_debug_site *const __stop_weft_debug_sites[]
 	at < __stop_weft_debug_sites;                                                              \
 	at++
 
+/* The path of a file from the root of the tree: a compiler may have been given any other. */
+static const char *in_tree(const char *file)
+{
+	static const char *const tops[] = {"fabric/", "nbd-bridge/", "transports/", "perf/"};
+	const char *path = NULL;
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(tops); i++)
+		for (const char *at = strstr(file, tops[i]); at; at = strstr(at + 1, tops[i]))
+			if ((at == file || at[-1] == '/') && at > path)
+				path = at;
+	return path ? path : file;
+}
+
 /* The room of a file, "link" of "…/nbd-bridge/link/link.c", as pointer and length. */
 static const char *area_of(const char *file, int *ret_len)
 {
-	/* What stands in front of all paths of the tree. */
-	static const size_t head = sizeof(__FILE__) - sizeof("fabric/base/log.c");
-	const char *path = strlen(file) > head ? file + head : file, *slash = strchr(path, '/');
+	const char *path = in_tree(file), *slash = strchr(path, '/');
 	const char *room = slash ? slash + 1 : path, *end = strchr(room, '/');
 
 	/* A file outside of rooms: fabric/hello.c. */

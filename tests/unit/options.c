@@ -14,6 +14,9 @@
 #include "fabric/base/options.h"
 #include "fabric/base/util.h"
 
+/* As if it were a file of a room, for its debug line. */
+#line 1 "fabric/unit/options.c"
+
 struct wishes {
 	bool flag;
 	const char *text, *optional;
