@@ -132,6 +132,8 @@ static void tell_ends(const struct line *line)
 static pid_t run_command(const struct line *line, const sigset_t *before)
 {
 	char **argv = line->options.command;
+
+	weft_debug("running %s at the near end", argv[0]);
 	pid_t parent = getpid(), pid = fork();
 
 	if (pid > 0)

@@ -225,6 +225,8 @@ int line_end_open(enum line_side side, const char *existing, unsigned number, un
 			err, errno, "cannot open the network namespace: %s", strerror(errno));
 	end.tun = open_tun(end.device, err);
 	r = end.tun < 0 ? end.tun : configure(&end, mtu, err);
+	weft_debug("the %s end: %s, %s, %s: %s", line_side_names[side], end.device, end.ipv4,
+		end.ipv6, r < 0 ? err->message : "made");
 	if (r < 0)
 		line_end_close(&end);
 	else
