@@ -4,11 +4,17 @@
  */
 #include "fabric/driver.h"
 
+#ifdef WEFT_TEST_DRIVERS
+#include "transports/mem/driver.h"
+#endif
 #include "transports/nbd/driver.h"
 #include "transports/verbs/driver.h"
 
 const struct tp_driver *const tp_drivers[] = {
 	&tp_verbs_driver,
 	&tp_nbd_driver,
+#ifdef WEFT_TEST_DRIVERS
+	&tp_mem_driver,
+#endif
 	NULL,
 };

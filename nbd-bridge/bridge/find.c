@@ -13,7 +13,7 @@ enum {
 	TRY_FACTOR = 10,
 	TRY_MIN_MS = 1000,
 	TRY_MAX_MS = 10000,
-	MAX_BETTER = 16, /* transports */
+	MAX_BETTER = BRIDGE_MAX_TRANSPORTS / 2, /* the other half is for the donors' fallbacks */
 };
 
 /* The transports that are better than the fallback, and that this machine can use. */

@@ -20,7 +20,7 @@
 enum {
 	BRIDGE_MAX_WAYS = 4,
 	BRIDGE_MAX_DONORS = 16,
-	BRIDGE_MAX_TRANSPORTS = 4,
+	BRIDGE_MAX_TRANSPORTS = 8,
 };
 
 /* A way to a donor.  Strings are borrowed while the attachment lives. */

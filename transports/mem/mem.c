@@ -19,6 +19,9 @@
 
 enum { DEFAULT_DEPTH = 128, DEFAULT_MAX_IO = 1 << 20 };
 
+static uint8_t home[MEM_HOME_BYTES];
+struct mem_config mem_home = {.base = home, .size_bytes = sizeof(home), .epoch = 1};
+
 struct mem_tp {
 	struct tp tp;
 	struct mem_config *config;
@@ -64,11 +67,10 @@ static int mem_open(const void *config, struct tp **ret, struct weft_error *err)
 {
 	struct mem_tp *tp = calloc(1, sizeof(*tp));
 
-	assert(config);
 	if (!tp)
 		return weft_error_set(err, ENOMEM, "cannot open the transport: out of memory");
 	/* The counters in it are ours to count. */
-	tp->config = (struct mem_config *)config;
+	tp->config = config ? (struct mem_config *)config : &mem_home;
 	if (!tp->config->donor && !tp->config->base) {
 		tp->own = calloc(1, tp->config->size_bytes);
 		if (!tp->own) {

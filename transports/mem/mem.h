@@ -3,7 +3,7 @@
  * kills on demand, so that whatever stands on transports can be tried against each of these.
  *
  * config of tp_mem_ops: a struct mem_config, which must outlive the transport and may be shared by any
- * number of them (a lane each).
+ * number of them (a lane each); NULL: mem_home.
  */
 #ifndef WEFT_TRANSPORTS_MEM_MEM_H
 #define WEFT_TRANSPORTS_MEM_MEM_H
@@ -45,6 +45,10 @@ struct mem_config {
 	_Atomic uint64_t nr_unflushed; /* changes that no FLUSH has covered */
 	_Atomic uint64_t nr_left;      /* of those, by connections that ended */
 };
+
+/* The region that there is without a config: MEM_HOME_BYTES of this process, zero at first. */
+enum { MEM_HOME_BYTES = 64 << 20 };
+extern struct mem_config mem_home;
 
 extern const struct tp_ops tp_mem_ops;
 

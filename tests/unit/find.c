@@ -1,0 +1,285 @@
+/*
+ * The ways to a donor, and the start over the best of them, with a table of its own: a base transport, two that are better, one
+ * that this machine cannot use.  All are "mem", behind operations that know which hosts answer.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "fabric/base/util.h"
+#include "nbd-bridge/bridge/find.h"
+#include "tests/support/bridge-io.h"
+#include "transports/mem/mem.h"
+
+static const char *offers;    /* what the donor says */
+static unsigned nr_asked;
+static const char *answers;   /* the better transports' hosts that answer, with spaces between; others refuse */
+static int refusal;           /* with this, positive */
+static char tried[256];       /* host after host, of the better transports */
+static uint32_t answer_ms;    /* of the last of those */
+
+static int better_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret, struct weft_error *err)
+{
+	snprintf(tried + strlen(tried), sizeof(tried) - strlen(tried), "%s ", target->host);
+	answer_ms = target->answer_ms;
+	if (!strstr(answers, target->host))
+		return weft_error_set(err, refusal, "%s does not answer", target->host);
+	return tp_mem_ops.connect(tp, target, ret, err);
+}
+
+static void base_ask(const struct weft_uri *uri, uint32_t timeout_ms, struct weft_welcome *ret)
+{
+	nr_asked++;
+	snprintf(ret->offers, sizeof(ret->offers), "%s", offers);
+	ret->epoch = 1;
+}
+
+static bool fast_offer(const char *offer, struct tp_offer *ret)
+{
+	return tp_parse_offer("fast", offer, ret);
+}
+
+static bool quick_offer(const char *offer, struct tp_offer *ret)
+{
+	return tp_parse_offer("quick", offer, ret);
+}
+
+static bool rare_offer(const char *offer, struct tp_offer *ret)
+{
+	return tp_parse_offer("rare", offer, ret);
+}
+
+static int rare_usable(struct weft_error *err)
+{
+	return weft_error_set(err, ENODEV, "there is no such device");
+}
+
+static struct tp_ops base_ops, fast_ops, quick_ops, rare_ops;
+
+static const struct tp_scheme base_schemes[] = {
+	{
+		.name = "old",
+		.place = TP_AT_HOST,
+		.foreign = true,
+		.example = "old://192.0.2.7/x",
+		.only = "it is old",
+		.why = "it offers nothing else",
+	},
+	{.name = NULL},
+};
+static const struct tp_driver rare = {.word = "rare", .label = "Rare", .ops = &rare_ops, .usable = rare_usable, .parse_offer = rare_offer};
+static const struct tp_driver fast = {.word = "fast", .label = "Fast", .ops = &fast_ops, .parse_offer = fast_offer};
+static const struct tp_driver quick = {.word = "quick", .label = "Quick", .ops = &quick_ops, .parse_offer = quick_offer};
+static const struct tp_driver base = {.word = "base", .label = "Base", .schemes = base_schemes, .ops = &base_ops, .ask = base_ask};
+const struct tp_driver *const tp_drivers[] = {&rare, &fast, &quick, &base, NULL};
+
+static struct weft_uri uri;
+static struct bridge_find find;
+
+static int set_up(void **state)
+{
+	base_ops = fast_ops = quick_ops = rare_ops = tp_mem_ops;
+	fast_ops.connect = quick_ops.connect = better_connect;
+	nr_asked = 0;
+	tried[0] = '\0';
+	answers = "";
+	refusal = EHOSTUNREACH;
+	memset(&find, 0, sizeof(find));
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	bridge_find_end(&bridge);
+	weft_uri_fini(&uri);
+	return 0;
+}
+
+static void parse(const char *text)
+{
+	struct weft_error err = {0};
+
+	if (weft_uri_parse(text, &uri, &err) < 0)
+		fail_msg("%s: %s", text, err.message);
+	find.donors[0].uri = &uri;
+	find.choice = uri.transport;
+}
+
+static int attach(struct weft_error *err)
+{
+	struct bridge_donor_config donor = {.generation = UINT64_C(1) << 32};
+	struct bridge_config config = {
+		.attach = {
+			.nr_donors = 1,
+			.name = "test",
+			.mode = WEFT_MODE_WRITE,
+			.timeout_ms = 10000,
+			.dead_timeout_ms = 10000,
+			.connect_timeout_ms = 5000,
+			.foreign = uri.foreign,
+		},
+		.nr_lanes = 1,
+	};
+
+	weft_random(donor.id, sizeof(donor.id));
+	return bridge_find_and_start(&find, &config, &donor, &bridge, err);
+}
+
+static void attached(void)
+{
+	struct weft_error err = {0};
+
+	if (attach(&err) < 0)
+		fail_msg("%s", err.message);
+}
+
+static void ways(const char *want)
+{
+	struct bridge_donor_config config = {.nr_ways = 99};
+	struct weft_error no_better = {0}, err = {0};
+	char got[256] = "";
+
+	if (bridge_find_ways(&find.donors[0], find.choice, &config, &no_better, &err) < 0)
+		fail_msg("%s", err.message);
+	for (unsigned i = 0; i < config.nr_ways; i++)
+		snprintf(got + strlen(got), sizeof(got) - strlen(got), "%s@%s:%s ", tp_driver_of_ops(config.ways[i].transport)->word,
+			config.ways[i].host, config.ways[i].port);
+	assert_string_equal(got, want);
+}
+
+static void the_fallback_comes_first_and_the_rest_as_the_table_has_it(void **state)
+{
+	offers = "base,quick:7,fast:9:192.0.2.9,rare:5";
+	parse("weft://192.0.2.7:4000/r");
+	/* The donor may not know what its address is to others. */
+	ways("base@192.0.2.7:4000 fast@192.0.2.9:9 fast@192.0.2.7:9 quick@192.0.2.7:7 ");
+}
+
+static void the_address_that_the_user_named_is_tried_first(void **state)
+{
+	offers = "fast:9:192.0.2.9,fast:9:192.0.2.7,base";
+	parse("weft://192.0.2.7/r");
+	ways("base@192.0.2.7:10809 fast@192.0.2.7:9 fast@192.0.2.9:9 ");
+}
+
+static void a_chosen_transport_is_the_only_way(void **state)
+{
+	offers = "base,fast:9:192.0.2.9,quick:7";
+	parse("weft://192.0.2.7/r?transport=fast");
+	ways("fast@192.0.2.9:9 fast@192.0.2.7:9 ");
+	offers = "base";
+	ways("fast@192.0.2.7:10809 "); /* it may be there over that alone */
+}
+
+static void the_base_as_a_choice_asks_nobody(void **state)
+{
+	offers = "base,fast:9";
+	parse("weft://192.0.2.7/r?transport=base");
+	ways("base@192.0.2.7:10809 ");
+	assert_int_equal(nr_asked, 0);
+}
+
+static void a_scheme_of_the_base_asks_nobody(void **state)
+{
+	offers = "base,fast:9";
+	parse("old://192.0.2.7/r");
+	ways("base@192.0.2.7:10809 ");
+	assert_int_equal(nr_asked, 0);
+	attached();
+	assert_string_equal(find.why, "it offers nothing else");
+}
+
+static void what_is_offered_is_taken(void **state)
+{
+	offers = "base,fast:9,quick:7";
+	answers = "192.0.2.7";
+	parse("weft://192.0.2.7/r");
+	attached();
+	assert_string_equal(tried, "192.0.2.7 ");
+	assert_in_range(answer_ms, 1000, 10000);
+	assert_memory_equal(find.why, "auto: the donor offers ", 23);
+}
+
+static void the_next_is_tried_where_one_does_not_answer(void **state)
+{
+	offers = "fast:9:192.0.2.9,quick:7:192.0.2.8,base";
+	answers = "192.0.2.8";
+	parse("weft://192.0.2.7/r");
+	attached();
+	assert_string_equal(tried, "192.0.2.9 192.0.2.7 192.0.2.8 ");
+}
+
+static void the_fallback_is_loud(void **state)
+{
+	offers = "base,fast:9";
+	parse("weft://192.0.2.7/r");
+	attached();
+	assert_string_equal(tried, "192.0.2.7 ");
+	/* What mem says that it offers is none of these. */
+	assert_string_equal(find.why, "auto: the donor offers only mem");
+}
+
+static void a_donors_own_word_is_final(void **state)
+{
+	struct weft_error err = {0};
+
+	offers = "base,fast:9";
+	refusal = ENOENT;
+	parse("weft://192.0.2.7/r");
+	assert_int_equal(attach(&err), -ENOENT);
+	assert_string_equal(err.message, "192.0.2.7 does not answer");
+}
+
+static void nothing_else_is_tried_for_a_chosen_transport(void **state)
+{
+	struct weft_error err = {0};
+
+	offers = "base,fast:9:192.0.2.9,quick:7";
+	parse("weft://192.0.2.7/r?transport=fast");
+	assert_int_equal(attach(&err), -EHOSTUNREACH);
+	assert_string_equal(tried, "192.0.2.9 192.0.2.7 ");
+	assert_int_equal(answer_ms, 0);
+	assert_string_equal(find.why, "as told");
+}
+
+static void what_this_machine_cannot_use_says_why(void **state)
+{
+	struct bridge_donor_config config = {.nr_ways = 0};
+	struct weft_error no_better = {0}, err = {0};
+
+	offers = "base,rare:5";
+	parse("weft://192.0.2.7/r?transport=rare");
+	assert_int_equal(bridge_find_ways(&find.donors[0], find.choice, &config, &no_better, &err), 0);
+	assert_int_equal(no_better.code, ENODEV);
+	assert_string_equal(no_better.message, "there is no such device");
+	assert_int_equal(nr_asked, 0); /* nobody needs to be asked */
+	assert_int_equal(bridge_find_ways(&find.donors[0], NULL, &config, &no_better, &err), 0);
+	assert_int_equal(no_better.code, 0); /* others can be used */
+	assert_int_equal(nr_asked, 1);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		TEST(the_fallback_comes_first_and_the_rest_as_the_table_has_it),
+		TEST(the_address_that_the_user_named_is_tried_first),
+		TEST(a_chosen_transport_is_the_only_way),
+		TEST(the_base_as_a_choice_asks_nobody),
+		TEST(a_scheme_of_the_base_asks_nobody),
+		TEST(what_is_offered_is_taken),
+		TEST(the_next_is_tried_where_one_does_not_answer),
+		TEST(the_fallback_is_loud),
+		TEST(a_donors_own_word_is_final),
+		TEST(nothing_else_is_tried_for_a_chosen_transport),
+		TEST(what_this_machine_cannot_use_says_why),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
