@@ -110,7 +110,8 @@ static int start_line(const char *options, struct bench_line *line, char *said, 
 	split(options, text, argv, 3);
 	line->pid = start(argv, -1, &line->out);
 	if (line->pid < 0)
-		return weft_error_set(err, -line->pid, "cannot start weft line: %s", strerror(-line->pid));
+		return weft_error_set(
+			err, -line->pid, "cannot start weft line: %s", strerror(-line->pid));
 	if (wait_until_ready(line->out, said, len) == 0)
 		return 0;
 	return weft_error_set(err, EIO, "there is no line: %.*s", (int)strcspn(said, "\n"), said);
@@ -149,22 +150,22 @@ static int start_donor(uint64_t bytes, const char *address, int far, struct benc
 	struct weft_error *err)
 {
 	char path[PATH_MAX], memory[48], said[4096];
-	const char *const argv[] = {path, "--memory", memory, "--listen", address,
-		"--allow-insecure", NULL};
+	const char *const argv[] = {
+		path, "--memory", memory, "--listen", address, "--allow-insecure", NULL};
 
 	bench_program("weft-serve", path);
 	snprintf(memory, sizeof(memory), "bench=%llu", (unsigned long long)bytes);
 	line->donor = start(argv, far, &line->donor_out);
 	if (line->donor < 0)
-		return weft_error_set(err, -line->donor, "cannot start a donor: %s",
-			strerror(-line->donor));
+		return weft_error_set(
+			err, -line->donor, "cannot start a donor: %s", strerror(-line->donor));
 	if (wait_until_ready(line->donor_out, said, sizeof(said)) == 0)
 		return 0;
 	return weft_error_set(err, EIO, "there is no donor: %.*s", (int)strcspn(said, "\n"), said);
 }
 
-int bench_line_open(const char *options, uint64_t bytes, struct bench_line *ret,
-	struct weft_error *err)
+int bench_line_open(
+	const char *options, uint64_t bytes, struct bench_line *ret, struct weft_error *err)
 {
 	const char *tmp = getenv("TMPDIR");
 	char said[4096], address[64];
@@ -176,7 +177,8 @@ int bench_line_open(const char *options, uint64_t bytes, struct bench_line *ret,
 		tmp && strlen(tmp) < 70 ? tmp : "/tmp");
 	fd = mkstemp(ret->stats);
 	if (fd < 0)
-		return weft_error_set(err, errno, "cannot make %s: %s", ret->stats, strerror(errno));
+		return weft_error_set(
+			err, errno, "cannot make %s: %s", ret->stats, strerror(errno));
 	close(fd);
 	r = start_line(options, ret, said, sizeof(said), err);
 	if (r == 0)

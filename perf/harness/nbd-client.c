@@ -95,16 +95,21 @@ static int fail(struct conn *c, int code, const char *what)
 
 /* -- handshake -- */
 
+static const char *host_of(const struct perf_nbd_target *t)
+{
+	return t->host ? t->host : "127.0.0.1";
+}
+
 static int connect_bare(const struct perf_nbd_target *t)
 {
-	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(t->port),
-		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(t->port)};
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	bool local = t->unix_path[0];
 	int fd = socket(local ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, r;
 
 	if (fd < 0)
 		return -errno;
+	inet_pton(AF_INET, host_of(t), &in.sin_addr);
 	snprintf(un.sun_path, sizeof(un.sun_path), "%s", t->unix_path);
 	r = local ? connect(fd, (struct sockaddr *)&un, sizeof(un))
 		  : connect(fd, (struct sockaddr *)&in, sizeof(in));
@@ -136,7 +141,7 @@ static int connect_nbd(struct conn *c, const struct perf_nbd_target *t)
 		nbd_set_request_structured_replies(c->nbd, false) < 0)
 		return fail(c, EINVAL, nbd_get_error());
 	r = t->unix_path[0] ? nbd_connect_unix(c->nbd, t->unix_path)
-			    : nbd_connect_tcp(c->nbd, "127.0.0.1", port);
+			    : nbd_connect_tcp(c->nbd, host_of(t), port);
 	if (r < 0) {
 		int code = nbd_get_errno();
 

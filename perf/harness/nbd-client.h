@@ -15,7 +15,8 @@
 #include "fabric/base/histogram.h"
 
 struct perf_nbd_target {
-	char unix_path[108]; /* "": TCP to 127.0.0.1:port */
+	char unix_path[108]; /* "": TCP to host:port */
+	const char *host;    /* an IPv4 address; NULL: 127.0.0.1 */
 	uint16_t port;
 	const char *export_name;
 	/*

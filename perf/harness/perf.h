@@ -95,6 +95,13 @@ int perf_dirs_init(void);
 /* Removes the first, unless PERF_KEEP is in the environment. */
 void perf_dirs_fini(void);
 
+/*
+ * Where servers run that are reached over TCP: the far end of the line that this program runs on (weft line), or
+ * here.  Its network namespace, which the caller closes, or -1: here; its IPv4 address.
+ */
+int perf_far_ns(void);
+const char *perf_far_ip(void);
+
 /* CPU time of the calling process, of all its threads. */
 uint64_t perf_own_cpu_ns(void);
 

@@ -24,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fabric/base/util.h"
 #include "perf/harness/perf.h"
 
 enum { MAX_CHILDREN = 64, STOP_MS = 10000, MAX_COUNTED = 1024 };
@@ -33,34 +34,54 @@ static unsigned nr_counted;
 
 static pid_t children[MAX_CHILDREN];
 
+static int listen_unix(const char *path)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), r;
+
+	snprintf(un.sun_path, sizeof(un.sun_path), "%s", path);
+	if (fd >= 0 && bind(fd, (struct sockaddr *)&un, sizeof(un)) == 0 && listen(fd, 64) == 0)
+		return fd;
+	r = -errno;
+	weft_cleanup_close(&fd);
+	return r;
+}
+
+static int listen_tcp(uint16_t *ret_port)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), r;
+	socklen_t len = sizeof(in);
+
+	inet_pton(AF_INET, perf_far_ip(), &in.sin_addr);
+	if (fd >= 0 && bind(fd, (struct sockaddr *)&in, sizeof(in)) == 0 && listen(fd, 64) == 0 &&
+		getsockname(fd, (struct sockaddr *)&in, &len) == 0) {
+		*ret_port = ntohs(in.sin_port);
+		return fd;
+	}
+	r = -errno;
+	weft_cleanup_close(&fd);
+	return r;
+}
+
 int perf_listen(const char *unix_path, uint16_t *ret_port)
 {
-	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	struct sockaddr_un un = {.sun_family = AF_UNIX};
-	socklen_t len = sizeof(in);
-	int fd, r;
+	WEFT_CLEANUP_CLOSE int far = perf_far_ns(), here = -1;
+	int fd;
 
-	fd = socket(unix_path ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
+	if (unix_path)
+		return listen_unix(unix_path);
+	/* A socket stays in the namespace that it was made in. */
+	here = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (far >= 0 && (here < 0 || setns(far, CLONE_NEWNET) < 0))
 		return -errno;
-	if (unix_path) {
-		snprintf(un.sun_path, sizeof(un.sun_path), "%s", unix_path);
-		r = bind(fd, (struct sockaddr *)&un, sizeof(un));
-	} else {
-		r = bind(fd, (struct sockaddr *)&in, sizeof(in));
-	}
-	if (r < 0 || listen(fd, 64) < 0 ||
-		(!unix_path && getsockname(fd, (struct sockaddr *)&in, &len) < 0)) {
-		r = -errno;
-		close(fd);
-		return r;
-	}
-	if (!unix_path)
-		*ret_port = ntohs(in.sin_port);
+	fd = listen_tcp(ret_port);
+	if (far >= 0 && setns(here, CLONE_NEWNET) < 0)
+		abort();
 	return fd;
 }
 
-static void child(const char *const argv[], int listen_fd, const char *log, pid_t parent)
+static void child(int ns, const char *const argv[], int listen_fd, const char *log, pid_t parent)
 {
 	char path[512], text[16];
 	int out;
@@ -74,6 +95,8 @@ static void child(const char *const argv[], int listen_fd, const char *log, pid_
 		_exit(127);
 	dup2(out, STDOUT_FILENO);
 	dup2(out, STDERR_FILENO);
+	if (ns >= 0 && setns(ns, CLONE_NEWNET) < 0)
+		_exit(127);
 	if (listen_fd >= 0) {
 		if (listen_fd == 3)
 			fcntl(3, F_SETFD, 0);
@@ -90,6 +113,11 @@ static void child(const char *const argv[], int listen_fd, const char *log, pid_
 
 pid_t perf_spawn(const char *const argv[], int listen_fd, const char *log)
 {
+	return perf_spawn_in(-1, argv, listen_fd, log);
+}
+
+pid_t perf_spawn_in(int ns, const char *const argv[], int listen_fd, const char *log)
+{
 	pid_t parent = getpid(), pid;
 	unsigned i;
 
@@ -101,7 +129,7 @@ pid_t perf_spawn(const char *const argv[], int listen_fd, const char *log)
 	if (pid < 0)
 		return -errno;
 	if (pid == 0)
-		child(argv, listen_fd, log, parent);
+		child(ns, argv, listen_fd, log, parent);
 	children[i] = pid;
 	return pid;
 }

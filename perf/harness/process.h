@@ -8,7 +8,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* A listening socket.  unix_path NULL: 127.0.0.1 with a port of the kernel's choice.  Returns the fd, or -errno. */
+/*
+ * A listening socket.  unix_path NULL: perf_far_ip(), where that is, with a port of the kernel's choice.  Returns the
+ * fd, or -errno.
+ */
 int perf_listen(const char *unix_path, uint16_t *ret_port);
 
 /*
@@ -16,6 +19,8 @@ int perf_listen(const char *unix_path, uint16_t *ret_port);
  * file log below perf_tmpdir().  The pid, or -errno.
  */
 pid_t perf_spawn(const char *const argv[], int listen_fd, const char *log);
+/* The same in another network namespace; ns -1: in ours. */
+pid_t perf_spawn_in(int ns, const char *const argv[], int listen_fd, const char *log);
 /* SIGTERM, then after 10 s SIGKILL; waits.  Its wait status. */
 int perf_stop(pid_t pid);
 /* All that still run. */

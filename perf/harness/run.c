@@ -3,6 +3,7 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +38,20 @@ const char *perf_tmpdir(void)
 const char *perf_bindir(void)
 {
 	return bindir;
+}
+
+int perf_far_ns(void)
+{
+	const char *path = getenv("WEFT_LINE_FAR");
+
+	return path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+}
+
+const char *perf_far_ip(void)
+{
+	const char *ip = getenv("WEFT_LINE_FAR_IP");
+
+	return ip ? ip : "127.0.0.1";
 }
 
 uint64_t perf_own_cpu_ns(void)

@@ -30,10 +30,11 @@ struct launcher {
 
 static int spawned(struct perf_peer *peer, const char *const argv[], int fd)
 {
+	WEFT_CLEANUP_CLOSE int far = peer->tcp ? perf_far_ns() : -1;
 	char log[64];
 
 	snprintf(log, sizeof(log), "%s-%s.log", peer->name, peer->tcp ? "tcp" : "unix");
-	peer->pid = perf_spawn(argv, fd, log);
+	peer->pid = perf_spawn_in(far, argv, fd, log);
 	return peer->pid < 0 ? (int)peer->pid : 0;
 }
 
@@ -121,7 +122,7 @@ static int wait_log(const struct perf_peer *peer, const char *line, char *text, 
 static int start_weft(struct perf_peer *peer, int fd, char *why)
 {
 	char path[512], listen[160], log[4096], *at;
-	const char *argv[] = {path, "--memory", "perf=256M", "--listen", listen, NULL};
+	const char *argv[] = {path, "--memory", "perf=256M", "--listen", listen, "--allow-insecure", NULL};
 	unsigned port;
 	int r;
 
@@ -131,7 +132,7 @@ static int start_weft(struct perf_peer *peer, int fd, char *why)
 		return -ENOENT;
 	}
 	if (peer->tcp)
-		snprintf(listen, sizeof(listen), "127.0.0.1:0");
+		snprintf(listen, sizeof(listen), "%s:0", perf_far_ip());
 	else
 		snprintf(listen, sizeof(listen), "unix:%s", peer->target.unix_path);
 	peer->target.export_name = "perf";
@@ -140,8 +141,8 @@ static int start_weft(struct perf_peer *peer, int fd, char *why)
 		r = wait_log(peer, "\nready\n", log, sizeof(log), why);
 	if (r < 0 || !peer->tcp)
 		return r;
-	at = strstr(log, "listening on 127.0.0.1:");
-	if (!at || sscanf(at, "listening on 127.0.0.1:%u", &port) != 1) {
+	at = strstr(log, "listening on ");
+	if (!at || sscanf(at, "listening on %*[0-9.]:%u", &port) != 1) {
 		snprintf(why, 256, "it does not say where it listens");
 		return -EPROTO;
 	}
@@ -170,7 +171,7 @@ static int start_bridge(struct perf_peer *peer, int fd, char *why)
 	r = perf_peer_get(cached ? "weft-donor-cached" : "weft-donor", true, &donor, why);
 	if (r < 0)
 		return r;
-	snprintf(uri, sizeof(uri), "weft://127.0.0.1:%u/perf", donor->target.port);
+	snprintf(uri, sizeof(uri), "weft://%s:%u/perf", perf_far_ip(), donor->target.port);
 	r = spawned(peer, argv, -1);
 	if (r == 0)
 		r = wait_log(peer, peer->target.unix_path, log, sizeof(log), why);
@@ -203,6 +204,7 @@ static int start(struct perf_peer *peer, char *why)
 		snprintf(why, 256, "no launcher for it");
 		return -EINVAL;
 	}
+	peer->target.host = perf_far_ip();
 	if (!peer->tcp)
 		snprintf(peer->target.unix_path, sizeof(peer->target.unix_path), "%.64s/%s.sock",
 			perf_tmpdir(), peer->name);

@@ -1,5 +1,6 @@
-# Each recorded measurement is compact, and says the commit that it was taken at, which there is.  Those
-# that are older than the code they measure are named: measuring again is for whoever has a quiet machine.
+# Each recorded measurement is compact, and says the commit that it was taken at, which there is.
+# Those that are older than the code they measure are named: measuring again is for whoever has a
+# quiet machine.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq git
 
@@ -24,13 +25,18 @@ measured_by() {
 for json in perf/results/*.json; do
 	commit=$(jq -r '.commit // .run.commit // ""' "$json")
 	at=${commit%%,*}
-	[[ $at =~ ^[0-9a-f]{12}$ ]] || { wrong "$json does not say its commit: '$commit'" && continue; }
-	git merge-base --is-ancestor "$at" HEAD 2>/dev/null || { wrong "$json: no commit $at in our history" && continue; }
-	(($(wc -l <"$json") <= 150)) || wrong "$json is not compact: jq -r --from-file perf/harness/lines.jq"
+	if [[ ! $at =~ ^[0-9a-f]{12}$ ]]; then
+		wrong "$json does not say its commit: '$commit'"
+		continue
+	elif ! git merge-base --is-ancestor "$at" HEAD 2>/dev/null; then
+		wrong "$json: there is no commit $at in our history"
+		continue
+	fi
+	(($(wc -l <"$json") <= 150)) || wrong "$json is not compact: perf/harness/lines.jq"
 	grep -q "$at" "${json%.json}.md" || wrong "${json%.json}.md does not have the commit of $json"
 	# shellcheck disable=SC2046 # a list
 	later=$(git log --format=%h "$at..HEAD" -- fabric transports nbd-bridge $(measured_by "$json") \
 		':!fabric/man' ':!*.md' ':!fabric/packages' | wc -l)
-	((later == 0)) || echo "NOTE: $json is older than what it measures: taken at $at, $later changes ago"
+	((later == 0)) || echo "NOTE: $json is older than what it measures, by $later changes since $at"
 done
 exit $bad
