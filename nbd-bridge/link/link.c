@@ -16,22 +16,14 @@
 
 #include "fabric/base/counter.h"
 #include "fabric/base/util.h"
-#include "nbd-bridge/link/link.h"
+#include "nbd-bridge/link/link-private.h"
 
-enum {
-	LINK_BACKOFF_MIN_MS = 20,
-	LINK_BACKOFF_MAX_MS = 1000,
-	LINK_PROBE_MS = 5000,
-	LINK_WAY_MS = 4000, /* for connecting, where there is another way */
-};
+enum { PROBE_MS = 5000 };
 
 static void on_event(struct weft_watch *watch, uint32_t events);
-static void on_retry(struct weft_timer *timer);
 static void on_dead(struct weft_timer *timer);
 static void on_tick(struct weft_timer *timer);
 static const struct bridge_op *oldest_posted(const struct bridge_link *link);
-
-#define MS_NS UINT64_C(1000000)
 
 const char *link_state_name(const struct bridge_link *link)
 {
@@ -66,7 +58,7 @@ void link_init(struct bridge_link *link, const struct link_owner *owner, void *o
 	}
 	link->watch.fd = -1;
 	link->watch.fn = on_event;
-	link->retry.fn = on_retry;
+	link->retry.fn = link_on_retry;
 	link->dead.fn = on_dead;
 	link->tick.fn = on_tick;
 	link->probe.tp.kind = TP_PROBE;
@@ -76,21 +68,7 @@ void link_init(struct bridge_link *link, const struct link_owner *owner, void *o
 	op_list_init(&link->parked);
 }
 
-/* ---- connecting ---- */
-
-static void wait_and_retry(struct bridge_link *link, uint32_t ms)
-{
-	link->state = LINK_BACKOFF;
-	weft_loop_timer_set(link->worker->loop, &link->retry, ms * MS_NS);
-}
-
-static void back_off(struct bridge_link *link)
-{
-	uint32_t ms = link->backoff_ms;
-
-	link->backoff_ms = (uint32_t)weft_min(weft_max(2 * ms, LINK_BACKOFF_MIN_MS), LINK_BACKOFF_MAX_MS);
-	wait_and_retry(link, ms);
-}
+/* ---- granted ---- */
 
 /* The attachment is not valid any more; connections end as they are found. */
 static void become_stale(struct bridge_link *link)
@@ -108,70 +86,6 @@ static void become_stale(struct bridge_link *link)
 	link->owner->fail_all(link, -EIO);
 }
 
-static void refused(struct bridge_link *link, int error)
-{
-	struct bridge_peer *peer = link->peer;
-
-	bridge_recorder_event(link->recorder, BRIDGE_EVENT_REFUSED, error, link->generation, 0);
-	bool first = link->ready_ns == 0;
-	if (first)
-		link->owner->first_result(link, error, &link->why);
-	/*
-	 * Over RDMA a donor of version 0, such as one that was put back to an older weft, closes the connection on a hello of ours without a word.  The
-	 * next one is of the other version.  Not for contents that may be put back: such a hello cannot say what it knows of them.
-	 */
-	if (error == -ENOTCONN && peer->granted && !peer->info.restorable &&
-		peer->config.ways[link->way].transport->silent_refusal)
-		atomic_store(&peer->version0, !link->asked_version0);
-	if (error == -WEFT_ESUPERSEDED && (peer->granted || link->attachment->granted)) {
-		attachment_set_superseded(link->attachment, &link->why);
-		link->state = LINK_IDLE;
-		return;
-	}
-	/*
-	 * The donor may have granted this generation without our learning of it, and its lease lapsed: the next one is welcome
-	 * then.  Version 0 does not tell that apart from what is final; it refuses a bridge that was superseded the next one as well.
-	 */
-	bool over = error == -WEFT_EOVER || (error == -ESTALE && !link->insisted && atomic_load(&peer->version0));
-	if (over && peer->granted) {
-		link->insisted = true;
-		peer_raise(peer, link->generation);
-		back_off(link);
-		return;
-	}
-	if (error == -ESTALE && link->generation == atomic_load(&peer->generation)) {
-		if (peer->granted)
-			attachment_set_stale(link->attachment, &link->why);
-		link->state = LINK_IDLE;
-		return;
-	}
-	/* The attach itself does not insist: whoever typed it sees the reason and decides. */
-	if (first && !link->insists) {
-		link->state = LINK_IDLE;
-		return;
-	}
-	if (peer_refused(peer, link->generation, &link->why))
-		wait_and_retry(link, 1);
-	else
-		back_off(link);
-}
-
-/*
- * A donor that grants and then never answers is no better than one that is gone: only an answer starts the time
- * anew that requests wait.
- */
-static void set_down(struct bridge_link *link)
-{
-	uint64_t now_ns = weft_now_ns(), timeout_ns = link->attachment->config.dead_timeout_ms * MS_NS;
-
-	if (link->down_ns == 0)
-		link->down_ns = now_ns;
-	if (timeout_ns == 0)
-		return;
-	weft_loop_timer_set(link->worker->loop, &link->dead,
-		now_ns - link->down_ns < timeout_ns ? link->down_ns + timeout_ns - now_ns : 1);
-}
-
 uint64_t link_silent_ns(const struct bridge_link *link)
 {
 	const struct bridge_op *oldest = link->state == LINK_READY ? oldest_posted(link) : NULL;
@@ -182,79 +96,6 @@ uint64_t link_silent_ns(const struct bridge_link *link)
 	else if (link->state == LINK_READY)
 		return 0;
 	return since_ns != 0 && now_ns > since_ns ? now_ns - since_ns : 0;
-}
-
-struct tp_target link_target(const struct bridge_link *link, unsigned way, uint64_t generation)
-{
-	const struct bridge_peer *peer = link->peer;
-	const struct bridge_attachment_config *config = &link->attachment->config;
-	struct tp_target target = {
-		.host = peer->config.ways[way].host,
-		.port = peer->config.ways[way].port,
-		.region = peer->config.region,
-		.connect_timeout_ms = config->connect_timeout_ms,
-		.answer_ms = peer->config.ways[way].answer_ms,
-		/* Found out in time to connect anew before requests fail. */
-		.dead_ms = (uint32_t)weft_max(config->dead_timeout_ms / 2, config->dead_timeout_ms ? 1000 : 0),
-		.hello.anonymous = config->foreign,
-		.hello.mode = config->mode,
-		.hello.generation = generation,
-	};
-
-	/* Where there is another way to be tried, nobody waits for long. */
-	if (peer->config.nr_ways > 1 && peer->granted)
-		target.connect_timeout_ms = (uint32_t)weft_min(target.connect_timeout_ms, LINK_WAY_MS);
-	peer_claim(peer, &target.hello);
-	link->attachment->owner->asking(link->attachment, peer->index, generation);
-	memcpy(target.hello.id, peer->config.id, sizeof(target.hello.id));
-	memcpy(target.hello.name, config->name, sizeof(target.hello.name));
-	return target;
-}
-
-struct tp *link_tp(const struct bridge_link *link, unsigned way)
-{
-	return link->tps[link->peer->transports[way]];
-}
-
-void link_start(struct bridge_link *link)
-{
-	int r;
-
-	assert(!link->conn);
-	r = peer_where(link->peer, link->generation, link->was_granted, &link->generation, &link->way);
-	if (link->down_ns == 0)
-		set_down(link);
-	if (r < 0) {
-		wait_and_retry(link, LINK_BACKOFF_MIN_MS);
-		return;
-	}
-	link->was_granted = false;
-	bridge_recorder_event(link->recorder, BRIDGE_EVENT_CONNECT, 0, link->generation, link->way);
-	struct tp_target target = link_target(link, link->way, link->generation);
-	link->asked_version0 = target.hello.version0;
-	r = tp_connect(link_tp(link, link->way), &target, &link->conn, &link->why);
-	if (r < 0) {
-		link->conn = NULL;
-		refused(link, r);
-		return;
-	}
-	link->state = LINK_CONNECTING;
-}
-
-void link_restart(struct bridge_link *link)
-{
-	if (link->conn || (link->state != LINK_STALE && link->state != LINK_IDLE))
-		return;
-	link->was_granted = link->is_dead = link->insisted = false;
-	link->down_ns = 0;
-	link->backoff_ms = 0;
-	link->why.code = 0;
-	link_start(link);
-}
-
-static void on_retry(struct weft_timer *timer)
-{
-	link_start(weft_container_of(timer, struct bridge_link, retry));
 }
 
 static void on_dead(struct weft_timer *timer)
@@ -270,7 +111,7 @@ static void on_dead(struct weft_timer *timer)
 static void set_tick(struct bridge_link *link, bool busy)
 {
 	uint32_t lease_ms = link->peer->info.lease_ms;
-	uint64_t ms = LINK_PROBE_MS;
+	uint64_t ms = PROBE_MS;
 
 	/* Well within the lease, so that a probe that gets lost does not cost it. */
 	if (lease_ms > 0)
@@ -382,7 +223,7 @@ static void lost(struct bridge_link *link)
 	link->was_granted = true;
 	link->state = LINK_DRAINING;
 	weft_loop_timer_cancel(link->worker->loop, &link->tick);
-	set_down(link);
+	link_set_down(link);
 	link->owner->lost(link);
 	/* Neither may be read any more: what a restarted server has could be older, or nothing. */
 	if (is_foreign_and_unstable(link)) {
@@ -422,13 +263,13 @@ static void disconnected(struct bridge_link *link)
 		return;
 	}
 	if (!was_granted) {
-		refused(link, error);
+		link_refused(link, error);
 		return;
 	}
 	/* At once, unless it was lost as soon as it was granted. */
 	if (weft_now_ns() - link->ready_ns > LINK_BACKOFF_MAX_MS * MS_NS)
 		link->backoff_ms = 0;
-	back_off(link);
+	link_back_off(link);
 }
 
 void link_take_over(struct bridge_link *link, struct tp_conn *conn, uint64_t generation, unsigned way)

@@ -1,0 +1,162 @@
+/*
+ * Asking a donor for a connection: over which way and at which generation, and what a refusal means.
+ * The link's thread.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "fabric/base/util.h"
+#include "nbd-bridge/link/link-private.h"
+
+enum {
+	LINK_BACKOFF_MIN_MS = 20,
+	LINK_WAY_MS = 4000, /* for connecting, where there is another way */
+};
+
+static void wait_and_retry(struct bridge_link *link, uint32_t ms)
+{
+	link->state = LINK_BACKOFF;
+	weft_loop_timer_set(link->worker->loop, &link->retry, ms * MS_NS);
+}
+
+void link_back_off(struct bridge_link *link)
+{
+	uint32_t ms = link->backoff_ms;
+
+	link->backoff_ms = (uint32_t)weft_min(weft_max(2 * ms, LINK_BACKOFF_MIN_MS), LINK_BACKOFF_MAX_MS);
+	wait_and_retry(link, ms);
+}
+
+void link_refused(struct bridge_link *link, int error)
+{
+	struct bridge_peer *peer = link->peer;
+
+	bridge_recorder_event(link->recorder, BRIDGE_EVENT_REFUSED, error, link->generation, 0);
+	bool first = link->ready_ns == 0;
+	if (first)
+		link->owner->first_result(link, error, &link->why);
+	/*
+	 * Over RDMA a donor of version 0, such as one that was put back to an older weft, closes the connection on a hello of ours without a word.  The
+	 * next one is of the other version.  Not for contents that may be put back: such a hello cannot say what it knows of them.
+	 */
+	if (error == -ENOTCONN && peer->granted && !peer->info.restorable &&
+		peer->config.ways[link->way].transport->silent_refusal)
+		atomic_store(&peer->version0, !link->asked_version0);
+	if (error == -WEFT_ESUPERSEDED && (peer->granted || link->attachment->granted)) {
+		attachment_set_superseded(link->attachment, &link->why);
+		link->state = LINK_IDLE;
+		return;
+	}
+	/*
+	 * The donor may have granted this generation without our learning of it, and its lease lapsed: the next one is welcome
+	 * then.  Version 0 does not tell that apart from what is final; it refuses a bridge that was superseded the next one as well.
+	 */
+	bool over = error == -WEFT_EOVER || (error == -ESTALE && !link->insisted && atomic_load(&peer->version0));
+	if (over && peer->granted) {
+		link->insisted = true;
+		peer_raise(peer, link->generation);
+		link_back_off(link);
+		return;
+	}
+	if (error == -ESTALE && link->generation == atomic_load(&peer->generation)) {
+		if (peer->granted)
+			attachment_set_stale(link->attachment, &link->why);
+		link->state = LINK_IDLE;
+		return;
+	}
+	/* The attach itself does not insist: whoever typed it sees the reason and decides. */
+	if (first && !link->insists) {
+		link->state = LINK_IDLE;
+		return;
+	}
+	if (peer_refused(peer, link->generation, &link->why))
+		wait_and_retry(link, 1);
+	else
+		link_back_off(link);
+}
+
+void link_set_down(struct bridge_link *link)
+{
+	uint64_t now_ns = weft_now_ns(), timeout_ns = link->attachment->config.dead_timeout_ms * MS_NS;
+
+	if (link->down_ns == 0)
+		link->down_ns = now_ns;
+	if (timeout_ns == 0)
+		return;
+	weft_loop_timer_set(link->worker->loop, &link->dead,
+		now_ns - link->down_ns < timeout_ns ? link->down_ns + timeout_ns - now_ns : 1);
+}
+
+struct tp_target link_target(const struct bridge_link *link, unsigned way, uint64_t generation)
+{
+	const struct bridge_peer *peer = link->peer;
+	const struct bridge_attachment_config *config = &link->attachment->config;
+	struct tp_target target = {
+		.host = peer->config.ways[way].host,
+		.port = peer->config.ways[way].port,
+		.region = peer->config.region,
+		.connect_timeout_ms = config->connect_timeout_ms,
+		.answer_ms = peer->config.ways[way].answer_ms,
+		/* Found out in time to connect anew before requests fail. */
+		.dead_ms = (uint32_t)weft_max(config->dead_timeout_ms / 2, config->dead_timeout_ms ? 1000 : 0),
+		.hello.anonymous = config->foreign,
+		.hello.mode = config->mode,
+		.hello.generation = generation,
+	};
+
+	/* Where there is another way to be tried, nobody waits for long. */
+	if (peer->config.nr_ways > 1 && peer->granted)
+		target.connect_timeout_ms = (uint32_t)weft_min(target.connect_timeout_ms, LINK_WAY_MS);
+	peer_claim(peer, &target.hello);
+	link->attachment->owner->asking(link->attachment, peer->index, generation);
+	memcpy(target.hello.id, peer->config.id, sizeof(target.hello.id));
+	memcpy(target.hello.name, config->name, sizeof(target.hello.name));
+	return target;
+}
+
+struct tp *link_tp(const struct bridge_link *link, unsigned way)
+{
+	return link->tps[link->peer->transports[way]];
+}
+
+void link_start(struct bridge_link *link)
+{
+	int r;
+
+	assert(!link->conn);
+	r = peer_where(link->peer, link->generation, link->was_granted, &link->generation, &link->way);
+	if (link->down_ns == 0)
+		link_set_down(link);
+	if (r < 0) {
+		wait_and_retry(link, LINK_BACKOFF_MIN_MS);
+		return;
+	}
+	link->was_granted = false;
+	bridge_recorder_event(link->recorder, BRIDGE_EVENT_CONNECT, 0, link->generation, link->way);
+	struct tp_target target = link_target(link, link->way, link->generation);
+	link->asked_version0 = target.hello.version0;
+	r = tp_connect(link_tp(link, link->way), &target, &link->conn, &link->why);
+	if (r < 0) {
+		link->conn = NULL;
+		link_refused(link, r);
+		return;
+	}
+	link->state = LINK_CONNECTING;
+}
+
+void link_restart(struct bridge_link *link)
+{
+	if (link->conn || (link->state != LINK_STALE && link->state != LINK_IDLE))
+		return;
+	link->was_granted = link->is_dead = link->insisted = false;
+	link->down_ns = 0;
+	link->backoff_ms = 0;
+	link->why.code = 0;
+	link_start(link);
+}
+
+void link_on_retry(struct weft_timer *timer)
+{
+	link_start(weft_container_of(timer, struct bridge_link, retry));
+}

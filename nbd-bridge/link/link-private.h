@@ -1,0 +1,24 @@
+/* Private to nbd-bridge/link/: between a link's files. */
+#ifndef WEFT_NBD_BRIDGE_LINK_LINK_PRIVATE_H
+#define WEFT_NBD_BRIDGE_LINK_LINK_PRIVATE_H
+
+#include "nbd-bridge/link/link.h"
+
+#define MS_NS UINT64_C(1000000)
+
+enum { LINK_BACKOFF_MAX_MS = 1000 };
+
+/* connect.c */
+
+/* There is no connection: connects later, each time after a longer while. */
+void link_back_off(struct bridge_link *link);
+/* Connecting ended with the error, for the reason in link->why: what comes next. */
+void link_refused(struct bridge_link *link, int error);
+/*
+ * Starts the time that requests wait, unless it runs.  A donor that grants and then never answers is no better than one that is gone: only an
+ * answer starts the time anew.
+ */
+void link_set_down(struct bridge_link *link);
+void link_on_retry(struct weft_timer *timer);
+
+#endif
