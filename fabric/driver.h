@@ -16,6 +16,8 @@
 
 struct finding_check;
 struct weft_listener_ops;
+struct weft_listening;
+struct weft_option;
 struct weft_uri;
 
 /* What stands between a URI's "//" and its region. */
@@ -64,6 +66,11 @@ struct tp_driver {
 
 	/* The donor's side; NULL: weft serve does not listen over it.  It has to over the transport with ask(), and does over others if it can. */
 	const struct weft_listener_ops *listener;
+	/* Options of weft serve for it, up to WEFT_OPTION_END, stored in listen_settings before anything is started; NULL: none. */
+	const struct weft_option *listen_options;
+	void *listen_settings;
+	/* Who else can use what is served here, and how, for a line of weft serve: "any NBD client: nbd://192.0.2.7:10809/NAME".  NULL: nobody. */
+	void (*stock_line)(const struct weft_listening *socket, char *buf, size_t len);
 
 	/* What weft doctor looks at for it, up to the check without a name; NULL: nothing. */
 	const struct finding_check *checks;

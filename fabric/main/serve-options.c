@@ -155,9 +155,25 @@ static const struct weft_option options[] = {
 		.wants = "seconds, "},
 	{"keep", "SECONDS", "how long memory is kept after a crash of this program (default 300)",
 		.kind = WEFT_OPTION_NUMBER, INTO(keep_s), .max = 31536000, .wants = "seconds, "},
+	{0},
+};
+
+static const struct weft_option others[] = {
 	{.kind = WEFT_OPTION_GROUP, .help = "Other:"},
 	{0},
 };
+
+/* Its own, and between those what each transport brings. */
+static void set_tables(struct serve *s, struct weft_option_table tables[WEFT_OPTION_TABLES_MAX])
+{
+	unsigned n = 0;
+
+	tables[n++] = (struct weft_option_table){options, s};
+	for (const struct tp_driver *const *at = tp_drivers; *at && n < WEFT_OPTION_TABLES_MAX - 1; at++)
+		if ((*at)->listen_options)
+			tables[n++] = (struct weft_option_table){(*at)->listen_options, (*at)->listen_settings};
+	tables[n] = (struct weft_option_table){others, s};
+}
 
 int serve_parse_options(struct serve *s, int argc, char **argv)
 {
@@ -167,8 +183,9 @@ int serve_parse_options(struct serve *s, int argc, char **argv)
 			    "[--directory PATH] [OPTION]...",
 		.about = "Lends memory, files, or the files of a directory "
 			 "to borrowers on the network.",
-		.tables = {{options, s}},
 	};
+
+	set_tables(s, line.tables);
 	int r = weft_options_parse(&line, argc, argv);
 
 	if (r != WEFT_GO_ON)

@@ -79,6 +79,21 @@ static void warn_unlocked(const struct weft_region *region)
 			"(ulimit -l unlimited, or LimitMEMLOCK=infinity in a unit) and start again", region->name);
 }
 
+/* What those need who have no weft. */
+static void print_stock_lines(const struct serve *s)
+{
+	char line[400];
+
+	for (unsigned i = 0; i < s->nr_listeners; i++) {
+		const struct tp_driver *driver = s->listeners[i].driver;
+
+		if (!driver->stock_line)
+			continue;
+		driver->stock_line(serve_main_listening(s), line, sizeof(line));
+		puts(line);
+	}
+}
+
 void serve_print_ready(const struct serve *s)
 {
 	struct {
@@ -99,6 +114,7 @@ void serve_print_ready(const struct serve *s)
 		if (status.place[0])
 			printf("listening on %s over %s\n", status.place, s->listeners[i].driver->label);
 	}
+	print_stock_lines(s);
 	for (unsigned i = 0; i < s->nr_wanted; i++) {
 		const struct weft_region *region = s->wanted[i].region;
 

@@ -12,6 +12,7 @@ for command in serve list attach detach status bench line doctor; do
 	wrong "$command" "unrecognized option '--nonsense'" --nonsense
 done
 wrong serve "'extra' is no option" extra
+wrong serve "--rdma wants auto or off, not 'on'" --memory r=16M --rdma on
 wrong list "one URI at a time" weft://a weft://b
 wrong attach "name a region" weft://a weft://b
 wrong bench "one URI at a time" weft://a/r weft://b/r

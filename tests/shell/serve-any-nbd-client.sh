@@ -31,7 +31,9 @@ check_client() { # URI SIZE-IN-MIB
 
 truncate -s 32M "$TMP/backing"
 start_donor --memory m=64M --file f="$TMP/backing" --listen 127.0.0.1:0 --listen "unix:$TMP/donor"
-check_client "nbd://127.0.0.1:$PORT/m" 64
+told=$(sed -n 's/^any NBD client: //p' "$DONOR_LOG")
+[[ $told = "nbd://127.0.0.1:$PORT/NAME" ]] || fail "it says '$told' to NBD clients"
+check_client "${told/NAME/m}" 64
 check_client "nbd+unix:///m?socket=$TMP/donor" 64
 check_client "nbd+unix:///f?socket=$TMP/donor" 32
 check_client "nbd://127.0.0.1:$PORT/f" 32

@@ -74,6 +74,12 @@ grep -q "over rdma rxe0 gid [0-9]* $RDMA_IP:[0-9]* -> $RDMA_IP:" "$TMP/out" || f
 weft detach r
 stop_donor || fail "the donor's exit status: $?"
 
+echo "== a donor that is told not to offers TCP only"
+start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=8M --rdma off
+! grep -q "over RDMA" "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
+weft list "weft://$RDMA_IP:$PORT" | grep -q "^r .* tcp  " || fail "what it offers: $(weft list "weft://$RDMA_IP:$PORT")"
+stop_donor || fail "the donor's exit status: $?"
+
 echo "== a way without RDMA: TCP, and it says why"
 start_donor --memory r=8M
 weft attach "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" | tee "$TMP/out"

@@ -1,6 +1,9 @@
 /* What the transport "nbd" is to the rest of weft. */
 #include "transports/nbd/driver.h"
 
+#include <stdio.h>
+
+#include "fabric/listen.h"
 #include "transports/nbd/borrower/ask.h"
 #include "transports/nbd/borrower/client.h"
 #include "transports/nbd/donor/serve.h"
@@ -32,6 +35,16 @@ static const struct tp_scheme schemes[] = {
 	{.name = NULL},
 };
 
+static void stock_line(const struct weft_listening *socket, char *buf, size_t len)
+{
+	char place[280];
+
+	if (*socket->socket)
+		snprintf(buf, len, "any NBD client: nbd+unix:///NAME?socket=%s", socket->socket);
+	else
+		snprintf(buf, len, "any NBD client: nbd://%s/NAME", weft_listening_format(socket, place));
+}
+
 const struct tp_driver tp_nbd_driver = {
 	.word = "tcp",
 	.label = "TCP",
@@ -40,4 +53,5 @@ const struct tp_driver tp_nbd_driver = {
 	.ops = &tp_nbd_ops,
 	.ask = nbd_ask,
 	.listener = &nbd_listener_ops,
+	.stock_line = stock_line,
 };

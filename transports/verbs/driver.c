@@ -28,5 +28,7 @@ const struct tp_driver tp_verbs_driver = {
 	.usable = usable,
 	.parse_offer = parse_offer,
 	.listener = &verbs_listener_ops,
+	.listen_options = verbs_listen_options,
+	.listen_settings = &verbs_listen_settings,
 	.checks = verbs_checks,
 };

@@ -14,6 +14,22 @@ static struct verbs_listener *to_verbs(struct weft_listener *listener)
 	return weft_container_of(listener, struct verbs_listener, base);
 }
 
+struct verbs_listen_settings verbs_listen_settings;
+
+static int parse_rdma(void *into, const struct weft_option *option, char *value)
+{
+	struct verbs_listen_settings *settings = into;
+
+	settings->off = strcmp(value, "off") == 0;
+	return settings->off || strcmp(value, "auto") == 0 ? WEFT_GO_ON : weft_option_refuse(option, value);
+}
+
+const struct weft_option verbs_listen_options[] = {
+	{"rdma", "auto|off", "over RDMA too, where --listen is on an RDMA device (default auto)",
+		.kind = WEFT_OPTION_CALL, .parse = parse_rdma, .wants = "auto or off"},
+	{0},
+};
+
 /* -ENODEV: not at this socket's address. */
 static int listen_at(const struct weft_listener_config *config, const struct weft_listening *socket, struct verbs_listener **ret,
 	struct weft_error *err)
@@ -34,6 +50,8 @@ static int listen_new(const struct weft_listener_config *config, struct weft_lis
 	struct verbs_listener *verbs = NULL;
 	struct weft_error failed = {0}, one;
 
+	if (verbs_listen_settings.off)
+		return weft_error_set(err, ENODEV, "this donor is told not to listen over RDMA");
 	for (unsigned i = 0; i < config->nr_sockets && !verbs; i++) {
 		int r = listen_at(config, &config->sockets[i], &verbs, &one);
 

@@ -2,9 +2,18 @@
 #ifndef WEFT_TRANSPORTS_VERBS_DONOR_SERVE_H
 #define WEFT_TRANSPORTS_VERBS_DONOR_SERVE_H
 
+#include <stdbool.h>
+
+#include "fabric/base/options.h"
 #include "fabric/listener.h"
 
 /* Serves at the first of the donor's addresses that is on an RDMA device, under the same port number. */
+/* The option --rdma of weft serve, and where it is stored. */
+extern struct verbs_listen_settings {
+	bool off;
+} verbs_listen_settings;
+extern const struct weft_option verbs_listen_options[];
+
 extern const struct weft_listener_ops verbs_listener_ops;
 
 #endif
