@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "fabric/donor/donor-private.h"
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 #define AWAY_NS (5000 * NS_PER_MS) /* ticks come every second */
@@ -96,6 +97,7 @@ void donor_lapse_if_silent(struct weft_attachment *a, uint64_t now_ns)
 	if (a->anonymous || a->lapsed || a->nr_waiters > 0 || donor_silent_ns(a, now_ns) <= donor_lease_ns(a) ||
 		was_away(a->donor, now_ns))
 		return;
+	weft_debug("region '%s': the lease of '%s' is over", a->region->name, a->name);
 	a->lapsed = true;
 	gen = donor_generation_of(a);
 	if (gen) {
@@ -111,6 +113,8 @@ void donor_fence(struct weft_donor *donor, struct weft_grant *grant)
 	grant->fencer = pthread_self();
 	atomic_store(&grant->fenced, true);
 	pthread_mutex_unlock(&donor->lock);
+	weft_debug("region '%s': fencing %s, generation %s", grant->region->name, grant->peer,
+		weft_format_generation(grant->generation, (char[24]){0}, 24));
 	grant->fence(grant->ctx);
 	pthread_mutex_lock(&donor->lock);
 	grant->fencing = false;
@@ -135,6 +139,8 @@ void weft_grant_release(struct weft_grant *grant, bool clean)
 	struct weft_grant **p = &a->grants;
 	bool own_fence;
 
+	weft_debug("region '%s': %s has ended%s", region->name, grant->peer,
+		clean ? "" : ", not cleanly");
 	pthread_mutex_lock(&donor->lock);
 	own_fence = grant->fencing && pthread_equal(grant->fencer, pthread_self());
 	while (grant->fencing && !own_fence)

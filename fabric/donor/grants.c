@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "fabric/donor/donor-private.h"
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 /* Shared readers mind nobody, readers mind writers, writers mind writers and readers. */
@@ -360,6 +361,12 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 		give_up(&w);
 	}
 	pthread_mutex_unlock(&donor->lock);
+	weft_debug("region '%s': %s from %s over %s, generation %s: %s", region->name,
+		hello->anonymous ? "a stock client" : hello->name, peer, transport,
+		weft_format_generation(hello->generation, (char[24]){0}, 24),
+		r == 0        ? "granted"
+			: err ? err->message
+			      : strerror(-r));
 	if (r < 0)
 		free(grant);
 	return r;

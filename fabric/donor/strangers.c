@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 enum {
@@ -110,6 +111,7 @@ static bool make_room(struct weft_strangers *strangers)
 	if (strangers->addresses[stranger->address].made_room < MOST_REMEMBERED)
 		strangers->addresses[stranger->address].made_room++;
 	strangers->nr_made_room++;
+	weft_debug("a peer without a grant makes room for another: there are %u", strangers->nr);
 	stranger->make_room(stranger);
 	return true;
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "fabric/nbd/conn.h"
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 enum { EXPORT_NAME_PADDING = 124, CLIENT_FLAGS_BYTES = 4 };
@@ -486,6 +487,7 @@ static int handle_option(struct nbd_conn *conn)
 
 	conn->rx_start += conn->option.len;
 	conn->phase = NBD_OPTION;
+	weft_debug("option %" PRIu32 ", %" PRIu32 " bytes", conn->option.option, conn->option.len);
 	switch (conn->option.option) {
 	case NBD_OPT_EXPORT_NAME:
 		return option_export_name(conn, &c);

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 #include <unistd.h>
 
 #include "fabric/region/region-private.h"
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 /*
@@ -152,6 +154,8 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 	region->unmarked |= block != 0;
 	/* In a directory there are no leases files: whoever serves files there has to have attributes. */
 	region->forgets |= region->unmarked && !read_only && !beneath;
+	weft_debug("region '%s': %s, %s, epoch %016" PRIx64 "%s", name, path, description,
+		region->epoch, region->unmarked ? ", without a mark" : "");
 	*ret = region;
 	return 0;
 }

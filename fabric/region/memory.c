@@ -19,6 +19,7 @@
 
 #include "fabric/machine/available.h"
 #include "fabric/region/region-private.h"
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 /* FNV-1a: against mix-ups and torn writes, not against malice. */
@@ -279,6 +280,8 @@ int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn
 		goto fail;
 	}
 	region->read_only = spec->read_only;
+	weft_debug("region '%s': %" PRIu64 " bytes of memory, epoch %016" PRIx64, region->name,
+		size, region->epoch);
 	lock_memory(region);
 	*ret = region;
 	return 0;
@@ -373,6 +376,8 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 		return r;
 	}
 	region->read_only = read_only;
+	weft_debug("region '%s': memory that was left behind, epoch %016" PRIx64, region->name,
+		region->epoch);
 	weft_region_note_tenure(region, region->header->tenure ? region->header->tenure : weft_random_name());
 	region->promised_lease_ms = (uint32_t)weft_min(region->header->promised_lease_ms, WEFT_LEASE_MAX_S * 1000);
 	if (weft_stripe_valid(&region->header->stripe))

@@ -19,6 +19,7 @@
 
 #include "fabric/machine/available.h"
 #include "fabric/region/region-private.h"
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 enum { PAGE = 4096, WORD_PAGES = 64, WORD_BYTES = PAGE * WORD_PAGES, WAIT_NS = 250 * 1000 * 1000 };
@@ -358,6 +359,7 @@ int weft_region_stage(struct weft_region *region, bool writable, weft_stage_fn *
 	} else if (stage->state != STAGE_LOADED) {
 		stage->moving = true;
 		pthread_mutex_unlock(&stage->lock);
+		weft_debug("region '%s': loading its file into memory", region->name);
 		r = move_in(region, wait, ctx, err);
 		pthread_mutex_lock(&stage->lock);
 		end_move(stage);
@@ -385,6 +387,7 @@ int weft_region_unstage(struct weft_region *region)
 	}
 	stage->moving = true;
 	pthread_mutex_unlock(&stage->lock);
+	weft_debug("region '%s': writing back what memory has of its file", region->name);
 	/* Most of it while others go on. */
 	int r = weft_region_flush(region);
 	if (r == 0) {

@@ -2,9 +2,11 @@
 #include "nbd-bridge/bridge/find.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 enum {
@@ -130,6 +132,12 @@ int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice,
 	/* The donor may be there over the chosen transport alone. */
 	if (config->nr_ways == 0)
 		add_way(found, config, choice, uri->host, uri->port);
+	weft_debug("%s offers %s, answered within %" PRIu64 " ms: %u ways",
+		uri->socket[0] ? uri->socket : uri->host,
+		found->offers[0] ? found->offers : "nothing else", took_ms, config->nr_ways);
+	for (unsigned i = 0; i < config->nr_ways; i++)
+		weft_debug("  %s, %s port %s", config->ways[i].transport->name,
+			config->ways[i].host, config->ways[i].port);
 	/* A machine, or a network, that is slow with the one is slow with the other. */
 	for (unsigned i = 1; i < config->nr_ways && !alone; i++)
 		config->ways[i].answer_ms = (uint32_t)weft_max(weft_min(TRY_FACTOR * took_ms, TRY_MAX_MS), TRY_MIN_MS);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fabric/base/log.h"
 #include "fabric/machine/locality.h"
 #include "fabric/machine/netdev.h"
 
@@ -142,6 +143,7 @@ static int move(struct bridge_place *place, struct bridge_lanes *lanes, bool buf
 	hwloc_bitmap_free(p.cpus);
 	hwloc_bitmap_free(p.nodes);
 	hwloc_topology_destroy(p.topology);
+	weft_debug("lanes %s: %s", place->bound ? "are bound" : "run anywhere", place->why);
 	return place->bound ? p.r : 0;
 }
 

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "fabric/base/log.h"
 #include "nbd-bridge/cache/cache-private.h"
 
 static unsigned log2_of(uint64_t v)
@@ -48,5 +49,9 @@ int cache_set_sizes(struct bridge_cache *cache, struct weft_error *err)
 		weft_min(64 << 20, weft_max(8 << 20, 8 * under_way)));
 	cache->window_min = weft_min(cache->window_max, 2 * weft_max(chunk, under_way));
 	cache->memory_len = (size_t)cache->nr_slots << cache->shift;
+	weft_debug("%" PRIu32 " slots of %" PRIu64 " bytes for %" PRIu64
+		   " chunks; read ahead of %" PRIu64 " to %" PRIu64 " bytes",
+		cache->nr_slots, chunk, (uint64_t)cache->nr_chunks, (uint64_t)cache->window_min,
+		(uint64_t)cache->window_max);
 	return 0;
 }

@@ -1,5 +1,6 @@
 /* Talking to nbd.ko: see nbd-netlink.h. */
 #include "nbd-bridge/device/nbd-netlink.h"
+#include "fabric/base/log.h"
 
 #include <errno.h>
 #include <linux/nbd-netlink.h>
@@ -97,6 +98,7 @@ static int carry_out(struct call *call, struct weft_error *err)
 	else
 		r = call->index < 0 ? 0 : call->index;
 	end_call(call);
+	weft_debug("netlink: %s", r < 0 ? (err ? err->message : strerror(-r)) : "done");
 	if (r == -EPERM)
 		weft_error_set(err, EPERM, "only root (CAP_SYS_ADMIN) may do that");
 	return r;

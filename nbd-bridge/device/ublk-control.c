@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 #define UBLK_CONTROL_PATH "/dev/ublk-control"
@@ -71,6 +72,7 @@ static int command(struct ublk_control *control, uint32_t op, uint32_t id, void 
 	if (r == 0)
 		r = result(control, ANSWER_MS);
 	control->stuck |= r == -ETIMEDOUT;
+	weft_debug("ublk%u: command %#x: %s", id, op, r < 0 ? strerror(-r) : "done");
 	return r;
 }
 

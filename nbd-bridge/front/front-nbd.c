@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "fabric/base/accept.h"
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/front/client.h"
 #include "nbd-bridge/front/front.h"
@@ -136,6 +137,7 @@ static void closed(struct bridge_client *base)
 		client->next->link = client->link;
 	front->nr_clients--;
 	pthread_mutex_unlock(&front->lock);
+	weft_debug("%s: the client of process %d has left", front->base.path, (int)client->pid);
 	free(client);
 }
 
@@ -183,6 +185,7 @@ static int client_new(struct nbd_front *front, int fd)
 	front->clients = client;
 	front->nr_clients++;
 	pthread_mutex_unlock(&front->lock);
+	weft_debug("%s: a client, process %d", front->base.path, (int)client->pid);
 	bridge_lane_run(bridge_next_lane(front->base.bridge), bridge_client_adopt, &client->base);
 	return 0;
 }

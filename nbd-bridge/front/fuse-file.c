@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 static struct fuse_front *front_of(fuse_req_t req)
@@ -312,6 +313,7 @@ static void session_ended(struct fuse_front *front)
 {
 	weft_loop_remove(bridge_lane_loop(front->lane), &front->watch);
 	atomic_store(&front->gone, true);
+	weft_debug("%s: the kernel has ended the session", front->base.path);
 	if (bridge_config_of(front->base.bridge)->attach.changed)
 		bridge_config_of(front->base.bridge)->attach.changed(bridge_config_of(front->base.bridge)->attach.changed_ctx);
 }

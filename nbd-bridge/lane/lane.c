@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fabric/base/log.h"
 #include "nbd-bridge/lane/lane-private.h"
 
 /* ---- requests come in ---- */
@@ -247,12 +248,14 @@ int lane_start_thread(struct bridge_lane *lane, struct weft_error *err)
 	char name[16];
 
 	snprintf(name, sizeof(name), "weft-lane-%u", lane->index);
+	weft_debug("%s starts", name);
 	int r = weft_worker_start(&lane->worker, name);
 	return r < 0 ? weft_error_set(err, -r, "cannot start lane %u: %s", lane->index, strerror(-r)) : 0;
 }
 
 static void end_lane(struct bridge_lane *lane, void *ctx)
 {
+	weft_debug("lane %u ends", lane->index);
 	lane_end_links(lane);
 	weft_loop_stop(lane->worker.loop);
 }

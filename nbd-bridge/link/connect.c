@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/link/link-private.h"
 
@@ -24,6 +25,7 @@ void link_back_off(struct bridge_link *link)
 {
 	uint32_t ms = link->backoff_ms;
 
+	weft_debug("%s; again in %u ms", link->why.code ? link->why.message : "not connected", ms);
 	link->backoff_ms = (uint32_t)weft_min(weft_max(2 * ms, LINK_BACKOFF_MIN_MS), LINK_BACKOFF_MAX_MS);
 	wait_and_retry(link, ms);
 }
@@ -135,6 +137,7 @@ void link_start(struct bridge_link *link)
 	link->was_granted = false;
 	bridge_recorder_event(link->recorder, BRIDGE_EVENT_CONNECT, 0, link->generation, link->way);
 	struct tp_target target = link_target(link, link->way, link->generation);
+	weft_debug("connecting to %s port %s", target.host, target.port);
 	link->asked_version0 = target.hello.version0;
 	r = tp_connect(link_tp(link, link->way), &target, &link->conn, &link->why);
 	if (r < 0) {

@@ -1,9 +1,11 @@
 /* The flight recorder's slow side.  On the lane's thread. */
 #include "nbd-bridge/link/recorder.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "fabric/transport.h"
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 static const char *const event_names[] = {
@@ -31,6 +33,9 @@ static const char *const kind_names[TP_NR_KINDS] = {
 void bridge_recorder_event(struct bridge_recorder *recorder, enum bridge_event event, int error,
 	uint64_t a, uint64_t b)
 {
+	weft_debug("%s: generation %s, %" PRIu64 "%s%s", event_names[event],
+		weft_format_generation(a, (char[24]){0}, 24), b, error ? ": " : "",
+		error ? strerror(-error) : "");
 	recorder->events[recorder->nr_events++ % BRIDGE_RECORDER_EVENTS] = (struct bridge_record){
 		.when_ns = weft_now_ns(),
 		.event = (uint8_t)event,

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdlib.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/link/scout.h"
 
@@ -103,6 +104,8 @@ static void look(struct bridge_scout *scout)
 	scout->good = scout->probing = false;
 	scout->why.code = 0;
 	scout->state = SCOUT_CONNECTS;
+	weft_debug("looking at a better way, to %s port %s",
+		link->peer->config.ways[scout->way].host, link->peer->config.ways[scout->way].port);
 	if (connect_at(scout, scout->generation) < 0)
 		failed(scout);
 }

@@ -21,6 +21,7 @@
 
 #include "fabric/base/control.h"
 #include "fabric/base/process.h"
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 /* A higher version means something else by what it writes; fields that are added need none. */
@@ -459,6 +460,7 @@ int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
 		r = -ENOSPC;
 	else
 		r = n < 0 || ftruncate(state->fd, (off_t)len) < 0 || fsync(state->fd) < 0 ? -errno : 0;
+	weft_debug("%s: %s", state->path, r < 0 ? strerror(-r) : "written");
 	free(text);
 	json_decref(json);
 	if (r == -EILSEQ)

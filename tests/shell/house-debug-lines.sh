@@ -11,12 +11,18 @@ for program in "$WEFT_BIN"/weft-*; do
 	list=${areas// /, }
 	weft "$command" --help >"$TMP/help"
 	grep -qxF "$list" <(sed 's/^ *//' "$TMP/help") || fail "weft $command --help: no $list"
+	printf '%s\n' "$areas" | tr ' ' '\n' >>"$TMP/areas"
 	status=0
 	weft "$command" --debug=main,nothing >"$TMP/out" 2>"$TMP/err" || status=$?
 	[[ $status = 2 && ! -s $TMP/out ]] || fail "weft $command: exit status $status"
 	grep -q "^weft-$command: --debug: there is no area '.*'; there are: $list$" "$TMP/err" ||
 		fail "$(<"$TMP/err")"
 done
+# The manual lists what any program has.
+sort -u "$TMP/areas" >"$TMP/has"
+sed -n '/^\.Sh DEBUG LINES/,/^\.Sh ENVIRONMENT/s/^\.It Cm //p' \
+	"$WEFT_SRC/fabric/man/weft.1" >"$TMP/says"
+diff "$TMP/has" "$TMP/says" || fail "the areas that there are (<) and those of weft.1 (>) differ"
 
 start_donor --memory r=8M
 ! grep 'debug:' "$DONOR_LOG" || fail "debug lines without --debug"

@@ -23,6 +23,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 #include "transports/nbd/borrower/client-private.h"
 
@@ -450,12 +451,14 @@ static int try_once(struct nbd_client_handshake *hs, bool *ret_connected)
 	int fd = hs->host[0] == '/' ? connect_unix(hs) : connect_tcp(hs);
 
 	*ret_connected = fd >= 0;
+	weft_debug("%s port %s: %s", hs->host, hs->port, fd < 0 ? hs->error.message : "connected");
 	if (fd < 0)
 		return fd;
 	hs->nr_grants = 0;
 	struct nbd_handle *nbd = nbd_create();
 	int r = nbd ? negotiate(hs, nbd, fd) : weft_error_set(&hs->error, ENOMEM, "%s", nbd_reason());
 	nbd_close(nbd);
+	weft_debug("%s port %s: %s", hs->host, hs->port, r < 0 ? hs->error.message : "granted");
 	if (r < 0) {
 		close(fd);
 		return r;

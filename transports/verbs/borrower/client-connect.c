@@ -7,6 +7,7 @@
 #include "transports/verbs/borrower/client.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "fabric/base/log.h"
 #include "transports/verbs/borrower/lookup.h"
 
 enum {
@@ -242,6 +244,8 @@ static void take_device(struct verbs_conn *conn)
 	struct weft_error err;
 	int r = verbs_device_take(conn);
 
+	weft_debug("%s: its address leads to %s", conn->peer,
+		ibv_get_device_name(conn->control->verbs->device));
 	if (r == -EAGAIN) {
 		conn->phase = VERBS_PHASE_DEVICE;
 		atomic_store(&conn->adopted, 0);
@@ -393,6 +397,7 @@ static void on_grant(struct verbs_conn *conn)
 		return;
 	}
 	conn->phase = VERBS_PHASE_CHUNKS;
+	weft_debug("%s: granted, %" PRIu32 " chunks to ask for", conn->peer, conn->nr_chunks);
 	ask_for_chunks(conn);
 }
 

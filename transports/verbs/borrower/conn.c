@@ -14,6 +14,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "fabric/base/log.h"
 #include "transports/verbs/borrower/client.h"
 #include "transports/verbs/borrower/lookup.h"
 
@@ -95,6 +96,7 @@ void verbs_fail(struct verbs_conn *conn, int code, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(err.message, sizeof(err.message), fmt, ap);
 	va_end(ap);
+	weft_debug("%s", err.message);
 	tp_conn_fail(&conn->conn, code, "%s", err.message);
 	abort_conn(conn);
 }

@@ -439,6 +439,8 @@ static void on_hello(struct run *run)
 	uint8_t token[VERBS_TOKEN_BYTES];
 	int r = prepare_grant(run, &err);
 
+	weft_debug("a hello for region '%.*s': %s", (int)sizeof(run->msg.hello.region),
+		run->msg.hello.region, r < 0 ? err.message : "granted");
 	if (must_end(run))
 		return;
 	if (r < 0) {
@@ -678,6 +680,7 @@ static void end(struct run *run)
 	struct verbs_listener *listener = session->listener;
 	int r = 0;
 
+	weft_debug("a session ends%s", run->clean ? "" : ", not cleanly");
 	unlist(run);
 	if (run->share)
 		r = verbs_share_leave(run->share, run->data ? run->data->qp : NULL, atomic_load(&session->fenced));
