@@ -24,7 +24,7 @@ void lane_submit_direct(struct bridge_lane *lane, struct bridge_request *rq)
 		lane_settle(lane, rq, r);
 		return;
 	}
-	if ((rq->flags & TP_FUA) && !info->can_fua) {
+	if ((rq->flags & TP_FUA) && !info->can_fua && rq->kind != TP_FLUSH) {
 		rq->flags &= (uint8_t)~TP_FUA;
 		rq->lane.flush_after = info->can_flush;
 	}
