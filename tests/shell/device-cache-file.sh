@@ -23,20 +23,23 @@ try() { # KIND TRANSPORT
 	attach "$@"
 	device=$(sed -n 's/^  device \([^ ]*\).*/\1/p' "$TMP/out")
 	echo "== $*: $device"
+	nr_requests() { awk '{print $1 + $5}' "/sys/block/${device#/dev/}/stat"; }
 	fio --name=v --filename="$device" --ioengine=libaio --direct=1 --size=32M --rw=randwrite --bssplit=4k/60:64k/30:1m/10 \
 		--iodepth=8 --numjobs=2 --offset_increment=32M --verify=crc32c --verify_fatal=1 --verify_state_save=0 --do_verify=1 --time_based=0 \
 		--loops=1000 --rate=6m --group_reporting --minimal >"$TMP/fio" 2>&1 &
 	fio=$!
 	resumed=0
 	for ((n = 0; n < kills; n++)); do
-		sleep "0.$((RANDOM % 9))"
+		sleep "0.$((RANDOM % 9))" # a moment that nothing here chooses
 		kill -KILL "$(bridge)"
 		wait_for no_bridge
 		attach "$@"
 		grep -q 'had not written back' "$TMP/out" && resumed=$((resumed + 1))
 		kill -0 "$fio" || fail "fio after $n kills: $(cat "$TMP/fio"; dmesg | tail -n 20)"
 	done
-	sleep 2
+	before=$(nr_requests)
+	went_on() { (($(nr_requests) >= before + 200)) || gone "$fio"; }
+	wait_for -t 60 went_on
 	kill -INT "$fio"
 	wait "$fio" || :
 	! grep -qi 'verify\|error' "$TMP/fio" || fail "fio: $(cat "$TMP/fio")"

@@ -39,7 +39,10 @@ dd if="$TMP/new" of="${devices[managed]}" bs=1M oflag=direct status=none
 fio --name=l --filename="${devices[direct]}" --ioengine=libaio --direct=1 --rw=randread --bs=4k --iodepth=8 --time_based --runtime=120 \
 	--minimal >"$TMP/fio" 2>&1 &
 fio=$!
-sleep 2
+nr_reads() { awk '{print $1}' "/sys/block/${devices[direct]#/dev/}/stat"; }
+before=$(nr_reads)
+under_load() { (($(nr_reads) >= before + 100)) || gone "$fio"; }
+wait_for -t 60 under_load
 kill -0 "$fio" || fail "no load: $(cat "$TMP/fio")"
 monitor2 quit >/dev/null
 wait "$donor" || :

@@ -75,9 +75,10 @@ grep -q 'device /dev/ublkb0 (ublk, auto: ' "$TMP/out" || fail "not in the status
 
 step "an idle device is not waiting for I/O"
 iowait() { awk '$1 == "cpu" {print $6}' /proc/stat; }
-sleep 0.5
+nothing_in_flight() { [[ $(</sys/block/ublkb0/inflight) =~ ^\ *0\ +0$ ]]; }
+wait_for nothing_in_flight
 before=$(iowait)
-sleep 3
+sleep 3 # the time that is measured
 (($(iowait) - before < 60)) || fail "$(($(iowait) - before)) ticks of iowait in 3 s"
 
 step "fio over TCP"

@@ -148,6 +148,8 @@ static void a_reader_may_not_write(void **state)
 	nbd_close(nbd);
 }
 
+static atomic_bool enough; /* they may end */
+
 struct worker {
 	pthread_t thread;
 	unsigned nr;
@@ -164,7 +166,7 @@ static void *work(void *arg)
 	static const size_t sizes[] = {1, 512, 4096, 10000, 65536, 1 << 20, 3 << 20};
 	uint8_t *data = malloc(3 << 20), *back = malloc(3 << 20);
 
-	for (unsigned i = 0; i < 120 && !worker->trouble[0]; i++) {
+	for (unsigned i = 0; (i < 120 || !atomic_load(&enough)) && !worker->trouble[0]; i++) {
 		size_t len = sizes[(unsigned)rand_r(&seed) % WEFT_ARRAY_LEN(sizes)];
 		uint64_t off = base + (uint64_t)rand_r(&seed) % (part - len);
 
@@ -185,24 +187,41 @@ static void *work(void *arg)
 	return NULL;
 }
 
+/* Until a lane lost its connection in an operation and asks for another one. */
+static bool lose_connection(void)
+{
+	uint64_t before = atomic_load(&mem.nr_connects), end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
+
+	while (atomic_load(&mem.nr_connects) == before) {
+		if (weft_now_ns() > end)
+			return false;
+		if (atomic_load(&mem.nr_ops) >= atomic_load(&mem.kill_at)) /* it may have been missed */
+			atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 5);
+		usleep(500);
+	}
+	return true;
+}
+
 static void several_clients_verify_their_data_with_losses(void **state)
 {
 	static struct worker workers[4];
+	unsigned nr_lost;
 
 	memset(workers, 0, sizeof(workers));
+	atomic_store(&enough, false);
 	start();
 	for (unsigned i = 0; i < 4; i++) {
 		workers[i].nr = i;
 		assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
 	}
-	for (unsigned i = 0; i < 5; i++) {
-		usleep(20000);
-		atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 5);
-	}
+	for (nr_lost = 0; nr_lost < 5 && lose_connection(); nr_lost++)
+		;
+	atomic_store(&enough, true);
 	for (unsigned i = 0; i < 4; i++) {
 		pthread_join(workers[i].thread, NULL);
 		assert_string_equal(workers[i].trouble, "");
 	}
+	assert_int_equal(nr_lost, 5);
 }
 
 struct batch {
@@ -342,7 +361,7 @@ static void what_a_dead_client_left_is_never_written_later(void **state)
 static void sleep_a_while(struct bridge_lane *lane, void *ctx)
 {
 	atomic_store((atomic_bool *)ctx, true);
-	usleep(100000);
+	usleep(100000); /* so late it is, not a wait */
 }
 
 static void *keep_lane_busy(void *ctx)

@@ -146,6 +146,7 @@ static int mem_connect(struct tp *tp, const struct tp_target *target, struct tp_
 	if (!mem)
 		return weft_error_set(err, ENOMEM, "cannot connect: out of memory");
 	mem->config = config;
+	atomic_fetch_add(&config->nr_connects, 1);
 	mem->base = config->base ? config->base : mem_tp->own;
 	mem->depth = depth;
 	mem->hello = target->hello;

@@ -41,6 +41,7 @@ struct mem_config {
 	_Atomic int refuse;        /* connecting fails with this, positive */
 
 	/* Counted. */
+	_Atomic uint64_t nr_connects;  /* connections asked for so far, granted or refused */
 	_Atomic uint64_t nr_ops;       /* operations accepted so far, on all connections */
 	_Atomic uint64_t nr_unflushed; /* changes that no FLUSH has covered */
 	_Atomic uint64_t nr_left;      /* of those, by connections that ended */
