@@ -86,6 +86,8 @@ static void leave_lane(struct bridge_lane *lane, void *ctx)
 
 	assert(!cl->active && cl->nr_lent == 0);
 	bridge_lane_deregister(lane, cl->mem);
+	weft_loop_timer_cancel(cl->worker->loop, &cl->push);
+	weft_loop_timer_cancel(cl->worker->loop, &cl->pull);
 	cl->cache->of_lane[lane_index(lane)] = NULL;
 	lane_set_stage(lane, NULL, NULL);
 	free_lane(cl);
