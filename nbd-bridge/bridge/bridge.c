@@ -73,15 +73,22 @@ int bridge_new(const struct bridge_config *config, struct bridge **ret, struct w
 	return 0;
 }
 
+void bridge_end_lanes(struct bridge *bridge)
+{
+	struct bridge_lanes *lanes = &bridge->lanes;
+
+	atomic_store(&lanes->stopping, true);
+	for (unsigned i = 0; i < lanes->nr; i++)
+		lane_join(lanes->lane[i]);
+}
+
 void bridge_free(struct bridge *bridge)
 {
 	if (!bridge)
 		return;
 	struct bridge_lanes *lanes = &bridge->lanes;
 
-	atomic_store(&lanes->stopping, true);
-	for (unsigned i = 0; i < lanes->nr; i++)
-		lane_join(lanes->lane[i]);
+	bridge_end_lanes(bridge);
 	cache_free(bridge->cache);
 	for (unsigned i = 0; i < lanes->nr; i++)
 		lane_free(lanes->lane[i]);

@@ -58,6 +58,8 @@ int bridge_start_stale(struct bridge *bridge, const struct tp_info *infos, const
 int bridge_stop(struct bridge *bridge, uint32_t timeout_ms, struct weft_error *err);
 /* After config.changed(): lanes follow the first donor's connection to another network card.  Cheap if it has none. */
 void bridge_place_again(struct bridge *bridge);
+/* Ends the threads at once: what is in flight fails, nothing is flushed, goodbyes are said.  Before bridge_free(), if at all. */
+void bridge_end_lanes(struct bridge *bridge);
 /* Stopped or never started.  Takes NULL. */
 void bridge_free(struct bridge *bridge);
 

@@ -85,8 +85,6 @@ int bridge_stop(struct bridge *bridge, uint32_t timeout_ms, struct weft_error *e
 		usleep(1000);
 	if (attachment->granted && !attachment->info.read_only && lane_is_running(lanes->lane[0]))
 		r = flush_all(bridge, timeout_ms, err);
-	atomic_store(&lanes->stopping, true);
-	for (unsigned i = 0; i < lanes->nr; i++)
-		lane_join(lanes->lane[i]);
+	bridge_end_lanes(bridge);
 	return r;
 }
