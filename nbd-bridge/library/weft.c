@@ -1,464 +1,319 @@
 /*
- * libweft.  A handle has one connection, used under its lock by whoever calls, and by its keeper: a thread
- * that shows a sign of life when nobody else does, lest the donor's lease run out.
- * Invariant: no operation is outstanding when the lock is free.
+ * libweft's handles: opening, calls that block, closing.  A handle is a bridge whose lanes its callers drive.
  */
 #include "nbd-bridge/library/weft.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <pthread.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
-#include "fabric/transport.h"
-#include "fabric/driver.h"
-#include "fabric/uri.h"
 #include "fabric/base/util.h"
+#include "nbd-bridge/library/weft-private.h"
 
 enum {
-	IN_FLIGHT = 16,     /* pieces of one call */
-	PIECE_BYTES = 1 << 20,
-	BOUNCE_BYTES = 256 << 10, /* a piece over RDMA */
 	CONNECT_MS = 10000,
 	ANSWER_MS = 30000,
+	DEAD_MS = 10000,
+	CLOSE_MS = 30000,   /* for what a write-back cache holds */
+	PUSH_MS = 1000,
+	MAX_DEFAULT_LANES = 4,
+	LOCKED_BYTES = 6 << 20, /* a connection's buffers over RDMA, and what goes with them */
 };
 
-struct weft {
-	struct weft_uri uri;
-	struct tp_target target; /* its strings are the uri's */
-	struct tp *tp;
-	struct tp_conn *conn; /* NULL: lost */
-	struct tp_info info; /* of the first connection; constant */
-	/*
-	 * What a device may reach must be registered, which costs more than the copy: over RDMA IN_FLIGHT pieces of our own.
-	 * NULL: the caller's memory is used.
-	 */
-	struct tp_mem *bounce;
-	int lost; /* -errno: nothing will bring it back */
-	pthread_mutex_t lock;
-	pthread_cond_t stop_cond;
-	bool stop, has_keeper;
-	pthread_t keeper;
-	uint64_t last_used_ns;
-};
+#define STRIPE_DEFAULT (UINT64_C(256) << 10)
+#define STRIPE_MIN UINT64_C(4096)
+#define STRIPE_MAX (UINT64_C(1) << 30)
 
-/* Waits for the connection to want progress.  -ETIMEDOUT at the deadline. */
-static int wait_conn(struct tp_conn *conn, uint64_t deadline_ns)
+enum { ALL_FLAGS = WEFT_OPEN_READ_ONLY | WEFT_OPEN_SHARED | WEFT_OPEN_WRITE_BACK | WEFT_OPEN_NEW_CONTENTS };
+
+/* ---- options ---- */
+
+static int copy_options(const struct weft_options *given, struct weft_options *ret, struct weft_error *err)
 {
-	uint64_t now = weft_now_ns();
-	int events = tp_arm(conn);
+	const struct weft_options none = {.size = sizeof(none)};
 
-	if (events == 0)
+	*ret = none;
+	if (!given)
 		return 0;
-	if (now >= deadline_ns)
-		return -ETIMEDOUT;
-	struct pollfd fd = {.fd = tp_event_fd(conn), .events = (short)events};
-	if (poll(&fd, 1, (int)((deadline_ns - now + 999999) / 1000000)) < 0 && errno != EINTR)
-		return -errno;
+	if (given->size < offsetof(struct weft_options, flags) + sizeof(given->flags))
+		return weft_error_set(err, EINVAL, "cannot open: options.size is not the struct's size");
+	memcpy(ret, given, weft_min(given->size, sizeof(*ret)));
+	/* Of a later version: what this one does not know must say nothing. */
+	for (size_t i = sizeof(*ret); i < given->size; i++)
+		if (((const char *)given)[i] != 0)
+			return weft_error_set(err, E2BIG, "cannot open: an option is of a later version of this library");
 	return 0;
 }
 
-/* Ends the connection.  Nothing is outstanding after it. */
-static void drop(struct weft *w)
+static int check_options(struct weft_options *o, unsigned nr_uris, struct weft_error *err)
 {
-	struct tp_op *done[IN_FLIGHT];
+	const unsigned flags = o->flags;
 
-	if (!w->conn)
-		return;
-	tp_shutdown(w->conn);
-	while (w->conn->nr_outstanding > 0)
-		tp_progress(w->conn, done, IN_FLIGHT);
-	tp_disconnect(w->conn);
-	w->conn = NULL;
-}
-
-static int establish(struct weft *w, struct weft_error *err)
-{
-	uint64_t deadline = weft_now_ns() + (CONNECT_MS + 1000) * UINT64_C(1000000);
-	int r = tp_connect(w->tp, &w->target, &w->conn, err);
-
-	if (r < 0)
-		return r;
-	while (r == 0 && tp_state(w->conn) == TP_CONNECTING) {
-		tp_progress(w->conn, NULL, 0);
-		if (tp_state(w->conn) == TP_CONNECTING)
-			r = wait_conn(w->conn, deadline);
-	}
-	if (r < 0) {
-		drop(w);
-		return weft_error_set(err, -r, "cannot connect: %s", strerror(-r));
-	}
-	if (tp_state(w->conn) == TP_FAILED) {
-		if (err)
-			*err = w->conn->why;
-		r = w->conn->error;
-		drop(w);
-		return r;
-	}
+	if (flags & ~(unsigned)ALL_FLAGS || (flags & WEFT_OPEN_SHARED && !(flags & WEFT_OPEN_READ_ONLY)))
+		return weft_error_set(err, EINVAL, "cannot open: unknown flags, or SHARED without READ_ONLY");
+	if (flags & WEFT_OPEN_WRITE_BACK && !o->cache_bytes)
+		return weft_error_set(err, EINVAL, "cannot open: WRITE_BACK is for a handle with cache_bytes");
+	if (flags & WEFT_OPEN_NEW_CONTENTS && flags & WEFT_OPEN_READ_ONLY)
+		return weft_error_set(err, EINVAL, "cannot open: NEW_CONTENTS is for whoever writes");
+	if (nr_uris == 0 || nr_uris > BRIDGE_MAX_DONORS)
+		return weft_error_set(err, EINVAL, "cannot open %u regions: 1 to %d can be opened", nr_uris, BRIDGE_MAX_DONORS);
+	if (o->connections > BRIDGE_MAX_LANES)
+		return weft_error_set(err, EINVAL, "cannot open: %u connections are more than %d", o->connections, BRIDGE_MAX_LANES);
+	if (o->cache_bytes && o->cache_bytes < BRIDGE_CACHE_MIN)
+		return weft_error_set(err, EINVAL, "cannot open: a cache has %d bytes at least", BRIDGE_CACHE_MIN);
+	if (nr_uris == 1 && (o->stripe_bytes || flags & WEFT_OPEN_NEW_CONTENTS))
+		return weft_error_set(err, EINVAL, "cannot open: stripe_bytes and NEW_CONTENTS are for several regions");
+	if (nr_uris > 1 && !o->stripe_bytes)
+		o->stripe_bytes = STRIPE_DEFAULT;
+	if (nr_uris > 1 && (o->stripe_bytes < STRIPE_MIN || o->stripe_bytes > STRIPE_MAX || o->stripe_bytes & (o->stripe_bytes - 1)))
+		return weft_error_set(err, EINVAL, "cannot open: stripe_bytes is a power of two from 4 KiB to 1 GiB, not %" PRIu64, o->stripe_bytes);
 	return 0;
 }
 
-/*
- * After a connection was lost.  The next generation's grant implies that the donor has fenced the one before, so
- * that whatever was in flight can be done again.
- */
-static int reestablish(struct weft *w)
+/* Four bridges' worth of threads are of no use to a machine with one processor. */
+static unsigned default_lanes(void)
 {
-	int r;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
-	if (w->lost)
-		return w->lost;
-	drop(w);
-	if (!w->info.has_epoch)
-		return w->lost = -ENOTCONN;
-	if (w->target.hello.epoch == 0)
-		w->target.hello.granted = w->target.hello.generation;
-	w->target.hello.generation++;
-	w->target.hello.epoch = w->info.epoch;
-	w->target.hello.version0 = w->info.version0;
-	r = establish(w, NULL);
-	if (r == 0) {
-		w->target.hello.granted = w->target.hello.generation;
-		w->target.hello.wrote = false;
-	} else if (r == -WEFT_ESUPERSEDED) {
-		r = -ESTALE; /* to the caller both say that this handle is done with */
-	}
-	if (r == 0 && w->conn->info.size_bytes != w->info.size_bytes) {
-		drop(w);
-		r = -ESTALE;
-	}
-	if (r == -ESTALE)
-		w->lost = r;
-	return r == 0 || r == -ESTALE ? r : -ENOTCONN;
+	return cpus < 1 ? 1 : (unsigned)weft_min((uint64_t)cpus, MAX_DEFAULT_LANES);
 }
 
-/* A part of a call; op.user is NULL when it is free. */
-struct piece {
-	struct tp_op op;
-	void *to; /* what was read goes here; NULL: it is there already */
-};
-
-/* Waits until at most `most` operations are in flight.  0, or the first failure. */
-static int settle(struct weft *w, unsigned most)
+static int parse_uris(struct weft *w, const char *const *uris, unsigned nr_uris, struct weft_error *err)
 {
-	uint64_t deadline = weft_now_ns() + ANSWER_MS * UINT64_C(1000000);
-	int r = 0;
+	for (; w->nr_uris < nr_uris; w->nr_uris++) {
+		const struct weft_uri *first = &w->uris[0], *uri = &w->uris[w->nr_uris];
+		int r = weft_uri_parse(uris[w->nr_uris], &w->uris[w->nr_uris], err);
 
-	while (w->conn->nr_outstanding > most) {
-		struct tp_op *done[IN_FLIGHT];
-		int n = tp_progress(w->conn, done, IN_FLIGHT);
-
-		for (int i = 0; i < n; i++) {
-			const struct piece *piece = done[i]->user;
-
-			if (done[i]->status < 0 && r == 0)
-				r = done[i]->status;
-			else if (done[i]->status == 0 && piece && piece->to)
-				memcpy(piece->to, done[i]->buf, done[i]->len);
-			/* For the hello after this connection: the donor has to know of it. */
-			if (done[i]->status == 0 && (done[i]->kind == TP_WRITE || done[i]->kind == TP_ZERO || done[i]->kind == TP_TRIM))
-				w->target.hello.wrote = true;
-			done[i]->user = NULL; /* free again */
-		}
-		if (n == 0 && wait_conn(w->conn, deadline) < 0) {
-			tp_shutdown(w->conn);
-			if (r == 0)
-				r = -ETIMEDOUT;
-		}
-	}
-	return r;
-}
-
-static struct piece *free_piece(struct piece *pieces)
-{
-	while (pieces->op.user)
-		pieces++;
-	return pieces;
-}
-
-/* mem: NULL: through the bounce. */
-static void fill_piece(const struct weft *w, struct piece *piece, unsigned i, enum tp_op_kind kind, struct tp_mem *mem, uint8_t *at)
-{
-	struct tp_op *op = &piece->op;
-
-	op->kind = (uint8_t)kind;
-	op->buf = at;
-	op->mem = mem;
-	op->user = piece; /* taken */
-	if (mem)
-		return;
-	op->mem = w->bounce;
-	op->buf = (uint8_t *)w->bounce->base + (size_t)i * BOUNCE_BYTES;
-	piece->to = kind == TP_READ ? at : NULL;
-	if (kind == TP_WRITE)
-		memcpy(op->buf, at, op->len);
-}
-
-/* One attempt at a READ or WRITE, in pieces, several in flight.  Nothing is in flight after it. */
-static int move(struct weft *w, enum tp_op_kind kind, void *buf, size_t len, struct tp_mem *mem, uint64_t off)
-{
-	const uint64_t block = w->info.min_block_bytes, most_bytes = mem ? PIECE_BYTES : BOUNCE_BYTES;
-	uint64_t piece_bytes = weft_min(w->info.max_io_bytes, most_bytes / block * block);
-	unsigned most = (unsigned)weft_min(IN_FLIGHT, w->info.depth);
-	struct piece pieces[IN_FLIGHT] = {0};
-	int r = 0, r2;
-
-	for (size_t done = 0; done < len && r == 0;) {
-		struct piece *piece = free_piece(pieces);
-		struct tp_op *list[1] = {&piece->op};
-
-		piece->op.off = off + done;
-		piece->op.len = weft_min(piece_bytes, len - done);
-		fill_piece(w, piece, (unsigned)(piece - pieces), kind, mem, (uint8_t *)buf + done);
-		r = tp_post(w->conn, list, 1);
 		if (r < 0)
-			break;
-		done += piece->op.len;
-		r = settle(w, most - 1);
-	}
-	r2 = settle(w, 0);
-	return r < 0 ? r : r2;
-}
-
-/* What goes wrong for a reason that another connection would mend; one that we gave up ourselves, after ANSWER_MS, would not. */
-static bool worth_another_try(const struct weft *w, int r)
-{
-	return r == -ENOTCONN || (r == -ETIMEDOUT && w->conn && w->conn->error == -ETIMEDOUT);
-}
-
-static int transfer(struct weft *w, enum tp_op_kind kind, void *buf, size_t len, uint64_t off)
-{
-	struct tp_mem *mem = NULL;
-	int r = 0;
-
-	/* All or nothing: what cannot be done as a whole is not begun. */
-	if (off > w->info.size_bytes || len > w->info.size_bytes - off)
-		return -ENOSPC;
-	if (kind == TP_WRITE && w->info.read_only)
-		return -EPERM;
-	if (off % w->info.min_block_bytes || len % w->info.min_block_bytes)
-		return -EINVAL;
-	if (len == 0)
-		return 0;
-	pthread_mutex_lock(&w->lock);
-	/* Costs next to nothing on sockets, and spares a copy. */
-	if (!w->bounce)
-		r = tp_register(w->tp, buf, len, &mem, NULL);
-	if (r == 0) {
-		r = w->conn ? move(w, kind, buf, len, mem, off) : -ENOTCONN;
-		if (worth_another_try(w, r)) {
-			r = reestablish(w);
-			if (r == 0)
-				r = move(w, kind, buf, len, mem, off);
-		}
-		if (mem)
-			tp_deregister(mem);
-	}
-	w->last_used_ns = weft_now_ns();
-	pthread_mutex_unlock(&w->lock);
-	return r;
-}
-
-int weft_pread(struct weft *w, void *buf, size_t len, uint64_t off)
-{
-	return transfer(w, TP_READ, buf, len, off);
-}
-
-int weft_pwrite(struct weft *w, const void *buf, size_t len, uint64_t off)
-{
-	return transfer(w, TP_WRITE, (void *)buf, len, off);
-}
-
-/* One operation without data, on the connection that there is. */
-static int command(struct weft *w, enum tp_op_kind kind)
-{
-	struct tp_op op = {.kind = (uint8_t)kind}, *list[1] = {&op};
-	int r;
-
-	if (!w->conn)
-		return -ENOTCONN;
-	r = tp_post(w->conn, list, 1);
-	return r < 0 ? r : settle(w, 0);
-}
-
-int weft_flush(struct weft *w)
-{
-	int r;
-
-	/* Without FLUSH at the donor, completed is as durable as it gets. */
-	if (!w->info.can_flush)
-		return 0;
-	pthread_mutex_lock(&w->lock);
-	r = command(w, TP_FLUSH);
-	if (worth_another_try(w, r)) {
-		r = reestablish(w);
-		if (r == 0)
-			r = command(w, TP_FLUSH);
-	}
-	w->last_used_ns = weft_now_ns();
-	pthread_mutex_unlock(&w->lock);
-	return r;
-}
-
-uint64_t weft_size(const struct weft *w)
-{
-	return w->info.size_bytes;
-}
-
-static void *keeper_main(void *ctx)
-{
-	struct weft *w = ctx;
-	uint64_t every = w->info.lease_ms * UINT64_C(1000000) / 4;
-
-	pthread_mutex_lock(&w->lock);
-	while (!w->stop) {
-		uint64_t due = w->last_used_ns + every;
-
-		if (weft_now_ns() >= due) {
-			/* A failure is found, and mended, by the next call; an idle region is held meanwhile if it can be. */
-			if (!w->lost && worth_another_try(w, command(w, TP_PROBE)))
-				reestablish(w);
-			w->last_used_ns = weft_now_ns();
+			return r;
+		w->find.donors[w->nr_uris].uri = uri;
+		if (nr_uris > 1)
+			w->find.donors[w->nr_uris].label = uris[w->nr_uris];
+		if (uri->foreign == first->foreign && uri->transport == first->transport)
 			continue;
-		}
-		struct timespec until = {.tv_sec = (time_t)(due / 1000000000),
-			.tv_nsec = (long)(due % 1000000000)};
-		pthread_cond_timedwait(&w->stop_cond, &w->lock, &until);
+		w->nr_uris++;
+		return weft_error_set(err, EINVAL, "cannot open: %s", uri->foreign != first->foreign ?
+			"weft:// donors and nbd:// servers are not striped together" : "all regions have the same ?transport=");
 	}
-	pthread_mutex_unlock(&w->lock);
-	return NULL;
+	w->find.choice = w->uris[0].transport;
+	return 0;
 }
 
-static int start_keeper(struct weft *w, struct weft_error *err)
+/* ---- opening ---- */
+
+static void configure(const struct weft *w, const struct weft_options *o, struct bridge_config *config,
+	struct bridge_donor_config *donors)
+{
+	*config = (struct bridge_config){
+		.attach = {
+			.nr_donors = w->nr_uris,
+			.stripe_bytes = o->stripe_bytes,
+			.new_contents = o->flags & WEFT_OPEN_NEW_CONTENTS,
+			.foreign = w->uris[0].foreign,
+			.mode = o->flags & WEFT_OPEN_SHARED      ? WEFT_MODE_SHARED
+				: o->flags & WEFT_OPEN_READ_ONLY ? WEFT_MODE_READ
+								 : WEFT_MODE_WRITE,
+			.timeout_ms = o->timeout_ms ? o->timeout_ms : ANSWER_MS,
+			.dead_timeout_ms = o->dead_timeout_ms ? o->dead_timeout_ms : DEAD_MS,
+			.connect_timeout_ms = CONNECT_MS,
+		},
+		.cache = {
+			.bytes = o->cache_bytes,
+			.write_through = !(o->flags & WEFT_OPEN_WRITE_BACK),
+			.push_interval_ms = PUSH_MS,
+		},
+		.nr_lanes = o->connections ? o->connections : default_lanes(),
+		.driven = true,
+	};
+	snprintf(config->attach.name, sizeof(config->attach.name), "libweft-%d", (int)getpid());
+	for (unsigned i = 0; i < w->nr_uris; i++) {
+		weft_random(donors[i].id, sizeof(donors[i].id));
+		donors[i].generation = UINT64_C(1) << 32;
+	}
+}
+
+static bool may_lock(unsigned nr_lanes)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY ||
+		limit.rlim_cur / LOCKED_BYTES >= nr_lanes;
+}
+
+static int start_bridge(struct weft *w, const struct weft_options *o, struct weft_error *err)
+{
+	struct bridge_donor_config donors[BRIDGE_MAX_DONORS] = {0};
+	struct bridge_config config;
+	int r;
+
+	configure(w, o, &config, donors);
+	r = bridge_find_and_start(&w->find, &config, donors, &w->bridge, err);
+	/* Many users may lock 8 MiB, which is enough for one connection over RDMA: better one than none. */
+	bool fell_back = r == 0 && donors[0].nr_ways > 1 && donors[0].first_way == 0;
+	if (!o->connections && config.nr_lanes > 1 && !may_lock(config.nr_lanes) && (r == -ENOMEM || fell_back)) {
+		configure(w, o, &config, donors);
+		config.nr_lanes = 1;
+		r = bridge_find_and_start(&w->find, &config, donors, &w->bridge, err);
+	}
+	return r;
+}
+
+static int make_lanes(struct weft *w, struct weft_error *err)
+{
+	unsigned nr = bridge_nr_lanes(w->bridge);
+
+	w->lanes = calloc(nr, sizeof(w->lanes[0]));
+	if (!w->lanes)
+		return weft_error_set(err, ENOMEM, "cannot open: out of memory");
+	for (; w->nr_lanes < nr; w->nr_lanes++) {
+		int r = library_lane_init(&w->lanes[w->nr_lanes], w, bridge_lane(w->bridge, w->nr_lanes));
+
+		if (r < 0)
+			return weft_error_set(err, -r, "cannot open: %s", strerror(-r));
+	}
+	return 0;
+}
+
+static int open_handle(struct weft *w, const struct weft_options *o, struct weft_error *err)
 {
 	sigset_t all, before;
 	int r;
 
-	if (w->info.lease_ms == 0)
-		return 0;
 	/* Signals are for the program's own threads. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = pthread_create(&w->keeper, NULL, keeper_main, w);
+	r = start_bridge(w, o, err);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (r != 0)
-		return weft_error_set(err, r, "cannot start a thread: %s", strerror(r));
-	w->has_keeper = true;
-	return 0;
+	if (r < 0)
+		return r;
+	w->info = *bridge_info(w->bridge);
+	w->write_back = o->flags & WEFT_OPEN_WRITE_BACK;
+	if (!(o->flags & WEFT_OPEN_READ_ONLY) && w->info.read_only)
+		return weft_error_set(err, EROFS, "region '%.100s' is read-only", w->uris[0].region);
+	return make_lanes(w, err);
+}
+
+int weft_open_regions(const char *const *uris, unsigned nr_uris, const struct weft_options *options, struct weft **ret,
+	char *why, size_t why_size)
+{
+	struct weft_error err = {0};
+	struct weft_options o;
+	struct weft *w = NULL;
+	int r = library_lane_in_completion ? weft_error_set(&err, EDEADLK, "cannot open: a completion must not block")
+					   : copy_options(options, &o, &err);
+
+	if (r == 0)
+		r = check_options(&o, nr_uris, &err);
+	if (r == 0) {
+		w = calloc(1, sizeof(*w));
+		r = w ? 0 : weft_error_set(&err, ENOMEM, "cannot open: out of memory");
+	}
+	if (r == 0) {
+		pthread_mutex_init(&w->lock, NULL);
+		atomic_store(&w->aio_fd, -1);
+		r = parse_uris(w, uris, nr_uris, &err);
+	}
+	if (r == 0)
+		r = open_handle(w, &o, &err);
+	if (r == 0)
+		*ret = w;
+	else
+		weft_close(w);
+	if (r < 0 && why_size > 0)
+		snprintf(why, why_size, "%s", err.message);
+	return r;
+}
+
+int weft_open(const char *uri, unsigned flags, struct weft **ret, char *why, size_t why_size)
+{
+	const struct weft_options options = {.size = sizeof(options), .flags = flags};
+
+	return weft_open_regions(&uri, 1, &options, ret, why, why_size);
 }
 
 void weft_close(struct weft *w)
 {
 	if (!w)
 		return;
-	if (w->has_keeper) {
-		pthread_mutex_lock(&w->lock);
-		w->stop = true;
-		pthread_cond_signal(&w->stop_cond);
-		pthread_mutex_unlock(&w->lock);
-		pthread_join(w->keeper, NULL);
-	}
-	drop(w);
-	if (w->bounce) {
-		void *base = w->bounce->base;
-
-		tp_deregister(w->bounce);
-		free(base);
-	}
-	tp_close(w->tp);
-	pthread_cond_destroy(&w->stop_cond);
+	if (w->bridge && w->write_back)
+		bridge_stop(w->bridge, CLOSE_MS, NULL);
+	atomic_store(&w->closing, true);
+	if (w->bridge)
+		bridge_end_lanes(w->bridge);
+	for (unsigned i = 0; i < w->nr_lanes; i++)
+		library_lane_fini(&w->lanes[i]);
+	bridge_free(w->bridge);
+	aio_fini(w);
+	for (unsigned i = 0; i < w->nr_uris; i++)
+		weft_uri_fini(&w->uris[i]);
 	pthread_mutex_destroy(&w->lock);
-	weft_uri_fini(&w->uri);
+	free(w->lanes);
 	free(w);
 }
 
-static void init_sync(struct weft *w)
-{
-	pthread_condattr_t attr;
+/* ---- what it is ---- */
 
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&w->stop_cond, &attr);
-	pthread_condattr_destroy(&attr);
-	pthread_mutex_init(&w->lock, NULL);
+uint64_t weft_size(const struct weft *w)
+{
+	return w->info.size_bytes;
 }
 
-static int open_other(struct weft *w, struct weft_error *err)
+int weft_transport(struct weft *w, unsigned n, char *buf, size_t size)
 {
-	const size_t len = (size_t)IN_FLIGHT * BOUNCE_BYTES;
-	int r = tp_open(w->uri.transport->ops, NULL, &w->tp, err);
+	struct bridge_way_now now;
 
-	if (r < 0)
-		return r;
-	void *base = aligned_alloc(BOUNCE_BYTES, len);
-	if (!base)
-		return weft_error_set(err, ENOMEM, "cannot open: out of memory");
-	r = tp_register(w->tp, base, len, &w->bounce, err);
-	if (r < 0)
-		free(base);
-	return r;
+	if (n >= w->nr_uris)
+		return -EINVAL;
+	peer_way_now(&bridge_attachment(w->bridge)->peers[n], &now);
+	snprintf(buf, size, "%s", now.transport);
+	return 0;
 }
 
-static int open_handle(struct weft *w, unsigned flags, struct weft_error *err)
-{
-	const struct tp_driver *base = w->uri.driver ? w->uri.driver : tp_base_driver();
-	struct weft_hello *hello = &w->target.hello;
-	int r;
+/* ---- calls that block ---- */
 
-	w->target.host = w->uri.socket[0] ? w->uri.socket : w->uri.host;
-	w->target.port = w->uri.port;
-	w->target.region = w->uri.region;
-	w->target.connect_timeout_ms = CONNECT_MS;
-	hello->anonymous = w->uri.foreign;
-	weft_random(hello->id, sizeof(hello->id));
-	hello->generation = UINT64_C(1) << 32;
-	hello->stripe = weft_stripe_whole;
-	hello->mode = flags & WEFT_OPEN_SHARED      ? WEFT_MODE_SHARED
-		      : flags & WEFT_OPEN_READ_ONLY ? WEFT_MODE_READ
-						    : WEFT_MODE_WRITE;
-	snprintf(hello->name, sizeof(hello->name), "libweft-%d", (int)getpid());
-	r = w->uri.transport && w->uri.transport != base ? open_other(w, err) : tp_open(base->ops, NULL, &w->tp, err);
-	if (r == 0)
-		r = establish(w, err);
-	if (r < 0)
-		return r;
-	w->info = w->conn->info;
-	w->last_used_ns = weft_now_ns();
-	if (!(flags & WEFT_OPEN_READ_ONLY) && w->info.read_only)
-		return weft_error_set(err, EROFS, "region '%.100s' is read-only", w->uri.region);
-	w->info.read_only |= (flags & WEFT_OPEN_READ_ONLY) != 0;
-	return start_keeper(w, err);
+static void call_ended(struct command *command)
+{
+	lane_drive_tell(command->lane->drive, command->caller);
 }
 
-int weft_open(const char *uri, unsigned flags, struct weft **ret, char *why, size_t why_size)
+static int call(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len)
 {
-	struct weft_error err = {0};
-	struct weft *w = NULL;
-	int r;
+	struct library_lane *lane = library_lane_choose(w);
+	struct lane_waiter waiter = {0};
+	struct command command;
 
-	if (flags & ~(unsigned)(WEFT_OPEN_READ_ONLY | WEFT_OPEN_SHARED) || flags == WEFT_OPEN_SHARED) {
-		r = weft_error_set(&err, EINVAL, "cannot open: unknown flags, or SHARED without READ_ONLY");
-		goto out;
-	}
-	w = calloc(1, sizeof(*w));
-	if (!w) {
-		r = weft_error_set(&err, ENOMEM, "cannot open: out of memory");
-		goto out;
-	}
-	init_sync(w);
-	r = weft_uri_parse(uri, &w->uri, &err);
-	if (r == 0)
-		r = open_handle(w, flags, &err);
-	if (r == 0)
-		*ret = w;
-	else
-		weft_close(w);
-out:
-	if (r < 0 && why_size > 0)
-		snprintf(why, why_size, "%s", err.message);
-	return r;
+	if (library_lane_in_completion)
+		return -EDEADLK;
+	command_init(&command, lane, kind, buf, off, len);
+	command.ended = call_ended;
+	command.caller = &waiter;
+	lane_drive_do(lane->drive, &command.job, &waiter);
+	return command.status;
+}
+
+static int transfer(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len)
+{
+	int r = command_check(w, kind, off, len);
+
+	return r < 0 || len == 0 ? r : call(w, kind, buf, off, len);
+}
+
+int weft_pread(struct weft *w, void *buf, size_t len, uint64_t off)
+{
+	return transfer(w, TP_READ, buf, off, len);
+}
+
+int weft_pwrite(struct weft *w, const void *buf, size_t len, uint64_t off)
+{
+	return transfer(w, TP_WRITE, (void *)buf, off, len);
+}
+
+int weft_flush(struct weft *w)
+{
+	return call(w, TP_FLUSH, NULL, 0, 0);
 }

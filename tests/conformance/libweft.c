@@ -5,59 +5,7 @@
 #include <string.h>
 
 #include "fabric/base/util.h"
-#include "nbd-bridge/library/weft.h"
-#include "tests/conformance/donor-peer.h"
-#include "tests/conformance/verbs-peer.h"
-
-static char uri[128];
-static struct conf *conf;
-static const char *rdma_ip;
-
-static int start(void **state)
-{
-	conf = test_calloc(1, sizeof(*conf));
-	if (rdma_ip) {
-		verbs_peer_start(conf, rdma_ip, CONF_REGION_BYTES, 0);
-		snprintf(uri, sizeof(uri), "weft://%s:%s/r?transport=rdma", rdma_ip, conf->target.port);
-	} else {
-		donor_peer_start(conf, false);
-		snprintf(uri, sizeof(uri), "weft+unix:///r?socket=%s", conf->target.host);
-	}
-	return 0;
-}
-
-static int stop(void **state)
-{
-	if (rdma_ip)
-		verbs_peer_stop(conf);
-	else
-		donor_peer_stop(conf);
-	test_free(conf);
-	return 0;
-}
-
-static struct weft *open_uri(const char *text, unsigned flags)
-{
-	struct weft *w;
-	char why[256];
-
-	if (weft_open(text, flags, &w, why, sizeof(why)) < 0)
-		fail_msg("%s", why);
-	return w;
-}
-
-/* A donor hears of a goodbye a moment later. */
-static struct weft *open_when_free(const char *text, unsigned flags)
-{
-	uint64_t end = weft_now_ns() + CONF_BOUND_MS * UINT64_C(1000000);
-	struct weft *w;
-
-	while (weft_open(text, flags, &w, NULL, 0) == -EBUSY) {
-		assert_true(weft_now_ns() < end);
-		poll(NULL, 0, 5);
-	}
-	return w;
-}
+#include "tests/conformance/libweft-peer.h"
 
 static void what_is_written_is_read(void **state)
 {
@@ -66,7 +14,7 @@ static void what_is_written_is_read(void **state)
 		size_t len;
 	} cases[] = {{0, 1}, {1, 4096}, {4095, 1000003}, {0, CONF_REGION_BYTES}, {12345, 5 << 20},
 		{CONF_REGION_BYTES - 1, 1}, {CONF_REGION_BYTES, 0}};
-	struct weft *w = open_uri(uri, 0);
+	struct weft *w = libweft_open(libweft_uri, 0);
 	uint8_t *out = test_malloc(CONF_REGION_BYTES), *in = test_malloc(CONF_REGION_BYTES);
 
 	assert_int_equal(weft_size(w), CONF_REGION_BYTES);
@@ -84,7 +32,7 @@ static void what_is_written_is_read(void **state)
 
 static void beyond_the_end_is_refused(void **state)
 {
-	struct weft *w = open_uri(uri, 0);
+	struct weft *w = libweft_open(libweft_uri, 0);
 	char buf[2] = {0};
 
 	assert_int_equal(weft_pread(w, buf, 2, CONF_REGION_BYTES - 1), -ENOSPC);
@@ -95,7 +43,7 @@ static void beyond_the_end_is_refused(void **state)
 
 static void a_read_only_handle_does_not_write(void **state)
 {
-	struct weft *w = open_uri(uri, WEFT_OPEN_READ_ONLY);
+	struct weft *w = libweft_open(libweft_uri, WEFT_OPEN_READ_ONLY);
 	char byte = 1;
 
 	assert_int_equal(weft_pwrite(w, &byte, 1, 0), -EPERM);
@@ -105,16 +53,16 @@ static void a_read_only_handle_does_not_write(void **state)
 
 static void a_second_writer_is_told_who_is_first(void **state)
 {
-	struct weft *w = open_uri(uri, 0), *shared, *none = (void *)1;
+	struct weft *w = libweft_open(libweft_uri, 0), *shared, *none = (void *)1;
 	char why[256] = "";
 
-	assert_int_equal(weft_open(uri, 0, &none, why, sizeof(why)), -EBUSY);
+	assert_int_equal(weft_open(libweft_uri, 0, &none, why, sizeof(why)), -EBUSY);
 	assert_ptr_equal(none, (void *)1);
 	assert_non_null(strstr(why, "libweft-"));
-	shared = open_uri(uri, WEFT_OPEN_READ_ONLY | WEFT_OPEN_SHARED);
+	shared = libweft_open(libweft_uri, WEFT_OPEN_READ_ONLY | WEFT_OPEN_SHARED);
 	weft_close(shared);
 	weft_close(w);
-	weft_close(open_when_free(uri, 0));
+	weft_close(libweft_open_when_free(libweft_uri, 0));
 }
 
 static void what_cannot_be_opened_says_why(void **state)
@@ -127,6 +75,8 @@ static void what_cannot_be_opened_says_why(void **state)
 	} cases[] = {
 		{"scratch", 0, -EINVAL, "weft://"},
 		{"weft://127.0.0.1:1/x", 0, -ECONNREFUSED, "127.0.0.1"},
+		{"nbd://127.0.0.1:1/x?transport=rdma", 0, -EINVAL, "transport"},
+		{"weft+unix:///x?socket=/nonexistent/s&transport=rdma", 0, -EINVAL, "transport"},
 		{"weft+unix:///x?socket=/nonexistent/s", 0, -ECONNREFUSED, "no such socket"},
 		{"weft://127.0.0.1/x?transport=rdma", 0, -ENODEV, "RDMA"},
 		{"weft://127.0.0.1/x", 1u << 31, -EINVAL, "flags"},
@@ -140,7 +90,7 @@ static void what_cannot_be_opened_says_why(void **state)
 		if (!strstr(why, cases[i].why))
 			fail_msg("'%s' says nothing of '%s'", why, cases[i].why);
 	}
-	snprintf(wrong, sizeof(wrong), "weft+unix:///wrong?socket=%s", conf->target.host);
+	snprintf(wrong, sizeof(wrong), "weft+unix:///wrong?socket=%s", libweft_conf->target.host);
 	assert_int_equal(weft_open(wrong, 0, &w, why, sizeof(why)), -ENOENT);
 	assert_non_null(strstr(why, "wrong"));
 }
@@ -149,8 +99,8 @@ static void a_donor_serves_stock_handles_too(void **state)
 {
 	char stock[128];
 
-	snprintf(stock, sizeof(stock), "nbd+unix:///r?socket=%s", conf->target.host);
-	struct weft *w = open_uri(stock, 0);
+	snprintf(stock, sizeof(stock), "nbd+unix:///r?socket=%s", libweft_conf->target.host);
+	struct weft *w = libweft_open(stock, 0);
 	char byte = 1;
 	assert_int_equal(weft_pwrite(w, &byte, 1, 0), 0);
 	weft_close(w);
@@ -158,14 +108,14 @@ static void a_donor_serves_stock_handles_too(void **state)
 
 static void a_broken_connection_is_made_again(void **state)
 {
-	struct weft *w = open_uri(uri, 0);
+	struct weft *w = libweft_open(libweft_uri, 0);
 	uint8_t buf[4096];
 
 	for (unsigned i = 0; i < 5; i++) {
 		conf_fill(buf, 0, sizeof(buf), i);
 		assert_int_equal(weft_pwrite(w, buf, sizeof(buf), 0), 0);
 		/* Cuts every session off; whoever comes again gets in. */
-		weft_donor_fence_all(conf->donor, CONF_BOUND_MS);
+		weft_donor_fence_all(libweft_conf->donor, CONF_BOUND_MS);
 		memset(buf, 0, sizeof(buf));
 		assert_int_equal(weft_pread(w, buf, sizeof(buf), 0), 0);
 		conf_check(buf, 0, sizeof(buf), i);
@@ -175,15 +125,19 @@ static void a_broken_connection_is_made_again(void **state)
 
 static void a_handle_that_was_taken_over_is_lost(void **state)
 {
-	struct weft *w = open_uri(uri, 0);
+	const struct weft_options options = {.size = sizeof(options), .connections = 1};
+	struct libweft_hold h;
 	uint8_t byte = 1;
 
+	struct weft *w = libweft_open_with(&options);
+	libweft_hold(w, &h);
 	/* The lease runs out, and somebody else writes. */
-	weft_donor_tick(conf->donor, weft_now_ns() + 2 * CONF_LEASE_MS * UINT64_C(1000000));
-	weft_donor_fence_all(conf->donor, CONF_BOUND_MS);
-	struct weft *other = open_when_free(uri, 0);
+	weft_donor_tick(libweft_conf->donor, weft_now_ns() + 2 * CONF_LEASE_MS * UINT64_C(1000000));
+	weft_donor_fence_all(libweft_conf->donor, CONF_BOUND_MS);
+	struct weft *other = libweft_open_when_free(libweft_uri, 0);
 	assert_int_equal(weft_pwrite(other, &byte, 1, 0), 0);
 	weft_close(other);
+	sem_post(&h.go_on);
 	uint64_t end = weft_now_ns() + CONF_BOUND_MS * UINT64_C(1000000);
 	int r;
 	while ((r = weft_pread(w, &byte, 1, 0)) == -ENOTCONN && weft_now_ns() < end)
@@ -193,29 +147,29 @@ static void a_handle_that_was_taken_over_is_lost(void **state)
 	weft_close(w);
 }
 
-#define api_case(fn) cmocka_unit_test_setup_teardown(fn, start, stop)
-
 int main(void)
 {
 	const struct CMUnitTest over_rdma[] = {
-		api_case(what_is_written_is_read),
-		api_case(beyond_the_end_is_refused),
-		api_case(a_read_only_handle_does_not_write),
-		api_case(a_second_writer_is_told_who_is_first),
-		api_case(a_broken_connection_is_made_again),
-		api_case(a_handle_that_was_taken_over_is_lost),
+		libweft_case(what_is_written_is_read),
+		libweft_case(beyond_the_end_is_refused),
+		libweft_case(a_read_only_handle_does_not_write),
+		libweft_case(a_second_writer_is_told_who_is_first),
+		libweft_case(a_broken_connection_is_made_again),
+		libweft_case(a_handle_that_was_taken_over_is_lost),
 	};
 	const struct CMUnitTest tests[] = {
-		api_case(what_is_written_is_read),
-		api_case(beyond_the_end_is_refused),
-		api_case(a_read_only_handle_does_not_write),
-		api_case(a_second_writer_is_told_who_is_first),
-		api_case(what_cannot_be_opened_says_why),
-		api_case(a_donor_serves_stock_handles_too),
-		api_case(a_broken_connection_is_made_again),
-		api_case(a_handle_that_was_taken_over_is_lost),
+		libweft_case(what_is_written_is_read),
+		libweft_case(beyond_the_end_is_refused),
+		libweft_case(a_read_only_handle_does_not_write),
+		libweft_case(a_second_writer_is_told_who_is_first),
+		libweft_case(what_cannot_be_opened_says_why),
+		libweft_case(a_donor_serves_stock_handles_too),
+		libweft_buffered_case(what_is_written_is_read),
+		libweft_buffered_case(a_broken_connection_is_made_again),
+		libweft_case(a_broken_connection_is_made_again),
+		libweft_case(a_handle_that_was_taken_over_is_lost),
 	};
 
-	rdma_ip = getenv("RDMA_IP");
-	return rdma_ip ? cmocka_run_group_tests(over_rdma, NULL, NULL) : cmocka_run_group_tests(tests, NULL, NULL);
+	libweft_rdma_ip = getenv("RDMA_IP");
+	return libweft_rdma_ip ? cmocka_run_group_tests(over_rdma, NULL, NULL) : cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,7 +39,9 @@ g++ -Wall -Wextra -Werror "${cflags[@]}" "$TMP/use.cc" -o "$TMP/use++" "${libs[@
 
 # Nothing but the API is visible.
 exported=$(nm -D --defined-only "$libdir/libweft.so" | awk '$2 == "T" {print $3}' | sed 's/@.*//' | sort | xargs)
-[[ $exported == "weft_close weft_flush weft_open weft_pread weft_pwrite weft_size" ]] ||
+api="weft_aio_fd weft_aio_flush weft_aio_in_flight weft_aio_next weft_aio_poll weft_aio_pread weft_aio_pwrite weft_aio_result"
+api+=" weft_aio_wait weft_close weft_flush weft_open weft_open_regions weft_pread weft_pwrite weft_size weft_transport"
+[[ $exported == "$api" ]] ||
 	fail "libweft.so exports: $exported"
 
 start_donor --memory scratch=1M

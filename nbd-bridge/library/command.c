@@ -1,0 +1,336 @@
+/*
+ * Commands on their lane: cut into pieces, each a request of the lane, until all is done or one has failed.
+ * Runs on the lane's thread, whoever leads it, but for what prepares a command.
+ *
+ * Where the lane's transports take any memory a piece points into the caller's, and the lane cuts it as the donor wants it.
+ * Otherwise pieces go through buffers of the lane's, which are registered; several are in flight then.
+ *
+ * Invariant: a command is touched last by its ended().  A piece that ends only notes that there is news, and the end of the
+ * step acts on it: done() may run inside bridge_lane_submit().
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fabric/base/util.h"
+#include "nbd-bridge/library/weft-private.h"
+
+_Thread_local struct library_lane *library_lane_in_completion;
+
+static void add_news(struct command *command)
+{
+	struct library_lane *lane = command->lane;
+
+	if (command->has_news)
+		return;
+	command->has_news = true;
+	command->next_news = NULL;
+	*lane->news_tail = command;
+	lane->news_tail = &command->next_news;
+	bridge_lane_defer(lane->lane, &lane->deferred);
+}
+
+/* A request says -EIO for much that a program wants to know apart. */
+static int explain(const struct library_lane *lane, const struct bridge_request *rq, int error)
+{
+	const struct weft *w = lane->w;
+
+	if (error == 0)
+		return 0;
+	if (atomic_load_explicit(&w->closing, memory_order_relaxed))
+		return -ECANCELED;
+	if (error == -EIO)
+		error = bridge_lane_why_eio(lane->lane, rq);
+	/* An NBD server's contents may be what they were; nobody knows. */
+	return error == -ESTALE && !w->info.has_epoch ? -ENOTCONN : error;
+}
+
+static void piece_ended(struct piece *piece, int error)
+{
+	struct command *command = piece->command;
+
+	error = explain(command->lane, &piece->rq, error);
+	if (command->status == 0)
+		command->status = error;
+	command->nr_pieces--;
+	add_news(command);
+}
+
+static void submit(struct command *command, struct piece *piece, uint64_t len)
+{
+	struct bridge_request *rq = &piece->rq;
+
+	piece->command = command;
+	rq->kind = command->kind;
+	rq->flags = 0;
+	rq->off = command->kind == TP_FLUSH ? 0 : command->off + command->begun;
+	rq->len = len;
+	command->begun += len;
+	command->nr_pieces++;
+	bridge_lane_submit(command->lane->lane, rq);
+}
+
+/* ---- in the caller's memory ---- */
+
+static void direct_done(struct bridge_request *rq, int error)
+{
+	piece_ended(weft_container_of(rq, struct piece, rq), error);
+}
+
+static void submit_direct(struct command *command, uint64_t len)
+{
+	struct bridge_request *rq = &command->piece.rq;
+
+	rq->done = direct_done;
+	rq->may_lend = false;
+	rq->mem = command->lane->all;
+	rq->buf = command->buf ? (uint8_t *)command->buf + command->begun : NULL;
+	submit(command, &command->piece, len);
+}
+
+/* ---- through buffers ---- */
+
+static void buffered_done(struct bridge_request *rq, int error)
+{
+	struct piece *piece = weft_container_of(rq, struct piece, rq);
+	struct library_lane *lane = piece->command->lane;
+
+	if (error == 0 && rq->kind == TP_READ)
+		memcpy(piece->at, rq->lent ? rq->lent : rq->buf, rq->len);
+	bridge_lane_give_back(lane->lane, rq);
+	bridge_lane_buffer_put(lane->lane, rq->buf);
+	piece_ended(piece, error);
+	piece->next = lane->free_pieces;
+	lane->free_pieces = piece;
+	if (lane->shorts)
+		bridge_lane_defer(lane->lane, &lane->deferred);
+}
+
+static void on_buffers(struct bridge_waiter *waiter)
+{
+	struct library_lane *lane = weft_container_of(waiter, struct library_lane, buffers);
+
+	bridge_lane_defer(lane->lane, &lane->deferred);
+}
+
+static void add_short(struct command *command)
+{
+	struct library_lane *lane = command->lane;
+
+	command->is_short = true;
+	command->next_short = NULL;
+	*lane->shorts_tail = command;
+	lane->shorts_tail = &command->next_short;
+}
+
+/* As many pieces as can be had. */
+static void submit_buffered(struct command *command)
+{
+	struct library_lane *lane = command->lane;
+
+	while (command->begun < command->len && command->status == 0) {
+		uint64_t len = weft_min(BUFFERED_BYTES, command->len - command->begun);
+		struct piece *piece = lane->free_pieces;
+		void *buf;
+		struct tp_mem *mem;
+
+		if (!piece || bridge_lane_buffer_get(lane->lane, len, &lane->buffers, &buf, &mem) < 0) {
+			add_short(command);
+			return;
+		}
+		lane->free_pieces = piece->next;
+		piece->at = (uint8_t *)command->buf + command->begun;
+		piece->rq.buf = buf;
+		piece->rq.mem = mem;
+		piece->rq.may_lend = command->kind == TP_READ;
+		if (command->kind == TP_WRITE)
+			memcpy(buf, piece->at, len);
+		submit(command, piece, len);
+	}
+}
+
+/* ---- both ---- */
+
+static void go_on(struct command *command)
+{
+	if (command->kind == TP_FLUSH)
+		submit_direct(command, 0);
+	else if (command->lane->all)
+		submit_direct(command, weft_min(DIRECT_BYTES, command->len - command->begun));
+	else
+		submit_buffered(command);
+}
+
+void command_begin(struct command *command)
+{
+	if (command->len == 0 && command->kind != TP_FLUSH)
+		add_news(command);
+	else
+		go_on(command);
+}
+
+static void look_at(struct command *command)
+{
+	if (command->is_short || (command->nr_pieces > 0 && command->lane->all))
+		return;
+	if (command->status == 0 && command->begun < command->len)
+		go_on(command);
+	else if (command->nr_pieces == 0)
+		command->ended(command);
+}
+
+/* Each of those that want a piece or a buffer tries again, in turn. */
+static void serve_shorts(struct library_lane *lane)
+{
+	struct command *command = lane->shorts;
+
+	lane->shorts = NULL;
+	lane->shorts_tail = &lane->shorts;
+	while (command) {
+		struct command *next = command->next_short;
+
+		command->is_short = false;
+		look_at(command);
+		command = next;
+	}
+}
+
+/* Asynchronous commands may have ended: threads in weft_aio_poll(), and whoever waits for the descriptor. */
+static void tell_pollers(struct library_lane *lane)
+{
+	struct weft *w = lane->w;
+	uint64_t nr = atomic_load(&w->nr_ended), one = 1;
+
+	if (nr == lane->nr_told)
+		return;
+	lane->nr_told = nr;
+	for (unsigned i = 0; i < w->nr_lanes; i++)
+		lane_drive_counted(w->lanes[i].drive, &w->lanes[i] == lane);
+	/* Full means that it is readable. */
+	if (atomic_load(&w->aio_fd) >= 0 && !lane_drive_counts(lane->drive))
+		while (write(w->told_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+			;
+}
+
+/* The end of a step. */
+static void on_deferred(struct weft_deferred *deferred)
+{
+	struct library_lane *lane = weft_container_of(deferred, struct library_lane, deferred);
+
+	while (lane->news) {
+		struct command *command = lane->news;
+
+		lane->news = command->next_news;
+		if (!lane->news)
+			lane->news_tail = &lane->news;
+		command->has_news = false;
+		look_at(command);
+	}
+	if (lane->shorts)
+		serve_shorts(lane);
+	tell_pollers(lane);
+}
+
+/* ---- before it begins ---- */
+
+int command_check(const struct weft *w, uint8_t kind, uint64_t off, uint64_t len)
+{
+	const struct tp_info *info = &w->info;
+
+	/* All or nothing: what cannot be done as a whole is not begun. */
+	if (off > info->size_bytes || len > info->size_bytes - off)
+		return -ENOSPC;
+	if (kind == TP_WRITE && info->read_only)
+		return -EPERM;
+	return off % info->min_block_bytes || len % info->min_block_bytes ? -EINVAL : 0;
+}
+
+static void begin(struct lane_job *job)
+{
+	command_begin(weft_container_of(job, struct command, job));
+}
+
+void command_init(struct command *command, struct library_lane *lane, uint8_t kind, void *buf, uint64_t off, uint64_t len)
+{
+	command->kind = kind;
+	command->buf = buf;
+	command->off = off;
+	command->len = len;
+	command->lane = lane;
+	command->job.fn = begin;
+	memset(&command->piece.rq, 0, sizeof(command->piece.rq));
+	command->begun = 0;
+	command->nr_pieces = 0;
+	command->status = 0;
+	command->has_news = command->is_short = false;
+}
+
+/* ---- lanes ---- */
+
+int library_lane_init(struct library_lane *lane, struct weft *w, struct bridge_lane *bridge_lane)
+{
+	int r;
+
+	lane->w = w;
+	lane->lane = bridge_lane;
+	lane->drive = bridge_lane_drive(bridge_lane);
+	lane->deferred.fn = on_deferred;
+	lane->buffers.fn = on_buffers;
+	lane->news_tail = &lane->news;
+	lane->shorts_tail = &lane->shorts;
+	for (unsigned i = 0; i < LANE_PIECES; i++) {
+		struct piece *piece = &lane->pieces[i];
+
+		piece->rq.done = buffered_done;
+		piece->next = lane->free_pieces;
+		lane->free_pieces = piece;
+	}
+	r = bridge_lane_register_all(bridge_lane, &lane->all, NULL);
+	return r == -EOPNOTSUPP ? 0 : r;
+}
+
+void library_lane_fini(struct library_lane *lane)
+{
+	bridge_lane_deregister(lane->lane, lane->all);
+	lane->all = NULL;
+}
+
+/* Threads take the lanes in turn. */
+static unsigned number_of_thread(void)
+{
+	static _Atomic unsigned nr_threads;
+	static _Thread_local unsigned number;
+
+	if (number == 0)
+		number = atomic_fetch_add(&nr_threads, 1) + 1;
+	return number - 1;
+}
+
+struct library_lane *library_lane_of_thread(struct weft *w)
+{
+	unsigned first = number_of_thread() % w->nr_lanes;
+
+	/* A donor may refuse one connection more than it has room for; the others work. */
+	for (unsigned i = 0; i < w->nr_lanes; i++) {
+		struct library_lane *lane = &w->lanes[(first + i) % w->nr_lanes];
+
+		if (lane_is_ready(lane->lane))
+			return lane;
+	}
+	return &w->lanes[first];
+}
+
+struct library_lane *library_lane_choose(struct weft *w)
+{
+	struct library_lane *own = library_lane_of_thread(w);
+
+	if (lane_drive_is_free(own->drive))
+		return own;
+	for (unsigned i = 0; i < w->nr_lanes; i++) {
+		struct library_lane *lane = &w->lanes[i];
+
+		if (lane_drive_is_free(lane->drive) && lane_is_ready(lane->lane))
+			return lane;
+	}
+	return own;
+}

@@ -1,0 +1,135 @@
+/*
+ * What the files of libweft share.
+ *
+ * A command is one call, or one asynchronous command: it is carried out on one lane, in pieces (command.c).  Whoever calls
+ * drives that lane (nbd-bridge/lane/drive.h).
+ */
+#ifndef WEFT_NBD_BRIDGE_LIBRARY_WEFT_PRIVATE_H
+#define WEFT_NBD_BRIDGE_LIBRARY_WEFT_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "fabric/uri.h"
+#include "nbd-bridge/bridge/bridge.h"
+#include "nbd-bridge/bridge/find.h"
+#include "nbd-bridge/lane/drive.h"
+#include "nbd-bridge/library/weft.h"
+
+enum {
+	LANE_PIECES = 16,           /* through buffers of the lane's: at most so many at a time … */
+	BUFFERED_BYTES = 256 << 10, /* … of this size */
+	DIRECT_BYTES = 32 << 20,    /* in the caller's memory: one at a time, which the lane cuts further */
+	AIO_CHUNK = 64,             /* asynchronous commands that are allocated at once */
+	AIO_CHUNKS = 1024,
+};
+
+struct library_lane;
+struct command;
+
+/* A request of the lane for a part of a command. */
+struct piece {
+	struct bridge_request rq;
+	struct command *command;
+	void *at; /* the caller's memory */
+	struct piece *next;
+};
+
+/* A thread in weft_aio_wait(). */
+struct aio_waiter {
+	struct lane_waiter waiter;
+	int status;
+};
+
+enum aio_state { AIO_FREE, AIO_IN_FLIGHT, AIO_ENDED };
+
+struct command {
+	/* Set by whoever begins it. */
+	uint8_t kind; /* enum tp_op_kind */
+	void *buf;
+	uint64_t off, len;
+	struct library_lane *lane;
+	struct lane_job job;
+	/* Calls it on the lane's thread once the command has ended, with `status`; nothing touches the command after it. */
+	void (*ended)(struct command *command);
+	/* The lane's. */
+	uint64_t begun;     /* bytes that pieces were made of */
+	unsigned nr_pieces; /* in flight */
+	int status;
+	bool has_news, is_short; /* on those lists of the lane */
+	struct command *next_news, *next_short;
+	struct piece piece; /* the one that needs no buffer */
+	/* A call's. */
+	struct lane_waiter *caller;
+	/* An asynchronous one's, under the handle's lock. */
+	enum aio_state state;
+	uint64_t cookie; /* its index, and above that how often it was used */
+	struct weft_completion completion;
+	struct aio_waiter *waiter;
+	struct command *prev, *next; /* free (next alone), or ended and not retired */
+};
+
+struct library_lane {
+	struct weft *w;
+	struct bridge_lane *lane;
+	struct lane_drive *drive;
+	struct tp_mem *all; /* the caller's memory is used; NULL: through buffers */
+	_Atomic unsigned nr_in_flight; /* asynchronous commands */
+	/* The lane's thread's. */
+	uint64_t nr_told; /* of the handle's nr_ended: pollers know of those */
+	struct weft_deferred deferred;
+	struct command *news, **news_tail;    /* a piece of theirs has ended */
+	struct command *shorts, **shorts_tail; /* they want a piece or a buffer */
+	struct bridge_waiter buffers;
+	struct piece *free_pieces;
+	struct piece pieces[LANE_PIECES];
+};
+
+struct weft {
+	struct bridge *bridge;
+	struct bridge_find find;
+	struct weft_uri uris[BRIDGE_MAX_DONORS];
+	unsigned nr_uris;
+	struct tp_info info; /* of the whole; constant */
+	struct library_lane *lanes;
+	unsigned nr_lanes;
+	bool write_back;
+	_Atomic bool closing;
+	/* Asynchronous commands. */
+	_Atomic uint64_t nr_ended;
+	_Atomic int aio_fd;  /* -1: nobody asked for it */
+	int told_fd;         /* an eventfd in it: a command has ended */
+	pthread_mutex_t lock;
+	/* Under the lock. */
+	struct command *aio_free, *ended, *last_ended;
+	struct command *aio[AIO_CHUNKS]; /* AIO_CHUNK each */
+	unsigned nr_chunks;
+};
+
+/* ---- command.c ---- */
+
+/* The lane's half of the handle; before any other thread knows it.  -ENOMEM. */
+int library_lane_init(struct library_lane *lane, struct weft *w, struct bridge_lane *bridge_lane);
+/* Its registrations end.  No command is in flight any more. */
+void library_lane_fini(struct library_lane *lane);
+
+/* 0, or what is wrong with it before it begins: -ENOSPC, -EPERM, -EINVAL. */
+int command_check(const struct weft *w, uint8_t kind, uint64_t off, uint64_t len);
+/* Fills what one needs that is zero otherwise. */
+void command_init(struct command *command, struct library_lane *lane, uint8_t kind, void *buf, uint64_t off, uint64_t len);
+/* The lane's thread, inside a step of its loop: begins it. */
+void command_begin(struct command *command);
+
+/* The lane for a call of this thread: one that nobody leads, if there is one.  For its asynchronous commands: always the same. */
+struct library_lane *library_lane_choose(struct weft *w);
+struct library_lane *library_lane_of_thread(struct weft *w);
+
+/* The lane whose completions this thread runs now; NULL: it is in none. */
+extern _Thread_local struct library_lane *library_lane_in_completion;
+
+/* ---- aio.c ---- */
+
+/* Frees what the handle has for them.  None is in flight. */
+void aio_fini(struct weft *w);
+
+#endif

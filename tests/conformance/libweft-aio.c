@@ -1,0 +1,740 @@
+/* The C API's asynchronous commands, threads, stripes and cache at donors in this process: what its header promises. */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/base/util.h"
+#include "tests/conformance/libweft-peer.h"
+
+enum { IO = 4096, DEPTH = 16, MANY = 2000, CROWD = 6 };
+
+static uint64_t bound(void)
+{
+	return weft_now_ns() + CONF_BOUND_MS * UINT64_C(1000000);
+}
+
+/* ---- results without completions ---- */
+
+static void what_is_written_is_read(void **state)
+{
+	struct weft *w = libweft_open(libweft_uri, 0);
+	uint8_t *out = test_malloc(CONF_REGION_BYTES), *in = test_malloc(CONF_REGION_BYTES);
+
+	conf_fill(out, 0, CONF_REGION_BYTES, 1);
+	int64_t cookie = weft_aio_pwrite(w, out, CONF_REGION_BYTES, 0, NULL);
+	assert_true(cookie > 0);
+	assert_int_equal(weft_aio_wait(w, cookie), 0);
+	cookie = weft_aio_flush(w, NULL);
+	assert_int_equal(weft_aio_wait(w, cookie), 0);
+	cookie = weft_aio_pread(w, in, CONF_REGION_BYTES - 1, 1, NULL);
+	assert_int_equal(weft_aio_wait(w, cookie), 0);
+	assert_memory_equal(in, out + 1, CONF_REGION_BYTES - 1);
+	/* Nothing is a command too. */
+	cookie = weft_aio_pread(w, in, 0, CONF_REGION_BYTES, NULL);
+	assert_int_equal(weft_aio_wait(w, cookie), 0);
+	weft_close(w);
+	test_free(out);
+	test_free(in);
+}
+
+static void results_are_kept_until_somebody_asks(void **state)
+{
+	struct weft *w = libweft_open(libweft_uri, 0);
+	uint8_t bufs[DEPTH][IO];
+	int64_t cookies[DEPTH];
+	uint64_t end = bound();
+
+	assert_int_equal(weft_aio_poll(w, -1), 0); /* nothing is in flight */
+	for (unsigned i = 0; i < DEPTH; i++) {
+		cookies[i] = weft_aio_pread(w, bufs[i], IO, i * IO, NULL);
+		assert_true(cookies[i] > 0);
+		for (unsigned j = 0; j < i; j++)
+			assert_true(cookies[i] != cookies[j]);
+	}
+	unsigned nr = 0;
+	while (nr < DEPTH) {
+		int64_t cookie;
+
+		assert_true(weft_now_ns() < end);
+		assert_int_equal(weft_aio_poll(w, -1), 1);
+		while ((cookie = weft_aio_next(w)) != 0) {
+			assert_int_equal(weft_aio_result(w, cookie), 0);
+			assert_int_equal(weft_aio_result(w, cookie), -ENOENT);
+			nr++;
+		}
+	}
+	assert_int_equal(weft_aio_in_flight(w), 0);
+	assert_int_equal(weft_aio_poll(w, -1), 0);
+	for (unsigned i = 0; i < DEPTH; i++)
+		assert_int_equal(weft_aio_wait(w, cookies[i]), -ENOENT);
+	weft_close(w);
+}
+
+static void cookies_that_nobody_gave_mean_nothing(void **state)
+{
+	static const int64_t wrong[] = {0, -1, 1, 65536, 65537, INT64_MAX, INT64_MIN};
+	struct weft *w = libweft_open(libweft_uri, 0);
+	uint8_t buf[IO];
+
+	for (unsigned round = 0; round < 2; round++) {
+		for (unsigned i = 0; i < WEFT_ARRAY_LEN(wrong); i++) {
+			assert_int_equal(weft_aio_result(w, wrong[i]), -ENOENT);
+			assert_int_equal(weft_aio_wait(w, wrong[i]), -ENOENT);
+		}
+		assert_int_equal(weft_aio_wait(w, weft_aio_pread(w, buf, IO, 0, NULL)), 0);
+	}
+	weft_close(w);
+}
+
+/* ---- completions ---- */
+
+struct told {
+	_Atomic unsigned nr, nr_freed;
+	int retire;
+	_Atomic int error;
+	_Atomic bool freed_first;
+};
+
+static int tell(void *user, int error)
+{
+	struct told *told = user;
+
+	atomic_store(&told->error, error);
+	if (atomic_load(&told->nr_freed) > 0)
+		atomic_store(&told->freed_first, true);
+	atomic_fetch_add(&told->nr, 1);
+	return told->retire;
+}
+
+static void tell_free(void *user)
+{
+	atomic_fetch_add(&((struct told *)user)->nr_freed, 1);
+}
+
+static void wait_told(struct told *told)
+{
+	uint64_t end = bound();
+
+	while (atomic_load(&told->nr_freed) == 0) {
+		assert_true(weft_now_ns() < end);
+		poll(NULL, 0, 1);
+	}
+}
+
+static void a_completion_is_told_once_and_freed_after(void **state)
+{
+	struct weft *w = libweft_open(libweft_uri, 0);
+	uint8_t buf[IO];
+
+	for (int retire = 0; retire <= 1; retire++) {
+		struct told told = {.retire = retire};
+		const struct weft_completion completion = {tell, &told, tell_free};
+		int64_t cookie = weft_aio_pread(w, buf, IO, 0, &completion);
+
+		while (weft_aio_in_flight(w) > 0)
+			assert_true(weft_aio_poll(w, -1) >= 0);
+		assert_int_equal(atomic_load(&told.nr), 1);
+		assert_int_equal(atomic_load(&told.nr_freed), 1);
+		assert_false(atomic_load(&told.freed_first));
+		assert_int_equal(atomic_load(&told.error), 0);
+		assert_int_equal(weft_aio_result(w, cookie), retire ? -ENOENT : 0);
+	}
+	/* Whoever waits for one that retires itself gets the result too, or comes late. */
+	struct told told = {.retire = 1};
+	const struct weft_completion completion = {tell, &told, NULL};
+	int r = weft_aio_wait(w, weft_aio_pread(w, buf, IO, 0, &completion));
+	assert_true(r == 0 || r == -ENOENT);
+	assert_int_equal(atomic_load(&told.nr), 1);
+	weft_close(w);
+}
+
+static void nobody_needs_to_wait(void **state)
+{
+	struct weft *w = libweft_open(libweft_uri, 0);
+	uint8_t buf[IO];
+
+	for (unsigned i = 0; i < 20; i++) {
+		struct told told = {.retire = 1};
+		const struct weft_completion completion = {tell, &told, tell_free};
+
+		assert_true(weft_aio_pread(w, buf, IO, 0, &completion) > 0);
+		wait_told(&told);
+		assert_int_equal(atomic_load(&told.nr), 1);
+	}
+	weft_close(w);
+}
+
+static void what_is_refused_is_freed_and_not_told(void **state)
+{
+	struct weft *w = libweft_open(libweft_uri, WEFT_OPEN_READ_ONLY);
+	struct told told = {0};
+	const struct weft_completion completion = {tell, &told, tell_free};
+	uint8_t buf[IO] = {0};
+
+	assert_int_equal(weft_aio_pread(w, buf, IO, CONF_REGION_BYTES, &completion), -ENOSPC);
+	assert_int_equal(weft_aio_pwrite(w, buf, IO, UINT64_MAX, &completion), -ENOSPC);
+	assert_int_equal(weft_aio_pwrite(w, buf, IO, 0, &completion), -EPERM);
+	assert_int_equal(atomic_load(&told.nr_freed), 3);
+	assert_int_equal(atomic_load(&told.nr), 0);
+	assert_int_equal(weft_aio_in_flight(w), 0);
+	weft_close(w);
+}
+
+/* Reads one block after the other, from inside of its completions. */
+struct chain {
+	struct weft *w;
+	uint8_t buf[IO];
+	uint64_t off;
+	unsigned left;
+	bool wrong;
+	_Atomic bool over;
+};
+
+static int go_on(void *user, int error)
+{
+	struct chain *chain = user;
+	const struct weft_completion completion = {.fn = go_on, .user = chain};
+	uint8_t right[IO];
+
+	conf_fill(right, chain->off, IO, 7);
+	chain->wrong |= error < 0 || memcmp(chain->buf, right, IO) != 0;
+	chain->off = (chain->off + DEPTH * IO) % CONF_REGION_BYTES;
+	if (--chain->left == 0 || weft_aio_pread(chain->w, chain->buf, IO, chain->off, &completion) < 0)
+		atomic_store(&chain->over, true);
+	return 1;
+}
+
+static void fill_region(struct weft *w, uint64_t stamp)
+{
+	uint8_t *all = test_malloc(CONF_REGION_BYTES);
+
+	conf_fill(all, 0, CONF_REGION_BYTES, stamp);
+	assert_int_equal(weft_pwrite(w, all, CONF_REGION_BYTES, 0), 0);
+	test_free(all);
+}
+
+static void begin_chains(struct weft *w, struct chain *chains)
+{
+	for (unsigned i = 0; i < DEPTH; i++) {
+		const struct weft_completion completion = {.fn = go_on, .user = &chains[i]};
+
+		chains[i].w = w;
+		chains[i].off = i * IO;
+		chains[i].left = MANY / DEPTH;
+		assert_true(weft_aio_pread(w, chains[i].buf, IO, chains[i].off, &completion) > 0);
+	}
+}
+
+static void check_chains(const struct chain *chains)
+{
+	for (unsigned i = 0; i < DEPTH; i++) {
+		assert_true(atomic_load(&chains[i].over));
+		assert_int_equal(chains[i].left, 0);
+		assert_false(chains[i].wrong);
+	}
+}
+
+static void completions_begin_commands(void **state)
+{
+	struct weft *w = libweft_open(libweft_uri, 0);
+	struct chain *chains = test_calloc(DEPTH, sizeof(*chains));
+	uint64_t end = bound();
+
+	fill_region(w, 7);
+	begin_chains(w, chains);
+	while (weft_aio_in_flight(w) > 0) {
+		assert_true(weft_now_ns() < end);
+		assert_true(weft_aio_poll(w, 1000) >= 0);
+	}
+	check_chains(chains);
+	weft_close(w);
+	test_free(chains);
+}
+
+static void a_callers_own_loop_polls_the_descriptor(void **state)
+{
+	struct weft *w = libweft_open(libweft_uri, 0);
+	struct chain *chains = test_calloc(DEPTH, sizeof(*chains));
+	int fd = weft_aio_fd(w);
+
+	assert_true(fd >= 0);
+	assert_int_equal(weft_aio_fd(w), fd);
+	fill_region(w, 7);
+	begin_chains(w, chains);
+	while (weft_aio_in_flight(w) > 0) {
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+
+		assert_int_equal(poll(&p, 1, CONF_BOUND_MS), 1);
+		assert_true(weft_aio_poll(w, 0) >= 0);
+	}
+	check_chains(chains);
+	weft_close(w);
+	test_free(chains);
+}
+
+static void a_loop_that_is_late_finds_results_all_the_same(void **state)
+{
+	struct weft *w = libweft_open(libweft_uri, 0);
+	struct pollfd p = {.fd = weft_aio_fd(w), .events = POLLIN};
+	uint8_t buf[IO];
+	uint64_t end = bound();
+
+	int64_t cookie = weft_aio_pread(w, buf, IO, 0, NULL);
+	/* Somebody takes the answer meanwhile: the library. */
+	while (weft_aio_in_flight(w) > 0) {
+		assert_true(weft_now_ns() < end);
+		poll(NULL, 0, 1);
+	}
+	assert_int_equal(poll(&p, 1, CONF_BOUND_MS), 1);
+	assert_int_equal(weft_aio_poll(w, 0), 1);
+	assert_int_equal(weft_aio_next(w), cookie);
+	assert_int_equal(weft_aio_result(w, cookie), 0);
+	weft_close(w);
+}
+
+struct forbidden {
+	struct weft *w;
+	int results[6];
+};
+
+static int try_to_block(void *user, int error)
+{
+	struct forbidden *f = user;
+	struct weft *other;
+	char byte = 0;
+
+	f->results[0] = weft_pread(f->w, &byte, 1, 0);
+	f->results[1] = weft_pwrite(f->w, &byte, 1, 0);
+	f->results[2] = weft_flush(f->w);
+	f->results[3] = weft_aio_wait(f->w, 1);
+	f->results[4] = weft_aio_poll(f->w, -1);
+	f->results[5] = weft_open(libweft_uri, 0, &other, NULL, 0);
+	return 0;
+}
+
+static void a_completion_does_not_block(void **state)
+{
+	struct weft *w = libweft_open(libweft_uri, 0);
+	struct forbidden f = {.w = w};
+	const struct weft_completion completion = {.fn = try_to_block, .user = &f};
+	char byte;
+
+	assert_int_equal(weft_aio_wait(w, weft_aio_pread(w, &byte, 1, 0, &completion)), 0);
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(f.results); i++)
+		assert_int_equal(f.results[i], -EDEADLK);
+	/* And others may, afterwards. */
+	assert_int_equal(weft_pread(w, &byte, 1, 0), 0);
+	weft_close(w);
+}
+
+/* ---- threads ---- */
+
+struct worker {
+	pthread_t thread;
+	struct weft *w;
+	unsigned n, rounds;
+	bool wrong;
+};
+
+/* Writes and reads blocks that are its own. */
+static void *work(void *ctx)
+{
+	struct worker *worker = ctx;
+	uint8_t out[IO], in[IO];
+
+	for (unsigned i = 0; i < worker->rounds && !worker->wrong; i++) {
+		uint64_t off = ((uint64_t)i * CROWD + worker->n) * IO % CONF_REGION_BYTES;
+
+		conf_fill(out, off, IO, i);
+		worker->wrong = weft_pwrite(worker->w, out, IO, off) < 0 || weft_pread(worker->w, in, IO, off) < 0 ||
+			memcmp(in, out, IO) != 0 || (i % 64 == 0 && weft_flush(worker->w) < 0);
+	}
+	return NULL;
+}
+
+static void *work_asynchronously(void *ctx)
+{
+	struct worker *worker = ctx;
+	uint8_t out[IO], in[IO];
+
+	for (unsigned i = 0; i < worker->rounds && !worker->wrong; i++) {
+		uint64_t off = ((uint64_t)i * CROWD + worker->n) * IO % CONF_REGION_BYTES;
+
+		conf_fill(out, off, IO, i);
+		worker->wrong = weft_aio_wait(worker->w, weft_aio_pwrite(worker->w, out, IO, off, NULL)) < 0 ||
+			weft_aio_wait(worker->w, weft_aio_pread(worker->w, in, IO, off, NULL)) < 0 || memcmp(in, out, IO) != 0;
+	}
+	return NULL;
+}
+
+static void start_crowd(struct worker *workers, struct weft *w, unsigned rounds)
+{
+	/* CROWD divides neither the blocks nor a worker's share of them: each has its own. */
+	for (unsigned i = 0; i < CROWD; i++) {
+		workers[i] = (struct worker){.w = w, .n = i, .rounds = rounds};
+		assert_int_equal(pthread_create(&workers[i].thread, NULL, i % 2 ? work_asynchronously : work, &workers[i]), 0);
+	}
+}
+
+static void end_crowd(struct worker *workers)
+{
+	for (unsigned i = 0; i < CROWD; i++) {
+		pthread_join(workers[i].thread, NULL);
+		assert_false(workers[i].wrong);
+	}
+}
+
+static void threads_work_side_by_side(void **state)
+{
+	static const unsigned connections[] = {1, 2, 4};
+	struct worker workers[CROWD];
+
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(connections); i++) {
+		const struct weft_options options = {.size = sizeof(options), .connections = connections[i]};
+		const char *uris[] = {libweft_uri};
+		uint64_t end = bound();
+		struct weft *w;
+
+		while (weft_open_regions(uris, 1, &options, &w, NULL, 0) == -EBUSY)
+			assert_true(weft_now_ns() < end);
+		start_crowd(workers, w, 300);
+		end_crowd(workers);
+		weft_close(w);
+	}
+}
+
+static void broken_connections_are_made_again_under_way(void **state)
+{
+	struct weft *w = libweft_open(libweft_uri, 0);
+	struct worker workers[CROWD];
+
+	start_crowd(workers, w, 300);
+	for (unsigned i = 0; i < 5; i++)
+		weft_donor_fence_all(libweft_conf->donor, CONF_BOUND_MS);
+	end_crowd(workers);
+	weft_close(w);
+}
+
+/* A thread that does nothing but take answers. */
+struct poller {
+	pthread_t thread;
+	struct weft *w;
+	_Atomic bool stop;
+	_Atomic unsigned nr;
+};
+
+static void *take_answers(void *ctx)
+{
+	struct poller *poller = ctx;
+
+	while (!atomic_load(&poller->stop)) {
+		int64_t cookie = 0;
+
+		weft_aio_poll(poller->w, 20);
+		while ((cookie = weft_aio_next(poller->w)) != 0)
+			if (weft_aio_result(poller->w, cookie) == 0)
+				atomic_fetch_add(&poller->nr, 1);
+	}
+	return NULL;
+}
+
+static void one_thread_takes_what_others_began(void **state)
+{
+	struct poller poller = {.w = libweft_open(libweft_uri, 0)};
+	uint8_t bufs[DEPTH][IO];
+	uint64_t end = bound();
+	unsigned nr = 0;
+
+	assert_int_equal(pthread_create(&poller.thread, NULL, take_answers, &poller), 0);
+	while (nr < MANY) {
+		for (unsigned i = 0; i < DEPTH; i++, nr++)
+			assert_true(weft_aio_pread(poller.w, bufs[i], IO, i * IO, NULL) > 0);
+		while (atomic_load(&poller.nr) < nr) {
+			assert_true(weft_now_ns() < end);
+			sched_yield();
+		}
+	}
+	atomic_store(&poller.stop, true);
+	pthread_join(poller.thread, NULL);
+	weft_close(poller.w);
+}
+
+struct other_waiter {
+	pthread_t thread;
+	struct weft *w;
+	int64_t cookie;
+	int result;
+};
+
+static void *wait_for_it(void *ctx)
+{
+	struct other_waiter *other = ctx;
+
+	other->result = weft_aio_wait(other->w, other->cookie);
+	return NULL;
+}
+
+static void two_threads_do_not_wait_for_one_command(void **state)
+{
+	const struct weft_options options = {.size = sizeof(options), .connections = 1};
+	struct weft *w = libweft_open_with(&options);
+	struct libweft_hold h;
+	char byte;
+	int r[2];
+
+	libweft_hold(w, &h);
+	struct other_waiter other = {.w = w, .cookie = weft_aio_pread(w, &byte, 1, 0, NULL)};
+	assert_int_equal(weft_aio_result(w, other.cookie), -EINPROGRESS);
+	pthread_create(&other.thread, NULL, wait_for_it, &other);
+	/* One of both comes second. */
+	uint64_t end = bound();
+	struct other_waiter third = other;
+	pthread_create(&third.thread, NULL, wait_for_it, &third);
+	poll(NULL, 0, 1);
+	assert_true(weft_now_ns() < end);
+	sem_post(&h.go_on);
+	pthread_join(other.thread, NULL);
+	pthread_join(third.thread, NULL);
+	r[0] = other.result;
+	r[1] = third.result;
+	/* The second one comes while it is in flight, or after its end. */
+	assert_true(r[0] == 0 || r[1] == 0);
+	assert_true(r[0] == -EBUSY || r[1] == -EBUSY || r[0] == -ENOENT || r[1] == -ENOENT);
+	weft_close(w);
+}
+
+/* ---- the end ---- */
+
+static void closing_ends_what_is_in_flight(void **state)
+{
+	struct weft *w = libweft_open(libweft_uri, 0);
+	struct told told[DEPTH] = {0};
+	uint8_t bufs[DEPTH][IO] = {0};
+
+	/* Without its donor nothing is answered. */
+	libweft_stop(state);
+	for (unsigned i = 0; i < DEPTH; i++) {
+		const struct weft_completion completion = {tell, &told[i], tell_free};
+
+		told[i].retire = 1;
+		if (i % 2)
+			assert_true(weft_aio_pwrite(w, bufs[i], IO, 0, &completion) > 0);
+		else
+			assert_true(weft_aio_pread(w, bufs[i], IO, 0, &completion) > 0);
+	}
+	assert_true(weft_aio_flush(w, NULL) > 0);
+	weft_close(w);
+	for (unsigned i = 0; i < DEPTH; i++) {
+		assert_int_equal(atomic_load(&told[i].nr), 1);
+		assert_int_equal(atomic_load(&told[i].nr_freed), 1);
+		assert_int_equal(atomic_load(&told[i].error), -ECANCELED);
+	}
+}
+
+static void a_donor_that_is_gone_is_told_in_time(void **state)
+{
+	const struct weft_options options = {.size = sizeof(options), .dead_timeout_ms = 500};
+	struct weft *w = libweft_open_with(&options);
+	uint8_t buf[IO] = {0};
+
+	libweft_stop(state);
+	uint64_t begin_ns = weft_now_ns();
+	assert_int_equal(weft_pread(w, buf, IO, 0), -ENOTCONN);
+	assert_true(weft_now_ns() - begin_ns < UINT64_C(10000000000));
+	/* At once from then on. */
+	assert_int_equal(weft_pwrite(w, buf, IO, 0), -ENOTCONN);
+	assert_int_equal(weft_flush(w), -ENOTCONN);
+	assert_int_equal(weft_aio_wait(w, weft_aio_pread(w, buf, IO, 0, NULL)), -ENOTCONN);
+	weft_close(w);
+}
+
+static void a_stock_server_that_is_gone_loses_the_handle(void **state)
+{
+	char stock[128];
+	uint8_t buf[IO];
+
+	snprintf(stock, sizeof(stock), "nbd+unix:///r?socket=%s", libweft_conf->target.host);
+	struct weft *w = libweft_open(stock, 0);
+	libweft_stop(state);
+	assert_int_equal(weft_pread(w, buf, IO, 0), -ENOTCONN);
+	assert_int_equal(weft_pread(w, buf, IO, 0), -ENOTCONN);
+	weft_close(w);
+}
+
+/* ---- several regions, and a cache ---- */
+
+static void regions_are_one_device(void **state)
+{
+	const struct weft_options options = {.size = sizeof(options), .stripe_bytes = 64 << 10};
+	const size_t bytes = 2 * CONF_REGION_BYTES;
+	uint8_t *out = test_malloc(bytes), *in = test_malloc(bytes);
+	char second[128], why[256], transport[16];
+	struct conf *another = libweft_start_another(second);
+	const char *uris[] = {libweft_uri, second}, *turned[] = {second, libweft_uri};
+	struct weft *w;
+
+	assert_int_equal(weft_open_regions(uris, 2, &options, &w, why, sizeof(why)), 0);
+	assert_int_equal(weft_size(w), bytes);
+	assert_int_equal(weft_transport(w, 1, transport, sizeof(transport)), 0);
+	assert_string_equal(transport, "unix");
+	assert_int_equal(weft_transport(w, 2, transport, sizeof(transport)), -EINVAL);
+	conf_fill(out, 0, bytes, 3);
+	assert_int_equal(weft_pwrite(w, out, bytes, 0), 0);
+	assert_int_equal(weft_pread(w, in, bytes - 12345, 12345), 0);
+	assert_memory_equal(in, out + 12345, bytes - 12345);
+	assert_int_equal(weft_flush(w), 0);
+	weft_close(w);
+	/* In another order it is another device. */
+	uint64_t end = bound();
+	int r;
+	while ((r = weft_open_regions(turned, 2, &options, &w, why, sizeof(why))) == -EBUSY && weft_now_ns() < end)
+		poll(NULL, 0, 5);
+	assert_int_equal(r, -EINVAL);
+	assert_non_null(strstr(why, "part 1 of 2"));
+	/* Unless its contents are given up. */
+	const struct weft_options anew = {.size = sizeof(anew), .stripe_bytes = 64 << 10, .flags = WEFT_OPEN_NEW_CONTENTS};
+	assert_int_equal(weft_open_regions(turned, 2, &anew, &w, why, sizeof(why)), 0);
+	weft_close(w);
+	libweft_stop_another(another);
+	test_free(out);
+	test_free(in);
+}
+
+static void a_cache_answers_what_was_read(void **state)
+{
+	struct weft_options options = {.size = sizeof(options), .cache_bytes = 4 << 20};
+	uint8_t *out = test_malloc(CONF_REGION_BYTES), *in = test_malloc(CONF_REGION_BYTES);
+
+	for (unsigned i = 0; i < 2; i++) {
+		options.flags = i ? WEFT_OPEN_WRITE_BACK : 0;
+		weft_close(libweft_open_when_free(libweft_uri, 0));
+		weft_close(libweft_open_when_free(libweft_uri, 0));
+		const char *uris[] = {libweft_uri};
+		uint64_t end = bound();
+		struct weft *w;
+		while (weft_open_regions(uris, 1, &options, &w, NULL, 0) == -EBUSY)
+			assert_true(weft_now_ns() < end);
+		conf_fill(out, 0, CONF_REGION_BYTES, i);
+		assert_int_equal(weft_pwrite(w, out, CONF_REGION_BYTES, 0), 0);
+		assert_int_equal(weft_pread(w, in, CONF_REGION_BYTES, 0), 0);
+		assert_memory_equal(in, out, CONF_REGION_BYTES);
+		conf_fill(out, 0, IO, 77 + i);
+		assert_int_equal(weft_aio_wait(w, weft_aio_pwrite(w, out, IO, 0, NULL)), 0);
+		assert_int_equal(weft_pread(w, in, IO, 0), 0);
+		assert_memory_equal(in, out, IO);
+		/* Write-through or not, the donor has all of it once the handle is closed. */
+		weft_close(w);
+		w = libweft_open_when_free(libweft_uri, 0);
+		assert_int_equal(weft_pread(w, in, CONF_REGION_BYTES, 0), 0);
+		assert_memory_equal(in, out, CONF_REGION_BYTES);
+		weft_close(w);
+	}
+	test_free(out);
+	test_free(in);
+}
+
+static void threads_share_a_cache(void **state)
+{
+	const struct weft_options options = {.size = sizeof(options), .flags = WEFT_OPEN_WRITE_BACK, .cache_bytes = 4 << 20,
+		.connections = 3};
+	struct weft *w = libweft_open_with(&options);
+	struct worker workers[CROWD];
+
+	start_crowd(workers, w, 300);
+	end_crowd(workers);
+	assert_int_equal(weft_flush(w), 0);
+	weft_close(w);
+}
+
+/* ---- what is wrong ---- */
+
+static void wrong_options_say_why(void **state)
+{
+	const size_t size = sizeof(struct weft_options);
+	const struct {
+		struct weft_options options;
+		unsigned nr_uris;
+		int code;
+		const char *why;
+	} cases[] = {
+		{{.size = 0}, 1, -EINVAL, "options.size"},
+		{{.size = size, .flags = 1u << 31}, 1, -EINVAL, "flags"},
+		{{.size = size, .flags = WEFT_OPEN_WRITE_BACK}, 1, -EINVAL, "cache_bytes"},
+		{{.size = size, .flags = WEFT_OPEN_NEW_CONTENTS}, 1, -EINVAL, "several regions"},
+		{{.size = size, .flags = WEFT_OPEN_NEW_CONTENTS | WEFT_OPEN_READ_ONLY}, 2, -EINVAL, "whoever writes"},
+		{{.size = size, .connections = 65}, 1, -EINVAL, "65"},
+		{{.size = size, .cache_bytes = 4096}, 1, -EINVAL, "cache"},
+		{{.size = size, .stripe_bytes = 65536}, 1, -EINVAL, "several regions"},
+		{{.size = size, .stripe_bytes = 65537}, 2, -EINVAL, "power of two"},
+		{{.size = size, .stripe_bytes = 2048}, 2, -EINVAL, "power of two"},
+		{{.size = size}, 0, -EINVAL, "0 regions"},
+		{{.size = size}, 17, -EINVAL, "17 regions"},
+	};
+	const char *uris[17];
+	char why[256];
+	struct weft *w;
+
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(uris); i++)
+		uris[i] = libweft_uri;
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(cases); i++) {
+		assert_int_equal(weft_open_regions(uris, cases[i].nr_uris, &cases[i].options, &w, why, sizeof(why)), cases[i].code);
+		if (!strstr(why, cases[i].why))
+			fail_msg("'%s' says nothing of '%s'", why, cases[i].why);
+	}
+	const char *mixed[] = {"weft://127.0.0.1/a", "nbd://127.0.0.1/b"};
+	assert_int_equal(weft_open_regions(mixed, 2, NULL, &w, why, sizeof(why)), -EINVAL);
+	assert_non_null(strstr(why, "nbd://"));
+	const char *ways[] = {"weft://127.0.0.1/a?transport=tcp", "weft://127.0.0.1/b"};
+	assert_int_equal(weft_open_regions(ways, 2, NULL, &w, why, sizeof(why)), -EINVAL);
+	assert_non_null(strstr(why, "transport"));
+}
+
+static void options_of_a_later_version_are_taken_if_they_say_nothing(void **state)
+{
+	struct {
+		struct weft_options options;
+		uint64_t more;
+	} later = {.options.size = sizeof(later)};
+	const char *uris[] = {libweft_uri};
+	struct weft *w;
+
+	assert_int_equal(weft_open_regions(uris, 1, &later.options, &w, NULL, 0), 0);
+	weft_close(w);
+	later.more = 1;
+	assert_int_equal(weft_open_regions(uris, 1, &later.options, &w, NULL, 0), -E2BIG);
+}
+
+#define both(fn) libweft_case(fn), libweft_buffered_case(fn)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		both(what_is_written_is_read),
+		libweft_case(results_are_kept_until_somebody_asks),
+		libweft_case(cookies_that_nobody_gave_mean_nothing),
+		libweft_case(a_completion_is_told_once_and_freed_after),
+		libweft_case(nobody_needs_to_wait),
+		libweft_case(what_is_refused_is_freed_and_not_told),
+		both(completions_begin_commands),
+		libweft_case(a_callers_own_loop_polls_the_descriptor),
+		libweft_case(a_loop_that_is_late_finds_results_all_the_same),
+		libweft_case(a_completion_does_not_block),
+		both(threads_work_side_by_side),
+		both(broken_connections_are_made_again_under_way),
+		libweft_case(one_thread_takes_what_others_began),
+		libweft_case(two_threads_do_not_wait_for_one_command),
+		both(closing_ends_what_is_in_flight),
+		libweft_case(a_donor_that_is_gone_is_told_in_time),
+		libweft_case(a_stock_server_that_is_gone_loses_the_handle),
+		both(regions_are_one_device),
+		both(a_cache_answers_what_was_read),
+		both(threads_share_a_cache),
+		libweft_case(wrong_options_say_why),
+		libweft_case(options_of_a_later_version_are_taken_if_they_say_nothing),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

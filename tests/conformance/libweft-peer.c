@@ -1,0 +1,129 @@
+/* A donor and its handles for the conformance programs of libweft. */
+#include "tests/conformance/libweft-peer.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/base/util.h"
+#include "nbd-bridge/bridge/bridge.h"
+#include "tests/conformance/verbs-peer.h"
+
+struct conf *libweft_conf;
+char libweft_uri[128];
+const char *libweft_rdma_ip;
+bool libweft_buffered;
+
+/* The program is linked with --wrap. */
+int __real_bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **ret, struct weft_error *err);
+int __wrap_bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **ret, struct weft_error *err);
+
+int __wrap_bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **ret, struct weft_error *err)
+{
+	return libweft_buffered ? -EOPNOTSUPP : __real_bridge_lane_register_all(lane, ret, err);
+}
+
+int libweft_start(void **state)
+{
+	libweft_conf = test_calloc(1, sizeof(*libweft_conf));
+	if (libweft_rdma_ip) {
+		verbs_peer_start(libweft_conf, libweft_rdma_ip, CONF_REGION_BYTES, 0);
+		snprintf(libweft_uri, sizeof(libweft_uri), "weft://%s:%s/r?transport=rdma", libweft_rdma_ip,
+			libweft_conf->target.port);
+	} else {
+		donor_peer_start(libweft_conf, false);
+		snprintf(libweft_uri, sizeof(libweft_uri), "weft+unix:///r?socket=%s", libweft_conf->target.host);
+	}
+	return 0;
+}
+
+int libweft_start_buffered(void **state)
+{
+	libweft_buffered = true;
+	return libweft_start(state);
+}
+
+int libweft_stop(void **state)
+{
+	libweft_buffered = false;
+	/* A test may have stopped it. */
+	if (!libweft_conf)
+		return 0;
+	if (libweft_rdma_ip)
+		verbs_peer_stop(libweft_conf);
+	else
+		donor_peer_stop(libweft_conf);
+	test_free(libweft_conf);
+	libweft_conf = NULL;
+	return 0;
+}
+
+struct conf *libweft_start_another(char *uri)
+{
+	struct conf *conf = test_calloc(1, sizeof(*conf));
+
+	donor_peer_start(conf, false);
+	snprintf(uri, 128, "weft+unix:///r?socket=%s", conf->target.host);
+	return conf;
+}
+
+void libweft_stop_another(struct conf *conf)
+{
+	donor_peer_stop(conf);
+	test_free(conf);
+}
+
+struct weft *libweft_open(const char *uri, unsigned flags)
+{
+	struct weft *w;
+	char why[256];
+
+	if (weft_open(uri, flags, &w, why, sizeof(why)) < 0)
+		fail_msg("%s", why);
+	return w;
+}
+
+struct weft *libweft_open_with(const struct weft_options *options)
+{
+	const char *uris[] = {libweft_uri};
+	struct weft *w;
+	char why[256];
+
+	if (weft_open_regions(uris, 1, options, &w, why, sizeof(why)) < 0)
+		fail_msg("%s", why);
+	return w;
+}
+
+struct weft *libweft_open_when_free(const char *uri, unsigned flags)
+{
+	uint64_t end = weft_now_ns() + CONF_BOUND_MS * UINT64_C(1000000);
+	struct weft *w;
+	int r;
+
+	while ((r = weft_open(uri, flags, &w, NULL, 0)) == -EBUSY) {
+		assert_true(weft_now_ns() < end);
+		poll(NULL, 0, 5);
+	}
+	assert_int_equal(r, 0);
+	return w;
+}
+
+static int hold_on(void *user, int error)
+{
+	struct libweft_hold *hold = user;
+
+	sem_post(&hold->held);
+	sem_wait(&hold->go_on);
+	return 1;
+}
+
+void libweft_hold(struct weft *w, struct libweft_hold *hold)
+{
+	const struct weft_completion completion = {.fn = hold_on, .user = hold};
+
+	sem_init(&hold->held, 0, 0);
+	sem_init(&hold->go_on, 0, 0);
+	assert_true(weft_aio_pread(w, &hold->byte, 1, 0, &completion) > 0);
+	sem_wait(&hold->held);
+}

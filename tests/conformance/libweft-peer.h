@@ -1,0 +1,42 @@
+/* What the conformance programs of libweft share: a donor in this process, and handles of its region. */
+#ifndef WEFT_TESTS_CONFORMANCE_LIBWEFT_PEER_H
+#define WEFT_TESTS_CONFORMANCE_LIBWEFT_PEER_H
+
+#include <semaphore.h>
+#include <stdbool.h>
+
+#include "nbd-bridge/library/weft.h"
+#include "tests/conformance/donor-peer.h"
+
+/* Of the donor that runs; over RDMA where RDMA_IP names a device (tests/shell/verbs-conformance.sh). */
+extern struct conf *libweft_conf;
+extern char libweft_uri[128];
+extern const char *libweft_rdma_ip;
+/* From the next handle on data go through the lanes' buffers, as they do where a transport registers memory. */
+extern bool libweft_buffered;
+
+/* Set-up and teardown of a test. */
+int libweft_start(void **state);
+int libweft_start_buffered(void **state);
+int libweft_stop(void **state);
+/* A donor more, on a Unix socket; and its URI into uri, of 128 bytes. */
+struct conf *libweft_start_another(char *uri);
+void libweft_stop_another(struct conf *conf);
+
+/* Fails the test if it cannot be opened. */
+struct weft *libweft_open(const char *uri, unsigned flags);
+struct weft *libweft_open_with(const struct weft_options *options);
+/* Tries again while it is held: a donor hears of a goodbye a moment later. */
+struct weft *libweft_open_when_free(const char *uri, unsigned flags);
+
+/* A completion that keeps the handle's only connection, so that it sees nothing, until go_on is posted.  Returns once it does. */
+struct libweft_hold {
+	sem_t held, go_on;
+	char byte;
+};
+void libweft_hold(struct weft *w, struct libweft_hold *hold);
+
+#define libweft_case(fn) cmocka_unit_test_setup_teardown(fn, libweft_start, libweft_stop)
+#define libweft_buffered_case(fn) {#fn " (buffered)", fn, libweft_start_buffered, libweft_stop, NULL}
+
+#endif
