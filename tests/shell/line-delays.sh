@@ -10,14 +10,14 @@ measure() { # OPTION…: sets us, ascending: round trips
 	((${#us[@]} == 40)) || fail "only ${#us[@]} answers"
 }
 
-# A machine that is busy with something else makes it longer, but not each time.
+# A machine that is busy with something else makes an answer late, but not each of them.
 for try in 1 2 3 4; do
 	measure --delay 10ms
 	((us[0] >= 20000)) || fail "an answer after ${us[0]} us, which is less than two delays of 10 ms"
 	echo "two delays of 10 ms: ${us[0]} us at least, ${us[20]} us the median"
-	((us[20] >= 23000)) || break
+	((us[4] >= 22000)) || break
 done
-((try < 4)) || fail "half of the answers took more than ${us[20]} us, $try times"
+((try < 4)) || fail "nine of ten answers took more than ${us[4]} us, $try times"
 
 for try in 1 2 3 4; do
 	measure --delay 10ms --jitter 5ms

@@ -19,6 +19,9 @@ weft line no-such-command 2>"$TMP/err" || status=$?
 said=$(weft line sh -c 'echo $WEFT_LINE_NEAR_IP $WEFT_LINE_FAR_IP' -- --delay)
 [[ $said = "198.18.0.1 198.18.0.2" ]] || fail "the addresses are $said"
 
+! weft line >/dev/full 2>"$TMP/err" || fail "a line whose ends nobody can learn"
+grep -q '^weft-line: cannot write the output: ' "$TMP/err" || fail "$(cat "$TMP/err")"
+
 # Of a line that is used: its inodes are those of the namespaces.
 start() { # COMMAND…: sets pid, and near and far
 	rm -f "$TMP/inodes"

@@ -107,7 +107,7 @@ static int finish(struct line *line, bool used, int status)
 /* ---- what happens meanwhile ---- */
 
 /* For nsenter(1), among others: --net="$WEFT_LINE_FAR". */
-static void tell_ends(const struct line *line)
+static int tell_ends(const struct line *line)
 {
 	char name[32], path[64];
 
@@ -125,8 +125,9 @@ static void tell_ends(const struct line *line)
 	}
 	if (!line->options.command) {
 		puts("ready");
-		fflush(stdout);
+		return weft_end_output("weft-line", 0);
 	}
+	return 0;
 }
 
 static pid_t run_command(const struct line *line, const sigset_t *before)
@@ -191,7 +192,8 @@ int main(int argc, char **argv)
 		return say("cannot watch signals", errno);
 	if (make(&line) != 0)
 		return finish(&line, false, 1);
-	tell_ends(&line);
+	if (tell_ends(&line) != 0)
+		return finish(&line, false, 1);
 	if (line.options.command)
 		command = run_command(&line, &before);
 	if (command < 0)

@@ -170,19 +170,17 @@ static int bring_up(const char *device, unsigned mtu)
 	return answer.error.error;
 }
 
-/* Where there is no IPv6, or the MTU is too small for it, there is none. */
-static void set_ipv6(const char *device, const char *address)
+/* false: there is no IPv6 here. */
+static bool set_ipv6(const char *device, const struct in6_addr *address)
 {
 	struct {
 		struct in6_addr address;
 		uint32_t prefix;
 		int index;
-	} request = {.prefix = 64, .index = (int)if_nametoindex(device)}; /* struct in6_ifreq */
+	} request = {*address, 64, (int)if_nametoindex(device)}; /* struct in6_ifreq */
 	WEFT_CLEANUP_CLOSE int sock = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
-	inet_pton(AF_INET6, address, &request.address);
-	if (sock >= 0)
-		ioctl(sock, SIOCSIFADDR, &request);
+	return sock >= 0 && ioctl(sock, SIOCSIFADDR, &request) == 0;
 }
 
 static int configure(const struct line_end *end, unsigned mtu, struct weft_error *err)
@@ -201,8 +199,6 @@ static int configure(const struct line_end *end, unsigned mtu, struct weft_error
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot bring %s up with an MTU of %u: %s",
 			end->device, mtu, strerror(-r));
-	if (mtu >= IPV6_MIN_MTU)
-		set_ipv6(end->device, end->ipv6);
 	weft_debug("%s is up with %s and an MTU of %u", end->device, end->ipv4, mtu);
 	return 0;
 }
@@ -210,7 +206,7 @@ static int configure(const struct line_end *end, unsigned mtu, struct weft_error
 int line_end_open(enum line_side side, const char *existing, unsigned number, unsigned mtu,
 	struct line_end *ret, struct weft_error *err)
 {
-	struct line_end end = {.tun = -1, .ns = -1};
+	struct line_end end = {.tun = -1, .ns = -1, .ipv6 = "-"};
 	int r = enter(existing, err);
 
 	if (r < 0)
@@ -218,13 +214,16 @@ int line_end_open(enum line_side side, const char *existing, unsigned number, un
 	snprintf(end.device, sizeof(end.device), "line%u", number);
 	/* RFC 2544 and RFC 5180 keep these for measurements. */
 	snprintf(end.ipv4, sizeof(end.ipv4), "198.18.%u.%d", number, side + 1);
-	snprintf(end.ipv6, sizeof(end.ipv6), "2001:2:0:%x::%d", number, side + 1);
 	end.ns = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
 	if (end.ns < 0)
 		return weft_error_set(
 			err, errno, "cannot open the network namespace: %s", strerror(errno));
 	end.tun = open_tun(end.device, err);
 	r = end.tun < 0 ? end.tun : configure(&end, mtu, err);
+	struct in6_addr ipv6 = {
+		{{0x20, 1, 0, 2, 0, 0, 0, (uint8_t)number, [15] = (uint8_t)(side + 1)}}};
+	if (r == 0 && mtu >= IPV6_MIN_MTU && set_ipv6(end.device, &ipv6))
+		inet_ntop(AF_INET6, &ipv6, end.ipv6, sizeof(end.ipv6));
 	weft_debug("the %s end: %s, %s, %s: %s", line_side_names[side], end.device, end.ipv4,
 		end.ipv6, r < 0 ? err->message : "made");
 	if (r < 0)

@@ -16,7 +16,7 @@ extern const char *const line_side_names[2];
 struct line_end {
 	int tun; /* the device, which does not block and goes when it is closed */
 	int ns;  /* the namespace; its file lasts as long as the descriptor */
-	char device[16], ipv4[16], ipv6[48];
+	char device[16], ipv4[16], ipv6[48]; /* ipv6 "-": there is none */
 };
 
 /*
