@@ -33,7 +33,7 @@ int line_train_parse(const uint8_t *frame, size_t len, struct line_train *ret)
 	if (type != VIRTIO_NET_HDR_GSO_TCPV4 && type != VIRTIO_NET_HDR_GSO_TCPV6)
 		return 0;
 	ret->tcp_off = HDR + hdr.csum_start;
-	if (hdr.gso_size == 0 || len < ret->tcp_off + sizeof(tcp) ||
+	if (hdr.gso_size == 0 || hdr.csum_start % 4 != 0 || len < ret->tcp_off + sizeof(tcp) ||
 		hdr.csum_start < (type == VIRTIO_NET_HDR_GSO_TCPV4 ? sizeof(struct iphdr)
 								   : sizeof(struct ip6_hdr)))
 		return -EINVAL;
