@@ -5,6 +5,7 @@
 #ifndef WEFT_FABRIC_NBD_PROTO_H
 #define WEFT_FABRIC_NBD_PROTO_H
 
+#include <endian.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -175,7 +176,7 @@ static inline uint16_t nbd_get16(const void *p)
 	uint16_t v;
 
 	__builtin_memcpy(&v, p, sizeof(v));
-	return __builtin_bswap16(v);
+	return be16toh(v);
 }
 
 static inline uint32_t nbd_get32(const void *p)
@@ -183,7 +184,7 @@ static inline uint32_t nbd_get32(const void *p)
 	uint32_t v;
 
 	__builtin_memcpy(&v, p, sizeof(v));
-	return __builtin_bswap32(v);
+	return be32toh(v);
 }
 
 static inline uint64_t nbd_get64(const void *p)
@@ -191,29 +192,25 @@ static inline uint64_t nbd_get64(const void *p)
 	uint64_t v;
 
 	__builtin_memcpy(&v, p, sizeof(v));
-	return __builtin_bswap64(v);
+	return be64toh(v);
 }
 
 static inline void nbd_put16(void *p, uint16_t v)
 {
-	v = __builtin_bswap16(v);
+	v = htobe16(v);
 	__builtin_memcpy(p, &v, sizeof(v));
 }
 
 static inline void nbd_put32(void *p, uint32_t v)
 {
-	v = __builtin_bswap32(v);
+	v = htobe32(v);
 	__builtin_memcpy(p, &v, sizeof(v));
 }
 
 static inline void nbd_put64(void *p, uint64_t v)
 {
-	v = __builtin_bswap64(v);
+	v = htobe64(v);
 	__builtin_memcpy(p, &v, sizeof(v));
 }
-
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "the byte order functions above assume a little-endian machine"
-#endif
 
 #endif
