@@ -12,11 +12,16 @@
 #     # processors: 2            that it keeps busy (1)
 #     # serial                   runs alone
 #
-# The file that includes this one has set WEFT_SOURCE, WEFT_BUILD and WEFT_PRESET.
+# The presets of what else weft is built with, and for, run the C programs alone, in the second tier.
+#
+# The file that includes this one has set WEFT_SOURCE, WEFT_BUILD, WEFT_PRESET and WEFT_EMULATOR: what runs a program
+# of another architecture.  A preset in a test's label may be another way to run the programs of a build: valgrind those
+# of dev, arm64-64k those of arm64 with pages of 64 KiB.
 
 cmake_policy(VERSION 3.25)
 set(WEFT_TIERS first long soak)
 set(WEFT_PRESETS dev release asan tsan fuzz coverage)
+set(WEFT_PRESETS_ELSEWHERE clang arm64 s390x)
 set(WEFT_TIER first)
 if("${CTEST_CONFIGURATION_TYPE}" IN_LIST WEFT_TIERS)
 	set(WEFT_TIER ${CTEST_CONFIGURATION_TYPE})
@@ -41,8 +46,8 @@ function(weft_table_row test preset tier timeout)
 	endif()
 	string(REGEX MATCH "^([^/]*)/([^-]*)" unused ${test})
 	set(labels tier=${tier} preset=${preset} kind=${CMAKE_MATCH_1} area=${CMAKE_MATCH_2})
-	if(preset STREQUAL "valgrind") # beside the same test of dev
-		set(test valgrind/${test})
+	if(NOT preset STREQUAL WEFT_PRESET) # beside the same test as it is otherwise run
+		set(test ${preset}/${test})
 	endif()
 	# tests/run-one keeps the time, and tells; ctest's limit is for what it could not end.
 	math(EXPR limit "${timeout} + 60")
@@ -65,6 +70,8 @@ function(weft_program_test kind name timeout program)
 		weft_table_row(${test} fuzz first ${timeout} ${WEFT_SOURCE}/tests/fuzz/run ${seconds} ${program})
 	elseif(WEFT_PRESET STREQUAL "release") # dev has them in the first tier
 		weft_table_row(${test} release long ${timeout} ${program})
+	elseif(WEFT_PRESET IN_LIST WEFT_PRESETS_ELSEWHERE)
+		weft_table_row(${test} ${WEFT_PRESET} long ${timeout} ${WEFT_EMULATOR} ${program})
 	elseif(WEFT_PRESET STREQUAL "tsan")
 		weft_table_row(${test} tsan first ${timeout} setarch -R ${program})
 	else()
@@ -74,6 +81,8 @@ function(weft_program_test kind name timeout program)
 		math(EXPR timeout "${timeout} * 10")
 		weft_table_row(${test} valgrind long ${timeout} valgrind -q --error-exitcode=99 --leak-check=full
 			--errors-for-leak-kinds=definite ${program})
+	elseif(WEFT_PRESET STREQUAL "arm64")
+		weft_table_row(${test} arm64-64k long ${timeout} ${WEFT_EMULATOR} -p 65536 ${program})
 	endif()
 endfunction()
 
@@ -125,7 +134,7 @@ endfunction()
 
 # weft_shell_tests(): those of tests/shell, which no build is needed for
 function(weft_shell_tests)
-	if(WEFT_PRESET STREQUAL "fuzz")
+	if(WEFT_PRESET STREQUAL "fuzz" OR WEFT_PRESET IN_LIST WEFT_PRESETS_ELSEWHERE)
 		return()
 	endif()
 	file(GLOB files ${WEFT_SOURCE}/tests/shell/*.sh)

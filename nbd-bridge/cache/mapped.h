@@ -13,7 +13,7 @@
 void mapped_init(void);
 /*
  * fn(ctx)'s result, or -EIO if a page that fn touches is not there: fn ended in the middle then, and *ret_at (may be NULL) is the
- * address.  fn takes no lock and allocates nothing, and does not come here again.
+ * address, or another within the same 4 KiB.  fn takes no lock and allocates nothing, and does not come here again.
  */
 int mapped_try(int (*fn)(void *ctx), void *ctx, const void **ret_at);
 /* memcpy(3); one side of it is mapped, or both. */

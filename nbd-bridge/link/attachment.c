@@ -44,7 +44,12 @@ int attachment_init(struct bridge_attachment *attachment, const struct bridge_at
 {
 	struct bridge_donor_config only = {
 		.region = config->region,
-		.ways = {{config->transport, config->transport_config, config->host, config->port}},
+		.ways = {{
+			.transport = config->transport,
+			.transport_config = config->transport_config,
+			.host = config->host,
+			.port = config->port,
+		}},
 		.nr_ways = 1,
 		.generation = config->generation,
 		.epoch = config->epoch,

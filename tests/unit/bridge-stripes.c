@@ -37,7 +37,7 @@ static int set_up(void **state)
 		donors[i] = (struct bridge_donor_config){
 			.label = labels[i],
 			.region = "r",
-			.ways = {{&tp_mem_ops, &mems[i], "", NULL}},
+			.ways = {{.transport = &tp_mem_ops, .transport_config = &mems[i], .host = ""}},
 			.nr_ways = 1,
 			.generation = UINT64_C(1) << 32,
 		};

@@ -19,6 +19,7 @@
 #include "nbd-bridge/cache/cache-private.h"
 #include "nbd-bridge/cache/mapped.h"
 #include "tests/support/bridge-io.h"
+#include "tests/support/emulated.h"
 #include "transports/mem/mem.h"
 
 enum { BLOCK = 4096, CHUNK = 64 << 10, CHUNK_BLOCKS = CHUNK / BLOCK, BLOCKS = 1024, SLOTS = 24, NEVER_MS = 3600000 };
@@ -92,10 +93,21 @@ static int try_start(struct weft_error *err)
 	return r < 0 ? r : bridge_start(bridge, err);
 }
 
+/* Before a test that loses one block: that is a page, and the signal says where it is. */
+static void need_blocks_to_lose(void)
+{
+	SKIP_IF_EMULATED("s390x", "gives a SIGBUS a wrong address");
+	if (sysconf(_SC_PAGESIZE) > BLOCK) {
+		print_message("SKIP: a page of this machine has several blocks, and none is lost alone\n");
+		skip();
+	}
+}
+
 static void start(void)
 {
 	struct weft_error err = {0};
 
+	need_blocks_to_lose();
 	if (try_start(&err) < 0)
 		fail_msg("cannot start: %s", err.message);
 }
@@ -384,6 +396,7 @@ static void what_cannot_be_read_is_torn_and_the_rest_is_saved(void **state)
 	unsigned counts[3] = {0};
 	uint64_t unknown;
 
+	need_blocks_to_lose();
 	make_file(64); /* two pages of table */
 	uint8_t *bytes = cache_file_data(file);
 	for (unsigned slot = 0; slot < 64; slot++)
@@ -420,10 +433,11 @@ static void an_address_of_what_is_not_there_is_told(void **state)
 	const void *at = NULL;
 	uint8_t byte = 0;
 
+	need_blocks_to_lose();
 	mapped_init();
 	for (unsigned i = 0; i < 100; i++) {
 		assert_int_equal(mapped_copy(&byte, pages + i, 1, &at), -EIO);
-		assert_ptr_equal(at, pages + i);
+		assert_int_equal((uintptr_t)at / BLOCK, (uintptr_t)pages / BLOCK); /* s390x tells no more */
 	}
 	assert_int_equal(mapped_try(die, pages + BLOCK, &at), -EIO);
 	assert_ptr_equal(at, pages + BLOCK);

@@ -274,8 +274,8 @@ static void malformed_welcomes_are_refused(void **state)
 		"weft:grant:epoch=0000000000006f1c,lease=1,offers=tcp,restorable=1",
 		"weft:grant:v=1,epoch=0000000000006f1c,lease=1,offers=tcp,restorable=2",
 		"weft:grant:epoch=0000000000006f1c,lease=1,offers=a b",
-		"weft:grant:epoch=0000000000006f1c,lease=1,offers="
-		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+		("weft:grant:epoch=0000000000006f1c,lease=1,offers="
+		 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
 	};
 
 	assert_int_equal(parse_grant("weft:grant:epoch=0000000000006f1c,lease=0,offers="), 0);

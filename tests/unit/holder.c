@@ -18,6 +18,7 @@
 
 #include "fabric/donor/holder.h"
 #include "fabric/base/util.h"
+#include "tests/support/emulated.h"
 
 enum { MAX_STORED = 8 };
 
@@ -156,6 +157,7 @@ static void a_holder_that_is_full_says_so(void **state)
 	int pair[2], fds[2], status;
 	unsigned nr_fds;
 
+	SKIP_IF_EMULATED(NULL, "does not start programs of the architecture that it emulates");
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
 	snprintf(program, sizeof(program), "%s/weftholder", getenv("WEFT_BIN"));
 	pid_t pid = fork();
@@ -271,6 +273,7 @@ static void a_killed_service_comes_back_with_its_memory(void **state)
 	char log[80], first[17], second[17];
 	int status;
 
+	SKIP_IF_EMULATED(NULL, "does not start programs of the architecture that it emulates");
 	snprintf(log, sizeof(log), "%s/log", dir);
 	pid_t pid = start_service(log);
 	hear(&manager.ready);

@@ -55,7 +55,7 @@ static void make_ip(struct train *t, bool v6)
 
 	t->ip_bytes = v6 ? sizeof(struct ip6_hdr) : sizeof(struct iphdr);
 	if (v6) {
-		struct ip6_hdr ip = {.ip6_vfc = 0x60,
+		struct ip6_hdr ip = {.ip6_flow = htonl(6U << 28),
 			.ip6_plen = htons(TCP_BYTES + PAYLOAD),
 			.ip6_nxt = IPPROTO_TCP,
 			.ip6_hlim = 64};

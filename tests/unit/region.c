@@ -16,6 +16,7 @@
 #include "fabric/hello.h"
 #include "fabric/region/region.h"
 #include "fabric/base/util.h"
+#include "tests/support/emulated.h"
 
 static struct weft_region *make(const char *name, uint64_t size)
 {
@@ -39,10 +40,13 @@ static bool all(const uint8_t *p, uint64_t len, uint8_t byte)
 static void memory_is_there_and_clear(void **state)
 {
 	struct weft_region *region = make("scratch", 3 * WEFT_MIB + 1);
+	char description[64], size[32];
 
-	assert_int_equal(region->size_bytes, 3 * WEFT_MIB + 4096);
+	assert_int_equal(region->size_bytes, 3 * WEFT_MIB + (uint64_t)sysconf(_SC_PAGESIZE));
 	assert_string_equal(region->name, "scratch");
-	assert_string_equal(region->description, "memory, 3.0 MiB");
+	snprintf(description, sizeof(description), "memory, %s",
+		weft_format_size(region->size_bytes, size, sizeof(size)));
+	assert_string_equal(region->description, description);
 	assert_true(region->epoch != 0);
 	assert_true(all(region->map, region->size_bytes, 0));
 	assert_int_equal(weft_region_flush(region), 0);
@@ -128,6 +132,7 @@ static void zero_clears_the_range_and_no_more(void **state)
 
 static void punched_memory_is_a_hole_until_written(void **state)
 {
+	SKIP_IF_EMULATED(NULL, "takes MADV_POPULATE_WRITE for nothing, so that all of a region is a hole");
 	struct weft_region *region = make("m", WEFT_MIB);
 	struct weft_extent extent = weft_region_extent(region, 0, WEFT_MIB);
 
@@ -143,7 +148,7 @@ static void punched_memory_is_a_hole_until_written(void **state)
 	memset(region->map + 65536, 1, 4096);
 	extent = weft_region_extent(region, 65536, 8192);
 	assert_false(extent.hole);
-	assert_int_equal(extent.len, 4096);
+	assert_int_equal(extent.len, weft_min(8192, (uint64_t)sysconf(_SC_PAGESIZE)));
 	weft_region_put(region);
 }
 
