@@ -406,7 +406,8 @@ static void put_bytes(struct image *image, const char *field, const void *bytes,
 	} else {
 		assert_true(len <= size);
 	}
-	memcpy(p, bytes, len);
+	if (len > 0)
+		memcpy(p, bytes, len);
 }
 
 /* Another layout inside of a field, as one (a head, a chunk) or at the end. */
