@@ -11,7 +11,7 @@ cat >"$TMP/inside" <<'END'
 export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
 borrower() { timeout 200 "$WEFT_BUILD/tests/second-borrower-rdma" "$RDMA_IP" "$@" || fail "$*: $?"; }
 truncate -s 1M "$TMP/file"
-start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=4M --file "f=$TMP/file" --lease 2
+start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=4M --file "f=$TMP/file" --lease 8
 borrower "$PORT" memory
 borrower "$PORT" file
 stop_donor || fail "the donor's exit status: $?"
@@ -30,7 +30,7 @@ echo "== what was flushed and what was left untold is in the file"
 cmp "$TMP/file" "$TMP/expected" || fail "other bytes"
 
 # 512 chunks, which are weft's own only where a test says so.
-"$WEFT_BUILD/tests/conformance/verbs-life" donor $((16 << 20)) $((32 << 10)) 2000 >"$TMP/port" &
+"$WEFT_BUILD/tests/conformance/verbs-life" donor $((16 << 20)) $((32 << 10)) 8000 >"$TMP/port" &
 donor=$!
 port_is_there() { [[ -s $TMP/port ]]; }
 wait_for port_is_there

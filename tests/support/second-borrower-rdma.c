@@ -4,7 +4,7 @@
  * second-borrower.py: what it cannot do after reading that, the manual lacks.
  *
  * usage: second-borrower-rdma ADDRESS PORT memory|chunks|file
- *   memory   of a donor with --memory r=4M --lease 2
+ *   memory   of a donor with --memory r=4M --lease 8
  *   chunks   of one that lends 'r', of more chunks than fit into a message
  *   file     of one with --file f=PATH, of 1M: its first 4 KiB, and every second of its first 600
  *            pieces of 512 bytes from there on, are written
@@ -664,7 +664,7 @@ static void a_writer_writes_and_reads(void)
 	step("a writer writes and reads");
 	refused(&nobody, ENOENT_);
 	s = attach(&a);
-	CHECK(s->size_bytes == 4 << 20 && s->flags == 0 && s->lease_ms == 2000 && !s->restorable);
+	CHECK(s->size_bytes == 4 << 20 && s->flags == 0 && s->lease_ms == 8000 && !s->restorable);
 	CHECK(writes(s, 4099, 60001, 0x41) && reads(s, 4099, 60001, 0x41) && reads(s, 4098, 1, 0));
 	CHECK(writes(s, s->size_bytes - 3, 3, 0x42) && reads(s, s->size_bytes - 3, 3, 0x42));
 	CHECK(zero(s, 5000, 50000) == 0 && reads(s, 5000, 50000, 0) && reads(s, 4999, 1, 0x41));
@@ -685,7 +685,7 @@ static void signs_of_life_keep_a_region(void)
 	struct session *s = attach(&a), *second;
 
 	step("signs of life keep a region");
-	probe_for(s, 6000);
+	probe_for(s, 2 * s->lease_ms);
 	refused(&other, EBUSY_);
 	step("  a session joins");
 	a.remembers = true;
