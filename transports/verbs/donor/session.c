@@ -6,11 +6,9 @@
  * protection domain is destroyed before the share is put.  A file region stays staged until after both; that what WRITEs
  * changed may not have been told is noted before anybody else is granted it.
  */
-#include "transports/verbs/donor/session.h"
+#include "transports/verbs/donor/run.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -21,210 +19,23 @@
 #include "transports/verbs/device.h"
 
 enum {
-	NR_RECV = VERBS_REQUESTS + 2, /* REQUESTs, and a BYE behind them */
-	NR_SEND = VERBS_REQUESTS + 4,
 	STACK_BYTES = 512 * 1024,
-	LINGER_MS = 1000, /* how long a refused borrower has to read why … */
-	LEAVE_MS = 300,   /* … and one that makes room for others to take in the message */
-	MAX_TICK_MS = 1000,
-	MIN_TICK_MS = 5,
-	WR_RECV = 0,
-	WR_SEND = 1 << 16,
-	WAIT_MS = 250,     /* between two WAITs while a file is loaded … */
-	PROGRESS_MS = 5000, /* … and two lines of the log */
+	LEAVE_MS = 300, /* how long one that makes room for others has to take in the message */
 };
 #define ZERO_SLICE_BYTES (4 * WEFT_MIB)
 
-enum state {
-	STATE_HELLO,   /* waits for a hello */
-	STATE_DATA,    /* granted, waits for the data connection */
-	STATE_GRANTED, /* serves requests */
-	STATE_REFUSED, /* waits for the borrower to leave */
-	STATE_OVER,
-};
-
-/* What only the thread touches. */
-struct run {
-	struct verbs_session *session;
-	enum state state;
-	bool counted; /* among those with a grant */
-	bool clean;   /* it said goodbye */
-	bool told;    /* and that we know of all its WRITEs */
-	uint64_t deadline_ns; /* 0: none */
-	char peer[64];
-	struct ibv_pd *pd; /* of the control connection: holds message buffers only */
-	struct ibv_comp_channel *comp;
-	struct ibv_cq *cq;
-	struct verbs_bufs bufs;
-	unsigned received[NR_RECV], nr_received; /* buffers with messages, oldest first */
-	uint32_t received_len[NR_RECV];
-	struct rdma_cm_id *data;
-	struct weft_region *region; /* referenced */
-	struct weft_grant *grant;
-	bool staged; /* a file's contents, for us */
-	uint64_t waited_ns, logged_ns; /* for it: when that was said last */
-	struct verbs_share *share;
-	uint64_t *beat; /* a page */
-	struct ibv_mr *beat_mr;
-	uint64_t seen_beat;
-	uint32_t tick_ms;
-	uint32_t nr_told; /* of the share's chunks, from the first on */
-	struct verbs_msg msg, out;
-};
-
-static void wake(struct verbs_session *session)
-{
-	uint64_t one = 1;
-
-	(void)!write(session->wake_fd, &one, sizeof(one));
-}
-
-void verbs_session_wake(struct verbs_session *session)
-{
-	wake(session);
-}
-
-/* The donor's, from any thread. */
-static void on_fence(void *ctx)
-{
-	struct verbs_session *session = ctx;
-
-	atomic_store(&session->fenced, true);
-	wake(session);
-}
-
-static bool must_end(const struct run *run)
-{
-	return run->state == STATE_OVER || atomic_load(&run->session->fenced) ||
-		atomic_load(&run->session->stopped);
-}
-
-static uint64_t after_ms(uint64_t ms)
-{
-	return weft_now_ns() + ms * UINT64_C(1000000);
-}
-
-static void take_events(struct run *run)
-{
-	struct rdma_cm_event *event;
-
-	while (rdma_get_cm_event(run->session->channel, &event) == 0) {
-		if (verbs_event_errno(event, run->peer, NULL) < 0)
-			run->state = STATE_OVER;
-		rdma_ack_cm_event(event);
-	}
-}
-
-static unsigned take_completions(struct run *run)
-{
-	struct ibv_wc wc;
-	unsigned nr = 0;
-
-	while (ibv_poll_cq(run->cq, 1, &wc) > 0) {
-		unsigned i = wc.wr_id & 0xffff;
-
-		nr++;
-		if (wc.status != IBV_WC_SUCCESS) {
-			run->state = STATE_OVER;
-			continue;
-		}
-		if (wc.wr_id & WR_SEND) {
-			verbs_bufs_sent(&run->bufs, i);
-		} else {
-			run->received[run->nr_received] = i;
-			run->received_len[run->nr_received++] = wc.byte_len;
-		}
-	}
-	return nr;
-}
-
-/* Sleeps until something happens, at most timeout_ms.  Does not look at what. */
-static void sleep_on(struct run *run, int timeout_ms)
-{
-	struct pollfd fds[] = {
-		{.fd = run->session->wake_fd, .events = POLLIN},
-		{.fd = run->session->channel->fd, .events = POLLIN},
-		{.fd = run->comp->fd, .events = POLLIN},
-	};
-	struct ibv_cq *cq;
-	uint64_t count;
-	void *ctx;
-
-	if (ibv_req_notify_cq(run->cq, 0) != 0)
-		run->state = STATE_OVER;
-	/* What came before it was armed wakes nobody. */
-	if (take_completions(run) == 0 && run->nr_received == 0 && !must_end(run))
-		poll(fds, WEFT_ARRAY_LEN(fds), timeout_ms);
-	(void)!read(run->session->wake_fd, &count, sizeof(count));
-	while (ibv_get_cq_event(run->comp, &cq, &ctx) == 0)
-		ibv_ack_cq_events(cq, 1);
-	take_completions(run);
-	take_events(run);
-}
-
-static int send_msg(struct run *run)
-{
-	uint64_t end_ns = after_ms(LINGER_MS);
-	int r;
-
-	/* Buffers come back as soon as the peer's side acknowledges. */
-	while ((r = verbs_bufs_send(&run->bufs, run->session->control->qp, &run->out, WR_SEND)) == -EAGAIN &&
-		!must_end(run) && weft_now_ns() < end_ns)
-		sleep_on(run, 10);
-	if (r < 0)
-		run->state = STATE_OVER;
-	return r;
-}
-
-static void refuse(struct run *run, uint32_t linger_ms, const struct weft_error *err)
-{
-	run->out = (struct verbs_msg){.type = VERBS_REFUSE};
-	run->out.refuse.error = -err->code;
-	run->out.refuse.version0 = run->msg.type == VERBS_HELLO && run->msg.hello.hello.version0;
-	snprintf(run->out.refuse.text, sizeof(run->out.refuse.text), "%.*s", VERBS_TEXT_MAX,
-		err->message);
-	run->state = STATE_REFUSED;
-	run->deadline_ns = after_ms(linger_ms);
-	send_msg(run);
-}
-
 /* Others came, and this one has no grant yet. */
-static void make_room(struct run *run)
+static void make_room(struct verbs_run *run)
 {
 	struct weft_error err;
 
 	weft_error_set(&err, EBUSY, "too many peers without a grant come to this donor over RDMA, and most of them from here; "
 		"try again (weft status shows them at the donor)");
-	refuse(run, LEAVE_MS, &err);
-}
-
-/* It is no stranger any more, even if it was just about to make room. */
-static void stay(struct run *run)
-{
-	struct verbs_listener *listener = run->session->listener;
-
-	if (weft_stranger_belongs(&run->session->stranger) || !atomic_exchange(&run->session->unwanted, false))
-		return;
-	pthread_mutex_lock(&listener->lock);
-	listener->nr_leaving--;
-	pthread_mutex_unlock(&listener->lock);
-}
-
-/* -EBUSY: there are too many already. */
-static int count(struct run *run, bool known, struct weft_error *err)
-{
-	struct verbs_listener *listener = run->session->listener;
-
-	pthread_mutex_lock(&listener->lock);
-	run->counted = listener->nr_granted < listener->config.max_sessions || known;
-	listener->nr_granted += run->counted;
-	pthread_mutex_unlock(&listener->lock);
-	return run->counted ? 0 : weft_error_set(err, EBUSY, "this donor serves %u connections over RDMA, and more only to "
-		"attachments that it has already", listener->config.max_sessions);
+	verbs_run_refuse(run, LEAVE_MS, &err);
 }
 
 /* The control connection: a protection domain with nothing in it but its own buffers. */
-static int accept_control(struct run *run)
+static int accept_control(struct verbs_run *run)
 {
 	struct verbs_session *session = run->session;
 	struct rdma_cm_id *id = session->control;
@@ -236,10 +47,10 @@ static int accept_control(struct run *run)
 		return -errno;
 	run->comp = ibv_create_comp_channel(id->verbs);
 	if (run->comp)
-		run->cq = ibv_create_cq(id->verbs, NR_RECV + NR_SEND + 4, NULL, run->comp, 0);
+		run->cq = ibv_create_cq(id->verbs, VERBS_RUN_NR_RECV + VERBS_RUN_NR_SEND + 4, NULL, run->comp, 0);
 	if (!run->cq || verbs_nonblocking(run->comp->fd) < 0)
 		return -errno;
-	int r = verbs_bufs_init(&run->bufs, run->pd, NR_RECV, NR_SEND, &err);
+	int r = verbs_bufs_init(&run->bufs, run->pd, VERBS_RUN_NR_RECV, VERBS_RUN_NR_SEND, &err);
 	if (r < 0)
 		return r;
 	struct ibv_qp_init_attr attr = {
@@ -247,16 +58,16 @@ static int accept_control(struct run *run)
 		.recv_cq = run->cq,
 		.qp_type = IBV_QPT_RC,
 		.cap = {
-			.max_send_wr = NR_SEND,
-			.max_recv_wr = NR_RECV,
+			.max_send_wr = VERBS_RUN_NR_SEND,
+			.max_recv_wr = VERBS_RUN_NR_RECV,
 			.max_send_sge = 1,
 			.max_recv_sge = 1,
 		},
 	};
 	if (rdma_create_qp(id, run->pd, &attr) != 0)
 		return -errno;
-	for (unsigned i = 0; i < NR_RECV && r == 0; i++)
-		r = verbs_bufs_post_recv(&run->bufs, id->qp, i, WR_RECV | i);
+	for (unsigned i = 0; i < VERBS_RUN_NR_RECV && r == 0; i++)
+		r = verbs_bufs_post_recv(&run->bufs, id->qp, i, VERBS_RUN_WR_RECV | i);
 	verbs_set_timeout(id);
 	if (r == 0 && rdma_accept(id, &param) != 0)
 		r = -errno;
@@ -273,7 +84,7 @@ static uint8_t max_reads(struct ibv_context *context)
 }
 
 /* The data connection, whose token was right: into the generation's protection domain. */
-static int accept_data(struct run *run, const struct verbs_params *params)
+static int accept_data(struct verbs_run *run, const struct verbs_params *params)
 {
 	struct rdma_cm_id *id = run->data;
 	struct ibv_qp_init_attr attr = {
@@ -295,7 +106,7 @@ static int accept_data(struct run *run, const struct verbs_params *params)
 	return rdma_accept(id, &param) != 0 ? -errno : 0;
 }
 
-static void look_for_data(struct run *run)
+static void look_for_data(struct verbs_run *run)
 {
 	struct verbs_session *session = run->session;
 	struct verbs_params params;
@@ -309,199 +120,16 @@ static void look_for_data(struct run *run)
 		return;
 	if (accept_data(run, &params) < 0) {
 		rdma_reject(run->data, NULL, 0);
-		run->state = STATE_OVER;
+		run->state = VERBS_RUN_OVER;
 		return;
 	}
 	run->deadline_ns = 0;
 	weft_grant_touch(run->grant, weft_now_ns());
-	run->state = STATE_GRANTED;
-}
-
-static int wait_for_share(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
-{
-	struct run *run = ctx;
-
-	take_completions(run);
-	take_events(run);
-	if (must_end(run))
-		return -ECANCELED;
-	/* It waits for us: its silence says nothing.  That it is gone is an event, or a message that does not arrive. */
-	if (run->grant)
-		weft_grant_touch(run->grant, weft_now_ns());
-	run->out = (struct verbs_msg){.type = VERBS_WAIT};
-	run->out.wait.done_bytes = done_bytes;
-	run->out.wait.total_bytes = total_bytes;
-	return send_msg(run);
-}
-
-static int wait_for_file(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
-{
-	struct run *run = ctx;
-	uint64_t now_ns = weft_now_ns();
-	char done[32], total[32];
-
-	if (run->logged_ns == 0)
-		run->logged_ns = now_ns;
-	if (now_ns - run->logged_ns >= PROGRESS_MS * UINT64_C(1000000)) {
-		weft_info("region '%s': %s of %s loaded into memory for RDMA", run->region->name,
-			weft_format_size(done_bytes, done, sizeof(done)),
-			weft_format_size(total_bytes, total, sizeof(total)));
-		run->logged_ns = now_ns;
-	}
-	if (now_ns - run->waited_ns < WAIT_MS * UINT64_C(1000000))
-		return must_end(run) ? -ECANCELED : 0;
-	run->waited_ns = now_ns;
-	return wait_for_share(run, done_bytes, total_bytes);
-}
-
-/* Everything that a grant needs; 0, or -errno with err. */
-static int prepare_grant(struct run *run, struct weft_error *err)
-{
-	struct verbs_session *session = run->session;
-	struct verbs_listener *listener = session->listener;
-	const struct weft_hello *hello = &run->msg.hello.hello;
-	void *page = NULL;
-
-	if (run->msg.hello.unknown)
-		return weft_error_set(err, EPROTONOSUPPORT, "the borrower needs field %u of its hello understood, which this version of "
-			"weft does not know; upgrade the donor", run->msg.hello.unknown);
-	int r = weft_donor_find(listener->donor, run->msg.hello.region, &run->region, &run->msg.hello.hello.tenure, err);
-
-	if (r < 0)
-		return r;
-	bool known = weft_donor_knows(listener->donor, run->region, hello);
-	/* It belongs here: it does not make room for strangers from now on. */
-	if (known)
-		stay(run);
-	r = count(run, known, err);
-	if (r < 0)
-		return r;
-	/* Its patience starts anew: others may have to stop first. */
-	wait_for_share(run, 0, run->region->size_bytes);
-	r = weft_donor_grant(listener->donor, run->region, hello, run->peer, "rdma", on_fence, session,
-		&run->grant, err);
-	if (r < 0)
-		return r;
-	stay(run);
-	r = weft_region_stage(run->region, run->grant->writable, wait_for_file, run, err);
-	if (r < 0)
-		return r;
-	run->staged = true;
-	r = verbs_share_join(&listener->shares, session->control->verbs, run->region, hello,
-		run->grant->writable, wait_for_share, run, &run->share, err);
-	if (r < 0)
-		return r;
-	if (posix_memalign(&page, 4096, 4096) != 0)
-		return weft_error_set(err, ENOMEM, "cannot grant over RDMA: out of memory");
-	memset(page, 0, 4096);
-	run->beat = page;
-	run->beat_mr = ibv_reg_mr(verbs_share_pd(run->share), page, sizeof(uint64_t),
-		IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
-	return run->beat_mr ? 0 : verbs_reg_failed(errno, 4096, err);
-}
-
-/* May take as long as writing all of the file. */
-static void unstage(struct run *run)
-{
-	int r = run->staged ? weft_region_unstage(run->region) : 0;
-
-	run->staged = false;
-	/* Nobody who could be told is left. */
-	if (r < 0)
-		weft_warn("region '%s': what was written over RDMA stays in memory, since its file cannot be written: %s",
-			run->region->name, strerror(-r));
-}
-
-/*
- * What was granted and cannot be used.  Who attaches anew leaves nothing behind then; who reconnects keeps the region until
- * its lease ends.
- */
-static void give_back(struct run *run)
-{
-	if (run->share) {
-		verbs_share_leave(run->share, NULL, atomic_load(&run->session->fenced));
-		verbs_share_put(run->share);
-		run->share = NULL;
-	}
-	if (run->grant)
-		weft_grant_release(run->grant, (uint32_t)run->msg.hello.hello.generation == 0);
-	run->grant = NULL;
-	unstage(run);
-}
-
-static void on_hello(struct run *run)
-{
-	struct verbs_session *session = run->session;
-	struct verbs_listener *listener = session->listener;
-	struct weft_error err = {0};
-	struct weft_welcome welcome;
-	const struct weft_hello *hello = &run->msg.hello.hello;
-	uint8_t token[VERBS_TOKEN_BYTES];
-	int r = prepare_grant(run, &err);
-
-	weft_debug("a hello for region '%.*s': %s", (int)sizeof(run->msg.hello.region),
-		run->msg.hello.region, r < 0 ? err.message : "granted");
-	if (must_end(run))
-		return;
-	if (r < 0) {
-		give_back(run);
-		refuse(run, LINGER_MS, &err);
-		return;
-	}
-	weft_donor_welcome(listener->donor, run->region, &welcome);
-	weft_random(token, sizeof(token));
-	run->tick_ms = welcome.lease_ms ? welcome.lease_ms / 8 : MAX_TICK_MS;
-	run->tick_ms = (uint32_t)weft_max(weft_min(run->tick_ms, MAX_TICK_MS), MIN_TICK_MS);
-	run->out = (struct verbs_msg){.type = VERBS_GRANT};
-	run->out.grant.size_bytes = run->region->size_bytes;
-	run->out.grant.epoch = run->region->epoch;
-	run->out.grant.generation = hello->generation;
-	run->out.grant.lease_ms = welcome.lease_ms;
-	run->out.grant.flags = run->grant->writable ? 0 : VERBS_GRANT_READ_ONLY;
-	if (run->region->backing == WEFT_BACKING_FILE)
-		run->out.grant.flags |= VERBS_GRANT_FLUSH_ASKS;
-	run->out.grant.chunk_bytes = verbs_share_chunk_bytes(run->share);
-	run->out.grant.nr_chunks = verbs_share_nr_chunks(run->share);
-	run->out.grant.epoch_word = verbs_share_epoch_word(run->share);
-	run->out.grant.beat_word =
-		(struct verbs_chunk){.addr = (uintptr_t)run->beat_mr->addr, .rkey = run->beat_mr->rkey};
-	memcpy(run->out.grant.token, token, sizeof(token));
-	snprintf(run->out.grant.offers, sizeof(run->out.grant.offers), "%s", welcome.offers);
-	run->out.grant.restorable = welcome.restorable;
-	run->out.grant.version0 = hello->version0;
-	run->state = STATE_DATA;
-	run->deadline_ns = after_ms(listener->config.handshake_ms);
-	pthread_mutex_lock(&listener->lock);
-	memcpy(session->token, token, sizeof(token));
-	session->has_token = true;
-	pthread_mutex_unlock(&listener->lock);
-	send_msg(run);
-}
-
-static void on_get_chunks(struct run *run)
-{
-	uint32_t first = run->msg.get_chunks.first, nr = verbs_share_nr_chunks(run->share);
-
-	if (first >= nr) {
-		run->state = STATE_OVER;
-		return;
-	}
-	run->out = (struct verbs_msg){.type = VERBS_CHUNKS};
-	run->out.chunks.first = first;
-	run->out.chunks.nr = (uint32_t)weft_min(nr - first, VERBS_CHUNKS_PER_MESSAGE);
-	for (uint32_t i = 0; i < run->out.chunks.nr; i++)
-		run->out.chunks.chunk[i] = verbs_share_chunk(run->share, first + i);
-	/* Asking again for what was told buys no time. */
-	if (first + run->out.chunks.nr > run->nr_told) {
-		run->nr_told = first + run->out.chunks.nr;
-		run->deadline_ns = after_ms(run->session->listener->config.handshake_ms);
-	}
-	weft_grant_touch(run->grant, weft_now_ns());
-	send_msg(run);
+	run->state = VERBS_RUN_GRANTED;
 }
 
 /* In slices, so that a fence does not wait long. */
-static int zero(struct run *run, uint64_t off, uint64_t len)
+static int zero(struct verbs_run *run, uint64_t off, uint64_t len)
 {
 	if (!run->grant->writable)
 		return -EPERM;
@@ -510,7 +138,7 @@ static int zero(struct run *run, uint64_t off, uint64_t len)
 	while (len > 0) {
 		uint64_t n = weft_min(len, ZERO_SLICE_BYTES);
 
-		if (must_end(run))
+		if (verbs_run_must_end(run))
 			return -ESTALE;
 		/* No holes: the pages are registered. */
 		int r = weft_region_zero(run->region, off, n, false, false);
@@ -523,7 +151,7 @@ static int zero(struct run *run, uint64_t off, uint64_t len)
 }
 
 /* What its WRITEs changed.  -EPROTO: that cannot be. */
-static int note_changes(struct run *run)
+static int note_changes(struct verbs_run *run)
 {
 	for (uint32_t i = 0; i < run->msg.request.nr_ranges; i++) {
 		const struct verbs_range *range = &run->msg.request.range[i];
@@ -536,12 +164,12 @@ static int note_changes(struct run *run)
 	return 0;
 }
 
-static void on_request(struct run *run)
+static void on_request(struct verbs_run *run)
 {
 	int r = 0;
 
 	if (note_changes(run) < 0) {
-		run->state = STATE_OVER;
+		run->state = VERBS_RUN_OVER;
 		return;
 	}
 	/* It waits for us, which may take a disk's time. */
@@ -553,28 +181,28 @@ static void on_request(struct run *run)
 	weft_grant_touch(run->grant, weft_now_ns());
 	run->out = (struct verbs_msg){.type = VERBS_REPLY, .cookie = run->msg.cookie};
 	run->out.reply.error = r;
-	send_msg(run);
+	verbs_run_send(run);
 }
 
-static void on_message(struct run *run)
+static void on_message(struct verbs_run *run)
 {
 	uint8_t type = run->msg.type;
 
-	if (type == VERBS_HELLO && run->state == STATE_HELLO) {
+	if (type == VERBS_HELLO && run->state == VERBS_RUN_HELLO) {
 		weft_stranger_spoke(&run->session->stranger);
-		on_hello(run);
-	} else if (type == VERBS_GET_CHUNKS && run->state == STATE_DATA) {
-		on_get_chunks(run);
-	} else if (type == VERBS_REQUEST && run->state == STATE_GRANTED) {
+		verbs_run_grant(run);
+	} else if (type == VERBS_GET_CHUNKS && run->state == VERBS_RUN_DATA) {
+		verbs_run_tell_chunks(run);
+	} else if (type == VERBS_REQUEST && run->state == VERBS_RUN_GRANTED) {
 		on_request(run);
 	} else {
-		run->clean = type == VERBS_BYE && run->state == STATE_GRANTED;
+		run->clean = type == VERBS_BYE && run->state == VERBS_RUN_GRANTED;
 		run->told = run->clean && !run->msg.bye.changed;
-		run->state = STATE_OVER;
+		run->state = VERBS_RUN_OVER;
 	}
 }
 
-static void take_message(struct run *run)
+static void take_message(struct verbs_run *run)
 {
 	unsigned i = run->received[0];
 	int r = verbs_unpack(verbs_bufs_at(&run->bufs, i), run->received_len[0], &run->msg);
@@ -583,15 +211,15 @@ static void take_message(struct run *run)
 	memmove(run->received, run->received + 1, run->nr_received * sizeof(run->received[0]));
 	memmove(run->received_len, run->received_len + 1, run->nr_received * sizeof(run->received_len[0]));
 	if (r == 0)
-		r = verbs_bufs_post_recv(&run->bufs, run->session->control->qp, i, WR_RECV | i);
+		r = verbs_bufs_post_recv(&run->bufs, run->session->control->qp, i, VERBS_RUN_WR_RECV | i);
 	if (r < 0)
-		run->state = STATE_OVER;
+		run->state = VERBS_RUN_OVER;
 	else
 		on_message(run);
 }
 
 /* A sign of life that the borrower wrote by itself. */
-static void look_at_beat(struct run *run)
+static void look_at_beat(struct verbs_run *run)
 {
 	uint64_t beat = atomic_load_explicit((_Atomic uint64_t *)run->beat, memory_order_relaxed);
 
@@ -601,24 +229,24 @@ static void look_at_beat(struct run *run)
 	weft_grant_touch(run->grant, weft_now_ns());
 }
 
-static void serve(struct run *run)
+static void serve(struct verbs_run *run)
 {
-	run->deadline_ns = after_ms(run->session->listener->config.handshake_ms);
-	while (!must_end(run)) {
+	run->deadline_ns = verbs_after_ms(run->session->listener->config.handshake_ms);
+	while (!verbs_run_must_end(run)) {
 		uint64_t now_ns = weft_now_ns();
 		int timeout_ms = -1;
 
-		if (run->state == STATE_HELLO && atomic_load(&run->session->unwanted))
+		if (run->state == VERBS_RUN_HELLO && atomic_load(&run->session->unwanted))
 			make_room(run);
-		if (run->state == STATE_REFUSED && atomic_load(&run->session->unwanted) && verbs_bufs_all_sent(&run->bufs))
+		if (run->state == VERBS_RUN_REFUSED && atomic_load(&run->session->unwanted) && verbs_bufs_all_sent(&run->bufs))
 			break;
 		if (run->nr_received > 0) {
 			take_message(run);
 			continue;
 		}
-		if (run->state == STATE_DATA)
+		if (run->state == VERBS_RUN_DATA)
 			look_for_data(run);
-		if (run->state == STATE_GRANTED) {
+		if (run->state == VERBS_RUN_GRANTED) {
 			look_at_beat(run);
 			timeout_ms = (int)run->tick_ms;
 		}
@@ -627,10 +255,10 @@ static void serve(struct run *run)
 				break;
 			timeout_ms = (int)((run->deadline_ns - now_ns) / 1000000) + 1;
 		}
-		sleep_on(run, timeout_ms);
+		verbs_run_sleep(run, timeout_ms);
 	}
 	/* A goodbye that came before the end is one. */
-	take_completions(run);
+	verbs_run_take_completions(run);
 	for (unsigned i = 0; i < run->nr_received && run->data; i++)
 		if (verbs_unpack(verbs_bufs_at(&run->bufs, run->received[i]), run->received_len[i],
 			    &run->msg) == 0 && run->msg.type == VERBS_BYE) {
@@ -642,7 +270,7 @@ static void serve(struct run *run)
 }
 
 /* Not listed any more: nobody hands anything over. */
-static void unlist(struct run *run)
+static void unlist(struct verbs_run *run)
 {
 	struct verbs_session *session = run->session;
 	struct verbs_listener *listener = session->listener;
@@ -674,7 +302,7 @@ static void destroy_qp(struct rdma_cm_id *id)
 	rdma_destroy_qp(id);
 }
 
-static void end(struct run *run)
+static void end(struct verbs_run *run)
 {
 	struct verbs_session *session = run->session;
 	struct verbs_listener *listener = session->listener;
@@ -698,7 +326,7 @@ static void end(struct run *run)
 	free(run->beat);
 	if (run->share)
 		verbs_share_put(run->share);
-	unstage(run);
+	verbs_run_unstage(run);
 	weft_region_put(run->region);
 	verbs_bufs_fini(&run->bufs);
 	if (run->cq)
@@ -725,7 +353,7 @@ static void end(struct run *run)
 static void *session_main(void *ctx)
 {
 	struct verbs_session *session = ctx;
-	struct run run = {.session = session};
+	struct verbs_run run = {.session = session};
 
 	verbs_address_text(rdma_get_peer_addr(session->control), run.peer, sizeof(run.peer));
 	if (accept_control(&run) == 0)
@@ -746,7 +374,7 @@ static void on_make_room(struct weft_stranger *stranger)
 	listener->nr_leaving++;
 	pthread_mutex_unlock(&listener->lock);
 	atomic_store(&session->unwanted, true);
-	wake(session);
+	verbs_session_wake(session);
 }
 
 int verbs_session_start(struct verbs_listener *listener, struct rdma_cm_id *id)

@@ -1,5 +1,5 @@
 /*
- * A session at the donor, private to listener.c and session.c.
+ * A session at the donor, private to transports/verbs/donor/.
  *
  * Threads: each session has one, which does everything that may wait for the driver or the donor.  listener->lock
  * guards the list, the counts, and a session's token and mailbox; nobody who holds it waits for a driver.
