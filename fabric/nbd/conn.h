@@ -1,6 +1,6 @@
 /*
  * Private to fabric/nbd/: a server's connection, and what each of its files has for the others.  A file uses those above it only:
- * conn.c and reply.c, then pieces.c, send.c, handshake.c and transmission.c, engine.c, serve.c.
+ * conn.c, reply.c and option-reply.c, then pieces.c, send.c, handshake.c and transmission.c, engine.c, serve.c.
  *
  * Invariants: bytes rx_start..rx_end of rx were received and not looked at yet.  A request slot is either
  * on the free list, or the one whose payload is awaited (conn->current), or the service's, or on the reply queue.
@@ -137,6 +137,19 @@ int nbd_conn_send_queue(struct nbd_conn *conn);
 int nbd_conn_wait(struct nbd_conn *conn, int events, uint64_t deadline_ns);
 /* Likewise: until what is queued has left.  0, -ETIMEDOUT, or -errno. */
 int nbd_conn_flush(struct nbd_conn *conn, unsigned timeout_ms);
+
+/* option-reply.c; each: 0, or -ENOMEM. */
+
+/* Room for n bytes at the end of what is queued, or NULL. */
+uint8_t *nbd_tx_append(struct nbd_conn *conn, size_t n);
+/* The head of a reply with len bytes of data, which the caller fills in at *ret_data. */
+int nbd_option_reply_data(struct nbd_conn *conn, uint32_t type, uint32_t len, uint8_t **ret_data);
+/* text (may be NULL): for people, on errors. */
+int nbd_option_reply(struct nbd_conn *conn, uint32_t type, const char *text);
+/* Replies of this option so far are taken back: an error stands alone. */
+int nbd_option_error(struct nbd_conn *conn, uint32_t type, const char *text);
+/* What the service said, in the protocol's words. */
+int nbd_option_refuse(struct nbd_conn *conn, int error, const struct weft_error *err);
 
 /* handshake.c and transmission.c */
 

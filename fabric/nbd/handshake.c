@@ -3,11 +3,9 @@
  * Owned by the connection's thread.  One option at a time: the next is looked at when the last one's
  * reply has left, so that a peer who only asks cannot make replies pile up.
  */
-#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "fabric/nbd/conn.h"
@@ -15,83 +13,6 @@
 #include "fabric/base/util.h"
 
 enum { EXPORT_NAME_PADDING = 124, CLIENT_FLAGS_BYTES = 4 };
-
-/* ---- replies ---- */
-
-static int reserve(struct nbd_conn *conn, size_t n)
-{
-	size_t cap = conn->tx_cap;
-
-	if (conn->tx_len + n <= cap)
-		return 0;
-	while (cap < conn->tx_len + n)
-		cap = cap ? 2 * cap : 1024;
-	uint8_t *tx = realloc(conn->tx, cap);
-	if (!tx)
-		return -ENOMEM;
-	conn->tx = tx;
-	conn->tx_cap = cap;
-	return 0;
-}
-
-/* Room for n bytes at the end of the replies, or NULL. */
-static uint8_t *append(struct nbd_conn *conn, size_t n)
-{
-	if (reserve(conn, n) < 0)
-		return NULL;
-	conn->tx_len += n;
-	return conn->tx + conn->tx_len - n;
-}
-
-/* The head of a reply with len bytes of data, which the caller fills in at *ret_data. */
-static int reply_data(struct nbd_conn *conn, uint32_t type, uint32_t len, uint8_t **ret_data)
-{
-	uint8_t *p = append(conn, NBD_OPTION_REPLY_BYTES + len);
-
-	if (!p)
-		return -ENOMEM;
-	nbd_pack_option_reply(p, conn->option.option, type, len);
-	*ret_data = p + NBD_OPTION_REPLY_BYTES;
-	return 0;
-}
-
-/* text (may be NULL): for people, on errors. */
-static int reply(struct nbd_conn *conn, uint32_t type, const char *text)
-{
-	const size_t len = text ? strlen(text) : 0;
-	uint8_t *data;
-	int r;
-
-	r = reply_data(conn, type, (uint32_t)len, &data);
-	if (r == 0 && len > 0)
-		memcpy(data, text, len);
-	return r;
-}
-
-/* Replies of this option so far are taken back: an error stands alone. */
-static int reply_error(struct nbd_conn *conn, uint32_t type, const char *text)
-{
-	conn->tx_len = conn->option_start;
-	return reply(conn, type, text);
-}
-
-/* What the service said, in the protocol's words. */
-static int reply_refusal(struct nbd_conn *conn, int error, const struct weft_error *err)
-{
-	const char *word = weft_refusal_word(-error, conn->have_hello && conn->hello.version0);
-	const char *code = word ? word : strerrorname_np(-error);
-	char text[64 + sizeof(err->message)];
-
-	if (error == -ENOENT)
-		return reply_error(conn, NBD_REP_ERR_UNKNOWN,
-			err->code ? err->message : "no such export");
-	if (error == -ESHUTDOWN)
-		return reply_error(conn, NBD_REP_ERR_SHUTDOWN, "the server is stopping");
-	/* A weft client maps the head of the text back to the code. */
-	snprintf(text, sizeof(text), "%s: %s", code ? code : "EIO",
-		err->code ? err->message : strerror(-error));
-	return reply_error(conn, NBD_REP_ERR_POLICY, text);
-}
 
 /* ---- what an option's payload consists of ---- */
 
@@ -168,7 +89,7 @@ static int emit_export(void *ctx, const char *name, const char *description)
 			return listing->error;
 		conn->option_start = 0;
 	}
-	listing->error = reply_data(conn, NBD_REP_SERVER, (uint32_t)(4 + name_len + desc_len), &data);
+	listing->error = nbd_option_reply_data(conn, NBD_REP_SERVER, (uint32_t)(4 + name_len + desc_len), &data);
 	if (listing->error)
 		return listing->error;
 	nbd_put32(data, (uint32_t)name_len);
@@ -184,18 +105,18 @@ static int option_list(struct nbd_conn *conn, struct cursor *c)
 	int r;
 
 	if (c->left > 0)
-		return reply_error(conn, NBD_REP_ERR_INVALID, "LIST takes no data");
+		return nbd_option_error(conn, NBD_REP_ERR_INVALID, "LIST takes no data");
 	r = conn->service->list(conn, emit_export, &listing);
 	if (listing.error == -EMSGSIZE)
-		return reply_error(conn, NBD_REP_ERR_TOO_BIG, "too many exports to list");
+		return nbd_option_error(conn, NBD_REP_ERR_TOO_BIG, "too many exports to list");
 	if (listing.error)
 		return listing.error;
 	/* Those that were listed are told: the client sees by the error that there are more. */
 	if (r == -E2BIG)
-		return reply(conn, NBD_REP_ERR_TOO_BIG, "there are more exports than are listed");
+		return nbd_option_reply(conn, NBD_REP_ERR_TOO_BIG, "there are more exports than are listed");
 	if (r < 0)
-		return reply_refusal(conn, r, &(struct weft_error){ 0 });
-	return reply(conn, NBD_REP_ACK, NULL);
+		return nbd_option_refuse(conn, r, &(struct weft_error){ 0 });
+	return nbd_option_reply(conn, NBD_REP_ACK, NULL);
 }
 
 /* What a service fills in is made to hold: the rest relies on it. */
@@ -218,7 +139,7 @@ static int reply_info_string(struct nbd_conn *conn, uint16_t type, const char *t
 	const size_t len = strnlen(text, NBD_MAX_STRING);
 	uint8_t *data;
 
-	if (reply_data(conn, NBD_REP_INFO, (uint32_t)(2 + len), &data) < 0)
+	if (nbd_option_reply_data(conn, NBD_REP_INFO, (uint32_t)(2 + len), &data) < 0)
 		return -ENOMEM;
 	nbd_put16(data, type);
 	memcpy(data + 2, text, len);
@@ -231,13 +152,13 @@ static int reply_infos(struct nbd_conn *conn, const struct nbd_export *export, u
 	uint8_t *data;
 	int r = 0;
 
-	if (reply_data(conn, NBD_REP_INFO, 12, &data) < 0)
+	if (nbd_option_reply_data(conn, NBD_REP_INFO, 12, &data) < 0)
 		return -ENOMEM;
 	nbd_put16(data, NBD_INFO_EXPORT);
 	nbd_put64(data + 2, export->size_bytes);
 	nbd_put16(data + 10, export->flags);
 	if (wanted & 1u << NBD_INFO_BLOCK_SIZE) {
-		if (reply_data(conn, NBD_REP_INFO, 14, &data) < 0)
+		if (nbd_option_reply_data(conn, NBD_REP_INFO, 14, &data) < 0)
 			return -ENOMEM;
 		nbd_put16(data, NBD_INFO_BLOCK_SIZE);
 		nbd_put32(data + 2, export->min_block_bytes);
@@ -290,7 +211,7 @@ static int option_info(struct nbd_conn *conn, struct cursor *c)
 	int r;
 
 	if (!get_name(conn, c) || c->left < 2 || c->left != 2 + 2 * (size_t)nbd_get16(c->p))
-		return reply_error(conn, NBD_REP_ERR_INVALID, "malformed INFO or GO");
+		return nbd_option_error(conn, NBD_REP_ERR_INVALID, "malformed INFO or GO");
 	for (size_t at = 2; at < c->left; at += 2) {
 		uint16_t info = nbd_get16(c->p + at);
 
@@ -305,10 +226,10 @@ static int option_info(struct nbd_conn *conn, struct cursor *c)
 		tidy_export(conn, &export);
 	}
 	if (r < 0)
-		return reply_refusal(conn, r, &err);
+		return nbd_option_refuse(conn, r, &err);
 	r = reply_infos(conn, &export, wanted);
 	if (r == 0)
-		r = reply(conn, NBD_REP_ACK, NULL);
+		r = nbd_option_reply(conn, NBD_REP_ACK, NULL);
 	if (r == 0 && go)
 		enter_transmission(conn);
 	return r;
@@ -325,7 +246,7 @@ static int option_export_name(struct nbd_conn *conn, struct cursor *c)
 	if (open_export(conn, &err) < 0)
 		return -ECONNABORTED;
 	const size_t padding = conn->no_zeroes ? 0 : EXPORT_NAME_PADDING;
-	p = append(conn, 10 + padding);
+	p = nbd_tx_append(conn, 10 + padding);
 	if (!p)
 		return -ENOMEM;
 	nbd_put64(p, conn->export.size_bytes);
@@ -340,7 +261,7 @@ static int reply_context(struct nbd_conn *conn, uint32_t id, const char *name)
 	const size_t len = strlen(name);
 	uint8_t *data;
 
-	if (reply_data(conn, NBD_REP_META_CONTEXT, (uint32_t)(4 + len), &data) < 0)
+	if (nbd_option_reply_data(conn, NBD_REP_META_CONTEXT, (uint32_t)(4 + len), &data) < 0)
 		return -ENOMEM;
 	nbd_put32(data, id);
 	memcpy(data + 4, name, len);
@@ -406,12 +327,12 @@ static int option_context(struct nbd_conn *conn, struct cursor *c)
 		conn->have_hello = false;
 	}
 	if (!conn->structured)
-		return reply_error(conn, NBD_REP_ERR_INVALID, "needs structured replies first");
+		return nbd_option_error(conn, NBD_REP_ERR_INVALID, "needs structured replies first");
 	if (!get_name(conn, c) || !get32(c, &nr))
-		return reply_error(conn, NBD_REP_ERR_INVALID, "malformed meta context option");
+		return nbd_option_error(conn, NBD_REP_ERR_INVALID, "malformed meta context option");
 	r = conn->service->info(conn, conn->name, &export, &err);
 	if (r < 0)
-		return reply_refusal(conn, r, &err);
+		return nbd_option_refuse(conn, r, &err);
 	if (nr == 0 && !set)
 		selected = NBD_CONTEXT_ALLOCATION;
 	for (; nr > 0; nr--) {
@@ -419,24 +340,24 @@ static int option_context(struct nbd_conn *conn, struct cursor *c)
 		uint32_t len;
 
 		if (!get_string(c, &query, &len))
-			return reply_error(conn, NBD_REP_ERR_INVALID, "malformed query");
+			return nbd_option_error(conn, NBD_REP_ERR_INVALID, "malformed query");
 		if (query_is(query, len, "base:allocation") || (!set && query_is(query, len, "base:"))) {
 			selected |= NBD_CONTEXT_ALLOCATION;
 		} else if (query_begins(query, len, WEFT_CONTEXT_SESSION)) {
 			if (selected & NBD_CONTEXT_GRANT)
-				return reply_error(conn, NBD_REP_ERR_INVALID, "more than one session");
+				return nbd_option_error(conn, NBD_REP_ERR_INVALID, "more than one session");
 			r = query_session(conn, query, len, &hello, conn->grant, &err);
 			if (r == -ENOENT || r == -EPROTONOSUPPORT)
-				return reply_refusal(conn, r, &err);
+				return nbd_option_refuse(conn, r, &err);
 			if (r < 0)
-				return reply_error(conn, NBD_REP_ERR_INVALID, "malformed weft:session");
+				return nbd_option_error(conn, NBD_REP_ERR_INVALID, "malformed weft:session");
 			selected |= r ? NBD_CONTEXT_GRANT : 0;
 		} else if (!set && query_is(query, len, WEFT_CONTEXT_TENURE)) {
 			tell_tenure = true;
 		}
 	}
 	if (c->left > 0)
-		return reply_error(conn, NBD_REP_ERR_INVALID, "bytes after the last query");
+		return nbd_option_error(conn, NBD_REP_ERR_INVALID, "bytes after the last query");
 	r = 0;
 	if (selected & NBD_CONTEXT_ALLOCATION)
 		r = reply_context(conn, set ? NBD_CONTEXT_ALLOCATION : 0, "base:allocation");
@@ -445,7 +366,7 @@ static int option_context(struct nbd_conn *conn, struct cursor *c)
 	if (r == 0 && tell_tenure)
 		r = reply_tenure(conn);
 	if (r == 0)
-		r = reply(conn, NBD_REP_ACK, NULL);
+		r = nbd_option_reply(conn, NBD_REP_ACK, NULL);
 	if (r == 0 && set) {
 		conn->contexts = selected;
 		strcpy(conn->context_name, conn->name);
@@ -460,9 +381,9 @@ static int option_context(struct nbd_conn *conn, struct cursor *c)
 static int option_structured_reply(struct nbd_conn *conn, struct cursor *c)
 {
 	if (c->left > 0)
-		return reply_error(conn, NBD_REP_ERR_INVALID, "STRUCTURED_REPLY takes no data");
+		return nbd_option_error(conn, NBD_REP_ERR_INVALID, "STRUCTURED_REPLY takes no data");
 	conn->structured = true;
-	return reply(conn, NBD_REP_ACK, NULL);
+	return nbd_option_reply(conn, NBD_REP_ACK, NULL);
 }
 
 /*
@@ -471,14 +392,14 @@ static int option_structured_reply(struct nbd_conn *conn, struct cursor *c)
  */
 static int option_starttls(struct nbd_conn *conn, struct cursor *c)
 {
-	return reply_error(conn, NBD_REP_ERR_UNSUP, "this server has no TLS");
+	return nbd_option_error(conn, NBD_REP_ERR_UNSUP, "this server has no TLS");
 }
 
 static int option_abort(struct nbd_conn *conn, struct cursor *c)
 {
 	conn->goodbye = true;
 	conn->phase = NBD_CLOSING;
-	return reply(conn, NBD_REP_ACK, NULL);
+	return nbd_option_reply(conn, NBD_REP_ACK, NULL);
 }
 
 static int handle_option(struct nbd_conn *conn)
@@ -506,7 +427,7 @@ static int handle_option(struct nbd_conn *conn)
 	case NBD_OPT_SET_META_CONTEXT:
 		return option_context(conn, &c);
 	default:
-		return reply_error(conn, NBD_REP_ERR_UNSUP, "unknown option");
+		return nbd_option_error(conn, NBD_REP_ERR_UNSUP, "unknown option");
 	}
 }
 
@@ -514,7 +435,7 @@ static int handle_option(struct nbd_conn *conn)
 
 int nbd_handshake_start(struct nbd_conn *conn)
 {
-	uint8_t *p = append(conn, NBD_HANDSHAKE_BYTES);
+	uint8_t *p = nbd_tx_append(conn, NBD_HANDSHAKE_BYTES);
 
 	if (!p)
 		return -ENOMEM;
@@ -577,7 +498,7 @@ static int step_skip(struct nbd_conn *conn)
 	if (conn->left > 0)
 		return 0;
 	conn->phase = NBD_OPTION;
-	r = reply_error(conn, NBD_REP_ERR_TOO_BIG, "option too long");
+	r = nbd_option_error(conn, NBD_REP_ERR_TOO_BIG, "option too long");
 	return r < 0 ? r : 1;
 }
 
