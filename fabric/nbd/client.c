@@ -9,7 +9,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "fabric/base/util.h"
 #include "fabric/nbd/client-private.h"
@@ -33,7 +32,7 @@ int nbd_client_begin(struct nbd_client *c, struct tp_conn *conn, int fd, bool st
 	for (uint32_t i = 0; i < depth; i++)
 		c->slots[i].next_free = (uint16_t)(i + 1);
 	c->conn = conn;
-	c->fd = fd;
+	c->stream.fd = fd;
 	c->structured = structured;
 	c->rx.need = 4;
 	conn->info = *info;
@@ -80,7 +79,6 @@ static void flush_row(struct nbd_client *c)
 {
 	while (c->tx_head != c->tx_tail) {
 		struct iovec iov[TX_IOVS];
-		struct msghdr msg = {.msg_iov = iov};
 		uint64_t skip = c->tx_sent, total = 0;
 		unsigned nr = 0;
 
@@ -97,14 +95,13 @@ static void flush_row(struct nbd_client *c)
 		}
 		for (unsigned i = 0; i < nr; i++)
 			total += iov[i].iov_len;
-		msg.msg_iovlen = nr;
-		ssize_t n = sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = nbd_stream_write(&c->stream, iov, nr);
 		if (n < 0) {
-			if (errno == EINTR)
+			if (n == -EINTR)
 				continue;
-			if (errno != EAGAIN)
-				tp_conn_fail(c->conn, errno, "%s: connection lost: %s", c->conn->info.path,
-					strerror(errno));
+			if (n != -EAGAIN)
+				tp_conn_fail(c->conn, (int)-n, "%s: connection lost: %s", c->conn->info.path,
+					strerror((int)-n));
 			return;
 		}
 		sent(c, (uint64_t)n);
@@ -179,7 +176,7 @@ static int fill(struct nbd_client *c)
 	struct nbd_rx *rx = &c->rx;
 	uint32_t window = nbd_rx_window(c);
 	struct iovec iov[2];
-	struct msghdr msg = {.msg_iov = iov};
+	unsigned nr = 0;
 	size_t asked;
 
 	if (rx->head == rx->tail) {
@@ -192,12 +189,12 @@ static int fill(struct nbd_client *c)
 	assert(rx->tail + window <= NBD_CLIENT_RX_BYTES && window > 0);
 	/* Payload that is at hand has used up the buffer. */
 	if (rx->state == RX_PAYLOAD)
-		iov[msg.msg_iovlen++] = (struct iovec){rx->to, rx->rest};
-	iov[msg.msg_iovlen++] = (struct iovec){rx->buf + rx->tail, window};
+		iov[nr++] = (struct iovec){rx->to, rx->rest};
+	iov[nr++] = (struct iovec){rx->buf + rx->tail, window};
 	asked = window + (rx->state == RX_PAYLOAD ? rx->rest : 0);
-	ssize_t n = recvmsg(c->fd, &msg, MSG_DONTWAIT);
+	ssize_t n = nbd_stream_read(&c->stream, iov, nr, false);
 	if (n < 0)
-		return -errno;
+		return (int)n;
 	c->drained = (size_t)n < asked;
 	size_t left = (size_t)n;
 	if (rx->state == RX_PAYLOAD) {
@@ -277,5 +274,5 @@ bool nbd_client_say_goodbye(struct nbd_client *c)
 
 	nbd_pack_request(request, &disc);
 	/* As good as a goodbye can be: the socket's buffer is empty, or the peer is gone. */
-	return send(c->fd, request, sizeof(request), MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(request);
+	return nbd_stream_write(&c->stream, &(struct iovec){request, sizeof(request)}, 1) == sizeof(request);
 }

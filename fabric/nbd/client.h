@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "fabric/nbd/proto.h"
+#include "fabric/nbd/stream.h"
 #include "fabric/transport.h"
 
 enum {
@@ -67,7 +68,7 @@ struct nbd_rx {
 
 struct nbd_client {
 	struct tp_conn *conn; /* that it is a part of */
-	int fd; /* the transport's; -1: none yet */
+	struct nbd_stream stream; /* the transport's; fd -1: none yet */
 	bool structured;
 	bool drained; /* the last receive took all there was */
 	uint32_t depth;
@@ -85,7 +86,7 @@ struct nbd_client {
 };
 
 /*
- * Takes a non-blocking stream socket in the transmission phase; it is not closed here.  c is zeros but for fd.  info: what the handshake has
+ * Takes a non-blocking stream socket in the transmission phase; it is not closed here.  c is zeros but for the stream.  info: what the handshake has
  * learnt, which becomes conn's.  structured: structured replies were agreed on.  depth: operations in flight, 1 to
  * NBD_CLIENT_MAX_DEPTH.  0, or -ENOMEM: nbd_client_end() it all the same.
  */

@@ -38,7 +38,7 @@ static struct nbd_conn *conn_new(int fd, const struct nbd_service *service, void
 		close(fd);
 		return NULL;
 	}
-	conn->fd = fd;
+	conn->stream.fd = fd;
 	conn->local = tune_local(fd);
 	conn->service = service;
 	conn->user = user;
@@ -106,8 +106,8 @@ void nbd_conn_finish(struct nbd_conn *conn)
 	if (conn->opened)
 		conn->service->close(conn, conn->clean);
 	/* Only now: whoever said goodbye, and sees the end of the stream, has been let go of. */
-	if (conn->fd >= 0)
-		close(conn->fd);
+	if (conn->stream.fd >= 0)
+		close(conn->stream.fd);
 	free(conn->tx);
 	munmap(conn, sizeof(*conn));
 }
@@ -130,8 +130,8 @@ void nbd_conn_free(struct nbd_conn *conn)
 		nbd_request_put(rq);
 	}
 	if (conn->nr_submitted > 0) {
-		close(conn->fd);
-		conn->fd = -1;
+		close(conn->stream.fd);
+		conn->stream.fd = -1;
 	}
 	nbd_conn_finish(conn);
 }
@@ -143,7 +143,7 @@ void *nbd_conn_user(const struct nbd_conn *conn)
 
 int nbd_conn_fd(const struct nbd_conn *conn)
 {
-	return conn->fd;
+	return conn->stream.fd;
 }
 
 bool nbd_conn_in_transmission(const struct nbd_conn *conn)
@@ -158,5 +158,5 @@ unsigned nbd_conn_nr_requests(const struct nbd_conn *conn)
 
 void nbd_conn_kill(struct nbd_conn *conn, bool drain)
 {
-	shutdown(conn->fd, drain ? SHUT_RD : SHUT_RDWR);
+	shutdown(conn->stream.fd, drain ? SHUT_RD : SHUT_RDWR);
 }

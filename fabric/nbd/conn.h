@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 #include "fabric/nbd/server.h"
+#include "fabric/nbd/stream.h"
 
 enum {
 	NBD_RX_BYTES = 68 << 10,        /* an option of NBD_MAX_OPTION, or 16 writes of 4 KiB at once */
@@ -43,7 +44,7 @@ enum { NBD_CONTEXT_ALLOCATION = 1, NBD_CONTEXT_GRANT = 2 }; /* ids, and bits of 
 
 struct nbd_conn {
 	/* What each batch touches. */
-	int fd;
+	struct nbd_stream stream;
 	uint8_t phase;
 	bool big_writes; /* the last request was a big WRITE: receive no more than the next header */
 	bool starved;    /* prepare() said -EAGAIN */

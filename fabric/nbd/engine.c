@@ -7,8 +7,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 
 #include "fabric/nbd/conn.h"
 #include "fabric/base/util.h"
@@ -63,29 +61,24 @@ static bool between_messages(const struct nbd_conn *conn)
 
 int nbd_conn_receive(struct nbd_conn *conn, bool wait)
 {
-	struct msghdr msg = { 0 };
 	struct iovec iov[2];
+	unsigned nr_iov = 0;
 	size_t room = NBD_RX_BYTES;
 	size_t direct = 0;
 	ssize_t got;
 
-	if (conn->error)
-		return conn->error;
-	if (conn->phase == NBD_CLOSING)
-		return 0;
 	if (!may_receive(conn))
-		return -EAGAIN;
+		return conn->error ? conn->error : conn->phase == NBD_CLOSING ? 0 : -EAGAIN;
 	if (conn->rx_start > 0) {
 		memmove(conn->rx, nbd_rx(conn), nbd_rx_len(conn));
 		conn->rx_end -= conn->rx_start;
 		conn->rx_start = 0;
 	}
-	msg.msg_iov = iov;
 	if (conn->phase == NBD_PAYLOAD) {
 		struct nbd_request *rq = conn->current;
 
 		direct = conn->left;
-		iov[msg.msg_iovlen++] = (struct iovec){
+		iov[nr_iov++] = (struct iovec){
 			.iov_base = (uint8_t *)rq->buf + (rq->len - conn->left),
 			.iov_len = direct,
 		};
@@ -98,21 +91,21 @@ int nbd_conn_receive(struct nbd_conn *conn, bool wait)
 			struct nbd_request *rq = conn->current;
 
 			direct = conn->left;
-			iov[msg.msg_iovlen++] = (struct iovec){
+			iov[nr_iov++] = (struct iovec){
 				.iov_base = (uint8_t *)rq->buf + (rq->piece - conn->left),
 				.iov_len = direct,
 			};
 		}
 	}
-	iov[msg.msg_iovlen++] = (struct iovec){
+	iov[nr_iov++] = (struct iovec){
 		.iov_base = conn->rx + conn->rx_end,
 		.iov_len = room - conn->rx_end,
 	};
-	got = recvmsg(conn->fd, &msg, wait ? 0 : MSG_DONTWAIT);
+	got = nbd_stream_read(&conn->stream, iov, nr_iov, wait);
 	if (got < 0) {
-		if (errno == EAGAIN || errno == EINTR)
+		if (got == -EAGAIN || got == -EINTR)
 			return -EAGAIN;
-		return conn->error = -errno;
+		return conn->error = (int)got;
 	}
 	if (got == 0) {
 		if (!between_messages(conn))
@@ -143,13 +136,23 @@ int nbd_conn_resume(struct nbd_conn *conn)
 	return parse(conn);
 }
 
-int nbd_conn_send(struct nbd_conn *conn)
+/* Looks at what was held back for the queue, and sends what came of it.  Rare, and so not inline. */
+static int __attribute__((noinline)) go_on(struct nbd_conn *conn)
 {
 	int r;
 
-	while ((r = nbd_conn_send_queue(conn)) > 0)
+	do {
 		parse(conn);
+		r = nbd_conn_send_queue(conn);
+	} while (r > 0);
 	return r;
+}
+
+int nbd_conn_send(struct nbd_conn *conn)
+{
+	int r = nbd_conn_send_queue(conn);
+
+	return r > 0 ? go_on(conn) : r;
 }
 
 int nbd_conn_events(const struct nbd_conn *conn)

@@ -8,8 +8,6 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 
 #include "fabric/nbd/conn.h"
 #include "fabric/base/util.h"
@@ -80,18 +78,16 @@ int nbd_conn_send_queue(struct nbd_conn *conn)
 	struct iovec iov[1 + 2 * NBD_CONN_REQUESTS];
 
 	while (nbd_conn_has_to_send(conn)) {
-		struct msghdr msg = { .msg_iov = iov };
 		size_t bytes;
-		ssize_t sent;
+		unsigned nr = gather(conn, iov, &bytes);
+		ssize_t sent = nbd_stream_write(&conn->stream, iov, nr);
 
-		msg.msg_iovlen = gather(conn, iov, &bytes);
-		sent = sendmsg(conn->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (sent < 0) {
-			if (errno == EINTR)
+			if (sent == -EINTR)
 				continue;
-			if (errno == EAGAIN)
-				return -EAGAIN;
-			return conn->error = -errno;
+			if (sent != -EAGAIN)
+				conn->error = (int)sent;
+			return (int)sent;
 		}
 		account(conn, (size_t)sent);
 		if ((size_t)sent < bytes)
@@ -106,7 +102,7 @@ int nbd_conn_send_queue(struct nbd_conn *conn)
 
 int nbd_conn_wait(struct nbd_conn *conn, int events, uint64_t deadline_ns)
 {
-	struct pollfd pfd = { .fd = conn->fd, .events = (short)events };
+	struct pollfd pfd = { .fd = conn->stream.fd, .events = (short)events };
 	int timeout_ms = -1;
 	int r;
 

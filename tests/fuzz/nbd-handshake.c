@@ -2,6 +2,8 @@
 #include "fabric/nbd/handshake.c"
 #include "tests/support/nbd-memory.h"
 
+#include <assert.h>
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -55,14 +55,14 @@ static bool has_left(struct nbd_tp_conn *c, uint64_t until_ns)
 {
 	for (;;) {
 		char rest[256];
-		ssize_t n = recv(c->client.fd, rest, sizeof(rest), MSG_DONTWAIT);
+		ssize_t n = recv(c->client.stream.fd, rest, sizeof(rest), MSG_DONTWAIT);
 
 		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
 			return true;
 		uint64_t now_ns = weft_now_ns();
 		if (now_ns >= until_ns)
 			return false;
-		struct pollfd p = {.fd = c->client.fd, .events = POLLIN};
+		struct pollfd p = {.fd = c->client.stream.fd, .events = POLLIN};
 		if (n < 0)
 			poll(&p, 1, (int)((until_ns - now_ns) / 1000000) + 1);
 	}
@@ -81,7 +81,7 @@ static void see_off(struct nbd_tp *tp, bool all)
 			continue;
 		}
 		*p = c->next_leaving;
-		close(c->client.fd);
+		close(c->client.stream.fd);
 		free(c);
 	}
 }
@@ -115,7 +115,7 @@ static int nbd_tp_connect(struct tp *tp, const struct tp_target *target, struct 
 	see_off(nbd, false);
 	if (!c)
 		return weft_error_set(err, ENOMEM, "cannot connect: out of memory");
-	c->client.fd = -1;
+	c->client.stream.fd = -1;
 	r = nbd_client_handshake_start(target, &c->hs, err);
 	if (r < 0) {
 		free(c);
@@ -157,7 +157,7 @@ static void nbd_tp_shutdown(struct tp_conn *conn)
 	}
 	if (conn->nr_outstanding == 0)
 		c->leaving = nbd_client_say_goodbye(&c->client);
-	shutdown(c->client.fd, c->leaving ? SHUT_WR : SHUT_RDWR);
+	shutdown(c->client.stream.fd, c->leaving ? SHUT_WR : SHUT_RDWR);
 }
 
 static void nbd_tp_disconnect(struct tp_conn *conn)
@@ -177,8 +177,8 @@ static void nbd_tp_disconnect(struct tp_conn *conn)
 		nbd->leaving = c;
 		return;
 	}
-	if (c->client.fd >= 0)
-		close(c->client.fd);
+	if (c->client.stream.fd >= 0)
+		close(c->client.stream.fd);
 	free(c);
 }
 
@@ -200,7 +200,7 @@ static int nbd_tp_event_fd(struct tp_conn *conn)
 {
 	struct nbd_tp_conn *c = nbd_tp_conn_of(conn);
 
-	return c->hs ? c->hs->done_fd : c->client.fd;
+	return c->hs ? c->hs->done_fd : c->client.stream.fd;
 }
 
 static int nbd_tp_arm(struct tp_conn *conn)
