@@ -24,6 +24,8 @@
  * and GRANT fields may follow, each with a number and a length; one that is not known is skipped, unless it says that it must
  * not be: then the hello is refused by its number.  A HELLO of version 0 (hello.h) has none, and is granted without.
  * unpack() trusts nothing: what it lets through has every length and count inside its bounds.
+ * weft-protocol(7) has all of this for other implementations; tests/unit/protocol-manual.c holds its
+ * tables against this file.
  * Pure functions; any thread.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_PROTO_H
