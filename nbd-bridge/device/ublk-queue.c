@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "fabric/base/log.h"
+#include "fabric/base/probe.h"
 #include "fabric/base/util.h"
 
 #define RETRY_NS 1000000
@@ -78,6 +79,7 @@ static void answer(struct ublk_tag *tag, int result)
 	/* For a READ the kernel wants an address even if it failed. */
 	command(tag, UBLK_U_IO_COMMIT_AND_FETCH_REQ, result,
 		tag->rq.lent ? tag->rq.lent : tag->rq.buf ? tag->rq.buf : (const void *)queue->descs);
+	WEFT_PROBE(sent, &tag->rq);
 	if (tag->rq.buf)
 		list_answered(tag);
 }

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "fabric/base/probe.h"
 #include "fabric/base/util.h"
 
 enum { STALL_MS = 30000 };
@@ -141,6 +142,7 @@ void bridge_client_release(struct nbd_request *nbd)
 	struct bridge_client *client = nbd_conn_user(nbd->conn);
 	struct bridge_client_slot *slot = nbd->user;
 
+	WEFT_PROBE(sent, &slot->rq);
 	bridge_lane_give_back(client->lane, &slot->rq);
 	if (slot->rq.buf) {
 		bridge_lane_buffer_put(client->lane, slot->rq.buf);

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "fabric/base/log.h"
+#include "fabric/base/probe.h"
 #include "fabric/base/util.h"
 
 static struct fuse_front *front_of(fuse_req_t req)
@@ -84,6 +85,7 @@ static void done(struct bridge_request *rq, int error)
 		fuse_reply_write(slot->req, slot->reply);
 	else
 		fuse_reply_err(slot->req, 0);
+	WEFT_PROBE(sent, rq);
 	bridge_lane_give_back(slot->front->lane, rq);
 	put_slot(slot);
 }

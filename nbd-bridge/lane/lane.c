@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "fabric/base/log.h"
+#include "fabric/base/probe.h"
 #include "nbd-bridge/lane/lane-private.h"
 
 /* ---- requests come in ---- */
@@ -36,6 +37,7 @@ void lane_submit_direct(struct bridge_lane *lane, struct bridge_request *rq)
 
 void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq)
 {
+	WEFT_PROBE(submit, rq, lane->index, rq->kind, rq->off, rq->len);
 	rq->lane.internal = false;
 	atomic_store_explicit(&lane->nr_requests,
 		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) + 1, memory_order_relaxed);

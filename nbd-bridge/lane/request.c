@@ -1,6 +1,7 @@
 /*
  * A request on its lane: its beginning, the backlog, its end.  The lane's thread.
  */
+#include "fabric/base/probe.h"
 #include "nbd-bridge/lane/lane-private.h"
 
 void lane_request_finish(struct bridge_lane *lane, struct bridge_request *rq, int error)
@@ -42,6 +43,7 @@ void lane_request_finish(struct bridge_lane *lane, struct bridge_request *rq, in
 	}
 	atomic_store_explicit(&lane->nr_requests,
 		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) - 1, memory_order_release);
+	WEFT_PROBE(reply, rq, lane->index, error);
 	rq->done(rq, error);
 }
 

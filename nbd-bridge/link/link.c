@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "fabric/base/counter.h"
+#include "fabric/base/probe.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/link/link-private.h"
 
@@ -322,6 +323,7 @@ static bool fate_unknown(int status)
 static void completed(struct bridge_link *link, struct bridge_op *op)
 {
 	op->posted_ns = 0;
+	WEFT_PROBE(complete, op, op->rq, op->tp.status);
 	if (fate_unknown(op->tp.status)) {
 		/* A status of the connection's end on one that seems to live: it is of no use any more. */
 		if (tp_state(link->conn) == TP_READY) {
@@ -410,8 +412,12 @@ static void posted(struct bridge_link *link, unsigned n)
 {
 	uint64_t now_ns = weft_worker_now(link->worker);
 
-	for (unsigned i = 0; i < n; i++)
-		op_list_pop(&link->queue)->posted_ns = now_ns;
+	for (unsigned i = 0; i < n; i++) {
+		struct bridge_op *op = op_list_pop(&link->queue);
+
+		op->posted_ns = now_ns;
+		WEFT_PROBE(post, op, op->rq, op->tp.kind, op->tp.off, op->tp.len);
+	}
 	weft_count(&link->nr_ops, n);
 	weft_count(&link->nr_posts, 1);
 	if (link->tick_ms > 1000)

@@ -1,0 +1,15 @@
+# The probes that perf/README.md lists are in the bridge, with as many arguments.
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+need_tool readelf
+[[ -e /usr/include/sys/sdt.h || -n $(compgen -G "/usr/include/*/sys/sdt.h") ]] ||
+	skip "built without probes: sys/sdt.h is not installed"
+
+# "| `submit` | `rq, lane, kind` | …" becomes "submit 3".
+sed -n 's/^| `\([a-z]*\)` | `\([a-z, ]*\)` |.*/\1 \2/p' "$WEFT_SRC/perf/README.md" |
+	awk '{ print $1, NF - 1 }' | sort -u >"$TMP/listed"
+[[ -s $TMP/listed ]] || fail "perf/README.md lists no probes"
+readelf -n "$WEFT_BIN/weft-attach" | awk '
+	$1 == "Provider:" { provider = $2 }
+	$1 == "Name:" { name = $2 }
+	$1 == "Arguments:" && provider == "weft" { print name, NF - 1 }' | sort -u >"$TMP/there"
+diff "$TMP/listed" "$TMP/there" || fail "the probes that are listed (<) and those there (>) differ"
