@@ -68,7 +68,8 @@ const char *tp_choices(const char *between, char *buf, size_t len)
 
 	for (const struct tp_driver *const *at = tp_drivers; *at && used < len; at++)
 		if (tp_driver_is_choice(*at))
-			used += (size_t)snprintf(buf + used, len - used, "%s%s", between, (*at)->word);
+			used += (size_t)snprintf(
+				buf + used, len - used, "%s%s", between, (*at)->word);
 	return buf;
 }
 

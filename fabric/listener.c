@@ -3,11 +3,12 @@
 
 #include <string.h>
 
-int weft_listener_new(const struct weft_listener_ops *ops, const struct weft_listener_config *config, struct weft_listener **ret,
+int weft_listener_new(const struct weft_listener_ops *ops,
+	const struct weft_listener_config *config, struct weft_listener **ret,
 	struct weft_error *err)
 {
 	struct weft_listener *listener;
-	int r = ops->new(config, &listener, err);
+	int r = ops->new (config, &listener, err);
 
 	if (r < 0)
 		return r;

@@ -1,7 +1,8 @@
 /*
- * A transport's listener: the donor's side of it, which serves a donor's regions to those who connect.
+ * A transport's listener: the donor's side of it, which serves a donor's regions to those who
+ * connect.
  *
- * A transport implements `struct weft_listener_ops`; its own struct begins with a `struct weft_listener`.
+ * A transport implements `struct weft_listener_ops`; its own struct has a `struct weft_listener`.
  *
  * Threads: the thread of the loop, but for weft_listener_status() (any).
  */
@@ -19,26 +20,34 @@ struct weft_donor;
 struct weft_loop;
 struct weft_listener;
 
-/* What a listener is made of.  The donor and the loop outlive it; the rest is looked at by weft_listener_new() alone. */
+/*
+ * What a listener is made of.  The donor and the loop outlive it; the rest is looked at by
+ * weft_listener_new() alone.
+ */
 struct weft_listener_config {
 	struct weft_donor *donor;
 	struct weft_loop *loop;
-	/* Where the donor listens: the base transport takes the descriptors over, others may listen at the same addresses. */
+	/*
+	 * Where the donor listens: the base transport takes the descriptors over, others may listen
+	 * at the same addresses.
+	 */
 	const struct weft_listening *sockets;
 	unsigned nr_sockets;
 };
 
 struct weft_listener_status {
-	char place[280]; /* where it listens, if not at the donor's sockets: "10.0.0.1:10809"; else "" */
+	char place[280]; /* "10.0.0.1:10809"; "": at the donor's sockets */
 	uint64_t connections;       /* now */
 	uint64_t accepted, refused; /* since the start */
 	struct weft_strangers_status strangers;
-	uint64_t requests, read_bytes, written_bytes, errors; /* since the start; of what costs the donor a request */
+	/* Since the start, of what costs the donor a request. */
+	uint64_t requests, read_bytes, written_bytes, errors;
 };
 
 /* The functions below, for one transport. */
 struct weft_listener_ops {
-	int (*new)(const struct weft_listener_config *config, struct weft_listener **ret, struct weft_error *err);
+	int (*new)(const struct weft_listener_config *config, struct weft_listener **ret,
+		struct weft_error *err);
 	void (*offers)(const struct weft_listener *listener, char *buf, size_t len);
 	void (*status)(struct weft_listener *listener, struct weft_listener_status *ret);
 	void (*stop)(struct weft_listener *listener);
@@ -51,21 +60,29 @@ struct weft_listener {
 };
 
 /*
- * Listens, and serves from now on.  0; -ENODEV: not one of the addresses can be served over this transport, which is no
- * error; or another -errno with why.
+ * Listens, and serves from now on.  0; -ENODEV: not one of the addresses can be served over this
+ * transport, which is no error; or another -errno with why.
  */
-int weft_listener_new(const struct weft_listener_ops *ops, const struct weft_listener_config *config, struct weft_listener **ret,
+int weft_listener_new(const struct weft_listener_ops *ops,
+	const struct weft_listener_config *config, struct weft_listener **ret,
 	struct weft_error *err);
 
-/* What a donor says of it (struct tp_offer), into buf: one offer, or several with commas between, as far as they fit. */
+/*
+ * What a donor says of it (struct tp_offer), into buf: one offer, or several with commas between,
+ * as far as they fit.
+ */
 void weft_listener_offers(const struct weft_listener *listener, char *buf, size_t len);
 void weft_listener_status(struct weft_listener *listener, struct weft_listener_status *ret);
 
-/* Accepts no more, and ends the connections: what was received is carried out and answered.  Returns at once. */
+/*
+ * Accepts no more, and ends the connections: what was received is carried out and answered. Returns
+ * at once.
+ */
 void weft_listener_stop(struct weft_listener *listener);
 /*
- * After weft_listener_stop(): waits for the connections to end, for timeout_ms; some more if one has to be cut off.  0, or -ETIMEDOUT:
- * one is busy in a region, or kept by a driver, and ends by itself; it must not be freed before.
+ * After weft_listener_stop(): waits for the connections to end, for timeout_ms; some more if one
+ * has to be cut off.  0, or -ETIMEDOUT: one is busy in a region, or kept by a driver, and ends by
+ * itself; it must not be freed before.
  */
 int weft_listener_drain(struct weft_listener *listener, uint32_t timeout_ms);
 /* All connections ended before (asserted).  Takes NULL. */

@@ -1,4 +1,7 @@
-/* What donors offer, as text.  Apart from driver.c, as transports use it and driver.c uses them.  No state, any thread. */
+/*
+ * What donors offer, as text.  Apart from driver.c, as transports use it and driver.c uses them. No
+ * state, any thread.
+ */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,8 +19,9 @@ static bool is_host_address(const char *text)
 
 		return first != 0 && first != 127 && first < 224;
 	}
-	return inet_pton(AF_INET6, text, &in6) == 1 && !IN6_IS_ADDR_UNSPECIFIED(&in6) && !IN6_IS_ADDR_LOOPBACK(&in6) &&
-		!IN6_IS_ADDR_MULTICAST(&in6) && !IN6_IS_ADDR_LINKLOCAL(&in6) && !IN6_IS_ADDR_V4MAPPED(&in6);
+	return inet_pton(AF_INET6, text, &in6) == 1 && !IN6_IS_ADDR_UNSPECIFIED(&in6) &&
+		!IN6_IS_ADDR_LOOPBACK(&in6) && !IN6_IS_ADDR_MULTICAST(&in6) &&
+		!IN6_IS_ADDR_LINKLOCAL(&in6) && !IN6_IS_ADDR_V4MAPPED(&in6);
 }
 
 bool tp_parse_offer(const char *word, const char *offer, struct tp_offer *ret)

@@ -120,21 +120,50 @@ struct tp_target {
 	uint32_t dead_ms; /* a machine that acknowledges nothing for so long is gone; 0: the transport's default, which is the most */
 };
 
+/*
+ * A transport.  Each function stands behind the tp_*() function of its name below, which has
+ * checked the call and keeps the fields that it is said to keep; what that promises is what this
+ * has to do.
+ */
 struct tp_ops {
 	const char *name; /* "nbd", "mem", "verbs" */
-	bool any_memory;  /* operations may use any memory: reg() looks at nothing and costs nothing, whatever the length */
-	bool silent_refusal; /* a donor that does not understand a hello closes the connection without a word: -ENOTCONN */
+	/* Operations may use any memory: reg() looks at nothing and costs nothing, whatever the length. */
+	bool any_memory;
+	/* A donor that does not understand a hello closes the connection without a word: -ENOTCONN. */
+	bool silent_refusal;
+	/* *ret: a zeroed struct tp, in a struct of the transport's.  Each lane has its own. */
 	int (*open)(const void *config, struct tp **ret, struct weft_error *err);
 	void (*close)(struct tp *tp);
+	/* mem has base and len.  On failure it is freed by the caller. */
 	int (*reg)(struct tp *tp, struct tp_mem *mem, struct weft_error *err);
 	void (*dereg)(struct tp_mem *mem);
+	/*
+	 * *ret: a zeroed struct tp_conn, in a struct of the transport's: TP_CONNECTING.  Fails only
+	 * if it cannot begin: that a donor refuses, or is not there, is told by progress().
+	 */
 	int (*connect)(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
 		struct weft_error *err);
+	/* Sets no state: the connection is TP_FAILED after it. */
 	void (*shutdown)(struct tp_conn *conn);
-	void (*disconnect)(struct tp_conn *conn);
+	void (*disconnect)(struct tp_conn *conn); /* shut down before */
+	/*
+	 * TP_READY; n <= what depth leaves; each operation keeps to the contract of tp_post().
+	 * -EAGAIN, or how many were accepted: until progress() hands them out they are in flight,
+	 * and shutdown() may keep them from being done.
+	 */
 	int (*post)(struct tp_conn *conn, struct tp_op *const *ops, unsigned n);
+	/*
+	 * Called in any state.  Makes a connection TP_READY, or fails it with tp_conn_fail().  Once
+	 * it has failed, here or by somebody else's call, every operation that is left is handed
+	 * out with tp_conn_op_status().
+	 *
+	 * TP_READY means that info is filled, and that the hello was looked at: read_only unless
+	 * its mode is WEFT_MODE_WRITE or it is anonymous; has_epoch unless it is anonymous; a hello
+	 * that names an epoch of other contents has failed with ESTALE.
+	 */
 	int (*progress)(struct tp_conn *conn, struct tp_op **done, unsigned max);
 	int (*event_fd)(struct tp_conn *conn);
+	/* 0 rather than events whenever progress() would do anything: nobody sleeps over it. */
 	int (*arm)(struct tp_conn *conn);
 };
 

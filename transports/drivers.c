@@ -1,6 +1,6 @@
 /*
- * The table of transports: one row each, the ones to prefer first.  The only file that knows which there are.
- * fabric/driver.h says what a row brings, and how to add one.
+ * The table of transports: one row each, the ones to prefer first.  The only file that knows which
+ * there are. fabric/driver.h says what a row brings, and how to add one.
  */
 #include "fabric/driver.h"
 

@@ -1,6 +1,7 @@
 /*
- * What a check of weft doctor finds out: a finding, and the facts below a root that it comes from.  The root is "" but in tests and
- * with --sysroot: what only a system call can tell is asked of the real root alone.
+ * What a check of weft doctor finds out: a finding, and the facts below a root that it comes from.
+ * The root is "" but in tests and with --sysroot: what only a system call can tell is asked of the
+ * real root alone.
  *
  * One thread.
  */
@@ -21,8 +22,8 @@ enum finding_state {
 struct finding {
 	enum finding_state state;
 	char meaning[320];
-	char fix[240]; /* "": nothing to do */
-	bool as_root;  /* the fix is root's */
+	char fix[240];  /* "": nothing to do */
+	bool as_root;   /* the fix is root's */
 	char keep[240]; /* what makes the fix outlive a reboot; "": it does by itself */
 };
 
@@ -33,15 +34,21 @@ struct finding_check {
 	void (*look)(struct finding *f); /* fills *f, which is zero */
 };
 
-void finding_say(struct finding *f, enum finding_state state, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void finding_say(struct finding *f, enum finding_state state, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 /* A command line, root's or anybody's; and what makes that outlive a reboot. */
-void finding_fix_as_root(struct finding *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void finding_fix_as_root(struct finding *f, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 void finding_fix(struct finding *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void finding_keep(struct finding *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A kernel that has a module, since Linux major.minor. */
 void finding_fix_kernel(struct finding *f, unsigned major, unsigned minor);
-/* What every check of a kernel module says.  what: who needs it; node: a file that shows that it works; since: major.minor. */
-void finding_module(struct finding *f, const char *module, const char *node, const char *what, unsigned major, unsigned minor);
+/*
+ * What every check of a kernel module says.  what: who needs it; node: a file that shows that it
+ * works; since: major.minor.
+ */
+void finding_module(struct finding *f, const char *module, const char *node, const char *what,
+	unsigned major, unsigned minor);
 
 /* Set before the first check. */
 extern const char *facts_root;

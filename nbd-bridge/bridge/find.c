@@ -10,8 +10,11 @@
 #include "fabric/base/util.h"
 
 enum {
-	ASK_MS = 5000, /* for what a donor offers; one that takes longer is spoken to over the fallback */
-	/* For an answer over a better way, when there is a fallback: so many times what that one's took, within these bounds. */
+	ASK_MS = 5000, /* a donor that takes longer is spoken to over the fallback */
+	/*
+	 * For an answer over a better way, when there is a fallback: so many times what that one's
+	 * took, within these bounds.
+	 */
 	TRY_FACTOR = 10,
 	TRY_MIN_MS = 1000,
 	TRY_MAX_MS = 10000,
@@ -24,12 +27,16 @@ struct better {
 	unsigned nr;
 };
 
-/* choice: it alone; NULL: all.  *why: why the first that cannot be used cannot; code 0: there is one that can. */
+/*
+ * choice: it alone; NULL: all.  *why: why the first that cannot be used cannot; code 0: there is
+ * one that can.
+ */
 static void find_better(const struct tp_driver *choice, struct better *ret, struct weft_error *why)
 {
 	struct weft_error err;
 
-	for (const struct tp_driver *const *at = tp_drivers; *at && !(*at)->ask && ret->nr < MAX_BETTER; at++) {
+	for (const struct tp_driver *const *at = tp_drivers;
+		*at && !(*at)->ask && ret->nr < MAX_BETTER; at++) {
 		if (!(*at)->parse_offer || (choice && choice != *at))
 			continue;
 		if (!(*at)->usable || (*at)->usable(&err) == 0)
@@ -41,7 +48,10 @@ static void find_better(const struct tp_driver *choice, struct better *ret, stru
 		why->code = 0;
 }
 
-/* What the donor offers the region over, and its epoch; "" and 0 if it does not say.  Returns how long that took. */
+/*
+ * What the donor offers the region over, and its epoch; "" and 0 if it does not say.  Returns how
+ * long that took.
+ */
 static uint64_t ask(const struct weft_uri *uri, struct weft_welcome *ret)
 {
 	const uint64_t begin_ns = weft_now_ns();
@@ -50,38 +60,44 @@ static uint64_t ask(const struct weft_uri *uri, struct weft_welcome *ret)
 	return (weft_now_ns() - begin_ns) / 1000000;
 }
 
-static void add_way(struct bridge_found *found, struct bridge_donor_config *config, const struct tp_driver *driver,
-	const char *host, const char *port)
+static void add_way(struct bridge_found *found, struct bridge_donor_config *config,
+	const struct tp_driver *driver, const char *host, const char *port)
 {
 	unsigned i = config->nr_ways;
 
 	for (unsigned j = 0; j < i; j++)
-		if (config->ways[j].transport == driver->ops && strcmp(config->ways[j].host, host) == 0)
+		if (config->ways[j].transport == driver->ops &&
+			strcmp(config->ways[j].host, host) == 0)
 			return;
 	if (i == BRIDGE_MAX_WAYS)
 		return;
 	snprintf(found->hosts[i], sizeof(found->hosts[i]), "%s", host);
 	snprintf(found->ports[i], sizeof(found->ports[i]), "%s", port);
-	config->ways[i] = (struct bridge_way){.transport = driver->ops, .host = found->hosts[i], .port = found->ports[i]};
+	config->ways[i] = (struct bridge_way){
+		.transport = driver->ops, .host = found->hosts[i], .port = found->ports[i]};
 	config->nr_ways++;
 }
 
 /* The addresses that the donor names, the one that the user named first if it is among them. */
-static void add_offered(struct bridge_found *found, struct bridge_donor_config *config, const struct tp_driver *driver)
+static void add_offered(struct bridge_found *found, struct bridge_donor_config *config,
+	const struct tp_driver *driver)
 {
 	const char *host = found->uri->host, *at;
 	struct tp_offer offer = {0};
 
 	for (unsigned pass = 0; pass < 2; pass++)
 		for (at = found->offers; tp_next_offer(driver, &at, &offer);)
-			if (pass > 0 || offer.address[0] == '\0' || strcmp(offer.address, host) == 0)
-				add_way(found, config, driver, offer.address[0] ? offer.address : host, offer.port);
+			if (pass > 0 || offer.address[0] == '\0' ||
+				strcmp(offer.address, host) == 0)
+				add_way(found, config, driver,
+					offer.address[0] ? offer.address : host, offer.port);
 	/* It may not know what its address is to others. */
 	if (offer.port[0])
 		add_way(found, config, driver, host, offer.port);
 }
 
-static void add_fallback(const struct weft_uri *uri, const struct tp_driver *driver, struct bridge_donor_config *config)
+static void add_fallback(const struct weft_uri *uri, const struct tp_driver *driver,
+	struct bridge_donor_config *config)
 {
 	bool at_socket = uri->socket[0];
 
@@ -93,14 +109,17 @@ static void add_fallback(const struct weft_uri *uri, const struct tp_driver *dri
 	config->nr_ways = 1;
 }
 
-static int refuse_choice(const struct weft_uri *uri, const struct tp_driver *choice, struct weft_error *err)
+static int refuse_choice(
+	const struct weft_uri *uri, const struct tp_driver *choice, struct weft_error *err)
 {
-	return weft_error_set(err, EOPNOTSUPP, "cannot attach over %s: %s; use --transport auto%s%s", choice->label, uri->scheme->only,
-		tp_driver_is_choice(uri->driver) ? " or " : "", tp_driver_is_choice(uri->driver) ? uri->driver->word : "");
+	return weft_error_set(err, EOPNOTSUPP,
+		"cannot attach over %s: %s; use --transport auto%s%s", choice->label,
+		uri->scheme->only, tp_driver_is_choice(uri->driver) ? " or " : "",
+		tp_driver_is_choice(uri->driver) ? uri->driver->word : "");
 }
 
-int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice, struct bridge_donor_config *config,
-	struct weft_error *no_better, struct weft_error *err)
+int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice,
+	struct bridge_donor_config *config, struct weft_error *no_better, struct weft_error *err)
 {
 	const struct weft_uri *uri = found->uri;
 	const struct tp_driver *fallback = uri->driver ? uri->driver : tp_base_driver();
@@ -140,17 +159,19 @@ int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice,
 			config->ways[i].host, config->ways[i].port);
 	/* A machine, or a network, that is slow with the one is slow with the other. */
 	for (unsigned i = 1; i < config->nr_ways && !alone; i++)
-		config->ways[i].answer_ms = (uint32_t)weft_max(weft_min(TRY_FACTOR * took_ms, TRY_MAX_MS), TRY_MIN_MS);
+		config->ways[i].answer_ms =
+			(uint32_t)weft_max(weft_min(TRY_FACTOR * took_ms, TRY_MAX_MS), TRY_MIN_MS);
 	return 0;
 }
 
 /*
- * A donor's own word, which it would say over any transport.  EBUSY and EINVAL are the driver's, or the listener's, as well:
- * the fallback is asked again then.
+ * A donor's own word, which it would say over any transport.  EBUSY and EINVAL are the driver's, or
+ * the listener's, as well: the fallback is asked again then.
  */
 static bool is_final(int error)
 {
-	return error == -ECANCELED || error == -ESTALE || error == -WEFT_ESUPERSEDED || error == -EROFS || error == -ENOENT || error == -ESHUTDOWN;
+	return error == -ECANCELED || error == -ESTALE || error == -WEFT_ESUPERSEDED ||
+		error == -EROFS || error == -ENOENT || error == -ESHUTDOWN;
 }
 
 void bridge_find_end(struct bridge **bridge)
@@ -162,9 +183,9 @@ void bridge_find_end(struct bridge **bridge)
 	*bridge = NULL;
 }
 
-/* Begins with the nth better way of each donor that has so many, with the fallback of the others. */
-static int start_over(struct bridge_config *config, struct bridge_donor_config *donors, unsigned nth, struct bridge **bridge,
-	struct weft_error *err)
+/* Begins with the nth better way of each donor that has so many; with the others' fallback. */
+static int start_over(struct bridge_config *config, struct bridge_donor_config *donors,
+	unsigned nth, struct bridge **bridge, struct weft_error *err)
 {
 	bridge_find_end(bridge);
 	for (unsigned i = 0; i < config->attach.nr_donors; i++)
@@ -187,8 +208,8 @@ static unsigned most_ways(const struct bridge_donor_config *donors, unsigned nr)
 }
 
 /* One transport alone: the first address that answers is the one to stay with. */
-static int start_alone(struct bridge_find *find, struct bridge_config *config, struct bridge_donor_config *donors,
-	struct bridge **bridge, struct weft_error *err)
+static int start_alone(struct bridge_find *find, struct bridge_config *config,
+	struct bridge_donor_config *donors, struct bridge **bridge, struct weft_error *err)
 {
 	unsigned most = most_ways(donors, config->attach.nr_donors);
 	int r = 0;
@@ -212,7 +233,8 @@ static int start_alone(struct bridge_find *find, struct bridge_config *config, s
 /* The first that is better than the fallback and among the offers; NULL: there is none. */
 static const struct tp_driver *better_offered(const char *offers)
 {
-	for (const struct tp_driver *const *driver = tp_drivers; *driver && !(*driver)->ask; driver++) {
+	for (const struct tp_driver *const *driver = tp_drivers; *driver && !(*driver)->ask;
+		driver++) {
 		const char *at = offers;
 		struct tp_offer offer;
 
@@ -222,7 +244,8 @@ static const struct tp_driver *better_offered(const char *offers)
 	return NULL;
 }
 
-static void say_why_fallback(struct bridge_find *find, const struct bridge *bridge, const struct weft_error *no_better)
+static void say_why_fallback(
+	struct bridge_find *find, const struct bridge *bridge, const struct weft_error *no_better)
 {
 	const struct weft_uri *uri = find->donors[0].uri;
 	const char *offers = bridge_info(bridge)->offers;
@@ -231,15 +254,16 @@ static void say_why_fallback(struct bridge_find *find, const struct bridge *brid
 	if (find->choice && !uri->foreign)
 		snprintf(find->why, sizeof(find->why), "as told");
 	else if (tried)
-		snprintf(find->why, sizeof(find->why), "auto: %s was tried: %s", tried->label, no_better->message);
+		snprintf(find->why, sizeof(find->why), "auto: %s was tried: %s", tried->label,
+			no_better->message);
 	else if (uri->scheme->why)
 		snprintf(find->why, sizeof(find->why), "%s", uri->scheme->why);
 	else
 		snprintf(find->why, sizeof(find->why), "auto: the donor offers only %s", offers);
 }
 
-static int find_all(struct bridge_find *find, const struct bridge_config *config, struct bridge_donor_config *donors,
-	struct weft_error *no_better, struct weft_error *err)
+static int find_all(struct bridge_find *find, const struct bridge_config *config,
+	struct bridge_donor_config *donors, struct weft_error *no_better, struct weft_error *err)
 {
 	int r = 0;
 
@@ -248,8 +272,9 @@ static int find_all(struct bridge_find *find, const struct bridge_config *config
 	return r;
 }
 
-int bridge_find_and_start_stale(struct bridge_find *find, struct bridge_config *config, struct bridge_donor_config *donors,
-	const struct tp_info *infos, const struct weft_error *why, struct bridge **bridge, struct weft_error *err)
+int bridge_find_and_start_stale(struct bridge_find *find, struct bridge_config *config,
+	struct bridge_donor_config *donors, const struct tp_info *infos,
+	const struct weft_error *why, struct bridge **bridge, struct weft_error *err)
 {
 	struct weft_error no_better = {0};
 
@@ -262,8 +287,8 @@ int bridge_find_and_start_stale(struct bridge_find *find, struct bridge_config *
 	return r < 0 ? r : bridge_start_stale(*bridge, infos, why, err);
 }
 
-int bridge_find_and_start(struct bridge_find *find, struct bridge_config *config, struct bridge_donor_config *donors,
-	struct bridge **bridge, struct weft_error *err)
+int bridge_find_and_start(struct bridge_find *find, struct bridge_config *config,
+	struct bridge_donor_config *donors, struct bridge **bridge, struct weft_error *err)
 {
 	struct weft_error no_better = {0};
 	int r = find_all(find, config, donors, &no_better, err);
@@ -276,7 +301,8 @@ int bridge_find_and_start(struct bridge_find *find, struct bridge_config *config
 	for (unsigned nth = 1; nth < most; nth++) {
 		r = start_over(config, donors, nth, bridge, err);
 		if (r == 0) {
-			snprintf(find->why, sizeof(find->why), "auto: the donor offers %s", bridge_info(*bridge)->offers);
+			snprintf(find->why, sizeof(find->why), "auto: the donor offers %s",
+				bridge_info(*bridge)->offers);
 			return 0;
 		}
 		if (is_final(r))

@@ -37,7 +37,7 @@ int attach_explain_refusal(const struct attach *a, struct weft_error *err)
 		add_advice(err, "is %s running there?", uri->foreign ? "an NBD server" : "weft serve");
 		break;
 	case ENOENT:
-		if (!uri->foreign && !uri->socket[0] && o->nr_donors == 1)
+		if (!uri->driver && o->nr_donors == 1)
 			add_advice(err, "what there is shows: weft list weft://%s%s%s:%s", v6 ? "[" : "", uri->host, v6 ? "]" : "", uri->port);
 		break;
 	case EROFS:

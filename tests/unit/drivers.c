@@ -1,4 +1,7 @@
-/* The table of transports, and what it alone makes reachable: the transport "mem" has a row here, and nothing else knows it. */
+/*
+ * The table of transports, and what it alone makes reachable: the transport "mem" has a row here,
+ * and nothing else knows it.
+ */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -63,10 +66,12 @@ static void offers_are_found_in_a_list(void **state)
 		{"tcp,rdma:10809", "10809: "},
 		{"rdma:1:192.0.2.7,tcp,rdma:2:2001:db8::1", "1:192.0.2.7 2:2001:db8::1 "},
 		/* An offer that names no host of its own is none. */
-		{"rdma:1:127.0.0.1,rdma:1:0.0.0.0,rdma:1:224.0.0.1,rdma:1:::1,rdma:1:fe80::1,rdma:1:::ffff:1.2.3.4,rdma:1:a", ""},
+		{"rdma:1:127.0.0.1,rdma:1:0.0.0.0,rdma:1:224.0.0.1,rdma:1:::1,rdma:1:fe80::1,rdma:1:::ffff:1.2.3.4,rdma:1:a",
+			""},
 		{"rdma,rdma:,rdma:x,rdmas:1,xrdma:1,rdma:123456789,rdma:7x", ""},
 		{",,rdma:3,,", "3: "},
-		{"rdma:1:0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789,rdma:4", "4: "},
+		{"rdma:1:0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789,rdma:4",
+			"4: "},
 	};
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(cases); i++) {
@@ -75,7 +80,8 @@ static void offers_are_found_in_a_list(void **state)
 		struct tp_offer offer;
 
 		while (tp_next_offer(tp_driver_of_word("rdma"), &at, &offer))
-			snprintf(found + strlen(found), sizeof(found) - strlen(found), "%s:%s ", offer.port, offer.address);
+			snprintf(found + strlen(found), sizeof(found) - strlen(found), "%s:%s ",
+				offer.port, offer.address);
 		assert_string_equal(found, cases[i].found);
 	}
 }
@@ -106,7 +112,8 @@ static void a_rows_scheme_is_told_of(void **state)
 {
 	static const char *const cases[][2] = {
 		{"http://h/r", "its scheme is none of weft, nbd, weft+unix, nbd+unix, mem"},
-		{"mem://host/r", "it has no host, so that there are three slashes; it looks like mem:///scratch"},
+		{"mem://host/r",
+			"it has no host, so that there are three slashes; it looks like mem:///scratch"},
 		{"mem:///r?transport=tcp", "what follows '?' is unknown"},
 		{"weft://h/r?transport=mem", "transport= is none of auto, rdma, tcp"},
 	};
@@ -125,14 +132,15 @@ static int attach(struct bridge_find *find, struct weft_error *err)
 {
 	struct bridge_donor_config donor = {.generation = UINT64_C(1) << 32};
 	struct bridge_config config = {
-		.attach = {
-			.nr_donors = 1,
-			.name = "test",
-			.mode = WEFT_MODE_WRITE,
-			.timeout_ms = 10000,
-			.dead_timeout_ms = 10000,
-			.connect_timeout_ms = 5000,
-		},
+		.attach =
+			{
+				.nr_donors = 1,
+				.name = "test",
+				.mode = WEFT_MODE_WRITE,
+				.timeout_ms = 10000,
+				.dead_timeout_ms = 10000,
+				.connect_timeout_ms = 5000,
+			},
 		.nr_lanes = 2,
 	};
 
@@ -175,7 +183,8 @@ static void a_scheme_of_one_transport_takes_no_other(void **state)
 	parse("mem:///scratch", &uri);
 	find.donors[0].uri = &uri;
 	assert_int_equal(attach(&find, &err), -EOPNOTSUPP);
-	assert_string_equal(err.message, "cannot attach over TCP: it is in this process; use --transport auto");
+	assert_string_equal(
+		err.message, "cannot attach over TCP: it is in this process; use --transport auto");
 	assert_null(bridge);
 	weft_uri_fini(&uri);
 }

@@ -1,6 +1,7 @@
 /*
- * The ways to a donor, and the start over the best of them, with a table of its own: a base transport, two that are better, one
- * that this machine cannot use.  All are "mem", behind operations that know which hosts answer.
+ * The ways to a donor, and the start over the best of them, with a table of its own: a base
+ * transport, two that are better, one that this machine cannot use.  All are "mem", behind
+ * operations that know which hosts answer.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -17,14 +18,16 @@
 #include "tests/support/bridge-io.h"
 #include "transports/mem/mem.h"
 
-static const char *offers;    /* what the donor says */
+static const char *offers; /* what the donor says */
 static unsigned nr_asked;
-static const char *answers;   /* the better transports' hosts that answer, with spaces between; others refuse */
-static int refusal;           /* with this, positive */
-static char tried[256];       /* host after host, of the better transports */
-static uint32_t answer_ms;    /* of the last of those */
+static const char
+	*answers; /* the better transports' hosts that answer, with spaces between; others refuse */
+static int refusal;        /* with this, positive */
+static char tried[256];    /* host after host, of the better transports */
+static uint32_t answer_ms; /* of the last of those */
 
-static int better_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret, struct weft_error *err)
+static int better_connect(
+	struct tp *tp, const struct tp_target *target, struct tp_conn **ret, struct weft_error *err)
 {
 	snprintf(tried + strlen(tried), sizeof(tried) - strlen(tried), "%s ", target->host);
 	answer_ms = target->answer_ms;
@@ -73,10 +76,20 @@ static const struct tp_scheme base_schemes[] = {
 	},
 	{.name = NULL},
 };
-static const struct tp_driver rare = {.word = "rare", .label = "Rare", .ops = &rare_ops, .usable = rare_usable, .parse_offer = rare_offer};
-static const struct tp_driver fast = {.word = "fast", .label = "Fast", .ops = &fast_ops, .parse_offer = fast_offer};
-static const struct tp_driver quick = {.word = "quick", .label = "Quick", .ops = &quick_ops, .parse_offer = quick_offer};
-static const struct tp_driver base = {.word = "base", .label = "Base", .schemes = base_schemes, .ops = &base_ops, .ask = base_ask};
+static const struct tp_driver rare = {.word = "rare",
+	.label = "Rare",
+	.ops = &rare_ops,
+	.usable = rare_usable,
+	.parse_offer = rare_offer};
+static const struct tp_driver fast = {
+	.word = "fast", .label = "Fast", .ops = &fast_ops, .parse_offer = fast_offer};
+static const struct tp_driver quick = {
+	.word = "quick", .label = "Quick", .ops = &quick_ops, .parse_offer = quick_offer};
+static const struct tp_driver base = {.word = "base",
+	.label = "Base",
+	.schemes = base_schemes,
+	.ops = &base_ops,
+	.ask = base_ask};
 const struct tp_driver *const tp_drivers[] = {&rare, &fast, &quick, &base, NULL};
 
 static struct weft_uri uri;
@@ -115,15 +128,16 @@ static int attach(struct weft_error *err)
 {
 	struct bridge_donor_config donor = {.generation = UINT64_C(1) << 32};
 	struct bridge_config config = {
-		.attach = {
-			.nr_donors = 1,
-			.name = "test",
-			.mode = WEFT_MODE_WRITE,
-			.timeout_ms = 10000,
-			.dead_timeout_ms = 10000,
-			.connect_timeout_ms = 5000,
-			.foreign = uri.foreign,
-		},
+		.attach =
+			{
+				.nr_donors = 1,
+				.name = "test",
+				.mode = WEFT_MODE_WRITE,
+				.timeout_ms = 10000,
+				.dead_timeout_ms = 10000,
+				.connect_timeout_ms = 5000,
+				.foreign = uri.foreign,
+			},
 		.nr_lanes = 1,
 	};
 
@@ -148,8 +162,9 @@ static void ways(const char *want)
 	if (bridge_find_ways(&find.donors[0], find.choice, &config, &no_better, &err) < 0)
 		fail_msg("%s", err.message);
 	for (unsigned i = 0; i < config.nr_ways; i++)
-		snprintf(got + strlen(got), sizeof(got) - strlen(got), "%s@%s:%s ", tp_driver_of_ops(config.ways[i].transport)->word,
-			config.ways[i].host, config.ways[i].port);
+		snprintf(got + strlen(got), sizeof(got) - strlen(got), "%s@%s:%s ",
+			tp_driver_of_ops(config.ways[i].transport)->word, config.ways[i].host,
+			config.ways[i].port);
 	assert_string_equal(got, want);
 }
 
@@ -255,7 +270,8 @@ static void what_this_machine_cannot_use_says_why(void **state)
 
 	offers = "base,rare:5";
 	parse("weft://192.0.2.7/r?transport=rare");
-	assert_int_equal(bridge_find_ways(&find.donors[0], find.choice, &config, &no_better, &err), 0);
+	assert_int_equal(
+		bridge_find_ways(&find.donors[0], find.choice, &config, &no_better, &err), 0);
 	assert_int_equal(no_better.code, ENODEV);
 	assert_string_equal(no_better.message, "there is no such device");
 	assert_int_equal(nr_asked, 0); /* nobody needs to be asked */

@@ -42,7 +42,8 @@ static void stock_line(const struct weft_listening *socket, char *buf, size_t le
 	if (*socket->socket)
 		snprintf(buf, len, "any NBD client: nbd+unix:///NAME?socket=%s", socket->socket);
 	else
-		snprintf(buf, len, "any NBD client: nbd://%s/NAME", weft_listening_format(socket, place));
+		snprintf(buf, len, "any NBD client: nbd://%s/NAME",
+			weft_listening_format(socket, place));
 }
 
 const struct tp_driver tp_nbd_driver = {

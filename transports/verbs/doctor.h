@@ -8,8 +8,8 @@
 extern const struct finding_check verbs_checks[];
 
 /*
- * doctor-netlink.c: whether a port of the device is of no use, whatever its state says, as its queue pair for connection requests
- * has failed.
+ * doctor-netlink.c: whether a port of the device is of no use, whatever its state says, as its
+ * queue pair for connection requests has failed.
  */
 bool verbs_management_failed(const char *device);
 

@@ -22,14 +22,16 @@ static int answered(void *user, int *error)
 }
 
 /* true: it was answered. */
-static bool ask_once(struct nbd_handle *nbd, const struct weft_hello *hello, uint64_t end_ns, struct weft_welcome *ret)
+static bool ask_once(struct nbd_handle *nbd, const struct weft_hello *hello, uint64_t end_ns,
+	struct weft_welcome *ret)
 {
 	char query[WEFT_CONTEXT_MAX];
 	bool done = false;
 
 	weft_hello_format(hello, query);
 	if (nbd_clear_meta_contexts(nbd) < 0 || nbd_add_meta_context(nbd, query) < 0 ||
-		nbd_aio_opt_list_meta_context(nbd, (nbd_context_callback){.callback = one_context, .user_data = ret},
+		nbd_aio_opt_list_meta_context(nbd,
+			(nbd_context_callback){.callback = one_context, .user_data = ret},
 			(nbd_completion_callback){.callback = answered, .user_data = &done}) < 0)
 		return false;
 	while (!done && weft_now_ns() < end_ns)
@@ -40,7 +42,8 @@ static bool ask_once(struct nbd_handle *nbd, const struct weft_hello *hello, uin
 
 void nbd_ask(const struct weft_uri *uri, uint32_t timeout_ms, struct weft_welcome *ret)
 {
-	struct weft_hello hello = {.generation = 1, .mode = WEFT_MODE_SHARED, .name = "weft-attach"};
+	struct weft_hello hello = {
+		.generation = 1, .mode = WEFT_MODE_SHARED, .name = "weft-attach"};
 	struct nbd_handle *nbd = nbd_create();
 	const uint64_t end_ns = weft_now_ns() + timeout_ms * UINT64_C(1000000);
 	bool done = false;
@@ -48,7 +51,8 @@ void nbd_ask(const struct weft_uri *uri, uint32_t timeout_ms, struct weft_welcom
 	if (!nbd)
 		return;
 	weft_random(hello.id, sizeof(hello.id));
-	if (nbd_set_opt_mode(nbd, true) == 0 && nbd_aio_connect_tcp(nbd, uri->host, uri->port) == 0) {
+	if (nbd_set_opt_mode(nbd, true) == 0 &&
+		nbd_aio_connect_tcp(nbd, uri->host, uri->port) == 0) {
 		while (nbd_aio_is_connecting(nbd) && weft_now_ns() < end_ns)
 			if (nbd_poll(nbd, 100) < 0)
 				break;

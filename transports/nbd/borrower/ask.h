@@ -7,7 +7,10 @@
 #include "fabric/hello.h"
 #include "fabric/uri.h"
 
-/* See ask() of struct tp_driver.  The URI has a host, no socket.  Control path: blocks and allocates. */
+/*
+ * See ask() of struct tp_driver.  The URI has a host, no socket.  Control path: blocks and
+ * allocates.
+ */
 void nbd_ask(const struct weft_uri *uri, uint32_t timeout_ms, struct weft_welcome *ret);
 
 #endif

@@ -13,7 +13,8 @@ static struct nbd_listener *to_nbd(struct weft_listener *listener)
 	return weft_container_of(listener, struct nbd_listener, base);
 }
 
-static int listen_new(const struct weft_listener_config *config, struct weft_listener **ret, struct weft_error *err)
+static int listen_new(const struct weft_listener_config *config, struct weft_listener **ret,
+	struct weft_error *err)
 {
 	WEFT_CLEANUP_FREE int *fds = calloc(config->nr_sockets + 1, sizeof(*fds));
 	struct nbd_listener *nbd;
@@ -22,7 +23,8 @@ static int listen_new(const struct weft_listener_config *config, struct weft_lis
 		return weft_error_set(err, ENOMEM, "cannot listen: no memory");
 	for (unsigned i = 0; i < config->nr_sockets; i++)
 		fds[i] = config->sockets[i].fd;
-	int r = nbd_listener_new(config->donor, config->loop, fds, config->nr_sockets, NULL, &nbd, err);
+	int r = nbd_listener_new(
+		config->donor, config->loop, fds, config->nr_sockets, NULL, &nbd, err);
 	if (r == 0)
 		*ret = &nbd->base;
 	return r;

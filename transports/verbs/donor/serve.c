@@ -21,7 +21,8 @@ static int parse_rdma(void *into, const struct weft_option *option, char *value)
 	struct verbs_listen_settings *settings = into;
 
 	settings->off = strcmp(value, "off") == 0;
-	return settings->off || strcmp(value, "auto") == 0 ? WEFT_GO_ON : weft_option_refuse(option, value);
+	return settings->off || strcmp(value, "auto") == 0 ? WEFT_GO_ON
+							   : weft_option_refuse(option, value);
 }
 
 const struct weft_option verbs_listen_options[] = {
@@ -31,21 +32,23 @@ const struct weft_option verbs_listen_options[] = {
 };
 
 /* -ENODEV: not at this socket's address. */
-static int listen_at(const struct weft_listener_config *config, const struct weft_listening *socket, struct verbs_listener **ret,
-	struct weft_error *err)
+static int listen_at(const struct weft_listener_config *config, const struct weft_listening *socket,
+	struct verbs_listener **ret, struct weft_error *err)
 {
 	struct sockaddr_storage address;
 	socklen_t len = sizeof(address);
 
 	if (*socket->socket || getsockname(socket->fd, (struct sockaddr *)&address, &len) < 0)
 		return -ENODEV;
-	int r = verbs_listener_new(config->donor, config->loop, (struct sockaddr *)&address, NULL, ret, err);
+	int r = verbs_listener_new(
+		config->donor, config->loop, (struct sockaddr *)&address, NULL, ret, err);
 	if (r == 0)
 		weft_listening_format(socket, (*ret)->place);
 	return r;
 }
 
-static int listen_new(const struct weft_listener_config *config, struct weft_listener **ret, struct weft_error *err)
+static int listen_new(const struct weft_listener_config *config, struct weft_listener **ret,
+	struct weft_error *err)
 {
 	struct verbs_listener *verbs = NULL;
 	struct weft_error failed = {0}, one;
@@ -65,14 +68,16 @@ static int listen_new(const struct weft_listener_config *config, struct weft_lis
 		return 0;
 	}
 	if (failed.code == 0)
-		return weft_error_set(err, ENODEV, "no address that this donor listens on is on an RDMA device");
+		return weft_error_set(
+			err, ENODEV, "no address that this donor listens on is on an RDMA device");
 	*err = failed;
 	return -failed.code;
 }
 
 static void listen_offers(const struct weft_listener *listener, char *buf, size_t len)
 {
-	verbs_listener_offers(weft_container_of(listener, const struct verbs_listener, base), buf, len);
+	verbs_listener_offers(
+		weft_container_of(listener, const struct verbs_listener, base), buf, len);
 }
 
 static void listen_status(struct weft_listener *listener, struct weft_listener_status *ret)

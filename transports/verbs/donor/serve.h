@@ -7,7 +7,10 @@
 #include "fabric/base/options.h"
 #include "fabric/listener.h"
 
-/* Serves at the first of the donor's addresses that is on an RDMA device, under the same port number. */
+/*
+ * Serves at the first of the donor's addresses that is on an RDMA device, under the same port
+ * number.
+ */
 /* The option --rdma of weft serve, and where it is stored. */
 extern struct verbs_listen_settings {
 	bool off;
