@@ -1,0 +1,131 @@
+/*
+ * A program that uses libweft, for shell tests: one command a line on standard input, one answer a line: "ok", "differs", or an
+ * error's name.
+ *
+ *	libweft-io [-c CACHE-BYTES] [-b] [-d DEAD-TIMEOUT-MS] URI...
+ *
+ *	write SEED OFF LEN, read SEED OFF LEN; awrite, aread: the same by asynchronous commands, 64 KiB each; flush; transport
+ *
+ * What is written at an offset depends on it and on the seed.  -b: a write-back cache.
+ */
+#include <err.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fabric/base/util.h"
+#include "nbd-bridge/library/weft.h"
+
+enum { PART = 64 << 10, MAX_PARTS = 1024 };
+
+static void fill(uint8_t *buf, unsigned seed, uint64_t off, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		buf[i] = (uint8_t)(((off + i) / 512 + 1) * (seed * 2 + 1) + (off + i) % 251);
+}
+
+static int by_parts(struct weft *w, bool write, uint8_t *buf, uint64_t off, size_t len)
+{
+	int64_t cookies[MAX_PARTS];
+	unsigned nr = 0;
+	int r = 0;
+
+	for (size_t at = 0; at < len; at += PART, nr++) {
+		size_t n = weft_min(PART, len - at);
+
+		if (nr == MAX_PARTS)
+			errx(1, "too long");
+		cookies[nr] = write ? weft_aio_pwrite(w, buf + at, n, off + at, NULL) : weft_aio_pread(w, buf + at, n, off + at, NULL);
+		if (cookies[nr] < 0)
+			return (int)cookies[nr];
+	}
+	/* All of them, since the buffer is theirs. */
+	for (unsigned i = 0; i < nr; i++) {
+		int one = weft_aio_wait(w, cookies[i]);
+
+		if (r == 0)
+			r = one;
+	}
+	return r;
+}
+
+static void say(int r)
+{
+	puts(r == 0 ? "ok" : strerrorname_np(-r));
+	fflush(stdout);
+}
+
+static void move(struct weft *w, bool aio, bool write, unsigned seed, uint64_t off, size_t len)
+{
+	uint8_t *buf = calloc(1, len ? len : 1), *right = malloc(len ? len : 1);
+	int r;
+
+	if (!buf || !right)
+		errx(1, "out of memory");
+	fill(right, seed, off, len);
+	if (write)
+		memcpy(buf, right, len);
+	if (aio)
+		r = by_parts(w, write, buf, off, len);
+	else
+		r = write ? weft_pwrite(w, buf, len, off) : weft_pread(w, buf, len, off);
+	if (r == 0 && !write && memcmp(buf, right, len) != 0) {
+		puts("differs");
+		fflush(stdout);
+	} else {
+		say(r);
+	}
+	free(buf);
+	free(right);
+}
+
+static void obey(struct weft *w, const char *line)
+{
+	char verb[16] = "", transport[32];
+	unsigned long long off = 0, len = 0;
+	unsigned seed = 0;
+	int n = sscanf(line, "%15s %u %llu %llu", verb, &seed, &off, &len);
+
+	if (n == 1 && strcmp(verb, "flush") == 0) {
+		say(weft_flush(w));
+	} else if (n == 1 && strcmp(verb, "transport") == 0) {
+		weft_transport(w, 0, transport, sizeof(transport));
+		puts(transport);
+		fflush(stdout);
+	} else if (n == 4) {
+		const char *plain = verb[0] == 'a' ? verb + 1 : verb;
+
+		move(w, verb[0] == 'a', strcmp(plain, "write") == 0, seed, off, len);
+	} else {
+		errx(2, "what is '%s'?", line);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct weft_options options = {.size = sizeof(options)};
+	char line[128], why[512];
+	struct weft *w;
+	int c;
+
+	while ((c = getopt(argc, argv, "c:d:b")) != -1) {
+		if (c == 'c')
+			options.cache_bytes = strtoull(optarg, NULL, 0);
+		else if (c == 'd')
+			options.dead_timeout_ms = (uint32_t)strtoul(optarg, NULL, 0);
+		else if (c == 'b')
+			options.flags |= WEFT_OPEN_WRITE_BACK;
+		else
+			return 2;
+	}
+	int r = weft_open_regions((const char *const *)argv + optind, (unsigned)(argc - optind), &options, &w, why, sizeof(why));
+	if (r < 0)
+		errx(1, "%s", why);
+	say(0);
+	while (fgets(line, sizeof(line), stdin))
+		obey(w, line);
+	weft_close(w);
+	return 0;
+}
