@@ -124,7 +124,7 @@ WEFT_API void weft_close(struct weft *w);
 
 /*
  * What is told when a command has ended.  fn runs once, on whatever thread took the answer: one that is in a call of this
- * handle, or one of the library's.  error: 0, or -errno as the blocking calls return it.  It returns 1: the command is
+ * handle, or one of the library's; those of several commands may run at once.  error: 0, or -errno as the blocking calls return it.  It returns 1: the command is
  * retired, its cookie means nothing any more; or 0: its result is kept for weft_aio_result().  fn may begin commands of any
  * handle and ask for results; it must not block (calls that would fail with -EDEADLK) and not close.
  * free runs once, after fn; or, if the command was refused, without it, before the call that begins it returns.

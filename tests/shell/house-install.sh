@@ -11,7 +11,7 @@ for command in serve list attach detach status bench doctor; do
 	env -i PATH=/usr/bin:/bin bin/weft "$command" --help >"$TMP/help" || fail "weft $command --help"
 	grep -q "weft[ -]$command" "$TMP/help" || fail "weft $command --help: $(cat "$TMP/help")"
 done
-for file in lib/systemd/system/weft-serve.service lib/systemd/system/weft-serve.socket share/man/man1/weft.1 share/man/man1/weft-serve.1 share/man/man7/weft-protocol.7; do
+for file in lib/systemd/system/weft-serve.service lib/systemd/system/weft-serve.socket share/man/man1/weft.1 share/man/man1/weft-serve.1 share/man/man3/libweft.3 share/man/man7/weft-protocol.7; do
 	[[ -s $file ]] || fail "no $file among $(find . -type f)"
 done
 [[ -n $(find . -name weft.pc) && -n $(find . -name 'libweft.so*') && -s include/weft.h ]] || fail "no C library"
