@@ -5,6 +5,7 @@ need_tool readelf
 	skip "built without probes: sys/sdt.h is not installed"
 
 # "| `submit` | `rq, lane, kind` | …" becomes "submit 3".
+# shellcheck disable=SC2016 # those are the ones of the page
 sed -n 's/^| `\([a-z]*\)` | `\([a-z, ]*\)` |.*/\1 \2/p' "$WEFT_SRC/perf/README.md" |
 	awk '{ print $1, NF - 1 }' | sort -u >"$TMP/listed"
 [[ -s $TMP/listed ]] || fail "perf/README.md lists no probes"
