@@ -18,6 +18,7 @@
 #include "fabric/base/util.h"
 #include "fabric/driver.h"
 #include "nbd-bridge/cache/file.h"
+#include "nbd-bridge/main/status-names.h"
 #include "nbd-bridge/main/status-prometheus.h"
 #include "nbd-bridge/main/state.h"
 
@@ -548,6 +549,9 @@ int main(int argc, char **argv)
 	int status = 0;
 
 	weft_process_begin();
+	/* For fabric/completion/weft; not an option. */
+	if (argc == 3 && strcmp(argv[1], "--completion-names") == 0)
+		return weft_end_output("weft-status", status_print_names(argv[2]));
 	int r = parse(argc, argv, &c);
 	if (r != WEFT_GO_ON)
 		return r;
