@@ -27,8 +27,9 @@ while read -r path; do
 done < <(grep -ohP '(?<![\w./-])(fabric|transports|nbd-bridge|tests|perf)/[\w.*{/-]*|\b[A-Z]+\.md\b' "${documents[@]}" | sort -u)
 ((nr >= 20)) || fail "found only $nr paths"
 while read -r _ preset; do
-	grep -q "\"name\": \"$preset\"" CMakePresets.json || fail "the documents show the preset '$preset'"
-done < <(grep -ohE -- '--preset [a-z]+' "${documents[@]}" | sort -u)
+	grep -q "\"name\": \"$preset\"" CMakePresets.json || tests/run --help | grep -qwF -- "$preset" ||
+		fail "the documents show the preset '$preset'"
+done < <(grep -ohE -- '--preset [a-z0-9-]+' "${documents[@]}" | sort -u)
 nr=0
 while read -r option value; do
 	ctest --test-dir "$WEFT_BUILD" -C long "$option" "$value" -N >"$TMP/list"

@@ -470,7 +470,12 @@ static void but_a_handshake_ends(void **state)
 	nbd_donor_start(&d, 1 << 20, &config, 0);
 	nbd_donor_connect(&d, &raw, true);
 	uint64_t start_ns = weft_now_ns();
-	assert_int_equal(nbd_raw_hello(&raw, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES), 0);
+	/* A busy machine may be late for the first step already. */
+	while (nbd_raw_hello(&raw, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES) != 0) {
+		assert_in_range(weft_now_ns() - start_ns, 0, UINT64_C(20000000000));
+		nbd_raw_close(&raw);
+		nbd_donor_connect(&d, &raw, true);
+	}
 	do {
 		usleep(5000);
 		nbd_raw_option(&raw, NBD_OPT_INFO, option, nbd_raw_info_data(option, "m", NULL, 0));
