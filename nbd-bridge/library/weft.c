@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/library/weft-private.h"
 
@@ -198,6 +199,8 @@ static int open_handle(struct weft *w, const struct weft_options *o, struct weft
 	return make_lanes(w, err);
 }
 
+static pthread_once_t debug_once = PTHREAD_ONCE_INIT;
+
 int weft_open_regions(const char *const *uris, unsigned nr_uris, const struct weft_options *options, struct weft **ret,
 	char *why, size_t why_size)
 {
@@ -207,6 +210,7 @@ int weft_open_regions(const char *const *uris, unsigned nr_uris, const struct we
 	int r = library_lane_in_completion ? weft_error_set(&err, EDEADLK, "cannot open: a completion must not block")
 					   : copy_options(options, &o, &err);
 
+	pthread_once(&debug_once, weft_debug_enable_from_environment);
 	if (r == 0)
 		r = check_options(&o, nr_uris, &err);
 	if (r == 0) {

@@ -5,8 +5,8 @@
 /*
  * Prints on standard output, a line each: "attachments": the names of this user's attachments,
  * which asks nobody; "regions": the URIs of what this user's donors on this machine lend, for which
- * each donor is waited for, half a second at most.  Anything else: nothing.  Always 0: a shell that completes
- * has no use for an error.
+ * each donor is waited for, half a second at most.  Anything else: nothing.  Always 0: a shell
+ * that completes has no use for an error.
  */
 int status_print_names(const char *kind);
 

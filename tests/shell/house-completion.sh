@@ -1,5 +1,5 @@
-# bash completes commands, options and their values, paths, names of attachments and URIs of regions;
-# of an interactive bash, too.
+# bash completes commands, options and their values, paths, names of attachments and URIs of
+# regions; an interactive bash does, too.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool python3
 
@@ -17,7 +17,8 @@ gives() {
 	[[ $1 != *' ' ]] || words+=('') # a word that was not begun
 	shift
 	printf '%s\n' "$@" | sort >"$TMP/wanted"
-	bash "$TMP/complete" "${words[@]}" >"$TMP/got" 2>"$TMP/err" || fail "${words[*]}: $(<"$TMP/err")"
+	bash "$TMP/complete" "${words[@]}" >"$TMP/got" 2>"$TMP/err" ||
+		fail "${words[*]}: $(<"$TMP/err")"
 	[[ ! -s $TMP/err ]] || fail "${words[*]}: $(<"$TMP/err")"
 	diff "$TMP/wanted" "$TMP/got" || fail "for '${words[*]}' (<) was expected, (>) is"
 }

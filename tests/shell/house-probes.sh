@@ -1,4 +1,5 @@
-# The probes that perf/README.md lists are in the bridge, with as many arguments.
+# The probes that perf/README.md lists are in the bridge, with as many arguments; and in libweft,
+# which has no front-end.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool readelf
 [[ -e /usr/include/sys/sdt.h || -n $(compgen -G "/usr/include/*/sys/sdt.h") ]] ||
@@ -9,8 +10,13 @@ need_tool readelf
 sed -n 's/^| `\([a-z]*\)` | `\([a-z, ]*\)` |.*/\1 \2/p' "$WEFT_SRC/perf/README.md" |
 	awk '{ print $1, NF - 1 }' | sort -u >"$TMP/listed"
 [[ -s $TMP/listed ]] || fail "perf/README.md lists no probes"
-readelf -n "$WEFT_BIN/weft-attach" | awk '
-	$1 == "Provider:" { provider = $2 }
-	$1 == "Name:" { name = $2 }
-	$1 == "Arguments:" && provider == "weft" { print name, NF - 1 }' | sort -u >"$TMP/there"
-diff "$TMP/listed" "$TMP/there" || fail "the probes that are listed (<) and those there (>) differ"
+probes_of() {
+	readelf -n "$1" | awk '
+		$1 == "Provider:" { provider = $2 }
+		$1 == "Name:" { name = $2 }
+		$1 == "Arguments:" && provider == "weft" { print name, NF - 1 }' | sort -u
+}
+diff "$TMP/listed" <(probes_of "$WEFT_BIN/weft-attach") ||
+	fail "the probes that are listed (<) and those of the bridge (>) differ"
+diff <(grep -v '^sent ' "$TMP/listed") <(probes_of "$WEFT_BUILD/lib/libweft.so") ||
+	fail "the probes that are listed (<) and those of libweft (>) differ"
