@@ -12,7 +12,7 @@
 #include "fabric/base/util.h"
 #include "perf/bench/bench.h"
 
-enum { SPAN = 4 << 20, SLICE_NS = 3000000 };
+enum { SPAN = 4 << 20, SLICE_NS = 30000000 };
 
 static struct store {
 	struct bench_io io;
