@@ -63,6 +63,21 @@ static inline void weft_cleanup_free(void *p)
 #define WEFT_CLEANUP_FREE __attribute__((cleanup(weft_cleanup_free)))
 
 /*
+ * A page of this machine: 4 KiB on most, 64 KiB on some of arm64.  Blocks of 4 KiB, in which files, caches and buffers
+ * count, are something else, and the same everywhere.
+ */
+static inline uint64_t weft_page_bytes(void)
+{
+	return (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* len, up to the end of its last page. */
+static inline uint64_t weft_whole_pages(uint64_t len)
+{
+	return (len + weft_page_bytes() - 1) / weft_page_bytes() * weft_page_bytes();
+}
+
+/*
  * len bytes of zeros for a client's data, page by page as they are touched, which are in no core dump.  NULL: there are none.  munmap(2) ends
  * them.
  */

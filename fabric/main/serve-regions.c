@@ -270,7 +270,7 @@ static void find_keeper(struct serve *s, unsigned nr_stored)
 static int recover(struct serve *s, struct serve_region *w, struct weft_leftovers *leftovers, struct weft_error *err)
 {
 	const struct weft_leftover *left = weft_leftovers_get(leftovers, w->name);
-	uint64_t page = s->hugepage_bytes ? s->hugepage_bytes : (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t page = s->hugepage_bytes ? s->hugepage_bytes : weft_page_bytes();
 	char size[32], how[96];
 
 	if (!left)

@@ -225,7 +225,7 @@ static int write_header(struct weft_region *region)
 int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn *progress, void *ctx,
 	struct weft_region **ret, struct weft_error *err)
 {
-	uint64_t page = spec->hugepage_bytes ? spec->hugepage_bytes : (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t page = spec->hugepage_bytes ? spec->hugepage_bytes : weft_page_bytes();
 	unsigned flags = 0;
 	int node, r;
 
@@ -313,7 +313,7 @@ static int read_header(int header_fd, struct weft_region_header *ret)
 	header.name[WEFT_MEMORY_NAME_MAX] = '\0';
 	if (!weft_region_name_valid(header.name, WEFT_MEMORY_NAME_MAX) || header.size_bytes == 0 ||
 		header.size_bytes > INT64_MAX || header.epoch == 0 ||
-		(header.page_bytes != (uint64_t)sysconf(_SC_PAGESIZE) && header.page_bytes != 2 * WEFT_MIB &&
+		(header.page_bytes != weft_page_bytes() && header.page_bytes != 2 * WEFT_MIB &&
 			header.page_bytes != WEFT_GIB) ||
 		header.size_bytes % header.page_bytes != 0)
 		return -ESTALE;

@@ -124,7 +124,7 @@ struct region_stage {
 	pthread_rwlock_t access; /* read: whoever touches the contents; write: whoever moves them */
 	enum region_stage_state state;
 	uint8_t *map;
-	_Atomic uint64_t *changed; /* a bit for each page of 4 KiB */
+	_Atomic uint64_t *changed; /* a bit for each block of 4 KiB */
 	_Atomic bool changed_somewhere;
 	pthread_mutex_t lock;
 	pthread_cond_t moved;

@@ -52,7 +52,7 @@ static int memory_punch(struct weft_region *region, uint64_t off, uint64_t len, 
 	 * A hole in huge pages returns them to a pool that others take from, and the fault that
 	 * wants one back would be a SIGBUS.
 	 */
-	if (page != (uint64_t)sysconf(_SC_PAGESIZE) || last < first + PUNCH_MIN_BYTES)
+	if (page != weft_page_bytes() || last < first + PUNCH_MIN_BYTES)
 		return -EOPNOTSUPP;
 	/* This, then a look at nr_pins; weft_region_pin() the other way round: one of the two sees the other. */
 	atomic_fetch_add(&region->nr_punching, 1);

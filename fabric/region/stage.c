@@ -2,12 +2,12 @@
  * A file region's contents in memory, for as long as a device may reach them: kernels refuse to pin the pages of
  * a file that can be written.
  *
- * While staged, all access goes to the memory, which is the truth; flushing writes back the pages that changed.  What
+ * While staged, all access goes to the memory, which is the truth; flushing writes back the blocks of 4 KiB that changed.  What
  * a device writes nobody sees: whoever sent it there says which ranges changed (weft_region_changed()), or that it is not known,
- * and then every page is compared with the file's.
+ * and then every block is compared with the file's.
  *
- * Threads: any.  Invariants: `state` and `map` change only under `access` for writing; a page whose bit is set differs
- * from the file, or may; a bit is cleared before its page is written, so that a change meanwhile sets it again.
+ * Threads: any.  Invariants: `state` and `map` change only under `access` for writing; a block whose bit is set differs
+ * from the file, or may; a bit is cleared before its block is written, so that a change meanwhile sets it again.
  */
 #include "fabric/region/region.h"
 
@@ -22,7 +22,7 @@
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
-enum { PAGE = 4096, WORD_PAGES = 64, WORD_BYTES = PAGE * WORD_PAGES, WAIT_NS = 250 * 1000 * 1000 };
+enum { BLOCK = 4096, WORD_BLOCKS = 64, WORD_BYTES = BLOCK * WORD_BLOCKS, WAIT_NS = 250 * 1000 * 1000 };
 
 int region_stage_init(struct weft_region *region)
 {
@@ -84,11 +84,11 @@ void region_note_change(struct weft_region *region, uint64_t off, uint64_t len)
 
 	if (stage->state == STAGE_NONE || len == 0)
 		return;
-	uint64_t first = off / PAGE, last = (off + len - 1) / PAGE;
+	uint64_t first = off / BLOCK, last = (off + len - 1) / BLOCK;
 
 	while (first <= last) {
-		uint64_t word = first / WORD_PAGES, end = weft_min(last, word * WORD_PAGES + WORD_PAGES - 1);
-		uint64_t bits = UINT64_MAX << first % WORD_PAGES & UINT64_MAX >> (WORD_PAGES - 1 - end % WORD_PAGES);
+		uint64_t word = first / WORD_BLOCKS, end = weft_min(last, word * WORD_BLOCKS + WORD_BLOCKS - 1);
+		uint64_t bits = UINT64_MAX << first % WORD_BLOCKS & UINT64_MAX >> (WORD_BLOCKS - 1 - end % WORD_BLOCKS);
 
 		atomic_fetch_or(&stage->changed[word], bits);
 		first = end + 1;
@@ -100,7 +100,7 @@ static uint64_t nr_words(const struct weft_region *region)
 	return (region->size_bytes + WORD_BYTES - 1) / WORD_BYTES;
 }
 
-/* Calls fn for each run of pages whose bits it takes; what fn failed on gets its bits back. */
+/* Calls fn for each run of blocks whose bits it takes; what fn failed on gets its bits back. */
 static int take_changes(struct weft_region *region,
 	int (*fn)(struct weft_region *region, uint64_t off, uint64_t len))
 {
@@ -114,10 +114,10 @@ static int take_changes(struct weft_region *region,
 		while (bits) {
 			unsigned first = (unsigned)__builtin_ctzll(bits);
 			uint64_t rest = ~(bits >> first);
-			unsigned n = rest ? (unsigned)__builtin_ctzll(rest) : WORD_PAGES;
-			uint64_t run = (n < WORD_PAGES ? (UINT64_C(1) << n) - 1 : UINT64_MAX) << first;
-			uint64_t off = word * WORD_BYTES + first * (uint64_t)PAGE;
-			int r = fn(region, off, weft_min(n * (uint64_t)PAGE, region->size_bytes - off));
+			unsigned n = rest ? (unsigned)__builtin_ctzll(rest) : WORD_BLOCKS;
+			uint64_t run = (n < WORD_BLOCKS ? (UINT64_C(1) << n) - 1 : UINT64_MAX) << first;
+			uint64_t off = word * WORD_BYTES + first * (uint64_t)BLOCK;
+			int r = fn(region, off, weft_min(n * (uint64_t)BLOCK, region->size_bytes - off));
 
 			if (r < 0) {
 				atomic_fetch_or(&stage->changed[word], bits);
@@ -129,19 +129,19 @@ static int take_changes(struct weft_region *region,
 	return 0;
 }
 
-static int page_out(struct weft_region *region, uint64_t off, uint64_t len)
+static int block_out(struct weft_region *region, uint64_t off, uint64_t len)
 {
 	int r = region_file_check(region);
 
 	return r < 0 ? r : region_file_pwrite(region, region->stage->map + off, off, len);
 }
 
-static int page_in(struct weft_region *region, uint64_t off, uint64_t len)
+static int block_in(struct weft_region *region, uint64_t off, uint64_t len)
 {
 	return region_file_pread(region, region->stage->map + off, off, len);
 }
 
-/* Sets the bits of the pages that are not what the file holds. */
+/* Sets the bits of the blocks that are not what the file holds. */
 static int compare(struct weft_region *region)
 {
 	struct region_stage *stage = region->stage;
@@ -152,8 +152,8 @@ static int compare(struct weft_region *region)
 		uint64_t len = weft_min(WORD_BYTES, region->size_bytes - off);
 
 		r = region_file_pread(region, buf, off, len);
-		for (uint64_t i = 0; i < len && r == 0; i += PAGE) {
-			uint64_t n = weft_min(PAGE, len - i);
+		for (uint64_t i = 0; i < len && r == 0; i += BLOCK) {
+			uint64_t n = weft_min(BLOCK, len - i);
 
 			if (memcmp(buf + i, stage->map + off + i, n) != 0)
 				region_note_change(region, off + i, n);
@@ -175,7 +175,7 @@ int region_write_back(struct weft_region *region)
 		if (r < 0)
 			atomic_store(&stage->changed_somewhere, true);
 	}
-	return r < 0 ? r : take_changes(region, page_out);
+	return r < 0 ? r : take_changes(region, block_out);
 }
 
 int region_flush_file(struct weft_region *region)
@@ -296,7 +296,7 @@ static int move_in(struct weft_region *region, weft_stage_fn *wait, void *ctx, s
 	r = region_parallel(region->size_bytes, load_slice, &load, load_progress, &load);
 	pthread_rwlock_wrlock(&stage->access);
 	if (r == 0)
-		r = take_changes(region, page_in);
+		r = take_changes(region, block_in);
 	stage->state = r == 0 ? STAGE_LOADED : STAGE_NONE;
 	if (r < 0) {
 		stage->map = NULL;

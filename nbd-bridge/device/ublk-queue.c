@@ -342,9 +342,7 @@ static void on_submit(struct weft_deferred *deferred)
 
 static size_t descs_bytes(unsigned depth)
 {
-	size_t page = (size_t)sysconf(_SC_PAGESIZE), len = depth * sizeof(struct ublksrv_io_desc);
-
-	return (len + page - 1) / page * page;
+	return weft_whole_pages(depth * sizeof(struct ublksrv_io_desc));
 }
 
 int ublk_queue_new(const struct ublk_queue_config *config, struct ublk_queue **ret, struct weft_error *err)

@@ -242,15 +242,22 @@ int verbs_nonblocking(int fd)
 	return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
 }
 
+void *verbs_pages_new(size_t len)
+{
+	void *pages;
+
+	len = weft_whole_pages(len);
+	return posix_memalign(&pages, weft_page_bytes(), len) == 0 ? memset(pages, 0, len) : NULL;
+}
+
 int verbs_bufs_init(struct verbs_bufs *bufs, struct ibv_pd *pd, unsigned nr_recv, unsigned nr_send,
 	struct weft_error *err)
 {
 	size_t len = (size_t)(nr_recv + nr_send) * VERBS_MSG_MAX;
-	uint8_t *data = NULL;
+	uint8_t *data = nr_recv + nr_send <= WEFT_ARRAY_LEN(bufs->busy) ? verbs_pages_new(len) : NULL;
 
-	if (nr_recv + nr_send > WEFT_ARRAY_LEN(bufs->busy) || posix_memalign((void **)&data, 4096, len) != 0)
+	if (!data)
 		return weft_error_set(err, ENOMEM, "cannot take message buffers: out of memory");
-	memset(data, 0, len);
 	struct ibv_mr *mr = ibv_reg_mr(pd, data, len, IBV_ACCESS_LOCAL_WRITE);
 	if (!mr) {
 		int code = errno;

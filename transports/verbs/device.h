@@ -60,6 +60,12 @@ int verbs_memlock_check(uint64_t bytes, struct weft_error *err);
 /* A registration failed with errno `code`: fills err. Returns -code. */
 int verbs_reg_failed(int code, uint64_t bytes, struct weft_error *err);
 
+/*
+ * len bytes of zeros to register, which have their pages to themselves: the kernel pins whole pages, and keeps them from
+ * the children of a program that asked for that (ibv_fork_init(3)).  NULL: out of memory.  free(3) ends them.
+ */
+void *verbs_pages_new(size_t len);
+
 /* Closes an event channel's or completion channel's eyes: O_NONBLOCK. */
 int verbs_nonblocking(int fd);
 

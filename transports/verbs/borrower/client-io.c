@@ -20,17 +20,15 @@ int verbs_io_init(struct verbs_conn *conn, struct weft_error *err)
 	struct verbs_device *device = &conn->tp->devices[conn->device];
 	struct ibv_device_attr attr;
 	size_t len = VERBS_ZERO_BYTES + (conn->tp->config.depth + 1) * sizeof(uint64_t);
-	void *scratch = NULL;
 
 	conn->depth = conn->tp->config.depth;
 	conn->sq_size = 2 * conn->depth + 2 * VERBS_MAX_FRAGMENTS;
 	if (ibv_query_device(device->context, &attr) == 0 && attr.max_qp_wr > 0)
 		conn->sq_size = (unsigned)weft_min(conn->sq_size, (uint64_t)attr.max_qp_wr);
 	conn->sq_room = conn->sq_size;
-	if (posix_memalign(&scratch, 4096, len) != 0)
+	conn->scratch = verbs_pages_new(len);
+	if (!conn->scratch)
 		return weft_error_set(err, ENOMEM, "cannot connect over RDMA: out of memory");
-	memset(scratch, 0, len);
-	conn->scratch = scratch;
 	conn->wrs = calloc(conn->sq_size, sizeof(conn->wrs[0]));
 	conn->sges = calloc(conn->sq_size, sizeof(conn->sges[0]));
 	conn->slots = calloc(conn->depth, sizeof(conn->slots[0]));
@@ -38,7 +36,7 @@ int verbs_io_init(struct verbs_conn *conn, struct weft_error *err)
 		return weft_error_set(err, ENOMEM, "cannot connect over RDMA: out of memory");
 	for (unsigned i = 0; i < conn->depth; i++)
 		conn->slots[i].next_free = (uint16_t)(i + 1);
-	conn->scratch_mr = ibv_reg_mr(device->pd, scratch, len, IBV_ACCESS_LOCAL_WRITE);
+	conn->scratch_mr = ibv_reg_mr(device->pd, conn->scratch, len, IBV_ACCESS_LOCAL_WRITE);
 	if (!conn->scratch_mr)
 		return verbs_reg_failed(errno, len, err);
 	verbs_set_spin(conn, conn->tp->config.spin_us == UINT32_MAX ? 0 : conn->tp->config.spin_us * UINT64_C(1000));

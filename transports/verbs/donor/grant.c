@@ -98,7 +98,6 @@ static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 	struct verbs_session *session = run->session;
 	struct verbs_listener *listener = session->listener;
 	const struct weft_hello *hello = &run->msg.hello.hello;
-	void *page = NULL;
 
 	if (run->msg.hello.unknown)
 		return weft_error_set(err, EPROTONOSUPPORT, "the borrower needs field %u of its hello understood, which this version of "
@@ -129,13 +128,12 @@ static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 		run->grant->writable, wait_for_share, run, &run->share, err);
 	if (r < 0)
 		return r;
-	if (posix_memalign(&page, 4096, 4096) != 0)
+	run->beat = verbs_pages_new(sizeof(*run->beat));
+	if (!run->beat)
 		return weft_error_set(err, ENOMEM, "cannot grant over RDMA: out of memory");
-	memset(page, 0, 4096);
-	run->beat = page;
-	run->beat_mr = ibv_reg_mr(verbs_share_pd(run->share), page, sizeof(uint64_t),
+	run->beat_mr = ibv_reg_mr(verbs_share_pd(run->share), run->beat, sizeof(*run->beat),
 		IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
-	return run->beat_mr ? 0 : verbs_reg_failed(errno, 4096, err);
+	return run->beat_mr ? 0 : verbs_reg_failed(errno, weft_page_bytes(), err);
 }
 
 void verbs_run_unstage(struct verbs_run *run)

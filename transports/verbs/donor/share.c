@@ -139,7 +139,6 @@ static int share_new(struct verbs_shares *shares, struct ibv_context *context, s
 {
 	struct verbs_share *share = calloc(1, sizeof(*share));
 	pthread_condattr_t attr;
-	void *page = NULL;
 
 	if (!share)
 		return weft_error_set(err, ENOMEM, "cannot grant over RDMA: out of memory");
@@ -156,23 +155,24 @@ static int share_new(struct verbs_shares *shares, struct ibv_context *context, s
 	share->writable = writable;
 	share->chunk_bytes = shares->chunk_bytes;
 	uint64_t nr = verbs_nr_chunks(region->size_bytes, share->chunk_bytes);
-	if (nr > VERBS_MAX_CHUNKS || posix_memalign(&page, 4096, 4096) != 0) {
+	if (nr <= VERBS_MAX_CHUNKS)
+		share->epoch_word = verbs_pages_new(sizeof(*share->epoch_word));
+	if (!share->epoch_word) {
 		share_free(share);
 		return weft_error_set(err, ENOMEM, "cannot grant over RDMA: out of memory");
 	}
 	share->nr_chunks = (uint32_t)nr;
-	share->epoch_word = page;
-	memset(page, 0, 4096);
 	*share->epoch_word = verbs_epoch_to_wire(region->epoch);
 	share->mrs = calloc(nr, sizeof(share->mrs[0]));
 	share->pd = ibv_alloc_pd(context);
 	if (share->pd)
-		share->epoch_mr = ibv_reg_mr(share->pd, page, sizeof(uint64_t), IBV_ACCESS_REMOTE_READ);
+		share->epoch_mr = ibv_reg_mr(share->pd, share->epoch_word, sizeof(*share->epoch_word),
+			IBV_ACCESS_REMOTE_READ);
 	if (!share->mrs || !share->epoch_mr) {
 		int code = share->mrs ? errno : ENOMEM;
 
 		share_free(share);
-		return verbs_reg_failed(code, 4096, err);
+		return verbs_reg_failed(code, weft_page_bytes(), err);
 	}
 	*ret = share;
 	return 0;
