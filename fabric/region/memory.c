@@ -34,25 +34,38 @@ static uint64_t header_checksum(const struct weft_region_header *header)
 }
 
 struct populate {
+	int fd;
 	uint8_t *map;
 	int advice;
 };
+
+/* Before Linux 5.14 memory is taken like this, and the first access to each page takes longer. */
+static int allocate(int fd, uint64_t off, uint64_t len)
+{
+	while (fallocate(fd, 0, (off_t)off, (off_t)len) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
 
 static int populate_slice(void *arg, uint64_t off, uint64_t len)
 {
 	const struct populate *p = arg;
 
-	while (madvise(p->map + off, len, p->advice) < 0)
+	while (madvise(p->map + off, len, p->advice) < 0) {
+		if (errno == EINVAL && p->advice == MADV_POPULATE_WRITE)
+			return allocate(p->fd, off, len);
 		if (errno != EINTR && errno != EAGAIN)
 			return -errno;
+	}
 	return 0;
 }
 
-static int populate(uint8_t *map, uint64_t size, int advice, weft_progress_fn *progress, void *ctx)
+static int populate(const struct weft_region *region, int advice, weft_progress_fn *progress, void *ctx)
 {
-	struct populate p = {map, advice};
+	struct populate p = {region->fd, region->map, advice};
 
-	return region_parallel(size, populate_slice, &p, progress, ctx);
+	return region_parallel(region->size_bytes, populate_slice, &p, progress, ctx);
 }
 
 /* The node of the first network device that has one, or -1. */
@@ -268,7 +281,7 @@ int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn
 	r = bind_memory(spec, node, region->map, size, err);
 	if (r < 0)
 		goto fail;
-	r = populate(region->map, size, MADV_POPULATE_WRITE, progress, ctx);
+	r = populate(region, MADV_POPULATE_WRITE, progress, ctx);
 	if (r == 0)
 		r = write_header(region);
 	if (r == 0)
@@ -362,7 +375,7 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 	if (r == 0) {
 		if (lseek(fd, 0, SEEK_HOLE) == (off_t)header.size_bytes)
 			/* The pages are there; this spares their first users a fault each. */
-			populate(region->map, region->size_bytes, MADV_POPULATE_READ, NULL, NULL);
+			populate(region, MADV_POPULATE_READ, NULL, NULL);
 		else
 			atomic_store(&region->punched, true);
 		if (read_only && mprotect(region->map, region->size_bytes, PROT_READ) < 0)

@@ -53,6 +53,33 @@ static void memory_is_there_and_clear(void **state)
 	weft_region_put(region);
 }
 
+static bool is_old_kernel;
+int __real_madvise(void *addr, size_t len, int advice);
+int __wrap_madvise(void *addr, size_t len, int advice);
+
+int __wrap_madvise(void *addr, size_t len, int advice)
+{
+	if (!is_old_kernel || (advice != MADV_POPULATE_READ && advice != MADV_POPULATE_WRITE))
+		return __real_madvise(addr, len, advice);
+	errno = EINVAL;
+	return -1;
+}
+
+/* One before Linux 5.14. */
+static void memory_is_taken_on_an_old_kernel(void **state)
+{
+	struct stat st;
+
+	is_old_kernel = true;
+	struct weft_region *region = make("m", 40 * WEFT_MIB);
+	is_old_kernel = false;
+	assert_int_equal(fstat(region->fd, &st), 0);
+	assert_in_range(st.st_blocks * 512, 40 * WEFT_MIB, 42 * WEFT_MIB);
+	assert_true(all(region->map, region->size_bytes, 0));
+	assert_false(weft_region_extent(region, 0, WEFT_MIB).hole);
+	weft_region_put(region);
+}
+
 static void count_progress(void *ctx, uint64_t done, uint64_t total)
 {
 	uint64_t *last = ctx;
@@ -369,6 +396,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(memory_is_there_and_clear),
+		cmocka_unit_test(memory_is_taken_on_an_old_kernel),
 		cmocka_unit_test(progress_ends_at_the_total),
 		cmocka_unit_test(bad_specs_are_refused),
 		cmocka_unit_test(more_than_is_available_is_refused),
