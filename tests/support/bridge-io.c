@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "fabric/base/util.h"
+#include "transports/mem/mem.h"
 
 enum { WAIT_MS = 20000 };
 
@@ -121,4 +122,16 @@ void wait_for_text(const char *key, const char *want)
 void wait_for_state(const char *want)
 {
 	wait_for_text("state", want);
+}
+
+void wait_for_connects(const struct mem_config *mem, unsigned nr)
+{
+	uint64_t end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
+	uint64_t enough = atomic_load(&mem->nr_connects) + nr;
+
+	while (atomic_load(&mem->nr_connects) < enough) {
+		if (weft_now_ns() > end)
+			fail_msg("nobody asks for a connection");
+		usleep(1000);
+	}
 }

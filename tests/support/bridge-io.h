@@ -8,6 +8,8 @@
 
 #include "nbd-bridge/bridge/bridge.h"
 
+struct mem_config;
+
 /* What the functions below work on. */
 extern struct bridge *bridge;
 
@@ -35,5 +37,8 @@ int do_range(unsigned lane, uint8_t kind, uint64_t off, uint64_t len, uint8_t fl
 const char *status_text(const char *key, char *buf, size_t len);
 void wait_for_text(const char *key, const char *want);
 void wait_for_state(const char *want);
+
+/* Until the mem transport was asked for nr more connections, granted or refused. */
+void wait_for_connects(const struct mem_config *mem, unsigned nr);
 
 #endif

@@ -99,18 +99,6 @@ static void wait_for_changes(uint64_t nr)
 	wait_for_state("ready");
 }
 
-/* Until it was looked at and came to nothing, a few times. */
-static void wait_for_looks(unsigned way)
-{
-	uint64_t end_ns = weft_now_ns() + UINT64_C(20000000000), enough = atomic_load(&mems[way].nr_connects) + 4;
-
-	while (atomic_load(&mems[way].nr_connects) < enough) {
-		if (weft_now_ns() > end_ns)
-			fail_msg("nobody looks whether way %u works", way);
-		usleep(1000);
-	}
-}
-
 /* That a lane's requests take the way. */
 static void assert_way(unsigned lane, unsigned way)
 {
@@ -156,7 +144,7 @@ static void all_lanes_leave_together_and_return_together(void **state)
 	peer_way_now(&bridge_attachment(bridge)->peers[0], &now);
 	assert_non_null(strstr(now.why, "was lost: told to refuse"));
 	/* It stays away as long as it does not work. */
-	wait_for_looks(BETTER);
+	wait_for_connects(&mems[BETTER], 4);
 	assert_int_equal(nr_changes(), 1);
 	assert_all_way(PLAIN);
 	uint64_t generation = attachment_generation(bridge_attachment(bridge));
@@ -212,8 +200,8 @@ static void where_both_ways_fail_requests_wait_for_either(void **state)
 		atomic_store(&mems[1].kill_at, atomic_load(&mems[1].nr_ops) + 1);
 		io_start(&io, 0);
 		wait_for_state("reconnecting");
-		wait_for_looks(0);
-		wait_for_looks(1);
+		wait_for_connects(&mems[0], 2);
+		wait_for_connects(&mems[1], 2);
 		assert_false(atomic_load(&io.finished));
 		atomic_store(&mems[way].refuse, 0);
 		assert_int_equal(io_wait(&io), 0);
@@ -257,7 +245,7 @@ static void a_way_that_can_do_less_is_not_taken(void **state)
 	to.first_way = PLAIN;
 	mems[BETTER].no_zero = true;
 	start();
-	wait_for_looks(BETTER);
+	wait_for_connects(&mems[BETTER], 4);
 	assert_int_equal(nr_changes(), 0);
 	wait_for_state("ready");
 	assert_all_way(PLAIN);

@@ -290,7 +290,7 @@ static void a_flush_goes_on_when_a_donor_comes_back(void **state)
 	wait_for_state("reconnecting");
 	assert_int_equal(do_write(0, UNIT + NR * 64 * UNIT, pattern, 4096, 0), 0);
 	io_start(&flush, 0);
-	usleep(50000);
+	wait_for_connects(&mems[1], 2);
 	assert_false(atomic_load(&flush.finished));
 	atomic_store(&mems[1].refuse, 0);
 	assert_int_equal(io_wait(&flush), 0);
