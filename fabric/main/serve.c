@@ -92,16 +92,20 @@ static int open_listener(struct serve *s, const struct tp_driver *driver, struct
 	return 0;
 }
 
-/* All that a borrower may be told of. */
+/*
+ * All that a borrower may be told of, as far as it fits.  A listener that offers nothing is reached
+ * by a URI of its own.
+ */
 static void tell_offers(struct serve *s)
 {
-	char offers[64] = "";
+	char offers[64] = "", one[64];
 	size_t used = 0;
 
 	for (unsigned i = 0; i < s->nr_listeners && used + 1 < sizeof(offers); i++) {
-		used += (size_t)snprintf(offers + used, sizeof(offers) - used, "%s", i > 0 ? "," : "");
-		weft_listener_offers(s->listeners[i].listener, offers + used, sizeof(offers) - used);
-		used += strlen(offers + used);
+		weft_listener_offers(s->listeners[i].listener, one, sizeof(offers) - used - (used > 0));
+		if (one[0])
+			used += (size_t)snprintf(
+				offers + used, sizeof(offers) - used, "%s%s", used > 0 ? "," : "", one);
 	}
 	weft_donor_offer(s->donor, offers);
 }
