@@ -381,7 +381,7 @@ int main(int argc, char **argv)
 	struct weft_error err = {0};
 	struct weft_uri uri;
 	json_t *array = NULL;
-	bool cut_off;
+	bool cut_off = false;
 
 	weft_process_begin();
 	int r = parse(argc, argv, &o, &uri);

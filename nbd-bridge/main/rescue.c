@@ -166,7 +166,7 @@ static int parse(int argc, char **argv, const char **ret_what, const char **ret_
 int main(int argc, char **argv)
 {
 	struct weft_error err = {0};
-	const char *what, *path;
+	const char *what = NULL, *path = NULL;
 
 	weft_process_begin();
 	int r = parse(argc, argv, &what, &path);

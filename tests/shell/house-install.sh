@@ -15,3 +15,11 @@ for file in lib/systemd/system/weft-serve.service lib/systemd/system/weft-serve.
 	[[ -s $file ]] || fail "no $file among $(find . -type f)"
 done
 [[ -n $(find . -name weft.pc) && -n $(find . -name 'libweft.so*') && -s include/weft.h ]] || fail "no C library"
+
+# bash finds the completion beside the programs, and it asks the installed ones.
+# shellcheck disable=SC2016 # for the other bash
+completed=$(env -i PATH="$PWD/bin:/usr/bin:/bin" bash -c '
+	source share/bash-completion/completions/weft
+	COMP_WORDS=(weft attach --device-kind u) COMP_CWORD=3
+	_weft && echo "${COMPREPLY[*]}"')
+[[ $completed = ublk ]] || fail "completed as '$completed'"
