@@ -222,7 +222,8 @@ bool lane_pump_links(struct bridge_lane *lane)
 	for (struct bridge_link *link = lane->links; link < end; link++) {
 		if (link->state != LINK_READY)
 			failed |= fail_orphans(lane, link);
-		failed |= link_pump(link);
+		if (link->queue.head)
+			failed |= link_pump(link);
 	}
 	return failed;
 }
