@@ -2,8 +2,8 @@
  * Who runs the steps of a lane's loop: see drive.h.  Any thread.
  *
  * Invariants: `led` means that one thread runs the lane, which all but the fields under the lock belong to.  Jobs are done
- * by the leader before it sleeps and before it leaves.  A waiter is listed as long as somebody else leads; it leaves the list
- * when it is told, when it becomes the leader, or when its time is over.
+ * by the leader before it sleeps; one that leaves does them as well, or calls the next leader, who does.  A waiter is listed
+ * as long as somebody else leads; it leaves the list when it is told, when it becomes the leader, or when its time is over.
  */
 #include "nbd-bridge/lane/drive.h"
 
@@ -18,6 +18,7 @@ enum {
 	/* Callers who come within this time are worth sleeping for.  Also how late the keeper may be for a timer. */
 	GRACE_MS = 20,
 	FOREVER_MS = 3600 * 1000,
+	LAST_LOTS = 8, /* of jobs, which come while others are done: whoever leaves does so many */
 };
 
 struct lane_drive {
@@ -28,12 +29,14 @@ struct lane_drive {
 	_Atomic bool asleep;      /* the leader is in its loop's step: a job has to wake it */
 	_Atomic unsigned nr_counting; /* listed waiters that look at a count */
 	_Atomic bool counts;          /* the leader does */
+	_Atomic bool neglected;       /* callers lead, and no step of the loop was run for a while */
 	struct lane_waiter *own;  /* the leader's: what it waits for; NULL: nothing */
 	pthread_mutex_t lock;
 	/* Under the lock. */
 	pthread_cond_t keeper;
 	_Atomic bool led; /* written under the lock */
 	bool used;    /* somebody else than the keeper has led since the keeper looked */
+	bool stepped; /* a step of the loop was begun since then */
 	bool woken;   /* the loop was woken since the leader's last step began */
 	bool kicked;  /* the keeper is needed at once */
 	bool watches; /* the keeper sleeps until the loop's descriptor is readable … */
@@ -221,19 +224,27 @@ static void do_jobs(struct lane_drive *drive, struct lane_job *job)
 	weft_loop_finish(drive->loop);
 }
 
-/* The jobs that there are, or else a step of the loop. */
+/* The jobs that there are, or else a step of the loop; both if the loop is neglected. */
 static void step(struct lane_drive *drive, int timeout_ms)
 {
 	pthread_mutex_lock(&drive->lock);
 	struct lane_job *jobs = take_jobs(drive);
-	drive->woken = false;
+	bool steps = !jobs || atomic_load_explicit(&drive->neglected, memory_order_relaxed);
+
+	if (steps) {
+		drive->woken = false;
+		drive->stepped = true;
+		atomic_store_explicit(&drive->neglected, false, memory_order_relaxed);
+	}
 	atomic_store(&drive->asleep, !jobs);
 	pthread_mutex_unlock(&drive->lock);
-	if (jobs) {
+	if (jobs)
 		do_jobs(drive, jobs);
+	if (!steps)
 		return;
-	}
-	weft_loop_step(drive->loop, timeout_ms);
+	/* A count that moved before `asleep` was set has woken nobody. */
+	bool waits = !jobs && !(drive->own && has_it(drive->own));
+	weft_loop_step(drive->loop, waits ? timeout_ms : 0);
 	atomic_store_explicit(&drive->asleep, false, memory_order_relaxed);
 }
 
@@ -256,11 +267,14 @@ static bool is_due_before(const struct lane_drive *drive, uint64_t until_ns)
 
 static void leave(struct lane_drive *drive, bool keeper)
 {
+	/* Calls that are answered at once leave the loop no step. */
+	if (atomic_load_explicit(&drive->neglected, memory_order_relaxed))
+		step(drive, 0);
 	bool busy = drive->busy(drive->busy_ctx) && !atomic_load_explicit(&drive->attended, memory_order_relaxed);
 	bool wake = false, stopped = weft_loop_is_stopped(drive->loop);
 
 	pthread_mutex_lock(&drive->lock);
-	while (drive->jobs) {
+	for (unsigned i = 0; drive->jobs && (i < LAST_LOTS || stopped); i++) {
 		struct lane_job *jobs = take_jobs(drive);
 
 		pthread_mutex_unlock(&drive->lock);
@@ -275,8 +289,8 @@ static void leave(struct lane_drive *drive, bool keeper)
 	} else {
 		drive->led = false;
 		if (drive->watches)
-			wake = stopped || is_due_before(drive, drive->watches_until_ns);
-		else if (busy || stopped || drive->woken)
+			wake = stopped || drive->jobs || is_due_before(drive, drive->watches_until_ns);
+		else if (busy || stopped || drive->jobs || drive->woken)
 			kick_keeper(drive);
 	}
 	pthread_mutex_unlock(&drive->lock);
@@ -392,7 +406,10 @@ static bool rest(struct lane_drive *drive)
 {
 	if (!drive->led && (drive->kicked || !drive->used))
 		return false;
-	drive->used = false;
+	/* A leader that is asleep is in a step. */
+	if (!drive->stepped && !atomic_load(&drive->asleep))
+		atomic_store_explicit(&drive->neglected, true, memory_order_relaxed);
+	drive->used = drive->stepped = false;
 	if (drive->led)
 		drive->kicked = false; /* the leader kicks again, if it has to, when it leaves */
 	struct timespec until = timespec_of(weft_now_ns() + GRACE_MS * UINT64_C(1000000));
@@ -423,10 +440,13 @@ void lane_drive_keep(struct lane_drive *drive)
 	while (drive->led || !weft_loop_is_stopped(drive->loop)) {
 		if (rest(drive))
 			continue;
-		watch(drive);
+		if (!drive->jobs)
+			watch(drive);
 		if (drive->led)
 			continue;
 		drive->led = true;
+		/* Its step is not for jobs alone. */
+		atomic_store_explicit(&drive->neglected, true, memory_order_relaxed);
 		pthread_mutex_unlock(&drive->lock);
 		step(drive, 0);
 		/* Whoever was to attend to it did not. */
