@@ -9,13 +9,26 @@
  * step acts on it: done() may run inside bridge_lane_submit().
  */
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "fabric/base/util.h"
 #include "nbd-bridge/library/weft-private.h"
 
+/* Commands that end as they begin, and begin the next, could keep a lane for ever: so many a step. */
+enum { NEWS_A_STEP = 256 };
+
 _Thread_local struct library_lane *library_lane_in_completion;
+
+/* There is something to go on with, at the end of the step. */
+static void call_deferred(struct library_lane *lane)
+{
+	if (lane->acts)
+		lane->has_more = true;
+	else
+		bridge_lane_defer(lane->lane, &lane->deferred);
+}
 
 static void add_news(struct command *command)
 {
@@ -27,7 +40,7 @@ static void add_news(struct command *command)
 	command->next_news = NULL;
 	*lane->news_tail = command;
 	lane->news_tail = &command->next_news;
-	bridge_lane_defer(lane->lane, &lane->deferred);
+	call_deferred(lane);
 }
 
 /* A request says -EIO for much that a program wants to know apart. */
@@ -103,14 +116,12 @@ static void buffered_done(struct bridge_request *rq, int error)
 	piece->next = lane->free_pieces;
 	lane->free_pieces = piece;
 	if (lane->shorts)
-		bridge_lane_defer(lane->lane, &lane->deferred);
+		call_deferred(lane);
 }
 
 static void on_buffers(struct bridge_waiter *waiter)
 {
-	struct library_lane *lane = weft_container_of(waiter, struct library_lane, buffers);
-
-	bridge_lane_defer(lane->lane, &lane->deferred);
+	call_deferred(weft_container_of(waiter, struct library_lane, buffers));
 }
 
 static void add_short(struct command *command)
@@ -212,23 +223,44 @@ static void tell_pollers(struct library_lane *lane)
 			;
 }
 
+static struct command *take_news(struct library_lane *lane)
+{
+	struct command *command = lane->news;
+
+	lane->news = command->next_news;
+	if (!lane->news)
+		lane->news_tail = &lane->news;
+	command->has_news = false;
+	return command;
+}
+
 /* The end of a step. */
 static void on_deferred(struct weft_deferred *deferred)
 {
 	struct library_lane *lane = weft_container_of(deferred, struct library_lane, deferred);
+	const bool closing = atomic_load_explicit(&lane->w->closing, memory_order_relaxed);
+	/* Nothing begins any more when the handle is closed, and the loop may have no other step. */
+	unsigned left = closing ? UINT_MAX : NEWS_A_STEP;
 
-	while (lane->news) {
-		struct command *command = lane->news;
-
-		lane->news = command->next_news;
-		if (!lane->news)
-			lane->news_tail = &lane->news;
-		command->has_news = false;
-		look_at(command);
+	lane->acts = true;
+	do {
+		lane->has_more = false;
+		for (; lane->news && left > 0; left--)
+			look_at(take_news(lane));
+		if (lane->shorts)
+			serve_shorts(lane);
+	} while (lane->has_more && left > 0);
+	lane->acts = false;
+	if (lane->news) {
+		weft_loop_timer_set(bridge_lane_loop(lane->lane), &lane->later, 0);
+		weft_loop_wake(bridge_lane_loop(lane->lane));
 	}
-	if (lane->shorts)
-		serve_shorts(lane);
 	tell_pollers(lane);
+}
+
+static void on_later(struct weft_timer *timer)
+{
+	call_deferred(weft_container_of(timer, struct library_lane, later));
 }
 
 /* ---- before it begins ---- */
@@ -275,6 +307,7 @@ int library_lane_init(struct library_lane *lane, struct weft *w, struct bridge_l
 	lane->lane = bridge_lane;
 	lane->drive = bridge_lane_drive(bridge_lane);
 	lane->deferred.fn = on_deferred;
+	lane->later.fn = on_later;
 	lane->buffers.fn = on_buffers;
 	lane->news_tail = &lane->news;
 	lane->shorts_tail = &lane->shorts;
@@ -291,6 +324,7 @@ int library_lane_init(struct library_lane *lane, struct weft *w, struct bridge_l
 
 void library_lane_fini(struct library_lane *lane)
 {
+	weft_loop_timer_cancel(bridge_lane_loop(lane->lane), &lane->later);
 	bridge_lane_deregister(lane->lane, lane->all);
 	lane->all = NULL;
 }

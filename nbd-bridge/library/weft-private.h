@@ -78,6 +78,8 @@ struct library_lane {
 	/* The lane's thread's. */
 	uint64_t nr_told; /* of the handle's nr_ended: pollers know of those */
 	struct weft_deferred deferred;
+	struct weft_timer later; /* the news that one step leaves to the next */
+	bool acts, has_more;     /* `deferred` runs; there is more for it */
 	struct command *news, **news_tail;    /* a piece of theirs has ended */
 	struct command *shorts, **shorts_tail; /* they want a piece or a buffer */
 	struct bridge_waiter buffers;

@@ -244,9 +244,10 @@ void weft_close(struct weft *w)
 {
 	if (!w)
 		return;
+	/* First: what completions begin could keep it busy for ever. */
+	atomic_store(&w->closing, true);
 	if (w->bridge && w->write_back)
 		bridge_stop(w->bridge, CLOSE_MS, NULL);
-	atomic_store(&w->closing, true);
 	if (w->bridge)
 		bridge_end_lanes(w->bridge);
 	for (unsigned i = 0; i < w->nr_lanes; i++)

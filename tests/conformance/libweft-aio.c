@@ -534,6 +534,56 @@ static void closing_ends_what_is_in_flight(void **state)
 	}
 }
 
+/* Begins the same command again and again, until it is refused. */
+struct again {
+	struct weft *w;
+	uint8_t buf[IO];
+	int64_t refused;
+	_Atomic unsigned nr;
+};
+
+static int begin_again(void *user, int error)
+{
+	struct again *again = user;
+	const struct weft_completion completion = {.fn = begin_again, .user = again};
+
+	atomic_fetch_add(&again->nr, 1);
+	int64_t r = weft_aio_pread(again->w, again->buf, IO, 0, &completion);
+	if (r < 0)
+		again->refused = r;
+	return 1;
+}
+
+/* With a cache, closing waits for what is in flight, and writes back. */
+static void closing_refuses_what_completions_begin(void **state)
+{
+	const struct weft_options options = {
+		.size = sizeof(options),
+		.flags = WEFT_OPEN_WRITE_BACK,
+		.cache_bytes = 4 << 20,
+		.connections = 1,
+	};
+	struct again again = {.w = libweft_open_with(&options)};
+	uint8_t out[IO], in[IO];
+	uint64_t end = bound();
+
+	conf_fill(out, 0, IO, 5);
+	assert_int_equal(weft_pwrite(again.w, out, IO, IO), 0);
+	begin_again(&again, 0);
+	while (atomic_load(&again.nr) < 100) {
+		assert_true(weft_now_ns() < end);
+		weft_aio_poll(again.w, 10);
+	}
+	uint64_t begin_ns = weft_now_ns();
+	weft_close(again.w);
+	assert_true(weft_now_ns() - begin_ns < UINT64_C(20000000000));
+	assert_int_equal(again.refused, -ECANCELED);
+	struct weft *w = libweft_open_when_free(libweft_uri, 0);
+	assert_int_equal(weft_pread(w, in, IO, IO), 0);
+	assert_memory_equal(in, out, IO);
+	weft_close(w);
+}
+
 static void a_donor_that_is_gone_is_told_in_time(void **state)
 {
 	const struct weft_options options = {.size = sizeof(options), .dead_timeout_ms = 500};
@@ -727,6 +777,7 @@ int main(void)
 		libweft_case(one_thread_takes_what_others_began),
 		libweft_case(two_threads_do_not_wait_for_one_command),
 		both(closing_ends_what_is_in_flight),
+		both(closing_refuses_what_completions_begin),
 		libweft_case(a_donor_that_is_gone_is_told_in_time),
 		libweft_case(a_stock_server_that_is_gone_loses_the_handle),
 		both(regions_are_one_device),
