@@ -22,7 +22,8 @@ static const char *const default_port = "10809";
 
 enum { WRONG_MAX = 240 }; /* what is wrong, in words */
 
-static const struct tp_scheme weft_scheme = {.name = "weft", .place = TP_AT_HOST, .example = "weft://192.0.2.7/scratch"};
+static const struct tp_scheme weft_scheme = {
+	.name = "weft", .place = TP_AT_HOST, .example = "weft://192.0.2.7/scratch"};
 
 /* All schemes, in turn: first weft's, then those of the transports.  False: there is no other. */
 struct scheme_walk {
@@ -64,7 +65,8 @@ static int wrong_uri(struct weft_error *err, const char *text, const char *wrong
 			continue;
 		known = true;
 		if (walk.scheme != &weft_scheme)
-			snprintf(looks_like, sizeof(looks_like), "it looks like %s", walk.scheme->example);
+			snprintf(looks_like, sizeof(looks_like), "it looks like %s",
+				walk.scheme->example);
 	}
 	if (!known && text[0] && text[0] != '/' && strchr(text, '/') && !strstr(text, "//"))
 		return weft_error_set(err, EINVAL, "cannot use '%.200s': it begins with no scheme; is it weft://%.200s?",
@@ -118,8 +120,8 @@ static const char *parse_scheme(const UriUriA *parsed, struct weft_uri *uri, cha
 			return NULL;
 		}
 		if (used < WRONG_MAX)
-			used += (size_t)snprintf(wrong + used, WRONG_MAX - used, "%s%s", used ? ", " : "its scheme is none of ",
-				walk.scheme->name);
+			used += (size_t)snprintf(wrong + used, WRONG_MAX - used, "%s%s",
+				used ? ", " : "its scheme is none of ", walk.scheme->name);
 	}
 	return wrong;
 }
@@ -163,8 +165,9 @@ static const char *parse_authority(const UriUriA *parsed, const char *zone, stru
 		return "unknown form of address";
 	if (uri->scheme->place != TP_AT_HOST) {
 		if (range_len(&parsed->hostText) > 0 || parsed->portText.first)
-			return uri->scheme->place == TP_AT_SOCKET ? "a Unix socket has no host, so that there are three slashes" :
-				"it has no host, so that there are three slashes";
+			return uri->scheme->place == TP_AT_SOCKET
+				? "a Unix socket has no host, so that there are three slashes"
+				: "it has no host, so that there are three slashes";
 		return NULL;
 	}
 	if (decode(parsed->hostText.first, parsed->hostText.afterLast, uri->host, sizeof(uri->host)) < 0)
@@ -207,7 +210,8 @@ static const char *parse_socket(const char *value, struct weft_uri *uri)
 	return NULL;
 }
 
-static const char *parse_transport(const char *value, bool again, struct weft_uri *uri, char wrong[WRONG_MAX])
+static const char *parse_transport(
+	const char *value, bool again, struct weft_uri *uri, char wrong[WRONG_MAX])
 {
 	char choices[120];
 
@@ -215,7 +219,8 @@ static const char *parse_transport(const char *value, bool again, struct weft_ur
 		return "transport= is there twice";
 	if (tp_choice_parse(value, &uri->transport) == 0)
 		return NULL;
-	snprintf(wrong, WRONG_MAX, "transport= is none of %s", tp_choices(", ", choices, sizeof(choices)));
+	snprintf(wrong, WRONG_MAX, "transport= is none of %s",
+		tp_choices(", ", choices, sizeof(choices)));
 	return wrong;
 }
 
@@ -240,8 +245,10 @@ static const char *parse_query(const UriUriA *parsed, struct weft_uri *uri, char
 			wrong = parse_transport(value, has_transport, uri, text);
 			has_transport = true;
 		} else {
-			snprintf(text, WRONG_MAX, "what follows '?' is unknown; with weft:// it may be transport=%s, "
-				"with +unix:// it must be socket=PATH", tp_choices("|", choices, sizeof(choices)));
+			snprintf(text, WRONG_MAX,
+				"what follows '?' is unknown; with weft:// it may be transport=%s, "
+				"with +unix:// it must be socket=PATH",
+				tp_choices("|", choices, sizeof(choices)));
 			wrong = text;
 		}
 	}

@@ -57,14 +57,20 @@ void finding_fix_kernel(struct finding *f, unsigned major, unsigned minor)
 	char release[128] = "?", line[256];
 	f->keep[0] = '\0';
 	bool cloud = facts_kernel_release(release, sizeof(release)) && strstr(release, "cloud");
-	const char *then = cloud ? "the cloud kernel leaves it out; then reboot" : "in a container: on its host; then reboot";
+	const char *then = cloud ? "the cloud kernel leaves it out; then reboot"
+				 : "in a container: on its host; then reboot";
 
-	if (facts_exist("/etc/os-release") && !facts_line("/etc/os-release", "ID=debian", line, sizeof(line)))
-		finding_fix_as_root(f, "install a kernel of Linux %u.%u or later with that module; %s", major, minor, then);
+	if (facts_exist("/etc/os-release") &&
+		!facts_line("/etc/os-release", "ID=debian", line, sizeof(line)))
+		finding_fix_as_root(f,
+			"install a kernel of Linux %u.%u or later with that module; %s", major,
+			minor, then);
 	else if (major * 1000 + minor > 6001 &&
-		 (strncmp(release, "6.1.", 4) == 0 || facts_line("/etc/os-release", "bookworm", line, sizeof(line))))
-		finding_fix_as_root(f, "apt-get install -t bookworm-backports %s  # backports have to be among apt's sources; %s", package,
-			then);
+		(strncmp(release, "6.1.", 4) == 0 ||
+			facts_line("/etc/os-release", "bookworm", line, sizeof(line))))
+		finding_fix_as_root(f,
+			"apt-get install -t bookworm-backports %s  # backports have to be among apt's sources; %s",
+			package, then);
 	else
 		finding_fix_as_root(f, "apt-get install %s  # %s", package, then);
 }
@@ -156,7 +162,8 @@ bool facts_have_module(const char *module)
 	return facts_line(path, needle, line, sizeof(line));
 }
 
-void finding_module(struct finding *f, const char *module, const char *node, const char *what, unsigned major, unsigned minor)
+void finding_module(struct finding *f, const char *module, const char *node, const char *what,
+	unsigned major, unsigned minor)
 {
 	char release[128] = "?";
 
@@ -168,7 +175,8 @@ void finding_module(struct finding *f, const char *module, const char *node, con
 		finding_fix_as_root(f, "modprobe %s", module);
 		finding_keep(f, "echo %s > /etc/modules-load.d/weft-%s.conf", module, module);
 	} else {
-		finding_say(f, FINDING_MISSING, "kernel %.64s has no module %s here, for %s", release, module, what);
+		finding_say(f, FINDING_MISSING, "kernel %.64s has no module %s here, for %s",
+			release, module, what);
 		finding_fix_kernel(f, major, minor);
 	}
 }

@@ -46,11 +46,15 @@ static void check_kernel(struct finding *f)
 	char release[128];
 	unsigned major = 0, minor = 0;
 
-	if (!facts_kernel_release(release, sizeof(release)) || sscanf(release, "%u.%u", &major, &minor) != 2) {
-		finding_say(f, FINDING_MISSING, "/proc/sys/kernel/osrelease cannot be read: is /proc mounted?");
+	if (!facts_kernel_release(release, sizeof(release)) ||
+		sscanf(release, "%u.%u", &major, &minor) != 2) {
+		finding_say(f, FINDING_MISSING,
+			"/proc/sys/kernel/osrelease cannot be read: is /proc mounted?");
 		finding_fix_as_root(f, "mount -t proc proc /proc");
 	} else if (major * 1000 + minor < 5014) {
-		finding_say(f, FINDING_WARN, "kernel %.64s is older than 5.14: a donor takes its memory more slowly", release);
+		finding_say(f, FINDING_WARN,
+			"kernel %.64s is older than 5.14: a donor takes its memory more slowly",
+			release);
 		finding_fix_kernel(f, 5, 14);
 	} else {
 		finding_say(f, FINDING_OK, "kernel %.64s", release);
@@ -71,7 +75,8 @@ static void check_run_directory(struct finding *f)
 		finding_say(f, FINDING_OK, "%s holds sockets and state", dir);
 		return;
 	}
-	finding_say(f, FINDING_MISSING, "no directory for sockets and state: %s", strerror(r ? -r : errno));
+	finding_say(f, FINDING_MISSING, "no directory for sockets and state: %s",
+		strerror(r ? -r : errno));
 	finding_fix(f, "export WEFT_RUN_DIR=$HOME/.weft");
 	finding_keep(f, "put that line into ~/.profile");
 }
@@ -82,7 +87,8 @@ static void check_memory(struct finding *f)
 	char text[32];
 
 	if (weft_available(facts_root, 0, -1, &available) < 0) {
-		finding_say(f, FINDING_MISSING, "/proc/meminfo does not say how much memory is available");
+		finding_say(f, FINDING_MISSING,
+			"/proc/meminfo does not say how much memory is available");
 		finding_fix_as_root(f, "mount -t proc proc /proc");
 		return;
 	}
@@ -102,8 +108,11 @@ static void check_memory_files(struct finding *f)
 	if (!facts_root[0]) {
 		fd = memfd_create("weft-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 		if (fd < 0) {
-			finding_say(f, FINDING_MISSING, "memfd_create fails, so no memory can be lent: %s", strerror(errno));
-			finding_fix_as_root(f, "allow memfd_create(2) in the container's seccomp profile");
+			finding_say(f, FINDING_MISSING,
+				"memfd_create fails, so no memory can be lent: %s",
+				strerror(errno));
+			finding_fix_as_root(
+				f, "allow memfd_create(2) in the container's seccomp profile");
 			return;
 		}
 	}
@@ -118,22 +127,26 @@ static void check_huge_pages(struct finding *f, uint64_t kib, const char *size)
 	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages",
 		(unsigned long long)kib);
 	if (!facts_number(path, "", &total)) {
-		finding_say(f, FINDING_MISSING, "this machine has no %s pages: --hugepages %s cannot be used", size, size);
+		finding_say(f, FINDING_MISSING,
+			"this machine has no %s pages: --hugepages %s cannot be used", size, size);
 		return;
 	}
 	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/free_hugepages",
 		(unsigned long long)kib);
 	if (facts_number(path, "", &free_pages) && free_pages > 0) {
-		finding_say(f, FINDING_OK, "%llu of %llu pages of %s are free", (unsigned long long)free_pages,
-			(unsigned long long)total, size);
+		finding_say(f, FINDING_OK, "%llu of %llu pages of %s are free",
+			(unsigned long long)free_pages, (unsigned long long)total, size);
 		return;
 	}
-	finding_say(f, FINDING_WARN, "no free pages of %s: weft serve --hugepages %s needs them, nothing else does", size,
-		size);
+	finding_say(f, FINDING_WARN,
+		"no free pages of %s: weft serve --hugepages %s needs them, nothing else does",
+		size, size);
 	total += WEFT_GIB / 1024 / kib;
-	finding_fix_as_root(f, "echo %llu > /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages  # 1 GiB", (unsigned long long)total,
-		(unsigned long long)kib);
-	finding_keep(f, "add hugepagesz=%s hugepages=%llu to the kernel's command line: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub",
+	finding_fix_as_root(f,
+		"echo %llu > /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages  # 1 GiB",
+		(unsigned long long)total, (unsigned long long)kib);
+	finding_keep(f,
+		"add hugepagesz=%s hugepages=%llu to the kernel's command line: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub",
 		size, (unsigned long long)total);
 }
 
@@ -163,16 +176,20 @@ static void check_memlock(struct finding *f)
 	char line[256], text[32];
 	uint64_t bytes;
 
-	if (have_ipc_lock() || (facts_line("/proc/self/limits", "Max locked memory", line, sizeof(line)) &&
-				       !strncmp(line + 17 + strspn(line + 17, " "), "unlimited", 9))) {
+	if (have_ipc_lock() ||
+		(facts_line("/proc/self/limits", "Max locked memory", line, sizeof(line)) &&
+			!strncmp(line + 17 + strspn(line + 17, " "), "unlimited", 9))) {
 		finding_say(f, FINDING_OK, "memory can be locked without limit");
 		return;
 	}
 	if (!facts_number("/proc/self/limits", "Max locked memory", &bytes))
 		bytes = 0;
 	weft_format_size(bytes, text, sizeof(text));
-	finding_say(f, FINDING_WARN, "only %s can be locked in memory: RDMA, and swap on a region, need as much as is lent or mapped", text);
-	finding_fix_as_root(f, "printf '* - memlock unlimited\\n' > /etc/security/limits.d/weft.conf  # then log in again");
+	finding_say(f, FINDING_WARN,
+		"only %s can be locked in memory: RDMA, and swap on a region, need as much as is lent or mapped",
+		text);
+	finding_fix_as_root(f,
+		"printf '* - memlock unlimited\\n' > /etc/security/limits.d/weft.conf  # then log in again");
 }
 
 static void check_fuse(struct finding *f)
@@ -181,18 +198,23 @@ static void check_fuse(struct finding *f)
 	if (f->state != FINDING_OK)
 		return;
 	if (!facts_usable("/dev/fuse")) {
-		finding_say(f, FINDING_MISSING, "/dev/fuse may not be opened: weft attach --mount cannot be used");
+		finding_say(f, FINDING_MISSING,
+			"/dev/fuse may not be opened: weft attach --mount cannot be used");
 		finding_fix_as_root(f, "chmod 666 /dev/fuse");
-		finding_keep(f, "echo 'KERNEL==\"fuse\", MODE=\"0666\"' >> /etc/udev/rules.d/90-weft.rules");
-	} else if (geteuid() && !facts_exist("/usr/bin/fusermount3") && !facts_exist("/bin/fusermount3")) {
-		finding_say(f, FINDING_MISSING, "fusermount3 is not installed: only root can use weft attach --mount");
+		finding_keep(f,
+			"echo 'KERNEL==\"fuse\", MODE=\"0666\"' >> /etc/udev/rules.d/90-weft.rules");
+	} else if (geteuid() && !facts_exist("/usr/bin/fusermount3") &&
+		!facts_exist("/bin/fusermount3")) {
+		finding_say(f, FINDING_MISSING,
+			"fusermount3 is not installed: only root can use weft attach --mount");
 		finding_fix_as_root(f, "apt-get install fuse3");
 	}
 }
 
 static void check_nbd(struct finding *f)
 {
-	finding_module(f, "nbd", "/sys/module/nbd", "a region as a block device (weft attach --device)", 4, 12);
+	finding_module(f, "nbd", "/sys/module/nbd",
+		"a region as a block device (weft attach --device)", 4, 12);
 	if (f->state == FINDING_OK && geteuid() != 0)
 		finding_say(f, FINDING_WARN, "nbd is there; only root can use it (weft attach --device)");
 }
@@ -202,15 +224,20 @@ static void check_ublk(struct finding *f)
 	char release[128];
 	unsigned major = 0, minor = 0;
 
-	finding_module(f, "ublk_drv", "/dev/ublk-control", "a faster block device (weft attach --device)", 6, 5);
-	if (f->state == FINDING_MISSING || !facts_kernel_release(release, sizeof(release)) || sscanf(release, "%u.%u", &major, &minor) != 2)
+	finding_module(f, "ublk_drv", "/dev/ublk-control",
+		"a faster block device (weft attach --device)", 6, 5);
+	if (f->state == FINDING_MISSING || !facts_kernel_release(release, sizeof(release)) ||
+		sscanf(release, "%u.%u", &major, &minor) != 2)
 		return;
 	if (major * 1000 + minor < 6005) {
-		finding_say(f, FINDING_MISSING, "the ublk driver of kernel %.64s cannot be taken over from a bridge that died; Linux 6.5 can: "
-			"weft attach --device uses nbd", release);
+		finding_say(f, FINDING_MISSING,
+			"the ublk driver of kernel %.64s cannot be taken over from a bridge that died; Linux 6.5 can: "
+			"weft attach --device uses nbd",
+			release);
 		finding_fix_kernel(f, 6, 5);
 	} else if (f->state == FINDING_OK && geteuid() != 0) {
-		finding_say(f, FINDING_WARN, "ublk is there; only root can use it (weft attach --device)");
+		finding_say(f, FINDING_WARN,
+			"ublk is there; only root can use it (weft attach --device)");
 	}
 }
 
@@ -230,12 +257,15 @@ static void check_userfaultfd(struct finding *f)
 	if (works && (allowed || geteuid() == 0)) {
 		finding_say(f, FINDING_OK, "userfaultfd works, for a region as plain memory (to come)");
 	} else if (works) {
-		finding_say(f, FINDING_WARN, "userfaultfd works for faults in user mode only; a region as plain memory (to come) wants more");
+		finding_say(f, FINDING_WARN,
+			"userfaultfd works for faults in user mode only; a region as plain memory (to come) wants more");
 		finding_fix_as_root(f, "sysctl -w vm.unprivileged_userfaultfd=1");
 		finding_keep(f, "echo vm.unprivileged_userfaultfd=1 > /etc/sysctl.d/90-weft.conf");
 	} else {
-		finding_say(f, FINDING_MISSING, "userfaultfd does not work, for a region as plain memory (to come)");
-		finding_fix_as_root(f, "allow userfaultfd(2) in the container's seccomp profile, or use a kernel that has it");
+		finding_say(f, FINDING_MISSING,
+			"userfaultfd does not work, for a region as plain memory (to come)");
+		finding_fix_as_root(f,
+			"allow userfaultfd(2) in the container's seccomp profile, or use a kernel that has it");
 	}
 }
 
@@ -305,9 +335,11 @@ static void print_json(bool works)
 	for (unsigned i = 0; i < nr_all; i++) {
 		const struct finding *f = &all[i].finding;
 
-		json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:s, s:s, s:b, s:s}", "check", all[i].check->name,
-			"state", state_names[f->state], "needed", all[i].check->needed, "meaning", f->meaning, "fix", f->fix,
-			"fix_as_root", f->as_root, "keep", f->keep));
+		json_array_append_new(list,
+			json_pack("{s:s, s:s, s:b, s:s, s:s, s:b, s:s}", "check",
+				all[i].check->name, "state", state_names[f->state], "needed",
+				all[i].check->needed, "meaning", f->meaning, "fix", f->fix,
+				"fix_as_root", f->as_root, "keep", f->keep));
 	}
 	json = json_pack("{s:b, s:o}", "works", works, "checks", list);
 	json_dumpf(json, stdout, JSON_INDENT(2));

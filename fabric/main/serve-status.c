@@ -243,8 +243,9 @@ static void add_open_file(void *ctx, struct weft_region *region, bool from_direc
 
 json_t *serve_status_json(const struct serve *s)
 {
-	json_t *listen = json_array(), *regions = json_array(), *attachments = json_array(), *strangers = json_object();
-	struct weft_listener_status c = {0}; /* of the first: what others do costs no requests, and is seen at their borrowers */
+	json_t *listen = json_array(), *regions = json_array(), *attachments = json_array(),
+	       *strangers = json_object();
+	struct weft_listener_status c = {0}; /* of the first listener */
 	char text[280];
 
 	for (unsigned i = 0; i < s->nr_listening; i++)
@@ -255,7 +256,8 @@ json_t *serve_status_json(const struct serve *s)
 
 		weft_listener_status(l->listener, &status);
 		if (status.place[0])
-			json_array_append_new(listen, json_sprintf("%s:%s", l->driver->word, status.place));
+			json_array_append_new(
+				listen, json_sprintf("%s:%s", l->driver->word, status.place));
 		json_object_set_new(strangers, l->driver->word, strangers_json(&status.strangers));
 		if (i == 0)
 			c = status;
@@ -265,11 +267,14 @@ json_t *serve_status_json(const struct serve *s)
 			s->wanted[i].recovered, s->wanted[i].keeper));
 	weft_donor_regions(s->donor, add_open_file, regions);
 	weft_donor_status(s->donor, add_attachment, attachments);
-	return json_pack("{s:i, s:s, s:s, s:i, s:f, s:f, s:o, s:o, s:s?, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
-		"schema", WEFT_STATUS_SCHEMA, "kind", "donor", "version", WEFT_VERSION, "pid", (int)getpid(), "uptime_s",
-		(double)(weft_now_ns() - s->start_ns) / 1e9, "lease_s", (double)s->lease_s, "listen",
-		listen, "regions", regions, "directory", s->directory, "attachments", attachments, "strangers",
-		strangers, "counters", "connections", (json_int_t)c.connections, "accepted", (json_int_t)c.accepted, "refused",
-		(json_int_t)c.refused, "requests", (json_int_t)c.requests, "read_bytes", (json_int_t)c.read_bytes,
-		"written_bytes", (json_int_t)c.written_bytes, "errors", (json_int_t)c.errors);
+	return json_pack(
+		"{s:i, s:s, s:s, s:i, s:f, s:f, s:o, s:o, s:s?, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
+		"schema", WEFT_STATUS_SCHEMA, "kind", "donor", "version", WEFT_VERSION, "pid",
+		(int)getpid(), "uptime_s", (double)(weft_now_ns() - s->start_ns) / 1e9, "lease_s",
+		(double)s->lease_s, "listen", listen, "regions", regions, "directory", s->directory,
+		"attachments", attachments, "strangers", strangers, "counters", "connections",
+		(json_int_t)c.connections, "accepted", (json_int_t)c.accepted, "refused",
+		(json_int_t)c.refused, "requests", (json_int_t)c.requests, "read_bytes",
+		(json_int_t)c.read_bytes, "written_bytes", (json_int_t)c.written_bytes, "errors",
+		(json_int_t)c.errors);
 }

@@ -118,7 +118,8 @@ static int open_listeners(struct serve *s, struct weft_error *err)
 
 	if (r < 0)
 		return r;
-	for (const struct tp_driver *const *at = tp_drivers; *at && s->nr_listeners < SERVE_MAX_LISTENERS; at++) {
+	for (const struct tp_driver *const *at = tp_drivers;
+		*at && s->nr_listeners < SERVE_MAX_LISTENERS; at++) {
 		struct weft_error why;
 
 		if (*at == base || !(*at)->listener)
@@ -186,7 +187,8 @@ static int end_listeners(struct serve *s, struct weft_error *err)
 		if (weft_listener_drain(l->listener, DRAIN_MS) < 0) {
 			/* It may still write: no clean marks, and nothing is unmapped under it. */
 			weft_donor_flush(s->donor, NULL);
-			return weft_error_set(err, ETIMEDOUT, "a connection over %s did not end in time: files get a new epoch",
+			return weft_error_set(err, ETIMEDOUT,
+				"a connection over %s did not end in time: files get a new epoch",
 				l->driver->label);
 		}
 		weft_listener_free(l->listener);

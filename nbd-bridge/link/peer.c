@@ -250,8 +250,10 @@ json_t *peer_status(struct bridge_peer *peer)
 		const struct bridge_way *way = &peer->config.ways[i];
 		const struct tp_driver *driver = tp_driver_of_ops(way->transport);
 
-		json_array_append_new(ways, json_pack("{s:s, s:s?, s:s?}", "transport",
-			driver ? driver->word : way->transport->name, "host", way->host, "port", way->port));
+		json_array_append_new(ways,
+			json_pack("{s:s, s:s?, s:s?}", "transport",
+				driver ? driver->word : way->transport->name, "host", way->host,
+				"port", way->port));
 	}
 	json_t *json = json_pack("{s:s?, s:s, s:I, s:s?, s:s, s:s, s:I, s:f, s:o}", "uri", peer->config.label, "region",
 		peer->config.region, "size_bytes", (json_int_t)info->size_bytes, "epoch", epoch[0] ? epoch : NULL, "generation",

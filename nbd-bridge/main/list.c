@@ -370,7 +370,8 @@ static int parse(int argc, char **argv, struct list_options *o, struct weft_uri 
 	if (weft_uri_parse(line.arguments[0], uri, &err) < 0)
 		return weft_usage_error("%s", err.message);
 	if (uri->driver && uri->driver != tp_base_driver())
-		return weft_usage_error("a donor tells what it lends over %s; give its URI, such as weft://HOST",
+		return weft_usage_error(
+			"a donor tells what it lends over %s; give its URI, such as weft://HOST",
 			tp_base_driver()->label);
 	return WEFT_GO_ON;
 }

@@ -116,9 +116,12 @@ static void print_state(const json_t *attachments)
 		sample(info.name, LABELS({"name", text_of(json, "name")}, {"uri", text_of(json, "uri")}), 1);
 }
 
-static void print_transport(const struct metric *metric, const json_t *attachment, const json_t *donor, const char *word)
+static void print_transport(const struct metric *metric, const json_t *attachment,
+	const json_t *donor, const char *word)
 {
-	sample(metric->name, LABELS({"name", text_of(attachment, "name")}, {"donor", text_of(donor, "uri")}, {"transport", word}),
+	sample(metric->name,
+		LABELS({"name", text_of(attachment, "name")}, {"donor", text_of(donor, "uri")},
+			{"transport", word}),
 		strcmp(text_of(donor, "transport"), word) == 0);
 }
 

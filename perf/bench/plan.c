@@ -23,14 +23,17 @@ static void plan_cells(struct bench_run *run)
 	}
 }
 
-static struct bench_group *add_group(struct bench_run *run, const struct tp_driver *driver, const char *port,
-	const bool fronts[BENCH_NR_FRONTS], bool cached)
+static struct bench_group *add_group(struct bench_run *run, const struct tp_driver *driver,
+	const char *port, const bool fronts[BENCH_NR_FRONTS], bool cached)
 {
 	struct bench_group *g = &run->groups[run->nr_groups++];
-	const char *word = run->o->uri.socket[0] && driver->local_word ? driver->local_word : driver->word;
+	const char *word =
+		run->o->uri.socket[0] && driver->local_word ? driver->local_word : driver->word;
 
-	*g = (struct bench_group){
-		.driver = driver, .direct = fronts[BENCH_DIRECT], .cached = cached, .paths = run->paths + run->nr_paths};
+	*g = (struct bench_group){.driver = driver,
+		.direct = fronts[BENCH_DIRECT],
+		.cached = cached,
+		.paths = run->paths + run->nr_paths};
 	snprintf(g->port, sizeof(g->port), "%s", port);
 	for (int front = 0; front < BENCH_NR_FRONTS; front++) {
 		if (!fronts[front] || !run->o->fronts[front])
@@ -38,7 +41,8 @@ static struct bench_group *add_group(struct bench_run *run, const struct tp_driv
 		struct bench_path *path = &run->paths[run->nr_paths++];
 		path->front = front;
 		path->measured = true;
-		snprintf(path->name, sizeof(path->name), "%s %s%s", word, bench_front_names[front], cached ? " cached" : "");
+		snprintf(path->name, sizeof(path->name), "%s %s%s", word, bench_front_names[front],
+			cached ? " cached" : "");
 		path->cells = calloc(run->nr_cells, sizeof(*path->cells));
 		if (!path->cells)
 			abort();
@@ -73,7 +77,8 @@ unsigned bench_nr_measured(const struct bench_run *run)
 	return n;
 }
 
-static void plan_driver(struct bench_run *run, const struct tp_driver *driver, const char *port, const char *why_not)
+static void plan_driver(struct bench_run *run, const struct tp_driver *driver, const char *port,
+	const char *why_not)
 {
 	static const bool together[][BENCH_NR_FRONTS] = {
 		{[BENCH_DIRECT] = true}, {[BENCH_SOCKET] = true, [BENCH_FILE] = true}, {[BENCH_NBD] = true}, {[BENCH_UBLK] = true}};
@@ -102,14 +107,18 @@ const struct tp_driver *bench_first_driver(const struct bench_options *o)
 	return o->uri.transport ? o->uri.transport : o->uri.driver ? o->uri.driver : tp_base_driver();
 }
 
-/* A transport that is not the one that the URI leads to by itself: whether it leads there as well, and at which port. */
-static int look_for_way(const struct bench_options *o, const struct tp_driver *driver, const char *offers, char port[8],
-	struct weft_error *err)
+/*
+ * A transport that is not the one that the URI leads to by itself: whether it leads there as well,
+ * and at which port.
+ */
+static int look_for_way(const struct bench_options *o, const struct tp_driver *driver,
+	const char *offers, char port[8], struct weft_error *err)
 {
 	if (o->uri.driver)
 		return weft_error_set(err, EOPNOTSUPP, "%s", o->uri.scheme->only);
 	if (o->uri.transport && o->uri.transport != driver)
-		return weft_error_set(err, EOPNOTSUPP, "the URI says transport=%s", o->uri.transport->word);
+		return weft_error_set(
+			err, EOPNOTSUPP, "the URI says transport=%s", o->uri.transport->word);
 	if (o->uri.transport) {
 		if (!offered_port(driver, offers, port))
 			strcpy(port, o->uri.port);
@@ -127,12 +136,14 @@ static void plan_drivers(struct bench_run *run, const char *offers)
 	const struct bench_options *o = run->o;
 	const struct tp_driver *own = o->uri.driver ? o->uri.driver : tp_base_driver();
 
-	for (const struct tp_driver *const *at = tp_drivers; *at && run->nr_groups + 7 <= BENCH_MAX_GROUPS; at++) {
+	for (const struct tp_driver *const *at = tp_drivers;
+		*at && run->nr_groups + 7 <= BENCH_MAX_GROUPS; at++) {
 		struct weft_error err;
 		char port[8] = "";
 
 		if (*at == own && o->uri.transport && o->uri.transport != own) {
-			snprintf(err.message, sizeof(err.message), "the URI says transport=%s", o->uri.transport->word);
+			snprintf(err.message, sizeof(err.message), "the URI says transport=%s",
+				o->uri.transport->word);
 			plan_driver(run, own, o->uri.port, err.message);
 		} else if (*at == own) {
 			plan_driver(run, own, o->uri.port, NULL);
@@ -144,12 +155,13 @@ static void plan_drivers(struct bench_run *run, const char *offers)
 	}
 }
 
-int bench_connect_direct(const struct bench_run *run, const struct tp_driver *driver, const char *port, struct bench_io **ret,
-	struct tp_info *info, struct weft_error *err)
+int bench_connect_direct(const struct bench_run *run, const struct tp_driver *driver,
+	const char *port, struct bench_io **ret, struct tp_info *info, struct weft_error *err)
 {
 	const struct bench_options *o = run->o;
 
-	return bench_io_connect(driver->ops, &o->uri, port, o->read_only, o->uri.foreign, run->name, ret, info, err);
+	return bench_io_connect(driver->ops, &o->uri, port, o->read_only, o->uri.foreign, run->name,
+		ret, info, err);
 }
 
 /* Twice what is in flight, so that places are not the same all the time. */

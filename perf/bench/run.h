@@ -72,8 +72,8 @@ int bench_plan(struct bench_run *run, struct weft_error *err);
 /* The transport that the run begins with: the one that the URI chooses, or leads to by itself. */
 const struct tp_driver *bench_first_driver(const struct bench_options *o);
 /* Over the transport itself.  info may be NULL.  0 with *ret, which the caller closes; or -errno with err. */
-int bench_connect_direct(const struct bench_run *run, const struct tp_driver *driver, const char *port,
-	struct bench_io **ret, struct tp_info *info, struct weft_error *err);
+int bench_connect_direct(const struct bench_run *run, const struct tp_driver *driver,
+	const char *port, struct bench_io **ret, struct tp_info *info, struct weft_error *err);
 
 /* Not measured from here on, for the reason given. */
 void bench_give_up(struct bench_path *path, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

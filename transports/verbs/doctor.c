@@ -152,16 +152,20 @@ static void say_failed(struct finding *f, const struct port *port)
 {
 	char path[PATH_MAX], netdev[64];
 
-	finding_say(f, FINDING_MISSING, "%s is ACTIVE, but makes no connections since its link was down: its queue pair for connection requests (GSI) is in the state ERR",
+	finding_say(f, FINDING_MISSING,
+		"%s is ACTIVE, but makes no connections since its link was down: its queue pair for connection requests (GSI) is in the state ERR",
 		port->text);
 	/* The drivers that are software say what they are made of. */
 	snprintf(path, sizeof(path), "/sys/class/infiniband/%s/parent", port->device);
 	if (facts_line(path, "", netdev, sizeof(netdev)))
-		finding_fix_as_root(f, "rdma link delete %s && rdma link add %s type rxe netdev %s  # end what uses it first: weft status", port->device,
-			port->device, netdev);
+		finding_fix_as_root(f,
+			"rdma link delete %s && rdma link add %s type rxe netdev %s  # end what uses it first: weft status",
+			port->device, port->device, netdev);
 	else
-		finding_fix_as_root(f, "unload its driver and load it again: modprobe -r and modprobe, of what `readlink "
-			"/sys/class/infiniband/%s/device/driver` names", port->device);
+		finding_fix_as_root(f,
+			"unload its driver and load it again: modprobe -r and modprobe, of what `readlink "
+			"/sys/class/infiniband/%s/device/driver` names",
+			port->device);
 }
 
 static void check_rdma(struct finding *f)
@@ -177,10 +181,12 @@ static void check_rdma(struct finding *f)
 	if (n == 0) {
 		finding_say(f, FINDING_NONE, "no RDMA device: weft uses TCP");
 		if (facts_exist("/sys/module/rdma_rxe") || facts_have_module("rdma_rxe")) {
-			finding_say(f, FINDING_WARN, "no RDMA device: weft uses TCP; it can be had in software (soft-RoCE)");
+			finding_say(f, FINDING_WARN,
+				"no RDMA device: weft uses TCP; it can be had in software (soft-RoCE)");
 			finding_fix_as_root(f, "rdma link add rxe0 type rxe netdev %s",
 				interface_up(netdev, sizeof(netdev)) ? netdev : "IFACE  # an interface that is up");
-			finding_keep(f, "run that line at each boot, once the interface is up: in a unit of systemd's, say");
+			finding_keep(f,
+				"run that line at each boot, once the interface is up: in a unit of systemd's, say");
 		}
 		return;
 	}
@@ -203,8 +209,9 @@ static void check_rdma(struct finding *f)
 		finding_fix_as_root(f, "ip link set dev %s up",
 			ports[0].netdev[0] ? ports[0].netdev : "IFACE  # that of `rdma link`");
 	else
-		finding_fix_as_root(f, "ibstat  # a port that stays in INIT has no subnet manager: systemctl start "
-		       "opensm on one machine");
+		finding_fix_as_root(f,
+			"ibstat  # a port that stays in INIT has no subnet manager: systemctl start "
+			"opensm on one machine");
 }
 
 /* rdma_cm connects by IP addresses, whatever the link. */
@@ -244,9 +251,10 @@ static void check_rdma_address(struct finding *f)
 			bare->netdev[0] ? bare->netdev : "IFACE  # that of `rdma link`");
 		finding_keep(f, KEEP_NETWORK);
 	} else {
-		finding_say(f, FINDING_MISSING, "%s has no IP interface: RDMA connections are made by address",
-			bare->text);
-		finding_fix_as_root(f, "modprobe ib_ipoib; ip addr add ADDRESS/24 dev ib0; ip link set ib0 up");
+		finding_say(f, FINDING_MISSING,
+			"%s has no IP interface: RDMA connections are made by address", bare->text);
+		finding_fix_as_root(
+			f, "modprobe ib_ipoib; ip addr add ADDRESS/24 dev ib0; ip link set ib0 up");
 		finding_keep(f, KEEP_NETWORK);
 	}
 }
@@ -266,15 +274,19 @@ static void check_rdma_mtu(struct finding *f)
 			small = &ports[i];
 	}
 	if (!small) {
-		finding_say(f, seen ? FINDING_OK : FINDING_NONE, seen ? "packets of RDMA hold 4096 bytes" : "no active RoCE port to look at");
+		finding_say(f, seen ? FINDING_OK : FINDING_NONE,
+			seen ? "packets of RDMA hold 4096 bytes"
+			     : "no active RoCE port to look at");
 		return;
 	}
-	finding_say(f, FINDING_WARN, "%s has an MTU of %llu: packets of RDMA hold %u bytes, 4096 are faster",
+	finding_say(f, FINDING_WARN,
+		"%s has an MTU of %llu: packets of RDMA hold %u bytes, 4096 are faster",
 		small->netdev, (unsigned long long)small->mtu,
-		small->mtu >= 2200   ? 2048
-		: small->mtu >= 1124 ? 1024
-				     : 512);
-	finding_fix_as_root(f, "ip link set dev %s mtu %u  # here, there, and on the switch", small->netdev, GOOD_MTU);
+		small->mtu >= 2200           ? 2048
+			: small->mtu >= 1124 ? 1024
+					     : 512);
+	finding_fix_as_root(f, "ip link set dev %s mtu %u  # here, there, and on the switch",
+		small->netdev, GOOD_MTU);
 	finding_keep(f, KEEP_NETWORK);
 }
 
@@ -288,12 +300,14 @@ static void check_rdma_access(struct finding *f)
 		return;
 	}
 	if (!facts_names("/etc/libibverbs.d/*.driver", files, sizeof(files))) {
-		finding_say(f, FINDING_MISSING, "no RDMA device has its library installed: weft sees no device");
+		finding_say(f, FINDING_MISSING,
+			"no RDMA device has its library installed: weft sees no device");
 		finding_fix_as_root(f, "apt-get install ibverbs-providers");
 		return;
 	}
 	if (!facts_names("/sys/class/infiniband_verbs/uverbs*", files, sizeof(files))) {
-		finding_say(f, FINDING_MISSING, "programs cannot reach %s: the module ib_uverbs is not loaded", devices);
+		finding_say(f, FINDING_MISSING,
+			"programs cannot reach %s: the module ib_uverbs is not loaded", devices);
 		finding_fix_as_root(f, "modprobe ib_uverbs");
 		finding_keep(f, "echo ib_uverbs > /etc/modules-load.d/weft-ib_uverbs.conf");
 		return;
@@ -304,7 +318,8 @@ static void check_rdma_access(struct finding *f)
 		if (facts_usable(path))
 			continue;
 		finding_say(f, FINDING_MISSING, "%s may not be opened, or is not there", path);
-		finding_fix_as_root(f, "chmod 666 %s  # or in a container: --device=/dev/infiniband", path);
+		finding_fix_as_root(
+			f, "chmod 666 %s  # or in a container: --device=/dev/infiniband", path);
 		finding_keep(f, KEEP_ACCESS, "uverbs*");
 		return;
 	}
@@ -313,7 +328,8 @@ static void check_rdma_access(struct finding *f)
 
 static void check_rdma_cm(struct finding *f)
 {
-	finding_module(f, "rdma_ucm", "/dev/infiniband/rdma_cm", "RDMA connections from programs", 4, 0);
+	finding_module(
+		f, "rdma_ucm", "/dev/infiniband/rdma_cm", "RDMA connections from programs", 4, 0);
 	if (f->state == FINDING_OK && !facts_usable("/dev/infiniband/rdma_cm")) {
 		finding_say(f, FINDING_MISSING, "/dev/infiniband/rdma_cm may not be opened");
 		finding_fix_as_root(f, "chmod 666 /dev/infiniband/rdma_cm");
@@ -323,7 +339,8 @@ static void check_rdma_cm(struct finding *f)
 
 static void check_soft_roce(struct finding *f)
 {
-	finding_module(f, "rdma_rxe", "/sys/module/rdma_rxe", "RDMA over any Ethernet, in software", 4, 8);
+	finding_module(
+		f, "rdma_rxe", "/sys/module/rdma_rxe", "RDMA over any Ethernet, in software", 4, 8);
 }
 
 const struct finding_check verbs_checks[] = {
