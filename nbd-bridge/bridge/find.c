@@ -291,8 +291,10 @@ int bridge_find_and_start(struct bridge_find *find, struct bridge_config *config
 	struct bridge_donor_config *donors, struct bridge **bridge, struct weft_error *err)
 {
 	struct weft_error no_better = {0};
-	int r = find_all(find, config, donors, &no_better, err);
 
+	/* It borrows the hosts and ports that are found anew. */
+	bridge_find_end(bridge);
+	int r = find_all(find, config, donors, &no_better, err);
 	if (r < 0)
 		return r;
 	if (find->choice && find->choice != tp_base_driver())

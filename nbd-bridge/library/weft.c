@@ -107,8 +107,8 @@ static int parse_uris(struct weft *w, const char *const *uris, unsigned nr_uris,
 
 /* ---- opening ---- */
 
-static void configure(const struct weft *w, const struct weft_options *o, struct bridge_config *config,
-	struct bridge_donor_config *donors)
+static void configure(
+	const struct weft *w, const struct weft_options *o, struct bridge_config *config)
 {
 	*config = (struct bridge_config){
 		.attach = {
@@ -132,10 +132,6 @@ static void configure(const struct weft *w, const struct weft_options *o, struct
 		.driven = true,
 	};
 	snprintf(config->attach.name, sizeof(config->attach.name), "libweft-%d", (int)getpid());
-	for (unsigned i = 0; i < w->nr_uris; i++) {
-		weft_random(donors[i].id, sizeof(donors[i].id));
-		donors[i].generation = UINT64_C(1) << 32;
-	}
 }
 
 static bool may_lock(unsigned nr_lanes)
@@ -152,12 +148,19 @@ static int start_bridge(struct weft *w, const struct weft_options *o, struct wef
 	struct bridge_config config;
 	int r;
 
-	configure(w, o, &config, donors);
+	for (unsigned i = 0; i < w->nr_uris; i++) {
+		weft_random(donors[i].id, sizeof(donors[i].id));
+		donors[i].generation = weft_next_incarnation(0);
+	}
+	configure(w, o, &config);
 	r = bridge_find_and_start(&w->find, &config, donors, &w->bridge, err);
 	/* Many users may lock 8 MiB, which is enough for one connection over RDMA: better one than none. */
 	bool fell_back = r == 0 && donors[0].nr_ways > 1 && donors[0].first_way == 0;
 	if (!o->connections && config.nr_lanes > 1 && !may_lock(config.nr_lanes) && (r == -ENOMEM || fell_back)) {
-		configure(w, o, &config, donors);
+		/* As the next of the same: a donor may not have heard yet that the first has gone. */
+		for (unsigned i = 0; i < w->nr_uris; i++)
+			donors[i].generation = weft_next_incarnation(donors[i].generation);
+		configure(w, o, &config);
 		config.nr_lanes = 1;
 		r = bridge_find_and_start(&w->find, &config, donors, &w->bridge, err);
 	}

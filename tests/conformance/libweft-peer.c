@@ -7,13 +7,14 @@
 #include <string.h>
 
 #include "fabric/base/util.h"
-#include "nbd-bridge/bridge/bridge.h"
+#include "nbd-bridge/bridge/find.h"
 #include "tests/conformance/verbs-peer.h"
 
 struct conf *libweft_conf;
 char libweft_uri[128];
 const char *libweft_rdma_ip;
 bool libweft_buffered;
+struct libweft_starts *libweft_starts;
 
 /* The program is linked with --wrap. */
 int __real_bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **ret, struct weft_error *err);
@@ -22,6 +23,31 @@ int __wrap_bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **re
 int __wrap_bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **ret, struct weft_error *err)
 {
 	return libweft_buffered ? -EOPNOTSUPP : __real_bridge_lane_register_all(lane, ret, err);
+}
+
+int __real_bridge_find_and_start(struct bridge_find *find, struct bridge_config *config,
+	struct bridge_donor_config *donors, struct bridge **bridge, struct weft_error *err);
+int __wrap_bridge_find_and_start(struct bridge_find *find, struct bridge_config *config,
+	struct bridge_donor_config *donors, struct bridge **bridge, struct weft_error *err);
+
+int __wrap_bridge_find_and_start(struct bridge_find *find, struct bridge_config *config,
+	struct bridge_donor_config *donors, struct bridge **bridge, struct weft_error *err)
+{
+	struct libweft_starts *starts = libweft_starts;
+
+	if (starts && starts->nr < WEFT_ARRAY_LEN(starts->id)) {
+		memcpy(starts->id[starts->nr], donors[0].id, sizeof(donors[0].id));
+		starts->generation[starts->nr] = donors[0].generation;
+		starts->nr_lanes[starts->nr] = config->nr_lanes;
+	}
+	int r = __real_bridge_find_and_start(find, config, donors, bridge, err);
+	if (starts && starts->fall_back && starts->nr == 0) {
+		donors[0].nr_ways = 2;
+		donors[0].first_way = 0;
+	}
+	if (starts)
+		starts->nr++;
+	return r;
 }
 
 int libweft_start(void **state)
@@ -47,6 +73,7 @@ int libweft_start_buffered(void **state)
 int libweft_stop(void **state)
 {
 	libweft_buffered = false;
+	libweft_starts = NULL;
 	/* A test may have stopped it. */
 	if (!libweft_conf)
 		return 0;

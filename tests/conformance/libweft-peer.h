@@ -4,6 +4,7 @@
 
 #include <semaphore.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "nbd-bridge/library/weft.h"
 #include "tests/conformance/donor-peer.h"
@@ -14,6 +15,16 @@ extern char libweft_uri[128];
 extern const char *libweft_rdma_ip;
 /* From the next handle on data go through the lanes' buffers, as they do where a transport registers memory. */
 extern bool libweft_buffered;
+
+/* How a handle's bridge was started, each time; a fall back: from RDMA, as the first time is made to look. */
+struct libweft_starts {
+	bool fall_back;
+	unsigned nr, nr_lanes[2];
+	uint8_t id[2][16];
+	uint64_t generation[2];
+};
+/* From the next handle on; NULL: nobody looks. */
+extern struct libweft_starts *libweft_starts;
 
 /* Set-up and teardown of a test. */
 int libweft_start(void **state);

@@ -3,6 +3,8 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "fabric/base/util.h"
 #include "tests/conformance/libweft-peer.h"
@@ -147,6 +149,28 @@ static void a_handle_that_was_taken_over_is_lost(void **state)
 	weft_close(w);
 }
 
+/* RDMA with fewer connections may do: the second try is the same borrower to a donor that still holds the first. */
+static void a_second_try_is_no_other_borrower(void **state)
+{
+	struct libweft_starts starts = {.fall_back = true};
+	struct rlimit before, low;
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		skip();
+	assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &before), 0);
+	low = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &low), 0);
+	libweft_starts = &starts;
+	weft_close(libweft_open(libweft_uri, 0));
+	libweft_starts = NULL;
+	assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &before), 0);
+	assert_int_equal(starts.nr, 2);
+	assert_true(starts.nr_lanes[0] > 1);
+	assert_int_equal(starts.nr_lanes[1], 1);
+	assert_memory_equal(starts.id[0], starts.id[1], sizeof(starts.id[0]));
+	assert_true(starts.generation[1] >= starts.generation[0] + (UINT64_C(1) << 32));
+}
+
 int main(void)
 {
 	const struct CMUnitTest over_rdma[] = {
@@ -168,6 +192,7 @@ int main(void)
 		libweft_buffered_case(a_broken_connection_is_made_again),
 		libweft_case(a_broken_connection_is_made_again),
 		libweft_case(a_handle_that_was_taken_over_is_lost),
+		libweft_case(a_second_try_is_no_other_borrower),
 	};
 
 	libweft_rdma_ip = getenv("RDMA_IP");
