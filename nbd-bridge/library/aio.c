@@ -302,7 +302,8 @@ static int make_fd(struct weft *w)
 
 	if (fd < 0)
 		return -errno;
-	w->told_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	/* Readable: some may have ended before. */
+	w->told_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = w->told_fd < 0 ? -errno : add_to(fd, w->told_fd);
 	for (unsigned i = 0; i < w->nr_lanes && r == 0; i++)
 		r = add_to(fd, weft_loop_fd(bridge_lane_loop(w->lanes[i].lane)));

@@ -295,6 +295,25 @@ static void a_loop_that_is_late_finds_results_all_the_same(void **state)
 	weft_close(w);
 }
 
+static void a_descriptor_tells_of_what_ended_before_it_was_asked_for(void **state)
+{
+	struct weft *w = libweft_open(libweft_uri, 0);
+	uint8_t buf[IO];
+	uint64_t end = bound();
+
+	int64_t cookie = weft_aio_pread(w, buf, IO, 0, NULL);
+	while (weft_aio_in_flight(w) > 0) {
+		assert_true(weft_now_ns() < end);
+		poll(NULL, 0, 1);
+	}
+	struct pollfd p = {.fd = weft_aio_fd(w), .events = POLLIN};
+	/* At once: later on the next sign of life would do it. */
+	assert_int_equal(poll(&p, 1, 0), 1);
+	assert_int_equal(weft_aio_poll(w, 0), 1);
+	assert_int_equal(weft_aio_result(w, cookie), 0);
+	weft_close(w);
+}
+
 struct forbidden {
 	struct weft *w;
 	int results[6];
@@ -771,6 +790,7 @@ int main(void)
 		both(completions_begin_commands),
 		libweft_case(a_callers_own_loop_polls_the_descriptor),
 		libweft_case(a_loop_that_is_late_finds_results_all_the_same),
+		libweft_case(a_descriptor_tells_of_what_ended_before_it_was_asked_for),
 		libweft_case(a_completion_does_not_block),
 		both(threads_work_side_by_side),
 		both(broken_connections_are_made_again_under_way),
