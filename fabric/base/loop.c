@@ -26,6 +26,8 @@ struct weft_loop {
 	void *after_ctx;
 	void (*wake_fn)(void *);
 	void *wake_ctx;
+	uint64_t *now_ns; /* the owner's, of this step; NULL: there is none */
+	uint64_t was_now_ns; /* a moment ago; 0: not known */
 	void (*woken_fn)(void *);
 	void *woken_ctx;
 	struct weft_watch wake_watch;
@@ -195,7 +197,9 @@ static void run_timers(struct weft_loop *loop)
 
 	if (!loop->timers)
 		return;
-	now = weft_now_ns();
+	now = loop->now_ns && *loop->now_ns ? *loop->now_ns : weft_now_ns();
+	if (loop->now_ns)
+		*loop->now_ns = now;
 	while (loop->timers && loop->timers->due_ns <= now) {
 		struct weft_timer *timer = loop->timers;
 
@@ -229,7 +233,7 @@ static int wait_in_epoll(struct weft_loop *loop, int timeout_ms)
 int weft_loop_step(struct weft_loop *loop, int timeout_ms)
 {
 	if (loop->timers) {
-		uint64_t now = weft_now_ns();
+		uint64_t now = loop->was_now_ns ? loop->was_now_ns : weft_now_ns();
 		uint64_t due = loop->timers->due_ns;
 		/* Rounded up: waking a millisecond early would spin until it is due. */
 		uint64_t ms = due > now ? (due - now + 999999) / 1000000 : 0;
@@ -237,6 +241,7 @@ int weft_loop_step(struct weft_loop *loop, int timeout_ms)
 		if (timeout_ms < 0 || ms < (uint64_t)timeout_ms)
 			timeout_ms = (int)weft_min(ms, 3600 * 1000);
 	}
+	loop->was_now_ns = 0;
 	int r = loop->poller ? loop->poller->wait(loop->poller, timeout_ms) : wait_in_epoll(loop, timeout_ms);
 	if (r < 0)
 		return r;
@@ -282,6 +287,16 @@ void weft_loop_wake(struct weft_loop *loop)
 		;
 	if (loop->woken_fn)
 		loop->woken_fn(loop->woken_ctx);
+}
+
+void weft_loop_share_now(struct weft_loop *loop, uint64_t *now_ns)
+{
+	loop->now_ns = now_ns;
+}
+
+void weft_loop_was_now(struct weft_loop *loop, uint64_t now_ns)
+{
+	loop->was_now_ns = now_ns;
 }
 
 void weft_loop_on_woken(struct weft_loop *loop, void (*fn)(void *ctx), void *ctx)

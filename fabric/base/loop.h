@@ -92,6 +92,14 @@ void weft_loop_wake(struct weft_loop *loop);
 void weft_loop_on_wake(struct weft_loop *loop, void (*fn)(void *ctx), void *ctx);
 
 /*
+ * An owner that reads the time once a step says where it keeps it (0: not read yet): the loop looks there before it asks the
+ * clock, and puts there what the clock said.  And at the end of a step, or before one, what the time was a moment ago; 0: not
+ * known.
+ */
+void weft_loop_share_now(struct weft_loop *loop, uint64_t *now_ns);
+void weft_loop_was_now(struct weft_loop *loop, uint64_t now_ns);
+
+/*
  * For a loop that several threads step in turn, one at a time, under a lock of theirs (nbd-bridge/lane/drive.h): they are
  * "the loop's thread" while they have it.  All but the first are theirs to call.
  */

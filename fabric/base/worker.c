@@ -34,6 +34,7 @@ int weft_worker_init(struct weft_worker *worker)
 	pthread_mutex_init(&worker->lock, NULL);
 	pthread_cond_init(&worker->called, NULL);
 	weft_loop_on_wake(worker->loop, run_calls, worker);
+	weft_loop_share_now(worker->loop, &worker->now_ns);
 	return 0;
 }
 

@@ -283,6 +283,8 @@ static void leave(struct lane_drive *drive, bool keeper)
 		stopped = weft_loop_is_stopped(drive->loop);
 		pthread_mutex_lock(&drive->lock);
 	}
+	/* The next step may be much later. */
+	weft_loop_was_now(drive->loop, 0);
 	drive->used |= !keeper;
 	if (drive->waiters) {
 		hand_over(drive);

@@ -72,6 +72,13 @@ static void pump(struct bridge_lane *lane)
 	} while (again && lane->backlog);
 }
 
+/* After what was deferred: whether it left something to do in this step.  Links were armed before it, and it looks at none. */
+static bool has_more(const struct bridge_lane *lane)
+{
+	return lane->backlog || lane->worker.deferred || lane->stage || lane->nr_orphans > 0 ||
+		(lane->buffers_freed && lane->waiters);
+}
+
 /* The end of each step: post, take what is there already, answer; again while that brought more. */
 static void lane_after(void *ctx)
 {
@@ -93,6 +100,8 @@ static void lane_after(void *ctx)
 			continue;
 		if (worker->deferred) {
 			weft_worker_run_deferred(worker);
+			if (!has_more(lane))
+				break;
 			continue;
 		}
 		if (lane->buffers_freed && lane->waiters) {
@@ -101,6 +110,7 @@ static void lane_after(void *ctx)
 		}
 		break;
 	}
+	weft_loop_was_now(worker->loop, worker->now_ns);
 	worker->now_ns = 0;
 }
 

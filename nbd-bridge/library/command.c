@@ -19,7 +19,7 @@
 /* Commands that end as they begin, and begin the next, could keep a lane for ever: so many a step. */
 enum { NEWS_A_STEP = 256 };
 
-_Thread_local struct library_lane *library_lane_in_completion;
+LIBRARY_THREAD_LOCAL struct library_lane *library_lane_in_completion;
 
 /* There is something to go on with, at the end of the step. */
 static void call_deferred(struct library_lane *lane)
@@ -333,7 +333,7 @@ void library_lane_fini(struct library_lane *lane)
 static unsigned number_of_thread(void)
 {
 	static _Atomic unsigned nr_threads;
-	static _Thread_local unsigned number;
+	static LIBRARY_THREAD_LOCAL unsigned number;
 
 	if (number == 0)
 		number = atomic_fetch_add(&nr_threads, 1) + 1;

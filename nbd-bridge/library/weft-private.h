@@ -126,8 +126,11 @@ void command_begin(struct command *command);
 struct library_lane *library_lane_choose(struct weft *w);
 struct library_lane *library_lane_of_thread(struct weft *w);
 
+/* Found without a call: a library's is a few words, for which there is room in each thread. */
+#define LIBRARY_THREAD_LOCAL _Thread_local __attribute__((tls_model("initial-exec")))
+
 /* The lane whose completions this thread runs now; NULL: it is in none. */
-extern _Thread_local struct library_lane *library_lane_in_completion;
+extern LIBRARY_THREAD_LOCAL struct library_lane *library_lane_in_completion;
 
 /* ---- aio.c ---- */
 
