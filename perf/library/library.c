@@ -1,11 +1,11 @@
 /*
  * libweft against another build of it, in turn: blocking reads and writes of 4 KiB, and asynchronous reads at depth 16.
  *
- *	time-library [-r ROUNDS] [-s SECONDS] URI NEW.so [OLD.so]
+ *	time-library [-c CASE] [-r ROUNDS] [-s SECONDS] URI NEW.so [OLD.so]
  *
  * Every measurement is a process of its own, which opens the region by the library that it loads.  The builds take turns in
  * each round, each round beginning with another one; figures are medians over the rounds, ratios medians of the ratios within
- * a round.  OLD.so may lack what NEW.so has: then its blocking reads are what everything is compared with.
+ * a round.  -c: only the cases whose names begin so.  OLD.so may lack what NEW.so has: then its blocking reads are what everything is compared with.
  */
 #include <dlfcn.h>
 #include <err.h>
@@ -19,7 +19,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fabric/base/histogram.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/library/weft.h"
 
@@ -28,6 +27,7 @@ enum {
 	DEPTH = 16,
 	THREADS = 4,
 	MAX_ROUNDS = 101,
+	MAX_SAMPLES = 1 << 19, /* the rest is counted, and not looked at */
 	BUSY_MS = 5000, /* for the donor to hear the goodbye of the one before */
 };
 
@@ -50,9 +50,32 @@ struct figures {
 struct run {
 	const struct library *lib;
 	struct weft *w;
-	uint64_t end_ns, seed, nr_blocks, nr;
-	struct weft_histogram took;
+	uint64_t end_ns, seed, nr_blocks, nr, nr_of_others;
+	uint32_t *took_ns;
+	unsigned max_samples;
 };
+
+static void add_sample(struct run *run, uint64_t ns)
+{
+	if (run->nr < run->max_samples)
+		run->took_ns[run->nr] = (uint32_t)weft_min(ns, UINT32_MAX);
+	run->nr++;
+}
+
+static int compare_samples(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static double median_us(struct run *run)
+{
+	uint64_t nr = weft_min(run->nr, run->max_samples);
+
+	qsort(run->took_ns, nr, sizeof(run->took_ns[0]), compare_samples);
+	return nr ? run->took_ns[nr / 2] / 1e3 : 0;
+}
 
 static uint64_t next_off(struct run *run)
 {
@@ -73,9 +96,8 @@ static void one_after_another(struct run *run, bool write)
 		if (r < 0)
 			errx(1, "%s: %s", write ? "write" : "read", strerror(-r));
 		now_ns = weft_now_ns();
-		weft_histogram_add(&run->took, now_ns - begin_ns);
+		add_sample(run, now_ns - begin_ns);
 		begin_ns = now_ns;
-		run->nr++;
 	} while (now_ns < run->end_ns);
 }
 
@@ -99,20 +121,25 @@ static void threads(struct run *run)
 {
 	struct run *runs = calloc(THREADS, sizeof(*runs));
 	pthread_t ids[THREADS];
+	uint64_t total = 0;
 
 	if (!runs)
 		errx(1, "out of memory");
 	for (unsigned i = 0; i < THREADS; i++) {
 		runs[i] = *run;
 		runs[i].seed += i;
+		runs[i].max_samples = MAX_SAMPLES / THREADS;
+		runs[i].took_ns = run->took_ns + i * runs[i].max_samples;
 		if (pthread_create(&ids[i], NULL, reader, &runs[i]) != 0)
 			errx(1, "no thread");
 	}
 	for (unsigned i = 0; i < THREADS; i++) {
 		pthread_join(ids[i], NULL);
-		run->nr += runs[i].nr;
-		weft_histogram_merge(&run->took, &runs[i].took);
+		total += runs[i].nr;
 	}
+	/* The first one's speak for all. */
+	run->nr = runs[0].nr;
+	run->nr_of_others = total - runs[0].nr;
 	free(runs);
 }
 
@@ -122,6 +149,7 @@ struct slot {
 	char buf[IO_BYTES];
 };
 
+static struct slot slots[DEPTH];
 static unsigned in_flight;
 
 static int read_again(void *user, int error);
@@ -145,16 +173,13 @@ static int read_again(void *user, int error)
 
 	if (error < 0)
 		errx(1, "read: %s", strerror(-error));
-	weft_histogram_add(&run->took, now_ns - slot->begin_ns);
-	run->nr++;
+	add_sample(run, now_ns - slot->begin_ns);
 	if (now_ns < run->end_ns)
 		begin_read(slot);
 	else
 		in_flight--;
 	return 1;
 }
-
-static struct slot slots[DEPTH];
 
 static void at_depth(struct run *run)
 {
@@ -172,21 +197,22 @@ static void at_depth(struct run *run)
 static void in_a_ring(struct run *run)
 {
 	int64_t cookies[DEPTH];
-	uint64_t now_ns = 0;
+	unsigned left = DEPTH;
 
-	for (unsigned i = 0; i < DEPTH; i++)
+	for (unsigned i = 0; i < DEPTH; i++) {
+		slots[i].begin_ns = weft_now_ns();
 		cookies[i] = run->lib->aio_pread(run->w, slots[i].buf, IO_BYTES, next_off(run), NULL);
-	for (unsigned i = 0;; i = (i + 1) % DEPTH) {
-		uint64_t begin_ns = weft_now_ns();
-
+	}
+	for (unsigned i = 0; left > 0; i = (i + 1) % DEPTH) {
 		if (run->lib->aio_wait(run->w, cookies[i]) < 0)
 			errx(1, "read failed");
-		now_ns = weft_now_ns();
-		weft_histogram_add(&run->took, now_ns - begin_ns);
-		run->nr++;
-		if (now_ns >= run->end_ns)
-			break;
-		cookies[i] = run->lib->aio_pread(run->w, slots[i].buf, IO_BYTES, next_off(run), NULL);
+		uint64_t now_ns = weft_now_ns();
+		add_sample(run, now_ns - slots[i].begin_ns);
+		slots[i].begin_ns = now_ns;
+		if (now_ns < run->end_ns)
+			cookies[i] = run->lib->aio_pread(run->w, slots[i].buf, IO_BYTES, next_off(run), NULL);
+		else
+			left--;
 	}
 }
 
@@ -233,7 +259,7 @@ static void measure(const char *path, unsigned which, const char *uri, double se
 	char why[512];
 	int r;
 
-	if (!run)
+	if (!run || !(run->took_ns = calloc(MAX_SAMPLES, sizeof(run->took_ns[0]))))
 		errx(1, "out of memory");
 	if (cases[which].aio && !has_aio)
 		exit(weft_write_all(result_fd, &figures, sizeof(figures)) < 0);
@@ -242,18 +268,18 @@ static void measure(const char *path, unsigned which, const char *uri, double se
 	if (r < 0)
 		errx(1, "%s", why);
 	run->lib = &lib;
+	run->max_samples = MAX_SAMPLES;
 	run->nr_blocks = lib.size(run->w) / IO_BYTES;
 	run->seed = weft_now_ns();
 	/* Warm first, for a tenth of the time. */
 	run->end_ns = weft_now_ns() + (uint64_t)(seconds * 1e8);
 	cases[which].fn(run);
-	memset(&run->took, 0, sizeof(run->took));
-	run->nr = 0;
+	run->nr = run->nr_of_others = 0;
 	uint64_t begin_ns = weft_now_ns();
 	run->end_ns = begin_ns + (uint64_t)(seconds * 1e9);
 	cases[which].fn(run);
-	figures.ops_s = (double)run->nr * 1e9 / (double)(weft_now_ns() - begin_ns);
-	figures.p50_us = (double)weft_histogram_quantile(&run->took, 0.5) / 1e3;
+	figures.ops_s = (double)(run->nr + run->nr_of_others) * 1e9 / (double)(weft_now_ns() - begin_ns);
+	figures.p50_us = median_us(run);
 	lib.close(run->w);
 	exit(weft_write_all(result_fd, &figures, sizeof(figures)) < 0);
 }
@@ -294,33 +320,37 @@ static double median(double *values, unsigned n)
 
 static struct figures all[WEFT_ARRAY_LEN(cases)][2][MAX_ROUNDS];
 
-/* base: of each round, in operations a second; NULL: there is no other build. */
+/* base: of each round; NULL: there is no other build. */
 static void print_row(unsigned which, const char *build, const struct figures *figures, const struct figures *base, unsigned rounds)
 {
-	double ops_s[MAX_ROUNDS], p50_us[MAX_ROUNDS], ratio[MAX_ROUNDS];
+	double ops_s[MAX_ROUNDS], p50_us[MAX_ROUNDS], rate[MAX_ROUNDS], took[MAX_ROUNDS];
 
 	for (unsigned i = 0; i < rounds; i++) {
 		ops_s[i] = figures[i].ops_s;
 		p50_us[i] = figures[i].p50_us;
-		ratio[i] = base ? figures[i].ops_s / base[i].ops_s : 0;
+		rate[i] = base ? figures[i].ops_s / base[i].ops_s : 0;
+		took[i] = base ? figures[i].p50_us / base[i].p50_us : 0;
 	}
 	if (ops_s[0] == 0)
 		return;
 	printf("| %s | %s | %.0f | %.1f |", cases[which].name, build, median(ops_s, rounds), median(p50_us, rounds));
 	if (base)
-		printf(" %.2f |\n", median(ratio, rounds));
+		printf(" %.2f | %.3f |\n", median(rate, rounds), median(took, rounds));
 	else
-		printf(" |\n");
+		printf(" | |\n");
 }
 
 int main(int argc, char **argv)
 {
 	unsigned rounds = 7;
 	double seconds = 1;
+	const char *only = "";
 	int c;
 
-	while ((c = getopt(argc, argv, "r:s:")) != -1) {
-		if (c == 'r')
+	while ((c = getopt(argc, argv, "c:r:s:")) != -1) {
+		if (c == 'c')
+			only = optarg;
+		else if (c == 'r')
 			rounds = (unsigned)atoi(optarg);
 		else if (c == 's')
 			seconds = atof(optarg);
@@ -330,16 +360,16 @@ int main(int argc, char **argv)
 	argv += optind;
 	argc -= optind;
 	if (argc < 2 || argc > 3 || rounds == 0 || rounds > MAX_ROUNDS || seconds <= 0)
-		errx(2, "usage: time-library [-r ROUNDS] [-s SECONDS] URI NEW.so [OLD.so]");
+		errx(2, "usage: time-library [-c CASE] [-r ROUNDS] [-s SECONDS] URI NEW.so [OLD.so]");
 	unsigned nr_builds = (unsigned)argc - 1;
 	for (unsigned round = 0; round < rounds; round++)
 		for (unsigned which = 0; which < WEFT_ARRAY_LEN(cases); which++)
-			for (unsigned i = 0; i < nr_builds; i++) {
+			for (unsigned i = 0; i < nr_builds && strncmp(cases[which].name, only, strlen(only)) == 0; i++) {
 				unsigned build = (round + i) % nr_builds;
 
 				all[which][build][round] = measure_apart(argv[1 + build], which, argv[0], seconds);
 			}
-	printf("| case | build | ops/s | p50 us | to the old build's |\n|---|---|---|---|---|\n");
+	printf("| case | build | ops/s | p50 us | rate / old | p50 / old |\n|---|---|---|---|---|---|\n");
 	for (unsigned which = 0; which < WEFT_ARRAY_LEN(cases); which++) {
 		const struct figures *old = nr_builds > 1 ? all[which][1] : NULL;
 
