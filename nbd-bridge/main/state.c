@@ -367,6 +367,10 @@ int bridge_state_peek(const char *name, struct bridge_state_file *ret, bool *ret
 		return weft_error_set(err, errno, "there is no attachment '%s'", name);
 	*ret_alive = flock(ret->fd, LOCK_EX | LOCK_NB) < 0;
 	ret->takes_over = load(ret);
+	if (*ret_alive && ret->pid > 0 && weft_process_is_dying(ret->pid) && lock(ret->fd, DYING_MS) == 0) {
+		bridge_state_fini(ret);
+		return bridge_state_peek(name, ret, ret_alive, err);
+	}
 	return 0;
 }
 

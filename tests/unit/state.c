@@ -201,13 +201,12 @@ static void *end_soon(void *ctx)
 	_exit(0);
 }
 
-/* A process that was killed has its descriptors until its last thread is gone: whoever attaches then waits for that. */
-static void a_name_whose_process_is_dying_is_waited_for(void **state)
+/* A bridge of the name that is killed, but whose last thread is there a while longer. */
+static pid_t leave_a_dying_one(void)
 {
 	struct bridge_state_file file;
 	struct weft_error err = {0};
 	pthread_t thread;
-	siginfo_t end;
 	int ready[2];
 	char byte;
 
@@ -223,12 +222,39 @@ static void a_name_whose_process_is_dying_is_waited_for(void **state)
 		syscall(SYS_exit, 0); /* its first thread alone */
 	}
 	assert_int_equal(read(ready[0], &byte, 1), 1);
+	close(ready[0]);
+	close(ready[1]);
+	return pid;
+}
+
+/* A process that was killed has its descriptors until its last thread is gone: whoever attaches then waits for that. */
+static void a_name_whose_process_is_dying_is_waited_for(void **state)
+{
+	struct bridge_state_file file;
+	struct weft_error err = {0};
+	siginfo_t end;
+	pid_t pid = leave_a_dying_one();
+
 	assert_int_equal(bridge_state_open("r", &file, &err), 0);
 	assert_true(file.takes_over);
 	bridge_state_fini(&file);
 	assert_int_equal(waitid(P_PID, (id_t)pid, &end, WEXITED), 0);
-	close(ready[0]);
-	close(ready[1]);
+}
+
+/* So does whoever asks whether the bridge lives: weft detach, status. */
+static void one_that_is_dying_is_not_alive(void **state)
+{
+	struct bridge_state_file file;
+	struct weft_error err = {0};
+	siginfo_t end;
+	bool alive = true;
+	pid_t pid = leave_a_dying_one();
+
+	assert_int_equal(bridge_state_peek("r", &file, &alive, &err), 0);
+	assert_false(alive);
+	assert_int_equal(file.pid, pid);
+	bridge_state_fini(&file);
+	assert_int_equal(waitid(P_PID, (id_t)pid, &end, WEXITED), 0);
 }
 
 static int make_dir(void **state)
@@ -251,6 +277,7 @@ int main(void)
 		cmocka_unit_test(each_field_is_of_its_kind),
 		cmocka_unit_test(a_path_that_cannot_be_kept_is_an_error),
 		cmocka_unit_test(a_name_whose_process_is_dying_is_waited_for),
+		cmocka_unit_test(one_that_is_dying_is_not_alive),
 	};
 
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);
