@@ -12,10 +12,11 @@
  *  2. transports/NAME/driver.c has the row, a `const struct tp_driver`.  It needs word, label and
  *     ops, and a way to be reached: a scheme of its own (ram:///64M), or offers, by which weft://
  *     leads there (parse_offer, and a listener that offers the same).  All else may be left out.
- *  3. transports/drivers.c has a line for it, before the transports that it is better than;
- *     transports/CMakeLists.txt has a library, and its name among WEFT_TRANSPORTS.
- *  4. tests/conformance/NAME.c runs the suite that all transports pass; conformance/mem.c is the
- *     shortest.  A line in tests/CMakeLists.txt builds it.
+ *  3. transports/drivers.c has a line for it, before the transports that it is better than, or
+ *     behind all if nobody offers it; transports/CMakeLists.txt has a library, and its name among
+ *     WEFT_TRANSPORTS.
+ *  4. tests/conformance/NAME.c runs the suite that all transports pass; conformance/verbs.c is
+ *     short, mem.c has no donor.  A line in tests/CMakeLists.txt builds it.
  *
  * That is all: URIs, --transport, weft status and its metrics, weft doctor, weft serve, weft bench
  * and libweft look into the table.  transports/mem is one to begin with.
@@ -45,7 +46,7 @@ struct weft_uri;
 enum tp_place {
 	TP_AT_HOST,   /* HOST[:PORT] */
 	TP_AT_SOCKET, /* nothing; "?socket=PATH" follows the region */
-	TP_AT_HOME,   /* nothing: in this process */
+	TP_AT_HOME,   /* nothing: in this process; another that opens the URI has contents of its own */
 };
 
 /*

@@ -84,8 +84,8 @@ enum tp_state {
 struct tp_info {
 	uint64_t size_bytes;
 	bool has_epoch; /* false: a foreign NBD server, nothing is known about its contents' life */
-	uint64_t epoch;
-	uint64_t generation;
+	uint64_t epoch; /* random, another for each life of the contents */
+	uint64_t generation; /* the hello's; 0: it is anonymous */
 	uint32_t lease_ms;     /* 0: no lease */
 	bool restorable;       /* the same epoch may come back with older contents: a file, put back from a copy */
 	bool version0;         /* the donor speaks version 0 of hello.h */
@@ -106,7 +106,7 @@ struct tp_info {
 	bool one_sided;      /* READ and WRITE cost the donor's process nothing. */
 	char transport[16];  /* "tcp", "rdma", "mem" */
 	char path[160];      /* for people: "tcp 10.0.0.1:52044 -> 10.0.0.2:10809" */
-	char offers[64];     /* transports that the donor offers: "tcp", "tcp,rdma:20049" */
+	char offers[64];     /* transports that the donor offers: "tcp", "tcp,rdma:20049"; may be "" */
 };
 
 /* Where and as whom to connect.  Strings are copied by tp_connect(). */
@@ -121,9 +121,9 @@ struct tp_target {
 };
 
 /*
- * A transport.  Each function stands behind the tp_*() function of its name below, which has
- * checked the call and keeps the fields that it is said to keep; what that promises is what this
- * has to do.
+ * A transport.  Each function stands behind the tp_*() function of its name below, the choke point,
+ * which has checked the call and keeps the fields that it is said to keep; what that promises is
+ * what this has to do.  It sets tp->ops when open() has returned, conn->tp when connect() has.
  */
 struct tp_ops {
 	const char *name; /* "nbd", "mem", "verbs" */
@@ -143,13 +143,13 @@ struct tp_ops {
 	 */
 	int (*connect)(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
 		struct weft_error *err);
-	/* Sets no state: the connection is TP_FAILED after it. */
+	/* Sets no state: the choke point makes the connection TP_FAILED after it, with ECANCELED. */
 	void (*shutdown)(struct tp_conn *conn);
 	void (*disconnect)(struct tp_conn *conn); /* shut down before */
 	/*
 	 * TP_READY; n <= what depth leaves; each operation keeps to the contract of tp_post().
-	 * -EAGAIN, or how many were accepted: until progress() hands them out they are in flight,
-	 * and shutdown() may keep them from being done.
+	 * -EAGAIN, or how many were accepted, at least 1: until progress() hands them out they are in
+	 * flight, and shutdown() may keep them from being done.  They may be done here already.
 	 */
 	int (*post)(struct tp_conn *conn, struct tp_op *const *ops, unsigned n);
 	/*
@@ -159,9 +159,12 @@ struct tp_ops {
 	 *
 	 * TP_READY means that info is filled, and that the hello was looked at: read_only unless
 	 * its mode is WEFT_MODE_WRITE or it is anonymous; has_epoch unless it is anonymous; a hello
-	 * that names an epoch of other contents has failed with ESTALE.
+	 * whose epoch, or expect, is another than the contents' has failed with ESTALE.  And that
+	 * no session of the attachment at a lower generation can change anything any more: what it
+	 * left undone is posted again over this one.
 	 */
 	int (*progress)(struct tp_conn *conn, struct tp_op **done, unsigned max);
+	/* Can be polled in any state: an eventfd that nobody writes to, if all is done in post(). */
 	int (*event_fd)(struct tp_conn *conn);
 	/* 0 rather than events whenever progress() would do anything: nobody sleeps over it. */
 	int (*arm)(struct tp_conn *conn);
@@ -181,7 +184,8 @@ struct tp_conn {
 	struct tp_info info;     /* TP_READY and after */
 	uint64_t asked_ns;       /* weft_boottime_ns() before the grant was asked for; kept by the choke point */
 	uint32_t nr_outstanding; /* kept by the choke point */
-	bool spins; /* with operations in flight tp_arm() looks for completions for a little while */
+	/* Set by the transport: with operations in flight tp_arm() looks for completions for a little while. */
+	bool spins;
 };
 
 /* config: the implementation's, documented with its ops; may be NULL.  Control path: may block and allocate. */
@@ -200,10 +204,11 @@ int tp_deregister(struct tp_mem *mem);
 
 /*
  * Starts connecting; never blocks.  tp_progress() drives it on, until tp_state()
- * says TP_READY or TP_FAILED (conn->why tells the reason; -ESTALE: the epoch or the
- * generation is gone; -EBUSY: the region is held by another attachment; -ENOENT: no
- * such region; -ECONNREFUSED, -ETIMEDOUT, -EHOSTUNREACH: no donor).  Returns 0, or
- * -errno when it could not even start.
+ * says TP_READY or TP_FAILED (conn->why tells the reason; -ESTALE: the contents are others, or may
+ * have changed; -WEFT_EOVER, -WEFT_ESUPERSEDED: the generation is gone, see hello.h; -EBUSY: the
+ * region is held by another attachment; -EROFS: it is read-only; -ENOENT: no such region;
+ * -ECONNREFUSED, -ETIMEDOUT, -EHOSTUNREACH: no donor).  Returns 0, or -errno when it could not even
+ * start.
  */
 int tp_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
 	struct weft_error *err);

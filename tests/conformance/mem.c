@@ -212,6 +212,10 @@ static void a_refusal_is_reported(void **state)
 	config->refuse = 0;
 	conf->target.hello.epoch = 1;
 	assert_int_equal(conf_refused(conf, &conf->target, NULL), -ESTALE);
+	conf->target.hello.epoch = 0;
+	conf->target.hello.expect = 1;
+	assert_int_equal(conf_refused(conf, &conf->target, NULL), -ESTALE);
+	conf->target.hello.expect = 0;
 	conf->target.hello.epoch = 0x1234;
 	conf_end(conf_connect(conf, &conf->target));
 	config->read_only = true;

@@ -29,7 +29,7 @@ struct conf;
 
 struct conf_fixture {
 	const char *name;
-	/* Starts a fresh peer and fills ops, config, target and size_bytes. */
+	/* Starts a fresh peer, whose region is all zeros, and fills ops, config, target (of a region "r") and size_bytes. */
 	void (*start)(struct conf *conf);
 	void (*stop)(struct conf *conf);
 	bool epoch;    /* it knows epochs */

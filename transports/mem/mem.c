@@ -270,6 +270,8 @@ static void become_ready(struct mem_conn *mem)
 static void try_connect(struct mem_conn *mem)
 {
 	const struct mem_config *config = mem->config;
+	const struct weft_hello *hello = &mem->hello;
+	uint64_t known = hello->anonymous ? 0 : hello->epoch ? hello->epoch : hello->expect;
 	int refuse = atomic_load(&config->refuse);
 
 	if (refuse) {
@@ -289,7 +291,7 @@ static void try_connect(struct mem_conn *mem)
 	}
 	if (config->region && strcmp(config->region, mem->region) != 0)
 		tp_conn_fail(&mem->conn, ENOENT, "no region '%s'", mem->region);
-	else if (!mem->hello.anonymous && mem->hello.epoch && mem->hello.epoch != config->epoch)
+	else if (known && known != config->epoch)
 		tp_conn_fail(&mem->conn, ESTALE, "region '%s' has another epoch", mem->region);
 	else if (config->read_only && !mem->hello.anonymous && mem->hello.mode == WEFT_MODE_WRITE)
 		tp_conn_fail(&mem->conn, EROFS, "region '%s' is read-only", mem->region);
