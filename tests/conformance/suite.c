@@ -55,6 +55,9 @@ int conf_teardown(void **state)
 	uint64_t end = weft_now_ns() + CONF_BOUND_MS * UINT64_C(1000000);
 	int nr_fds;
 
+	/* A case that failed has left its connections: tp_close() would end the program before its message is printed. */
+	if (conf->tp->nr_conns > 0)
+		return -1;
 	assert_int_equal(tp_deregister(conf->mem), 0);
 	tp_close(conf->tp);
 	munmap(conf->buf, CONF_BUF_BYTES);
