@@ -1,5 +1,5 @@
 /*
- * A cache on disk: see cache-file.h.
+ * A cache on disk: see file.h.
  *
  * An entry has the block's number plus one in its upper 36 bits, so that it is never 0, and 28 bits of XXH3 below.
  */

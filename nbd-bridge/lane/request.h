@@ -86,7 +86,7 @@ void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq);
 void bridge_lane_give_back(struct bridge_lane *lane, struct bridge_request *rq);
 /*
  * Whoever sent it has gone: it is carried out now or, without a connection, never; done() is called all the same.
- * lanes_nr_orphans() counts those that may still change data: while there are any, a
+ * lanes->nr_orphans counts those that may still change data: while there are any, a
  * client that comes back could be overtaken by what it sent before.
  */
 void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq);

@@ -39,7 +39,7 @@ struct bridge_peer {
  * generation is, so that the next one is due.
  */
 int peer_where(struct bridge_peer *peer, uint64_t generation, bool lost, uint64_t *ret_generation, unsigned *ret_way);
-/* A link was granted; or lost that.  way_changed: it is the first over another way. */
+/* A link was granted; or lost that.  *ret_way_changed: it is the first over another way. */
 void peer_granted(struct bridge_peer *peer, uint64_t generation, unsigned way, const struct tp_info *info, bool *ret_way_changed);
 void peer_lost(struct bridge_peer *peer, uint64_t generation, unsigned way, const struct weft_error *why);
 /* Connecting at the generation failed: another way may be taken from now on.  True: at once. */

@@ -1,4 +1,4 @@
-/* Leaving and returning, as numbers. */
+/* When an attachment leaves a way for another, and when it may return: see ways.h.  No system calls; under the lock of the attachment. */
 #include "nbd-bridge/link/ways.h"
 
 #include "fabric/base/util.h"

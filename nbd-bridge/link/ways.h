@@ -1,6 +1,7 @@
 /*
- * Which of the ways to a donor an attachment takes: when it leaves one, when it may return.
- * No threads, no clock: whoever calls holds the bridge's lock and says what time it is.
+ * Which of the ways to a donor an attachment takes once it has begun: when it leaves one, when it may return.
+ * (What it begins with is bridge/find.c's.)
+ * No threads, no clock: whoever calls holds the attachment's lock and says what time it is.
  *
  * Way 0 is the fallback (TCP); the others are better (RDMA, an address each) and tried in turn.  A better way is left for the
  * fallback when connecting over it fails, for the whole attachment.  It is returned to when it has been seen to work
