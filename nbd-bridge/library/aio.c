@@ -140,33 +140,50 @@ static int64_t refuse(const struct weft_completion *completion, int error)
 	return error;
 }
 
+/* Counted before it looks whether the handle is being closed: weft_close() waits for it otherwise. */
+static int take(struct weft *w, struct library_lane *lane, struct command **ret)
+{
+	struct command *command;
+
+	pthread_mutex_lock(&w->lock);
+	int r = take_free(w, &command);
+	pthread_mutex_unlock(&w->lock);
+	if (r < 0)
+		return r;
+	atomic_fetch_add(&lane->nr_in_flight, 1);
+	if (atomic_load(&w->closing)) {
+		pthread_mutex_lock(&w->lock);
+		put_free(w, command);
+		pthread_mutex_unlock(&w->lock);
+		atomic_fetch_sub(&lane->nr_in_flight, 1);
+		return -ECANCELED;
+	}
+	*ret = command;
+	return 0;
+}
+
 static int64_t start(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len, const struct weft_completion *completion)
 {
 	struct library_lane *inside = library_lane_in_completion;
+	bool here = inside && inside->w == w;
+	struct library_lane *lane = here ? inside : library_lane_of_thread(w);
 	struct command *command = NULL;
 	int r = command_check(w, kind, off, len);
 
-	if (r == 0 && atomic_load(&w->closing))
-		r = -ECANCELED;
-	if (r == 0) {
-		pthread_mutex_lock(&w->lock);
-		r = take_free(w, &command);
-		pthread_mutex_unlock(&w->lock);
-	}
+	if (r == 0)
+		r = take(w, lane, &command);
 	if (r < 0)
 		return refuse(completion, r);
-	bool here = inside && inside->w == w;
-	command_init(command, here ? inside : library_lane_of_thread(w), kind, buf, off, len);
+	command_init(command, lane, kind, buf, off, len);
 	command->ended = aio_ended;
 	command->completion = completion ? *completion : (struct weft_completion){0};
 	command->waiter = NULL;
 	int64_t cookie = (int64_t)command->cookie;
-	atomic_fetch_add(&command->lane->nr_in_flight, 1);
 	/* A completion runs in a step of its lane, whose end sends what was begun. */
 	if (here)
 		command_begin(command);
 	else
-		lane_drive_post(command->lane->drive, &command->job);
+		lane_drive_post(lane->drive, &command->job);
 	return cookie;
 }
 

@@ -243,6 +243,17 @@ int weft_open(const char *uri, unsigned flags, struct weft **ret, char *why, siz
 	return weft_open_regions(&uri, 1, &options, ret, why, why_size);
 }
 
+/* Commands that end well have to be covered by the last FLUSH. */
+static void write_back(struct weft *w)
+{
+	const uint64_t end_ns = weft_now_ns() + CLOSE_MS * UINT64_C(1000000);
+
+	while (weft_aio_in_flight(w) > 0 && weft_now_ns() < end_ns)
+		usleep(1000);
+	uint64_t left_ns = end_ns - weft_min(weft_now_ns(), end_ns);
+	bridge_stop(w->bridge, (uint32_t)(left_ns / 1000000), NULL);
+}
+
 void weft_close(struct weft *w)
 {
 	if (!w)
@@ -250,7 +261,7 @@ void weft_close(struct weft *w)
 	/* First: what completions begin could keep it busy for ever. */
 	atomic_store(&w->closing, true);
 	if (w->bridge && w->write_back)
-		bridge_stop(w->bridge, CLOSE_MS, NULL);
+		write_back(w);
 	if (w->bridge)
 		bridge_end_lanes(w->bridge);
 	for (unsigned i = 0; i < w->nr_lanes; i++)

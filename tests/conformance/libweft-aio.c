@@ -603,6 +603,41 @@ static void closing_refuses_what_completions_begin(void **state)
 	weft_close(w);
 }
 
+/* A write that ends well while the handle is closed is at the donor. */
+static void closing_loses_nothing_that_was_done(void **state)
+{
+	const struct weft_options options = {
+		.size = sizeof(options),
+		.flags = WEFT_OPEN_WRITE_BACK,
+		.cache_bytes = 4 << 20,
+		.connections = 2,
+	};
+	uint8_t *out = test_malloc(CONF_REGION_BYTES), *in = test_malloc(CONF_REGION_BYTES);
+
+	for (unsigned i = 0; i < 20; i++) {
+		weft_close(libweft_open_when_free(libweft_uri, 0));
+		weft_close(libweft_open_when_free(libweft_uri, 0));
+		struct weft *w = libweft_open_with(&options);
+		struct told told = {.retire = 1};
+		const struct weft_completion completion = {tell, &told, tell_free};
+
+		conf_fill(out, 0, CONF_REGION_BYTES, 100 + i);
+		assert_true(weft_aio_pwrite(w, out, CONF_REGION_BYTES, 0, &completion) > 0);
+		weft_close(w);
+		int error = atomic_load(&told.error);
+		assert_int_equal(atomic_load(&told.nr), 1);
+		assert_true(error == 0 || error == -ECANCELED);
+		if (error < 0)
+			continue;
+		w = libweft_open_when_free(libweft_uri, 0);
+		assert_int_equal(weft_pread(w, in, CONF_REGION_BYTES, 0), 0);
+		assert_memory_equal(in, out, CONF_REGION_BYTES);
+		weft_close(w);
+	}
+	test_free(out);
+	test_free(in);
+}
+
 static void a_donor_that_is_gone_is_told_in_time(void **state)
 {
 	const struct weft_options options = {.size = sizeof(options), .dead_timeout_ms = 500};
@@ -798,6 +833,7 @@ int main(void)
 		libweft_case(two_threads_do_not_wait_for_one_command),
 		both(closing_ends_what_is_in_flight),
 		both(closing_refuses_what_completions_begin),
+		both(closing_loses_nothing_that_was_done),
 		libweft_case(a_donor_that_is_gone_is_told_in_time),
 		libweft_case(a_stock_server_that_is_gone_loses_the_handle),
 		both(regions_are_one_device),
