@@ -2,6 +2,7 @@
 #include "nbd-bridge/link/recorder.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "fabric/transport.h"
@@ -20,6 +21,16 @@ static const char *const event_names[] = {
 	[BRIDGE_EVENT_LOOKED] = "looked",
 };
 
+/* What an event's b is; NULL: nothing. */
+static const char *const b_names[] = {
+	[BRIDGE_EVENT_CONNECT] = "way",
+	[BRIDGE_EVENT_GRANTED] = "operations posted again:",
+	[BRIDGE_EVENT_LOST] = "operations not answered:",
+	[BRIDGE_EVENT_DEAD] = "requests failed:",
+	[BRIDGE_EVENT_MOVED] = "way",
+	[BRIDGE_EVENT_LOOKED] = "way",
+};
+
 static const char *const kind_names[TP_NR_KINDS] = {
 	[TP_READ] = "read",
 	[TP_WRITE] = "write",
@@ -33,8 +44,13 @@ static const char *const kind_names[TP_NR_KINDS] = {
 void bridge_recorder_event(struct bridge_recorder *recorder, enum bridge_event event, int error,
 	uint64_t a, uint64_t b)
 {
-	weft_debug("%s: generation %s, %" PRIu64 "%s%s", event_names[event],
-		weft_format_generation(a, (char[24]){0}, 24), b, error ? ": " : "",
+	const char *b_name = event < WEFT_ARRAY_LEN(b_names) ? b_names[event] : NULL;
+	char b_text[64] = "";
+
+	if (b_name)
+		snprintf(b_text, sizeof(b_text), ", %s %" PRIu64, b_name, b);
+	weft_debug("%s: generation %s%s%s%s", event_names[event],
+		weft_format_generation(a, (char[24]){0}, 24), b_text, error ? ": " : "",
 		error ? strerror(-error) : "");
 	recorder->events[recorder->nr_events++ % BRIDGE_RECORDER_EVENTS] = (struct bridge_record){
 		.when_ns = weft_now_ns(),
