@@ -4,7 +4,7 @@
 need_line
 need_tool nbdkit jq
 
-weft line --delay 2ms "$WEFT_BIN/weft-perf" --rounds 1 --slice-ms 60 --json "$TMP/json" \
+weft line --delay 2ms "$WEFT_BIN/weft-perf" --rounds 1 --slice-ms 500 --json "$TMP/json" \
 	'^(nbd-servers/tcp/read/4K-1x1-same/(floor|nbdkit|weft)|bridge/read/4K-1x1-same/.*)$' \
 	>"$TMP/out" 2>&1 || fail "$(cat "$TMP/out")"
 jq -e '.rows | [.["nbd-servers/tcp/read/4K-1x1-same"][], .["bridge/read/4K-1x1-same"]["floor-tcp",
