@@ -1,7 +1,9 @@
 /* The C API's asynchronous commands, threads, stripes and cache at donors in this process: what its header promises. */
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -525,6 +527,49 @@ static void two_threads_do_not_wait_for_one_command(void **state)
 	weft_close(w);
 }
 
+/* Of the thread: "weft-lane-0" and the like, and the signals that it blocks. */
+static void read_task(const char *task, char name[32], unsigned long long *ret_blocked)
+{
+	char path[300], line[256];
+
+	snprintf(path, sizeof(path), "/proc/self/task/%s/status", task);
+	FILE *file = fopen(path, "r");
+	assert_non_null(file);
+	name[0] = '\0';
+	*ret_blocked = 0;
+	while (fgets(line, sizeof(line), file)) {
+		sscanf(line, "Name: %31s", name);
+		sscanf(line, "SigBlk: %llx", ret_blocked);
+	}
+	fclose(file);
+}
+
+static void the_librarys_threads_take_no_signals(void **state)
+{
+	const unsigned long long all = 1ull << (SIGTERM - 1) | 1ull << (SIGINT - 1) | 1ull << (SIGALRM - 1) | 1ull << (SIGCHLD - 1);
+	struct weft *w = libweft_open(libweft_uri, 0);
+	DIR *tasks = opendir("/proc/self/task");
+	struct dirent *entry;
+	unsigned nr = 0;
+
+	assert_non_null(tasks);
+	while ((entry = readdir(tasks)) != NULL) {
+		unsigned long long blocked;
+		char name[32];
+
+		if (entry->d_name[0] == '.')
+			continue;
+		read_task(entry->d_name, name, &blocked);
+		if (strncmp(name, "weft-lane", 9) != 0)
+			continue;
+		nr++;
+		assert_true((blocked & all) == all);
+	}
+	closedir(tasks);
+	assert_true(nr > 0);
+	weft_close(w);
+}
+
 /* ---- the end ---- */
 
 static void closing_ends_what_is_in_flight(void **state)
@@ -830,6 +875,7 @@ int main(void)
 		both(threads_work_side_by_side),
 		both(broken_connections_are_made_again_under_way),
 		libweft_case(one_thread_takes_what_others_began),
+		libweft_case(the_librarys_threads_take_no_signals),
 		libweft_case(two_threads_do_not_wait_for_one_command),
 		both(closing_ends_what_is_in_flight),
 		both(closing_refuses_what_completions_begin),
