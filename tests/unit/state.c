@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "fabric/base/process.h"
 #include "nbd-bridge/link/peer.h"
 #include "nbd-bridge/main/state.h"
 
@@ -224,6 +225,9 @@ static pid_t leave_a_dying_one(void)
 	assert_int_equal(read(ready[0], &byte, 1), 1);
 	close(ready[0]);
 	close(ready[1]);
+	/* Its first thread said so before it ended; the other one sees to it that this comes to an end. */
+	while (!weft_process_is_dying(pid))
+		usleep(1000);
 	return pid;
 }
 
