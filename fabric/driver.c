@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Finding a transport in the table.  No state, any thread. */
 #include "fabric/driver.h"
 

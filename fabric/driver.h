@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A transport, as the rest of weft sees it: one `struct tp_driver`, in a row of tp_drivers[]
  * (transports/drivers.c). Whoever needs a transport finds it here, by a URI, a word or an offer;

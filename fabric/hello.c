@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Hellos and welcomes as metadata context names.  Pure functions; any thread.
  * The parsers are a trust boundary: the text is a peer's.

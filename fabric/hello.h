@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Who a borrower says it is, and what a donor answers, in the forms that travel:
  * over NBD as the leaf of a `weft:` metadata context, over verbs in the hello message.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Listening sockets; see listen.h.  No state. */
 #include "fabric/listen.h"
 

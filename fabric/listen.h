@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Listening sockets from what a command line says: ADDR[:PORT], [IPV6]:PORT, unix:PATH.
  * Control path, any thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The choke point in front of a transport's listener. */
 #include "fabric/listener.h"
 

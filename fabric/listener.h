@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A transport's listener: the donor's side of it, which serves a donor's regions to those who
  * connect.

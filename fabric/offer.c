@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What donors offer, as text.  Apart from driver.c, as transports use it and driver.c uses them. No
  * state, any thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A region's part of a striped device, as text.  Pure functions; any thread. */
 #include "fabric/stripe.h"
 

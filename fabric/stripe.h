@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Which part of a striped device a region is: the borrower says it, the donor keeps it with the contents.
  *

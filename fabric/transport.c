@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The choke point in front of every transport: state, bounds and contract, checked once.
  * Runs on the thread that owns the transport.  Invariant: an operation bears OP_POSTED, and is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * URIs of regions, through uriparser.  No state, any thread.
  * What a URI has and we do not understand is refused, never ignored: it may have been meant to protect something.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * weft://HOST[:PORT]/REGION[?transport=auto|rdma|tcp], and the schemes that transports bring: nbd://HOST[:PORT]/EXPORT for a
  * foreign server, weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH (the NBD project's doc/uri.md).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What shell tests share.  Source it first: . "${BASH_SOURCE[0]%/*}/../lib.sh"
 # A test exits 0 (passed), 77 (skipped, after "SKIP: reason") or otherwise (failed).
 # It gets a temporary directory, $TMP, and a run directory of its own, and whatever it started (each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What tests of libweft share: a program that uses it, which is asked line by line.  Source it after lib.sh.
 # shellcheck shell=bash
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What tests of who may go on with a region's contents share.  Source it after lib.sh.
 # shellcheck shell=bash
 need_tool jq qemu-io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The table of all tests.  ctest reads it each time that it starts, through build/PRESET/tests/table.cmake, which calls
 # weft_program_test() for each program and then weft_shell_tests(); tests/run asks ctest for it.
 #

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The table of transports: one row each, the ones to prefer first.  The only file that knows which
  * there are. fabric/driver.h says what a row brings, and how to add one.

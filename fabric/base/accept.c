@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Accepting connections; see accept.h.  Invariant: the watch waits for EPOLLIN exactly while the acceptor is not paused. */
 #include "fabric/base/accept.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Accepting connections from a listening socket: one place for what every listener has to survive, which is a
  * process or a machine that is out of descriptors or memory.

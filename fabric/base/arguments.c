@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Command lines: see arguments.h.  getopt_long(3) has moved the arguments; the kernel still has them as they were given. */
 #include "fabric/base/arguments.h"
 

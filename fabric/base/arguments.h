@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Command lines: which argument was not meant to be one.  One thread, before anything is started. */
 #ifndef WEFT_FABRIC_BASE_ARGUMENTS_H
 #define WEFT_FABRIC_BASE_ARGUMENTS_H

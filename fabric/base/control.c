@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Control sockets: the daemon's side on its loop, the asker's side blocking with a bound.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A daemon's control socket: one JSON object asked, one answered, over a Unix stream socket in
  * weft_run_dir(); mode 0600, peers of another uid are refused (SO_PEERCRED).

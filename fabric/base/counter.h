@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Counters that one thread writes and any thread reads. */
 #ifndef WEFT_FABRIC_BASE_COUNTER_H
 #define WEFT_FABRIC_BASE_COUNTER_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Errors with a message; no state, any thread. */
 #include "fabric/base/error.h"
 

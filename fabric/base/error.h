@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Errors with a message.  Control-path functions take a nullable
  * `struct weft_error *` as their last argument and return -errno; the message

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Log-linear histograms.  Written by one thread, read by any: all accesses are relaxed atomics, which
  * on the writer's side are plain loads and stores.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A latency histogram of fixed size: log-linear as HdrHistogram's, 32 steps to each power of two, so
  * that a value read back is within 1.6 % of what went in.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Log lines on standard error.  Any thread; the settings are written once, before threads start. */
 #include "fabric/base/log.h"
 

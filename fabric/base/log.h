@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Log lines on standard error: "weft-serve: warning: …", or with the <N>
  * prefixes of sd-daemon(3) when standard error is the journal.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * An event loop over epoll(7) or a poller.  Owned by one thread.  Invariant: `ready[]` holds
  * only events of watches that are still added; removal clears them.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * An event loop over epoll(7), or over something else that waits: file descriptors, timers and
  * wake-ups, owned by one thread.  Nothing here is thread-safe but weft_loop_wake().

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a table of options prints: --help, and lines for a shell's completion.  See options.h. */
 #include <ctype.h>
 #include <stdio.h>

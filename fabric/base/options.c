@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Parsing a command line by its table: see options.h. */
 #include "fabric/base/options.h"
 

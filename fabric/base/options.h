@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The command line of a program, as one table.  The table parses (on getopt_long(3)), prints --help
  * and tells a shell what it can complete; tests/shell/house-manuals-match-help.sh holds it against

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Telling what takes long.  A thread tells it, which takes no signals; a signal would interrupt what is waited for.  It lives from a begin to
  * its end.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What takes long is told: which answer is waited for, for how long, and how to give up.  For programs that a person waits for, on
  * their one thread.

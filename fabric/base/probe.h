@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Probes for tracers: USDT, which perf(1), bpftrace(8) and SystemTap find in the program by name
  * (`readelf -n`).  A probe that nobody looks at is one nop.  Any thread; neither blocks nor

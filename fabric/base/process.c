@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a process is given at its start, and the signals that it gets; whether another is dying.  The main thread. */
 #include "fabric/base/process.h"
 

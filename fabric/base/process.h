@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A process and what it is given: an environment that may be odd, and signals.  The rules are the same for every
  * program of ours, and are here.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Small things used everywhere; no state, any thread. */
 #include "fabric/base/util.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Small things used everywhere: scope cleanup, a monotonic clock, sizes and
  * ids as text.  Any thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A thread with an event loop.  All of it runs on that thread, but for making, starting, joining and calling.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A thread with an event loop, and what such a thread needs: the time of its step, things to do at the step's end, and calls from other
  * threads.  It knows nothing of what the thread is for: an owner embeds it as its first member, or anywhere.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Attachments and their sessions: since when they are silent, when they lose their region, when their sessions must stop.  Who is granted
  * what is grants.c's.

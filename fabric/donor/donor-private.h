@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What the donor's files share.  A file uses those above it only: rules.c, then attachments.c (and their sessions), grants.c and
  * regions.c, donor.c.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The donor as a whole: its life, and what it says of itself.  Threads: as donor.h says. */
 #include "fabric/donor/donor.h"
 

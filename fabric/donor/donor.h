@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The donor: regions, who may use them, and when they must stop.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Granting: whose turn it is, and whose sessions have to stop first.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What goes between a daemon and its holder; all that the two programs share.  No state. */
 #include <errno.h>
 #include <string.h>

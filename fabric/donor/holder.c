@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The daemon's side of what outlives it: systemd's descriptor store, or a holder process.
  * Thread: the daemon's main thread.

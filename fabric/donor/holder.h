@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What outlives the daemon: the descriptors of memory regions, kept by systemd's descriptor store
  * where there is one, else by a tiny process of its own (weftholder, main/holder.c).

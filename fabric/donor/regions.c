@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The donor's regions: those it was given, and a directory's files, opened when asked for.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The rules of who may go on with a region's contents.  tests/model/ has the same rules, checked by a machine: change them there first.
  * And of what the contents are taken for: a part of a striped device, or all of one.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The budget for peers without a grant; see strangers.h.
  * Invariant, under the lock: the list has nr <= max strangers, oldest first, and each counts once in its address's place.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The budget for peers without a grant: whoever has connected and not yet been let at a region.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a service manager does for us; see supervision.h.  No state. */
 #include "fabric/donor/supervision.h"
 

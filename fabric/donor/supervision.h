@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What the service manager that started this process does for it when it crashes.
  *

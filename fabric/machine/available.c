@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* How much memory may be taken; see available.h.  No state. */
 #include "fabric/machine/available.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * How much memory may be taken without hurting the machine: what the kernel calls available, within
  * the limits of this process's cgroups (versions 1 and 2), on one NUMA node if asked, or in free huge pages.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What files say, and how a finding is worded. */
 #include "fabric/machine/finding.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What a check of weft doctor finds out: a finding, and the facts below a root that it comes from.
  * The root is "" but in tests and with --sysroot: what only a system call can tell is asked of the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Where lanes belong.  Functions without state. */
 #include "fabric/machine/locality.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Where lanes belong: near the network device that they use.  Functions of a topology and a device's name, so that machines
  * nobody has here can be tried.  No state, any thread.

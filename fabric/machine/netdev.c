@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Which network device a connection goes through.  Functions without state. */
 #include "fabric/machine/netdev.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Which network device a connection goes through.  Functions without state, any thread. */
 #ifndef WEFT_FABRIC_MACHINE_NETDEV_H
 #define WEFT_FABRIC_MACHINE_NETDEV_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* weft doctor --topology: packages, NUMA nodes, the network devices on them, and where lanes would go.  Main thread. */
 #include <jansson.h>
 #include <stdio.h>

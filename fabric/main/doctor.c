@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * weft doctor: what this machine can do for weft, and the exact way to the rest.
  *

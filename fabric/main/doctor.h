@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Private to weft doctor: what its files share. */
 #ifndef WEFT_FABRIC_MAIN_DOCTOR_H
 #define WEFT_FABRIC_MAIN_DOCTOR_H

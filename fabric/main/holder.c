@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * weftholder KEEP_SECONDS PLACES: keeps a daemon's memory while there is no daemon.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * quickstart-read REFERENCE TARGET: reads a region back and compares it with the file that was put
  * there.  TARGET is the region as a file, read by mmap and at random offsets, or an NBD server's

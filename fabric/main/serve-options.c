@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* weft-serve's command line.  Main thread, before anything else. */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What weft-serve lends: sockets, regions, and what outlives the process.  Main thread.
  *

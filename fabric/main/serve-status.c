@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What weft-serve says: the lines on standard output, and its status.  Main thread. */
 #include <inttypes.h>
 #include <signal.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What the parts of weft-serve share: serve.c (its life), serve-options.c (what was asked for),
  * serve-regions.c (what is lent, and what outlives us) and serve-status.c (what it says).

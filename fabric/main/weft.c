@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * weft: finds and runs sub-commands, as git does.  `weft serve …` becomes `weft-serve …`, looked
  * for beside this program and then where they are installed, libexec/weft.  One thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What client.c has of client-reply.c. */
 #ifndef WEFT_FABRIC_NBD_CLIENT_PRIVATE_H
 #define WEFT_FABRIC_NBD_CLIENT_PRIVATE_H

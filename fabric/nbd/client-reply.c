@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The NBD client's trust boundary: what a server sent is checked here, byte by byte, and nowhere else.
  * Invariant: a READ completes with success only when every byte of it arrived exactly once.  No system calls.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The NBD engine, client side: requests out, bytes in; what the bytes say is client-reply.c's.
  * Threads and invariant: client.h says.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The NBD engine, client side: a connection in its transmission phase, as a part of a transport's connection.  Operations become
  * requests, many in flight; replies, simple or structured, end them.  The transport has done the handshake, owns the socket and says

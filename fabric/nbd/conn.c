@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A connection's life, and its slots for requests.
  * Owned by the connection's thread; only nbd_conn_kill() may come from another.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Private to fabric/nbd/: a server's connection, and what each of its files has for the others.  A file uses those above it only:
  * conn.c, reply.c and option-reply.c, then pieces.c, send.c, handshake.c and transmission.c, engine.c, serve.c.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The engine: what was received goes to the handshake or to the transmission phase, as far as it goes.
  * Owned by the connection's thread.

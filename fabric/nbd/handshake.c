@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The handshake: option haggling of the fixed newstyle negotiation (proto, "Handshake phase").
  * Owned by the connection's thread.  One option at a time: the next is looked at when the last one's

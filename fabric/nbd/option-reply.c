@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What an option is answered with, queued in conn->tx.
  * Owned by the connection's thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * READs and WRITEs that are longer than the service's buffer: they go through it in pieces.
  * Owned by the connection's thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Pack and unpack functions of the NBD protocol; pure, any thread.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The NBD protocol's numbers and byte order: pure pack and unpack functions, nothing else.
  * "proto" below is the NBD project's doc/proto.md.  All integers on the wire are big-endian.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What a request is answered with: a reply's header, and where its payload is.  Owned by the connection's thread; nothing is queued here.
  */

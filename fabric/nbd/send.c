@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What a connection has to send: options' replies, requests' replies.
  * Owned by the connection's thread.

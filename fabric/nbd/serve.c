@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The waiting driver: a thread that owns one connection serves it to its end.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The NBD engine, server side: one implementation for the donor (over TCP, a thread a connection)
  * and the bridge (over Unix sockets, many connections on a lane's loop).

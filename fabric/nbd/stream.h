@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The stream of bytes under an NBD connection, the server's as well as the client's: what a transmission phase receives and sends goes
  * through here.  It is a socket; what encrypts the bytes in between has its place here.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The transmission phase: requests out of received bytes, replies into the queue.
  * Owned by the connection's thread.  nbd_validate() is the trust boundary: behind it a request's

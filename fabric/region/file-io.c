@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A file region's file: whether it is still the one that was opened, reads and writes.
  * Threads: as region.h says; they share nothing but atomics.

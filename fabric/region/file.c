@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Regions whose content is a file's or a block device's, through the page cache: opening, ending.
  * Threads: the one that owns the donor, and whoever has the last reference.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What is known of each attachment, and kept as long as the contents: the table of generations, and what else a header of memory keeps.
  * Threads: under the donor's lock.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The mark of a file region: which life its contents are of, and who may go on with them.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Regions of memory: taken and cleared up front by several threads, or adopted from a daemon
  * that is gone.  Control path; the thread that owns the donor.

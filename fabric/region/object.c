@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A region's life, but for what its backing adds: its name, its references, its memory.
  * Threads: as region.h says.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Memory for contents: sealed memfds, mapped whole, worked on by several threads at once.
  * Threads: any.

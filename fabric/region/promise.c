@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Leases of regions that keep none themselves (memory, block devices), in a file for the time after the contents, or the donor that knows of
  * them, are gone: then others wait until the leases are over.

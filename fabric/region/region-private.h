@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What the files that make up regions share; see region.h.  A file uses those above it only: object.c, generations.c, mark.c, promise.c,
  * pages.c and file-io.c; file-mark.c; stage.c; memory.c and file.c; region.c.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What is done with the contents of a region of either kind: reads and writes, zeros, holes; and its end.
  * Threads: as region.h says.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A region: a named, fixed-size span of bytes that a donor lends, and its epoch.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A file region's contents in memory, for as long as a device may reach them: kernels refuse to pin the pages of
  * a file that can be written.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Private to nbd-bridge/bridge/: the insides of a bridge. */
 #ifndef WEFT_NBD_BRIDGE_BRIDGE_BRIDGE_PRIVATE_H
 #define WEFT_NBD_BRIDGE_BRIDGE_BRIDGE_PRIVATE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A bridge as a whole: its lanes, its attachment, its cache.
  * Owned by the control thread; what lanes call says so.

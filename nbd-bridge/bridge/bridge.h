@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The bridge: a borrower's attachment to a region, or to several that are one device together, striped.
  *

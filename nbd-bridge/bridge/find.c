@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The ways to donors, and the start of a bridge over the best of them. */
 #include "nbd-bridge/bridge/find.h"
 

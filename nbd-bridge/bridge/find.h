@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Which ways lead to a donor, and which of them a bridge begins with.  A donor is asked what it
  * offers, over the fallback (TCP); the transports before that in tp_drivers[] (RDMA) are tried if

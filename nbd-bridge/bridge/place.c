@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Where lanes run.  On a machine with one NUMA node nothing is looked for or loaded.  Each lane binds itself.
  */

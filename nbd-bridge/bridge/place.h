@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Where the lanes run: on the processors near the network card that leads to the first donor, with buffers in that node's memory.
  * The control thread's.

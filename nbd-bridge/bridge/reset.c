@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The way back from being stale: the attachment begins anew under its front-ends.  The control thread's, but for what runs on lanes. */
 #include <assert.h>
 #include <errno.h>

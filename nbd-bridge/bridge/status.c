@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a bridge tells of itself, for people and programs.  The control thread. */
 #include <inttypes.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The end of a bridge: what is in flight, the last FLUSH, the threads.  The control thread. */
 #include <errno.h>
 #include <string.h>

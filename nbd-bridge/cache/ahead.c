@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Reading ahead: what a trend says will be needed.  Runs on lanes.
  *

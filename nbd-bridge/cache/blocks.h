@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A bit for each block of a chunk.  Pure functions. */
 #ifndef WEFT_NBD_BRIDGE_CACHE_BLOCKS_H
 #define WEFT_NBD_BRIDGE_CACHE_BLOCKS_H

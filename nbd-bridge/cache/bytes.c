@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The bytes of slots.  Those in memory are copied, and that is all.  A cache file is mapped, and a page of it may turn out not to be there: the
  * copy ends, the block is lost, and nobody gets anything else for it.  Any lane's thread, under the chunk's lock.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Private to nbd-bridge/cache/: the insides of the chunk fetcher.
  *

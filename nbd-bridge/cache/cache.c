@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A cache: made, joined by the lanes, cleared, freed.  The control thread's, but for what lanes do for it.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The chunk fetcher of a managed attachment: a cache between requests and the lanes that fetches, reads ahead, pulls, and writes back.
  *

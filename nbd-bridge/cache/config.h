@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What is asked of a cache. */
 #ifndef WEFT_NBD_BRIDGE_CACHE_CONFIG_H
 #define WEFT_NBD_BRIDGE_CACHE_CONFIG_H

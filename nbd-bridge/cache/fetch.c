@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Fetching what is absent.  Runs on lanes. */
 #include <errno.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A cache on disk: what a bridge's cache holds and the donor has not outlives the bridge.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Where a cache was read most, for the next one's --pull-order.  The lanes have ended. */
 #include <errno.h>
 #include <fcntl.h>

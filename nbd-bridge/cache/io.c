@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The cache's own operations: requests that a lane makes for itself, and what their ends mean for the blocks.
  * Everything here runs on the lane's thread.

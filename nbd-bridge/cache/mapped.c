@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Touching a mapped file whose pages may not be there: see mapped.h. */
 #include "nbd-bridge/cache/mapped.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Touching a mapped file whose pages may not be there: its disk cannot read one, or somebody made the file shorter.  The kernel says so
  * with SIGBUS, which ends a process; here the access ends instead, with -EIO.  The page stays as it is, so that nobody takes anything else for

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* How far the donors are, before there is a cache: READs one after another, small ones, then large ones. */
 #include "nbd-bridge/cache/cache-private.h"
 #include "nbd-bridge/lane/pool.h"

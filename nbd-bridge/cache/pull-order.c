@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The order in which a region is pulled: see pull-order.h. */
 #include "nbd-bridge/cache/pull-order.h"
 

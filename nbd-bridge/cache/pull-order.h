@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The order in which a managed attachment pulls its region, and how it was used, for the next one's.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Pulling: the whole region in the background, as far as there is memory.  Runs on lanes. */
 #include "nbd-bridge/cache/cache-private.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Writing back.  Runs on lanes; any lane takes any chunk.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* READ in the cache: from a slot, or after what is absent has been fetched.  Under a request's phase COPY.  The lane's thread. */
 #include <errno.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Requests of a managed attachment: answered from the cache, or gone on with when what they wait for is there.
  * Runs on the request's lane, which others only tell that it may go on.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Saving what a cache holds: see rescue.h. */
 #include "nbd-bridge/cache/rescue.h"
 

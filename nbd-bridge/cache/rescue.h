@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What a cache holds, saved to a file of the region's size, with a map beside it (FILE.map) of what is known: lines of an offset, a
  * length, both in bytes, and "clean", "dirty" or "torn".  What the map does not name is a hole in the file.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* How large a cache's chunks are, how many there are, and how far to read ahead: as the path asks for, within what the user does. */
 #include <errno.h>
 #include <inttypes.h>

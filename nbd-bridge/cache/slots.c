@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Slots: which chunk has which, eviction, and slots that lost something.  Any lane's thread. */
 #include <errno.h>
 #include <string.h>

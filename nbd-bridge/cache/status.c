@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The cache's state for people, and for programs.  The control thread's; counters are read as they are. */
 #include <errno.h>
 #include <stdlib.h>

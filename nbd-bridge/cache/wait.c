@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Waiting: who waits for what in the cache, and who is told that it may go on.  Any lane's thread. */
 #include <errno.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * FLUSH, FUA and write-through in the cache: a walk over what was dirty when it began, until all of it has arrived.  Under a request's
  * phases WALK and END.  The lane's thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* WRITE, ZERO and TRIM in the cache.  Under a request's phases COPY and ZEROED.  The lane's thread. */
 #include <errno.h>
 #include <string.h>

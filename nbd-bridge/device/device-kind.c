@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Which driver makes a block device, and what goes for both: see device-kind.h. */
 #include "nbd-bridge/device/device-kind.h"
 

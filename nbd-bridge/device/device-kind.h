@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Which of the kernel's drivers makes a block device: ublk or nbd.  The control thread's. */
 #ifndef WEFT_NBD_BRIDGE_DEVICE_DEVICE_KIND_H
 #define WEFT_NBD_BRIDGE_DEVICE_DEVICE_KIND_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Block devices, whatever makes them: see device.h. */
 #include "nbd-bridge/device/device.h"
 

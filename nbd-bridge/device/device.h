@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What any block device front-end needs, whichever driver makes the device: who uses it, its queue's limits, what the
  * kernel caches of it, and a process that may stand in the way of freeing memory.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The device front-end over the kernel's ublk driver: /dev/ublkbN.
  *

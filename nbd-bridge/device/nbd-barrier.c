@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The barrier against requests that the kernel sent again: see nbd-barrier.h. */
 #include "nbd-bridge/device/nbd-barrier.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Whether a request of the kernel's nbd driver may be carried out, or is a second copy of one that may still be on its way.
  *

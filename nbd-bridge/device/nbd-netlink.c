@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Talking to nbd.ko: see nbd-netlink.h. */
 #include "nbd-bridge/device/nbd-netlink.h"
 #include "fabric/base/log.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The kernel's nbd driver over generic netlink (linux/nbd-netlink.h).  Each call opens a socket of its own and blocks
  * until the kernel has answered.  Any thread.

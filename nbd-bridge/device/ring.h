@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * An io_uring that a lane's loop waits in instead of epoll(7): what the lane asks of the kernel is submitted by the same system
  * call that waits for what comes next.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Commands to the ublk driver: each is one io_uring command of 128 bytes, submitted and waited for.
  */

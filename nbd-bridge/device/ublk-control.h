@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The kernel's ublk driver: its commands on /dev/ublk-control, and what headers older than the kernel lack.
  * One thread at a time.  A command that says nothing else of it waits a minute for the kernel at most: -ETIMEDOUT, and all commands after that

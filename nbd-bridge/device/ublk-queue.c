@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A queue of a ublk device.  Everything here runs on its lane's thread, but for making and freeing it.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A queue of a ublk device: the kernel's requests in, their results back, over the io_uring that its lane waits in.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A client of a bridge: an NBD connection on its lane, whose requests become the bridge's.  The socket front-end
  * and the kernel's nbd driver come in this way.

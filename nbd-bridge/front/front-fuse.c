@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The FUSE front-end: a region as one file.  The root of the file system is a regular file, so that the mount
  * point is one as well.  Everything here is the control thread's.

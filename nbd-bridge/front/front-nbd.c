@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The NBD front-end: a listening Unix socket on the control thread, connections on the lanes.
  *

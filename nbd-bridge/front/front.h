@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Front-ends: where applications enter a bridge.
  * Made and stopped by the control thread; what they do with requests happens on lanes.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A region as a FUSE file: requests from /dev/fuse, answered by a lane and on its thread.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Private to the FUSE front-end: front-fuse.c (mounting, on the control thread) and fuse-file.c (requests, on a lane).
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What is mounted on a path, and clearing away what a dead bridge left there.  Any thread. */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Mount points of the FUSE front-end.  Any thread. */
 #ifndef WEFT_NBD_BRIDGE_FRONT_MOUNTS_H
 #define WEFT_NBD_BRIDGE_FRONT_MOUNTS_H

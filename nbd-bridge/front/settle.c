@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A process that asks the kernel; see settle.h.  Its exit status is 0, or the errno and STATUS_ERRNO; any other means that it could not
  * ask.

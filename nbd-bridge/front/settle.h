@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Asking the kernel what only a bridge can answer: to write back what it caches of a bridge's files and devices, and whether a mount is
  * served.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Who uses a front-end, for people: found in /proc and /sys, as far as we may look.  Any thread. */
 #include <ctype.h>
 #include <dirent.h>

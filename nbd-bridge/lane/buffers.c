@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A lane's buffers: their memory and its registration, the pool, one larger buffer on demand, and the queue of those who wait.
  * Everything here runs on the lane's thread, but for making and freeing the lane.

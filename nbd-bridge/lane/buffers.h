@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Buffers of a lane, which its transports know, and memory of others that is made known to them.  The lane's thread.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Who runs the steps of a lane's loop: see drive.h.  Any thread.
  *

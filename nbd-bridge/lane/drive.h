@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A lane that its callers drive themselves: a thread that wants something done takes the lane, runs steps of its loop until
  * it is done, and leaves.  So a request costs no hop to another thread.  While a thread has taken the lane it is "the lane's

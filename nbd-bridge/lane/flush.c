@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * FLUSH where the donor knows of a connection's writes by that connection alone: a lane that is asked to flush has every
  * other lane that wrote flush first.

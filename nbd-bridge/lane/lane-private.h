@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Private to nbd-bridge/lane/: the insides of a lane.  All of it belongs to the lane's thread, but for what says otherwise. */
 #ifndef WEFT_NBD_BRIDGE_LANE_LANE_PRIVATE_H
 #define WEFT_NBD_BRIDGE_LANE_LANE_PRIVATE_H

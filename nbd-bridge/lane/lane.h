@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A lane: one thread with an event loop, requests in, operations out over a link to each donor.
  *

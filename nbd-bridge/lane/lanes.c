@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The lanes of a bridge together.  The control thread, but for what says otherwise. */
 #include "nbd-bridge/lane/lanes.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The lanes of a bridge, and what they share: no more than a few atomics, which no request writes.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A lane's links, and what they tell it.  The lane's thread.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A buddy allocator with its lists beside the memory, not in it.  Owned by one thread.
  * Invariant: a page's state is that of the block that begins there; a free block's buddy of the same

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A lane's buffers: a buddy allocator over one span of memory, so that a single registration serves
  * requests of 4 KiB to 1 MiB and neighbours merge again.  Nothing inside the span is written: what

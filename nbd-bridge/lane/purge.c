@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Failing what waits for a link.  The lane's thread. */
 #include "nbd-bridge/lane/lane-private.h"
 

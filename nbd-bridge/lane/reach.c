@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Whether a request may be carried out, which donors' links that needs, and whether they can be had.  The lane's thread. */
 #include <errno.h>
 

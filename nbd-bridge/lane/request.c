@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A request on its lane: its beginning, the backlog, its end.  The lane's thread.
  */

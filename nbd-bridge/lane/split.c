@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Requests into operations: which donor, how long a piece.  And back.  The lane's thread. */
 #include "nbd-bridge/lane/lane-private.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Asynchronous commands: their cookies, completions and results, and waiting for them.
  * Any thread, but for what ends a command, which runs on its lane's thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Commands on their lane: cut into pieces, each a request of the lane, until all is done or one has failed.
  * Runs on the lane's thread, whoever leads it, but for what prepares a command.

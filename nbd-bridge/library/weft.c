@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * libweft's handles: opening, calls that block, closing.  A handle is a bridge whose lanes its callers drive.
  */

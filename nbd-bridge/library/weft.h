@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * libweft: a region of a weft donor (or any NBD server) as bytes to read and write; or regions of several donors, striped.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * An attachment: making it of its donors, and its validity.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * An attachment as all its lanes share it: who it is, which donors it has, what they granted, and whether that is still valid.
  *

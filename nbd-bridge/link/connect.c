@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Asking a donor for a connection: over which way and at which generation, and what a refusal means.
  * The link's thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What donors granted, held against what the attachment was made for and what those above were promised.
  * The lane that was granted something; the first grants come to one lane alone.

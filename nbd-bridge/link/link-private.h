@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Private to nbd-bridge/link/: between a link's files. */
 #ifndef WEFT_NBD_BRIDGE_LINK_LINK_PRIVATE_H
 #define WEFT_NBD_BRIDGE_LINK_LINK_PRIVATE_H

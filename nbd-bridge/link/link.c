@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A connection to a donor: posting, completions, liveness, and coming back after a loss.
  * Owned by its worker's thread.

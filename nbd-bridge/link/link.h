@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A connection to a donor: posting, completions, liveness, and coming back after a loss.
  * All of it belongs to one worker's thread.  A link tells its owner what happens, and knows nobody above.

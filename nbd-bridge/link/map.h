@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The map of extents: which donor holds an address of the bridge, and where.  Pure.
  *

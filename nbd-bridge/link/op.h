@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * An operation as a link carries it, and lists of such.
  *

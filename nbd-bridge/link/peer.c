@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What the lanes share about a donor: the generation, and the way that is taken to it.
  * Any lane's thread, under the attachment's lock, which is taken when connections come and go and never for a request.

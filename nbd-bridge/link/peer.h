@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A donor as an attachment sees it: the generation and the way that all lanes share, what was granted, what has to be noted, the lease.
  * Any lane's thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The flight recorder's slow side.  On the lane's thread. */
 #include "nbd-bridge/link/recorder.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A lane's flight recorder: the last requests, and the last events of its links, each in a ring of fixed size: requests by the
  * thousand do not wash away why the transport changed.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Looks whether a better way to a donor works again, and moves the attachment to it.
  * Owned by the first lane's thread; what carries data is not disturbed by a look.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Looks whether a better way to a donor works again, beside the one that is used, and moves the attachment to it.
  * On the thread of the link that it is beside.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* When an attachment leaves a way for another, and when it may return: see ways.h.  No system calls; under the lock of the attachment. */
 #include "nbd-bridge/link/ways.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Which of the ways to a donor an attachment takes once it has begun: when it leaves one, when it may return.
  * (What it begins with is bridge/find.c's.)

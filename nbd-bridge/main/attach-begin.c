@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The bridge of an attachment begins: with what the state file says that is remembered, over the ways that are found, once or until a
  * donor can be had.  Main thread; blocks.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The cache file of weft attach: what the bridge before left in it.  Main thread. */
 #include "nbd-bridge/main/attach.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The control socket of weft attach: status, the flight recorder, detaching.  On the main thread. */
 #include "nbd-bridge/main/attach.h"
 

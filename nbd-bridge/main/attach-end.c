@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * How an attachment ends: what `weft detach` without --force and what a signal ask for.  On the main thread.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Waits for the bridge's end, then for another bridge, or for a detach; see attach-guard.h.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The guard of a ublk device: a process that outlives the bridge.  The kernel would keep what waits for a device without a
  * bridge for ever; the guard ends the device when no other bridge came within the time.  The control thread's.

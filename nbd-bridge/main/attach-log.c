@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a bridge in the background says. */
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What outlives a bridge: its state file, whose lock is the attachment's name, is written before anything is done that a take-over has to
  * know.  Its main thread, but for what lanes note.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the options of weft attach may not be together.  One thread, before anything is started. */
 #include <string.h>
 #include <unistd.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The command line of weft attach: its options.  One thread, before anything is started. */
 #include "nbd-bridge/main/attach-options.h"
 

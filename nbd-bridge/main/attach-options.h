@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The command line of weft attach. */
 #ifndef WEFT_NBD_BRIDGE_MAIN_ATTACH_OPTIONS_H
 #define WEFT_NBD_BRIDGE_MAIN_ATTACH_OPTIONS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What weft attach says when it has attached, or could not.  On the main thread. */
 #include "nbd-bridge/main/attach.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a running bridge is asked for when its contents are lost: a rescue of its cache, and a reset.  Main thread, but for the rescue's own. */
 #include <errno.h>
 #include <stdlib.h>

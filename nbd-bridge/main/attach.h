@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Private to weft attach: what its files share. */
 #ifndef WEFT_NBD_BRIDGE_MAIN_ATTACH_H
 #define WEFT_NBD_BRIDGE_MAIN_ATTACH_H

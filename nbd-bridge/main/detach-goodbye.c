@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The goodbye that a killed bridge could not say: its attachment is joined under the next incarnation, as a reader, and left
  * at once, so that the donor frees the region now and not at the end of the lease.  Main thread; blocks for a moment.

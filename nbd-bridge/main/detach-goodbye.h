@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What weft detach tells a donor in place of a bridge that was killed. */
 #ifndef WEFT_NBD_BRIDGE_MAIN_DETACH_GOODBYE_H
 #define WEFT_NBD_BRIDGE_MAIN_DETACH_GOODBYE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * weft detach: ends an attachment.  Asks the bridge, and waits until its process has gone; what a
  * dead bridge left behind is cleared away.  One thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * weft list: what a donor lends.  A donor is an NBD server, so that libnbd asks; any NBD server can be
  * listed.  One thread.

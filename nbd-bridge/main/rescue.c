@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * weft rescue: saves what a cache holds to a file.  A bridge that lives does it itself; the cache file of one that does not is read here.
  * One thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* weft reset: a stale attachment goes on with the contents that there are now.  One thread. */
 #include <errno.h>
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The state file.  It is rewritten in place by one pwrite(2), then cut to its length, under a lock that its
  * bridge holds as long as it lives; what a longer one left behind it is not looked at.  A sum tells whether it is all of one writing: a

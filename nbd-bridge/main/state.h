@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What must outlive a bridge that is killed: <run dir>/attach-NAME.json, mode 0600.  The secret id and
  * the incarnation let the next bridge of this name take the attachment over; whoever holds the file's lock

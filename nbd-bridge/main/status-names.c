@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a shell completes: see status-names.h. */
 #include "nbd-bridge/main/status-names.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a shell completes: names of attachments, and URIs of regions.  One thread. */
 #ifndef WEFT_NBD_BRIDGE_MAIN_STATUS_NAMES_H
 #define WEFT_NBD_BRIDGE_MAIN_STATUS_NAMES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The state of attachments and donors in Prometheus' text format, version 0.0.4: each metric's samples
  * together, behind its HELP and TYPE; no two samples with the same labels, as that makes the whole answer invalid.  A donor is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* weft status --prometheus. */
 #ifndef WEFT_NBD_BRIDGE_MAIN_STATUS_PROMETHEUS_H
 #define WEFT_NBD_BRIDGE_MAIN_STATUS_PROMETHEUS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * weft status: the attachments and donors of this user on this machine, asked over their control
  * sockets.  One thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Bridges are those of `weft attach`, started and ended as a user would.  One thread; blocks.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Two runs beside each other.  A difference is one that the ranks show (Mann and Whitney) beyond a slack: a few per
  * cent, or what the machine's own pace changed by, if that is more.  Corrected for the number of rows (Holm), so that two runs of the same

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The machine's own pace, without anything of weft: a thread that sends 4 KiB back.  What the scheduler, the clock of the
  * processor and strangers do to it, they do to the paths as well.

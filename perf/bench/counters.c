@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the kernel counts: processor time, and bytes of network interfaces.  Functions without state. */
 #include <inttypes.h>
 #include <stdio.h>

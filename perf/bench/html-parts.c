@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the page's tables and plots share: its elements, and the cells of a run that they show.  Functions without state. */
 #include <string.h>
 

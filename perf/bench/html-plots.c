@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The page's plots.  Functions without state. */
 #include <math.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A run as one HTML page that needs nothing else: no script, no font, no picture of somebody else's.  It is XML as well, so
  * that any parser can check it.  Functions without state.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Private to the page: what html.c, html-parts.c and html-plots.c share.  Functions without state. */
 #ifndef WEFT_PERF_BENCH_HTML_H
 #define WEFT_PERF_BENCH_HTML_H

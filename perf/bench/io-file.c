@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Operations on a file or a block device, without the kernel's cache (O_DIRECT), through its native asynchronous
  * I/O: io_uring would do as well, but many containers forbid it.  One thread.

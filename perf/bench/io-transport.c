@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Operations over a transport's connection: straight to the donor, or to the socket of a bridge.  Waits as a lane does: armed,
  * on the event descriptor.  One thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Members of a JSON object, whatever it holds.  Functions without state. */
 #ifndef WEFT_PERF_BENCH_JSON_H
 #define WEFT_PERF_BENCH_JSON_H

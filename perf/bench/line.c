@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A line made for a run: weft line, with a donor of its own at the far end, and this process at the
  * near one.  One thread, before the run and after it: it changes the namespaces of the thread that

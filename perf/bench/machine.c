@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The conditions: machine, kernel, network.  What cannot be told is null, never left out.  Functions without state. */
 #include <dirent.h>
 #include <inttypes.h>

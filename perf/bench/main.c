@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* weft bench: what each path to a region is worth.  One thread. */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The command line of weft bench.  One thread, before anything is started. */
 #include <stdlib.h>
 #include <string.h>

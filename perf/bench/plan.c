@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The plan of a run: its cells, and the paths that there are between this machine and the region.  One thread.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Plots as inline SVG.  Functions without state. */
 #include "perf/bench/plot.h"
 

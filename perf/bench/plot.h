@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Plots as inline SVG.  Colours are classes of the page's style (f0 to f4), so that they follow a dark theme; what colours say,
  * shapes of markers and dashes say again.  Functions without state.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* How far the work is: a bar on a terminal, a line a round elsewhere.  One thread. */
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The JSON object of what a run measured: tables, CSV, the page and the comparison are made from it alone.  Functions
  * without state.

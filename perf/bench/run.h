@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Private to the run: what its three files share.  plan.c says which paths there are, run.c goes over them round by
  * round, result.c makes the JSON object of what they measured.  One thread.

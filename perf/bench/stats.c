@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Medians, Mann and Whitney's test, ratios with their confidence.  Functions without state. */
 #include "perf/bench/stats.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What can be said about two handfuls of figures.  No distribution is assumed: ranks decide.  Functions without state; any
  * thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A run as a table and as CSV, and from its file.  Functions without state. */
 #include <errno.h>
 #include <math.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The work itself: a number of operations in flight, for a while, and whether the data was right.  One thread.
  * Invariant: outside of a slice truth->words is what the region holds.

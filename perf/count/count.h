@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What the cases of weft-count share.  Each sets up, then calls its function weft_counted_<case>(), inside which callgrind
  * counts; `batch` operations are in flight at a time, COUNT_OPS in all.  One thread.

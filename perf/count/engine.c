@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The NBD engine: requests come and replies leave over a pair of sockets; behind it is memory. */
 #include <err.h>
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A bridge's lane: requests are split, posted to the transport mem in a batch, and completed.  The lane's thread is this one. */
 #include <err.h>
 #include <string.h>

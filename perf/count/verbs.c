@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The verbs transport's path of a request: tp_post() to the provider's post_send, its poll_cq to tp_progress().  The provider is a
  * stub in the context's table of functions, which is all that those two go through; no device is needed.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The Markdown of what block-devices.jq made.
 def number: if . == null then "-" elif . == 0 then "0" elif . >= 99500 then "\(. / 1000 | round)k" elif . >= 100 then "\(round)" elif . >= 10 then "\(. * 10 | round / 10)"
 	elif . >= 1 then "\(. * 100 | round / 100)" else "\(. * 1000 | round / 1000)" end;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A document with a line for each thing that was measured: what a person can still read, and diff.
 # jq -r --from-file perf/harness/lines.jq
 def is_flat: all(.[]; type != "object" and type != "array");

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * weft-perf: runs the suites in interleaved rounds and reports.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The measuring client.  Each connection belongs to one thread while a slice runs, else to the
  * caller.  Invariant: a slot is in flight exactly when sent_ns != 0.

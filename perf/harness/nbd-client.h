@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The client that all servers are measured with.  libnbd shakes hands; then a raw loop drives the
  * socket: `depth` requests in flight a connection, everything that has come taken with one receive,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The harness: a C API over Google Benchmark.  A suite is a C file that adds cases to a table;
  * a case is named ROW/CONTESTANT, and the contestants of a row are compared with each other.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Child processes.  Owned by the main thread.  Invariant: every child that runs is in children[],
  * and gets SIGTERM from the kernel should the harness die.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The processes that a run measures: started with a listening socket as descriptor 3 (as
  * sd_listen_fds(3) says), their CPU time, and their end, which is at the latest the harness's own.

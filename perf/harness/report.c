@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What the rounds measured: medians, spreads, ratios; as a table, as JSON, as Markdown, and
  * against bounds.  Main thread.  Invariant: sample i of every contestant of a row is of the same round,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What a run has: its table of cases, its options, and its directories.  Main thread.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 // The only C++ of the project: hands the table of cases to Google Benchmark and its results back.
 #include <benchmark/benchmark.h>
 

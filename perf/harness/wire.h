@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The two messages that the measuring client needs, packed inline: what a client pays for
  * packing should not depend on the server's code.  NBD proto, "Request message", "Simple reply message".

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * libweft against another build of it, in turn: blocking reads and writes of 4 KiB, and asynchronous reads at depth 16.
  *

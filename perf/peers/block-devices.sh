@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # The guest's side of perf/block-devices: starts the contestants, checks that each moves the right bytes, and lets one fio run
 # the same work on all of them in turn.  Leaves in $OUT what was measured, as it came.
 #

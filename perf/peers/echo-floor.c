@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The floor: what the sockets and the memory alone cost.  A bare echo with a thread a connection:
  * 28 bytes in, 16 bytes and a payload out; for writes the payload comes in.  It looks at nothing but

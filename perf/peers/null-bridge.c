@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * null-bridge SOCKET BYTES LANES: the bridge with nothing behind it, its region in its own memory (the transport `mem`, which
  * completes at once).  What a client's latency at it is, is the front-end's share.  Ends with the standard input.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Starting the peers.  Invariant: a peer in peers[] was tried once; its error stays.
  */

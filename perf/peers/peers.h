@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The servers that are measured side by side, all with populated RAM of the same size behind them.
  * Started when first asked for, ended with the run.  Main thread only.

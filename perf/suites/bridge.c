@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What each hop costs: a client at a bridge's Unix socket, the bridge at a donor over TCP, or with all in its cache (bridge-hits);
  * beside it the same client at a donor over TCP, and at both floors.  On one CPU (same) the CPU times of client, bridge

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Load cases.  Main thread.  A connection lives for one run; the peer for the whole program.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A case that is a load of the measuring client on a peer: what all suites over sockets share.
  */

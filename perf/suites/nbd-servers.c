@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * NBD servers side by side, by Unix socket and by TCP: nbdkit, qemu and weft, and two floors.
  * "floor" sends from and receives into as much RAM as the servers; "bare" has one payload in the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Ways to receive and to send, in isolation: the floor's echo doing it one way or the other,
  * beside its usual way (a blocking recv(2), one flat send(2) a batch).

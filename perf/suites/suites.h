@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The suites: each adds its cases to the table when the program starts.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * One-sided RDMA beside perftest: the verbs transport against a `weft serve`, and ib_read_lat, ib_read_bw, ib_write_bw over
  * rdma_cm on the same device.  Needs RDMA_IP, the address of an RDMA device, as the testbed sets it; without it there are no cases.

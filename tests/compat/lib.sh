@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What the compatibility tests share.  Source it after tests/lib.sh.
 # `old` is the commit in tests/compat/wire-0, `new` is this tree.  README.md says what becomes of each pair.
 # shellcheck shell=bash

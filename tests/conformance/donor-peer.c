@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A donor in this process, served over NBD.  The loop is its thread's; starting and stopping are the test's. */
 #include "tests/conformance/donor-peer.h"
 

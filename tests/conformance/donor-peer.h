@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A donor in this process, served over NBD on a Unix socket or TCP: its listener's loop runs in a thread.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The C API's asynchronous commands, threads, stripes and cache at donors in this process: what its header promises. */
 #include <dirent.h>
 #include <errno.h>

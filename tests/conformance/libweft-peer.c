@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A donor and its handles for the conformance programs of libweft. */
 #include "tests/conformance/libweft-peer.h"
 

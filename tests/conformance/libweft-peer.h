@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the conformance programs of libweft share: a donor in this process, and handles of its region. */
 #ifndef WEFT_TESTS_CONFORMANCE_LIBWEFT_PEER_H
 #define WEFT_TESTS_CONFORMANCE_LIBWEFT_PEER_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The C API at a donor in this process: what its header promises.  Over RDMA where RDMA_IP names a device (tests/shell/verbs-conformance.sh). */
 #include <errno.h>
 #include <poll.h>

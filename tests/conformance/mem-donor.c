@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Conformance of the transport "mem" over a donor's region: grants and fences without a wire between. */
 #include <string.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Conformance of the transport "mem" over a plain buffer, and the cases that only it can stage: order, faults
  * and deaths on demand.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Conformance of the transport "nbd" at a weft donor over TCP. */
 #include "tests/conformance/donor-peer.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Conformance of the transport "nbd" at a server that knows nothing of weft: nbdkit's memory plugin, as a stock client.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Conformance: what is written is what is read, by every kind of operation that there is. */
 #include <errno.h>
 #include <string.h>

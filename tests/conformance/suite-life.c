@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Conformance: connections begin and end; operations in flight end with them, each exactly once. */
 #include <errno.h>
 #include <poll.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Conformance: each way to misuse tp_post() has its answer, and changes nothing. */
 #include <errno.h>
 #include <string.h>

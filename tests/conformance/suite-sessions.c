@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Conformance: attachments and generations at a weft donor.  The donor is in this process, so that its
  * clock can be turned.  Two borrowers, A and B, differ in id and name.

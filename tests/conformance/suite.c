@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The conformance suite's ground: peers, connections, waiting.  Single-threaded, as a lane is. */
 #include "tests/conformance/suite.h"
 

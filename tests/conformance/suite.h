@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * One set of cases for every transport.  A program for each (mem.c, nbd-donor.c, …) describes how to start
  * a peer and runs the cases against it.  What a transport cannot do is skipped, and says so.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The verbs transport when things go wrong, against a donor in another process: stopped, killed, revoked, cut off; and
  * against peers that do not keep to the protocol.  Needs RDMA_IP, as verbs.c does.  With the argument `interface` or

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tests/conformance/verbs-peer.h"
 
 #include <arpa/inet.h>

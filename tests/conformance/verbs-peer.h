@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A donor in this process, served over RDMA: its listener's loop runs in a thread. */
 #ifndef WEFT_TESTS_CONFORMANCE_VERBS_PEER_H
 #define WEFT_TESTS_CONFORMANCE_VERBS_PEER_H

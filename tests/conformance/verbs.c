@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Conformance of the verbs transport against a donor in this process.  Needs an RDMA device with an IPv4 address, named by
  * RDMA_IP (tests/shell/verbs-conformance.sh); without it everything is skipped.  WEFT_CHUNK: bytes of a memory

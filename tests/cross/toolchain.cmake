@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # To build for another architecture with Debian's cross compilers; a preset says which in WEFT_CROSS_ARCH.
 # The libraries are those that `tests/cross/sysroot ARCHITECTURE` unpacked, and what is built is run by qemu-user.
 set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES WEFT_CROSS_ARCH)

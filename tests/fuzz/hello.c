@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Sessions and grants: what is accepted comes back the same from what it is formatted to. */
 #include "fabric/hello.c"
 

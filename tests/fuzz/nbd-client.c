@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A server's bytes after GO: the first byte says whether structured replies were agreed on, the second is a piece's length. */
 #include "fabric/nbd/client-reply.c"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A client's bytes up to GO: the first byte is a piece's length, the rest is what it sends. */
 #include "fabric/nbd/handshake.c"
 #include "tests/support/nbd-memory.h"

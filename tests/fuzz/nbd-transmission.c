@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A client's bytes after GO: the first byte says what was negotiated, the second is a piece's length. */
 #include "fabric/nbd/transmission.c"
 #include "tests/support/nbd-memory.h"

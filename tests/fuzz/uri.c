@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* URIs: what is accepted comes back the same from its canonical text. */
 #include "fabric/uri.c"
 

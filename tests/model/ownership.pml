@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Who may go on with a region's contents: weft's rules, for spin.  README.md has them in words.
  *

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A bridge is killed, or suspended, and its lease runs out, but nobody else wrote: it goes on, with what it had not written back.
 # presets: dev asan
 # timeout: 180

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A bridge is killed, its lease runs out, another writes: whoever is attached again under the name is stale, shows nothing that was
 # there before, and writes nothing over what the other flushed.  A reset goes on with what is there now.
 # presets: dev asan

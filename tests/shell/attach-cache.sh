@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A managed attachment: what it serves is right, what was flushed is at the donor, status shows what the cache does.
 # presets: dev asan
 # timeout: 120

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The state of a bridge that was killed is damaged, cut short, or of a newer weft: nobody knows what its device, file or socket remembers, so
 # that nothing is attached in its place until it is given up by force.
 # presets: dev asan

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # weft attach gives up on a server that begins the handshake and then falls silent.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

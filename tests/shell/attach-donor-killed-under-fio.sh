@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A donor killed with -9 under fio and restarted: the same epoch, no wrong byte and no error.
 # timeout: 180
 # presets: dev asan tsan

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The FUSE file holds what was written, with read(2) and write(2), O_DIRECT, and mapped, in blocks of 4 KiB to 1 MiB.
 # timeout: 240
 # presets: dev asan

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Any NBD server can be attached; once a connection was lost every request fails, unless it is called stable.
 # presets: dev asan tsan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # tier: long
 # timeout: 400
 # processors: 2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Valgrind finds no leak and no error in a donor and a bridge after a full cycle.
 # timeout: 300
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A donor that comes back without the contents: every request fails, status says why, and never are there zeros.
 # presets: dev asan tsan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A bridge with 4 lanes stays under 64 MiB, and does not grow with requests.
 # presets: release only
 # timeout: 180

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A cache that is larger than the group's limit on memory is refused, with the group's name, rather than the bridge killed once it fills; one that fits,
 # and one in a file, do their work.
 # serial

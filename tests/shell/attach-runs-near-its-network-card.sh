@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # timeout: 400
 # presets: dev
 # processors: 2

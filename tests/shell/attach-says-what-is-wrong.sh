@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Each mistake in attaching gets an answer that names it, and nothing is left behind.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The socket of an attachment serves stock NBD clients, over several connections.
 # presets: dev asan
 # timeout: 240

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A signal to a bridge is a detach without force: with users it flushes, says so and stays, and it ends by itself when the last
 # user goes.  SIGHUP ends nothing.
 # presets: dev asan

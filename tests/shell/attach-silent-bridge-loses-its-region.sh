@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A bridge that was stopped for longer than the lease: somebody else may have the region then, and the old one
 # never writes again. When nobody wrote meanwhile, it goes on.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

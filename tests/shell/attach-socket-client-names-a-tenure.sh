@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A client of a bridge's socket that reconnects by itself names the attachment's tenure: it comes back to the bridge that took over, and is refused
 # by one that was attached anew, or was reset.
 # presets: dev asan

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # tier: long
 # timeout: 120
 # presets: release dev

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # timeout: 240
 # presets: dev asan
 # Two regions that were written as one striped device are that device from then on: in another order, with another unit, alone or with a

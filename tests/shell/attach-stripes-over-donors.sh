@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # timeout: 180
 # One device over two donors: fio verify; each donor holds its stripes; one is killed and restarted under load, and nothing is
 # missing; one is gone for good: what touches it fails, the rest works, and the status names it.

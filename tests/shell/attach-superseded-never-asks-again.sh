@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A bridge that was superseded by another of the same identity is told so once: it does not insist, no reset takes it into its
 # successor's generation, and the successor is not disturbed.
 # presets: dev asan

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Two bridges with one identity fight over a region with writes in flight: the newer incarnation wins for good, and
 # nothing of the older lands after the newer was attached.
 # presets: dev asan

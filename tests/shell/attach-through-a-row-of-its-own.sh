@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A transport is reachable by its row alone: weft attach, with "mem" in its table of transports and nothing else that knows it.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool nbdinfo

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # --wait: a donor that is not up yet, or a region that another holds, is waited for; without it that is an error at once.  A service manager
 # is told when the attachment is ready, and Ctrl-C and SIGTERM give the waiting up.
 # presets: dev asan

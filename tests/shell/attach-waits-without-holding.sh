@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # While one of two donors is waited for, the other's region is nobody's: others may use it, and write.  What was granted by a try that failed
 # is not remembered: the attach that comes at last gets whatever there is then.
 # presets: dev asan

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # weft bench --compare: nothing between a run and itself, or the same with other noise; a slower one is found, and said.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # weft bench over TCP: every path, all forms of output, and the region as it was.
 # presets: dev asan
 # timeout: 240

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # weft bench --line: memory lent at the far end of a line, which is as long as it was told to be;
 # nothing of it is left.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

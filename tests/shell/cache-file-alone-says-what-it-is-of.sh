@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What a killed bridge left in its cache file goes on without the bridge's state, by what the file says itself; but a file that does not say
 # of which contents it is, or says others than the state, is not written back.
 # presets: dev asan

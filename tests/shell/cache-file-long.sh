@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # 1500 kills of a bridge with a cache file, and the model of a cache in a file, many times.
 # presets: dev asan
 # tier: long

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A cache file whose pages are gone, made shorter under a running bridge: what is lost fails, is told once, and is never taken for zeros; the
 # rest is saved, and reaches the donor.
 # presets: dev asan

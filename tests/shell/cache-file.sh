@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A cache in a file: what was written and not flushed outlives a kill -9 of the bridge, is written back by the next, or saved; nothing
 # else is taken for it.
 # presets: dev asan

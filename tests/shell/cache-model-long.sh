@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The cache against an array, with fresh seeds: a million requests.
 # tier: long
 # presets: dev asan

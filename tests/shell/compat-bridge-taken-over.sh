@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A bridge is killed, and the other version takes its attachment over, and then the first again: state files, cache files, sockets and
 # FUSE files. (The other version: the commit in tests/compat/wire-0.)
 # presets: dev asan

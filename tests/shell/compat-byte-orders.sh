@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Machines of different byte order use each other: a donor of s390x and a bridge of ours, then the other way round.
 # The programs of s390x are those of the preset of that name, and run under qemu-user.
 # tier: long

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Programs of the commit in tests/compat/wire-0 and today's, both ways: attach, list, status, rescue, reset, detach, libweft.
 # presets: dev asan
 # timeout: 300

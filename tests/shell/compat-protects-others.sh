@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Bridges of both versions whose lease ran out while another wrote are refused by donors of both, by today's at a donor of the commit in
 # tests/compat/wire-0 as well as by that one's own, also after the donor went on as the other version: nothing of the other's is
 # overwritten. What they had not written back can be saved.

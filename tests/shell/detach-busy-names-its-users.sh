@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # An attachment in use is not detached: who uses it is named; --force ends it all the same.
 # presets: dev asan tsan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

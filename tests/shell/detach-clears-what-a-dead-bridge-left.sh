@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Detaching what was killed removes its socket, its dead mount and its state, and gives the donor its region back.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 [[ -w /dev/fuse ]] || skip "no /dev/fuse"

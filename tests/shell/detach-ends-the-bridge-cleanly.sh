@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # After a detach nothing of the attachment is left in the run directory, with a socket and with a file.
 # presets: dev release
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

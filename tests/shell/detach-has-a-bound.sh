@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Detaching a bridge that hangs says so, and how to kill it; --force kills it and clears what it left.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A file that was unmounted by hand is the user's: no detach removes it, with a bridge that lives or one that died.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The exit status is 1 only if something is missing that weft cannot do without.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 

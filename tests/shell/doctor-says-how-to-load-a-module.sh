@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A kernel module that could be loaded is a warning with the modprobe line; one that is not there at all is
 # missing, and the fix names the package.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What other machines have, from a copy of their /proc and /sys.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The file of a bridge that was killed is taken over, and detached, although the kernel answers lstat(2) from what it remembers; status
 # shows it, whatever was tried meanwhile.
 # presets: dev asan

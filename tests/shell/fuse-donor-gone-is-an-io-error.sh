@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A donor that stays away longer than --dead-timeout: reading and writing the file fail with EIO, and work again once it
 # is back with the contents.
 # presets: dev asan tsan

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # ext4 through a loop device on the FUSE file: a source tree is built there, and survives a new attachment.
 # timeout: 300
 # presets: dev

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The FUSE file does what a file of fixed size can, and says no to the rest with the right error.
 # presets: dev asan tsan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

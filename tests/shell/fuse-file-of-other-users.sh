@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Who may open the file of --mount: the user who mounts it, and with --allow-other those whom its owner and mode let in.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 [[ -w /dev/fuse && $EUID = 0 ]] || skip "needs /dev/fuse and root"

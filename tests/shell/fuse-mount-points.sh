@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Mount points: a file that was there stays, a foreign dead mount is explained, a live one is left alone, and
 # unmounting by hand is detaching.
 # presets: dev asan tsan

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # bash completes commands, options and their values, paths, names of attachments and URIs of
 # regions; an interactive bash does, too.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # ctest knows every test, with what the heads of the shell tests say, and tests/run runs what ctest knows.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool python3 jq

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Output that could not be written is a failure, whatever printed it.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Each header includes what it needs.
 # timeout: 240
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

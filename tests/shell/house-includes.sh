@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The rooms are the architecture: who may include whom.  Arrows go one way: front, device, library -> bridge -> cache -> lane -> link -> fabric.
 # A private header is its room's, and only transports/drivers.c knows which transports exist.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What fabric/quickstart builds is all that `cmake --install` wants.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool ninja

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # `cmake --install` gives a tree that works from wherever it is put.
 # presets: release
 # timeout: 300

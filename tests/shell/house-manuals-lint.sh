@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The manuals are well-formed mdoc.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool mandoc

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Each command has a manual.  The manual has each option of the command's table with its argument,
 # and the table each of the manual; --help shows the table; and weft.1 has each command.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What a program is started with may be odd: closed descriptors, ignored and blocked signals, any umask, few descriptors, no HOME,
 # descriptors that do not wait.  Everything works all the same, or says why not.
 # presets: dev asan

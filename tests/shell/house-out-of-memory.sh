@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Whichever of a program's first allocations fails, the program says so and fails, or does without; a bridge of which every second one fails
 # ends when it is told to.
 # presets: dev release

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The probes that perf/README.md lists are in the bridge, with as many arguments; and in libweft,
 # which has no front-end.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What the documents show exists: each `weft COMMAND --option`, each script and file that they name, presets, and tests that
 # ctest is asked for.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

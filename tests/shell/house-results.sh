@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Each recorded measurement is compact, and says the commit that it was taken at, which there is.
 # Those that are older than the code they measure are named: measuring again is for whoever has a
 # quiet machine.

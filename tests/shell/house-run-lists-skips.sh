@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # tests/run lists what was skipped: each test and reason once, with its presets; what does not apply last.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 

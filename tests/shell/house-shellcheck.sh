@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Every shell script of the project passes shellcheck.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool shellcheck

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What ctest and tests/run run is judged: an exit status, the time, what a sanitizer says, processes that are left over, skips.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 

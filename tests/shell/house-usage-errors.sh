@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A mistake in any command's line: exit status 2, and the same form of message everywhere.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 

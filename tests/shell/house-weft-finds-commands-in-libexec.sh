@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # `weft X` runs weft-X from beside itself, else from ../libexec/weft, also through a link.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A mistyped command is an error that names the nearest one.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 

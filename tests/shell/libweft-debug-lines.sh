@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # $WEFT_DEBUG turns debug lines of libweft on, in any program; without it there is none.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool python3

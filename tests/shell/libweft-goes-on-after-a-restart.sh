@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A donor that dies and comes back with the same contents: calls of a program that uses libweft wait and go on, blocking and
 # asynchronous ones, without a cache, with one, and over several donors; and what was written is there.
 # presets: dev asan tsan

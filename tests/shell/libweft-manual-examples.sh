@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The programs that libweft(3) shows are built as they stand there, and do what it says.
 # presets: dev only
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

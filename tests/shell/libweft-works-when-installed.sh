@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A program that knows only pkg-config and <weft.h> builds against the installed tree and uses a donor.
 # presets: dev only
 # timeout: 180

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # weft over a line that delays, and loses a packet in 200: every byte arrives, both ways.
 # timeout: 180
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

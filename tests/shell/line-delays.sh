@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # serial
 # A line's delay is never shorter than it says, and not much longer; jitter spreads it and keeps the
 # order.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A line gives its command's exit status, hands on SIGTERM, and leaves nothing when it ends, however
 # that is.
 # presets: dev asan

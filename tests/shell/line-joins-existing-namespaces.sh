@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A line's ends may be namespaces that there are, by process and by path, and lines by number meet
 # in one of them.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

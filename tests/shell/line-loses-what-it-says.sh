@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A line loses the share of the packets that it was told to, counts them, and loses the same ones
 # with the same seed.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A line's MTU is its ends': what fits goes, what does not is refused.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_line

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A line lets no more through than its rate, and TCP gets nearly all of it; what finds the queue
 # full is lost, and counted.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

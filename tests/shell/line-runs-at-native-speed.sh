@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # serial
 # A line without a rate carries TCP at a good part of the loopback's speed: it forwards what the
 # kernel hands over, as it is.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Who is not root has a line all the same, where user namespaces and /dev/net/tun are for everybody.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_line

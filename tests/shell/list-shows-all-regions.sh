@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # weft list: all regions of a big directory; where a donor tells only some, that there are more; nbdinfo of many regions.
 # timeout: 240
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

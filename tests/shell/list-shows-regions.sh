@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # weft list: each region of a donor, as a table and as JSON; foreign servers; no donor.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The rules by which a borrower may go on with a region's contents, as a model: they hold, those before them did not, and none of
 # them can be spared.
 # timeout: 600

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # The hot paths take no more instructions an operation than perf/count/baseline.json says; more are noticed.
 # presets: release only
 # timeout: 300

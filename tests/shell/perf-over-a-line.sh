@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # weft-perf on a line: servers over TCP are at its far end, whoever listens for them; the others are
 # not.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

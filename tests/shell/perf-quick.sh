@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # The donor keeps what it promises beside nbdkit and the floor (perf/suites/nbd-servers.c has the bounds).
 # presets: release only
 # timeout: 240

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # perf/trace/run draws where the time of an attachment's requests goes: at the donor and on the way
 # there, or in the cache, and until the answer has left.
 # presets: dev

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Another implementation of a borrower, written from weft-protocol(7) alone, gets on with a donor:
 # what the manual says of contexts, refusals, generations, leases, tenures and files is so.
 # presets: dev asan

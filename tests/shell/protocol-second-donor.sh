@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Another implementation of a donor, written from weft-protocol(7) alone, serves weft's bridges:
 # over two lanes, after the bridge was killed, against a second borrower and stock clients, and when
 # the bridge was silent for too long.

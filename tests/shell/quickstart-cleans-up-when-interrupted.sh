@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Ctrl-C in the middle of fabric/quickstart leaves no process, mount or file behind, and the exit status says so.
 # presets: release only
 # timeout: 300

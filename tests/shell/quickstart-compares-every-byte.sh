@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What quickstart reads back with finds one wrong byte, in a file and behind an NBD socket.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool nbdkit

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # fabric/quickstart ends well, and no process, mount or file is left.
 # presets: release only
 # timeout: 300

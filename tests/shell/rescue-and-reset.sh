@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The donor loses the contents: every request fails; what the cache has that was not at the donor is saved; a reset goes on with what
 # there is now, on the same socket.
 # presets: dev asan tsan

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # weft reset is refused, with who it is, while somebody behind the attachment may remember the old contents: a client of its socket, a
 # process that has its file open.  What they wrote does not reach the new contents.
 # presets: dev asan

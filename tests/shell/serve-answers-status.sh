@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The control socket tells of regions, sessions and counters.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq socat nbdinfo

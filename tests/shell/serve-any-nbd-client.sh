@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Stock NBD clients use a donor's regions, memory and file, over TCP and a Unix socket, on several connections.
 # presets: dev asan tsan
 # timeout: 300

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # presets: dev asan
 # A block device as a region: its size, its data, zeros and discards through the block layer, durable flushes; not one that is in use.
 # serial

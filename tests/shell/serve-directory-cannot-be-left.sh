@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # presets: dev asan
 # A directory's regular files are regions; nothing else is, by name or by link.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

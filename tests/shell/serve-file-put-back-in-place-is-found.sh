@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A copy of a clean stop is put back in place, under a donor that lends the file: a bridge that knows newer contents is told, and mixes nothing; over a
 # directory, where the copy is lent then, and with --file, where the donor has to be started anew.
 # presets: dev asan

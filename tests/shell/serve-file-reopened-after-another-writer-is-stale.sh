@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A bridge is suspended with bytes not written back, its lease runs out, another writes, flushes and leaves; then the region's file is
 # closed and opened again: by a clean restart of the donor, or because a directory has too many files.  The bridge that wakes up is
 # stale, and writes nothing over what the other flushed.

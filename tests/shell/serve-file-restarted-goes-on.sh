@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A donor of a file that stops cleanly and starts under a waiting borrower: it goes on, whether it wrote in this life of the donor, only read,
 # or did neither; once, and again; also when its lease ran out meanwhile, as long as nobody else wrote; and a reader with --shared.
 # presets: dev asan

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A file that has a new epoch, as its donor was killed after a write, or as another program changed it while the donor was stopped, is granted to
 # nobody else before the lease of whoever held it is over: until then that one may answer from what it remembers. A clean restart meanwhile changes
 # nothing.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A file in a file system without extended attributes has no mark: who held it when its donor was killed is in a file beside the donor's own, and
 # nobody else is granted it before that lease is over. A file whose attributes have no room for the mark is granted to nobody, with the reason.
 # presets: dev asan

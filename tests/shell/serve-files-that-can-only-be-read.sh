@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A file that may only be read is lent read-only, whether it was named or is in a directory; who wants to write is told what to do
 # about it, and what cannot be read at all is said in plain words.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

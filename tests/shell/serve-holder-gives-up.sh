@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Without a next daemon the holder frees the memory after --keep seconds; it is small; it can be replaced.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # serial
 # --hugepages takes the memory from the pool, says how to fill it when it is too small, and outlives a crash.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

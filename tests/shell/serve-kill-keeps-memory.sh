@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # presets: dev asan tsan
 # kill -9 loses neither bytes nor epoch: the next daemon with the same --memory line has both.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # presets: dev asan
 # Memory that a killed donor left is for a donor on the same address; another one of the same region name says so and is new.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A donor at an IPv6 link-local address: the attach line that it prints works, and both ways to write the zone do.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool ip qemu-io jq

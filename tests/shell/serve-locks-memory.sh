@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Lent memory is locked, so that the donor's own swap does not take it; where it may not be, it is lent all the same.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq prlimit

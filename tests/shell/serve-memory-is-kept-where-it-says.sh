@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # With a notification socket and no descriptor store behind it memory still outlives a crash; status says who keeps a region, or
 # that nobody does; a holder that dies is replaced, however young it was.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Out of descriptors: neither a donor nor a bridge spins, `weft status` still gets its answer, who has something attached comes back,
 # and all goes on once there are descriptors again.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

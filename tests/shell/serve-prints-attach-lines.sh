@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Each region's line can be pasted, whatever it listens on and however the region is called.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # --read-only: exports say so, writes are refused, and the file is not touched.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool nbdinfo qemu-io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # More memory than the group's limit allows is refused, with the group's name, rather than killed half-way; cgroups of either version.
 # serial
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # presets: dev asan
 # Command lines that make no sense and lendings that cannot be: refused at once, with the way out.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

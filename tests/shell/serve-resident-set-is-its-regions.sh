@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # presets: dev release only
 # A donor's resident set is its regions plus less than 16 MiB, also after clients came and went.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

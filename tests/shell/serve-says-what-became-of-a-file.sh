@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # presets: dev asan tsan
 # A file region whose file was removed, replaced or cut: the donor says so once, status and list show it, and a newcomer is refused
 # with the reason; who uses the region gets I/O errors, and never anything else.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What goes wrong beside lending is said by its cause: a run directory that cannot be written, memory that comes in pages.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A stock client that reconnects by itself, with whatever it remembers, names the region's tenure: it comes back after a cut, and is refused once
 # another came in between, or the contents may have changed: after a reboot of the donor, after a file was opened again.
 # presets: dev asan

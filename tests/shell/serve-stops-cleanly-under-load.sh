@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # presets: dev asan tsan
 # SIGTERM while a client writes: what was acknowledged is in the file, exit status 0, and the epoch survives.
 # kill -9 instead: what was acknowledged is there as well, under a new epoch.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Thousands of half-open connections, held and opened again: an attached bridge comes back each time that its connection is cut and fio
 # sees no error, newcomers attach, and the donor stays small.  From 200 addresses, then all from the bridge's own.
 # timeout: 240

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Socket activation: a socket that was passed takes the place of the default one.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool systemd-socket-activate nbdinfo

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The systemd units name the program where it was installed, and systemd takes them.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 

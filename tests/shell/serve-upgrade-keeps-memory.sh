@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # SIGUSR2: the daemon ends cleanly, and the next one has the memory, under the same epoch.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool qemu-io

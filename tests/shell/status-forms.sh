@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # weft status: a table, JSON, metrics, the flight recorder; of attachments and donors; and of one that is not there.
 # presets: dev asan tsan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # weft status --prometheus: what there is to see of caches, of who holds a region, of memory that is held; samples whose names do not
 # change with a restart or a state; no number where there is none; and the format's rules.
 # presets: dev asan

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Status says that writing back fails while it does, and no longer once a reset has ended it.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq nbdcopy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Status of a bridge that was killed tells what is not at the donor, and the line that attaches it again, which works.  An attach that
 # fails leaves no cache file that was not there before.
 # presets: dev asan

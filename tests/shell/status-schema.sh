@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # weft status --json says what weft-status(1) says, by one name and in one unit for each thing; whatever there is to be said.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

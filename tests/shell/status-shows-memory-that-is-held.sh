@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Memory that a holder keeps after its donor's crash: weft status shows it, how long yet, and the lines that take it back and that free it.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # timeout: 90
 # The link to the donor is cut without a word: status says since when there is no answer and how many requests wait, detach says at once
 # what it waits for, and a request fails when --dead-timeout is over, not long after.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # timeout: 300
 # processors: 2
 # What a command in the testbed leaves: its exit status, both outputs byte for byte, its files, the kernel's messages

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # tier: long
 # presets: dev asan
 # timeout: 2700

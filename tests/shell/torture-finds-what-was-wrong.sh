@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # timeout: 300
 # The torture (tests/torture) finds within a few rounds what was wrong in the commit of tests/compat/wire-0: bridges that come back
 # after another wrote, and files that were put back.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # tier: long
 # presets: dev asan tsan
 # timeout: 3600

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # presets: dev asan
 # timeout: 240
 # Donors, bridges and the holder are killed at random, leases lapse, others write, files are put back: what clients are told is true

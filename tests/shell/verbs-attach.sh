@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # tier: long
 # timeout: 600
 # presets: dev asan

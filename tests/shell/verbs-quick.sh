@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # timeout: 280
 # processors: 2
 # The conformance suite over soft-RoCE, in the testbed, so that each run of the tests goes over RDMA.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Hundreds of half-open RDMA connections, held and opened again: an attached bridge comes back each time that its connections are cut
 # and fio sees no error, newcomers attach, and the donor stays small.  From 200 addresses, then all from the bridge's own.
 # timeout: 600

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* On the test's thread, but for what a lane calls. */
 #include "tests/support/bridge-io.h"
 

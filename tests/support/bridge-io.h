@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Requests to a bridge from a test's thread, and waiting for their ends. */
 #ifndef WEFT_TESTS_SUPPORT_BRIDGE_IO_H
 #define WEFT_TESTS_SUPPORT_BRIDGE_IO_H

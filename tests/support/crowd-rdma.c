@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * crowd-rdma: half-open connections over RDMA for a test.  Opens COUNT control connections to a donor, says no hello on them, holds
  * them, and opens again whatever was ended or refused; until it is told to stop.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * crowd: half-open connections for a test.  Opens COUNT TCP connections to a port, says nothing on them, holds them, and opens again
  * whatever was ended; until it is told to stop.

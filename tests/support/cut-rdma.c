@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * cut-rdma: preloaded into a program, cuts its RDMA connections off every WEFT_CUT_S seconds, as a card that fails would.
  */

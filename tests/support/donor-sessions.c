@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See donor-sessions.h. */
 #include "tests/support/donor-sessions.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Under qemu-user (tests/cross/toolchain.cmake sets WEFT_EMULATED), where a few things cannot be tested that work on the
  * machine itself.

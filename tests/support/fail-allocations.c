@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * For LD_PRELOAD: allocations that fail, from main() on.  WEFT_FAIL_NTH=N: the Nth, and no other.  WEFT_FAIL_EVERY=N: each Nth.
  * WEFT_FAIL_WHEN=PATH: only while PATH is there.

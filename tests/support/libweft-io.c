@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A program that uses libweft, for shell tests: one command a line on standard input, one answer a line: "ok", "differs", or an
  * error's name.

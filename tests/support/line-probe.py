@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What tests send over a line (weft line), which they run this in.  line-probe.py WHAT [NUMBER]:
 #   rtt N      round-trip times in us of N small packets, one after another
 #   stream N   bits a second of N MiB over TCP; lo N: likewise, over the loopback of the far end

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* An NBD client's connection over a socketpair; single-threaded. */
 #include "tests/support/nbd-client-pair.h"
 

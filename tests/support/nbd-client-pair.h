@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * An NBD client's connection in the transmission phase over a socketpair, without a handshake; the test is the
  * server, in the same thread.

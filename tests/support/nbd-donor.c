@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tests/support/nbd-donor.h"
 
 #include <arpa/inet.h>

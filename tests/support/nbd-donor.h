@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A donor with an NBD listener on loopback TCP and a Unix socket, and a thread for its loop, for tests.
  */

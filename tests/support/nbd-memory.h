@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A service for tests, benches and fuzzers: exports of plain memory behind the NBD engine.
  * Requests complete at once, or, when `hold` is set, when the test says so.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A raw NBD client for tests: bytes as the test wants them, right or wrong.
  * With a server connection it drives that one too, in the same thread: nothing ever waits for another thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A borrower over RDMA, written from weft-protocol(7) and rdma-core alone: nothing of weft's code
  * is used.  It is a test of the manual (tests/shell/protocol-second-borrower-rdma.sh), like

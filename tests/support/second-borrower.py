@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A borrower of weft's, written from weft-protocol(7) and the NBD protocol alone.
 
 Nothing of weft's code is used.  It tests the manual (tests/shell/protocol-second-borrower.sh):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A donor for weft's borrowers, written from weft-protocol(7) and the NBD protocol alone.
 
 Nothing of weft's code is used.  It is a test of the manual (tests/shell/protocol-second-donor.sh),

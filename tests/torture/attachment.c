@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A client's bridge: attaching, being told, coming back.  See torture.h. */
 #include <errno.h>
 #include <stdio.h>

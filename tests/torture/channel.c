@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See channel.h.  NBD by libnbd, devices by io_uring. */
 #include "tests/torture/channel.h"
 

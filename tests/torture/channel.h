@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Where a client's operations go: a connection to an NBD server, or a block device.  Several are under way at once.
  * An operation whose connection broke is unanswered, and up to the client; a device's is never.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A client's operations.  See torture.h. */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What the clients of a region were told, and whether that can be true.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Processes, what is said, and chance.  See torture.h. */
 #include <dirent.h>
 #include <err.h>

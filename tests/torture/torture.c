@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Kills donors, bridges and holders, lets leases lapse and others write, under clients that check all they are told (history.h).
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What the parts of the torture share: the run (t), its clients, and the processes under them.
  * One thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Accepting when there are no descriptors left: no spinning, one that still gets through, and going on afterwards. */
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* weft bench --compare: a real difference is found, the same thing twice is none, and a machine that became slower is no regression. */
 #include <math.h>
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Statistics of weft bench: against published figures, and against what they promise, by simulation. */
 #include <math.h>
 #include <setjmp.h>

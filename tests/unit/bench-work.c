@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The work of weft bench over a store that lies on demand: every kind of wrong byte is noticed, and an honest one is not accused. */
 #include <errno.h>
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* An attachment with two ways to its donor, both the mem transport: moving away, back, and nothing lost on the way. */
 #include <errno.h>
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The NBD front-end of a bridge, with libnbd as its client and the mem transport behind it. */
 #include <errno.h>
 #include <libnbd.h>

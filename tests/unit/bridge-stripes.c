@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* An attachment striped over several donors: where bytes lie, one lost, one that is not there, one with other contents. */
 #include <errno.h>
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Lanes and links over the mem transport: data, splitting, FUA, losses, reconnection, epochs, time-outs. */
 #include <errno.h>
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A cache in a file: bridges that are killed at any moment, what the next one finds, and files that are something else. */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A cache file of which some cannot be read or written: whoever wants that fails, nobody gets anything else for it, and the rest goes on. */
 #include <errno.h>
 #include <fcntl.h>

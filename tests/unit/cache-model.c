@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A managed bridge against a plain array: random requests on several lanes at once, while the mem transport delays,
  * reorders, fails, holds and kills.  A seed names a run: WEFT_SEED; WEFT_OPS says how many requests.  It also says

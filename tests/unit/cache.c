@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A managed bridge over the mem transport: what is answered without the donor, and what must never be. */
 #include <errno.h>
 #include <inttypes.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Control sockets: questions, answers, strangers and leftovers. */
 #include <errno.h>
 #include <poll.h>

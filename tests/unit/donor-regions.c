@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The regions that a donor has: by name, and of a directory. */
 #include <errno.h>
 #include <setjmp.h>

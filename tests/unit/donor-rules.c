@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The rules of who may go on with a region's contents, in memory and in a file, and of what the contents are taken for. */
 #include <errno.h>
 #include <pthread.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Who may use a region, who must stop, and for how long they are remembered. */
 #include <errno.h>
 #include <pthread.h>

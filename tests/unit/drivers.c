@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The table of transports, and what it alone makes reachable: the transport "mem" has a row here,
  * and nothing else knows it.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The ways to a donor, and the start over the best of them, with a table of its own: a base
  * transport, two that are better, one that this machine cannot use.  All are "mem", behind

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Hellos and welcomes: what is formatted parses back; nothing else parses. */
 #include <errno.h>
 #include <setjmp.h>

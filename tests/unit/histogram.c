@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The latency histogram: accuracy over its whole range, quantiles, merging. */
 #include <inttypes.h>
 #include <setjmp.h>

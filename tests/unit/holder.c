@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* systemd's descriptor store, played by this program: a donor that was killed finds its memory again. */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A lane that its callers drive: who runs its loop, and that nobody is forgotten. */
 #include <poll.h>
 #include <pthread.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Trains of packets: some segments alone are what the kernel would have sent, had it cut them off
  * itself. */
 #include <setjmp.h>

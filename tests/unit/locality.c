@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Where lanes go on machines that nobody has here: synthetic topologies, into whose XML network devices are put; two sockets, sub-NUMA
  * clusters, devices on either, one that does not say where it is.

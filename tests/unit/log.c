@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Debug lines: silent until their area is turned on, and then told with it. */
 #include <stdarg.h>
 #include <stddef.h>

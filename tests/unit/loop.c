@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The event loop, over epoll(7) and over a lane's io_uring: watches, timers, wake-ups, and moving from one to the other. */
 #include <errno.h>
 #include <poll.h>

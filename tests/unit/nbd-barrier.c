@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The barrier against requests that the kernel's nbd driver sent again. */
 #include <setjmp.h>
 #include <stdarg.h>

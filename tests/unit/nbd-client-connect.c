@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The NBD client's way to a connection: servers that refuse, hang, lie or hang up, each answered with what is true, in
  * bounded time.  The server is a script in a thread.

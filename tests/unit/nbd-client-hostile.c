@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The NBD client against a server that answers wrong, from a seeded generator: never a crash, a hang, or bytes in a
  * successful READ that the server did not claim for it.  WEFT_SEED repeats a run.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The NBD client's transmission phase: right replies in every shape, wrong ones each fatal to the connection and never
  * taken for data.

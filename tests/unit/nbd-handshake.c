@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The NBD engine's handshake: every option, right and wrong, over a socketpair. */
 #include <stdarg.h>
 #include <stddef.h>

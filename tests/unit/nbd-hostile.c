@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Ten thousand malformed options and requests, and connections dropped at every stage, while another client
  * verifies its data: nothing crashes, hangs, grows or reaches that data.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* libnbd as the engine's client: what it asks for, and what it sends when it is told not to check. */
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The donor's NBD listener: connections, fences, ends. */
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The NBD protocol's pack and unpack functions. */
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Command lines parsed by a table, and what is said of those that are wrong. */
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The client that servers are measured with: it measures what is right, and it finds what is wrong.
  */

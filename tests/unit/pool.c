@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The lanes' buffer pool: sizes, exhaustion, merging, untouched pages. */
 #include <errno.h>
 #include <setjmp.h>

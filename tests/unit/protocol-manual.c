@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * weft-protocol(7) against the code.  The manual's tables are read out of its source; messages are
  * built from its layouts and held against what the code packs, and the other way round; each of its

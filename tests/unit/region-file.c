@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* File regions: bytes, durability, the epoch's mark, locks, and files that change under us. */
 #include <errno.h>
 #include <fcntl.h>

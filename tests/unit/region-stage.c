@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* File regions whose contents are in memory for a while: who sees what, and what the file holds when. */
 #include <errno.h>
 #include <fcntl.h>

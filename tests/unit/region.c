@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Regions of memory: bytes, holes, generations, and what a next daemon finds. */
 #include <errno.h>
 #include <fcntl.h>

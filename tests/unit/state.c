@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What outlives a bridge: lanes note it in any order. */
 #include <errno.h>
 #include <fcntl.h>

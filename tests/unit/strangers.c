@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The budget for peers without a grant: who makes room for whom. */
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What is known of the service manager: from the environment, and from a manager that this program plays on a bus. */
 #include <pthread.h>
 #include <setjmp.h>

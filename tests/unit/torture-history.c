@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The torture's checker finds what it is there for, and nothing else (torture/history.h). */
 #include "tests/torture/history.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The choke point's bookkeeping, over a transport that does what the test says. */
 #include <errno.h>
 #include <setjmp.h>

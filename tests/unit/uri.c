@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* URIs: what is accepted, what is refused and why, and that the canonical text parses to the same. */
 #include <errno.h>
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The messages of the verbs transport: what is packed is unpacked; what a peer could send is refused or harmless. */
 #include <errno.h>
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* When a way to a donor is left, and when it is returned to. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the transport "mem" is to the rest of weft: mem:///NAME is mem_home, whatever the name. */
 #include "transports/mem/driver.h"
 

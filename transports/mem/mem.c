@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The transport "mem".  A connection belongs to one thread; a donor's fence and the thread that waits for its
  * grant only set atomics and expire the timer.  Invariant: memory of the region is touched

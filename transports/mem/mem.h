@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The transport "mem": a region in this process, for tests.  It delays, fails, reorders, holds and
  * kills on demand, so that whatever stands on transports can be tried against each of these.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the transport "nbd" is to the rest of weft. */
 #include "transports/nbd/driver.h"
 

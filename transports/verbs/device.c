@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Devices, the meaning of their errors, and message buffers, for both ends of the verbs transport.
  * Invariant: every wc status and every event of the connection manager gets its errno here and nowhere else.

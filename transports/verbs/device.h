@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What both ends share: the machine's RDMA devices, what their errors mean, options of connections,
  * message buffers.  Functions without state of their own; any thread.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * weft doctor: what the kernel tells of RDMA devices over netlink alone, as `rdma resource show qp` does.
  *

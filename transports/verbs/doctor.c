@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * weft doctor: RDMA devices, and what a connection over them needs: an active port, an IP address
  * that RoCE v2 (or IPoIB) carries, large packets, and device files that may be opened.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What weft doctor looks at for RDMA.  See fabric/machine/finding.h. */
 #ifndef WEFT_TRANSPORTS_VERBS_DOCTOR_H
 #define WEFT_TRANSPORTS_VERBS_DOCTOR_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the transport "verbs" is to the rest of weft. */
 #include "transports/verbs/driver.h"
 

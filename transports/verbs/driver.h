@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The row of the transport "verbs": one-sided RDMA. */
 #ifndef WEFT_TRANSPORTS_VERBS_DRIVER_H
 #define WEFT_TRANSPORTS_VERBS_DRIVER_H

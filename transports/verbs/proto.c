@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Packs and unpacks the messages of the verbs transport.  Pure functions, any thread; the only file of this
  * transport that knows about byte order.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The messages of the verbs transport: all of its byte order is in proto.c.
  *

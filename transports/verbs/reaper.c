@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The reaper's thread and its queue.  Invariant: the thread alone frees the struct, after its last job.
  */

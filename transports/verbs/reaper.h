@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A thread that ends what drivers take their time over: destroying a queue pair may wait for many seconds.
  * verbs_reaper_put() may be called from any thread; jobs run in order, on the reaper's.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The transport "verbs": one-sided RDMA through rdma-core, borrower's side.  READ and WRITE cost the donor's
  * process nothing; so do FLUSH (of memory), PROBE and ZERO of up to 64 KiB.  Longer ZEROs are carried out by the donor.

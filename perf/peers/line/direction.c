@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * One direction of a line.  Invariant: what is in the ring is ordered by the time it is due, since
  * nothing overtakes.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * One direction of a line: what comes out of one TUN device goes into the other, later.  A
  * direction has a thread of its own, which owns everything in it; the others read it once that

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * weft line: a line to measure on.  Joins two network namespaces by TUN devices and forwards what
  * one sends to the other as a line of some length would: by a thread for each direction, while this

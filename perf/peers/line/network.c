@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The ends of a line.  One thread. */
 #include "perf/peers/line/network.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The ends of a line: network namespaces, each with a TUN device.  One thread, before there are
  * others: it changes the namespaces of the thread that calls it.

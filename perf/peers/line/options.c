@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The command line of weft line. */
 #include "perf/peers/line/options.h"
 

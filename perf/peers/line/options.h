@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The command line of weft line.  One thread, before anything is started. */
 #ifndef WEFT_PERF_PEERS_LINE_OPTIONS_H
 #define WEFT_PERF_PEERS_LINE_OPTIONS_H

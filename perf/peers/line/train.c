@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Trains of packets: how many there are, and some of them alone.  Functions without state. */
 #include "perf/peers/line/train.h"
 

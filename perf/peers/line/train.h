@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Trains of packets.  The kernel hands over the segments of a TCP connection as one large packet,
  * as it would to a network card that cuts it (TSO), and takes such a packet back.  Functions

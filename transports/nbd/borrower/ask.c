@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A hello in a metadata context, which a donor answers before anything is granted. */
 #include "transports/nbd/borrower/ask.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a donor offers, asked over NBD without taking anything. */
 #ifndef WEFT_TRANSPORTS_NBD_BORROWER_ASK_H
 #define WEFT_TRANSPORTS_NBD_BORROWER_ASK_H

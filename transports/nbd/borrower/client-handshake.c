@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The NBD client's handshake: libnbd, in a thread of its own, because names are resolved and a donor's grant
  * may wait for the sessions that it supersedes.  The thread and the owner share a struct nbd_client_handshake:

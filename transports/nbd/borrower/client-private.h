@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the files of the NBD client share; see client.h. */
 #ifndef WEFT_TRANSPORTS_NBD_BORROWER_CLIENT_PRIVATE_H
 #define WEFT_TRANSPORTS_NBD_BORROWER_CLIENT_PRIVATE_H

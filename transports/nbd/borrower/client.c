@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The transport "nbd": its connections' lives, from a handshake to a goodbye; requests and replies are fabric/nbd/client.h's.
  * A connection belongs to one thread.

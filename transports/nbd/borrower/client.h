@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The transport "nbd": a donor over TCP (or a Unix socket), and any other NBD server.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Accepts connections on the main loop; each is served by a thread of its own, once the peer has said something.  One that says
  * nothing costs a descriptor and a few hundred bytes, and belongs to the loop's thread.

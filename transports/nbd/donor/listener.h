@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The donor's NBD side: accepts connections and serves a donor's regions on them, a thread each, from its first bytes on.
  *

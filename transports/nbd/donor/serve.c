@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The NBD listener behind the table of functions. */
 #include "transports/nbd/donor/serve.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The donor's NBD side as weft serve has it: see fabric/listener.h. */
 #ifndef WEFT_TRANSPORTS_NBD_DONOR_SERVE_H
 #define WEFT_TRANSPORTS_NBD_DONOR_SERVE_H

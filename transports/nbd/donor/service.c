@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A donor's regions as NBD exports.
  * Owned by the connection's thread.

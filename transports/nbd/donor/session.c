@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * One connection of the donor's listener: who it is, its place in the listener's counts, its end.
  *

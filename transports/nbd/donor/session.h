@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Private to transports/nbd/donor/: one connection of the listener (session.c), its exports (service.c), and the listener's state,
  * which the sessions' counts are a part of.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What a borrower's WRITEs have changed and the donor was not told of yet: of a file region, whose FLUSH needs to know.
  *

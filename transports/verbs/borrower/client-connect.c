@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The borrower's side of the verbs transport: from a name to a granted connection.
  *

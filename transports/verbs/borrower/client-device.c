@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The borrower's devices and memory: what is registered with which, and devices that come and go.
  *

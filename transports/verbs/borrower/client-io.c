@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Operations of the verbs transport, borrower's side: from tp_post() to their last work request, or the donor's reply.
  *

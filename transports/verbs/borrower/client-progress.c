@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The borrower's side of the verbs transport: what a connection waits for, and what came.
  *

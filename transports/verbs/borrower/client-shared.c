@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What the transports of a process share on a device: one protection domain, and one registration of memory that several of them use, such
  * as the cache that all lanes fetch into.  Each registration locks its memory anew and counts against the limit anew, so that the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The borrower's side of the verbs transport: its table of functions, opening it, ending it.
  *

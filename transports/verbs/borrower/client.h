@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The borrower's side, private: what each of the files has for the others.  A file uses those above it only:
  * conn.c, then client-io.c (operations out), client-connect.c, client-progress.c, and client.c.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A connection's end: failing it, its queue pairs, its memory.
  *

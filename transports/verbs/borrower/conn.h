@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The borrower's side, private: a connection and the transport that it belongs to.
  *

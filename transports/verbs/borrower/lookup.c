@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Resolves a host's name in a detached thread.  Invariant: whoever drops the second of the two
  * references (the caller's, the thread's) frees.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The address of a host, without waiting for it: names are resolved by a thread of their own.
  */

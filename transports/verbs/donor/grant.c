@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A hello, and what it gets: a grant and all that belongs to it, or a refusal.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The donor's verbs side: accepts connections of rdma_cm and serves a donor's regions on them.  A session has a thread,
  * which sleeps: reads and writes cost it nothing.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A session's thread: what it waits for, and what it sends.
  * Threads: run.h says.

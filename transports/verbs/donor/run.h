@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Private to transports/verbs/donor/: what a session's thread keeps, shared by session.c, grant.c and run.c, of which each uses those
  * behind it only.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The verbs listener behind the table of functions. */
 #include "transports/verbs/donor/serve.h"
 

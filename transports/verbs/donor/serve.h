@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The donor's verbs side as weft serve has it: see fabric/listener.h. */
 #ifndef WEFT_TRANSPORTS_VERBS_DONOR_SERVE_H
 #define WEFT_TRANSPORTS_VERBS_DONOR_SERVE_H

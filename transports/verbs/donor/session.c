@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A session at the donor: handshake, grant, requests, end.  Reads and writes do not come by here.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A session at the donor, private to transports/verbs/donor/.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A generation's protection domain and memory, or that of a region's readers.
  *

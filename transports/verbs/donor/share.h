@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What sessions may touch: a protection domain and the memory regions in it.  A writer's is shared by its generation's sessions (lanes)
  * at one device; all readers of a region at one device share another, so that the region is registered once for them.
