@@ -47,7 +47,8 @@ struct weft_uri;
 enum tp_place {
 	TP_AT_HOST,   /* HOST[:PORT] */
 	TP_AT_SOCKET, /* nothing; "?socket=PATH" follows the region */
-	TP_AT_HOME,   /* nothing: in this process; another that opens the URI has contents of its own */
+	/* nothing: in this process; another that opens the URI has contents of its own */
+	TP_AT_HOME,
 };
 
 /*

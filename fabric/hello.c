@@ -74,14 +74,18 @@ const char *weft_refusal_word(int code, bool version0)
 	return NULL;
 }
 
-int weft_hello_check_version0(const struct weft_hello *hello, const char *region, struct weft_error *err)
+int weft_hello_check_version0(const struct weft_hello *hello, const char *region,
+	struct weft_error *err)
 {
 	bool joins = hello->granted == hello->generation;
 
-	if (!hello->epoch || (uint32_t)hello->generation != 0 || joins || hello->mode == WEFT_MODE_SHARED)
+	if (!hello->epoch || (uint32_t)hello->generation != 0 || joins ||
+		hello->mode == WEFT_MODE_SHARED)
 		return 0;
-	return weft_error_set(err, EPROTONOSUPPORT, "the donor runs an older weft, which cannot tell whether another borrower wrote to "
-		"region '%.100s' since this attachment was last connected; upgrade the donor", region);
+	return weft_error_set(err, EPROTONOSUPPORT,
+		"the donor runs an older weft, which cannot tell whether another borrower wrote to "
+		"region '%.100s' since this attachment was last connected; upgrade the donor",
+		region);
 }
 
 int weft_refusal_parse(const char *text, const char **ret_rest)
@@ -89,7 +93,8 @@ int weft_refusal_parse(const char *text, const char **ret_rest)
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(refusals); i++) {
 		size_t n = strlen(refusals[i].word);
 
-		if (strncmp(text, refusals[i].word, n) == 0 && text[n] == ':' && text[n + 1] == ' ') {
+		if (strncmp(text, refusals[i].word, n) == 0 && text[n] == ':' &&
+			text[n + 1] == ' ') {
 			*ret_rest = text + n + 2;
 			return refusals[i].code;
 		}
@@ -115,16 +120,19 @@ void weft_hello_format(const struct weft_hello *hello, char *buf)
 	int n = 0;
 
 	weft_hex(hello->id, WEFT_ID_BYTES, id);
-	add(buf, &n, WEFT_CONTEXT_SESSION "%sid=%s,gen=%" PRIu64 ",mode=%c,name=%s", hello->version0 ? "" : "v=1,",
-		id, hello->generation, mode_letters[hello->mode], hello->name);
+	add(buf, &n, WEFT_CONTEXT_SESSION "%sid=%s,gen=%" PRIu64 ",mode=%c,name=%s",
+		hello->version0 ? "" : "v=1,", id, hello->generation, mode_letters[hello->mode],
+		hello->name);
 	if (hello->epoch || (hello->expect && hello->version0))
 		add(buf, &n, ",epoch=%016" PRIx64, hello->epoch ? hello->epoch : hello->expect);
 	else if (hello->expect)
 		add(buf, &n, ",expect=%016" PRIx64, hello->expect);
 	if (hello->epoch && hello->granted && !hello->version0)
-		add(buf, &n, ",granted=%" PRIu64 "%s", hello->granted, hello->wrote ? ",wrote=1" : "");
+		add(buf, &n, ",granted=%" PRIu64 "%s", hello->granted,
+			hello->wrote ? ",wrote=1" : "");
 	if (hello->stripe.count && !hello->version0)
-		add(buf, &n, ",stripe=%s%s", weft_stripe_format(&hello->stripe, stripe), hello->new_contents ? ",renew=1" : "");
+		add(buf, &n, ",stripe=%s%s", weft_stripe_format(&hello->stripe, stripe),
+			hello->new_contents ? ",renew=1" : "");
 }
 
 void weft_welcome_format(const struct weft_welcome *welcome, char *buf)
@@ -132,7 +140,8 @@ void weft_welcome_format(const struct weft_welcome *welcome, char *buf)
 	int n = 0;
 
 	add(buf, &n, WEFT_CONTEXT_GRANT "%sepoch=%016" PRIx64 ",lease=%" PRIu32 ",offers=%s",
-		welcome->version0 ? "" : "v=1,", welcome->epoch, welcome->lease_ms, welcome->offers);
+		welcome->version0 ? "" : "v=1,", welcome->epoch, welcome->lease_ms,
+		welcome->offers);
 	/* A comma separates fields here, and list members in offers. */
 	for (char *p = strstr(buf, ",offers=") + 1; *p; p++)
 		if (*p == ',')
@@ -228,7 +237,8 @@ static bool take_version(struct span *rest, bool *ret_version0)
 	*ret_version0 = true;
 	if (rest->len < 2 || memcmp(rest->p, "v=", 2) != 0)
 		return true;
-	if (!next_field(&after, &key, &value) || !parse_decimal(value, UINT32_MAX, &version) || version == 0)
+	if (!next_field(&after, &key, &value) || !parse_decimal(value, UINT32_MAX, &version) ||
+		version == 0)
 		return false;
 	*rest = after;
 	*ret_version0 = false;
@@ -245,7 +255,8 @@ static int unknown_field(struct span key, bool version0, struct weft_error *err)
 			return -EINVAL;
 	if (key.p[0] != '!')
 		return 0;
-	return weft_error_set(err, EPROTONOSUPPORT, "the peer needs '%.*s', which this version of weft does not know; upgrade it",
+	return weft_error_set(err, EPROTONOSUPPORT,
+		"the peer needs '%.*s', which this version of weft does not know; upgrade it",
 		(int)key.len - 1, key.p + 1);
 }
 
@@ -259,7 +270,8 @@ bool weft_tenure_split(const char *name, char *ret_name, size_t size, uint64_t *
 {
 	const char *at = strrchr(name, '@');
 
-	if (!at || (size_t)(at - name) >= size || !parse_epoch((struct span){at + 1, strlen(at + 1)}, ret_tenure))
+	if (!at || (size_t)(at - name) >= size ||
+		!parse_epoch((struct span){at + 1, strlen(at + 1)}, ret_tenure))
 		return false;
 	memcpy(ret_name, name, (size_t)(at - name));
 	ret_name[at - name] = '\0';
@@ -268,12 +280,24 @@ bool weft_tenure_split(const char *name, char *ret_name, size_t size, uint64_t *
 
 int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struct weft_error *err)
 {
-	enum { ID = 1, GEN = 2, MODE = 4, NAME = 8, EPOCH = 16, GRANTED = 32, WROTE = 64, EXPECT = 128, STRIPE = 256, RENEW = 512 };
+	enum {
+		ID = 1,
+		GEN = 2,
+		MODE = 4,
+		NAME = 8,
+		EPOCH = 16,
+		GRANTED = 32,
+		WROTE = 64,
+		EXPECT = 128,
+		STRIPE = 256,
+		RENEW = 512
+	};
 	struct weft_hello hello = {0};
 	struct span rest = {text, len};
 	unsigned seen = 0;
 
-	if (len >= WEFT_CONTEXT_MAX || !strip_prefix(&rest, WEFT_CONTEXT_SESSION) || !take_version(&rest, &hello.version0))
+	if (len >= WEFT_CONTEXT_MAX || !strip_prefix(&rest, WEFT_CONTEXT_SESSION) ||
+		!take_version(&rest, &hello.version0))
 		return -EINVAL;
 	while (rest.len > 0) {
 		struct span key, value;
@@ -288,7 +312,8 @@ int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struc
 			     weft_unhex(value.p, hello.id, WEFT_ID_BYTES) == 0;
 		} else if (is_key(key, "gen")) {
 			field = GEN;
-			ok = parse_decimal(value, UINT64_MAX, &hello.generation) && hello.generation > 0;
+			ok = parse_decimal(value, UINT64_MAX, &hello.generation) &&
+				hello.generation > 0;
 		} else if (is_key(key, "mode")) {
 			field = MODE;
 			ok = parse_mode(value, &hello.mode);
@@ -326,8 +351,9 @@ int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struc
 			return -EINVAL;
 		seen |= field;
 	}
-	if ((seen & (ID | GEN | MODE | NAME)) != (ID | GEN | MODE | NAME) || ((seen & GRANTED) && !(seen & EPOCH)) ||
-		((seen & WROTE) && !(seen & GRANTED)) || ((seen & EPOCH) && (seen & EXPECT)) || ((seen & RENEW) && !(seen & STRIPE)) ||
+	if ((seen & (ID | GEN | MODE | NAME)) != (ID | GEN | MODE | NAME) ||
+		((seen & GRANTED) && !(seen & EPOCH)) || ((seen & WROTE) && !(seen & GRANTED)) ||
+		((seen & EPOCH) && (seen & EXPECT)) || ((seen & RENEW) && !(seen & STRIPE)) ||
 		((seen & RENEW) && (seen & EPOCH)))
 		return -EINVAL;
 	*ret = hello;
@@ -355,7 +381,8 @@ int weft_welcome_parse(const char *text, size_t len, struct weft_welcome *ret)
 	struct span rest = {text, len};
 	unsigned seen = 0;
 
-	if (len >= WEFT_CONTEXT_MAX || !strip_prefix(&rest, WEFT_CONTEXT_GRANT) || !take_version(&rest, &welcome.version0))
+	if (len >= WEFT_CONTEXT_MAX || !strip_prefix(&rest, WEFT_CONTEXT_GRANT) ||
+		!take_version(&rest, &welcome.version0))
 		return -EINVAL;
 	while (rest.len > 0) {
 		struct span key, value;

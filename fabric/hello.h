@@ -5,21 +5,25 @@
  *
  * Over NBD the borrower asks LIST_META_CONTEXT and SET_META_CONTEXT for
  *     weft:session:v=1,id=<32 hex>,gen=<decimal>,mode=<r|s|w>,name=<public name>
- *         [,expect=<16 hex>|,epoch=<16 hex>[,granted=<decimal>[,wrote=1]]][,stripe=<index>/<count>:<unit>[,renew=1]]
+ *         [,expect=<16 hex>|,epoch=<16
+ *         hex>[,granted=<decimal>[,wrote=1]]][,stripe=<index>/<count>:<unit>[,renew=1]]
  * and the donor answers with one context named
  *     weft:grant:v=1,epoch=<16 hex>,lease=<ms>,offers=<list with ';' between>[,restorable=1]
- * LIST_META_CONTEXT with the query `weft:tenure:` is answered by a context whose leaf is the region's tenure, 16 hex digits.
- * Stock clients never ask, so they never see it.  NBD proto.md, "Metadata querying".
+ * LIST_META_CONTEXT with the query `weft:tenure:` is answered by a context whose leaf is the
+ * region's tenure, 16 hex digits.  Stock clients never ask, so they never see it.  NBD proto.md,
+ * "Metadata querying".
  *
- * The version is the first field.  A field that is not known is skipped, unless its name begins with '!': such a hello is refused
- * by that name.  Text without a version is of version 0, which knows id, gen, mode, name and epoch, and epoch, lease and offers,
- * and nothing else; a donor answers it in kind.
+ * The version is the first field.  A field that is not known is skipped, unless its name begins
+ * with '!': such a hello is refused by that name.  Text without a version is of version 0, which
+ * knows id, gen, mode, name and epoch, and epoch, lease and offers, and nothing else; a donor
+ * answers it in kind.
  *
- * A hello that names an epoch remembers: whoever sends it goes on with contents that it knows, and the donor refuses it when they
- * may have changed since (donor.h).  One that names none remembers nothing.
+ * A hello that names an epoch remembers: whoever sends it goes on with contents that it knows, and
+ * the donor refuses it when they may have changed since (donor.h).  One that names none remembers
+ * nothing.
  *
- * `stripe` says which part of a striped device the region is to be (stripe.h); a reader or writer of version 1 that does not say it means a
- * whole device, a shared reader nothing.
+ * `stripe` says which part of a striped device the region is to be (stripe.h); a reader or writer
+ * of version 1 that does not say it means a whole device, a shared reader nothing.
  */
 #ifndef WEFT_FABRIC_HELLO_H
 #define WEFT_FABRIC_HELLO_H
@@ -56,51 +60,76 @@ struct weft_hello {
 	char name[WEFT_NAME_MAX + 1];
 	uint64_t epoch; /* of the contents that the borrower remembers; 0: it remembers nothing */
 	uint64_t expect; /* without one: the region that is meant has this epoch; 0: any */
-	/* With an epoch: the highest generation whose grant the borrower learned of; 0: it does not say. */
+	/*
+	 * With an epoch: the highest generation whose grant the borrower learned of; 0: it does not
+	 * say.
+	 */
 	uint64_t granted;
 	bool wrote; /* and a write under that generation was answered */
 	struct weft_stripe stripe; /* count 0: it does not say */
-	bool new_contents; /* with a stripe, without an epoch: whatever part of another device the region was, it is this one from now on */
-	bool version0; /* of, or for, a peer that speaks version 0: what has no place there is left out */
-	uint64_t tenure; /* what was behind the region's name, NAME@TENURE; 0: nothing.  Only the anonymous may say one */
+	/*
+	 * with a stripe, without an epoch: whatever part of another device the region was, it is
+	 * this one from now on
+	 */
+	bool new_contents;
+	/* of, or for, a peer that speaks version 0: what has no place there is left out */
+	bool version0;
+	/*
+	 * what was behind the region's name, NAME@TENURE; 0: nothing.  Only the anonymous may say
+	 * one
+	 */
+	uint64_t tenure;
 };
 
 struct weft_welcome {
 	uint64_t epoch;
 	uint32_t lease_ms;
 	char offers[64];
-	bool restorable;   /* the contents can be put back to what they were: hellos say `granted` and `wrote` */
+	/* the contents can be put back to what they were: hellos say `granted` and `wrote` */
+	bool restorable;
 	bool version0;     /* as above */
 };
 
-/* The first generation of the incarnation after that one's: the high 32 bits count processes, the low ones a process's reconnections. */
+/*
+ * The first generation of the incarnation after that one's: the high 32 bits count processes, the
+ * low ones a process's reconnections.
+ */
 static inline uint64_t weft_next_incarnation(uint64_t generation)
 {
 	return ((generation >> 32) + 1) << 32;
 }
 
 /*
- * How a donor refuses somebody who holds, or held, the region; the errors of every other kind are errno's.
- * Version 0 has ESTALE for all three.
+ * How a donor refuses somebody who holds, or held, the region; the errors of every other kind are
+ * errno's.  Version 0 has ESTALE for all three.
  */
 enum {
 	WEFT_EOVER = EKEYEXPIRED,       /* this generation is over: a higher one may be granted */
-	WEFT_ESUPERSEDED = EKEYREVOKED, /* a higher generation is another process': final for who asked */
+	/* a higher generation is another process': final for who asked */
+	WEFT_ESUPERSEDED = EKEYREVOKED,
 	/* ESTALE: what the borrower remembers may have changed: final until it attaches anew. */
 };
 
 /*
- * A donor of version 0 takes a new incarnation (low 32 bits of the generation: 0) for one that remembers nothing: 0, or -EPROTONOSUPPORT when
- * such a hello says otherwise, and does not join what was granted to it already.
+ * A donor of version 0 takes a new incarnation (low 32 bits of the generation: 0) for one that
+ * remembers nothing: 0, or -EPROTONOSUPPORT when such a hello says otherwise, and does not join
+ * what was granted to it already.
  */
-int weft_hello_check_version0(const struct weft_hello *hello, const char *region, struct weft_error *err);
+int weft_hello_check_version0(const struct weft_hello *hello, const char *region,
+	struct weft_error *err);
 /* What a peer is told for an errno > 0. */
 int weft_refusal_code(int code, bool version0);
-/* The head of a refusal's text over NBD: "ESTALE", "OVER", …; NULL: none of ours.  And back: 0, or the errno > 0, *ret_rest behind ": ". */
+/*
+ * The head of a refusal's text over NBD: "ESTALE", "OVER", …; NULL: none of ours.  And back: 0, or
+ * the errno > 0, *ret_rest behind ": ".
+ */
 const char *weft_refusal_word(int code, bool version0);
 int weft_refusal_parse(const char *text, const char **ret_rest);
 
-/* NAME@TENURE, the tenure being 16 hex digits: its parts, ret_name of size bytes.  False: it is not of that form, or does not fit. */
+/*
+ * NAME@TENURE, the tenure being 16 hex digits: its parts, ret_name of size bytes.  False: it is not
+ * of that form, or does not fit.
+ */
 bool weft_tenure_split(const char *name, char *ret_name, size_t size, uint64_t *ret_tenure);
 
 /* True for 1 to WEFT_NAME_MAX characters of [A-Za-z0-9._-]. */
@@ -111,8 +140,9 @@ void weft_hello_format(const struct weft_hello *hello, char *buf);
 void weft_welcome_format(const struct weft_welcome *welcome, char *buf);
 
 /*
- * Inverses; text of len bytes is not NUL-terminated and not trusted.  0, or with *ret untouched -EINVAL (missing, repeated or malformed
- * field, or an unknown one of version 0), -EPROTONOSUPPORT (an unknown field that must not be skipped: the message names it).
+ * Inverses; text of len bytes is not NUL-terminated and not trusted.  0, or with *ret untouched
+ * -EINVAL (missing, repeated or malformed field, or an unknown one of version 0), -EPROTONOSUPPORT
+ * (an unknown field that must not be skipped: the message names it).
  */
 int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struct weft_error *err);
 int weft_welcome_parse(const char *text, size_t len, struct weft_welcome *ret);

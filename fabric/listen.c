@@ -28,7 +28,8 @@ static bool is_loopback(const struct sockaddr *addr)
 	if (addr->sa_family == AF_INET6) {
 		const struct in6_addr *a = &((const struct sockaddr_in6 *)addr)->sin6_addr;
 
-		return IN6_IS_ADDR_LOOPBACK(a) || (IN6_IS_ADDR_V4MAPPED(a) && a->s6_addr[12] == 127);
+		return IN6_IS_ADDR_LOOPBACK(a) ||
+			(IN6_IS_ADDR_V4MAPPED(a) && a->s6_addr[12] == 127);
 	}
 	return false;
 }
@@ -43,8 +44,10 @@ static bool is_wildcard(const struct sockaddr *addr)
 
 static int refuse_insecure(const char *what, struct weft_error *err)
 {
-	return weft_error_set(err, EPERM, "listening on %s would let everyone who reaches it read and write all "
-		"regions: there are no keys yet; if that is all right, say --allow-insecure", what);
+	return weft_error_set(err, EPERM,
+		"listening on %s would let everyone who reaches it read and write all "
+		"regions: there are no keys yet; if that is all right, say --allow-insecure",
+		what);
 }
 
 int weft_listening_describe(int fd, bool allow_insecure, struct weft_listening *ret,
@@ -58,17 +61,20 @@ int weft_listening_describe(int fd, bool allow_insecure, struct weft_listening *
 	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0 || !listening ||
 		getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM ||
 		getsockname(fd, (struct sockaddr *)&addr, &addr_len) < 0)
-		return weft_error_set(err, EINVAL, "descriptor %d is not a listening stream socket", fd);
+		return weft_error_set(err, EINVAL, "descriptor %d is not a listening stream socket",
+			fd);
 	if (addr.ss_family == AF_UNIX) {
 		const struct sockaddr_un *un = (const struct sockaddr_un *)&addr;
 
-		snprintf(l.socket, sizeof(l.socket), "%.*s", (int)sizeof(un->sun_path) - 1, un->sun_path);
+		snprintf(l.socket, sizeof(l.socket), "%.*s", (int)sizeof(un->sun_path) - 1,
+			un->sun_path);
 	} else {
-		int r = getnameinfo((struct sockaddr *)&addr, addr_len, l.host, sizeof(l.host), l.port,
-			sizeof(l.port), NI_NUMERICHOST | NI_NUMERICSERV);
+		int r = getnameinfo((struct sockaddr *)&addr, addr_len, l.host, sizeof(l.host),
+			l.port, sizeof(l.port), NI_NUMERICHOST | NI_NUMERICSERV);
 
 		if (r != 0)
-			return weft_error_set(err, EINVAL, "descriptor %d: %s", fd, gai_strerror(r));
+			return weft_error_set(err, EINVAL, "descriptor %d: %s", fd,
+				gai_strerror(r));
 	}
 	l.insecure = !is_loopback((struct sockaddr *)&addr);
 	if (l.insecure && !allow_insecure) {
@@ -102,13 +108,15 @@ static int listen_unix(const char *text, struct weft_error *err)
 		cwd = getcwd(NULL, 0);
 		if (!cwd || asprintf(&absolute, "%s/%s", cwd, text) < 0) {
 			absolute = NULL;
-			return weft_error_set(err, ENOENT, "cannot tell which directory unix:%s is in", text);
+			return weft_error_set(err, ENOENT,
+				"cannot tell which directory unix:%s is in", text);
 		}
 		path = absolute;
 	}
 
 	if (*path == '\0' || strlen(path) >= sizeof(addr.sun_path))
-		return weft_error_set(err, EINVAL, "an absolute Unix socket's path has 1 to %zu bytes",
+		return weft_error_set(err, EINVAL,
+			"an absolute Unix socket's path has 1 to %zu bytes",
 			sizeof(addr.sun_path) - 1);
 	strcpy(addr.sun_path, path);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -128,8 +136,8 @@ static int listen_unix(const char *text, struct weft_error *err)
 }
 
 /* Splits ADDR[:PORT].  False: neither. */
-static bool split(const char *text, const char *default_port, char *host, size_t host_size, char *port,
-	size_t port_size)
+static bool split(const char *text, const char *default_port, char *host, size_t host_size,
+	char *port, size_t port_size)
 {
 	const char *colon = strrchr(text, ':'), *end, *begin = text;
 
@@ -163,15 +171,19 @@ static bool split(const char *text, const char *default_port, char *host, size_t
 static int listen_tcp(const char *text, const char *default_port, bool allow_insecure,
 	struct weft_error *err)
 {
-	struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *found;
+	struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV,
+				.ai_socktype = SOCK_STREAM},
+			*found;
 	char host[256], port[8];
 	int one = 1, fd = -1, r;
 
 	if (!split(text, default_port, host, sizeof(host), port, sizeof(port)))
-		return weft_error_set(err, EINVAL, "'%s' is no address to listen on; " WHAT_IS_RIGHT, text);
+		return weft_error_set(err, EINVAL,
+			"'%s' is no address to listen on; " WHAT_IS_RIGHT, text);
 	r = getaddrinfo(host, port, &hints, &found);
 	if (r != 0)
-		return weft_error_set(err, EINVAL, "'%s' is no address to listen on: %s; " WHAT_IS_RIGHT, text,
+		return weft_error_set(err, EINVAL,
+			"'%s' is no address to listen on: %s; " WHAT_IS_RIGHT, text,
 			gai_strerror(r));
 	r = 0;
 	if (!is_loopback(found->ai_addr) && !allow_insecure) {
@@ -184,8 +196,10 @@ static int listen_tcp(const char *text, const char *default_port, bool allow_ins
 			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one)) < 0) ||
 		bind(fd, found->ai_addr, found->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
 		r = -errno;
-		weft_error_set(err, -r, "cannot listen on %s port %s: %s%s", host, port, strerror(-r),
-			r == -EADDRINUSE ? "; another port can be had with --listen ADDRESS:PORT" : "");
+		weft_error_set(err, -r, "cannot listen on %s port %s: %s%s", host, port,
+			strerror(-r),
+			r == -EADDRINUSE ? "; another port can be had with --listen ADDRESS:PORT"
+					 : "");
 		if (fd >= 0)
 			close(fd);
 	}
@@ -197,8 +211,9 @@ out:
 int weft_listen(const char *text, const char *default_port, bool allow_insecure,
 	struct weft_listening *ret, struct weft_error *err)
 {
-	int fd = strncmp(text, "unix:", 5) == 0 ? listen_unix(text + 5, err)
-						: listen_tcp(text, default_port, allow_insecure, err);
+	int fd = strncmp(text, "unix:", 5) == 0
+		? listen_unix(text + 5, err)
+		: listen_tcp(text, default_port, allow_insecure, err);
 	int r;
 
 	if (fd < 0)
@@ -232,7 +247,7 @@ char *weft_listening_format(const struct weft_listening *listening, char *buf)
 	if (*listening->socket)
 		snprintf(buf, 280, "unix:%s", listening->socket);
 	else
-		snprintf(buf, 280, strchr(listening->host, ':') ? "[%s]:%s" : "%s:%s", listening->host,
-			listening->port);
+		snprintf(buf, 280, strchr(listening->host, ':') ? "[%s]:%s" : "%s:%s",
+			listening->host, listening->port);
 	return buf;
 }

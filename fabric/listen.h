@@ -36,8 +36,8 @@ int weft_listening_describe(int fd, bool allow_insecure, struct weft_listening *
 char *weft_listening_format(const struct weft_listening *listening, char *buf);
 
 /*
- * By what a later start is known to be the same donor: the above, and where port 0 was asked for a second line
- * "127.0.0.1:0".  buf: at least WEFT_PLACES_MAX bytes; returns buf.
+ * By what a later start is known to be the same donor: the above, and where port 0 was asked for a
+ * second line "127.0.0.1:0".  buf: at least WEFT_PLACES_MAX bytes; returns buf.
  */
 enum { WEFT_PLACES_MAX = 560 };
 char *weft_listening_places(const struct weft_listening *listening, char *buf);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which part of a striped device a region is: the borrower says it, the donor keeps it with the contents.
+ * Which part of a striped device a region is: the borrower says it, the donor keeps it with the
+ * contents.
  *
- * As text, on the wire and in a file's mark: <index>/<count>:<unit in bytes>, "1/2:65536"; "1/1:0" is a region that is a whole device.
- * Pure functions; any thread.
+ * As text, on the wire and in a file's mark: <index>/<count>:<unit in bytes>, "1/2:65536"; "1/1:0"
+ * is a region that is a whole device.  Pure functions; any thread.
  */
 #ifndef WEFT_FABRIC_STRIPE_H
 #define WEFT_FABRIC_STRIPE_H
@@ -16,8 +17,10 @@ enum { WEFT_STRIPE_MAX = 65535, WEFT_STRIPE_TEXT_MAX = 40 };
 
 struct weft_stripe {
 	uint32_t index;      /* from 1 */
-	uint32_t count;      /* at most WEFT_STRIPE_MAX; 1: the region is the whole device; 0: it is not known */
-	uint64_t unit_bytes; /* so much lies at one part, then the next has its turn; 0 with a count of 1 */
+	/* at most WEFT_STRIPE_MAX; 1: the region is the whole device; 0: it is not known */
+	uint32_t count;
+	/* so much lies at one part, then the next has its turn; 0 with a count of 1 */
+	uint64_t unit_bytes;
 };
 
 static const struct weft_stripe weft_stripe_whole = {.index = 1, .count = 1};
@@ -28,7 +31,10 @@ bool weft_stripe_equal(const struct weft_stripe *a, const struct weft_stripe *b)
 
 /* Returns buf. */
 const char *weft_stripe_format(const struct weft_stripe *stripe, char buf[WEFT_STRIPE_TEXT_MAX]);
-/* Text of len bytes, not trusted.  False: it is not exactly what is formatted for one that is valid; *ret untouched. */
+/*
+ * Text of len bytes, not trusted.  False: it is not exactly what is formatted for one that is
+ * valid; *ret untouched.
+ */
 bool weft_stripe_parse(const char *text, size_t len, struct weft_stripe *ret);
 
 #endif

@@ -87,8 +87,8 @@ static int check_target(const struct tp_target *target, struct weft_error *err)
 	const struct weft_hello *hello = &target->hello;
 
 	if (!target->region || strlen(target->region) > REGION_NAME_MAX)
-		return weft_error_set(err, EINVAL, "cannot connect: the region's name is over %d bytes",
-			REGION_NAME_MAX);
+		return weft_error_set(err, EINVAL,
+			"cannot connect: the region's name is over %d bytes", REGION_NAME_MAX);
 	if (hello->anonymous)
 		return 0;
 	if (hello->generation == 0)

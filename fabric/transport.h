@@ -31,11 +31,16 @@ struct tp_op;
 enum tp_op_kind {
 	TP_READ,  /* region -> buf */
 	TP_WRITE, /* buf -> region */
-	TP_FLUSH, /* every write completed before it, on any connection of the attachment, is as durable as the region gets */
+	/*
+	 * every write completed before it, on any connection of the attachment, is as durable as
+	 * the region gets
+	 */
+	TP_FLUSH,
 	TP_TRIM,  /* advisory: contents of the range become undefined */
 	TP_ZERO,  /* the range reads as zeros */
 	TP_CACHE, /* advisory: the range will be read */
-	TP_PROBE, /* a round trip that touches no data: liveness of donor and epoch; also the heartbeat */
+	/* a round trip that touches no data: liveness of donor and epoch; also the heartbeat */
+	TP_PROBE,
 	TP_NR_KINDS
 };
 
@@ -51,7 +56,8 @@ struct tp_mem {
 	void *base;
 	size_t len;
 	uint32_t nr_borrowed; /* operations in flight that point into it */
-	struct tp_mem *twin;  /* for whoever registers the same with several transports; not looked at */
+	/* for whoever registers the same with several transports; not looked at */
+	struct tp_mem *twin;
 	uint64_t priv[2];     /* the transport's */
 };
 
@@ -59,7 +65,8 @@ struct tp_op {
 	/* Set by the caller. */
 	uint8_t kind;  /* enum tp_op_kind */
 	uint8_t flags; /* TP_FUA, … */
-	uint32_t owner; /* the choke point's mark while it is posted; anything but the mark before */
+	/* the choke point's mark while it is posted; anything but the mark before */
+	uint32_t owner;
 	uint64_t off;   /* bytes from the region's start; FLUSH and PROBE: 0 */
 	uint64_t len;   /* bytes, see tp_post(); FLUSH and PROBE: 0 */
 	void *buf;     /* READ and WRITE: len bytes inside mem */
@@ -75,7 +82,8 @@ struct tp_op {
 enum tp_state {
 	TP_CONNECTING, /* waits for the donor's grant */
 	TP_READY,      /* granted: operations are accepted */
-	TP_FAILED,     /* lost, refused or shut down: outstanding operations complete with the error */
+	/* lost, refused or shut down: outstanding operations complete with the error */
+	TP_FAILED,
 };
 
 /* The most that one TRIM, ZERO or CACHE may cover: what fits NBD's 32-bit length. */
@@ -88,7 +96,8 @@ struct tp_info {
 	uint64_t epoch; /* random, another for each life of the contents */
 	uint64_t generation; /* the hello's; 0: it is anonymous */
 	uint32_t lease_ms;     /* 0: no lease */
-	bool restorable;       /* the same epoch may come back with older contents: a file, put back from a copy */
+	/* the same epoch may come back with older contents: a file, put back from a copy */
+	bool restorable;
 	bool version0;         /* the donor speaks version 0 of hello.h */
 	uint64_t max_io_bytes; /* per READ or WRITE operation */
 	uint32_t min_block_bytes; /* off and len are multiples of it; 1 at a weft donor */
@@ -96,18 +105,21 @@ struct tp_info {
 	uint32_t depth; /* operations in flight at most; then tp_post() says -EAGAIN */
 	/* Guarantees, each a sentence. */
 	bool read_only;     /* WRITE, TRIM and ZERO are refused with -EPERM. */
-	bool can_flush;     /* FLUSH is carried out; without it a completed write is as durable as it gets. */
+	/* FLUSH is carried out; without it a completed write is as durable as it gets. */
+	bool can_flush;
 	bool can_fua;       /* TP_FUA is honoured. */
 	bool can_trim;      /* TRIM is accepted. */
 	bool can_zero;      /* ZERO is accepted. */
 	bool can_fast_zero; /* TP_FAST_ZERO is accepted. */
 	bool can_cache;     /* CACHE is accepted. */
 	bool can_multi_conn; /* A FLUSH on one connection covers completed writes of all. */
-	bool flush_each_conn; /* … provided that one goes to each of those that wrote since their last. */
+	/* … provided that one goes to each of those that wrote since their last. */
+	bool flush_each_conn;
 	bool one_sided;      /* READ and WRITE cost the donor's process nothing. */
 	char transport[16];  /* "tcp", "rdma", "mem" */
 	char path[160];      /* for people: "tcp 10.0.0.1:52044 -> 10.0.0.2:10809" */
-	char offers[64];     /* transports that the donor offers: "tcp", "tcp,rdma:20049"; may be "" */
+	/* transports that the donor offers: "tcp", "tcp,rdma:20049"; may be "" */
+	char offers[64];
 };
 
 /* Where and as whom to connect.  Strings are copied by tp_connect(). */
@@ -117,8 +129,13 @@ struct tp_target {
 	const char *region;
 	struct weft_hello hello; /* identity; hello.anonymous: a stock client */
 	uint32_t connect_timeout_ms;
-	uint32_t answer_ms; /* how long connecting waits for the donor to answer at all; 0: as long as for the grant */
-	uint32_t dead_ms; /* a machine that acknowledges nothing for so long is gone; 0: the transport's default, which is the most */
+	/* how long connecting waits for the donor to answer at all; 0: as long as for the grant */
+	uint32_t answer_ms;
+	/*
+	 * a machine that acknowledges nothing for so long is gone; 0: the transport's default,
+	 * which is the most
+	 */
+	uint32_t dead_ms;
 };
 
 /*
@@ -128,9 +145,14 @@ struct tp_target {
  */
 struct tp_ops {
 	const char *name; /* "nbd", "mem", "verbs" */
-	/* Operations may use any memory: reg() looks at nothing and costs nothing, whatever the length. */
+	/*
+	 * Operations may use any memory: reg() looks at nothing and costs nothing, whatever the
+	 * length.
+	 */
 	bool any_memory;
-	/* A donor that does not understand a hello closes the connection without a word: -ENOTCONN. */
+	/*
+	 * A donor that does not understand a hello closes the connection without a word: -ENOTCONN.
+	 */
 	bool silent_refusal;
 	/* *ret: a zeroed struct tp, in a struct of the transport's.  Each lane has its own. */
 	int (*open)(const void *config, struct tp **ret, struct weft_error *err);
@@ -144,13 +166,15 @@ struct tp_ops {
 	 */
 	int (*connect)(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
 		struct weft_error *err);
-	/* Sets no state: the choke point makes the connection TP_FAILED after it, with ECANCELED. */
+	/*
+	 * Sets no state: the choke point makes the connection TP_FAILED after it, with ECANCELED.
+	 */
 	void (*shutdown)(struct tp_conn *conn);
 	void (*disconnect)(struct tp_conn *conn); /* shut down before */
 	/*
 	 * TP_READY; n <= what depth leaves; each operation keeps to the contract of tp_post().
-	 * -EAGAIN, or how many were accepted, at least 1: until progress() hands them out they are in
-	 * flight, and shutdown() may keep them from being done.  They may be done here already.
+	 * -EAGAIN, or how many were accepted, at least 1: until progress() hands them out they are
+	 * in flight, and shutdown() may keep them from being done.  They may be done here already.
 	 */
 	int (*post)(struct tp_conn *conn, struct tp_op *const *ops, unsigned n);
 	/*
@@ -165,7 +189,9 @@ struct tp_ops {
 	 * left undone is posted again over this one.
 	 */
 	int (*progress)(struct tp_conn *conn, struct tp_op **done, unsigned max);
-	/* Can be polled in any state: an eventfd that nobody writes to, if all is done in post(). */
+	/*
+	 * Can be polled in any state: an eventfd that nobody writes to, if all is done in post().
+	 */
 	int (*event_fd)(struct tp_conn *conn);
 	/* 0 rather than events whenever progress() would do anything: nobody sleeps over it. */
 	int (*arm)(struct tp_conn *conn);
@@ -183,13 +209,20 @@ struct tp_conn {
 	int error;               /* TP_FAILED: -errno */
 	struct weft_error why;   /* TP_FAILED: for people */
 	struct tp_info info;     /* TP_READY and after */
-	uint64_t asked_ns;       /* weft_boottime_ns() before the grant was asked for; kept by the choke point */
+	/* weft_boottime_ns() before the grant was asked for; kept by the choke point */
+	uint64_t asked_ns;
 	uint32_t nr_outstanding; /* kept by the choke point */
-	/* Set by the transport: with operations in flight tp_arm() looks for completions for a little while. */
+	/*
+	 * Set by the transport: with operations in flight tp_arm() looks for completions for a
+	 * little while.
+	 */
 	bool spins;
 };
 
-/* config: the implementation's, documented with its ops; may be NULL.  Control path: may block and allocate. */
+/*
+ * config: the implementation's, documented with its ops; may be NULL.  Control path: may block and
+ * allocate.
+ */
 int tp_open(const struct tp_ops *ops, const void *config, struct tp **ret, struct weft_error *err);
 /* All memory deregistered and all connections closed before (asserted).  Takes NULL. */
 void tp_close(struct tp *tp);
@@ -233,9 +266,9 @@ void tp_disconnect(struct tp_conn *conn);
  * Posts up to n > 0 operations, in order.  Returns how many were accepted (a prefix, at
  * least 1), or with none accepted: -EAGAIN (full: progress first), -ENOTCONN (not
  * ready, or failed), or for the first operation
- *   -EINVAL      unknown kind, or a flag that the kind does not have; READ and WRITE: buffer outside mem,
- *                len of 0 or over tp_info.max_io_bytes; TRIM, ZERO, CACHE: len of 0 or over
- *                TP_MAX_RANGE_BYTES; off or len no multiple of tp_info.min_block_bytes
+ *   -EINVAL      unknown kind, or a flag that the kind does not have; READ and WRITE: buffer
+ *                outside mem, len of 0 or over tp_info.max_io_bytes; TRIM, ZERO, CACHE: len of 0 or
+ *                over TP_MAX_RANGE_BYTES; off or len no multiple of tp_info.min_block_bytes
  *   -ENOSPC      outside the region
  *   -EPERM       changes data of a read-only grant
  *   -EOPNOTSUPP  what tp_info says it cannot do

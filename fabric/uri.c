@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * URIs of regions, through uriparser.  No state, any thread.
- * What a URI has and we do not understand is refused, never ignored: it may have been meant to protect something.
+ * URIs of regions, through uriparser.  No state, any thread.  What a URI has and we do not
+ * understand is refused, never ignored: it may have been meant to protect something.
  */
 #include "fabric/uri.h"
 
@@ -41,7 +41,8 @@ static bool next_scheme(struct scheme_walk *walk)
 		return true;
 	}
 	for (; *walk->driver; walk->driver++, walk->i = 0) {
-		walk->scheme = (*walk->driver)->schemes ? &(*walk->driver)->schemes[walk->i++] : NULL;
+		walk->scheme =
+			(*walk->driver)->schemes ? &(*walk->driver)->schemes[walk->i++] : NULL;
 		if (walk->scheme && walk->scheme->name)
 			return true;
 	}
@@ -60,7 +61,8 @@ static int wrong_uri(struct weft_error *err, const char *text, const char *wrong
 	size_t scheme_len = strcspn(text, ":/");
 	bool known = false;
 
-	snprintf(looks_like, sizeof(looks_like), "a region's URI looks like %s", weft_scheme.example);
+	snprintf(looks_like, sizeof(looks_like), "a region's URI looks like %s",
+		weft_scheme.example);
 	for (struct scheme_walk walk = {0}; next_scheme(&walk);) {
 		if (!is_named(walk.scheme, text, scheme_len))
 			continue;
@@ -70,8 +72,9 @@ static int wrong_uri(struct weft_error *err, const char *text, const char *wrong
 				walk.scheme->example);
 	}
 	if (!known && text[0] && text[0] != '/' && strchr(text, '/') && !strstr(text, "//"))
-		return weft_error_set(err, EINVAL, "cannot use '%.200s': it begins with no scheme; is it weft://%.200s?",
-			text, text);
+		return weft_error_set(err, EINVAL,
+			"cannot use '%.200s': it begins with no scheme; is it weft://%.200s?", text,
+			text);
 	return weft_error_set(err, EINVAL, "cannot use '%.200s': %s; %s", text, wrong, looks_like);
 }
 
@@ -80,7 +83,10 @@ static int hex_value(char c)
 	return isdigit((unsigned char)c) ? c - '0' : tolower((unsigned char)c) - 'a' + 10;
 }
 
-/* Percent-decodes into buf.  -ENAMETOOLONG, or -EINVAL for an encoded NUL.  The parser has checked the digits. */
+/*
+ * Percent-decodes into buf.  -ENAMETOOLONG, or -EINVAL for an encoded NUL.  The parser has checked
+ * the digits.
+ */
 static int decode(const char *first, const char *last, char *buf, size_t len)
 {
 	size_t n = 0;
@@ -128,8 +134,8 @@ static const char *parse_scheme(const UriUriA *parsed, struct weft_uri *uri, cha
 }
 
 /*
- * Takes the zone out of "[fe80::1%25eth0]" (RFC 6874) or "[fe80::1%eth0]" (as everything else writes it), as the parser knows
- * neither.  zone: "" without one.
+ * Takes the zone out of "[fe80::1%25eth0]" (RFC 6874) or "[fe80::1%eth0]" (as everything else
+ * writes it), as the parser knows neither.  zone: "" without one.
  */
 static const char *cut_zone(char *text, char zone[IF_NAMESIZE])
 {
@@ -171,13 +177,15 @@ static const char *parse_authority(const UriUriA *parsed, const char *zone, stru
 				: "it has no host, so that there are three slashes";
 		return NULL;
 	}
-	if (decode(parsed->hostText.first, parsed->hostText.afterLast, uri->host, sizeof(uri->host)) < 0)
+	if (decode(parsed->hostText.first, parsed->hostText.afterLast, uri->host,
+		    sizeof(uri->host)) < 0)
 		return "its host is not valid";
 	if (uri->host[0] == '\0')
 		return "no host";
 	/* A path here would be taken for a Unix socket further on. */
 	for (const char *p = uri->host; *p; p++)
-		if (!isalnum((unsigned char)*p) && !strchr(parsed->hostData.ip6 ? ".:" : ".-_", *p) &&
+		if (!isalnum((unsigned char)*p) &&
+			!strchr(parsed->hostData.ip6 ? ".:" : ".-_", *p) &&
 			(unsigned char)*p < 0x80)
 			return "its host is not valid";
 	len = strlen(uri->host);
@@ -260,7 +268,10 @@ static const char *parse_query(const UriUriA *parsed, struct weft_uri *uri, char
 	return wrong;
 }
 
-/* text has a valid scheme and authority.  The path is cut from the text: the parser's empty segments point elsewhere. */
+/*
+ * text has a valid scheme and authority.  The path is cut from the text: the parser's empty
+ * segments point elsewhere.
+ */
 static const char *parse_path(const char *text, struct weft_uri *uri)
 {
 	const char *authority = strstr(text, "//") + 2;
@@ -285,7 +296,8 @@ int weft_uri_parse(const char *text, struct weft_uri *ret, struct weft_error *er
 	UriUriA parsed;
 
 	if (strlen(text) > URI_TEXT_MAX)
-		return weft_error_set(err, EINVAL, "cannot use the URI: it is over %d bytes", URI_TEXT_MAX);
+		return weft_error_set(err, EINVAL, "cannot use the URI: it is over %d bytes",
+			URI_TEXT_MAX);
 	WEFT_CLEANUP_FREE char *without_zone = strdup(text);
 	if (!without_zone)
 		return weft_error_set(err, ENOMEM, "no memory");
@@ -362,8 +374,8 @@ char *weft_uri_format(const struct weft_uri *uri)
 	p += sprintf(p, "%s://", scheme_of(uri)->name);
 	const char *zone = strchr(uri->host, '%');
 	if (strchr(uri->host, ':'))
-		p += sprintf(p, "[%.*s%s%s]", (int)strcspn(uri->host, "%"), uri->host, zone ? "%25" : "",
-			zone ? zone + 1 : "");
+		p += sprintf(p, "[%.*s%s%s]", (int)strcspn(uri->host, "%"), uri->host,
+			zone ? "%25" : "", zone ? zone + 1 : "");
 	else
 		p = encode(p, uri->host);
 	if (!uri->socket[0] && uri->port[0] && strcmp(uri->port, default_port) != 0)

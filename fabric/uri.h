@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * weft://HOST[:PORT]/REGION[?transport=auto|rdma|tcp], and the schemes that transports bring: nbd://HOST[:PORT]/EXPORT for a
- * foreign server, weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH (the NBD project's doc/uri.md).
- * An IPv6 address may have a zone, as %25eth0 (RFC 6874) or %eth0.  RFC 3986 through uriparser.  No state, any thread.
+ * weft://HOST[:PORT]/REGION[?transport=auto|rdma|tcp], and the schemes that transports bring:
+ * nbd://HOST[:PORT]/EXPORT for a foreign server, weft+unix:///REGION?socket=PATH,
+ * nbd+unix:///EXPORT?socket=PATH (the NBD project's doc/uri.md).  An IPv6 address may have a zone,
+ * as %25eth0 (RFC 6874) or %eth0.  RFC 3986 through uriparser.  No state, any thread.
  */
 #ifndef WEFT_FABRIC_URI_H
 #define WEFT_FABRIC_URI_H
@@ -15,18 +16,22 @@ struct tp_driver;
 struct tp_scheme;
 
 struct weft_uri {
-	char host[256];    /* name or address, with its zone, no brackets: "fe80::1%eth0"; "" with a socket */
+	/* name or address, with its zone, no brackets: "fe80::1%eth0"; "" with a socket */
+	char host[256];
 	char port[8];      /* decimal; "10809" if not given */
 	char socket[108];  /* "" without one */
 	char *region;      /* percent-decoded; "" for the default */
 	bool foreign;      /* nbd:// : ask for nothing of weft's */
 	/* See driver.h; of the table. */
-	const struct tp_scheme *scheme;    /* never NULL after parsing; NULL where there is none: weft:// or weft+unix:// */
+	/* never NULL after parsing; NULL where there is none: weft:// or weft+unix:// */
+	const struct tp_scheme *scheme;
 	const struct tp_driver *driver;    /* the scheme's only transport; NULL: weft:// has none */
 	const struct tp_driver *transport; /* ?transport=; NULL: auto */
 };
 
-/* 0, or -EINVAL with what is wrong and an example of what is right.  weft_uri_fini() after success. */
+/*
+ * 0, or -EINVAL with what is wrong and an example of what is right.  weft_uri_fini() after success.
+ */
 int weft_uri_parse(const char *text, struct weft_uri *ret, struct weft_error *err);
 void weft_uri_fini(struct weft_uri *uri);
 /* The canonical text, allocated; NULL without memory.  Percent-encodes the region. */

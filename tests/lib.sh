@@ -34,8 +34,8 @@ need_tool() {
 	done
 }
 
-# need_line: skips unless a line to measure on (weft line) can be had here.  line [OPTION…] WHAT NUMBER: what
-# tests/support/line-probe.py sends over one.
+# need_line: skips unless a line to measure on (weft line) can be had here.  line [OPTION…] WHAT
+# NUMBER: what tests/support/line-probe.py sends over one.
 need_line() {
 	need_tool python3 nsenter unshare
 	[[ -r /dev/net/tun && -w /dev/net/tun ]] || skip "/dev/net/tun is not there for this user"
@@ -47,34 +47,39 @@ line() {
 	weft line "${@:1:$#-2}" python3 "$WEFT_SRC/tests/support/line-probe.py" "${@: -2}"
 }
 
-# need_testbed: skips unless virtual machines can be booted here (tests/testbed); makes what they boot.
+# need_testbed: skips unless virtual machines can be booted here (tests/testbed); makes what they
+# boot.
 need_testbed() {
 	local said
 	said=$("$WEFT_SRC/tests/testbed/run" --prepare 2>&1) || skip "${said##*$'\n'}"
 }
 
-# in_testbed [OPTION…] [-- ARGUMENT…]: runs $TMP/inside in the testbed and shows what it said.  It says "== done" where it ends, else it failed.
+# in_testbed [OPTION…] [-- ARGUMENT…]: runs $TMP/inside in the testbed and shows what it said.  It
+# says "== done" where it ends, else it failed.
 in_testbed() {
 	local options=() status=0
 	while (($#)) && [[ $1 != -- ]]; do
 		options+=("$1")
 		shift
 	done
-	(cd "$WEFT_SRC" && tests/testbed/run "${options[@]}" -- bash "$TMP/inside" "${@:2}") >"$TMP/output" 2>&1 || status=$?
+	(cd "$WEFT_SRC" && tests/testbed/run "${options[@]}" -- bash "$TMP/inside" "${@:2}") \
+		>"$TMP/output" 2>&1 || status=$?
 	((status != 77)) || skip "$(sed -n 's/^SKIP: //p' "$TMP/output")"
 	((status == 0)) || fail "exit status $status: $(tail -n 120 "$TMP/output")"
 	grep -q '^== done' "$TMP/output" || fail "it did not come to its end: $(cat "$TMP/output")"
 	cat "$TMP/output"
 }
 
-# nobody_complains [PATTERN]: at the end of what runs in the testbed with log_path=$TMP/asan: neither the sanitizers, nor the
-# kernel (of PATTERN either).
+# nobody_complains [PATTERN]: at the end of what runs in the testbed with log_path=$TMP/asan:
+# neither the sanitizers, nor the kernel (of PATTERN either).
 nobody_complains() {
 	if compgen -G "$TMP/asan*" >/dev/null; then
 		cat "$TMP"/asan*
 		fail "the sanitizers have complaints"
 	fi
-	if dmesg | grep -E "WARNING|BUG|Oops|segfault${1:+|$1}"; then fail "the kernel has complaints"; fi
+	if dmesg | grep -E "WARNING|BUG|Oops|segfault${1:+|$1}"; then
+		fail "the kernel has complaints"
+	fi
 }
 
 # The processes of this test, but for its shell (which set the variable after it was started).
@@ -107,8 +112,9 @@ gone() {
 	((${#threads[@]} <= 1)) && grep -q '^State:.*Z' "/proc/$1/status" 2>/dev/null
 }
 
-# start_donor ARGUMENT…: a donor on a free port of 127.0.0.1 (unless --listen is among the arguments), once it
-# is ready.  Sets DONOR_PID, DONOR_LOG, PORT, and URI (of the first region that it printed).
+# start_donor ARGUMENT…: a donor on a free port of 127.0.0.1 (unless --listen is among the
+# arguments), once it is ready.  Sets DONOR_PID, DONOR_LOG, PORT, and URI (of the first region that
+# it printed).
 start_donor() {
 	local listen=(--listen 127.0.0.1:0)
 	[[ " $* " != *" --listen"* ]] || listen=()
@@ -135,14 +141,18 @@ stop_donor() {
 	wait "$DONOR_PID"
 }
 
-# memory_group BYTES: a group of processes below our own with this limit on memory, of either version of cgroups; skips where it cannot be made.  Such a
-# test is serial.  in_memory_group COMMAND…: runs it there.
+# memory_group BYTES: a group of processes below our own with this limit on memory, of either
+# version of cgroups; skips where it cannot be made.  Such a test is serial.  in_memory_group
+# COMMAND…: runs it there.
 memory_group() {
 	local mount group limit=memory.limit_in_bytes
-	read -r mount _ < <(awk '$(NF-2) == "cgroup" && $NF ~ /(^|,)memory(,|$)/ {print $5; exit}' /proc/self/mountinfo) || mount=
+	read -r mount _ < \
+		<(awk '$(NF-2) == "cgroup" && $NF ~ /(^|,)memory(,|$)/ {print $5; exit}' /proc/self/mountinfo) || mount=
 	group=$(sed -n 's/^[0-9]*:[^:]*\bmemory\b[^:]*://p' /proc/self/cgroup)
 	if [[ ! $mount ]]; then
-		read -r mount _ < <(awk '$(NF-2) == "cgroup2" {print $5; exit}' /proc/self/mountinfo) || skip "no cgroups here"
+		read -r mount _ < \
+			<(awk '$(NF-2) == "cgroup2" {print $5; exit}' /proc/self/mountinfo) ||
+				skip "no cgroups here"
 		group=$(sed -n 's/^0:://p' /proc/self/cgroup) limit=memory.max
 	fi
 	MEMORY_GROUP=$mount${group%/}/weft-test-$$

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# What tests of libweft share: a program that uses it, which is asked line by line.  Source it after lib.sh.
+# What tests of libweft share: a program that uses it, which is asked line by line.  Source it after
+# lib.sh.
 # shellcheck shell=bash
 
 # opens [OPTION]… URI…: see tests/support/libweft-io.c.
@@ -25,7 +26,8 @@ begin() {
 }
 ends() {
 	local said=
-	read -r -t 100 said <&"${IO[0]}" || fail "$LIBWEFT_ASKED: no answer: $(cat "$TMP/libweft-io")"
+	read -r -t 100 said <&"${IO[0]}" ||
+		fail "$LIBWEFT_ASKED: no answer: $(cat "$TMP/libweft-io")"
 	[[ $said = "$1" ]] && return
 	# shellcheck disable=SC2034 # wait_for asks again
 	[[ ${FUNCNAME[*]} = *wait_for* ]] || fail "$LIBWEFT_ASKED: $said, not $1"
@@ -40,6 +42,7 @@ says() {
 ask() {
 	begin "$@"
 	local said=
-	read -r -t 100 said <&"${IO[0]}" || fail "$LIBWEFT_ASKED: no answer: $(cat "$TMP/libweft-io")"
+	read -r -t 100 said <&"${IO[0]}" ||
+		fail "$LIBWEFT_ASKED: no answer: $(cat "$TMP/libweft-io")"
 	echo "$said"
 }

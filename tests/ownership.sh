@@ -15,7 +15,8 @@ other() {
 
 # io URL COMMAND…: qemu-io, which fails when a command does, or other bytes are read than it says.
 io() {
-	timeout 60 qemu-io -f raw "${@:2}" "$1" >"$TMP/io" 2>&1 && ! grep -qiE 'failed|error' "$TMP/io"
+	timeout 60 qemu-io -f raw "${@:2}" "$1" >"$TMP/io" 2>&1 &&
+		! grep -qiE 'failed|error' "$TMP/io"
 }
 # each takes: PATTERN OFFSET LENGTH URL
 writes() { io "$4" -c "write -P $1 $2 $3" -c flush; }
@@ -51,8 +52,8 @@ suspend_bridge() {
 }
 wake_bridge() { kill -CONT "$SUSPENDED"; }
 
-# attach_stale ARGUMENT…: of an attachment that is taken over, and has to be told that it is stale. The command says so and fails; there is a live
-# bridge nevertheless.
+# attach_stale ARGUMENT…: of an attachment that is taken over, and has to be told that it is stale.
+# The command says so and fails; there is a live bridge nevertheless.
 attach_stale() {
 	! weft attach "$@" >"$TMP/out" 2>&1 || fail "attach says nothing: $(cat "$TMP/out")"
 	grep -q stale "$TMP/out" || fail "attach does not say that it is stale: $(cat "$TMP/out")"
@@ -60,15 +61,18 @@ attach_stale() {
 }
 
 # tenure REGION [DONOR]
-tenure() { weft list "${2:-weft://127.0.0.1:$PORT}" --json | jq -r ".[] | select(.name == \"$1\") | .tenure"; }
+tenure() \
+	{ weft list "${2:-weft://127.0.0.1:$PORT}" --json | jq -r ".[] | select(.name == \"$1\") | .tenure"; }
 
-# A stock client that reconnects by itself and does what it is told: client OPTIONS, those of qemu's driver; sets CLIENT. Once it is refused, its
-# first request fails after the delay, in which it tries three times.
+# A stock client that reconnects by itself and does what it is told: client OPTIONS, those of qemu's
+# driver; sets CLIENT. Once it is refused, its first request fails after the delay, in which it
+# tries three times.
 client() {
 	[[ -p $TMP/commands ]] || mkfifo "$TMP/commands"
 	exec 8<>"$TMP/commands"
 	: >"$TMP/client" # not what the last one said
-	qemu-io --image-opts "driver=nbd,reconnect-delay=5,$1" <"$TMP/commands" >"$TMP/client" 2>&1 8<&- &
+	qemu-io --image-opts "driver=nbd,reconnect-delay=5,$1" <"$TMP/commands" >"$TMP/client" \
+		2>&1 8<&- &
 	CLIENT=$!
 	client_said=0
 }
@@ -87,7 +91,8 @@ client_ends() {
 	exec 8>&-
 }
 
-# The network between a client, at port $way, and a donor at $port: up, or cut with all its connections.
+# The network between a client, at port $way, and a donor at $port: up, or cut with all its
+# connections.
 # shellcheck disable=SC2154 # whoever uses it has set them
 network_up() {
 	socat "TCP-LISTEN:$way,reuseaddr,fork,bind=127.0.0.1" "TCP:127.0.0.1:$port" &

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-# The table of all tests.  ctest reads it each time that it starts, through build/PRESET/tests/table.cmake, which calls
-# weft_program_test() for each program and then weft_shell_tests(); tests/run asks ctest for it.
+# The table of all tests.  ctest reads it each time that it starts, through
+# build/PRESET/tests/table.cmake, which calls weft_program_test() for each program and then
+# weft_shell_tests(); tests/run asks ctest for it.
 #
-# ctest's configuration is the tier: `ctest -C long` and `ctest -C soak` add the second and the third to the first.
-# Each test has the labels tier=, preset=, kind= and area=, which is the first word of its name.
+# ctest's configuration is the tier: `ctest -C long` and `ctest -C soak` add the second and the
+# third to the first.  Each test has the labels tier=, preset=, kind= and area=, which is the first
+# word of its name.
 #
 # A shell test may say in its first twelve lines:
 #     # tier: long               first, unless it says
@@ -13,11 +15,12 @@
 #     # processors: 2            that it keeps busy (1)
 #     # serial                   runs alone
 #
-# The presets of what else weft is built with, and for, run the C programs alone, in the second tier.
+# The presets of what else weft is built with, and for, run the C programs alone, in the second
+# tier.
 #
-# The file that includes this one has set WEFT_SOURCE, WEFT_BUILD, WEFT_PRESET and WEFT_EMULATOR: what runs a program
-# of another architecture.  A preset in a test's label may be another way to run the programs of a build: valgrind those
-# of dev, arm64-64k those of arm64 with pages of 64 KiB.
+# The file that includes this one has set WEFT_SOURCE, WEFT_BUILD, WEFT_PRESET and WEFT_EMULATOR:
+# what runs a program of another architecture.  A preset in a test's label may be another way to run
+# the programs of a build: valgrind those of dev, arm64-64k those of arm64 with pages of 64 KiB.
 
 cmake_policy(VERSION 3.25)
 set(WEFT_TIERS first long soak)
@@ -52,8 +55,10 @@ function(weft_table_row test preset tier timeout)
 	endif()
 	# tests/run-one keeps the time, and tells; ctest's limit is for what it could not end.
 	math(EXPR limit "${timeout} + 60")
-	add_test(${test} ${WEFT_SOURCE}/tests/run-one ${WEFT_BUILD} ${preset} ${WEFT_TIER} ${timeout} ${ARGN})
-	set_tests_properties(${test} PROPERTIES LABELS "${labels}" TIMEOUT ${limit} SKIP_RETURN_CODE 77
+	add_test(${test} ${WEFT_SOURCE}/tests/run-one ${WEFT_BUILD} ${preset} ${WEFT_TIER}
+		${timeout} ${ARGN})
+	set_tests_properties(${test} PROPERTIES LABELS "${labels}" TIMEOUT ${limit} SKIP_RETURN_CODE
+		77
 		WORKING_DIRECTORY ${WEFT_SOURCE})
 endfunction()
 
@@ -68,7 +73,8 @@ function(weft_program_test kind name timeout program)
 			set(seconds 3600)
 		endif()
 		math(EXPR timeout "${seconds} + 60")
-		weft_table_row(${test} fuzz first ${timeout} ${WEFT_SOURCE}/tests/fuzz/run ${seconds} ${program})
+		weft_table_row(${test} fuzz first ${timeout} ${WEFT_SOURCE}/tests/fuzz/run
+			${seconds} ${program})
 	elseif(WEFT_PRESET STREQUAL "release") # dev has them in the first tier
 		weft_table_row(${test} release long ${timeout} ${program})
 	elseif(WEFT_PRESET IN_LIST WEFT_PRESETS_ELSEWHERE)
@@ -80,10 +86,12 @@ function(weft_program_test kind name timeout program)
 	endif()
 	if(WEFT_PRESET STREQUAL "dev")
 		math(EXPR timeout "${timeout} * 10")
-		weft_table_row(${test} valgrind long ${timeout} valgrind -q --error-exitcode=99 --leak-check=full
+		weft_table_row(${test} valgrind long ${timeout} valgrind -q --error-exitcode=99
+			--leak-check=full
 			--errors-for-leak-kinds=definite ${program})
 	elseif(WEFT_PRESET STREQUAL "arm64")
-		weft_table_row(${test} arm64-64k long ${timeout} ${WEFT_EMULATOR} -p 65536 ${program})
+		weft_table_row(${test} arm64-64k long ${timeout} ${WEFT_EMULATOR} -p 65536
+			${program})
 	endif()
 endfunction()
 
@@ -129,7 +137,8 @@ function(weft_shell_test file)
 	weft_table_row(shell/${name} ${WEFT_PRESET} ${tier} ${timeout} ${command})
 	weft_tier_runs(${tier} runs)
 	if(runs)
-		set_tests_properties(shell/${name} PROPERTIES PROCESSORS ${processors} RUN_SERIAL ${serial})
+		set_tests_properties(shell/${name} PROPERTIES PROCESSORS ${processors} RUN_SERIAL
+			${serial})
 	endif()
 endfunction()
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Accepting connections; see accept.h.  Invariant: the watch waits for EPOLLIN exactly while the acceptor is not paused. */
+/*
+ * Accepting connections; see accept.h.  Invariant: the watch waits for EPOLLIN exactly while the
+ * acceptor is not paused.
+ */
 #include "fabric/base/accept.h"
 
 #include <errno.h>

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Command lines: see arguments.h.  getopt_long(3) has moved the arguments; the kernel still has them as they were given. */
+/*
+ * Command lines: see arguments.h.  getopt_long(3) has moved the arguments; the kernel still has
+ * them as they were given.
+ */
 #include "fabric/base/arguments.h"
 
 #include <limits.h>
@@ -48,7 +51,8 @@ static const struct option *option_before(const char *argument, const struct opt
 	return found && found->has_arg != required_argument ? found : NULL;
 }
 
-char *weft_arguments_explain(char *const *arguments, int nr, int wanted, const char *noun, const struct option *longs, char *buf, size_t len)
+char *weft_arguments_explain(char *const *arguments, int nr, int wanted, const char *noun,
+	const struct option *longs, char *buf, size_t len)
 {
 	for (int i = 0; i < nr; i++) {
 		const struct option *option = option_before(arguments[i], longs);
@@ -57,9 +61,11 @@ char *weft_arguments_explain(char *const *arguments, int nr, int wanted, const c
 		if (!option || (option->has_arg == no_argument && (nr <= wanted || i < wanted)))
 			continue;
 		if (option->has_arg == optional_argument)
-			snprintf(buf, len, "'%s' is not %s: did you mean --%s=%s?", arguments[i], noun, option->name, arguments[i]);
+			snprintf(buf, len, "'%s' is not %s: did you mean --%s=%s?", arguments[i],
+				noun, option->name, arguments[i]);
 		else
-			snprintf(buf, len, "'%s' is one too many: --%s takes no value", arguments[i], option->name);
+			snprintf(buf, len, "'%s' is one too many: --%s takes no value",
+				arguments[i], option->name);
 		return buf;
 	}
 	snprintf(buf, len, "'%s' is one too many", nr > wanted ? arguments[wanted] : "");

@@ -71,7 +71,9 @@ static int socket_path(const char *name, char *path, size_t size)
 		n = (int)strlen(path);
 		path[n++] = '/';
 	}
-	return snprintf(path + n, size - (size_t)n, "%s", name) < (int)(size - (size_t)n) ? 0 : -ENAMETOOLONG;
+	return snprintf(path + n, size - (size_t)n, "%s", name) < (int)(size - (size_t)n)
+		? 0
+		: -ENAMETOOLONG;
 }
 
 /* Stops talking to the asker. */
@@ -137,7 +139,8 @@ void weft_control_answer(struct weft_control_call *call, json_t *answer)
 	text[call->len++] = '\n'; /* in the NUL's place */
 	call->sent = 0;
 	call->state = CALL_ANSWERING;
-	weft_loop_timer_set(call->control->loop, &call->timer, CALL_TIMEOUT_S * UINT64_C(1000000000));
+	weft_loop_timer_set(call->control->loop, &call->timer,
+		CALL_TIMEOUT_S * UINT64_C(1000000000));
 	call_send(call);
 }
 
@@ -175,7 +178,8 @@ static void call_receive(struct weft_control_call *call)
 		call->text = text;
 		call->room = room;
 	}
-	ssize_t n = recv(call->watch.fd, call->text + call->len, call->room - call->len, MSG_DONTWAIT);
+	ssize_t n =
+		recv(call->watch.fd, call->text + call->len, call->room - call->len, MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
@@ -274,7 +278,8 @@ static int bind_socket(struct weft_control *control)
 	control->listen_fd = fd;
 	/* On a socket fchmod(2) before bind(2) sets the mode that the file is made with. */
 	if (fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-		chmod(control->path, 0600) < 0 || listen(fd, 16) < 0 || stat(control->path, &st) < 0)
+		chmod(control->path, 0600) < 0 || listen(fd, 16) < 0 ||
+		stat(control->path, &st) < 0)
 		return -errno;
 	control->ino = st.st_ino;
 	return 0;
@@ -303,7 +308,8 @@ int weft_control_new(struct weft_loop *loop, const char *name,
 		r = weft_acceptor_start(&control->acceptor, loop, control->listen_fd);
 	if (r < 0) {
 		if (r == -EADDRINUSE)
-			weft_error_set(err, -r, "another daemon has the control socket %s", control->path);
+			weft_error_set(err, -r, "another daemon has the control socket %s",
+				control->path);
 		else
 			weft_error_set(err, -r, "cannot make control socket %s: %s",
 				*control->path ? control->path : name, strerror(-r));
@@ -433,10 +439,12 @@ int weft_control_ask(const char *name, const json_t *question, int timeout_ms, j
 	text = json_dumps(question, JSON_COMPACT);
 	WEFT_CLEANUP_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (!text || fd < 0)
-		return weft_error_set(err, ENOMEM, "control socket %s: no memory or descriptors", name);
+		return weft_error_set(err, ENOMEM, "control socket %s: no memory or descriptors",
+			name);
 	weft_debug("%s is asked: %s", name, text);
 	/* EAGAIN: its backlog is full. */
-	while ((r = connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ? -errno : 0) == -EINTR ||
+	while ((r = connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ? -errno : 0) ==
+			-EINTR ||
 		(r == -EAGAIN && weft_now_ns() < deadline_ns))
 		poll(NULL, 0, 5);
 	if (r == -EAGAIN)
@@ -450,12 +458,14 @@ int weft_control_ask(const char *name, const json_t *question, int timeout_ms, j
 	if (r == 0)
 		r = receive_answer(fd, &answer_text, &answer_len, deadline_ns);
 	if (r < 0)
-		return weft_error_set(err, -r, "asking the daemon behind %s: %s", addr.sun_path, strerror(-r));
+		return weft_error_set(err, -r, "asking the daemon behind %s: %s", addr.sun_path,
+			strerror(-r));
 	weft_debug("%s answers: %.*s", name, (int)answer_len, answer_text);
 	json_t *answer = json_loadb(answer_text, answer_len, 0, NULL);
 	if (!json_is_object(answer)) {
 		json_decref(answer);
-		return weft_error_set(err, EPROTO, "the daemon behind %s did not answer in JSON", addr.sun_path);
+		return weft_error_set(err, EPROTO, "the daemon behind %s did not answer in JSON",
+			addr.sun_path);
 	}
 	const char *error = json_string_value(json_object_get(answer, "error"));
 	if (error) {
@@ -478,7 +488,8 @@ static bool is_between(const char *name, const char *prefix, const char *suffix)
 {
 	size_t n = strlen(name), begin = strlen(prefix), end = strlen(suffix);
 
-	return n > begin + end && strncmp(name, prefix, begin) == 0 && strcmp(name + n - end, suffix) == 0;
+	return n > begin + end && strncmp(name, prefix, begin) == 0 &&
+		strcmp(name + n - end, suffix) == 0;
 }
 
 int weft_control_each(const char *prefix, int (*fn)(void *ctx, const char *name), void *ctx)
@@ -486,7 +497,8 @@ int weft_control_each(const char *prefix, int (*fn)(void *ctx, const char *name)
 	return weft_run_dir_each(prefix, ".sock", fn, ctx);
 }
 
-int weft_run_dir_each(const char *prefix, const char *suffix, int (*fn)(void *ctx, const char *name), void *ctx)
+int weft_run_dir_each(const char *prefix, const char *suffix,
+	int (*fn)(void *ctx, const char *name), void *ctx)
 {
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	char **names = NULL;

@@ -9,7 +9,8 @@
 /* The thread that writes it. */
 static inline void weft_count(_Atomic uint64_t *counter, uint64_t by)
 {
-	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + by, memory_order_relaxed);
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + by,
+		memory_order_relaxed);
 }
 
 #endif

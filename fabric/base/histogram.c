@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Log-linear histograms.  Written by one thread, read by any: all accesses are relaxed atomics, which
- * on the writer's side are plain loads and stores.
+ * Log-linear histograms.  Written by one thread, read by any: all accesses are relaxed atomics,
+ * which on the writer's side are plain loads and stores.
  */
 #include "fabric/base/histogram.h"
 
@@ -49,7 +49,9 @@ void weft_histogram_merge(struct weft_histogram *into, const struct weft_histogr
 {
 	uint64_t total = 0;
 
-	/* The total is counted anew: read beside a writer, `from->total` may be of another moment. */
+	/*
+	 * The total is counted anew: read beside a writer, `from->total` may be of another moment.
+	 */
 	for (unsigned i = 0; i < WEFT_HISTOGRAM_BUCKETS; i++) {
 		uint64_t n = atomic_load_explicit(&from->buckets[i], memory_order_relaxed);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A latency histogram of fixed size: log-linear as HdrHistogram's, 32 steps to each power of two, so
- * that a value read back is within 1.6 % of what went in.
+ * A latency histogram of fixed size: log-linear as HdrHistogram's, 32 steps to each power of two,
+ * so that a value read back is within 1.6 % of what went in.
  *
  * One thread adds; any thread may read meanwhile and sees a recent state.  No locks, no allocation.
  */

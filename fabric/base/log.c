@@ -25,7 +25,8 @@ void weft_log_init(const char *program, enum weft_log_level max)
 }
 
 /* Behind the n bytes that the line begins with. */
-__attribute__((format(printf, 3, 0))) static void write_line(char line[LINE_BYTES], int n, const char *fmt, va_list ap)
+__attribute__((format(printf, 3, 0))) static void write_line(char line[LINE_BYTES], int n,
+	const char *fmt, va_list ap)
 {
 	n += vsnprintf(line + n, LINE_BYTES - (size_t)n, fmt, ap);
 	if (n > LINE_BYTES - 2)

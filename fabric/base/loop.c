@@ -104,7 +104,8 @@ static int watches_add(struct weft_loop *loop, struct weft_poller *poller, struc
 	return poller ? poller->add(poller, watch) : epoll_add(loop, watch);
 }
 
-static void watches_remove(struct weft_loop *loop, struct weft_poller *poller, struct weft_watch *watch)
+static void watches_remove(struct weft_loop *loop, struct weft_poller *poller,
+	struct weft_watch *watch)
 {
 	if (poller)
 		poller->remove(poller, watch);
@@ -243,7 +244,8 @@ int weft_loop_step(struct weft_loop *loop, int timeout_ms)
 			timeout_ms = (int)weft_min(ms, 3600 * 1000);
 	}
 	loop->was_now_ns = 0;
-	int r = loop->poller ? loop->poller->wait(loop->poller, timeout_ms) : wait_in_epoll(loop, timeout_ms);
+	int r = loop->poller ? loop->poller->wait(loop->poller, timeout_ms)
+			     : wait_in_epoll(loop, timeout_ms);
 	if (r < 0)
 		return r;
 	run_timers(loop);

@@ -28,8 +28,8 @@ struct weft_watch {
 };
 
 /*
- * What a loop waits in instead of epoll_wait(2).  Watches are as with epoll(7): level-triggered; the loop keeps their fd, events
- * and added.  All on the loop's thread.
+ * What a loop waits in instead of epoll_wait(2).  Watches are as with epoll(7): level-triggered;
+ * the loop keeps their fd, events and added.  All on the loop's thread.
  */
 struct weft_poller {
 	/* -ENOMEM. */
@@ -38,7 +38,10 @@ struct weft_poller {
 	void (*modify)(struct weft_poller *poller, struct weft_watch *watch);
 	/* Its fn is not called any more. */
 	void (*remove)(struct weft_poller *poller, struct weft_watch *watch);
-	/* Waits at most timeout_ms (-1: until something happens) and calls fn of what is ready.  0, or -errno. */
+	/*
+	 * Waits at most timeout_ms (-1: until something happens) and calls fn of what is ready.  0,
+	 * or -errno.
+	 */
 	int (*wait)(struct weft_poller *poller, int timeout_ms);
 };
 
@@ -59,14 +62,16 @@ int weft_loop_add(struct weft_loop *loop, struct weft_watch *watch, uint32_t eve
 /* Costs nothing when the events are what they were. */
 int weft_loop_modify(struct weft_loop *loop, struct weft_watch *watch, uint32_t events);
 /*
- * Pending events of this watch are dropped too.  A watch that is not added is let be.  Where an io_uring waits, the file is let go of
- * with the next wait: what close(2) does happens then, if it was the last.
+ * Pending events of this watch are dropped too.  A watch that is not added is let be.  Where an
+ * io_uring waits, the file is let go of with the next wait: what close(2) does happens then, if it
+ * was the last.
  */
 void weft_loop_remove(struct weft_loop *loop, struct weft_watch *watch);
 
 /*
- * From the next step on the loop waits in the poller, which stays the caller's and must outlive that; NULL: in epoll_wait(2)
- * again.  Watches move along.  From within a step of the loop, or between two.  0, or -errno of an add: nothing is changed then.
+ * From the next step on the loop waits in the poller, which stays the caller's and must outlive
+ * that; NULL: in epoll_wait(2) again.  Watches move along.  From within a step of the loop, or
+ * between two.  0, or -errno of an add: nothing is changed then.
  */
 int weft_loop_use(struct weft_loop *loop, struct weft_poller *poller);
 
@@ -93,22 +98,29 @@ void weft_loop_wake(struct weft_loop *loop);
 void weft_loop_on_wake(struct weft_loop *loop, void (*fn)(void *ctx), void *ctx);
 
 /*
- * An owner that reads the time once a step says where it keeps it (0: not read yet): the loop looks there before it asks the
- * clock, and puts there what the clock said.  And at the end of a step, or before one, what the time was a moment ago; 0: not
- * known.
+ * An owner that reads the time once a step says where it keeps it (0: not read yet): the loop looks
+ * there before it asks the clock, and puts there what the clock said.  And at the end of a step, or
+ * before one, what the time was a moment ago; 0: not known.
  */
 void weft_loop_share_now(struct weft_loop *loop, uint64_t *now_ns);
 void weft_loop_was_now(struct weft_loop *loop, uint64_t now_ns);
 
 /*
- * For a loop that several threads step in turn, one at a time, under a lock of theirs (nbd-bridge/lane/drive.h): they are
- * "the loop's thread" while they have it.  All but the first are theirs to call.
+ * For a loop that several threads step in turn, one at a time, under a lock of theirs
+ * (nbd-bridge/lane/drive.h): they are "the loop's thread" while they have it.  All but the first
+ * are theirs to call.
  */
-/* fn runs inside each weft_loop_wake(), on its thread, once the wake-up is pending.  Set before any other thread knows the loop. */
+/*
+ * fn runs inside each weft_loop_wake(), on its thread, once the wake-up is pending.  Set before any
+ * other thread knows the loop.
+ */
 void weft_loop_on_woken(struct weft_loop *loop, void (*fn)(void *ctx), void *ctx);
 /* Calls the after-hook: between two steps, for what was queued since the last one. */
 void weft_loop_finish(struct weft_loop *loop);
-/* Readable while a step would find a descriptor ready; for a loop that waits in epoll_wait(2).  Constant: any thread. */
+/*
+ * Readable while a step would find a descriptor ready; for a loop that waits in epoll_wait(2).
+ * Constant: any thread.
+ */
 int weft_loop_fd(const struct weft_loop *loop);
 /* When the first timer is due, CLOCK_MONOTONIC; 0: none is set. */
 uint64_t weft_loop_due_ns(const struct weft_loop *loop);

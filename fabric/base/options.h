@@ -98,7 +98,9 @@ struct weft_command_line {
 	 */
 	int nr_wanted;
 	const char *surplus, *noun;
-	/* The first argument is a program to run; what is behind it is that program's, options too. */
+	/*
+	 * The first argument is a program to run; what is behind it is that program's, options too.
+	 */
 	bool runs_program;
 
 	/* weft_options_parse() sets: what is left, argv's own. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Telling what takes long.  A thread tells it, which takes no signals; a signal would interrupt what is waited for.  It lives from a begin to
- * its end.
+ * Telling what takes long.  A thread tells it, which takes no signals; a signal would interrupt
+ * what is waited for.  It lives from a begin to its end.
  */
 #include "fabric/base/patience.h"
 
@@ -26,7 +26,8 @@ static char text[512];
 static void *wait_and_tell(void *arg)
 {
 	const uint64_t end_ns = weft_now_ns() + PATIENCE_MS * UINT64_C(1000000);
-	const struct timespec end = {.tv_sec = (time_t)(end_ns / 1000000000), .tv_nsec = (long)(end_ns % 1000000000)};
+	const struct timespec end = {.tv_sec = (time_t)(end_ns / 1000000000),
+		.tv_nsec = (long)(end_ns % 1000000000)};
 	int r = 0;
 
 	pthread_mutex_lock(&lock);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What a process is given at its start, and the signals that it gets; whether another is dying.  The main thread. */
+/*
+ * What a process is given at its start, and the signals that it gets; whether another is dying.
+ * The main thread.
+ */
 #include "fabric/base/process.h"
 
 #include <errno.h>
@@ -21,20 +24,28 @@ static void open_standard_descriptors(void)
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
 		if (fcntl(fd, F_GETFD) >= 0)
 			continue;
-		/* The lowest number that is free is this one.  In a tree without /dev, what can be neither read nor written. */
-		if (open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0 && open("/", O_PATH) < 0)
+		/*
+		 * The lowest number that is free is this one.  In a tree without /dev, what can be
+		 * neither read nor written.
+		 */
+		if (open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0 &&
+			open("/", O_PATH) < 0)
 			abort();
 	}
 }
 
-/* An open file description of our own: the one that we were given is shared with others, who rely on O_NONBLOCK. */
+/*
+ * An open file description of our own: the one that we were given is shared with others, who rely
+ * on O_NONBLOCK.
+ */
 static void make_blocking(int fd)
 {
 	char path[32];
 	struct stat st;
 	int flags = fcntl(fd, F_GETFL);
 
-	if (flags < 0 || !(flags & O_NONBLOCK) || fstat(fd, &st) < 0 || !(S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)))
+	if (flags < 0 || !(flags & O_NONBLOCK) || fstat(fd, &st) < 0 ||
+		!(S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)))
 		return;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	int own = open(path, (flags & O_ACCMODE) | O_NOCTTY | O_CLOEXEC);
@@ -138,13 +149,16 @@ bool weft_process_is_dying(pid_t pid)
 		return errno == ENOENT;
 	while (fgets(line, sizeof(line), in)) {
 		found |= sscanf(line, "State: %c", &state) == 1;
-		if (sscanf(line, "SigPnd: %llx", &mask) == 1 || sscanf(line, "ShdPnd: %llx", &mask) == 1)
+		if (sscanf(line, "SigPnd: %llx", &mask) == 1 ||
+			sscanf(line, "ShdPnd: %llx", &mask) == 1)
 			pending |= mask;
 	}
 	fclose(in);
 	if (!found || state == 'Z' || state == 'X' || pending >> (SIGKILL - 1) & 1)
 		return true;
-	/* PF_EXITING of the kernel's, proc(5), field 9; what is before it ends with the last ')'. */
+	/*
+	 * PF_EXITING of the kernel's, proc(5), field 9; what is before it ends with the last ')'.
+	 */
 	unsigned flags = 0;
 	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
 	in = fopen(path, "re");

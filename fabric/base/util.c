@@ -16,7 +16,8 @@
 
 void *weft_map_bytes(size_t len)
 {
-	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (p == MAP_FAILED)
 		return NULL;
@@ -86,7 +87,8 @@ char *weft_printable(char *text)
 	for (uint8_t *p = (uint8_t *)text; *p; p++) {
 		if (*p < 0x20 || *p == 0x7f)
 			*p = '?';
-		else if (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0) /* C1 controls: some terminals obey them */
+		else if (*p == 0xc2 && p[1] >= 0x80 &&
+			p[1] < 0xa0) /* C1 controls: some terminals obey them */
 			*p = p[1] = '?';
 	}
 	return text;
@@ -94,7 +96,8 @@ char *weft_printable(char *text)
 
 char *weft_shell_word(const char *text, char *buf)
 {
-	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./:=@%+,";
+	static const char plain[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./:=@%+,";
 	char *to = buf;
 
 	if (text[0] && strspn(text, plain) == strlen(text))
@@ -197,7 +200,8 @@ int weft_end_output(const char *program, int status)
 	errno = 0;
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return status;
-	fprintf(stderr, "%s: cannot write the output: %s\n", program, strerror(errno ? errno : EIO));
+	fprintf(stderr, "%s: cannot write the output: %s\n", program,
+		strerror(errno ? errno : EIO));
 	return 1;
 }
 
@@ -219,7 +223,10 @@ int weft_run_dir(char *buf, size_t len)
 		return -ENAMETOOLONG;
 	if (mkdir(buf, 0700) < 0 && errno != EEXIST)
 		return -errno;
-	/* In a shared /tmp somebody else may have made it first; nor may others put sockets and states there. */
+	/*
+	 * In a shared /tmp somebody else may have made it first; nor may others put sockets and
+	 * states there.
+	 */
 	struct stat st;
 	if (lstat(buf, &st) < 0)
 		return -errno;

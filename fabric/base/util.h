@@ -64,8 +64,8 @@ static inline void weft_cleanup_free(void *p)
 #define WEFT_CLEANUP_FREE __attribute__((cleanup(weft_cleanup_free)))
 
 /*
- * A page of this machine: 4 KiB on most, 64 KiB on some of arm64.  Blocks of 4 KiB, in which files, caches and buffers
- * count, are something else, and the same everywhere.
+ * A page of this machine: 4 KiB on most, 64 KiB on some of arm64.  Blocks of 4 KiB, in which files,
+ * caches and buffers count, are something else, and the same everywhere.
  */
 static inline uint64_t weft_page_bytes(void)
 {
@@ -79,8 +79,8 @@ static inline uint64_t weft_whole_pages(uint64_t len)
 }
 
 /*
- * len bytes of zeros for a client's data, page by page as they are touched, which are in no core dump.  NULL: there are none.  munmap(2) ends
- * them.
+ * len bytes of zeros for a client's data, page by page as they are touched, which are in no core
+ * dump.  NULL: there are none.  munmap(2) ends them.
  */
 void *weft_map_bytes(size_t len);
 
@@ -94,15 +94,21 @@ int weft_parse_size(const char *text, uint64_t *ret);
 /* "64 MiB", "1.5 GiB", "512 B" into buf (at least 16 bytes); returns buf. */
 char *weft_format_size(uint64_t bytes, char *buf, size_t len);
 
-/* An attachment's generation for people: "INCARNATION.RECONNECTS" into buf (at least 24 bytes); returns buf. */
+/*
+ * An attachment's generation for people: "INCARNATION.RECONNECTS" into buf (at least 24 bytes);
+ * returns buf.
+ */
 char *weft_format_generation(uint64_t generation, char *buf, size_t len);
 
-/* Makes a stranger's UTF-8 fit for a terminal, in place: each byte of a control character becomes '?'.  Returns text. */
+/*
+ * Makes a stranger's UTF-8 fit for a terminal, in place: each byte of a control character
+ * becomes '?'.  Returns text.
+ */
 char *weft_printable(char *text);
 
 /*
- * Text as one word of a shell's line, in quotes if it needs them, and a NUL, into buf, which has room for WEFT_SHELL_WORD_MAX of its
- * length and the NUL.  Returns the NUL's place.
+ * Text as one word of a shell's line, in quotes if it needs them, and a NUL, into buf, which has
+ * room for WEFT_SHELL_WORD_MAX of its length and the NUL.  Returns the NUL's place.
  */
 char *weft_shell_word(const char *text, char *buf);
 #define WEFT_SHELL_WORD_MAX(len) (4 * (len) + 2)
@@ -119,8 +125,8 @@ void weft_random(void *bytes, size_t n);
 uint64_t weft_random_name(void);
 
 /*
- * The kernel's name for this life of the machine, into buf of len bytes, at least WEFT_BOOT_ID_BYTES; zeros behind it.  "" when it cannot be
- * had.
+ * The kernel's name for this life of the machine, into buf of len bytes, at least
+ * WEFT_BOOT_ID_BYTES; zeros behind it.  "" when it cannot be had.
  */
 void weft_boot_id(char *buf, size_t len);
 enum { WEFT_BOOT_ID_BYTES = 37 };
@@ -130,14 +136,14 @@ int weft_write_all(int fd, const void *data, size_t n);
 int weft_read_all(int fd, void *data, size_t n);
 
 /*
- * For the end of a program: whether what it printed has gone where it should.  Returns status, or 1 after saying on
- * standard error what is wrong.
+ * For the end of a program: whether what it printed has gone where it should.  Returns status, or 1
+ * after saying on standard error what is wrong.
  */
 int weft_end_output(const char *program, int status);
 
 /*
- * Where root's daemons keep what outlives a reboot: /var/lib/weft, or what systemd says; others', and where WEFT_RUN_DIR is set: the run
- * directory.  Made if it is not there.  0, or -errno.
+ * Where root's daemons keep what outlives a reboot: /var/lib/weft, or what systemd says; others',
+ * and where WEFT_RUN_DIR is set: the run directory.  Made if it is not there.  0, or -errno.
  */
 int weft_state_dir(char *buf, size_t len);
 /*

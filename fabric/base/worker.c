@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A thread with an event loop.  All of it runs on that thread, but for making, starting, joining and calling.
+ * A thread with an event loop.  All of it runs on that thread, but for making, starting, joining
+ * and calling.
  */
 #include "fabric/base/worker.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Attachments and their sessions: since when they are silent, when they lose their region, when their sessions must stop.  Who is granted
- * what is grants.c's.
+ * Attachments and their sessions: since when they are silent, when they lose their region, when
+ * their sessions must stop.  Who is granted what is grants.c's.
  *
  * Threads: any; the donor's lock is dropped while a fence() is called and while waiting.
  * Invariant: a grant is in its attachment's list until weft_grant_release().
@@ -29,7 +29,9 @@ bool donor_wait_for_change(struct weft_donor *donor, uint64_t deadline_ns)
 
 struct weft_generation *donor_generation_of(const struct weft_attachment *a)
 {
-	return a->anonymous || a->mode == WEFT_MODE_SHARED ? NULL : weft_region_generation(a->region, a->id_hash, false);
+	return a->anonymous || a->mode == WEFT_MODE_SHARED
+		? NULL
+		: weft_region_generation(a->region, a->id_hash, false);
 }
 
 struct weft_attachment *donor_attachment_new(struct weft_donor *donor, struct weft_region *region)
@@ -95,8 +97,8 @@ void donor_lapse_if_silent(struct weft_attachment *a, uint64_t now_ns)
 {
 	struct weft_generation *gen;
 
-	if (a->anonymous || a->lapsed || a->nr_waiters > 0 || donor_silent_ns(a, now_ns) <= donor_lease_ns(a) ||
-		was_away(a->donor, now_ns))
+	if (a->anonymous || a->lapsed || a->nr_waiters > 0 ||
+		donor_silent_ns(a, now_ns) <= donor_lease_ns(a) || was_away(a->donor, now_ns))
 		return;
 	weft_debug("region '%s': the lease of '%s' is over", a->region->name, a->name);
 	a->lapsed = true;
@@ -152,7 +154,8 @@ void weft_grant_release(struct weft_grant *grant, bool clean)
 	a->nr_grants--;
 	donor->nr_grants--;
 	a->last_seen_ns = weft_max(a->last_seen_ns, atomic_load(&grant->last_seen_ns));
-	if (donor_is_idle(a) && (a->anonymous || a->lapsed || (clean && grant->generation == a->generation)))
+	if (donor_is_idle(a) &&
+		(a->anonymous || a->lapsed || (clean && grant->generation == a->generation)))
 		donor_attachment_free(a);
 	if (own_fence)
 		grant->released = true;
@@ -163,7 +166,8 @@ void weft_grant_release(struct weft_grant *grant, bool clean)
 	weft_region_put(region);
 }
 
-bool weft_donor_knows(struct weft_donor *donor, const struct weft_region *region, const struct weft_hello *hello)
+bool weft_donor_knows(struct weft_donor *donor, const struct weft_region *region,
+	const struct weft_hello *hello)
 {
 	uint8_t id_hash[16];
 	bool knows = false;
@@ -306,7 +310,8 @@ int donor_restore_attachments(struct weft_donor *donor, struct weft_region *regi
 		a->mode = (enum weft_mode)(held - 1);
 		a->lease_ms = (uint32_t)weft_max(donor->lease_ms, region->promised_lease_ms);
 		gen->name[sizeof(gen->name) - 1] = '\0';
-		donor_copy_text(a->name, sizeof(a->name), gen->name[0] ? gen->name : "(of before the donor's restart)");
+		donor_copy_text(a->name, sizeof(a->name),
+			gen->name[0] ? gen->name : "(of before the donor's restart)");
 		a->last_seen_ns = weft_now_ns();
 	}
 	return 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the donor's files share.  A file uses those above it only: rules.c, then attachments.c (and their sessions), grants.c and
- * regions.c, donor.c.
+ * What the donor's files share.  A file uses those above it only: rules.c, then attachments.c (and
+ * their sessions), grants.c and regions.c, donor.c.
  */
 #ifndef WEFT_FABRIC_DONOR_DONOR_PRIVATE_H
 #define WEFT_FABRIC_DONOR_DONOR_PRIVATE_H
@@ -33,7 +33,8 @@ struct weft_donor {
 	struct donor_region *regions; /* by name */
 	unsigned nr_regions, nr_from_directory;
 
-	pthread_mutex_t open_lock; /* taken before `lock`: opening and closing the directory's files */
+	/* taken before `lock`: opening and closing the directory's files */
+	pthread_mutex_t open_lock;
 	int dir_fd;                /* -1: none; constant once set, like dir_read_only */
 	bool dir_read_only;
 };
@@ -42,7 +43,8 @@ struct weft_attachment {
 	struct weft_attachment *next;
 	struct weft_donor *donor;
 	struct weft_region *region; /* one reference */
-	bool anonymous;             /* all stock clients of the region: no id, no generation, no lease */
+	/* all stock clients of the region: no id, no generation, no lease */
+	bool anonymous;
 	bool lapsed;                /* lost its lease; waits for its sessions to stop */
 	bool granted;               /* under this generation, or (anonymous) since it began */
 	uint8_t id_hash[16];
@@ -57,38 +59,54 @@ struct weft_attachment {
 	char peer[64], transport[16]; /* of the newest session */
 };
 
-/* rules.c.  gen: the attachment's entry, or NULL.  0, or the refusal as weft_donor_grant() has it. */
+/*
+ * rules.c.  gen: the attachment's entry, or NULL.  0, or the refusal as weft_donor_grant() has it.
+ */
 
 /* Whether these are the contents that are meant. */
-int donor_check_contents(const struct weft_region *region, const struct weft_hello *hello, struct weft_error *err);
+int donor_check_contents(const struct weft_region *region, const struct weft_hello *hello,
+	struct weft_error *err);
 /*
- * Version 0 names an epoch over RDMA when it attaches for the first time, too: of the contents that it was offered over TCP.  It remembers
- * nothing then.
+ * Version 0 names an epoch over RDMA when it attaches for the first time, too: of the contents that
+ * it was offered over TCP.  It remembers nothing then.
  */
 bool donor_is_new_of_version0(const struct weft_hello *hello, const struct weft_generation *gen);
 /* Whether the attachment may go on with them, under this generation. */
-int donor_check_generation(const struct weft_region *region, const struct weft_hello *hello, const struct weft_generation *gen,
-	struct weft_error *err);
+int donor_check_generation(const struct weft_region *region, const struct weft_hello *hello,
+	const struct weft_generation *gen, struct weft_error *err);
 /* For a generation that is not above `highest`. */
-int donor_refuse_generation(const struct weft_region *region, const struct weft_hello *hello, uint64_t highest, struct weft_error *err);
+int donor_refuse_generation(const struct weft_region *region, const struct weft_hello *hello,
+	uint64_t highest, struct weft_error *err);
 /* After a crash: whether those who held what is gone may still answer from memory. */
-int donor_check_grace(struct weft_region *region, const struct weft_generation *gen, struct weft_error *err);
+int donor_check_grace(struct weft_region *region, const struct weft_generation *gen,
+	struct weft_error *err);
 /* The attachment is about to be granted the region. */
-void donor_enter(struct weft_region *region, struct weft_generation *gen, const struct weft_hello *hello);
+void donor_enter(struct weft_region *region, struct weft_generation *gen,
+	const struct weft_hello *hello);
 /*
- * A writer is: nobody else goes on with what was known before.  ours: its entry, or NULL.  Returns which entries that changed, a bit
- * for each, which donor_take_back_writer() is told if the writer was not granted after all.
+ * A writer is: nobody else goes on with what was known before.  ours: its entry, or NULL.  Returns
+ * which entries that changed, a bit for each, which donor_take_back_writer() is told if the writer
+ * was not granted after all.
  */
 uint64_t donor_note_writer(struct weft_region *region, const struct weft_generation *ours);
 void donor_take_back_writer(struct weft_region *region, uint64_t changed);
-/* Whether the region is the part of a device that the hello takes it for; and, before a writer is granted it, that it is from now on. */
-int donor_check_stripe(const struct weft_region *region, const struct weft_hello *hello, struct weft_error *err);
+/*
+ * Whether the region is the part of a device that the hello takes it for; and, before a writer is
+ * granted it, that it is from now on.
+ */
+int donor_check_stripe(const struct weft_region *region, const struct weft_hello *hello,
+	struct weft_error *err);
 void donor_note_stripe(struct weft_region *region, const struct weft_hello *hello);
-/* Whether that makes it another one than it was, for one that donor_check_stripe() has let through. */
+/*
+ * Whether that makes it another one than it was, for one that donor_check_stripe() has let through.
+ */
 bool donor_changes_stripe(const struct weft_region *region, const struct weft_hello *hello);
 /* Its contents are others than those that its entries know. */
 void donor_lose_contents(struct weft_region *region);
-/* Whoever held contents that were lost is waited for, a whole lease from now: it is not known for how long others have waited already. */
+/*
+ * Whoever held contents that were lost is waited for, a whole lease from now: it is not known for
+ * how long others have waited already.
+ */
 void donor_begin_grace(struct weft_region *region);
 
 /* attachments.c; under the lock. */
@@ -101,7 +119,10 @@ struct weft_generation *donor_generation_of(const struct weft_attachment *a);
 /* The longest lease of those who hold the region against others. */
 uint32_t donor_longest_lease_ms(const struct weft_donor *donor, const struct weft_region *region);
 uint64_t donor_silent_ns(const struct weft_attachment *a, uint64_t now_ns);
-/* Takes the region away from an attachment whose lease ran out; its sessions are still to be fenced. */
+/*
+ * Takes the region away from an attachment whose lease ran out; its sessions are still to be
+ * fenced.
+ */
 void donor_lapse_if_silent(struct weft_attachment *a, uint64_t now_ns);
 /* A grant of `a` below the generation that is not fenced yet, or NULL. */
 struct weft_grant *donor_unfenced(const struct weft_attachment *a, uint64_t below);

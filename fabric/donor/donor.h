@@ -2,27 +2,33 @@
 /*
  * The donor: regions, who may use them, and when they must stop.
  *
- * One writing attachment per region; readers beside it only if they said `shared`.  Joining with the
- * same attachment id and generation adds a session; a higher generation supersedes all lower ones on every
- * transport; a lower one is refused.  All stock NBD clients of a region are, together, one anonymous
- * attachment, which writes (unless the region is read-only); it and a weft writer exclude each other.
+ * One writing attachment per region; readers beside it only if they said `shared`.  Joining with
+ * the same attachment id and generation adds a session; a higher generation supersedes all lower
+ * ones on every transport; a lower one is refused.  All stock NBD clients of a region are,
+ * together, one anonymous attachment, which writes (unless the region is read-only); it and a weft
+ * writer exclude each other.
  *
- * A hello that names an epoch *remembers*: whoever sends it goes on with contents that it knows.  It is granted only if nobody else could
- * write since, and if the region was not put back to what it was before (a file, from a copy).  A hello that names none remembers
- * nothing.  What that takes is kept for each attachment, as long as the contents (region.h): the highest generation that was granted, whether
- * it holds the region, and whether a writer was granted since it did.  Shared readers are not held to any of it.
+ * A hello that names an epoch *remembers*: whoever sends it goes on with contents that it knows.
+ * It is granted only if nobody else could write since, and if the region was not put back to what
+ * it was before (a file, from a copy).  A hello that names none remembers nothing.  What that takes
+ * is kept for each attachment, as long as the contents (region.h): the highest generation that was
+ * granted, whether it holds the region, and whether a writer was granted since it did.  Shared
+ * readers are not held to any of it.
  *
- * An attachment that is silent for a lease is fenced and loses the region.  Its generation is over; a higher one may go on.
- * After a crash of a file region's donor its contents are new, and nobody is granted them before the leases that were promised are over:
- * those who hold one may still answer from what they remember.
+ * An attachment that is silent for a lease is fenced and loses the region.  Its generation is over;
+ * a higher one may go on.  After a crash of a file region's donor its contents are new, and nobody
+ * is granted them before the leases that were promised are over: those who hold one may still
+ * answer from what they remember.
  *
- * Stock clients cannot say what they remember.  The region has a *tenure* for them, a random number: new with each epoch (a file's: with
- * each opening), and with each writing grant to somebody who remembers nothing.  Who asks for NAME@TENURE is granted only while it is
- * the region's, and does not change it.
+ * Stock clients cannot say what they remember.  The region has a *tenure* for them, a random
+ * number: new with each epoch (a file's: with each opening), and with each writing grant to
+ * somebody who remembers nothing.  Who asks for NAME@TENURE is granted only while it is the
+ * region's, and does not change it.
  *
- * A region's bytes make sense as one part of one device (stripe.h).  The first writing grant to somebody who says which part sets it, for as
- * long as the contents are kept; nobody is granted the region as another part, but a writer that gives the contents up.  Stock clients and
- * hellos of version 0 say nothing of it, and are not held to it.
+ * A region's bytes make sense as one part of one device (stripe.h).  The first writing grant to
+ * somebody who says which part sets it, for as long as the contents are kept; nobody is granted the
+ * region as another part, but a writer that gives the contents up.  Stock clients and hellos of
+ * version 0 say nothing of it, and are not held to it.
  *
  * Threads: all functions are thread-safe (one lock, never held while a transport works), except
  * weft_donor_new/free.  Nothing here is on the data path but weft_grant_touch().
@@ -67,7 +73,8 @@ struct weft_grant {
 
 struct weft_donor_config {
 	uint32_t lease_ms;          /* 0: 30 s */
-	uint32_t fence_timeout_ms;  /* 0: 10 s; how long a new generation waits for the old to stop */
+	/* 0: 10 s; how long a new generation waits for the old to stop */
+	uint32_t fence_timeout_ms;
 	char offers[64];            /* "tcp" */
 };
 
@@ -79,33 +86,40 @@ void weft_donor_free(struct weft_donor *donor);
 void weft_donor_offer(struct weft_donor *donor, const char *offers);
 
 /*
- * Takes a reference.  -EEXIST: the name is taken.  Attachments that held an adopted region when the last
- * daemon died hold it again, for the time of a lease.
+ * Takes a reference.  -EEXIST: the name is taken.  Attachments that held an adopted region when the
+ * last daemon died hold it again, for the time of a lease.
  */
 int weft_donor_add(struct weft_donor *donor, struct weft_region *region, struct weft_error *err);
 
-/* Regions below this directory are opened by name when asked for.  The path must exist.  One per donor. */
+/*
+ * Regions below this directory are opened by name when asked for.  The path must exist.  One per
+ * donor.
+ */
 int weft_donor_add_directory(struct weft_donor *donor, const char *path, bool read_only,
 	struct weft_error *err);
 
 /*
  * Finds a region by its export name (any bytes of a peer's, NUL-terminated), opening it below the
- * directory if need be.  NAME@TENURE is NAME, unless there is a region of exactly that name; *ret_tenure (may be NULL) is 0 or
- * the tenure.  The empty name means the only region, if there is just one.  Returns a reference in *ret.  -ENOENT, or why it
- * could not be opened.
+ * directory if need be.  NAME@TENURE is NAME, unless there is a region of exactly that name;
+ * *ret_tenure (may be NULL) is 0 or the tenure.  The empty name means the only region, if there is
+ * just one.  Returns a reference in *ret.  -ENOENT, or why it could not be opened.
  */
-int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_region **ret, uint64_t *ret_tenure,
-	struct weft_error *err);
+int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_region **ret,
+	uint64_t *ret_tenure, struct weft_error *err);
 
 /*
  * Calls fn for each region's name, description and size, in order of name, without the lock; a
- * directory's files without opening them.  Stops at fn's first non-zero return, which it returns.  -E2BIG: there are more
- * than a listing holds, fn was called for the others.
+ * directory's files without opening them.  Stops at fn's first non-zero return, which it returns.
+ * -E2BIG: there are more than a listing holds, fn was called for the others.
  */
 int weft_donor_list(struct weft_donor *donor,
-	int (*fn)(void *ctx, const char *name, const char *description, uint64_t size_bytes), void *ctx);
+	int (*fn)(void *ctx, const char *name, const char *description, uint64_t size_bytes),
+	void *ctx);
 
-/* Calls fn for each region that is open, a directory's files too.  Under the lock: fn must not wait, nor call the donor. */
+/*
+ * Calls fn for each region that is open, a directory's files too.  Under the lock: fn must not
+ * wait, nor call the donor.
+ */
 void weft_donor_regions(struct weft_donor *donor,
 	void (*fn)(void *ctx, struct weft_region *region, bool from_directory), void *ctx);
 
@@ -114,10 +128,11 @@ void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *regi
 	struct weft_welcome *ret);
 
 /*
- * Whether the hello's attachment has the region now, or had it a moment ago and may come back.  Its id is a secret: nobody else
- * can say it.
+ * Whether the hello's attachment has the region now, or had it a moment ago and may come back.  Its
+ * id is a secret: nobody else can say it.
  */
-bool weft_donor_knows(struct weft_donor *donor, const struct weft_region *region, const struct weft_hello *hello);
+bool weft_donor_knows(struct weft_donor *donor, const struct weft_region *region,
+	const struct weft_hello *hello);
 
 uint64_t weft_donor_tenure(struct weft_donor *donor, const struct weft_region *region);
 
@@ -128,10 +143,13 @@ uint64_t weft_donor_tenure(struct weft_donor *donor, const struct weft_region *r
  *            or an old generation did not stop in time
  *   -ESTALE  what hello remembers may have changed, or is gone
  *   -WEFT_ESUPERSEDED  another process of the attachment was granted a higher generation
- *   -WEFT_EOVER  hello.generation is over: its lease lapsed, a higher one of the same process was granted, or the file was closed since
- *   -EINVAL  it joins its own attachment in another mode, or the region is another part of a striped device
- *   -EIO     the grant cannot be noted, in the file's mark or with the promises; or the region's file was removed, replaced or
- *            cut, and hello.epoch is 0: who does not know it need not begin
+ *   -WEFT_EOVER  hello.generation is over: its lease lapsed, a higher one of the same process was
+ *                granted, or the file was closed since
+ *   -EINVAL  it joins its own attachment in another mode, or the region is another part of a
+ *            striped device
+ *   -EIO     the grant cannot be noted, in the file's mark or with the promises; or the region's
+ *            file was removed, replaced or cut, and hello.epoch is 0: who does not know it need not
+ *            begin
  *   -EROFS   a writer asked for a read-only region
  *   -ESHUTDOWN the donor is stopping
  * peer and transport are for people.
@@ -141,19 +159,24 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 	void (*fence)(void *ctx), void *ctx, struct weft_grant **ret, struct weft_error *err);
 
 /*
- * Ends a session.  clean: it said goodbye; when the last session of an attachment did, the attachment
- * is gone at once.  Otherwise the attachment keeps the region until its lease runs out, so that it can
- * come back; an anonymous one is gone with its last session.
+ * Ends a session.  clean: it said goodbye; when the last session of an attachment did, the
+ * attachment is gone at once.  Otherwise the attachment keeps the region until its lease runs out,
+ * so that it can come back; an anonymous one is gone with its last session.
  */
 void weft_grant_release(struct weft_grant *grant, bool clean);
 
-/* Data path: notes a sign of life.  now_ns: any recent weft_now_ns(); UINT64_MAX: until it is called again. */
+/*
+ * Data path: notes a sign of life.  now_ns: any recent weft_now_ns(); UINT64_MAX: until it is
+ * called again.
+ */
 static inline void weft_grant_touch(struct weft_grant *grant, uint64_t now_ns)
 {
 	atomic_store_explicit(&grant->last_seen_ns, now_ns, memory_order_relaxed);
 }
 
-/* Fences attachments whose lease ran out and frees those that stopped.  Call about once a second. */
+/*
+ * Fences attachments whose lease ran out and frees those that stopped.  Call about once a second.
+ */
 void weft_donor_tick(struct weft_donor *donor, uint64_t now_ns);
 
 /* No new grants from now on. */
@@ -164,7 +187,9 @@ int weft_donor_fence_all(struct weft_donor *donor, uint32_t timeout_ms);
 /* Makes all file regions durable.  0, or the first error, with the file's name. */
 int weft_donor_flush(struct weft_donor *donor, struct weft_error *err);
 
-/* One line of `weft status`, for each attachment.  fn is called under the lock: it must only copy. */
+/*
+ * One line of `weft status`, for each attachment.  fn is called under the lock: it must only copy.
+ */
 struct weft_attachment_status {
 	const char *region;
 	const char *name; /* "(stock NBD clients)" for the anonymous one */

@@ -3,8 +3,9 @@
  * Granting: whose turn it is, and whose sessions have to stop first.
  *
  * Threads: any; the donor's lock is dropped while a fence() is called and while waiting.
- * Invariants: after a generation was raised no grant of a lower one is made, and none of the new one before the lower ones are
- * gone; two attachments of one region that exclude each other never have unfenced sessions at once.
+ * Invariants: after a generation was raised no grant of a lower one is made, and none of the new
+ * one before the lower ones are gone; two attachments of one region that exclude each other never
+ * have unfenced sessions at once.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -33,20 +34,25 @@ static bool has_grants_below(const struct weft_attachment *a, uint64_t below)
 static int refuse_busy(const struct weft_attachment *a, uint64_t now_ns, struct weft_error *err)
 {
 	uint64_t silent = donor_silent_ns(a, now_ns), lease = donor_lease_ns(a);
-	double silent_s = (double)silent / 1e9, left_s = (double)(lease > silent ? lease - silent : 0) / 1e9;
+	double silent_s = (double)silent / 1e9,
+	       left_s = (double)(lease > silent ? lease - silent : 0) / 1e9;
 	const char *as = a->mode == WEFT_MODE_WRITE ? "writer" : "reader";
 
 	if (a->anonymous)
-		return weft_error_set(err, EBUSY, "region '%s' is in use by %u stock NBD client%s (the newest from "
-			"%s); it is free once they disconnect", a->region->name, a->nr_grants,
-			a->nr_grants == 1 ? "" : "s", a->peer);
+		return weft_error_set(err, EBUSY,
+			"region '%s' is in use by %u stock NBD client%s (the newest from "
+			"%s); it is free once they disconnect",
+			a->region->name, a->nr_grants, a->nr_grants == 1 ? "" : "s", a->peer);
 	if (a->nr_grants == 0)
-		return weft_error_set(err, EBUSY, "region '%s' is held by %s '%s'%s%s, which disconnected and was "
-			"last heard from %.1f s ago; it is free in %.1f s, unless '%s' comes back", a->region->name,
-			as, a->name, *a->peer ? " from " : "", a->peer, silent_s, left_s, a->name);
-	return weft_error_set(err, EBUSY, "region '%s' is held by %s '%s' from %s, last heard from %.1f s ago; it "
-		"is free once '%s' detaches, or in %.1f s if '%s' stays silent", a->region->name, as, a->name, a->peer,
-		silent_s, a->name, left_s, a->name);
+		return weft_error_set(err, EBUSY,
+			"region '%s' is held by %s '%s'%s%s, which disconnected and was "
+			"last heard from %.1f s ago; it is free in %.1f s, unless '%s' comes back",
+			a->region->name, as, a->name, *a->peer ? " from " : "", a->peer, silent_s,
+			left_s, a->name);
+	return weft_error_set(err, EBUSY,
+		"region '%s' is held by %s '%s' from %s, last heard from %.1f s ago; it "
+		"is free once '%s' detaches, or in %.1f s if '%s' stays silent",
+		a->region->name, as, a->name, a->peer, silent_s, a->name, left_s, a->name);
 }
 
 /* What one call of weft_donor_grant() wants. */
@@ -58,7 +64,8 @@ struct wish {
 	enum weft_mode mode;
 	uint64_t generation;         /* 0 for the anonymous */
 	struct weft_attachment *own; /* once claimed: counted in its nr_waiters */
-	uint64_t overtaken;          /* entries that it changed as a writer who is about to be granted */
+	/* entries that it changed as a writer who is about to be granted */
+	uint64_t overtaken;
 };
 
 static bool is_own(const struct wish *w, const struct weft_attachment *a)
@@ -73,10 +80,15 @@ static bool minds(const struct wish *w, const struct weft_attachment *a)
 	return a->region == w->region && a != w->own && exclude_each_other(a->mode, w->mode);
 }
 
-/* Shared readers stand beside any writer, but do not go on reading what becomes another part of a device. */
+/*
+ * Shared readers stand beside any writer, but do not go on reading what becomes another part of a
+ * device.
+ */
 static bool ends(const struct wish *w, const struct weft_attachment *a)
 {
-	return minds(w, a) || (a->region == w->region && a != w->own && donor_changes_stripe(w->region, w->hello));
+	return minds(w, a) ||
+		(a->region == w->region && a != w->own &&
+			donor_changes_stripe(w->region, w->hello));
 }
 
 /* Sessions of `a` below this generation have to stop first. */
@@ -88,7 +100,10 @@ static uint64_t must_stop_below(const struct wish *w, const struct weft_attachme
 		return UINT64_MAX;
 	if (a->region != w->region || w->mode == WEFT_MODE_SHARED)
 		return 0;
-	/* A writer that is left as a shared reader (weft detach): what its older sessions sent may still land. */
+	/*
+	 * A writer that is left as a shared reader (weft detach): what its older sessions sent may
+	 * still land.
+	 */
 	for (const struct weft_grant *g = a->grants; g; g = g->next)
 		if (g->writable)
 			return a->generation;
@@ -105,13 +120,15 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 		/* Shared readers are held to nothing, and take no place from those who are. */
 		gen = weft_region_generation(w->region, w->id_hash, w->mode != WEFT_MODE_SHARED);
 		if (!gen && w->mode != WEFT_MODE_SHARED)
-			return weft_error_set(err, EBUSY, "region '%s': %d attachments hold it, and more cannot",
+			return weft_error_set(err, EBUSY,
+				"region '%s': %d attachments hold it, and more cannot",
 				w->region->name, WEFT_NR_GENERATIONS);
 	}
 	if (!own) {
 		own = donor_attachment_new(w->donor, w->region);
 		if (!own)
-			return weft_error_set(err, ENOMEM, "region '%s': no memory", w->region->name);
+			return weft_error_set(err, ENOMEM, "region '%s': no memory",
+				w->region->name);
 		own->anonymous = hello->anonymous;
 		own->mode = w->mode;
 		memcpy(own->id_hash, w->id_hash, sizeof(own->id_hash));
@@ -133,7 +150,10 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 	return 0;
 }
 
-/* Whether the wish may be granted at all: 0, with the attachment that it joins or raises (or NULL), or the refusal. */
+/*
+ * Whether the wish may be granted at all: 0, with the attachment that it joins or raises (or NULL),
+ * or the refusal.
+ */
 static int check(const struct wish *w, struct weft_attachment **ret_own, struct weft_error *err)
 {
 	const struct weft_hello *hello = w->hello;
@@ -148,7 +168,8 @@ static int check(const struct wish *w, struct weft_attachment **ret_own, struct 
 			(own->lapsed && own->generation == hello->generation))
 			return donor_refuse_generation(w->region, hello, own->generation, err);
 		if (own->generation == hello->generation && own->mode != w->mode)
-			return weft_error_set(err, EINVAL, "region '%s': attachment '%s' joins in another mode",
+			return weft_error_set(err, EINVAL,
+				"region '%s': attachment '%s' joins in another mode",
 				w->region->name, hello->name);
 	}
 	for (struct weft_attachment *a = w->donor->attachments, *next; a; a = next) {
@@ -166,8 +187,8 @@ static int check(const struct wish *w, struct weft_attachment **ret_own, struct 
 }
 
 /*
- * Looks at everything, once more whenever the lock was open.  0: go ahead; 1: look again; -EAGAIN: wait
- * for sessions to stop; or the refusal.
+ * Looks at everything, once more whenever the lock was open.  0: go ahead; 1: look again; -EAGAIN:
+ * wait for sessions to stop; or the refusal.
  */
 static int try_once(struct wish *w, struct weft_error *err)
 {
@@ -177,8 +198,10 @@ static int try_once(struct wish *w, struct weft_error *err)
 	int r;
 
 	if (donor->stopping)
-		return weft_error_set(err, ESHUTDOWN, "region '%s': this donor is stopping", w->region->name);
-	struct weft_generation *gen = hello->anonymous ? NULL : weft_region_generation(w->region, w->id_hash, false);
+		return weft_error_set(err, ESHUTDOWN, "region '%s': this donor is stopping",
+			w->region->name);
+	struct weft_generation *gen =
+		hello->anonymous ? NULL : weft_region_generation(w->region, w->id_hash, false);
 	r = donor_check_contents(w->region, hello, err);
 	/* What is ours already is looked at again: it may have been superseded meanwhile. */
 	if (r == 0 && w->own)
@@ -202,7 +225,10 @@ static int try_once(struct wish *w, struct weft_error *err)
 		if (r < 0)
 			return r;
 	}
-	/* Having claimed it keeps others out; what is left of them and of our past is on its way out. */
+	/*
+	 * Having claimed it keeps others out; what is left of them and of our past is on its way
+	 * out.
+	 */
 	for (struct weft_attachment *a = donor->attachments; a; a = a->next) {
 		uint64_t below = must_stop_below(w, a);
 		struct weft_grant *old = donor_unfenced(a, below);
@@ -216,14 +242,18 @@ static int try_once(struct wish *w, struct weft_error *err)
 	return wait ? -EAGAIN : 0;
 }
 
-/* FILE: what the grant changes is in the mark before anybody learns of it.  1: it was not, and the lock was open; 0: it is; -EIO. */
+/*
+ * FILE: what the grant changes is in the mark before anybody learns of it.  1: it was not, and the
+ * lock was open; 0: it is; -EIO.
+ */
 static int note_table(struct wish *w, uint64_t *noted_seq, struct weft_error *err)
 {
 	struct weft_generation table[WEFT_NR_GENERATIONS];
 	struct weft_region *region = w->region;
 	struct weft_stripe stripe = region->stripe;
 	uint64_t seq = region->table_seq;
-	bool kept = region->promise_path || (region->backing == WEFT_BACKING_FILE && !region->read_only);
+	bool kept = region->promise_path ||
+		(region->backing == WEFT_BACKING_FILE && !region->read_only);
 
 	if (!kept || seq == *noted_seq)
 		return 0;
@@ -234,10 +264,18 @@ static int note_table(struct wish *w, uint64_t *noted_seq, struct weft_error *er
 	pthread_mutex_lock(&w->donor->lock);
 	*noted_seq = seq;
 	if (r == -EUCLEAN)
-		return weft_error_set(err, EIO, "region '%s': a copy was put back in its file's place while it was lent; start weft serve anew, or "
-			"try again if it lends a directory", region->name);
-	return r < 0 ? weft_error_set(err, EIO, "region '%s': who may go on with its contents cannot be noted in %s: %s", region->name,
-		region->promise_path ? region->promise_path : "its file's attributes", strerror(-r)) : 1;
+		return weft_error_set(err, EIO,
+			"region '%s': a copy was put back in its file's place while it was lent; "
+			"start weft serve anew, or "
+			"try again if it lends a directory",
+			region->name);
+	return r < 0
+		? weft_error_set(err, EIO,
+			  "region '%s': who may go on with its contents cannot be noted in %s: %s",
+			  region->name,
+			  region->promise_path ? region->promise_path : "its file's attributes",
+			  strerror(-r))
+		: 1;
 }
 
 /* What the grant changes is noted before it is made.  As note_table(). */
@@ -272,7 +310,8 @@ static int clear_the_way(struct wish *w, uint64_t deadline_ns, struct weft_error
 		if (r != -EAGAIN)
 			return r;
 		if (!donor_wait_for_change(donor, deadline_ns))
-			return weft_error_set(err, EBUSY, "region '%s': an older session did not stop within %.1f s",
+			return weft_error_set(err, EBUSY,
+				"region '%s': an older session did not stop within %.1f s",
 				w->region->name, donor->fence_timeout_ms / 1e3);
 	}
 }
@@ -335,7 +374,8 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 		if (hello->mode == WEFT_MODE_WRITE && region->read_only)
 			return weft_error_set(err, EROFS, "region '%s' is read-only", region->name);
 		if (hello->generation == 0)
-			return weft_error_set(err, EINVAL, "region '%s': generations count from 1", region->name);
+			return weft_error_set(err, EINVAL, "region '%s': generations count from 1",
+				region->name);
 		w.generation = hello->generation;
 		weft_region_id_hash(region, hello->id, w.id_hash);
 	}
@@ -348,7 +388,8 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 	donor_copy_text(grant->peer, sizeof(grant->peer), peer);
 	donor_copy_text(grant->transport, sizeof(grant->transport), transport);
 	pthread_mutex_lock(&donor->lock);
-	if (!hello->anonymous && donor_is_new_of_version0(hello, weft_region_generation(region, w.id_hash, false))) {
+	if (!hello->anonymous &&
+		donor_is_new_of_version0(hello, weft_region_generation(region, w.id_hash, false))) {
 		new_one = *hello;
 		new_one.expect = hello->epoch;
 		new_one.epoch = 0;

@@ -32,7 +32,8 @@ int weft_holder_send(int fd, const char *text, const int *fds, unsigned nr_fds)
 	return 0;
 }
 
-int weft_holder_receive(int fd, char text[WEFT_HOLDER_MESSAGE_MAX], int fds[2], unsigned *ret_nr_fds)
+int weft_holder_receive(int fd, char text[WEFT_HOLDER_MESSAGE_MAX], int fds[2],
+	unsigned *ret_nr_fds)
 {
 	struct iovec iov = {text, WEFT_HOLDER_MESSAGE_MAX - 1};
 	union {

@@ -45,7 +45,8 @@ struct weft_leftovers {
 };
 
 /* Takes the descriptors, or closes them.  from: what else is known of it. */
-static void add_kept(struct weft_leftovers *l, int fd, int header_fd, int conn, const struct weft_leftover *from)
+static void add_kept(struct weft_leftovers *l, int fd, int header_fd, int conn,
+	const struct weft_leftover *from)
 {
 	struct kept k = {.leftover = *from, .conn = conn};
 	struct kept *more = reallocarray(l->kept, l->nr + 1, sizeof(*more));
@@ -54,7 +55,9 @@ static void add_kept(struct weft_leftovers *l, int fd, int header_fd, int conn, 
 	k.leftover.header_fd = header_fd;
 	if (more)
 		l->kept = more;
-	if (!more || weft_region_peek(header_fd, k.leftover.name, &k.leftover.size_bytes, &k.leftover.epoch) < 0) {
+	if (!more ||
+		weft_region_peek(header_fd, k.leftover.name, &k.leftover.size_bytes,
+			&k.leftover.epoch) < 0) {
 		close(fd);
 		close(header_fd);
 		return;
@@ -70,7 +73,9 @@ static void find_stored(struct weft_leftovers *l, int *fds, char *const *names, 
 	uint64_t size, epoch;
 
 	for (int i = 0; i < nr_fds; i++) {
-		if (fds[i] < 0 || strncmp(names[i], WEFT_HOLDER_STORE_NAME, strlen(WEFT_HOLDER_STORE_NAME)) != 0 ||
+		if (fds[i] < 0 ||
+			strncmp(names[i], WEFT_HOLDER_STORE_NAME, strlen(WEFT_HOLDER_STORE_NAME)) !=
+				0 ||
 			weft_region_peek(fds[i], name, &size, &epoch) < 0)
 			continue;
 		for (int j = 0; j < nr_fds; j++) {
@@ -90,7 +95,8 @@ static int connect_holder(const char *run_dir, const char *name, int *ret_pid)
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
 
-	if (snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/%s", run_dir, name) >= (int)sizeof(addr.sun_path))
+	if (snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/%s", run_dir, name) >=
+		(int)sizeof(addr.sun_path))
 		return -ENAMETOOLONG;
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (fd < 0)
@@ -155,18 +161,21 @@ static int take_from_holder(struct weft_leftovers *l, const char *run_dir, const
 			close(fds[i]);
 		if (sscanf(text, "kept %u %n", &from.seconds, &at) == 1 && at > 0) {
 			from.ours = share_a_place(text + at, places);
-			snprintf(from.place, sizeof(from.place), "%.*s", (int)strcspn(text + at, "\n"), text + at);
+			snprintf(from.place, sizeof(from.place), "%.*s",
+				(int)strcspn(text + at, "\n"), text + at);
 			r = 0;
 			continue;
 		}
 		if (sscanf(text, "busy %d %[^\n]", &daemon_pid, theirs) == 2) {
 			/* Where it listens we do now: it is on its way out, or out. */
-			*ret_dying = share_a_place(theirs, places) || weft_process_is_dying(daemon_pid);
+			*ret_dying =
+				share_a_place(theirs, places) || weft_process_is_dying(daemon_pid);
 			r = -EBUSY;
 		}
 		break;
 	}
-	int *conns = l->nr > before ? reallocarray(l->conns, l->nr_conns + 1, sizeof(*conns)) : NULL;
+	int *conns =
+		l->nr > before ? reallocarray(l->conns, l->nr_conns + 1, sizeof(*conns)) : NULL;
 	if (!conns) {
 		close(fd);
 		return r == -EBUSY ? r : 0;
@@ -191,11 +200,12 @@ static int find_held(struct weft_leftovers *l, const char *places, int tries)
 		size_t n = strlen(e->d_name);
 		bool dying = true;
 
-		if (strncmp(e->d_name, WEFT_HOLDER_PREFIX, strlen(WEFT_HOLDER_PREFIX)) != 0 || n < 5 ||
-			strcmp(e->d_name + n - 5, ".sock") != 0)
+		if (strncmp(e->d_name, WEFT_HOLDER_PREFIX, strlen(WEFT_HOLDER_PREFIX)) != 0 ||
+			n < 5 || strcmp(e->d_name + n - 5, ".sock") != 0)
 			continue;
 		for (int i = 0; i < tries; i++) {
-			if (take_from_holder(l, run_dir, e->d_name, places, &dying) != -EBUSY || !dying)
+			if (take_from_holder(l, run_dir, e->d_name, places, &dying) != -EBUSY ||
+				!dying)
 				break;
 			if (i + 1 < tries)
 				poll(NULL, 0, 50);
@@ -234,7 +244,8 @@ const struct weft_leftover *weft_leftovers_at(const struct weft_leftovers *lefto
 	return i < leftovers->nr ? &leftovers->kept[i].leftover : NULL;
 }
 
-const struct weft_leftover *weft_leftovers_get(const struct weft_leftovers *leftovers, const char *name)
+const struct weft_leftover *weft_leftovers_get(const struct weft_leftovers *leftovers,
+	const char *name)
 {
 	const struct weft_leftover *found = NULL;
 
@@ -301,7 +312,8 @@ static int spawn(const char *program, const char *places, unsigned keep_s, int f
 	posix_spawn_file_actions_adddup2(&actions, 0, 2);
 	posix_spawn_file_actions_adddup2(&actions, fd, WEFT_HOLDER_FD);
 	/* Its own session: what ends ours, a terminal's ^C too, does not end it. */
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+	posix_spawnattr_setflags(&attr,
+		POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 	posix_spawnattr_setsigmask(&attr, &none);
 	posix_spawnattr_setsigdefault(&attr, &all);
 	int r = -posix_spawn(ret, program, &actions, &attr, argv, environ);
@@ -310,7 +322,8 @@ static int spawn(const char *program, const char *places, unsigned keep_s, int f
 	return r;
 }
 
-int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **ret, struct weft_error *err)
+int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **ret,
+	struct weft_error *err)
 {
 	struct weft_holder *holder = calloc(1, sizeof(*holder));
 	char program[PATH_MAX], text[WEFT_HOLDER_MESSAGE_MAX];
@@ -344,8 +357,8 @@ int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **
 		return weft_error_set(err, -r, "cannot start %s: %s", program, strerror(-r));
 	}
 	/*
-	 * Not only to know that it works: until it runs its own program it has our descriptors too, and a port
-	 * that we give up at once would stay taken for a moment.
+	 * Not only to know that it works: until it runs its own program it has our descriptors too,
+	 * and a port that we give up at once would stay taken for a moment.
 	 */
 	setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof(bound));
 	r = weft_holder_receive(pair[0], text, fds, &nr_fds);
@@ -354,8 +367,11 @@ int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **
 		free(holder);
 		if (r < 0)
 			return weft_error_set(err, -r, "%s did not start: %s", program,
-				r == -EAGAIN ? "it said nothing for 5 s" : r == -EPIPE ? "it ended at once" : strerror(-r));
-		return weft_error_set(err, EIO, "its holder cannot make %s (see WEFT_RUN_DIR in weft(1))", text + 5);
+				r == -EAGAIN          ? "it said nothing for 5 s"
+					: r == -EPIPE ? "it ended at once"
+						      : strerror(-r));
+		return weft_error_set(err, EIO,
+			"its holder cannot make %s (see WEFT_RUN_DIR in weft(1))", text + 5);
 	}
 	holder->fd = pair[0];
 	*ret = holder;
@@ -374,7 +390,8 @@ int weft_holder_store(unsigned nr_free, struct weft_holder **ret)
 	return 0;
 }
 
-int weft_holder_hold(struct weft_holder *holder, const struct weft_region *region, struct weft_error *err)
+int weft_holder_hold(struct weft_holder *holder, const struct weft_region *region,
+	struct weft_error *err)
 {
 	int fds[2] = {region->fd, region->header_fd}, none[2], r;
 	char text[96], answer[WEFT_HOLDER_MESSAGE_MAX];
@@ -382,11 +399,14 @@ int weft_holder_hold(struct weft_holder *holder, const struct weft_region *regio
 
 	if (holder->fd < 0) {
 		if (holder->nr_free < 2)
-			return weft_error_set(err, ENOSPC, "a crash of this program would lose region '%s': systemd's "
-				"descriptor store is full; raise FileDescriptorStoreMax= in the unit, by two for each region",
+			return weft_error_set(err, ENOSPC,
+				"a crash of this program would lose region '%s': systemd's "
+				"descriptor store is full; raise FileDescriptorStoreMax= in the "
+				"unit, by two for each region",
 				region->name);
 		holder->nr_free -= 2;
-		snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=" WEFT_HOLDER_STORE_NAME "%016" PRIx64, region->epoch);
+		snprintf(text, sizeof(text),
+			"FDSTORE=1\nFDNAME=" WEFT_HOLDER_STORE_NAME "%016" PRIx64, region->epoch);
 		r = sd_pid_notify_with_fds(0, 0, text, fds, 2);
 		if (r > 0)
 			r = 0;
@@ -399,8 +419,11 @@ int weft_holder_hold(struct weft_holder *holder, const struct weft_region *regio
 			r = strcmp(answer, "held") == 0 ? 0 : -ENOSPC;
 	}
 	if (r < 0)
-		return weft_error_set(err, -r, "a crash of this program would lose region '%s': %s", region->name,
-			r == -ENOSPC ? "its holder has no room for more; raise the limit of open files (ulimit -n)" : strerror(-r));
+		return weft_error_set(err, -r, "a crash of this program would lose region '%s': %s",
+			region->name,
+			r == -ENOSPC ? "its holder has no room for more; raise the limit of open "
+				       "files (ulimit -n)"
+				     : strerror(-r));
 	return 0;
 }
 

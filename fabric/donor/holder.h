@@ -3,10 +3,11 @@
  * What outlives the daemon: the descriptors of memory regions, kept by systemd's descriptor store
  * where there is one, else by a tiny process of its own (weftholder, main/holder.c).
  *
- * The daemon keeps a connection to its holder.  When that ends without a goodbye the holder waits for
- * the next daemon, and gives up after a while.  A next daemon looks at all holders in weft_run_dir()
- * whose daemon is gone, takes what it was told to lend if that daemon listened where it listens, hands that to a holder of its own, and lets the old
- * one forget it: at any time somebody has it.
+ * The daemon keeps a connection to its holder.  When that ends without a goodbye the holder waits
+ * for the next daemon, and gives up after a while.  A next daemon looks at all holders in
+ * weft_run_dir() whose daemon is gone, takes what it was told to lend if that daemon listened where
+ * it listens, hands that to a holder of its own, and lets the old one forget it: at any time
+ * somebody has it.
  *
  * Thread: the daemon's main thread.
  */
@@ -28,22 +29,28 @@ struct weft_leftover {
 	int fd, header_fd; /* the leftovers'; dup before adopting */
 	bool stored;       /* in systemd's store, else with the process holder_pid */
 	int holder_pid;
-	bool ours;          /* stored, or left by a donor that listened where we do; others are not to be adopted */
+	/* stored, or left by a donor that listened where we do; others are not to be adopted */
+	bool ours;
 	char place[280];    /* not stored: where that donor listened */
 	unsigned seconds;   /* not stored: how long it is kept yet */
 };
 
 /*
- * Collects what there is: among the nr_fds descriptors that systemd passed with these names (those that
- * are a region's become the leftovers', and -1 in fds[]), and with holders whose daemon is gone.
- * places: where this daemon listens, lines of weft_listening_places(); a holder of a daemon that listened there too
- * is waited for (5 s) if that is still dying.  0, or -ENOMEM; what cannot be read is left out.
+ * Collects what there is: among the nr_fds descriptors that systemd passed with these names (those
+ * that are a region's become the leftovers', and -1 in fds[]), and with holders whose daemon is
+ * gone.  places: where this daemon listens, lines of weft_listening_places(); a holder of a daemon
+ * that listened there too is waited for (5 s) if that is still dying.  0, or -ENOMEM; what cannot
+ * be read is left out.
  */
 int weft_leftovers_find(const char *places, int *fds, char *const *names, int nr_fds,
 	struct weft_leftovers **ret);
 /* The one of this name, or NULL; of several the first that is ours, else the first. */
-const struct weft_leftover *weft_leftovers_get(const struct weft_leftovers *leftovers, const char *name);
-/* Of all holders that have lost their daemon, without waiting for one: nothing is taken from them.  0, or -ENOMEM. */
+const struct weft_leftover *weft_leftovers_get(const struct weft_leftovers *leftovers,
+	const char *name);
+/*
+ * Of all holders that have lost their daemon, without waiting for one: nothing is taken from them.
+ * 0, or -ENOMEM.
+ */
 int weft_leftovers_look(struct weft_leftovers **ret);
 /* The i-th, in no order that means anything; NULL past the last. */
 const struct weft_leftover *weft_leftovers_at(const struct weft_leftovers *leftovers, unsigned i);
@@ -55,38 +62,51 @@ void weft_leftovers_free(struct weft_leftovers *leftovers);
 struct weft_holder;
 
 /*
- * Starts a holder that keeps memory for keep_s seconds without a daemon.  places: as weft_listening_places() says.
- * -ENOENT: no weftholder beside this program; or what socketpair(2), posix_spawn(3) said.
+ * Starts a holder that keeps memory for keep_s seconds without a daemon.  places: as
+ * weft_listening_places() says.  -ENOENT: no weftholder beside this program; or what socketpair(2),
+ * posix_spawn(3) said.
  */
-int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **ret, struct weft_error *err);
-/* The same calls for systemd's descriptor store, which has room for nr_free descriptors more.  -ENOMEM. */
+int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **ret,
+	struct weft_error *err);
+/*
+ * The same calls for systemd's descriptor store, which has room for nr_free descriptors more.
+ * -ENOMEM.
+ */
 int weft_holder_store(unsigned nr_free, struct weft_holder **ret);
 /*
- * Hands it a memory region, and waits until it has that.  0; -EPIPE: it died; -ENOSPC: the store, or the holder, is full; or what
- * sendmsg(2), sd_pid_notify_with_fds(3) said.
+ * Hands it a memory region, and waits until it has that.  0; -EPIPE: it died; -ENOSPC: the store,
+ * or the holder, is full; or what sendmsg(2), sd_pid_notify_with_fds(3) said.
  */
-int weft_holder_hold(struct weft_holder *holder, const struct weft_region *region, struct weft_error *err);
+int weft_holder_hold(struct weft_holder *holder, const struct weft_region *region,
+	struct weft_error *err);
 /* To poll for: readable when the holder died.  -1: nothing to watch. */
 int weft_holder_fd(const struct weft_holder *holder);
 /* Its process, or 0 for systemd's store or NULL. */
 int weft_holder_pid(const struct weft_holder *holder);
-/* The daemon ends.  keep: for the next one; else the memory is freed now, unless systemd decides.  Takes NULL. */
+/*
+ * The daemon ends.  keep: for the next one; else the memory is freed now, unless systemd decides.
+ * Takes NULL.
+ */
 void weft_holder_end(struct weft_holder *holder, bool keep);
 
 /*
  * Between the two, on SOCK_SEQPACKET sockets:
- *   daemon: "hold EPOCH ack" with two descriptors (memory, header); "drop EPOCH"; "bye"
- *   next daemon: "take", "drop EPOCH"
- *   holder: "up" to its daemon, once it listens, or "down WHY"; "held" or "full" to "hold", where that says "ack"
- *   holder, to "take": "busy PID PLACES", or "kept SECONDS PLACES", then "region EPOCH" with two descriptors for each and "end"
+ *   daemon: "hold EPOCH ack" with two descriptors (memory, header); "drop EPOCH"; "bye" next
+ *   daemon: "take", "drop EPOCH" holder: "up" to its daemon, once it listens, or "down WHY"; "held"
+ *   or "full" to "hold", where that says "ack" holder, to "take": "busy PID PLACES", or "kept
+ *   SECONDS PLACES", then "region EPOCH" with two descriptors for each and "end"
  * EPOCH: 16 hex digits.
  */
 enum { WEFT_HOLDER_MESSAGE_MAX = 512, WEFT_HOLDER_FD = 3 };
 #define WEFT_HOLDER_PREFIX "hold-"
 #define WEFT_HOLDER_STORE_NAME "weft-region-" /* and the epoch: a name in systemd's store */
 
-/* Sends a message with nr_fds descriptors.  0, or -errno.  Receives one: its length, NUL-terminated; -EPIPE at the end. */
+/*
+ * Sends a message with nr_fds descriptors.  0, or -errno.  Receives one: its length,
+ * NUL-terminated; -EPIPE at the end.
+ */
 int weft_holder_send(int fd, const char *text, const int *fds, unsigned nr_fds);
-int weft_holder_receive(int fd, char text[WEFT_HOLDER_MESSAGE_MAX], int fds[2], unsigned *ret_nr_fds);
+int weft_holder_receive(int fd, char text[WEFT_HOLDER_MESSAGE_MAX], int fds[2],
+	unsigned *ret_nr_fds);
 
 #endif

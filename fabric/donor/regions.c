@@ -2,8 +2,8 @@
 /*
  * The donor's regions: those it was given, and a directory's files, opened when asked for.
  *
- * Threads: any.  The table is under the donor's lock; files are opened and closed under open_lock alone,
- * as a durable mark takes its time.
+ * Threads: any.  The table is under the donor's lock; files are opened and closed under open_lock
+ * alone, as a durable mark takes its time.
  */
 #include "fabric/donor/donor.h"
 
@@ -51,8 +51,8 @@ static int table_add(struct weft_donor *donor, struct weft_region *region, bool 
 }
 
 /*
- * The region is lent from now on: at first to whoever held it before.  Takes over the reference.  -ENOMEM: nobody has it.  The lock is
- * held.
+ * The region is lent from now on: at first to whoever held it before.  Takes over the reference.
+ * -ENOMEM: nobody has it.  The lock is held.
  */
 static int lend(struct weft_donor *donor, struct weft_region *region, bool from_directory)
 {
@@ -85,10 +85,12 @@ int weft_donor_add_directory(struct weft_donor *donor, const char *path, bool re
 	struct weft_error *err)
 {
 	if (donor->dir_fd >= 0)
-		return weft_error_set(err, EEXIST, "one directory can be served, not two (%s)", path);
+		return weft_error_set(err, EEXIST, "one directory can be served, not two (%s)",
+			path);
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return weft_error_set(err, errno, "cannot open directory %s: %s", path, strerror(errno));
+		return weft_error_set(err, errno, "cannot open directory %s: %s", path,
+			strerror(errno));
 	donor->dir_fd = fd;
 	donor->dir_read_only = read_only;
 	return 0;
@@ -117,7 +119,10 @@ static bool name_is_plain_path(const char *name)
 	}
 }
 
-/* A directory's file that nobody uses.  The lock is held, under which alone new references are made. */
+/*
+ * A directory's file that nobody uses.  The lock is held, under which alone new references are
+ * made.
+ */
 static bool is_idle(const struct weft_donor *donor, const struct donor_region *entry)
 {
 	return entry->from_directory && atomic_load(&entry->region->refs) == 1 &&
@@ -154,7 +159,10 @@ static void close_one_file(struct weft_donor *donor)
 	weft_region_put(victim);
 }
 
-/* Closes a file that is no longer what the name stands for, unless somebody uses it still.  open_lock is held. */
+/*
+ * Closes a file that is no longer what the name stands for, unless somebody uses it still.
+ * open_lock is held.
+ */
 static void close_replaced(struct weft_donor *donor, const char *name)
 {
 	struct weft_region *region = NULL;
@@ -167,9 +175,10 @@ static void close_replaced(struct weft_donor *donor, const char *name)
 	pthread_mutex_unlock(&donor->lock);
 	if (!region)
 		return;
-	if (atomic_load(&region->lost) != -EUCLEAN && fstatat(donor->dir_fd, name, &there, AT_SYMLINK_NOFOLLOW) == 0 && fstat(region->fd, &ours) == 0 &&
-		ours.st_dev == there.st_dev && ours.st_ino == there.st_ino &&
-		(uint64_t)ours.st_size == region->size_bytes) {
+	if (atomic_load(&region->lost) != -EUCLEAN &&
+		fstatat(donor->dir_fd, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+		fstat(region->fd, &ours) == 0 && ours.st_dev == there.st_dev &&
+		ours.st_ino == there.st_ino && (uint64_t)ours.st_size == region->size_bytes) {
 		pthread_mutex_lock(&donor->lock);
 		if (table_add(donor, region, true) == 0)
 			region = NULL;
@@ -178,8 +187,11 @@ static void close_replaced(struct weft_donor *donor, const char *name)
 	weft_region_put(region);
 }
 
-/* -ENOENT; -EAGAIN: a file that nobody uses, which may have been replaced, and was not `checked`. */
-static int find_open(struct weft_donor *donor, const char *name, bool checked, struct weft_region **ret)
+/*
+ * -ENOENT; -EAGAIN: a file that nobody uses, which may have been replaced, and was not `checked`.
+ */
+static int find_open(struct weft_donor *donor, const char *name, bool checked,
+	struct weft_region **ret)
 {
 	struct donor_region *entry = NULL;
 	int r = -ENOENT;
@@ -209,9 +221,12 @@ static int open_below(struct weft_donor *donor, const char *name, struct weft_re
 	if (donor->nr_from_directory >= MAX_OPEN_FILES) /* written under open_lock only */
 		close_one_file(donor);
 	if (donor->nr_from_directory >= MAX_OPEN_FILES)
-		return weft_error_set(err, EMFILE, "region '%s': %d files of the directory are in use, and there cannot be more", name,
-			MAX_OPEN_FILES);
-	r = weft_region_open_file(donor->dir_fd, name, name, true, donor->dir_read_only, &region, err);
+		return weft_error_set(err, EMFILE,
+			"region '%s': %d files of the directory are in use, and there cannot be "
+			"more",
+			name, MAX_OPEN_FILES);
+	r = weft_region_open_file(donor->dir_fd, name, name, true, donor->dir_read_only, &region,
+		err);
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&donor->lock);
@@ -234,7 +249,8 @@ static int find_exactly(struct weft_donor *donor, const char *name, struct weft_
 	if (r == 0)
 		return 0;
 	if (*name == '\0')
-		return weft_error_set(err, ENOENT, "which region? This donor has several: name one at the end of the URI");
+		return weft_error_set(err, ENOENT,
+			"which region? This donor has several: name one at the end of the URI");
 	if (donor->dir_fd >= 0 && name_is_plain_path(name) && weft_region_name_valid(name, 4096)) {
 		pthread_mutex_lock(&donor->open_lock);
 		close_replaced(donor, name);
@@ -242,7 +258,10 @@ static int find_exactly(struct weft_donor *donor, const char *name, struct weft_
 		if (r < 0)
 			r = open_below(donor, name, ret, err);
 		pthread_mutex_unlock(&donor->open_lock);
-		/* Whoever asks over the network need not learn what else there is in the file system. */
+		/*
+		 * Whoever asks over the network need not learn what else there is in the file
+		 * system.
+		 */
 		if (r != -ENOENT && r != -ENOTDIR && r != -EXDEV && r != -ELOOP && r != -EISDIR &&
 			r != -ENOTSUP && r != -ENAMETOOLONG)
 			return r;
@@ -250,8 +269,8 @@ static int find_exactly(struct weft_donor *donor, const char *name, struct weft_
 	return weft_error_set(err, ENOENT, "there is no region '%.200s'", name);
 }
 
-int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_region **ret, uint64_t *ret_tenure,
-	struct weft_error *err)
+int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_region **ret,
+	uint64_t *ret_tenure, struct weft_error *err)
 {
 	uint64_t tenure;
 	char plain[4096 + 1];
@@ -293,8 +312,9 @@ int weft_donor_flush(struct weft_donor *donor, struct weft_error *err)
 			break;
 		r = weft_region_flush(region);
 		if (r < 0 && first == 0)
-			first = weft_error_set(err, -r, "region '%s': cannot make its file durable: %s",
-				region->name, strerror(-r));
+			first = weft_error_set(err, -r,
+				"region '%s': cannot make its file durable: %s", region->name,
+				strerror(-r));
 		weft_region_put(region);
 	}
 	pthread_mutex_unlock(&donor->open_lock);
@@ -312,7 +332,8 @@ struct listing {
 };
 
 /* 0, -ENOMEM, or -E2BIG: it is full. */
-static int listing_add(struct listing *l, const char *name, const char *description, uint64_t size_bytes)
+static int listing_add(struct listing *l, const char *name, const char *description,
+	uint64_t size_bytes)
 {
 	if (l->nr >= MAX_LISTED) {
 		l->full = true;
@@ -381,7 +402,8 @@ static int list_files(struct listing *l, int dir_fd, unsigned depth)
 				weft_format_size((uint64_t)st.st_size, size, sizeof(size)));
 			r = listing_add(l, l->path, description, (uint64_t)st.st_size);
 		} else if (S_ISDIR(st.st_mode) && depth < MAX_DEPTH) {
-			int fd = openat(dir_fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+			int fd = openat(dir_fd, e->d_name,
+				O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
 			if (fd < 0)
 				continue;
@@ -394,7 +416,8 @@ static int list_files(struct listing *l, int dir_fd, unsigned depth)
 }
 
 int weft_donor_list(struct weft_donor *donor,
-	int (*fn)(void *ctx, const char *name, const char *description, uint64_t size_bytes), void *ctx)
+	int (*fn)(void *ctx, const char *name, const char *description, uint64_t size_bytes),
+	void *ctx)
 {
 	struct listing *l = calloc(1, sizeof(*l)); /* the callers' stacks are small */
 	int r = 0;
@@ -428,7 +451,8 @@ int weft_donor_list(struct weft_donor *donor,
 	}
 	for (size_t i = 0; r == 0 && i < l->nr; i++)
 		if (l->items[i].size_bytes > 0)
-			r = fn(ctx, l->items[i].name, l->items[i].description, l->items[i].size_bytes);
+			r = fn(ctx, l->items[i].name, l->items[i].description,
+				l->items[i].size_bytes);
 	if (r == 0 && l->full)
 		r = -E2BIG;
 	for (size_t i = 0; i < l->nr; i++) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The rules of who may go on with a region's contents.  tests/model/ has the same rules, checked by a machine: change them there first.
- * And of what the contents are taken for: a part of a striped device, or all of one.
+ * The rules of who may go on with a region's contents.  tests/model/ has the same rules, checked by
+ * a machine: change them there first.  And of what the contents are taken for: a part of a striped
+ * device, or all of one.
  *
  * Threads: under the donor's lock.  Nothing here waits.
  */
@@ -17,43 +18,58 @@ static uint32_t incarnation(uint64_t generation)
 	return (uint32_t)(generation >> 32);
 }
 
-int donor_check_contents(const struct weft_region *region, const struct weft_hello *hello, struct weft_error *err)
+int donor_check_contents(const struct weft_region *region, const struct weft_hello *hello,
+	struct weft_error *err)
 {
 	uint64_t epoch = hello->epoch ? hello->epoch : hello->expect;
 
 	if (hello->anonymous) {
 		if (hello->tenure && hello->tenure != region->tenure)
-			return weft_error_set(err, ESTALE, "region '%s': tenure %016" PRIx64 " is over: another could write since, or the "
-				"contents are others; what you remember of it is not what it has; without '@%016" PRIx64 "' you get what it has",
+			return weft_error_set(err, ESTALE,
+				"region '%s': tenure %016" PRIx64
+				" is over: another could write since, or the "
+				"contents are others; what you remember of it is not what it has; "
+				"without '@%016" PRIx64 "' you get what it has",
 				region->name, hello->tenure, hello->tenure);
 		return 0;
 	}
 	if (hello->tenure)
-		return weft_error_set(err, EINVAL, "region '%s': a tenure is for clients that cannot say what they remember; attach the region by its "
-			"name, without '@%016" PRIx64 "'", region->name, hello->tenure);
+		return weft_error_set(err, EINVAL,
+			"region '%s': a tenure is for clients that cannot say what they remember; "
+			"attach the region by its "
+			"name, without '@%016" PRIx64 "'",
+			region->name, hello->tenure);
 	if (epoch && epoch != region->epoch)
-		return weft_error_set(err, ESTALE, "region '%s': its epoch is %016" PRIx64 ", not %016" PRIx64
-			": what '%s' knows of is gone", region->name, region->epoch, epoch, hello->name);
+		return weft_error_set(err, ESTALE,
+			"region '%s': its epoch is %016" PRIx64 ", not %016" PRIx64
+			": what '%s' knows of is gone",
+			region->name, region->epoch, epoch, hello->name);
 	return 0;
 }
 
-int donor_refuse_generation(const struct weft_region *region, const struct weft_hello *hello, uint64_t highest, struct weft_error *err)
+int donor_refuse_generation(const struct weft_region *region, const struct weft_hello *hello,
+	uint64_t highest, struct weft_error *err)
 {
 	if (incarnation(hello->generation) < incarnation(highest))
-		return weft_error_set(err, WEFT_ESUPERSEDED, "region '%s': attachment '%s' was taken over by another process", region->name,
-			hello->name);
-	return weft_error_set(err, WEFT_EOVER, "region '%s': generation %" PRIu32 ".%" PRIu32 " of attachment '%s' is over", region->name,
-		incarnation(hello->generation), (uint32_t)hello->generation, hello->name);
+		return weft_error_set(err, WEFT_ESUPERSEDED,
+			"region '%s': attachment '%s' was taken over by another process",
+			region->name, hello->name);
+	return weft_error_set(err, WEFT_EOVER,
+		"region '%s': generation %" PRIu32 ".%" PRIu32 " of attachment '%s' is over",
+		region->name, incarnation(hello->generation), (uint32_t)hello->generation,
+		hello->name);
 }
 
-static int refuse_claim(const struct weft_region *region, const struct weft_hello *hello, const char *why, struct weft_error *err)
+static int refuse_claim(const struct weft_region *region, const struct weft_hello *hello,
+	const char *why, struct weft_error *err)
 {
-	return weft_error_set(err, ESTALE, "region '%s': attachment '%s' %s", region->name, hello->name, why);
+	return weft_error_set(err, ESTALE, "region '%s': attachment '%s' %s", region->name,
+		hello->name, why);
 }
 
 /* Whether what the hello remembers is what the region has.  Its epoch is. */
-static int check_claim(const struct weft_region *region, const struct weft_hello *hello, const struct weft_generation *gen,
-	struct weft_error *err)
+static int check_claim(const struct weft_region *region, const struct weft_hello *hello,
+	const struct weft_generation *gen, struct weft_error *err)
 {
 	bool is_file = region->backing == WEFT_BACKING_FILE;
 
@@ -61,19 +77,30 @@ static int check_claim(const struct weft_region *region, const struct weft_hello
 	if (!hello->epoch || hello->mode == WEFT_MODE_SHARED || (is_file && region->read_only))
 		return 0;
 	if (!gen)
-		return refuse_claim(region, hello, "is not remembered, and another could write since; attach anew", err);
+		return refuse_claim(region, hello,
+			"is not remembered, and another could write since; attach anew", err);
 	if (gen->lapsed == WEFT_LAPSED_WRITTEN)
-		return refuse_claim(region, hello, "lost its lease, and another could write since; attach anew", err);
+		return refuse_claim(region, hello,
+			"lost its lease, and another could write since; attach anew", err);
 	if (gen->lapsed == WEFT_LEFT_WRITTEN)
-		return refuse_claim(region, hello, "did not hold the region for a while, and another could write since; attach anew", err);
+		return refuse_claim(region, hello,
+			"did not hold the region for a while, and another could write since; "
+			"attach anew",
+			err);
 	if (!is_file || (gen->flags & WEFT_ENTRY_HERE))
 		return 0;
 	if (hello->granted == 0)
-		return refuse_claim(region, hello, "runs an older weft, and the file was closed since: it may have been put back to what it was; "
-			"attach anew", err);
+		return refuse_claim(region, hello,
+			"runs an older weft, and the file was closed since: it may have been put "
+			"back to what it was; "
+			"attach anew",
+			err);
 	if (hello->granted > gen->generation ||
-		(hello->granted == gen->generation && hello->wrote && (gen->flags & WEFT_ENTRY_OPEN)))
-		return refuse_claim(region, hello, "knows newer contents than the file has: the file was put back to what it was before; attach anew",
+		(hello->granted == gen->generation && hello->wrote &&
+			(gen->flags & WEFT_ENTRY_OPEN)))
+		return refuse_claim(region, hello,
+			"knows newer contents than the file has: the file was put back to what it "
+			"was before; attach anew",
 			err);
 	return 0;
 }
@@ -91,13 +118,18 @@ int donor_check_generation(const struct weft_region *region, const struct weft_h
 	int r = check_claim(region, hello, gen, err);
 	if (r < 0 || !gen || hello->generation > gen->generation)
 		return r;
-	/* The same generation: not once its lease is over, nor after the file was closed and opened again. */
+	/*
+	 * The same generation: not once its lease is over, nor after the file was closed and opened
+	 * again.
+	 */
 	bool over = gen->lapsed == WEFT_LAPSED || gen->lapsed == WEFT_LAPSED_WRITTEN ||
-		(region->backing == WEFT_BACKING_FILE && !region->read_only && !(gen->flags & WEFT_ENTRY_HERE));
+		(region->backing == WEFT_BACKING_FILE && !region->read_only &&
+			!(gen->flags & WEFT_ENTRY_HERE));
 	return over ? donor_refuse_generation(region, hello, gen->generation, err) : 0;
 }
 
-int donor_check_grace(struct weft_region *region, const struct weft_generation *gen, struct weft_error *err)
+int donor_check_grace(struct weft_region *region, const struct weft_generation *gen,
+	struct weft_error *err)
 {
 	uint64_t now_ns = weft_now_ns();
 	bool over = now_ns >= region->grace_until_ns, waits_for = false, held = false;
@@ -119,9 +151,11 @@ int donor_check_grace(struct weft_region *region, const struct weft_generation *
 	/* Where it is not known who held it, anybody may have. */
 	waits_for |= region->forgets && !over;
 	if (waits_for)
-		return weft_error_set(err, EBUSY, "region '%s': its donor lost what a borrower held, and that borrower may still answer from what it "
-			"remembers; it is free in %.1f s, or once that borrower detaches", region->name,
-			(double)(region->grace_until_ns - now_ns) / 1e9);
+		return weft_error_set(err, EBUSY,
+			"region '%s': its donor lost what a borrower held, and that borrower may "
+			"still answer from what it "
+			"remembers; it is free in %.1f s, or once that borrower detaches",
+			region->name, (double)(region->grace_until_ns - now_ns) / 1e9);
 	region->grace_until_ns = 0;
 	if (!held)
 		weft_region_forget_promises(region);
@@ -157,17 +191,22 @@ void donor_take_back_writer(struct weft_region *region, uint64_t changed)
 		struct weft_generation *gen = &region->generations[i];
 
 		if (changed & UINT64_C(1) << i)
-			gen->lapsed = gen->lapsed == WEFT_LAPSED_WRITTEN ? WEFT_LAPSED : WEFT_NOT_LAPSED;
+			gen->lapsed =
+				gen->lapsed == WEFT_LAPSED_WRITTEN ? WEFT_LAPSED : WEFT_NOT_LAPSED;
 	}
 	region->table_seq += changed != 0;
 }
 
-void donor_enter(struct weft_region *region, struct weft_generation *gen, const struct weft_hello *hello)
+void donor_enter(struct weft_region *region, struct weft_generation *gen,
+	const struct weft_hello *hello)
 {
 	bool shared = hello->mode == WEFT_MODE_SHARED;
 
 	gen->generation = hello->generation;
-	/* A shared reader goes on with whatever there is, and keeps nobody out: no claim can rest on its grant. */
+	/*
+	 * A shared reader goes on with whatever there is, and keeps nobody out: no claim can rest
+	 * on its grant.
+	 */
 	gen->lapsed = shared ? WEFT_LEFT_WRITTEN : WEFT_NOT_LAPSED;
 	gen->held = shared ? 0 : (uint16_t)(1 + hello->mode);
 	gen->flags = region->backing == WEFT_BACKING_FILE ? WEFT_ENTRY_HERE : 0;
@@ -187,14 +226,19 @@ void donor_begin_grace(struct weft_region *region)
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
 		const struct weft_generation *gen = &region->generations[i];
 
-		if (gen->generation != 0 && gen->held && gen->held != 1 + WEFT_MODE_SHARED && gen->lapsed == WEFT_LEFT_WRITTEN)
-			region->grace_until_ns = weft_now_ns() + region->promised_lease_ms * UINT64_C(1000000);
+		if (gen->generation != 0 && gen->held && gen->held != 1 + WEFT_MODE_SHARED &&
+			gen->lapsed == WEFT_LEFT_WRITTEN)
+			region->grace_until_ns =
+				weft_now_ns() + region->promised_lease_ms * UINT64_C(1000000);
 	}
 }
 
 /* ---- stripes ---- */
 
-/* Readers and writers that say nothing attach a region by itself.  A shared reader may be there for another reason than the bytes: a goodbye. */
+/*
+ * Readers and writers that say nothing attach a region by itself.  A shared reader may be there for
+ * another reason than the bytes: a goodbye.
+ */
 static struct weft_stripe stripe_of(const struct weft_hello *hello)
 {
 	const struct weft_stripe unknown = {0};
@@ -212,48 +256,61 @@ static bool gives_up_contents(const struct weft_hello *hello)
 }
 
 /* What to do instead. */
-static void advise(const struct weft_stripe *kept, const struct weft_stripe *asked, char *text, size_t size)
+static void advise(const struct weft_stripe *kept, const struct weft_stripe *asked, char *text,
+	size_t size)
 {
 	if (kept->count == 1)
 		snprintf(text, size, "attach this region alone");
 	else if (kept->count != asked->count)
-		snprintf(text, size, "give all %" PRIu32 " donors, in the order in which they were first attached", kept->count);
+		snprintf(text, size,
+			"give all %" PRIu32
+			" donors, in the order in which they were first attached",
+			kept->count);
 	else if (kept->unit_bytes != asked->unit_bytes)
 		snprintf(text, size, "give --stripe-unit %" PRIu64, kept->unit_bytes);
 	else
-		snprintf(text, size, "give the donors in the order in which they were first attached");
+		snprintf(text, size,
+			"give the donors in the order in which they were first attached");
 }
 
-static void describe(const struct weft_stripe *stripe, bool with_unit, const char *of_what, char *text, size_t size)
+static void describe(const struct weft_stripe *stripe, bool with_unit, const char *of_what,
+	char *text, size_t size)
 {
 	char unit[32];
 
 	if (stripe->count == 1)
 		snprintf(text, size, "a whole device");
 	else
-		snprintf(text, size, "part %" PRIu32 " of %" PRIu32 "%s%s%s%s", stripe->index, stripe->count, of_what, with_unit ? " (stripes of " : "",
-			with_unit ? weft_format_size(stripe->unit_bytes, unit, sizeof(unit)) : "", with_unit ? ")" : "");
+		snprintf(text, size, "part %" PRIu32 " of %" PRIu32 "%s%s%s%s", stripe->index,
+			stripe->count, of_what, with_unit ? " (stripes of " : "",
+			with_unit ? weft_format_size(stripe->unit_bytes, unit, sizeof(unit)) : "",
+			with_unit ? ")" : "");
 }
 
-int donor_check_stripe(const struct weft_region *region, const struct weft_hello *hello, struct weft_error *err)
+int donor_check_stripe(const struct weft_region *region, const struct weft_hello *hello,
+	struct weft_error *err)
 {
 	const struct weft_stripe *kept = &region->stripe, asked = stripe_of(hello);
 	char is[128], is_not[128], advice[128];
 
-	if (!asked.count || !kept->count || weft_stripe_equal(kept, &asked) || gives_up_contents(hello))
+	if (!asked.count || !kept->count || weft_stripe_equal(kept, &asked) ||
+		gives_up_contents(hello))
 		return 0;
 	describe(kept, true, " of a striped device", is, sizeof(is));
-	describe(&asked, kept->unit_bytes != asked.unit_bytes, kept->count == 1 ? " of a striped device" : "", is_not, sizeof(is_not));
+	describe(&asked, kept->unit_bytes != asked.unit_bytes,
+		kept->count == 1 ? " of a striped device" : "", is_not, sizeof(is_not));
 	advise(kept, &asked, advice, sizeof(advice));
-	return weft_error_set(err, EINVAL, "region '%.60s' is %s, not %s: %s; to give its contents up: --new-contents", region->name, is, is_not,
-		advice);
+	return weft_error_set(err, EINVAL,
+		"region '%.60s' is %s, not %s: %s; to give its contents up: --new-contents",
+		region->name, is, is_not, advice);
 }
 
 bool donor_changes_stripe(const struct weft_region *region, const struct weft_hello *hello)
 {
 	struct weft_stripe asked = stripe_of(hello);
 
-	return hello->mode == WEFT_MODE_WRITE && asked.count && region->stripe.count && !weft_stripe_equal(&region->stripe, &asked);
+	return hello->mode == WEFT_MODE_WRITE && asked.count && region->stripe.count &&
+		!weft_stripe_equal(&region->stripe, &asked);
 }
 
 void donor_note_stripe(struct weft_region *region, const struct weft_hello *hello)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The budget for peers without a grant; see strangers.h.
- * Invariant, under the lock: the list has nr <= max strangers, oldest first, and each counts once in its address's place.
+ * The budget for peers without a grant; see strangers.h.  Invariant, under the lock: the list has
+ * nr <= max strangers, oldest first, and each counts once in its address's place.
  */
 #include "fabric/donor/strangers.h"
 
@@ -84,7 +84,10 @@ static unsigned weight(const struct weft_stranger_address *address)
 	return address->nr + address->made_room;
 }
 
-/* From the address that has the most, whoever has said nothing, the oldest: each counts for more than the next. */
+/*
+ * From the address that has the most, whoever has said nothing, the oldest: each counts for more
+ * than the next.
+ */
 static struct weft_stranger *choose(const struct weft_strangers *strangers)
 {
 	struct weft_stranger *best = NULL;
@@ -161,7 +164,10 @@ void weft_strangers_enter(struct weft_strangers *strangers, struct weft_stranger
 	fade(strangers);
 	stranger->strangers = strangers;
 	stranger->address = find_place(strangers, key);
-	/* It counts already, so that it does not push out another address's where its own has as many. */
+	/*
+	 * It counts already, so that it does not push out another address's where its own has as
+	 * many.
+	 */
 	strangers->addresses[stranger->address].nr++;
 	if (strangers->nr == strangers->max)
 		make_room(strangers);

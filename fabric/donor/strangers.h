@@ -2,15 +2,18 @@
 /*
  * The budget for peers without a grant: whoever has connected and not yet been let at a region.
  *
- * There is room for a fixed number of them.  Each source address has a share: while there is room it may take all of it; once there is
- * none, the address that has the most makes room for whoever comes, by its oldest handshake, and of those by one that has said nothing
- * yet.  What made room in the last minute counts as if it were there: a crowd that comes again and again from many addresses is told
- * from a peer that comes for the first time, or whose address has been granted something since.  So a peer that comes from an address
- * with few others stays, however many come from elsewhere; and one that comes from a crowded address is a newcomer for as long as the crowd takes to go round, and only until it has
- * said something.  A peer that the donor knows (an attachment's id in its hello) leaves the budget as soon as that is read.
+ * There is room for a fixed number of them.  Each source address has a share: while there is room
+ * it may take all of it; once there is none, the address that has the most makes room for whoever
+ * comes, by its oldest handshake, and of those by one that has said nothing yet.  What made room in
+ * the last minute counts as if it were there: a crowd that comes again and again from many
+ * addresses is told from a peer that comes for the first time, or whose address has been granted
+ * something since.  So a peer that comes from an address with few others stays, however many come
+ * from elsewhere; and one that comes from a crowded address is a newcomer for as long as the crowd
+ * takes to go round, and only until it has said something.  A peer that the donor knows (an
+ * attachment's id in its hello) leaves the budget as soon as that is read.
  *
- * An address is an IPv4 address, the first 64 bits of an IPv6 address (one machine has all of those; a link-local address counts
- * whole), or the user behind a Unix socket.
+ * An address is an IPv4 address, the first 64 bits of an IPv6 address (one machine has all of
+ * those; a link-local address counts whole), or the user behind a Unix socket.
  *
  * Threads: any; one lock, under which make_room() is called.
  */
@@ -29,8 +32,9 @@ struct weft_strangers;
 /* Embedded in what the owner keeps for a connection; zeroed before it enters. */
 struct weft_stranger {
 	/*
-	 * The connection has to end to make room.  Called at most once, from any thread that calls weft_strangers_enter() or
-	 * weft_strangers_make_room(), under the lock: it must not block, nor call anything of this file.
+	 * The connection has to end to make room.  Called at most once, from any thread that calls
+	 * weft_strangers_enter() or weft_strangers_make_room(), under the lock: it must not block,
+	 * nor call anything of this file.
 	 */
 	void (*make_room)(struct weft_stranger *stranger);
 	/* Private. */
@@ -60,7 +64,10 @@ int weft_strangers_init(struct weft_strangers *strangers, unsigned max);
 /* Everybody left before (asserted). */
 void weft_strangers_fini(struct weft_strangers *strangers);
 
-/* Lets a peer in; makes room first if need be.  uid: of the peer where its address is a Unix socket's. */
+/*
+ * Lets a peer in; makes room first if need be.  uid: of the peer where its address is a Unix
+ * socket's.
+ */
 void weft_strangers_enter(struct weft_strangers *strangers, struct weft_stranger *stranger,
 	const struct sockaddr *peer, uint32_t uid);
 /* It said something: those that did not make room before it. */
@@ -70,7 +77,10 @@ void weft_stranger_spoke(struct weft_stranger *stranger);
  * called again, and for a stranger that never entered.
  */
 bool weft_stranger_leave(struct weft_stranger *stranger);
-/* The same for one that was granted access, or is known; nothing is held against its address any more. */
+/*
+ * The same for one that was granted access, or is known; nothing is held against its address any
+ * more.
+ */
 bool weft_stranger_belongs(struct weft_stranger *stranger);
 /* Something else is scarce: the next that would make room does.  False: there is nobody. */
 bool weft_strangers_make_room(struct weft_strangers *strangers);

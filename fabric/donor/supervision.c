@@ -22,7 +22,9 @@ static unsigned number_in(const char *variable)
 	return text ? (unsigned)strtoul(text, NULL, 10) : 0;
 }
 
-/* The private socket of a manager (root's, or the user's own), or the system's message bus (NULL). */
+/*
+ * The private socket of a manager (root's, or the user's own), or the system's message bus (NULL).
+ */
 static sd_bus *connect_manager(const char *socket)
 {
 	char address[256];
@@ -44,14 +46,18 @@ static sd_bus *connect_manager(const char *socket)
 	return r < 0 ? sd_bus_flush_close_unref(bus) : bus;
 }
 
-/* Whether descriptors stay in the store over a crash: while the unit is started anew, or in any case (since systemd 254). */
+/*
+ * Whether descriptors stay in the store over a crash: while the unit is started anew, or in any
+ * case (since systemd 254).
+ */
 static bool keeps_store(sd_bus *bus, const char *unit)
 {
 	static const char *const restarts[] = {"always", "on-failure", "on-abnormal", "on-abort"};
 	char *restart = NULL, *preserve = NULL;
 	bool keeps = false;
 
-	if (sd_bus_get_property_string(bus, MANAGER, unit, SERVICE, "FileDescriptorStorePreserve", NULL, &preserve) >= 0)
+	if (sd_bus_get_property_string(bus, MANAGER, unit, SERVICE, "FileDescriptorStorePreserve",
+		    NULL, &preserve) >= 0)
 		keeps = strcmp(preserve, "yes") == 0;
 	if (sd_bus_get_property_string(bus, MANAGER, unit, SERVICE, "Restart", NULL, &restart) >= 0)
 		for (size_t i = 0; i < WEFT_ARRAY_LEN(restarts); i++)
@@ -65,11 +71,14 @@ static bool ask_unit(sd_bus *bus, const char *unit, struct weft_supervision *ret
 {
 	uint32_t store_max = 0, main_pid = 0;
 	char *notify = NULL, *kill = NULL;
-	bool known = sd_bus_get_property_trivial(bus, MANAGER, unit, SERVICE, "MainPID", NULL, 'u', &main_pid) >= 0 &&
-		     sd_bus_get_property_trivial(bus, MANAGER, unit, SERVICE, "FileDescriptorStoreMax", NULL, 'u',
-			     &store_max) >= 0 &&
-		     sd_bus_get_property_string(bus, MANAGER, unit, SERVICE, "NotifyAccess", NULL, &notify) >= 0 &&
-		     sd_bus_get_property_string(bus, MANAGER, unit, SERVICE, "KillMode", NULL, &kill) >= 0;
+	bool known = sd_bus_get_property_trivial(bus, MANAGER, unit, SERVICE, "MainPID", NULL, 'u',
+			     &main_pid) >= 0 &&
+		sd_bus_get_property_trivial(bus, MANAGER, unit, SERVICE, "FileDescriptorStoreMax",
+			NULL, 'u', &store_max) >= 0 &&
+		sd_bus_get_property_string(bus, MANAGER, unit, SERVICE, "NotifyAccess", NULL,
+			&notify) >= 0 &&
+		sd_bus_get_property_string(bus, MANAGER, unit, SERVICE, "KillMode", NULL, &kill) >=
+			0;
 
 	if (known) {
 		/* It hears only those whom it lets notify it. */
@@ -77,7 +86,8 @@ static bool ask_unit(sd_bus *bus, const char *unit, struct weft_supervision *ret
 			(strcmp(notify, "none") != 0 && main_pid == (uint32_t)getpid()));
 
 		ret->store_max = heard && keeps_store(bus, unit) ? store_max : 0;
-		ret->ends_children = strcmp(kill, "control-group") == 0 || strcmp(kill, "mixed") == 0;
+		ret->ends_children =
+			strcmp(kill, "control-group") == 0 || strcmp(kill, "mixed") == 0;
 	}
 	free(notify);
 	free(kill);
@@ -93,8 +103,8 @@ static bool ask_manager(const char *socket, struct weft_supervision *ret)
 
 	if (!bus)
 		return false;
-	if (sd_bus_call_method(bus, MANAGER, "/org/freedesktop/systemd1", MANAGER ".Manager", "GetUnitByPID", NULL,
-		    &reply, "u", (uint32_t)getpid()) >= 0 &&
+	if (sd_bus_call_method(bus, MANAGER, "/org/freedesktop/systemd1", MANAGER ".Manager",
+		    "GetUnitByPID", NULL, &reply, "u", (uint32_t)getpid()) >= 0 &&
 		sd_bus_message_read(reply, "o", &unit) >= 0)
 		known = ask_unit(bus, unit, ret);
 	sd_bus_message_unref(reply);
@@ -104,13 +114,19 @@ static bool ask_manager(const char *socket, struct weft_supervision *ret)
 
 void weft_supervision_find(struct weft_supervision *ret)
 {
-	/* Both are inherited by what a service starts, whose notifications systemd need not listen to. */
+	/*
+	 * Both are inherited by what a service starts, whose notifications systemd need not listen
+	 * to.
+	 */
 	bool is_service = number_in("SYSTEMD_EXEC_PID") == (unsigned)getpid();
 	bool may_notify = getenv("NOTIFY_SOCKET");
 	const char *user_dir = getenv("XDG_RUNTIME_DIR");
 	char user[200] = "";
 
-	/* Without an answer: the default of KillMode; and whatever is in a PID namespace ends with its first process. */
+	/*
+	 * Without an answer: the default of KillMode; and whatever is in a PID namespace ends with
+	 * its first process.
+	 */
 	*ret = (struct weft_supervision){.ends_children = is_service || getpid() == 1};
 	if (!is_service && !may_notify)
 		return;

@@ -2,9 +2,10 @@
 /*
  * What the service manager that started this process does for it when it crashes.
  *
- * Only what is known counts: a notification socket alone says nothing, since other supervisors have one too, and systemd
- * takes descriptors without a word and drops them where FileDescriptorStoreMax is 0.
- * Thread: the daemon's main thread; may block for a second at each question that a manager does not answer.
+ * Only what is known counts: a notification socket alone says nothing, since other supervisors have
+ * one too, and systemd takes descriptors without a word and drops them where FileDescriptorStoreMax
+ * is 0.  Thread: the daemon's main thread; may block for a second at each question that a manager
+ * does not answer.
  */
 #ifndef WEFT_FABRIC_DONOR_SUPERVISION_H
 #define WEFT_FABRIC_DONOR_SUPERVISION_H
@@ -12,13 +13,15 @@
 #include <stdbool.h>
 
 struct weft_supervision {
-	unsigned store_max; /* descriptors that systemd keeps for us over a crash; 0: none, or it is not known */
+	/* descriptors that systemd keeps for us over a crash; 0: none, or it is not known */
+	unsigned store_max;
 	bool ends_children; /* processes that we started end when we do */
 };
 
 /*
- * From the properties of our unit, org.freedesktop.systemd1(5), asked of the user's manager, then of the system's; if neither can
- * be asked, from the environment, systemd.exec(5) ($FDSTORE, since systemd 254).
+ * From the properties of our unit, org.freedesktop.systemd1(5), asked of the user's manager, then
+ * of the system's; if neither can be asked, from the environment, systemd.exec(5) ($FDSTORE, since
+ * systemd 254).
  */
 void weft_supervision_find(struct weft_supervision *ret);
 

@@ -12,7 +12,8 @@
 
 #include "fabric/base/util.h"
 
-__attribute__((format(printf, 2, 0))) static FILE *open_below(const char *root, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static FILE *open_below(const char *root, const char *fmt,
+	va_list ap)
 {
 	char path[PATH_MAX];
 	int n = snprintf(path, sizeof(path), "%s", root);
@@ -80,7 +81,8 @@ struct cgroup_files {
 
 static const struct cgroup_files versions[] = {
 	{"cgroup2", NULL, "/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"},
-	{"cgroup", "memory", "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"},
+	{"cgroup", "memory", "/sys/fs/cgroup/memory", "memory.limit_in_bytes",
+		"memory.usage_in_bytes", "total_inactive_file"},
 };
 
 /* Whether a list with commas has this word. */
@@ -94,8 +96,12 @@ static bool has_word(const char *list, const char *word)
 	return false;
 }
 
-/* Where the groups are mounted, and which of them is the mount's root (in a container that may be its own). */
-static void find_mount(const char *root, const struct cgroup_files *files, char mount[PATH_MAX], char top[PATH_MAX])
+/*
+ * Where the groups are mounted, and which of them is the mount's root (in a container that may be
+ * its own).
+ */
+static void find_mount(const char *root, const struct cgroup_files *files, char mount[PATH_MAX],
+	char top[PATH_MAX])
 {
 	char line[4 * PATH_MAX], path[PATH_MAX], fstype[64], options[PATH_MAX];
 
@@ -108,7 +114,8 @@ static void find_mount(const char *root, const struct cgroup_files *files, char 
 		char *rest = strstr(line, " - ");
 
 		/* proc(5): ... root mount-point options ... - type source super-options */
-		if (!rest || sscanf(rest, " - %63s %*s %4095s", fstype, options) != 2 || strcmp(fstype, files->fstype) != 0 ||
+		if (!rest || sscanf(rest, " - %63s %*s %4095s", fstype, options) != 2 ||
+			strcmp(fstype, files->fstype) != 0 ||
 			(files->option && !has_word(options, files->option)) ||
 			sscanf(line, "%*s %*s %*s %4095s %4095s", top, mount) != 2)
 			continue;
@@ -130,13 +137,16 @@ static void find_group(const char *root, const struct cgroup_files *files, char 
 		return;
 	FILE *f = fopen(line, "re");
 	while (f && fgets(line, sizeof(line), f)) {
-		char *controllers = strchr(line, ':'), *group = controllers ? strchr(++controllers, ':') : NULL;
+		char *controllers = strchr(line, ':'),
+		     *group = controllers ? strchr(++controllers, ':') : NULL;
 
 		if (!group)
 			continue;
 		*group++ = '\0';
 		group[strcspn(group, "\n")] = '\0';
-		if (*group == '/' && (files->option ? has_word(controllers, files->option) : *controllers == '\0'))
+		if (*group == '/' &&
+			(files->option ? has_word(controllers, files->option)
+				       : *controllers == '\0'))
 			snprintf(path, PATH_MAX, "%.*s", PATH_MAX - 1, group);
 	}
 	if (f)
@@ -144,7 +154,8 @@ static void find_group(const char *root, const struct cgroup_files *files, char 
 }
 
 /* This process's cgroup and all above it, each with its limit. */
-static void bound_by_cgroups(const char *root, const struct cgroup_files *files, struct weft_available *a)
+static void bound_by_cgroups(const char *root, const struct cgroup_files *files,
+	struct weft_available *a)
 {
 	char mount[PATH_MAX], top[PATH_MAX], path[PATH_MAX];
 
@@ -163,9 +174,11 @@ static void bound_by_cgroups(const char *root, const struct cgroup_files *files,
 			char limit[sizeof(a->limit)];
 
 			read_number(root, 0, "", &used, "%s%s/%s", mount, group, files->used);
-			read_number(root, 0, files->cache, &cache, "%s%s/memory.stat", mount, group);
+			read_number(root, 0, files->cache, &cache, "%s%s/memory.stat", mount,
+				group);
 			used -= weft_min(used, cache);
-			snprintf(limit, sizeof(limit), "the memory limit of cgroup %.100s", *path ? path : "/");
+			snprintf(limit, sizeof(limit), "the memory limit of cgroup %.100s",
+				*path ? path : "/");
 			bound(a, max > used ? max - used : 0, limit);
 		}
 		char *slash = strrchr(group, '/');
@@ -174,7 +187,8 @@ static void bound_by_cgroups(const char *root, const struct cgroup_files *files,
 		*slash = '\0';
 		/* Version 1: a group counts what is below it only if it was told to. */
 		if (files->option)
-			read_number(root, 0, "", &inherits, "%s%s/memory.use_hierarchy", mount, group);
+			read_number(root, 0, "", &inherits, "%s%s/memory.use_hierarchy", mount,
+				group);
 		if (!inherits)
 			break;
 	}
@@ -186,10 +200,12 @@ static int available_huge(const char *root, uint64_t page, int node, struct weft
 	uint64_t free_pages, reserved = 0, over = 0, surplus = 0;
 
 	if (node >= 0)
-		snprintf(dir, sizeof(dir), "/sys/devices/system/node/node%d/hugepages/hugepages-%" PRIu64 "kB",
-			node, page / WEFT_KIB);
+		snprintf(dir, sizeof(dir),
+			"/sys/devices/system/node/node%d/hugepages/hugepages-%" PRIu64 "kB", node,
+			page / WEFT_KIB);
 	else
-		snprintf(dir, sizeof(dir), "/sys/kernel/mm/hugepages/hugepages-%" PRIu64 "kB", page / WEFT_KIB);
+		snprintf(dir, sizeof(dir), "/sys/kernel/mm/hugepages/hugepages-%" PRIu64 "kB",
+			page / WEFT_KIB);
 	if (read_number(root, 0, "", &free_pages, "%s/free_hugepages", dir) < 0)
 		return -ENOTSUP;
 	read_number(root, 0, "", &reserved, "%s/resv_hugepages", dir);
@@ -219,10 +235,12 @@ int weft_available(const char *root, uint64_t hugepage_bytes, int node, struct w
 		return r;
 	bound(&a, kib * WEFT_KIB, "the machine's available memory");
 	if (node >= 0 &&
-		read_number(root, 2, "MemFree", &kib, "/sys/devices/system/node/node%d/meminfo", node) == 0) {
+		read_number(root, 2, "MemFree", &kib, "/sys/devices/system/node/node%d/meminfo",
+			node) == 0) {
 		char limit[sizeof(a.limit)];
 
-		read_number(root, 2, "Inactive(file)", &cache, "/sys/devices/system/node/node%d/meminfo", node);
+		read_number(root, 2, "Inactive(file)", &cache,
+			"/sys/devices/system/node/node%d/meminfo", node);
 		snprintf(limit, sizeof(limit), "the available memory of NUMA node %d", node);
 		bound(&a, (kib + cache) * WEFT_KIB, limit);
 	}

@@ -70,7 +70,8 @@ void finding_fix_kernel(struct finding *f, unsigned major, unsigned minor)
 		(strncmp(release, "6.1.", 4) == 0 ||
 			facts_line("/etc/os-release", "bookworm", line, sizeof(line))))
 		finding_fix_as_root(f,
-			"apt-get install -t bookworm-backports %s  # backports have to be among apt's sources; %s",
+			"apt-get install -t bookworm-backports %s  # backports have to be among "
+			"apt's sources; %s",
 			package, then);
 	else
 		finding_fix_as_root(f, "apt-get install %s  # %s", package, then);

@@ -34,10 +34,13 @@ int weft_topology_load(bool devices, hwloc_topology_t *ret)
 		hwloc_topology_set_io_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
 	} else {
 		/* Not what asks each processor in turn, on it. */
-		hwloc_topology_set_components(topology, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "x86");
+		hwloc_topology_set_components(topology, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST,
+			"x86");
 		hwloc_topology_set_all_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_NONE);
-		hwloc_topology_set_type_filter(topology, HWLOC_OBJ_PACKAGE, HWLOC_TYPE_FILTER_KEEP_ALL);
-		hwloc_topology_set_type_filter(topology, HWLOC_OBJ_GROUP, HWLOC_TYPE_FILTER_KEEP_STRUCTURE);
+		hwloc_topology_set_type_filter(topology, HWLOC_OBJ_PACKAGE,
+			HWLOC_TYPE_FILTER_KEEP_ALL);
+		hwloc_topology_set_type_filter(topology, HWLOC_OBJ_GROUP,
+			HWLOC_TYPE_FILTER_KEEP_STRUCTURE);
 	}
 	if (hwloc_topology_load(topology) < 0) {
 		int r = errno ? -errno : -EIO;
@@ -76,7 +79,8 @@ static hwloc_obj_t home_in_sysfs(hwloc_topology_t topology, const char *device)
 	char pattern[256];
 	glob_t found;
 
-	snprintf(pattern, sizeof(pattern), "/sys/class/{net/%s,net/%s/lower_*,infiniband/%s}/device", device, device, device);
+	snprintf(pattern, sizeof(pattern),
+		"/sys/class/{net/%s,net/%s/lower_*,infiniband/%s}/device", device, device, device);
 	if (cpus && one && glob(pattern, GLOB_BRACE, NULL, &found) == 0) {
 		for (size_t i = 0; i < found.gl_pathc; i++)
 			add_near_cpus(found.gl_pathv[i], one, cpus);
@@ -100,8 +104,8 @@ hwloc_obj_t weft_device_home(hwloc_topology_t topology, const char *device)
 	return hwloc_topology_is_thissystem(topology) ? home_in_sysfs(topology, device) : NULL;
 }
 
-int weft_near(hwloc_topology_t topology, const char *device, unsigned nr, hwloc_const_bitmap_t allowed, hwloc_bitmap_t ret_cpus,
-	hwloc_bitmap_t ret_nodes)
+int weft_near(hwloc_topology_t topology, const char *device, unsigned nr,
+	hwloc_const_bitmap_t allowed, hwloc_bitmap_t ret_cpus, hwloc_bitmap_t ret_nodes)
 {
 	hwloc_obj_t root = hwloc_get_root_obj(topology), home = weft_device_home(topology, device);
 
@@ -115,7 +119,8 @@ int weft_near(hwloc_topology_t topology, const char *device, unsigned nr, hwloc_
 		return -EACCES;
 	hwloc_bitmap_copy(ret_nodes, home->nodeset);
 	hwloc_bitmap_and(ret_cpus, home->cpuset, allowed);
-	while (hwloc_bitmap_weight(ret_cpus) < (int)nr && home->type != HWLOC_OBJ_PACKAGE && home->parent) {
+	while (hwloc_bitmap_weight(ret_cpus) < (int)nr && home->type != HWLOC_OBJ_PACKAGE &&
+		home->parent) {
 		home = home->parent;
 		hwloc_bitmap_and(ret_cpus, home->cpuset, allowed);
 	}
@@ -131,5 +136,6 @@ void weft_near_why(int result, const char *device, char *buf, size_t len)
 	else if (result == -EACCES)
 		snprintf(buf, len, "this process may not run near %s", device);
 	else
-		snprintf(buf, len, "hwloc cannot tell the machine's topology: %s", strerror(-result));
+		snprintf(buf, len, "hwloc cannot tell the machine's topology: %s",
+			strerror(-result));
 }

@@ -12,15 +12,20 @@ static bool same_address(const struct sockaddr *address, const char *text)
 	char have[INET6_ADDRSTRLEN];
 
 	if (address->sa_family == AF_INET)
-		inet_ntop(AF_INET, &((const struct sockaddr_in *)address)->sin_addr, have, sizeof(have));
+		inet_ntop(AF_INET, &((const struct sockaddr_in *)address)->sin_addr, have,
+			sizeof(have));
 	else if (address->sa_family == AF_INET6)
-		inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)address)->sin6_addr, have, sizeof(have));
+		inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)address)->sin6_addr, have,
+			sizeof(have));
 	else
 		return false;
 	return strcmp(have, text) == 0;
 }
 
-/* "10.0.0.1:52044" and "[fe80::1]:52044" lose all but the address.  The interface that has it, or "". */
+/*
+ * "10.0.0.1:52044" and "[fe80::1]:52044" lose all but the address.  The interface that has it, or
+ * "".
+ */
 static void netdev_of_address(const struct ifaddrs *all, char *address, char netdev[64])
 {
 	char *end = strrchr(address, ':');

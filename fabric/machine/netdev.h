@@ -6,8 +6,9 @@
 #include <stdbool.h>
 
 /*
- * The interface that has the first address of a tp_info.path such as "tcp 10.0.0.1:52044 -> 10.0.0.2:10809", and the RDMA
- * device that it names; "": none.  True if the second address is this machine's, too: TCP goes through no interface then.
+ * The interface that has the first address of a tp_info.path such as "tcp 10.0.0.1:52044 ->
+ * 10.0.0.2:10809", and the RDMA device that it names; "": none.  True if the second address is this
+ * machine's, too: TCP goes through no interface then.
  */
 bool weft_netdev_of_path(const char *path, char netdev[64], char rdma_device[64]);
 

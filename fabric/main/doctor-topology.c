@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* weft doctor --topology: packages, NUMA nodes, the network devices on them, and where lanes would go.  Main thread. */
+/*
+ * weft doctor --topology: packages, NUMA nodes, the network devices on them, and where lanes would
+ * go.  Main thread.
+ */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,7 +22,8 @@ static bool is_network(hwloc_obj_t osdev)
 
 static const char *kind_of(hwloc_obj_t osdev)
 {
-	return osdev->attr->osdev.type == HWLOC_OBJ_OSDEV_OPENFABRICS ? "RDMA device" : "network interface";
+	return osdev->attr->osdev.type == HWLOC_OBJ_OSDEV_OPENFABRICS ? "RDMA device"
+								      : "network interface";
 }
 
 /* "0-7,16-23" */
@@ -55,7 +59,8 @@ static void print_tree(hwloc_topology_t topology, hwloc_obj_t obj, int depth)
 		if (node->type != HWLOC_OBJ_NUMANODE)
 			continue;
 		printf("%*sNUMA node %u: %s, processors %s\n", inner, "", node->os_index,
-			weft_format_size(node->attr->numanode.local_memory, size, sizeof(size)), cpus);
+			weft_format_size(node->attr->numanode.local_memory, size, sizeof(size)),
+			cpus);
 	}
 	print_devices(topology, obj, obj->memory_first_child ? inner + 2 : inner);
 	for (hwloc_obj_t child = obj->first_child; child; child = child->next_sibling)
@@ -70,7 +75,8 @@ struct lanes {
 
 static void find_lanes(hwloc_topology_t topology, const char *device, struct lanes *ret)
 {
-	hwloc_bitmap_t allowed = hwloc_bitmap_alloc_full(), cpus = hwloc_bitmap_alloc(), nodes = hwloc_bitmap_alloc();
+	hwloc_bitmap_t allowed = hwloc_bitmap_alloc_full(), cpus = hwloc_bitmap_alloc(),
+		       nodes = hwloc_bitmap_alloc();
 
 	if (hwloc_topology_is_thissystem(topology))
 		hwloc_get_cpubind(topology, allowed, HWLOC_CPUBIND_THREAD);
@@ -91,7 +97,8 @@ static void print_lanes(hwloc_topology_t topology, const char *device)
 	if (lanes.r < 0)
 		printf("lanes for %s belong nowhere in particular: %s\n", device, lanes.why);
 	else
-		printf("lanes for %s belong on node%s %s, processor%s %s\n", device, strpbrk(lanes.nodes, ",-") ? "s" : "", lanes.nodes,
+		printf("lanes for %s belong on node%s %s, processor%s %s\n", device,
+			strpbrk(lanes.nodes, ",-") ? "s" : "", lanes.nodes,
 			strpbrk(lanes.cpus, ",-") ? "s" : "", lanes.cpus);
 }
 
@@ -104,7 +111,8 @@ static json_t *device_json(hwloc_topology_t topology, hwloc_obj_t osdev)
 	if (lanes.r < 0)
 		json_object_set_new(json, "lanes", json_pack("{s:s}", "why", lanes.why));
 	else
-		json_object_set_new(json, "lanes", json_pack("{s:s, s:s}", "nodes", lanes.nodes, "processors", lanes.cpus));
+		json_object_set_new(json, "lanes",
+			json_pack("{s:s, s:s}", "nodes", lanes.nodes, "processors", lanes.cpus));
 	return json;
 }
 
@@ -115,7 +123,8 @@ int doctor_topology(bool as_json)
 	int r = weft_topology_load(true, &topology);
 
 	if (r < 0) {
-		fprintf(stderr, "weft-doctor: hwloc cannot tell the machine's topology: %s\n", strerror(-r));
+		fprintf(stderr, "weft-doctor: hwloc cannot tell the machine's topology: %s\n",
+			strerror(-r));
 		return 1;
 	}
 	if (as_json) {

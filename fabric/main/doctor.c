@@ -2,8 +2,8 @@
 /*
  * weft doctor: what this machine can do for weft, and the exact way to the rest.
  *
- * Each check looks at one thing and fills a finding.  What only a system call can tell is asked only of the real
- * root.  One thread.
+ * Each check looks at one thing and fills a finding.  What only a system call can tell is asked
+ * only of the real root.  One thread.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -147,7 +147,8 @@ static void check_huge_pages(struct finding *f, uint64_t kib, const char *size)
 		"echo %llu > /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages  # 1 GiB",
 		(unsigned long long)total, (unsigned long long)kib);
 	finding_keep(f,
-		"add hugepagesz=%s hugepages=%llu to the kernel's command line: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub",
+		"add hugepagesz=%s hugepages=%llu to the kernel's command line: GRUB_CMDLINE_LINUX "
+		"in /etc/default/grub, then update-grub",
 		size, (unsigned long long)total);
 }
 
@@ -187,10 +188,12 @@ static void check_memlock(struct finding *f)
 		bytes = 0;
 	weft_format_size(bytes, text, sizeof(text));
 	finding_say(f, FINDING_WARN,
-		"only %s can be locked in memory: RDMA, and swap on a region, need as much as is lent or mapped",
+		"only %s can be locked in memory: RDMA, and swap on a region, need as much as is "
+		"lent or mapped",
 		text);
 	finding_fix_as_root(f,
-		"printf '* - memlock unlimited\\n' > /etc/security/limits.d/weft.conf  # then log in again");
+		"printf '* - memlock unlimited\\n' > /etc/security/limits.d/weft.conf  # then log "
+		"in again");
 }
 
 static void check_fuse(struct finding *f)
@@ -203,7 +206,8 @@ static void check_fuse(struct finding *f)
 			"/dev/fuse may not be opened: weft attach --mount cannot be used");
 		finding_fix_as_root(f, "chmod 666 /dev/fuse");
 		finding_keep(f,
-			"echo 'KERNEL==\"fuse\", MODE=\"0666\"' >> /etc/udev/rules.d/90-weft.rules");
+			"echo 'KERNEL==\"fuse\", MODE=\"0666\"' >> "
+			"/etc/udev/rules.d/90-weft.rules");
 	} else if (geteuid() && !facts_exist("/usr/bin/fusermount3") &&
 		!facts_exist("/bin/fusermount3")) {
 		finding_say(f, FINDING_MISSING,
@@ -217,7 +221,8 @@ static void check_nbd(struct finding *f)
 	finding_module(f, "nbd", "/sys/module/nbd",
 		"a region as a block device (weft attach --device)", 4, 12);
 	if (f->state == FINDING_OK && geteuid() != 0)
-		finding_say(f, FINDING_WARN, "nbd is there; only root can use it (weft attach --device)");
+		finding_say(f, FINDING_WARN,
+			"nbd is there; only root can use it (weft attach --device)");
 }
 
 static void check_ublk(struct finding *f)
@@ -232,7 +237,8 @@ static void check_ublk(struct finding *f)
 		return;
 	if (major * 1000 + minor < 6005) {
 		finding_say(f, FINDING_MISSING,
-			"the ublk driver of kernel %.64s cannot be taken over from a bridge that died; Linux 6.5 can: "
+			"the ublk driver of kernel %.64s cannot be taken over from a bridge that "
+			"died; Linux 6.5 can: "
 			"weft attach --device uses nbd",
 			release);
 		finding_fix_kernel(f, 6, 5);
@@ -256,17 +262,20 @@ static void check_userfaultfd(struct finding *f)
 	}
 	facts_number("/proc/sys/vm/unprivileged_userfaultfd", "", &allowed);
 	if (works && (allowed || geteuid() == 0)) {
-		finding_say(f, FINDING_OK, "userfaultfd works, for a region as plain memory (to come)");
+		finding_say(f, FINDING_OK,
+			"userfaultfd works, for a region as plain memory (to come)");
 	} else if (works) {
 		finding_say(f, FINDING_WARN,
-			"userfaultfd works for faults in user mode only; a region as plain memory (to come) wants more");
+			"userfaultfd works for faults in user mode only; a region as plain memory "
+			"(to come) wants more");
 		finding_fix_as_root(f, "sysctl -w vm.unprivileged_userfaultfd=1");
 		finding_keep(f, "echo vm.unprivileged_userfaultfd=1 > /etc/sysctl.d/90-weft.conf");
 	} else {
 		finding_say(f, FINDING_MISSING,
 			"userfaultfd does not work, for a region as plain memory (to come)");
 		finding_fix_as_root(f,
-			"allow userfaultfd(2) in the container's seccomp profile, or use a kernel that has it");
+			"allow userfaultfd(2) in the container's seccomp profile, or use a kernel "
+			"that has it");
 	}
 }
 

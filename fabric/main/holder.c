@@ -2,10 +2,10 @@
 /*
  * weftholder KEEP_SECONDS PLACES: keeps a daemon's memory while there is no daemon.
  *
- * Started by weft-serve with a connection on descriptor 3 (fabric/donor/holder.h says what is spoken).  It
- * maps nothing and knows nothing of what it holds.  It ends with a goodbye, when all was handed on, on
- * SIGTERM, or KEEP_SECONDS after the daemon's connection ended.
- * One thread.  Invariant: without a daemon there is a deadline.
+ * Started by weft-serve with a connection on descriptor 3 (fabric/donor/holder.h says what is
+ * spoken).  It maps nothing and knows nothing of what it holds.  It ends with a goodbye, when all
+ * was handed on, on SIGTERM, or KEEP_SECONDS after the daemon's connection ended.  One thread.
+ * Invariant: without a daemon there is a deadline.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -83,7 +83,8 @@ static bool hear_daemon(void)
 		return false;
 	if (strcmp(text, "bye") == 0) {
 		stopped = 1;
-	} else if (sscanf(text, "hold %16" SCNx64, &epoch) == 1 && nr_fds == 2 && nr_held < MAX_HELD) {
+	} else if (sscanf(text, "hold %16" SCNx64, &epoch) == 1 && nr_fds == 2 &&
+		nr_held < MAX_HELD) {
 		drop(epoch);
 		held[nr_held++] = (struct held){epoch, {fds[0], fds[1]}};
 		answer_daemon(text, "held");
@@ -103,8 +104,8 @@ static void hand_over(int fd, const char *places)
 	char text[WEFT_HOLDER_MESSAGE_MAX];
 	uint64_t now = weft_now_ns();
 
-	snprintf(text, sizeof(text), "kept %u %.400s", deadline_ns > now ? (unsigned)((deadline_ns - now) / 1000000000) : 0,
-		places);
+	snprintf(text, sizeof(text), "kept %u %.400s",
+		deadline_ns > now ? (unsigned)((deadline_ns - now) / 1000000000) : 0, places);
 	if (weft_holder_send(fd, text, NULL, 0) < 0)
 		return;
 	for (unsigned i = 0; i < nr_held; i++) {
@@ -199,7 +200,9 @@ int main(int argc, char **argv)
 
 	weft_process_begin();
 	if (argc != 3 || fcntl(WEFT_HOLDER_FD, F_GETFD) < 0) {
-		fprintf(stderr, "weftholder is started by weft-serve, and keeps its memory if that crashes\n");
+		fprintf(stderr,
+			"weftholder is started by weft-serve, and keeps its memory if that "
+			"crashes\n");
 		return 2;
 	}
 	fcntl(WEFT_HOLDER_FD, F_SETFD, FD_CLOEXEC);
@@ -214,7 +217,8 @@ int main(int argc, char **argv)
 	if (listen_fd < 0) {
 		char why[WEFT_HOLDER_MESSAGE_MAX];
 
-		snprintf(why, sizeof(why), "down %s: %s", *socket_path ? socket_path : "the run directory", strerror(-listen_fd));
+		snprintf(why, sizeof(why), "down %s: %s",
+			*socket_path ? socket_path : "the run directory", strerror(-listen_fd));
 		weft_holder_send(daemon_fd, why, NULL, 0);
 		return 1;
 	}
@@ -227,7 +231,9 @@ int main(int argc, char **argv)
 			{.fd = next_fd, .events = POLLIN},
 		};
 		uint64_t due = next_fd >= 0 ? next_deadline_ns : deadline_ns, now = weft_now_ns();
-		int timeout = due == 0 ? -1 : due > now ? (int)weft_min((due - now) / 1000000 + 1, 3600000) : 0;
+		int timeout = due == 0 ? -1
+			: due > now    ? (int)weft_min((due - now) / 1000000 + 1, 3600000)
+				       : 0;
 		if (full && (timeout < 0 || timeout > WEFT_ACCEPT_PAUSE_MS))
 			timeout = WEFT_ACCEPT_PAUSE_MS;
 		int n = poll(p, WEFT_ARRAY_LEN(p), timeout);

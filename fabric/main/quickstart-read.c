@@ -2,8 +2,8 @@
 /*
  * quickstart-read REFERENCE TARGET: reads a region back and compares it with the file that was put
  * there.  TARGET is the region as a file, read by mmap and at random offsets, or an NBD server's
- * Unix socket.  Prints one line a way of reading: name, MB/s, and for random reads the median and the 99th
- * percentile in microseconds.  Exits 1 at the first byte that differs.  One thread.
+ * Unix socket.  Prints one line a way of reading: name, MB/s, and for random reads the median and
+ * the 99th percentile in microseconds.  Exits 1 at the first byte that differs.  One thread.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -87,8 +87,8 @@ static void read_random(const char *name, const uint8_t *reference, uint64_t len
 		took[i] = weft_now_ns() - start;
 		total += took[i];
 		if (n != BLOCK) {
-			fprintf(stderr, "quickstart-read: reading at %llu: %s\n", (unsigned long long)off,
-				n < 0 ? strerror(errno) : "short");
+			fprintf(stderr, "quickstart-read: reading at %llu: %s\n",
+				(unsigned long long)off, n < 0 ? strerror(errno) : "short");
 			exit(1);
 		}
 		compare(reference, buf, off, BLOCK);
@@ -136,7 +136,8 @@ static void read_socket(const char *path, const uint8_t *reference, uint64_t len
 			fail_nbd("reading");
 		compare(reference, buf, off, n);
 	}
-	printf("NBD socket, 1 MiB reads\t%.0f\t\t\n", (double)len * 1000 / (double)(weft_now_ns() - start));
+	printf("NBD socket, 1 MiB reads\t%.0f\t\t\n",
+		(double)len * 1000 / (double)(weft_now_ns() - start));
 	read_random("NBD socket, random 4 KiB reads", reference, len, -1, nbd);
 	nbd_shutdown(nbd, 0);
 	nbd_close(nbd);

@@ -170,7 +170,8 @@ static void set_tables(struct serve *s, struct weft_option_table tables[WEFT_OPT
 	unsigned n = 0;
 
 	tables[n++] = (struct weft_option_table){options, s};
-	for (const struct tp_driver *const *at = tp_drivers; *at && n < WEFT_OPTION_TABLES_MAX - 1; at++)
+	for (const struct tp_driver *const *at = tp_drivers; *at && n < WEFT_OPTION_TABLES_MAX - 1;
+		at++)
 		if ((*at)->listen_options)
 			tables[n++] = (struct weft_option_table){
 				(*at)->listen_options, (*at)->listen_settings};

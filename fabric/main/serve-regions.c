@@ -2,8 +2,9 @@
 /*
  * What weft-serve lends: sockets, regions, and what outlives the process.  Main thread.
  *
- * Order matters: what was left behind is searched for before our own holder can be found, handed to that
- * before its old one lets go, and what is new is handed over only when the start has succeeded.
+ * Order matters: what was left behind is searched for before our own holder can be found, handed to
+ * that before its old one lets go, and what is new is handed over only when the start has
+ * succeeded.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,14 +35,17 @@ const struct weft_listening *serve_main_listening(const struct serve *s)
 }
 
 /* Sockets that systemd made take the place of the default one. */
-static int take_passed_sockets(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err)
+static int take_passed_sockets(struct serve *s, int *fds, char *const *names, int nr_fds,
+	struct weft_error *err)
 {
 	for (int i = 0; i < nr_fds; i++) {
 		if (strncmp(names[i], WEFT_HOLDER_STORE_NAME, strlen(WEFT_HOLDER_STORE_NAME)) == 0)
 			continue;
 		if (s->nr_listening == SERVE_MAX_LISTEN)
-			return weft_error_set(err, E2BIG, "systemd passed more than %d sockets", SERVE_MAX_LISTEN);
-		int r = weft_listening_describe(fds[i], s->allow_insecure, &s->listening[s->nr_listening], err);
+			return weft_error_set(err, E2BIG, "systemd passed more than %d sockets",
+				SERVE_MAX_LISTEN);
+		int r = weft_listening_describe(fds[i], s->allow_insecure,
+			&s->listening[s->nr_listening], err);
 
 		if (r < 0)
 			return weft_error_prefix(err, "socket '%s', passed by systemd", names[i]);
@@ -51,7 +55,8 @@ static int take_passed_sockets(struct serve *s, int *fds, char *const *names, in
 	return 0;
 }
 
-int serve_open_sockets(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err)
+int serve_open_sockets(struct serve *s, int *fds, char *const *names, int nr_fds,
+	struct weft_error *err)
 {
 	static const char *const default_listen[] = {"127.0.0.1"};
 	const char *const *listen = s->nr_listen ? s->listen : default_listen;
@@ -63,8 +68,10 @@ int serve_open_sockets(struct serve *s, int *fds, char *const *names, int nr_fds
 
 	for (unsigned i = 0; i < nr; i++) {
 		if (s->nr_listening == SERVE_MAX_LISTEN)
-			return weft_error_set(err, E2BIG, "more than %d sockets to listen on", SERVE_MAX_LISTEN);
-		int r = weft_listen(listen[i], "10809", s->allow_insecure, &s->listening[s->nr_listening], err);
+			return weft_error_set(err, E2BIG, "more than %d sockets to listen on",
+				SERVE_MAX_LISTEN);
+		int r = weft_listen(listen[i], "10809", s->allow_insecure,
+			&s->listening[s->nr_listening], err);
 
 		if (r < 0)
 			return r;
@@ -87,15 +94,18 @@ static int check_total(const struct serve *s, struct weft_error *err)
 		if (w->path || w->region)
 			continue;
 		if (w->size_bytes > UINT64_MAX - total)
-			return weft_error_set(err, ENOMEM, "the regions' sizes add up to more than 16 EiB");
+			return weft_error_set(err, ENOMEM,
+				"the regions' sizes add up to more than 16 EiB");
 		total += w->size_bytes;
 		nr++;
 	}
 	if (s->overcommit || nr < 2 || weft_available("", s->hugepage_bytes, -1, &available) < 0 ||
 		total <= available.bytes)
 		return 0;
-	return weft_error_set(err, ENOMEM, "%s wanted for %u regions, but only %s can be had (%s); lend less, or "
-		"insist with --overcommit", weft_format_size(total, want_text, sizeof(want_text)), nr,
+	return weft_error_set(err, ENOMEM,
+		"%s wanted for %u regions, but only %s can be had (%s); lend less, or "
+		"insist with --overcommit",
+		weft_format_size(total, want_text, sizeof(want_text)), nr,
 		weft_format_size(available.bytes, have_text, sizeof(have_text)), available.limit);
 }
 
@@ -121,7 +131,8 @@ static void show_progress(void *ctx, uint64_t done, uint64_t total)
 	sigset_t pending;
 
 	/* Nobody waits for a terabyte to be taken only to see it given back. */
-	if (sigpending(&pending) == 0 && (sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT))) {
+	if (sigpending(&pending) == 0 &&
+		(sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT))) {
 		serve_remove_sockets(p->s);
 		_exit(1);
 	}
@@ -181,9 +192,11 @@ static bool lends_memory(const struct serve *s)
 
 static void retry_holder(struct serve *s, const char *why)
 {
-	s->holder_wait_s = s->holder_wait_s ? (unsigned)weft_min(2 * s->holder_wait_s, HOLDER_WAIT_MAX_S) : 1;
-	weft_warn("a crash of this program would lose its memory now: %s; starting another holder in %u s", why,
-		s->holder_wait_s);
+	s->holder_wait_s =
+		s->holder_wait_s ? (unsigned)weft_min(2 * s->holder_wait_s, HOLDER_WAIT_MAX_S) : 1;
+	weft_warn("a crash of this program would lose its memory now: %s; starting another holder "
+		  "in %u s",
+		why, s->holder_wait_s);
 	weft_loop_timer_set(s->loop, &s->holder_retry, s->holder_wait_s * UINT64_C(1000000000));
 }
 
@@ -194,7 +207,8 @@ static void start_holder(struct serve *s)
 	char places[WEFT_PLACES_MAX];
 
 	s->holder_start_ns = weft_now_ns();
-	if (weft_holder_start(weft_listening_places(serve_main_listening(s), places), s->keep_s, &s->holder, &err) < 0) {
+	if (weft_holder_start(weft_listening_places(serve_main_listening(s), places), s->keep_s,
+		    &s->holder, &err) < 0) {
 		retry_holder(s, err.message);
 		return;
 	}
@@ -228,7 +242,8 @@ static void on_holder_retry(struct weft_timer *timer)
 		kept &= w->path || w->keeper;
 	}
 	if (s->holder && kept)
-		weft_info("memory outlives a crash of this program again: weftholder (%d) has it, too",
+		weft_info("memory outlives a crash of this program again: weftholder (%d) has it, "
+			  "too",
 			weft_holder_pid(s->holder));
 }
 
@@ -260,15 +275,20 @@ static void find_keeper(struct serve *s, unsigned nr_stored)
 	s->holder_retry.fn = on_holder_retry;
 	weft_supervision_find(&supervision);
 	if (supervision.store_max > 0)
-		weft_holder_store(supervision.store_max - (unsigned)weft_min(nr_stored, supervision.store_max), &s->holder);
+		weft_holder_store(supervision.store_max -
+				(unsigned)weft_min(nr_stored, supervision.store_max),
+			&s->holder);
 	else if (supervision.ends_children)
-		weft_warn("a crash of this program loses its memory: its supervisor ends a holder together with it, and keeps no "
-			"descriptors itself; for systemd, set FileDescriptorStoreMax=1024 and Restart=on-failure in the unit");
+		weft_warn("a crash of this program loses its memory: its supervisor ends a holder "
+			  "together with it, and keeps no "
+			  "descriptors itself; for systemd, set FileDescriptorStoreMax=1024 and "
+			  "Restart=on-failure in the unit");
 	else
 		start_holder(s);
 }
 
-static int recover(struct serve *s, struct serve_region *w, struct weft_leftovers *leftovers, struct weft_error *err)
+static int recover(struct serve *s, struct serve_region *w, struct weft_leftovers *leftovers,
+	struct weft_error *err)
 {
 	const struct weft_leftover *left = weft_leftovers_get(leftovers, w->name);
 	uint64_t page = s->hugepage_bytes ? s->hugepage_bytes : weft_page_bytes();
@@ -278,20 +298,27 @@ static int recover(struct serve *s, struct serve_region *w, struct weft_leftover
 		return 0;
 	weft_format_size(left->size_bytes, size, sizeof(size));
 	if (!left->ours) {
-		weft_info("region '%s' is new: a donor on %s left another one of this name (%s), which is kept for the next "
-			"donor there, for %u s more", w->name, left->place, size, left->seconds);
+		weft_info("region '%s' is new: a donor on %s left another one of this name (%s), "
+			  "which is kept for the next "
+			  "donor there, for %u s more",
+			w->name, left->place, size, left->seconds);
 		return 0;
 	}
-	if (left->size_bytes != w->size_bytes && left->size_bytes != (w->size_bytes + page - 1) / page * page) {
+	if (left->size_bytes != w->size_bytes &&
+		left->size_bytes != (w->size_bytes + page - 1) / page * page) {
 		if (left->stored)
-			snprintf(how, sizeof(how), "stop its systemd unit, which empties the descriptor store");
+			snprintf(how, sizeof(how),
+				"stop its systemd unit, which empties the descriptor store");
 		else
 			snprintf(how, sizeof(how), "kill %d", left->holder_pid);
-		return weft_error_set(err, EEXIST, "region '%s': a donor before this one left %s (%" PRIu64 " bytes) of "
-			"contents under this name. Lend that size to have them back, or first give up all that is kept there: %s",
+		return weft_error_set(err, EEXIST,
+			"region '%s': a donor before this one left %s (%" PRIu64 " bytes) of "
+			"contents under this name. Lend that size to have them back, or first give "
+			"up all that is kept there: %s",
 			w->name, size, left->size_bytes, how);
 	}
-	int fd = fcntl(left->fd, F_DUPFD_CLOEXEC, 3), header_fd = fcntl(left->header_fd, F_DUPFD_CLOEXEC, 3);
+	int fd = fcntl(left->fd, F_DUPFD_CLOEXEC, 3),
+	    header_fd = fcntl(left->header_fd, F_DUPFD_CLOEXEC, 3);
 	int r = fd < 0 || header_fd < 0
 			? weft_error_set(err, EMFILE, "region '%s': no descriptors left", w->name)
 			: weft_region_adopt(fd, header_fd, s->read_only, &w->region, err);
@@ -309,11 +336,13 @@ static int recover(struct serve *s, struct serve_region *w, struct weft_leftover
 		hold(s, w);
 	if (w->keeper)
 		weft_leftovers_done(leftovers, left);
-	printf("recovered region '%s' (%s), epoch %016" PRIx64 "\n", w->name, size, w->region->epoch);
+	printf("recovered region '%s' (%s), epoch %016" PRIx64 "\n", w->name, size,
+		w->region->epoch);
 	return 0;
 }
 
-static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err)
+static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds,
+	struct weft_error *err)
 {
 	struct weft_leftovers *leftovers;
 	char places[SERVE_MAX_LISTEN * (WEFT_PLACES_MAX + 1)] = "";
@@ -321,7 +350,8 @@ static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds
 	size_t len = 0;
 
 	for (int i = 0; i < nr_fds; i++)
-		nr_stored += strncmp(names[i], WEFT_HOLDER_STORE_NAME, strlen(WEFT_HOLDER_STORE_NAME)) == 0;
+		nr_stored += strncmp(names[i], WEFT_HOLDER_STORE_NAME,
+				     strlen(WEFT_HOLDER_STORE_NAME)) == 0;
 	for (unsigned i = 0; i < s->nr_listening; i++) {
 		len += strlen(weft_listening_places(&s->listening[i], places + len));
 		places[len++] = '\n';
@@ -330,7 +360,8 @@ static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds
 	int r = weft_leftovers_find(places, fds, names, nr_fds, &leftovers);
 
 	if (r < 0)
-		return weft_error_set(err, -r, "cannot look for what a donor before this one left: %s", strerror(-r));
+		return weft_error_set(err, -r,
+			"cannot look for what a donor before this one left: %s", strerror(-r));
 	find_keeper(s, nr_stored); /* after the search, which would come upon our own holder */
 	for (unsigned i = 0; i < s->nr_wanted && r == 0; i++)
 		if (!s->wanted[i].path)
@@ -339,7 +370,10 @@ static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds
 	return r;
 }
 
-/* Where leases are kept that may last longer than the contents: of this device, or of memory of a donor that listens there. */
+/*
+ * Where leases are kept that may last longer than the contents: of this device, or of memory of a
+ * donor that listens there.
+ */
 static void keep_promises(const struct serve *s, const struct serve_region *w)
 {
 	WEFT_CLEANUP_FREE char *device = w->path ? realpath(w->path, NULL) : NULL;
@@ -353,12 +387,17 @@ static void keep_promises(const struct serve *s, const struct serve_region *w)
 		snprintf(place, sizeof(place), "%s", device ? device : w->path);
 	else
 		weft_listening_format(serve_main_listening(s), place);
-	XXH64_hash_t key = XXH3_64bits_withSeed(place, strlen(place), XXH3_64bits(w->name, strlen(w->name)));
-	if (r == 0 && snprintf(path, sizeof(path), "%s/leases-%016" PRIx64, dir, (uint64_t)key) >= (int)sizeof(path))
+	XXH64_hash_t key =
+		XXH3_64bits_withSeed(place, strlen(place), XXH3_64bits(w->name, strlen(w->name)));
+	if (r == 0 &&
+		snprintf(path, sizeof(path), "%s/leases-%016" PRIx64, dir, (uint64_t)key) >=
+			(int)sizeof(path))
 		r = -ENAMETOOLONG;
 	if (r < 0) {
-		weft_warn("region '%s': who holds it cannot be kept in %s: %s; should its contents be lost, the next donor will not know of a borrower that "
-			"is cut off and answers from what it remembers", w->name, dir, strerror(-r));
+		weft_warn("region '%s': who holds it cannot be kept in %s: %s; should its contents "
+			  "be lost, the next donor will not know of a borrower that "
+			  "is cut off and answers from what it remembers",
+			w->name, dir, strerror(-r));
 		return;
 	}
 	r = weft_region_keep_promises(w->region, path, !w->recovered);
@@ -367,11 +406,14 @@ static void keep_promises(const struct serve *s, const struct serve_region *w)
 	else
 		snprintf(why, sizeof(why), "cannot be read (%s)", strerror(-r));
 	if (r < 0)
-		weft_warn("region '%s': %s %s: it may have named a borrower that still answers from what it remembers, so that nobody is granted the region "
-			"in the first %u s", w->name, path, why, s->lease_s);
+		weft_warn("region '%s': %s %s: it may have named a borrower that still answers "
+			  "from what it remembers, so that nobody is granted the region "
+			  "in the first %u s",
+			w->name, path, why, s->lease_s);
 }
 
-int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err)
+int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds,
+	struct weft_error *err)
 {
 	int r = recover_all(s, fds, names, nr_fds, err);
 
@@ -382,13 +424,15 @@ int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds
 		struct serve_region *w = &s->wanted[i];
 
 		if (w->path)
-			r = weft_region_open_file(AT_FDCWD, w->path, w->name, false, s->read_only, &w->region, err);
+			r = weft_region_open_file(AT_FDCWD, w->path, w->name, false, s->read_only,
+				&w->region, err);
 		else if (!w->region)
 			r = take_memory(s, w, err);
 		if (r == 0 && (!w->path || (w->region->unmarked && !w->region->read_only)))
 			keep_promises(s, w);
 		if (r == 0 && w->region->read_only && !s->read_only)
-			weft_warn("region '%s' is read-only: %s cannot be written", w->name, w->path);
+			weft_warn("region '%s' is read-only: %s cannot be written", w->name,
+				w->path);
 		if (r == 0)
 			r = weft_donor_add(s->donor, w->region, err);
 	}
@@ -415,7 +459,8 @@ void serve_end_holder(struct serve *s)
 			weft_loop_remove(s->loop, &s->holder_watch);
 	}
 	if (keep && s->stop_signal && weft_holder_pid(s->holder))
-		weft_info("memory stays with weftholder (%d) for %u s", weft_holder_pid(s->holder), s->keep_s);
+		weft_info("memory stays with weftholder (%d) for %u s", weft_holder_pid(s->holder),
+			s->keep_s);
 	weft_holder_end(s->holder, keep);
 	s->holder = NULL;
 }

@@ -25,13 +25,16 @@ static void print_attach_line(const struct serve *s, const char *name)
 	char *text = weft_uri_format(&uri);
 	/* A path that any shell takes as it is, and that means something on any machine. */
 	for (const char *p = name; *p && n < sizeof(leaf) - 1; p++) {
-		bool plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') ||
-			     *p == '-' || *p == '_' || (*p == '.' && n > 0);
+		bool plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
+			(*p >= '0' && *p <= '9') || *p == '-' || *p == '_' || (*p == '.' && n > 0);
 
 		leaf[n++] = plain ? *p : '_';
 	}
 	leaf[n] = '\0';
-	/* "?" and "[" are patterns to a shell; a quote of its own the URI never has: it would be %27. */
+	/*
+	 * "?" and "[" are patterns to a shell; a quote of its own the URI never has: it would be
+	 * %27.
+	 */
 	const char *quote = text && strpbrk(text, "?[") ? "'" : "";
 	printf("weft attach %s%s%s --mount %s.img\n", quote, text ? text : "?", quote, leaf);
 	free(text);
@@ -76,8 +79,11 @@ static bool machine_swaps(void)
 static void warn_unlocked(const struct weft_region *region)
 {
 	if (region->backing == WEFT_BACKING_MEMORY && !region->locked && machine_swaps())
-		weft_warn("region '%s' is not locked in memory, so this machine may swap it out; raise the limit "
-			"(ulimit -l unlimited, or LimitMEMLOCK=infinity in a unit) and start again", region->name);
+		weft_warn(
+			"region '%s' is not locked in memory, so this machine may swap it out; "
+			"raise the limit "
+			"(ulimit -l unlimited, or LimitMEMLOCK=infinity in a unit) and start again",
+			region->name);
 }
 
 /* What those need who have no weft. */
@@ -106,14 +112,17 @@ void serve_print_ready(const struct serve *s)
 	for (unsigned i = 0; i < s->nr_listening; i++) {
 		printf("listening on %s\n", weft_listening_format(&s->listening[i], text));
 		if (s->listening[i].insecure)
-			weft_warn("whoever reaches %s can read and write all regions: there are no keys yet", text);
+			weft_warn("whoever reaches %s can read and write all regions: there are no "
+				  "keys yet",
+				text);
 	}
 	for (unsigned i = 0; i < s->nr_listeners; i++) {
 		struct weft_listener_status status;
 
 		weft_listener_status(s->listeners[i].listener, &status);
 		if (status.place[0])
-			printf("listening on %s over %s\n", status.place, s->listeners[i].driver->label);
+			printf("listening on %s over %s\n", status.place,
+				s->listeners[i].driver->label);
 	}
 	print_stock_lines(s);
 	for (unsigned i = 0; i < s->nr_wanted; i++) {
@@ -138,17 +147,22 @@ static json_t *hex_json(uint64_t v)
 	return json_string(text);
 }
 
-static json_t *region_json(const struct weft_region *r, uint64_t tenure, bool recovered, enum serve_keeper keeper)
+static json_t *region_json(const struct weft_region *r, uint64_t tenure, bool recovered,
+	enum serve_keeper keeper)
 {
 	static const char *const keepers[] = {"nobody", "holder", "systemd"};
 	struct weft_error trouble = {0};
 
 	weft_region_check(r, &trouble);
-	return json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:o, s:o, s:b, s:s?, s:s?}", "name", r->name, "description", r->description,
-		"size_bytes", (json_int_t)r->size_bytes, "backing",
-		r->backing == WEFT_BACKING_MEMORY ? "memory" : r->block_bytes ? "device" : "file", "read_only", r->read_only, "locked",
-		r->locked, "epoch", hex_json(r->epoch), "tenure", hex_json(tenure), "recovered", recovered,
-		"kept_by", r->backing == WEFT_BACKING_MEMORY ? keepers[keeper] : NULL, "trouble",
+	return json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:o, s:o, s:b, s:s?, s:s?}", "name",
+		r->name, "description", r->description, "size_bytes", (json_int_t)r->size_bytes,
+		"backing",
+		r->backing == WEFT_BACKING_MEMORY ? "memory"
+			: r->block_bytes          ? "device"
+						  : "file",
+		"read_only", r->read_only, "locked", r->locked, "epoch", hex_json(r->epoch),
+		"tenure", hex_json(tenure), "recovered", recovered, "kept_by",
+		r->backing == WEFT_BACKING_MEMORY ? keepers[keeper] : NULL, "trouble",
 		trouble.code ? trouble.message : NULL);
 }
 
@@ -157,12 +171,16 @@ static void add_attachment(void *ctx, const struct weft_attachment_status *a)
 	static const char *const modes[] = {"read", "shared", "write"};
 	char generation[24];
 
-	json_array_append_new(ctx, json_pack("{s:s, s:s, s:s, s:s, s:i, s:s?, s:s?, s:f, s:o}", "region", a->region,
-		"name", a->name, "mode", modes[a->mode], "generation",
-		weft_format_generation(a->generation, generation, sizeof(generation)), "connections", (int)a->nr_sessions, "peer",
-		a->peer[0] ? a->peer : NULL, "transport", a->transport[0] ? a->transport : NULL, "silent_s",
-		(double)a->silent_ms / 1e3, "lease_left_s",
-		a->lease_left_ms == UINT64_MAX ? json_null() : json_real((double)a->lease_left_ms / 1e3)));
+	json_array_append_new(ctx,
+		json_pack("{s:s, s:s, s:s, s:s, s:i, s:s?, s:s?, s:f, s:o}", "region", a->region,
+			"name", a->name, "mode", modes[a->mode], "generation",
+			weft_format_generation(a->generation, generation, sizeof(generation)),
+			"connections", (int)a->nr_sessions, "peer", a->peer[0] ? a->peer : NULL,
+			"transport", a->transport[0] ? a->transport : NULL, "silent_s",
+			(double)a->silent_ms / 1e3, "lease_left_s",
+			a->lease_left_ms == UINT64_MAX
+				? json_null()
+				: json_real((double)a->lease_left_ms / 1e3)));
 }
 
 struct troubles {
@@ -176,10 +194,12 @@ static void add_trouble(void *ctx, struct weft_region *region, bool from_directo
 	struct weft_error err;
 	char *text;
 
-	if (region->reported || troubles->nr == WEFT_ARRAY_LEN(troubles->said) || weft_region_check(region, &err) == 0)
+	if (region->reported || troubles->nr == WEFT_ARRAY_LEN(troubles->said) ||
+		weft_region_check(region, &err) == 0)
 		return;
 	if (asprintf(&text, "%s; it cannot be written or attached until %s", err.message,
-		    from_directory ? "those who use it have detached" : "weft serve is started anew") < 0)
+		    from_directory ? "those who use it have detached"
+				   : "weft serve is started anew") < 0)
 		return;
 	region->reported = true;
 	troubles->said[troubles->nr++] = text;
@@ -208,7 +228,8 @@ void serve_warn_given_back(const struct serve *s)
 		const char *name = json_string_value(json_object_get(a, "region"));
 		const char *who = json_string_value(json_object_get(a, "name"));
 		const char *peer = json_string_value(json_object_get(a, "peer"));
-		const char *quote = who && *who == '(' ? "" : "'"; /* "(stock NBD clients)" is no name */
+		/* "(stock NBD clients)" is no name */
+		const char *quote = who && *who == '(' ? "" : "'";
 		const struct serve_region *w = NULL;
 
 		for (unsigned j = 0; j < s->nr_wanted; j++)
@@ -218,28 +239,32 @@ void serve_warn_given_back(const struct serve *s)
 			continue;
 		weft_format_size(w->region->size_bytes, size, sizeof(size));
 		if (w->keeper == KEPT_BY_SYSTEMD)
-			weft_warn("region '%s' (%s), which %s%s%s%s%s has attached: systemd keeps it over a restart of the "
-				"unit and gives it back when the unit is stopped", name, size, quote, who, quote,
-				peer ? " from " : "", peer ? peer : "");
+			weft_warn("region '%s' (%s), which %s%s%s%s%s has attached: systemd keeps "
+				  "it over a restart of the "
+				  "unit and gives it back when the unit is stopped",
+				name, size, quote, who, quote, peer ? " from " : "",
+				peer ? peer : "");
 		else
-			weft_warn("giving back region '%s' (%s), which %s%s%s%s%s has attached%s", name, size, quote, who,
-				quote, peer ? " from " : "", peer ? peer : "",
-				w->keeper ? "; SIGUSR2 would have kept it" : "");
+			weft_warn("giving back region '%s' (%s), which %s%s%s%s%s has attached%s",
+				name, size, quote, who, quote, peer ? " from " : "",
+				peer ? peer : "", w->keeper ? "; SIGUSR2 would have kept it" : "");
 	}
 	json_decref(attachments);
 }
 
 static json_t *strangers_json(const struct weft_strangers_status *s)
 {
-	return json_pack("{s:i, s:i, s:i, s:I, s:I}", "now", (int)s->now, "max", (int)s->max, "addresses", (int)s->addresses, "entered",
-		(json_int_t)s->entered, "made_room", (json_int_t)s->made_room);
+	return json_pack("{s:i, s:i, s:i, s:I, s:I}", "now", (int)s->now, "max", (int)s->max,
+		"addresses", (int)s->addresses, "entered", (json_int_t)s->entered, "made_room",
+		(json_int_t)s->made_room);
 }
 
 /* Of a directory, what somebody uses; the others need not be open. */
 static void add_open_file(void *ctx, struct weft_region *region, bool from_directory)
 {
 	if (from_directory && atomic_load(&region->refs) > 1)
-		json_array_append_new(ctx, region_json(region, region->tenure, false, KEPT_BY_NOBODY));
+		json_array_append_new(ctx,
+			region_json(region, region->tenure, false, KEPT_BY_NOBODY));
 }
 
 json_t *serve_status_json(const struct serve *s)
@@ -250,7 +275,8 @@ json_t *serve_status_json(const struct serve *s)
 	char text[280];
 
 	for (unsigned i = 0; i < s->nr_listening; i++)
-		json_array_append_new(listen, json_string(weft_listening_format(&s->listening[i], text)));
+		json_array_append_new(listen,
+			json_string(weft_listening_format(&s->listening[i], text)));
 	for (unsigned i = 0; i < s->nr_listeners; i++) {
 		const struct serve_listener *l = &s->listeners[i];
 		struct weft_listener_status status;
@@ -264,12 +290,14 @@ json_t *serve_status_json(const struct serve *s)
 			c = status;
 	}
 	for (unsigned i = 0; i < s->nr_wanted; i++)
-		json_array_append_new(regions, region_json(s->wanted[i].region, weft_donor_tenure(s->donor, s->wanted[i].region),
-			s->wanted[i].recovered, s->wanted[i].keeper));
+		json_array_append_new(regions,
+			region_json(s->wanted[i].region,
+				weft_donor_tenure(s->donor, s->wanted[i].region),
+				s->wanted[i].recovered, s->wanted[i].keeper));
 	weft_donor_regions(s->donor, add_open_file, regions);
 	weft_donor_status(s->donor, add_attachment, attachments);
-	return json_pack(
-		"{s:i, s:s, s:s, s:i, s:f, s:f, s:o, s:o, s:s?, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
+	return json_pack("{s:i, s:s, s:s, s:i, s:f, s:f, s:o, s:o, s:s?, s:o, s:o, s:{s:I, s:I, "
+			 "s:I, s:I, s:I, s:I, s:I}}",
 		"schema", WEFT_STATUS_SCHEMA, "kind", "donor", "version", WEFT_VERSION, "pid",
 		(int)getpid(), "uptime_s", (double)(weft_now_ns() - s->start_ns) / 1e9, "lease_s",
 		(double)s->lease_s, "listen", listen, "regions", regions, "directory", s->directory,

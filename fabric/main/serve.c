@@ -2,10 +2,9 @@
 /*
  * weft serve: lends memory, files and directories.
  *
- * The main thread owns the loop: accept, timers, signals, the control socket.  Each connection has a
- * thread of its own, in the listener.
- * Order: sockets are bound first (a second daemon on the same port ends before it takes memory), then
- * regions, then "ready".  The end is the reverse.
+ * The main thread owns the loop: accept, timers, signals, the control socket.  Each connection has
+ * a thread of its own, in the listener.  Order: sockets are bound first (a second daemon on the
+ * same port ends before it takes memory), then regions, then "ready".  The end is the reverse.
  */
 #include <errno.h>
 #include <malloc.h>
@@ -76,13 +75,17 @@ static void on_tick(struct weft_timer *timer)
 static void raise_limits(void)
 {
 	weft_process_raise_files();
-	/* Connections allocate when they come; an arena for each thread would be memory for nothing. */
+	/*
+	 * Connections allocate when they come; an arena for each thread would be memory for
+	 * nothing.
+	 */
 	mallopt(M_ARENA_MAX, 2);
 }
 
 static int open_listener(struct serve *s, const struct tp_driver *driver, struct weft_error *err)
 {
-	const struct weft_listener_config config = {s->donor, s->loop, s->listening, s->nr_listening};
+	const struct weft_listener_config config = {s->donor, s->loop, s->listening,
+		s->nr_listening};
 	struct serve_listener *l = &s->listeners[s->nr_listeners];
 	int r = weft_listener_new(driver->listener, &config, &l->listener, err);
 
@@ -103,10 +106,11 @@ static void tell_offers(struct serve *s)
 	size_t used = 0;
 
 	for (unsigned i = 0; i < s->nr_listeners && used + 1 < sizeof(offers); i++) {
-		weft_listener_offers(s->listeners[i].listener, one, sizeof(offers) - used - (used > 0));
+		weft_listener_offers(s->listeners[i].listener, one,
+			sizeof(offers) - used - (used > 0));
 		if (one[0])
-			used += (size_t)snprintf(
-				offers + used, sizeof(offers) - used, "%s%s", used > 0 ? "," : "", one);
+			used += (size_t)snprintf(offers + used, sizeof(offers) - used, "%s%s",
+				used > 0 ? "," : "", one);
 	}
 	weft_donor_offer(s->donor, offers);
 }
@@ -150,7 +154,8 @@ static int start(struct serve *s, struct weft_error *err)
 	char **names = NULL;
 	int nr_passed = sd_listen_fds_with_names(1, &names), passed[SERVE_MAX_PASSED];
 	if (nr_passed < 0 || nr_passed > SERVE_MAX_PASSED)
-		return weft_error_set(err, EINVAL, "systemd passed more than %d descriptors", SERVE_MAX_PASSED);
+		return weft_error_set(err, EINVAL, "systemd passed more than %d descriptors",
+			SERVE_MAX_PASSED);
 	for (int i = 0; i < nr_passed; i++)
 		passed[i] = SD_LISTEN_FDS_START + i;
 	r = serve_open_sockets(s, passed, names, nr_passed, err);
@@ -173,7 +178,8 @@ static int start(struct serve *s, struct weft_error *err)
 	s->tick.fn = on_tick;
 	weft_loop_timer_set(s->loop, &s->tick, TICK_NS);
 	serve_print_ready(s);
-	sd_notifyf(0, "READY=1\nSTATUS=lending %u region%s", s->nr_wanted, s->nr_wanted == 1 ? "" : "s");
+	sd_notifyf(0, "READY=1\nSTATUS=lending %u region%s", s->nr_wanted,
+		s->nr_wanted == 1 ? "" : "s");
 	return 0;
 }
 

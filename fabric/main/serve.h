@@ -83,14 +83,16 @@ struct serve {
 int serve_parse_options(struct serve *s, int argc, char **argv);
 
 /* Binds what was asked for, beside what systemd passed (those fds become -1). */
-int serve_open_sockets(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err);
+int serve_open_sockets(struct serve *s, int *fds, char *const *names, int nr_fds,
+	struct weft_error *err);
 /* Removes the socket files that we made. */
 void serve_remove_sockets(const struct serve *s);
 /* The first socket that a borrower elsewhere would use: TCP before Unix. */
 const struct weft_listening *serve_main_listening(const struct serve *s);
 
 /* Recovers what was left behind (in part among the fds), then takes and opens the rest. */
-int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds, struct weft_error *err);
+int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds,
+	struct weft_error *err);
 /* From now on what we took outlives us too. */
 void serve_hold_all(struct serve *s);
 void serve_end_holder(struct serve *s);

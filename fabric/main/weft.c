@@ -52,7 +52,9 @@ static int own_directory(char *dir)
 	return 0;
 }
 
-/* "<dir>/<sub>/<leaf>" into path of PATH_MAX bytes; true if it is there, with the rights of mode. */
+/*
+ * "<dir>/<sub>/<leaf>" into path of PATH_MAX bytes; true if it is there, with the rights of mode.
+ */
 static bool find(char *path, const char *dir, const char *sub, const char *leaf, int mode)
 {
 	int n;
@@ -71,7 +73,8 @@ static bool find_command(char *path, const char *dir, const char *name)
 	if (!name[0] || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(name) ||
 		snprintf(leaf, sizeof(leaf), "weft-%s", name) >= (int)sizeof(leaf))
 		return false;
-	return find(path, dir, ".", leaf, X_OK) || find(path, dir, WEFT_LIBEXEC_FROM_BIN, leaf, X_OK);
+	return find(path, dir, ".", leaf, X_OK) ||
+		find(path, dir, WEFT_LIBEXEC_FROM_BIN, leaf, X_OK);
 }
 
 /* Levenshtein's distance; b is at most 31 bytes long. */
@@ -109,8 +112,9 @@ static int unknown(const char *name)
 		}
 	}
 	if (least == 0) {
-		fprintf(stderr, "weft: the program weft-%s is not installed: it belongs beside weft, or in "
-				"its libexec/weft.\n",
+		fprintf(stderr,
+			"weft: the program weft-%s is not installed: it belongs beside weft, or in "
+			"its libexec/weft.\n",
 			name);
 		return 1;
 	}
@@ -161,7 +165,8 @@ int main(int argc, char **argv)
 	}
 	r = own_directory(dir);
 	if (r < 0) {
-		fprintf(stderr, "weft: cannot tell where this program is: reading /proc/self/exe: %s\n",
+		fprintf(stderr,
+			"weft: cannot tell where this program is: reading /proc/self/exe: %s\n",
 			strerror(-r));
 		return 1;
 	}

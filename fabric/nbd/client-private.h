@@ -6,8 +6,8 @@
 #include "fabric/nbd/client.h"
 
 /*
- * Interprets what was received, up to max completions (*nr counts).  0: wants more bytes; 1: done[] is full;
- * -EPROTO: the connection failed.  It trusts nothing.
+ * Interprets what was received, up to max completions (*nr counts).  0: wants more bytes; 1: done[]
+ * is full; -EPROTO: the connection failed.  It trusts nothing.
  */
 int nbd_rx_parse(struct nbd_client *c, struct tp_op **done, unsigned max, unsigned *nr);
 /* How many bytes beyond the payload at hand should be received. */

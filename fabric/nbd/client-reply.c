@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The NBD client's trust boundary: what a server sent is checked here, byte by byte, and nowhere else.
- * Invariant: a READ completes with success only when every byte of it arrived exactly once.  No system calls.
+ * The NBD client's trust boundary: what a server sent is checked here, byte by byte, and nowhere
+ * else.  Invariant: a READ completes with success only when every byte of it arrived exactly once.
+ * No system calls.
  */
 #include <assert.h>
 #include <errno.h>
@@ -18,7 +19,8 @@ enum {
 
 static int fail(struct nbd_client *c, const char *what)
 {
-	tp_conn_fail(c->conn, EPROTO, "%s: the server broke the protocol: %s", c->conn->info.path, what);
+	tp_conn_fail(c->conn, EPROTO, "%s: the server broke the protocol: %s", c->conn->info.path,
+		what);
 	return -EPROTO;
 }
 
@@ -65,13 +67,18 @@ static struct nbd_slot *find_slot(struct nbd_client *c, uint64_t cookie)
 	struct nbd_slot *slot = &c->slots[index];
 	if (!slot->op || slot->generation != (uint32_t)(cookie >> 32))
 		return NULL;
-	/* Nothing can be answered that has not wholly left yet; its buffer would be reused under the send. */
+	/*
+	 * Nothing can be answered that has not wholly left yet; its buffer would be reused under
+	 * the send.
+	 */
 	if ((int32_t)(slot->tx_pos - c->tx_head) >= 0)
 		return NULL;
 	return slot;
 }
 
-/* Notes that [start, end) arrived.  False: part of it had been there, or it is in too many pieces. */
+/*
+ * Notes that [start, end) arrived.  False: part of it had been there, or it is in too many pieces.
+ */
 static bool add_span(struct nbd_slot *slot, uint32_t start, uint32_t end)
 {
 	struct nbd_span *spans = slot->spans;
@@ -119,8 +126,11 @@ static int end_chunk(struct nbd_client *c, struct tp_op **done, unsigned *nr)
 	if (!c->rx.done)
 		return 0;
 	if (slot->error == ESHUTDOWN) {
-		/* Not done, and worth another try elsewhere or later: that is a connection's end. */
-		tp_conn_fail(c->conn, ESHUTDOWN, "%s: the server is shutting down", c->conn->info.path);
+		/*
+		 * Not done, and worth another try elsewhere or later: that is a connection's end.
+		 */
+		tp_conn_fail(c->conn, ESHUTDOWN, "%s: the server is shutting down",
+			c->conn->info.path);
 		return -ESHUTDOWN;
 	}
 	if (slot->error == 0 && slot->type == NBD_CMD_READ && !is_whole(slot))
@@ -142,7 +152,8 @@ static int simple_reply(struct nbd_client *c, const uint8_t *p, struct tp_op **d
 	c->rx.done = true;
 	if (slot->type == NBD_CMD_READ) {
 		if (c->structured)
-			return fail(c, "a simple reply to a READ after structured replies were agreed on");
+			return fail(c,
+				"a simple reply to a READ after structured replies were agreed on");
 		if (error == 0) {
 			add_span(slot, 0, slot->len);
 			c->rx.state = RX_PAYLOAD;
@@ -158,7 +169,8 @@ static int simple_reply(struct nbd_client *c, const uint8_t *p, struct tp_op **d
 	return end_chunk(c, done, nr);
 }
 
-static int structured_reply(struct nbd_client *c, const uint8_t *p, struct tp_op **done, unsigned *nr)
+static int structured_reply(struct nbd_client *c, const uint8_t *p, struct tp_op **done,
+	unsigned *nr)
 {
 	struct nbd_rx *rx = &c->rx;
 	struct nbd_chunk chunk;
@@ -185,7 +197,8 @@ static int structured_reply(struct nbd_client *c, const uint8_t *p, struct tp_op
 			return fail(c, "a NONE chunk with a payload, or not the last");
 		return end_chunk(c, done, nr);
 	case NBD_REPLY_TYPE_OFFSET_DATA:
-		if (rx->slot->type != NBD_CMD_READ || chunk.len <= 8 || chunk.len - 8 > rx->slot->len)
+		if (rx->slot->type != NBD_CMD_READ || chunk.len <= 8 ||
+			chunk.len - 8 > rx->slot->len)
 			return fail(c, "a data chunk out of place or of impossible length");
 		rx->state = RX_OFFSET;
 		rx->need = 8;
@@ -201,7 +214,10 @@ static int structured_reply(struct nbd_client *c, const uint8_t *p, struct tp_op
 	}
 }
 
-/* Where [off, off + len) of the region lies in the READ's buffer; noted as arrived.  NULL: it does not. */
+/*
+ * Where [off, off + len) of the region lies in the READ's buffer; noted as arrived.  NULL: it does
+ * not.
+ */
 static uint8_t *place(struct nbd_slot *slot, uint64_t off, uint32_t len)
 {
 	if (len == 0 || off < slot->off || off - slot->off > slot->len ||
@@ -322,8 +338,8 @@ uint32_t nbd_rx_window(const struct nbd_client *c)
 	uint32_t header = c->structured ? NBD_DATA_CHUNK_BYTES : NBD_SIMPLE_REPLY_BYTES;
 
 	/*
-	 * With large reads on their way only the next header, so that what follows it can be received in
-	 * place; else as much as fits, many replies at once.
+	 * With large reads on their way only the next header, so that what follows it can be
+	 * received in place; else as much as fits, many replies at once.
 	 */
 	if (c->nr_reads == 0 || c->read_bytes / c->nr_reads < DIRECT_BYTES)
 		return NBD_CLIENT_RX_BYTES - have;

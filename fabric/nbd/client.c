@@ -19,8 +19,8 @@ enum {
 	RX_ROUNDS = 16, /* receives in one progress, so that other connections get their turn */
 };
 
-int nbd_client_begin(struct nbd_client *c, struct tp_conn *conn, int fd, bool structured, const struct tp_info *info,
-	uint32_t depth)
+int nbd_client_begin(struct nbd_client *c, struct tp_conn *conn, int fd, bool structured,
+	const struct tp_info *info, uint32_t depth)
 {
 	assert(depth > 0 && depth <= NBD_CLIENT_MAX_DEPTH);
 	c->depth = depth;
@@ -101,8 +101,8 @@ static void flush_row(struct nbd_client *c)
 			if (n == -EINTR)
 				continue;
 			if (n != -EAGAIN)
-				tp_conn_fail(c->conn, (int)-n, "%s: connection lost: %s", c->conn->info.path,
-					strerror((int)-n));
+				tp_conn_fail(c->conn, (int)-n, "%s: connection lost: %s",
+					c->conn->info.path, strerror((int)-n));
 			return;
 		}
 		sent(c, (uint64_t)n);
@@ -111,7 +111,8 @@ static void flush_row(struct nbd_client *c)
 	}
 }
 
-static void fill_request(struct nbd_client *c, struct nbd_slot *slot, struct nbd_request_header *req)
+static void fill_request(struct nbd_client *c, struct nbd_slot *slot,
+	struct nbd_request_header *req)
 {
 	static const uint16_t types[TP_NR_KINDS] = {
 		[TP_READ] = NBD_CMD_READ,
@@ -171,7 +172,10 @@ int nbd_client_post(struct nbd_client *c, struct tp_op *const *ops, unsigned n)
 	return (int)n;
 }
 
-/* One receive: the rest of the payload at hand in its place, what follows into the buffer.  Bytes, or -errno. */
+/*
+ * One receive: the rest of the payload at hand in its place, what follows into the buffer.  Bytes,
+ * or -errno.
+ */
 static int fill(struct nbd_client *c)
 {
 	struct nbd_rx *rx = &c->rx;
@@ -275,5 +279,6 @@ bool nbd_client_say_goodbye(struct nbd_client *c)
 
 	nbd_pack_request(request, &disc);
 	/* As good as a goodbye can be: the socket's buffer is empty, or the peer is gone. */
-	return nbd_stream_write(&c->stream, &(struct iovec){request, sizeof(request)}, 1) == sizeof(request);
+	return nbd_stream_write(&c->stream, &(struct iovec){request, sizeof(request)}, 1) ==
+		sizeof(request);
 }

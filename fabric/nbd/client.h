@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The NBD engine, client side: a connection in its transmission phase, as a part of a transport's connection.  Operations become
- * requests, many in flight; replies, simple or structured, end them.  The transport has done the handshake, owns the socket and says
- * when to look at it.
+ * The NBD engine, client side: a connection in its transmission phase, as a part of a transport's
+ * connection.  Operations become requests, many in flight; replies, simple or structured, end them.
+ * The transport has done the handshake, owns the socket and says when to look at it.
  *
- * Threads: those of the transport's connection, one at a time.  Nothing waits; memory is taken by nbd_client_begin() alone.
- * Invariant: an operation holds a slot from post to completion; what stands in the row to be sent ([tx_head, tx_tail)) is a subset
- * of the slots in use, and only what has wholly left can be answered.
+ * Threads: those of the transport's connection, one at a time.  Nothing waits; memory is taken by
+ * nbd_client_begin() alone.  Invariant: an operation holds a slot from post to completion; what
+ * stands in the row to be sent ([tx_head, tx_tail)) is a subset of the slots in use, and only what
+ * has wholly left can be answered.
  */
 #ifndef WEFT_FABRIC_NBD_CLIENT_H
 #define WEFT_FABRIC_NBD_CLIENT_H
@@ -77,7 +78,9 @@ struct nbd_client {
 	uint32_t nr_reads; /* in flight, and the bytes they still bring */
 	uint64_t read_bytes;
 	uint8_t *scratch; /* PROBE reads into it */
-	/* The row of requests to be sent: positions count up, slots are at position modulo depth. */
+	/*
+	 * The row of requests to be sent: positions count up, slots are at position modulo depth.
+	 */
 	uint32_t tx_head, tx_tail;
 	uint64_t tx_sent; /* bytes of the head that left */
 	uint16_t *tx_row;
@@ -87,12 +90,13 @@ struct nbd_client {
 };
 
 /*
- * Takes a non-blocking stream socket in the transmission phase; it is not closed here.  c is zeros but for the stream.  info: what the handshake has
- * learnt, which becomes conn's.  structured: structured replies were agreed on.  depth: operations in flight, 1 to
- * NBD_CLIENT_MAX_DEPTH.  0, or -ENOMEM: nbd_client_end() it all the same.
+ * Takes a non-blocking stream socket in the transmission phase; it is not closed here.  c is zeros
+ * but for the stream.  info: what the handshake has learnt, which becomes conn's.  structured:
+ * structured replies were agreed on.  depth: operations in flight, 1 to NBD_CLIENT_MAX_DEPTH.  0,
+ * or -ENOMEM: nbd_client_end() it all the same.
  */
-int nbd_client_begin(struct nbd_client *c, struct tp_conn *conn, int fd, bool structured, const struct tp_info *info,
-	uint32_t depth);
+int nbd_client_begin(struct nbd_client *c, struct tp_conn *conn, int fd, bool structured,
+	const struct tp_info *info, uint32_t depth);
 /* Frees what nbd_client_begin() took.  Nothing is in flight. */
 void nbd_client_end(struct nbd_client *c);
 

@@ -31,7 +31,10 @@ static bool tune_local(int fd)
 
 static struct nbd_conn *conn_new(int fd, const struct nbd_service *service, void *user)
 {
-	/* Not from the heap, which would keep the pages for itself when a crowd of connections has left. */
+	/*
+	 * Not from the heap, which would keep the pages for itself when a crowd of connections has
+	 * left.
+	 */
 	struct nbd_conn *conn = mmap(NULL, sizeof(*conn), PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -64,7 +67,8 @@ int nbd_greet(int fd)
 	return sent == sizeof(greeting) ? 0 : -EPIPE; /* a fresh socket has room for it */
 }
 
-int nbd_conn_new_greeted(int fd, const struct nbd_service *service, void *user, struct nbd_conn **ret)
+int nbd_conn_new_greeted(int fd, const struct nbd_service *service, void *user,
+	struct nbd_conn **ret)
 {
 	struct nbd_conn *conn = conn_new(fd, service, user);
 
@@ -74,8 +78,8 @@ int nbd_conn_new_greeted(int fd, const struct nbd_service *service, void *user, 
 	return 0;
 }
 
-int nbd_conn_new_open(int fd, const struct nbd_service *service, void *user, const struct nbd_export *export,
-	struct nbd_conn **ret)
+int nbd_conn_new_open(int fd, const struct nbd_service *service, void *user,
+	const struct nbd_export *export, struct nbd_conn **ret)
 {
 	struct nbd_conn *conn = conn_new(fd, service, user);
 

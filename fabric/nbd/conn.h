@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Private to fabric/nbd/: a server's connection, and what each of its files has for the others.  A file uses those above it only:
- * conn.c, reply.c and option-reply.c, then pieces.c, send.c, handshake.c and transmission.c, engine.c, serve.c.
+ * Private to fabric/nbd/: a server's connection, and what each of its files has for the others.  A
+ * file uses those above it only: conn.c, reply.c and option-reply.c, then pieces.c, send.c,
+ * handshake.c and transmission.c, engine.c, serve.c.
  *
- * Invariants: bytes rx_start..rx_end of rx were received and not looked at yet.  A request slot is either
- * on the free list, or the one whose payload is awaited (conn->current), or the service's, or on the reply queue.
+ * Invariants: bytes rx_start..rx_end of rx were received and not looked at yet.  A request slot is
+ * either on the free list, or the one whose payload is awaited (conn->current), or the service's,
+ * or on the reply queue.
  */
 #ifndef WEFT_FABRIC_NBD_CONN_H
 #define WEFT_FABRIC_NBD_CONN_H
@@ -15,12 +17,16 @@
 #include "fabric/nbd/stream.h"
 
 enum {
-	NBD_RX_BYTES = 68 << 10,        /* an option of NBD_MAX_OPTION, or 16 writes of 4 KiB at once */
+	/* an option of NBD_MAX_OPTION, or 16 writes of 4 KiB at once */
+	NBD_RX_BYTES = 68 << 10,
 	NBD_BIG_WRITE_BYTES = 16 << 10, /* from here on a payload is never copied */
-	NBD_MAX_OPTIONS = 64 << 10,     /* per connection; a client that asks about each export sends six for each */
+	/* per connection; a client that asks about each export sends six for each */
+	NBD_MAX_OPTIONS = 64 << 10,
 	NBD_MAX_OPTION_BYTES = 16 << 20, /* of all options of a connection */
-	NBD_MAX_OPTION_REPLIES = 16 << 20, /* bytes of answer to one option that are kept: LIST of many exports */
-	NBD_KEPT_OPTION_REPLIES = 64 << 10, /* the same where a thread can wait for the peer to take them in */
+	/* bytes of answer to one option that are kept: LIST of many exports */
+	NBD_MAX_OPTION_REPLIES = 16 << 20,
+	/* the same where a thread can wait for the peer to take them in */
+	NBD_KEPT_OPTION_REPLIES = 64 << 10,
 };
 
 enum nbd_phase {
@@ -30,8 +36,13 @@ enum nbd_phase {
 	NBD_OPTION_SKIP,  /* waits for the end of a payload too long to read */
 	NBD_REQUEST,      /* waits for a request's header, a free slot, a buffer from prepare() */
 	NBD_PAYLOAD,      /* waits for the rest of the payload of conn->current */
-	NBD_DRAIN,        /* waits for the end of a payload that is refused (conn->current has the error) */
-	NBD_PIECE,        /* waits for the rest of a piece of the payload of conn->current, which its buffer has room for */
+	/* waits for the end of a payload that is refused (conn->current has the error) */
+	NBD_DRAIN,
+	/*
+	 * waits for the rest of a piece of the payload of conn->current, which its buffer has room
+	 * for
+	 */
+	NBD_PIECE,
 	NBD_CLOSING,      /* nothing more is received; replies may still leave */
 };
 
@@ -47,7 +58,8 @@ struct nbd_conn {
 	/* What each batch touches. */
 	struct nbd_stream stream;
 	uint8_t phase;
-	bool big_writes; /* the last request was a big WRITE: receive no more than the next header */
+	/* the last request was a big WRITE: receive no more than the next header */
+	bool big_writes;
 	bool starved;    /* prepare() said -EAGAIN */
 	bool held_back;  /* received bytes wait for something to be sent first */
 	bool parsing;
@@ -82,7 +94,8 @@ struct nbd_conn {
 	size_t option_start; /* tx_len when this option's replies began */
 	bool no_zeroes;
 	bool have_hello;
-	unsigned step_ms; /* nbd_conn_serve(): time for the peer to take in what is sent; 0: nobody waits */
+	/* nbd_conn_serve(): time for the peer to take in what is sent; 0: nobody waits */
+	unsigned step_ms;
 	struct nbd_option option;
 	unsigned nr_options;
 	uint64_t option_bytes;
@@ -93,7 +106,8 @@ struct nbd_conn {
 
 	struct nbd_request requests[NBD_CONN_REQUESTS];
 	uint8_t rx[NBD_RX_BYTES];
-	struct nbd_extent extents[NBD_CONN_REQUESTS][NBD_MAX_EXTENTS]; /* a row a slot; untouched until used */
+	/* a row a slot; untouched until used */
+	struct nbd_extent extents[NBD_CONN_REQUESTS][NBD_MAX_EXTENTS];
 };
 
 static inline size_t nbd_rx_len(const struct nbd_conn *conn)
@@ -110,7 +124,10 @@ static inline const uint8_t *nbd_rx(const struct nbd_conn *conn)
 
 /* After the reply has left, or in its place. */
 void nbd_request_put(struct nbd_request *rq);
-/* Of a freed connection: tells the service and frees the memory, unless the service still holds requests. */
+/*
+ * Of a freed connection: tells the service and frees the memory, unless the service still holds
+ * requests.
+ */
 void nbd_conn_finish(struct nbd_conn *conn);
 
 /* reply.c: the header, and where the payload is.  error: 0 or -errno. */
@@ -119,11 +136,19 @@ void nbd_request_pack_error(struct nbd_request *rq, int error);
 
 /* pieces.c */
 
-/* Of a request that came, whose buffer has room for `piece` bytes only: its payload is awaited, or its reply begins. */
+/*
+ * Of a request that came, whose buffer has room for `piece` bytes only: its payload is awaited, or
+ * its reply begins.
+ */
 void nbd_pieces_start(struct nbd_request *rq, uint32_t piece);
-/* The buffer of conn->current is full.  False: more of the payload is to come (or to be drained). */
+/*
+ * The buffer of conn->current is full.  False: more of the payload is to come (or to be drained).
+ */
 bool nbd_pieces_received(struct nbd_conn *conn);
-/* What was queued of the reply of conn->pieces has left.  True: more of it is queued; false: conn->error is set. */
+/*
+ * What was queued of the reply of conn->pieces has left.  True: more of it is queued; false:
+ * conn->error is set.
+ */
 bool nbd_pieces_sent(struct nbd_conn *conn);
 
 /* send.c */
@@ -135,7 +160,10 @@ static inline bool nbd_conn_has_to_send(const struct nbd_conn *conn)
 
 /* nbd_conn_send(), but that received bytes which had to wait for it are not looked at: 1 then. */
 int nbd_conn_send_queue(struct nbd_conn *conn);
-/* The connection has a thread, which waits.  deadline_ns 0: none.  1: one of the poll(2) events is there; 0: the time is over; -errno. */
+/*
+ * The connection has a thread, which waits.  deadline_ns 0: none.  1: one of the poll(2) events is
+ * there; 0: the time is over; -errno.
+ */
 int nbd_conn_wait(struct nbd_conn *conn, int events, uint64_t deadline_ns);
 /* Likewise: until what is queued has left.  0, -ETIMEDOUT, or -errno. */
 int nbd_conn_flush(struct nbd_conn *conn, unsigned timeout_ms);
@@ -155,7 +183,10 @@ int nbd_option_refuse(struct nbd_conn *conn, int error, const struct weft_error 
 
 /* handshake.c and transmission.c */
 
-/* Each looks at what was received.  1: again; 0: needs more bytes, or to send first, or a buffer; -errno: broken. */
+/*
+ * Each looks at what was received.  1: again; 0: needs more bytes, or to send first, or a buffer;
+ * -errno: broken.
+ */
 int nbd_handshake_step(struct nbd_conn *conn);
 int nbd_transmission_step(struct nbd_conn *conn);
 

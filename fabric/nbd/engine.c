@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The engine: what was received goes to the handshake or to the transmission phase, as far as it goes.
- * Owned by the connection's thread.
+ * The engine: what was received goes to the handshake or to the transmission phase, as far as it
+ * goes.  Owned by the connection's thread.
  *
  * One recvmsg(2) takes what is there, the rest of a payload straight into its buffer.
  */
@@ -39,7 +39,8 @@ static int parse(struct nbd_conn *conn)
 	conn->parsing = true;
 	conn->held_back = false;
 	do
-		r = conn->phase >= NBD_REQUEST ? nbd_transmission_step(conn) : nbd_handshake_step(conn);
+		r = conn->phase >= NBD_REQUEST ? nbd_transmission_step(conn)
+					       : nbd_handshake_step(conn);
 	while (r > 0);
 	conn->parsing = false;
 	if (r < 0)
@@ -84,8 +85,8 @@ int nbd_conn_receive(struct nbd_conn *conn, bool wait)
 			.iov_len = direct,
 		};
 	}
-	/* After a big WRITE the next is probably big too: what would be received of it here, beyond its
-	 * header, would have to be copied. */
+	/* After a big WRITE the next is probably big too: what would be received of it here, beyond
+	 * its header, would have to be copied. */
 	if (conn->big_writes && conn->phase != NBD_DRAIN) {
 		room = NBD_REQUEST_BYTES;
 		if (conn->phase == NBD_PIECE) {
@@ -137,7 +138,9 @@ int nbd_conn_resume(struct nbd_conn *conn)
 	return parse(conn);
 }
 
-/* Looks at what was held back for the queue, and sends what came of it.  Rare, and so not inline. */
+/*
+ * Looks at what was held back for the queue, and sends what came of it.  Rare, and so not inline.
+ */
 static int __attribute__((noinline)) go_on(struct nbd_conn *conn)
 {
 	int r;

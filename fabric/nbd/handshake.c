@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The handshake: option haggling of the fixed newstyle negotiation (proto, "Handshake phase").
- * Owned by the connection's thread.  One option at a time: the next is looked at when the last one's
- * reply has left, so that a peer who only asks cannot make replies pile up.
+ * Owned by the connection's thread.  One option at a time: the next is looked at when the last
+ * one's reply has left, so that a peer who only asks cannot make replies pile up.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -90,7 +90,8 @@ static int emit_export(void *ctx, const char *name, const char *description)
 			return listing->error;
 		conn->option_start = 0;
 	}
-	listing->error = nbd_option_reply_data(conn, NBD_REP_SERVER, (uint32_t)(4 + name_len + desc_len), &data);
+	listing->error = nbd_option_reply_data(conn, NBD_REP_SERVER,
+		(uint32_t)(4 + name_len + desc_len), &data);
 	if (listing->error)
 		return listing->error;
 	nbd_put32(data, (uint32_t)name_len);
@@ -114,7 +115,8 @@ static int option_list(struct nbd_conn *conn, struct cursor *c)
 		return listing.error;
 	/* Those that were listed are told: the client sees by the error that there are more. */
 	if (r == -E2BIG)
-		return nbd_option_reply(conn, NBD_REP_ERR_TOO_BIG, "there are more exports than are listed");
+		return nbd_option_reply(conn, NBD_REP_ERR_TOO_BIG,
+			"there are more exports than are listed");
 	if (r < 0)
 		return nbd_option_refuse(conn, r, &(struct weft_error){ 0 });
 	return nbd_option_reply(conn, NBD_REP_ACK, NULL);
@@ -167,7 +169,8 @@ static int reply_infos(struct nbd_conn *conn, const struct nbd_export *export, u
 		nbd_put32(data + 10, export->max_block_bytes);
 	}
 	if (wanted & 1u << NBD_INFO_NAME)
-		r = reply_info_string(conn, NBD_INFO_NAME, export->name ? export->name : conn->name);
+		r = reply_info_string(conn, NBD_INFO_NAME,
+			export->name ? export->name : conn->name);
 	if (r == 0 && (wanted & 1u << NBD_INFO_DESCRIPTION) && export->description)
 		r = reply_info_string(conn, NBD_INFO_DESCRIPTION, export->description);
 	return r;
@@ -279,7 +282,10 @@ static bool query_begins(const uint8_t *query, uint32_t len, const char *text)
 	return len >= strlen(text) && memcmp(query, text, strlen(text)) == 0;
 }
 
-/* weft:session:… : at most one per option.  0, 1: it selects our context; -EINVAL: malformed; -ENOENT; -EPROTONOSUPPORT, with err. */
+/*
+ * weft:session:… : at most one per option.  0, 1: it selects our context; -EINVAL: malformed;
+ * -ENOENT; -EPROTONOSUPPORT, with err.
+ */
 static int query_session(struct nbd_conn *conn, const uint8_t *query, uint32_t len,
 	struct weft_hello *ret_hello, char *ret_grant, struct weft_error *err)
 {
@@ -328,7 +334,8 @@ static int option_context(struct nbd_conn *conn, struct cursor *c)
 		conn->have_hello = false;
 	}
 	if (!conn->structured)
-		return nbd_option_error(conn, NBD_REP_ERR_INVALID, "needs structured replies first");
+		return nbd_option_error(conn, NBD_REP_ERR_INVALID,
+			"needs structured replies first");
 	if (!get_name(conn, c) || !get32(c, &nr))
 		return nbd_option_error(conn, NBD_REP_ERR_INVALID, "malformed meta context option");
 	r = conn->service->info(conn, conn->name, &export, &err);
@@ -342,16 +349,19 @@ static int option_context(struct nbd_conn *conn, struct cursor *c)
 
 		if (!get_string(c, &query, &len))
 			return nbd_option_error(conn, NBD_REP_ERR_INVALID, "malformed query");
-		if (query_is(query, len, "base:allocation") || (!set && query_is(query, len, "base:"))) {
+		if (query_is(query, len, "base:allocation") ||
+			(!set && query_is(query, len, "base:"))) {
 			selected |= NBD_CONTEXT_ALLOCATION;
 		} else if (query_begins(query, len, WEFT_CONTEXT_SESSION)) {
 			if (selected & NBD_CONTEXT_GRANT)
-				return nbd_option_error(conn, NBD_REP_ERR_INVALID, "more than one session");
+				return nbd_option_error(conn, NBD_REP_ERR_INVALID,
+					"more than one session");
 			r = query_session(conn, query, len, &hello, conn->grant, &err);
 			if (r == -ENOENT || r == -EPROTONOSUPPORT)
 				return nbd_option_refuse(conn, r, &err);
 			if (r < 0)
-				return nbd_option_error(conn, NBD_REP_ERR_INVALID, "malformed weft:session");
+				return nbd_option_error(conn, NBD_REP_ERR_INVALID,
+					"malformed weft:session");
 			selected |= r ? NBD_CONTEXT_GRANT : 0;
 		} else if (!set && query_is(query, len, WEFT_CONTEXT_TENURE)) {
 			tell_tenure = true;
@@ -382,14 +392,15 @@ static int option_context(struct nbd_conn *conn, struct cursor *c)
 static int option_structured_reply(struct nbd_conn *conn, struct cursor *c)
 {
 	if (c->left > 0)
-		return nbd_option_error(conn, NBD_REP_ERR_INVALID, "STRUCTURED_REPLY takes no data");
+		return nbd_option_error(conn, NBD_REP_ERR_INVALID,
+			"STRUCTURED_REPLY takes no data");
 	conn->structured = true;
 	return nbd_option_reply(conn, NBD_REP_ACK, NULL);
 }
 
 /*
- * The place for TLS.  When it comes: whatever was received behind this option in clear text is to be
- * thrown away, and the negotiated state (structured, contexts, hello) forgotten.
+ * The place for TLS.  When it comes: whatever was received behind this option in clear text is to
+ * be thrown away, and the negotiated state (structured, contexts, hello) forgotten.
  */
 static int option_starttls(struct nbd_conn *conn, struct cursor *c)
 {

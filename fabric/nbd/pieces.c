@@ -3,9 +3,9 @@
  * READs and WRITEs that are longer than the service's buffer: they go through it in pieces.
  * Owned by the connection's thread.
  *
- * Nothing here is on the way of a request that fits.  Invariants: one request at a time goes in pieces (the service has no
- * buffer for another); while there is more of a READ's reply it is conn->pieces, the last of the queue, and replies that come later wait
- * in conn->behind.
+ * Nothing here is on the way of a request that fits.  Invariants: one request at a time goes in
+ * pieces (the service has no buffer for another); while there is more of a READ's reply it is
+ * conn->pieces, the last of the queue, and replies that come later wait in conn->behind.
  */
 #include <assert.h>
 #include <errno.h>
@@ -13,7 +13,9 @@
 #include "fabric/nbd/conn.h"
 #include "fabric/base/util.h"
 
-/* Whether a reply, once begun, can still be an error; else that would be the end of the connection. */
+/*
+ * Whether a reply, once begun, can still be an error; else that would be the end of the connection.
+ */
 static bool can_fail_late(const struct nbd_request *rq)
 {
 	return rq->conn->structured && !(rq->flags & NBD_CMD_FLAG_DF);
@@ -59,7 +61,10 @@ static void requeue(struct nbd_request *rq)
 	}
 }
 
-/* The next piece of a READ's reply into the queue, which has none of it.  -EIO: it cannot be told any more. */
+/*
+ * The next piece of a READ's reply into the queue, which has none of it.  -EIO: it cannot be told
+ * any more.
+ */
 static int next_piece(struct nbd_request *rq)
 {
 	const uint64_t done = rq->len - rq->rest;
@@ -81,8 +86,8 @@ static int next_piece(struct nbd_request *rq)
 	if (can_fail_late(rq) || (rq->conn->structured && done == 0)) {
 		const bool whole = !can_fail_late(rq);
 
-		nbd_pack_data_chunk(rq->head, whole || rq->rest == 0 ? NBD_REPLY_FLAG_DONE : 0, rq->cookie, rq->off + done,
-			whole ? rq->len : len);
+		nbd_pack_data_chunk(rq->head, whole || rq->rest == 0 ? NBD_REPLY_FLAG_DONE : 0,
+			rq->cookie, rq->off + done, whole ? rq->len : len);
 		rq->head_len = NBD_DATA_CHUNK_BYTES;
 	} else if (done == 0) {
 		nbd_pack_simple_reply(rq->head, 0, rq->cookie);

@@ -116,8 +116,10 @@ enum {
 enum {
 	NBD_PORT = 10809,            /* IANA */
 	NBD_MAX_STRING = 4096,       /* proto, "Conventions" */
-	NBD_MAX_PAYLOAD = 32 << 20,  /* proto, "Block size constraints": what a server should take unasked */
-	NBD_MAX_OPTION = 64 << 10,   /* ours: the longest option payload that is read, not skipped */
+	/* proto, "Block size constraints": what a server should take unasked */
+	NBD_MAX_PAYLOAD = 32 << 20,
+	/* ours: the longest option payload that is read, not skipped */
+	NBD_MAX_OPTION = 64 << 10,
 	NBD_HANDSHAKE_BYTES = 18,
 	NBD_OPTION_BYTES = 16,
 	NBD_OPTION_REPLY_BYTES = 20,
@@ -151,7 +153,8 @@ struct nbd_chunk {
 void nbd_pack_handshake(uint8_t p[NBD_HANDSHAKE_BYTES], uint16_t flags);
 /* 0, or -EPROTO: wrong magic. */
 int nbd_unpack_option(const uint8_t p[NBD_OPTION_BYTES], struct nbd_option *ret);
-void nbd_pack_option_reply(uint8_t p[NBD_OPTION_REPLY_BYTES], uint32_t option, uint32_t type, uint32_t len);
+void nbd_pack_option_reply(uint8_t p[NBD_OPTION_REPLY_BYTES], uint32_t option, uint32_t type,
+	uint32_t len);
 
 /* 0, or -EPROTO: wrong magic. */
 int nbd_unpack_request(const uint8_t p[NBD_REQUEST_BYTES], struct nbd_request_header *ret);
@@ -160,14 +163,19 @@ void nbd_pack_request(uint8_t p[NBD_REQUEST_BYTES], const struct nbd_request_hea
 void nbd_pack_simple_reply(uint8_t p[NBD_SIMPLE_REPLY_BYTES], uint32_t error, uint64_t cookie);
 void nbd_pack_chunk(uint8_t p[NBD_CHUNK_BYTES], const struct nbd_chunk *chunk);
 /* Chunk header and offset of an OFFSET_DATA chunk of data_len bytes. */
-void nbd_pack_data_chunk(uint8_t p[NBD_DATA_CHUNK_BYTES], uint16_t flags, uint64_t cookie, uint64_t off,
-	uint32_t data_len);
-void nbd_pack_error_chunk(uint8_t p[NBD_ERROR_CHUNK_BYTES], uint16_t flags, uint64_t cookie, uint32_t error);
+void nbd_pack_data_chunk(uint8_t p[NBD_DATA_CHUNK_BYTES], uint16_t flags, uint64_t cookie,
+	uint64_t off, uint32_t data_len);
+void nbd_pack_error_chunk(uint8_t p[NBD_ERROR_CHUNK_BYTES], uint16_t flags, uint64_t cookie,
+	uint32_t error);
 /* Of a chunk whose magic was looked at with nbd_get32(). */
 void nbd_unpack_chunk(const uint8_t p[NBD_CHUNK_BYTES], struct nbd_chunk *ret);
-void nbd_unpack_simple_reply(const uint8_t p[NBD_SIMPLE_REPLY_BYTES], uint32_t *ret_error, uint64_t *ret_cookie);
+void nbd_unpack_simple_reply(const uint8_t p[NBD_SIMPLE_REPLY_BYTES], uint32_t *ret_error,
+	uint64_t *ret_cookie);
 
-/* Between errno (positive) and the protocol's errors; what has no counterpart becomes EIO (EINVAL from the wire: EIO too when unknown). */
+/*
+ * Between errno (positive) and the protocol's errors; what has no counterpart becomes EIO (EINVAL
+ * from the wire: EIO too when unknown).
+ */
 uint32_t nbd_error_from_errno(int code);
 int nbd_error_to_errno(uint32_t error);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a request is answered with: a reply's header, and where its payload is.  Owned by the connection's thread; nothing is queued here.
+ * What a request is answered with: a reply's header, and where its payload is.  Owned by the
+ * connection's thread; nothing is queued here.
  */
 #include <assert.h>
 
@@ -8,7 +9,10 @@
 #include "fabric/base/util.h"
 
 enum {
-	/* Replies and extents share a slot's row of extents: descriptors, then the weft context's chunk. */
+	/*
+	 * Replies and extents share a slot's row of extents: descriptors, then the weft context's
+	 * chunk.
+	 */
 	DESCRIPTOR_BYTES = 8,
 	STATUS_BYTES = NBD_CHUNK_BYTES + 4,
 };
@@ -88,7 +92,8 @@ static void pack_status(struct nbd_request *rq)
 	if (contexts & NBD_CONTEXT_GRANT) {
 		/* Our context says nothing about blocks. */
 		if (rq->payload_len > 0) {
-			pack_status_head(p + rq->payload_len, rq->cookie, NBD_CONTEXT_GRANT, 1, true);
+			pack_status_head(p + rq->payload_len, rq->cookie, NBD_CONTEXT_GRANT, 1,
+				true);
 			rq->payload_len += STATUS_BYTES;
 		} else {
 			pack_status_head(rq->head, rq->cookie, NBD_CONTEXT_GRANT, 1, true);
@@ -110,7 +115,8 @@ void nbd_request_pack_reply(struct nbd_request *rq, int error)
 		rq->payload = rq->buf;
 		rq->payload_len = rq->len;
 		if (rq->conn->structured) {
-			nbd_pack_data_chunk(rq->head, NBD_REPLY_FLAG_DONE, rq->cookie, rq->off, rq->len);
+			nbd_pack_data_chunk(rq->head, NBD_REPLY_FLAG_DONE, rq->cookie, rq->off,
+				rq->len);
 			rq->head_len = NBD_DATA_CHUNK_BYTES;
 			return;
 		}

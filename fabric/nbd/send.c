@@ -31,7 +31,8 @@ static unsigned gather(const struct nbd_conn *conn, struct iovec *iov, size_t *r
 			skip -= rq->head_len;
 		}
 		if (rq->payload_len > 0)
-			iov[n++] = (struct iovec){ (uint8_t *)rq->payload + skip, rq->payload_len - skip };
+			iov[n++] = (struct iovec){(uint8_t *)rq->payload + skip,
+				rq->payload_len - skip};
 		bytes += (size_t)rq->head_len + rq->payload_len;
 		skip = 0;
 	}

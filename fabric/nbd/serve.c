@@ -2,8 +2,8 @@
 /*
  * The waiting driver: a thread that owns one connection serves it to its end.
  *
- * Invariant: it sleeps in recvmsg(2) only while nothing is queued to send; otherwise in poll(2) for both,
- * so that a peer who sends without reading cannot lock itself and us up.
+ * Invariant: it sleeps in recvmsg(2) only while nothing is queued to send; otherwise in poll(2) for
+ * both, so that a peer who sends without reading cannot lock itself and us up.
  */
 #include <errno.h>
 #include <poll.h>
@@ -16,7 +16,9 @@ enum {
 	BATCH_BYTES = 256 << 10, /* received before anything is answered */
 };
 
-/* Sends what is queued; requests that were held back for it are taken on.  0, -EAGAIN, or -errno. */
+/*
+ * Sends what is queued; requests that were held back for it are taken on.  0, -EAGAIN, or -errno.
+ */
 static int send_all(struct nbd_conn *conn)
 {
 	for (;;) {
@@ -36,8 +38,8 @@ static int send_all(struct nbd_conn *conn)
 }
 
 /*
- * Payloads that are received in place come one a call.  While more seems to be there, it is taken in before
- * anything is answered: one reply a call would cost more than the payload.
+ * Payloads that are received in place come one a call.  While more seems to be there, it is taken
+ * in before anything is answered: one reply a call would cost more than the payload.
  */
 static int receive_batch(struct nbd_conn *conn, bool wait)
 {
@@ -70,14 +72,15 @@ int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms)
 			return 0;
 		if (r < 0 && r != -EAGAIN)
 			return r;
-		/* A thread asleep in recvmsg(2) on a Unix socket is also woken whenever the peer takes in what
-		 * we sent; in poll(2) it is not. */
+		/* A thread asleep in recvmsg(2) on a Unix socket is also woken whenever the peer
+		 * takes in what we sent; in poll(2) it is not. */
 		if (r == -EAGAIN || !conn->opened || conn->local) {
 			if (!conn->opened && step != conn->nr_options) {
 				step = conn->nr_options;
 				deadline_ns = weft_min(weft_now_ns() + step_ns, end_ns);
 			}
-			r = nbd_conn_wait(conn, nbd_conn_events(conn), conn->opened ? 0 : deadline_ns);
+			r = nbd_conn_wait(conn, nbd_conn_events(conn),
+				conn->opened ? 0 : deadline_ns);
 			if (r <= 0)
 				return r < 0 ? r : -ETIMEDOUT;
 			ready = true;

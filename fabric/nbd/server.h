@@ -3,9 +3,10 @@
  * The NBD engine, server side: one implementation for the donor (over TCP, a thread a connection)
  * and the bridge (over Unix sockets, many connections on a lane's loop).
  *
- * A connection is a state machine over one stream socket.  It does not wait by itself: nbd_conn_receive()
- * and nbd_conn_send() each make at most one system call that moves data, and nbd_conn_events() says what to wait for.
- * nbd_conn_serve() is the waiting driver for threads that own one connection.
+ * A connection is a state machine over one stream socket.  It does not wait by itself:
+ * nbd_conn_receive() and nbd_conn_send() each make at most one system call that moves data, and
+ * nbd_conn_events() says what to wait for.  nbd_conn_serve() is the waiting driver for threads that
+ * own one connection.
  *
  * What is behind the exports is a `struct nbd_service`.  Its requests may complete at once, inside
  * submit(), or later and in any order.
@@ -27,16 +28,21 @@
 struct nbd_conn;
 
 enum {
-	NBD_CONN_REQUESTS = 128, /* in flight per connection; then no more are received (nbd.ko has 128 tags) */
+	/* in flight per connection; then no more are received (nbd.ko has 128 tags) */
+	NBD_CONN_REQUESTS = 128,
 	NBD_MAX_EXTENTS = 64,    /* per BLOCK_STATUS reply */
 	NBD_HANDSHAKE_STEPS = 60,
 };
 
-/* What INFO and GO tell.  Strings are borrowed until the call that filled it returns to the engine. */
+/*
+ * What INFO and GO tell.  Strings are borrowed until the call that filled it returns to the engine.
+ */
 struct nbd_export {
 	uint64_t size_bytes;
-	uint16_t flags; /* NBD_FLAG_…; HAS_FLAGS is added by the engine, SEND_DF where structured replies are on */
-	uint32_t min_block_bytes, preferred_block_bytes, max_block_bytes; /* READ and WRITE; max <= NBD_MAX_PAYLOAD */
+	/* NBD_FLAG_…; HAS_FLAGS is added by the engine, SEND_DF where structured replies are on */
+	uint16_t flags;
+	/* READ and WRITE; max <= NBD_MAX_PAYLOAD */
+	uint32_t min_block_bytes, preferred_block_bytes, max_block_bytes;
 	const char *name;        /* canonical; NULL: as asked */
 	const char *description; /* NULL: none */
 };
@@ -64,7 +70,8 @@ struct nbd_request {
 	/* The engine's. */
 	struct nbd_request *next;
 	uint64_t cookie;
-	uint64_t start_ns; /* when its header was received, weft_now_ns(); 0 unless the service asked for times */
+	/* when its header was received, weft_now_ns(); 0 unless the service asked for times */
+	uint64_t start_ns;
 	void *payload; /* of the reply */
 	uint32_t payload_len;
 	int error;
@@ -77,14 +84,18 @@ struct nbd_request {
 struct nbd_service {
 	/* Handshake; may block only where the connection has a thread of its own. */
 
-	/* Calls emit for each export; stops at its first non-zero return and returns that.  0 when done; -E2BIG: there are more. */
+	/*
+	 * Calls emit for each export; stops at its first non-zero return and returns that.  0 when
+	 * done; -E2BIG: there are more.
+	 */
 	int (*list)(struct nbd_conn *conn,
 		int (*emit)(void *ctx, const char *name, const char *description), void *ctx);
 	/* INFO: tells, grants nothing.  name is NUL-terminated and otherwise a peer's bytes.
 	 * -ENOENT: unknown; -EPERM, -EBUSY, …: refused, err->message goes to the client. */
-	int (*info)(struct nbd_conn *conn, const char *name, struct nbd_export *ret, struct weft_error *err);
-	/* GO and EXPORT_NAME: grants.  hello: what the client said with SET_META_CONTEXT for this export,
-	 * or anonymous.  Errors as info(). After success close() follows once. */
+	int (*info)(struct nbd_conn *conn, const char *name, struct nbd_export *ret,
+		struct weft_error *err);
+	/* GO and EXPORT_NAME: grants.  hello: what the client said with SET_META_CONTEXT for this
+	 * export, or anonymous.  Errors as info(). After success close() follows once. */
 	int (*open)(struct nbd_conn *conn, const char *name, const struct weft_hello *hello,
 		struct nbd_export *ret, struct weft_error *err);
 	/* The answer to a valid hello, asked by LIST_ or SET_META_CONTEXT: 0, or -ENOENT.
@@ -96,48 +107,53 @@ struct nbd_service {
 
 	/* Transmission; on the I/O path: no allocation, no log. */
 
-	/* Gives a READ or WRITE its buf.  0; a positive number: it has room for so many bytes only, and take() is called instead of
-	 * submit() (of a WRITE, before it); -EAGAIN: none free (or a request goes in pieces already), the connection receives no more
-	 * until nbd_conn_resume(); another -errno is the reply.  NULL is not allowed. */
+	/* Gives a READ or WRITE its buf.  0; a positive number: it has room for so many bytes only,
+	 * and take() is called instead of submit() (of a WRITE, before it); -EAGAIN: none free (or
+	 * a request goes in pieces already), the connection receives no more until
+	 * nbd_conn_resume(); another -errno is the reply.  NULL is not allowed. */
 	int (*prepare)(struct nbd_request *rq);
-	/* A piece of a READ that is to fill buf, or of a WRITE whose payload buf has.  off: in the export.  0, or -errno.  NULL where
-	 * prepare() never returns a positive number. */
+	/* A piece of a READ that is to fill buf, or of a WRITE whose payload buf has.  off: in the
+	 * export.  0, or -errno.  NULL where prepare() never returns a positive number. */
 	int (*take)(struct nbd_request *rq, uint64_t off, uint32_t len);
-	/* Carries the request out; ends in nbd_request_complete(), at once or later. For a WRITE buf holds the payload, unless
-	 * take() was given all of it: then it is carried out but for FUA. */
+	/* Carries the request out; ends in nbd_request_complete(), at once or later. For a WRITE
+	 * buf holds the payload, unless take() was given all of it: then it is carried out but for
+	 * FUA. */
 	void (*submit)(struct nbd_request *rq);
-	/* The reply has left (or the connection died): buf is the service's again.  Called once for each
-	 * request whose prepare() said 0, and for each other request that was submitted. */
+	/* The reply has left (or the connection died): buf is the service's again.  Called once for
+	 * each request whose prepare() said 0, and for each other request that was submitted. */
 	void (*release)(struct nbd_request *rq);
 
 	/* The connection ends.  clean: the client said DISC (or ABORT) and everything was answered.
-	 * Called once, from nbd_conn_free() or when the last request completed after it, if open() had succeeded. */
+	 * Called once, from nbd_conn_free() or when the last request completed after it, if open()
+	 * had succeeded. */
 	void (*close)(struct nbd_conn *conn, bool clean);
 
-	/* After GO, bytes came: once for each nbd_conn_receive() that brought some, before its requests
-	 * are submitted.  For signs of life.  NULL: not wanted. */
+	/* After GO, bytes came: once for each nbd_conn_receive() that brought some, before its
+	 * requests are submitted.  For signs of life.  NULL: not wanted. */
 	void (*received)(struct nbd_conn *conn, uint64_t now_ns);
 
 	bool want_times; /* stamp requests with start_ns, once a batch */
 };
 
 /*
- * Takes a connected stream socket (fd becomes the connection's, also on failure).  The greeting is queued.
- * user: for the service, see nbd_conn_user().  0, or -ENOMEM.
+ * Takes a connected stream socket (fd becomes the connection's, also on failure).  The greeting is
+ * queued.  user: for the service, see nbd_conn_user().  0, or -ENOMEM.
  */
 int nbd_conn_new(int fd, const struct nbd_service *service, void *user, struct nbd_conn **ret);
 /*
- * The same in two steps, for a server that keeps nothing for a peer that says nothing: the greeting goes to a fresh socket
- * first, and the connection is made once the peer has answered it.  nbd_greet(): 0, or -errno.
+ * The same in two steps, for a server that keeps nothing for a peer that says nothing: the greeting
+ * goes to a fresh socket first, and the connection is made once the peer has answered it.
+ * nbd_greet(): 0, or -errno.
  */
 int nbd_greet(int fd);
-int nbd_conn_new_greeted(int fd, const struct nbd_service *service, void *user, struct nbd_conn **ret);
-/*
- * The same for a peer that learnt the export by another way, as the kernel's nbd driver does: no handshake, requests
- * come at once and get simple replies.  open() is not called, close() is.
- */
-int nbd_conn_new_open(int fd, const struct nbd_service *service, void *user, const struct nbd_export *export,
+int nbd_conn_new_greeted(int fd, const struct nbd_service *service, void *user,
 	struct nbd_conn **ret);
+/*
+ * The same for a peer that learnt the export by another way, as the kernel's nbd driver does: no
+ * handshake, requests come at once and get simple replies.  open() is not called, close() is.
+ */
+int nbd_conn_new_open(int fd, const struct nbd_service *service, void *user,
+	const struct nbd_export *export, struct nbd_conn **ret);
 /*
  * Ends it: closes the socket; requests that the service still holds complete into nothing, and the
  * memory goes with the last one.  Takes NULL.
@@ -152,33 +168,45 @@ bool nbd_conn_in_transmission(const struct nbd_conn *conn);
 unsigned nbd_conn_nr_requests(const struct nbd_conn *conn);
 
 /*
- * One recvmsg(2) of whatever is there, then everything that it completes: options, requests.
- * wait: block until something comes.  Returns > 0 when something came, -EAGAIN when nothing was
- * there or nothing may be received now (see nbd_conn_events()), 0 at a clean end (DISC, ABORT or end of stream between requests; queued
- * replies may still want nbd_conn_send()), -errno when the peer broke the protocol or the socket died: free it then.
+ * One recvmsg(2) of whatever is there, then everything that it completes: options, requests.  wait:
+ * block until something comes.  Returns > 0 when something came, -EAGAIN when nothing was there or
+ * nothing may be received now (see nbd_conn_events()), 0 at a clean end (DISC, ABORT or end of
+ * stream between requests; queued replies may still want nbd_conn_send()), -errno when the peer
+ * broke the protocol or the socket died: free it then.
  */
 int nbd_conn_receive(struct nbd_conn *conn, bool wait);
 /*
- * Sends what is queued, in one sendmsg(2) if the socket takes it; then looks at received bytes that had to wait
- * for it.  0: all sent; -EAGAIN: wait for POLLOUT; -ESHUTDOWN: the peer said goodbye (or hung up between
- * requests) and everything is answered: free it; another -errno: broken, free it.
+ * Sends what is queued, in one sendmsg(2) if the socket takes it; then looks at received bytes that
+ * had to wait for it.  0: all sent; -EAGAIN: wait for POLLOUT; -ESHUTDOWN: the peer said goodbye
+ * (or hung up between requests) and everything is answered: free it; another -errno: broken, free
+ * it.
  */
 int nbd_conn_send(struct nbd_conn *conn);
-/* The poll(2) events that it waits for now: POLLIN while it may receive, POLLOUT while replies are queued. */
+/*
+ * The poll(2) events that it waits for now: POLLIN while it may receive, POLLOUT while replies are
+ * queued.
+ */
 int nbd_conn_events(const struct nbd_conn *conn);
 /* prepare() may succeed again.  Parses what had been received already. */
 int nbd_conn_resume(struct nbd_conn *conn);
 
 /*
- * Serves until the end, blocking; does not free.  0: clean, or -errno.  handshake_ms: time for each step of the handshake (an
- * option, and taking in its answer); all of it has NBD_HANDSHAKE_STEPS times that until GO.
+ * Serves until the end, blocking; does not free.  0: clean, or -errno.  handshake_ms: time for each
+ * step of the handshake (an option, and taking in its answer); all of it has NBD_HANDSHAKE_STEPS
+ * times that until GO.
  */
 int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms);
 
-/* Any thread, while the connection is not freed: shuts the socket down, so that its thread ends soon. drain: only the receiving side. */
+/*
+ * Any thread, while the connection is not freed: shuts the socket down, so that its thread ends
+ * soon. drain: only the receiving side.
+ */
 void nbd_conn_kill(struct nbd_conn *conn, bool drain);
 
-/* The service's answer: error 0 or -errno.  On the connection's thread.  The reply is queued; nbd_conn_send() sends it. */
+/*
+ * The service's answer: error 0 or -errno.  On the connection's thread.  The reply is queued;
+ * nbd_conn_send() sends it.
+ */
 void nbd_request_complete(struct nbd_request *rq, int error);
 
 #endif

@@ -29,7 +29,10 @@ static uint16_t allowed_flags(const struct nbd_conn *conn, uint16_t type)
 	}
 }
 
-/* The one place where a request's fields are judged.  0, or the -errno to answer (proto, "Error values"). */
+/*
+ * The one place where a request's fields are judged.  0, or the -errno to answer (proto, "Error
+ * values").
+ */
 static int nbd_validate(const struct nbd_conn *conn, const struct nbd_request_header *h)
 {
 	const struct nbd_export *export = &conn->export;

@@ -32,7 +32,8 @@ int region_file_check(struct weft_region *region)
 {
 	struct stat st;
 
-	if (atomic_load_explicit(&region->lost, memory_order_relaxed) < 0 || fstat(region->fd, &st) < 0)
+	if (atomic_load_explicit(&region->lost, memory_order_relaxed) < 0 ||
+		fstat(region->fd, &st) < 0)
 		return -EIO;
 	if (region->has_name && st.st_nlink == 0)
 		return -EIO;
@@ -67,26 +68,34 @@ int weft_region_check(const struct weft_region *region, struct weft_error *err)
 	if (region->backing == WEFT_BACKING_MEMORY)
 		return 0;
 	if (lost == -EUCLEAN)
-		return weft_error_set(err, EIO, "region '%s': a copy was put back in its file's place while it was lent", region->name);
+		return weft_error_set(err, EIO,
+			"region '%s': a copy was put back in its file's place while it was lent",
+			region->name);
 	if (lost < 0)
-		return weft_error_set(err, EIO, "region '%s': its file could not be made durable (%s), and what it holds is not "
-			"known", region->name, strerror(-lost));
+		return weft_error_set(err, EIO,
+			"region '%s': its file could not be made durable (%s), and what it holds "
+			"is not "
+			"known",
+			region->name, strerror(-lost));
 	/* Whoever asks about all regions must not wait for one that is on a network. */
-	if (statx(region->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_NLINK | STATX_SIZE, &st) < 0)
-		return weft_error_set(err, EIO, "region '%s': its file cannot be looked at: %s", region->name, strerror(errno));
+	if (statx(region->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_NLINK | STATX_SIZE,
+		    &st) < 0)
+		return weft_error_set(err, EIO, "region '%s': its file cannot be looked at: %s",
+			region->name, strerror(errno));
 	if (region->has_name && st.stx_nlink == 0) {
 		bool replaced = find_path(region->fd, path, sizeof(path));
 
-		return weft_error_set(err, EIO, "region '%s': its file %s was %s", region->name, path,
-			replaced ? "replaced by another one" : "removed");
+		return weft_error_set(err, EIO, "region '%s': its file %s was %s", region->name,
+			path, replaced ? "replaced by another one" : "removed");
 	}
 	uint64_t size = st.stx_size;
 	if (region->block_bytes && region_file_size(region->fd, &size) < 0)
 		size = 0;
 	if (size < region->size_bytes) {
 		find_path(region->fd, path, sizeof(path));
-		return weft_error_set(err, EIO, "region '%s': its file %s became shorter: %s of %s are left", region->name, path,
-			weft_format_size(size, left, sizeof(left)),
+		return weft_error_set(err, EIO,
+			"region '%s': its file %s became shorter: %s of %s are left", region->name,
+			path, weft_format_size(size, left, sizeof(left)),
 			weft_format_size(region->size_bytes, all, sizeof(all)));
 	}
 	return 0;

@@ -2,8 +2,9 @@
 /*
  * A file region's mark at its file: an extended attribute.
  *
- * From before the first write it says "open", durably; only a clean end replaces it by "clean" with the file's size and time, after the
- * data is durable.  So whoever finds "clean", and size and time as they are, knows that nothing happened since.
+ * From before the first write it says "open", durably; only a clean end replaces it by "clean" with
+ * the file's size and time, after the data is durable.  So whoever finds "clean", and size and time
+ * as they are, knows that nothing happened since.
  *
  * Threads: any; what the mark was told is under flush_lock.
  */
@@ -23,7 +24,8 @@
 
 static bool fits(const struct region_mark *mark, const struct stat *st)
 {
-	return mark->size_bytes == (int64_t)st->st_size && mark->mtime_s == (int64_t)st->st_mtim.tv_sec &&
+	return mark->size_bytes == (int64_t)st->st_size &&
+		mark->mtime_s == (int64_t)st->st_mtim.tv_sec &&
 		mark->mtime_ns == (uint32_t)st->st_mtim.tv_nsec;
 }
 
@@ -91,7 +93,10 @@ int region_mark_take(struct weft_region *region, const struct stat *st)
 		return 0;
 	}
 	region->was_clean = mark->clean && fits(mark, st);
-	/* Whoever changed the file since: a part of a device is no other one for it, unless somebody says so. */
+	/*
+	 * Whoever changed the file since: a part of a device is no other one for it, unless
+	 * somebody says so.
+	 */
 	region->stripe = note->stripe = mark->stripe;
 	if (region->read_only) {
 		/* Nobody can be noted in it; but whoever serves it to be written changes it. */
@@ -99,7 +104,10 @@ int region_mark_take(struct weft_region *region, const struct stat *st)
 			region->epoch = weft_max(XXH3_64bits(text, (size_t)n), 1);
 		return 0;
 	}
-	/* Not closed, or changed by another program since: whoever held it may still answer from what it remembers. */
+	/*
+	 * Not closed, or changed by another program since: whoever held it may still answer from
+	 * what it remembers.
+	 */
 	region->crashed = !region->was_clean;
 	if (region->was_clean)
 		region->epoch = mark->epoch;
@@ -116,8 +124,9 @@ int region_mark_take(struct weft_region *region, const struct stat *st)
 	return 0;
 }
 
-int region_mark_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS],
-	const struct weft_stripe *stripe, uint64_t seq, uint32_t lease_ms)
+int region_mark_note_table(struct weft_region *region,
+	const struct weft_generation table[WEFT_NR_GENERATIONS], const struct weft_stripe *stripe,
+	uint64_t seq, uint32_t lease_ms)
 {
 	struct region_note *note = region->note;
 	bool due;
@@ -125,7 +134,9 @@ int region_mark_note_table(struct weft_region *region, const struct weft_generat
 
 	pthread_mutex_lock(&region->flush_lock);
 	if (seq > note->seq && region_mark_check(region) == -EUCLEAN) {
-		/* Whose contents these are the copy's own mark says, once the file is opened anew. */
+		/*
+		 * Whose contents these are the copy's own mark says, once the file is opened anew.
+		 */
 		atomic_store(&region->lost, -EUCLEAN);
 		r = -EUCLEAN;
 	} else if (seq > note->seq) {
@@ -133,15 +144,22 @@ int region_mark_note_table(struct weft_region *region, const struct weft_generat
 		uint32_t noted_ms = note->lease_ms;
 		struct weft_stripe noted_stripe = note->stripe;
 
-		/* An open mark tells for how long nobody else may be granted what comes after a crash, and which part of a device that is. */
-		due = !marked || lease_ms > note->lease_ms || !weft_stripe_equal(stripe, &note->stripe);
+		/*
+		 * An open mark tells for how long nobody else may be granted what comes after a
+		 * crash, and which part of a device that is.
+		 */
+		due = !marked || lease_ms > note->lease_ms ||
+			!weft_stripe_equal(stripe, &note->stripe);
 		note->stripe = *stripe;
 		note->lease_ms = (uint32_t)weft_max(lease_ms, marked ? note->lease_ms : 0);
 		memcpy(note->table, table, sizeof(note->table));
 		r = due ? region_mark_write(region, !marked) : 0;
 		if (r == -ENOTSUP && !region->was_clean)
 			r = 0; /* there is none: each opening is an epoch */
-		/* The one that there is knows nothing of this grant, which is not made then: the next try has to note it. */
+		/*
+		 * The one that there is knows nothing of this grant, which is not made then: the
+		 * next try has to note it.
+		 */
 		if (r < 0) {
 			note->lease_ms = noted_ms;
 			note->stripe = noted_stripe;
@@ -166,7 +184,10 @@ int region_file_check_write(struct weft_region *region)
 			atomic_store(&region->lost, r);
 		else
 			r = region_mark_write(region, false);
-		/* Without attributes each opening is a new epoch; a clean mark that cannot be replaced would lie. */
+		/*
+		 * Without attributes each opening is a new epoch; a clean mark that cannot be
+		 * replaced would lie.
+		 */
 		if (r == -ENOTSUP && !region->was_clean)
 			r = 0;
 		if (r == 0)

@@ -24,8 +24,8 @@
 #include "fabric/base/util.h"
 
 /*
- * Opens without side effects whatever it is, makes sure that it is a regular file, and opens that; for reading if that is all
- * that may be done with it, or was asked for (*read_only).
+ * Opens without side effects whatever it is, makes sure that it is a regular file, and opens that;
+ * for reading if that is all that may be done with it, or was asked for (*read_only).
  */
 static int open_regular(int dirfd, const char *path, bool beneath, bool *read_only)
 {
@@ -35,8 +35,9 @@ static int open_regular(int dirfd, const char *path, bool beneath, bool *read_on
 	};
 	char again[64];
 	struct stat st;
-	WEFT_CLEANUP_CLOSE int probe = beneath ? (int)syscall(SYS_openat2, dirfd, path, &how, sizeof(how))
-					       : openat(dirfd, path, O_PATH | O_CLOEXEC);
+	WEFT_CLEANUP_CLOSE int probe = beneath
+		? (int)syscall(SYS_openat2, dirfd, path, &how, sizeof(how))
+		: openat(dirfd, path, O_PATH | O_CLOEXEC);
 
 	if (probe < 0)
 		return -errno;
@@ -49,7 +50,8 @@ static int open_regular(int dirfd, const char *path, bool beneath, bool *read_on
 	snprintf(again, sizeof(again), "/proc/self/fd/%d", probe);
 	/* Of a device O_EXCL keeps out whoever mounts it, and us if it is mounted. */
 	int excl = S_ISBLK(st.st_mode) ? O_EXCL : 0;
-	int fd = open(again, (*read_only ? O_RDONLY : O_RDWR | excl) | O_CLOEXEC | O_NOCTTY), ro = 0;
+	int fd = open(again, (*read_only ? O_RDONLY : O_RDWR | excl) | O_CLOEXEC | O_NOCTTY),
+	    ro = 0;
 	if (fd >= 0 && !*read_only && excl && ioctl(fd, BLKROGET, &ro) == 0 && ro) {
 		close(fd);
 		fd = -1;
@@ -87,7 +89,8 @@ static const char *why_not_opened(int code, bool beneath)
 	case EISDIR:
 		return "it is a directory";
 	case ENOTSUP:
-		return beneath ? "it is not a regular file" : "it is neither a regular file nor a block device";
+		return beneath ? "it is not a regular file"
+			       : "it is neither a regular file nor a block device";
 	case ELOOP:
 	case EXDEV:
 		if (beneath)
@@ -98,8 +101,8 @@ static const char *why_not_opened(int code, bool beneath)
 	}
 }
 
-int weft_region_open_file(int dirfd, const char *path, const char *name, bool beneath, bool read_only,
-	struct weft_region **ret, struct weft_error *err)
+int weft_region_open_file(int dirfd, const char *path, const char *name, bool beneath,
+	bool read_only, struct weft_region **ret, struct weft_error *err)
 {
 	char description[96], size[32];
 	uint64_t size_bytes;
@@ -107,8 +110,10 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 	int block = 0, r;
 
 	if (!weft_region_name_valid(name, 4096))
-		return weft_error_set(err, EINVAL, "'%.100s' cannot be a region's name: that is 1 to 4096 bytes of UTF-8 "
-			"without control characters", name);
+		return weft_error_set(err, EINVAL,
+			"'%.100s' cannot be a region's name: that is 1 to 4096 bytes of UTF-8 "
+			"without control characters",
+			name);
 	int fd = open_regular(dirfd, path, beneath, &read_only);
 	if (fd < 0)
 		return weft_error_set(err, -fd, "region '%s': cannot open file %s: %s", name, path,
@@ -124,7 +129,8 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 	}
 	if (fstat(fd, &st) < 0 || (r = region_file_size(fd, &size_bytes)) < 0 ||
 		(S_ISBLK(st.st_mode) && ioctl(fd, BLKSSZGET, &block) < 0)) {
-		r = weft_error_set(err, errno, "region '%s': file %s: %s", name, path, strerror(errno));
+		r = weft_error_set(err, errno, "region '%s': file %s: %s", name, path,
+			strerror(errno));
 		close(fd);
 		return r;
 	}
@@ -147,13 +153,17 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 	region->read_only = read_only;
 	region->has_name = st.st_nlink > 0 && !block;
 	region->generations = calloc(WEFT_NR_GENERATIONS, sizeof(*region->generations));
-	if (!region->generations || region_stage_init(region) < 0 || region_mark_take(region, &st) < 0) {
+	if (!region->generations || region_stage_init(region) < 0 ||
+		region_mark_take(region, &st) < 0) {
 		region_stage_fini(region);
 		region_free(region);
 		return weft_error_set(err, ENOMEM, "region '%s': no memory", name);
 	}
 	region->unmarked |= block != 0;
-	/* In a directory there are no leases files: whoever serves files there has to have attributes. */
+	/*
+	 * In a directory there are no leases files: whoever serves files there has to have
+	 * attributes.
+	 */
 	region->forgets |= region->unmarked && !read_only && !beneath;
 	weft_debug("region '%s': %s, %s, epoch %016" PRIx64 "%s", name, path, description,
 		region->epoch, region->unmarked ? ", without a mark" : "");
@@ -172,7 +182,8 @@ static bool is_held(const struct weft_generation table[WEFT_NR_GENERATIONS])
 void region_file_finish(struct weft_region *region)
 {
 	struct region_note *note = region->note;
-	bool changed = atomic_load(&region->marked) || !region->was_clean || (note && region->table_seq != note->seq);
+	bool changed = atomic_load(&region->marked) || !region->was_clean ||
+		(note && region->table_seq != note->seq);
 	struct stat st;
 
 	if (region->read_only || region->fd < 0 || !note)
@@ -183,7 +194,9 @@ void region_file_finish(struct weft_region *region)
 	}
 	memcpy(note->table, region->generations, sizeof(note->table));
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
-		/* Whatever that generation wrote is in the file now, and nobody joins it any more. */
+		/*
+		 * Whatever that generation wrote is in the file now, and nobody joins it any more.
+		 */
 		changed |= note->table[i].flags & WEFT_ENTRY_HERE;
 		if (note->table[i].flags & WEFT_ENTRY_HERE)
 			note->table[i].flags = 0;
@@ -195,7 +208,9 @@ void region_file_finish(struct weft_region *region)
 		return;
 	if (!is_held(note->table))
 		note->lease_ms = 0;
-	/* Without this mark the next opening starts a new epoch, which is right after any failure. */
+	/*
+	 * Without this mark the next opening starts a new epoch, which is right after any failure.
+	 */
 	if (weft_region_flush(region) < 0 || fsync(region->fd) < 0 || fstat(region->fd, &st) < 0 ||
 		(uint64_t)st.st_size < region->size_bytes)
 		return;

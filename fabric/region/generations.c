@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is known of each attachment, and kept as long as the contents: the table of generations, and what else a header of memory keeps.
- * Threads: under the donor's lock.
+ * What is known of each attachment, and kept as long as the contents: the table of generations, and
+ * what else a header of memory keeps.  Threads: under the donor's lock.
  */
 #include <string.h>
 
@@ -18,8 +18,12 @@ void weft_region_id_hash(const struct weft_region *region, const uint8_t id[16],
 	sd_id128_t in, out;
 
 	if (region->backing == WEFT_BACKING_FILE) {
-		/* Under a key that is kept beside it: it holds on any machine, and after any reboot. */
-		if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, region->note->key, REGION_KEY_BYTES, id, 16, digest) < 0)
+		/*
+		 * Under a key that is kept beside it: it holds on any machine, and after any
+		 * reboot.
+		 */
+		if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, region->note->key, REGION_KEY_BYTES, id, 16,
+			    digest) < 0)
 			abort(); /* no SHA-256 in the library */
 		memcpy(ret, digest, 16);
 		return;
@@ -63,7 +67,10 @@ static bool may_forget(const struct weft_generation *gen)
 	return gen->generation == 0 || gen->held == 0 || gen->held == 1 + WEFT_MODE_SHARED;
 }
 
-/* Free ones first, then those that hold nothing, then shared readers; of each the one not used for longest. */
+/*
+ * Free ones first, then those that hold nothing, then shared readers; of each the one not used for
+ * longest.
+ */
 static bool is_better_victim(const struct weft_generation *a, const struct weft_generation *b)
 {
 	if ((a->generation == 0) != (b->generation == 0))
@@ -85,7 +92,8 @@ struct weft_generation *weft_region_generation(struct weft_region *region,
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
 		struct weft_generation *gen = &region->generations[i];
 
-		if (gen->generation != 0 && memcmp(gen->id_hash, id_hash, sizeof(gen->id_hash)) == 0) {
+		if (gen->generation != 0 &&
+			memcmp(gen->id_hash, id_hash, sizeof(gen->id_hash)) == 0) {
 			gen->last_used = now;
 			return gen;
 		}

@@ -62,7 +62,8 @@ static int populate_slice(void *arg, uint64_t off, uint64_t len)
 	return 0;
 }
 
-static int populate(const struct weft_region *region, int advice, weft_progress_fn *progress, void *ctx)
+static int populate(const struct weft_region *region, int advice, weft_progress_fn *progress,
+	void *ctx)
 {
 	struct populate p = {region->fd, region->map, advice};
 
@@ -98,8 +99,8 @@ static int choose_node(const struct weft_memory_spec *spec, int *ret, struct wef
 	*ret = -1;
 	if (spec->numa == WEFT_NUMA_NODE) {
 		if (spec->numa_node > INT_MAX)
-			return weft_error_set(err, EINVAL, "region '%s': no NUMA node %u", spec->name,
-				spec->numa_node);
+			return weft_error_set(err, EINVAL, "region '%s': no NUMA node %u",
+				spec->name, spec->numa_node);
 		*ret = (int)spec->numa_node;
 	} else if (spec->numa == WEFT_NUMA_NIC) {
 		*ret = nic_node();
@@ -119,21 +120,25 @@ static int bind_memory(const struct weft_memory_spec *spec, int node, void *map,
 	if (hwloc_topology_init(&topology) < 0)
 		return weft_error_set(err, ENOMEM, "region '%s': no memory for hwloc", spec->name);
 	if (hwloc_topology_load(topology) < 0) {
-		r = weft_error_set(err, EIO, "region '%s': hwloc cannot tell the machine's topology", spec->name);
+		r = weft_error_set(err, EIO,
+			"region '%s': hwloc cannot tell the machine's topology", spec->name);
 		goto out;
 	}
 	int nr_nodes = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_NUMANODE);
-	hwloc_obj_t obj = node >= 0 ? hwloc_get_numanode_obj_by_os_index(topology, (unsigned)node) : NULL;
+	hwloc_obj_t obj =
+		node >= 0 ? hwloc_get_numanode_obj_by_os_index(topology, (unsigned)node) : NULL;
 	if (node >= 0 && !obj) {
-		r = weft_error_set(err, EINVAL, "region '%s': there is no NUMA node %d; this machine has %d",
-			spec->name, node, nr_nodes);
+		r = weft_error_set(err, EINVAL,
+			"region '%s': there is no NUMA node %d; this machine has %d", spec->name,
+			node, nr_nodes);
 		goto out;
 	}
 	if (nr_nodes <= 1)
 		goto out; /* all is where it should be */
 	if (spec->numa == WEFT_NUMA_NIC && !obj) {
 		r = weft_error_set(err, ENODEV,
-			"region '%s': no network device says which NUMA node it is on; say --numa NODE",
+			"region '%s': no network device says which NUMA node it is on; say --numa "
+			"NODE",
 			spec->name);
 		goto out;
 	}
@@ -142,8 +147,9 @@ static int bind_memory(const struct weft_memory_spec *spec, int node, void *map,
 		    interleave ? hwloc_topology_get_topology_nodeset(topology) : obj->nodeset,
 		    interleave ? HWLOC_MEMBIND_INTERLEAVE : HWLOC_MEMBIND_BIND,
 		    HWLOC_MEMBIND_BYNODESET | HWLOC_MEMBIND_STRICT) < 0)
-		r = weft_error_set(err, errno, "region '%s': cannot bind its memory to NUMA nodes: %s",
-			spec->name, strerror(errno));
+		r = weft_error_set(err, errno,
+			"region '%s': cannot bind its memory to NUMA nodes: %s", spec->name,
+			strerror(errno));
 out:
 	hwloc_topology_destroy(topology);
 	return r;
@@ -158,24 +164,29 @@ static int check_available(const struct weft_memory_spec *spec, uint64_t size, i
 
 	weft_format_size(spec->hugepage_bytes, page, sizeof(page));
 	if (r == -ENOTSUP)
-		return weft_error_set(err, ENOTSUP, "region '%s': this kernel has no huge pages of %s; add "
-			"hugepagesz=%" PRIu64 "M to its command line", spec->name, page,
-			spec->hugepage_bytes / WEFT_MIB);
+		return weft_error_set(err, ENOTSUP,
+			"region '%s': this kernel has no huge pages of %s; add "
+			"hugepagesz=%" PRIu64 "M to its command line",
+			spec->name, page, spec->hugepage_bytes / WEFT_MIB);
 	if (r < 0)
-		return weft_error_set(err, -r, "region '%s': cannot tell how much memory is available: %s",
-			spec->name, strerror(-r));
+		return weft_error_set(err, -r,
+			"region '%s': cannot tell how much memory is available: %s", spec->name,
+			strerror(-r));
 	if (available.bytes >= size)
 		return 0;
 	weft_format_size(size, want, sizeof(want));
 	weft_format_size(available.bytes, have, sizeof(have));
 	if (spec->hugepage_bytes)
 		return weft_error_set(err, ENOMEM,
-			"region '%s': %s wanted in huge pages of %s, but only %s are free; reserve them first: "
-			"echo %" PRIu64 " > /sys/kernel/mm/hugepages/hugepages-%" PRIu64 "kB/nr_hugepages",
+			"region '%s': %s wanted in huge pages of %s, but only %s are free; reserve "
+			"them first: "
+			"echo %" PRIu64 " > /sys/kernel/mm/hugepages/hugepages-%" PRIu64
+			"kB/nr_hugepages",
 			spec->name, want, page, have, size / spec->hugepage_bytes,
 			spec->hugepage_bytes / WEFT_KIB);
 	return weft_error_set(err, ENOMEM,
-		"region '%s': %s wanted, but only %s can be had (%s); lend less, or insist with --overcommit",
+		"region '%s': %s wanted, but only %s can be had (%s); lend less, or insist with "
+		"--overcommit",
 		spec->name, want, have, available.limit);
 }
 
@@ -197,8 +208,8 @@ static struct weft_region *memory_region_new(const char *name, uint64_t size, ui
 }
 
 /*
- * Lent memory that the donor's own swap takes would be slower than no memory.  mlock2(2) fails where
- * the memlock limit is low; the region serves all the same, and region->locked tells.
+ * Lent memory that the donor's own swap takes would be slower than no memory.  mlock2(2) fails
+ * where the memlock limit is low; the region serves all the same, and region->locked tells.
  */
 static void lock_memory(struct weft_region *region)
 {
@@ -207,8 +218,8 @@ static void lock_memory(struct weft_region *region)
 
 static int map_header(struct weft_region *region)
 {
-	void *map = mmap(NULL, sizeof(struct weft_region_header), PROT_READ | PROT_WRITE, MAP_SHARED,
-		region->header_fd, 0);
+	void *map = mmap(NULL, sizeof(struct weft_region_header), PROT_READ | PROT_WRITE,
+		MAP_SHARED, region->header_fd, 0);
 
 	if (map == MAP_FAILED)
 		return -errno;
@@ -236,25 +247,28 @@ static int write_header(struct weft_region *region)
 	return 0;
 }
 
-int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn *progress, void *ctx,
-	struct weft_region **ret, struct weft_error *err)
+int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn *progress,
+	void *ctx, struct weft_region **ret, struct weft_error *err)
 {
 	uint64_t page = spec->hugepage_bytes ? spec->hugepage_bytes : weft_page_bytes();
 	unsigned flags = 0;
 	int node, r;
 
 	if (!weft_region_name_valid(spec->name, WEFT_MEMORY_NAME_MAX))
-		return weft_error_set(err, EINVAL, "'%.100s' cannot be a region's name: that is 1 to %d bytes of UTF-8 "
-			"without control characters", spec->name, WEFT_MEMORY_NAME_MAX);
+		return weft_error_set(err, EINVAL,
+			"'%.100s' cannot be a region's name: that is 1 to %d bytes of UTF-8 "
+			"without control characters",
+			spec->name, WEFT_MEMORY_NAME_MAX);
 	if (spec->hugepage_bytes == 2 * WEFT_MIB)
 		flags = MFD_HUGETLB | MFD_HUGE_2MB;
 	else if (spec->hugepage_bytes == WEFT_GIB)
 		flags = MFD_HUGETLB | MFD_HUGE_1GB;
 	else if (spec->hugepage_bytes)
-		return weft_error_set(err, EINVAL, "region '%s': huge pages are 2M or 1G", spec->name);
-	if (spec->size_bytes == 0 || spec->size_bytes > INT64_MAX - page)
-		return weft_error_set(err, EINVAL, "region '%s': its size must be above zero and below 8 EiB",
+		return weft_error_set(err, EINVAL, "region '%s': huge pages are 2M or 1G",
 			spec->name);
+	if (spec->size_bytes == 0 || spec->size_bytes > INT64_MAX - page)
+		return weft_error_set(err, EINVAL,
+			"region '%s': its size must be above zero and below 8 EiB", spec->name);
 	uint64_t size = (spec->size_bytes + page - 1) / page * page;
 	r = choose_node(spec, &node, err);
 	if (r < 0)
@@ -270,13 +284,15 @@ int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn
 	region->epoch = weft_random_name();
 	r = region->fd = region_memfd("weft-region", size, flags);
 	if (r >= 0)
-		r = region->header_fd = region_memfd("weft-header", sizeof(struct weft_region_header), 0);
+		r = region->header_fd =
+			region_memfd("weft-header", sizeof(struct weft_region_header), 0);
 	if (r >= 0)
 		r = region_map(region->fd, region->size_bytes, &region->map);
 	if (r >= 0)
 		r = map_header(region);
 	if (r < 0) {
-		weft_error_set(err, -r, "region '%s': cannot take its memory: %s", spec->name, strerror(-r));
+		weft_error_set(err, -r, "region '%s': cannot take its memory: %s", spec->name,
+			strerror(-r));
 		goto fail;
 	}
 	r = bind_memory(spec, node, region->map, size, err);
@@ -290,7 +306,8 @@ int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn
 	if (r == 0 && spec->read_only && mprotect(region->map, size, PROT_READ) < 0)
 		r = -errno;
 	if (r < 0) {
-		weft_error_set(err, -r, "region '%s': cannot take its memory: %s", spec->name, strerror(-r));
+		weft_error_set(err, -r, "region '%s': cannot take its memory: %s", spec->name,
+			strerror(-r));
 		goto fail;
 	}
 	region->read_only = spec->read_only;
@@ -309,8 +326,8 @@ static bool sealed_file(int fd, uint64_t size, struct stat *ret)
 {
 	int seals = fcntl(fd, F_GET_SEALS);
 
-	return fstat(fd, ret) == 0 && S_ISREG(ret->st_mode) && (uint64_t)ret->st_size == size && seals >= 0 &&
-	       (seals & REGION_SEALS) == REGION_SEALS;
+	return fstat(fd, ret) == 0 && S_ISREG(ret->st_mode) && (uint64_t)ret->st_size == size &&
+		seals >= 0 && (seals & REGION_SEALS) == REGION_SEALS;
 }
 
 /* One consistent copy of the constant part, checked as if a stranger had written it. */
@@ -322,7 +339,8 @@ static int read_header(int header_fd, struct weft_region_header *ret)
 	if (!sealed_file(header_fd, sizeof(header), &st) ||
 		pread(header_fd, &header, sizeof(header), 0) != sizeof(header) ||
 		memcmp(header.magic, REGION_HEADER_MAGIC, sizeof(header.magic)) != 0 ||
-		header.header_bytes != sizeof(header) || header.checksum != header_checksum(&header))
+		header.header_bytes != sizeof(header) ||
+		header.checksum != header_checksum(&header))
 		return -ESTALE;
 	header.name[WEFT_MEMORY_NAME_MAX] = '\0';
 	if (!weft_region_name_valid(header.name, WEFT_MEMORY_NAME_MAX) || header.size_bytes == 0 ||
@@ -357,14 +375,18 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 	int r = read_header(header_fd, &header);
 
 	if (r < 0)
-		return weft_error_set(err, ESTALE, "a descriptor left behind is not a region's header of this "
+		return weft_error_set(err, ESTALE,
+			"a descriptor left behind is not a region's header of this "
 			"version");
 	if (!sealed_file(fd, header.size_bytes, &st) || st.st_dev != header.mem_dev ||
 		st.st_ino != header.mem_ino)
-		return weft_error_set(err, ESTALE, "region '%s': the memory and the header that were left "
-			"behind do not belong together", header.name);
+		return weft_error_set(err, ESTALE,
+			"region '%s': the memory and the header that were left "
+			"behind do not belong together",
+			header.name);
 
-	struct weft_region *region = memory_region_new(header.name, header.size_bytes, header.page_bytes);
+	struct weft_region *region =
+		memory_region_new(header.name, header.size_bytes, header.page_bytes);
 	if (!region)
 		return weft_error_set(err, ENOMEM, "region '%s': no memory", header.name);
 	region->epoch = header.epoch;
@@ -383,8 +405,8 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 			r = -errno;
 	}
 	if (r < 0) {
-		weft_error_set(err, -r, "region '%s': cannot map what was left behind: %s", header.name,
-			strerror(-r));
+		weft_error_set(err, -r, "region '%s': cannot map what was left behind: %s",
+			header.name, strerror(-r));
 		region->fd = region->header_fd = -1; /* the caller's still */
 		region_free(region);
 		return r;
@@ -392,8 +414,10 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 	region->read_only = read_only;
 	weft_debug("region '%s': memory that was left behind, epoch %016" PRIx64, region->name,
 		region->epoch);
-	weft_region_note_tenure(region, region->header->tenure ? region->header->tenure : weft_random_name());
-	region->promised_lease_ms = (uint32_t)weft_min(region->header->promised_lease_ms, WEFT_LEASE_MAX_S * 1000);
+	weft_region_note_tenure(region,
+		region->header->tenure ? region->header->tenure : weft_random_name());
+	region->promised_lease_ms =
+		(uint32_t)weft_min(region->header->promised_lease_ms, WEFT_LEASE_MAX_S * 1000);
 	if (weft_stripe_valid(&region->header->stripe))
 		region->stripe = region->header->stripe;
 	lock_memory(region);

@@ -33,7 +33,8 @@ int region_memfd(const char *name, uint64_t size, unsigned flags)
 		fd = memfd_create(name, flags);
 	if (fd < 0)
 		return -errno;
-	if (ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, REGION_SEALS | F_SEAL_SEAL) < 0) {
+	if (ftruncate(fd, (off_t)size) < 0 ||
+		fcntl(fd, F_ADD_SEALS, REGION_SEALS | F_SEAL_SEAL) < 0) {
 		int r = -errno;
 
 		close(fd);
@@ -52,7 +53,10 @@ int region_map(int fd, uint64_t size, uint8_t **ret)
 	/* A core dump is neither the place for what others keep here, nor would it ever end. */
 	madvise(map, size, MADV_DONTDUMP);
 #ifdef __SANITIZE_THREAD__
-	/* What orders borrowers' accesses are requests and answers over sockets, which it does not see. */
+	/*
+	 * What orders borrowers' accesses are requests and answers over sockets, which it does not
+	 * see.
+	 */
 	AnnotateBenignRaceSized(__FILE__, __LINE__, map, size, "bytes of borrowers");
 #endif
 	return 0;

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Leases of regions that keep none themselves (memory, block devices), in a file for the time after the contents, or the donor that knows of
- * them, are gone: then others wait until the leases are over.
+ * Leases of regions that keep none themselves (memory, block devices), in a file for the time after
+ * the contents, or the donor that knows of them, are gone: then others wait until the leases are
+ * over.
  *
- * The file is an open mark (mark.c).  It is replaced as a whole, and made durable, when somebody new holds the region; it is
- * removed when nobody does.
+ * The file is an open mark (mark.c).  It is replaced as a whole, and made durable, when somebody
+ * new holds the region; it is removed when nobody does.
  *
- * Threads: any, under the region's promise_lock: the donor takes that under its own lock, so that it is never held for longer than
- * writing a small file takes.
+ * Threads: any, under the region's promise_lock: the donor takes that under its own lock, so that
+ * it is never held for longer than writing a small file takes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +24,8 @@
 static int load(struct weft_region *region)
 {
 	WEFT_CLEANUP_FREE struct region_mark *mark = calloc(1, sizeof(*mark));
-	WEFT_CLEANUP_CLOSE int fd = open(region->promise_path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+	WEFT_CLEANUP_CLOSE int fd =
+		open(region->promise_path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
 	char text[REGION_MARK_MAX];
 
 	if (!mark)
@@ -57,7 +59,8 @@ static int sync_directory_of(const char *path)
 
 static int write_all(const char *path, const char *text, size_t len)
 {
-	WEFT_CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	WEFT_CLEANUP_CLOSE int fd =
+		open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 
 	if (fd < 0)
 		return -errno;
@@ -90,7 +93,10 @@ int weft_region_keep_promises(struct weft_region *region, const char *path, bool
 	if (is_new) {
 		int r = load(region);
 
-		/* Who held it is in that file, or nobody did; one that cannot be read may say anything. */
+		/*
+		 * Who held it is in that file, or nobody did; one that cannot be read may say
+		 * anything.
+		 */
 		region->forgets = r < 0;
 		return r;
 	}
@@ -108,7 +114,8 @@ static bool is_known(const struct region_note *note, const struct weft_generatio
 	return false;
 }
 
-static bool is_due(const struct region_note *note, const struct weft_generation table[WEFT_NR_GENERATIONS], uint32_t lease_ms)
+static bool is_due(const struct region_note *note,
+	const struct weft_generation table[WEFT_NR_GENERATIONS], uint32_t lease_ms)
 {
 	if (lease_ms > note->lease_ms)
 		return true;
@@ -118,8 +125,8 @@ static bool is_due(const struct region_note *note, const struct weft_generation 
 	return false;
 }
 
-int region_note_promises(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS], uint64_t seq,
-	uint32_t lease_ms)
+int region_note_promises(struct weft_region *region,
+	const struct weft_generation table[WEFT_NR_GENERATIONS], uint64_t seq, uint32_t lease_ms)
 {
 	struct region_note *note = region->note;
 	char text[REGION_MARK_MAX];

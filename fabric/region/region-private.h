@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the files that make up regions share; see region.h.  A file uses those above it only: object.c, generations.c, mark.c, promise.c,
- * pages.c and file-io.c; file-mark.c; stage.c; memory.c and file.c; region.c.
+ * What the files that make up regions share; see region.h.  A file uses those above it only:
+ * object.c, generations.c, mark.c, promise.c, pages.c and file-io.c; file-mark.c; stage.c; memory.c
+ * and file.c; region.c.
  */
 #ifndef WEFT_FABRIC_REGION_REGION_PRIVATE_H
 #define WEFT_FABRIC_REGION_REGION_PRIVATE_H
@@ -37,13 +38,17 @@ _Static_assert(sizeof(struct weft_region_header) == 1016 + 64 * 104, "so does it
 
 /* object.c */
 
-/* A region with name, description and one reference; fd and header_fd are -1.  NULL without memory. */
-struct weft_region *region_new(enum weft_backing backing, const char *name, const char *description);
+/*
+ * A region with name, description and one reference; fd and header_fd are -1.  NULL without memory.
+ */
+struct weft_region *region_new(enum weft_backing backing, const char *name,
+	const char *description);
 /* Closes and frees whatever there is, but a stage.  Takes NULL. */
 void region_free(struct weft_region *region);
 
 /* mark.c: what the extended attribute of a file region says. */
-enum { REGION_KEY_BYTES = 16, REGION_MARK_MAX = 3800 }; /* ext4 has 4 KiB for all attributes of a file */
+/* ext4 has 4 KiB for all attributes of a file */
+enum { REGION_KEY_BYTES = 16, REGION_MARK_MAX = 3800 };
 
 struct region_mark {
 	bool clean; /* everything is in the file, and nothing was written since */
@@ -58,22 +63,29 @@ struct region_mark {
 
 /* Text, without a NUL; returns its length. */
 size_t region_mark_format(const struct region_mark *mark, char text[REGION_MARK_MAX]);
-/* 0, or -EINVAL: not a mark, or one of a version that is not known.  Version 1 has neither lease, key nor table. */
+/*
+ * 0, or -EINVAL: not a mark, or one of a version that is not known.  Version 1 has neither lease,
+ * key nor table.
+ */
 int region_mark_parse(const char *text, size_t len, struct region_mark *ret);
 
-/* What a file region's mark was told, under flush_lock; or the file of promises, under promise_lock. */
+/*
+ * What a file region's mark was told, under flush_lock; or the file of promises, under
+ * promise_lock.
+ */
 struct region_note {
 	uint8_t key[REGION_KEY_BYTES];
 	uint64_t seq;      /* of the table below */
 	uint32_t lease_ms; /* as in the mark */
 	struct weft_stripe stripe;
-	uint64_t mark_sum; /* FILE: of the mark as it was found, or written last; 0: there is none */
+	/* FILE: of the mark as it was found, or written last; 0: there is none */
+	uint64_t mark_sum;
 	struct weft_generation table[WEFT_NR_GENERATIONS];
 };
 
 /* promise.c: weft_region_note_table() of memory. */
-int region_note_promises(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS], uint64_t seq,
-	uint32_t lease_ms);
+int region_note_promises(struct weft_region *region,
+	const struct weft_generation table[WEFT_NR_GENERATIONS], uint64_t seq, uint32_t lease_ms);
 
 /* pages.c */
 
@@ -83,7 +95,10 @@ int region_note_promises(struct weft_region *region, const struct weft_generatio
 int region_memfd(const char *name, uint64_t size, unsigned flags);
 /* All of it. */
 int region_map(int fd, uint64_t size, uint8_t **ret);
-/* Several threads call fn for slices in turn, until one fails; the caller's waits and tells of progress (NULL: nobody). */
+/*
+ * Several threads call fn for slices in turn, until one fails; the caller's waits and tells of
+ * progress (NULL: nobody).
+ */
 int region_parallel(uint64_t size, int (*fn)(void *arg, uint64_t off, uint64_t len), void *arg,
 	weft_progress_fn *progress, void *ctx);
 
@@ -100,17 +115,21 @@ int region_file_pwrite(struct weft_region *region, const void *buf, uint64_t off
 /* file-mark.c */
 
 /*
- * What the mark says of the file as it was opened.  A clean one that fits: whose contents these are, and who may go on with them.  Any
- * other: who may still remember the contents that are gone.
+ * What the mark says of the file as it was opened.  A clean one that fits: whose contents these
+ * are, and who may go on with them.  Any other: who may still remember the contents that are gone.
  */
 int region_mark_take(struct weft_region *region, const struct stat *st);
-/* Whether the mark is the one that we know.  -EUCLEAN: a copy was put back in the file's place while it was open, with its mark. */
+/*
+ * Whether the mark is the one that we know.  -EUCLEAN: a copy was put back in the file's place
+ * while it was open, with its mark.
+ */
 int region_mark_check(const struct weft_region *region);
 /* 0 once the mark is durable; -ENOTSUP where there are no such attributes. */
 int region_mark_write(struct weft_region *region, bool clean);
 /* weft_region_note_table() of a file that may be written. */
-int region_mark_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS],
-	const struct weft_stripe *stripe, uint64_t seq, uint32_t lease_ms);
+int region_mark_note_table(struct weft_region *region,
+	const struct weft_generation table[WEFT_NR_GENERATIONS], const struct weft_stripe *stripe,
+	uint64_t seq, uint32_t lease_ms);
 /* region_file_check() before a change; the first one takes the clean mark away, durably. */
 int region_file_check_write(struct weft_region *region);
 
@@ -135,7 +154,10 @@ struct region_stage {
 
 int region_stage_init(struct weft_region *region);
 void region_stage_fini(struct weft_region *region);
-/* FILE: the contents stay where they are until region_leave(): in the memory returned, or (NULL) in the file. */
+/*
+ * FILE: the contents stay where they are until region_leave(): in the memory returned, or (NULL) in
+ * the file.
+ */
 uint8_t *region_enter(struct weft_region *region);
 void region_leave(struct weft_region *region);
 /* After a change, inside region_enter(). */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is done with the contents of a region of either kind: reads and writes, zeros, holes; and its end.
- * Threads: as region.h says.
+ * What is done with the contents of a region of either kind: reads and writes, zeros, holes; and
+ * its end.  Threads: as region.h says.
  */
 #include "fabric/region/region.h"
 
@@ -55,15 +55,20 @@ static int memory_punch(struct weft_region *region, uint64_t off, uint64_t len, 
 	 */
 	if (page != weft_page_bytes() || last < first + PUNCH_MIN_BYTES)
 		return -EOPNOTSUPP;
-	/* This, then a look at nr_pins; weft_region_pin() the other way round: one of the two sees the other. */
+	/*
+	 * This, then a look at nr_pins; weft_region_pin() the other way round: one of the two sees
+	 * the other.
+	 */
 	atomic_fetch_add(&region->nr_punching, 1);
 	if (atomic_load(&region->nr_pins) > 0) {
 		r = -EOPNOTSUPP;
 	} else {
 		atomic_store(&region->punched, true);
 		do
-			r = fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)first,
-				      (off_t)(last - first)) < 0 ? -errno : 0;
+			r = fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				    (off_t)first, (off_t)(last - first)) < 0
+				? -errno
+				: 0;
 		while (r == -EINTR);
 	}
 	atomic_fetch_sub(&region->nr_punching, 1);
@@ -162,7 +167,8 @@ static int file_write_zeros(struct weft_region *region, uint64_t off, uint64_t l
 enum allocation { PUNCH, ZERO, DISCARD };
 
 /* 0, or -EOPNOTSUPP: write zeros instead. */
-static int file_tell(const struct weft_region *region, enum allocation what, uint64_t off, uint64_t len)
+static int file_tell(const struct weft_region *region, enum allocation what, uint64_t off,
+	uint64_t len)
 {
 	uint64_t range[2] = {off, len};
 	int r;
@@ -171,7 +177,10 @@ static int file_tell(const struct weft_region *region, enum allocation what, uin
 		if (what == DISCARD && region->block_bytes)
 			r = ioctl(region->fd, BLKDISCARD, range);
 		else
-			r = fallocate(region->fd, FALLOC_FL_KEEP_SIZE | (what == ZERO ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE),
+			r = fallocate(region->fd,
+				FALLOC_FL_KEEP_SIZE |
+					(what == ZERO ? FALLOC_FL_ZERO_RANGE
+						      : FALLOC_FL_PUNCH_HOLE),
 				(off_t)off, (off_t)len);
 	} while (r < 0 && errno == EINTR);
 	if (r < 0 && (errno == ENOSYS || errno == ENODEV || errno == EREMOTEIO))
@@ -180,7 +189,8 @@ static int file_tell(const struct weft_region *region, enum allocation what, uin
 }
 
 /* A device's range is in whole blocks.  DISCARD is advisory: nothing need be done. */
-static int file_allocate(struct weft_region *region, enum allocation what, uint64_t off, uint64_t len)
+static int file_allocate(struct weft_region *region, enum allocation what, uint64_t off,
+	uint64_t len)
 {
 	int r = region_file_check_write(region);
 
@@ -200,7 +210,8 @@ static int file_allocate(struct weft_region *region, enum allocation what, uint6
 }
 
 /* Whole blocks between the two, rounded inward; none: *first == *last. */
-static void whole_blocks(const struct weft_region *region, uint64_t off, uint64_t len, uint64_t *first, uint64_t *last)
+static void whole_blocks(const struct weft_region *region, uint64_t off, uint64_t len,
+	uint64_t *first, uint64_t *last)
 {
 	uint64_t block = region->block_bytes ? region->block_bytes : 1;
 
@@ -208,7 +219,8 @@ static void whole_blocks(const struct weft_region *region, uint64_t off, uint64_
 	*last = weft_max((off + len) / block * block, *first);
 }
 
-static int file_zero(struct weft_region *region, uint64_t off, uint64_t len, bool may_punch, bool fast)
+static int file_zero(struct weft_region *region, uint64_t off, uint64_t len, bool may_punch,
+	bool fast)
 {
 	uint64_t first, last;
 	int r = -EOPNOTSUPP;
@@ -230,7 +242,8 @@ static int file_zero(struct weft_region *region, uint64_t off, uint64_t len, boo
 	return r;
 }
 
-int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, bool may_punch, bool fast)
+int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, bool may_punch,
+	bool fast)
 {
 	assert_inside(region, off, len);
 	if (region->read_only)
@@ -293,8 +306,9 @@ struct weft_extent weft_region_extent(struct weft_region *region, uint64_t off, 
 	return extent;
 }
 
-int weft_region_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS],
-	const struct weft_stripe *stripe, uint64_t seq, uint32_t lease_ms)
+int weft_region_note_table(struct weft_region *region,
+	const struct weft_generation table[WEFT_NR_GENERATIONS], const struct weft_stripe *stripe,
+	uint64_t seq, uint32_t lease_ms)
 {
 	if (region->promise_path)
 		return region_note_promises(region, table, seq, lease_ms);

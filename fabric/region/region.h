@@ -47,7 +47,8 @@ struct weft_memory_spec {
 struct weft_region_header;
 
 struct weft_region {
-	char *name;        /* UTF-8 without control characters, at most 4096 bytes; MEMORY: WEFT_MEMORY_NAME_MAX */
+	/* UTF-8 without control characters, at most 4096 bytes; MEMORY: WEFT_MEMORY_NAME_MAX */
+	char *name;
 	char *description; /* for people: "memory, 1 GiB" */
 	uint64_t size_bytes;
 	enum weft_backing backing;
@@ -64,32 +65,47 @@ struct weft_region {
 	uint64_t page_bytes;   /* MEMORY: of the pages in use */
 	_Atomic bool punched;  /* MEMORY: may have holes */
 	_Atomic unsigned nr_pins, nr_punching; /* MEMORY: weft_region_pin() */
-	_Atomic int lost;      /* FILE: -errno of the write-back that failed, or -EUCLEAN: it is another; everything fails with -EIO since */
+	/*
+	 * FILE: -errno of the write-back that failed, or -EUCLEAN: it is another; everything fails
+	 * with -EIO since
+	 */
+	_Atomic int lost;
 	bool was_clean;        /* FILE: opened under the epoch of a clean mark */
 	bool has_name;         /* FILE: in some directory, when it was opened */
-	uint32_t block_bytes;  /* FILE: 0, or a block device's, in which alone it can be told to zero or to discard */
+	/* FILE: 0, or a block device's, in which alone it can be told to zero or to discard */
+	uint32_t block_bytes;
 	_Atomic bool marked;   /* FILE: the mark says "open": it may be written */
 	pthread_mutex_t flush_lock;
 	struct region_stage *stage; /* FILE: weft_region_stage() */
-	struct region_note *note;   /* FILE, or with a promise_path: what is noted of who holds it */
+	/* FILE, or with a promise_path: what is noted of who holds it */
+	struct region_note *note;
 	char *promise_path;         /* weft_region_keep_promises(); NULL: they are not kept there */
-	pthread_mutex_t promise_lock; /* of that file; flush_lock is held while a whole disk is flushed */
+	/* of that file; flush_lock is held while a whole disk is flushed */
+	pthread_mutex_t promise_lock;
 	/* The donor's, under its lock. */
-	struct weft_generation *generations; /* WEFT_NR_GENERATIONS of them, in the header if there is one */
-	bool reported;   /* FILE: somebody said that it is no longer what was opened; the reporter's thread */
+	/* WEFT_NR_GENERATIONS of them, in the header if there is one */
+	struct weft_generation *generations;
+	/* FILE: somebody said that it is no longer what was opened; the reporter's thread */
+	bool reported;
 	uint64_t table_seq; /* counts changes of that table */
 	uint64_t tenure;    /* see donor.h */
-	struct weft_stripe stripe; /* which part of a device the contents are; count 0: nobody has said it since they began */
-	uint64_t grace_until_ns; /* who held contents that are gone may still answer from memory; 0: nobody may */
-	uint32_t promised_lease_ms; /* when it was opened: the longest that was promised to whoever held it */
-	bool unmarked;      /* FILE: a device, or in a file system without attributes: there are no marks */
-	bool forgets;       /* it may be written, and nothing says who held it, nor under which lease */
+	/* which part of a device the contents are; count 0: nobody has said it since they began */
+	struct weft_stripe stripe;
+	/* who held contents that are gone may still answer from memory; 0: nobody may */
+	uint64_t grace_until_ns;
+	/* when it was opened: the longest that was promised to whoever held it */
+	uint32_t promised_lease_ms;
+	/* FILE: a device, or in a file system without attributes: there are no marks */
+	bool unmarked;
+	/* it may be written, and nothing says who held it, nor under which lease */
+	bool forgets;
 	bool crashed;       /* under a new epoch, while somebody may hold the one before */
 };
 
 enum {
 	WEFT_MEMORY_NAME_MAX = 255,
-	WEFT_LEASE_MAX_S = 604800, /* no donor promises a longer lease: a mark that says so is damaged */
+	/* no donor promises a longer lease: a mark that says so is damaged */
+	WEFT_LEASE_MAX_S = 604800,
 };
 
 /* True for 1 to max bytes of UTF-8 without control characters. */
@@ -102,31 +118,37 @@ typedef void weft_progress_fn(void *ctx, uint64_t done, uint64_t total);
  * Takes and clears memory up front, in parallel.  -ENOMEM: more than is available (the message
  * says how much is, and how to insist); -EINVAL: name, size; or what memfd_create(2), mmap(2) said.
  */
-int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn *progress, void *ctx,
-	struct weft_region **ret, struct weft_error *err);
+int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn *progress,
+	void *ctx, struct weft_region **ret, struct weft_error *err);
 
 /*
- * Takes over the two descriptors of a memory region that a daemon left behind.  The fds become
- * the region's, on success only.  -ESTALE: header and memory do not belong together, or another version.
+ * Takes over the two descriptors of a memory region that a daemon left behind.  The fds become the
+ * region's, on success only.  -ESTALE: header and memory do not belong together, or another
+ * version.
  */
 int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region **ret,
 	struct weft_error *err);
 
-/* What weft_region_adopt() would find by the header; both outputs.  -ESTALE: not a header of this version. */
+/*
+ * What weft_region_adopt() would find by the header; both outputs.  -ESTALE: not a header of this
+ * version.
+ */
 int weft_region_peek(int header_fd, char name[WEFT_MEMORY_NAME_MAX + 1], uint64_t *ret_size_bytes,
 	uint64_t *ret_epoch);
 
 /*
- * The content of the regular file `path`, or of the block device, is the region (dirfd as openat(2); beneath: refuse
- * anything that leaves dirfd by name or by link, openat2(2) RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS).
- * A device has no such mark; whoever may write it has it alone (O_EXCL), and it is not served from below a directory.
- * A file that may only be read becomes a read-only region.
- * Its epoch and its table of attachments are kept from the last clean stop (a mark in an extended attribute, "open" from the first
- * write on), otherwise the epoch is new.  A read-only one's epoch is the mark's own: other contents, or another mark, are another
- * epoch.  -EISDIR, -ENOTSUP: neither; -ENODATA: empty; -EBUSY: another daemon serves it (flock(2)), or a device is in use; or what open(2) said.
+ * The content of the regular file `path`, or of the block device, is the region (dirfd as
+ * openat(2); beneath: refuse anything that leaves dirfd by name or by link, openat2(2)
+ * RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS).  A device has no such mark; whoever may write it has it
+ * alone (O_EXCL), and it is not served from below a directory.  A file that may only be read
+ * becomes a read-only region.  Its epoch and its table of attachments are kept from the last clean
+ * stop (a mark in an extended attribute, "open" from the first write on), otherwise the epoch is
+ * new.  A read-only one's epoch is the mark's own: other contents, or another mark, are another
+ * epoch.  -EISDIR, -ENOTSUP: neither; -ENODATA: empty; -EBUSY: another daemon serves it (flock(2)),
+ * or a device is in use; or what open(2) said.
  */
-int weft_region_open_file(int dirfd, const char *path, const char *name, bool beneath, bool read_only,
-	struct weft_region **ret, struct weft_error *err);
+int weft_region_open_file(int dirfd, const char *path, const char *name, bool beneath,
+	bool read_only, struct weft_region **ret, struct weft_error *err);
 
 struct weft_region *weft_region_get(struct weft_region *region);
 /* Takes NULL.  The last one unmaps and closes; a file region is flushed and marked clean first. */
@@ -134,57 +156,68 @@ void weft_region_put(struct weft_region *region);
 
 /*
  * FILE regions only (a MEMORY region is accessed at map + off).  off + len inside the region:
- * asserted.  0, or -EIO, -ENOSPC and what pread(2), pwrite(2) said; a file that became shorter: -EIO, like a
- * change to one that was removed meanwhile, which nobody would ever find.
- * After a write-back error nobody knows which bytes reached the disk: everything fails with -EIO from
- * then on, until the file is opened anew (under a new epoch).
+ * asserted.  0, or -EIO, -ENOSPC and what pread(2), pwrite(2) said; a file that became shorter:
+ * -EIO, like a change to one that was removed meanwhile, which nobody would ever find.  After a
+ * write-back error nobody knows which bytes reached the disk: everything fails with -EIO from then
+ * on, until the file is opened anew (under a new epoch).
  */
 int weft_region_read(struct weft_region *region, void *buf, uint64_t off, uint64_t len);
 int weft_region_write(struct weft_region *region, const void *buf, uint64_t off, uint64_t len);
 
 /*
- * FILE: whether the file is still what was opened, as far as the kernel knows without asking a server: 0, or -EIO with what
- * happened to it.  MEMORY: 0.
+ * FILE: whether the file is still what was opened, as far as the kernel knows without asking a
+ * server: 0, or -EIO with what happened to it.  MEMORY: 0.
  */
 int weft_region_check(const struct weft_region *region, struct weft_error *err);
 
-/* Both backings.  FILE: data durable (fdatasync); MEMORY: nothing to do.  0, or -errno; an error once seen stays. */
+/*
+ * Both backings.  FILE: data durable (fdatasync); MEMORY: nothing to do.  0, or -errno; an error
+ * once seen stays.
+ */
 int weft_region_flush(struct weft_region *region);
-/* The range reads as zeros.  may_punch: a hole is allowed.  fast: -EOPNOTSUPP instead of writing zeros. */
-int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, bool may_punch, bool fast);
+/*
+ * The range reads as zeros.  may_punch: a hole is allowed.  fast: -EOPNOTSUPP instead of writing
+ * zeros.
+ */
+int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, bool may_punch,
+	bool fast);
 /* Advisory; never fails for lack of support. */
 int weft_region_trim(struct weft_region *region, uint64_t off, uint64_t len);
 
 /*
- * MEMORY: while pinned (counted) no pages are given back: a device that reads and writes them by itself would go on
- * with the old ones.  weft_region_pin() waits for holes that are being made.  Any thread.
+ * MEMORY: while pinned (counted) no pages are given back: a device that reads and writes them by
+ * itself would go on with the old ones.  weft_region_pin() waits for holes that are being made.
+ * Any thread.
  */
 void weft_region_pin(struct weft_region *region);
 void weft_region_unpin(struct weft_region *region);
 
 /*
- * FILE: moves the contents into memory, for a device to reach; all access goes there until the last weft_region_unstage().  writable:
- * the device may write.  Blocks; wait (or NULL) is called now and then, and ends it with a negative return.
- * MEMORY: nothing to do.  0; -ENOMEM: the file does not fit; -EIO, or what wait and pread(2) said.
+ * FILE: moves the contents into memory, for a device to reach; all access goes there until the last
+ * weft_region_unstage().  writable: the device may write.  Blocks; wait (or NULL) is called now and
+ * then, and ends it with a negative return.  MEMORY: nothing to do.  0; -ENOMEM: the file does not
+ * fit; -EIO, or what wait and pread(2) said.
  */
 typedef int weft_stage_fn(void *ctx, uint64_t done, uint64_t total);
 int weft_region_stage(struct weft_region *region, bool writable, weft_stage_fn *wait, void *ctx,
 	struct weft_error *err);
 /*
- * The last one writes back what changed and returns to the file.  Blocks.  An error of weft_region_flush(): then the contents
- * stay in memory.
+ * The last one writes back what changed and returns to the file.  Blocks.  An error of
+ * weft_region_flush(): then the contents stay in memory.
  */
 int weft_region_unstage(struct weft_region *region);
 /* Page-aligned; MEMORY, or FILE while staged. */
 uint8_t *weft_region_memory(struct weft_region *region);
 /*
- * While staged: a device has changed the range, or it is not known what it has changed.  The next flush makes it
- * durable.  Any thread.
+ * While staged: a device has changed the range, or it is not known what it has changed.  The next
+ * flush makes it durable.  Any thread.
  */
 void weft_region_changed(struct weft_region *region, uint64_t off, uint64_t len);
 void weft_region_changed_somewhere(struct weft_region *region);
 
-/* One run of equal allocation from off: at most len bytes.  Fails never: what is not known is data. */
+/*
+ * One run of equal allocation from off: at most len bytes.  Fails never: what is not known is data.
+ */
 struct weft_extent {
 	uint64_t len;
 	bool hole; /* not allocated, reads as zeros */
@@ -192,9 +225,9 @@ struct weft_extent {
 struct weft_extent weft_region_extent(struct weft_region *region, uint64_t off, uint64_t len);
 
 /*
- * What is known of each attachment, kept as long as the contents: MEMORY in the header, which outlives the daemon; FILE in the
- * mark.  The table is bounded; of those that hold nothing the one not used for longest is forgotten.
- * Not thread-safe: the donor calls them under its lock.
+ * What is known of each attachment, kept as long as the contents: MEMORY in the header, which
+ * outlives the daemon; FILE in the mark.  The table is bounded; of those that hold nothing the one
+ * not used for longest is forgotten.  Not thread-safe: the donor calls them under its lock.
  */
 enum weft_lapsed {
 	WEFT_NOT_LAPSED,
@@ -205,7 +238,10 @@ enum weft_lapsed {
 
 enum {
 	WEFT_ENTRY_HERE = 1 << 0, /* FILE: granted since the file was opened */
-	/* FILE, not HERE: the mark is of a grant, not of an end.  What this generation wrote after it is not in these contents. */
+	/*
+	 * FILE, not HERE: the mark is of a grant, not of an end.  What this generation wrote after
+	 * it is not in these contents.
+	 */
 	WEFT_ENTRY_OPEN = 1 << 1,
 };
 
@@ -220,7 +256,10 @@ struct weft_generation {
 };
 enum { WEFT_NR_GENERATIONS = 64 };
 
-/* A one-way hash of a secret id: MEMORY: good until the next reboot; FILE: as long as the file's mark is. */
+/*
+ * A one-way hash of a secret id: MEMORY: good until the next reboot; FILE: as long as the file's
+ * mark is.
+ */
 void weft_region_id_hash(const struct weft_region *region, const uint8_t id[16], uint8_t ret[16]);
 /*
  * The entry of this id, or NULL.  add: makes one if there is none (generation 1, nothing held; NULL
@@ -230,16 +269,19 @@ struct weft_generation *weft_region_generation(struct weft_region *region,
 	const uint8_t id_hash[16], bool add);
 
 /*
- * FILE: sees to it that the mark tells of `table` and `stripe`, which were copied when table_seq was seq, before anybody learns of a
- * grant.  lease_ms: promised to those who hold it.  Any thread, without the donor's lock; waits for the disk.  0, or -errno: the mark
- * cannot be made to say so.
- * With a promise_path: that file tells, which is written if somebody new holds the region, or for longer.
+ * FILE: sees to it that the mark tells of `table` and `stripe`, which were copied when table_seq
+ * was seq, before anybody learns of a grant.  lease_ms: promised to those who hold it.  Any thread,
+ * without the donor's lock; waits for the disk.  0, or -errno: the mark cannot be made to say so.
+ * With a promise_path: that file tells, which is written if somebody new holds the region, or for
+ * longer.
  */
-int weft_region_note_table(struct weft_region *region, const struct weft_generation table[WEFT_NR_GENERATIONS],
-	const struct weft_stripe *stripe, uint64_t seq, uint32_t lease_ms);
+int weft_region_note_table(struct weft_region *region,
+	const struct weft_generation table[WEFT_NR_GENERATIONS], const struct weft_stripe *stripe,
+	uint64_t seq, uint32_t lease_ms);
 /*
- * MEMORY, and what is unmarked: leases that were promised outlive the contents, in a file at path: once those are gone, others wait until the leases are
- * over.  is_new: the contents are, so that what the file says was promised by a donor before.  0, or -errno: the file cannot be used.
+ * MEMORY, and what is unmarked: leases that were promised outlive the contents, in a file at path:
+ * once those are gone, others wait until the leases are over.  is_new: the contents are, so that
+ * what the file says was promised by a donor before.  0, or -errno: the file cannot be used.
  */
 int weft_region_keep_promises(struct weft_region *region, const char *path, bool is_new);
 /* Nobody holds it any more.  Any thread. */

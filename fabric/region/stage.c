@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file region's contents in memory, for as long as a device may reach them: kernels refuse to pin the pages of
- * a file that can be written.
+ * A file region's contents in memory, for as long as a device may reach them: kernels refuse to pin
+ * the pages of a file that can be written.
  *
- * While staged, all access goes to the memory, which is the truth; flushing writes back the blocks of 4 KiB that changed.  What
- * a device writes nobody sees: whoever sent it there says which ranges changed (weft_region_changed()), or that it is not known,
- * and then every block is compared with the file's.
+ * While staged, all access goes to the memory, which is the truth; flushing writes back the blocks
+ * of 4 KiB that changed.  What a device writes nobody sees: whoever sent it there says which ranges
+ * changed (weft_region_changed()), or that it is not known, and then every block is compared with
+ * the file's.
  *
- * Threads: any.  Invariants: `state` and `map` change only under `access` for writing; a block whose bit is set differs
- * from the file, or may; a bit is cleared before its block is written, so that a change meanwhile sets it again.
+ * Threads: any.  Invariants: `state` and `map` change only under `access` for writing; a block
+ * whose bit is set differs from the file, or may; a bit is cleared before its block is written, so
+ * that a change meanwhile sets it again.
  */
 #include "fabric/region/region.h"
 
@@ -23,7 +25,12 @@
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
-enum { BLOCK = 4096, WORD_BLOCKS = 64, WORD_BYTES = BLOCK * WORD_BLOCKS, WAIT_NS = 250 * 1000 * 1000 };
+enum {
+	BLOCK = 4096,
+	WORD_BLOCKS = 64,
+	WORD_BYTES = BLOCK * WORD_BLOCKS,
+	WAIT_NS = 250 * 1000 * 1000
+};
 
 int region_stage_init(struct weft_region *region)
 {
@@ -88,8 +95,10 @@ void region_note_change(struct weft_region *region, uint64_t off, uint64_t len)
 	uint64_t first = off / BLOCK, last = (off + len - 1) / BLOCK;
 
 	while (first <= last) {
-		uint64_t word = first / WORD_BLOCKS, end = weft_min(last, word * WORD_BLOCKS + WORD_BLOCKS - 1);
-		uint64_t bits = UINT64_MAX << first % WORD_BLOCKS & UINT64_MAX >> (WORD_BLOCKS - 1 - end % WORD_BLOCKS);
+		uint64_t word = first / WORD_BLOCKS,
+			 end = weft_min(last, word * WORD_BLOCKS + WORD_BLOCKS - 1);
+		uint64_t bits = UINT64_MAX << first % WORD_BLOCKS &
+			UINT64_MAX >> (WORD_BLOCKS - 1 - end % WORD_BLOCKS);
 
 		atomic_fetch_or(&stage->changed[word], bits);
 		first = end + 1;
@@ -116,9 +125,11 @@ static int take_changes(struct weft_region *region,
 			unsigned first = (unsigned)__builtin_ctzll(bits);
 			uint64_t rest = ~(bits >> first);
 			unsigned n = rest ? (unsigned)__builtin_ctzll(rest) : WORD_BLOCKS;
-			uint64_t run = (n < WORD_BLOCKS ? (UINT64_C(1) << n) - 1 : UINT64_MAX) << first;
+			uint64_t run = (n < WORD_BLOCKS ? (UINT64_C(1) << n) - 1 : UINT64_MAX)
+				<< first;
 			uint64_t off = word * WORD_BYTES + first * (uint64_t)BLOCK;
-			int r = fn(region, off, weft_min(n * (uint64_t)BLOCK, region->size_bytes - off));
+			int r = fn(region, off,
+				weft_min(n * (uint64_t)BLOCK, region->size_bytes - off));
 
 			if (r < 0) {
 				atomic_fetch_or(&stage->changed[word], bits);
@@ -183,7 +194,9 @@ int region_flush_file(struct weft_region *region)
 {
 	int r;
 
-	/* Under the lock: whoever finds nothing dirty must not overtake the flush that took it on. */
+	/*
+	 * Under the lock: whoever finds nothing dirty must not overtake the flush that took it on.
+	 */
 	pthread_mutex_lock(&region->flush_lock);
 	r = atomic_load(&region->lost);
 	if (r == 0)
@@ -257,18 +270,21 @@ static int check_memory(const struct weft_region *region, struct weft_error *err
 	int r = weft_available("", 0, -1, &available);
 
 	if (r < 0)
-		return weft_error_set(err, -r, "region '%s': cannot tell how much memory is available: %s",
-			region->name, strerror(-r));
+		return weft_error_set(err, -r,
+			"region '%s': cannot tell how much memory is available: %s", region->name,
+			strerror(-r));
 	if (available.bytes >= region->size_bytes)
 		return 0;
-	return weft_error_set(err, ENOMEM, "region '%s': a file is lent over RDMA from memory, but of %s only %s can be "
-		"had (%s); use TCP (`--transport tcp`)", region->name,
-		weft_format_size(region->size_bytes, want, sizeof(want)),
+	return weft_error_set(err, ENOMEM,
+		"region '%s': a file is lent over RDMA from memory, but of %s only %s can be "
+		"had (%s); use TCP (`--transport tcp`)",
+		region->name, weft_format_size(region->size_bytes, want, sizeof(want)),
 		weft_format_size(available.bytes, have, sizeof(have)), available.limit);
 }
 
 /* `moving` is ours. */
-static int move_in(struct weft_region *region, weft_stage_fn *wait, void *ctx, struct weft_error *err)
+static int move_in(struct weft_region *region, weft_stage_fn *wait, void *ctx,
+	struct weft_error *err)
 {
 	struct region_stage *stage = region->stage;
 	struct load load = {.region = region, .wait = wait, .ctx = ctx};
@@ -308,8 +324,8 @@ static int move_in(struct weft_region *region, weft_stage_fn *wait, void *ctx, s
 		return 0;
 fail:
 	drop_memory(load.map, region->size_bytes, changed);
-	return weft_error_set(err, -r, "region '%s': cannot load its file into memory for RDMA: %s", region->name,
-		strerror(-r));
+	return weft_error_set(err, -r, "region '%s': cannot load its file into memory for RDMA: %s",
+		region->name, strerror(-r));
 }
 
 /* stage->lock is held; until nobody moves anything.  0, or what wait() said. */
@@ -327,7 +343,8 @@ static int wait_until_still(struct weft_region *region, weft_stage_fn *wait, voi
 			until.tv_nsec -= 1000000000;
 			until.tv_sec++;
 		}
-		if (pthread_cond_timedwait(&stage->moved, &stage->lock, &until) != ETIMEDOUT || !wait)
+		if (pthread_cond_timedwait(&stage->moved, &stage->lock, &until) != ETIMEDOUT ||
+			!wait)
 			continue;
 		pthread_mutex_unlock(&stage->lock);
 		r = wait(ctx, 0, region->size_bytes);
@@ -352,7 +369,8 @@ int weft_region_stage(struct weft_region *region, bool writable, weft_stage_fn *
 	/* The mark, which a device's writes would not set. */
 	int r = writable ? region_file_check_write(region) : region_file_check(region);
 	if (r < 0)
-		return weft_error_set(err, -r, "region '%s': its file is lost, shorter, or removed", region->name);
+		return weft_error_set(err, -r, "region '%s': its file is lost, shorter, or removed",
+			region->name);
 	pthread_mutex_lock(&stage->lock);
 	r = wait_until_still(region, wait, ctx);
 	if (r < 0) {

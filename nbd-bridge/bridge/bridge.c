@@ -42,7 +42,9 @@ static void epoch_is(struct bridge_attachment *attachment, unsigned donor, uint6
 		cache_file_set_epoch(file, donor, epoch);
 }
 
-static const struct bridge_attachment_owner owner = {.wake_lanes = wake_lanes, .asking = asking, .epoch_is = epoch_is};
+static const struct bridge_attachment_owner owner = {.wake_lanes = wake_lanes,
+	.asking = asking,
+	.epoch_is = epoch_is};
 
 /* ---- making and freeing ---- */
 
@@ -64,7 +66,8 @@ int bridge_new(const struct bridge_config *config, struct bridge **ret, struct w
 	bridge->config.attach = bridge->attachment.config;
 	lanes_init(&bridge->lanes, &bridge->attachment, config->driven);
 	for (; bridge->lanes.nr < config->nr_lanes; bridge->lanes.nr++) {
-		r = lane_new(&bridge->lanes, bridge->lanes.nr, &bridge->lanes.lane[bridge->lanes.nr], err);
+		r = lane_new(&bridge->lanes, bridge->lanes.nr,
+			&bridge->lanes.lane[bridge->lanes.nr], err);
 		if (r < 0) {
 			bridge_free(bridge);
 			return r;
@@ -104,7 +107,8 @@ static struct timespec after_ms(uint32_t ms)
 {
 	uint64_t ns = weft_now_ns() + ms * UINT64_C(1000000);
 
-	return (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+	return (struct timespec){.tv_sec = (time_t)(ns / 1000000000),
+		.tv_nsec = (long)(ns % 1000000000)};
 }
 
 static void start_links(struct bridge_lane *lane, void *ctx)
@@ -113,7 +117,8 @@ static void start_links(struct bridge_lane *lane, void *ctx)
 }
 
 /* Waits until the lane's first connections have a result, at most until the deadline. */
-static int first_result(struct bridge *bridge, unsigned lane, uint64_t deadline_ns, struct weft_error *err)
+static int first_result(struct bridge *bridge, unsigned lane, uint64_t deadline_ns,
+	struct weft_error *err)
 {
 	struct bridge_lanes *lanes = &bridge->lanes;
 	struct weft_error why = {0};
@@ -121,11 +126,13 @@ static int first_result(struct bridge *bridge, unsigned lane, uint64_t deadline_
 	int r;
 
 	pthread_mutex_lock(&lanes->lock);
-	while ((r = lane_first_result(lanes->lane[lane], &why)) == 0 && !given_up && weft_now_ns() < deadline_ns) {
+	while ((r = lane_first_result(lanes->lane[lane], &why)) == 0 && !given_up &&
+		weft_now_ns() < deadline_ns) {
 		struct timespec soon = after_ms(LOOK_MS);
 
 		pthread_cond_timedwait(&lanes->changed, &lanes->lock, &soon);
-		given_up = bridge->config.given_up && bridge->config.given_up(bridge->config.given_up_ctx);
+		given_up = bridge->config.given_up &&
+			bridge->config.given_up(bridge->config.given_up_ctx);
 	}
 	pthread_mutex_unlock(&lanes->lock);
 	if (r < 0 && err)
@@ -133,7 +140,8 @@ static int first_result(struct bridge *bridge, unsigned lane, uint64_t deadline_
 	if (given_up)
 		return weft_error_set(err, ECANCELED, "given up");
 	if (r == 0)
-		return weft_error_set(err, ETIMEDOUT, "no answer for %u ms", bridge->config.attach.connect_timeout_ms);
+		return weft_error_set(err, ETIMEDOUT, "no answer for %u ms",
+			bridge->config.attach.connect_timeout_ms);
 	return r < 0 ? r : 0;
 }
 
@@ -149,7 +157,8 @@ static void drop_other_lanes(struct bridge_lane *lane, void *ctx)
 int bridge_start(struct bridge *bridge, struct weft_error *err)
 {
 	/* The transport has its own deadline; this one is for a transport that does not keep it. */
-	uint64_t deadline_ns = weft_now_ns() + (bridge->config.attach.connect_timeout_ms + 2000) * UINT64_C(1000000);
+	uint64_t deadline_ns = weft_now_ns() +
+		(bridge->config.attach.connect_timeout_ms + 2000) * UINT64_C(1000000);
 	const bool managed = bridge->config.cache.bytes > 0;
 	struct bridge_lanes *lanes = &bridge->lanes;
 	struct cache_path path = {0};
@@ -183,7 +192,8 @@ int bridge_start(struct bridge *bridge, struct weft_error *err)
 	return managed ? cache_new(lanes, &bridge->config.cache, &path, &bridge->cache, err) : 0;
 }
 
-int bridge_start_stale(struct bridge *bridge, const struct tp_info *infos, const struct weft_error *why, struct weft_error *err)
+int bridge_start_stale(struct bridge *bridge, const struct tp_info *infos,
+	const struct weft_error *why, struct weft_error *err)
 {
 	struct bridge_lanes *lanes = &bridge->lanes;
 	int r = attachment_assume_grants(&bridge->attachment, infos, err);

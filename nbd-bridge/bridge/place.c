@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Where lanes run.  On a machine with one NUMA node nothing is looked for or loaded.  Each lane binds itself.
+ * Where lanes run.  On a machine with one NUMA node nothing is looked for or loaded.  Each lane
+ * binds itself.
  */
 #include "nbd-bridge/bridge/place.h"
 
@@ -31,7 +32,8 @@ static void take_place(struct bridge_lane *lane, void *ctx)
 		p->r = -errno;
 	/* Not strictly: when the node is full another one's memory does. */
 	if (p->memory)
-		hwloc_set_membind(p->topology, p->nodes, HWLOC_MEMBIND_BIND, HWLOC_MEMBIND_THREAD | HWLOC_MEMBIND_BYNODESET);
+		hwloc_set_membind(p->topology, p->nodes, HWLOC_MEMBIND_BIND,
+			HWLOC_MEMBIND_THREAD | HWLOC_MEMBIND_BYNODESET);
 }
 
 static void remake_arena(struct bridge_lane *lane, void *ctx)
@@ -42,7 +44,8 @@ static void remake_arena(struct bridge_lane *lane, void *ctx)
 		p->r = lane_remake_arena(lane, p->err);
 }
 
-static void on_each_lane(struct bridge_lanes *lanes, void (*fn)(struct bridge_lane *lane, void *ctx), struct placing *p)
+static void on_each_lane(struct bridge_lanes *lanes,
+	void (*fn)(struct bridge_lane *lane, void *ctx), struct placing *p)
 {
 	for (unsigned i = 0; i < lanes->nr; i++) {
 		assert(lane_is_running(lanes->lane[i]));
@@ -97,7 +100,8 @@ static bool has_default_policy(const struct placing *p)
 {
 	hwloc_membind_policy_t policy;
 
-	return hwloc_get_membind(p->topology, p->nodes, &policy, HWLOC_MEMBIND_THREAD | HWLOC_MEMBIND_BYNODESET) == 0 &&
+	return hwloc_get_membind(p->topology, p->nodes, &policy,
+		       HWLOC_MEMBIND_THREAD | HWLOC_MEMBIND_BYNODESET) == 0 &&
 		policy == HWLOC_MEMBIND_FIRSTTOUCH;
 }
 
@@ -115,7 +119,8 @@ static void place_lanes(struct bridge_place *place, struct bridge_lanes *lanes, 
 		on_each_lane(lanes, take_place, p);
 		place->bound = p->r == 0;
 		if (p->r < 0)
-			snprintf(place->why, sizeof(place->why), "they cannot be bound to processors: %s", strerror(-p->r));
+			snprintf(place->why, sizeof(place->why),
+				"they cannot be bound to processors: %s", strerror(-p->r));
 	} else if (was_bound) {
 		/* The card before means nothing any more. */
 		p->memory = false;
@@ -124,7 +129,8 @@ static void place_lanes(struct bridge_place *place, struct bridge_lanes *lanes, 
 	}
 }
 
-static int move(struct bridge_place *place, struct bridge_lanes *lanes, bool buffers, struct weft_error *err)
+static int move(struct bridge_place *place, struct bridge_lanes *lanes, bool buffers,
+	struct weft_error *err)
 {
 	struct placing p = {.err = err};
 	int r = weft_topology_load(false, &p.topology);
@@ -154,7 +160,8 @@ int place_first(struct bridge_place *place, struct bridge_lanes *lanes, struct w
 	place->one_node = lanes->driven || !weft_has_numa_nodes();
 	if (place->one_node) {
 		snprintf(place->why, sizeof(place->why), "%s",
-			lanes->driven ? "whoever calls runs them" : "the machine has one NUMA node");
+			lanes->driven ? "whoever calls runs them"
+				      : "the machine has one NUMA node");
 		return 0;
 	}
 	snprintf(place->why, sizeof(place->why), "%s", no_card);
@@ -171,5 +178,6 @@ json_t *place_json(const struct bridge_place *place)
 {
 	if (!place->bound)
 		return json_pack("{s:s}", "why", place->why);
-	return json_pack("{s:s, s:s, s:s}", "device", place->device, "nodes", place->nodes, "processors", place->cpus);
+	return json_pack("{s:s, s:s, s:s}", "device", place->device, "nodes", place->nodes,
+		"processors", place->cpus);
 }

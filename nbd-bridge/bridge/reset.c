@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The way back from being stale: the attachment begins anew under its front-ends.  The control thread's, but for what runs on lanes. */
+/*
+ * The way back from being stale: the attachment begins anew under its front-ends.  The control
+ * thread's, but for what runs on lanes.
+ */
 #include <assert.h>
 #include <errno.h>
 #include <unistd.h>
@@ -22,11 +25,13 @@ static void look_whether_idle(struct bridge_lane *lane, void *ctx)
 	struct bridge *bridge = reset->bridge;
 
 	/* A client may be slow in taking what was read for it. */
-	reset->idle &= lane_nr_requests(lane) == 0 && !(bridge->cache && cache_has_lent(bridge->cache, lane_index(lane)));
+	reset->idle &= lane_nr_requests(lane) == 0 &&
+		!(bridge->cache && cache_has_lent(bridge->cache, lane_index(lane)));
 	for (unsigned i = 0; i < bridge->attachment.nr_peers; i++) {
 		const struct bridge_link *link = lane_link(lane, i);
 
-		reset->idle &= !link->conn && (link->state == LINK_STALE || link->state == LINK_IDLE);
+		reset->idle &=
+			!link->conn && (link->state == LINK_STALE || link->state == LINK_IDLE);
 	}
 	/* One that moves would take its donor back to the old incarnation. */
 	lane_end_scouts(lane);
@@ -54,7 +59,8 @@ static void look_at_links(struct bridge_lane *lane, void *ctx)
 
 static int reconnect_first(struct bridge *bridge, struct weft_error *err)
 {
-	uint64_t end_ns = weft_now_ns() + bridge->config.attach.connect_timeout_ms * UINT64_C(1000000);
+	uint64_t end_ns =
+		weft_now_ns() + bridge->config.attach.connect_timeout_ms * UINT64_C(1000000);
 	struct reset reset = {.bridge = bridge};
 
 	bridge_lane_run(bridge->lanes.lane[0], restart_links, NULL);
@@ -67,21 +73,25 @@ static int reconnect_first(struct bridge *bridge, struct weft_error *err)
 		usleep(2000);
 	}
 	if (!reset.why.code)
-		weft_error_set(&reset.why, ETIMEDOUT, "no answer for %u ms", bridge->config.attach.connect_timeout_ms);
+		weft_error_set(&reset.why, ETIMEDOUT, "no answer for %u ms",
+			bridge->config.attach.connect_timeout_ms);
 	*err = reset.why;
 	return -reset.why.code;
 }
 
-int bridge_reset(struct bridge *bridge, uint64_t generation, int (*granted)(void *ctx, struct weft_error *err), void *ctx,
-	struct weft_error *err)
+int bridge_reset(struct bridge *bridge, uint64_t generation,
+	int (*granted)(void *ctx, struct weft_error *err), void *ctx, struct weft_error *err)
 {
-	uint64_t end_ns = weft_now_ns() + bridge->config.attach.connect_timeout_ms * UINT64_C(1000000);
+	uint64_t end_ns =
+		weft_now_ns() + bridge->config.attach.connect_timeout_ms * UINT64_C(1000000);
 	struct reset reset = {.bridge = bridge};
 
 	if (!atomic_load(&bridge->attachment.stale))
 		return weft_error_set(err, EINVAL, "it is not stale");
 	if (attachment_is_superseded(&bridge->attachment))
-		return weft_error_set(err, EPERM, "another process has taken the attachment over; end this one with weft detach --force");
+		return weft_error_set(err, EPERM,
+			"another process has taken the attachment over; end this one with weft "
+			"detach --force");
 	do {
 		reset.idle = true;
 		for (unsigned i = 0; i < bridge->lanes.nr; i++)
@@ -91,7 +101,9 @@ int bridge_reset(struct bridge *bridge, uint64_t generation, int (*granted)(void
 		usleep(2000);
 	} while (weft_now_ns() < end_ns);
 	if (!reset.idle || (bridge->cache && !cache_clear(bridge->cache)))
-		return weft_error_set(err, EBUSY, "what was under way has not ended yet, or a client does not take its replies: end it, or try again");
+		return weft_error_set(err, EBUSY,
+			"what was under way has not ended yet, or a client does not take its "
+			"replies: end it, or try again");
 	attachment_begin_anew(&bridge->attachment, generation);
 	int r = reconnect_first(bridge, err);
 	if (r == 0 && granted)

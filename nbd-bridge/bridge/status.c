@@ -62,11 +62,13 @@ static json_t *link_json(struct bridge_lane *lane, unsigned donor, uint64_t requ
 {
 	const struct bridge_link *link = lane_link(lane, donor);
 	char generation[24];
-	json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "lane", (int)lane_index(lane), "state",
-		link_state_name(link), "path", link->path, "generation",
-		weft_format_generation(link->generation, generation, sizeof(generation)), "requests",
-		integer(requests), "in_flight", integer(lane_nr_requests(lane)), "reconnects",
-		integer(link->nr_reconnects), "buffer_bytes", integer(lane_buffer_bytes(lane)));
+	json_t *json =
+		json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "lane", (int)lane_index(lane),
+			"state", link_state_name(link), "path", link->path, "generation",
+			weft_format_generation(link->generation, generation, sizeof(generation)),
+			"requests", integer(requests), "in_flight", integer(lane_nr_requests(lane)),
+			"reconnects", integer(link->nr_reconnects), "buffer_bytes",
+			integer(lane_buffer_bytes(lane)));
 
 	json_object_set_new(json, "last_trouble",
 		link->why.code ? json_string(link->why.message) : json_null());
@@ -105,17 +107,20 @@ static json_t *latency(const struct weft_histogram *histogram)
 {
 	double p50 = (double)weft_histogram_quantile(histogram, 0.5) / 1e9;
 	double p99 = (double)weft_histogram_quantile(histogram, 0.99) / 1e9;
-	json_t *json = json_pack("{s:o, s:f}", "count", integer(histogram->total), "sum", (double)histogram->sum / 1e9);
+	json_t *json = json_pack("{s:o, s:f}", "count", integer(histogram->total), "sum",
+		(double)histogram->sum / 1e9);
 
 	/* Of nothing there is none. */
 	json_object_set_new(json, "p50", histogram->total ? json_real(p50) : json_null());
 	json_object_set_new(json, "p99", histogram->total ? json_real(p99) : json_null());
-	json_object_set_new(json, "max", histogram->total ? json_real((double)histogram->max / 1e9) : json_null());
+	json_object_set_new(json, "max",
+		histogram->total ? json_real((double)histogram->max / 1e9) : json_null());
 	return json;
 }
 
 /* NULL: out of memory. */
-static struct lane_sum *sum_up(struct bridge *bridge, void (*add)(struct bridge_lane *lane, void *ctx))
+static struct lane_sum *sum_up(struct bridge *bridge,
+	void (*add)(struct bridge_lane *lane, void *ctx))
 {
 	struct lane_sum *sum = calloc(1, sizeof(*sum));
 
@@ -161,21 +166,27 @@ json_t *bridge_status(struct bridge *bridge)
 		transport = !transport || strcmp(one, transport) == 0 ? one : "mixed";
 		json_array_append_new(donors, donor);
 	}
-	json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:o, s:s?, s:s, s:s, s:s, s:s, s:f, s:o}", "schema", WEFT_STATUS_SCHEMA,
-		"name", attachment->config.name, "region", attachment->config.region, "state", state_of(bridge, sum), "size_bytes",
+	json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:o, s:s?, s:s, s:s, s:s, s:s, s:f, s:o}",
+		"schema", WEFT_STATUS_SCHEMA, "name", attachment->config.name, "region",
+		attachment->config.region, "state", state_of(bridge, sum), "size_bytes",
 		integer(info->size_bytes), "epoch", epoch[0] ? epoch : NULL, "generation",
-		weft_format_generation(attachment_generation(attachment), generation, sizeof(generation)),
-		"mode", modes[attachment->config.mode], "transport", transport, "offers", info->offers,
-		"uptime_s", (double)(weft_now_ns() - bridge->start_ns) / 1e9, "donors", donors);
-	json_object_set_new(json, "stripe_bytes", attachment->nr_peers > 1 ? integer(attachment->map.unit) : json_null());
-	json_object_set_new(json, "why", sum->why.code ? json_string(sum->why.message) : json_null());
+		weft_format_generation(attachment_generation(attachment), generation,
+			sizeof(generation)),
+		"mode", modes[attachment->config.mode], "transport", transport, "offers",
+		info->offers, "uptime_s", (double)(weft_now_ns() - bridge->start_ns) / 1e9,
+		"donors", donors);
+	json_object_set_new(json, "stripe_bytes",
+		attachment->nr_peers > 1 ? integer(attachment->map.unit) : json_null());
+	json_object_set_new(json, "why",
+		sum->why.code ? json_string(sum->why.message) : json_null());
 	json_object_set_new(json, "silent_s", json_real((double)sum->silent_ns / 1e9));
 	json_object_set_new(json, "waiting_requests", integer(sum->waiting));
 	json_object_set_new(json, "reconnects", integer(sum->reconnects));
 	json_object_set_new(json, "requests",
-		json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "read", integer(sum->requests[TP_READ]), "write",
-			integer(sum->requests[TP_WRITE]), "flush", integer(sum->requests[TP_FLUSH]), "trim",
-			integer(sum->requests[TP_TRIM]), "zero", integer(sum->requests[TP_ZERO]), "cache",
+		json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "read", integer(sum->requests[TP_READ]),
+			"write", integer(sum->requests[TP_WRITE]), "flush",
+			integer(sum->requests[TP_FLUSH]), "trim", integer(sum->requests[TP_TRIM]),
+			"zero", integer(sum->requests[TP_ZERO]), "cache",
 			integer(sum->requests[TP_CACHE])));
 	json_object_set_new(json, "errors", integer(sum->errors));
 	json_object_set_new(json, "read_bytes", integer(sum->read_bytes));
@@ -183,10 +194,12 @@ json_t *bridge_status(struct bridge *bridge)
 	json_object_set_new(json, "operations", integer(sum->ops));
 	json_object_set_new(json, "posts", integer(sum->posts));
 	json_object_set_new(json, "latency_s",
-		json_pack("{s:o, s:o, s:o}", "read", latency(&sum->reads), "write", latency(&sum->writes),
-			"flush", latency(&sum->flushes)));
-	json_object_set_new(json, "cache", bridge->cache ? cache_status(bridge->cache) : json_null());
-	json_object_set_new(json, "placing", bridge->place.one_node ? json_null() : place_json(&bridge->place));
+		json_pack("{s:o, s:o, s:o}", "read", latency(&sum->reads), "write",
+			latency(&sum->writes), "flush", latency(&sum->flushes)));
+	json_object_set_new(json, "cache",
+		bridge->cache ? cache_status(bridge->cache) : json_null());
+	json_object_set_new(json, "placing",
+		bridge->place.one_node ? json_null() : place_json(&bridge->place));
 	json_object_set_new(json, "lanes", sum->lanes);
 	free(sum);
 	return json;
@@ -199,7 +212,8 @@ const char *bridge_state(struct bridge *bridge, struct weft_error *why)
 	return bridge_state_silent(bridge, why, &silent_ns);
 }
 
-const char *bridge_state_silent(struct bridge *bridge, struct weft_error *why, uint64_t *ret_silent_ns)
+const char *bridge_state_silent(struct bridge *bridge, struct weft_error *why,
+	uint64_t *ret_silent_ns)
 {
 	struct lane_sum *sum = sum_up(bridge, add_links);
 

@@ -32,7 +32,8 @@ static void submit_flush(struct bridge_lane *lane, void *ctx)
 static bool wait_a_second(struct bridge_lanes *lanes, const bool *done)
 {
 	uint64_t until_ns = weft_now_ns() + UINT64_C(1000000000);
-	struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000), .tv_nsec = (long)(until_ns % 1000000000)};
+	struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000),
+		.tv_nsec = (long)(until_ns % 1000000000)};
 
 	while (!*done)
 		if (pthread_cond_timedwait(&lanes->changed, &lanes->lock, &until) == ETIMEDOUT)
@@ -43,8 +44,10 @@ static bool wait_a_second(struct bridge_lanes *lanes, const bool *done)
 static int flush_all(struct bridge *bridge, uint32_t timeout_ms, struct weft_error *err)
 {
 	struct bridge_lanes *lanes = &bridge->lanes;
-	struct last_flush flush = {.lanes = lanes, .rq = {.kind = TP_FLUSH, .done = last_flush_done}};
-	uint64_t moved = bridge->cache ? cache_pushed_bytes(bridge->cache) : 0, left_ms = timeout_ms;
+	struct last_flush flush = {.lanes = lanes,
+		.rq = {.kind = TP_FLUSH, .done = last_flush_done}};
+	uint64_t moved = bridge->cache ? cache_pushed_bytes(bridge->cache) : 0,
+		 left_ms = timeout_ms;
 
 	bridge_lane_run(lanes->lane[0], submit_flush, &flush);
 	pthread_mutex_lock(&lanes->lock);
@@ -61,7 +64,8 @@ static int flush_all(struct bridge *bridge, uint32_t timeout_ms, struct weft_err
 		/* Its end fails it: afterwards nobody points at it any more. */
 		lane_join(lanes->lane[0]);
 		return weft_error_set(err, ETIMEDOUT,
-			"the last FLUSH was not answered: what was written last may not be durable");
+			"the last FLUSH was not answered: what was written last may not be "
+			"durable");
 	}
 	if (flush.error == 0)
 		return 0;

@@ -2,8 +2,9 @@
 /*
  * Reading ahead: what a trend says will be needed.  Runs on lanes.
  *
- * The trend is the majority of the distances between the last READs, looked for in the last 4, then 8, and so
- * on: a few strays do not end it, and where there is none nothing is fetched ahead.  READs in sequence need no majority.
+ * The trend is the majority of the distances between the last READs, looked for in the last 4, then
+ * 8, and so on: a few strays do not end it, and where there is none nothing is fetched ahead.
+ * READs in sequence need no majority.
  */
 #include "nbd-bridge/cache/cache-private.h"
 
@@ -64,7 +65,8 @@ static void fetch_onwards(struct cache_lane *cl, uint64_t end)
 		trend->next = end;
 	uint64_t goal = weft_min(end + trend->window, cache->size_bytes);
 	/* In whole chunks: a few large operations. */
-	goal = weft_min((goal + cache_chunk_bytes(cache) - 1) & ~(cache_chunk_bytes(cache) - 1), cache->size_bytes);
+	goal = weft_min((goal + cache_chunk_bytes(cache) - 1) & ~(cache_chunk_bytes(cache) - 1),
+		cache->size_bytes);
 	if (goal > trend->next)
 		trend->next = cache_fetch_range(cl, trend->next, goal - trend->next, &cache_ahead);
 }

@@ -82,7 +82,8 @@ static inline struct cache_map cache_map_both(const struct cache_map *a, const s
 	return map;
 }
 
-static inline struct cache_map cache_map_without(const struct cache_map *a, const struct cache_map *b)
+static inline struct cache_map cache_map_without(const struct cache_map *a,
+	const struct cache_map *b)
 {
 	struct cache_map map;
 
@@ -91,7 +92,10 @@ static inline struct cache_map cache_map_without(const struct cache_map *a, cons
 	return map;
 }
 
-/* The next run of set bits in *first to end: its length, with *first where it begins; 0: there is none. */
+/*
+ * The next run of set bits in *first to end: its length, with *first where it begins; 0: there is
+ * none.
+ */
 static inline unsigned cache_map_run(const struct cache_map *map, unsigned *first, unsigned end)
 {
 	unsigned i = *first, n = 0;

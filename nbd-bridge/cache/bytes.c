@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The bytes of slots.  Those in memory are copied, and that is all.  A cache file is mapped, and a page of it may turn out not to be there: the
- * copy ends, the block is lost, and nobody gets anything else for it.  Any lane's thread, under the chunk's lock.
+ * The bytes of slots.  Those in memory are copied, and that is all.  A cache file is mapped, and a
+ * page of it may turn out not to be there: the copy ends, the block is lost, and nobody gets
+ * anything else for it.  Any lane's thread, under the chunk's lock.
  */
 #include <errno.h>
 #include <string.h>
@@ -33,12 +34,14 @@ void cache_count_dead(struct bridge_cache *cache, struct cache_slot *slot)
 /* A page of the slot itself was not there. */
 static int lose_at(struct bridge_cache *cache, struct cache_slot *slot, const void *at)
 {
-	lose(cache, slot, (unsigned)((size_t)((const uint8_t *)at - cache_bytes(cache, slot)) / CACHE_BLOCK));
+	lose(cache, slot,
+		(unsigned)((size_t)((const uint8_t *)at - cache_bytes(cache, slot)) / CACHE_BLOCK));
 	cache_file_say_lost(cache->file, at);
 	return -EIO;
 }
 
-int cache_copy_out(struct bridge_cache *cache, struct cache_slot *slot, void *to, uint64_t off, uint64_t len)
+int cache_copy_out(struct bridge_cache *cache, struct cache_slot *slot, void *to, uint64_t off,
+	uint64_t len)
 {
 	const uint8_t *from = cache_bytes(cache, slot) + off;
 	const void *at;
@@ -50,11 +53,14 @@ int cache_copy_out(struct bridge_cache *cache, struct cache_slot *slot, void *to
 	return mapped_copy(to, from, len, &at) < 0 ? lose_at(cache, slot, at) : 0;
 }
 
-int cache_copy_in(struct bridge_cache *cache, struct cache_slot *slot, uint64_t off, const void *from, uint64_t len)
+int cache_copy_in(struct bridge_cache *cache, struct cache_slot *slot, uint64_t off,
+	const void *from, uint64_t len)
 {
 	const void *at;
 
-	return mapped_copy(cache_bytes(cache, slot) + off, from, len, &at) < 0 ? lose_at(cache, slot, at) : 0;
+	return mapped_copy(cache_bytes(cache, slot) + off, from, len, &at) < 0
+		? lose_at(cache, slot, at)
+		: 0;
 }
 
 struct span {
@@ -119,7 +125,8 @@ static int write_blocks(void *ctx)
 	return 0;
 }
 
-int cache_write(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot, uint64_t off, const void *from, uint64_t len)
+int cache_write(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot, uint64_t off,
+	const void *from, uint64_t len)
 {
 	const unsigned first = (unsigned)(off / CACHE_BLOCK);
 	unsigned end = (unsigned)((off + len - 1) / CACHE_BLOCK) + 1;
@@ -147,7 +154,9 @@ int cache_write(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot,
 	cache_map_set(&slot->dirty, first, end - first);
 	cache_map_clear(&slot->ahead, first, end - first);
 	if (r < 0) {
-		/* Half written, or its entry is not: whether or not the page is that of its bytes. */
+		/*
+		 * Half written, or its entry is not: whether or not the page is that of its bytes.
+		 */
 		lose(cache, slot, end);
 		cache_file_say_lost(cache->file, at);
 	}

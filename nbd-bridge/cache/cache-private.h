@@ -2,8 +2,8 @@
 /*
  * Private to nbd-bridge/cache/: the insides of the chunk fetcher.
  *
- * The region is cut into chunks, the cache's memory into slots of a chunk's size; the table says which slot a
- * chunk has.  What is known of a slot's bytes is kept for each block of 4 KiB:
+ * The region is cut into chunks, the cache's memory into slots of a chunk's size; the table says
+ * which slot a chunk has.  What is known of a slot's bytes is kept for each block of 4 KiB:
  *
  *     absent         neither: the donor alone has it
  *     fetching       the transport writes into it; nobody else looks at it
@@ -13,15 +13,17 @@
  *
  * A failed fetch makes a block absent again, a failed write-back dirty again.
  *
- * A block of a cache file can be lost beside that: the file's page cannot be read or written.  A lost block is never valid, so that
- * whoever wants it fails.  If it was dirty, it stays so, and each FLUSH fails; a slot that lost nothing but clean blocks is given up, and
- * its chunk gets another.
+ * A block of a cache file can be lost beside that: the file's page cannot be read or written.  A
+ * lost block is never valid, so that whoever wants it fails.  If it was dirty, it stays so, and
+ * each FLUSH fails; a slot that lost nothing but clean blocks is given up, and its chunk gets
+ * another.
  *
- * Invariants: a chunk's slot and its maps are looked at under the chunk's lock alone, which is never held over
- * anything that waits.  `fetching` and `pushing` are disjoint from each other and from `dirty`; a block that is
- * one of the latter two is valid.  A slot is evicted when it is clean, no operation is in it and nobody waits
- * for its chunk.  Whoever waits holds no slot but that of the chunk it waits for, and a ZERO the chunks below it
- * that it has taken.  Order of locks: the cache's, then a chunk's (only tried, but by cache_clear(), beside which nobody works).
+ * Invariants: a chunk's slot and its maps are looked at under the chunk's lock alone, which is
+ * never held over anything that waits.  `fetching` and `pushing` are disjoint from each other and
+ * from `dirty`; a block that is one of the latter two is valid.  A slot is evicted when it is
+ * clean, no operation is in it and nobody waits for its chunk.  Whoever waits holds no slot but
+ * that of the chunk it waits for, and a ZERO the chunks below it that it has taken.  Order of
+ * locks: the cache's, then a chunk's (only tried, but by cache_clear(), beside which nobody works).
  */
 #ifndef WEFT_NBD_BRIDGE_CACHE_CACHE_PRIVATE_H
 #define WEFT_NBD_BRIDGE_CACHE_CACHE_PRIVATE_H
@@ -42,7 +44,10 @@ enum {
 	CACHE_RATHER_IOS = 24, /* left for demand by everything else */
 	CACHE_TREND = 32,      /* offsets that the trend is looked for in */
 	CACHE_IOS_MIN = 48,
-	CACHE_BOUNCE = 32 << 20, /* a lane's bytes on their way to or from a cache file; more where CACHE_IOS_MIN chunks are */
+	/*
+	 * a lane's bytes on their way to or from a cache file; more where CACHE_IOS_MIN chunks are
+	 */
+	CACHE_BOUNCE = 32 << 20,
 };
 
 /* What an operation is for: how many there may be of it at a time. */
@@ -51,7 +56,8 @@ enum cache_use { CACHE_DEMAND, CACHE_AHEAD, CACHE_PULL, CACHE_PUSH, CACHE_OTHER 
 /* A request's phases. */
 enum cache_phase {
 	CACHE_PHASE_COPY,   /* READ, WRITE, ZERO, TRIM: between its buffer and the cache */
-	CACHE_PHASE_ZEROED, /* ZERO, TRIM: of whole chunks, it is done at the donor; the cache's copies go */
+	/* ZERO, TRIM: of whole chunks, it is done at the donor; the cache's copies go */
+	CACHE_PHASE_ZEROED,
 	CACHE_PHASE_WALK,   /* FLUSH, FUA, write-through: until everything dirty has arrived */
 	CACHE_PHASE_END,
 };
@@ -61,7 +67,10 @@ struct cache_io_kind {
 	enum cache_use use;
 	/* One was taken. */
 	void (*begin)(struct cache_lane *cl);
-	/* It has ended: what that means for its blocks, under the chunk's lock.  NULL: it has none.  Returns the error that it ends with. */
+	/*
+	 * It has ended: what that means for its blocks, under the chunk's lock.  NULL: it has none.
+	 * Returns the error that it ends with.
+	 */
 	int (*end)(struct cache_io *io, struct cache_slot *slot, int error);
 	/* It was put back, and no lock is held. */
 	void (*after)(struct cache_lane *cl, int error);
@@ -113,7 +122,8 @@ struct cache_trend {
 };
 
 struct cache_counters {
-	_Atomic uint64_t hits, misses, fetched_bytes, pushed_bytes, ahead_bytes, ahead_used, ahead_wasted;
+	_Atomic uint64_t hits, misses, fetched_bytes, pushed_bytes, ahead_bytes, ahead_used,
+		ahead_wasted;
 	_Atomic uint64_t pulled_bytes, push_errors;
 };
 
@@ -132,7 +142,8 @@ struct cache_lane {
 	unsigned nr_lent, max_lent; /* READs whose data are looked at in their slots */
 	struct bridge_request *active;     /* requests that are not done */
 	struct bridge_request *io_waiters; /* for an operation to come free */
-	struct bridge_request *lease_waiters; /* until a donor confirms that what is remembered is what it has */
+	/* until a donor confirms that what is remembered is what it has */
+	struct bridge_request *lease_waiters;
 	_Atomic(struct bridge_request *) ready; /* to be gone on with; any thread adds */
 	_Atomic bool kicked; /* something is to be written back at once */
 	uint64_t push_at, push_left; /* the next chunk to look at, and how many */
@@ -159,7 +170,8 @@ struct bridge_cache {
 	_Atomic uint64_t seq;
 	_Atomic uint32_t nr_dirty; /* slots */
 	_Atomic uint32_t nr_dead, nr_given_up; /* slots of a file that are of no more use */
-	_Atomic uint32_t nr_room;  /* requests that wait for a slot or for fewer dirty ones, or are about to */
+	/* requests that wait for a slot or for fewer dirty ones, or are about to */
+	_Atomic uint32_t nr_room;
 	_Atomic int push_error;    /* of the last write-back */
 	_Atomic uint64_t pull_next; /* how many chunks had their turn */
 	uint32_t *pull_order;       /* chunks; NULL: as they lie */
@@ -192,7 +204,8 @@ static inline void cache_unlock(struct cache_chunk *chunk)
 	pthread_mutex_unlock(&chunk->lock);
 }
 
-static inline struct cache_slot *cache_slot_of(struct bridge_cache *cache, const struct cache_chunk *chunk)
+static inline struct cache_slot *cache_slot_of(struct bridge_cache *cache,
+	const struct cache_chunk *chunk)
 {
 	return chunk->slot ? &cache->slots[chunk->slot - 1] : NULL;
 }
@@ -208,10 +221,12 @@ struct cache_piece {
 	unsigned first, nr;   /* blocks */
 };
 
-static inline struct cache_piece cache_piece_of(const struct bridge_cache *cache, const struct bridge_request *rq)
+static inline struct cache_piece cache_piece_of(const struct bridge_cache *cache,
+	const struct bridge_request *rq)
 {
 	uint64_t off = rq->lane.next_off & (cache_chunk_bytes(cache) - 1);
-	uint64_t len = weft_min(cache_chunk_bytes(cache) - off, rq->off + rq->len - rq->lane.next_off);
+	uint64_t len =
+		weft_min(cache_chunk_bytes(cache) - off, rq->off + rq->len - rq->lane.next_off);
 	unsigned first = (unsigned)(off / CACHE_BLOCK);
 
 	return (struct cache_piece){
@@ -237,7 +252,10 @@ static inline uint8_t *cache_buffer_at(const struct bridge_request *rq)
 
 /* Puts rq among the chunk's waiters, and the lock down.  -EAGAIN. */
 int cache_wait_chunk(struct cache_chunk *chunk, uint64_t c, struct bridge_request *rq);
-/* -EAGAIN: there are as many dirty chunks as there may be, and rq waits; 1: not any more; -EIO: there always will be. */
+/*
+ * -EAGAIN: there are as many dirty chunks as there may be, and rq waits; 1: not any more; -EIO:
+ * there always will be.
+ */
 int cache_wait_room(struct cache_lane *cl, struct bridge_request *rq);
 /* Under the cache's lock: rq waits for a slot, or for fewer dirty ones.  -EAGAIN. */
 int cache_push_room(struct bridge_cache *cache, struct bridge_request *rq);
@@ -252,30 +270,46 @@ void cache_push_kick(struct cache_lane *cl);
 
 /* slots.c: any lane's thread */
 
-/* Gives chunk c a slot if it has none: 1; -EAGAIN: rq (may be NULL) waits for one; -EIO: all are lost. */
+/*
+ * Gives chunk c a slot if it has none: 1; -EAGAIN: rq (may be NULL) waits for one; -EIO: all are
+ * lost.
+ */
 int cache_slot_add(struct cache_lane *cl, uint64_t c, struct bridge_request *rq);
-/* Some of a chunk's blocks are at the donor: the file, if there is one, learns of it, or cannot: -EIO.  Under its lock. */
-int cache_mark_clean(struct bridge_cache *cache, const struct cache_slot *slot, unsigned first, unsigned nr);
+/*
+ * Some of a chunk's blocks are at the donor: the file, if there is one, learns of it, or cannot:
+ * -EIO.  Under its lock.
+ */
+int cache_mark_clean(struct bridge_cache *cache, const struct cache_slot *slot, unsigned first,
+	unsigned nr);
 /* The last of a chunk's dirty bytes is clean, or gone.  Under its lock. */
 void cache_uncount(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot);
-/* Something that is wanted is lost.  1: the chunk's slot is given up, and may be tried anew; or -EIO.  Puts the lock down. */
+/*
+ * Something that is wanted is lost.  1: the chunk's slot is given up, and may be tried anew; or
+ * -EIO.  Puts the lock down.
+ */
 int cache_give_up_slot(struct cache_lane *cl, struct cache_chunk *chunk, struct cache_slot *slot);
 /* The slot, which no chunk has, is used by nobody any more. */
 void cache_retire_slot(struct bridge_cache *cache);
 
 /*
- * bytes.c: between a slot's bytes and other memory, where a file may lose some.  All under the chunk's lock.  -EIO: blocks are lost, and
- * noted to be.
+ * bytes.c: between a slot's bytes and other memory, where a file may lose some.  All under the
+ * chunk's lock.  -EIO: blocks are lost, and noted to be.
  */
 
 /* len bytes from the slot's byte off on, which are valid. */
-int cache_copy_out(struct bridge_cache *cache, struct cache_slot *slot, void *to, uint64_t off, uint64_t len);
+int cache_copy_out(struct bridge_cache *cache, struct cache_slot *slot, void *to, uint64_t off,
+	uint64_t len);
 /* That they are there, for somebody who is about to look at them in their place. */
 int cache_touch(struct bridge_cache *cache, struct cache_slot *slot, uint64_t off, uint64_t len);
 /* What was fetched. */
-int cache_copy_in(struct bridge_cache *cache, struct cache_slot *slot, uint64_t off, const void *from, uint64_t len);
-/* What is written (from NULL: zeros): valid and dirty then, in the file, too, even if of some of it only. */
-int cache_write(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot, uint64_t off, const void *from, uint64_t len);
+int cache_copy_in(struct bridge_cache *cache, struct cache_slot *slot, uint64_t off,
+	const void *from, uint64_t len);
+/*
+ * What is written (from NULL: zeros): valid and dirty then, in the file, too, even if of some of it
+ * only.
+ */
+int cache_write(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot, uint64_t off,
+	const void *from, uint64_t len);
 static inline bool cache_is_lost(const struct cache_slot *slot, unsigned first, unsigned nr)
 {
 	return slot->damaged && cache_map_any(&slot->lost, first, nr);
@@ -288,12 +322,15 @@ void cache_count_dead(struct bridge_cache *cache, struct cache_slot *slot);
 /* NULL: none is free, or this use has had its share. */
 struct cache_io *cache_io_get(struct cache_lane *cl, const struct cache_io_kind *kind);
 void cache_io_put(struct cache_io *io);
-/* Fills one in for some of a chunk's blocks, and adds it to the list.  Under the chunk's lock.  Of a WRITE the bounce has the bytes already. */
-void cache_io_blocks(struct cache_io *io, uint8_t kind, uint64_t c, struct cache_slot *slot, unsigned first,
-	unsigned nr, struct cache_io **list);
+/*
+ * Fills one in for some of a chunk's blocks, and adds it to the list.  Under the chunk's lock.  Of
+ * a WRITE the bounce has the bytes already.
+ */
+void cache_io_blocks(struct cache_io *io, uint8_t kind, uint64_t c, struct cache_slot *slot,
+	unsigned first, unsigned nr, struct cache_io **list);
 /* An operation without blocks, which rq waits for, to go on with its next phase: -EAGAIN. */
-int cache_io_other(struct cache_lane *cl, struct bridge_request *rq, uint8_t kind, uint8_t flags, uint64_t off,
-	uint64_t len, uint8_t next_phase);
+int cache_io_other(struct cache_lane *cl, struct bridge_request *rq, uint8_t kind, uint8_t flags,
+	uint64_t off, uint64_t len, uint8_t next_phase);
 /* With no lock held: they may be done at once. */
 void cache_io_submit(struct cache_lane *cl, struct cache_io *list);
 
@@ -302,11 +339,16 @@ void cache_io_submit(struct cache_lane *cl, struct cache_io *list);
 extern const struct cache_io_kind cache_demand;
 /* As the `end` of a kind that fetches. */
 int cache_end_fetch(struct cache_io *io, struct cache_slot *slot, int error);
-/* Fetches what is absent of these blocks.  Under the chunk's lock.  -EAGAIN: not all of it, for want of operations. */
-int cache_fetch(struct cache_lane *cl, uint64_t c, struct cache_slot *slot, unsigned first, unsigned nr,
-	const struct cache_io_kind *kind, struct bridge_request *owner, struct cache_io **list);
+/*
+ * Fetches what is absent of these blocks.  Under the chunk's lock.  -EAGAIN: not all of it, for
+ * want of operations.
+ */
+int cache_fetch(struct cache_lane *cl, uint64_t c, struct cache_slot *slot, unsigned first,
+	unsigned nr, const struct cache_io_kind *kind, struct bridge_request *owner,
+	struct cache_io **list);
 /* As far as slots and operations go; no error if not.  Returns where it ended. */
-uint64_t cache_fetch_range(struct cache_lane *cl, uint64_t off, uint64_t len, const struct cache_io_kind *kind);
+uint64_t cache_fetch_range(struct cache_lane *cl, uint64_t off, uint64_t len,
+	const struct cache_io_kind *kind);
 
 /* ahead.c: the lane's thread */
 
@@ -322,7 +364,10 @@ void cache_pull_init(struct cache_lane *cl);
 
 /* push.c: the lane's thread */
 
-/* Starts to write back what is dirty of chunk c: 1; 0: there is nothing, or not now; -EAGAIN: no operation is free. */
+/*
+ * Starts to write back what is dirty of chunk c: 1; 0: there is nothing, or not now; -EAGAIN: no
+ * operation is free.
+ */
 int cache_push(struct cache_lane *cl, uint64_t c);
 /* The same if all of chunk c is dirty, for a stream of writes has left it. */
 void cache_push_filled(struct cache_lane *cl, uint64_t c);
@@ -334,8 +379,8 @@ uint64_t cache_next_dirty(const struct bridge_cache *cache, uint64_t from, uint6
 void cache_push_init(struct cache_lane *cl);
 
 /*
- * read.c, write.c, walk.c: a request's steps: 1: go on with the next one; 0: it is done; -EAGAIN: it waits; or the error that it ends with.
- * The lane's thread.
+ * read.c, write.c, walk.c: a request's steps: 1: go on with the next one; 0: it is done; -EAGAIN:
+ * it waits; or the error that it ends with.  The lane's thread.
  */
 int cache_step_read(struct cache_lane *cl, struct bridge_request *rq);
 int cache_step_copy(struct cache_lane *cl, struct bridge_request *rq);
@@ -350,7 +395,10 @@ int cache_let_go(struct cache_lane *cl, struct bridge_request *rq, bool zeroed);
 /* request.c */
 extern const struct lane_stage cache_stage;
 
-/* sizes.c: chunks, slots, how far to read ahead; as the file that is resumed says, or as the path asks for.  0, or -EINVAL. */
+/*
+ * sizes.c: chunks, slots, how far to read ahead; as the file that is resumed says, or as the path
+ * asks for.  0, or -EINVAL.
+ */
 int cache_set_sizes(struct bridge_cache *cache, struct weft_error *err);
 
 #endif

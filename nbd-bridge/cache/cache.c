@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A cache: made, joined by the lanes, cleared, freed.  The control thread's, but for what lanes do for it.
+ * A cache: made, joined by the lanes, cleared, freed.  The control thread's, but for what lanes do
+ * for it.
  */
 #include <assert.h>
 #include <errno.h>
@@ -14,7 +15,8 @@
 #include "nbd-bridge/cache/cache-private.h"
 #include "nbd-bridge/cache/pull-order.h"
 
-_Static_assert((int)CACHE_CHUNK_MAX == (int)BRIDGE_CHUNK_MAX, "a map has a bit for each block of a chunk");
+_Static_assert((int)CACHE_CHUNK_MAX == (int)BRIDGE_CHUNK_MAX,
+	"a map has a bit for each block of a chunk");
 
 struct registration {
 	struct bridge_cache *cache;
@@ -22,19 +24,25 @@ struct registration {
 	int r;
 };
 
-/* What the transport reads and writes: the slots, or, since it may not keep pages of a file, room of its own. */
+/*
+ * What the transport reads and writes: the slots, or, since it may not keep pages of a file, room
+ * of its own.
+ */
 static int register_memory(struct cache_lane *cl, struct weft_error *err)
 {
 	const struct bridge_cache *cache = cl->cache;
 
 	cl->nr_ios = CACHE_IOS;
 	if (!cache->file)
-		return bridge_lane_register(cl->lane, cache->memory, cache->memory_len, &cl->mem, err);
-	cl->nr_ios = (unsigned)weft_max(CACHE_IOS_MIN, weft_min(CACHE_IOS, CACHE_BOUNCE >> cache->shift));
+		return bridge_lane_register(cl->lane, cache->memory, cache->memory_len, &cl->mem,
+			err);
+	cl->nr_ios = (unsigned)weft_max(CACHE_IOS_MIN,
+		weft_min(CACHE_IOS, CACHE_BOUNCE >> cache->shift));
 	cl->bounces_len = (size_t)cl->nr_ios << cache->shift;
 	cl->bounces = weft_map_bytes(cl->bounces_len);
 	if (!cl->bounces)
-		return weft_error_set(err, ENOMEM, "cannot map %zu bytes for the cache", cl->bounces_len);
+		return weft_error_set(err, ENOMEM, "cannot map %zu bytes for the cache",
+			cl->bounces_len);
 	for (unsigned i = 0; i < cl->nr_ios; i++)
 		cl->ios[i].bounce = cl->bounces + ((size_t)i << cache->shift);
 	return bridge_lane_register(cl->lane, cl->bounces, cl->bounces_len, &cl->mem, err);
@@ -118,7 +126,8 @@ static int begin_file(struct bridge_cache *cache, struct weft_error *err)
 		uint64_t granted = peer_noted(peer);
 
 		cache_file_note_generation(cache->file, i, atomic_load(&peer->generation));
-		cache_file_note_granted(cache->file, i, granted, granted && atomic_load(&peer->wrote_generation) == granted);
+		cache_file_note_granted(cache->file, i, granted,
+			granted && atomic_load(&peer->wrote_generation) == granted);
 	}
 	return r;
 }
@@ -131,8 +140,11 @@ static int check_room(const struct bridge_cache *cache, struct weft_error *err)
 
 	if (weft_available("", 0, -1, &available) < 0 || cache->memory_len <= available.bytes)
 		return 0;
-	return weft_error_set(err, ENOMEM, "a cache of %s wanted, but only %s of memory can be had (%s); give a smaller --cache, or --cache-file",
-		weft_format_size(cache->memory_len, want, sizeof(want)), weft_format_size(available.bytes, have, sizeof(have)), available.limit);
+	return weft_error_set(err, ENOMEM,
+		"a cache of %s wanted, but only %s of memory can be had (%s); give a smaller "
+		"--cache, or --cache-file",
+		weft_format_size(cache->memory_len, want, sizeof(want)),
+		weft_format_size(available.bytes, have, sizeof(have)), available.limit);
 }
 
 static int map_all(struct bridge_cache *cache, struct weft_error *err)
@@ -140,7 +152,8 @@ static int map_all(struct bridge_cache *cache, struct weft_error *err)
 	int r = 0;
 
 	cache->chunks = weft_map_bytes(cache->nr_chunks * sizeof(cache->chunks[0]));
-	cache->dirty_map = weft_map_bytes((cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
+	cache->dirty_map =
+		weft_map_bytes((cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
 	cache->slots = calloc(cache->nr_slots, sizeof(cache->slots[0]));
 	cache->file = cache->config.file;
 	if (cache->file) {
@@ -148,7 +161,8 @@ static int map_all(struct bridge_cache *cache, struct weft_error *err)
 			r = begin_file(cache, err);
 		/* What it was granted, before any of it is written back. */
 		for (unsigned i = 0; i < cache->attachment->nr_peers && r == 0; i++)
-			cache_file_set_epoch(cache->file, i, cache->attachment->peers[i].info.epoch);
+			cache_file_set_epoch(cache->file, i,
+				cache->attachment->peers[i].info.epoch);
 		cache->memory = r == 0 ? cache_file_data(cache->file) : NULL;
 	} else {
 		r = check_room(cache, err);
@@ -158,11 +172,15 @@ static int map_all(struct bridge_cache *cache, struct weft_error *err)
 			madvise(cache->memory, cache->memory_len, MADV_HUGEPAGE);
 	}
 	if (r == 0 && (!cache->memory || !cache->chunks || !cache->dirty_map || !cache->slots))
-		r = weft_error_set(err, ENOMEM, "cannot map %zu bytes for the cache", cache->memory_len);
+		r = weft_error_set(err, ENOMEM, "cannot map %zu bytes for the cache",
+			cache->memory_len);
 	return r;
 }
 
-/* What the file has of the slot that is newer than the donor's is dirty again.  Nobody else knows the cache yet. */
+/*
+ * What the file has of the slot that is newer than the donor's is dirty again.  Nobody else knows
+ * the cache yet.
+ */
 static int resume_slot(struct bridge_cache *cache, uint32_t i)
 {
 	struct cache_slot *slot = &cache->slots[i];
@@ -200,8 +218,11 @@ static int fill_free_list(struct bridge_cache *cache, struct weft_error *err)
 	for (uint32_t i = cache->nr_slots; i-- > 0;) {
 		cache->slots[i].chunk = UINT64_MAX;
 		if (config->resume && resume_slot(cache, i) < 0)
-			return weft_error_set(err, EIO, "the table of %s cannot be read: nobody knows what of it is newer than what the donor has; save the rest with: "
-				"weft rescue %s FILE; then remove it", cache_file_path(cache->file), cache_file_path(cache->file));
+			return weft_error_set(err, EIO,
+				"the table of %s cannot be read: nobody knows what of it is newer "
+				"than what the donor has; save the rest with: "
+				"weft rescue %s FILE; then remove it",
+				cache_file_path(cache->file), cache_file_path(cache->file));
 		if (cache->slots[i].chunk != UINT64_MAX)
 			continue;
 		cache->slots[i].next_free = cache->free_slots;
@@ -211,8 +232,8 @@ static int fill_free_list(struct bridge_cache *cache, struct weft_error *err)
 	return 0;
 }
 
-int cache_new(struct bridge_lanes *lanes, const struct bridge_cache_config *config, const struct cache_path *path,
-	struct bridge_cache **ret, struct weft_error *err)
+int cache_new(struct bridge_lanes *lanes, const struct bridge_cache_config *config,
+	const struct cache_path *path, struct bridge_cache **ret, struct weft_error *err)
 {
 	const struct tp_info *info = &lanes->attachment->info;
 	struct bridge_cache *cache = calloc(1, sizeof(*cache));
@@ -228,16 +249,22 @@ int cache_new(struct bridge_lanes *lanes, const struct bridge_cache_config *conf
 	pthread_mutex_init(&cache->lock, NULL);
 	*ret = cache;
 	if (info->min_block_bytes > CACHE_BLOCK)
-		return weft_error_set(err, EOPNOTSUPP, "cannot cache: the server wants blocks of %u bytes, a cache's have %d",
+		return weft_error_set(err, EOPNOTSUPP,
+			"cannot cache: the server wants blocks of %u bytes, a cache's have %d",
 			info->min_block_bytes, CACHE_BLOCK);
 	if (config->resume && cache_file_identity(config->file)->size_bytes != cache->size_bytes)
-		return weft_error_set(err, ESTALE, "the region has another size than when %s was written", cache_file_path(config->file));
+		return weft_error_set(err, ESTALE,
+			"the region has another size than when %s was written",
+			cache_file_path(config->file));
 	int r = cache_set_sizes(cache, err);
 	if (r == 0)
 		r = map_all(cache, err);
 	if (r == 0 && config->pull_order &&
-		(r = pull_order_chunks(config->pull_order, cache->nr_chunks, cache->shift, &cache->pull_order)) < 0)
-		weft_error_set(err, -r, "no memory for the order in which to pull %" PRIu64 " chunks", cache->nr_chunks);
+		(r = pull_order_chunks(config->pull_order, cache->nr_chunks, cache->shift,
+			 &cache->pull_order)) < 0)
+		weft_error_set(err, -r,
+			"no memory for the order in which to pull %" PRIu64 " chunks",
+			cache->nr_chunks);
 	if (r == 0)
 		r = fill_free_list(cache, err);
 	if (r < 0)
@@ -274,7 +301,8 @@ static int clear_slot(struct bridge_cache *cache, uint32_t i)
 	memset(&slot->dirty, 0, sizeof(slot->dirty));
 	memset(&slot->ahead, 0, sizeof(slot->ahead));
 	slot->push_error = 0;
-	int r = cache_mark_clean(cache, slot, 0, (unsigned)(cache_chunk_bytes(cache) / CACHE_BLOCK));
+	int r = cache_mark_clean(cache, slot, 0,
+		(unsigned)(cache_chunk_bytes(cache) / CACHE_BLOCK));
 	cache_uncount(cache, c, slot);
 	chunk->slot = 0;
 	atomic_store(&slot->chunk, UINT64_MAX);
@@ -328,7 +356,8 @@ void cache_free(struct bridge_cache *cache)
 	if (cache->chunks)
 		munmap(cache->chunks, cache->nr_chunks * sizeof(cache->chunks[0]));
 	if (cache->dirty_map)
-		munmap((void *)cache->dirty_map, (cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
+		munmap((void *)cache->dirty_map,
+			(cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
 	free(cache->pull_order);
 	free(cache->slots);
 	pthread_mutex_destroy(&cache->lock);

@@ -19,16 +19,19 @@ enum {
 
 struct bridge_cache_config {
 	uint64_t bytes;       /* 0: there is none, and what follows means nothing */
-	uint32_t chunk_bytes; /* a power of two, BRIDGE_CHUNK_MIN to BRIDGE_CHUNK_MAX; 0: as the path asks for */
+	/* a power of two, BRIDGE_CHUNK_MIN to BRIDGE_CHUNK_MAX; 0: as the path asks for */
+	uint32_t chunk_bytes;
 	bool write_through;   /* a WRITE is done when it is at the donor */
 	uint32_t push_interval_ms; /* what is dirty is written back after so long; > 0 */
 	bool pull;            /* fetch the whole region in the background */
 	unsigned pull_workers; /* chunks at a time */
 	uint64_t pull_rate;   /* bytes a second; 0: no limit */
-	const struct pull_order *pull_order; /* borrowed while the cache is made; NULL: as it lies */
+	/* borrowed while the cache is made; NULL: as it lies */
+	const struct pull_order *pull_order;
 	struct cache_file *file; /* where the cache lies, borrowed; NULL: in memory */
 	const char *uri;      /* what the file remembers that it is of; borrowed */
-	bool resume;          /* with what the file holds, as whom and of what it says; else it is begun anew */
+	/* with what the file holds, as whom and of what it says; else it is begun anew */
+	bool resume;
 };
 
 #endif

@@ -9,7 +9,8 @@ int cache_end_fetch(struct cache_io *io, struct cache_slot *slot, int error)
 {
 	cache_map_clear(&slot->fetching, io->first, io->nr);
 	if (error == 0 && io->bounce)
-		error = cache_copy_in(io->cl->cache, slot, (uint64_t)io->first * CACHE_BLOCK, io->bounce, io->rq.len);
+		error = cache_copy_in(io->cl->cache, slot, (uint64_t)io->first * CACHE_BLOCK,
+			io->bounce, io->rq.len);
 	if (error < 0)
 		return error;
 	cache_map_set(&slot->valid, io->first, io->nr);
@@ -19,8 +20,9 @@ int cache_end_fetch(struct cache_io *io, struct cache_slot *slot, int error)
 
 const struct cache_io_kind cache_demand = {.use = CACHE_DEMAND, .end = cache_end_fetch};
 
-int cache_fetch(struct cache_lane *cl, uint64_t c, struct cache_slot *slot, unsigned first, unsigned nr,
-	const struct cache_io_kind *kind, struct bridge_request *owner, struct cache_io **list)
+int cache_fetch(struct cache_lane *cl, uint64_t c, struct cache_slot *slot, unsigned first,
+	unsigned nr, const struct cache_io_kind *kind, struct bridge_request *owner,
+	struct cache_io **list)
 {
 	struct cache_map absent;
 	unsigned end = first + nr, n;
@@ -41,15 +43,18 @@ int cache_fetch(struct cache_lane *cl, uint64_t c, struct cache_slot *slot, unsi
 	return 0;
 }
 
-uint64_t cache_fetch_range(struct cache_lane *cl, uint64_t off, uint64_t len, const struct cache_io_kind *kind)
+uint64_t cache_fetch_range(struct cache_lane *cl, uint64_t off, uint64_t len,
+	const struct cache_io_kind *kind)
 {
 	struct bridge_cache *cache = cl->cache;
-	uint64_t end = weft_min(off + len, cache->size_bytes), chunk_bytes = cache_chunk_bytes(cache);
+	uint64_t end = weft_min(off + len, cache->size_bytes),
+		 chunk_bytes = cache_chunk_bytes(cache);
 
 	while (off < end) {
 		uint64_t c = off >> cache->shift, in = off & (chunk_bytes - 1);
 		uint64_t n = weft_min(chunk_bytes - in, end - off);
-		unsigned first = (unsigned)(in / CACHE_BLOCK), last = (unsigned)((in + n - 1) / CACHE_BLOCK);
+		unsigned first = (unsigned)(in / CACHE_BLOCK),
+			 last = (unsigned)((in + n - 1) / CACHE_BLOCK);
 		struct cache_chunk *chunk = cache_lock(cache, c);
 		struct cache_slot *slot = cache_slot_of(cache, chunk);
 		struct cache_io *list = NULL;

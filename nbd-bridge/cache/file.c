@@ -2,7 +2,8 @@
 /*
  * A cache on disk: see file.h.
  *
- * An entry has the block's number plus one in its upper 36 bits, so that it is never 0, and 28 bits of XXH3 below.
+ * An entry has the block's number plus one in its upper 36 bits, so that it is never 0, and 28 bits
+ * of XXH3 below.
  */
 #include "nbd-bridge/cache/file.h"
 
@@ -25,23 +26,32 @@
 #include "nbd-bridge/cache/config.h"
 #include "nbd-bridge/cache/mapped.h"
 
-enum { VERSION = 1, HEADER_BYTES = 8192, SUM_BITS = 28, PAGE_ENTRIES = CACHE_BLOCK / sizeof(uint64_t) };
+enum {
+	VERSION = 1,
+	HEADER_BYTES = 8192,
+	SUM_BITS = 28,
+	PAGE_ENTRIES = CACHE_BLOCK / sizeof(uint64_t)
+};
 
 #define BLOCKS_MAX (UINT64_C(1) << (64 - SUM_BITS))
 
 static const char magic[8] = "WEFTCACH";
 
-_Static_assert(sizeof(((struct cache_file_identity *)0)->boot) > WEFT_BOOT_ID_BYTES, "a boot's name has room for the end of its line");
+_Static_assert(sizeof(((struct cache_file_identity *)0)->boot) > WEFT_BOOT_ID_BYTES,
+	"a boot's name has room for the end of its line");
 
 struct header {
 	char magic[8];
 	uint32_t version, reserved;
 	struct cache_file_identity identity;
 	uint64_t sum; /* of what precedes */
-	/* Of use until the machine is restarted, and changed in use: each by itself, under no sum. */
+	/*
+	 * Of use until the machine is restarted, and changed in use: each by itself, under no sum.
+	 */
 	_Atomic uint64_t generations[CACHE_FILE_DONORS], epochs[CACHE_FILE_DONORS];
 	_Atomic uint64_t granted[CACHE_FILE_DONORS]; /* 0 in files of older versions … */
-	_Atomic uint64_t wrote[CACHE_FILE_DONORS];   /* … the highest granted generation under which something was written */
+	/* … the highest granted generation under which something was written */
+	_Atomic uint64_t wrote[CACHE_FILE_DONORS];
 };
 
 _Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header has its place");
@@ -83,11 +93,14 @@ static bool is_sound(const struct header *header, uint64_t file_len)
 {
 	const struct cache_file_identity *id = &header->identity;
 
-	return memcmp(header->magic, magic, sizeof(magic)) == 0 && header->version == VERSION && header->sum == header_sum(header) &&
-		id->nr_donors >= 1 && id->nr_donors <= CACHE_FILE_DONORS && id->size_bytes > 0 &&
-		id->size_bytes / CACHE_BLOCK < BLOCKS_MAX - 1 && id->chunk_bytes >= BRIDGE_CHUNK_MIN &&
-		id->chunk_bytes <= BRIDGE_CHUNK_MAX && (id->chunk_bytes & (id->chunk_bytes - 1)) == 0 && id->nr_slots > 0 &&
-		memchr(id->uri, '\0', sizeof(id->uri)) && memchr(id->boot, '\0', sizeof(id->boot)) && file_bytes(id) == file_len;
+	return memcmp(header->magic, magic, sizeof(magic)) == 0 && header->version == VERSION &&
+		header->sum == header_sum(header) && id->nr_donors >= 1 &&
+		id->nr_donors <= CACHE_FILE_DONORS && id->size_bytes > 0 &&
+		id->size_bytes / CACHE_BLOCK < BLOCKS_MAX - 1 &&
+		id->chunk_bytes >= BRIDGE_CHUNK_MIN && id->chunk_bytes <= BRIDGE_CHUNK_MAX &&
+		(id->chunk_bytes & (id->chunk_bytes - 1)) == 0 && id->nr_slots > 0 &&
+		memchr(id->uri, '\0', sizeof(id->uri)) &&
+		memchr(id->boot, '\0', sizeof(id->boot)) && file_bytes(id) == file_len;
 }
 
 static void unmap(struct cache_file *file)
@@ -104,7 +117,8 @@ static int map(struct cache_file *file, size_t len)
 	const struct cache_file_identity *id = &file->known.identity;
 
 	mapped_init();
-	void *p = mmap(NULL, len, PROT_READ | (file->read_only ? 0 : PROT_WRITE), MAP_SHARED, file->fd, 0);
+	void *p = mmap(NULL, len, PROT_READ | (file->read_only ? 0 : PROT_WRITE), MAP_SHARED,
+		file->fd, 0);
 	if (p == MAP_FAILED)
 		return -errno;
 	madvise(p, len, MADV_DONTDUMP);
@@ -125,15 +139,21 @@ static int load(struct cache_file *file, struct weft_error *err)
 	ssize_t n;
 
 	if (fstat(file->fd, &st) < 0)
-		return weft_error_set(err, errno, "cannot use %s as a cache file: %s", file->path, strerror(errno));
+		return weft_error_set(err, errno, "cannot use %s as a cache file: %s", file->path,
+			strerror(errno));
 	if (st.st_size == 0)
 		return 0;
 	n = pread(file->fd, &file->known, sizeof(file->known), 0);
 	if (n < 0)
-		return weft_error_set(err, errno, "cannot use %s as a cache file: its first bytes cannot be read: %s", file->path, strerror(errno));
+		return weft_error_set(err, errno,
+			"cannot use %s as a cache file: its first bytes cannot be read: %s",
+			file->path, strerror(errno));
 	if (n != sizeof(file->known) || !is_sound(&file->known, (uint64_t)st.st_size))
-		return weft_error_set(err, EINVAL, "cannot use %s as a cache file: it is something else, or damaged, and is left as it is; "
-			"name another file", file->path);
+		return weft_error_set(err, EINVAL,
+			"cannot use %s as a cache file: it is something else, or damaged, and is "
+			"left as it is; "
+			"name another file",
+			file->path);
 	int r = map(file, (size_t)st.st_size);
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot map %s: %s", file->path, strerror(-r));
@@ -150,12 +170,17 @@ static int open_there(const char *path, bool read_only, struct weft_error *err)
 	if (probe < 0 || fstat(probe, &st) < 0)
 		return weft_error_set(err, errno, "cannot open %s: %s", path, strerror(errno));
 	if (S_ISLNK(st.st_mode))
-		return weft_error_set(err, ELOOP, "cannot use %s as a cache file: it is a symbolic link; name the file itself", path);
+		return weft_error_set(err, ELOOP,
+			"cannot use %s as a cache file: it is a symbolic link; name the file "
+			"itself",
+			path);
 	if (!S_ISREG(st.st_mode))
-		return weft_error_set(err, EINVAL, "cannot use %s as a cache file: it is no regular file; name another", path);
+		return weft_error_set(err, EINVAL,
+			"cannot use %s as a cache file: it is no regular file; name another", path);
 	snprintf(again, sizeof(again), "/proc/self/fd/%d", probe);
 	int fd = open(again, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-	return fd >= 0 ? fd : weft_error_set(err, errno, "cannot open %s: %s", path, strerror(errno));
+	return fd >= 0 ? fd
+		       : weft_error_set(err, errno, "cannot open %s: %s", path, strerror(errno));
 }
 
 static int open_or_make(const char *path, bool make, bool *ret_made, struct weft_error *err)
@@ -166,7 +191,8 @@ static int open_or_make(const char *path, bool make, bool *ret_made, struct weft
 		return r;
 	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	*ret_made = fd >= 0;
-	return fd >= 0 ? fd : weft_error_set(err, errno, "cannot make %s: %s", path, strerror(errno));
+	return fd >= 0 ? fd
+		       : weft_error_set(err, errno, "cannot make %s: %s", path, strerror(errno));
 }
 
 int cache_file_open(const char *path, bool make, struct cache_file **ret, struct weft_error *err)
@@ -181,8 +207,11 @@ int cache_file_open(const char *path, bool make, struct cache_file **ret, struct
 	file->read_only = !make;
 	file->fd = r = open_or_make(path, make, &file->made, err);
 	if (r >= 0 && flock(file->fd, LOCK_EX | LOCK_NB) < 0)
-		r = weft_error_set(err, EBUSY, "%s is the cache of another attachment, or being rescued; "
-			"weft status shows the attachment, and weft rescue NAME FILE saves what it holds", path);
+		r = weft_error_set(err, EBUSY,
+			"%s is the cache of another attachment, or being rescued; "
+			"weft status shows the attachment, and weft rescue NAME FILE saves what it "
+			"holds",
+			path);
 	if (r >= 0)
 		r = load(file, err);
 	if (r < 0) {
@@ -197,8 +226,8 @@ void cache_file_unmake(struct cache_file *file)
 {
 	struct stat ours, there;
 
-	if (file && file->made && fstat(file->fd, &ours) == 0 && lstat(file->path, &there) == 0 && ours.st_dev == there.st_dev &&
-		ours.st_ino == there.st_ino)
+	if (file && file->made && fstat(file->fd, &ours) == 0 && lstat(file->path, &there) == 0 &&
+		ours.st_dev == there.st_dev && ours.st_ino == there.st_ino)
 		unlink(file->path);
 }
 
@@ -247,7 +276,10 @@ uint64_t cache_file_dirty_bytes(const struct cache_file *file)
 	return n * CACHE_BLOCK;
 }
 
-/* This boot as cache files have always named it: with the end of its line.  "" when it cannot be had. */
+/*
+ * This boot as cache files have always named it: with the end of its line.  "" when it cannot be
+ * had.
+ */
 static void name_boot(char *buf, size_t len)
 {
 	weft_boot_id(buf, len);
@@ -274,7 +306,8 @@ int cache_file_discard(struct cache_file *file)
 	return ftruncate(file->fd, 0) < 0 || fsync(file->fd) < 0 ? -errno : 0;
 }
 
-int cache_file_reset(struct cache_file *file, const struct cache_file_identity *identity, struct weft_error *err)
+int cache_file_reset(struct cache_file *file, const struct cache_file_identity *identity,
+	struct weft_error *err)
 {
 	size_t len = file_bytes(identity);
 	struct header *header = &file->known;
@@ -287,8 +320,12 @@ int cache_file_reset(struct cache_file *file, const struct cache_file_identity *
 		name_boot(header->identity.boot, sizeof(header->identity.boot));
 	header->sum = header_sum(header);
 	/* Room for all of it now: later there would be nobody to tell. */
-	r = ftruncate(file->fd, 0) < 0 || fchmod(file->fd, 0600) < 0 ? errno : posix_fallocate(file->fd, 0, (off_t)len);
-	if (r == 0 && (pwrite(file->fd, header, sizeof(*header), 0) != sizeof(*header) || fsync(file->fd) < 0))
+	r = ftruncate(file->fd, 0) < 0 || fchmod(file->fd, 0600) < 0
+		? errno
+		: posix_fallocate(file->fd, 0, (off_t)len);
+	if (r == 0 &&
+		(pwrite(file->fd, header, sizeof(*header), 0) != sizeof(*header) ||
+			fsync(file->fd) < 0))
 		r = errno;
 	if (r == 0)
 		r = -map(file, len);
@@ -296,7 +333,8 @@ int cache_file_reset(struct cache_file *file, const struct cache_file_identity *
 		return 0;
 	if (ftruncate(file->fd, 0) < 0)
 		r = errno;
-	return weft_error_set(err, r, "cannot make %s a cache of %zu bytes: %s", file->path, len, strerror(r));
+	return weft_error_set(err, r, "cannot make %s a cache of %zu bytes: %s", file->path, len,
+		strerror(r));
 }
 
 /* ---- entries ---- */
@@ -342,7 +380,10 @@ void cache_file_mark(struct cache_file *file, uint32_t slot, unsigned i, uint64_
 	size_t index = index_of(file, slot, i);
 	const uint64_t entry = make_entry(file, file->data + index * CACHE_BLOCK, block);
 
-	/* After the bytes: whoever is killed between leaves what was there, or what was not answered. */
+	/*
+	 * After the bytes: whoever is killed between leaves what was there, or what was not
+	 * answered.
+	 */
 	atomic_signal_fence(memory_order_release);
 	atomic_store_explicit(&file->table[index], entry, memory_order_relaxed);
 }
@@ -358,7 +399,8 @@ static int unmark(void *ctx)
 	const struct unmarking *u = ctx;
 
 	for (unsigned i = u->first; i < u->first + u->nr; i++)
-		atomic_store_explicit(&u->file->table[index_of(u->file, u->slot, i)], 0, memory_order_relaxed);
+		atomic_store_explicit(&u->file->table[index_of(u->file, u->slot, i)], 0,
+			memory_order_relaxed);
 	return 0;
 }
 
@@ -377,10 +419,12 @@ int cache_file_condemn(struct cache_file *file)
 {
 	static const char nothing[sizeof(magic)];
 
-	if (pwrite(file->fd, nothing, sizeof(nothing), 0) == sizeof(nothing) && fdatasync(file->fd) == 0)
+	if (pwrite(file->fd, nothing, sizeof(nothing), 0) == sizeof(nothing) &&
+		fdatasync(file->fd) == 0)
 		return 0;
 	int r = -errno;
-	weft_err("%s cannot be written: %s; remove it once its attachment has ended", file->path, strerror(-r));
+	weft_err("%s cannot be written: %s; remove it once its attachment has ended", file->path,
+		strerror(-r));
 	return r;
 }
 
@@ -388,9 +432,10 @@ void cache_file_say_lost(struct cache_file *file, const void *at)
 {
 	if (atomic_exchange(&file->lost, true))
 		return;
-	weft_err("%s cannot be read or written at byte %zu: its disk failed, or somebody made the file shorter; requests for what is lost fail from now "
-		 "on; save what there is with weft rescue, and attach anew with another cache file", file->path,
-		(size_t)((const uint8_t *)at - (const uint8_t *)file->header));
+	weft_err("%s cannot be read or written at byte %zu: its disk failed, or somebody made the "
+		 "file shorter; requests for what is lost fail from now "
+		 "on; save what there is with weft rescue, and attach anew with another cache file",
+		file->path, (size_t)((const uint8_t *)at - (const uint8_t *)file->header));
 }
 
 /* ---- what the header says beside who it is of ---- */
@@ -406,7 +451,8 @@ static int raise_to(void *ctx)
 	uint64_t seen = atomic_load_explicit(word->at, memory_order_relaxed);
 
 	while (seen < word->value &&
-		!atomic_compare_exchange_weak_explicit(word->at, &seen, word->value, memory_order_relaxed, memory_order_relaxed))
+		!atomic_compare_exchange_weak_explicit(word->at, &seen, word->value,
+			memory_order_relaxed, memory_order_relaxed))
 		;
 	return 0;
 }
@@ -420,7 +466,8 @@ static int store(void *ctx)
 }
 
 /* In what is known, and in the file.  Relaxed: nobody else's memory is ordered by it. */
-static void change(struct cache_file *file, int (*how)(void *word), _Atomic uint64_t *known, _Atomic uint64_t *own, uint64_t value)
+static void change(struct cache_file *file, int (*how)(void *word), _Atomic uint64_t *known,
+	_Atomic uint64_t *own, uint64_t value)
 {
 	struct word first = {known, value}, second = {own, value};
 	const void *at;
@@ -434,7 +481,8 @@ void cache_file_note_generation(struct cache_file *file, unsigned donor, uint64_
 {
 	/* Whoever makes it tells it what there was before. */
 	if (atomic_load(&file->mapped))
-		change(file, raise_to, &file->known.generations[donor], &file->header->generations[donor], generation);
+		change(file, raise_to, &file->known.generations[donor],
+			&file->header->generations[donor], generation);
 }
 
 void cache_file_set_epoch(struct cache_file *file, unsigned donor, uint64_t epoch)
@@ -459,7 +507,8 @@ void cache_file_note_granted(struct cache_file *file, unsigned donor, uint64_t g
 	/* Generations only grow, and who notes one may come late. */
 	change(file, raise_to, &file->known.granted[donor], &file->header->granted[donor], granted);
 	if (wrote)
-		change(file, raise_to, &file->known.wrote[donor], &file->header->wrote[donor], granted);
+		change(file, raise_to, &file->known.wrote[donor], &file->header->wrote[donor],
+			granted);
 }
 
 uint64_t cache_file_granted(const struct cache_file *file, unsigned donor, bool *ret_wrote)
@@ -484,20 +533,27 @@ static int by_block(const void *a, const void *b)
 	return x->block < y->block ? -1 : x->block > y->block;
 }
 
-static int tell(const struct cache_file *file, const struct place *place, bool check, cache_each_fn *fn, void *ctx)
+static int tell(const struct cache_file *file, const struct place *place, bool check,
+	cache_each_fn *fn, void *ctx)
 {
 	uint8_t data[CACHE_BLOCK];
-	bool whole = mapped_copy(data, file->data + place->index * CACHE_BLOCK, sizeof(data), NULL) == 0 &&
+	bool whole = mapped_copy(data, file->data + place->index * CACHE_BLOCK, sizeof(data),
+			     NULL) == 0 &&
 		(!check || make_entry(file, data, place->block) == place->entry);
 
-	return fn(ctx, place->block * CACHE_BLOCK, place->block + 1 == file->nr_blocks ? file->last_bytes : CACHE_BLOCK,
+	return fn(ctx, place->block * CACHE_BLOCK,
+		place->block + 1 == file->nr_blocks ? file->last_bytes : CACHE_BLOCK,
 		whole ? CACHE_CONTENT_DIRTY : CACHE_CONTENT_TORN, whole ? data : NULL);
 }
 
-int cache_file_each(const struct cache_file *file, cache_each_fn *fn, void *ctx, uint64_t *ret_unknown_bytes)
+int cache_file_each(const struct cache_file *file, cache_each_fn *fn, void *ctx,
+	uint64_t *ret_unknown_bytes)
 {
 	uint64_t nr = cache_file_dirty_bytes(file) / CACHE_BLOCK, n = 0, unknown = 0, entry;
-	/* A killed process leaves what was not answered half written at most; a restart of the machine anything. */
+	/*
+	 * A killed process leaves what was not answered half written at most; a restart of the
+	 * machine anything.
+	 */
 	bool check = !cache_file_same_boot(file);
 	int r = 0;
 

@@ -23,20 +23,25 @@ static int by_heat(const void *a, const void *b)
 	return x->chunk < y->chunk ? -1 : x->chunk > y->chunk;
 }
 
-static int put_heat(const struct bridge_cache *cache, const struct heat *heat, uint64_t nr, FILE *out)
+static int put_heat(const struct bridge_cache *cache, const struct heat *heat, uint64_t nr,
+	FILE *out)
 {
 	const uint64_t bytes = cache_chunk_bytes(cache);
 
-	fputs("# Where was read most comes first: for weft attach --pull-order.  Offset and length in bytes.\n", out);
+	fputs("# Where was read most comes first: for weft attach --pull-order.  Offset and length "
+	      "in bytes.\n",
+		out);
 	for (uint64_t i = 0; i < nr; i++) {
 		uint64_t off = (uint64_t)heat[i].chunk << cache->shift;
 
-		fprintf(out, "%" PRIu64 " %" PRIu64 "\n", off, weft_min(bytes, cache->size_bytes - off));
+		fprintf(out, "%" PRIu64 " %" PRIu64 "\n", off,
+			weft_min(bytes, cache->size_bytes - off));
 	}
 	return fflush(out) == 0 && !ferror(out) ? 0 : -errno;
 }
 
-static int save(const struct bridge_cache *cache, const struct heat *heat, uint64_t nr, const char *path)
+static int save(const struct bridge_cache *cache, const struct heat *heat, uint64_t nr,
+	const char *path)
 {
 	WEFT_CLEANUP_FREE char *temporary = NULL;
 
@@ -57,7 +62,8 @@ static int save(const struct bridge_cache *cache, const struct heat *heat, uint6
 	return r;
 }
 
-int cache_save_pull_order(const struct bridge_cache *cache, const char *path, struct weft_error *err)
+int cache_save_pull_order(const struct bridge_cache *cache, const char *path,
+	struct weft_error *err)
 {
 	uint64_t nr = 0, room = 0;
 
@@ -68,7 +74,8 @@ int cache_save_pull_order(const struct bridge_cache *cache, const char *path, st
 		return weft_error_set(err, ENOMEM, "cannot write %s: out of memory", path);
 	for (uint64_t c = 0; c < cache->nr_chunks && nr < room; c++)
 		if (cache->chunks[c].reads > 0)
-			heat[nr++] = (struct heat){.chunk = (uint32_t)c, .reads = cache->chunks[c].reads};
+			heat[nr++] = (struct heat){.chunk = (uint32_t)c,
+				.reads = cache->chunks[c].reads};
 	qsort(heat, nr, sizeof(*heat), by_heat);
 	int r = save(cache, heat, nr, path);
 	free(heat);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The cache's own operations: requests that a lane makes for itself, and what their ends mean for the blocks.
- * Everything here runs on the lane's thread.
+ * The cache's own operations: requests that a lane makes for itself, and what their ends mean for
+ * the blocks.  Everything here runs on the lane's thread.
  */
 #include <assert.h>
 #include <errno.h>
@@ -94,8 +94,8 @@ static void io_done(struct bridge_request *rq, int error)
 		kind->after(cl, error);
 }
 
-void cache_io_blocks(struct cache_io *io, uint8_t kind, uint64_t c, struct cache_slot *slot, unsigned first,
-	unsigned nr, struct cache_io **list)
+void cache_io_blocks(struct cache_io *io, uint8_t kind, uint64_t c, struct cache_slot *slot,
+	unsigned first, unsigned nr, struct cache_io **list)
 {
 	struct bridge_cache *cache = io->cl->cache;
 	uint64_t off = (c << cache->shift) + (uint64_t)first * CACHE_BLOCK;
@@ -116,8 +116,8 @@ void cache_io_blocks(struct cache_io *io, uint8_t kind, uint64_t c, struct cache
 	*list = io;
 }
 
-int cache_io_other(struct cache_lane *cl, struct bridge_request *rq, uint8_t kind, uint8_t flags, uint64_t off,
-	uint64_t len, uint8_t next_phase)
+int cache_io_other(struct cache_lane *cl, struct bridge_request *rq, uint8_t kind, uint8_t flags,
+	uint64_t off, uint64_t len, uint8_t next_phase)
 {
 	struct cache_io *io = cache_io_get(cl, &other);
 

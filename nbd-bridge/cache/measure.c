@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* How far the donors are, before there is a cache: READs one after another, small ones, then large ones. */
+/*
+ * How far the donors are, before there is a cache: READs one after another, small ones, then large
+ * ones.
+ */
 #include "nbd-bridge/cache/cache-private.h"
 #include "nbd-bridge/lane/pool.h"
 
@@ -19,7 +22,8 @@ static void measure_next(struct measurement *m)
 {
 	m->rq.kind = TP_READ;
 	m->rq.off = 0;
-	m->rq.len = weft_min(m->nr < MEASURE_SMALL ? 4096 : BRIDGE_POOL_MAX, m->lanes->attachment->info.size_bytes);
+	m->rq.len = weft_min(m->nr < MEASURE_SMALL ? 4096 : BRIDGE_POOL_MAX,
+		m->lanes->attachment->info.size_bytes);
 	lane_worker(m->lane)->now_ns = 0;
 	lane_submit_direct(m->lane, &m->rq);
 }

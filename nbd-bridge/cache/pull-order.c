@@ -40,7 +40,9 @@ static int add_range(struct pull_order *order, const struct pull_range *range)
 {
 	if ((order->nr & (order->nr - 1)) == 0) {
 		size_t room = weft_max(2 * order->nr, 1);
-		void *more = order->nr < MAX_RANGES ? realloc(order->ranges, room * sizeof(*order->ranges)) : NULL;
+		void *more = order->nr < MAX_RANGES
+			? realloc(order->ranges, room * sizeof(*order->ranges))
+			: NULL;
 
 		if (!more)
 			return -ENOMEM;
@@ -68,13 +70,16 @@ int pull_order_read(const char *path, struct pull_order *ret, struct weft_error 
 	while (r == 0 && fgets(line, sizeof(line), in)) {
 		number++;
 		if (!strchr(line, '\n') && !feof(in))
-			r = weft_error_set(err, EINVAL, "%s, line %u: it is too long", path, number);
+			r = weft_error_set(err, EINVAL, "%s, line %u: it is too long", path,
+				number);
 		line[strcspn(line, "\n")] = '\0';
 		if (r < 0 || line[0] == '#' || line[0] == '\0')
 			continue;
 		if (!parse_line(line, &range))
-			r = weft_error_set(err, EINVAL, "%s, line %u: '%.100s' is no offset in bytes, with a length behind it or without", path,
-				number, line);
+			r = weft_error_set(err, EINVAL,
+				"%s, line %u: '%.100s' is no offset in bytes, with a length behind "
+				"it or without",
+				path, number, line);
 		else if (add_range(ret, &range) < 0)
 			r = weft_error_set(err, ENOMEM, "%s, line %u: out of memory", path, number);
 	}
@@ -92,7 +97,8 @@ void pull_order_free(struct pull_order *order)
 	*order = (struct pull_order){0};
 }
 
-int pull_order_chunks(const struct pull_order *order, uint64_t nr_chunks, unsigned shift, uint32_t **ret)
+int pull_order_chunks(const struct pull_order *order, uint64_t nr_chunks, unsigned shift,
+	uint32_t **ret)
 {
 	uint32_t *chunks = malloc(weft_max(nr_chunks, 1) * sizeof(*chunks)), n = 0;
 	uint8_t *listed = calloc(nr_chunks / 8 + 1, 1);
@@ -104,8 +110,11 @@ int pull_order_chunks(const struct pull_order *order, uint64_t nr_chunks, unsign
 	}
 	for (size_t i = 0; i <= order->nr; i++) {
 		/* In the end all of it. */
-		const struct pull_range range = i < order->nr ? order->ranges[i] : (struct pull_range){.len = UINT64_MAX};
-		uint64_t c = range.off >> shift, last = range.len > UINT64_MAX - range.off ? UINT64_MAX : range.off + range.len;
+		const struct pull_range range =
+			i < order->nr ? order->ranges[i] : (struct pull_range){.len = UINT64_MAX};
+		uint64_t c = range.off >> shift,
+			 last = range.len > UINT64_MAX - range.off ? UINT64_MAX
+								   : range.off + range.len;
 
 		for (; c < nr_chunks && c << shift < last; c++) {
 			if (listed[c / 8] & 1 << c % 8)

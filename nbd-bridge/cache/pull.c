@@ -27,7 +27,10 @@ static void begin_pull(struct cache_lane *cl)
 	atomic_fetch_add(&cl->cache->nr_pulls, 1);
 }
 
-static const struct cache_io_kind pull_kind = {.use = CACHE_PULL, .begin = begin_pull, .end = end_pull, .after = after_pull};
+static const struct cache_io_kind pull_kind = {.use = CACHE_PULL,
+	.begin = begin_pull,
+	.end = end_pull,
+	.after = after_pull};
 
 /* When the next may start, as --pull-rate says. */
 static bool may_pull(struct cache_lane *cl, uint64_t len)
@@ -43,7 +46,8 @@ static bool may_pull(struct cache_lane *cl, uint64_t len)
 			weft_loop_timer_set(cl->worker->loop, &cl->pull, due_ns - now_ns);
 			return false;
 		}
-		next_ns = weft_max(due_ns, now_ns - weft_min(now_ns, 10000000)) + len * 1000000 / rate * 1000;
+		next_ns = weft_max(due_ns, now_ns - weft_min(now_ns, 10000000)) +
+			len * 1000000 / rate * 1000;
 	} while (!atomic_compare_exchange_weak(&cache->pull_due_ns, &due_ns, next_ns));
 	return true;
 }
@@ -69,7 +73,8 @@ void cache_pull(struct cache_lane *cl)
 
 	if (!config->pull || !lane_is_ready(cl->lane))
 		return;
-	while (atomic_load(&cache->nr_pulls) < config->pull_workers && !atomic_load(&cache->pull_full)) {
+	while (atomic_load(&cache->nr_pulls) < config->pull_workers &&
+		!atomic_load(&cache->pull_full)) {
 		uint64_t turn = atomic_load(&cache->pull_next);
 
 		if (turn >= cache->nr_chunks)
@@ -84,7 +89,8 @@ void cache_pull(struct cache_lane *cl)
 		if (!atomic_compare_exchange_strong(&cache->pull_next, &turn, turn + 1))
 			continue;
 		if (has_free_slot(cache, c))
-			cache_fetch_range(cl, c << cache->shift, cache_chunk_bytes(cache), &pull_kind);
+			cache_fetch_range(cl, c << cache->shift, cache_chunk_bytes(cache),
+				&pull_kind);
 		else
 			atomic_store(&cache->pull_full, true);
 	}

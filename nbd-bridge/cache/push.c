@@ -2,12 +2,12 @@
 /*
  * Writing back.  Runs on lanes; any lane takes any chunk.
  *
- * A lane goes round the table when the push interval is over since it made something dirty, when the dirty
- * chunks are many, and when it is told to (a FLUSH).  A chunk that a stream of writes has filled and left goes at
- * once, unless the interval is a long one: who asks for that wants writes to gather.
- * A run of dirty blocks in a chunk is one operation.
- * What is being written back is not written by anybody until it has arrived: the donor gets what was there when it was
- * taken, and what comes later makes the block dirty again.
+ * A lane goes round the table when the push interval is over since it made something dirty, when
+ * the dirty chunks are many, and when it is told to (a FLUSH).  A chunk that a stream of writes has
+ * filled and left goes at once, unless the interval is a long one: who asks for that wants writes
+ * to gather.  A run of dirty blocks in a chunk is one operation.  What is being written back is not
+ * written by anybody until it has arrived: the donor gets what was there when it was taken, and
+ * what comes later makes the block dirty again.
  */
 #include <errno.h>
 
@@ -36,12 +36,14 @@ static unsigned next_run(const struct cache_slot *slot, unsigned *first)
 }
 
 /* What the transport is to read, if it may not read it where it is.  -EIO: some of it is lost. */
-static int take_bytes(struct bridge_cache *cache, const struct cache_io *io, uint64_t c, struct cache_slot *slot, unsigned first, unsigned nr)
+static int take_bytes(struct bridge_cache *cache, const struct cache_io *io, uint64_t c,
+	struct cache_slot *slot, unsigned first, unsigned nr)
 {
 	uint64_t off = (uint64_t)first * CACHE_BLOCK;
 
 	return io->bounce ? cache_copy_out(cache, slot, io->bounce, off,
-				    weft_min((uint64_t)nr * CACHE_BLOCK, cache->size_bytes - (c << cache->shift) - off))
+				    weft_min((uint64_t)nr * CACHE_BLOCK,
+					    cache->size_bytes - (c << cache->shift) - off))
 			  : 0;
 }
 
@@ -76,10 +78,13 @@ static void after_push(struct cache_lane *cl, int error)
 		cache_push_soon(cl);
 }
 
-static const struct cache_io_kind push_kind = {.use = CACHE_PUSH, .end = end_push, .after = after_push};
+static const struct cache_io_kind push_kind = {.use = CACHE_PUSH,
+	.end = end_push,
+	.after = after_push};
 
 /* Under the chunk's lock. */
-static int push_runs(struct cache_lane *cl, uint64_t c, struct cache_slot *slot, struct cache_io **list)
+static int push_runs(struct cache_lane *cl, uint64_t c, struct cache_slot *slot,
+	struct cache_io **list)
 {
 	unsigned first = 0, n;
 
@@ -120,13 +125,19 @@ static int push(struct cache_lane *cl, uint64_t c, bool whole)
 	struct cache_chunk *chunk = cache_lock(cache, c);
 	struct cache_slot *slot = cache_slot_of(cache, chunk);
 	bool was_dead = slot && slot->dead;
-	if (slot && !chunk->zeroing && cache_map_empty(&slot->pushing) && !cache_map_empty(&slot->dirty) &&
-		(!whole || cache_map_all(&slot->dirty, 0, (unsigned)(bytes_of(cache, c) / CACHE_BLOCK))))
+	if (slot && !chunk->zeroing && cache_map_empty(&slot->pushing) &&
+		!cache_map_empty(&slot->dirty) &&
+		(!whole ||
+			cache_map_all(&slot->dirty, 0,
+				(unsigned)(bytes_of(cache, c) / CACHE_BLOCK))))
 		r = push_runs(cl, c, slot, &list);
 	bool died = slot && slot->dead && !was_dead;
 	cache_unlock(chunk);
 	cache_io_submit(cl, list);
-	/* Once: those who wait kick whoever is here, and find out whether there is anything left to wait for. */
+	/*
+	 * Once: those who wait kick whoever is here, and find out whether there is anything left to
+	 * wait for.
+	 */
 	if (died)
 		cache_wake_room(cl);
 	return r;
@@ -139,10 +150,13 @@ int cache_push(struct cache_lane *cl, uint64_t c)
 
 void cache_push_filled(struct cache_lane *cl, uint64_t c)
 {
-	bool dirty = atomic_load_explicit(&cl->cache->dirty_map[c / 64], memory_order_relaxed) >> c % 64 & 1;
+	bool dirty = atomic_load_explicit(&cl->cache->dirty_map[c / 64], memory_order_relaxed) >>
+			c % 64 &
+		1;
 
 	/* Most writes that begin a chunk are no stream: they do without its neighbour's lock. */
-	if (dirty && cl->cache->config.push_interval_ms <= STREAM_MS && cl->nr_push < CACHE_PUSH_IOS && cl->nr_free > CACHE_RATHER_IOS &&
+	if (dirty && cl->cache->config.push_interval_ms <= STREAM_MS &&
+		cl->nr_push < CACHE_PUSH_IOS && cl->nr_free > CACHE_RATHER_IOS &&
 		atomic_load_explicit(&cl->cache->push_error, memory_order_relaxed) == 0)
 		push(cl, c, true);
 }
@@ -153,7 +167,8 @@ void cache_push_pump(struct cache_lane *cl)
 
 	if (atomic_exchange(&cl->kicked, false))
 		cl->push_left = cache->nr_chunks;
-	while (cl->push_left > 0 && cl->nr_push < CACHE_PUSH_IOS && cl->nr_free > CACHE_RATHER_IOS &&
+	while (cl->push_left > 0 && cl->nr_push < CACHE_PUSH_IOS &&
+		cl->nr_free > CACHE_RATHER_IOS &&
 		(cache->attachment->nr_peers > 1 || lane_is_ready(cl->lane))) {
 		uint64_t end = weft_min(cl->push_at + cl->push_left, cache->nr_chunks);
 		uint64_t c = cache_next_dirty(cache, cl->push_at, end);
@@ -186,7 +201,8 @@ static void on_interval(struct weft_timer *timer)
 		return;
 	cl->push_left = cl->cache->nr_chunks;
 	/* Whatever is dirty still, or again. */
-	weft_loop_timer_set(cl->worker->loop, &cl->push, cl->cache->config.push_interval_ms * UINT64_C(1000000));
+	weft_loop_timer_set(cl->worker->loop, &cl->push,
+		cl->cache->config.push_interval_ms * UINT64_C(1000000));
 }
 
 void cache_push_init(struct cache_lane *cl)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* READ in the cache: from a slot, or after what is absent has been fetched.  Under a request's phase COPY.  The lane's thread. */
+/*
+ * READ in the cache: from a slot, or after what is absent has been fetched.  Under a request's
+ * phase COPY.  The lane's thread.
+ */
 #include <errno.h>
 
 #include "nbd-bridge/cache/cache-private.h"
@@ -14,8 +17,8 @@ static void used_ahead(struct cache_lane *cl, struct cache_slot *slot, const str
 	weft_count(&cl->counters.ahead_used, (uint64_t)used * CACHE_BLOCK);
 }
 
-static int read_absent(struct cache_lane *cl, struct bridge_request *rq, const struct cache_piece *p,
-	struct cache_chunk *chunk, struct cache_slot *slot)
+static int read_absent(struct cache_lane *cl, struct bridge_request *rq,
+	const struct cache_piece *p, struct cache_chunk *chunk, struct cache_slot *slot)
 {
 	struct cache_io *list = NULL;
 
@@ -32,13 +35,14 @@ static int read_absent(struct cache_lane *cl, struct bridge_request *rq, const s
 	cache_io_submit(cl, list);
 	/* What comes behind it arrives meanwhile. */
 	if (rq->lane.next_off + p->len < rq->off + rq->len)
-		cache_fetch_range(cl, rq->lane.next_off + p->len, rq->off + rq->len - rq->lane.next_off - p->len,
-			&cache_demand);
+		cache_fetch_range(cl, rq->lane.next_off + p->len,
+			rq->off + rq->len - rq->lane.next_off - p->len, &cache_demand);
 	return r;
 }
 
 /* The READ's data are left where they are, if they may. */
-static int hand_over(struct cache_lane *cl, struct bridge_request *rq, const struct cache_piece *p, struct cache_chunk *chunk, struct cache_slot *slot)
+static int hand_over(struct cache_lane *cl, struct bridge_request *rq, const struct cache_piece *p,
+	struct cache_chunk *chunk, struct cache_slot *slot)
 {
 	if (!rq->may_lend || p->len != rq->len || cl->nr_lent == cl->max_lent)
 		return cache_copy_out(cl->cache, slot, cache_buffer_at(rq), p->off, p->len);

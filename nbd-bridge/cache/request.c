@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Requests of a managed attachment: answered from the cache, or gone on with when what they wait for is there.
- * Runs on the request's lane, which others only tell that it may go on.
+ * Requests of a managed attachment: answered from the cache, or gone on with when what they wait
+ * for is there.  Runs on the request's lane, which others only tell that it may go on.
  *
- * A request has a phase and, in the first, a place that it has come to.  It works on the piece of it that lies in
- * one chunk, under the chunk's lock; when it cannot, it waits in one list and tries the same piece again.
+ * A request has a phase and, in the first, a place that it has come to.  It works on the piece of
+ * it that lies in one chunk, under the chunk's lock; when it cannot, it waits in one list and tries
+ * the same piece again.
  */
 #include <assert.h>
 #include <errno.h>
@@ -54,7 +55,8 @@ static bool advance(struct cache_lane *cl, struct bridge_request *rq)
 }
 
 /*
- * Whether what is remembered of the donors' contents is known to be what they have.  The time is read once a step.
+ * Whether what is remembered of the donors' contents is known to be what they have.  The time is
+ * read once a step.
  */
 static bool is_fresh(struct cache_lane *cl)
 {
@@ -64,7 +66,8 @@ static bool is_fresh(struct cache_lane *cl)
 		cl->boottime_ns = weft_boottime_ns();
 		cl->boottime_for_ns = now_ns;
 	}
-	return cl->boottime_ns <= atomic_load_explicit(&cl->cache->attachment->fresh_until_ns, memory_order_relaxed);
+	return cl->boottime_ns <=
+		atomic_load_explicit(&cl->cache->attachment->fresh_until_ns, memory_order_relaxed);
 }
 
 /* Another may have been granted the region, and written. */
@@ -103,7 +106,8 @@ static void submit(void *ctx, struct bridge_request *rq)
 	else if (r > 0 && kind == TP_FLUSH)
 		cache_begin_walk(cl, rq);
 	list(cl, rq);
-	if (r > 0 && (kind == TP_READ || kind == TP_WRITE || kind == TP_ZERO || kind == TP_TRIM) && !is_fresh(cl)) {
+	if (r > 0 && (kind == TP_READ || kind == TP_WRITE || kind == TP_ZERO || kind == TP_TRIM) &&
+		!is_fresh(cl)) {
 		wait_for_lease(cl, rq);
 		return;
 	}

@@ -31,7 +31,8 @@ static const char *const names[] = {
 	[CACHE_CONTENT_TORN] = "torn",
 };
 
-static int part_open(struct part *part, const char *path, const char *suffix, struct weft_error *err)
+static int part_open(struct part *part, const char *path, const char *suffix,
+	struct weft_error *err)
 {
 	struct stat st;
 
@@ -41,7 +42,8 @@ static int part_open(struct part *part, const char *path, const char *suffix, st
 	if (!part->path)
 		return weft_error_set(err, ENOMEM, "cannot write %s: out of memory", path);
 	if (lstat(part->path, &st) == 0)
-		return weft_error_set(err, EEXIST, "%s exists already, and is left as it is; name another file", part->path);
+		return weft_error_set(err, EEXIST,
+			"%s exists already, and is left as it is; name another file", part->path);
 	if (asprintf(&part->temporary, "%s.XXXXXX", part->path) < 0)
 		part->temporary = NULL;
 	part->fd = part->temporary ? mkostemp(part->temporary, O_CLOEXEC) : -1;
@@ -65,14 +67,17 @@ static void part_close(struct part *part)
 
 static int part_name(struct part *part, struct weft_error *err)
 {
-	if (fsync(part->fd) < 0 || renameat2(AT_FDCWD, part->temporary, AT_FDCWD, part->path, RENAME_NOREPLACE) < 0)
-		return weft_error_set(err, errno, "cannot write %s: %s", part->path, strerror(errno));
+	if (fsync(part->fd) < 0 ||
+		renameat2(AT_FDCWD, part->temporary, AT_FDCWD, part->path, RENAME_NOREPLACE) < 0)
+		return weft_error_set(err, errno, "cannot write %s: %s", part->path,
+			strerror(errno));
 	free(part->temporary);
 	part->temporary = NULL;
 	return 0;
 }
 
-int rescue_new(const char *path, const char *uri, uint64_t size_bytes, struct rescue **ret, struct weft_error *err)
+int rescue_new(const char *path, const char *uri, uint64_t size_bytes, struct rescue **ret,
+	struct weft_error *err)
 {
 	struct rescue *rescue = calloc(1, sizeof(*rescue));
 
@@ -83,14 +88,17 @@ int rescue_new(const char *path, const char *uri, uint64_t size_bytes, struct re
 	if (r == 0)
 		r = part_open(&rescue->map, path, ".map", err);
 	if (r == 0 && ftruncate(rescue->data.fd, (off_t)size_bytes) < 0)
-		r = weft_error_set(err, errno, "cannot make %s as large as the region: %s", path, strerror(errno));
+		r = weft_error_set(err, errno, "cannot make %s as large as the region: %s", path,
+			strerror(errno));
 	if (r == 0 && !(rescue->out = fdopen(rescue->map.fd, "w")))
 		r = weft_error_set(err, ENOMEM, "cannot write %s: out of memory", path);
 	if (r < 0) {
 		rescue_free(rescue);
 		return r;
 	}
-	fprintf(rescue->out, "# %s, %" PRIu64 " bytes; offset, length and state of what was in the cache\n", uri, size_bytes);
+	fprintf(rescue->out,
+		"# %s, %" PRIu64 " bytes; offset, length and state of what was in the cache\n", uri,
+		size_bytes);
 	*ret = rescue;
 	return 0;
 }
@@ -98,7 +106,8 @@ int rescue_new(const char *path, const char *uri, uint64_t size_bytes, struct re
 static void end_run(struct rescue *rescue)
 {
 	if (rescue->len > 0)
-		fprintf(rescue->out, "%" PRIu64 " %" PRIu64 " %s\n", rescue->off, rescue->len, names[rescue->content]);
+		fprintf(rescue->out, "%" PRIu64 " %" PRIu64 " %s\n", rescue->off, rescue->len,
+			names[rescue->content]);
 	rescue->len = 0;
 }
 
@@ -144,7 +153,8 @@ int rescue_end(struct rescue *rescue, int r, struct weft_error *err)
 	if (r == 0 && (fflush(rescue->out) != 0 || ferror(rescue->out)))
 		r = -errno;
 	if (r < 0)
-		return weft_error_set(err, -r, "cannot write %s: %s", rescue->data.path, strerror(-r));
+		return weft_error_set(err, -r, "cannot write %s: %s", rescue->data.path,
+			strerror(-r));
 	/* The map last: who sees it has both. */
 	r = part_name(&rescue->data, err);
 	return r < 0 ? r : part_name(&rescue->map, err);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* How large a cache's chunks are, how many there are, and how far to read ahead: as the path asks for, within what the user does. */
+/*
+ * How large a cache's chunks are, how many there are, and how far to read ahead: as the path asks
+ * for, within what the user does.
+ */
 #include <errno.h>
 #include <inttypes.h>
 
@@ -17,7 +20,10 @@ static uint64_t under_way_bytes(const struct bridge_cache *cache)
 	return cache->path.rate / 1000 * (cache->path.rtt_ns / 1000) / 1000;
 }
 
-/* A sixteenth of what is under way at a time, so that the wire is kept full by a few dozen operations. */
+/*
+ * A sixteenth of what is under way at a time, so that the wire is kept full by a few dozen
+ * operations.
+ */
 static uint64_t choose_chunk(const struct bridge_cache *cache)
 {
 	uint64_t want = under_way_bytes(cache) / 16;
@@ -31,18 +37,22 @@ int cache_set_sizes(struct bridge_cache *cache, struct weft_error *err)
 	const struct bridge_cache_config *config = &cache->config;
 	uint64_t chunk = config->chunk_bytes ? config->chunk_bytes : choose_chunk(cache);
 
-	while (!config->chunk_bytes && chunk > BRIDGE_CHUNK_MIN && config->bytes / chunk < 4 * BRIDGE_CACHE_MIN_CHUNKS)
+	while (!config->chunk_bytes && chunk > BRIDGE_CHUNK_MIN &&
+		config->bytes / chunk < 4 * BRIDGE_CACHE_MIN_CHUNKS)
 		chunk /= 2;
 	if (config->resume)
 		chunk = cache_file_identity(config->file)->chunk_bytes;
 	cache->shift = log2_of(chunk);
 	cache->nr_chunks = (cache->size_bytes + chunk - 1) >> cache->shift;
 	/* More than the region would never be used. */
-	cache->nr_slots = (uint32_t)weft_min(config->bytes >> cache->shift, weft_max(cache->nr_chunks, BRIDGE_CACHE_MIN_CHUNKS));
+	cache->nr_slots = (uint32_t)weft_min(config->bytes >> cache->shift,
+		weft_max(cache->nr_chunks, BRIDGE_CACHE_MIN_CHUNKS));
 	if (config->resume)
 		cache->nr_slots = cache_file_identity(config->file)->nr_slots;
 	if (cache->nr_slots < BRIDGE_CACHE_MIN_CHUNKS)
-		return weft_error_set(err, EINVAL, "a cache of %" PRIu64 " bytes is too small: it has at least %d chunks of %" PRIu64,
+		return weft_error_set(err, EINVAL,
+			"a cache of %" PRIu64
+			" bytes is too small: it has at least %d chunks of %" PRIu64,
 			config->bytes, BRIDGE_CACHE_MIN_CHUNKS, chunk);
 	cache->max_dirty = cache->nr_slots - cache->nr_slots / 4;
 	uint64_t under_way = under_way_bytes(cache);

@@ -17,9 +17,12 @@ void cache_uncount(struct bridge_cache *cache, uint64_t c, struct cache_slot *sl
 	atomic_fetch_sub(&cache->nr_dirty, 1);
 }
 
-int cache_mark_clean(struct bridge_cache *cache, const struct cache_slot *slot, unsigned first, unsigned nr)
+int cache_mark_clean(struct bridge_cache *cache, const struct cache_slot *slot, unsigned first,
+	unsigned nr)
 {
-	return cache->file ? cache_file_unmark(cache->file, (uint32_t)(slot - cache->slots), first, nr) : 0;
+	return cache->file
+		? cache_file_unmark(cache->file, (uint32_t)(slot - cache->slots), first, nr)
+		: 0;
 }
 
 void cache_retire_slot(struct bridge_cache *cache)
@@ -29,7 +32,8 @@ void cache_retire_slot(struct bridge_cache *cache)
 
 static bool may_evict(const struct cache_chunk *chunk, const struct cache_slot *slot)
 {
-	return chunk->nr_pins == 0 && !chunk->zeroing && slot->nr_ios == 0 && cache_map_empty(&slot->dirty);
+	return chunk->nr_pins == 0 && !chunk->zeroing && slot->nr_ios == 0 &&
+		cache_map_empty(&slot->dirty);
 }
 
 static void empty_slot(struct cache_lane *cl, struct cache_chunk *chunk, struct cache_slot *slot)
@@ -45,7 +49,10 @@ static void empty_slot(struct cache_lane *cl, struct cache_chunk *chunk, struct 
 	slot->push_error = 0;
 }
 
-/* CLOCK: the first slot whose chunk nobody used since the hand passed it last.  Under the cache's lock. */
+/*
+ * CLOCK: the first slot whose chunk nobody used since the hand passed it last.  Under the cache's
+ * lock.
+ */
 static int32_t evict(struct cache_lane *cl, uint32_t look)
 {
 	struct bridge_cache *cache = cl->cache;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The cache's state for people, and for programs.  The control thread's; counters are read as they are. */
+/*
+ * The cache's state for people, and for programs.  The control thread's; counters are read as they
+ * are.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +52,9 @@ static struct held count_blocks(struct bridge_cache *cache)
 			const struct cache_map lost = cache_map_both(&slot->dirty, &slot->lost);
 
 			held.valid += cache_map_count(&slot->valid, 0, all) * (uint64_t)CACHE_BLOCK;
-			held.dirty += (cache_map_count(&slot->dirty, 0, all) + cache_map_count(&slot->pushing, 0, all)) * (uint64_t)CACHE_BLOCK;
+			held.dirty += (cache_map_count(&slot->dirty, 0, all) +
+					      cache_map_count(&slot->pushing, 0, all)) *
+				(uint64_t)CACHE_BLOCK;
 			held.lost += cache_map_count(&lost, 0, all) * (uint64_t)CACHE_BLOCK;
 		}
 		cache_unlock(chunk);
@@ -81,7 +86,8 @@ static const char *pull_state(struct bridge_cache *cache)
 {
 	if (!cache->config.pull)
 		return "off";
-	if (atomic_load(&cache->pull_next) >= cache->nr_chunks && atomic_load(&cache->nr_pulls) == 0)
+	if (atomic_load(&cache->pull_next) >= cache->nr_chunks &&
+		atomic_load(&cache->nr_pulls) == 0)
 		return "done";
 	return atomic_load(&cache->pull_full) ? "cache full" : "running";
 }
@@ -105,19 +111,26 @@ json_t *cache_status(struct bridge_cache *cache)
 	for (unsigned i = 0; i < cache->lanes->nr; i++)
 		if (cache->of_lane[i])
 			add_lane(&sums, &cache->of_lane[i]->counters);
-	json_t *json = json_pack("{s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "size_bytes",
-		integer((uint64_t)cache->nr_slots << cache->shift), "chunk_bytes", integer(cache_chunk_bytes(cache)),
-		"valid_bytes", integer(held.valid), "dirty_bytes", integer(held.dirty), "lost_bytes", integer(held.lost), "policy",
-		cache->config.write_through ? "write-through" : "write-back", "hits", integer(sums.hits),
-		"misses", integer(sums.misses), "fetched_bytes", integer(sums.fetched), "pushed_bytes",
-		integer(sums.pushed), "push_errors", integer(sums.push_errors));
-	json_object_set_new(json, "push_failing", json_boolean(held.dirty > 0 && atomic_load(&cache->push_error) < 0));
-	json_object_set_new(json, "ahead", json_pack("{s:o, s:o, s:o}", "fetched_bytes", integer(sums.ahead), "used_bytes",
-		integer(sums.used), "wasted_bytes", integer(sums.wasted)));
-	json_object_set_new(json, "pull", json_pack("{s:s, s:o, s:o}", "state", pull_state(cache), "done_bytes",
-		integer(weft_min(pulled << cache->shift, cache->size_bytes)), "fetched_bytes", integer(sums.pulled)));
-	json_object_set_new(json, "path", json_pack("{s:f, s:o}", "round_trip_s", (double)cache->path.rtt_ns / 1e9,
-		"rate_bytes_per_s", integer(cache->path.rate)));
+	json_t *json = json_pack("{s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o}",
+		"size_bytes", integer((uint64_t)cache->nr_slots << cache->shift), "chunk_bytes",
+		integer(cache_chunk_bytes(cache)), "valid_bytes", integer(held.valid),
+		"dirty_bytes", integer(held.dirty), "lost_bytes", integer(held.lost), "policy",
+		cache->config.write_through ? "write-through" : "write-back", "hits",
+		integer(sums.hits), "misses", integer(sums.misses), "fetched_bytes",
+		integer(sums.fetched), "pushed_bytes", integer(sums.pushed), "push_errors",
+		integer(sums.push_errors));
+	json_object_set_new(json, "push_failing",
+		json_boolean(held.dirty > 0 && atomic_load(&cache->push_error) < 0));
+	json_object_set_new(json, "ahead",
+		json_pack("{s:o, s:o, s:o}", "fetched_bytes", integer(sums.ahead), "used_bytes",
+			integer(sums.used), "wasted_bytes", integer(sums.wasted)));
+	json_object_set_new(json, "pull",
+		json_pack("{s:s, s:o, s:o}", "state", pull_state(cache), "done_bytes",
+			integer(weft_min(pulled << cache->shift, cache->size_bytes)),
+			"fetched_bytes", integer(sums.pulled)));
+	json_object_set_new(json, "path",
+		json_pack("{s:f, s:o}", "round_trip_s", (double)cache->path.rtt_ns / 1e9,
+			"rate_bytes_per_s", integer(cache->path.rate)));
 	return json;
 }
 
@@ -138,7 +151,8 @@ static bool copy_chunk(struct bridge_cache *cache, uint64_t c, struct copy *copy
 
 	/* Until nothing more is lost of what is valid. */
 	while (slot && (n = cache_map_run(&slot->valid, &first, nr)) > 0)
-		if (cache_copy_out(cache, slot, copy->bytes + (size_t)first * CACHE_BLOCK, (uint64_t)first * CACHE_BLOCK, (uint64_t)n * CACHE_BLOCK) == 0)
+		if (cache_copy_out(cache, slot, copy->bytes + (size_t)first * CACHE_BLOCK,
+			    (uint64_t)first * CACHE_BLOCK, (uint64_t)n * CACHE_BLOCK) == 0)
 			first += n;
 	if (slot) {
 		copy->valid = slot->valid;
@@ -164,7 +178,10 @@ int cache_each(struct bridge_cache *cache, cache_each_fn *fn, void *ctx)
 
 			if (torn || cache_map_any(&copy->valid, i, 1))
 				r = fn(ctx, off, weft_min(CACHE_BLOCK, cache->size_bytes - off),
-					torn ? CACHE_CONTENT_TORN : cache_map_any(&copy->dirty, i, 1) ? CACHE_CONTENT_DIRTY : CACHE_CONTENT_CLEAN,
+					torn ? CACHE_CONTENT_TORN
+						: cache_map_any(&copy->dirty, i, 1)
+						? CACHE_CONTENT_DIRTY
+						: CACHE_CONTENT_CLEAN,
 					torn ? NULL : copy->bytes + (size_t)i * CACHE_BLOCK);
 		}
 	}

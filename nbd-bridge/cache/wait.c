@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Waiting: who waits for what in the cache, and who is told that it may go on.  Any lane's thread. */
+/*
+ * Waiting: who waits for what in the cache, and who is told that it may go on.  Any lane's thread.
+ */
 #include <errno.h>
 
 #include "nbd-bridge/cache/cache-private.h"

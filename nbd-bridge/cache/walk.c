@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * FLUSH, FUA and write-through in the cache: a walk over what was dirty when it began, until all of it has arrived.  Under a request's
- * phases WALK and END.  The lane's thread.
+ * FLUSH, FUA and write-through in the cache: a walk over what was dirty when it began, until all of
+ * it has arrived.  Under a request's phases WALK and END.  The lane's thread.
  */
 #include <errno.h>
 
@@ -16,7 +16,9 @@ int cache_begin_walk(struct cache_lane *cl, struct bridge_request *rq)
 	rq->cache.phase = CACHE_PHASE_WALK;
 	rq->cache.seq = atomic_fetch_add(&cache->seq, 1);
 	rq->cache.walk_at = all ? 0 : rq->off >> cache->shift;
-	rq->cache.walk_end = all ? cache->nr_chunks : (rq->off + rq->len - 1 + cache_chunk_bytes(cache)) >> cache->shift;
+	rq->cache.walk_end = all
+		? cache->nr_chunks
+		: (rq->off + rq->len - 1 + cache_chunk_bytes(cache)) >> cache->shift;
 	rq->cache.waited = false;
 	if (all && atomic_load(&cache->nr_dirty) > 0)
 		cache_push_kick(cl);
@@ -34,7 +36,9 @@ static bool has_dirty(const struct cache_slot *slot)
 /* Whether the chunk has, or is sending, what was dirty when the walk began. */
 static bool is_due(const struct cache_slot *slot, uint64_t seq)
 {
-	return slot && ((!cache_map_empty(&slot->pushing) && slot->push_seq <= seq) || (slot->dirty_seq <= seq && has_dirty(slot)));
+	return slot &&
+		((!cache_map_empty(&slot->pushing) && slot->push_seq <= seq) ||
+			(slot->dirty_seq <= seq && has_dirty(slot)));
 }
 
 /* What was written back since it waits has failed. */
@@ -64,13 +68,16 @@ int cache_step_walk(struct cache_lane *cl, struct bridge_request *rq)
 		rq->cache.waited = false;
 	rq->cache.walk_at = c;
 	if (c == rq->cache.walk_end) {
-		bool sends = (rq->kind == TP_FLUSH || (rq->flags & TP_FUA)) && cl->cache->attachment->info.can_flush;
+		bool sends = (rq->kind == TP_FLUSH || (rq->flags & TP_FUA)) &&
+			cl->cache->attachment->info.can_flush;
 
-		return sends ? cache_io_other(cl, rq, TP_FLUSH, 0, 0, 0, CACHE_PHASE_END) : cache_step_end(cl, rq);
+		return sends ? cache_io_other(cl, rq, TP_FLUSH, 0, 0, 0, CACHE_PHASE_END)
+			     : cache_step_end(cl, rq);
 	}
 	struct cache_chunk *chunk = cache_lock(cache, c);
 	const struct cache_slot *slot = cache_slot_of(cache, chunk);
-	if (is_due(slot, rq->cache.seq) && !chunk->zeroing && cache_map_empty(&slot->pushing) && !is_failed(rq, slot)) {
+	if (is_due(slot, rq->cache.seq) && !chunk->zeroing && cache_map_empty(&slot->pushing) &&
+		!is_failed(rq, slot)) {
 		cache_unlock(chunk);
 		/* Others may be able to. */
 		if (cache_push(cl, c) <= 0)

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* WRITE, ZERO and TRIM in the cache.  Under a request's phases COPY and ZEROED.  The lane's thread. */
+/*
+ * WRITE, ZERO and TRIM in the cache.  Under a request's phases COPY and ZEROED.  The lane's thread.
+ */
 #include <errno.h>
 #include <string.h>
 
 #include "nbd-bridge/cache/cache-private.h"
 
-/* The blocks at its ends that it writes a part of only, and that are not known yet: fetched.  Under the chunk's lock. */
+/*
+ * The blocks at its ends that it writes a part of only, and that are not known yet: fetched.  Under
+ * the chunk's lock.
+ */
 static int fetch_ends(struct cache_lane *cl, struct bridge_request *rq, const struct cache_piece *p,
 	struct cache_slot *slot, struct cache_io **list)
 {
@@ -15,8 +20,10 @@ static int fetch_ends(struct cache_lane *cl, struct bridge_request *rq, const st
 	int r = 1;
 
 	if (p->off % CACHE_BLOCK != 0 && !cache_map_all(&slot->valid, p->first, 1))
-		r = cache_fetch(cl, p->c, slot, p->first, 1, &cache_demand, rq, list) < 0 ? -EAGAIN : 0;
-	if (r >= 0 && end % CACHE_BLOCK != 0 && end != cache->size_bytes && !cache_map_all(&slot->valid, last, 1))
+		r = cache_fetch(cl, p->c, slot, p->first, 1, &cache_demand, rq, list) < 0 ? -EAGAIN
+											  : 0;
+	if (r >= 0 && end % CACHE_BLOCK != 0 && end != cache->size_bytes &&
+		!cache_map_all(&slot->valid, last, 1))
 		r = cache_fetch(cl, p->c, slot, last, 1, &cache_demand, rq, list) < 0 ? -EAGAIN : 0;
 	return r;
 }
@@ -39,7 +46,8 @@ static bool count_dirty(struct bridge_cache *cache, uint64_t c, struct cache_slo
 	return true;
 }
 
-static int wait_for_room(struct cache_lane *cl, struct bridge_request *rq, struct cache_chunk *chunk)
+static int wait_for_room(struct cache_lane *cl, struct bridge_request *rq,
+	struct cache_chunk *chunk)
 {
 	cache_unlock(chunk);
 	int r = cache_wait_room(cl, rq);
@@ -65,7 +73,8 @@ static int step_write(struct cache_lane *cl, struct bridge_request *rq)
 	slot->referenced = true;
 	if (cache_is_lost(slot, p.first, p.nr))
 		return cache_give_up_slot(cl, chunk, slot);
-	if (cache_map_any(&slot->fetching, p.first, p.nr) || cache_map_any(&slot->pushing, p.first, p.nr))
+	if (cache_map_any(&slot->fetching, p.first, p.nr) ||
+		cache_map_any(&slot->pushing, p.first, p.nr))
 		return cache_wait_chunk(chunk, p.c, rq);
 	int r = fetch_ends(cl, rq, &p, slot, &list);
 	if (r == -EAGAIN && !list) {
@@ -79,7 +88,8 @@ static int step_write(struct cache_lane *cl, struct bridge_request *rq)
 	}
 	if (!count_dirty(cache, p.c, slot))
 		return wait_for_room(cl, rq, chunk);
-	r = cache_write(cache, p.c, slot, p.off, rq->kind == TP_ZERO ? NULL : cache_buffer_at(rq), p.len);
+	r = cache_write(cache, p.c, slot, p.off, rq->kind == TP_ZERO ? NULL : cache_buffer_at(rq),
+		p.len);
 	if (r < 0 && cache_map_empty(&slot->dirty) && cache_map_empty(&slot->pushing))
 		cache_uncount(cache, p.c, slot);
 	cache_unlock(chunk);
@@ -117,7 +127,10 @@ static int take_chunk(struct cache_lane *cl, struct bridge_request *rq, const st
 	return 1;
 }
 
-/* -EIO: what was zeroed is so at the donor, but the cache file says still that it has something newer, and so has the cache. */
+/*
+ * -EIO: what was zeroed is so at the donor, but the cache file says still that it has something
+ * newer, and so has the cache.
+ */
 int cache_let_go(struct cache_lane *cl, struct bridge_request *rq, bool zeroed)
 {
 	struct bridge_cache *cache = cl->cache;
@@ -128,7 +141,9 @@ int cache_let_go(struct cache_lane *cl, struct bridge_request *rq, bool zeroed)
 		struct cache_slot *slot = cache_slot_of(cache, chunk);
 
 		chunk->zeroing = false;
-		if (slot && zeroed && cache_mark_clean(cache, slot, 0, (unsigned)(cache_chunk_bytes(cache) / CACHE_BLOCK)) < 0) {
+		if (slot && zeroed &&
+			cache_mark_clean(cache, slot, 0,
+				(unsigned)(cache_chunk_bytes(cache) / CACHE_BLOCK)) < 0) {
 			r = -EIO;
 		} else if (slot && zeroed) {
 			memset(&slot->valid, 0, sizeof(slot->valid));
@@ -153,14 +168,16 @@ int cache_step_copy(struct cache_lane *cl, struct bridge_request *rq)
 	if ((rq->kind == TP_ZERO || rq->kind == TP_TRIM) && !cache_at_end(rq)) {
 		const struct cache_piece p = cache_piece_of(cache, rq);
 
-		if (p.off == 0 && (p.len == cache_chunk_bytes(cache) || rq->lane.next_off + p.len == cache->size_bytes))
+		if (p.off == 0 &&
+			(p.len == cache_chunk_bytes(cache) ||
+				rq->lane.next_off + p.len == cache->size_bytes))
 			return take_chunk(cl, rq, &p);
 	}
 	if (rq->cache.nr_taken > 0) {
 		uint64_t off = rq->cache.taken_from << cache->shift;
 
-		return cache_io_other(cl, rq, rq->kind, rq->flags & (uint8_t)~TP_FUA, off, rq->lane.next_off - off,
-			CACHE_PHASE_ZEROED);
+		return cache_io_other(cl, rq, rq->kind, rq->flags & (uint8_t)~TP_FUA, off,
+			rq->lane.next_off - off, CACHE_PHASE_ZEROED);
 	}
 	if (cache_at_end(rq))
 		return end_of_copy(cl, rq);

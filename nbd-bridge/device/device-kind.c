@@ -11,8 +11,9 @@
 
 int bridge_device_kind_parse(const char *text, enum bridge_device_kind *ret)
 {
-	static const char *const names[] = {
-		[BRIDGE_DEVICE_AUTO] = "auto", [BRIDGE_DEVICE_NBD] = "nbd", [BRIDGE_DEVICE_UBLK] = "ublk"};
+	static const char *const names[] = {[BRIDGE_DEVICE_AUTO] = "auto",
+		[BRIDGE_DEVICE_NBD] = "nbd",
+		[BRIDGE_DEVICE_UBLK] = "ublk"};
 
 	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		if (strcmp(text, names[i]) != 0)
@@ -34,18 +35,24 @@ int bridge_device_kind_of(const char *path, enum bridge_device_kind *ret)
 	return 0;
 }
 
-/* The kind of the device that is there, of the path that is wanted, or what was told; or the best that there is. */
-static int choose(const struct bridge_device_wish *wish, const struct bridge_device *earlier, enum bridge_device_kind *ret,
-	char why[320], struct weft_error *err)
+/*
+ * The kind of the device that is there, of the path that is wanted, or what was told; or the best
+ * that there is.
+ */
+static int choose(const struct bridge_device_wish *wish, const struct bridge_device *earlier,
+	enum bridge_device_kind *ret, char why[320], struct weft_error *err)
 {
 	enum bridge_device_kind there;
 	struct weft_error no;
 	char path[32];
 
-	if (bridge_device_find(earlier, path, sizeof(path)) && bridge_device_kind_of(path, &there) == 0) {
+	if (bridge_device_find(earlier, path, sizeof(path)) &&
+		bridge_device_kind_of(path, &there) == 0) {
 		if (wish->kind != BRIDGE_DEVICE_AUTO && wish->kind != there)
-			return weft_error_set(err, EEXIST, "this attachment is %s already; take that over, or clear it "
-				"with weft detach", path);
+			return weft_error_set(err, EEXIST,
+				"this attachment is %s already; take that over, or clear it "
+				"with weft detach",
+				path);
 		*ret = there;
 		snprintf(why, 320, "%s, as before", there == BRIDGE_DEVICE_UBLK ? "ublk" : "nbd");
 		return 0;
@@ -67,7 +74,8 @@ static int choose(const struct bridge_device_wish *wish, const struct bridge_dev
 	return 0;
 }
 
-int bridge_device_check(const struct bridge_device_wish *wish, const struct bridge_device *earlier, struct weft_error *err)
+int bridge_device_check(const struct bridge_device_wish *wish, const struct bridge_device *earlier,
+	struct weft_error *err)
 {
 	struct weft_error ublk, nbd;
 	enum bridge_device_kind kind;
@@ -80,17 +88,21 @@ int bridge_device_check(const struct bridge_device_wish *wish, const struct brid
 	if (r == 0)
 		return 0;
 	if (geteuid() != 0)
-		return weft_error_set(err, EPERM, "a block device (%s) is for root; --mount and --socket are for everybody",
+		return weft_error_set(err, EPERM,
+			"a block device (%s) is for root; --mount and --socket are for everybody",
 			kind == BRIDGE_DEVICE_UBLK ? "ublk" : "nbd");
 	if (wish->kind == BRIDGE_DEVICE_AUTO && !wish->path && bridge_ublk_check(&ublk) == -ENOENT)
-		return weft_error_set(err, ENOENT, "the kernel has no driver for a block device loaded; as root: modprobe ublk_drv "
+		return weft_error_set(err, ENOENT,
+			"the kernel has no driver for a block device loaded; as root: modprobe "
+			"ublk_drv "
 			"(Linux 6.5 or later), or: modprobe nbd (4.12 or later)");
 	*err = kind == BRIDGE_DEVICE_UBLK ? ublk : nbd;
 	return r;
 }
 
-int bridge_front_device_new(struct bridge *bridge, struct weft_loop *loop, const struct bridge_device_wish *wish,
-	const struct bridge_device *earlier, int (*save)(void *ctx, const struct bridge_device *device, struct weft_error *err),
+int bridge_front_device_new(struct bridge *bridge, struct weft_loop *loop,
+	const struct bridge_device_wish *wish, const struct bridge_device *earlier,
+	int (*save)(void *ctx, const struct bridge_device *device, struct weft_error *err),
 	void *ctx, char why[320], struct bridge_front **ret, struct weft_error *err)
 {
 	enum bridge_device_kind kind;
@@ -105,7 +117,8 @@ int bridge_front_device_new(struct bridge *bridge, struct weft_loop *loop, const
 
 bool bridge_device_find(const struct bridge_device *device, char *path, size_t len)
 {
-	return bridge_nbd_device_find(device, path, len) || bridge_ublk_device_find(device, path, len);
+	return bridge_nbd_device_find(device, path, len) ||
+		bridge_ublk_device_find(device, path, len);
 }
 
 int bridge_device_clear(const struct bridge_device *device, bool force, struct weft_error *err)

@@ -23,17 +23,21 @@ struct bridge_device_wish {
 };
 
 /* Whether the kernel can make it, or has it from an earlier bridge: 0, or what is missing. */
-int bridge_device_check(const struct bridge_device_wish *wish, const struct bridge_device *earlier, struct weft_error *err);
+int bridge_device_check(const struct bridge_device_wish *wish, const struct bridge_device *earlier,
+	struct weft_error *err);
 /*
  * Makes the device, or takes over the one of an earlier bridge (then of its kind).  save(): see
  * bridge_front_nbd_device_new().  why: which kind, and why.
  */
-int bridge_front_device_new(struct bridge *bridge, struct weft_loop *loop, const struct bridge_device_wish *wish,
-	const struct bridge_device *earlier, int (*save)(void *ctx, const struct bridge_device *device, struct weft_error *err),
+int bridge_front_device_new(struct bridge *bridge, struct weft_loop *loop,
+	const struct bridge_device_wish *wish, const struct bridge_device *earlier,
+	int (*save)(void *ctx, const struct bridge_device *device, struct weft_error *err),
 	void *ctx, char why[320], struct bridge_front **ret, struct weft_error *err);
 /* Whether the kernel has a device of an earlier bridge still; its path. */
 bool bridge_device_find(const struct bridge_device *device, char *path, size_t len);
-/* Ends what a dead bridge left, if it is there: 1; 0: it is not.  -EBUSY: in use (without force). */
+/*
+ * Ends what a dead bridge left, if it is there: 1; 0: it is not.  -EBUSY: in use (without force).
+ */
 int bridge_device_clear(const struct bridge_device *device, bool force, struct weft_error *err);
 
 #endif

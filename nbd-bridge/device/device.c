@@ -161,8 +161,9 @@ int bridge_device_say_busy(const char *name, struct weft_error *err)
 	/* "/dev/… is mounted on …" says which device. */
 	bool whole = strncmp(text, "/dev/", strlen("/dev/")) == 0;
 
-	weft_error_set(err, EBUSY, "%s%s%s%s%s; end that first, or add --force", whole ? "" : "/dev/", whole ? "" : name,
-		whole ? "" : " is in use: ", text, n > 1 ? ", and more" : "");
+	weft_error_set(err, EBUSY, "%s%s%s%s%s; end that first, or add --force",
+		whole ? "" : "/dev/", whole ? "" : name, whole ? "" : " is in use: ", text,
+		n > 1 ? ", and more" : "");
 	json_decref(texts);
 	return -EBUSY;
 }
@@ -179,11 +180,15 @@ int bridge_device_check_region(const struct tp_info *info, struct weft_error *er
 	const unsigned block = bridge_device_block_bytes(info);
 
 	if (block > 4096)
-		return weft_error_set(err, EINVAL, "the server wants blocks of %u bytes, and a device's have at most 4096; "
-			"use --socket or --mount", info->min_block_bytes);
+		return weft_error_set(err, EINVAL,
+			"the server wants blocks of %u bytes, and a device's have at most 4096; "
+			"use --socket or --mount",
+			info->min_block_bytes);
 	if (info->size_bytes % block != 0)
-		return weft_error_set(err, EINVAL, "the region has %" PRIu64 " bytes, and a device consists of blocks of "
-			"%u; use --socket or --mount", info->size_bytes, block);
+		return weft_error_set(err, EINVAL,
+			"the region has %" PRIu64 " bytes, and a device consists of blocks of "
+			"%u; use --socket or --mount",
+			info->size_bytes, block);
 	return 0;
 }
 
@@ -279,7 +284,8 @@ static int settle(const char *name, unsigned timeout_ms, struct weft_error *err)
 {
 	struct work *work = work_start(name, false);
 	uint64_t end_ns = weft_now_ns() + timeout_ms * UINT64_C(1000000);
-	struct timespec end = {.tv_sec = (time_t)(end_ns / 1000000000), .tv_nsec = (long)(end_ns % 1000000000)};
+	struct timespec end = {.tv_sec = (time_t)(end_ns / 1000000000),
+		.tv_nsec = (long)(end_ns % 1000000000)};
 
 	if (!work)
 		return weft_error_set(err, ENOMEM, "out of memory");
@@ -291,8 +297,10 @@ static int settle(const char *name, unsigned timeout_ms, struct weft_error *err)
 	work->abandoned = !done;
 	pthread_mutex_unlock(&work->lock);
 	if (!done)
-		return weft_error_set(err, ETIMEDOUT, "what is cached of /dev/%s could not be written to the donor "
-			"within %u s", name, timeout_ms / 1000);
+		return weft_error_set(err, ETIMEDOUT,
+			"what is cached of /dev/%s could not be written to the donor "
+			"within %u s",
+			name, timeout_ms / 1000);
 	int r = work->result, fd = work->fd;
 	if (r == 0)
 		work->fd = -1;
@@ -300,17 +308,20 @@ static int settle(const char *name, unsigned timeout_ms, struct weft_error *err)
 	if (r == -EBUSY)
 		return weft_error_set(err, EBUSY, "/dev/%s is in use", name);
 	if (r < 0)
-		return weft_error_set(err, -r, "what is cached of /dev/%s could not be written to the donor: %s", name,
+		return weft_error_set(err, -r,
+			"what is cached of /dev/%s could not be written to the donor: %s", name,
 			strerror(-r));
 	return fd;
 }
 
-int bridge_device_hold(const char *name, bool force, unsigned timeout_ms, int *ret_fd, struct weft_error *err)
+int bridge_device_hold(const char *name, bool force, unsigned timeout_ms, int *ret_fd,
+	struct weft_error *err)
 {
 	int r = settle(name, timeout_ms, err);
 
 	if (r < 0 && !force)
-		return r == -EBUSY ? bridge_device_say_busy(name, err) : weft_error_prefix(err, "not detached");
+		return r == -EBUSY ? bridge_device_say_busy(name, err)
+				   : weft_error_prefix(err, "not detached");
 	*ret_fd = r < 0 ? -1 : r;
 	return 0;
 }
@@ -328,12 +339,17 @@ void bridge_device_protect_process(void)
 
 	/* Of this thread and those that it makes. */
 	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
-		weft_warn("cannot become an I/O flusher: %s; freeing memory may wait for this process, which waits for "
-			"memory (it wants CAP_SYS_RESOURCE)", strerror(errno));
+		weft_warn("cannot become an I/O flusher: %s; freeing memory may wait for this "
+			  "process, which waits for "
+			  "memory (it wants CAP_SYS_RESOURCE)",
+			strerror(errno));
 	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
-		weft_warn("cannot lock memory: %s; under memory pressure the device may stall (raise `ulimit -l`)",
+		weft_warn("cannot lock memory: %s; under memory pressure the device may stall "
+			  "(raise `ulimit -l`)",
 			strerror(errno));
 	if (fd < 0 || write(fd, "-1000", 5) < 0)
-		weft_warn("cannot set oom_score_adj: %s; when memory runs out, this process may be killed and its device "
-			"with it", strerror(errno));
+		weft_warn("cannot set oom_score_adj: %s; when memory runs out, this process may be "
+			  "killed and its device "
+			  "with it",
+			strerror(errno));
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What any block device front-end needs, whichever driver makes the device: who uses it, its queue's limits, what the
- * kernel caches of it, and a process that may stand in the way of freeing memory.
- * Names are the kernel's ("nbd0"); paths are /dev/NAME.  Any thread.
+ * What any block device front-end needs, whichever driver makes the device: who uses it, its
+ * queue's limits, what the kernel caches of it, and a process that may stand in the way of freeing
+ * memory.  Names are the kernel's ("nbd0"); paths are /dev/NAME.  Any thread.
  */
 #ifndef WEFT_NBD_BRIDGE_DEVICE_DEVICE_H
 #define WEFT_NBD_BRIDGE_DEVICE_DEVICE_H
@@ -15,8 +15,8 @@
 #include "fabric/transport.h"
 
 /*
- * Appends a line for each mount, swap space, device and process that uses it or one of its partitions; returns how
- * many there are.
+ * Appends a line for each mount, swap space, device and process that uses it or one of its
+ * partitions; returns how many there are.
  */
 unsigned bridge_device_users(const char *name, json_t *texts);
 
@@ -34,17 +34,20 @@ bool bridge_device_attribute(const char *name, const char *attribute, char *buf,
 void bridge_device_tune(const char *name);
 
 /*
- * Before it ends: opens it exclusively, so that mounts and swap cannot come any more, and writes out what the kernel caches
- * of it.  *ret_fd keeps them away until it is closed; -1 with force, if that failed.  Without force -EBUSY: in use; -ETIMEDOUT: not
- * within the time, and still under way; another -errno of open(2) or fsync(2).
+ * Before it ends: opens it exclusively, so that mounts and swap cannot come any more, and writes
+ * out what the kernel caches of it.  *ret_fd keeps them away until it is closed; -1 with force, if
+ * that failed.  Without force -EBUSY: in use; -ETIMEDOUT: not within the time, and still under way;
+ * another -errno of open(2) or fsync(2).
  */
-int bridge_device_hold(const char *name, bool force, unsigned timeout_ms, int *ret_fd, struct weft_error *err);
+int bridge_device_hold(const char *name, bool force, unsigned timeout_ms, int *ret_fd,
+	struct weft_error *err);
 /* Drops what the kernel caches of it, in the background. */
 void bridge_device_forget(const char *name);
 
 /*
- * Before the lanes start: this process is in the way of memory being freed.  It must not wait for that itself, be
- * swapped out, or be killed to free memory.  What is not permitted is said in the log.
+ * Before the lanes start: this process is in the way of memory being freed.  It must not wait for
+ * that itself, be swapped out, or be killed to free memory.  What is not permitted is said in the
+ * log.
  */
 void bridge_device_protect_process(void);
 

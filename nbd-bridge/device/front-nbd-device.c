@@ -2,13 +2,14 @@
 /*
  * The device front-end over the kernel's nbd driver: /dev/nbdN.
  *
- * The driver gets one end of a socket pair for each connection, a lane the other, as a client that is past its handshake.
- * The connections are a set (see nbd-barrier.h).  When one has ended, all are ended; when everything that came over them
- * has ended too, the driver gets a new set and sends again what was not answered.
+ * The driver gets one end of a socket pair for each connection, a lane the other, as a client that
+ * is past its handshake.  The connections are a set (see nbd-barrier.h).  When one has ended, all
+ * are ended; when everything that came over them has ended too, the driver gets a new set and sends
+ * again what was not answered.
  *
- * Threads: the device is the control thread's; clients are their lanes'.  A lane tells that a connection has ended, or that the
- * set is empty, through an eventfd.
- * Invariant: a set is made only when no client of the last one is left.
+ * Threads: the device is the control thread's; clients are their lanes'.  A lane tells that a
+ * connection has ended, or that the set is empty, through an eventfd.  Invariant: a set is made
+ * only when no client of the last one is left.
  */
 #include <assert.h>
 #include <ctype.h>
@@ -33,7 +34,10 @@
 #include "nbd-bridge/device/nbd-netlink.h"
 
 enum {
-	/* After so long a request is sent again, and so long requests in flight stand still after a take-over. */
+	/*
+	 * After so long a request is sent again, and so long requests in flight stand still after a
+	 * take-over.
+	 */
 	TIMEOUT_S = 3,
 	MARGIN_S = 5,         /* the driver's patience beyond ours */
 	LOOK_NS = 100000000,  /* how often to look whether there is a donor again */
@@ -73,7 +77,8 @@ struct nbd_device {
 	uint64_t nr_sets;
 	_Atomic unsigned nr_clients;
 	struct nbd_barrier barrier;
-	struct connection *connections[NBD_BARRIER_MAX]; /* the lanes free them; valid while they are adopted */
+	/* the lanes free them; valid while they are adopted */
+	struct connection *connections[NBD_BARRIER_MAX];
 };
 
 static const char *name_of(const struct nbd_device *device)
@@ -94,7 +99,8 @@ static void tell(const struct nbd_device *device)
 
 static void submit(struct nbd_request *nbd)
 {
-	struct connection *connection = weft_container_of(nbd_conn_user(nbd->conn), struct connection, client);
+	struct connection *connection =
+		weft_container_of(nbd_conn_user(nbd->conn), struct connection, client);
 	struct nbd_device *device = connection->device;
 	bool foreign;
 	int queue = nbd_cookie_queue(&connection->order, nbd->cookie, device->barrier.nr);
@@ -119,7 +125,8 @@ static int prepare(struct nbd_request *nbd)
 
 static void release(struct nbd_request *nbd)
 {
-	struct connection *connection = weft_container_of(nbd_conn_user(nbd->conn), struct connection, client);
+	struct connection *connection =
+		weft_container_of(nbd_conn_user(nbd->conn), struct connection, client);
 
 	if (nbd->priv[0])
 		nbd_barrier_done(&connection->device->barrier);
@@ -170,7 +177,8 @@ static struct bridge_lane *lane_of(const struct nbd_device *device, unsigned i)
 }
 
 /* One connection; *ret_theirs: the driver's end. */
-static int add_connection(struct nbd_device *device, const struct nbd_export *export, int *ret_theirs)
+static int add_connection(struct nbd_device *device, const struct nbd_export *export,
+	int *ret_theirs)
 {
 	const int bytes = 1 << 20;
 	struct connection *connection = calloc(1, sizeof(*connection));
@@ -209,7 +217,10 @@ static int add_connection(struct nbd_device *device, const struct nbd_export *ex
 	return 0;
 }
 
-/* Makes a set and gives it to the driver.  The device's number, or -errno: then what there is ends by itself. */
+/*
+ * Makes a set and gives it to the driver.  The device's number, or -errno: then what there is ends
+ * by itself.
+ */
 static int give_set(struct nbd_device *device, bool anew, struct weft_error *err)
 {
 	const struct tp_info *info = bridge_info(device->base.bridge);
@@ -226,7 +237,8 @@ static int give_set(struct nbd_device *device, bool anew, struct weft_error *err
 		r = add_connection(device, &export, &theirs[n]);
 	/* All are known before the first request comes. */
 	for (unsigned i = 0; i < n; i++)
-		bridge_lane_run(lane_of(device, i), bridge_client_adopt, &device->connections[i]->client);
+		bridge_lane_run(lane_of(device, i), bridge_client_adopt,
+			&device->connections[i]->client);
 	if (r < 0) {
 		weft_error_set(err, -r, "cannot make sockets: %s", strerror(-r));
 	} else {
@@ -253,7 +265,9 @@ static int give_set(struct nbd_device *device, bool anew, struct weft_error *err
 	return r;
 }
 
-/* A client that has ended may be freed by now: only its socket is touched.  Its lane then ends it. */
+/*
+ * A client that has ended may be freed by now: only its socket is touched.  Its lane then ends it.
+ */
 static void shut_set(struct nbd_device *device)
 {
 	for (unsigned i = 0; i < device->barrier.nr; i++)
@@ -264,7 +278,8 @@ static bool is_ours(const struct nbd_device *device)
 {
 	char path[32];
 
-	return bridge_nbd_device_find(&device->id, path, sizeof(path)) && strcmp(path, device->id.path) == 0;
+	return bridge_nbd_device_find(&device->id, path, sizeof(path)) &&
+		strcmp(path, device->id.path) == 0;
 }
 
 static void wait_for(struct nbd_device *device, uint64_t ns)
@@ -288,7 +303,9 @@ static void on_event(struct weft_watch *watch, uint32_t events)
 
 		device->state = SET_WAITING;
 		device->waiting_ns = now_ns;
-		wait_for(device, now_ns - device->live_ns < SHORT_LIFE_S * UINT64_C(1000000000) ? SOON_NS : SETTLE_NS);
+		wait_for(device,
+			now_ns - device->live_ns < SHORT_LIFE_S * UINT64_C(1000000000) ? SOON_NS
+										       : SETTLE_NS);
 	}
 }
 
@@ -319,7 +336,8 @@ static void on_timer(struct weft_timer *timer)
 		return;
 	}
 	if (give_set(device, false, &err) < 0) {
-		weft_warn("cannot give %s new connections, trying again: %s", device->id.path, err.message);
+		weft_warn("cannot give %s new connections, trying again: %s", device->id.path,
+			err.message);
 		shut_set(device);
 	}
 }
@@ -331,7 +349,8 @@ int bridge_nbd_device_index(const char *path)
 	const char *digits = path + strlen("/dev/nbd");
 	char *end;
 
-	if (strncmp(path, "/dev/nbd", strlen("/dev/nbd")) != 0 || !isdigit((unsigned char)digits[0]))
+	if (strncmp(path, "/dev/nbd", strlen("/dev/nbd")) != 0 ||
+		!isdigit((unsigned char)digits[0]))
 		return -EINVAL;
 	long number = strtol(digits, &end, 10);
 	return *end != '\0' || number > 1 << 20 ? -EINVAL : (int)number;
@@ -349,7 +368,8 @@ bool bridge_nbd_device_find(const struct bridge_device *device, char *path, size
 	while (!found && (entry = readdir(dir)) != NULL) {
 		if (strncmp(entry->d_name, "nbd", 3) != 0)
 			continue;
-		found = bridge_device_attribute(entry->d_name, "backend", backend, sizeof(backend)) &&
+		found = bridge_device_attribute(entry->d_name, "backend", backend,
+				sizeof(backend)) &&
 			strcmp(backend, device->backend) == 0;
 		if (found)
 			snprintf(path, len, "/dev/%s", entry->d_name);
@@ -385,7 +405,9 @@ static unsigned users(struct bridge_front *base, json_t *texts)
 {
 	const struct nbd_device *device = weft_container_of(base, struct nbd_device, base);
 
-	return device->number < 0 || device->state == SET_GONE ? 0 : bridge_device_users(name_of(device), texts);
+	return device->number < 0 || device->state == SET_GONE
+		? 0
+		: bridge_device_users(name_of(device), texts);
 }
 
 /* Ends what is left of the set, from here or by itself. */
@@ -465,11 +487,13 @@ static int take_over(struct nbd_device *device, const char *path, struct weft_er
 	char ro[8] = "";
 
 	if (path && strcmp(path, device->id.path) != 0)
-		return weft_error_set(err, EEXIST, "this attachment is %s already; give that, or clear it with weft detach",
+		return weft_error_set(err, EEXIST,
+			"this attachment is %s already; give that, or clear it with weft detach",
 			device->id.path);
 	bridge_device_attribute(name_of(device), "ro", ro, sizeof(ro));
 	if (bridge_info(device->base.bridge)->read_only && strcmp(ro, "0") == 0)
-		return weft_error_set(err, EROFS, "%s was attached to write to, and its users do; it cannot become read-only",
+		return weft_error_set(err, EROFS,
+			"%s was attached to write to, and its users do; it cannot become read-only",
 			device->id.path);
 	device->number = bridge_nbd_device_index(device->id.path);
 	int r = give_set(device, false, err);
@@ -498,14 +522,18 @@ static int connect_new(struct nbd_device *device, const char *path, struct weft_
 			continue;
 		}
 		if (r == -EBUSY)
-			return weft_error_set(err, EBUSY, "%s is in use by somebody else; give another, or --device alone for "
-				"one that is free", path ? path : "the device");
+			return weft_error_set(err, EBUSY,
+				"%s is in use by somebody else; give another, or --device alone "
+				"for "
+				"one that is free",
+				path ? path : "the device");
 		return weft_error_prefix(err, "cannot make %s", path ? path : "a device");
 	}
 }
 
 int bridge_front_nbd_device_new(struct bridge *bridge, struct weft_loop *loop, const char *path,
-	const struct bridge_device *earlier, int (*save)(void *ctx, const struct bridge_device *device, struct weft_error *err),
+	const struct bridge_device *earlier,
+	int (*save)(void *ctx, const struct bridge_device *device, struct weft_error *err),
 	void *ctx, struct bridge_front **ret, struct weft_error *err)
 {
 	const struct bridge_config *config = bridge_config_of(bridge);
@@ -524,17 +552,23 @@ int bridge_front_nbd_device_new(struct bridge *bridge, struct weft_loop *loop, c
 	device->timer.fn = on_timer;
 	device->watch.fn = on_event;
 	device->number = -1;
-	device->dead_conn_s = (uint32_t)weft_max(config->attach.timeout_ms, config->attach.dead_timeout_ms) / 1000 + MARGIN_S;
+	device->dead_conn_s =
+		(uint32_t)weft_max(config->attach.timeout_ms, config->attach.dead_timeout_ms) /
+			1000 +
+		MARGIN_S;
 	device->watch.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = device->watch.fd < 0 ? -errno : weft_loop_add(loop, &device->watch, EPOLLIN);
 	if (r < 0) {
 		weft_error_set(err, -r, "cannot watch a device: %s", strerror(-r));
 		goto fail;
 	}
-	bool is_there = bridge_nbd_device_find(&device->id, device->id.path, sizeof(device->id.path));
+	bool is_there =
+		bridge_nbd_device_find(&device->id, device->id.path, sizeof(device->id.path));
 	/* The kernel has as many queues as processors at most. */
-	if (!is_there || device->id.nr_connections == 0 || device->id.nr_connections > NBD_BARRIER_MAX)
-		device->id.nr_connections = (unsigned)weft_min(bridge_nr_lanes(bridge), cpus < 1 ? 1 : (uint64_t)cpus);
+	if (!is_there || device->id.nr_connections == 0 ||
+		device->id.nr_connections > NBD_BARRIER_MAX)
+		device->id.nr_connections =
+			(unsigned)weft_min(bridge_nr_lanes(bridge), cpus < 1 ? 1 : (uint64_t)cpus);
 	if (!is_there)
 		device->id.path[0] = '\0';
 	r = save(ctx, &device->id, err);

@@ -2,11 +2,13 @@
 /*
  * The device front-end over the kernel's ublk driver: /dev/ublkbN.
  *
- * The control thread makes, takes over and ends the device here; the lanes serve its queues (ublk-queue.c).
+ * The control thread makes, takes over and ends the device here; the lanes serve its queues
+ * (ublk-queue.c).
  *
- * A device outlives its bridge. The kernel then keeps what is asked of it and what the dead bridge had not answered, for
- * as long as it takes, until another bridge takes the device over or `weft detach` ends it. Whoever takes it over has a grant by then,
- * which fences the dead bridge: what is asked again cannot be overtaken by what that one had sent.
+ * A device outlives its bridge. The kernel then keeps what is asked of it and what the dead bridge
+ * had not answered, for as long as it takes, until another bridge takes the device over or `weft
+ * detach` ends it. Whoever takes it over has a grant by then, which fences the dead bridge: what is
+ * asked again cannot be overtaken by what that one had sent.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -26,7 +28,11 @@
 
 enum {
 	GONE_MS = 10000, /* for the kernel to be done with a process that was killed … */
-	FREED_MS = 60000, /* … and with all that it had, RDMA connections too, whose peer may be out of reach: 51 s each */
+	/*
+	 * … and with all that it had, RDMA connections too, whose peer may be out of reach: 51 s
+	 * each
+	 */
+	FREED_MS = 60000,
 	TELL_MS = 3000,   /* when to say what is waited for */
 	NODE_MS = 5000,  /* for udev to make /dev/ublkcN */
 };
@@ -56,13 +62,17 @@ int bridge_ublk_device_index(const char *path)
 	const char *digits = path + strlen("/dev/ublkb");
 	char *end;
 
-	if (strncmp(path, "/dev/ublkb", strlen("/dev/ublkb")) != 0 || !isdigit((unsigned char)digits[0]))
+	if (strncmp(path, "/dev/ublkb", strlen("/dev/ublkb")) != 0 ||
+		!isdigit((unsigned char)digits[0]))
 		return -EINVAL;
 	long number = strtol(digits, &end, 10);
 	return *end != '\0' || number > 1 << 20 ? -EINVAL : (int)number;
 }
 
-/* The 64 random bits at the end of "weft:NAME:0123456789abcdef"; the driver has room for as many. 0: there are none. */
+/*
+ * The 64 random bits at the end of "weft:NAME:0123456789abcdef"; the driver has room for as many.
+ * 0: there are none.
+ */
 static uint64_t key_of(const struct bridge_device *device)
 {
 	const char *colon = strrchr(device->backend, ':');
@@ -70,7 +80,8 @@ static uint64_t key_of(const struct bridge_device *device)
 	return colon ? strtoull(colon + 1, NULL, 16) : 0;
 }
 
-static bool find(struct ublk_control *control, const struct bridge_device *device, struct ublksrv_ctrl_dev_info *ret)
+static bool find(struct ublk_control *control, const struct bridge_device *device,
+	struct ublksrv_ctrl_dev_info *ret)
 {
 	DIR *dir = key_of(device) ? opendir("/sys/class/ublk-char") : NULL;
 	struct dirent *entry;
@@ -80,7 +91,8 @@ static bool find(struct ublk_control *control, const struct bridge_device *devic
 	if (!dir)
 		return false;
 	while (!found && (entry = readdir(dir)) != NULL)
-		found = sscanf(entry->d_name, "ublkc%u", &number) == 1 && ublk_control_info(control, number, ret) == 0 &&
+		found = sscanf(entry->d_name, "ublkc%u", &number) == 1 &&
+			ublk_control_info(control, number, ret) == 0 &&
 			ret->ublksrv_flags == key_of(device);
 	closedir(dir);
 	return found;
@@ -164,7 +176,8 @@ static int open_cdev(struct ublk_device *device, struct weft_error *err)
 		if (device->cdev >= 0)
 			return 0;
 		if (errno != ENOENT || weft_now_ns() > end_ns)
-			return weft_error_set(err, errno, "cannot open %s: %s", path, strerror(errno));
+			return weft_error_set(err, errno, "cannot open %s: %s", path,
+				strerror(errno));
 		usleep(1000);
 	}
 }
@@ -195,9 +208,11 @@ static void begin(struct bridge_lane *lane, void *ctx)
 	};
 
 	if (!*ring) {
-		b->result = bridge_ring_new(bridge_lane_loop(lane), (nr_queues + nr_lanes - 1) / nr_lanes * config.depth, ring);
+		b->result = bridge_ring_new(bridge_lane_loop(lane),
+			(nr_queues + nr_lanes - 1) / nr_lanes * config.depth, ring);
 		if (b->result < 0) {
-			weft_error_set(b->err, -b->result, "cannot make an io_uring: %s", strerror(-b->result));
+			weft_error_set(b->err, -b->result, "cannot make an io_uring: %s",
+				strerror(-b->result));
 			return;
 		}
 	}
@@ -234,7 +249,8 @@ static void end_lane(struct bridge_lane *lane, void *ctx)
 	const struct end *end = ctx;
 	struct ublk_device *device = end->device;
 
-	for (unsigned i = end->lane; i < device->nr_queues; i += bridge_nr_lanes(device->base.bridge))
+	for (unsigned i = end->lane; i < device->nr_queues;
+		i += bridge_nr_lanes(device->base.bridge))
 		ublk_queue_end(device->queues[i]);
 	bridge_ring_free(device->rings[end->lane]);
 	device->rings[end->lane] = NULL;
@@ -266,29 +282,33 @@ static void fill_params(const struct bridge *bridge, struct ublk_params *ret)
 {
 	const struct tp_info *info = bridge_info(bridge);
 	const bool can_flush = info->can_flush || bridge_is_managed(bridge);
-	const uint32_t most = (UINT32_MAX >> 9) & ~UINT32_C(7); /* a request's length in bytes has 32 bits */
+	/* a request's length in bytes has 32 bits */
+	const uint32_t most = (UINT32_MAX >> 9) & ~UINT32_C(7);
 	uint8_t shift = 9;
 
 	while ((1u << shift) < bridge_device_block_bytes(info))
 		shift++;
 	*ret = (struct ublk_params){
 		.types = UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD,
-		.basic = {
-			.attrs = (info->read_only ? UBLK_ATTR_READ_ONLY : 0) | (can_flush ? UBLK_ATTR_VOLATILE_CACHE : 0) |
-				(can_flush && info->can_fua ? UBLK_ATTR_FUA : 0),
-			.logical_bs_shift = shift,
-			.physical_bs_shift = 12,
-			.io_min_shift = 12,
-			.io_opt_shift = 0,
-			.max_sectors = UBLK_MAX_IO_BYTES >> 9,
-			.dev_sectors = info->size_bytes >> 9,
-		},
-		.discard = {
-			.discard_granularity = 4096,
-			.max_discard_sectors = info->can_trim ? most : 0,
-			.max_discard_segments = 1,
-			.max_write_zeroes_sectors = info->can_zero ? most : 0,
-		},
+		.basic =
+			{
+				.attrs = (info->read_only ? UBLK_ATTR_READ_ONLY : 0) |
+					(can_flush ? UBLK_ATTR_VOLATILE_CACHE : 0) |
+					(can_flush && info->can_fua ? UBLK_ATTR_FUA : 0),
+				.logical_bs_shift = shift,
+				.physical_bs_shift = 12,
+				.io_min_shift = 12,
+				.io_opt_shift = 0,
+				.max_sectors = UBLK_MAX_IO_BYTES >> 9,
+				.dev_sectors = info->size_bytes >> 9,
+			},
+		.discard =
+			{
+				.discard_granularity = 4096,
+				.max_discard_sectors = info->can_trim ? most : 0,
+				.max_discard_segments = 1,
+				.max_write_zeroes_sectors = info->can_zero ? most : 0,
+			},
 	};
 }
 
@@ -307,16 +327,20 @@ static int make(struct ublk_device *device, const char *path, struct weft_error 
 
 	device->info = (struct ublksrv_ctrl_dev_info){
 		/* The kernel has as many queues as processors at most. */
-		.nr_hw_queues = (uint16_t)weft_min(bridge_nr_lanes(bridge), cpus < 1 ? 1 : (uint64_t)cpus),
+		.nr_hw_queues =
+			(uint16_t)weft_min(bridge_nr_lanes(bridge), cpus < 1 ? 1 : (uint64_t)cpus),
 		.queue_depth = UBLK_DEPTH,
 		.max_io_buf_bytes = UBLK_MAX_IO_BYTES,
 		.dev_id = path ? (uint32_t)bridge_ublk_device_index(path) : UINT32_MAX,
-		.flags = UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE | UBLK_F_NEED_GET_DATA | UBLK_F_CMD_IOCTL_ENCODE,
+		.flags = UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE |
+			UBLK_F_NEED_GET_DATA | UBLK_F_CMD_IOCTL_ENCODE,
 		.ublksrv_flags = key_of(&device->id),
 	};
 	r = ublk_control_add(device->control, &device->info);
 	if (r == -EEXIST)
-		return weft_error_set(err, EBUSY, "%s is somebody else's; give another, or --device alone for one that is free",
+		return weft_error_set(err, EBUSY,
+			"%s is somebody else's; give another, or --device alone for one that is "
+			"free",
 			path);
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot make a ublk device: %s%s", strerror(-r),
@@ -325,7 +349,10 @@ static int make(struct ublk_device *device, const char *path, struct weft_error 
 	set_path(device);
 	fill_params(bridge, &params);
 	r = ublk_control_set_params(device->control, device->info.dev_id, &params);
-	return r < 0 ? weft_error_set(err, -r, "the kernel refuses a device with this region's properties: %s", strerror(-r)) : 0;
+	return r < 0 ? weft_error_set(err, -r,
+			       "the kernel refuses a device with this region's properties: %s",
+			       strerror(-r))
+		     : 0;
 }
 
 /* -EBUSY: the kernel is not done with the dead bridge. */
@@ -341,8 +368,9 @@ static int begin_recovery(struct ublk_device *device)
 		if (waited_ms >= FREED_MS)
 			break;
 		if (waited_ms >= TELL_MS && !told)
-			weft_info("waiting for the kernel to be done with the bridge of %s that died, pid %d", device->id.path,
-				device->info.ublksrv_pid);
+			weft_info("waiting for the kernel to be done with the bridge of %s that "
+				  "died, pid %d",
+				device->id.path, device->info.ublksrv_pid);
 		told |= waited_ms >= TELL_MS;
 		usleep(5000);
 	}
@@ -361,23 +389,35 @@ static int take_over(struct ublk_device *device, const char *path, struct weft_e
 
 	set_path(device);
 	if (path && strcmp(path, device->id.path) != 0)
-		return weft_error_set(err, EEXIST, "this attachment is %s already; give that, or clear it with weft detach",
+		return weft_error_set(err, EEXIST,
+			"this attachment is %s already; give that, or clear it with weft detach",
 			device->id.path);
 	fill_params(device->base.bridge, &is);
 	int r = ublk_control_get_params(device->control, device->info.dev_id, &was);
-	if (r == 0 && (was.basic.attrs & UBLK_ATTR_READ_ONLY) < (is.basic.attrs & UBLK_ATTR_READ_ONLY))
-		return weft_error_set(err, EROFS, "%s was attached to write to, and its users do; it cannot become read-only",
+	if (r == 0 &&
+		(was.basic.attrs & UBLK_ATTR_READ_ONLY) < (is.basic.attrs & UBLK_ATTR_READ_ONLY))
+		return weft_error_set(err, EROFS,
+			"%s was attached to write to, and its users do; it cannot become read-only",
 			device->id.path);
 	/* What it says of FLUSH and FUA may be another's: they are answered over any transport. */
-	if (r == 0 && (was.basic.dev_sectors != is.basic.dev_sectors || was.basic.logical_bs_shift < is.basic.logical_bs_shift ||
-			      was.basic.max_sectors > is.basic.max_sectors || device->info.nr_hw_queues > BRIDGE_MAX_LANES))
-		return weft_error_set(err, EINVAL, "%s was made for a region with another size, or smaller blocks; clear it with "
-			"weft detach", device->id.path);
+	if (r == 0 &&
+		(was.basic.dev_sectors != is.basic.dev_sectors ||
+			was.basic.logical_bs_shift < is.basic.logical_bs_shift ||
+			was.basic.max_sectors > is.basic.max_sectors ||
+			device->info.nr_hw_queues > BRIDGE_MAX_LANES))
+		return weft_error_set(err, EINVAL,
+			"%s was made for a region with another size, or smaller blocks; clear it "
+			"with "
+			"weft detach",
+			device->id.path);
 	if (r == 0)
 		r = begin_recovery(device);
-	return r < 0 ? weft_error_set(err, -r, "cannot take %s over: %s%s", device->id.path, strerror(-r),
-			       r == -EBUSY ? ": the kernel is not done with the bridge that died yet; try again"
-			       : r == -ETIMEDOUT ? ": the kernel does not answer; try again" : "")
+	return r < 0 ? weft_error_set(err, -r, "cannot take %s over: %s%s", device->id.path,
+			       strerror(-r),
+			       r == -EBUSY ? ": the kernel is not done with the bridge that died "
+					     "yet; try again"
+				       : r == -ETIMEDOUT ? ": the kernel does not answer; try again"
+							 : "")
 		     : 0;
 }
 
@@ -387,18 +427,26 @@ static void abort_queues(struct ublk_device *device)
 		bridge_lane_run(device->queues[i]->config.lane, abort_queue, device->queues[i]);
 }
 
-/* With its queues served: the kernel makes the disk, and reads its partition table, or gives it back to its users. */
+/*
+ * With its queues served: the kernel makes the disk, and reads its partition table, or gives it
+ * back to its users.
+ */
 static int begin_disk(struct ublk_device *device, bool recover, struct weft_error *err)
 {
 	int r = recover ? ublk_control_end_recovery(device->control, device->info.dev_id)
 			: ublk_control_start(device->control, device->info.dev_id);
 
 	if (r < 0 && r != -ETIMEDOUT)
-		return weft_error_set(err, -r, "cannot start %s: %s", device->id.path, strerror(-r));
+		return weft_error_set(err, -r, "cannot start %s: %s", device->id.path,
+			strerror(-r));
 	if (r == 0)
 		return 0;
-	weft_error_set(err, ETIMEDOUT, "cannot start %s: the kernel has not said within a minute that it has it; %s; try again", device->id.path,
-		recover ? "its users wait until another bridge takes it over" : "it reads the partition table first, so see whether the donor answers");
+	weft_error_set(err, ETIMEDOUT,
+		"cannot start %s: the kernel has not said within a minute that it has it; %s; try "
+		"again",
+		device->id.path,
+		recover ? "its users wait until another bridge takes it over"
+			: "it reads the partition table first, so see whether the donor answers");
 	if (recover)
 		return -ETIMEDOUT;
 	/* What it waits for fails, and so the command ends that it is in; others go another way. */
@@ -420,15 +468,16 @@ static unsigned users(struct bridge_front *base, json_t *texts)
 }
 
 /*
- * The kernel has finished what is in flight, and refuses what comes; whoever has it open still holds nothing but a name.
- * What is not finished within the time fails.
+ * The kernel has finished what is in flight, and refuses what comes; whoever has it open still
+ * holds nothing but a name.  What is not finished within the time fails.
  */
 static int remove_device(struct ublk_device *device, uint32_t timeout_ms, struct weft_error *err)
 {
 	int r = ublk_control_stop(device->control, device->info.dev_id, timeout_ms);
 
 	if (r == -ETIMEDOUT) {
-		weft_warn("what was in flight on %s is failed: the donor did not answer", device->id.path);
+		weft_warn("what was in flight on %s is failed: the donor did not answer",
+			device->id.path);
 		abort_queues(device);
 		r = ublk_control_stop_wait(device->control);
 	}
@@ -438,7 +487,8 @@ static int remove_device(struct ublk_device *device, uint32_t timeout_ms, struct
 	end_queues(device);
 	r = ublk_control_del(device->control, device->info.dev_id);
 	if (r < 0 && r != -ENODEV)
-		return weft_error_set(err, -r, "cannot remove %s: %s", device->id.path, strerror(-r));
+		return weft_error_set(err, -r, "cannot remove %s: %s", device->id.path,
+			strerror(-r));
 	return 0;
 }
 
@@ -478,7 +528,8 @@ static void free_front(struct bridge_front *base)
 
 	end_queues(device);
 	for (unsigned i = 0; i < device->nr_queues; i++)
-		bridge_lane_run(bridge_lane(base->bridge, i % bridge_nr_lanes(base->bridge)), free_queue, device->queues[i]);
+		bridge_lane_run(bridge_lane(base->bridge, i % bridge_nr_lanes(base->bridge)),
+			free_queue, device->queues[i]);
 	ublk_control_free(device->control);
 	free(device);
 }
@@ -492,9 +543,10 @@ static const struct bridge_front_ops front_ops = {
 	.free = free_front,
 };
 
-int bridge_front_ublk_new(struct bridge *bridge, const char *path, const struct bridge_device *earlier,
-	int (*save)(void *ctx, const struct bridge_device *device, struct weft_error *err), void *ctx,
-	struct bridge_front **ret, struct weft_error *err)
+int bridge_front_ublk_new(struct bridge *bridge, const char *path,
+	const struct bridge_device *earlier,
+	int (*save)(void *ctx, const struct bridge_device *device, struct weft_error *err),
+	void *ctx, struct bridge_front **ret, struct weft_error *err)
 {
 	struct ublk_device *device;
 	bool recover;

@@ -54,7 +54,10 @@ bool nbd_barrier_pass(struct nbd_barrier *barrier, unsigned index, int queue, bo
 	/* Over a single connection nothing is sent again before there is a new set. */
 	if (barrier->nr == 1 || (!foreign && atomic_load(&barrier->nr_foreign) == 0))
 		return true;
-	/* Counted before looking: whoever gets the second copy sees the count, or we see that ours was shut. */
+	/*
+	 * Counted before looking: whoever gets the second copy sees the count, or we see that ours
+	 * was shut.
+	 */
 	if (foreign)
 		atomic_fetch_add(&barrier->nr_foreign, 1);
 	if (any_shut(barrier)) {

@@ -27,7 +27,8 @@ static int on_answer(struct nl_msg *msg, void *ctx)
 	struct call *call = ctx;
 	struct nlattr *attrs[NBD_ATTR_MAX + 1];
 
-	if (genlmsg_parse(nlmsg_hdr(msg), 0, attrs, NBD_ATTR_MAX, NULL) == 0 && attrs[NBD_ATTR_INDEX])
+	if (genlmsg_parse(nlmsg_hdr(msg), 0, attrs, NBD_ATTR_MAX, NULL) == 0 &&
+		attrs[NBD_ATTR_INDEX])
 		call->index = (int)nla_get_u32(attrs[NBD_ATTR_INDEX]);
 	return NL_OK;
 }
@@ -57,7 +58,9 @@ static void end_call(struct call *call)
 
 static int begin_call(struct call *call, int command, struct weft_error *err)
 {
-	*call = (struct call){.index = -1, .sock = nl_socket_alloc(), .cb = nl_cb_alloc(NL_CB_DEFAULT),
+	*call = (struct call){.index = -1,
+		.sock = nl_socket_alloc(),
+		.cb = nl_cb_alloc(NL_CB_DEFAULT),
 		.msg = nlmsg_alloc_size(16384)};
 	if (!call->sock || !call->cb || !call->msg) {
 		weft_error_set(err, ENOMEM, "out of memory");
@@ -71,14 +74,17 @@ static int begin_call(struct call *call, int command, struct weft_error *err)
 	/* Asking for the family loads the module where the kernel may. */
 	call->family = genl_ctrl_resolve(call->sock, NBD_GENL_FAMILY_NAME);
 	if (call->family < 0) {
-		weft_error_set(err, ENOENT, "the kernel's nbd driver is not loaded; as root: modprobe nbd (Linux 4.12 or later)");
+		weft_error_set(err, ENOENT,
+			"the kernel's nbd driver is not loaded; as root: modprobe nbd (Linux 4.12 "
+			"or later)");
 		end_call(call);
 		return -ENOENT;
 	}
 	nl_cb_set(call->cb, NL_CB_VALID, NL_CB_CUSTOM, on_answer, call);
 	nl_cb_set(call->cb, NL_CB_ACK, NL_CB_CUSTOM, on_ack, call);
 	nl_cb_err(call->cb, NL_CB_CUSTOM, on_error, call);
-	genlmsg_put(call->msg, NL_AUTO_PORT, NL_AUTO_SEQ, call->family, 0, 0, (uint8_t)command, NBD_GENL_VERSION);
+	genlmsg_put(call->msg, NL_AUTO_PORT, NL_AUTO_SEQ, call->family, 0, 0, (uint8_t)command,
+		NBD_GENL_VERSION);
 	return 0;
 fail:
 	end_call(call);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kernel's nbd driver over generic netlink (linux/nbd-netlink.h).  Each call opens a socket of its own and blocks
- * until the kernel has answered.  Any thread.
+ * The kernel's nbd driver over generic netlink (linux/nbd-netlink.h).  Each call opens a socket of
+ * its own and blocks until the kernel has answered.  Any thread.
  */
 #ifndef WEFT_NBD_BRIDGE_DEVICE_NBD_NETLINK_H
 #define WEFT_NBD_BRIDGE_DEVICE_NBD_NETLINK_H
@@ -16,20 +16,25 @@ struct nbd_netlink_device {
 	uint32_t block_bytes;
 	uint16_t flags;           /* NBD_FLAG_… of the server */
 	uint32_t timeout_s;       /* of a request; then it is sent again */
-	uint32_t dead_conn_s;     /* how long requests wait for a new connection when all are dead */
+	/* how long requests wait for a new connection when all are dead */
+	uint32_t dead_conn_s;
 	const char *backend;      /* who may reconfigure it */
-	const int *fds;           /* sockets, one a connection; the kernel keeps its own references */
+	/* sockets, one a connection; the kernel keeps its own references */
+	const int *fds;
 	unsigned nr_fds;
 };
 
 /* Whether the kernel has the driver, for us: 0, or why not. */
 int nbd_netlink_check(struct weft_error *err);
 /*
- * The device's index, or -ENOENT: there is no driver (the message says what to do), -EPERM, -EBUSY: the index is taken,
- * -EINVAL and others: what the kernel said.
+ * The device's index, or -ENOENT: there is no driver (the message says what to do), -EPERM, -EBUSY:
+ * the index is taken, -EINVAL and others: what the kernel said.
  */
 int nbd_netlink_connect(const struct nbd_netlink_device *device, struct weft_error *err);
-/* New sockets for dead connections, in their order; more than there are dead ones are closed.  0, or as above. */
+/*
+ * New sockets for dead connections, in their order; more than there are dead ones are closed.  0,
+ * or as above.
+ */
 int nbd_netlink_reconfigure(const struct nbd_netlink_device *device, struct weft_error *err);
 /* Ends it, whoever uses it.  A device that is not connected is left as it is. */
 int nbd_netlink_disconnect(int index, struct weft_error *err);

@@ -2,8 +2,9 @@
 /*
  * A lane's io_uring.
  *
- * A watch is a poll that ends with its first event and is made anew when the loop waits again, so that what is still ready is
- * told again.  A poll is known by its slot and the slot's turn: one that was removed, and still ends, finds another turn.
+ * A watch is a poll that ends with its first event and is made anew when the loop waits again, so
+ * that what is still ready is told again.  A poll is known by its slot and the slot's turn: one
+ * that was removed, and still ends, finds another turn.
  */
 #include "nbd-bridge/device/ring.h"
 
@@ -54,7 +55,8 @@ static struct io_uring_sqe *poll_sqe(struct bridge_ring *ring)
 {
 	if (io_uring_sq_space_left(&ring->io) <= ring->nr_ops)
 		bridge_ring_submit(ring);
-	return io_uring_sq_space_left(&ring->io) > ring->nr_ops ? io_uring_get_sqe(&ring->io) : NULL;
+	return io_uring_sq_space_left(&ring->io) > ring->nr_ops ? io_uring_get_sqe(&ring->io)
+								: NULL;
 }
 
 static void pend(struct bridge_ring *ring, uint32_t i)
@@ -72,7 +74,10 @@ static void free_slot(struct bridge_ring *ring, uint32_t i)
 	ring->free_slot = i;
 }
 
-/* Makes the polls that are due, and ends those that nobody wants.  False: some have to wait for room. */
+/*
+ * Makes the polls that are due, and ends those that nobody wants.  False: some have to wait for
+ * room.
+ */
 static bool make_polls(struct bridge_ring *ring)
 {
 	struct io_uring_sqe *sqe;
@@ -151,7 +156,8 @@ static void poller_remove(struct weft_poller *poller, struct weft_watch *watch)
 /* What can be tried again. */
 static bool is_transient(int result)
 {
-	return result == -EAGAIN || result == -ENOMEM || result == -EBUSY || result == -EINTR || result == -ECANCELED || result == -ETIME;
+	return result == -EAGAIN || result == -ENOMEM || result == -EBUSY || result == -EINTR ||
+		result == -ECANCELED || result == -ETIME;
 }
 
 /* A poll has ended. */
@@ -210,8 +216,9 @@ static void run_notes(struct bridge_ring *ring)
 }
 
 /*
- * A task that waits in io_uring_enter(2) while requests are pending counts as one that waits for I/O (6.5), and fetches are always
- * pending.  So an idle lane sleeps in poll(2), which what comes interrupts.
+ * A task that waits in io_uring_enter(2) while requests are pending counts as one that waits for
+ * I/O (6.5), and fetches are always pending.  So an idle lane sleeps in poll(2), which what comes
+ * interrupts.
  */
 static int sleep_until(struct bridge_ring *ring, int timeout_ms)
 {
@@ -225,7 +232,8 @@ static int wait_in_ring(struct bridge_ring *ring, int timeout_ms)
 	const bool idles = timeout_ms < 0 || timeout_ms > IDLE_MS;
 	const bool later = !make_polls(ring);
 	const int ms = later ? MEMORY_MS : idles ? IDLE_MS : timeout_ms;
-	struct __kernel_timespec ts = {.tv_nsec = ms * 1000000LL}, memory = {.tv_nsec = MEMORY_MS * 1000000LL};
+	struct __kernel_timespec ts = {.tv_nsec = ms * 1000000LL},
+				 memory = {.tv_nsec = MEMORY_MS * 1000000LL};
 	struct io_uring_cqe *cqe;
 	int r = io_uring_submit_and_wait_timeout(&ring->io, &cqe, 1, &ts, NULL);
 
@@ -244,7 +252,10 @@ static int poller_wait(struct weft_poller *poller, int timeout_ms)
 	int r = wait_in_ring(ring, timeout_ms);
 
 	if (r < 0 && !is_transient(r)) {
-		/* Nothing can be known any more of what the kernel has.  A device waits for the next bridge. */
+		/*
+		 * Nothing can be known any more of what the kernel has.  A device waits for the
+		 * next bridge.
+		 */
 		weft_err("a lane cannot wait: %s", strerror(-r));
 		abort();
 	}
@@ -306,21 +317,25 @@ int bridge_ring_new(struct weft_loop *loop, unsigned nr_ops, struct bridge_ring 
 
 	if (!ring)
 		return -ENOMEM;
-	ring->poller = (struct weft_poller){
-		.add = poller_add, .modify = poller_modify, .remove = poller_remove, .wait = poller_wait};
+	ring->poller = (struct weft_poller){.add = poller_add,
+		.modify = poller_modify,
+		.remove = poller_remove,
+		.wait = poller_wait};
 	ring->loop = loop;
 	ring->nr_ops = nr_ops;
 	ring->free_slot = ring->pending = NO_SLOT;
 	/*
-	 * COOP_TASKRUN: the lane is in the kernel often enough.  With DEFER_TASKRUN poll(2) on the ring would not be woken by a
-	 * request (6.12).
+	 * COOP_TASKRUN: the lane is in the kernel often enough.  With DEFER_TASKRUN poll(2) on the
+	 * ring would not be woken by a request (6.12).
 	 */
-	r = io_uring_queue_init(nr_ops + NR_POLLS, &ring->io, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN);
+	r = io_uring_queue_init(nr_ops + NR_POLLS, &ring->io,
+		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN);
 	if (r < 0) {
 		free(ring);
 		return r;
 	}
-	io_uring_register_ring_fd(&ring->io); /* spares the kernel a look-up in each call; without, it works as well */
+	/* spares the kernel a look-up in each call; without, it works as well */
+	io_uring_register_ring_fd(&ring->io);
 	r = weft_loop_use(loop, &ring->poller);
 	if (r < 0) {
 		io_uring_queue_exit(&ring->io);

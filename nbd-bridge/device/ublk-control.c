@@ -26,7 +26,8 @@ struct ublk_control {
 	bool stuck; /* the kernel has not answered a command */
 };
 
-static int submit(struct ublk_control *control, uint32_t op, uint32_t id, void *addr, size_t len, uint64_t data)
+static int submit(struct ublk_control *control, uint32_t op, uint32_t id, void *addr, size_t len,
+	uint64_t data)
 {
 	struct ublksrv_ctrl_cmd cmd = {
 		.dev_id = id,
@@ -48,10 +49,14 @@ static int submit(struct ublk_control *control, uint32_t op, uint32_t id, void *
 	return r < 0 ? r : 0;
 }
 
-/* The result of what was submitted; timeout_ms 0: however long it takes, which is for somebody who has made sure that it ends. */
+/*
+ * The result of what was submitted; timeout_ms 0: however long it takes, which is for somebody who
+ * has made sure that it ends.
+ */
 static int result(struct ublk_control *control, uint32_t timeout_ms)
 {
-	struct __kernel_timespec time = {.tv_sec = timeout_ms / 1000, .tv_nsec = (long long)timeout_ms % 1000 * 1000000};
+	struct __kernel_timespec time = {.tv_sec = timeout_ms / 1000,
+		.tv_nsec = (long long)timeout_ms % 1000 * 1000000};
 	struct io_uring_cqe *cqe;
 	int r;
 
@@ -66,7 +71,8 @@ static int result(struct ublk_control *control, uint32_t timeout_ms)
 }
 
 /* -ETIMEDOUT: its answer may come late, and so there are no more commands. */
-static int command(struct ublk_control *control, uint32_t op, uint32_t id, void *addr, size_t len, uint64_t data)
+static int command(struct ublk_control *control, uint32_t op, uint32_t id, void *addr, size_t len,
+	uint64_t data)
 {
 	int r = submit(control, op, id, addr, len, data);
 
@@ -83,12 +89,14 @@ static int check_features(struct ublk_control *control, struct weft_error *err)
 	const uint64_t wanted = UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE |
 		UBLK_F_NEED_GET_DATA | UBLK_F_CMD_IOCTL_ENCODE;
 	uint64_t features = 0;
-	int r = command(control, UBLK_U_CMD_GET_FEATURES, UINT32_MAX, &features, sizeof(features), 0);
+	int r = command(control, UBLK_U_CMD_GET_FEATURES, UINT32_MAX, &features, sizeof(features),
+		0);
 
 	if (r == -EPERM || r == -EACCES)
 		return weft_error_set(err, EACCES, "ublk devices are for root (CAP_SYS_ADMIN)");
 	if (r < 0 || (features & wanted) != wanted)
-		return weft_error_set(err, EOPNOTSUPP, "this kernel's ublk driver cannot do what weft needs; Linux 6.5 can");
+		return weft_error_set(err, EOPNOTSUPP,
+			"this kernel's ublk driver cannot do what weft needs; Linux 6.5 can");
 	return 0;
 }
 
@@ -102,13 +110,18 @@ int ublk_control_new(struct ublk_control **ret, struct weft_error *err)
 	control->fd = open(UBLK_CONTROL_PATH, O_RDWR | O_CLOEXEC);
 	if (control->fd < 0) {
 		r = errno == ENOENT || errno == ENXIO || errno == ENODEV
-			? weft_error_set(err, ENOENT, "the kernel's ublk driver is not loaded; as root: modprobe ublk_drv (Linux 6.5 or later)")
-			: weft_error_set(err, errno, "cannot open " UBLK_CONTROL_PATH ": %s", strerror(errno));
+			? weft_error_set(err, ENOENT,
+				  "the kernel's ublk driver is not loaded; as root: modprobe "
+				  "ublk_drv (Linux 6.5 or later)")
+			: weft_error_set(err, errno, "cannot open " UBLK_CONTROL_PATH ": %s",
+				  strerror(errno));
 		goto fail;
 	}
 	r = io_uring_queue_init(4, &control->ring, IORING_SETUP_SQE128);
 	if (r < 0) {
-		weft_error_set(err, -r, "cannot use io_uring, which ublk needs: %s; see the sysctl kernel.io_uring_disabled",
+		weft_error_set(err, -r,
+			"cannot use io_uring, which ublk needs: %s; see the sysctl "
+			"kernel.io_uring_disabled",
 			strerror(-r));
 		goto fail;
 	}

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kernel's ublk driver: its commands on /dev/ublk-control, and what headers older than the kernel lack.
- * One thread at a time.  A command that says nothing else of it waits a minute for the kernel at most: -ETIMEDOUT, and all commands after that
- * fail likewise: another struct ublk_control is needed for those.
+ * The kernel's ublk driver: its commands on /dev/ublk-control, and what headers older than the
+ * kernel lack.  One thread at a time.  A command that says nothing else of it waits a minute for
+ * the kernel at most: -ETIMEDOUT, and all commands after that fail likewise: another struct
+ * ublk_control is needed for those.
  */
 #ifndef WEFT_NBD_BRIDGE_DEVICE_UBLK_CONTROL_H
 #define WEFT_NBD_BRIDGE_DEVICE_UBLK_CONTROL_H
@@ -44,8 +45,8 @@
 struct ublk_control;
 
 /*
- * 0; -ENOENT: no such driver is loaded; -EACCES: not for us; -EOPNOTSUPP: it cannot do what we need; or
- * -errno of io_uring_setup(2).  The message says what to do.
+ * 0; -ENOENT: no such driver is loaded; -EACCES: not for us; -EOPNOTSUPP: it cannot do what we
+ * need; or -errno of io_uring_setup(2).  The message says what to do.
  */
 int ublk_control_new(struct ublk_control **ret, struct weft_error *err);
 /* Takes NULL. */
@@ -58,14 +59,18 @@ int ublk_control_add(struct ublk_control *control, struct ublksrv_ctrl_dev_info 
 int ublk_control_info(struct ublk_control *control, uint32_t id, struct ublksrv_ctrl_dev_info *ret);
 int ublk_control_set_params(struct ublk_control *control, uint32_t id, struct ublk_params *params);
 int ublk_control_get_params(struct ublk_control *control, uint32_t id, struct ublk_params *ret);
-/* They wait for the queues' fetches: another thread serves those.  Starting reads partition tables, too, and ends when each of those reads did. */
+/*
+ * They wait for the queues' fetches: another thread serves those.  Starting reads partition tables,
+ * too, and ends when each of those reads did.
+ */
 int ublk_control_start(struct ublk_control *control, uint32_t id);
 int ublk_control_end_recovery(struct ublk_control *control, uint32_t id);
 /* -EBUSY: the process that served it has not gone altogether. */
 int ublk_control_start_recovery(struct ublk_control *control, uint32_t id);
 /*
- * The disk goes: what is in flight is finished first, if somebody serves it; everything later fails.  -ETIMEDOUT: not within
- * the time, and still under way; nothing but ublk_control_stop_wait() is to be called then.
+ * The disk goes: what is in flight is finished first, if somebody serves it; everything later
+ * fails.  -ETIMEDOUT: not within the time, and still under way; nothing but
+ * ublk_control_stop_wait() is to be called then.
  */
 int ublk_control_stop(struct ublk_control *control, uint32_t id, uint32_t timeout_ms);
 int ublk_control_stop_wait(struct ublk_control *control);

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A queue of a ublk device.  Everything here runs on its lane's thread, but for making and freeing it.
+ * A queue of a ublk device.  Everything here runs on its lane's thread, but for making and freeing
+ * it.
  *
- * A step of the lane's loop takes the requests that the kernel has handed over; the lane posts them together.  What
- * completes is answered by a command that fetches the tag's next request as well; all commands of a step are
- * submitted by the system call in which the lane waits for the next one, or before the lane spins.
+ * A step of the lane's loop takes the requests that the kernel has handed over; the lane posts them
+ * together.  What completes is answered by a command that fetches the tag's next request as well;
+ * all commands of a step are submitted by the system call in which the lane waits for the next one,
+ * or before the lane spins.
  *
- * A READ's data are copied by the kernel when it takes the answer, out of the buffer that the answer names.  A WRITE
- * comes without its data: it gets a buffer, and the kernel is told to copy into that (NEED_GET_DATA).  So a buffer is
- * taken when there is a request for it, not for each tag, and no system call is made for one request alone.
+ * A READ's data are copied by the kernel when it takes the answer, out of the buffer that the
+ * answer names.  A WRITE comes without its data: it gets a buffer, and the kernel is told to copy
+ * into that (NEED_GET_DATA).  So a buffer is taken when there is a request for it, not for each
+ * tag, and no system call is made for one request alone.
  */
 #include "nbd-bridge/device/ublk-queue.h"
 
@@ -79,7 +82,9 @@ static void answer(struct ublk_tag *tag, int result)
 	}
 	/* For a READ the kernel wants an address even if it failed. */
 	command(tag, UBLK_U_IO_COMMIT_AND_FETCH_REQ, result,
-		tag->rq.lent ? tag->rq.lent : tag->rq.buf ? tag->rq.buf : (const void *)queue->descs);
+		tag->rq.lent          ? tag->rq.lent
+			: tag->rq.buf ? tag->rq.buf
+				      : (const void *)queue->descs);
 	WEFT_PROBE(sent, &tag->rq);
 	if (tag->rq.buf)
 		list_answered(tag);
@@ -146,7 +151,8 @@ static bool take_buffer(struct ublk_tag *tag)
 {
 	struct ublk_queue *queue = tag->queue;
 	struct bridge_request *rq = &tag->rq;
-	int r = bridge_lane_buffer_get(queue->config.lane, rq->len, &queue->waiter, &rq->buf, &rq->mem);
+	int r = bridge_lane_buffer_get(queue->config.lane, rq->len, &queue->waiter, &rq->buf,
+		&rq->mem);
 
 	assert(r == 0 || r == -EAGAIN); /* it is no larger than the pool's largest */
 	if (r < 0)
@@ -251,7 +257,8 @@ static void command_failed(struct ublk_tag *tag, int result)
 		return;
 	}
 	if (queue->error == 0 && queue->began)
-		weft_err("queue %u of the device is lost: %s", queue->config.index, strerror(-result));
+		weft_err("queue %u of the device is lost: %s", queue->config.index,
+			strerror(-result));
 	queue->error = result;
 	if (queue->began)
 		tell_gone(queue);
@@ -304,7 +311,8 @@ static void take(struct bridge_ring_op *op, int result)
 	}
 	if (has_data) {
 		/* Less, if the kernel was out of memory: it asks for the rest again then. */
-		rq->len = weft_min(rq->len, (uint64_t)tag->queue->descs[tag->index].nr_sectors << 9);
+		rq->len =
+			weft_min(rq->len, (uint64_t)tag->queue->descs[tag->index].nr_sectors << 9);
 		submit(tag);
 		return;
 	}
@@ -346,9 +354,11 @@ static size_t descs_bytes(unsigned depth)
 	return weft_whole_pages(depth * sizeof(struct ublksrv_io_desc));
 }
 
-int ublk_queue_new(const struct ublk_queue_config *config, struct ublk_queue **ret, struct weft_error *err)
+int ublk_queue_new(const struct ublk_queue_config *config, struct ublk_queue **ret,
+	struct weft_error *err)
 {
-	struct ublk_queue *queue = calloc(1, sizeof(*queue) + config->depth * sizeof(queue->tags[0]));
+	struct ublk_queue *queue =
+		calloc(1, sizeof(*queue) + config->depth * sizeof(queue->tags[0]));
 
 	if (!queue)
 		return weft_error_set(err, ENOMEM, "cannot make a queue: out of memory");
@@ -365,10 +375,13 @@ int ublk_queue_new(const struct ublk_queue_config *config, struct ublk_queue **r
 		queue->tags[i].rq.may_lend = true;
 		queue->tags[i].op.fn = take;
 	}
-	void *descs = mmap(NULL, descs_bytes(config->depth), PROT_READ, MAP_SHARED | MAP_POPULATE, config->cdev,
-		(off_t)(UBLKSRV_CMD_BUF_OFFSET + config->index * descs_bytes(UBLK_MAX_QUEUE_DEPTH)));
+	void *descs = mmap(NULL, descs_bytes(config->depth), PROT_READ, MAP_SHARED | MAP_POPULATE,
+		config->cdev,
+		(off_t)(UBLKSRV_CMD_BUF_OFFSET +
+			config->index * descs_bytes(UBLK_MAX_QUEUE_DEPTH)));
 	if (descs == MAP_FAILED) {
-		int r = weft_error_set(err, errno, "cannot map queue %u: %s", config->index, strerror(errno));
+		int r = weft_error_set(err, errno, "cannot map queue %u: %s", config->index,
+			strerror(errno));
 
 		free(queue);
 		return r;
@@ -383,12 +396,16 @@ int ublk_queue_begin(struct ublk_queue *queue, struct weft_error *err)
 	queue->serving = true;
 	for (unsigned i = 0; i < queue->config.depth; i++)
 		command(&queue->tags[i], UBLK_U_IO_FETCH_REQ, 0, queue->descs);
-	/* A fetch that is refused is answered at once; no other is, as the device is not started. */
+	/*
+	 * A fetch that is refused is answered at once; no other is, as the device is not started.
+	 */
 	int r = bridge_ring_submit_and_reap(queue->config.ring);
 	if (queue->error < 0)
 		r = queue->error;
 	queue->began = r == 0;
-	return r < 0 ? weft_error_set(err, -r, "the kernel does not let queue %u be served: %s", queue->config.index, strerror(-r)) : 0;
+	return r < 0 ? weft_error_set(err, -r, "the kernel does not let queue %u be served: %s",
+			       queue->config.index, strerror(-r))
+		     : 0;
 }
 
 void ublk_queue_abort(struct ublk_queue *queue)

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A queue of a ublk device: the kernel's requests in, their results back, over the io_uring that its lane waits in.
+ * A queue of a ublk device: the kernel's requests in, their results back, over the io_uring that
+ * its lane waits in.
  *
- * A queue is served by one lane, and everything but making and freeing it happens on the lane's thread: the
- * kernel binds a queue to the thread that fetches for it.
+ * A queue is served by one lane, and everything but making and freeing it happens on the lane's
+ * thread: the kernel binds a queue to the thread that fetches for it.
  *
- * Invariant: a tag is with the kernel (fetched), waits for a buffer, waits for its data (WRITE), is with the
- * lane as a request, or waits for the next submission with its result.
+ * Invariant: a tag is with the kernel (fetched), waits for a buffer, waits for its data (WRITE), is
+ * with the lane as a request, or waits for the next submission with its result.
  */
 #ifndef WEFT_NBD_BRIDGE_DEVICE_UBLK_QUEUE_H
 #define WEFT_NBD_BRIDGE_DEVICE_UBLK_QUEUE_H
@@ -59,22 +60,30 @@ struct ublk_queue {
 	struct bridge_waiter waiter;
 	struct ublk_tag *waiting, **waiting_tail; /* for a buffer */
 	struct ublk_tag *answered; /* those of these whose answers are not submitted yet */
-	struct ublk_tag *taken;    /* … that are; their buffers are put back at the end of the step */
+	/* … that are; their buffers are put back at the end of the step */
+	struct ublk_tag *taken;
 	struct ublk_tag tags[];
 };
 
 /* Copies config.  0, -ENOMEM or -errno of mmap(2). */
-int ublk_queue_new(const struct ublk_queue_config *config, struct ublk_queue **ret, struct weft_error *err);
+int ublk_queue_new(const struct ublk_queue_config *config, struct ublk_queue **ret,
+	struct weft_error *err);
 /* On the lane: fetches for every tag.  0, or what the kernel says to a fetch. */
 int ublk_queue_begin(struct ublk_queue *queue, struct weft_error *err);
-/* On the lane: what is asked fails, now and from now on; what is with the lane still ends into nothing. */
+/*
+ * On the lane: what is asked fails, now and from now on; what is with the lane still ends into
+ * nothing.
+ */
 void ublk_queue_abort(struct ublk_queue *queue);
 /*
- * On the lane: what the kernel still asks for is not looked at, and what is with the lane still ends into nothing.  The ring is to
- * be freed in the same call of the lane, so that nothing of it is submitted any more.
+ * On the lane: what the kernel still asks for is not looked at, and what is with the lane still
+ * ends into nothing.  The ring is to be freed in the same call of the lane, so that nothing of it
+ * is submitted any more.
  */
 void ublk_queue_end(struct ublk_queue *queue);
-/* On the lane, once it has ended; it goes when the last of its requests has come back.  Takes NULL. */
+/*
+ * On the lane, once it has ended; it goes when the last of its requests has come back.  Takes NULL.
+ */
 void ublk_queue_free(struct ublk_queue *queue);
 
 #endif

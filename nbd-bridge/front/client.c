@@ -2,8 +2,8 @@
 /*
  * A client's connection on its lane: see client.h.
  *
- * A client that holds buffers of its lane and neither sends nor takes anything is ended once others wait for
- * them: a stopped process must not stop its neighbours.
+ * A client that holds buffers of its lane and neither sends nor takes anything is ended once others
+ * wait for them: a stopped process must not stop its neighbours.
  */
 #include "nbd-bridge/front/client.h"
 
@@ -27,7 +27,8 @@ static uint16_t export_flags(const struct bridge *bridge)
 		(info->can_fua || info->can_flush || managed ? NBD_FLAG_SEND_FUA : 0) |
 		(info->can_trim && !info->read_only ? NBD_FLAG_SEND_TRIM : 0) |
 		(info->can_zero && !info->read_only ? NBD_FLAG_SEND_WRITE_ZEROES : 0) |
-		(info->can_zero && info->can_fast_zero && !info->read_only ? NBD_FLAG_SEND_FAST_ZERO : 0) |
+		(info->can_zero && info->can_fast_zero && !info->read_only ? NBD_FLAG_SEND_FAST_ZERO
+									   : 0) |
 		(info->can_cache || managed ? NBD_FLAG_SEND_CACHE : 0) |
 		/* True of a server with a single lane too: then there is one connection to it. */
 		NBD_FLAG_CAN_MULTI_CONN);
@@ -123,7 +124,8 @@ void bridge_client_submit(struct nbd_request *nbd)
 	}
 	rq->kind = kinds[nbd->type];
 	rq->flags = 0;
-	if (nbd->type == NBD_CMD_WRITE || nbd->type == NBD_CMD_TRIM || nbd->type == NBD_CMD_WRITE_ZEROES)
+	if (nbd->type == NBD_CMD_WRITE || nbd->type == NBD_CMD_TRIM ||
+		nbd->type == NBD_CMD_WRITE_ZEROES)
 		rq->flags |= nbd->flags & NBD_CMD_FLAG_FUA ? TP_FUA : 0;
 	if (nbd->type == NBD_CMD_WRITE_ZEROES) {
 		rq->flags |= nbd->flags & NBD_CMD_FLAG_NO_HOLE ? TP_NO_HOLE : 0;
@@ -219,7 +221,8 @@ static void on_stall(struct weft_timer *timer)
 	if (!client->opened)
 		bridge_client_end(client);
 	else if (client->nr_buffers == 0 || client->nr_submitted > 0)
-		return; /* it holds nothing, or waits for us; client_update() sees when that changes */
+		return; /* it holds nothing, or waits for us; client_update() sees when that changes
+			 */
 	else if (!client->moved && bridge_lane_others_wait(client->lane, &client->waiter))
 		bridge_client_end(client);
 	else
@@ -231,7 +234,8 @@ static void client_update(struct weft_deferred *deferred)
 	struct bridge_client *client = weft_container_of(deferred, struct bridge_client, deferred);
 	int r = nbd_conn_send(client->conn);
 
-	if ((r < 0 && r != -EAGAIN) || (client->ending && nbd_conn_nr_requests(client->conn) == 0 && r == 0)) {
+	if ((r < 0 && r != -EAGAIN) ||
+		(client->ending && nbd_conn_nr_requests(client->conn) == 0 && r == 0)) {
 		bridge_client_end(client);
 		return;
 	}

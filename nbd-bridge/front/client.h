@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A client of a bridge: an NBD connection on its lane, whose requests become the bridge's.  The socket front-end
- * and the kernel's nbd driver come in this way.
+ * A client of a bridge: an NBD connection on its lane, whose requests become the bridge's.  The
+ * socket front-end and the kernel's nbd driver come in this way.
  *
- * A client belongs to its lane's thread from bridge_client_adopt() on.
- * Invariant: a client lives until its connection's close() (or, never opened, until the connection was
- * freed), when its owner's closed() is called; a slot is taken from prepare() or submit() until release().
+ * A client belongs to its lane's thread from bridge_client_adopt() on.  Invariant: a client lives
+ * until its connection's close() (or, never opened, until the connection was freed), when its
+ * owner's closed() is called; a slot is taken from prepare() or submit() until release().
  */
 #ifndef WEFT_NBD_BRIDGE_FRONT_CLIENT_H
 #define WEFT_NBD_BRIDGE_FRONT_CLIENT_H
@@ -26,7 +26,10 @@ struct bridge_client {
 	/* The owner's, filled before bridge_client_new(). */
 	struct bridge *bridge;
 	const struct nbd_service *service; /* with the functions below in it */
-	/* Its connection is about to go; what it has in flight may still be carried out.  NULL: not wanted. */
+	/*
+	 * Its connection is about to go; what it has in flight may still be carried out.  NULL: not
+	 * wanted.
+	 */
 	void (*ended)(struct bridge_client *client);
 	/* Nothing of it is in flight: the memory is the owner's again. */
 	void (*closed)(struct bridge_client *client);
@@ -50,8 +53,8 @@ struct bridge_client {
 void bridge_export_fill(const struct bridge *bridge, struct nbd_export *ret);
 
 /*
- * Takes a connected socket (fd becomes the client's, also on failure).  An export: no handshake, requests at once.
- * 0, or -ENOMEM: then closed() is not called.
+ * Takes a connected socket (fd becomes the client's, also on failure).  An export: no handshake,
+ * requests at once.  0, or -ENOMEM: then closed() is not called.
  */
 int bridge_client_new(struct bridge_client *client, int fd, const struct nbd_export *export);
 /* On the lane (for bridge_lane_run()): the lane serves it from now on. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The FUSE front-end: a region as one file.  The root of the file system is a regular file, so that the mount
- * point is one as well.  Everything here is the control thread's.
+ * The FUSE front-end: a region as one file.  The root of the file system is a regular file, so that
+ * the mount point is one as well.  Everything here is the control thread's.
  */
 #include <assert.h>
 #include <errno.h>
@@ -30,7 +30,10 @@ static bool gone(struct bridge_front *base)
 	return atomic_load(&weft_container_of(base, struct fuse_front, base)->gone);
 }
 
-/* The kernel asks the lane for what is dirty, which fails; so this is not for the lane itself to call. */
+/*
+ * The kernel asks the lane for what is dirty, which fails; so this is not for the lane itself to
+ * call.
+ */
 static void forget(struct bridge_front *base)
 {
 	struct fuse_front *front = weft_container_of(base, struct fuse_front, base);
@@ -43,7 +46,8 @@ static bool is_mounted(const struct fuse_front *front)
 {
 	char type[64];
 
-	return bridge_mounted(front->base.path, type, sizeof(type)) && strcmp(type, "fuse." BRIDGE_FUSE_SUBTYPE) == 0;
+	return bridge_mounted(front->base.path, type, sizeof(type)) &&
+		strcmp(type, "fuse." BRIDGE_FUSE_SUBTYPE) == 0;
 }
 
 static int finish(struct fuse_front *front, uint64_t drain_ns)
@@ -72,7 +76,8 @@ static int stop(struct bridge_front *base, bool force, uint32_t timeout_ms, stru
 	/* The kernel writes back what it has cached first; the lane serves that. */
 	int r = bridge_unmount(base->path, false);
 	if (r == -EBUSY && !force)
-		return weft_error_set(err, EBUSY, "%s is in use; weft detach --force ends it all the same", base->path);
+		return weft_error_set(err, EBUSY,
+			"%s is in use; weft detach --force ends it all the same", base->path);
 	if (r < 0 && !force)
 		return weft_error_set(err, -r, "cannot unmount %s: %s", base->path, strerror(-r));
 	return finish(front, drain_ns);
@@ -110,7 +115,8 @@ static const struct bridge_front_ops front_ops = {
 };
 
 /* The file to mount on. */
-static int prepare_file(struct fuse_front *front, struct bridge_made_file earlier, struct weft_error *err)
+static int prepare_file(struct fuse_front *front, struct bridge_made_file earlier,
+	struct weft_error *err)
 {
 	const char *path = front->base.path;
 	struct stat st;
@@ -119,14 +125,18 @@ static int prepare_file(struct fuse_front *front, struct bridge_made_file earlie
 	if (cleared < 0)
 		return cleared;
 	if (access("/dev/fuse", R_OK | W_OK) < 0)
-		return weft_error_set(err, errno, "cannot use FUSE: /dev/fuse: %s; %s, or use --socket", strerror(errno),
-			errno == ENOENT ? "as root: modprobe fuse" : "as root: chmod 0666 /dev/fuse");
+		return weft_error_set(err, errno,
+			"cannot use FUSE: /dev/fuse: %s; %s, or use --socket", strerror(errno),
+			errno == ENOENT ? "as root: modprobe fuse"
+					: "as root: chmod 0666 /dev/fuse");
 	if (lstat(path, &st) < 0) {
 		if (errno != ENOENT)
-			return weft_error_set(err, errno, "cannot mount on %s: %s", path, strerror(errno));
+			return weft_error_set(err, errno, "cannot mount on %s: %s", path,
+				strerror(errno));
 		int fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
 		if (fd < 0)
-			return weft_error_set(err, errno, "cannot make %s: %s", path, strerror(errno));
+			return weft_error_set(err, errno, "cannot make %s: %s", path,
+				strerror(errno));
 		if (fstat(fd, &st) == 0)
 			front->made = (struct bridge_made_file){.dev = st.st_dev, .ino = st.st_ino};
 		close(fd);
@@ -134,8 +144,12 @@ static int prepare_file(struct fuse_front *front, struct bridge_made_file earlie
 	}
 	if (!S_ISREG(st.st_mode))
 		return weft_error_set(err, S_ISDIR(st.st_mode) ? EISDIR : EINVAL,
-			"cannot mount on %s: it is %s; --mount wants a regular file, or a name that is not taken", path,
-			S_ISDIR(st.st_mode) ? "a directory" : S_ISLNK(st.st_mode) ? "a link" : "no regular file");
+			"cannot mount on %s: it is %s; --mount wants a regular file, or a name "
+			"that is not taken",
+			path,
+			S_ISDIR(st.st_mode)           ? "a directory"
+				: S_ISLNK(st.st_mode) ? "a link"
+						      : "no regular file");
 	if (cleared && earlier.dev == st.st_dev && earlier.ino == st.st_ino)
 		front->made = earlier;
 	return 0;
@@ -148,23 +162,32 @@ static int make_session(struct fuse_front *front, bool allow_other, struct weft_
 	char *argv[] = {"weft", "-o", options, NULL};
 	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
 
-	snprintf(options, sizeof(options), "fsname=weft:%s,subtype=" BRIDGE_FUSE_SUBTYPE
-		",default_permissions,max_read=%d%s%s", config->attach.name, FUSE_MAX_IO, fuse_front_info(front)->read_only ? ",ro" : "",
+	snprintf(options, sizeof(options),
+		"fsname=weft:%s,subtype=" BRIDGE_FUSE_SUBTYPE
+		",default_permissions,max_read=%d%s%s",
+		config->attach.name, FUSE_MAX_IO, fuse_front_info(front)->read_only ? ",ro" : "",
 		allow_other ? ",allow_other" : "");
-	front->session = fuse_session_new(&args, &fuse_file_operations, sizeof(fuse_file_operations), front);
+	front->session =
+		fuse_session_new(&args, &fuse_file_operations, sizeof(fuse_file_operations), front);
 	fuse_opt_free_args(&args);
 	if (!front->session)
 		return weft_error_set(err, ENOMEM, "cannot make a FUSE session");
 	if (fuse_session_mount(front->session, front->base.path) < 0)
-		return weft_error_set(err, EPERM, "cannot mount on %s: refused; FUSE needs root, or fusermount3 (package fuse3)%s",
-			front->base.path, allow_other && geteuid() != 0 ? ", and --allow-other needs user_allow_other in /etc/fuse.conf" : "");
+		return weft_error_set(err, EPERM,
+			"cannot mount on %s: refused; FUSE needs root, or fusermount3 (package "
+			"fuse3)%s",
+			front->base.path,
+			allow_other && geteuid() != 0
+				? ", and --allow-other needs user_allow_other in /etc/fuse.conf"
+				: "");
 	front->mounted = true;
 	int fd = fuse_session_fd(front->session);
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 	return 0;
 }
 
-int bridge_front_fuse_new(struct bridge *bridge, const char *path, const struct bridge_file_rights *rights, struct bridge_made_file earlier,
+int bridge_front_fuse_new(struct bridge *bridge, const char *path,
+	const struct bridge_file_rights *rights, struct bridge_made_file earlier,
 	struct bridge_front **ret, struct weft_error *err)
 {
 	const struct tp_info *info = bridge_info(bridge);
@@ -173,7 +196,8 @@ int bridge_front_fuse_new(struct bridge *bridge, const char *path, const struct 
 
 	if (info->min_block_bytes > 1)
 		return weft_error_set(err, EOPNOTSUPP,
-			"cannot mount: the server takes blocks of %u bytes only, and a file has no such limit; use --socket",
+			"cannot mount: the server takes blocks of %u bytes only, and a file has no "
+			"such limit; use --socket",
 			info->min_block_bytes);
 	front = calloc(1, sizeof(*front));
 	if (!front)
@@ -204,7 +228,8 @@ int bridge_front_fuse_new(struct bridge *bridge, const char *path, const struct 
 		goto fail;
 	}
 	for (unsigned i = FUSE_NR_RECEIVE; i-- > 0;)
-		front->free_receive[front->nr_free_receive++] = (char *)front->receive_area + i * (size_t)FUSE_RECEIVE_BYTES;
+		front->free_receive[front->nr_free_receive++] =
+			(char *)front->receive_area + i * (size_t)FUSE_RECEIVE_BYTES;
 	r = prepare_file(front, earlier, err);
 	if (r < 0)
 		goto fail;

@@ -2,7 +2,8 @@
 /*
  * The NBD front-end: a listening Unix socket on the control thread, connections on the lanes.
  *
- * A client belongs to its lane's thread, but for its place in the front's list, which the lock guards.
+ * A client belongs to its lane's thread, but for its place in the front's list, which the lock
+ * guards.
  */
 #include <assert.h>
 #include <errno.h>
@@ -73,11 +74,17 @@ static int look_up(const struct bridge_client *client, const char *name, struct 
 
 	if (name[0] == '\0' || strcmp(name, region) == 0)
 		return 0;
-	if (!tenure || !weft_tenure_split(name, plain, sizeof(plain), &asked) || strcmp(plain, region) != 0)
-		return weft_error_set(err, ENOENT, "no such export; this socket serves '%s'", region);
+	if (!tenure || !weft_tenure_split(name, plain, sizeof(plain), &asked) ||
+		strcmp(plain, region) != 0)
+		return weft_error_set(err, ENOENT, "no such export; this socket serves '%s'",
+			region);
 	if (asked != atomic_load(&tenure->now))
-		return weft_error_set(err, ESTALE, "tenure %016" PRIx64 " of '%s' is over: another could write since, or the contents are others; "
-			"what you remember of it is not what it has; without '@%016" PRIx64 "' you get what it has", asked, region, asked);
+		return weft_error_set(err, ESTALE,
+			"tenure %016" PRIx64
+			" of '%s' is over: another could write since, or the contents are others; "
+			"what you remember of it is not what it has; without '@%016" PRIx64
+			"' you get what it has",
+			asked, region, asked);
 	return 1;
 }
 
@@ -100,7 +107,8 @@ static int begin_tenure(struct bridge_tenure *tenure, struct weft_error *err)
 	int r = tenure->note ? tenure->note(tenure->ctx, next) : 0;
 
 	if (r < 0)
-		return weft_error_set(err, -r, "the bridge cannot keep what has to outlive it: %s", strerror(-r));
+		return weft_error_set(err, -r, "the bridge cannot keep what has to outlive it: %s",
+			strerror(-r));
 	atomic_store(&tenure->now, next);
 	return 0;
 }
@@ -216,12 +224,15 @@ static bool unseen_hangups(struct nbd_front *front)
 	return false;
 }
 
-/* A client that comes back must not overtake what it sent before on a connection that it dropped. */
+/*
+ * A client that comes back must not overtake what it sent before on a connection that it dropped.
+ */
 static uint64_t wait_for_orphans(struct weft_acceptor *acceptor)
 {
 	struct nbd_front *front = weft_container_of(acceptor, struct nbd_front, acceptor);
 
-	return unseen_hangups(front) || bridge_nr_orphans(front->base.bridge) > 0 ? ORPHAN_WAIT_NS : 0;
+	return unseen_hangups(front) || bridge_nr_orphans(front->base.bridge) > 0 ? ORPHAN_WAIT_NS
+										  : 0;
 }
 
 static void on_connection(struct weft_acceptor *acceptor, int fd)
@@ -242,8 +253,9 @@ static int listen_on(const char *path, struct weft_error *err)
 	if (fd < 0)
 		return weft_error_set(err, errno, "cannot make a socket: %s", strerror(errno));
 	if (strlen(path) >= sizeof(addr.sun_path))
-		return weft_error_set(err, ENAMETOOLONG, "cannot listen on %s: a socket's path has at most %zu bytes",
-			path, sizeof(addr.sun_path) - 1);
+		return weft_error_set(err, ENAMETOOLONG,
+			"cannot listen on %s: a socket's path has at most %zu bytes", path,
+			sizeof(addr.sun_path) - 1);
 	memcpy(addr.sun_path, path, strlen(path) + 1);
 	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 || errno == EAGAIN)
 		return weft_error_set(err, EADDRINUSE,
@@ -252,7 +264,8 @@ static int listen_on(const char *path, struct weft_error *err)
 	struct stat st;
 	if (errno == ECONNREFUSED && lstat(path, &st) == 0) {
 		if (!S_ISSOCK(st.st_mode))
-			return weft_error_set(err, EEXIST, "cannot listen on %s: it exists and is no socket", path);
+			return weft_error_set(err, EEXIST,
+				"cannot listen on %s: it exists and is no socket", path);
 		unlink(path);
 	}
 	mode_t mask = umask(0177);
@@ -293,7 +306,9 @@ static unsigned users(struct bridge_front *base, json_t *texts)
 	return n;
 }
 
-/* One of the lane's clients that has a connection still.  Such a client is freed by its lane only. */
+/*
+ * One of the lane's clients that has a connection still.  Such a client is freed by its lane only.
+ */
 static struct client *find_client(struct nbd_front *front, const struct bridge_lane *lane)
 {
 	struct client *client;
@@ -358,8 +373,8 @@ static const struct bridge_front_ops front_ops = {
 	.free = free_front,
 };
 
-int bridge_front_nbd_new(struct bridge *bridge, struct weft_loop *loop, const char *path, struct bridge_tenure *tenure,
-	struct bridge_front **ret, struct weft_error *err)
+int bridge_front_nbd_new(struct bridge *bridge, struct weft_loop *loop, const char *path,
+	struct bridge_tenure *tenure, struct bridge_front **ret, struct weft_error *err)
 {
 	struct nbd_front *front = calloc(1, sizeof(*front));
 	int fd, r;

@@ -2,12 +2,13 @@
 /*
  * A region as a FUSE file: requests from /dev/fuse, answered by a lane and on its thread.
  *
- * A WRITE's payload is posted from the very buffer that it was received into; a READ's is answered from the
- * buffer that it landed in.
+ * A WRITE's payload is posted from the very buffer that it was received into; a READ's is answered
+ * from the buffer that it landed in.
  *
- * The kernel's writeback cache stays off.  With it the kernel keeps a file's size by itself, and begins with 0
- * for a root that is a file: nothing can be read or written (tried on Linux 6.18).  Mapped pages are
- * cached and written back without it as well, and so is what comes through a loop device.
+ * The kernel's writeback cache stays off.  With it the kernel keeps a file's size by itself, and
+ * begins with 0 for a root that is a file: nothing can be read or written (tried on Linux 6.18).
+ * Mapped pages are cached and written back without it as well, and so is what comes through a loop
+ * device.
  */
 #include "nbd-bridge/front/fuse-file.h"
 
@@ -99,7 +100,10 @@ static void submit(struct fuse_slot *slot, uint8_t kind, uint8_t flags, uint64_t
 	rq->flags = flags;
 	rq->off = off;
 	rq->len = len;
-	/* The kernel does not tell which request it is if it cannot take a reply, as it may not from a file: that would hang. */
+	/*
+	 * The kernel does not tell which request it is if it cannot take a reply, as it may not
+	 * from a file: that would hang.
+	 */
 	rq->may_lend = !bridge_config_of(slot->front->base.bridge)->cache.file;
 	rq->done = done;
 	bridge_lane_submit(slot->front->lane, rq);
@@ -181,7 +185,8 @@ static void start_read(struct fuse_slot *slot)
 	submit(slot, TP_READ, 0, slot->rq.off, slot->rq.len);
 }
 
-static void op_read(fuse_req_t req, fuse_ino_t ino, size_t len, off_t off, struct fuse_file_info *fi)
+static void op_read(fuse_req_t req, fuse_ino_t ino, size_t len, off_t off,
+	struct fuse_file_info *fi)
 {
 	struct fuse_front *front = front_of(req);
 	uint64_t size = fuse_front_info(front)->size_bytes;
@@ -255,10 +260,12 @@ static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, of
 		return;
 	}
 	/* A hole reads as zeros, which TRIM does not promise. */
-	submit(take_slot(front, req), TP_ZERO, punch ? 0 : TP_NO_HOLE, (uint64_t)off, (uint64_t)len);
+	submit(take_slot(front, req), TP_ZERO, punch ? 0 : TP_NO_HOLE, (uint64_t)off,
+		(uint64_t)len);
 }
 
-static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
+	struct fuse_file_info *fi)
 {
 	uint64_t size = fuse_front_info(front_of(req))->size_bytes;
 
@@ -318,7 +325,8 @@ static void session_ended(struct fuse_front *front)
 	atomic_store(&front->gone, true);
 	weft_debug("%s: the kernel has ended the session", front->base.path);
 	if (bridge_config_of(front->base.bridge)->attach.changed)
-		bridge_config_of(front->base.bridge)->attach.changed(bridge_config_of(front->base.bridge)->attach.changed_ctx);
+		bridge_config_of(front->base.bridge)
+			->attach.changed(bridge_config_of(front->base.bridge)->attach.changed_ctx);
 }
 
 static void on_request(struct weft_watch *watch, uint32_t events)
@@ -349,7 +357,8 @@ void fuse_file_begin(struct bridge_lane *lane, void *ctx)
 	struct fuse_front *front = ctx;
 	struct tp_mem *mem;
 
-	if (bridge_lane_register(lane, front->receive_area, FUSE_NR_RECEIVE * (size_t)FUSE_RECEIVE_BYTES, &mem, NULL) < 0)
+	if (bridge_lane_register(lane, front->receive_area,
+		    FUSE_NR_RECEIVE * (size_t)FUSE_RECEIVE_BYTES, &mem, NULL) < 0)
 		return;
 	front->receive_mem = mem;
 	front->waiter.fn = on_buffer;
@@ -358,7 +367,10 @@ void fuse_file_begin(struct bridge_lane *lane, void *ctx)
 	weft_loop_add(bridge_lane_loop(lane), &front->watch, EPOLLIN);
 }
 
-/* Nothing more is received; the kernel's connection ends, and with it the mount if there is one still. */
+/*
+ * Nothing more is received; the kernel's connection ends, and with it the mount if there is one
+ * still.
+ */
 void fuse_file_end(struct bridge_lane *lane, void *ctx)
 {
 	struct fuse_front *front = ctx;

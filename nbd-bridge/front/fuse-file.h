@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Private to the FUSE front-end: front-fuse.c (mounting, on the control thread) and fuse-file.c (requests, on a lane).
+ * Private to the FUSE front-end: front-fuse.c (mounting, on the control thread) and fuse-file.c
+ * (requests, on a lane).
  *
- * Invariants: a slot is taken from the request's arrival to its reply; a WRITE's slot owns its receive buffer.
- * Nothing is received while a slot waits for a buffer, or when slots or receive buffers have run out.
+ * Invariants: a slot is taken from the request's arrival to its reply; a WRITE's slot owns its
+ * receive buffer.  Nothing is received while a slot waits for a buffer, or when slots or receive
+ * buffers have run out.
  */
 #ifndef WEFT_NBD_BRIDGE_FRONT_FUSE_FILE_H
 #define WEFT_NBD_BRIDGE_FRONT_FUSE_FILE_H
@@ -22,7 +24,8 @@ enum {
 	FUSE_NR_RECEIVE = 16,
 	FUSE_NR_SLOTS = 128,
 	FUSE_RECEIVE_BATCH = 16,
-	FUSE_BACKGROUND = 64, /* requests that the kernel sends ahead: read-ahead, write-back, asynchronous I/O */
+	/* requests that the kernel sends ahead: read-ahead, write-back, asynchronous I/O */
+	FUSE_BACKGROUND = 64,
 	FUSE_READ_AHEAD = 1 << 20,
 };
 
@@ -61,7 +64,10 @@ struct fuse_front {
 
 extern const struct fuse_lowlevel_ops fuse_file_operations;
 
-/* On the lane: starts serving (front->watch.added tells whether it could), and ends it with the kernel's connection. */
+/*
+ * On the lane: starts serving (front->watch.added tells whether it could), and ends it with the
+ * kernel's connection.
+ */
 void fuse_file_begin(struct bridge_lane *lane, void *front);
 void fuse_file_end(struct bridge_lane *lane, void *front);
 

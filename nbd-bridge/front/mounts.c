@@ -47,7 +47,8 @@ bool bridge_mounted(const char *path, char *type, size_t len)
 	while (fgets(line, sizeof(line), file)) {
 		const char *tail = strstr(line, " - ");
 
-		if (!tail || sscanf(line, "%*s %*s %*s %*s %4095s", point) != 1 || sscanf(tail, " - %63s", fs) != 1)
+		if (!tail || sscanf(line, "%*s %*s %*s %*s %4095s", point) != 1 ||
+			sscanf(tail, " - %63s", fs) != 1)
 			continue;
 		unescape(point);
 		if (strcmp(point, path) != 0)
@@ -88,18 +89,25 @@ int bridge_clear_stale_mount(const char *path, struct weft_error *err)
 	bool ours = strcmp(type, "fuse." BRIDGE_FUSE_SUBTYPE) == 0;
 	int r = bridge_settle_look(path, LOOK_MS);
 	if (r == -ETIMEDOUT && ours)
-		return weft_error_set(err, EBUSY, "a weft region is mounted on %s already, and its bridge does not answer; weft status shows whose",
+		return weft_error_set(err, EBUSY,
+			"a weft region is mounted on %s already, and its bridge does not answer; "
+			"weft status shows whose",
 			path);
 	if (r != -ENOTCONN)
-		return weft_error_set(err, EBUSY, ours ? "a weft region is mounted on %s already; weft status shows whose"
-						       : "something is mounted on %s already", path);
+		return weft_error_set(err, EBUSY,
+			ours ? "a weft region is mounted on %s already; weft status shows whose"
+			     : "something is mounted on %s already",
+			path);
 	if (!ours)
 		return weft_error_set(err, ENOTCONN,
-			"%s is the mount of a program that died, not of weft's; clear it with: umount %s "
-			"(not as root: fusermount3 -u %s)", path, path, path);
+			"%s is the mount of a program that died, not of weft's; clear it with: "
+			"umount %s "
+			"(not as root: fusermount3 -u %s)",
+			path, path, path);
 	r = bridge_unmount(path, true);
 	if (r < 0)
-		return weft_error_set(err, -r, "cannot clear the dead mount on %s: %s; try: umount -l %s", path,
+		return weft_error_set(err, -r,
+			"cannot clear the dead mount on %s: %s; try: umount -l %s", path,
 			strerror(-r), path);
 	return 1;
 }
@@ -108,7 +116,7 @@ void bridge_remove_made_file(const char *path, struct bridge_made_file made)
 {
 	struct stat st;
 
-	if (made.ino != 0 && lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_dev == made.dev &&
-		st.st_ino == made.ino && st.st_size == 0)
+	if (made.ino != 0 && lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+		st.st_dev == made.dev && st.st_ino == made.ino && st.st_size == 0)
 		unlink(path);
 }

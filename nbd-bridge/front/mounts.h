@@ -8,7 +8,10 @@
 
 #define BRIDGE_FUSE_SUBTYPE "weft"
 
-/* Whether something is mounted right on path (absolute, without links), and the type of what is on top. */
+/*
+ * Whether something is mounted right on path (absolute, without links), and the type of what is on
+ * top.
+ */
 bool bridge_mounted(const char *path, char *type, size_t len);
 /* 0, -EBUSY: in use (not lazy), or what umount2(2) said. */
 int bridge_unmount(const char *path, bool lazy);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A process that asks the kernel; see settle.h.  Its exit status is 0, or the errno and STATUS_ERRNO; any other means that it could not
- * ask.
+ * A process that asks the kernel; see settle.h.  Its exit status is 0, or the errno and
+ * STATUS_ERRNO; any other means that it could not ask.
  */
 #include "nbd-bridge/front/settle.h"
 
@@ -48,7 +48,8 @@ static void on_end(struct weft_watch *watch, uint32_t events)
 }
 
 /* *ret_pidfd becomes readable when it has ended. */
-static int start(const char *what, const char *const *paths, unsigned nr_paths, pid_t *ret, int *ret_pidfd)
+static int start(const char *what, const char *const *paths, unsigned nr_paths, pid_t *ret,
+	int *ret_pidfd)
 {
 	char *argv[BRIDGE_SETTLE_PATHS + 3] = {SETTLE_NAME, (char *)what};
 
@@ -62,7 +63,8 @@ static int start(const char *what, const char *const *paths, unsigned nr_paths, 
 	return *ret_pidfd < 0 ? -errno : 0;
 }
 
-int bridge_settle_begin(struct bridge_settle *settle, struct weft_loop *loop, const char *const *paths, unsigned nr_paths, bool everything,
+int bridge_settle_begin(struct bridge_settle *settle, struct weft_loop *loop,
+	const char *const *paths, unsigned nr_paths, bool everything,
 	void (*done)(struct bridge_settle *settle, int result))
 {
 	if (settle->pid)
@@ -71,7 +73,8 @@ int bridge_settle_begin(struct bridge_settle *settle, struct weft_loop *loop, co
 	settle->done = done;
 	settle->watch.fn = on_end;
 	settle->watch.fd = -1;
-	int r = start(everything ? "everything" : "paths", paths, nr_paths, &settle->pid, &settle->watch.fd);
+	int r = start(everything ? "everything" : "paths", paths, nr_paths, &settle->pid,
+		&settle->watch.fd);
 	if (r == 0)
 		r = weft_loop_add(loop, &settle->watch, EPOLLIN);
 	if (r < 0)
@@ -122,7 +125,10 @@ static int look(const char *path)
 {
 	struct statx now;
 
-	return statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &now) < 0 ? errno : 0;
+	return statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS,
+		       &now) < 0
+		? errno
+		: 0;
 }
 
 static int write_all_back(char *const *paths)

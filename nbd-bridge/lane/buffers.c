@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A lane's buffers: their memory and its registration, the pool, one larger buffer on demand, and the queue of those who wait.
- * Everything here runs on the lane's thread, but for making and freeing the lane.
+ * A lane's buffers: their memory and its registration, the pool, one larger buffer on demand, and
+ * the queue of those who wait.  Everything here runs on the lane's thread, but for making and
+ * freeing the lane.
  */
 #include <assert.h>
 #include <errno.h>
@@ -12,7 +13,8 @@
 
 /* ---- memory ---- */
 
-int bridge_lane_register(struct bridge_lane *lane, void *base, size_t len, struct tp_mem **ret, struct weft_error *err)
+int bridge_lane_register(struct bridge_lane *lane, void *base, size_t len, struct tp_mem **ret,
+	struct weft_error *err)
 {
 	struct tp_mem *first = NULL, *mem;
 

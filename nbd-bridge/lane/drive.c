@@ -2,9 +2,10 @@
 /*
  * Who runs the steps of a lane's loop: see drive.h.  Any thread.
  *
- * Invariants: `led` means that one thread runs the lane, which all but the fields under the lock belong to.  Jobs are done
- * by the leader before it sleeps; one that leaves does them as well, or calls the next leader, who does.  A waiter is listed
- * as long as somebody else leads; it leaves the list when it is told, when it becomes the leader, or when its time is over.
+ * Invariants: `led` means that one thread runs the lane, which all but the fields under the lock
+ * belong to.  Jobs are done by the leader before it sleeps; one that leaves does them as well, or
+ * calls the next leader, who does.  A waiter is listed as long as somebody else leads; it leaves
+ * the list when it is told, when it becomes the leader, or when its time is over.
  */
 #include "nbd-bridge/lane/drive.h"
 
@@ -16,7 +17,10 @@
 #include "fabric/base/util.h"
 
 enum {
-	/* Callers who come within this time are worth sleeping for.  Also how late the keeper may be for a timer. */
+	/*
+	 * Callers who come within this time are worth sleeping for.  Also how late the keeper may
+	 * be for a timer.
+	 */
 	GRACE_MS = 20,
 	FOREVER_MS = 3600 * 1000,
 	LAST_LOTS = 8, /* of jobs, which come while others are done: whoever leaves does so many */
@@ -30,7 +34,8 @@ struct lane_drive {
 	_Atomic bool asleep;      /* the leader is in its loop's step: a job has to wake it */
 	_Atomic unsigned nr_counting; /* listed waiters that look at a count */
 	_Atomic bool counts;          /* the leader does */
-	_Atomic bool neglected;       /* callers lead, and no step of the loop was run for a while */
+	/* callers lead, and no step of the loop was run for a while */
+	_Atomic bool neglected;
 	struct lane_waiter *own;  /* the leader's: what it waits for; NULL: nothing */
 	pthread_mutex_t lock;
 	/* Under the lock. */
@@ -58,7 +63,8 @@ static void init_cond(pthread_cond_t *cond)
 
 static struct timespec timespec_of(uint64_t ns)
 {
-	return (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+	return (struct timespec){.tv_sec = (time_t)(ns / 1000000000),
+		.tv_nsec = (long)(ns % 1000000000)};
 }
 
 /* Whole milliseconds until then, rounded up; -1: for ever. */
@@ -71,7 +77,9 @@ static int ms_until(uint64_t deadline_ns)
 	if (deadline_ns == 0)
 		return 0;
 	now_ns = weft_now_ns();
-	return deadline_ns <= now_ns ? 0 : (int)weft_min((deadline_ns - now_ns + 999999) / 1000000, FOREVER_MS);
+	return deadline_ns <= now_ns
+		? 0
+		: (int)weft_min((deadline_ns - now_ns + 999999) / 1000000, FOREVER_MS);
 }
 
 static void kick_keeper(struct lane_drive *drive)
@@ -80,7 +88,10 @@ static void kick_keeper(struct lane_drive *drive)
 	pthread_cond_signal(&drive->keeper);
 }
 
-/* Inside weft_loop_wake().  A leader finds it in its next step; the keeper sees it on the descriptor, if it looks there. */
+/*
+ * Inside weft_loop_wake().  A leader finds it in its next step; the keeper sees it on the
+ * descriptor, if it looks there.
+ */
 static void on_woken(void *ctx)
 {
 	struct lane_drive *drive = ctx;
@@ -92,7 +103,8 @@ static void on_woken(void *ctx)
 	pthread_mutex_unlock(&drive->lock);
 }
 
-int lane_drive_new(struct weft_loop *loop, bool (*busy)(void *ctx), void *ctx, struct lane_drive **ret)
+int lane_drive_new(struct weft_loop *loop, bool (*busy)(void *ctx), void *ctx,
+	struct lane_drive **ret)
 {
 	struct lane_drive *drive = calloc(1, sizeof(*drive));
 
@@ -179,7 +191,10 @@ void lane_drive_tell(struct lane_drive *drive, struct lane_waiter *waiter)
 
 void lane_drive_counted(struct lane_drive *drive, bool here)
 {
-	/* The count moved before this looks; who lists itself, or begins to lead, looks at the count afterwards. */
+	/*
+	 * The count moved before this looks; who lists itself, or begins to lead, looks at the
+	 * count afterwards.
+	 */
 	if (atomic_load(&drive->nr_counting) > 0) {
 		pthread_mutex_lock(&drive->lock);
 		for (struct lane_waiter *waiter = drive->waiters, *next; waiter; waiter = next) {
@@ -271,7 +286,8 @@ static void leave(struct lane_drive *drive, bool keeper)
 	/* Calls that are answered at once leave the loop no step. */
 	if (atomic_load_explicit(&drive->neglected, memory_order_relaxed))
 		step(drive, 0);
-	bool busy = drive->busy(drive->busy_ctx) && !atomic_load_explicit(&drive->attended, memory_order_relaxed);
+	bool busy = drive->busy(drive->busy_ctx) &&
+		!atomic_load_explicit(&drive->attended, memory_order_relaxed);
 	bool wake = false, stopped = weft_loop_is_stopped(drive->loop);
 
 	pthread_mutex_lock(&drive->lock);
@@ -292,7 +308,8 @@ static void leave(struct lane_drive *drive, bool keeper)
 	} else {
 		drive->led = false;
 		if (drive->watches)
-			wake = stopped || drive->jobs || is_due_before(drive, drive->watches_until_ns);
+			wake = stopped || drive->jobs ||
+				is_due_before(drive, drive->watches_until_ns);
 		else if (busy || stopped || drive->jobs || drive->woken)
 			kick_keeper(drive);
 	}
@@ -330,8 +347,9 @@ static bool follow(struct lane_drive *drive, struct lane_waiter *waiter, uint64_
 	int r = 0;
 
 	while (!waiter->leads && !has_it(waiter) && r == 0)
-		r = deadline_ns == UINT64_MAX ? pthread_cond_wait(&waiter->cond, &drive->lock)
-					      : pthread_cond_timedwait(&waiter->cond, &drive->lock, &until);
+		r = deadline_ns == UINT64_MAX
+			? pthread_cond_wait(&waiter->cond, &drive->lock)
+			: pthread_cond_timedwait(&waiter->cond, &drive->lock, &until);
 	if (waiter->listed)
 		unlist_waiter(drive, waiter);
 	bool leads = waiter->leads, has = has_it(waiter);
@@ -341,7 +359,10 @@ static bool follow(struct lane_drive *drive, struct lane_waiter *waiter, uint64_
 	return leads ? lead(drive, waiter, deadline_ns) : has;
 }
 
-/* True: this thread leads now.  False: somebody else does, who has the job; the waiter, if there is one, is listed. */
+/*
+ * True: this thread leads now.  False: somebody else does, who has the job; the waiter, if there is
+ * one, is listed.
+ */
 static bool enter(struct lane_drive *drive, struct lane_job *job, struct lane_waiter *waiter)
 {
 	pthread_mutex_lock(&drive->lock);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * FLUSH where the donor knows of a connection's writes by that connection alone: a lane that is asked to flush has every
- * other lane that wrote flush first.
+ * FLUSH where the donor knows of a connection's writes by that connection alone: a lane that is
+ * asked to flush has every other lane that wrote flush first.
  *
- * Each lane's thread calls these for its own lane.  A visit is a FLUSH that a lane carries out for others; a ticket is
- * one that asked for it.  Invariants: a lane's nr_written counts a write before whoever sent it learns of its completion; nr_flushed
- * is what a visit began with, once it succeeded; so a lane with both equal has nothing that a FLUSH would have to cover.
+ * Each lane's thread calls these for its own lane.  A visit is a FLUSH that a lane carries out for
+ * others; a ticket is one that asked for it.  Invariants: a lane's nr_written counts a write before
+ * whoever sent it learns of its completion; nr_flushed is what a visit began with, once it
+ * succeeded; so a lane with both equal has nothing that a FLUSH would have to cover.
  */
 #include <stdatomic.h>
 
@@ -118,7 +119,9 @@ static void start_round(struct bridge_lane *lane)
 		struct bridge_lane *other = lanes->lane[i];
 
 		flush->tickets[i] = 0;
-		if (other == lane || atomic_load(&other->flush.nr_written) == atomic_load(&other->flush.nr_flushed))
+		if (other == lane ||
+			atomic_load(&other->flush.nr_written) ==
+				atomic_load(&other->flush.nr_flushed))
 			continue;
 		flush->tickets[i] = atomic_fetch_add(&other->flush.nr_asked, 1) + 1;
 		weft_loop_wake(other->worker.loop);

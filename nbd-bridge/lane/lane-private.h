@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Private to nbd-bridge/lane/: the insides of a lane.  All of it belongs to the lane's thread, but for what says otherwise. */
+/*
+ * Private to nbd-bridge/lane/: the insides of a lane.  All of it belongs to the lane's thread, but
+ * for what says otherwise.
+ */
 #ifndef WEFT_NBD_BRIDGE_LANE_LANE_PRIVATE_H
 #define WEFT_NBD_BRIDGE_LANE_LANE_PRIVATE_H
 
@@ -44,7 +47,8 @@ struct bridge_lane {
 	struct weft_worker worker;
 	struct bridge_lanes *lanes;
 	struct bridge_attachment *attachment; /* the lanes' */
-	struct lane_drive *drive; /* NULL: the lane's own thread runs the loop; else whoever leads */
+	/* NULL: the lane's own thread runs the loop; else whoever leads */
+	struct lane_drive *drive;
 	struct bridge_request *backlog, **backlog_tail;
 	struct bridge_waiter *waiters, **waiters_tail, *serving;
 	bool buffers_freed; /* since the waiters were served last */
@@ -61,7 +65,8 @@ struct bridge_lane {
 	_Atomic bool ready;           /* its links are; written by the lane */
 
 	unsigned index;
-	struct bridge_scout *scouts[BRIDGE_MAX_DONORS]; /* the first lane's, beside links to donors with other ways */
+	/* the first lane's, beside links to donors with other ways */
+	struct bridge_scout *scouts[BRIDGE_MAX_DONORS];
 	struct tp *tps[BRIDGE_MAX_TRANSPORTS];
 	void *arena;
 	void *big; /* a buffer above BRIDGE_POOL_MAX, or NULL */
@@ -118,12 +123,19 @@ void lane_split(struct bridge_lane *lane);
 /* Takes back an operation that is on no list. */
 void lane_op_finish(struct bridge_lane *lane, struct bridge_op *op, int error);
 
-/* purge.c: fails what waits for the link: of the backlog, and what is queued or parked.  Returns how many. */
-unsigned lane_purge(struct bridge_lane *lane, struct bridge_link *link, int error, bool orphans_only);
+/*
+ * purge.c: fails what waits for the link: of the backlog, and what is queued or parked.  Returns
+ * how many.
+ */
+unsigned lane_purge(struct bridge_lane *lane, struct bridge_link *link, int error,
+	bool orphans_only);
 
 /* buffers.c */
 
-/* The memory of most buffers, registered with the lane's transports.  0, or -errno; dropped either way when the lane is freed. */
+/*
+ * The memory of most buffers, registered with the lane's transports.  0, or -errno; dropped either
+ * way when the lane is freed.
+ */
 int lane_make_arena(struct bridge_lane *lane, struct weft_error *err);
 void lane_drop_arena(struct bridge_lane *lane);
 /* Lets those who wait for a buffer try again, in turn, as far as there are any. */

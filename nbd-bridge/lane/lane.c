@@ -20,7 +20,9 @@ void lane_submit_direct(struct bridge_lane *lane, struct bridge_request *rq)
 
 	lane_begin(lane, rq);
 	int r = lane_admit(lane, rq);
-	if (r > 0 && ((rq->kind == TP_FLUSH && !info->can_flush) || (rq->kind == TP_CACHE && !info->can_cache)))
+	if (r > 0 &&
+		((rq->kind == TP_FLUSH && !info->can_flush) ||
+			(rq->kind == TP_CACHE && !info->can_cache)))
 		r = 0;
 	if (r <= 0) {
 		lane_settle(lane, rq, r);
@@ -41,7 +43,8 @@ void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq)
 	WEFT_PROBE(submit, rq, lane->index, rq->kind, rq->off, rq->len);
 	rq->lane.internal = false;
 	atomic_store_explicit(&lane->nr_requests,
-		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) + 1, memory_order_relaxed);
+		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) + 1,
+		memory_order_relaxed);
 	if (lane->stage) {
 		lane_begin(lane, rq);
 		lane->stage->submit(lane->stage_ctx, rq);
@@ -73,7 +76,10 @@ static void pump(struct bridge_lane *lane)
 	} while (again && lane->backlog);
 }
 
-/* After what was deferred: whether it left something to do in this step.  Links were armed before it, and it looks at none. */
+/*
+ * After what was deferred: whether it left something to do in this step.  Links were armed before
+ * it, and it looks at none.
+ */
 static bool has_more(const struct bridge_lane *lane)
 {
 	return lane->backlog || lane->worker.deferred || lane->stage || lane->nr_orphans > 0 ||
@@ -88,7 +94,9 @@ static void lane_after(void *ctx)
 
 	for (;;) {
 		pump(lane);
-		/* Answers do not wait until a link has looked for more.  They may bring requests. */
+		/*
+		 * Answers do not wait until a link has looked for more.  They may bring requests.
+		 */
 		if (worker->deferred && bridge_lane_spins(lane)) {
 			weft_worker_run_deferred(worker);
 			pump(lane);
@@ -150,7 +158,8 @@ static void run_call(struct weft_call *call)
 	lc->fn(lc->lane, lc->ctx);
 }
 
-void bridge_lane_run(struct bridge_lane *lane, void (*fn)(struct bridge_lane *lane, void *ctx), void *ctx)
+void bridge_lane_run(struct bridge_lane *lane, void (*fn)(struct bridge_lane *lane, void *ctx),
+	void *ctx)
 {
 	struct lane_call call = {.call.fn = run_call, .lane = lane, .fn = fn, .ctx = ctx};
 
@@ -182,7 +191,8 @@ static int make_drive(struct bridge_lane *lane, struct weft_error *err)
 	int r = lane_drive_new(lane->worker.loop, is_busy, lane, &lane->drive);
 
 	if (r < 0)
-		return weft_error_set(err, -r, "cannot make lane %u: %s", lane->index, strerror(-r));
+		return weft_error_set(err, -r, "cannot make lane %u: %s", lane->index,
+			strerror(-r));
 	lane->worker.run = keep;
 	return 0;
 }
@@ -206,7 +216,8 @@ static int open_transports(struct bridge_lane *lane, struct weft_error *err)
 	return r;
 }
 
-int lane_new(struct bridge_lanes *lanes, unsigned index, struct bridge_lane **ret, struct weft_error *err)
+int lane_new(struct bridge_lanes *lanes, unsigned index, struct bridge_lane **ret,
+	struct weft_error *err)
 {
 	struct bridge_lane *lane = calloc(1, sizeof(*lane));
 
@@ -263,7 +274,9 @@ int lane_start_thread(struct bridge_lane *lane, struct weft_error *err)
 	snprintf(name, sizeof(name), "weft-lane-%u", lane->index);
 	weft_debug("%s starts", name);
 	int r = weft_worker_start(&lane->worker, name);
-	return r < 0 ? weft_error_set(err, -r, "cannot start lane %u: %s", lane->index, strerror(-r)) : 0;
+	return r < 0
+		? weft_error_set(err, -r, "cannot start lane %u: %s", lane->index, strerror(-r))
+		: 0;
 }
 
 static void end_lane(struct bridge_lane *lane, void *ctx)

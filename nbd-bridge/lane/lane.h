@@ -2,8 +2,8 @@
 /*
  * A lane: one thread with an event loop, requests in, operations out over a link to each donor.
  *
- * A step of the loop: events bring requests and completions (answered to whoever sent the requests, who queues replies); then all new
- * operations are posted at once, and all queued replies sent.
+ * A step of the loop: events bring requests and completions (answered to whoever sent the requests,
+ * who queues replies); then all new operations are posted at once, and all queued replies sent.
  */
 #ifndef WEFT_NBD_BRIDGE_LANE_LANE_H
 #define WEFT_NBD_BRIDGE_LANE_LANE_H
@@ -17,8 +17,8 @@
 struct bridge_lane;
 
 /*
- * What stands between requests and the lane, if anything does: the cache.  All on the lane's thread, with the ctx of lane_set_stage();
- * none may be NULL.
+ * What stands between requests and the lane, if anything does: the cache.  All on the lane's
+ * thread, with the ctx of lane_set_stage(); none may be NULL.
  */
 struct lane_stage {
 	/* A request has come: begun, and not looked at otherwise. */
@@ -43,10 +43,12 @@ void bridge_lane_defer_cancel(struct bridge_lane *lane, struct weft_deferred *de
 /* Whether the lane looks for completions for a while before it waits. */
 bool bridge_lane_spins(const struct bridge_lane *lane);
 /*
- * Runs fn on the lane's thread.  Any other thread; waits until fn returned.  A lane blocks on nothing, so
- * that this is a matter of microseconds.  Before the lane was started and after it was joined fn runs here.
+ * Runs fn on the lane's thread.  Any other thread; waits until fn returned.  A lane blocks on
+ * nothing, so that this is a matter of microseconds.  Before the lane was started and after it was
+ * joined fn runs here.
  */
-void bridge_lane_run(struct bridge_lane *lane, void (*fn)(struct bridge_lane *lane, void *ctx), void *ctx);
+void bridge_lane_run(struct bridge_lane *lane, void (*fn)(struct bridge_lane *lane, void *ctx),
+	void *ctx);
 
 /* ---- For the stage: the lane's thread ---- */
 
@@ -62,7 +64,10 @@ bool lane_touches(const struct bridge_request *rq, const struct bridge_link *lin
 bool lane_touches_dead(const struct bridge_lane *lane, const struct bridge_request *rq);
 /* To the donors, without the stage.  The caller has set lane.internal. */
 void lane_submit_direct(struct bridge_lane *lane, struct bridge_request *rq);
-/* What can be said of a request before anything is done for it: 1: go on; 0: there is nothing to do; or -errno. */
+/*
+ * What can be said of a request before anything is done for it: 1: go on; 0: there is nothing to
+ * do; or -errno.
+ */
 int lane_admit(struct bridge_lane *lane, struct bridge_request *rq);
 /* A front-end's request has ended: counts it, and calls its done(). */
 void lane_request_finish(struct bridge_lane *lane, struct bridge_request *rq, int error);
@@ -70,7 +75,8 @@ void lane_request_finish(struct bridge_lane *lane, struct bridge_request *rq, in
 /* ---- For the bridge ---- */
 
 /* Opens the transports and registers memory; connects nothing.  0, or -errno. */
-int lane_new(struct bridge_lanes *lanes, unsigned index, struct bridge_lane **ret, struct weft_error *err);
+int lane_new(struct bridge_lanes *lanes, unsigned index, struct bridge_lane **ret,
+	struct weft_error *err);
 /* It has no thread.  Takes NULL. */
 void lane_free(struct bridge_lane *lane);
 /* 0, or -errno of pthread_create(3). */
@@ -78,7 +84,9 @@ int lane_start_thread(struct bridge_lane *lane, struct weft_error *err);
 /* Ends its links, and waits for its thread's end. */
 void lane_join(struct bridge_lane *lane);
 bool lane_is_running(const struct bridge_lane *lane);
-/* Links connect; those that are stale or were refused connect anew; scouts end.  The lane's thread. */
+/*
+ * Links connect; those that are stale or were refused connect anew; scouts end.  The lane's thread.
+ */
 void lane_start_links(struct bridge_lane *lane);
 void lane_restart_links(struct bridge_lane *lane);
 void lane_end_scouts(struct bridge_lane *lane);
@@ -87,11 +95,15 @@ struct bridge_link *lane_link(struct bridge_lane *lane, unsigned donor);
 /* Submitted and not done.  Any thread. */
 uint32_t lane_nr_requests(const struct bridge_lane *lane);
 /*
- * Of its first connections: 1: all links were granted; 0: not known yet; -errno with *ret_why: one was refused, and all have a result.  Under
- * the lock of its lanes, whose condition tells of a change.
+ * Of its first connections: 1: all links were granted; 0: not known yet; -errno with *ret_why: one
+ * was refused, and all have a result.  Under the lock of its lanes, whose condition tells of a
+ * change.
  */
 int lane_first_result(const struct bridge_lane *lane, struct weft_error *ret_why);
-/* The lane's thread, before any buffer was given out: it takes them from the memory that it prefers by now. */
+/*
+ * The lane's thread, before any buffer was given out: it takes them from the memory that it prefers
+ * by now.
+ */
 int lane_remake_arena(struct bridge_lane *lane, struct weft_error *err);
 
 /* What it has done.  Histograms in ns. */

@@ -15,11 +15,13 @@ struct bridge_lanes {
 	unsigned nr;
 	struct bridge_lane *lane[BRIDGE_MAX_LANES];
 	_Atomic uint32_t next;
-	_Atomic uint32_t nr_orphans; /* requests that may still change data, and whose senders have gone */
+	/* requests that may still change data, and whose senders have gone */
+	_Atomic uint32_t nr_orphans;
 	_Atomic bool big_taken;      /* a lane has a big buffer over LANE_BIG_KEPT */
 	_Atomic bool stopping;       /* new requests fail */
 	pthread_mutex_t lock;
-	pthread_cond_t changed; /* CLOCK_MONOTONIC: under the lock, what lanes have to tell the control thread */
+	/* CLOCK_MONOTONIC: under the lock, what lanes have to tell the control thread */
+	pthread_cond_t changed;
 };
 
 /* No lane yet: lane_new() makes them, and whoever calls it adds them. */

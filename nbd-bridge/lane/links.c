@@ -64,14 +64,16 @@ static bool is_hopeless(const struct bridge_lane *lane, uint64_t since_ns, uint6
 
 	if (config->dead_timeout_ms == 0)
 		return false;
-	return now_ns - weft_min(since_ns, now_ns) > 2 * ((uint64_t)config->timeout_ms + config->dead_timeout_ms) * MS_NS;
+	return now_ns - weft_min(since_ns, now_ns) >
+		2 * ((uint64_t)config->timeout_ms + config->dead_timeout_ms) * MS_NS;
 }
 
 static bool may_repeat(struct bridge_link *link, const struct bridge_op *op)
 {
 	struct bridge_lane *lane = lane_of(link);
 
-	return !op->rq->lane.orphan && !is_hopeless(lane, op->rq->lane.start_ns, weft_worker_now(&lane->worker));
+	return !op->rq->lane.orphan &&
+		!is_hopeless(lane, op->rq->lane.start_ns, weft_worker_now(&lane->worker));
 }
 
 static void first_result(struct bridge_link *link, int result, const struct weft_error *why)
@@ -124,12 +126,16 @@ int lane_make_links(struct bridge_lane *lane, struct weft_error *err)
 
 	lane->links = calloc(attachment->nr_peers, sizeof(lane->links[0]));
 	if (!lane->links)
-		return weft_error_set(err, ENOMEM, "cannot make lane %u: out of memory", lane->index);
+		return weft_error_set(err, ENOMEM, "cannot make lane %u: out of memory",
+			lane->index);
 	for (; lane->nr_links < attachment->nr_peers; lane->nr_links++) {
 		struct bridge_link *link = &lane->links[lane->nr_links];
 
-		link_init(link, &owner, lane, &lane->worker, &lane->recorder, lane->tps, &attachment->peers[lane->nr_links]);
-		/* The attach itself does not insist: whoever typed it sees the reason and decides. */
+		link_init(link, &owner, lane, &lane->worker, &lane->recorder, lane->tps,
+			&attachment->peers[lane->nr_links]);
+		/*
+		 * The attach itself does not insist: whoever typed it sees the reason and decides.
+		 */
 		link->insists = lane->index > 0;
 	}
 	lane->nr_open = lane->nr_links;
@@ -139,7 +145,8 @@ int lane_make_links(struct bridge_lane *lane, struct weft_error *err)
 			lane->has_scouts = true;
 		}
 	}
-	return r < 0 ? weft_error_set(err, -r, "cannot make lane %u: %s", lane->index, strerror(-r)) : 0;
+	return r < 0 ? weft_error_set(err, -r, "cannot make lane %u: %s", lane->index, strerror(-r))
+		     : 0;
 }
 
 void lane_start_links(struct bridge_lane *lane)
@@ -209,7 +216,10 @@ bool lane_arm_links(struct bridge_lane *lane)
 	return lane->has_scouts ? work | arm_scouts(lane) : work;
 }
 
-/* What its sender cannot wait for is carried out now or never: later, it could overwrite what the same client, come back, wrote elsewhere. */
+/*
+ * What its sender cannot wait for is carried out now or never: later, it could overwrite what the
+ * same client, come back, wrote elsewhere.
+ */
 static bool fail_orphans(struct bridge_lane *lane, struct bridge_link *link)
 {
 	return lane->nr_orphans > 0 && lane_purge(lane, link, -EIO, true) > 0;

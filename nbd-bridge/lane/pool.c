@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A buddy allocator with its lists beside the memory, not in it.  Owned by one thread.
- * Invariant: a page's state is that of the block that begins there; a free block's buddy of the same
- * order is never free as well.
+ * A buddy allocator with its lists beside the memory, not in it.  Owned by one thread.  Invariant:
+ * a page's state is that of the block that begins there; a free block's buddy of the same order is
+ * never free as well.
  */
 #include "nbd-bridge/lane/pool.h"
 
@@ -68,7 +68,8 @@ int bridge_pool_new(void *base, size_t len, struct bridge_pool **ret)
 	if (len == 0 || len % BRIDGE_POOL_MAX != 0 || len / BRIDGE_POOL_MIN > INT32_MAX)
 		return -EINVAL;
 	int32_t nr_pages = (int32_t)(len / BRIDGE_POOL_MIN);
-	struct bridge_pool *pool = calloc(1, sizeof(*pool) + (size_t)nr_pages * sizeof(*pool->pages));
+	struct bridge_pool *pool =
+		calloc(1, sizeof(*pool) + (size_t)nr_pages * sizeof(*pool->pages));
 
 	if (!pool)
 		return -ENOMEM;
@@ -120,7 +121,8 @@ void bridge_pool_put(struct bridge_pool *pool, void *buf)
 	size_t off = (size_t)((char *)buf - pool->base);
 	int32_t i = (int32_t)(off / BRIDGE_POOL_MIN);
 
-	assert(off % BRIDGE_POOL_MIN == 0 && i < pool->nr_pages && pool->pages[i].state == PAGE_USED);
+	assert(off % BRIDGE_POOL_MIN == 0 && i < pool->nr_pages &&
+		pool->pages[i].state == PAGE_USED);
 	unsigned order = pool->pages[i].order;
 	pool->used -= (size_t)BRIDGE_POOL_MIN << order;
 	pool->pages[i].state = PAGE_INSIDE;

@@ -17,12 +17,16 @@ enum {
 
 struct bridge_pool;
 
-/* base: page-aligned, stays the caller's; len: a multiple of BRIDGE_POOL_MAX.  0, -EINVAL, -ENOMEM. */
+/*
+ * base: page-aligned, stays the caller's; len: a multiple of BRIDGE_POOL_MAX.  0, -EINVAL, -ENOMEM.
+ */
 int bridge_pool_new(void *base, size_t len, struct bridge_pool **ret);
 /* Takes NULL. */
 void bridge_pool_free(struct bridge_pool *pool);
 
-/* At least len bytes (1 to BRIDGE_POOL_MAX), page-aligned; NULL when there is no block that large. */
+/*
+ * At least len bytes (1 to BRIDGE_POOL_MAX), page-aligned; NULL when there is no block that large.
+ */
 void *bridge_pool_get(struct bridge_pool *pool, size_t len);
 /* Of what bridge_pool_get() gave (asserted). */
 void bridge_pool_put(struct bridge_pool *pool, void *buf);

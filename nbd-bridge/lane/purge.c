@@ -7,7 +7,8 @@ static bool is_orphan(const struct bridge_op *op)
 	return op->rq->lane.orphan;
 }
 
-unsigned lane_purge(struct bridge_lane *lane, struct bridge_link *link, int error, bool orphans_only)
+unsigned lane_purge(struct bridge_lane *lane, struct bridge_link *link, int error,
+	bool orphans_only)
 {
 	struct bridge_request *backlog, *flushes = lane_flush_take_waiting(lane);
 	unsigned n = 0;

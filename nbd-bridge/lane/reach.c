@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Whether a request may be carried out, which donors' links that needs, and whether they can be had.  The lane's thread. */
+/*
+ * Whether a request may be carried out, which donors' links that needs, and whether they can be
+ * had.  The lane's thread.
+ */
 #include <errno.h>
 
 #include "nbd-bridge/lane/lane-private.h"
@@ -8,7 +11,8 @@ bool lane_touches(const struct bridge_request *rq, const struct bridge_link *lin
 {
 	const struct bridge_map *map = &link->attachment->map;
 
-	return map->nr == 1 || rq->kind == TP_FLUSH || bridge_map_part(map, link->peer->index, rq->off, rq->len).len > 0;
+	return map->nr == 1 || rq->kind == TP_FLUSH ||
+		bridge_map_part(map, link->peer->index, rq->off, rq->len).len > 0;
 }
 
 bool lane_touches_dead(const struct bridge_lane *lane, const struct bridge_request *rq)
@@ -24,7 +28,8 @@ int lane_admit(struct bridge_lane *lane, struct bridge_request *rq)
 	const struct bridge_attachment *attachment = lane->attachment;
 	const struct tp_info *info = &attachment->info;
 
-	if (atomic_load_explicit(&attachment->refuses, memory_order_relaxed) || lane_touches_dead(lane, rq))
+	if (atomic_load_explicit(&attachment->refuses, memory_order_relaxed) ||
+		lane_touches_dead(lane, rq))
 		return -EIO;
 	if (atomic_load_explicit(&lane->lanes->stopping, memory_order_relaxed))
 		return -ESHUTDOWN;
@@ -32,7 +37,8 @@ int lane_admit(struct bridge_lane *lane, struct bridge_request *rq)
 		return -EPERM;
 	if (rq->kind == TP_TRIM && !info->can_trim)
 		return 0;
-	if (rq->kind == TP_ZERO && (!info->can_zero || ((rq->flags & TP_FAST_ZERO) && !info->can_fast_zero)))
+	if (rq->kind == TP_ZERO &&
+		(!info->can_zero || ((rq->flags & TP_FAST_ZERO) && !info->can_fast_zero)))
 		return -EOPNOTSUPP;
 	return 1;
 }
@@ -54,7 +60,8 @@ bool lane_reaches(const struct bridge_lane *lane, uint64_t off, uint64_t len)
 	if (atomic_load_explicit(&lane->ready, memory_order_relaxed))
 		return true;
 	for (unsigned i = 0; i < lane->nr_links; i++)
-		if (lane->links[i].state != LINK_READY && (map->nr == 1 || bridge_map_part(map, i, off, len).len > 0))
+		if (lane->links[i].state != LINK_READY &&
+			(map->nr == 1 || bridge_map_part(map, i, off, len).len > 0))
 			return false;
 	return true;
 }

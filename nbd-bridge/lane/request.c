@@ -8,7 +8,8 @@
 void lane_request_finish(struct bridge_lane *lane, struct bridge_request *rq, int error)
 {
 	struct lane_stats *stats = &lane->stats;
-	uint64_t now_ns = weft_worker_now(&lane->worker), took_ns = now_ns - weft_min(rq->lane.start_ns, now_ns);
+	uint64_t now_ns = weft_worker_now(&lane->worker),
+		 took_ns = now_ns - weft_min(rq->lane.start_ns, now_ns);
 
 	/* Answered in the step that it came in: by the stage. */
 	if (took_ns == 0 && lane->stage)
@@ -43,7 +44,8 @@ void lane_request_finish(struct bridge_lane *lane, struct bridge_request *rq, in
 			atomic_fetch_sub(&lane->lanes->nr_orphans, 1);
 	}
 	atomic_store_explicit(&lane->nr_requests,
-		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) - 1, memory_order_release);
+		atomic_load_explicit(&lane->nr_requests, memory_order_relaxed) - 1,
+		memory_order_release);
 	WEFT_PROBE(reply, rq, lane->index, error);
 	rq->done(rq, error);
 }

@@ -2,7 +2,8 @@
 /*
  * A request to a bridge, and handing it to a lane.
  *
- * A request is the lane's from bridge_lane_submit() to its done(); it is on the backlog until the last of its operations was made.
+ * A request is the lane's from bridge_lane_submit() to its done(); it is on the backlog until the
+ * last of its operations was made.
  */
 #ifndef WEFT_NBD_BRIDGE_LANE_REQUEST_H
 #define WEFT_NBD_BRIDGE_LANE_REQUEST_H
@@ -24,7 +25,11 @@ struct request_lane {
 	uint8_t next_donor;
 	uint32_t nr_ops;
 	int status;
-	uint64_t next_off; /* READ, WRITE: where the next operation begins; else: bytes of next_donor's part that are done */
+	/*
+	 * READ, WRITE: where the next operation begins; else: bytes of next_donor's part that are
+	 * done
+	 */
+	uint64_t next_off;
 	uint64_t start_ns;
 	struct bridge_request *next;
 };
@@ -54,8 +59,8 @@ struct request_cache {
 };
 
 /*
- * The owner fills the first part and keeps the request in place until done() is called, once, on the lane's thread, maybe inside
- * bridge_lane_submit().
+ * The owner fills the first part and keeps the request in place until done() is called, once, on
+ * the lane's thread, maybe inside bridge_lane_submit().
  */
 struct bridge_request {
 	uint8_t kind;  /* enum tp_op_kind, never TP_PROBE */
@@ -66,7 +71,9 @@ struct bridge_request {
 	bool may_lend;     /* READ: done() looks for the data where `lent` says */
 	void (*done)(struct bridge_request *rq, int error); /* error: 0 or -errno */
 
-	/* For done(): the data, in the cache, until bridge_lane_give_back(); NULL: they are in buf. */
+	/*
+	 * For done(): the data, in the cache, until bridge_lane_give_back(); NULL: they are in buf.
+	 */
 	const void *lent;
 
 	struct request_lane lane;
@@ -81,19 +88,21 @@ static inline bool request_changes_data(uint8_t kind)
 /* Takes the request on.  It is posted at the end of the loop's step.  The lane's thread. */
 void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq);
 /*
- * The data that done() found in the cache are not looked at any more.  Nothing, if there were none.  The lane's thread.  Meanwhile they
- * keep their place in the cache, and change with what is written there.
+ * The data that done() found in the cache are not looked at any more.  Nothing, if there were none.
+ * The lane's thread.  Meanwhile they keep their place in the cache, and change with what is written
+ * there.
  */
 void bridge_lane_give_back(struct bridge_lane *lane, struct bridge_request *rq);
 /*
- * Whoever sent it has gone: it is carried out now or, without a connection, never; done() is called all the same.
- * lanes->nr_orphans counts those that may still change data: while there are any, a
+ * Whoever sent it has gone: it is carried out now or, without a connection, never; done() is called
+ * all the same.  lanes->nr_orphans counts those that may still change data: while there are any, a
  * client that comes back could be overtaken by what it sent before.
  */
 void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq);
 /*
- * Of a request that ended with -EIO, inside its done(): -ESTALE: the attachment is; -ENOTCONN or -ETIMEDOUT: a donor that
- * the request touches has been gone, or silent, for longer than requests wait; -EIO: the donor said so.
+ * Of a request that ended with -EIO, inside its done(): -ESTALE: the attachment is; -ENOTCONN or
+ * -ETIMEDOUT: a donor that the request touches has been gone, or silent, for longer than requests
+ * wait; -EIO: the donor said so.
  */
 int bridge_lane_why_eio(const struct bridge_lane *lane, const struct bridge_request *rq);
 

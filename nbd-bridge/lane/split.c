@@ -5,18 +5,21 @@
 /* How much of a request one operation may cover. */
 static uint64_t chunk_max(const struct tp_info *info, uint8_t kind)
 {
-	uint64_t max = kind == TP_READ || kind == TP_WRITE ? info->max_io_bytes : TP_MAX_RANGE_BYTES;
+	uint64_t max =
+		kind == TP_READ || kind == TP_WRITE ? info->max_io_bytes : TP_MAX_RANGE_BYTES;
 
 	return max - max % weft_max(info->min_block_bytes, 4096 <= max ? 4096 : 1);
 }
 
 /* Where the request's next operation goes; false: all were made. */
-static bool next_piece(const struct bridge_map *map, struct bridge_request *rq, struct bridge_piece *ret)
+static bool next_piece(const struct bridge_map *map, struct bridge_request *rq,
+	struct bridge_piece *ret)
 {
 	if (!rq->lane.flushing && (rq->kind == TP_READ || rq->kind == TP_WRITE)) {
 		if (rq->lane.next_off == rq->off + rq->len)
 			return false;
-		*ret = bridge_map_first(map, rq->lane.next_off, rq->off + rq->len - rq->lane.next_off);
+		*ret = bridge_map_first(map, rq->lane.next_off,
+			rq->off + rq->len - rq->lane.next_off);
 		return true;
 	}
 	for (; rq->lane.next_donor < map->nr; rq->lane.next_donor++, rq->lane.next_off = 0) {
@@ -45,7 +48,8 @@ static void advance(struct bridge_request *rq, uint64_t len)
 }
 
 /* An operation for the piece, which may be the first of several. */
-static void make_op(struct bridge_lane *lane, struct bridge_request *rq, const struct bridge_piece *piece)
+static void make_op(struct bridge_lane *lane, struct bridge_request *rq,
+	const struct bridge_piece *piece)
 {
 	struct bridge_link *link = &lane->links[piece->donor];
 	struct bridge_op *op = link->free_ops;
@@ -72,7 +76,10 @@ static void make_op(struct bridge_lane *lane, struct bridge_request *rq, const s
 	op_list_push(&link->queue, op);
 }
 
-/* A request leaves the backlog with its last operation.  One that needs a donor whose operations are all used does not keep others. */
+/*
+ * A request leaves the backlog with its last operation.  One that needs a donor whose operations
+ * are all used does not keep others.
+ */
 void lane_split(struct bridge_lane *lane)
 {
 	struct bridge_request **at = &lane->backlog, *rq;
@@ -84,7 +91,8 @@ void lane_split(struct bridge_lane *lane)
 			lane_request_settle(lane, rq);
 			continue;
 		}
-		if (next_piece(&lane->attachment->map, rq, &piece) && !lane->links[piece.donor].free_ops) {
+		if (next_piece(&lane->attachment->map, rq, &piece) &&
+			!lane->links[piece.donor].free_ops) {
 			at = &rq->lane.next;
 			continue;
 		}

@@ -3,9 +3,9 @@
  * Asynchronous commands: their cookies, completions and results, and waiting for them.
  * Any thread, but for what ends a command, which runs on its lane's thread.
  *
- * Invariants: a command is free, in flight, or ended, under the handle's lock.  In flight, its fields are the lane's, all but
- * `waiter`.  nr_in_flight goes down before nr_ended is raised, so that whoever finds a command in flight, and nr_ended as it was,
- * can wait for nr_ended.
+ * Invariants: a command is free, in flight, or ended, under the handle's lock.  In flight, its
+ * fields are the lane's, all but `waiter`.  nr_in_flight goes down before nr_ended is raised, so
+ * that whoever finds a command in flight, and nr_ended as it was, can wait for nr_ended.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -141,7 +141,9 @@ static int64_t refuse(const struct weft_completion *completion, int error)
 	return error;
 }
 
-/* Counted before it looks whether the handle is being closed: weft_close() waits for it otherwise. */
+/*
+ * Counted before it looks whether the handle is being closed: weft_close() waits for it otherwise.
+ */
 static int take(struct weft *w, struct library_lane *lane, struct command **ret)
 {
 	struct command *command;
@@ -163,7 +165,8 @@ static int take(struct weft *w, struct library_lane *lane, struct command **ret)
 	return 0;
 }
 
-static int64_t start(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len, const struct weft_completion *completion)
+static int64_t start(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len,
+	const struct weft_completion *completion)
 {
 	struct library_lane *inside = library_lane_in_completion;
 	bool here = inside && inside->w == w;
@@ -188,12 +191,14 @@ static int64_t start(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint
 	return cookie;
 }
 
-int64_t weft_aio_pread(struct weft *w, void *buf, size_t len, uint64_t off, const struct weft_completion *completion)
+int64_t weft_aio_pread(struct weft *w, void *buf, size_t len, uint64_t off,
+	const struct weft_completion *completion)
 {
 	return start(w, TP_READ, buf, off, len, completion);
 }
 
-int64_t weft_aio_pwrite(struct weft *w, const void *buf, size_t len, uint64_t off, const struct weft_completion *completion)
+int64_t weft_aio_pwrite(struct weft *w, const void *buf, size_t len, uint64_t off,
+	const struct weft_completion *completion)
 {
 	return start(w, TP_WRITE, (void *)buf, off, len, completion);
 }
@@ -209,7 +214,9 @@ int weft_aio_result(struct weft *w, int64_t cookie)
 {
 	pthread_mutex_lock(&w->lock);
 	struct command *command = find(w, cookie);
-	int r = !command ? -ENOENT : command->state == AIO_IN_FLIGHT ? -EINPROGRESS : take_result(w, command);
+	int r = !command                          ? -ENOENT
+		: command->state == AIO_IN_FLIGHT ? -EINPROGRESS
+						  : take_result(w, command);
 	pthread_mutex_unlock(&w->lock);
 	return r;
 }
@@ -261,7 +268,10 @@ unsigned weft_aio_in_flight(struct weft *w)
 
 /* ---- polling ---- */
 
-/* The lane to wait at: this thread's, or another that has something in flight; the others' keepers look after theirs. */
+/*
+ * The lane to wait at: this thread's, or another that has something in flight; the others' keepers
+ * look after theirs.
+ */
 static struct library_lane *lane_in_flight(struct weft *w)
 {
 	struct library_lane *own = library_lane_of_thread(w);
@@ -281,7 +291,8 @@ static void look_at_all(struct weft *w)
 
 	(void)!read(w->told_fd, &n, sizeof(n));
 	for (unsigned i = 0; i < w->nr_lanes; i++) {
-		struct lane_waiter waiter = {.count = &w->nr_ended, .seen = atomic_load(&w->nr_ended)};
+		struct lane_waiter waiter = {.count = &w->nr_ended,
+			.seen = atomic_load(&w->nr_ended)};
 
 		lane_drive_attend(w->lanes[i].drive);
 		if (lane_drive_is_free(w->lanes[i].drive))
@@ -291,7 +302,9 @@ static void look_at_all(struct weft *w)
 
 int weft_aio_poll(struct weft *w, int timeout_ms)
 {
-	uint64_t deadline_ns = timeout_ms < 0 ? UINT64_MAX : timeout_ms == 0 ? 0 : weft_now_ns() + (uint64_t)timeout_ms * 1000000;
+	uint64_t deadline_ns = timeout_ms < 0 ? UINT64_MAX
+		: timeout_ms == 0             ? 0
+					      : weft_now_ns() + (uint64_t)timeout_ms * 1000000;
 	struct lane_waiter waiter = {.count = &w->nr_ended, .seen = atomic_load(&w->nr_ended)};
 	struct library_lane *lane;
 

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Commands on their lane: cut into pieces, each a request of the lane, until all is done or one has failed.
- * Runs on the lane's thread, whoever leads it, but for what prepares a command.
+ * Commands on their lane: cut into pieces, each a request of the lane, until all is done or one has
+ * failed.  Runs on the lane's thread, whoever leads it, but for what prepares a command.
  *
- * Where the lane's transports take any memory a piece points into the caller's, and the lane cuts it as the donor wants it.
- * Otherwise pieces go through buffers of the lane's, which are registered; several are in flight then.
+ * Where the lane's transports take any memory a piece points into the caller's, and the lane cuts
+ * it as the donor wants it.  Otherwise pieces go through buffers of the lane's, which are
+ * registered; several are in flight then.
  *
- * Invariant: a command is touched last by its ended().  A piece that ends only notes that there is news, and the end of the
- * step acts on it: done() may run inside bridge_lane_submit().
+ * Invariant: a command is touched last by its ended().  A piece that ends only notes that there is
+ * news, and the end of the step acts on it: done() may run inside bridge_lane_submit().
  */
 #include <errno.h>
 #include <limits.h>
@@ -17,7 +18,9 @@
 #include "fabric/base/util.h"
 #include "nbd-bridge/library/weft-private.h"
 
-/* Commands that end as they begin, and begin the next, could keep a lane for ever: so many a step. */
+/*
+ * Commands that end as they begin, and begin the next, could keep a lane for ever: so many a step.
+ */
 enum { NEWS_A_STEP = 256 };
 
 LIBRARY_THREAD_LOCAL struct library_lane *library_lane_in_completion;
@@ -146,7 +149,8 @@ static void submit_buffered(struct command *command)
 		void *buf;
 		struct tp_mem *mem;
 
-		if (!piece || bridge_lane_buffer_get(lane->lane, len, &lane->buffers, &buf, &mem) < 0) {
+		if (!piece ||
+			bridge_lane_buffer_get(lane->lane, len, &lane->buffers, &buf, &mem) < 0) {
 			add_short(command);
 			return;
 		}
@@ -207,7 +211,10 @@ static void serve_shorts(struct library_lane *lane)
 	}
 }
 
-/* Asynchronous commands may have ended: threads in weft_aio_poll(), and whoever waits for the descriptor. */
+/*
+ * Asynchronous commands may have ended: threads in weft_aio_poll(), and whoever waits for the
+ * descriptor.
+ */
 static void tell_pollers(struct library_lane *lane)
 {
 	struct weft *w = lane->w;
@@ -240,7 +247,9 @@ static void on_deferred(struct weft_deferred *deferred)
 {
 	struct library_lane *lane = weft_container_of(deferred, struct library_lane, deferred);
 	const bool closing = atomic_load_explicit(&lane->w->closing, memory_order_relaxed);
-	/* Nothing begins any more when the handle is closed, and the loop may have no other step. */
+	/*
+	 * Nothing begins any more when the handle is closed, and the loop may have no other step.
+	 */
 	unsigned left = closing ? UINT_MAX : NEWS_A_STEP;
 
 	lane->acts = true;
@@ -283,7 +292,8 @@ static void begin(struct lane_job *job)
 	command_begin(weft_container_of(job, struct command, job));
 }
 
-void command_init(struct command *command, struct library_lane *lane, uint8_t kind, void *buf, uint64_t off, uint64_t len)
+void command_init(struct command *command, struct library_lane *lane, uint8_t kind, void *buf,
+	uint64_t off, uint64_t len)
 {
 	command->kind = kind;
 	command->buf = buf;

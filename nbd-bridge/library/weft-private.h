@@ -2,8 +2,8 @@
 /*
  * What the files of libweft share.
  *
- * A command is one call, or one asynchronous command: it is carried out on one lane, in pieces (command.c).  Whoever calls
- * drives that lane (nbd-bridge/lane/drive.h).
+ * A command is one call, or one asynchronous command: it is carried out on one lane, in pieces
+ * (command.c).  Whoever calls drives that lane (nbd-bridge/lane/drive.h).
  */
 #ifndef WEFT_NBD_BRIDGE_LIBRARY_WEFT_PRIVATE_H
 #define WEFT_NBD_BRIDGE_LIBRARY_WEFT_PRIVATE_H
@@ -20,7 +20,8 @@
 enum {
 	LANE_PIECES = 16,           /* through buffers of the lane's: at most so many at a time … */
 	BUFFERED_BYTES = 256 << 10, /* … of this size */
-	DIRECT_BYTES = 32 << 20,    /* in the caller's memory: one at a time, which the lane cuts further */
+	/* in the caller's memory: one at a time, which the lane cuts further */
+	DIRECT_BYTES = 32 << 20,
 	AIO_CHUNK = 64,             /* asynchronous commands that are allocated at once */
 	AIO_CHUNKS = 1024,
 };
@@ -51,7 +52,10 @@ struct command {
 	uint64_t off, len;
 	struct library_lane *lane;
 	struct lane_job job;
-	/* Calls it on the lane's thread once the command has ended, with `status`; nothing touches the command after it. */
+	/*
+	 * Calls it on the lane's thread once the command has ended, with `status`; nothing touches
+	 * the command after it.
+	 */
 	void (*ended)(struct command *command);
 	/* The lane's. */
 	uint64_t begun;     /* bytes that pieces were made of */
@@ -119,11 +123,15 @@ void library_lane_fini(struct library_lane *lane);
 /* 0, or what is wrong with it before it begins: -ENOSPC, -EPERM, -EINVAL. */
 int command_check(const struct weft *w, uint8_t kind, uint64_t off, uint64_t len);
 /* Fills what one needs that is zero otherwise. */
-void command_init(struct command *command, struct library_lane *lane, uint8_t kind, void *buf, uint64_t off, uint64_t len);
+void command_init(struct command *command, struct library_lane *lane, uint8_t kind, void *buf,
+	uint64_t off, uint64_t len);
 /* The lane's thread, inside a step of its loop: begins it. */
 void command_begin(struct command *command);
 
-/* The lane for a call of this thread: one that nobody leads, if there is one.  For its asynchronous commands: always the same. */
+/*
+ * The lane for a call of this thread: one that nobody leads, if there is one.  For its asynchronous
+ * commands: always the same.
+ */
 struct library_lane *library_lane_choose(struct weft *w);
 struct library_lane *library_lane_of_thread(struct weft *w);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * libweft's handles: opening, calls that block, closing.  A handle is a bridge whose lanes its callers drive.
+ * libweft's handles: opening, calls that block, closing.  A handle is a bridge whose lanes its
+ * callers drive.
  */
 #include "nbd-bridge/library/weft.h"
 
@@ -31,11 +32,15 @@ enum {
 #define STRIPE_MIN UINT64_C(4096)
 #define STRIPE_MAX (UINT64_C(1) << 30)
 
-enum { ALL_FLAGS = WEFT_OPEN_READ_ONLY | WEFT_OPEN_SHARED | WEFT_OPEN_WRITE_BACK | WEFT_OPEN_NEW_CONTENTS };
+enum {
+	ALL_FLAGS = WEFT_OPEN_READ_ONLY | WEFT_OPEN_SHARED | WEFT_OPEN_WRITE_BACK |
+		WEFT_OPEN_NEW_CONTENTS
+};
 
 /* ---- options ---- */
 
-static int copy_options(const struct weft_options *given, struct weft_options *ret, struct weft_error *err)
+static int copy_options(const struct weft_options *given, struct weft_options *ret,
+	struct weft_error *err)
 {
 	const struct weft_options none = {.size = sizeof(none)};
 
@@ -43,12 +48,14 @@ static int copy_options(const struct weft_options *given, struct weft_options *r
 	if (!given)
 		return 0;
 	if (given->size < offsetof(struct weft_options, flags) + sizeof(given->flags))
-		return weft_error_set(err, EINVAL, "cannot open: options.size is not the struct's size");
+		return weft_error_set(err, EINVAL,
+			"cannot open: options.size is not the struct's size");
 	memcpy(ret, given, weft_min(given->size, sizeof(*ret)));
 	/* Of a later version: what this one does not know must say nothing. */
 	for (size_t i = sizeof(*ret); i < given->size; i++)
 		if (((const char *)given)[i] != 0)
-			return weft_error_set(err, E2BIG, "cannot open: an option is of a later version of this library");
+			return weft_error_set(err, E2BIG,
+				"cannot open: an option is of a later version of this library");
 	return 0;
 }
 
@@ -56,24 +63,37 @@ static int check_options(struct weft_options *o, unsigned nr_uris, struct weft_e
 {
 	const unsigned flags = o->flags;
 
-	if (flags & ~(unsigned)ALL_FLAGS || (flags & WEFT_OPEN_SHARED && !(flags & WEFT_OPEN_READ_ONLY)))
-		return weft_error_set(err, EINVAL, "cannot open: unknown flags, or SHARED without READ_ONLY");
+	if (flags & ~(unsigned)ALL_FLAGS ||
+		(flags & WEFT_OPEN_SHARED && !(flags & WEFT_OPEN_READ_ONLY)))
+		return weft_error_set(err, EINVAL,
+			"cannot open: unknown flags, or SHARED without READ_ONLY");
 	if (flags & WEFT_OPEN_WRITE_BACK && !o->cache_bytes)
-		return weft_error_set(err, EINVAL, "cannot open: WRITE_BACK is for a handle with cache_bytes");
+		return weft_error_set(err, EINVAL,
+			"cannot open: WRITE_BACK is for a handle with cache_bytes");
 	if (flags & WEFT_OPEN_NEW_CONTENTS && flags & WEFT_OPEN_READ_ONLY)
-		return weft_error_set(err, EINVAL, "cannot open: NEW_CONTENTS is for whoever writes");
+		return weft_error_set(err, EINVAL,
+			"cannot open: NEW_CONTENTS is for whoever writes");
 	if (nr_uris == 0 || nr_uris > BRIDGE_MAX_DONORS)
-		return weft_error_set(err, EINVAL, "cannot open %u regions: 1 to %d can be opened", nr_uris, BRIDGE_MAX_DONORS);
+		return weft_error_set(err, EINVAL, "cannot open %u regions: 1 to %d can be opened",
+			nr_uris, BRIDGE_MAX_DONORS);
 	if (o->connections > BRIDGE_MAX_LANES)
-		return weft_error_set(err, EINVAL, "cannot open: %u connections are more than %d", o->connections, BRIDGE_MAX_LANES);
+		return weft_error_set(err, EINVAL, "cannot open: %u connections are more than %d",
+			o->connections, BRIDGE_MAX_LANES);
 	if (o->cache_bytes && o->cache_bytes < BRIDGE_CACHE_MIN)
-		return weft_error_set(err, EINVAL, "cannot open: a cache has %d bytes at least", BRIDGE_CACHE_MIN);
+		return weft_error_set(err, EINVAL, "cannot open: a cache has %d bytes at least",
+			BRIDGE_CACHE_MIN);
 	if (nr_uris == 1 && (o->stripe_bytes || flags & WEFT_OPEN_NEW_CONTENTS))
-		return weft_error_set(err, EINVAL, "cannot open: stripe_bytes and NEW_CONTENTS are for several regions");
+		return weft_error_set(err, EINVAL,
+			"cannot open: stripe_bytes and NEW_CONTENTS are for several regions");
 	if (nr_uris > 1 && !o->stripe_bytes)
 		o->stripe_bytes = STRIPE_DEFAULT;
-	if (nr_uris > 1 && (o->stripe_bytes < STRIPE_MIN || o->stripe_bytes > STRIPE_MAX || o->stripe_bytes & (o->stripe_bytes - 1)))
-		return weft_error_set(err, EINVAL, "cannot open: stripe_bytes is a power of two from 4 KiB to 1 GiB, not %" PRIu64, o->stripe_bytes);
+	if (nr_uris > 1 &&
+		(o->stripe_bytes < STRIPE_MIN || o->stripe_bytes > STRIPE_MAX ||
+			o->stripe_bytes & (o->stripe_bytes - 1)))
+		return weft_error_set(err, EINVAL,
+			"cannot open: stripe_bytes is a power of two from 4 KiB to 1 GiB, not "
+			"%" PRIu64,
+			o->stripe_bytes);
 	return 0;
 }
 
@@ -85,7 +105,8 @@ static unsigned default_lanes(void)
 	return cpus < 1 ? 1 : (unsigned)weft_min((uint64_t)cpus, MAX_DEFAULT_LANES);
 }
 
-static int parse_uris(struct weft *w, const char *const *uris, unsigned nr_uris, struct weft_error *err)
+static int parse_uris(struct weft *w, const char *const *uris, unsigned nr_uris,
+	struct weft_error *err)
 {
 	for (; w->nr_uris < nr_uris; w->nr_uris++) {
 		const struct weft_uri *first = &w->uris[0], *uri = &w->uris[w->nr_uris];
@@ -99,8 +120,10 @@ static int parse_uris(struct weft *w, const char *const *uris, unsigned nr_uris,
 		if (uri->foreign == first->foreign && uri->transport == first->transport)
 			continue;
 		w->nr_uris++;
-		return weft_error_set(err, EINVAL, "cannot open: %s", uri->foreign != first->foreign ?
-			"weft:// donors and nbd:// servers are not striped together" : "all regions have the same ?transport=");
+		return weft_error_set(err, EINVAL, "cannot open: %s",
+			uri->foreign != first->foreign
+				? "weft:// donors and nbd:// servers are not striped together"
+				: "all regions have the same ?transport=");
 	}
 	w->find.choice = w->uris[0].transport;
 	return 0;
@@ -155,10 +178,16 @@ static int start_bridge(struct weft *w, const struct weft_options *o, struct wef
 	}
 	configure(w, o, &config);
 	r = bridge_find_and_start(&w->find, &config, donors, &w->bridge, err);
-	/* Many users may lock 8 MiB, which is enough for one connection over RDMA: better one than none. */
+	/*
+	 * Many users may lock 8 MiB, which is enough for one connection over RDMA: better one than
+	 * none.
+	 */
 	bool fell_back = r == 0 && donors[0].nr_ways > 1 && donors[0].first_way == 0;
-	if (!o->connections && config.nr_lanes > 1 && !may_lock(config.nr_lanes) && (r == -ENOMEM || fell_back)) {
-		/* As the next of the same: a donor may not have heard yet that the first has gone. */
+	if (!o->connections && config.nr_lanes > 1 && !may_lock(config.nr_lanes) &&
+		(r == -ENOMEM || fell_back)) {
+		/*
+		 * As the next of the same: a donor may not have heard yet that the first has gone.
+		 */
 		for (unsigned i = 0; i < w->nr_uris; i++)
 			donors[i].generation = weft_next_incarnation(donors[i].generation);
 		configure(w, o, &config);
@@ -176,7 +205,8 @@ static int make_lanes(struct weft *w, struct weft_error *err)
 	if (!w->lanes)
 		return weft_error_set(err, ENOMEM, "cannot open: out of memory");
 	for (; w->nr_lanes < nr; w->nr_lanes++) {
-		int r = library_lane_init(&w->lanes[w->nr_lanes], w, bridge_lane(w->bridge, w->nr_lanes));
+		int r = library_lane_init(&w->lanes[w->nr_lanes], w,
+			bridge_lane(w->bridge, w->nr_lanes));
 
 		if (r < 0)
 			return weft_error_set(err, -r, "cannot open: %s", strerror(-r));
@@ -199,20 +229,22 @@ static int open_handle(struct weft *w, const struct weft_options *o, struct weft
 	w->info = *bridge_info(w->bridge);
 	w->write_back = o->flags & WEFT_OPEN_WRITE_BACK;
 	if (!(o->flags & WEFT_OPEN_READ_ONLY) && w->info.read_only)
-		return weft_error_set(err, EROFS, "region '%.100s' is read-only", w->uris[0].region);
+		return weft_error_set(err, EROFS, "region '%.100s' is read-only",
+			w->uris[0].region);
 	return make_lanes(w, err);
 }
 
 static pthread_once_t debug_once = PTHREAD_ONCE_INIT;
 
-int weft_open_regions(const char *const *uris, unsigned nr_uris, const struct weft_options *options, struct weft **ret,
-	char *why, size_t why_size)
+int weft_open_regions(const char *const *uris, unsigned nr_uris, const struct weft_options *options,
+	struct weft **ret, char *why, size_t why_size)
 {
 	struct weft_error err = {0};
 	struct weft_options o;
 	struct weft *w = NULL;
-	int r = library_lane_in_completion ? weft_error_set(&err, EDEADLK, "cannot open: a completion must not block")
-					   : copy_options(options, &o, &err);
+	int r = library_lane_in_completion
+		? weft_error_set(&err, EDEADLK, "cannot open: a completion must not block")
+		: copy_options(options, &o, &err);
 
 	pthread_once(&debug_once, weft_debug_enable_from_environment);
 	if (r == 0)

@@ -17,8 +17,9 @@ static uint8_t transport_of(struct bridge_attachment *attachment, const struct b
 {
 	unsigned i = 0;
 
-	while (i < attachment->nr_transports && (attachment->transports[i].transport != way->transport ||
-							attachment->transports[i].transport_config != way->transport_config))
+	while (i < attachment->nr_transports &&
+		(attachment->transports[i].transport != way->transport ||
+			attachment->transports[i].transport_config != way->transport_config))
 		i++;
 	assert(i < BRIDGE_MAX_TRANSPORTS);
 	if (i == attachment->nr_transports)
@@ -26,7 +27,8 @@ static uint8_t transport_of(struct bridge_attachment *attachment, const struct b
 	return (uint8_t)i;
 }
 
-static void init_peer(struct bridge_attachment *attachment, unsigned index, const struct bridge_donor_config *config)
+static void init_peer(struct bridge_attachment *attachment, unsigned index,
+	const struct bridge_donor_config *config)
 {
 	struct bridge_peer *peer = &attachment->peers[index];
 
@@ -37,11 +39,13 @@ static void init_peer(struct bridge_attachment *attachment, unsigned index, cons
 	peer->version0 = config->version0;
 	for (unsigned i = 0; i < config->nr_ways; i++)
 		peer->transports[i] = transport_of(attachment, &config->ways[i]);
-	bridge_ways_init(&peer->ways, config->nr_ways, config->first_way, attachment->config.return_ms);
+	bridge_ways_init(&peer->ways, config->nr_ways, config->first_way,
+		attachment->config.return_ms);
 }
 
-int attachment_init(struct bridge_attachment *attachment, const struct bridge_attachment_config *config,
-	const struct bridge_attachment_owner *owner, struct weft_error *err)
+int attachment_init(struct bridge_attachment *attachment,
+	const struct bridge_attachment_config *config, const struct bridge_attachment_owner *owner,
+	struct weft_error *err)
 {
 	struct bridge_donor_config only = {
 		.region = config->region,
@@ -66,7 +70,8 @@ int attachment_init(struct bridge_attachment *attachment, const struct bridge_at
 	attachment->config = *config;
 	attachment->owner = owner;
 	for (; attachment->nr_peers < nr; attachment->nr_peers++)
-		init_peer(attachment, attachment->nr_peers, config->nr_donors ? &config->donors[attachment->nr_peers] : &only);
+		init_peer(attachment, attachment->nr_peers,
+			config->nr_donors ? &config->donors[attachment->nr_peers] : &only);
 	attachment->config.donors = NULL; /* they are copied */
 	attachment->config.region = attachment->peers[0].config.region;
 	attachment->map = (struct bridge_map){.nr = nr, .unit = config->stripe_bytes};

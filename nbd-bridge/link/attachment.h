@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An attachment as all its lanes share it: who it is, which donors it has, what they granted, and whether that is still valid.
+ * An attachment as all its lanes share it: who it is, which donors it has, what they granted, and
+ * whether that is still valid.
  *
- * It knows nobody above: whoever has lanes hands in how to wake them.  Its lock is taken when connections come and go, and never for a
- * request; what a request looks at is atomic, or constant once the attachment was granted.
+ * It knows nobody above: whoever has lanes hands in how to wake them.  Its lock is taken when
+ * connections come and go, and never for a request; what a request looks at is atomic, or constant
+ * once the attachment was granted.
  */
 #ifndef WEFT_NBD_BRIDGE_LINK_ATTACHMENT_H
 #define WEFT_NBD_BRIDGE_LINK_ATTACHMENT_H
@@ -35,14 +37,16 @@ struct bridge_way {
 /* A donor, and who we are there. */
 struct bridge_donor_config {
 	const char *label, *region; /* label: for people; NULL: there is but one */
-	struct bridge_way ways[BRIDGE_MAX_WAYS]; /* the first is the fallback, the others are better */
+	/* the first is the fallback, the others are better */
+	struct bridge_way ways[BRIDGE_MAX_WAYS];
 	unsigned nr_ways, first_way;
 	uint8_t id[WEFT_ID_BYTES];
 	uint64_t generation; /* the first of this incarnation */
 	/* Of an attachment that is taken over, as it was noted; epoch 0: nothing is remembered. */
 	uint64_t epoch, granted; /* see weft_hello */
 	bool wrote;
-	uint64_t expect; /* nothing is remembered, but the region that is meant has this epoch; 0: any */
+	/* nothing is remembered, but the region that is meant has this epoch; 0: any */
+	uint64_t expect;
 	bool version0;   /* the donor is known to speak version 0 */
 };
 
@@ -57,24 +61,33 @@ struct bridge_attachment_config {
 	/* When there is more: used instead; copied. */
 	const struct bridge_donor_config *donors;
 	unsigned nr_donors;
-	uint64_t stripe_bytes; /* of several donors: so much lies at one, then the next has its turn */
-	bool new_contents; /* whatever device the regions were parts of, they are this one's from the first grant on */
+	/* of several donors: so much lies at one, then the next has its turn */
+	uint64_t stripe_bytes;
+	/* whatever device the regions were parts of, they are this one's from the first grant on */
+	bool new_contents;
 	bool foreign;      /* an NBD server that is not weft's */
 	bool assume_stable; /* foreign: its contents survive what ended a connection */
 	char name[WEFT_NAME_MAX + 1];
 	enum weft_mode mode;
-	uint32_t timeout_ms;      /* an operation without an answer for so long fails the connection */
-	uint32_t dead_timeout_ms; /* requests wait so long for a reconnection; then -EIO, still trying; 0: for ever */
+	/* an operation without an answer for so long fails the connection */
+	uint32_t timeout_ms;
+	/* requests wait so long for a reconnection; then -EIO, still trying; 0: for ever */
+	uint32_t dead_timeout_ms;
 	uint32_t return_ms;       /* see ways.h; 0: BRIDGE_RETURN_MS */
 	uint32_t settle_ms;       /* 0: BRIDGE_SETTLE_MS */
 	uint32_t connect_timeout_ms;
-	/* Any thread, without locks: a link was granted or lost, or the attachment became dead or stale. */
+	/*
+	 * Any thread, without locks: a link was granted or lost, or the attachment became dead or
+	 * stale.
+	 */
 	void (*changed)(void *ctx);
 	void *changed_ctx;
 	/*
-	 * Keeps what a take-over has to say: the generation that a donor has granted, before anything is asked under it, and that something was
-	 * written under it, before anybody learns of that.  Called for donors whose contents may be put back (tp_info.restorable), from any
-	 * lane's thread, without locks.  0, or -errno: then the grant is given up, or the write fails.  NULL: nobody keeps it.
+	 * Keeps what a take-over has to say: the generation that a donor has granted, before
+	 * anything is asked under it, and that something was written under it, before anybody
+	 * learns of that.  Called for donors whose contents may be put back (tp_info.restorable),
+	 * from any lane's thread, without locks.  0, or -errno: then the grant is given up, or the
+	 * write fails.  NULL: nobody keeps it.
 	 */
 	int (*note)(void *ctx, unsigned donor, uint64_t epoch, uint64_t granted, bool wrote);
 	void *note_ctx;
@@ -88,7 +101,10 @@ struct bridge_attachment_owner {
 	void (*wake_lanes)(struct bridge_attachment *attachment);
 	/* Before a hello with the generation is sent to the donor. */
 	void (*asking)(struct bridge_attachment *attachment, unsigned donor, uint64_t generation);
-	/* After a reset: the donor's contents have this epoch from now on; 0: nobody knows yet.  Before anything is written back. */
+	/*
+	 * After a reset: the donor's contents have this epoch from now on; 0: nobody knows yet.
+	 * Before anything is written back.
+	 */
 	void (*epoch_is)(struct bridge_attachment *attachment, unsigned donor, uint64_t epoch);
 };
 
@@ -105,16 +121,19 @@ struct bridge_attachment {
 	struct bridge_way transports[BRIDGE_MAX_TRANSPORTS]; /* host and port mean nothing */
 	_Atomic bool stale;   /* connections end; not while a reset tries */
 	_Atomic bool refuses; /* requests fail: it is stale, or being reset */
-	_Atomic uint64_t fresh_until_ns; /* the first of the donors' lease_until_ns: what is remembered is what they have */
-	bool granted;         /* info is valid, of all donors; set by the first lane before others run */
+	/* the first of the donors' lease_until_ns: what is remembered is what they have */
+	_Atomic uint64_t fresh_until_ns;
+	/* info is valid, of all donors; set by the first lane before others run */
+	bool granted;
 	pthread_mutex_t lock;
 	struct weft_error stale_why; /* under the lock; set once */
 	bool superseded;             /* under the lock: stale since another process has it */
 };
 
 /* Copies config.  0, or -ENOMEM. */
-int attachment_init(struct bridge_attachment *attachment, const struct bridge_attachment_config *config,
-	const struct bridge_attachment_owner *owner, struct weft_error *err);
+int attachment_init(struct bridge_attachment *attachment,
+	const struct bridge_attachment_config *config, const struct bridge_attachment_owner *owner,
+	struct weft_error *err);
 /* No lane has a link of it any more. */
 void attachment_fini(struct bridge_attachment *attachment);
 
@@ -129,17 +148,24 @@ bool attachment_stale_why(struct bridge_attachment *attachment, struct weft_erro
 /* Any thread: tells whoever wants to know that the state may be another. */
 void attachment_changed(const struct bridge_attachment *attachment);
 /*
- * Not stale any more, as a new incarnation that remembers nothing; `generation` is its first.  Requests are refused still.  No link has a
- * connection.
+ * Not stale any more, as a new incarnation that remembers nothing; `generation` is its first.
+ * Requests are refused still.  No link has a connection.
  */
 void attachment_begin_anew(struct bridge_attachment *attachment, uint64_t generation);
 
-/* In place of a grant: what the donors granted before (one info of each).  0, or -EINVAL: it does not fit together. */
-int attachment_assume_grants(struct bridge_attachment *attachment, const struct tp_info *infos, struct weft_error *err);
+/*
+ * In place of a grant: what the donors granted before (one info of each).  0, or -EINVAL: it does
+ * not fit together.
+ */
+int attachment_assume_grants(struct bridge_attachment *attachment, const struct tp_info *infos,
+	struct weft_error *err);
 
 /* Of the first donor, for people.  Any thread. */
 uint64_t attachment_generation(const struct bridge_attachment *attachment);
-/* Bytes at all donors that their regions have beyond their parts of the whole.  Constant once it was granted. */
+/*
+ * Bytes at all donors that their regions have beyond their parts of the whole.  Constant once it
+ * was granted.
+ */
 uint64_t attachment_bytes_cut_off(const struct bridge_attachment *attachment);
 
 #endif

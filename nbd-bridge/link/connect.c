@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Asking a donor for a connection: over which way and at which generation, and what a refusal means.
- * The link's thread.
+ * Asking a donor for a connection: over which way and at which generation, and what a refusal
+ * means.  The link's thread.
  */
 #include <assert.h>
 #include <errno.h>
@@ -27,7 +27,8 @@ void link_back_off(struct bridge_link *link)
 	uint32_t ms = link->backoff_ms;
 
 	weft_debug("%s; again in %u ms", link->why.code ? link->why.message : "not connected", ms);
-	link->backoff_ms = (uint32_t)weft_min(weft_max(2 * ms, LINK_BACKOFF_MIN_MS), LINK_BACKOFF_MAX_MS);
+	link->backoff_ms =
+		(uint32_t)weft_min(weft_max(2 * ms, LINK_BACKOFF_MIN_MS), LINK_BACKOFF_MAX_MS);
 	wait_and_retry(link, ms);
 }
 
@@ -40,8 +41,9 @@ void link_refused(struct bridge_link *link, int error)
 	if (first)
 		link->owner->first_result(link, error, &link->why);
 	/*
-	 * Over RDMA a donor of version 0, such as one that was put back to an older weft, closes the connection on a hello of ours without a word.  The
-	 * next one is of the other version.  Not for contents that may be put back: such a hello cannot say what it knows of them.
+	 * Over RDMA a donor of version 0, such as one that was put back to an older weft, closes
+	 * the connection on a hello of ours without a word.  The next one is of the other version.
+	 * Not for contents that may be put back: such a hello cannot say what it knows of them.
 	 */
 	if (error == -ENOTCONN && peer->granted && !peer->info.restorable &&
 		peer->config.ways[link->way].transport->silent_refusal)
@@ -52,10 +54,12 @@ void link_refused(struct bridge_link *link, int error)
 		return;
 	}
 	/*
-	 * The donor may have granted this generation without our learning of it, and its lease lapsed: the next one is welcome
-	 * then.  Version 0 does not tell that apart from what is final; it refuses a bridge that was superseded the next one as well.
+	 * The donor may have granted this generation without our learning of it, and its lease
+	 * lapsed: the next one is welcome then.  Version 0 does not tell that apart from what is
+	 * final; it refuses a bridge that was superseded the next one as well.
 	 */
-	bool over = error == -WEFT_EOVER || (error == -ESTALE && !link->insisted && atomic_load(&peer->version0));
+	bool over = error == -WEFT_EOVER ||
+		(error == -ESTALE && !link->insisted && atomic_load(&peer->version0));
 	if (over && peer->granted) {
 		link->insisted = true;
 		peer_raise(peer, link->generation);
@@ -81,7 +85,8 @@ void link_refused(struct bridge_link *link, int error)
 
 void link_set_down(struct bridge_link *link)
 {
-	uint64_t now_ns = weft_now_ns(), timeout_ns = link->attachment->config.dead_timeout_ms * MS_NS;
+	uint64_t now_ns = weft_now_ns(),
+		 timeout_ns = link->attachment->config.dead_timeout_ms * MS_NS;
 
 	if (link->down_ns == 0)
 		link->down_ns = now_ns;
@@ -102,7 +107,8 @@ struct tp_target link_target(const struct bridge_link *link, unsigned way, uint6
 		.connect_timeout_ms = config->connect_timeout_ms,
 		.answer_ms = peer->config.ways[way].answer_ms,
 		/* Found out in time to connect anew before requests fail. */
-		.dead_ms = (uint32_t)weft_max(config->dead_timeout_ms / 2, config->dead_timeout_ms ? 1000 : 0),
+		.dead_ms = (uint32_t)weft_max(config->dead_timeout_ms / 2,
+			config->dead_timeout_ms ? 1000 : 0),
 		.hello.anonymous = config->foreign,
 		.hello.mode = config->mode,
 		.hello.generation = generation,
@@ -110,7 +116,8 @@ struct tp_target link_target(const struct bridge_link *link, unsigned way, uint6
 
 	/* Where there is another way to be tried, nobody waits for long. */
 	if (peer->config.nr_ways > 1 && peer->granted)
-		target.connect_timeout_ms = (uint32_t)weft_min(target.connect_timeout_ms, LINK_WAY_MS);
+		target.connect_timeout_ms =
+			(uint32_t)weft_min(target.connect_timeout_ms, LINK_WAY_MS);
 	peer_claim(peer, &target.hello);
 	link->attachment->owner->asking(link->attachment, peer->index, generation);
 	memcpy(target.hello.id, peer->config.id, sizeof(target.hello.id));
@@ -128,7 +135,8 @@ void link_start(struct bridge_link *link)
 	int r;
 
 	assert(!link->conn);
-	r = peer_where(link->peer, link->generation, link->was_granted, &link->generation, &link->way);
+	r = peer_where(link->peer, link->generation, link->was_granted, &link->generation,
+		&link->way);
 	if (link->down_ns == 0)
 		link_set_down(link);
 	if (r < 0) {

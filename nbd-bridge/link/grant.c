@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What donors granted, held against what the attachment was made for and what those above were promised.
- * The lane that was granted something; the first grants come to one lane alone.
+ * What donors granted, held against what the attachment was made for and what those above were
+ * promised.  The lane that was granted something; the first grants come to one lane alone.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -20,28 +20,33 @@ static bool keeps_promises(const struct tp_info *was, const struct tp_info *is)
 		is->can_zero >= was->can_zero && is->can_fast_zero >= was->can_fast_zero &&
 		is->can_cache >= was->can_cache && is->can_multi_conn >= was->can_multi_conn &&
 		is->flush_each_conn <= was->flush_each_conn &&
-		is->max_io_bytes >= was->max_io_bytes && is->min_block_bytes <= was->min_block_bytes;
+		is->max_io_bytes >= was->max_io_bytes &&
+		is->min_block_bytes <= was->min_block_bytes;
 }
 
-static int check_again(const struct bridge_peer *peer, const struct tp_info *is, struct weft_error *err)
+static int check_again(const struct bridge_peer *peer, const struct tp_info *is,
+	struct weft_error *err)
 {
 	const struct tp_info *was = &peer->info;
 
 	if (is->has_epoch != was->has_epoch || is->epoch != was->epoch)
 		return weft_error_set(err, ESTALE,
-			"the region's contents are gone: its epoch was %016" PRIx64 " and is %016" PRIx64,
+			"the region's contents are gone: its epoch was %016" PRIx64
+			" and is %016" PRIx64,
 			was->epoch, is->epoch);
 	if (is->size_bytes != was->size_bytes)
-		return weft_error_set(err, ESTALE, "the region had %" PRIu64 " bytes and has %" PRIu64,
-			was->size_bytes, is->size_bytes);
+		return weft_error_set(err, ESTALE,
+			"the region had %" PRIu64 " bytes and has %" PRIu64, was->size_bytes,
+			is->size_bytes);
 	if (peer->attachment->granted && !keeps_promises(&peer->attachment->info, is))
-		return weft_error_set(err, EOPNOTSUPP, "the server came back and can do less than before");
+		return weft_error_set(err, EOPNOTSUPP,
+			"the server came back and can do less than before");
 	return 0;
 }
 
 /*
- * Over another transport a donor may be able to do less: nothing is promised that the ones that we have lack, so that an
- * attachment can move at any time.  FUA becomes a FLUSH, CACHE is advice.
+ * Over another transport a donor may be able to do less: nothing is promised that the ones that we
+ * have lack, so that an attachment can move at any time.  FUA becomes a FLUSH, CACHE is advice.
  */
 static void be_modest(struct tp_info *info)
 {
@@ -65,7 +70,8 @@ static void add_info(struct tp_info *all, const struct tp_info *one)
 	all->flush_each_conn |= one->flush_each_conn;
 	all->max_io_bytes = weft_min(all->max_io_bytes, one->max_io_bytes);
 	all->min_block_bytes = (uint32_t)weft_max(all->min_block_bytes, one->min_block_bytes);
-	all->preferred_block_bytes = (uint32_t)weft_max(all->preferred_block_bytes, one->preferred_block_bytes);
+	all->preferred_block_bytes =
+		(uint32_t)weft_max(all->preferred_block_bytes, one->preferred_block_bytes);
 	all->size_bytes = weft_min(all->size_bytes, one->size_bytes);
 	if (one->lease_ms && (!all->lease_ms || one->lease_ms < all->lease_ms))
 		all->lease_ms = one->lease_ms;
@@ -85,11 +91,15 @@ static int put_together(struct bridge_attachment *attachment, struct weft_error 
 	attachment->map.part_bytes = all.size_bytes;
 	if (attachment->nr_peers > 1) {
 		if (attachment->map.unit % all.min_block_bytes)
-			return weft_error_set(err, EINVAL, "stripes of %" PRIu64 " bytes are no multiple of a server's blocks of %u bytes",
+			return weft_error_set(err, EINVAL,
+				"stripes of %" PRIu64
+				" bytes are no multiple of a server's blocks of %u bytes",
 				attachment->map.unit, all.min_block_bytes);
 		attachment->map.part_bytes -= all.size_bytes % attachment->map.unit;
 		if (attachment->map.part_bytes == 0)
-			return weft_error_set(err, EINVAL, "a region is smaller than a stripe of %" PRIu64 " bytes", attachment->map.unit);
+			return weft_error_set(err, EINVAL,
+				"a region is smaller than a stripe of %" PRIu64 " bytes",
+				attachment->map.unit);
 		all.size_bytes = attachment->nr_peers * attachment->map.part_bytes;
 	}
 	attachment->info = all;
@@ -101,10 +111,13 @@ static int put_together(struct bridge_attachment *attachment, struct weft_error 
 static int check_reset(struct bridge_peer *peer, const struct tp_info *is, struct weft_error *err)
 {
 	if (is->size_bytes != peer->info.size_bytes)
-		return weft_error_set(err, ESTALE, "the region had %" PRIu64 " bytes and has %" PRIu64 ": detach, and attach anew",
+		return weft_error_set(err, ESTALE,
+			"the region had %" PRIu64 " bytes and has %" PRIu64
+			": detach, and attach anew",
 			peer->info.size_bytes, is->size_bytes);
 	if (!keeps_promises(&peer->attachment->info, is))
-		return weft_error_set(err, EOPNOTSUPP, "the donor can do less than before: detach, and attach anew");
+		return weft_error_set(err, EOPNOTSUPP,
+			"the donor can do less than before: detach, and attach anew");
 	peer->info = *is;
 	peer->granted = true;
 	/* Before anything is written back. */
@@ -131,11 +144,13 @@ int peer_check_grant(struct bridge_peer *peer, const struct tp_info *info, struc
 	return put_together(attachment, err);
 }
 
-int attachment_assume_grants(struct bridge_attachment *attachment, const struct tp_info *infos, struct weft_error *err)
+int attachment_assume_grants(struct bridge_attachment *attachment, const struct tp_info *infos,
+	struct weft_error *err)
 {
 	for (unsigned i = 0; i < attachment->nr_peers; i++) {
 		attachment->peers[i].info = infos[i];
-		snprintf(attachment->peers[i].used_transport, sizeof(attachment->peers[i].used_transport), "none");
+		snprintf(attachment->peers[i].used_transport,
+			sizeof(attachment->peers[i].used_transport), "none");
 	}
 	return put_together(attachment, err);
 }

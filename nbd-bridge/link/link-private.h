@@ -16,8 +16,8 @@ void link_back_off(struct bridge_link *link);
 /* Connecting ended with the error, for the reason in link->why: what comes next. */
 void link_refused(struct bridge_link *link, int error);
 /*
- * Starts the time that requests wait, unless it runs.  A donor that grants and then never answers is no better than one that is gone: only an
- * answer starts the time anew.
+ * Starts the time that requests wait, unless it runs.  A donor that grants and then never answers
+ * is no better than one that is gone: only an answer starts the time anew.
  */
 void link_set_down(struct bridge_link *link);
 void link_on_retry(struct weft_timer *timer);

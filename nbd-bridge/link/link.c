@@ -3,10 +3,11 @@
  * A connection to a donor: posting, completions, liveness, and coming back after a loss.
  * Owned by its worker's thread.
  *
- * A connection is granted at a generation.  When it is lost, the operations that were not answered are
- * parked: the donor may have carried them out, or may still.  The link raises the generation (unless
- * another link to the donor did already) and connects with it; the grant implies that the donor has stopped all sessions of
- * lower generations, on whatever transport, so that parked operations can be posted again.
+ * A connection is granted at a generation.  When it is lost, the operations that were not answered
+ * are parked: the donor may have carried them out, or may still.  The link raises the generation
+ * (unless another link to the donor did already) and connects with it; the grant implies that the
+ * donor has stopped all sessions of lower generations, on whatever transport, so that parked
+ * operations can be posted again.
  */
 #include <assert.h>
 #include <errno.h>
@@ -38,11 +39,13 @@ const char *link_state_name(const struct bridge_link *link)
 		[LINK_STALE] = "stale",
 	};
 
-	return link->is_dead && link->state != LINK_STALE ? "dead, still trying" : names[link->state];
+	return link->is_dead && link->state != LINK_STALE ? "dead, still trying"
+							  : names[link->state];
 }
 
-void link_init(struct bridge_link *link, const struct link_owner *owner, void *owner_ctx, struct weft_worker *worker,
-	struct bridge_recorder *recorder, struct tp *const *tps, struct bridge_peer *peer)
+void link_init(struct bridge_link *link, const struct link_owner *owner, void *owner_ctx,
+	struct weft_worker *worker, struct bridge_recorder *recorder, struct tp *const *tps,
+	struct bridge_peer *peer)
 {
 	link->owner = owner;
 	link->owner_ctx = owner_ctx;
@@ -119,7 +122,8 @@ static void set_tick(struct bridge_link *link, bool busy)
 	if (lease_ms > 0)
 		ms = weft_min(ms, weft_max(lease_ms / 4, 1));
 	if (busy)
-		ms = weft_min(ms, weft_min(1000, weft_max(link->attachment->config.timeout_ms / 4, 1)));
+		ms = weft_min(ms,
+			weft_min(1000, weft_max(link->attachment->config.timeout_ms / 4, 1)));
 	link->tick_ms = (uint32_t)ms;
 	weft_loop_timer_set(link->worker->loop, &link->tick, ms * MS_NS);
 }
@@ -133,7 +137,8 @@ static int note_grant(struct bridge_link *link)
 	link->must_note = false;
 	if (!info->restorable || link->attachment->config.mode == WEFT_MODE_SHARED)
 		return 0;
-	link->must_note = !info->read_only && atomic_load(&peer->wrote_generation) < link->generation;
+	link->must_note =
+		!info->read_only && atomic_load(&peer->wrote_generation) < link->generation;
 	return peer_note_granted(peer, link->generation);
 }
 
@@ -145,7 +150,8 @@ static void become_ready(struct bridge_link *link)
 	int r = note_grant(link);
 
 	if (r < 0) {
-		weft_error_set(&link->why, -r, "what has to outlive the bridge cannot be kept: %s", strerror(-r));
+		weft_error_set(&link->why, -r, "what has to outlive the bridge cannot be kept: %s",
+			strerror(-r));
 		link->was_granted = true;
 		if (link->ready_ns == 0)
 			link->owner->first_result(link, r, &link->why);
@@ -153,14 +159,16 @@ static void become_ready(struct bridge_link *link)
 		return;
 	}
 	peer_renew_lease(link->peer, link->conn->asked_ns, link->conn->info.lease_ms);
-	bridge_recorder_event(link->recorder, BRIDGE_EVENT_GRANTED, 0, link->generation, link->parked.nr);
+	bridge_recorder_event(link->recorder, BRIDGE_EVENT_GRANTED, 0, link->generation,
+		link->parked.nr);
 	memcpy(link->path, link->conn->info.path, sizeof(link->path));
 	bool first = link->ready_ns == 0;
 	link->state = LINK_READY;
 	link->owner->ready(link);
 	peer_granted(link->peer, link->generation, link->way, &link->conn->info, &moved);
 	if (moved)
-		bridge_recorder_event(link->recorder, BRIDGE_EVENT_MOVED, 0, link->generation, link->way);
+		bridge_recorder_event(link->recorder, BRIDGE_EVENT_MOVED, 0, link->generation,
+			link->way);
 	link->ready_ns = link->seen_ns = weft_now_ns();
 	link->is_dead = link->insisted = false;
 	weft_loop_timer_cancel(link->worker->loop, &link->dead);
@@ -208,7 +216,9 @@ static bool is_foreign_and_unstable(const struct bridge_link *link)
 	return !link->peer->info.has_epoch && !link->attachment->config.assume_stable;
 }
 
-/* The connection was lost, or given up by ourselves: from here on operations come back unanswered. */
+/*
+ * The connection was lost, or given up by ourselves: from here on operations come back unanswered.
+ */
 static void lost(struct bridge_link *link)
 {
 	const uint64_t dead_timeout_ns = link->attachment->config.dead_timeout_ms * MS_NS;
@@ -219,8 +229,8 @@ static void lost(struct bridge_link *link)
 	/* Given up by ourselves: the reason is there already. */
 	if (link->conn->error != -ECANCELED)
 		link->why = link->conn->why;
-	bridge_recorder_event(link->recorder, BRIDGE_EVENT_LOST, link->conn->error, link->generation,
-		link->conn->nr_outstanding);
+	bridge_recorder_event(link->recorder, BRIDGE_EVENT_LOST, link->conn->error,
+		link->generation, link->conn->nr_outstanding);
 	peer_lost(link->peer, link->generation, link->way, &link->why);
 	link->was_granted = true;
 	link->state = LINK_DRAINING;
@@ -231,8 +241,10 @@ static void lost(struct bridge_link *link)
 	if (is_foreign_and_unstable(link)) {
 		struct weft_error why;
 
-		weft_error_set(&why, ESTALE, "the server cannot say whether its contents are still the same (see "
-			"--assume-stable), and the connection was lost: %.300s", link->why.message);
+		weft_error_set(&why, ESTALE,
+			"the server cannot say whether its contents are still the same (see "
+			"--assume-stable), and the connection was lost: %.300s",
+			link->why.message);
 		attachment_set_stale(link->attachment, &why);
 		return;
 	}
@@ -274,7 +286,8 @@ static void disconnected(struct bridge_link *link)
 	link_back_off(link);
 }
 
-void link_take_over(struct bridge_link *link, struct tp_conn *conn, uint64_t generation, unsigned way)
+void link_take_over(struct bridge_link *link, struct tp_conn *conn, uint64_t generation,
+	unsigned way)
 {
 	link->generation = generation;
 	link->way = way;
@@ -299,7 +312,8 @@ void link_check(struct bridge_link *link)
 		return;
 	}
 	/* The donor has fenced it, or is about to find out that it has. */
-	if (link->state == LINK_READY && link->generation < atomic_load(&link->peer->granted_generation)) {
+	if (link->state == LINK_READY &&
+		link->generation < atomic_load(&link->peer->granted_generation)) {
 		weft_error_set(&link->why, ESTALE, "another lane had to connect anew");
 		tp_shutdown(link->conn);
 		link_progress(link);
@@ -310,7 +324,8 @@ void link_check(struct bridge_link *link)
 static void park(struct bridge_link *link, struct bridge_op *op)
 {
 
-	if (link->is_dead || atomic_load(&link->attachment->stale) || link->state == LINK_IDLE || !link->owner->may_repeat(link, op))
+	if (link->is_dead || atomic_load(&link->attachment->stale) || link->state == LINK_IDLE ||
+		!link->owner->may_repeat(link, op))
 		link->owner->op_done(link, op, -EIO);
 	else
 		op_list_push(&link->parked, op);
@@ -318,7 +333,8 @@ static void park(struct bridge_link *link, struct bridge_op *op)
 
 static bool fate_unknown(int status)
 {
-	return status == -ENOTCONN || status == -ETIMEDOUT || status == -ECANCELED || status == -ESTALE;
+	return status == -ENOTCONN || status == -ETIMEDOUT || status == -ECANCELED ||
+		status == -ESTALE;
 }
 
 static void completed(struct bridge_link *link, struct bridge_op *op)
@@ -326,10 +342,13 @@ static void completed(struct bridge_link *link, struct bridge_op *op)
 	op->posted_ns = 0;
 	WEFT_PROBE(complete, op, op->rq, op->tp.status);
 	if (fate_unknown(op->tp.status)) {
-		/* A status of the connection's end on one that seems to live: it is of no use any more. */
+		/*
+		 * A status of the connection's end on one that seems to live: it is of no use any
+		 * more.
+		 */
 		if (tp_state(link->conn) == TP_READY) {
-			weft_error_set(&link->why, -op->tp.status, "the donor ended the session: %s",
-				strerror(-op->tp.status));
+			weft_error_set(&link->why, -op->tp.status,
+				"the donor ended the session: %s", strerror(-op->tp.status));
 			tp_shutdown(link->conn);
 		}
 		if (op != &link->probe)
@@ -340,7 +359,8 @@ static void completed(struct bridge_link *link, struct bridge_op *op)
 	link->down_ns = 0;
 	if (op == &link->probe) {
 		if (op->tp.status == 0)
-			peer_renew_lease(link->peer, link->probe_sent_ns, link->conn->info.lease_ms);
+			peer_renew_lease(link->peer, link->probe_sent_ns,
+				link->conn->info.lease_ms);
 		return;
 	}
 	/* Nobody is told that something was written before a take-over would know of it. */
@@ -408,7 +428,9 @@ bool link_arm(struct bridge_link *link)
 
 /* ---- posting ---- */
 
-/* Takes the first operations off the queue, as far as `n`; the transport has them, or they failed. */
+/*
+ * Takes the first operations off the queue, as far as `n`; the transport has them, or they failed.
+ */
 static void posted(struct bridge_link *link, unsigned n)
 {
 	uint64_t now_ns = weft_worker_now(link->worker);
@@ -510,11 +532,16 @@ static void on_tick(struct weft_timer *timer)
 		return;
 	}
 	link->owner->tick(link);
-	/* Silence since the last tick: ask.  With traffic there is no need to, but that the lease is known to last. */
+	/*
+	 * Silence since the last tick: ask.  With traffic there is no need to, but that the lease
+	 * is known to last.
+	 */
 	uint64_t boottime_ns = weft_boottime_ns();
 	uint64_t renew_ns = link->conn->info.lease_ms / 4 * MS_NS;
-	bool renew = renew_ns > 0 && boottime_ns - weft_max(link->probe_sent_ns, link->conn->asked_ns) >= renew_ns;
-	if (link->probe.posted_ns == 0 && (renew || now_ns - link->seen_ns >= link->tick_ms * MS_NS / 2)) {
+	bool renew = renew_ns > 0 &&
+		boottime_ns - weft_max(link->probe_sent_ns, link->conn->asked_ns) >= renew_ns;
+	if (link->probe.posted_ns == 0 &&
+		(renew || now_ns - link->seen_ns >= link->tick_ms * MS_NS / 2)) {
 		struct tp_op *probe = &link->probe.tp;
 
 		if (tp_post(link->conn, &probe, 1) == 1) {
@@ -527,7 +554,8 @@ static void on_tick(struct weft_timer *timer)
 
 /* ---- the end ---- */
 
-static unsigned fail_list(struct bridge_link *link, struct op_list *list, int error, bool (*which)(const struct bridge_op *op))
+static unsigned fail_list(struct bridge_link *link, struct op_list *list, int error,
+	bool (*which)(const struct bridge_op *op))
 {
 	struct op_list ops = *list;
 	struct bridge_op *op;
@@ -547,7 +575,8 @@ static unsigned fail_list(struct bridge_link *link, struct op_list *list, int er
 	return n;
 }
 
-unsigned link_fail_ops(struct bridge_link *link, int error, bool (*which)(const struct bridge_op *op))
+unsigned link_fail_ops(struct bridge_link *link, int error,
+	bool (*which)(const struct bridge_op *op))
 {
 	unsigned n = fail_list(link, &link->parked, error, which);
 

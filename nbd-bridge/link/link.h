@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A connection to a donor: posting, completions, liveness, and coming back after a loss.
- * All of it belongs to one worker's thread.  A link tells its owner what happens, and knows nobody above.
+ * A connection to a donor: posting, completions, liveness, and coming back after a loss.  All of it
+ * belongs to one worker's thread.  A link tells its owner what happens, and knows nobody above.
  *
- * Operations on it end exactly once, by owner->op_done(): with the donor's answer, or with an error.
+ * Operations on it end exactly once, by owner->op_done(): with the donor's answer, or with an
+ * error.
  */
 #ifndef WEFT_NBD_BRIDGE_LINK_LINK_H
 #define WEFT_NBD_BRIDGE_LINK_LINK_H
@@ -32,7 +33,10 @@ enum link_state {
 struct link_owner {
 	/* The operation, which is on no list, has ended: 0 or -errno. */
 	void (*op_done)(struct bridge_link *link, struct bridge_op *op, int error);
-	/* Fails everything that waits for the link, with the error; its queued and parked operations by link_fail_ops().  Returns how many. */
+	/*
+	 * Fails everything that waits for the link, with the error; its queued and parked
+	 * operations by link_fail_ops().  Returns how many.
+	 */
 	unsigned (*fail_all)(struct bridge_link *link, int error);
 	/* Whether an operation of unknown fate may be posted again; else it fails. */
 	bool (*may_repeat)(struct bridge_link *link, const struct bridge_op *op);
@@ -42,7 +46,10 @@ struct link_owner {
 	void (*granted)(struct bridge_link *link);
 	/* It is READY no more. */
 	void (*lost)(struct bridge_link *link);
-	/* Its first connection was granted (1) or refused (-errno, with the reason); maybe more than once. */
+	/*
+	 * Its first connection was granted (1) or refused (-errno, with the reason); maybe more
+	 * than once.
+	 */
 	void (*first_result)(struct bridge_link *link, int result, const struct weft_error *why);
 	/* At each look at the connection while it is READY: once in five seconds, or sooner. */
 	void (*tick)(struct bridge_link *link);
@@ -71,9 +78,11 @@ struct bridge_link {
 	uint32_t backoff_ms;
 	uint64_t ready_ns;   /* when it was granted */
 	uint64_t seen_ns;    /* when the donor last answered */
-	uint64_t down_ns;    /* since when it is not ready, or was granted but has answered nothing; 0: it answers */
+	/* since when it is not ready, or was granted but has answered nothing; 0: it answers */
+	uint64_t down_ns;
 	bool is_dead;        /* --dead-timeout is over */
-	bool insisted;       /* refused as stale since the last grant by a donor of version 0, and tried once more */
+	/* refused as stale since the last grant by a donor of version 0, and tried once more */
+	bool insisted;
 	bool asked_version0; /* the hello that was sent last */
 	bool must_note;      /* that something was written is not noted yet */
 	struct weft_error why; /* of the last loss or refusal */
@@ -85,10 +94,14 @@ struct bridge_link {
 };
 
 /* As the first way says; connects nothing. */
-void link_init(struct bridge_link *link, const struct link_owner *owner, void *owner_ctx, struct weft_worker *worker,
-	struct bridge_recorder *recorder, struct tp *const *tps, struct bridge_peer *peer);
+void link_init(struct bridge_link *link, const struct link_owner *owner, void *owner_ctx,
+	struct weft_worker *worker, struct bridge_recorder *recorder, struct tp *const *tps,
+	struct bridge_peer *peer);
 void link_start(struct bridge_link *link);
-/* Ends it for good, with a goodbye if nothing is in flight; what waits fails.  Blocks for up to some LINK_GOODBYE_MS. */
+/*
+ * Ends it for good, with a goodbye if nothing is in flight; what waits fails.  Blocks for up to
+ * some LINK_GOODBYE_MS.
+ */
 void link_end(struct bridge_link *link);
 /* Posts what waits.  True: operations failed, which left room. */
 bool link_pump(struct bridge_link *link);
@@ -98,10 +111,13 @@ void link_progress(struct bridge_link *link);
 bool link_arm(struct bridge_link *link);
 /* It is stale or was refused, and the attachment is valid again. */
 void link_restart(struct bridge_link *link);
-/* The attachment became stale, or a newer generation was granted: ends what is of no use any more. */
+/*
+ * The attachment became stale, or a newer generation was granted: ends what is of no use any more.
+ */
 void link_check(struct bridge_link *link);
 /* Ends queued and parked operations that `which` names (NULL: all).  Returns how many. */
-unsigned link_fail_ops(struct bridge_link *link, int error, bool (*which)(const struct bridge_op *op));
+unsigned link_fail_ops(struct bridge_link *link, int error,
+	bool (*which)(const struct bridge_op *op));
 
 /* For how long the donor owes an answer, or there is no connection to it; 0: it answers. */
 uint64_t link_silent_ns(const struct bridge_link *link);
@@ -118,7 +134,11 @@ static inline bool op_changes_data(const struct bridge_op *op)
 /* Where and as whom to connect: over the way, at the generation. */
 struct tp_target link_target(const struct bridge_link *link, unsigned way, uint64_t generation);
 struct tp *link_tp(const struct bridge_link *link, unsigned way);
-/* The connection was granted at the generation over the way, which is the donor's now: it takes over from the one that there is. */
-void link_take_over(struct bridge_link *link, struct tp_conn *conn, uint64_t generation, unsigned way);
+/*
+ * The connection was granted at the generation over the way, which is the donor's now: it takes
+ * over from the one that there is.
+ */
+void link_take_over(struct bridge_link *link, struct tp_conn *conn, uint64_t generation,
+	unsigned way);
 
 #endif

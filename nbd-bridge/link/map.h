@@ -2,8 +2,9 @@
 /*
  * The map of extents: which donor holds an address of the bridge, and where.  Pure.
  *
- * With several donors the addresses are striped: unit bytes lie at the first, the next unit bytes at the second, and so on,
- * round and round; each holds part_bytes.  So what a range covers at one donor is one range too.
+ * With several donors the addresses are striped: unit bytes lie at the first, the next unit bytes
+ * at the second, and so on, round and round; each holds part_bytes.  So what a range covers at one
+ * donor is one range too.
  */
 #ifndef WEFT_NBD_BRIDGE_LINK_MAP_H
 #define WEFT_NBD_BRIDGE_LINK_MAP_H
@@ -23,7 +24,8 @@ struct bridge_piece {
 };
 
 /* The beginning of a range, as far as it lies in one piece. */
-static inline struct bridge_piece bridge_map_first(const struct bridge_map *map, uint64_t off, uint64_t len)
+static inline struct bridge_piece bridge_map_first(const struct bridge_map *map, uint64_t off,
+	uint64_t len)
 {
 	if (map->nr == 1)
 		return (struct bridge_piece){.off = off, .len = len};
@@ -41,15 +43,20 @@ static inline uint64_t bridge_map_below(const struct bridge_map *map, unsigned d
 {
 	uint64_t round = map->unit * map->nr, in = off % round, begin = donor * map->unit;
 
-	return off / round * map->unit + (in <= begin ? 0 : in - begin < map->unit ? in - begin : map->unit);
+	return off / round * map->unit +
+		(in <= begin                             ? 0
+				: in - begin < map->unit ? in - begin
+							 : map->unit);
 }
 
 /* What a range covers at a donor; len 0: nothing. */
-static inline struct bridge_piece bridge_map_part(const struct bridge_map *map, unsigned donor, uint64_t off, uint64_t len)
+static inline struct bridge_piece bridge_map_part(const struct bridge_map *map, unsigned donor,
+	uint64_t off, uint64_t len)
 {
 	if (map->nr == 1)
 		return (struct bridge_piece){.off = off, .len = len};
-	uint64_t begin = bridge_map_below(map, donor, off), end = bridge_map_below(map, donor, off + len);
+	uint64_t begin = bridge_map_below(map, donor, off),
+		 end = bridge_map_below(map, donor, off + len);
 
 	return (struct bridge_piece){.donor = donor, .off = begin, .len = end - begin};
 }

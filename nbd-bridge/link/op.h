@@ -2,8 +2,8 @@
 /*
  * An operation as a link carries it, and lists of such.
  *
- * An operation is on the free list, on its link's queue (to be posted), with the transport (posted_ns > 0), or on its link's parked
- * list (its fate is unknown).
+ * An operation is on the free list, on its link's queue (to be posted), with the transport
+ * (posted_ns > 0), or on its link's parked list (its fate is unknown).
  */
 #ifndef WEFT_NBD_BRIDGE_LINK_OP_H
 #define WEFT_NBD_BRIDGE_LINK_OP_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the lanes share about a donor: the generation, and the way that is taken to it.
- * Any lane's thread, under the attachment's lock, which is taken when connections come and go and never for a request.
+ * What the lanes share about a donor: the generation, and the way that is taken to it.  Any lane's
+ * thread, under the attachment's lock, which is taken when connections come and go and never for a
+ * request.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -18,7 +19,8 @@ static void raise_generation(struct bridge_peer *peer)
 	peer->nr_ready = 0;
 }
 
-int peer_where(struct bridge_peer *peer, uint64_t generation, bool lost, uint64_t *ret_generation, unsigned *ret_way)
+int peer_where(struct bridge_peer *peer, uint64_t generation, bool lost, uint64_t *ret_generation,
+	unsigned *ret_way)
 {
 	pthread_mutex_lock(&peer->attachment->lock);
 	bool wait = peer->moving;
@@ -43,14 +45,17 @@ void peer_raise(struct bridge_peer *peer, uint64_t generation)
 static void explain(struct bridge_peer *peer, unsigned way, const char *transport)
 {
 	if (way == 0)
-		snprintf(peer->way_why, sizeof(peer->way_why), "auto: %s was lost: %s", tp_word_label(peer->used_transport),
+		snprintf(peer->way_why, sizeof(peer->way_why), "auto: %s was lost: %s",
+			tp_word_label(peer->used_transport),
 			peer->left_why.code ? peer->left_why.message : "the donor was gone");
 	else
-		snprintf(peer->way_why, sizeof(peer->way_why), "auto: %s works again", tp_word_label(transport));
+		snprintf(peer->way_why, sizeof(peer->way_why), "auto: %s works again",
+			tp_word_label(transport));
 	peer->left_why.code = 0;
 }
 
-void peer_granted(struct bridge_peer *peer, uint64_t generation, unsigned way, const struct tp_info *info, bool *ret_way_changed)
+void peer_granted(struct bridge_peer *peer, uint64_t generation, unsigned way,
+	const struct tp_info *info, bool *ret_way_changed)
 {
 	struct bridge_attachment *attachment = peer->attachment;
 	bool newest = false;
@@ -78,7 +83,9 @@ static int note(struct bridge_peer *peer, uint64_t generation, bool wrote)
 {
 	const struct bridge_attachment_config *config = &peer->attachment->config;
 
-	return config->note ? config->note(config->note_ctx, peer->index, peer->info.epoch, generation, wrote) : 0;
+	return config->note
+		? config->note(config->note_ctx, peer->index, peer->info.epoch, generation, wrote)
+		: 0;
 }
 
 uint64_t peer_noted(struct bridge_peer *peer)
@@ -108,7 +115,8 @@ int peer_note_wrote(struct bridge_peer *peer, uint64_t generation)
 	int r = known < generation ? note(peer, generation, true) : 0;
 
 	/* A lane of a lower generation may come late. */
-	while (r == 0 && known < generation && !atomic_compare_exchange_weak(&peer->wrote_generation, &known, generation))
+	while (r == 0 && known < generation &&
+		!atomic_compare_exchange_weak(&peer->wrote_generation, &known, generation))
 		;
 	return r;
 }
@@ -123,7 +131,8 @@ void peer_claim(const struct bridge_peer *peer, struct weft_hello *hello)
 	hello->version0 = atomic_load(&peer->version0);
 	hello->stripe = weft_stripe_whole;
 	if (attachment->map.nr > 1)
-		hello->stripe = (struct weft_stripe){peer->index + 1, attachment->map.nr, attachment->map.unit};
+		hello->stripe = (struct weft_stripe){peer->index + 1, attachment->map.nr,
+			attachment->map.unit};
 	hello->new_contents = !peer->granted && !config->epoch && attachment->config.new_contents;
 	if (!peer->granted) {
 		hello->epoch = config->epoch;
@@ -141,10 +150,13 @@ void peer_renew_lease(struct bridge_peer *peer, uint64_t sent_ns, uint32_t lease
 {
 	struct bridge_attachment *attachment = peer->attachment;
 	bool leased = lease_ms > 0 && attachment->config.mode != WEFT_MODE_SHARED;
-	uint64_t until_ns = leased ? sent_ns + lease_ms * UINT64_C(1000000) : UINT64_MAX, first_ns = UINT64_MAX;
+	uint64_t until_ns = leased ? sent_ns + lease_ms * UINT64_C(1000000) : UINT64_MAX,
+		 first_ns = UINT64_MAX;
 
 	pthread_mutex_lock(&attachment->lock);
-	peer->lease_until_ns = leased ? weft_max(until_ns, peer->lease_until_ns == UINT64_MAX ? 0 : peer->lease_until_ns) : UINT64_MAX;
+	peer->lease_until_ns = leased
+		? weft_max(until_ns, peer->lease_until_ns == UINT64_MAX ? 0 : peer->lease_until_ns)
+		: UINT64_MAX;
 	for (unsigned i = 0; i < attachment->nr_peers; i++)
 		first_ns = weft_min(first_ns, attachment->peers[i].lease_until_ns);
 	bool was_over = atomic_exchange(&attachment->fresh_until_ns, first_ns) < weft_boottime_ns();
@@ -154,7 +166,8 @@ void peer_renew_lease(struct bridge_peer *peer, uint64_t sent_ns, uint32_t lease
 		attachment->owner->wake_lanes(attachment);
 }
 
-void peer_lost(struct bridge_peer *peer, uint64_t generation, unsigned way, const struct weft_error *why)
+void peer_lost(struct bridge_peer *peer, uint64_t generation, unsigned way,
+	const struct weft_error *why)
 {
 	pthread_mutex_lock(&peer->attachment->lock);
 	if (generation == peer->generation) {
@@ -173,8 +186,12 @@ bool peer_refused(struct bridge_peer *peer, uint64_t generation, const struct we
 	pthread_mutex_lock(&peer->attachment->lock);
 	if (peer->granted && generation != peer->generation) {
 		at_once = true;
-	} else if (peer->granted && !peer->moving && peer->nr_ready == 0 && bridge_ways_refused(&peer->ways)) {
-		/* The donor may have granted it without our learning of it: the other way is another generation's. */
+	} else if (peer->granted && !peer->moving && peer->nr_ready == 0 &&
+		bridge_ways_refused(&peer->ways)) {
+		/*
+		 * The donor may have granted it without our learning of it: the other way is
+		 * another generation's.
+		 */
 		raise_generation(peer);
 		at_once = peer->ways.now == 0;
 		if (at_once)
@@ -256,10 +273,13 @@ json_t *peer_status(struct bridge_peer *peer)
 				driver ? driver->word : way->transport->name, "host", way->host,
 				"port", way->port));
 	}
-	json_t *json = json_pack("{s:s?, s:s, s:I, s:s?, s:s, s:s, s:I, s:f, s:o}", "uri", peer->config.label, "region",
-		peer->config.region, "size_bytes", (json_int_t)info->size_bytes, "epoch", epoch[0] ? epoch : NULL, "generation",
-		weft_format_generation(atomic_load(&peer->generation), generation, sizeof(generation)), "transport", now.transport, "transport_changes",
-		(json_int_t)now.nr_changes, "transport_since_s",
+	json_t *json = json_pack("{s:s?, s:s, s:I, s:s?, s:s, s:s, s:I, s:f, s:o}", "uri",
+		peer->config.label, "region", peer->config.region, "size_bytes",
+		(json_int_t)info->size_bytes, "epoch", epoch[0] ? epoch : NULL, "generation",
+		weft_format_generation(atomic_load(&peer->generation), generation,
+			sizeof(generation)),
+		"transport", now.transport, "transport_changes", (json_int_t)now.nr_changes,
+		"transport_since_s",
 		now.since_ns ? (double)(weft_now_ns() - now.since_ns) / 1e9 : 0.0, "ways", ways);
 	json_object_set_new(json, "transport_why", now.why[0] ? json_string(now.why) : json_null());
 	return json;

@@ -77,10 +77,12 @@ static json_t *record_json(const struct bridge_record *record, uint64_t now_ns)
 		char generation[24];
 
 		json_object_set_new(json, "generation",
-			json_string(weft_format_generation(record->a, generation, sizeof(generation))));
+			json_string(
+				weft_format_generation(record->a, generation, sizeof(generation))));
 		json_object_set_new(json, "operations", json_integer((json_int_t)record->b));
 	}
-	json_object_set_new(json, "error", record->error ? json_string(strerrorname_np(-record->error)) : json_null());
+	json_object_set_new(json, "error",
+		record->error ? json_string(strerrorname_np(-record->error)) : json_null());
 	return json;
 }
 
@@ -94,7 +96,8 @@ json_t *bridge_recorder_json(const struct bridge_recorder *recorder)
 	while (i < recorder->nr || e < recorder->nr_events) {
 		const struct bridge_record *request = &recorder->ring[i % BRIDGE_RECORDER_ENTRIES];
 		const struct bridge_record *event = &recorder->events[e % BRIDGE_RECORDER_EVENTS];
-		bool events_turn = i == recorder->nr || (e < recorder->nr_events && event->when_ns <= request->when_ns);
+		bool events_turn = i == recorder->nr ||
+			(e < recorder->nr_events && event->when_ns <= request->when_ns);
 
 		json_array_append_new(array, record_json(events_turn ? event : request, now_ns));
 		e += events_turn;

@@ -3,9 +3,10 @@
  * Looks whether a better way to a donor works again, and moves the attachment to it.
  * Owned by the first lane's thread; what carries data is not disturbed by a look.
  *
- * A look is a session more at the generation that is used, over the better way: the donor grants it beside the others.
- * Once it has answered probes for a while it says goodbye, and another is made at the next generation.  Its grant fences
- * the old way's sessions; until then they carry on, so that a move that is refused has changed nothing.
+ * A look is a session more at the generation that is used, over the better way: the donor grants it
+ * beside the others.  Once it has answered probes for a while it says goodbye, and another is made
+ * at the next generation.  Its grant fences the old way's sessions; until then they carry on, so
+ * that a move that is refused has changed nothing.
  */
 #include <errno.h>
 #include <poll.h>
@@ -62,7 +63,8 @@ static void rest(struct bridge_scout *scout)
 
 static void record(struct bridge_scout *scout, int error)
 {
-	bridge_recorder_event(scout->link->recorder, BRIDGE_EVENT_LOOKED, error, scout->generation, scout->way);
+	bridge_recorder_event(scout->link->recorder, BRIDGE_EVENT_LOOKED, error, scout->generation,
+		scout->way);
 }
 
 static void failed(struct bridge_scout *scout)
@@ -117,7 +119,8 @@ static void move(struct bridge_scout *scout)
 
 	record(scout, 0);
 	/* Somebody had to connect anew meanwhile: from the beginning. */
-	if (link->generation != scout->generation || !peer_move_begin(link->peer, scout->generation)) {
+	if (link->generation != scout->generation ||
+		!peer_move_begin(link->peer, scout->generation)) {
 		rest(scout);
 		return;
 	}
@@ -302,7 +305,8 @@ static void drain(struct bridge_scout *scout, unsigned ms)
 	uint64_t end_ns = weft_now_ns() + ms * MS_NS;
 	struct tp_op *done[1];
 
-	while (tp_progress(scout->conn, done, 1) == 0 && scout->conn->nr_outstanding > 0 && weft_now_ns() < end_ns) {
+	while (tp_progress(scout->conn, done, 1) == 0 && scout->conn->nr_outstanding > 0 &&
+		weft_now_ns() < end_ns) {
 		int events = tp_arm(scout->conn);
 		struct pollfd p = {.fd = tp_event_fd(scout->conn), .events = (short)events};
 

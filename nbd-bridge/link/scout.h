@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Looks whether a better way to a donor works again, beside the one that is used, and moves the attachment to it.
- * On the thread of the link that it is beside.
+ * Looks whether a better way to a donor works again, beside the one that is used, and moves the
+ * attachment to it.  On the thread of the link that it is beside.
  */
 #ifndef WEFT_NBD_BRIDGE_LINK_SCOUT_H
 #define WEFT_NBD_BRIDGE_LINK_SCOUT_H

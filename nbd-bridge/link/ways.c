@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* When an attachment leaves a way for another, and when it may return: see ways.h.  No system calls; under the lock of the attachment. */
+/*
+ * When an attachment leaves a way for another, and when it may return: see ways.h.  No system
+ * calls; under the lock of the attachment.
+ */
 #include "nbd-bridge/link/ways.h"
 
 #include "fabric/base/util.h"
@@ -48,8 +51,10 @@ bool bridge_ways_granted(struct bridge_ways *ways, unsigned way, uint64_t now_ns
 		bool lasted = first || now_ns - ways->since_ns >= BRIDGE_STEADY_MS * MS_NS;
 
 		/* The first loss costs the shortest wait, whenever it comes. */
-		ways->wait_ms = lasted || ways->nr_changes == 0 ? ways->return_ms :
-			(uint32_t)weft_min(2 * (uint64_t)ways->wait_ms, weft_max(BRIDGE_RETURN_MAX_MS, ways->return_ms));
+		ways->wait_ms = lasted || ways->nr_changes == 0
+			? ways->return_ms
+			: (uint32_t)weft_min(2 * (uint64_t)ways->wait_ms,
+				  weft_max(BRIDGE_RETURN_MAX_MS, ways->return_ms));
 		ways->look_ns = now_ns + ways->wait_ms * MS_NS;
 	} else {
 		ways->better = way;
@@ -63,7 +68,8 @@ bool bridge_ways_granted(struct bridge_ways *ways, unsigned way, uint64_t now_ns
 
 bool bridge_ways_may_look(const struct bridge_ways *ways, uint64_t now_ns, uint64_t *ret_ns)
 {
-	*ret_ns = ways->nr > 1 && ways->now == 0 && ways->since_ns != 0 ? weft_max(ways->look_ns, 1) : 0;
+	*ret_ns = ways->nr > 1 && ways->now == 0 && ways->since_ns != 0 ? weft_max(ways->look_ns, 1)
+									: 0;
 	return *ret_ns != 0 && now_ns >= *ret_ns;
 }
 

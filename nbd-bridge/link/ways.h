@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which of the ways to a donor an attachment takes once it has begun: when it leaves one, when it may return.
- * (What it begins with is bridge/find.c's.)
- * No threads, no clock: whoever calls holds the attachment's lock and says what time it is.
+ * Which of the ways to a donor an attachment takes once it has begun: when it leaves one, when it
+ * may return.  (What it begins with is bridge/find.c's.) No threads, no clock: whoever calls holds
+ * the attachment's lock and says what time it is.
  *
- * Way 0 is the fallback (TCP); the others are better (RDMA, an address each) and tried in turn.  A better way is left for the
- * fallback when connecting over it fails, for the whole attachment.  It is returned to when it has been seen to work
- * for a while; the wait before it is looked at doubles each time that it did not last.
+ * Way 0 is the fallback (TCP); the others are better (RDMA, an address each) and tried in turn.  A
+ * better way is left for the fallback when connecting over it fails, for the whole attachment.  It
+ * is returned to when it has been seen to work for a while; the wait before it is looked at doubles
+ * each time that it did not last.
  */
 #ifndef WEFT_NBD_BRIDGE_LINK_WAYS_H
 #define WEFT_NBD_BRIDGE_LINK_WAYS_H
@@ -35,8 +36,8 @@ struct bridge_ways {
 
 void bridge_ways_init(struct bridge_ways *ways, unsigned nr, unsigned first, uint32_t return_ms);
 /*
- * Connecting over the way that is taken was refused or not answered, and no lane has a connection: true: another is
- * taken from now on, under a higher generation.
+ * Connecting over the way that is taken was refused or not answered, and no lane has a connection:
+ * true: another is taken from now on, under a higher generation.
  */
 bool bridge_ways_refused(struct bridge_ways *ways);
 /* A lane was granted over the way: true: it is another than before. */

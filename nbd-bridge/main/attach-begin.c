@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The bridge of an attachment begins: with what the state file says that is remembered, over the ways that are found, once or until a
- * donor can be had.  Main thread; blocks.
+ * The bridge of an attachment begins: with what the state file says that is remembered, over the
+ * ways that are found, once or until a donor can be had.  Main thread; blocks.
  */
 #include <errno.h>
 #include <poll.h>
@@ -32,10 +32,11 @@ static bool knows_infos(const struct bridge_state_file *state)
 }
 
 /*
- * Its device, file or socket is owned by a living bridge, and answers EIO: then there is somebody whom weft reset and detach can ask.
- * *err: why it is stale.
+ * Its device, file or socket is owned by a living bridge, and answers EIO: then there is somebody
+ * whom weft reset and detach can ask.  *err: why it is stale.
  */
-static int start_stale(struct attach *a, struct bridge_config *config, struct bridge_donor_config *donors, struct weft_error *err)
+static int start_stale(struct attach *a, struct bridge_config *config,
+	struct bridge_donor_config *donors, struct weft_error *err)
 {
 	struct tp_info infos[BRIDGE_MAX_DONORS];
 	struct weft_error why = *err;
@@ -50,7 +51,8 @@ static int start_stale(struct attach *a, struct bridge_config *config, struct br
 	a->cache_file = NULL;
 	int r = attach_save_state(a, attach_change_stale, NULL, err);
 	if (r == 0)
-		r = bridge_find_and_start_stale(&a->find, config, donors, infos, &why, &a->bridge, err);
+		r = bridge_find_and_start_stale(&a->find, config, donors, infos, &why, &a->bridge,
+			err);
 	a->began_stale = r == 0;
 	return r;
 }
@@ -121,8 +123,9 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		donors[i].wrote = a->state.donors[i].wrote;
 		donors[i].generation = a->state.generation;
 	}
-	int r = a->state.stale ? weft_error_set(err, ESTALE, "it was stale already when its bridge died")
-			       : bridge_find_and_start(&a->find, &config, donors, &a->bridge, err);
+	int r = a->state.stale
+		? weft_error_set(err, ESTALE, "it was stale already when its bridge died")
+		: bridge_find_and_start(&a->find, &config, donors, &a->bridge, err);
 
 	pull_order_free(&order);
 	if (r == -ESTALE && a->state.takes_over && knows_infos(&a->state))
@@ -132,11 +135,15 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 	return attach_save_state(a, attach_change_granted, NULL, err);
 }
 
-/* Whether what refused us may be over soon: a donor, a network or a name server that is not up yet, another's lease. */
+/*
+ * Whether what refused us may be over soon: a donor, a network or a name server that is not up yet,
+ * another's lease.
+ */
 static bool may_come(const struct attach *a, int r)
 {
-	return r == -ECONNREFUSED || r == -EHOSTUNREACH || r == -ENETUNREACH || r == -ENETDOWN || r == -ETIMEDOUT || r == -ECONNRESET ||
-	       r == -EADDRNOTAVAIL || r == -ESHUTDOWN || r == -EBUSY || (r == -ENOENT && a->options.donors[0].uri.socket[0]);
+	return r == -ECONNREFUSED || r == -EHOSTUNREACH || r == -ENETUNREACH || r == -ENETDOWN ||
+		r == -ETIMEDOUT || r == -ECONNRESET || r == -EADDRNOTAVAIL || r == -ESHUTDOWN ||
+		r == -EBUSY || (r == -ENOENT && a->options.donors[0].uri.socket[0]);
 }
 
 /* After a try that failed: the next fences what was asked and not heard of. */
@@ -174,7 +181,8 @@ int attach_begin_bridge(struct attach *a, struct weft_error *err)
 {
 	bool remembers[BRIDGE_STATE_DONORS];
 	const struct attach_options *o = &a->options;
-	const uint64_t end_ns = o->wait_ms ? weft_now_ns() + o->wait_ms * UINT64_C(1000000) : UINT64_MAX;
+	const uint64_t end_ns =
+		o->wait_ms ? weft_now_ns() + o->wait_ms * UINT64_C(1000000) : UINT64_MAX;
 	struct weft_error told = {0};
 	char how_long[48] = "";
 	int r;
@@ -183,7 +191,8 @@ int attach_begin_bridge(struct attach *a, struct weft_error *err)
 		snprintf(how_long, sizeof(how_long), " for up to %g s", (double)o->wait_ms / 1000);
 	for (unsigned i = 0; i < a->state.nr_donors; i++)
 		remembers[i] = a->state.donors[i].epoch != 0;
-	while ((r = start_bridge(a, err)) < 0 && o->waits && may_come(a, r) && weft_now_ns() < end_ns) {
+	while ((r = start_bridge(a, err)) < 0 && o->waits && may_come(a, r) &&
+		weft_now_ns() < end_ns) {
 		if (!differ_in_numbers_only(told.message, err->message))
 			weft_info("%s; trying again%s", err->message, how_long);
 		told = *err;

@@ -10,19 +10,25 @@
 #include "nbd-bridge/cache/file.h"
 
 /*
- * Whether the file says of which contents it is, and the same as the state does.  Nothing else may be written back: a foreign server's contents
- * have no name.
+ * Whether the file says of which contents it is, and the same as the state does.  Nothing else may
+ * be written back: a foreign server's contents have no name.
  */
 static int check_epoch(const struct attach *a, unsigned i, struct weft_error *err)
 {
 	const struct bridge_state_file *state = &a->state;
-	uint64_t epoch = cache_file_epoch(a->cache_file, i), known = state->takes_over ? state->donors[i].epoch : 0;
+	uint64_t epoch = cache_file_epoch(a->cache_file, i),
+		 known = state->takes_over ? state->donors[i].epoch : 0;
 	const char *path = a->options.cache_file;
 
 	if (a->options.donors[0].uri.foreign || (epoch && (!known || known == epoch)))
 		return 0;
-	return weft_error_set(err, EUCLEAN, "%s %s, and is not written back; save what it holds with: weft rescue %s FILE; then remove it", path,
-		epoch ? "is of other contents than the bridge that died had" : "does not say of which contents it is", path);
+	return weft_error_set(err, EUCLEAN,
+		"%s %s, and is not written back; save what it holds with: weft rescue %s FILE; "
+		"then remove it",
+		path,
+		epoch ? "is of other contents than the bridge that died had"
+		      : "does not say of which contents it is",
+		path);
 }
 
 /* Who wrote the file: whom the donor lets go on, unless another could write since. */
@@ -32,8 +38,11 @@ static int take_identity(struct attach *a, struct weft_error *err)
 	struct bridge_state_file *state = &a->state;
 
 	for (unsigned i = 0; i < id->nr_donors; i++)
-		if (state->takes_over && memcmp(state->donors[i].id, id->ids[i], sizeof(id->ids[i])) != 0)
-			return weft_error_set(err, EINVAL, "%s was not written by the bridge of '%s' that died; see what each has with weft rescue",
+		if (state->takes_over &&
+			memcmp(state->donors[i].id, id->ids[i], sizeof(id->ids[i])) != 0)
+			return weft_error_set(err, EINVAL,
+				"%s was not written by the bridge of '%s' that died; see what each "
+				"has with weft rescue",
 				a->options.cache_file, a->options.name);
 	for (unsigned i = 0; i < id->nr_donors; i++) {
 		int r = check_epoch(a, i, err);
@@ -53,7 +62,8 @@ static int take_identity(struct attach *a, struct weft_error *err)
 			donor->granted = granted;
 			donor->wrote = wrote;
 		}
-		state->generation = weft_max(state->generation, weft_next_incarnation(cache_file_generation(a->cache_file, i)));
+		state->generation = weft_max(state->generation,
+			weft_next_incarnation(cache_file_generation(a->cache_file, i)));
 	}
 	state->nr_donors = id->nr_donors;
 	a->resumes = true;
@@ -78,15 +88,20 @@ int attach_open_cache(struct attach *a, struct weft_error *err)
 		return 0;
 	}
 	const struct cache_file_identity *id = cache_file_identity(a->cache_file);
-	if (strcmp(id->uri, o->uri_text) != 0 || id->nr_donors != o->nr_donors || id->stripe_bytes != o->stripe_bytes)
+	if (strcmp(id->uri, o->uri_text) != 0 || id->nr_donors != o->nr_donors ||
+		id->stripe_bytes != o->stripe_bytes)
 		why = "another region's";
 	else if (!cache_file_same_boot(a->cache_file))
-		why = "from before this machine was restarted and may be older than what the donor has";
+		why = "from before this machine was restarted and may be older than what the donor "
+		      "has";
 	else if (o->read_only)
 		why = "to be written back, which --read-only forbids";
 	if (why)
-		return weft_error_set(err, EUCLEAN, "%s holds %s that are not at the donor of %.500s, and are %s; save them with: weft rescue %s FILE; "
-			"then remove %s", o->cache_file, weft_format_size(dirty, size, sizeof(size)), id->uri, why, o->cache_file,
-			o->cache_file);
+		return weft_error_set(err, EUCLEAN,
+			"%s holds %s that are not at the donor of %.500s, and are %s; save them "
+			"with: weft rescue %s FILE; "
+			"then remove %s",
+			o->cache_file, weft_format_size(dirty, size, sizeof(size)), id->uri, why,
+			o->cache_file, o->cache_file);
 	return take_identity(a, err);
 }

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The control socket of weft attach: status, the flight recorder, detaching.  On the main thread. */
+/*
+ * The control socket of weft attach: status, the flight recorder, detaching.  On the main thread.
+ */
 #include "nbd-bridge/main/attach.h"
 
 #include <errno.h>
@@ -35,9 +37,10 @@ static void on_detach(struct attach *a, struct weft_control_call *call, bool for
 		break;
 	case ATTACH_END_LATER:
 		/* Whoever asks asks again, and shows how far it is. */
-		weft_control_answer(call, json_pack("{s:b, s:I, s:b, s:s}", "detached", 0, "dirty_bytes",
-			(json_int_t)bridge_dirty_bytes(a->bridge), "settling", a->settle.pid != 0, "state",
-			bridge_state(a->bridge, NULL)));
+		weft_control_answer(call,
+			json_pack("{s:b, s:I, s:b, s:s}", "detached", 0, "dirty_bytes",
+				(json_int_t)bridge_dirty_bytes(a->bridge), "settling",
+				a->settle.pid != 0, "state", bridge_state(a->bridge, NULL)));
 		break;
 	case ATTACH_END_REFUSED:
 		weft_control_answer(call, failure(err.code, err.message));
@@ -84,17 +87,21 @@ static json_t *status(struct attach *a)
 	json_object_set_new(json, "socket_tenure", a->options.socket
 		? json_sprintf("%016" PRIx64, atomic_load(&a->socket_tenure.now)) : json_null());
 	json_object_set_new(json, "mount", optional_string(a->options.mount));
-	json_object_set_new(json, "device", optional_string(a->options.device ? a->state.device.path : NULL));
-	json_object_set_new(json, "device_why", optional_string(a->options.device ? a->device_why : NULL));
+	json_object_set_new(json, "device",
+		optional_string(a->options.device ? a->state.device.path : NULL));
+	json_object_set_new(json, "device_why",
+		optional_string(a->options.device ? a->device_why : NULL));
 	for (struct bridge_front *front = a->fronts; front; front = front->next) {
 		if (strcmp(front->ops->name, "socket") == 0)
 			front->ops->users(front, clients);
 		if (strcmp(front->ops->name, "mount") == 0)
-			json_object_set_new(json, "mounted", json_boolean(!front->ops->gone(front)));
+			json_object_set_new(json, "mounted",
+				json_boolean(!front->ops->gone(front)));
 	}
 	json_object_set_new(json, "clients", clients);
 	if (a->asked_to_end)
-		json_object_set_new(json, "ending", json_sprintf("SIG%s", sigabbrev_np(a->asked_to_end)));
+		json_object_set_new(json, "ending",
+			json_sprintf("SIG%s", sigabbrev_np(a->asked_to_end)));
 	return json;
 }
 
@@ -115,11 +122,14 @@ void attach_on_question(void *ctx, struct weft_control_call *call, const json_t 
 	} else if (op && strcmp(op, "rescue") == 0) {
 		weft_control_answer(call, attach_on_rescue(a, question));
 	} else if (op && strcmp(op, "reset") == 0) {
-		weft_control_answer(call, attach_on_reset(a, json_is_true(json_object_get(question, "discard"))));
+		weft_control_answer(call,
+			attach_on_reset(a, json_is_true(json_object_get(question, "discard"))));
 	} else if (op && strcmp(op, "detach") == 0) {
 		on_detach(a, call, json_is_true(json_object_get(question, "force")));
 	} else {
 		weft_control_answer(call,
-			failure(EOPNOTSUPP, "an attachment answers to status, explain, rescue, reset and detach only"));
+			failure(EOPNOTSUPP,
+				"an attachment answers to status, explain, rescue, reset and "
+				"detach only"));
 	}
 }

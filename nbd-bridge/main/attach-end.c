@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How an attachment ends: what `weft detach` without --force and what a signal ask for.  On the main thread.
+ * How an attachment ends: what `weft detach` without --force and what a signal ask for.  On the
+ * main thread.
  *
- * It ends when nobody uses it and everything that was written to it is at its donor: what the kernel caches is written back, then the
- * bridge's own cache.  Until then it goes on as if it had not been asked.  A signal asks once and for all; `weft detach` asks again and
- * again.
+ * It ends when nobody uses it and everything that was written to it is at its donor: what the
+ * kernel caches is written back, then the bridge's own cache.  Until then it goes on as if it had
+ * not been asked.  A signal asks once and for all; `weft detach` asks again and again.
  */
 #include "nbd-bridge/main/attach.h"
 
@@ -47,7 +48,9 @@ bool attach_donor_answers(struct attach *a)
 {
 	uint64_t silent_ns;
 
-	return a->bridge && strcmp(bridge_state_silent(a->bridge, NULL, &silent_ns), "ready") == 0 && silent_ns < SILENT_NS;
+	return a->bridge &&
+		strcmp(bridge_state_silent(a->bridge, NULL, &silent_ns), "ready") == 0 &&
+		silent_ns < SILENT_NS;
 }
 
 int attach_stop_fronts(struct attach *a, bool force, struct weft_error *err)
@@ -72,7 +75,9 @@ static void settled(struct bridge_settle *settle, int result)
 	a->settled = true;
 	/* Unmounting, or closing the device, writes it back as well. */
 	if (result == -ECHILD)
-		weft_warn("the process that has the kernel write back what it caches of '%s' failed", a->options.name);
+		weft_warn(
+			"the process that has the kernel write back what it caches of '%s' failed",
+			a->options.name);
 	a->settle_result = result == -ECHILD ? 0 : result;
 	if (a->asked_to_end)
 		weft_loop_timer_set(a->loop, &a->end_look, 1);
@@ -84,7 +89,8 @@ static bool begin_to_settle(struct attach *a, bool everything)
 	const char *paths[BRIDGE_SETTLE_PATHS];
 	unsigned n = 0;
 
-	for (struct bridge_front *front = a->fronts; front && n < BRIDGE_SETTLE_PATHS; front = front->next)
+	for (struct bridge_front *front = a->fronts; front && n < BRIDGE_SETTLE_PATHS;
+		front = front->next)
 		if (front->ops->forget && !(front->ops->gone && front->ops->gone(front)))
 			paths[n++] = front->path;
 	a->settled = false;
@@ -93,7 +99,8 @@ static bool begin_to_settle(struct attach *a, bool everything)
 	int r = bridge_settle_begin(&a->settle, a->loop, paths, n, everything, settled);
 	/* Unmounting, or closing the device, writes it back as well. */
 	if (r < 0)
-		weft_warn("cannot start a process that has the kernel write back: %s", strerror(-r));
+		weft_warn("cannot start a process that has the kernel write back: %s",
+			strerror(-r));
 	return r == 0;
 }
 
@@ -106,29 +113,38 @@ enum attach_end attach_try_to_end(struct attach *a, struct weft_error *err)
 	if (a->settle.pid)
 		return ATTACH_END_LATER;
 	if (attach_users(a, users, sizeof(users)) > 0) {
-		weft_error_set(err, EBUSY, "'%s' is in use: %s; end that first, or: weft detach --force %s", a->options.name, users,
-			a->options.name);
+		weft_error_set(err, EBUSY,
+			"'%s' is in use: %s; end that first, or: weft detach --force %s",
+			a->options.name, users, a->options.name);
 		return ATTACH_END_REFUSED;
 	}
 	a->gives_up = false;
 	/* Of what is stale nothing can be written back, and nobody is left who could miss it. */
-	if (!a->settled && strcmp(bridge_state(a->bridge, NULL), "stale") != 0 && begin_to_settle(a, false))
+	if (!a->settled && strcmp(bridge_state(a->bridge, NULL), "stale") != 0 &&
+		begin_to_settle(a, false))
 		return ATTACH_END_LATER;
 	a->settled = false;
 	int r = a->settle_result;
 	a->settle_result = 0;
 	if (r < 0) {
-		weft_error_set(err, -r, "'%s' is not detached: what the kernel caches of it could not be written to the donor: %s; to lose "
-			"that: weft detach --force %s", a->options.name, strerror(-r), a->options.name);
+		weft_error_set(err, -r,
+			"'%s' is not detached: what the kernel caches of it could not be written "
+			"to the donor: %s; to lose "
+			"that: weft detach --force %s",
+			a->options.name, strerror(-r), a->options.name);
 		return ATTACH_END_REFUSED;
 	}
 	uint64_t dirty = bridge_dirty_bytes(a->bridge);
 	if (dirty > 0 && dirty == bridge_lost_bytes(a->bridge)) {
 		char size[32];
 
-		weft_error_set(err, EIO, "'%s' is not detached: %s that were not at its donor are lost, since its cache file cannot be read; save what there "
-			"is with: weft rescue %s FILE; or give the lost ones up: weft detach --force %s", a->options.name,
-			weft_format_size(dirty, size, sizeof(size)), a->options.name, a->options.name);
+		weft_error_set(err, EIO,
+			"'%s' is not detached: %s that were not at its donor are lost, since its "
+			"cache file cannot be read; save what there "
+			"is with: weft rescue %s FILE; or give the lost ones up: weft detach "
+			"--force %s",
+			a->options.name, weft_format_size(dirty, size, sizeof(size)),
+			a->options.name, a->options.name);
 		return ATTACH_END_REFUSED;
 	}
 	if (dirty > 0) {
@@ -146,13 +162,17 @@ static void tell_refusal(struct attach *a, const struct weft_error *why)
 	if (strcmp(a->end_told.message, why->message) == 0)
 		return;
 	a->end_told = *why;
-	weft_warn("'%s' was told to end (SIG%s) and goes on until it can: %s", a->options.name, sigabbrev_np(a->asked_to_end), why->message);
+	weft_warn("'%s' was told to end (SIG%s) and goes on until it can: %s", a->options.name,
+		sigabbrev_np(a->asked_to_end), why->message);
 }
 
 static const struct weft_error *cannot_write_back(struct attach *a, struct weft_error *ret)
 {
-	weft_error_set(ret, EAGAIN, "its cache holds what is not at the donor, and the donor does not answer; to save that: weft rescue %s FILE; to lose it: "
-		"weft detach --force %s", a->options.name, a->options.name);
+	weft_error_set(ret, EAGAIN,
+		"its cache holds what is not at the donor, and the donor does not answer; to save "
+		"that: weft rescue %s FILE; to lose it: "
+		"weft detach --force %s",
+		a->options.name, a->options.name);
 	return ret;
 }
 
@@ -166,10 +186,12 @@ static void end_or_look_again(struct weft_timer *timer)
 			return;
 		a->settle_everything = a->settled = false;
 		if (a->settle_result < 0)
-			weft_warn("what the kernel caches of '%s' could not be written to the donor: %s", a->options.name,
-				strerror(-a->settle_result));
+			weft_warn("what the kernel caches of '%s' could not be written to the "
+				  "donor: %s",
+				a->options.name, strerror(-a->settle_result));
 		else
-			weft_info("what the kernel cached of '%s' is at its donor", a->options.name);
+			weft_info("what the kernel cached of '%s' is at its donor",
+				a->options.name);
 		a->settle_result = 0;
 	}
 	switch (attach_try_to_end(a, &why)) {
@@ -199,7 +221,10 @@ void attach_on_signal(struct weft_signals *signals, int signo)
 	a->end_told.message[0] = '\0';
 	a->end_look.fn = end_or_look_again;
 	bridge_push_now(a->bridge);
-	/* With users it goes on; whoever sent the signal may end it by force soon, and what was written by then is to be safe. */
+	/*
+	 * With users it goes on; whoever sent the signal may end it by force soon, and what was
+	 * written by then is to be safe.
+	 */
 	if (!a->settle.pid)
 		a->settle_everything = begin_to_settle(a, true);
 	if (!a->settle.pid)

@@ -2,8 +2,8 @@
 /*
  * Waits for the bridge's end, then for another bridge, or for a detach; see attach-guard.h.
  *
- * The guard's own process, of one thread.  It changes nothing unless it has the state file's lock: no bridge lives then, and
- * none can begin to take the device over meanwhile.
+ * The guard's own process, of one thread.  It changes nothing unless it has the state file's lock:
+ * no bridge lives then, and none can begin to take the device over meanwhile.
  */
 #include "nbd-bridge/main/attach-guard.h"
 
@@ -40,13 +40,15 @@ static void end_device(const struct attach *a, struct bridge_state_file *state, 
 	if (bridge_ublk_device_clear(&state->device, true, &err) < 0)
 		weft_err("%s has no bridge, and cannot be ended: %s", path, err.message);
 	else
-		weft_warn("the bridge of '%s' died, and no other took over within %u s: %s is ended, and what waited for it failed",
+		weft_warn("the bridge of '%s' died, and no other took over within %u s: %s is "
+			  "ended, and what waited for it failed",
 			name, waited_s, path);
 }
 
 static void guard(const struct attach *a, pid_t bridge, int pidfd)
 {
-	const uint64_t patience_ms = weft_max(a->options.timeout_ms, a->options.dead_timeout_ms) + UINT64_C(1000) * MARGIN_S;
+	const uint64_t patience_ms = weft_max(a->options.timeout_ms, a->options.dead_timeout_ms) +
+		UINT64_C(1000) * MARGIN_S;
 	struct pollfd p = {.fd = pidfd, .events = POLLIN};
 	struct bridge_state_file state;
 	char dir[128], path[256];
@@ -58,7 +60,8 @@ static void guard(const struct attach *a, pid_t bridge, int pidfd)
 		return;
 	snprintf(path, sizeof(path), "%s/attach-%s.json", dir, a->options.name);
 	/* Looking at more than its name would take the lock, in the way of who attaches. */
-	for (uint64_t end_ns = weft_now_ns() + patience_ms * 1000000; weft_now_ns() < end_ns; usleep(LOOK_MS * 1000))
+	for (uint64_t end_ns = weft_now_ns() + patience_ms * 1000000; weft_now_ns() < end_ns;
+		usleep(LOOK_MS * 1000))
 		if (access(path, F_OK) < 0)
 			return;
 	if (bridge_state_peek(a->options.name, &state, &alive, NULL) < 0)
@@ -108,8 +111,10 @@ void attach_guard_start(struct attach *a)
 		_exit(0);
 	}
 	if (pid < 0)
-		weft_warn("the device has no guard: %s; should this bridge be killed, its users wait until it is attached again, "
-			"or detached", strerror(errno));
+		weft_warn("the device has no guard: %s; should this bridge be killed, its users "
+			  "wait until it is attached again, "
+			  "or detached",
+			strerror(errno));
 	else
 		a->guard = pid;
 	if (pidfd >= 0)

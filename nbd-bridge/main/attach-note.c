@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What outlives a bridge: its state file, whose lock is the attachment's name, is written before anything is done that a take-over has to
- * know.  Its main thread, but for what lanes note.
+ * What outlives a bridge: its state file, whose lock is the attachment's name, is written before
+ * anything is done that a take-over has to know.  Its main thread, but for what lanes note.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -19,7 +19,8 @@ enum weft_mode attach_mode(const struct attach_options *o)
 	return o->shared ? WEFT_MODE_SHARED : o->read_only ? WEFT_MODE_READ : WEFT_MODE_WRITE;
 }
 
-int attach_save_state(struct attach *a, void (*change)(struct attach *a, void *ctx), void *ctx, struct weft_error *err)
+int attach_save_state(struct attach *a, void (*change)(struct attach *a, void *ctx), void *ctx,
+	struct weft_error *err)
 {
 	pthread_mutex_lock(&a->state_lock);
 	if (change)
@@ -79,12 +80,16 @@ void attach_change_stale(struct attach *a, void *ctx)
 	a->state.stale = true;
 }
 
-/* A take-over must not ask for what was refused for good.  Who was superseded has no successor but the one that there is. */
+/*
+ * A take-over must not ask for what was refused for good.  Who was superseded has no successor but
+ * the one that there is.
+ */
 void attach_keep_stale(struct attach *a)
 {
 	struct weft_error err;
 
-	if (!attachment_is_superseded(bridge_attachment(a->bridge)) && attach_save_state(a, attach_change_stale, NULL, &err) < 0)
+	if (!attachment_is_superseded(bridge_attachment(a->bridge)) &&
+		attach_save_state(a, attach_change_stale, NULL, &err) < 0)
 		weft_warn("%s", err.message);
 }
 
@@ -98,12 +103,15 @@ static int check_left_device(const struct attach *a, struct weft_error *err)
 	if (!bridge_device_find(&state->device, path, sizeof(path)))
 		return 0;
 	if (!state->uri || strcmp(state->uri, o->uri_text) != 0)
-		return weft_error_set(err, EBUSY, "a bridge named '%s' died and left %s, which is %s; clear it with: weft "
-			"detach %s; or give this one another --name", o->name, path, state->uri ? state->uri : "another region's",
-			o->name);
+		return weft_error_set(err, EBUSY,
+			"a bridge named '%s' died and left %s, which is %s; clear it with: weft "
+			"detach %s; or give this one another --name",
+			o->name, path, state->uri ? state->uri : "another region's", o->name);
 	if (!o->device)
-		return weft_error_set(err, EBUSY, "the bridge that died left %s, which may be in use; take it over with "
-			"--device, or clear it with: weft detach %s", path, o->name);
+		return weft_error_set(err, EBUSY,
+			"the bridge that died left %s, which may be in use; take it over with "
+			"--device, or clear it with: weft detach %s",
+			path, o->name);
 	return 0;
 }
 
@@ -118,24 +126,30 @@ static void name_device(struct attach *a)
 	else if (!device->backend[0]) {
 		weft_random(random, sizeof(random));
 		weft_hex(random, sizeof(random), key);
-		snprintf(device->backend, sizeof(device->backend), "weft:%s:%s", a->options.name, key);
+		snprintf(device->backend, sizeof(device->backend), "weft:%s:%s", a->options.name,
+			key);
 	}
 }
 
 /* As the state has them. */
-static const char mode_letters[] = {[WEFT_MODE_READ] = 'r', [WEFT_MODE_SHARED] = 's', [WEFT_MODE_WRITE] = 'w'};
+static const char mode_letters[] =
+	{[WEFT_MODE_READ] = 'r', [WEFT_MODE_SHARED] = 's', [WEFT_MODE_WRITE] = 'w'};
 
 /* Readers and writers are held to other rules: one does not go on as the other. */
 static int check_mode(const struct attach *a, struct weft_error *err)
 {
-	static const char *const options[] = {
-		[WEFT_MODE_READ] = "with --read-only", [WEFT_MODE_SHARED] = "with --shared", [WEFT_MODE_WRITE] = "to read and write"};
+	static const char *const options[] = {[WEFT_MODE_READ] = "with --read-only",
+		[WEFT_MODE_SHARED] = "with --shared",
+		[WEFT_MODE_WRITE] = "to read and write"};
 	const char *name = a->options.name;
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(mode_letters); i++)
 		if (a->state.mode == mode_letters[i] && i != attach_mode(&a->options))
-			return weft_error_set(err, EINVAL, "the bridge of '%s' that died was attached %s, and is taken over in the same way only; "
-				"or end it: weft detach %s", name, options[i], name);
+			return weft_error_set(err, EINVAL,
+				"the bridge of '%s' that died was attached %s, and is taken over "
+				"in the same way only; "
+				"or end it: weft detach %s",
+				name, options[i], name);
 	return 0;
 }
 
@@ -148,21 +162,29 @@ static int check_left_cache(const struct attach *a, bool same, struct weft_error
 	struct weft_error why;
 	char size[32];
 
-	if (!state->takes_over || !state->cache_file || (same && path && strcmp(path, state->cache_file) == 0))
+	if (!state->takes_over || !state->cache_file ||
+		(same && path && strcmp(path, state->cache_file) == 0))
 		return 0;
 	int r = cache_file_open(state->cache_file, false, &file, &why);
 	if (r == -ENOENT)
 		return 0;
 	if (r < 0)
-		return weft_error_set(err, -r, "what the bridge of '%s' that died left in its cache file cannot be seen: %.500s; mend that, or give "
-			"it up with: weft detach --force %s", a->options.name, why.message, a->options.name);
+		return weft_error_set(err, -r,
+			"what the bridge of '%s' that died left in its cache file cannot be seen: "
+			"%.500s; mend that, or give "
+			"it up with: weft detach --force %s",
+			a->options.name, why.message, a->options.name);
 	uint64_t dirty = cache_file_dirty_bytes(file);
 	cache_file_close(file);
 	if (dirty == 0)
 		return 0;
-	return weft_error_set(err, EBUSY, "the bridge of '%s' that died left %s in %s that are not at the donor of %.500s; go on with "
-		"that and --cache-file %s, or save them with weft rescue and give them up with: weft detach --force %s", a->options.name,
-		weft_format_size(dirty, size, sizeof(size)), state->cache_file, state->uri, state->cache_file, a->options.name);
+	return weft_error_set(err, EBUSY,
+		"the bridge of '%s' that died left %s in %s that are not at the donor of %.500s; "
+		"go on with "
+		"that and --cache-file %s, or save them with weft rescue and give them up with: "
+		"weft detach --force %s",
+		a->options.name, weft_format_size(dirty, size, sizeof(size)), state->cache_file,
+		state->uri, state->cache_file, a->options.name);
 }
 
 int attach_take_name(struct attach *a, struct weft_error *err)
@@ -178,14 +200,21 @@ int attach_take_name(struct attach *a, struct weft_error *err)
 	if (r < 0)
 		return r;
 	/* The secret is for that region only. */
-	bool same = state->uri && strcmp(state->uri, o->uri_text) == 0 && state->nr_donors == o->nr_donors;
+	bool same = state->uri && strcmp(state->uri, o->uri_text) == 0 &&
+		state->nr_donors == o->nr_donors;
 	if (state->takes_over && same && state->stripe_bytes != o->stripe_bytes)
-		return weft_error_set(err, EINVAL, "the bridge of '%s' that died had stripes of %" PRIu64 " bytes: with others its "
-			"contents would be scrambled; give --stripe-unit %" PRIu64 ", or end it: weft detach %s", o->name,
-			state->stripe_bytes, state->stripe_bytes, o->name);
+		return weft_error_set(err, EINVAL,
+			"the bridge of '%s' that died had stripes of %" PRIu64
+			" bytes: with others its "
+			"contents would be scrambled; give --stripe-unit %" PRIu64
+			", or end it: weft detach %s",
+			o->name, state->stripe_bytes, state->stripe_bytes, o->name);
 	if (state->takes_over && same && o->new_contents)
-		return weft_error_set(err, EINVAL, "the bridge of '%s' that died is taken over with the contents that it knows, without --new-contents; "
-			"or end it: weft detach %s", o->name, o->name);
+		return weft_error_set(err, EINVAL,
+			"the bridge of '%s' that died is taken over with the contents that it "
+			"knows, without --new-contents; "
+			"or end it: weft detach %s",
+			o->name, o->name);
 	if (state->takes_over && same) {
 		r = check_mode(a, err);
 		if (r < 0)
@@ -201,8 +230,11 @@ int attach_take_name(struct attach *a, struct weft_error *err)
 	if (r < 0)
 		return r;
 	if (a->resumes && o->new_contents)
-		return weft_error_set(err, EINVAL, "%s holds what was written and is not at the donor yet: attach without --new-contents to write it "
-			"back, or remove the file", o->cache_file);
+		return weft_error_set(err, EINVAL,
+			"%s holds what was written and is not at the donor yet: attach without "
+			"--new-contents to write it "
+			"back, or remove the file",
+			o->cache_file);
 	if (!state->mount || !o->mount || strcmp(state->mount, o->mount) != 0)
 		state->made_dev = state->made_ino = 0;
 	free(state->uri);

@@ -329,7 +329,10 @@ static int parse_uris(struct attach_options *o, const struct weft_command_line *
 	return o->uri_text ? WEFT_GO_ON : weft_usage_error("out of memory");
 }
 
-/* "weft attach …" of the arguments as they were given, but for `once` (may be NULL), which is not meant for another time. */
+/*
+ * "weft attach …" of the arguments as they were given, but for `once` (may be NULL), which is not
+ * meant for another time.
+ */
 static char *line_of(int argc, char *const argv[], const char *once)
 {
 	size_t len = sizeof("weft attach");

@@ -13,7 +13,8 @@
 #include "nbd-bridge/cache/cache.h"
 
 /* "%s; what to do". */
-static void add_advice(struct weft_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void add_advice(struct weft_error *err, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
 static void add_advice(struct weft_error *err, const char *fmt, ...)
 {
@@ -23,7 +24,8 @@ static void add_advice(struct weft_error *err, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(advice, sizeof(advice), fmt, ap);
 	va_end(ap);
-	weft_error_set(err, err->code, "%.*s; %s", (int)(sizeof(err->message) - strlen(advice) - 3), strdupa(err->message), advice);
+	weft_error_set(err, err->code, "%.*s; %s", (int)(sizeof(err->message) - strlen(advice) - 3),
+		strdupa(err->message), advice);
 }
 
 int attach_explain_refusal(const struct attach *a, struct weft_error *err)
@@ -35,24 +37,31 @@ int attach_explain_refusal(const struct attach *a, struct weft_error *err)
 	weft_error_prefix(err, "cannot attach %s", o->uri_text);
 	switch (err->code) {
 	case ECONNREFUSED:
-		add_advice(err, "is %s running there?", uri->foreign ? "an NBD server" : "weft serve");
+		add_advice(err, "is %s running there?",
+			uri->foreign ? "an NBD server" : "weft serve");
 		break;
 	case ENOENT:
 		if (!uri->driver && o->nr_donors == 1)
-			add_advice(err, "what there is shows: weft list weft://%s%s%s:%s", v6 ? "[" : "", uri->host, v6 ? "]" : "", uri->port);
+			add_advice(err, "what there is shows: weft list weft://%s%s%s:%s",
+				v6 ? "[" : "", uri->host, v6 ? "]" : "", uri->port);
 		break;
 	case EROFS:
 		add_advice(err, "add --read-only");
 		break;
 	case EBUSY:
 		if (o->read_only && !o->shared && !uri->foreign)
-			add_advice(err, "to read beside a writer, use --shared instead of --read-only");
+			add_advice(err,
+				"to read beside a writer, use --shared instead of --read-only");
 		break;
 	case ESTALE:
 		if (a->resumes)
-			add_advice(err, "what was not at the donor is still in %.200s: save it with weft rescue, then remove that file", o->cache_file);
+			add_advice(err,
+				"what was not at the donor is still in %.200s: save it with weft "
+				"rescue, then remove that file",
+				o->cache_file);
 		else if (a->state.takes_over)
-			add_advice(err, "to give up what '%s' had and attach anew: weft detach %s", o->name, o->name);
+			add_advice(err, "to give up what '%s' had and attach anew: weft detach %s",
+				o->name, o->name);
 		break;
 	default:
 		break;
@@ -67,7 +76,8 @@ static void print_cache(const struct attach *a, FILE *out)
 	fprintf(out, "  cache %s in chunks of %s, %s%s\n",
 		weft_format_size(cache_capacity_bytes(bridge_cache(a->bridge)), size, sizeof(size)),
 		weft_format_size(cache_chunk_size(bridge_cache(a->bridge)), chunk, sizeof(chunk)),
-		a->options.write_through ? "write-through" : "write-back", a->options.pull ? ", pulling" : "");
+		a->options.write_through ? "write-through" : "write-back",
+		a->options.pull ? ", pulling" : "");
 	if (a->cache_file)
 		fprintf(out, "  cache file %s%s\n", a->options.cache_file,
 			a->resumes ? ", with what a bridge that died had not written back" : "");
@@ -86,26 +96,36 @@ static void print_result(const struct attach *a, FILE *out)
 		info->read_only ? "read-only" : "to read and write",
 		a->state.takes_over ? ", taken over from a bridge that died" : "");
 	peer_way_now(&bridge_attachment(a->bridge)->peers[0], &now);
-	fprintf(out, "  transport %s (%s), %u lane%s\n", now.transport, a->find.why, lanes, lanes == 1 ? "" : "s");
+	fprintf(out, "  transport %s (%s), %u lane%s\n", now.transport, a->find.why, lanes,
+		lanes == 1 ? "" : "s");
 	if (info->one_sided)
 		fprintf(out, "  over %s\n", info->path);
 	if (o->nr_donors > 1) {
 		uint64_t cut = attachment_bytes_cut_off(bridge_attachment(a->bridge));
 
-		fprintf(out, "  striped over %u donors, %s at a time", o->nr_donors, weft_format_size(o->stripe_bytes, size, sizeof(size)));
+		fprintf(out, "  striped over %u donors, %s at a time", o->nr_donors,
+			weft_format_size(o->stripe_bytes, size, sizeof(size)));
 		if (cut > 0)
-			fprintf(out, "; all parts are equal, so that %s of the larger regions are not used",
+			fprintf(out,
+				"; all parts are equal, so that %s of the larger regions are not "
+				"used",
 				weft_format_size(cut, size, sizeof(size)));
 		fputc('\n', out);
 	}
 	if (o->new_contents)
-		fprintf(out, "  new contents: what was there as part of another device, or alone, is given up\n");
+		fprintf(out,
+			"  new contents: what was there as part of another device, or alone, is "
+			"given up\n");
 	if (!info->can_multi_conn && o->nr_lanes > 1)
-		fprintf(out, "  only one lane: the server does not promise that a FLUSH on one connection covers "
-			     "all (CAN_MULTI_CONN)\n");
+		fprintf(out,
+			"  only one lane: the server does not promise that a FLUSH on one "
+			"connection covers "
+			"all (CAN_MULTI_CONN)\n");
 	if (!info->has_epoch && !o->assume_stable)
-		fprintf(out, "  the server cannot say whether its contents are still the same: once a connection "
-			     "is lost, every request fails (see --assume-stable)\n");
+		fprintf(out,
+			"  the server cannot say whether its contents are still the same: once a "
+			"connection "
+			"is lost, every request fails (see --assume-stable)\n");
 	if (info->read_only && !o->read_only && !o->shared)
 		fprintf(out, "  the server allows no writes\n");
 	if (bridge_is_managed(a->bridge))
@@ -125,12 +145,17 @@ static void print_stale(struct attach *a, FILE *out)
 	struct weft_error why = {0};
 
 	bridge_state(a->bridge, &why);
-	fprintf(out, "weft-attach: '%s' is taken over from a bridge that died, and is stale: every request fails with an I/O error: %s\n"
+	fprintf(out,
+		"weft-attach: '%s' is taken over from a bridge that died, and is stale: every "
+		"request fails with an I/O error: %s\n"
 		"  go on with what its donor has now: weft reset %s\n"
-		"  end it: weft detach --force %s\n", name, why.message, name, name);
+		"  end it: weft detach --force %s\n",
+		name, why.message, name, name);
 	if (a->left_cache)
-		fprintf(out, "  what was not at the donor is still in %s; save it: weft rescue %s FILE\n", a->options.cache_file,
-			a->options.cache_file);
+		fprintf(out,
+			"  what was not at the donor is still in %s; save it: weft rescue %s "
+			"FILE\n",
+			a->options.cache_file, a->options.cache_file);
 }
 
 void attach_report(struct attach *a, int r, const struct weft_error *err)

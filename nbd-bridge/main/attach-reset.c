@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What a running bridge is asked for when its contents are lost: a rescue of its cache, and a reset.  Main thread, but for the rescue's own. */
+/*
+ * What a running bridge is asked for when its contents are lost: a rescue of its cache, and a
+ * reset.  Main thread, but for the rescue's own.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +29,8 @@ static void *save(void *ctx)
 	struct attach_rescue *s = ctx;
 
 	/* To its end, whether or not anybody asks how far it is. */
-	s->r = rescue_end(s->rescue, cache_each(bridge_cache(s->bridge), rescue_put, s->rescue), &s->err);
+	s->r = rescue_end(s->rescue, cache_each(bridge_cache(s->bridge), rescue_put, s->rescue),
+		&s->err);
 	atomic_store(&s->ended, true);
 	return NULL;
 }
@@ -44,7 +48,8 @@ static json_t *begin(struct attach *a, const char *path)
 	if (!path || path[0] != '/')
 		weft_error_set(&err, EINVAL, "the file's path is not absolute");
 	else if (!bridge_is_managed(a->bridge))
-		weft_error_set(&err, EINVAL, "'%s' has no cache: what it was sent is at its donor", a->options.name);
+		weft_error_set(&err, EINVAL, "'%s' has no cache: what it was sent is at its donor",
+			a->options.name);
 	if (err.code)
 		return failure(&err);
 	s = calloc(1, sizeof(*s));
@@ -52,7 +57,8 @@ static json_t *begin(struct attach *a, const char *path)
 		return json_pack("{s:s, s:i}", "error", "out of memory", "code", ENOMEM);
 	s->bridge = a->bridge;
 	s->stale = strcmp(bridge_state(a->bridge, NULL), "stale") == 0;
-	int r = rescue_new(path, a->options.uri_text, bridge_info(a->bridge)->size_bytes, &s->rescue, &err);
+	int r = rescue_new(path, a->options.uri_text, bridge_info(a->bridge)->size_bytes,
+		&s->rescue, &err);
 	if (r == 0 && (r = -pthread_create(&s->thread, NULL, save, s)) < 0)
 		weft_error_set(&err, -r, "cannot start a thread: %s", strerror(-r));
 	if (r < 0) {
@@ -69,8 +75,9 @@ static json_t *end(struct attach *a)
 	struct attach_rescue *s = a->rescue;
 
 	pthread_join(s->thread, NULL);
-	json_t *json = json_pack("{s:b, s:I, s:I, s:I}", "ended", 1, "clean_bytes", (json_int_t)rescue_bytes(s->rescue, CACHE_CONTENT_CLEAN),
-		"dirty_bytes", (json_int_t)rescue_bytes(s->rescue, CACHE_CONTENT_DIRTY), "torn_bytes",
+	json_t *json = json_pack("{s:b, s:I, s:I, s:I}", "ended", 1, "clean_bytes",
+		(json_int_t)rescue_bytes(s->rescue, CACHE_CONTENT_CLEAN), "dirty_bytes",
+		(json_int_t)rescue_bytes(s->rescue, CACHE_CONTENT_DIRTY), "torn_bytes",
 		(json_int_t)rescue_bytes(s->rescue, CACHE_CONTENT_TORN));
 	if (s->r < 0) {
 		json_decref(json);
@@ -98,7 +105,9 @@ json_t *attach_on_rescue(struct attach *a, const json_t *question)
 	if (path)
 		forget_ended(a);
 	if (path)
-		return a->rescue ? json_pack("{s:s, s:i}", "error", "it is being rescued already", "code", EBUSY) : begin(a, path);
+		return a->rescue ? json_pack("{s:s, s:i}", "error", "it is being rescued already",
+					   "code", EBUSY)
+				 : begin(a, path);
 	if (!a->rescue)
 		return json_pack("{s:s, s:i}", "error", "nothing is being rescued", "code", EINVAL);
 	return atomic_load(&a->rescue->ended) ? end(a) : json_pack("{s:b}", "ended", 0);
@@ -106,7 +115,10 @@ json_t *attach_on_rescue(struct attach *a, const json_t *question)
 
 /* ---- a way back ---- */
 
-/* Before anything is asked under it: a take-over must not ask as the same, nor as one that was never stale. */
+/*
+ * Before anything is asked under it: a take-over must not ask as the same, nor as one that was
+ * never stale.
+ */
 static void change_incarnation(struct attach *a, void *ctx)
 {
 	bridge_state_next_incarnation(&a->state);
@@ -127,8 +139,8 @@ static int save_granted(void *ctx, struct weft_error *err)
 }
 
 /*
- * What a dead bridge left in its cache file is of contents that are gone: under those that a reset is granted it must not be found any more.
- * *ret: its bytes, before they are given up (discard).
+ * What a dead bridge left in its cache file is of contents that are gone: under those that a reset
+ * is granted it must not be found any more.  *ret: its bytes, before they are given up (discard).
  */
 static int left_bytes(const struct attach *a, bool discard, uint64_t *ret, struct weft_error *err)
 {
@@ -142,33 +154,47 @@ static int left_bytes(const struct attach *a, bool discard, uint64_t *ret, struc
 	*ret = cache_file_dirty_bytes(file);
 	r = discard && *ret > 0 ? cache_file_discard(file) : 0;
 	cache_file_close(file);
-	return r < 0 ? weft_error_set(err, -r, "cannot give up what %s holds: %s", a->options.cache_file, strerror(-r)) : 0;
+	return r < 0 ? weft_error_set(err, -r, "cannot give up what %s holds: %s",
+			       a->options.cache_file, strerror(-r))
+		     : 0;
 }
 
 /* 0, with what is given up by it; or why not. */
 static int may_reset(struct attach *a, bool discard, uint64_t *ret_given_up, struct weft_error *err)
 {
-	const char *name = a->options.name, *path = a->options.cache_file, *state = bridge_state(a->bridge, NULL);
+	const char *name = a->options.name, *path = a->options.cache_file,
+		   *state = bridge_state(a->bridge, NULL);
 	uint64_t dirty = bridge_dirty_bytes(a->bridge), left;
 	char users[320], size[32];
 
 	if (strcmp(state, "stale") != 0)
-		return weft_error_set(err, EINVAL, "'%s' is %s: a reset is for attachments that are stale; weft status shows "
-			"whether it becomes so", name, state);
+		return weft_error_set(err, EINVAL,
+			"'%s' is %s: a reset is for attachments that are stale; weft status shows "
+			"whether it becomes so",
+			name, state);
 	if (a->rescue)
 		return weft_error_set(err, EBUSY, "'%s' is being rescued", name);
 	if (dirty > 0 && !a->rescued && !discard)
-		return weft_error_set(err, EBUSY, "the cache of '%s' holds %s that were not at the donor; save them first: weft rescue %s FILE; "
-			"or give them up: weft reset --discard %s", name, weft_format_size(dirty, size, sizeof(size)), name, name);
+		return weft_error_set(err, EBUSY,
+			"the cache of '%s' holds %s that were not at the donor; save them first: "
+			"weft rescue %s FILE; "
+			"or give them up: weft reset --discard %s",
+			name, weft_format_size(dirty, size, sizeof(size)), name, name);
 	int r = left_bytes(a, false, &left, err);
 	if (r < 0)
 		return r;
 	if (left > 0 && !discard)
-		return weft_error_set(err, EBUSY, "%s holds %s that were not at the donor; save them first: weft rescue %s FILE; then give them "
-			"up: weft reset --discard %s", path, weft_format_size(left, size, sizeof(size)), path, name);
+		return weft_error_set(err, EBUSY,
+			"%s holds %s that were not at the donor; save them first: weft rescue %s "
+			"FILE; then give them "
+			"up: weft reset --discard %s",
+			path, weft_format_size(left, size, sizeof(size)), path, name);
 	if (attach_users(a, users, sizeof(users)) > 0)
-		return weft_error_set(err, EBUSY, "'%s' is in use: %s; what they remember is of the contents that are gone, and would be mixed "
-			"with the new: end that first (unmount, close, disconnect)", name, users);
+		return weft_error_set(err, EBUSY,
+			"'%s' is in use: %s; what they remember is of the contents that are gone, "
+			"and would be mixed "
+			"with the new: end that first (unmount, close, disconnect)",
+			name, users);
 	*ret_given_up = dirty + left;
 	return 0;
 }

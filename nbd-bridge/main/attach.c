@@ -2,12 +2,12 @@
 /*
  * weft attach: maps a region.
  *
- * In the background the program is two processes: the one that was started waits for the other's result on
- * a pipe, prints it and exits; the other is the bridge.  Its main thread owns the loop: the listening
- * socket, the control socket, signals.  The lanes are threads of the bridge.
+ * In the background the program is two processes: the one that was started waits for the other's
+ * result on a pipe, prints it and exits; the other is the bridge.  Its main thread owns the loop:
+ * the listening socket, the control socket, signals.  The lanes are threads of the bridge.
  *
- * Order: the state file (whose lock is the attachment's name) is written before anything is connected, so
- * that a bridge that is killed at any point can be taken over.
+ * Order: the state file (whose lock is the attachment's name) is written before anything is
+ * connected, so that a bridge that is killed at any point can be taken over.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -35,7 +35,10 @@ enum {
 
 /* ---- changes, told once each ---- */
 
-/* `umount FILE` is a way of detaching, too, and `nbd-client -d`.  What lies there then is the user's. */
+/*
+ * `umount FILE` is a way of detaching, too, and `nbd-client -d`.  What lies there then is the
+ * user's.
+ */
 static void end_if_unused(struct attach *a)
 {
 	bool used = false, unmounted = false;
@@ -50,8 +53,9 @@ static void end_if_unused(struct attach *a)
 			what = front->path;
 	}
 	if (unmounted && used && !a->unmounted)
-		weft_warn("%s was unmounted or disconnected, and is not the region any more; '%s' goes on without it", what,
-			a->options.name);
+		weft_warn("%s was unmounted or disconnected, and is not the region any more; '%s' "
+			  "goes on without it",
+			what, a->options.name);
 	a->unmounted = unmounted;
 	if (used)
 		return;
@@ -77,7 +81,8 @@ static void tell_ways(struct attach *a)
 		if (now.nr_changes == a->nr_changes[i])
 			continue;
 		a->nr_changes[i] = now.nr_changes;
-		weft_warn("'%s' goes on over transport %s%s%s (%s)", o->name, now.transport, o->nr_donors > 1 ? " to " : "",
+		weft_warn("'%s' goes on over transport %s%s%s (%s)", o->name, now.transport,
+			o->nr_donors > 1 ? " to " : "",
 			o->nr_donors > 1 ? o->donors[i].uri_text : "", now.why);
 	}
 }
@@ -104,8 +109,10 @@ static void on_wake(void *ctx)
 	if (strcmp(now, "ready") == 0)
 		weft_info("'%s' is ready again", a->options.name);
 	else if (strcmp(now, "stale") == 0)
-		weft_err("'%s' is stale, every request fails from now on: %s; go on with what there is now: weft reset %s; or end it: "
-			 "weft detach --force %s", a->options.name, why.message, a->options.name, a->options.name);
+		weft_err("'%s' is stale, every request fails from now on: %s; go on with what "
+			 "there is now: weft reset %s; or end it: "
+			 "weft detach --force %s",
+			a->options.name, why.message, a->options.name, a->options.name);
 	else
 		weft_warn("'%s' is %s%s%s", a->options.name, now, why.code ? ": " : "",
 			why.code ? why.message : "");
@@ -123,7 +130,8 @@ static int start_fronts(struct attach *a, struct weft_error *err)
 		atomic_store(&a->socket_tenure.now, a->state.socket_tenure);
 		a->socket_tenure.note = attach_note_tenure;
 		a->socket_tenure.ctx = a;
-		r = bridge_front_nbd_new(a->bridge, a->loop, o->socket, &a->socket_tenure, &front, err);
+		r = bridge_front_nbd_new(a->bridge, a->loop, o->socket, &a->socket_tenure, &front,
+			err);
 		if (r < 0)
 			return r;
 		a->fronts = front;
@@ -145,8 +153,8 @@ static int start_fronts(struct attach *a, struct weft_error *err)
 			return r;
 	}
 	if (o->device) {
-		r = bridge_front_device_new(a->bridge, a->loop, &o->device_wish, &a->state.device, attach_save_device, a, a->device_why,
-			&front, err);
+		r = bridge_front_device_new(a->bridge, a->loop, &o->device_wish, &a->state.device,
+			attach_save_device, a, a->device_why, &front, err);
 		if (r < 0)
 			return r;
 		front->next = a->fronts;
@@ -193,7 +201,8 @@ static void say_goodbye(const struct attach *a)
 	struct weft_error err;
 
 	if (detach_say_goodbye(&a->state, &err) < 0)
-		weft_warn("'%s': a donor was not told that this attachment has ended: %s", a->options.name, err.message);
+		weft_warn("'%s': a donor was not told that this attachment has ended: %s",
+			a->options.name, err.message);
 }
 
 static int stop(struct attach *a, struct weft_error *err)
@@ -211,7 +220,8 @@ static int stop(struct attach *a, struct weft_error *err)
 		attach_stop_fronts(a, true, NULL);
 	attach_end_rescue(a);
 	if (a->bridge) {
-		bool lost = strcmp(bridge_state(a->bridge, NULL), "stale") == 0 && !attachment_is_superseded(bridge_attachment(a->bridge));
+		bool lost = strcmp(bridge_state(a->bridge, NULL), "stale") == 0 &&
+			!attachment_is_superseded(bridge_attachment(a->bridge));
 
 		r = bridge_stop(a->bridge, a->gives_up ? 0 : FLUSH_MS, err);
 		if (lost && !a->gives_up)
@@ -222,7 +232,8 @@ static int stop(struct attach *a, struct weft_error *err)
 	if (a->attached && a->options.record_order) {
 		struct weft_error why;
 
-		if (cache_save_pull_order(bridge_cache(a->bridge), a->options.record_order, &why) < 0)
+		if (cache_save_pull_order(bridge_cache(a->bridge), a->options.record_order, &why) <
+			0)
 			weft_warn("%s", why.message);
 	}
 	bridge_free(a->bridge);
@@ -258,7 +269,9 @@ static void be_patient(const struct attach_options *o)
 {
 	/* What a wait that was ordered is for is told with the reason. */
 	if (!o->waits)
-		weft_patience_begin("weft-attach: waiting for an answer of %s, up to %d s (Ctrl-C gives up)", o->uri_text, ATTACH_CONNECT_MS / 1000);
+		weft_patience_begin(
+			"weft-attach: waiting for an answer of %s, up to %d s (Ctrl-C gives up)",
+			o->uri_text, ATTACH_CONNECT_MS / 1000);
 }
 
 static int run(struct attach *a)
@@ -278,7 +291,10 @@ static int run(struct attach *a)
 		r = weft_error_set(&err, ECANCELED, "given up");
 	if (r < 0) {
 		stop(a, NULL);
-		/* A device that is left has its guard: the dead bridge's own has seen this one in its place. */
+		/*
+		 * A device that is left has its guard: the dead bridge's own has seen this one in
+		 * its place.
+		 */
 		if (!a->state.takes_over)
 			attach_guard_end(a);
 		finish(a, r, &err, a->state.takes_over);
@@ -320,7 +336,8 @@ static int wait_for_bridge(int fd, pid_t pid)
 
 		waitpid(pid, &how, 0);
 		if (WIFSIGNALED(how))
-			fprintf(stderr, "weft-attach: the bridge died: %s\n", strsignal(WTERMSIG(how)));
+			fprintf(stderr, "weft-attach: the bridge died: %s\n",
+				strsignal(WTERMSIG(how)));
 		else
 			fprintf(stderr, "weft-attach: the bridge ended without a word\n");
 		return 1;
@@ -354,7 +371,8 @@ int main(int argc, char **argv)
 	}
 	pid_t pid = fork();
 	if (pid < 0) {
-		fprintf(stderr, "weft-attach: cannot go into the background: %s; try --foreground\n",
+		fprintf(stderr,
+			"weft-attach: cannot go into the background: %s; try --foreground\n",
 			strerror(errno));
 		return 1;
 	}

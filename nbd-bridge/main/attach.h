@@ -42,12 +42,14 @@ struct attach {
 	struct weft_signals signals;
 	/* attach-end.c */
 	struct bridge_settle settle;
-	bool settled;           /* the kernel has written back, with settle_result, since that was last looked at */
+	/* the kernel has written back, with settle_result, since that was last looked at */
+	bool settled;
 	bool settle_everything; /* what is under way is what a signal began */
 	int settle_result;
 	int asked_to_end;       /* by this signal; 0: it was not */
 	struct weft_timer end_look;
-	bool gives_up;          /* what a donor that does not answer has not got: that was ordered */
+	/* what a donor that does not answer has not got: that was ordered */
+	bool gives_up;
 	struct weft_error end_told; /* why it goes on */
 	uint64_t nr_changes[BRIDGE_MAX_DONORS]; /* of transport, told */
 	char device_why[320]; /* this kind of device */
@@ -62,21 +64,32 @@ void attach_on_question(void *attach, struct weft_control_call *call, const json
 /* attach-note.c: what outlives the bridge */
 
 enum weft_mode attach_mode(const struct attach_options *o);
-/* Takes the attachment's name, and reads what a bridge of this name left.  Errors say what to do. */
+/*
+ * Takes the attachment's name, and reads what a bridge of this name left.  Errors say what to do.
+ */
 int attach_take_name(struct attach *a, struct weft_error *err);
 /* Writes a->state, which `change` (NULL: nothing) changes under its lock. */
-int attach_save_state(struct attach *a, void (*change)(struct attach *a, void *ctx), void *ctx, struct weft_error *err);
-/* For it: what the bridge's donors have granted; that what is remembered is not what the donors have. */
+int attach_save_state(struct attach *a, void (*change)(struct attach *a, void *ctx), void *ctx,
+	struct weft_error *err);
+/*
+ * For it: what the bridge's donors have granted; that what is remembered is not what the donors
+ * have.
+ */
 void attach_change_granted(struct attach *a, void *ctx);
 void attach_change_stale(struct attach *a, void *ctx);
 /* The bridge became stale: a take-over has to know. */
 void attach_keep_stale(struct attach *a);
-/* As bridge_attachment_config.note, bridge_tenure.note, and for bridge_front_device_new(); ctx: the attach. */
+/*
+ * As bridge_attachment_config.note, bridge_tenure.note, and for bridge_front_device_new(); ctx: the
+ * attach.
+ */
 int attach_note(void *ctx, unsigned donor, uint64_t epoch, uint64_t granted, bool wrote);
 int attach_note_tenure(void *ctx, uint64_t tenure);
 int attach_save_device(void *ctx, const struct bridge_device *device, struct weft_error *err);
 
-/* attach-begin.c: makes and starts a->bridge, again and again with --wait.  Errors say what to do. */
+/*
+ * attach-begin.c: makes and starts a->bridge, again and again with --wait.  Errors say what to do.
+ */
 int attach_begin_bridge(struct attach *a, struct weft_error *err);
 /* Whether whoever waits for the attach does not any more. */
 bool attach_is_given_up(void *attach);
@@ -100,8 +113,8 @@ void attach_forget_end(struct attach *a);
 
 /* attach-cache.c */
 /*
- * Opens the cache file, if there is to be one; what a dead bridge left in it is resumed (a->resumes, and a->state says
- * as whom), or cannot be, and is kept.
+ * Opens the cache file, if there is to be one; what a dead bridge left in it is resumed
+ * (a->resumes, and a->state says as whom), or cannot be, and is kept.
  */
 int attach_open_cache(struct attach *a, struct weft_error *err);
 
@@ -113,14 +126,23 @@ json_t *attach_on_reset(struct attach *a, bool discard);
 /* Before the bridge is freed. */
 void attach_end_rescue(struct attach *a);
 
-/* attach-log.c: what a bridge, or its guard, in the background has to say goes to a file beside its socket from now on. */
+/*
+ * attach-log.c: what a bridge, or its guard, in the background has to say goes to a file beside its
+ * socket from now on.
+ */
 void attach_log_to_file(const struct attach_options *o);
 /* Where that is; < 0: nowhere. */
 int attach_log_path(const struct attach_options *o, char *path, size_t len);
 
-/* attach-report.c: puts what can be done about it behind the reason why a donor refused, or was not there.  Returns -err->code. */
+/*
+ * attach-report.c: puts what can be done about it behind the reason why a donor refused, or was not
+ * there.  Returns -err->code.
+ */
 int attach_explain_refusal(const struct attach *a, struct weft_error *err);
-/* attach-report.c: tells whoever waits how it went, with a byte (0: attached; 1: not; ATTACH_STALE) before the text on a pipe. */
+/*
+ * attach-report.c: tells whoever waits how it went, with a byte (0: attached; 1: not; ATTACH_STALE)
+ * before the text on a pipe.
+ */
 void attach_report(struct attach *a, int r, const struct weft_error *err);
 
 #endif

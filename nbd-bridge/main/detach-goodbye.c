@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The goodbye that a killed bridge could not say: its attachment is joined under the next incarnation, as a reader, and left
- * at once, so that the donor frees the region now and not at the end of the lease.  Main thread; blocks for a moment.
+ * The goodbye that a killed bridge could not say: its attachment is joined under the next
+ * incarnation, as a reader, and left at once, so that the donor frees the region now and not at the
+ * end of the lease.  Main thread; blocks for a moment.
  */
 #include "nbd-bridge/main/detach-goodbye.h"
 
@@ -50,9 +51,11 @@ static int join_and_leave(struct tp *tp, const struct tp_target *target, struct 
 	return r;
 }
 
-static int say_goodbye_at(const struct bridge_state_file *state, unsigned i, const char *uri_text, struct weft_error *err)
+static int say_goodbye_at(const struct bridge_state_file *state, unsigned i, const char *uri_text,
+	struct weft_error *err)
 {
-	struct tp_target target = {.connect_timeout_ms = CONNECT_MS, .hello.mode = WEFT_MODE_SHARED};
+	struct tp_target target = {.connect_timeout_ms = CONNECT_MS,
+		.hello.mode = WEFT_MODE_SHARED};
 	struct weft_uri uri;
 	struct tp *tp;
 	int r = weft_uri_parse(uri_text, &uri, err);
@@ -89,7 +92,8 @@ int detach_say_goodbye(const struct bridge_state_file *state, struct weft_error 
 
 	if (!uris)
 		return weft_error_set(err, ENODATA, "it is not known what it was attached to");
-	for (char *uri = strtok_r(uris, " ", &at); uri && i < state->nr_donors; uri = strtok_r(NULL, " ", &at)) {
+	for (char *uri = strtok_r(uris, " ", &at); uri && i < state->nr_donors;
+		uri = strtok_r(NULL, " ", &at)) {
 		int one = say_goodbye_at(state, i++, uri, err);
 
 		if (one < 0)

@@ -87,13 +87,15 @@ static int find(const char *what, char *name, struct weft_error *err)
 	}
 	bridge_state_each(look_at, &search);
 	if (search.found == 0)
-		return weft_error_set(err, ENOENT, "there is no attachment '%s'; weft status shows what there is", what);
+		return weft_error_set(err, ENOENT,
+			"there is no attachment '%s'; weft status shows what there is", what);
 	snprintf(name, WEFT_NAME_MAX + 1, "%s", search.name);
 	return 0;
 }
 
 /* What the dead bridge's cache file holds and the donor does not; 0 bytes without one. */
-static int left_in_file(const struct bridge_state_file *state, uint64_t *ret_bytes, struct weft_error *err)
+static int left_in_file(const struct bridge_state_file *state, uint64_t *ret_bytes,
+	struct weft_error *err)
 {
 	struct cache_file *file;
 
@@ -115,13 +117,14 @@ static void remove_from_run_dir(const char *name)
 	if (weft_run_dir(dir, sizeof(dir)) < 0)
 		return;
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(suffixes); i++)
-		if (snprintf(path, sizeof(path), "%s/attach-%s.%s", dir, name, suffixes[i]) < (int)sizeof(path))
+		if (snprintf(path, sizeof(path), "%s/attach-%s.%s", dir, name, suffixes[i]) <
+			(int)sizeof(path))
 			unlink(path);
 }
 
 /* Nobody serves it any more: what it left in the file system goes, but for its cache file. */
-static int clear_away(struct bridge_state_file *state, const char *name, const char *how, bool force,
-	struct weft_error *err)
+static int clear_away(struct bridge_state_file *state, const char *name, const char *how,
+	bool force, struct weft_error *err)
 {
 	struct stat st;
 	struct weft_error unseen;
@@ -129,17 +132,26 @@ static int clear_away(struct bridge_state_file *state, const char *name, const c
 	char size[32];
 
 	if (state->damaged && !force)
-		return weft_error_set(err, EUCLEAN, "'%s' %s, and its state, %s, is damaged, or of a newer weft: what it left cannot all be found; end what uses "
-			"its device, file or socket, and give it up with: weft detach --force %s", name, how, state->path, name);
+		return weft_error_set(err, EUCLEAN,
+			"'%s' %s, and its state, %s, is damaged, or of a newer weft: what it left "
+			"cannot all be found; end what uses "
+			"its device, file or socket, and give it up with: weft detach --force %s",
+			name, how, state->path, name);
 	int seen = left_in_file(state, &left, &unseen);
 	if (seen < 0 && !force)
-		return weft_error_set(err, -seen, "'%s' %s, and what it left in its cache file cannot be seen: %.500s; mend that, or give it up with: "
-			"weft detach --force %s", name, how, unseen.message, name);
+		return weft_error_set(err, -seen,
+			"'%s' %s, and what it left in its cache file cannot be seen: %.500s; mend "
+			"that, or give it up with: "
+			"weft detach --force %s",
+			name, how, unseen.message, name);
 	weft_format_size(left, size, sizeof(size));
 	if (left > 0 && !force)
-		return weft_error_set(err, EBUSY, "'%s' %s, and %s that are not at the donor are in %s; attach it again with --cache-file %s to "
-			"have them written back, or save them with weft rescue and then: weft detach --force %s", name, how, size,
-			state->cache_file, state->cache_file, name);
+		return weft_error_set(err, EBUSY,
+			"'%s' %s, and %s that are not at the donor are in %s; attach it again with "
+			"--cache-file %s to "
+			"have them written back, or save them with weft rescue and then: weft "
+			"detach --force %s",
+			name, how, size, state->cache_file, state->cache_file, name);
 	int cleared = bridge_device_clear(&state->device, force, err);
 	if (cleared < 0)
 		return cleared;
@@ -152,20 +164,28 @@ static int clear_away(struct bridge_state_file *state, const char *name, const c
 			return r;
 		if (r > 0)
 			bridge_remove_made_file(state->mount,
-				(struct bridge_made_file){.dev = state->made_dev, .ino = state->made_ino});
+				(struct bridge_made_file){.dev = state->made_dev,
+					.ino = state->made_ino});
 	}
 	struct weft_error why;
-	weft_patience_begin("weft-detach: telling the donor that '%s' has ended, which may take up to 10 s", name);
+	weft_patience_begin(
+		"weft-detach: telling the donor that '%s' has ended, which may take up to 10 s",
+		name);
 	int told = detach_say_goodbye(state, &why);
 	weft_patience_end();
 	/* The state last: who has that is the attachment. */
 	remove_from_run_dir(name);
 	bridge_state_remove(state);
-	printf("'%s' %s; what it left is cleared away. What it had not flushed may not be durable.\n", name, how);
+	printf("'%s' %s; what it left is cleared away. What it had not flushed may not be "
+	       "durable.\n",
+		name, how);
 	if (left > 0)
-		printf("  %s of it are in %s still; save them with: weft rescue %s FILE\n", size, state->cache_file, state->cache_file);
+		printf("  %s of it are in %s still; save them with: weft rescue %s FILE\n", size,
+			state->cache_file, state->cache_file);
 	if (told < 0)
-		printf("  its donor could not be told, and holds the region until the lease is over: %s\n", why.message);
+		printf("  its donor could not be told, and holds the region until the lease is "
+		       "over: %s\n",
+			why.message);
 	return 0;
 }
 
@@ -178,7 +198,8 @@ static int wait_for_exit(int pidfd, const char *complaint, struct weft_error *er
 	return 0;
 }
 
-static int ask(const char *name, json_t *question, int timeout_ms, json_t **ret, struct weft_error *err)
+static int ask(const char *name, json_t *question, int timeout_ms, json_t **ret,
+	struct weft_error *err)
 {
 	char control[WEFT_NAME_MAX + 32];
 
@@ -195,14 +216,17 @@ static int end_silent(const char *name, pid_t pid, int pidfd, bool force, struct
 	bool alive;
 
 	if (!force)
-		return weft_error_set(err, ETIMEDOUT, "'%s' is not detached: its bridge, pid %d, does not answer; to kill "
-			"it, and lose what it has not written: weft detach --force %s", name, (int)pid, name);
+		return weft_error_set(err, ETIMEDOUT,
+			"'%s' is not detached: its bridge, pid %d, does not answer; to kill "
+			"it, and lose what it has not written: weft detach --force %s",
+			name, (int)pid, name);
 	int r = bridge_state_peek(name, &state, &alive, err);
 	if (r < 0)
 		return r;
 	/* The number may be another's by now: the bridge has its state file open. */
 	if (alive && (pidfd < 0 || !bridge_process_has_open(pid, state.path)))
-		r = weft_error_set(err, ESRCH, "'%s' does not answer, and its process cannot be found", name);
+		r = weft_error_set(err, ESRCH,
+			"'%s' does not answer, and its process cannot be found", name);
 	else if (alive && pidfd_send_signal(pidfd, SIGKILL, NULL, 0) < 0)
 		r = weft_error_set(err, errno, "cannot kill pid %d: %s", (int)pid, strerror(errno));
 	bridge_state_fini(&state);
@@ -213,7 +237,8 @@ static int end_silent(const char *name, pid_t pid, int pidfd, bool force, struct
 	if (r < 0)
 		return r;
 	if (alive)
-		r = weft_error_set(err, EBUSY, "pid %d was killed, but another process has '%s'", (int)pid, name);
+		r = weft_error_set(err, EBUSY, "pid %d was killed, but another process has '%s'",
+			(int)pid, name);
 	else
 		r = clear_away(&state, name, "did not answer and was killed", true, err);
 	bridge_state_fini(&state);
@@ -225,36 +250,46 @@ static void tell_wait(const char *name, const json_t *status, bool force)
 {
 	const char *state = json_string_value(json_object_get(status, "state"));
 	const char *why = json_string_value(json_object_get(status, "why"));
-	bool answers = !state || (strcmp(state, "ready") == 0 && json_real_value(json_object_get(status, "silent_s")) < SILENT_S);
+	bool answers = !state ||
+		(strcmp(state, "ready") == 0 &&
+			json_real_value(json_object_get(status, "silent_s")) < SILENT_S);
 
 	if (force)
-		weft_patience_begin("weft-detach: waiting for what is in flight to end, up to %d s", FORCED_S);
+		weft_patience_begin("weft-detach: waiting for what is in flight to end, up to %d s",
+			FORCED_S);
 	else if (answers || strcmp(state, "stale") == 0)
-		weft_patience_begin("weft-detach: waiting for what was written to arrive at the donor; to give up now: weft detach --force %s", name);
+		weft_patience_begin("weft-detach: waiting for what was written to arrive at the "
+				    "donor; to give up now: weft detach --force %s",
+			name);
 	else
-		fprintf(stderr, "weft-detach: waiting up to %d s for the donor, which does not answer%s%s; to give up now: weft detach --force %s\n",
+		fprintf(stderr,
+			"weft-detach: waiting up to %d s for the donor, which does not answer%s%s; "
+			"to give up now: weft detach --force %s\n",
 			STUCK_MS / 1000, why ? ": " : "", why ? why : "", name);
 }
 
 /*
- * Asks until the cache has nothing that is not at the donor, and the bridge ends.  Gives up, with the attachment as it was,
- * when nothing is written back for STUCK_MS.
+ * Asks until the cache has nothing that is not at the donor, and the bridge ends.  Gives up, with
+ * the attachment as it was, when nothing is written back for STUCK_MS.
  */
-static int ask_until_written_back(const char *name, bool force, json_t **ret, struct weft_error *err)
+static int ask_until_written_back(const char *name, bool force, json_t **ret,
+	struct weft_error *err)
 {
 	uint64_t least = UINT64_MAX, moved_ns = weft_now_ns(), told_ns = moved_ns;
 	bool told = false;
 	char size[32];
 
 	for (;;) {
-		int r = ask(name, json_pack("{s:s, s:b}", "op", "detach", "force", force), ANSWER_MS, ret, err);
+		int r = ask(name, json_pack("{s:s, s:b}", "op", "detach", "force", force),
+			ANSWER_MS, ret, err);
 
 		if (r < 0 || !json_is_false(json_object_get(*ret, "detached"))) {
 			if (told && r == 0)
 				fprintf(stderr, "weft-detach: everything is written back\n");
 			return r;
 		}
-		uint64_t dirty = (uint64_t)json_integer_value(json_object_get(*ret, "dirty_bytes")), now_ns = weft_now_ns();
+		uint64_t dirty = (uint64_t)json_integer_value(json_object_get(*ret, "dirty_bytes")),
+			 now_ns = weft_now_ns();
 		weft_format_size(dirty, size, sizeof(size));
 		if (dirty < least)
 			moved_ns = now_ns;
@@ -263,14 +298,23 @@ static int ask_until_written_back(const char *name, bool force, json_t **ret, st
 		bool stale = state && strcmp(state, "stale") == 0;
 		if (stale || now_ns - moved_ns > STUCK_MS * UINT64_C(1000000)) {
 			if (dirty == 0)
-				r = weft_error_set(err, EIO, "'%s' is not detached: what the kernel caches of it was not written back within %d s (it is %s); "
-					"try again when its donor is there, or give it up: weft detach --force %s", name, STUCK_MS / 1000,
-					state ? state : "not ready", name);
+				r = weft_error_set(err, EIO,
+					"'%s' is not detached: what the kernel caches of it was "
+					"not written back within %d s (it is %s); "
+					"try again when its donor is there, or give it up: weft "
+					"detach --force %s",
+					name, STUCK_MS / 1000, state ? state : "not ready", name);
 			else
-				r = weft_error_set(err, EIO, "'%s' is not detached: %s of its cache cannot be written back; %s: weft rescue %s FILE; "
-					"or give it up: weft detach --force %s", name, size, stale ?
-					"it is stale, so its donor takes none of it; save that with" :
-					"try again when its donor is there, or save that with", name, name);
+				r = weft_error_set(err, EIO,
+					"'%s' is not detached: %s of its cache cannot be written "
+					"back; %s: weft rescue %s FILE; "
+					"or give it up: weft detach --force %s",
+					name, size,
+					stale ? "it is stale, so its donor takes none of it; save "
+						"that with"
+					      : "try again when its donor is there, or save that "
+						"with",
+					name, name);
 			json_decref(*ret);
 			*ret = NULL;
 			return r;
@@ -303,8 +347,12 @@ static int detach(const char *name, bool force, struct weft_error *err)
 	pid_t pid = state.pid;
 	WEFT_CLEANUP_CLOSE int pidfd = state.pid > 0 ? pidfd_open(state.pid, 0) : -1;
 	bridge_state_fini(&state);
-	/* An order that was queued would be carried out when nobody waits for it any more: see first whether it answers. */
-	weft_patience_begin("weft-detach: waiting for the bridge of '%s' to answer, up to %d s", name, ALIVE_MS / 1000);
+	/*
+	 * An order that was queued would be carried out when nobody waits for it any more: see
+	 * first whether it answers.
+	 */
+	weft_patience_begin("weft-detach: waiting for the bridge of '%s' to answer, up to %d s",
+		name, ALIVE_MS / 1000);
 	r = ask(name, json_pack("{s:s}", "op", "status"), ALIVE_MS, &answer, err);
 	weft_patience_end();
 	if (r == 0)
@@ -378,7 +426,10 @@ int main(int argc, char **argv)
 	int r = bridge_settle_main(argc, argv);
 	if (r >= 0)
 		return r;
-	/* The file that is to go may be among what a shell handed on, and we are not one of its users. */
+	/*
+	 * The file that is to go may be among what a shell handed on, and we are not one of its
+	 * users.
+	 */
 	close_range(STDERR_FILENO + 1, UINT_MAX, 0);
 	r = parse(argc, argv, &o);
 	if (r != WEFT_GO_ON)

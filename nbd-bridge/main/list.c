@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * weft list: what a donor lends.  A donor is an NBD server, so that libnbd asks; any NBD server can be
- * listed.  One thread.
+ * weft list: what a donor lends.  A donor is an NBD server, so that libnbd asks; any NBD server can
+ * be listed.  One thread.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -24,7 +24,8 @@
 
 enum {
 	MAX_EXPORTS = 1000000, /* that a server can make us keep */
-	PER_CONNECTION = 250,  /* exports asked about: an older donor takes 1024 options of a connection */
+	/* exports asked about: an older donor takes 1024 options of a connection */
+	PER_CONNECTION = 250,
 	ANSWER_S = 10,
 	MAX_WIDTH = 48,
 	TENURE_LEN = 16,
@@ -55,7 +56,8 @@ static bool make_room(struct exports *exports)
 
 	if (names)
 		exports->names = names;
-	char **descriptions = names ? reallocarray(exports->descriptions, room, sizeof(char *)) : NULL;
+	char **descriptions =
+		names ? reallocarray(exports->descriptions, room, sizeof(char *)) : NULL;
 	if (!descriptions)
 		return false;
 	exports->descriptions = descriptions;
@@ -104,7 +106,9 @@ static const char *reason(void)
 	int error = nbd_get_errno();
 
 	if (server_said[0]) /* a donor's begins with an error's name, for programs */
-		return code > 0 && strncmp(server_said + code, ": ", 2) == 0 ? server_said + code + 2 : server_said;
+		return code > 0 && strncmp(server_said + code, ": ", 2) == 0
+			? server_said + code + 2
+			: server_said;
 	return error ? strerror(error) : "the server broke the protocol";
 }
 
@@ -123,23 +127,26 @@ static struct nbd_handle *connect_to(const struct weft_uri *uri, struct weft_err
 	nbd_set_opt_mode(nbd, true);
 	nbd_set_full_info(nbd, true);
 	alarm(ANSWER_S);
-	weft_patience_begin("weft-list: waiting for an answer of %s, up to %d s (Ctrl-C gives up)", uri->socket[0] ? uri->socket : uri->host,
-		ANSWER_S);
-	int r = uri->socket[0] ? nbd_connect_unix(nbd, uri->socket) : nbd_connect_tcp(nbd, uri->host, uri->port);
+	weft_patience_begin("weft-list: waiting for an answer of %s, up to %d s (Ctrl-C gives up)",
+		uri->socket[0] ? uri->socket : uri->host, ANSWER_S);
+	int r = uri->socket[0] ? nbd_connect_unix(nbd, uri->socket)
+			       : nbd_connect_tcp(nbd, uri->host, uri->port);
 	weft_patience_end();
 	if (r == 0)
 		return nbd;
 	const char *where = uri->socket[0] ? uri->socket : uri->host;
 	switch (nbd_get_errno()) {
 	case ECONNREFUSED:
-		weft_error_set(err, ECONNREFUSED, "no donor at %s%s%s: connection refused; is weft serve running there?",
+		weft_error_set(err, ECONNREFUSED,
+			"no donor at %s%s%s: connection refused; is weft serve running there?",
 			where, uri->socket[0] ? "" : " port ", uri->socket[0] ? "" : uri->port);
 		break;
 	case ENOENT:
 		weft_error_set(err, ENOENT, "no donor at %s: there is no such socket", where);
 		break;
 	default:
-		weft_error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "cannot list %s: %s", where, reason());
+		weft_error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "cannot list %s: %s",
+			where, reason());
 	}
 	nbd_close(nbd);
 	return NULL;
@@ -155,7 +162,8 @@ static int one_context(void *user, const char *name)
 	return 0;
 }
 
-static void ask(struct nbd_handle *nbd, const char *query, int (*fn)(void *user, const char *name), char *ret)
+static void ask(struct nbd_handle *nbd, const char *query, int (*fn)(void *user, const char *name),
+	char *ret)
 {
 	nbd_add_meta_context(nbd, query);
 	nbd_opt_list_meta_context(nbd, (nbd_context_callback){.callback = fn, .user_data = ret});
@@ -191,7 +199,8 @@ static int one_tenure(void *user, const char *name)
 }
 
 /* offers: "" until they are known; they are the same for all that a donor lends. */
-static json_t *describe(struct nbd_handle *nbd, const char *name, const char *description, char *offers, bool with_tenure)
+static json_t *describe(struct nbd_handle *nbd, const char *name, const char *description,
+	char *offers, bool with_tenure)
 {
 	char tenure[TENURE_LEN + 1] = "";
 	json_t *json = json_pack("{s:s, s:s}", "name", name, "description", description);
@@ -228,7 +237,8 @@ static void hang_up(struct nbd_handle *nbd)
 	nbd_close(nbd);
 }
 
-static int connect_again(const struct weft_uri *uri, struct nbd_handle **nbd, struct weft_error *err)
+static int connect_again(const struct weft_uri *uri, struct nbd_handle **nbd,
+	struct weft_error *err)
 {
 	hang_up(*nbd);
 	*nbd = connect_to(uri, err);
@@ -246,11 +256,14 @@ static int list(const struct weft_uri *uri, json_t **ret, bool *ret_cut_off, str
 	if (!nbd)
 		return -err->code;
 	json_t *array = json_array();
-	int listed = nbd_opt_list(nbd, (nbd_list_callback){.callback = one_export, .user_data = &exports});
+	int listed = nbd_opt_list(nbd,
+		(nbd_list_callback){.callback = one_export, .user_data = &exports});
 	/* A donor with more than it tells ends its answer with an error. */
-	*ret_cut_off = exports.cut_off || (listed < 0 && exports.nr > 0 && nbd_aio_is_negotiating(nbd));
+	*ret_cut_off =
+		exports.cut_off || (listed < 0 && exports.nr > 0 && nbd_aio_is_negotiating(nbd));
 	if (listed < 0 && !*ret_cut_off)
-		r = weft_error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "cannot list: %s", reason());
+		r = weft_error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "cannot list: %s",
+			reason());
 	if (r == 0 && (exports.no_memory || !array))
 		r = weft_error_set(err, ENOMEM, "cannot list: out of memory");
 	for (size_t i = 0, asked = 0; i < exports.nr; i++) {
@@ -258,8 +271,11 @@ static int list(const struct weft_uri *uri, json_t **ret, bool *ret_cut_off, str
 			if (++asked % PER_CONNECTION == 0)
 				r = connect_again(uri, &nbd, err);
 			alarm(ANSWER_S);
-			if (r == 0 && json_array_append_new(array, describe(nbd, exports.names[i], exports.descriptions[i], offers,
-						      uri->region[0] || exports.nr <= MAX_TENURES)) < 0)
+			if (r == 0 &&
+				json_array_append_new(array,
+					describe(nbd, exports.names[i], exports.descriptions[i],
+						offers,
+						uri->region[0] || exports.nr <= MAX_TENURES)) < 0)
 				r = weft_error_set(err, ENOMEM, "cannot list: out of memory");
 		}
 		free(exports.names[i]);
@@ -314,9 +330,11 @@ static void print_row(const json_t *json, size_t width)
 	}
 	const char *tenure = text_of(json, "tenure");
 	printf("%10s  %-10s %-8s  %-16s  %s\n",
-		weft_format_size((uint64_t)json_integer_value(json_object_get(json, "size_bytes")), size, sizeof(size)),
-		json_is_true(json_object_get(json, "read_only")) ? "read-only" : "read-write", text_of(json, "offers"),
-		tenure[0] ? tenure : "-", weft_printable(strdupa(text_of(json, "description"))));
+		weft_format_size((uint64_t)json_integer_value(json_object_get(json, "size_bytes")),
+			size, sizeof(size)),
+		json_is_true(json_object_get(json, "read_only")) ? "read-only" : "read-write",
+		text_of(json, "offers"), tenure[0] ? tenure : "-",
+		weft_printable(strdupa(text_of(json, "description"))));
 }
 
 static void print_table(const json_t *array)
@@ -331,7 +349,8 @@ static void print_table(const json_t *array)
 	json_array_foreach(array, i, json)
 		width = weft_max(width, letters(text_of(json, "name")));
 	width = weft_min(width, MAX_WIDTH);
-	printf("%-*s  %10s  %-10s %-8s  %-16s  %s\n", (int)width, "REGION", "SIZE", "ACCESS", "OFFERED", "TENURE", "WHAT");
+	printf("%-*s  %10s  %-10s %-8s  %-16s  %s\n", (int)width, "REGION", "SIZE", "ACCESS",
+		"OFFERED", "TENURE", "WHAT");
 	json_array_foreach(array, i, json)
 		print_row(json, width);
 }
@@ -405,7 +424,9 @@ int main(int argc, char **argv)
 	}
 	if (cut_off) {
 		fflush(stdout);
-		fprintf(stderr, "weft-list: there are more regions: these %zu are not all; ask for one by its name\n",
+		fprintf(stderr,
+			"weft-list: there are more regions: these %zu are not all; ask for one by "
+			"its name\n",
 			json_array_size(array));
 	}
 	json_decref(array);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * weft rescue: saves what a cache holds to a file.  A bridge that lives does it itself; the cache file of one that does not is read here.
- * One thread.
+ * weft rescue: saves what a cache holds to a file.  A bridge that lives does it itself; the cache
+ * file of one that does not is read here.  One thread.
  */
 #include <errno.h>
 #include <limits.h>
@@ -29,13 +29,17 @@ static void report(const char *what, const char *file, const struct saved *saved
 {
 	char size[32], more[32];
 
-	printf("%s is saved in %s: %s that were not at the donor, %s that were\n", what, file, weft_format_size(saved->dirty, size, sizeof(size)),
+	printf("%s is saved in %s: %s that were not at the donor, %s that were\n", what, file,
+		weft_format_size(saved->dirty, size, sizeof(size)),
 		weft_format_size(saved->clean, more, sizeof(more)));
 	if (saved->torn > 0)
-		printf("  %s more that were not at the donor are lost: they cannot be read, or were not whole when the machine stopped; the map calls "
-		       "them torn\n", weft_format_size(saved->torn, size, sizeof(size)));
+		printf("  %s more that were not at the donor are lost: they cannot be read, or "
+		       "were not whole when the machine stopped; the map calls "
+		       "them torn\n",
+			weft_format_size(saved->torn, size, sizeof(size)));
 	if (saved->unknown > 0)
-		printf("  the table of %s more cannot be read: what of them was not at the donor is lost, and the map does not name it\n",
+		printf("  the table of %s more cannot be read: what of them was not at the donor "
+		       "is lost, and the map does not name it\n",
 			weft_format_size(saved->unknown, size, sizeof(size)));
 	printf("  %s.map lists which parts are known\n", file);
 }
@@ -51,13 +55,16 @@ static int from_file(const char *path, const char *file, struct weft_error *err)
 	const struct cache_file_identity *id = cache_file_identity(from);
 	if (!id || cache_file_dirty_bytes(from) == 0) {
 		cache_file_close(from);
-		return weft_error_set(err, ENODATA, "%s holds nothing that is not at the donor: there is nothing to rescue", path);
+		return weft_error_set(err, ENODATA,
+			"%s holds nothing that is not at the donor: there is nothing to rescue",
+			path);
 	}
 	r = rescue_new(file, id->uri, id->size_bytes, &rescue, err);
 	if (r == 0) {
 		struct saved saved = {0};
 
-		r = rescue_end(rescue, cache_file_each(from, rescue_put, rescue, &saved.unknown), err);
+		r = rescue_end(rescue, cache_file_each(from, rescue_put, rescue, &saved.unknown),
+			err);
 		saved.dirty = rescue_bytes(rescue, CACHE_CONTENT_DIRTY);
 		saved.torn = rescue_bytes(rescue, CACHE_CONTENT_TORN);
 		if (r == 0)
@@ -87,11 +94,15 @@ static int from_bridge(const char *name, const char *file, struct weft_error *er
 	}
 	weft_patience_end();
 	if (r == 0)
-		report(name, file, &(struct saved){
-			.dirty = (uint64_t)json_integer_value(json_object_get(answer, "dirty_bytes")),
-			.clean = (uint64_t)json_integer_value(json_object_get(answer, "clean_bytes")),
-			.torn = (uint64_t)json_integer_value(json_object_get(answer, "torn_bytes")),
-		});
+		report(name, file,
+			&(struct saved){
+				.dirty = (uint64_t)json_integer_value(
+					json_object_get(answer, "dirty_bytes")),
+				.clean = (uint64_t)json_integer_value(
+					json_object_get(answer, "clean_bytes")),
+				.torn = (uint64_t)json_integer_value(
+					json_object_get(answer, "torn_bytes")),
+			});
 	json_decref(answer);
 	json_decref(question);
 	return r;
@@ -106,13 +117,18 @@ static int from_name(const char *name, const char *file, struct weft_error *err)
 	if (r < 0 && access(name, F_OK) == 0)
 		return from_file(name, file, err);
 	if (r < 0)
-		return weft_error_set(err, ENOENT, "there is no attachment '%s', and no such file; weft status shows what there is", name);
+		return weft_error_set(err, ENOENT,
+			"there is no attachment '%s', and no such file; weft status shows what "
+			"there is",
+			name);
 	if (alive)
 		r = from_bridge(name, file, err);
 	else if (state.cache_file)
 		r = from_file(state.cache_file, file, err);
 	else
-		r = weft_error_set(err, ENODATA, "the bridge of '%s' died, and its cache with it: it had no --cache-file", name);
+		r = weft_error_set(err, ENODATA,
+			"the bridge of '%s' died, and its cache with it: it had no --cache-file",
+			name);
 	bridge_state_fini(&state);
 	return r;
 }

@@ -22,13 +22,17 @@ static void say_not_there(const char *name, struct weft_error *err)
 	bool alive;
 
 	if (bridge_state_peek(name, &state, &alive, err) < 0) {
-		weft_error_set(err, ENOENT, "there is no attachment '%s'; weft status shows what there is", name);
+		weft_error_set(err, ENOENT,
+			"there is no attachment '%s'; weft status shows what there is", name);
 		return;
 	}
 	if (alive)
-		weft_error_set(err, EAGAIN, "the bridge of '%s' is just starting or ending; try again", name);
+		weft_error_set(err, EAGAIN,
+			"the bridge of '%s' is just starting or ending; try again", name);
 	else
-		weft_error_set(err, ESRCH, "the bridge of '%s' died: there is nothing to reset; attach it again, or end it with: weft detach %s",
+		weft_error_set(err, ESRCH,
+			"the bridge of '%s' died: there is nothing to reset; attach it again, or "
+			"end it with: weft detach %s",
 			name, name);
 	bridge_state_fini(&state);
 }

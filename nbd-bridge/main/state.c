@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The state file.  It is rewritten in place by one pwrite(2), then cut to its length, under a lock that its
- * bridge holds as long as it lives; what a longer one left behind it is not looked at.  A sum tells whether it is all of one writing: a
- * signal may cut a write at the end of a page.
+ * The state file.  It is rewritten in place by one pwrite(2), then cut to its length, under a lock
+ * that its bridge holds as long as it lives; what a longer one left behind it is not looked at.  A
+ * sum tells whether it is all of one writing: a signal may cut a write at the end of a page.
  */
 #include "nbd-bridge/main/state.h"
 
@@ -28,7 +28,10 @@
 /* A higher version means something else by what it writes; fields that are added need none. */
 enum { STATE_MAX = 32768, STATE_VERSION = 1 };
 
-/* Whoever looks whether a bridge lives has the lock for a moment; one that was killed has it until its last thread is gone. */
+/*
+ * Whoever looks whether a bridge lives has the lock for a moment; one that was killed has it until
+ * its last thread is gone.
+ */
 enum { LOOK_MS = 100, DYING_MS = 5000 };
 
 static int state_path(const char *name, char *path, size_t len, struct weft_error *err)
@@ -37,7 +40,8 @@ static int state_path(const char *name, char *path, size_t len, struct weft_erro
 	int r = weft_run_dir(dir, sizeof(dir));
 
 	if (r < 0)
-		return weft_error_set(err, -r, "cannot use the run directory: %s; set WEFT_RUN_DIR to one of yours",
+		return weft_error_set(err, -r,
+			"cannot use the run directory: %s; set WEFT_RUN_DIR to one of yours",
 			strerror(-r));
 	if (snprintf(path, len, "%s/attach-%s.json", dir, name) >= (int)len)
 		return weft_error_set(err, ENAMETOOLONG, "the run directory's name is too long");
@@ -140,7 +144,8 @@ static json_t *sum_of(json_t *json)
 
 	json_object_del(json, "sum");
 	char *text = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
-	json_t *sum = text ? json_sprintf("%016" PRIx64, (uint64_t)XXH3_64bits(text, strlen(text))) : NULL;
+	json_t *sum = text ? json_sprintf("%016" PRIx64, (uint64_t)XXH3_64bits(text, strlen(text)))
+			   : NULL;
 	free(text);
 	if (was)
 		json_object_set_new(json, "sum", was);
@@ -165,19 +170,30 @@ static const struct {
 	size_t offset;
 } guarantees[] = {
 #define GUARANTEE(field) {#field, offsetof(struct tp_info, field)}
-	GUARANTEE(has_epoch), GUARANTEE(restorable), GUARANTEE(read_only), GUARANTEE(can_flush), GUARANTEE(can_fua), GUARANTEE(can_trim),
-	GUARANTEE(can_zero), GUARANTEE(can_fast_zero), GUARANTEE(can_cache), GUARANTEE(can_multi_conn), GUARANTEE(flush_each_conn),
+	GUARANTEE(has_epoch),
+	GUARANTEE(restorable),
+	GUARANTEE(read_only),
+	GUARANTEE(can_flush),
+	GUARANTEE(can_fua),
+	GUARANTEE(can_trim),
+	GUARANTEE(can_zero),
+	GUARANTEE(can_fast_zero),
+	GUARANTEE(can_cache),
+	GUARANTEE(can_multi_conn),
+	GUARANTEE(flush_each_conn),
 	GUARANTEE(one_sided),
 };
 
 static json_t *info_json(const struct tp_info *info)
 {
-	json_t *json = json_pack("{s:I, s:I, s:I, s:I, s:I}", "size_bytes", (json_int_t)info->size_bytes, "max_io_bytes",
-		(json_int_t)info->max_io_bytes, "min_block_bytes", (json_int_t)info->min_block_bytes, "preferred_block_bytes",
+	json_t *json = json_pack("{s:I, s:I, s:I, s:I, s:I}", "size_bytes",
+		(json_int_t)info->size_bytes, "max_io_bytes", (json_int_t)info->max_io_bytes,
+		"min_block_bytes", (json_int_t)info->min_block_bytes, "preferred_block_bytes",
 		(json_int_t)info->preferred_block_bytes, "lease_ms", (json_int_t)info->lease_ms);
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(guarantees); i++)
-		json_object_set_new(json, guarantees[i].name, json_boolean(*(const bool *)((const char *)info + guarantees[i].offset)));
+		json_object_set_new(json, guarantees[i].name,
+			json_boolean(*(const bool *)((const char *)info + guarantees[i].offset)));
 	return json;
 }
 
@@ -201,7 +217,8 @@ static void load_donor(struct fields *f, struct bridge_state_donor *ret)
 {
 	const char *id = text_of(f, "id");
 
-	f->sound &= id && strlen(id) == 2 * WEFT_ID_BYTES && weft_unhex(id, ret->id, WEFT_ID_BYTES) == 0;
+	f->sound &= id && strlen(id) == 2 * WEFT_ID_BYTES &&
+		weft_unhex(id, ret->id, WEFT_ID_BYTES) == 0;
 	ret->epoch = hex_of(f, "epoch");
 	ret->granted = number_of(f, "granted");
 	ret->wrote = flag_of(f, "wrote");
@@ -228,7 +245,10 @@ static void load_donors(struct fields *f, struct bridge_state_file *ret)
 	}
 }
 
-/* Fills *ret from the file.  True: it says what a bridge wrote; false, or ret->damaged: nothing was written yet, or it makes no sense. */
+/*
+ * Fills *ret from the file.  True: it says what a bridge wrote; false, or ret->damaged: nothing was
+ * written yet, or it makes no sense.
+ */
 static bool load(struct bridge_state_file *ret)
 {
 	char text[STATE_MAX];
@@ -236,7 +256,9 @@ static bool load(struct bridge_state_file *ret)
 
 	if (n == 0)
 		return false;
-	json_t *json = n > 0 ? json_loadb(text, (size_t)n, JSON_DISABLE_EOF_CHECK | JSON_REJECT_DUPLICATES, NULL) : NULL;
+	json_t *json = n > 0
+		? json_loadb(text, (size_t)n, JSON_DISABLE_EOF_CHECK | JSON_REJECT_DUPLICATES, NULL)
+		: NULL;
 	struct fields f = {json, json_is_object(json) && is_sum_right(json)};
 	const char *mode = text_of(&f, "mode");
 
@@ -285,7 +307,8 @@ void bridge_state_next_incarnation(struct bridge_state_file *state)
 	state->generation = weft_next_incarnation(state->generation);
 }
 
-void bridge_state_note(struct bridge_state_donor *donor, uint64_t epoch, uint64_t granted, bool wrote)
+void bridge_state_note(struct bridge_state_donor *donor, uint64_t epoch, uint64_t granted,
+	bool wrote)
 {
 	if (granted < donor->granted)
 		return;
@@ -319,21 +342,26 @@ int bridge_state_open(const char *name, struct bridge_state_file *ret, struct we
 		ret->fd = open(ret->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 		if (ret->fd < 0) {
 			r = -errno;
-			return weft_error_set(err, -r, "cannot open %s: %s", ret->path, strerror(-r));
+			return weft_error_set(err, -r, "cannot open %s: %s", ret->path,
+				strerror(-r));
 		}
 		if (lock(ret->fd, LOOK_MS) < 0) {
 			load(ret);
-			if (ret->pid > 0 && weft_process_is_dying(ret->pid) && lock(ret->fd, DYING_MS) == 0) {
+			if (ret->pid > 0 && weft_process_is_dying(ret->pid) &&
+				lock(ret->fd, DYING_MS) == 0) {
 				bridge_state_fini(ret);
 				return bridge_state_open(name, ret, err);
 			}
 			r = weft_error_set(err, EBUSY,
-				"there is an attachment '%s' already (pid %d, %s); end it with: weft detach %s; "
-				"or give this one another --name", name, (int)ret->pid, ret->uri ? ret->uri : "?", name);
+				"there is an attachment '%s' already (pid %d, %s); end it with: "
+				"weft detach %s; "
+				"or give this one another --name",
+				name, (int)ret->pid, ret->uri ? ret->uri : "?", name);
 			return r;
 		}
 		/* The one that we waited for may have removed it meanwhile. */
-		if (fstat(ret->fd, &ours) == 0 && stat(ret->path, &there) == 0 && ours.st_ino == there.st_ino)
+		if (fstat(ret->fd, &ours) == 0 && stat(ret->path, &there) == 0 &&
+			ours.st_ino == there.st_ino)
 			break;
 		close(ret->fd);
 	}
@@ -341,10 +369,16 @@ int bridge_state_open(const char *name, struct bridge_state_file *ret, struct we
 	weft_boot_id(boot, sizeof(boot));
 	ret->takes_over = load(ret);
 	if (ret->damaged)
-		return weft_error_set(err, EUCLEAN, "%s cannot be believed: it is damaged, or of a newer weft, and what the bridge of '%s' that died "
-			"remembers is not known; end what uses its device, file or socket, and give it up with: weft detach --force %s", ret->path, name,
-			name);
-	/* After a restart of the machine nothing is left behind the attachment: one that is begun anew remembers nothing. */
+		return weft_error_set(err, EUCLEAN,
+			"%s cannot be believed: it is damaged, or of a newer weft, and what the "
+			"bridge of '%s' that died "
+			"remembers is not known; end what uses its device, file or socket, and "
+			"give it up with: weft detach --force %s",
+			ret->path, name, name);
+	/*
+	 * After a restart of the machine nothing is left behind the attachment: one that is begun
+	 * anew remembers nothing.
+	 */
 	if (ret->takes_over && ret->boot[0] && strcmp(ret->boot, boot) != 0)
 		ret->takes_over = false;
 	snprintf(ret->boot, sizeof(ret->boot), "%s", boot);
@@ -355,7 +389,8 @@ int bridge_state_open(const char *name, struct bridge_state_file *ret, struct we
 	return 0;
 }
 
-int bridge_state_peek(const char *name, struct bridge_state_file *ret, bool *ret_alive, struct weft_error *err)
+int bridge_state_peek(const char *name, struct bridge_state_file *ret, bool *ret_alive,
+	struct weft_error *err)
 {
 	int r;
 
@@ -368,7 +403,8 @@ int bridge_state_peek(const char *name, struct bridge_state_file *ret, bool *ret
 		return weft_error_set(err, errno, "there is no attachment '%s'", name);
 	*ret_alive = flock(ret->fd, LOCK_EX | LOCK_NB) < 0;
 	ret->takes_over = load(ret);
-	if (*ret_alive && ret->pid > 0 && weft_process_is_dying(ret->pid) && lock(ret->fd, DYING_MS) == 0) {
+	if (*ret_alive && ret->pid > 0 && weft_process_is_dying(ret->pid) &&
+		lock(ret->fd, DYING_MS) == 0) {
 		bridge_state_fini(ret);
 		return bridge_state_peek(name, ret, ret_alive, err);
 	}
@@ -406,8 +442,8 @@ static json_t *donor_json(const struct bridge_state_donor *donor)
 
 	weft_hex(donor->id, WEFT_ID_BYTES, id);
 	snprintf(epoch, sizeof(epoch), "%016" PRIx64, donor->epoch);
-	json_t *json = json_pack("{s:s, s:s, s:I, s:b}", "id", id, "epoch", epoch, "granted", (json_int_t)donor->granted, "wrote",
-		(int)donor->wrote);
+	json_t *json = json_pack("{s:s, s:s, s:I, s:b}", "id", id, "epoch", epoch, "granted",
+		(json_int_t)donor->granted, "wrote", (int)donor->wrote);
 	if (donor->info.size_bytes)
 		json_object_set_new(json, "info", info_json(&donor->info));
 	return json;
@@ -421,10 +457,13 @@ static json_t *state_json(const struct bridge_state_file *state, int *ret_error)
 
 	snprintf(tenure, sizeof(tenure), "%016" PRIx64, state->socket_tenure);
 	json_t *json = donor_json(&state->donors[0]);
-	json_t *rest = json_pack_ex(&error, 0, "{s:i, s:I, s:s?, s:s?, s:s?, s:s?, s:I, s:I, s:i, s:s, s:s, s:b, s:s}", "version", STATE_VERSION,
-		"generation", (json_int_t)state->generation, "uri", state->uri, "socket", state->socket, "mount", state->mount, "cache_file",
-		state->cache_file, "made_dev", (json_int_t)state->made_dev, "made_ino", (json_int_t)state->made_ino, "pid", (int)state->pid,
-		"mode", mode, "boot", state->boot, "stale", (int)state->stale, "socket_tenure", tenure);
+	json_t *rest = json_pack_ex(&error, 0,
+		"{s:i, s:I, s:s?, s:s?, s:s?, s:s?, s:I, s:I, s:i, s:s, s:s, s:b, s:s}", "version",
+		STATE_VERSION, "generation", (json_int_t)state->generation, "uri", state->uri,
+		"socket", state->socket, "mount", state->mount, "cache_file", state->cache_file,
+		"made_dev", (json_int_t)state->made_dev, "made_ino", (json_int_t)state->made_ino,
+		"pid", (int)state->pid, "mode", mode, "boot", state->boot, "stale",
+		(int)state->stale, "socket_tenure", tenure);
 	*ret_error = json_error_code(&error) == json_error_invalid_utf8 ? -EILSEQ : -ENOMEM;
 	if (json_object_update_new(json, rest) < 0) {
 		json_decref(json);
@@ -433,17 +472,21 @@ static json_t *state_json(const struct bridge_state_file *state, int *ret_error)
 	if (state->device.backend[0]) {
 		json_object_set_new(json, "device", json_string(state->device.path));
 		json_object_set_new(json, "device_backend", json_string(state->device.backend));
-		json_object_set_new(json, "device_connections", json_integer(state->device.nr_connections));
+		json_object_set_new(json, "device_connections",
+			json_integer(state->device.nr_connections));
 	}
 	if (state->again && state->directory)
-		json_object_update_new(json, json_pack("{s:s, s:s}", "again", state->again, "directory", state->directory));
+		json_object_update_new(json,
+			json_pack("{s:s, s:s}", "again", state->again, "directory",
+				state->directory));
 	if (state->nr_donors > 1) {
 		json_t *more = json_array();
 
 		for (unsigned i = 1; i < state->nr_donors; i++)
 			json_array_append_new(more, donor_json(&state->donors[i]));
 		json_object_set_new(json, "more", more);
-		json_object_set_new(json, "stripe_bytes", json_integer((json_int_t)state->stripe_bytes));
+		json_object_set_new(json, "stripe_bytes",
+			json_integer((json_int_t)state->stripe_bytes));
 	}
 	json_object_set_new(json, "sum", sum_of(json));
 	return json;
@@ -464,12 +507,16 @@ int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
 	else if (n >= 0 && n < (ssize_t)len)
 		r = -ENOSPC;
 	else
-		r = n < 0 || ftruncate(state->fd, (off_t)len) < 0 || fsync(state->fd) < 0 ? -errno : 0;
+		r = n < 0 || ftruncate(state->fd, (off_t)len) < 0 || fsync(state->fd) < 0 ? -errno
+											  : 0;
 	weft_debug("%s: %s", state->path, r < 0 ? strerror(-r) : "written");
 	free(text);
 	json_decref(json);
 	if (r == -EILSEQ)
-		return weft_error_set(err, EILSEQ, "cannot write %s: the path of the socket, the file or the cache file is no UTF-8; name another", state->path);
+		return weft_error_set(err, EILSEQ,
+			"cannot write %s: the path of the socket, the file or the cache file is no "
+			"UTF-8; name another",
+			state->path);
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot write %s: %s", state->path, strerror(-r));
 	return 0;
@@ -492,5 +539,6 @@ void bridge_state_fini(struct bridge_state_file *state)
 	free(state->cache_file);
 	free(state->again);
 	free(state->directory);
-	state->uri = state->socket = state->mount = state->cache_file = state->again = state->directory = NULL;
+	state->uri = state->socket = state->mount = state->cache_file = state->again =
+		state->directory = NULL;
 }

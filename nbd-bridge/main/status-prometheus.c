@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The state of attachments and donors in Prometheus' text format, version 0.0.4: each metric's samples
- * together, behind its HELP and TYPE; no two samples with the same labels, as that makes the whole answer invalid.  A donor is
- * named by where it listens, which a restart does not change.  A state is a sample for each that there could be, 1 or 0.
- * One thread.
+ * The state of attachments and donors in Prometheus' text format, version 0.0.4: each metric's
+ * samples together, behind its HELP and TYPE; no two samples with the same labels, as that makes
+ * the whole answer invalid.  A donor is named by where it listens, which a restart does not change.
+ * A state is a sample for each that there could be, 1 or 0.  One thread.
  */
 #include "nbd-bridge/main/status-prometheus.h"
 
@@ -59,7 +59,8 @@ static void sample(const char *metric, const struct label *labels, double value)
 	if (isnan(value))
 		puts("} NaN");
 	else
-		printf(value == floor(value) && fabs(value) < 9e15 ? "} %.0f\n" : "} %.9f\n", value);
+		printf(value == floor(value) && fabs(value) < 9e15 ? "} %.0f\n" : "} %.9f\n",
+			value);
 }
 
 static const char *text_of(const json_t *json, const char *key)
@@ -76,8 +77,8 @@ static double number_of(const json_t *json, const char *key)
 }
 
 /* The objects that have the number, each under one label. */
-static void simple(const json_t *objects, const struct metric *metrics, size_t nr, const char *inside, const char *label,
-	const char *label_key)
+static void simple(const json_t *objects, const struct metric *metrics, size_t nr,
+	const char *inside, const char *label, const char *label_key)
 {
 	const json_t *json, *numbers;
 	size_t i;
@@ -87,7 +88,8 @@ static void simple(const json_t *objects, const struct metric *metrics, size_t n
 		json_array_foreach(objects, i, json) {
 			numbers = inside ? json_object_get(json, inside) : json;
 			if (json_is_number(json_object_get(numbers, metrics[n].key)))
-				sample(metrics[n].name, LABELS({label, text_of(json, label_key)}), number_of(numbers, metrics[n].key));
+				sample(metrics[n].name, LABELS({label, text_of(json, label_key)}),
+					number_of(numbers, metrics[n].key));
 		}
 	}
 }
@@ -96,25 +98,28 @@ static void simple(const json_t *objects, const struct metric *metrics, size_t n
 
 static void print_state(const json_t *attachments)
 {
-	static const char *const states[] = {"ready", "reconnecting", "dead", "stale", "not answering", "starting or ending"};
+	static const char *const states[] = {"ready", "reconnecting", "dead", "stale",
+		"not answering", "starting or ending"};
 	static const struct metric ready = {"weft_attachment_ready", "gauge",
 		"1 while every lane is connected and the attachment is valid.", NULL};
-	static const struct metric state = {"weft_attachment_state", "gauge", "1 for the state that the attachment is in.", NULL};
-	static const struct metric info = {"weft_attachment_info", "gauge", "1; what the attachment is of.", NULL};
+	static const struct metric state = {"weft_attachment_state", "gauge",
+		"1 for the state that the attachment is in.", NULL};
+	static const struct metric info = {"weft_attachment_info", "gauge",
+		"1; what the attachment is of.", NULL};
 	json_t *json;
 	size_t i;
 
 	head(&ready);
 	json_array_foreach(attachments, i, json)
-		sample(ready.name, LABELS({"name", text_of(json, "name")}), strcmp(text_of(json, "state"), "ready") == 0);
+		sample(ready.name, LABELS({"name", text_of(json, "name")}),
+			strcmp(text_of(json, "state"), "ready") == 0);
 	head(&state);
-	json_array_foreach(attachments, i, json)
-		for (size_t s = 0; s < WEFT_ARRAY_LEN(states); s++)
-			sample(state.name, LABELS({"name", text_of(json, "name")}, {"state", states[s]}),
-				strcmp(text_of(json, "state"), states[s]) == 0);
+	json_array_foreach(attachments, i, json) for (size_t s = 0; s < WEFT_ARRAY_LEN(states); s++)
+		sample(state.name, LABELS({"name", text_of(json, "name")}, {"state", states[s]}),
+			strcmp(text_of(json, "state"), states[s]) == 0);
 	head(&info);
-	json_array_foreach(attachments, i, json)
-		sample(info.name, LABELS({"name", text_of(json, "name")}, {"uri", text_of(json, "uri")}), 1);
+	json_array_foreach(attachments, i, json) sample(info.name,
+		LABELS({"name", text_of(json, "name")}, {"uri", text_of(json, "uri")}), 1);
 }
 
 static void print_transport(const struct metric *metric, const json_t *attachment,
@@ -131,41 +136,46 @@ static void print_transports(const json_t *attachments)
 	static const struct metric transport = {"weft_transport", "gauge",
 		"1 for the transport that the data of a donor goes over.", NULL};
 	static const struct metric changes = {"weft_transport_changes_total", "counter",
-		"Changes of the transport that the data of a donor goes over.", "transport_changes"};
+		"Changes of the transport that the data of a donor goes over.",
+		"transport_changes"};
 	json_t *json, *donor;
 	size_t i, j;
 
 	head(&transport);
-	json_array_foreach(attachments, i, json)
-		json_array_foreach(json_object_get(json, "donors"), j, donor)
-			for (const struct tp_driver *const *driver = tp_drivers; *driver; driver++) {
-				print_transport(&transport, json, donor, (*driver)->word);
-				if ((*driver)->local_word)
-					print_transport(&transport, json, donor, (*driver)->local_word);
-			}
+	json_array_foreach(attachments, i, json) json_array_foreach(json_object_get(json, "donors"),
+		j,
+		donor) for (const struct tp_driver *const *driver = tp_drivers; *driver; driver++)
+	{
+		print_transport(&transport, json, donor, (*driver)->word);
+		if ((*driver)->local_word)
+			print_transport(&transport, json, donor, (*driver)->local_word);
+	}
 	head(&changes);
 	json_array_foreach(attachments, i, json)
-		json_array_foreach(json_object_get(json, "donors"), j, donor)
-			sample(changes.name, LABELS({"name", text_of(json, "name")}, {"donor", text_of(donor, "uri")}),
-				number_of(donor, changes.key));
+		json_array_foreach(json_object_get(json, "donors"), j, donor) sample(changes.name,
+			LABELS({"name", text_of(json, "name")}, {"donor", text_of(donor, "uri")}),
+			number_of(donor, changes.key));
 }
 
 static void print_requests(const json_t *attachments)
 {
-	static const struct metric requests = {"weft_requests_total", "counter", "Requests answered.", NULL};
+	static const struct metric requests = {"weft_requests_total", "counter",
+		"Requests answered.", NULL};
 	json_t *json, *value;
 	const char *kind;
 	size_t i;
 
 	head(&requests);
-	json_array_foreach(attachments, i, json)
-		json_object_foreach(json_object_get(json, "requests"), kind, value)
-			sample(requests.name, LABELS({"name", text_of(json, "name")}, {"kind", kind}), json_number_value(value));
+	json_array_foreach(attachments, i,
+		json) json_object_foreach(json_object_get(json, "requests"), kind, value)
+		sample(requests.name, LABELS({"name", text_of(json, "name")}, {"kind", kind}),
+			json_number_value(value));
 }
 
 static void print_latencies(const json_t *attachments)
 {
-	static const struct metric seconds = {"weft_request_seconds", "summary", "Time from a request's arrival to its answer.", NULL};
+	static const struct metric seconds = {"weft_request_seconds", "summary",
+		"Time from a request's arrival to its answer.", NULL};
 	static const struct {
 		const char *key, *quantile;
 	} quantiles[] = {{"p50", "0.5"}, {"p99", "0.99"}, {"max", "1"}};
@@ -179,10 +189,14 @@ static void print_latencies(const json_t *attachments)
 			const struct label name = {"name", text_of(json, "name")};
 
 			for (size_t q = 0; q < WEFT_ARRAY_LEN(quantiles); q++)
-				sample(seconds.name, LABELS(name, {"kind", kind}, {"quantile", quantiles[q].quantile}),
+				sample(seconds.name,
+					LABELS(name, {"kind", kind},
+						{"quantile", quantiles[q].quantile}),
 					number_of(latency, quantiles[q].key));
-			sample("weft_request_seconds_sum", LABELS(name, {"kind", kind}), number_of(latency, "sum"));
-			sample("weft_request_seconds_count", LABELS(name, {"kind", kind}), number_of(latency, "count"));
+			sample("weft_request_seconds_sum", LABELS(name, {"kind", kind}),
+				number_of(latency, "sum"));
+			sample("weft_request_seconds_count", LABELS(name, {"kind", kind}),
+				number_of(latency, "count"));
 		}
 	}
 }
@@ -191,23 +205,33 @@ static void print_attachments(const json_t *attachments)
 {
 	static const struct metric numbers[] = {
 		{"weft_region_size_bytes", "gauge", "Size of the region.", "size_bytes"},
-		{"weft_silent_seconds", "gauge", "How long a donor has not answered, while something waits for it.", "silent_s"},
-		{"weft_waiting_requests", "gauge", "Requests that wait for a donor.", "waiting_requests"},
-		{"weft_request_errors_total", "counter", "Requests answered with an error.", "errors"},
+		{"weft_silent_seconds", "gauge",
+			"How long a donor has not answered, while something waits for it.",
+			"silent_s"},
+		{"weft_waiting_requests", "gauge", "Requests that wait for a donor.",
+			"waiting_requests"},
+		{"weft_request_errors_total", "counter", "Requests answered with an error.",
+			"errors"},
 		{"weft_read_bytes_total", "counter", "Bytes read.", "read_bytes"},
 		{"weft_written_bytes_total", "counter", "Bytes written.", "written_bytes"},
-		{"weft_reconnects_total", "counter", "Connections made again after a loss.", "reconnects"},
+		{"weft_reconnects_total", "counter", "Connections made again after a loss.",
+			"reconnects"},
 	};
 	static const struct metric cache[] = {
 		{"weft_cache_size_bytes", "gauge", "Size of the cache.", "size_bytes"},
 		{"weft_cache_valid_bytes", "gauge", "Bytes that the cache holds.", "valid_bytes"},
-		{"weft_cache_dirty_bytes", "gauge", "Bytes of them that are not at the donor yet.", "dirty_bytes"},
-		{"weft_cache_lost_bytes", "gauge", "Bytes of them that the cache file has lost.", "lost_bytes"},
-		{"weft_cache_hits_total", "counter", "Requests that found all of their bytes in the cache.", "hits"},
+		{"weft_cache_dirty_bytes", "gauge", "Bytes of them that are not at the donor yet.",
+			"dirty_bytes"},
+		{"weft_cache_lost_bytes", "gauge", "Bytes of them that the cache file has lost.",
+			"lost_bytes"},
+		{"weft_cache_hits_total", "counter",
+			"Requests that found all of their bytes in the cache.", "hits"},
 		{"weft_cache_misses_total", "counter", "Requests that did not.", "misses"},
-		{"weft_cache_fetched_bytes_total", "counter", "Bytes fetched into the cache.", "fetched_bytes"},
+		{"weft_cache_fetched_bytes_total", "counter", "Bytes fetched into the cache.",
+			"fetched_bytes"},
 		{"weft_cache_pushed_bytes_total", "counter", "Bytes written back.", "pushed_bytes"},
-		{"weft_cache_push_errors_total", "counter", "Write-backs that failed, and were tried again.", "push_errors"},
+		{"weft_cache_push_errors_total", "counter",
+			"Write-backs that failed, and were tried again.", "push_errors"},
 	};
 
 	print_state(attachments);
@@ -223,13 +247,15 @@ static void print_attachments(const json_t *attachments)
 /* Where it listens first. */
 static struct label listen_of(const json_t *donor)
 {
-	return (struct label){"listen", json_string_value(json_array_get(json_object_get(donor, "listen"), 0))};
+	return (struct label){"listen",
+		json_string_value(json_array_get(json_object_get(donor, "listen"), 0))};
 }
 
 static void print_regions(const json_t *donors)
 {
 	static const char *const keepers[] = {"holder", "systemd", "nobody"};
-	static const struct metric size = {"weft_donor_region_size_bytes", "gauge", "Size of a region that is lent.", "size_bytes"};
+	static const struct metric size = {"weft_donor_region_size_bytes", "gauge",
+		"Size of a region that is lent.", "size_bytes"};
 	static const struct metric usable = {"weft_donor_region_usable", "gauge",
 		"0 once a region's file was removed, replaced or cut, or its disk failed.", NULL};
 	static const struct metric kept = {"weft_donor_region_kept", "gauge",
@@ -242,14 +268,18 @@ static void print_regions(const json_t *donors)
 		json_array_foreach(json_object_get(donor, "regions"), j, region)
 	head(&size);
 	EACH_REGION
-		sample(size.name, LABELS(listen_of(donor), {"region", text_of(region, "name")}), number_of(region, size.key));
+	sample(size.name, LABELS(listen_of(donor), {"region", text_of(region, "name")}),
+		number_of(region, size.key));
 	head(&usable);
 	EACH_REGION
-		sample(usable.name, LABELS(listen_of(donor), {"region", text_of(region, "name")}), !text_of(region, "trouble"));
+	sample(usable.name, LABELS(listen_of(donor), {"region", text_of(region, "name")}),
+		!text_of(region, "trouble"));
 	head(&kept);
 	EACH_REGION
 		for (size_t k = 0; text_of(region, "kept_by") && k < WEFT_ARRAY_LEN(keepers); k++)
-			sample(kept.name, LABELS(listen_of(donor), {"region", text_of(region, "name")}, {"by", keepers[k]}),
+			sample(kept.name,
+				LABELS(listen_of(donor), {"region", text_of(region, "name")},
+					{"by", keepers[k]}),
 				strcmp(text_of(region, "kept_by"), keepers[k]) == 0);
 #undef EACH_REGION
 }
@@ -268,8 +298,10 @@ static bool same_user(const json_t *a, const json_t *b)
 static void print_users(const json_t *donors)
 {
 	static const struct metric metrics[] = {
-		{"weft_donor_attachment_connections", "gauge", "Connections of an attachment that holds a region.", "connections"},
-		{"weft_donor_attachment_silent_seconds", "gauge", "How long ago an attachment that holds a region was heard.", "silent_s"},
+		{"weft_donor_attachment_connections", "gauge",
+			"Connections of an attachment that holds a region.", "connections"},
+		{"weft_donor_attachment_silent_seconds", "gauge",
+			"How long ago an attachment that holds a region was heard.", "silent_s"},
 	};
 	json_t *donor, *user, *other;
 	size_t i, j, k;
@@ -287,12 +319,17 @@ static void print_users(const json_t *donors)
 					if (!same_user(user, other))
 						continue;
 					first &= k >= j;
-					value = m == 0 ? value + number_of(other, metrics[m].key)
-						       : fmax(value, number_of(other, metrics[m].key));
+					value = m == 0
+						? value + number_of(other, metrics[m].key)
+						: fmax(value, number_of(other, metrics[m].key));
 				}
 				if (first)
-					sample(metrics[m].name, LABELS(listen_of(donor), {"region", text_of(user, "region")},
-						{"attachment", text_of(user, "name")}, {"mode", text_of(user, "mode")}), value);
+					sample(metrics[m].name,
+						LABELS(listen_of(donor),
+							{"region", text_of(user, "region")},
+							{"attachment", text_of(user, "name")},
+							{"mode", text_of(user, "mode")}),
+						value);
 			}
 		}
 	}
@@ -302,10 +339,12 @@ static void print_counters(const json_t *donors)
 {
 	static const struct metric counters[] = {
 		{"weft_donor_connections", "gauge", "Connections open.", "connections"},
-		{"weft_donor_requests_total", "counter", "Requests of all connections.", "requests"},
+		{"weft_donor_requests_total", "counter", "Requests of all connections.",
+			"requests"},
 		{"weft_donor_read_bytes_total", "counter", "Bytes read.", "read_bytes"},
 		{"weft_donor_written_bytes_total", "counter", "Bytes written.", "written_bytes"},
-		{"weft_donor_errors_total", "counter", "Requests answered with an error.", "errors"},
+		{"weft_donor_errors_total", "counter", "Requests answered with an error.",
+			"errors"},
 	};
 	json_t *donor;
 	size_t i;
@@ -323,8 +362,10 @@ static void print_strangers(const json_t *donors)
 	static const struct metric numbers[] = {
 		{"weft_donor_strangers", "gauge", "Peers without a grant.", "now"},
 		{"weft_donor_strangers_max", "gauge", "How many of them there may be.", "max"},
-		{"weft_donor_strangers_total", "counter", "Peers that came without a grant.", "entered"},
-		{"weft_donor_strangers_made_room_total", "counter", "Of them those that had to end for others.", "made_room"},
+		{"weft_donor_strangers_total", "counter", "Peers that came without a grant.",
+			"entered"},
+		{"weft_donor_strangers_made_room_total", "counter",
+			"Of them those that had to end for others.", "made_room"},
 	};
 	json_t *donor, *strangers;
 	const char *transport;
@@ -333,16 +374,18 @@ static void print_strangers(const json_t *donors)
 	for (size_t n = 0; n < WEFT_ARRAY_LEN(numbers); n++) {
 		head(&numbers[n]);
 		json_array_foreach(donors, i, donor)
-			json_object_foreach(json_object_get(donor, "strangers"), transport, strangers)
-				sample(numbers[n].name, LABELS(listen_of(donor), {"transport", transport}),
-					number_of(strangers, numbers[n].key));
+			json_object_foreach(json_object_get(donor, "strangers"), transport,
+				strangers) sample(numbers[n].name,
+				LABELS(listen_of(donor), {"transport", transport}),
+				number_of(strangers, numbers[n].key));
 	}
 }
 
 static void print_held(const json_t *held)
 {
 	static const struct metric metrics[] = {
-		{"weft_held_size_bytes", "gauge", "Size of a region that is kept although its donor is gone.", "size_bytes"},
+		{"weft_held_size_bytes", "gauge",
+			"Size of a region that is kept although its donor is gone.", "size_bytes"},
 		{"weft_held_left_seconds", "gauge", "How long it is kept yet.", "left_s"},
 	};
 	json_t *region;
@@ -350,9 +393,11 @@ static void print_held(const json_t *held)
 
 	for (size_t m = 0; m < WEFT_ARRAY_LEN(metrics); m++) {
 		head(&metrics[m]);
-		json_array_foreach(held, i, region)
-			sample(metrics[m].name, LABELS({"listen", text_of(region, "listen")}, {"region", text_of(region, "region")},
-				{"epoch", text_of(region, "epoch")}), number_of(region, metrics[m].key));
+		json_array_foreach(held, i, region) sample(metrics[m].name,
+			LABELS({"listen", text_of(region, "listen")},
+				{"region", text_of(region, "region")},
+				{"epoch", text_of(region, "epoch")}),
+			number_of(region, metrics[m].key));
 	}
 }
 

@@ -5,7 +5,10 @@
 
 #include <jansson.h>
 
-/* Arrays of what attachments and donors answered, and of memory that is held, as in weft-status(1), to standard output. */
+/*
+ * Arrays of what attachments and donors answered, and of memory that is held, as in weft-status(1),
+ * to standard output.
+ */
 void status_print_prometheus(const json_t *attachments, const json_t *donors, const json_t *held);
 
 #endif

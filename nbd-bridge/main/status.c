@@ -62,12 +62,15 @@ static void add_what_is_left(json_t *json, const struct bridge_state_file *state
 	struct weft_error err;
 
 	if (state->again && state->directory)
-		json_object_update_new(json, json_pack("{s:s, s:s}", "attach_again", state->again, "directory", state->directory));
+		json_object_update_new(json,
+			json_pack("{s:s, s:s}", "attach_again", state->again, "directory",
+				state->directory));
 	if (!state->cache_file)
 		return;
 	json_object_set_new(json, "cache_file", json_string(state->cache_file));
 	int r = cache_file_open(state->cache_file, false, &file, &err);
-	json_object_set_new(json, "unsaved_bytes", r < 0 ? json_null() : json_integer((json_int_t)cache_file_dirty_bytes(file)));
+	json_object_set_new(json, "unsaved_bytes",
+		r < 0 ? json_null() : json_integer((json_int_t)cache_file_dirty_bytes(file)));
 	if (r < 0)
 		json_object_set_new(json, "cache_file_trouble", json_string(err.message));
 	else
@@ -78,7 +81,8 @@ static void add_what_is_left(json_t *json, const struct bridge_state_file *state
 static json_t *from_state(const char *name, int error)
 {
 	struct bridge_state_file state;
-	const char *now = "dead", *why = "the bridge died; attach again with the same name, or detach it";
+	const char *now = "dead",
+		   *why = "the bridge died; attach again with the same name, or detach it";
 	bool alive;
 
 	if (bridge_state_peek(name, &state, &alive, NULL) < 0)
@@ -90,11 +94,14 @@ static json_t *from_state(const char *name, int error)
 		now = "starting or ending";
 		why = "the bridge has no control socket yet, or not any more";
 	} else if (state.damaged) {
-		why = "the bridge died, and its state is damaged, or of a newer weft: detach it with --force";
+		why = "the bridge died, and its state is damaged, or of a newer weft: detach it "
+		      "with --force";
 	}
-	json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:s?, s:i}", "schema", WEFT_STATUS_SCHEMA, "kind", "attachment", "name", name, "uri",
-		state.uri ? state.uri : "", "state", now, "why", why, "socket", state.socket, "mount", state.mount, "device",
-		state.device.path[0] ? state.device.path : NULL, "pid", (int)state.pid);
+	json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:s?, s:i}", "schema",
+		WEFT_STATUS_SCHEMA, "kind", "attachment", "name", name, "uri",
+		state.uri ? state.uri : "", "state", now, "why", why, "socket", state.socket,
+		"mount", state.mount, "device", state.device.path[0] ? state.device.path : NULL,
+		"pid", (int)state.pid);
 	if (!alive)
 		add_what_is_left(json, &state);
 	bridge_state_fini(&state);
@@ -104,7 +111,8 @@ static json_t *from_state(const char *name, int error)
 /* What an older bridge says under names that mean the same today; it may outlive an upgrade. */
 static json_t *from_older(json_t *answer)
 {
-	static const char *const keys[] = {"kind", "name", "uri", "state", "socket", "mount", "device", "pid"};
+	static const char *const keys[] = {"kind", "name", "uri", "state", "socket", "mount",
+		"device", "pid"};
 	json_t *json = json_pack("{s:i, s:s}", "schema", WEFT_STATUS_SCHEMA, "why",
 		"the bridge is of another version of weft: attach anew to see more");
 
@@ -124,7 +132,8 @@ static int one_attachment(void *ctx, const char *name)
 		return 0;
 	snprintf(socket, sizeof(socket), "attach-%s.sock", name);
 	json_t *question = json_pack("{s:s}", "op", c->form == EXPLAIN ? "explain" : "status");
-	weft_patience_begin("weft-status: waiting for the bridge of '%s', up to %d s", name, ANSWER_MS / 1000);
+	weft_patience_begin("weft-status: waiting for the bridge of '%s', up to %d s", name,
+		ANSWER_MS / 1000);
 	int r = weft_control_ask(socket, question, ANSWER_MS, &answer, NULL);
 	weft_patience_end();
 	if (r < 0)
@@ -145,7 +154,8 @@ static int one_donor(void *ctx, const char *socket)
 	json_t *question = json_pack("{s:s}", "op", "status"), *answer = NULL;
 	struct weft_error err = {0};
 
-	weft_patience_begin("weft-status: waiting for the donor behind %s, up to %d s", socket, ANSWER_MS / 1000);
+	weft_patience_begin("weft-status: waiting for the donor behind %s, up to %d s", socket,
+		ANSWER_MS / 1000);
 	int r = weft_control_ask(socket, question, ANSWER_MS, &answer, &err);
 	weft_patience_end();
 	if (r == 0) {
@@ -169,9 +179,11 @@ static void collect_held(struct collection *c)
 		return;
 	for (unsigned i = 0; (left = weft_leftovers_at(leftovers, i)); i++) {
 		snprintf(epoch, sizeof(epoch), "%016" PRIx64, left->epoch);
-		json_array_append_new(c->held, json_pack("{s:s, s:I, s:s, s:s, s:i, s:f}", "region", left->name, "size_bytes",
-			(json_int_t)left->size_bytes, "epoch", epoch, "listen", left->place, "holder_pid", left->holder_pid,
-			"left_s", (double)left->seconds));
+		json_array_append_new(c->held,
+			json_pack("{s:s, s:I, s:s, s:s, s:i, s:f}", "region", left->name,
+				"size_bytes", (json_int_t)left->size_bytes, "epoch", epoch,
+				"listen", left->place, "holder_pid", left->holder_pid, "left_s",
+				(double)left->seconds));
 	}
 	weft_leftovers_free(leftovers);
 }
@@ -184,8 +196,9 @@ static void print_latency(const json_t *attachment, const char *kind)
 
 	if (number_of(l, "count") == 0)
 		return;
-	printf("  %-6s %12" PRIu64 "  p50 %8.1f us  p99 %8.1f us  max %8.1f us\n", kind, number_of(l, "count"),
-		1e6 * json_real_value(json_object_get(l, "p50")), 1e6 * json_real_value(json_object_get(l, "p99")),
+	printf("  %-6s %12" PRIu64 "  p50 %8.1f us  p99 %8.1f us  max %8.1f us\n", kind,
+		number_of(l, "count"), 1e6 * json_real_value(json_object_get(l, "p50")),
+		1e6 * json_real_value(json_object_get(l, "p99")),
 		1e6 * json_real_value(json_object_get(l, "max")));
 }
 
@@ -195,17 +208,24 @@ static void print_records(const json_t *attachment)
 	size_t i, j;
 
 	json_array_foreach(json_object_get(attachment, "recorder"), i, lane) {
-		printf("  lane %zu, the last %zu events, oldest first:\n", i, json_array_size(lane));
+		printf("  lane %zu, the last %zu events, oldest first:\n", i,
+			json_array_size(lane));
 		json_array_foreach(lane, j, record) {
-			const char *event = text_of(record, "event"), *error = text_of(record, "error");
+			const char *event = text_of(record, "event"),
+				   *error = text_of(record, "error");
 
-			printf("    -%10.3f ms  ", 1e3 * json_real_value(json_object_get(record, "age_s")));
+			printf("    -%10.3f ms  ",
+				1e3 * json_real_value(json_object_get(record, "age_s")));
 			if (strcmp(event, "request") == 0)
-				printf("%-5s %10" PRIu64 " +%-8" PRIu64 " %9.1f us", text_of(record, "kind"),
-					number_of(record, "offset_bytes"), number_of(record, "length_bytes"),
-					1e6 * json_real_value(json_object_get(record, "duration_s")));
+				printf("%-5s %10" PRIu64 " +%-8" PRIu64 " %9.1f us",
+					text_of(record, "kind"), number_of(record, "offset_bytes"),
+					number_of(record, "length_bytes"),
+					1e6 *
+						json_real_value(
+							json_object_get(record, "duration_s")));
 			else
-				printf("%-9s generation %s, %" PRIu64 " operations", event, text_of(record, "generation"),
+				printf("%-9s generation %s, %" PRIu64 " operations", event,
+					text_of(record, "generation"),
 					number_of(record, "operations"));
 			printf("%s%s\n", error[0] ? "  " : "", error);
 		}
@@ -217,10 +237,11 @@ static void print_since(const json_t *donor)
 {
 	uint64_t changes = number_of(donor, "transport_changes");
 
-	printf("%s (%s), changed %" PRIu64 " time%s", text_of(donor, "transport"), text_of(donor, "transport_why"), changes,
-		changes == 1 ? "" : "s");
+	printf("%s (%s), changed %" PRIu64 " time%s", text_of(donor, "transport"),
+		text_of(donor, "transport_why"), changes, changes == 1 ? "" : "s");
 	if (changes > 0)
-		printf(", the last %.0f s ago", json_real_value(json_object_get(donor, "transport_since_s")));
+		printf(", the last %.0f s ago",
+			json_real_value(json_object_get(donor, "transport_since_s")));
 }
 
 /* Each donor's line, where there are several; where there is one, of its other ways. */
@@ -248,32 +269,40 @@ static void print_donors(const json_t *a)
 			link = json_array_get(json_object_get(lane, "links"), i);
 			ready += strcmp(text_of(link, "state"), "ready") == 0;
 		}
-		printf("  donor %s, %s, %zu of %zu lanes connected; transport ", text_of(donor, "uri"),
+		printf("  donor %s, %s, %zu of %zu lanes connected; transport ",
+			text_of(donor, "uri"),
 			weft_format_size(number_of(donor, "size_bytes"), size, sizeof(size)), ready,
 			json_array_size(json_object_get(a, "lanes")));
 		print_since(donor);
 		printf("\n");
 	}
 	if (json_array_size(donors) > 1)
-		printf("  striped, %s at a time\n", weft_format_size(number_of(a, "stripe_bytes"), size, sizeof(size)));
+		printf("  striped, %s at a time\n",
+			weft_format_size(number_of(a, "stripe_bytes"), size, sizeof(size)));
 }
 
 static void print_cache(const json_t *cache)
 {
-	const json_t *ahead = json_object_get(cache, "ahead"), *pull = json_object_get(cache, "pull");
+	const json_t *ahead = json_object_get(cache, "ahead"),
+		     *pull = json_object_get(cache, "pull");
 	char size[32], chunk[32], valid[32], dirty[32], used[32], wasted[32], pulled[32], lost[32];
 
 	printf("  cache %s in chunks of %s, %s: holds %s, %s of it not at the donor yet%s\n",
 		weft_format_size(number_of(cache, "size_bytes"), size, sizeof(size)),
-		weft_format_size(number_of(cache, "chunk_bytes"), chunk, sizeof(chunk)), text_of(cache, "policy"),
+		weft_format_size(number_of(cache, "chunk_bytes"), chunk, sizeof(chunk)),
+		text_of(cache, "policy"),
 		weft_format_size(number_of(cache, "valid_bytes"), valid, sizeof(valid)),
 		weft_format_size(number_of(cache, "dirty_bytes"), dirty, sizeof(dirty)),
-		json_is_true(json_object_get(cache, "push_failing")) ? "; writing back has failed, and is tried again" : "");
+		json_is_true(json_object_get(cache, "push_failing"))
+			? "; writing back has failed, and is tried again"
+			: "");
 	if (number_of(cache, "lost_bytes") > 0)
-		printf("  %s that were not at the donor are LOST: the cache file cannot be read there\n",
+		printf("  %s that were not at the donor are LOST: the cache file cannot be read "
+		       "there\n",
 			weft_format_size(number_of(cache, "lost_bytes"), lost, sizeof(lost)));
-	printf("  hits %" PRIu64 ", misses %" PRIu64 ", fetched ahead and used %s, wasted %s\n", number_of(cache, "hits"),
-		number_of(cache, "misses"), weft_format_size(number_of(ahead, "used_bytes"), used, sizeof(used)),
+	printf("  hits %" PRIu64 ", misses %" PRIu64 ", fetched ahead and used %s, wasted %s\n",
+		number_of(cache, "hits"), number_of(cache, "misses"),
+		weft_format_size(number_of(ahead, "used_bytes"), used, sizeof(used)),
 		weft_format_size(number_of(ahead, "wasted_bytes"), wasted, sizeof(wasted)));
 	if (strcmp(text_of(pull, "state"), "off") != 0)
 		printf("  pull: %s, %s so far\n", text_of(pull, "state"),
@@ -289,8 +318,9 @@ static void print_placing(const json_t *placing)
 	if (text_of(placing, "why")[0])
 		printf("  lanes are not placed: %s\n", text_of(placing, "why"));
 	else
-		printf("  lanes near %s: node%s %s, processor%s %s\n", text_of(placing, "device"), strpbrk(nodes, ",-") ? "s" : "",
-			nodes, strpbrk(cpus, ",-") ? "s" : "", cpus);
+		printf("  lanes near %s: node%s %s, processor%s %s\n", text_of(placing, "device"),
+			strpbrk(nodes, ",-") ? "s" : "", nodes, strpbrk(cpus, ",-") ? "s" : "",
+			cpus);
 }
 
 /* "ready, but no answer for 6 s (1 request waits)". */
@@ -301,7 +331,8 @@ static void print_silence(const json_t *a)
 
 	if (silent_s < SILENT_S || strcmp(text_of(a, "state"), "stale") == 0)
 		return;
-	printf("%s for %.0f s", strcmp(text_of(a, "state"), "ready") == 0 ? ", but no answer" : "", silent_s);
+	printf("%s for %.0f s", strcmp(text_of(a, "state"), "ready") == 0 ? ", but no answer" : "",
+		silent_s);
 	if (waiting > 0)
 		printf(" (%" PRIu64 " request%s)", waiting, waiting == 1 ? " waits" : "s wait");
 }
@@ -311,12 +342,16 @@ static void print_what_is_left(const json_t *a)
 	char size[32];
 
 	if (text_of(a, "cache_file_trouble")[0])
-		printf("  what its cache file holds cannot be seen: %s\n", text_of(a, "cache_file_trouble"));
+		printf("  what its cache file holds cannot be seen: %s\n",
+			text_of(a, "cache_file_trouble"));
 	else if (number_of(a, "unsaved_bytes") > 0)
-		printf("  %s that are not at the donor are in %s; attaching again writes them back, weft rescue saves them\n",
-			weft_format_size(number_of(a, "unsaved_bytes"), size, sizeof(size)), text_of(a, "cache_file"));
+		printf("  %s that are not at the donor are in %s; attaching again writes them "
+		       "back, weft rescue saves them\n",
+			weft_format_size(number_of(a, "unsaved_bytes"), size, sizeof(size)),
+			text_of(a, "cache_file"));
 	if (text_of(a, "attach_again")[0])
-		printf("  attach it again, in %s: %s\n", text_of(a, "directory"), text_of(a, "attach_again"));
+		printf("  attach it again, in %s: %s\n", text_of(a, "directory"),
+			text_of(a, "attach_again"));
 }
 
 static void print_attachment(const json_t *a)
@@ -328,37 +363,48 @@ static void print_attachment(const json_t *a)
 	print_silence(a);
 	printf("%s%s\n", text_of(a, "why")[0] ? ": " : "", text_of(a, "why"));
 	if (text_of(a, "ending")[0])
-		printf("  told to end (%s); it ends when nobody uses it any more\n", text_of(a, "ending"));
+		printf("  told to end (%s); it ends when nobody uses it any more\n",
+			text_of(a, "ending"));
 	if (requests) {
 		const struct tp_driver *driver = tp_driver_of_word(text_of(a, "transport"));
 		const json_t *lanes = json_object_get(a, "lanes");
 
-		printf("  %s, %s, up %.0f s; transport %s (%s), %zu lane%s, %" PRIu64 " reconnect%s, generation %s\n",
-			weft_format_size(number_of(a, "size_bytes"), size, sizeof(size)), text_of(a, "mode"),
-			json_real_value(json_object_get(a, "uptime_s")), text_of(a, "transport"), text_of(a, "transport_why"),
-			json_array_size(lanes), json_array_size(lanes) == 1 ? "" : "s", number_of(a, "reconnects"),
-			number_of(a, "reconnects") == 1 ? "" : "s", text_of(a, "generation"));
+		printf("  %s, %s, up %.0f s; transport %s (%s), %zu lane%s, %" PRIu64
+		       " reconnect%s, generation %s\n",
+			weft_format_size(number_of(a, "size_bytes"), size, sizeof(size)),
+			text_of(a, "mode"), json_real_value(json_object_get(a, "uptime_s")),
+			text_of(a, "transport"), text_of(a, "transport_why"),
+			json_array_size(lanes), json_array_size(lanes) == 1 ? "" : "s",
+			number_of(a, "reconnects"), number_of(a, "reconnects") == 1 ? "" : "s",
+			text_of(a, "generation"));
 		/* Which device and GID, of those that there are. */
 		if (driver && driver->shows_path)
-			printf("  lane 0 goes over %s\n", text_of(json_array_get(lanes, 0), "path"));
+			printf("  lane 0 goes over %s\n",
+				text_of(json_array_get(lanes, 0), "path"));
 		print_placing(json_object_get(a, "placing"));
 		print_donors(a);
 	}
 	if (text_of(a, "device")[0])
-		printf("  device %s%s%s%s\n", text_of(a, "device"), text_of(a, "device_why")[0] ? " (" : "", text_of(a, "device_why"),
+		printf("  device %s%s%s%s\n", text_of(a, "device"),
+			text_of(a, "device_why")[0] ? " (" : "", text_of(a, "device_why"),
 			text_of(a, "device_why")[0] ? ")" : "");
 	if (text_of(a, "socket")[0])
-		printf("  socket %s, %zu client%s%s%s\n", text_of(a, "socket"), json_array_size(json_object_get(a, "clients")),
-			json_array_size(json_object_get(a, "clients")) == 1 ? "" : "s", text_of(a, "socket_tenure")[0] ? ", tenure " : "",
+		printf("  socket %s, %zu client%s%s%s\n", text_of(a, "socket"),
+			json_array_size(json_object_get(a, "clients")),
+			json_array_size(json_object_get(a, "clients")) == 1 ? "" : "s",
+			text_of(a, "socket_tenure")[0] ? ", tenure " : "",
 			text_of(a, "socket_tenure"));
 	if (text_of(a, "mount")[0])
 		printf("  file %s%s\n", text_of(a, "mount"),
-			json_is_false(json_object_get(a, "mounted")) ? ", no longer mounted: it is not the region" : "");
+			json_is_false(json_object_get(a, "mounted"))
+				? ", no longer mounted: it is not the region"
+				: "");
 	print_what_is_left(a);
 	if (requests) {
 		printf("  read %s, written %s, errors %" PRIu64 "\n",
 			weft_format_size(number_of(a, "read_bytes"), in, sizeof(in)),
-			weft_format_size(number_of(a, "written_bytes"), out, sizeof(out)), number_of(a, "errors"));
+			weft_format_size(number_of(a, "written_bytes"), out, sizeof(out)),
+			number_of(a, "errors"));
 		if (json_is_object(json_object_get(a, "cache")))
 			print_cache(json_object_get(a, "cache"));
 		print_latency(a, "read");
@@ -389,9 +435,11 @@ static void print_strangers(const json_t *donor)
 	json_object_foreach(json_object_get(donor, "strangers"), transport, strangers) {
 		if (number_of(strangers, "now") == 0 && number_of(strangers, "made_room") == 0)
 			continue;
-		printf("  peers without a grant over %s: %" PRIu64 " of at most %" PRIu64 ", from %" PRIu64 " address%s; %" PRIu64
-		       " made room for others\n", transport, number_of(strangers, "now"), number_of(strangers, "max"),
-			number_of(strangers, "addresses"), number_of(strangers, "addresses") == 1 ? "" : "es",
+		printf("  peers without a grant over %s: %" PRIu64 " of at most %" PRIu64
+		       ", from %" PRIu64 " address%s; %" PRIu64 " made room for others\n",
+			transport, number_of(strangers, "now"), number_of(strangers, "max"),
+			number_of(strangers, "addresses"),
+			number_of(strangers, "addresses") == 1 ? "" : "es",
 			number_of(strangers, "made_room"));
 	}
 }
@@ -399,16 +447,20 @@ static void print_strangers(const json_t *donor)
 /* One who has a region of a donor's. */
 static void print_user(const json_t *a)
 {
-	const char *name = text_of(a, "name"), *mode = text_of(a, "mode"), *peer = text_of(a, "peer"), *port = strrchr(peer, ':');
+	const char *name = text_of(a, "name"), *mode = text_of(a, "mode"),
+		   *peer = text_of(a, "peer"), *port = strrchr(peer, ':');
 	bool stock = *name == '('; /* "(stock NBD clients)" is no name */
 	uint64_t n = number_of(a, "connections");
 
 	/* The port is one of its connections' alone. */
-	printf("  region %s: used by %s%s%s (%s)%s%.*s, %" PRIu64 " connection%s, last heard %.1f s ago\n", text_of(a, "region"),
-		stock ? "" : "attachment '", name, stock ? "" : "'",
-		strcmp(mode, "write") == 0 ? "writer" : strcmp(mode, "shared") == 0 ? "shared reader" : "reader",
-		*peer ? " from " : "", port ? (int)(port - peer) : (int)strlen(peer), peer, n, n == 1 ? "" : "s",
-		json_real_value(json_object_get(a, "silent_s")));
+	printf("  region %s: used by %s%s%s (%s)%s%.*s, %" PRIu64
+	       " connection%s, last heard %.1f s ago\n",
+		text_of(a, "region"), stock ? "" : "attachment '", name, stock ? "" : "'",
+		strcmp(mode, "write") == 0            ? "writer"
+			: strcmp(mode, "shared") == 0 ? "shared reader"
+						      : "reader",
+		*peer ? " from " : "", port ? (int)(port - peer) : (int)strlen(peer), peer, n,
+		n == 1 ? "" : "s", json_real_value(json_object_get(a, "silent_s")));
 }
 
 static void print_word(const char *text)
@@ -426,17 +478,22 @@ static void print_held(const json_t *held)
 {
 	char size[32], *option;
 
-	printf("a donor on %s crashed: region %s, %s, is kept for %.0f s more by weftholder, pid %" PRIu64 "\n",
-		text_of(held, "listen"), text_of(held, "region"), weft_format_size(number_of(held, "size_bytes"), size, sizeof(size)),
+	printf("a donor on %s crashed: region %s, %s, is kept for %.0f s more by weftholder, pid "
+	       "%" PRIu64 "\n",
+		text_of(held, "listen"), text_of(held, "region"),
+		weft_format_size(number_of(held, "size_bytes"), size, sizeof(size)),
 		json_real_value(json_object_get(held, "left_s")), number_of(held, "holder_pid"));
-	printf("  a donor there takes it back, with a --memory for each region that it is to take: weft serve --listen ");
+	printf("  a donor there takes it back, with a --memory for each region that it is to take: "
+	       "weft serve --listen ");
 	print_word(text_of(held, "listen"));
 	printf(" --memory ");
-	if (asprintf(&option, "%s=%" PRIu64, text_of(held, "region"), number_of(held, "size_bytes")) >= 0) {
+	if (asprintf(&option, "%s=%" PRIu64, text_of(held, "region"),
+		    number_of(held, "size_bytes")) >= 0) {
 		print_word(option);
 		free(option);
 	}
-	printf("\n  to free it, with all that this weftholder keeps: kill %" PRIu64 "\n", number_of(held, "holder_pid"));
+	printf("\n  to free it, with all that this weftholder keeps: kill %" PRIu64 "\n",
+		number_of(held, "holder_pid"));
 }
 
 static void print_donor(const json_t *d)
@@ -451,8 +508,10 @@ static void print_donor(const json_t *d)
 	printf("\n");
 	json_array_foreach(json_object_get(d, "regions"), i, r) {
 		printf("  region %s, %s, epoch %s%s%s\n", text_of(r, "name"),
-			weft_format_size(number_of(r, "size_bytes"), size, sizeof(size)), text_of(r, "epoch"),
-			json_is_true(json_object_get(r, "read_only")) ? ", read-only" : "", protection(r));
+			weft_format_size(number_of(r, "size_bytes"), size, sizeof(size)),
+			text_of(r, "epoch"),
+			json_is_true(json_object_get(r, "read_only")) ? ", read-only" : "",
+			protection(r));
 		if (text_of(r, "trouble")[0])
 			printf("    cannot be written or attached: %s\n", text_of(r, "trouble"));
 	}
@@ -472,7 +531,10 @@ static void print_table(const struct collection *c)
 		print_donor(json);
 	json_array_foreach(c->held, i, json)
 		print_held(json);
-	if (json_array_size(c->attachments) + json_array_size(c->donors) + json_array_size(c->held) == 0 && !c->silent_donors)
+	if (json_array_size(c->attachments) + json_array_size(c->donors) +
+				json_array_size(c->held) ==
+			0 &&
+		!c->silent_donors)
 		puts("no attachments and no donors");
 }
 
@@ -491,7 +553,8 @@ static void print(const struct collection *c)
 	if (c->form == PROMETHEUS) {
 		status_print_prometheus(c->attachments, c->donors, c->held);
 	} else if (c->form == JSON) {
-		json_t *all = json_pack("{s:O, s:O, s:O}", "attachments", c->attachments, "donors", c->donors, "held", c->held);
+		json_t *all = json_pack("{s:O, s:O, s:O}", "attachments", c->attachments, "donors",
+			c->donors, "held", c->held);
 
 		/* 17 digits, the default, show the error of the conversion: 598.01599999999996. */
 		json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));

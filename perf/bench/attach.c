@@ -42,7 +42,10 @@ static int call(const char *const argv[], char said[SAID_MAX])
 		return -errno;
 	pid_t pid = fork();
 	if (pid == 0) {
-		/* Ctrl-C, and the terminal's end, are for the bench, which ends what it started in order. */
+		/*
+		 * Ctrl-C, and the terminal's end, are for the bench, which ends what it started in
+		 * order.
+		 */
 		signal(SIGINT, SIG_IGN);
 		signal(SIGHUP, SIG_IGN);
 		dup2(fds[1], STDOUT_FILENO);
@@ -56,7 +59,8 @@ static int call(const char *const argv[], char said[SAID_MAX])
 		close(fds[0]);
 		return -errno;
 	}
-	while ((n = read(fds[0], said + have, SAID_MAX - 1 - have)) > 0 || (n < 0 && errno == EINTR))
+	while ((n = read(fds[0], said + have, SAID_MAX - 1 - have)) > 0 ||
+		(n < 0 && errno == EINTR))
 		have += n > 0 ? (size_t)n : 0;
 	said[have] = '\0';
 	close(fds[0]);
@@ -98,8 +102,9 @@ static int ask(struct bench_bridge *bridge, struct weft_error *err)
 	return 0;
 }
 
-int bench_attach(const struct bench_options *o, const char *transport, const bool fronts[BENCH_NR_FRONTS], const char *cache,
-	const char *dir, struct bench_bridge *ret, struct weft_error *err)
+int bench_attach(const struct bench_options *o, const char *transport,
+	const bool fronts[BENCH_NR_FRONTS], const char *cache, const char *dir,
+	struct bench_bridge *ret, struct weft_error *err)
 {
 	char path[PATH_MAX], file[PATH_MAX], said[SAID_MAX];
 	const char *argv[20], *device = NULL;
@@ -172,7 +177,8 @@ void bench_detach(struct bench_bridge *bridge)
 		return;
 	bench_program("weft-detach", path);
 	if (call(argv, said) != 0)
-		fprintf(stderr, "weft-bench: the attachment '%s' did not end: %s\n", bridge->name, reason(said));
+		fprintf(stderr, "weft-bench: the attachment '%s' did not end: %s\n", bridge->name,
+			reason(said));
 	bridge->up = false;
 }
 

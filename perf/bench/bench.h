@@ -2,10 +2,10 @@
 /*
  * Private to weft bench: what its files share.
  *
- * The same work goes over every path between this machine and a region: a transport (RDMA, TCP) and where one enters
- * (the transport itself, a bridge's socket, a file, a device of either kind).  Rounds are interleaved: each begins with
- * another path.  What was measured is one JSON object (result.c makes it); tables, CSV, the page and the comparison are made
- * from that object alone.
+ * The same work goes over every path between this machine and a region: a transport (RDMA, TCP) and
+ * where one enters (the transport itself, a bridge's socket, a file, a device of either kind).
+ * Rounds are interleaved: each begins with another path.  What was measured is one JSON object
+ * (result.c makes it); tables, CSV, the page and the comparison are made from that object alone.
  *
  * One thread, but for the control (control.c).
  */
@@ -84,7 +84,10 @@ struct bench_io {
 	unsigned max_depth;
 	/* Starts all n slots.  0, or -errno. */
 	int (*submit)(struct bench_io *io, struct bench_slot **slots, unsigned n);
-	/* Waits for at least one, at most 30 s.  How many came back, or -errno: then nothing will any more. */
+	/*
+	 * Waits for at least one, at most 30 s.  How many came back, or -errno: then nothing will
+	 * any more.
+	 */
 	int (*reap)(struct bench_io *io, struct bench_slot **done, unsigned max);
 	/* Nothing is in flight, or everything is given up. */
 	void (*close)(struct bench_io *io);
@@ -106,8 +109,9 @@ struct bench_slot {
 struct tp_ops;
 struct tp_info;
 /* hello_name: what the donor shows us as.  ret_info may be NULL. */
-int bench_io_connect(const struct tp_ops *ops, const struct weft_uri *uri, const char *port, bool read_only, bool anonymous,
-	const char *hello_name, struct bench_io **ret, struct tp_info *ret_info, struct weft_error *err);
+int bench_io_connect(const struct tp_ops *ops, const struct weft_uri *uri, const char *port,
+	bool read_only, bool anonymous, const char *hello_name, struct bench_io **ret,
+	struct tp_info *ret_info, struct weft_error *err);
 int bench_io_open(const char *path, bool read_only, struct bench_io **ret, struct weft_error *err);
 /* Of BENCH_BUF_BYTES, for whichever io is open: there is one at a time.  NULL without memory. */
 uint8_t *bench_buf(void);
@@ -129,14 +133,14 @@ struct bench_slice {
 };
 
 /*
- * The cell's work for about slice_ns; all that is read is compared with what is known.  0; -EILSEQ: wrong bytes; or
- * -errno.
+ * The cell's work for about slice_ns; all that is read is compared with what is known.  0; -EILSEQ:
+ * wrong bytes; or -errno.
  */
-int bench_work(struct bench_io *io, struct bench_truth *truth, const struct bench_cell *cell, uint64_t slice_ns,
-	struct bench_slice *ret, struct weft_error *err);
+int bench_work(struct bench_io *io, struct bench_truth *truth, const struct bench_cell *cell,
+	uint64_t slice_ns, struct bench_slice *ret, struct weft_error *err);
 /* Reads the latest writes of a slice, one after another.  As above. */
-int bench_read_back(struct bench_io *io, const struct bench_truth *truth, const struct bench_cell *cell, const struct bench_slice *slice,
-	struct weft_error *err);
+int bench_read_back(struct bench_io *io, const struct bench_truth *truth,
+	const struct bench_cell *cell, const struct bench_slice *slice, struct weft_error *err);
 
 enum bench_sweep {
 	BENCH_SWEEP_IS_EMPTY, /* all zeros?  -ENOTEMPTY */
@@ -146,7 +150,8 @@ enum bench_sweep {
 	BENCH_SWEEP_CLEAR,    /* zeros */
 };
 /* Over the whole span, once. */
-int bench_sweep(struct bench_io *io, struct bench_truth *truth, enum bench_sweep what, struct weft_error *err);
+int bench_sweep(struct bench_io *io, struct bench_truth *truth, enum bench_sweep what,
+	struct weft_error *err);
 
 /* ---- bridges, which are weft attach's ---- */
 
@@ -160,8 +165,9 @@ struct bench_bridge {
 };
 
 /* fronts: which, of devices one; a NULL cache is none.  err: what weft attach said. */
-int bench_attach(const struct bench_options *o, const char *transport, const bool fronts[BENCH_NR_FRONTS], const char *cache,
-	const char *dir, struct bench_bridge *ret, struct weft_error *err);
+int bench_attach(const struct bench_options *o, const char *transport,
+	const bool fronts[BENCH_NR_FRONTS], const char *cache, const char *dir,
+	struct bench_bridge *ret, struct weft_error *err);
 void bench_detach(struct bench_bridge *bridge);
 /* The donor of an attachment of that name, if it runs on this machine as this user; 0: no. */
 pid_t bench_local_donor(const char *name);
@@ -178,10 +184,12 @@ struct bench_line {
 };
 
 /*
- * Makes a line ("delay=1ms,loss=0.1%": options of weft line) and a donor at its far end with so many bytes of memory,
- * uri; this process is at the near end from then on.  0, or -errno with err, and nothing is left.  Blocks.
+ * Makes a line ("delay=1ms,loss=0.1%": options of weft line) and a donor at its far end with so
+ * many bytes of memory, uri; this process is at the near end from then on.  0, or -errno with err,
+ * and nothing is left.  Blocks.
  */
-int bench_line_open(const char *options, uint64_t bytes, struct bench_line *ret, struct weft_error *err);
+int bench_line_open(const char *options, uint64_t bytes, struct bench_line *ret,
+	struct weft_error *err);
 /* Ends both.  What went over the line, which the caller owns; NULL: weft line did not tell. */
 json_t *bench_line_close(struct bench_line *line);
 
@@ -191,13 +199,14 @@ uint64_t bench_cpu_ns(pid_t pid); /* 0: self */
 /* Busy time of all processors, kernel and interrupts too, in ns (ticks of 10 ms). */
 uint64_t bench_machine_cpu_ns(void);
 /* Of an interface: received and sent; false: it does not count. */
-bool bench_net_bytes(const char *netdev, const char *rdma_device, uint64_t *ret_rx, uint64_t *ret_tx);
+bool bench_net_bytes(const char *netdev, const char *rdma_device, uint64_t *ret_rx,
+	uint64_t *ret_tx);
 json_t *bench_machine(void);
 json_t *bench_network(const char *netdev, const char *rdma_device, const char *path);
 
 /*
- * The machine's own pace: 4 KiB to a thread and back over a pair of sockets, for slice_ns; round trips a second.
- * No part of weft is in it: when it changes between two runs, the machine did.
+ * The machine's own pace: 4 KiB to a thread and back over a pair of sockets, for slice_ns; round
+ * trips a second.  No part of weft is in it: when it changes between two runs, the machine did.
  */
 double bench_control(uint64_t slice_ns);
 
@@ -223,7 +232,10 @@ bool bench_line_words(const json_t *run, char *buf, size_t len);
 void bench_print_table(const json_t *run, FILE *out);
 void bench_print_csv(const json_t *run, FILE *out);
 void bench_print_html(const json_t *run, FILE *out);
-/* *ret_worse: how many cells of b are slower, or cost more, than a's beyond what chance and the machine explain. */
+/*
+ * *ret_worse: how many cells of b are slower, or cost more, than a's beyond what chance and the
+ * machine explain.
+ */
 json_t *bench_compare(const json_t *a, const json_t *b, unsigned *ret_worse);
 void bench_print_comparison(const json_t *comparison, FILE *out);
 

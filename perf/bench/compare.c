@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Two runs beside each other.  A difference is one that the ranks show (Mann and Whitney) beyond a slack: a few per
- * cent, or what the machine's own pace changed by, if that is more.  Corrected for the number of rows (Holm), so that two runs of the same
- * thing show none at all in 19 of 20 cases.  Functions without state.
+ * Two runs beside each other.  A difference is one that the ranks show (Mann and Whitney) beyond a
+ * slack: a few per cent, or what the machine's own pace changed by, if that is more.  Corrected for
+ * the number of rows (Holm), so that two runs of the same thing show none at all in 19 of 20 cases.
+ * Functions without state.
  */
 #include <math.h>
 #include <stdbool.h>
@@ -38,9 +39,10 @@ static size_t rounds_of(const json_t *figure, double *values)
 
 static bool same_cell(const json_t *a, const json_t *b)
 {
-	return strcmp(text_of(a, "path"), text_of(b, "path")) == 0 && strcmp(text_of(a, "op"), text_of(b, "op")) == 0 &&
-	       json_equal(json_object_get(a, "block_bytes"), json_object_get(b, "block_bytes")) &&
-	       json_equal(json_object_get(a, "depth"), json_object_get(b, "depth"));
+	return strcmp(text_of(a, "path"), text_of(b, "path")) == 0 &&
+		strcmp(text_of(a, "op"), text_of(b, "op")) == 0 &&
+		json_equal(json_object_get(a, "block_bytes"), json_object_get(b, "block_bytes")) &&
+		json_equal(json_object_get(a, "depth"), json_object_get(b, "depth"));
 }
 
 static bool fill(struct row *row, const json_t *a, const json_t *b, double slack)
@@ -77,7 +79,8 @@ static const json_t *find_cell(const json_t *run, const json_t *like)
 /* How far the machine itself may have moved, as a factor of at least LEAST. */
 static double slack_of(const json_t *a, const json_t *b, struct row *control)
 {
-	if (!fill(control, json_object_get(a, "control_ops_s"), json_object_get(b, "control_ops_s"), 1))
+	if (!fill(control, json_object_get(a, "control_ops_s"), json_object_get(b, "control_ops_s"),
+		    1))
 		return LEAST;
 	return fmax(LEAST, fmax(1 / control->ratio.low, control->ratio.high));
 }
@@ -91,12 +94,14 @@ static const char *verdict(const struct row *row)
 
 static json_t *row_json(const struct row *row)
 {
-	json_t *json = json_pack("{s:s, s:s, s:O, s:O, s:s}", "path", text_of(row->a, "path"), "op", text_of(row->a, "op"),
-		"block_bytes", json_object_get(row->a, "block_bytes"), "depth", json_object_get(row->a, "depth"), "what", row->what);
+	json_t *json = json_pack("{s:s, s:s, s:O, s:O, s:s}", "path", text_of(row->a, "path"), "op",
+		text_of(row->a, "op"), "block_bytes", json_object_get(row->a, "block_bytes"),
+		"depth", json_object_get(row->a, "depth"), "what", row->what);
 
 	json_object_update_new(json,
-		json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "a", row->median_a, "b", row->median_b, "ratio", row->ratio.ratio,
-			"low", row->ratio.low, "high", row->ratio.high, "spread_percent", row->spread, "p", row->p, "verdict",
+		json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "a", row->median_a, "b",
+			row->median_b, "ratio", row->ratio.ratio, "low", row->ratio.low, "high",
+			row->ratio.high, "spread_percent", row->spread, "p", row->p, "verdict",
 			verdict(row)));
 	return json;
 }
@@ -131,7 +136,8 @@ json_t *bench_compare(const json_t *a, const json_t *b, unsigned *ret_worse)
 			continue;
 		}
 		rows[n] = (struct row){.a = one, .what = "ops_s", .more_is_better = true};
-		n += fill(&rows[n], json_object_get(one, "ops_s"), json_object_get(other, "ops_s"), slack);
+		n += fill(&rows[n], json_object_get(one, "ops_s"), json_object_get(other, "ops_s"),
+			slack);
 		rows[n] = (struct row){.a = one, .what = "cpu_us"};
 		n += fill(&rows[n], json_object_get(json_object_get(one, "cpu_us"), "all"),
 			json_object_get(json_object_get(other, "cpu_us"), "all"), slack);
@@ -147,9 +153,10 @@ json_t *bench_compare(const json_t *a, const json_t *b, unsigned *ret_worse)
 		*ret_worse += strcmp(verdict(&rows[i]), "worse") == 0;
 		json_array_append_new(list, row_json(&rows[i]));
 	}
-	json_t *json = json_pack("{s:i, s:s, s:s, s:f, s:f, s:i, s:o, s:o, s:o}", "weft_bench_comparison", 1, "a", text_of(a, "when"),
-		"b", text_of(b, "when"), "control_ratio", control.median_a > 0 ? control.ratio.ratio : 1.0, "slack", slack, "worse",
-		(int)*ret_worse, "only_a", only_a, "only_b", only_b, "rows", list);
+	json_t *json = json_pack("{s:i, s:s, s:s, s:f, s:f, s:i, s:o, s:o, s:o}",
+		"weft_bench_comparison", 1, "a", text_of(a, "when"), "b", text_of(b, "when"),
+		"control_ratio", control.median_a > 0 ? control.ratio.ratio : 1.0, "slack", slack,
+		"worse", (int)*ret_worse, "only_a", only_a, "only_b", only_b, "rows", list);
 	free(rows);
 	free(p);
 	return json;
@@ -177,26 +184,35 @@ void bench_print_comparison(const json_t *comparison, FILE *out)
 	size_t i;
 
 	fprintf(out, "A: %s   B: %s\n", text_of(comparison, "a"), text_of(comparison, "b"));
-	fprintf(out, "the machine's own pace: B / A = %.2f; a difference is reported if it surely exceeds %.2f (or %.2f the other way)\n",
+	fprintf(out,
+		"the machine's own pace: B / A = %.2f; a difference is reported if it surely "
+		"exceeds %.2f (or %.2f the other way)\n",
 		json_number_value(json_object_get(comparison, "control_ratio")), slack, 1 / slack);
-	fprintf(out, "%-20s %-5s %8s %5s  %-6s %10s %10s  %7s  %-14s %8s\n", "PATH", "OP", "BLOCK", "DEPTH", "WHAT", "MEDIAN A", "MEDIAN B", "MID B/A",
-		"95% BETWEEN", "P");
+	fprintf(out, "%-20s %-5s %8s %5s  %-6s %10s %10s  %7s  %-14s %8s\n", "PATH", "OP", "BLOCK",
+		"DEPTH", "WHAT", "MEDIAN A", "MEDIAN B", "MID B/A", "95% BETWEEN", "P");
 	json_array_foreach(json_object_get(comparison, "rows"), i, one) {
 		const char *what = text_of(one, "verdict");
-		bool is_noisy = json_number_value(json_object_get(one, "spread_percent")) >= STATS_NOISY_PERCENT;
+		bool is_noisy = json_number_value(json_object_get(one, "spread_percent")) >=
+			STATS_NOISY_PERCENT;
 		char range[40], text[2][32];
 
 		better += strcmp(what, "better") == 0;
 		worse += strcmp(what, "worse") == 0;
 		same += strcmp(what, "same") == 0;
-		snprintf(range, sizeof(range), "%.2f to %.2f", json_number_value(json_object_get(one, "low")),
+		snprintf(range, sizeof(range), "%.2f to %.2f",
+			json_number_value(json_object_get(one, "low")),
 			json_number_value(json_object_get(one, "high")));
-		fprintf(out, "%-20s %-5s %8s %5d  %-6s %10s %10s  %7.2f  %-14s %8.2g  %s%s\n", text_of(one, "path"), text_of(one, "op"),
-			weft_format_size((uint64_t)json_integer_value(json_object_get(one, "block_bytes")), size, sizeof(size)),
-			(int)json_integer_value(json_object_get(one, "depth")), text_of(one, "what"),
+		fprintf(out, "%-20s %-5s %8s %5d  %-6s %10s %10s  %7.2f  %-14s %8.2g  %s%s\n",
+			text_of(one, "path"), text_of(one, "op"),
+			weft_format_size((uint64_t)json_integer_value(
+						 json_object_get(one, "block_bytes")),
+				size, sizeof(size)),
+			(int)json_integer_value(json_object_get(one, "depth")),
+			text_of(one, "what"),
 			bench_format_count(json_number_value(json_object_get(one, "a")), text[0]),
 			bench_format_count(json_number_value(json_object_get(one, "b")), text[1]),
-			json_number_value(json_object_get(one, "ratio")), range, json_number_value(json_object_get(one, "p")),
+			json_number_value(json_object_get(one, "ratio")), range,
+			json_number_value(json_object_get(one, "p")),
 			strcmp(what, "same") == 0 ? "" : what, is_noisy ? " (noisy)" : "");
 		noisy += is_noisy;
 	}
@@ -204,13 +220,21 @@ void bench_print_comparison(const json_t *comparison, FILE *out)
 	print_only('B', json_object_get(comparison, "only_b"), out);
 	if (better + worse + same == 0)
 		fputs("the two runs have no path in common\n", out);
-	fprintf(out, "%u better, %u worse, %u without a difference that could be shown\n", better, worse, same);
+	fprintf(out, "%u better, %u worse, %u without a difference that could be shown\n", better,
+		worse, same);
 	if (noisy > 0)
-		fprintf(out, "%u row%s noisy: the rounds of A or of B differ by more than their median.  Too short, do not trust: measure both "
-			     "again with a longer --time, on a quiet machine.\n", noisy, noisy == 1 ? " is" : "s are");
-	fputs("ops_s: operations a second; cpu_us: microseconds of processor time an operation, of all processes that could be measured.\n"
-	      "MID B/A: the middle of the ratios of each round of B to each round of A (Hodges and Lehmann's estimate), which is not the\n"
-	      "ratio of the two medians where rounds differ much; 95% BETWEEN: that is surely in there.\n"
-	      "P: how likely chance alone gives such a difference (Mann and Whitney's test on the rounds, corrected for the number of rows).\n",
+		fprintf(out,
+			"%u row%s noisy: the rounds of A or of B differ by more than their median. "
+			" Too short, do not trust: measure both "
+			"again with a longer --time, on a quiet machine.\n",
+			noisy, noisy == 1 ? " is" : "s are");
+	fputs("ops_s: operations a second; cpu_us: microseconds of processor time an operation, of "
+	      "all processes that could be measured.\n"
+	      "MID B/A: the middle of the ratios of each round of B to each round of A (Hodges and "
+	      "Lehmann's estimate), which is not the\n"
+	      "ratio of the two medians where rounds differ much; 95% BETWEEN: that is surely in "
+	      "there.\n"
+	      "P: how likely chance alone gives such a difference (Mann and Whitney's test on the "
+	      "rounds, corrected for the number of rows).\n",
 		out);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The machine's own pace, without anything of weft: a thread that sends 4 KiB back.  What the scheduler, the clock of the
- * processor and strangers do to it, they do to the paths as well.
+ * The machine's own pace, without anything of weft: a thread that sends 4 KiB back.  What the
+ * scheduler, the clock of the processor and strangers do to it, they do to the paths as well.
  */
 #include <pthread.h>
 #include <string.h>
@@ -38,7 +38,8 @@ double bench_control(uint64_t slice_ns)
 		return 0;
 	}
 	now_ns = start_ns = weft_now_ns();
-	while (now_ns - start_ns < slice_ns && weft_write_all(fds[0], buf, BYTES) == 0 && weft_read_all(fds[0], buf, BYTES) == 0) {
+	while (now_ns - start_ns < slice_ns && weft_write_all(fds[0], buf, BYTES) == 0 &&
+		weft_read_all(fds[0], buf, BYTES) == 0) {
 		n++;
 		now_ns = weft_now_ns();
 	}

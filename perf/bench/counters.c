@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What the kernel counts: processor time, and bytes of network interfaces.  Functions without state. */
+/*
+ * What the kernel counts: processor time, and bytes of network interfaces.  Functions without
+ * state.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,11 +28,14 @@ uint64_t bench_machine_cpu_ns(void)
 
 	if (!f)
 		return 0;
-	if (fscanf(f, "cpu %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, &user, &nice,
-		    &system, &idle, &iowait, &irq, &softirq) != 7)
+	if (fscanf(f,
+		    "cpu %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64
+		    " %" SCNu64,
+		    &user, &nice, &system, &idle, &iowait, &irq, &softirq) != 7)
 		user = nice = system = irq = softirq = 0;
 	fclose(f);
-	return (user + nice + system + irq + softirq) * (1000000000u / (uint64_t)sysconf(_SC_CLK_TCK));
+	return (user + nice + system + irq + softirq) *
+		(1000000000u / (uint64_t)sysconf(_SC_CLK_TCK));
 }
 
 static bool read_count(const char *path, uint64_t *ret)
@@ -52,7 +58,8 @@ static bool interface_bytes(const char *netdev, uint64_t *ret_rx, uint64_t *ret_
 
 	/* Eight columns of what it received, then of what it sent; each begins with bytes. */
 	while (f && !ok && fgets(line, sizeof(line), f))
-		ok = sscanf(line, " %63[^:]: %" SCNu64 " %*u %*u %*u %*u %*u %*u %*u %" SCNu64, name, &rx, &tx) == 3 &&
+		ok = sscanf(line, " %63[^:]: %" SCNu64 " %*u %*u %*u %*u %*u %*u %*u %" SCNu64,
+			     name, &rx, &tx) == 3 &&
 			strcmp(name, netdev) == 0;
 	if (f)
 		fclose(f);
@@ -64,10 +71,12 @@ static bool interface_bytes(const char *netdev, uint64_t *ret_rx, uint64_t *ret_
 }
 
 /*
- * An adapter that does RDMA by itself does not tell the interface: its port has counters of its own, in words
- * of 4 bytes.  Software ones leave those alone and count at the interface; so both are taken.
+ * An adapter that does RDMA by itself does not tell the interface: its port has counters of its
+ * own, in words of 4 bytes.  Software ones leave those alone and count at the interface; so both
+ * are taken.
  */
-bool bench_net_bytes(const char *netdev, const char *rdma_device, uint64_t *ret_rx, uint64_t *ret_tx)
+bool bench_net_bytes(const char *netdev, const char *rdma_device, uint64_t *ret_rx,
+	uint64_t *ret_tx)
 {
 	uint64_t rx = 0, tx = 0, words;
 	char path[256];
@@ -76,12 +85,14 @@ bool bench_net_bytes(const char *netdev, const char *rdma_device, uint64_t *ret_
 	if (netdev[0])
 		ok = interface_bytes(netdev, &rx, &tx);
 	if (rdma_device[0]) {
-		snprintf(path, sizeof(path), "/sys/class/infiniband/%s/ports/1/counters/port_rcv_data", rdma_device);
+		snprintf(path, sizeof(path),
+			"/sys/class/infiniband/%s/ports/1/counters/port_rcv_data", rdma_device);
 		if (read_count(path, &words)) {
 			rx += 4 * words;
 			ok = true;
 		}
-		snprintf(path, sizeof(path), "/sys/class/infiniband/%s/ports/1/counters/port_xmit_data", rdma_device);
+		snprintf(path, sizeof(path),
+			"/sys/class/infiniband/%s/ports/1/counters/port_xmit_data", rdma_device);
 		if (read_count(path, &words))
 			tx += 4 * words;
 	}

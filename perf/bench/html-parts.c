@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What the page's tables and plots share: its elements, and the cells of a run that they show.  Functions without state. */
+/*
+ * What the page's tables and plots share: its elements, and the cells of a run that they show.
+ * Functions without state.
+ */
 #include <string.h>
 
 #include "fabric/base/util.h"
@@ -27,20 +30,21 @@ void html_section(const char *head, const char *what, FILE *out)
 	fputc('\n', out);
 }
 
-const json_t *html_cell(const json_t *run, const char *path, const char *op, double block, double depth)
+const json_t *html_cell(const json_t *run, const char *path, const char *op, double block,
+	double depth)
 {
 	const json_t *one;
 	size_t i;
 
-	json_array_foreach(json_object_get(run, "cells"), i, one)
-		if (strcmp(text_of(one, "path"), path) == 0 && strcmp(text_of(one, "op"), op) == 0 &&
-			number_of(one, "block_bytes") == block && number_of(one, "depth") == depth)
-			return one;
+	json_array_foreach(json_object_get(run, "cells"), i,
+		one) if (strcmp(text_of(one, "path"), path) == 0 &&
+		strcmp(text_of(one, "op"), op) == 0 && number_of(one, "block_bytes") == block &&
+		number_of(one, "depth") == depth) return one;
 	return NULL;
 }
 
-unsigned html_values_of(const json_t *run, const char *key, const char *at_key, double at, double *values,
-	unsigned max)
+unsigned html_values_of(const json_t *run, const char *key, const char *at_key, double at,
+	double *values, unsigned max)
 {
 	const json_t *one;
 	unsigned n = 0;

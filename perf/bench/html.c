@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A run as one HTML page that needs nothing else: no script, no font, no picture of somebody else's.  It is XML as well, so
- * that any parser can check it.  Functions without state.
+ * A run as one HTML page that needs nothing else: no script, no font, no picture of somebody
+ * else's.  It is XML as well, so that any parser can check it.  Functions without state.
  */
 #include <string.h>
 
@@ -13,32 +13,57 @@
 
 /* Okabe and Ito's colours, which the colour-blind tell apart too; lighter ones on dark ground. */
 static const char style[] =
-	":root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--dim:#57606a;--line:#d0d7de;--box:#f6f8fa;"
-	"--f0:#0072b2;--f1:#d55e00;--f2:#007a59;--f3:#a3448a;--f4:#1b1f24;--s0:#0072b2;--s1:#e69f00;--s2:#5f6b76}\n"
-	"@media screen and (prefers-color-scheme:dark){:root{--bg:#12161b;--fg:#e6edf3;--dim:#9da7b1;--line:#39424c;--box:#1b2128;"
-	"--f0:#56b4e9;--f1:#ff9a4d;--f2:#2fd0a0;--f3:#e49bcf;--f4:#fff;--s0:#56b4e9;--s1:#e6b000;--s2:#8b97a3}}\n"
-	"body{margin:0 auto;max-width:1120px;padding:24px 20px 60px;background:var(--bg);color:var(--fg);"
+	":root{color-scheme:light "
+	"dark;--bg:#fff;--fg:#1b1f24;--dim:#57606a;--line:#d0d7de;--box:#f6f8fa;"
+	"--f0:#0072b2;--f1:#d55e00;--f2:#007a59;--f3:#a3448a;--f4:#1b1f24;--s0:#0072b2;--s1:#"
+	"e69f00;--s2:#5f6b76}\n"
+	"@media screen and "
+	"(prefers-color-scheme:dark){:root{--bg:#12161b;--fg:#e6edf3;--dim:#9da7b1;--line:#39424c;-"
+	"-box:#1b2128;"
+	"--f0:#56b4e9;--f1:#ff9a4d;--f2:#2fd0a0;--f3:#e49bcf;--f4:#fff;--s0:#56b4e9;--s1:#e6b000;--"
+	"s2:#8b97a3}}\n"
+	"body{margin:0 auto;max-width:1120px;padding:24px 20px "
+	"60px;background:var(--bg);color:var(--fg);"
 	"font:15px/1.5 system-ui,-apple-system,'Segoe UI',sans-serif}\n"
-	"h1{font-size:clamp(1.15em,5vw,1.6em);margin:0 0 .2em}h2{font-size:1.2em;margin:2em 0 .4em;border-bottom:1px solid var(--line)}"
-	"h1,td.w{overflow-wrap:anywhere}td:first-child{white-space:nowrap}p{max-width:75ch;margin:.5em 0}.dim{color:var(--dim)}\n"
-	".grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:20px}"
-	"figure{margin:0;background:var(--box);border:1px solid var(--line);border-radius:6px;padding:10px 12px}"
-	"figcaption{font-weight:600;margin-bottom:4px}figcaption span{font-weight:400;color:var(--dim);float:right}svg{display:block;width:100%;height:auto}\n"
-	".scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.87em;font-variant-numeric:tabular-nums}"
-	"th,td{padding:3px 8px;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}"
-	"th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right}td.n{white-space:nowrap}th.n{max-width:12em}tr.row th{color:var(--fg);padding-top:14px}\n"
-	".legend{display:flex;flex-wrap:wrap;gap:4px 20px;margin:.2em 0}.grid{margin-top:.6em}.legend span{display:inline-flex;align-items:center;gap:6px}"
-	".legend svg{width:44px;height:16px}.legend i{width:14px;height:14px;display:inline-block}\n"
-	".t,.v{font-size:12px;fill:var(--dim)}.v{fill:var(--fg)}.g{stroke:var(--line);fill:none}.a{stroke:var(--dim);fill:none}"
-	".l{fill:none;stroke-width:2}.e{fill:none;stroke-width:1.5;opacity:.6}.m{stroke-width:1.8}.l.d1{stroke-dasharray:7 4}"
-	".l.d2{stroke-dasharray:2 4}.l.d3{stroke-dasharray:10 3 2 3}.m.d1,.m.d3{fill:var(--box)!important}"
+	"h1{font-size:clamp(1.15em,5vw,1.6em);margin:0 0 .2em}h2{font-size:1.2em;margin:2em 0 "
+	".4em;border-bottom:1px solid var(--line)}"
+	"h1,td.w{overflow-wrap:anywhere}td:first-child{white-space:nowrap}p{max-width:75ch;margin:."
+	"5em 0}.dim{color:var(--dim)}\n"
+	".grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:"
+	"20px}"
+	"figure{margin:0;background:var(--box);border:1px solid "
+	"var(--line);border-radius:6px;padding:10px 12px}"
+	"figcaption{font-weight:600;margin-bottom:4px}figcaption "
+	"span{font-weight:400;color:var(--dim);float:right}svg{display:block;width:100%;height:"
+	"auto}\n"
+	".scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.87em;font-variant-"
+	"numeric:tabular-nums}"
+	"th,td{padding:3px 8px;text-align:left;border-bottom:1px solid "
+	"var(--line);vertical-align:top}"
+	"th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right}td.n{white-space:nowrap}th."
+	"n{max-width:12em}tr.row th{color:var(--fg);padding-top:14px}\n"
+	".legend{display:flex;flex-wrap:wrap;gap:4px 20px;margin:.2em "
+	"0}.grid{margin-top:.6em}.legend span{display:inline-flex;align-items:center;gap:6px}"
+	".legend svg{width:44px;height:16px}.legend "
+	"i{width:14px;height:14px;display:inline-block}\n"
+	".t,.v{font-size:12px;fill:var(--dim)}.v{fill:var(--fg)}.g{stroke:var(--line);fill:none}.a{"
+	"stroke:var(--dim);fill:none}"
+	".l{fill:none;stroke-width:2}.e{fill:none;stroke-width:1.5;opacity:.6}.m{stroke-width:1.8}."
+	"l.d1{stroke-dasharray:7 4}"
+	".l.d2{stroke-dasharray:2 4}.l.d3{stroke-dasharray:10 3 2 "
+	"3}.m.d1,.m.d3{fill:var(--box)!important}"
 	"svg:has(g:hover) g:not(:hover){opacity:.15}\n"
-	".f0{stroke:var(--f0)}.m.f0{fill:var(--f0)}.f1{stroke:var(--f1)}.m.f1{fill:var(--f1)}.f2{stroke:var(--f2)}.m.f2{fill:var(--f2)}"
-	".f3{stroke:var(--f3)}.m.f3{fill:var(--f3)}.f4{stroke:var(--f4)}.m.f4{fill:var(--f4)}.s0{fill:var(--s0);background:var(--s0)}.s1{fill:var(--s1);background:var(--s1)}"
+	".f0{stroke:var(--f0)}.m.f0{fill:var(--f0)}.f1{stroke:var(--f1)}.m.f1{fill:var(--f1)}.f2{"
+	"stroke:var(--f2)}.m.f2{fill:var(--f2)}"
+	".f3{stroke:var(--f3)}.m.f3{fill:var(--f3)}.f4{stroke:var(--f4)}.m.f4{fill:var(--f4)}.s0{"
+	"fill:var(--s0);background:var(--s0)}.s1{fill:var(--s1);background:var(--s1)}"
 	".s2{fill:var(--s2);background:var(--s2)}\n"
 	"@media screen and (max-width:480px){.t,.v{font-size:13px}}\n"
-	"@media print{:root{color-scheme:light}body{padding:0;font-size:11px}figure,tr{break-inside:avoid}h2,h3,h2+p,.legend,tr.row{break-after:avoid}"
-	".grid{grid-template-columns:1fr 1fr;gap:10px}.scroll{overflow:visible}th,td{padding:2px 4px}}\n";
+	"@media "
+	"print{:root{color-scheme:light}body{padding:0;font-size:11px}figure,tr{break-inside:avoid}"
+	"h2,h3,h2+p,.legend,tr.row{break-after:avoid}"
+	".grid{grid-template-columns:1fr 1fr;gap:10px}.scroll{overflow:visible}th,td{padding:2px "
+	"4px}}\n";
 
 static void number(double value, const char *fmt, FILE *out)
 {
@@ -46,7 +71,13 @@ static void number(double value, const char *fmt, FILE *out)
 	if (value < 0)
 		fputs("-", out);
 	else
-		fprintf(out, fmt[0] == '0' ? "%.0f" : fmt[0] == '1' ? "%.1f" : fmt[0] == '2' ? "%.2f" : value >= 100 ? "%.0f" : "%.3g", value);
+		fprintf(out,
+			fmt[0] == '0'           ? "%.0f"
+				: fmt[0] == '1' ? "%.1f"
+				: fmt[0] == '2' ? "%.2f"
+				: value >= 100  ? "%.0f"
+						: "%.3g",
+			value);
 	fputs("</td>", out);
 }
 
@@ -58,13 +89,18 @@ static void print_glance(const json_t *run, FILE *out)
 	const json_t *path;
 	size_t i;
 
-	snprintf(head[0], sizeof(head[0]), "%s %s, %.0f in flight: median latency, us", html_size(span.least_block, size), op, span.least_depth);
-	snprintf(head[1], sizeof(head[1]), "%s %ss, %.0f in flight: thousand a second", html_size(span.least_block, size), op, span.most_depth);
-	snprintf(head[2], sizeof(head[2]), "%s %ss, %.0f in flight: MB a second", html_size(span.most_block, size), op, span.most_depth);
+	snprintf(head[0], sizeof(head[0]), "%s %s, %.0f in flight: median latency, us",
+		html_size(span.least_block, size), op, span.least_depth);
+	snprintf(head[1], sizeof(head[1]), "%s %ss, %.0f in flight: thousand a second",
+		html_size(span.least_block, size), op, span.most_depth);
+	snprintf(head[2], sizeof(head[2]), "%s %ss, %.0f in flight: MB a second",
+		html_size(span.most_block, size), op, span.most_depth);
 	snprintf(head[3], sizeof(head[3]), "the same: processor time, s a GB");
 	html_section("At a glance",
-		"A path is a transport and where one enters. direct: the transport itself, in this program. socket: a bridge's NBD socket. file: "
-		"its FUSE file. nbd, ublk: its block device, made by that driver of the kernel. The bridge is a process of weft on this machine. "
+		"A path is a transport and where one enters. direct: the transport itself, in this "
+		"program. socket: a bridge's NBD socket. file: "
+		"its FUSE file. nbd, ublk: its block device, made by that driver of the kernel. "
+		"The bridge is a process of weft on this machine. "
 		"Less time is better, and more operations and bytes.",
 		out);
 	fputs("<div class=\"scroll\"><table><tr><th>path</th>", out);
@@ -118,18 +154,24 @@ static void print_all(const json_t *run, FILE *out)
 	size_t i;
 
 	html_section("All figures",
-		"Medians over the rounds. Spread: the interquartile range in per cent of the median. CPU: microseconds of processor time an "
-		"operation. Whole machine: seconds of processor time for each GB, strangers' too, counted in ticks. Network: GB for each GB of payload. Where there were fewer than 1000 operations, p99.9 is the "
+		"Medians over the rounds. Spread: the interquartile range in per cent of the "
+		"median. CPU: microseconds of processor time an "
+		"operation. Whole machine: seconds of processor time for each GB, strangers' too, "
+		"counted in ticks. Network: GB for each GB of payload. Where there were fewer than "
+		"1000 operations, p99.9 is the "
 		"slowest.",
 		out);
-	fputs("<div class=\"scroll\"><table>\n<tr><th>path</th><th class=\"n\">ops/s</th><th class=\"n\">spread %</th><th class=\"n\">MB/s</th>"
-	      "<th class=\"n\">p50 us</th><th class=\"n\">p90</th><th class=\"n\">p99</th><th class=\"n\">p99.9</th><th class=\"n\">max</th>"
-	      "<th class=\"n\">CPU asking</th><th class=\"n\">bridge</th><th class=\"n\">donor</th><th class=\"n\">whole machine</th>"
+	fputs("<div class=\"scroll\"><table>\n<tr><th>path</th><th class=\"n\">ops/s</th><th "
+	      "class=\"n\">spread %</th><th class=\"n\">MB/s</th>"
+	      "<th class=\"n\">p50 us</th><th class=\"n\">p90</th><th class=\"n\">p99</th><th "
+	      "class=\"n\">p99.9</th><th class=\"n\">max</th>"
+	      "<th class=\"n\">CPU asking</th><th class=\"n\">bridge</th><th "
+	      "class=\"n\">donor</th><th class=\"n\">whole machine</th>"
 	      "<th class=\"n\">network</th></tr>\n",
 		out);
 	json_array_foreach(json_object_get(run, "cells"), i, one) {
-		snprintf(head, sizeof(head), "%ss of %s, %.0f in flight", text_of(one, "op"), html_size(number_of(one, "block_bytes"), size),
-			number_of(one, "depth"));
+		snprintf(head, sizeof(head), "%ss of %s, %.0f in flight", text_of(one, "op"),
+			html_size(number_of(one, "block_bytes"), size), number_of(one, "depth"));
 		if (strcmp(head, last) != 0) {
 			fputs("<tr class=\"row\"><th colspan=\"14\">", out);
 			plot_text(head, out);
@@ -220,12 +262,17 @@ static void print_conditions(const json_t *run, FILE *out)
 {
 	static const struct {
 		const char *key, *name, *unit;
-	} machine_facts[] = {{"host", "Machine", ""}, {"product", "Product", ""}, {"virtual", "Virtual machine", ""}, {"kernel", "Linux", ""},
-		{"architecture", "Architecture", ""}, {"processor", "Processor", ""}, {"processors", "Processors", ""},
-		{"memory_bytes", "Memory", " bytes"}, {"governor", "CPU frequency governor", ""}, {"load_before", "Load before", ""}},
-	  network_facts[] = {{"path", "Connection", ""}, {"interface", "Interface", ""}, {"driver", "Driver", ""}, {"mtu", "MTU", " bytes"},
-		  {"speed_mbit_s", "Speed", " Mbit/s"}, {"rdma_device", "RDMA device", ""}, {"gid_index", "GID index", ""}, {"gid", "GID", ""},
-		  {"gid_type", "GID type", ""}, {"rdma_in_software", "RDMA in software", ""}, {"rdma_type", "RDMA adapter", ""}, {"rdma_firmware", "RDMA firmware", ""},
+	} machine_facts[] = {{"host", "Machine", ""}, {"product", "Product", ""},
+		{"virtual", "Virtual machine", ""}, {"kernel", "Linux", ""},
+		{"architecture", "Architecture", ""}, {"processor", "Processor", ""},
+		{"processors", "Processors", ""}, {"memory_bytes", "Memory", " bytes"},
+		{"governor", "CPU frequency governor", ""}, {"load_before", "Load before", ""}},
+	  network_facts[] = {{"path", "Connection", ""}, {"interface", "Interface", ""},
+		  {"driver", "Driver", ""}, {"mtu", "MTU", " bytes"},
+		  {"speed_mbit_s", "Speed", " Mbit/s"}, {"rdma_device", "RDMA device", ""},
+		  {"gid_index", "GID index", ""}, {"gid", "GID", ""}, {"gid_type", "GID type", ""},
+		  {"rdma_in_software", "RDMA in software", ""}, {"rdma_type", "RDMA adapter", ""},
+		  {"rdma_firmware", "RDMA firmware", ""},
 		  {"rdma_mtu", "RDMA MTU, reckoned", " bytes"}};
 	const json_t *machine = json_object_get(run, "machine"), *path;
 	char transport[16];
@@ -234,7 +281,8 @@ static void print_conditions(const json_t *run, FILE *out)
 	html_section("Conditions", "", out);
 	fputs("<div class=\"scroll\"><table>\n", out);
 	for (i = 0; i < WEFT_ARRAY_LEN(machine_facts); i++)
-		fact(machine_facts[i].name, json_object_get(machine, machine_facts[i].key), machine_facts[i].unit, out);
+		fact(machine_facts[i].name, json_object_get(machine, machine_facts[i].key),
+			machine_facts[i].unit, out);
 	fputs("</table></div>\n", out);
 	json_array_foreach(json_object_get(run, "paths"), i, path) {
 		const json_t *network = json_object_get(path, "network");
@@ -245,10 +293,13 @@ static void print_conditions(const json_t *run, FILE *out)
 		plot_text(transport, out);
 		fputs("</h3><div class=\"scroll\"><table>\n", out);
 		for (unsigned k = 0; k < WEFT_ARRAY_LEN(network_facts); k++) {
-			bool rdma = strncmp(network_facts[k].key, "rdma", 4) == 0 || strncmp(network_facts[k].key, "gid", 3) == 0;
+			bool rdma = strncmp(network_facts[k].key, "rdma", 4) == 0 ||
+				strncmp(network_facts[k].key, "gid", 3) == 0;
 
 			if (!rdma || strcmp(transport, "rdma") == 0)
-				fact(network_facts[k].name, json_object_get(network, network_facts[k].key), network_facts[k].unit, out);
+				fact(network_facts[k].name,
+					json_object_get(network, network_facts[k].key),
+					network_facts[k].unit, out);
 		}
 		fputs("</table></div>\n", out);
 	}
@@ -262,31 +313,43 @@ static void print_method(const json_t *run, FILE *out)
 	size_t i;
 
 	html_section("How it was measured", "", out);
-	fprintf(out, "<p>%d rounds; each goes over all paths, beginning with another one, so that what disturbs the machine for a while disturbs "
-		     "them all. In a round each figure gets a slice of %.0f ms. Requests come from one thread and go to places in the first "
-		     "%s of the region, in an order that repeats none before all had their turn, without the kernel's cache.</p>\n",
-		(int)number_of(run, "rounds"), number_of(run, "slice_ms"), html_size(number_of(run, "span_bytes"), span));
+	fprintf(out,
+		"<p>%d rounds; each goes over all paths, beginning with another one, so that what "
+		"disturbs the machine for a while disturbs "
+		"them all. In a round each figure gets a slice of %.0f ms. Requests come from one "
+		"thread and go to places in the first "
+		"%s of the region, in an order that repeats none before all had their turn, "
+		"without the kernel's cache.</p>\n",
+		(int)number_of(run, "rounds"), number_of(run, "slice_ms"),
+		html_size(number_of(run, "span_bytes"), span));
 	fprintf(out, "<p>All data was verified: %s. 8 bytes of every 512 are looked at.</p>\n",
 		reads_only ? "what was read over any path is what the region held in the beginning"
-			   : "each read is compared with what was written there last, over whatever path; writes are read back after each slice, and the "
+			   : "each read is compared with what was written there last, over "
+			     "whatever path; writes are read back after each slice, and the "
 			     "whole span at the end");
-	fprintf(out, "<p>The machine's own pace, 4 KiB to a thread and back without weft, was %s round trips a second, with a spread of %.0f %%. "
-		     "When that differs between two runs, the machine did.</p>\n",
-		bench_format_count(number_of(control, "median"), count), number_of(control, "spread_percent"));
-	fputs("<p>Files and devices are opened with O_DIRECT and driven by the kernel's asynchronous I/O. Socket and file share a bridge, and "
+	fprintf(out,
+		"<p>The machine's own pace, 4 KiB to a thread and back without weft, was %s round "
+		"trips a second, with a spread of %.0f %%. "
+		"When that differs between two runs, the machine did.</p>\n",
+		bench_format_count(number_of(control, "median"), count),
+		number_of(control, "spread_percent"));
+	fputs("<p>Files and devices are opened with O_DIRECT and driven by the kernel's "
+	      "asynchronous I/O. Socket and file share a bridge, and "
 	      "each device has one of its own.",
 		out);
 	json_array_foreach(json_object_get(run, "paths"), i, one)
 		if (number_of(one, "lanes") > 0) {
-			fprintf(out, " A bridge had %.0f lanes, which are threads with a connection each.", number_of(one, "lanes"));
-			break;
+		fprintf(out, " A bridge had %.0f lanes, which are threads with a connection each.",
+			number_of(one, "lanes"));
+		break;
 		}
 	if (text_of(run, "cache")[0]) {
 		fputs(" Cached: the bridge had a cache of ", out);
 		plot_text(text_of(run, "cache"), out);
 		fputc('.', out);
 	}
-	fputs("</p>\n<p>A KiB is 1024 bytes and a MiB 1024 KiB; a MB is a million bytes and a GB a thousand million; us are "
+	fputs("</p>\n<p>A KiB is 1024 bytes and a MiB 1024 KiB; a MB is a million bytes and a GB a "
+	      "thousand million; us are "
 	      "microseconds.</p>\n",
 		out);
 }
@@ -307,40 +370,56 @@ static void print_not_measured(const json_t *run, FILE *out)
 	}
 	json_array_foreach(json_object_get(run, "paths"), i, one)
 		if (!json_is_true(json_object_get(one, "donor_cpu_known"))) {
-			fputs("<li>the donor's processor time and its machine: it runs on another machine, as another user, or is no weft donor</li>\n", out);
-			break;
+		fputs("<li>the donor's processor time and its machine: it runs on another machine, "
+		      "as another user, or is no weft donor</li>\n",
+			out);
+		break;
 		}
 	json_array_foreach(json_object_get(run, "cells"), i, one)
 		if (number_of(one, "wire_bytes_per_GB") < 0) {
-			fputs("<li>bytes on the network of some paths: what stays within this machine goes through no interface that counts</li>\n", out);
-			break;
+		fputs("<li>bytes on the network of some paths: what stays within this machine goes "
+		      "through no interface that counts</li>\n",
+			out);
+		break;
 		}
-	fputs("<li>more than one program at a time; durability (no flush was asked for)</li>\n</ul>\n", out);
+		fputs("<li>more than one program at a time; durability (no flush was asked "
+		      "for)</li>\n</ul>\n",
+			out);
 }
 
 void bench_print_html(const json_t *run, FILE *out)
 {
 	char size[32], span[32], words[512];
 
-	fputs("<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\"><head><meta charset=\"utf-8\"/>"
-	      "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"/><title>weft bench ",
+	fputs("<!DOCTYPE html>\n<html lang=\"en\" "
+	      "xmlns=\"http://www.w3.org/1999/xhtml\"><head><meta charset=\"utf-8\"/>"
+	      "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"/><title>weft "
+	      "bench ",
 		out);
 	plot_text(text_of(run, "uri"), out);
 	fprintf(out, "</title><style>\n%s</style></head><body>\n<h1>weft bench ", style);
 	plot_text(text_of(run, "uri"), out);
 	fputs("</h1>\n<p class=\"dim\">", out);
 	plot_text(text_of(run, "when"), out);
-	fprintf(out, ", weft %s, %s; a region of %s, of which %s are used</p>\n", text_of(run, "version"), text_of(run, "mode"),
-		html_size(number_of(run, "region_bytes"), size), html_size(number_of(run, "span_bytes"), span));
+	fprintf(out, ", weft %s, %s; a region of %s, of which %s are used</p>\n",
+		text_of(run, "version"), text_of(run, "mode"),
+		html_size(number_of(run, "region_bytes"), size),
+		html_size(number_of(run, "span_bytes"), span));
 	print_where(run, out);
 	if (bench_line_words(run, words, sizeof(words)))
 		html_element("p", "", words, out);
 	if (json_is_true(json_object_get(json_object_get(run, "machine"), "virtual")))
-		fputs("<p>This is a virtual machine: ratios within this page mean something, absolute figures may say more about its host.</p>\n", out);
+		fputs("<p>This is a virtual machine: ratios within this page mean something, "
+		      "absolute figures may say more about its host.</p>\n",
+			out);
 	if (bench_donor_is_here(run))
-		fputs("<p>The donor runs on this machine, too: nothing crossed a cable, and both shared the processors.</p>\n", out);
+		fputs("<p>The donor runs on this machine, too: nothing crossed a cable, and both "
+		      "shared the processors.</p>\n",
+			out);
 	if (bench_rdma_in_software(run))
-		fputs("<p>RDMA is emulated in software here: what it costs says nothing about an adapter that does it.</p>\n", out);
+		fputs("<p>RDMA is emulated in software here: what it costs says nothing about an "
+		      "adapter that does it.</p>\n",
+			out);
 	print_glance(run, out);
 	print_not_measured(run, out);
 	html_print_plots(run, out);

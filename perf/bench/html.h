@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Private to the page: what html.c, html-parts.c and html-plots.c share.  Functions without state. */
+/*
+ * Private to the page: what html.c, html-parts.c and html-plots.c share.  Functions without state.
+ */
 #ifndef WEFT_PERF_BENCH_HTML_H
 #define WEFT_PERF_BENCH_HTML_H
 
@@ -14,14 +16,15 @@ void html_element(const char *tag, const char *class, const char *text, FILE *ou
 void html_section(const char *head, const char *what, FILE *out);
 
 /* NULL: not measured. */
-const json_t *html_cell(const json_t *run, const char *path, const char *op, double block, double depth);
+const json_t *html_cell(const json_t *run, const char *path, const char *op, double block,
+	double depth);
 bool html_has_op(const json_t *run, const char *op);
 /*
- * The values of key among the cells whose at_key is at (below 0: among all), ascending, each once, at most max of
- * them.  How many.
+ * The values of key among the cells whose at_key is at (below 0: among all), ascending, each once,
+ * at most max of them.  How many.
  */
-unsigned html_values_of(const json_t *run, const char *key, const char *at_key, double at, double *values,
-	unsigned max);
+unsigned html_values_of(const json_t *run, const char *key, const char *at_key, double at,
+	double *values, unsigned max);
 
 /* Of all cells; 0 without any. */
 struct html_span {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Operations on a file or a block device, without the kernel's cache (O_DIRECT), through its native asynchronous
- * I/O: io_uring would do as well, but many containers forbid it.  One thread.
+ * Operations on a file or a block device, without the kernel's cache (O_DIRECT), through its native
+ * asynchronous I/O: io_uring would do as well, but many containers forbid it.  One thread.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -37,7 +37,8 @@ static int submit(struct bench_io *base, struct bench_slot **slots, unsigned n)
 
 		iocbs[i] = io->free[--io->nr_free];
 		if (slot->write)
-			io_prep_pwrite(iocbs[i], io->fd, slot->buf, slot->len, (long long)slot->off);
+			io_prep_pwrite(iocbs[i], io->fd, slot->buf, slot->len,
+				(long long)slot->off);
 		else
 			io_prep_pread(iocbs[i], io->fd, slot->buf, slot->len, (long long)slot->off);
 		iocbs[i]->data = slots[i];
@@ -60,7 +61,8 @@ static int reap(struct bench_io *base, struct bench_slot **done, unsigned max)
 	int n;
 
 	do
-		n = io_getevents(io->context, 1, (long)weft_min(max, BENCH_MAX_DEPTH), events, &bound);
+		n = io_getevents(io->context, 1, (long)weft_min(max, BENCH_MAX_DEPTH), events,
+			&bound);
 	while (n == -EINTR);
 	if (n == 0)
 		return -ETIMEDOUT;
@@ -99,9 +101,11 @@ int bench_io_open(const char *path, bool read_only, struct bench_io **ret, struc
 		r = weft_error_set(err, ENOMEM, "out of memory");
 	else if (io->fd < 0 || fstat(io->fd, &st) < 0 ||
 		 (S_ISBLK(st.st_mode) && ioctl(io->fd, BLKGETSIZE64, &io->io.size_bytes) < 0))
-		r = weft_error_set(err, errno, "cannot open %s without the kernel's cache: %s", path, strerror(errno));
+		r = weft_error_set(err, errno, "cannot open %s without the kernel's cache: %s",
+			path, strerror(errno));
 	if (r == 0 && (r = io_setup(BENCH_MAX_DEPTH, &io->context)) < 0)
-		weft_error_set(err, -r, "no asynchronous I/O: %s; see /proc/sys/fs/aio-max-nr", strerror(-r));
+		weft_error_set(err, -r, "no asynchronous I/O: %s; see /proc/sys/fs/aio-max-nr",
+			strerror(-r));
 	if (r < 0) {
 		close_io(&io->io);
 		return r;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Operations over a transport's connection: straight to the donor, or to the socket of a bridge.  Waits as a lane does: armed,
- * on the event descriptor.  One thread.
+ * Operations over a transport's connection: straight to the donor, or to the socket of a bridge.
+ * Waits as a lane does: armed, on the event descriptor.  One thread.
  */
 #include <errno.h>
 #include <poll.h>
@@ -47,8 +47,12 @@ static int submit(struct bench_io *base, struct bench_slot **slots, unsigned n)
 
 	for (unsigned i = 0; i < n; i++) {
 		ops[i] = io->free[--io->nr_free];
-		*ops[i] = (struct tp_op){.kind = slots[i]->write ? TP_WRITE : TP_READ, .off = slots[i]->off,
-			.len = slots[i]->len, .buf = slots[i]->buf, .mem = io->mem, .user = slots[i]};
+		*ops[i] = (struct tp_op){.kind = slots[i]->write ? TP_WRITE : TP_READ,
+			.off = slots[i]->off,
+			.len = slots[i]->len,
+			.buf = slots[i]->buf,
+			.mem = io->mem,
+			.user = slots[i]};
 	}
 	/* The cells keep below the depth that was granted. */
 	for (unsigned at = 0; at < n;) {
@@ -99,7 +103,8 @@ static void close_io(struct bench_io *base)
 	free(io);
 }
 
-static int establish(struct transport_io *io, const struct tp_target *target, struct weft_error *err)
+static int establish(struct transport_io *io, const struct tp_target *target,
+	struct weft_error *err)
 {
 	uint64_t deadline_ns = weft_now_ns() + (CONNECT_MS + 1000) * UINT64_C(1000000);
 	int r = tp_connect(io->tp, target, &io->conn, err);
@@ -118,15 +123,18 @@ static int establish(struct transport_io *io, const struct tp_target *target, st
 	return r;
 }
 
-int bench_io_connect(const struct tp_ops *ops, const struct weft_uri *uri, const char *port, bool read_only, bool anonymous,
-	const char *hello_name, struct bench_io **ret, struct tp_info *ret_info, struct weft_error *err)
+int bench_io_connect(const struct tp_ops *ops, const struct weft_uri *uri, const char *port,
+	bool read_only, bool anonymous, const char *hello_name, struct bench_io **ret,
+	struct tp_info *ret_info, struct weft_error *err)
 {
 	struct transport_io *io = calloc(1, sizeof(*io));
 	struct tp_target target = {
 		.host = uri->socket[0] ? uri->socket : uri->host,
 		.port = uri->socket[0] ? NULL : port,
 		.region = uri->region ? uri->region : "",
-		.hello = {.anonymous = anonymous, .generation = 1, .mode = read_only ? WEFT_MODE_READ : WEFT_MODE_WRITE},
+		.hello = {.anonymous = anonymous,
+			.generation = 1,
+			.mode = read_only ? WEFT_MODE_READ : WEFT_MODE_WRITE},
 		.connect_timeout_ms = CONNECT_MS,
 	};
 	int r;
@@ -137,7 +145,8 @@ int bench_io_connect(const struct tp_ops *ops, const struct weft_uri *uri, const
 	strcpy(target.hello.name, hello_name);
 	io->io.buf = bench_buf();
 	uint64_t start_ns = weft_now_ns();
-	r = io->io.buf ? tp_open(ops, NULL, &io->tp, err) : weft_error_set(err, ENOMEM, "out of memory");
+	r = io->io.buf ? tp_open(ops, NULL, &io->tp, err)
+		       : weft_error_set(err, ENOMEM, "out of memory");
 	if (r == 0)
 		r = tp_register(io->tp, io->io.buf, BENCH_BUF_BYTES, &io->mem, err);
 	if (r == 0)

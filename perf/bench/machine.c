@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The conditions: machine, kernel, network.  What cannot be told is null, never left out.  Functions without state. */
+/*
+ * The conditions: machine, kernel, network.  What cannot be told is null, never left out.
+ * Functions without state.
+ */
 #include <dirent.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -13,7 +16,8 @@
 #include "perf/bench/bench.h"
 
 /* A file's first line; false: none. */
-static bool first_line(char *line, int len, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static bool first_line(char *line, int len, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 
 static bool first_line(char *line, int len, const char *fmt, ...)
 {
@@ -77,13 +81,16 @@ json_t *bench_machine(void)
 	bool ok;
 
 	uname(&uts);
-	json_t *json = json_pack("{s:s, s:s, s:s, s:i, s:o, s:b}", "host", uts.nodename, "kernel", uts.release, "architecture",
-		uts.machine, "processors", (int)sysconf(_SC_NPROCESSORS_ONLN), "processor", cpu_model(), "virtual", is_virtual());
+	json_t *json = json_pack("{s:s, s:s, s:s, s:i, s:o, s:b}", "host", uts.nodename, "kernel",
+		uts.release, "architecture", uts.machine, "processors",
+		(int)sysconf(_SC_NPROCESSORS_ONLN), "processor", cpu_model(), "virtual",
+		is_virtual());
 	first_line(product, sizeof(product), "/sys/class/dmi/id/product_name");
 	json_object_set_new(json, "product", line_or_null(product[0] != '\0', product));
 	json_object_set_new(json, "memory_bytes",
 		json_integer((json_int_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE)));
-	ok = first_line(line, sizeof(line), "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
+	ok = first_line(line, sizeof(line),
+		"/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
 	json_object_set_new(json, "governor", line_or_null(ok, line));
 	ok = first_line(line, sizeof(line), "/proc/loadavg");
 	if (ok)
@@ -108,13 +115,17 @@ static json_t *driver_of(const char *netdev)
 /* The largest of RDMA's sizes that fits with its headers. */
 static unsigned rdma_mtu(unsigned mtu)
 {
-	return mtu >= 4200 ? 4096 : mtu >= 2200 ? 2048 : mtu >= 1124 ? 1024 : mtu >= 612 ? 512 : 256;
+	return mtu >= 4200    ? 4096
+		: mtu >= 2200 ? 2048
+		: mtu >= 1124 ? 1024
+		: mtu >= 612  ? 512
+			      : 256;
 }
 
 json_t *bench_network(const char *netdev, const char *rdma_device, const char *path)
 {
-	json_t *json = json_pack("{s:s, s:s?, s:s?}", "path", path, "interface", netdev[0] ? netdev : NULL, "rdma_device",
-		rdma_device[0] ? rdma_device : NULL);
+	json_t *json = json_pack("{s:s, s:s?, s:s?}", "path", path, "interface",
+		netdev[0] ? netdev : NULL, "rdma_device", rdma_device[0] ? rdma_device : NULL);
 	unsigned gid = 0, mtu = 0;
 	char line[128];
 	bool ok;
@@ -123,23 +134,32 @@ json_t *bench_network(const char *netdev, const char *rdma_device, const char *p
 	if (ok)
 		mtu = (unsigned)atoi(line);
 	json_object_set_new(json, "mtu", ok ? json_integer(mtu) : json_null());
-	ok = netdev[0] && first_line(line, sizeof(line), "/sys/class/net/%s/speed", netdev) && atoi(line) > 0;
+	ok = netdev[0] && first_line(line, sizeof(line), "/sys/class/net/%s/speed", netdev) &&
+		atoi(line) > 0;
 	json_object_set_new(json, "speed_mbit_s", ok ? json_integer(atoi(line)) : json_null());
 	json_object_set_new(json, "driver", netdev[0] ? driver_of(netdev) : json_null());
-	json_object_set_new(json, "rdma_mtu", rdma_device[0] && mtu ? json_integer(rdma_mtu(mtu)) : json_null());
-	ok = rdma_device[0] && first_line(line, sizeof(line), "/sys/class/infiniband/%s/hca_type", rdma_device);
+	json_object_set_new(json, "rdma_mtu",
+		rdma_device[0] && mtu ? json_integer(rdma_mtu(mtu)) : json_null());
+	ok = rdma_device[0] &&
+		first_line(line, sizeof(line), "/sys/class/infiniband/%s/hca_type", rdma_device);
 	json_object_set_new(json, "rdma_type", line_or_null(ok, line));
-	ok = rdma_device[0] && first_line(line, sizeof(line), "/sys/class/infiniband/%s/fw_ver", rdma_device);
+	ok = rdma_device[0] &&
+		first_line(line, sizeof(line), "/sys/class/infiniband/%s/fw_ver", rdma_device);
 	json_object_set_new(json, "rdma_firmware", line_or_null(ok, line));
 	/* What is made of software hangs on no bus. */
 	char bus[PATH_MAX];
 	snprintf(bus, sizeof(bus), "/sys/class/infiniband/%s/device", rdma_device);
-	json_object_set_new(json, "rdma_in_software", rdma_device[0] ? json_boolean(access(bus, F_OK) < 0) : json_null());
+	json_object_set_new(json, "rdma_in_software",
+		rdma_device[0] ? json_boolean(access(bus, F_OK) < 0) : json_null());
 	ok = rdma_device[0] && sscanf(path, "rdma %*s gid %u", &gid) == 1;
 	json_object_set_new(json, "gid_index", ok ? json_integer(gid) : json_null());
-	ok = ok && first_line(line, sizeof(line), "/sys/class/infiniband/%s/ports/1/gids/%u", rdma_device, gid);
+	ok = ok &&
+		first_line(line, sizeof(line), "/sys/class/infiniband/%s/ports/1/gids/%u",
+			rdma_device, gid);
 	json_object_set_new(json, "gid", line_or_null(ok, line));
-	ok = ok && first_line(line, sizeof(line), "/sys/class/infiniband/%s/ports/1/gid_attrs/types/%u", rdma_device, gid);
+	ok = ok &&
+		first_line(line, sizeof(line),
+			"/sys/class/infiniband/%s/ports/1/gid_attrs/types/%u", rdma_device, gid);
 	json_object_set_new(json, "gid_type", line_or_null(ok, line));
 	return json;
 }

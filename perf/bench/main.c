@@ -20,7 +20,8 @@ static void on_signal(int sig)
 
 static void watch_signals(void)
 {
-	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART | SA_RESETHAND}; /* the second time it is meant */
+	/* the second time it is meant */
+	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART | SA_RESETHAND};
 
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
@@ -34,7 +35,8 @@ static void print_json(const json_t *json, FILE *out)
 	fputc('\n', out);
 }
 
-static int into_file(const json_t *run, const char *path, void (*print)(const json_t *run, FILE *out))
+static int into_file(const json_t *run, const char *path,
+	void (*print)(const json_t *run, FILE *out))
 {
 	FILE *f = path ? fopen(path, "we") : NULL;
 
@@ -51,8 +53,9 @@ static int into_file(const json_t *run, const char *path, void (*print)(const js
 
 static int show(const struct bench_options *o, const json_t *run)
 {
-	int status = into_file(run, o->json_file, print_json) | into_file(run, o->csv_file, bench_print_csv) |
-		     into_file(run, o->html_file, bench_print_html);
+	int status = into_file(run, o->json_file, print_json) |
+		into_file(run, o->csv_file, bench_print_csv) |
+		into_file(run, o->html_file, bench_print_html);
 
 	if (o->json)
 		print_json(run, stdout);
@@ -67,7 +70,8 @@ static int compare(const struct bench_options *o)
 {
 	struct weft_error err;
 	unsigned worse;
-	json_t *a = bench_load_run(o->compare_a, &err), *b = a ? bench_load_run(o->compare_b, &err) : NULL;
+	json_t *a = bench_load_run(o->compare_a, &err),
+	       *b = a ? bench_load_run(o->compare_b, &err) : NULL;
 
 	if (!a || !b) {
 		fprintf(stderr, "weft-bench: %s\n", err.message);
@@ -100,7 +104,8 @@ static int measure_line(struct bench_options *o, json_t **ret, struct weft_error
 		r = bench_run(o, ret, err);
 	json_t *figures = bench_line_close(&line);
 	if (r == 0)
-		json_object_set_new(*ret, "line", json_pack("{s:s, s:o?}", "options", o->line, "figures", figures));
+		json_object_set_new(*ret, "line",
+			json_pack("{s:s, s:o?}", "options", o->line, "figures", figures));
 	else
 		json_decref(figures);
 	return r;
@@ -124,7 +129,8 @@ int main(int argc, char **argv)
 		r = run ? 0 : -err.code;
 	} else {
 		watch_signals();
-		r = options.line ? measure_line(&options, &run, &err) : bench_run(&options, &run, &err);
+		r = options.line ? measure_line(&options, &run, &err)
+				 : bench_run(&options, &run, &err);
 	}
 	if (r < 0) {
 		fprintf(stderr, "weft-bench: %s\n", err.message);

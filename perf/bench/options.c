@@ -24,8 +24,8 @@ static bool read_sizes(char *list, struct bench_options *o)
 
 	o->nr_sizes = 0;
 	for (char *save, *one = strtok_r(list, ",", &save); one; one = strtok_r(NULL, ",", &save)) {
-		if (o->nr_sizes == WEFT_ARRAY_LEN(o->sizes) || weft_parse_size(one, &size) < 0 || size < 4096 || size > 4 << 20 ||
-			size % 4096)
+		if (o->nr_sizes == WEFT_ARRAY_LEN(o->sizes) || weft_parse_size(one, &size) < 0 ||
+			size < 4096 || size > 4 << 20 || size % 4096)
 			return false;
 		o->sizes[o->nr_sizes++] = (uint32_t)size;
 	}
@@ -36,7 +36,8 @@ static bool read_depths(char *list, struct bench_options *o)
 {
 	o->nr_depths = 0;
 	for (char *save, *one = strtok_r(list, ",", &save); one; one = strtok_r(NULL, ",", &save)) {
-		if (o->nr_depths == WEFT_ARRAY_LEN(o->depths) || !parse_number(one, BENCH_MAX_DEPTH, &o->depths[o->nr_depths]))
+		if (o->nr_depths == WEFT_ARRAY_LEN(o->depths) ||
+			!parse_number(one, BENCH_MAX_DEPTH, &o->depths[o->nr_depths]))
 			return false;
 		if (o->nr_depths > 0 && o->depths[o->nr_depths] <= o->depths[o->nr_depths - 1])
 			return false;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The plan of a run: its cells, and the paths that there are between this machine and the region.  One thread.
+ * The plan of a run: its cells, and the paths that there are between this machine and the region.
+ * One thread.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -18,9 +19,11 @@ static void plan_cells(struct bench_run *run)
 
 	for (int write = 0; write <= !o->read_only; write++) {
 		for (unsigned i = 0; i < o->nr_depths; i++)
-			run->cells[run->nr_cells++] = (struct bench_cell){write, o->sizes[0], o->depths[i]};
+			run->cells[run->nr_cells++] =
+				(struct bench_cell){write, o->sizes[0], o->depths[i]};
 		for (unsigned i = 1; i < run->nr_sizes; i++)
-			run->cells[run->nr_cells++] = (struct bench_cell){write, o->sizes[i], o->depths[o->nr_depths - 1]};
+			run->cells[run->nr_cells++] = (struct bench_cell){write, o->sizes[i],
+				o->depths[o->nr_depths - 1]};
 	}
 }
 
@@ -81,11 +84,13 @@ unsigned bench_nr_measured(const struct bench_run *run)
 static void plan_driver(struct bench_run *run, const struct tp_driver *driver, const char *port,
 	const char *why_not)
 {
-	static const bool together[][BENCH_NR_FRONTS] = {
-		{[BENCH_DIRECT] = true}, {[BENCH_SOCKET] = true, [BENCH_FILE] = true}, {[BENCH_NBD] = true}, {[BENCH_UBLK] = true}};
+	static const bool together[][BENCH_NR_FRONTS] = {{[BENCH_DIRECT] = true},
+		{[BENCH_SOCKET] = true, [BENCH_FILE] = true}, {[BENCH_NBD] = true},
+		{[BENCH_UBLK] = true}};
 
 	for (int cached = 0; cached <= (run->o->cache != NULL); cached++)
-		for (size_t i = cached; i < WEFT_ARRAY_LEN(together); i++) { /* the transport itself has no cache */
+		for (size_t i = cached; i < WEFT_ARRAY_LEN(together);
+			i++) { /* the transport itself has no cache */
 			struct bench_group *g = add_group(run, driver, port, together[i], cached);
 			if (why_not)
 				bench_give_up_group(g, why_not);
@@ -105,7 +110,9 @@ static bool offered_port(const struct tp_driver *driver, const char *offers, cha
 
 const struct tp_driver *bench_first_driver(const struct bench_options *o)
 {
-	return o->uri.transport ? o->uri.transport : o->uri.driver ? o->uri.driver : tp_base_driver();
+	return o->uri.transport ? o->uri.transport
+		: o->uri.driver ? o->uri.driver
+				: tp_base_driver();
 }
 
 /*
@@ -179,14 +186,17 @@ static int check_region(struct bench_run *run, const struct tp_info *info, struc
 	unsigned depth = o->depths[o->nr_depths - 1];
 
 	run->region_bytes = info->size_bytes;
-	run->truth.span_bytes = weft_min(o->span_bytes, info->size_bytes) / BENCH_BLOCK * BENCH_BLOCK;
+	run->truth.span_bytes =
+		weft_min(o->span_bytes, info->size_bytes) / BENCH_BLOCK * BENCH_BLOCK;
 	if (info->depth < depth)
-		return weft_error_set(err, EINVAL, "the donor takes at most %u requests at once; see --depths", info->depth);
+		return weft_error_set(err, EINVAL,
+			"the donor takes at most %u requests at once; see --depths", info->depth);
 	while (run->nr_sizes < o->nr_sizes && fits(run, info, o->sizes[run->nr_sizes]))
 		run->nr_sizes++;
 	if (run->nr_sizes == 0 || (o->have_sizes && run->nr_sizes < o->nr_sizes))
 		return weft_error_set(err, ENOSPC,
-			"the region is too small, or takes no requests so large: %u of %u bytes in flight want twice as much; see --sizes and --depths",
+			"the region is too small, or takes no requests so large: %u of %u bytes in "
+			"flight want twice as much; see --sizes and --depths",
 			depth, o->sizes[run->nr_sizes]);
 	if (info->read_only && !o->read_only)
 		return weft_error_set(err, EROFS, "the region is read-only; add --read-only");
@@ -212,12 +222,15 @@ int bench_plan(struct bench_run *run, struct weft_error *err)
 		r = bench_sweep(io, &run->truth, BENCH_SWEEP_IS_EMPTY, err);
 		if (r == -ENOTEMPTY)
 			weft_error_set(err, ENOTEMPTY,
-				"the region is not empty, and weft bench writes to it; --overwrite destroys what it holds, --read-only only reads");
+				"the region is not empty, and weft bench writes to it; --overwrite "
+				"destroys what it holds, --read-only only reads");
 	}
 	if (r == 0) {
-		bench_progress(0, o->read_only ? "reading what the region holds" : "filling the region");
+		bench_progress(0,
+			o->read_only ? "reading what the region holds" : "filling the region");
 		run->wrote = !o->read_only;
-		r = bench_sweep(io, &run->truth, o->read_only ? BENCH_SWEEP_LEARN : BENCH_SWEEP_FILL, err);
+		r = bench_sweep(io, &run->truth,
+			o->read_only ? BENCH_SWEEP_LEARN : BENCH_SWEEP_FILL, err);
 	}
 	io->close(io);
 	if (r < 0)

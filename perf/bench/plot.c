@@ -44,8 +44,8 @@ void plot_marker(unsigned colour, unsigned dash, double x, double y, const char 
 		"M0 5l5 -9h-10z",                                /* triangle, upside down */
 	};
 
-	fprintf(out, "<path class=\"m f%u d%u\" transform=\"translate(%.1f %.1f)\" d=\"%s\">", colour, dash, x, y,
-		shapes[colour % WEFT_ARRAY_LEN(shapes)]);
+	fprintf(out, "<path class=\"m f%u d%u\" transform=\"translate(%.1f %.1f)\" d=\"%s\">",
+		colour, dash, x, y, shapes[colour % WEFT_ARRAY_LEN(shapes)]);
 	if (tip) {
 		fputs("<title>", out);
 		plot_text(tip, out);
@@ -62,7 +62,9 @@ struct axis {
 
 static double place(const struct axis *axis, double value)
 {
-	double share = axis->high > axis->low ? (log10(value) - axis->low) / (axis->high - axis->low) : 0.5;
+	double share = axis->high > axis->low
+		? (log10(value) - axis->low) / (axis->high - axis->low)
+		: 0.5;
 
 	return axis->from + share * (axis->to - axis->from);
 }
@@ -71,14 +73,19 @@ static void begin(const char *title, const char *good, int width, int height, FI
 {
 	fprintf(out, "<figure><figcaption>");
 	plot_text(title, out);
-	fprintf(out, " <span>%s is better</span></figcaption><svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"", good, width, height);
+	fprintf(out,
+		" <span>%s is better</span></figcaption><svg viewBox=\"0 0 %d %d\" role=\"img\" "
+		"aria-label=\"",
+		good, width, height);
 	plot_text(title, out);
 	fputs("\">\n", out);
 }
 
-static void text_at(const char *class, double x, double y, const char *anchor, const char *text, FILE *out)
+static void text_at(const char *class, double x, double y, const char *anchor, const char *text,
+	FILE *out)
 {
-	fprintf(out, "<text class=\"%s\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">", class, x, y, anchor);
+	fprintf(out, "<text class=\"%s\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">", class, x, y,
+		anchor);
 	plot_text(text, out);
 	fputs("</text>\n", out);
 }
@@ -103,7 +110,8 @@ static void y_ticks(const struct axis *y, FILE *out)
 				snprintf(text, sizeof(text), "%g k", value / 1e3);
 			else
 				snprintf(text, sizeof(text), "%g", value);
-			fprintf(out, "<path class=\"g\" d=\"M%d %.1fH%d\"/>\n", LEFT, at, WIDTH - RIGHT);
+			fprintf(out, "<path class=\"g\" d=\"M%d %.1fH%d\"/>\n", LEFT, at,
+				WIDTH - RIGHT);
 			text_at("t", LEFT - 8, at + 4, "end", text, out);
 		}
 	}
@@ -117,7 +125,8 @@ static bool at_tick(const struct plot *plot, double x)
 	return false;
 }
 
-static void draw_series(const struct plot *plot, const struct plot_series *s, const struct axis *x, const struct axis *y, FILE *out)
+static void draw_series(const struct plot *plot, const struct plot_series *s, const struct axis *x,
+	const struct axis *y, FILE *out)
 {
 	bool any = false;
 	char tip[160], count[32];
@@ -126,7 +135,8 @@ static void draw_series(const struct plot *plot, const struct plot_series *s, co
 	for (unsigned i = 0; i < s->nr_points; i++) {
 		if (!(s->points[i].y > 0))
 			continue;
-		fprintf(out, "%c%.1f %.1f", any ? 'L' : 'M', place(x, s->points[i].x), place(y, s->points[i].y));
+		fprintf(out, "%c%.1f %.1f", any ? 'L' : 'M', place(x, s->points[i].x),
+			place(y, s->points[i].y));
 		any = true;
 	}
 	fputs(any ? "\">" : "M0 0\">", out);
@@ -139,9 +149,10 @@ static void draw_series(const struct plot *plot, const struct plot_series *s, co
 		if (!(p->y > 0) || (plot->sparse && i + 1 < s->nr_points && !at_tick(plot, p->x)))
 			continue;
 		if (p->low > 0 && p->high > p->low)
-			fprintf(out, "<path class=\"e f%u\" d=\"M%.1f %.1fV%.1f\"/>", s->colour, place(x, p->x), place(y, p->low),
-				place(y, p->high));
-		snprintf(tip, sizeof(tip), "%.100s: %s %.20s", s->name, bench_format_count(p->y, count), plot->y_unit);
+			fprintf(out, "<path class=\"e f%u\" d=\"M%.1f %.1fV%.1f\"/>", s->colour,
+				place(x, p->x), place(y, p->low), place(y, p->high));
+		snprintf(tip, sizeof(tip), "%.100s: %s %.20s", s->name,
+			bench_format_count(p->y, count), plot->y_unit);
 		plot_marker(s->colour, s->dash, place(x, p->x), place(y, p->y), tip, out);
 		fputc('\n', out);
 	}
@@ -166,7 +177,8 @@ static double round_up(double value)
 void plot_lines(const struct plot *plot, const struct plot_series *series, unsigned nr, FILE *out)
 {
 	double least = INFINITY, most = 0;
-	struct axis x = {.from = LEFT + 14, .to = WIDTH - RIGHT - 14}, y = {.from = HEIGHT - BOTTOM, .to = TOP};
+	struct axis x = {.from = LEFT + 14, .to = WIDTH - RIGHT - 14},
+		    y = {.from = HEIGHT - BOTTOM, .to = TOP};
 
 	for (unsigned s = 0; s < nr; s++)
 		for (unsigned i = 0; i < series[s].nr_points; i++) {
@@ -190,12 +202,16 @@ void plot_lines(const struct plot *plot, const struct plot_series *series, unsig
 	for (unsigned i = 0; i < plot->nr_x_ticks; i++) {
 		double at = place(&x, plot->x_ticks[i].at);
 
-		fprintf(out, "<path class=\"g\" d=\"M%.1f %dV%d\"/>\n", at, HEIGHT - BOTTOM, HEIGHT - BOTTOM + 5);
+		fprintf(out, "<path class=\"g\" d=\"M%.1f %dV%d\"/>\n", at, HEIGHT - BOTTOM,
+			HEIGHT - BOTTOM + 5);
 		text_at("t", at, HEIGHT - BOTTOM + 19, "middle", plot->x_ticks[i].text, out);
 	}
-	fprintf(out, "<path class=\"a\" d=\"M%d %dV%dH%d\"/>\n", LEFT, TOP, HEIGHT - BOTTOM, WIDTH - RIGHT);
+	fprintf(out, "<path class=\"a\" d=\"M%d %dV%dH%d\"/>\n", LEFT, TOP, HEIGHT - BOTTOM,
+		WIDTH - RIGHT);
 	text_at("t", (LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 8, "middle", plot->x_label, out);
-	fprintf(out, "<text class=\"t\" transform=\"translate(14 %.1f) rotate(-90)\" text-anchor=\"middle\">",
+	fprintf(out,
+		"<text class=\"t\" transform=\"translate(14 %.1f) rotate(-90)\" "
+		"text-anchor=\"middle\">",
 		(TOP + HEIGHT - BOTTOM) / 2.0);
 	plot_text(plot->y_label, out);
 	fputs("</text>\n", out);
@@ -204,7 +220,8 @@ void plot_lines(const struct plot *plot, const struct plot_series *series, unsig
 	fputs("</svg></figure>\n", out);
 }
 
-void plot_bars(const char *title, const char *good, const char *x_label, const struct plot_bar *bars, unsigned nr, FILE *out)
+void plot_bars(const char *title, const char *good, const char *x_label,
+	const struct plot_bar *bars, unsigned nr, FILE *out)
 {
 	int height = BAR_TOP + (int)nr * BAR_ROW + BAR_BOTTOM, foot = height - BAR_BOTTOM;
 	double most = 0, room = WIDTH - BAR_LEFT - BAR_RIGHT;
@@ -236,7 +253,10 @@ void plot_bars(const char *title, const char *good, const char *x_label, const s
 			double width = fmax(bars[i].segments[k], 0) / most * room;
 
 			if (width > 0)
-				fprintf(out, "<rect class=\"s%u\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"16\"/>\n", k, x, y, width);
+				fprintf(out,
+					"<rect class=\"s%u\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" "
+					"height=\"16\"/>\n",
+					k, x, y, width);
 			x += width;
 		}
 		text_at("v", x + 6, y + 12, "start", bars[i].text, out);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Plots as inline SVG.  Colours are classes of the page's style (f0 to f4), so that they follow a dark theme; what colours say,
- * shapes of markers and dashes say again.  Functions without state.
+ * Plots as inline SVG.  Colours are classes of the page's style (f0 to f4), so that they follow a
+ * dark theme; what colours say, shapes of markers and dashes say again.  Functions without state.
  */
 #ifndef WEFT_PERF_BENCH_PLOT_H
 #define WEFT_PERF_BENCH_PLOT_H
@@ -48,7 +48,8 @@ struct plot_bar {
 };
 
 /* From 0; segment i has the class "s<i>". */
-void plot_bars(const char *title, const char *good, const char *x_label, const struct plot_bar *bars, unsigned nr, FILE *out);
+void plot_bars(const char *title, const char *good, const char *x_label,
+	const struct plot_bar *bars, unsigned nr, FILE *out);
 
 /* Text for HTML and SVG: no character of it is markup. */
 void plot_text(const char *text, FILE *out);

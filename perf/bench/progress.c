@@ -48,8 +48,11 @@ void bench_progress(unsigned done, const char *fmt, ...)
 	for (unsigned i = 0; i < BAR; i++)
 		line[i] = i < full ? '#' : '.';
 	line[BAR] = '\0';
-	int room = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > BAR + 12 ? size.ws_col - BAR - 8 : 40;
-	fprintf(stderr, "\r[%s] %3u%% %.*s\033[K", line, total ? 100 * done / total : 0, room, text);
+	int room = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > BAR + 12
+		? size.ws_col - BAR - 8
+		: 40;
+	fprintf(stderr, "\r[%s] %3u%% %.*s\033[K", line, total ? 100 * done / total : 0, room,
+		text);
 }
 
 void bench_progress_end(void)

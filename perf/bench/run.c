@@ -2,9 +2,9 @@
 /*
  * The run: rounds over the paths that there are.
  *
- * A region has one writer, so that a path's connection or bridge begins and ends in each round.  A bridge serves the
- * socket and the file at once, and another each kind of device.  One thread.  Invariant: nothing that was started outlives
- * bench_run().
+ * A region has one writer, so that a path's connection or bridge begins and ends in each round.  A
+ * bridge serves the socket and the file at once, and another each kind of device.  One thread.
+ * Invariant: nothing that was started outlives bench_run().
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -45,8 +45,8 @@ static void count(const struct bench_path *path, pid_t bridge, pid_t donor, stru
 		bench_net_bytes(path->counted, path->rdma_device, &ret->rx, &ret->tx);
 }
 
-static void keep(struct bench_measured *m, const struct bench_slice *slice, const struct counts *from, const struct counts *to,
-	bool have_bridge, bool have_donor)
+static void keep(struct bench_measured *m, const struct bench_slice *slice,
+	const struct counts *from, const struct counts *to, bool have_bridge, bool have_donor)
 {
 	double ops = (double)slice->nr_ops, us = 1e3 * ops;
 	unsigned i = m->nr_rounds++;
@@ -56,7 +56,9 @@ static void keep(struct bench_measured *m, const struct bench_slice *slice, cons
 	m->rounds[BENCH_US][i] = (double)(to->bench - from->bench) / us;
 	m->rounds[BRIDGE_US][i] = have_bridge ? (double)(to->bridge - from->bridge) / us : -1;
 	m->rounds[DONOR_US][i] = have_donor ? (double)(to->donor - from->donor) / us : -1;
-	m->rounds[ALL_US][i] = (double)(to->bench - from->bench + to->bridge - from->bridge + to->donor - from->donor) / us;
+	m->rounds[ALL_US][i] = (double)(to->bench - from->bench + to->bridge - from->bridge +
+				       to->donor - from->donor) /
+		us;
 	m->nr_ops += slice->nr_ops;
 	m->rx_bytes += to->rx - from->rx;
 	m->tx_bytes += to->tx - from->tx;
@@ -65,7 +67,8 @@ static void keep(struct bench_measured *m, const struct bench_slice *slice, cons
 }
 
 /* All cells over one path.  A path that breaks is given up; wrong bytes end the run. */
-static int run_path(struct bench_run *run, struct bench_path *path, struct bench_io *io, pid_t bridge, struct weft_error *err)
+static int run_path(struct bench_run *run, struct bench_path *path, struct bench_io *io,
+	pid_t bridge, struct weft_error *err)
 {
 	pid_t donor = bench_local_donor(run->name);
 	static struct bench_slice slice;
@@ -77,9 +80,10 @@ static int run_path(struct bench_run *run, struct bench_path *path, struct bench
 		const struct bench_cell *cell = &run->cells[i];
 		unsigned total = run->o->nr_rounds * bench_nr_measured(run) * run->nr_cells;
 
-		bench_progress(run->steps++ < total ? run->steps : total, "round %u of %u, %s: %s of %u KiB, %u in flight",
-			run->nr_rounds + 1, run->o->nr_rounds, path->name, cell->write ? "writes" : "reads", cell->len >> 10,
-			cell->depth);
+		bench_progress(run->steps++ < total ? run->steps : total,
+			"round %u of %u, %s: %s of %u KiB, %u in flight", run->nr_rounds + 1,
+			run->o->nr_rounds, path->name, cell->write ? "writes" : "reads",
+			cell->len >> 10, cell->depth);
 		count(path, bridge, donor, &from);
 		r = bench_work(io, &run->truth, cell, run->slice_ns, &slice, err);
 		count(path, bridge, donor, &to);
@@ -105,9 +109,13 @@ static void note_connection(struct bench_path *path, const char *how)
 
 	snprintf(path->how, sizeof(path->how), "%s", how);
 	bool local = weft_netdev_of_path(how, path->netdev, path->rdma_device);
-	/* To the machine itself TCP goes over lo whatever the address, and RDMA over nothing that counts. */
+	/*
+	 * To the machine itself TCP goes over lo whatever the address, and RDMA over nothing that
+	 * counts.
+	 */
 	strcpy(path->counted, local ? "lo" : path->netdev);
-	path->counts_net = !(local && path->rdma_device[0]) && bench_net_bytes(path->counted, path->rdma_device, &rx, &tx);
+	path->counts_net = !(local && path->rdma_device[0]) &&
+		bench_net_bytes(path->counted, path->rdma_device, &rx, &tx);
 }
 
 static int run_direct(struct bench_run *run, struct bench_group *g, struct weft_error *err)
@@ -131,8 +139,8 @@ static int run_direct(struct bench_run *run, struct bench_group *g, struct weft_
 	return r;
 }
 
-static int open_front(const struct bench_run *run, const struct bench_path *path, const struct bench_bridge *bridge, struct bench_io **ret,
-	struct weft_error *err)
+static int open_front(const struct bench_run *run, const struct bench_path *path,
+	const struct bench_bridge *bridge, struct bench_io **ret, struct weft_error *err)
 {
 	struct weft_uri uri = {.region = (char *)""};
 
@@ -141,7 +149,8 @@ static int open_front(const struct bench_run *run, const struct bench_path *path
 	if (path->front == BENCH_NBD || path->front == BENCH_UBLK)
 		return bench_io_open(bridge->device, run->o->read_only, ret, err);
 	snprintf(uri.socket, sizeof(uri.socket), "%.107s", bridge->socket);
-	return bench_io_connect(&tp_nbd_ops, &uri, NULL, run->o->read_only, true, run->name, ret, NULL, err);
+	return bench_io_connect(&tp_nbd_ops, &uri, NULL, run->o->read_only, true, run->name, ret,
+		NULL, err);
 }
 
 static bool wanted(const struct bench_group *g, bool fronts[BENCH_NR_FRONTS])
@@ -154,12 +163,13 @@ static bool wanted(const struct bench_group *g, bool fronts[BENCH_NR_FRONTS])
 	return any;
 }
 
-static int attach(const struct bench_run *run, const struct bench_group *g, const bool fronts[BENCH_NR_FRONTS], struct bench_bridge *ret,
-	struct weft_error *err)
+static int attach(const struct bench_run *run, const struct bench_group *g,
+	const bool fronts[BENCH_NR_FRONTS], struct bench_bridge *ret, struct weft_error *err)
 {
 	const char *transport = tp_driver_is_choice(g->driver) ? g->driver->word : "auto";
 
-	return bench_attach(run->o, transport, fronts, g->cached ? run->o->cache : NULL, run->dir, ret, err);
+	return bench_attach(run->o, transport, fronts, g->cached ? run->o->cache : NULL, run->dir,
+		ret, err);
 }
 
 /* One front-end that cannot be had must not take the others with it. */
@@ -179,7 +189,8 @@ static void find_culprits(struct bench_run *run, struct bench_group *g, struct w
 	}
 }
 
-static int run_bridge(struct bench_run *run, struct bench_group *g, unsigned round, struct weft_error *err)
+static int run_bridge(struct bench_run *run, struct bench_group *g, unsigned round,
+	struct weft_error *err)
 {
 	bool fronts[BENCH_NR_FRONTS];
 	struct bench_bridge bridge;
@@ -221,7 +232,8 @@ static int run_bridge(struct bench_run *run, struct bench_group *g, unsigned rou
 static int refill(struct bench_run *run, enum bench_sweep what, struct weft_error *err)
 {
 	struct bench_io *io;
-	int r = bench_connect_direct(run, bench_first_driver(run->o), run->o->uri.port, &io, NULL, err);
+	int r = bench_connect_direct(run, bench_first_driver(run->o), run->o->uri.port, &io, NULL,
+		err);
 
 	if (r < 0)
 		return r;
@@ -266,8 +278,8 @@ static int check_named(const struct bench_run *run, struct weft_error *err)
 				missing = &run->paths[i];
 			}
 		if (run->o->named[front] && !any)
-			return weft_error_set(err, ENODATA, "%s cannot be had: %s: %s", bench_front_names[front], missing->name,
-				missing->why_not);
+			return weft_error_set(err, ENODATA, "%s cannot be had: %s: %s",
+				bench_front_names[front], missing->name, missing->why_not);
 	}
 	return 0;
 }
@@ -295,16 +307,20 @@ static int go(struct bench_run *run, struct weft_error *err)
 		struct weft_error why;
 
 		if (refill(run, BENCH_SWEEP_CLEAR, &why) < 0) {
-			fprintf(stderr, "weft-bench: the region still holds the data of this run: %s\n", why.message);
+			fprintf(stderr,
+				"weft-bench: the region still holds the data of this run: %s\n",
+				why.message);
 			if (r == 0)
-				r = weft_error_set(err, EIO, "the region is not as it was: see above");
+				r = weft_error_set(err, EIO,
+					"the region is not as it was: see above");
 		}
 	}
 	bench_progress_end();
 	if (r == 0 && bench_stop)
 		r = weft_error_set(err, EINTR, "stopped; nothing is reported");
 	if (r == 0 && bench_nr_measured(run) == 0)
-		r = weft_error_set(err, ENODATA, "no path could be measured: %s: %s", run->paths[0].name, run->paths[0].why_not);
+		r = weft_error_set(err, ENODATA, "no path could be measured: %s: %s",
+			run->paths[0].name, run->paths[0].why_not);
 	return r;
 }
 
@@ -323,9 +339,11 @@ int bench_run(const struct bench_options *o, json_t **ret, struct weft_error *er
 	strftime(run->when, sizeof(run->when), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
 	snprintf(run->name, sizeof(run->name), "bench-%d", (int)getpid());
 	/* A socket's path must be short. */
-	snprintf(run->dir, sizeof(run->dir), "%s/weft-bench.XXXXXX", tmp && strlen(tmp) < 70 ? tmp : "/tmp");
+	snprintf(run->dir, sizeof(run->dir), "%s/weft-bench.XXXXXX",
+		tmp && strlen(tmp) < 70 ? tmp : "/tmp");
 	if (!mkdtemp(run->dir)) {
-		r = weft_error_set(err, errno, "cannot make a directory for sockets: %s: %s", run->dir, strerror(errno));
+		r = weft_error_set(err, errno, "cannot make a directory for sockets: %s: %s",
+			run->dir, strerror(errno));
 	} else {
 		bench_progress_begin(0);
 		r = go(run, err);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Private to the run: what its three files share.  plan.c says which paths there are, run.c goes over them round by
- * round, result.c makes the JSON object of what they measured.  One thread.
+ * Private to the run: what its three files share.  plan.c says which paths there are, run.c goes
+ * over them round by round, result.c makes the JSON object of what they measured.  One thread.
  */
 #ifndef WEFT_PERF_BENCH_RUN_H
 #define WEFT_PERF_BENCH_RUN_H
@@ -65,19 +65,24 @@ struct bench_run {
 };
 
 /*
- * Connects for the first time: what the region is, and what the span holds from now on (truth).  Then the cells, and
- * the paths in groups.  0, or -errno with err: the region is not to be had, or must not be written to.  Blocks.
+ * Connects for the first time: what the region is, and what the span holds from now on (truth).
+ * Then the cells, and the paths in groups.  0, or -errno with err: the region is not to be had, or
+ * must not be written to.  Blocks.
  */
 int bench_plan(struct bench_run *run, struct weft_error *err);
 
 /* The transport that the run begins with: the one that the URI chooses, or leads to by itself. */
 const struct tp_driver *bench_first_driver(const struct bench_options *o);
-/* Over the transport itself.  info may be NULL.  0 with *ret, which the caller closes; or -errno with err. */
+/*
+ * Over the transport itself.  info may be NULL.  0 with *ret, which the caller closes; or -errno
+ * with err.
+ */
 int bench_connect_direct(const struct bench_run *run, const struct tp_driver *driver,
 	const char *port, struct bench_io **ret, struct tp_info *info, struct weft_error *err);
 
 /* Not measured from here on, for the reason given. */
-void bench_give_up(struct bench_path *path, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void bench_give_up(struct bench_path *path, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 void bench_give_up_group(struct bench_group *group, const char *why);
 /* How many paths still are. */
 unsigned bench_nr_measured(const struct bench_run *run);

@@ -56,8 +56,9 @@ double stats_spread(const double *values, size_t n)
 }
 
 /*
- * How many of all arrangements of m and n figures have a U of each value: ways[u].  A figure of the larger rank is
- * either b's, and then above all m of a, or a's: f(m, n, u) = f(m, n - 1, u - m) + f(m - 1, n, u).
+ * How many of all arrangements of m and n figures have a U of each value: ways[u].  A figure of the
+ * larger rank is either b's, and then above all m of a, or a's: f(m, n, u) = f(m, n - 1, u - m) +
+ * f(m - 1, n, u).
  */
 static double *arrangements(size_t m, size_t n)
 {
@@ -139,7 +140,8 @@ double stats_mann_whitney(const double *a, size_t nr_a, const double *b, size_t 
 	return z <= 0 ? 1 : fmin(1, 2 * normal_tail(z));
 }
 
-struct stats_ratio stats_ratio(const double *a, size_t nr_a, const double *b, size_t nr_b, double confidence)
+struct stats_ratio stats_ratio(const double *a, size_t nr_a, const double *b, size_t nr_b,
+	double confidence)
 {
 	static double ratios[STATS_MAX * STATS_MAX];
 	size_t n = 0, cut = 0;
@@ -149,7 +151,10 @@ struct stats_ratio stats_ratio(const double *a, size_t nr_a, const double *b, si
 		for (size_t j = 0; j < nr_b; j++)
 			ratios[n++] = b[j] / a[i];
 	qsort(ratios, n, sizeof(*ratios), by_value);
-	/* The ratios from the (cut + 1)th to the last but cut hold the true one, with 1 - 2 P(U <= cut - 1). */
+	/*
+	 * The ratios from the (cut + 1)th to the last but cut hold the true one, with 1 - 2 P(U <=
+	 * cut - 1).
+	 */
 	double *ways = arrangements(nr_a, nr_b), all = 0, below = 0;
 	for (size_t i = 0; i <= n; i++)
 		all += ways[i];
@@ -170,7 +175,10 @@ void stats_holm(double *p, size_t n)
 
 	if (!done)
 		abort();
-	/* From the smallest up: p times how many are left, and never less than that of a smaller one. */
+	/*
+	 * From the smallest up: p times how many are left, and never less than that of a smaller
+	 * one.
+	 */
 	for (size_t left = n; left > 0; left--) {
 		size_t at = n;
 

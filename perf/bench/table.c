@@ -34,13 +34,17 @@ json_t *bench_load_run(const char *file, struct weft_error *err)
 
 	if (!run) {
 		if (error.line < 0)
-			weft_error_set(err, errno ? errno : EIO, "cannot read %s: %s", file, error.text);
+			weft_error_set(err, errno ? errno : EIO, "cannot read %s: %s", file,
+				error.text);
 		else
-			weft_error_set(err, EPROTO, "%s is no JSON: line %d: %s", file, error.line, error.text);
+			weft_error_set(err, EPROTO, "%s is no JSON: line %d: %s", file, error.line,
+				error.text);
 		return NULL;
 	}
-	if (json_integer_value(json_object_get(run, "weft_bench")) != 1 || !json_is_array(json_object_get(run, "cells")) ||
-		!json_is_array(json_object_get(run, "paths")) || !json_is_object(json_object_get(run, "machine")) || !is_sane(run)) {
+	if (json_integer_value(json_object_get(run, "weft_bench")) != 1 ||
+		!json_is_array(json_object_get(run, "cells")) ||
+		!json_is_array(json_object_get(run, "paths")) ||
+		!json_is_object(json_object_get(run, "machine")) || !is_sane(run)) {
 		weft_error_set(err, EPROTO, "%s is no run of weft bench --json", file);
 		json_decref(run);
 		return NULL;
@@ -53,9 +57,9 @@ bool bench_rdma_in_software(const json_t *run)
 	const json_t *path;
 	size_t i;
 
-	json_array_foreach(json_object_get(run, "paths"), i, path)
-		if (json_is_true(json_object_get(json_object_get(path, "network"), "rdma_in_software")))
-			return true;
+	json_array_foreach(json_object_get(run, "paths"), i,
+		path) if (json_is_true(json_object_get(json_object_get(path, "network"),
+				  "rdma_in_software"))) return true;
 	return false;
 }
 
@@ -73,7 +77,8 @@ bool bench_donor_is_here(const json_t *run)
 
 bool bench_line_words(const json_t *run, char *buf, size_t len)
 {
-	const json_t *line = json_object_get(run, "line"), *figures = json_object_get(line, "figures");
+	const json_t *line = json_object_get(run, "line"),
+		     *figures = json_object_get(line, "figures");
 	const json_t *late = json_object_get(json_object_get(figures, "near_to_far"), "late_us");
 
 	if (!line)
@@ -111,15 +116,18 @@ static void print_row_head(const json_t *cell, FILE *out)
 	char size[32];
 
 	fprintf(out, "\n%ss of %s, %d in flight\n", text_of(cell, "op"),
-		weft_format_size((uint64_t)number_of(cell, "block_bytes"), size, sizeof(size)), (int)number_of(cell, "depth"));
-	fprintf(out, "  %-20s %9s %9s %7s  %9s %9s %9s  %8s %8s %8s  %9s\n", "PATH", "OPS/S", "MB/S", "SPREAD", "P50 us", "P99 us",
-		"P99.9 us", "BENCH us", "BRIDGE", "DONOR", "NET B/B");
+		weft_format_size((uint64_t)number_of(cell, "block_bytes"), size, sizeof(size)),
+		(int)number_of(cell, "depth"));
+	fprintf(out, "  %-20s %9s %9s %7s  %9s %9s %9s  %8s %8s %8s  %9s\n", "PATH", "OPS/S",
+		"MB/S", "SPREAD", "P50 us", "P99 us", "P99.9 us", "BENCH us", "BRIDGE", "DONOR",
+		"NET B/B");
 }
 
 static bool same_row(const json_t *a, const json_t *b)
 {
-	return a && strcmp(text_of(a, "op"), text_of(b, "op")) == 0 && number_of(a, "block_bytes") == number_of(b, "block_bytes") &&
-	       number_of(a, "depth") == number_of(b, "depth");
+	return a && strcmp(text_of(a, "op"), text_of(b, "op")) == 0 &&
+		number_of(a, "block_bytes") == number_of(b, "block_bytes") &&
+		number_of(a, "depth") == number_of(b, "depth");
 }
 
 static bool is_noisy(const json_t *cell)
@@ -129,39 +137,50 @@ static bool is_noisy(const json_t *cell)
 
 static void print_cell(const json_t *cell, FILE *out)
 {
-	const json_t *ops = json_object_get(cell, "ops_s"), *latency = json_object_get(cell, "latency_us"),
+	const json_t *ops = json_object_get(cell, "ops_s"),
+		     *latency = json_object_get(cell, "latency_us"),
 		     *cpu = json_object_get(cell, "cpu_us");
 	double wire = number_of(cell, "wire_bytes_per_GB");
 	char text[9][32];
 
-	fprintf(out, "  %-20s %9s %9s %6s%%  %9s %9s %9s  %8s %8s %8s  %9s%s\n", text_of(cell, "path"),
-		bench_format_count(number_of(ops, "median"), text[0]), or_dash(number_of(cell, "MB_s"), "1", text[1]),
-		or_dash(number_of(ops, "spread_percent"), "0", text[2]), or_dash(number_of(latency, "p50"), "1", text[3]),
-		or_dash(number_of(latency, "p99"), "1", text[4]), or_dash(number_of(latency, "p99.9"), "1", text[5]),
+	fprintf(out, "  %-20s %9s %9s %6s%%  %9s %9s %9s  %8s %8s %8s  %9s%s\n",
+		text_of(cell, "path"), bench_format_count(number_of(ops, "median"), text[0]),
+		or_dash(number_of(cell, "MB_s"), "1", text[1]),
+		or_dash(number_of(ops, "spread_percent"), "0", text[2]),
+		or_dash(number_of(latency, "p50"), "1", text[3]),
+		or_dash(number_of(latency, "p99"), "1", text[4]),
+		or_dash(number_of(latency, "p99.9"), "1", text[5]),
 		or_dash(number_of(json_object_get(cpu, "bench"), "median"), "1", text[6]),
 		or_dash(number_of(json_object_get(cpu, "bridge"), "median"), "1", text[7]),
 		or_dash(number_of(json_object_get(cpu, "donor"), "median"), "1", text[8]),
-		wire < 0 ? "-" : or_dash(wire / 1e9, "2", (char[32]){0}), is_noisy(cell) ? "  (noisy)" : "");
+		wire < 0 ? "-" : or_dash(wire / 1e9, "2", (char[32]){0}),
+		is_noisy(cell) ? "  (noisy)" : "");
 }
 
 void bench_print_table(const json_t *run, FILE *out)
 {
-	const json_t *machine = json_object_get(run, "machine"), *control = json_object_get(run, "control_ops_s"), *one, *last = NULL;
+	const json_t *machine = json_object_get(run, "machine"),
+		     *control = json_object_get(run, "control_ops_s"), *one, *last = NULL;
 	char size[2][32], count[32];
 	char words[512];
 	unsigned noisy = 0;
 	size_t i;
 
-	fprintf(out, "%s: %s, of which %s are used, %s; %d rounds of %.0f ms for each figure\n", text_of(run, "uri"),
+	fprintf(out, "%s: %s, of which %s are used, %s; %d rounds of %.0f ms for each figure\n",
+		text_of(run, "uri"),
 		weft_format_size((uint64_t)number_of(run, "region_bytes"), size[0], 32),
-		weft_format_size((uint64_t)number_of(run, "span_bytes"), size[1], 32), text_of(run, "mode"),
-		(int)number_of(run, "rounds"), number_of(run, "slice_ms"));
+		weft_format_size((uint64_t)number_of(run, "span_bytes"), size[1], 32),
+		text_of(run, "mode"), (int)number_of(run, "rounds"), number_of(run, "slice_ms"));
 	if (bench_line_words(run, words, sizeof(words)))
 		fprintf(out, "%s\n", words);
-	fprintf(out, "%s, Linux %s, %d processors%s; the machine's own pace: %s round trips/s, spread %.0f%%\n", text_of(machine, "host"),
-		text_of(machine, "kernel"), (int)number_of(machine, "processors"),
+	fprintf(out,
+		"%s, Linux %s, %d processors%s; the machine's own pace: %s round trips/s, spread "
+		"%.0f%%\n",
+		text_of(machine, "host"), text_of(machine, "kernel"),
+		(int)number_of(machine, "processors"),
 		json_is_true(json_object_get(machine, "virtual")) ? " (virtual)" : "",
-		bench_format_count(number_of(control, "median"), count), number_of(control, "spread_percent"));
+		bench_format_count(number_of(control, "median"), count),
+		number_of(control, "spread_percent"));
 	json_array_foreach(json_object_get(run, "cells"), i, one) {
 		if (!same_row(last, one))
 			print_row_head(one, out);
@@ -169,16 +188,25 @@ void bench_print_table(const json_t *run, FILE *out)
 		noisy += is_noisy(one);
 		last = one;
 	}
-	fputs("\nMedians over the rounds; SPREAD: interquartile range, in % of the median; us: microseconds, of processor time an operation for BENCH,\n"
-	      "BRIDGE and DONOR; NET B/B: bytes on the network a byte of payload.  All data was verified.\n",
+	fputs("\nMedians over the rounds; SPREAD: interquartile range, in % of the median; us: "
+	      "microseconds, of processor time an operation for BENCH,\n"
+	      "BRIDGE and DONOR; NET B/B: bytes on the network a byte of payload.  All data was "
+	      "verified.\n",
 		out);
 	if (noisy > 0)
-		fprintf(out, "%u figure%s noisy: the rounds differ by more than their median.  Too short, do not trust: measure again with a "
-			     "longer --time, on a quiet machine.\n", noisy, noisy == 1 ? " is" : "s are");
+		fprintf(out,
+			"%u figure%s noisy: the rounds differ by more than their median.  Too "
+			"short, do not trust: measure again with a "
+			"longer --time, on a quiet machine.\n",
+			noisy, noisy == 1 ? " is" : "s are");
 	if (bench_donor_is_here(run))
-		fputs("The donor runs on this machine, too: nothing crossed a cable, and both shared the processors.\n", out);
+		fputs("The donor runs on this machine, too: nothing crossed a cable, and both "
+		      "shared the processors.\n",
+			out);
 	if (bench_rdma_in_software(run))
-		fputs("RDMA is emulated in software here: what it costs says nothing about an adapter that does it.\n", out);
+		fputs("RDMA is emulated in software here: what it costs says nothing about an "
+		      "adapter that does it.\n",
+			out);
 	json_array_foreach(json_object_get(run, "not_measured"), i, one)
 		fprintf(out, "not measured: %s: %s\n", text_of(one, "paths"), text_of(one, "why"));
 }
@@ -201,11 +229,14 @@ void bench_print_csv(const json_t *run, FILE *out)
 	const json_t *one;
 	size_t i;
 
-	fputs("path,op,block_bytes,depth,ops,ops_s,spread_percent,MB_s,p50_us,p90_us,p99_us,p99.9_us,max_us,"
-	      "bench_cpu_us,bridge_cpu_us,donor_cpu_us,all_cpu_us,cpu_s_per_GB,machine_cpu_s_per_GB,wire_bytes_per_GB\n",
+	fputs("path,op,block_bytes,depth,ops,ops_s,spread_percent,MB_s,p50_us,p90_us,p99_us,p99.9_"
+	      "us,max_us,"
+	      "bench_cpu_us,bridge_cpu_us,donor_cpu_us,all_cpu_us,cpu_s_per_GB,machine_cpu_s_per_"
+	      "GB,wire_bytes_per_GB\n",
 		out);
 	json_array_foreach(json_object_get(run, "cells"), i, one) {
-		const json_t *ops = json_object_get(one, "ops_s"), *cpu = json_object_get(one, "cpu_us");
+		const json_t *ops = json_object_get(one, "ops_s"),
+			     *cpu = json_object_get(one, "cpu_us");
 
 		fprintf(out, "%s,%s", text_of(one, "path"), text_of(one, "op"));
 		csv_number(one, "block_bytes", out);

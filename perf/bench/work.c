@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The work itself: a number of operations in flight, for a while, and whether the data was right.  One thread.
- * Invariant: outside of a slice truth->words is what the region holds.
+ * The work itself: a number of operations in flight, for a while, and whether the data was right.
+ * One thread.  Invariant: outside of a slice truth->words is what the region holds.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -20,7 +20,8 @@ uint8_t *bench_buf(void)
 
 	if (buf)
 		return buf;
-	buf = mmap(NULL, BENCH_BUF_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	buf = mmap(NULL, BENCH_BUF_BYTES, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (buf == MAP_FAILED)
 		return buf = NULL;
 	/* Not zeros, which somebody on the way could make short work of. */
@@ -67,14 +68,16 @@ static void learn(struct bench_truth *truth, const struct bench_slot *slot)
 		*words++ = word_at(slot->buf + i);
 }
 
-static int check(const struct bench_truth *truth, const struct bench_slot *slot, struct weft_error *err)
+static int check(const struct bench_truth *truth, const struct bench_slot *slot,
+	struct weft_error *err)
 {
 	const uint64_t *words = truth->words + slot->off / BENCH_BLOCK;
 
 	for (uint32_t i = 0; i < slot->len; i += BENCH_BLOCK, words++)
 		if (word_at(slot->buf + i) != *words)
 			return weft_error_set(err, EILSEQ,
-				"wrong bytes: at offset %" PRIu64 " there is %016" PRIx64 ", and %016" PRIx64 " was written",
+				"wrong bytes: at offset %" PRIu64 " there is %016" PRIx64
+				", and %016" PRIx64 " was written",
 				slot->off + i, word_at(slot->buf + i), *words);
 	return 0;
 }
@@ -86,19 +89,22 @@ static bool is_zero(const uint8_t *buf, size_t len)
 
 static int failed(const struct bench_slot *slot, struct weft_error *err)
 {
-	return weft_error_set(err, -slot->error, "a %s of %u bytes at offset %" PRIu64 " failed: %s", slot->write ? "write" : "read",
+	return weft_error_set(err, -slot->error,
+		"a %s of %u bytes at offset %" PRIu64 " failed: %s", slot->write ? "write" : "read",
 		slot->len, slot->off, strerror(-slot->error));
 }
 
 static int broken(int r, struct weft_error *err)
 {
-	return weft_error_set(err, -r, r == -ETIMEDOUT ? "no operation came back for 30 s: %s" : "the path broke: %s", strerror(-r));
+	return weft_error_set(err, -r,
+		r == -ETIMEDOUT ? "no operation came back for 30 s: %s" : "the path broke: %s",
+		strerror(-r));
 }
 
 /* ---- sweeps ---- */
 
-static int sweep_start(struct bench_io *io, struct bench_truth *truth, enum bench_sweep what, struct bench_slot *slot, uint64_t off,
-	uint32_t piece)
+static int sweep_start(struct bench_io *io, struct bench_truth *truth, enum bench_sweep what,
+	struct bench_slot *slot, uint64_t off, uint32_t piece)
 {
 	struct bench_slot *one = slot;
 
@@ -112,7 +118,8 @@ static int sweep_start(struct bench_io *io, struct bench_truth *truth, enum benc
 	return io->submit(io, &one, 1);
 }
 
-static int sweep_done(struct bench_truth *truth, enum bench_sweep what, const struct bench_slot *slot, struct weft_error *err)
+static int sweep_done(struct bench_truth *truth, enum bench_sweep what,
+	const struct bench_slot *slot, struct weft_error *err)
 {
 	if (slot->error < 0)
 		return failed(slot, err);
@@ -125,7 +132,8 @@ static int sweep_done(struct bench_truth *truth, enum bench_sweep what, const st
 	return 0;
 }
 
-int bench_sweep(struct bench_io *io, struct bench_truth *truth, enum bench_sweep what, struct weft_error *err)
+int bench_sweep(struct bench_io *io, struct bench_truth *truth, enum bench_sweep what,
+	struct weft_error *err)
 {
 	struct bench_slot slots[SWEEP_DEPTH], *done[SWEEP_DEPTH];
 	uint32_t piece = (uint32_t)weft_min(SWEEP_BYTES, io->max_io_bytes);
@@ -169,7 +177,8 @@ struct work {
 	struct bench_io *io;
 	struct bench_truth *truth;
 	const struct bench_cell *cell;
-	uint64_t nr_places, mask, x; /* places in an order that no prefetcher knows, each once before any comes again */
+	/* places in an order that no prefetcher knows, each once before any comes again */
+	uint64_t nr_places, mask, x;
 	struct bench_slot slots[BENCH_MAX_DEPTH];
 };
 
@@ -202,7 +211,8 @@ static void prepare(struct work *w, struct bench_slot *slot, uint64_t now_ns)
 	slot->start_ns = now_ns;
 }
 
-static int finish(struct work *w, struct bench_slot *slot, uint64_t now_ns, struct bench_slice *ret, struct weft_error *err)
+static int finish(struct work *w, struct bench_slot *slot, uint64_t now_ns, struct bench_slice *ret,
+	struct weft_error *err)
 {
 	weft_histogram_add(&ret->latency, now_ns - slot->start_ns);
 	slot->start_ns = 0;
@@ -216,10 +226,14 @@ static int finish(struct work *w, struct bench_slot *slot, uint64_t now_ns, stru
 	return 0;
 }
 
-int bench_work(struct bench_io *io, struct bench_truth *truth, const struct bench_cell *cell, uint64_t slice_ns,
-	struct bench_slice *ret, struct weft_error *err)
+int bench_work(struct bench_io *io, struct bench_truth *truth, const struct bench_cell *cell,
+	uint64_t slice_ns, struct bench_slice *ret, struct weft_error *err)
 {
-	struct work w = {.io = io, .truth = truth, .cell = cell, .nr_places = truth->span_bytes / cell->len, .mask = 1};
+	struct work w = {.io = io,
+		.truth = truth,
+		.cell = cell,
+		.nr_places = truth->span_bytes / cell->len,
+		.mask = 1};
 	struct bench_slot *done[BENCH_MAX_DEPTH], *again[BENCH_MAX_DEPTH];
 	unsigned n = 0, flying = 0;
 	int r = 0;
@@ -230,7 +244,9 @@ int bench_work(struct bench_io *io, struct bench_truth *truth, const struct benc
 	weft_random(&w.x, sizeof(w.x));
 	uint64_t start_ns = weft_now_ns(), now_ns = start_ns;
 	for (; n < cell->depth; n++) {
-		w.slots[n] = (struct bench_slot){.write = cell->write, .len = cell->len, .buf = io->buf + (size_t)n * cell->len};
+		w.slots[n] = (struct bench_slot){.write = cell->write,
+			.len = cell->len,
+			.buf = io->buf + (size_t)n * cell->len};
 		prepare(&w, &w.slots[n], now_ns);
 		again[n] = &w.slots[n];
 	}
@@ -262,8 +278,8 @@ int bench_work(struct bench_io *io, struct bench_truth *truth, const struct benc
 	return r;
 }
 
-int bench_read_back(struct bench_io *io, const struct bench_truth *truth, const struct bench_cell *cell, const struct bench_slice *slice,
-	struct weft_error *err)
+int bench_read_back(struct bench_io *io, const struct bench_truth *truth,
+	const struct bench_cell *cell, const struct bench_slice *slice, struct weft_error *err)
 {
 	struct bench_slot one = {.len = cell->len, .buf = io->buf}, *slot = &one, *done;
 	int r = 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * weft-count CASE: one hot path of ours, 4096 times, in one thread, for callgrind to count its instructions (perf/count/run).
- * Nothing of it depends on time or on a scheduler; what the C library and the kernel do is not looked at.
+ * weft-count CASE: one hot path of ours, 4096 times, in one thread, for callgrind to count its
+ * instructions (perf/count/run).  Nothing of it depends on time or on a scheduler; what the C
+ * library and the kernel do is not looked at.
  */
 #include <err.h>
 #include <string.h>

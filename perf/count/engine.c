@@ -12,20 +12,24 @@
 
 static uint8_t region[COUNT_REGION];
 
-static int service_info(struct nbd_conn *conn, const char *name, struct nbd_export *ret, struct weft_error *error)
+static int service_info(struct nbd_conn *conn, const char *name, struct nbd_export *ret,
+	struct weft_error *error)
 {
-	*ret = (struct nbd_export){.size_bytes = COUNT_REGION, .min_block_bytes = 1, .preferred_block_bytes = 4096,
+	*ret = (struct nbd_export){.size_bytes = COUNT_REGION,
+		.min_block_bytes = 1,
+		.preferred_block_bytes = 4096,
 		.max_block_bytes = NBD_MAX_PAYLOAD};
 	return 0;
 }
 
-static int service_open(struct nbd_conn *conn, const char *name, const struct weft_hello *hello, struct nbd_export *ret,
-	struct weft_error *error)
+static int service_open(struct nbd_conn *conn, const char *name, const struct weft_hello *hello,
+	struct nbd_export *ret, struct weft_error *error)
 {
 	return service_info(conn, name, ret, error);
 }
 
-static int service_list(struct nbd_conn *conn, int (*emit)(void *ctx, const char *name, const char *description), void *ctx)
+static int service_list(struct nbd_conn *conn,
+	int (*emit)(void *ctx, const char *name, const char *description), void *ctx)
 {
 	return 0;
 }
@@ -83,17 +87,20 @@ static void shake_hands(struct nbd_conn *conn, int fd)
 }
 
 /* The name is what perf/count/run counts by. */
-__attribute__((noinline)) void weft_counted_engine(struct nbd_conn *conn, int fd, bool write, unsigned batch);
+__attribute__((noinline)) void weft_counted_engine(struct nbd_conn *conn, int fd, bool write,
+	unsigned batch);
 
 void weft_counted_engine(struct nbd_conn *conn, int fd, bool write, unsigned batch)
 {
-	static uint8_t requests[COUNT_MAX_BATCH * (NBD_REQUEST_BYTES + COUNT_BYTES)], replies[sizeof(requests)];
+	static uint8_t requests[COUNT_MAX_BATCH * (NBD_REQUEST_BYTES + COUNT_BYTES)],
+		replies[sizeof(requests)];
 	size_t request_len = NBD_REQUEST_BYTES + (write ? COUNT_BYTES : 0);
 	size_t reply_len = NBD_SIMPLE_REPLY_BYTES + (write ? 0 : COUNT_BYTES);
 
 	for (unsigned op = 0; op < COUNT_OPS; op += batch) {
 		for (unsigned i = 0; i < batch; i++)
-			wire_request(requests + i * request_len, write ? NBD_CMD_WRITE : NBD_CMD_READ, op + i,
+			wire_request(requests + i * request_len,
+				write ? NBD_CMD_WRITE : NBD_CMD_READ, op + i,
 				(op + i) % (COUNT_REGION / COUNT_BYTES) * COUNT_BYTES, COUNT_BYTES);
 		weft_write_all(fd, requests, batch * request_len);
 		drain(conn);
@@ -106,7 +113,8 @@ void count_engine(bool write, unsigned batch)
 	struct nbd_conn *conn;
 	int fds[2];
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0 || nbd_conn_new(fds[1], &service, NULL, &conn) < 0)
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0 ||
+		nbd_conn_new(fds[1], &service, NULL, &conn) < 0)
 		err(1, "set-up");
 	shake_hands(conn, fds[0]);
 	weft_counted_engine(conn, fds[0], write, batch);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A bridge's lane: requests are split, posted to the transport mem in a batch, and completed.  The lane's thread is this one. */
+/*
+ * A bridge's lane: requests are split, posted to the transport mem in a batch, and completed.  The
+ * lane's thread is this one.
+ */
 #include <err.h>
 #include <string.h>
 
@@ -17,9 +20,11 @@ static void done(struct bridge_request *rq, int error)
 	nr_done++;
 }
 
-__attribute__((noinline)) void weft_counted_lane(struct bridge_lane *lane, struct bridge_request *requests, bool write, unsigned batch);
+__attribute__((noinline)) void weft_counted_lane(struct bridge_lane *lane,
+	struct bridge_request *requests, bool write, unsigned batch);
 
-void weft_counted_lane(struct bridge_lane *lane, struct bridge_request *requests, bool write, unsigned batch)
+void weft_counted_lane(struct bridge_lane *lane, struct bridge_request *requests, bool write,
+	unsigned batch)
 {
 	for (unsigned op = 0; op < COUNT_OPS; op += batch) {
 		nr_done = 0;
@@ -28,8 +33,12 @@ void weft_counted_lane(struct bridge_lane *lane, struct bridge_request *requests
 			void *buf = rq->buf;
 			struct tp_mem *mem = rq->mem;
 
-			*rq = (struct bridge_request){.kind = write ? TP_WRITE : TP_READ, .len = COUNT_BYTES, .buf = buf, .mem = mem,
-				.off = (op + i) % (COUNT_REGION / COUNT_BYTES) * COUNT_BYTES, .done = done};
+			*rq = (struct bridge_request){.kind = write ? TP_WRITE : TP_READ,
+				.len = COUNT_BYTES,
+				.buf = buf,
+				.mem = mem,
+				.off = (op + i) % (COUNT_REGION / COUNT_BYTES) * COUNT_BYTES,
+				.done = done};
 			bridge_lane_submit(lane, rq);
 		}
 		/* The first step posts, at its end; another one takes the completions. */
@@ -68,7 +77,8 @@ void count_lane(bool write, unsigned batch)
 	while (!lane_is_ready(lane))
 		weft_loop_step(bridge_lane_loop(lane), 0);
 	for (unsigned i = 0; i < batch; i++)
-		if (bridge_lane_buffer_get(lane, COUNT_BYTES, &waiter, &requests[i].buf, &requests[i].mem) < 0)
+		if (bridge_lane_buffer_get(lane, COUNT_BYTES, &waiter, &requests[i].buf,
+			    &requests[i].mem) < 0)
 			errx(1, "no buffer");
 	weft_counted_lane(lane, requests, write, batch);
 }

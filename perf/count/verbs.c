@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The verbs transport's path of a request: tp_post() to the provider's post_send, its poll_cq to tp_progress().  The provider is a
- * stub in the context's table of functions, which is all that those two go through; no device is needed.
+ * The verbs transport's path of a request: tp_post() to the provider's post_send, its poll_cq to
+ * tp_progress().  The provider is a stub in the context's table of functions, which is all that
+ * those two go through; no device is needed.
  */
 #include <err.h>
 #include <stdlib.h>
@@ -60,7 +61,8 @@ struct ibv_mr *__wrap_ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t len, int 
 	return mr;
 }
 
-__attribute__((noinline)) void weft_counted_verbs(struct tp_conn *conn, struct tp_op **ops, unsigned batch);
+__attribute__((noinline)) void weft_counted_verbs(struct tp_conn *conn, struct tp_op **ops,
+	unsigned batch);
 
 void weft_counted_verbs(struct tp_conn *conn, struct tp_op **ops, unsigned batch)
 {
@@ -81,7 +83,8 @@ void weft_counted_verbs(struct tp_conn *conn, struct tp_op **ops, unsigned batch
 
 			for (int i = 0; i < got; i++)
 				if (done[i]->status < 0)
-					errx(1, "an operation failed: %s", strerror(-done[i]->status));
+					errx(1, "an operation failed: %s",
+						strerror(-done[i]->status));
 			n += (unsigned)got;
 		}
 	}
@@ -89,29 +92,46 @@ void weft_counted_verbs(struct tp_conn *conn, struct tp_op **ops, unsigned batch
 
 void count_verbs(bool write, unsigned batch)
 {
-	static struct ibv_context context = {.ops = {.post_send = stub_post_send, .poll_cq = stub_poll_cq}};
+	static struct ibv_context context = {
+		.ops = {.post_send = stub_post_send, .poll_cq = stub_poll_cq}};
 	static struct ibv_qp qp = {.context = &context};
 	static struct ibv_cq cq = {.context = &context};
 	static struct rdma_cm_id id = {.qp = &qp};
 	static struct verbs_chunk chunk = {.addr = 1 << 20, .rkey = 1};
 	static struct ibv_mr mr = {.lkey = 1};
 	static struct verbs_mem registered = {.mr = {&mr}};
-	static struct verbs_tp tp = {.tp = {.ops = &tp_verbs_ops}, .config = {.depth = 128, .spin_us = UINT32_MAX},
+	static struct verbs_tp tp = {.tp = {.ops = &tp_verbs_ops},
+		.config = {.depth = 128, .spin_us = UINT32_MAX},
 		.devices = {{.context = &context, .ready = true}}};
-	static struct verbs_conn conn = {.conn = {.tp = &tp.tp, .state = TP_READY}, .tp = &tp, .data = &id, .cq = &cq,
-		.chunk_bytes = COUNT_REGION, .nr_chunks = 1, .chunks = &chunk, .size_bytes = COUNT_REGION};
+	static struct verbs_conn conn = {.conn = {.tp = &tp.tp, .state = TP_READY},
+		.tp = &tp,
+		.data = &id,
+		.cq = &cq,
+		.chunk_bytes = COUNT_REGION,
+		.nr_chunks = 1,
+		.chunks = &chunk,
+		.size_bytes = COUNT_REGION};
 	static struct tp_op ops[COUNT_MAX_BATCH], *list[COUNT_MAX_BATCH];
-	struct tp_mem mem = {.tp = &tp.tp, .base = buf, .len = sizeof(buf), .priv = {(uintptr_t)&registered}};
+	struct tp_mem mem = {.tp = &tp.tp,
+		.base = buf,
+		.len = sizeof(buf),
+		.priv = {(uintptr_t)&registered}};
 	struct weft_error error;
 
-	conn.conn.info = (struct tp_info){.size_bytes = COUNT_REGION, .max_io_bytes = 1 << 20, .min_block_bytes = 1, .depth = 128};
+	conn.conn.info = (struct tp_info){.size_bytes = COUNT_REGION,
+		.max_io_bytes = 1 << 20,
+		.min_block_bytes = 1,
+		.depth = 128};
 	conn.done_end = &conn.done;
 	conn.asking_end = &conn.asking;
 	conn.epfd = epoll_create1(EPOLL_CLOEXEC);
 	if (verbs_io_init(&conn, &error) < 0)
 		errx(1, "%s", error.message);
 	for (unsigned i = 0; i < batch; i++) {
-		ops[i] = (struct tp_op){.kind = write ? TP_WRITE : TP_READ, .len = COUNT_BYTES, .buf = buf + i * COUNT_BYTES, .mem = &mem};
+		ops[i] = (struct tp_op){.kind = write ? TP_WRITE : TP_READ,
+			.len = COUNT_BYTES,
+			.buf = buf + i * COUNT_BYTES,
+			.mem = &mem};
 		list[i] = &ops[i];
 	}
 	weft_counted_verbs(&conn.conn, list, batch);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# What fio and the snapshots say, as medians over the rounds with their spread, like weft-perf's JSON.  The rounds of an earlier
-# boot ($known) come first.  All counters keep their rounds, so that another boot can join.
+# What fio and the snapshots say, as medians over the rounds with their spread, like weft-perf's
+# JSON.  The rounds of an earlier boot ($known) come first.  All counters keep their rounds, so that
+# another boot can join.
 def median: sort | length as $n | if $n == 0 then null elif $n % 2 == 1 then .[$n / 2 | floor] else (.[$n / 2 - 1] + .[$n / 2]) / 2 end;
 def at($q): sort | ((length - 1) * $q) as $i | .[$i | floor] as $a | .[$i | ceil] as $b | $a + ($b - $a) * ($i - ($i | floor));
 def digits: if . == 0 then 0 else (4 - (fabs | log10 | floor)) as $d | (. * pow(10; $d) | round) / pow(10; $d) end;

@@ -36,11 +36,13 @@ static void usage(FILE *f)
 	      "  --list           name the cases\n"
 	      "  --rounds N       rounds (9)\n"
 	      "  --slice-ms N     time for each case in a round (100)\n"
-	      "  --quick          few cases and short slices, checked against bounds; exits with 1\n"
+	      "  --quick          few cases and short slices, checked against bounds; exits with "
+	      "1\n"
 	      "                   if one is missed in each of four tries\n"
 	      "  --json FILE      all figures\n"
 	      "  --markdown FILE  the tables\n"
-	      "  --benchmark_...  Google Benchmark's own (--benchmark_out holds the last case only)\n",
+	      "  --benchmark_...  Google Benchmark's own (--benchmark_out holds the last case "
+	      "only)\n",
 		f);
 }
 
@@ -75,7 +77,8 @@ static int measure(const char *filter, unsigned n)
 	for (unsigned i = 0; i < n; i++) {
 		for (unsigned row = 0, len; row < nr; row += len) {
 			if (progress)
-				fprintf(stderr, "\rround %u of %u, case %u of %u ", i + 1, n, row + 1, nr);
+				fprintf(stderr, "\rround %u of %u, case %u of %u ", i + 1, n,
+					row + 1, nr);
 			len = row_len(cases, row, nr);
 			for (unsigned k = 0; k < len; k++)
 				perf_shim_run(cases[row + (i + k) % len], perf_report_add);
@@ -144,7 +147,8 @@ int main(int argc, char **argv)
 	}
 	argv[out] = NULL;
 	argc = out;
-	if (perf_options.rounds < 1 || perf_options.rounds > 256 || perf_options.slice_ns < 1000000) {
+	if (perf_options.rounds < 1 || perf_options.rounds > 256 ||
+		perf_options.slice_ns < 1000000) {
 		fputs("weft-perf: --rounds takes 1 to 256, --slice-ms at least 1\n", stderr);
 		return 2;
 	}
@@ -168,7 +172,9 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	perf_shim_init(&argc, argv);
 	if (measure(filter, perf_options.rounds) < 0) {
-		fprintf(stderr, "weft-perf: '%s' matches no case, or is no regular expression; see weft-perf --list\n",
+		fprintf(stderr,
+			"weft-perf: '%s' matches no case, or is no regular expression; see "
+			"weft-perf --list\n",
 			filter);
 		return 2;
 	}

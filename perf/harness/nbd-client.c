@@ -175,7 +175,8 @@ static int conn_open(struct conn *c, const struct perf_nbd_client *client, unsig
 		return fail(c, ENOMEM, "buffers");
 	for (unsigned s = 0; s < load->depth; s++)
 		c->slots[s].message = c->messages + s * c->message_bytes;
-	c->fd = client->target.bare ? connect_bare(&client->target) : connect_nbd(c, &client->target);
+	c->fd = client->target.bare ? connect_bare(&client->target)
+				    : connect_nbd(c, &client->target);
 	if (c->fd < 0)
 		return c->why[0] ? c->fd : fail(c, -c->fd, "connect");
 	setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
@@ -212,7 +213,8 @@ static void ask(struct conn *c, unsigned s)
 
 	slot->off = (c->first + block) * load->len;
 	slot->sent_ns = 1;
-	wire_request(slot->message, load->write ? NBD_CMD_WRITE : NBD_CMD_READ, s, slot->off, load->len);
+	wire_request(slot->message, load->write ? NBD_CMD_WRITE : NBD_CMD_READ, s, slot->off,
+		load->len);
 	if (load->write) {
 		uint8_t *payload = slot->message + NBD_REQUEST_BYTES;
 
@@ -433,7 +435,8 @@ int perf_nbd_run(struct perf_nbd_client *client, uint64_t slice_ns, struct perf_
 	} else {
 		pthread_barrier_init(&barrier, NULL, client->nr);
 		for (unsigned i = 0; i < client->nr; i++)
-			if (pthread_create(&client->conns[i].thread, NULL, conn_thread, &client->conns[i]))
+			if (pthread_create(&client->conns[i].thread, NULL, conn_thread,
+				    &client->conns[i]))
 				abort(); /* the barrier would never open */
 		for (unsigned i = 0; i < client->nr; i++)
 			pthread_join(client->conns[i].thread, NULL);

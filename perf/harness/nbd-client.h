@@ -34,14 +34,16 @@ struct perf_nbd_target {
 		uint32_t sndbuf;     /* SO_SNDBUF and SO_RCVBUF; 0: as they are */
 		uint32_t spin_ns;    /* RECEIVE_SPIN */
 		uint32_t busy_us;    /* SO_BUSY_POLL */
-		uint32_t span;       /* 0: one payload for all; else payloads lie in RAM of this size */
+		/* 0: one payload for all; else payloads lie in RAM of this size */
+		uint32_t span;
 	} hello;
 };
 
 enum perf_echo_receive {
 	PERF_RECEIVE_BLOCK,    /* recv(2) */
 	PERF_RECEIVE_POLL,     /* poll(2), then recv(2) */
-	PERF_RECEIVE_TRY,      /* recv(2) with MSG_DONTWAIT, and when there is nothing a blocking one */
+	/* recv(2) with MSG_DONTWAIT, and when there is nothing a blocking one */
+	PERF_RECEIVE_TRY,
 	PERF_RECEIVE_TRY_POLL, /* … and when there is nothing poll(2) */
 	PERF_RECEIVE_SPIN,     /* MSG_DONTWAIT for a while, then block */
 	PERF_RECEIVE_BEST,     /* not sent: TRY_POLL by Unix socket, BLOCK by TCP, as measured */
@@ -52,7 +54,8 @@ enum perf_echo_send {
 	PERF_SEND_IOVEC, /* header and payload an iovec each, one sendmsg(2) a batch */
 	PERF_SEND_MORE,  /* for each reply: header with MSG_MORE, then payload */
 	PERF_SEND_EACH,  /* one send(2) a reply */
-	PERF_SEND_EARLY, /* for each reply: header, then payload: the client wakes up while the payload is copied */
+	/* for each reply: header, then payload: the client wakes up while the payload is copied */
+	PERF_SEND_EARLY,
 };
 
 struct perf_nbd_load {
@@ -60,7 +63,8 @@ struct perf_nbd_load {
 	uint32_t len;    /* bytes a request: 512 to 4 MiB, a multiple of 512 */
 	unsigned depth;  /* requests in flight a connection: at most 64 */
 	unsigned conns;  /* at most 16 */
-	uint64_t span;   /* bytes from the export's start that requests go to, evenly and at random */
+	/* bytes from the export's start that requests go to, evenly and at random */
+	uint64_t span;
 	uint64_t total;  /* 0: for slice_ns; else the whole span once, in order */
 	uint16_t generation; /* of the words written */
 };

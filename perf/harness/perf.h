@@ -4,9 +4,9 @@
  * a case is named ROW/CONTESTANT, and the contestants of a row are compared with each other.
  *
  * One round runs every case once, and the contestants of a row right after one another, each round
- * beginning with another of them (A, B, C, …, B, C, A, …): on a machine that others use too the scheduler
- * lets the first one of a row have more than its share.  Figures are medians over the rounds, ratios
- * are medians of the ratios within a round.
+ * beginning with another of them (A, B, C, …, B, C, A, …): on a machine that others use too the
+ * scheduler lets the first one of a row have more than its share.  Figures are medians over the
+ * rounds, ratios are medians of the ratios within a round.
  *
  * One thread, but for what a case starts itself.
  */
@@ -25,7 +25,8 @@ enum { PERF_NAME_MAX = 128, PERF_COUNTERS_MAX = 16 };
 
 /* What one run of a case measured. */
 struct perf_sample {
-	uint64_t elapsed_ns; /* the time that counts; a suite may leave out what is not its subject */
+	/* the time that counts; a suite may leave out what is not its subject */
+	uint64_t elapsed_ns;
 	unsigned nr_counters;
 	struct {
 		const char *name; /* static */
@@ -38,13 +39,17 @@ void perf_count(struct perf_sample *sample, const char *name, double value);
 struct perf_case {
 	char name[PERF_NAME_MAX]; /* SUITE/…/CONTESTANT, without the letters that a regex minds */
 	const void *arg;          /* the suite's; lives as long as the program */
-	/* Before each run, not timed.  0 with *ret_state, or -errno: the case is skipped, why (256 bytes) says why. */
+	/*
+	 * Before each run, not timed.  0 with *ret_state, or -errno: the case is skipped, why (256
+	 * bytes) says why.
+	 */
 	int (*setup)(const void *arg, void **ret_state, char *why);
 	/*
 	 * One timed run of about `iterations` units (slice == 0), or of about slice_ns nanoseconds
 	 * (then iterations is 1).  0, or -errno with why.
 	 */
-	int (*run)(void *state, uint64_t iterations, uint64_t slice_ns, struct perf_sample *ret, char *why);
+	int (*run)(void *state, uint64_t iterations, uint64_t slice_ns, struct perf_sample *ret,
+		char *why);
 	/* After each run whose setup succeeded, not timed. */
 	void (*teardown)(void *state);
 	bool sliced; /* runs for a slice of time rather than for a number of iterations */
@@ -97,8 +102,9 @@ int perf_dirs_init(void);
 void perf_dirs_fini(void);
 
 /*
- * Where servers run that are reached over TCP: the far end of the line that this program runs on (weft line), or
- * here.  Its network namespace, which the caller closes, or -1: here; its IPv4 address.
+ * Where servers run that are reached over TCP: the far end of the line that this program runs on
+ * (weft line), or here.  Its network namespace, which the caller closes, or -1: here; its IPv4
+ * address.
  */
 int perf_far_ns(void);
 const char *perf_far_ip(void);

@@ -146,7 +146,8 @@ int perf_alive(pid_t pid)
 {
 	siginfo_t info = {.si_pid = 0};
 
-	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
+	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+		info.si_pid == 0;
 }
 
 int perf_stop(pid_t pid)
@@ -215,8 +216,12 @@ uint64_t perf_switches(pid_t pid)
 
 static int count_thread(pid_t tid, uint64_t tracepoint)
 {
-	struct perf_event_attr attr = {.type = PERF_TYPE_TRACEPOINT, .size = sizeof(attr), .config = tracepoint};
-	long fd = nr_counted < MAX_COUNTED ? syscall(SYS_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC) : -1;
+	struct perf_event_attr attr = {.type = PERF_TYPE_TRACEPOINT,
+		.size = sizeof(attr),
+		.config = tracepoint};
+	long fd = nr_counted < MAX_COUNTED
+		? syscall(SYS_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC)
+		: -1;
 
 	if (nr_counted == MAX_COUNTED)
 		return -E2BIG;

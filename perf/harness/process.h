@@ -10,8 +10,8 @@
 #include <sys/types.h>
 
 /*
- * A listening socket.  unix_path NULL: perf_far_ip(), where that is, with a port of the kernel's choice.  Returns the
- * fd, or -errno.
+ * A listening socket.  unix_path NULL: perf_far_ip(), where that is, with a port of the kernel's
+ * choice.  Returns the fd, or -errno.
  */
 int perf_listen(const char *unix_path, uint16_t *ret_port);
 
@@ -36,8 +36,9 @@ uint64_t perf_cpu_ns(pid_t pid);
 uint64_t perf_switches(pid_t pid);
 
 /*
- * Counts the system calls of all threads that the process has now, until perf_calls_stop().  Each costs more meanwhile: nothing
- * is timed then.  0, or -errno: it cannot be counted here (no tracefs at /sys/kernel/tracing, no rights).
+ * Counts the system calls of all threads that the process has now, until perf_calls_stop().  Each
+ * costs more meanwhile: nothing is timed then.  0, or -errno: it cannot be counted here (no tracefs
+ * at /sys/kernel/tracing, no rights).
  */
 int perf_calls_start(pid_t pid);
 uint64_t perf_calls_stop(void);

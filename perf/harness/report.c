@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the rounds measured: medians, spreads, ratios; as a table, as JSON, as Markdown, and
- * against bounds.  Main thread.  Invariant: sample i of every contestant of a row is of the same round,
+ * What the rounds measured: medians, spreads, ratios; as a table, as JSON, as Markdown, and against
+ * bounds.  Main thread.  Invariant: sample i of every contestant of a row is of the same round,
  * unless one was skipped.
  */
 #include <errno.h>
@@ -258,7 +258,8 @@ static void print_row(FILE *f, const struct row *row, bool markdown)
 
 		fprintf(f, "%s%-16s", markdown ? "| " : "  ", c->name);
 		if (!c->nr) {
-			fprintf(f, "%snot measured: %s%s\n", cell, c->skipped, markdown ? " |" : "");
+			fprintf(f, "%snot measured: %s%s\n", cell, c->skipped,
+				markdown ? " |" : "");
 			continue;
 		}
 		for (k = cols->counters; *k; k++) {
@@ -268,7 +269,8 @@ static void print_row(FILE *f, const struct row *row, bool markdown)
 		}
 		fprintf(f, "%s%6.0f%%", cell, spread * 100);
 		for (ratio = cols->ratios; ratio->head; ratio++) {
-			format_value(text, sizeof(text), ratio_of(row, c, ratio->base, ratio->counter));
+			format_value(text, sizeof(text),
+				ratio_of(row, c, ratio->base, ratio->counter));
 			fprintf(f, "%s%10s", cell, text);
 		}
 		fputs(markdown ? " |\n" : "\n", f);
@@ -297,10 +299,11 @@ static json_t *conditions(void)
 			break;
 	if (f)
 		fclose(f);
-	return json_pack("{ss ss ss ss si ss si sf sb}", "date", date, "commit", commit ? commit : "unknown",
-		"kernel", u.release, "cpu", cpu, "cpus", (int)sysconf(_SC_NPROCESSORS_ONLN), "conditions",
-		note ? note : "", "rounds", (int)perf_options.rounds, "slice_ms",
-		(double)perf_options.slice_ns / 1e6, "quick", (int)perf_options.quick);
+	return json_pack("{ss ss ss ss si ss si sf sb}", "date", date, "commit",
+		commit ? commit : "unknown", "kernel", u.release, "cpu", cpu, "cpus",
+		(int)sysconf(_SC_NPROCESSORS_ONLN), "conditions", note ? note : "", "rounds",
+		(int)perf_options.rounds, "slice_ms", (double)perf_options.slice_ns / 1e6, "quick",
+		(int)perf_options.quick);
 }
 
 static json_t *contestant_json(const struct row *row, const struct contestant *c)
@@ -321,7 +324,8 @@ static json_t *contestant_json(const struct row *row, const struct contestant *c
 			json_t *all = json_array();
 
 			for (unsigned i = 0; i < c->nr; i++)
-				json_array_append_new(all, json_real(value_of(&c->samples[i], name)));
+				json_array_append_new(all,
+					json_real(value_of(&c->samples[i], name)));
 			json_object_set_new(value, "rounds", all);
 		}
 		json_object_set_new(o, name, value);
@@ -330,7 +334,8 @@ static json_t *contestant_json(const struct row *row, const struct contestant *c
 		char name[64];
 
 		snprintf(name, sizeof(name), "%s of %s", ratio->counter, ratio->base);
-		json_object_set_new(o, name, json_real(ratio_of(row, c, ratio->base, ratio->counter)));
+		json_object_set_new(o, name,
+			json_real(ratio_of(row, c, ratio->base, ratio->counter)));
 	}
 	return o;
 }
@@ -350,7 +355,8 @@ static int dump_lines(const json_t *root, const char *path)
 	fputs("{\"run\":", f);
 	json_dumpf(json_object_get(root, "run"), f, flags);
 	fputs(",\n\"rows\":{", f);
-	for (at = json_object_iter((json_t *)all); at; at = json_object_iter_next((json_t *)all, at)) {
+	for (at = json_object_iter((json_t *)all); at;
+		at = json_object_iter_next((json_t *)all, at)) {
 		name = json_object_iter_key(at);
 		row = json_object_iter_value(at);
 		fprintf(f, "%s\"%s\":", separator, name);
@@ -391,7 +397,8 @@ int perf_report_markdown(const char *path)
 		return -errno;
 	}
 	fputs("Medians over the rounds; spread is the interquartile range of the first column;\n"
-	      "ratios are medians of the ratios within a round. CPU times are a process's own, an operation.\n\n",
+	      "ratios are medians of the ratios within a round. CPU times are a process's own, an "
+	      "operation.\n\n",
 		f);
 	json_object_foreach(run, key, value) {
 		char *text = json_dumps(value, JSON_ENCODE_ANY);
@@ -411,11 +418,13 @@ static bool check_one(const struct row *row, const struct perf_bound *b)
 {
 	struct contestant *c = find(row, b->contestant);
 	double ratio = c ? ratio_of(row, c, b->base, b->counter) : -1;
-	bool held = ratio >= 0 && (!b->least || ratio >= b->least) && (!b->most || ratio <= b->most);
+	bool held =
+		ratio >= 0 && (!b->least || ratio >= b->least) && (!b->most || ratio <= b->most);
 
 	printf("%s %s: %s %s of %s is %.2f, bound %s %.2f (%s)\n", held ? "held  " : "MISSED",
-		row->name, b->contestant, b->counter, b->base, ratio, b->least ? "at least" : "at most",
-		b->least ? b->least : b->most, c && !c->nr ? c->skipped : b->promise);
+		row->name, b->contestant, b->counter, b->base, ratio,
+		b->least ? "at least" : "at most", b->least ? b->least : b->most,
+		c && !c->nr ? c->skipped : b->promise);
 	return held;
 }
 

@@ -102,7 +102,8 @@ int perf_dirs_init(void)
 	if (r < 0)
 		return r;
 	/* Sockets live there: the path must be short. */
-	snprintf(tmpdir, sizeof(tmpdir), "%s/weft-perf.XXXXXX", tmp && strlen(tmp) < 40 ? tmp : "/tmp");
+	snprintf(tmpdir, sizeof(tmpdir), "%s/weft-perf.XXXXXX",
+		tmp && strlen(tmp) < 40 ? tmp : "/tmp");
 	if (!mkdtemp(tmpdir)) {
 		tmpdir[0] = 0;
 		return -errno;

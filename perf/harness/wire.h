@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The two messages that the measuring client needs, packed inline: what a client pays for
- * packing should not depend on the server's code.  NBD proto, "Request message", "Simple reply message".
+ * The two messages that the measuring client needs, packed inline: what a client pays for packing
+ * should not depend on the server's code.  NBD proto, "Request message", "Simple reply message".
  */
 #ifndef PERF_HARNESS_WIRE_H
 #define PERF_HARNESS_WIRE_H
 
 #include "fabric/nbd/proto.h"
 
-static inline void wire_request(uint8_t *p, uint16_t type, uint64_t cookie, uint64_t off, uint32_t len)
+static inline void wire_request(uint8_t *p, uint16_t type, uint64_t cookie, uint64_t off,
+	uint32_t len)
 {
 	nbd_put32(p, NBD_REQUEST_MAGIC);
 	nbd_put16(p + 4, 0);

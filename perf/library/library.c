@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * libweft against another build of it, in turn: blocking reads and writes of 4 KiB, and asynchronous reads at depth 16.
+ * libweft against another build of it, in turn: blocking reads and writes of 4 KiB, and
+ * asynchronous reads at depth 16.
  *
- *	time-library [-c CASE] [-r ROUNDS] [-s SECONDS] URI NEW.so [OLD.so]
+ *  *	time-library [-c CASE] [-r ROUNDS] [-s SECONDS] URI NEW.so [OLD.so]
  *
- * Every measurement is a process of its own, which opens the region by the library that it loads.  The builds take turns in
- * each round, each round beginning with another one; figures are medians over the rounds, ratios medians of the ratios within
- * a round.  -c: only the cases whose names begin so.  OLD.so may lack what NEW.so has: then its blocking reads are what everything is compared with.
+ * Every measurement is a process of its own, which opens the region by the library that it loads.
+ * The builds take turns in each round, each round beginning with another one; figures are medians
+ * over the rounds, ratios medians of the ratios within a round.  -c: only the cases whose names
+ * begin so.  OLD.so may lack what NEW.so has: then its blocking reads are what everything is
+ * compared with.
  */
 #include <dlfcn.h>
 #include <err.h>
@@ -39,7 +42,8 @@ struct library {
 	uint64_t (*size)(const struct weft *w);
 	int (*pread)(struct weft *w, void *buf, size_t len, uint64_t off);
 	int (*pwrite)(struct weft *w, const void *buf, size_t len, uint64_t off);
-	int64_t (*aio_pread)(struct weft *w, void *buf, size_t len, uint64_t off, const struct weft_completion *completion);
+	int64_t (*aio_pread)(struct weft *w, void *buf, size_t len, uint64_t off,
+		const struct weft_completion *completion);
 	int (*aio_wait)(struct weft *w, int64_t cookie);
 	int (*aio_poll)(struct weft *w, int timeout_ms);
 };
@@ -93,7 +97,8 @@ static void one_after_another(struct run *run, bool write)
 	do {
 		uint64_t off = next_off(run);
 
-		r = write ? run->lib->pwrite(run->w, buf, IO_BYTES, off) : run->lib->pread(run->w, buf, IO_BYTES, off);
+		r = write ? run->lib->pwrite(run->w, buf, IO_BYTES, off)
+			  : run->lib->pread(run->w, buf, IO_BYTES, off);
 		if (r < 0)
 			errx(1, "%s: %s", write ? "write" : "read", strerror(-r));
 		now_ns = weft_now_ns();
@@ -161,7 +166,8 @@ static void begin_read(struct slot *slot)
 	struct run *run = slot->run;
 
 	slot->begin_ns = weft_now_ns();
-	int64_t cookie = run->lib->aio_pread(run->w, slot->buf, IO_BYTES, next_off(run), &completion);
+	int64_t cookie =
+		run->lib->aio_pread(run->w, slot->buf, IO_BYTES, next_off(run), &completion);
 	if (cookie < 0)
 		errx(1, "read: %s", strerror((int)-cookie));
 }
@@ -202,7 +208,8 @@ static void in_a_ring(struct run *run)
 
 	for (unsigned i = 0; i < DEPTH; i++) {
 		slots[i].begin_ns = weft_now_ns();
-		cookies[i] = run->lib->aio_pread(run->w, slots[i].buf, IO_BYTES, next_off(run), NULL);
+		cookies[i] =
+			run->lib->aio_pread(run->w, slots[i].buf, IO_BYTES, next_off(run), NULL);
 	}
 	for (unsigned i = 0; left > 0; i = (i + 1) % DEPTH) {
 		if (run->lib->aio_wait(run->w, cookies[i]) < 0)
@@ -211,7 +218,8 @@ static void in_a_ring(struct run *run)
 		add_sample(run, now_ns - slots[i].begin_ns);
 		slots[i].begin_ns = now_ns;
 		if (now_ns < run->end_ns)
-			cookies[i] = run->lib->aio_pread(run->w, slots[i].buf, IO_BYTES, next_off(run), NULL);
+			cookies[i] = run->lib->aio_pread(run->w, slots[i].buf, IO_BYTES,
+				next_off(run), NULL);
 		else
 			left--;
 	}
@@ -250,7 +258,8 @@ static bool load(const char *path, struct library *lib)
 	return lib->aio_pread && lib->aio_wait && lib->aio_poll;
 }
 
-static void measure(const char *path, unsigned which, const char *uri, double seconds, int result_fd)
+static void measure(const char *path, unsigned which, const char *uri, double seconds,
+	int result_fd)
 {
 	struct library lib;
 	bool has_aio = load(path, &lib);
@@ -264,7 +273,8 @@ static void measure(const char *path, unsigned which, const char *uri, double se
 		errx(1, "out of memory");
 	if (cases[which].aio && !has_aio)
 		exit(weft_write_all(result_fd, &figures, sizeof(figures)) < 0);
-	while ((r = lib.open(uri, 0, &run->w, why, sizeof(why))) == -EBUSY && weft_now_ns() < busy_until_ns)
+	while ((r = lib.open(uri, 0, &run->w, why, sizeof(why))) == -EBUSY &&
+		weft_now_ns() < busy_until_ns)
 		poll(NULL, 0, 10);
 	if (r < 0)
 		errx(1, "%s", why);
@@ -279,13 +289,15 @@ static void measure(const char *path, unsigned which, const char *uri, double se
 	uint64_t begin_ns = weft_now_ns();
 	run->end_ns = begin_ns + (uint64_t)(seconds * 1e9);
 	cases[which].fn(run);
-	figures.ops_s = (double)(run->nr + run->nr_of_others) * 1e9 / (double)(weft_now_ns() - begin_ns);
+	figures.ops_s =
+		(double)(run->nr + run->nr_of_others) * 1e9 / (double)(weft_now_ns() - begin_ns);
 	figures.p50_us = median_us(run);
 	lib.close(run->w);
 	exit(weft_write_all(result_fd, &figures, sizeof(figures)) < 0);
 }
 
-static struct figures measure_apart(const char *path, unsigned which, const char *uri, double seconds)
+static struct figures measure_apart(const char *path, unsigned which, const char *uri,
+	double seconds)
 {
 	struct figures figures;
 	int fds[2], status;
@@ -322,7 +334,8 @@ static double median(double *values, unsigned n)
 static struct figures all[WEFT_ARRAY_LEN(cases)][2][MAX_ROUNDS];
 
 /* base: of each round; NULL: there is no other build. */
-static void print_row(unsigned which, const char *build, const struct figures *figures, const struct figures *base, unsigned rounds)
+static void print_row(unsigned which, const char *build, const struct figures *figures,
+	const struct figures *base, unsigned rounds)
 {
 	double ops_s[MAX_ROUNDS], p50_us[MAX_ROUNDS], rate[MAX_ROUNDS], took[MAX_ROUNDS];
 
@@ -334,7 +347,8 @@ static void print_row(unsigned which, const char *build, const struct figures *f
 	}
 	if (ops_s[0] == 0)
 		return;
-	printf("| %s | %s | %.0f | %.1f |", cases[which].name, build, median(ops_s, rounds), median(p50_us, rounds));
+	printf("| %s | %s | %.0f | %.1f |", cases[which].name, build, median(ops_s, rounds),
+		median(p50_us, rounds));
 	if (base)
 		printf(" %.2f | %.3f |\n", median(rate, rounds), median(took, rounds));
 	else
@@ -361,16 +375,22 @@ int main(int argc, char **argv)
 	argv += optind;
 	argc -= optind;
 	if (argc < 2 || argc > 3 || rounds == 0 || rounds > MAX_ROUNDS || seconds <= 0)
-		errx(2, "usage: time-library [-c CASE] [-r ROUNDS] [-s SECONDS] URI NEW.so [OLD.so]");
+		errx(2,
+			"usage: time-library [-c CASE] [-r ROUNDS] [-s SECONDS] URI NEW.so "
+			"[OLD.so]");
 	unsigned nr_builds = (unsigned)argc - 1;
 	for (unsigned round = 0; round < rounds; round++)
 		for (unsigned which = 0; which < WEFT_ARRAY_LEN(cases); which++)
-			for (unsigned i = 0; i < nr_builds && strncmp(cases[which].name, only, strlen(only)) == 0; i++) {
+			for (unsigned i = 0; i < nr_builds &&
+				strncmp(cases[which].name, only, strlen(only)) == 0;
+				i++) {
 				unsigned build = (round + i) % nr_builds;
 
-				all[which][build][round] = measure_apart(argv[1 + build], which, argv[0], seconds);
+				all[which][build][round] =
+					measure_apart(argv[1 + build], which, argv[0], seconds);
 			}
-	printf("| case | build | ops/s | p50 us | rate / old | p50 / old |\n|---|---|---|---|---|---|\n");
+	printf("| case | build | ops/s | p50 us | rate / old | p50 / old "
+	       "|\n|---|---|---|---|---|---|\n");
 	for (unsigned which = 0; which < WEFT_ARRAY_LEN(cases); which++) {
 		const struct figures *old = nr_builds > 1 ? all[which][1] : NULL;
 

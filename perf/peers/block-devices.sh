@@ -1,14 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# The guest's side of perf/block-devices: starts the contestants, checks that each moves the right bytes, and lets one fio run
-# the same work on all of them in turn.  Leaves in $OUT what was measured, as it came.
+# The guest's side of perf/block-devices: starts the contestants, checks that each moves the right
+# bytes, and lets one fio run the same work on all of them in turn.  Leaves in $OUT what was
+# measured, as it came.
 #
-# A contestant NAME is two functions.  lend_NAME runs on the donor's machine: it starts what lends BYTES bytes of RAM there,
-# and sets `pids` if a process of ours does the work.  use_NAME runs on the borrower's: it attaches to $DONOR, and sets
+# A contestant NAME is two functions.  lend_NAME runs on the donor's machine: it starts what lends
+# BYTES bytes of RAM there, and sets `pids` if a process of ours does the work.  use_NAME runs on
+# the borrower's: it attaches to $DONOR, and sets
 #     device   what to measure
 #     bridge   the process that serves it here, if there is one
 #     about    how it was set up, for the report
-#     backing  where the donor itself reads the same bytes: a path or an NBD URI (one machine only; empty: not looked at)
+#     backing  where the donor itself reads the same bytes: a path or an NBD URI (one machine only;
+#              empty: not looked at)
 set -euo pipefail
 
 usage="usage: block-devices.sh measure BYTES ROUNDS SLICE_MS CONTESTANT…
@@ -43,7 +46,8 @@ has_bytes() { # DEVICE
 	[[ -b $1 && $(<"/sys/block/${1##*/}/size") -gt 0 ]]
 }
 
-# ---- RAM as a block device: what the kernel's targets lend, and the floor of fio and the block layer ----
+# ---- RAM as a block device: what the kernel's targets lend, and the floor of fio and the block
+# layer ----
 
 lend_null_blk() {
 	local dir=/sys/kernel/config/nullb/nullb0
@@ -97,7 +101,8 @@ use_nbdkit() {
 # ---- the bridge with nothing behind it ----
 
 lend_null_bridge() {
-	setsid null-bridge $work/null-bridge.sock "$BYTES" "$QUEUES" < <(exec sleep infinity) >$work/null-bridge.log 2>&1 &
+	setsid null-bridge $work/null-bridge.sock "$BYTES" "$QUEUES" < <(exec sleep infinity) \
+		>$work/null-bridge.log 2>&1 &
 	pids=$!
 	wait_for [ -S $work/null-bridge.sock ]
 }
@@ -173,7 +178,8 @@ use_nvme_tcp() {
 # ---- SRP, on the null_blk ----
 
 lend_srp() {
-	local core=/sys/kernel/config/target/core/iblock_0/ram srpt=/sys/kernel/config/target/srpt guid tpg acl
+	local core=/sys/kernel/config/target/core/iblock_0/ram srpt=/sys/kernel/config/target/srpt \
+		guid tpg acl
 	lend_null_blk
 	modprobe -a target_core_mod target_core_iblock ib_srpt
 	mkdir -p $core $srpt
@@ -214,7 +220,8 @@ lend_weft() {
 		for region in rdma tcp ublk ublk-tcp plain; do
 			regions+=(--memory "$region=$BYTES")
 		done
-		setsid weft-serve --listen "$LISTEN:10809" --allow-insecure --lease 30 "${regions[@]}" >$work/serve.log 2>&1 </dev/null &
+		setsid weft-serve --listen "$LISTEN:10809" --allow-insecure \
+			--lease 30 "${regions[@]}" >$work/serve.log 2>&1 </dev/null &
 		echo $! >$work/serve.pid
 		wait_for grep -qx ready $work/serve.log
 	fi
@@ -224,7 +231,8 @@ lend_weft() {
 # use_weft REGION TRANSPORT DEVICE
 use_weft() {
 	device=$3
-	setsid weft-attach "weft://$DONOR/$1" --transport "$2" --lanes "$QUEUES" --device "$device" --foreground \
+	setsid weft-attach "weft://$DONOR/$1" --transport "$2" --lanes "$QUEUES" \
+		--device "$device" --foreground \
 		>"$work/attach-$1.log" 2>&1 </dev/null &
 	bridge=$!
 	about="weft over ${2/rdma/verbs}, $QUEUES lanes, weft attach --device ${device%[0-9]}N"
@@ -311,24 +319,27 @@ verify() {
 	local at=0 last=$(((BYTES >> 20) - 8))
 	head -c 8M /dev/urandom >$work/data
 	for ((at = 0; at <= last; at += 8)); do
-		dd if=$work/data of="$device" bs=1M seek=$at oflag=direct conv=notrunc status=none || die "$1: cannot write"
+		dd if=$work/data of="$device" bs=1M seek=$at oflag=direct conv=notrunc status=none \
+			|| die "$1: cannot write"
 	done
 	for at in 0 $last; do
-		dd if="$device" bs=1M skip="$at" count=8 iflag=direct status=none | cmp - $work/data || die "$1: reads other bytes than were written"
+		dd if="$device" bs=1M skip="$at" count=8 iflag=direct status=none |
+			cmp - $work/data || die "$1: reads other bytes than were written"
 	done
 	[[ $backing && ! ${PEER:-} ]] || return 0
 	case $backing in
 	/*) dd if="$backing" of=$work/back bs=1M count=8 iflag=direct status=none ;;
 	*) nbdcopy "$backing" $work/back ;;
 	esac
-	cmp -n $((8 << 20)) $work/back $work/data || die "$1: the donor has other bytes than were written"
+	cmp -n $((8 << 20)) $work/back $work/data ||
+		die "$1: the donor has other bytes than were written"
 	rm $work/back
 }
 
 # ---- the work ----
 
-# Sourced by the shell that fio starts before and after a job, so that only one program is started: when it was, the idle
-# time of all processors (s/100), the CPU time of donor and bridge (ns, or -).
+# Sourced by the shell that fio starts before and after a job, so that only one program is started:
+# when it was, the idle time of all processors (s/100), the CPU time of donor and bridge (ns, or -).
 write_snapshot() {
 	cat >$work/snapshot <<'END'
 read -r up rest </proc/uptime
@@ -373,8 +384,10 @@ END
 job() {
 	local name=$1 who=$2 rw=$3 bs=$4 depth=$5 more
 	shift 5
-	printf '[%s.%s]\nfilename=%s\nrw=%s\nbs=%s\niodepth=%s\n' "$name" "$who" "${devices[$who]}" "$rw" "$bs" "$depth"
-	printf 'exec_prerun=who=%s . %s/snapshot\nexec_postrun=who=%s row=%s . %s/snapshot\n' "$who" $work "$who" "$name" $work
+	printf '[%s.%s]\nfilename=%s\nrw=%s\nbs=%s\niodepth=%s\n' "$name" "$who" \
+		"${devices[$who]}" "$rw" "$bs" "$depth"
+	printf 'exec_prerun=who=%s . %s/snapshot\nexec_postrun=who=%s row=%s . %s/snapshot\n' \
+		"$who" $work "$who" "$name" $work
 	for more; do echo "$more"; done
 }
 
@@ -398,13 +411,15 @@ jobs_of_all_rounds() {
 			IFS=, read -r rw bs depth <<<"$row"
 			for ((i = 0; i < ${#contestants[@]}; i++)); do
 				who=${contestants[(i + round) % ${#contestants[@]}]}
-				job "$round.${rw#rand}-$bs-$depth" "$who" "$rw" "$bs" "$depth" time_based=1 "runtime=${SLICE_MS}ms"
+				job "$round.${rw#rand}-$bs-$depth" "$who" "$rw" "$bs" "$depth" \
+					time_based=1 "runtime=${SLICE_MS}ms"
 			done
 		done
 	done
 	for rw in read write; do
 		for who in weft-ublk weft-rdma weft-ublk-tcp weft-tcp; do
-			[[ ! ${devices[$who]:-} ]] || job "0.one-sided-$rw" "$who" "$rw" 1m 4 "io_size=$ONE_SIDED"
+			[[ ! ${devices[$who]:-} ]] ||
+				job "0.one-sided-$rw" "$who" "$rw" 1m 4 "io_size=$ONE_SIDED"
 		done
 	done
 }
@@ -433,7 +448,8 @@ measure() {
 		if [[ ${PEER:-} ]]; then
 			donor=$(node2 "LISTEN=$PEER_RDMA_IP $(printf %q "${BASH_SOURCE[0]}") lend $who $BYTES")
 		else
-			lend "$who" >$work/lent # not in a subshell's pipe, which its children would keep open
+			# not in a subshell's pipe, which its children would keep open
+			lend "$who" >$work/lent
 			donor=$(<$work/lent)
 		fi
 		"use_${who//-/_}"
@@ -449,7 +465,8 @@ measure() {
 	jobs_of_all_rounds >$work/jobs
 	cd $work
 	echo "measuring"
-	fio --output-format=json --eta=never --output=fio.json jobs 2>fio.err >&2 || die "fio: $(head -n 20 fio.err fio.json)"
+	fio --output-format=json --eta=never --output=fio.json jobs 2>fio.err >&2 ||
+		die "fio: $(head -n 20 fio.err fio.json)"
 	[[ ! -s fio.err ]] || cat fio.err >&2
 	gzip -1 <fio.json >"$OUT/fio.json.gz"
 	cp perftests "$OUT/"

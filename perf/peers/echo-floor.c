@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The floor: what the sockets and the memory alone cost.  A bare echo with a thread a connection:
- * 28 bytes in, 16 bytes and a payload out; for writes the payload comes in.  It looks at nothing but
- * sizes, the cookie, which it sends back, and the place, since a payload that always lies in the
- * cache would not be of the same kind as the servers'.  One receive and one send a batch, unless the
- * client asks for another way, so that the ways can be compared.  The listening socket is descriptor 3.
- * Every client of one process must ask for the same span.
+ * 28 bytes in, 16 bytes and a payload out; for writes the payload comes in.  It looks at nothing
+ * but sizes, the cookie, which it sends back, and the place, since a payload that always lies in
+ * the cache would not be of the same kind as the servers'.  One receive and one send a batch,
+ * unless the client asks for another way, so that the ways can be compared.  The listening socket
+ * is descriptor 3.  Every client of one process must ask for the same span.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -130,12 +130,13 @@ static int reply_some(struct echo *e, const uint8_t *requests, size_t request_by
 		memcpy(reply + 8, requests + i * request_bytes + 8, 8);
 		if (e->hello.span && e->hello.send == PERF_SEND_IOVEC && !e->hello.write) {
 			iov[nr_iov++] = (struct iovec){reply, NBD_SIMPLE_REPLY_BYTES};
-			iov[nr_iov++] = (struct iovec){place(e, requests + i * request_bytes), e->hello.len};
+			iov[nr_iov++] = (struct iovec){place(e, requests + i * request_bytes),
+				e->hello.len};
 			continue;
 		}
 		if (e->hello.span && !e->hello.write)
-			memcpy(reply + NBD_SIMPLE_REPLY_BYTES, place(e, requests + i * request_bytes),
-				e->hello.len);
+			memcpy(reply + NBD_SIMPLE_REPLY_BYTES,
+				place(e, requests + i * request_bytes), e->hello.len);
 		if (e->hello.send == PERF_SEND_IOVEC) {
 			iov[nr_iov++] = (struct iovec){reply, NBD_SIMPLE_REPLY_BYTES};
 			if (e->reply_bytes > NBD_SIMPLE_REPLY_BYTES)
@@ -174,7 +175,8 @@ static int serve_reads(struct echo *e)
 		while (done < nr) {
 			unsigned some = (unsigned)weft_min(nr - done, e->batch);
 
-			if (reply_some(e, e->rx + done * NBD_REQUEST_BYTES, NBD_REQUEST_BYTES, some) < 0)
+			if (reply_some(e, e->rx + done * NBD_REQUEST_BYTES, NBD_REQUEST_BYTES,
+				    some) < 0)
 				return 0;
 			done += some;
 		}
@@ -214,7 +216,8 @@ static int serve_writes(struct echo *e)
 			size_t some = weft_min(left, e->have - pos);
 
 			if (some && e->hello.span)
-				memcpy(place(e, headers + nr * NBD_REQUEST_BYTES) + e->hello.len - left,
+				memcpy(place(e, headers + nr * NBD_REQUEST_BYTES) + e->hello.len -
+						left,
 					e->rx + pos, some);
 			pos += some;
 			left -= some;
@@ -237,7 +240,8 @@ static int serve_writes(struct echo *e)
 		if (nr) {
 			if (reply_some(e, headers, NBD_REQUEST_BYTES, nr) < 0)
 				return 0;
-			memcpy(headers, headers + nr * NBD_REQUEST_BYTES, left ? NBD_REQUEST_BYTES : 0);
+			memcpy(headers, headers + nr * NBD_REQUEST_BYTES,
+				left ? NBD_REQUEST_BYTES : 0);
 			nr = 0;
 		}
 		e->have -= pos;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * null-bridge SOCKET BYTES LANES: the bridge with nothing behind it, its region in its own memory (the transport `mem`, which
- * completes at once).  What a client's latency at it is, is the front-end's share.  Ends with the standard input.
+ * null-bridge SOCKET BYTES LANES: the bridge with nothing behind it, its region in its own memory
+ * (the transport `mem`, which completes at once).  What a client's latency at it is, is the
+ * front-end's share.  Ends with the standard input.
  */
 #include <err.h>
 #include <stdlib.h>

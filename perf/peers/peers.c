@@ -95,7 +95,8 @@ static int start_qemu(struct perf_peer *peer, int fd, char *why)
 }
 
 /* Waits until the log holds `line`; the whole log is in text then. */
-static int wait_log(const struct perf_peer *peer, const char *line, char *text, size_t len, char *why)
+static int wait_log(const struct perf_peer *peer, const char *line, char *text, size_t len,
+	char *why)
 {
 	const struct timespec tick = {.tv_nsec = 5000000};
 	char path[512];
@@ -123,7 +124,8 @@ static int wait_log(const struct perf_peer *peer, const char *line, char *text, 
 static int start_weft(struct perf_peer *peer, int fd, char *why)
 {
 	char path[512], listen[160], log[4096], *at;
-	const char *argv[] = {path, "--memory", "perf=256M", "--listen", listen, "--allow-insecure", NULL};
+	const char *argv[] = {path, "--memory", "perf=256M", "--listen", listen, "--allow-insecure",
+		NULL};
 	unsigned port;
 	int r;
 
@@ -152,8 +154,8 @@ static int start_weft(struct perf_peer *peer, int fd, char *why)
 }
 
 /*
- * A bridge, and a donor of its own behind it, since a weft writer and stock clients exclude each other.  bridge-cached: its cache holds
- * all that there is, once it is populated.
+ * A bridge, and a donor of its own behind it, since a weft writer and stock clients exclude each
+ * other.  bridge-cached: its cache holds all that there is, once it is populated.
  */
 static int start_bridge(struct perf_peer *peer, int fd, char *why)
 {
@@ -215,7 +217,9 @@ static int start(struct perf_peer *peer, char *why)
 			return fd;
 	}
 	r = launchers[i].start(peer, fd, why);
-	/* The child has its copy of the listening socket; should it die, connections are refused. */
+	/*
+	 * The child has its copy of the listening socket; should it die, connections are refused.
+	 */
 	weft_cleanup_close(&fd);
 	fd = -1;
 	if (r < 0 || launchers[i].empty)

@@ -26,8 +26,9 @@ struct perf_peer {
 };
 
 /*
- * "floor", "nbdkit", "nbdkit-sparse", "qemu", "weft", and "bridge": a weft bridge's Unix socket in front
- * of a weft donor over TCP (tcp is false for it).  0, or -errno with why (256 bytes): it is not installed, not built, or did not start.
+ * "floor", "nbdkit", "nbdkit-sparse", "qemu", "weft", and "bridge": a weft bridge's Unix socket in
+ * front of a weft donor over TCP (tcp is false for it).  0, or -errno with why (256 bytes): it is
+ * not installed, not built, or did not start.
  */
 int perf_peer_get(const char *name, bool tcp, struct perf_peer **ret, char *why);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What each hop costs: a client at a bridge's Unix socket, the bridge at a donor over TCP, or with all in its cache (bridge-hits);
- * beside it the same client at a donor over TCP, and at both floors.  On one CPU (same) the CPU times of client, bridge
- * and donor add up to the latency at depth 1, so they are the hops' shares.
+ * What each hop costs: a client at a bridge's Unix socket, the bridge at a donor over TCP, or with
+ * all in its cache (bridge-hits); beside it the same client at a donor over TCP, and at both
+ * floors.  On one CPU (same) the CPU times of client, bridge and donor add up to the latency at
+ * depth 1, so they are the hops' shares.
  */
 #include <stddef.h>
 
@@ -43,9 +44,10 @@ static const struct {
 void suite_bridge(void)
 {
 	static const char *const counters[] = {"ops_s", "MB_s", "p50_us", "p99_us", "client_us",
-		"server_us", "donor_us", "both_us", "client_%", "bridge_%", "donor_%", "switches", "calls", NULL};
-	static const struct perf_ratio ratios[] = {{"of floor", "ops_s", "floor-unix"}, {"CPU/floor", "both_us", "floor-unix"},
-		{"of donor", "ops_s", "donor-tcp"},
+		"server_us", "donor_us", "both_us", "client_%", "bridge_%", "donor_%", "switches",
+		"calls", NULL};
+	static const struct perf_ratio ratios[] = {{"of floor", "ops_s", "floor-unix"},
+		{"CPU/floor", "both_us", "floor-unix"}, {"of donor", "ops_s", "donor-tcp"},
 		{"p50/donor", "p50_us", "donor-tcp"}, {"CPU/donor", "both_us", "donor-tcp"},
 		{NULL, NULL, NULL}};
 	static const struct perf_columns columns = {"bridge", counters, ratios};
@@ -59,9 +61,12 @@ void suite_bridge(void)
 					.peer = contestants[c].peer,
 					.tcp = contestants[c].tcp,
 					.place = shapes[s].place,
-					.load = {.write = write, .len = shapes[s].len,
-						.depth = shapes[s].depth, .conns = shapes[s].conns},
-					.hello = {.receive = PERF_RECEIVE_BEST, .span = PERF_PEER_BYTES,
+					.load = {.write = write,
+						.len = shapes[s].len,
+						.depth = shapes[s].depth,
+						.conns = shapes[s].conns},
+					.hello = {.receive = PERF_RECEIVE_BEST,
+						.span = PERF_PEER_BYTES,
 						.send = PERF_SEND_IOVEC},
 				};
 

@@ -94,7 +94,8 @@ static int count_calls(struct state *s, uint64_t slice_ns, struct perf_sample *r
 	return r;
 }
 
-static int run(void *state, uint64_t iterations, uint64_t slice_ns, struct perf_sample *ret, char *why)
+static int run(void *state, uint64_t iterations, uint64_t slice_ns, struct perf_sample *ret,
+	char *why)
 {
 	struct state *s = state;
 	struct perf_nbd_result *res = &s->result;

@@ -9,8 +9,9 @@
 #include "perf/harness/perf.h"
 
 /*
- * Where client and server run.  Left alone, the scheduler puts a pair now on one CPU, now on two, and the
- * figures jump by a factor of three; so it is said, and each placement is compared with itself.
+ * Where client and server run.  Left alone, the scheduler puts a pair now on one CPU, now on two,
+ * and the figures jump by a factor of three; so it is said, and each placement is compared with
+ * itself.
  */
 enum perf_place {
 	PERF_PLACE_FREE,
@@ -27,10 +28,11 @@ struct perf_load_case {
 };
 
 /*
- * Counters: ops_s, MB_s; p50_us, p99_us: latency; server_us, donor_us, client_us: CPU time an operation;
- * both_us: their sum; when all run on one CPU its inverse is the throughput, were the CPU not shared with
- * strangers; client_%, bridge_%, donor_%: shares of it; switches, calls: context switches and system
- * calls of the server an operation (where the kernel lets us count these); receives_op: receives of the client.
+ * Counters: ops_s, MB_s; p50_us, p99_us: latency; server_us, donor_us, client_us: CPU time an
+ * operation; both_us: their sum; when all run on one CPU its inverse is the throughput, were the
+ * CPU not shared with strangers; client_%, bridge_%, donor_%: shares of it; switches, calls:
+ * context switches and system calls of the server an operation (where the kernel lets us count
+ * these); receives_op: receives of the client.
  */
 void perf_load_add(const struct perf_load_case *l, const char *name, ...)
 	__attribute__((format(printf, 2, 3)));

@@ -20,7 +20,9 @@ static const struct {
 	struct perf_echo_hello hello;
 	bool quick;
 } servers[] = {
-	{"floor", "floor", {.receive = PERF_RECEIVE_BEST, .span = PERF_PEER_BYTES, .send = PERF_SEND_IOVEC}, true},
+	{"floor", "floor",
+		{.receive = PERF_RECEIVE_BEST, .span = PERF_PEER_BYTES, .send = PERF_SEND_IOVEC},
+		true},
 	{"bare", "floor", {.receive = PERF_RECEIVE_BEST, .send = PERF_SEND_FLAT}, false},
 	{"nbdkit", "nbdkit", {0}, true},
 	{"qemu", "qemu", {0}, false},
@@ -57,16 +59,17 @@ void suite_nbd_servers(void)
 {
 	static const char *const counters[] = {"ops_s", "MB_s", "p50_us", "p99_us", "server_us",
 		"client_us", "both_us", "switches", "calls", NULL};
-	static const struct perf_ratio ratios[] = {{"of floor", "ops_s", "floor"}, {"of bare", "ops_s", "bare"},
-		{"of nbdkit", "ops_s", "nbdkit"}, {"CPU/floor", "both_us", "floor"},
-		{"CPU/nbdkit", "both_us", "nbdkit"}, {"srv/nbdkit", "server_us", "nbdkit"},
-		{"p50/floor", "p50_us", "floor"},
+	static const struct perf_ratio ratios[] = {{"of floor", "ops_s", "floor"},
+		{"of bare", "ops_s", "bare"}, {"of nbdkit", "ops_s", "nbdkit"},
+		{"CPU/floor", "both_us", "floor"}, {"CPU/nbdkit", "both_us", "nbdkit"},
+		{"srv/nbdkit", "server_us", "nbdkit"}, {"p50/floor", "p50_us", "floor"},
 		{NULL, NULL, NULL}};
 	static const struct perf_columns columns = {"nbd-servers", counters, ratios};
 	/*
-	 * What is promised, and what a quick run on a shared machine holds it to.  both_us is the CPU time of
-	 * an operation at both ends: where all runs on one CPU its inverse is the throughput, without the
-	 * time that other people's processes took, so it needs little slack; what needs more has it.
+	 * What is promised, and what a quick run on a shared machine holds it to.  both_us is the
+	 * CPU time of an operation at both ends: where all runs on one CPU its inverse is the
+	 * throughput, without the time that other people's processes took, so it needs little
+	 * slack; what needs more has it.
 	 */
 	static const struct perf_bound bounds[] = {
 		{"nbd-servers/*/4K-1x*-same", "nbdkit", "floor", "both_us", 0.95, 0,
@@ -96,16 +99,23 @@ void suite_nbd_servers(void)
 						.hello = servers[p].hello,
 						.tcp = tcp,
 						.place = shapes[s].place,
-						.load = {.write = write, .len = shapes[s].len,
-							.depth = shapes[s].depth, .conns = shapes[s].conns,
+						.load = {.write = write,
+							.len = shapes[s].len,
+							.depth = shapes[s].depth,
+							.conns = shapes[s].conns,
 							.span = shapes[s].span},
 					};
 
-					/* qemu has never been the best peer, and is slow to measure. */
-					if (perf_options.quick && (!shapes[s].quick || !servers[p].quick))
+					/*
+					 * qemu has never been the best peer, and is slow to
+					 * measure.
+					 */
+					if (perf_options.quick &&
+						(!shapes[s].quick || !servers[p].quick))
 						continue;
-					perf_load_add(&l, "nbd-servers/%s/%s/%s/%s", tcp ? "tcp" : "unix",
-						write ? "write" : "read", shapes[s].name, servers[p].name);
+					perf_load_add(&l, "nbd-servers/%s/%s/%s/%s",
+						tcp ? "tcp" : "unix", write ? "write" : "read",
+						shapes[s].name, servers[p].name);
 				}
 	perf_columns_add(&columns);
 	for (unsigned i = 0; i < WEFT_ARRAY_LEN(bounds); i++)

@@ -58,7 +58,8 @@ static const struct {
 
 void suite_socket_ways(void)
 {
-	static const char *const counters[] = {"ops_s", "MB_s", "p50_us", "server_us", "client_us", "both_us", "switches", "calls", NULL};
+	static const char *const counters[] = {"ops_s", "MB_s", "p50_us", "server_us", "client_us",
+		"both_us", "switches", "calls", NULL};
 	static const struct perf_ratio ratios[] = {{"of plain", "ops_s", "plain"},
 		{"CPU/plain", "both_us", "plain"}, {NULL, NULL, NULL}};
 	static const struct perf_columns columns = {"socket-ways", counters, ratios};

@@ -1,23 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One-sided RDMA beside perftest: the verbs transport against a `weft serve`, and ib_read_lat, ib_read_bw, ib_write_bw over
- * rdma_cm on the same device.  Needs RDMA_IP, the address of an RDMA device, as the testbed sets it; without it there are no cases.
- *     perf/run --testbed 2 verbs '^verbs/'; perf/run --testbed 1 verbs-one-cpu '^verbs/read-.*-event'
- * `event` sleeps in epoll_wait(2), as a lane does, until a completion wakes it (perftest: -e), `poll` looks without
- * pause.  ib_write_bw has no -e and always polls.
+ * One-sided RDMA beside perftest: the verbs transport against a `weft serve`, and ib_read_lat,
+ * ib_read_bw, ib_write_bw over rdma_cm on the same device.  Needs RDMA_IP, the address of an RDMA
+ * device, as the testbed sets it; without it there are no cases.
+ *     perf/run --testbed 2 verbs '^verbs/'; perf/run --testbed 1
+ *     verbs-one-cpu '^verbs/read-.*-event'
+ * `event` sleeps in epoll_wait(2), as a lane does, until a completion wakes it (perftest: -e),
+ * `poll` looks without pause.  ib_write_bw has no -e and always polls.
  *
- * `weft` walks through 64 MiB of the region, a buffer for each operation in flight; `weft-hot` reads and writes one place
- * from one buffer, as perftest does: what lies between them is the memory's share.
- * `weft-spin` looks for 20 us before it sleeps, the transport's default, `weft-spin-100` for 100.
+ * `weft` walks through 64 MiB of the region, a buffer for each operation in flight; `weft-hot`
+ * reads and writes one place from one buffer, as perftest does: what lies between them is the
+ * memory's share.  `weft-spin` looks for 20 us before it sleeps, the transport's default,
+ * `weft-spin-100` for 100.
  *
- * The emulated device works in a kernel thread.  With several CPUs the scheduler's choice decides whether a completion wakes a
- * thread on its own CPU or on another, which in the testbed costs as much as the whole READ, and does so differently from
- * run to run: what the programs themselves cost is seen on one CPU.  perftest's polling takes a slice of the scheduler's for
- * each operation there: only its events can be compared.
+ * The emulated device works in a kernel thread.  With several CPUs the scheduler's choice decides
+ * whether a completion wakes a thread on its own CPU or on another, which in the testbed costs as
+ * much as the whole READ, and does so differently from run to run: what the programs themselves
+ * cost is seen on one CPU.  perftest's polling takes a slice of the scheduler's for each operation
+ * there: only its events can be compared.
  *
- * ib_write_lat halves a ping-pong of two WRITEs that both sides await by polling memory: it contains no completion.
- * What a WRITE takes until its completion is known is the inverse of ib_write_bw's rate at a depth of 1, a mean: that is
- * the `perftest` of these rows, and `one-way` what ib_write_lat says.
+ * ib_write_lat halves a ping-pong of two WRITEs that both sides await by polling memory: it
+ * contains no completion.  What a WRITE takes until its completion is known is the inverse of
+ * ib_write_bw's rate at a depth of 1, a mean: that is the `perftest` of these rows, and `one-way`
+ * what ib_write_lat says.
  */
 #include <errno.h>
 #include <poll.h>
@@ -131,7 +136,8 @@ static int connect_weft(struct verbs_run *run, uint16_t port, char *why)
 	}
 	r = tp_open(&tp_verbs_ops, &config, &run->tp, &err);
 	if (r == 0)
-		r = tp_register(run->tp, run->buf, (size_t)run->c->depth * run->c->len, &run->mem, &err);
+		r = tp_register(run->tp, run->buf, (size_t)run->c->depth * run->c->len, &run->mem,
+			&err);
 	/* It may take a moment until the donor listens. */
 	for (int i = 0; r == 0 && i < 100; i++) {
 		r = tp_connect(run->tp, &target, &run->conn, &err);
@@ -164,8 +170,8 @@ static int setup(const void *arg, void **ret_state, char *why)
 		run->epfd = epoll_create1(EPOLL_CLOEXEC);
 		snprintf(serve, sizeof(serve), "%s/weft-serve", perf_bindir());
 		snprintf(listen, sizeof(listen), "%s:%u", rdma_ip, ++port);
-		const char *const argv[] = {serve, "--listen", listen, "--allow-insecure", "--memory", "r=64M",
-			"--keep", "0", NULL};
+		const char *const argv[] = {serve, "--listen", listen, "--allow-insecure",
+			"--memory", "r=64M", "--keep", "0", NULL};
 		run->server = perf_spawn(argv, -1, "donor.log");
 		r = run->server < 0 ? (int)run->server : connect_weft(run, port, why);
 	}
@@ -177,7 +183,8 @@ static int setup(const void *arg, void **ret_state, char *why)
 	return 0;
 }
 
-static void count(struct perf_sample *ret, uint64_t ops, uint64_t bytes, uint64_t elapsed_ns, double p50_us)
+static void count(struct perf_sample *ret, uint64_t ops, uint64_t bytes, uint64_t elapsed_ns,
+	double p50_us)
 {
 	ret->elapsed_ns = elapsed_ns;
 	perf_count(ret, "ops_s", (double)ops * 1e9 / (double)elapsed_ns);
@@ -189,7 +196,8 @@ static int run_weft(struct verbs_run *run, uint64_t slice_ns, struct perf_sample
 {
 	const struct verbs_case *c = run->c;
 	struct tp_op ops[MAX_DEPTH], *done[MAX_DEPTH], *again[MAX_DEPTH];
-	uint64_t posted_ns[MAX_DEPTH], start_ns = weft_now_ns(), end_ns = start_ns + slice_ns, nr = 0, place = 0;
+	uint64_t posted_ns[MAX_DEPTH], start_ns = weft_now_ns(), end_ns = start_ns + slice_ns,
+				       nr = 0, place = 0;
 	static struct weft_histogram latency;
 	unsigned n = c->depth;
 
@@ -231,11 +239,15 @@ static int run_weft(struct verbs_run *run, uint64_t slice_ns, struct perf_sample
 				again[n++] = done[i];
 		}
 	}
-	count(ret, nr, nr * c->len, now_ns - start_ns, (double)weft_histogram_quantile(&latency, 0.5) / 1e3);
+	count(ret, nr, nr * c->len, now_ns - start_ns,
+		(double)weft_histogram_quantile(&latency, 0.5) / 1e3);
 	return 0;
 }
 
-/* The last line of figures: for latency its 5th column (typical), for bandwidth the 4th (average, MB/s of 10^6 with the option). */
+/*
+ * The last line of figures: for latency its 5th column (typical), for bandwidth the 4th (average,
+ * MB/s of 10^6 with the option).
+ */
 static int read_figure(const char *log, unsigned column, double *ret)
 {
 	char path[512], line[512], *last = NULL, *save;
@@ -253,7 +265,8 @@ static int read_figure(const char *log, unsigned column, double *ret)
 			last = strcpy(kept, p);
 	}
 	fclose(f);
-	for (char *word = last ? strtok_r(last, " \t\n", &save) : NULL; word; word = strtok_r(NULL, " \t\n", &save))
+	for (char *word = last ? strtok_r(last, " \t\n", &save) : NULL; word;
+		word = strtok_r(NULL, " \t\n", &save))
 		if (--column == 0) {
 			*ret = strtod(word, NULL);
 			return *ret > 0 ? 0 : -EPROTO;
@@ -327,7 +340,8 @@ static int run_perftest(struct verbs_run *run, struct perf_sample *ret, char *wh
 	return 0;
 }
 
-static int run_case(void *state, uint64_t iterations, uint64_t slice_ns, struct perf_sample *ret, char *why)
+static int run_case(void *state, uint64_t iterations, uint64_t slice_ns, struct perf_sample *ret,
+	char *why)
 {
 	struct verbs_run *run = state;
 
@@ -337,7 +351,11 @@ static int run_case(void *state, uint64_t iterations, uint64_t slice_ns, struct 
 static void add(const struct verbs_case *c, const char *row, const char *who)
 {
 	struct verbs_case *copy = malloc(sizeof(*copy));
-	struct perf_case pc = {.arg = copy, .setup = setup, .run = run_case, .teardown = teardown, .sliced = true};
+	struct perf_case pc = {.arg = copy,
+		.setup = setup,
+		.run = run_case,
+		.teardown = teardown,
+		.sliced = true};
 
 	if (!copy)
 		abort();
@@ -374,14 +392,21 @@ void suite_verbs(void)
 		{"write-1M-x4-poll", "ib_write_bw", true, false, 1 << 20, 4, 60},
 	};
 
-	/* With events: for a machine that counts instructions.  Polling: for two emulated processors, with their noise. */
+	/*
+	 * With events: for a machine that counts instructions.  Polling: for two emulated
+	 * processors, with their noise.
+	 */
 	static const struct perf_bound bounds[] = {
-		{"verbs/read-4K-x1-event", "weft-hot", "perftest", "p50_us", 0, 1.15, "what is promised"},
+		{"verbs/read-4K-x1-event", "weft-hot", "perftest", "p50_us", 0, 1.15,
+			"what is promised"},
 		{"verbs/*K-x16-event", "weft-hot", "perftest", "MB_s", 0.9, 0, "what is promised"},
 		{"verbs/*-1M-x4-event", "weft-hot", "perftest", "MB_s", 0.9, 0, "what is promised"},
-		{"verbs/*-4K-x1-poll", "weft-hot", "perftest", "p50_us", 0, 1.25, "1.15, and 9 % for noise"},
-		{"verbs/*-64K-x16-poll", "weft-hot", "perftest", "MB_s", 0.8, 0, "0.9, and 11 % for noise"},
-		{"verbs/*-1M-x4-poll", "weft-hot", "perftest", "MB_s", 0.8, 0, "0.9, and 11 % for noise"},
+		{"verbs/*-4K-x1-poll", "weft-hot", "perftest", "p50_us", 0, 1.25,
+			"1.15, and 9 % for noise"},
+		{"verbs/*-64K-x16-poll", "weft-hot", "perftest", "MB_s", 0.8, 0,
+			"0.9, and 11 % for noise"},
+		{"verbs/*-1M-x4-poll", "weft-hot", "perftest", "MB_s", 0.8, 0,
+			"0.9, and 11 % for noise"},
 	};
 
 	rdma_ip = getenv("RDMA_IP");

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# What the compatibility tests share.  Source it after tests/lib.sh.
-# `old` is the commit in tests/compat/wire-0, `new` is this tree.  README.md says what becomes of each pair.
+# What the compatibility tests share.  Source it after tests/lib.sh.  `old` is the commit in
+# tests/compat/wire-0, `new` is this tree.  README.md says what becomes of each pair.
 # shellcheck shell=bash
 
 compat=$WEFT_SRC/tests/compat
@@ -12,7 +12,8 @@ other_version() {
 	[[ $1 = old ]] && echo new || echo old
 }
 
-# build_old: out of this repository's own history; kept for the next run.  Sets programs[old] and libraries[old].
+# build_old: out of this repository's own history; kept for the next run.  Sets programs[old] and
+# libraries[old].
 build_old() {
 	local commit folder
 	read -r commit <"$compat/wire-0"
@@ -26,9 +27,11 @@ build_old() {
 			[[ ! -e $folder/built ]] || exit 0
 			mkdir -p "$folder/source"
 			git -C "$WEFT_SRC" archive "$commit" | tar -x -C "$folder/source"
-			cmake -S "$folder/source" -B "$folder/build" -G Ninja -DCMAKE_BUILD_TYPE=Debug -DWEFT_TESTS=OFF -DWEFT_PERF=OFF
+			cmake -S "$folder/source" -B "$folder/build" -G Ninja \
+				-DCMAKE_BUILD_TYPE=Debug -DWEFT_TESTS=OFF -DWEFT_PERF=OFF
 			cmake --build "$folder/build" -j "$(nproc)" --target \
-				weft weft-{serve,attach,detach,list,rescue,reset,status} weftholder libweft
+				weft weft-{serve,attach,detach,list,rescue,reset,status} \
+				weftholder libweft
 			touch "$folder/built"
 		) 9>"$folder/lock" >"$TMP/build" 2>&1 || fail "$commit does not build: $(tail -n 40 "$TMP/build")"
 	fi
@@ -44,7 +47,8 @@ weft_of() {
 
 # donor_of VERSION ARGUMENT…: as start_donor
 donor_of() {
-	# What a donor promised whose place an old one took is kept, as the old one does not know of it: others would wait a lease.
+	# What a donor promised whose place an old one took is kept, as the old one does not know of
+	# it: others would wait a lease.
 	[[ $1 = old ]] && rm -f "${WEFT_RUN_DIR:-/var/lib/weft}"/leases-*
 	PATH=${programs[$1]}:$PATH start_donor "${@:2}"
 }
@@ -84,7 +88,8 @@ copy() {
 	timeout -k 5 60 nbdcopy "$@" 2>"$TMP/copy"
 }
 
-# outcome CASE works|refused: held against the table in README.md; a row that is not there, or says otherwise, fails in the end.
+# outcome CASE works|refused: held against the table in README.md; a row that is not there, or says
+# otherwise, fails in the end.
 differences=() tried=()
 outcome() {
 	local expected
@@ -98,7 +103,8 @@ outcome() {
 outcomes_agree() {
 	local row
 	while read -r row; do
-		grep -qxF "$row" <<<"$(printf "%s\n" "${tried[@]}")" || differences+=("| $row |   is in the table, and was not tried")
+		grep -qxF "$row" <<<"$(printf "%s\n" "${tried[@]}")" ||
+			differences+=("| $row |   is in the table, and was not tried")
 	done < <(awk -F ' *[|] *' -v prefix="$1" 'index($2, prefix) == 1 {print $2}' "$compat/README.md")
 	((${#differences[@]} == 0)) || {
 		printf '%s\n' "${differences[@]}"

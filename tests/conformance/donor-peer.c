@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A donor in this process, served over NBD.  The loop is its thread's; starting and stopping are the test's. */
+/*
+ * A donor in this process, served over NBD.  The loop is its thread's; starting and stopping are
+ * the test's.
+ */
 #include "tests/conformance/donor-peer.h"
 
 #include <arpa/inet.h>
@@ -45,7 +48,8 @@ static void *run(void *ctx)
 
 static int listen_tcp(struct donor_peer *peer)
 {
-	struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in addr = {.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof(addr);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The C API's asynchronous commands, threads, stripes and cache at donors in this process: what its header promises. */
+/*
+ * The C API's asynchronous commands, threads, stripes and cache at donors in this process: what its
+ * header promises.
+ */
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
@@ -205,7 +208,8 @@ static int go_on(void *user, int error)
 	conf_fill(right, chain->off, IO, 7);
 	chain->wrong |= error < 0 || memcmp(chain->buf, right, IO) != 0;
 	chain->off = (chain->off + DEPTH * IO) % CONF_REGION_BYTES;
-	if (--chain->left == 0 || weft_aio_pread(chain->w, chain->buf, IO, chain->off, &completion) < 0)
+	if (--chain->left == 0 ||
+		weft_aio_pread(chain->w, chain->buf, IO, chain->off, &completion) < 0)
 		atomic_store(&chain->over, true);
 	return 1;
 }
@@ -371,8 +375,9 @@ static void *work(void *ctx)
 		uint64_t off = ((uint64_t)i * CROWD + worker->n) * IO % CONF_REGION_BYTES;
 
 		conf_fill(out, off, IO, i);
-		worker->wrong = weft_pwrite(worker->w, out, IO, off) < 0 || weft_pread(worker->w, in, IO, off) < 0 ||
-			memcmp(in, out, IO) != 0 || (i % 64 == 0 && weft_flush(worker->w) < 0);
+		worker->wrong = weft_pwrite(worker->w, out, IO, off) < 0 ||
+			weft_pread(worker->w, in, IO, off) < 0 || memcmp(in, out, IO) != 0 ||
+			(i % 64 == 0 && weft_flush(worker->w) < 0);
 	}
 	return NULL;
 }
@@ -386,8 +391,11 @@ static void *work_asynchronously(void *ctx)
 		uint64_t off = ((uint64_t)i * CROWD + worker->n) * IO % CONF_REGION_BYTES;
 
 		conf_fill(out, off, IO, i);
-		worker->wrong = weft_aio_wait(worker->w, weft_aio_pwrite(worker->w, out, IO, off, NULL)) < 0 ||
-			weft_aio_wait(worker->w, weft_aio_pread(worker->w, in, IO, off, NULL)) < 0 || memcmp(in, out, IO) != 0;
+		worker->wrong = weft_aio_wait(worker->w,
+					weft_aio_pwrite(worker->w, out, IO, off, NULL)) < 0 ||
+			weft_aio_wait(worker->w, weft_aio_pread(worker->w, in, IO, off, NULL)) <
+				0 ||
+			memcmp(in, out, IO) != 0;
 	}
 	return NULL;
 }
@@ -397,7 +405,9 @@ static void start_crowd(struct worker *workers, struct weft *w, unsigned rounds)
 	/* CROWD divides neither the blocks nor a worker's share of them: each has its own. */
 	for (unsigned i = 0; i < CROWD; i++) {
 		workers[i] = (struct worker){.w = w, .n = i, .rounds = rounds};
-		assert_int_equal(pthread_create(&workers[i].thread, NULL, i % 2 ? work_asynchronously : work, &workers[i]), 0);
+		assert_int_equal(pthread_create(&workers[i].thread, NULL,
+					 i % 2 ? work_asynchronously : work, &workers[i]),
+			0);
 	}
 }
 
@@ -415,7 +425,8 @@ static void threads_work_side_by_side(void **state)
 	struct worker workers[CROWD];
 
 	for (unsigned i = 0; i < WEFT_ARRAY_LEN(connections); i++) {
-		const struct weft_options options = {.size = sizeof(options), .connections = connections[i]};
+		const struct weft_options options = {.size = sizeof(options),
+			.connections = connections[i]};
 		const char *uris[] = {libweft_uri};
 		uint64_t end = bound();
 		struct weft *w;
@@ -547,7 +558,8 @@ static void read_task(const char *task, char name[32], unsigned long long *ret_b
 
 static void the_librarys_threads_take_no_signals(void **state)
 {
-	const unsigned long long all = 1ull << (SIGTERM - 1) | 1ull << (SIGINT - 1) | 1ull << (SIGALRM - 1) | 1ull << (SIGCHLD - 1);
+	const unsigned long long all = 1ull << (SIGTERM - 1) | 1ull << (SIGINT - 1) |
+		1ull << (SIGALRM - 1) | 1ull << (SIGCHLD - 1);
 	struct weft *w = libweft_open(libweft_uri, 0);
 	DIR *tasks = opendir("/proc/self/task");
 	struct dirent *entry;
@@ -740,12 +752,15 @@ static void regions_are_one_device(void **state)
 	/* In another order it is another device. */
 	uint64_t end = bound();
 	int r;
-	while ((r = weft_open_regions(turned, 2, &options, &w, why, sizeof(why))) == -EBUSY && weft_now_ns() < end)
+	while ((r = weft_open_regions(turned, 2, &options, &w, why, sizeof(why))) == -EBUSY &&
+		weft_now_ns() < end)
 		poll(NULL, 0, 5);
 	assert_int_equal(r, -EINVAL);
 	assert_non_null(strstr(why, "part 1 of 2"));
 	/* Unless its contents are given up. */
-	const struct weft_options anew = {.size = sizeof(anew), .stripe_bytes = 64 << 10, .flags = WEFT_OPEN_NEW_CONTENTS};
+	const struct weft_options anew = {.size = sizeof(anew),
+		.stripe_bytes = 64 << 10,
+		.flags = WEFT_OPEN_NEW_CONTENTS};
 	assert_int_equal(weft_open_regions(turned, 2, &anew, &w, why, sizeof(why)), 0);
 	weft_close(w);
 	libweft_stop_another(another);
@@ -788,7 +803,9 @@ static void a_cache_answers_what_was_read(void **state)
 
 static void threads_share_a_cache(void **state)
 {
-	const struct weft_options options = {.size = sizeof(options), .flags = WEFT_OPEN_WRITE_BACK, .cache_bytes = 4 << 20,
+	const struct weft_options options = {.size = sizeof(options),
+		.flags = WEFT_OPEN_WRITE_BACK,
+		.cache_bytes = 4 << 20,
 		.connections = 3};
 	struct weft *w = libweft_open_with(&options);
 	struct worker workers[CROWD];
@@ -814,7 +831,8 @@ static void wrong_options_say_why(void **state)
 		{{.size = size, .flags = 1u << 31}, 1, -EINVAL, "flags"},
 		{{.size = size, .flags = WEFT_OPEN_WRITE_BACK}, 1, -EINVAL, "cache_bytes"},
 		{{.size = size, .flags = WEFT_OPEN_NEW_CONTENTS}, 1, -EINVAL, "several regions"},
-		{{.size = size, .flags = WEFT_OPEN_NEW_CONTENTS | WEFT_OPEN_READ_ONLY}, 2, -EINVAL, "whoever writes"},
+		{{.size = size, .flags = WEFT_OPEN_NEW_CONTENTS | WEFT_OPEN_READ_ONLY}, 2, -EINVAL,
+			"whoever writes"},
 		{{.size = size, .connections = 65}, 1, -EINVAL, "65"},
 		{{.size = size, .cache_bytes = 4096}, 1, -EINVAL, "cache"},
 		{{.size = size, .stripe_bytes = 65536}, 1, -EINVAL, "several regions"},
@@ -830,7 +848,9 @@ static void wrong_options_say_why(void **state)
 	for (unsigned i = 0; i < WEFT_ARRAY_LEN(uris); i++)
 		uris[i] = libweft_uri;
 	for (unsigned i = 0; i < WEFT_ARRAY_LEN(cases); i++) {
-		assert_int_equal(weft_open_regions(uris, cases[i].nr_uris, &cases[i].options, &w, why, sizeof(why)), cases[i].code);
+		assert_int_equal(weft_open_regions(uris, cases[i].nr_uris, &cases[i].options, &w,
+					 why, sizeof(why)),
+			cases[i].code);
 		if (!strstr(why, cases[i].why))
 			fail_msg("'%s' says nothing of '%s'", why, cases[i].why);
 	}

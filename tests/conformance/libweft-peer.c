@@ -18,10 +18,13 @@ bool libweft_buffered;
 struct libweft_starts *libweft_starts;
 
 /* The program is linked with --wrap. */
-int __real_bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **ret, struct weft_error *err);
-int __wrap_bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **ret, struct weft_error *err);
+int __real_bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **ret,
+	struct weft_error *err);
+int __wrap_bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **ret,
+	struct weft_error *err);
 
-int __wrap_bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **ret, struct weft_error *err)
+int __wrap_bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **ret,
+	struct weft_error *err)
 {
 	return libweft_buffered ? -EOPNOTSUPP : __real_bridge_lane_register_all(lane, ret, err);
 }
@@ -56,11 +59,12 @@ int libweft_start(void **state)
 	libweft_conf = test_calloc(1, sizeof(*libweft_conf));
 	if (libweft_rdma_ip) {
 		verbs_peer_start(libweft_conf, libweft_rdma_ip, CONF_REGION_BYTES, 0);
-		snprintf(libweft_uri, sizeof(libweft_uri), "weft://%s:%s/r?transport=rdma", libweft_rdma_ip,
-			libweft_conf->target.port);
+		snprintf(libweft_uri, sizeof(libweft_uri), "weft://%s:%s/r?transport=rdma",
+			libweft_rdma_ip, libweft_conf->target.port);
 	} else {
 		donor_peer_start(libweft_conf, false);
-		snprintf(libweft_uri, sizeof(libweft_uri), "weft+unix:///r?socket=%s", libweft_conf->target.host);
+		snprintf(libweft_uri, sizeof(libweft_uri), "weft+unix:///r?socket=%s",
+			libweft_conf->target.host);
 	}
 	return 0;
 }

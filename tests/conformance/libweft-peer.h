@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What the conformance programs of libweft share: a donor in this process, and handles of its region. */
+/*
+ * What the conformance programs of libweft share: a donor in this process, and handles of its
+ * region.
+ */
 #ifndef WEFT_TESTS_CONFORMANCE_LIBWEFT_PEER_H
 #define WEFT_TESTS_CONFORMANCE_LIBWEFT_PEER_H
 
@@ -10,14 +13,23 @@
 #include "nbd-bridge/library/weft.h"
 #include "tests/conformance/donor-peer.h"
 
-/* Of the donor that runs; over RDMA where RDMA_IP names a device (tests/shell/verbs-conformance.sh). */
+/*
+ * Of the donor that runs; over RDMA where RDMA_IP names a device
+ * (tests/shell/verbs-conformance.sh).
+ */
 extern struct conf *libweft_conf;
 extern char libweft_uri[128];
 extern const char *libweft_rdma_ip;
-/* From the next handle on data go through the lanes' buffers, as they do where a transport registers memory. */
+/*
+ * From the next handle on data go through the lanes' buffers, as they do where a transport
+ * registers memory.
+ */
 extern bool libweft_buffered;
 
-/* How a handle's bridge was started, each time; a fall back: from RDMA, as the first time is made to look. */
+/*
+ * How a handle's bridge was started, each time; a fall back: from RDMA, as the first time is made
+ * to look.
+ */
 struct libweft_starts {
 	bool fall_back;
 	unsigned nr, nr_lanes[2];
@@ -41,7 +53,10 @@ struct weft *libweft_open_with(const struct weft_options *options);
 /* Tries again while it is held: a donor hears of a goodbye a moment later. */
 struct weft *libweft_open_when_free(const char *uri, unsigned flags);
 
-/* A completion that keeps the handle's only connection, so that it sees nothing, until go_on is posted.  Returns once it does. */
+/*
+ * A completion that keeps the handle's only connection, so that it sees nothing, until go_on is
+ * posted.  Returns once it does.
+ */
 struct libweft_hold {
 	sem_t held, go_on;
 	char byte;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The C API at a donor in this process: what its header promises.  Over RDMA where RDMA_IP names a device (tests/shell/verbs-conformance.sh). */
+/*
+ * The C API at a donor in this process: what its header promises.  Over RDMA where RDMA_IP names a
+ * device (tests/shell/verbs-conformance.sh).
+ */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -89,7 +92,8 @@ static void what_cannot_be_opened_says_why(void **state)
 	struct weft *w;
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(cases); i++) {
-		assert_int_equal(weft_open(cases[i].uri, cases[i].flags, &w, why, sizeof(why)), cases[i].code);
+		assert_int_equal(weft_open(cases[i].uri, cases[i].flags, &w, why, sizeof(why)),
+			cases[i].code);
 		if (!strstr(why, cases[i].why))
 			fail_msg("'%s' says nothing of '%s'", why, cases[i].why);
 	}
@@ -150,7 +154,10 @@ static void a_handle_that_was_taken_over_is_lost(void **state)
 	weft_close(w);
 }
 
-/* RDMA with fewer connections may do: the second try is the same borrower to a donor that still holds the first. */
+/*
+ * RDMA with fewer connections may do: the second try is the same borrower to a donor that still
+ * holds the first.
+ */
 static void a_second_try_is_no_other_borrower(void **state)
 {
 	struct libweft_starts starts = {.fall_back = true};
@@ -197,5 +204,6 @@ int main(void)
 	};
 
 	libweft_rdma_ip = getenv("RDMA_IP");
-	return libweft_rdma_ip ? cmocka_run_group_tests(over_rdma, NULL, NULL) : cmocka_run_group_tests(tests, NULL, NULL);
+	return libweft_rdma_ip ? cmocka_run_group_tests(over_rdma, NULL, NULL)
+			       : cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Conformance of the transport "mem" over a donor's region: grants and fences without a wire between. */
+/*
+ * Conformance of the transport "mem" over a donor's region: grants and fences without a wire
+ * between.
+ */
 #include <string.h>
 
 #include "fabric/base/util.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Conformance of the transport "mem" over a plain buffer, and the cases that only it can stage: order, faults
- * and deaths on demand.
+ * Conformance of the transport "mem" over a plain buffer, and the cases that only it can stage:
+ * order, faults and deaths on demand.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -110,7 +110,10 @@ static void a_delay_is_waited_for(void **state)
 	conf_end(conn);
 }
 
-/* Fails the Nth operation for N = 1, 2, … until none fires: it alone fails, once, and has done nothing. */
+/*
+ * Fails the Nth operation for N = 1, 2, … until none fires: it alone fails, once, and has done
+ * nothing.
+ */
 static void each_operation_may_fail(void **state)
 {
 	struct conf *conf = *state;
@@ -146,7 +149,10 @@ static void each_operation_may_fail(void **state)
 	}
 }
 
-/* The same with the connection's death: everything in flight fails with it, and the next connection works. */
+/*
+ * The same with the connection's death: everything in flight fails with it, and the next connection
+ * works.
+ */
 static void each_operation_may_kill_its_connection(void **state)
 {
 	struct conf *conf = *state;
@@ -245,7 +251,10 @@ static void every_capability_can_be_taken_away(void **state)
 
 int main(void)
 {
-	static const struct conf_fixture fixture = {.name = "mem", .start = start, .stop = stop, .epoch = true};
+	static const struct conf_fixture fixture = {.name = "mem",
+		.start = start,
+		.stop = stop,
+		.epoch = true};
 	const struct CMUnitTest own[] = {
 		conf_case(completions_out_of_order_come_once_each),
 		conf_case(reordering_does_reorder),

@@ -9,8 +9,11 @@ static void start(struct conf *conf)
 
 int main(void)
 {
-	static const struct conf_fixture fixture = {
-		.name = "nbd-donor-unix", .start = start, .stop = donor_peer_stop, .epoch = true, .sessions = true};
+	static const struct conf_fixture fixture = {.name = "nbd-donor-unix",
+		.start = start,
+		.stop = donor_peer_stop,
+		.epoch = true,
+		.sessions = true};
 
 	return conf_run(&fixture, NULL, 0);
 }

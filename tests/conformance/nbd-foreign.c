@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Conformance of the transport "nbd" at a server that knows nothing of weft: nbdkit's memory plugin, as a stock client.
+ * Conformance of the transport "nbd" at a server that knows nothing of weft: nbdkit's memory
+ * plugin, as a stock client.
  */
 #include <errno.h>
 #include <signal.h>
@@ -39,7 +40,8 @@ static bool answers(const char *path)
 static void start_nbdkit(struct conf *conf, const char *const *arguments)
 {
 	struct peer *peer = test_calloc(1, sizeof(*peer));
-	const char *argv[24] = {"nbdkit", "--foreground", "--exit-with-parent", "--unix", peer->path};
+	const char *argv[24] = {"nbdkit", "--foreground", "--exit-with-parent", "--unix",
+		peer->path};
 	unsigned nr = 5;
 
 	strcpy(peer->dir, "/tmp/weft-conf.XXXXXX");
@@ -111,7 +113,8 @@ static void a_killed_server_fails_what_is_in_flight(void **state)
 	assert_int_equal(waitpid(peer->pid, &status, WUNTRACED), peer->pid);
 	assert_true(WIFSTOPPED(status));
 	for (unsigned i = 0; i < 32; i++) {
-		conf_op(conf, &ops[i], i % 2 ? TP_READ : TP_WRITE, i * 65536, 65536, conf->buf + i * 65536);
+		conf_op(conf, &ops[i], i % 2 ? TP_READ : TP_WRITE, i * 65536, 65536,
+			conf->buf + i * 65536);
 		conf_post(conn, &ops[i]);
 	}
 	kill(peer->pid, SIGKILL);
@@ -133,9 +136,13 @@ static void a_killed_server_fails_what_is_in_flight(void **state)
 
 int main(void)
 {
-	static const struct conf_fixture plain = {.name = "nbd-foreign", .start = start, .stop = stop};
+	static const struct conf_fixture plain = {.name = "nbd-foreign",
+		.start = start,
+		.stop = stop};
 	/* A server that can do little, has simple replies only and wants blocks. */
-	static const struct conf_fixture poor = {.name = "nbd-foreign-poor", .start = start, .stop = stop};
+	static const struct conf_fixture poor = {.name = "nbd-foreign-poor",
+		.start = start,
+		.stop = stop};
 	static const char *const poor_arguments[] = {"--no-sr", "--filter=blocksize-policy",
 		"--filter=nozero", "--filter=nocache", "memory", "8M", "blocksize-minimum=512",
 		"blocksize-preferred=4096", "blocksize-maximum=1M", "blocksize-error-policy=error",

@@ -13,8 +13,8 @@ static uint64_t round_down(uint64_t n, uint64_t to)
 
 static void patterns_at_odd_sizes_and_offsets(void **state)
 {
-	static const uint32_t sizes[] = {1, 2, 3, 7, 511, 512, 513, 4095, 4096, 4097, 16383, 65535, 65543,
-		131072, 1000003, 1 << 20};
+	static const uint32_t sizes[] = {1, 2, 3, 7, 511, 512, 513, 4095, 4096, 4097, 16383, 65535,
+		65543, 131072, 1000003, 1 << 20};
 	struct conf *conf = *state;
 	struct tp_conn *conn = conf_connect(conf, &conf->target);
 	uint64_t block = conn->info.min_block_bytes;
@@ -22,8 +22,11 @@ static void patterns_at_odd_sizes_and_offsets(void **state)
 	uint64_t stamp = 0;
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(sizes); i++) {
-		uint64_t len = weft_max(round_down(weft_min(sizes[i], conn->info.max_io_bytes), block), block);
-		const uint64_t offs[] = {0, 1, 4093, 65537, conf->size_bytes - len, conf->size_bytes / 2 - 1};
+		uint64_t len =
+			weft_max(round_down(weft_min(sizes[i], conn->info.max_io_bytes), block),
+				block);
+		const uint64_t offs[] = {0, 1, 4093, 65537, conf->size_bytes - len,
+			conf->size_bytes / 2 - 1};
 
 		for (size_t k = 0; k < WEFT_ARRAY_LEN(offs); k++) {
 			uint64_t off = weft_min(round_down(offs[k], block), conf->size_bytes - len);
@@ -55,7 +58,8 @@ static void random_operations_match_a_model(void **state)
 	struct tp_conn *conn = conf_connect(conf, &conf->target);
 	uint64_t block = conn->info.min_block_bytes;
 	uint64_t stripe = round_down(conf->size_bytes / STRIPES, block);
-	uint64_t place = weft_min(stripe, round_down(CONF_BUF_BYTES / STRIPES, block)); /* of each in the buffer */
+	/* of each in the buffer */
+	uint64_t place = weft_min(stripe, round_down(CONF_BUF_BYTES / STRIPES, block));
 	uint64_t seed = weft_now_ns();
 	uint8_t *model = calloc(1, conf->size_bytes); /* test_calloc() would touch all of it */
 	struct conf_op ops[STRIPES];
@@ -69,7 +73,8 @@ static void random_operations_match_a_model(void **state)
 			uint64_t most = r % 8 == 0 ? place : weft_min(place, 8192);
 			uint64_t len = weft_min(1 + (r >> 8) % most, conn->info.max_io_bytes);
 			len = weft_max(round_down(len, block), block);
-			uint64_t off = i * stripe + round_down((r >> 32) % (stripe - len + 1), block);
+			uint64_t off =
+				i * stripe + round_down((r >> 32) % (stripe - len + 1), block);
 			uint8_t *buf = conf->buf + i * place;
 			enum tp_op_kind kind = (r >> 4) % 2 ? TP_WRITE : TP_READ;
 
@@ -91,7 +96,8 @@ static void random_operations_match_a_model(void **state)
 			assert_int_equal(ops[i].nr_done, 1);
 			assert_int_equal(ops[i].op.status, 0);
 			if (ops[i].op.kind == TP_READ)
-				assert_memory_equal(ops[i].op.buf, model + ops[i].op.off, ops[i].op.len);
+				assert_memory_equal(ops[i].op.buf, model + ops[i].op.off,
+					ops[i].op.len);
 		}
 	}
 	for (uint64_t off = 0, len; off < conf->size_bytes; off += len) {
@@ -103,7 +109,9 @@ static void random_operations_match_a_model(void **state)
 	conf_end(conn);
 }
 
-/* More than any socket's buffers hold, both ways at once: nobody may wait for the other for ever. */
+/*
+ * More than any socket's buffers hold, both ways at once: nobody may wait for the other for ever.
+ */
 static void large_reads_and_writes_pass_each_other(void **state)
 {
 	struct conf *conf = *state;
@@ -212,8 +220,8 @@ static void a_batch_over_the_depth_is_taken_in_part(void **state)
 }
 
 /* Fills [0, 64 KiB), does one operation on the blocks of the middle, reads back. */
-static int on_the_middle(struct conf *conf, struct tp_conn *conn, enum tp_op_kind kind, unsigned flags,
-	uint64_t *ret_off, uint64_t *ret_len)
+static int on_the_middle(struct conf *conf, struct tp_conn *conn, enum tp_op_kind kind,
+	unsigned flags, uint64_t *ret_off, uint64_t *ret_len)
 {
 	uint64_t block = weft_max(conn->info.min_block_bytes, 512);
 	int r;
@@ -227,7 +235,8 @@ static int on_the_middle(struct conf *conf, struct tp_conn *conn, enum tp_op_kin
 	assert_int_equal(conf_do(conf, conn, TP_READ, 0, 0, 65536, conf->buf), 0);
 	/* The rest is as it was, whatever the operation did. */
 	conf_check(conf->buf, 0, *ret_off, 5);
-	conf_check(conf->buf + *ret_off + *ret_len, *ret_off + *ret_len, 65536 - *ret_off - *ret_len, 5);
+	conf_check(conf->buf + *ret_off + *ret_len, *ret_off + *ret_len,
+		65536 - *ret_off - *ret_len, 5);
 	return r;
 }
 

@@ -17,8 +17,8 @@ static void shutdown_completes_what_is_in_flight(void **state)
 	unsigned nr_canceled = 0;
 
 	for (unsigned i = 0; i < nr; i++) {
-		conf_op(conf, &ops[i], i % 2 ? TP_READ : TP_WRITE, (i * len) % conf->size_bytes, len,
-			conf->buf + i * len);
+		conf_op(conf, &ops[i], i % 2 ? TP_READ : TP_WRITE, (i * len) % conf->size_bytes,
+			len, conf->buf + i * len);
 		conf_post(conn, &ops[i]);
 	}
 	tp_shutdown(conn);
@@ -132,8 +132,9 @@ static void progress_gives_no_more_than_asked_for(void **state)
 }
 
 /*
- * Takes what nr operations complete, one at a time, and waits whenever arm says that there is something to wait for.
- * Returns how often arm told of something left over, behind one that was taken.
+ * Takes what nr operations complete, one at a time, and waits whenever arm says that there is
+ * something to wait for.  Returns how often arm told of something left over, behind one that was
+ * taken.
  */
 static unsigned take_one_by_one(struct tp_conn *conn, unsigned nr)
 {
@@ -155,8 +156,10 @@ static unsigned take_one_by_one(struct tp_conn *conn, unsigned nr)
 		if (events == 0)
 			nr_told += (unsigned)n;
 		else if (got < nr)
-			assert_int_equal(poll(&(struct pollfd){.fd = tp_event_fd(conn), .events = (short)events}, 1,
-						 CONF_BOUND_MS), 1);
+			assert_int_equal(poll(&(struct pollfd){.fd = tp_event_fd(conn),
+						      .events = (short)events},
+						 1, CONF_BOUND_MS),
+				1);
 	}
 	return nr_told;
 }

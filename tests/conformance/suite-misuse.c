@@ -140,7 +140,8 @@ static void what_the_grant_lacks_is_refused(void **state)
 			continue;
 		nr++;
 		assert_int_equal(conf_do(conf, conn, cases[i].kind, cases[i].flags, 0,
-					 cases[i].ranged ? block : 0, cases[i].has_buf ? conf->buf : NULL),
+					 cases[i].ranged ? block : 0,
+					 cases[i].has_buf ? conf->buf : NULL),
 			-EOPNOTSUPP);
 	}
 	conf_end(conn);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Conformance: attachments and generations at a weft donor.  The donor is in this process, so that its
- * clock can be turned.  Two borrowers, A and B, differ in id and name.
+ * Conformance: attachments and generations at a weft donor.  The donor is in this process, so that
+ * its clock can be turned.  Two borrowers, A and B, differ in id and name.
  */
 #include <errno.h>
 #include <poll.h>
@@ -12,7 +12,8 @@
 
 #define GEN(incarnation, reconnects) ((uint64_t)(incarnation) << 32 | (reconnects))
 
-static struct tp_target borrower(const struct conf *conf, char who, enum weft_mode mode, uint64_t generation)
+static struct tp_target borrower(const struct conf *conf, char who, enum weft_mode mode,
+	uint64_t generation)
 {
 	struct tp_target target = conf->target;
 
@@ -32,7 +33,8 @@ static bool both_settled(void *ctx)
 }
 
 /* Connects with target while `old` is kept going, and expects it to take old's place. */
-static struct tp_conn *supersede(struct conf *conf, struct tp_conn *old, const struct tp_target *target)
+static struct tp_conn *supersede(struct conf *conf, struct tp_conn *old,
+	const struct tp_target *target)
 {
 	struct tp_conn *conns[2] = {old};
 
@@ -175,7 +177,8 @@ static void after_the_close_the_region_is_free(void **state)
 	uint64_t end_ns = weft_now_ns() + UINT64_C(3000000000);
 
 	for (unsigned i = 0; i < 300 && weft_now_ns() < end_ns; i++) {
-		struct tp_target target = borrower(conf, i % 2 ? 'a' : 'b', WEFT_MODE_WRITE, GEN(1 + i, 0));
+		struct tp_target target =
+			borrower(conf, i % 2 ? 'a' : 'b', WEFT_MODE_WRITE, GEN(1 + i, 0));
 		struct conf mine = *conf;
 		struct tp_conn *conns[2];
 

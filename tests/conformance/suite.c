@@ -36,12 +36,15 @@ int conf_setup(void **state)
 	conf->nr_fds = count_fds();
 	conf->target = (struct tp_target){
 		.region = "r",
-		.hello = {.generation = UINT64_C(1) << 32, .mode = WEFT_MODE_WRITE, .name = "suite"},
+		.hello = {.generation = UINT64_C(1) << 32,
+			.mode = WEFT_MODE_WRITE,
+			.name = "suite"},
 		.connect_timeout_ms = 10000,
 	};
 	memset(conf->target.hello.id, 0x11, WEFT_ID_BYTES);
 	fixture->start(conf);
-	conf->buf = mmap(NULL, CONF_BUF_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	conf->buf = mmap(NULL, CONF_BUF_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		-1, 0);
 	assert_ptr_not_equal(conf->buf, MAP_FAILED);
 	if (tp_open(conf->ops, conf->config, &conf->tp, &err) < 0 ||
 		tp_register(conf->tp, conf->buf, CONF_BUF_BYTES, &conf->mem, &err) < 0)
@@ -56,7 +59,10 @@ int conf_teardown(void **state)
 	uint64_t end = weft_now_ns() + CONF_BOUND_MS * UINT64_C(1000000);
 	int nr_fds;
 
-	/* A case that failed has left its connections: tp_close() would end the program before its message is printed. */
+	/*
+	 * A case that failed has left its connections: tp_close() would end the program before its
+	 * message is printed.
+	 */
 	if (conf->tp->nr_conns > 0)
 		return -1;
 	assert_int_equal(tp_deregister(conf->mem), 0);
@@ -185,8 +191,8 @@ void conf_end(struct tp_conn *conn)
 	tp_disconnect(conn);
 }
 
-void conf_op(struct conf *conf, struct conf_op *op, enum tp_op_kind kind, uint64_t off, uint64_t len,
-	void *buf)
+void conf_op(struct conf *conf, struct conf_op *op, enum tp_op_kind kind, uint64_t off,
+	uint64_t len, void *buf)
 {
 	*op = (struct conf_op){.op = {.kind = kind, .off = off, .len = len, .buf = buf,
 				       .mem = buf ? conf->mem : NULL, .status = 77}};
@@ -213,8 +219,8 @@ static bool is_done(void *ctx)
 	return ((struct conf_op *)ctx)->nr_done > 0;
 }
 
-int conf_do(struct conf *conf, struct tp_conn *conn, enum tp_op_kind kind, unsigned flags, uint64_t off,
-	uint64_t len, void *buf)
+int conf_do(struct conf *conf, struct tp_conn *conn, enum tp_op_kind kind, unsigned flags,
+	uint64_t off, uint64_t len, void *buf)
 {
 	struct conf_op op;
 	int r;
@@ -254,8 +260,8 @@ void conf_check(const uint8_t *buf, uint64_t off, size_t len, uint64_t stamp)
 {
 	for (size_t i = 0; i < len; i++)
 		if (buf[i] != pattern(off + i, stamp))
-			fail_msg("byte %zu of %zu at offset %ju is %#x, not %#x", i, len, (uintmax_t)off,
-				buf[i], pattern(off + i, stamp));
+			fail_msg("byte %zu of %zu at offset %ju is %#x, not %#x", i, len,
+				(uintmax_t)off, buf[i], pattern(off + i, stamp));
 }
 
 int conf_run(const struct conf_fixture *fx, const struct CMUnitTest *own, size_t nr_own)

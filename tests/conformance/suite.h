@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One set of cases for every transport.  A program for each (mem.c, nbd-donor.c, …) describes how to start
- * a peer and runs the cases against it.  What a transport cannot do is skipped, and says so.
+ * One set of cases for every transport.  A program for each (mem.c, nbd-donor.c, …) describes how
+ * to start a peer and runs the cases against it.  What a transport cannot do is skipped, and says
+ * so.
  *
- * Everything waits through tp_arm() and poll(2), with a bound: a wake-up that is lost fails the test.
+ * Everything waits through tp_arm() and poll(2), with a bound: a wake-up that is lost fails the
+ * test.
  */
 #ifndef WEFT_TESTS_CONFORMANCE_SUITE_H
 #define WEFT_TESTS_CONFORMANCE_SUITE_H
@@ -30,11 +32,15 @@ struct conf;
 
 struct conf_fixture {
 	const char *name;
-	/* Starts a fresh peer, whose region is all zeros, and fills ops, config, target (of a region "r") and size_bytes. */
+	/*
+	 * Starts a fresh peer, whose region is all zeros, and fills ops, config, target (of a
+	 * region "r") and size_bytes.
+	 */
 	void (*start)(struct conf *conf);
 	void (*stop)(struct conf *conf);
 	bool epoch;    /* it knows epochs */
-	bool sessions; /* it is conf->donor, with a lease of CONF_LEASE_MS: attachments, generations */
+	/* it is conf->donor, with a lease of CONF_LEASE_MS: attachments, generations */
+	bool sessions;
 	bool no_stock; /* it is for weft alone: clients without an attachment cannot even ask */
 };
 
@@ -82,7 +88,10 @@ int conf_refused(struct conf *conf, const struct tp_target *target, struct weft_
 /* Shuts down, drains, disconnects.  Takes NULL. */
 void conf_end(struct tp_conn *conn);
 
-/* Moves all connections on, waiting once if nothing happened.  Counts completions; returns their number. */
+/*
+ * Moves all connections on, waiting once if nothing happened.  Counts completions; returns their
+ * number.
+ */
 int conf_pump(struct tp_conn *const *conns, unsigned n);
 /* Until cond() is true, pumping. */
 void conf_pump_until(struct tp_conn *const *conns, unsigned n, bool (*cond)(void *ctx), void *ctx);
@@ -93,11 +102,11 @@ void conf_post(struct tp_conn *conn, struct conf_op *op);
 /* Posts one alone: what tp_post() said. */
 int conf_post_one(struct tp_conn *conn, struct conf_op *op);
 /* One operation from start to end: its status, or what tp_post() said. */
-int conf_do(struct conf *conf, struct tp_conn *conn, enum tp_op_kind kind, unsigned flags, uint64_t off,
-	uint64_t len, void *buf);
+int conf_do(struct conf *conf, struct tp_conn *conn, enum tp_op_kind kind, unsigned flags,
+	uint64_t off, uint64_t len, void *buf);
 /* Sets op up. */
-void conf_op(struct conf *conf, struct conf_op *op, enum tp_op_kind kind, uint64_t off, uint64_t len,
-	void *buf);
+void conf_op(struct conf *conf, struct conf_op *op, enum tp_op_kind kind, uint64_t off,
+	uint64_t len, void *buf);
 
 uint64_t conf_random(uint64_t *seed);
 /* Bytes that tell where and when they were written. */

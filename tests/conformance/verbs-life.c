@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The verbs transport when things go wrong, against a donor in another process: stopped, killed, revoked, cut off; and
- * against peers that do not keep to the protocol.  Needs RDMA_IP, as verbs.c does.  With the argument `interface` or
- * `device` it takes that away, for good: tests/shell/verbs-life.sh.  The donor is this program too: `donor SIZE CHUNK LEASE_MS`.
+ * The verbs transport when things go wrong, against a donor in another process: stopped, killed,
+ * revoked, cut off; and against peers that do not keep to the protocol.  Needs RDMA_IP, as verbs.c
+ * does.  With the argument `interface` or `device` it takes that away, for good:
+ * tests/shell/verbs-life.sh.  The donor is this program too: `donor SIZE CHUNK LEASE_MS`.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -49,12 +50,18 @@ int __wrap_rdma_disconnect(struct rdma_cm_id *id)
 	return __real_rdma_disconnect(id);
 }
 
-/* And one that takes its time to register what is larger than a page: the donor's (WEFT_SLOW_REGISTER_MS). */
-struct ibv_mr *__real_ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t len, uint64_t iova, unsigned access);
-struct ibv_mr *__wrap_ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t len, uint64_t iova, unsigned access);
+/*
+ * And one that takes its time to register what is larger than a page: the donor's
+ * (WEFT_SLOW_REGISTER_MS).
+ */
+struct ibv_mr *__real_ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t len, uint64_t iova,
+	unsigned access);
+struct ibv_mr *__wrap_ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t len, uint64_t iova,
+	unsigned access);
 static int slow_register_ms;
 
-struct ibv_mr *__wrap_ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t len, uint64_t iova, unsigned access)
+struct ibv_mr *__wrap_ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t len, uint64_t iova,
+	unsigned access)
 {
 	if (slow_register_ms && len > (size_t)sysconf(_SC_PAGESIZE))
 		poll(NULL, 0, slow_register_ms);
@@ -79,8 +86,10 @@ static void on_tick(struct weft_timer *timer)
 
 static int donor_main(char **args)
 {
-	const struct weft_donor_config config = {.lease_ms = (uint32_t)atoi(args[2]), .offers = "tcp,rdma"};
-	const struct weft_memory_spec spec = {.name = "r", .size_bytes = strtoull(args[0], NULL, 0)};
+	const struct weft_donor_config config = {.lease_ms = (uint32_t)atoi(args[2]),
+		.offers = "tcp,rdma"};
+	const struct weft_memory_spec spec = {.name = "r",
+		.size_bytes = strtoull(args[0], NULL, 0)};
 	const struct verbs_listener_config listen = {
 		.chunk_bytes = strtoull(args[1], NULL, 0), .handshake_ms = 2000};
 	struct sockaddr_in address = {.sin_family = AF_INET};
@@ -105,7 +114,8 @@ static int donor_main(char **args)
 	if (weft_loop_new(&d.loop) < 0 || weft_donor_new(&config, &d.donor) < 0 ||
 		weft_region_new_memory(&spec, NULL, NULL, &region, &err) < 0 ||
 		weft_donor_add(d.donor, region, &err) < 0 ||
-		verbs_listener_new(d.donor, d.loop, (struct sockaddr *)&address, &listen, &listener, &err) < 0) {
+		verbs_listener_new(d.donor, d.loop, (struct sockaddr *)&address, &listen, &listener,
+			&err) < 0) {
 		fprintf(stderr, "donor: %s\n", err.message);
 		return 1;
 	}
@@ -133,7 +143,8 @@ static void start_donor(struct peer *peer, const char *size, const char *chunk, 
 	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_adddup2(&actions, fds[1], 1);
-	assert_int_equal(posix_spawn(&peer->pid, "/proc/self/exe", &actions, NULL, argv, environ), 0);
+	assert_int_equal(posix_spawn(&peer->pid, "/proc/self/exe", &actions, NULL, argv, environ),
+		0);
 	posix_spawn_file_actions_destroy(&actions);
 	close(fds[1]);
 	n = read(fds[0], peer->port, sizeof(peer->port) - 1);
@@ -160,7 +171,8 @@ static struct peer *set_up(const char *size, const char *chunk, const char *leas
 
 	assert_non_null(peer);
 	start_donor(peer, size, chunk, lease);
-	peer->buf = mmap(NULL, BUF_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	peer->buf =
+		mmap(NULL, BUF_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(peer->buf, MAP_FAILED);
 	if (tp_open(&tp_verbs_ops, NULL, &peer->tp, &err) < 0 ||
 		tp_register(peer->tp, peer->buf, BUF_BYTES, &peer->mem, &err) < 0)
@@ -245,11 +257,12 @@ static void finish(struct tp_conn *conn)
 }
 
 /* The status, or what tp_post() said. */
-static int run_op(struct peer *peer, struct tp_conn *conn, enum tp_op_kind kind, uint64_t off, uint64_t len,
-	void *buf)
+static int run_op(struct peer *peer, struct tp_conn *conn, enum tp_op_kind kind, uint64_t off,
+	uint64_t len, void *buf)
 {
 	int done = 0;
-	struct tp_op op = {.kind = kind, .off = off, .len = len, .buf = buf, .mem = peer->mem, .user = &done};
+	struct tp_op op =
+		{.kind = kind, .off = off, .len = len, .buf = buf, .mem = peer->mem, .user = &done};
 	struct tp_op *ops[] = {&op};
 	uint64_t end_ns = bound_ns(BOUND_MS);
 	int r = tp_post(conn, ops, 1);
@@ -297,8 +310,9 @@ static unsigned long cpu_of_stopped(pid_t pid)
 		assert_non_null(fgets(text, sizeof(text), file));
 		fclose(file);
 		assert_int_equal(sscanf(strrchr(text, ')') + 2,
-					 "%c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &how, &user,
-					 &sys), 3);
+					 "%c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &how,
+					 &user, &sys),
+			3);
 	} while (how != 'T'); /* signals take their time */
 	return user + sys;
 }
@@ -421,7 +435,8 @@ static void three_gibibytes_need_several_registrations(void **state)
 }
 
 /* Posts NR_OPS READs and WRITEs of 1 MiB, runs `blow`, and expects all back within limit_ms. */
-static void blow_up(struct peer *peer, struct tp_conn *conn, void (*blow)(struct peer *peer), unsigned limit_ms)
+static void blow_up(struct peer *peer, struct tp_conn *conn, void (*blow)(struct peer *peer),
+	unsigned limit_ms)
 {
 	struct tp_op op[NR_OPS];
 	int done[NR_OPS] = {0};
@@ -564,7 +579,8 @@ struct raw {
 };
 
 /* 0, or -errno of the rejection. */
-static int raw_connect(struct raw *raw, const struct peer *peer, const void *private_data, size_t len)
+static int raw_connect(struct raw *raw, const struct peer *peer, const void *private_data,
+	size_t len)
 {
 	struct rdma_addrinfo hints = {.ai_port_space = RDMA_PS_TCP}, *info;
 	struct ibv_qp_init_attr attr = {
@@ -588,7 +604,9 @@ static int raw_connect(struct raw *raw, const struct peer *peer, const void *pri
 	assert_non_null(raw->buf);
 	raw->mr = rdma_reg_msgs(raw->id, raw->buf, 2 * (VERBS_MSG_MAX + 64));
 	assert_non_null(raw->mr);
-	assert_int_equal(rdma_post_recv(raw->id, NULL, raw->buf + VERBS_MSG_MAX + 64, VERBS_MSG_MAX, raw->mr), 0);
+	assert_int_equal(rdma_post_recv(raw->id, NULL, raw->buf + VERBS_MSG_MAX + 64, VERBS_MSG_MAX,
+				 raw->mr),
+		0);
 	return rdma_connect(raw->id, &param) == 0 ? 0 : -errno;
 }
 
@@ -646,14 +664,17 @@ static void strangers_are_rejected_and_hung_up_on(void **state)
 	/* No word of ours, nor a token that was granted. */
 	assert_int_equal(raw_connect(&raw, peer, NULL, 0), -ECONNREFUSED);
 	raw_close(&raw);
-	assert_int_equal(raw_connect(&raw, peer, "GET / HTTP/1.0\r\n\r\n......", 24), -ECONNREFUSED);
+	assert_int_equal(raw_connect(&raw, peer, "GET / HTTP/1.0\r\n\r\n......", 24),
+		-ECONNREFUSED);
 	raw_close(&raw);
 	verbs_pack_private(VERBS_DATA, token, private_data);
-	assert_int_equal(raw_connect(&raw, peer, private_data, sizeof(private_data)), -ECONNREFUSED);
+	assert_int_equal(raw_connect(&raw, peer, private_data, sizeof(private_data)),
+		-ECONNREFUSED);
 	raw_close(&raw);
 	memset(token, 0, sizeof(token));
 	verbs_pack_private(VERBS_DATA, token, private_data);
-	assert_int_equal(raw_connect(&raw, peer, private_data, sizeof(private_data)), -ECONNREFUSED);
+	assert_int_equal(raw_connect(&raw, peer, private_data, sizeof(private_data)),
+		-ECONNREFUSED);
 	raw_close(&raw);
 	still_serves(peer);
 	/* Messages that are none, or come at the wrong time. */
@@ -704,21 +725,26 @@ static void requests_are_checked_by_the_donor_too(void **state)
 			assert_int_equal(rdma_post_recv(raw.id, NULL, raw.buf + VERBS_MSG_MAX + 64,
 						 VERBS_MSG_MAX, raw.mr), 0);
 			assert_int_equal(rdma_get_recv_comp(raw.id, &wc), 1);
-			assert_int_equal(verbs_unpack(raw.buf + VERBS_MSG_MAX + 64, wc.byte_len, &answer), 0);
+			assert_int_equal(verbs_unpack(raw.buf + VERBS_MSG_MAX + 64, wc.byte_len,
+						 &answer),
+				0);
 		}
 	} while (0);
 	assert_int_equal(answer.type, VERBS_GRANT);
 	/* The token is good once. */
 	verbs_pack_private(VERBS_DATA, answer.grant.token, private_data);
 	assert_int_equal(raw_connect(&data, peer, private_data, sizeof(private_data)), 0);
-	assert_int_equal(raw_connect(&again, peer, private_data, sizeof(private_data)), -ECONNREFUSED);
+	assert_int_equal(raw_connect(&again, peer, private_data, sizeof(private_data)),
+		-ECONNREFUSED);
 	raw_close(&again);
 	/* A range outside the region is an error, not a crash. */
 	msg = (struct verbs_msg){.type = VERBS_REQUEST, .cookie = 3};
 	msg.request.kind = VERBS_ZERO;
 	msg.request.off = UINT64_MAX - 4095;
 	msg.request.len = 8192;
-	assert_int_equal(rdma_post_recv(raw.id, NULL, raw.buf + VERBS_MSG_MAX + 64, VERBS_MSG_MAX, raw.mr), 0);
+	assert_int_equal(rdma_post_recv(raw.id, NULL, raw.buf + VERBS_MSG_MAX + 64, VERBS_MSG_MAX,
+				 raw.mr),
+		0);
 	len = raw_talk(&raw, verbs_pack(&msg, raw.buf));
 	assert_int_equal(verbs_unpack(raw.buf + VERBS_MSG_MAX + 64, len, &answer), 0);
 	assert_int_equal(answer.type, VERBS_REPLY);
@@ -753,8 +779,8 @@ struct guest {
 	struct verbs_chunk chunk;
 };
 
-static void guest_open(struct guest *guest, const struct peer *peer, uint8_t id, enum weft_mode mode,
-	uint64_t generation)
+static void guest_open(struct guest *guest, const struct peer *peer, uint8_t id,
+	enum weft_mode mode, uint64_t generation)
 {
 	uint8_t private_data[VERBS_PRIVATE_BYTES], none[VERBS_TOKEN_BYTES] = {0};
 	struct verbs_msg msg = {.type = VERBS_HELLO}, answer;
@@ -803,12 +829,14 @@ static void a_key_opens_what_was_granted_and_nothing_else(void **state)
 
 	guest_open(&owner, peer, 1, WEFT_MODE_WRITE, UINT64_C(1) << 32);
 	memset(owner.data.buf, 0x77, 4096);
-	assert_int_equal(raw_access(&owner.data, true, owner.chunk.addr, owner.chunk.rkey, 4096), 0);
+	assert_int_equal(raw_access(&owner.data, true, owner.chunk.addr, owner.chunk.rkey, 4096),
+		0);
 	/* Each attempt costs the thief its connection. */
 	for (unsigned i = 0; i <= 12; i++) {
 		guest_open(&thief, peer, 2, WEFT_MODE_SHARED, UINT64_C(1) << 32);
-		const struct verbs_chunk *own = &thief.chunk, *epoch = &thief.grant.grant.epoch_word,
-			*beat = &thief.grant.grant.beat_word;
+		const struct verbs_chunk *own = &thief.chunk,
+					 *epoch = &thief.grant.grant.epoch_word,
+					 *beat = &thief.grant.grant.beat_word;
 		const struct {
 			bool write;
 			uint64_t addr;
@@ -827,10 +855,12 @@ static void a_key_opens_what_was_granted_and_nothing_else(void **state)
 			{false, epoch->addr, epoch->rkey, 4096},
 			{false, beat->addr, beat->rkey, 8},
 			{true, beat->addr, beat->rkey, 16},
-			{true, owner.grant.grant.beat_word.addr, owner.grant.grant.beat_word.rkey, 8},
+			{true, owner.grant.grant.beat_word.addr, owner.grant.grant.beat_word.rkey,
+				8},
 		};
 		memset(thief.data.buf, 0, 4096);
-		int status = raw_access(&thief.data, tries[i].write, tries[i].addr, tries[i].rkey, tries[i].len);
+		int status = raw_access(&thief.data, tries[i].write, tries[i].addr, tries[i].rkey,
+			tries[i].len);
 		if ((i == 0) != (status == IBV_WC_SUCCESS))
 			fail_msg("attempt %u: %s", i, ibv_wc_status_str(status));
 		if (i == 0)
@@ -839,13 +869,18 @@ static void a_key_opens_what_was_granted_and_nothing_else(void **state)
 	}
 	/* Nor from a connection that was granted nothing. */
 	guest_open(&thief, peer, 2, WEFT_MODE_SHARED, UINT64_C(1) << 32);
-	assert_int_not_equal(raw_access(&thief.control, true, owner.chunk.addr, owner.chunk.rkey, 8), 0);
+	assert_int_not_equal(raw_access(&thief.control, true, owner.chunk.addr, owner.chunk.rkey,
+				     8),
+		0);
 	guest_close(&thief);
 	/* What came before a take-over: its keys, its token, its generation. */
 	guest_open(&next, peer, 1, WEFT_MODE_WRITE, UINT64_C(2) << 32);
-	assert_int_not_equal(raw_access(&owner.data, false, owner.chunk.addr, owner.chunk.rkey, 4096), 0);
+	assert_int_not_equal(raw_access(&owner.data, false, owner.chunk.addr, owner.chunk.rkey,
+				     4096),
+		0);
 	verbs_pack_private(VERBS_DATA, owner.grant.grant.token, private_data);
-	assert_int_equal(raw_connect(&thief.data, peer, private_data, sizeof(private_data)), -ECONNREFUSED);
+	assert_int_equal(raw_connect(&thief.data, peer, private_data, sizeof(private_data)),
+		-ECONNREFUSED);
 	raw_close(&thief.data);
 	peer->target.hello.id[0] = 1;
 	struct tp_conn *late = try_connect(peer);
@@ -888,8 +923,12 @@ static void connections_that_never_say_hello_do_not_shut_others_out(void **state
 
 	verbs_pack_private(VERBS_CONTROL, token, private_data);
 	for (unsigned i = 0; i < WEFT_ARRAY_LEN(raws); i++)
-		assert_int_equal(raw_connect(&raws[i], peer, private_data, sizeof(private_data)), 0);
-	/* They are held. Who was there stays and comes back, and who comes next finds room, from the same address. */
+		assert_int_equal(raw_connect(&raws[i], peer, private_data, sizeof(private_data)),
+			0);
+	/*
+	 * They are held. Who was there stays and comes back, and who comes next finds room, from
+	 * the same address.
+	 */
 	assert_int_equal(run_op(peer, friend, TP_PROBE, 0, 0, NULL), 0);
 	peer->target.hello.generation++;
 	struct tp_conn *again = connect_ready(peer);
@@ -924,7 +963,8 @@ static void asking_again_buys_no_time(void **state)
 	do {
 		assert_true(weft_now_ns() - start_ns < UINT64_C(10000000000));
 		poll(NULL, 0, 200);
-		if (rdma_post_recv(raw.id, NULL, raw.buf + VERBS_MSG_MAX + 64, VERBS_MSG_MAX, raw.mr) != 0)
+		if (rdma_post_recv(raw.id, NULL, raw.buf + VERBS_MSG_MAX + 64, VERBS_MSG_MAX,
+			    raw.mr) != 0)
 			break;
 		len = raw_talk(&raw, verbs_pack(&msg, raw.buf));
 	} while (len > 0);
@@ -955,21 +995,33 @@ static void readers_share_one_registration(void **state)
 	const uint64_t size = 64 * WEFT_MIB;
 
 	for (unsigned i = 0; i < READERS; i++)
-		guest_open(&readers[i], peer, (uint8_t)(10 + i), WEFT_MODE_SHARED, UINT64_C(1) << 32);
+		guest_open(&readers[i], peer, (uint8_t)(10 + i), WEFT_MODE_SHARED,
+			UINT64_C(1) << 32);
 	uint64_t pinned = pinned_bytes(peer->pid);
-	print_message("%u readers of 64 MiB pin %.1f MiB\n", READERS, (double)pinned / (double)WEFT_MIB);
+	print_message("%u readers of 64 MiB pin %.1f MiB\n", READERS,
+		(double)pinned / (double)WEFT_MIB);
 	assert_in_range(pinned, size, size + size / 2);
-	/* No writer shares it: a reader's key writes nothing, nor does a writer's open anything to a reader. */
+	/*
+	 * No writer shares it: a reader's key writes nothing, nor does a writer's open anything to
+	 * a reader.
+	 */
 	guest_open(&writer, peer, 1, WEFT_MODE_WRITE, UINT64_C(1) << 32);
 	assert_in_range(pinned_bytes(peer->pid), 2 * size, 5 * size / 2);
-	assert_int_equal(raw_access(&writer.data, true, writer.chunk.addr, writer.chunk.rkey, 4096), 0);
-	assert_int_not_equal(raw_access(&readers[0].data, true, readers[1].chunk.addr, readers[1].chunk.rkey, 8), 0);
-	assert_int_not_equal(raw_access(&readers[1].data, false, writer.chunk.addr, writer.chunk.rkey, 8), 0);
+	assert_int_equal(raw_access(&writer.data, true, writer.chunk.addr, writer.chunk.rkey, 4096),
+		0);
+	assert_int_not_equal(raw_access(&readers[0].data, true, readers[1].chunk.addr,
+				     readers[1].chunk.rkey, 8),
+		0);
+	assert_int_not_equal(raw_access(&readers[1].data, false, writer.chunk.addr,
+				     writer.chunk.rkey, 8),
+		0);
 	/* Those that ended took nothing from the others. */
 	guest_close(&readers[0]);
 	guest_close(&readers[1]);
 	for (unsigned i = 2; i < READERS; i++)
-		assert_int_equal(raw_access(&readers[i].data, false, readers[i].chunk.addr, readers[i].chunk.rkey, 4096), 0);
+		assert_int_equal(raw_access(&readers[i].data, false, readers[i].chunk.addr,
+					 readers[i].chunk.rkey, 4096),
+			0);
 	for (unsigned i = 2; i < READERS; i++)
 		guest_close(&readers[i]);
 	guest_close(&writer);
@@ -977,8 +1029,8 @@ static void readers_share_one_registration(void **state)
 }
 
 /*
- * A reader that was superseded reads nothing more, not even with a READ that is in flight, although the key that it uses goes on
- * for others.
+ * A reader that was superseded reads nothing more, not even with a READ that is in flight, although
+ * the key that it uses goes on for others.
  */
 static void a_reader_is_revoked_with_a_read_in_flight(void **state)
 {
@@ -992,7 +1044,8 @@ static void a_reader_is_revoked_with_a_read_in_flight(void **state)
 
 	for (uint64_t round = 1; round <= ROUNDS; round++) {
 		struct guest reader, other, next;
-		uint8_t *in = mmap(NULL, NR_READS * READ_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		uint8_t *in = mmap(NULL, NR_READS * READ_BYTES, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		struct ibv_wc wc;
 
 		assert_ptr_not_equal(in, MAP_FAILED);
@@ -1001,11 +1054,14 @@ static void a_reader_is_revoked_with_a_read_in_flight(void **state)
 		guest_open(&reader, peer, 40, WEFT_MODE_SHARED, round << 33);
 		guest_open(&other, peer, 41, WEFT_MODE_SHARED, round << 33);
 		assert_int_equal(reader.chunk.rkey, other.chunk.rkey);
-		struct ibv_mr *mr = ibv_reg_mr(reader.data.id->pd, in, NR_READS * READ_BYTES, IBV_ACCESS_LOCAL_WRITE);
+		struct ibv_mr *mr = ibv_reg_mr(reader.data.id->pd, in, NR_READS * READ_BYTES,
+			IBV_ACCESS_LOCAL_WRITE);
 		assert_non_null(mr);
 		for (unsigned i = 0; i < NR_READS; i++)
-			assert_int_equal(rdma_post_read(reader.data.id, NULL, in + i * READ_BYTES, READ_BYTES, mr, 0,
-						 reader.chunk.addr, reader.chunk.rkey), 0);
+			assert_int_equal(rdma_post_read(reader.data.id, NULL, in + i * READ_BYTES,
+						 READ_BYTES, mr, 0, reader.chunk.addr,
+						 reader.chunk.rkey),
+				0);
 		poll(NULL, 0, 20 * (int)round);
 		/* Granted means that the one before reaches nothing. */
 		guest_open(&next, peer, 40, WEFT_MODE_SHARED, (round << 33) + 1);
@@ -1026,11 +1082,16 @@ static void a_reader_is_revoked_with_a_read_in_flight(void **state)
 
 			memcpy(&word, in + i, 8);
 			if (word != 0 && word != (off * UINT64_C(0x9e3779b97f4a7c15) ^ 2 * round))
-				fail_msg("round %ju: a word of later than the grant at %zu", (uintmax_t)round, i);
+				fail_msg("round %ju: a word of later than the grant at %zu",
+					(uintmax_t)round, i);
 		}
-		assert_int_equal(raw_access(&other.data, false, other.chunk.addr, other.chunk.rkey, 4096), 0);
+		assert_int_equal(raw_access(&other.data, false, other.chunk.addr, other.chunk.rkey,
+					 4096),
+			0);
 		check(other.data.buf, 0, 4096, 2 * round + 1);
-		assert_int_equal(raw_access(&next.data, false, next.chunk.addr, next.chunk.rkey, 4096), 0);
+		assert_int_equal(raw_access(&next.data, false, next.chunk.addr, next.chunk.rkey,
+					 4096),
+			0);
 		ibv_dereg_mr(mr);
 		guest_close(&reader);
 		guest_close(&other);

@@ -29,7 +29,8 @@ static void on_wake(void *ctx)
 	weft_loop_stop(ctx);
 }
 
-void verbs_peer_start(struct conf *conf, const char *rdma_ip, uint64_t region_bytes, uint64_t chunk_bytes)
+void verbs_peer_start(struct conf *conf, const char *rdma_ip, uint64_t region_bytes,
+	uint64_t chunk_bytes)
 {
 	const struct weft_donor_config donor = {.lease_ms = CONF_LEASE_MS, .offers = "tcp,rdma"};
 	const struct weft_memory_spec spec = {.name = "r", .size_bytes = region_bytes};
@@ -43,8 +44,8 @@ void verbs_peer_start(struct conf *conf, const char *rdma_ip, uint64_t region_by
 	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &conf->region, NULL), 0);
 	assert_int_equal(weft_donor_add(conf->donor, conf->region, NULL), 0);
 	assert_int_equal(weft_loop_new(&peer->loop), 0);
-	if (verbs_listener_new(conf->donor, peer->loop, (struct sockaddr *)&address, &config, &peer->listener,
-		    &err) < 0)
+	if (verbs_listener_new(conf->donor, peer->loop, (struct sockaddr *)&address, &config,
+		    &peer->listener, &err) < 0)
 		fail_msg("%s", err.message);
 	snprintf(peer->port, sizeof(peer->port), "%u", verbs_listener_port(peer->listener));
 	weft_loop_on_wake(peer->loop, on_wake, peer->loop);

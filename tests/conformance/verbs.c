@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Conformance of the verbs transport against a donor in this process.  Needs an RDMA device with an IPv4 address, named by
- * RDMA_IP (tests/shell/verbs-conformance.sh); without it everything is skipped.  WEFT_CHUNK: bytes of a memory
- * registration, so small regions can have many.  WEFT_REGION: bytes of the region.
+ * Conformance of the verbs transport against a donor in this process.  Needs an RDMA device with an
+ * IPv4 address, named by RDMA_IP (tests/shell/verbs-conformance.sh); without it everything is
+ * skipped.  WEFT_CHUNK: bytes of a memory registration, so small regions can have many.
+ * WEFT_REGION: bytes of the region.
  */
 #include <stdlib.h>
 
@@ -19,14 +20,19 @@ static void start(struct conf *conf)
 
 int main(void)
 {
-	static const struct conf_fixture fixture = {
-		.name = "verbs", .start = start, .stop = verbs_peer_stop, .epoch = true, .sessions = true, .no_stock = true};
+	static const struct conf_fixture fixture = {.name = "verbs",
+		.start = start,
+		.stop = verbs_peer_stop,
+		.epoch = true,
+		.sessions = true,
+		.no_stock = true};
 	struct weft_error err;
 	struct tp *keep; /* so that the devices stay open from one case to the next */
 
 	rdma_ip = getenv("RDMA_IP");
 	chunk_bytes = getenv("WEFT_CHUNK") ? strtoull(getenv("WEFT_CHUNK"), NULL, 0) : 0;
-	region_bytes = getenv("WEFT_REGION") ? strtoull(getenv("WEFT_REGION"), NULL, 0) : CONF_REGION_BYTES;
+	region_bytes = getenv("WEFT_REGION") ? strtoull(getenv("WEFT_REGION"), NULL, 0)
+					     : CONF_REGION_BYTES;
 	if (!rdma_ip) {
 		printf("SKIP: RDMA_IP does not name the address of an RDMA device\n");
 		return 77;

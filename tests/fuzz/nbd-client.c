@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A server's bytes after GO: the first byte says whether structured replies were agreed on, the second is a piece's length. */
+/*
+ * A server's bytes after GO: the first byte says whether structured replies were agreed on, the
+ * second is a piece's length.
+ */
 #include "fabric/nbd/client-reply.c"
 
 #include <stdio.h>
@@ -38,9 +41,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	c.tx_head = 5; /* the last has not left yet */
 	c.rx.need = 4;
 	for (uint32_t i = 0; i < SLOTS; i++) {
-		slots[i] = (struct nbd_slot){.op = &ops[i], .generation = 1, .type = requests[i].type,
-			.off = 1000, .len = requests[i].len, .tx_pos = i};
-		slots[i].buf = malloc(slots[i].len ? slots[i].len : 1); /* what is beyond it is poisoned */
+		slots[i] = (struct nbd_slot){.op = &ops[i],
+			.generation = 1,
+			.type = requests[i].type,
+			.off = 1000,
+			.len = requests[i].len,
+			.tx_pos = i};
+		/* what is beyond it is poisoned */
+		slots[i].buf = malloc(slots[i].len ? slots[i].len : 1);
 		ops[i].status = 77;
 		if (slots[i].type == NBD_CMD_READ) {
 			c.nr_reads++;

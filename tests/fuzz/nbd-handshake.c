@@ -42,7 +42,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			conn.tx_len = 0; /* sent */
 		} while (r == 0 && conn.held_back);
 	}
-	assert(conn.phase < NBD_REQUEST || conn.goodbye || (conn.opened && conn.export.size_bytes > 0));
+	assert(conn.phase < NBD_REQUEST || conn.goodbye ||
+		(conn.opened && conn.export.size_bytes > 0));
 	free(conn.tx);
 	return 0;
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A client's bytes after GO: the first byte says what was negotiated, the second is a piece's length. */
+/*
+ * A client's bytes after GO: the first byte says what was negotiated, the second is a piece's
+ * length.
+ */
 #include "fabric/nbd/transmission.c"
 #include "tests/support/nbd-memory.h"
 
@@ -47,8 +50,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	conn.phase = NBD_REQUEST;
 	conn.structured = how & 2;
 	conn.contexts = how & 2 ? how >> 2 & 3 : 0;
-	conn.export = (struct nbd_export){ .size_bytes = SIZE, .flags = m.flags | (how & 16 ? NBD_FLAG_READ_ONLY : 0),
-		.min_block_bytes = how & 32 ? 512 : 1, .max_block_bytes = how & 64 ? 5000 : NBD_MAX_PAYLOAD };
+	conn.export = (struct nbd_export){.size_bytes = SIZE,
+		.flags = m.flags | (how & 16 ? NBD_FLAG_READ_ONLY : 0),
+		.min_block_bytes = how & 32 ? 512 : 1,
+		.max_block_bytes = how & 64 ? 5000 : NBD_MAX_PAYLOAD};
 	conn.done_tail = &conn.done;
 	for (unsigned i = 0; i < NBD_CONN_REQUESTS; i++) {
 		conn.requests[i].conn = &conn;

@@ -2,16 +2,20 @@
 /*
  * Who may go on with a region's contents: weft's rules, for spin.  README.md has them in words.
  *
- * One process takes a step at a time: a bridge's, its front-end's, the donor's, a stock client's, the world's.  What a step does is
- * done whole; where something may be lost or killed on the way there are two steps, or one step for each outcome.
+ * One process takes a step at a time: a bridge's, its front-end's, the donor's, a stock client's,
+ * the world's.  What a step does is done whole; where something may be lost or killed on the way
+ * there are two steps, or one step for each outcome.
  *
- * Contents have no values.  For everybody who remembers something there is a bit that says whether what he remembers builds on
- * what the region has now, and one that says so of the copy of the file that may be put back.  Epochs and tenures have no numbers
- * either: only whether the one that somebody knows is the one that the donor, or the copy, would take.  So writes, kills and restarts are
- * without a bound; only generations count (and a new identifier counts from 1 again).
+ * Contents have no values.  For everybody who remembers something there is a bit that says whether
+ * what he remembers builds on what the region has now, and one that says so of the copy of the file
+ * that may be put back.  Epochs and tenures have no numbers either: only whether the one that
+ * somebody knows is the one that the donor, or the copy, would take.  So writes, kills and restarts
+ * are without a bound; only generations count (and a new identifier counts from 1 again).
  *
- * What there is, which rules are off and which properties are checked is said in the environment, so that one compilation does for all:
- *     SETTING="file borrowers=2 incarnations=1 reconnections=2 copy without-granted check-S1" ./pan …
+ * What there is, which rules are off and which properties are checked is said in the environment,
+ * so that one compilation does for all:
+ *     SETTING="file borrowers=2 incarnations=1 reconnections=2 copy without-granted check-S1" ./pan
+ *     …
  */
 
 c_decl {
@@ -105,7 +109,8 @@ typedef entry {
 	bit held;
 	byte inc, low; /* the generation */
 	bit here;      /* of a file: granted since it was opened */
-	bit open;      /* of a file: this was noted at the grant, and not again at the end of that opening */
+	/* of a file: this was noted at the grant, and not again at the end of that opening */
+	bit open;
 }
 entry e[2];  /* the table: in memory's header, or the donor's own while a file is open */
 entry m[2];  /* in the file's mark */
@@ -125,7 +130,8 @@ typedef borrower {
 	/* The state file. */
 	byte inc;      /* incarnation; 0: there is no state */
 	bit epoch;     /* it has an epoch */
-	byte noted_inc, noted_low; /* of a file: the last generation that it learned to be granted, … */
+	/* of a file: the last generation that it learned to be granted, … */
+	byte noted_inc, noted_low;
 	bit noted_wrote;           /* … and that a write under it was answered */
 	bit stale_noted;
 	/* The process. */
@@ -149,7 +155,10 @@ typedef borrower {
 	bit in_lease;          /* its own lease is not over */
 	/* How it relates to the copy. */
 	bit copy_epoch_ok, copy_builds;
-	/* A write of an earlier session, which the donor has not refused yet, and whether a newer one is there. */
+	/*
+	 * A write of an earlier session, which the donor has not refused yet, and whether a newer
+	 * one is there.
+	 */
 	bit late, late_is_old;
 }
 borrower b[2];
@@ -241,7 +250,10 @@ inline note_writer(y)
 
 #define lower(x) (b[x].inc < e[x].inc || (b[x].inc == e[x].inc && b[x].low < e[x].low))
 #define equal(x) (b[x].inc == e[x].inc && b[x].low == e[x].low)
-/* It knows of a grant that these contents do not know of, or of a write under one of which they know the beginning only. */
+/*
+ * It knows of a grant that these contents do not know of, or of a write under one of which they
+ * know the beginning only.
+ */
 #define knows_more(x) \
 	(rule(granted) && (b[x].granted_inc > e[x].inc || (b[x].granted_inc == e[x].inc && b[x].granted_low > e[x].low)))
 #define wrote_more(x) \
@@ -259,8 +271,8 @@ inline note_writer(y)
 	((!b[x].shared && ((e[y].held && !b[y].shared) || blind == CONNECTED)) || grace_for(y))
 
 /*
- * A shared reader gets no entry.  If there is one, of another mode, its generation is raised; and as shared readers go on with whatever
- * there is, nobody goes on from there.
+ * A shared reader gets no entry.  If there is one, of another mode, its generation is raised; and
+ * as shared readers go on with whatever there is, nobody goes on from there.
  */
 inline enter_shared(x, its_inc, its_low, names_epoch)
 {
@@ -296,7 +308,10 @@ inline decide(x, y)
 				:: is_busy(x, y) -> answer = BUSY
 				:: else ->
 					answer = GRANTED;
-					/* What is left of lower generations is fenced; an equal one is joined. */
+					/*
+					 * What is left of lower generations is fenced; an equal one
+					 * is joined.
+					 */
 					if :: !equal(x) -> b[x].late = 0; b[x].late_is_old = 0 :: else fi;
 					if
 					:: b[x].shared -> enter_shared(x, b[x].inc, b[x].low, b[x].epoch)
@@ -334,7 +349,10 @@ inline lose_connection(x)
 	fi
 }
 
-/* Into the state: before anything is asked under a grant, and before a front-end learns that a write was answered. */
+/*
+ * Into the state: before anything is asked under a grant, and before a front-end learns that a
+ * write was answered.
+ */
 inline note_claim(x)
 {
 	b[x].noted_inc = b[x].granted_inc;
@@ -487,7 +505,10 @@ inline let_go(x)
 	b[x].late = 0; b[x].late_is_old = 0
 }
 
-/* weft detach, or its machine restarted: the next one of this name is somebody new.  An entry that is still held lapses. */
+/*
+ * weft detach, or its machine restarted: the next one of this name is somebody new.  An entry that
+ * is still held lapses.
+ */
 inline forget(x)
 {
 	bridge_is_gone(x);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# A bridge is killed, or suspended, and its lease runs out, but nobody else wrote: it goes on, with what it had not written back.
+# A bridge is killed, or suspended, and its lease runs out, but nobody else wrote: it goes on, with
+# what it had not written back.
 # presets: dev asan
 # timeout: 180
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
@@ -17,12 +18,15 @@ for region in m f; do
 	suspend_bridge
 	wait_for nobody_has_it
 	wake_bridge
-	io "$socket" -r -c 'read -P 0x41 0 4096' -c 'read -P 0x42 4096 4096' || fail "$region: woken up: $(cat "$TMP/io")"
+	io "$socket" -r -c 'read -P 0x41 0 4096' -c 'read -P 0x42 4096 4096' ||
+		fail "$region: woken up: $(cat "$TMP/io")"
 	io "$socket" -c 'write -P 0x43 4096 4096' || fail "$(cat "$TMP/io")"
 	kill_bridge
 	wait_for nobody_has_it
 	"${attach[@]}" >"$TMP/out" || fail "$region: taken over: $(cat "$TMP/out")"
-	io "$socket" -r -c 'read -P 0x41 0 4096' -c 'read -P 0x43 4096 4096' || fail "$region: taken over: $(cat "$TMP/io")"
+	io "$socket" -r -c 'read -P 0x41 0 4096' -c 'read -P 0x43 4096 4096' ||
+		fail "$region: taken over: $(cat "$TMP/io")"
 	detach
-	reads 0x43 4096 4096 "nbd://127.0.0.1:$PORT/$region" || fail "$region: not written back: $(cat "$TMP/io")"
+	reads 0x43 4096 4096 "nbd://127.0.0.1:$PORT/$region" ||
+		fail "$region: not written back: $(cat "$TMP/io")"
 done

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# The state of a bridge that was killed is damaged, cut short, or of a newer weft: nobody knows what its device, file or socket remembers, so
-# that nothing is attached in its place until it is given up by force.
+# The state of a bridge that was killed is damaged, cut short, or of a newer weft: nobody knows what
+# its device, file or socket remembers, so that nothing is attached in its place until it is given
+# up by force.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq
@@ -19,11 +20,14 @@ for how in damage cut newer; do
 	esac
 	cp "$state" "$TMP/before"
 	! weft attach "$URI" --socket "$TMP/s" >"$TMP/out" 2>&1 || fail "$how: attached"
-	grep -q "cannot be believed.*weft detach --force r" "$TMP/out" || fail "$how: $(cat "$TMP/out")"
+	grep -q "cannot be believed.*weft detach --force r" "$TMP/out" ||
+		fail "$how: $(cat "$TMP/out")"
 	! weft detach r >"$TMP/out" 2>&1 || fail "$how: detached without force"
-	grep -q "damaged, or of a newer weft.*weft detach --force r" "$TMP/out" || fail "$how: $(cat "$TMP/out")"
+	grep -q "damaged, or of a newer weft.*weft detach --force r" "$TMP/out" ||
+		fail "$how: $(cat "$TMP/out")"
 	cmp "$state" "$TMP/before" || fail "$how: the state was changed"
-	[[ $(weft status r) = *"dead: the bridge died, and its state is damaged"* ]] || fail "$how: $(weft status r)"
+	[[ $(weft status r) = *"dead: the bridge died, and its state is damaged"* ]] ||
+		fail "$how: $(weft status r)"
 	weft detach --force r >"$TMP/out" 2>&1 || fail "$how: $(cat "$TMP/out")"
 	weft status --json | jq -e '.attachments == []' >/dev/null || fail "$how: left behind"
 	wait_for weft attach "$URI" --socket "$TMP/s"

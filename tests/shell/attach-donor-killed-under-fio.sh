@@ -9,8 +9,10 @@ port=$(free_port)
 start_donor --memory r=64M --listen "127.0.0.1:$port"
 weft attach "$URI" --socket "$TMP/s" --lanes 4
 before=$(weft status r --json | jq -r '.attachments[0].epoch')
-fio --name=v --ioengine=nbd --uri="nbd+unix:///?socket=$TMP/s" --rw=randrw --bsrange=4k-64k --iodepth=16 --numjobs=2 \
-	--size=32M --offset_increment=32M --io_size=400M --verify=crc32c --verify_state_save=0 --verify_fatal=1 \
+fio --name=v --ioengine=nbd --uri="nbd+unix:///?socket=$TMP/s" --rw=randrw --bsrange=4k-64k \
+	--iodepth=16 --numjobs=2 \
+	--size=32M --offset_increment=32M --io_size=400M --verify=crc32c --verify_state_save=0 \
+	--verify_fatal=1 \
 	--group_reporting >"$TMP/fio" 2>&1 &
 fio=$!
 requests() {
@@ -25,6 +27,7 @@ for ((n = 1; n <= 3; n++)); do
 done
 wait $fio || fail "fio: $(tail "$TMP/fio")"
 ((n > 1)) || fail "the donor was never killed"
-weft status r --json | jq -e --arg epoch "$before" '.attachments[0] | .epoch == $epoch and .errors == 0 and
+weft status r --json |
+	jq -e --arg epoch "$before" '.attachments[0] | .epoch == $epoch and .errors == 0 and
 	.reconnects >= 4 and .state == "ready"' >/dev/null || fail "$(weft status r --json)"
 weft detach r

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The FUSE file holds what was written, with read(2) and write(2), O_DIRECT, and mapped, in blocks of 4 KiB to 1 MiB.
+# The FUSE file holds what was written, with read(2) and write(2), O_DIRECT, and mapped, in blocks
+# of 4 KiB to 1 MiB.
 # timeout: 240
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
@@ -13,7 +14,8 @@ random_file "$TMP/image" 64M
 dd if="$TMP/image" of="$TMP/file" bs=300000 conv=notrunc,fsync status=none
 cmp "$TMP/image" "$TMP/file"
 verify() {
-	fio --name=v --filename="$TMP/file" --size=64M --verify=crc32c --verify_state_save=0 "$@" >"$TMP/fio" ||
+	fio --name=v --filename="$TMP/file" --size=64M --verify=crc32c \
+		--verify_state_save=0 "$@" >"$TMP/fio" ||
 		fail "fio $*: $(tail "$TMP/fio")"
 }
 for engine in psync mmap; do

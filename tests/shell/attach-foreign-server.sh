@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Any NBD server can be attached; once a connection was lost every request fails, unless it is called stable.
+# Any NBD server can be attached; once a connection was lost every request fails, unless it is
+# called stable.
 # presets: dev asan tsan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool nbdkit nbdcopy qemu-io jq
@@ -36,14 +37,17 @@ wait_for lost stale
 # What it has now is something else.
 head -c 4M /dev/zero >"$TMP/disk"
 serve
-[[ $(weft status f) = *"stale: the server cannot say whether its contents are still the same"* ]] || fail "$(weft status f)"
+[[ $(weft status f) = *"stale: the server cannot say whether its contents are still the same"* ]] ||
+	fail "$(weft status f)"
 counted() {
 	weft status f --json | jq '.attachments[0] | .read_bytes, .latency_s.read.count'
 }
 before=$(counted)
-! qemu-io -f raw "$nbd" -c 'read 0 64k' >"$TMP/read" 2>&1 || fail "a read after the loss went through"
+! qemu-io -f raw "$nbd" -c 'read 0 64k' >"$TMP/read" 2>&1 ||
+	fail "a read after the loss went through"
 [[ $(counted) = "$before" ]] || fail "a read that failed was counted as bytes read"
-! qemu-io -f raw "$nbd" -c 'write -P 4 0 64k' >/dev/null 2>&1 || fail "a write after the loss went through"
+! qemu-io -f raw "$nbd" -c 'write -P 4 0 64k' >/dev/null 2>&1 ||
+	fail "a write after the loss went through"
 if [[ -n ${mount[*]} ]]; then
 	unreadable() {
 		! head -c 4096 <&9 >/dev/null && ! cat "$TMP/f" >/dev/null
@@ -57,5 +61,6 @@ qemu-io -f raw "$nbd" -c 'write -P 5 0 64k' >/dev/null
 stop
 wait_for lost reconnecting
 serve
-qemu-io -f raw "$nbd" -c 'read -P 5 0 64k' -c 'write -P 6 0 64k' -c 'read -P 6 0 64k' >"$TMP/io" || fail "$(cat "$TMP/io")"
+qemu-io -f raw "$nbd" -c 'read -P 5 0 64k' -c 'write -P 6 0 64k' -c 'read -P 6 0 64k' >"$TMP/io" ||
+	fail "$(cat "$TMP/io")"
 weft detach f

@@ -2,7 +2,8 @@
 # tier: long
 # timeout: 400
 # processors: 2
-# A network on which an answer over RDMA takes more than a second, and those over TCP are slow as well: RDMA is waited for.
+# A network on which an answer over RDMA takes more than a second, and those over TCP are slow as
+# well: RDMA is waited for.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 
@@ -14,7 +15,8 @@ wait_for -t 60 listed
 tc qdisc add dev rdma0 root netem delay 700ms
 tc qdisc add dev tcp0 root netem delay 150ms
 weft attach "weft://$PEER_TCP_IP/r" --socket "$TMP/s" --lanes 1 | tee "$TMP/out"
-grep -q 'transport rdma (auto: the donor offers' "$TMP/out" || fail "not over RDMA: $(cat "$TMP/out")"
+grep -q 'transport rdma (auto: the donor offers' "$TMP/out" ||
+	fail "not over RDMA: $(cat "$TMP/out")"
 tc qdisc del dev rdma0 root
 tc qdisc del dev tcp0 root
 weft detach r

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# A donor that comes back without the contents: every request fails, status says why, and never are there zeros.
+# A donor that comes back without the contents: every request fails, status says why, and never are
+# there zeros.
 # presets: dev asan tsan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool nbdcopy qemu-io jq

@@ -9,10 +9,12 @@ start_donor --memory r=256M
 weft attach "$URI" --socket "$TMP/s" --lanes 4 >/dev/null
 pid=$(weft status r --json | jq '.attachments[0].pid')
 resident() { # now and at most
-	awk '/^VmRSS/ { now = $2 } /^VmHWM/ { most = $2 } END { print now, most }' "/proc/$pid/status"
+	awk '/^VmRSS/ { now = $2 } /^VmHWM/ { most = $2 } END { print now, most }' \
+		"/proc/$pid/status"
 }
 load() {
-	fio --name=l --ioengine=nbd --uri="nbd+unix:///?socket=$TMP/s" --rw=randrw --size=256M --group_reporting --output-format=terse "$@" \
+	fio --name=l --ioengine=nbd --uri="nbd+unix:///?socket=$TMP/s" --rw=randrw --size=256M \
+		--group_reporting --output-format=terse "$@" \
 		>"$TMP/fio" || fail "fio: $(cat "$TMP/fio")"
 }
 load --numjobs=4 --bs=1m --iodepth=16 --io_size=512M

@@ -2,8 +2,9 @@
 # timeout: 400
 # presets: dev
 # processors: 2
-# On a machine of two NUMA nodes with its network card on the second: lanes run on that one's processors, with buffers in its memory,
-# as weft doctor says; the rest of the bridge is free; what the user allows and prefers is kept; lanes follow the connection to another card.
+# On a machine of two NUMA nodes with its network card on the second: lanes run on that one's
+# processors, with buffers in its memory, as weft doctor says; the rest of the bridge is free; what
+# the user allows and prefers is kept; lanes follow the connection to another card.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool jq perl taskset
@@ -32,7 +33,8 @@ attached() { # PROGRAM… [weft attach] OPTION…
 	weft status | grep 'lanes '
 }
 assert() { # WHAT WANTED GOT
-	[[ $3 = "$2" ]] || fail "$1: $3, not $2; $(weft status); $(grep -E "anon=[0-9]{4}" "/proc/$(pid)/numa_maps")"
+	[[ $3 = "$2" ]] ||
+		fail "$1: $3, not $2; $(weft status); $(grep -E "anon=[0-9]{4}" "/proc/$(pid)/numa_maps")"
 }
 
 echo "== near the card"
@@ -42,8 +44,10 @@ assert "lanes" 1 "$(cpus_of 'weft-lane-*')"
 assert "other threads" 0-1 "$(cpus_of 'weft-attach')"
 assert "buffers on node 1" 2560 "$(pages_of_buffers 1)"
 assert "buffers on node 0" 0 "$(pages_of_buffers 0)"
-grep -qx 'lanes for rdma0 belong on node 1, processor 1' < <(weft doctor --topology) || fail "$(weft doctor --topology)"
-[[ $(state placing.processors) = $(weft doctor --topology --json | jq -r '.devices[] | select(.name == "rdma0").lanes.processors') ]] ||
+grep -qx 'lanes for rdma0 belong on node 1, processor 1' < <(weft doctor --topology) ||
+	fail "$(weft doctor --topology)"
+[[ $(state placing.processors) = \
+	$(weft doctor --topology --json | jq -r '.devices[] | select(.name == "rdma0").lanes.processors') ]] ||
 	fail "status and doctor do not agree"
 weft detach r
 
@@ -60,7 +64,9 @@ weft detach r
 
 echo "== where the user wants memory"
 # As numactl --membind=0: set_mempolicy(MPOL_BIND, node 0).
-attached perl -e 'my $nodes = pack("Q", 1); syscall(238, 2, $nodes, 65) == 0 or die "set_mempolicy: $!"; exec @ARGV' \
+attached perl \
+	-e \
+	'my $nodes = pack("Q", 1); syscall(238, 2, $nodes, 65) == 0 or die "set_mempolicy: $!"; exec @ARGV' \
 	weft attach "$uri" --socket "$TMP/s" --transport rdma --lanes 1
 assert "lanes" 1 "$(cpus_of 'weft-lane-*')"
 assert "buffers on node 0" 1280 "$(pages_of_buffers 0)"

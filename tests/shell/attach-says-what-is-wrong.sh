@@ -8,7 +8,8 @@ refused() { # STATUS TEXT ARGUMENT…
 	local want=$1 text=$2 status=0 answer
 	shift 2
 	answer=$(weft attach "$@" 2>&1) || status=$?
-	[[ $status = "$want" && $answer = *"$text"* ]] || fail "weft attach $*: exit $status: $answer"
+	[[ $status = "$want" && $answer = *"$text"* ]] ||
+		fail "weft attach $*: exit $status: $answer"
 }
 base=weft://127.0.0.1:$PORT
 refused 2 'which region?' --socket "$TMP/s"
@@ -16,7 +17,8 @@ refused 2 '--socket PATH, --mount FILE, or several of them' "$URI"
 refused 2 "--lanes wants" "$URI" --socket "$TMP/s" --lanes 0
 refused 2 "--lanes wants" "$URI" --socket "$TMP/s" --lanes 4294967297
 refused 2 "--dead-timeout wants seconds" "$URI" --socket "$TMP/s" --dead-timeout x
-refused 2 "--stripe-unit wants a power of two" "$URI" "$base/other" --socket "$TMP/s" --stripe-unit 5000
+refused 2 "--stripe-unit wants a power of two" "$URI" "$base/other" --socket "$TMP/s" \
+	--stripe-unit 5000
 refused 2 "--stripe-unit is for several URIs" "$URI" --socket "$TMP/s" --stripe-unit 64K
 refused 2 "is there twice" "$URI" "$URI" --socket "$TMP/s"
 refused 2 "are not striped together" "$URI" nbd://127.0.0.1/x --socket "$TMP/s"
@@ -25,9 +27,12 @@ refused 2 "--name wants" "$URI" --socket "$TMP/s" --name .
 refused 2 "weft://" http://127.0.0.1/r --socket "$TMP/s"
 refused 2 "No such file" "$URI" --socket "$TMP/none/s"
 refused 2 "name a region" "$base" --socket "$TMP/s"
-refused 1 "127.0.0.1 port $PORT: there is no region 'nope'; what there is shows: weft list $base" "$base/nope" --socket "$TMP/s"
-! grep -q 'cannot connect' <<<"$(weft attach "$base/nope" --socket "$TMP/s" 2>&1)" || fail "it did connect"
-refused 1 "Connection refused; is weft serve running there?" "weft://127.0.0.1:$(free_port)/r" --socket "$TMP/s"
+refused 1 "127.0.0.1 port $PORT: there is no region 'nope'; what there is shows: weft list $base" \
+	"$base/nope" --socket "$TMP/s"
+! grep -q 'cannot connect' <<<"$(weft attach "$base/nope" --socket "$TMP/s" 2>&1)" ||
+	fail "it did connect"
+refused 1 "Connection refused; is weft serve running there?" "weft://127.0.0.1:$(free_port)/r" \
+	--socket "$TMP/s"
 refused 1 "RDMA" "$URI" --socket "$TMP/s" --transport rdma
 : >"$TMP/taken"
 refused 1 "is no socket" "$URI" --socket "$TMP/taken"
@@ -39,7 +44,8 @@ weft attach "$URI" --socket "$TMP/s"
 refused 1 "there is an attachment 'r' already" "$URI" --socket "$TMP/s2"
 refused 1 "held by" "$URI" --name other --socket "$TMP/s2"
 refused 1 "another process does" "$base/ro" --socket "$TMP/s"
-weft attach "$URI" --name reader --shared --socket "$TMP/s2" >"$TMP/out" || fail "a shared reader was refused"
+weft attach "$URI" --name reader --shared --socket "$TMP/s2" >"$TMP/out" ||
+	fail "a shared reader was refused"
 grep -q read-only "$TMP/out" || fail "$(cat "$TMP/out")"
 nbdinfo --is read-only "nbd+unix:///?socket=$TMP/s2" || fail "it may write"
 weft detach reader
@@ -47,9 +53,11 @@ weft detach "$TMP/s"
 
 # Of a device: what is missing, before anything else is said.
 if [[ ! -e /dev/ublk-control && ! -e /sys/module/nbd && $EUID = 0 ]]; then
-	[[ $(weft attach "$URI" --device 2>&1) = "weft-attach: the kernel has no driver for a block device loaded; as root: modprobe ublk_drv"*"or: modprobe nbd"* ]] ||
+	[[ $(weft attach "$URI" --device 2>&1) = \
+		"weft-attach: the kernel has no driver for a block device loaded; as root: modprobe ublk_drv"*"or: modprobe nbd"* ]] ||
 		fail "$(weft attach "$URI" --device 2>&1)"
-	refused 1 "weft-attach: the kernel's nbd driver is not loaded; as root: modprobe nbd" "$URI" --device /dev/nbd3
+	refused 1 "weft-attach: the kernel's nbd driver is not loaded; as root: modprobe nbd" \
+		"$URI" --device /dev/nbd3
 fi
 if [[ $EUID = 0 ]]; then
 	place=$(mktemp -d /tmp/weft-place.XXXXXX)
@@ -58,7 +66,8 @@ if [[ $EUID = 0 ]]; then
 	mkdir -m 700 "$place/run"
 	chown -R 1234 "$place"
 	answer=$(WEFT_RUN_DIR=$place/run setpriv --reuid 1234 --regid 1234 --clear-groups "$place/weft-attach" "$URI" --device 2>&1) || :
-	[[ $answer = "weft-attach: a block device ("*") is for root; --mount and --socket are for everybody" ]] || fail "$answer"
+	[[ $answer = \
+		"weft-attach: a block device ("*") is for root; --mount and --socket are for everybody" ]] || fail "$answer"
 fi
 
 # Of what is not there.
@@ -67,9 +76,12 @@ not_there() { # TEXT COMMAND…
 	answer=$("${@:2}" 2>&1) && fail "${*:2} succeeded"
 	[[ $answer = *"$1"* ]] || fail "${*:2}: $answer"
 }
-not_there "weft-reset: there is no attachment 'nobody'; weft status shows what there is" weft reset nobody
-not_there "weft-detach: there is no attachment 'nobody'; weft status shows what there is" weft detach nobody
-not_there "weft-rescue: there is no attachment 'nobody', and no such file" weft rescue nobody "$TMP/saved"
+not_there "weft-reset: there is no attachment 'nobody'; weft status shows what there is" weft \
+	reset nobody
+not_there "weft-detach: there is no attachment 'nobody'; weft status shows what there is" weft \
+	detach nobody
+not_there "weft-rescue: there is no attachment 'nobody', and no such file" weft rescue nobody \
+	"$TMP/saved"
 not_there "is weft serve running there?" weft list "weft://127.0.0.1:$(free_port)"
 left=$(compgen -G "$WEFT_RUN_DIR/attach*") || :
 [[ -z $left ]] || fail "left behind: $left"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# A signal to a bridge is a detach without force: with users it flushes, says so and stays, and it ends by itself when the last
-# user goes.  SIGHUP ends nothing.
+# A signal to a bridge is a detach without force: with users it flushes, says so and stays, and it
+# ends by itself when the last user goes.  SIGHUP ends nothing.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 [[ -w /dev/fuse ]] || skip "no /dev/fuse"
@@ -23,7 +23,8 @@ for signal in TERM INT; do
 	dd if="$TMP/random" of="$TMP/f" conv=notrunc status=none
 	kill -s "$signal" "$pid"
 	wait_for gone "$pid"
-	[[ ! -e $TMP/f && -z $(compgen -G "$WEFT_RUN_DIR/attach-r*") ]] || fail "left behind: $(ls "$TMP" "$WEFT_RUN_DIR")"
+	[[ ! -e $TMP/f && -z $(compgen -G "$WEFT_RUN_DIR/attach-r*") ]] ||
+		fail "left behind: $(ls "$TMP" "$WEFT_RUN_DIR")"
 	attach --mount "$TMP/f"
 	cmp -n 65536 "$TMP/random" "$TMP/f" || fail "SIG$signal lost what was written"
 	weft detach r >/dev/null
@@ -51,8 +52,10 @@ user=$COPROC_PID
 read -r -u "${COPROC[0]}" _
 kill -TERM "$pid"
 wait_for said "what the kernel cached of 'r' is at its donor"
-wait_for said "'r' was told to end (SIGTERM) and goes on until it can: 'r' is in use: pid $user (python3) has it"
-[[ $(weft status r) = *"told to end (SIGTERM); it ends when nobody uses it any more"* ]] || fail "$(weft status r)"
+wait_for said \
+	"'r' was told to end (SIGTERM) and goes on until it can: 'r' is in use: pid $user (python3) has it"
+[[ $(weft status r) = *"told to end (SIGTERM); it ends when nobody uses it any more"* ]] ||
+	fail "$(weft status r)"
 echo >&"${COPROC[1]}"
 read -r -u "${COPROC[0]}" _
 
@@ -68,7 +71,8 @@ kill -KILL "$pid"
 wait "$user" || :
 wait_for gone "$pid"
 attach --mount "$TMP/f"
-[[ $(dd if="$TMP/f" bs=4096 skip=1 count=2 status=none | tr -d '\n' | fold -w 4096 | cut -c 1-3) = $'mmm\nnnn' ]] || fail "the flushed pages are lost"
+[[ $(dd if="$TMP/f" bs=4096 skip=1 count=2 status=none | tr -d '\n' | fold -w 4096 | cut -c 1-3) = \
+	$'mmm\nnnn' ]] || fail "the flushed pages are lost"
 
 echo "it ends by itself when the last user goes"
 exec 9<"$TMP/f"
@@ -76,7 +80,8 @@ kill -TERM "$pid"
 wait_for said "pid $$ (bash) has it open"
 exec 9<&-
 wait_for gone "$pid"
-[[ ! -e $TMP/f && -z $(compgen -G "$WEFT_RUN_DIR/attach-r*") ]] || fail "left behind: $(ls "$TMP" "$WEFT_RUN_DIR")"
+[[ ! -e $TMP/f && -z $(compgen -G "$WEFT_RUN_DIR/attach-r*") ]] ||
+	fail "left behind: $(ls "$TMP" "$WEFT_RUN_DIR")"
 
 echo "a client of its socket is a user"
 weft attach "$URI" --socket "$TMP/s" --foreground >"$TMP/out" 2>&1 &
@@ -104,13 +109,15 @@ wait_for gone "$pid"
 wait "$bridge" || fail "exit status $?"
 
 echo "a cache that cannot be written back is not given up; what is stale and has nothing to lose ends"
-weft attach "$URI" --socket "$TMP/s" --cache 4M --dead-timeout 60 --push-interval 60 >"$TMP/out" 2>&1 || fail "$(cat "$TMP/out")"
+weft attach "$URI" --socket "$TMP/s" --cache 4M --dead-timeout 60 \
+	--push-interval 60 >"$TMP/out" 2>&1 || fail "$(cat "$TMP/out")"
 pid=$(weft status r --json | jq '.attachments[0].pid')
 nbdcopy "$TMP/random" "nbd+unix:///?socket=$TMP/s"
 port=${PORT:?}
 stop_donor || fail "the donor: $?"
 kill -TERM "$pid"
-wait_for said "its cache holds what is not at the donor, and the donor does not answer; to save that: weft rescue r FILE"
+wait_for said \
+	"its cache holds what is not at the donor, and the donor does not answer; to save that: weft rescue r FILE"
 [[ -d /proc/$pid ]] || fail "it gave its cache up"
 weft detach --force r >/dev/null 2>&1 || :
 start_donor --listen "127.0.0.1:$port" --memory r=8M

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# A bridge that was stopped for longer than the lease: somebody else may have the region then, and the old one
-# never writes again. When nobody wrote meanwhile, it goes on.
+# A bridge that was stopped for longer than the lease: somebody else may have the region then, and
+# the old one never writes again. When nobody wrote meanwhile, it goes on.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool qemu-io jq
 
@@ -16,13 +16,15 @@ kill -STOP "$pid"
 cleanup_add "kill -CONT $pid 2>/dev/null"
 wait_for nobody_has_it >/dev/null
 kill -CONT "$pid"
-qemu-io -f raw "$nbd" -c 'read -P 1 0 1M' -c 'write -P 2 0 1M' >"$TMP/io" || fail "alone, it did not go on: $(cat "$TMP/io")"
+qemu-io -f raw "$nbd" -c 'read -P 1 0 1M' -c 'write -P 2 0 1M' >"$TMP/io" ||
+	fail "alone, it did not go on: $(cat "$TMP/io")"
 ! grep 'Pattern verification failed' "$TMP/io" || fail "other bytes"
 
 kill -STOP "$pid"
 wait_for nobody_has_it >/dev/null
 mkdir -m 700 "$TMP/run2"
-WEFT_RUN_DIR=$TMP/run2 weft attach "$URI" --socket "$TMP/s2" >/dev/null || fail "the region was not free"
+WEFT_RUN_DIR=$TMP/run2 weft attach "$URI" --socket "$TMP/s2" >/dev/null ||
+	fail "the region was not free"
 cleanup_add "WEFT_RUN_DIR='$TMP/run2' weft detach --force r"
 qemu-io -f raw "nbd+unix:///?socket=$TMP/s2" -c 'write -P 3 0 1M' >/dev/null
 kill -CONT "$pid"

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 # timeout: 240
 # presets: dev asan
-# Two regions that were written as one striped device are that device from then on: in another order, with another unit, alone or with a
-# third they are refused, in plain words and with every byte untouched, also after their donors were killed or restarted; until somebody says that
-# the contents are given up.
+# Two regions that were written as one striped device are that device from then on: in another
+# order, with another unit, alone or with a third they are refused, in plain words and with every
+# byte untouched, also after their donors were killed or restarted; until somebody says that the
+# contents are given up.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool nbdcopy cmp jq
 
@@ -39,7 +40,8 @@ refused() {
 	attach_as "$@" >"$TMP/out" 2>&1 || status=$?
 	[[ $status = 1 ]] || fail "exit status $status: $*: $(cat "$TMP/out")"
 	grep -q -- "$pattern" "$TMP/out" || fail "no '$pattern': $(cat "$TMP/out")"
-	grep -q -- "to give its contents up: --new-contents" "$TMP/out" || fail "no way out is told: $(cat "$TMP/out")"
+	grep -q -- "to give its contents up: --new-contents" "$TMP/out" ||
+		fail "no way out is told: $(cat "$TMP/out")"
 	[[ $(weft status --json | jq '.attachments | length') = 0 ]] || fail "something is attached"
 }
 
@@ -52,9 +54,11 @@ all_are_refused() {
 	refused "region '${kind}1' is part 1 of 2 .*not a whole device: give all 2 donors" "$kind" 1
 	refused "region '${kind}2' is part 2 of 2 .*not a whole device" "$kind" 2 -- --read-only
 	refused "region '${kind}2' is part 2 of 2 .*not a whole device" "$kind" 2 -- --shared
-	refused "is part [12] of 2 .*, not part [12] of 3: give all 2 donors" "$kind" 1 2 3 -- --stripe-unit $unit
+	refused "is part [12] of 2 .*, not part [12] of 3: give all 2 donors" "$kind" 1 2 3 -- \
+		--stripe-unit $unit
 	# The library and the benchmark attach one region, too.
-	! weft bench "$base/${kind}1" --overwrite --time 1 >"$TMP/out" 2>&1 || fail "written over by a benchmark"
+	! weft bench "$base/${kind}1" --overwrite --time 1 >"$TMP/out" 2>&1 ||
+		fail "written over by a benchmark"
 	grep -q "is part 1 of 2" "$TMP/out" || fail "$(cat "$TMP/out")"
 	[[ $(sum "$kind") = "$before" ]] || fail "other bytes after what was refused"
 }
@@ -89,7 +93,8 @@ right_order_works m
 for i in 1 2 3; do wait_for nbdcopy "nbd://127.0.0.1:$port/f$i" "$TMP/back"; done
 before=$(sum f)
 all_are_refused f
-# The files' contents are another epoch's, since nobody knows what was lost; they are parts of that device all the same.
+# The files' contents are another epoch's, since nobody knows what was lost; they are parts of that
+# device all the same.
 right_order_works f
 stop_donor
 start_donor "${serve[@]}" --lease 1
@@ -102,7 +107,8 @@ attach_as f 1 2 -- --stripe-unit $unit >/dev/null
 bridge=$(weft status x --json | jq '.attachments[0].pid')
 kill -KILL "$bridge"
 wait_for gone "$bridge"
-! attach_as f 1 2 -- --stripe-unit $unit --new-contents >"$TMP/out" 2>&1 || fail "a take-over gave its contents up"
+! attach_as f 1 2 -- --stripe-unit $unit --new-contents >"$TMP/out" 2>&1 ||
+	fail "a take-over gave its contents up"
 grep -q "without --new-contents" "$TMP/out" || fail "$(cat "$TMP/out")"
 attach_as f 1 2 -- --stripe-unit $unit | grep -q "taken over" || fail "not taken over"
 weft detach x
@@ -117,7 +123,8 @@ wait_for gone "$bridge"
 # The line that attaches it again does not say so again.
 weft status x >"$TMP/out" || :
 grep -q "weft attach .*--stripe-unit $unit" "$TMP/out" || fail "$(cat "$TMP/out")"
-! grep -q -e --new-contents "$TMP/out" || fail "the line that attaches it again gives its contents up: $(cat "$TMP/out")"
+! grep -q -e --new-contents "$TMP/out" ||
+	fail "the line that attaches it again gives its contents up: $(cat "$TMP/out")"
 weft detach x
 [[ $(sum f) = "$before" ]] || fail "other bytes after --new-contents"
 refused "region 'f[12]' is part [12] of 2 .*in the order" f 1 2 -- --stripe-unit $unit
@@ -125,7 +132,8 @@ attach_as f 1 -- --new-contents >/dev/null
 weft detach x
 refused "region 'f1' is a whole device, not part 2 of 2 of a striped device (stripes of 64 KiB): attach this region alone" f 2 1 -- --stripe-unit $unit
 
-# Whoever lost the region to another device does not get it back by a reset, though it said --new-contents once.
+# Whoever lost the region to another device does not get it back by a reset, though it said
+# --new-contents once.
 attach_as m 1 2 -- --stripe-unit $unit --new-contents >/dev/null
 bridge=$(weft status x --json | jq '.attachments[0].pid')
 kill -STOP "$bridge"

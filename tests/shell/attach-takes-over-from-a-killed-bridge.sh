@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# A bridge killed with -9: its file is cleared, the next one of its name has the region at once, with a higher incarnation.
+# A bridge killed with -9: its file is cleared, the next one of its name has the region at once,
+# with a higher incarnation.
 # presets: dev asan tsan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 [[ -w /dev/fuse ]] || skip "no /dev/fuse"

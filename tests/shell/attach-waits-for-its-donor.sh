@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# --wait: a donor that is not up yet, or a region that another holds, is waited for; without it that is an error at once.  A service manager
-# is told when the attachment is ready, and Ctrl-C and SIGTERM give the waiting up.
+# --wait: a donor that is not up yet, or a region that another holds, is waited for; without it that
+# is an error at once.  A service manager is told when the attachment is ready, and Ctrl-C and
+# SIGTERM give the waiting up.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool python3 jq
@@ -11,8 +12,10 @@ mkdir -m 700 "$TMP/elsewhere"
 refused() { # TEXT ARGUMENT…
 	local status=0
 	weft attach "$uri" --socket "$TMP/s" "${@:2}" >"$TMP/out" 2>&1 || status=$?
-	[[ $status = 1 && $(cat "$TMP/out") = *"$1"* ]] || fail "${*:2}: exit status $status: $(cat "$TMP/out")"
-	[[ ! -e $TMP/s && -z $(compgen -G "$WEFT_RUN_DIR/attach-*") ]] || fail "left behind: $(ls "$WEFT_RUN_DIR")"
+	[[ $status = 1 && $(cat "$TMP/out") = *"$1"* ]] ||
+		fail "${*:2}: exit status $status: $(cat "$TMP/out")"
+	[[ ! -e $TMP/s && -z $(compgen -G "$WEFT_RUN_DIR/attach-*") ]] ||
+		fail "left behind: $(ls "$WEFT_RUN_DIR")"
 }
 
 echo "no donor: at once, or when the time is over"
@@ -30,7 +33,8 @@ wait_for grep -q "running there?; trying again$" "$TMP/out"
 start_donor --listen "127.0.0.1:$port" --memory r=1M
 wait "$attach" || fail "$(cat "$TMP/out")"
 grep -q "'r' is attached" "$TMP/out" || fail "$(cat "$TMP/out")"
-[[ $(grep -c "trying again" "$TMP/out") = 1 ]] || fail "the same reason is told again and again: $(cat "$TMP/out")"
+[[ $(grep -c "trying again" "$TMP/out") = 1 ]] ||
+	fail "the same reason is told again and again: $(cat "$TMP/out")"
 
 echo "another has it: until that one goes"
 : >"$TMP/out" # nothing of an earlier one
@@ -44,13 +48,17 @@ echo "another had it, and is silent: for how long yet is no new reason each seco
 kill -KILL "$(weft status other --json | jq '.attachments[0].pid')"
 : >"$TMP/out" # nothing of an earlier one
 status=0
-WEFT_RUN_DIR=$TMP/elsewhere weft attach "$uri" --socket "$TMP/s" --name late --wait 4 >"$TMP/out" 2>&1 || status=$?
-[[ $status = 1 && $(grep -c "trying again" "$TMP/out") -le 2 ]] || fail "exit status $status: $(cat "$TMP/out")"
+WEFT_RUN_DIR=$TMP/elsewhere weft attach "$uri" --socket "$TMP/s" --name late \
+	--wait 4 >"$TMP/out" 2>&1 || status=$?
+[[ $status = 1 && $(grep -c "trying again" "$TMP/out") -le 2 ]] ||
+	fail "exit status $status: $(cat "$TMP/out")"
 weft attach "$uri" --socket "$TMP/other" --name other >/dev/null || fail "other is not taken over"
 
 status=0
 weft attach "$uri" --socket "$TMP/s" --name reader --read-only >"$TMP/out" 2>&1 || status=$?
-[[ $status = 1 && $(cat "$TMP/out") = *"; to read beside a writer, use --shared instead of --read-only" ]] || fail "$(cat "$TMP/out")"
+[[ $status = 1 &&
+	$(cat "$TMP/out") = *"; to read beside a writer, use --shared instead of --read-only" ]] ||
+		fail "$(cat "$TMP/out")"
 weft detach other >/dev/null
 
 echo "what cannot come is an error at once"
@@ -80,13 +88,15 @@ wait_for grep -qx "STOPPING=1" "$TMP/notified"
 echo "given up"
 stop_donor || fail "the donor: $?"
 : >"$TMP/out" # nothing of an earlier one
-NOTIFY_SOCKET=$TMP/notify weft attach "$uri" --socket "$TMP/s" --foreground --wait 0 >"$TMP/out" 2>&1 &
+NOTIFY_SOCKET=$TMP/notify weft attach "$uri" --socket "$TMP/s" --foreground \
+	--wait 0 >"$TMP/out" 2>&1 &
 bridge=$!
 wait_for grep -q "trying again" "$TMP/out"
 kill -TERM "$bridge"
 status=0
 wait "$bridge" || status=$?
-[[ $status = 1 && $(cat "$TMP/out") = *"given up: cannot attach"* ]] || fail "exit status $status: $(cat "$TMP/out")"
+[[ $status = 1 && $(cat "$TMP/out") = *"given up: cannot attach"* ]] ||
+	fail "exit status $status: $(cat "$TMP/out")"
 [[ $(grep -cx "READY=1" "$TMP/notified") = 1 ]] || fail "ready without a donor"
 : >"$TMP/out" # nothing of an earlier one
 weft attach "$uri" --socket "$TMP/s" --wait 0 >"$TMP/out" 2>&1 &

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-# weft bench --compare: nothing between a run and itself, or the same with other noise; a slower one is found, and said.
+# weft bench --compare: nothing between a run and itself, or the same with other noise; a slower one
+# is found, and said.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq
 
-# make_run SEED FACTOR >FILE: 9 rounds with noise of 10 %, reads through the file at FACTOR of the speed.
+# make_run SEED FACTOR >FILE: 9 rounds with noise of 10 %, reads through the file at FACTOR of the
+# speed.
 make_run() {
 	jq -n --argjson seed "$1" --argjson factor "$2" '
 		def noise($i): (($seed * 7919 + $i * 104729) * 16807 % 2147483647) / 2147483647 * 0.2 + 0.9;
@@ -20,7 +22,8 @@ make_run 2 1 >"$TMP/a2.json"
 make_run 3 0.5 >"$TMP/b.json"
 
 for other in a a2; do
-	weft bench --compare "$TMP/a.json" "$TMP/$other.json" >"$TMP/out" || fail "a and $other: exit status $?: $(cat "$TMP/out")"
+	weft bench --compare "$TMP/a.json" "$TMP/$other.json" >"$TMP/out" ||
+		fail "a and $other: exit status $?: $(cat "$TMP/out")"
 	grep -q '^0 better, 0 worse, 36 without' "$TMP/out" || fail "$(cat "$TMP/out")"
 done
 status=0
@@ -35,8 +38,10 @@ jq -e '.worse == 0 and ([.rows[] | select(.verdict == "better")] | length) == 6 
 
 # Runs of the time when the two kinds of device were one path, "device".
 jq '(.cells[] | select(.path == "tcp file")).path = "tcp device"' "$TMP/a.json" >"$TMP/old.json"
-weft bench --compare "$TMP/old.json" "$TMP/b.json" >"$TMP/out" || fail "exit status $?: $(cat "$TMP/out")"
-grep -q '^0 better, 0 worse, 24 without' "$TMP/out" && grep -qx 'only in A, wholly or in part: tcp device' "$TMP/out" &&
+weft bench --compare "$TMP/old.json" "$TMP/b.json" >"$TMP/out" ||
+	fail "exit status $?: $(cat "$TMP/out")"
+grep -q '^0 better, 0 worse, 24 without' "$TMP/out" &&
+	grep -qx 'only in A, wholly or in part: tcp device' "$TMP/out" &&
 	grep -qx 'only in B, wholly or in part: tcp file' "$TMP/out" || fail "$(cat "$TMP/out")"
 weft bench --compare "$TMP/old.json" "$TMP/old.json" >"$TMP/out"
 [[ $(grep -c '^tcp device ' "$TMP/out") = 12 ]] || fail "$(cat "$TMP/out")"
@@ -44,7 +49,8 @@ weft bench --compare "$TMP/old.json" "$TMP/old.json" >"$TMP/out"
 ! weft bench --compare "$TMP/a.json" 2>"$TMP/err" || fail "one file"
 grep -q 'the JSON files of two runs' "$TMP/err" || fail "$(cat "$TMP/err")"
 
-# Figures that cannot be trusted are said to be so, in a run and in a comparison; the columns are what they say.
+# Figures that cannot be trusted are said to be so, in a run and in a comparison; the columns are
+# what they say.
 jq '(.cells[] | select(.path == "tcp file" and .depth == 1 and .op == "read").ops_s) = {rounds: [100, 110, 120, 130, 500, 900, 1000, 1100, 1200],
 	median: 500, spread_percent: 176}' "$TMP/a.json" >"$TMP/noisy.json"
 weft bench --compare "$TMP/noisy.json" "$TMP/noisy.json" >"$TMP/out"

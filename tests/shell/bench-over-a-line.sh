@@ -8,7 +8,8 @@ need_tool jq xmllint
 quick=(--time 1 --rounds 2 --sizes 4K --depths 1 --span 4M)
 export TMPDIR=$TMP
 weft bench --line delay=3ms,seed=5 "${quick[@]}" --paths direct,socket --json="$TMP/run.json" \
-	--html "$TMP/run.html" >"$TMP/table" 2>"$TMP/err" || fail "exit status $?: $(cat "$TMP/err")"
+	--html "$TMP/run.html" >"$TMP/table" 2>"$TMP/err" ||
+		fail "exit status $?: $(cat "$TMP/err")"
 jq -e '.line.options == "delay=3ms,seed=5" and .line.figures.seed == 5 and
 	.line.figures.delay_ns == 3000000 and .line.figures.near_to_far.packets > 20 and .region_bytes == 4194304 and
 	[.paths[].path] == ["tcp direct", "tcp socket"] and

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# What a killed bridge left in its cache file goes on without the bridge's state, by what the file says itself; but a file that does not say
-# of which contents it is, or says others than the state, is not written back.
+# What a killed bridge left in its cache file goes on without the bridge's state, by what the file
+# says itself; but a file that does not say of which contents it is, or says others than the state,
+# is not written back.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 . "$WEFT_SRC/tests/ownership.sh"
@@ -11,7 +12,8 @@ start_donor --file "r=$TMP/region" --lease 2
 socket="nbd+unix:///?socket=$TMP/s"
 port=$PORT
 leave() { # something in the cache file alone
-	weft attach "$URI" --socket "$TMP/s" --cache 4M --cache-file "$TMP/cache" --push-interval 600 >/dev/null || fail "attach"
+	weft attach "$URI" --socket "$TMP/s" --cache 4M --cache-file "$TMP/cache" \
+		--push-interval 600 >/dev/null || fail "attach"
 	head -c 65536 /dev/zero | tr '\0' "$1" >"$TMP/data"
 	nbdcopy "$TMP/data" "$socket" || fail "nbdcopy"
 	kill_bridge

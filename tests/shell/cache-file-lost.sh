@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# A cache file whose pages are gone, made shorter under a running bridge: what is lost fails, is told once, and is never taken for zeros; the
-# rest is saved, and reaches the donor.
+# A cache file whose pages are gone, made shorter under a running bridge: what is lost fails, is
+# told once, and is never taken for zeros; the rest is saved, and reaches the donor.
 # presets: dev asan
 # timeout: 120
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
@@ -21,7 +21,8 @@ cached=(--socket "$TMP/s" --mount "$TMP/m" --cache 32M --cache-file "$TMP/cache"
 weft attach "$URI" "${cached[@]}" >/dev/null || fail "attach"
 pid=$(weft status r --json | jq '.attachments[0].pid')
 # Nothing of it is in a core dump.
-awk -v file="$TMP/cache" '/^[0-9a-f]+-/ {ours = $NF == file} ours && /^VmFlags/ {n++; if (!/ dd/) bad++} END {exit !(n > 0 && !bad)}' \
+awk -v file="$TMP/cache" \
+	'/^[0-9a-f]+-/ {ours = $NF == file} ours && /^VmFlags/ {n++; if (!/ dd/) bad++} END {exit !(n > 0 && !bad)}' \
 	"/proc/$pid/smaps" || fail "the cache would be dumped"
 nbdcopy "$TMP/data" "$socket" || fail "nbdcopy"
 (($(cache dirty_bytes) == 8 << 20)) || fail "dirty: $(cache dirty_bytes)"
@@ -33,7 +34,9 @@ for ((mib = 0; mib < 8; mib++)); do
 		grep -q "Input/output error" "$TMP/err" || fail "$(cat "$TMP/err")"
 		lost=$mib
 	fi
-	[[ ! -s $TMP/got ]] || cmp -i "0:$((mib << 20))" -n "$(stat -c %s "$TMP/got")" "$TMP/got" "$TMP/data" || fail "other bytes"
+	[[ ! -s $TMP/got ]] ||
+		cmp -i "0:$((mib << 20))" -n "$(stat -c %s "$TMP/got")" "$TMP/got" "$TMP/data" ||
+			fail "other bytes"
 	if qemu-io -f raw -r -c "read ${mib}M 1M" "$socket" >"$TMP/out" 2>&1; then
 		[[ $mib != "${lost-}" ]] || fail "what is lost was read: $(cat "$TMP/out")"
 	fi
@@ -49,10 +52,12 @@ weft rescue r "$TMP/saved" >"$TMP/out" || fail "rescue"
 grep -q "that were not at the donor are lost" "$TMP/out" || fail "rescue said: $(cat "$TMP/out")"
 grep -q " torn\$" "$TMP/saved.map" || fail "map: $(cat "$TMP/saved.map")"
 while read -r off len what; do
-	[[ $what != dirty ]] || cmp -i "$off" -n "$len" "$TMP/saved" "$TMP/data" || fail "saved something else at $off"
+	[[ $what != dirty ]] || cmp -i "$off" -n "$len" "$TMP/saved" "$TMP/data" ||
+		fail "saved something else at $off"
 done < <(grep -v '^#' "$TMP/saved.map")
 refused "Input/output error; to lose that: weft detach --force r\|are lost, since its cache file cannot be read" weft detach r
-weft detach --force r >"$TMP/out" 2>&1 || grep -q "is detached, but" "$TMP/out" || fail "detach: $(cat "$TMP/out")"
+weft detach --force r >"$TMP/out" 2>&1 || grep -q "is detached, but" "$TMP/out" ||
+	fail "detach: $(cat "$TMP/out")"
 # What was not lost is at the donor, and nothing else is over what it had.
 nbdcopy "nbd://127.0.0.1:$PORT/r" "$TMP/donor" || fail "nbdcopy"
 while read -r off len what; do
@@ -66,13 +71,17 @@ refused "something else, or damaged" weft attach "$URI" "${cached[@]}"
 
 # A link is not followed, and nothing is made where it leads; nor is a device opened.
 ln -s "$TMP/target" "$TMP/link"
-refused "$TMP/link as a cache file: it is a symbolic link" weft attach "$URI" --socket "$TMP/s" --cache 32M --cache-file "$TMP/link"
+refused "$TMP/link as a cache file: it is a symbolic link" weft attach "$URI" --socket "$TMP/s" \
+	--cache 32M --cache-file "$TMP/link"
 [[ ! -e $TMP/target ]] || fail "the link was followed"
-refused "/dev/null as a cache file: it is no regular file" weft attach "$URI" --socket "$TMP/s" --cache 32M --cache-file /dev/null
+refused "/dev/null as a cache file: it is no regular file" weft attach "$URI" --socket "$TMP/s" \
+	--cache 32M --cache-file /dev/null
 mkfifo "$TMP/fifo"
-refused "it is no regular file" weft attach "$URI" --socket "$TMP/s" --cache 32M --cache-file "$TMP/fifo"
+refused "it is no regular file" weft attach "$URI" --socket "$TMP/s" --cache 32M \
+	--cache-file "$TMP/fifo"
 refused "it is no regular file" weft rescue "$TMP/fifo" "$TMP/nothing"
-# Without a file, the same of core dumps: the cache, and the buffers, which are the largest after it.  (A sanitizer has memory of its own.)
+# Without a file, the same of core dumps: the cache, and the buffers, which are the largest after
+# it.  (A sanitizer has memory of its own.)
 [[ $WEFT_PRESET != asan ]] || exit 0
 weft attach "$URI" --socket "$TMP/s" --cache 48M >/dev/null || fail "attach"
 pid=$(weft status r --json | jq '.attachments[0].pid')

@@ -3,8 +3,9 @@
 # timeout: 400
 # presets: dev asan
 # processors: 2
-# A cache file of which the disk cannot read some blocks (null_blk with bad blocks, below ext4), after its bridge was killed: rescue saves the
-# rest, and names what is torn; the next bridge takes the device over, fails what is lost with EIO, and writes the rest back.
+# A cache file of which the disk cannot read some blocks (null_blk with bad blocks, below ext4),
+# after its bridge was killed: rescue saves the rest, and names what is torn; the next bridge takes
+# the device over, fails what is lost with EIO, and writes the rest back.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool mkfs.ext4 filefrag jq nbdcopy cmp
@@ -45,18 +46,21 @@ read -r first physical < <(filefrag -b4096 -e "$file" | awk -v want=$((at / 4096
 block=$((physical + at / 4096 - first))
 echo "+$((block * 8))-$((block * 8 + 31))" >"$disk/badblocks"
 echo 3 >/proc/sys/vm/drop_caches
-dd if="$file" bs=4096 skip=$((at / 4096)) count=1 of=/dev/null status=none 2>/dev/null && fail "it can be read: this shows nothing"
+dd if="$file" bs=4096 skip=$((at / 4096)) count=1 of=/dev/null status=none 2>/dev/null &&
+	fail "it can be read: this shows nothing"
 
 echo "== rescue"
 weft rescue "$file" "$TMP/saved" | tee "$TMP/out"
 grep -q "KiB more that were not at the donor are lost" "$TMP/out" || fail "rescue"
 cat "$TMP/saved.map"
 # One run; the disk may fail a bit more than it was told to, since it reads ahead.
-read -r torn bad < <(awk '$3 == "torn" {print $1, $2; n++} END {exit n != 1}' "$TMP/saved.map") || fail "map"
+read -r torn bad < <(awk '$3 == "torn" {print $1, $2; n++} END {exit n != 1}' "$TMP/saved.map") ||
+	fail "map"
 ((bad >= 16384 && bad <= 65536)) || fail "$bad bytes are torn"
 sum=0
 while read -r off len what; do
-	[[ $what = torn ]] || cmp -i "$off" -n "$len" "$TMP/saved" "$TMP/data" || fail "saved something else at $off"
+	[[ $what = torn ]] || cmp -i "$off" -n "$len" "$TMP/saved" "$TMP/data" ||
+		fail "saved something else at $off"
 	sum=$((sum + len))
 done < <(grep -v '^#' "$TMP/saved.map")
 ((sum == 8 << 20)) || fail "the map names $sum bytes"
@@ -67,9 +71,11 @@ pid=$(pgrep -x weft-attach)
 lost() { (($(cache lost_bytes) == bad && $(cache dirty_bytes) == bad)); }
 wait_for -t 60 lost
 weft status r
-dd if=/dev/ublkb0 bs=4096 skip=$((torn / 4096)) count=1 iflag=direct of=/dev/null status=none 2>"$TMP/err" && fail "what is lost was read"
+dd if=/dev/ublkb0 bs=4096 skip=$((torn / 4096)) count=1 iflag=direct of=/dev/null status=none \
+	2>"$TMP/err" && fail "what is lost was read"
 grep -q "Input/output error" "$TMP/err" || fail "$(cat "$TMP/err")"
-dd if=/dev/ublkb0 bs=1M count=4 iflag=direct status=none | cmp -n $((4 << 20)) - "$TMP/data" || fail "other bytes"
+dd if=/dev/ublkb0 bs=1M count=4 iflag=direct status=none | cmp -n $((4 << 20)) - "$TMP/data" ||
+	fail "other bytes"
 (($(cat "$TMP/said" "$WEFT_RUN_DIR/attach-r.log" | grep -c "cannot be read or written") == 1)) ||
 	fail "it is told, but not once: $(cat "$TMP/said" "$WEFT_RUN_DIR/attach-r.log")"
 refused "lost\\|could not be written" weft detach r
@@ -77,7 +83,8 @@ weft detach --force r || :
 gone "$pid" || fail "the bridge goes on"
 nbdcopy "nbd://127.0.0.1:$PORT/r" "$TMP/donor" || fail "nbdcopy"
 cmp -n "$torn" "$TMP/donor" "$TMP/data" || fail "the donor lacks something"
-cmp -i $((torn + bad)) -n $(((8 << 20) - torn - bad)) "$TMP/donor" "$TMP/data" || fail "the donor lacks something"
+cmp -i $((torn + bad)) -n $(((8 << 20) - torn - bad)) "$TMP/donor" "$TMP/data" ||
+	fail "the donor lacks something"
 cmp -i "$torn:0" -n "$bad" "$TMP/donor" /dev/zero || fail "the donor has something for what is lost"
 ! compgen -G "$TMP/asan*" || fail "the sanitizers have complaints: $(cat "$TMP"/asan*)"
 echo "== done"

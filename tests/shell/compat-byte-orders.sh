@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
-# Machines of different byte order use each other: a donor of s390x and a bridge of ours, then the other way round.
-# The programs of s390x are those of the preset of that name, and run under qemu-user.
+# Machines of different byte order use each other: a donor of s390x and a bridge of ours, then the
+# other way round.  The programs of s390x are those of the preset of that name, and run under
+# qemu-user.
 # tier: long
 # presets: dev only
 # timeout: 300
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool nbdinfo nbdcopy jq qemu-s390x
 s390x=$WEFT_SRC/build/s390x/bin sysroot=$WEFT_SRC/build/cross/s390x
-[[ -x $s390x/weft-serve && -x $s390x/weft-attach ]] || skip "s390x is not built: tests/run --long --preset s390x"
+[[ -x $s390x/weft-serve && -x $s390x/weft-attach ]] ||
+	skip "s390x is not built: tests/run --long --preset s390x"
 
 of_s390x() { # COMMAND ARGUMENT…
 	qemu-s390x -L "$sysroot" "$s390x/$1" "${@:2}"
@@ -20,7 +22,8 @@ write_and_compare() {
 	nbdcopy --connections=2 --flush "$TMP/image" "$nbd"
 	nbdcopy "$nbd" "$TMP/back"
 	cmp "$TMP/image" "$TMP/back"
-	weft list --json "$URI" | jq -e --arg name "$1" '[.. | .name? // empty] | index($name)' >/dev/null ||
+	weft list --json "$URI" |
+		jq -e --arg name "$1" '[.. | .name? // empty] | index($name)' >/dev/null ||
 		fail "weft list does not show $1: $(weft list --json "$URI")"
 }
 
@@ -48,7 +51,8 @@ stop_donor
 start_donor --memory little=16M
 of_s390x weft-attach "$URI" --socket "$TMP/s" --name theirs --cache 4M
 write_and_compare little
-! nbdcopy "${URI/weft:/nbd:}" "$TMP/back" 2>"$TMP/refused" || fail "a stock client was let in beside a writer"
+! nbdcopy "${URI/weft:/nbd:}" "$TMP/back" 2>"$TMP/refused" ||
+	fail "a stock client was let in beside a writer"
 weft detach theirs
 nbdcopy "${URI/weft:/nbd:}" "$TMP/back"
 cmp "$TMP/image" "$TMP/back"

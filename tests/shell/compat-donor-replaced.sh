@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# A donor is killed, or stopped for an upgrade, and goes on as the other version, and then as the first again, under bridges and programs
-# of both versions: memory in the holder, its header, file marks. (The other version: the commit in tests/compat/wire-0.)
+# A donor is killed, or stopped for an upgrade, and goes on as the other version, and then as the
+# first again, under bridges and programs of both versions: memory in the holder, its header, file
+# marks. (The other version: the commit in tests/compat/wire-0.)
 # presets: dev asan
 # timeout: 300
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
@@ -8,7 +9,8 @@
 need_tool jq nbdcopy cmp git
 build_old
 
-# A library's program: writes what it is told to and keeps it open; says, when asked, whether the bytes are there still.
+# A library's program: writes what it is told to and keeps it open; says, when asked, whether the
+# bytes are there still.
 cat >"$TMP/use.c" <<-'C'
 	#include <err.h>
 	#include <stdio.h>
@@ -59,7 +61,8 @@ start_user() { # USER
 	random_file "${expected[$1]}" 1M
 	if [[ $kind = library ]]; then
 		mkfifo "$TMP/$1.in" "$TMP/$1.out"
-		LD_LIBRARY_PATH=${libraries[$version]} "$TMP/use" "weft://127.0.0.1:$port/$1" "${expected[$1]}" \
+		LD_LIBRARY_PATH=${libraries[$version]} "$TMP/use" "weft://127.0.0.1:$port/$1" \
+			"${expected[$1]}" \
 			<"$TMP/$1.in" >"$TMP/$1.out" 2>"$TMP/$1.err" &
 		pid[$1]=$!
 		exec {writing}>"$TMP/$1.in" {reading}<"$TMP/$1.out"
@@ -67,8 +70,10 @@ start_user() { # USER
 		read -r -t 20 -u "${from[$1]}" said || fail "$1: $(cat "$TMP/$1.err")"
 		return
 	fi
-	[[ $kind != cache ]] || options+=(--cache 4M --cache-file "$TMP/$1.cache" --push-interval 60)
-	attach_of "$version" "weft://127.0.0.1:$port/$1" "${options[@]}" || fail "$1: $(cat "$TMP/said")"
+	[[ $kind != cache ]] ||
+		options+=(--cache 4M --cache-file "$TMP/$1.cache" --push-interval 60)
+	attach_of "$version" "weft://127.0.0.1:$port/$1" "${options[@]}" ||
+		fail "$1: $(cat "$TMP/said")"
 	copy --flush "${expected[$1]}" "$(socket_of "$1")" || fail "$1: $(cat "$TMP/copy")"
 	[[ $kind != cache ]] || half_written "$1"
 }
@@ -103,18 +108,22 @@ check_user() { # USER
 	if copy "$(socket_of "$1")" "$TMP/got"; then
 		cmp "$TMP/got" "${expected[$1]}" || fail "$1: other bytes"
 		random_file "${expected[$1]}" 1M
-		copy --flush "${expected[$1]}" "$(socket_of "$1")" || fail "$1 cannot be written: $(cat "$TMP/copy")"
+		copy --flush "${expected[$1]}" "$(socket_of "$1")" ||
+			fail "$1 cannot be written: $(cat "$TMP/copy")"
 		[[ $kind != cache ]] || half_written "$1"
 		outcomes[$1]+="${outcomes[$1]:+, }works"
 		return
 	fi
-	[[ $(bridge_state "$1") = stale ]] || fail "$1 is $(bridge_state "$1"), and cannot be read: $(cat "$TMP/copy")"
+	[[ $(bridge_state "$1") = stale ]] ||
+		fail "$1 is $(bridge_state "$1"), and cannot be read: $(cat "$TMP/copy")"
 	for by in old new; do
-		is_understood "$(weft_of $by status "$1")" || fail "$by's status says of $1: $(weft_of $by status "$1")"
+		is_understood "$(weft_of $by status "$1")" ||
+			fail "$by's status says of $1: $(weft_of $by status "$1")"
 	done
 	if [[ $kind = cache ]]; then
 		rm -f "$TMP"/saved{,.map}
-		weft_of "$version" rescue "$1" "$TMP/saved" >/dev/null && cmp -n $((512 << 10)) "$TMP/saved" "${expected[$1]}" ||
+		weft_of "$version" rescue "$1" "$TMP/saved" >/dev/null &&
+			cmp -n $((512 << 10)) "$TMP/saved" "${expected[$1]}" ||
 			fail "what $1 had not written back cannot be saved"
 	fi
 	outcomes[$1]+="${outcomes[$1]:+, }refused"
@@ -128,7 +137,8 @@ end_user() { # USER
 		wait "${pid[$1]}" && exec {writing}>&- {reading}<&-
 		rm "$TMP/$1.in" "$TMP/$1.out"
 	else
-		weft_of "$version" detach --force "$1" >"$TMP/out" 2>&1 || [[ ${outcomes[$1]} = *refused* ]] || fail "$1: $(cat "$TMP/out")"
+		weft_of "$version" detach --force "$1" >"$TMP/out" 2>&1 ||
+			[[ ${outcomes[$1]} = *refused* ]] || fail "$1: $(cat "$TMP/out")"
 	fi
 	[[ ${outcomes[$1]} = *refused* ]] || {
 		donor_has "$1" "${expected[$1]}"
@@ -157,9 +167,11 @@ chain() { # VERSION SIGNAL HOW
 	done
 	for user in "${users[@]}"; do
 		end_user "$user"
-		outcome "donor $3, $first then $second then $first: ${user%-*}, ${user#*-}" "${outcomes[$user]}"
+		outcome "donor $3, $first then $second then $first: ${user%-*}, ${user#*-}" \
+			"${outcomes[$user]}"
 	done
-	[[ $WEFT_PRESET != asan ]] || tried+=("donor $3, $first then $second then $first: library, new")
+	[[ $WEFT_PRESET != asan ]] ||
+		tried+=("donor $3, $first then $second then $first: library, new")
 	stop_donor || fail "the donor's exit status: $?"
 	wait_for bash -c "! ls $WEFT_RUN_DIR/hold-*.sock"
 	rm -r "$TMP/dir" "$TMP"/file-* "$TMP"/*.cache

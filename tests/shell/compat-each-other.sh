@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Programs of the commit in tests/compat/wire-0 and today's, both ways: attach, list, status, rescue, reset, detach, libweft.
+# Programs of the commit in tests/compat/wire-0 and today's, both ways: attach, list, status,
+# rescue, reset, detach, libweft.
 # presets: dev asan
 # timeout: 300
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
@@ -24,7 +25,8 @@ through() {
 			timeout 60 dd if="$TMP/mnt" of="$TMP/got" bs=1M iflag=direct status=none
 		;;
 	*)
-		copy --flush "$2" "nbd+unix:///?socket=$TMP/s" && copy "nbd+unix:///?socket=$TMP/s" "$TMP/got"
+		copy --flush "$2" "nbd+unix:///?socket=$TMP/s" &&
+			copy "nbd+unix:///?socket=$TMP/s" "$TMP/got"
 		;;
 	esac && cmp "$2" "$TMP/got"
 }
@@ -36,7 +38,8 @@ use_front() { # KIND DONOR BRIDGE FRONT
 	cache) options+=(--cache 4M --cache-file "$TMP/cache") ;;
 	esac
 	attach_of "$3" "weft://127.0.0.1:$PORT/$name" "${options[@]}" || {
-		is_understood "$(cat "$TMP/said")" || fail "$* is refused without a reason that a person understands: $(cat "$TMP/said")"
+		is_understood "$(cat "$TMP/said")" ||
+			fail "$* is refused without a reason that a person understands: $(cat "$TMP/said")"
 		outcome "$1 over $4: $2 donor, $3 bridge" refused
 		return
 	}
@@ -44,21 +47,26 @@ use_front() { # KIND DONOR BRIDGE FRONT
 	for version in old new; do
 		said=$(weft_of $version status "$name") || fail "weft status of $version: $said"
 		[[ $said = *"$name"*ready* ]] || fail "weft status of $version, $*: $said"
-		said=$(weft_of $version status --prometheus) || fail "weft status --prometheus of $version: $said"
+		said=$(weft_of $version status --prometheus) ||
+			fail "weft status --prometheus of $version: $said"
 	done
-	weft_of "$(other_version "$3")" detach "$name" >"$TMP/out" 2>&1 || fail "detach by the other, $*: $(cat "$TMP/out")"
+	weft_of "$(other_version "$3")" detach "$name" >"$TMP/out" 2>&1 ||
+		fail "detach by the other, $*: $(cat "$TMP/out")"
 	at_donor "$1" "$TMP/image" || fail "$*: other bytes at the donor"
 	outcome "$1 over $4: $2 donor, $3 bridge" works
 }
 
-# What a killed bridge's cache file holds is saved by the other version's rescue, and written back by the same version's next bridge.
+# What a killed bridge's cache file holds is saved by the other version's rescue, and written back
+# by the same version's next bridge.
 rescue() { # BRIDGE
 	local by
 	by=$(other_version "$1")
-	attach_of "$1" "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --cache 16M --cache-file "$TMP/cache" --push-interval 60 || fail "$(cat "$TMP/said")"
+	attach_of "$1" "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --cache 16M \
+		--cache-file "$TMP/cache" --push-interval 60 || fail "$(cat "$TMP/said")"
 	copy "$TMP/later" "nbd+unix:///?socket=$TMP/s" || fail "$(cat "$TMP/copy")"
 	if weft_of "$by" rescue r "$TMP/saved" >"$TMP/out" 2>&1; then
-		cmp -n $((2 << 20)) "$TMP/saved" "$TMP/later" || fail "rescue by $by saved something else"
+		cmp -n $((2 << 20)) "$TMP/saved" "$TMP/later" ||
+			fail "rescue by $by saved something else"
 		outcome "rescue by $by of a cache: $1 bridge" works
 	else
 		is_understood "$(cat "$TMP/out")" || fail "rescue by $by: $(cat "$TMP/out")"
@@ -67,7 +75,8 @@ rescue() { # BRIDGE
 	rm -f "$TMP"/saved{,.map}
 	kill_bridge r
 	if weft_of "$by" rescue "$TMP/cache" "$TMP/saved" >"$TMP/out" 2>&1; then
-		cmp -n $((2 << 20)) "$TMP/saved" "$TMP/later" || fail "rescue by $by saved something else"
+		cmp -n $((2 << 20)) "$TMP/saved" "$TMP/later" ||
+			fail "rescue by $by saved something else"
 		outcome "rescue by $by of a cache file: $1 bridge" works
 	else
 		is_understood "$(cat "$TMP/out")" || fail "rescue by $by: $(cat "$TMP/out")"
@@ -75,7 +84,8 @@ rescue() { # BRIDGE
 	fi
 	rm -f "$TMP"/saved{,.map}
 	if ! attach_of "$1" "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --cache 16M --cache-file "$TMP/cache"; then
-		is_understood "$(cat "$TMP/said")" || fail "what the cache file holds is not written back: $(cat "$TMP/said")"
+		is_understood "$(cat "$TMP/said")" ||
+			fail "what the cache file holds is not written back: $(cat "$TMP/said")"
 		outcome "a cache file written back: $donor donor, $1 bridge" refused
 		weft_of "$1" detach --force r >/dev/null 2>&1 || fail "detach --force"
 		rm -f "$TMP/cache"
@@ -99,7 +109,8 @@ reset() { # DONOR BRIDGE
 	donor_of "$1" "${regions[@]}"
 	wait_for -t 30 is_stale
 	if weft_of "$by" reset m >"$TMP/out" 2>&1; then
-		through socket "$TMP/image" || fail "other bytes after a reset by $by: $(cat "$TMP/copy")"
+		through socket "$TMP/image" ||
+			fail "other bytes after a reset by $by: $(cat "$TMP/copy")"
 		outcome "reset by $by: $1 donor, $2 bridge" works
 	else
 		is_understood "$(cat "$TMP/out")" || fail "reset by $by: $(cat "$TMP/out")"
@@ -151,11 +162,15 @@ for donor in old new; do
 	regions=(--listen "127.0.0.1:$(free_port)" --memory m=4M --memory r=16M --file "f=$TMP/file" --directory "$TMP/dir")
 	donor_of $donor "${regions[@]}"
 	for version in old new; do
-		weft_of $version list "weft://127.0.0.1:$PORT" >"$TMP/out" 2>&1 || fail "weft list of $version: $(cat "$TMP/out")"
-		[[ $(grep -c '^[mfdr] .*4 MiB' "$TMP/out") = 3 ]] || fail "weft list of $version: $(cat "$TMP/out")"
-		weft_of $version list --json "weft://127.0.0.1:$PORT" | jq -e . >/dev/null || fail "weft list --json of $version"
+		weft_of $version list "weft://127.0.0.1:$PORT" >"$TMP/out" 2>&1 ||
+			fail "weft list of $version: $(cat "$TMP/out")"
+		[[ $(grep -c '^[mfdr] .*4 MiB' "$TMP/out") = 3 ]] ||
+			fail "weft list of $version: $(cat "$TMP/out")"
+		weft_of $version list --json "weft://127.0.0.1:$PORT" | jq -e . >/dev/null ||
+			fail "weft list --json of $version"
 		weft_of $version status >"$TMP/out" || fail "weft status of $version"
-		grep -q "127.0.0.1:$PORT" "$TMP/out" || fail "weft status of $version has no donor: $(cat "$TMP/out")"
+		grep -q "127.0.0.1:$PORT" "$TMP/out" ||
+			fail "weft status of $version has no donor: $(cat "$TMP/out")"
 	done
 	fronts=(socket cache)
 	[[ ! -w /dev/fuse ]] || fronts+=(mount)
@@ -167,7 +182,8 @@ for donor in old new; do
 	[[ -w /dev/fuse ]] || for kind in memory file directory; do tried+=("$kind over mount: $donor donor, $bridge bridge"); done
 	rescue "$bridge"
 	case $WEFT_PRESET in
-	asan | tsan) tried+=("libweft: $donor donor, $bridge library") ;; # the library wants the sanitizer's first
+	# the library wants the sanitizer's first
+	asan | tsan) tried+=("libweft: $donor donor, $bridge library") ;;
 	*) use_library "$donor" "$bridge" ;;
 	esac
 	reset "$donor" "$bridge"

@@ -3,8 +3,9 @@
 # timeout: 900
 # presets: dev asan
 # processors: 2
-# Over RDMA and with block devices: programs of the commit in tests/compat/wire-0 and today's, both ways; a donor, and a bridge with a
-# device, are killed and go on as the other version, and then as the first again.
+# Over RDMA and with block devices: programs of the commit in tests/compat/wire-0 and today's, both
+# ways; a donor, and a bridge with a device, are killed and go on as the other version, and then as
+# the first again.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 . "$WEFT_SRC/tests/compat/lib.sh"
 need_testbed
@@ -58,7 +59,9 @@ for donor in old new; do
 		if try "$bridge" "weft://$RDMA_IP:$port/$region" --socket "$TMP/s" --transport rdma --lanes 2; then
 			works
 			for version in old new; do
-				weft_of $version status "$region" | grep -q "over rdma\\|of another version" || fail "$version: $(weft_of $version status "$region")"
+				weft_of $version status "$region" |
+					grep -q "over rdma\\|of another version" ||
+						fail "$version: $(weft_of $version status "$region")"
 			done
 			weft_of $donor detach "$region"
 			outcome "RDMA: $region, $donor donor, $bridge bridge" works
@@ -87,7 +90,8 @@ for first in old new; do
 			done
 			weft_of $bridge detach memory
 		fi
-		outcome "RDMA, donor killed, $first then $second then $first: $bridge bridge" "${outcome:-refused}"
+		outcome "RDMA, donor killed, $first then $second then $first: $bridge bridge" \
+			"${outcome:-refused}"
 		stop_donor || fail "the donor's exit status: $?"
 	done
 done
@@ -106,11 +110,13 @@ for donor in old new; do
 			for version in "$second" $first; do
 				kill -KILL "$(pgrep -x weft-attach)"
 				wait_for no_bridge
-				timeout 120 dd if="$device" of="$TMP/got" bs=1M iflag=direct status=none &
+				timeout 120 dd if="$device" of="$TMP/got" bs=1M iflag=direct \
+					status=none &
 				reader=$!
 				try "$version" "${options[@]}" || {
 					outcome+="${outcome:+, }refused"
-					attach_of "$(other_version "$version")" "${options[@]}" || fail "$what: after a refusal: $(cat "$TMP/said")"
+					attach_of "$(other_version "$version")" "${options[@]}" ||
+						fail "$what: after a refusal: $(cat "$TMP/said")"
 				}
 				wait $reader || fail "$what: who was reading has an error"
 				cmp "$TMP/image" "$TMP/got" || fail "$what: other bytes"

@@ -31,7 +31,8 @@ busy "(socat) is connected to the socket"
 cmp -n 4096 "$TMP/file" /dev/zero || fail "a refused detach took something away"
 exec 9<>"$TMP/file"
 busy "pid $$ (bash) has it open"
-[[ $(weft detach r 2>&1) != *"(weft-detach)"* ]] || fail "weft detach counts itself: $(weft detach r 2>&1)"
+[[ $(weft detach r 2>&1) != *"(weft-detach)"* ]] ||
+	fail "weft detach counts itself: $(weft detach r 2>&1)"
 weft detach --force r || fail "--force"
 ! echo x 2>/dev/null >&9 || fail "the file can still be written"
 exec 9>&-

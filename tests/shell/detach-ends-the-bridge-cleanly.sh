@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# After a detach nothing of the attachment is left in the run directory, with a socket and with a file.
+# After a detach nothing of the attachment is left in the run directory, with a socket and with a
+# file.
 # presets: dev release
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 

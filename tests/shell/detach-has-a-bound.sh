@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Detaching a bridge that hangs says so, and how to kill it; --force kills it and clears what it left.
+# Detaching a bridge that hangs says so, and how to kill it; --force kills it and clears what it
+# left.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq
@@ -13,7 +14,8 @@ kill -STOP "$pid"
 cleanup_add "kill -KILL $pid 2>/dev/null"
 status=0
 answer=$(timeout 30 weft detach r 2>&1) || status=$?
-[[ $status = 1 && $answer = *"pid $pid, does not answer"*"weft detach --force r"* ]] || fail "exit $status: $answer"
+[[ $status = 1 && $answer = *"pid $pid, does not answer"*"weft detach --force r"* ]] ||
+	fail "exit $status: $answer"
 [[ -S $TMP/s ]] || fail "refused, and yet something is gone"
 answer=$(timeout 30 weft detach --force r 2>&1) || fail "--force: exit $?: $answer"
 [[ $answer = *"did not answer and was killed"* ]] || fail "$answer"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# A file that was unmounted by hand is the user's: no detach removes it, with a bridge that lives or one that died.
+# A file that was unmounted by hand is the user's: no detach removes it, with a bridge that lives or
+# one that died.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 [[ -w /dev/fuse ]] || skip "no /dev/fuse"

@@ -3,8 +3,9 @@
 # timeout: 1800
 # presets: dev asan
 # processors: 2
-# A device with a write-back cache in a file, over nbd.ko and ublk, TCP and RDMA, under fio verify: the bridge is killed again and again
-# ($WEFT_KILLS times in each), the next one goes on, and no write that was answered is lost; at the end the donor has it all.
+# A device with a write-back cache in a file, over nbd.ko and ublk, TCP and RDMA, under fio verify:
+# the bridge is killed again and again ($WEFT_KILLS times in each), the next one goes on, and no
+# write that was answered is lost; at the end the donor has it all.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool fio nbdcopy
@@ -18,15 +19,19 @@ bridge() { pgrep -x weft-attach; }
 no_bridge() { ! bridge >/dev/null; }
 try() { # KIND TRANSPORT
 	attach() {
-		weft attach "weft://$RDMA_IP:$port/r" --device --device-kind "$1" --transport "$2" --lanes 2 --timeout 90 --dead-timeout 90 \
-			--cache 32M --cache-file "$TMP/cache" --push-interval 3 >"$TMP/out" || fail "attach: $(cat "$TMP/out")"
+		weft attach "weft://$RDMA_IP:$port/r" --device --device-kind "$1" --transport "$2" \
+			--lanes 2 --timeout 90 --dead-timeout 90 \
+			--cache 32M --cache-file "$TMP/cache" --push-interval 3 >"$TMP/out" ||
+				fail "attach: $(cat "$TMP/out")"
 	}
 	attach "$@"
 	device=$(sed -n 's/^  device \([^ ]*\).*/\1/p' "$TMP/out")
 	echo "== $*: $device"
 	nr_requests() { awk '{print $1 + $5}' "/sys/block/${device#/dev/}/stat"; }
-	fio --name=v --filename="$device" --ioengine=libaio --direct=1 --size=32M --rw=randwrite --bssplit=4k/60:64k/30:1m/10 \
-		--iodepth=8 --numjobs=2 --offset_increment=32M --verify=crc32c --verify_fatal=1 --verify_state_save=0 --do_verify=1 --time_based=0 \
+	fio --name=v --filename="$device" --ioengine=libaio --direct=1 --size=32M --rw=randwrite \
+		--bssplit=4k/60:64k/30:1m/10 \
+		--iodepth=8 --numjobs=2 --offset_increment=32M --verify=crc32c --verify_fatal=1 \
+		--verify_state_save=0 --do_verify=1 --time_based=0 \
 		--loops=1000 --rate=6m --group_reporting --minimal >"$TMP/fio" 2>&1 &
 	fio=$!
 	resumed=0
@@ -45,13 +50,17 @@ try() { # KIND TRANSPORT
 	wait "$fio" || :
 	! grep -qi 'verify\|error' "$TMP/fio" || fail "fio: $(cat "$TMP/fio")"
 	# Once more, with all of it written.
-	fio --name=w --filename="$device" --ioengine=libaio --direct=1 --size=24M --rw=randwrite --bs=64k --iodepth=8 --verify=crc32c \
-		--verify_state_save=0 --do_verify=0 --minimal >"$TMP/fio" 2>&1 || fail "fio: $(cat "$TMP/fio")"
+	fio --name=w --filename="$device" --ioengine=libaio --direct=1 --size=24M --rw=randwrite \
+		--bs=64k --iodepth=8 --verify=crc32c \
+		--verify_state_save=0 --do_verify=0 --minimal >"$TMP/fio" 2>&1 ||
+			fail "fio: $(cat "$TMP/fio")"
 	kill -KILL "$(bridge)"
 	wait_for no_bridge
 	attach "$@"
-	fio --name=w --filename="$device" --ioengine=libaio --direct=1 --size=24M --rw=randread --bs=64k --iodepth=8 --verify=crc32c \
-		--verify_state_save=0 --verify_fatal=1 --minimal >"$TMP/fio" 2>&1 || fail "what was written is not read: $(cat "$TMP/fio")"
+	fio --name=w --filename="$device" --ioengine=libaio --direct=1 --size=24M --rw=randread \
+		--bs=64k --iodepth=8 --verify=crc32c \
+		--verify_state_save=0 --verify_fatal=1 --minimal >"$TMP/fio" 2>&1 ||
+			fail "what was written is not read: $(cat "$TMP/fio")"
 	((kills < 5 || resumed > 0)) || fail "no bridge left anything: this shows nothing"
 	cksum <"$device" >"$TMP/device.sum"
 	weft detach r || fail "detach"
@@ -69,7 +78,9 @@ stop_donor || fail "the donor's exit status: $?"
 nobody_complains
 END2
 cd "$WEFT_SRC"
-"$WEFT_SRC/tests/testbed/run" --timeout 1700 -- env WEFT_BUILD="$WEFT_BUILD" kills="${WEFT_KILLS:-25}" bash "$TMP/inside" >"$TMP/output" 2>&1 ||
+"$WEFT_SRC/tests/testbed/run" --timeout 1700 \
+	-- env WEFT_BUILD="$WEFT_BUILD" kills="${WEFT_KILLS:-25}" bash "$TMP/inside" \
+	>"$TMP/output" 2>&1 ||
 	fail "exit status $?: $(tail -n 80 "$TMP/output")"
 [[ $(grep -c '^   .* kills, ' "$TMP/output") == 4 ]] || fail "$(cat "$TMP/output")"
 cat "$TMP/output"

@@ -3,8 +3,9 @@
 # timeout: 600
 # presets: dev asan
 # processors: 2
-# The donor's machine dies under load, and what comes back at its address has other memory: every read fails (O_DIRECT, so
-# that no cache of the kernel's answers), none returns zeros; what the cache held is saved, and a reset goes on, on the same device.
+# The donor's machine dies under load, and what comes back at its address has other memory: every
+# read fails (O_DIRECT, so that no cache of the kernel's answers), none returns zeros; what the
+# cache held is saved, and a reset goes on, on the same device.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool fio nbdcopy jq
@@ -18,7 +19,8 @@ listed() { timeout 5 weft list "weft://$PEER_TCP_IP" | grep -q "rdma:10809:$PEER
 wait_for -t 60 listed
 attach() { # NAME OPTION…
 	over_rdma() {
-		weft attach "weft://$PEER_TCP_IP/$1" --device --lanes 2 --dead-timeout 60 "${@:2}" >"$TMP/out" 2>&1 || { cat "$TMP/out" && exit 1; }
+		weft attach "weft://$PEER_TCP_IP/$1" --device --lanes 2 \
+			--dead-timeout 60 "${@:2}" >"$TMP/out" 2>&1 || { cat "$TMP/out" && exit 1; }
 		grep -q 'transport rdma' "$TMP/out" && return
 		weft detach "$1"
 		return 1
@@ -37,7 +39,8 @@ blockdev --flushbufs "${devices[managed]}"
 sync "${devices[managed]}"
 random_file "$TMP/new" $((4 << 20))
 dd if="$TMP/new" of="${devices[managed]}" bs=1M oflag=direct status=none
-fio --name=l --filename="${devices[direct]}" --ioengine=libaio --direct=1 --rw=randread --bs=4k --iodepth=8 --time_based --runtime=120 \
+fio --name=l --filename="${devices[direct]}" --ioengine=libaio --direct=1 --rw=randread --bs=4k \
+	--iodepth=8 --time_based --runtime=120 \
 	--minimal >"$TMP/fio" 2>&1 &
 fio=$!
 nr_reads() { awk '{print $1}' "/sys/block/${devices[direct]#/dev/}/stat"; }
@@ -51,7 +54,8 @@ wait "$donor" || :
 ip addr add "$PEER_TCP_IP/32" dev lo
 WEFT_RUN_DIR=/run/donor
 mkdir -m 700 /run/donor
-WEFT_RUN_DIR=/run/donor weft-serve --listen "$PEER_TCP_IP" --allow-insecure --memory direct=32M --memory managed=32M >"$TMP/donor2.log" 2>&1 &
+WEFT_RUN_DIR=/run/donor weft-serve --listen "$PEER_TCP_IP" --allow-insecure --memory direct=32M \
+	--memory managed=32M >"$TMP/donor2.log" 2>&1 &
 WEFT_RUN_DIR=$TMP/run
 export WEFT_RUN_DIR
 state() { weft status "$1" --json | jq -r '.attachments[0].state'; }
@@ -61,7 +65,8 @@ wait "$fio" && fail "fio did not see it"
 nr=0
 for name in direct managed; do
 	for ((i = 0; i < 64; i++)); do
-		! dd if="${devices[$name]}" of="$TMP/got" bs=4k count=1 skip=$((RANDOM % 8192)) iflag=direct status=none 2>"$TMP/err" ||
+		! dd if="${devices[$name]}" of="$TMP/got" bs=4k count=1 skip=$((RANDOM % 8192)) \
+			iflag=direct status=none 2>"$TMP/err" ||
 			fail "$name: a read was answered, with $(od -An -tx8 -N8 "$TMP/got")"
 		grep -q 'Input/output error' "$TMP/err" || fail "$(cat "$TMP/err")"
 		nr=$((nr + 1))
@@ -73,10 +78,12 @@ grep -q '4 MiB that were not at the donor' "$TMP/out" || fail "rescue"
 cmp -n $((4 << 20)) "$TMP/saved" "$TMP/new" || fail "it saved something else"
 for name in direct managed; do
 	weft reset "$name" || fail "reset of $name"
-	dd if="${devices[$name]}" bs=1M count=32 iflag=direct status=none | cmp -n $((32 << 20)) - /dev/zero || fail "$name has not the new contents"
+	dd if="${devices[$name]}" bs=1M count=32 iflag=direct status=none |
+		cmp -n $((32 << 20)) - /dev/zero || fail "$name has not the new contents"
 	dd if="$TMP/data" of="${devices[$name]}" bs=1M oflag=direct conv=fsync status=none
 	weft detach "$name"
-	nbdcopy "nbd://$PEER_TCP_IP/$name" - | cmp - "$TMP/data" || fail "$name: the donor has something else"
+	nbdcopy "nbd://$PEER_TCP_IP/$name" - | cmp - "$TMP/data" ||
+		fail "$name: the donor has something else"
 done
 nobody_complains
 echo "== done"

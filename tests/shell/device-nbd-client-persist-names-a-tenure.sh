@@ -3,10 +3,11 @@
 # timeout: 600
 # presets: dev asan
 # processors: 2
-# The kernel's own client with nbd-client -persist, straight at a donor by NAME@TENURE: after a cut it comes back as long as nobody else came; after
-# another writer, and after the donor's reboot, it is refused for good, and writes nothing.
-# (With kernels of our day nbd-client -persist ends when its connection does, and whoever relies on it starts it again, as nbd@.service can. While
-# somebody has the device open it cannot come back at all; so it has no pages of before when it does.)
+# The kernel's own client with nbd-client -persist, straight at a donor by NAME@TENURE: after a cut
+# it comes back as long as nobody else came; after another writer, and after the donor's reboot, it
+# is refused for good, and writes nothing.  (With kernels of our day nbd-client -persist ends when
+# its connection does, and whoever relies on it starts it again, as nbd@.service can. While somebody
+# has the device open it cannot come back at all; so it has no pages of before when it does.)
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool qemu-io socat
@@ -48,14 +49,17 @@ for what in "another writer" "a weft borrower" reboot; do
 	persist "$tenure" &
 	CLIENT=$!
 	wait_for -t 30 connected
-	cmp -n 8192 "$device" <(head -c 8192 /dev/zero | tr '\0' A) || fail "it reads something else"
+	cmp -n 8192 "$device" <(head -c 8192 /dev/zero | tr '\0' A) ||
+		fail "it reads something else"
 	network_cut
 	network_up
-	wait_for -t 60 put C 1 || fail "it did not come back after a cut: $(cat "$TMP/client" "$TMP/err")"
+	wait_for -t 60 put C 1 ||
+		fail "it did not come back after a cut: $(cat "$TMP/client" "$TMP/err")"
 	network_cut
 	case $what in
 	"a weft borrower")
-		weft attach "weft://127.0.0.1:$port/r" --transport tcp --socket "$TMP/s" >/dev/null || fail "attach"
+		weft attach "weft://127.0.0.1:$port/r" --transport tcp \
+			--socket "$TMP/s" >/dev/null || fail "attach"
 		writes 0x42 0 65536 "nbd+unix:///?socket=$TMP/s" || fail "$(cat "$TMP/io")"
 		detach
 		;;
@@ -70,7 +74,8 @@ for what in "another writer" "a weft borrower" reboot; do
 	network_up
 	wait_for -t 60 tried_again || fail "it does not try: $(cat "$TMP/client")"
 	! put E 3 || fail "it writes"
-	! timeout 100 dd if="$device" bs=4096 skip=4 count=1 iflag=direct status=none of=/dev/null 2>"$TMP/err" || fail "it reads"
+	! timeout 100 dd if="$device" bs=4096 skip=4 count=1 iflag=direct status=none of=/dev/null \
+		2>"$TMP/err" || fail "it reads"
 	persist_ends
 	reads 0x42 0 65536 "$donor" || fail "written over: $(cat "$TMP/io")"
 done

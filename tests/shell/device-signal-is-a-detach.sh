@@ -3,8 +3,9 @@
 # timeout: 600
 # presets: dev asan
 # processors: 2
-# A signal to the bridge of a device that is mounted, or swap: it flushes, says who uses it, and stays; its file system works on; it ends
-# by itself when the last user goes.  Killed after the signal, as a service manager does, nothing that was there by then is lost.
+# A signal to the bridge of a device that is mounted, or swap: it flushes, says who uses it, and
+# stays; its file system works on; it ends by itself when the last user goes.  Killed after the
+# signal, as a service manager does, nothing that was there by then is lost.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool mkfs.ext4
@@ -16,7 +17,8 @@ start_donor --memory r=64M
 log=$WEFT_RUN_DIR/attach-r.log
 patient=(--timeout 90 --dead-timeout 90 --transport tcp --lanes 2) # an emulator may be slow
 attach() { # KIND [ARGUMENT…]
-	weft attach "$URI" --device-kind "$1" "${patient[@]}" "${@:2}" >"$TMP/out" || fail "attach $*: $(cat "$TMP/out")"
+	weft attach "$URI" --device-kind "$1" "${patient[@]}" "${@:2}" >"$TMP/out" ||
+		fail "attach $*: $(cat "$TMP/out")"
 	dev=$(sed -n 's|.*device \(/dev/[a-z0-9]*\).*|\1|p' "$TMP/out")
 	pid=$(pgrep -x weft-attach)
 }

@@ -3,8 +3,9 @@
 # timeout: 900
 # presets: dev asan
 # processors: 2
-# /dev/nbdN under fio verify: a bridge that is killed is taken over, a donor is killed and restarted, a donor is stopped for longer
-# than the kernel waits. No error and no wrong byte. Without anybody to take over there is EIO, and a new bridge revives the device.
+# /dev/nbdN under fio verify: a bridge that is killed is taken over, a donor is killed and
+# restarted, a donor is stopped for longer than the kernel waits. No error and no wrong byte.
+# Without anybody to take over there is EIO, and a new bridge revives the device.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool fio
@@ -14,12 +15,15 @@ cat >"$TMP/inside" <<'END2'
 export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
 port=$(free_port)
 donor() { start_donor --listen "127.0.0.1:$port" --allow-insecure --memory r=64M --lease 20; }
-attach() { weft attach "weft://127.0.0.1:$port/r" --device-kind nbd "$@" --transport tcp --lanes 2 || fail "attach $*"; }
+attach() \
+	{ weft attach "weft://127.0.0.1:$port/r" --device-kind nbd "$@" --transport tcp --lanes 2 || fail "attach $*"; }
 bridge() { pgrep -x weft-attach; }
 no_bridge() { ! bridge >/dev/null; }
 fio_start() {
-	fio --name=v --filename=/dev/nbd0 --ioengine=libaio --direct=1 --size=16M --rw=randwrite --bssplit=4k/60:64k/30:1m/10 \
-		--iodepth=8 --numjobs=4 --offset_increment=16M --verify=crc32c --verify_fatal=1 --do_verify=1 --time_based=0 \
+	fio --name=v --filename=/dev/nbd0 --ioengine=libaio --direct=1 --size=16M --rw=randwrite \
+		--bssplit=4k/60:64k/30:1m/10 \
+		--iodepth=8 --numjobs=4 --offset_increment=16M --verify=crc32c --verify_fatal=1 \
+		--do_verify=1 --time_based=0 \
 		--loops=$1 --rate=4m --group_reporting --minimal >"$TMP/fio" 2>&1 &
 	FIO=$!
 	wait_for -t 60 grep -qs ' [1-9]' /sys/block/nbd0/inflight
@@ -63,9 +67,11 @@ wait_for no_bridge
 attach --timeout 5 --dead-timeout 5
 kill -KILL "$(bridge)"
 wait_for no_bridge
-! timeout 120 dd if=/dev/nbd0 of=/dev/null bs=4k count=1 iflag=direct 2>"$TMP/dd" || fail "read without a bridge"
+! timeout 120 dd if=/dev/nbd0 of=/dev/null bs=4k count=1 iflag=direct 2>"$TMP/dd" ||
+	fail "read without a bridge"
 grep -q 'Input/output error' "$TMP/dd" || fail "$(cat "$TMP/dd")"
-! weft attach "weft://127.0.0.1:$port/r" --socket "$TMP/s" >"$TMP/out" 2>&1 || fail "the device was forgotten"
+! weft attach "weft://127.0.0.1:$port/r" --socket "$TMP/s" >"$TMP/out" 2>&1 ||
+	fail "the device was forgotten"
 grep -q 'left /dev/nbd0.*--device' "$TMP/out" || fail "$(cat "$TMP/out")"
 attach --device /dev/nbd0 "${patient[@]}"
 works() { dd if=/dev/nbd0 of=/dev/null bs=4k count=1 iflag=direct; }

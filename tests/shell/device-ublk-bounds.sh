@@ -3,8 +3,9 @@
 # timeout: 500
 # presets: dev asan
 # processors: 2
-# A ublk device whose partition table cannot be read, as nobody answers, is given up after a minute, and nothing is left of it; one that is taken
-# over while the kernel has the dead bridge still is waited for.
+# A ublk device whose partition table cannot be read, as nobody answers, is given up after a minute,
+# and nothing is left of it; one that is taken over while the kernel has the dead bridge still is
+# waited for.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool nbdkit
@@ -17,7 +18,8 @@ nbdkit -f -i 127.0.0.1 -p "$port" --filter=delay memory 16M rdelay=600 &
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$port"); }
 wait_for -t 30 listens
 SECONDS=0
-weft attach "nbd://127.0.0.1:$port/" --name r --device --device-kind ublk --lanes 1 --timeout 300 --dead-timeout 300 >"$TMP/out" 2>&1 &&
+weft attach "nbd://127.0.0.1:$port/" --name r --device --device-kind ublk --lanes 1 --timeout 300 \
+	--dead-timeout 300 >"$TMP/out" 2>&1 &&
 	fail "it was attached: $(cat "$TMP/out")"
 cat "$TMP/out"
 grep -q "cannot start /dev/ublkb0: the kernel has not said within a minute .* see whether the donor answers; try again" "$TMP/out" ||
@@ -26,7 +28,8 @@ grep -q "cannot start /dev/ublkb0: the kernel has not said within a minute .* se
 [[ ! -e /sys/block/ublkb0 && ! -e /dev/ublkb0 ]] || fail "the device is left"
 ! compgen -G "/sys/class/ublk-char/*" || fail "the device is left"
 
-# A process that is stopped by a tracer in its end keeps the device: here one that holds its descriptors.
+# A process that is stopped by a tracer in its end keeps the device: here one that holds its
+# descriptors.
 start_donor --listen "127.0.0.1:0" --memory r=16M --lease 20
 weft attach "$URI" --device --device-kind ublk --lanes 1 || fail "attach"
 pid=$(pgrep -x weft-attach)
@@ -45,11 +48,13 @@ wait_for -t 30 grep -q held "$TMP/held"
 kill -KILL "$pid"
 wait_for -t 60 gone "$pid"
 SECONDS=0
-weft attach "$URI" --device --device-kind ublk --lanes 1 >"$TMP/out" 2>&1 || fail "take-over: $(cat "$TMP/out")"
+weft attach "$URI" --device --device-kind ublk --lanes 1 >"$TMP/out" 2>&1 ||
+	fail "take-over: $(cat "$TMP/out")"
 cat "$TMP/out"
 echo "taken over after $SECONDS s"
 ((SECONDS > 10)) || fail "nothing was waited for"
-grep -q "waiting for the kernel to be done with the bridge of /dev/ublkb0 that died, pid $pid" "$TMP/out" || fail "it said: $(cat "$TMP/out")"
+grep -q "waiting for the kernel to be done with the bridge of /dev/ublkb0 that died, pid $pid" \
+	"$TMP/out" || fail "it said: $(cat "$TMP/out")"
 dd if=/dev/ublkb0 of=/dev/null bs=1M count=1 iflag=direct 2>/dev/null || fail "it cannot be read"
 weft detach r || fail "detach"
 nobody_complains

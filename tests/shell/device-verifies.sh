@@ -3,8 +3,9 @@
 # timeout: 900
 # presets: dev asan
 # processors: 2
-# A region as /dev/nbdN, over TCP and over RDMA: fio verify in each way to use a device, ext4, TRIM and WRITE_ZEROES, read-only; what a
-# detach refuses and names; what was written is with the donor after it; two devices; a device of somebody else's is let be.
+# A region as /dev/nbdN, over TCP and over RDMA: fio verify in each way to use a device, ext4, TRIM
+# and WRITE_ZEROES, read-only; what a detach refuses and names; what was written is with the donor
+# after it; two devices; a device of somebody else's is let be.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool fio nbdcopy cmp
@@ -21,8 +22,10 @@ refused() { # refused TEXT COMMAND…: it fails, and says so
 	grep -q "$text" "$TMP/out" || fail "not '$text': $(cat "$TMP/out")"
 }
 verify() { # verify DEVICE FIO-OPTION…
-	fio --name=v --filename="$1" --size=12M --offset_increment=12M --rw=randwrite --bssplit=4k/60:64k/30:1m/10 --numjobs=4 \
-		--verify=crc32c --verify_fatal=1 --do_verify=1 --group_reporting --minimal "${@:2}" >"$TMP/fio" 2>&1 || fail "fio ${*:2}: $(cat "$TMP/fio")"
+	fio --name=v --filename="$1" --size=12M --offset_increment=12M --rw=randwrite \
+		--bssplit=4k/60:64k/30:1m/10 --numjobs=4 \
+		--verify=crc32c --verify_fatal=1 --do_verify=1 --group_reporting \
+		--minimal "${@:2}" >"$TMP/fio" 2>&1 || fail "fio ${*:2}: $(cat "$TMP/fio")"
 }
 device() { sed -n 's|^  device \([^ ]*\) (nbd, .*|\1|p' "$TMP/out"; }
 
@@ -44,10 +47,12 @@ mkfs.ext4 -q /dev/nbd2
 mkdir "$TMP/mnt"
 mount -t ext4 /dev/nbd2 "$TMP/mnt"
 cp -r fabric nbd-bridge "$TMP/mnt"
-# Mapped memory, in files: fio's mmap engine removes the contents of a block device before it verifies them (MADV_REMOVE, on
-# any device), and with an offset it mistakes its place.
-fio --name=v --directory="$TMP/mnt" --size=4M --rw=randwrite --bssplit=4k/60:64k/30:1m/10 --numjobs=4 --ioengine=mmap \
-	--verify=crc32c --verify_fatal=1 --do_verify=1 --end_fsync=1 --group_reporting --minimal >"$TMP/fio" 2>&1 || fail "fio, mapped: $(cat "$TMP/fio")"
+# Mapped memory, in files: fio's mmap engine removes the contents of a block device before it
+# verifies them (MADV_REMOVE, on any device), and with an offset it mistakes its place.
+fio --name=v --directory="$TMP/mnt" --size=4M --rw=randwrite --bssplit=4k/60:64k/30:1m/10 \
+	--numjobs=4 --ioengine=mmap \
+	--verify=crc32c --verify_fatal=1 --do_verify=1 --end_fsync=1 --group_reporting \
+	--minimal >"$TMP/fio" 2>&1 || fail "fio, mapped: $(cat "$TMP/fio")"
 rm "$TMP"/mnt/v.*
 refused '/dev/nbd2 is mounted on .*mnt (ext4)' weft detach r
 weft status | grep -q 'device /dev/nbd2' || fail "$(weft status)"
@@ -96,7 +101,8 @@ echo "== two devices, and somebody else's"
 weft attach "$uri" --device-kind nbd >"$TMP/out" && one=$(device)
 weft attach "weft://$RDMA_IP:$PORT/q" --device-kind nbd >"$TMP/out" && two=$(device)
 [[ $one = /dev/nbd0 && $two = /dev/nbd1 ]] || fail "$one $two"
-[[ $(blockdev --getsize64 $one) = $((64 << 20)) && $(blockdev --getsize64 $two) = $((8 << 20)) ]] || fail "sizes"
+[[ $(blockdev --getsize64 $one) = $((64 << 20)) && $(blockdev --getsize64 $two) = $((8 << 20)) ]] ||
+	fail "sizes"
 weft detach r
 weft detach q
 nbdkit -U "$TMP/other.sock" memory 1M
@@ -105,7 +111,8 @@ weft attach "$uri" --device-kind nbd >"$TMP/out"
 [[ $(device) != /dev/nbd0 ]] || fail "took somebody else's"
 weft detach r
 refused '/dev/nbd0 is in use by somebody else' weft attach "$uri" --device /dev/nbd0
-[[ $(blockdev --getsize64 /dev/nbd0) = $((1 << 20)) ]] || fail "somebody else's device is not what it was"
+[[ $(blockdev --getsize64 /dev/nbd0) = $((1 << 20)) ]] ||
+	fail "somebody else's device is not what it was"
 nbd-client -d /dev/nbd0 >/dev/null
 
 echo "== force ends it under its users"

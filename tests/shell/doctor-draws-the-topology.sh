@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# weft doctor --topology: where network devices are, and where lanes belong, on a machine of two packages with sub-NUMA clusters; and here.
+# weft doctor --topology: where network devices are, and where lanes belong, on a machine of two
+# packages with sub-NUMA clusters; and here.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq

@@ -2,9 +2,10 @@
 # tier: long
 # timeout: 900
 # processors: 2
-# Two machines with RDMA on one link and TCP on the other; the borrower knows the TCP address only.  fio verifies while the
-# carrier of the RDMA link flaps (1 to 3 s off every few seconds), the donor is paused, killed and restarted: no error within
-# the dead timeout, no wrong byte; the longest request is printed.  WEFT_FLAP_SECONDS: how long (300).
+# Two machines with RDMA on one link and TCP on the other; the borrower knows the TCP address only.
+# fio verifies while the carrier of the RDMA link flaps (1 to 3 s off every few seconds), the donor
+# is paused, killed and restarted: no error within the dead timeout, no wrong byte; the longest
+# request is printed.  WEFT_FLAP_SECONDS: how long (300).
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool fio
@@ -24,11 +25,15 @@ moved() { weft status r --json | jq -r '.attachments[0].transport_changes'; }
 
 serve
 wait_for -t 60 listed
-weft attach "weft://$PEER_TCP_IP/r" --socket "$TMP/s" --lanes 2 --dead-timeout 60 --timeout 20 | tee "$TMP/out"
-grep -q 'transport rdma (auto: the donor offers' "$TMP/out" || fail "not over RDMA: $(cat "$TMP/out")"
+weft attach "weft://$PEER_TCP_IP/r" --socket "$TMP/s" --lanes 2 --dead-timeout 60 --timeout 20 |
+	tee "$TMP/out"
+grep -q 'transport rdma (auto: the donor offers' "$TMP/out" ||
+	fail "not over RDMA: $(cat "$TMP/out")"
 
-fio --name=v --ioengine=nbd --uri="$socket" --size=20M --numjobs=2 --offset_increment=20M --rw=randwrite \
-	--bssplit=4k/60:64k/40 --iodepth=4 --verify=crc32c --verify_backlog=64 --verify_fatal=1 --time_based --runtime="$seconds" \
+fio --name=v --ioengine=nbd --uri="$socket" --size=20M --numjobs=2 --offset_increment=20M \
+	--rw=randwrite \
+	--bssplit=4k/60:64k/40 --iodepth=4 --verify=crc32c --verify_backlog=64 --verify_fatal=1 \
+	--time_based --runtime="$seconds" \
 	--group_reporting --output-format=json --output="$TMP/fio" &
 fio=$!
 fio_runs() { kill -0 "$fio" 2>/dev/null; }

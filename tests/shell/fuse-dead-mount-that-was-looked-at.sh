@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The file of a bridge that was killed is taken over, and detached, although the kernel answers lstat(2) from what it remembers; status
-# shows it, whatever was tried meanwhile.
+# The file of a bridge that was killed is taken over, and detached, although the kernel answers
+# lstat(2) from what it remembers; status shows it, whatever was tried meanwhile.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 [[ -w /dev/fuse ]] || skip "no /dev/fuse"
@@ -15,7 +15,8 @@ killed() { # attaches, looks at the file, kills the bridge
 	pid=$(weft status r --json | jq '.attachments[0].pid')
 	kill -KILL "$pid"
 	wait_for gone "$pid"
-	ls -l "$TMP/y.img" >/dev/null || fail "the kernel remembers nothing: this test tests nothing"
+	ls -l "$TMP/y.img" >/dev/null ||
+		fail "the kernel remembers nothing: this test tests nothing"
 }
 shown() {
 	[[ $(weft status) = *"r  $URI  dead"*"file $TMP/y.img"* ]] || fail "status: $(weft status)"
@@ -37,7 +38,8 @@ for what in "r" "--force r" "$TMP/y.img" "--force $TMP/y.img"; do
 	killed
 	# shellcheck disable=SC2086 # words
 	weft detach $what >"$TMP/out" 2>&1 || fail "detach $what: $(cat "$TMP/out")"
-	[[ ! -e $TMP/y.img && -z $(compgen -G "$WEFT_RUN_DIR/attach-r*") ]] || fail "left behind: $(ls "$TMP" "$WEFT_RUN_DIR")"
+	[[ ! -e $TMP/y.img && -z $(compgen -G "$WEFT_RUN_DIR/attach-r*") ]] ||
+		fail "left behind: $(ls "$TMP" "$WEFT_RUN_DIR")"
 done
 
 echo "after a take-over that failed it is shown, and is detached by its path still"
@@ -51,12 +53,14 @@ echo "what lives is not taken, even if it hangs"
 weft attach "$URI" --mount "$TMP/live" --name live >/dev/null
 other=weft://127.0.0.1:$PORT/other
 ! weft attach "$other" --mount "$TMP/live" >"$TMP/out" 2>&1 || fail "mounted on what lives"
-grep -q "a weft region is mounted on $TMP/live already; weft status" "$TMP/out" || fail "$(cat "$TMP/out")"
+grep -q "a weft region is mounted on $TMP/live already; weft status" "$TMP/out" ||
+	fail "$(cat "$TMP/out")"
 pid=$(weft status live --json | jq '.attachments[0].pid')
 kill -STOP "$pid"
 cleanup_add "kill -KILL $pid 2>/dev/null"
 status=0
 timeout 20 weft attach "$other" --mount "$TMP/live" >"$TMP/out" 2>&1 || status=$?
 kill -CONT "$pid"
-[[ $status = 1 && $(cat "$TMP/out") = *"its bridge does not answer"* ]] || fail "exit status $status: $(cat "$TMP/out")"
+[[ $status = 1 && $(cat "$TMP/out") = *"its bridge does not answer"* ]] ||
+	fail "exit status $status: $(cat "$TMP/out")"
 weft detach live

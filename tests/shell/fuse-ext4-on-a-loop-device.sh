@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# ext4 through a loop device on the FUSE file: a source tree is built there, and survives a new attachment.
+# ext4 through a loop device on the FUSE file: a source tree is built there, and survives a new
+# attachment.
 # timeout: 300
 # presets: dev
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
@@ -18,7 +19,8 @@ mount "$loop" "$TMP/mnt"
 mkdir "$TMP/mnt/weft"
 cp -r "$WEFT_SRC"/{CMakeLists.txt,fabric,nbd-bridge,perf,transports} "$TMP/mnt/weft"
 cd "$TMP/mnt/weft"
-cmake -G Ninja -S . -B out -DCMAKE_BUILD_TYPE=Debug -DWEFT_TESTS=OFF -DWEFT_PERF=OFF >"$TMP/cmake" 2>&1 ||
+cmake -G Ninja -S . -B out -DCMAKE_BUILD_TYPE=Debug -DWEFT_TESTS=OFF \
+	-DWEFT_PERF=OFF >"$TMP/cmake" 2>&1 ||
 	fail "$(tail -n 20 "$TMP/cmake")"
 ninja -C out >"$TMP/ninja" 2>&1 || fail "$(tail -n 40 "$TMP/ninja")"
 out/bin/weft --version >"$TMP/version"

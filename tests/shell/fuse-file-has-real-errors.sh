@@ -17,7 +17,8 @@ refused 'Operation not permitted' truncate -s 2M "$TMP/file"
 refused 'Operation not permitted' chmod 644 "$TMP/file"
 truncate -s 1M "$TMP/file" || fail "the same size"
 refused 'No space left' dd if=/dev/zero of="$TMP/file" bs=4096 seek=256 count=1 conv=notrunc
-head -c 1M /dev/zero | tr '\0' '\377' | dd of="$TMP/file" conv=notrunc,fsync status=none iflag=fullblock bs=1M
+head -c 1M /dev/zero | tr '\0' '\377' |
+	dd of="$TMP/file" conv=notrunc,fsync status=none iflag=fullblock bs=1M
 fallocate -p -o 4096 -l 8192 "$TMP/file"
 fallocate -z -o 65536 -l 100 "$TMP/file"
 refused 'No space left' fallocate -o 0 -l 2M "$TMP/file"

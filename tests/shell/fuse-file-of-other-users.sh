@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Who may open the file of --mount: the user who mounts it, and with --allow-other those whom its owner and mode let in.
+# Who may open the file of --mount: the user who mounts it, and with --allow-other those whom its
+# owner and mode let in.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 [[ -w /dev/fuse && $EUID = 0 ]] || skip "needs /dev/fuse and root"
 need_tool setpriv
@@ -16,9 +17,11 @@ attach() {
 	weft attach "$URI" --mount "$place/f" "$@" >"$TMP/out" 2>&1 || fail "$*: $(cat "$TMP/out")"
 }
 reads() { as "$1" head -c 1 "$place/f" >/dev/null 2>&1; }
-writes() { as "$1" dd if=/dev/zero of="$place/f" bs=512 count=1 conv=notrunc status=none 2>/dev/null; }
+writes() \
+	{ as "$1" dd if=/dev/zero of="$place/f" bs=512 count=1 conv=notrunc status=none 2>/dev/null; }
 is() { # MODE UID GID
-	[[ $(stat -c '%a %u %g' "$place/f") = "$*" ]] || fail "the file is $(stat -c '%a %u %g' "$place/f"), not $*"
+	[[ $(stat -c '%a %u %g' "$place/f") = "$*" ]] ||
+		fail "the file is $(stat -c '%a %u %g' "$place/f"), not $*"
 }
 
 attach
@@ -50,10 +53,13 @@ weft detach r >/dev/null
 wrong() { # TEXT ARGUMENT…
 	local status=0
 	weft attach "$URI" "${@:2}" >"$TMP/out" 2>&1 || status=$?
-	[[ $status = 2 && $(cat "$TMP/out") = *"$1"* ]] || fail "${*:2}: exit status $status: $(cat "$TMP/out")"
+	[[ $status = 2 && $(cat "$TMP/out") = *"$1"* ]] ||
+		fail "${*:2}: exit status $status: $(cat "$TMP/out")"
 }
-wrong "--owner: there is no user 'nobody-of-that-name'" --mount "$place/f" --allow-other --owner nobody-of-that-name
-wrong "--owner: there is no group 'none-of-that-name'" --mount "$place/f" --allow-other --owner nobody:none-of-that-name
+wrong "--owner: there is no user 'nobody-of-that-name'" --mount "$place/f" --allow-other \
+	--owner nobody-of-that-name
+wrong "--owner: there is no group 'none-of-that-name'" --mount "$place/f" --allow-other \
+	--owner nobody:none-of-that-name
 wrong "--mode wants an octal number" --mount "$place/f" --mode 9
 wrong "--mode wants an octal number" --mount "$place/f" --mode 07777
 wrong "let nobody else in without --allow-other" --mount "$place/f" --owner 1234

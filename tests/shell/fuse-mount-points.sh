@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Mount points: a file that was there stays, a foreign dead mount is explained, a live one is left alone, and
-# unmounting by hand is detaching.
+# Mount points: a file that was there stays, a foreign dead mount is explained, a live one is left
+# alone, and unmounting by hand is detaching.
 # presets: dev asan tsan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 [[ -w /dev/fuse ]] || skip "no /dev/fuse"

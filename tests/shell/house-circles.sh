@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# No files need each other: not by their includes, and not by the functions and variables of each other that they use, which their object files tell.
+# No files need each other: not by their includes, and not by the functions and variables of each
+# other that they use, which their object files tell.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool python3
 need_tool nm

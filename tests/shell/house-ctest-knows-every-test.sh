@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-# ctest knows every test, with what the heads of the shell tests say, and tests/run runs what ctest knows.
+# ctest knows every test, with what the heads of the shell tests say, and tests/run runs what ctest
+# knows.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool python3 jq
 
 cd "$WEFT_SRC"
 for tier in first soak; do
-	ctest --test-dir "$WEFT_BUILD" -C "$tier" --show-only=json-v1 >"$TMP/$tier.json" || fail "ctest does not list the tests"
+	ctest --test-dir "$WEFT_BUILD" -C "$tier" --show-only=json-v1 >"$TMP/$tier.json" ||
+		fail "ctest does not list the tests"
 done
 WEFT_TESTS_OF=$WEFT_PRESET python3 - "$TMP/first.json" "$TMP/soak.json" <<'PY'
 import glob, json, os, re, sys
@@ -65,8 +67,10 @@ PY
 [[ $WEFT_BUILD -ef build/$WEFT_PRESET ]] || exit 0
 for tier in '' --long --soak; do
 	tests/run --list ${tier:+"$tier"} --preset "$WEFT_PRESET" | cut -f 2 | sort >"$TMP/ran"
-	ctest --test-dir "$WEFT_BUILD" -C "${tier#--}" -L "preset=$WEFT_PRESET" --show-only=json-v1 | jq -r '.tests[].name' | sort >"$TMP/ctest"
+	ctest --test-dir "$WEFT_BUILD" -C "${tier#--}" -L "preset=$WEFT_PRESET" \
+		--show-only=json-v1 | jq -r '.tests[].name' | sort >"$TMP/ctest"
 	diff "$TMP/ran" "$TMP/ctest" || fail "tests/run $tier and ctest do not run the same tests"
 done
 tests/run --list --long --preset "$WEFT_PRESET" unit/uri shell/house-ctest >"$TMP/ran"
-printf '%s\t%s\n' "$WEFT_PRESET" shell/house-ctest-knows-every-test "$WEFT_PRESET" unit/uri | diff - <(sort "$TMP/ran")
+printf '%s\t%s\n' "$WEFT_PRESET" shell/house-ctest-knows-every-test "$WEFT_PRESET" unit/uri |
+	diff - <(sort "$TMP/ran")

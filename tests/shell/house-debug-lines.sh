@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# --debug of every program turns debug lines on, of the areas that it names; $WEFT_DEBUG does so too.
-# Without them there is none.
+# --debug of every program turns debug lines on, of the areas that it names; $WEFT_DEBUG does so
+# too.  Without them there is none.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 
 for program in "$WEFT_BIN"/weft-*; do

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# The rooms are the architecture: who may include whom.  Arrows go one way: front, device, library -> bridge -> cache -> lane -> link -> fabric.
-# A private header is its room's, and only transports/drivers.c knows which transports exist.
+# The rooms are the architecture: who may include whom.  Arrows go one way: front, device, library
+# -> bridge -> cache -> lane -> link -> fabric.  A private header is its room's, and only
+# transports/drivers.c knows which transports exist.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool python3
 
@@ -40,7 +41,8 @@ RULES = [
 OFFENDERS = """
 """.split("\n")
 
-# Besides the table, those who know a transport by nature: what measures the one, or takes a donor's place in a measurement.
+# Besides the table, those who know a transport by nature: what measures the one, or takes a donor's
+# place in a measurement.
 KNOW = {
     "perf/bench/run.c": "nbd", # the socket of a bridge speaks it
     "perf/count/lane.c": "mem",
@@ -74,8 +76,8 @@ for root in ("fabric", "transports", "nbd-bridge"):
                 if not path.startswith("transports/verbs/"):
                     bad.append(f"{path}: <{header}> belongs to transports/verbs alone")
 
-# Outside of transports nobody asks for one by its name: words and operations' names come from the table.  "nbd" is a protocol and a
-# device of the kernel as well; perf draws what only RDMA has.
+# Outside of transports nobody asks for one by its name: words and operations' names come from the
+# table.  "nbd" is a protocol and a device of the kernel as well; perf draws what only RDMA has.
 words = set()
 for folder, _, files in os.walk("transports"):
     for name in files:

@@ -9,10 +9,13 @@ target=$(sed -n 's/.*cmake --build build\/release --target \([a-z]*\) .*/\1/p' "
 cd "$WEFT_SRC"
 cmake --preset release -B "$TMP/b" >"$TMP/log" 2>&1 || fail "$(tail "$TMP/log")"
 ninja -C "$TMP/b" -t query "$target" | sed "/outputs:/,\$d; s/^ *//" >"$TMP/built"
-mapfile -t wanted < <(find "$TMP/b" -name cmake_install.cmake -exec grep -hoE "\"$TMP/b/[^\"]*\"" {} + | tr -d '"' | sort -u)
+mapfile -t wanted < \
+	<(find "$TMP/b" -name cmake_install.cmake -exec grep -hoE "\"$TMP/b/[^\"]*\"" {} + | tr -d '"' | sort -u)
 ((${#wanted[@]} > 10)) || fail "found only ${#wanted[@]} files to install: ${wanted[*]}"
 for file in "${wanted[@]}"; do
-	[[ $file != *\$* && $file != */cmake_install.cmake && $file != */install_*manifest* && $file != */weft-serve.service && ! -e $file ]] || continue
+	[[ $file != *\$* && $file != */cmake_install.cmake && $file != */install_*manifest* &&
+		$file != */weft-serve.service && ! -e $file ]] || continue
 	[[ $file != *.so.* ]] || file=${file%%.so.*}.so # its links come with it
-	grep -qxF "${file#"$TMP/b/"}" "$TMP/built" || fail "'$target' does not build ${file#"$TMP/b/"}, which is installed"
+	grep -qxF "${file#"$TMP/b/"}" "$TMP/built" ||
+		fail "'$target' does not build ${file#"$TMP/b/"}, which is installed"
 done

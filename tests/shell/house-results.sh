@@ -34,10 +34,12 @@ for json in perf/results/*.json; do
 		continue
 	fi
 	(($(wc -l <"$json") <= 150)) || wrong "$json is not compact: perf/harness/lines.jq"
-	grep -q "$at" "${json%.json}.md" || wrong "${json%.json}.md does not have the commit of $json"
+	grep -q "$at" "${json%.json}.md" ||
+		wrong "${json%.json}.md does not have the commit of $json"
 	# shellcheck disable=SC2046 # a list
 	later=$(git log --format=%h "$at..HEAD" -- fabric transports nbd-bridge $(measured_by "$json") \
 		':!fabric/man' ':!*.md' ':!fabric/packages' | wc -l)
-	((later == 0)) || echo "NOTE: $json is older than what it measures, by $later changes since $at"
+	((later == 0)) ||
+		echo "NOTE: $json is older than what it measures, by $later changes since $at"
 done
 exit $bad

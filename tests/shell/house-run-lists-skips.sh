@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# tests/run lists what was skipped: each test and reason once, with its presets; what does not apply last.
+# tests/run lists what was skipped: each test and reason once, with its presets; what does not apply
+# last.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 
 eval "$(sed -n '/^list_skips() {/,/^}/p' "$WEFT_SRC/tests/run")"

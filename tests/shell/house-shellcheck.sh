@@ -6,7 +6,8 @@ need_tool shellcheck
 cd "$WEFT_SRC"
 mapfile -t scripts < <({
 	find . -name '*.sh' -not -path './build/*'
-	grep -rlIE --exclude-dir=build --exclude-dir=.git '^#!.*(/|env )(ba)?sh( |$)|^# shellcheck shell=bash$' .
+	grep -rlIE --exclude-dir=build \
+		--exclude-dir=.git '^#!.*(/|env )(ba)?sh( |$)|^# shellcheck shell=bash$' .
 } | sort -u)
 ((${#scripts[@]} >= 5)) || fail "found only ${scripts[*]}"
 # lib.sh sets -e, which shellcheck does not see from here.

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# What ctest and tests/run run is judged: an exit status, the time, what a sanitizer says, processes that are left over, skips.
+# What ctest and tests/run run is judged: an exit status, the time, what a sanitizer says, processes
+# that are left over, skips.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 
 # A tree with these tests alone, and a build of it.
@@ -73,21 +74,24 @@ END
 diff "$TMP/wanted" "$TMP/got" || fail "judged otherwise: $(cat "$TMP/out")"
 wait_for gone "$(cat "$LEFT")"
 log=$TMP/build/Testing/Temporary/LastTest.log
-for said in "dev first $TMP/build $TMP/build/bin" "SKIP: it has no legs" "timed out after 1 s" "it leaks" \
+for said in "dev first $TMP/build $TMP/build/bin" "SKIP: it has no legs" "timed out after 1 s" \
+	"it leaks" \
 	"left a process behind: $(cat "$LEFT") sleep 1000"; do
 	grep -qF "$said" "$log" || fail "ctest does not tell '$said': $(cat "$log")"
 done
 
 # The second tier adds its own, and what another preset has in the first.
 run_ctest -C long -R 'long|asan|fine'
-printf 'shell/%s Passed\n' is-fine is-for-asan is-long | diff - "$TMP/got" || fail "$(cat "$TMP/out")"
+printf 'shell/%s Passed\n' is-fine is-for-asan is-long | diff - "$TMP/got" ||
+	fail "$(cat "$TMP/out")"
 grep -qF "dev long $TMP/build" "$log" || fail "the test is not told its tier"
 
 # What a head says must be so.
 while read -r key value said; do
 	made is-odd <<<"# $key: $value"
 	! ctest --test-dir "$TMP/build" -N >"$TMP/out" 2>&1 || fail "'# $key: $value' is taken"
-	tr -s '\n ' ' ' <"$TMP/out" | grep -qF "is-odd.sh: $said" || fail "not what is wrong: $(cat "$TMP/out")"
+	tr -s '\n ' ' ' <"$TMP/out" | grep -qF "is-odd.sh: $said" ||
+		fail "not what is wrong: $(cat "$TMP/out")"
 done <<'END'
 tier late there is no tier late
 presets deb there is no preset deb
@@ -100,7 +104,8 @@ sleep 1000
 END
 mkdir "$TMP/temporary"
 rm "$LEFT"
-TMPDIR=$TMP/temporary "$WEFT_SRC/tests/run-one" "$TMP/build" dev first 60 bash "$tree/tests/shell/is-odd.sh" >"$TMP/out" 2>&1 &
+TMPDIR=$TMP/temporary "$WEFT_SRC/tests/run-one" "$TMP/build" dev first 60 bash \
+	"$tree/tests/shell/is-odd.sh" >"$TMP/out" 2>&1 &
 judge=$!
 wait_for test -s "$LEFT"
 start=$SECONDS

@@ -7,7 +7,8 @@ wrong() { # COMMAND TEXT ARGUMENT…
 	shift 2
 	weft "$command" "$@" >"$TMP/out" 2>"$TMP/err" || status=$?
 	[[ $status = 2 && ! -s $TMP/out ]] || fail "weft $command $*: exit status $status"
-	[[ $(<"$TMP/err") = "weft-$command: $text"*$'\n'"Try: weft $command --help" ]] || fail "weft $command $*: $(<"$TMP/err")"
+	[[ $(<"$TMP/err") = "weft-$command: $text"*$'\n'"Try: weft $command --help" ]] ||
+		fail "weft $command $*: $(<"$TMP/err")"
 }
 for command in serve list attach detach status bench line doctor; do
 	wrong "$command" "unrecognized option '--nonsense'" --nonsense
@@ -22,13 +23,18 @@ wrong status "one name at a time" a b
 wrong doctor "'extra' is not an option" extra
 wrong list "one URI at a time: 'extra' is one too many: --json takes no value" weft://a --json extra
 wrong status "one name at a time: 'extra' is one too many: --json takes no value" r --json extra
-wrong reset "one attachment at a time: 'extra' is one too many: --discard takes no value" r --discard extra
+wrong reset "one attachment at a time: 'extra' is one too many: --discard takes no value" r \
+	--discard extra
 wrong detach "one at a time: 'extra' is one too many: --force takes no value" r --force extra
-wrong bench "one URI at a time: 'r.json' is not a URI: did you mean --json=r.json?" weft://a/r --json r.json
-wrong bench "one URI at a time: 'r.json' is not a URI: did you mean --json=r.json?" --json r.json weft://a/r
+wrong bench "one URI at a time: 'r.json' is not a URI: did you mean --json=r.json?" weft://a/r \
+	--json r.json
+wrong bench "one URI at a time: 'r.json' is not a URI: did you mean --json=r.json?" \
+	--json r.json weft://a/r
 wrong bench "'r.csv' is not a URI: did you mean --csv=r.csv?" --cs r.csv
-wrong bench "--from shows an earlier run: 'b.json' is not a URI: did you mean --json=b.json?" --from a.json --json b.json
-wrong bench "--compare wants the JSON files of two runs: 'c' is not a run: did you mean --json=c?" --compare a b --json c
+wrong bench "--from shows an earlier run: 'b.json' is not a URI: did you mean --json=b.json?" \
+	--from a.json --json b.json
+wrong bench "--compare wants the JSON files of two runs: 'c' is not a run: did you mean --json=c?" \
+	--compare a b --json c
 wrong attach "'nbd3' is not a URI: did you mean --device=nbd3?" weft://a/r --device nbd3
 wrong rescue "one attachment and one file: 'c' is one too many" a b c
 wrong list "one URI at a time: 'weft://b' is one too many" weft://a weft://b

@@ -21,5 +21,6 @@ python3 "$TMP/open.py" 2>"$TMP/err" || fail "$(<"$TMP/err")"
 WEFT_DEBUG="link" python3 "$TMP/open.py" 2>"$TMP/err" || fail "$(<"$TMP/err")"
 grep -q '^weft: debug: \[.*\] link: connecting to 127\.0\.0\.1 port ' "$TMP/err" ||
 	fail "$(<"$TMP/err")"
-grep -q 'link: connect: generation 1\.0, way 0$' "$TMP/err" || fail "a number without a name: $(<"$TMP/err")"
+grep -q 'link: connect: generation 1\.0, way 0$' "$TMP/err" ||
+	fail "a number without a name: $(<"$TMP/err")"
 ! grep -v '\] link: ' "$TMP/err" || fail "another area"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# A donor that dies and comes back with the same contents: calls of a program that uses libweft wait and go on, blocking and
-# asynchronous ones, without a cache, with one, and over several donors; and what was written is there.
+# A donor that dies and comes back with the same contents: calls of a program that uses libweft wait
+# and go on, blocking and asynchronous ones, without a cache, with one, and over several donors; and
+# what was written is there.
 # presets: dev asan tsan
 # timeout: 240
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
@@ -32,7 +33,8 @@ for options in "" "-c 8000000" "-c 8000000 -b"; do
 		says ok read 1 4000000 1000
 	done
 	closes
-	# As another program reads it, once the donor knows that this one has gone: it may have had no connection in the end, for its cache.
+	# As another program reads it, once the donor knows that this one has gone: it may have had
+	# no connection in the end, for its cache.
 	wait_for opens -d 60000 "weft://127.0.0.1:$port/r"
 	says ok read 4 4096 3000000
 	closes

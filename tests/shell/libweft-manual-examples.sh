@@ -17,7 +17,8 @@ program() {
 for nr in 1 2; do
 	program "$nr" >"$TMP/example-$nr.c"
 	[[ -s $TMP/example-$nr.c ]] || fail "the manual has no program $nr"
-	gcc -std=gnu11 -Wall -Wextra -Werror -Wno-unused-parameter -I"$WEFT_SRC/nbd-bridge/library" "$TMP/example-$nr.c" \
+	gcc -std=gnu11 -Wall -Wextra -Werror -Wno-unused-parameter \
+		-I"$WEFT_SRC/nbd-bridge/library" "$TMP/example-$nr.c" \
 		-o "$TMP/example-$nr" -L"$WEFT_BUILD/lib" -lweft
 done
 [[ -z $(program 3) ]] || fail "the manual has a program that nobody tries"

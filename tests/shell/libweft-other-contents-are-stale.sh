@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# A donor that lost its contents: each call of a program that uses libweft fails with ESTALE from then on, and none brings zeros
-# or what the cache had; a donor that is gone for longer than calls wait is ENOTCONN, until it is there again.
+# A donor that lost its contents: each call of a program that uses libweft fails with ESTALE from
+# then on, and none brings zeros or what the cache had; a donor that is gone for longer than calls
+# wait is ENOTCONN, until it is there again.
 # presets: dev asan tsan
 # timeout: 240
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

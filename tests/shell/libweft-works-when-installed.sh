@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# A program that knows only pkg-config and <weft.h> builds against the installed tree and uses a donor.
+# A program that knows only pkg-config and <weft.h> builds against the installed tree and uses a
+# donor.
 # presets: dev only
 # timeout: 180
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

@@ -36,7 +36,8 @@ start() { # COMMAND…: sets pid, and near and far
 used() { # whether a process is in one of the namespaces
 	local ns
 	for ns in /proc/[0-9]*/ns/net; do
-		case $(stat -Lc %i "$ns" 2>/dev/null) in "${inodes[0]}" | "${inodes[1]}") return 0 ;; esac
+		case $(stat -Lc %i "$ns" 2>/dev/null) in "${inodes[0]}" | \
+			"${inodes[1]}") return 0 ;; esac
 	done
 	return 1
 }

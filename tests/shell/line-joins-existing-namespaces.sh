@@ -25,4 +25,5 @@ kill "$one" "$two"
 wait "$one" "$two" || fail "exit status $?"
 ! nsenter --net="/proc/$middle/ns/net" grep line /proc/net/dev || fail "a device is left"
 ! weft line --near /nonsense true 2>"$TMP/err" || fail "an end that there is not"
-grep -q '^weft-line: cannot enter the network namespace /nonsense: ' "$TMP/err" || fail "$(cat "$TMP/err")"
+grep -q '^weft-line: cannot enter the network namespace /nonsense: ' "$TMP/err" ||
+	fail "$(cat "$TMP/err")"

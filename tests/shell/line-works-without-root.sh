@@ -10,7 +10,8 @@ export AS_NOBODY="setpriv --reuid=65534 --regid=65534 --clear-groups"
 chmod 755 "$TMP"
 status=0
 # shellcheck disable=SC2016 # that shell expands it
-unshare --mount bash -c 'mknod -m 666 "$TMP/tun" c 10 200 && mount --bind "$TMP/tun" /dev/net/tun || exit 77
+unshare --mount bash \
+	-c 'mknod -m 666 "$TMP/tun" c 10 200 && mount --bind "$TMP/tun" /dev/net/tun || exit 77
 	$AS_NOBODY unshare --user --map-root-user --net true || exit 78
 	$AS_NOBODY test -x "$WEFT_BIN/weft-line" || exit 79
 	$AS_NOBODY weft line id -u >"$TMP/id"

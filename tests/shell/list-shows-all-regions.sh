@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# weft list: all regions of a big directory; where a donor tells only some, that there are more; nbdinfo of many regions.
+# weft list: all regions of a big directory; where a donor tells only some, that there are more;
+# nbdinfo of many regions.
 # timeout: 240
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq nbdinfo
@@ -17,12 +18,15 @@ copies() { # FIRST LAST [OPTION]: of that directory
 copies 1 10
 start_donor --directory "$TMP/many"
 weft list "weft://127.0.0.1:$PORT" --json >"$TMP/out" || fail "it failed"
-[[ $(jq length "$TMP/out") = 11000 && $(jq -r '.[10999] | "\(.name) \(.size_bytes) \(.offers)"' "$TMP/out") = "010/0999 2 tcp" ]] ||
+[[ $(jq length "$TMP/out") = 11000 &&
+	$(jq -r '.[10999] | "\(.name) \(.size_bytes) \(.offers)"' "$TMP/out") = "010/0999 2 tcp" \
+		]] ||
 	fail "$(jq length "$TMP/out"): $(jq '.[-1]' "$TMP/out")"
 
 # More than a donor tells.
 copies 11 100 -l
-weft list "weft://127.0.0.1:$PORT/000/0007" >"$TMP/out" 2>"$TMP/err" && fail "that there are more is not told"
+weft list "weft://127.0.0.1:$PORT/000/0007" >"$TMP/out" 2>"$TMP/err" &&
+	fail "that there are more is not told"
 grep -q "there are more regions" "$TMP/err" || fail "$(cat "$TMP/err")"
 stop_donor
 

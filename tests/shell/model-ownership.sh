@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The rules by which a borrower may go on with a region's contents, as a model: they hold, those before them did not, and none of
-# them can be spared.
+# The rules by which a borrower may go on with a region's contents, as a model: they hold, those
+# before them did not, and none of them can be spared.
 # timeout: 600
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool spin gcc

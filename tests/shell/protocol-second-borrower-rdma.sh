@@ -2,15 +2,16 @@
 # tier: long
 # timeout: 600
 # presets: dev asan
-# Another implementation of a borrower over RDMA, written from weft-protocol(7) alone, gets on with a
-# donor over soft-RoCE: connections, messages, memory, signs of life, revocation, a file.
+# Another implementation of a borrower over RDMA, written from weft-protocol(7) alone, gets on with
+# a donor over soft-RoCE: connections, messages, memory, signs of life, revocation, a file.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 
 cat >"$TMP/inside" <<'END'
 . tests/lib.sh
 export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
-borrower() { timeout 200 "$WEFT_BUILD/tests/second-borrower-rdma" "$RDMA_IP" "$@" || fail "$*: $?"; }
+borrower() \
+	{ timeout 200 "$WEFT_BUILD/tests/second-borrower-rdma" "$RDMA_IP" "$@" || fail "$*: $?"; }
 truncate -s 1M "$TMP/file"
 start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=4M --file "f=$TMP/file" --lease 8
 borrower "$PORT" memory

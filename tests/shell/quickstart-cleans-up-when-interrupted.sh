@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Ctrl-C in the middle of fabric/quickstart leaves no process, mount or file behind, and the exit status says so.
+# Ctrl-C in the middle of fabric/quickstart leaves no process, mount or file behind, and the exit
+# status says so.
 # presets: release only
 # timeout: 300
 # serial
@@ -8,7 +9,8 @@
 mkdir "$TMP/tmp"
 for step in "Writing the image" "Reading it back"; do
 	# A process group of its own, with SIGINT not ignored, as a terminal has it.
-	TMPDIR=$TMP/tmp setsid env --default-signal=INT "$WEFT_SRC/fabric/quickstart" >"$TMP/out" 2>&1 &
+	TMPDIR=$TMP/tmp setsid env \
+		--default-signal=INT "$WEFT_SRC/fabric/quickstart" >"$TMP/out" 2>&1 &
 	pid=$!
 	wait_for -t 120 grep -q "== $step" "$TMP/out"
 	kill -INT -- "-$pid"

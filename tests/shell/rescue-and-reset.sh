@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The donor loses the contents: every request fails; what the cache has that was not at the donor is saved; a reset goes on with what
-# there is now, on the same socket.
+# The donor loses the contents: every request fails; what the cache has that was not at the donor is
+# saved; a reset goes on with what there is now, on the same socket.
 # presets: dev asan tsan
 # timeout: 180
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
@@ -27,7 +27,8 @@ random_file "$TMP/data2" $((4 << 20))
 for how in "" "--cache-file $TMP/cache"; do
 	start_donor --memory r=32M
 	# shellcheck disable=SC2086 # words
-	weft attach "$URI" --socket "$TMP/s" --cache 16M $how --push-interval 60 >/dev/null || fail "attach"
+	weft attach "$URI" --socket "$TMP/s" --cache 16M $how --push-interval 60 >/dev/null ||
+		fail "attach"
 	refused "a reset is for attachments that are stale" weft reset r
 	nbdcopy "$TMP/data" "$socket" || fail "nbdcopy"
 	lose
@@ -36,16 +37,20 @@ for how in "" "--cache-file $TMP/cache"; do
 	refused "cannot be written back; it is stale, so its donor takes none of it; save that with: weft rescue r" weft detach r
 	# Whoever asked for it does not wait for its end.
 	rm -f "$TMP"/gone* "$TMP"/saved*
-	printf '{"op": "rescue", "file": "%s"}\n' "$TMP/gone" | socat -t 0 - "UNIX-CONNECT:$WEFT_RUN_DIR/attach-r.sock"
+	printf '{"op": "rescue", "file": "%s"}\n' "$TMP/gone" |
+		socat -t 0 - "UNIX-CONNECT:$WEFT_RUN_DIR/attach-r.sock"
 	wait_for test -e "$TMP/gone.map"
 	weft rescue r "$TMP/saved" >"$TMP/out" || fail "rescue"
 	grep -q "4 MiB that were not at the donor" "$TMP/out" || fail "it said: $(cat "$TMP/out")"
 	cmp -n $((4 << 20)) "$TMP/saved" "$TMP/data" || fail "what was saved is something else"
 	weft reset r || fail "reset"
-	nbdcopy "$socket" "$TMP/got" && cmp -n $((32 << 20)) "$TMP/got" /dev/zero || fail "it does not have the new contents"
+	nbdcopy "$socket" "$TMP/got" && cmp -n $((32 << 20)) "$TMP/got" /dev/zero ||
+		fail "it does not have the new contents"
 	nbdcopy --flush "$TMP/data2" "$socket" || fail "nbdcopy after the reset"
-	(($(weft status r --json | jq '.attachments[0].cache.dirty_bytes') == 0)) || fail "a FLUSH left something"
-	nbdcopy "$socket" "$TMP/got" && cmp -n $((4 << 20)) "$TMP/got" "$TMP/data2" || fail "other bytes"
+	(($(weft status r --json | jq '.attachments[0].cache.dirty_bytes') == 0)) ||
+		fail "a FLUSH left something"
+	nbdcopy "$socket" "$TMP/got" && cmp -n $((4 << 20)) "$TMP/got" "$TMP/data2" ||
+		fail "other bytes"
 	# A second time, with nothing to lose; then a region of another size.
 	lose
 	weft reset r || fail "a second reset"
@@ -53,7 +58,8 @@ for how in "" "--cache-file $TMP/cache"; do
 	lose r=16M
 	refused "stale still.*had 33554432 bytes and has 16777216" weft reset --discard r
 	read_fails || fail "something was read of another region"
-	weft detach --force r >"$TMP/out" 2>&1 || grep -q "is detached, but" "$TMP/out" || fail "$(cat "$TMP/out")"
+	weft detach --force r >"$TMP/out" 2>&1 || grep -q "is detached, but" "$TMP/out" ||
+		fail "$(cat "$TMP/out")"
 	rm -f "$TMP/cache"
 	stop_donor || fail "the donor's exit status: $?"
 done

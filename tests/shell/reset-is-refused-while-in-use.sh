@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# weft reset is refused, with who it is, while somebody behind the attachment may remember the old contents: a client of its socket, a
-# process that has its file open.  What they wrote does not reach the new contents.
+# weft reset is refused, with who it is, while somebody behind the attachment may remember the old
+# contents: a client of its socket, a process that has its file open.  What they wrote does not
+# reach the new contents.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 . "$WEFT_SRC/tests/ownership.sh"
@@ -9,7 +10,8 @@
 start_donor --memory r=8M --lease 1
 donor=nbd://127.0.0.1:$PORT/r
 socket="nbd+unix:///?socket=$TMP/s"
-weft attach "$URI" --socket "$TMP/s" --mount "$TMP/file" --dead-timeout 120 >/dev/null || fail "attach"
+weft attach "$URI" --socket "$TMP/s" --mount "$TMP/file" --dead-timeout 120 >/dev/null ||
+	fail "attach"
 writes 0x41 0 8192 "$socket" || fail "$(cat "$TMP/io")"
 suspend_bridge
 wait_for nobody_has_it
@@ -43,14 +45,17 @@ holder=$!
 is_open() { [[ $(readlink "/proc/$holder/fd/0") = "$TMP/file" ]]; }
 wait_for is_open
 refused "the file is open" "$holder|sleep"
-! dd if=/dev/urandom of="$TMP/file" bs=4096 count=1 conv=notrunc,fsync status=none 2>"$TMP/err" || fail "it takes a write"
+! dd if=/dev/urandom of="$TMP/file" bs=4096 count=1 conv=notrunc,fsync status=none 2>"$TMP/err" ||
+	fail "it takes a write"
 kill $holder
 wait $holder || :
 reset() { weft reset --discard r >"$TMP/out" 2>&1; }
 wait_for reset || fail "nobody uses it: $(cat "$TMP/out")"
-cmp -n 8192 "$TMP/file" <(head -c 8192 /dev/zero | tr '\0' B) || fail "it does not have what is there now"
+cmp -n 8192 "$TMP/file" <(head -c 8192 /dev/zero | tr '\0' B) ||
+	fail "it does not have what is there now"
 reads 0x42 0 8192 "$socket" || fail "written over: $(cat "$TMP/io")"
 writes 0x44 0 4096 "$socket" || fail "$(cat "$TMP/io")"
 reads 0x44 0 4096 "$socket" || fail "$(cat "$TMP/io")"
 detach
-io "$donor" -r -c 'read -P 0x44 0 4096' -c 'read -P 0x42 4096 4096' || fail "written over: $(cat "$TMP/io")"
+io "$donor" -r -c 'read -P 0x44 0 4096' -c 'read -P 0x42 4096 4096' ||
+	fail "written over: $(cat "$TMP/io")"

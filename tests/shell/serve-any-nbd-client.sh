@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Stock NBD clients use a donor's regions, memory and file, over TCP and a Unix socket, on several connections.
+# Stock NBD clients use a donor's regions, memory and file, over TCP and a Unix socket, on several
+# connections.
 # presets: dev asan tsan
 # timeout: 300
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
@@ -21,12 +22,17 @@ check_client() { # URI SIZE-IN-MIB
 	random_file "$image" "$2"M
 	qemu-img convert -n -f raw -O raw -W -m 8 "$image" "$nbd"
 	qemu-img compare -q -f raw -F raw "$image" "$nbd" || fail "$nbd: qemu-img convert"
-	qemu-io -f raw "$nbd" -c 'write -P 0x5a 1000003 4099' -c 'write -z 1000100 100' -c 'read -P 0x5a 1000003 97' \
-		-c 'read -P 0 1000100 100' -c 'write -z -u 1M 1M' -c 'read -P 0 1M 1M' -c flush -c 'discard 2M 1M' \
-		-c 'write -f -P 1 3M 2M' -c 'read -P 1 3M 2M' >"$TMP/qemu-io" 2>&1 || fail "$nbd: qemu-io"
+	qemu-io -f raw "$nbd" -c 'write -P 0x5a 1000003 4099' -c 'write -z 1000100 100' \
+		-c 'read -P 0x5a 1000003 97' \
+		-c 'read -P 0 1000100 100' -c 'write -z -u 1M 1M' -c 'read -P 0 1M 1M' -c flush \
+		-c 'discard 2M 1M' \
+		-c 'write -f -P 1 3M 2M' -c 'read -P 1 3M 2M' >"$TMP/qemu-io" 2>&1 ||
+			fail "$nbd: qemu-io"
 	! grep -i 'fail\|error' "$TMP/qemu-io" || fail "$nbd: qemu-io"
-	fio --name=v --ioengine=nbd --uri="$nbd" --rw=randrw --bsrange=512-256k --blockalign=512 --iodepth=16 \
-		--numjobs=4 --size=$(($2 / 4))M --offset_increment=$(($2 / 4))M --verify=crc32c --verify_state_save=0 \
+	fio --name=v --ioengine=nbd --uri="$nbd" --rw=randrw --bsrange=512-256k --blockalign=512 \
+		--iodepth=16 \
+		--numjobs=4 --size=$(($2 / 4))M --offset_increment=$(($2 / 4))M --verify=crc32c \
+		--verify_state_save=0 \
 		--group_reporting >"$TMP/fio" 2>&1 || fail "$nbd: fio: $(tail "$TMP/fio")"
 }
 

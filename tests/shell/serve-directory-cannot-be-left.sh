@@ -23,12 +23,14 @@ export_of() { # NAME
 for name in a.img sub/b.img 'ä ö.img'; do
 	export_of "$name" || fail "'$name' is not served: $(cat "$TMP/info")"
 done
-for name in ../secret /etc/passwd etc/passwd sub/../../secret link absolute sublink/b.img fifo sub . .. '' \
+for name in ../secret /etc/passwd etc/passwd sub/../../secret link absolute sublink/b.img fifo sub \
+	. .. '' \
 	"$TMP/secret" sub/../a.img /a.img ./a.img a.img/; do
 	! export_of "$name" || fail "'$name' is served"
 	grep -q 'no region\|which region' "$TMP/info" || fail "'$name': $(cat "$TMP/info")"
 done
-[[ $(nbdinfo --list "nbd://127.0.0.1:$PORT" | grep -c '^export=') = 3 ]] || fail "$(nbdinfo --list "nbd://127.0.0.1:$PORT")"
+[[ $(nbdinfo --list "nbd://127.0.0.1:$PORT" | grep -c '^export=') = 3 ]] ||
+	fail "$(nbdinfo --list "nbd://127.0.0.1:$PORT")"
 
 # A file that comes later is a region too; what is written is in the file.
 truncate -s 64K "$TMP/dir/late"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # presets: dev asan
-# A file of a lent directory that is replaced, removed or resized is lent as it is now once nobody uses the old
-# one; while one is used, nothing is written to a file that has no name any more.
+# A file of a lent directory that is replaced, removed or resized is lent as it is now once nobody
+# uses the old one; while one is used, nothing is written to a file that has no name any more.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool nbdinfo qemu-io
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-# A region's file is copied while the donor is stopped cleanly, and put back after the borrower went on: the copy has older contents
-# under a clean mark.  The borrower is stale, whether it attached before, during or after the donor's life that ended with the copy;
-# waiting, or killed and taken over; whether the donor was stopped or killed before the copy was put back.
+# A region's file is copied while the donor is stopped cleanly, and put back after the borrower went
+# on: the copy has older contents under a clean mark.  The borrower is stale, whether it attached
+# before, during or after the donor's life that ended with the copy; waiting, or killed and taken
+# over; whether the donor was stopped or killed before the copy was put back.
 # presets: dev asan
 # timeout: 240
 . "${BASH_SOURCE[0]%/*}/../lib.sh"

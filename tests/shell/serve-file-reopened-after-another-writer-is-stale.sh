@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-# A bridge is suspended with bytes not written back, its lease runs out, another writes, flushes and leaves; then the region's file is
-# closed and opened again: by a clean restart of the donor, or because a directory has too many files.  The bridge that wakes up is
-# stale, and writes nothing over what the other flushed.
+# A bridge is suspended with bytes not written back, its lease runs out, another writes, flushes and
+# leaves; then the region's file is closed and opened again: by a clean restart of the donor, or
+# because a directory has too many files.  The bridge that wakes up is stale, and writes nothing
+# over what the other flushed.
 # presets: dev asan
 # timeout: 240
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
@@ -23,12 +24,14 @@ socket="nbd+unix:///?socket=$TMP/s"
 look_at_all() { (($(weft list "weft://127.0.0.1:$port" | wc -l) > 4100)) || fail "weft list"; }
 for how in "file restart" "directory restart" "directory list"; do
 	donor "${how% *}"
-	weft attach "$uri" --socket "$TMP/s" --cache 16M --push-interval 60 --dead-timeout 120 >/dev/null || fail "$how: attach"
+	weft attach "$uri" --socket "$TMP/s" --cache 16M --push-interval 60 \
+		--dead-timeout 120 >/dev/null || fail "$how: attach"
 	writes 0x41 0 4096 "$socket" || fail "$how: $(cat "$TMP/io")"
 	io "$socket" -c 'write -P 0x42 0 4096' || fail "$how: $(cat "$TMP/io")"
 	suspend_bridge
 	wait_for nobody_has_it
-	other weft attach "$uri" --socket "$TMP/s2" >/dev/null || fail "$how: the region is not free"
+	other weft attach "$uri" --socket "$TMP/s2" >/dev/null ||
+		fail "$how: the region is not free"
 	writes 0x43 0 8192 "nbd+unix:///?socket=$TMP/s2" || fail "$how: $(cat "$TMP/io")"
 	other weft detach r || fail "$how: detach"
 	case ${how#* } in

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Without a next daemon the holder frees the memory after --keep seconds; it is small; it can be replaced.
+# Without a next daemon the holder frees the memory after --keep seconds; it is small; it can be
+# replaced.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 
 no_holder() {

@@ -16,9 +16,11 @@ qemu-io -f raw "nbd://127.0.0.1:$port/scratch" -c 'write -P 0xab 0 32M' >/dev/nu
 for round in 1 2 3; do
 	stop_donor KILL || :
 	start_donor "${serve[@]}"
-	grep -q "^recovered region 'scratch' (32 MiB), epoch" "$DONOR_LOG" || fail "round $round: nothing recovered"
+	grep -q "^recovered region 'scratch' (32 MiB), epoch" "$DONOR_LOG" ||
+		fail "round $round: nothing recovered"
 	[[ $(epochs) = "$before" ]] || fail "round $round: other epochs: $(epochs), not $before"
-	qemu-io -f raw "nbd://127.0.0.1:$port/scratch" -c 'read -P 0xab 0 32M' | grep -q 'read 33554432/33554432' ||
+	qemu-io -f raw "nbd://127.0.0.1:$port/scratch" -c 'read -P 0xab 0 32M' |
+		grep -q 'read 33554432/33554432' ||
 		fail "round $round: other bytes"
 done
 # Handed on each time: one holder is left, not four.
@@ -36,7 +38,8 @@ start_donor "${serve[@]}"
 
 # Killing the process that was named gives them up.
 stop_donor KILL || :
-weft-serve --listen "127.0.0.1:$port" --memory scratch=64M >"$TMP/log" 2>&1 && fail "another size was taken"
+weft-serve --listen "127.0.0.1:$port" --memory scratch=64M >"$TMP/log" 2>&1 &&
+	fail "another size was taken"
 kill "$(sed -n 's/.*give up all that is kept there: kill \([0-9]*\)$/\1/p' "$TMP/log")"
 wait_for bash -c "! ls $WEFT_RUN_DIR/hold-*.sock"
 start_donor --listen "127.0.0.1:$port" --memory scratch=64M

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# With a notification socket and no descriptor store behind it memory still outlives a crash; status says who keeps a region, or
-# that nobody does; a holder that dies is replaced, however young it was.
+# With a notification socket and no descriptor store behind it memory still outlives a crash; status
+# says who keeps a region, or that nobody does; a holder that dies is replaced, however young it
+# was.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool qemu-io jq socat
 
@@ -21,12 +22,16 @@ export NOTIFY_SOCKET=$TMP/notify
 start_donor --memory scratch=4M
 grep -q READY=1 "$TMP/notified" || fail "no notification came"
 kept holder || fail "kept by $(kept_by)"
-weft status | grep >/dev/null '  region scratch, .*, protected by the holder$' || fail "$(weft status)"
-weft status --prometheus | grep >/dev/null '^weft_donor_region_kept{.*region="scratch",by="holder"} 1$' || fail "$(weft status --prometheus)"
+weft status | grep >/dev/null '  region scratch, .*, protected by the holder$' ||
+	fail "$(weft status)"
+weft status --prometheus |
+	grep >/dev/null '^weft_donor_region_kept{.*region="scratch",by="holder"} 1$' ||
+		fail "$(weft status --prometheus)"
 qemu-io -f raw "nbd://127.0.0.1:$PORT/scratch" -c 'write -P 0x42 0 4M' >/dev/null
 stop_donor KILL || :
 start_donor --memory scratch=4M --memory more=1M
-qemu-io -f raw "nbd://127.0.0.1:$PORT/scratch" -c 'read -P 0x42 0 4M' | grep -q 'read 4194304/4194304' || fail "other bytes"
+qemu-io -f raw "nbd://127.0.0.1:$PORT/scratch" -c 'read -P 0x42 0 4M' |
+	grep -q 'read 4194304/4194304' || fail "other bytes"
 
 # The holder dies in its first seconds, twice: that is said, and then another has all regions.
 another() {
@@ -44,15 +49,19 @@ for round in 1 2; do
 done
 stop_donor KILL || :
 start_donor --memory scratch=4M --memory more=1M
-[[ $(grep -c '^recovered region' "$DONOR_LOG") = 2 ]] || fail "the third holder does not have all: $(cat "$DONOR_LOG")"
-qemu-io -f raw "nbd://127.0.0.1:$PORT/scratch" -c 'read -P 0x42 0 4M' | grep -q 'read 4194304/4194304' || fail "other bytes"
+[[ $(grep -c '^recovered region' "$DONOR_LOG") = 2 ]] ||
+	fail "the third holder does not have all: $(cat "$DONOR_LOG")"
+qemu-io -f raw "nbd://127.0.0.1:$PORT/scratch" -c 'read -P 0x42 0 4M' |
+	grep -q 'read 4194304/4194304' || fail "other bytes"
 stop_donor
 
 # A service of systemd's without a store: a holder would be ended with it.
-sh -c 'SYSTEMD_EXEC_PID=$$ exec weft-serve --memory scratch=4M --listen 127.0.0.1:0' >"$TMP/service" 2>&1 &
+sh -c 'SYSTEMD_EXEC_PID=$$ exec weft-serve --memory scratch=4M --listen 127.0.0.1:0' \
+	>"$TMP/service" 2>&1 &
 service=$!
 wait_for grep -qx ready "$TMP/service"
-grep -q 'a crash of this program loses its memory: .*FileDescriptorStoreMax=1024' "$TMP/service" || fail "$(cat "$TMP/service")"
+grep -q 'a crash of this program loses its memory: .*FileDescriptorStoreMax=1024' "$TMP/service" ||
+	fail "$(cat "$TMP/service")"
 kept nobody || fail "kept by $(kept_by)"
 kill "$service"
 wait "$service" || fail "exit status $?"
@@ -60,8 +69,11 @@ wait "$service" || fail "exit status $?"
 # As the user wished.
 start_donor --memory scratch=4M --keep 0
 kept nobody || fail "kept by $(kept_by)"
-weft status | grep >/dev/null '  region scratch, .*, unprotected: lost if the donor crashes$' || fail "$(weft status)"
-weft status --prometheus | grep >/dev/null '^weft_donor_region_kept{.*region="scratch",by="nobody"} 1$' || fail "no metric"
+weft status | grep >/dev/null '  region scratch, .*, unprotected: lost if the donor crashes$' ||
+	fail "$(weft status)"
+weft status --prometheus |
+	grep >/dev/null '^weft_donor_region_kept{.*region="scratch",by="nobody"} 1$' ||
+		fail "no metric"
 stop_donor
 
 # A file's contents are on its disk.

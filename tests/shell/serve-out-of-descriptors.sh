@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Out of descriptors: neither a donor nor a bridge spins, `weft status` still gets its answer, who has something attached comes back,
-# and all goes on once there are descriptors again.
+# Out of descriptors: neither a donor nor a bridge spins, `weft status` still gets its answer, who
+# has something attached comes back, and all goes on once there are descriptors again.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool socat prlimit jq
 
@@ -17,7 +17,8 @@ idle() { # PID: it takes less than a fifth of a processor
 	local before
 	before=$(ticks "$1")
 	sleep $look_s
-	(($(ticks "$1") - before < look_s * $(getconf CLK_TCK) / 5)) || fail "$(($(ticks "$1") - before)) ticks in $look_s s"
+	(($(ticks "$1") - before < look_s * $(getconf CLK_TCK) / 5)) ||
+		fail "$(($(ticks "$1") - before)) ticks in $look_s s"
 }
 
 start_donor --memory r=1M --memory other=1M
@@ -33,8 +34,10 @@ for ((i = 0; i < 20; i++)); do
 done
 idle "$DONOR_PID"
 weft status --json >"$TMP/status"
-jq -e '.donors[0].kind == "donor"' "$TMP/status" >/dev/null || fail "no status: $(cat "$TMP/status")"
-grep -q "connections have to wait: Too many open files" "$DONOR_LOG" || [[ $(weft status --json | jq .donors[0].strangers.tcp.made_room) -gt 0 ]] ||
+jq -e '.donors[0].kind == "donor"' "$TMP/status" >/dev/null ||
+	fail "no status: $(cat "$TMP/status")"
+grep -q "connections have to wait: Too many open files" "$DONOR_LOG" ||
+	[[ $(weft status --json | jq .donors[0].strangers.tcp.made_room) -gt 0 ]] ||
 	fail "$(cat "$DONOR_LOG")"
 prlimit --pid "$DONOR_PID" --nofile="${limit// /}:"
 weft attach "weft://127.0.0.1:$PORT/other" --socket "$TMP/o" || fail "it does not go on"

@@ -8,7 +8,8 @@ refused() {
 	local want=$1 pattern=$2 status=0
 	shift 2
 	timeout 20 weft-serve "$@" >"$TMP/log" 2>&1 || status=$?
-	[[ $status = "$want" ]] || fail "weft-serve $*: exit status $status, not $want: $(cat "$TMP/log")"
+	[[ $status = "$want" ]] ||
+		fail "weft-serve $*: exit status $status, not $want: $(cat "$TMP/log")"
 	grep -qe "$pattern" "$TMP/log" || fail "weft-serve $*: no '$pattern' in: $(cat "$TMP/log")"
 }
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-# What goes wrong beside lending is said by its cause: a run directory that cannot be written, memory that comes in pages.
+# What goes wrong beside lending is said by its cause: a run directory that cannot be written,
+# memory that comes in pages.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 
 start_donor --memory odd=5000 --memory even=8Ki
-grep -q "region 'odd' has 8 KiB rather than 4.9 KiB: memory comes in whole pages" "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
+grep -q "region 'odd' has 8 KiB rather than 4.9 KiB: memory comes in whole pages" "$DONOR_LOG" ||
+	fail "$(cat "$DONOR_LOG")"
 ! grep -q "region 'even' has" "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
 stop_donor
 
@@ -21,5 +23,6 @@ wait_for grep -qx ready "$TMP/log"
 kill "$donor"
 wait "$donor" || fail "exit status $?"
 grep -q "a crash of this program would lose its memory now: its holder cannot make $TMP/ro/hold-[0-9]*.sock: Read-only file system" "$TMP/log" || fail "$(cat "$TMP/log")"
-grep -q "cannot make control socket $TMP/ro/serve-.*: Read-only file system" "$TMP/log" || fail "$(cat "$TMP/log")"
+grep -q "cannot make control socket $TMP/ro/serve-.*: Read-only file system" "$TMP/log" ||
+	fail "$(cat "$TMP/log")"
 ! grep -q 'Broken pipe' "$TMP/log" || fail "$(cat "$TMP/log")"

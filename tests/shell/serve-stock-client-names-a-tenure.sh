@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# A stock client that reconnects by itself, with whatever it remembers, names the region's tenure: it comes back after a cut, and is refused once
-# another came in between, or the contents may have changed: after a reboot of the donor, after a file was opened again.
+# A stock client that reconnects by itself, with whatever it remembers, names the region's tenure:
+# it comes back after a cut, and is refused once another came in between, or the contents may have
+# changed: after a reboot of the donor, after a file was opened again.
 # presets: dev asan
 # timeout: 300
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
@@ -19,8 +20,10 @@ nbd=nbd://127.0.0.1:$port
 network_up
 for region in m f; do
 	t=$(tenure "$region")
-	[[ $t =~ ^[0-9a-f]{8,}$ ]] || fail "$region: weft list says no tenure: $(weft list "weft://127.0.0.1:$port" --json)"
-	weft list "weft://127.0.0.1:$port" | grep -E "^$region .*$t" >/dev/null || fail "$region: not in the table: $(weft list "weft://127.0.0.1:$port")"
+	[[ $t =~ ^[0-9a-f]{8,}$ ]] ||
+		fail "$region: weft list says no tenure: $(weft list "weft://127.0.0.1:$port" --json)"
+	weft list "weft://127.0.0.1:$port" | grep -E "^$region .*$t" >/dev/null ||
+		fail "$region: not in the table: $(weft list "weft://127.0.0.1:$port")"
 
 	# Cut, and nobody else wrote.
 	client "server.type=inet,server.host=127.0.0.1,server.port=$way,export=$region@$t"
@@ -35,7 +38,8 @@ for region in m f; do
 	# Cut, and another wrote.
 	network_cut
 	writes 0x43 0 8192 "$nbd/$region" || fail "$region: $(cat "$TMP/io")"
-	[[ $(tenure "$region") != "$t" ]] || fail "$region: a writer who did not know it left the tenure as it was"
+	[[ $(tenure "$region") != "$t" ]] ||
+		fail "$region: a writer who did not know it left the tenure as it was"
 	network_up
 	! told 'write -P 0x44 4k 4k' || fail "$region: it writes after another did"
 	! told 'read 0 4k' || fail "$region: it reads after another wrote"
@@ -49,7 +53,8 @@ for region in m f; do
 	client "server.type=inet,server.host=127.0.0.1,server.port=$way,export=$region@$t"
 	told 'write -P 0x45 0 8k' || fail "$region: $(cat "$TMP/client")"
 	network_cut
-	weft attach "weft://127.0.0.1:$port/$region" --name r --socket "$TMP/s" >/dev/null || fail "$region: attach"
+	weft attach "weft://127.0.0.1:$port/$region" --name r --socket "$TMP/s" >/dev/null ||
+		fail "$region: attach"
 	writes 0x46 0 8192 "nbd+unix:///?socket=$TMP/s" || fail "$region: $(cat "$TMP/io")"
 	detach
 	network_up
@@ -66,5 +71,6 @@ for region in m f; do
 	client_ends
 done
 # An exact name of a region wins over this reading.
-nbdinfo --size "$nbd/m@1" >"$TMP/out" && [[ $(cat "$TMP/out") = 1048576 ]] || fail "a region's own name: $(cat "$TMP/out")"
+nbdinfo --size "$nbd/m@1" >"$TMP/out" && [[ $(cat "$TMP/out") = 1048576 ]] ||
+	fail "a region's own name: $(cat "$TMP/out")"
 network_cut

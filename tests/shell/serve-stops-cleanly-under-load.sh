@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # presets: dev asan tsan
-# SIGTERM while a client writes: what was acknowledged is in the file, exit status 0, and the epoch survives.
-# kill -9 instead: what was acknowledged is there as well, under a new epoch.
+# SIGTERM while a client writes: what was acknowledged is in the file, exit status 0, and the epoch
+# survives.  kill -9 instead: what was acknowledged is there as well, under a new epoch.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool qemu-io
 
@@ -29,7 +29,8 @@ load() {
 	for ((i = 0; i < acknowledged; i++)); do
 		head -c 65536 /dev/zero | tr '\0' "\\$(printf %o $((i % 251 + 1)))"
 	done >"$TMP/expected"
-	cmp -n $((acknowledged * 65536)) "$TMP/expected" "$TMP/image" || fail "an acknowledged write is not in the file"
+	cmp -n $((acknowledged * 65536)) "$TMP/expected" "$TMP/image" ||
+		fail "an acknowledged write is not in the file"
 }
 
 load TERM

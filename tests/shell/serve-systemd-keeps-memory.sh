@@ -2,8 +2,8 @@
 # tier: long
 # timeout: 240
 # processors: 2
-# Under systemd itself: the unit that is installed keeps memory over a crash and a restart; what others would lose is known beforehand,
-# and status says so.
+# Under systemd itself: the unit that is installed keeps memory over a crash and a restart; what
+# others would lose is known beforehand, and status says so.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool qemu-io jq
@@ -43,7 +43,8 @@ region() { # KEY
 check() {
 	local epoch pid
 	systemctl --user start "$1"
-	[[ $(region kept_by) = "$2" ]] || { echo "$1: kept by $(region kept_by), not $2"; cat "/run/$1.log"; exit 1; }
+	[[ $(region kept_by) = "$2" ]] ||
+		{ echo "$1: kept by $(region kept_by), not $2"; cat "/run/$1.log"; exit 1; }
 	epoch=$(region epoch)
 	qemu-io -f raw -c 'write -P 0x42 0 4M' nbd://127.0.0.1:20000/r >/dev/null
 	pid=$(systemctl --user show -P MainPID "$1")
@@ -54,10 +55,12 @@ check() {
 		sleep 0.1
 	done
 	if [[ $2 = nobody ]]; then
-		[[ $(region epoch) != "$epoch" ]] || { echo "$1: memory that nobody keeps is there"; exit 1; }
+		[[ $(region epoch) != "$epoch" ]] ||
+			{ echo "$1: memory that nobody keeps is there"; exit 1; }
 	else
 		[[ $(region epoch) = "$epoch" ]] || { echo "$1: $2 did not keep it"; exit 1; }
-		qemu-io -f raw -c 'read -P 0x42 0 4M' nbd://127.0.0.1:20000/r | grep 'read 4194304/4194304' >/dev/null
+		qemu-io -f raw -c 'read -P 0x42 0 4M' nbd://127.0.0.1:20000/r |
+			grep 'read 4194304/4194304' >/dev/null
 	fi
 	systemctl --user stop "$1"
 	for ((i = 0; i < 100; i++)); do
@@ -66,10 +69,12 @@ check() {
 	done
 }
 
-# The one that is installed, with its options; but there are no mount namespaces over the guest's root.
+# The one that is installed, with its options; but there are no mount namespaces over the guest's
+# root.
 cp "$prefix/lib/systemd/system/weft-serve.service" "$XDG_RUNTIME_DIR/systemd/user/"
 mkdir "$XDG_RUNTIME_DIR/systemd/user/weft-serve.service.d"
-printf '%s\n' '[Service]' ProtectKernelTunables=no ProtectKernelModules=no ProtectControlGroups=no StandardError=file:/run/weft-serve.log \
+printf '%s\n' '[Service]' ProtectKernelTunables=no ProtectKernelModules=no ProtectControlGroups=no \
+	StandardError=file:/run/weft-serve.log \
 	>"$XDG_RUNTIME_DIR/systemd/user/weft-serve.service.d/guest.conf"
 echo 'WEFT_SERVE_OPTIONS="--memory r=4M --listen 127.0.0.1:20000"' >/etc/weft/serve.conf
 check weft-serve systemd
@@ -96,6 +101,7 @@ unit process Restart=on-failure KillMode=process
 check process holder
 echo good
 END
-"$WEFT_SRC/tests/testbed/run" --timeout 200 -- bash "$TMP/inside" "$TMP/prefix" "$WEFT_BIN" >"$TMP/output" 2>&1 ||
+"$WEFT_SRC/tests/testbed/run" --timeout 200 \
+	-- bash "$TMP/inside" "$TMP/prefix" "$WEFT_BIN" >"$TMP/output" 2>&1 ||
 	fail "exit status $?: $(tail -n 40 "$TMP/output")"
 [[ $(tail -n 1 "$TMP/output") = good ]] || fail "$(tail -n 40 "$TMP/output")"

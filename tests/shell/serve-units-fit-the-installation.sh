@@ -10,10 +10,12 @@ program=$(sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' "$unit")
 [[ -s $(sed -n 's/.*(an example: \(.*\)).*/\1/p' "$unit") ]] || fail "no example of a configuration"
 [[ -s ${unit%.service}.socket ]] || fail "no socket unit"
 if command -v systemd-analyze >/dev/null; then
-	systemd-analyze verify --man=no "$unit" "${unit%.service}.socket" 2>"$TMP/log" || fail "$(cat "$TMP/log")"
+	systemd-analyze verify --man=no "$unit" "${unit%.service}.socket" 2>"$TMP/log" ||
+		fail "$(cat "$TMP/log")"
 fi
 # The manual names them, and what they read.
 for file in "$TMP/prefix"/lib/systemd/system/weft-serve.* "$(sed -n 's/^EnvironmentFile=//p' "$unit")"; do
 	[[ $file = "$TMP"/* ]] && file=${file##*/}
-	grep -q "Pa .*$file" "$TMP/prefix/share/man/man1/weft-serve.1" || fail "weft-serve(1) does not name $file"
+	grep -q "Pa .*$file" "$TMP/prefix/share/man/man1/weft-serve.1" ||
+		fail "weft-serve(1) does not name $file"
 done

@@ -11,7 +11,8 @@ grep -q 'memory stays with weftholder' "$DONOR_LOG" || fail "nothing was said"
 # Another port, another process: the name of the region is what counts.
 start_donor --memory scratch=8M
 grep -q "^recovered region 'scratch' (8 MiB), epoch $epoch" "$DONOR_LOG" || fail "not recovered"
-qemu-io -f raw "nbd://127.0.0.1:$PORT/scratch" -c 'read -P 0x42 0 8M' | grep -q 'read 8388608/8388608' ||
+qemu-io -f raw "nbd://127.0.0.1:$PORT/scratch" -c 'read -P 0x42 0 8M' |
+	grep -q 'read 8388608/8388608' ||
 	fail "other bytes"
 
 # A second daemon beside a live one takes memory of its own.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # presets: dev asan
-# SIGTERM and ^C give memory back; the donor says whose contents that ends.  SIGUSR2 and nobody attached: no warning.
+# SIGTERM and ^C give memory back; the donor says whose contents that ends.  SIGUSR2 and nobody
+# attached: no warning.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 
 for signal in TERM INT USR2; do

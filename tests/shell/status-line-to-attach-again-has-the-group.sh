@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The line that attaches again after a bridge was killed has --owner as it was given: with the group.
+# The line that attaches again after a bridge was killed has --owner as it was given: with the
+# group.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 [[ -w /dev/fuse ]] || skip "no /dev/fuse"
 need_tool jq

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# weft status --prometheus: what there is to see of caches, of who holds a region, of memory that is held; samples whose names do not
-# change with a restart or a state; no number where there is none; and the format's rules.
+# weft status --prometheus: what there is to see of caches, of who holds a region, of memory that is
+# held; samples whose names do not change with a restart or a state; no number where there is none;
+# and the format's rules.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool qemu-io jq
@@ -37,7 +38,8 @@ rules() {
 		}
 		END { exit bad }' "$TMP/metrics" >"$TMP/wrong" || fail "$(cat "$TMP/wrong")"
 	if command -v promtool >/dev/null; then
-		promtool check metrics <"$TMP/metrics" >"$TMP/wrong" 2>&1 || fail "promtool: $(cat "$TMP/wrong")"
+		promtool check metrics <"$TMP/metrics" >"$TMP/wrong" 2>&1 ||
+			fail "promtool: $(cat "$TMP/wrong")"
 	fi
 }
 series() {
@@ -52,7 +54,8 @@ weft attach "weft://127.0.0.1:$port/r" --socket "$TMP/s" --name one --cache 4M >
 metrics
 has 'weft_request_seconds\{name="one",kind="read",quantile="0.99"\} NaN'
 has 'weft_request_seconds_count\{name="one",kind="read"\} 0'
-qemu-io -f raw -t writeback -c 'write -P 1 0 64k' -c 'read 0 4k' "nbd+unix:///?socket=$TMP/s" >/dev/null
+qemu-io -f raw -t writeback -c 'write -P 1 0 64k' \
+	-c 'read 0 4k' "nbd+unix:///?socket=$TMP/s" >/dev/null
 metrics
 has 'weft_attachment_state\{name="one",state="ready"\} 1'
 has 'weft_attachment_state\{name="one",state="stale"\} 0'
@@ -69,7 +72,8 @@ has 'weft_transport\{name="one",donor="weft://.*",transport="rdma"\} 0'
 weft detach one >/dev/null
 weft attach "weft://127.0.0.1:$port/r" --socket "$TMP/s" --name one --read-only --shared >/dev/null
 mkdir -m 700 "$TMP/run2"
-WEFT_RUN_DIR=$TMP/run2 weft attach "weft://127.0.0.1:$port/r" --socket "$TMP/t" --name one --read-only --shared >/dev/null
+WEFT_RUN_DIR=$TMP/run2 weft attach "weft://127.0.0.1:$port/r" --socket "$TMP/t" --name one \
+	--read-only --shared >/dev/null
 one_bridge=$(weft status one --json | jq '.attachments[0].lanes | length')
 metrics
 has "weft_donor_attachment_connections\\{listen=\"127.0.0.1:$port\",region=\"r\",attachment=\"one\",mode=\"shared\"\\} $((2 * one_bridge))"

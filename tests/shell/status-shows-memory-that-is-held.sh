@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Memory that a holder keeps after its donor's crash: weft status shows it, how long yet, and the lines that take it back and that free it.
+# Memory that a holder keeps after its donor's crash: weft status shows it, how long yet, and the
+# lines that take it back and that free it.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq
 
@@ -16,14 +17,18 @@ wait_for held
 left=$(sed -n 's/.* region b, .* kept for \([0-9]*\) s more .*/\1/p' "$TMP/status")
 ((left > 60 && left <= 100)) || fail "$left s are left"
 ! grep 'no attachments and no donors' "$TMP/status" || fail "$(cat "$TMP/status")"
-weft status --json | jq -e --arg epoch "$epoch" --arg listen "127.0.0.1:$port" '.held | sort_by(.region) | map(.region) == ["a region", "b"] and
+weft status --json |
+	jq -e --arg epoch "$epoch" \
+		--arg listen "127.0.0.1:$port" \
+		'.held | sort_by(.region) | map(.region) == ["a region", "b"] and
 	.[0].size_bytes == 3145728 and .[0].epoch == $epoch and .[0].listen == $listen' >/dev/null || fail "$(weft status --json)"
 
 # Looking takes nothing away, and the line takes it back.
 line=$(sed -n 's/^  a donor there takes it back, .*: weft serve //p' "$TMP/status" | grep 'a region')
 [[ $line = "--listen 127.0.0.1:$port --memory 'a region=3145728'" ]] || fail "$line"
 eval "start_donor $line"
-grep -q "^recovered region 'a region' (3 MiB), epoch $epoch" "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
+grep -q "^recovered region 'a region' (3 MiB), epoch $epoch" "$DONOR_LOG" ||
+	fail "$(cat "$DONOR_LOG")"
 held || fail "b is gone: $(cat "$TMP/status")"
 # So does the one that frees it.
 eval "$(sed -n 's/^  to free it, .*: //p' "$TMP/status" | head -n 1)"

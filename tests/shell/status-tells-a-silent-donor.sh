@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 # timeout: 90
-# The link to the donor is cut without a word: status says since when there is no answer and how many requests wait, detach says at once
-# what it waits for, and a request fails when --dead-timeout is over, not long after.
+# The link to the donor is cut without a word: status says since when there is no answer and how
+# many requests wait, detach says at once what it waits for, and a request fails when --dead-timeout
+# is over, not long after.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 [[ -w /dev/fuse && $EUID = 0 ]] || skip "needs /dev/fuse and root"
 need_tool jq ip
@@ -13,7 +14,8 @@ fi
 ip link set lo up
 
 start_donor --memory r=8M --lease 60
-weft attach "$URI" --mount "$TMP/f" --dead-timeout 6 --lanes 1 >"$TMP/out" || fail "$(cat "$TMP/out")"
+weft attach "$URI" --mount "$TMP/f" --dead-timeout 6 --lanes 1 >"$TMP/out" ||
+	fail "$(cat "$TMP/out")"
 echo before | dd of="$TMP/f" conv=notrunc,fsync status=none
 [[ $(weft status r) = *"  ready"$'\n'* ]] || fail "$(weft status r)"
 
@@ -26,10 +28,12 @@ silent() {
 	[[ $(weft status r) =~ "  ready, but no answer for "[2-9]" s (1 request waits)" ]]
 }
 wait_for silent
-[[ $(weft status r --json | jq '.attachments[0] | .silent_s > 1.5 and .waiting_requests == 1') = true ]] || fail "$(weft status --json)"
+[[ $(weft status r --json | jq '.attachments[0] | .silent_s > 1.5 and .waiting_requests == 1') = \
+	true ]] || fail "$(weft status --json)"
 ! wait "$dd" || fail "the write succeeded"
 took_ms=$((($(date +%s%N) - start) / 1000000))
-((took_ms > 5000 && took_ms < 9000)) || fail "--dead-timeout 6 failed the write after $took_ms ms: $(cat "$TMP/dd")"
+((took_ms > 5000 && took_ms < 9000)) ||
+	fail "--dead-timeout 6 failed the write after $took_ms ms: $(cat "$TMP/dd")"
 [[ $(weft status r) =~ "  dead for "[0-9]+" s: " ]] || fail "$(weft status r)"
 
 echo "it comes back"
@@ -47,16 +51,21 @@ ip link set lo down
 weft detach r >"$TMP/out" 2>&1 &
 detach=$!
 told() {
-	[[ $(cat "$TMP/out") = "weft-detach: waiting for what was written to arrive at the donor; to give up now: weft detach --force r" ||
-		$(cat "$TMP/out") = "weft-detach: waiting up to 20 s for the donor, which does not answer"*"; to give up now: weft detach --force r" ]]
+	[[ $(cat "$TMP/out") = \
+		"weft-detach: waiting for what was written to arrive at the donor; to give up now: weft detach --force r" ||
+		$(cat "$TMP/out") = \
+			"weft-detach: waiting up to 20 s for the donor, which does not answer"*"; to give up now: weft detach --force r" ]]
 }
 wait_for -t 3 told
 ! wait "$detach" || fail "detached, although the donor has not got what was written"
-grep -q "'r' is not detached: what the kernel caches of it could not be written to the donor" "$TMP/out" || fail "$(cat "$TMP/out")"
+grep -q "'r' is not detached: what the kernel caches of it could not be written to the donor" \
+	"$TMP/out" || fail "$(cat "$TMP/out")"
 : >"$TMP/out"
 weft detach r >"$TMP/out" 2>&1 &
 detach=$!
-wait_for -t 1 grep -q "waiting up to 20 s for the donor, which does not answer: .*; to give up now: weft detach --force r" "$TMP/out"
+wait_for -t 1 grep \
+	-q \
+	"waiting up to 20 s for the donor, which does not answer: .*; to give up now: weft detach --force r" "$TMP/out"
 wait "$detach" || :
 start=$(date +%s%N)
 ! weft detach --force r >"$TMP/out" 2>&1 || fail "the last flush cannot have been answered"

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 # timeout: 300
 # processors: 2
-# What a command in the testbed leaves: its exit status, both outputs byte for byte, its files, the kernel's messages
-# if asked for; nothing that it wrote elsewhere, and no emulator, although it left a process behind.
+# What a command in the testbed leaves: its exit status, both outputs byte for byte, its files, the
+# kernel's messages if asked for; nothing that it wrote elsewhere, and no emulator, although it left
+# a process behind.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 
@@ -26,5 +27,6 @@ grep -q 'Linux version 6' "$TMP/errors" || fail "no kernel log"
 [[ $(<"$TMP/made/here/file") = made ]] || fail "no file"
 mapfile -t left < <(our_processes)
 for pid in "${left[@]}"; do
-	[[ $pid = "$$" || ! -e /proc/$pid/exe || $(readlink "/proc/$pid/exe") != *qemu* ]] || fail "an emulator is left: $pid"
+	[[ $pid = "$$" || ! -e /proc/$pid/exe || $(readlink "/proc/$pid/exe") != *qemu* ]] ||
+		fail "an emulator is left: $pid"
 done

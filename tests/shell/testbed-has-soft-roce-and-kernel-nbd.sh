@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 # timeout: 300
 # processors: 2
-# In one machine: RDMA over rxe with an MTU of 4096, by hand and by rdma_cm; /dev/nbd0 on an nbdkit; ublk and netem.
+# In one machine: RDMA over rxe with an MTU of 4096, by hand and by rdma_cm; /dev/nbd0 on an nbdkit;
+# ublk and netem.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 

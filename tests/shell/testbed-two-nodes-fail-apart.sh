@@ -2,8 +2,8 @@
 # tier: long
 # timeout: 300
 # processors: 2
-# Two machines: commands run on the other one with their outputs and status; the RDMA link can fail while TCP goes on;
-# a machine can die at once, and the survivor is told.
+# Two machines: commands run on the other one with their outputs and status; the RDMA link can fail
+# while TCP goes on; a machine can die at once, and the survivor is told.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 

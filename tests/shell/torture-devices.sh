@@ -3,7 +3,8 @@
 # presets: dev asan
 # timeout: 2700
 # processors: 2
-# 100 rounds of what torture.sh does, under clients of ublk (over RDMA) and nbd devices, in the testbed.
+# 100 rounds of what torture.sh does, under clients of ublk (over RDMA) and nbd devices, in the
+# testbed.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 

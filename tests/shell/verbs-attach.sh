@@ -3,8 +3,9 @@
 # timeout: 600
 # presets: dev asan
 # processors: 2
-# weft serve and weft attach over soft-RoCE: which transport is taken and why, fio verify and whole copies, a donor that is
-# stopped (nobody needs it), killed and restarted (nothing is lost), a file region.
+# weft serve and weft attach over soft-RoCE: which transport is taken and why, fio verify and whole
+# copies, a donor that is stopped (nobody needs it), killed and restarted (nothing is lost), a file
+# region.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool fio nbdcopy cmp
@@ -25,12 +26,16 @@ weft attach "$uri" --socket "$TMP/s" --lanes 2 | tee "$TMP/out"
 grep -q 'transport rdma (auto: the donor offers tcp,rdma' "$TMP/out" || fail "$(cat "$TMP/out")"
 weft status | tee "$TMP/status"
 grep -q rdma "$TMP/status" || fail "no transport in the status"
-grep -q "^  over rdma rxe0 gid [0-9]* $RDMA_IP:[0-9]* -> $RDMA_IP:" "$TMP/out" || fail "no device and GID: $(cat "$TMP/out")"
-grep -q "^  lane 0 goes over rdma rxe0 gid [0-9]* $RDMA_IP:" "$TMP/status" || fail "no device and GID in the status"
+grep -q "^  over rdma rxe0 gid [0-9]* $RDMA_IP:[0-9]* -> $RDMA_IP:" "$TMP/out" ||
+	fail "no device and GID: $(cat "$TMP/out")"
+grep -q "^  lane 0 goes over rdma rxe0 gid [0-9]* $RDMA_IP:" "$TMP/status" ||
+	fail "no device and GID in the status"
 
 echo "== fio verifies, over two connections"
-fio --name=v --ioengine=nbd --uri="$socket" --size=32M --rw=randwrite --bssplit=4k/60:64k/30:1m/10 --iodepth=16 \
-	--numjobs=2 --offset_increment=32M --verify=crc32c --do_verify=1 --group_reporting --minimal >"$TMP/fio" || fail "fio: $(cat "$TMP/fio")"
+fio --name=v --ioengine=nbd --uri="$socket" --size=32M --rw=randwrite --bssplit=4k/60:64k/30:1m/10 \
+	--iodepth=16 \
+	--numjobs=2 --offset_increment=32M --verify=crc32c --do_verify=1 --group_reporting \
+	--minimal >"$TMP/fio" || fail "fio: $(cat "$TMP/fio")"
 
 echo "== with the donor stopped, a whole copy there and back"
 random_file "$TMP/data" $((104 << 20))
@@ -46,7 +51,8 @@ holder_of() { pgrep -x weftholder; }
 wait_for holder_of
 kill -KILL "$DONOR_PID"
 wait "$DONOR_PID" || :
-start_donor --listen "$RDMA_IP:$PORT" --allow-insecure --memory r=104M --file "f=$TMP/file" --lease 20
+start_donor --listen "$RDMA_IP:$PORT" --allow-insecure --memory r=104M --file "f=$TMP/file" \
+	--lease 20
 timeout 100 nbdcopy "$socket" "$TMP/back" || fail "nbdcopy after the restart: $(weft status)"
 cmp "$TMP/data" "$TMP/back" || fail "other bytes after the restart"
 weft detach r
@@ -58,27 +64,31 @@ grep -q 'transport rdma (as told)' "$TMP/out" || fail "$(cat "$TMP/out")"
 weft detach r
 weft attach "$uri" --socket "$TMP/s" --transport tcp | tee "$TMP/out"
 grep -q 'transport tcp (as told)' "$TMP/out" || fail "$(cat "$TMP/out")"
-timeout 100 nbdcopy "$socket" "$TMP/back" && cmp "$TMP/data" "$TMP/back" || fail "other bytes over TCP"
+timeout 100 nbdcopy "$socket" "$TMP/back" && cmp "$TMP/data" "$TMP/back" ||
+	fail "other bytes over TCP"
 weft detach r
 
 echo "== a file, too"
 weft attach "weft://$RDMA_IP:$PORT/f" --socket "$TMP/s" | tee "$TMP/out"
 grep -q 'transport rdma (auto: the donor offers tcp,rdma' "$TMP/out" || fail "$(cat "$TMP/out")"
-timeout 100 nbdcopy "$socket" "$TMP/back" && cmp "$TMP/file" "$TMP/back" || fail "other bytes in a file"
+timeout 100 nbdcopy "$socket" "$TMP/back" && cmp "$TMP/file" "$TMP/back" ||
+	fail "other bytes in a file"
 weft detach f
 stop_donor || fail "the donor's first exit status: $?"
 
 echo "== a donor on every address says where it has RDMA"
 start_donor --listen 0.0.0.0:0 --allow-insecure --memory r=8M
 weft attach "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --transport rdma | tee "$TMP/out"
-grep -q "over rdma rxe0 gid [0-9]* $RDMA_IP:[0-9]* -> $RDMA_IP:" "$TMP/out" || fail "$(cat "$TMP/out")"
+grep -q "over rdma rxe0 gid [0-9]* $RDMA_IP:[0-9]* -> $RDMA_IP:" "$TMP/out" ||
+	fail "$(cat "$TMP/out")"
 weft detach r
 stop_donor || fail "the donor's exit status: $?"
 
 echo "== a donor that is told not to offers TCP only"
 start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=8M --rdma off
 ! grep -q "over RDMA" "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
-weft list "weft://$RDMA_IP:$PORT" | grep -q "^r .* tcp  " || fail "what it offers: $(weft list "weft://$RDMA_IP:$PORT")"
+weft list "weft://$RDMA_IP:$PORT" | grep -q "^r .* tcp  " ||
+	fail "what it offers: $(weft list "weft://$RDMA_IP:$PORT")"
 stop_donor || fail "the donor's exit status: $?"
 
 echo "== a way without RDMA: TCP, and it says why"
@@ -86,7 +96,8 @@ start_donor --memory r=8M
 weft attach "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" | tee "$TMP/out"
 grep -q 'transport tcp (auto: RDMA was tried: ' "$TMP/out" || fail "$(cat "$TMP/out")"
 weft detach r
-! weft attach "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --transport rdma >"$TMP/out" 2>&1 || fail "RDMA over lo"
+! weft attach "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --transport rdma >"$TMP/out" 2>&1 ||
+	fail "RDMA over lo"
 cat "$TMP/out"
 stop_donor || fail "the donor's exit status: $?"
 wait_for_none() { ! pgrep -x 'weft-attach|weft-serve' >/dev/null; }

@@ -3,8 +3,9 @@
 # timeout: 600
 # presets: dev asan
 # processors: 2
-# A file region over soft-RoCE: what was flushed is in the file whatever dies, what was not flushed gets there too once the
-# borrower leaves, dies, or is silent; others see the same bytes meanwhile over TCP.
+# A file region over soft-RoCE: what was flushed is in the file whatever dies, what was not flushed
+# gets there too once the borrower leaves, dies, or is silent; others see the same bytes meanwhile
+# over TCP.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool fio nbdcopy cmp qemu-io jq
@@ -21,12 +22,14 @@ donor() { # ARGUMENT…
 	start_donor --listen "$RDMA_IP:${PORT:-0}" --allow-insecure --lease 4 "$@"
 }
 attach() { # REGION ARGUMENT…: over RDMA, whatever time this machine takes over it
-	weft attach "weft://$RDMA_IP:$PORT/$1" --socket "$TMP/s" --transport rdma --wait 20 "${@:2}" >"$TMP/out" 2>&1 ||
+	weft attach "weft://$RDMA_IP:$PORT/$1" --socket "$TMP/s" --transport rdma \
+		--wait 20 "${@:2}" >"$TMP/out" 2>&1 ||
 		fail "attach: $(cat "$TMP/out")"
 }
 # patch FILE BYTE OFFSET LENGTH: in the copy of what is expected
 patch() {
-	head -c "$4" /dev/zero | tr '\0' "\\$(printf %o "$2")" | dd of="$1" bs=64K oflag=seek_bytes seek="$3" conv=notrunc status=none
+	head -c "$4" /dev/zero | tr '\0' "\\$(printf %o "$2")" |
+		dd of="$1" bs=64K oflag=seek_bytes seek="$3" conv=notrunc status=none
 }
 # open_writer: a client that is told what to do on descriptor 7, and flushes nothing by itself.
 open_writer() {
@@ -69,7 +72,8 @@ patch "$TMP/expected" 0xa2 3000000 5000
 patch "$TMP/expected" 0xa3 8388608 512
 ! same || fail "in the file without a FLUSH: this shows nothing"
 qemu-io -f raw "$uri" -c flush >/dev/null || fail "FLUSH"
-weft status f --json | jq -e '[.attachments[0].lanes[].requests | . > 0] == [true, true]' >/dev/null ||
+weft status f --json |
+	jq -e '[.attachments[0].lanes[].requests | . > 0] == [true, true]' >/dev/null ||
 	fail "not on two lanes: $(weft status f --json)"
 kill -KILL "$DONOR_PID"
 wait "$DONOR_PID" 2>/dev/null || :
@@ -99,7 +103,8 @@ open_writer
 writes 'write -P 0xc1 2097152 1M'
 patch "$TMP/expected" 0xc1 2M 1M
 mkdir -m 700 "$TMP/run2"
-WEFT_RUN_DIR=$TMP/run2 weft attach "weft://$RDMA_IP:$PORT/f" --socket "$TMP/s2" --shared --transport tcp >/dev/null
+WEFT_RUN_DIR=$TMP/run2 weft attach "weft://$RDMA_IP:$PORT/f" --socket "$TMP/s2" --shared \
+	--transport tcp >/dev/null
 timeout 60 nbdcopy "nbd+unix:///?socket=$TMP/s2" "$TMP/back"
 cmp "$TMP/back" "$TMP/expected" || fail "the reader sees other bytes"
 ! same || fail "in the file without a FLUSH"
@@ -130,8 +135,10 @@ weft detach f || fail "detach"
 
 echo "== fio, verified, with FLUSHes and FUA, over two lanes"
 attach f --lanes 2
-fio --name=v --ioengine=nbd --uri="$uri" --size=4M --rw=randwrite --bssplit=4k/60:64k/40 --iodepth=8 --fsync=7 \
-	--numjobs=2 --offset_increment=4M --verify=crc32c --do_verify=1 --minimal >"$TMP/fio" || fail "fio: $(cat "$TMP/fio")"
+fio --name=v --ioengine=nbd --uri="$uri" --size=4M --rw=randwrite --bssplit=4k/60:64k/40 \
+	--iodepth=8 --fsync=7 \
+	--numjobs=2 --offset_increment=4M --verify=crc32c --do_verify=1 --minimal >"$TMP/fio" ||
+		fail "fio: $(cat "$TMP/fio")"
 qemu-io -f raw "$uri" -c 'write -f -P 0xe1 5000000 12345' >/dev/null || fail "FUA"
 timeout 60 nbdcopy "$uri" "$TMP/expected"
 kill -KILL "$DONOR_PID"
@@ -151,14 +158,16 @@ donor --directory "$TMP/dir"
 attach sub/g --name g
 qemu-io -f raw "$uri" -c 'write -P 0x77 4096 4096' -c flush >/dev/null || fail "write"
 weft detach g
-[[ $(head -c 8192 "$TMP/dir/sub/g" | tail -c 4096 | tr -d w | wc -c) = 0 ]] || fail "sub/g has other bytes"
+[[ $(head -c 8192 "$TMP/dir/sub/g" | tail -c 4096 | tr -d w | wc -c) = 0 ]] ||
+	fail "sub/g has other bytes"
 
 echo "== one that does not fit: TCP, and it says why"
 truncate -s 64G "$TMP/dir/big"
 weft attach "weft://$RDMA_IP:$PORT/big" --socket "$TMP/s" | tee "$TMP/out"
 grep -q 'transport tcp (auto: RDMA was tried: .*can be had' "$TMP/out" || fail "it did not say why"
 weft detach big
-! weft attach "weft://$RDMA_IP:$PORT/big" --socket "$TMP/s" --transport rdma >"$TMP/out" 2>&1 || fail "64 GiB fit"
+! weft attach "weft://$RDMA_IP:$PORT/big" --socket "$TMP/s" --transport rdma >"$TMP/out" 2>&1 ||
+	fail "64 GiB fit"
 grep -q 'can be had' "$TMP/out" || fail "$(cat "$TMP/out")"
 stop_donor || fail "the donor's exit status: $?"
 ended() { ! pgrep -x 'weft-attach|weft-serve' >/dev/null; }

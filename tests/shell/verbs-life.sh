@@ -3,8 +3,8 @@
 # timeout: 900
 # presets: dev asan
 # processors: 2
-# The verbs transport over soft-RoCE when things go wrong: a donor stopped, killed or revoked, peers that break the
-# protocol, an interface that goes down, a device that is removed.
+# The verbs transport over soft-RoCE when things go wrong: a donor stopped, killed or revoked, peers
+# that break the protocol, an interface that goes down, a device that is removed.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 

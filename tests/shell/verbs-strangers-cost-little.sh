@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# Hundreds of half-open RDMA connections, held and opened again: an attached bridge comes back each time that its connections are cut
-# and fio sees no error, newcomers attach, and the donor stays small.  From 200 addresses, then all from the bridge's own.
+# Hundreds of half-open RDMA connections, held and opened again: an attached bridge comes back each
+# time that its connections are cut and fio sees no error, newcomers attach, and the donor stays
+# small.  From 200 addresses, then all from the bridge's own.
 # timeout: 600
 # serial
 # processors: 2
@@ -21,13 +22,16 @@ all_gids() { [[ $(grep -l ffff:0a09 /sys/class/infiniband/rxe0/ports/1/gids/* | 
 wait_for all_gids
 start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=32M --memory newcomer=1M
 donor=$RDMA_IP:$PORT
-WEFT_CUT_S=$every LD_PRELOAD=$WEFT_BUILD/tests/cut-rdma.so weft attach "weft://$donor/r" --socket "$TMP/s" --transport rdma
+WEFT_CUT_S=$every LD_PRELOAD=$WEFT_BUILD/tests/cut-rdma.so weft attach "weft://$donor/r" \
+	--socket "$TMP/s" --transport rdma
 rss_kb() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$DONOR_PID/status"; }
 reconnects() { weft status r --json | jq '.attachments[0].reconnects'; }
-came_back() { [[ $(reconnects) -gt $1 && $(weft status r --json | jq -r '.attachments[0].state') = ready ]]; }
+came_back() \
+	{ [[ $(reconnects) -gt $1 && $(weft status r --json | jq -r '.attachments[0].state') = ready ]]; }
 stranger() { weft status --json | jq ".donors[0].strangers.rdma.$1"; }
 newcomer() {
-	weft attach "weft://$donor/newcomer" --socket "$TMP/n" --transport rdma >"$TMP/newcomer" 2>&1 &&
+	weft attach "weft://$donor/newcomer" --socket "$TMP/n" \
+		--transport rdma >"$TMP/newcomer" 2>&1 &&
 		weft detach newcomer >>"$TMP/newcomer" 2>&1
 }
 newcomer || fail "$(cat "$TMP/newcomer")"
@@ -39,8 +43,10 @@ crowded() {
 	"$WEFT_BUILD/tests/crowd-rdma" "$RDMA_IP" "$PORT" $count "$@" >"$TMP/crowd" 2>&1 &
 	crowd=$!
 	wait_for -t 60 grep -q there "$TMP/crowd"
-	fio --name=v --ioengine=nbd --uri="nbd+unix:///?socket=$TMP/s" --rw=randrw --bs=4k --iodepth=4 --size=16M --verify=crc32c \
-		--verify_state_save=0 --verify_fatal=1 --time_based --runtime="$seconds" --thinktime=2ms >"$TMP/fio" 2>&1 &
+	fio --name=v --ioengine=nbd --uri="nbd+unix:///?socket=$TMP/s" --rw=randrw --bs=4k \
+		--iodepth=4 --size=16M --verify=crc32c \
+		--verify_state_save=0 --verify_fatal=1 --time_based --runtime="$seconds" \
+		--thinktime=2ms >"$TMP/fio" 2>&1 &
 	fio=$!
 	end=$((SECONDS + seconds)) first=$(reconnects)
 	while ((SECONDS < end)); do
@@ -57,7 +63,9 @@ crowded() {
 	kill $crowd
 	wait $crowd || fail "the crowd: $(cat "$TMP/crowd")"
 	echo "from $2 address(es): $(($(reconnects) - first)) reconnects; newcomers $n, refused $failed; $((most_kb - before_kb)) KiB more at most; $(tail -n 1 "$TMP/crowd")"
-	weft status r --json | jq -e '.attachments[0] | .errors == 0 and .transport == "rdma"' >/dev/null || fail "$(weft status r --json)"
+	weft status r --json |
+		jq -e '.attachments[0] | .errors == 0 and .transport == "rdma"' >/dev/null ||
+			fail "$(weft status r --json)"
 	((most_kb - before_kb < 64 * 1024)) || fail "the donor grew by $((most_kb - before_kb)) KiB"
 	refused=$failed
 }

@@ -2,7 +2,8 @@
 # tier: long
 # timeout: 280
 # processors: 2
-# Over soft-RoCE, too, regions of a striped device are refused in another order, or alone, until somebody says that the contents are given up.
+# Over soft-RoCE, too, regions of a striped device are refused in another order, or alone, until
+# somebody says that the contents are given up.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 

@@ -2,8 +2,9 @@
 # tier: long
 # timeout: 600
 # processors: 2
-# Two machines over soft-RoCE: every byte right when the link loses 1 % of the packets each way, and when it takes 2 ms each
-# way; a link that fails for 5 s is waited for; a donor's machine that dies without a word ends in errors, soon.
+# Two machines over soft-RoCE: every byte right when the link loses 1 % of the packets each way, and
+# when it takes 2 ms each way; a link that fails for 5 s is waited for; a donor's machine that dies
+# without a word ends in errors, soon.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool fio nbdcopy cmp
@@ -11,7 +12,8 @@ need_tool fio nbdcopy cmp
 cat >"$TMP/inside" <<'END'
 . tests/lib.sh
 uri=weft://$PEER_RDMA_IP:10809/r socket="nbd+unix:///?socket=$TMP/s"
-node2 "WEFT_RUN_DIR=/run weft-serve --listen 0.0.0.0 --allow-insecure --memory r=24M" >"$TMP/donor.log" 2>&1 &
+node2 "WEFT_RUN_DIR=/run weft-serve --listen 0.0.0.0 --allow-insecure --memory r=24M" \
+	>"$TMP/donor.log" 2>&1 &
 listed() { timeout 5 weft list "weft://$PEER_TCP_IP" | grep -q rdma; }
 wait_for -t 30 listed
 weft attach "$uri" --socket "$TMP/s" --lanes 1 --dead-timeout 25 | tee "$TMP/out"
@@ -27,9 +29,12 @@ round() { # NAME
 	timeout 150 nbdcopy --request-size=65536 "$TMP/data" "$socket" || fail "$1: nbdcopy to it"
 	timeout 150 nbdcopy --request-size=65536 "$socket" "$TMP/back" || fail "$1: nbdcopy from it"
 	cmp "$TMP/data" "$TMP/back" || fail "$1: other bytes"
-	timeout 150 fio --name=v --ioengine=nbd --uri="$socket" --size=4M --rw=randwrite --bs=4k --iodepth=16 \
-		--verify=crc32c --do_verify=1 --minimal >"$TMP/fio" || fail "$1: fio: $(cat "$TMP/fio")"
-	timeout 150 nbdcopy --request-size=65536 "$TMP/data" "$socket" || fail "$1: nbdcopy to it again"
+	timeout 150 fio --name=v --ioengine=nbd --uri="$socket" --size=4M --rw=randwrite --bs=4k \
+		--iodepth=16 \
+		--verify=crc32c --do_verify=1 --minimal >"$TMP/fio" ||
+			fail "$1: fio: $(cat "$TMP/fio")"
+	timeout 150 nbdcopy --request-size=65536 "$TMP/data" "$socket" ||
+		fail "$1: nbdcopy to it again"
 	echo "== $1: $((SECONDS - start)) s, $(weft status r | grep -o '[0-9]* reconnects*')"
 }
 round "clean"
@@ -60,7 +65,8 @@ start=$SECONDS
 ! timeout 60 nbdcopy "$TMP/data" "$socket" 2>"$TMP/err" || fail "wrote to a dead machine"
 echo "== a dead machine: $(cat "$TMP/err") after $((SECONDS - start)) s: $(weft status r | head -n 1)"
 ((SECONDS - start < 15)) || fail "that took long"
-! timeout 60 weft detach --force r >"$TMP/err" 2>&1 || fail "the last FLUSH cannot have been carried out"
+! timeout 60 weft detach --force r >"$TMP/err" 2>&1 ||
+	fail "the last FLUSH cannot have been carried out"
 grep -q "is detached, but" "$TMP/err" || fail "$(cat "$TMP/err")"
 if dmesg | grep -E 'WARNING|BUG|Oops'; then fail "the kernel has complaints"; fi
 echo "== done"

@@ -38,7 +38,9 @@ static void io_submit(struct bridge_lane *lane, void *ctx)
 
 	io->lane = lane;
 	if (io->rq.kind == TP_READ || io->rq.kind == TP_WRITE) {
-		assert_int_equal(bridge_lane_buffer_get(lane, io->rq.len, &io->waiter, &io->rq.buf, &io->rq.mem), 0);
+		assert_int_equal(bridge_lane_buffer_get(lane, io->rq.len, &io->waiter, &io->rq.buf,
+					 &io->rq.mem),
+			0);
 		if (io->from)
 			memcpy(io->rq.buf, io->from, io->rq.len);
 	}
@@ -72,7 +74,8 @@ static int run(unsigned lane, struct io *io)
 
 int do_write(unsigned lane, uint64_t off, const void *data, uint64_t len, uint8_t flags)
 {
-	struct io io = {.rq = {.kind = TP_WRITE, .flags = flags, .off = off, .len = len}, .from = data};
+	struct io io = {.rq = {.kind = TP_WRITE, .flags = flags, .off = off, .len = len},
+		.from = data};
 
 	return run(lane, &io);
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * crowd-rdma: half-open connections over RDMA for a test.  Opens COUNT control connections to a donor, says no hello on them, holds
- * them, and opens again whatever was ended or refused; until it is told to stop.
+ * crowd-rdma: half-open connections over RDMA for a test.  Opens COUNT control connections to a
+ * donor, says no hello on them, holds them, and opens again whatever was ended or refused; until it
+ * is told to stop.
  *
- * usage: crowd-rdma HOST PORT COUNT FIRST-ADDRESS ADDRESSES
- * They come from ADDRESSES addresses of this machine, one after the other, from FIRST-ADDRESS on.  Prints "there" once as many were
+ * usage: crowd-rdma HOST PORT COUNT FIRST-ADDRESS ADDRESSES They come from ADDRESSES addresses of
+ * this machine, one after the other, from FIRST-ADDRESS on.  Prints "there" once as many were
  * established as wanted (one after the other, as the donor ends them); the numbers at the end.
  */
 #include <arpa/inet.h>
@@ -63,7 +64,8 @@ static void begin(unsigned i)
 	}
 	c->established = false;
 	nr_under_way++;
-	if (rdma_resolve_addr(c->id, (struct sockaddr *)&from, (struct sockaddr *)&donor, RESOLVE_MS) != 0) {
+	if (rdma_resolve_addr(c->id, (struct sockaddr *)&from, (struct sockaddr *)&donor,
+		    RESOLVE_MS) != 0) {
 		failed++;
 		hang_up(c);
 	}
@@ -87,7 +89,9 @@ static int connect_now(struct rdma_cm_id *id)
 		.qp_type = IBV_QPT_RC,
 		.cap = {.max_send_wr = 1, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1},
 	};
-	struct rdma_conn_param param = {.private_data = private_data, .private_data_len = sizeof(private_data), .retry_count = 6};
+	struct rdma_conn_param param = {.private_data = private_data,
+		.private_data_len = sizeof(private_data),
+		.retry_count = 6};
 
 	verbs_pack_private(VERBS_CONTROL, none, private_data);
 	return rdma_create_qp(id, NULL, &attr) != 0 || rdma_connect(id, &param) != 0 ? -errno : 0;
@@ -136,8 +140,8 @@ int main(int argc, char **argv)
 	donor.sin_port = htons((uint16_t)atoi(argv[2]));
 	nr = (unsigned)atoi(argv[3]);
 	nr_addresses = (unsigned)atoi(argv[5]);
-	if (inet_pton(AF_INET, argv[1], &donor.sin_addr) != 1 || inet_pton(AF_INET, argv[4], &first.sin_addr) != 1 || nr == 0 ||
-		nr_addresses == 0)
+	if (inet_pton(AF_INET, argv[1], &donor.sin_addr) != 1 ||
+		inet_pton(AF_INET, argv[4], &first.sin_addr) != 1 || nr == 0 || nr_addresses == 0)
 		return 2;
 	connections = calloc(nr, sizeof(*connections));
 	channel = rdma_create_event_channel();
@@ -161,7 +165,8 @@ int main(int argc, char **argv)
 			fflush(stdout);
 		}
 	}
-	printf("opened %lu, ended by the other side %lu, failed %lu, most at once %u\n", opened, ended, failed, most);
+	printf("opened %lu, ended by the other side %lu, failed %lu, most at once %u\n", opened,
+		ended, failed, most);
 	fflush(stdout);
 	_exit(0); /* the kernel tidies up faster than one by one */
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * crowd: half-open connections for a test.  Opens COUNT TCP connections to a port, says nothing on them, holds them, and opens again
- * whatever was ended; until it is told to stop.
+ * crowd: half-open connections for a test.  Opens COUNT TCP connections to a port, says nothing on
+ * them, holds them, and opens again whatever was ended; until it is told to stop.
  *
- * usage: crowd HOST PORT COUNT FIRST-ADDRESS ADDRESSES [SPEAK]
- * They come from ADDRESSES addresses, one after the other, from FIRST-ADDRESS on (all of 127.0.0.0/8 are this machine's).  SPEAK: say as
- * much as a client of NBD does before it names an export.  Prints "there" once as many were opened as wanted; the numbers at the end.
+ * usage: crowd HOST PORT COUNT FIRST-ADDRESS ADDRESSES [SPEAK] They come from ADDRESSES addresses,
+ * one after the other, from FIRST-ADDRESS on (all of 127.0.0.0/8 are this machine's).  SPEAK: say
+ * as much as a client of NBD does before it names an export.  Prints "there" once as many were
+ * opened as wanted; the numbers at the end.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -71,7 +72,8 @@ static void begin(unsigned i)
 	nr_under_way++;
 	setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
 	if (bind(c->fd, (struct sockaddr *)&from, sizeof(from)) < 0 ||
-		(connect(c->fd, (struct sockaddr *)&donor, sizeof(donor)) < 0 && errno != EINPROGRESS) ||
+		(connect(c->fd, (struct sockaddr *)&donor, sizeof(donor)) < 0 &&
+			errno != EINPROGRESS) ||
 		epoll_ctl(epfd, EPOLL_CTL_ADD, c->fd, &event) < 0) {
 		failed++;
 		hang_up(c);
@@ -126,14 +128,15 @@ int main(int argc, char **argv)
 	nr = (unsigned)atoi(argv[3]);
 	nr_addresses = (unsigned)atoi(argv[5]);
 	speak = argc > 6;
-	if (inet_pton(AF_INET, argv[1], &donor.sin_addr) != 1 || inet_pton(AF_INET, argv[4], &first.sin_addr) != 1 || nr == 0 ||
-		nr_addresses == 0)
+	if (inet_pton(AF_INET, argv[1], &donor.sin_addr) != 1 ||
+		inet_pton(AF_INET, argv[4], &first.sin_addr) != 1 || nr == 0 || nr_addresses == 0)
 		return 2;
 	getrlimit(RLIMIT_NOFILE, &limit);
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &limit);
 	if (limit.rlim_cur < nr + 16) {
-		fprintf(stderr, "crowd: %u descriptors are more than the limit of %llu\n", nr, (unsigned long long)limit.rlim_cur);
+		fprintf(stderr, "crowd: %u descriptors are more than the limit of %llu\n", nr,
+			(unsigned long long)limit.rlim_cur);
 		return 77;
 	}
 	connections = calloc(nr, sizeof(*connections));
@@ -154,7 +157,8 @@ int main(int argc, char **argv)
 			fflush(stdout);
 		}
 	}
-	printf("opened %llu, ended by the other side %llu, failed %llu, most at once %u\n", (unsigned long long)opened,
-		(unsigned long long)ended, (unsigned long long)failed, most);
+	printf("opened %llu, ended by the other side %llu, failed %llu, most at once %u\n",
+		(unsigned long long)opened, (unsigned long long)ended, (unsigned long long)failed,
+		most);
 	return 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cut-rdma: preloaded into a program, cuts its RDMA connections off every WEFT_CUT_S seconds, as a card that fails would.
+ * cut-rdma: preloaded into a program, cuts its RDMA connections off every WEFT_CUT_S seconds, as a
+ * card that fails would.
  */
 #include <dlfcn.h>
 #include <pthread.h>
@@ -42,10 +43,11 @@ static void replace(struct rdma_cm_id *from, struct rdma_cm_id *to)
 	pthread_mutex_unlock(&lock);
 }
 
-__attribute__((visibility("default"))) int rdma_connect(struct rdma_cm_id *id, struct rdma_conn_param *param)
+__attribute__((visibility("default"))) int rdma_connect(struct rdma_cm_id *id,
+	struct rdma_conn_param *param)
 {
-	int (*real)(struct rdma_cm_id *, struct rdma_conn_param *) =
-		(int (*)(struct rdma_cm_id *, struct rdma_conn_param *))dlsym(RTLD_NEXT, "rdma_connect");
+	int (*real)(struct rdma_cm_id *, struct rdma_conn_param *) = (int (*)(struct rdma_cm_id *,
+		struct rdma_conn_param *))dlsym(RTLD_NEXT, "rdma_connect");
 	pthread_t thread;
 
 	if (!__atomic_exchange_n(&started, 1, __ATOMIC_SEQ_CST))
@@ -56,7 +58,8 @@ __attribute__((visibility("default"))) int rdma_connect(struct rdma_cm_id *id, s
 
 __attribute__((visibility("default"))) int rdma_destroy_id(struct rdma_cm_id *id)
 {
-	int (*real)(struct rdma_cm_id *) = (int (*)(struct rdma_cm_id *))dlsym(RTLD_NEXT, "rdma_destroy_id");
+	int (*real)(struct rdma_cm_id *) =
+		(int (*)(struct rdma_cm_id *))dlsym(RTLD_NEXT, "rdma_destroy_id");
 
 	replace(id, NULL);
 	return real(id);

@@ -47,7 +47,8 @@ int grant_hello(struct session *s, const struct weft_hello *hello)
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->cond, NULL);
 	err.message[0] = '\0';
-	return weft_donor_grant(donor, region, hello, "10.0.0.1:5", "tcp", on_fence, s, &s->grant, &err);
+	return weft_donor_grant(donor, region, hello, "10.0.0.1:5", "tcp", on_fence, s, &s->grant,
+		&err);
 }
 
 int grant(struct session *s, uint8_t who, uint64_t generation, enum weft_mode mode)
@@ -148,7 +149,8 @@ int setup_file(void **state)
 	int fd = mkstemp(file_path);
 
 	snprintf(copy_path, sizeof(copy_path), "%s.copy", file_path);
-	if (fd < 0 || ftruncate(fd, 65536) < 0 || weft_region_open_file(AT_FDCWD, file_path, "f", false, false, &region, &err) < 0)
+	if (fd < 0 || ftruncate(fd, 65536) < 0 ||
+		weft_region_open_file(AT_FDCWD, file_path, "f", false, false, &region, &err) < 0)
 		return -1;
 	close(fd);
 	new_donor();
@@ -165,7 +167,9 @@ int teardown_file(void **state)
 
 void open_again(void)
 {
-	assert_int_equal(weft_region_open_file(AT_FDCWD, file_path, "f", false, false, &region, &err), 0);
+	assert_int_equal(weft_region_open_file(AT_FDCWD, file_path, "f", false, false, &region,
+				 &err),
+		0);
 	new_donor();
 }
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A donor with one region, of memory or of a file, and sessions that ask for it.  On the test's thread, but for copiers. */
+/*
+ * A donor with one region, of memory or of a file, and sessions that ask for it.  On the test's
+ * thread, but for copiers.
+ */
 #ifndef WEFT_TESTS_SUPPORT_DONOR_SESSIONS_H
 #define WEFT_TESTS_SUPPORT_DONOR_SESSIONS_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Under qemu-user (tests/cross/toolchain.cmake sets WEFT_EMULATED), where a few things cannot be tested that work on the
- * machine itself.
+ * Under qemu-user (tests/cross/toolchain.cmake sets WEFT_EMULATED), where a few things cannot be
+ * tested that work on the machine itself.
  */
 #ifndef WEFT_TESTS_SUPPORT_EMULATED_H
 #define WEFT_TESTS_SUPPORT_EMULATED_H
@@ -18,7 +18,10 @@ static inline bool is_emulated(const char *arch)
 	return emulated && (!arch || strcmp(emulated, arch) == 0);
 }
 
-/* Whether a test may look at how much memory its process has, or had: under an emulator most of it is that one's. */
+/*
+ * Whether a test may look at how much memory its process has, or had: under an emulator most of it
+ * is that one's.
+ */
 #define MEMORY_IS_OURS() (!is_emulated(NULL) || (print_message("SKIP: qemu-user's own memory counts as a program's\n"), false))
 
 /* Ends a cmocka test as skipped, with the reason: what it is that qemu-user does. */

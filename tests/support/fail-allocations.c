@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For LD_PRELOAD: allocations that fail, from main() on.  WEFT_FAIL_NTH=N: the Nth, and no other.  WEFT_FAIL_EVERY=N: each Nth.
- * WEFT_FAIL_WHEN=PATH: only while PATH is there.
+ * For LD_PRELOAD: allocations that fail, from main() on.  WEFT_FAIL_NTH=N: the Nth, and no other.
+ * WEFT_FAIL_EVERY=N: each Nth.  WEFT_FAIL_WHEN=PATH: only while PATH is there.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,14 +12,16 @@
 #include <unistd.h>
 
 typedef int main_fn(int argc, char **argv, char **env);
-typedef int start_fn(main_fn *fn, int argc, char **argv, void (*init)(void), void (*fini)(void), void (*rtld_fini)(void), void *stack_end);
+typedef int start_fn(main_fn *fn, int argc, char **argv, void (*init)(void), void (*fini)(void),
+	void (*rtld_fini)(void), void *stack_end);
 
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t nr, size_t size);
 extern void *__libc_realloc(void *p, size_t size);
 extern void *__libc_memalign(size_t align, size_t size);
 
-int __libc_start_main(main_fn *fn, int argc, char **argv, void (*init)(void), void (*fini)(void), void (*rtld_fini)(void), void *stack_end);
+int __libc_start_main(main_fn *fn, int argc, char **argv, void (*init)(void), void (*fini)(void),
+	void (*rtld_fini)(void), void *stack_end);
 void *reallocarray(void *p, size_t nr, size_t size);
 
 static _Atomic unsigned long count, nth, every;
@@ -52,8 +54,8 @@ static int begin(int argc, char **argv, char **env)
 	return real_main(argc, argv, env);
 }
 
-__attribute__((visibility("default"))) int __libc_start_main(main_fn *fn, int argc, char **argv, void (*init)(void), void (*fini)(void),
-	void (*rtld_fini)(void), void *stack_end)
+__attribute__((visibility("default"))) int __libc_start_main(main_fn *fn, int argc, char **argv,
+	void (*init)(void), void (*fini)(void), void (*rtld_fini)(void), void *stack_end)
 {
 	start_fn *real = (start_fn *)dlsym(RTLD_NEXT, "__libc_start_main");
 

@@ -67,13 +67,20 @@ static void check_log(const char *path, uint64_t seed, uint64_t n)
 			err(1, "pread");
 		for (unsigned w = 0; w < BLOCK / sizeof(*words); w++) {
 			if (words[w] < least[block])
-				errx(1, "block %" PRIu64 " has write %" PRIu64 ", and %" PRIu64 " was flushed", block, words[w], least[block]);
+				errx(1,
+					"block %" PRIu64 " has write %" PRIu64 ", and %" PRIu64
+					" was flushed",
+					block, words[w], least[block]);
 			if (words[w] != 0 && block_of(seed, words[w]) != block)
-				errx(1, "block %" PRIu64 " has %" PRIu64 ", which was never written there", block, words[w]);
+				errx(1,
+					"block %" PRIu64 " has %" PRIu64
+					", which was never written there",
+					block, words[w]);
 			nr_later += words[w] > n;
 		}
 	}
-	printf("%" PRIu64 " writes flushed, all there; %" PRIu64 " blocks of later ones\n", n, nr_later * sizeof(*words) / BLOCK);
+	printf("%" PRIu64 " writes flushed, all there; %" PRIu64 " blocks of later ones\n", n,
+		nr_later * sizeof(*words) / BLOCK);
 }
 
 int main(int argc, char **argv)

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A program that uses libweft, for shell tests: one command a line on standard input, one answer a line: "ok", "differs", or an
- * error's name.
+ * A program that uses libweft, for shell tests: one command a line on standard input, one answer a
+ * line: "ok", "differs", or an error's name.
  *
- *	libweft-io [-c CACHE-BYTES] [-b] [-d DEAD-TIMEOUT-MS] URI...
+ *  *	libweft-io [-c CACHE-BYTES] [-b] [-d DEAD-TIMEOUT-MS] URI...
  *
- *	write SEED OFF LEN, read SEED OFF LEN; awrite, aread: the same by asynchronous commands, 64 KiB each; flush; transport
+ *  *       write SEED OFF LEN, read SEED OFF LEN; awrite, aread: the same by asynchronous commands,
+ *  64 KiB each; flush; transport
  *
  * What is written at an offset depends on it and on the seed.  -b: a write-back cache.
  */
@@ -38,7 +39,8 @@ static int by_parts(struct weft *w, bool write, uint8_t *buf, uint64_t off, size
 
 		if (nr == MAX_PARTS)
 			errx(1, "too long");
-		cookies[nr] = write ? weft_aio_pwrite(w, buf + at, n, off + at, NULL) : weft_aio_pread(w, buf + at, n, off + at, NULL);
+		cookies[nr] = write ? weft_aio_pwrite(w, buf + at, n, off + at, NULL)
+				    : weft_aio_pread(w, buf + at, n, off + at, NULL);
 		if (cookies[nr] < 0)
 			return (int)cookies[nr];
 	}
@@ -121,7 +123,8 @@ int main(int argc, char **argv)
 		else
 			return 2;
 	}
-	int r = weft_open_regions((const char *const *)argv + optind, (unsigned)(argc - optind), &options, &w, why, sizeof(why));
+	int r = weft_open_regions((const char *const *)argv + optind, (unsigned)(argc - optind),
+		&options, &w, why, sizeof(why));
 	if (r < 0)
 		errx(1, "%s", why);
 	say(0);

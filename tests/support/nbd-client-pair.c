@@ -38,7 +38,8 @@ void client_pair_open(struct client_pair *pair, bool structured)
 	*pair = (struct client_pair){.structured = structured};
 	r = tp_open(&tp_nbd_ops, &config, &pair->tp, NULL);
 	assert(r == 0);
-	pair->buf = mmap(NULL, PAIR_BUF_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	pair->buf = mmap(NULL, PAIR_BUF_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		-1, 0);
 	assert(pair->buf != MAP_FAILED);
 	r = tp_register(pair->tp, pair->buf, PAIR_BUF_BYTES, &pair->mem, NULL);
 	assert(r == 0);
@@ -71,7 +72,10 @@ unsigned client_pair_progress(struct client_pair *pair)
 {
 	unsigned total = 0, idle = 0;
 
-	/* Empty answers: bytes that complete nothing, then the spared look at a socket that was just drained. */
+	/*
+	 * Empty answers: bytes that complete nothing, then the spared look at a socket that was
+	 * just drained.
+	 */
 	while (idle < 3) {
 		struct tp_op *done[4];
 		int n = tp_progress(pair->conn, done, 4);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An NBD client's connection in the transmission phase over a socketpair, without a handshake; the test is the
- * server, in the same thread.
+ * An NBD client's connection in the transmission phase over a socketpair, without a handshake; the
+ * test is the server, in the same thread.
  */
 #ifndef WEFT_TESTS_NBD_CLIENT_PAIR_H
 #define WEFT_TESTS_NBD_CLIENT_PAIR_H

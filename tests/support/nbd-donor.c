@@ -46,11 +46,13 @@ static void *run(void *ctx)
 
 static int listen_tcp(uint16_t *ret_port)
 {
-	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in addr = {.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof(addr);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	must(fd >= 0 && bind(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 && listen(fd, 128) == 0);
+	must(fd >= 0 && bind(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 &&
+		listen(fd, 128) == 0);
 	must(getsockname(fd, (struct sockaddr *)&addr, &len) == 0);
 	*ret_port = ntohs(addr.sin_port);
 	return fd;
@@ -69,14 +71,16 @@ static int listen_unix(const char *path)
 	struct sockaddr_un addr = unix_address(path);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	must(fd >= 0 && bind(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 && listen(fd, 128) == 0);
+	must(fd >= 0 && bind(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 &&
+		listen(fd, 128) == 0);
 	return fd;
 }
 
-void nbd_donor_start(struct nbd_donor *d, uint64_t size_bytes, const struct nbd_listener_config *config,
-	uint32_t fence_timeout_ms)
+void nbd_donor_start(struct nbd_donor *d, uint64_t size_bytes,
+	const struct nbd_listener_config *config, uint32_t fence_timeout_ms)
 {
-	const struct weft_donor_config donor_config = { .offers = "tcp", .fence_timeout_ms = fence_timeout_ms };
+	const struct weft_donor_config donor_config = {.offers = "tcp",
+		.fence_timeout_ms = fence_timeout_ms};
 	const struct weft_memory_spec spec = { .name = "m", .size_bytes = size_bytes };
 	int fds[2];
 
@@ -141,9 +145,12 @@ void nbd_donor_connect(struct nbd_donor *d, struct nbd_raw *raw, bool tcp)
 	}
 }
 
-uint32_t nbd_donor_go(struct nbd_raw *raw, const char *name, unsigned id, uint64_t generation, char *text)
+uint32_t nbd_donor_go(struct nbd_raw *raw, const char *name, unsigned id, uint64_t generation,
+	char *text)
 {
-	struct weft_hello hello = { .generation = generation, .mode = WEFT_MODE_WRITE, .name = "test" };
+	struct weft_hello hello = {.generation = generation,
+		.mode = WEFT_MODE_WRITE,
+		.name = "test"};
 	char query[WEFT_CONTEXT_MAX];
 	const char *queries[] = { query };
 	uint8_t data[WEFT_CONTEXT_MAX + 64];
@@ -154,7 +161,8 @@ uint32_t nbd_donor_go(struct nbd_raw *raw, const char *name, unsigned id, uint64
 	must(nbd_raw_hello(raw, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES) == 0);
 	nbd_raw_option(raw, NBD_OPT_STRUCTURED_REPLY, NULL, 0);
 	must(nbd_raw_final(raw, NBD_OPT_STRUCTURED_REPLY) == NBD_REP_ACK);
-	nbd_raw_option(raw, NBD_OPT_SET_META_CONTEXT, data, nbd_raw_context_data(data, name, queries, 1));
+	nbd_raw_option(raw, NBD_OPT_SET_META_CONTEXT, data,
+		nbd_raw_context_data(data, name, queries, 1));
 	must(nbd_raw_final(raw, NBD_OPT_SET_META_CONTEXT) == NBD_REP_ACK);
 	nbd_raw_option(raw, NBD_OPT_GO, data, nbd_raw_info_data(data, name, NULL, 0));
 	do

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A donor with an NBD listener on loopback TCP and a Unix socket, and a thread for its loop, for tests.
+ * A donor with an NBD listener on loopback TCP and a Unix socket, and a thread for its loop, for
+ * tests.
  */
 #ifndef WEFT_TESTS_NBD_DONOR_H
 #define WEFT_TESTS_NBD_DONOR_H
@@ -24,8 +25,8 @@ struct nbd_donor {
 };
 
 /* Asserts that everything works.  config may be NULL. */
-void nbd_donor_start(struct nbd_donor *d, uint64_t size_bytes, const struct nbd_listener_config *config,
-	uint32_t fence_timeout_ms);
+void nbd_donor_start(struct nbd_donor *d, uint64_t size_bytes,
+	const struct nbd_listener_config *config, uint32_t fence_timeout_ms);
 /* nbd_listener_stop() and _drain() on the loop's thread; returns what drain said. */
 int nbd_donor_drain(struct nbd_donor *d, uint32_t timeout_ms);
 /* Stops, drains and frees it all. */
@@ -34,6 +35,7 @@ void nbd_donor_end(struct nbd_donor *d);
 /* A connection to it; no server in this thread. tcp: over loopback. */
 void nbd_donor_connect(struct nbd_donor *d, struct nbd_raw *raw, bool tcp);
 /* Greeting, session, GO: the final reply's type.  text (may be NULL, 256 bytes): the error's. */
-uint32_t nbd_donor_go(struct nbd_raw *raw, const char *name, unsigned id, uint64_t generation, char *text);
+uint32_t nbd_donor_go(struct nbd_raw *raw, const char *name, unsigned id, uint64_t generation,
+	char *text);
 
 #endif

@@ -70,7 +70,9 @@ static int memory_open(struct nbd_conn *conn, const char *name, const struct wef
 static int memory_welcome(struct nbd_conn *conn, const char *name, const struct weft_hello *hello,
 	struct weft_welcome *ret)
 {
-	*ret = (struct weft_welcome){ .epoch = 0x1122334455667788, .lease_ms = 30000, .offers = "tcp" };
+	*ret = (struct weft_welcome){.epoch = 0x1122334455667788,
+		.lease_ms = 30000,
+		.offers = "tcp"};
 	return 0;
 }
 

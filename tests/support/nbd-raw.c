@@ -224,8 +224,8 @@ int nbd_raw_go(struct nbd_raw *raw, const char *name, bool structured)
 	return nbd_raw_final(raw, NBD_OPT_GO) == NBD_REP_ACK ? 0 : -EPROTO;
 }
 
-int nbd_raw_request(struct nbd_raw *raw, uint16_t flags, uint16_t type, uint64_t cookie, uint64_t off,
-	uint32_t len)
+int nbd_raw_request(struct nbd_raw *raw, uint16_t flags, uint16_t type, uint64_t cookie,
+	uint64_t off, uint32_t len)
 {
 	const struct nbd_request_header h = { flags, type, cookie, off, len };
 	uint8_t p[NBD_REQUEST_BYTES];
@@ -259,7 +259,8 @@ static int answer_chunk(struct nbd_raw *raw, uint8_t *p, struct nbd_raw_answer *
 		ret->error = nbd_get32(fixed);
 		return r;
 	case NBD_REPLY_TYPE_OFFSET_DATA:
-		if (ret->done ? chunk.len != 8 + data_len : chunk.len <= 8 || chunk.len >= 8 + data_len)
+		if (ret->done ? chunk.len != 8 + data_len
+			      : chunk.len <= 8 || chunk.len >= 8 + data_len)
 			return -EPROTO;
 		r = nbd_raw_recv(raw, fixed, 8);
 		ret->off = nbd_get64(fixed);
@@ -301,7 +302,8 @@ int nbd_raw_command(struct nbd_raw *raw, uint16_t flags, uint16_t type, uint64_t
 	uint32_t got = 0;
 	do {
 		if (r == 0)
-			r = nbd_raw_answer(raw, &answer, (uint8_t *)data + got, type == NBD_CMD_READ ? len - got : 0);
+			r = nbd_raw_answer(raw, &answer, (uint8_t *)data + got,
+				type == NBD_CMD_READ ? len - got : 0);
 		if (r == 0 && answer.type == NBD_REPLY_TYPE_OFFSET_DATA) {
 			if (answer.off != off + got)
 				return -EPROTO;

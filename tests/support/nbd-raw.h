@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A raw NBD client for tests: bytes as the test wants them, right or wrong.
- * With a server connection it drives that one too, in the same thread: nothing ever waits for another thread.
+ * A raw NBD client for tests: bytes as the test wants them, right or wrong.  With a server
+ * connection it drives that one too, in the same thread: nothing ever waits for another thread.
  */
 #ifndef WEFT_TESTS_NBD_RAW_H
 #define WEFT_TESTS_NBD_RAW_H
@@ -32,8 +32,12 @@ bool nbd_raw_ended(struct nbd_raw *raw);
 /* The greeting, and our flags. */
 int nbd_raw_hello(struct nbd_raw *raw, uint32_t flags);
 int nbd_raw_option(struct nbd_raw *raw, uint32_t option, const void *data, uint32_t n);
-/* One reply; at most cap bytes of its data are kept. Returns its type, or 0 when the connection ended. */
-uint32_t nbd_raw_reply(struct nbd_raw *raw, uint32_t option, void *data, uint32_t cap, uint32_t *ret_len);
+/*
+ * One reply; at most cap bytes of its data are kept. Returns its type, or 0 when the connection
+ * ended.
+ */
+uint32_t nbd_raw_reply(struct nbd_raw *raw, uint32_t option, void *data, uint32_t cap,
+	uint32_t *ret_len);
 /* Replies until the final one, whose type is returned. */
 uint32_t nbd_raw_final(struct nbd_raw *raw, uint32_t option);
 /* Data of INFO and GO; returns its length. */
@@ -43,8 +47,8 @@ uint32_t nbd_raw_context_data(uint8_t *p, const char *name, const char *const *q
 /* Greeting, structured replies and base:allocation if asked for, GO of name.  0, or -EPROTO. */
 int nbd_raw_go(struct nbd_raw *raw, const char *name, bool structured);
 
-int nbd_raw_request(struct nbd_raw *raw, uint16_t flags, uint16_t type, uint64_t cookie, uint64_t off,
-	uint32_t len);
+int nbd_raw_request(struct nbd_raw *raw, uint16_t flags, uint16_t type, uint64_t cookie,
+	uint64_t off, uint32_t len);
 struct nbd_raw_answer {
 	uint32_t error; /* NBD_E… */
 	uint64_t cookie;
@@ -53,9 +57,15 @@ struct nbd_raw_answer {
 	uint64_t off;  /* OFFSET_DATA */
 	bool done;
 };
-/* One simple reply or chunk; data_len bytes of READ data go to data when there was no error, or fewer if more chunks follow. */
+/*
+ * One simple reply or chunk; data_len bytes of READ data go to data when there was no error, or
+ * fewer if more chunks follow.
+ */
 int nbd_raw_answer(struct nbd_raw *raw, struct nbd_raw_answer *ret, void *data, uint32_t data_len);
-/* Request and answer of a command; write data or read data in data. Returns the NBD error, or -errno. */
+/*
+ * Request and answer of a command; write data or read data in data. Returns the NBD error, or
+ * -errno.
+ */
 int nbd_raw_command(struct nbd_raw *raw, uint16_t flags, uint16_t type, uint64_t off, uint32_t len,
 	void *data);
 

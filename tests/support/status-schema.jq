@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-# What `weft status --json` may say: an object for an object, an array of one for a list, types with "|" between for the rest; a key that
-# ends with "?" may be missing.  Prints a line for each thing that is otherwise.  weft-status(1) has the words.
-# With --arg keys yes: the names of all keys instead.
+# What `weft status --json` may say: an object for an object, an array of one for a list, types with
+# "|" between for the rest; a key that ends with "?" may be missing.  Prints a line for each thing
+# that is otherwise.  weft-status(1) has the words.  With --arg keys yes: the names of all keys
+# instead.
 def latency: {count: "number", sum: "number", p50: "number|null", p99: "number|null", max: "number|null"};
 def link: {
 	lane: "number", state: "string", path: "string", generation: "string", requests: "number", in_flight: "number",

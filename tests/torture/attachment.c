@@ -18,8 +18,9 @@ const char *said(const struct client *c)
 
 static bool says_stale(const char *text)
 {
-	static const char *const words[] = {"could write since", "lost its lease", "superseded", "knows of is gone", "not remembered",
-		"said goodbye", "stale", "epoch", "known before are gone"};
+	static const char *const words[] = {"could write since", "lost its lease", "superseded",
+		"knows of is gone", "not remembered", "said goodbye", "stale", "epoch",
+		"known before are gone"};
 
 	for (unsigned i = 0; i < sizeof(words) / sizeof(*words); i++)
 		if (strstr(text, words[i]))
@@ -29,8 +30,9 @@ static bool says_stale(const char *text)
 
 static bool says_wait(const char *text)
 {
-	static const char *const words[] = {"is held by", "is in use", "refused", "timed out", "did not stop within", "No such", "not answer",
-		"until the longest lease", "EBUSY", "no room", "stopping", "is free in"};
+	static const char *const words[] = {"is held by", "is in use", "refused", "timed out",
+		"did not stop within", "No such", "not answer", "until the longest lease", "EBUSY",
+		"no room", "stopping", "is free in"};
 
 	for (unsigned i = 0; i < sizeof(words) / sizeof(*words); i++)
 		if (strstr(text, words[i]))
@@ -41,11 +43,13 @@ static bool says_wait(const char *text)
 static void bridge_spawn(struct client *c)
 {
 	char uri[128], interval[16];
-	char *argv[32] = {"weft-attach", uri, "--name", c->name, "--lanes", "2", "--dead-timeout", "120", "--timeout", "30", "--foreground"};
+	char *argv[32] = {"weft-attach", uri, "--name", c->name, "--lanes", "2", "--dead-timeout",
+		"120", "--timeout", "30", "--foreground"};
 	unsigned n = 11;
 
 	snprintf(uri, sizeof(uri), "weft://%s:%d/%s", t.host, t.port, region_names[c->region]);
-	snprintf(interval, sizeof(interval), "%d", c->cache == WRITE_BACK || c->cache == CACHE_FILE ? 1 + (int)(t.seed % 3) : 1);
+	snprintf(interval, sizeof(interval), "%d",
+		c->cache == WRITE_BACK || c->cache == CACHE_FILE ? 1 + (int)(t.seed % 3) : 1);
 	argv[n++] = t.device_kind ? "--device" : "--socket";
 	if (t.device_kind) {
 		if (*c->device)
@@ -123,7 +127,8 @@ void bridge_clear(struct client *c)
 /* Over RDMA a file region is memory at the donor, until somebody flushes it. */
 void begin_view(struct client *c)
 {
-	bool write_back = c->cache == WRITE_BACK || c->cache == CACHE_FILE || (t.rdma && c->region > 0);
+	bool write_back =
+		c->cache == WRITE_BACK || c->cache == CACHE_FILE || (t.rdma && c->region > 0);
 
 	view_begin(&c->view, &t.history[c->region], c->name, write_back, c->cache != DIRECT);
 }
@@ -136,7 +141,8 @@ void begin_anew(struct client *c)
 	if (t.device_kind && c->cache == WRITE_BACK)
 		c->cache = CACHE_FILE;
 	if (bridge_attach(c) < 0)
-		end(1, "L: %s remembers nothing, and is told that it is stale: %s", c->name, said(c));
+		end(1, "L: %s remembers nothing, and is told that it is stale: %s", c->name,
+			said(c));
 	begin_view(c);
 }
 
@@ -155,13 +161,15 @@ static void told(struct client *c)
 	char why[HISTORY_WHY], text[4096];
 
 	t.nr_told++;
-	log_line("%s (%s) is told that it is stale: %.300s", c->name, cache_names[c->cache], c->bridge ? "" : said(c));
+	log_line("%s (%s) is told that it is stale: %.300s", c->name, cache_names[c->cache],
+		c->bridge ? "" : said(c));
 	check(view_told(&c->view, why), why);
 	if (c->bridge && !has_ended(&c->bridge) && random_below(2)) {
 		uint64_t end_ns = patience_ends_ns();
 
 		drop_ops(c);
-		while (run(text, sizeof(text), (char *[]){"weft-reset", "--discard", c->name, NULL}) != 0) {
+		while (run(text, sizeof(text),
+			       (char *[]){"weft-reset", "--discard", c->name, NULL}) != 0) {
 			if (weft_now_ns() > end_ns)
 				end(2, "%s cannot be reset: %s", c->name, text);
 			pump(200);
@@ -178,7 +186,8 @@ void recover(struct client *c)
 
 	for (;;) {
 		if (weft_now_ns() > end_ns)
-			end(1, "%s does not work again (%s): %s", c->name, c->bridge ? "its bridge lives" : "no bridge", said(c));
+			end(1, "%s does not work again (%s): %s", c->name,
+				c->bridge ? "its bridge lives" : "no bridge", said(c));
 		if (has_ended(&c->bridge) && !c->failed) {
 			channel_close(t.device_kind ? NULL : c->channel, false);
 			if (!t.device_kind)

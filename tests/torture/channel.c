@@ -91,12 +91,15 @@ void channel_close(struct channel *c, bool clean)
 	free(c);
 }
 
-bool channel_submit(struct channel *c, unsigned slot, enum channel_kind kind, void *buf, uint64_t off, size_t len)
+bool channel_submit(struct channel *c, unsigned slot, enum channel_kind kind, void *buf,
+	uint64_t off, size_t len)
 {
 	if (c->nbd) {
-		c->cookies[slot] = kind == CHANNEL_READ    ? nbd_aio_pread(c->nbd, buf, len, off, NBD_NULL_COMPLETION, 0)
-				   : kind == CHANNEL_WRITE ? nbd_aio_pwrite(c->nbd, buf, len, off, NBD_NULL_COMPLETION, 0)
-							   : nbd_aio_flush(c->nbd, NBD_NULL_COMPLETION, 0);
+		c->cookies[slot] = kind == CHANNEL_READ
+			? nbd_aio_pread(c->nbd, buf, len, off, NBD_NULL_COMPLETION, 0)
+			: kind == CHANNEL_WRITE
+			? nbd_aio_pwrite(c->nbd, buf, len, off, NBD_NULL_COMPLETION, 0)
+			: nbd_aio_flush(c->nbd, NBD_NULL_COMPLETION, 0);
 		return c->cookies[slot] > 0;
 	}
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&c->ring);
@@ -141,7 +144,8 @@ static void reap(struct channel *c)
 	struct io_uring_cqe *cqe;
 
 	while (io_uring_peek_cqe(&c->ring, &cqe) == 0) {
-		c->outcomes[io_uring_cqe_get_data64(cqe)] = cqe->res < 0 ? CHANNEL_ERROR : CHANNEL_DONE;
+		c->outcomes[io_uring_cqe_get_data64(cqe)] =
+			cqe->res < 0 ? CHANNEL_ERROR : CHANNEL_DONE;
 		io_uring_cqe_seen(&c->ring, cqe);
 	}
 }
@@ -161,8 +165,9 @@ void channels_run(struct channel *const *channels, unsigned nr, int timeout_ms)
 			unsigned direction = nbd_aio_get_direction(c->nbd);
 
 			fds[i].fd = nbd_aio_get_fd(c->nbd);
-			fds[i].events = (short)((direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
-				(direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0));
+			fds[i].events =
+				(short)((direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
+					(direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0));
 		}
 	}
 	poll(fds, nr, timeout_ms);
@@ -176,9 +181,11 @@ void channels_run(struct channel *const *channels, unsigned nr, int timeout_ms)
 		if (fds[i].fd < 0)
 			continue;
 		/* Its direction may change by the first. */
-		if (fds[i].revents & (POLLIN | POLLHUP | POLLERR) && nbd_aio_get_direction(c->nbd) & LIBNBD_AIO_DIRECTION_READ)
+		if (fds[i].revents & (POLLIN | POLLHUP | POLLERR) &&
+			nbd_aio_get_direction(c->nbd) & LIBNBD_AIO_DIRECTION_READ)
 			nbd_aio_notify_read(c->nbd);
-		else if (fds[i].revents & POLLOUT && nbd_aio_get_direction(c->nbd) & LIBNBD_AIO_DIRECTION_WRITE)
+		else if (fds[i].revents & POLLOUT &&
+			nbd_aio_get_direction(c->nbd) & LIBNBD_AIO_DIRECTION_WRITE)
 			nbd_aio_notify_write(c->nbd);
 		else if (fds[i].revents & (POLLHUP | POLLERR))
 			nbd_aio_notify_read(c->nbd);

@@ -24,7 +24,8 @@ void op_answered(struct client *c, struct op *op)
 	switch (op->kind) {
 	case CHANNEL_READ:
 		t.nr_reads++;
-		check(view_read_answered(&c->view, op->block, op->at_least, op->at, op->buf, why), why);
+		check(view_read_answered(&c->view, op->block, op->at_least, op->at, op->buf, why),
+			why);
 		break;
 	case CHANNEL_WRITE:
 		t.nr_writes++;
@@ -46,8 +47,8 @@ void op_send(struct client *c, struct op *op)
 		view_flush(&c->view, &op->snapshot);
 	else
 		op->at = ++c->view.history->now;
-	op->sent = channel_submit(c->channel, (unsigned)(op - c->ops), op->kind, op->buf, (uint64_t)op->block * STRIDE,
-		op->kind == CHANNEL_FLUSH ? 0 : HISTORY_BLOCK_BYTES);
+	op->sent = channel_submit(c->channel, (unsigned)(op - c->ops), op->kind, op->buf,
+		(uint64_t)op->block * STRIDE, op->kind == CHANNEL_FLUSH ? 0 : HISTORY_BLOCK_BYTES);
 	op->start_ns = weft_now_ns();
 }
 
@@ -88,10 +89,12 @@ static void client_step(struct client *c)
 	broken = channel_is_broken(c->channel);
 	for (unsigned i = 0; i <= DEPTH; i++) {
 		struct op *op = &c->ops[i];
-		int outcome = op->busy && op->sent ? channel_outcome(c->channel, i) : CHANNEL_PENDING;
+		int outcome =
+			op->busy && op->sent ? channel_outcome(c->channel, i) : CHANNEL_PENDING;
 
 		if (outcome == CHANNEL_PENDING) {
-			if (op->busy && op->sent && !c->stopped && weft_now_ns() - op->start_ns > PATIENCE_S * UINT64_C(2000000000))
+			if (op->busy && op->sent && !c->stopped &&
+				weft_now_ns() - op->start_ns > PATIENCE_S * UINT64_C(2000000000))
 				end(1, "%s: an operation is not answered", c->name);
 			continue;
 		}

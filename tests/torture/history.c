@@ -14,7 +14,9 @@ static uint64_t mix(uint64_t x)
 	return x ^ x >> 31;
 }
 
-/* The words of a block: the mark, then what only this block of this region of this run has for it. */
+/*
+ * The words of a block: the mark, then what only this block of this region of this run has for it.
+ */
 static uint64_t word(const struct history *h, unsigned block, uint64_t mark, unsigned i)
 {
 	return i == 0 ? mark : mix(mix(h->seed + block) + mark * 512 + i);
@@ -34,9 +36,14 @@ static void note(struct history *h, struct history_last *last, const struct view
 	last->at = ++h->now;
 }
 
-void view_begin(struct view *v, struct history *h, const char *name, bool write_back, bool remembers)
+void view_begin(struct view *v, struct history *h, const char *name, bool write_back,
+	bool remembers)
 {
-	*v = (struct view){.history = h, .name = name, .write_back = write_back, .remembers = remembers, .since = ++h->now};
+	*v = (struct view){.history = h,
+		.name = name,
+		.write_back = write_back,
+		.remembers = remembers,
+		.since = ++h->now};
 	note(h, &h->granted, v);
 }
 
@@ -87,13 +94,18 @@ static int check_writer(const struct view *v, uint64_t at, const char *what, cha
 	uint64_t wrote = others(&h->wrote, v);
 
 	if (wrote > v->since && wrote < at) {
-		snprintf(why, HISTORY_WHY, "S1: %s's %s of %" PRIu64 " is answered, though another wrote at %" PRIu64
-			" and its view is of %" PRIu64, v->name, what, at, wrote, v->since);
+		snprintf(why, HISTORY_WHY,
+			"S1: %s's %s of %" PRIu64 " is answered, though another wrote at %" PRIu64
+			" and its view is of %" PRIu64,
+			v->name, what, at, wrote, v->since);
 		return -1;
 	}
 	if (h->replaced > v->since && h->replaced < at) {
-		snprintf(why, HISTORY_WHY, "S1: %s's %s of %" PRIu64 " is answered, though the contents were lost or put back at %"
-			PRIu64 " and its view is of %" PRIu64, v->name, what, at, h->replaced, v->since);
+		snprintf(why, HISTORY_WHY,
+			"S1: %s's %s of %" PRIu64
+			" is answered, though the contents were lost or put back at %" PRIu64
+			" and its view is of %" PRIu64,
+			v->name, what, at, h->replaced, v->since);
 		return -1;
 	}
 	return 0;
@@ -132,7 +144,8 @@ uint64_t view_read(struct view *v, unsigned block, uint64_t *ret_at)
 	return at_least;
 }
 
-int view_read_answered(struct view *v, unsigned block, uint64_t at_least, uint64_t at, const void *bytes, char *why)
+int view_read_answered(struct view *v, unsigned block, uint64_t at_least, uint64_t at,
+	const void *bytes, char *why)
 {
 	const struct history *h = v->history;
 	const uint64_t *words = bytes;
@@ -140,26 +153,37 @@ int view_read_answered(struct view *v, unsigned block, uint64_t at_least, uint64
 
 	for (unsigned i = 0; i < HISTORY_BLOCK_BYTES / sizeof(*words); i++)
 		if (words[i] != (mark ? word(h, block, mark, i) : 0)) {
-			snprintf(why, HISTORY_WHY, "foreign: %s reads in block %u, word %u, what was never written there (its mark "
-				"would be %" PRIu64 ")", v->name, block, i, mark);
+			snprintf(why, HISTORY_WHY,
+				"foreign: %s reads in block %u, word %u, what was never written "
+				"there (its mark "
+				"would be %" PRIu64 ")",
+				v->name, block, i, mark);
 			return -1;
 		}
 	if (h->replaced > at)
 		return 0;
 	if (v->since < h->replaced && !v->remembers) {
-		snprintf(why, HISTORY_WHY, "S1: %s reads at %" PRIu64 ", though the contents were lost or put back at %" PRIu64
-			" and its view is of %" PRIu64, v->name, at, h->replaced, v->since);
+		snprintf(why, HISTORY_WHY,
+			"S1: %s reads at %" PRIu64
+			", though the contents were lost or put back at %" PRIu64
+			" and its view is of %" PRIu64,
+			v->name, at, h->replaced, v->since);
 		return -1;
 	}
 	if (mark < at_least) {
-		snprintf(why, HISTORY_WHY, "%s: %s reads mark %" PRIu64 " in block %u at %" PRIu64 ", and %" PRIu64
-			" was answered before (the floor is %" PRIu64 ", its view is of %" PRIu64 ")", mark ? "S2" : "zeros", v->name, mark,
-			block, at, at_least, h->floor[block], v->since);
+		snprintf(why, HISTORY_WHY,
+			"%s: %s reads mark %" PRIu64 " in block %u at %" PRIu64 ", and %" PRIu64
+			" was answered before (the floor is %" PRIu64 ", its view is of %" PRIu64
+			")",
+			mark ? "S2" : "zeros", v->name, mark, block, at, at_least, h->floor[block],
+			v->since);
 		return -1;
 	}
 	if (v->since > h->replaced && mark <= h->replaced && mark > h->newest_before) {
-		snprintf(why, HISTORY_WHY, "S3: %s reads mark %" PRIu64 " in block %u, of contents that were lost or put back at %"
-			PRIu64, v->name, mark, block, h->replaced);
+		snprintf(why, HISTORY_WHY,
+			"S3: %s reads mark %" PRIu64
+			" in block %u, of contents that were lost or put back at %" PRIu64,
+			v->name, mark, block, h->replaced);
 		return -1;
 	}
 	return 0;

@@ -2,19 +2,23 @@
 /*
  * What the clients of a region were told, and whether that can be true.
  *
- * Everything that happens has a number that counts up: what a write is known by (its mark) is the number of its issue.  A block always
- * holds one mark, in every word, with what it belongs to, so that no byte of anything else passes for it.
+ * Everything that happens has a number that counts up: what a write is known by (its mark) is the
+ * number of its issue.  A block always holds one mark, in every word, with what it belongs to, so
+ * that no byte of anything else passes for it.
  *
- * For each block the history keeps a floor: the newest mark that cannot be gone or older any more, whoever asks: of a write that was
- * answered by the donor itself, or answered and flushed.  What a client sees through one attachment is a view: it begins
- * with an attachment that remembers nothing (or a reset), and outlives bridges and donors until its client is told that it is stale.  Held
+ * For each block the history keeps a floor: the newest mark that cannot be gone or older any more,
+ * whoever asks: of a write that was answered by the donor itself, or answered and flushed.  What a
+ * client sees through one attachment is a view: it begins with an attachment that remembers nothing
+ * (or a reset), and outlives bridges and donors until its client is told that it is stale.  Held
  * against each answer:
  *
- *   S1  no write of a view is answered (through a cache: flushed) after another client's write that the view is older than,
- *       and no block falls below its floor
- *   S2  no read has a mark below the floor at the time of its issue, nor below what this view was told before
+ *   S1  no write of a view is answered (through a cache: flushed) after another client's write that
+ *       the view is older than, and no block falls below its floor
+ *   S2  no read has a mark below the floor at the time of its issue, nor below what this view was
+ *       told before
  *   S3  a view that begins anew sees nothing that is below the floor
- *   L   nobody is told that it is stale unless another wrote, or the contents were lost, or got a new epoch
+ *   L   nobody is told that it is stale unless another wrote, or the contents were lost, or got a
+ *       new epoch
  *
  * Pure, but for the numbers; one thread.
  */
@@ -40,7 +44,8 @@ struct history {
 	struct history_last wrote;   /* answers of the donor: a write, or a flush of some */
 	struct history_last granted; /* attachments that could write, and writes */
 	uint64_t epoch_since;  /* when its contents were lost, replaced, or got another epoch */
-	uint64_t replaced, newest_before; /* when contents were lost or put back; none of those is newer than that */
+	/* when contents were lost or put back; none of those is newer than that */
+	uint64_t replaced, newest_before;
 };
 
 struct view {
@@ -61,7 +66,8 @@ struct snapshot {
 void history_init(struct history *h, uint64_t seed);
 
 /* A view begins, or begins anew after its client was told. */
-void view_begin(struct view *v, struct history *h, const char *name, bool write_back, bool remembers);
+void view_begin(struct view *v, struct history *h, const char *name, bool write_back,
+	bool remembers);
 /* It was told that it is stale. 0, or -1 with why: there is no cause. */
 int view_told(const struct view *v, char *why);
 /* Its bridge died, and with it the cache: writes that were not flushed are gone. */
@@ -76,7 +82,8 @@ int view_write_answered(struct view *v, unsigned block, uint64_t mark, uint64_t 
 
 /* A flush, or a read of a block, begins. */
 uint64_t view_read(struct view *v, unsigned block, uint64_t *ret_at);
-int view_read_answered(struct view *v, unsigned block, uint64_t at_least, uint64_t at, const void *bytes, char *why);
+int view_read_answered(struct view *v, unsigned block, uint64_t at_least, uint64_t at,
+	const void *bytes, char *why);
 void view_flush(struct view *v, struct snapshot *ret);
 int view_flush_answered(struct view *v, const struct snapshot *s, char *why);
 

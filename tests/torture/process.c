@@ -32,7 +32,8 @@ void end(int status, const char *format, ...)
 {
 	va_list args;
 
-	printf("%s in round %u (%s), seed %" PRIu64 ": ", status == 1 ? "VIOLATION" : "STUCK", t.round, t.what, t.seed);
+	printf("%s in round %u (%s), seed %" PRIu64 ": ", status == 1 ? "VIOLATION" : "STUCK",
+		t.round, t.what, t.seed);
 	va_start(args, format);
 	vprintf(format, args);
 	va_end(args);
@@ -130,7 +131,8 @@ void holder_kill(void)
 
 	for (struct dirent *entry; proc && (entry = readdir(proc));) {
 		snprintf(path, sizeof(path), "/proc/%s/comm", entry->d_name);
-		if (atoi(entry->d_name) <= 1 || read_text(path, text, sizeof(text)) == 0 || strcmp(text, "weftholder\n") != 0)
+		if (atoi(entry->d_name) <= 1 || read_text(path, text, sizeof(text)) == 0 ||
+			strcmp(text, "weftholder\n") != 0)
 			continue;
 		snprintf(path, sizeof(path), "/proc/%s/environ", entry->d_name);
 		size_t n = read_text(path, text, sizeof(text));

@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Kills donors, bridges and holders, lets leases lapse and others write, under clients that check all they are told (history.h).
+ * Kills donors, bridges and holders, lets leases lapse and others write, under clients that check
+ * all they are told (history.h).
  *
  *     torture [--rounds N] [--seed S] [--rdma ADDRESS] [--devices KIND] [--without TEXT]… DIRECTORY
  *
  * With an ADDRESS that has an RDMA device bridges use that.
  *
- * One donor with three regions: memory, a file, and a file below a directory.  Each has a client behind a bridge, with any kind of cache or
- * none, which keeps several requests under way and sends again what was not answered, as a kernel does; and now and then another
- * client, a stock one or behind a bridge of its own.  The seed tells what happens and in which order; how far a client is when it happens, time
- * does.  Events whose names have a TEXT are left out.  The programs are those in PATH.
+ * One donor with three regions: memory, a file, and a file below a directory.  Each has a client
+ * behind a bridge, with any kind of cache or none, which keeps several requests under way and sends
+ * again what was not answered, as a kernel does; and now and then another client, a stock one or
+ * behind a bridge of its own.  The seed tells what happens and in which order; how far a client is
+ * when it happens, time does.  Events whose names have a TEXT are left out.  The programs are those
+ * in PATH.
  *
- * Ends with 1, and what happened, when somebody was told what cannot be; with 2 when it cannot go on.
- * One thread.
+ * Ends with 1, and what happened, when somebody was told what cannot be; with 2 when it cannot go
+ * on.  One thread.
  */
 #include <err.h>
 #include <fcntl.h>
@@ -41,7 +44,8 @@ static void donor_start(void)
 {
 	uint64_t end_ns = patience_ends_ns();
 	char listen[64], lease[8], memory[64], file[300], directory[300], text[8192];
-	char *argv[] = {"weft-serve", "--listen", listen, "--lease", lease, "--memory", memory, "--file", file, "--directory", directory, "--allow-insecure", NULL};
+	char *argv[] = {"weft-serve", "--listen", listen, "--lease", lease, "--memory", memory,
+		"--file", file, "--directory", directory, "--allow-insecure", NULL};
 
 	snprintf(listen, sizeof(listen), "%s:%d", t.host, t.port);
 	snprintf(lease, sizeof(lease), "%d", LEASE_S);
@@ -103,7 +107,9 @@ static void other_op(struct client *c, enum channel_kind kind, unsigned block)
 	op_answered(c, op);
 }
 
-/* Another client gets the region as soon as it is free, looks at everything, writes some, and goes. */
+/*
+ * Another client gets the region as soon as it is free, looks at everything, writes some, and goes.
+ */
 static void other_comes(unsigned region)
 {
 	uint64_t end_ns = patience_ends_ns();
@@ -116,7 +122,8 @@ static void other_comes(unsigned region)
 	if (stock) {
 		while (!(c->channel = channel_open_uri(uri))) {
 			if (weft_now_ns() > end_ns)
-				end(1, "a stock client does not get the region '%s'", region_names[region]);
+				end(1, "a stock client does not get the region '%s'",
+					region_names[region]);
 			pump(50);
 		}
 	} else {
@@ -124,7 +131,8 @@ static void other_comes(unsigned region)
 		const char *kind = t.device_kind;
 		t.device_kind = NULL;
 		if (bridge_attach(c) < 0)
-			end(1, "L: %s remembers nothing, and is told that it is stale: %s", c->name, said(c));
+			end(1, "L: %s remembers nothing, and is told that it is stale: %s", c->name,
+				said(c));
 		t.device_kind = kind;
 	}
 	t.nr_others++;
@@ -175,7 +183,9 @@ static void files_copy(bool back)
 		snprintf(to, sizeof(to), "%s/%s.copy", t.dir, region_names[i]);
 		if (back && !t.copied[i])
 			continue;
-		if (run(text, sizeof(text), (char *[]){"cp", "-a", "--remove-destination", back ? to : from, back ? from : to, NULL}) != 0)
+		if (run(text, sizeof(text),
+			    (char *[]){"cp", "-a", "--remove-destination", back ? to : from,
+				    back ? from : to, NULL}) != 0)
 			end(2, "cp: %s", text);
 		if (back)
 			history_replaced(&t.history[i], &t.copy[i]);
@@ -318,7 +328,10 @@ static void read_all(struct client *c)
 			pump(1);
 		if (!c->channel)
 			return;
-		*op = (struct op){.kind = CHANNEL_READ, .busy = true, .block = block, .buf = op->buf};
+		*op = (struct op){.kind = CHANNEL_READ,
+			.busy = true,
+			.block = block,
+			.buf = op->buf};
 		op_send(c, op);
 	}
 }
@@ -356,7 +369,9 @@ static void last_look(void)
 		recover(c);
 		view_flush(&c->view, &flushed);
 		drop_ops(c);
-		for (unsigned n = 0; run(text, sizeof(text), (char *[]){"weft-detach", c->name, NULL}) != 0; n++) {
+		for (unsigned n = 0;
+			run(text, sizeof(text), (char *[]){"weft-detach", c->name, NULL}) != 0;
+			n++) {
 			if (n > 50)
 				end(2, "%s cannot be detached: %s", c->name, text);
 			pump(100);
@@ -381,7 +396,8 @@ static int free_port(void)
 	socklen_t len = sizeof(sin);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	if (fd < 0 || bind(fd, (struct sockaddr *)&sin, len) < 0 || getsockname(fd, (struct sockaddr *)&sin, &len) < 0)
+	if (fd < 0 || bind(fd, (struct sockaddr *)&sin, len) < 0 ||
+		getsockname(fd, (struct sockaddr *)&sin, &len) < 0)
 		err(2, "socket");
 	close(fd);
 	return ntohs(sin.sin_port);
@@ -429,7 +445,9 @@ int main(int argc, char **argv)
 			return 2;
 	}
 	if (optind + 1 != argc || !getenv("WEFT_RUN_DIR"))
-		errx(2, "usage: WEFT_RUN_DIR=… torture [--rounds N] [--seed S] [--rdma ADDRESS] [--devices ublk|nbd] [--without TEXT]… DIRECTORY");
+		errx(2,
+			"usage: WEFT_RUN_DIR=… torture [--rounds N] [--seed S] [--rdma ADDRESS] "
+			"[--devices ublk|nbd] [--without TEXT]… DIRECTORY");
 	t.dir = argv[optind];
 	if (!t.host)
 		t.host = "127.0.0.1";
@@ -454,8 +472,11 @@ int main(int argc, char **argv)
 	for (t.round = 1; t.round <= nr_rounds; t.round++)
 		one_round();
 	last_look();
-	printf("%u rounds: %" PRIu64 " writes, %" PRIu64 " reads and %" PRIu64 " flushes answered; %" PRIu64 " times stale, %" PRIu64
-	       " times taken over; %" PRIu64 " others\n", nr_rounds, t.nr_writes, t.nr_reads, t.nr_flushes, t.nr_told, t.nr_granted_again, t.nr_others);
+	printf("%u rounds: %" PRIu64 " writes, %" PRIu64 " reads and %" PRIu64
+	       " flushes answered; %" PRIu64 " times stale, %" PRIu64 " times taken over; %" PRIu64
+	       " others\n",
+		nr_rounds, t.nr_writes, t.nr_reads, t.nr_flushes, t.nr_told, t.nr_granted_again,
+		t.nr_others);
 	for (unsigned i = 0; i < NR_EVENTS; i++)
 		printf("%4u %s\n", nr_events[i], events[i].name);
 	return 0;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Accepting when there are no descriptors left: no spinning, one that still gets through, and going on afterwards. */
+/*
+ * Accepting when there are no descriptors left: no spinning, one that still gets through, and going
+ * on afterwards.
+ */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -53,7 +56,8 @@ static void on_connection(struct weft_acceptor *acceptor, int fd)
 /* Serves with room for FIT connections, and the spare. */
 static void serve(int listen_fd)
 {
-	static struct weft_acceptor acceptor = {.fn = on_connection, .what = "connections of a test"};
+	static struct weft_acceptor acceptor = {.fn = on_connection,
+		.what = "connections of a test"};
 	struct weft_loop *loop;
 	struct rlimit limit;
 
@@ -112,8 +116,11 @@ static void no_descriptors_no_spinning(void **state)
 		serve(listen_fd);
 	close(listen_fd);
 	for (int i = 0; i < CLIENTS; i++) {
-		clients[i] = (struct pollfd){.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), .events = POLLIN};
-		assert_int_equal(connect(clients[i].fd, (struct sockaddr *)&address, sizeof(address)), 0);
+		clients[i] = (struct pollfd){.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0),
+			.events = POLLIN};
+		assert_int_equal(connect(clients[i].fd, (struct sockaddr *)&address,
+					 sizeof(address)),
+			0);
 	}
 	/* One more than there are descriptors for: with the spare. */
 	assert_int_equal(nr_served(clients, CLIENTS, FIT + 1), FIT + 1);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* weft bench --compare: a real difference is found, the same thing twice is none, and a machine that became slower is no regression. */
+/*
+ * weft bench --compare: a real difference is found, the same thing twice is none, and a machine
+ * that became slower is no regression.
+ */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -57,11 +60,13 @@ static json_t *new_run(double pace, double faster, double sigma)
 		double speed = pace * (i == 0 ? faster : 1) * (1000 + 100 * i);
 
 		json_array_append_new(cells,
-			json_pack("{s:s, s:s, s:i, s:i, s:o, s:{s:o}}", "path", "tcp direct", "op", "read", "block_bytes", 4096, "depth",
-				i + 1, "ops_s", figure(speed, sigma), "cpu_us", "all", figure(1e6 / speed, sigma / 4)));
+			json_pack("{s:s, s:s, s:i, s:i, s:o, s:{s:o}}", "path", "tcp direct", "op",
+				"read", "block_bytes", 4096, "depth", i + 1, "ops_s",
+				figure(speed, sigma), "cpu_us", "all",
+				figure(1e6 / speed, sigma / 4)));
 	}
-	return json_pack("{s:i, s:s, s:o, s:o}", "weft_bench", 1, "when", "now", "control_ops_s", figure(pace * 50000, sigma / 2), "cells",
-		cells);
+	return json_pack("{s:i, s:s, s:o, s:o}", "weft_bench", 1, "when", "now", "control_ops_s",
+		figure(pace * 50000, sigma / 2), "cells", cells);
 }
 
 /* Rows with that verdict. */
@@ -146,11 +151,13 @@ static void other_cells_are_named_not_compared(void **state)
 	json_t *a = new_run(1, 1, 0.1), *b = new_run(1, 1, 0.1);
 	unsigned worse;
 
-	json_object_set_new(json_array_get(json_object_get(b, "cells"), 3), "path", json_string("rdma direct"));
+	json_object_set_new(json_array_get(json_object_get(b, "cells"), 3), "path",
+		json_string("rdma direct"));
 	json_t *c = compare(a, b, &worse);
 	assert_int_equal(json_array_size(json_object_get(c, "rows")), 2 * (CELLS - 1));
 	assert_int_equal(json_array_size(json_object_get(c, "only_a")), 1);
-	assert_string_equal(json_string_value(json_array_get(json_object_get(c, "only_b"), 0)), "rdma direct");
+	assert_string_equal(json_string_value(json_array_get(json_object_get(c, "only_b"), 0)),
+		"rdma direct");
 	json_decref(c);
 }
 

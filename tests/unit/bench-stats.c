@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Statistics of weft bench: against published figures, and against what they promise, by simulation. */
+/*
+ * Statistics of weft bench: against published figures, and against what they promise, by
+ * simulation.
+ */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -68,7 +71,10 @@ static void complete_separation(void **state)
 	assert_near(stats_mann_whitney(a, 3, b, 2), 2.0 / 10, 1e-12);
 }
 
-/* Mann and Whitney's own table (1947) of P(U <= u): n = 4, m = 4, u = 4: 0.171; n = 5, m = 6, u = 5: 0.041. */
+/*
+ * Mann and Whitney's own table (1947) of P(U <= u): n = 4, m = 4, u = 4: 0.171; n = 5, m = 6, u =
+ * 5: 0.041.
+ */
 static void published_tails(void **state)
 {
 	/* U = 4: four pairs where b is below a. */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The work of weft bench over a store that lies on demand: every kind of wrong byte is noticed, and an honest one is not accused. */
+/*
+ * The work of weft bench over a store that lies on demand: every kind of wrong byte is noticed, and
+ * an honest one is not accused.
+ */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -69,7 +72,11 @@ static int set_up(void **state)
 	memset(&store, 0, sizeof(store));
 	memset(&err, 0, sizeof(err));
 	store.data = calloc(1, SPAN);
-	store.io = (struct bench_io){.size_bytes = SPAN, .max_io_bytes = 1 << 20, .max_depth = 64, .submit = submit, .reap = reap,
+	store.io = (struct bench_io){.size_bytes = SPAN,
+		.max_io_bytes = 1 << 20,
+		.max_depth = 64,
+		.submit = submit,
+		.reap = reap,
 		.buf = bench_buf()};
 	truth = (struct bench_truth){.words = calloc(SPAN / BENCH_BLOCK, 8), .span_bytes = SPAN};
 	return 0;
@@ -193,12 +200,16 @@ int main(void)
 		cmocka_unit_test_setup_teardown(an_honest_store_passes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_flipped_bit_is_noticed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_lost_write_is_noticed, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_lost_write_that_was_not_read_back_is_noticed_in_the_end, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_lost_write_that_was_not_read_back_is_noticed_in_the_end, set_up,
+			tear_down),
 		cmocka_unit_test_setup_teardown(the_last_write_is_read_back, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_misplaced_write_is_noticed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_was_there_is_learnt, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(one_byte_makes_a_region_not_empty, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(an_error_of_an_operation_is_told, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(one_byte_makes_a_region_not_empty, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(an_error_of_an_operation_is_told, set_up,
+			tear_down),
 		cmocka_unit_test_setup_teardown(a_store_that_hangs_is_told, set_up, tear_down),
 	};
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* An attachment with two ways to its donor, both the mem transport: moving away, back, and nothing lost on the way. */
+/*
+ * An attachment with two ways to its donor, both the mem transport: moving away, back, and nothing
+ * lost on the way.
+ */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -36,9 +39,12 @@ static int set_up(void **state)
 	memset(&to, 0, sizeof(to));
 	for (unsigned i = 0; i < 2; i++) {
 		mems[i].donor = donor;
-		to.ways[i] = (struct bridge_way){.transport = &tp_mem_ops, .transport_config = &mems[i], .host = ""};
+		to.ways[i] = (struct bridge_way){.transport = &tp_mem_ops,
+			.transport_config = &mems[i],
+			.host = ""};
 	}
-	mems[BETTER].no_fua = mems[BETTER].no_cache = mems[BETTER].no_fast_zero = true; /* as verbs */
+	/* as verbs */
+	mems[BETTER].no_fua = mems[BETTER].no_cache = mems[BETTER].no_fast_zero = true;
 	to.nr_ways = 2;
 	to.first_way = BETTER;
 	to.region = "r";
@@ -94,7 +100,8 @@ static void wait_for_changes(uint64_t nr)
 
 	while (nr_changes() < nr) {
 		if (weft_now_ns() > end_ns)
-			fail_msg("waited for change %u, there were %u", (unsigned)nr, (unsigned)nr_changes());
+			fail_msg("waited for change %u, there were %u", (unsigned)nr,
+				(unsigned)nr_changes());
 		usleep(1000);
 	}
 	wait_for_state("ready");
@@ -168,7 +175,8 @@ static void a_look_disturbs_nobody_and_a_failing_one_changes_nothing(void **stat
 
 	/* Each look is granted, and its first probe ends it. */
 	for (unsigned i = 0; i < 5; i++) {
-		uint64_t before = atomic_load(&mems[BETTER].nr_ops), end_ns = weft_now_ns() + UINT64_C(10000000000);
+		uint64_t before = atomic_load(&mems[BETTER].nr_ops),
+			 end_ns = weft_now_ns() + UINT64_C(10000000000);
 
 		while (atomic_load(&mems[BETTER].nr_ops) == before && weft_now_ns() < end_ns)
 			assert_int_equal(do_write(i % NR_LANES, 0, pattern, 4096, 0), 0);
@@ -226,7 +234,10 @@ static void with_one_way_nobody_moves(void **state)
 	assert_int_equal(mems[PLAIN].nr_ops, 0);
 }
 
-/* It is asked for at the start what either can do: FUA is a FLUSH, and FAST_ZERO is refused, over the one that has both too. */
+/*
+ * It is asked for at the start what either can do: FUA is a FLUSH, and FAST_ZERO is refused, over
+ * the one that has both too.
+ */
 static void promises_are_what_both_can_keep(void **state)
 {
 	to.first_way = PLAIN;
@@ -282,7 +293,9 @@ static void what_is_in_flight_survives_moves(void **state)
 		if (round % 10 == 6)
 			atomic_store(&mems[BETTER].refuse, 0);
 		for (unsigned i = 0; i < NR_IOS; i++) {
-			ios[i].rq = (struct bridge_request){.kind = TP_WRITE, .off = i * 8192, .len = 8192};
+			ios[i].rq = (struct bridge_request){.kind = TP_WRITE,
+				.off = i * 8192,
+				.len = 8192};
 			ios[i].from = pattern + round * 100 + i;
 			io_start(&ios[i], i % NR_LANES);
 		}

@@ -177,7 +177,8 @@ static void *work(void *arg)
 			nbd_pread(nbd, back, len, off, 0) < 0)
 			snprintf(worker->trouble, sizeof(worker->trouble), "%s", nbd_get_error());
 		else if (memcmp(data, back, len) != 0 || memcmp(region + off, data, len) != 0)
-			snprintf(worker->trouble, sizeof(worker->trouble), "step %u: other bytes", i);
+			snprintf(worker->trouble, sizeof(worker->trouble), "step %u: other bytes",
+				i);
 		if (i % 16 == 0)
 			nbd_flush(nbd, 0);
 	}
@@ -191,12 +192,14 @@ static void *work(void *arg)
 /* Until a lane lost its connection in an operation and asks for another one. */
 static bool lose_connection(void)
 {
-	uint64_t before = atomic_load(&mem.nr_connects), end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
+	uint64_t before = atomic_load(&mem.nr_connects),
+		 end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
 
 	while (atomic_load(&mem.nr_connects) == before) {
 		if (weft_now_ns() > end)
 			return false;
-		if (atomic_load(&mem.nr_ops) >= atomic_load(&mem.kill_at)) /* it may have been missed */
+		if (atomic_load(&mem.nr_ops) >=
+			atomic_load(&mem.kill_at)) /* it may have been missed */
 			atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 5);
 		usleep(500);
 	}
@@ -251,7 +254,9 @@ static void requests_wait_for_buffers(void **state)
 		memset(data[i], (int)i + 1, sizeof(data[i]));
 		size_t len = i % 5 == 0 ? 4096 : i % 2 ? 1 << 20 : 300000;
 		assert_true(nbd_aio_pwrite(nbd, data[i], len, (uint64_t)(i % 60) << 20,
-				    (nbd_completion_callback){.callback = one_done, .user_data = &batch}, 0) >= 0);
+				    (nbd_completion_callback){.callback = one_done,
+					    .user_data = &batch},
+				    0) >= 0);
 	}
 	while (batch.done < 100)
 		assert_true(nbd_poll(nbd, WAIT_MS) >= 0);
@@ -330,8 +335,9 @@ static bool is_ready(void)
 }
 
 /*
- * A write that its client cannot wait for any more must not land after what others, or the same client come back,
- * write next: neither on a connection that is there already (nbd.ko sends again on another of its own) …
+ * A write that its client cannot wait for any more must not land after what others, or the same
+ * client come back, write next: neither on a connection that is there already (nbd.ko sends again
+ * on another of its own) …
  */
 static void what_a_dead_client_left_is_never_written_later(void **state)
 {
@@ -347,7 +353,8 @@ static void what_a_dead_client_left_is_never_written_later(void **state)
 	atomic_store(&mem.refuse, ECONNREFUSED);
 	atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 1);
 	assert_true(nbd_aio_pwrite(dead, old, sizeof(old), 0,
-			    (nbd_completion_callback){.callback = one_done, .user_data = &batch}, 0) >= 0);
+			    (nbd_completion_callback){.callback = one_done, .user_data = &batch},
+			    0) >= 0);
 	assert_true(wait_until(somebody_waits));
 	nbd_close(dead);
 	assert_true(wait_until(nobody_waits));
@@ -371,7 +378,10 @@ static void *keep_lane_busy(void *ctx)
 	return NULL;
 }
 
-/* … nor on a new one, which waits until it is known what becomes of the old write, however late the lane looks. */
+/*
+ * … nor on a new one, which waits until it is known what becomes of the old write, however late the
+ * lane looks.
+ */
 static void a_new_client_waits_for_what_a_dead_one_left(void **state)
 {
 	static uint8_t old[4096], new[4096];
@@ -386,7 +396,8 @@ static void a_new_client_waits_for_what_a_dead_one_left(void **state)
 	struct nbd_handle *dead = client("");
 	atomic_store(&mem.delay_ns, 200000000);
 	assert_true(nbd_aio_pwrite(dead, old, sizeof(old), 0,
-			    (nbd_completion_callback){.callback = one_done, .user_data = &batch}, 0) >= 0);
+			    (nbd_completion_callback){.callback = one_done, .user_data = &batch},
+			    0) >= 0);
 	assert_true(wait_until(somebody_waits));
 	assert_int_equal(pthread_create(&thread, NULL, keep_lane_busy, &busy), 0);
 	while (!atomic_load(&busy))
@@ -479,7 +490,8 @@ static void who_takes_nothing_does_not_starve_others(void **state)
 	for (unsigned i = 0; i < PAUSED; i++) {
 		paused[i] = client("r");
 		for (unsigned k = 0; k < READS; k++)
-			assert_true(nbd_aio_pread(paused[i], ignored, LEN, 0, NBD_NULL_COMPLETION, 0) > 0);
+			assert_true(nbd_aio_pread(paused[i], ignored, LEN, 0, NBD_NULL_COMPLETION,
+					    0) > 0);
 	}
 	for (unsigned k = 0; k < 20; k++)
 		assert_int_equal(nbd_pread(nbd, data, LEN, 0, 0), 0);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* An attachment striped over several donors: where bytes lie, one lost, one that is not there, one with other contents. */
+/*
+ * An attachment striped over several donors: where bytes lie, one lost, one that is not there, one
+ * with other contents.
+ */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -38,7 +41,9 @@ static int set_up(void **state)
 		donors[i] = (struct bridge_donor_config){
 			.label = labels[i],
 			.region = "r",
-			.ways = {{.transport = &tp_mem_ops, .transport_config = &mems[i], .host = ""}},
+			.ways = {{.transport = &tp_mem_ops,
+				.transport_config = &mems[i],
+				.host = ""}},
 			.nr_ways = 1,
 			.generation = UINT64_C(1) << 32,
 		};
@@ -127,7 +132,8 @@ static void the_size_is_that_of_equal_parts(void **state)
 	mems[0].size_bytes = REGION - 100;
 	start();
 	assert_int_equal(bridge_info(bridge)->size_bytes, NR * (REGION - UNIT));
-	assert_int_equal(attachment_bytes_cut_off(bridge_attachment(bridge)), (UNIT - 100) + (UNIT + 10000) + (UNIT + 20000));
+	assert_int_equal(attachment_bytes_cut_off(bridge_attachment(bridge)),
+		(UNIT - 100) + (UNIT + 10000) + (UNIT + 20000));
 }
 
 static void bytes_lie_where_the_stripes_say(void **state)
@@ -200,7 +206,9 @@ static void a_lost_donor_is_waited_for_and_nothing_is_missing(void **state)
 	wait_for_state("reconnecting");
 	/* Others go on, many more than there are operations. */
 	for (unsigned i = 0; i < 300; i++)
-		assert_int_equal(do_write(0, (uint64_t)(3 * i % 300) * UNIT + 9, pattern + i, 512, 0), 0);
+		assert_int_equal(do_write(0, (uint64_t)(3 * i % 300) * UNIT + 9, pattern + i, 512,
+					 0),
+			0);
 	assert_false(atomic_load(&io.finished));
 	atomic_store(&mems[2].refuse, 0);
 	assert_int_equal(io_wait(&io), 0);
@@ -219,7 +227,9 @@ static void many_that_wait_for_one_donor_do_not_keep_others(void **state)
 	atomic_store(&mems[2].refuse, ECONNREFUSED);
 	atomic_store(&mems[2].kill_at, atomic_load(&mems[2].nr_ops) + 1);
 	for (unsigned i = 0; i < WEFT_ARRAY_LEN(ios); i++) {
-		ios[i].rq = (struct bridge_request){.kind = TP_WRITE, .off = 2 * UNIT + i % 4 * 1000, .len = 100};
+		ios[i].rq = (struct bridge_request){.kind = TP_WRITE,
+			.off = 2 * UNIT + i % 4 * 1000,
+			.len = 100};
 		ios[i].from = pattern;
 		io_start(&ios[i], 0);
 	}
@@ -275,10 +285,14 @@ static void one_that_refuses_means_none(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
-/* What was kept from being written back by the loss of one donor is written back when it returns, not an interval later. */
+/*
+ * What was kept from being written back by the loss of one donor is written back when it returns,
+ * not an interval later.
+ */
 static void a_flush_goes_on_when_a_donor_comes_back(void **state)
 {
-	struct io read = {.rq = {.kind = TP_READ, .off = UNIT, .len = 4096}, .to = got}, flush = {.rq = {.kind = TP_FLUSH}};
+	struct io read = {.rq = {.kind = TP_READ, .off = UNIT, .len = 4096}, .to = got},
+		  flush = {.rq = {.kind = TP_FLUSH}};
 
 	config.cache.bytes = 8 << 20;
 	config.cache.chunk_bytes = 64 << 10;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Lanes and links over the mem transport: data, splitting, FUA, losses, reconnection, epochs, time-outs. */
+/*
+ * Lanes and links over the mem transport: data, splitting, FUA, losses, reconnection, epochs,
+ * time-outs.
+ */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -155,7 +158,9 @@ static void many_in_flight_survive_losses(void **state)
 		memset(ios, 0, sizeof(ios));
 		atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 20);
 		for (unsigned i = 0; i < 64; i++) {
-			ios[i].rq = (struct bridge_request){.kind = TP_WRITE, .off = i * 8192, .len = 8192};
+			ios[i].rq = (struct bridge_request){.kind = TP_WRITE,
+				.off = i * 8192,
+				.len = 8192};
 			ios[i].from = pattern + round * 1000 + i;
 			io_start(&ios[i], i % 2);
 		}
@@ -343,7 +348,9 @@ static void a_lapsed_grant_that_was_never_heard_of_does_not_end_the_attachment(v
 {
 	struct weft_memory_spec spec = {.name = "r", .size_bytes = REGION};
 	struct weft_donor_config donor_config = {.offers = "mem", .lease_ms = 300};
-	struct weft_hello hello = {.generation = (UINT64_C(1) << 32) + 1, .mode = WEFT_MODE_WRITE, .name = "test"};
+	struct weft_hello hello = {.generation = (UINT64_C(1) << 32) + 1,
+		.mode = WEFT_MODE_WRITE,
+		.name = "test"};
 	struct weft_grant *unheard;
 	struct weft_region *lent;
 
@@ -354,7 +361,9 @@ static void a_lapsed_grant_that_was_never_heard_of_does_not_end_the_attachment(v
 	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
 	atomic_store(&mem.refuse, ECONNREFUSED);
 	memcpy(hello.id, config.attach.id, sizeof(hello.id));
-	assert_int_equal(weft_donor_grant(mem.donor, lent, &hello, NULL, NULL, end_at_once, &unheard, &unheard, NULL), 0);
+	assert_int_equal(weft_donor_grant(mem.donor, lent, &hello, NULL, NULL, end_at_once,
+				 &unheard, &unheard, NULL),
+		0);
 	wait_for_state("reconnecting");
 	weft_donor_tick(mem.donor, weft_now_ns() + UINT64_C(1000000000));
 	atomic_store(&mem.refuse, 0);
@@ -383,7 +392,9 @@ static void lanes_of_a_bridge_do_not_fence_one_another_out(void **state)
 		memset(ios, 0, sizeof(ios));
 		atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 10);
 		for (unsigned i = 0; i < 32; i++) {
-			ios[i].rq = (struct bridge_request){.kind = TP_WRITE, .off = i * 4096, .len = 4096};
+			ios[i].rq = (struct bridge_request){.kind = TP_WRITE,
+				.off = i * 4096,
+				.len = 4096};
 			ios[i].from = pattern + round * 100 + i;
 			io_start(&ios[i], i % 4);
 		}
@@ -452,7 +463,9 @@ static void a_flush_on_all_lanes_at_once_covers_all(void **state)
 		memset(writes, 0, sizeof(writes));
 		memset(flushes, 0, sizeof(flushes));
 		for (unsigned i = 0; i < 4; i++) {
-			writes[i].rq = (struct bridge_request){.kind = TP_WRITE, .off = i * 4096, .len = 4096};
+			writes[i].rq = (struct bridge_request){.kind = TP_WRITE,
+				.off = i * 4096,
+				.len = 4096};
 			writes[i].from = pattern;
 			io_start(&writes[i], i);
 		}

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A cache in a file: bridges that are killed at any moment, what the next one finds, and files that are something else. */
+/*
+ * A cache in a file: bridges that are killed at any moment, what the next one finds, and files that
+ * are something else.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -26,7 +29,10 @@
 
 enum { BLOCK = 4096, CHUNK = 64 << 10, BLOCKS = 1024, SLOTS = 24 };
 
-/* What outlives a bridge: the donor's bytes, and how far each block was written, as its writer was told. */
+/*
+ * What outlives a bridge: the donor's bytes, and how far each block was written, as its writer was
+ * told.
+ */
 struct shared {
 	_Atomic uint32_t answered[BLOCKS], sent[BLOCKS];
 	_Atomic uint32_t nr_writes;
@@ -41,7 +47,8 @@ static uint8_t id[WEFT_ID_BYTES];
 
 static int set_up(void **state)
 {
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		0);
 	strcpy(path, "/tmp/weft-cache-file.XXXXXX");
 	int fd = mkstemp(path);
 	close(fd);
@@ -141,7 +148,8 @@ static void write_until_killed(unsigned seed)
 
 		atomic_store(&shared->sent[block], version);
 		fill(words, block, version);
-		if (do_write((unsigned)rand_r(&seed) % 2, (uint64_t)block * BLOCK, words, BLOCK, 0) < 0)
+		if (do_write((unsigned)rand_r(&seed) % 2, (uint64_t)block * BLOCK, words, BLOCK,
+			    0) < 0)
 			_exit(1);
 		atomic_store(&shared->answered[block], version);
 		atomic_fetch_add(&shared->nr_writes, 1);
@@ -157,7 +165,8 @@ static unsigned from_environment(const char *name, unsigned otherwise)
 
 static void no_answered_write_is_lost_when_the_bridge_is_killed(void **state)
 {
-	unsigned kills = from_environment("WEFT_KILLS", 40), seed = from_environment("WEFT_SEED", (unsigned)getpid());
+	unsigned kills = from_environment("WEFT_KILLS", 40),
+		 seed = from_environment("WEFT_SEED", (unsigned)getpid());
 
 	printf("WEFT_SEED=%u\n", seed);
 	for (uint32_t block = 0; block < BLOCKS; block++)
@@ -172,7 +181,8 @@ static void no_answered_write_is_lost_when_the_bridge_is_killed(void **state)
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			write_until_killed((unsigned)rand_r(&seed));
 		}
-		while (atomic_load(&shared->nr_writes) == before && waitpid(pid, &how, WNOHANG) == 0)
+		while (atomic_load(&shared->nr_writes) == before &&
+			waitpid(pid, &how, WNOHANG) == 0)
 			usleep(100);
 		usleep((unsigned)rand_r(&seed) % 30000);
 		kill(pid, SIGKILL);
@@ -186,13 +196,16 @@ static void no_answered_write_is_lost_when_the_bridge_is_killed(void **state)
 		assert_int_equal(cache_file_dirty_bytes(file), 0);
 		stop(file);
 		for (uint32_t block = 0; block < BLOCKS; block++) {
-			uint32_t version = version_of(block), answered = shared->answered[block], sent = shared->sent[block];
+			uint32_t version = version_of(block), answered = shared->answered[block],
+				 sent = shared->sent[block];
 
 			/* What was under way may be there in part. */
 			if (version == UINT32_MAX && sent == answered)
 				fail_msg("block %u is a mixture, after %u kills", block, n + 1);
 			if (version != UINT32_MAX && (version < answered || version > sent))
-				fail_msg("block %u has version %u; %u was answered, %u sent, after %u kills", block, version, answered, sent, n + 1);
+				fail_msg("block %u has version %u; %u was answered, %u sent, after "
+					 "%u kills",
+					block, version, answered, sent, n + 1);
 			fill((uint32_t *)(shared->region + (size_t)block * BLOCK), block, sent);
 			shared->answered[block] = sent;
 		}
@@ -216,7 +229,10 @@ static int look(void *ctx, uint64_t off, uint64_t len, enum cache_content conten
 	return 0;
 }
 
-/* As a restart of the machine leaves it: another boot's, and one block whose bytes did not get to the disk. */
+/*
+ * As a restart of the machine leaves it: another boot's, and one block whose bytes did not get to
+ * the disk.
+ */
 static void what_a_restart_tore_is_told(void **state)
 {
 	static struct cache_file_identity identity;
@@ -273,7 +289,8 @@ static void damaged_files_are_refused_or_harmless(void **state)
 	int fd = open(path, O_RDWR | O_CLOEXEC);
 	assert_int_equal(fstat(fd, &st), 0);
 	for (unsigned i = 0; i < 2000; i++) {
-		off_t at = i < 1000 ? rand_r(&seed) % 4400 : 8192 + rand_r(&seed) % (SLOTS * 16 * 8);
+		off_t at =
+			i < 1000 ? rand_r(&seed) % 4400 : 8192 + rand_r(&seed) % (SLOTS * 16 * 8);
 		uint8_t was, is;
 
 		assert_int_equal(pread(fd, &was, 1, at), 1);
@@ -309,7 +326,10 @@ static int refuse_the_fourth(struct tp *tp, struct tp_mem *memory, struct weft_e
 	return tp_mem_ops.reg(tp, memory, err);
 }
 
-/* The second lane has no memory for it: an error, and what the file holds stays, or gets to the donor. */
+/*
+ * The second lane has no memory for it: an error, and what the file holds stays, or gets to the
+ * donor.
+ */
 static void an_attach_that_fails_loses_nothing(void **state)
 {
 	static uint8_t block[BLOCK] = {7};
@@ -346,11 +366,16 @@ static void *reset(void *ctx)
 {
 	struct weft_error err;
 
-	*(int *)ctx = bridge_reset(bridge, weft_next_incarnation(attachment_generation(bridge_attachment(bridge))), NULL, NULL, &err);
+	*(int *)ctx = bridge_reset(bridge,
+		weft_next_incarnation(attachment_generation(bridge_attachment(bridge))), NULL, NULL,
+		&err);
 	return NULL;
 }
 
-/* Until it has succeeded nothing is answered, and whoever is killed then leaves nothing that could be taken for the old contents' or the new ones'. */
+/*
+ * Until it has succeeded nothing is answered, and whoever is killed then leaves nothing that could
+ * be taken for the old contents' or the new ones'.
+ */
 static void a_reset_takes_nothing_before_it_knows_of_what(void **state)
 {
 	static uint8_t block[BLOCK] = {1};
@@ -393,11 +418,15 @@ static void a_reset_takes_nothing_before_it_knows_of_what(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(no_answered_write_is_lost_when_the_bridge_is_killed, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(an_attach_that_fails_loses_nothing, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_reset_takes_nothing_before_it_knows_of_what, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(no_answered_write_is_lost_when_the_bridge_is_killed,
+			set_up, tear_down),
+		cmocka_unit_test_setup_teardown(an_attach_that_fails_loses_nothing, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(a_reset_takes_nothing_before_it_knows_of_what,
+			set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_a_restart_tore_is_told, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(damaged_files_are_refused_or_harmless, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(damaged_files_are_refused_or_harmless, set_up,
+			tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A cache file of which some cannot be read or written: whoever wants that fails, nobody gets anything else for it, and the rest goes on. */
+/*
+ * A cache file of which some cannot be read or written: whoever wants that fails, nobody gets
+ * anything else for it, and the rest goes on.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -23,7 +26,14 @@
 #include "tests/support/emulated.h"
 #include "transports/mem/mem.h"
 
-enum { BLOCK = 4096, CHUNK = 64 << 10, CHUNK_BLOCKS = CHUNK / BLOCK, BLOCKS = 1024, SLOTS = 24, NEVER_MS = 3600000 };
+enum {
+	BLOCK = 4096,
+	CHUNK = 64 << 10,
+	CHUNK_BLOCKS = CHUNK / BLOCK,
+	BLOCKS = 1024,
+	SLOTS = 24,
+	NEVER_MS = 3600000
+};
 
 static uint8_t region[BLOCKS * BLOCK], data[BLOCKS * BLOCK], got[BLOCKS * BLOCK];
 static char dir[64], path[80];
@@ -68,26 +78,29 @@ static int try_start(struct weft_error *err)
 	mem.size_bytes = sizeof(region);
 	mem.epoch = 42;
 	config = (struct bridge_config){
-		.attach = {
-			.transport = &tp_mem_ops,
-			.transport_config = &mem,
-			.host = "",
-			.region = "r",
-			.name = "test",
-			.mode = WEFT_MODE_WRITE,
-			.timeout_ms = 10000,
-			.dead_timeout_ms = 10000,
-			.connect_timeout_ms = 5000,
-			.generation = resumes ? cache_file_generation(file, 0) + 1 : UINT64_C(1) << 32,
-		},
-		.cache = {
-			.uri = "weft://test/r",
-			.bytes = SLOTS * CHUNK,
-			.chunk_bytes = CHUNK,
-			.push_interval_ms = NEVER_MS,
-			.file = file,
-			.resume = resumes,
-		},
+		.attach =
+			{
+				.transport = &tp_mem_ops,
+				.transport_config = &mem,
+				.host = "",
+				.region = "r",
+				.name = "test",
+				.mode = WEFT_MODE_WRITE,
+				.timeout_ms = 10000,
+				.dead_timeout_ms = 10000,
+				.connect_timeout_ms = 5000,
+				.generation = resumes ? cache_file_generation(file, 0) + 1
+						      : UINT64_C(1) << 32,
+			},
+		.cache =
+			{
+				.uri = "weft://test/r",
+				.bytes = SLOTS * CHUNK,
+				.chunk_bytes = CHUNK,
+				.push_interval_ms = NEVER_MS,
+				.file = file,
+				.resume = resumes,
+			},
 		.nr_lanes = 2,
 	};
 	int r = bridge_new(&config, &bridge, err);
@@ -99,7 +112,8 @@ static void need_blocks_to_lose(void)
 {
 	SKIP_IF_EMULATED("s390x", "gives a SIGBUS a wrong address");
 	if (sysconf(_SC_PAGESIZE) > BLOCK) {
-		print_message("SKIP: a page of this machine has several blocks, and none is lost alone\n");
+		print_message("SKIP: a page of this machine has several blocks, and none is lost "
+			      "alone\n");
 		skip();
 	}
 }
@@ -127,7 +141,8 @@ static int stop(uint32_t timeout_ms)
 /* The page has no bytes from now on, whatever the disk says of it. */
 static void lose_page(void *page)
 {
-	assert_true(mmap(page, BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, no_pages, 0) == page);
+	assert_true(mmap(page, BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, no_pages,
+			    0) == page);
 }
 
 /* Where the cache has the region's block. */
@@ -136,7 +151,8 @@ static uint8_t *place_of(unsigned block)
 	const struct cache_chunk *chunk = &bridge->cache->chunks[block / CHUNK_BLOCKS];
 
 	assert_true(chunk->slot > 0);
-	return bridge->cache->memory + (size_t)(chunk->slot - 1) * CHUNK + (size_t)(block % CHUNK_BLOCKS) * BLOCK;
+	return bridge->cache->memory + (size_t)(chunk->slot - 1) * CHUNK +
+		(size_t)(block % CHUNK_BLOCKS) * BLOCK;
 }
 
 static int write_block(unsigned block)
@@ -157,7 +173,8 @@ static int read_block(unsigned block, const uint8_t *right)
 static json_int_t of_cache(const char *key)
 {
 	json_t *status = bridge_status(bridge);
-	json_int_t value = json_integer_value(json_object_get(json_object_get(status, "cache"), key));
+	json_int_t value =
+		json_integer_value(json_object_get(json_object_get(status, "cache"), key));
 
 	json_decref(status);
 	return value;
@@ -169,7 +186,10 @@ static void a_lost_block_that_the_donor_has_is_fetched_anew(void **state)
 	assert_int_equal(read_block(3, region), 0);
 	lose_page(place_of(3));
 	assert_int_equal(read_block(3, region), 0);
-	/* One that is kept in its slot by a neighbour which is dirty fails, and is at the donor as it was. */
+	/*
+	 * One that is kept in its slot by a neighbour which is dirty fails, and is at the donor as
+	 * it was.
+	 */
 	assert_int_equal(read_block(100, region), 0);
 	assert_int_equal(write_block(101), 0);
 	lose_page(place_of(100));
@@ -187,7 +207,8 @@ struct rescued {
 	uint64_t torn_off, nr_torn, nr_dirty;
 };
 
-static int look(void *ctx, uint64_t off, uint64_t len, enum cache_content content, const void *bytes)
+static int look(void *ctx, uint64_t off, uint64_t len, enum cache_content content,
+	const void *bytes)
 {
 	struct rescued *rescued = ctx;
 
@@ -230,7 +251,8 @@ static void lose_what_is_dirty(int (*how)(void))
 	assert_int_equal(of_cache("lost_bytes"), BLOCK);
 	for (unsigned block = 16; block < 48; block++)
 		for (unsigned i = 0; i < BLOCK; i++)
-			assert_int_equal(region[block * BLOCK + i], block == 20 ? old_byte(20 * BLOCK) : data[block * BLOCK + i]);
+			assert_int_equal(region[block * BLOCK + i],
+				block == 20 ? old_byte(20 * BLOCK) : data[block * BLOCK + i]);
 	uint64_t begin_ns = weft_now_ns();
 	assert_int_equal(stop(20000), -EIO);
 	assert_true(weft_now_ns() - begin_ns < UINT64_C(10000000000));
@@ -278,7 +300,10 @@ static void a_lost_dirty_block_found_by_a_rescue_fails_flushes(void **state)
 	lose_what_is_dirty(by_rescue);
 }
 
-/* A write of several blocks ends at the lost one: those before it are written, and get to the donor; those behind it are as they were. */
+/*
+ * A write of several blocks ends at the lost one: those before it are written, and get to the
+ * donor; those behind it are as they were.
+ */
 static void a_write_over_a_lost_block_is_no_mixture(void **state)
 {
 	start();
@@ -294,7 +319,10 @@ static void a_write_over_a_lost_block_is_no_mixture(void **state)
 	assert_int_equal(stop(20000), 0);
 }
 
-/* Somebody made the file shorter: each request is answered, and rightly, or fails; however many there are. */
+/*
+ * Somebody made the file shorter: each request is answered, and rightly, or fails; however many
+ * there are.
+ */
 static void a_file_that_became_shorter_fails_requests_and_hangs_none(void **state)
 {
 	unsigned errors = 0;
@@ -332,8 +360,10 @@ static void a_file_that_became_shorter_fails_requests_and_hangs_none(void **stat
 		/* Old or new, nothing else. */
 		for (unsigned block = 0; block < BLOCKS; block++) {
 			if (region[(size_t)block * BLOCK] != data[(size_t)block * BLOCK])
-				assert_int_equal(region[(size_t)block * BLOCK], old_byte((size_t)block * BLOCK));
-			memset(region + (size_t)block * BLOCK, old_byte((size_t)block * BLOCK), BLOCK);
+				assert_int_equal(region[(size_t)block * BLOCK],
+					old_byte((size_t)block * BLOCK));
+			memset(region + (size_t)block * BLOCK, old_byte((size_t)block * BLOCK),
+				BLOCK);
 		}
 		unlink(path);
 	}
@@ -363,7 +393,10 @@ static void without_its_table_nothing_is_written(void **state)
 	lose_page(cache_file_data(file) - BLOCK);
 	assert_int_equal(write_block(1), -EIO);
 	assert_int_equal(read_block(0, data), 0);
-	/* It gets to the donor, but the file would have it written back again, over what comes later. */
+	/*
+	 * It gets to the donor, but the file would have it written back again, over what comes
+	 * later.
+	 */
 	assert_int_equal(do_flush(0), -EIO);
 	assert_memory_equal(region, data, BLOCK);
 	assert_int_equal(region[BLOCK], old_byte(BLOCK));
@@ -386,7 +419,8 @@ static void make_file(uint32_t nr_slots)
 	assert_int_equal(cache_file_reset(file, &identity, &err), 0);
 }
 
-static int count_content(void *ctx, uint64_t off, uint64_t len, enum cache_content content, const void *bytes)
+static int count_content(void *ctx, uint64_t off, uint64_t len, enum cache_content content,
+	const void *bytes)
 {
 	((unsigned *)ctx)[content]++;
 	return 0;
@@ -438,7 +472,8 @@ static void an_address_of_what_is_not_there_is_told(void **state)
 	mapped_init();
 	for (unsigned i = 0; i < 100; i++) {
 		assert_int_equal(mapped_copy(&byte, pages + i, 1, &at), -EIO);
-		assert_int_equal((uintptr_t)at / BLOCK, (uintptr_t)pages / BLOCK); /* s390x tells no more */
+		/* s390x tells no more */
+		assert_int_equal((uintptr_t)at / BLOCK, (uintptr_t)pages / BLOCK);
 	}
 	assert_int_equal(mapped_try(die, pages + BLOCK, &at), -EIO);
 	assert_ptr_equal(at, pages + BLOCK);
@@ -485,18 +520,30 @@ static void what_is_no_file_is_not_opened(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(an_address_of_what_is_not_there_is_told, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(an_address_of_what_is_not_there_is_told, set_up,
+			tear_down),
 		cmocka_unit_test_setup_teardown(what_is_no_file_is_not_opened, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(what_cannot_be_read_is_torn_and_the_rest_is_saved, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_lost_block_that_the_donor_has_is_fetched_anew, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_lost_dirty_block_found_by_a_read_fails_flushes, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_lost_dirty_block_found_by_a_write_fails_flushes, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_lost_dirty_block_found_by_a_flush_fails_flushes, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_lost_dirty_block_found_by_a_rescue_fails_flushes, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_write_over_a_lost_block_is_no_mixture, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_file_that_became_shorter_fails_requests_and_hangs_none, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_grant_is_noted_beside_a_header_that_is_gone, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(without_its_table_nothing_is_written, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_cannot_be_read_is_torn_and_the_rest_is_saved,
+			set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_lost_block_that_the_donor_has_is_fetched_anew,
+			set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_lost_dirty_block_found_by_a_read_fails_flushes,
+			set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_lost_dirty_block_found_by_a_write_fails_flushes,
+			set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_lost_dirty_block_found_by_a_flush_fails_flushes,
+			set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_lost_dirty_block_found_by_a_rescue_fails_flushes,
+			set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_write_over_a_lost_block_is_no_mixture, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_file_that_became_shorter_fails_requests_and_hangs_none, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(a_grant_is_noted_beside_a_header_that_is_gone,
+			set_up, tear_down),
+		cmocka_unit_test_setup_teardown(without_its_table_nothing_is_written, set_up,
+			tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

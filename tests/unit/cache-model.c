@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A managed bridge against a plain array: random requests on several lanes at once, while the mem transport delays,
- * reorders, fails, holds and kills.  A seed names a run: WEFT_SEED; WEFT_OPS says how many requests.  It also says
- * whether there is one donor or stripes over several, one way to each or two, which then take turns.
+ * A managed bridge against a plain array: random requests on several lanes at once, while the mem
+ * transport delays, reorders, fails, holds and kills.  A seed names a run: WEFT_SEED; WEFT_OPS says
+ * how many requests.  It also says whether there is one donor or stripes over several, one way to
+ * each or two, which then take turns.
  *
- * Requests that overlap are never in flight together unless both are READs, so that each READ has one right
- * answer.  A byte whose last WRITE failed, or that was trimmed, is unknown until it is written again.
- * Now and then everything stops: after a FLUSH the donors' memory must be the array.  Then another bridge may take over:
- * what the old one was writing back must not arrive any more.
+ * Requests that overlap are never in flight together unless both are READs, so that each READ has
+ * one right answer.  A byte whose last WRITE failed, or that was trimmed, is unknown until it is
+ * written again.  Now and then everything stops: after a FLUSH the donors' memory must be the
+ * array.  Then another bridge may take over: what the old one was writing back must not arrive any
+ * more.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -97,7 +99,8 @@ static bool clashes(const struct op *op)
 		const struct bridge_request *other = &ops[i].rq;
 
 		if (ops[i].in_flight && other->off < op->rq.off + op->rq.len &&
-			op->rq.off < other->off + other->len && (changes(other->kind) || changes(op->rq.kind)))
+			op->rq.off < other->off + other->len &&
+			(changes(other->kind) || changes(op->rq.kind)))
 			return true;
 	}
 	return false;
@@ -119,8 +122,9 @@ static uint64_t choose_len(void)
 
 static void choose(struct op *op)
 {
-	static const uint8_t kinds[] = {TP_READ, TP_READ, TP_READ, TP_READ, TP_READ, TP_READ, TP_READ, TP_READ, TP_WRITE,
-		TP_WRITE, TP_WRITE, TP_WRITE, TP_WRITE, TP_WRITE, TP_ZERO, TP_TRIM};
+	static const uint8_t kinds[] = {TP_READ, TP_READ, TP_READ, TP_READ, TP_READ, TP_READ,
+		TP_READ, TP_READ, TP_WRITE, TP_WRITE, TP_WRITE, TP_WRITE, TP_WRITE, TP_WRITE,
+		TP_ZERO, TP_TRIM};
 	struct bridge_request *rq = &op->rq;
 
 	rq->flags = 0;
@@ -174,7 +178,9 @@ static void settle(struct op *op, int error)
 	if (error < 0) {
 		nr_errors++;
 		if (!op->may_fail && !failing && !wrong[0])
-			snprintf(wrong, sizeof(wrong), "kind %u at %" PRIu64 "+%" PRIu64 " failed with %d, and nothing was wrong",
+			snprintf(wrong, sizeof(wrong),
+				"kind %u at %" PRIu64 "+%" PRIu64
+				" failed with %d, and nothing was wrong",
 				rq->kind, rq->off, rq->len, error);
 		if (changes(rq->kind))
 			memset(k, 0, rq->len);
@@ -193,7 +199,9 @@ static void settle(struct op *op, int error)
 		nr_lent += rq->lent != NULL;
 		for (uint64_t i = 0; i < rq->len && !wrong[0]; i++)
 			if (k[i] && got[i] != m[i])
-				snprintf(wrong, sizeof(wrong), "READ at %" PRIu64 "+%" PRIu64 ": byte %" PRIu64 " is %02x, not %02x",
+				snprintf(wrong, sizeof(wrong),
+					"READ at %" PRIu64 "+%" PRIu64 ": byte %" PRIu64
+					" is %02x, not %02x",
 					rq->off, rq->len, i, got[i], m[i]);
 	}
 	op->in_flight = false;
@@ -217,7 +225,10 @@ static void end_op(struct op *op, int error)
 	bridge_lane_defer(op->lane, &op->deferred);
 }
 
-/* What was lent stays what it is, whatever others do meanwhile: the operation is in flight, so nobody writes there. */
+/*
+ * What was lent stays what it is, whatever others do meanwhile: the operation is in flight, so
+ * nobody writes there.
+ */
 static void look_again(struct weft_deferred *deferred)
 {
 	struct op *op = weft_container_of(deferred, struct op, deferred);
@@ -282,10 +293,14 @@ static void kick(struct bridge_lane *lane, void *ctx)
 	}
 }
 
-/* kills: how many connections may be lost still; a link that is lost again and again waits longer each time. */
+/*
+ * kills: how many connections may be lost still; a link that is lost again and again waits longer
+ * each time.
+ */
 static void cause_trouble(uint64_t *state, bool may_fail, unsigned *kills)
 {
-	struct mem_config *mem = &mems[turn][(next_random(state) >> 40) % config.attach.nr_donors][(next_random(state) >> 40) % nr_ways];
+	struct mem_config *mem = &mems[turn][(next_random(state) >> 40) % config.attach.nr_donors]
+				      [(next_random(state) >> 40) % nr_ways];
 	uint64_t now = atomic_load(&mem->nr_ops);
 
 	switch (next_random(state) >> 40 & 15) {
@@ -393,7 +408,8 @@ static int flush_on(unsigned lane)
 static uint8_t *byte_at(uint64_t i)
 {
 	if (config.attach.nr_donors > 1)
-		return (uint8_t *)lent[i / UNIT % config.attach.nr_donors]->map + i / UNIT / config.attach.nr_donors * UNIT + i % UNIT;
+		return (uint8_t *)lent[i / UNIT % config.attach.nr_donors]->map +
+			i / UNIT / config.attach.nr_donors * UNIT + i % UNIT;
 	return lent[0] ? (uint8_t *)lent[0]->map + i : region + i;
 }
 
@@ -401,7 +417,8 @@ static void compare_with_donor(void)
 {
 	for (uint64_t i = 0; i < region_bytes; i++)
 		if (known[i] && *byte_at(i) != model[i])
-			fail_msg("after a FLUSH byte %" PRIu64 " is %02x at its donor, not %02x", i, *byte_at(i), model[i]);
+			fail_msg("after a FLUSH byte %" PRIu64 " is %02x at its donor, not %02x", i,
+				*byte_at(i), model[i]);
 }
 
 static void new_bridge(void)
@@ -410,12 +427,18 @@ static void new_bridge(void)
 
 	for (unsigned d = 0; d < DONORS; d++)
 		for (unsigned w = 0; w < 2; w++) {
-			mems[turn][d][w] = (struct mem_config){.donor = lenders[d], .base = region, .size_bytes = region_bytes, .epoch = 42};
-			donors[d].ways[w] = (struct bridge_way){.transport = &tp_mem_ops, .transport_config = &mems[turn][d][w], .host = ""};
+			mems[turn][d][w] = (struct mem_config){.donor = lenders[d],
+				.base = region,
+				.size_bytes = region_bytes,
+				.epoch = 42};
+			donors[d].ways[w] = (struct bridge_way){.transport = &tp_mem_ops,
+				.transport_config = &mems[turn][d][w],
+				.host = ""};
 		}
 	if (nr_ways > 1)
 		for (unsigned d = 0; d < DONORS; d++)
-			mems[turn][d][1].no_fua = mems[turn][d][1].no_cache = mems[turn][d][1].no_fast_zero = true; /* as verbs */
+			mems[turn][d][1].no_fua = mems[turn][d][1].no_cache =
+				mems[turn][d][1].no_fast_zero = true; /* as verbs */
 	if (bridge_new(&config, &bridge, &err) < 0 || bridge_start(bridge, &err) < 0)
 		fail_msg("cannot start: %s", err.message);
 }
@@ -438,7 +461,8 @@ static void supersede(uint64_t *chaos)
 	hold(true);
 	memset(data, 0xa5, sizeof(data));
 	for (unsigned i = 0; i < 2; i++) {
-		write = (struct one){.rq = {.kind = TP_WRITE, .off = off, .len = i ? 4096 : CHUNK, .buf = data}};
+		write = (struct one){
+			.rq = {.kind = TP_WRITE, .off = off, .len = i ? 4096 : CHUNK, .buf = data}};
 		bridge_lane_run(bridge_lane(bridge, i), one_submit, &write);
 		if (i == 0 && !config.cache.write_through)
 			one_wait(&write);
@@ -499,7 +523,8 @@ static void run_round(uint64_t *chaos, uint64_t n)
 /* Donors that fence, with the array's bytes. */
 static void start_donors(void)
 {
-	struct weft_memory_spec spec = {.name = "r", .size_bytes = region_bytes / config.attach.nr_donors};
+	struct weft_memory_spec spec = {.name = "r",
+		.size_bytes = region_bytes / config.attach.nr_donors};
 	struct weft_donor_config donor_config = {.offers = "mem"};
 
 	for (unsigned d = 0; d < config.attach.nr_donors; d++) {
@@ -520,8 +545,11 @@ static void start_bridge(uint64_t seed)
 	config.attach.donors = donors;
 	config.attach.nr_donors = (seed >> 32) % 2 ? 1 : 1 + (unsigned)(seed >> 33) % DONORS;
 	config.attach.stripe_bytes = UNIT;
-	nr_ways = config.attach.nr_donors < DONORS ? 1 + (unsigned)(seed >> 36) % 2 : 1; /* a bridge has no more transports */
-	region_bytes = config.attach.nr_donors > 1 ? REGION / (config.attach.nr_donors * UNIT) * config.attach.nr_donors * UNIT : REGION;
+	/* a bridge has no more transports */
+	nr_ways = config.attach.nr_donors < DONORS ? 1 + (unsigned)(seed >> 36) % 2 : 1;
+	region_bytes = config.attach.nr_donors > 1
+		? REGION / (config.attach.nr_donors * UNIT) * config.attach.nr_donors * UNIT
+		: REGION;
 	bool fences = config.attach.nr_donors > 1 || nr_ways > 1 || (seed >> 40) % 2;
 	if (!fences)
 		region_bytes += TAIL;
@@ -534,7 +562,10 @@ static void start_bridge(uint64_t seed)
 	if (fences)
 		start_donors();
 	for (unsigned d = 0; d < DONORS; d++) {
-		donors[d] = (struct bridge_donor_config){.label = "d", .region = "r", .nr_ways = nr_ways, .first_way = nr_ways - 1,
+		donors[d] = (struct bridge_donor_config){.label = "d",
+			.region = "r",
+			.nr_ways = nr_ways,
+			.first_way = nr_ways - 1,
 			.generation = UINT64_C(1) << 32};
 		weft_random(donors[d].id, sizeof(donors[d].id));
 	}
@@ -560,7 +591,10 @@ static void start_bridge(uint64_t seed)
 		if (fd < 0 || cache_file_open(file_path, true, &config.cache.file, &err) < 0)
 			fail_msg("cannot make a cache file: %s", err.message);
 	}
-	printf("%u donors, %u ways, %s\n", config.attach.nr_donors, nr_ways, config.cache.file ? "a cache file" : fences ? "take-overs" : "");
+	printf("%u donors, %u ways, %s\n", config.attach.nr_donors, nr_ways,
+		config.cache.file ? "a cache file"
+			: fences  ? "take-overs"
+				  : "");
 	fflush(stdout);
 	rng = seed | 1;
 	nr_errors = nr_reads = nr_lent = 0;
@@ -611,7 +645,8 @@ static void the_cache_is_an_array(void **state)
 		unlink(file_path);
 	}
 	assert_true(nr_reads > 0 && nr_lent > 0);
-	printf("%" PRIu64 " errors, %u take-overs, %" PRIu64 " changes of way since the last\n", nr_errors, nr_superseded, nr_moves);
+	printf("%" PRIu64 " errors, %u take-overs, %" PRIu64 " changes of way since the last\n",
+		nr_errors, nr_superseded, nr_moves);
 	for (unsigned d = 0; d < DONORS; d++) {
 		weft_donor_free(lenders[d]);
 		weft_region_put(lent[d]);

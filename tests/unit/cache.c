@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A managed bridge over the mem transport: what is answered without the donor, and what must never be. */
+/*
+ * A managed bridge over the mem transport: what is answered without the donor, and what must never
+ * be.
+ */
 #include <errno.h>
 #include <inttypes.h>
 #include <setjmp.h>
@@ -54,14 +57,17 @@ static void io_submit(struct bridge_lane *lane, void *ctx)
 	io->lane = lane;
 	io->rq.done = io_done;
 	if (io->from || io->to) {
-		assert_int_equal(bridge_lane_buffer_get(lane, io->rq.len, &io->waiter, &io->rq.buf, &io->rq.mem), 0);
+		assert_int_equal(bridge_lane_buffer_get(lane, io->rq.len, &io->waiter, &io->rq.buf,
+					 &io->rq.mem),
+			0);
 		if (io->from)
 			memcpy(io->rq.buf, io->from, io->rq.len);
 	}
 	bridge_lane_submit(lane, &io->rq);
 }
 
-static void start_io(struct io *io, unsigned lane, uint8_t kind, uint64_t off, uint64_t len, const void *from, void *to)
+static void start_io(struct io *io, unsigned lane, uint8_t kind, uint64_t off, uint64_t len,
+	const void *from, void *to)
 {
 	*io = (struct io){.rq = {.kind = kind, .off = off, .len = len}, .from = from, .to = to};
 	bridge_lane_run(bridge_lane(bridge, lane), io_submit, io);
@@ -106,7 +112,8 @@ static int do_flush(unsigned lane)
 static uint64_t dirty_bytes(void)
 {
 	json_t *status = bridge_status(bridge);
-	uint64_t n = (uint64_t)json_integer_value(json_object_get(json_object_get(status, "cache"), "dirty_bytes"));
+	uint64_t n = (uint64_t)json_integer_value(
+		json_object_get(json_object_get(status, "cache"), "dirty_bytes"));
 
 	json_decref(status);
 	return n;
@@ -294,7 +301,10 @@ static void a_flush_does_not_wait_for_anybody(void **state)
 		uint64_t from = weft_now_ns();
 
 		for (unsigned k = 0; k < 1 + i % 3; k++)
-			assert_int_equal(do_write(k % 2, ((i * 13 + k * 7) % 60) * CHUNK + i % 8 * 4096, 4096, new), 0);
+			assert_int_equal(do_write(k % 2,
+						 ((i * 13 + k * 7) % 60) * CHUNK + i % 8 * 4096,
+						 4096, new),
+				0);
 		assert_int_equal(do_flush(i % 2), 0);
 		assert_true(weft_now_ns() - from < 500 * UINT64_C(1000000));
 	}
@@ -312,7 +322,9 @@ static void read_and_keep(struct bridge_lane *lane, void *ctx)
 {
 	struct io *io = ctx;
 
-	assert_int_equal(bridge_lane_buffer_get(lane, io->rq.len, &io->waiter, &io->rq.buf, &io->rq.mem), 0);
+	assert_int_equal(bridge_lane_buffer_get(lane, io->rq.len, &io->waiter, &io->rq.buf,
+				 &io->rq.mem),
+		0);
 	io->rq.may_lend = true;
 	io->rq.done = keep;
 	bridge_lane_submit(lane, &io->rq);
@@ -594,7 +606,8 @@ static void a_stream_is_fetched_ahead_and_strays_are_not(void **state)
 		assert_int_equal(do_read(0, i * 8192, 8192), 0);
 	json_t *status = bridge_status(bridge), *cache = json_object_get(status, "cache");
 	assert_true(json_integer_value(json_object_get(cache, "misses")) < 16);
-	assert_true(json_integer_value(json_object_get(json_object_get(cache, "ahead"), "used_bytes")) > 30 * 8192);
+	assert_true(json_integer_value(json_object_get(json_object_get(cache, "ahead"),
+			    "used_bytes")) > 30 * 8192);
 	json_decref(status);
 	/* In no order: nothing that was not asked for. */
 	uint64_t seed = 12345;
@@ -613,7 +626,8 @@ static void a_stream_is_fetched_ahead_and_strays_are_not(void **state)
 static uint64_t valid_bytes(void)
 {
 	json_t *status = bridge_status(bridge);
-	uint64_t n = (uint64_t)json_integer_value(json_object_get(json_object_get(status, "cache"), "valid_bytes"));
+	uint64_t n = (uint64_t)json_integer_value(
+		json_object_get(json_object_get(status, "cache"), "valid_bytes"));
 
 	json_decref(status);
 	return n;
@@ -636,7 +650,9 @@ static void reading_on_is_a_stream_at_once(void **state)
 static uint64_t pulled_bytes(void)
 {
 	json_t *status = bridge_status(bridge);
-	uint64_t n = (uint64_t)json_integer_value(json_object_get(json_object_get(json_object_get(status, "cache"), "pull"), "fetched_bytes"));
+	uint64_t n = (uint64_t)json_integer_value(
+		json_object_get(json_object_get(json_object_get(status, "cache"), "pull"),
+			"fetched_bytes"));
 
 	json_decref(status);
 	return n;
@@ -652,11 +668,14 @@ static void a_pull_has_an_order_that_can_be_recorded(void **state)
 	uint32_t *chunks;
 	int fd = mkstemp(path);
 
-	assert_int_equal(dprintf(fd, "# order\n\n%d 10\n%d\n18446744073709551615 1\n%d %d\n", 5 * CHUNK, 5 * CHUNK + 7, 9 * CHUNK - 1, 2) > 0, 1);
+	assert_int_equal(dprintf(fd, "# order\n\n%d 10\n%d\n18446744073709551615 1\n%d %d\n",
+				 5 * CHUNK, 5 * CHUNK + 7, 9 * CHUNK - 1, 2) > 0,
+		1);
 	assert_int_equal(pull_order_read(path, &order, &err), 0);
 	assert_int_equal(order.nr, 4);
 	assert_int_equal(pull_order_chunks(&order, 11, __builtin_ctz(CHUNK), &chunks), 0);
-	assert_memory_equal(chunks, ((const uint32_t[]){5, 8, 9, 0, 1, 2, 3, 4, 6, 7, 10}), 11 * sizeof(*chunks));
+	assert_memory_equal(chunks, ((const uint32_t[]){5, 8, 9, 0, 1, 2, 3, 4, 6, 7, 10}),
+		11 * sizeof(*chunks));
 	free(chunks);
 	/* One chunk, and the next in ten seconds. */
 	config.cache.pull = true;
@@ -687,7 +706,8 @@ static void a_pull_has_an_order_that_can_be_recorded(void **state)
 	assert_null(fgets(want, sizeof(want), in));
 	fclose(in);
 	for (unsigned i = 0; i < 4; i++) {
-		static const char *const bad[] = {"-1 5\n", "5 x\n", "1 2 3\n", "99999999999999999999\n"};
+		static const char *const bad[] = {"-1 5\n", "5 x\n", "1 2 3\n",
+			"99999999999999999999\n"};
 
 		in = fopen(path, "w");
 		fputs("0 4096\n", in);
@@ -711,7 +731,9 @@ static void a_pull_brings_everything_that_fits(void **state)
 		json_t *status = bridge_status(bridge);
 		json_t *cache = json_object_get(status, "cache");
 		bool done = json_integer_value(json_object_get(cache, "valid_bytes")) == REGION &&
-			strcmp(json_string_value(json_object_get(json_object_get(cache, "pull"), "state")), "done") == 0;
+			strcmp(json_string_value(
+				       json_object_get(json_object_get(cache, "pull"), "state")),
+				"done") == 0;
 
 		json_decref(status);
 		if (done)

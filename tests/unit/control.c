@@ -30,11 +30,13 @@ static void on_question(void *ctx, struct weft_control_call *call, const json_t 
 	const char *op = json_string_value(json_object_get(question, "op"));
 
 	if (op && strcmp(op, "echo") == 0)
-		weft_control_answer(call, json_pack("{s:O}", "echo", json_object_get(question, "text")));
+		weft_control_answer(call,
+			json_pack("{s:O}", "echo", json_object_get(question, "text")));
 	else if (op && strcmp(op, "park") == 0)
 		parked = call;
 	else
-		weft_control_answer(call, json_pack("{s:s, s:i}", "error", "no such op", "code", EOPNOTSUPP));
+		weft_control_answer(call,
+			json_pack("{s:s, s:i}", "error", "no such op", "code", EOPNOTSUPP));
 }
 
 static void *run(void *arg)
@@ -54,7 +56,8 @@ static int setup(void **state)
 {
 	assert_int_equal(weft_loop_new(&loop), 0);
 	weft_loop_on_wake(loop, stop_loop, NULL);
-	assert_int_equal(weft_control_new(loop, "serve-1.sock", on_question, NULL, &control, &err), 0);
+	assert_int_equal(weft_control_new(loop, "serve-1.sock", on_question, NULL, &control, &err),
+		0);
 	return pthread_create(&thread, NULL, run, NULL);
 }
 
@@ -102,7 +105,8 @@ static void an_error_comes_back_as_one(void **state)
 {
 	json_t *question = json_pack("{s:s}", "op", "none"), *answer = NULL;
 
-	assert_int_equal(weft_control_ask("serve-1.sock", question, 5000, &answer, &err), -EOPNOTSUPP);
+	assert_int_equal(weft_control_ask("serve-1.sock", question, 5000, &answer, &err),
+		-EOPNOTSUPP);
 	assert_string_equal(err.message, "no such op");
 	assert_null(answer);
 	json_decref(question);
@@ -202,7 +206,8 @@ static void the_name_of_a_live_daemon_is_taken(void **state)
 	struct weft_control *second = NULL;
 
 	stop_thread();
-	assert_int_equal(weft_control_new(loop, "serve-1.sock", on_question, NULL, &second, &err), -EADDRINUSE);
+	assert_int_equal(weft_control_new(loop, "serve-1.sock", on_question, NULL, &second, &err),
+		-EADDRINUSE);
 	assert_null(second);
 	/* And the refusal left the live one's file alone. */
 	close(connect_raw("serve-1.sock"));
@@ -219,16 +224,19 @@ static void a_dead_daemons_socket_is_replaced(void **state)
 	if (child == 0) {
 		struct weft_loop *own;
 
-		_exit(weft_loop_new(&own) < 0 || weft_control_new(own, "serve-2.sock", on_question, NULL, &second,
-							    NULL) < 0);
+		_exit(weft_loop_new(&own) < 0 ||
+			weft_control_new(own, "serve-2.sock", on_question, NULL, &second, NULL) <
+				0);
 	}
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_int_equal(status, 0);
 	question = json_object();
-	assert_int_equal(weft_control_ask("serve-2.sock", question, 1000, &answer, &err), -ECONNREFUSED);
+	assert_int_equal(weft_control_ask("serve-2.sock", question, 1000, &answer, &err),
+		-ECONNREFUSED);
 	assert_int_equal(weft_control_ask("serve-3.sock", question, 1000, &answer, &err), -ENOENT);
 	json_decref(question);
-	assert_int_equal(weft_control_new(loop, "serve-2.sock", on_question, NULL, &second, &err), 0);
+	assert_int_equal(weft_control_new(loop, "serve-2.sock", on_question, NULL, &second, &err),
+		0);
 	weft_control_free(second);
 }
 
@@ -246,8 +254,10 @@ static void sockets_are_listed_by_prefix_and_private(void **state)
 	struct stat st;
 
 	stop_thread();
-	assert_int_equal(weft_control_new(loop, "serve-0.sock", on_question, NULL, &second, &err), 0);
-	assert_int_equal(weft_control_new(loop, "attach-x.sock", on_question, NULL, &third, &err), 0);
+	assert_int_equal(weft_control_new(loop, "serve-0.sock", on_question, NULL, &second, &err),
+		0);
+	assert_int_equal(weft_control_new(loop, "attach-x.sock", on_question, NULL, &third, &err),
+		0);
 	assert_int_equal(weft_control_each("serve-", collect, names), 0);
 	assert_string_equal(names, "serve-0.sock serve-1.sock ");
 	snprintf(path, sizeof(path), "%s/serve-0.sock", dir);

@@ -44,8 +44,9 @@ static int collect(void *ctx, const char *name, const char *description, uint64_
 
 static void a_directory_is_served_and_not_left(void **state)
 {
-	static const char *const outside[] = {"../secret", "/etc/passwd", "link", "sub/../../secret", "sub",
-		"sub/../a", "./a", "sub//b", "a/", "fifo", "linkdir/b", "empty", "", "x", "..", "."};
+	static const char *const outside[] = {"../secret", "/etc/passwd", "link",
+		"sub/../../secret", "sub", "sub/../a", "./a", "sub//b", "a/", "fifo", "linkdir/b",
+		"empty", "", "x", "..", "."};
 	char root[] = "/tmp/weft-donor.XXXXXX", command[1024], text[512] = "";
 	struct weft_region *found;
 
@@ -55,9 +56,12 @@ static void a_directory_is_served_and_not_left(void **state)
 	}
 	assert_non_null(mkdtemp(root));
 	snprintf(command, sizeof(command),
-		"cd %s && echo secret >secret && mkdir -p dir/sub && cd dir && head -c 100 /dev/zero >a && "
-		"head -c 200 /dev/zero >sub/b && head -c 300 /dev/zero >m && ln -s ../secret link && "
-		"ln -s sub linkdir && mkfifo fifo && touch empty", root);
+		"cd %s && echo secret >secret && mkdir -p dir/sub && cd dir && head -c 100 "
+		"/dev/zero >a && "
+		"head -c 200 /dev/zero >sub/b && head -c 300 /dev/zero >m && ln -s ../secret link "
+		"&& "
+		"ln -s sub linkdir && mkfifo fifo && touch empty",
+		root);
 	assert_int_equal(system(command), 0);
 	snprintf(command, sizeof(command), "%s/none", root);
 	assert_int_equal(weft_donor_add_directory(donor, command, false, &err), -ENOENT);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The rules of who may go on with a region's contents, in memory and in a file, and of what the contents are taken for. */
+/*
+ * The rules of who may go on with a region's contents, in memory and in a file, and of what the
+ * contents are taken for.
+ */
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -16,8 +19,11 @@
 
 #include "tests/support/donor-sessions.h"
 
-/* Attached and detached again as part `index` of `count`; 0 of 0: by a borrower that does not say. */
-static int try_as(uint8_t who, enum weft_mode mode, uint32_t index, uint32_t count, uint64_t unit_bytes)
+/*
+ * Attached and detached again as part `index` of `count`; 0 of 0: by a borrower that does not say.
+ */
+static int try_as(uint8_t who, enum weft_mode mode, uint32_t index, uint32_t count,
+	uint64_t unit_bytes)
 {
 	struct weft_hello hello = hello_of(who, 1, mode);
 	struct session s;
@@ -37,7 +43,10 @@ static void expect_message(const char *text)
 
 static void a_region_stays_the_part_of_the_device_that_it_was(void **state)
 {
-	/* Nobody wrote yet: whatever comes first; reading it changes nothing, nor does a client that knows nothing of it. */
+	/*
+	 * Nobody wrote yet: whatever comes first; reading it changes nothing, nor does a client
+	 * that knows nothing of it.
+	 */
 	assert_int_equal(try_as(1, WEFT_MODE_READ, 2, 3, 4096), 0);
 	assert_int_equal(try_as(1, WEFT_MODE_SHARED, 2, 3, 4096), 0);
 	struct session stock;
@@ -49,20 +58,27 @@ static void a_region_stays_the_part_of_the_device_that_it_was(void **state)
 	assert_int_equal(try_as(4, WEFT_MODE_READ, 1, 2, 65536), 0);
 
 	assert_int_equal(try_as(5, WEFT_MODE_WRITE, 2, 2, 65536), -EINVAL);
-	expect_message("region 'm' is part 1 of 2 of a striped device (stripes of 64 KiB), not part 2 of 2: give the donors in the order in which they "
-		"were first attached; to give its contents up: --new-contents");
+	expect_message("region 'm' is part 1 of 2 of a striped device (stripes of 64 KiB), not "
+		       "part 2 of 2: give the donors in the order in which they "
+		       "were first attached; to give its contents up: --new-contents");
 	assert_int_equal(try_as(5, WEFT_MODE_READ, 2, 2, 65536), -EINVAL);
 	assert_int_equal(try_as(5, WEFT_MODE_SHARED, 2, 2, 65536), -EINVAL);
 	assert_int_equal(try_as(5, WEFT_MODE_WRITE, 1, 2, 4096), -EINVAL);
-	expect_message("region 'm' is part 1 of 2 of a striped device (stripes of 64 KiB), not part 1 of 2 (stripes of 4 KiB): give --stripe-unit 65536; "
-		"to give its contents up: --new-contents");
+	expect_message("region 'm' is part 1 of 2 of a striped device (stripes of 64 KiB), not "
+		       "part 1 of 2 (stripes of 4 KiB): give --stripe-unit 65536; "
+		       "to give its contents up: --new-contents");
 	assert_int_equal(try_as(5, WEFT_MODE_WRITE, 1, 3, 65536), -EINVAL);
-	expect_message("region 'm' is part 1 of 2 of a striped device (stripes of 64 KiB), not part 1 of 3: give all 2 donors, in the order in which they "
-		"were first attached; to give its contents up: --new-contents");
+	expect_message("region 'm' is part 1 of 2 of a striped device (stripes of 64 KiB), not "
+		       "part 1 of 3: give all 2 donors, in the order in which they "
+		       "were first attached; to give its contents up: --new-contents");
 	assert_int_equal(try_as(5, WEFT_MODE_WRITE, 1, 1, 0), -EINVAL);
-	expect_message("region 'm' is part 1 of 2 of a striped device (stripes of 64 KiB), not a whole device: give all 2 donors, in the order in which "
-		"they were first attached; to give its contents up: --new-contents");
-	/* Who attaches a region and says nothing has it alone; a goodbye is said by one that wants nothing of it. */
+	expect_message("region 'm' is part 1 of 2 of a striped device (stripes of 64 KiB), not a "
+		       "whole device: give all 2 donors, in the order in which "
+		       "they were first attached; to give its contents up: --new-contents");
+	/*
+	 * Who attaches a region and says nothing has it alone; a goodbye is said by one that wants
+	 * nothing of it.
+	 */
 	assert_int_equal(try_as(5, WEFT_MODE_WRITE, 0, 0, 0), -EINVAL);
 	assert_int_equal(try_as(5, WEFT_MODE_READ, 0, 0, 0), -EINVAL);
 	assert_int_equal(try_as(5, WEFT_MODE_SHARED, 0, 0, 0), 0);
@@ -81,8 +97,9 @@ static void what_was_attached_alone_becomes_no_part(void **state)
 {
 	assert_int_equal(try_as(1, WEFT_MODE_WRITE, 0, 0, 0), 0);
 	assert_int_equal(try_as(2, WEFT_MODE_WRITE, 1, 2, 65536), -EINVAL);
-	expect_message("region 'm' is a whole device, not part 1 of 2 of a striped device (stripes of 64 KiB): attach this region alone; to give its "
-		"contents up: --new-contents");
+	expect_message("region 'm' is a whole device, not part 1 of 2 of a striped device (stripes "
+		       "of 64 KiB): attach this region alone; to give its "
+		       "contents up: --new-contents");
 	assert_int_equal(try_as(2, WEFT_MODE_WRITE, 1, 1, 0), 0);
 }
 
@@ -302,7 +319,8 @@ static void copy_file(const char *from, const char *to)
 	assert_int_equal(system(command), 0);
 }
 
-static int go_on(struct session *s, uint8_t who, uint64_t generation, uint64_t epoch, uint64_t granted, bool wrote)
+static int go_on(struct session *s, uint8_t who, uint64_t generation, uint64_t epoch,
+	uint64_t granted, bool wrote)
 {
 	struct weft_hello hello = hello_of(who, generation, WEFT_MODE_WRITE);
 
@@ -325,7 +343,10 @@ static void a_file_is_known_to_be_a_part_before_the_grant_is_answered(void **sta
 	kill_donor();
 	open_again();
 	assert_int_equal(try_as(2, WEFT_MODE_WRITE, 2, 2, 65536), -EINVAL);
-	/* Also when the mark said already that the file is being written, and after the crash that leaves it so. */
+	/*
+	 * Also when the mark said already that the file is being written, and after the crash that
+	 * leaves it so.
+	 */
 	tick_in(LEASE_MS + 50); /* it holds the region still, as far as the mark knows */
 	assert_int_equal(weft_region_write(region, "x", 0, 1), 0);
 	hello = hello_of(3, G(1, 0), WEFT_MODE_WRITE);
@@ -597,7 +618,10 @@ static void who_joins_as_a_shared_reader_vouches_for_nothing(void **state)
 {
 	struct session a, b;
 
-	/* As weft detach does for a bridge that was killed; then it is killed itself, and the bridge is taken over after all. */
+	/*
+	 * As weft detach does for a bridge that was killed; then it is killed itself, and the
+	 * bridge is taken over after all.
+	 */
 	assert_int_equal(grant(&a, 1, 1, WEFT_MODE_WRITE), 0);
 	release(&a, true);
 	assert_int_equal(grant(&b, 2, 1, WEFT_MODE_WRITE), 0);

@@ -15,7 +15,10 @@
 #include "fabric/base/util.h"
 #include "tests/support/donor-sessions.h"
 
-/* The linker puts these in the place of the real ones (--wrap).  The nth allocation from now on fails; 0: none. */
+/*
+ * The linker puts these in the place of the real ones (--wrap).  The nth allocation from now on
+ * fails; 0: none.
+ */
 static unsigned fail_nth;
 void *__real_calloc(size_t nr, size_t size);
 void *__wrap_calloc(size_t nr, size_t size);
@@ -169,8 +172,9 @@ static void a_session_may_end_inside_its_fence(void **state)
 	struct weft_hello hello = hello_of(1, 1, WEFT_MODE_WRITE);
 	struct session old = {0}, new;
 
-	assert_int_equal(weft_donor_grant(donor, region, &hello, "p", "mem", release_on_fence, &old, &old.grant,
-				 &err), 0);
+	assert_int_equal(weft_donor_grant(donor, region, &hello, "p", "mem", release_on_fence, &old,
+				 &old.grant, &err),
+		0);
 	assert_int_equal(grant(&new, 1, 2, WEFT_MODE_WRITE), 0);
 	assert_int_equal(old.nr_fenced, 1);
 	release(&new, true);
@@ -365,7 +369,9 @@ static void waiting_for_the_old_to_stop_is_not_silence(void **state)
 	assert_int_equal(weft_donor_new(&config, &donor), 0);
 	assert_int_equal(weft_donor_add(donor, region, &err), 0);
 	assert_int_equal(grant(&old, 1, 1, WEFT_MODE_WRITE), 0);
-	/* Inside a FLUSH of a slow disk for longer than the lease, while its bridge keeps asking. */
+	/*
+	 * Inside a FLUSH of a slow disk for longer than the lease, while its bridge keeps asking.
+	 */
 	for (unsigned i = 0; i < 4; i++) {
 		assert_int_equal(grant(&new, 1, 2, WEFT_MODE_WRITE), -EBUSY);
 		tick_in(LEASE_MS / 2);
@@ -424,7 +430,9 @@ static void a_new_daemon_remembers_holders_and_generations(void **state)
 	assert_int_equal(grant(&b, 2, 3, WEFT_MODE_SHARED), 0);
 	release(&b, true);
 	/* As after kill -9: header and memory are all that is left. */
-	assert_int_equal(weft_region_adopt(dup(region->fd), dup(region->header_fd), false, &again, &err), 0);
+	assert_int_equal(weft_region_adopt(dup(region->fd), dup(region->header_fd), false, &again,
+				 &err),
+		0);
 	struct weft_region *old_region = region;
 	struct weft_donor *old_donor = donor;
 	region = again;
@@ -464,7 +472,9 @@ static void a_region_that_there_is_no_memory_for_leaves_nothing_behind(void **st
 	release(&a, false);
 	assert_int_equal(grant(&b, 2, 3, WEFT_MODE_READ), 0);
 	release(&b, false);
-	assert_int_equal(weft_region_adopt(dup(region->fd), dup(region->header_fd), false, &again, &err), 0);
+	assert_int_equal(weft_region_adopt(dup(region->fd), dup(region->header_fd), false, &again,
+				 &err),
+		0);
 	assert_int_equal(weft_donor_new(&config, &donor), 0);
 	do {
 		unsigned nr = 0;

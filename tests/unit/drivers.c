@@ -67,11 +67,14 @@ static void offers_are_found_in_a_list(void **state)
 		{"tcp,rdma:10809", "10809: "},
 		{"rdma:1:192.0.2.7,tcp,rdma:2:2001:db8::1", "1:192.0.2.7 2:2001:db8::1 "},
 		/* An offer that names no host of its own is none. */
-		{"rdma:1:127.0.0.1,rdma:1:0.0.0.0,rdma:1:224.0.0.1,rdma:1:::1,rdma:1:fe80::1,rdma:1:::ffff:1.2.3.4,rdma:1:a",
+		{"rdma:1:127.0.0.1,rdma:1:0.0.0.0,rdma:1:224.0.0.1,rdma:1:::1,rdma:1:fe80::1,rdma:"
+		 "1:::ffff:1.2.3.4,rdma:1:a",
 			""},
 		{"rdma,rdma:,rdma:x,rdmas:1,xrdma:1,rdma:123456789,rdma:7x", ""},
 		{",,rdma:3,,", "3: "},
-		{"rdma:1:0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789,rdma:4",
+		{"rdma:1:"
+		 "012345678901234567890123456789012345678901234567890123456789012345678901234567890"
+		 "1234567890123456789,rdma:4",
 			"4: "},
 	};
 
@@ -114,7 +117,8 @@ static void a_rows_scheme_is_told_of(void **state)
 	static const char *const cases[][2] = {
 		{"http://h/r", "its scheme is none of weft, nbd, weft+unix, nbd+unix, mem"},
 		{"mem://host/r",
-			"it has no host, so that there are three slashes; it looks like mem:///scratch"},
+			"it has no host, so that there are three slashes; it looks like "
+			"mem:///scratch"},
 		{"mem:///r?transport=tcp", "what follows '?' is unknown"},
 		{"weft://h/r?transport=mem", "transport= is none of auto, rdma, tcp"},
 	};

@@ -55,7 +55,9 @@ static void hello_round_trips(void **state)
 
 static void hello_text_is_as_documented(void **state)
 {
-	struct weft_hello hello = {.generation = 4294967296, .mode = WEFT_MODE_WRITE, .name = "box-1.a_B"};
+	struct weft_hello hello = {.generation = 4294967296,
+		.mode = WEFT_MODE_WRITE,
+		.name = "box-1.a_B"};
 	char text[WEFT_CONTEXT_MAX];
 
 	assert_int_equal(weft_unhex(ID, hello.id, sizeof(hello.id)), 0);
@@ -65,23 +67,30 @@ static void hello_text_is_as_documented(void **state)
 
 static void version_0_has_its_own_text(void **state)
 {
-	struct weft_hello hello = {.generation = 7, .mode = WEFT_MODE_READ, .name = "x", .version0 = true}, out;
+	struct weft_hello hello = {.generation = 7,
+				  .mode = WEFT_MODE_READ,
+				  .name = "x",
+				  .version0 = true},
+			  out;
 	char text[WEFT_CONTEXT_MAX];
 
 	hello.epoch = 0x6f1c;
 	hello.granted = 6;
 	assert_int_equal(weft_unhex(ID, hello.id, sizeof(hello.id)), 0);
 	weft_hello_format(&hello, text);
-	assert_string_equal(text, "weft:session:id=" ID ",gen=7,mode=r,name=x,epoch=0000000000006f1c");
+	assert_string_equal(text,
+		"weft:session:id=" ID ",gen=7,mode=r,name=x,epoch=0000000000006f1c");
 	assert_int_equal(weft_hello_parse(text, strlen(text), &out, NULL), 0);
 	assert_true(out.version0 && out.granted == 0);
 	hello.expect = hello.epoch;
 	hello.epoch = 0;
 	weft_hello_format(&hello, text);
-	assert_string_equal(text, "weft:session:id=" ID ",gen=7,mode=r,name=x,epoch=0000000000006f1c");
+	assert_string_equal(text,
+		"weft:session:id=" ID ",gen=7,mode=r,name=x,epoch=0000000000006f1c");
 	hello.version0 = false;
 	weft_hello_format(&hello, text);
-	assert_string_equal(text, "weft:session:v=1,id=" ID ",gen=7,mode=r,name=x,expect=0000000000006f1c");
+	assert_string_equal(text,
+		"weft:session:v=1,id=" ID ",gen=7,mode=r,name=x,expect=0000000000006f1c");
 	assert_int_equal(weft_hello_parse(text, strlen(text), &out, NULL), 0);
 	assert_true(out.expect == 0x6f1c && out.epoch == 0);
 
@@ -96,9 +105,15 @@ static void unknown_fields_are_skipped_or_named(void **state)
 	struct weft_error err = {0};
 
 	assert_int_equal(parse(HELLO ",colour=blue"), 0);
-	assert_int_equal(parse("weft:session:v=2,colour=blue,colour=red,id=" ID ",gen=1,mode=w,name=x"), 0);
-	assert_int_equal(parse_grant("weft:grant:v=9,epoch=0000000000006f1c,lease=0,offers=,colour=blue"), 0);
-	assert_int_equal(parse_grant("weft:grant:v=9,epoch=0000000000006f1c,lease=0,offers=,!colour=blue"), -EPROTONOSUPPORT);
+	assert_int_equal(parse("weft:session:v=2,colour=blue,colour=red,id=" ID
+			       ",gen=1,mode=w,name=x"),
+		0);
+	assert_int_equal(
+		parse_grant("weft:grant:v=9,epoch=0000000000006f1c,lease=0,offers=,colour=blue"),
+		0);
+	assert_int_equal(
+		parse_grant("weft:grant:v=9,epoch=0000000000006f1c,lease=0,offers=,!colour=blue"),
+		-EPROTONOSUPPORT);
 	const char *text = HELLO ",!colour=blue";
 	assert_int_equal(weft_hello_parse(text, strlen(text), &hello, &err), -EPROTONOSUPPORT);
 	assert_non_null(strstr(err.message, "'colour'"));
@@ -115,9 +130,13 @@ static void unknown_fields_are_skipped_or_named(void **state)
 
 static void the_part_of_a_striped_device_round_trips(void **state)
 {
-	static const char *const bad[] = {"", "1", "1/2", "1/2:", "0/2:65536", "3/2:65536", "1/0:0", "1/1:65536", "1/2:0", "01/2:65536", "1/2:+65536",
-		"1/ 2:65536", "1/2:65536 ", "1/2:65536x", "1/65536:1", "1/2:18446744073709551616", "-1/2:65536"};
-	struct weft_hello hello = {.generation = 4294967296, .mode = WEFT_MODE_WRITE, .name = "box-1.a_B"}, out;
+	static const char *const bad[] = {"", "1", "1/2", "1/2:", "0/2:65536", "3/2:65536", "1/0:0",
+		"1/1:65536", "1/2:0", "01/2:65536", "1/2:+65536", "1/ 2:65536", "1/2:65536 ",
+		"1/2:65536x", "1/65536:1", "1/2:18446744073709551616", "-1/2:65536"};
+	struct weft_hello hello = {.generation = 4294967296,
+				  .mode = WEFT_MODE_WRITE,
+				  .name = "box-1.a_B"},
+			  out;
 	char text[WEFT_CONTEXT_MAX], one[256];
 
 	assert_int_equal(weft_unhex(ID, hello.id, sizeof(hello.id)), 0);
@@ -250,11 +269,17 @@ static void names_are_checked(void **state)
 
 static void welcome_round_trips(void **state)
 {
-	struct weft_welcome in = {.epoch = 0x6f1c, .lease_ms = 30000, .offers = "tcp,rdma:20049", .restorable = true}, out = {0};
+	struct weft_welcome in = {.epoch = 0x6f1c,
+				    .lease_ms = 30000,
+				    .offers = "tcp,rdma:20049",
+				    .restorable = true},
+			    out = {0};
 	char text[WEFT_CONTEXT_MAX];
 
 	weft_welcome_format(&in, text);
-	assert_string_equal(text, "weft:grant:v=1,epoch=0000000000006f1c,lease=30000,offers=tcp;rdma:20049,restorable=1");
+	assert_string_equal(text,
+		"weft:grant:v=1,epoch=0000000000006f1c,lease=30000,offers=tcp;rdma:20049,"
+		"restorable=1");
 	assert_int_equal(weft_welcome_parse(text, strlen(text), &out), 0);
 	assert_true(in.epoch == out.epoch && in.lease_ms == out.lease_ms);
 	assert_string_equal(in.offers, out.offers);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* systemd's descriptor store, played by this program: a donor that was killed finds its memory again. */
+/*
+ * systemd's descriptor store, played by this program: a donor that was killed finds its memory
+ * again.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -121,7 +124,9 @@ static void a_stored_region_is_found_by_name(void **state)
 
 	for (int i = 0; i < manager.nr; i++)
 		names[i] = manager.names[i];
-	assert_int_equal(weft_leftovers_find("127.0.0.1:1", manager.fds, names, manager.nr, &leftovers), 0);
+	assert_int_equal(weft_leftovers_find("127.0.0.1:1", manager.fds, names, manager.nr,
+				 &leftovers),
+		0);
 	assert_int_equal(manager.fds[0], -1);
 	assert_int_equal(manager.fds[1], -1);
 	manager.nr = 0;
@@ -129,7 +134,9 @@ static void a_stored_region_is_found_by_name(void **state)
 	const struct weft_leftover *left = weft_leftovers_get(leftovers, "ä region");
 	assert_non_null(left);
 	assert_true(left->stored && left->epoch == epoch && left->size_bytes == WEFT_MIB);
-	assert_int_equal(weft_region_adopt(dup(left->fd), dup(left->header_fd), false, &again, &err), 0);
+	assert_int_equal(weft_region_adopt(dup(left->fd), dup(left->header_fd), false, &again,
+				 &err),
+		0);
 	weft_leftovers_done(leftovers, left);
 	weft_leftovers_free(leftovers);
 	assert_int_equal(again->map[WEFT_MIB - 1], 0x21);
@@ -138,7 +145,8 @@ static void a_stored_region_is_found_by_name(void **state)
 
 static void strangers_among_the_descriptors_are_left_alone(void **state)
 {
-	int fds[] = {open("/dev/null", O_RDWR), open("/dev/null", O_RDWR), open("/dev/null", O_RDWR)};
+	int fds[] = {open("/dev/null", O_RDWR), open("/dev/null", O_RDWR),
+		open("/dev/null", O_RDWR)};
 	char *names[] = {(char *)"weft-region-1", (char *)"weft-region-1", (char *)"weft.socket"};
 	struct weft_leftovers *leftovers;
 
@@ -220,8 +228,8 @@ static pid_t start_service(const char *log)
 	int high[MAX_STORED];
 	for (int i = 0; i < manager.nr; i++) {
 		high[i] = fcntl(manager.fds[i], F_DUPFD, 100);
-		snprintf(all_names + strlen(all_names), sizeof(all_names) - strlen(all_names), "%s%s", i ? ":" : "",
-			manager.names[i]);
+		snprintf(all_names + strlen(all_names), sizeof(all_names) - strlen(all_names),
+			"%s%s", i ? ":" : "", manager.names[i]);
 	}
 	for (int i = 0; i < manager.nr; i++) {
 		dup2(high[i], 3 + i);

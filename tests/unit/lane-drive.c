@@ -179,7 +179,8 @@ static void nop(struct lane_job *job)
 
 static void a_leader_does_the_jobs_of_others(void **state)
 {
-	struct question leader = {.job.fn = ask, .lane = *state}, other = {.job.fn = nop, .lane = *state};
+	struct question leader = {.job.fn = ask, .lane = *state},
+			other = {.job.fn = nop, .lane = *state};
 
 	pthread_create(&leader.thread, NULL, ask_and_wait, &leader);
 	wait_until(&leader.asked);
@@ -192,7 +193,8 @@ static void a_leader_does_the_jobs_of_others(void **state)
 
 static void who_waits_leads_after_the_leader(void **state)
 {
-	struct question first = {.job.fn = ask, .lane = *state}, second = {.job.fn = ask, .lane = *state};
+	struct question first = {.job.fn = ask, .lane = *state},
+			second = {.job.fn = ask, .lane = *state};
 
 	pthread_create(&first.thread, NULL, ask_and_wait, &first);
 	wait_until(&first.asked);
@@ -420,7 +422,10 @@ static void call_until(struct lane *lane, const _Atomic bool *flag, uint64_t end
 	}
 }
 
-/* The keeper finds the lane led, and rests from then on: it looks at the loop no more for some 20 ms. */
+/*
+ * The keeper finds the lane led, and rests from then on: it looks at the loop no more for some 20
+ * ms.
+ */
 static void let_the_keeper_rest(struct lane *lane)
 {
 	struct question leader = {.job.fn = nop, .lane = lane};

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Where lanes go on machines that nobody has here: synthetic topologies, into whose XML network devices are put; two sockets, sub-NUMA
- * clusters, devices on either, one that does not say where it is.
+ * Where lanes go on machines that nobody has here: synthetic topologies, into whose XML network
+ * devices are put; two sockets, sub-NUMA clusters, devices on either, one that does not say where
+ * it is.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -19,13 +20,15 @@
 #include "fabric/base/util.h"
 
 static const char device_xml[] =
-	"<object type=\"Bridge\" gp_index=\"%u\" bridge_type=\"0-1\" depth=\"0\" bridge_pci=\"0000:[%02x-%02x]\">"
-	"<object type=\"PCIDev\" gp_index=\"%u\" pci_busid=\"0000:%02x:00.0\" pci_type=\"0207 [15b3:1017] [15b3:0007] 00\" pci_link_speed=\"15.75\">"
+	"<object type=\"Bridge\" gp_index=\"%u\" bridge_type=\"0-1\" depth=\"0\" "
+	"bridge_pci=\"0000:[%02x-%02x]\">"
+	"<object type=\"PCIDev\" gp_index=\"%u\" pci_busid=\"0000:%02x:00.0\" pci_type=\"0207 "
+	"[15b3:1017] [15b3:0007] 00\" pci_link_speed=\"15.75\">"
 	"<object type=\"OSDev\" gp_index=\"%u\" name=\"%s\" osdev_type=\"3\"/></object></object>";
 
 /*
- * The topology with a device below the nth object of a type ("Package", "Group", …), as the kernel would tell it.
- * NULL home: without one.
+ * The topology with a device below the nth object of a type ("Package", "Group", …), as the kernel
+ * would tell it.  NULL home: without one.
  */
 static hwloc_topology_t make(const char *synthetic, const char *home, unsigned nth)
 {
@@ -47,7 +50,8 @@ static hwloc_topology_t make(const char *synthetic, const char *home, unsigned n
 			assert_non_null(at);
 		}
 		at = strstr(at, "<object"); /* its first child */
-		snprintf(device, sizeof(device), device_xml, id, id % 200 + 1, id % 200 + 1, id + 1, id % 200 + 1, id + 2, "mlx5_0");
+		snprintf(device, sizeof(device), device_xml, id, id % 200 + 1, id % 200 + 1, id + 1,
+			id % 200 + 1, id + 2, "mlx5_0");
 		id += 3;
 		assert_true(asprintf(&full, "%.*s%s%s", (int)(at - xml), xml, device, at) > 0);
 	} else {
@@ -64,9 +68,11 @@ static hwloc_topology_t make(const char *synthetic, const char *home, unsigned n
 }
 
 /* "nodes/processors" for nr lanes that may run on `allowed` ("" is all), or the error's number. */
-static const char *near(hwloc_topology_t topology, const char *device, unsigned nr, const char *allowed)
+static const char *near(hwloc_topology_t topology, const char *device, unsigned nr,
+	const char *allowed)
 {
-	hwloc_bitmap_t may = hwloc_bitmap_alloc_full(), cpus = hwloc_bitmap_alloc(), nodes = hwloc_bitmap_alloc();
+	hwloc_bitmap_t may = hwloc_bitmap_alloc_full(), cpus = hwloc_bitmap_alloc(),
+		       nodes = hwloc_bitmap_alloc();
 	static char text[256];
 
 	if (allowed[0])
@@ -117,7 +123,10 @@ static void more_lanes_than_processors_stay_in_their_package(void **state)
 	hwloc_topology_destroy(t);
 }
 
-/* 2 packages of 4 clusters of 2 cores, a NUMA node each: package 1 has nodes 4 to 7; node 6 has processors 12 and 13. */
+/*
+ * 2 packages of 4 clusters of 2 cores, a NUMA node each: package 1 has nodes 4 to 7; node 6 has
+ * processors 12 and 13.
+ */
 #define SUB_NUMA "pack:2 group:4 [numa] core:2 pu:1"
 
 static void sub_numa_clusters_device_on_one_of_them(void **state)
@@ -195,14 +204,16 @@ static void devices_of_this_machine_are_where_hwloc_says(void **state)
 
 	assert_int_equal(weft_topology_load(true, &whole), 0);
 	assert_int_equal(weft_topology_load(false, &quick), 0);
-	assert_true(hwloc_bitmap_isequal(hwloc_topology_get_topology_cpuset(whole), hwloc_topology_get_topology_cpuset(quick)));
+	assert_true(hwloc_bitmap_isequal(hwloc_topology_get_topology_cpuset(whole),
+		hwloc_topology_get_topology_cpuset(quick)));
 	while ((osdev = hwloc_get_next_osdev(whole, osdev))) {
 		if (osdev->attr->osdev.type != HWLOC_OBJ_OSDEV_NETWORK)
 			continue;
 		hwloc_obj_t home = weft_device_home(quick, osdev->name);
 
 		assert_non_null(home);
-		assert_true(hwloc_bitmap_isequal(home->cpuset, hwloc_get_non_io_ancestor_obj(whole, osdev)->cpuset));
+		assert_true(hwloc_bitmap_isequal(home->cpuset,
+			hwloc_get_non_io_ancestor_obj(whole, osdev)->cpuset));
 	}
 	assert_null(weft_device_home(quick, "lo"));
 	assert_null(weft_device_home(quick, "no-such"));
@@ -214,13 +225,16 @@ static void the_device_of_a_connection(void **state)
 {
 	char netdev[64], rdma_device[64];
 
-	assert_true(weft_netdev_of_path("tcp 127.0.0.1:50000 -> 127.0.0.1:10809", netdev, rdma_device));
+	assert_true(
+		weft_netdev_of_path("tcp 127.0.0.1:50000 -> 127.0.0.1:10809", netdev, rdma_device));
 	assert_string_equal(netdev, "lo");
 	assert_string_equal(rdma_device, "");
-	assert_false(weft_netdev_of_path("rdma mlx5_0 gid 3 127.0.0.1:50000 -> 192.0.2.1:10809", netdev, rdma_device));
+	assert_false(weft_netdev_of_path("rdma mlx5_0 gid 3 127.0.0.1:50000 -> 192.0.2.1:10809",
+		netdev, rdma_device));
 	assert_string_equal(netdev, "lo");
 	assert_string_equal(rdma_device, "mlx5_0");
-	assert_false(weft_netdev_of_path("tcp [fe80::1%eth9]:50000 -> [fe80::2%eth9]:10809", netdev, rdma_device));
+	assert_false(weft_netdev_of_path("tcp [fe80::1%eth9]:50000 -> [fe80::2%eth9]:10809", netdev,
+		rdma_device));
 	assert_string_equal(netdev, "");
 	assert_false(weft_netdev_of_path("unix /run/donor.sock", netdev, rdma_device));
 	assert_string_equal(netdev, "");

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The event loop, over epoll(7) and over a lane's io_uring: watches, timers, wake-ups, and moving from one to the other. */
+/*
+ * The event loop, over epoll(7) and over a lane's io_uring: watches, timers, wake-ups, and moving
+ * from one to the other.
+ */
 #include <errno.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -67,7 +70,9 @@ static int set_up(void **state)
 		int fds[2];
 
 		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-		ends[i] = (struct end){.watch = {.fd = fds[0], .fn = on_end}, .other = fds[1], .reads = true};
+		ends[i] = (struct end){.watch = {.fd = fds[0], .fn = on_end},
+			.other = fds[1],
+			.reads = true};
 	}
 	return 0;
 }
@@ -402,9 +407,12 @@ int main(void)
 		BOTH(one_may_remove_another_that_is_ready),
 		BOTH(events_can_be_changed),
 		BOTH(timers_and_wake_ups_end_the_wait),
-		cmocka_unit_test_setup_teardown(operations_go_with_the_wait_and_notes_follow_them, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(watches_move_to_the_ring_and_back, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(the_ring_can_be_freed_by_what_it_calls, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(operations_go_with_the_wait_and_notes_follow_them,
+			set_up, tear_down),
+		cmocka_unit_test_setup_teardown(watches_move_to_the_ring_and_back, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(the_ring_can_be_freed_by_what_it_calls, set_up,
+			tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The NBD client's way to a connection: servers that refuse, hang, lie or hang up, each answered with what is true, in
- * bounded time.  The server is a script in a thread.
+ * The NBD client's way to a connection: servers that refuse, hang, lie or hang up, each answered
+ * with what is true, in bounded time.  The server is a script in a thread.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -58,7 +58,8 @@ static struct {
 static bool get(int fd, void *data, size_t n)
 {
 	for (uint8_t *p = data; n > 0;) {
-		struct pollfd fds[2] = {{.fd = fd, .events = POLLIN}, {.fd = server.stop[0], .events = POLLIN}};
+		struct pollfd fds[2] = {{.fd = fd, .events = POLLIN},
+			{.fd = server.stop[0], .events = POLLIN}};
 
 		if (poll(fds, 2, 30000) <= 0 || fds[1].revents)
 			return false;
@@ -101,7 +102,8 @@ static bool reply_info(int fd, uint32_t option)
 	uint8_t data[14];
 
 	if (s->go_error)
-		return reply(fd, option, s->go_error, s->go_text, s->go_text ? strlen(s->go_text) : 0);
+		return reply(fd, option, s->go_error, s->go_text,
+			s->go_text ? strlen(s->go_text) : 0);
 	nbd_put16(data, NBD_INFO_EXPORT);
 	nbd_put64(data + 2, s->size || s->empty ? s->size : 1 << 20);
 	nbd_put16(data + 10, NBD_FLAG_HAS_FLAGS | s->flags);
@@ -124,10 +126,12 @@ static bool answer_option(int fd, uint32_t option)
 
 	switch (option) {
 	case NBD_OPT_STRUCTURED_REPLY:
-		return reply(fd, option, s->no_structured ? NBD_REP_ERR_UNSUP : NBD_REP_ACK, NULL, 0);
+		return reply(fd, option, s->no_structured ? NBD_REP_ERR_UNSUP : NBD_REP_ACK, NULL,
+			0);
 	case NBD_OPT_LIST_META_CONTEXT:
-		return reply_context(fd, option, s->grant) && reply_context(fd, option, s->second_grant) &&
-		       reply(fd, option, NBD_REP_ACK, NULL, 0);
+		return reply_context(fd, option, s->grant) &&
+			reply_context(fd, option, s->second_grant) &&
+			reply(fd, option, NBD_REP_ACK, NULL, 0);
 	case NBD_OPT_SET_META_CONTEXT:
 		return reply_context(fd, option, s->set_grant ? s->set_grant : s->grant) &&
 		       reply(fd, option, NBD_REP_ACK, NULL, 0);
@@ -163,7 +167,8 @@ static void serve(int fd)
 		if (!get(fd, head, sizeof(head)) || nbd_unpack_option(head, &option) < 0 ||
 			option.len > sizeof(data) || !get(fd, data, option.len))
 			return;
-		if (s->options && n > s->options && (!s->hang_ups || server.nr_hang_ups < s->hang_ups)) {
+		if (s->options && n > s->options &&
+			(!s->hang_ups || server.nr_hang_ups < s->hang_ups)) {
 			server.nr_hang_ups++;
 			return;
 		}
@@ -183,8 +188,11 @@ static void serve(int fd)
 		if (s->no_structured)
 			nbd_pack_simple_reply(data, 0, req.cookie);
 		else
-			nbd_pack_data_chunk(data, NBD_REPLY_FLAG_DONE, req.cookie, req.off, req.len);
-		if (!put(fd, data, (s->no_structured ? NBD_SIMPLE_REPLY_BYTES : NBD_DATA_CHUNK_BYTES) + req.len))
+			nbd_pack_data_chunk(data, NBD_REPLY_FLAG_DONE, req.cookie, req.off,
+				req.len);
+		if (!put(fd, data,
+			    (s->no_structured ? NBD_SIMPLE_REPLY_BYTES : NBD_DATA_CHUNK_BYTES) +
+				    req.len))
 			return;
 	}
 }
@@ -206,7 +214,8 @@ static void *server_main(void *ctx)
 
 static void server_start(const struct script *script)
 {
-	struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in addr = {.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof(addr);
 
 	server.script = script;
@@ -238,7 +247,10 @@ static struct tp_target target_of(bool session)
 		.host = "127.0.0.1",
 		.port = port,
 		.region = "a region",
-		.hello = {.anonymous = !session, .generation = 1, .mode = WEFT_MODE_WRITE, .name = "t"},
+		.hello = {.anonymous = !session,
+			.generation = 1,
+			.mode = WEFT_MODE_WRITE,
+			.name = "t"},
 		.connect_timeout_ms = 10000,
 	};
 
@@ -379,15 +391,16 @@ static void a_silent_server_can_be_given_up(void **state)
 
 static void what_is_no_nbd_server_is_recognised(void **state)
 {
-	static const struct script script = {.greeting = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"};
+	static const struct script script = {
+		.greeting = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"};
 
 	expect_of(&script, true, -EPROTO, "handshake");
 }
 
 static void a_server_that_hangs_up_is_told_from_a_refusal(void **state)
 {
-	static const struct script scripts[] = {
-		{.grant = GRANT, .options = 1}, {.grant = GRANT, .options = 2}, {.grant = GRANT, .options = 3}};
+	static const struct script scripts[] = {{.grant = GRANT, .options = 1},
+		{.grant = GRANT, .options = 2}, {.grant = GRANT, .options = 3}};
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(scripts); i++)
 		expect_of(&scripts[i], true, -ECONNRESET, "hung up");
@@ -429,17 +442,21 @@ static void refusals_keep_their_reason(void **state)
 		int code;
 		const char *text;
 	} cases[] = {
-		{{.grant = GRANT, .go_error = NBD_REP_ERR_POLICY, .go_text = "EBUSY: held by 'x' since noon"},
+		{{.grant = GRANT,
+			 .go_error = NBD_REP_ERR_POLICY,
+			 .go_text = "EBUSY: held by 'x' since noon"},
 			-EBUSY, "held by 'x' since noon"},
-		{{.grant = GRANT, .go_error = NBD_REP_ERR_POLICY, .go_text = "ESTALE: superseded"}, -ESTALE,
-			"superseded"},
-		{{.grant = GRANT, .go_error = NBD_REP_ERR_POLICY, .go_text = "EROFS: only for readers"}, -EROFS,
-			"only for readers"},
+		{{.grant = GRANT, .go_error = NBD_REP_ERR_POLICY, .go_text = "ESTALE: superseded"},
+			-ESTALE, "superseded"},
+		{{.grant = GRANT,
+			 .go_error = NBD_REP_ERR_POLICY,
+			 .go_text = "EROFS: only for readers"},
+			-EROFS, "only for readers"},
 		{{.grant = GRANT, .go_error = NBD_REP_ERR_UNKNOWN}, -ENOENT, "'a region'"},
 		{{.go_error = NBD_REP_ERR_UNKNOWN}, -ENOENT, "'a region'"},
 		{{.grant = GRANT, .go_error = NBD_REP_ERR_SHUTDOWN}, -ESHUTDOWN, "refused"},
-		{{.grant = GRANT, .go_error = NBD_REP_ERR_TLS_REQD, .go_text = "say please\x1b[2J"}, -ENOTSUP,
-			"say please?[2J"},
+		{{.grant = GRANT, .go_error = NBD_REP_ERR_TLS_REQD, .go_text = "say please\x1b[2J"},
+			-ENOTSUP, "say please?[2J"},
 	};
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(cases); i++)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The NBD client against a server that answers wrong, from a seeded generator: never a crash, a hang, or bytes in a
- * successful READ that the server did not claim for it.  WEFT_SEED repeats a run.
+ * The NBD client against a server that answers wrong, from a seeded generator: never a crash, a
+ * hang, or bytes in a successful READ that the server did not claim for it.  WEFT_SEED repeats a
+ * run.
  *
- * The server's data is a function of the offset that it claims, so that whatever the client takes for good can
- * be checked.
+ * The server's data is a function of the offset that it claims, so that whatever the client takes
+ * for good can be checked.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -141,7 +142,8 @@ static void answer_chunks(const struct nbd_request_header *req, unsigned chance)
 			(uint32_t)bend(NBD_EIO, chance), one_in(2) ? "" : "so it goes");
 	else
 		client_pair_chunk(&pair, bend(cookie, 2 * chance), NBD_REPLY_FLAG_DONE,
-			(uint16_t)bend(NBD_REPLY_TYPE_NONE, chance), NULL, (uint32_t)bend(0, chance));
+			(uint16_t)bend(NBD_REPLY_TYPE_NONE, chance), NULL,
+			(uint32_t)bend(0, chance));
 }
 
 /* A READ that succeeded holds what was claimed for it, or a hole's zeros. */

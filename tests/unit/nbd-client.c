@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The NBD client's transmission phase: right replies in every shape, wrong ones each fatal to the connection and never
- * taken for data.
+ * The NBD client's transmission phase: right replies in every shape, wrong ones each fatal to the
+ * connection and never taken for data.
  */
 #include <errno.h>
 #include <poll.h>
@@ -48,7 +48,11 @@ static uint64_t post(struct tp_op *op, enum tp_op_kind kind, uint64_t off, uint6
 	struct nbd_request_header req;
 	struct tp_op *ops[1] = {op};
 
-	*op = (struct tp_op){.kind = kind, .off = off, .len = len, .buf = buf, .mem = buf ? pair.mem : NULL,
+	*op = (struct tp_op){.kind = kind,
+		.off = off,
+		.len = len,
+		.buf = buf,
+		.mem = buf ? pair.mem : NULL,
 		.status = 77};
 	assert_int_equal(tp_post(pair.conn, ops, 1), 1);
 	client_pair_request(&pair, &req);
@@ -96,7 +100,9 @@ static void requests_say_what_was_posted(void **state)
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(cases); i++) {
 		bool ranged = cases[i].kind != TP_FLUSH;
-		struct tp_op op = {.kind = cases[i].kind, .flags = cases[i].flags, .off = ranged ? 1000 : 0,
+		struct tp_op op = {.kind = cases[i].kind,
+			.flags = cases[i].flags,
+			.off = ranged ? 1000 : 0,
 			.len = ranged ? 10 : 0};
 		struct tp_op *ops[1] = {&op};
 		struct nbd_request_header req;
@@ -134,9 +140,9 @@ static void errors_become_errno(void **state)
 	static const struct {
 		uint32_t wire;
 		int status;
-	} cases[] = {{NBD_EPERM, -EPERM}, {NBD_EIO, -EIO}, {NBD_ENOMEM, -ENOMEM}, {NBD_EINVAL, -EINVAL},
-		{NBD_ENOSPC, -ENOSPC}, {NBD_EOVERFLOW, -EIO}, {NBD_ENOTSUP, -EOPNOTSUPP}, {12345, -EIO},
-		{UINT32_MAX, -EIO}};
+	} cases[] = {{NBD_EPERM, -EPERM}, {NBD_EIO, -EIO}, {NBD_ENOMEM, -ENOMEM},
+		{NBD_EINVAL, -EINVAL}, {NBD_ENOSPC, -ENOSPC}, {NBD_EOVERFLOW, -EIO},
+		{NBD_ENOTSUP, -EOPNOTSUPP}, {12345, -EIO}, {UINT32_MAX, -EIO}};
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(cases); i++) {
 		struct tp_op op;
@@ -206,7 +212,8 @@ static void chunks_in_any_order_make_a_read(void **state)
 static void chunks_of_several_reads_may_mix(void **state)
 {
 	struct tp_op a, b;
-	uint64_t ca = post(&a, TP_READ, 0, 64, pair.buf), cb = post(&b, TP_READ, 64, 64, pair.buf + 64);
+	uint64_t ca = post(&a, TP_READ, 0, 64, pair.buf),
+		 cb = post(&b, TP_READ, 64, 64, pair.buf + 64);
 
 	client_pair_data(&pair, cb, 0, 64, pattern + 64, 32);
 	client_pair_data(&pair, ca, 0, 0, pattern, 32);
@@ -263,7 +270,8 @@ static void an_error_chunk_fails_the_read_alone(void **state)
 static void a_long_error_text_is_skipped(void **state)
 {
 	struct tp_op op, read;
-	uint64_t c = post(&op, TP_WRITE, 0, 100, pair.buf), r = post(&read, TP_READ, 0, 1 << 20, pair.buf);
+	uint64_t c = post(&op, TP_WRITE, 0, 100, pair.buf),
+		 r = post(&read, TP_READ, 0, 1 << 20, pair.buf);
 	char text[4097];
 
 	memset(text, 'x', 4096);
@@ -350,7 +358,8 @@ static void a_goodbye_ends_with_the_servers_answer(void **state)
 	assert_int_equal(pthread_create(&thread, NULL, end_later, &pair.fd), 0);
 	uint64_t took_ns = close_ns();
 	pthread_join(thread, NULL);
-	assert_in_range(took_ns, UINT64_C(150000000), UINT64_C(1900000000)); /* the thread was begun before */
+	/* the thread was begun before */
+	assert_in_range(took_ns, UINT64_C(150000000), UINT64_C(1900000000));
 	client_pair_open(&pair, false);
 	pair.fd_stays = true;
 	took_ns = close_ns();
@@ -396,7 +405,10 @@ static void a_server_that_dies_in_a_write(void **state)
 	assert_int_equal(pair.conn->nr_outstanding, 0);
 }
 
-/* The server dies after N bytes of its answers, for N = 0, 1, … until it lives: what was whole counts, nothing else. */
+/*
+ * The server dies after N bytes of its answers, for N = 0, 1, … until it lives: what was whole
+ * counts, nothing else.
+ */
 static void a_server_may_die_at_any_byte(void **state)
 {
 	enum { NR = 3, LEN = 20 };
@@ -417,7 +429,9 @@ static void a_server_may_die_at_any_byte(void **state)
 			whole[i] = n;
 		}
 		c[NR] = post(&ops[NR], TP_WRITE, 0, LEN, pair.buf + NR * LEN);
-		const struct nbd_chunk none = {.flags = DONE, .type = NBD_REPLY_TYPE_NONE, .cookie = c[NR]};
+		const struct nbd_chunk none = {.flags = DONE,
+			.type = NBD_REPLY_TYPE_NONE,
+			.cookie = c[NR]};
 		nbd_pack_chunk(stream + n, &none);
 		whole[NR] = n + NBD_CHUNK_BYTES;
 		assert_int_equal(whole[NR], sizeof(stream));
@@ -509,7 +523,8 @@ static void a_structured_reply_without_agreement(void **state)
 {
 	struct tp_op op;
 
-	client_pair_chunk(&pair, post(&op, TP_FLUSH, 0, 0, NULL), DONE, NBD_REPLY_TYPE_NONE, NULL, 0);
+	client_pair_chunk(&pair, post(&op, TP_FLUSH, 0, 0, NULL), DONE, NBD_REPLY_TYPE_NONE, NULL,
+		0);
 	expect_broken(&op, "agreed");
 }
 

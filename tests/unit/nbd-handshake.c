@@ -51,7 +51,8 @@ static struct fixture *ready(void **state)
 {
 	struct fixture *f = *state;
 
-	assert_int_equal(nbd_raw_hello(&f->raw, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES), 0);
+	assert_int_equal(nbd_raw_hello(&f->raw, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES),
+		0);
 	return f;
 }
 
@@ -165,7 +166,8 @@ static void list_beyond_its_bound_is_too_big(void **state)
 static void info_tells_and_go_grants(void **state)
 {
 	struct fixture *f = ready(state);
-	static const uint16_t infos[] = { NBD_INFO_BLOCK_SIZE, NBD_INFO_NAME, NBD_INFO_DESCRIPTION, 99 };
+	static const uint16_t infos[] = {NBD_INFO_BLOCK_SIZE, NBD_INFO_NAME, NBD_INFO_DESCRIPTION,
+		99};
 
 	for (uint32_t option = NBD_OPT_INFO; option <= NBD_OPT_GO; option++) {
 		uint32_t len = nbd_raw_info_data(data, "a", infos, 4);
@@ -254,7 +256,8 @@ static void refusal_carries_code_and_reason(void **state)
 
 		f->m.open_error = cases[i].error;
 		nbd_raw_option(&f->raw, NBD_OPT_GO, data, nbd_raw_info_data(data, "a", NULL, 0));
-		assert_int_equal(nbd_raw_reply(&f->raw, NBD_OPT_GO, data, 100, &len), cases[i].type);
+		assert_int_equal(nbd_raw_reply(&f->raw, NBD_OPT_GO, data, 100, &len),
+			cases[i].type);
 		data[len] = 0;
 		assert_string_equal((char *)data, cases[i].text);
 	}
@@ -334,8 +337,9 @@ static void byte_by_byte_is_the_same(void **state)
 
 static void connection_may_end_at_every_byte(void **state)
 {
-	static const uint8_t good[] = "\0\0\0\3IHAVEOPT\0\0\0\10\0\0\0\0IHAVEOPT\0\0\0\7\0\0\0\7\0\0\0\1a\0\0"
-				      "\x25\x60\x95\x13\0\0\0\1cookiecookie\0\0\0\4data";
+	static const uint8_t good[] =
+		"\0\0\0\3IHAVEOPT\0\0\0\10\0\0\0\0IHAVEOPT\0\0\0\7\0\0\0\7\0\0\0\1a\0\0"
+		"\x25\x60\x95\x13\0\0\0\1cookiecookie\0\0\0\4data";
 	struct fixture *f = *state;
 
 	for (size_t n = 0; n < sizeof(good); n++) {
@@ -367,13 +371,15 @@ static void contexts_need_structured_replies(void **state)
 }
 
 /* The only context in the answer, or "". */
-static const char *only_context(struct fixture *f, uint32_t option, const char *name, const char *query)
+static const char *only_context(struct fixture *f, uint32_t option, const char *name,
+	const char *query)
 {
 	static char text[256];
 	uint32_t len;
 
 	text[0] = 0;
-	nbd_raw_option(&f->raw, option, data, nbd_raw_context_data(data, name, &query, query ? 1 : 0));
+	nbd_raw_option(&f->raw, option, data,
+		nbd_raw_context_data(data, name, &query, query ? 1 : 0));
 	for (;;) {
 		uint32_t type = nbd_raw_reply(&f->raw, option, data, 200, &len);
 
@@ -454,7 +460,8 @@ static void session_for_another_export_is_void(void **state)
 	assert_int_equal(go(f, "a"), NBD_REP_ACK);
 	assert_true(f->m.hello.anonymous);
 	/* Structured, but with no context selected. */
-	assert_int_equal(nbd_raw_command(&f->raw, 0, NBD_CMD_BLOCK_STATUS, 0, 512, data), NBD_EINVAL);
+	assert_int_equal(nbd_raw_command(&f->raw, 0, NBD_CMD_BLOCK_STATUS, 0, 512, data),
+		NBD_EINVAL);
 }
 
 static void failed_set_forgets_the_session(void **state)

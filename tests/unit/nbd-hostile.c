@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Ten thousand malformed options and requests, and connections dropped at every stage, while another client
- * verifies its data: nothing crashes, hangs, grows or reaches that data.
- * WEFT_SEED repeats a run.
+ * Ten thousand malformed options and requests, and connections dropped at every stage, while
+ * another client verifies its data: nothing crashes, hangs, grows or reaches that data.  WEFT_SEED
+ * repeats a run.
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -58,8 +58,8 @@ static void *verify(void *arg)
 		abort();
 	while (!stop_verifying) {
 		fill(want, off, sizeof(want));
-		if (nbd_raw_command(&raw, 0, verified % 2 ? NBD_CMD_READ : NBD_CMD_WRITE, off, sizeof(got),
-			    verified % 2 ? got : want) != 0)
+		if (nbd_raw_command(&raw, 0, verified % 2 ? NBD_CMD_READ : NBD_CMD_WRITE, off,
+			    sizeof(got), verified % 2 ? got : want) != 0)
 			abort();
 		if (verified % 2 && memcmp(want, got, sizeof(want)) != 0)
 			abort();
@@ -88,8 +88,8 @@ static uint8_t buf[NBD_MAX_OPTION + 4096];
 /* One that was right once. */
 static size_t good_option(uint8_t *p)
 {
-	static const char *const queries[] = { "base:allocation", "base:", "weft:session:",
-		"weft:session:id=00112233445566778899aabbccddeeff,gen=1,mode=w,name=x", "x-y:", "" };
+	static const char *const queries[] = {"base:allocation", "base:", "weft:session:",
+		"weft:session:id=00112233445566778899aabbccddeeff,gen=1,mode=w,name=x", "x-y:", ""};
 	static const uint16_t infos[] = { 0, 1, 2, 3, 77 };
 	static const char *const names[] = { "m", "", "no", "m/../m" };
 	const char *name = names[rnd(4)];
@@ -323,7 +323,7 @@ static void drop_at_every_stage(void)
 		for (unsigned i = 0; i < NR_DROPS; i++) {
 			/* Half of them with a reset. */
 			if (i % 4 < 2)
-				setsockopt(raw[i].fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 },
+				setsockopt(raw[i].fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0},
 					sizeof(struct linger));
 			nbd_raw_close(&raw[i]);
 		}

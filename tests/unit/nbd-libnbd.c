@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* libnbd as the engine's client: what it asks for, and what it sends when it is told not to check. */
+/*
+ * libnbd as the engine's client: what it asks for, and what it sends when it is told not to check.
+ */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -64,8 +66,9 @@ static void export_is_described(void **state)
 	assert_int_equal(nbd_get_block_size(h, LIBNBD_SIZE_MINIMUM), 1);
 	assert_int_equal(nbd_get_block_size(h, LIBNBD_SIZE_PREFERRED), 4096);
 	assert_int_equal(nbd_get_block_size(h, LIBNBD_SIZE_MAXIMUM), 32 << 20);
-	assert_true(nbd_can_multi_conn(h) && nbd_can_flush(h) && nbd_can_fua(h) && nbd_can_trim(h) &&
-		nbd_can_zero(h) && nbd_can_fast_zero(h) && nbd_can_df(h) && nbd_can_cache(h));
+	assert_true(nbd_can_multi_conn(h) && nbd_can_flush(h) && nbd_can_fua(h) &&
+		nbd_can_trim(h) && nbd_can_zero(h) && nbd_can_fast_zero(h) && nbd_can_df(h) &&
+		nbd_can_cache(h));
 	assert_int_equal(nbd_is_read_only(h), 0);
 	assert_int_equal(nbd_can_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION), 1);
 	end(h);
@@ -150,8 +153,8 @@ static void a_longer_request_is_refused_and_the_next_is_not(void **state)
 	free(buf);
 }
 
-static int add_lengths(void *opaque, const char *context, uint64_t offset, uint32_t *entries, size_t n,
-	int *error)
+static int add_lengths(void *opaque, const char *context, uint64_t offset, uint32_t *entries,
+	size_t n, int *error)
 {
 	uint64_t *sum = opaque;
 

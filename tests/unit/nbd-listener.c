@@ -68,12 +68,16 @@ static void memory_is_served_over_tcp_and_unix(void **state)
 		nbd_donor_connect(d, &raw, tcp);
 		assert_int_equal(nbd_raw_go(&raw, "m", true), 0);
 		memset(data, 'a' + tcp, sizeof(data));
-		assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_WRITE, 5000, sizeof(data), data), 0);
+		assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_WRITE, 5000, sizeof(data), data),
+			0);
 		assert_memory_equal(d->region->map + 5000, data, sizeof(data));
 		memset(data, 0, sizeof(data));
-		assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_READ, 5000, sizeof(data), data), 0);
+		assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_READ, 5000, sizeof(data), data),
+			0);
 		assert_memory_equal(d->region->map + 5000, data, sizeof(data));
-		assert_int_equal(nbd_raw_command(&raw, NBD_CMD_FLAG_FUA, NBD_CMD_WRITE_ZEROES, 0, SIZE, data), 0);
+		assert_int_equal(nbd_raw_command(&raw, NBD_CMD_FLAG_FUA, NBD_CMD_WRITE_ZEROES, 0,
+					 SIZE, data),
+			0);
 		assert_int_equal(d->region->map[5000], 0);
 		assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_FLUSH, 0, 0, data), 0);
 		assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_CACHE, 0, SIZE, data), 0);
@@ -96,13 +100,16 @@ static void file_errors_are_replies(void **state)
 	snprintf(path, sizeof(path), "%s/file", d->dir);
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	assert_int_equal(ftruncate(fd, SIZE), 0);
-	assert_int_equal(weft_region_open_file(AT_FDCWD, path, "f", false, false, &region, NULL), 0);
+	assert_int_equal(weft_region_open_file(AT_FDCWD, path, "f", false, false, &region, NULL),
+		0);
 	assert_int_equal(weft_donor_add(d->donor, region, NULL), 0);
 	weft_region_put(region);
 	nbd_donor_connect(d, &raw, false);
 	assert_int_equal(nbd_raw_go(&raw, "f", true), 0);
 	memset(data, 'f', sizeof(data));
-	assert_int_equal(nbd_raw_command(&raw, NBD_CMD_FLAG_FUA, NBD_CMD_WRITE, 4096, sizeof(data), data), 0);
+	assert_int_equal(nbd_raw_command(&raw, NBD_CMD_FLAG_FUA, NBD_CMD_WRITE, 4096, sizeof(data),
+				 data),
+		0);
 	memset(data, 0, sizeof(data));
 	assert_int_equal(nbd_raw_command(&raw, 0, NBD_CMD_READ, 4096, sizeof(data), data), 0);
 	assert_int_equal(data[sizeof(data) - 1], 'f');
@@ -132,13 +139,17 @@ static int add_file(struct nbd_donor *d, char *path, size_t len)
 	snprintf(path, len, "%s/file", d->dir);
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	assert_int_equal(ftruncate(fd, SIZE), 0);
-	assert_int_equal(weft_region_open_file(AT_FDCWD, path, "f", false, false, &region, NULL), 0);
+	assert_int_equal(weft_region_open_file(AT_FDCWD, path, "f", false, false, &region, NULL),
+		0);
 	assert_int_equal(weft_donor_add(d->donor, region, NULL), 0);
 	weft_region_put(region);
 	return fd;
 }
 
-/* What fails in the middle of a long request is an error of that request, whatever form its reply has. */
+/*
+ * What fails in the middle of a long request is an error of that request, whatever form its reply
+ * has.
+ */
 static void late_file_errors_are_replies(void **state)
 {
 	enum { LONG = 3 << 20 };
@@ -164,7 +175,8 @@ static void late_file_errors_are_replies(void **state)
 	}
 	/* One chunk, as long as it may be. */
 	memset(data, 0, LONG);
-	assert_int_equal(nbd_raw_request(&structured, NBD_CMD_FLAG_DF, NBD_CMD_READ, 5, 4097, LONG), 0);
+	assert_int_equal(nbd_raw_request(&structured, NBD_CMD_FLAG_DF, NBD_CMD_READ, 5, 4097, LONG),
+		0);
 	struct nbd_raw_answer a;
 	assert_int_equal(nbd_raw_answer(&structured, &a, data, LONG), 0);
 	assert_true(a.done);
@@ -184,7 +196,8 @@ static void late_file_errors_are_replies(void **state)
 			got += a.len - 8;
 		} while (!a.done);
 		for (uint64_t cookie = 2; cookie <= 4; cookie++) {
-			assert_int_equal(nbd_raw_answer(raws[i], &a, data, cookie == 4 ? 100 : 0), 0);
+			assert_int_equal(nbd_raw_answer(raws[i], &a, data, cookie == 4 ? 100 : 0),
+				0);
 			assert_int_equal(a.cookie, cookie);
 			assert_int_equal(a.error, 0);
 		}
@@ -199,7 +212,8 @@ static void late_file_errors_are_replies(void **state)
 	setrlimit(RLIMIT_FSIZE, &limit);
 	assert_int_equal(ftruncate(fd, 2 << 20), 0);
 	assert_int_equal(nbd_raw_command(&structured, 0, NBD_CMD_READ, 0, LONG, data), NBD_EIO);
-	assert_int_equal(nbd_raw_command(&structured, NBD_CMD_FLAG_DF, NBD_CMD_READ, 0, LONG, data), NBD_EIO);
+	assert_int_equal(nbd_raw_command(&structured, NBD_CMD_FLAG_DF, NBD_CMD_READ, 0, LONG, data),
+		NBD_EIO);
 	assert_int_equal(nbd_raw_command(&simple, 0, NBD_CMD_READ, 0, LONG, data), NBD_EIO);
 	/* And they go on. */
 	for (int i = 0; i < 2; i++) {
@@ -276,7 +290,9 @@ static void drain_cuts_off_who_does_not_read(void **state)
 	nbd_donor_connect(d, &idle, false);
 	assert_int_equal(nbd_raw_go(&idle, "m", false), 0);
 	nbd_donor_connect(d, &shaking, false);
-	/* Replies that do not fit into the socket: the thread is busy sending when the end comes. */
+	/*
+	 * Replies that do not fit into the socket: the thread is busy sending when the end comes.
+	 */
 	for (uint64_t i = 0; i < 16; i++)
 		nbd_raw_request(&raw, 0, NBD_CMD_READ, i, 0, sizeof(data));
 	assert_int_equal(nbd_raw_answer(&raw, &a, data, sizeof(data)), 0);
@@ -362,7 +378,10 @@ static void an_attachment_that_is_known_is_never_one_too_many(void **state)
 	nbd_donor_end(&d);
 }
 
-/* Whoever says nothing makes room, and costs no thread; whoever came before and said something stays. */
+/*
+ * Whoever says nothing makes room, and costs no thread; whoever came before and said something
+ * stays.
+ */
 static void silent_strangers_make_room(void **state)
 {
 	enum { STRANGERS = 8, CROWD = 50 };
@@ -415,11 +434,13 @@ static void friends_do_not_count_as_strangers(void **state)
 	nbd_donor_connect(&d, &again, true);
 	memset(hello.id, 1, sizeof(hello.id));
 	weft_hello_format(&hello, query);
-	assert_int_equal(nbd_raw_hello(&again, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES), 0);
+	assert_int_equal(nbd_raw_hello(&again, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES),
+		0);
 	nbd_raw_option(&again, NBD_OPT_STRUCTURED_REPLY, NULL, 0);
 	assert_int_equal(nbd_raw_final(&again, NBD_OPT_STRUCTURED_REPLY), NBD_REP_ACK);
 	assert_int_equal(status(&d).strangers.now, 1);
-	nbd_raw_option(&again, NBD_OPT_SET_META_CONTEXT, option, nbd_raw_context_data(option, "m", queries, 1));
+	nbd_raw_option(&again, NBD_OPT_SET_META_CONTEXT, option,
+		nbd_raw_context_data(option, "m", queries, 1));
 	assert_int_equal(nbd_raw_final(&again, NBD_OPT_SET_META_CONTEXT), NBD_REP_ACK);
 	assert_int_equal(status(&d).strangers.now, 0);
 	for (int i = 0; i < 20; i++) {
@@ -518,7 +539,10 @@ static void handshake_has_a_deadline(void **state)
 	nbd_donor_end(&d);
 }
 
-/* A client that sends all it can before it reads anything: both sides would block for ever in send(2). */
+/*
+ * A client that sends all it can before it reads anything: both sides would block for ever in
+ * send(2).
+ */
 static void pipelining_without_reading_does_not_lock_up(void **state)
 {
 	enum { N = 32, LEN = 1 << 20 };
@@ -563,11 +587,15 @@ static void a_million_requests_do_not_grow(void **state)
 	assert_int_equal(nbd_raw_go(&raw, "m", false), 0);
 	for (unsigned i = 0; i < BATCH; i++)
 		nbd_pack_request(requests + i * NBD_REQUEST_BYTES,
-			&(struct nbd_request_header){ .type = i % 8 ? NBD_CMD_READ : NBD_CMD_FLUSH, .cookie = i,
-				.off = i % 8 ? i * 4096 : 0, .len = i % 8 ? 512 : 0 });
+			&(struct nbd_request_header){.type = i % 8 ? NBD_CMD_READ : NBD_CMD_FLUSH,
+				.cookie = i,
+				.off = i % 8 ? i * 4096 : 0,
+				.len = i % 8 ? 512 : 0});
 	for (unsigned n = 0; n < batches; n++) {
 		assert_int_equal(nbd_raw_send(&raw, requests, sizeof(requests)), 0);
-		assert_int_equal(nbd_raw_recv(&raw, data, BATCH * NBD_SIMPLE_REPLY_BYTES + BATCH / 8 * 7 * 512), 0);
+		assert_int_equal(nbd_raw_recv(&raw, data,
+					 BATCH * NBD_SIMPLE_REPLY_BYTES + BATCH / 8 * 7 * 512),
+			0);
 		if (n == batches / 100)
 			rss = rss_bytes();
 	}

@@ -34,8 +34,8 @@ static void option_needs_its_magic(void **state)
 
 static void option_reply_is_as_in_the_specification(void **state)
 {
-	static const uint8_t want[NBD_OPTION_REPLY_BYTES] = { 0, 3, 0xe8, 0x89, 4, 0x55, 0x65, 0xa9, 0, 0, 0,
-		6, 0x80, 0, 0, 6, 0, 0, 1, 0 };
+	static const uint8_t want[NBD_OPTION_REPLY_BYTES] = {0, 3, 0xe8, 0x89, 4, 0x55, 0x65, 0xa9,
+		0, 0, 0, 6, 0x80, 0, 0, 6, 0, 0, 1, 0};
 	uint8_t p[NBD_OPTION_REPLY_BYTES];
 
 	nbd_pack_option_reply(p, NBD_OPT_INFO, NBD_REP_ERR_UNKNOWN, 256);

@@ -289,7 +289,8 @@ static void bad_requests_are_answered(void **state)
 		assert_int_equal(nbd_raw_go(&f->raw, "", form), 0);
 		for (size_t i = 0; i < WEFT_ARRAY_LEN(cases); i++) {
 			const int want = (int)(form ? cases[i].structured : cases[i].simple);
-			const int got = command(f, cases[i].flags, cases[i].type, cases[i].off, cases[i].len);
+			const int got = command(f, cases[i].flags, cases[i].type, cases[i].off,
+				cases[i].len);
 
 			if (got != want)
 				fail_msg("case %zu, form %d: %d, not %d", i, form, got, want);
@@ -331,7 +332,8 @@ static void fast_zero_must_be_offered(void **state)
 
 	f->m.flags = NBD_FLAG_SEND_WRITE_ZEROES;
 	f = simple(state);
-	assert_int_equal(command(f, NBD_CMD_FLAG_FAST_ZERO, NBD_CMD_WRITE_ZEROES, 0, 1), NBD_EINVAL);
+	assert_int_equal(command(f, NBD_CMD_FLAG_FAST_ZERO, NBD_CMD_WRITE_ZEROES, 0, 1),
+		NBD_EINVAL);
 	assert_int_equal(command(f, 0, NBD_CMD_WRITE_ZEROES, 0, 1), 0);
 }
 
@@ -512,7 +514,10 @@ static void requests_pipelined_without_reading(void **state)
 	/* 64 MiB of replies into a socket that takes a fraction of it. */
 	for (unsigned i = 0; i < 64; i++)
 		nbd_pack_request(requests + i * NBD_REQUEST_BYTES,
-			&(struct nbd_request_header){ .type = NBD_CMD_READ, .cookie = i, .off = i, .len = 1 << 20 });
+			&(struct nbd_request_header){.type = NBD_CMD_READ,
+				.cookie = i,
+				.off = i,
+				.len = 1 << 20});
 	nbd_raw_send(&f->raw, requests, sizeof(requests));
 	nbd_raw_pump(&f->raw);
 	assert_int_equal(nbd_conn_events(f->raw.server), POLLIN | POLLOUT);

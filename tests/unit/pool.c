@@ -23,7 +23,8 @@ static struct bridge_pool *pool;
 
 static int set_up(void **state)
 {
-	arena = mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	arena = mmap(NULL, ARENA, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	assert_ptr_not_equal(arena, MAP_FAILED);
 	assert_int_equal(bridge_pool_new(arena, ARENA, &pool), 0);
 	return 0;
@@ -99,7 +100,8 @@ static void blocks_never_overlap(void **state)
 			continue;
 		got++;
 		assert_int_equal((uintptr_t)held[i].buf % 4096, 0);
-		assert_true(held[i].buf >= (uint8_t *)arena && held[i].buf + held[i].len <= (uint8_t *)arena + ARENA);
+		assert_true(held[i].buf >= (uint8_t *)arena &&
+			held[i].buf + held[i].len <= (uint8_t *)arena + ARENA);
 		held[i].mark = (uint8_t)step;
 		memset(held[i].buf, held[i].mark, held[i].len);
 	}
@@ -135,12 +137,16 @@ static void what_was_freed_last_is_used_first_and_the_rest_stays_untouched(void 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(lengths_that_are_no_multiple_are_refused, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(the_largest_blocks_use_all_of_it, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(small_blocks_use_all_of_it_and_merge_again, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(lengths_that_are_no_multiple_are_refused, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(the_largest_blocks_use_all_of_it, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(small_blocks_use_all_of_it_and_merge_again, set_up,
+			tear_down),
 		cmocka_unit_test_setup_teardown(blocks_never_overlap, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
-			what_was_freed_last_is_used_first_and_the_rest_stays_untouched, set_up, tear_down),
+			what_was_freed_last_is_used_first_and_the_rest_stays_untouched, set_up,
+			tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -204,7 +204,8 @@ static void a_read_only_epoch_is_of_the_mark(void **state)
 }
 
 /* Entry i, as the donor notes it. */
-static void enter(struct weft_region *region, unsigned i, uint64_t generation, unsigned held, unsigned lapsed, const char *name)
+static void enter(struct weft_region *region, unsigned i, uint64_t generation, unsigned held,
+	unsigned lapsed, const char *name)
 {
 	static const uint8_t id[16] = {7};
 	struct weft_generation *gen = &region->generations[i];
@@ -227,8 +228,12 @@ static void the_mark_has_the_table(void **state)
 
 	weft_region_id_hash(region, id, before);
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
-		enter(region, i, UINT64_MAX - i, i % 4, i / 4 % 4, i % 2 ? "a-name.of_63-letters-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" : "b");
-	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 12345), 0);
+		enter(region, i, UINT64_MAX - i, i % 4, i / 4 % 4,
+			i % 2 ? "a-name.of_63-letters-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+			      : "b");
+	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe,
+				 region->table_seq, 12345),
+		0);
 	weft_region_put(region);
 	region = must_open(false);
 	weft_region_id_hash(region, id, after);
@@ -253,7 +258,8 @@ static void note_part(struct weft_region *region)
 
 	weft_region_note_stripe(region, &part);
 	region->table_seq++;
-	if (weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 0) < 0)
+	if (weft_region_note_table(region, region->generations, &region->stripe, region->table_seq,
+		    0) < 0)
 		_exit(1);
 }
 
@@ -272,10 +278,14 @@ static void change_outside(struct weft_region *region)
 		_exit(1);
 }
 
-/* Whatever becomes of the donor, and of the file: nobody has said that the bytes are another part's. */
+/*
+ * Whatever becomes of the donor, and of the file: nobody has said that the bytes are another
+ * part's.
+ */
 static void the_mark_has_the_part_of_a_striped_device(void **state)
 {
-	void (*const ends[])(struct weft_region *) = {note_part, write_and_note_part, change_outside};
+	void (*const ends[])(
+		struct weft_region *) = {note_part, write_and_note_part, change_outside};
 	char mark[4096];
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(ends); i++) {
@@ -291,7 +301,8 @@ static void the_mark_has_the_part_of_a_striped_device(void **state)
 			if (clean == 0)
 				crash(epoch, ends[i]);
 			region = must_open(clean == 2);
-			assert_true(region->stripe.index == 2 && region->stripe.count == 3 && region->stripe.unit_bytes == 65536);
+			assert_true(region->stripe.index == 2 && region->stripe.count == 3 &&
+				region->stripe.unit_bytes == 65536);
 			weft_region_put(region);
 		}
 		assert_int_equal(removexattr(path, "user.weft.epoch"), 0);
@@ -314,7 +325,8 @@ static void the_mark_has_the_part_of_a_striped_device(void **state)
 static void note_one(struct weft_region *region)
 {
 	enter(region, 0, 5, 3, WEFT_NOT_LAPSED, "box");
-	if (weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 300) < 0)
+	if (weft_region_note_table(region, region->generations, &region->stripe, region->table_seq,
+		    300) < 0)
 		_exit(1);
 }
 
@@ -329,7 +341,9 @@ static void a_copy_that_is_put_back_in_place_is_found(void **state)
 	assert_int_equal(weft_region_write(region, "x", 0, 1), 0);
 	assert_int_equal(setxattr(path, "user.weft.epoch", copy, (size_t)n, 0), 0);
 	enter(region, 0, 6, 3, WEFT_NOT_LAPSED, "box");
-	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 300), -EUCLEAN);
+	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe,
+				 region->table_seq, 300),
+		-EUCLEAN);
 	assert_int_equal(weft_region_read(region, &byte, 0, 1), -EIO);
 	assert_int_equal(weft_region_check(region, &err), -EIO);
 	assert_non_null(strstr(err.message, "put back"));
@@ -383,10 +397,16 @@ static void a_grant_that_the_mark_cannot_tell_of_is_none(void **state)
 	enter(region, 0, 5, 3, WEFT_NOT_LAPSED, "box");
 	set_error = ENOSPC;
 	/* Nor at the second try. */
-	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 300), -ENOSPC);
-	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 300), -ENOSPC);
+	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe,
+				 region->table_seq, 300),
+		-ENOSPC);
+	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe,
+				 region->table_seq, 300),
+		-ENOSPC);
 	set_error = 0;
-	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 300), 0);
+	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe,
+				 region->table_seq, 300),
+		0);
 	close(region->fd); /* as a crash would */
 	region->fd = -1;
 	weft_region_put(region);
@@ -410,9 +430,13 @@ static void a_part_that_the_mark_cannot_tell_of_is_noted_at_the_next_try(void **
 	weft_region_note_stripe(region, &part);
 	region->table_seq++;
 	set_error = ENOSPC;
-	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 0), -ENOSPC);
+	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe,
+				 region->table_seq, 0),
+		-ENOSPC);
 	set_error = 0;
-	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe, region->table_seq, 0), 0);
+	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe,
+				 region->table_seq, 0),
+		0);
 	close(region->fd); /* as a crash would */
 	region->fd = -1;
 	weft_region_put(region);
@@ -498,12 +522,14 @@ static void a_mark_that_cannot_be_replaced_is_an_error(void **state)
 
 static void a_damaged_mark_is_no_mark(void **state)
 {
-	static const char *const marks[] = {"", "v1", "v1 epoch=zz", "v1 epoch=0000000000000001 state=clean",
+	static const char *const marks[] = {"", "v1", "v1 epoch=zz",
+		"v1 epoch=0000000000000001 state=clean",
 		"v2 epoch=0000000000000001 state=clean size=262144 mtime=0.000000000"};
 	uint64_t epoch = epoch_of_an_opening();
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(marks); i++) {
-		assert_int_equal(setxattr(path, "user.weft.epoch", marks[i], strlen(marks[i]), 0), 0);
+		assert_int_equal(setxattr(path, "user.weft.epoch", marks[i], strlen(marks[i]), 0),
+			0);
 		uint64_t next = epoch_of_an_opening();
 		assert_true(next != epoch && next != 1);
 		epoch = next;
@@ -512,8 +538,10 @@ static void a_damaged_mark_is_no_mark(void **state)
 
 static void a_lease_that_no_donor_promises_is_damage(void **state)
 {
-	static const char *const damaged[] = {"604800001", "4294967295", "4294967297", "18446744073709551617", "-1"};
-	static const char text[] = "v2 state=open epoch=0000000000000001 size=1 mtime=0.000000000 lease=%s key=%032d";
+	static const char *const damaged[] = {"604800001", "4294967295", "4294967297",
+		"18446744073709551617", "-1"};
+	static const char text[] =
+		"v2 state=open epoch=0000000000000001 size=1 mtime=0.000000000 lease=%s key=%032d";
 	struct region_mark mark;
 	char bytes[256];
 
@@ -582,7 +610,8 @@ static void zeros_and_holes(void **state)
 	assert_int_equal(weft_region_zero(region, 3, 10, false, false), 0);
 	assert_int_equal(weft_region_read(region, buf, 0, SIZE), 0);
 	for (uint64_t i = 0; i < SIZE; i++)
-		assert_int_equal(buf[i], (i >= 3 && i < 13) || (i >= 65536 && i < 131072) ? 0 : 0x77);
+		assert_int_equal(buf[i],
+			(i >= 3 && i < 13) || (i >= 65536 && i < 131072) ? 0 : 0x77);
 	extent = weft_region_extent(region, 0, SIZE);
 	assert_false(extent.hole);
 	assert_int_equal(extent.len, 65536);
@@ -601,9 +630,14 @@ static void only_regular_files_with_content(void **state)
 {
 	struct weft_region *region = NULL;
 
-	assert_int_equal(weft_region_open_file(AT_FDCWD, dir, "d", false, false, &region, &err), -EISDIR);
-	assert_int_equal(weft_region_open_file(AT_FDCWD, "/dev/zero", "z", false, false, &region, &err), -ENOTSUP);
-	assert_int_equal(weft_region_open_file(AT_FDCWD, "/nonexistent", "n", false, false, &region, &err), -ENOENT);
+	assert_int_equal(weft_region_open_file(AT_FDCWD, dir, "d", false, false, &region, &err),
+		-EISDIR);
+	assert_int_equal(weft_region_open_file(AT_FDCWD, "/dev/zero", "z", false, false, &region,
+				 &err),
+		-ENOTSUP);
+	assert_int_equal(weft_region_open_file(AT_FDCWD, "/nonexistent", "n", false, false, &region,
+				 &err),
+		-ENOENT);
 	assert_int_equal(truncate(path, 0), 0);
 	assert_int_equal(try_open(false, &region), -ENODATA);
 	assert_null(region);

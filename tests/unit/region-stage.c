@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* File regions whose contents are in memory for a while: who sees what, and what the file holds when. */
+/*
+ * File regions whose contents are in memory for a while: who sees what, and what the file holds
+ * when.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -268,7 +271,8 @@ static void writes_while_the_contents_move_are_kept(void **state)
 	for (unsigned place = 0; place < 64; place++) {
 		uint32_t word;
 
-		assert_int_equal(weft_region_read(region, &word, place_off(place), sizeof(word)), 0);
+		assert_int_equal(weft_region_read(region, &word, place_off(place), sizeof(word)),
+			0);
 		if (w.last[place])
 			assert_int_equal(word, w.last[place]);
 	}

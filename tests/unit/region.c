@@ -116,7 +116,8 @@ static void bad_specs_are_refused(void **state)
 	struct weft_error err;
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(bad); i++)
-		assert_int_equal(weft_region_new_memory(&bad[i], NULL, NULL, &region, &err), -EINVAL);
+		assert_int_equal(weft_region_new_memory(&bad[i], NULL, NULL, &region, &err),
+			-EINVAL);
 	assert_null(region);
 }
 
@@ -132,7 +133,9 @@ static void more_than_is_available_is_refused(void **state)
 
 static void any_numa_policy_works_on_this_machine(void **state)
 {
-	struct weft_memory_spec spec = {.name = "m", .size_bytes = WEFT_MIB, .numa = WEFT_NUMA_INTERLEAVE};
+	struct weft_memory_spec spec = {.name = "m",
+		.size_bytes = WEFT_MIB,
+		.numa = WEFT_NUMA_INTERLEAVE};
 	struct weft_region *region;
 	struct weft_error err;
 
@@ -160,7 +163,8 @@ static void zero_clears_the_range_and_no_more(void **state)
 
 static void punched_memory_is_a_hole_until_written(void **state)
 {
-	SKIP_IF_EMULATED(NULL, "takes MADV_POPULATE_WRITE for nothing, so that all of a region is a hole");
+	SKIP_IF_EMULATED(NULL,
+		"takes MADV_POPULATE_WRITE for nothing, so that all of a region is a hole");
 	struct weft_region *region = make("m", WEFT_MIB);
 	struct weft_extent extent = weft_region_extent(region, 0, WEFT_MIB);
 
@@ -255,7 +259,8 @@ static void mixed_up_or_damaged_leftovers_are_refused(void **state)
 		assert_int_equal(pread(a->header_fd, &byte, 1, at), 1);
 		byte ^= 1;
 		assert_int_equal(pwrite(a->header_fd, &byte, 1, at), 1);
-		assert_int_equal(weft_region_adopt(a->fd, a->header_fd, false, &ret, &err), -ESTALE);
+		assert_int_equal(weft_region_adopt(a->fd, a->header_fd, false, &ret, &err),
+			-ESTALE);
 		byte ^= 1;
 		assert_int_equal(pwrite(a->header_fd, &byte, 1, at), 1);
 	}
@@ -340,7 +345,8 @@ static void available_memory_is_the_tightest_limit(void **state)
 
 	assert_non_null(mkdtemp(root));
 	assert_int_equal(weft_available(root, 0, -1, &a), -ENOENT);
-	write_file(root, "proc/meminfo", "MemTotal: 100 kB\nMemFree: 5 kB\nMemAvailable:    64 kB\n");
+	write_file(root, "proc/meminfo",
+		"MemTotal: 100 kB\nMemFree: 5 kB\nMemAvailable:    64 kB\n");
 	assert_int_equal(weft_available(root, 0, -1, &a), 0);
 	assert_int_equal(a.bytes, 64 * 1024);
 	assert_string_equal(a.limit, "the machine's available memory");
@@ -360,7 +366,8 @@ static void available_memory_is_the_tightest_limit(void **state)
 		"31 30 0:2 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"
 		"32 30 0:3 /pods/mine /cgroups/mem rw shared:4 - cgroup cgroup rw,memory\n"
 		"33 30 0:4 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
-	write_file(root, "proc/self/cgroup", "5:cpu:/\n4:hugetlb,memory:/pods/mine/x\n0::/a.slice/b.service\n");
+	write_file(root, "proc/self/cgroup",
+		"5:cpu:/\n4:hugetlb,memory:/pods/mine/x\n0::/a.slice/b.service\n");
 	write_file(root, "cgroups/mem/memory.limit_in_bytes", "30000\n");
 	write_file(root, "cgroups/mem/memory.usage_in_bytes", "12000\n");
 	write_file(root, "cgroups/mem/memory.stat", "inactive_file 1\ntotal_inactive_file 2000\n");

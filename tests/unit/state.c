@@ -68,8 +68,12 @@ static void leave_state(void)
 	state.stale = true;
 	state.stripe_bytes = 65536;
 	for (unsigned i = 0; i < 2; i++) {
-		state.donors[i].info = (struct tp_info){.size_bytes = 1 << 20, .max_io_bytes = 65536, .min_block_bytes = 1, .has_epoch = true};
-		bridge_state_note(&state.donors[i], UINT64_C(0x1122334455667788) + i, state.generation, true);
+		state.donors[i].info = (struct tp_info){.size_bytes = 1 << 20,
+			.max_io_bytes = 65536,
+			.min_block_bytes = 1,
+			.has_epoch = true};
+		bridge_state_note(&state.donors[i], UINT64_C(0x1122334455667788) + i,
+			state.generation, true);
 	}
 	assert_int_equal(bridge_state_write(&state, &err), 0);
 	bridge_state_fini(&state);
@@ -86,10 +90,12 @@ static void expect_the_same_or_damage(unsigned *nr_damaged)
 		assert_int_equal(r, -EUCLEAN);
 		(*nr_damaged)++;
 	} else {
-		assert_true(state.takes_over && state.stale && state.nr_donors == 2 && state.mode == 'w');
+		assert_true(state.takes_over && state.stale && state.nr_donors == 2 &&
+			state.mode == 'w');
 		assert_true(state.stripe_bytes == 65536 && state.generation == UINT64_C(2) << 32);
 		for (unsigned i = 0; i < 2; i++)
-			assert_true(state.donors[i].epoch == UINT64_C(0x1122334455667788) + i && state.donors[i].wrote &&
+			assert_true(state.donors[i].epoch == UINT64_C(0x1122334455667788) + i &&
+				state.donors[i].wrote &&
 				state.donors[i].granted == UINT64_C(1) << 32);
 	}
 	bridge_state_fini(&state);
@@ -154,7 +160,8 @@ static void each_field_is_of_its_kind(void **state)
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"stale\": \"true\"",
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"mode\": \"m\"",
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"boot\": 1",
-		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"socket_tenure\": \"x\"",
+		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"socket_tenure\": "
+		"\"x\"",
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"more\": {}",
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"more\": [1]",
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"info\": 1",
@@ -176,10 +183,12 @@ static void each_field_is_of_its_kind(void **state)
 		assert_true(file.damaged && !alive);
 		bridge_state_fini(&file);
 	}
-	write_text("{\"id\": \"" ID "\", \"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"uri\": \"weft://a/r\", \"later\": [], "
-		"\"socket\": null}");
+	write_text("{\"id\": \"" ID "\", \"generation\": 4294967296, \"epoch\": "
+				    "\"1122334455667788\", \"uri\": \"weft://a/r\", \"later\": [], "
+		   "\"socket\": null}");
 	assert_int_equal(bridge_state_open("r", &file, &err), 0);
-	assert_true(file.takes_over && file.donors[0].epoch == 0x1122334455667788 && file.generation == UINT64_C(2) << 32);
+	assert_true(file.takes_over && file.donors[0].epoch == 0x1122334455667788 &&
+		file.generation == UINT64_C(2) << 32);
 	bridge_state_fini(&file);
 }
 
@@ -226,13 +235,19 @@ static pid_t leave_a_dying_one(void)
 	assert_int_equal(read(ready[0], &byte, 1), 1);
 	close(ready[0]);
 	close(ready[1]);
-	/* Its first thread said so before it ended; the other one sees to it that this comes to an end. */
+	/*
+	 * Its first thread said so before it ended; the other one sees to it that this comes to an
+	 * end.
+	 */
 	while (!weft_process_is_dying(pid))
 		usleep(1000);
 	return pid;
 }
 
-/* A process that was killed has its descriptors until its last thread is gone: whoever attaches then waits for that. */
+/*
+ * A process that was killed has its descriptors until its last thread is gone: whoever attaches
+ * then waits for that.
+ */
 static void a_name_whose_process_is_dying_is_waited_for(void **state)
 {
 	struct bridge_state_file file;
@@ -264,7 +279,10 @@ static void one_that_is_dying_is_not_alive(void **state)
 
 static int make_dir(void **state)
 {
-	return mkdtemp(dir) && setenv("WEFT_RUN_DIR", dir, 1) == 0 && snprintf(path, sizeof(path), "%s/attach-r.json", dir) > 0 ? 0 : -1;
+	return mkdtemp(dir) && setenv("WEFT_RUN_DIR", dir, 1) == 0 &&
+			snprintf(path, sizeof(path), "%s/attach-r.json", dir) > 0
+		? 0
+		: -1;
 }
 
 static int remove_dir(void **state)

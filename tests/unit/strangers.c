@@ -112,7 +112,10 @@ static void crowds_from_many_addresses_do_not_either(void **state)
 	assert_true(weft_stranger_leave(friend));
 }
 
-/* More addresses than there is room for, each with one: those that come again are told from one that comes first. */
+/*
+ * More addresses than there is room for, each with one: those that come again are told from one
+ * that comes first.
+ */
 static void a_crowd_that_comes_again_is_told_from_a_newcomer(void **state)
 {
 	char address[32];

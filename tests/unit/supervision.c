@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What is known of the service manager: from the environment, and from a manager that this program plays on a bus. */
+/*
+ * What is known of the service manager: from the environment, and from a manager that this program
+ * plays on a bus.
+ */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -41,8 +44,8 @@ static int get_unit(sd_bus_message *m, void *data, sd_bus_error *error)
 	return sd_bus_reply_method_return(m, "o", UNIT);
 }
 
-static int get_property(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-	void *data, sd_bus_error *error)
+static int get_property(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *data, sd_bus_error *error)
 {
 	if (strcmp(property, "MainPID") == 0)
 		return sd_bus_message_append(reply, "u", manager.main_pid);
@@ -91,9 +94,10 @@ static void *run_manager(void *arg)
 
 	if (fd < 0)
 		return NULL;
-	assert_true(sd_bus_new(&bus) >= 0 && sd_bus_set_fd(bus, fd, fd) >= 0 && sd_bus_set_server(bus, 1, id) >= 0);
-	assert_true(sd_bus_add_object_vtable(bus, NULL, "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager",
-			    manager_vtable, NULL) >= 0);
+	assert_true(sd_bus_new(&bus) >= 0 && sd_bus_set_fd(bus, fd, fd) >= 0 &&
+		sd_bus_set_server(bus, 1, id) >= 0);
+	assert_true(sd_bus_add_object_vtable(bus, NULL, "/org/freedesktop/systemd1",
+			    "org.freedesktop.systemd1.Manager", manager_vtable, NULL) >= 0);
 	assert_true(sd_bus_add_object_vtable(bus, NULL, UNIT, "org.freedesktop.systemd1.Service",
 			    manager.preserve ? newer_vtable : service_vtable, NULL) >= 0);
 	assert_true(sd_bus_start(bus) >= 0);
@@ -104,7 +108,8 @@ static void *run_manager(void *arg)
 	return NULL;
 }
 
-static void start_manager(uint32_t main_pid, uint32_t store_max, const char *notify_access, const char *kill_mode)
+static void start_manager(uint32_t main_pid, uint32_t store_max, const char *notify_access,
+	const char *kill_mode)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 
@@ -205,7 +210,10 @@ static void a_manager_that_can_be_asked_is_asked(void **state)
 	} cases[] = {
 		{true, 1024, "main", "control-group", "on-failure", NULL, {1024, true}},
 		{true, 1024, "main", "control-group", "always", "restart", {1024, true}},
-		/* What a unit that is not started anew has stored is dropped, unless it is told to keep it. */
+		/*
+		 * What a unit that is not started anew has stored is dropped, unless it is told to
+		 * keep it.
+		 */
 		{true, 1024, "main", "control-group", "no", NULL, {0, true}},
 		{true, 1024, "main", "control-group", "on-success", "restart", {0, true}},
 		{true, 1024, "main", "control-group", "no", "yes", {1024, true}},
@@ -222,8 +230,8 @@ static void a_manager_that_can_be_asked_is_asked(void **state)
 		manager.restart = cases[i].restart;
 		manager.preserve = cases[i].preserve;
 		setenv("FDSTORE", "7", 1);
-		start_manager(cases[i].is_main ? (uint32_t)getpid() : 1, cases[i].store_max, cases[i].notify_access,
-			cases[i].kill_mode);
+		start_manager(cases[i].is_main ? (uint32_t)getpid() : 1, cases[i].store_max,
+			cases[i].notify_access, cases[i].kill_mode);
 		struct weft_supervision s = find();
 		end_manager();
 		assert_int_equal(manager.asked, 1);

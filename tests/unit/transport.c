@@ -48,7 +48,10 @@ static void stub_dereg(struct tp_mem *mem)
 static int stub_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
 	struct weft_error *err)
 {
-	stub.conn.info = (struct tp_info){.size_bytes = 4096, .max_io_bytes = 4096, .min_block_bytes = 1, .depth = 4};
+	stub.conn.info = (struct tp_info){.size_bytes = 4096,
+		.max_io_bytes = 4096,
+		.min_block_bytes = 1,
+		.depth = 4};
 	stub.conn.state = TP_READY;
 	*ret = &stub.conn;
 	return 0;
@@ -194,8 +197,8 @@ static void undone_operations_say_why_as_far_as_it_is_known(void **state)
 {
 	static const struct {
 		int code, status;
-	} cases[] = {{ECANCELED, -ECANCELED}, {ESTALE, -ESTALE}, {ETIMEDOUT, -ETIMEDOUT}, {EPROTO, -ENOTCONN},
-		{ECONNRESET, -ENOTCONN}, {ENOTCONN, -ENOTCONN}};
+	} cases[] = {{ECANCELED, -ECANCELED}, {ESTALE, -ESTALE}, {ETIMEDOUT, -ETIMEDOUT},
+		{EPROTO, -ENOTCONN}, {ECONNRESET, -ENOTCONN}, {ENOTCONN, -ENOTCONN}};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		conn->state = TP_READY;

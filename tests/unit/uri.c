@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* URIs: what is accepted, what is refused and why, and that the canonical text parses to the same. */
+/*
+ * URIs: what is accepted, what is refused and why, and that the canonical text parses to the same.
+ */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -122,7 +124,8 @@ static void what_is_wrong_is_refused_with_a_reason(void **state)
 		{"weft:r", "no host"},
 		{"127.0.0.1:22001/m", "is it weft://127.0.0.1:22001/m?"},
 		{"donor/m", "is it weft://donor/m?"},
-		{"weft+unix:///m?socket=s", "it looks like weft+unix:///scratch?socket=/run/donor.sock"},
+		{"weft+unix:///m?socket=s",
+			"it looks like weft+unix:///scratch?socket=/run/donor.sock"},
 		{"nbd+unix:///m", "it looks like nbd+unix:///export?socket=/run/server.sock"},
 		{"nbd://h:0/e", "it looks like nbd://192.0.2.7/export"},
 		{"weft:/h//r", "no host"},

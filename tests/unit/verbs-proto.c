@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The messages of the verbs transport: what is packed is unpacked; what a peer could send is refused or harmless. */
+/*
+ * The messages of the verbs transport: what is packed is unpacked; what a peer could send is
+ * refused or harmless.
+ */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -140,7 +143,8 @@ static void every_other_length_is_refused(void **state)
 
 static void the_part_of_a_striped_device_is_a_field(void **state)
 {
-	static const struct weft_stripe bad[] = {{0, 2, 65536}, {3, 2, 65536}, {1, 2, 0}, {1, 1, 65536}, {1, WEFT_STRIPE_MAX + 1, 1}};
+	static const struct weft_stripe bad[] = {{0, 2, 65536}, {3, 2, 65536}, {1, 2, 0},
+		{1, 1, 65536}, {1, WEFT_STRIPE_MAX + 1, 1}};
 	struct verbs_msg msg = example(VERBS_HELLO), back;
 	struct weft_hello *hello = &msg.hello.hello;
 	uint8_t buf[VERBS_MSG_MAX];
@@ -152,16 +156,19 @@ static void the_part_of_a_striped_device_is_a_field(void **state)
 	size_t len = verbs_pack(&msg, buf);
 	assert_int_equal(len, 148 + 4 + 4 + 16 + 4);
 	/* As the manual has it. */
-	static const uint8_t fields[] = {0, 5, 0, 16, 0, 0, 0, 2, 0, 0, 0, 16, 0, 0, 1, 0, 0, 0, 0, 0, 0, 6, 0, 0};
+	static const uint8_t fields[] = {0, 5, 0, 16, 0, 0, 0, 2, 0, 0, 0, 16, 0, 0, 1, 0, 0, 0, 0,
+		0, 0, 6, 0, 0};
 	assert_memory_equal(buf + 148 + 4, fields, sizeof(fields));
 	assert_int_equal(verbs_unpack(buf, len, &back), 0);
-	assert_true(weft_stripe_equal(&back.hello.hello.stripe, &hello->stripe) && back.hello.hello.new_contents);
+	assert_true(weft_stripe_equal(&back.hello.hello.stripe, &hello->stripe) &&
+		back.hello.hello.new_contents);
 	/* Whoever goes on with contents does not give them up. */
 	hello->epoch = 77;
 	assert_int_equal(verbs_unpack(buf, verbs_pack(&msg, buf), &back), -EPROTO);
 	hello->new_contents = false;
 	assert_int_equal(verbs_unpack(buf, verbs_pack(&msg, buf), &back), 0);
-	assert_true(back.hello.hello.epoch == 77 && back.hello.hello.stripe.count == 16 && !back.hello.hello.new_contents);
+	assert_true(back.hello.hello.epoch == 77 && back.hello.hello.stripe.count == 16 &&
+		!back.hello.hello.new_contents);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		hello->stripe = bad[i];
 		assert_int_equal(verbs_unpack(buf, verbs_pack(&msg, buf), &back), -EPROTO);
@@ -185,7 +192,8 @@ static void version_0_has_no_fields(void **state)
 	msg.hello.hello.wrote = true;
 	size_t len = verbs_pack(&msg, buf);
 	assert_int_equal(verbs_unpack(buf, len, &back), 0);
-	assert_true(back.hello.hello.granted == 99 && back.hello.hello.wrote && !back.hello.hello.version0 && back.hello.unknown == 0);
+	assert_true(back.hello.hello.granted == 99 && back.hello.hello.wrote &&
+		!back.hello.hello.version0 && back.hello.unknown == 0);
 	/* A field that nobody knows: skipped, or named. */
 	for (unsigned must = 0; must <= 1; must++) {
 		uint8_t more[] = {must ? 0x80 : 0, 200, 0, 3, 'a', 'b', 'c'};
@@ -205,7 +213,8 @@ static void version_0_has_no_fields(void **state)
 	msg.hello.hello.version0 = true;
 	assert_int_equal(verbs_pack(&msg, buf), 148 + 4);
 	assert_int_equal(verbs_unpack(buf, 148 + 4, &back), 0);
-	assert_true(back.hello.hello.version0 && back.hello.hello.granted == 0 && back.hello.hello.epoch == 77);
+	assert_true(back.hello.hello.version0 && back.hello.hello.granted == 0 &&
+		back.hello.hello.epoch == 77);
 	msg.hello.hello.epoch = 0;
 	msg.hello.hello.expect = 5;
 	len = verbs_pack(&msg, buf);
@@ -295,11 +304,13 @@ static void ranges_belong_to_a_flush_and_are_counted(void **state)
 	assert_true(back.request.more);
 	assert_int_equal(back.request.nr_ranges, VERBS_RANGES_PER_MESSAGE);
 	for (unsigned i = 0; i < VERBS_RANGES_PER_MESSAGE; i++)
-		assert_true(back.request.range[i].off == UINT64_MAX - i && back.request.range[i].len == i);
+		assert_true(back.request.range[i].off == UINT64_MAX - i &&
+			back.request.range[i].len == i);
 	/* One more than there is, one less, and more than there may be. */
 	uint32_t *nr = (uint32_t *)(buf + 20);
 	assert_int_equal(be32toh(*nr), VERBS_RANGES_PER_MESSAGE);
-	const uint32_t wrong[] = {VERBS_RANGES_PER_MESSAGE + 1, VERBS_RANGES_PER_MESSAGE - 1, 0, UINT32_MAX, 1u << 28};
+	const uint32_t wrong[] = {VERBS_RANGES_PER_MESSAGE + 1, VERBS_RANGES_PER_MESSAGE - 1, 0,
+		UINT32_MAX, 1u << 28};
 	for (unsigned i = 0; i < WEFT_ARRAY_LEN(wrong); i++) {
 		*nr = htobe32(wrong[i]);
 		assert_int_equal(verbs_unpack(buf, len, &back), -EPROTO);
@@ -382,8 +393,10 @@ static void spoilt_messages_are_refused_or_sound(void **state)
 			assert_true(weft_name_valid(back.hello.hello.name));
 			break;
 		case VERBS_GRANT:
-			assert_true(back.grant.nr_chunks > 0 && back.grant.nr_chunks <= VERBS_MAX_CHUNKS);
-			assert_int_equal(verbs_nr_chunks(back.grant.size_bytes, back.grant.chunk_bytes),
+			assert_true(back.grant.nr_chunks > 0 &&
+				back.grant.nr_chunks <= VERBS_MAX_CHUNKS);
+			assert_int_equal(verbs_nr_chunks(back.grant.size_bytes,
+						 back.grant.chunk_bytes),
 				back.grant.nr_chunks);
 			break;
 		case VERBS_CHUNKS:

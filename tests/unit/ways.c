@@ -104,10 +104,12 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_way_is_never_left),
-		cmocka_unit_test(a_better_way_that_is_refused_is_left_and_one_that_works_is_not_looked_at),
+		cmocka_unit_test(
+			a_better_way_that_is_refused_is_left_and_one_that_works_is_not_looked_at),
 		cmocka_unit_test(where_nothing_works_all_are_tried_in_turn),
 		cmocka_unit_test(a_look_that_fails_is_repeated_at_the_next_address),
-		cmocka_unit_test(the_wait_doubles_while_it_flaps_and_begins_anew_after_a_steady_time),
+		cmocka_unit_test(
+			the_wait_doubles_while_it_flaps_and_begins_anew_after_a_steady_time),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The transport "mem".  A connection belongs to one thread; a donor's fence and the thread that waits for its
- * grant only set atomics and expire the timer.  Invariant: memory of the region is touched
- * only by mem_progress(), and never after the grant was released.
+ * The transport "mem".  A connection belongs to one thread; a donor's fence and the thread that
+ * waits for its grant only set atomics and expire the timer.  Invariant: memory of the region is
+ * touched only by mem_progress(), and never after the grant was released.
  */
 #include "transports/mem/mem.h"
 
@@ -76,7 +76,8 @@ static int mem_open(const void *config, struct tp **ret, struct weft_error *err)
 		tp->own = calloc(1, tp->config->size_bytes);
 		if (!tp->own) {
 			free(tp);
-			return weft_error_set(err, ENOMEM, "cannot take the region's memory: out of memory");
+			return weft_error_set(err, ENOMEM,
+				"cannot take the region's memory: out of memory");
 		}
 	}
 	*ret = &tp->tp;
@@ -123,13 +124,15 @@ static void mem_fence(void *ctx)
 static void *granter_main(void *ctx)
 {
 	struct mem_conn *mem = ctx;
-	int r = weft_donor_find(mem->config->donor, mem->region, &mem->granted, NULL, &mem->refused);
+	int r = weft_donor_find(mem->config->donor, mem->region, &mem->granted, NULL,
+		&mem->refused);
 
 	if (r == 0 && mem->granted->backing != WEFT_BACKING_MEMORY)
-		r = weft_error_set(&mem->refused, EOPNOTSUPP, "region '%s' is not memory", mem->region);
+		r = weft_error_set(&mem->refused, EOPNOTSUPP, "region '%s' is not memory",
+			mem->region);
 	if (r == 0)
-		r = weft_donor_grant(mem->config->donor, mem->granted, &mem->hello, "this process", "mem",
-			mem_fence, mem, &mem->grant, &mem->refused);
+		r = weft_donor_grant(mem->config->donor, mem->granted, &mem->hello, "this process",
+			"mem", mem_fence, mem, &mem->grant, &mem->refused);
 	atomic_store(&mem->grant_state, r < 0 ? GRANT_REFUSED : GRANT_GIVEN);
 	timer_at(mem, 1);
 	return NULL;
@@ -158,7 +161,10 @@ static int mem_connect(struct tp *tp, const struct tp_target *target, struct tp_
 		goto fail;
 	}
 	if (config->donor) {
-		/* A grant may wait for the sessions that it supersedes, which this very thread may own. */
+		/*
+		 * A grant may wait for the sessions that it supersedes, which this very thread may
+		 * own.
+		 */
 		mem->grant_state = GRANT_ASKED;
 		r = pthread_create(&mem->granter, NULL, granter_main, mem);
 		if (r != 0) {
@@ -324,8 +330,8 @@ static int carry_out(struct mem_conn *mem, struct tp_op *op)
 		return 0;
 	case TP_ZERO:
 		if (mem->granted)
-			return weft_region_zero(mem->granted, op->off, op->len, !(op->flags & TP_NO_HOLE),
-				op->flags & TP_FAST_ZERO);
+			return weft_region_zero(mem->granted, op->off, op->len,
+				!(op->flags & TP_NO_HOLE), op->flags & TP_FAST_ZERO);
 		memset(mem->base + op->off, 0, op->len);
 		return 0;
 	case TP_TRIM:
@@ -389,7 +395,8 @@ static int mem_progress(struct tp_conn *conn, struct tp_op **done, unsigned max)
 
 		if (!op)
 			break;
-		if (op->priv[PRIV_NR] == atomic_load(&config->kill_at) || atomic_load(&config->kill_each)) {
+		if (op->priv[PRIV_NR] == atomic_load(&config->kill_at) ||
+			atomic_load(&config->kill_each)) {
 			if (op->kind == TP_WRITE)
 				memcpy(mem->base + op->off, op->buf, op->len / 2);
 			tp_conn_fail(conn, ECONNRESET, "told to die");
@@ -431,10 +438,13 @@ static int mem_arm(struct tp_conn *conn)
 			due = weft_now_ns() + 1000000; /* looks again whether it still is */
 	}
 	timer_at(mem, due);
-	/* After the timer: a fence or a grant in between has either been seen here or expires it. */
+	/*
+	 * After the timer: a fence or a grant in between has either been seen here or expires it.
+	 */
 	switch (conn->state) {
 	case TP_CONNECTING:
-		work = atomic_load(&mem->grant_state) != GRANT_ASKED || atomic_load(&mem->config->refuse);
+		work = atomic_load(&mem->grant_state) != GRANT_ASKED ||
+			atomic_load(&mem->config->refuse);
 		break;
 	case TP_READY:
 		work = atomic_load(&mem->fenced) || (due && due <= weft_now_ns());

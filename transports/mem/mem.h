@@ -3,8 +3,8 @@
  * The transport "mem": a region in this process, for tests.  It delays, fails, reorders, holds and
  * kills on demand, so that whatever stands on transports can be tried against each of these.
  *
- * config of tp_mem_ops: a struct mem_config, which must outlive the transport and may be shared by any
- * number of them (a lane each); NULL: mem_home.
+ * config of tp_mem_ops: a struct mem_config, which must outlive the transport and may be shared by
+ * any number of them (a lane each); NULL: mem_home.
  */
 #ifndef WEFT_TRANSPORTS_MEM_MEM_H
 #define WEFT_TRANSPORTS_MEM_MEM_H
@@ -21,24 +21,29 @@ struct mem_config {
 
 	/* A donor's regions (memory ones only), with its grants and fences; NULL: what follows. */
 	struct weft_donor *donor;
-	void *base;          /* the region's memory; NULL: each transport allocates its own, zeroed */
+	/* the region's memory; NULL: each transport allocates its own, zeroed */
+	void *base;
 	uint64_t size_bytes; /* of the region */
 	uint64_t epoch;
 	uint32_t lease_ms;
 	const char *region; /* its name; NULL: any */
 	uint32_t depth, max_io_bytes, min_block_bytes; /* 0: 128, 1 MiB, 1 */
 	/* Taken from what it can do. */
-	bool read_only, no_epoch, no_flush, no_fua, no_trim, no_zero, no_fast_zero, no_cache, no_multi_conn;
-	bool flush_each_conn; /* a FLUSH covers its own connection's changes, and those of connections that ended */
+	bool read_only, no_epoch, no_flush, no_fua, no_trim, no_zero, no_fast_zero, no_cache,
+		no_multi_conn;
+	/* a FLUSH covers its own connection's changes, and those of connections that ended */
+	bool flush_each_conn;
 
 	/* Knobs; any thread, any time. */
 	_Atomic uint64_t delay_ns; /* from post to completion */
-	_Atomic uint64_t reorder;  /* seed: completions come in a random order; 0: in that of the posts */
+	/* seed: completions come in a random order; 0: in that of the posts */
+	_Atomic uint64_t reorder;
 	_Atomic uint64_t fail_at;  /* the Nth operation accepted (see nr_ops) fails with … */
 	_Atomic int fail_error;    /* … this, positive; it changes nothing */
 	_Atomic uint64_t kill_at;  /* the Nth operation kills its connection, a WRITE half done */
 	_Atomic bool kill_each;    /* so does each */
-	_Atomic bool hold;         /* nothing completes; a clear hold is seen at the next progress */
+	/* nothing completes; a clear hold is seen at the next progress */
+	_Atomic bool hold;
 	_Atomic int refuse;        /* connecting fails with this, positive */
 
 	/* Counted. */

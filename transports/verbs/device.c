@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Devices, the meaning of their errors, and message buffers, for both ends of the verbs transport.
- * Invariant: every wc status and every event of the connection manager gets its errno here and nowhere else.
+ * Invariant: every wc status and every event of the connection manager gets its errno here and
+ * nowhere else.
  */
 #include "transports/verbs/device.h"
 
@@ -24,8 +25,9 @@ int verbs_devices(struct ibv_context ***ret, int *ret_nr, struct weft_error *err
 	int nr = 0;
 
 	/*
-	 * Whoever mounts a file runs a program for that: where the kernel does not copy pinned pages for a child itself (before
-	 * 5.12), the child would leave the device with pages that are not ours any more.  Without devices it has no meaning.
+	 * Whoever mounts a file runs a program for that: where the kernel does not copy pinned
+	 * pages for a child itself (before 5.12), the child would leave the device with pages that
+	 * are not ours any more.  Without devices it has no meaning.
 	 */
 	ibv_fork_init();
 	errno = 0;
@@ -47,8 +49,10 @@ int verbs_devices(struct ibv_context ***ret, int *ret_nr, struct weft_error *err
 		return weft_error_set(err, ENODEV, "cannot use RDMA: " VERBS_NO_DEVICE_TEXT);
 	default:
 		return weft_error_set(err, code,
-			"cannot open the RDMA devices: %s (are the modules rdma_ucm and ib_uverbs loaded, "
-			"and may this user open /dev/infiniband/*?)", strerror(code));
+			"cannot open the RDMA devices: %s (are the modules rdma_ucm and ib_uverbs "
+			"loaded, "
+			"and may this user open /dev/infiniband/*?)",
+			strerror(code));
 	}
 }
 
@@ -62,7 +66,8 @@ int verbs_wc_errno(enum ibv_wc_status status)
 	case IBV_WC_RESP_TIMEOUT_ERR:
 		return -ETIMEDOUT;
 	case IBV_WC_WR_FLUSH_ERR: /* the queue pair was ended: not done, for another reason */
-	case IBV_WC_REM_ACCESS_ERR: /* bounds are ours to check, so the key is dead: access was revoked */
+	case IBV_WC_REM_ACCESS_ERR: /* bounds are ours to check, so the key is dead: access was
+				       revoked */
 	case IBV_WC_REM_ABORT_ERR:
 	case IBV_WC_REM_OP_ERR:
 	case IBV_WC_REM_INV_REQ_ERR:
@@ -85,22 +90,27 @@ static int refused(int code, const char *peer, struct weft_error *err)
 {
 	switch (code) {
 	case ECONNREFUSED:
-		return weft_error_set(err, code, "cannot connect to %s over RDMA: nobody listens there "
-			"(`weft list` shows what a donor offers)", peer);
+		return weft_error_set(err, code,
+			"cannot connect to %s over RDMA: nobody listens there "
+			"(`weft list` shows what a donor offers)",
+			peer);
 	case EBUSY:
-		return weft_error_set(err, code, "%s has too many connections that wait for a grant", peer);
+		return weft_error_set(err, code,
+			"%s has too many connections that wait for a grant", peer);
 	case EPROTONOSUPPORT:
 		return weft_error_set(err, code, "%s speaks another version of the protocol", peer);
 	case ESHUTDOWN:
 		return weft_error_set(err, code, "%s is stopping", peer);
 	default:
-		return weft_error_set(err, code, "%s refused the connection: %s", peer, strerror(code));
+		return weft_error_set(err, code, "%s refused the connection: %s", peer,
+			strerror(code));
 	}
 }
 
 int verbs_event_errno(const struct rdma_cm_event *event, const char *peer, struct weft_error *err)
 {
-	enum { REJ_INVALID_SERVICE_ID = 8, REJ_CONSUMER_DEFINED = 28 }; /* InfiniBand spec 12.6.7.2 */
+	/* InfiniBand spec 12.6.7.2 */
+	enum { REJ_INVALID_SERVICE_ID = 8, REJ_CONSUMER_DEFINED = 28 };
 	int status = event->status < 0 ? -event->status : event->status, error;
 
 	switch (event->event) {
@@ -115,14 +125,16 @@ int verbs_event_errno(const struct rdma_cm_event *event, const char *peer, struc
 		return 0;
 	case RDMA_CM_EVENT_ADDR_CHANGE:
 		/* The address moved to another device: this path does not come back. */
-		return weft_error_set(err, ENOTCONN, "the address of the path to %s moved to another device",
-			peer);
+		return weft_error_set(err, ENOTCONN,
+			"the address of the path to %s moved to another device", peer);
 	case RDMA_CM_EVENT_ADDR_ERROR:
 	case RDMA_CM_EVENT_ROUTE_ERROR:
 		if (status == ENODEV || status == EADDRNOTAVAIL)
 			return weft_error_set(err, ENODEV,
 				"cannot connect to %s over RDMA: the way there leads through an "
-				"interface without an RDMA device (`rdma link` shows which have one)", peer);
+				"interface without an RDMA device (`rdma link` shows which have "
+				"one)",
+				peer);
 		if (status == ETIMEDOUT || status == EAGAIN)
 			return weft_error_set(err, EHOSTUNREACH, "cannot connect to %s over RDMA: "
 				"no host answers at that address", peer);
@@ -142,9 +154,11 @@ int verbs_event_errno(const struct rdma_cm_event *event, const char *peer, struc
 			"cannot connect to %s over RDMA: rejected, reason %d", peer, event->status);
 	case RDMA_CM_EVENT_CONNECT_ERROR:
 		return weft_error_set(err, status ? status : EIO,
-			"cannot connect to %s over RDMA: %s", peer, strerror(status ? status : EIO));
+			"cannot connect to %s over RDMA: %s", peer,
+			strerror(status ? status : EIO));
 	case RDMA_CM_EVENT_DEVICE_REMOVAL:
-		return weft_error_set(err, ENOTCONN, "the RDMA device of the path to %s was removed", peer);
+		return weft_error_set(err, ENOTCONN,
+			"the RDMA device of the path to %s was removed", peer);
 	case RDMA_CM_EVENT_DISCONNECTED:
 	default:
 		return weft_error_set(err, ENOTCONN, "%s closed the connection", peer);
@@ -176,8 +190,8 @@ void verbs_address_text(const struct sockaddr *address, char *buf, size_t len)
 }
 
 /*
- * The index of our GID in the port's table, or -1.  An address has an entry for RoCE v1 and one for v2:
- * the kernel takes v2.
+ * The index of our GID in the port's table, or -1.  An address has an entry for RoCE v1 and one for
+ * v2: the kernel takes v2.
  */
 static int gid_index(struct rdma_cm_id *id)
 {
@@ -188,7 +202,8 @@ static int gid_index(struct rdma_cm_id *id)
 	int found = -1;
 
 	for (ssize_t i = 0; i < nr; i++) {
-		if (entries[i].port_num != id->port_num || memcmp(&entries[i].gid, gid, sizeof(*gid)) != 0)
+		if (entries[i].port_num != id->port_num ||
+			memcmp(&entries[i].gid, gid, sizeof(*gid)) != 0)
 			continue;
 		if (found < 0 || entries[i].gid_type == IBV_GID_TYPE_ROCE_V2)
 			found = (int)entries[i].gid_index;
@@ -203,8 +218,8 @@ void verbs_path_text(struct rdma_cm_id *id, char *buf, size_t len)
 
 	verbs_address_text(rdma_get_local_addr(id), from, sizeof(from));
 	verbs_address_text(rdma_get_peer_addr(id), to, sizeof(to));
-	snprintf(buf, len, "%s gid %d %s -> %s", ibv_get_device_name(id->verbs->device), gid_index(id), from,
-		to);
+	snprintf(buf, len, "%s gid %d %s -> %s", ibv_get_device_name(id->verbs->device),
+		gid_index(id), from, to);
 }
 
 int verbs_memlock_check(uint64_t bytes, struct weft_error *err)
@@ -212,12 +227,15 @@ int verbs_memlock_check(uint64_t bytes, struct weft_error *err)
 	struct rlimit limit;
 	char need[16], have[16];
 
-	if (geteuid() == 0 || getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
-		limit.rlim_cur >= bytes)
+	if (geteuid() == 0 || getrlimit(RLIMIT_MEMLOCK, &limit) != 0 ||
+		limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= bytes)
 		return 0;
-	return weft_error_set(err, ENOMEM, "cannot register %s with the RDMA device: the limit on locked "
-		"memory is %s (raise it: `ulimit -l unlimited`, memlock in /etc/security/limits.conf, "
-		"LimitMEMLOCK=infinity in a unit)", weft_format_size(bytes, need, sizeof(need)),
+	return weft_error_set(err, ENOMEM,
+		"cannot register %s with the RDMA device: the limit on locked "
+		"memory is %s (raise it: `ulimit -l unlimited`, memlock in "
+		"/etc/security/limits.conf, "
+		"LimitMEMLOCK=infinity in a unit)",
+		weft_format_size(bytes, need, sizeof(need)),
 		weft_format_size(limit.rlim_cur, have, sizeof(have)));
 }
 
@@ -227,13 +245,17 @@ int verbs_reg_failed(int code, uint64_t bytes, struct weft_error *err)
 
 	weft_format_size(bytes, size, sizeof(size));
 	if (code == ENOMEM)
-		return weft_error_set(err, code, "cannot register %s with the RDMA device: out of memory, or "
-			"the limit on locked memory (`ulimit -l`) is too low for it", size);
+		return weft_error_set(err, code,
+			"cannot register %s with the RDMA device: out of memory, or "
+			"the limit on locked memory (`ulimit -l`) is too low for it",
+			size);
 	if (code == EFAULT)
-		return weft_error_set(err, code, "cannot register %s with the RDMA device: this kind of "
-			"memory cannot be pinned", size);
-	return weft_error_set(err, code ? code : EIO, "cannot register %s with the RDMA device: %s", size,
-		strerror(code ? code : EIO));
+		return weft_error_set(err, code,
+			"cannot register %s with the RDMA device: this kind of "
+			"memory cannot be pinned",
+			size);
+	return weft_error_set(err, code ? code : EIO, "cannot register %s with the RDMA device: %s",
+		size, strerror(code ? code : EIO));
 }
 
 int verbs_nonblocking(int fd)
@@ -255,7 +277,8 @@ int verbs_bufs_init(struct verbs_bufs *bufs, struct ibv_pd *pd, unsigned nr_recv
 	struct weft_error *err)
 {
 	size_t len = (size_t)(nr_recv + nr_send) * VERBS_MSG_MAX;
-	uint8_t *data = nr_recv + nr_send <= WEFT_ARRAY_LEN(bufs->busy) ? verbs_pages_new(len) : NULL;
+	uint8_t *data =
+		nr_recv + nr_send <= WEFT_ARRAY_LEN(bufs->busy) ? verbs_pages_new(len) : NULL;
 
 	if (!data)
 		return weft_error_set(err, ENOMEM, "cannot take message buffers: out of memory");

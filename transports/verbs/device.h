@@ -17,8 +17,8 @@
 
 enum {
 	/*
-	 * A dead peer shows after (RETRIES + 1) * 4.096 us * 2^ACK_TIMEOUT = 0.94 s.  7 retries would mean "for
-	 * ever" to some devices (rxe), and so it does for RNR to all.
+	 * A dead peer shows after (RETRIES + 1) * 4.096 us * 2^ACK_TIMEOUT = 0.94 s.  7 retries
+	 * would mean "for ever" to some devices (rxe), and so it does for RNR to all.
 	 */
 	VERBS_RETRIES = 6,
 	VERBS_ACK_TIMEOUT = 15,
@@ -31,8 +31,8 @@ enum {
 	"`rdma link add rxe0 type rxe netdev ETH` makes a software one)"
 
 /*
- * All RDMA devices, as rdma_cm opened them: free with rdma_free_devices().  -ENODEV: none; -EACCES and such:
- * the device files cannot be used.
+ * All RDMA devices, as rdma_cm opened them: free with rdma_free_devices().  -ENODEV: none; -EACCES
+ * and such: the device files cannot be used.
  */
 int verbs_devices(struct ibv_context ***ret, int *ret_nr, struct weft_error *err);
 
@@ -40,12 +40,16 @@ int verbs_devices(struct ibv_context ***ret, int *ret_nr, struct weft_error *err
 int verbs_wc_errno(enum ibv_wc_status status);
 
 /*
- * The negative errno of a connection manager's event that ends or refuses a connection; 0: this event does
- * not.  Fills err for people; peer: "10.0.0.2:10809".  The event's private data is looked at: the donor's reason.
+ * The negative errno of a connection manager's event that ends or refuses a connection; 0: this
+ * event does not.  Fills err for people; peer: "10.0.0.2:10809".  The event's private data is
+ * looked at: the donor's reason.
  */
 int verbs_event_errno(const struct rdma_cm_event *event, const char *peer, struct weft_error *err);
 
-/* Makes the ACK timeout ours; before rdma_connect() or rdma_accept().  Devices may refuse: their own holds then. */
+/*
+ * Makes the ACK timeout ours; before rdma_connect() or rdma_accept().  Devices may refuse: their
+ * own holds then.
+ */
 void verbs_set_timeout(struct rdma_cm_id *id);
 
 /* Shown to people: "rxe0 gid 1 10.9.0.1:20049 -> 10.9.0.2:20049", of an id whose route is known. */
@@ -62,15 +66,19 @@ int verbs_memlock_check(uint64_t bytes, struct weft_error *err);
 int verbs_reg_failed(int code, uint64_t bytes, struct weft_error *err);
 
 /*
- * len bytes of zeros to register, which have their pages to themselves: the kernel pins whole pages, and keeps them from
- * the children of a program that asked for that (ibv_fork_init(3)).  NULL: out of memory.  free(3) ends them.
+ * len bytes of zeros to register, which have their pages to themselves: the kernel pins whole
+ * pages, and keeps them from the children of a program that asked for that (ibv_fork_init(3)).
+ * NULL: out of memory.  free(3) ends them.
  */
 void *verbs_pages_new(size_t len);
 
 /* Closes an event channel's or completion channel's eyes: O_NONBLOCK. */
 int verbs_nonblocking(int fd);
 
-/* Message buffers of one control connection: the first nr_recv are posted, the others are for sending. */
+/*
+ * Message buffers of one control connection: the first nr_recv are posted, the others are for
+ * sending.
+ */
 struct verbs_bufs {
 	uint8_t *data; /* nr * VERBS_MSG_MAX */
 	struct ibv_mr *mr;
@@ -89,8 +97,8 @@ static inline uint8_t *verbs_bufs_at(struct verbs_bufs *bufs, unsigned i)
 	return bufs->data + (size_t)i * VERBS_MSG_MAX;
 }
 /*
- * Packs and sends.  wr_id: wr_base + the number of the buffer, which verbs_bufs_sent() gives back at its
- * completion.  0; -EAGAIN: no buffer is free; or -errno.
+ * Packs and sends.  wr_id: wr_base + the number of the buffer, which verbs_bufs_sent() gives back
+ * at its completion.  0; -EAGAIN: no buffer is free; or -errno.
  */
 int verbs_bufs_send(struct verbs_bufs *bufs, struct ibv_qp *qp, const struct verbs_msg *msg,
 	uint64_t wr_base);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * weft doctor: what the kernel tells of RDMA devices over netlink alone, as `rdma resource show qp` does.
+ * weft doctor: what the kernel tells of RDMA devices over netlink alone, as `rdma resource show qp`
+ * does.
  *
- * Each port has a queue pair of the kernel's for management messages (GSI), over which connections are made.  A driver that leaves it in the
- * error state, as soft-RoCE's does when its link goes down under a connection, shows an active port that answers nobody.
+ * Each port has a queue pair of the kernel's for management messages (GSI), over which connections
+ * are made.  A driver that leaves it in the error state, as soft-RoCE's does when its link goes
+ * down under a connection, shows an active port that answers nobody.
  */
 #include <netlink/msg.h>
 #include <netlink/netlink.h>
@@ -26,8 +28,9 @@ static int on_device(struct nl_msg *msg, void *ctx)
 	struct nlattr *attrs[RDMA_NLDEV_ATTR_MAX];
 	struct search *search = ctx;
 
-	if (nlmsg_parse(nlmsg_hdr(msg), 0, attrs, RDMA_NLDEV_ATTR_MAX - 1, NULL) == 0 && attrs[RDMA_NLDEV_ATTR_DEV_INDEX] &&
-		attrs[RDMA_NLDEV_ATTR_DEV_NAME] && strcmp(nla_get_string(attrs[RDMA_NLDEV_ATTR_DEV_NAME]), search->device) == 0)
+	if (nlmsg_parse(nlmsg_hdr(msg), 0, attrs, RDMA_NLDEV_ATTR_MAX - 1, NULL) == 0 &&
+		attrs[RDMA_NLDEV_ATTR_DEV_INDEX] && attrs[RDMA_NLDEV_ATTR_DEV_NAME] &&
+		strcmp(nla_get_string(attrs[RDMA_NLDEV_ATTR_DEV_NAME]), search->device) == 0)
 		search->index = nla_get_u32(attrs[RDMA_NLDEV_ATTR_DEV_INDEX]);
 	return NL_OK;
 }
@@ -38,28 +41,34 @@ static int on_queue_pairs(struct nl_msg *msg, void *ctx)
 	struct search *search = ctx;
 	int rest;
 
-	if (nlmsg_parse(nlmsg_hdr(msg), 0, attrs, RDMA_NLDEV_ATTR_MAX - 1, NULL) != 0 || !attrs[RDMA_NLDEV_ATTR_RES_QP])
+	if (nlmsg_parse(nlmsg_hdr(msg), 0, attrs, RDMA_NLDEV_ATTR_MAX - 1, NULL) != 0 ||
+		!attrs[RDMA_NLDEV_ATTR_RES_QP])
 		return NL_OK;
 	nla_for_each_nested(entry, attrs[RDMA_NLDEV_ATTR_RES_QP], rest) {
 		struct nlattr *qp[RDMA_NLDEV_ATTR_MAX];
 
-		search->failed |= nla_parse_nested(qp, RDMA_NLDEV_ATTR_MAX - 1, entry, NULL) == 0 && qp[RDMA_NLDEV_ATTR_RES_TYPE] &&
-			qp[RDMA_NLDEV_ATTR_RES_STATE] && nla_get_u8(qp[RDMA_NLDEV_ATTR_RES_TYPE]) == TYPE_GSI &&
+		search->failed |= nla_parse_nested(qp, RDMA_NLDEV_ATTR_MAX - 1, entry, NULL) == 0 &&
+			qp[RDMA_NLDEV_ATTR_RES_TYPE] && qp[RDMA_NLDEV_ATTR_RES_STATE] &&
+			nla_get_u8(qp[RDMA_NLDEV_ATTR_RES_TYPE]) == TYPE_GSI &&
 			nla_get_u8(qp[RDMA_NLDEV_ATTR_RES_STATE]) == STATE_ERR;
 	}
 	return NL_OK;
 }
 
 /* All that there is of one kind; index -1: of all devices. */
-static void ask(struct nl_sock *sock, int command, int64_t index, nl_recvmsg_msg_cb_t fn, struct search *search)
+static void ask(struct nl_sock *sock, int command, int64_t index, nl_recvmsg_msg_cb_t fn,
+	struct search *search)
 {
-	struct nl_msg *msg = nlmsg_alloc_simple(RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, command), NLM_F_REQUEST | NLM_F_DUMP);
+	struct nl_msg *msg = nlmsg_alloc_simple(RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, command),
+		NLM_F_REQUEST | NLM_F_DUMP);
 
 	if (!msg)
 		return;
 	nl_socket_modify_cb(sock, NL_CB_VALID, NL_CB_CUSTOM, fn, search);
-	if ((index < 0 || nla_put_u32(msg, RDMA_NLDEV_ATTR_DEV_INDEX, (uint32_t)index) == 0) && nl_send_auto(sock, msg) >= 0)
-		nl_recvmsgs_default(sock); /* an old kernel says that it does not know: nothing is found then */
+	if ((index < 0 || nla_put_u32(msg, RDMA_NLDEV_ATTR_DEV_INDEX, (uint32_t)index) == 0) &&
+		nl_send_auto(sock, msg) >= 0)
+		nl_recvmsgs_default(
+			sock); /* an old kernel says that it does not know: nothing is found then */
 	nlmsg_free(msg);
 }
 

@@ -154,17 +154,20 @@ static void say_failed(struct finding *f, const struct port *port)
 	char path[PATH_MAX], netdev[64];
 
 	finding_say(f, FINDING_MISSING,
-		"%s is ACTIVE, but makes no connections since its link was down: its queue pair for connection requests (GSI) is in the state ERR",
+		"%s is ACTIVE, but makes no connections since its link was down: its queue pair "
+		"for connection requests (GSI) is in the state ERR",
 		port->text);
 	/* The drivers that are software say what they are made of. */
 	snprintf(path, sizeof(path), "/sys/class/infiniband/%s/parent", port->device);
 	if (facts_line(path, "", netdev, sizeof(netdev)))
 		finding_fix_as_root(f,
-			"rdma link delete %s && rdma link add %s type rxe netdev %s  # end what uses it first: weft status",
+			"rdma link delete %s && rdma link add %s type rxe netdev %s  # end what "
+			"uses it first: weft status",
 			port->device, port->device, netdev);
 	else
 		finding_fix_as_root(f,
-			"unload its driver and load it again: modprobe -r and modprobe, of what `readlink "
+			"unload its driver and load it again: modprobe -r and modprobe, of what "
+			"`readlink "
 			"/sys/class/infiniband/%s/device/driver` names",
 			port->device);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Packs and unpacks the messages of the verbs transport.  Pure functions, any thread; the only file of this
- * transport that knows about byte order.
+ * Packs and unpacks the messages of the verbs transport.  Pure functions, any thread; the only file
+ * of this transport that knows about byte order.
  */
 #include "transports/verbs/proto.h"
 
@@ -41,7 +41,8 @@ struct wire_hello {
 	/* the region's name, region_len bytes; then fields */
 } PACKED;
 _Static_assert(sizeof(struct wire_hello) == 148, "hello");
-_Static_assert(sizeof(struct wire_hello) + VERBS_REGION_MAX + VERBS_FIELDS_MAX <= VERBS_MSG_MAX, "hello fits");
+_Static_assert(sizeof(struct wire_hello) + VERBS_REGION_MAX + VERBS_FIELDS_MAX <= VERBS_MSG_MAX,
+	"hello fits");
 
 struct wire_field {
 	uint16_t number;
@@ -197,7 +198,8 @@ static struct verbs_chunk chunk_from_wire(const struct wire_chunk *wire)
 	return (struct verbs_chunk){.addr = be64toh(wire->addr), .rkey = be32toh(wire->rkey)};
 }
 
-static size_t pack_field(uint8_t *buf, size_t len, uint16_t number, const void *value, uint16_t value_len)
+static size_t pack_field(uint8_t *buf, size_t len, uint16_t number, const void *value,
+	uint16_t value_len)
 {
 	struct wire_field field = {.number = htobe16(number), .length = htobe16(value_len)};
 
@@ -208,7 +210,8 @@ static size_t pack_field(uint8_t *buf, size_t len, uint16_t number, const void *
 }
 
 /* Cuts the first field off; false: malformed. */
-static bool next_field(const uint8_t **p, size_t *left, uint16_t *ret_number, const uint8_t **ret_value, size_t *ret_len)
+static bool next_field(const uint8_t **p, size_t *left, uint16_t *ret_number,
+	const uint8_t **ret_value, size_t *ret_len)
 {
 	struct wire_field field;
 
@@ -259,7 +262,8 @@ static size_t pack_hello(const struct verbs_msg *msg, uint8_t *buf)
 			len = pack_field(buf, len, VERBS_FIELD_WROTE, NULL, 0);
 	}
 	if (hello->stripe.count) {
-		struct wire_stripe stripe = {htobe32(hello->stripe.index), htobe32(hello->stripe.count), htobe64(hello->stripe.unit_bytes)};
+		struct wire_stripe stripe = {htobe32(hello->stripe.index),
+			htobe32(hello->stripe.count), htobe64(hello->stripe.unit_bytes)};
 
 		len = pack_field(buf, len, VERBS_FIELD_STRIPE, &stripe, sizeof(stripe));
 		if (hello->new_contents)
@@ -285,7 +289,9 @@ static size_t pack_grant(const struct verbs_msg *msg, uint8_t *buf)
 	memcpy(wire->offers, msg->grant.offers, strnlen(msg->grant.offers, VERBS_OFFERS_MAX));
 	if (msg->grant.version0)
 		return sizeof(*wire);
-	return msg->grant.restorable ? pack_field(buf, sizeof(*wire), VERBS_FIELD_RESTORABLE, NULL, 0) : sizeof(*wire);
+	return msg->grant.restorable
+		? pack_field(buf, sizeof(*wire), VERBS_FIELD_RESTORABLE, NULL, 0)
+		: sizeof(*wire);
 }
 
 static size_t pack_refuse(const struct verbs_msg *msg, uint8_t *buf)
@@ -399,14 +405,16 @@ static int take_stripe(const uint8_t *value, size_t len, struct weft_stripe *ret
 	if (len != sizeof(wire) || ret->count)
 		return -EPROTO;
 	memcpy(&wire, value, sizeof(wire));
-	struct weft_stripe stripe = {be32toh(wire.index), be32toh(wire.count), be64toh(wire.unit_bytes)};
+	struct weft_stripe stripe = {be32toh(wire.index), be32toh(wire.count),
+		be64toh(wire.unit_bytes)};
 	if (!weft_stripe_valid(&stripe))
 		return -EPROTO;
 	*ret = stripe;
 	return 0;
 }
 
-static int unpack_hello_fields(const uint8_t *p, size_t left, struct weft_hello *hello, uint16_t *ret_unknown)
+static int unpack_hello_fields(const uint8_t *p, size_t left, struct weft_hello *hello,
+	uint16_t *ret_unknown)
 {
 	const uint8_t *value;
 	uint16_t number;
@@ -445,7 +453,8 @@ static int unpack_hello_fields(const uint8_t *p, size_t left, struct weft_hello 
 		if (r < 0)
 			return r;
 	}
-	if ((hello->expect && hello->epoch) || (hello->granted && !hello->epoch) || (hello->wrote && !hello->granted) ||
+	if ((hello->expect && hello->epoch) || (hello->granted && !hello->epoch) ||
+		(hello->wrote && !hello->granted) ||
 		(hello->new_contents && (hello->epoch || !hello->stripe.count)))
 		return -EPROTO;
 	return 0;
@@ -460,13 +469,15 @@ static int unpack_hello(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 		return -EPROTO;
 	size_t region_len = be16toh(wire->region_len);
 	const char *region = (const char *)buf + sizeof(*wire);
-	if (region_len > VERBS_REGION_MAX || len < sizeof(*wire) + region_len || memchr(region, '\0', region_len))
+	if (region_len > VERBS_REGION_MAX || len < sizeof(*wire) + region_len ||
+		memchr(region, '\0', region_len))
 		return -EPROTO;
 	hello.version0 = wire->version == 0;
 	memcpy(hello.id, wire->id, sizeof(hello.id));
 	hello.generation = be64toh(wire->generation);
 	hello.epoch = be64toh(wire->epoch);
-	if (wire->mode != WEFT_MODE_READ && wire->mode != WEFT_MODE_SHARED && wire->mode != WEFT_MODE_WRITE)
+	if (wire->mode != WEFT_MODE_READ && wire->mode != WEFT_MODE_SHARED &&
+		wire->mode != WEFT_MODE_WRITE)
 		return -EPROTO;
 	hello.mode = (enum weft_mode)wire->mode;
 	if (wire->name[WEFT_NAME_MAX] != '\0')
@@ -475,7 +486,8 @@ static int unpack_hello(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 	if (!weft_name_valid(hello.name) || hello.generation == 0)
 		return -EPROTO;
 	ret->hello.unknown = 0;
-	if (unpack_hello_fields(buf + sizeof(*wire) + region_len, len - sizeof(*wire) - region_len, &hello, &ret->hello.unknown) < 0)
+	if (unpack_hello_fields(buf + sizeof(*wire) + region_len, len - sizeof(*wire) - region_len,
+		    &hello, &ret->hello.unknown) < 0)
 		return -EPROTO;
 	ret->hello.hello = hello;
 	memcpy(ret->hello.proof, wire->proof, sizeof(wire->proof));
@@ -580,14 +592,16 @@ static int unpack_request(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 		wire->no_hole > 1 || wire->more > 1)
 		return -EPROTO;
 	uint32_t nr = be32toh(wire->nr_ranges);
-	if (nr > VERBS_RANGES_PER_MESSAGE || len != sizeof(*wire) + nr * sizeof(struct wire_range) ||
+	if (nr > VERBS_RANGES_PER_MESSAGE ||
+		len != sizeof(*wire) + nr * sizeof(struct wire_range) ||
 		(wire->kind != VERBS_FLUSH && (nr > 0 || wire->more)))
 		return -EPROTO;
 	for (uint32_t i = 0; i < nr; i++) {
 		struct wire_range range;
 
 		memcpy(&range, buf + sizeof(*wire) + i * sizeof(range), sizeof(range));
-		ret->request.range[i] = (struct verbs_range){.off = be64toh(range.off), .len = be64toh(range.len)};
+		ret->request.range[i] =
+			(struct verbs_range){.off = be64toh(range.off), .len = be64toh(range.len)};
 	}
 	ret->request.more = wire->more;
 	ret->request.nr_ranges = nr;

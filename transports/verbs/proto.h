@@ -2,10 +2,11 @@
 /*
  * The messages of the verbs transport: all of its byte order is in proto.c.
  *
- * A session is two connections of rdma_cm.  The first, "control", lives in a protection domain
- * of its own that holds message buffers and nothing else; on it the borrower says hello and the donor
- * grants.  The grant names memory keys and a token, good once, with which the borrower opens the second, "data", that
- * the donor accepts into the protection domain of the attachment's generation: one-sided READ and WRITE go there.
+ * A session is two connections of rdma_cm.  The first, "control", lives in a protection domain of
+ * its own that holds message buffers and nothing else; on it the borrower says hello and the donor
+ * grants.  The grant names memory keys and a token, good once, with which the borrower opens the
+ * second, "data", that the donor accepts into the protection domain of the attachment's generation:
+ * one-sided READ and WRITE go there.
  *
  *     borrower                                     donor
  *     REQ (private data: control)        ->
@@ -21,13 +22,13 @@
  *                                        <-        REPLY
  *     BYE                                ->
  *
- * Messages are SENDs on the control connection; big-endian, fixed layouts (a name's bytes come last).  Behind the fixed part of HELLO
- * and GRANT fields may follow, each with a number and a length; one that is not known is skipped, unless it says that it must
- * not be: then the hello is refused by its number.  A HELLO of version 0 (hello.h) has none, and is granted without.
+ * Messages are SENDs on the control connection; big-endian, fixed layouts (a name's bytes come
+ * last).  Behind the fixed part of HELLO and GRANT fields may follow, each with a number and a
+ * length; one that is not known is skipped, unless it says that it must not be: then the hello is
+ * refused by its number.  A HELLO of version 0 (hello.h) has none, and is granted without.
  * unpack() trusts nothing: what it lets through has every length and count inside its bounds.
- * weft-protocol(7) has all of this for other implementations; tests/unit/protocol-manual.c holds its
- * tables against this file.
- * Pure functions; any thread.
+ * weft-protocol(7) has all of this for other implementations; tests/unit/protocol-manual.c holds
+ * its tables against this file.  Pure functions; any thread.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_PROTO_H
 #define WEFT_TRANSPORTS_VERBS_PROTO_H
@@ -49,7 +50,8 @@ enum {
 	VERBS_CHUNKS_PER_MESSAGE = 256,
 	VERBS_MAX_CHUNKS = 1 << 20, /* 512 TiB of chunks of 512 MiB */
 	VERBS_FIELDS_MAX = 96,      /* bytes of them behind a HELLO or GRANT of ours */
-	VERBS_MSG_MAX = 4352,       /* the longest message: HELLO with the longest name and fields */
+	/* the longest message: HELLO with the longest name and fields */
+	VERBS_MSG_MAX = 4352,
 	VERBS_RANGES_PER_MESSAGE = 256,
 	VERBS_REQUESTS = 8,         /* REQUESTs without a REPLY at most */
 	VERBS_PRIVATE_BYTES = 24,   /* of a REQ; rdma_cm has room for 56 */
@@ -106,7 +108,8 @@ struct verbs_msg {
 		struct {
 			struct weft_hello hello; /* never anonymous */
 			uint8_t proof[VERBS_PROOF_BYTES]; /* zeros until there are keys */
-			char region[VERBS_REGION_MAX + 1]; /* NUL-terminated, otherwise a peer's bytes */
+			/* NUL-terminated, otherwise a peer's bytes */
+			char region[VERBS_REGION_MAX + 1];
 			uint16_t unknown; /* a field that must not be skipped; 0: none */
 		} hello;
 		struct {
@@ -117,15 +120,18 @@ struct verbs_msg {
 			uint32_t lease_ms, flags;
 			uint64_t chunk_bytes; /* every chunk but the last */
 			uint32_t nr_chunks;   /* together size_bytes */
-			struct verbs_chunk epoch_word; /* read-only; the epoch in big-endian order */
-			struct verbs_chunk beat_word;  /* write-only, 8 bytes: any change is a sign of life */
+			/* read-only; the epoch in big-endian order */
+			struct verbs_chunk epoch_word;
+			/* write-only, 8 bytes: any change is a sign of life */
+			struct verbs_chunk beat_word;
 			uint8_t token[VERBS_TOKEN_BYTES];
 			char offers[VERBS_OFFERS_MAX + 1];
 			bool restorable, version0; /* see tp_info */
 		} grant;
 		struct {
 			int error; /* negative errno, one of those that may travel */
-			bool version0; /* to a peer that knows only those of version 0; not in the message */
+			/* to a peer that knows only those of version 0; not in the message */
+			bool version0;
 			char text[VERBS_TEXT_MAX + 1]; /* printable */
 		} refuse;
 		struct {
@@ -139,7 +145,10 @@ struct verbs_msg {
 			uint8_t kind; /* enum verbs_request_kind */
 			bool no_hole;
 			uint64_t off, len; /* not yet checked against the region */
-			/* FLUSH of a file region: what WRITEs changed since the last, likewise not checked. */
+			/*
+			 * FLUSH of a file region: what WRITEs changed since the last, likewise not
+			 * checked.
+			 */
 			bool more; /* it goes on with the next REQUEST, which may flush */
 			uint32_t nr_ranges;
 			struct verbs_range range[VERBS_RANGES_PER_MESSAGE];
@@ -153,9 +162,15 @@ struct verbs_msg {
 	};
 };
 
-/* Into buf of VERBS_MSG_MAX; returns the length.  The message is ours, so it is asserted to be right. */
+/*
+ * Into buf of VERBS_MSG_MAX; returns the length.  The message is ours, so it is asserted to be
+ * right.
+ */
 size_t verbs_pack(const struct verbs_msg *msg, uint8_t *buf);
-/* 0; -EPROTO: not a message of ours, or a malformed one; -EPROTONOSUPPORT: another version.  *ret untouched then. */
+/*
+ * 0; -EPROTO: not a message of ours, or a malformed one; -EPROTONOSUPPORT: another version.  *ret
+ * untouched then.
+ */
 int verbs_unpack(const uint8_t *buf, size_t len, struct verbs_msg *ret);
 
 /* What a connection request is for. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The reaper's thread and its queue.  Invariant: the thread alone frees the struct, after its last job.
+ * The reaper's thread and its queue.  Invariant: the thread alone frees the struct, after its last
+ * job.
  */
 #include "transports/verbs/reaper.h"
 

@@ -174,7 +174,8 @@ static int wait_for_end(pid_t command, int signals)
 
 int main(int argc, char **argv)
 {
-	static struct line line = {.ends = {{.tun = -1, .ns = -1}, {.tun = -1, .ns = -1}}, .stop = -1};
+	static struct line line = {.ends = {{.tun = -1, .ns = -1}, {.tun = -1, .ns = -1}},
+		.stop = -1};
 	sigset_t wanted, before;
 	pid_t command = 0;
 	int r;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The NBD client's handshake: libnbd, in a thread of its own, because names are resolved and a donor's grant
- * may wait for the sessions that it supersedes.  The thread and the owner share a struct nbd_client_handshake:
- * the thread's until it sets `done`, its last act.  Every wait ends at the deadline or when the owner gives
- * up, but for the resolver's own.
+ * The NBD client's handshake: libnbd, in a thread of its own, because names are resolved and a
+ * donor's grant may wait for the sessions that it supersedes.  The thread and the owner share a
+ * struct nbd_client_handshake: the thread's until it sets `done`, its last act.  Every wait ends at
+ * the deadline or when the owner gives up, but for the resolver's own.
  *
  * After GO, libnbd's handle is closed and we go on with a duplicate of its socket: libnbd receives
- * exactly what it needs, so that nothing is left in its buffers, and says no goodbye on nbd_close().
+ * exactly what it needs, so that nothing is left in its buffers, and says no goodbye on
+ * nbd_close().
  */
 #include <assert.h>
 #include <errno.h>
@@ -33,7 +34,8 @@ enum {
 	DEAD_MS = 20000,
 	KEEPALIVE_S = 5,
 	KEEPALIVE_PROBES = 3,
-	CROWDED_MS = 2000, /* how long to try again when a donor hangs up on whom it does not know yet … */
+	/* how long to try again when a donor hangs up on whom it does not know yet … */
+	CROWDED_MS = 2000,
 	CROWDED_WAIT_MS = 20, /* … and how often */
 };
 
@@ -42,13 +44,15 @@ static const char SERVER_MESSAGE[] = "handshake: server error message: ";
 /* Waits for events on fd.  0, or -ETIMEDOUT, -ECANCELED. */
 static int wait_fd(struct nbd_client_handshake *hs, int fd, short events, short *ret_events)
 {
-	struct pollfd fds[2] = {{.fd = fd, .events = events}, {.fd = hs->cancel_fd, .events = POLLIN}};
+	struct pollfd fds[2] = {{.fd = fd, .events = events},
+		{.fd = hs->cancel_fd, .events = POLLIN}};
 
 	for (;;) {
 		uint64_t now = weft_now_ns();
 
 		if (now >= hs->deadline_ns)
-			return weft_error_set(&hs->error, ETIMEDOUT, "no answer within %u ms", hs->timeout_ms);
+			return weft_error_set(&hs->error, ETIMEDOUT, "no answer within %u ms",
+				hs->timeout_ms);
 		int r = poll(fds, 2, (int)((hs->deadline_ns - now + 999999) / 1000000));
 		if (r < 0 && errno != EINTR)
 			return weft_error_set(&hs->error, errno, "poll: %s", strerror(errno));
@@ -104,7 +108,10 @@ static int connect_to(struct nbd_client_handshake *hs, const struct sockaddr *ad
 	}
 	if (error == 0)
 		return fd;
-	/* No socket file, or its queue is full: to the caller both are a donor that does not answer. */
+	/*
+	 * No socket file, or its queue is full: to the caller both are a donor that does not
+	 * answer.
+	 */
 	if (addr->sa_family == AF_UNIX && (error == ENOENT || error == EAGAIN))
 		r = weft_error_set(&hs->error, ECONNREFUSED, "%s",
 			error == ENOENT ? "no such socket" : "its queue is full");
@@ -131,7 +138,10 @@ static int connect_tcp(struct nbd_client_handshake *hs)
 	int r = getaddrinfo(hs->host, hs->port, &hints, &list);
 
 	if (r == EAI_NONAME || r == EAI_ADDRFAMILY) {
-		/* AI_ADDRCONFIG takes loopback for no address: a machine without a network has only that. */
+		/*
+		 * AI_ADDRCONFIG takes loopback for no address: a machine without a network has only
+		 * that.
+		 */
 		hints.ai_flags = 0;
 		r = getaddrinfo(hs->host, hs->port, &hints, &list);
 	}
@@ -152,7 +162,8 @@ static int on_debug(void *ctx, const char *context, const char *message)
 	struct nbd_client_handshake *hs = ctx;
 
 	if (strncmp(message, SERVER_MESSAGE, sizeof(SERVER_MESSAGE) - 1) == 0)
-		snprintf(hs->server_text, sizeof(hs->server_text), "%s", message + sizeof(SERVER_MESSAGE) - 1);
+		snprintf(hs->server_text, sizeof(hs->server_text), "%s",
+			message + sizeof(SERVER_MESSAGE) - 1);
 	return 0;
 }
 
@@ -196,7 +207,8 @@ static int lost(struct nbd_client_handshake *hs)
 	int code = nbd_get_errno();
 
 	if (code == EPIPE || code == ECONNRESET || strstr(reason, "disconnected unexpectedly"))
-		return weft_error_set(&hs->error, ECONNRESET, "the server hung up during the handshake");
+		return weft_error_set(&hs->error, ECONNRESET,
+			"the server hung up during the handshake");
 	return weft_error_set(&hs->error, EPROTO, "the handshake failed: %s", reason);
 }
 
@@ -225,7 +237,8 @@ static int step(struct nbd_client_handshake *hs, struct nbd_handle *nbd)
 	return 0;
 }
 
-static int finish(struct nbd_client_handshake *hs, struct nbd_handle *nbd, const struct outcome *outcome)
+static int finish(struct nbd_client_handshake *hs, struct nbd_handle *nbd,
+	const struct outcome *outcome)
 {
 	while (!outcome->over) {
 		int r = step(hs, nbd);
@@ -246,7 +259,8 @@ static int refused(struct nbd_client_handshake *hs, int code)
 	if (said)
 		return weft_error_set(&hs->error, said, "%s", rest);
 	if (code == ENOENT)
-		return weft_error_set(&hs->error, ENOENT, "there is no region '%.200s'", hs->region);
+		return weft_error_set(&hs->error, ENOENT, "there is no region '%.200s'",
+			hs->region);
 	return weft_error_set(&hs->error, code, "refused: %s",
 		hs->server_text[0] ? hs->server_text : strerror(code));
 }
@@ -261,10 +275,14 @@ static int say_hello(struct nbd_client_handshake *hs, struct nbd_handle *nbd)
 	hs->server_text[0] = '\0';
 	if (nbd_clear_meta_contexts(nbd) < 0 || nbd_add_meta_context(nbd, query) < 0)
 		return weft_error_set(&hs->error, ENOMEM, "%s", nbd_reason());
-	/* An error here says no more than that there is no grant; the server may not even know the option. */
+	/*
+	 * An error here says no more than that there is no grant; the server may not even know the
+	 * option.
+	 */
 	if (nbd_aio_opt_list_meta_context(nbd,
 		    (nbd_context_callback){.callback = on_context, .user_data = hs},
-		    (nbd_completion_callback){.callback = on_completion, .user_data = &outcome}) == 0)
+		    (nbd_completion_callback){.callback = on_completion, .user_data = &outcome}) ==
+		0)
 		return finish(hs, nbd, &outcome);
 	return nbd_aio_is_dead(nbd) ? lost(hs) : 0;
 }
@@ -275,7 +293,9 @@ static int check_welcome(struct nbd_client_handshake *hs)
 	uint64_t epoch = hello->epoch ? hello->epoch : hello->expect;
 
 	if (epoch && epoch != hs->welcome.epoch)
-		return weft_error_set(&hs->error, ESTALE, "region '%.100s' has another epoch: the contents known before are gone, or may "
+		return weft_error_set(&hs->error, ESTALE,
+			"region '%.100s' has another epoch: the contents known before are gone, or "
+			"may "
 			"have changed",
 			hs->region);
 	return hs->welcome.version0 ? weft_hello_check_version0(hello, hs->region, &hs->error) : 0;
@@ -289,7 +309,8 @@ static int ask_for_grant(struct nbd_client_handshake *hs, struct nbd_handle *nbd
 	int r = say_hello(hs, nbd);
 
 	/* A donor of version 0 takes no field that it does not know. */
-	if (r == 0 && hs->nr_grants == 0 && strcmp(hs->server_text, "malformed weft:session") == 0) {
+	if (r == 0 && hs->nr_grants == 0 &&
+		strcmp(hs->server_text, "malformed weft:session") == 0) {
 		hs->hello.version0 = true;
 		r = say_hello(hs, nbd);
 	}
@@ -304,7 +325,8 @@ static int ask_for_grant(struct nbd_client_handshake *hs, struct nbd_handle *nbd
 	outcome = (struct outcome){0};
 	hs->server_text[0] = '\0';
 	if (nbd_aio_opt_info(nbd,
-		    (nbd_completion_callback){.callback = on_completion, .user_data = &outcome}) < 0)
+		    (nbd_completion_callback){.callback = on_completion, .user_data = &outcome}) <
+		0)
 		return lost(hs);
 	r = finish(hs, nbd, &outcome);
 	if (r < 0)
@@ -312,7 +334,8 @@ static int ask_for_grant(struct nbd_client_handshake *hs, struct nbd_handle *nbd
 	if (outcome.error)
 		return refused(hs, outcome.error);
 	return weft_error_set(&hs->error, EPROTONOSUPPORT,
-		"the server is no weft donor; a plain NBD server is used through nbd:// instead of weft://");
+		"the server is no weft donor; a plain NBD server is used through nbd:// instead of "
+		"weft://");
 }
 
 static int go(struct nbd_client_handshake *hs, struct nbd_handle *nbd)
@@ -322,7 +345,8 @@ static int go(struct nbd_client_handshake *hs, struct nbd_handle *nbd)
 
 	hs->server_text[0] = '\0';
 	if (nbd_aio_opt_go(nbd,
-		    (nbd_completion_callback){.callback = on_completion, .user_data = &outcome}) < 0)
+		    (nbd_completion_callback){.callback = on_completion, .user_data = &outcome}) <
+		0)
 		return lost(hs);
 	r = finish(hs, nbd, &outcome);
 	if (r < 0)
@@ -335,7 +359,8 @@ static int go(struct nbd_client_handshake *hs, struct nbd_handle *nbd)
 			return r;
 	}
 	if (!hs->hello.anonymous && nbd_can_meta_context(nbd, hs->grant_name) != 1)
-		return weft_error_set(&hs->error, EPROTO, "the donor's grant changed while it was asked for");
+		return weft_error_set(&hs->error, EPROTO,
+			"the donor's grant changed while it was asked for");
 	return 0;
 }
 
@@ -356,8 +381,8 @@ static void describe_path(struct nbd_client_handshake *hs, int fd)
 		return;
 	if (getnameinfo((struct sockaddr *)&ours, ours_len, host[0], sizeof(host[0]), port[0],
 		    sizeof(port[0]), NI_NUMERICHOST | NI_NUMERICSERV) != 0 ||
-		getnameinfo((struct sockaddr *)&theirs, theirs_len, host[1], sizeof(host[1]), port[1],
-			sizeof(port[1]), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+		getnameinfo((struct sockaddr *)&theirs, theirs_len, host[1], sizeof(host[1]),
+			port[1], sizeof(port[1]), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
 		return;
 	const char *form = theirs.ss_family == AF_INET6 ? "tcp [%.60s]:%.5s -> [%.60s]:%.5s"
 							: "tcp %.60s:%.5s -> %.60s:%.5s";
@@ -376,7 +401,8 @@ static int take_info(struct nbd_client_handshake *hs, struct nbd_handle *nbd, in
 	int64_t max = nbd_get_block_size(nbd, LIBNBD_SIZE_MAXIMUM);
 
 	if (size < 0)
-		return weft_error_set(&hs->error, EPROTO, "the server names a size of 8 EiB or more");
+		return weft_error_set(&hs->error, EPROTO,
+			"the server names a size of 8 EiB or more");
 	/* 0: not told.  proto, "Block size constraints", has the defaults. */
 	if (min < 1 || min > 65536)
 		min = 1;
@@ -399,7 +425,8 @@ static int take_info(struct nbd_client_handshake *hs, struct nbd_handle *nbd, in
 	info->can_cache = nbd_can_cache(nbd) > 0;
 	info->can_multi_conn = nbd_can_multi_conn(nbd) > 0;
 	hs->structured = nbd_get_structured_replies_negotiated(nbd) > 0;
-	snprintf(info->transport, sizeof(info->transport), "%s", hs->host[0] == '/' ? "unix" : "tcp");
+	snprintf(info->transport, sizeof(info->transport), "%s",
+		hs->host[0] == '/' ? "unix" : "tcp");
 	snprintf(info->offers, sizeof(info->offers), "tcp");
 	if (!hs->hello.anonymous) {
 		info->has_epoch = true;
@@ -419,12 +446,15 @@ static int negotiate(struct nbd_client_handshake *hs, struct nbd_handle *nbd, in
 	int copy, r = 0;
 
 	/* The callback first: without one, debugging goes to standard error. */
-	if (nbd_set_debug_callback(nbd, (nbd_debug_callback){.callback = on_debug, .user_data = hs}) < 0 ||
-		nbd_set_debug(nbd, true) < 0 || nbd_set_opt_mode(nbd, true) < 0 || nbd_set_export_name(nbd, hs->region) < 0)
+	if (nbd_set_debug_callback(nbd,
+		    (nbd_debug_callback){.callback = on_debug, .user_data = hs}) < 0 ||
+		nbd_set_debug(nbd, true) < 0 || nbd_set_opt_mode(nbd, true) < 0 ||
+		nbd_set_export_name(nbd, hs->region) < 0)
 		return weft_error_set(&hs->error, EINVAL, "%s", nbd_reason());
 	copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	if (copy < 0)
-		return weft_error_set(&hs->error, errno, "cannot duplicate a socket: %s", strerror(errno));
+		return weft_error_set(&hs->error, errno, "cannot duplicate a socket: %s",
+			strerror(errno));
 	/* libnbd owns the copy from here on, also if it fails. */
 	if (nbd_aio_connect_socket(nbd, copy) < 0)
 		return lost(hs);
@@ -457,7 +487,8 @@ static int try_once(struct nbd_client_handshake *hs, bool *ret_connected)
 		return fd;
 	hs->nr_grants = 0;
 	struct nbd_handle *nbd = nbd_create();
-	int r = nbd ? negotiate(hs, nbd, fd) : weft_error_set(&hs->error, ENOMEM, "%s", nbd_reason());
+	int r = nbd ? negotiate(hs, nbd, fd)
+		    : weft_error_set(&hs->error, ENOMEM, "%s", nbd_reason());
 	nbd_close(nbd);
 	weft_debug("%s port %s: %s", hs->host, hs->port, r < 0 ? hs->error.message : "granted");
 	if (r < 0) {
@@ -470,14 +501,15 @@ static int try_once(struct nbd_client_handshake *hs, bool *ret_connected)
 }
 
 /*
- * A donor hangs up on the oldest of those that it does not know yet when there are too many; whoever comes again is the newest of them.
- * False: the time is over, or the owner gave up.
+ * A donor hangs up on the oldest of those that it does not know yet when there are too many;
+ * whoever comes again is the newest of them.  False: the time is over, or the owner gave up.
  */
 static bool may_try_again(struct nbd_client_handshake *hs, uint64_t end_ns)
 {
 	struct pollfd cancel = {.fd = hs->cancel_fd, .events = POLLIN};
 
-	return weft_now_ns() < weft_min(end_ns, hs->deadline_ns) && poll(&cancel, 1, CROWDED_WAIT_MS) == 0;
+	return weft_now_ns() < weft_min(end_ns, hs->deadline_ns) &&
+		poll(&cancel, 1, CROWDED_WAIT_MS) == 0;
 }
 
 static void run(struct nbd_client_handshake *hs)
@@ -494,8 +526,11 @@ static void run(struct nbd_client_handshake *hs)
 	if (r == 0)
 		return;
 	if (r == -ECONNRESET && connected && !hs->hello.anonymous)
-		weft_error_set(&hs->error, ECONNRESET, "the donor hung up during the handshake; too many peers without a grant may come "
-			"to it, most of them from here: try again (weft status shows them at the donor)");
+		weft_error_set(&hs->error, ECONNRESET,
+			"the donor hung up during the handshake; too many peers without a grant "
+			"may come "
+			"to it, most of them from here: try again (weft status shows them at the "
+			"donor)");
 	const char *what = connected ? "" : "cannot connect to ";
 	if (hs->host[0] == '/')
 		weft_error_prefix(&hs->error, "%s%.108s", what, hs->host);
@@ -530,7 +565,8 @@ static void free_handshake(struct nbd_client_handshake *hs)
 	free(hs);
 }
 
-int nbd_client_handshake_start(const struct tp_target *target, struct nbd_client_handshake **ret, struct weft_error *err)
+int nbd_client_handshake_start(const struct tp_target *target, struct nbd_client_handshake **ret,
+	struct weft_error *err)
 {
 	struct nbd_client_handshake *hs = calloc(1, sizeof(*hs));
 	sigset_t all, before;
@@ -540,7 +576,8 @@ int nbd_client_handshake_start(const struct tp_target *target, struct nbd_client
 		return weft_error_set(err, ENOMEM, "cannot connect: out of memory");
 	hs->fd = -1;
 	hs->hello = target->hello;
-	hs->timeout_ms = target->connect_timeout_ms ? target->connect_timeout_ms : DEFAULT_TIMEOUT_MS;
+	hs->timeout_ms =
+		target->connect_timeout_ms ? target->connect_timeout_ms : DEFAULT_TIMEOUT_MS;
 	hs->dead_ms = target->dead_ms ? (uint32_t)weft_min(target->dead_ms, DEAD_MS) : DEAD_MS;
 	hs->host = strdup(target->host);
 	hs->port = strdup(target->port ? target->port : "10809");

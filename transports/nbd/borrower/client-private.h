@@ -36,7 +36,8 @@ struct nbd_client_handshake {
 };
 
 /* Starts the thread.  0, or -errno. */
-int nbd_client_handshake_start(const struct tp_target *target, struct nbd_client_handshake **ret, struct weft_error *err);
+int nbd_client_handshake_start(const struct tp_target *target, struct nbd_client_handshake **ret,
+	struct weft_error *err);
 /* Does not wait. */
 void nbd_client_handshake_cancel(struct nbd_client_handshake *hs);
 /* Waits for the thread and frees. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The transport "nbd": its connections' lives, from a handshake to a goodbye; requests and replies are fabric/nbd/client.h's.
- * A connection belongs to one thread.
+ * The transport "nbd": its connections' lives, from a handshake to a goodbye; requests and replies
+ * are fabric/nbd/client.h's.  A connection belongs to one thread.
  */
 #include "transports/nbd/borrower/client.h"
 
@@ -51,7 +51,10 @@ static void reap(struct nbd_tp *tp, bool all)
 	}
 }
 
-/* Whether the peer has ended the connection, which it does when it has let go; looked for until then at most. */
+/*
+ * Whether the peer has ended the connection, which it does when it has let go; looked for until
+ * then at most.
+ */
 static bool has_left(struct nbd_tp_conn *c, uint64_t until_ns)
 {
 	for (;;) {
@@ -137,7 +140,8 @@ static void take_handshake(struct nbd_tp_conn *c)
 		tp_conn_fail(&c->conn, hs->error.code, "%s", hs->error.message);
 		return;
 	}
-	if (nbd_client_begin(&c->client, &c->conn, hs->fd, hs->structured, &hs->info, nbd->depth) < 0) {
+	if (nbd_client_begin(&c->client, &c->conn, hs->fd, hs->structured, &hs->info, nbd->depth) <
+		0) {
 		tp_conn_fail(&c->conn, ENOMEM, "out of memory");
 		return;
 	}

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Accepts connections on the main loop; each is served by a thread of its own, once the peer has said something.  One that says
- * nothing costs a descriptor and a few hundred bytes, and belongs to the loop's thread.
+ * Accepts connections on the main loop; each is served by a thread of its own, once the peer has
+ * said something.  One that says nothing costs a descriptor and a few hundred bytes, and belongs to
+ * the loop's thread.
  *
- * Invariant: a session with a thread is in the list until that has let go of everything, so an empty list (under
- * the lock) means that no thread touches a region, the donor or the listener any more.
+ * Invariant: a session with a thread is in the list until that has let go of everything, so an
+ * empty list (under the lock) means that no thread touches a region, the donor or the listener any
+ * more.
  */
 #include "transports/nbd/donor/listener.h"
 
@@ -120,7 +122,9 @@ static void set_silent_timer(struct nbd_listener *l)
 
 	if (l->silent.first && !l->silent_timer.due_ns)
 		weft_loop_timer_set(l->loop, &l->silent_timer,
-			l->silent.first->deadline_ns > now_ns ? l->silent.first->deadline_ns - now_ns : 1);
+			l->silent.first->deadline_ns > now_ns
+				? l->silent.first->deadline_ns - now_ns
+				: 1);
 }
 
 static void end_the_silent(struct weft_timer *timer)
@@ -133,7 +137,9 @@ static void end_the_silent(struct weft_timer *timer)
 	set_silent_timer(l);
 }
 
-/* A session's thread notices; a silent session waits until whoever called has let go of the budget. */
+/*
+ * A session's thread notices; a silent session waits until whoever called has let go of the budget.
+ */
 static void make_room(struct weft_stranger *stranger)
 {
 	struct nbd_session *s = weft_container_of(stranger, struct nbd_session, stranger);
@@ -225,7 +231,8 @@ static void enter(struct nbd_listener *l, struct nbd_session *s)
 	struct ucred cred = { 0 };
 	socklen_t cred_len = sizeof(cred);
 
-	if (getpeername(s->watch.fd, (struct sockaddr *)&addr, &len) < 0 || addr.ss_family == AF_UNIX)
+	if (getpeername(s->watch.fd, (struct sockaddr *)&addr, &len) < 0 ||
+		addr.ss_family == AF_UNIX)
 		getsockopt(s->watch.fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len);
 	s->stranger.make_room = make_room;
 	weft_strangers_enter(&l->strangers, &s->stranger, (struct sockaddr *)&addr, cred.uid);
@@ -287,8 +294,9 @@ static unsigned default_strangers(void)
 	return (unsigned)weft_max(weft_min(limit.rlim_cur / 4, MAX_STRANGERS), MIN_STRANGERS);
 }
 
-int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int *fds, unsigned nr_fds,
-	const struct nbd_listener_config *config, struct nbd_listener **ret, struct weft_error *err)
+int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int *fds,
+	unsigned nr_fds, const struct nbd_listener_config *config, struct nbd_listener **ret,
+	struct weft_error *err)
 {
 	struct nbd_listener *l = calloc(1, sizeof(*l) + nr_fds * sizeof(l->sockets[0]));
 	pthread_condattr_t attr;

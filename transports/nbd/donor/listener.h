@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The donor's NBD side: accepts connections and serves a donor's regions on them, a thread each, from its first bytes on.
+ * The donor's NBD side: accepts connections and serves a donor's regions on them, a thread each,
+ * from its first bytes on.
  *
  * Threads: everything here from the loop's thread, but for nbd_listener_status() (any).
  */
@@ -16,29 +17,38 @@
 struct nbd_listener;
 
 struct nbd_listener_config {
-	unsigned max_connections; /* 0: 1024 with a grant; further ones are refused, unless the donor knows the attachment */
-	unsigned max_strangers;   /* 0: 512, or a quarter of the descriptors that the process may have; see fabric/donor/strangers.h */
-	uint32_t handshake_ms;    /* 0: 10 s; for each step of the handshake, see nbd_conn_serve() */
-	/* 0: 120 s; a TCP peer that acknowledges nothing, or takes in nothing of what was sent to it, is gone after
-	 * that.  Not too short: somebody may have stopped a client for a moment.  Leases end sooner. */
+	/* 0: 1024 with a grant; further ones are refused, unless the donor knows the attachment */
+	unsigned max_connections;
+	/*
+	 * 0: 512, or a quarter of the descriptors that the process may have; see
+	 * fabric/donor/strangers.h
+	 */
+	unsigned max_strangers;
+	/* 0: 10 s; for each step of the handshake, see nbd_conn_serve() */
+	uint32_t handshake_ms;
+	/* 0: 120 s; a TCP peer that acknowledges nothing, or takes in nothing of what was sent to
+	 * it, is gone after that.  Not too short: somebody may have stopped a client for a moment.
+	 * Leases end sooner. */
 	uint32_t dead_ms;
 };
 
 /*
- * Serves on listening stream sockets (TCP or Unix), which become the listener's on success.
- * donor and loop must outlive it.  config may be NULL.  0, -ENOMEM, or -errno of fcntl(2), epoll_ctl(2).
+ * Serves on listening stream sockets (TCP or Unix), which become the listener's on success.  donor
+ * and loop must outlive it.  config may be NULL.  0, -ENOMEM, or -errno of fcntl(2), epoll_ctl(2).
  */
-int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int *fds, unsigned nr_fds,
-	const struct nbd_listener_config *config, struct nbd_listener **ret, struct weft_error *err);
+int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int *fds,
+	unsigned nr_fds, const struct nbd_listener_config *config, struct nbd_listener **ret,
+	struct weft_error *err);
 
 /*
- * Accepts no more and ends the connections: requests that were received are carried out and answered,
- * no more are received.  Returns at once.
+ * Accepts no more and ends the connections: requests that were received are carried out and
+ * answered, no more are received.  Returns at once.
  */
 void nbd_listener_stop(struct nbd_listener *listener);
 
-/* After nbd_listener_stop(): waits for the connections to end; those left after timeout_ms are cut off.
- * 0, or -ETIMEDOUT when even then one is busy in a region (it ends by itself; do not free before). */
+/* After nbd_listener_stop(): waits for the connections to end; those left after timeout_ms are cut
+ * off.  0, or -ETIMEDOUT when even then one is busy in a region (it ends by itself; do not free
+ * before). */
 int nbd_listener_drain(struct nbd_listener *listener, uint32_t timeout_ms);
 
 /* All connections ended before (asserted). Takes NULL. */

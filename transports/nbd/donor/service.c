@@ -3,8 +3,8 @@
  * A donor's regions as NBD exports.
  * Owned by the connection's thread.
  *
- * Memory regions are received into and sent from directly.  File regions go through a buffer, so that an I/O
- * error is an error and not a SIGBUS.  Every request completes inside submit().
+ * Memory regions are received into and sent from directly.  File regions go through a buffer, so
+ * that an I/O error is an error and not a SIGBUS.  Every request completes inside submit().
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -108,8 +108,8 @@ static int service_open(struct nbd_conn *conn, const char *name, const struct we
 		return r;
 	struct weft_hello said = *hello;
 	said.tenure = s->asked_tenure;
-	r = weft_donor_grant(s->donor, s->asked, &said, s->peer, "tcp", nbd_session_fence, s, &s->grant,
-		err);
+	r = weft_donor_grant(s->donor, s->asked, &said, s->peer, "tcp", nbd_session_fence, s,
+		&s->grant, err);
 	explicit_bzero(said.id, sizeof(said.id));
 	if (r < 0) {
 		nbd_session_uncount(s);
@@ -237,7 +237,8 @@ static int service_take(struct nbd_request *rq, uint64_t off, uint32_t len)
 
 /* A long range in slices, so that a fence need not wait for all of it. */
 static int in_slices(struct nbd_session *s, const struct nbd_request *rq,
-	int (*fn)(struct weft_region *region, const struct nbd_request *rq, uint64_t off, uint64_t len))
+	int (*fn)(struct weft_region *region, const struct nbd_request *rq, uint64_t off,
+		uint64_t len))
 {
 	for (uint64_t done = 0, n; done < rq->len; done += n) {
 		int r;
@@ -250,12 +251,14 @@ static int in_slices(struct nbd_session *s, const struct nbd_request *rq,
 	return 0;
 }
 
-static int trim(struct weft_region *region, const struct nbd_request *rq, uint64_t off, uint64_t len)
+static int trim(struct weft_region *region, const struct nbd_request *rq, uint64_t off,
+	uint64_t len)
 {
 	return weft_region_trim(region, off, len);
 }
 
-static int zero(struct weft_region *region, const struct nbd_request *rq, uint64_t off, uint64_t len)
+static int zero(struct weft_region *region, const struct nbd_request *rq, uint64_t off,
+	uint64_t len)
 {
 	return weft_region_zero(region, off, len, !(rq->flags & NBD_CMD_FLAG_NO_HOLE),
 		rq->flags & NBD_CMD_FLAG_FAST_ZERO);
@@ -286,7 +289,8 @@ static void do_status(struct nbd_session *s, struct nbd_request *rq)
 	uint64_t done = 0;
 
 	while (done < rq->len && rq->nr_extents < rq->max_extents) {
-		const struct weft_extent e = weft_region_extent(s->region, rq->off + done, rq->len - done);
+		const struct weft_extent e =
+			weft_region_extent(s->region, rq->off + done, rq->len - done);
 
 		rq->extents[rq->nr_extents++] = (struct nbd_extent){
 			.len = e.len,

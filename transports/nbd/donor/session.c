@@ -2,7 +2,8 @@
 /*
  * One connection of the donor's listener: who it is, its place in the listener's counts, its end.
  *
- * Invariant: a session with a thread is in the listener's list until that thread has let go of everything.
+ * Invariant: a session with a thread is in the listener's list until that thread has let go of
+ * everything.
  */
 #include "transports/nbd/donor/session.h"
 
@@ -48,10 +49,11 @@ static void name_peer(int fd, char *buf, size_t len)
 
 	if (getpeername(fd, (struct sockaddr *)&addr, &addr_len) < 0)
 		addr.ss_family = AF_UNSPEC;
-	if (addr.ss_family == AF_UNIX && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) == 0)
+	if (addr.ss_family == AF_UNIX &&
+		getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) == 0)
 		snprintf(buf, len, "local process %d (uid %u)", (int)cred.pid, cred.uid);
-	else if (getnameinfo((struct sockaddr *)&addr, addr_len, host, sizeof(host), port, sizeof(port),
-			 NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+	else if (getnameinfo((struct sockaddr *)&addr, addr_len, host, sizeof(host), port,
+			 sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) == 0)
 		snprintf(buf, len, addr.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
 	else
 		snprintf(buf, len, "unknown");
@@ -62,7 +64,8 @@ static void tune(int fd, uint32_t dead_ms)
 {
 	const int on = 1;
 	const int idle_s = (int)weft_max(dead_ms / 3000, 1), probes = 3;
-	const int interval_s = (int)weft_max((dead_ms / 1000 - (uint32_t)idle_s) / (uint32_t)probes, 1);
+	const int interval_s =
+		(int)weft_max((dead_ms / 1000 - (uint32_t)idle_s) / (uint32_t)probes, 1);
 
 	/* Each fails on a Unix socket, which needs none. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -85,7 +88,9 @@ void nbd_session_free(struct nbd_session *s)
 	s->alive = false;
 	pthread_mutex_unlock(&s->alive_lock);
 	weft_stranger_leave(&s->stranger);
-	/* Every request completed inside submit(): this calls close(), which gives the grant back. */
+	/*
+	 * Every request completed inside submit(): this calls close(), which gives the grant back.
+	 */
 	nbd_conn_free(s->conn);
 	assert(!s->grant && s->arena_users == 0);
 	weft_region_put(s->asked);
@@ -135,7 +140,9 @@ int nbd_session_count(struct nbd_session *s, bool known, struct weft_error *err)
 	l->refused += full;
 	pthread_mutex_unlock(&l->lock);
 	if (full)
-		return weft_error_set(err, EBUSY, "this donor serves %u connections, and more only to attachments that it has already",
+		return weft_error_set(err, EBUSY,
+			"this donor serves %u connections, and more only to attachments that it "
+			"has already",
 			l->config.max_connections);
 	s->counted = true;
 	return 0;

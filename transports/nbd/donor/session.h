@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Private to transports/nbd/donor/: one connection of the listener (session.c), its exports (service.c), and the listener's state,
- * which the sessions' counts are a part of.
+ * Private to transports/nbd/donor/: one connection of the listener (session.c), its exports
+ * (service.c), and the listener's state, which the sessions' counts are a part of.
  *
- * Threads: a session is the loop's until the peer has said something, then its own thread's; fence() and the listener may end it
- * from others, under alive_lock.
+ * Threads: a session is the loop's until the peer has said something, then its own thread's;
+ * fence() and the listener may end it from others, under alive_lock.
  */
 #ifndef WEFT_TRANSPORTS_NBD_DONOR_SESSION_H
 #define WEFT_TRANSPORTS_NBD_DONOR_SESSION_H
@@ -18,9 +18,9 @@
 #include "transports/nbd/donor/listener.h"
 
 enum {
-	/* A file region's requests get their buffers from here, one after another; all are given back once the
-	 * replies have left.  A request that is longer goes through it in pieces: so a peer that takes in no replies, or ends no
-	 * payload, keeps no more than this. */
+	/* A file region's requests get their buffers from here, one after another; all are given
+	 * back once the replies have left.  A request that is longer goes through it in pieces: so
+	 * a peer that takes in no replies, or ends no payload, keeps no more than this. */
 	NBD_ARENA_BYTES = 256 << 10,
 };
 
@@ -32,7 +32,8 @@ struct nbd_counters {
 struct nbd_session {
 	struct nbd_listener *listener;
 	struct weft_donor *donor;
-	struct nbd_session *next, **prev; /* under the listener's lock; while it is silent, the loop's thread's */
+	/* under the listener's lock; while it is silent, the loop's thread's */
+	struct nbd_session *next, **prev;
 	struct weft_stranger stranger;
 	struct weft_watch watch;  /* for its first bytes */
 	uint64_t deadline_ns;     /* for them */
@@ -99,7 +100,10 @@ extern const struct nbd_service nbd_donor_service;
 
 /* The peer has said something: its name, and time-outs for its socket. */
 void nbd_session_set_up(struct nbd_session *session);
-/* Shuts its connection down, if it has one still; drain: only the receiving side.  Any thread, does not block. */
+/*
+ * Shuts its connection down, if it has one still; drain: only the receiving side.  Any thread, does
+ * not block.
+ */
 void nbd_session_kill(struct nbd_session *session, bool drain);
 /* weft_grant.fence: cuts the connection off.  Any thread, does not block. */
 void nbd_session_fence(void *session);
@@ -109,7 +113,10 @@ void nbd_session_free(struct nbd_session *session);
 /* Before and after a grant: -EBUSY if there are too many, unless the donor knows the attachment. */
 int nbd_session_count(struct nbd_session *session, bool known, struct weft_error *err);
 void nbd_session_uncount(struct nbd_session *session);
-/* Around a listing of all regions, of which there are a few at a time: 0, or -EBUSY after some seconds. */
+/*
+ * Around a listing of all regions, of which there are a few at a time: 0, or -EBUSY after some
+ * seconds.
+ */
 int nbd_session_begin_list(struct nbd_session *session);
 void nbd_session_end_list(struct nbd_session *session);
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a borrower's WRITEs have changed and the donor was not told of yet: of a file region, whose FLUSH needs to know.
+ * What a borrower's WRITEs have changed and the donor was not told of yet: of a file region, whose
+ * FLUSH needs to know.
  *
- * Runs on the lane's thread.  A bitmap of a fixed size, made with the connection; what a connection leaves untold
- * when it ends, the donor finds by comparing.
+ * Runs on the lane's thread.  A bitmap of a fixed size, made with the connection; what a connection
+ * leaves untold when it ends, the donor finds by comparing.
  */
 #include "transports/verbs/borrower/client.h"
 
@@ -66,7 +67,8 @@ static bool take_run(struct verbs_conn *conn, uint64_t *ret_bit, uint64_t *ret_n
 	if (!verbs_changes_any(conn))
 		return false;
 	uint64_t *words = changes->words;
-	uint64_t start = changes->first * (uint64_t)WORD_BITS + (unsigned)__builtin_ctzll(words[changes->first]);
+	uint64_t start = changes->first * (uint64_t)WORD_BITS +
+		(unsigned)__builtin_ctzll(words[changes->first]);
 	uint64_t bit = start, end = changes->end * (uint64_t)WORD_BITS;
 
 	for (; bit < end && words[bit / WORD_BITS] >> bit % WORD_BITS & 1; bit++)

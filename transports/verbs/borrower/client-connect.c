@@ -2,8 +2,8 @@
 /*
  * The borrower's side of the verbs transport: from a name to a granted connection.
  *
- * Runs on the lane's thread; nothing waits.  Invariant: a connection moves to the next phase only by the event, or the
- * message, that its phase waits for.
+ * Runs on the lane's thread; nothing waits.  Invariant: a connection moves to the next phase only
+ * by the event, or the message, that its phase waits for.
  */
 #include "transports/verbs/borrower/client.h"
 
@@ -55,10 +55,13 @@ int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn 
 	int r;
 
 	if (!target->host || target->host[0] == '/')
-		return weft_error_set(err, EINVAL, "cannot connect over RDMA: it needs a host, not a socket");
+		return weft_error_set(err, EINVAL,
+			"cannot connect over RDMA: it needs a host, not a socket");
 	if (target->hello.anonymous)
-		return weft_error_set(err, EINVAL, "cannot connect over RDMA: it needs an attachment");
-	r = target->hello.version0 ? weft_hello_check_version0(&target->hello, target->region, err) : 0;
+		return weft_error_set(err, EINVAL,
+			"cannot connect over RDMA: it needs an attachment");
+	r = target->hello.version0 ? weft_hello_check_version0(&target->hello, target->region, err)
+				   : 0;
 	if (r < 0)
 		return r;
 	struct verbs_conn *conn = calloc(1, sizeof(*conn));
@@ -67,14 +70,16 @@ int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn 
 	conn->tp = verbs;
 	conn->hello = target->hello;
 	conn->answer_ms = target->answer_ms;
-	conn->timeout_ms = target->connect_timeout_ms ? target->connect_timeout_ms : DEFAULT_TIMEOUT_MS;
+	conn->timeout_ms =
+		target->connect_timeout_ms ? target->connect_timeout_ms : DEFAULT_TIMEOUT_MS;
 	snprintf(conn->peer, sizeof(conn->peer), "%.60s:%.10s", target->host, port);
 	conn->epfd = epoll_create1(EPOLL_CLOEXEC);
 	conn->timerfd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	conn->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	conn->region = strdup(target->region);
 	conn->channel = rdma_create_event_channel();
-	if (!conn->region || !conn->channel || conn->epfd < 0 || conn->timerfd < 0 || conn->wake_fd < 0) {
+	if (!conn->region || !conn->channel || conn->epfd < 0 || conn->timerfd < 0 ||
+		conn->wake_fd < 0) {
 		r = weft_error_set(err, errno ? errno : ENOMEM, "cannot connect over RDMA: %s",
 			strerror(errno ? errno : ENOMEM));
 		goto free_conn;
@@ -110,9 +115,12 @@ static void fail_errno(struct verbs_conn *conn, const char *what)
 	int code = errno ? errno : EIO;
 
 	if (code == ENODEV)
-		verbs_fail(conn, ENODEV, "cannot connect to %s over RDMA: the way there leads through an interface "
-			"without an RDMA device (`rdma link` shows which have one)", conn->peer);
-	verbs_fail(conn, code, "cannot connect to %s over RDMA: %s: %s", conn->peer, what, strerror(code));
+		verbs_fail(conn, ENODEV,
+			"cannot connect to %s over RDMA: the way there leads through an interface "
+			"without an RDMA device (`rdma link` shows which have one)",
+			conn->peer);
+	verbs_fail(conn, code, "cannot connect to %s over RDMA: %s: %s", conn->peer, what,
+		strerror(code));
 }
 
 static void look_up(struct verbs_conn *conn)
@@ -135,7 +143,8 @@ static void look_up(struct verbs_conn *conn)
 		fail_errno(conn, "rdma_create_id");
 		return;
 	}
-	if (rdma_resolve_addr(conn->control, NULL, (struct sockaddr *)&address, resolve_ms(conn)) != 0)
+	if (rdma_resolve_addr(conn->control, NULL, (struct sockaddr *)&address, resolve_ms(conn)) !=
+		0)
 		fail_errno(conn, "rdma_resolve_addr");
 }
 
@@ -152,10 +161,11 @@ static int use_device(struct verbs_conn *conn, struct weft_error *err)
 	conn->comp = ibv_create_comp_channel(device->context);
 	if (conn->comp)
 		conn->cq = ibv_create_cq(device->context,
-			(int)conn->sq_size + VERBS_NR_RECV + VERBS_NR_SEND + 8, NULL, conn->comp, 0);
+			(int)conn->sq_size + VERBS_NR_RECV + VERBS_NR_SEND + 8, NULL, conn->comp,
+			0);
 	if (!conn->cq || verbs_nonblocking(conn->comp->fd) < 0 || watch(conn, conn->comp->fd) < 0)
-		return weft_error_set(err, errno ? errno : EIO, "cannot make a completion queue: %s",
-			strerror(errno));
+		return weft_error_set(err, errno ? errno : EIO,
+			"cannot make a completion queue: %s", strerror(errno));
 	struct ibv_qp_init_attr attr = {
 		.send_cq = conn->cq,
 		.recv_cq = conn->cq,
@@ -171,7 +181,8 @@ static int use_device(struct verbs_conn *conn, struct weft_error *err)
 		return weft_error_set(err, errno ? errno : EIO, "cannot make a queue pair: %s",
 			strerror(errno));
 	for (unsigned buf = 0; buf < VERBS_NR_RECV; buf++) {
-		r = verbs_bufs_post_recv(&conn->bufs, conn->control->qp, buf, verbs_wr_id(VERBS_WR_RECV, buf));
+		r = verbs_bufs_post_recv(&conn->bufs, conn->control->qp, buf,
+			verbs_wr_id(VERBS_WR_RECV, buf));
 		if (r < 0)
 			return weft_error_set(err, -r, "cannot post a buffer: %s", strerror(-r));
 	}
@@ -195,12 +206,13 @@ static int take_data_qp(struct verbs_conn *conn, struct weft_error *err)
 	};
 
 	if (conn->data->verbs != device->context)
-		return weft_error_set(err, EHOSTUNREACH, "the way to %s moved to another device", conn->peer);
+		return weft_error_set(err, EHOSTUNREACH, "the way to %s moved to another device",
+			conn->peer);
 	if (rdma_create_qp(conn->data, device->pd, &attr) != 0) {
 		attr.cap.max_inline_data = sizeof(conn->beat);
 		if (rdma_create_qp(conn->data, device->pd, &attr) != 0)
-			return weft_error_set(err, errno ? errno : EIO, "cannot make a queue pair: %s",
-				strerror(errno));
+			return weft_error_set(err, errno ? errno : EIO,
+				"cannot make a queue pair: %s", strerror(errno));
 	}
 	conn->max_inline = attr.cap.max_inline_data;
 	return 0;
@@ -222,7 +234,8 @@ static int connect_id(struct verbs_conn *conn, struct rdma_cm_id *id, enum verbs
 		if (ibv_query_device(id->verbs, &attr) != 0)
 			return -1;
 		param.initiator_depth =
-			(uint8_t)weft_min((uint64_t)weft_max((uint64_t)attr.max_qp_init_rd_atom, 1), MAX_READS);
+			(uint8_t)weft_min((uint64_t)weft_max((uint64_t)attr.max_qp_init_rd_atom, 1),
+				MAX_READS);
 	}
 	verbs_set_timeout(id);
 	return rdma_connect(id, &param);
@@ -303,11 +316,13 @@ bool verbs_connect_step(struct verbs_conn *conn, const struct rdma_cm_event *eve
 			verbs_set_timer(conn, conn->timeout_ms);
 			conn->phase = VERBS_PHASE_GRANT;
 			hello.hello.hello = conn->hello;
-			snprintf(hello.hello.region, sizeof(hello.hello.region), "%s", conn->region);
+			snprintf(hello.hello.region, sizeof(hello.hello.region), "%s",
+				conn->region);
 			r = verbs_send(conn, &hello);
 		}
 		if (r < 0)
-			verbs_fail(conn, -r, "cannot use the connection to %s: %s", conn->peer, strerror(-r));
+			verbs_fail(conn, -r, "cannot use the connection to %s: %s", conn->peer,
+				strerror(-r));
 		return true;
 	default:
 		return false;
@@ -342,7 +357,8 @@ static void look_at_adoption(struct verbs_conn *conn)
 	int r = atomic_load(&conn->adopted);
 
 	if (r < 0)
-		verbs_fail(conn, -r, "cannot connect to %s over RDMA: %s", conn->peer, conn->adopt_why.message);
+		verbs_fail(conn, -r, "cannot connect to %s over RDMA: %s", conn->peer,
+			conn->adopt_why.message);
 	else if (r > 0)
 		take_device(conn);
 }
@@ -372,7 +388,8 @@ static void on_grant(struct verbs_conn *conn)
 	const struct verbs_msg *msg = &conn->msg;
 
 	if (msg->grant.generation != conn->hello.generation) {
-		verbs_fail(conn, EPROTO, "%s granted another generation than was asked for", conn->peer);
+		verbs_fail(conn, EPROTO, "%s granted another generation than was asked for",
+			conn->peer);
 		return;
 	}
 	conn->chunks = calloc(msg->grant.nr_chunks, sizeof(conn->chunks[0]));
@@ -425,11 +442,13 @@ static void on_chunks(struct verbs_conn *conn)
 {
 	const struct verbs_msg *msg = &conn->msg;
 
-	if (msg->chunks.first != conn->nr_known || msg->chunks.nr > conn->nr_chunks - conn->nr_known) {
+	if (msg->chunks.first != conn->nr_known ||
+		msg->chunks.nr > conn->nr_chunks - conn->nr_known) {
 		verbs_fail(conn, EPROTO, "%s sent keys that were not asked for", conn->peer);
 		return;
 	}
-	memcpy(conn->chunks + conn->nr_known, msg->chunks.chunk, msg->chunks.nr * sizeof(conn->chunks[0]));
+	memcpy(conn->chunks + conn->nr_known, msg->chunks.chunk,
+		msg->chunks.nr * sizeof(conn->chunks[0]));
 	conn->nr_known += msg->chunks.nr;
 	if (conn->nr_known < conn->nr_chunks)
 		ask_for_chunks(conn);
@@ -472,7 +491,8 @@ void verbs_on_message(struct verbs_conn *conn)
 		break;
 	}
 	if (!expected)
-		verbs_fail(conn, EPROTO, "%s sent a message that was not expected (%u)", conn->peer, msg->type);
+		verbs_fail(conn, EPROTO, "%s sent a message that was not expected (%u)", conn->peer,
+			msg->type);
 }
 
 /* The epoch was read with our own key: access works, and the memory is the one that was granted. */
@@ -486,7 +506,8 @@ void verbs_on_epoch(struct verbs_conn *conn)
 		verbs_fail(conn, ESTALE, "%s granted one epoch and holds another", conn->peer);
 		return;
 	}
-	if (ibv_query_port(conn->data->verbs, conn->data->port_num, &port) == 0 && port.max_msg_sz > 0)
+	if (ibv_query_port(conn->data->verbs, conn->data->port_num, &port) == 0 &&
+		port.max_msg_sz > 0)
 		max_io = weft_min(max_io, port.max_msg_sz);
 	/* An operation that begins inside a chunk touches one more than its length says. */
 	max_io = weft_min(max_io, (VERBS_MAX_FRAGMENTS - 2) * conn->chunk_bytes);

@@ -2,9 +2,10 @@
 /*
  * The borrower's devices and memory: what is registered with which, and devices that come and go.
  *
- * A device that was removed keeps its place until its last connection has ended.  One that appears later is adopted by the
- * reaper's thread when a connection first leads to it: opening and registering would keep a lane for long.
- * Invariant: a connection has a device only when all memory is registered with it.
+ * A device that was removed keeps its place until its last connection has ended.  One that appears
+ * later is adopted by the reaper's thread when a connection first leads to it: opening and
+ * registering would keep a lane for long.  Invariant: a connection has a device only when all
+ * memory is registered with it.
  */
 #include "transports/verbs/borrower/client.h"
 
@@ -49,8 +50,8 @@ static bool list_has(const struct verbs_list *list, const struct ibv_context *co
 	return list->contexts[i];
 }
 
-static int device_open(struct verbs_device *device, struct verbs_list *list, struct ibv_context *context,
-	struct weft_error *err)
+static int device_open(struct verbs_device *device, struct verbs_list *list,
+	struct ibv_context *context, struct weft_error *err)
 {
 	struct ibv_pd *pd = verbs_pd_get(context);
 
@@ -114,7 +115,10 @@ static void mem_free(struct verbs_mem *mem)
 	free(mem);
 }
 
-/* Where a device is removed, registering with it fails one way or another: such a one is of no use, and no obstacle. */
+/*
+ * Where a device is removed, registering with it fails one way or another: such a one is of no use,
+ * and no obstacle.
+ */
 static bool is_removed(const struct verbs_device *device)
 {
 	struct ibv_device_attr attr;
@@ -206,8 +210,8 @@ int verbs_device_take(struct verbs_conn *conn)
 
 
 /*
- * Under the lock.  What is not among the devices any more is closed, or will be with its last connection; the others' older
- * list would keep it open.
+ * Under the lock.  What is not among the devices any more is closed, or will be with its last
+ * connection; the others' older list would keep it open.
  */
 static void drop_removed(struct verbs_tp *tp, struct verbs_list *list)
 {
@@ -229,8 +233,8 @@ static void drop_removed(struct verbs_tp *tp, struct verbs_list *list)
 }
 
 /*
- * Which devices there are is not asked for here: the kernel may be about to remove one, and answer only when that is over, which may
- * wait for us.
+ * Which devices there are is not asked for here: the kernel may be about to remove one, and answer
+ * only when that is over, which may wait for us.
  */
 void verbs_device_put(struct verbs_conn *conn)
 {
@@ -249,7 +253,10 @@ void verbs_device_put(struct verbs_conn *conn)
 	conn->has_device = false;
 }
 
-/* Under the lock, but for moments in between, so that the lane does not wait for more than one registration. */
+/*
+ * Under the lock, but for moments in between, so that the lane does not wait for more than one
+ * registration.
+ */
 static int register_all(struct verbs_tp *tp, unsigned i, struct weft_error *err)
 {
 	for (;;) {
@@ -288,7 +295,8 @@ static int adopt(struct verbs_conn *conn, struct verbs_list *list, struct weft_e
 	for (i = 0; i < VERBS_MAX_DEVICES && tp->devices[i].context; i++)
 		;
 	if (i == VERBS_MAX_DEVICES)
-		return weft_error_set(err, ENODEV, "there are more than %d devices", VERBS_MAX_DEVICES);
+		return weft_error_set(err, ENODEV, "there are more than %d devices",
+			VERBS_MAX_DEVICES);
 	int r = device_open(&tp->devices[i], list, context, err);
 	if (r < 0)
 		return r;

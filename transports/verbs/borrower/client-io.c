@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Operations of the verbs transport, borrower's side: from tp_post() to their last work request, or the donor's reply.
+ * Operations of the verbs transport, borrower's side: from tp_post() to their last work request, or
+ * the donor's reply.
  *
- * Runs on the lane's thread.  Invariants: an operation has a slot from verbs_io_post() until it stands in the list of
- * the done; only its last work request is signalled, and a queue pair completes in order; a slot whose work requests
- * are on the send queue is done when the last of them came back, or when the queue pairs are gone.
+ * Runs on the lane's thread.  Invariants: an operation has a slot from verbs_io_post() until it
+ * stands in the list of the done; only its last work request is signalled, and a queue pair
+ * completes in order; a slot whose work requests are on the send queue is done when the last of
+ * them came back, or when the queue pairs are gone.
  */
 #include "transports/verbs/borrower/client.h"
 
@@ -40,7 +42,9 @@ int verbs_io_init(struct verbs_conn *conn, struct weft_error *err)
 	conn->scratch_mr = ibv_reg_mr(device->pd, conn->scratch, len, IBV_ACCESS_LOCAL_WRITE);
 	if (!conn->scratch_mr)
 		return verbs_reg_failed(errno, len, err);
-	verbs_set_spin(conn, conn->tp->config.spin_us == UINT32_MAX ? 0 : conn->tp->config.spin_us * UINT64_C(1000));
+	verbs_set_spin(conn,
+		conn->tp->config.spin_us == UINT32_MAX ? 0
+						       : conn->tp->config.spin_us * UINT64_C(1000));
 	return 0;
 }
 
@@ -109,8 +113,8 @@ void verbs_on_reply(struct verbs_conn *conn, uint32_t cookie, int error)
 
 /* Posting. */
 
-static struct ibv_send_wr *add_wr(struct verbs_conn *conn, enum ibv_wr_opcode opcode, const void *buf,
-	uint32_t len, uint32_t lkey, uint64_t addr, uint32_t rkey)
+static struct ibv_send_wr *add_wr(struct verbs_conn *conn, enum ibv_wr_opcode opcode,
+	const void *buf, uint32_t len, uint32_t lkey, uint64_t addr, uint32_t rkey)
 {
 	struct ibv_send_wr *wr = &conn->wrs[conn->nr_wrs];
 	struct ibv_sge *sge = &conn->sges[conn->nr_wrs];
@@ -146,7 +150,8 @@ static void add_beat(struct verbs_conn *conn, unsigned slot, uint64_t now_ns)
 static bool beat_is_due(const struct verbs_conn *conn, uint64_t now_ns)
 {
 	return conn->lease_ms > 0 &&
-		now_ns - conn->beat_ns >= weft_max(conn->lease_ms / 8, MIN_BEAT_MS) * UINT64_C(1000000);
+		now_ns - conn->beat_ns >=
+		weft_max(conn->lease_ms / 8, MIN_BEAT_MS) * UINT64_C(1000000);
 }
 
 static void add_last(struct verbs_conn *conn, struct ibv_send_wr *wr, unsigned slot)
@@ -156,8 +161,8 @@ static void add_last(struct verbs_conn *conn, struct ibv_send_wr *wr, unsigned s
 }
 
 /* The range, cut where chunks end.  buf NULL: the source is zeros. */
-static void add_range(struct verbs_conn *conn, unsigned slot, enum ibv_wr_opcode opcode, uint64_t off,
-	uint64_t len, uint8_t *buf, uint32_t lkey)
+static void add_range(struct verbs_conn *conn, unsigned slot, enum ibv_wr_opcode opcode,
+	uint64_t off, uint64_t len, uint8_t *buf, uint32_t lkey)
 {
 	struct ibv_send_wr *wr = NULL;
 
@@ -182,8 +187,8 @@ static void add_epoch_read(struct verbs_conn *conn, unsigned slot)
 	uint64_t *word = verbs_scratch_word(conn, slot);
 
 	*word = 0;
-	struct ibv_send_wr *wr = add_wr(conn, IBV_WR_RDMA_READ, word, sizeof(*word), conn->scratch_mr->lkey,
-		conn->epoch_word.addr, conn->epoch_word.rkey);
+	struct ibv_send_wr *wr = add_wr(conn, IBV_WR_RDMA_READ, word, sizeof(*word),
+		conn->scratch_mr->lkey, conn->epoch_word.addr, conn->epoch_word.rkey);
 	conn->slots[slot].nr_wrs++;
 	add_last(conn, wr, slot);
 }
@@ -227,12 +232,13 @@ static void build(struct verbs_conn *conn, struct tp_op *op, uint64_t now_ns)
 	case TP_READ:
 	case TP_WRITE:
 		mem = (struct verbs_mem *)(uintptr_t)op->mem->priv[0];
-		add_range(conn, i, op->kind == TP_READ ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE, op->off, op->len,
-			op->buf, mem->mr[conn->device]->lkey);
+		add_range(conn, i, op->kind == TP_READ ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE,
+			op->off, op->len, op->buf, mem->mr[conn->device]->lkey);
 		break;
 	case TP_ZERO:
 		if (zero_is_written(conn, op))
-			add_range(conn, i, IBV_WR_RDMA_WRITE, op->off, op->len, NULL, conn->scratch_mr->lkey);
+			add_range(conn, i, IBV_WR_RDMA_WRITE, op->off, op->len, NULL,
+				conn->scratch_mr->lkey);
 		else
 			verbs_ask(conn, op);
 		break;
@@ -280,8 +286,9 @@ int verbs_io_post(struct tp_conn *tp_conn, struct tp_op *const *ops, unsigned n)
 
 int verbs_post_epoch_read(struct verbs_conn *conn)
 {
-	struct ibv_send_wr *wr = add_wr(conn, IBV_WR_RDMA_READ, verbs_scratch_word(conn, conn->depth),
-		sizeof(uint64_t), conn->scratch_mr->lkey, conn->epoch_word.addr, conn->epoch_word.rkey);
+	struct ibv_send_wr *wr = add_wr(conn, IBV_WR_RDMA_READ,
+		verbs_scratch_word(conn, conn->depth), sizeof(uint64_t), conn->scratch_mr->lkey,
+		conn->epoch_word.addr, conn->epoch_word.rkey);
 
 	wr->wr_id = verbs_wr_id(VERBS_WR_EPOCH, 0);
 	wr->send_flags = IBV_SEND_SIGNALED;

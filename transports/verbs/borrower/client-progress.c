@@ -2,8 +2,8 @@
 /*
  * The borrower's side of the verbs transport: what a connection waits for, and what came.
  *
- * Runs on the lane's thread.  Completions are looked at by each call of progress; everything else (the connection manager,
- * timers, the reaper's word) only when there is a sign of it.
+ * Runs on the lane's thread.  Completions are looked at by each call of progress; everything else
+ * (the connection manager, timers, the reaper's word) only when there is a sign of it.
  */
 #include "transports/verbs/borrower/client.h"
 
@@ -33,7 +33,10 @@ static void on_event(struct verbs_conn *conn, const struct rdma_cm_event *event)
 	r = verbs_event_errno(event, conn->peer, &err);
 	if (r == 0)
 		return;
-	/* A refusal that came before the end says more than the end; that work requests were flushed, less. */
+	/*
+	 * A refusal that came before the end says more than the end; that work requests were
+	 * flushed, less.
+	 */
 	conn->ending = true;
 	if (conn->conn.state == TP_CONNECTING)
 		poll_completions(conn);
@@ -98,8 +101,8 @@ static void fail_wc(struct verbs_conn *conn, const struct ibv_wc *wc)
 	if (wc->status == IBV_WC_REM_ACCESS_ERR)
 		verbs_fail(conn, ENOTCONN, "%s revoked the access", conn->peer);
 	else
-		verbs_fail(conn, -verbs_wc_errno(wc->status), "the connection to %s is lost: %s", conn->peer,
-			ibv_wc_status_str(wc->status));
+		verbs_fail(conn, -verbs_wc_errno(wc->status), "the connection to %s is lost: %s",
+			conn->peer, ibv_wc_status_str(wc->status));
 }
 
 /* The last work request of the operation in slot i came back. */
@@ -114,8 +117,10 @@ static void on_last(struct verbs_conn *conn, unsigned i)
 		verbs_finish_slot(conn, i, tp_conn_op_status(&conn->conn));
 		return;
 	}
-	if (op->kind == TP_PROBE && *verbs_scratch_word(conn, i) != verbs_epoch_to_wire(conn->epoch)) {
-		verbs_fail(conn, ESTALE, "the contents at %s are gone: it has a new epoch", conn->peer);
+	if (op->kind == TP_PROBE &&
+		*verbs_scratch_word(conn, i) != verbs_epoch_to_wire(conn->epoch)) {
+		verbs_fail(conn, ESTALE, "the contents at %s are gone: it has a new epoch",
+			conn->peer);
 		verbs_finish_slot(conn, i, -ESTALE);
 		return;
 	}
@@ -139,7 +144,8 @@ static void on_recv(struct verbs_conn *conn, const struct ibv_wc *wc)
 			r == -EPROTO ? "a malformed message" : "a message of another version");
 		return;
 	}
-	r = verbs_bufs_post_recv(&conn->bufs, conn->control->qp, buf, verbs_wr_id(VERBS_WR_RECV, buf));
+	r = verbs_bufs_post_recv(&conn->bufs, conn->control->qp, buf,
+		verbs_wr_id(VERBS_WR_RECV, buf));
 	if (r < 0)
 		verbs_fail(conn, -r, "cannot post a buffer: %s", strerror(-r));
 	else
@@ -245,15 +251,18 @@ int verbs_io_progress(struct tp_conn *tp_conn, struct tp_op **done, unsigned max
 	struct verbs_conn *conn = to_verbs(tp_conn);
 	unsigned n = 0;
 
-	/* A wake-up that was not for completions was for something else; if all are, now and then. */
+	/*
+	 * A wake-up that was not for completions was for something else; if all are, now and then.
+	 */
 	bool awaited = conn->armed;
-	if ((!take_wakeup(conn) && awaited) || conn->conn.state != TP_READY || ++conn->nr_fast >= LOOK_EVERY) {
+	if ((!take_wakeup(conn) && awaited) || conn->conn.state != TP_READY ||
+		++conn->nr_fast >= LOOK_EVERY) {
 		conn->nr_fast = 0;
 		look_at_others(conn);
 	}
 	/*
-	 * Asked after the reaper's word was taken, which is not repeated, and before the completions are: none comes after
-	 * those, for slots that are free by then.
+	 * Asked after the reaper's word was taken, which is not repeated, and before the
+	 * completions are: none comes after those, for slots that are free by then.
 	 */
 	bool gone = atomic_load(&conn->qps_gone);
 	poll_completions(conn);
@@ -295,7 +304,8 @@ int verbs_io_arm(struct tp_conn *tp_conn)
 
 	if (conn->done)
 		return 0;
-	if (conn->conn.state == TP_READY && (spin(conn) || (!conn->armed && poll_completions(conn) > 0)))
+	if (conn->conn.state == TP_READY &&
+		(spin(conn) || (!conn->armed && poll_completions(conn) > 0)))
 		return 0;
 	if (conn->cq && !conn->saying_bye && !conn->armed) {
 		if (ibv_req_notify_cq(conn->cq, 0) != 0)

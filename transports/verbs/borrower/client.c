@@ -77,7 +77,8 @@ static void verbs_shutdown(struct tp_conn *tp_conn)
 	struct verbs_msg bye = {.type = VERBS_BYE};
 
 	bye.bye.changed = verbs_changes_any(conn);
-	if (tp_conn->state == TP_READY && tp_conn->nr_outstanding == 0 && verbs_send(conn, &bye) == 0) {
+	if (tp_conn->state == TP_READY && tp_conn->nr_outstanding == 0 &&
+		verbs_send(conn, &bye) == 0) {
 		conn->saying_bye = true;
 		verbs_set_timer(conn, 0);
 		return; /* the reaper waits until it has left */

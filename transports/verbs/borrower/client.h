@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The borrower's side, private: what each of the files has for the others.  A file uses those above it only:
- * conn.c, then client-io.c (operations out), client-connect.c, client-progress.c, and client.c.
+ * The borrower's side, private: what each of the files has for the others.  A file uses those above
+ * it only: conn.c, then client-io.c (operations out), client-connect.c, client-progress.c, and
+ * client.c.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_BORROWER_CLIENT_H
 #define WEFT_TRANSPORTS_VERBS_BORROWER_CLIENT_H
@@ -24,7 +25,10 @@ int verbs_tp_init(struct verbs_tp *tp, struct weft_error *err);
 void verbs_tp_fini(struct verbs_tp *tp);
 int verbs_reg(struct tp *tp, struct tp_mem *mem, struct weft_error *err);
 void verbs_dereg(struct tp_mem *mem);
-/* Takes the connection's device, whose memory is registered: 0; -EAGAIN: it is new, verbs_adopt() it. */
+/*
+ * Takes the connection's device, whose memory is registered: 0; -EAGAIN: it is new, verbs_adopt()
+ * it.
+ */
 int verbs_device_take(struct verbs_conn *conn);
 void verbs_device_put(struct verbs_conn *conn);
 /* On the reaper's thread: a device that came after the start.  conn->adopted tells how it went. */
@@ -44,19 +48,28 @@ void verbs_changes_put_back(struct verbs_conn *conn, const struct verbs_msg *msg
 
 /* client-io.c */
 
-/* Allocates what operations need, once the device is known; 0, or -errno with err.  verbs_conn_free() frees it. */
+/*
+ * Allocates what operations need, once the device is known; 0, or -errno with err.
+ * verbs_conn_free() frees it.
+ */
 int verbs_io_init(struct verbs_conn *conn, struct weft_error *err);
 int verbs_io_post(struct tp_conn *conn, struct tp_op *const *ops, unsigned n);
 int verbs_post_epoch_read(struct verbs_conn *conn);
 uint64_t verbs_epoch_read(const struct verbs_conn *conn);
 int verbs_send(struct verbs_conn *conn, const struct verbs_msg *msg);
-/* An operation that the donor carries out waits in `asking`, by way of op->next; priv[0] is its slot. */
+/*
+ * An operation that the donor carries out waits in `asking`, by way of op->next; priv[0] is its
+ * slot.
+ */
 void verbs_ask(struct verbs_conn *conn, struct tp_op *op);
 /* REQUESTs that waited for a buffer, or for others to be answered. */
 void verbs_send_requests(struct verbs_conn *conn);
 /* A REPLY came. */
 void verbs_on_reply(struct verbs_conn *conn, uint32_t cookie, int error);
-/* What a failed connection leaves: nothing waits for work requests that cannot touch memory any more. */
+/*
+ * What a failed connection leaves: nothing waits for work requests that cannot touch memory any
+ * more.
+ */
 void verbs_give_up(struct verbs_conn *conn, bool gone);
 
 /* The operation in the slot is done. */
@@ -87,7 +100,8 @@ static inline void verbs_set_spin(struct verbs_conn *conn, uint64_t ns)
 
 /* client-connect.c */
 
-int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret, struct weft_error *err);
+int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
+	struct weft_error *err);
 /* The connection manager's next step.  False: the event is none. */
 bool verbs_connect_step(struct verbs_conn *conn, const struct rdma_cm_event *event);
 /* While connecting: looks for what other threads have done for it. */

@@ -2,9 +2,9 @@
 /*
  * A connection's end: failing it, its queue pairs, its memory.
  *
- * Threads: conn.h says.  Invariant: once a connection has failed its queue pairs are on their way into
- * the error state, or out of existence; an operation comes back when its last work request did, or
- * when the queue pairs are gone: never while the NIC could still touch its buffer.
+ * Threads: conn.h says.  Invariant: once a connection has failed its queue pairs are on their way
+ * into the error state, or out of existence; an operation comes back when its last work request
+ * did, or when the queue pairs are gone: never while the NIC could still touch its buffer.
  */
 #include "transports/verbs/borrower/conn.h"
 
@@ -19,7 +19,8 @@
 #include "transports/verbs/borrower/client.h"
 #include "transports/verbs/borrower/lookup.h"
 
-enum { DRAIN_MS = 2000 }; /* how long a failed connection waits for its work requests before the queue pairs are destroyed */
+/* how long a failed connection waits for its work requests before the queue pairs are destroyed */
+enum { DRAIN_MS = 2000 };
 
 void verbs_set_timer(struct verbs_conn *conn, uint64_t after_ms)
 {
@@ -46,7 +47,9 @@ static void kill_job(struct verbs_job *job)
 	uint64_t one = 1;
 
 	destroy_qps(conn);
-	/* The last touch: its lane may go on to have it freed, which is another job of this thread. */
+	/*
+	 * The last touch: its lane may go on to have it freed, which is another job of this thread.
+	 */
 	(void)!write(conn->wake_fd, &one, sizeof(one));
 }
 

@@ -2,8 +2,8 @@
 /*
  * The borrower's side, private: a connection and the transport that it belongs to.
  *
- * Threads: a connection belongs to its lane's thread.  The reaper's thread destroys the queue pairs (qps_gone says when)
- * and, after tp_disconnect(), everything else.
+ * Threads: a connection belongs to its lane's thread.  The reaper's thread destroys the queue pairs
+ * (qps_gone says when) and, after tp_disconnect(), everything else.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_BORROWER_CONN_H
 #define WEFT_TRANSPORTS_VERBS_BORROWER_CONN_H
@@ -45,7 +45,9 @@ struct verbs_tp {
 	struct verbs_config config;
 	struct verbs_reaper *reaper;
 	struct verbs_job last;
-	/* The reaper registers with a device that came later: devices and mems are under the lock. */
+	/*
+	 * The reaper registers with a device that came later: devices and mems are under the lock.
+	 */
 	pthread_mutex_t lock;
 	struct verbs_device devices[VERBS_MAX_DEVICES];
 	struct verbs_mem *mems;
@@ -62,7 +64,8 @@ struct verbs_mem {
 enum verbs_phase {
 	VERBS_PHASE_LOOKUP,        /* waits for the resolver's thread */
 	VERBS_PHASE_ADDR,          /* control: waits for ADDR_RESOLVED */
-	VERBS_PHASE_DEVICE,        /* the reaper, which registers our memory with a device that is new */
+	/* the reaper, which registers our memory with a device that is new */
+	VERBS_PHASE_DEVICE,
 	VERBS_PHASE_ROUTE,         /* control: ROUTE_RESOLVED */
 	VERBS_PHASE_CONNECT,       /* control: ESTABLISHED */
 	VERBS_PHASE_GRANT,         /* GRANT or REFUSE */
@@ -144,7 +147,10 @@ struct verbs_conn {
 	char offers[VERBS_OFFERS_MAX + 1];
 	bool restorable;
 
-	/* Registered: VERBS_ZERO_BYTES zeros, then a word a slot for READs of the epoch, then one more. */
+	/*
+	 * Registered: VERBS_ZERO_BYTES zeros, then a word a slot for READs of the epoch, then one
+	 * more.
+	 */
 	uint8_t *scratch;
 	struct ibv_mr *scratch_mr;
 	uint32_t max_inline;
@@ -163,7 +169,8 @@ struct verbs_conn {
 
 	bool ending; /* an event ends it: it says why, not the completions that it flushed */
 	bool aborted, killing, saying_bye;
-	bool left; /* the donor has ended the control connection, which it does when it has let go */
+	/* the donor has ended the control connection, which it does when it has let go */
+	bool left;
 	_Atomic bool qps_gone;
 	_Atomic int adopted; /* 0: the reaper works on it; 1: done, or -errno with adopt_why */
 	struct weft_error adopt_why;

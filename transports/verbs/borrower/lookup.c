@@ -113,7 +113,8 @@ int verbs_lookup_fd(const struct verbs_lookup *lookup)
 	return lookup->fd;
 }
 
-int verbs_lookup_result(struct verbs_lookup *lookup, struct sockaddr_storage *ret, const char **ret_why)
+int verbs_lookup_result(struct verbs_lookup *lookup, struct sockaddr_storage *ret,
+	const char **ret_why)
 {
 	if (!atomic_load(&lookup->done))
 		return -EAGAIN;

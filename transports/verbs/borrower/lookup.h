@@ -14,7 +14,8 @@ int verbs_lookup_start(const char *host, const char *port, struct verbs_lookup *
 /* Readable once the result is there. */
 int verbs_lookup_fd(const struct verbs_lookup *lookup);
 /* 0; -EAGAIN: not yet; -EHOSTUNREACH with the resolver's word in *ret_why (static): no address. */
-int verbs_lookup_result(struct verbs_lookup *lookup, struct sockaddr_storage *ret, const char **ret_why);
+int verbs_lookup_result(struct verbs_lookup *lookup, struct sockaddr_storage *ret,
+	const char **ret_why);
 /* Also while the thread still works: it cleans up.  Takes NULL. */
 void verbs_lookup_free(struct verbs_lookup *lookup);
 

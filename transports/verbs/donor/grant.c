@@ -2,8 +2,8 @@
 /*
  * A hello, and what it gets: a grant and all that belongs to it, or a refusal.
  *
- * Threads: the session's, which may wait for the driver and the donor.  Invariant: a file region is staged from before its share is
- * made until after the share is put.
+ * Threads: the session's, which may wait for the driver and the donor.  Invariant: a file region is
+ * staged from before its share is made until after the share is put.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -36,7 +36,8 @@ static void stay(struct verbs_run *run)
 {
 	struct verbs_listener *listener = run->session->listener;
 
-	if (weft_stranger_belongs(&run->session->stranger) || !atomic_exchange(&run->session->unwanted, false))
+	if (weft_stranger_belongs(&run->session->stranger) ||
+		!atomic_exchange(&run->session->unwanted, false))
 		return;
 	pthread_mutex_lock(&listener->lock);
 	listener->nr_leaving--;
@@ -52,8 +53,12 @@ static int count(struct verbs_run *run, bool known, struct weft_error *err)
 	run->counted = listener->nr_granted < listener->config.max_sessions || known;
 	listener->nr_granted += run->counted;
 	pthread_mutex_unlock(&listener->lock);
-	return run->counted ? 0 : weft_error_set(err, EBUSY, "this donor serves %u connections over RDMA, and more only to "
-		"attachments that it has already", listener->config.max_sessions);
+	return run->counted
+		? 0
+		: weft_error_set(err, EBUSY,
+			  "this donor serves %u connections over RDMA, and more only to "
+			  "attachments that it has already",
+			  listener->config.max_sessions);
 }
 
 static int wait_for_share(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
@@ -64,7 +69,10 @@ static int wait_for_share(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
 	verbs_run_take_events(run);
 	if (verbs_run_must_end(run))
 		return -ECANCELED;
-	/* It waits for us: its silence says nothing.  That it is gone is an event, or a message that does not arrive. */
+	/*
+	 * It waits for us: its silence says nothing.  That it is gone is an event, or a message
+	 * that does not arrive.
+	 */
 	if (run->grant)
 		weft_grant_touch(run->grant, weft_now_ns());
 	run->out = (struct verbs_msg){.type = VERBS_WAIT};
@@ -101,9 +109,13 @@ static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 	const struct weft_hello *hello = &run->msg.hello.hello;
 
 	if (run->msg.hello.unknown)
-		return weft_error_set(err, EPROTONOSUPPORT, "the borrower needs field %u of its hello understood, which this version of "
-			"weft does not know; upgrade the donor", run->msg.hello.unknown);
-	int r = weft_donor_find(listener->donor, run->msg.hello.region, &run->region, &run->msg.hello.hello.tenure, err);
+		return weft_error_set(err, EPROTONOSUPPORT,
+			"the borrower needs field %u of its hello understood, which this version "
+			"of "
+			"weft does not know; upgrade the donor",
+			run->msg.hello.unknown);
+	int r = weft_donor_find(listener->donor, run->msg.hello.region, &run->region,
+		&run->msg.hello.hello.tenure, err);
 
 	if (r < 0)
 		return r;
@@ -116,8 +128,8 @@ static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 		return r;
 	/* Its patience starts anew: others may have to stop first. */
 	wait_for_share(run, 0, run->region->size_bytes);
-	r = weft_donor_grant(listener->donor, run->region, hello, run->peer, "rdma", on_fence, session,
-		&run->grant, err);
+	r = weft_donor_grant(listener->donor, run->region, hello, run->peer, "rdma", on_fence,
+		session, &run->grant, err);
 	if (r < 0)
 		return r;
 	stay(run);
@@ -144,13 +156,14 @@ void verbs_run_unstage(struct verbs_run *run)
 	run->staged = false;
 	/* Nobody who could be told is left. */
 	if (r < 0)
-		weft_warn("region '%s': what was written over RDMA stays in memory, since its file cannot be written: %s",
+		weft_warn("region '%s': what was written over RDMA stays in memory, since its file "
+			  "cannot be written: %s",
 			run->region->name, strerror(-r));
 }
 
 /*
- * What was granted and cannot be used.  Who attaches anew leaves nothing behind then; who reconnects keeps the region until
- * its lease ends.
+ * What was granted and cannot be used.  Who attaches anew leaves nothing behind then; who
+ * reconnects keeps the region until its lease ends.
  */
 static void give_back(struct verbs_run *run)
 {
@@ -199,8 +212,8 @@ void verbs_run_grant(struct verbs_run *run)
 	run->out.grant.chunk_bytes = verbs_share_chunk_bytes(run->share);
 	run->out.grant.nr_chunks = verbs_share_nr_chunks(run->share);
 	run->out.grant.epoch_word = verbs_share_epoch_word(run->share);
-	run->out.grant.beat_word =
-		(struct verbs_chunk){.addr = (uintptr_t)run->beat_mr->addr, .rkey = run->beat_mr->rkey};
+	run->out.grant.beat_word = (struct verbs_chunk){.addr = (uintptr_t)run->beat_mr->addr,
+		.rkey = run->beat_mr->rkey};
 	memcpy(run->out.grant.token, token, sizeof(token));
 	snprintf(run->out.grant.offers, sizeof(run->out.grant.offers), "%s", welcome.offers);
 	run->out.grant.restorable = welcome.restorable;

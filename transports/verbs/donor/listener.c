@@ -2,8 +2,9 @@
 /*
  * Accepts connections for a donor over rdma_cm.
  *
- * Runs on the loop's thread.  Invariant: nothing here waits for a driver's work on a queue pair, a registration,
- * or a grant; a connection request becomes a session's own (its id moves to the session's event channel), or is rejected.
+ * Runs on the loop's thread.  Invariant: nothing here waits for a driver's work on a queue pair, a
+ * registration, or a grant; a connection request becomes a session's own (its id moves to the
+ * session's event channel), or is rejected.
  */
 #include "transports/verbs/donor/listener.h"
 
@@ -158,9 +159,11 @@ static int listen_now(struct verbs_listener *listener)
 		listener->id = NULL;
 		return -errno;
 	}
-	if (rdma_bind_addr(listener->id, address) == 0 && rdma_listen(listener->id, VERBS_BACKLOG) == 0) {
+	if (rdma_bind_addr(listener->id, address) == 0 &&
+		rdma_listen(listener->id, VERBS_BACKLOG) == 0) {
 		if (address->sa_family == AF_INET6)
-			((struct sockaddr_in6 *)address)->sin6_port = rdma_get_src_port(listener->id);
+			((struct sockaddr_in6 *)address)->sin6_port =
+				rdma_get_src_port(listener->id);
 		else
 			((struct sockaddr_in *)address)->sin_port = rdma_get_src_port(listener->id);
 		return 0;
@@ -206,7 +209,8 @@ static void on_events(struct weft_watch *watch, uint32_t events)
 	while (rdma_get_cm_event(listener->channel, &event) == 0) {
 		if (event->event != RDMA_CM_EVENT_CONNECT_REQUEST) {
 			/* Of the listening id; or the end of a request that was rejected. */
-			bool removed = event->id == listener->id && event->event == RDMA_CM_EVENT_DEVICE_REMOVAL;
+			bool removed = event->id == listener->id &&
+				event->event == RDMA_CM_EVENT_DEVICE_REMOVAL;
 
 			rdma_ack_cm_event(event);
 			if (removed)
@@ -218,7 +222,8 @@ static void on_events(struct weft_watch *watch, uint32_t events)
 		struct verbs_params params = {param->responder_resources, param->initiator_depth};
 		enum verbs_purpose purpose = VERBS_CONTROL;
 		uint8_t token[VERBS_TOKEN_BYTES] = {0};
-		int r = verbs_unpack_private(param->private_data, param->private_data_len, &purpose, token);
+		int r = verbs_unpack_private(param->private_data, param->private_data_len, &purpose,
+			token);
 
 		rdma_ack_cm_event(event); /* first: an id does not move while it has events */
 		if (!knows_device(listener, id->verbs))
@@ -227,8 +232,9 @@ static void on_events(struct weft_watch *watch, uint32_t events)
 	}
 }
 
-int verbs_listener_new(struct weft_donor *donor, struct weft_loop *loop, const struct sockaddr *address,
-	const struct verbs_listener_config *config, struct verbs_listener **ret, struct weft_error *err)
+int verbs_listener_new(struct weft_donor *donor, struct weft_loop *loop,
+	const struct sockaddr *address, const struct verbs_listener_config *config,
+	struct verbs_listener **ret, struct weft_error *err)
 {
 	struct verbs_listener *listener = calloc(1, sizeof(*listener));
 	pthread_condattr_t attr;
@@ -266,16 +272,21 @@ int verbs_listener_new(struct weft_donor *donor, struct weft_loop *loop, const s
 		goto fail;
 	verbs_address_text(address, text, sizeof(text));
 	memcpy(&listener->address, address,
-		address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in));
+		address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+					       : sizeof(struct sockaddr_in));
 	listener->retry.fn = on_retry;
 	listener->channel = rdma_create_event_channel();
 	r = listener->channel ? listen_now(listener) : -errno;
 	if (r < 0) {
 		if (r == -ENODEV)
-			weft_error_set(err, ENODEV, "cannot listen on %s over RDMA: that address "
-				"is on no RDMA device (`rdma link` shows the interfaces that have one)", text);
+			weft_error_set(err, ENODEV,
+				"cannot listen on %s over RDMA: that address "
+				"is on no RDMA device (`rdma link` shows the interfaces that have "
+				"one)",
+				text);
 		else
-			weft_error_set(err, -r, "cannot listen on %s over RDMA: %s", text, strerror(-r));
+			weft_error_set(err, -r, "cannot listen on %s over RDMA: %s", text,
+				strerror(-r));
 		goto fail;
 	}
 	r = verbs_nonblocking(listener->channel->fd);
@@ -298,8 +309,9 @@ uint16_t verbs_listener_port(const struct verbs_listener *listener)
 {
 	const struct sockaddr *address = (const struct sockaddr *)&listener->address;
 
-	return be16toh(address->sa_family == AF_INET6 ? ((const struct sockaddr_in6 *)address)->sin6_port
-						      : ((const struct sockaddr_in *)address)->sin_port);
+	return be16toh(address->sa_family == AF_INET6
+			? ((const struct sockaddr_in6 *)address)->sin6_port
+			: ((const struct sockaddr_in *)address)->sin_port);
 }
 
 static bool is_any(const struct sockaddr_storage *address)
@@ -315,7 +327,8 @@ static bool is_global(const struct sockaddr *address)
 		return (ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr) >> 24) != 127;
 	const struct in6_addr *in6 = &((const struct sockaddr_in6 *)address)->sin6_addr;
 
-	return address->sa_family == AF_INET6 && !IN6_IS_ADDR_LOOPBACK(in6) && !IN6_IS_ADDR_LINKLOCAL(in6);
+	return address->sa_family == AF_INET6 && !IN6_IS_ADDR_LOOPBACK(in6) &&
+		!IN6_IS_ADDR_LINKLOCAL(in6);
 }
 
 /* Whether an address of ours is on an RDMA device. */
@@ -352,7 +365,8 @@ void verbs_listener_offers(const struct verbs_listener *listener, char *buf, siz
 				(const void *)&((struct sockaddr_in *)i->ifa_addr)->sin_addr;
 			if (!inet_ntop(i->ifa_addr->sa_family, bytes, text, sizeof(text)))
 				continue;
-			int n = snprintf(one, sizeof(one), "%srdma:%u:%s", used ? "," : "", port, text);
+			int n = snprintf(one, sizeof(one), "%srdma:%u:%s", used ? "," : "", port,
+				text);
 			if (used + (size_t)n < len) {
 				strcpy(buf + used, one);
 				used += (size_t)n;

@@ -74,7 +74,8 @@ void verbs_run_sleep(struct verbs_run *run, int timeout_ms)
 	if (ibv_req_notify_cq(run->cq, 0) != 0)
 		run->state = VERBS_RUN_OVER;
 	/* What came before it was armed wakes nobody. */
-	if (verbs_run_take_completions(run) == 0 && run->nr_received == 0 && !verbs_run_must_end(run))
+	if (verbs_run_take_completions(run) == 0 && run->nr_received == 0 &&
+		!verbs_run_must_end(run))
 		poll(fds, WEFT_ARRAY_LEN(fds), timeout_ms);
 	(void)!read(run->session->wake_fd, &count, sizeof(count));
 	while (ibv_get_cq_event(run->comp, &cq, &ctx) == 0)
@@ -89,7 +90,8 @@ int verbs_run_send(struct verbs_run *run)
 	int r;
 
 	/* Buffers come back as soon as the peer's side acknowledges. */
-	while ((r = verbs_bufs_send(&run->bufs, run->session->control->qp, &run->out, VERBS_RUN_WR_SEND)) == -EAGAIN &&
+	while ((r = verbs_bufs_send(&run->bufs, run->session->control->qp, &run->out,
+			VERBS_RUN_WR_SEND)) == -EAGAIN &&
 		!verbs_run_must_end(run) && weft_now_ns() < end_ns)
 		verbs_run_sleep(run, 10);
 	if (r < 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Private to transports/verbs/donor/: what a session's thread keeps, shared by session.c, grant.c and run.c, of which each uses those
- * behind it only.
+ * Private to transports/verbs/donor/: what a session's thread keeps, shared by session.c, grant.c
+ * and run.c, of which each uses those behind it only.
  *
  * Threads: the session's, but for verbs_session_wake().
  */

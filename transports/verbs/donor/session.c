@@ -2,10 +2,11 @@
 /*
  * A session at the donor: handshake, grant, requests, end.  Reads and writes do not come by here.
  *
- * Each runs on a thread of its own, which may wait for the driver and the donor.  Invariant: the grant is released only
- * after verbs_share_leave(): access is dead before anybody is told that it is; and a session's queue pair in the share's
- * protection domain is destroyed before the share is put.  A file region stays staged until after both; that what WRITEs
- * changed may not have been told is noted before anybody else is granted it.
+ * Each runs on a thread of its own, which may wait for the driver and the donor.  Invariant: the
+ * grant is released only after verbs_share_leave(): access is dead before anybody is told that it
+ * is; and a session's queue pair in the share's protection domain is destroyed before the share is
+ * put.  A file region stays staged until after both; that what WRITEs changed may not have been
+ * told is noted before anybody else is granted it.
  */
 #include "transports/verbs/donor/run.h"
 
@@ -30,7 +31,9 @@ static void make_room(struct verbs_run *run)
 {
 	struct weft_error err;
 
-	weft_error_set(&err, EBUSY, "too many peers without a grant come to this donor over RDMA, and most of them from here; "
+	weft_error_set(&err, EBUSY,
+		"too many peers without a grant come to this donor over RDMA, and most of them "
+		"from here; "
 		"try again (weft status shows them at the donor)");
 	verbs_run_refuse(run, LEAVE_MS, &err);
 }
@@ -48,7 +51,8 @@ static int accept_control(struct verbs_run *run)
 		return -errno;
 	run->comp = ibv_create_comp_channel(id->verbs);
 	if (run->comp)
-		run->cq = ibv_create_cq(id->verbs, VERBS_RUN_NR_RECV + VERBS_RUN_NR_SEND + 4, NULL, run->comp, 0);
+		run->cq = ibv_create_cq(id->verbs, VERBS_RUN_NR_RECV + VERBS_RUN_NR_SEND + 4, NULL,
+			run->comp, 0);
 	if (!run->cq || verbs_nonblocking(run->comp->fd) < 0)
 		return -errno;
 	int r = verbs_bufs_init(&run->bufs, run->pd, VERBS_RUN_NR_RECV, VERBS_RUN_NR_SEND, &err);
@@ -157,7 +161,8 @@ static int note_changes(struct verbs_run *run)
 	for (uint32_t i = 0; i < run->msg.request.nr_ranges; i++) {
 		const struct verbs_range *range = &run->msg.request.range[i];
 
-		if (!run->grant->writable || range->len == 0 || range->off > run->region->size_bytes ||
+		if (!run->grant->writable || range->len == 0 ||
+			range->off > run->region->size_bytes ||
 			range->len > run->region->size_bytes - range->off)
 			return -EPROTO;
 		weft_region_changed(run->region, range->off, range->len);
@@ -210,9 +215,11 @@ static void take_message(struct verbs_run *run)
 
 	run->nr_received--;
 	memmove(run->received, run->received + 1, run->nr_received * sizeof(run->received[0]));
-	memmove(run->received_len, run->received_len + 1, run->nr_received * sizeof(run->received_len[0]));
+	memmove(run->received_len, run->received_len + 1,
+		run->nr_received * sizeof(run->received_len[0]));
 	if (r == 0)
-		r = verbs_bufs_post_recv(&run->bufs, run->session->control->qp, i, VERBS_RUN_WR_RECV | i);
+		r = verbs_bufs_post_recv(&run->bufs, run->session->control->qp, i,
+			VERBS_RUN_WR_RECV | i);
 	if (r < 0)
 		run->state = VERBS_RUN_OVER;
 	else
@@ -239,7 +246,8 @@ static void serve(struct verbs_run *run)
 
 		if (run->state == VERBS_RUN_HELLO && atomic_load(&run->session->unwanted))
 			make_room(run);
-		if (run->state == VERBS_RUN_REFUSED && atomic_load(&run->session->unwanted) && verbs_bufs_all_sent(&run->bufs))
+		if (run->state == VERBS_RUN_REFUSED && atomic_load(&run->session->unwanted) &&
+			verbs_bufs_all_sent(&run->bufs))
 			break;
 		if (run->nr_received > 0) {
 			take_message(run);
@@ -312,7 +320,8 @@ static void end(struct verbs_run *run)
 	weft_debug("a session ends%s", run->clean ? "" : ", not cleanly");
 	unlist(run);
 	if (run->share)
-		r = verbs_share_leave(run->share, run->data ? run->data->qp : NULL, atomic_load(&session->fenced));
+		r = verbs_share_leave(run->share, run->data ? run->data->qp : NULL,
+			atomic_load(&session->fenced));
 	if (r < 0)
 		destroy_qp(run->data);
 	if (run->grant && run->grant->writable && run->data && !run->told)
@@ -408,7 +417,8 @@ int verbs_session_start(struct verbs_listener *listener, struct rdma_cm_id *id)
 	weft_strangers_enter(&listener->strangers, &session->stranger, rdma_get_peer_addr(id), 0);
 	/* Under the lock, so that the thread finds itself listed, and a stop finds it. */
 	pthread_mutex_lock(&listener->lock);
-	r = listener->stopping ? -ESHUTDOWN : -pthread_create(&thread, &attr, session_main, session);
+	r = listener->stopping ? -ESHUTDOWN
+			       : -pthread_create(&thread, &attr, session_main, session);
 	if (r == 0) {
 		session->next = listener->sessions;
 		listener->sessions = session;

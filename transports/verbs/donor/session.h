@@ -2,8 +2,9 @@
 /*
  * A session at the donor, private to transports/verbs/donor/.
  *
- * Threads: each session has one, which does everything that may wait for the driver or the donor.  listener->lock
- * guards the list, the counts, and a session's token and mailbox; nobody who holds it waits for a driver.
+ * Threads: each session has one, which does everything that may wait for the driver or the donor.
+ * listener->lock guards the list, the counts, and a session's token and mailbox; nobody who holds
+ * it waits for a driver.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_DONOR_SESSION_H
 #define WEFT_TRANSPORTS_VERBS_DONOR_SESSION_H
@@ -59,7 +60,10 @@ struct verbs_session {
 	struct weft_stranger stranger;
 	_Atomic bool fenced, stopped;
 	_Atomic bool unwanted; /* it makes room for others; counted in nr_leaving */
-	/* listener->lock: the token once granted (has_token), the data connection that came with it. */
+	/*
+	 * listener->lock: the token once granted (has_token), the data connection that came with
+	 * it.
+	 */
 	bool has_token;
 	uint8_t token[VERBS_TOKEN_BYTES];
 	bool arriving; /* it is on its way here */
@@ -67,7 +71,10 @@ struct verbs_session {
 	struct verbs_params arrived_params;
 };
 
-/* Starts the session's thread for a connection request, whose id becomes the session's.  0, or -errno: the id is still the caller's. */
+/*
+ * Starts the session's thread for a connection request, whose id becomes the session's.  0, or
+ * -errno: the id is still the caller's.
+ */
 int verbs_session_start(struct verbs_listener *listener, struct rdma_cm_id *id);
 /* Any thread; the session must be in the listener's list, and the lock held. */
 void verbs_session_wake(struct verbs_session *session);

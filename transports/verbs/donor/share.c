@@ -2,9 +2,10 @@
 /*
  * A generation's protection domain and memory, or that of a region's readers.
  *
- * Threads: any.  shares->lock guards the list and nr_active; share->lock everything about registering and
- * deregistering.  Invariants: only shares that are not revoked are in the list; helpers register, and nobody deregisters before
- * they have stopped; the region is pinned from before the first registration until after the last deregistration.
+ * Threads: any.  shares->lock guards the list and nr_active; share->lock everything about
+ * registering and deregistering.  Invariants: only shares that are not revoked are in the list;
+ * helpers register, and nobody deregisters before they have stopped; the region is pinned from
+ * before the first registration until after the last deregistration.
  */
 #include "transports/verbs/donor/share.h"
 
@@ -88,11 +89,13 @@ static void *helper_main(void *ctx)
 	if (share->writable)
 		access |= IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_LOCAL_WRITE;
 	pthread_mutex_lock(&share->lock);
-	while (!share->cancelled && share->failed.code == 0 && share->next_chunk < share->nr_chunks) {
+	while (!share->cancelled && share->failed.code == 0 &&
+		share->next_chunk < share->nr_chunks) {
 		uint32_t i = share->next_chunk++;
 
 		pthread_mutex_unlock(&share->lock);
-		struct ibv_mr *mr = ibv_reg_mr(share->pd, weft_region_memory(share->region) + i * share->chunk_bytes,
+		struct ibv_mr *mr = ibv_reg_mr(share->pd,
+			weft_region_memory(share->region) + i * share->chunk_bytes,
 			chunk_len(share, i), access);
 		int code = errno;
 		pthread_mutex_lock(&share->lock);
@@ -113,7 +116,8 @@ static void *helper_main(void *ctx)
 static void start_helpers(struct verbs_share *share)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned n = (unsigned)weft_min(weft_min(share->nr_chunks, MAX_HELPERS), cpus > 0 ? (uint64_t)cpus : 1);
+	unsigned n = (unsigned)weft_min(weft_min(share->nr_chunks, MAX_HELPERS),
+		cpus > 0 ? (uint64_t)cpus : 1);
 	pthread_attr_t attr;
 
 	pthread_attr_init(&attr);
@@ -135,8 +139,9 @@ static void start_helpers(struct verbs_share *share)
 	pthread_attr_destroy(&attr);
 }
 
-static int share_new(struct verbs_shares *shares, struct ibv_context *context, struct weft_region *region,
-	const struct weft_hello *hello, bool writable, struct verbs_share **ret, struct weft_error *err)
+static int share_new(struct verbs_shares *shares, struct ibv_context *context,
+	struct weft_region *region, const struct weft_hello *hello, bool writable,
+	struct verbs_share **ret, struct weft_error *err)
 {
 	struct verbs_share *share = calloc(1, sizeof(*share));
 	pthread_condattr_t attr;
@@ -167,8 +172,8 @@ static int share_new(struct verbs_shares *shares, struct ibv_context *context, s
 	share->mrs = calloc(nr, sizeof(share->mrs[0]));
 	share->pd = ibv_alloc_pd(context);
 	if (share->pd)
-		share->epoch_mr = ibv_reg_mr(share->pd, share->epoch_word, sizeof(*share->epoch_word),
-			IBV_ACCESS_REMOTE_READ);
+		share->epoch_mr = ibv_reg_mr(share->pd, share->epoch_word,
+			sizeof(*share->epoch_word), IBV_ACCESS_REMOTE_READ);
 	if (!share->mrs || !share->epoch_mr) {
 		int code = share->mrs ? errno : ENOMEM;
 
@@ -184,13 +189,16 @@ static struct verbs_share *find(struct verbs_shares *shares, struct ibv_context 
 {
 	for (struct verbs_share *s = shares->first; s; s = s->next)
 		if (s->context == context && s->region == region && s->writable == writable &&
-			(!writable || (s->generation == hello->generation && memcmp(s->id, hello->id, sizeof(s->id)) == 0)))
+			(!writable ||
+				(s->generation == hello->generation &&
+					memcmp(s->id, hello->id, sizeof(s->id)) == 0)))
 			return s;
 	return NULL;
 }
 
 /* Waits until everything is registered. */
-static int wait_registered(struct verbs_share *share, verbs_wait_fn *wait, void *ctx, struct weft_error *err)
+static int wait_registered(struct verbs_share *share, verbs_wait_fn *wait, void *ctx,
+	struct weft_error *err)
 {
 	int r = 0;
 
@@ -203,7 +211,8 @@ static int wait_registered(struct verbs_share *share, verbs_wait_fn *wait, void 
 			if (share->failed.code && err)
 				*err = share->failed;
 			else
-				weft_error_set(err, ECANCELED, "cannot grant over RDMA: revoked meanwhile");
+				weft_error_set(err, ECANCELED,
+					"cannot grant over RDMA: revoked meanwhile");
 			break;
 		}
 		clock_gettime(CLOCK_MONOTONIC, &until);
@@ -225,9 +234,9 @@ static int wait_registered(struct verbs_share *share, verbs_wait_fn *wait, void 
 	return r;
 }
 
-int verbs_share_join(struct verbs_shares *shares, struct ibv_context *context, struct weft_region *region,
-	const struct weft_hello *hello, bool writable, verbs_wait_fn *wait, void *ctx,
-	struct verbs_share **ret, struct weft_error *err)
+int verbs_share_join(struct verbs_shares *shares, struct ibv_context *context,
+	struct weft_region *region, const struct weft_hello *hello, bool writable,
+	verbs_wait_fn *wait, void *ctx, struct verbs_share **ret, struct weft_error *err)
 {
 	bool fresh = false;
 	int r;
@@ -344,12 +353,14 @@ struct verbs_chunk verbs_share_chunk(struct verbs_share *share, uint32_t i)
 	/* Another session's fence may be deregistering it: ours is on its way then. */
 	pthread_mutex_lock(&share->lock);
 	if (share->mrs[i])
-		chunk = (struct verbs_chunk){.addr = (uintptr_t)share->mrs[i]->addr, .rkey = share->mrs[i]->rkey};
+		chunk = (struct verbs_chunk){.addr = (uintptr_t)share->mrs[i]->addr,
+			.rkey = share->mrs[i]->rkey};
 	pthread_mutex_unlock(&share->lock);
 	return chunk;
 }
 
 struct verbs_chunk verbs_share_epoch_word(const struct verbs_share *share)
 {
-	return (struct verbs_chunk){.addr = (uintptr_t)share->epoch_mr->addr, .rkey = share->epoch_mr->rkey};
+	return (struct verbs_chunk){.addr = (uintptr_t)share->epoch_mr->addr,
+		.rkey = share->epoch_mr->rkey};
 }

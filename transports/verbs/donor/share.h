@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What sessions may touch: a protection domain and the memory regions in it.  A writer's is shared by its generation's sessions (lanes)
- * at one device; all readers of a region at one device share another, so that the region is registered once for them.
+ * What sessions may touch: a protection domain and the memory regions in it.  A writer's is shared
+ * by its generation's sessions (lanes) at one device; all readers of a region at one device share
+ * another, so that the region is registered once for them.
  *
- * Threads: any; functions that talk to the driver block, and are for sessions' threads.
- * Revocation of a writer is deregistration: once verbs_share_leave() has returned 0 for a fenced session, or for the last one, no queue
- * pair of the generation reaches the region any more, whatever state it is in.  A reader is revoked by its queue pair, which goes into
- * the error state: others go on reading, and it could change nothing but a sign of life.
+ * Threads: any; functions that talk to the driver block, and are for sessions' threads.  Revocation
+ * of a writer is deregistration: once verbs_share_leave() has returned 0 for a fenced session, or
+ * for the last one, no queue pair of the generation reaches the region any more, whatever state it
+ * is in.  A reader is revoked by its queue pair, which goes into the error state: others go on
+ * reading, and it could change nothing but a sign of life.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_DONOR_SHARE_H
 #define WEFT_TRANSPORTS_VERBS_DONOR_SHARE_H
@@ -30,21 +32,25 @@ void verbs_shares_init(struct verbs_shares *shares, uint64_t chunk_bytes);
 /* No share is left (asserted). */
 void verbs_shares_fini(struct verbs_shares *shares);
 
-/* Called every quarter of a second while memory is being registered; non-zero: give up with that (negative). */
+/*
+ * Called every quarter of a second while memory is being registered; non-zero: give up with that
+ * (negative).
+ */
 typedef int verbs_wait_fn(void *ctx, uint64_t done_bytes, uint64_t total_bytes);
 
 /*
- * Joins the share of this grant's generation, or of the readers, or makes it, and waits until its memory is registered; a file region must
- * be staged from before until after verbs_share_leave().  *ret must be left, then put.
- * -ENOMEM with the limit and the fix; what ibv_reg_mr(3) says; what wait said.
+ * Joins the share of this grant's generation, or of the readers, or makes it, and waits until its
+ * memory is registered; a file region must be staged from before until after verbs_share_leave().
+ * *ret must be left, then put.  -ENOMEM with the limit and the fix; what ibv_reg_mr(3) says; what
+ * wait said.
  */
-int verbs_share_join(struct verbs_shares *shares, struct ibv_context *context, struct weft_region *region,
-	const struct weft_hello *hello, bool writable, verbs_wait_fn *wait, void *ctx,
-	struct verbs_share **ret, struct weft_error *err);
+int verbs_share_join(struct verbs_shares *shares, struct ibv_context *context,
+	struct weft_region *region, const struct weft_hello *hello, bool writable,
+	verbs_wait_fn *wait, void *ctx, struct verbs_share **ret, struct weft_error *err);
 /*
- * Ends a session's access.  qp: its own in the share's protection domain, or NULL; a reader's goes into the error state.  A writer's
- * whole share is revoked if it is fenced, and any if this was the last session.  0; -EBUSY: the driver would not, and access ends
- * with the queue pairs.
+ * Ends a session's access.  qp: its own in the share's protection domain, or NULL; a reader's goes
+ * into the error state.  A writer's whole share is revoked if it is fenced, and any if this was the
+ * last session.  0; -EBUSY: the driver would not, and access ends with the queue pairs.
  */
 int verbs_share_leave(struct verbs_share *share, struct ibv_qp *qp, bool fenced);
 /* After verbs_share_leave(), and after the session's queue pair was destroyed. */
