@@ -150,12 +150,27 @@ static int hold_on(void *user, int error)
 	return 1;
 }
 
-void libweft_hold(struct weft *w, struct libweft_hold *hold)
+static void *begin_to_hold(void *ctx)
 {
+	struct libweft_hold *hold = ctx;
 	const struct weft_completion completion = {.fn = hold_on, .user = hold};
 
+	if (weft_aio_pread(hold->w, &hold->byte, 1, 0, &completion) <= 0)
+		abort();
+	return NULL;
+}
+
+void libweft_hold(struct weft *w, struct libweft_hold *hold)
+{
+	hold->w = w;
 	sem_init(&hold->held, 0, 0);
 	sem_init(&hold->go_on, 0, 0);
-	assert_true(weft_aio_pread(w, &hold->byte, 1, 0, &completion) > 0);
+	assert_int_equal(pthread_create(&hold->thread, NULL, begin_to_hold, hold), 0);
 	sem_wait(&hold->held);
+}
+
+void libweft_let_go(struct libweft_hold *hold)
+{
+	sem_post(&hold->go_on);
+	pthread_join(hold->thread, NULL);
 }

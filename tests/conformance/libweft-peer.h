@@ -6,6 +6,7 @@
 #ifndef WEFT_TESTS_CONFORMANCE_LIBWEFT_PEER_H
 #define WEFT_TESTS_CONFORMANCE_LIBWEFT_PEER_H
 
+#include <pthread.h>
 #include <semaphore.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -58,10 +59,14 @@ struct weft *libweft_open_when_free(const char *uri, unsigned flags);
  * posted.  Returns once it does.
  */
 struct libweft_hold {
+	struct weft *w;
+	/* That began it: the library may run a completion in the call that begins the command. */
+	pthread_t thread;
 	sem_t held, go_on;
 	char byte;
 };
 void libweft_hold(struct weft *w, struct libweft_hold *hold);
+void libweft_let_go(struct libweft_hold *hold);
 
 #define libweft_case(fn) cmocka_unit_test_setup_teardown(fn, libweft_start, libweft_stop)
 #define libweft_buffered_case(fn) {#fn " (buffered)", fn, libweft_start_buffered, libweft_stop, NULL}

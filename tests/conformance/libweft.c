@@ -144,7 +144,7 @@ static void a_handle_that_was_taken_over_is_lost(void **state)
 	struct weft *other = libweft_open_when_free(libweft_uri, 0);
 	assert_int_equal(weft_pwrite(other, &byte, 1, 0), 0);
 	weft_close(other);
-	sem_post(&h.go_on);
+	libweft_let_go(&h);
 	uint64_t end = weft_now_ns() + CONF_BOUND_MS * UINT64_C(1000000);
 	int r;
 	while ((r = weft_pread(w, &byte, 1, 0)) == -ENOTCONN && weft_now_ns() < end)
