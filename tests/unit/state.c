@@ -160,8 +160,7 @@ static void each_field_is_of_its_kind(void **state)
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"stale\": \"true\"",
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"mode\": \"m\"",
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"boot\": 1",
-		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"socket_tenure\": "
-		"\"x\"",
+		"\"generation\": 1, \"epoch\": \"1122334455667788\", \"socket_tenure\": \"x\"",
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"more\": {}",
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"more\": [1]",
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"info\": 1",
