@@ -2,6 +2,9 @@
 # $WEFT_DEBUG turns debug lines of libweft on, in any program; without it there is none.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool python3
+case $WEFT_PRESET in
+asan | tsan) skip "python3 cannot load a library of the $WEFT_PRESET preset" ;;
+esac
 
 cat >"$TMP/open.py" <<'INNER'
 import ctypes, os, sys
