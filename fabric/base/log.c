@@ -24,15 +24,18 @@ void weft_log_init(const char *program, enum weft_log_level max)
 	log_journal = getenv("JOURNAL_STREAM") != NULL && !isatty(STDERR_FILENO);
 }
 
-/* Behind the n bytes that the line begins with. */
-__attribute__((format(printf, 3, 0))) static void write_line(char line[LINE_BYTES], int n,
+/* Behind the bytes that the line begins with. */
+__attribute__((format(printf, 3, 0))) static void write_line(char line[LINE_BYTES], int begin,
 	const char *fmt, va_list ap)
 {
-	n += vsnprintf(line + n, LINE_BYTES - (size_t)n, fmt, ap);
+	int n = begin + vsnprintf(line + begin, LINE_BYTES - (size_t)begin, fmt, ap);
+
 	if (n > LINE_BYTES - 2)
 		n = LINE_BYTES - 2;
-	/* A text that is told may bring its own line's end. */
+	/* A text that is told may bring its own line's end, and a peer's anything. */
 	n -= line[n - 1] == '\n';
+	line[n] = '\0';
+	weft_printable(line + begin);
 	line[n++] = '\n';
 	if (write(STDERR_FILENO, line, (size_t)n) < 0)
 		return; /* nowhere left to say so */

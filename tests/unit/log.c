@@ -17,6 +17,7 @@
 #line 1 "/src/fabric/weft/nbd-bridge/unit/test.c"
 
 static unsigned evaluated;
+static const char *text = "line";
 static char said[1024];
 
 static int evaluate(void)
@@ -30,7 +31,7 @@ static const char *print(void)
 	int saved = dup(STDERR_FILENO), catcher = memfd_create("said", MFD_CLOEXEC);
 
 	dup2(catcher, STDERR_FILENO);
-	weft_debug("line %d", evaluate());
+	weft_debug("%s %d", text, evaluate());
 	dup2(saved, STDERR_FILENO);
 	ssize_t n = pread(catcher, said, sizeof(said) - 1, 0);
 	said[n < 0 ? 0 : n] = '\0';
@@ -85,6 +86,13 @@ static void a_line_that_is_on_has_its_area_and_the_time(void **state)
 	assert_int_equal(n, strlen(said));
 }
 
+static void bytes_of_a_peer_begin_no_line_of_their_own(void **state)
+{
+	text = "a\nweft-test: error: \x1b[2J\xc2\x9b";
+	assert_non_null(strstr(print(), "] unit: a?weft-test: error: ?[2J?? 3\n"));
+	assert_ptr_equal(strchr(said, '\n'), said + strlen(said) - 1);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -93,6 +101,7 @@ int main(void)
 		cmocka_unit_test(areas_are_listed),
 		cmocka_unit_test(the_environment_may_name_other_programs_areas),
 		cmocka_unit_test(a_line_that_is_on_has_its_area_and_the_time),
+		cmocka_unit_test(bytes_of_a_peer_begin_no_line_of_their_own),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
