@@ -186,7 +186,9 @@ struct tp_ops {
 	 * its mode is WEFT_MODE_WRITE or it is anonymous; has_epoch unless it is anonymous; a hello
 	 * whose epoch, or expect, is another than the contents' has failed with ESTALE.  And that
 	 * no session of the attachment at a lower generation can change anything any more: what it
-	 * left undone is posted again over this one.
+	 * left undone is posted again over this one.  A session that is fenced before anybody saw
+	 * it ready becomes ready first, or fails with another error: while it connects, ESTALE is
+	 * for contents.
 	 */
 	int (*progress)(struct tp_conn *conn, struct tp_op **done, unsigned max);
 	/*

@@ -145,6 +145,43 @@ static void a_lower_generation_is_stale(void **state)
 	conf_end(conf_connect(conf, &a));
 }
 
+/*
+ * While it connects, ESTALE says that the contents are gone: a fence says something else.  Whoever
+ * comes after fences it at each step of its way.
+ */
+static void superseded_while_it_connects_is_not_another_epoch(void **state)
+{
+	struct conf *conf = *state;
+
+	for (unsigned nr_steps = 0; nr_steps < 8; nr_steps++) {
+		struct tp_target a = borrower(conf, 'a', WEFT_MODE_WRITE, GEN(1 + nr_steps, 0));
+		struct tp_conn *conns[2];
+
+		assert_int_equal(tp_connect(conf->tp, &a, &conns[0], NULL), 0);
+		for (unsigned i = 0; i < nr_steps && tp_state(conns[0]) == TP_CONNECTING; i++)
+			conf_pump(conns, 1);
+		bool connects = tp_state(conns[0]) == TP_CONNECTING;
+		/* It may have been granted, and not have looked. */
+		struct pollfd fd = {.events = (short)tp_arm(conns[0])};
+		fd.fd = tp_event_fd(conns[0]);
+		if (fd.events != 0)
+			poll(&fd, 1, 50);
+		a.hello.generation = GEN(1 + nr_steps, 1);
+		assert_int_equal(tp_connect(conf->tp, &a, &conns[1], NULL), 0);
+		uint64_t end_ns = weft_now_ns() + UINT64_C(50000000);
+		while (tp_state(conns[1]) == TP_CONNECTING && weft_now_ns() < end_ns)
+			conf_pump(&conns[1], 1);
+		while (tp_state(conns[0]) == TP_CONNECTING)
+			conf_pump(conns, 1);
+		if (connects && tp_state(conns[0]) == TP_FAILED && conns[0]->error == -ESTALE)
+			fail_msg("after %u steps: %s", nr_steps, conns[0]->why.message);
+		conf_pump_until(conns, 2, both_settled, conns);
+		assert_int_equal(tp_state(conns[1]), TP_READY);
+		conf_end(conns[0]);
+		conf_end(conns[1]);
+	}
+}
+
 static void a_second_writer_is_refused_and_told_who_holds_it(void **state)
 {
 	struct conf *conf = *state;
@@ -340,6 +377,7 @@ struct conf_cases conf_session_cases(const struct conf_fixture *fixture)
 		conf_case(a_higher_generation_supersedes),
 		conf_case(a_higher_generation_supersedes_every_session),
 		conf_case(a_lower_generation_is_stale),
+		conf_case(superseded_while_it_connects_is_not_another_epoch),
 		conf_case(a_second_writer_is_refused_and_told_who_holds_it),
 		conf_case(a_goodbye_frees_the_region),
 		conf_case(after_the_close_the_region_is_free),

@@ -381,9 +381,13 @@ static int mem_progress(struct tp_conn *conn, struct tp_op **done, unsigned max)
 	uint64_t now = weft_now_ns();
 	unsigned nr = 0;
 
-	if (conn->state == TP_CONNECTING)
+	/*
+	 * Ready first, whatever has come of the grant since: ESTALE would say of one that connects
+	 * that the contents are gone.
+	 */
+	if (conn->state == TP_CONNECTING) {
 		try_connect(mem);
-	if (conn->state == TP_READY && atomic_load(&mem->fenced)) {
+	} else if (conn->state == TP_READY && atomic_load(&mem->fenced)) {
 		tp_conn_fail(conn, ESTALE,
 			"the donor ended this session: superseded, lease lost, or it stops");
 		release_grant(mem, false);
