@@ -7,12 +7,12 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <time.h>
 
+#include "fabric/base/thread.h"
 #include "fabric/base/util.h"
 
 enum { PATIENCE_MS = 500 };
@@ -42,7 +42,6 @@ static void *wait_and_tell(void *arg)
 void weft_patience_begin(const char *fmt, ...)
 {
 	pthread_condattr_t attr;
-	sigset_t all, before;
 	va_list ap;
 
 	weft_patience_end();
@@ -54,10 +53,7 @@ void weft_patience_begin(const char *fmt, ...)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&changed, &attr);
 	pthread_condattr_destroy(&attr);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	running = pthread_create(&thread, NULL, wait_and_tell, NULL) == 0;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	running = weft_thread_create(&thread, NULL, wait_and_tell, NULL) == 0;
 	if (!running)
 		pthread_cond_destroy(&changed);
 }

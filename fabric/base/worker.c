@@ -5,6 +5,8 @@
  */
 #include "fabric/base/worker.h"
 
+#include "fabric/base/thread.h"
+
 static void run_calls(void *ctx)
 {
 	struct weft_worker *worker = ctx;
@@ -63,10 +65,10 @@ static void *worker_main(void *arg)
 
 int weft_worker_start(struct weft_worker *worker, const char *name)
 {
-	int r = pthread_create(&worker->thread, NULL, worker_main, worker);
+	int r = weft_thread_create(&worker->thread, NULL, worker_main, worker);
 
-	if (r != 0)
-		return -r;
+	if (r < 0)
+		return r;
 	pthread_setname_np(worker->thread, name);
 	worker->running = true;
 	return 0;

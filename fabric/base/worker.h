@@ -55,7 +55,8 @@ int weft_worker_init(struct weft_worker *worker);
 void weft_worker_fini(struct weft_worker *worker);
 
 /*
- * Starts its thread, which is called `name` (15 bytes at most).  0, or -errno of pthread_create(3).
+ * Starts its thread, which is called `name` (15 bytes at most) and takes no signals.  0, or -errno
+ * of pthread_create(3).
  */
 int weft_worker_start(struct weft_worker *worker, const char *name);
 /* After weft_loop_stop() on its thread: waits for the thread's end.  Nothing if there is none. */

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "fabric/base/thread.h"
+
 enum { STOP_WAIT_S = 3 };
 
 struct verbs_reaper {
@@ -53,12 +55,12 @@ int verbs_reaper_new(struct verbs_reaper **ret)
 	pthread_mutex_init(&reaper->lock, NULL);
 	pthread_cond_init(&reaper->wake, NULL);
 	reaper->end = &reaper->first;
-	int r = pthread_create(&reaper->thread, NULL, reaper_main, reaper);
-	if (r != 0) {
+	int r = weft_thread_create(&reaper->thread, NULL, reaper_main, reaper);
+	if (r < 0) {
 		pthread_cond_destroy(&reaper->wake);
 		pthread_mutex_destroy(&reaper->lock);
 		free(reaper);
-		return -r;
+		return r;
 	}
 	*ret = reaper;
 	return 0;

@@ -17,7 +17,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +25,7 @@
 #include <unistd.h>
 
 #include "fabric/base/log.h"
+#include "fabric/base/thread.h"
 #include "fabric/base/util.h"
 #include "transports/nbd/borrower/client-private.h"
 
@@ -569,7 +569,6 @@ int nbd_client_handshake_start(const struct tp_target *target, struct nbd_client
 	struct weft_error *err)
 {
 	struct nbd_client_handshake *hs = calloc(1, sizeof(*hs));
-	sigset_t all, before;
 	int r;
 
 	if (!hs)
@@ -589,14 +588,10 @@ int nbd_client_handshake_start(const struct tp_target *target, struct nbd_client
 		free_handshake(hs);
 		return weft_error_set(err, r, "cannot connect: %s", strerror(r));
 	}
-	/* Signals are for the program's own threads. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = pthread_create(&hs->thread, NULL, thread_main, hs);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (r != 0) {
+	r = weft_thread_create(&hs->thread, NULL, thread_main, hs);
+	if (r < 0) {
 		free_handshake(hs);
-		return weft_error_set(err, r, "cannot connect: no thread: %s", strerror(r));
+		return weft_error_set(err, -r, "cannot connect: no thread: %s", strerror(-r));
 	}
 	*ret = hs;
 	return 0;

@@ -12,13 +12,13 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "fabric/base/log.h"
+#include "fabric/base/thread.h"
 #include "fabric/base/util.h"
 #include "transports/nbd/donor/session.h"
 
@@ -162,16 +162,9 @@ static void end_who_made_room(struct nbd_listener *l)
 
 static int start_thread(struct nbd_listener *l, struct nbd_session *s)
 {
-	sigset_t all, old;
 	pthread_t thread;
-	int r;
 
-	/* Signals are the main thread's. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&thread, &l->thread_attr, session_main, s);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return -r;
+	return weft_thread_create(&thread, &l->thread_attr, session_main, s);
 }
 
 /* From here on a thread serves it. */

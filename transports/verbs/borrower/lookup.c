@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <netdb.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,6 +15,8 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include "fabric/base/thread.h"
 
 struct verbs_lookup {
 	_Atomic int refs;
@@ -68,7 +69,6 @@ static void *lookup_main(void *ctx)
 int verbs_lookup_start(const char *host, const char *port, struct verbs_lookup **ret)
 {
 	struct verbs_lookup *lookup = calloc(1, sizeof(*lookup));
-	sigset_t all, before;
 	pthread_attr_t attr;
 	pthread_t thread;
 	int r;
@@ -93,16 +93,12 @@ int verbs_lookup_start(const char *host, const char *port, struct verbs_lookup *
 	atomic_store(&lookup->refs, 2);
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	/* Signals are for the program's own threads. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = pthread_create(&thread, &attr, lookup_main, lookup);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	r = weft_thread_create(&thread, &attr, lookup_main, lookup);
 	pthread_attr_destroy(&attr);
-	if (r != 0) {
+	if (r < 0) {
 		put(lookup);
 		put(lookup);
-		return -r;
+		return r;
 	}
 	*ret = lookup;
 	return 0;
