@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,12 +17,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "fabric/nbd/proto.h"
 #include "fabric/base/util.h"
+#include "transports/nbd/borrower/ask.h"
 #include "transports/nbd/borrower/client.h"
 
 #define GRANT "weft:grant:epoch=00000000000000aa,lease=30000,offers=tcp"
@@ -502,6 +505,51 @@ static int close_tp(void **state)
 	return 0;
 }
 
+static _Atomic unsigned nr_signals;
+
+static void count_signal(int signo)
+{
+	nr_signals++;
+}
+
+/* A program's timer, as a profiler or a scheduler of its own would have it. */
+static void a_question_outlasts_signals_and_not_its_time(void **state)
+{
+	static const struct script scripts[] = {{.silent = true}, {.grant = GRANT}};
+	const struct itimerval often = {{0, 5000}, {0, 5000}}, never = {0};
+	const struct sigaction action = {.sa_handler = count_signal};
+	struct sigaction before;
+	struct weft_uri uri = {.host = "127.0.0.1", .region = "a region"};
+	sigset_t set;
+
+	sigaction(SIGALRM, &action, &before);
+	sigemptyset(&set);
+	sigaddset(&set, SIGALRM);
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(scripts); i++) {
+		struct weft_welcome welcome = {0};
+
+		/* They are this thread's, not the server's. */
+		pthread_sigmask(SIG_BLOCK, &set, NULL);
+		server_start(&scripts[i]);
+		pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+		snprintf(uri.port, sizeof(uri.port), "%u", server.port);
+		nr_signals = 0;
+		setitimer(ITIMER_REAL, &often, NULL);
+		uint64_t begin_ns = weft_now_ns();
+		nbd_ask(&uri, scripts[i].silent ? 300 : 30000, &welcome);
+		uint64_t took_ns = weft_now_ns() - begin_ns;
+		setitimer(ITIMER_REAL, &never, NULL);
+		if (scripts[i].silent) {
+			assert_true(nr_signals > 0);
+			assert_true(took_ns >= UINT64_C(300000000));
+		}
+		assert_true(took_ns < UINT64_C(20000000000));
+		assert_int_equal(welcome.epoch, scripts[i].silent ? 0 : 0xaa);
+		server_stop();
+	}
+	sigaction(SIGALRM, &before, NULL);
+}
+
 #define connect_case(fn) cmocka_unit_test_setup_teardown(fn, open_tp, close_tp)
 
 int main(void)
@@ -520,6 +568,7 @@ int main(void)
 		connect_case(another_epoch_is_stale_before_anything_is_granted),
 		connect_case(a_grant_must_be_one_and_the_one_that_was_listed),
 		connect_case(an_empty_export_is_refused),
+		connect_case(a_question_outlasts_signals_and_not_its_time),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

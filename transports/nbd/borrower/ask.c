@@ -2,7 +2,9 @@
 /* A hello in a metadata context, which a donor answers before anything is granted. */
 #include "transports/nbd/borrower/ask.h"
 
+#include <errno.h>
 #include <libnbd.h>
+#include <poll.h>
 #include <string.h>
 
 #include "fabric/base/util.h"
@@ -22,6 +24,29 @@ static int answered(void *user, int *error)
 	return 0;
 }
 
+/*
+ * Moves libnbd on once.  False: it is over, or the time is.  nbd_poll(3) would begin its time anew
+ * after each signal, and some programs get one every few milliseconds.
+ */
+static bool step(struct nbd_handle *nbd, uint64_t end_ns)
+{
+	const unsigned direction = nbd_aio_get_direction(nbd);
+	const bool reads = direction & LIBNBD_AIO_DIRECTION_READ;
+	const bool writes = direction & LIBNBD_AIO_DIRECTION_WRITE;
+	struct pollfd p = {.fd = nbd_aio_get_fd(nbd),
+		.events = (short)((reads ? POLLIN : 0) | (writes ? POLLOUT : 0))};
+	const uint64_t now_ns = weft_now_ns();
+
+	if (now_ns >= end_ns)
+		return false;
+	int r = poll(&p, 1, (int)((end_ns - now_ns + 999999) / 1000000));
+	if (r <= 0)
+		return r == 0 || errno == EINTR;
+	/* An end or an error of the socket is found by the side that waits. */
+	return (reads && (p.revents & ~POLLOUT) ? nbd_aio_notify_read(nbd)
+						: nbd_aio_notify_write(nbd)) == 0;
+}
+
 /* true: it was answered. */
 static bool ask_once(struct nbd_handle *nbd, const struct weft_hello *hello, uint64_t end_ns,
 	struct weft_welcome *ret)
@@ -35,9 +60,8 @@ static bool ask_once(struct nbd_handle *nbd, const struct weft_hello *hello, uin
 			(nbd_context_callback){.callback = one_context, .user_data = ret},
 			(nbd_completion_callback){.callback = answered, .user_data = &done}) < 0)
 		return false;
-	while (!done && weft_now_ns() < end_ns)
-		if (nbd_poll(nbd, 100) < 0)
-			break;
+	while (!done && step(nbd, end_ns))
+		;
 	return done;
 }
 
@@ -54,9 +78,8 @@ void nbd_ask(const struct weft_uri *uri, uint32_t timeout_ms, struct weft_welcom
 	weft_random(hello.id, sizeof(hello.id));
 	if (nbd_set_opt_mode(nbd, true) == 0 &&
 		nbd_aio_connect_tcp(nbd, uri->host, uri->port) == 0) {
-		while (nbd_aio_is_connecting(nbd) && weft_now_ns() < end_ns)
-			if (nbd_poll(nbd, 100) < 0)
-				break;
+		while (nbd_aio_is_connecting(nbd) && step(nbd, end_ns))
+			;
 		if (nbd_aio_is_negotiating(nbd) && nbd_set_export_name(nbd, uri->region) == 0) {
 			done = ask_once(nbd, &hello, end_ns, ret);
 			/* A donor of version 0 does not understand the other. */
