@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -216,14 +215,8 @@ static int make_lanes(struct weft *w, struct weft_error *err)
 
 static int open_handle(struct weft *w, const struct weft_options *o, struct weft_error *err)
 {
-	sigset_t all, before;
-	int r;
+	int r = start_bridge(w, o, err);
 
-	/* Signals are for the program's own threads. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = start_bridge(w, o, err);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (r < 0)
 		return r;
 	w->info = *bridge_info(w->bridge);

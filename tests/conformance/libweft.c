@@ -3,11 +3,15 @@
  * The C API at a donor in this process: what its header promises.  Over RDMA where RDMA_IP names a
  * device (tests/shell/verbs-conformance.sh).
  */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "fabric/base/util.h"
@@ -100,6 +104,40 @@ static void what_cannot_be_opened_says_why(void **state)
 	snprintf(wrong, sizeof(wrong), "weft+unix:///wrong?socket=%s", libweft_conf->target.host);
 	assert_int_equal(weft_open(wrong, 0, &w, why, sizeof(why)), -ENOENT);
 	assert_non_null(strstr(why, "wrong"));
+}
+
+static volatile sig_atomic_t silent_fd, interrupted;
+
+static void end_silent_server(int signo)
+{
+	interrupted = 1;
+	close(silent_fd);
+}
+
+/* No other thread is there that could take the signal. */
+static void a_signal_is_taken_while_a_donor_does_not_answer(void **state)
+{
+	struct sockaddr_in addr = {.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	const struct sigaction action = {.sa_handler = end_silent_server};
+	socklen_t len = sizeof(addr);
+	struct sigaction before;
+	struct weft *w;
+	char uri[64];
+
+	silent_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_return_code(bind(silent_fd, (struct sockaddr *)&addr, len), 0);
+	assert_return_code(listen(silent_fd, 8), 0);
+	assert_return_code(getsockname(silent_fd, (struct sockaddr *)&addr, &len), 0);
+	snprintf(uri, sizeof(uri), "weft://127.0.0.1:%u/r", ntohs(addr.sin_port));
+	interrupted = 0;
+	sigaction(SIGALRM, &action, &before);
+	alarm(1);
+	uint64_t begin_ns = weft_now_ns();
+	assert_int_equal(weft_open(uri, 0, &w, NULL, 0), -ECONNREFUSED);
+	assert_true(interrupted);
+	assert_true(weft_now_ns() - begin_ns < UINT64_C(8000000000));
+	sigaction(SIGALRM, &before, NULL);
 }
 
 static void a_donor_serves_stock_handles_too(void **state)
@@ -195,6 +233,7 @@ int main(void)
 		libweft_case(a_read_only_handle_does_not_write),
 		libweft_case(a_second_writer_is_told_who_is_first),
 		libweft_case(what_cannot_be_opened_says_why),
+		cmocka_unit_test(a_signal_is_taken_while_a_donor_does_not_answer),
 		libweft_case(a_donor_serves_stock_handles_too),
 		libweft_buffered_case(what_is_written_is_read),
 		libweft_buffered_case(a_broken_connection_is_made_again),
