@@ -74,8 +74,7 @@ int weft_region_check(const struct weft_region *region, struct weft_error *err)
 	if (lost < 0)
 		return weft_error_set(err, EIO,
 			"region '%s': its file could not be made durable (%s), and what it holds "
-			"is not "
-			"known",
+			"is not known",
 			region->name, strerror(-lost));
 	/* Whoever asks about all regions must not wait for one that is on a network. */
 	if (statx(region->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_NLINK | STATX_SIZE,

@@ -349,7 +349,6 @@ void bridge_device_protect_process(void)
 			strerror(errno));
 	if (fd < 0 || write(fd, "-1000", 5) < 0)
 		weft_warn("cannot set oom_score_adj: %s; when memory runs out, this process may be "
-			  "killed and its device "
-			  "with it",
+			  "killed and its device with it",
 			strerror(errno));
 }

@@ -524,8 +524,7 @@ static int connect_new(struct nbd_device *device, const char *path, struct weft_
 		if (r == -EBUSY)
 			return weft_error_set(err, EBUSY,
 				"%s is in use by somebody else; give another, or --device alone "
-				"for "
-				"one that is free",
+				"for one that is free",
 				path ? path : "the device");
 		return weft_error_prefix(err, "cannot make %s", path ? path : "a device");
 	}

@@ -407,8 +407,7 @@ static int take_over(struct ublk_device *device, const char *path, struct weft_e
 			device->info.nr_hw_queues > BRIDGE_MAX_LANES))
 		return weft_error_set(err, EINVAL,
 			"%s was made for a region with another size, or smaller blocks; clear it "
-			"with "
-			"weft detach",
+			"with weft detach",
 			device->id.path);
 	if (r == 0)
 		r = begin_recovery(device);

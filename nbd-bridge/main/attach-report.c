@@ -119,13 +119,11 @@ static void print_result(const struct attach *a, FILE *out)
 	if (!info->can_multi_conn && o->nr_lanes > 1)
 		fprintf(out,
 			"  only one lane: the server does not promise that a FLUSH on one "
-			"connection covers "
-			"all (CAN_MULTI_CONN)\n");
+			"connection covers all (CAN_MULTI_CONN)\n");
 	if (!info->has_epoch && !o->assume_stable)
 		fprintf(out,
 			"  the server cannot say whether its contents are still the same: once a "
-			"connection "
-			"is lost, every request fails (see --assume-stable)\n");
+			"connection is lost, every request fails (see --assume-stable)\n");
 	if (info->read_only && !o->read_only && !o->shared)
 		fprintf(out, "  the server allows no writes\n");
 	if (bridge_is_managed(a->bridge))

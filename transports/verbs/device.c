@@ -50,8 +50,7 @@ int verbs_devices(struct ibv_context ***ret, int *ret_nr, struct weft_error *err
 	default:
 		return weft_error_set(err, code,
 			"cannot open the RDMA devices: %s (are the modules rdma_ucm and ib_uverbs "
-			"loaded, "
-			"and may this user open /dev/infiniband/*?)",
+			"loaded, and may this user open /dev/infiniband/*?)",
 			strerror(code));
 	}
 }
@@ -231,9 +230,8 @@ int verbs_memlock_check(uint64_t bytes, struct weft_error *err)
 		limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= bytes)
 		return 0;
 	return weft_error_set(err, ENOMEM,
-		"cannot register %s with the RDMA device: the limit on locked "
-		"memory is %s (raise it: `ulimit -l unlimited`, memlock in "
-		"/etc/security/limits.conf, "
+		"cannot register %s with the RDMA device: the limit on locked memory is %s (raise "
+		"it: `ulimit -l unlimited`, memlock in /etc/security/limits.conf, "
 		"LimitMEMLOCK=infinity in a unit)",
 		weft_format_size(bytes, need, sizeof(need)),
 		weft_format_size(limit.rlim_cur, have, sizeof(have)));

@@ -295,8 +295,7 @@ static int check_welcome(struct nbd_client_handshake *hs)
 	if (epoch && epoch != hs->welcome.epoch)
 		return weft_error_set(&hs->error, ESTALE,
 			"region '%.100s' has another epoch: the contents known before are gone, or "
-			"may "
-			"have changed",
+			"may have changed",
 			hs->region);
 	return hs->welcome.version0 ? weft_hello_check_version0(hello, hs->region, &hs->error) : 0;
 }
@@ -528,9 +527,8 @@ static void run(struct nbd_client_handshake *hs)
 	if (r == -ECONNRESET && connected && !hs->hello.anonymous)
 		weft_error_set(&hs->error, ECONNRESET,
 			"the donor hung up during the handshake; too many peers without a grant "
-			"may come "
-			"to it, most of them from here: try again (weft status shows them at the "
-			"donor)");
+			"may come to it, most of them from here: try again (weft status shows them "
+			"at the donor)");
 	const char *what = connected ? "" : "cannot connect to ";
 	if (hs->host[0] == '/')
 		weft_error_prefix(&hs->error, "%s%.108s", what, hs->host);

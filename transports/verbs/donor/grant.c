@@ -111,8 +111,7 @@ static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 	if (run->msg.hello.unknown)
 		return weft_error_set(err, EPROTONOSUPPORT,
 			"the borrower needs field %u of its hello understood, which this version "
-			"of "
-			"weft does not know; upgrade the donor",
+			"of weft does not know; upgrade the donor",
 			run->msg.hello.unknown);
 	int r = weft_donor_find(listener->donor, run->msg.hello.region, &run->region,
 		&run->msg.hello.hello.tenure, err);

@@ -33,8 +33,7 @@ static void make_room(struct verbs_run *run)
 
 	weft_error_set(&err, EBUSY,
 		"too many peers without a grant come to this donor over RDMA, and most of them "
-		"from here; "
-		"try again (weft status shows them at the donor)");
+		"from here; try again (weft status shows them at the donor)");
 	verbs_run_refuse(run, LEAVE_MS, &err);
 }
 
