@@ -5,8 +5,8 @@
  *
  * Over NBD the borrower asks LIST_META_CONTEXT and SET_META_CONTEXT for
  *     weft:session:v=1,id=<32 hex>,gen=<decimal>,mode=<r|s|w>,name=<public name>
- *         [,expect=<16 hex>|,epoch=<16
- *         hex>[,granted=<decimal>[,wrote=1]]][,stripe=<index>/<count>:<unit>[,renew=1]]
+ *         [,expect=<16 hex>|,epoch=<16 hex>[,granted=<decimal>[,wrote=1]]]
+ *         [,stripe=<index>/<count>:<unit>[,renew=1]]
  * and the donor answers with one context named
  *     weft:grant:v=1,epoch=<16 hex>,lease=<ms>,offers=<list with ';' between>[,restorable=1]
  * LIST_META_CONTEXT with the query `weft:tenure:` is answered by a context whose leaf is the

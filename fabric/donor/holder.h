@@ -91,10 +91,12 @@ void weft_holder_end(struct weft_holder *holder, bool keep);
 
 /*
  * Between the two, on SOCK_SEQPACKET sockets:
- *   daemon: "hold EPOCH ack" with two descriptors (memory, header); "drop EPOCH"; "bye" next
- *   daemon: "take", "drop EPOCH" holder: "up" to its daemon, once it listens, or "down WHY"; "held"
- *   or "full" to "hold", where that says "ack" holder, to "take": "busy PID PLACES", or "kept
- *   SECONDS PLACES", then "region EPOCH" with two descriptors for each and "end"
+ *   daemon:       "hold EPOCH ack" with two descriptors (memory, header); "drop EPOCH"; "bye"
+ *   next daemon:  "take"; "drop EPOCH"
+ *   holder:       "up" to its daemon, once it listens, or "down WHY";
+ *                 "held" or "full" to "hold", where that says "ack";
+ *                 to "take": "busy PID PLACES"; or "kept SECONDS PLACES", then "region EPOCH" with
+ *                 two descriptors for each, then "end"
  * EPOCH: 16 hex digits.
  */
 enum { WEFT_HOLDER_MESSAGE_MAX = 512, WEFT_HOLDER_FD = 3 };

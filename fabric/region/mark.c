@@ -3,8 +3,8 @@
  * The mark of a file region: which life its contents are of, and who may go on with them.
  *
  * It is text, so that a person can read it (getfattr -d FILE):
- *     v2 state=<clean|open> epoch=<16 hex> size=<bytes> mtime=<s>.<ns> lease=<ms> key=<32 hex>[
- *     stripe=<index>/<count>:<unit>][ <entry>]…
+ *     v2 state=<clean|open> epoch=<16 hex> size=<bytes> mtime=<s>.<ns> lease=<ms> key=<32 hex>
+ *         [ stripe=<index>/<count>:<unit>][ <entry>]…
  * An entry is <32 hex of the id's hash>:<generation, hex>:<state, hex>[:<name>], oldest use first.
  * Names are left out where all of it would not fit.  Pure functions; any thread.
  */

@@ -3,13 +3,13 @@
  * libweft: a region of a weft donor (or any NBD server) as bytes to read and write; or regions of
  * several donors, striped.
  *
- *  *	struct weft *w;
- *  *	char why[256];
- *  *	if (weft_open("weft://192.0.2.7/scratch", 0, &w, why, sizeof(why)) < 0)
- *  *		errx(1, "%s", why);
- *  *	weft_pwrite(w, data, len, 0);
- *  *	weft_flush(w);
- *  *	weft_close(w);
+ *	struct weft *w;
+ *	char why[256];
+ *	if (weft_open("weft://192.0.2.7/scratch", 0, &w, why, sizeof(why)) < 0)
+ *		errx(1, "%s", why);
+ *	weft_pwrite(w, data, len, 0);
+ *	weft_flush(w);
+ *	weft_close(w);
  *
  * libweft(3) has more examples.
  *

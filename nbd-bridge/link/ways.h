@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Which of the ways to a donor an attachment takes once it has begun: when it leaves one, when it
- * may return.  (What it begins with is bridge/find.c's.) No threads, no clock: whoever calls holds
+ * may return.  (What it begins with is bridge/find.c's.)  No threads, no clock: whoever calls holds
  * the attachment's lock and says what time it is.
  *
  * Way 0 is the fallback (TCP); the others are better (RDMA, an address each) and tried in turn.  A

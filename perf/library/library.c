@@ -3,7 +3,7 @@
  * libweft against another build of it, in turn: blocking reads and writes of 4 KiB, and
  * asynchronous reads at depth 16.
  *
- *  *	time-library [-c CASE] [-r ROUNDS] [-s SECONDS] URI NEW.so [OLD.so]
+ *	time-library [-c CASE] [-r ROUNDS] [-s SECONDS] URI NEW.so [OLD.so]
  *
  * Every measurement is a process of its own, which opens the region by the library that it loads.
  * The builds take turns in each round, each round beginning with another one; figures are medians

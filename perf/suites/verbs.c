@@ -3,8 +3,8 @@
  * One-sided RDMA beside perftest: the verbs transport against a `weft serve`, and ib_read_lat,
  * ib_read_bw, ib_write_bw over rdma_cm on the same device.  Needs RDMA_IP, the address of an RDMA
  * device, as the testbed sets it; without it there are no cases.
- *     perf/run --testbed 2 verbs '^verbs/'; perf/run --testbed 1
- *     verbs-one-cpu '^verbs/read-.*-event'
+ *     perf/run --testbed 2 verbs '^verbs/'
+ *     perf/run --testbed 1 verbs-one-cpu '^verbs/read-.*-event'
  * `event` sleeps in epoll_wait(2), as a lane does, until a completion wakes it (perftest: -e),
  * `poll` looks without pause.  ib_write_bw has no -e and always polls.
  *

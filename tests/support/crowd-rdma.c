@@ -4,9 +4,11 @@
  * donor, says no hello on them, holds them, and opens again whatever was ended or refused; until it
  * is told to stop.
  *
- * usage: crowd-rdma HOST PORT COUNT FIRST-ADDRESS ADDRESSES They come from ADDRESSES addresses of
- * this machine, one after the other, from FIRST-ADDRESS on.  Prints "there" once as many were
- * established as wanted (one after the other, as the donor ends them); the numbers at the end.
+ *     crowd-rdma HOST PORT COUNT FIRST-ADDRESS ADDRESSES
+ *
+ * They come from ADDRESSES addresses of this machine, one after the other, from FIRST-ADDRESS on.
+ * Prints "there" once as many were established as wanted (one after the other, as the donor ends
+ * them); the numbers at the end.
  */
 #include <arpa/inet.h>
 #include <errno.h>

@@ -3,10 +3,11 @@
  * crowd: half-open connections for a test.  Opens COUNT TCP connections to a port, says nothing on
  * them, holds them, and opens again whatever was ended; until it is told to stop.
  *
- * usage: crowd HOST PORT COUNT FIRST-ADDRESS ADDRESSES [SPEAK] They come from ADDRESSES addresses,
- * one after the other, from FIRST-ADDRESS on (all of 127.0.0.0/8 are this machine's).  SPEAK: say
- * as much as a client of NBD does before it names an export.  Prints "there" once as many were
- * opened as wanted; the numbers at the end.
+ *     crowd HOST PORT COUNT FIRST-ADDRESS ADDRESSES [SPEAK]
+ *
+ * They come from ADDRESSES addresses, one after the other, from FIRST-ADDRESS on (all of
+ * 127.0.0.0/8 are this machine's).  SPEAK: say as much as a client of NBD does before it names an
+ * export.  Prints "there" once as many were opened as wanted; the numbers at the end.
  */
 #include <arpa/inet.h>
 #include <errno.h>

@@ -3,10 +3,10 @@
  * A program that uses libweft, for shell tests: one command a line on standard input, one answer a
  * line: "ok", "differs", or an error's name.
  *
- *  *	libweft-io [-c CACHE-BYTES] [-b] [-d DEAD-TIMEOUT-MS] URI...
+ *	libweft-io [-c CACHE-BYTES] [-b] [-d DEAD-TIMEOUT-MS] URI...
  *
- *  *       write SEED OFF LEN, read SEED OFF LEN; awrite, aread: the same by asynchronous commands,
- *  64 KiB each; flush; transport
+ *	write SEED OFF LEN, read SEED OFF LEN; flush; transport
+ *	awrite, aread: the same by asynchronous commands, 64 KiB each
  *
  * What is written at an offset depends on it and on the seed.  -b: a write-back cache.
  */
