@@ -68,6 +68,21 @@ _weft_words "$(printf 'x$(>%s)\n' "$TMP/expanded")"
 INNER
 [[ -z $(bash "$TMP/odd") && ! -e $TMP/expanded ]] || fail "it is expanded, or not quoted"
 
+echo "an address in brackets, which are a shell's characters"
+cat >"$TMP/brackets" <<'INNER'
+source "$WEFT_SRC/fabric/completion/weft"
+weft=$TMP/told COMP_WORDBREAKS=':='
+for cur in 'weft://[::1]:1' 'weft://\[::1\]:1' 'weft:/'; do
+	_weft_value uri ''
+	printf '%s\n' "${COMPREPLY[@]}"
+done
+INNER
+printf '#!/bin/sh\necho "weft://[::1]:10809/scratch"\n' >"$TMP/told"
+chmod +x "$TMP/told"
+export TMP
+diff <(printf '%s\n' 10809/scratch 10809/scratch '//\[::1\]:10809/scratch') \
+	<(bash "$TMP/brackets") || fail "(<) was expected, (>) is"
+
 echo "an interactive bash"
 cat >"$TMP/interactive.py" <<'INNER'
 import os, pty, select, sys, time
