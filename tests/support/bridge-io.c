@@ -19,6 +19,65 @@ enum { WAIT_MS = 20000 };
 
 struct bridge *bridge;
 
+void mem_config_init(struct mem_config *mem, void *base, uint64_t size_bytes)
+{
+	memset(mem, 0, sizeof(*mem));
+	mem->base = base;
+	mem->size_bytes = size_bytes;
+	mem->epoch = 42;
+}
+
+struct weft_donor *lend_memory(uint64_t size_bytes, uint32_t lease_ms, struct weft_region **ret)
+{
+	struct weft_memory_spec spec = {.name = "r", .size_bytes = size_bytes};
+	struct weft_donor_config config = {.offers = "mem", .lease_ms = lease_ms};
+	struct weft_donor *donor;
+
+	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, ret, NULL), 0);
+	assert_int_equal(weft_donor_new(&config, &donor), 0);
+	assert_int_equal(weft_donor_add(donor, *ret, NULL), 0);
+	return donor;
+}
+
+struct bridge_config bridge_config_for_tests(struct mem_config *mem)
+{
+	struct bridge_config config = {
+		.attach =
+			{
+				.name = "test",
+				.mode = WEFT_MODE_WRITE,
+				.timeout_ms = 10000,
+				.dead_timeout_ms = 10000,
+				.connect_timeout_ms = 5000,
+			},
+		.nr_lanes = 2,
+	};
+
+	if (!mem)
+		return config;
+	config.attach.transport = &tp_mem_ops;
+	config.attach.transport_config = mem;
+	config.attach.host = "";
+	config.attach.region = "r";
+	config.attach.generation = UINT64_C(1) << 32;
+	weft_random(config.attach.id, sizeof(config.attach.id));
+	return config;
+}
+
+void bridge_begin(const struct bridge_config *config)
+{
+	struct weft_error err = {0};
+
+	if (bridge_new(config, &bridge, &err) < 0 || bridge_start(bridge, &err) < 0)
+		fail_msg("cannot start: %s", err.message);
+}
+
+void fill_pattern(uint8_t *bytes, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		bytes[i] = (uint8_t)(i * 2654435761u >> 13);
+}
+
 static void io_done(struct bridge_request *rq, int error)
 {
 	struct io *io = weft_container_of(rq, struct io, rq);
@@ -44,7 +103,7 @@ static void io_submit(struct bridge_lane *lane, void *ctx)
 		if (io->from)
 			memcpy(io->rq.buf, io->from, io->rq.len);
 	}
-	io->rq.may_lend = true;
+	io->rq.may_lend = !io->copied;
 	io->rq.done = io_done;
 	bridge_lane_submit(lane, &io->rq);
 }
@@ -99,6 +158,23 @@ int do_range(unsigned lane, uint8_t kind, uint64_t off, uint64_t len, uint8_t fl
 	struct io io = {.rq = {.kind = kind, .flags = flags, .off = off, .len = len}};
 
 	return run(lane, &io);
+}
+
+uint64_t cache_number_of(const char *part, const char *key)
+{
+	json_t *status = bridge_status(bridge), *of = json_object_get(status, "cache");
+	uint64_t number;
+
+	if (part)
+		of = json_object_get(of, part);
+	number = (uint64_t)json_integer_value(json_object_get(of, key));
+	json_decref(status);
+	return number;
+}
+
+uint64_t cache_number(const char *key)
+{
+	return cache_number_of(NULL, key);
 }
 
 const char *status_text(const char *key, char *buf, size_t len)

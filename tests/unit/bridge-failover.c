@@ -29,12 +29,7 @@ static uint8_t pattern[1 << 20], got[1 << 20];
 
 static int set_up(void **state)
 {
-	struct weft_memory_spec spec = {.name = "r", .size_bytes = REGION};
-	struct weft_donor_config donor_config = {.offers = "mem"};
-
-	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &lent, NULL), 0);
-	assert_int_equal(weft_donor_new(&donor_config, &donor), 0);
-	assert_int_equal(weft_donor_add(donor, lent, NULL), 0);
+	donor = lend_memory(REGION, 0, &lent);
 	memset(mems, 0, sizeof(mems));
 	memset(&to, 0, sizeof(to));
 	for (unsigned i = 0; i < 2; i++) {
@@ -50,22 +45,13 @@ static int set_up(void **state)
 	to.region = "r";
 	to.generation = UINT64_C(1) << 32;
 	weft_random(to.id, sizeof(to.id));
-	config = (struct bridge_config){
-		.attach = {
-			.donors = &to,
-			.nr_donors = 1,
-			.name = "test",
-			.mode = WEFT_MODE_WRITE,
-			.timeout_ms = 10000,
-			.dead_timeout_ms = 10000,
-			.connect_timeout_ms = 5000,
-			.return_ms = 50,
-			.settle_ms = 120,
-		},
-		.nr_lanes = NR_LANES,
-	};
-	for (size_t i = 0; i < sizeof(pattern); i++)
-		pattern[i] = (uint8_t)(i * 2654435761u >> 13);
+	config = bridge_config_for_tests(NULL);
+	config.attach.donors = &to;
+	config.attach.nr_donors = 1;
+	config.attach.return_ms = 50;
+	config.attach.settle_ms = 120;
+	config.nr_lanes = NR_LANES;
+	fill_pattern(pattern, sizeof(pattern));
 	return 0;
 }
 
@@ -80,10 +66,7 @@ static int tear_down(void **state)
 
 static void start(void)
 {
-	struct weft_error err = {0};
-
-	if (bridge_new(&config, &bridge, &err) < 0 || bridge_start(bridge, &err) < 0)
-		fail_msg("cannot start: %s", err.message);
+	bridge_begin(&config);
 }
 
 static uint64_t nr_changes(void)

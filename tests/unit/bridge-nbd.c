@@ -19,13 +19,13 @@
 
 #include "fabric/base/util.h"
 #include "nbd-bridge/front/front.h"
+#include "tests/support/bridge-io.h"
 #include "transports/mem/mem.h"
 
 enum { REGION = 64 << 20, WAIT_MS = 20000 };
 
 static struct mem_config mem;
 static struct bridge_config config;
-static struct bridge *bridge;
 static struct bridge_front *front;
 static struct weft_loop *loop;
 static pthread_t control;
@@ -43,23 +43,9 @@ static void *control_main(void *arg)
 
 static int set_up(void **state)
 {
-	memset(&mem, 0, sizeof(mem));
 	region = calloc(1, REGION);
-	mem.base = region;
-	mem.size_bytes = REGION;
-	mem.epoch = 42;
-	memset(&config, 0, sizeof(config));
-	config.attach.transport = &tp_mem_ops;
-	config.attach.transport_config = &mem;
-	config.attach.host = "";
-	config.attach.region = "r";
-	weft_random(config.attach.id, sizeof(config.attach.id));
-	strcpy(config.attach.name, "test");
-	config.attach.generation = UINT64_C(1) << 32;
-	config.attach.mode = WEFT_MODE_WRITE;
-	config.nr_lanes = 2;
-	config.attach.timeout_ms = config.attach.dead_timeout_ms = 10000;
-	config.attach.connect_timeout_ms = 5000;
+	mem_config_init(&mem, region, REGION);
+	config = bridge_config_for_tests(&mem);
 	strcpy(dir, "/tmp/weft-bridge-nbd.XXXXXX");
 	assert_non_null(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/s", dir);
@@ -71,8 +57,8 @@ static void start(void)
 	struct weft_error err = {0};
 
 	assert_int_equal(weft_loop_new(&loop), 0);
-	if (bridge_new(&config, &bridge, &err) < 0 || bridge_start(bridge, &err) < 0 ||
-		bridge_front_nbd_new(bridge, loop, path, NULL, &front, &err) < 0)
+	bridge_begin(&config);
+	if (bridge_front_nbd_new(bridge, loop, path, NULL, &front, &err) < 0)
 		fail_msg("cannot start: %s", err.message);
 	atomic_store(&control_stops, false);
 	assert_int_equal(pthread_create(&control, NULL, control_main, NULL), 0);

@@ -31,13 +31,11 @@ static int set_up(void **state)
 {
 	static const char *const labels[NR] = {"weft://a/r", "weft://b/r", "weft://c/r"};
 
-	memset(mems, 0, sizeof(mems));
 	memset(donors, 0, sizeof(donors));
 	for (unsigned i = 0; i < NR; i++) {
 		regions[i] = calloc(1, REGION + i * 10000);
-		mems[i].base = regions[i];
-		mems[i].size_bytes = REGION + i * 10000;
-		mems[i].epoch = 42 + i;
+		mem_config_init(&mems[i], regions[i], REGION + i * 10000);
+		mems[i].epoch += i;
 		donors[i] = (struct bridge_donor_config){
 			.label = labels[i],
 			.region = "r",
@@ -49,21 +47,11 @@ static int set_up(void **state)
 		};
 		weft_random(donors[i].id, sizeof(donors[i].id));
 	}
-	config = (struct bridge_config){
-		.attach = {
-			.donors = donors,
-			.nr_donors = NR,
-			.stripe_bytes = UNIT,
-			.name = "test",
-			.mode = WEFT_MODE_WRITE,
-			.timeout_ms = 10000,
-			.dead_timeout_ms = 10000,
-			.connect_timeout_ms = 5000,
-		},
-		.nr_lanes = 2,
-	};
-	for (size_t i = 0; i < sizeof(pattern); i++)
-		pattern[i] = (uint8_t)(i * 2654435761u >> 13);
+	config = bridge_config_for_tests(NULL);
+	config.attach.donors = donors;
+	config.attach.nr_donors = NR;
+	config.attach.stripe_bytes = UNIT;
+	fill_pattern(pattern, sizeof(pattern));
 	return 0;
 }
 
@@ -78,10 +66,7 @@ static int tear_down(void **state)
 
 static void start(void)
 {
-	struct weft_error err = {0};
-
-	if (bridge_new(&config, &bridge, &err) < 0 || bridge_start(bridge, &err) < 0)
-		fail_msg("cannot start: %s", err.message);
+	bridge_begin(&config);
 }
 
 /* A byte of the whole, looked up where it must lie. */

@@ -21,31 +21,16 @@ enum { REGION = 8 << 20 };
 
 static struct mem_config mem;
 static struct bridge_config config;
+static struct weft_region *lent;
 static uint8_t *region;
 static uint8_t pattern[2 << 20], got[2 << 20];
 
 static int set_up(void **state)
 {
-	memset(&mem, 0, sizeof(mem));
 	region = calloc(1, REGION);
-	mem.base = region;
-	mem.size_bytes = REGION;
-	mem.epoch = 42;
-	memset(&config, 0, sizeof(config));
-	config.attach.transport = &tp_mem_ops;
-	config.attach.transport_config = &mem;
-	config.attach.host = "";
-	config.attach.region = "r";
-	weft_random(config.attach.id, sizeof(config.attach.id));
-	strcpy(config.attach.name, "test");
-	config.attach.generation = UINT64_C(1) << 32;
-	config.attach.mode = WEFT_MODE_WRITE;
-	config.nr_lanes = 2;
-	config.attach.timeout_ms = 10000;
-	config.attach.dead_timeout_ms = 10000;
-	config.attach.connect_timeout_ms = 5000;
-	for (size_t i = 0; i < sizeof(pattern); i++)
-		pattern[i] = (uint8_t)(i * 2654435761u >> 13);
+	mem_config_init(&mem, region, REGION);
+	config = bridge_config_for_tests(&mem);
+	fill_pattern(pattern, sizeof(pattern));
 	return 0;
 }
 
@@ -59,10 +44,7 @@ static int tear_down(void **state)
 
 static void start(void)
 {
-	struct weft_error err = {0};
-
-	if (bridge_new(&config, &bridge, &err) < 0 || bridge_start(bridge, &err) < 0)
-		fail_msg("cannot start: %s", err.message);
+	bridge_begin(&config);
 }
 
 static void data_comes_back_at_odd_offsets_and_sizes(void **state)
@@ -307,16 +289,25 @@ static void lanes_without_a_connection_are_not_dealt_out(void **state)
 	}
 }
 
+static void lend(uint32_t lease_ms)
+{
+	mem.donor = lend_memory(REGION, lease_ms, &lent);
+}
+
+static void stop_and_take_back(void)
+{
+	assert_int_equal(bridge_stop(bridge, 1000, NULL), 0);
+	bridge_free(bridge);
+	bridge = NULL;
+	weft_donor_free(mem.donor);
+	weft_region_put(lent);
+}
+
 static void a_takeover_supersedes_the_old_bridge_for_good(void **state)
 {
-	struct weft_memory_spec spec = {.name = "r", .size_bytes = REGION};
-	struct weft_donor_config donor_config = {.offers = "mem"};
-	struct weft_region *lent;
 	struct bridge *old;
 
-	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &lent, NULL), 0);
-	assert_int_equal(weft_donor_new(&donor_config, &mem.donor), 0);
-	assert_int_equal(weft_donor_add(mem.donor, lent, NULL), 0);
+	lend(0);
 	start();
 	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
 	old = bridge;
@@ -331,11 +322,7 @@ static void a_takeover_supersedes_the_old_bridge_for_good(void **state)
 	assert_memory_equal(lent->map, pattern + 1, 4096);
 	bridge_free(old);
 	bridge = new;
-	assert_int_equal(bridge_stop(bridge, 1000, NULL), 0);
-	bridge_free(bridge);
-	bridge = NULL;
-	weft_donor_free(mem.donor);
-	weft_region_put(lent);
+	stop_and_take_back();
 }
 
 static void end_at_once(void *ctx)
@@ -346,17 +333,12 @@ static void end_at_once(void *ctx)
 /* The donor granted a reconnection, but the answer never came; then the lease ran out. */
 static void a_lapsed_grant_that_was_never_heard_of_does_not_end_the_attachment(void **state)
 {
-	struct weft_memory_spec spec = {.name = "r", .size_bytes = REGION};
-	struct weft_donor_config donor_config = {.offers = "mem", .lease_ms = 300};
 	struct weft_hello hello = {.generation = (UINT64_C(1) << 32) + 1,
 		.mode = WEFT_MODE_WRITE,
 		.name = "test"};
 	struct weft_grant *unheard;
-	struct weft_region *lent;
 
-	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &lent, NULL), 0);
-	assert_int_equal(weft_donor_new(&donor_config, &mem.donor), 0);
-	assert_int_equal(weft_donor_add(mem.donor, lent, NULL), 0);
+	lend(300);
 	start();
 	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
 	atomic_store(&mem.refuse, ECONNREFUSED);
@@ -369,23 +351,14 @@ static void a_lapsed_grant_that_was_never_heard_of_does_not_end_the_attachment(v
 	atomic_store(&mem.refuse, 0);
 	assert_int_equal(do_write(0, 0, pattern + 1, 4096, 0), 0);
 	wait_for_state("ready");
-	assert_int_equal(bridge_stop(bridge, 1000, NULL), 0);
-	bridge_free(bridge);
-	bridge = NULL;
-	weft_donor_free(mem.donor);
-	weft_region_put(lent);
+	stop_and_take_back();
 }
 
 static void lanes_of_a_bridge_do_not_fence_one_another_out(void **state)
 {
-	struct weft_memory_spec spec = {.name = "r", .size_bytes = REGION};
-	struct weft_donor_config donor_config = {.offers = "mem"};
 	static struct io ios[32];
-	struct weft_region *lent;
 
-	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &lent, NULL), 0);
-	assert_int_equal(weft_donor_new(&donor_config, &mem.donor), 0);
-	assert_int_equal(weft_donor_add(mem.donor, lent, NULL), 0);
+	lend(0);
 	config.nr_lanes = 4;
 	start();
 	for (unsigned round = 0; round < 20; round++) {
@@ -404,11 +377,7 @@ static void lanes_of_a_bridge_do_not_fence_one_another_out(void **state)
 			assert_memory_equal(lent->map + i * 4096, pattern + round * 100 + i, 4096);
 	}
 	wait_for_state("ready");
-	assert_int_equal(bridge_stop(bridge, 1000, NULL), 0);
-	bridge_free(bridge);
-	bridge = NULL;
-	weft_donor_free(mem.donor);
-	weft_region_put(lent);
+	stop_and_take_back();
 }
 
 static void what_happened_is_in_the_flight_recorder(void **state)

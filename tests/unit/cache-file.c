@@ -74,36 +74,19 @@ static struct cache_file *start(uint64_t generation, uint32_t push_ms)
 	bool resumes = cache_file_dirty_bytes(file) > 0;
 	if (!resumes)
 		cache_file_forget(file);
-	memset(&mem, 0, sizeof(mem));
-	mem.base = shared->region;
-	mem.size_bytes = sizeof(shared->region);
-	mem.epoch = 42;
-	config = (struct bridge_config){
-		.attach = {
-			.transport = &tp_mem_ops,
-			.transport_config = &mem,
-			.host = "",
-			.region = "r",
-			.name = "test",
-			.mode = WEFT_MODE_WRITE,
-			.timeout_ms = 10000,
-			.dead_timeout_ms = 10000,
-			.connect_timeout_ms = 5000,
-			.generation = resumes ? cache_file_generation(file, 0) + 1 : generation,
-		},
-		.cache = {
-			.uri = "weft://test/r",
-			.bytes = SLOTS * CHUNK,
-			.chunk_bytes = CHUNK,
-			.push_interval_ms = push_ms,
-			.file = file,
-			.resume = resumes,
-		},
-		.nr_lanes = 2,
+	mem_config_init(&mem, shared->region, sizeof(shared->region));
+	config = bridge_config_for_tests(&mem);
+	config.attach.generation = resumes ? cache_file_generation(file, 0) + 1 : generation;
+	config.cache = (struct bridge_cache_config){
+		.uri = "weft://test/r",
+		.bytes = SLOTS * CHUNK,
+		.chunk_bytes = CHUNK,
+		.push_interval_ms = push_ms,
+		.file = file,
+		.resume = resumes,
 	};
 	memcpy(config.attach.id, id, sizeof(id));
-	if (bridge_new(&config, &bridge, &err) < 0 || bridge_start(bridge, &err) < 0)
-		fail_msg("cannot start: %s", err.message);
+	bridge_begin(&config);
 	return file;
 }
 

@@ -73,35 +73,17 @@ static int try_start(struct weft_error *err)
 {
 	assert_int_equal(cache_file_open(path, true, &file, err), 0);
 	bool resumes = cache_file_dirty_bytes(file) > 0;
-	memset(&mem, 0, sizeof(mem));
-	mem.base = region;
-	mem.size_bytes = sizeof(region);
-	mem.epoch = 42;
-	config = (struct bridge_config){
-		.attach =
-			{
-				.transport = &tp_mem_ops,
-				.transport_config = &mem,
-				.host = "",
-				.region = "r",
-				.name = "test",
-				.mode = WEFT_MODE_WRITE,
-				.timeout_ms = 10000,
-				.dead_timeout_ms = 10000,
-				.connect_timeout_ms = 5000,
-				.generation = resumes ? cache_file_generation(file, 0) + 1
-						      : UINT64_C(1) << 32,
-			},
-		.cache =
-			{
-				.uri = "weft://test/r",
-				.bytes = SLOTS * CHUNK,
-				.chunk_bytes = CHUNK,
-				.push_interval_ms = NEVER_MS,
-				.file = file,
-				.resume = resumes,
-			},
-		.nr_lanes = 2,
+	mem_config_init(&mem, region, sizeof(region));
+	config = bridge_config_for_tests(&mem);
+	if (resumes)
+		config.attach.generation = cache_file_generation(file, 0) + 1;
+	config.cache = (struct bridge_cache_config){
+		.uri = "weft://test/r",
+		.bytes = SLOTS * CHUNK,
+		.chunk_bytes = CHUNK,
+		.push_interval_ms = NEVER_MS,
+		.file = file,
+		.resume = resumes,
 	};
 	int r = bridge_new(&config, &bridge, err);
 	return r < 0 ? r : bridge_start(bridge, err);
@@ -170,16 +152,6 @@ static int read_block(unsigned block, const uint8_t *right)
 	return r;
 }
 
-static json_int_t of_cache(const char *key)
-{
-	json_t *status = bridge_status(bridge);
-	json_int_t value =
-		json_integer_value(json_object_get(json_object_get(status, "cache"), key));
-
-	json_decref(status);
-	return value;
-}
-
 static void a_lost_block_that_the_donor_has_is_fetched_anew(void **state)
 {
 	start();
@@ -198,7 +170,7 @@ static void a_lost_block_that_the_donor_has_is_fetched_anew(void **state)
 	assert_int_equal(read_block(101, data), 0);
 	assert_int_equal(do_flush(0), 0);
 	assert_int_equal(read_block(100, region), 0);
-	assert_int_equal(of_cache("lost_bytes"), 0);
+	assert_int_equal(cache_number("lost_bytes"), 0);
 	assert_int_equal(stop(20000), 0);
 	assert_memory_equal(region + 101 * BLOCK, data + 101 * BLOCK, BLOCK);
 }
@@ -247,8 +219,8 @@ static void lose_what_is_dirty(int (*how)(void))
 	/* Nothing says that it is safe, and all the others are. */
 	assert_int_equal(do_flush(0), -EIO);
 	assert_int_equal(do_flush(1), -EIO);
-	assert_int_equal(of_cache("dirty_bytes"), BLOCK);
-	assert_int_equal(of_cache("lost_bytes"), BLOCK);
+	assert_int_equal(cache_number("dirty_bytes"), BLOCK);
+	assert_int_equal(cache_number("lost_bytes"), BLOCK);
 	for (unsigned block = 16; block < 48; block++)
 		for (unsigned i = 0; i < BLOCK; i++)
 			assert_int_equal(region[block * BLOCK + i],

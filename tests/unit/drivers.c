@@ -136,19 +136,9 @@ static void a_rows_scheme_is_told_of(void **state)
 static int attach(struct bridge_find *find, struct weft_error *err)
 {
 	struct bridge_donor_config donor = {.generation = UINT64_C(1) << 32};
-	struct bridge_config config = {
-		.attach =
-			{
-				.nr_donors = 1,
-				.name = "test",
-				.mode = WEFT_MODE_WRITE,
-				.timeout_ms = 10000,
-				.dead_timeout_ms = 10000,
-				.connect_timeout_ms = 5000,
-			},
-		.nr_lanes = 2,
-	};
+	struct bridge_config config = bridge_config_for_tests(NULL);
 
+	config.attach.nr_donors = 1;
 	weft_random(donor.id, sizeof(donor.id));
 	return bridge_find_and_start(find, &config, &donor, &bridge, err);
 }
@@ -167,8 +157,7 @@ static void a_uri_leads_to_the_region_through_a_bridge(void **state)
 	assert_string_equal(find.why, "the region is in this process");
 	assert_string_equal(status_text("transport", text, sizeof(text)), "mem");
 	assert_int_equal(bridge_info(bridge)->size_bytes, MEM_HOME_BYTES);
-	for (size_t i = 0; i < sizeof(pattern); i++)
-		pattern[i] = (uint8_t)(i * 2654435761u >> 13);
+	fill_pattern(pattern, sizeof(pattern));
 	assert_int_equal(do_write(0, 4097, pattern, sizeof(pattern), 0), 0);
 	assert_memory_equal((uint8_t *)mem_home.base + 4097, pattern, sizeof(pattern));
 	assert_int_equal(do_read(1, 4097, got, sizeof(got)), 0);
@@ -188,8 +177,8 @@ static void a_scheme_of_one_transport_takes_no_other(void **state)
 	parse("mem:///scratch", &uri);
 	find.donors[0].uri = &uri;
 	assert_int_equal(attach(&find, &err), -EOPNOTSUPP);
-	assert_string_equal(
-		err.message, "cannot attach over TCP: it is in this process; use --transport auto");
+	assert_string_equal(err.message,
+		"cannot attach over TCP: it is in this process; use --transport auto");
 	assert_null(bridge);
 	weft_uri_fini(&uri);
 }

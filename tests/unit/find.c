@@ -27,8 +27,8 @@ static int refusal;        /* with this, positive */
 static char tried[256];    /* host after host, of the better transports */
 static uint32_t answer_ms; /* of the last of those */
 
-static int better_connect(
-	struct tp *tp, const struct tp_target *target, struct tp_conn **ret, struct weft_error *err)
+static int better_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
+	struct weft_error *err)
 {
 	snprintf(tried + strlen(tried), sizeof(tried) - strlen(tried), "%s ", target->host);
 	answer_ms = target->answer_ms;
@@ -82,10 +82,14 @@ static const struct tp_driver rare = {.word = "rare",
 	.ops = &rare_ops,
 	.usable = rare_usable,
 	.parse_offer = rare_offer};
-static const struct tp_driver fast = {
-	.word = "fast", .label = "Fast", .ops = &fast_ops, .parse_offer = fast_offer};
-static const struct tp_driver quick = {
-	.word = "quick", .label = "Quick", .ops = &quick_ops, .parse_offer = quick_offer};
+static const struct tp_driver fast = {.word = "fast",
+	.label = "Fast",
+	.ops = &fast_ops,
+	.parse_offer = fast_offer};
+static const struct tp_driver quick = {.word = "quick",
+	.label = "Quick",
+	.ops = &quick_ops,
+	.parse_offer = quick_offer};
 static const struct tp_driver base = {.word = "base",
 	.label = "Base",
 	.schemes = base_schemes,
@@ -128,20 +132,11 @@ static void parse(const char *text)
 static int attach(struct weft_error *err)
 {
 	struct bridge_donor_config donor = {.generation = UINT64_C(1) << 32};
-	struct bridge_config config = {
-		.attach =
-			{
-				.nr_donors = 1,
-				.name = "test",
-				.mode = WEFT_MODE_WRITE,
-				.timeout_ms = 10000,
-				.dead_timeout_ms = 10000,
-				.connect_timeout_ms = 5000,
-				.foreign = uri.foreign,
-			},
-		.nr_lanes = 1,
-	};
+	struct bridge_config config = bridge_config_for_tests(NULL);
 
+	config.attach.nr_donors = 1;
+	config.attach.foreign = uri.foreign;
+	config.nr_lanes = 1;
 	weft_random(donor.id, sizeof(donor.id));
 	return bridge_find_and_start(&find, &config, &donor, &bridge, err);
 }
@@ -271,8 +266,8 @@ static void what_this_machine_cannot_use_says_why(void **state)
 
 	offers = "base,rare:5";
 	parse("weft://192.0.2.7/r?transport=rare");
-	assert_int_equal(
-		bridge_find_ways(&find.donors[0], find.choice, &config, &no_better, &err), 0);
+	assert_int_equal(bridge_find_ways(&find.donors[0], find.choice, &config, &no_better, &err),
+		0);
 	assert_int_equal(no_better.code, ENODEV);
 	assert_string_equal(no_better.message, "there is no such device");
 	assert_int_equal(nr_asked, 0); /* nobody needs to be asked */
