@@ -226,7 +226,7 @@ static unsigned count_entries(const char *path)
 
 static void wait_until_alone(void)
 {
-	struct nbd_listener_status s;
+	struct weft_listener_status s;
 
 	for (int i = 0;; i++) {
 		nbd_listener_status(donor.listener, &s);

@@ -35,9 +35,9 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static struct nbd_listener_status status(struct nbd_donor *d)
+static struct weft_listener_status status(struct nbd_donor *d)
 {
-	struct nbd_listener_status s;
+	struct weft_listener_status s;
 
 	nbd_listener_status(d->listener, &s);
 	return s;

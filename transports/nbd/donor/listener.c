@@ -410,7 +410,7 @@ void nbd_listener_free(struct nbd_listener *l)
 	free(l);
 }
 
-void nbd_listener_status(struct nbd_listener *l, struct nbd_listener_status *ret)
+void nbd_listener_status(struct nbd_listener *l, struct weft_listener_status *ret)
 {
 	struct nbd_counters sum = { 0 };
 
@@ -418,7 +418,7 @@ void nbd_listener_status(struct nbd_listener *l, struct nbd_listener_status *ret
 	add_counters(&sum, &l->ended);
 	for (const struct nbd_session *s = l->sessions; s; s = s->next)
 		add_counters(&sum, &s->counters);
-	*ret = (struct nbd_listener_status){
+	*ret = (struct weft_listener_status){
 		.connections = l->nr_sessions + l->nr_silent,
 		.accepted = l->accepted,
 		.refused = l->refused,

@@ -12,7 +12,7 @@
 
 #include "fabric/donor/donor.h"
 #include "fabric/base/loop.h"
-#include "fabric/donor/strangers.h"
+#include "fabric/listener.h"
 
 struct nbd_listener;
 
@@ -54,12 +54,6 @@ int nbd_listener_drain(struct nbd_listener *listener, uint32_t timeout_ms);
 /* All connections ended before (asserted). Takes NULL. */
 void nbd_listener_free(struct nbd_listener *listener);
 
-struct nbd_listener_status {
-	uint64_t connections; /* now */
-	uint64_t accepted, refused; /* since the start */
-	struct weft_strangers_status strangers;
-	uint64_t requests, read_bytes, written_bytes, errors;
-};
-void nbd_listener_status(struct nbd_listener *listener, struct nbd_listener_status *ret);
+void nbd_listener_status(struct nbd_listener *listener, struct weft_listener_status *ret);
 
 #endif

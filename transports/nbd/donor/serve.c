@@ -38,17 +38,7 @@ static void listen_offers(const struct weft_listener *listener, char *buf, size_
 
 static void listen_status(struct weft_listener *listener, struct weft_listener_status *ret)
 {
-	struct nbd_listener_status status;
-
-	nbd_listener_status(to_nbd(listener), &status);
-	ret->connections = status.connections;
-	ret->accepted = status.accepted;
-	ret->refused = status.refused;
-	ret->strangers = status.strangers;
-	ret->requests = status.requests;
-	ret->read_bytes = status.read_bytes;
-	ret->written_bytes = status.written_bytes;
-	ret->errors = status.errors;
+	nbd_listener_status(to_nbd(listener), ret);
 }
 
 static void listen_stop(struct weft_listener *listener)

@@ -440,10 +440,10 @@ void verbs_listener_free(struct verbs_listener *listener)
 		last_job(&listener->last);
 }
 
-void verbs_listener_status(struct verbs_listener *listener, struct verbs_listener_status *ret)
+void verbs_listener_status(struct verbs_listener *listener, struct weft_listener_status *ret)
 {
 	pthread_mutex_lock(&listener->lock);
-	ret->sessions = listener->nr_sessions;
+	ret->connections = listener->nr_sessions;
 	ret->accepted = listener->nr_accepted;
 	ret->refused = listener->nr_refused;
 	pthread_mutex_unlock(&listener->lock);

@@ -14,7 +14,7 @@
 
 #include "fabric/donor/donor.h"
 #include "fabric/base/loop.h"
-#include "fabric/donor/strangers.h"
+#include "fabric/listener.h"
 
 struct verbs_listener;
 
@@ -53,11 +53,7 @@ int verbs_listener_drain(struct verbs_listener *listener, uint32_t timeout_ms);
 /* All sessions ended before (asserted).  Takes NULL. */
 void verbs_listener_free(struct verbs_listener *listener);
 
-struct verbs_listener_status {
-	uint64_t sessions;          /* now */
-	uint64_t accepted, refused; /* since the start */
-	struct weft_strangers_status strangers;
-};
-void verbs_listener_status(struct verbs_listener *listener, struct verbs_listener_status *ret);
+/* The requests of RDMA cost the donor nothing, and are not counted. */
+void verbs_listener_status(struct verbs_listener *listener, struct weft_listener_status *ret);
 
 #endif

@@ -84,14 +84,9 @@ static void listen_offers(const struct weft_listener *listener, char *buf, size_
 static void listen_status(struct weft_listener *listener, struct weft_listener_status *ret)
 {
 	struct verbs_listener *verbs = to_verbs(listener);
-	struct verbs_listener_status status;
 
-	verbs_listener_status(verbs, &status);
+	verbs_listener_status(verbs, ret);
 	strcpy(ret->place, verbs->place);
-	ret->connections = status.sessions;
-	ret->accepted = status.accepted;
-	ret->refused = status.refused;
-	ret->strangers = status.strangers;
 }
 
 static void listen_stop(struct weft_listener *listener)
