@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A client's bytes up to GO: the first byte is a piece's length, the rest is what it sends. */
 #include "fabric/nbd/handshake.c"
+#include "tests/fuzz/feed.h"
 #include "tests/support/nbd-memory.h"
 
 #include <assert.h>
@@ -26,13 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	conn.service = &m.service;
 	conn.user = &m;
 	while (r == 0 && size > 0 && conn.phase < NBD_REQUEST) {
-		memmove(conn.rx, conn.rx + conn.rx_start, nbd_rx_len(&conn));
-		conn.rx_end -= conn.rx_start;
-		conn.rx_start = 0;
-		size_t n = weft_min(weft_min(piece, size), sizeof(conn.rx) - conn.rx_end);
-		assert(n > 0);
-		memcpy(conn.rx + conn.rx_end, data, n);
-		conn.rx_end += n;
+		size_t n = feed(&conn, data, size, piece);
 		data += n;
 		size -= n;
 		do {

@@ -4,6 +4,7 @@
  * length.
  */
 #include "fabric/nbd/transmission.c"
+#include "tests/fuzz/feed.h"
 #include "tests/support/nbd-memory.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -61,13 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		conn.free = &conn.requests[i];
 	}
 	while (r == 0 && size > 0 && conn.phase != NBD_CLOSING) {
-		memmove(conn.rx, conn.rx + conn.rx_start, nbd_rx_len(&conn));
-		conn.rx_end -= conn.rx_start;
-		conn.rx_start = 0;
-		size_t n = weft_min(weft_min(piece, size), sizeof(conn.rx) - conn.rx_end);
-		assert(n > 0);
-		memcpy(conn.rx + conn.rx_end, data, n);
-		conn.rx_end += n;
+		size_t n = feed(&conn, data, size, piece);
 		data += n;
 		size -= n;
 		do {

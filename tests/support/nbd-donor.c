@@ -127,6 +127,17 @@ void nbd_donor_end(struct nbd_donor *d)
 	rmdir(d->dir);
 }
 
+uint64_t rss_bytes(void)
+{
+	unsigned long size, rss;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	must(f);
+	must(fscanf(f, "%lu %lu", &size, &rss) == 2);
+	fclose(f);
+	return rss * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 void nbd_donor_connect(struct nbd_donor *d, struct nbd_raw *raw, bool tcp)
 {
 	*raw = (struct nbd_raw){ .server_result = 1 };

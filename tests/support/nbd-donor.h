@@ -32,6 +32,9 @@ int nbd_donor_drain(struct nbd_donor *d, uint32_t timeout_ms);
 /* Stops, drains and frees it all. */
 void nbd_donor_end(struct nbd_donor *d);
 
+/* What this process has in memory, and so the donor. */
+uint64_t rss_bytes(void);
+
 /* A connection to it; no server in this thread. tcp: over loopback. */
 void nbd_donor_connect(struct nbd_donor *d, struct nbd_raw *raw, bool tcp);
 /* Greeting, session, GO: the final reply's type.  text (may be NULL, 256 bytes): the error's. */

@@ -15,6 +15,7 @@
 
 #include "fabric/base/util.h"
 #include "perf/bench/bench.h"
+#include "tests/support/seed.h"
 
 enum { ROUNDS = 9, CELLS = 30 };
 
@@ -22,10 +23,7 @@ static uint64_t seed;
 
 static int set_up(void **state)
 {
-	const char *text = getenv("WEFT_SEED");
-
-	seed = text ? strtoull(text, NULL, 10) : 20261125;
-	printf("WEFT_SEED=%llu\n", (unsigned long long)seed);
+	seed = seed_or(20261125);
 	return 0;
 }
 
@@ -76,8 +74,8 @@ static unsigned count(const json_t *comparison, const char *verdict)
 	unsigned n = 0;
 	size_t i;
 
-	json_array_foreach(json_object_get(comparison, "rows"), i, row)
-		n += strcmp(json_string_value(json_object_get(row, "verdict")), verdict) == 0;
+	json_array_foreach(json_object_get(comparison, "rows"), i, row) n +=
+		strcmp(json_string_value(json_object_get(row, "verdict")), verdict) == 0;
 	return n;
 }
 

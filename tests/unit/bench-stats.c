@@ -15,15 +15,13 @@
 
 #include "fabric/base/util.h"
 #include "perf/bench/stats.h"
+#include "tests/support/seed.h"
 
 static uint64_t seed;
 
 static int set_up(void **state)
 {
-	const char *text = getenv("WEFT_SEED");
-
-	seed = text ? strtoull(text, NULL, 10) : 20261125;
-	printf("WEFT_SEED=%llu\n", (unsigned long long)seed);
+	seed = seed_or(20261125);
 	return 0;
 }
 

@@ -25,6 +25,7 @@
 #include "fabric/base/util.h"
 #include "nbd-bridge/cache/file.h"
 #include "tests/support/bridge-io.h"
+#include "tests/support/seed.h"
 #include "transports/mem/mem.h"
 
 enum { BLOCK = 4096, CHUNK = 64 << 10, BLOCKS = 1024, SLOTS = 24 };
@@ -149,9 +150,8 @@ static unsigned from_environment(const char *name, unsigned otherwise)
 static void no_answered_write_is_lost_when_the_bridge_is_killed(void **state)
 {
 	unsigned kills = from_environment("WEFT_KILLS", 40),
-		 seed = from_environment("WEFT_SEED", (unsigned)getpid());
+		 seed = (unsigned)seed_or((unsigned)getpid());
 
-	printf("WEFT_SEED=%u\n", seed);
 	for (uint32_t block = 0; block < BLOCKS; block++)
 		fill((uint32_t *)(shared->region + (size_t)block * BLOCK), block, 0);
 	for (unsigned n = 0; n < kills; n++) {

@@ -27,6 +27,7 @@
 #include "fabric/base/util.h"
 #include "nbd-bridge/bridge/bridge.h"
 #include "nbd-bridge/cache/file.h"
+#include "tests/support/seed.h"
 #include "transports/mem/mem.h"
 
 enum {
@@ -605,13 +606,11 @@ static void start_bridge(uint64_t seed)
 
 static void the_cache_is_an_array(void **state)
 {
-	const char *seed_text = getenv("WEFT_SEED"), *ops_text = getenv("WEFT_OPS");
+	const char *ops_text = getenv("WEFT_OPS");
 	uint64_t seed, left = ops_text ? strtoull(ops_text, NULL, 0) : 20000;
 
 	weft_random(&seed, sizeof(seed));
-	if (seed_text)
-		seed = strtoull(seed_text, NULL, 0);
-	printf("WEFT_SEED=%" PRIu64 "\n", seed);
+	seed = seed_or(seed);
 	fflush(stdout);
 	start_bridge(seed);
 	uint64_t chaos = seed ^ UINT64_C(0x9e3779b97f4a7c15);

@@ -67,17 +67,21 @@ static hwloc_topology_t make(const char *synthetic, const char *home, unsigned n
 	return ret;
 }
 
-/* "nodes/processors" for nr lanes that may run on `allowed` ("" is all), or the error's number. */
-static const char *near(hwloc_topology_t topology, const char *device, unsigned nr,
+/*
+ * Where nr lanes go for the device of make()'s topology that may run on `allowed` ("" is all):
+ * "nodes/processors", or the error's number.
+ */
+static const char *near(const char *synthetic, const char *home, unsigned nth, unsigned nr,
 	const char *allowed)
 {
 	hwloc_bitmap_t may = hwloc_bitmap_alloc_full(), cpus = hwloc_bitmap_alloc(),
 		       nodes = hwloc_bitmap_alloc();
+	hwloc_topology_t topology = make(synthetic, home, nth);
 	static char text[256];
 
 	if (allowed[0])
 		assert_int_equal(hwloc_bitmap_list_sscanf(may, allowed), 0);
-	int r = weft_near(topology, device, nr, may, cpus, nodes);
+	int r = weft_near(topology, "mlx5_0", nr, may, cpus, nodes);
 	if (r < 0) {
 		assert_true(hwloc_bitmap_iszero(cpus) && hwloc_bitmap_iszero(nodes));
 		snprintf(text, sizeof(text), "%d", -r);
@@ -90,6 +94,7 @@ static const char *near(hwloc_topology_t topology, const char *device, unsigned 
 	hwloc_bitmap_free(may);
 	hwloc_bitmap_free(cpus);
 	hwloc_bitmap_free(nodes);
+	hwloc_topology_destroy(topology);
 	return text;
 }
 
@@ -100,27 +105,18 @@ static const char *near(hwloc_topology_t topology, const char *device, unsigned 
 
 static void two_sockets_device_on_the_second(void **state)
 {
-	hwloc_topology_t t = make(TWO_SOCKETS, "Package", 1);
-
-	assert_string_equal(near(t, "mlx5_0", 4, ""), "1/8-15");
-	assert_string_equal(near(t, "mlx5_0", 1, ""), "1/8-15");
-	hwloc_topology_destroy(t);
+	assert_string_equal(near(TWO_SOCKETS, "Package", 1, 4, ""), "1/8-15");
+	assert_string_equal(near(TWO_SOCKETS, "Package", 1, 1, ""), "1/8-15");
 }
 
 static void two_sockets_device_on_the_first(void **state)
 {
-	hwloc_topology_t t = make(TWO_SOCKETS, "Package", 0);
-
-	assert_string_equal(near(t, "mlx5_0", 4, ""), "0/0-7");
-	hwloc_topology_destroy(t);
+	assert_string_equal(near(TWO_SOCKETS, "Package", 0, 4, ""), "0/0-7");
 }
 
 static void more_lanes_than_processors_stay_in_their_package(void **state)
 {
-	hwloc_topology_t t = make(TWO_SOCKETS, "Package", 1);
-
-	assert_string_equal(near(t, "mlx5_0", 20, ""), "1/8-15");
-	hwloc_topology_destroy(t);
+	assert_string_equal(near(TWO_SOCKETS, "Package", 1, 20, ""), "1/8-15");
 }
 
 /*
@@ -131,69 +127,44 @@ static void more_lanes_than_processors_stay_in_their_package(void **state)
 
 static void sub_numa_clusters_device_on_one_of_them(void **state)
 {
-	hwloc_topology_t t = make(SUB_NUMA, "Group", 6);
-
-	assert_string_equal(near(t, "mlx5_0", 2, ""), "6/12-13");
-	hwloc_topology_destroy(t);
+	assert_string_equal(near(SUB_NUMA, "Group", 6, 2, ""), "6/12-13");
 }
 
 static void lanes_that_a_cluster_has_no_room_for_use_its_package(void **state)
 {
-	hwloc_topology_t t = make(SUB_NUMA, "Group", 6);
-
-	assert_string_equal(near(t, "mlx5_0", 3, ""), "6/8-15");
-	assert_string_equal(near(t, "mlx5_0", 9, ""), "6/8-15");
-	assert_string_equal(near(t, "mlx5_0", 2, "0-10,12"), "6/8-10,12");
-	hwloc_topology_destroy(t);
+	assert_string_equal(near(SUB_NUMA, "Group", 6, 3, ""), "6/8-15");
+	assert_string_equal(near(SUB_NUMA, "Group", 6, 9, ""), "6/8-15");
+	assert_string_equal(near(SUB_NUMA, "Group", 6, 2, "0-10,12"), "6/8-10,12");
 }
 
 static void sub_numa_clusters_device_on_the_package(void **state)
 {
-	hwloc_topology_t t = make(SUB_NUMA, "Package", 1);
-
-	assert_string_equal(near(t, "mlx5_0", 4, ""), "4-7/8-15");
-	hwloc_topology_destroy(t);
+	assert_string_equal(near(SUB_NUMA, "Package", 1, 4, ""), "4-7/8-15");
 }
 
 static void one_node_is_near_everything(void **state)
 {
-	hwloc_topology_t t = make("pack:1 [numa] core:4 pu:1", "Package", 0);
-
-	assert_string_equal(near(t, "mlx5_0", 4, ""), "0/0-3");
-	hwloc_topology_destroy(t);
-	t = make("pack:1 [numa] core:2 pu:1", "Machine", 0);
-	assert_string_equal(near(t, "mlx5_0", 4, ""), "0/0-1");
-	hwloc_topology_destroy(t);
+	assert_string_equal(near("pack:1 [numa] core:4 pu:1", "Package", 0, 4, ""), "0/0-3");
+	assert_string_equal(near("pack:1 [numa] core:2 pu:1", "Machine", 0, 4, ""), "0/0-1");
 }
 
 static void a_device_that_does_not_say_where_it_is(void **state)
 {
-	hwloc_topology_t t = make(TWO_SOCKETS, "Machine", 0);
-
-	ASSERT_ERROR(near(t, "mlx5_0", 4, ""), ENODATA);
-	hwloc_topology_destroy(t);
+	ASSERT_ERROR(near(TWO_SOCKETS, "Machine", 0, 4, ""), ENODATA);
 	/* One package that has both nodes is all of the machine, too. */
-	t = make("pack:1 group:2 [numa] core:2 pu:1", "Package", 0);
-	ASSERT_ERROR(near(t, "mlx5_0", 4, ""), ENODATA);
-	hwloc_topology_destroy(t);
+	ASSERT_ERROR(near("pack:1 group:2 [numa] core:2 pu:1", "Package", 0, 4, ""), ENODATA);
 }
 
 static void no_such_device(void **state)
 {
-	hwloc_topology_t t = make(TWO_SOCKETS, NULL, 0);
-
-	ASSERT_ERROR(near(t, "mlx5_0", 4, ""), ENODEV);
-	hwloc_topology_destroy(t);
+	ASSERT_ERROR(near(TWO_SOCKETS, NULL, 0, 4, ""), ENODEV);
 }
 
 static void only_processors_that_may_be_used(void **state)
 {
-	hwloc_topology_t t = make(TWO_SOCKETS, "Package", 1);
-
-	assert_string_equal(near(t, "mlx5_0", 4, "2-3,12-13"), "1/12-13");
-	assert_string_equal(near(t, "mlx5_0", 1, "0-9"), "1/8-9");
-	ASSERT_ERROR(near(t, "mlx5_0", 4, "0-7"), EACCES);
-	hwloc_topology_destroy(t);
+	assert_string_equal(near(TWO_SOCKETS, "Package", 1, 4, "2-3,12-13"), "1/12-13");
+	assert_string_equal(near(TWO_SOCKETS, "Package", 1, 1, "0-9"), "1/8-9");
+	ASSERT_ERROR(near(TWO_SOCKETS, "Package", 1, 4, "0-7"), EACCES);
 }
 
 /* The short way finds each device of this machine where the whole topology has it. */

@@ -8,10 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "fabric/base/log.h"
+#include "tests/support/catch.h"
 
 /* As if it were a file of that room; the paths in front are a compiler's. */
 #line 1 "/src/fabric/weft/nbd-bridge/unit/test.c"
@@ -28,15 +28,10 @@ static int evaluate(void)
 /* What a debug line of this file, in the area "unit", prints. */
 static const char *print(void)
 {
-	int saved = dup(STDERR_FILENO), catcher = memfd_create("said", MFD_CLOEXEC);
+	struct catcher catcher = catch_begin(STDERR_FILENO);
 
-	dup2(catcher, STDERR_FILENO);
 	weft_debug("%s %d", text, evaluate());
-	dup2(saved, STDERR_FILENO);
-	ssize_t n = pread(catcher, said, sizeof(said) - 1, 0);
-	said[n < 0 ? 0 : n] = '\0';
-	close(saved);
-	close(catcher);
+	catch_end(&catcher, said, sizeof(said));
 	return said;
 }
 
@@ -81,8 +76,8 @@ static void a_line_that_is_on_has_its_area_and_the_time(void **state)
 
 	weft_log_init("weft-test", WEFT_LOG_ERROR);
 	assert_true(weft_debug_enable(NULL, NULL, 0));
-	assert_int_equal(
-		sscanf(print(), "weft-test: debug: [%u.%u] unit: line 2\n%n", &s, &us, &n), 2);
+	assert_int_equal(sscanf(print(), "weft-test: debug: [%u.%u] unit: line 2\n%n", &s, &us, &n),
+		2);
 	assert_int_equal(n, strlen(said));
 }
 

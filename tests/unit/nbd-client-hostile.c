@@ -21,6 +21,7 @@
 #include "fabric/base/util.h"
 #include "tests/support/emulated.h"
 #include "tests/support/nbd-client-pair.h"
+#include "tests/support/seed.h"
 
 enum { ROUNDS = 3000, OPS = 12, MAX_LEN = 40000 };
 
@@ -248,9 +249,7 @@ static void whatever_comes_is_survived(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(whatever_comes_is_survived)};
-	const char *text = getenv("WEFT_SEED");
 
-	seed = text ? strtoull(text, NULL, 0) : weft_now_ns();
-	print_message("WEFT_SEED=%ju\n", (uintmax_t)seed);
+	seed = seed_or(weft_now_ns());
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

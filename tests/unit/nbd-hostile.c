@@ -19,6 +19,7 @@
 #include "fabric/base/util.h"
 #include "tests/support/emulated.h"
 #include "tests/support/nbd-donor.h"
+#include "tests/support/seed.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { SANITIZED = 1 }; /* quarantine and shadow memory grow */
@@ -202,17 +203,6 @@ static unsigned attack(unsigned left)
 	return n;
 }
 
-static uint64_t rss_bytes(void)
-{
-	unsigned long size, rss;
-	FILE *f = fopen("/proc/self/statm", "r");
-
-	assert_non_null(f);
-	assert_int_equal(fscanf(f, "%lu %lu", &size, &rss), 2);
-	fclose(f);
-	return rss * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
 static unsigned count_entries(const char *path)
 {
 	DIR *dir = opendir(path);
@@ -346,12 +336,9 @@ static void connections_dropped_at_every_stage(void **state)
 
 static int set_up(void **state)
 {
-	const char *given = getenv("WEFT_SEED");
 	const struct weft_memory_spec spec = { .name = "precious", .size_bytes = SIZE };
 
-	seed = given ? strtoull(given, NULL, 0) : weft_now_ns();
-	printf("WEFT_SEED=%llu\n", (unsigned long long)seed);
-	seed |= 1;
+	seed = seed_or(weft_now_ns()) | 1;
 	nbd_donor_start(&donor, SIZE, NULL, 0);
 	if (weft_region_new_memory(&spec, NULL, NULL, &precious, NULL) < 0 ||
 		weft_donor_add(donor.donor, precious, NULL) < 0)

@@ -564,17 +564,6 @@ static void pipelining_without_reading_does_not_lock_up(void **state)
 	goodbye(&raw);
 }
 
-static uint64_t rss_bytes(void)
-{
-	unsigned long size, rss;
-	FILE *f = fopen("/proc/self/statm", "r");
-
-	assert_non_null(f);
-	assert_int_equal(fscanf(f, "%lu %lu", &size, &rss), 2);
-	fclose(f);
-	return rss * 4096;
-}
-
 static void a_million_requests_do_not_grow(void **state)
 {
 	enum { BATCH = 64 };

@@ -8,12 +8,12 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "fabric/base/log.h"
 #include "fabric/base/options.h"
 #include "fabric/base/util.h"
+#include "tests/support/catch.h"
 
 /* As if it were a file of a room, for its debug line. */
 #line 1 "fabric/unit/options.c"
@@ -67,7 +67,7 @@ static int parse(const char *words, int fd)
 {
 	static char text[512];
 	static char *argv[32];
-	int argc = 1, saved = dup(fd), catcher = memfd_create("said", MFD_CLOEXEC);
+	int argc = 1;
 
 	snprintf(text, sizeof(text), "%s", words);
 	argv[0] = (char *)"weft-test";
@@ -85,15 +85,11 @@ static int parse(const char *words, int fd)
 		.noun = "a name"};
 	wishes = (struct wishes){0};
 	memset(elsewhere, 0, sizeof(elsewhere));
-	dup2(catcher, fd);
+	struct catcher catcher = catch_begin(fd);
 	int r = weft_options_parse(&line, argc, argv);
 	weft_debug("parsed");
 	fflush(stdout);
-	dup2(saved, fd);
-	ssize_t n = pread(catcher, said, sizeof(said) - 1, 0);
-	said[n < 0 ? 0 : n] = '\0';
-	close(saved);
-	close(catcher);
+	catch_end(&catcher, said, sizeof(said));
 	return r;
 }
 

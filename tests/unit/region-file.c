@@ -221,6 +221,12 @@ static void enter(struct weft_region *region, unsigned i, uint64_t generation, u
 	region->table_seq++;
 }
 
+static int note(struct weft_region *region, uint32_t lease_ms)
+{
+	return weft_region_note_table(region, region->generations, &region->stripe,
+		region->table_seq, lease_ms);
+}
+
 static void the_mark_has_the_table(void **state)
 {
 	struct weft_region *region = must_open(false);
@@ -231,9 +237,7 @@ static void the_mark_has_the_table(void **state)
 		enter(region, i, UINT64_MAX - i, i % 4, i / 4 % 4,
 			i % 2 ? "a-name.of_63-letters-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 			      : "b");
-	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe,
-				 region->table_seq, 12345),
-		0);
+	assert_int_equal(note(region, 12345), 0);
 	weft_region_put(region);
 	region = must_open(false);
 	weft_region_id_hash(region, id, after);
@@ -341,9 +345,7 @@ static void a_copy_that_is_put_back_in_place_is_found(void **state)
 	assert_int_equal(weft_region_write(region, "x", 0, 1), 0);
 	assert_int_equal(setxattr(path, "user.weft.epoch", copy, (size_t)n, 0), 0);
 	enter(region, 0, 6, 3, WEFT_NOT_LAPSED, "box");
-	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe,
-				 region->table_seq, 300),
-		-EUCLEAN);
+	assert_int_equal(note(region, 300), -EUCLEAN);
 	assert_int_equal(weft_region_read(region, &byte, 0, 1), -EIO);
 	assert_int_equal(weft_region_check(region, &err), -EIO);
 	assert_non_null(strstr(err.message, "put back"));
@@ -389,6 +391,15 @@ static void a_mark_of_a_grant_is_no_mark_of_an_end(void **state)
 	weft_region_put(region);
 }
 
+/* The donor has no time to say that it ends. */
+static struct weft_region *open_after_a_crash(struct weft_region *region)
+{
+	close(region->fd);
+	region->fd = -1;
+	weft_region_put(region);
+	return must_open(false);
+}
+
 static void a_grant_that_the_mark_cannot_tell_of_is_none(void **state)
 {
 	uint64_t epoch = epoch_of_an_opening();
@@ -397,20 +408,11 @@ static void a_grant_that_the_mark_cannot_tell_of_is_none(void **state)
 	enter(region, 0, 5, 3, WEFT_NOT_LAPSED, "box");
 	set_error = ENOSPC;
 	/* Nor at the second try. */
-	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe,
-				 region->table_seq, 300),
-		-ENOSPC);
-	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe,
-				 region->table_seq, 300),
-		-ENOSPC);
+	assert_int_equal(note(region, 300), -ENOSPC);
+	assert_int_equal(note(region, 300), -ENOSPC);
 	set_error = 0;
-	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe,
-				 region->table_seq, 300),
-		0);
-	close(region->fd); /* as a crash would */
-	region->fd = -1;
-	weft_region_put(region);
-	region = must_open(false);
+	assert_int_equal(note(region, 300), 0);
+	region = open_after_a_crash(region);
 	assert_true(region->epoch == epoch);
 	assert_int_equal(region->generations[0].generation, 5);
 	weft_region_put(region);
@@ -430,17 +432,10 @@ static void a_part_that_the_mark_cannot_tell_of_is_noted_at_the_next_try(void **
 	weft_region_note_stripe(region, &part);
 	region->table_seq++;
 	set_error = ENOSPC;
-	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe,
-				 region->table_seq, 0),
-		-ENOSPC);
+	assert_int_equal(note(region, 0), -ENOSPC);
 	set_error = 0;
-	assert_int_equal(weft_region_note_table(region, region->generations, &region->stripe,
-				 region->table_seq, 0),
-		0);
-	close(region->fd); /* as a crash would */
-	region->fd = -1;
-	weft_region_put(region);
-	region = must_open(false);
+	assert_int_equal(note(region, 0), 0);
+	region = open_after_a_crash(region);
 	assert_true(weft_stripe_equal(&region->stripe, &part));
 	weft_region_put(region);
 }

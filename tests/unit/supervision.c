@@ -65,25 +65,15 @@ static const sd_bus_vtable manager_vtable[] = {
 	SD_BUS_METHOD("GetUnitByPID", "u", "o", get_unit, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_VTABLE_END,
 };
-static const sd_bus_vtable service_vtable[] = {
-	SD_BUS_VTABLE_START(0),
-	SD_BUS_PROPERTY("MainPID", "u", get_property, 0, 0),
-	SD_BUS_PROPERTY("FileDescriptorStoreMax", "u", get_property, 0, 0),
-	SD_BUS_PROPERTY("NotifyAccess", "s", get_property, 0, 0),
-	SD_BUS_PROPERTY("KillMode", "s", get_property, 0, 0),
-	SD_BUS_PROPERTY("Restart", "s", get_property, 0, 0),
-	SD_BUS_VTABLE_END,
-};
-static const sd_bus_vtable newer_vtable[] = {
-	SD_BUS_VTABLE_START(0),
-	SD_BUS_PROPERTY("MainPID", "u", get_property, 0, 0),
-	SD_BUS_PROPERTY("FileDescriptorStoreMax", "u", get_property, 0, 0),
-	SD_BUS_PROPERTY("NotifyAccess", "s", get_property, 0, 0),
-	SD_BUS_PROPERTY("KillMode", "s", get_property, 0, 0),
-	SD_BUS_PROPERTY("Restart", "s", get_property, 0, 0),
-	SD_BUS_PROPERTY("FileDescriptorStorePreserve", "s", get_property, 0, 0),
-	SD_BUS_VTABLE_END,
-};
+#define PROPERTY(name, type) SD_BUS_PROPERTY(name, type, get_property, 0, 0)
+#define PROPERTIES \
+	SD_BUS_VTABLE_START(0), PROPERTY("MainPID", "u"), \
+		PROPERTY("FileDescriptorStoreMax", "u"), PROPERTY("NotifyAccess", "s"), \
+		PROPERTY("KillMode", "s"), PROPERTY("Restart", "s")
+
+static const sd_bus_vtable service_vtable[] = {PROPERTIES, SD_BUS_VTABLE_END};
+static const sd_bus_vtable newer_vtable[] = {PROPERTIES,
+	PROPERTY("FileDescriptorStorePreserve", "s"), SD_BUS_VTABLE_END};
 
 static void *run_manager(void *arg)
 {
