@@ -93,14 +93,20 @@ if pid == 0:
     os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
 
 
+seen = ""
+
+
 def type_and_see(typed, text):
+    global seen
     os.write(fd, typed.encode())
-    seen, end = "", time.time() + 30
+    end = time.time() + 30
     while text not in seen:
         left = end - time.time()
         if left < 0 or not select.select([fd], [], [], left)[0]:
             sys.exit("typed %r: no %r in %r" % (typed, text, seen))
         seen += os.read(fd, 4096).decode()
+    # What came together with it may be what is waited for next.
+    seen = seen[seen.index(text) + len(text):]
 
 
 type_and_see("PS1='re''ady> '; source $WEFT_SRC/fabric/completion/weft\n", "ready> ")
