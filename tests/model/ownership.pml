@@ -14,8 +14,7 @@
  *
  * What there is, which rules are off and which properties are checked is said in the environment,
  * so that one compilation does for all:
- *     SETTING="file borrowers=2 incarnations=1 reconnections=2 copy without-granted check-S1" ./pan
- *     …
+ *     SETTING="file borrowers=2 reconnections=2 copy without-granted check-S1" ./pan …
  */
 
 c_decl {
