@@ -46,8 +46,7 @@ static int print_regions(void *ctx, const char *socket)
 
 		if (listen)
 			take_listen(listen, &uri);
-		json_array_foreach(json_object_get(answer, "regions"), i, region)
-		{
+		json_array_foreach(json_object_get(answer, "regions"), i, region) {
 			WEFT_CLEANUP_FREE char *text = NULL;
 			const char *name = json_string_value(json_object_get(region, "name"));
 

@@ -114,12 +114,15 @@ static void print_state(const json_t *attachments)
 		sample(ready.name, LABELS({"name", text_of(json, "name")}),
 			strcmp(text_of(json, "state"), "ready") == 0);
 	head(&state);
-	json_array_foreach(attachments, i, json) for (size_t s = 0; s < WEFT_ARRAY_LEN(states); s++)
-		sample(state.name, LABELS({"name", text_of(json, "name")}, {"state", states[s]}),
-			strcmp(text_of(json, "state"), states[s]) == 0);
+	json_array_foreach(attachments, i, json)
+		for (size_t s = 0; s < WEFT_ARRAY_LEN(states); s++)
+			sample(state.name,
+				LABELS({"name", text_of(json, "name")}, {"state", states[s]}),
+				strcmp(text_of(json, "state"), states[s]) == 0);
 	head(&info);
-	json_array_foreach(attachments, i, json) sample(info.name,
-		LABELS({"name", text_of(json, "name")}, {"uri", text_of(json, "uri")}), 1);
+	json_array_foreach(attachments, i, json)
+		sample(info.name,
+			LABELS({"name", text_of(json, "name")}, {"uri", text_of(json, "uri")}), 1);
 }
 
 static void print_transport(const struct metric *metric, const json_t *attachment,
@@ -142,19 +145,22 @@ static void print_transports(const json_t *attachments)
 	size_t i, j;
 
 	head(&transport);
-	json_array_foreach(attachments, i, json) json_array_foreach(json_object_get(json, "donors"),
-		j,
-		donor) for (const struct tp_driver *const *driver = tp_drivers; *driver; driver++)
-	{
-		print_transport(&transport, json, donor, (*driver)->word);
-		if ((*driver)->local_word)
-			print_transport(&transport, json, donor, (*driver)->local_word);
-	}
+	json_array_foreach(attachments, i, json)
+		json_array_foreach(json_object_get(json, "donors"), j, donor)
+			for (const struct tp_driver *const *driver = tp_drivers; *driver;
+				driver++) {
+				print_transport(&transport, json, donor, (*driver)->word);
+				if ((*driver)->local_word)
+					print_transport(&transport, json, donor,
+						(*driver)->local_word);
+			}
 	head(&changes);
 	json_array_foreach(attachments, i, json)
-		json_array_foreach(json_object_get(json, "donors"), j, donor) sample(changes.name,
-			LABELS({"name", text_of(json, "name")}, {"donor", text_of(donor, "uri")}),
-			number_of(donor, changes.key));
+		json_array_foreach(json_object_get(json, "donors"), j, donor)
+			sample(changes.name,
+				LABELS({"name", text_of(json, "name")},
+					{"donor", text_of(donor, "uri")}),
+				number_of(donor, changes.key));
 }
 
 static void print_requests(const json_t *attachments)
@@ -166,10 +172,11 @@ static void print_requests(const json_t *attachments)
 	size_t i;
 
 	head(&requests);
-	json_array_foreach(attachments, i,
-		json) json_object_foreach(json_object_get(json, "requests"), kind, value)
-		sample(requests.name, LABELS({"name", text_of(json, "name")}, {"kind", kind}),
-			json_number_value(value));
+	json_array_foreach(attachments, i, json)
+		json_object_foreach(json_object_get(json, "requests"), kind, value)
+			sample(requests.name,
+				LABELS({"name", text_of(json, "name")}, {"kind", kind}),
+				json_number_value(value));
 }
 
 static void print_latencies(const json_t *attachments)
@@ -375,9 +382,10 @@ static void print_strangers(const json_t *donors)
 		head(&numbers[n]);
 		json_array_foreach(donors, i, donor)
 			json_object_foreach(json_object_get(donor, "strangers"), transport,
-				strangers) sample(numbers[n].name,
-				LABELS(listen_of(donor), {"transport", transport}),
-				number_of(strangers, numbers[n].key));
+				strangers)
+				sample(numbers[n].name,
+					LABELS(listen_of(donor), {"transport", transport}),
+					number_of(strangers, numbers[n].key));
 	}
 }
 
@@ -393,11 +401,12 @@ static void print_held(const json_t *held)
 
 	for (size_t m = 0; m < WEFT_ARRAY_LEN(metrics); m++) {
 		head(&metrics[m]);
-		json_array_foreach(held, i, region) sample(metrics[m].name,
-			LABELS({"listen", text_of(region, "listen")},
-				{"region", text_of(region, "region")},
-				{"epoch", text_of(region, "epoch")}),
-			number_of(region, metrics[m].key));
+		json_array_foreach(held, i, region)
+			sample(metrics[m].name,
+				LABELS({"listen", text_of(region, "listen")},
+					{"region", text_of(region, "region")},
+					{"epoch", text_of(region, "epoch")}),
+				number_of(region, metrics[m].key));
 	}
 }
 

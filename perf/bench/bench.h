@@ -224,9 +224,8 @@ void bench_progress_end(void);
 
 /* NULL, with what is wrong in err: not a run. */
 json_t *bench_load_run(const char *file, struct weft_error *err);
-bool bench_rdma_in_software(const json_t *run);
-/* The donor is on this machine, too, as far as that can be told. */
-bool bench_donor_is_here(const json_t *run);
+/* Sentences about what its figures do not mean; returns how many. */
+unsigned bench_caveats(const json_t *run, const char *ret[2]);
 /* "over a line made for it, …" into buf; false: there was none. */
 bool bench_line_words(const json_t *run, char *buf, size_t len);
 void bench_print_table(const json_t *run, FILE *out);

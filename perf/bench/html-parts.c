@@ -36,10 +36,11 @@ const json_t *html_cell(const json_t *run, const char *path, const char *op, dou
 	const json_t *one;
 	size_t i;
 
-	json_array_foreach(json_object_get(run, "cells"), i,
-		one) if (strcmp(text_of(one, "path"), path) == 0 &&
-		strcmp(text_of(one, "op"), op) == 0 && number_of(one, "block_bytes") == block &&
-		number_of(one, "depth") == depth) return one;
+	json_array_foreach(json_object_get(run, "cells"), i, one)
+		if (strcmp(text_of(one, "path"), path) == 0 &&
+			strcmp(text_of(one, "op"), op) == 0 &&
+			number_of(one, "block_bytes") == block && number_of(one, "depth") == depth)
+			return one;
 	return NULL;
 }
 

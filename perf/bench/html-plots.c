@@ -152,8 +152,7 @@ static void plot_latency(const json_t *run, const char *op, FILE *out)
 			.colour = colour_of(path),
 			.dash = dash_of(path)};
 		json_array_foreach(json_object_get(json_object_get(cell, "latency_us"), "curve"), k,
-			point)
-		{
+			point) {
 			double share = json_number_value(json_array_get(point, 0)),
 			       x = 1 / (1 - fmin(share, 0.999999));
 

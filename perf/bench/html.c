@@ -339,9 +339,11 @@ static void print_method(const json_t *run, FILE *out)
 		out);
 	json_array_foreach(json_object_get(run, "paths"), i, one)
 		if (number_of(one, "lanes") > 0) {
-		fprintf(out, " A bridge had %.0f lanes, which are threads with a connection each.",
-			number_of(one, "lanes"));
-		break;
+			fprintf(out,
+				" A bridge had %.0f lanes, which are threads with a connection "
+				"each.",
+				number_of(one, "lanes"));
+			break;
 		}
 	if (text_of(run, "cache")[0]) {
 		fputs(" Cached: the bridge had a cache of ", out);
@@ -370,25 +372,26 @@ static void print_not_measured(const json_t *run, FILE *out)
 	}
 	json_array_foreach(json_object_get(run, "paths"), i, one)
 		if (!json_is_true(json_object_get(one, "donor_cpu_known"))) {
-		fputs("<li>the donor's processor time and its machine: it runs on another machine, "
-		      "as another user, or is no weft donor</li>\n",
-			out);
-		break;
+			fputs("<li>the donor's processor time and its machine: it runs on another "
+			      "machine, as another user, or is no weft donor</li>\n",
+				out);
+			break;
 		}
 	json_array_foreach(json_object_get(run, "cells"), i, one)
 		if (number_of(one, "wire_bytes_per_GB") < 0) {
-		fputs("<li>bytes on the network of some paths: what stays within this machine goes "
-		      "through no interface that counts</li>\n",
-			out);
-		break;
+			fputs("<li>bytes on the network of some paths: what stays within this "
+			      "machine goes through no interface that counts</li>\n",
+				out);
+			break;
 		}
-		fputs("<li>more than one program at a time; durability (no flush was asked "
-		      "for)</li>\n</ul>\n",
-			out);
+	fputs("<li>more than one program at a time; durability (no flush was asked "
+	      "for)</li>\n</ul>\n",
+		out);
 }
 
 void bench_print_html(const json_t *run, FILE *out)
 {
+	const char *caveats[2];
 	char size[32], span[32], words[512];
 
 	fputs("<!DOCTYPE html>\n<html lang=\"en\" "
@@ -412,14 +415,8 @@ void bench_print_html(const json_t *run, FILE *out)
 		fputs("<p>This is a virtual machine: ratios within this page mean something, "
 		      "absolute figures may say more about its host.</p>\n",
 			out);
-	if (bench_donor_is_here(run))
-		fputs("<p>The donor runs on this machine, too: nothing crossed a cable, and both "
-		      "shared the processors.</p>\n",
-			out);
-	if (bench_rdma_in_software(run))
-		fputs("<p>RDMA is emulated in software here: what it costs says nothing about an "
-		      "adapter that does it.</p>\n",
-			out);
+	for (unsigned i = 0; i < bench_caveats(run, caveats); i++)
+		fprintf(out, "<p>%s</p>\n", caveats[i]);
 	print_glance(run, out);
 	print_not_measured(run, out);
 	html_print_plots(run, out);

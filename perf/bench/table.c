@@ -52,18 +52,20 @@ json_t *bench_load_run(const char *file, struct weft_error *err)
 	return run;
 }
 
-bool bench_rdma_in_software(const json_t *run)
+static bool rdma_is_in_software(const json_t *run)
 {
 	const json_t *path;
 	size_t i;
 
-	json_array_foreach(json_object_get(run, "paths"), i,
-		path) if (json_is_true(json_object_get(json_object_get(path, "network"),
-				  "rdma_in_software"))) return true;
+	json_array_foreach(json_object_get(run, "paths"), i, path)
+		if (json_is_true(
+			    json_object_get(json_object_get(path, "network"), "rdma_in_software")))
+			return true;
 	return false;
 }
 
-bool bench_donor_is_here(const json_t *run)
+/* As far as that can be told. */
+static bool donor_is_here(const json_t *run)
 {
 	const json_t *path;
 	size_t i;
@@ -73,6 +75,19 @@ bool bench_donor_is_here(const json_t *run)
 			strcmp(text_of(json_object_get(path, "network"), "interface"), "lo") == 0)
 			return true;
 	return false;
+}
+
+unsigned bench_caveats(const json_t *run, const char *ret[2])
+{
+	unsigned nr = 0;
+
+	if (donor_is_here(run))
+		ret[nr++] = "The donor runs on this machine, too: nothing crossed a cable, and "
+			    "both shared the processors.";
+	if (rdma_is_in_software(run))
+		ret[nr++] = "RDMA is emulated in software here: what it costs says nothing about "
+			    "an adapter that does it.";
+	return nr;
 }
 
 bool bench_line_words(const json_t *run, char *buf, size_t len)
@@ -162,6 +177,7 @@ void bench_print_table(const json_t *run, FILE *out)
 	const json_t *machine = json_object_get(run, "machine"),
 		     *control = json_object_get(run, "control_ops_s"), *one, *last = NULL;
 	char size[2][32], count[32];
+	const char *caveats[2];
 	char words[512];
 	unsigned noisy = 0;
 	size_t i;
@@ -199,14 +215,8 @@ void bench_print_table(const json_t *run, FILE *out)
 			"short, do not trust: measure again with a "
 			"longer --time, on a quiet machine.\n",
 			noisy, noisy == 1 ? " is" : "s are");
-	if (bench_donor_is_here(run))
-		fputs("The donor runs on this machine, too: nothing crossed a cable, and both "
-		      "shared the processors.\n",
-			out);
-	if (bench_rdma_in_software(run))
-		fputs("RDMA is emulated in software here: what it costs says nothing about an "
-		      "adapter that does it.\n",
-			out);
+	for (unsigned k = 0; k < bench_caveats(run, caveats); k++)
+		fprintf(out, "%s\n", caveats[k]);
 	json_array_foreach(json_object_get(run, "not_measured"), i, one)
 		fprintf(out, "not measured: %s: %s\n", text_of(one, "paths"), text_of(one, "why"));
 }

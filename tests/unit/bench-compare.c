@@ -74,8 +74,8 @@ static unsigned count(const json_t *comparison, const char *verdict)
 	unsigned n = 0;
 	size_t i;
 
-	json_array_foreach(json_object_get(comparison, "rows"), i, row) n +=
-		strcmp(json_string_value(json_object_get(row, "verdict")), verdict) == 0;
+	json_array_foreach(json_object_get(comparison, "rows"), i, row)
+		n += strcmp(json_string_value(json_object_get(row, "verdict")), verdict) == 0;
 	return n;
 }
 
