@@ -240,15 +240,7 @@ static int send_asked(struct conn *c)
 		if (n < 0)
 			return fail(c, errno, "send");
 		c->result.sends++;
-		while (msg.msg_iovlen && (size_t)n >= msg.msg_iov->iov_len) {
-			n -= (ssize_t)msg.msg_iov->iov_len;
-			msg.msg_iov++;
-			msg.msg_iovlen--;
-		}
-		if (msg.msg_iovlen) {
-			msg.msg_iov->iov_base = (uint8_t *)msg.msg_iov->iov_base + n;
-			msg.msg_iov->iov_len -= (size_t)n;
-		}
+		wire_sent(&msg, (size_t)n);
 	}
 	c->nr_iov = 0;
 	return 0;

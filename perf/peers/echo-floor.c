@@ -23,6 +23,7 @@
 #include "fabric/nbd/proto.h"
 #include "fabric/base/util.h"
 #include "perf/harness/nbd-client.h"
+#include "perf/harness/wire.h"
 
 enum { RX_BYTES = 256 << 10, LARGE_BYTES = 64 << 10, MAX_BATCH = 64, STACK_BYTES = 256 << 10 };
 
@@ -90,15 +91,7 @@ static int send_iov(struct echo *e, struct iovec *iov, unsigned nr, int flags)
 
 		if (n < 0)
 			return -errno;
-		while (msg.msg_iovlen && (size_t)n >= msg.msg_iov->iov_len) {
-			n -= (ssize_t)msg.msg_iov->iov_len;
-			msg.msg_iov++;
-			msg.msg_iovlen--;
-		}
-		if (msg.msg_iovlen) {
-			msg.msg_iov->iov_base = (uint8_t *)msg.msg_iov->iov_base + n;
-			msg.msg_iov->iov_len -= (size_t)n;
-		}
+		wire_sent(&msg, (size_t)n);
 	}
 	return 0;
 }
