@@ -2,6 +2,7 @@
 /* Block devices, whatever makes them: see device.h. */
 #include "nbd-bridge/device/device.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +26,17 @@
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
 #endif
+
+int bridge_device_index(const char *path, const char *prefix)
+{
+	size_t len = strlen(prefix);
+	char *end;
+
+	if (strncmp(path, prefix, len) != 0 || !isdigit((unsigned char)path[len]))
+		return -EINVAL;
+	long number = strtol(path + len, &end, 10);
+	return *end != '\0' || number > 1 << 20 ? -EINVAL : (int)number;
+}
 
 bool bridge_device_attribute(const char *name, const char *attribute, char *buf, size_t len)
 {

@@ -27,6 +27,9 @@ int bridge_device_say_busy(const char *name, struct weft_error *err);
 unsigned bridge_device_block_bytes(const struct tp_info *info);
 int bridge_device_check_region(const struct tp_info *info, struct weft_error *err);
 
+/* N where path is the prefix ("/dev/nbd") and N; or -EINVAL. */
+int bridge_device_index(const char *path, const char *prefix);
+
 /* The first line of /sys/block/NAME/attribute; false without one. */
 bool bridge_device_attribute(const char *name, const char *attribute, char *buf, size_t len);
 

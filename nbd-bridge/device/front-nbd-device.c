@@ -12,7 +12,6 @@
  * only when no client of the last one is left.
  */
 #include <assert.h>
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -346,14 +345,7 @@ static void on_timer(struct weft_timer *timer)
 
 int bridge_nbd_device_index(const char *path)
 {
-	const char *digits = path + strlen("/dev/nbd");
-	char *end;
-
-	if (strncmp(path, "/dev/nbd", strlen("/dev/nbd")) != 0 ||
-		!isdigit((unsigned char)digits[0]))
-		return -EINVAL;
-	long number = strtol(digits, &end, 10);
-	return *end != '\0' || number > 1 << 20 ? -EINVAL : (int)number;
+	return bridge_device_index(path, "/dev/nbd");
 }
 
 bool bridge_nbd_device_find(const struct bridge_device *device, char *path, size_t len)

@@ -10,7 +10,6 @@
  * detach` ends it. Whoever takes it over has a grant by then, which fences the dead bridge: what is
  * asked again cannot be overtaken by what that one had sent.
  */
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -59,14 +58,7 @@ static const char *name_of(const struct ublk_device *device)
 
 int bridge_ublk_device_index(const char *path)
 {
-	const char *digits = path + strlen("/dev/ublkb");
-	char *end;
-
-	if (strncmp(path, "/dev/ublkb", strlen("/dev/ublkb")) != 0 ||
-		!isdigit((unsigned char)digits[0]))
-		return -EINVAL;
-	long number = strtol(digits, &end, 10);
-	return *end != '\0' || number > 1 << 20 ? -EINVAL : (int)number;
+	return bridge_device_index(path, "/dev/ublkb");
 }
 
 /*

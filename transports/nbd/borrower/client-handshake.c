@@ -300,10 +300,26 @@ static int check_welcome(struct nbd_client_handshake *hs)
 	return hs->welcome.version0 ? weft_hello_check_version0(hello, hs->region, &hs->error) : 0;
 }
 
+/* INFO or GO: 0 where the server has the export for us. */
+static int ask_of_export(struct nbd_client_handshake *hs, struct nbd_handle *nbd,
+	int (*option)(struct nbd_handle *nbd, nbd_completion_callback callback))
+{
+	struct outcome outcome = {0};
+
+	hs->server_text[0] = '\0';
+	if (option(nbd,
+		    (nbd_completion_callback){.callback = on_completion, .user_data = &outcome}) <
+		0)
+		return lost(hs);
+	int r = finish(hs, nbd, &outcome);
+	if (r < 0)
+		return r;
+	return outcome.error ? refused(hs, outcome.error) : 0;
+}
+
 /* Sets hs->nr_grants and so on, or finds out why there is none. */
 static int ask_for_grant(struct nbd_client_handshake *hs, struct nbd_handle *nbd)
 {
-	struct outcome outcome;
 	const char *rest;
 	int r = say_hello(hs, nbd);
 
@@ -321,17 +337,9 @@ static int ask_for_grant(struct nbd_client_handshake *hs, struct nbd_handle *nbd
 		return weft_error_set(&hs->error, EPROTONOSUPPORT, "%s", rest);
 	if (hs->nr_grants > 1)
 		return weft_error_set(&hs->error, EPROTO, "the server offers several grants");
-	outcome = (struct outcome){0};
-	hs->server_text[0] = '\0';
-	if (nbd_aio_opt_info(nbd,
-		    (nbd_completion_callback){.callback = on_completion, .user_data = &outcome}) <
-		0)
-		return lost(hs);
-	r = finish(hs, nbd, &outcome);
+	r = ask_of_export(hs, nbd, nbd_aio_opt_info);
 	if (r < 0)
 		return r;
-	if (outcome.error)
-		return refused(hs, outcome.error);
 	return weft_error_set(&hs->error, EPROTONOSUPPORT,
 		"the server is no weft donor; a plain NBD server is used through nbd:// instead of "
 		"weft://");
@@ -339,19 +347,10 @@ static int ask_for_grant(struct nbd_client_handshake *hs, struct nbd_handle *nbd
 
 static int go(struct nbd_client_handshake *hs, struct nbd_handle *nbd)
 {
-	struct outcome outcome = {0};
-	int r;
+	int r = ask_of_export(hs, nbd, nbd_aio_opt_go);
 
-	hs->server_text[0] = '\0';
-	if (nbd_aio_opt_go(nbd,
-		    (nbd_completion_callback){.callback = on_completion, .user_data = &outcome}) <
-		0)
-		return lost(hs);
-	r = finish(hs, nbd, &outcome);
 	if (r < 0)
 		return r;
-	if (outcome.error)
-		return refused(hs, outcome.error);
 	while (!nbd_aio_is_ready(nbd)) {
 		r = step(hs, nbd);
 		if (r < 0)
