@@ -255,11 +255,11 @@ static void lost(struct bridge_link *link)
 static void disconnected(struct bridge_link *link)
 {
 	bool was_granted = link->state == LINK_DRAINING;
-	int error = link->conn->error;
 
 	weft_loop_remove(link->worker->loop, &link->watch);
 	link->watch.fd = -1;
-	if (!was_granted && error != -ECANCELED)
+	/* Given up by ourselves: the reason is there already. */
+	if (!was_granted && link->conn->error != -ECANCELED)
 		link->why = link->conn->why;
 	tp_disconnect(link->conn);
 	link->conn = NULL;
@@ -277,7 +277,7 @@ static void disconnected(struct bridge_link *link)
 		return;
 	}
 	if (!was_granted) {
-		link_refused(link, error);
+		link_refused(link, -link->why.code);
 		return;
 	}
 	/* At once, unless it was lost as soon as it was granted. */
@@ -419,10 +419,15 @@ bool link_arm(struct bridge_link *link)
 	if (fd != link->watch.fd || !link->watch.added) {
 		weft_loop_remove(loop, &link->watch);
 		link->watch.fd = fd;
-		weft_loop_add(loop, &link->watch, (uint32_t)events);
-	} else {
-		weft_loop_modify(loop, &link->watch, (uint32_t)events);
+		int r = weft_loop_add(loop, &link->watch, (uint32_t)events);
+		if (r < 0) {
+			weft_error_set(&link->why, -r, "cannot wait for the connection: %s",
+				strerror(-r));
+			tp_shutdown(link->conn);
+		}
+		return r < 0;
 	}
+	weft_loop_modify(loop, &link->watch, (uint32_t)events);
 	return false;
 }
 

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
@@ -264,10 +265,15 @@ bool scout_arm(struct bridge_scout *scout)
 	if (fd != scout->watch.fd || !scout->watch.added) {
 		weft_loop_remove(loop, &scout->watch);
 		scout->watch.fd = fd;
-		weft_loop_add(loop, &scout->watch, (uint32_t)events);
-	} else {
-		weft_loop_modify(loop, &scout->watch, (uint32_t)events);
+		int r = weft_loop_add(loop, &scout->watch, (uint32_t)events);
+		if (r < 0) {
+			weft_error_set(&scout->why, -r, "cannot wait for the connection: %s",
+				strerror(-r));
+			tp_shutdown(scout->conn);
+		}
+		return r < 0;
 	}
+	weft_loop_modify(loop, &scout->watch, (uint32_t)events);
 	return false;
 }
 
