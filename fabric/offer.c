@@ -27,17 +27,20 @@ static bool is_host_address(const char *text)
 
 bool tp_parse_offer(const char *word, const char *offer, struct tp_offer *ret)
 {
+	struct tp_offer one = {0};
 	size_t len = strlen(word);
 	int n = 0;
 
-	if (strncmp(offer, word, len) != 0 || sscanf(offer + len, ":%7[0-9]%n", ret->port, &n) != 1)
+	if (strncmp(offer, word, len) != 0 || sscanf(offer + len, ":%7[0-9]%n", one.port, &n) != 1)
 		return false;
 	const char *rest = offer + len + n;
-	ret->address[0] = '\0';
-	if (*rest == '\0')
-		return true;
-	if (*rest != ':' || strlen(rest + 1) >= sizeof(ret->address))
-		return false;
-	strcpy(ret->address, rest + 1);
-	return is_host_address(ret->address);
+	if (*rest != '\0') {
+		if (*rest != ':' || strlen(rest + 1) >= sizeof(one.address))
+			return false;
+		strcpy(one.address, rest + 1);
+		if (!is_host_address(one.address))
+			return false;
+	}
+	*ret = one;
+	return true;
 }

@@ -81,12 +81,17 @@ static void offers_are_found_in_a_list(void **state)
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(cases); i++) {
 		const char *at = cases[i].list;
 		char found[128] = "";
-		struct tp_offer offer;
+		struct tp_offer offer = {.port = "none"}, last = offer;
 
-		while (tp_next_offer(tp_driver_of_word("rdma"), &at, &offer))
+		while (tp_next_offer(tp_driver_of_word("rdma"), &at, &offer)) {
 			snprintf(found + strlen(found), sizeof(found) - strlen(found), "%s:%s ",
 				offer.port, offer.address);
+			last = offer;
+		}
 		assert_string_equal(found, cases[i].found);
+		/* One that is none changes nothing. */
+		assert_string_equal(offer.port, last.port);
+		assert_string_equal(offer.address, last.address);
 	}
 }
 
