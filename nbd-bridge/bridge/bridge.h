@@ -68,8 +68,9 @@ int bridge_start_stale(struct bridge *bridge, const struct tp_info *infos,
 	const struct weft_error *why, struct weft_error *err);
 /*
  * Waits for what is in flight, flushes, says goodbye and ends the threads; the front-ends were
- * stopped before.  An error means that the last FLUSH failed, or was not answered within timeout_ms
- * since something was written back last; it is stopped all the same.
+ * stopped before.  All of that takes timeout_ms at most since something was written back last, but
+ * a second for the FLUSH.  An error means that the FLUSH failed, or was not answered within that
+ * time; it is stopped all the same.
  */
 int bridge_stop(struct bridge *bridge, uint32_t timeout_ms, struct weft_error *err);
 /*

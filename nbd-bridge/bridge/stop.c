@@ -6,6 +6,28 @@
 
 #include "nbd-bridge/bridge/bridge-private.h"
 
+/* The time that it may take; it begins anew whenever something was written back. */
+struct patience {
+	const struct bridge *bridge;
+	uint64_t timeout_ns, end_ns, pushed;
+};
+
+static uint64_t pushed_bytes(const struct bridge *bridge)
+{
+	return bridge->cache ? cache_pushed_bytes(bridge->cache) : 0;
+}
+
+static bool may_wait(struct patience *patience)
+{
+	uint64_t pushed = pushed_bytes(patience->bridge);
+
+	/* As long as something arrives, it may take as long as it takes. */
+	if (pushed != patience->pushed)
+		patience->end_ns = weft_now_ns() + patience->timeout_ns;
+	patience->pushed = pushed;
+	return weft_now_ns() < patience->end_ns;
+}
+
 struct last_flush {
 	struct bridge_request rq;
 	struct bridge_lanes *lanes;
@@ -41,23 +63,17 @@ static bool wait_a_second(struct bridge_lanes *lanes, const bool *done)
 	return *done;
 }
 
-static int flush_all(struct bridge *bridge, uint32_t timeout_ms, struct weft_error *err)
+/* It has a second in any case. */
+static int flush_all(struct bridge *bridge, struct patience *patience, struct weft_error *err)
 {
 	struct bridge_lanes *lanes = &bridge->lanes;
 	struct last_flush flush = {.lanes = lanes,
 		.rq = {.kind = TP_FLUSH, .done = last_flush_done}};
-	uint64_t moved = bridge->cache ? cache_pushed_bytes(bridge->cache) : 0,
-		 left_ms = timeout_ms;
 
 	bridge_lane_run(lanes->lane[0], submit_flush, &flush);
 	pthread_mutex_lock(&lanes->lock);
-	while (!wait_a_second(lanes, &flush.done) && left_ms > 0) {
-		uint64_t now = bridge->cache ? cache_pushed_bytes(bridge->cache) : 0;
-
-		/* As long as something arrives, it may take as long as it takes. */
-		left_ms = now != moved ? timeout_ms : left_ms - weft_min(left_ms, 1000);
-		moved = now;
-	}
+	while (!wait_a_second(lanes, &flush.done) && may_wait(patience))
+		;
 	bool timed_out = !flush.done;
 	pthread_mutex_unlock(&lanes->lock);
 	if (timed_out) {
@@ -81,15 +97,19 @@ static int flush_all(struct bridge *bridge, uint32_t timeout_ms, struct weft_err
 
 int bridge_stop(struct bridge *bridge, uint32_t timeout_ms, struct weft_error *err)
 {
-	uint64_t deadline_ns = weft_now_ns() + timeout_ms * UINT64_C(1000000);
+	const uint64_t timeout_ns = timeout_ms * UINT64_C(1000000);
+	struct patience patience = {.bridge = bridge,
+		.timeout_ns = timeout_ns,
+		.end_ns = weft_now_ns() + timeout_ns,
+		.pushed = pushed_bytes(bridge)};
 	const struct bridge_attachment *attachment = &bridge->attachment;
 	struct bridge_lanes *lanes = &bridge->lanes;
 	int r = 0;
 
-	while (!lanes_are_idle(lanes) && weft_now_ns() < deadline_ns)
+	while (!lanes_are_idle(lanes) && may_wait(&patience))
 		usleep(1000);
 	if (attachment->granted && !attachment->info.read_only && lane_is_running(lanes->lane[0]))
-		r = flush_all(bridge, timeout_ms, err);
+		r = flush_all(bridge, &patience, err);
 	bridge_end_lanes(bridge);
 	return r;
 }

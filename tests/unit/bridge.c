@@ -485,6 +485,21 @@ static void a_flush_that_waits_for_a_lane_ends_with_the_bridge(void **state)
 	assert_true(io_wait(&io) < 0);
 }
 
+/* What is in flight and the FLUSH share it. */
+static void the_time_to_stop_is_one(void **state)
+{
+	struct io io = {.rq = {.kind = TP_FLUSH}};
+
+	config.nr_lanes = 1;
+	start();
+	atomic_store(&mem.hold, true);
+	io_start(&io, 0);
+	uint64_t begin_ns = weft_now_ns();
+	assert_int_equal(bridge_stop(bridge, 2000, NULL), -ETIMEDOUT);
+	assert_true(weft_now_ns() - begin_ns < UINT64_C(4000000000));
+	assert_true(io_wait(&io) < 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -516,6 +531,7 @@ int main(void)
 		TEST(a_flush_fails_when_another_lane_cannot),
 		TEST(a_flush_survives_the_loss_of_a_lane_that_it_visits),
 		TEST(a_flush_that_waits_for_a_lane_ends_with_the_bridge),
+		TEST(the_time_to_stop_is_one),
 		TEST(what_happened_is_in_the_flight_recorder),
 	};
 
