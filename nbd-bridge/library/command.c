@@ -189,7 +189,12 @@ static void look_at(struct command *command)
 {
 	if (command->is_short || (command->nr_pieces > 0 && command->lane->all))
 		return;
-	if (command->status == 0 && command->begun < command->len)
+	const bool has_more = command->begun < command->len;
+	/* Closing waits for what is in flight: for this one's pieces, not for all of it. */
+	if (has_more && command->status == 0 &&
+		atomic_load_explicit(&command->lane->w->closing, memory_order_relaxed))
+		command->status = -ECANCELED;
+	if (has_more && command->status == 0)
 		go_on(command);
 	else if (command->nr_pieces == 0)
 		command->ended(command);

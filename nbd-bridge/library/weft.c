@@ -21,7 +21,7 @@ enum {
 	CONNECT_MS = 10000,
 	ANSWER_MS = 30000,
 	DEAD_MS = 10000,
-	CLOSE_MS = 30000,   /* for what a write-back cache holds */
+	CLOSE_MS = 30000,   /* in which nothing arrives of what a write-back cache holds */
 	PUSH_MS = 1000,
 	MAX_DEFAULT_LANES = 4,
 	LOCKED_BYTES = 6 << 20, /* a connection's buffers over RDMA, and what goes with them */
@@ -272,12 +272,17 @@ int weft_open(const char *uri, unsigned flags, struct weft **ret, char *why, siz
 /* Commands that end well have to be covered by the last FLUSH. */
 static void write_back(struct weft *w)
 {
-	const uint64_t end_ns = weft_now_ns() + CLOSE_MS * UINT64_C(1000000);
+	unsigned before = 0, nr;
+	uint64_t end_ns = 0;
 
-	while (weft_aio_in_flight(w) > 0 && weft_now_ns() < end_ns)
-		usleep(1000);
-	uint64_t left_ns = end_ns - weft_min(weft_now_ns(), end_ns);
-	bridge_stop(w->bridge, (uint32_t)(left_ns / 1000000), NULL);
+	for (; (nr = weft_aio_in_flight(w)) > 0; usleep(1000)) {
+		if (nr != before)
+			end_ns = weft_now_ns() + CLOSE_MS * UINT64_C(1000000);
+		if (weft_now_ns() >= end_ns)
+			break;
+		before = nr;
+	}
+	bridge_stop(w->bridge, nr > 0 ? 0 : CLOSE_MS, NULL);
 }
 
 void weft_close(struct weft *w)

@@ -136,10 +136,11 @@ WEFT_API int weft_flush(struct weft *w);
 
 /*
  * Lets go of the region and frees the handle.  Flushes nothing, but with WEFT_OPEN_WRITE_BACK: then
- * it tries for 30 s to write back what is in the cache; weft_flush() before says whether that
- * works.  A donor that cannot be told, since there is no connection at that moment, keeps the
- * region for this handle until its lease is over.  Asynchronous commands that have not ended end
- * with -ECANCELED, which their completions are told before it returns.  Takes NULL.
+ * it writes back what is in the cache, until nothing of it has arrived for 30 s; weft_flush()
+ * before says whether that works.  A donor that cannot be told, since there is no connection at
+ * that moment, keeps the region for this handle until its lease is over.  Asynchronous commands
+ * that have not ended end with -ECANCELED, which their completions are told before it returns.
+ * Takes NULL.
  */
 WEFT_API void weft_close(struct weft *w);
 

@@ -699,6 +699,48 @@ static void closing_loses_nothing_that_was_done(void **state)
 	test_free(in);
 }
 
+/*
+ * Keeps its connection, on the library's thread, until the handle is being closed: the one that
+ * closes has left its calls.
+ */
+static int hold_until_closing(void *user, int error)
+{
+	struct libweft_hold *hold = user;
+	const struct weft_completion completion = {.fn = hold_until_closing, .user = hold};
+
+	if (pthread_equal(pthread_self(), hold->thread)) {
+		weft_aio_pread(hold->w, &hold->byte, 1, 0, &completion);
+		return 1;
+	}
+	sem_post(&hold->held);
+	while (weft_aio_flush(hold->w, NULL) > 0)
+		poll(NULL, 0, 1);
+	return 1;
+}
+
+static void closing_waits_for_no_more_of_a_command_than_is_in_flight(void **state)
+{
+	const struct weft_options options = {
+		.size = sizeof(options),
+		.flags = WEFT_OPEN_WRITE_BACK,
+		.cache_bytes = 4 << 20,
+		.connections = 1,
+	};
+	struct libweft_hold hold = {.w = libweft_open_with(&options), .thread = pthread_self()};
+	const struct weft_completion holds = {.fn = hold_until_closing, .user = &hold};
+	uint8_t *buf = test_calloc(1, CONF_REGION_BYTES);
+	struct told told = {.retire = 1};
+	const struct weft_completion completion = {tell, &told, NULL};
+
+	sem_init(&hold.held, 0, 0);
+	assert_true(weft_aio_pread(hold.w, &hold.byte, 1, 0, &holds) > 0);
+	sem_wait(&hold.held);
+	assert_true(weft_aio_pread(hold.w, buf, CONF_REGION_BYTES, 0, &completion) > 0);
+	weft_close(hold.w);
+	assert_int_equal(atomic_load(&told.error), -ECANCELED);
+	test_free(buf);
+}
+
 static void a_donor_that_is_gone_is_told_in_time(void **state)
 {
 	const struct weft_options options = {.size = sizeof(options), .dead_timeout_ms = 500};
@@ -904,6 +946,7 @@ int main(void)
 		both(closing_ends_what_is_in_flight),
 		both(closing_refuses_what_completions_begin),
 		both(closing_loses_nothing_that_was_done),
+		libweft_buffered_case(closing_waits_for_no_more_of_a_command_than_is_in_flight),
 		libweft_case(a_donor_that_is_gone_is_told_in_time),
 		libweft_case(a_stock_server_that_is_gone_loses_the_handle),
 		both(regions_are_one_device),
