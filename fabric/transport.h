@@ -24,6 +24,7 @@
 #include "fabric/base/error.h"
 #include "fabric/hello.h"
 
+struct weft_key;
 struct tp;
 struct tp_conn;
 struct tp_op;
@@ -128,6 +129,11 @@ struct tp_target {
 	const char *port; /* NULL: the transport's default */
 	const char *region;
 	struct weft_hello hello; /* identity; hello.anonymous: a stock client */
+	/*
+	 * What both ends prove that they have, before anything is granted; copied by tp_connect().
+	 * NULL: nothing is proved, and the connection is in plaintext.
+	 */
+	const struct weft_key *key;
 	uint32_t connect_timeout_ms;
 	/* how long connecting waits for the donor to answer at all; 0: as long as for the grant */
 	uint32_t answer_ms;

@@ -78,7 +78,7 @@ tests/shell/failover-two-networks.sh 2
 tests/shell/fuse-file-of-other-users.sh 1
 tests/shell/house-circles.sh 4
 tests/shell/house-ctest-knows-every-test.sh 3
-tests/shell/house-includes.sh 6
+tests/shell/house-includes.sh 5
 tests/shell/house-install-after-quickstart.sh 2
 tests/shell/house-install.sh 1
 tests/shell/house-odd-environments.sh 3
