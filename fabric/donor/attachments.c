@@ -116,7 +116,7 @@ void donor_fence(struct weft_donor *donor, struct weft_grant *grant)
 	grant->fencer = pthread_self();
 	atomic_store(&grant->fenced, true);
 	pthread_mutex_unlock(&donor->lock);
-	weft_debug("region '%s': fencing %s, generation %s", grant->region->name, grant->peer,
+	weft_debug("region '%s': fencing %s, generation %s", grant->region->name, grant->peer.text,
 		weft_format_generation(grant->generation, (char[24]){0}, 24));
 	grant->fence(grant->ctx);
 	pthread_mutex_lock(&donor->lock);
@@ -142,7 +142,7 @@ void weft_grant_release(struct weft_grant *grant, bool clean)
 	struct weft_grant **p = &a->grants;
 	bool own_fence;
 
-	weft_debug("region '%s': %s has ended%s", region->name, grant->peer,
+	weft_debug("region '%s': %s has ended%s", region->name, grant->peer.text,
 		clean ? "" : ", not cleanly");
 	pthread_mutex_lock(&donor->lock);
 	own_fence = grant->fencing && pthread_equal(grant->fencer, pthread_self());
@@ -243,8 +243,8 @@ void weft_donor_status(struct weft_donor *donor,
 			.mode = a->mode,
 			.generation = a->generation,
 			.nr_sessions = a->nr_grants,
-			.peer = a->nr_grants ? a->peer : "",
-			.transport = a->nr_grants ? a->transport : "",
+			.peer = a->nr_grants ? a->peer.text : "",
+			.transport = a->nr_grants ? a->peer.transport : "",
 			.silent_ms = silent / NS_PER_MS,
 			.lease_left_ms = a->anonymous    ? UINT64_MAX
 					 : lease > silent ? (lease - silent) / NS_PER_MS

@@ -56,7 +56,7 @@ struct weft_attachment {
 	unsigned nr_waiters;   /* weft_donor_grant() calls that wait for older sessions to stop */
 	uint64_t last_seen_ns; /* of sessions that are gone; others say it themselves */
 	uint32_t lease_ms;     /* as promised */
-	char peer[64], transport[16]; /* of the newest session */
+	struct weft_peer peer; /* of the newest session */
 };
 
 /*

@@ -42,6 +42,7 @@
 #include <stdint.h>
 
 #include "fabric/base/error.h"
+#include "fabric/donor/peer.h"
 #include "fabric/hello.h"
 #include "fabric/region/region.h"
 
@@ -61,8 +62,7 @@ struct weft_grant {
 	void *ctx;
 	_Atomic bool fenced;
 	_Atomic uint64_t last_seen_ns; /* sign of life */
-	char peer[64];
-	char transport[16];
+	struct weft_peer peer;
 	/* Private. */
 	struct weft_grant *next;
 	uint64_t generation;
@@ -99,20 +99,22 @@ int weft_donor_add_directory(struct weft_donor *donor, const char *path, bool re
 	struct weft_error *err);
 
 /*
- * Finds a region by its export name (any bytes of a peer's, NUL-terminated), opening it below the
- * directory if need be.  NAME@TENURE is NAME, unless there is a region of exactly that name;
- * *ret_tenure (may be NULL) is 0 or the tenure.  The empty name means the only region, if there is
- * just one.  Returns a reference in *ret.  -ENOENT, or why it could not be opened.
+ * Finds a region for a peer (NULL: for the donor itself) by its export name (any bytes of a peer's,
+ * NUL-terminated), opening it below the directory if need be.  NAME@TENURE is NAME, unless there is
+ * a region of exactly that name; *ret_tenure (may be NULL) is 0 or the tenure.  The empty name means
+ * the only region, if there is just one.  Returns a reference in *ret.  -ENOENT, or why it could
+ * not be opened.
  */
-int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_region **ret,
-	uint64_t *ret_tenure, struct weft_error *err);
+int weft_donor_find(struct weft_donor *donor, const struct weft_peer *peer, const char *name,
+	struct weft_region **ret, uint64_t *ret_tenure, struct weft_error *err);
 
 /*
- * Calls fn for each region's name, description and size, in order of name, without the lock; a
- * directory's files without opening them.  Stops at fn's first non-zero return, which it returns.
- * -E2BIG: there are more than a listing holds, fn was called for the others.
+ * Calls fn for the name, description and size of each region that the peer (NULL: the donor itself)
+ * may know of, in order of name, without the lock; a directory's files without opening them.  Stops
+ * at fn's first non-zero return, which it returns.  -E2BIG: there are more than a listing holds, fn
+ * was called for the others.
  */
-int weft_donor_list(struct weft_donor *donor,
+int weft_donor_list(struct weft_donor *donor, const struct weft_peer *peer,
 	int (*fn)(void *ctx, const char *name, const char *description, uint64_t size_bytes),
 	void *ctx);
 
@@ -152,10 +154,10 @@ uint64_t weft_donor_tenure(struct weft_donor *donor, const struct weft_region *r
  *            begin
  *   -EROFS   a writer asked for a read-only region
  *   -ESHUTDOWN the donor is stopping
- * peer and transport are for people.
+ * peer: who asks, as its transport knows; it is copied.
  */
 int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
-	const struct weft_hello *hello, const char *peer, const char *transport,
+	const struct weft_hello *hello, const struct weft_peer *peer,
 	void (*fence)(void *ctx), void *ctx, struct weft_grant **ret, struct weft_error *err);
 
 /*

@@ -42,17 +42,17 @@ static int refuse_busy(const struct weft_attachment *a, uint64_t now_ns, struct 
 		return weft_error_set(err, EBUSY,
 			"region '%s' is in use by %u stock NBD client%s (the newest from "
 			"%s); it is free once they disconnect",
-			a->region->name, a->nr_grants, a->nr_grants == 1 ? "" : "s", a->peer);
+			a->region->name, a->nr_grants, a->nr_grants == 1 ? "" : "s", a->peer.text);
 	if (a->nr_grants == 0)
 		return weft_error_set(err, EBUSY,
 			"region '%s' is held by %s '%s'%s%s, which disconnected and was "
 			"last heard from %.1f s ago; it is free in %.1f s, unless '%s' comes back",
-			a->region->name, as, a->name, *a->peer ? " from " : "", a->peer, silent_s,
-			left_s, a->name);
+			a->region->name, as, a->name, *a->peer.text ? " from " : "", a->peer.text,
+			silent_s, left_s, a->name);
 	return weft_error_set(err, EBUSY,
 		"region '%s' is held by %s '%s' from %s, last heard from %.1f s ago; it "
 		"is free once '%s' detaches, or in %.1f s if '%s' stays silent",
-		a->region->name, as, a->name, a->peer, silent_s, a->name, left_s, a->name);
+		a->region->name, as, a->name, a->peer.text, silent_s, a->name, left_s, a->name);
 }
 
 /* What one call of weft_donor_grant() wants. */
@@ -328,8 +328,7 @@ static void make(const struct wish *w, struct weft_grant *grant)
 	grant->attachment = own;
 	grant->generation = w->generation;
 	atomic_init(&grant->last_seen_ns, weft_now_ns());
-	donor_copy_text(own->peer, sizeof(own->peer), grant->peer);
-	donor_copy_text(own->transport, sizeof(own->transport), grant->transport);
+	own->peer = grant->peer;
 	grant->next = own->grants;
 	own->grants = grant;
 	own->nr_grants++;
@@ -357,7 +356,7 @@ static void give_up(const struct wish *w)
 }
 
 int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
-	const struct weft_hello *hello, const char *peer, const char *transport,
+	const struct weft_hello *hello, const struct weft_peer *peer,
 	void (*fence_fn)(void *ctx), void *ctx, struct weft_grant **ret, struct weft_error *err)
 {
 	struct wish w = {.donor = donor, .region = region, .hello = hello, .mode = hello->mode};
@@ -385,8 +384,7 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 
 	grant->fence = fence_fn;
 	grant->ctx = ctx;
-	donor_copy_text(grant->peer, sizeof(grant->peer), peer);
-	donor_copy_text(grant->transport, sizeof(grant->transport), transport);
+	grant->peer = *peer;
 	pthread_mutex_lock(&donor->lock);
 	if (!hello->anonymous &&
 		donor_is_new_of_version0(hello, weft_region_generation(region, w.id_hash, false))) {
@@ -404,7 +402,7 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 	}
 	pthread_mutex_unlock(&donor->lock);
 	weft_debug("region '%s': %s from %s over %s, generation %s: %s", region->name,
-		hello->anonymous ? "a stock client" : hello->name, peer, transport,
+		hello->anonymous ? "a stock client" : hello->name, peer->text, peer->transport,
 		weft_format_generation(hello->generation, (char[24]){0}, 24),
 		r == 0        ? "granted"
 			: err ? err->message

@@ -269,8 +269,8 @@ static int find_exactly(struct weft_donor *donor, const char *name, struct weft_
 	return weft_error_set(err, ENOENT, "there is no region '%.200s'", name);
 }
 
-int weft_donor_find(struct weft_donor *donor, const char *name, struct weft_region **ret,
-	uint64_t *ret_tenure, struct weft_error *err)
+int weft_donor_find(struct weft_donor *donor, const struct weft_peer *peer, const char *name,
+	struct weft_region **ret, uint64_t *ret_tenure, struct weft_error *err)
 {
 	uint64_t tenure;
 	char plain[4096 + 1];
@@ -415,7 +415,7 @@ static int list_files(struct listing *l, int dir_fd, unsigned depth)
 	return r;
 }
 
-int weft_donor_list(struct weft_donor *donor,
+int weft_donor_list(struct weft_donor *donor, const struct weft_peer *peer,
 	int (*fn)(void *ctx, const char *name, const char *description, uint64_t size_bytes),
 	void *ctx)
 {

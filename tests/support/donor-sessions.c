@@ -43,12 +43,13 @@ struct weft_hello hello_of(uint8_t who, uint64_t generation, enum weft_mode mode
 
 int grant_hello(struct session *s, const struct weft_hello *hello)
 {
+	const struct weft_peer peer = {.text = "10.0.0.1:5", .transport = "tcp", .local = true};
+
 	memset(s, 0, sizeof(*s));
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->cond, NULL);
 	err.message[0] = '\0';
-	return weft_donor_grant(donor, region, hello, "10.0.0.1:5", "tcp", on_fence, s, &s->grant,
-		&err);
+	return weft_donor_grant(donor, region, hello, &peer, on_fence, s, &s->grant, &err);
 }
 
 int grant(struct session *s, uint8_t who, uint64_t generation, enum weft_mode mode)

@@ -74,19 +74,19 @@ STEP(int, pthread_create, ENOMEM,
 /* A donor that takes a moment, so that the lane sleeps meanwhile. */
 static bool slow;
 int __real_weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
-	const struct weft_hello *hello, const char *peer, const char *transport,
+	const struct weft_hello *hello, const struct weft_peer *peer,
 	void (*fence)(void *ctx), void *ctx, struct weft_grant **ret, struct weft_error *err);
 int __wrap_weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
-	const struct weft_hello *hello, const char *peer, const char *transport,
+	const struct weft_hello *hello, const struct weft_peer *peer,
 	void (*fence)(void *ctx), void *ctx, struct weft_grant **ret, struct weft_error *err);
 
 int __wrap_weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
-	const struct weft_hello *hello, const char *peer, const char *transport,
+	const struct weft_hello *hello, const struct weft_peer *peer,
 	void (*fence)(void *ctx), void *ctx, struct weft_grant **ret, struct weft_error *err)
 {
 	if (slow)
 		usleep(20000);
-	return __real_weft_donor_grant(donor, region, hello, peer, transport, fence, ctx, ret, err);
+	return __real_weft_donor_grant(donor, region, hello, peer, fence, ctx, ret, err);
 }
 
 static struct mem_config mems[NR_DONORS][2];

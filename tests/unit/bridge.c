@@ -336,6 +336,7 @@ static void a_lapsed_grant_that_was_never_heard_of_does_not_end_the_attachment(v
 	struct weft_hello hello = {.generation = (UINT64_C(1) << 32) + 1,
 		.mode = WEFT_MODE_WRITE,
 		.name = "test"};
+	const struct weft_peer peer = {.transport = "mem", .local = true};
 	struct weft_grant *unheard;
 
 	lend(300);
@@ -343,8 +344,8 @@ static void a_lapsed_grant_that_was_never_heard_of_does_not_end_the_attachment(v
 	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
 	atomic_store(&mem.refuse, ECONNREFUSED);
 	memcpy(hello.id, config.attach.id, sizeof(hello.id));
-	assert_int_equal(weft_donor_grant(mem.donor, lent, &hello, NULL, NULL, end_at_once,
-				 &unheard, &unheard, NULL),
+	assert_int_equal(weft_donor_grant(mem.donor, lent, &hello, &peer, end_at_once, &unheard,
+				 &unheard, NULL),
 		0);
 	wait_for_state("reconnecting");
 	weft_donor_tick(mem.donor, weft_now_ns() + UINT64_C(1000000000));

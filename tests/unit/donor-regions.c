@@ -20,16 +20,16 @@ static void the_empty_name_means_the_only_region(void **state)
 {
 	struct weft_region *found, *other = new_region("n", false);
 
-	assert_int_equal(weft_donor_find(donor, "", &found, NULL, &err), 0);
+	assert_int_equal(weft_donor_find(donor, NULL, "", &found, NULL, &err), 0);
 	assert_ptr_equal(found, region);
 	weft_region_put(found);
 	assert_int_equal(weft_donor_add(donor, region, &err), -EEXIST);
 	assert_int_equal(weft_donor_add(donor, other, &err), 0);
-	assert_int_equal(weft_donor_find(donor, "", &found, NULL, &err), -ENOENT);
-	assert_int_equal(weft_donor_find(donor, "n", &found, NULL, &err), 0);
+	assert_int_equal(weft_donor_find(donor, NULL, "", &found, NULL, &err), -ENOENT);
+	assert_int_equal(weft_donor_find(donor, NULL, "n", &found, NULL, &err), 0);
 	assert_ptr_equal(found, other);
 	weft_region_put(found);
-	assert_int_equal(weft_donor_find(donor, "none", &found, NULL, &err), -ENOENT);
+	assert_int_equal(weft_donor_find(donor, NULL, "none", &found, NULL, &err), -ENOENT);
 	weft_region_put(other);
 }
 
@@ -68,19 +68,19 @@ static void a_directory_is_served_and_not_left(void **state)
 	snprintf(command, sizeof(command), "%s/dir", root);
 	assert_int_equal(weft_donor_add_directory(donor, command, false, &err), 0);
 
-	assert_int_equal(weft_donor_list(donor, collect, text), 0);
+	assert_int_equal(weft_donor_list(donor, NULL, collect, text), 0);
 	assert_string_equal(text, "a=100 m=65536 sub/b=200 ");
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(outside); i++) {
-		int r = weft_donor_find(donor, outside[i], &found, NULL, &err);
+		int r = weft_donor_find(donor, NULL, outside[i], &found, NULL, &err);
 
 		if (r != -ENOENT && !(r == -ENODATA && strcmp(outside[i], "empty") == 0))
 			fail_msg("'%s': %d %s", outside[i], r, err.message);
 	}
-	assert_int_equal(weft_donor_find(donor, "sub/b", &found, NULL, &err), 0);
+	assert_int_equal(weft_donor_find(donor, NULL, "sub/b", &found, NULL, &err), 0);
 	assert_int_equal(found->size_bytes, 200);
 	assert_int_equal(found->backing, WEFT_BACKING_FILE);
 	struct weft_region *again;
-	assert_int_equal(weft_donor_find(donor, "sub/b", &again, NULL, &err), 0);
+	assert_int_equal(weft_donor_find(donor, NULL, "sub/b", &again, NULL, &err), 0);
 	assert_ptr_equal(found, again);
 	weft_region_put(found);
 	weft_region_put(again);
@@ -101,24 +101,24 @@ static void a_file_that_was_replaced_is_opened_anew(void **state)
 	snprintf(command, sizeof(command), "cd %s && head -c 100 /dev/zero >a", root);
 	assert_int_equal(system(command), 0);
 	assert_int_equal(weft_donor_add_directory(donor, root, false, &err), 0);
-	assert_int_equal(weft_donor_find(donor, "a", &before, NULL, &err), 0);
+	assert_int_equal(weft_donor_find(donor, NULL, "a", &before, NULL, &err), 0);
 	snprintf(command, sizeof(command), "cd %s && head -c 200 /dev/zero >b && mv b a", root);
 	assert_int_equal(system(command), 0);
 	/* Who has it keeps it, and whoever joins gets the same. */
-	assert_int_equal(weft_donor_find(donor, "a", &found, NULL, &err), 0);
+	assert_int_equal(weft_donor_find(donor, NULL, "a", &found, NULL, &err), 0);
 	assert_ptr_equal(found, before);
 	weft_region_put(found);
 	weft_region_put(before);
-	assert_int_equal(weft_donor_find(donor, "a", &found, NULL, &err), 0);
+	assert_int_equal(weft_donor_find(donor, NULL, "a", &found, NULL, &err), 0);
 	assert_int_equal(found->size_bytes, 200);
 	uint64_t epoch = found->epoch;
 	weft_region_put(found);
-	assert_int_equal(weft_donor_find(donor, "a", &found, NULL, &err), 0);
+	assert_int_equal(weft_donor_find(donor, NULL, "a", &found, NULL, &err), 0);
 	assert_true(found->epoch == epoch);
 	weft_region_put(found);
 	snprintf(command, sizeof(command), "rm -r %s", root);
 	assert_int_equal(system(command), 0);
-	assert_int_equal(weft_donor_find(donor, "a", &found, NULL, &err), -ENOENT);
+	assert_int_equal(weft_donor_find(donor, NULL, "a", &found, NULL, &err), -ENOENT);
 }
 
 int main(void)

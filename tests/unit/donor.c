@@ -126,12 +126,13 @@ struct joiner {
 static void *join_thread(void *arg)
 {
 	struct joiner *j = arg;
+	const struct weft_peer peer = {.text = "p", .transport = "tcp", .local = true};
 	struct weft_hello hello = hello_of(1, j->generation, j->mode);
 	struct weft_error own_err;
 
 	pthread_mutex_init(&j->session.lock, NULL);
 	pthread_cond_init(&j->session.cond, NULL);
-	j->result = weft_donor_grant(donor, region, &hello, "p", "tcp", on_fence, &j->session,
+	j->result = weft_donor_grant(donor, region, &hello, &peer, on_fence, &j->session,
 		&j->session.grant, &own_err);
 	j->others_out = atomic_load(&j->old->released);
 	return NULL;
@@ -169,10 +170,11 @@ static void release_on_fence(void *ctx)
 
 static void a_session_may_end_inside_its_fence(void **state)
 {
+	const struct weft_peer peer = {.text = "p", .transport = "mem", .local = true};
 	struct weft_hello hello = hello_of(1, 1, WEFT_MODE_WRITE);
 	struct session old = {0}, new;
 
-	assert_int_equal(weft_donor_grant(donor, region, &hello, "p", "mem", release_on_fence, &old,
+	assert_int_equal(weft_donor_grant(donor, region, &hello, &peer, release_on_fence, &old,
 				 &old.grant, &err),
 		0);
 	assert_int_equal(grant(&new, 1, 2, WEFT_MODE_WRITE), 0);

@@ -124,15 +124,16 @@ static void mem_fence(void *ctx)
 static void *granter_main(void *ctx)
 {
 	struct mem_conn *mem = ctx;
-	int r = weft_donor_find(mem->config->donor, mem->region, &mem->granted, NULL,
+	const struct weft_peer peer = {.text = "this process", .transport = "mem", .local = true};
+	int r = weft_donor_find(mem->config->donor, &peer, mem->region, &mem->granted, NULL,
 		&mem->refused);
 
 	if (r == 0 && mem->granted->backing != WEFT_BACKING_MEMORY)
 		r = weft_error_set(&mem->refused, EOPNOTSUPP, "region '%s' is not memory",
 			mem->region);
 	if (r == 0)
-		r = weft_donor_grant(mem->config->donor, mem->granted, &mem->hello, "this process",
-			"mem", mem_fence, mem, &mem->grant, &mem->refused);
+		r = weft_donor_grant(mem->config->donor, mem->granted, &mem->hello, &peer,
+			mem_fence, mem, &mem->grant, &mem->refused);
 	atomic_store(&mem->grant_state, r < 0 ? GRANT_REFUSED : GRANT_GIVEN);
 	timer_at(mem, 1);
 	return NULL;

@@ -66,7 +66,7 @@ static void *session_main(void *arg)
 
 	r = nbd_conn_serve(s->conn, s->handshake_ms);
 	if (r < 0)
-		weft_debug("%s: %s", s->peer, strerror(-r));
+		weft_debug("%s: %s", s->peer.text, strerror(-r));
 	pthread_mutex_lock(&l->lock);
 	unlink_session(l, s);
 	add_counters(&l->ended, &s->counters);

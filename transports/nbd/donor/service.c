@@ -44,7 +44,7 @@ static int service_list(struct nbd_conn *conn,
 
 	if (r < 0)
 		return r;
-	r = weft_donor_list(s->donor, emit_region, &e);
+	r = weft_donor_list(s->donor, &s->peer, emit_region, &e);
 	nbd_session_end_list(s);
 	return r;
 }
@@ -75,7 +75,7 @@ static int find(struct nbd_session *s, const char *name, struct weft_error *err)
 	struct weft_region *region;
 	int r;
 
-	r = weft_donor_find(s->donor, name, &region, &s->asked_tenure, err);
+	r = weft_donor_find(s->donor, &s->peer, name, &region, &s->asked_tenure, err);
 	if (r < 0)
 		return r;
 	weft_region_put(s->asked);
@@ -108,8 +108,8 @@ static int service_open(struct nbd_conn *conn, const char *name, const struct we
 		return r;
 	struct weft_hello said = *hello;
 	said.tenure = s->asked_tenure;
-	r = weft_donor_grant(s->donor, s->asked, &said, s->peer, "tcp", nbd_session_fence, s,
-		&s->grant, err);
+	r = weft_donor_grant(s->donor, s->asked, &said, &s->peer, nbd_session_fence, s, &s->grant,
+		err);
 	explicit_bzero(said.id, sizeof(said.id));
 	if (r < 0) {
 		nbd_session_uncount(s);

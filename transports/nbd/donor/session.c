@@ -9,7 +9,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -39,26 +38,6 @@ void nbd_session_fence(void *session)
 	nbd_session_kill(session, false);
 }
 
-static void name_peer(int fd, char *buf, size_t len)
-{
-	struct sockaddr_storage addr;
-	socklen_t addr_len = sizeof(addr);
-	char host[INET6_ADDRSTRLEN], port[8];
-	struct ucred cred;
-	socklen_t cred_len = sizeof(cred);
-
-	if (getpeername(fd, (struct sockaddr *)&addr, &addr_len) < 0)
-		addr.ss_family = AF_UNSPEC;
-	if (addr.ss_family == AF_UNIX &&
-		getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) == 0)
-		snprintf(buf, len, "local process %d (uid %u)", (int)cred.pid, cred.uid);
-	else if (getnameinfo((struct sockaddr *)&addr, addr_len, host, sizeof(host), port,
-			 sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) == 0)
-		snprintf(buf, len, addr.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
-	else
-		snprintf(buf, len, "unknown");
-}
-
 /* Without these a machine that died would hold its connection, and so the region, for hours. */
 static void tune(int fd, uint32_t dead_ms)
 {
@@ -78,7 +57,8 @@ static void tune(int fd, uint32_t dead_ms)
 
 void nbd_session_set_up(struct nbd_session *s)
 {
-	name_peer(s->watch.fd, s->peer, sizeof(s->peer));
+	weft_peer_of_socket(s->watch.fd, &s->peer);
+	s->peer.transport = "tcp";
 	tune(s->watch.fd, s->listener->config.dead_ms);
 }
 

@@ -54,7 +54,7 @@ struct nbd_session {
 	unsigned arena_users;
 
 	struct nbd_counters counters;
-	char peer[64];
+	struct weft_peer peer;
 };
 
 struct nbd_socket {

@@ -113,8 +113,8 @@ static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 			"the borrower needs field %u of its hello understood, which this version "
 			"of weft does not know; upgrade the donor",
 			run->msg.hello.unknown);
-	int r = weft_donor_find(listener->donor, run->msg.hello.region, &run->region,
-		&run->msg.hello.hello.tenure, err);
+	int r = weft_donor_find(listener->donor, &run->peer, run->msg.hello.region,
+		&run->region, &run->msg.hello.hello.tenure, err);
 
 	if (r < 0)
 		return r;
@@ -127,8 +127,8 @@ static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 		return r;
 	/* Its patience starts anew: others may have to stop first. */
 	wait_for_share(run, 0, run->region->size_bytes);
-	r = weft_donor_grant(listener->donor, run->region, hello, run->peer, "rdma", on_fence,
-		session, &run->grant, err);
+	r = weft_donor_grant(listener->donor, run->region, hello, &run->peer, on_fence, session,
+		 &run->grant, err);
 	if (r < 0)
 		return r;
 	stay(run);

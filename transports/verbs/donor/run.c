@@ -31,7 +31,7 @@ void verbs_run_take_events(struct verbs_run *run)
 	struct rdma_cm_event *event;
 
 	while (rdma_get_cm_event(run->session->channel, &event) == 0) {
-		if (verbs_event_errno(event, run->peer, NULL) < 0)
+		if (verbs_event_errno(event, run->peer.text, NULL) < 0)
 			run->state = VERBS_RUN_OVER;
 		rdma_ack_cm_event(event);
 	}

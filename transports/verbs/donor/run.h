@@ -37,7 +37,7 @@ struct verbs_run {
 	bool clean;   /* it said goodbye */
 	bool told;    /* and that we know of all its WRITEs */
 	uint64_t deadline_ns; /* 0: none */
-	char peer[64];
+	struct weft_peer peer;
 	struct ibv_pd *pd; /* of the control connection: holds message buffers only */
 	struct ibv_comp_channel *comp;
 	struct ibv_cq *cq;

@@ -359,12 +359,23 @@ static void end(struct verbs_run *run)
 	pthread_mutex_unlock(&listener->lock);
 }
 
+static void name_peer(struct rdma_cm_id *id, struct weft_peer *peer)
+{
+	const struct sockaddr *address = rdma_get_peer_addr(id);
+
+	peer->transport = "rdma";
+	verbs_address_text(address, peer->text, sizeof(peer->text));
+	memcpy(&peer->address, address,
+		address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+					       : sizeof(struct sockaddr_in));
+}
+
 static void *session_main(void *ctx)
 {
 	struct verbs_session *session = ctx;
 	struct verbs_run run = {.session = session};
 
-	verbs_address_text(rdma_get_peer_addr(session->control), run.peer, sizeof(run.peer));
+	name_peer(session->control, &run.peer);
 	if (accept_control(&run) == 0)
 		serve(&run);
 	else

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who came to a donor: what a transport knows of its peer before it asks for anything.  The donor
+ * decides by it (donor.h), so that every transport has the same rules.
+ *
+ * Threads: a peer is its session's; the functions are pure, or ask the kernel, from any thread.
+ */
+#ifndef WEFT_FABRIC_DONOR_PEER_H
+#define WEFT_FABRIC_DONOR_PEER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "fabric/key/key.h"
+
+/* All zeros: somebody on the network of whom nothing is known. */
+struct weft_peer {
+	char text[64];         /* from where, for people: "10.0.0.2:40112" */
+	const char *transport; /* for people, static: "tcp", "rdma" */
+	/* whose key it proved to have, NAME or NAME~2; "": it proved nothing */
+	char identity[WEFT_IDENTITY_MAX + 1];
+	bool encrypted;        /* nobody on the way can read or change what travels */
+	bool local;            /* over a Unix socket, or in this process */
+	struct sockaddr_storage address; /* AF_UNSPEC: in this process */
+};
+
+/* A connected socket's (TCP or Unix): text, local and address; the rest is zeroed. */
+void weft_peer_of_socket(int fd, struct weft_peer *ret);
+
+#endif
