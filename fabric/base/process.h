@@ -23,8 +23,12 @@
  */
 void weft_process_begin(void);
 
-/* As many descriptors as may be had: for daemons, before they start threads. */
-void weft_process_raise_files(void);
+/*
+ * For daemons, before they start threads: as many descriptors as may be had, and no core dump, which
+ * would hold keys and other people's memory.  Who looks for a crash allows a dump of one process
+ * again, with prlimit(1).
+ */
+void weft_process_set_limits(void);
 
 /*
  * The signals of a daemon, which has to have its loop on the thread that calls this, before other

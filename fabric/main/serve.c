@@ -74,7 +74,7 @@ static void on_tick(struct weft_timer *timer)
 
 static void raise_limits(void)
 {
-	weft_process_raise_files();
+	weft_process_set_limits();
 	/*
 	 * Connections allocate when they come; an arena for each thread would be memory for
 	 * nothing.

@@ -362,7 +362,7 @@ int main(int argc, char **argv)
 	r = attach_options_parse(argc, argv, &attach.options);
 	if (r != WEFT_GO_ON)
 		return r;
-	weft_process_raise_files();
+	weft_process_set_limits();
 	if (attach.options.foreground)
 		return run(&attach);
 	if (pipe2(fds, O_CLOEXEC) < 0) {

@@ -73,7 +73,8 @@ check() {
 # root.
 cp "$prefix/lib/systemd/system/weft-serve.service" "$XDG_RUNTIME_DIR/systemd/user/"
 mkdir "$XDG_RUNTIME_DIR/systemd/user/weft-serve.service.d"
-printf '%s\n' '[Service]' ProtectKernelTunables=no ProtectKernelModules=no ProtectControlGroups=no \
+printf '%s\n' '[Service]' ProtectSystem=no ProtectKernelTunables=no ProtectKernelModules=no \
+	ProtectKernelLogs=no ProtectControlGroups=no ProtectHostname=no ProtectClock=no \
 	StandardError=file:/run/weft-serve.log \
 	>"$XDG_RUNTIME_DIR/systemd/user/weft-serve.service.d/guest.conf"
 echo 'WEFT_SERVE_OPTIONS="--memory r=4M --listen 127.0.0.1:20000"' >/etc/weft/serve.conf
@@ -85,6 +86,15 @@ systemctl --user restart weft-serve
 systemctl --user stop weft-serve
 systemctl --user start weft-serve
 [[ $(region epoch) != "$epoch" ]] || { echo "a stop keeps memory"; exit 1; }
+systemctl --user stop weft-serve
+# What the unit forbids is nothing that RDMA needs.
+echo "WEFT_SERVE_OPTIONS=\"--memory r=4M --listen $RDMA_IP:20000 --allow-insecure\"" \
+	>/etc/weft/serve.conf
+systemctl --user start weft-serve
+weft attach "weft://$RDMA_IP:20000/r" --transport rdma --socket /run/r.sock
+qemu-io -f raw -c 'write -P 0x42 0 4M' -c 'read -P 0x42 0 4M' 'nbd+unix:///?socket=/run/r.sock' |
+	grep 'read 4194304/4194304' >/dev/null
+weft detach r
 systemctl --user stop weft-serve
 
 # None that is not there, that is too small, or that goes with the unit.
