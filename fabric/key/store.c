@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The keys of a donor that runs.  A table is made as a whole from the files and takes the place of
+ * the one before under the lock; inotify(7) tells of changes in the directory.
+ */
+#include "fabric/key/store.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fabric/base/util.h"
+#include "fabric/key/memory.h"
+#include "fabric/key/store-private.h"
+
+/* What is known of an identity beside its secret. */
+struct about {
+	uint64_t life;
+	int64_t expires;
+};
+
+struct table {
+	size_t nr, room;
+	struct weft_key *keys; /* nr of them, in memory for secrets that has room for more */
+	struct about *about;   /* the same */
+	json_t *grants;        /* the whole of grants.json */
+};
+
+struct weft_keys {
+	pthread_mutex_t lock;
+	struct table table;
+	uint64_t last_life;
+	int inotify_fd;
+	char dir[PATH_MAX];
+};
+
+static void table_fini(struct table *table)
+{
+	weft_secret_free(table->keys, table->room * sizeof(*table->keys));
+	free(table->about);
+	json_decref(table->grants);
+}
+
+static size_t find(const struct table *table, const char *identity)
+{
+	size_t i = 0;
+
+	while (i < table->nr && strcmp(table->keys[i].identity, identity) != 0)
+		i++;
+	return i;
+}
+
+/* The next key of the text, which lets somebody in, into the table that has room for it. */
+static int load_line(struct table *table, const struct weft_key_text *text, const char *line,
+	size_t len, struct weft_error *err)
+{
+	struct weft_key *key = &table->keys[table->nr];
+	char name[WEFT_KEY_NAME_MAX + 1];
+	struct weft_rights rights;
+	int r = weft_key_text_parse(text, line, len, key, err);
+
+	if (r < 0)
+		return r;
+	if (find(table, key->identity) < table->nr)
+		return weft_error_set(err, EINVAL, "%s, line %u: there is another key of '%s'",
+			text->path, text->line, key->identity);
+	weft_identity_name(key->identity, name);
+	r = weft_grants_rights(table->grants, name, &rights, err);
+	if (r == -ENOKEY) {
+		weft_key_wipe(key);
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	table->about[table->nr++].expires = rights.expires;
+	weft_rights_fini(&rights);
+	return 0;
+}
+
+static size_t count_lines(struct weft_key_text text)
+{
+	const char *line;
+	size_t len, n = 0;
+
+	while (weft_key_text_line(&text, &line, &len))
+		n++;
+	return n;
+}
+
+static int load_keys(struct weft_key_text *text, struct table *table, struct weft_error *err)
+{
+	const char *line;
+	size_t len;
+	int r = 0;
+
+	table->room = count_lines(*text);
+	table->keys = weft_secret_alloc(table->room * sizeof(*table->keys));
+	table->about = calloc(table->room + 1, sizeof(*table->about));
+	if (!table->keys || !table->about)
+		r = weft_error_set(err, ENOMEM, "no memory");
+	while (r == 0 && weft_key_text_line(text, &line, &len))
+		r = load_line(table, text, line, len, err);
+	return r;
+}
+
+static int load(const char *dir, struct table *ret, struct weft_error *err)
+{
+	struct table table = {0};
+	struct weft_key_text text;
+	char path[PATH_MAX];
+	int fd = weft_keys_dir_open(dir, err);
+
+	if (fd < 0)
+		return fd;
+	close(fd);
+	int r = weft_keys_text(dir, path, &text, err);
+	if (r < 0)
+		return r;
+	r = weft_grants_text(dir, &table.grants, err);
+	if (r == 0)
+		r = load_keys(&text, &table, err);
+	weft_key_text_free(&text);
+	if (r < 0)
+		table_fini(&table);
+	else
+		*ret = table;
+	return r;
+}
+
+static bool is_same_secret(const struct weft_key *a, const struct weft_key *b)
+{
+	return a->secret_bytes == b->secret_bytes &&
+		weft_secret_equal(a->secret, b->secret, a->secret_bytes);
+}
+
+/* Puts the table in the place of the one before.  Whether they differ. */
+static bool take(struct weft_keys *keys, const struct table *table)
+{
+	struct table old = keys->table;
+	bool changed = old.nr != table->nr || !json_equal(old.grants, table->grants);
+
+	for (size_t i = 0; i < table->nr; i++) {
+		size_t was = find(&old, table->keys[i].identity);
+
+		if (was < old.nr && is_same_secret(&table->keys[i], &old.keys[was])) {
+			table->about[i].life = old.about[was].life;
+		} else {
+			table->about[i].life = ++keys->last_life;
+			changed = true;
+		}
+	}
+	pthread_mutex_lock(&keys->lock);
+	keys->table = *table;
+	pthread_mutex_unlock(&keys->lock);
+	table_fini(&old);
+	return changed;
+}
+
+int weft_keys_open(const char *dir, struct weft_keys **ret, struct weft_error *err)
+{
+	struct weft_keys *keys = calloc(1, sizeof(*keys));
+	struct table table;
+	int r = 0;
+
+	if (!keys)
+		return weft_error_set(err, ENOMEM, "no memory");
+	pthread_mutex_init(&keys->lock, NULL);
+	keys->inotify_fd = -1;
+	if (!dir)
+		r = weft_keys_default_dir(keys->dir, sizeof(keys->dir), err);
+	else if (strlen(dir) >= sizeof(keys->dir))
+		r = weft_error_set(err, ENAMETOOLONG, "the name of %.64s… is too long", dir);
+	else
+		strcpy(keys->dir, dir);
+	if (r == 0)
+		r = load(keys->dir, &table, err);
+	if (r < 0)
+		goto fail;
+	take(keys, &table);
+	/* What changed before the watch is there is read after it. */
+	keys->inotify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (keys->inotify_fd < 0 ||
+		inotify_add_watch(keys->inotify_fd, keys->dir,
+			IN_CLOSE_WRITE | IN_MOVE | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF) < 0) {
+		r = -errno;
+		weft_error_set(err, -r, "cannot watch %s: %s", keys->dir, strerror(-r));
+		goto fail;
+	}
+	r = weft_keys_reload(keys, err);
+	if (r < 0)
+		goto fail;
+	*ret = keys;
+	return 0;
+fail:
+	weft_keys_close(keys);
+	return r;
+}
+
+void weft_keys_close(struct weft_keys *keys)
+{
+	if (!keys)
+		return;
+	if (keys->inotify_fd >= 0)
+		close(keys->inotify_fd);
+	table_fini(&keys->table);
+	pthread_mutex_destroy(&keys->lock);
+	free(keys);
+}
+
+const char *weft_keys_dir(const struct weft_keys *keys)
+{
+	return keys->dir;
+}
+
+int weft_keys_fd(const struct weft_keys *keys)
+{
+	return keys->inotify_fd;
+}
+
+int weft_keys_reload(struct weft_keys *keys, struct weft_error *err)
+{
+	char events[4096];
+	struct table table;
+
+	while (read(keys->inotify_fd, events, sizeof(events)) > 0)
+		;
+	int r = load(keys->dir, &table, err);
+	return r < 0 ? r : take(keys, &table);
+}
+
+/* ---- questions ---- */
+
+/* The place of an identity that lets somebody in now.  0 with the lock held; or -errno without. */
+static int look_up(struct weft_keys *keys, const char *identity, size_t *ret)
+{
+	const int64_t now = (int64_t)time(NULL);
+	int r = 0;
+
+	pthread_mutex_lock(&keys->lock);
+	*ret = find(&keys->table, identity);
+	if (*ret == keys->table.nr)
+		r = -ENOKEY;
+	else if (keys->table.about[*ret].expires && now >= keys->table.about[*ret].expires)
+		r = -EKEYEXPIRED;
+	if (r < 0)
+		pthread_mutex_unlock(&keys->lock);
+	return r;
+}
+
+size_t weft_keys_count(struct weft_keys *keys)
+{
+	pthread_mutex_lock(&keys->lock);
+	size_t nr = keys->table.nr;
+	pthread_mutex_unlock(&keys->lock);
+	return nr;
+}
+
+int weft_keys_get(struct weft_keys *keys, const char *identity, struct weft_key *ret)
+{
+	size_t i;
+	int r = look_up(keys, identity, &i);
+
+	if (r < 0)
+		return r;
+	*ret = keys->table.keys[i];
+	pthread_mutex_unlock(&keys->lock);
+	return 0;
+}
+
+int weft_keys_rights(struct weft_keys *keys, const char *identity, struct weft_rights *ret)
+{
+	char name[WEFT_KEY_NAME_MAX + 1];
+	size_t i;
+	int r = look_up(keys, identity, &i);
+
+	if (r < 0)
+		return r;
+	weft_identity_name(identity, name);
+	r = weft_grants_rights(keys->table.grants, name, ret, NULL);
+	if (r == 0)
+		ret->life = keys->table.about[i].life;
+	pthread_mutex_unlock(&keys->lock);
+	return r;
+}
+
+int weft_keys_still(struct weft_keys *keys, const char *identity, uint64_t life)
+{
+	size_t i;
+	int r = look_up(keys, identity, &i);
+
+	if (r < 0)
+		return r;
+	r = keys->table.about[i].life == life ? 0 : -ENOKEY;
+	pthread_mutex_unlock(&keys->lock);
+	return r;
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A donor's keys: a directory with two files that nobody but their owner can use.
+ *
+ *   keys.psk     the secrets, in psktool's format: NAME:HEX, and NAME~2:HEX in a rotation
+ *   grants.json  {"version": 1, "keys": {NAME: {...}}}: what each NAME may do (rights.h), and
+ *                which of its identities is the current one
+ *
+ * A key that grants.json says nothing of lets nobody in.  `weft key` changes the files
+ * (store-edit.h); a donor that runs follows them: it waits for weft_keys_fd() and calls
+ * weft_keys_reload().
+ *
+ * Thread-safe, but for one thread at a time that reloads: one lock, held for a look-up.  Nothing
+ * here belongs on the I/O path.
+ */
+#ifndef WEFT_FABRIC_KEY_STORE_H
+#define WEFT_FABRIC_KEY_STORE_H
+
+#include <stddef.h>
+
+#include "fabric/base/error.h"
+#include "fabric/key/key.h"
+#include "fabric/key/rights.h"
+
+struct weft_keys;
+
+/*
+ * The directory if none is named: /etc/weft/keys for root, ~/.config/weft/keys for others; into
+ * ret of len bytes.  0; -ENOENT: the user has no home; -ENAMETOOLONG.
+ */
+int weft_keys_default_dir(char *ret, size_t len, struct weft_error *err);
+
+/*
+ * dir NULL: the default.  Without keys.psk there are no keys: nobody is let in.  0; -ENOENT: there
+ * is no such directory; -EPERM: the directory or a file can be used by others; -EINVAL: a file is
+ * wrong (err names file and line or name); or -errno of open(2), inotify_init1(2).
+ */
+int weft_keys_open(const char *dir, struct weft_keys **ret, struct weft_error *err);
+/* Takes NULL.  Wipes them. */
+void weft_keys_close(struct weft_keys *keys);
+/* The directory's path; as long as the keys are open. */
+const char *weft_keys_dir(const struct weft_keys *keys);
+/* How many identities there are. */
+size_t weft_keys_count(struct weft_keys *keys);
+
+/*
+ * The key of an identity, NUL-terminated bytes of a peer's.  The caller wipes *ret.  0; -ENOKEY:
+ * there is none that lets anybody in; -EKEYEXPIRED.
+ */
+int weft_keys_get(struct weft_keys *keys, const char *identity, struct weft_key *ret);
+/* What its holder may do.  *ret needs weft_rights_fini().  As weft_keys_get(), or -ENOMEM. */
+int weft_keys_rights(struct weft_keys *keys, const char *identity, struct weft_rights *ret);
+/*
+ * Whether a session that proved this identity when its rights had this life may go on: 0; -ENOKEY:
+ * it was revoked, or has another secret now; -EKEYEXPIRED.  Allocates nothing.
+ */
+int weft_keys_still(struct weft_keys *keys, const char *identity, uint64_t life);
+
+/* Readable when a file of the store has changed: call weft_keys_reload() then.  Stays the keys'. */
+int weft_keys_fd(const struct weft_keys *keys);
+/*
+ * Reads the files again.  1: keys or rights have changed; 0: they have not; or as weft_keys_open()
+ * fails: what was known stays known, so that a slip does not end every session.
+ */
+int weft_keys_reload(struct weft_keys *keys, struct weft_error *err);
+
+#endif
