@@ -100,10 +100,10 @@ int weft_donor_add_directory(struct weft_donor *donor, const char *path, bool re
 
 /*
  * Finds a region for a peer (NULL: for the donor itself) by its export name (any bytes of a peer's,
- * NUL-terminated), opening it below the directory if need be.  NAME@TENURE is NAME, unless there is
- * a region of exactly that name; *ret_tenure (may be NULL) is 0 or the tenure.  The empty name means
- * the only region, if there is just one.  Returns a reference in *ret.  -ENOENT, or why it could
- * not be opened.
+ * NUL-terminated), opening it below the directory if need be.  NAME@TENURE is NAME, unless there
+ * is a region of exactly that name; *ret_tenure (may be NULL) is 0 or the tenure.  The empty name
+ * means the only region, if there is just one.  Returns a reference in *ret.  -ENOENT, or why it
+ * could not be opened.
  */
 int weft_donor_find(struct weft_donor *donor, const struct weft_peer *peer, const char *name,
 	struct weft_region **ret, uint64_t *ret_tenure, struct weft_error *err);
