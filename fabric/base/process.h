@@ -24,9 +24,8 @@
 void weft_process_begin(void);
 
 /*
- * For daemons, before they start threads: as many descriptors as may be had, and no core dump, which
- * would hold keys and other people's memory.  Who looks for a crash allows a dump of one process
- * again, with prlimit(1).
+ * For daemons, before they start threads: as many descriptors as may be had, and no core dump,
+ * which would hold keys and other people's memory.  prlimit(1) allows a dump of one process again.
  */
 void weft_process_set_limits(void);
 

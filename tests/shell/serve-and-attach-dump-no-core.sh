@@ -11,5 +11,5 @@ bridge=$(weft status r --json | jq '.attachments[0].pid')
 holder=$(basename "$(ls "$WEFT_RUN_DIR"/hold-*.sock)" .sock)
 for pid in "$DONOR_PID" "$bridge" "${holder#hold-}"; do
 	[[ $(prlimit --pid "$pid" --core --noheadings --raw --output SOFT) = 0 ]] ||
-		fail "$(tr '\0' ' ' <"/proc/$pid/cmdline")may dump a core: $(prlimit --pid "$pid" --core)"
+		fail "it may dump a core: $(tr '\0' ' ' <"/proc/$pid/cmdline")"
 done

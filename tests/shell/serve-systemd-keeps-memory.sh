@@ -100,7 +100,8 @@ systemctl --user stop weft-serve
 # None that is not there, that is too small, or that goes with the unit.
 unit none Restart=on-failure
 check none nobody
-grep -q 'a crash of this program loses its memory: .*FileDescriptorStoreMax=1024 and Restart=on-failure' /run/none.log
+grep -q 'a crash of this program loses its memory: .*FileDescriptorStoreMax=1024 and Restart=on-failure' \
+	/run/none.log
 unit small Restart=on-failure FileDescriptorStoreMax=1
 check small nobody
 grep -q "descriptor store is full" /run/small.log
