@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What outlives the process that seals: the key, the salts, the rows; see seal.h.
+ *
+ * The file: a header, the salts, the rows, all of it for the machine that made it.  A process that
+ * is killed leaves what it stored: a salt is there before it is counted, and the contents have
+ * begun when `begun` says so, last.
+ */
+#include "nbd-bridge/cache/seal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fabric/base/util.h"
+#include "nbd-bridge/cache/seal-private.h"
+
+enum { VERSION = 1, HEAD_BYTES = 4096 };
+
+static const char magic[8] = "WEFTSEAL";
+
+struct seal_file {
+	char magic[8];
+	uint32_t version, kind;
+	uint64_t size_bytes;
+	uint32_t algorithm;
+	_Atomic uint32_t nr_salts, begun;
+	_Atomic uint64_t nr_bad;
+	uint8_t volume[SEAL_VOLUME_BYTES];
+	uint8_t key[SEAL_KEY_BYTES];
+	_Alignas(HEAD_BYTES) uint8_t salts[SEAL_SALTS_MAX][SEAL_SALT_BYTES];
+	struct seal_row rows[];
+};
+
+enum seal_kind seal_kind_of(const struct seal *seal)
+{
+	return seal->kind;
+}
+
+enum seal_algorithm seal_algorithm_of(const struct seal *seal)
+{
+	return seal->context.algorithm;
+}
+
+/* ---- the file ---- */
+
+static size_t file_bytes(uint64_t size_bytes)
+{
+	const uint64_t nr_blocks = (size_bytes + SEAL_BLOCK - 1) / SEAL_BLOCK;
+
+	return sizeof(struct seal_file) + nr_blocks * sizeof(struct seal_row);
+}
+
+static void unmap(struct seal *seal)
+{
+	if (seal->file)
+		munmap(seal->file, seal->file_len);
+	seal->file = NULL;
+}
+
+static int map(struct seal *seal, size_t len)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, seal->fd, 0);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	madvise(p, len, MADV_DONTDUMP);
+	/* Within what the process may lock; what cannot be, may be swapped out. */
+	if (mlock(p, HEAD_BYTES) < 0)
+		errno = 0;
+	seal->file = p;
+	seal->file_len = len;
+	return 0;
+}
+
+/* Nothing that the file says is believed before this. */
+static bool is_sound(const struct seal *seal)
+{
+	const struct seal_file *file = seal->file;
+	const uint32_t nr_salts = atomic_load(&file->nr_salts);
+
+	return memcmp(file->magic, magic, sizeof(magic)) == 0 && file->version == VERSION &&
+		file->kind == seal->kind && file->size_bytes > 0 &&
+		file_bytes(file->size_bytes) == seal->file_len && nr_salts > 0 &&
+		nr_salts <= SEAL_SALTS_MAX &&
+		(file->algorithm == SEAL_AES_256_GCM || file->algorithm == SEAL_CHACHA20_POLY1305);
+}
+
+static bool has_begun(const struct seal *seal)
+{
+	return seal->file && atomic_load(&seal->file->begun);
+}
+
+/* What is there of a process that was killed while it began is nothing. */
+static int load(struct seal *seal, struct weft_error *err)
+{
+	struct stat st;
+	int r;
+
+	if (fstat(seal->fd, &st) < 0)
+		return weft_error_set(err, errno, "cannot look at what seals the contents: %s",
+			strerror(errno));
+	if ((uint64_t)st.st_size <= sizeof(struct seal_file))
+		return 0;
+	r = map(seal, (size_t)st.st_size);
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot map what seals the contents: %s",
+			strerror(-r));
+	if (has_begun(seal) && !is_sound(seal))
+		return weft_error_set(err, EINVAL,
+			"what sealed the contents is not there any more, or was of another kind");
+	return 0;
+}
+
+int seal_new(int fd, enum seal_kind kind, struct seal **ret, struct weft_error *err)
+{
+	struct seal *seal = calloc(1, sizeof(*seal));
+
+	if (!seal)
+		return weft_error_set(err, ENOMEM, "cannot seal: out of memory");
+	seal->kind = seal->context.kind = kind;
+	seal->fd = dup(fd);
+	int r = seal->fd < 0 ? weft_error_set(err, errno, "cannot seal: %s", strerror(errno))
+			     : load(seal, err);
+	if (r < 0) {
+		seal_free(seal);
+		return r;
+	}
+	*ret = seal;
+	return 0;
+}
+
+static void forget_keys(struct seal *seal)
+{
+	if (seal->keys) {
+		explicit_bzero(seal->keys, seal->nr_salts * SEAL_KEY_BYTES);
+		munmap(seal->keys, seal->nr_salts * SEAL_KEY_BYTES);
+	}
+	seal->keys = NULL;
+	seal->nr_salts = 0;
+}
+
+void seal_free(struct seal *seal)
+{
+	if (!seal)
+		return;
+	forget_keys(seal);
+	unmap(seal);
+	if (seal->fd >= 0)
+		close(seal->fd);
+	free(seal);
+}
+
+/* ---- contents ---- */
+
+/* Each process's key.  The last salt is ours. */
+static int derive_keys(struct seal *seal, struct weft_error *err)
+{
+	const struct seal_file *file = seal->file;
+	const unsigned nr = atomic_load(&file->nr_salts);
+	int r = 0;
+
+	forget_keys(seal);
+	seal->context.algorithm = (enum seal_algorithm)file->algorithm;
+	memcpy(seal->context.volume, file->volume, sizeof(file->volume));
+	seal->keys = weft_map_bytes(nr * SEAL_KEY_BYTES);
+	if (!seal->keys)
+		return weft_error_set(err, ENOMEM, "cannot seal: out of memory");
+	seal->nr_salts = nr;
+	if (mlock(seal->keys, nr * SEAL_KEY_BYTES) < 0)
+		errno = 0;
+	for (unsigned i = 0; i < nr && r == 0; i++)
+		r = seal_derive(&seal->context, file->key, file->salts[i], seal->keys[i]);
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot seal: GnuTLS derives no key");
+	atomic_store(&seal->counter, 0);
+	seal->size_bytes = file->size_bytes;
+	seal->nr_blocks = (file->size_bytes + SEAL_BLOCK - 1) / SEAL_BLOCK;
+	seal->rows = seal->file->rows;
+	return 0;
+}
+
+/* Of contents that are about to begin, in a file without any. */
+static int draw(struct seal *seal, uint64_t size_bytes, struct weft_error *err)
+{
+	struct seal_file *file = seal->file;
+
+	memcpy(file->magic, magic, sizeof(magic));
+	file->version = VERSION;
+	file->kind = seal->kind;
+	file->size_bytes = size_bytes;
+	file->algorithm = seal_fastest(seal->kind);
+	weft_random(file->volume, sizeof(file->volume));
+	weft_random(file->key, sizeof(file->key));
+	weft_random(file->salts[0], SEAL_SALT_BYTES);
+	atomic_store(&file->nr_salts, 1);
+	atomic_store(&file->nr_bad, 0);
+	int r = derive_keys(seal, err);
+	if (r == 0)
+		atomic_store(&file->begun, 1);
+	return r;
+}
+
+static int begin(struct seal *seal, uint64_t size_bytes, struct weft_error *err)
+{
+	const size_t len = file_bytes(size_bytes);
+
+	unmap(seal);
+	/* Whatever was there is zeros then. */
+	int r = ftruncate(seal->fd, 0) < 0 || ftruncate(seal->fd, (off_t)len) < 0 ? -errno
+										  : map(seal, len);
+	if (r < 0)
+		return weft_error_set(err, -r,
+			"cannot make %zu bytes of memory for what seals the contents: %s", len,
+			strerror(-r));
+	return draw(seal, size_bytes, err);
+}
+
+int seal_start(struct seal *seal, uint64_t size_bytes, struct weft_error *err)
+{
+	struct seal_file *file = seal->file;
+
+	if (!has_begun(seal))
+		return begin(seal, size_bytes, err);
+	if (file->size_bytes != size_bytes)
+		return weft_error_set(err, ESTALE,
+			"the region has another size than when its contents were sealed");
+	const uint32_t nr = atomic_load(&file->nr_salts);
+	if (nr == SEAL_SALTS_MAX)
+		return weft_error_set(err, ENOSPC,
+			"%d bridges have sealed these contents, and there may be no more; end them "
+			"with weft detach, and attach anew",
+			SEAL_SALTS_MAX);
+	weft_random(file->salts[nr], SEAL_SALT_BYTES);
+	atomic_store(&file->nr_salts, nr + 1);
+	return derive_keys(seal, err);
+}
+
+int seal_start_anew(struct seal *seal, struct weft_error *err)
+{
+	const size_t rows_at = offsetof(struct seal_file, rows);
+	const uint64_t size_bytes = seal->size_bytes;
+	struct seal_file *file = seal->file;
+
+	atomic_store(&file->begun, 0);
+	if (rows_at % weft_page_bytes() != 0 ||
+		madvise((uint8_t *)file + rows_at, seal->file_len - rows_at, MADV_REMOVE) < 0)
+		memset(file->rows, 0, seal->nr_blocks * sizeof(file->rows[0]));
+	return draw(seal, size_bytes, err);
+}
+
+/* ---- rows ---- */
+
+bool seal_is_zero(const struct seal *seal, uint64_t block)
+{
+	return atomic_load_explicit(&seal->rows[block].nonce, memory_order_relaxed) == 0;
+}
+
+void seal_make_zero(struct seal *seal, uint64_t first, uint64_t nr)
+{
+	/* What is zeros already may be a page that nobody ever needed. */
+	for (uint64_t i = first; i < first + nr; i++)
+		if (!seal_is_zero(seal, i))
+			atomic_store_explicit(&seal->rows[i].nonce, 0, memory_order_relaxed);
+}
+
+void seal_note_bad(struct seal *seal, uint64_t block)
+{
+	struct seal_row *row = &seal->rows[block];
+
+	if (seal_is_zero(seal, block) ||
+		(atomic_fetch_or(&row->nonce, SEAL_KNOWN_BAD) & SEAL_KNOWN_BAD))
+		return;
+	atomic_fetch_add(&seal->file->nr_bad, 1);
+	const uint64_t n = atomic_fetch_add(&seal->nr_told, 1);
+	if (n < SEAL_TOLD_MAX)
+		atomic_store(&seal->bad[n], block + 1);
+}
+
+uint64_t seal_nr_bad(const struct seal *seal)
+{
+	return seal->file ? atomic_load(&seal->file->nr_bad) : 0;
+}
+
+bool seal_next_bad(const struct seal *seal, uint64_t *at, uint64_t *ret_block)
+{
+	uint64_t told = *at < SEAL_TOLD_MAX ? atomic_load(&seal->bad[*at]) : 0;
+
+	if (told == 0)
+		return false;
+	*ret_block = told - 1;
+	(*at)++;
+	return true;
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sealed contents: what a donor holds is checked (--verify), or encrypted too (--encrypt), by the
+ * borrower alone.  The donor is trusted with nothing but keeping bytes.
+ *
+ * The unit is a block of 4 KiB (the last one of a region may be shorter).  It is sealed when the
+ * cache writes it back, and opened when the cache fetches it, so that the cache, and everybody
+ * above it, knows plain bytes alone, and the lanes and transports below carry sealed ones alone.
+ *
+ * What a block is sealed with:
+ *
+ *     key         the contents' own, random; nothing that a donor knows goes into it
+ *     salt        256 random bits of each process that writes; HKDF(key, salt) is that process's
+ *                 key, under which it counts its nonces: no restart and no state that is put back
+ *                 makes a process seal two things alike
+ *     volume      128 random bits, drawn when the contents begin; beside them the block's number
+ *                 and the salt's number go into each tag, and neither donor, name nor life: the
+ *                 same bytes at another place, or of other contents, are not taken
+ *
+ * A block has a row of 24 bytes, 0.6 % of the region: the nonce, which names the salt, and the tag.
+ * A row without a nonce is a block that was never written, or was made zeros: it reads as zeros,
+ * and the donor is not asked.  So contents begin empty.
+ *
+ * The key, the salts and the rows lie in memory (memfd_create(2)) that outlives the bridge, as the
+ * bridge's guard keeps it (nbd-bridge/main/attach-guard.c), and so does the cache: in the same way,
+ * or in a cache file.  That is what a killed bridge makes safe: a row tells of the block's next
+ * bytes from before they are sent on, and until the donor has confirmed them the cache has the
+ * block, as one that is newer than the donor's; the next bridge writes it back anew.  Nobody
+ * fetches a block whose row and whose bytes at the donor may differ.  Once nobody keeps that
+ * memory, and at a restart of the machine, the contents have ended.
+ *
+ * A block whose tag is another one is EIO for whoever wants it, until it is written as a whole; no
+ * other block is touched by that.
+ *
+ * A seal is the control thread's, but for what says otherwise; each lane has a sealer.
+ */
+#ifndef WEFT_NBD_BRIDGE_CACHE_SEAL_H
+#define WEFT_NBD_BRIDGE_CACHE_SEAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fabric/base/error.h"
+#include "nbd-bridge/cache/blocks.h"
+
+enum seal_kind {
+	SEAL_NONE,
+	SEAL_VERIFY,  /* the bytes at the donor are plain; a tag is a MAC of them */
+	SEAL_ENCRYPT, /* they are encrypted; a tag authenticates them */
+};
+
+/*
+ * What seals; whichever is faster on the machine where the contents began.  For SEAL_VERIFY both
+ * authenticate the bytes, and encrypt nothing of them.
+ */
+enum seal_algorithm { SEAL_AES_256_GCM = 1, SEAL_CHACHA20_POLY1305 };
+
+enum {
+	SEAL_BLOCK = CACHE_BLOCK,
+	SEAL_KEY_BYTES = 32,
+	SEAL_SALT_BYTES = 32,
+	SEAL_VOLUME_BYTES = 16,
+	SEAL_TAG_BYTES = 16,
+	SEAL_SALTS_MAX = 1024, /* processes that may write the same contents, one after the other */
+};
+
+struct seal;
+struct sealer;
+
+/* "verify", "encrypt"; "" for SEAL_NONE. */
+const char *seal_kind_name(enum seal_kind kind);
+/* False: it is neither. */
+bool seal_kind_parse(const char *name, enum seal_kind *ret);
+const char *seal_algorithm_name(enum seal_algorithm algorithm);
+
+/*
+ * On a file of its own, which is mapped: an empty one, or what another process left in it.  fd
+ * stays the caller's, and may be closed afterwards.  0; -EINVAL: it is something else, or of
+ * another kind; -ENOMEM, ….
+ */
+int seal_new(int fd, enum seal_kind kind, struct seal **ret, struct weft_error *err);
+/* Takes NULL; what was sealed stays in the file.  No sealer is there any more. */
+void seal_free(struct seal *seal);
+
+enum seal_kind seal_kind_of(const struct seal *seal);
+/* Of contents that have begun. */
+enum seal_algorithm seal_algorithm_of(const struct seal *seal);
+
+/*
+ * Before the first sealer: goes on with the contents that there are, under a salt of its own, or
+ * begins them, empty, of so many bytes.  0; -ESTALE: there are some, of another size; -ENOSPC:
+ * SEAL_SALTS_MAX processes had their turn; -ENOMEM, ….
+ */
+int seal_start(struct seal *seal, uint64_t size_bytes, struct weft_error *err);
+/*
+ * What there is ends, and other contents begin, empty: each sealer is to be told
+ * (sealer_take_keys()), and none is used meanwhile.  0; or -errno, and then there are none.
+ */
+int seal_start_anew(struct seal *seal, struct weft_error *err);
+
+/* Blocks that did not open since the contents began, each counted once until it is written. */
+uint64_t seal_nr_bad(const struct seal *seal);
+/*
+ * The first that this process found, one a call with *at from 0 on; false: there is no other yet,
+ * or none is told any more.  Any thread.
+ */
+bool seal_next_bad(const struct seal *seal, uint64_t *at, uint64_t *ret_block);
+
+/*
+ * Of rows: any thread, but a row is one thread's at a time (the one whose operation is on the
+ * block, or who has its chunk's lock while there is none).
+ */
+
+/* The block was never written, or was made zeros. */
+bool seal_is_zero(const struct seal *seal, uint64_t block);
+/* nr blocks are zeros from now on. */
+void seal_make_zero(struct seal *seal, uint64_t first, uint64_t nr);
+
+/* ---- sealer.c: a lane's part.  One thread's. ---- */
+
+/* 0, or -ENOMEM. */
+int sealer_new(struct seal *seal, struct sealer **ret, struct weft_error *err);
+/* Takes NULL. */
+void sealer_free(struct sealer *sealer);
+/* After seal_start_anew().  0, or -ENOMEM: it is of no use any more, but to be freed. */
+int sealer_take_keys(struct sealer *sealer, struct weft_error *err);
+
+/*
+ * Seals len bytes that begin with block `first` (whole blocks, but for the region's last one), and
+ * makes their rows.  to: what is to be sent.  SEAL_ENCRYPT: `to` is `from`, or as long and
+ * SEAL_TAG_BYTES longer, which are scratch; SEAL_VERIFY: nothing is written, and `to` is not looked
+ * at.  0, or -EIO: the library refused.
+ */
+int sealer_seal(struct sealer *sealer, uint64_t first, const void *from, void *to, size_t len);
+/*
+ * Opens what was fetched, in its place.  ret_bad: the blocks, counted from `first`, that are not
+ * what was sealed, or that are zeros by their row; what is there then is nobody's.  0; -EIO: there
+ * are such.
+ */
+int sealer_open(struct sealer *sealer, uint64_t first, void *bytes, size_t len,
+	struct cache_map *ret_bad);
+
+#endif
