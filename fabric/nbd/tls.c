@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A TLS session over a socket.  Owned by the stream's thread.
+ *
+ * GnuTLS makes and opens records; their bytes go through two buffers here, so that many of them
+ * cost one system call.  Invariants: GnuTLS is given plain bytes only while there is room for their
+ * record, so that no record is half made; bytes count as sent once all of their record has left
+ * (`encrypted` counts those that have not, which the next nbd_tls_write() begins with).
+ */
+#include <assert.h>
+#include <errno.h>
+#include <gnutls/x509.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include "fabric/base/util.h"
+#include "fabric/nbd/tls-private.h"
+
+enum {
+	RECORD_BYTES = 16 << 10,                  /* of plain bytes (RFC 8446, 5.1) */
+	RECORD_MOST_BYTES = RECORD_BYTES + 5 + 256, /* encrypted (RFC 8446, 5.2) */
+	TX_BYTES = 5 * RECORD_MOST_BYTES,
+	RX_BYTES = 64 << 10,
+};
+
+struct nbd_tls {
+	gnutls_session_t session;
+	int fd;
+	bool shaken; /* the handshake is done, what it left to send perhaps not */
+	bool wait;   /* the next bytes may be waited for */
+	int broken;  /* -errno of what ended the session; it lasts */
+	int socket_error;
+	size_t encrypted;          /* plain bytes, all of whose records stand in tx */
+	size_t rx_start, rx_end;   /* received, not opened yet */
+	size_t tx_start, tx_end;   /* made, not sent yet */
+	struct nbd_tls_peer peer;
+	struct nbd_tls_credentials *credentials;
+	char identity[WEFT_IDENTITY_MAX + 1];
+	char cipher[48];
+	uint8_t plain[RECORD_BYTES]; /* where short pieces become one record */
+	uint8_t rx[RX_BYTES];
+	uint8_t tx[TX_BYTES];
+};
+
+/* ---- between GnuTLS and the socket ---- */
+
+/* What stands in tx, as far as the socket takes it.  0: all; -EAGAIN; or what the socket said. */
+static int flush(struct nbd_tls *t)
+{
+	while (t->tx_start < t->tx_end) {
+		ssize_t n = send(t->fd, t->tx + t->tx_start, t->tx_end - t->tx_start,
+			MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		t->tx_start += (size_t)n;
+	}
+	t->tx_start = t->tx_end = 0;
+	return 0;
+}
+
+/* gnutls_vec_push_func: takes all of it, or nothing. */
+static ssize_t push(gnutls_transport_ptr_t ptr, const giovec_t *iov, int nr)
+{
+	struct nbd_tls *t = ptr;
+	size_t len = 0;
+
+	for (int i = 0; i < nr; i++)
+		len += iov[i].iov_len;
+	if (len > TX_BYTES - t->tx_end) {
+		gnutls_transport_set_errno(t->session, EAGAIN);
+		return -1;
+	}
+	for (int i = 0; i < nr; i++) {
+		memcpy(t->tx + t->tx_end, iov[i].iov_base, iov[i].iov_len);
+		t->tx_end += iov[i].iov_len;
+	}
+	return (ssize_t)len;
+}
+
+/* gnutls_pull_func: what was received and not taken yet, else from the socket. */
+static ssize_t pull(gnutls_transport_ptr_t ptr, void *buf, size_t len)
+{
+	struct nbd_tls *t = ptr;
+
+	if (t->rx_start == t->rx_end) {
+		ssize_t n = recv(t->fd, t->rx, RX_BYTES, t->wait ? 0 : MSG_DONTWAIT);
+
+		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			t->socket_error = -errno;
+		if (n <= 0) {
+			if (n < 0)
+				gnutls_transport_set_errno(t->session, errno);
+			return n;
+		}
+		t->rx_start = 0;
+		t->rx_end = (size_t)n;
+	}
+	len = weft_min(len, t->rx_end - t->rx_start);
+	memcpy(buf, t->rx + t->rx_start, len);
+	t->rx_start += len;
+	return (ssize_t)len;
+}
+
+/* ---- what went wrong ---- */
+
+static bool alert_is_of_keys(gnutls_alert_description_t alert)
+{
+	switch (alert) {
+	case GNUTLS_A_BAD_CERTIFICATE:
+	case GNUTLS_A_UNSUPPORTED_CERTIFICATE:
+	case GNUTLS_A_CERTIFICATE_REVOKED:
+	case GNUTLS_A_CERTIFICATE_EXPIRED:
+	case GNUTLS_A_CERTIFICATE_UNKNOWN:
+	case GNUTLS_A_UNKNOWN_CA:
+	case GNUTLS_A_ACCESS_DENIED:
+	case GNUTLS_A_DECRYPT_ERROR:
+	case GNUTLS_A_UNKNOWN_PSK_IDENTITY:
+	case GNUTLS_A_CERTIFICATE_REQUIRED:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* What GnuTLS said of a session that ends by it, as -errno. */
+static int to_errno(const struct nbd_tls *t, int r)
+{
+	switch (r) {
+	case GNUTLS_E_PREMATURE_TERMINATION:
+		return -ECONNRESET;
+	case GNUTLS_E_PULL_ERROR:
+	case GNUTLS_E_PUSH_ERROR:
+		return t->socket_error ? t->socket_error : -EIO;
+	case GNUTLS_E_DECRYPTION_FAILED:
+		return -EBADMSG;
+	case GNUTLS_E_MEMORY_ERROR:
+		return -ENOMEM;
+	case GNUTLS_E_FATAL_ALERT_RECEIVED:
+		return alert_is_of_keys(gnutls_alert_get(t->session)) ? -EKEYREJECTED : -EPROTO;
+	default:
+		return -EPROTO;
+	}
+}
+
+static int break_with(struct nbd_tls *t, int error)
+{
+	return t->broken = error;
+}
+
+/* A client's key is another one here: how that shows depends on the version (and on GnuTLS's). */
+static bool is_wrong_key(int r)
+{
+	return r == GNUTLS_E_DECRYPTION_FAILED || r == GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER ||
+		r == GNUTLS_E_ERROR_IN_FINISHED_PACKET || r == GNUTLS_E_INSUFFICIENT_CREDENTIALS;
+}
+
+/* Why a server lets a client not in, or a client leaves. */
+static int explain(struct nbd_tls *t, int r, struct weft_error *err)
+{
+	const struct nbd_tls_credentials *c = t->credentials;
+	const int error = to_errno(t, r);
+
+	if (t->peer.refused.code) {
+		if (err)
+			*err = t->peer.refused;
+		return -t->peer.refused.code;
+	}
+	if (r == GNUTLS_E_FATAL_ALERT_RECEIVED) {
+		const char *alert = gnutls_alert_get_name(gnutls_alert_get(t->session));
+
+		/* A wrong key looks like a broken handshake to the server, and is told so. */
+		if (c->client_key)
+			return weft_error_set(err, EKEYREJECTED,
+				"the server did not accept the key of %s (it says: %s)",
+				c->identity, alert ? alert : "nothing");
+		return weft_error_set(err, -error, "the %s ended the TLS handshake (it says: %s)",
+			c->server ? "client" : "server", alert ? alert : "nothing");
+	}
+	if (c->server && t->peer.asked[0] && is_wrong_key(r))
+		return weft_error_set(err, EKEYREJECTED,
+			"the client's key for the identity %s is not the one here", t->peer.asked);
+	if (c->server && (r == GNUTLS_E_CERTIFICATE_REQUIRED || r == GNUTLS_E_NO_CERTIFICATE_FOUND))
+		return weft_error_set(err, EKEYREJECTED, "the client showed no certificate");
+	if (error == -ECONNRESET)
+		return weft_error_set(err, ECONNRESET, "the %s hung up in the TLS handshake",
+			c->server ? "client" : "server");
+	return weft_error_set(err, -error, "TLS handshake: %s",
+		error == -EPROTO || error == -EBADMSG ? gnutls_strerror(r) : strerror(-error));
+}
+
+/* ---- life ---- */
+
+int nbd_tls_new(int fd, struct nbd_tls_credentials *credentials, struct nbd_tls **ret)
+{
+	/* Not from the heap: pages that are not used are not there, and all of them go. */
+	struct nbd_tls *t = mmap(NULL, sizeof(*t), PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (t == MAP_FAILED)
+		return -ENOMEM;
+	t->fd = fd;
+	t->credentials = nbd_tls_credentials_get(credentials);
+	t->peer.credentials = credentials;
+	if (gnutls_init(&t->session, (credentials->server ? GNUTLS_SERVER : GNUTLS_CLIENT) |
+			GNUTLS_NONBLOCK | GNUTLS_NO_TICKETS) < 0 ||
+		nbd_tls_equip(t->session, &t->peer) < 0) {
+		nbd_tls_free(t);
+		return -ENOMEM;
+	}
+	gnutls_handshake_set_timeout(t->session, GNUTLS_INDEFINITE_TIMEOUT);
+	gnutls_transport_set_ptr(t->session, t);
+	gnutls_transport_set_vec_push_function(t->session, push);
+	gnutls_transport_set_pull_function(t->session, pull);
+	*ret = t;
+	return 0;
+}
+
+void nbd_tls_free(struct nbd_tls *t)
+{
+	if (!t)
+		return;
+	if (t->session)
+		gnutls_deinit(t->session);
+	nbd_tls_credentials_put(t->credentials);
+	explicit_bzero(t->plain, sizeof(t->plain));
+	munmap(t, sizeof(*t));
+}
+
+/* ---- handshake ---- */
+
+/* The common name of the certificate that the client showed, which is its identity. */
+static int name_of_certificate(struct nbd_tls *t, struct weft_error *err)
+{
+	unsigned nr = 0;
+	const gnutls_datum_t *chain = gnutls_certificate_get_peers(t->session, &nr);
+	char name[WEFT_IDENTITY_MAX + 1] = "";
+	size_t len = sizeof(name);
+	gnutls_x509_crt_t crt;
+
+	if (!chain || nr == 0 || gnutls_x509_crt_init(&crt) < 0)
+		return weft_error_set(err, EKEYREJECTED, "the client showed no certificate");
+	if (gnutls_x509_crt_import(crt, &chain[0], GNUTLS_X509_FMT_DER) < 0 ||
+		gnutls_x509_crt_get_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 0, 0, name, &len) <
+			0 ||
+		strlen(name) != len || !weft_identity_valid(name))
+		name[0] = 0;
+	gnutls_x509_crt_deinit(crt);
+	if (!name[0])
+		return weft_error_set(err, EKEYREJECTED,
+			"the common name of the client's certificate cannot be an identity: it is "
+			"to have 1 to %d letters, digits, dots, dashes and underscores",
+			WEFT_KEY_NAME_MAX);
+	strcpy(t->identity, name);
+	return 0;
+}
+
+static int learn(struct nbd_tls *t, struct weft_error *err)
+{
+	const char *version = gnutls_protocol_get_name(gnutls_protocol_get_version(t->session));
+	const char *cipher = gnutls_cipher_get_name(gnutls_cipher_get(t->session));
+
+	snprintf(t->cipher, sizeof(t->cipher), "%s %s", version, cipher);
+	if (!t->credentials->server)
+		return 0;
+	if (gnutls_auth_client_get_type(t->session) == GNUTLS_CRD_CERTIFICATE)
+		return name_of_certificate(t, err);
+	const char *identity = gnutls_psk_server_get_username(t->session);
+	if (!identity || !weft_identity_valid(identity))
+		return weft_error_set(err, EKEYREJECTED, "the client did not say who it is");
+	strcpy(t->identity, identity);
+	return 0;
+}
+
+/* Ends the handshake with an error that is not to be told by TLS itself. */
+static int refuse(struct nbd_tls *t, int error)
+{
+	gnutls_alert_send(t->session, GNUTLS_AL_FATAL, GNUTLS_A_ACCESS_DENIED);
+	flush(t);
+	return break_with(t, error);
+}
+
+static int wait_for(const struct nbd_tls *t, int events, int *ret_events)
+{
+	*ret_events = events | (t->tx_start < t->tx_end ? POLLOUT : 0);
+	return -EAGAIN;
+}
+
+int nbd_tls_handshake(struct nbd_tls *t, int *ret_events, struct weft_error *err)
+{
+	int r, sent;
+
+	if (t->broken)
+		return weft_error_set(err, -t->broken, "the TLS handshake has failed before");
+	sent = flush(t);
+	t->wait = false;
+	while (!t->shaken) {
+		if (sent < 0 && sent != -EAGAIN)
+			return weft_error_set(err, -break_with(t, sent), "TLS handshake: %s",
+				strerror(-t->broken));
+		r = gnutls_handshake(t->session);
+		sent = flush(t);
+		if (r == 0) {
+			t->shaken = true;
+			r = learn(t, err);
+			if (r < 0)
+				return refuse(t, r);
+		} else if (r == GNUTLS_E_AGAIN) {
+			/* Its own bytes had no room, and now they may have. */
+			if (gnutls_record_get_direction(t->session) == 0)
+				return wait_for(t, POLLIN, ret_events);
+			if (sent == -EAGAIN)
+				return wait_for(t, POLLOUT, ret_events);
+		} else if (gnutls_error_is_fatal(r)) {
+			gnutls_alert_send_appropriate(t->session, r);
+			flush(t);
+			return break_with(t, explain(t, r, err));
+		}
+	}
+	if (sent == -EAGAIN)
+		return wait_for(t, POLLOUT, ret_events);
+	if (sent < 0)
+		return weft_error_set(err, -break_with(t, sent), "TLS handshake: %s",
+			strerror(-sent));
+	return 0;
+}
+
+const char *nbd_tls_identity(const struct nbd_tls *t)
+{
+	return t->identity;
+}
+
+const char *nbd_tls_cipher(const struct nbd_tls *t)
+{
+	return t->cipher;
+}
+
+int nbd_tls_export(const struct nbd_tls *t, const char *label, const void *context,
+	size_t context_len, void *ret, size_t len)
+{
+	int r = gnutls_prf_rfc5705(t->session, strlen(label), label, context_len, context, len,
+		ret);
+
+	return r == 0 ? 0 : -EIO;
+}
+
+/* ---- bytes ---- */
+
+/* One record, or the rest of one.  As nbd_tls_read(). */
+static ssize_t read_record(struct nbd_tls *t, void *buf, size_t len)
+{
+	ssize_t r;
+
+	do
+		r = gnutls_record_recv(t->session, buf, len);
+	while (r == GNUTLS_E_AGAIN && t->wait && !t->socket_error);
+	if (r >= 0)
+		return r;
+	if (r == GNUTLS_E_AGAIN)
+		return -EAGAIN;
+	if (r == GNUTLS_E_INTERRUPTED)
+		return -EINTR;
+	return break_with(t, to_errno(t, (int)r));
+}
+
+ssize_t nbd_tls_read(struct nbd_tls *t, const struct iovec *iov, unsigned nr, bool wait)
+{
+	size_t got = 0;
+
+	assert(t->shaken);
+	if (t->broken)
+		return t->broken;
+	for (unsigned i = 0; i < nr; i++) {
+		for (size_t at = 0; at < iov[i].iov_len;) {
+			t->wait = wait && got == 0;
+			ssize_t r = read_record(t, (uint8_t *)iov[i].iov_base + at,
+				iov[i].iov_len - at);
+
+			/* What came counts; what ended it is said the next time. */
+			if (r <= 0)
+				return got > 0 ? (ssize_t)got : r;
+			at += (size_t)r;
+			got += (size_t)r;
+		}
+	}
+	return (ssize_t)got;
+}
+
+bool nbd_tls_pending(const struct nbd_tls *t)
+{
+	return t->rx_start < t->rx_end || gnutls_record_check_pending(t->session) > 0 || t->broken;
+}
+
+/* Where a write's vectors have got to. */
+struct cursor {
+	const struct iovec *iov;
+	unsigned nr;
+	size_t at; /* in the first */
+};
+
+static void skip(struct cursor *c, size_t n)
+{
+	c->at += n;
+	while (c->nr > 0 && c->at >= c->iov->iov_len) {
+		c->at -= c->iov->iov_len;
+		c->iov++;
+		c->nr--;
+	}
+}
+
+/* Copies the next bytes, at most len, to `to`; how many. */
+static size_t gather(struct cursor c, uint8_t *to, size_t len)
+{
+	size_t n = 0;
+
+	while (c.nr > 0 && n < len) {
+		const size_t piece = weft_min(c.iov->iov_len - c.at, len - n);
+
+		memcpy(to + n, (const uint8_t *)c.iov->iov_base + c.at, piece);
+		n += piece;
+		skip(&c, piece);
+	}
+	return n;
+}
+
+/*
+ * Makes a record of the next bytes: of a long piece where it lies, of short ones together.  How
+ * many, or -errno.
+ */
+static ssize_t make_record(struct nbd_tls *t, const struct cursor *c)
+{
+	const size_t piece = c->iov->iov_len - c->at;
+	const uint8_t *from = (const uint8_t *)c->iov->iov_base + c->at;
+	size_t len = weft_min(piece, RECORD_BYTES);
+
+	if (len < RECORD_BYTES && c->nr > 1) {
+		len = gather(*c, t->plain, RECORD_BYTES);
+		from = t->plain;
+	}
+	ssize_t r = gnutls_record_send(t->session, from, len);
+	return r >= 0 ? r : break_with(t, to_errno(t, (int)r));
+}
+
+ssize_t nbd_tls_write(struct nbd_tls *t, const struct iovec *iov, unsigned nr)
+{
+	struct cursor c = { .iov = iov, .nr = nr };
+	size_t left = 0;
+	int r;
+
+	assert(t->shaken);
+	if (t->broken)
+		return t->broken;
+	r = flush(t);
+	skip(&c, t->encrypted);
+	if (r == 0) {
+		left = t->encrypted;
+		t->encrypted = 0;
+	}
+	while (r == 0 && c.nr > 0) {
+		while (c.nr > 0 && TX_BYTES - t->tx_end >= RECORD_MOST_BYTES) {
+			ssize_t n = make_record(t, &c);
+
+			if (n < 0)
+				return n;
+			t->encrypted += (size_t)n;
+			skip(&c, (size_t)n);
+		}
+		r = flush(t);
+		if (r == 0) {
+			left += t->encrypted;
+			t->encrypted = 0;
+		}
+	}
+	if (r < 0 && r != -EAGAIN)
+		return break_with(t, r);
+	return left > 0 ? (ssize_t)left : -EAGAIN;
+}
+
+void nbd_tls_bye(struct nbd_tls *t)
+{
+	if (!t->shaken || t->broken || t->tx_start < t->tx_end)
+		return;
+	gnutls_bye(t->session, GNUTLS_SHUT_WR);
+	flush(t);
+}
