@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "fabric/base/util.h"
+#include "fabric/key/key.h"
 
 enum { REGION_NAME_MAX = 4096 }; /* the longest string of NBD, and our own limit everywhere */
 
@@ -82,10 +83,15 @@ int tp_deregister(struct tp_mem *mem)
 	return 0;
 }
 
-static int check_target(const struct tp_target *target, struct weft_error *err)
+static int check_target(const struct tp *tp, const struct tp_target *target, struct weft_error *err)
 {
 	const struct weft_hello *hello = &target->hello;
 
+	/* Whoever has a key means to be protected: it is not left out in silence. */
+	if (target->key && !tp->ops->proves_keys)
+		return weft_error_set(err, EOPNOTSUPP,
+			"cannot connect over %s with the key '%s': nothing there proves a key",
+			tp->ops->name, target->key->identity);
 	if (!target->region || strlen(target->region) > REGION_NAME_MAX)
 		return weft_error_set(err, EINVAL,
 			"cannot connect: the region's name is over %d bytes", REGION_NAME_MAX);
@@ -104,7 +110,7 @@ int tp_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **r
 	struct weft_error *err)
 {
 	struct tp_conn *conn;
-	int r = check_target(target, err);
+	int r = check_target(tp, target, err);
 
 	if (r < 0)
 		return r;

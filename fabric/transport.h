@@ -160,6 +160,8 @@ struct tp_ops {
 	 * A donor that does not understand a hello closes the connection without a word: -ENOTCONN.
 	 */
 	bool silent_refusal;
+	/* connect() proves target->key, and makes the donor prove it; else it never gets one. */
+	bool proves_keys;
 	/* *ret: a zeroed struct tp, in a struct of the transport's.  Each lane has its own. */
 	int (*open)(const void *config, struct tp **ret, struct weft_error *err);
 	void (*close)(struct tp *tp);
@@ -250,7 +252,7 @@ int tp_deregister(struct tp_mem *mem);
  * have changed; -WEFT_EOVER, -WEFT_ESUPERSEDED: the generation is gone, see hello.h; -EBUSY: the
  * region is held by another attachment; -EROFS: it is read-only; -ENOENT: no such region;
  * -ECONNREFUSED, -ETIMEDOUT, -EHOSTUNREACH: no donor).  Returns 0, or -errno when it could not even
- * start.
+ * start; -EOPNOTSUPP: there is a key to prove, and the transport proves none.
  */
 int tp_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
 	struct weft_error *err);

@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "fabric/key/key.h"
 #include "fabric/transport.h"
 
 static struct {
@@ -149,6 +150,17 @@ static void reads(struct tp_op *ops, struct tp_op **list, unsigned n)
 		ops[i] = (struct tp_op){.kind = TP_READ, .len = 512, .buf = buf, .mem = mem};
 		list[i] = &ops[i];
 	}
+}
+
+static void a_key_is_never_left_out_in_silence(void **state)
+{
+	const struct weft_key key = {.identity = "node7"};
+	const struct tp_target target = {
+		.host = "h", .region = "r", .hello.anonymous = true, .key = &key};
+	struct weft_error err;
+
+	assert_int_equal(tp_connect(tp, &target, &conn, &err), -EOPNOTSUPP);
+	assert_non_null(strstr(err.message, "over stub with the key 'node7'"));
 }
 
 static void what_a_transport_did_not_take_stays_the_callers(void **state)
@@ -293,6 +305,7 @@ static void our_own_mistakes_abort(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		tp_case(a_key_is_never_left_out_in_silence),
 		tp_case(what_a_transport_did_not_take_stays_the_callers),
 		tp_case(a_completed_operation_may_be_posted_again),
 		tp_case(the_first_error_is_kept),
