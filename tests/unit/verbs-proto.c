@@ -27,7 +27,7 @@ static struct verbs_msg example(uint8_t type)
 		msg.hello.hello.mode = WEFT_MODE_WRITE;
 		msg.hello.hello.epoch = 77;
 		snprintf(msg.hello.hello.name, sizeof(msg.hello.hello.name), "alice");
-		msg.hello.proof[31] = 9;
+		msg.hello.sealed[31] = 9;
 		memset(msg.hello.region, 'r', VERBS_REGION_MAX);
 		break;
 	case VERBS_WAIT:
@@ -74,6 +74,15 @@ static struct verbs_msg example(uint8_t type)
 		msg.cookie = 5;
 		msg.reply.error = -ENOSPC;
 		break;
+	case VERBS_START:
+		msg.start.version = VERBS_PROOF_VERSION;
+		memset(msg.start.nonce, 0x5b, sizeof(msg.start.nonce));
+		memset(msg.start.identity, 'i', VERBS_IDENTITY_MAX);
+		break;
+	case VERBS_CHALLENGE:
+		memset(msg.challenge.nonce, 0x5c, sizeof(msg.challenge.nonce));
+		msg.challenge.session = UINT64_C(0x0123456789abcdef);
+		break;
 	default:
 		break;
 	}
@@ -82,7 +91,7 @@ static struct verbs_msg example(uint8_t type)
 
 static void every_message_survives_the_trip(void **state)
 {
-	for (uint8_t type = VERBS_HELLO; type <= VERBS_BYE; type++) {
+	for (uint8_t type = VERBS_HELLO; type <= VERBS_CHALLENGE; type++) {
 		uint8_t buf[VERBS_MSG_MAX], again[VERBS_MSG_MAX];
 		struct verbs_msg msg = example(type), back = {0};
 		size_t len = verbs_pack(&msg, buf);
@@ -119,7 +128,7 @@ static void fields_arrive_as_they_left(void **state)
 
 static void every_other_length_is_refused(void **state)
 {
-	for (uint8_t type = VERBS_HELLO; type <= VERBS_BYE; type++) {
+	for (uint8_t type = VERBS_HELLO; type <= VERBS_CHALLENGE; type++) {
 		uint8_t buf[VERBS_MSG_MAX + 1] = {0};
 		struct verbs_msg msg = example(type), back;
 		size_t len = verbs_pack(&msg, buf);
@@ -332,26 +341,92 @@ static void a_refusal_cannot_drive_a_terminal(void **state)
 
 static void private_data_is_checked_and_may_be_padded(void **state)
 {
-	uint8_t token[VERBS_TOKEN_BYTES], back[VERBS_TOKEN_BYTES], buf[56] = {0};
-	enum verbs_purpose purpose;
+	uint8_t token[VERBS_TOKEN_BYTES], buf[VERBS_PROVED_BYTES] = {0};
+	struct verbs_private back;
 
 	memset(token, 3, sizeof(token));
 	verbs_pack_private(VERBS_DATA, token, buf);
-	assert_int_equal(verbs_unpack_private(buf, sizeof(buf), &purpose, back), 0);
-	assert_int_equal(purpose, VERBS_DATA);
-	assert_memory_equal(token, back, sizeof(token));
+	assert_int_equal(verbs_unpack_private(buf, sizeof(buf), &back), 0);
+	assert_int_equal(back.purpose, VERBS_DATA);
+	assert_memory_equal(token, back.token, sizeof(token));
 	for (size_t n = 0; n < VERBS_PRIVATE_BYTES; n++)
-		assert_int_equal(verbs_unpack_private(buf, n, &purpose, back), -EPROTO);
-	assert_int_equal(verbs_unpack_private(NULL, 56, &purpose, back), -EPROTO);
+		assert_int_equal(verbs_unpack_private(buf, n, &back), -EPROTO);
+	assert_int_equal(verbs_unpack_private(NULL, 56, &back), -EPROTO);
 	buf[5] = 9;
-	assert_int_equal(verbs_unpack_private(buf, sizeof(buf), &purpose, back), -EPROTO);
+	assert_int_equal(verbs_unpack_private(buf, sizeof(buf), &back), -EPROTO);
 	buf[4] = 9;
-	assert_int_equal(verbs_unpack_private(buf, sizeof(buf), &purpose, back), -EPROTONOSUPPORT);
+	assert_int_equal(verbs_unpack_private(buf, sizeof(buf), &back), -EPROTONOSUPPORT);
 	/* A control connection has no token to give away. */
 	verbs_pack_private(VERBS_CONTROL, token, buf);
-	assert_int_equal(verbs_unpack_private(buf, sizeof(buf), &purpose, back), 0);
-	for (size_t i = 0; i < sizeof(back); i++)
-		assert_int_equal(back[i], 0);
+	assert_int_equal(verbs_unpack_private(buf, sizeof(buf), &back), 0);
+	for (size_t i = 0; i < sizeof(back.token); i++)
+		assert_int_equal(back.token[i], 0);
+}
+
+static void a_proved_request_does_not_have_the_token(void **state)
+{
+	struct verbs_private wants = {.session = UINT64_C(0x0102030405060708),
+		.counter = UINT64_C(0x1112131415161718)};
+	struct verbs_private back = {0};
+	uint8_t buf[VERBS_PROVED_BYTES];
+
+	memset(wants.token, 0xee, sizeof(wants.token));
+	memset(wants.mac, 0xdd, sizeof(wants.mac));
+	verbs_pack_proved(&wants, buf);
+	assert_int_equal(verbs_unpack_private(buf, sizeof(buf), &back), 0);
+	assert_true(back.purpose == VERBS_PROVED && back.session == wants.session &&
+		back.counter == wants.counter);
+	assert_memory_equal(back.mac, wants.mac, sizeof(back.mac));
+	for (size_t i = 0; i < sizeof(buf); i++)
+		assert_int_not_equal(buf[i], 0xee);
+	for (size_t n = 0; n < sizeof(buf); n++)
+		assert_int_equal(verbs_unpack_private(buf, n, &back), -EPROTO);
+}
+
+static void who_starts_has_a_name_that_can_be_shown(void **state)
+{
+	static const char *const bad[] = {" ", "a\n", "\x1b[2J", "\xff"};
+	struct verbs_msg msg = example(VERBS_START), back;
+	uint8_t buf[VERBS_MSG_MAX];
+
+	size_t len = verbs_pack(&msg, buf);
+	assert_int_equal(verbs_unpack(buf, len, &back), 0);
+	assert_string_equal(back.start.identity, msg.start.identity);
+	assert_true(back.start.version == VERBS_PROOF_VERSION && back.start.unknown == 0);
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(bad); i++) {
+		strcpy(msg.start.identity, bad[i]);
+		assert_int_equal(verbs_unpack(buf, verbs_pack(&msg, buf), &back), -EPROTO);
+	}
+	/* None, and one that is longer than the message. */
+	strcpy(msg.start.identity, "box-1");
+	len = verbs_pack(&msg, buf);
+	for (unsigned i = 0; i < 256; i++) {
+		buf[49] = (uint8_t)i;
+		assert_int_equal(verbs_unpack(buf, len, &back), i == 5 ? 0 : -EPROTO);
+	}
+}
+
+/* Both may get fields: one that is not known is skipped, named, or ends the session. */
+static void start_and_challenge_may_grow(void **state)
+{
+	for (uint8_t type = VERBS_START; type <= VERBS_CHALLENGE; type++) {
+		for (unsigned must = 0; must <= 1; must++) {
+			const uint8_t more[] = {must ? 0x80 : 0, 200, 0, 3, 'a', 'b', 'c'};
+			struct verbs_msg msg = example(type), back;
+			uint8_t buf[VERBS_MSG_MAX];
+			size_t len = verbs_pack(&msg, buf);
+
+			memcpy(buf + len, more, sizeof(more));
+			len += sizeof(more);
+			buf[6] = (uint8_t)(len >> 8);
+			buf[7] = (uint8_t)len;
+			int r = verbs_unpack(buf, len, &back);
+			if (type == VERBS_CHALLENGE)
+				assert_int_equal(r, must ? -EPROTONOSUPPORT : 0);
+			else
+				assert_true(r == 0 && back.start.unknown == (must ? 200 : 0));
+		}
+	}
 }
 
 static void rejections_carry_errors_and_nothing_else(void **state)
@@ -379,7 +454,7 @@ static void spoilt_messages_are_refused_or_sound(void **state)
 
 	for (int round = 0; round < 20000; round++) {
 		uint8_t buf[VERBS_MSG_MAX];
-		struct verbs_msg msg = example((uint8_t)(1 + round % VERBS_BYE)), back;
+		struct verbs_msg msg = example((uint8_t)(1 + round % VERBS_CHALLENGE)), back;
 		size_t len = verbs_pack(&msg, buf);
 
 		for (int i = rand_r(&seed) % 4; i >= 0; i--)
@@ -406,7 +481,7 @@ static void spoilt_messages_are_refused_or_sound(void **state)
 			assert_true(back.refuse.error < 0);
 			break;
 		default:
-			assert_in_range(back.type, VERBS_HELLO, VERBS_BYE);
+			assert_in_range(back.type, VERBS_HELLO, VERBS_CHALLENGE);
 		}
 	}
 	assert_true(nr_good > 0);
@@ -425,6 +500,9 @@ int main(void)
 		cmocka_unit_test(ranges_belong_to_a_flush_and_are_counted),
 		cmocka_unit_test(a_refusal_cannot_drive_a_terminal),
 		cmocka_unit_test(private_data_is_checked_and_may_be_padded),
+		cmocka_unit_test(a_proved_request_does_not_have_the_token),
+		cmocka_unit_test(who_starts_has_a_name_that_can_be_shown),
+		cmocka_unit_test(start_and_challenge_may_grow),
 		cmocka_unit_test(rejections_carry_errors_and_nothing_else),
 		cmocka_unit_test(spoilt_messages_are_refused_or_sound),
 	};

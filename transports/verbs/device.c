@@ -188,6 +188,31 @@ void verbs_address_text(const struct sockaddr *address, char *buf, size_t len)
 	}
 }
 
+/* The port. */
+static uint16_t end_of(const struct sockaddr *address, uint8_t ret[16])
+{
+	if (address->sa_family == AF_INET6) {
+		const struct sockaddr_in6 *in6 = (const void *)address;
+
+		memcpy(ret, &in6->sin6_addr, 16);
+		return ntohs(in6->sin6_port);
+	}
+	const struct sockaddr_in *in = (const void *)address;
+
+	memset(ret, 0, 10);
+	memset(ret + 10, 0xff, 2);
+	memcpy(ret + 12, &in->sin_addr, 4);
+	return ntohs(in->sin_port);
+}
+
+void verbs_ends_of(struct rdma_cm_id *id, bool donor, struct verbs_ends *ret)
+{
+	const struct sockaddr *here = rdma_get_local_addr(id), *there = rdma_get_peer_addr(id);
+
+	end_of(donor ? there : here, ret->borrower);
+	ret->donor_port = end_of(donor ? here : there, ret->donor);
+}
+
 /*
  * The index of our GID in the port's table, or -1.  An address has an entry for RoCE v1 and one for
  * v2: the kernel takes v2.
@@ -317,7 +342,7 @@ int verbs_bufs_post_recv(struct verbs_bufs *bufs, struct ibv_qp *qp, unsigned i,
 }
 
 int verbs_bufs_send(struct verbs_bufs *bufs, struct ibv_qp *qp, const struct verbs_msg *msg,
-	uint64_t wr_base)
+	struct verbs_proof *proof, uint64_t wr_base)
 {
 	unsigned i = bufs->nr_recv;
 
@@ -325,9 +350,13 @@ int verbs_bufs_send(struct verbs_bufs *bufs, struct ibv_qp *qp, const struct ver
 		i++;
 	if (i == bufs->nr)
 		return -EAGAIN;
+	uint8_t *buf = verbs_bufs_at(bufs, i);
+	int r = verbs_proof_mark(proof, buf, verbs_pack(msg, buf));
+	if (r < 0)
+		return r;
 	struct ibv_sge sge = {
-		.addr = (uintptr_t)verbs_bufs_at(bufs, i),
-		.length = (uint32_t)verbs_pack(msg, verbs_bufs_at(bufs, i)),
+		.addr = (uintptr_t)buf,
+		.length = (uint32_t)r,
 		.lkey = bufs->mr->lkey,
 	};
 	struct ibv_send_wr wr = {
@@ -337,7 +366,7 @@ int verbs_bufs_send(struct verbs_bufs *bufs, struct ibv_qp *qp, const struct ver
 		.opcode = IBV_WR_SEND,
 		.send_flags = IBV_SEND_SIGNALED,
 	}, *bad;
-	int r = ibv_post_send(qp, &wr, &bad);
+	r = ibv_post_send(qp, &wr, &bad);
 	if (r != 0)
 		return -r;
 	bufs->busy[i] = true;

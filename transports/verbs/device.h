@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #include "fabric/base/error.h"
-#include "transports/verbs/proto.h"
+#include "transports/verbs/proof.h"
 
 enum {
 	/*
@@ -54,6 +54,8 @@ void verbs_set_timeout(struct rdma_cm_id *id);
 
 /* Shown to people: "rxe0 gid 1 10.9.0.1:20049 -> 10.9.0.2:20049", of an id whose route is known. */
 void verbs_path_text(struct rdma_cm_id *id, char *buf, size_t len);
+/* The ends of a connection that is established, or being accepted; `donor`: we are the donor. */
+void verbs_ends_of(struct rdma_cm_id *id, bool donor, struct verbs_ends *ret);
 /* "10.9.0.2:20049" */
 void verbs_address_text(const struct sockaddr *address, char *buf, size_t len);
 
@@ -97,11 +99,12 @@ static inline uint8_t *verbs_bufs_at(struct verbs_bufs *bufs, unsigned i)
 	return bufs->data + (size_t)i * VERBS_MSG_MAX;
 }
 /*
- * Packs and sends.  wr_id: wr_base + the number of the buffer, which verbs_bufs_sent() gives back
- * at its completion.  0; -EAGAIN: no buffer is free; or -errno.
+ * Packs and sends, with the tag that the proof asks for.  wr_id: wr_base + the number of the
+ * buffer, which verbs_bufs_sent() gives back at its completion.  0; -EAGAIN: no buffer is free; or
+ * -errno.
  */
 int verbs_bufs_send(struct verbs_bufs *bufs, struct ibv_qp *qp, const struct verbs_msg *msg,
-	uint64_t wr_base);
+	struct verbs_proof *proof, uint64_t wr_base);
 void verbs_bufs_sent(struct verbs_bufs *bufs, unsigned i);
 /* Nothing is on its way. */
 bool verbs_bufs_all_sent(const struct verbs_bufs *bufs);

@@ -36,13 +36,13 @@ struct wire_hello {
 	uint8_t mode; /* enum weft_mode */
 	uint8_t version; /* 0, or 1: fields follow */
 	uint16_t region_len;
-	uint8_t proof[VERBS_PROOF_BYTES];
+	uint8_t sealed[VERBS_SEALED_BYTES];
 	char name[WEFT_NAME_MAX + 1];
 	/* the region's name, region_len bytes; then fields */
 } PACKED;
 _Static_assert(sizeof(struct wire_hello) == 148, "hello");
-_Static_assert(sizeof(struct wire_hello) + VERBS_REGION_MAX + VERBS_FIELDS_MAX <= VERBS_MSG_MAX,
-	"hello fits");
+_Static_assert(sizeof(struct wire_hello) + VERBS_REGION_MAX + VERBS_FIELDS_MAX + VERBS_TAG_BYTES <=
+	VERBS_MSG_MAX, "hello fits");
 
 struct wire_field {
 	uint16_t number;
@@ -93,7 +93,7 @@ struct wire_chunks {
 	/* nr struct wire_chunk */
 } PACKED;
 _Static_assert(sizeof(struct wire_chunks) + VERBS_CHUNKS_PER_MESSAGE * sizeof(struct wire_chunk) <=
-	VERBS_MSG_MAX, "chunks fit");
+	VERBS_MSG_MAX - VERBS_TAG_BYTES, "chunks fit");
 
 struct wire_request {
 	struct wire_head head;
@@ -111,7 +111,7 @@ struct wire_range {
 	uint64_t off, len;
 } PACKED;
 _Static_assert(sizeof(struct wire_request) + VERBS_RANGES_PER_MESSAGE * sizeof(struct wire_range) <=
-	VERBS_MSG_MAX, "ranges fit");
+	VERBS_MSG_MAX - VERBS_TAG_BYTES, "ranges fit");
 
 struct wire_bye {
 	struct wire_head head;
@@ -124,6 +124,24 @@ struct wire_reply {
 	uint32_t error;
 } PACKED;
 
+struct wire_start {
+	struct wire_head head;
+	uint8_t nonce[VERBS_NONCE_BYTES];
+	uint8_t version;
+	uint8_t identity_len;
+	uint16_t reserved;
+	/* the identity, identity_len bytes; then fields */
+} PACKED;
+_Static_assert(sizeof(struct wire_start) + VERBS_IDENTITY_MAX <= VERBS_START_MAX, "start fits");
+
+struct wire_challenge {
+	struct wire_head head;
+	uint8_t nonce[VERBS_NONCE_BYTES];
+	uint64_t session;
+	/* fields */
+} PACKED;
+_Static_assert(sizeof(struct wire_challenge) <= VERBS_START_MAX, "challenge fits");
+
 struct wire_private {
 	uint32_t magic;
 	uint8_t version;
@@ -132,6 +150,29 @@ struct wire_private {
 	uint8_t token[VERBS_TOKEN_BYTES];
 } PACKED;
 _Static_assert(sizeof(struct wire_private) == VERBS_PRIVATE_BYTES, "private data");
+
+/* The same for VERBS_PROVED. */
+struct wire_proved {
+	uint32_t magic;
+	uint8_t version;
+	uint8_t purpose;
+	uint16_t reserved;
+	uint64_t session, counter;
+	uint8_t mac[VERBS_TAG_BYTES];
+} PACKED;
+_Static_assert(sizeof(struct wire_proved) == VERBS_PROVED_BYTES, "private data with a MAC");
+
+struct wire_ends {
+	uint8_t borrower[16], donor[16];
+	uint16_t donor_port;
+} PACKED;
+_Static_assert(sizeof(struct wire_ends) == VERBS_ENDS_BYTES, "ends");
+
+struct wire_maced {
+	uint8_t token[VERBS_TOKEN_BYTES];
+	uint64_t session, counter;
+} PACKED;
+_Static_assert(sizeof(struct wire_maced) == VERBS_MACED_BYTES, "what the MAC is of");
 
 struct wire_reject {
 	uint32_t magic;
@@ -241,7 +282,7 @@ static size_t pack_hello(const struct verbs_msg *msg, uint8_t *buf)
 	wire->epoch = htobe64(hello->version0 && !hello->epoch ? hello->expect : hello->epoch);
 	wire->mode = (uint8_t)hello->mode;
 	wire->region_len = htobe16((uint16_t)region_len);
-	memcpy(wire->proof, msg->hello.proof, sizeof(wire->proof));
+	memcpy(wire->sealed, msg->hello.sealed, sizeof(wire->sealed));
 	/* Zeros behind the end: nothing of our memory travels. */
 	memcpy(wire->name, hello->name, strnlen(hello->name, WEFT_NAME_MAX));
 	memcpy(buf + sizeof(*wire), msg->hello.region, region_len);
@@ -340,6 +381,28 @@ static size_t pack_request(const struct verbs_msg *msg, uint8_t *buf)
 	return sizeof(*wire) + msg->request.nr_ranges * sizeof(struct wire_range);
 }
 
+static size_t pack_start(const struct verbs_msg *msg, uint8_t *buf)
+{
+	struct wire_start *wire = (void *)buf;
+	size_t len = strlen(msg->start.identity);
+
+	assert(len > 0 && len <= VERBS_IDENTITY_MAX);
+	memcpy(wire->nonce, msg->start.nonce, sizeof(wire->nonce));
+	wire->version = msg->start.version;
+	wire->identity_len = (uint8_t)len;
+	memcpy(buf + sizeof(*wire), msg->start.identity, len);
+	return sizeof(*wire) + len;
+}
+
+static size_t pack_challenge(const struct verbs_msg *msg, uint8_t *buf)
+{
+	struct wire_challenge *wire = (void *)buf;
+
+	memcpy(wire->nonce, msg->challenge.nonce, sizeof(wire->nonce));
+	wire->session = htobe64(msg->challenge.session);
+	return sizeof(*wire);
+}
+
 size_t verbs_pack(const struct verbs_msg *msg, uint8_t *buf)
 {
 	struct wire_head *head = (void *)buf;
@@ -375,6 +438,12 @@ size_t verbs_pack(const struct verbs_msg *msg, uint8_t *buf)
 	case VERBS_REPLY:
 		((struct wire_reply *)buf)->error = error_to_wire(msg->reply.error);
 		len = sizeof(struct wire_reply);
+		break;
+	case VERBS_START:
+		len = pack_start(msg, buf);
+		break;
+	case VERBS_CHALLENGE:
+		len = pack_challenge(msg, buf);
 		break;
 	default:
 		assert(msg->type == VERBS_BYE);
@@ -490,7 +559,7 @@ static int unpack_hello(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 		    &hello, &ret->hello.unknown) < 0)
 		return -EPROTO;
 	ret->hello.hello = hello;
-	memcpy(ret->hello.proof, wire->proof, sizeof(wire->proof));
+	memcpy(ret->hello.sealed, wire->sealed, sizeof(wire->sealed));
 	memcpy(ret->hello.region, region, region_len);
 	ret->hello.region[region_len] = '\0';
 	return 0;
@@ -612,6 +681,57 @@ static int unpack_request(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 	return 0;
 }
 
+/* None is known yet.  The first that must be goes into *ret_unknown; 0, or -EPROTO. */
+static int skip_fields(const uint8_t *p, size_t left, uint16_t *ret_unknown)
+{
+	const uint8_t *value;
+	uint16_t number;
+	size_t len;
+
+	*ret_unknown = 0;
+	while (left > 0) {
+		if (!next_field(&p, &left, &number, &value, &len))
+			return -EPROTO;
+		if ((number & VERBS_FIELD_MUST) && *ret_unknown == 0)
+			*ret_unknown = number & (uint16_t)~VERBS_FIELD_MUST;
+	}
+	return 0;
+}
+
+static int unpack_start(const uint8_t *buf, size_t len, struct verbs_msg *ret)
+{
+	const struct wire_start *wire = (const void *)buf;
+
+	if (len < sizeof(*wire) || len > VERBS_START_MAX)
+		return -EPROTO;
+	size_t identity_len = wire->identity_len, left = len - sizeof(*wire);
+	const uint8_t *identity = buf + sizeof(*wire);
+	if (identity_len == 0 || identity_len > VERBS_IDENTITY_MAX || identity_len > left)
+		return -EPROTO;
+	for (size_t i = 0; i < identity_len; i++)
+		if (identity[i] < '!' || identity[i] > '~')
+			return -EPROTO;
+	ret->start.version = wire->version;
+	memcpy(ret->start.nonce, wire->nonce, sizeof(wire->nonce));
+	memcpy(ret->start.identity, identity, identity_len);
+	ret->start.identity[identity_len] = '\0';
+	return skip_fields(identity + identity_len, left - identity_len, &ret->start.unknown);
+}
+
+static int unpack_challenge(const uint8_t *buf, size_t len, struct verbs_msg *ret)
+{
+	const struct wire_challenge *wire = (const void *)buf;
+	uint16_t unknown;
+
+	if (len < sizeof(*wire) || len > VERBS_START_MAX)
+		return -EPROTO;
+	memcpy(ret->challenge.nonce, wire->nonce, sizeof(wire->nonce));
+	ret->challenge.session = be64toh(wire->session);
+	if (skip_fields(buf + sizeof(*wire), len - sizeof(*wire), &unknown) < 0)
+		return -EPROTO;
+	return unknown ? -EPROTONOSUPPORT : 0;
+}
+
 static int unpack_body(const uint8_t *buf, size_t len, struct verbs_msg *msg)
 {
 	switch (msg->type) {
@@ -646,6 +766,10 @@ static int unpack_body(const uint8_t *buf, size_t len, struct verbs_msg *msg)
 			return -EPROTO;
 		msg->bye.changed = ((const struct wire_bye *)buf)->changed;
 		return 0;
+	case VERBS_START:
+		return unpack_start(buf, len, msg);
+	case VERBS_CHALLENGE:
+		return unpack_challenge(buf, len, msg);
 	default:
 		return -EPROTO;
 	}
@@ -685,10 +809,24 @@ void verbs_pack_private(enum verbs_purpose purpose, const uint8_t token[VERBS_TO
 	memcpy(buf, &wire, sizeof(wire));
 }
 
-int verbs_unpack_private(const void *buf, size_t len, enum verbs_purpose *ret,
-	uint8_t ret_token[VERBS_TOKEN_BYTES])
+void verbs_pack_proved(const struct verbs_private *wants, uint8_t buf[VERBS_PROVED_BYTES])
+{
+	struct wire_proved wire = {
+		.magic = htobe32(VERBS_MAGIC),
+		.version = VERBS_VERSION,
+		.purpose = VERBS_PROVED,
+		.session = htobe64(wants->session),
+		.counter = htobe64(wants->counter),
+	};
+
+	memcpy(wire.mac, wants->mac, sizeof(wire.mac));
+	memcpy(buf, &wire, sizeof(wire));
+}
+
+int verbs_unpack_private(const void *buf, size_t len, struct verbs_private *ret)
 {
 	struct wire_private wire;
+	struct wire_proved proved;
 
 	if (!buf || len < sizeof(wire))
 		return -EPROTO;
@@ -697,11 +835,44 @@ int verbs_unpack_private(const void *buf, size_t len, enum verbs_purpose *ret,
 		return -EPROTO;
 	if (wire.version != VERBS_VERSION)
 		return -EPROTONOSUPPORT;
-	if (wire.purpose != VERBS_CONTROL && wire.purpose != VERBS_DATA)
+	struct verbs_private wants = {.purpose = (enum verbs_purpose)wire.purpose};
+	switch (wire.purpose) {
+	case VERBS_CONTROL:
+		break;
+	case VERBS_DATA:
+		memcpy(wants.token, wire.token, sizeof(wire.token));
+		break;
+	case VERBS_PROVED:
+		if (len < sizeof(proved))
+			return -EPROTO;
+		memcpy(&proved, buf, sizeof(proved));
+		wants.session = be64toh(proved.session);
+		wants.counter = be64toh(proved.counter);
+		memcpy(wants.mac, proved.mac, sizeof(proved.mac));
+		break;
+	default:
 		return -EPROTO;
-	*ret = (enum verbs_purpose)wire.purpose;
-	memcpy(ret_token, wire.token, sizeof(wire.token));
+	}
+	*ret = wants;
 	return 0;
+}
+
+void verbs_pack_ends(const struct verbs_ends *ends, uint8_t buf[VERBS_ENDS_BYTES])
+{
+	struct wire_ends wire = {.donor_port = htobe16(ends->donor_port)};
+
+	memcpy(wire.borrower, ends->borrower, sizeof(wire.borrower));
+	memcpy(wire.donor, ends->donor, sizeof(wire.donor));
+	memcpy(buf, &wire, sizeof(wire));
+}
+
+void verbs_pack_maced(const uint8_t token[VERBS_TOKEN_BYTES], uint64_t session, uint64_t counter,
+	uint8_t buf[VERBS_MACED_BYTES])
+{
+	struct wire_maced wire = {.session = htobe64(session), .counter = htobe64(counter)};
+
+	memcpy(wire.token, token, sizeof(wire.token));
+	memcpy(buf, &wire, sizeof(wire));
 }
 
 void verbs_pack_reject(int error, uint8_t buf[VERBS_REJECT_BYTES])

@@ -11,12 +11,14 @@
  *     borrower                                     donor
  *     REQ (private data: control)        ->
  *                                        <-        REP
+ *     START                              ->                  (with a key alone)
+ *                                        <-        CHALLENGE (the same)
  *     HELLO                              ->
  *                                        <-        WAIT …   (memory is being registered)
  *                                        <-        GRANT, or REFUSE
  *     GET_CHUNKS                         ->
  *                                        <-        CHUNKS   (until all are known)
- *     REQ (private data: data, token)    ->
+ *     REQ (private data: data, token)    ->                  (with a key: proved, MAC)
  *                                        <-        REP
  *     REQUEST                            ->
  *                                        <-        REPLY
@@ -27,6 +29,9 @@
  * length; one that is not known is skipped, unless it says that it must not be: then the hello is
  * refused by its number.  A HELLO of version 0 (hello.h) has none, and is granted without.
  * unpack() trusts nothing: what it lets through has every length and count inside its bounds.
+ *
+ * With a key (transports/verbs/proof.h) each message from the CHALLENGE on has a tag behind it,
+ * which its length does not count; pack() and unpack() do not see it.
  * weft-protocol(7) has all of this for other implementations; tests/unit/protocol-manual.c holds
  * its tables against this file.  Pure functions; any thread.
  */
@@ -43,18 +48,24 @@ enum {
 	VERBS_MAGIC = 0x57454654, /* "WEFT" */
 	VERBS_VERSION = 1,
 	VERBS_TOKEN_BYTES = 16,
-	VERBS_PROOF_BYTES = 32,
+	VERBS_NONCE_BYTES = 32,  /* of START and CHALLENGE */
+	VERBS_TAG_BYTES = 32,    /* behind a message */
+	VERBS_SEALED_BYTES = 32, /* an id under the seal */
+	VERBS_IDENTITY_MAX = 65, /* of a START */
+	VERBS_PROOF_VERSION = 1,
 	VERBS_REGION_MAX = 4096,
 	VERBS_TEXT_MAX = 400,
 	VERBS_OFFERS_MAX = 63,
 	VERBS_CHUNKS_PER_MESSAGE = 256,
 	VERBS_MAX_CHUNKS = 1 << 20, /* 512 TiB of chunks of 512 MiB */
 	VERBS_FIELDS_MAX = 96,      /* bytes of them behind a HELLO or GRANT of ours */
-	/* the longest message: HELLO with the longest name and fields */
-	VERBS_MSG_MAX = 4352,
+	/* the longest message: HELLO with the longest name and fields, and a tag behind it */
+	VERBS_MSG_MAX = 4384,
+	VERBS_START_MAX = 256,      /* bytes of a START or CHALLENGE */
 	VERBS_RANGES_PER_MESSAGE = 256,
 	VERBS_REQUESTS = 8,         /* REQUESTs without a REPLY at most */
-	VERBS_PRIVATE_BYTES = 24,   /* of a REQ; rdma_cm has room for 56 */
+	VERBS_PRIVATE_BYTES = 24,   /* of a REQ */
+	VERBS_PROVED_BYTES = 56,    /* of one with a MAC; rdma_cm has room for no more */
 	VERBS_REJECT_BYTES = 8,     /* of a REJ */
 };
 
@@ -68,6 +79,8 @@ enum verbs_msg_type {
 	VERBS_REQUEST,
 	VERBS_REPLY,
 	VERBS_BYE,
+	VERBS_START,
+	VERBS_CHALLENGE,
 };
 
 enum verbs_request_kind {
@@ -107,7 +120,8 @@ struct verbs_msg {
 	union {
 		struct {
 			struct weft_hello hello; /* never anonymous */
-			uint8_t proof[VERBS_PROOF_BYTES]; /* zeros until there are keys */
+			/* with a key the id is in here, and zeros in the hello; else zeros */
+			uint8_t sealed[VERBS_SEALED_BYTES];
 			/* NUL-terminated, otherwise a peer's bytes */
 			char region[VERBS_REGION_MAX + 1];
 			uint16_t unknown; /* a field that must not be skipped; 0: none */
@@ -159,6 +173,16 @@ struct verbs_msg {
 		struct {
 			bool changed; /* WRITEs since the last FLUSH: nobody said where */
 		} bye;
+		struct {
+			uint8_t nonce[VERBS_NONCE_BYTES];
+			uint8_t version; /* of the proof; the rest means nothing in another */
+			char identity[VERBS_IDENTITY_MAX + 1]; /* printable, otherwise a peer's */
+			uint16_t unknown; /* as in a HELLO */
+		} start;
+		struct {
+			uint8_t nonce[VERBS_NONCE_BYTES];
+			uint64_t session; /* a public number, for the data connection */
+		} challenge;
 	};
 };
 
@@ -174,13 +198,40 @@ size_t verbs_pack(const struct verbs_msg *msg, uint8_t *buf);
 int verbs_unpack(const uint8_t *buf, size_t len, struct verbs_msg *ret);
 
 /* What a connection request is for. */
-enum verbs_purpose { VERBS_CONTROL = 1, VERBS_DATA = 2 };
+enum verbs_purpose {
+	VERBS_CONTROL = 1,
+	VERBS_DATA = 2,   /* without a key: the token says which session's */
+	VERBS_PROVED = 3, /* the same with a key: its session's number, and a MAC */
+};
 
+struct verbs_private {
+	enum verbs_purpose purpose;
+	uint8_t token[VERBS_TOKEN_BYTES]; /* DATA; all zeros for the others */
+	/* PROVED */
+	uint64_t session, counter; /* the counter goes up with each request for the session */
+	uint8_t mac[VERBS_TAG_BYTES];
+};
+
+/* CONTROL, or DATA with its token. */
 void verbs_pack_private(enum verbs_purpose purpose, const uint8_t token[VERBS_TOKEN_BYTES],
 	uint8_t buf[VERBS_PRIVATE_BYTES]);
-/* As verbs_unpack().  len may be more than needed: rdma_cm pads.  token: all zeros for CONTROL. */
-int verbs_unpack_private(const void *buf, size_t len, enum verbs_purpose *ret,
-	uint8_t ret_token[VERBS_TOKEN_BYTES]);
+/* PROVED. */
+void verbs_pack_proved(const struct verbs_private *wants, uint8_t buf[VERBS_PROVED_BYTES]);
+/* As verbs_unpack().  len may be more than needed: rdma_cm pads. */
+int verbs_unpack_private(const void *buf, size_t len, struct verbs_private *ret);
+/* Whom the connection is between: IPv6 addresses, those of IPv4 as ::ffff:a.b.c.d. */
+struct verbs_ends {
+	uint8_t borrower[16], donor[16];
+	uint16_t donor_port;
+};
+
+enum { VERBS_ENDS_BYTES = 34 };
+void verbs_pack_ends(const struct verbs_ends *ends, uint8_t buf[VERBS_ENDS_BYTES]);
+
+/* What the MAC of a PROVED request is of. */
+enum { VERBS_MACED_BYTES = VERBS_TOKEN_BYTES + 16 };
+void verbs_pack_maced(const uint8_t token[VERBS_TOKEN_BYTES], uint64_t session, uint64_t counter,
+	uint8_t buf[VERBS_MACED_BYTES]);
 
 /* Why a connection was not even accepted: a negative errno, as in REFUSE. */
 void verbs_pack_reject(int error, uint8_t buf[VERBS_REJECT_BYTES]);

@@ -64,11 +64,17 @@ int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn 
 				   : 0;
 	if (r < 0)
 		return r;
+	if (target->key && target->hello.version0)
+		return weft_error_set(err, EPROTONOSUPPORT,
+			"the donor is of a version of weft that knows no keys; upgrade it");
 	struct verbs_conn *conn = calloc(1, sizeof(*conn));
 	if (!conn)
 		return weft_error_set(err, ENOMEM, no_memory);
 	conn->tp = verbs;
 	conn->hello = target->hello;
+	conn->keyed = target->key != NULL;
+	if (target->key)
+		conn->key = *target->key;
 	conn->answer_ms = target->answer_ms;
 	conn->timeout_ms =
 		target->connect_timeout_ms ? target->connect_timeout_ms : DEFAULT_TIMEOUT_MS;
@@ -220,16 +226,25 @@ static int take_data_qp(struct verbs_conn *conn, struct weft_error *err)
 
 static int connect_id(struct verbs_conn *conn, struct rdma_cm_id *id, enum verbs_purpose purpose)
 {
-	uint8_t private_data[VERBS_PRIVATE_BYTES];
+	struct verbs_private wants = {.session = conn->proof.session, .counter = 1};
+	uint8_t private_data[VERBS_PROVED_BYTES];
 	struct rdma_conn_param param = {
 		.private_data = private_data,
-		.private_data_len = sizeof(private_data),
+		.private_data_len = VERBS_PRIVATE_BYTES,
 		.retry_count = VERBS_RETRIES,
 		.rnr_retry_count = VERBS_RETRIES,
 	};
 	struct ibv_device_attr attr;
 
 	verbs_pack_private(purpose, conn->token, private_data);
+	if (purpose == VERBS_DATA && conn->keyed) {
+		if (verbs_proof_request(&conn->proof.keys, conn->token, &wants) < 0) {
+			errno = EIO;
+			return -1;
+		}
+		verbs_pack_proved(&wants, private_data);
+		param.private_data_len = VERBS_PROVED_BYTES;
+	}
 	if (purpose == VERBS_DATA) {
 		if (ibv_query_device(id->verbs, &attr) != 0)
 			return -1;
@@ -280,7 +295,6 @@ static void take_device(struct verbs_conn *conn)
 bool verbs_connect_step(struct verbs_conn *conn, const struct rdma_cm_event *event)
 {
 	bool data = event->id == conn->data;
-	struct verbs_msg hello = {.type = VERBS_HELLO};
 	struct weft_error err;
 	int r = 0;
 
@@ -314,11 +328,7 @@ bool verbs_connect_step(struct verbs_conn *conn, const struct rdma_cm_event *eve
 		} else {
 			conn->control_established = true;
 			verbs_set_timer(conn, conn->timeout_ms);
-			conn->phase = VERBS_PHASE_GRANT;
-			hello.hello.hello = conn->hello;
-			snprintf(hello.hello.region, sizeof(hello.hello.region), "%s",
-				conn->region);
-			r = verbs_send(conn, &hello);
+			r = verbs_say_hello(conn);
 		}
 		if (r < 0)
 			verbs_fail(conn, -r, "cannot use the connection to %s: %s", conn->peer,
@@ -336,6 +346,7 @@ static const char *const waits_for[] = {
 	[VERBS_PHASE_DEVICE] = "our memory's registration",
 	[VERBS_PHASE_ROUTE] = "the way there",
 	[VERBS_PHASE_CONNECT] = "an answer",
+	[VERBS_PHASE_CHALLENGE] = "a proof of the key",
 	[VERBS_PHASE_GRANT] = "a grant",
 	[VERBS_PHASE_CHUNKS] = "the memory's keys",
 	[VERBS_PHASE_DATA_ADDR] = "the way there, again",
@@ -462,6 +473,11 @@ void verbs_on_message(struct verbs_conn *conn)
 	bool expected = false;
 
 	switch (msg->type) {
+	case VERBS_CHALLENGE:
+		expected = conn->phase == VERBS_PHASE_CHALLENGE;
+		if (expected)
+			verbs_on_challenge(conn);
+		break;
 	case VERBS_WAIT:
 		expected = conn->phase == VERBS_PHASE_GRANT;
 		if (expected)
@@ -475,7 +491,7 @@ void verbs_on_message(struct verbs_conn *conn)
 	case VERBS_REFUSE:
 		expected = conn->phase < VERBS_PHASE_READY;
 		if (expected)
-			verbs_fail(conn, -msg->refuse.error, "%s", msg->refuse.text);
+			verbs_on_refuse(conn);
 		break;
 	case VERBS_CHUNKS:
 		expected = conn->phase == VERBS_PHASE_CHUNKS;

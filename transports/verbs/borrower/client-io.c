@@ -52,7 +52,8 @@ int verbs_io_init(struct verbs_conn *conn, struct weft_error *err)
 
 int verbs_send(struct verbs_conn *conn, const struct verbs_msg *msg)
 {
-	return verbs_bufs_send(&conn->bufs, conn->control->qp, msg, verbs_wr_id(VERBS_WR_SEND, 0));
+	return verbs_bufs_send(&conn->bufs, conn->control->qp, msg, &conn->proof,
+		verbs_wr_id(VERBS_WR_SEND, 0));
 }
 
 void verbs_ask(struct verbs_conn *conn, struct tp_op *op)

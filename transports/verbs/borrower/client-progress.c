@@ -137,13 +137,10 @@ static void on_last(struct verbs_conn *conn, unsigned i)
 static void on_recv(struct verbs_conn *conn, const struct ibv_wc *wc)
 {
 	unsigned buf = wc->wr_id & 0xffff;
-	int r = verbs_unpack(verbs_bufs_at(&conn->bufs, buf), wc->byte_len, &conn->msg);
+	int r = verbs_receive(conn, verbs_bufs_at(&conn->bufs, buf), wc->byte_len);
 
-	if (r < 0) {
-		verbs_fail(conn, -r, "%s sent %s", conn->peer,
-			r == -EPROTO ? "a malformed message" : "a message of another version");
+	if (r < 0)
 		return;
-	}
 	r = verbs_bufs_post_recv(&conn->bufs, conn->control->qp, buf,
 		verbs_wr_id(VERBS_WR_RECV, buf));
 	if (r < 0)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The borrower's side, private: what each of the files has for the others.  A file uses those above
- * it only: conn.c, then client-io.c (operations out), client-connect.c, client-progress.c, and
- * client.c.
+ * it only: conn.c, then client-io.c (operations out), client-hello.c, client-connect.c,
+ * client-progress.c, and client.c.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_BORROWER_CLIENT_H
 #define WEFT_TRANSPORTS_VERBS_BORROWER_CLIENT_H
@@ -97,6 +97,15 @@ static inline void verbs_set_spin(struct verbs_conn *conn, uint64_t ns)
 	conn->spin_ns = ns;
 	conn->conn.spins = ns > 0;
 }
+
+/* client-hello.c */
+
+/* The control connection is established. */
+int verbs_say_hello(struct verbs_conn *conn);
+/* A message came: into conn->msg.  0; or -errno, and the connection has failed with why. */
+int verbs_receive(struct verbs_conn *conn, const uint8_t *buf, size_t len);
+void verbs_on_challenge(struct verbs_conn *conn);
+void verbs_on_refuse(struct verbs_conn *conn);
 
 /* client-connect.c */
 

@@ -153,5 +153,7 @@ void verbs_conn_free(struct verbs_conn *conn)
 		close(conn->epfd);
 	free(conn->chunks);
 	free(conn->region);
+	weft_key_wipe(&conn->key);
+	verbs_proof_wipe(&conn->proof);
 	free(conn);
 }

@@ -68,6 +68,7 @@ enum verbs_phase {
 	VERBS_PHASE_DEVICE,
 	VERBS_PHASE_ROUTE,         /* control: ROUTE_RESOLVED */
 	VERBS_PHASE_CONNECT,       /* control: ESTABLISHED */
+	VERBS_PHASE_CHALLENGE,     /* with a key: CHALLENGE or REFUSE */
 	VERBS_PHASE_GRANT,         /* GRANT or REFUSE */
 	VERBS_PHASE_CHUNKS,        /* CHUNKS, until all are known */
 	VERBS_PHASE_DATA_ADDR,     /* data: ADDR_RESOLVED */
@@ -118,6 +119,9 @@ struct verbs_conn {
 	char peer[80]; /* for people */
 	char *region;
 	struct weft_hello hello;
+	bool keyed;          /* nothing goes on without a proof */
+	struct weft_key key; /* until it was used */
+	struct verbs_proof proof;
 	uint32_t timeout_ms, answer_ms;
 	struct verbs_lookup *lookup;
 

@@ -108,12 +108,16 @@ static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 	struct verbs_listener *listener = session->listener;
 	const struct weft_hello *hello = &run->msg.hello.hello;
 
+	int r = verbs_run_know(run, err);
+
+	if (r < 0)
+		return r;
 	if (run->msg.hello.unknown)
 		return weft_error_set(err, EPROTONOSUPPORT,
 			"the borrower needs field %u of its hello understood, which this version "
 			"of weft does not know; upgrade the donor",
 			run->msg.hello.unknown);
-	int r = weft_donor_find(listener->donor, &run->peer, run->msg.hello.region,
+	r = weft_donor_find(listener->donor, &run->peer, run->msg.hello.region,
 		&run->region, &run->msg.hello.hello.tenure, err);
 
 	if (r < 0)
@@ -221,6 +225,8 @@ void verbs_run_grant(struct verbs_run *run)
 	run->deadline_ns = verbs_after_ms(listener->config.handshake_ms);
 	pthread_mutex_lock(&listener->lock);
 	memcpy(session->token, token, sizeof(token));
+	session->keys = run->proof.on ? &run->proof.keys : NULL;
+	session->number = run->proof.session;
 	session->has_token = true;
 	pthread_mutex_unlock(&listener->lock);
 	verbs_run_send(run);

@@ -71,25 +71,34 @@ static int new_session(struct verbs_listener *listener, struct rdma_cm_id *id)
 	return r < 0 ? r : verbs_session_start(listener, id);
 }
 
-/* Does not tell by its time how much was right. */
-static bool same_token(const uint8_t *a, const uint8_t *b)
+/*
+ * Whether a data connection is that session's.  Under the listener's lock.  A request with a MAC
+ * that was right is used up, whatever comes of it.
+ */
+static bool is_for(struct verbs_session *session, const struct verbs_private *wants)
 {
-	uint8_t differs = 0;
-
-	for (unsigned i = 0; i < VERBS_TOKEN_BYTES; i++)
-		differs |= a[i] ^ b[i];
-	return differs == 0;
+	if (!session->has_token)
+		return false;
+	if (!session->keys)
+		return wants->purpose == VERBS_DATA &&
+			weft_secret_equal(session->token, wants->token, VERBS_TOKEN_BYTES);
+	if (wants->purpose != VERBS_PROVED || wants->session != session->number ||
+		wants->counter <= session->counter ||
+		!verbs_proof_of_request(session->keys, session->token, wants))
+		return false;
+	session->counter = wants->counter;
+	return true;
 }
 
 /* A data connection: it goes to the session that was granted the token, which is used up. */
 static int hand_over(struct verbs_listener *listener, struct rdma_cm_id *id,
-	const struct verbs_params *params, const uint8_t *token)
+	const struct verbs_params *params, const struct verbs_private *wants)
 {
 	int r = -EACCES;
 
 	pthread_mutex_lock(&listener->lock);
 	struct verbs_session *session = listener->sessions;
-	while (session && !(session->has_token && same_token(session->token, token)))
+	while (session && !is_for(session, wants))
 		session = session->next;
 	if (session) {
 		session->has_token = false;
@@ -112,12 +121,12 @@ static int hand_over(struct verbs_listener *listener, struct rdma_cm_id *id,
 }
 
 static void on_request(struct verbs_listener *listener, struct rdma_cm_id *id,
-	const struct verbs_params *params, int r, enum verbs_purpose purpose, const uint8_t *token)
+	const struct verbs_params *params, int r, const struct verbs_private *wants)
 {
-	if (r == 0 && purpose == VERBS_CONTROL)
+	if (r == 0 && wants->purpose == VERBS_CONTROL)
 		r = new_session(listener, id);
 	else if (r == 0)
-		r = hand_over(listener, id, params, token);
+		r = hand_over(listener, id, params, wants);
 	if (r < 0)
 		reject(listener, id, r);
 	pthread_mutex_lock(&listener->lock);
@@ -220,15 +229,13 @@ static void on_events(struct weft_watch *watch, uint32_t events)
 		struct rdma_cm_id *id = event->id;
 		const struct rdma_conn_param *param = &event->param.conn;
 		struct verbs_params params = {param->responder_resources, param->initiator_depth};
-		enum verbs_purpose purpose = VERBS_CONTROL;
-		uint8_t token[VERBS_TOKEN_BYTES] = {0};
-		int r = verbs_unpack_private(param->private_data, param->private_data_len, &purpose,
-			token);
+		struct verbs_private wants = {0};
+		int r = verbs_unpack_private(param->private_data, param->private_data_len, &wants);
 
 		rdma_ack_cm_event(event); /* first: an id does not move while it has events */
 		if (!knows_device(listener, id->verbs))
 			look_for_devices(listener);
-		on_request(listener, id, &params, r, purpose, token);
+		on_request(listener, id, &params, r, &wants);
 	}
 }
 

@@ -91,7 +91,7 @@ int verbs_run_send(struct verbs_run *run)
 
 	/* Buffers come back as soon as the peer's side acknowledges. */
 	while ((r = verbs_bufs_send(&run->bufs, run->session->control->qp, &run->out,
-			VERBS_RUN_WR_SEND)) == -EAGAIN &&
+			&run->proof, VERBS_RUN_WR_SEND)) == -EAGAIN &&
 		!verbs_run_must_end(run) && weft_now_ns() < end_ns)
 		verbs_run_sleep(run, 10);
 	if (r < 0)

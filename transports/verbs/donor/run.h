@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Private to transports/verbs/donor/: what a session's thread keeps, shared by session.c, grant.c
- * and run.c, of which each uses those behind it only.
+ * Private to transports/verbs/donor/: what a session's thread keeps, shared by session.c, grant.c,
+ * prove.c and run.c, of which each uses those behind it only.
  *
  * Threads: the session's, but for verbs_session_wake().
  */
@@ -22,7 +22,8 @@ enum {
 };
 
 enum verbs_run_state {
-	VERBS_RUN_HELLO,   /* waits for a hello */
+	VERBS_RUN_HELLO,   /* waits for a hello, or a start */
+	VERBS_RUN_PROOF,   /* told a challenge, waits for a hello that proves the key */
 	VERBS_RUN_DATA,    /* granted, waits for the data connection */
 	VERBS_RUN_GRANTED, /* serves requests */
 	VERBS_RUN_REFUSED, /* waits for the borrower to leave */
@@ -55,6 +56,8 @@ struct verbs_run {
 	uint64_t seen_beat;
 	uint32_t tick_ms;
 	uint32_t nr_told; /* of the share's chunks, from the first on */
+	struct verbs_proof proof;
+	char identity[WEFT_IDENTITY_MAX + 1]; /* that the proof would be of; "": of none */
 	struct verbs_msg msg, out;
 };
 
@@ -74,6 +77,16 @@ void verbs_run_sleep(struct verbs_run *run, int timeout_ms);
 /* run->out.  May wait for a buffer.  0, or -errno: it is over. */
 int verbs_run_send(struct verbs_run *run);
 void verbs_run_refuse(struct verbs_run *run, uint32_t linger_ms, const struct weft_error *err);
+
+/* prove.c */
+
+/* run->msg is a START: a challenge, or a refusal. */
+void verbs_run_challenge(struct verbs_run *run);
+/*
+ * run->msg is a HELLO, whose tag, if it needed one, was right: who sent it is known from now on. 0;
+ * -EACCES: this donor wants a key; -EPROTO.
+ */
+int verbs_run_know(struct verbs_run *run, struct weft_error *err);
 
 /* grant.c */
 

@@ -193,7 +193,10 @@ static void on_message(struct verbs_run *run)
 {
 	uint8_t type = run->msg.type;
 
-	if (type == VERBS_HELLO && run->state == VERBS_RUN_HELLO) {
+	if (type == VERBS_START && run->state == VERBS_RUN_HELLO) {
+		weft_stranger_spoke(&run->session->stranger);
+		verbs_run_challenge(run);
+	} else if (type == VERBS_HELLO && run->state <= VERBS_RUN_PROOF) {
 		weft_stranger_spoke(&run->session->stranger);
 		verbs_run_grant(run);
 	} else if (type == VERBS_GET_CHUNKS && run->state == VERBS_RUN_DATA) {
@@ -210,7 +213,8 @@ static void on_message(struct verbs_run *run)
 static void take_message(struct verbs_run *run)
 {
 	unsigned i = run->received[0];
-	int r = verbs_unpack(verbs_bufs_at(&run->bufs, i), run->received_len[0], &run->msg);
+	int r = verbs_proof_unpack(&run->proof, verbs_bufs_at(&run->bufs, i), run->received_len[0],
+		&run->msg);
 
 	run->nr_received--;
 	memmove(run->received, run->received + 1, run->nr_received * sizeof(run->received[0]));
@@ -219,6 +223,8 @@ static void take_message(struct verbs_run *run)
 	if (r == 0)
 		r = verbs_bufs_post_recv(&run->bufs, run->session->control->qp, i,
 			VERBS_RUN_WR_RECV | i);
+	if (r == -EACCES)
+		weft_debug("%s did not prove key '%s'", run->peer.text, run->identity);
 	if (r < 0)
 		run->state = VERBS_RUN_OVER;
 	else
@@ -243,7 +249,7 @@ static void serve(struct verbs_run *run)
 		uint64_t now_ns = weft_now_ns();
 		int timeout_ms = -1;
 
-		if (run->state == VERBS_RUN_HELLO && atomic_load(&run->session->unwanted))
+		if (run->state <= VERBS_RUN_PROOF && atomic_load(&run->session->unwanted))
 			make_room(run);
 		if (run->state == VERBS_RUN_REFUSED && atomic_load(&run->session->unwanted) &&
 			verbs_bufs_all_sent(&run->bufs))
@@ -268,8 +274,8 @@ static void serve(struct verbs_run *run)
 	/* A goodbye that came before the end is one. */
 	verbs_run_take_completions(run);
 	for (unsigned i = 0; i < run->nr_received && run->data; i++)
-		if (verbs_unpack(verbs_bufs_at(&run->bufs, run->received[i]), run->received_len[i],
-			    &run->msg) == 0 && run->msg.type == VERBS_BYE) {
+		if (verbs_proof_unpack(&run->proof, verbs_bufs_at(&run->bufs, run->received[i]),
+			    run->received_len[i], &run->msg) == 0 && run->msg.type == VERBS_BYE) {
 			run->clean = true;
 			run->told = !run->msg.bye.changed;
 		}
@@ -350,6 +356,7 @@ static void end(struct verbs_run *run)
 	rdma_destroy_id(session->control);
 	rdma_destroy_event_channel(session->channel);
 	close(session->wake_fd);
+	verbs_proof_wipe(&run->proof);
 	bool left = atomic_load(&session->unwanted);
 	free(session);
 	pthread_mutex_lock(&listener->lock);

@@ -66,6 +66,9 @@ struct verbs_session {
 	 */
 	bool has_token;
 	uint8_t token[VERBS_TOKEN_BYTES];
+	/* … by a request that proves it; NULL: by one that says the token */
+	const struct weft_proof *keys;
+	uint64_t number, counter; /* its own, and the highest that came with a right MAC */
 	bool arriving; /* it is on its way here */
 	struct rdma_cm_id *arrived;
 	struct verbs_params arrived_params;

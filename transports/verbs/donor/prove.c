@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who says hello: a start, and the challenge that answers it; what a hello proves.
+ *
+ * Threads: the session's.  Invariant: a start of a key that there is not is answered like any
+ * other, by the same work, under a secret that nobody has: what comes back proves nothing.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fabric/base/log.h"
+#include "fabric/base/util.h"
+#include "fabric/key/store.h"
+#include "transports/verbs/device.h"
+#include "transports/verbs/donor/run.h"
+
+/* Some secret, always: 0, or -errno why it is nobody's. */
+static int get_key(struct verbs_run *run, struct weft_key *ret)
+{
+	struct weft_keys *keys = run->session->listener->config.keys;
+	struct weft_key nobodys = {.secret_bytes = WEFT_SECRET_BYTES};
+
+	weft_random(nobodys.secret, sizeof(nobodys.secret));
+	int r = weft_keys_get(keys, run->identity, ret);
+	if (r < 0)
+		*ret = nobodys;
+	return r;
+}
+
+/* 0; a refusal of what this donor cannot do, whoever it is. */
+static int check_start(const struct verbs_run *run, struct weft_error *err)
+{
+	const struct verbs_msg *msg = &run->msg;
+
+	if (!run->session->listener->config.keys)
+		return weft_error_set(err, EACCES,
+			"this donor has no keys, and cannot prove that it has '%s' (`weft key new` "
+			"there makes one)",
+			msg->start.identity);
+	if (msg->start.version != VERBS_PROOF_VERSION)
+		return weft_error_set(err, EPROTONOSUPPORT,
+			"the borrower proves its key by version %u, which this version of weft "
+			"does not know; upgrade the donor",
+			msg->start.version);
+	if (msg->start.unknown)
+		return weft_error_set(err, EPROTONOSUPPORT,
+			"the borrower needs field %u of its start understood, which this version "
+			"of weft does not know; upgrade the donor",
+			msg->start.unknown);
+	return 0;
+}
+
+void verbs_run_challenge(struct verbs_run *run)
+{
+	struct verbs_ends ends;
+	struct weft_error err;
+	struct weft_key key;
+
+	if (check_start(run, &err) < 0) {
+		verbs_run_refuse(run, VERBS_RUN_LINGER_MS, &err);
+		return;
+	}
+	snprintf(run->identity, sizeof(run->identity), "%s", run->msg.start.identity);
+	verbs_ends_of(run->session->control, true, &ends);
+	int r = get_key(run, &key);
+	weft_debug("%s says that it has key '%s': %s", run->peer.text, run->identity,
+		r < 0 ? strerror(-r) : "there is one");
+	r = verbs_proof_challenge(&run->proof, &key, &ends, &run->out);
+	weft_key_wipe(&key);
+	run->state = r < 0 ? VERBS_RUN_OVER : VERBS_RUN_PROOF;
+	if (r == 0)
+		verbs_run_send(run);
+}
+
+int verbs_run_know(struct verbs_run *run, struct weft_error *err)
+{
+	const struct verbs_listener_config *config = &run->session->listener->config;
+
+	if (run->proof.on) {
+		snprintf(run->peer.identity, sizeof(run->peer.identity), "%s", run->identity);
+		return verbs_proof_open(&run->proof, &run->msg) == 0
+			? 0
+			: weft_error_set(err, EPROTO, "the attachment's id is not sealed");
+	}
+	if (!config->keys || config->allow_insecure)
+		return 0;
+	return weft_error_set(err, EACCES,
+		"this donor wants a key, and this borrower has none for it (`weft key new NAME` at "
+		"the donor makes one)");
+}
