@@ -54,10 +54,18 @@ need_testbed() {
 	said=$("$WEFT_SRC/tests/testbed/run" --prepare 2>&1) || skip "${said##*$'\n'}"
 }
 
-# in_testbed [OPTION…] [-- ARGUMENT…]: runs $TMP/inside in the testbed and shows what it said.  It
-# says "== done" where it ends, else it failed.
+# in_testbed [OPTION…] [-- ARGUMENT…]: runs the script that it reads, which has this file at hand,
+# in the testbed, and shows what it said.  It fails where the script does not come to its end, and
+# where somebody complains.
 in_testbed() {
 	local options=() status=0
+	{
+		echo '. tests/lib.sh'
+		echo 'export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan'
+		cat
+		echo 'nobody_complains'
+		echo 'echo "== done"'
+	} >"$TMP/inside"
 	while (($#)) && [[ $1 != -- ]]; do
 		options+=("$1")
 		shift
@@ -70,8 +78,8 @@ in_testbed() {
 	cat "$TMP/output"
 }
 
-# nobody_complains [PATTERN]: at the end of what runs in the testbed with log_path=$TMP/asan:
-# neither the sanitizers, nor the kernel (of PATTERN either).
+# nobody_complains [PATTERN]: of what ran in the testbed neither the sanitizers do, nor the kernel
+# (of PATTERN either).
 nobody_complains() {
 	if compgen -G "$TMP/asan*" >/dev/null; then
 		cat "$TMP"/asan*

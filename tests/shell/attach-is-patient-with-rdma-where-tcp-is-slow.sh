@@ -7,8 +7,7 @@
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 
-cat >"$TMP/inside" <<'END'
-. tests/lib.sh
+in_testbed --nodes 2 --timeout 300 <<'END'
 node2 "mkdir -p -m 700 /run/donor; WEFT_RUN_DIR=/run/donor exec weft-serve --listen 0.0.0.0 --allow-insecure --memory r=16M" >"$TMP/donor.log" 2>&1 &
 listed() { timeout 5 weft list "weft://$PEER_TCP_IP" | grep -q "rdma:10809:$PEER_RDMA_IP"; }
 wait_for -t 60 listed
@@ -20,6 +19,4 @@ grep -q 'transport rdma (auto: the donor offers' "$TMP/out" ||
 tc qdisc del dev rdma0 root
 tc qdisc del dev tcp0 root
 weft detach r
-echo "== done"
 END
-in_testbed --nodes 2 --timeout 300

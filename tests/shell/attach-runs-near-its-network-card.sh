@@ -9,8 +9,7 @@
 need_testbed
 need_tool jq perl taskset
 
-cat >"$TMP/inside" <<'END'
-. tests/lib.sh
+in_testbed --numa --timeout 300 <<'END'
 [[ $(</sys/class/net/rdma0/device/../local_cpulist) = 1 ]] || fail "no card on the second node"
 start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=64M
 uri=weft://$RDMA_IP:$PORT/r
@@ -103,6 +102,4 @@ wait_for -t 60 lanes_on 0-1
 assert "the reason" "the connection goes through no network card" "$(state placing.why)"
 weft detach r
 stop_donor || fail "the donor's exit status: $?"
-echo "== done"
 END
-in_testbed --numa --timeout 300

@@ -8,8 +8,8 @@
 need_testbed
 need_tool jq xmllint
 
-cat >"$TMP/inside" <<'END'
-. tests/lib.sh
+mkdir "$TMP/out"
+in_testbed --timeout 560 --out "$TMP/out" <<'END'
 start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=16M
 uri=weft://$RDMA_IP:$PORT/r one=(--time 1 --rounds 1 --sizes 4K --depths 1 --span 4M --paths direct)
 weft bench "$uri" --time 5 --rounds 3 --sizes 4K,256K --depths 1,8 --span 8M \
@@ -32,16 +32,8 @@ grep -q '^weft-bench: ublk cannot be had: tcp ublk: .*modprobe ublk_drv' "$TMP/c
 	fail "$(cat "$TMP/chosen")"
 weft status --json | jq -e '.attachments == []' >/dev/null || fail "$(weft status)"
 stop_donor || fail "the donor's exit status: $?"
-echo "== done"
 END
-mkdir "$TMP/out"
-cd "$WEFT_SRC"
-"$WEFT_SRC/tests/testbed/run" --timeout 560 --out "$TMP/out" \
-	-- env WEFT_BUILD="$WEFT_BUILD" bash "$TMP/inside" >"$TMP/output" 2>&1 ||
-	fail "exit status $?: $(tail -n 80 "$TMP/output")"
-cat "$TMP/output"
 [[ -z ${KEEP_OUT:-} ]] || cp "$TMP"/out/* "$KEEP_OUT"
-grep -q '^== done' "$TMP/output" || fail "it did not end"
 jq -e '[.paths[].path] == [("rdma", "tcp") as $t | $t + (" direct", " socket", " file", " nbd", " ublk")] and
 	.not_measured == [] and all(.paths[]; (.lanes == null) == (.front == "direct")) and .rounds == 3 and all(.paths[]; .ready_ms.rounds | length == 3) and
 	all(.cells[]; .ops_s.rounds | length == 3) and

@@ -10,9 +10,7 @@
 need_testbed
 need_tool mkfs.ext4 filefrag jq nbdcopy cmp
 
-cat >"$TMP/inside" <<'END'
-. tests/lib.sh
-export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+in_testbed --timeout 350 <<'END'
 refused() { # TEXT ARGUMENT…: a command that says so
 	"${@:2}" >"$TMP/out" 2>"$TMP/err" && fail "${*:2} was taken"
 	grep -q -- "$1" "$TMP/err" || fail "${*:2} said: $(cat "$TMP/err")"
@@ -87,6 +85,4 @@ cmp -i $((torn + bad)) -n $(((8 << 20) - torn - bad)) "$TMP/donor" "$TMP/data" |
 	fail "the donor lacks something"
 cmp -i "$torn:0" -n "$bad" "$TMP/donor" /dev/zero || fail "the donor has something for what is lost"
 ! compgen -G "$TMP/asan*" || fail "the sanitizers have complaints: $(cat "$TMP"/asan*)"
-echo "== done"
 END
-in_testbed --timeout 350

@@ -12,11 +12,9 @@ need_testbed
 need_tool jq nbdcopy cmp git
 build_old
 
-cat >"$TMP/inside" <<'END2'
-. tests/lib.sh
+in_testbed --timeout 800 <<'END'
 . tests/compat/lib.sh
 build_old
-export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
 port=$(free_port)
 socket="nbd+unix:///?socket=$TMP/s"
 truncate -s 8M "$TMP/file"
@@ -130,10 +128,7 @@ for donor in old new; do
 	done
 	stop_donor || fail "the donor's exit status: $?"
 done
-nobody_complains
 outcomes_agree RDMA
 outcomes_agree "ublk device"
 outcomes_agree "nbd device"
-echo "== done"
-END2
-in_testbed --timeout 800
+END

@@ -10,10 +10,8 @@
 need_testbed
 need_tool fio nbdcopy
 
-cat >"$TMP/inside" <<'END2'
-. tests/lib.sh
-export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
-port=$(free_port)
+in_testbed --timeout 1700 -- "${WEFT_KILLS:-25}" <<'END2'
+kills=$1 port=$(free_port)
 start_donor --listen "$RDMA_IP:$port" --allow-insecure --memory r=64M --lease 20
 bridge() { pgrep -x weft-attach; }
 no_bridge() { ! bridge >/dev/null; }
@@ -75,12 +73,5 @@ for transport in tcp rdma; do
 	done
 done
 stop_donor || fail "the donor's exit status: $?"
-nobody_complains
 END2
-cd "$WEFT_SRC"
-"$WEFT_SRC/tests/testbed/run" --timeout 1700 \
-	-- env WEFT_BUILD="$WEFT_BUILD" kills="${WEFT_KILLS:-25}" bash "$TMP/inside" \
-	>"$TMP/output" 2>&1 ||
-	fail "exit status $?: $(tail -n 80 "$TMP/output")"
 [[ $(grep -c '^   .* kills, ' "$TMP/output") == 4 ]] || fail "$(cat "$TMP/output")"
-cat "$TMP/output"

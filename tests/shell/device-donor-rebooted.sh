@@ -10,9 +10,7 @@
 need_testbed
 need_tool fio nbdcopy jq
 
-cat >"$TMP/inside" <<'END2'
-. tests/lib.sh
-export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+in_testbed --nodes 2 --timeout 500 <<'END'
 node2 "WEFT_RUN_DIR=/run weft-serve --listen 0.0.0.0 --allow-insecure --memory direct=32M --memory managed=32M" >"$TMP/donor.log" 2>&1 &
 donor=$!
 listed() { timeout 5 weft list "weft://$PEER_TCP_IP" | grep -q "rdma:10809:$PEER_RDMA_IP"; }
@@ -85,7 +83,4 @@ for name in direct managed; do
 	nbdcopy "nbd://$PEER_TCP_IP/$name" - | cmp - "$TMP/data" ||
 		fail "$name: the donor has something else"
 done
-nobody_complains
-echo "== done"
-END2
-in_testbed --nodes 2 --timeout 500
+END

@@ -12,11 +12,9 @@
 need_testbed
 need_tool qemu-io socat
 
-cat >"$TMP/inside" <<'END'
-. tests/lib.sh
+in_testbed --timeout 500 <<'END'
 . tests/ownership.sh
 need_tool nbd-client
-export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
 modprobe nbd nbds_max=4 2>/dev/null || :
 device=/dev/nbd3 port=$(free_port) way=$(free_port)
 start() { start_donor --memory r=16M --lease 3 --keep 0 --listen "127.0.0.1:$port"; }
@@ -81,6 +79,4 @@ for what in "another writer" "a weft borrower" reboot; do
 done
 network_cut
 stop_donor || fail "the donor's exit status: $?"
-echo "== done"
 END
-in_testbed --timeout 500

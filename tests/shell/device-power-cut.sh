@@ -40,7 +40,7 @@ ways=("rdma ublk" "tcp ublk" "rdma nbd" "tcp nbd")
 for ((n = 0; n < ${WEFT_CUTS:-20}; n++)); do
 	# shellcheck disable=SC2086 # two words
 	"$WEFT_SRC/tests/testbed/run" --nodes 2 --timeout 120 \
-		-- env WEFT_BUILD="$WEFT_BUILD" bash "$TMP/inside" ${ways[n % 4]} "$RANDOM" \
+		-- bash "$TMP/inside" ${ways[n % 4]} "$RANDOM" \
 		$((RANDOM % 2000)) \
 		>"$TMP/output" 2>&1 ||
 			fail "cut $n, ${ways[n % 4]}: exit status $?: $(tail -n 30 "$TMP/output")"

@@ -10,9 +10,7 @@
 need_testbed
 need_tool mkfs.ext4
 
-cat >"$TMP/inside" <<'END'
-. tests/lib.sh
-export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+in_testbed --timeout 500 <<'END'
 start_donor --memory r=64M
 log=$WEFT_RUN_DIR/attach-r.log
 patient=(--timeout 90 --dead-timeout 90 --transport tcp --lanes 2) # an emulator may be slow
@@ -82,7 +80,4 @@ for kind in nbd ublk; do
 	wait_for -t 60 gone "$pid"
 done
 stop_donor || fail "the donor's exit status: $?"
-nobody_complains
-echo "== done"
 END
-in_testbed --timeout 500

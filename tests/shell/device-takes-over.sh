@@ -10,9 +10,7 @@
 need_testbed
 need_tool fio
 
-cat >"$TMP/inside" <<'END2'
-. tests/lib.sh
-export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+in_testbed --timeout 800 <<'END'
 port=$(free_port)
 donor() { start_donor --listen "127.0.0.1:$port" --allow-insecure --memory r=64M --lease 20; }
 attach() \
@@ -91,7 +89,4 @@ wait "$holder" || :
 weft detach /dev/nbd0
 [[ ! -e /sys/block/nbd0/backend ]] || fail "the device is there still"
 stop_donor || fail "the donor's exit status: $?"
-nobody_complains
-echo "== done"
-END2
-in_testbed --timeout 800
+END

@@ -10,9 +10,7 @@
 need_testbed
 need_tool fio blkdiscard mkfs.ext4
 
-cat >"$TMP/inside" <<'END'
-. tests/lib.sh
-export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+in_testbed --timeout 800 --memory 2G <<'END'
 set -o pipefail
 seconds=$SECONDS
 step() { echo "== $* ($((SECONDS - seconds)) s)"; }
@@ -241,7 +239,4 @@ grep -q 'device /dev/nbd[0-9]* (nbd, auto: .*modprobe ublk_drv' "$TMP/out" ||
 no_guard || fail "a guard of an nbd device"
 weft detach q
 stop_donor || fail "the donor's exit status: $?"
-nobody_complains
-step "done"
 END
-in_testbed --timeout 800 --memory 2G

@@ -10,9 +10,7 @@
 need_testbed
 need_tool fio nbdcopy cmp
 
-cat >"$TMP/inside" <<'END2'
-. tests/lib.sh
-export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+in_testbed --timeout 800 <<'END'
 start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=64M --memory q=8M --lease 20
 uri=weft://$RDMA_IP:$PORT/r
 refused() { # refused TEXT COMMAND…: it fails, and says so
@@ -122,7 +120,4 @@ mount -t ext4 "$(device)" "$TMP/mnt"
 timeout 60 weft detach --force r
 umount "$TMP/mnt"
 stop_donor || fail "the donor's exit status: $?"
-nobody_complains
-echo "== done"
-END2
-in_testbed --timeout 800
+END

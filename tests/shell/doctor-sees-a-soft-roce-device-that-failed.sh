@@ -8,8 +8,7 @@
 need_testbed
 need_tool jq
 
-cat >"$TMP/inside" <<'END'
-. tests/lib.sh
+in_testbed --timeout 350 <<'END'
 rdma_check() { weft doctor --json | jq -r '.checks[] | select(.check == "RDMA")'; }
 attach() \
 	{ timeout 60 weft attach "weft://$RDMA_IP:$PORT/r" --socket "$TMP/s" --lanes 1 --transport "$1"; }
@@ -36,6 +35,4 @@ rdma_check
 start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=16M
 attach rdma || fail "it is not cured"
 weft detach r
-echo "== done"
 END
-in_testbed --timeout 350

@@ -10,9 +10,7 @@
 need_testbed
 need_tool fio jq
 
-cat >"$TMP/inside" <<'END2'
-. tests/lib.sh
-export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+in_testbed --timeout 350 --memory 2G <<'END'
 # A second interface, which has no RDMA device yet.
 ip link add late0 type dummy
 ip link set late0 mtu 4200 up
@@ -58,7 +56,4 @@ grep -q 'err= 0' "$TMP/fio" || fail "fio: $(cat "$TMP/fio")"
 cat "$WEFT_RUN_DIR/attach-r.log"
 weft detach r
 stop_donor || fail "the donor's exit status: $?"
-nobody_complains
-echo "== done"
-END2
-in_testbed --timeout 350 --memory 2G
+END

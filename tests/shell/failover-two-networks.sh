@@ -10,8 +10,7 @@
 need_testbed
 need_tool fio
 
-cat >"$TMP/inside" <<'END2'
-. tests/lib.sh
+in_testbed --nodes 2 --timeout 850 -- "${WEFT_FLAP_SECONDS:-300}" <<'END'
 socket="nbd+unix:///?socket=$TMP/s" seconds=$1
 serve() {
 	node2 "mkdir -p -m 700 /run/donor; WEFT_RUN_DIR=/run/donor exec weft-serve --listen 0.0.0.0 --allow-insecure --memory r=48M --lease 60" >>"$TMP/donor.log" 2>&1 &
@@ -76,6 +75,4 @@ wait_for -t 100 over rdma
 echo "== back over RDMA"
 weft detach r
 if dmesg | grep -E 'WARNING|BUG|Oops'; then fail "the kernel has complaints"; fi
-echo "== done"
-END2
-in_testbed --nodes 2 --timeout 850 -- "${WEFT_FLAP_SECONDS:-300}"
+END

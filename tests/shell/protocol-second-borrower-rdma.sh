@@ -7,9 +7,7 @@
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 
-cat >"$TMP/inside" <<'END'
-. tests/lib.sh
-export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+in_testbed --timeout 500 <<'END'
 borrower() \
 	{ timeout 200 "$WEFT_BUILD/tests/second-borrower-rdma" "$RDMA_IP" "$@" || fail "$*: $?"; }
 truncate -s 1M "$TMP/file"
@@ -38,7 +36,4 @@ port_is_there() { [[ -s $TMP/port ]]; }
 wait_for port_is_there
 borrower "$(cat "$TMP/port")" chunks
 kill "$donor"
-nobody_complains
-echo "== done"
 END
-in_testbed --timeout 500

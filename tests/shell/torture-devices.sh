@@ -8,9 +8,7 @@
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 
-cat >"$TMP/inside" <<'END2'
-. tests/lib.sh
-export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+in_testbed --timeout 2600 <<'END'
 for kind in ${WEFT_KINDS:-ublk nbd}; do
 	mkdir "$TMP/$kind"
 	options=(--devices "$kind")
@@ -22,7 +20,4 @@ for kind in ${WEFT_KINDS:-ublk nbd}; do
 		fail "$kind"
 	}
 done
-nobody_complains
-echo "== done"
-END2
-in_testbed --timeout 2600
+END

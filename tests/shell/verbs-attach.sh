@@ -10,9 +10,7 @@
 need_testbed
 need_tool fio nbdcopy cmp
 
-cat >"$TMP/inside" <<'END'
-. tests/lib.sh
-export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+in_testbed --timeout 500 --memory 2G <<'END'
 dd if=/dev/zero of="$TMP/file" bs=1M count=4 status=none
 start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=104M --file "f=$TMP/file" --lease 20
 grep -q "over RDMA" "$DONOR_LOG" || fail "$(cat "$DONOR_LOG")"
@@ -102,7 +100,4 @@ cat "$TMP/out"
 stop_donor || fail "the donor's exit status: $?"
 wait_for_none() { ! pgrep -x 'weft-attach|weft-serve' >/dev/null; }
 wait_for wait_for_none
-nobody_complains
-echo "== done"
 END
-in_testbed --timeout 500 --memory 2G

@@ -10,9 +10,7 @@
 need_testbed
 need_tool fio jq
 
-cat >"$TMP/inside" <<'END2'
-. tests/lib.sh
-export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+in_testbed --timeout 380 --memory 2G <<'END'
 port=$(free_port)
 start_donor --listen "$RDMA_IP:$port" --allow-insecure --memory a=32M --memory r=32M --lease 60
 weft attach "weft://$RDMA_IP:$port/a" --socket "$TMP/a" --lanes 2 --dead-timeout 60 | tee "$TMP/out"
@@ -74,6 +72,4 @@ fio --name=v --filename=/dev/nbd0 --ioengine=libaio --direct=1 --size=8M --rw=ra
 weft detach r
 stop_donor || fail "the donor's exit status: $?"
 nobody_complains hung
-echo "== done"
-END2
-in_testbed --timeout 380 --memory 2G
+END

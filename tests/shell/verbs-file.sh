@@ -10,9 +10,7 @@
 need_testbed
 need_tool fio nbdcopy cmp qemu-io jq
 
-cat >"$TMP/inside" <<'END'
-. tests/lib.sh
-export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+in_testbed --timeout 500 --memory 2G <<'END'
 file=$TMP/dir/f uri=nbd+unix:///?socket=$TMP/s size=$((8 << 20 | 777))
 mkdir -p "$TMP/dir/sub"
 random_file "$file" $size
@@ -172,7 +170,4 @@ grep -q 'can be had' "$TMP/out" || fail "$(cat "$TMP/out")"
 stop_donor || fail "the donor's exit status: $?"
 ended() { ! pgrep -x 'weft-attach|weft-serve' >/dev/null; }
 wait_for ended
-nobody_complains
-echo "== done"
 END
-in_testbed --timeout 500 --memory 2G

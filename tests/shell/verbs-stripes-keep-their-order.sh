@@ -7,8 +7,7 @@
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 
-cat >"$TMP/inside" <<'END'
-. tests/lib.sh
+in_testbed --timeout 240 <<'END'
 start_donor --listen "$RDMA_IP:0" --allow-insecure --memory a=8M --memory b=8M --lease 5
 a=weft://$RDMA_IP:$PORT/a b=weft://$RDMA_IP:$PORT/b
 map() { weft attach "$@" --name x --socket "$TMP/s" --transport rdma; }
@@ -26,6 +25,4 @@ weft detach x
 map "$b" "$a" --new-contents >/dev/null || fail "not with new contents"
 weft detach x
 refused "is part [12] of 2 .*in the order" "$a" "$b"
-echo "== done"
 END
-in_testbed --timeout 240

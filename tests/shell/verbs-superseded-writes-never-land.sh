@@ -10,8 +10,7 @@
 need_testbed
 need_tool fio jq qemu-io
 
-cat >"$TMP/inside" <<'END'
-. tests/lib.sh
+in_testbed --nodes 2 --timeout 350 <<'END'
 uri=weft://$PEER_RDMA_IP:10809/r socket="nbd+unix:///?socket=$TMP/s" \
 	next="nbd+unix:///?socket=$TMP/s2"
 node2 "WEFT_RUN_DIR=/run weft-serve --listen 0.0.0.0 --allow-insecure --memory r=8M" \
@@ -52,6 +51,4 @@ for way in running stopped; do
 	echo "== $way: $(grep -o 'transport rdma' "$TMP/out2")"
 done
 if dmesg | grep -E 'WARNING|BUG|Oops'; then fail "the kernel has complaints"; fi
-echo "== done"
 END
-in_testbed --nodes 2 --timeout 350

@@ -9,8 +9,7 @@
 need_testbed
 need_tool fio nbdcopy cmp
 
-cat >"$TMP/inside" <<'END'
-. tests/lib.sh
+in_testbed --nodes 2 --timeout 500 <<'END'
 uri=weft://$PEER_RDMA_IP:10809/r socket="nbd+unix:///?socket=$TMP/s"
 node2 "WEFT_RUN_DIR=/run weft-serve --listen 0.0.0.0 --allow-insecure --memory r=24M" \
 	>"$TMP/donor.log" 2>&1 &
@@ -69,6 +68,4 @@ echo "== a dead machine: $(cat "$TMP/err") after $((SECONDS - start)) s: $(weft 
 	fail "the last FLUSH cannot have been carried out"
 grep -q "is detached, but" "$TMP/err" || fail "$(cat "$TMP/err")"
 if dmesg | grep -E 'WARNING|BUG|Oops'; then fail "the kernel has complaints"; fi
-echo "== done"
 END
-in_testbed --nodes 2 --timeout 500
