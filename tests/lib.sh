@@ -60,11 +60,12 @@ need_testbed() {
 in_testbed() {
 	local options=() status=0
 	{
-		echo '. tests/lib.sh'
-		echo 'export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan'
+		cat <<-'FIRST'
+			. tests/lib.sh
+			export ASAN_OPTIONS=log_path=$TMP/asan UBSAN_OPTIONS=log_path=$TMP/asan
+		FIRST
 		cat
-		echo 'nobody_complains'
-		echo 'echo "== done"'
+		printf 'nobody_complains\necho "== done"\n'
 	} >"$TMP/inside"
 	while (($#)) && [[ $1 != -- ]]; do
 		options+=("$1")

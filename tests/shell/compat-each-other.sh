@@ -56,6 +56,18 @@ use_front() { # KIND DONOR BRIDGE FRONT
 	outcome "$1 over $4: $2 donor, $3 bridge" works
 }
 
+saves() { # VERSION WHAT FROM: its rescue saves what $TMP/later has, or says why not
+	if weft_of "$1" rescue "$3" "$TMP/saved" >"$TMP/out" 2>&1; then
+		cmp -n $((2 << 20)) "$TMP/saved" "$TMP/later" ||
+			fail "rescue by $1 saved something else"
+		outcome "rescue by $1 of $2" works
+	else
+		is_understood "$(cat "$TMP/out")" || fail "rescue by $1: $(cat "$TMP/out")"
+		outcome "rescue by $1 of $2" refused
+	fi
+	rm -f "$TMP"/saved{,.map}
+}
+
 # What a killed bridge's cache file holds is saved by the other version's rescue, and written back
 # by the same version's next bridge.
 rescue() { # BRIDGE
@@ -64,25 +76,9 @@ rescue() { # BRIDGE
 	attach_of "$1" "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --cache 16M \
 		--cache-file "$TMP/cache" --push-interval 60 || fail "$(cat "$TMP/said")"
 	copy "$TMP/later" "nbd+unix:///?socket=$TMP/s" || fail "$(cat "$TMP/copy")"
-	if weft_of "$by" rescue r "$TMP/saved" >"$TMP/out" 2>&1; then
-		cmp -n $((2 << 20)) "$TMP/saved" "$TMP/later" ||
-			fail "rescue by $by saved something else"
-		outcome "rescue by $by of a cache: $1 bridge" works
-	else
-		is_understood "$(cat "$TMP/out")" || fail "rescue by $by: $(cat "$TMP/out")"
-		outcome "rescue by $by of a cache: $1 bridge" refused
-	fi
-	rm -f "$TMP"/saved{,.map}
+	saves "$by" "a cache: $1 bridge" r
 	kill_bridge r
-	if weft_of "$by" rescue "$TMP/cache" "$TMP/saved" >"$TMP/out" 2>&1; then
-		cmp -n $((2 << 20)) "$TMP/saved" "$TMP/later" ||
-			fail "rescue by $by saved something else"
-		outcome "rescue by $by of a cache file: $1 bridge" works
-	else
-		is_understood "$(cat "$TMP/out")" || fail "rescue by $by: $(cat "$TMP/out")"
-		outcome "rescue by $by of a cache file: $1 bridge" refused
-	fi
-	rm -f "$TMP"/saved{,.map}
+	saves "$by" "a cache file: $1 bridge" "$TMP/cache"
 	if ! attach_of "$1" "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --cache 16M --cache-file "$TMP/cache"; then
 		is_understood "$(cat "$TMP/said")" ||
 			fail "what the cache file holds is not written back: $(cat "$TMP/said")"

@@ -20,16 +20,19 @@ attach() { # KIND [ARGUMENT…]
 	dev=$(sed -n 's|.*device \(/dev/[a-z0-9]*\).*|\1|p' "$TMP/out")
 	pid=$(pgrep -x weft-attach)
 }
+attach_and_mount() { # KIND: with a file whose sum is $sum
+	attach "$1"
+	mkfs.ext4 -q -F "$dev"
+	mount "$dev" "$TMP/m"
+	head -c 4M /dev/urandom >"$TMP/m/r"
+	sum=$(md5sum <"$TMP/m/r")
+}
 said() { grep -qF "$1" "$log"; }
 mkdir "$TMP/m"
 for kind in nbd ublk; do
 	for signal in TERM INT HUP; do
 		echo "== $kind, SIG$signal, mounted"
-		attach "$kind"
-		mkfs.ext4 -q -F "$dev"
-		mount "$dev" "$TMP/m"
-		head -c 4M /dev/urandom >"$TMP/m/r"
-		sum=$(md5sum <"$TMP/m/r")
+		attach_and_mount "$kind"
 		kill -s "$signal" "$pid"
 		if [[ $signal != HUP ]]; then
 			wait_for -t 60 said "what the kernel cached of 'r' is at its donor"
@@ -50,11 +53,7 @@ for kind in nbd ublk; do
 	done
 
 	echo "== $kind, a signal, then killed, then another bridge"
-	attach "$kind"
-	mkfs.ext4 -q -F "$dev"
-	mount "$dev" "$TMP/m"
-	head -c 4M /dev/urandom >"$TMP/m/r"
-	sum=$(md5sum <"$TMP/m/r")
+	attach_and_mount "$kind"
 	# As to all of a service.
 	mapfile -t all < <(pgrep -x 'weft-attach|weft-guard')
 	kill -TERM "${all[@]}"

@@ -107,7 +107,6 @@ tests/shell/serve-resident-set-is-its-regions.sh 1
 tests/shell/serve-says-what-became-of-a-file.sh 4
 tests/shell/serve-says-what-it-cannot-do.sh 1
 tests/shell/serve-stock-client-names-a-tenure.sh 2
-tests/shell/serve-strangers-cost-little.sh 2
 tests/shell/serve-systemd-keeps-memory.sh 1
 tests/shell/serve-units-fit-the-installation.sh 1
 tests/shell/serve-warns-of-memory-given-back.sh 1
@@ -123,7 +122,6 @@ tests/shell/testbed-two-nodes-fail-apart.sh 1
 tests/shell/testbed-two-nodes-lose-a-packet-in-100.sh 1
 tests/shell/verbs-driver-unloaded.sh 1
 tests/shell/verbs-lanes-share-what-they-register.sh 1
-tests/shell/verbs-strangers-cost-little.sh 2
 tests/shell/verbs-stripes-keep-their-order.sh 1
 tests/shell/verbs-two-nodes.sh 3
 tests/support/emulated.h 1

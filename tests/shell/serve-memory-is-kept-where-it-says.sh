@@ -15,18 +15,21 @@ holder() {
 	basename "$(ls "$WEFT_RUN_DIR"/hold-*.sock)" .sock | sed 's/hold-//'
 }
 
+says_kept() { # BY TEXT
+	kept "$1" || fail "kept by $(kept_by)"
+	weft status | grep >/dev/null "  region scratch, .*, $2\$" || fail "$(weft status)"
+	weft status --prometheus |
+		grep >/dev/null "^weft_donor_region_kept{.*region=\"scratch\",by=\"$1\"} 1\$" ||
+			fail "$(weft status --prometheus)"
+}
+
 # A supervisor that takes notifications, and forgets what comes with them.
 socat -u "UNIX-RECV:$TMP/notify" "OPEN:$TMP/notified,creat" &
 wait_for test -S "$TMP/notify"
 export NOTIFY_SOCKET=$TMP/notify
 start_donor --memory scratch=4M
 grep -q READY=1 "$TMP/notified" || fail "no notification came"
-kept holder || fail "kept by $(kept_by)"
-weft status | grep >/dev/null '  region scratch, .*, protected by the holder$' ||
-	fail "$(weft status)"
-weft status --prometheus |
-	grep >/dev/null '^weft_donor_region_kept{.*region="scratch",by="holder"} 1$' ||
-		fail "$(weft status --prometheus)"
+says_kept holder 'protected by the holder'
 qemu-io -f raw "nbd://127.0.0.1:$PORT/scratch" -c 'write -P 0x42 0 4M' >/dev/null
 stop_donor KILL || :
 start_donor --memory scratch=4M --memory more=1M
@@ -68,12 +71,7 @@ wait "$service" || fail "exit status $?"
 
 # As the user wished.
 start_donor --memory scratch=4M --keep 0
-kept nobody || fail "kept by $(kept_by)"
-weft status | grep >/dev/null '  region scratch, .*, unprotected: lost if the donor crashes$' ||
-	fail "$(weft status)"
-weft status --prometheus |
-	grep >/dev/null '^weft_donor_region_kept{.*region="scratch",by="nobody"} 1$' ||
-		fail "no metric"
+says_kept nobody 'unprotected: lost if the donor crashes'
 stop_donor
 
 # A file's contents are on its disk.

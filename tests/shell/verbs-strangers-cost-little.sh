@@ -13,7 +13,8 @@ seconds=${WEFT_CROWDED_S:-10} every=5
 ((seconds < 60)) || every=10
 
 in_testbed --timeout $((6 * seconds + 300)) --memory 2G -- "$seconds" "$every" <<'END'
-seconds=$1 every=$2 count=500
+. tests/strangers.sh
+seconds=$1 every=$2 count=500 transport=rdma
 for ((i = 1; i <= 200; i++)); do
 	ip addr add "10.9.0.$((i + 10))/24" dev rdma0
 done
@@ -23,49 +24,26 @@ start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=32M --memory newco
 donor=$RDMA_IP:$PORT
 WEFT_CUT_S=$every LD_PRELOAD=$WEFT_BUILD/tests/cut-rdma.so weft attach "weft://$donor/r" \
 	--socket "$TMP/s" --transport rdma
-rss_kb() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$DONOR_PID/status"; }
-reconnects() { weft status r --json | jq '.attachments[0].reconnects'; }
-came_back() \
-	{ [[ $(reconnects) -gt $1 && $(weft status r --json | jq -r '.attachments[0].state') = ready ]]; }
-stranger() { weft status --json | jq ".donors[0].strangers.rdma.$1"; }
-newcomer() {
-	weft attach "weft://$donor/newcomer" --socket "$TMP/n" \
-		--transport rdma >"$TMP/newcomer" 2>&1 &&
-		weft detach newcomer >>"$TMP/newcomer" 2>&1
-}
 newcomer || fail "$(cat "$TMP/newcomer")"
 before_kb=$(rss_kb)
 
 # crowded FIRST-ADDRESS ADDRESSES
 crowded() {
-	local crowd fio end n=0 failed=0 most_kb=0 kb before first
+	local crowd fio end n=0 failed=0 most_kb=0 before first
 	"$WEFT_BUILD/tests/crowd-rdma" "$RDMA_IP" "$PORT" $count "$@" >"$TMP/crowd" 2>&1 &
 	crowd=$!
 	wait_for -t 60 grep -q there "$TMP/crowd"
-	fio --name=v --ioengine=nbd --uri="nbd+unix:///?socket=$TMP/s" --rw=randrw --bs=4k \
-		--iodepth=4 --size=16M --verify=crc32c \
-		--verify_state_save=0 --verify_fatal=1 --time_based --runtime="$seconds" \
-		--thinktime=2ms >"$TMP/fio" 2>&1 &
-	fio=$!
+	verify 4 16M 2ms
 	end=$((SECONDS + seconds)) first=$(reconnects)
 	while ((SECONDS < end)); do
 		before=$(reconnects)
 		wait_for -t $((every + 30)) came_back "$before"
 		((++n))
-		newcomer || { ((++failed)) && cat "$TMP/newcomer"; }
-		kb=$(rss_kb)
-		((most_kb = kb > most_kb ? kb : most_kb))
+		newcomer_comes
 	done
-	wait $fio || fail "fio: $(tail "$TMP/fio")"
-	[[ $(stranger now) -le $(stranger max) ]] || fail "$(weft status --json)"
-	[[ $(stranger made_room) -gt $count ]] || fail "nobody made room: $(weft status --json)"
-	kill $crowd
-	wait $crowd || fail "the crowd: $(cat "$TMP/crowd")"
-	echo "from $2 address(es): $(($(reconnects) - first)) reconnects; newcomers $n, refused $failed; $((most_kb - before_kb)) KiB more at most; $(tail -n 1 "$TMP/crowd")"
-	weft status r --json |
-		jq -e '.attachments[0] | .errors == 0 and .transport == "rdma"' >/dev/null ||
-			fail "$(weft status r --json)"
-	((most_kb - before_kb < 64 * 1024)) || fail "the donor grew by $((most_kb - before_kb)) KiB"
+	crowd_ends $crowd $count
+	echo "from $2 address(es): $(($(reconnects) - first)) reconnects; newcomers $n, refused" \
+		"$failed; $((most_kb - before_kb)) KiB more at most; $(tail -n 1 "$TMP/crowd")"
 	refused=$failed
 }
 
