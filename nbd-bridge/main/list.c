@@ -5,21 +5,19 @@
  */
 #include <errno.h>
 #include <jansson.h>
-#include <libnbd.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "fabric/base/error.h"
-#include "fabric/hello.h"
 #include "fabric/base/log.h"
 #include "fabric/base/options.h"
 #include "fabric/base/patience.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
 #include "fabric/driver.h"
+#include "fabric/hello.h"
+#include "fabric/nbd/libnbd.h"
 #include "fabric/uri.h"
 
 enum {
@@ -31,16 +29,6 @@ enum {
 	TENURE_LEN = 16,
 	MAX_TENURES = 1000, /* a question more for each region: of so many */
 };
-
-/* libnbd's calls that wait have no bound of their own. */
-static void on_alarm(int signo)
-{
-	static const char text[] = "weft-list: it took the connection, but does not answer\n";
-
-	if (write(STDERR_FILENO, text, sizeof(text) - 1) >= 0)
-		_exit(1);
-	_exit(1);
-}
 
 struct exports {
 	char **names, **descriptions;
@@ -99,17 +87,74 @@ static int on_debug(void *user, const char *context, const char *message)
 	return 0;
 }
 
-/* Why libnbd's last call failed, without its names of functions and options. */
-static const char *reason(void)
+/* What came of the question before. */
+static struct {
+	bool over;
+	int error; /* 0: what was asked is known now */
+} answer;
+
+static int on_answer(void *user, int *error)
+{
+	answer.error = *error;
+	answer.over = true;
+	return 0;
+}
+
+/* For a new question, to await_answer(). */
+static nbd_completion_callback begin_answer(void)
+{
+	answer.over = false;
+	return (nbd_completion_callback){.callback = on_answer};
+}
+
+/* Why libnbd failed; EPROTO: the system had no part in it. */
+static int nbd_error(void)
+{
+	const char *text = nbd_get_error();
+
+	if (nbd_get_errno())
+		return nbd_get_errno();
+	return text && strstr(text, "getaddrinfo") ? EHOSTUNREACH : EPROTO;
+}
+
+/* Moves libnbd on once.  0, or an error: ETIMEDOUT where the server is silent for long. */
+static int step(struct nbd_handle *nbd)
+{
+	struct pollfd p = nbd_libnbd_wants(nbd);
+	int r = poll(&p, 1, ANSWER_S * 1000);
+
+	if (r == 0)
+		return ETIMEDOUT;
+	if (r < 0)
+		return errno == EINTR ? 0 : errno;
+	r = nbd_libnbd_go_on(nbd, &p);
+	return r < 0 || nbd_aio_is_dead(nbd) || nbd_aio_is_closed(nbd) ? nbd_error() : 0;
+}
+
+/* asked: what libnbd returned to the question.  0, or an error, which answer.error is as well. */
+static int await_answer(struct nbd_handle *nbd, int asked)
+{
+	int error = asked < 0 ? nbd_error() : 0;
+
+	while (!error && !answer.over)
+		error = step(nbd);
+	if (error)
+		answer.error = error;
+	return answer.error;
+}
+
+/* Why a question failed, without libnbd's names of functions and options. */
+static const char *reason(int error)
 {
 	size_t code = strspn(server_said, "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
-	int error = nbd_get_errno();
 
+	if (error == ETIMEDOUT)
+		return "it does not answer";
 	if (server_said[0]) /* a donor's begins with an error's name, for programs */
 		return code > 0 && strncmp(server_said + code, ": ", 2) == 0
 			? server_said + code + 2
 			: server_said;
-	return error ? strerror(error) : "the server broke the protocol";
+	return error == EPROTO ? "the server broke the protocol" : strerror(error);
 }
 
 /* In option mode: connected, nothing opened. */
@@ -126,27 +171,32 @@ static struct nbd_handle *connect_to(const struct weft_uri *uri, struct weft_err
 	nbd_set_debug(nbd, true);
 	nbd_set_opt_mode(nbd, true);
 	nbd_set_full_info(nbd, true);
-	alarm(ANSWER_S);
-	weft_patience_begin("weft-list: waiting for an answer of %s, up to %d s (Ctrl-C gives up)",
-		uri->socket[0] ? uri->socket : uri->host, ANSWER_S);
-	int r = uri->socket[0] ? nbd_connect_unix(nbd, uri->socket)
-			       : nbd_connect_tcp(nbd, uri->host, uri->port);
-	weft_patience_end();
-	if (r == 0)
-		return nbd;
 	const char *where = uri->socket[0] ? uri->socket : uri->host;
-	switch (nbd_get_errno()) {
+	weft_patience_begin("weft-list: waiting for an answer of %s, up to %d s (Ctrl-C gives up)",
+		where, ANSWER_S);
+	int r = uri->socket[0] ? nbd_aio_connect_unix(nbd, uri->socket)
+			       : nbd_aio_connect_tcp(nbd, uri->host, uri->port);
+	int error = r < 0 ? nbd_error() : 0;
+	while (!error && nbd_aio_is_connecting(nbd))
+		error = step(nbd);
+	weft_patience_end();
+	if (!error)
+		return nbd;
+	switch (error) {
 	case ECONNREFUSED:
 		weft_error_set(err, ECONNREFUSED,
 			"no donor at %s%s%s: connection refused; is weft serve running there?",
 			where, uri->socket[0] ? "" : " port ", uri->socket[0] ? "" : uri->port);
 		break;
+	case EHOSTUNREACH:
+		weft_error_set(err, EHOSTUNREACH,
+			"no donor at %s: it cannot be looked up or reached", where);
+		break;
 	case ENOENT:
 		weft_error_set(err, ENOENT, "no donor at %s: there is no such socket", where);
 		break;
 	default:
-		weft_error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "cannot list %s: %s",
-			where, reason());
+		weft_error_set(err, error, "cannot list %s: %s", where, reason(error));
 	}
 	nbd_close(nbd);
 	return NULL;
@@ -162,11 +212,14 @@ static int one_context(void *user, const char *name)
 	return 0;
 }
 
+/* What the server does not know it does not tell: *ret stays. */
 static void ask(struct nbd_handle *nbd, const char *query, int (*fn)(void *user, const char *name),
 	char *ret)
 {
 	nbd_add_meta_context(nbd, query);
-	nbd_opt_list_meta_context(nbd, (nbd_context_callback){.callback = fn, .user_data = ret});
+	await_answer(nbd,
+		nbd_aio_opt_list_meta_context(nbd,
+			(nbd_context_callback){.callback = fn, .user_data = ret}, begin_answer()));
 	nbd_clear_meta_contexts(nbd);
 }
 
@@ -206,8 +259,10 @@ static json_t *describe(struct nbd_handle *nbd, const char *name, const char *de
 	json_t *json = json_pack("{s:s, s:s}", "name", name, "description", description);
 
 	server_said[0] = '\0';
-	if (nbd_set_export_name(nbd, name) < 0 || nbd_opt_info(nbd) < 0) {
-		json_object_set_new(json, "error", json_string(reason()));
+	nbd_set_export_name(nbd, name);
+	int error = await_answer(nbd, nbd_aio_opt_info(nbd, begin_answer()));
+	if (error) {
+		json_object_set_new(json, "error", json_string(reason(error)));
 		return json;
 	}
 	json_object_set_new(json, "size_bytes", json_integer(nbd_get_size(nbd)));
@@ -233,7 +288,7 @@ static json_t *describe(struct nbd_handle *nbd, const char *name, const char *de
 static void hang_up(struct nbd_handle *nbd)
 {
 	if (nbd && nbd_aio_is_negotiating(nbd))
-		nbd_opt_abort(nbd);
+		nbd_aio_opt_abort(nbd); /* a goodbye; nobody waits for its answer */
 	nbd_close(nbd);
 }
 
@@ -245,47 +300,72 @@ static int connect_again(const struct weft_uri *uri, struct nbd_handle **nbd,
 	return *nbd ? 0 : -err->code;
 }
 
+/* Appends what is known of each that the URI means. */
+static int describe_all(const struct weft_uri *uri, struct nbd_handle **nbd,
+	const struct exports *exports, json_t *array, struct weft_error *err)
+{
+	const bool with_tenure = uri->region[0] || exports->nr <= MAX_TENURES;
+	char offers[64] = "";
+
+	for (size_t i = 0, asked = 0; i < exports->nr; i++) {
+		const char *name = exports->names[i];
+
+		if (uri->region[0] && strcmp(uri->region, name) != 0)
+			continue;
+		if (++asked % PER_CONNECTION == 0) {
+			int r = connect_again(uri, nbd, err);
+
+			if (r < 0)
+				return r;
+		}
+		json_t *json = describe(*nbd, name, exports->descriptions[i], offers, with_tenure);
+		if (json_array_append_new(array, json) < 0)
+			return weft_error_set(err, ENOMEM, "cannot list: out of memory");
+		if (!nbd_aio_is_negotiating(*nbd)) {
+			int error = answer.error ? answer.error : EPROTO;
+
+			return weft_error_set(err, error, "cannot list: %s", reason(error));
+		}
+	}
+	if (uri->region[0] && json_array_size(array) == 0)
+		return weft_error_set(err, ENOENT, "there is no region '%s' there", uri->region);
+	return 0;
+}
+
+static void free_exports(struct exports *exports)
+{
+	for (size_t i = 0; i < exports->nr; i++) {
+		free(exports->names[i]);
+		free(exports->descriptions[i]);
+	}
+	free(exports->names);
+	free(exports->descriptions);
+}
+
 /* *ret_cut_off: there are more regions than the donor tells, or than we keep. */
 static int list(const struct weft_uri *uri, json_t **ret, bool *ret_cut_off, struct weft_error *err)
 {
-	char offers[64] = "";
 	struct exports exports = {0};
 	struct nbd_handle *nbd = connect_to(uri, err);
-	int r = 0;
+	int r;
 
 	if (!nbd)
 		return -err->code;
 	json_t *array = json_array();
-	int listed = nbd_opt_list(nbd,
-		(nbd_list_callback){.callback = one_export, .user_data = &exports});
+	int error = await_answer(nbd,
+		nbd_aio_opt_list(nbd,
+			(nbd_list_callback){.callback = one_export, .user_data = &exports},
+			begin_answer()));
 	/* A donor with more than it tells ends its answer with an error. */
-	*ret_cut_off =
-		exports.cut_off || (listed < 0 && exports.nr > 0 && nbd_aio_is_negotiating(nbd));
-	if (listed < 0 && !*ret_cut_off)
-		r = weft_error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "cannot list: %s",
-			reason());
-	if (r == 0 && (exports.no_memory || !array))
+	*ret_cut_off = exports.cut_off || (error && exports.nr > 0 && nbd_aio_is_negotiating(nbd));
+	if (error && !*ret_cut_off)
+		r = weft_error_set(err, error, "cannot list: %s", reason(error));
+	else if (exports.no_memory || !array)
 		r = weft_error_set(err, ENOMEM, "cannot list: out of memory");
-	for (size_t i = 0, asked = 0; i < exports.nr; i++) {
-		if (r == 0 && (!uri->region[0] || strcmp(uri->region, exports.names[i]) == 0)) {
-			if (++asked % PER_CONNECTION == 0)
-				r = connect_again(uri, &nbd, err);
-			alarm(ANSWER_S);
-			if (r == 0 &&
-				json_array_append_new(array,
-					describe(nbd, exports.names[i], exports.descriptions[i],
-						offers,
-						uri->region[0] || exports.nr <= MAX_TENURES)) < 0)
-				r = weft_error_set(err, ENOMEM, "cannot list: out of memory");
-		}
-		free(exports.names[i]);
-		free(exports.descriptions[i]);
-	}
-	free(exports.names);
-	free(exports.descriptions);
+	else
+		r = describe_all(uri, &nbd, &exports, array, err);
+	free_exports(&exports);
 	hang_up(nbd);
-	if (r == 0 && uri->region[0] && json_array_size(array) == 0)
-		r = weft_error_set(err, ENOENT, "there is no region '%s' there", uri->region);
 	if (r < 0)
 		json_decref(array);
 	else
@@ -408,14 +488,12 @@ int main(int argc, char **argv)
 	int r = parse(argc, argv, &o, &uri);
 	if (r != WEFT_GO_ON)
 		return r;
-	signal(SIGALRM, on_alarm);
 	r = list(&uri, &array, &cut_off, &err);
 	weft_uri_fini(&uri);
 	if (r < 0) {
 		fprintf(stderr, "weft-list: %s\n", err.message);
 		return 1;
 	}
-	alarm(0);
 	if (o.json) {
 		json_dumpf(array, stdout, JSON_INDENT(2));
 		putchar('\n');

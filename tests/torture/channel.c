@@ -5,13 +5,12 @@
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
+#include <liburing.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <liburing.h>
-#include <libnbd.h>
+#include "fabric/nbd/libnbd.h"
 
 enum { SLOTS = 16 };
 
@@ -162,32 +161,16 @@ void channels_run(struct channel *const *channels, unsigned nr, int timeout_ms)
 			reap(c);
 			fds[i] = (struct pollfd){.fd = c->ring.ring_fd, .events = POLLIN};
 		} else if (!channel_is_broken(c)) {
-			unsigned direction = nbd_aio_get_direction(c->nbd);
-
-			fds[i].fd = nbd_aio_get_fd(c->nbd);
-			fds[i].events =
-				(short)((direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
-					(direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0));
+			fds[i] = nbd_libnbd_wants(c->nbd);
 		}
 	}
 	poll(fds, nr, timeout_ms);
 	for (unsigned i = 0; i < nr; i++) {
 		struct channel *c = channels[i];
 
-		if (!c->nbd) {
+		if (!c->nbd)
 			reap(c);
-			continue;
-		}
-		if (fds[i].fd < 0)
-			continue;
-		/* Its direction may change by the first. */
-		if (fds[i].revents & (POLLIN | POLLHUP | POLLERR) &&
-			nbd_aio_get_direction(c->nbd) & LIBNBD_AIO_DIRECTION_READ)
-			nbd_aio_notify_read(c->nbd);
-		else if (fds[i].revents & POLLOUT &&
-			nbd_aio_get_direction(c->nbd) & LIBNBD_AIO_DIRECTION_WRITE)
-			nbd_aio_notify_write(c->nbd);
-		else if (fds[i].revents & (POLLHUP | POLLERR))
-			nbd_aio_notify_read(c->nbd);
+		else if (fds[i].fd >= 0 && fds[i].revents)
+			nbd_libnbd_go_on(c->nbd, &fds[i]);
 	}
 }

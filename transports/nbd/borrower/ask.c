@@ -3,11 +3,10 @@
 #include "transports/nbd/borrower/ask.h"
 
 #include <errno.h>
-#include <libnbd.h>
-#include <poll.h>
 #include <string.h>
 
 #include "fabric/base/util.h"
+#include "fabric/nbd/libnbd.h"
 
 static int one_context(void *user, const char *name)
 {
@@ -24,27 +23,16 @@ static int answered(void *user, int *error)
 	return 0;
 }
 
-/*
- * Moves libnbd on once.  False: it is over, or the time is.  nbd_poll(3) would begin its time anew
- * after each signal, and some programs get one every few milliseconds.
- */
+/* Moves libnbd on once.  False: it is over, or the time is. */
 static bool step(struct nbd_handle *nbd, uint64_t end_ns)
 {
-	const unsigned direction = nbd_aio_get_direction(nbd);
-	const bool reads = direction & LIBNBD_AIO_DIRECTION_READ;
-	const bool writes = direction & LIBNBD_AIO_DIRECTION_WRITE;
-	struct pollfd p = {.fd = nbd_aio_get_fd(nbd),
-		.events = (short)((reads ? POLLIN : 0) | (writes ? POLLOUT : 0))};
+	struct pollfd p = nbd_libnbd_wants(nbd);
 	const uint64_t now_ns = weft_now_ns();
 
 	if (now_ns >= end_ns)
 		return false;
 	int r = poll(&p, 1, (int)((end_ns - now_ns + 999999) / 1000000));
-	if (r <= 0)
-		return r == 0 || errno == EINTR;
-	/* An end or an error of the socket is found by the side that waits. */
-	return (reads && (p.revents & ~POLLOUT) ? nbd_aio_notify_read(nbd)
-						: nbd_aio_notify_write(nbd)) == 0;
+	return r <= 0 ? r == 0 || errno == EINTR : nbd_libnbd_go_on(nbd, &p) == 0;
 }
 
 /* true: it was answered. */

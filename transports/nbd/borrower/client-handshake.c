@@ -12,11 +12,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libnbd.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +25,7 @@
 #include "fabric/base/log.h"
 #include "fabric/base/thread.h"
 #include "fabric/base/util.h"
+#include "fabric/nbd/libnbd.h"
 #include "transports/nbd/borrower/client-private.h"
 
 enum {
@@ -215,24 +214,12 @@ static int lost(struct nbd_client_handshake *hs)
 /* Moves libnbd on once.  0, or -errno. */
 static int step(struct nbd_client_handshake *hs, struct nbd_handle *nbd)
 {
-	unsigned direction = nbd_aio_get_direction(nbd);
-	short events = 0;
-	int r;
+	struct pollfd p = nbd_libnbd_wants(nbd);
+	int r = wait_fd(hs, p.fd, p.events, &p.revents);
 
-	if (direction & LIBNBD_AIO_DIRECTION_READ)
-		events |= POLLIN;
-	if (direction & LIBNBD_AIO_DIRECTION_WRITE)
-		events |= POLLOUT;
-	r = wait_fd(hs, nbd_aio_get_fd(nbd), events, &events);
 	if (r < 0)
 		return r;
-	/* An end or an error of the socket is found by the side that waits. */
-	bool reads = direction & LIBNBD_AIO_DIRECTION_READ;
-	if (reads && (events & ~POLLOUT))
-		r = nbd_aio_notify_read(nbd);
-	else
-		r = nbd_aio_notify_write(nbd);
-	if (r < 0 || nbd_aio_is_dead(nbd) || nbd_aio_is_closed(nbd))
+	if (nbd_libnbd_go_on(nbd, &p) < 0 || nbd_aio_is_dead(nbd) || nbd_aio_is_closed(nbd))
 		return lost(hs);
 	return 0;
 }
