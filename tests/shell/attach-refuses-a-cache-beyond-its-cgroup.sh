@@ -14,6 +14,8 @@ memory_group $((96 << 20))
 grep -q "a cache of 128 MiB wanted, but only .* of memory can be had (the memory limit of cgroup .*/weft-test-$$); give a smaller --cache" "$TMP/log" ||
 	fail "$(cat "$TMP/log")"
 ! compgen -G "$WEFT_RUN_DIR/attach-r.*" || fail "something is left of it"
+[[ $WEFT_PRESET != tsan ]] ||
+	skip "the refusal passed; with tsan's own memory, four bytes for each, no cache fits"
 for how in "--cache 48M" "--cache 128M --cache-file $TMP/cache"; do
 	# shellcheck disable=SC2086 # words
 	in_memory_group weft attach "$URI" --socket "$TMP/s" $how --lanes 1 >"$TMP/log" 2>&1 ||
