@@ -35,14 +35,17 @@ c_decl {
 		X(stock)   /* stock clients that come once */ \
 		X(late)    /* writes of sessions that ended, still on their way */ \
 		X(leases)  /* the time between a lost connection and the end of the lease */ \
-		X(two)     /* a bridge that was superseded wakes up */
+		X(two)     /* a bridge that was superseded wakes up */ \
+		X(keys)    /* borrowers' keys are revoked, and they get others of the same name */ \
+		X(stranger) /* one with a key of his own, who knows the id of 0 */
 	/* … the rules, … */
 	#define RULES(X) \
 		X(claim) X(left) X(table) X(mark_at_stop) X(mark_at_grant) X(held) X(grace) X(granted) X(granted_noted) X(wrote) X(wrote_noted) X(ended) X(reopened) \
 		X(tenure) X(tenure_opening) X(lease) X(clock) X(stale_kept) X(reset_drops) X(reset_quiet) \
-		X(same_mode) X(vouch) X(noted) X(boot) X(superseded)
+		X(same_mode) X(vouch) X(noted) X(boot) X(superseded) \
+		X(bound) X(revoked_fenced) X(revoked_refused) X(revoked_lease)
 	/* … and what must hold. */
-	#define PROPERTIES(X) X(S1) X(S2) X(Z) X(L)
+	#define PROPERTIES(X) X(S1) X(S2) X(Z) X(L) X(K)
 
 	#define DECLARE_WORLD(name) static int has_##name;
 	#define DECLARE_RULE(name) static int rule_##name = 1;
@@ -159,6 +162,7 @@ typedef borrower {
 	 * one is there.
 	 */
 	bit late, late_is_old;
+	bit revoked; /* the donor has no key of its name */
 }
 borrower b[2];
 
@@ -178,7 +182,7 @@ byte ghost;
 
 byte answer;
 #define GRANTED 1
-#define BUSY 2       /* another holds it, or may believe so */
+#define BUSY 2       /* another holds it, or may believe so; or its key is revoked */
 #define STALE 3      /* what the borrower remembers is gone: until a reset */
 #define SUPERSEDED 4 /* a higher generation came: for good, for this process */
 #define OVER 5       /* this generation is over: a higher one is welcome */
@@ -290,10 +294,12 @@ inline enter_shared(x, its_inc, its_low, names_epoch)
 	e[x].low = its_low
 }
 
+#define not_let_in(x) (b[x].revoked && rule(revoked_refused))
 inline decide(x, y)
 {
 	if
-	:: b[x].epoch && !b[x].epoch_ok -> answer = STALE
+	:: not_let_in(x) -> answer = BUSY
+	:: !not_let_in(x) && b[x].epoch && !b[x].epoch_ok -> answer = STALE
 	:: else ->
 		if
 		:: lower(x) -> answer = (b[x].inc < e[x].inc -> SUPERSEDED : OVER)
@@ -549,17 +555,19 @@ inline forget(x)
 	say_answer(x); printf("\n"); \
 	answered(x); \
 	answer = 0 } \
-:: d_step { can_ask(x) && !is_stale(x) -> /* refusals that get lost change nothing */ \
+:: d_step { can_ask(x) && !is_stale(x) && !not_let_in(x) -> /* refusals that get lost change nothing */ \
 	decide(x, y); \
 	say_answer(x); printf(", but the answer is lost\n"); \
 	answer = 0 } \
 :: d_step { b[x].granted && (!b[x].remembers || !b[x].builds || (b[x].copy_builds && !same)) -> \
 	printf("%d reads\n", x); \
+	must(K, !b[x].revoked); \
 	must(S1, b[x].shared || !b[x].remembers || b[x].builds); \
 	remember(x); \
 	if :: !same -> b[x].copy_builds = 0 :: else fi } \
 :: d_step { b[x].granted && !b[x].shared -> \
 	printf("%d writes\n", x); \
+	must(K, !b[x].revoked); \
 	must(S1, !b[x].remembers || b[x].builds); \
 	remember(x); \
 	landed(x); \
@@ -578,6 +586,7 @@ inline forget(x)
 	remember(x); lose_connection(x); b[x].late = 1; b[x].late_is_old = 0 } \
 :: d_step { b[x].late && e[x].held -> \
 	printf("a late write of %d\n", x); \
+	must(K, !b[x].revoked); \
 	must(Z, !b[x].late_is_old); \
 	b[x].late = 0; b[x].late_is_old = 0; \
 	landed(x) } \
@@ -588,7 +597,8 @@ inline forget(x)
 :: d_step { has(killing) && b[x].granted -> \
 	printf("%d says goodbye, and leaves a cache file\n", x); \
 	bridge_is_gone(x); let_go(x) } \
-:: d_step { has(killing) && donor == UP && !b[x].runs && b[x].inc != 0 && !b[x].shared && e[x].is != NONE -> \
+:: d_step { has(killing) && donor == UP && !b[x].runs && b[x].inc != 0 && !b[x].shared && e[x].is != NONE && \
+		!not_let_in(x) -> \
 	printf("weft detach says goodbye for %d, and is killed before its state is removed\n", x); \
 	enter_shared(x, b[x].inc + 1, 0, 0); \
 	let_go(x); \
@@ -618,6 +628,17 @@ inline forget(x)
 	b[x].inc++; b[x].low = 0; b[x].epoch = 0; b[x].epoch_ok = 0; b[x].cause = 0; \
 	b[x].granted_inc = 0; b[x].granted_low = 0; b[x].wrote = 0; note_claim(x); \
 	b[x].stale = 0; b[x].resetting = 1 } \
+:: d_step { has(keys) && b[x].inc != 0 && !b[x].revoked -> \
+	printf("the key of %d is revoked\n", x); \
+	b[x].revoked = 1; \
+	if :: rule(revoked_fenced) -> lose_connection(x); b[x].late = 0; b[x].late_is_old = 0 :: else fi; \
+	if \
+	:: !rule(revoked_lease) && e[x].held -> \
+		if :: e[x].is != NONE && e[x].is != OVERTAKEN -> e[x].is = LAPSED :: else fi; \
+		let_go(x) \
+	:: else \
+	fi } \
+:: d_step { b[x].revoked -> printf("%d gets another key of the same name\n", x); b[x].revoked = 0 } \
 :: d_step { has(evict) && e[x].is != NONE && !e[x].held -> \
 	printf("the donor forgets %d\n", x); \
 	entry_clear(e[x]); \
@@ -641,6 +662,16 @@ active proctype world()
 		ghost = (rule(superseded) -> 0 : JOINED) }
 	:: d_step { ghost == JOINED && b[0].granted ->
 		printf("the old bridge of 0 writes in the generation of the new one\n");
+		landed(2) }
+
+	/* ---- a stranger who knows the id of 0, and has another identity ---- */
+	:: d_step { has(stranger) && rule(bound) && free_for_stock && blind != CONNECTED ->
+		printf("a stranger says the id of 0, is somebody else to the donor, writes and goes\n");
+		note_writer(0); note_writer(1); writer_since_open = has(file) || !rule(claim); new_tenure();
+		if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi;
+		landed(2) }
+	:: d_step { has(stranger) && !rule(bound) && donor == UP && e[0].is == KNOWN && e[0].held ->
+		printf("a stranger says the id and the generation of 0, joins it, writes and goes\n");
 		landed(2) }
 
 	/* ---- stock clients ---- */
