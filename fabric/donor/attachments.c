@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "fabric/donor/donor-private.h"
 #include "fabric/base/log.h"
@@ -166,21 +167,79 @@ void weft_grant_release(struct weft_grant *grant, bool clean)
 	weft_region_put(region);
 }
 
-bool weft_donor_knows(struct weft_donor *donor, const struct weft_region *region,
-	const struct weft_hello *hello)
+bool weft_donor_knows(struct weft_donor *donor, const struct weft_peer *peer,
+	const struct weft_region *region, const struct weft_hello *hello)
 {
+	char owner[WEFT_KEY_NAME_MAX + 1];
 	uint8_t id_hash[16];
 	bool knows = false;
 
 	if (hello->anonymous)
 		return false;
-	weft_region_id_hash(region, hello->id, id_hash);
+	donor_name_of(peer, owner);
+	donor_id_hash(region, owner, hello->id, id_hash);
 	pthread_mutex_lock(&donor->lock);
 	for (const struct weft_attachment *a = donor->attachments; a && !knows; a = a->next)
 		knows = a->region == region && !a->anonymous && !a->lapsed &&
 			memcmp(a->id_hash, id_hash, sizeof(id_hash)) == 0;
 	pthread_mutex_unlock(&donor->lock);
 	return knows;
+}
+
+/* Whether the session may go on.  Under the lock. */
+static bool may_stay(const struct weft_donor *donor, struct weft_grant *grant,
+	struct weft_error *err)
+{
+	struct weft_rights rights;
+	enum weft_mode mode = grant->writable ? WEFT_MODE_WRITE : WEFT_MODE_SHARED;
+	int r = donor_may_have(donor, &grant->peer, grant->region, mode, &rights, err);
+
+	if (r < 0)
+		return r == -ENOMEM;
+	grant->expires = rights.expires;
+	weft_rights_fini(&rights);
+	return true;
+}
+
+static bool has_expired(const struct weft_grant *grant, int64_t now_s)
+{
+	return grant->expires && now_s >= grant->expires;
+}
+
+/*
+ * Fences the sessions under a key that may not go on.  What they held stays held for a lease: until
+ * then its borrower may answer from memory.  The lock is held, and open meanwhile.
+ */
+static void fence_those_out(struct weft_donor *donor, bool keys_changed)
+{
+	int64_t now_s = time(NULL);
+	uint64_t look = ++donor->looks;
+
+	for (struct weft_attachment *a = donor->attachments; a;) {
+		struct weft_grant *out = NULL;
+
+		for (struct weft_grant *g = a->owner[0] ? a->grants : NULL; g && !out;
+			g = g->next) {
+			struct weft_error why;
+
+			if (g->look == look || atomic_load(&g->fenced))
+				continue;
+			g->look = look;
+			if (has_expired(g, now_s) || (keys_changed && !may_stay(donor, g, &why)))
+				out = g;
+		}
+		if (out)
+			donor_fence(donor, out);
+		/* The lock was open meanwhile: start again. */
+		a = out ? donor->attachments : a->next;
+	}
+}
+
+void weft_donor_keys_changed(struct weft_donor *donor)
+{
+	pthread_mutex_lock(&donor->lock);
+	fence_those_out(donor, true);
+	pthread_mutex_unlock(&donor->lock);
 }
 
 void weft_donor_tick(struct weft_donor *donor, uint64_t now_ns)
@@ -206,6 +265,7 @@ void weft_donor_tick(struct weft_donor *donor, uint64_t now_ns)
 		/* The lock was open meanwhile: start again. */
 		a = g ? donor->attachments : a->next;
 	}
+	fence_those_out(donor, false);
 	pthread_mutex_unlock(&donor->lock);
 }
 
@@ -243,8 +303,10 @@ void weft_donor_status(struct weft_donor *donor,
 			.mode = a->mode,
 			.generation = a->generation,
 			.nr_sessions = a->nr_grants,
+			.owner = a->owner,
 			.peer = a->nr_grants ? a->peer.text : "",
 			.transport = a->nr_grants ? a->peer.transport : "",
+			.encrypted = a->nr_grants && a->peer.encrypted,
 			.silent_ms = silent / NS_PER_MS,
 			.lease_left_ms = a->anonymous    ? UINT64_MAX
 					 : lease > silent ? (lease - silent) / NS_PER_MS

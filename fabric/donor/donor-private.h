@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the donor's files share.  A file uses those above it only: rules.c, then attachments.c (and
- * their sessions), grants.c and regions.c, donor.c.
+ * What the donor's files share.  A file uses those above it only: rules.c and rights.c, then
+ * attachments.c (and their sessions), grants.c and regions.c, donor.c.
  */
 #ifndef WEFT_FABRIC_DONOR_DONOR_PRIVATE_H
 #define WEFT_FABRIC_DONOR_DONOR_PRIVATE_H
@@ -26,6 +26,9 @@ struct weft_donor {
 	char offers[64];
 	bool stopping;
 	uint64_t last_tick_ns; /* 0: never */
+	uint64_t looks;        /* for sessions whose key is gone */
+	struct weft_keys *keys; /* these two are constant */
+	bool allow_insecure;
 
 	struct weft_attachment *attachments;
 	unsigned nr_grants;
@@ -51,6 +54,7 @@ struct weft_attachment {
 	uint64_t generation;
 	enum weft_mode mode;
 	char name[WEFT_NAME_MAX + 1];
+	char owner[WEFT_KEY_NAME_MAX + 1]; /* the name of the key that made it, or "" */
 	struct weft_grant *grants;
 	unsigned nr_grants;
 	unsigned nr_waiters;   /* weft_donor_grant() calls that wait for older sessions to stop */
@@ -108,6 +112,33 @@ void donor_lose_contents(struct weft_region *region);
  * how long others have waited already.
  */
 void donor_begin_grace(struct weft_region *region);
+
+/* rights.c */
+
+/* The name of the peer's key into ret of WEFT_KEY_NAME_MAX + 1; "" without one. */
+void donor_name_of(const struct weft_peer *peer, char *ret);
+/*
+ * What the peer may do here: 0, with what weft_rights_fini() takes; or -EACCES, -ENOMEM.  Without a
+ * key of its own, or without a peer (NULL), that is everything.
+ */
+int donor_rights(const struct weft_donor *donor, const struct weft_peer *peer,
+	struct weft_rights *ret, struct weft_error *err);
+/* The same if it may have the region in this mode; else -ENOENT, -EROFS too. */
+int donor_may_have(const struct weft_donor *donor, const struct weft_peer *peer,
+	const struct weft_region *region, enum weft_mode mode, struct weft_rights *ret,
+	struct weft_error *err);
+/*
+ * Whether a key's limits allow one more session, of the region: 0, or -EBUSY.  own: the attachment
+ * that it joins or raises to the generation, or NULL.  Under the lock.
+ */
+int donor_check_limits(const struct weft_donor *donor, const struct weft_rights *rights,
+	const struct weft_region *region, const struct weft_attachment *own, uint64_t generation,
+	struct weft_error *err);
+/* By what an attachment is known: its id, under the name of its key. */
+void donor_id_hash(const struct weft_region *region, const char *owner, const uint8_t *id,
+	uint8_t *ret);
+/* Says so, of one that there is not, or not for who asks: -ENOENT. */
+int donor_no_such_region(const char *name, struct weft_error *err);
 
 /* attachments.c; under the lock. */
 

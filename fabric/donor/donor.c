@@ -25,6 +25,8 @@ int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **r
 	donor->lease_ms = config->lease_ms ? config->lease_ms : 30000;
 	donor->fence_timeout_ms = config->fence_timeout_ms ? config->fence_timeout_ms : 10000;
 	snprintf(donor->offers, sizeof(donor->offers), "%s", config->offers);
+	donor->keys = config->keys;
+	donor->allow_insecure = config->allow_insecure;
 	donor->dir_fd = -1;
 	*ret = donor;
 	return 0;

@@ -4,9 +4,9 @@
  *
  * One writing attachment per region; readers beside it only if they said `shared`.  Joining with
  * the same attachment id and generation adds a session; a higher generation supersedes all lower
- * ones on every transport; a lower one is refused.  All stock NBD clients of a region are,
- * together, one anonymous attachment, which writes (unless the region is read-only); it and a weft
- * writer exclude each other.
+ * ones on every transport; a lower one is refused.  All stock NBD clients of a region
+ * that have the same key, or none, are together one anonymous attachment, which writes (unless the
+ * region is read-only, or the key); it and a weft writer exclude each other.
  *
  * A hello that names an epoch *remembers*: whoever sends it goes on with contents that it knows.
  * It is granted only if nobody else could write since, and if the region was not put back to what
@@ -19,6 +19,13 @@
  * a higher one may go on.  After a crash of a file region's donor its contents are new, and nobody
  * is granted them before the leases that were promised are over: those who hold one may still
  * answer from what they remember.
+ *
+ * A peer that proved a key has what the key is for (key/rights.h): regions, or all; to read only;
+ * so much memory and so many sessions at a time.  An attachment's id means something only under the
+ * name whose key made it: under another, or none, it is another attachment.  When a key is revoked
+ * or over, or is for less than before, sessions under it are fenced, and come back for what it is
+ * for still.  What they held is free for others once their lease is over, as their borrower may
+ * answer from memory until then.
  *
  * Stock clients cannot say what they remember.  The region has a *tenure* for them, a random
  * number: new with each epoch (a file's: with each opening), and with each writing grant to
@@ -44,6 +51,7 @@
 #include "fabric/base/error.h"
 #include "fabric/donor/peer.h"
 #include "fabric/hello.h"
+#include "fabric/key/store.h"
 #include "fabric/region/region.h"
 
 struct weft_donor;
@@ -64,6 +72,8 @@ struct weft_grant {
 	_Atomic uint64_t last_seen_ns; /* sign of life */
 	struct weft_peer peer;
 	/* Private. */
+	int64_t expires; /* of its key; seconds of CLOCK_REALTIME, 0: never */
+	uint64_t look;   /* the last look for those who may not stay */
 	struct weft_grant *next;
 	uint64_t generation;
 	bool fencing;      /* fence() is being called, by `fencer` */
@@ -76,6 +86,8 @@ struct weft_donor_config {
 	/* 0: 10 s; how long a new generation waits for the old to stop */
 	uint32_t fence_timeout_ms;
 	char offers[64];            /* "tcp" */
+	struct weft_keys *keys;     /* NULL: there are none; outlives the donor */
+	bool allow_insecure;        /* also lets in who proved nothing, from anywhere */
 };
 
 int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **ret);
@@ -84,6 +96,18 @@ void weft_donor_free(struct weft_donor *donor);
 
 /* What regions are offered over from now on: "tcp,rdma:10809". */
 void weft_donor_offer(struct weft_donor *donor, const char *offers);
+
+/*
+ * Whether the peer may ask this donor for anything: 0, or -EACCES with what it takes.  The others
+ * below ask it by themselves.
+ */
+int weft_donor_let_in(struct weft_donor *donor, const struct weft_peer *peer,
+	struct weft_error *err);
+/* Whether it may write to the region. */
+bool weft_donor_may_write(struct weft_donor *donor, const struct weft_peer *peer,
+	const struct weft_region *region);
+/* Another look at all sessions, after weft_keys_reload() has changed something. */
+void weft_donor_keys_changed(struct weft_donor *donor);
 
 /*
  * Takes a reference.  -EEXIST: the name is taken.  Attachments that held an adopted region when the
@@ -102,8 +126,8 @@ int weft_donor_add_directory(struct weft_donor *donor, const char *path, bool re
  * Finds a region for a peer (NULL: for the donor itself) by its export name (any bytes of a peer's,
  * NUL-terminated), opening it below the directory if need be.  NAME@TENURE is NAME, unless there
  * is a region of exactly that name; *ret_tenure (may be NULL) is 0 or the tenure.  The empty name
- * means the only region, if there is just one.  Returns a reference in *ret.  -ENOENT, or why it
- * could not be opened.
+ * means the only region, if there is just one.  Returns a reference in *ret.  -ENOENT: there is
+ * none, or not for this peer; -EACCES: it is not let in; or why it could not be opened.
  */
 int weft_donor_find(struct weft_donor *donor, const struct weft_peer *peer, const char *name,
 	struct weft_region **ret, uint64_t *ret_tenure, struct weft_error *err);
@@ -112,7 +136,7 @@ int weft_donor_find(struct weft_donor *donor, const struct weft_peer *peer, cons
  * Calls fn for the name, description and size of each region that the peer (NULL: the donor itself)
  * may know of, in order of name, without the lock; a directory's files without opening them.  Stops
  * at fn's first non-zero return, which it returns.  -E2BIG: there are more than a listing holds, fn
- * was called for the others.
+ * was called for the others; -EACCES: the peer is not let in.
  */
 int weft_donor_list(struct weft_donor *donor, const struct weft_peer *peer,
 	int (*fn)(void *ctx, const char *name, const char *description, uint64_t size_bytes),
@@ -133,16 +157,17 @@ void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *regi
  * Whether the hello's attachment has the region now, or had it a moment ago and may come back.  Its
  * id is a secret: nobody else can say it.
  */
-bool weft_donor_knows(struct weft_donor *donor, const struct weft_region *region,
-	const struct weft_hello *hello);
+bool weft_donor_knows(struct weft_donor *donor, const struct weft_peer *peer,
+	const struct weft_region *region, const struct weft_hello *hello);
 
 uint64_t weft_donor_tenure(struct weft_donor *donor, const struct weft_region *region);
 
 /*
  * Grants access, superseding and fencing lower generations first: may block up to the fence
  * timeout.  On success the caller owns *ret, whose fence() may be called from now on.
+ *   -EACCES  the peer is not let in; -ENOENT: the region is not for it
  *   -EBUSY   held by another attachment (the message names it and says when it will be free),
- *            or an old generation did not stop in time
+ *            an old generation did not stop in time, or the key's limits are reached
  *   -ESTALE  what hello remembers may have changed, or is gone
  *   -WEFT_ESUPERSEDED  another process of the attachment was granted a higher generation
  *   -WEFT_EOVER  hello.generation is over: its lease lapsed, a higher one of the same process was
@@ -152,7 +177,7 @@ uint64_t weft_donor_tenure(struct weft_donor *donor, const struct weft_region *r
  *   -EIO     the grant cannot be noted, in the file's mark or with the promises; or the region's
  *            file was removed, replaced or cut, and hello.epoch is 0: who does not know it need not
  *            begin
- *   -EROFS   a writer asked for a read-only region
+ *   -EROFS   a writer asked for a read-only region, or has a key to read it
  *   -ESHUTDOWN the donor is stopping
  * peer: who asks, as its transport knows; it is copied.
  */
@@ -198,7 +223,9 @@ struct weft_attachment_status {
 	enum weft_mode mode;
 	uint64_t generation;
 	unsigned nr_sessions;
+	const char *owner; /* the name of its key; "" without one, or not known yet */
 	const char *peer, *transport; /* of the newest session; "" without one */
+	bool encrypted;               /* the same */
 	uint64_t silent_ms, lease_left_ms; /* lease_left_ms: UINT64_MAX without a lease */
 };
 void weft_donor_status(struct weft_donor *donor,

@@ -60,6 +60,10 @@ struct wish {
 	struct weft_donor *donor;
 	struct weft_region *region;
 	const struct weft_hello *hello;
+	const struct weft_peer *peer;
+	char owner[WEFT_KEY_NAME_MAX + 1]; /* the name of its key, or "" */
+	int64_t expires;                   /* as a grant's */
+	uint64_t life;                     /* as a peer's */
 	uint8_t id_hash[16];
 	enum weft_mode mode;
 	uint64_t generation;         /* 0 for the anonymous */
@@ -72,7 +76,8 @@ static bool is_own(const struct wish *w, const struct weft_attachment *a)
 {
 	if (a->region != w->region || a->anonymous != w->hello->anonymous)
 		return false;
-	return a->anonymous || memcmp(a->id_hash, w->id_hash, sizeof(a->id_hash)) == 0;
+	return a->anonymous ? strcmp(a->owner, w->owner) == 0
+			    : memcmp(a->id_hash, w->id_hash, sizeof(a->id_hash)) == 0;
 }
 
 static bool minds(const struct wish *w, const struct weft_attachment *a)
@@ -133,6 +138,8 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 		own->mode = w->mode;
 		memcpy(own->id_hash, w->id_hash, sizeof(own->id_hash));
 	}
+	/* One from before a restart is whose it is by its id's hash. */
+	memcpy(own->owner, w->owner, sizeof(own->owner));
 	w->own = own;
 	own->nr_waiters++;
 	own->last_seen_ns = weft_now_ns();
@@ -150,6 +157,31 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 	return 0;
 }
 
+/* The attachment that it joins or raises, or NULL. */
+static struct weft_attachment *find_own(const struct wish *w)
+{
+	struct weft_attachment *own = w->own ? w->own : w->donor->attachments;
+
+	while (!w->own && own && !is_own(w, own))
+		own = own->next;
+	return own;
+}
+
+/* What its key is for: looked at whenever the lock was open, so that no grant outlives one. */
+static int check_key(struct wish *w, struct weft_error *err)
+{
+	struct weft_rights rights;
+	int r = donor_may_have(w->donor, w->peer, w->region, w->mode, &rights, err);
+
+	if (r < 0)
+		return r;
+	w->expires = rights.expires;
+	w->life = rights.life;
+	r = donor_check_limits(w->donor, &rights, w->region, find_own(w), w->generation, err);
+	weft_rights_fini(&rights);
+	return r;
+}
+
 /*
  * Whether the wish may be granted at all: 0, with the attachment that it joins or raises (or NULL),
  * or the refusal.
@@ -157,11 +189,9 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 static int check(const struct wish *w, struct weft_attachment **ret_own, struct weft_error *err)
 {
 	const struct weft_hello *hello = w->hello;
-	struct weft_attachment *own = w->donor->attachments;
+	struct weft_attachment *own = find_own(w);
 	uint64_t now_ns = weft_now_ns();
 
-	while (own && !is_own(w, own))
-		own = own->next;
 	if (own && !own->anonymous) {
 		/* The table may have forgotten what lapsed a moment ago. */
 		if (own->generation > hello->generation ||
@@ -202,7 +232,9 @@ static int try_once(struct wish *w, struct weft_error *err)
 			w->region->name);
 	struct weft_generation *gen =
 		hello->anonymous ? NULL : weft_region_generation(w->region, w->id_hash, false);
-	r = donor_check_contents(w->region, hello, err);
+	r = check_key(w, err);
+	if (r == 0)
+		r = donor_check_contents(w->region, hello, err);
 	/* What is ours already is looked at again: it may have been superseded meanwhile. */
 	if (r == 0 && w->own)
 		r = w->own->lapsed || w->own->generation > w->generation
@@ -327,6 +359,8 @@ static void make(const struct wish *w, struct weft_grant *grant)
 	grant->writable = w->mode == WEFT_MODE_WRITE;
 	grant->attachment = own;
 	grant->generation = w->generation;
+	grant->expires = w->expires;
+	grant->peer.life = w->life;
 	atomic_init(&grant->last_seen_ns, weft_now_ns());
 	own->peer = grant->peer;
 	grant->next = own->grants;
@@ -359,16 +393,21 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 	const struct weft_hello *hello, const struct weft_peer *peer,
 	void (*fence_fn)(void *ctx), void *ctx, struct weft_grant **ret, struct weft_error *err)
 {
-	struct wish w = {.donor = donor, .region = region, .hello = hello, .mode = hello->mode};
+	struct wish w = {.donor = donor, .region = region, .hello = hello, .peer = peer,
+		.mode = hello->mode};
 	uint64_t deadline_ns = weft_now_ns() + donor->fence_timeout_ms * NS_PER_MS;
 	struct weft_hello new_one;
 	bool is_another = atomic_load(&region->lost) == -EUCLEAN;
-	int r = hello->epoch && !is_another ? 0 : weft_region_check(region, err);
+	int r = weft_donor_let_in(donor, peer, err);
 
+	if (r == 0 && (!hello->epoch || is_another))
+		r = weft_region_check(region, err);
 	if (r < 0)
 		return r;
+	donor_name_of(peer, w.owner);
 	if (hello->anonymous) {
-		w.mode = region->read_only ? WEFT_MODE_SHARED : WEFT_MODE_WRITE;
+		w.mode = weft_donor_may_write(donor, peer, region) ? WEFT_MODE_WRITE
+								   : WEFT_MODE_SHARED;
 	} else {
 		if (hello->mode == WEFT_MODE_WRITE && region->read_only)
 			return weft_error_set(err, EROFS, "region '%s' is read-only", region->name);
@@ -376,7 +415,7 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 			return weft_error_set(err, EINVAL, "region '%s': generations count from 1",
 				region->name);
 		w.generation = hello->generation;
-		weft_region_id_hash(region, hello->id, w.id_hash);
+		donor_id_hash(region, w.owner, hello->id, w.id_hash);
 	}
 	struct weft_grant *grant = calloc(1, sizeof(*grant));
 	if (!grant)

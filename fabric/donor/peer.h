@@ -20,6 +20,8 @@ struct weft_peer {
 	const char *transport; /* for people, static: "tcp", "rdma" */
 	/* whose key it proved to have, NAME or NAME~2; "": it proved nothing */
 	char identity[WEFT_IDENTITY_MAX + 1];
+	/* and which of the secrets that there were under it (rights.h); 0: the present one */
+	uint64_t life;
 	bool encrypted;        /* nobody on the way can read or change what travels */
 	bool local;            /* over a Unix socket, or in this process */
 	struct sockaddr_storage address; /* AF_UNSPEC: in this process */

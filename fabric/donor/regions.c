@@ -187,20 +187,33 @@ static void close_replaced(struct weft_donor *donor, const char *name)
 	weft_region_put(region);
 }
 
+/* NULL: for who has these rights there are none, or several. */
+static struct donor_region *the_only_one(const struct weft_donor *donor,
+	const struct weft_rights *rights)
+{
+	struct donor_region *only = NULL;
+
+	for (unsigned i = 0; i < donor->nr_regions && donor->dir_fd < 0; i++) {
+		if (!weft_rights_have_region(rights, donor->regions[i].region->name))
+			continue;
+		if (only)
+			return NULL;
+		only = &donor->regions[i];
+	}
+	return only;
+}
+
 /*
  * -ENOENT; -EAGAIN: a file that nobody uses, which may have been replaced, and was not `checked`.
  */
-static int find_open(struct weft_donor *donor, const char *name, bool checked,
-	struct weft_region **ret)
+static int find_open(struct weft_donor *donor, const struct weft_rights *rights, const char *name,
+	bool checked, struct weft_region **ret)
 {
 	struct donor_region *entry = NULL;
 	int r = -ENOENT;
 
 	pthread_mutex_lock(&donor->lock);
-	if (*name)
-		entry = table_find(donor, name);
-	else if (donor->nr_regions == 1 && donor->dir_fd < 0)
-		entry = &donor->regions[0];
+	entry = *name ? table_find(donor, name) : the_only_one(donor, rights);
 	if (entry && !checked && is_idle(donor, entry)) {
 		r = -EAGAIN;
 	} else if (entry) {
@@ -241,11 +254,14 @@ static int open_below(struct weft_donor *donor, const char *name, struct weft_re
 	return 0;
 }
 
-static int find_exactly(struct weft_donor *donor, const char *name, struct weft_region **ret,
-	struct weft_error *err)
+static int find_exactly(struct weft_donor *donor, const struct weft_rights *rights,
+	const char *name, struct weft_region **ret, struct weft_error *err)
 {
-	int r = find_open(donor, name, false, ret);
+	int r;
 
+	if (*name && !weft_rights_have_region(rights, name))
+		return donor_no_such_region(name, err);
+	r = find_open(donor, rights, name, false, ret);
 	if (r == 0)
 		return 0;
 	if (*name == '\0')
@@ -254,7 +270,7 @@ static int find_exactly(struct weft_donor *donor, const char *name, struct weft_
 	if (donor->dir_fd >= 0 && name_is_plain_path(name) && weft_region_name_valid(name, 4096)) {
 		pthread_mutex_lock(&donor->open_lock);
 		close_replaced(donor, name);
-		r = find_open(donor, name, true, ret);
+		r = find_open(donor, rights, name, true, ret);
 		if (r < 0)
 			r = open_below(donor, name, ret, err);
 		pthread_mutex_unlock(&donor->open_lock);
@@ -266,23 +282,25 @@ static int find_exactly(struct weft_donor *donor, const char *name, struct weft_
 			r != -ENOTSUP && r != -ENAMETOOLONG)
 			return r;
 	}
-	return weft_error_set(err, ENOENT, "there is no region '%.200s'", name);
+	return donor_no_such_region(name, err);
 }
 
 int weft_donor_find(struct weft_donor *donor, const struct weft_peer *peer, const char *name,
 	struct weft_region **ret, uint64_t *ret_tenure, struct weft_error *err)
 {
-	uint64_t tenure;
+	uint64_t tenure = 0;
 	char plain[4096 + 1];
-	int r = find_exactly(donor, name, ret, err);
+	struct weft_rights rights;
+	int r = donor_rights(donor, peer, &rights, err);
 
-	if (ret_tenure)
-		*ret_tenure = 0;
-	if (r != -ENOENT || !weft_tenure_split(name, plain, sizeof(plain), &tenure))
+	if (r < 0)
 		return r;
-	r = find_exactly(donor, plain, ret, err);
+	r = find_exactly(donor, &rights, name, ret, err);
+	if (r == -ENOENT && weft_tenure_split(name, plain, sizeof(plain), &tenure))
+		r = find_exactly(donor, &rights, plain, ret, err);
 	if (r == 0 && ret_tenure)
 		*ret_tenure = tenure;
+	weft_rights_fini(&rights);
 	return r;
 }
 
@@ -419,11 +437,16 @@ int weft_donor_list(struct weft_donor *donor, const struct weft_peer *peer,
 	int (*fn)(void *ctx, const char *name, const char *description, uint64_t size_bytes),
 	void *ctx)
 {
-	struct listing *l = calloc(1, sizeof(*l)); /* the callers' stacks are small */
-	int r = 0;
+	struct weft_rights rights;
+	int r = donor_rights(donor, peer, &rights, NULL);
 
-	if (!l)
+	if (r < 0)
+		return r;
+	struct listing *l = calloc(1, sizeof(*l)); /* the callers' stacks are small */
+	if (!l) {
+		weft_rights_fini(&rights);
 		return -ENOMEM;
+	}
 	pthread_mutex_lock(&donor->lock);
 	for (unsigned i = 0; i < donor->nr_regions && r == 0; i++) {
 		struct donor_region *entry = &donor->regions[i];
@@ -450,7 +473,8 @@ int weft_donor_list(struct weft_donor *donor, const struct weft_peer *peer,
 			qsort(l->items, l->nr, sizeof(*l->items), compare_listed);
 	}
 	for (size_t i = 0; r == 0 && i < l->nr; i++)
-		if (l->items[i].size_bytes > 0)
+		if (l->items[i].size_bytes > 0 &&
+			weft_rights_have_region(&rights, l->items[i].name))
 			r = fn(ctx, l->items[i].name, l->items[i].description,
 				l->items[i].size_bytes);
 	if (r == 0 && l->full)
@@ -461,5 +485,6 @@ int weft_donor_list(struct weft_donor *donor, const struct weft_peer *peer,
 	}
 	free(l->items);
 	free(l);
+	weft_rights_fini(&rights);
 	return r;
 }

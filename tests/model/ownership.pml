@@ -555,7 +555,8 @@ inline forget(x)
 	say_answer(x); printf("\n"); \
 	answered(x); \
 	answer = 0 } \
-:: d_step { can_ask(x) && !is_stale(x) && !not_let_in(x) -> /* refusals that get lost change nothing */ \
+/* Refusals that get lost change nothing. */ \
+:: d_step { can_ask(x) && !is_stale(x) && !not_let_in(x) -> \
 	decide(x, y); \
 	say_answer(x); printf(", but the answer is lost\n"); \
 	answer = 0 } \
@@ -597,8 +598,8 @@ inline forget(x)
 :: d_step { has(killing) && b[x].granted -> \
 	printf("%d says goodbye, and leaves a cache file\n", x); \
 	bridge_is_gone(x); let_go(x) } \
-:: d_step { has(killing) && donor == UP && !b[x].runs && b[x].inc != 0 && !b[x].shared && e[x].is != NONE && \
-		!not_let_in(x) -> \
+:: d_step { has(killing) && donor == UP && !b[x].runs && b[x].inc != 0 && !b[x].shared && \
+		e[x].is != NONE && !not_let_in(x) -> \
 	printf("weft detach says goodbye for %d, and is killed before its state is removed\n", x); \
 	enter_shared(x, b[x].inc + 1, 0, 0); \
 	let_go(x); \
@@ -631,14 +632,19 @@ inline forget(x)
 :: d_step { has(keys) && b[x].inc != 0 && !b[x].revoked -> \
 	printf("the key of %d is revoked\n", x); \
 	b[x].revoked = 1; \
-	if :: rule(revoked_fenced) -> lose_connection(x); b[x].late = 0; b[x].late_is_old = 0 :: else fi; \
+	if \
+	:: rule(revoked_fenced) -> lose_connection(x); b[x].late = 0; b[x].late_is_old = 0 \
+	:: else \
+	fi; \
 	if \
 	:: !rule(revoked_lease) && e[x].held -> \
 		if :: e[x].is != NONE && e[x].is != OVERTAKEN -> e[x].is = LAPSED :: else fi; \
 		let_go(x) \
 	:: else \
 	fi } \
-:: d_step { b[x].revoked -> printf("%d gets another key of the same name\n", x); b[x].revoked = 0 } \
+:: d_step { b[x].revoked -> \
+	printf("%d gets another key of the same name\n", x); \
+	b[x].revoked = 0 } \
 :: d_step { has(evict) && e[x].is != NONE && !e[x].held -> \
 	printf("the donor forgets %d\n", x); \
 	entry_clear(e[x]); \
@@ -666,12 +672,13 @@ active proctype world()
 
 	/* ---- a stranger who knows the id of 0, and has another identity ---- */
 	:: d_step { has(stranger) && rule(bound) && free_for_stock && blind != CONNECTED ->
-		printf("a stranger says the id of 0, is somebody else to the donor, writes and goes\n");
-		note_writer(0); note_writer(1); writer_since_open = has(file) || !rule(claim); new_tenure();
+		printf("a stranger says the id of 0, and is somebody else; writes and goes\n");
+		note_writer(0); note_writer(1); new_tenure();
+		writer_since_open = has(file) || !rule(claim);
 		if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi;
 		landed(2) }
 	:: d_step { has(stranger) && !rule(bound) && donor == UP && e[0].is == KNOWN && e[0].held ->
-		printf("a stranger says the id and the generation of 0, joins it, writes and goes\n");
+		printf("a stranger says id and generation of 0, joins it, and writes\n");
 		landed(2) }
 
 	/* ---- stock clients ---- */

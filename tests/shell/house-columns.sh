@@ -32,7 +32,7 @@ tests/conformance/libweft-peer.h 1
 tests/cross/toolchain.cmake 2
 tests/lib.sh 1
 tests/model/check 11
-tests/model/ownership.pml 32
+tests/model/ownership.pml 31
 tests/ownership.sh 2
 tests/run 6
 tests/run-one 1

@@ -41,15 +41,20 @@ struct weft_hello hello_of(uint8_t who, uint64_t generation, enum weft_mode mode
 	return hello;
 }
 
-int grant_hello(struct session *s, const struct weft_hello *hello)
+int grant_to(struct session *s, const struct weft_peer *peer, const struct weft_hello *hello)
 {
-	const struct weft_peer peer = {.text = "10.0.0.1:5", .transport = "tcp", .local = true};
-
 	memset(s, 0, sizeof(*s));
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->cond, NULL);
 	err.message[0] = '\0';
-	return weft_donor_grant(donor, region, hello, &peer, on_fence, s, &s->grant, &err);
+	return weft_donor_grant(donor, region, hello, peer, on_fence, s, &s->grant, &err);
+}
+
+int grant_hello(struct session *s, const struct weft_hello *hello)
+{
+	const struct weft_peer peer = {.text = "10.0.0.1:5", .transport = "tcp", .local = true};
+
+	return grant_to(s, &peer, hello);
 }
 
 int grant(struct session *s, uint8_t who, uint64_t generation, enum weft_mode mode)
@@ -124,7 +129,8 @@ struct weft_region *new_region(const char *name, bool read_only)
 
 void new_donor(void)
 {
-	struct weft_donor_config config = {LEASE_MS, FENCE_MS, "tcp"};
+	struct weft_donor_config config = {
+		.lease_ms = LEASE_MS, .fence_timeout_ms = FENCE_MS, .offers = "tcp"};
 
 	assert_int_equal(weft_donor_new(&config, &donor), 0);
 	assert_int_equal(weft_donor_add(donor, region, &err), 0);

@@ -33,6 +33,8 @@ struct session {
 
 void on_fence(void *ctx);
 struct weft_hello hello_of(uint8_t who, uint64_t generation, enum weft_mode mode);
+/* On a session that is new. */
+int grant_to(struct session *s, const struct weft_peer *peer, const struct weft_hello *hello);
 int grant_hello(struct session *s, const struct weft_hello *hello);
 int grant(struct session *s, uint8_t who, uint64_t generation, enum weft_mode mode);
 /* As one that remembers the region's contents. */

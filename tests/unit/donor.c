@@ -184,7 +184,8 @@ static void a_session_may_end_inside_its_fence(void **state)
 
 static void a_session_that_does_not_stop_keeps_the_new_one_out(void **state)
 {
-	struct weft_donor_config config = {LEASE_MS, 50, "tcp"};
+	struct weft_donor_config config = {
+		.lease_ms = LEASE_MS, .fence_timeout_ms = 50, .offers = "tcp"};
 	struct session old, new;
 
 	weft_donor_free(donor);
@@ -310,7 +311,8 @@ static void shared_readers_take_nobodys_place(void **state)
 
 static void a_writer_that_is_left_as_a_shared_reader_stops_first(void **state)
 {
-	struct weft_donor_config config = {LEASE_MS, 50, "tcp"};
+	struct weft_donor_config config = {
+		.lease_ms = LEASE_MS, .fence_timeout_ms = 50, .offers = "tcp"};
 	struct session old, left, other;
 
 	weft_donor_free(donor);
@@ -364,7 +366,8 @@ static void a_shared_reader_that_waits_is_superseded(void **state)
 
 static void waiting_for_the_old_to_stop_is_not_silence(void **state)
 {
-	struct weft_donor_config config = {LEASE_MS, LEASE_MS / 2, "tcp"};
+	struct weft_donor_config config = {
+		.lease_ms = LEASE_MS, .fence_timeout_ms = LEASE_MS / 2, .offers = "tcp"};
 	struct session old, new;
 
 	weft_donor_free(donor);
@@ -463,7 +466,8 @@ static void count_attachments(void *ctx, const struct weft_attachment_status *st
 
 static void a_region_that_there_is_no_memory_for_leaves_nothing_behind(void **state)
 {
-	struct weft_donor_config config = {LEASE_MS, FENCE_MS, "tcp"};
+	struct weft_donor_config config = {
+		.lease_ms = LEASE_MS, .fence_timeout_ms = FENCE_MS, .offers = "tcp"};
 	struct weft_region *mine = region, *again;
 	struct weft_donor *old_donor = donor;
 	struct session a, b;

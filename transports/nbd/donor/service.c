@@ -91,7 +91,7 @@ static int service_info(struct nbd_conn *conn, const char *name, struct nbd_expo
 
 	r = find(s, name, err);
 	if (r == 0)
-		describe(s->asked, !s->asked->read_only, ret);
+		describe(s->asked, weft_donor_may_write(s->donor, &s->peer, s->asked), ret);
 	return r;
 }
 
@@ -103,7 +103,8 @@ static int service_open(struct nbd_conn *conn, const char *name, const struct we
 
 	r = find(s, name, err);
 	if (r == 0)
-		r = nbd_session_count(s, weft_donor_knows(s->donor, s->asked, hello), err);
+		r = nbd_session_count(s, weft_donor_knows(s->donor, &s->peer, s->asked, hello),
+			err);
 	if (r < 0)
 		return r;
 	struct weft_hello said = *hello;
@@ -129,7 +130,7 @@ static int service_welcome(struct nbd_conn *conn, const char *name, const struct
 	if (find(s, name, NULL) < 0)
 		return -ENOENT;
 	/* It belongs here: it does not make room for strangers from now on. */
-	if (weft_donor_knows(s->donor, s->asked, hello))
+	if (weft_donor_knows(s->donor, &s->peer, s->asked, hello))
 		weft_stranger_belongs(&s->stranger);
 	weft_donor_welcome(s->donor, s->asked, ret);
 	return 0;

@@ -122,7 +122,7 @@ static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 
 	if (r < 0)
 		return r;
-	bool known = weft_donor_knows(listener->donor, run->region, hello);
+	bool known = weft_donor_knows(listener->donor, &run->peer, run->region, hello);
 	/* It belongs here: it does not make room for strangers from now on. */
 	if (known)
 		stay(run);

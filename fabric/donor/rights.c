@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a peer may do at this donor: by the key that it proved, from where it comes, and how it
+ * came.  Here rather than in transports, so that each has the same rules.  tests/model/ has what
+ * becomes of what was granted under a key that is gone: change it there first.
+ *
+ * Threads: any; what is said to be under the donor's lock is.  Nothing here waits.
+ */
+#include <errno.h>
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fabric/donor/donor-private.h"
+#include "fabric/base/util.h"
+
+void donor_name_of(const struct weft_peer *peer, char *ret)
+{
+	if (peer && peer->identity[0])
+		weft_identity_name(peer->identity, ret);
+	else
+		ret[0] = '\0';
+}
+
+static int refuse_key(const struct weft_peer *peer, int why, struct weft_error *err)
+{
+	if (why == -ENOMEM)
+		return weft_error_set(err, ENOMEM, "cannot look up key '%s': no memory",
+			peer->identity);
+	return weft_error_set(err, EACCES,
+		"key '%s' %s; whoever runs this donor makes another: weft key new", peer->identity,
+		why == -EKEYEXPIRED ? "has expired" : "is not, or no longer, one of this donor's");
+}
+
+/* Of one that proved a key. */
+static int check_key(const struct weft_donor *donor, const struct weft_peer *peer,
+	struct weft_rights *ret, struct weft_error *err)
+{
+	struct weft_rights rights;
+	int r = weft_identity_valid(peer->identity) && donor->keys
+		? weft_keys_rights(donor->keys, peer->identity, &rights)
+		: -ENOKEY;
+
+	if (r < 0)
+		return refuse_key(peer, r, err);
+	if (peer->life && peer->life != rights.life)
+		r = refuse_key(peer, -ENOKEY, err);
+	else if (!weft_rights_have_address(&rights, (const struct sockaddr *)&peer->address))
+		r = weft_error_set(err, EACCES, "key '%s' may not be used from %s", rights.name,
+			peer->text);
+	else if (!peer->encrypted && !peer->local && !rights.rdma_plaintext &&
+		!donor->allow_insecure)
+		r = weft_error_set(err, EACCES,
+			"what travels over %s is in plaintext, which key '%s' is not for",
+			peer->transport, rights.name);
+	if (r < 0)
+		weft_rights_fini(&rights);
+	else
+		*ret = rights;
+	return r;
+}
+
+int donor_rights(const struct weft_donor *donor, const struct weft_peer *peer,
+	struct weft_rights *ret, struct weft_error *err)
+{
+	if (peer && peer->identity[0])
+		return check_key(donor, peer, ret, err);
+	if (peer && donor->keys && !peer->local && !donor->allow_insecure)
+		return weft_error_set(err, EACCES,
+			"this donor wants a key; whoever runs it makes one: weft key new");
+	*ret = (struct weft_rights){0};
+	return 0;
+}
+
+int donor_no_such_region(const char *name, struct weft_error *err)
+{
+	return weft_error_set(err, ENOENT, "there is no region '%.200s'", name);
+}
+
+int donor_may_have(const struct weft_donor *donor, const struct weft_peer *peer,
+	const struct weft_region *region, enum weft_mode mode, struct weft_rights *ret,
+	struct weft_error *err)
+{
+	struct weft_rights rights;
+	int r = donor_rights(donor, peer, &rights, err);
+
+	if (r < 0)
+		return r;
+	if (!weft_rights_have_region(&rights, region->name))
+		r = donor_no_such_region(region->name, err);
+	else if (rights.read_only && mode == WEFT_MODE_WRITE)
+		r = weft_error_set(err, EROFS, "region '%s': key '%s' may read it, and not write",
+			region->name, rights.name);
+	if (r < 0)
+		weft_rights_fini(&rights);
+	else
+		*ret = rights;
+	return r;
+}
+
+/* Whether an attachment before this one is of the same name and region. */
+static bool is_counted(const struct weft_donor *donor, const struct weft_attachment *until,
+	const char *name, const struct weft_region *region)
+{
+	const struct weft_attachment *a = donor->attachments;
+
+	while (a != until && !(a->region == region && strcmp(a->owner, name) == 0))
+		a = a->next;
+	return a != until;
+}
+
+int donor_check_limits(const struct weft_donor *donor, const struct weft_rights *rights,
+	const struct weft_region *region, const struct weft_attachment *own, uint64_t generation,
+	struct weft_error *err)
+{
+	uint64_t bytes = is_counted(donor, NULL, rights->name, region) ? 0 : region->size_bytes;
+	unsigned nr = 0;
+	char text[32];
+
+	for (const struct weft_attachment *a = donor->attachments; a; a = a->next) {
+		if (strcmp(a->owner, rights->name) != 0)
+			continue;
+		if (!is_counted(donor, a, rights->name, a->region))
+			bytes += a->region->size_bytes;
+		/* What is about to stop makes room. */
+		for (const struct weft_grant *g = a->grants; g; g = g->next)
+			nr += !atomic_load(&g->fenced) &&
+				(a != own || g->generation >= generation);
+	}
+	if (rights->max_sessions && nr >= rights->max_sessions)
+		return weft_error_set(err, EBUSY,
+			"region '%s': key '%s' may have %u connections at a time, and has them",
+			region->name, rights->name, rights->max_sessions);
+	if (rights->max_bytes && bytes > rights->max_bytes)
+		return weft_error_set(err, EBUSY,
+			"region '%s': key '%s' may hold %s in all, and would hold more with it",
+			region->name, rights->name,
+			weft_format_size(rights->max_bytes, text, sizeof(text)));
+	return 0;
+}
+
+void donor_id_hash(const struct weft_region *region, const char *owner, const uint8_t *id,
+	uint8_t *ret)
+{
+	uint8_t digest[32];
+
+	_Static_assert(sizeof(digest) >= WEFT_ID_BYTES, "the hash is an id");
+	if (!owner[0]) {
+		weft_region_id_hash(region, id, ret);
+		return;
+	}
+	if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, id, WEFT_ID_BYTES, owner, strlen(owner), digest) <
+		0)
+		abort(); /* no SHA-256 in the library */
+	weft_region_id_hash(region, digest, ret);
+}
+
+int weft_donor_let_in(struct weft_donor *donor, const struct weft_peer *peer,
+	struct weft_error *err)
+{
+	struct weft_rights rights;
+	int r = donor_rights(donor, peer, &rights, err);
+
+	if (r == 0)
+		weft_rights_fini(&rights);
+	return r;
+}
+
+bool weft_donor_may_write(struct weft_donor *donor, const struct weft_peer *peer,
+	const struct weft_region *region)
+{
+	struct weft_rights rights;
+
+	if (region->read_only ||
+		donor_may_have(donor, peer, region, WEFT_MODE_WRITE, &rights, NULL) < 0)
+		return false;
+	weft_rights_fini(&rights);
+	return true;
+}
