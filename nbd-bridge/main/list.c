@@ -223,7 +223,7 @@ static void ask(struct nbd_handle *nbd, const char *query, int (*fn)(void *user,
 	nbd_clear_meta_contexts(nbd);
 }
 
-/* A hello gets a donor's offers told; nothing is granted before a region is opened. */
+/* A donor answers a hello with its offers.  It grants nothing before a region is opened. */
 static void ask_offers(struct nbd_handle *nbd, char *offers)
 {
 	struct weft_hello hello = {.generation = 1, .mode = WEFT_MODE_SHARED, .name = "weft-list"};
@@ -235,7 +235,7 @@ static void ask_offers(struct nbd_handle *nbd, char *offers)
 	ask(nbd, query, one_context, offers);
 	if (strcmp(offers, before) != 0)
 		return;
-	/* A donor of version 0 does not understand the other. */
+	/* A donor of version 0 does not understand the hello of today. */
 	hello.version0 = true;
 	weft_hello_format(&hello, query);
 	ask(nbd, query, one_context, offers);
@@ -251,7 +251,7 @@ static int one_tenure(void *user, const char *name)
 	return 0;
 }
 
-/* offers: "" until they are known; they are the same for all that a donor lends. */
+/* offers: "" until they are known; they are the same for all regions of a donor. */
 static json_t *describe(struct nbd_handle *nbd, const char *name, const char *description,
 	char *offers, bool with_tenure)
 {
@@ -300,9 +300,21 @@ static int connect_again(const struct weft_uri *uri, struct nbd_handle **nbd,
 	return *nbd ? 0 : -err->code;
 }
 
-/* Appends what is known of each that the URI means. */
+/* Asks the donor for a region that its list left out, and appends it if the donor has it. */
+static int append_by_name(struct nbd_handle *nbd, const char *name, char *offers, json_t *array)
+{
+	json_t *json = describe(nbd, name, "", offers, true);
+
+	if (json_object_get(json, "error") && answer.error == ENOENT) {
+		json_decref(json);
+		return 0;
+	}
+	return json_array_append_new(array, json);
+}
+
+/* Appends what is known of each region that the URI means.  cut_off: the donor may have more. */
 static int describe_all(const struct weft_uri *uri, struct nbd_handle **nbd,
-	const struct exports *exports, json_t *array, struct weft_error *err)
+	const struct exports *exports, bool cut_off, json_t *array, struct weft_error *err)
 {
 	const bool with_tenure = uri->region[0] || exports->nr <= MAX_TENURES;
 	char offers[64] = "";
@@ -327,6 +339,9 @@ static int describe_all(const struct weft_uri *uri, struct nbd_handle **nbd,
 			return weft_error_set(err, error, "cannot list: %s", reason(error));
 		}
 	}
+	if (uri->region[0] && json_array_size(array) == 0 && cut_off &&
+		append_by_name(*nbd, uri->region, offers, array) < 0)
+		return weft_error_set(err, ENOMEM, "cannot list: out of memory");
 	if (uri->region[0] && json_array_size(array) == 0)
 		return weft_error_set(err, ENOENT, "there is no region '%s' there", uri->region);
 	return 0;
@@ -342,7 +357,10 @@ static void free_exports(struct exports *exports)
 	free(exports->descriptions);
 }
 
-/* *ret_cut_off: there are more regions than the donor tells, or than we keep. */
+/*
+ * *ret_cut_off: the donor has more regions than it lists, or than we keep.  Never set when one
+ * region was asked for: that one is found by its name.
+ */
 static int list(const struct weft_uri *uri, json_t **ret, bool *ret_cut_off, struct weft_error *err)
 {
 	struct exports exports = {0};
@@ -356,21 +374,23 @@ static int list(const struct weft_uri *uri, json_t **ret, bool *ret_cut_off, str
 		nbd_aio_opt_list(nbd,
 			(nbd_list_callback){.callback = one_export, .user_data = &exports},
 			begin_answer()));
-	/* A donor with more than it tells ends its answer with an error. */
-	*ret_cut_off = exports.cut_off || (error && exports.nr > 0 && nbd_aio_is_negotiating(nbd));
-	if (error && !*ret_cut_off)
+	/* A donor that has more regions than it lists ends its answer with an error. */
+	bool cut_off = exports.cut_off || (error && exports.nr > 0 && nbd_aio_is_negotiating(nbd));
+	if (error && !cut_off)
 		r = weft_error_set(err, error, "cannot list: %s", reason(error));
 	else if (exports.no_memory || !array)
 		r = weft_error_set(err, ENOMEM, "cannot list: out of memory");
 	else
-		r = describe_all(uri, &nbd, &exports, array, err);
+		r = describe_all(uri, &nbd, &exports, cut_off, array, err);
 	free_exports(&exports);
 	hang_up(nbd);
-	if (r < 0)
+	if (r < 0) {
 		json_decref(array);
-	else
-		*ret = array;
-	return r;
+		return r;
+	}
+	*ret = array;
+	*ret_cut_off = cut_off && !uri->region[0];
+	return 0;
 }
 
 static const char *text_of(const json_t *json, const char *key)

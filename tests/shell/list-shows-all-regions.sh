@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # weft list: all regions of a big directory; where a donor tells only some, that there are more;
 # nbdinfo of many regions.
-# timeout: 240
+# timeout: 420
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq nbdinfo
 
@@ -25,9 +25,20 @@ weft list "weft://127.0.0.1:$PORT" --json >"$TMP/out" || fail "it failed"
 
 # More than a donor tells.
 copies 11 100 -l
-weft list "weft://127.0.0.1:$PORT/000/0007" >"$TMP/out" 2>"$TMP/err" &&
+weft list "weft://127.0.0.1:$PORT" >"$TMP/out" 2>"$TMP/err" &&
 	fail "that there are more is not told"
 grep -q "there are more regions" "$TMP/err" || fail "$(cat "$TMP/err")"
+# One that it does not tell is found by its name.  (The first donor has opened other links to the
+# same file, and a file is lent once: a new donor.)
+stop_donor
+start_donor --directory "$TMP/many"
+name=$(comm -13 <(cut -d ' ' -f 1 "$TMP/out" | sort) \
+	<(cd "$TMP/many" && find . -type f -printf '%P\n' | sort) | head -n 1)
+[[ $name ]] || fail "all regions are told"
+weft list "weft://127.0.0.1:$PORT/$name" >"$TMP/out" 2>&1 || fail "$name: $(cat "$TMP/out")"
+grep -q "^$name .* 2 B " "$TMP/out" || fail "$name: $(cat "$TMP/out")"
+weft list "weft://127.0.0.1:$PORT/nothing" >"$TMP/out" 2>&1 && fail "$(cat "$TMP/out")"
+grep -qx "weft-list: there is no region 'nothing' there" "$TMP/out" || fail "$(cat "$TMP/out")"
 stop_donor
 
 # nbdinfo waits 0.2 s for each region, which is more than ten seconds for all.
