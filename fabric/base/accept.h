@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Accepting connections from a listening socket: one place for what every listener has to survive,
- * which is a process or a machine that is out of descriptors or memory.
+ * Accepting connections from a listening socket.  Every listener has to survive a process or a
+ * machine that is out of descriptors or memory; how is written once, here.
  *
- * The socket stays readable then, so that a loop that only tried again would spin.  A spare
- * descriptor is kept for that time: it lets one connection through (the one that asks what is
- * wrong, or that comes back); after it the listener pauses until a descriptor can be had again.
+ * In that case the socket stays readable, so a loop that only tried again would spin.  A spare
+ * descriptor is kept for that time and lets one connection through (of somebody who asks what is
+ * wrong, or who comes back).  After that the listener pauses until a descriptor can be had again.
  *
- * Threads: an acceptor belongs to its loop's thread; weft_accept() to any.
+ * Threads: an acceptor belongs to its loop's thread; any thread may call weft_accept().
  */
 #ifndef WEFT_FABRIC_BASE_ACCEPT_H
 #define WEFT_FABRIC_BASE_ACCEPT_H
@@ -17,16 +17,16 @@
 
 #include "fabric/base/loop.h"
 
-enum { WEFT_ACCEPT_PAUSE_MS = 100 }; /* between two looks whether there are descriptors again */
+enum { WEFT_ACCEPT_PAUSE_MS = 100 }; /* between two looks for descriptors */
 
 /*
- * accept4(2).  *spare_fd: -1 at first; a descriptor that this function keeps, the caller's to close
- * in the end.  A descriptor; -EAGAIN: nobody is waiting, or the peer left again; -EMFILE: the
- * process has none left, and the spare is in use; -ENFILE, -ENOBUFS, -ENOMEM: neither has the
- * machine.  After those the caller has to pause.
+ * accept4(2).  *spare_fd: -1 at first; this function keeps a descriptor there, which the caller
+ * closes in the end.  Returns a descriptor; -EAGAIN: nobody is waiting, or the peer left again;
+ * -EMFILE: the process has no descriptor left, and the spare is in use; -ENFILE, -ENOBUFS, -ENOMEM:
+ * the machine has none left.  After an error but -EAGAIN the caller has to pause.
  */
 int weft_accept(int listen_fd, int flags, int *spare_fd);
-/* Whether an error of weft_accept() is one of those. */
+/* Whether the caller has to pause after this error of weft_accept(). */
 bool weft_accept_must_pause(int error);
 
 struct weft_acceptor {
@@ -39,8 +39,8 @@ struct weft_acceptor {
 	 */
 	uint64_t (*wait_ns)(struct weft_acceptor *acceptor);
 	/*
-	 * Out of descriptors: whether it gave some up, so that it is worth trying again at once.
-	 * NULL: never.
+	 * Called when there are no descriptors.  True: the owner gave some up, so another try is
+	 * worth while at once.  NULL: never.
 	 */
 	bool (*make_room)(struct weft_acceptor *acceptor);
 	int flags;        /* of accept4(2), beside SOCK_CLOEXEC */
@@ -61,7 +61,7 @@ struct weft_acceptor {
 int weft_acceptor_start(struct weft_acceptor *acceptor, struct weft_loop *loop, int listen_fd);
 /* Accepts nothing for a while. */
 void weft_acceptor_pause(struct weft_acceptor *acceptor, uint64_t ns);
-/* Accepts no more.  An acceptor that was not started is let be. */
+/* Accepts no more.  Does nothing for an acceptor that was not started. */
 void weft_acceptor_stop(struct weft_acceptor *acceptor);
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A daemon's control socket: one JSON object asked, one answered, over a Unix stream socket in
- * weft_run_dir(); mode 0600, peers of another uid are refused (SO_PEERCRED).  Names:
- * "serve-<port>.sock", "attach-<name>.sock".  A request is one line {"op": "status", …}; the answer
- * one line.
+ * A daemon's control socket: a Unix stream socket in weft_run_dir(), over which a client asks one
+ * JSON object and the daemon answers with one.  Its mode is 0600, and peers of another uid are
+ * refused (SO_PEERCRED).  Names: "serve-<port>.sock", "attach-<name>.sock".  A question is one
+ * line, {"op": "status", …}; the answer is one line.
  */
 #ifndef WEFT_FABRIC_BASE_CONTROL_H
 #define WEFT_FABRIC_BASE_CONTROL_H
@@ -15,8 +15,8 @@
 #include "fabric/base/loop.h"
 
 /*
- * Of what daemons answer to "status": weft-status(1).  A name or a unit that changes makes it
- * another.
+ * The version of what daemons answer to "status": weft-status(1).  It goes up when a name or a unit
+ * changes.
  */
 enum { WEFT_STATUS_SCHEMA = 1 };
 
@@ -48,7 +48,7 @@ int weft_control_ask(const char *name, const json_t *question, int timeout_ms, j
  * Calls fn with the socket name of each daemon whose name starts with prefix, sorted. 0, or -errno.
  */
 int weft_control_each(const char *prefix, int (*fn)(void *ctx, const char *name), void *ctx);
-/* The same for other files in weft_run_dir(). */
+/* The same for other files in weft_run_dir(): those that end with suffix. */
 int weft_run_dir_each(const char *prefix, const char *suffix,
 	int (*fn)(void *ctx, const char *name), void *ctx);
 

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Errors with a message.  Control-path functions take a nullable
- * `struct weft_error *` as their last argument and return -errno; the message
- * names the action, the object and the cause, and, where there is one, the way
- * out.  Data-path functions return the code alone.
+ * Errors with a message.  Control-path functions take a nullable `struct weft_error *` as their
+ * last argument and return -errno; the message names the action, the object, the cause, and the way
+ * out where there is one.  Data-path functions return the code alone.
  */
 #ifndef WEFT_FABRIC_BASE_ERROR_H
 #define WEFT_FABRIC_BASE_ERROR_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A latency histogram of fixed size: log-linear as HdrHistogram's, 32 steps to each power of two,
- * so that a value read back is within 1.6 % of what went in.
+ * A latency histogram of fixed size: log-linear like HdrHistogram, with 32 steps to each power of
+ * two, so that a value that is read back is within 1.6 % of the value that was added.
  *
  * One thread adds; any thread may read meanwhile and sees a recent state.  No locks, no allocation.
  */
@@ -14,7 +14,7 @@
 enum {
 	WEFT_HISTOGRAM_STEP_BITS = 5,
 	WEFT_HISTOGRAM_STEPS = 1 << WEFT_HISTOGRAM_STEP_BITS,
-	WEFT_HISTOGRAM_MAX_BITS = 40, /* 2^40 ns: 18 minutes; what is longer counts as that */
+	WEFT_HISTOGRAM_MAX_BITS = 40, /* 2^40 ns: 18 minutes; longer values count as 18 minutes */
 	WEFT_HISTOGRAM_BUCKETS =
 		(WEFT_HISTOGRAM_MAX_BITS - WEFT_HISTOGRAM_STEP_BITS + 1) * WEFT_HISTOGRAM_STEPS,
 };
@@ -33,7 +33,7 @@ uint64_t weft_histogram_value(unsigned bucket);
 
 /* The owner's thread only. */
 void weft_histogram_add(struct weft_histogram *histogram, uint64_t value);
-/* Adds what is in `from`, which may be in use, to `into`, which is the caller's. */
+/* Adds the values of `from`, which may be in use, to `into`, which is the caller's. */
 void weft_histogram_merge(struct weft_histogram *into, const struct weft_histogram *from);
 /* The value that the share q (0 to 1) of all values does not exceed; 0 when empty. */
 uint64_t weft_histogram_quantile(const struct weft_histogram *histogram, double q);

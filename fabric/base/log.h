@@ -25,7 +25,7 @@ void weft_log(enum weft_log_level level, const char *fmt, ...)
  * A line of --debug: "weft-serve: debug: [SECONDS] AREA: …", with the seconds of CLOCK_MONOTONIC,
  * as dmesg(1) has them.  The area is the room of the file: "link" in nbd-bridge/link/, "verbs" in
  * transports/verbs/.  While the area is off, the arguments are not evaluated: a line costs a load
- * and a branch.  On the I/O path there is none all the same.
+ * and a branch.  All the same there are no such lines on the I/O path.
  */
 #define weft_debug(...)                                                                            \
 	do {                                                                                       \
@@ -37,12 +37,12 @@ void weft_log(enum weft_log_level level, const char *fmt, ...)
 	} while (0)
 
 /*
- * Turns on the debug lines of some areas: names with commas between them; NULL or "all": of every
- * area.  False, when one of them is no area of this program, which is in unknown[len] then; the
- * others are on.  One thread, before others are started.
+ * Turns on the debug lines of some areas: names with commas between them; NULL or "all": every
+ * area.  False: this program has no area of a name, which is then in unknown[len]; the other areas
+ * are on.  One thread, before others are started.
  */
 bool weft_debug_enable(const char *areas, char *unknown, size_t len);
-/* The same, of $WEFT_DEBUG.  It may name areas that this program does not have. */
+/* The same for the areas in $WEFT_DEBUG, which may name areas that this program does not have. */
 void weft_debug_enable_from_environment(void);
 /* The areas of this program in alphabetical order, with `between` between them; returns buf. */
 char *weft_debug_areas(const char *between, char *buf, size_t len);

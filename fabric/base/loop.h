@@ -62,16 +62,16 @@ int weft_loop_add(struct weft_loop *loop, struct weft_watch *watch, uint32_t eve
 /* Costs nothing when the events are what they were. */
 int weft_loop_modify(struct weft_loop *loop, struct weft_watch *watch, uint32_t events);
 /*
- * Pending events of this watch are dropped too.  A watch that is not added is let be.  Where an
- * io_uring waits, the file is let go of with the next wait: what close(2) does happens then, if it
- * was the last.
+ * Drops pending events of this watch too.  Does nothing for a watch that is not added.  An io_uring
+ * holds the file until its next wait: if this was the last reference to the file, the effects of
+ * close(2) come then.
  */
 void weft_loop_remove(struct weft_loop *loop, struct weft_watch *watch);
 
 /*
- * From the next step on the loop waits in the poller, which stays the caller's and must outlive
- * that; NULL: in epoll_wait(2) again.  Watches move along.  From within a step of the loop, or
- * between two.  0, or -errno of an add: nothing is changed then.
+ * From the next step on the loop waits in the poller, which stays the caller's and must outlive its
+ * use; NULL: in epoll_wait(2) again.  Watches move along.  May be called within a step of the loop,
+ * or between two.  0, or -errno of an add: then nothing has changed.
  */
 int weft_loop_use(struct weft_loop *loop, struct weft_poller *poller);
 
@@ -98,17 +98,17 @@ void weft_loop_wake(struct weft_loop *loop);
 void weft_loop_on_wake(struct weft_loop *loop, void (*fn)(void *ctx), void *ctx);
 
 /*
- * An owner that reads the time once a step says where it keeps it (0: not read yet): the loop looks
- * there before it asks the clock, and puts there what the clock said.  And at the end of a step, or
- * before one, what the time was a moment ago; 0: not known.
+ * For an owner that reads the time once a step.  share: where the owner keeps the time (0: not read
+ * yet); the loop looks there before it asks the clock, and stores there what the clock said.  was:
+ * what the time was a moment ago, told at the end of a step or before one; 0: not known.
  */
 void weft_loop_share_now(struct weft_loop *loop, uint64_t *now_ns);
 void weft_loop_was_now(struct weft_loop *loop, uint64_t now_ns);
 
 /*
  * For a loop that several threads step in turn, one at a time, under a lock of theirs
- * (nbd-bridge/lane/drive.h): they are "the loop's thread" while they have it.  All but the first
- * are theirs to call.
+ * (nbd-bridge/lane/drive.h): the thread that has the lock is "the loop's thread".  All but the
+ * first of these functions are for such threads.
  */
 /*
  * fn runs inside each weft_loop_wake(), on its thread, once the wake-up is pending.  Set before any

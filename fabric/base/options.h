@@ -17,7 +17,7 @@
 enum {
 	WEFT_OPTIONS_MAX = 64,
 	WEFT_OPTION_TABLES_MAX = 8,
-	WEFT_GO_ON = -1,     /* what is no exit status: there is nothing to exit for */
+	WEFT_GO_ON = -1,     /* no exit status: the program goes on */
 	WEFT_EXIT_USAGE = 2, /* the command line was not understood */
 };
 
@@ -25,7 +25,7 @@ enum weft_option_kind {
 	WEFT_OPTION_END,      /* the row behind the last one */
 	WEFT_OPTION_GROUP,    /* no option: `help` is a heading above the rows that follow */
 	WEFT_OPTION_ARGUMENT, /* no option: what an argument of the program stands for */
-	/* Where an option is stored, at `into` of the table's object: */
+	/* Options.  `into` of the table's object stores: */
 	WEFT_OPTION_FLAG,    /* a bool, which becomes true */
 	WEFT_OPTION_TEXT,    /* a const char *, which points into argv */
 	WEFT_OPTION_NUMBER,  /* an unsigned int, from min to max */
@@ -35,7 +35,7 @@ enum weft_option_kind {
 };
 
 /*
- * What a shell offers for an argument.  It offers the words of "auto|rdma|NODE" anyway, except
+ * What a shell offers for an argument.  It offers the words of "auto|rdma|NODE" in any case, except
  * those in capitals.
  */
 enum weft_completion {
@@ -68,9 +68,9 @@ struct weft_option {
 	 */
 	const char *wants;
 	/*
-	 * CALL.  into is the table's object; value is the argument (NULL: none), may be written to
-	 * and lives as long as argv.  Returns WEFT_GO_ON, or the exit status after saying why with
-	 * weft_usage_error() or weft_option_refuse().
+	 * CALL.  into is the table's object.  value is the argument (NULL: none); it may be written
+	 * to and lives as long as argv.  Returns WEFT_GO_ON, or the exit status after saying why
+	 * with weft_usage_error() or weft_option_refuse().
 	 */
 	int (*parse)(void *into, const struct weft_option *option, char *value);
 };
@@ -92,18 +92,19 @@ struct weft_command_line {
 	 */
 	struct weft_option_table tables[WEFT_OPTION_TABLES_MAX];
 	/*
-	 * With more than nr_wanted arguments, the line is refused: "SURPLUS: 'x' is one too many",
-	 * or as weft_arguments_explain() says; noun is what the arguments are, "a URI".  surplus
-	 * NULL: the program itself looks at what is left.
+	 * A line with more than nr_wanted arguments is refused: "SURPLUS: 'x' is one too many", or
+	 * as weft_arguments_explain() says; noun is what the arguments are, "a URI".  surplus NULL:
+	 * the program itself looks at the arguments.
 	 */
 	int nr_wanted;
 	const char *surplus, *noun;
 	/*
-	 * The first argument is a program to run; what is behind it is that program's, options too.
+	 * The first argument is a program to run; all arguments and options behind it are that
+	 * program's.
 	 */
 	bool runs_program;
 
-	/* weft_options_parse() sets: what is left, argv's own. */
+	/* Set by weft_options_parse(): the arguments that are no options; they point into argv. */
 	char **arguments;
 	int nr_arguments;
 
@@ -128,16 +129,16 @@ int weft_options_parse(struct weft_command_line *line, int argc, char **argv);
 const char *weft_option_given(const struct weft_command_line *line, const char *name);
 
 /*
- * Prints "weft-attach: …" and "Try: weft attach --help" on standard error, of the line that was
- * parsed last.  Returns WEFT_EXIT_USAGE.
+ * Prints "weft-attach: …" and "Try: weft attach --help" on standard error, for the command of the
+ * line that was parsed last.  Returns WEFT_EXIT_USAGE.
  */
 int weft_usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* The same: "--NAME wants WANTS, not 'VALUE'". */
 int weft_option_refuse(const struct weft_option *option, const char *value);
 
 /*
- * Says which of the remaining arguments was not meant to be one, of which the program takes
- * `wanted`: see weft_arguments_explain().  Returns buf.
+ * Says which of the arguments the user meant as something else, in a program that takes `wanted` of
+ * them: see weft_arguments_explain().  Returns buf.
  */
 char *weft_options_explain(const struct weft_command_line *line, int wanted, const char *noun,
 	char *buf, size_t len);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What takes long is told: which answer is waited for, for how long, and how to give up.  For
- * programs that a person waits for, on their one thread.
+ * Tells a person who waits what the program waits for, for how long, and how to give up.  For
+ * programs with one thread.
  */
 #ifndef WEFT_FABRIC_BASE_PATIENCE_H
 #define WEFT_FABRIC_BASE_PATIENCE_H
@@ -9,7 +9,7 @@
 /*
  * If weft_patience_end() is not called within half a second, the text and a newline go to standard
  * error, once: "weft-list: waiting for an answer of HOST, up to 10 s (Ctrl-C gives up)".  A new
- * text takes the place of one that was not told yet.
+ * text replaces one that was not printed yet.
  */
 void weft_patience_begin(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void weft_patience_end(void);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A process and what it is given: an environment that may be odd, and signals.  The rules are the
- * same for every program of ours, and are here.
+ * The environment of a process, which may be odd, and its signals.  The rules are the same for all
+ * our programs.
  */
 #ifndef WEFT_FABRIC_BASE_PROCESS_H
 #define WEFT_FABRIC_BASE_PROCESS_H
@@ -11,9 +11,9 @@
 /*
  * The first thing in every main(), before anything is opened or a thread is started.
  *
- * - Descriptors 0, 1 and 2 are open afterwards.  One that was closed is /dev/null, opened so that
- *   its use fails: the next file would have its number otherwise, and be read or overwritten by
- *   whatever speaks to a terminal.
+ * - Descriptors 0, 1 and 2 are open afterwards.  One that was closed becomes /dev/null, opened so
+ *   that its use fails.  Otherwise the next file would get its number, and code that means a
+ *   terminal would read or overwrite that file.
  * - Standard output and error wait for a slow reader (O_NONBLOCK is cleared for us alone).
  * - No signal is blocked; SIGCHLD and SIGPIPE do what they do by default, so that children can be
  *   waited for; SIGXFSZ is an error of the write (EFBIG).  SIGHUP, SIGINT and SIGQUIT stay ignored
@@ -30,13 +30,13 @@ void weft_process_begin(void);
 void weft_process_set_limits(void);
 
 /*
- * The signals of a daemon, which has to have its loop on the thread that calls this, before other
- * threads are started.
+ * The signals of a daemon.  The thread that calls weft_signals_watch() is the loop's, and no other
+ * thread is started yet.
  *
  * SIGTERM and SIGINT ask it to end: fn is called with the number, on the loop's thread.  SIGUSR2
- * asks it to make way for its successor; fn is told that too if `hand_over`, else it is ignored.
- * SIGHUP, SIGPIPE and SIGUSR1 are ignored: the end of a terminal's session, of a peer or of a pipe
- * is no reason to end a daemon.
+ * asks it to make way for its successor: with hand_over fn is called for that too, without it
+ * SIGUSR2 is ignored.  SIGHUP, SIGPIPE and SIGUSR1 are ignored: the end of a terminal's session, of
+ * a peer or of a pipe is no reason to end a daemon.
  */
 struct weft_signals {
 	struct weft_watch watch;
@@ -44,8 +44,8 @@ struct weft_signals {
 };
 
 /*
- * For a process that a daemon starts for itself, and ends itself: it outlives a SIGTERM that a
- * service manager sends to all processes of the daemon, who may not end at once either.
+ * For a process that a daemon starts, and ends itself.  A service manager sends SIGTERM to all
+ * processes of the daemon; such a process ignores that, since the daemon may go on for a while.
  */
 void weft_signals_ignore(void);
 
@@ -56,8 +56,8 @@ int weft_signals_watch(struct weft_signals *signals, struct weft_loop *loop, boo
 void weft_signals_end(struct weft_signals *signals, struct weft_loop *loop);
 
 /*
- * Whether another process is gone, or on its way out: one that was killed holds its sockets and
- * locks until it has given its memory back.
+ * Whether another process is gone, or on its way out: a killed process holds its sockets and locks
+ * until it has given its memory back.
  */
 bool weft_process_is_dying(pid_t pid);
 

@@ -64,23 +64,23 @@ static inline void weft_cleanup_free(void *p)
 #define WEFT_CLEANUP_FREE __attribute__((cleanup(weft_cleanup_free)))
 
 /*
- * A page of this machine: 4 KiB on most, 64 KiB on some of arm64.  Blocks of 4 KiB, in which files,
- * caches and buffers count, are something else, and the same everywhere.
+ * A page of this machine: 4 KiB on most, 64 KiB on some of arm64.  Files, caches and buffers count
+ * in blocks of 4 KiB, which are the same everywhere.
  */
 static inline uint64_t weft_page_bytes(void)
 {
 	return (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* len, up to the end of its last page. */
+/* len, rounded up to whole pages. */
 static inline uint64_t weft_whole_pages(uint64_t len)
 {
 	return (len + weft_page_bytes() - 1) / weft_page_bytes() * weft_page_bytes();
 }
 
 /*
- * len bytes of zeros for a client's data, page by page as they are touched, which are in no core
- * dump.  NULL: there are none.  munmap(2) ends them.
+ * len bytes of zeros for a client's data: taken page by page as they are touched, and left out of
+ * core dumps.  NULL: no memory.  munmap(2) frees them.
  */
 void *weft_map_bytes(size_t len);
 
@@ -107,8 +107,8 @@ char *weft_format_generation(uint64_t generation, char *buf, size_t len);
 char *weft_printable(char *text);
 
 /*
- * Text as one word of a shell's line, in quotes if it needs them, and a NUL, into buf, which has
- * room for WEFT_SHELL_WORD_MAX of its length and the NUL.  Returns the NUL's place.
+ * Writes text as one word of a shell's line, in quotes if need be, and a NUL into buf, which has
+ * room for WEFT_SHELL_WORD_MAX(length of text) bytes.  Returns the NUL's place.
  */
 char *weft_shell_word(const char *text, char *buf);
 #define WEFT_SHELL_WORD_MAX(len) (4 * (len) + 2)
@@ -136,14 +136,15 @@ int weft_write_all(int fd, const void *data, size_t n);
 int weft_read_all(int fd, void *data, size_t n);
 
 /*
- * For the end of a program: whether what it printed has gone where it should.  Returns status, or 1
- * after saying on standard error what is wrong.
+ * For the end of a program: checks that standard output took what was printed.  Returns status, or
+ * 1 after saying on standard error what is wrong.
  */
 int weft_end_output(const char *program, int status);
 
 /*
- * Where root's daemons keep what outlives a reboot: /var/lib/weft, or what systemd says; others',
- * and where WEFT_RUN_DIR is set: the run directory.  Made if it is not there.  0, or -errno.
+ * Where daemons keep what outlives a reboot.  For root: /var/lib/weft, or what systemd says.  For
+ * other users, and where WEFT_RUN_DIR is set: the run directory.  Made if it is not there.  0, or
+ * -errno.
  */
 int weft_state_dir(char *buf, size_t len);
 /*

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A thread with an event loop, and what such a thread needs: the time of its step, things to do at
- * the step's end, and calls from other threads.  It knows nothing of what the thread is for: an
- * owner embeds it as its first member, or anywhere.
+ * the step's end, and calls from other threads.  A worker does not know what it is for: its owner
+ * embeds it.
  *
- * Until it is started, and after it was joined, it has no thread: calls run on the caller's then.
+ * Before its start and after its join a worker has no thread: calls run on the caller's thread.
  */
 #ifndef WEFT_FABRIC_BASE_WORKER_H
 #define WEFT_FABRIC_BASE_WORKER_H
@@ -27,7 +27,9 @@ struct weft_deferred {
 	bool queued;
 };
 
-/* What another thread has run here; it waits, so that this lies on its stack. */
+/*
+ * A function that another thread wants run here.  That thread waits, so the call lies on its stack.
+ */
 struct weft_call {
 	void (*fn)(struct weft_call *call);
 	struct weft_call *next;
@@ -40,7 +42,7 @@ struct weft_worker {
 	struct weft_deferred *deferred, **deferred_tail;
 	/* after a wake-up, and the calls that it brought; NULL: nothing */
 	void (*woken)(struct weft_worker *worker);
-	/* what its thread does; NULL: it runs the loop until that is stopped */
+	/* what its thread does; NULL: runs the loop until the loop is stopped */
 	void (*run)(struct weft_worker *worker);
 	pthread_t thread;
 	bool running; /* the thread that starts and joins it writes this */
@@ -49,9 +51,9 @@ struct weft_worker {
 	struct weft_call *calls, **calls_tail; /* under the lock */
 };
 
-/* 0, or -errno of weft_loop_new(): then weft_worker_fini() has nothing to do, and may be called. */
+/* 0, or -errno of weft_loop_new(): then weft_worker_fini() may be called, and does nothing. */
 int weft_worker_init(struct weft_worker *worker);
-/* It has no thread.  Twice is no harm. */
+/* The worker has no thread any more.  May be called twice. */
 void weft_worker_fini(struct weft_worker *worker);
 
 /*
@@ -63,12 +65,12 @@ int weft_worker_start(struct weft_worker *worker, const char *name);
 void weft_worker_join(struct weft_worker *worker);
 
 /*
- * Runs call->fn on its thread.  Any other thread; waits until fn returned.  A worker blocks on
- * nothing, so that this is a matter of microseconds.
+ * Runs call->fn on its thread.  Any other thread; waits until fn returned.  A worker never blocks,
+ * so this takes microseconds.
  */
 void weft_worker_call(struct weft_worker *worker, struct weft_call *call);
 
-/* The worker's thread.  What is queued already stays where it is. */
+/* On the worker's thread.  A function that is queued already keeps its place. */
 void weft_worker_defer(struct weft_worker *worker, struct weft_deferred *deferred);
 void weft_worker_defer_cancel(struct weft_worker *worker, struct weft_deferred *deferred);
 void weft_worker_run_deferred(struct weft_worker *worker);
