@@ -71,45 +71,46 @@ struct weft_attachment {
 int donor_check_contents(const struct weft_region *region, const struct weft_hello *hello,
 	struct weft_error *err);
 /*
- * Version 0 names an epoch over RDMA when it attaches for the first time, too: of the contents that
- * it was offered over TCP.  It remembers nothing then.
+ * A borrower of version 0 names an epoch over RDMA even when it attaches for the first time: that
+ * of the contents that it was offered over TCP.  Such a borrower remembers nothing.
  */
 bool donor_is_new_of_version0(const struct weft_hello *hello, const struct weft_generation *gen);
-/* Whether the attachment may go on with them, under this generation. */
+/* Whether the attachment may go on with those contents, under this generation. */
 int donor_check_generation(const struct weft_region *region, const struct weft_hello *hello,
 	const struct weft_generation *gen, struct weft_error *err);
 /* For a generation that is not above `highest`. */
 int donor_refuse_generation(const struct weft_region *region, const struct weft_hello *hello,
 	uint64_t highest, struct weft_error *err);
-/* After a crash: whether those who held what is gone may still answer from memory. */
+/* After a crash: whether a borrower that held the lost contents may still answer from memory. */
 int donor_check_grace(struct weft_region *region, const struct weft_generation *gen,
 	struct weft_error *err);
 /* The attachment is about to be granted the region. */
 void donor_enter(struct weft_region *region, struct weft_generation *gen,
 	const struct weft_hello *hello);
 /*
- * A writer is: nobody else goes on with what was known before.  ours: its entry, or NULL.  Returns
- * which entries that changed, a bit for each, which donor_take_back_writer() is told if the writer
- * was not granted after all.
+ * A writer is about to be granted the region: no other attachment may go on with what it knew
+ * before.  ours: the writer's entry, or NULL.  Returns the changed entries, a bit for each, for
+ * donor_take_back_writer() in case that the writer is not granted after all.
  */
 uint64_t donor_note_writer(struct weft_region *region, const struct weft_generation *ours);
 void donor_take_back_writer(struct weft_region *region, uint64_t changed);
 /*
- * Whether the region is the part of a device that the hello takes it for; and, before a writer is
- * granted it, that it is from now on.
+ * check: whether the region is the part of a device that the hello says.  note: before a writer is
+ * granted the region, that the region is this part from now on.
  */
 int donor_check_stripe(const struct weft_region *region, const struct weft_hello *hello,
 	struct weft_error *err);
 void donor_note_stripe(struct weft_region *region, const struct weft_hello *hello);
 /*
- * Whether that makes it another one than it was, for one that donor_check_stripe() has let through.
+ * Whether donor_note_stripe() would change the region's part, for a hello that donor_check_stripe()
+ * has let through.
  */
 bool donor_changes_stripe(const struct weft_region *region, const struct weft_hello *hello);
-/* Its contents are others than those that its entries know. */
+/* The region's contents are others than those that its entries know. */
 void donor_lose_contents(struct weft_region *region);
 /*
- * Whoever held contents that were lost is waited for, a whole lease from now: it is not known for
- * how long others have waited already.
+ * Newcomers wait for a whole lease from now, as long as a holder of the lost contents may answer
+ * from memory.  Nobody knows how much of that lease is over already.
  */
 void donor_begin_grace(struct weft_region *region);
 
@@ -151,7 +152,7 @@ struct weft_generation *donor_generation_of(const struct weft_attachment *a);
 uint32_t donor_longest_lease_ms(const struct weft_donor *donor, const struct weft_region *region);
 uint64_t donor_silent_ns(const struct weft_attachment *a, uint64_t now_ns);
 /*
- * Takes the region away from an attachment whose lease ran out; its sessions are still to be
+ * Takes the region away from the attachment if its lease ran out.  Its sessions are still to be
  * fenced.
  */
 void donor_lapse_if_silent(struct weft_attachment *a, uint64_t now_ns);
@@ -178,9 +179,15 @@ static inline void donor_copy_text(char *to, size_t size, const char *from)
 }
 
 bool donor_region_in_use(const struct weft_donor *donor, const struct weft_region *region);
-/* A region that was adopted or opened: holds it for whoever held it before. -ENOMEM. */
+/*
+ * For a region that was adopted or opened: keeps it for the attachments that held it before.  0, or
+ * -ENOMEM.
+ */
 int donor_restore_attachments(struct weft_donor *donor, struct weft_region *region);
-/* It is not lent after all: nobody has been granted it.  Its entries keep what they say. */
+/*
+ * The region is not lent after all, and nobody has been granted it.  Its entries keep what they
+ * say.
+ */
 void donor_drop_attachments(struct weft_donor *donor, struct weft_region *region);
 
 /* regions.c */

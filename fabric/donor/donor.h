@@ -10,15 +10,15 @@
  *
  * A hello that names an epoch *remembers*: whoever sends it goes on with contents that it knows.
  * It is granted only if nobody else could write since, and if the region was not put back to what
- * it was before (a file, from a copy).  A hello that names none remembers nothing.  What that takes
- * is kept for each attachment, as long as the contents (region.h): the highest generation that was
- * granted, whether it holds the region, and whether a writer was granted since it did.  Shared
- * readers are not held to any of it.
+ * it was before (a file, from a copy).  A hello that names none remembers nothing.  For that the
+ * donor keeps three facts for each attachment, as long as the contents (region.h): the highest
+ * generation that was granted, whether the attachment holds the region, and whether a writer was
+ * granted since.  None of this binds shared readers.
  *
  * An attachment that is silent for a lease is fenced and loses the region.  Its generation is over;
- * a higher one may go on.  After a crash of a file region's donor its contents are new, and nobody
- * is granted them before the leases that were promised are over: those who hold one may still
- * answer from what they remember.
+ * a higher one may go on.  After a crash of a file region's donor the contents are new.  Nobody is
+ * granted them before the promised leases are over: a borrower with a lease may still answer from
+ * what it remembers.
  *
  * A peer that proved a key has what the key is for (key/rights.h): regions, or all; to read only;
  * so much memory and so many sessions at a time.  An attachment's id means something only under the
@@ -28,14 +28,14 @@
  * answer from memory until then.
  *
  * Stock clients cannot say what they remember.  The region has a *tenure* for them, a random
- * number: new with each epoch (a file's: with each opening), and with each writing grant to
- * somebody who remembers nothing.  Who asks for NAME@TENURE is granted only while it is the
- * region's, and does not change it.
+ * number.  It is new with each epoch (a file's: with each opening), and with each writing grant to
+ * somebody who remembers nothing.  A client that asks for NAME@TENURE is granted the region only
+ * while that is the region's tenure, and does not change it.
  *
  * A region's bytes make sense as one part of one device (stripe.h).  The first writing grant to
- * somebody who says which part sets it, for as long as the contents are kept; nobody is granted the
- * region as another part, but a writer that gives the contents up.  Stock clients and hellos of
- * version 0 say nothing of it, and are not held to it.
+ * somebody who says which part sets the part, for as long as the contents are kept.  Nobody is
+ * granted the region as another part, except a writer that gives the contents up.  Stock clients
+ * and hellos of version 0 do not say a part, and are granted the region as any.
  *
  * Threads: all functions are thread-safe (one lock, never held while a transport works), except
  * weft_donor_new/free.  Nothing here is on the data path but weft_grant_touch().
@@ -94,7 +94,7 @@ int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **r
 /* All grants released before (asserted).  Drops its references to the regions. */
 void weft_donor_free(struct weft_donor *donor);
 
-/* What regions are offered over from now on: "tcp,rdma:10809". */
+/* Sets the transports that regions are offered over from now on: "tcp,rdma:10809". */
 void weft_donor_offer(struct weft_donor *donor, const char *offers);
 
 /*
@@ -116,8 +116,8 @@ void weft_donor_keys_changed(struct weft_donor *donor);
 int weft_donor_add(struct weft_donor *donor, struct weft_region *region, struct weft_error *err);
 
 /*
- * Regions below this directory are opened by name when asked for.  The path must exist.  One per
- * donor.
+ * Lends the files below this directory; one is opened when somebody asks for its name.  The path
+ * must exist.  A donor has one directory.
  */
 int weft_donor_add_directory(struct weft_donor *donor, const char *path, bool read_only,
 	struct weft_error *err);
@@ -149,13 +149,13 @@ int weft_donor_list(struct weft_donor *donor, const struct weft_peer *peer,
 void weft_donor_regions(struct weft_donor *donor,
 	void (*fn)(void *ctx, struct weft_region *region, bool from_directory), void *ctx);
 
-/* What a donor answers to a hello, before access is granted. */
+/* The donor's answer to a hello, before access is granted. */
 void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *region,
 	struct weft_welcome *ret);
 
 /*
- * Whether the hello's attachment has the region now, or had it a moment ago and may come back.  Its
- * id is a secret: nobody else can say it.
+ * Whether the hello's attachment has the region now, or had it a moment ago and may come back.  The
+ * attachment's id is a secret: nobody else can say it.
  */
 bool weft_donor_knows(struct weft_donor *donor, const struct weft_peer *peer,
 	const struct weft_region *region, const struct weft_hello *hello);
@@ -172,8 +172,8 @@ uint64_t weft_donor_tenure(struct weft_donor *donor, const struct weft_region *r
  *   -WEFT_ESUPERSEDED  another process of the attachment was granted a higher generation
  *   -WEFT_EOVER  hello.generation is over: its lease lapsed, a higher one of the same process was
  *                granted, or the file was closed since
- *   -EINVAL  it joins its own attachment in another mode, or the region is another part of a
- *            striped device
+ *   -EINVAL  the session would join its own attachment in another mode, or the region is another
+ *            part of a striped device
  *   -EIO     the grant cannot be noted, in the file's mark or with the promises; or the region's
  *            file was removed, replaced or cut, and hello.epoch is 0: who does not know it need not
  *            begin
@@ -186,15 +186,15 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 	void (*fence)(void *ctx), void *ctx, struct weft_grant **ret, struct weft_error *err);
 
 /*
- * Ends a session.  clean: it said goodbye; when the last session of an attachment did, the
- * attachment is gone at once.  Otherwise the attachment keeps the region until its lease runs out,
- * so that it can come back; an anonymous one is gone with its last session.
+ * Ends a session.  clean: the session said goodbye.  When the last session of an attachment did,
+ * the attachment is gone at once.  Otherwise the attachment keeps the region until its lease runs
+ * out, so that it can come back.  The anonymous attachment is gone with its last session.
  */
 void weft_grant_release(struct weft_grant *grant, bool clean);
 
 /*
- * Data path: notes a sign of life.  now_ns: any recent weft_now_ns(); UINT64_MAX: until it is
- * called again.
+ * Data path: notes a sign of life.  now_ns: any recent weft_now_ns(); UINT64_MAX: alive until the
+ * next call.
  */
 static inline void weft_grant_touch(struct weft_grant *grant, uint64_t now_ns)
 {

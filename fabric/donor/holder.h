@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What outlives the daemon: the descriptors of memory regions, kept by systemd's descriptor store
- * where there is one, else by a tiny process of its own (weftholder, main/holder.c).
+ * Memory regions outlive the daemon: systemd's descriptor store keeps their descriptors where there
+ * is one, otherwise a tiny process does (weftholder, main/holder.c).
  *
- * The daemon keeps a connection to its holder.  When that ends without a goodbye the holder waits
- * for the next daemon, and gives up after a while.  A next daemon looks at all holders in
- * weft_run_dir() whose daemon is gone, takes what it was told to lend if that daemon listened where
- * it listens, hands that to a holder of its own, and lets the old one forget it: at any time
- * somebody has it.
+ * The daemon keeps a connection to its holder.  When the connection ends without a goodbye, the
+ * holder waits for the next daemon, and gives up after a while.  The next daemon looks at all
+ * holders in weft_run_dir() whose daemon is gone.  From those whose daemon listened at the same
+ * place it takes the regions that it was told to lend, hands them to a holder of its own, and lets
+ * the old holder forget them.  So somebody has the memory at any time.
  *
  * Thread: the daemon's main thread.
  */
@@ -26,37 +26,37 @@ struct weft_leftovers;
 struct weft_leftover {
 	char name[WEFT_MEMORY_NAME_MAX + 1];
 	uint64_t size_bytes, epoch;
-	int fd, header_fd; /* the leftovers'; dup before adopting */
+	int fd, header_fd; /* they belong to the leftovers; dup before adopting */
 	bool stored;       /* in systemd's store, else with the process holder_pid */
 	int holder_pid;
-	/* stored, or left by a donor that listened where we do; others are not to be adopted */
+	/* stored, or left by a donor that listened where we do; only then to be adopted */
 	bool ours;
 	char place[280];    /* not stored: where that donor listened */
-	unsigned seconds;   /* not stored: how long it is kept yet */
+	unsigned seconds;   /* not stored: how long the holder still keeps it */
 };
 
 /*
- * Collects what there is: among the nr_fds descriptors that systemd passed with these names (those
- * that are a region's become the leftovers', and -1 in fds[]), and with holders whose daemon is
- * gone.  places: where this daemon listens, lines of weft_listening_places(); a holder of a daemon
- * that listened there too is waited for (5 s) if that is still dying.  0, or -ENOMEM; what cannot
- * be read is left out.
+ * Collects the leftovers among the nr_fds descriptors that systemd passed with these names (a
+ * region's descriptors become the leftovers', and -1 in fds[]), and those of holders whose daemon
+ * is gone.  places: where this daemon listens, lines of weft_listening_places().  If a daemon that
+ * listened there is still dying, its holder is waited for (5 s).  0, or -ENOMEM; what cannot be
+ * read is left out.
  */
 int weft_leftovers_find(const char *places, int *fds, char *const *names, int nr_fds,
 	struct weft_leftovers **ret);
-/* The one of this name, or NULL; of several the first that is ours, else the first. */
+/* The leftover of this name, or NULL; of several the first that is ours, else the first. */
 const struct weft_leftover *weft_leftovers_get(const struct weft_leftovers *leftovers,
 	const char *name);
 /*
- * Of all holders that have lost their daemon, without waiting for one: nothing is taken from them.
- * 0, or -ENOMEM.
+ * Lists the memory of all holders that have lost their daemon, without waiting for a holder; takes
+ * nothing from them.  0, or -ENOMEM.
  */
 int weft_leftovers_look(struct weft_leftovers **ret);
-/* The i-th, in no order that means anything; NULL past the last. */
+/* The i-th, in no particular order; NULL past the last. */
 const struct weft_leftover *weft_leftovers_at(const struct weft_leftovers *leftovers, unsigned i);
-/* Whoever kept it may forget it: it was adopted and handed on. */
+/* The leftover was adopted and handed on: its keeper may forget it. */
 void weft_leftovers_done(struct weft_leftovers *leftovers, const struct weft_leftover *leftover);
-/* What was not taken stays where it is, for the time that it has left.  Takes NULL. */
+/* Leftovers that were not taken stay with their keepers, for the time that is left.  Takes NULL. */
 void weft_leftovers_free(struct weft_leftovers *leftovers);
 
 struct weft_holder;
@@ -69,23 +69,24 @@ struct weft_holder;
 int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **ret,
 	struct weft_error *err);
 /*
- * The same calls for systemd's descriptor store, which has room for nr_free descriptors more.
+ * The same for systemd's descriptor store, which has room for nr_free more descriptors.  0, or
  * -ENOMEM.
  */
 int weft_holder_store(unsigned nr_free, struct weft_holder **ret);
 /*
- * Hands it a memory region, and waits until it has that.  0; -EPIPE: it died; -ENOSPC: the store,
- * or the holder, is full; or what sendmsg(2), sd_pid_notify_with_fds(3) said.
+ * Hands the holder a memory region, and waits until the holder has the region.  0; -EPIPE: the
+ * holder died; -ENOSPC: the store, or the holder, is full; or what sendmsg(2),
+ * sd_pid_notify_with_fds(3) said.
  */
 int weft_holder_hold(struct weft_holder *holder, const struct weft_region *region,
 	struct weft_error *err);
 /* To poll for: readable when the holder died.  -1: nothing to watch. */
 int weft_holder_fd(const struct weft_holder *holder);
-/* Its process, or 0 for systemd's store or NULL. */
+/* The holder's process; 0 for systemd's store or NULL. */
 int weft_holder_pid(const struct weft_holder *holder);
 /*
- * The daemon ends.  keep: for the next one; else the memory is freed now, unless systemd decides.
- * Takes NULL.
+ * The daemon ends.  keep: the memory stays for the next daemon; otherwise it is freed now, unless
+ * systemd decides.  Takes NULL.
  */
 void weft_holder_end(struct weft_holder *holder, bool keep);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the files that make up regions share; see region.h.  A file uses those above it only:
- * object.c, generations.c, mark.c, promise.c, pages.c and file-io.c; file-mark.c; stage.c; memory.c
- * and file.c; region.c.
+ * What the files that make up regions share; see region.h.  A file uses only those before it in
+ * this list: object.c, generations.c, mark.c, promise.c, pages.c and file-io.c; file-mark.c;
+ * stage.c; memory.c and file.c; region.c.
  */
 #ifndef WEFT_FABRIC_REGION_REGION_PRIVATE_H
 #define WEFT_FABRIC_REGION_REGION_PRIVATE_H
@@ -14,7 +14,7 @@
 
 #define REGION_HEADER_MAGIC "weftRGN1"
 
-/* Everything up to the checksum is constant from the moment the memory is complete. */
+/* All fields up to the checksum are constant once the memory is complete. */
 struct weft_region_header {
 	char magic[8];
 	uint64_t header_bytes;
@@ -43,20 +43,20 @@ _Static_assert(sizeof(struct weft_region_header) == 1016 + 64 * 104, "so does it
  */
 struct weft_region *region_new(enum weft_backing backing, const char *name,
 	const char *description);
-/* Closes and frees whatever there is, but a stage.  Takes NULL. */
+/* Closes and frees everything but a stage.  Takes NULL. */
 void region_free(struct weft_region *region);
 
-/* mark.c: what the extended attribute of a file region says. */
+/* mark.c: the mark of a file region, in an extended attribute. */
 /* ext4 has 4 KiB for all attributes of a file */
 enum { REGION_KEY_BYTES = 16, REGION_MARK_MAX = 3800 };
 
 struct region_mark {
-	bool clean; /* everything is in the file, and nothing was written since */
+	bool clean; /* all data are in the file, and nothing was written since */
 	uint64_t epoch;
 	int64_t size_bytes, mtime_s;
 	uint32_t mtime_ns;
 	uint32_t lease_ms; /* the longest that was promised to those who hold the region */
-	uint8_t key[REGION_KEY_BYTES]; /* id hashes are made with it */
+	uint8_t key[REGION_KEY_BYTES]; /* the key of id hashes */
 	struct weft_stripe stripe; /* as in weft_region */
 	struct weft_generation table[WEFT_NR_GENERATIONS]; /* in order of use */
 };
@@ -64,13 +64,13 @@ struct region_mark {
 /* Text, without a NUL; returns its length. */
 size_t region_mark_format(const struct region_mark *mark, char text[REGION_MARK_MAX]);
 /*
- * 0, or -EINVAL: not a mark, or one of a version that is not known.  Version 1 has neither lease,
- * key nor table.
+ * 0, or -EINVAL: not a mark, or one of an unknown version.  Version 1 has neither lease, key nor
+ * table.
  */
 int region_mark_parse(const char *text, size_t len, struct region_mark *ret);
 
 /*
- * What a file region's mark was told, under flush_lock; or the file of promises, under
+ * What was noted last in a file region's mark, under flush_lock; or in the file of promises, under
  * promise_lock.
  */
 struct region_note {
@@ -78,7 +78,7 @@ struct region_note {
 	uint64_t seq;      /* of the table below */
 	uint32_t lease_ms; /* as in the mark */
 	struct weft_stripe stripe;
-	/* FILE: of the mark as it was found, or written last; 0: there is none */
+	/* FILE: checksum of the mark as it was found, or written last; 0: there is none */
 	uint64_t mark_sum;
 	struct weft_generation table[WEFT_NR_GENERATIONS];
 };
@@ -93,35 +93,36 @@ int region_note_promises(struct weft_region *region,
 
 /* A sealed memfd of this size, or -errno. */
 int region_memfd(const char *name, uint64_t size, unsigned flags);
-/* All of it. */
+/* Maps all of it. */
 int region_map(int fd, uint64_t size, uint8_t **ret);
 /*
- * Several threads call fn for slices in turn, until one fails; the caller's waits and tells of
- * progress (NULL: nobody).
+ * Several threads call fn for slices in turn, until one call fails.  The caller's thread waits, and
+ * calls progress (may be NULL).
  */
 int region_parallel(uint64_t size, int (*fn)(void *arg, uint64_t off, uint64_t len), void *arg,
 	weft_progress_fn *progress, void *ctx);
 
 /* file-io.c */
 
-/* Of what fd is: a file's size, a device's. */
+/* The size of the file or device that fd is. */
 int region_file_size(int fd, uint64_t *ret);
 /* 0, or -EIO when the file is shorter than it was, removed, or lost. */
 int region_file_check(struct weft_region *region);
-/* All of it, or -errno. */
+/* 0: all len bytes; or -errno. */
 int region_file_pread(struct weft_region *region, void *buf, uint64_t off, uint64_t len);
 int region_file_pwrite(struct weft_region *region, const void *buf, uint64_t off, uint64_t len);
 
 /* file-mark.c */
 
 /*
- * What the mark says of the file as it was opened.  A clean one that fits: whose contents these
- * are, and who may go on with them.  Any other: who may still remember the contents that are gone.
+ * Takes the facts from the mark of a file that was opened.  From a clean mark that fits: the
+ * contents' epoch, and who may go on with them.  From any other mark: who may still remember the
+ * contents that are gone.
  */
 int region_mark_take(struct weft_region *region, const struct stat *st);
 /*
- * Whether the mark is the one that we know.  -EUCLEAN: a copy was put back in the file's place
- * while it was open, with its mark.
+ * Whether the mark is the one that we know.  0; -EUCLEAN: while the file was open, a copy was put
+ * in its place, with the copy's mark.
  */
 int region_mark_check(const struct weft_region *region);
 /* 0 once the mark is durable; -ENOTSUP where there are no such attributes. */
@@ -136,12 +137,13 @@ int region_file_check_write(struct weft_region *region);
 /* stage.c: where a file region's contents are. */
 enum region_stage_state {
 	STAGE_NONE,    /* in the file */
-	STAGE_LOADING, /* in the file, and on their way into memory: what changes is noted */
+	STAGE_LOADING, /* in the file, and on their way into memory: changes are noted */
 	STAGE_LOADED,  /* in memory */
 };
 
 struct region_stage {
-	pthread_rwlock_t access; /* read: whoever touches the contents; write: whoever moves them */
+	/* held for reading by users of the contents, for writing while they are moved */
+	pthread_rwlock_t access;
 	enum region_stage_state state;
 	uint8_t *map;
 	_Atomic uint64_t *changed; /* a bit for each block of 4 KiB */
@@ -155,7 +157,7 @@ struct region_stage {
 int region_stage_init(struct weft_region *region);
 void region_stage_fini(struct weft_region *region);
 /*
- * FILE: the contents stay where they are until region_leave(): in the memory returned, or (NULL) in
+ * FILE: until region_leave() the contents stay where they are: in the returned memory, or (NULL) in
  * the file.
  */
 uint8_t *region_enter(struct weft_region *region);
@@ -164,12 +166,12 @@ void region_leave(struct weft_region *region);
 void region_note_change(struct weft_region *region, uint64_t off, uint64_t len);
 /* Memory to file; not yet durable.  flush_lock is held. */
 int region_write_back(struct weft_region *region);
-/* weft_region_flush() for who is inside region_enter(), or moves the contents. */
+/* weft_region_flush() for a caller that is inside region_enter(), or moves the contents. */
 int region_flush_file(struct weft_region *region);
 
 /* file.c */
 
-/* Marks a file region's end: flushed, epoch kept. */
+/* Ends a file region: flushes it, and makes its mark clean, so that the epoch is kept. */
 void region_file_finish(struct weft_region *region);
 
 #endif

@@ -41,8 +41,8 @@ struct weft_memory_spec {
 };
 
 /*
- * What must outlive the daemon, in a small memfd of its own, mapped shared.  It is
- * also what the holder and the descriptor store keep.  Versioned by its magic.
+ * The facts that must outlive the daemon, in a small memfd of their own, mapped shared.  The holder
+ * and the descriptor store keep it too.  The magic is its version.
  */
 struct weft_region_header;
 
@@ -66,45 +66,45 @@ struct weft_region {
 	_Atomic bool punched;  /* MEMORY: may have holes */
 	_Atomic unsigned nr_pins, nr_punching; /* MEMORY: weft_region_pin() */
 	/*
-	 * FILE: -errno of the write-back that failed, or -EUCLEAN: it is another; everything fails
-	 * with -EIO since
+	 * FILE: -errno of the write-back that failed, or -EUCLEAN: the file is another now.  From
+	 * then on everything fails with -EIO
 	 */
 	_Atomic int lost;
 	bool was_clean;        /* FILE: opened under the epoch of a clean mark */
 	bool has_name;         /* FILE: in some directory, when it was opened */
-	/* FILE: 0, or a block device's, in which alone it can be told to zero or to discard */
+	/* FILE: 0, or a block device's block size: it can zero and discard whole blocks only */
 	uint32_t block_bytes;
 	_Atomic bool marked;   /* FILE: the mark says "open": it may be written */
 	pthread_mutex_t flush_lock;
 	struct region_stage *stage; /* FILE: weft_region_stage() */
-	/* FILE, or with a promise_path: what is noted of who holds it */
+	/* FILE, or with a promise_path: the notes of who holds the region */
 	struct region_note *note;
-	char *promise_path;         /* weft_region_keep_promises(); NULL: they are not kept there */
-	/* of that file; flush_lock is held while a whole disk is flushed */
+	char *promise_path;         /* of weft_region_keep_promises(); NULL: it was not called */
+	/* guards that file (flush_lock may be held for as long as a whole disk is flushed) */
 	pthread_mutex_t promise_lock;
 	/* The donor's, under its lock. */
 	/* WEFT_NR_GENERATIONS of them, in the header if there is one */
 	struct weft_generation *generations;
-	/* FILE: somebody said that it is no longer what was opened; the reporter's thread */
+	/* FILE: a report said that the file is no longer what was opened; the reporting thread's */
 	bool reported;
 	uint64_t table_seq; /* counts changes of that table */
 	uint64_t tenure;    /* see donor.h */
-	/* which part of a device the contents are; count 0: nobody has said it since they began */
+	/* which part of a device the contents are; count 0: nobody has said so yet */
 	struct weft_stripe stripe;
-	/* who held contents that are gone may still answer from memory; 0: nobody may */
+	/* until then holders of contents that are gone may answer from memory; 0: nobody may */
 	uint64_t grace_until_ns;
-	/* when it was opened: the longest that was promised to whoever held it */
+	/* the longest lease that holders had been promised when the region was opened */
 	uint32_t promised_lease_ms;
 	/* FILE: a device, or in a file system without attributes: there are no marks */
 	bool unmarked;
-	/* it may be written, and nothing says who held it, nor under which lease */
+	/* the region may be written, and nothing says who held it, or under which lease */
 	bool forgets;
-	bool crashed;       /* under a new epoch, while somebody may hold the one before */
+	bool crashed;       /* the epoch is new, and somebody may hold the one before */
 };
 
 enum {
 	WEFT_MEMORY_NAME_MAX = 255,
-	/* no donor promises a longer lease: a mark that says so is damaged */
+	/* no donor promises a longer lease: a mark with a longer one is damaged */
 	WEFT_LEASE_MAX_S = 604800,
 };
 
@@ -115,8 +115,8 @@ bool weft_region_name_valid(const char *name, size_t max);
 typedef void weft_progress_fn(void *ctx, uint64_t done, uint64_t total);
 
 /*
- * Takes and clears memory up front, in parallel.  -ENOMEM: more than is available (the message
- * says how much is, and how to insist); -EINVAL: name, size; or what memfd_create(2), mmap(2) said.
+ * Allocates and clears the memory, in parallel.  -ENOMEM: more than is available (the message says
+ * how much is, and how to insist); -EINVAL: name, size; or what memfd_create(2), mmap(2) said.
  */
 int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn *progress,
 	void *ctx, struct weft_region **ret, struct weft_error *err);
@@ -130,7 +130,7 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 	struct weft_error *err);
 
 /*
- * What weft_region_adopt() would find by the header; both outputs.  -ESTALE: not a header of this
+ * Reads name, size and epoch from the header, without adopting.  0; -ESTALE: not a header of this
  * version.
  */
 int weft_region_peek(int header_fd, char name[WEFT_MEMORY_NAME_MAX + 1], uint64_t *ret_size_bytes,
@@ -139,40 +139,43 @@ int weft_region_peek(int header_fd, char name[WEFT_MEMORY_NAME_MAX + 1], uint64_
 /*
  * The content of the regular file `path`, or of the block device, is the region (dirfd as
  * openat(2); beneath: refuse anything that leaves dirfd by name or by link, openat2(2)
- * RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS).  A device has no such mark; whoever may write it has it
- * alone (O_EXCL), and it is not served from below a directory.  A file that may only be read
- * becomes a read-only region.  Its epoch and its table of attachments are kept from the last clean
- * stop (a mark in an extended attribute, "open" from the first write on), otherwise the epoch is
- * new.  A read-only one's epoch is the mark's own: other contents, or another mark, are another
- * epoch.  -EISDIR, -ENOTSUP: neither; -ENODATA: empty; -EBUSY: another daemon serves it (flock(2)),
- * or a device is in use; or what open(2) said.
+ * RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS).  A file that may only be read becomes a read-only region.
+ * A file keeps its epoch and its table of attachments over a clean stop, by a mark in an extended
+ * attribute, which is "open" from the first write on; otherwise the epoch is new.  A read-only
+ * file's epoch is made from the mark: other contents, or another mark, are another epoch.  A device
+ * has no mark.  A device that may be written is opened for us alone (O_EXCL), and none is served
+ * from below a directory.  -EISDIR, -ENOTSUP: neither; -ENODATA: empty; -EBUSY: another daemon
+ * serves it (flock(2)), or a device is in use; or what open(2) said.
  */
 int weft_region_open_file(int dirfd, const char *path, const char *name, bool beneath,
 	bool read_only, struct weft_region **ret, struct weft_error *err);
 
 struct weft_region *weft_region_get(struct weft_region *region);
-/* Takes NULL.  The last one unmaps and closes; a file region is flushed and marked clean first. */
+/*
+ * Takes NULL.  The last reference's end unmaps and closes; before that a file region is flushed and
+ * marked clean.
+ */
 void weft_region_put(struct weft_region *region);
 
 /*
  * FILE regions only (a MEMORY region is accessed at map + off).  off + len inside the region:
  * asserted.  0, or -EIO, -ENOSPC and what pread(2), pwrite(2) said; a file that became shorter:
- * -EIO, like a change to one that was removed meanwhile, which nobody would ever find.  After a
- * write-back error nobody knows which bytes reached the disk: everything fails with -EIO from then
- * on, until the file is opened anew (under a new epoch).
+ * -EIO, and so for a change of a file that was removed, since nobody would ever find that change.
+ * After a write-back error nobody knows which bytes reached the disk: everything fails with -EIO
+ * from then on, until the file is opened anew (under a new epoch).
  */
 int weft_region_read(struct weft_region *region, void *buf, uint64_t off, uint64_t len);
 int weft_region_write(struct weft_region *region, const void *buf, uint64_t off, uint64_t len);
 
 /*
  * FILE: whether the file is still what was opened, as far as the kernel knows without asking a
- * server: 0, or -EIO with what happened to it.  MEMORY: 0.
+ * server: 0, or -EIO and err says what happened to the file.  MEMORY: 0.
  */
 int weft_region_check(const struct weft_region *region, struct weft_error *err);
 
 /*
- * Both backings.  FILE: data durable (fdatasync); MEMORY: nothing to do.  0, or -errno; an error
- * once seen stays.
+ * Both backings.  FILE: makes the data durable (fdatasync); MEMORY: nothing to do.  0, or -errno;
+ * after one error every call fails.
  */
 int weft_region_flush(struct weft_region *region);
 /*
@@ -185,38 +188,39 @@ int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, boo
 int weft_region_trim(struct weft_region *region, uint64_t off, uint64_t len);
 
 /*
- * MEMORY: while pinned (counted) no pages are given back: a device that reads and writes them by
- * itself would go on with the old ones.  weft_region_pin() waits for holes that are being made.
- * Any thread.
+ * MEMORY: while pinned (counted) no pages are given back to the system: a device that accesses them
+ * would go on with the old pages.  weft_region_pin() waits for holes that are being made.  Any
+ * thread.
  */
 void weft_region_pin(struct weft_region *region);
 void weft_region_unpin(struct weft_region *region);
 
 /*
- * FILE: moves the contents into memory, for a device to reach; all access goes there until the last
- * weft_region_unstage().  writable: the device may write.  Blocks; wait (or NULL) is called now and
- * then, and ends it with a negative return.  MEMORY: nothing to do.  0; -ENOMEM: the file does not
- * fit; -EIO, or what wait and pread(2) said.
+ * FILE: moves the contents into memory, where a device can reach them; all access goes there until
+ * the last weft_region_unstage().  writable: the device may write.  Blocks; wait (or NULL) is
+ * called now and then, and a negative return ends the move.  MEMORY: nothing to do.  0; -ENOMEM:
+ * the file does not fit; -EIO, or what wait and pread(2) said.
  */
 typedef int weft_stage_fn(void *ctx, uint64_t done, uint64_t total);
 int weft_region_stage(struct weft_region *region, bool writable, weft_stage_fn *wait, void *ctx,
 	struct weft_error *err);
 /*
- * The last one writes back what changed and returns to the file.  Blocks.  An error of
- * weft_region_flush(): then the contents stay in memory.
+ * The last call writes changed bytes back, and the contents are in the file again.  Blocks.  0, or
+ * an error of weft_region_flush(): then the contents stay in memory.
  */
 int weft_region_unstage(struct weft_region *region);
 /* Page-aligned; MEMORY, or FILE while staged. */
 uint8_t *weft_region_memory(struct weft_region *region);
 /*
- * While staged: a device has changed the range, or it is not known what it has changed.  The next
- * flush makes it durable.  Any thread.
+ * While staged: notes that a device has changed the range, or that it has changed something. The
+ * next flush makes the change durable.  Any thread.
  */
 void weft_region_changed(struct weft_region *region, uint64_t off, uint64_t len);
 void weft_region_changed_somewhere(struct weft_region *region);
 
 /*
- * One run of equal allocation from off: at most len bytes.  Fails never: what is not known is data.
+ * One run of equal allocation from off: at most len bytes.  Never fails: unknown parts count as
+ * data.
  */
 struct weft_extent {
 	uint64_t len;
@@ -225,22 +229,23 @@ struct weft_extent {
 struct weft_extent weft_region_extent(struct weft_region *region, uint64_t off, uint64_t len);
 
 /*
- * What is known of each attachment, kept as long as the contents: MEMORY in the header, which
- * outlives the daemon; FILE in the mark.  The table is bounded; of those that hold nothing the one
- * not used for longest is forgotten.  Not thread-safe: the donor calls them under its lock.
+ * The table of attachments, which is kept as long as the contents: MEMORY in the header, which
+ * outlives the daemon; FILE in the mark.  The table is bounded: when it is full, of the entries
+ * that hold nothing the one that was not used for longest is forgotten.  Not thread-safe: the donor
+ * calls them under its lock.
  */
 enum weft_lapsed {
 	WEFT_NOT_LAPSED,
 	WEFT_LAPSED,         /* the lease of this generation ran out */
 	WEFT_LAPSED_WRITTEN, /* and another attachment could write since */
-	WEFT_LEFT_WRITTEN,   /* it did not lapse, and another attachment could write since */
+	WEFT_LEFT_WRITTEN,   /* it left without lapsing, and another attachment could write since */
 };
 
 enum {
 	WEFT_ENTRY_HERE = 1 << 0, /* FILE: granted since the file was opened */
 	/*
-	 * FILE, not HERE: the mark is of a grant, not of an end.  What this generation wrote after
-	 * it is not in these contents.
+	 * FILE, not HERE: the mark was made at a grant, not at an end.  What this generation wrote
+	 * after that is not in these contents.
 	 */
 	WEFT_ENTRY_OPEN = 1 << 1,
 };
@@ -257,8 +262,8 @@ struct weft_generation {
 enum { WEFT_NR_GENERATIONS = 64 };
 
 /*
- * A one-way hash of a secret id: MEMORY: good until the next reboot; FILE: as long as the file's
- * mark is.
+ * A one-way hash of a secret id.  MEMORY: the same until the next reboot; FILE: as long as the
+ * file's mark lasts.
  */
 void weft_region_id_hash(const struct weft_region *region, const uint8_t id[16], uint8_t ret[16]);
 /*
@@ -269,22 +274,21 @@ struct weft_generation *weft_region_generation(struct weft_region *region,
 	const uint8_t id_hash[16], bool add);
 
 /*
- * FILE: sees to it that the mark tells of `table` and `stripe`, which were copied when table_seq
- * was seq, before anybody learns of a grant.  lease_ms: promised to those who hold it.  Any thread,
- * without the donor's lock; waits for the disk.  0, or -errno: the mark cannot be made to say so.
- * With a promise_path: that file tells, which is written if somebody new holds the region, or for
- * longer.
+ * FILE: writes `table` and `stripe`, which were copied when table_seq was seq, to the mark, before
+ * anybody learns of a grant.  lease_ms: promised to the holders.  Any thread, without the donor's
+ * lock; waits for the disk.  0, or -errno: the mark cannot be written.  With a promise_path they go
+ * to that file instead, and only if there is a new holder, or a longer lease.
  */
 int weft_region_note_table(struct weft_region *region,
 	const struct weft_generation table[WEFT_NR_GENERATIONS], const struct weft_stripe *stripe,
 	uint64_t seq, uint32_t lease_ms);
 /*
- * MEMORY, and what is unmarked: leases that were promised outlive the contents, in a file at path:
- * once those are gone, others wait until the leases are over.  is_new: the contents are, so that
- * what the file says was promised by a donor before.  0, or -errno: the file cannot be used.
+ * MEMORY, and files without a mark: promised leases outlive the contents, in a file at path.  After
+ * a loss of the contents newcomers wait until those leases are over.  is_new: the contents are new,
+ * so the promises in the file are an earlier donor's.  0, or -errno: the file cannot be used.
  */
 int weft_region_keep_promises(struct weft_region *region, const char *path, bool is_new);
-/* Nobody holds it any more.  Any thread. */
+/* Nobody holds the region any more.  Any thread. */
 void weft_region_forget_promises(struct weft_region *region);
 /* MEMORY: the header keeps tenure, promised lease and stripe.  Under the donor's lock. */
 void weft_region_note_tenure(struct weft_region *region, uint64_t tenure);
