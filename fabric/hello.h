@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who a borrower says it is, and what a donor answers, in the forms that travel:
- * over NBD as the leaf of a `weft:` metadata context, over verbs in the hello message.
+ * The hello, in which a borrower says who it is, and the welcome, which a donor answers, as they
+ * travel: over NBD as the leaf of a `weft:` metadata context, over verbs in the hello message.
  *
  * Over NBD the borrower asks LIST_META_CONTEXT and SET_META_CONTEXT for
  *     weft:session:v=1,id=<32 hex>,gen=<decimal>,mode=<r|s|w>,name=<public name>
@@ -14,9 +14,9 @@
  * "Metadata querying".
  *
  * The version is the first field.  A field that is not known is skipped, unless its name begins
- * with '!': such a hello is refused by that name.  Text without a version is of version 0, which
- * knows id, gen, mode, name and epoch, and epoch, lease and offers, and nothing else; a donor
- * answers it in kind.
+ * with '!': then the hello is refused, and the refusal has that name.  Text without a version is of
+ * version 0.  Its hello has id, gen, mode, name and epoch, its welcome epoch, lease and offers, and
+ * nothing else; a donor answers version 0 with version 0.
  *
  * A hello that names an epoch remembers: whoever sends it goes on with contents that it knows, and
  * the donor refuses it when they may have changed since (donor.h).  One that names none remembers
@@ -68,14 +68,17 @@ struct weft_hello {
 	bool wrote; /* and a write under that generation was answered */
 	struct weft_stripe stripe; /* count 0: it does not say */
 	/*
-	 * with a stripe, without an epoch: whatever part of another device the region was, it is
-	 * this one from now on
+	 * with a stripe, without an epoch: the region becomes this part, whatever part of another
+	 * device it was before
 	 */
 	bool new_contents;
-	/* of, or for, a peer that speaks version 0: what has no place there is left out */
+	/*
+	 * of, or for, a peer that speaks version 0: fields that version 0 does not have are left
+	 * out
+	 */
 	bool version0;
 	/*
-	 * what was behind the region's name, NAME@TENURE; 0: nothing.  Only the anonymous may say
+	 * what was behind the region's name, NAME@TENURE; 0: nothing.  Only anonymous hellos have
 	 * one
 	 */
 	uint64_t tenure;
@@ -91,8 +94,8 @@ struct weft_welcome {
 };
 
 /*
- * The first generation of the incarnation after that one's: the high 32 bits count processes, the
- * low ones a process's reconnections.
+ * The first generation of the next incarnation.  The high 32 bits of a generation count processes,
+ * the low 32 bits a process's reconnections.
  */
 static inline uint64_t weft_next_incarnation(uint64_t generation)
 {
@@ -100,42 +103,42 @@ static inline uint64_t weft_next_incarnation(uint64_t generation)
 }
 
 /*
- * How a donor refuses somebody who holds, or held, the region; the errors of every other kind are
- * errno's.  Version 0 has ESTALE for all three.
+ * How a donor refuses somebody who holds, or held, the region; all other errors are errno's.
+ * Version 0 has ESTALE for all three.
  */
 enum {
-	WEFT_EOVER = EKEYEXPIRED,       /* this generation is over: a higher one may be granted */
-	/* a higher generation is another process': final for who asked */
+	WEFT_EOVER = EKEYEXPIRED,       /* the generation is over: a higher one may be granted */
+	/* a higher generation is another process': final for the one that asked */
 	WEFT_ESUPERSEDED = EKEYREVOKED,
 	/* ESTALE: what the borrower remembers may have changed: final until it attaches anew. */
 };
 
 /*
- * A donor of version 0 takes a new incarnation (low 32 bits of the generation: 0) for one that
- * remembers nothing: 0, or -EPROTONOSUPPORT when such a hello says otherwise, and does not join
- * what was granted to it already.
+ * Whether a donor of version 0 would understand the hello.  Such a donor assumes that a new
+ * incarnation (low 32 bits of the generation: 0) remembers nothing.  0, or -EPROTONOSUPPORT for a
+ * new incarnation that remembers, and that does not join a grant which it has already.
  */
 int weft_hello_check_version0(const struct weft_hello *hello, const char *region,
 	struct weft_error *err);
-/* What a peer is told for an errno > 0. */
+/* The code that a peer is told for an errno > 0. */
 int weft_refusal_code(int code, bool version0);
 /*
- * The head of a refusal's text over NBD: "ESTALE", "OVER", …; NULL: none of ours.  And back: 0, or
- * the errno > 0, *ret_rest behind ": ".
+ * word: the head of a refusal's text over NBD, "ESTALE", "OVER", …; NULL: not an error of ours.
+ * parse: the errno > 0 of such a text, with *ret_rest behind ": "; 0: no such head.
  */
 const char *weft_refusal_word(int code, bool version0);
 int weft_refusal_parse(const char *text, const char **ret_rest);
 
 /*
- * NAME@TENURE, the tenure being 16 hex digits: its parts, ret_name of size bytes.  False: it is not
- * of that form, or does not fit.
+ * Splits NAME@TENURE (16 hex digits) into its parts; ret_name has size bytes.  False: the text is
+ * not of that form, or the name does not fit.
  */
 bool weft_tenure_split(const char *name, char *ret_name, size_t size, uint64_t *ret_tenure);
 
 /* True for 1 to WEFT_NAME_MAX characters of [A-Za-z0-9._-]. */
 bool weft_name_valid(const char *name);
 
-/* The whole context name, NUL-terminated, into buf of WEFT_CONTEXT_MAX. */
+/* Write the whole context name, NUL-terminated, into buf of WEFT_CONTEXT_MAX. */
 void weft_hello_format(const struct weft_hello *hello, char *buf);
 void weft_welcome_format(const struct weft_welcome *welcome, char *buf);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Listening sockets from what a command line says: ADDR[:PORT], [IPV6]:PORT, unix:PATH.
- * Control path, any thread.
+ * Listening sockets, as a command line names them: ADDR[:PORT], [IPV6]:PORT, unix:PATH.  Control
+ * path, any thread.
  */
 #ifndef WEFT_FABRIC_LISTEN_H
 #define WEFT_FABRIC_LISTEN_H
@@ -17,7 +17,7 @@ struct weft_listening {
 	char port[8];     /* the real one, also if 0 was asked for */
 	bool insecure;    /* others than this machine's processes can reach it */
 	bool any_port;    /* port 0 was asked for */
-	bool passed;      /* somebody else's: its file is not ours to remove */
+	bool passed;      /* the socket was passed to us: its file is not ours to remove */
 };
 
 /*
@@ -36,8 +36,9 @@ int weft_listening_describe(int fd, bool allow_insecure, struct weft_listening *
 char *weft_listening_format(const struct weft_listening *listening, char *buf);
 
 /*
- * By what a later start is known to be the same donor: the above, and where port 0 was asked for a
- * second line "127.0.0.1:0".  buf: at least WEFT_PLACES_MAX bytes; returns buf.
+ * The text by which a later start is known to be the same donor: that of weft_listening_format(),
+ * and where port 0 was asked for a second line "127.0.0.1:0".  buf: at least WEFT_PLACES_MAX bytes;
+ * returns buf.
  */
 enum { WEFT_PLACES_MAX = 560 };
 char *weft_listening_places(const struct weft_listening *listening, char *buf);

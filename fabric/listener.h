@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A transport's listener: the donor's side of it, which serves a donor's regions to those who
- * connect.
+ * A transport's listener: the donor's side of the transport, which serves the donor's regions to
+ * borrowers that connect.
  *
  * A transport implements `struct weft_listener_ops`; its own struct has a `struct weft_listener`.
  *
- * Threads: the thread of the loop, but for weft_listener_status() (any).
+ * Threads: the thread of the loop; weft_listener_status() any.
  */
 #ifndef WEFT_FABRIC_LISTENER_H
 #define WEFT_FABRIC_LISTENER_H
@@ -21,10 +21,7 @@ struct weft_donor;
 struct weft_loop;
 struct weft_listener;
 
-/*
- * What a listener is made of.  The donor and the loop outlive it; the rest is looked at by
- * weft_listener_new() alone.
- */
+/* The donor and the loop outlive the listener; only weft_listener_new() looks at the rest. */
 struct weft_listener_config {
 	struct weft_donor *donor;
 	struct weft_loop *loop;
@@ -41,7 +38,9 @@ struct weft_listener_status {
 	uint64_t connections;       /* now */
 	uint64_t accepted, refused; /* since the start */
 	struct weft_strangers_status strangers;
-	/* Since the start, of what costs the donor a request. */
+	/*
+	 * Since the start, of operations that are requests to the donor (one-sided ones are not).
+	 */
 	uint64_t requests, read_bytes, written_bytes, errors;
 };
 
@@ -61,29 +60,29 @@ struct weft_listener {
 };
 
 /*
- * Listens, and serves from now on.  0; -ENODEV: not one of the addresses can be served over this
- * transport, which is no error; or another -errno with why.
+ * Listens, and serves from now on.  0; -ENODEV: this transport can serve none of the addresses,
+ * which is no error; or another -errno, and err says why.
  */
 int weft_listener_new(const struct weft_listener_ops *ops,
 	const struct weft_listener_config *config, struct weft_listener **ret,
 	struct weft_error *err);
 
 /*
- * What a donor says of it (struct tp_offer), into buf: one offer, or several with commas between,
- * as far as they fit.
+ * What a donor offers over this listener (struct tp_offer), into buf: one offer, or several with
+ * commas between, as far as they fit.
  */
 void weft_listener_offers(const struct weft_listener *listener, char *buf, size_t len);
 void weft_listener_status(struct weft_listener *listener, struct weft_listener_status *ret);
 
 /*
- * Accepts no more, and ends the connections: what was received is carried out and answered. Returns
- * at once.
+ * Accepts no more, and ends the connections: requests that were received are carried out and
+ * answered.  Returns at once.
  */
 void weft_listener_stop(struct weft_listener *listener);
 /*
- * After weft_listener_stop(): waits for the connections to end, for timeout_ms; some more if one
- * has to be cut off.  0, or -ETIMEDOUT: one is busy in a region, or kept by a driver, and ends by
- * itself; it must not be freed before.
+ * After weft_listener_stop(): waits up to timeout_ms for the connections to end, and a little
+ * longer if one has to be cut off.  0, or -ETIMEDOUT: a connection is busy in a region, or a driver
+ * keeps it.  It ends by itself; the listener must not be freed before.
  */
 int weft_listener_drain(struct weft_listener *listener, uint32_t timeout_ms);
 /* All connections ended before (asserted).  Takes NULL. */

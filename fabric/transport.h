@@ -33,8 +33,8 @@ enum tp_op_kind {
 	TP_READ,  /* region -> buf */
 	TP_WRITE, /* buf -> region */
 	/*
-	 * every write completed before it, on any connection of the attachment, is as durable as
-	 * the region gets
+	 * all writes that completed before, on any connection of the attachment, become as durable
+	 * as the region can make them
 	 */
 	TP_FLUSH,
 	TP_TRIM,  /* advisory: contents of the range become undefined */
@@ -57,7 +57,7 @@ struct tp_mem {
 	void *base;
 	size_t len;
 	uint32_t nr_borrowed; /* operations in flight that point into it */
-	/* for whoever registers the same with several transports; not looked at */
+	/* for a caller that registers the same memory with several transports; not looked at */
 	struct tp_mem *twin;
 	uint64_t priv[2];     /* the transport's */
 };
@@ -66,7 +66,7 @@ struct tp_op {
 	/* Set by the caller. */
 	uint8_t kind;  /* enum tp_op_kind */
 	uint8_t flags; /* TP_FUA, … */
-	/* the choke point's mark while it is posted; anything but the mark before */
+	/* the choke point's mark while the operation is posted; before, anything but the mark */
 	uint32_t owner;
 	uint64_t off;   /* bytes from the region's start; FLUSH and PROBE: 0 */
 	uint64_t len;   /* bytes, see tp_post(); FLUSH and PROBE: 0 */
@@ -93,9 +93,9 @@ enum tp_state {
 /* What the donor granted; valid once the state is TP_READY. */
 struct tp_info {
 	uint64_t size_bytes;
-	bool has_epoch; /* false: a foreign NBD server, nothing is known about its contents' life */
+	bool has_epoch; /* false: a foreign NBD server, of whose contents' life nothing is known */
 	uint64_t epoch; /* random, another for each life of the contents */
-	uint64_t generation; /* the hello's; 0: it is anonymous */
+	uint64_t generation; /* the hello's; 0: the hello is anonymous */
 	uint32_t lease_ms;     /* 0: no lease */
 	/* the same epoch may come back with older contents: a file, put back from a copy */
 	bool restorable;
@@ -106,7 +106,7 @@ struct tp_info {
 	uint32_t depth; /* operations in flight at most; then tp_post() says -EAGAIN */
 	/* Guarantees, each a sentence. */
 	bool read_only;     /* WRITE, TRIM and ZERO are refused with -EPERM. */
-	/* FLUSH is carried out; without it a completed write is as durable as it gets. */
+	/* FLUSH is carried out; if false, a completed write is as durable as it can be. */
 	bool can_flush;
 	bool can_fua;       /* TP_FUA is honoured. */
 	bool can_trim;      /* TRIM is accepted. */
@@ -114,7 +114,7 @@ struct tp_info {
 	bool can_fast_zero; /* TP_FAST_ZERO is accepted. */
 	bool can_cache;     /* CACHE is accepted. */
 	bool can_multi_conn; /* A FLUSH on one connection covers completed writes of all. */
-	/* … provided that one goes to each of those that wrote since their last. */
+	/* … provided that a FLUSH goes to each connection that wrote since its last one. */
 	bool flush_each_conn;
 	bool one_sided;      /* READ and WRITE cost the donor's process nothing. */
 	char transport[16];  /* "tcp", "rdma", "mem" */
@@ -130,24 +130,25 @@ struct tp_target {
 	const char *region;
 	struct weft_hello hello; /* identity; hello.anonymous: a stock client */
 	/*
-	 * What both ends prove that they have, before anything is granted; copied by tp_connect().
-	 * NULL: nothing is proved, and the connection is in plaintext.
+	 * Both ends prove that they have this key before anything is granted; copied by
+	 * tp_connect(). NULL: nothing is proved, and the connection is in plaintext.
 	 */
 	const struct weft_key *key;
 	uint32_t connect_timeout_ms;
 	/* how long connecting waits for the donor to answer at all; 0: as long as for the grant */
 	uint32_t answer_ms;
 	/*
-	 * a machine that acknowledges nothing for so long is gone; 0: the transport's default,
-	 * which is the most
+	 * a machine that acknowledges nothing for this time is gone; 0: the transport's default,
+	 * which is the longest time
 	 */
 	uint32_t dead_ms;
 };
 
 /*
- * A transport.  Each function stands behind the tp_*() function of its name below, the choke point,
- * which has checked the call and keeps the fields that it is said to keep; what that promises is
- * what this has to do.  It sets tp->ops when open() has returned, conn->tp when connect() has.
+ * A transport.  The tp_*() function of the same name below is the choke point in front of each
+ * function.  It has checked the call, and it keeps the fields that say so.  The function has to do
+ * what the choke point's comment promises.  The choke point sets tp->ops after open(), and conn->tp
+ * after connect().
  */
 struct tp_ops {
 	const char *name; /* "nbd", "mem", "verbs" */
@@ -157,7 +158,8 @@ struct tp_ops {
 	 */
 	bool any_memory;
 	/*
-	 * A donor that does not understand a hello closes the connection without a word: -ENOTCONN.
+	 * A donor that does not understand a hello closes the connection without an answer:
+	 * -ENOTCONN.
 	 */
 	bool silent_refusal;
 	/* connect() proves target->key, and makes the donor prove it; else it never gets one. */
@@ -165,45 +167,52 @@ struct tp_ops {
 	/* *ret: a zeroed struct tp, in a struct of the transport's.  Each lane has its own. */
 	int (*open)(const void *config, struct tp **ret, struct weft_error *err);
 	void (*close)(struct tp *tp);
-	/* mem has base and len.  On failure it is freed by the caller. */
+	/* mem has base and len.  On failure the caller frees mem. */
 	int (*reg)(struct tp *tp, struct tp_mem *mem, struct weft_error *err);
 	void (*dereg)(struct tp_mem *mem);
 	/*
-	 * *ret: a zeroed struct tp_conn, in a struct of the transport's: TP_CONNECTING.  Fails only
-	 * if it cannot begin: that a donor refuses, or is not there, is told by progress().
+	 * *ret: a zeroed struct tp_conn, inside a struct of the transport's, in the state
+	 * TP_CONNECTING.  Fails only if it cannot begin: progress() reports a donor that refuses,
+	 * or is not there.
 	 */
 	int (*connect)(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
 		struct weft_error *err);
 	/*
-	 * Sets no state: the choke point makes the connection TP_FAILED after it, with ECANCELED.
+	 * Sets no state: after the call the choke point makes the connection TP_FAILED, with
+	 * ECANCELED.
 	 */
 	void (*shutdown)(struct tp_conn *conn);
 	void (*disconnect)(struct tp_conn *conn); /* shut down before */
 	/*
-	 * TP_READY; n <= what depth leaves; each operation keeps to the contract of tp_post().
-	 * -EAGAIN, or how many were accepted, at least 1: until progress() hands them out they are
-	 * in flight, and shutdown() may keep them from being done.  They may be done here already.
+	 * The state is TP_READY, depth has room for n more, and each operation keeps to the
+	 * contract of tp_post().  Returns -EAGAIN, or how many were accepted, at least 1.  They are
+	 * in flight until progress() hands them out, and shutdown() may keep them from being done.
+	 * A transport may carry them out within this call.
 	 */
 	int (*post)(struct tp_conn *conn, struct tp_op *const *ops, unsigned n);
 	/*
 	 * Called in any state.  Makes a connection TP_READY, or fails it with tp_conn_fail().  Once
-	 * it has failed, here or by somebody else's call, every operation that is left is handed
-	 * out with tp_conn_op_status().
+	 * the connection has failed, by this or any other call, progress() hands out every
+	 * operation that is left, with tp_conn_op_status().
 	 *
 	 * TP_READY means that info is filled, and that the hello was looked at: read_only unless
 	 * its mode is WEFT_MODE_WRITE or it is anonymous; has_epoch unless it is anonymous; a hello
-	 * whose epoch, or expect, is another than the contents' has failed with ESTALE.  And that
-	 * no session of the attachment at a lower generation can change anything any more: what it
-	 * left undone is posted again over this one.  A session that is fenced before anybody saw
-	 * it ready becomes ready first, or fails with another error: while it connects, ESTALE is
-	 * for contents.
+	 * whose epoch, or expect, is another than the contents' has failed with ESTALE.  It also
+	 * means that no session of the attachment at a lower generation can change anything any
+	 * more, since the caller posts again what that session left undone.  A session that is
+	 * fenced before the caller saw it ready becomes ready first, or fails with another error:
+	 * during TP_CONNECTING, ESTALE is for contents alone.
 	 */
 	int (*progress)(struct tp_conn *conn, struct tp_op **done, unsigned max);
 	/*
-	 * Can be polled in any state: an eventfd that nobody writes to, if all is done in post().
+	 * A descriptor that can be polled in any state.  A transport that does all in post() has an
+	 * eventfd that nobody writes to.
 	 */
 	int (*event_fd)(struct tp_conn *conn);
-	/* 0 rather than events whenever progress() would do anything: nobody sleeps over it. */
+	/*
+	 * Returns 0, not events, whenever progress() has something to do: otherwise the caller
+	 * would sleep while there is work.
+	 */
 	int (*arm)(struct tp_conn *conn);
 };
 
@@ -238,12 +247,12 @@ int tp_open(const struct tp_ops *ops, const void *config, struct tp **ret, struc
 void tp_close(struct tp *tp);
 
 /*
- * Registers len > 0 bytes at base for buffers; page-aligned memory serves every
- * transport.  The memory stays the caller's and must outlive the registration.
- * -ENOMEM with the memlock limit named, or what the device said.
+ * Registers len > 0 bytes at base for buffers; every transport takes page-aligned memory.  The
+ * memory stays the caller's and must outlive the registration.  -ENOMEM with the memlock limit
+ * named, or what the device said.
  */
 int tp_register(struct tp *tp, void *base, size_t len, struct tp_mem **ret, struct weft_error *err);
-/* 0, or -EBUSY while operations in flight point into it: nothing is done then.  Takes NULL. */
+/* 0, or -EBUSY with nothing done, while operations in flight point into the memory.  Takes NULL. */
 int tp_deregister(struct tp_mem *mem);
 
 /*
@@ -263,13 +272,15 @@ static inline enum tp_state tp_state(const struct tp_conn *conn)
 }
 
 /*
- * Fails the connection: every operation in flight completes through tp_progress()
- * (with -ECANCELED where it was not done yet), and no more are accepted.  Never
- * blocks.  A clean goodbye is said if nothing is in flight, so that the donor frees
- * the attachment at once.
+ * Fails the connection: every operation in flight completes through tp_progress() (with -ECANCELED
+ * where it was not done yet), and no more are accepted.  Never blocks.  If nothing is in flight,
+ * the transport says a clean goodbye, so that the donor frees the attachment at once.
  */
 void tp_shutdown(struct tp_conn *conn);
-/* Frees it.  No operation may be outstanding (asserted): shut down and drain first.  Takes NULL. */
+/*
+ * Frees the connection.  No operation may be outstanding (asserted): shut down and drain first.
+ * Takes NULL.
+ */
 void tp_disconnect(struct tp_conn *conn);
 
 /*
@@ -281,17 +292,17 @@ void tp_disconnect(struct tp_conn *conn);
  *                over TP_MAX_RANGE_BYTES; off or len no multiple of tp_info.min_block_bytes
  *   -ENOSPC      outside the region
  *   -EPERM       changes data of a read-only grant
- *   -EOPNOTSUPP  what tp_info says it cannot do
- * Never blocks, never allocates.  Posting what is posted already is asserted.
+ *   -EOPNOTSUPP  what tp_info says it cannot do Never blocks, never allocates.  It is asserted that
+ *                no operation is posted twice.
  */
 int tp_post(struct tp_conn *conn, struct tp_op *const *ops, unsigned n);
 
 /*
- * Moves the connection on and fills done[] with up to max completed operations,
- * which are the caller's again.  Returns their number.  Statuses: 0; -EIO, -ENOSPC,
- * -EPERM, -EINVAL, -ENOMEM, -EOPNOTSUPP as the donor said; -ESTALE: the epoch is gone,
- * or this attachment was superseded or lost its lease; -ENOTCONN, -ETIMEDOUT: the connection
- * died, it is not known whether the operation was done; -ECANCELED: tp_shutdown().
+ * Moves the connection on and fills done[] with up to max completed operations, which are the
+ * caller's again.  Returns their number.  Statuses: 0; -EIO, -ENOSPC, -EPERM, -EINVAL, -ENOMEM,
+ * -EOPNOTSUPP as the donor said; -ESTALE: the epoch is gone, or this attachment was superseded or
+ * lost its lease; -ENOTCONN, -ETIMEDOUT: the connection died, and nobody knows whether the
+ * operation was done; -ECANCELED: tp_shutdown().
  */
 int tp_progress(struct tp_conn *conn, struct tp_op **done, unsigned max);
 

@@ -16,14 +16,14 @@ struct tp_driver;
 struct tp_scheme;
 
 struct weft_uri {
-	/* name or address, with its zone, no brackets: "fe80::1%eth0"; "" with a socket */
+	/* name or address, with its zone, without brackets: "fe80::1%eth0"; "" with a socket */
 	char host[256];
 	char port[8];      /* decimal; "10809" if not given */
 	char socket[108];  /* "" without one */
 	char *region;      /* percent-decoded; "" for the default */
-	bool foreign;      /* nbd:// : ask for nothing of weft's */
-	/* See driver.h; of the table. */
-	/* never NULL after parsing; NULL where there is none: weft:// or weft+unix:// */
+	bool foreign;      /* nbd://: the server is not a weft donor */
+	/* Rows of the table in driver.h. */
+	/* never NULL after parsing; in other structs NULL means weft:// or weft+unix:// */
 	const struct tp_scheme *scheme;
 	const struct tp_driver *driver;    /* the scheme's only transport; NULL: weft:// has none */
 	const struct tp_driver *transport; /* ?transport=; NULL: auto */

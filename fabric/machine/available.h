@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How much memory may be taken without hurting the machine: what the kernel calls available, within
- * the limits of this process's cgroups (versions 1 and 2), on one NUMA node if asked, or in free
- * huge pages.  Reads files only; any thread.
+ * How much memory a process may take without hurting the machine: what the kernel calls available,
+ * within the limits of this process's cgroups (versions 1 and 2); for one NUMA node, or in free
+ * huge pages, if asked.  Reads files only; any thread.
  */
 #ifndef WEFT_FABRIC_MACHINE_AVAILABLE_H
 #define WEFT_FABRIC_MACHINE_AVAILABLE_H
@@ -15,7 +15,7 @@ struct weft_available {
 };
 
 /*
- * root: "" for this machine; tests put a tree of their own below it.  hugepage_bytes: 0 for
+ * root: "" for this machine, or a directory with a tree of a test's.  hugepage_bytes: 0 for
  * ordinary pages.  node: a NUMA node, or -1.  0, or -errno when /proc/meminfo cannot be read,
  * -ENOTSUP when the kernel has no huge pages of that size.
  */

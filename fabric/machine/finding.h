@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a check of weft doctor finds out: a finding, and the facts below a root that it comes from.
- * The root is "" but in tests and with --sysroot: what only a system call can tell is asked of the
- * real root alone.
+ * Checks of weft doctor: what they find, and functions for facts below a root.  The root is ""
+ * except in tests and with --sysroot.  Facts that only a system call can tell are asked for the
+ * root "" alone.
  *
  * One thread.
  */
@@ -15,7 +15,7 @@
 
 enum finding_state {
 	FINDING_OK,      /* works */
-	FINDING_WARN,    /* weft does without it, or with less */
+	FINDING_WARN,    /* weft goes on without it, or with less */
 	FINDING_MISSING, /* a part of weft cannot be used */
 	FINDING_NONE,    /* there is nothing to look at */
 };
@@ -25,7 +25,7 @@ struct finding {
 	char meaning[320];
 	char fix[240];  /* "": nothing to do */
 	bool as_root;   /* the fix is root's */
-	char keep[240]; /* what makes the fix outlive a reboot; "": it does by itself */
+	char keep[240]; /* what makes the fix outlive a reboot; "": it does anyway */
 };
 
 /* One check. */
@@ -37,16 +37,16 @@ struct finding_check {
 
 void finding_say(struct finding *f, enum finding_state state, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-/* A command line, root's or anybody's; and what makes that outlive a reboot. */
+/* fix: a command line, for root or for anybody; keep: what makes the fix outlive a reboot. */
 void finding_fix_as_root(struct finding *f, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 void finding_fix(struct finding *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void finding_keep(struct finding *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* A kernel that has a module, since Linux major.minor. */
+/* The fix is a kernel that has the module: Linux major.minor or later. */
 void finding_fix_kernel(struct finding *f, unsigned major, unsigned minor);
 /*
- * What every check of a kernel module says.  what: who needs it; node: a file that shows that it
- * works; since: major.minor.
+ * The finding of any check of a kernel module.  what: the part of weft that needs the module; node:
+ * a file that is there when the module works; major.minor: the first Linux with it.
  */
 void finding_module(struct finding *f, const char *module, const char *node, const char *what,
 	unsigned major, unsigned minor);
@@ -59,9 +59,12 @@ const char *facts_below_root(char *buf, const char *path);
 bool facts_exist(const char *path);
 /* To read and write. */
 bool facts_usable(const char *path);
-/* The first line of a file that holds `needle`, without its newline; false without one. */
+/* The first line of the file with `needle` in it, without the newline; false: there is none. */
 bool facts_line(const char *path, const char *needle, char *line, int len);
-/* The number in a file's first line with `needle`, after it; false without one ("max" is none). */
+/*
+ * The number behind `needle` in the first line that has it; false: there is none ("max" is no
+ * number).
+ */
 bool facts_number(const char *path, const char *needle, uint64_t *ret);
 /* The names that match a pattern, without the directory, joined; returns how many. */
 size_t facts_names(const char *pattern, char *joined, size_t len);

@@ -6,9 +6,9 @@
 #include <stdbool.h>
 
 /*
- * The interface that has the first address of a tp_info.path such as "tcp 10.0.0.1:52044 ->
- * 10.0.0.2:10809", and the RDMA device that it names; "": none.  True if the second address is this
- * machine's, too: TCP goes through no interface then.
+ * netdev: the interface that has the first address of a tp_info.path such as "tcp 10.0.0.1:52044 ->
+ * 10.0.0.2:10809".  rdma_device: the RDMA device that the path names.  "": none.  True if the
+ * second address is this machine's as well, so that TCP goes through no interface.
  */
 bool weft_netdev_of_path(const char *path, char netdev[64], char rdma_device[64]);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the parts of weft-serve share: serve.c (its life), serve-options.c (what was asked for),
- * serve-regions.c (what is lent, and what outlives us) and serve-status.c (what it says).
+ * What the parts of weft-serve share: serve.c (the daemon's life), serve-options.c (the command
+ * line), serve-regions.c (what is lent, and what outlives the daemon) and serve-status.c (messages
+ * and status).
  */
 #ifndef WEFT_FABRIC_MAIN_SERVE_H
 #define WEFT_FABRIC_MAIN_SERVE_H
@@ -27,7 +28,7 @@ enum {
 	SERVE_MAX_PASSED = 2 * SERVE_MAX_REGIONS + SERVE_MAX_LISTEN, /* descriptors from systemd */
 };
 
-/* Who has a region of memory, too, in case that we crash. */
+/* Who else has a region's memory, in case that we crash. */
 enum serve_keeper {
 	KEPT_BY_NOBODY,
 	KEPT_BY_HOLDER,
@@ -82,7 +83,9 @@ struct serve {
 /* WEFT_GO_ON (fabric/base/options.h), or the exit status; everything has been said then. */
 int serve_parse_options(struct serve *s, int argc, char **argv);
 
-/* Binds what was asked for, beside what systemd passed (those fds become -1). */
+/*
+ * Takes the sockets that systemd passed (their fds become -1), and binds those that were asked for.
+ */
 int serve_open_sockets(struct serve *s, int *fds, char *const *names, int nr_fds,
 	struct weft_error *err);
 /* Removes the socket files that we made. */
@@ -90,17 +93,20 @@ void serve_remove_sockets(const struct serve *s);
 /* The first socket that a borrower elsewhere would use: TCP before Unix. */
 const struct weft_listening *serve_main_listening(const struct serve *s);
 
-/* Recovers what was left behind (in part among the fds), then takes and opens the rest. */
+/*
+ * Recovers the memory that was left behind (in part among the fds), then makes and opens the other
+ * regions.
+ */
 int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds,
 	struct weft_error *err);
-/* From now on what we took outlives us too. */
+/* From now on the memory that we took outlives us too. */
 void serve_hold_all(struct serve *s);
 void serve_end_holder(struct serve *s);
 
 void serve_print_ready(const struct serve *s);
-/* Says, once for each, which files are no longer what was opened. */
+/* Warns, once for each file, of files that are no longer what was opened. */
 void serve_warn_of_files(struct serve *s);
-/* Says which memory ends with us although somebody has it attached. */
+/* Warns of memory that ends with us although somebody has it attached. */
 void serve_warn_given_back(const struct serve *s);
 json_t *serve_status_json(const struct serve *s);
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* What client.c has of client-reply.c. */
+/* The part of client-reply.c that client.c uses. */
 #ifndef WEFT_FABRIC_NBD_CLIENT_PRIVATE_H
 #define WEFT_FABRIC_NBD_CLIENT_PRIVATE_H
 
 #include "fabric/nbd/client.h"
 
 /*
- * Interprets what was received, up to max completions (*nr counts).  0: wants more bytes; 1: done[]
- * is full; -EPROTO: the connection failed.  It trusts nothing.
+ * Interprets received bytes, which it does not trust, up to max completions (*nr counts them).  0:
+ * wants more bytes; 1: done[] is full; -EPROTO: the connection failed.
  */
 int nbd_rx_parse(struct nbd_client *c, struct tp_op **done, unsigned max, unsigned *nr);
 /* How many bytes beyond the payload at hand should be received. */

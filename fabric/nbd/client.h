@@ -5,9 +5,9 @@
  * The transport has done the handshake, owns the socket and says when to look at it.
  *
  * Threads: those of the transport's connection, one at a time.  Nothing waits; memory is taken by
- * nbd_client_begin() alone.  Invariant: an operation holds a slot from post to completion; what
- * stands in the row to be sent ([tx_head, tx_tail)) is a subset of the slots in use, and only what
- * has wholly left can be answered.
+ * nbd_client_begin() alone.  Invariant: an operation holds a slot from post to completion.  The row
+ * of requests to be sent ([tx_head, tx_tail)) is a subset of the slots in use, and only a request
+ * that has left whole can be answered.
  */
 #ifndef WEFT_FABRIC_NBD_CLIENT_H
 #define WEFT_FABRIC_NBD_CLIENT_H
@@ -56,7 +56,7 @@ enum nbd_rx_state {
 /* The receiving half: what came, and what is expected next. */
 struct nbd_rx {
 	enum nbd_rx_state state;
-	bool stopped; /* completions were left over, the caller took no more */
+	bool stopped; /* the caller had no room for more completions */
 	bool done;    /* the chunk at hand is the last of its reply */
 	uint32_t need; /* bytes that the state waits for */
 	uint32_t chunk_len;
@@ -69,7 +69,7 @@ struct nbd_rx {
 };
 
 struct nbd_client {
-	struct tp_conn *conn; /* that it is a part of */
+	struct tp_conn *conn; /* the connection that this is a part of */
 	struct nbd_stream stream; /* the transport's; fd -1: none yet */
 	bool structured;
 	bool drained; /* the last receive took all there was */
@@ -90,10 +90,10 @@ struct nbd_client {
 };
 
 /*
- * Takes a non-blocking stream socket in the transmission phase; it is not closed here.  c is zeros
- * but for the stream.  info: what the handshake has learnt, which becomes conn's.  structured:
- * structured replies were agreed on.  depth: operations in flight, 1 to NBD_CLIENT_MAX_DEPTH.  0,
- * or -ENOMEM: nbd_client_end() it all the same.
+ * Takes a non-blocking stream socket in the transmission phase, which stays the transport's to
+ * close.  c is zeros but for the stream.  info: what the handshake has learnt; copied to conn.
+ * structured: structured replies were agreed on.  depth: operations in flight, 1 to
+ * NBD_CLIENT_MAX_DEPTH.  0, or -ENOMEM; then nbd_client_end() has to be called all the same.
  */
 int nbd_client_begin(struct nbd_client *c, struct tp_conn *conn, int fd, bool structured,
 	const struct tp_info *info, uint32_t depth);
@@ -102,11 +102,13 @@ void nbd_client_end(struct nbd_client *c);
 
 /* As tp_ops.post of a connection that is READY: takes all n, and sends what the socket takes. */
 int nbd_client_post(struct nbd_client *c, struct tp_op *const *ops, unsigned n);
-/* As tp_ops.progress: sends, receives, completes; of one that FAILED gives everything back. */
+/*
+ * As tp_ops.progress: sends, receives, completes.  Gives everything back if the connection FAILED.
+ */
 unsigned nbd_client_progress(struct nbd_client *c, struct tp_op **done, unsigned max);
-/* The poll(2) events that a READY one waits for; 0: progress has something to do. */
+/* The poll(2) events that a READY connection waits for; 0: progress has something to do. */
 int nbd_client_arm(struct nbd_client *c);
-/* Says DISC, with nothing in flight.  False: it did not leave. */
+/* Sends DISC, with nothing in flight.  False: DISC did not leave. */
 bool nbd_client_say_goodbye(struct nbd_client *c);
 
 #endif
