@@ -93,8 +93,8 @@ static inline struct cache_map cache_map_without(const struct cache_map *a,
 }
 
 /*
- * The next run of set bits in *first to end: its length, with *first where it begins; 0: there is
- * none.
+ * Finds the next run of set bits between *first and end.  Returns the run's length, with *first at
+ * its beginning; 0: there is none.
  */
 static inline unsigned cache_map_run(const struct cache_map *map, unsigned *first, unsigned end)
 {

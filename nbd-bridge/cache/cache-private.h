@@ -2,8 +2,8 @@
 /*
  * Private to nbd-bridge/cache/: the insides of the chunk fetcher.
  *
- * The region is cut into chunks, the cache's memory into slots of a chunk's size; the table says
- * which slot a chunk has.  What is known of a slot's bytes is kept for each block of 4 KiB:
+ * The region is cut into chunks, and the cache's memory into slots of a chunk's size.  The table
+ * says which slot a chunk has.  Each block of 4 KiB of a slot has a state:
  *
  *     absent         neither: the donor alone has it
  *     fetching       the transport writes into it; nobody else looks at it
@@ -13,17 +13,18 @@
  *
  * A failed fetch makes a block absent again, a failed write-back dirty again.
  *
- * A block of a cache file can be lost beside that: the file's page cannot be read or written.  A
- * lost block is never valid, so that whoever wants it fails.  If it was dirty, it stays so, and
- * each FLUSH fails; a slot that lost nothing but clean blocks is given up, and its chunk gets
+ * Besides, a block of a cache file can be lost: the file's page cannot be read or written.  A lost
+ * block is never valid, so a request that wants the block fails.  If the block was dirty, it stays
+ * dirty, and each FLUSH fails.  A slot that lost only clean blocks is given up, and its chunk gets
  * another.
  *
- * Invariants: a chunk's slot and its maps are looked at under the chunk's lock alone, which is
- * never held over anything that waits.  `fetching` and `pushing` are disjoint from each other and
- * from `dirty`; a block that is one of the latter two is valid.  A slot is evicted when it is
- * clean, no operation is in it and nobody waits for its chunk.  Whoever waits holds no slot but
- * that of the chunk it waits for, and a ZERO the chunks below it that it has taken.  Order of
- * locks: the cache's, then a chunk's (only tried, but by cache_clear(), beside which nobody works).
+ * Invariants: the chunk's lock alone guards a chunk's slot and its maps, and is never held over
+ * anything that waits.  `fetching` and `pushing` are disjoint from each other and from `dirty`; a
+ * block that is one of the latter two is valid.  A slot may be evicted when it is clean, no
+ * operation is in it and nobody waits for its chunk.  A request that waits holds no slot but that
+ * of the chunk it waits for; a ZERO also holds the chunks below that it has taken.  Order of locks:
+ * the cache's, then a chunk's.  With the cache's lock held, a chunk's lock is only tried, except in
+ * cache_clear(), beside which nobody works.
  */
 #ifndef WEFT_NBD_BRIDGE_CACHE_CACHE_PRIVATE_H
 #define WEFT_NBD_BRIDGE_CACHE_CACHE_PRIVATE_H
@@ -56,20 +57,21 @@ enum cache_use { CACHE_DEMAND, CACHE_AHEAD, CACHE_PULL, CACHE_PUSH, CACHE_OTHER 
 /* A request's phases. */
 enum cache_phase {
 	CACHE_PHASE_COPY,   /* READ, WRITE, ZERO, TRIM: between its buffer and the cache */
-	/* ZERO, TRIM: of whole chunks, it is done at the donor; the cache's copies go */
+	/* ZERO, TRIM: the donor has done whole chunks; the cache's copies of those go */
 	CACHE_PHASE_ZEROED,
-	CACHE_PHASE_WALK,   /* FLUSH, FUA, write-through: until everything dirty has arrived */
+	/* FLUSH, FUA, write-through: waits until all dirty bytes have arrived */
+	CACHE_PHASE_WALK,
 	CACHE_PHASE_END,
 };
 
-/* What is particular about the operations of one use.  NULL: nothing. */
+/* How the operations of one use differ from others.  A NULL function: they do not. */
 struct cache_io_kind {
 	enum cache_use use;
 	/* One was taken. */
 	void (*begin)(struct cache_lane *cl);
 	/*
-	 * It has ended: what that means for its blocks, under the chunk's lock.  NULL: it has none.
-	 * Returns the error that it ends with.
+	 * It has ended: changes its blocks, under the chunk's lock.  NULL: it has no blocks.
+	 * Returns the error that the operation ends with.
 	 */
 	int (*end)(struct cache_io *io, struct cache_slot *slot, int error);
 	/* It was put back, and no lock is held. */
@@ -81,10 +83,11 @@ struct cache_io {
 	struct bridge_request rq;
 	struct cache_lane *cl;
 	const struct cache_io_kind *kind;
-	struct bridge_request *owner; /* a request that fails with it; NULL: nobody's */
+	struct bridge_request *owner; /* a request that fails if this fails; NULL: none */
 	uint64_t chunk;
 	uint16_t first, nr; /* blocks */
-	uint8_t *bounce; /* a chunk's bytes that the transport knows; NULL: it knows the slots */
+	/* memory for a chunk that the transport knows; NULL: the transport knows the slots */
+	uint8_t *bounce;
 	struct cache_io *next;
 };
 
@@ -92,7 +95,8 @@ struct cache_slot {
 	_Atomic uint64_t chunk; /* whose it is; UINT64_MAX: nobody's */
 	int32_t next_free;
 	bool referenced, counted; /* counted: in nr_dirty */
-	bool damaged, dead;       /* some block is lost; one that is dirty: counted in nr_dead */
+	/* damaged: some block is lost; dead: a dirty one is (counted in nr_dead) */
+	bool damaged, dead;
 	uint16_t nr_ios;
 	int push_error; /* of the last write-back */
 	/* The cache's sequence number when the oldest of these bytes were written. */
@@ -102,13 +106,13 @@ struct cache_slot {
 	struct cache_map lost;
 };
 
-/* All zeros is a chunk that has nothing, so that the table costs memory only where it is used. */
+/* A chunk without a slot is all zeros, so the table costs memory only where it is used. */
 struct cache_chunk {
 	pthread_mutex_t lock;
 	int32_t slot; /* plus 1; 0: none */
 	uint32_t nr_pins;
-	uint32_t reads; /* of requests; as many as it can count */
-	bool zeroing; /* a ZERO of all of it is under way; whoever writes or fetches waits */
+	uint32_t reads; /* requests that read it; stays at UINT32_MAX */
+	bool zeroing; /* a ZERO of the whole chunk is under way; writes and fetches wait */
 	struct bridge_request *waiters;
 };
 
@@ -117,7 +121,8 @@ struct cache_trend {
 	unsigned nr;
 	uint64_t last_off, last_end;
 	unsigned in_sequence; /* READs that began where the one before ended */
-	uint64_t next, window; /* fetched up to here (or down to); bytes to be ahead */
+	/* next: fetched up to here (or down to here); window: bytes to be ahead */
+	uint64_t next, window;
 	int64_t delta;         /* the trend; 0: none */
 };
 
@@ -127,7 +132,7 @@ struct cache_counters {
 	_Atomic uint64_t pulled_bytes, push_errors;
 };
 
-/* The part of it that is a lane's. */
+/* A lane's part of the cache. */
 struct cache_lane {
 	struct bridge_cache *cache;
 	struct bridge_lane *lane;
@@ -139,13 +144,13 @@ struct cache_lane {
 	unsigned nr_ios;
 	struct cache_io *free_ios;
 	unsigned nr_free, nr_ahead, nr_push;
-	unsigned nr_lent, max_lent; /* READs whose data are looked at in their slots */
+	unsigned nr_lent, max_lent; /* READs whose senders look at the data in the slots */
 	struct bridge_request *active;     /* requests that are not done */
 	struct bridge_request *io_waiters; /* for an operation to come free */
-	/* until a donor confirms that what is remembered is what it has */
+	/* requests that wait until a donor confirms that it has the contents that are remembered */
 	struct bridge_request *lease_waiters;
-	_Atomic(struct bridge_request *) ready; /* to be gone on with; any thread adds */
-	_Atomic bool kicked; /* something is to be written back at once */
+	_Atomic(struct bridge_request *) ready; /* requests that may go on; any thread adds */
+	_Atomic bool kicked; /* write back at once */
 	uint64_t push_at, push_left; /* the next chunk to look at, and how many */
 	struct weft_timer push, pull;
 	struct cache_trend trend;
@@ -169,15 +174,15 @@ struct bridge_cache {
 	_Atomic uint64_t *dirty_map; /* a bit for each chunk that is dirty or written back */
 	_Atomic uint64_t seq;
 	_Atomic uint32_t nr_dirty; /* slots */
-	_Atomic uint32_t nr_dead, nr_given_up; /* slots of a file that are of no more use */
+	_Atomic uint32_t nr_dead, nr_given_up; /* slots of a file that are useless */
 	/* requests that wait for a slot or for fewer dirty ones, or are about to */
 	_Atomic uint32_t nr_room;
 	_Atomic int push_error;    /* of the last write-back */
 	_Atomic uint64_t pull_next; /* how many chunks had their turn */
-	uint32_t *pull_order;       /* chunks; NULL: as they lie */
+	uint32_t *pull_order;       /* chunks; NULL: in the region's order */
 	_Atomic uint32_t nr_pulls;
 	_Atomic uint64_t pull_due_ns;
-	_Atomic bool pull_full; /* no slot is free: pulling on would drive out what is used */
+	_Atomic bool pull_full; /* no slot is free: more pulling would evict chunks that are used */
 	uint64_t window_min, window_max;
 	pthread_mutex_t lock;
 	/* Under the lock. */
@@ -215,7 +220,7 @@ static inline uint8_t *cache_bytes(struct bridge_cache *cache, const struct cach
 	return cache->memory + ((uint64_t)(slot - cache->slots) << cache->shift);
 }
 
-/* The part of a request that lies in one chunk, from the place on that the request has come to. */
+/* The part of a request that is next: as far as it lies in one chunk. */
 struct cache_piece {
 	uint64_t c, off, len; /* off: in the chunk */
 	unsigned first, nr;   /* blocks */
@@ -250,22 +255,22 @@ static inline uint8_t *cache_buffer_at(const struct bridge_request *rq)
 
 /* wait.c: any lane's thread */
 
-/* Puts rq among the chunk's waiters, and the lock down.  -EAGAIN. */
+/* Puts rq among the chunk's waiters, and releases the lock.  Returns -EAGAIN. */
 int cache_wait_chunk(struct cache_chunk *chunk, uint64_t c, struct bridge_request *rq);
 /*
- * -EAGAIN: there are as many dirty chunks as there may be, and rq waits; 1: not any more; -EIO:
- * there always will be.
+ * -EAGAIN: there are as many dirty chunks as allowed, and rq waits; 1: there are fewer by now;
+ * -EIO: there will never be fewer.
  */
 int cache_wait_room(struct cache_lane *cl, struct bridge_request *rq);
-/* Under the cache's lock: rq waits for a slot, or for fewer dirty ones.  -EAGAIN. */
+/* Under the cache's lock: rq waits for a slot, or for fewer dirty ones.  Returns -EAGAIN. */
 int cache_push_room(struct bridge_cache *cache, struct bridge_request *rq);
 int cache_wait_io(struct cache_lane *cl, struct bridge_request *rq);
-/* rq may go on, on whichever lane it is. */
+/* rq, of any lane, may go on. */
 void cache_ready(struct cache_lane *cl, struct bridge_request *rq);
 /* Under the chunk's lock. */
 void cache_wake_chunk(struct cache_lane *cl, struct cache_chunk *chunk);
 void cache_wake_room(struct cache_lane *cl);
-/* Has all lanes write back at once. */
+/* Makes all lanes write back at once. */
 void cache_push_kick(struct cache_lane *cl);
 
 /* slots.c: any lane's thread */
@@ -276,37 +281,37 @@ void cache_push_kick(struct cache_lane *cl);
  */
 int cache_slot_add(struct cache_lane *cl, uint64_t c, struct bridge_request *rq);
 /*
- * Some of a chunk's blocks are at the donor: the file, if there is one, learns of it, or cannot:
- * -EIO.  Under its lock.
+ * Some of a chunk's blocks are at the donor: notes that in the file, if there is one.  0, or -EIO:
+ * the file cannot be written.  Under the chunk's lock.
  */
 int cache_mark_clean(struct bridge_cache *cache, const struct cache_slot *slot, unsigned first,
 	unsigned nr);
-/* The last of a chunk's dirty bytes is clean, or gone.  Under its lock. */
+/* The last of a chunk's dirty bytes is clean, or gone.  Under the chunk's lock. */
 void cache_uncount(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot);
 /*
- * Something that is wanted is lost.  1: the chunk's slot is given up, and may be tried anew; or
- * -EIO.  Puts the lock down.
+ * A wanted block is lost.  1: the chunk's slot is given up, and the chunk may be tried anew; or
+ * -EIO.  Releases the chunk's lock.
  */
 int cache_give_up_slot(struct cache_lane *cl, struct cache_chunk *chunk, struct cache_slot *slot);
-/* The slot, which no chunk has, is used by nobody any more. */
+/* A slot that belongs to no chunk is never used again. */
 void cache_retire_slot(struct bridge_cache *cache);
 
 /*
- * bytes.c: between a slot's bytes and other memory, where a file may lose some.  All under the
- * chunk's lock.  -EIO: blocks are lost, and noted to be.
+ * bytes.c: copies between a slot's bytes, of which a file may lose some, and other memory.  All
+ * under the chunk's lock.  -EIO: blocks are lost, and noted as lost.
  */
 
 /* len bytes from the slot's byte off on, which are valid. */
 int cache_copy_out(struct bridge_cache *cache, struct cache_slot *slot, void *to, uint64_t off,
 	uint64_t len);
-/* That they are there, for somebody who is about to look at them in their place. */
+/* Whether the bytes are there, before somebody looks at them in their place. */
 int cache_touch(struct bridge_cache *cache, struct cache_slot *slot, uint64_t off, uint64_t len);
-/* What was fetched. */
+/* Stores bytes that were fetched. */
 int cache_copy_in(struct bridge_cache *cache, struct cache_slot *slot, uint64_t off,
 	const void *from, uint64_t len);
 /*
- * What is written (from NULL: zeros): valid and dirty then, in the file, too, even if of some of it
- * only.
+ * Stores bytes that a request writes (from NULL: zeros).  They become valid and dirty, in the file
+ * too; after -EIO that may be true of a part of them.
  */
 int cache_write(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot, uint64_t off,
 	const void *from, uint64_t len);
@@ -314,24 +319,27 @@ static inline bool cache_is_lost(const struct cache_slot *slot, unsigned first, 
 {
 	return slot->damaged && cache_map_any(&slot->lost, first, nr);
 }
-/* What is dirty has changed. */
+/* To be called when the slot's dirty blocks have changed. */
 void cache_count_dead(struct bridge_cache *cache, struct cache_slot *slot);
 
 /* io.c: the cache's own operations.  The lane's thread. */
 
-/* NULL: none is free, or this use has had its share. */
+/* NULL: no operation is free, or this use has its share already. */
 struct cache_io *cache_io_get(struct cache_lane *cl, const struct cache_io_kind *kind);
 void cache_io_put(struct cache_io *io);
 /*
- * Fills one in for some of a chunk's blocks, and adds it to the list.  Under the chunk's lock.  Of
- * a WRITE the bounce has the bytes already.
+ * Fills in an operation for some of a chunk's blocks, and adds it to the list.  Under the chunk's
+ * lock.  The bounce of a WRITE has the bytes already.
  */
 void cache_io_blocks(struct cache_io *io, uint8_t kind, uint64_t c, struct cache_slot *slot,
 	unsigned first, unsigned nr, struct cache_io **list);
-/* An operation without blocks, which rq waits for, to go on with its next phase: -EAGAIN. */
+/*
+ * Begins an operation without blocks; rq waits for it, and goes on with its next phase.  Returns
+ * -EAGAIN.
+ */
 int cache_io_other(struct cache_lane *cl, struct bridge_request *rq, uint8_t kind, uint8_t flags,
 	uint64_t off, uint64_t len, uint8_t next_phase);
-/* With no lock held: they may be done at once. */
+/* With no lock held: the operations may be done within this call. */
 void cache_io_submit(struct cache_lane *cl, struct cache_io *list);
 
 /* fetch.c: the lane's thread */
@@ -340,64 +348,66 @@ extern const struct cache_io_kind cache_demand;
 /* As the `end` of a kind that fetches. */
 int cache_end_fetch(struct cache_io *io, struct cache_slot *slot, int error);
 /*
- * Fetches what is absent of these blocks.  Under the chunk's lock.  -EAGAIN: not all of it, for
- * want of operations.
+ * Fetches those of these blocks that are absent.  Under the chunk's lock.  -EAGAIN: not all are
+ * being fetched, for want of operations.
  */
 int cache_fetch(struct cache_lane *cl, uint64_t c, struct cache_slot *slot, unsigned first,
 	unsigned nr, const struct cache_io_kind *kind, struct bridge_request *owner,
 	struct cache_io **list);
-/* As far as slots and operations go; no error if not.  Returns where it ended. */
+/* Fetches as far as there are slots and operations; fewer are no error.  Returns where it ended. */
 uint64_t cache_fetch_range(struct cache_lane *cl, uint64_t off, uint64_t len,
 	const struct cache_io_kind *kind);
 
 /* ahead.c: the lane's thread */
 
 extern const struct cache_io_kind cache_ahead;
-/* A READ came, and waits or not: looks for a trend, and fetches what it says. */
+/* After a READ came: looks for a trend, and fetches ahead.  waits: whether the READ has to wait. */
 void cache_trend_note(struct cache_lane *cl, uint64_t off, uint64_t len, bool waits);
 
 /* pull.c: the lane's thread */
 
-/* The whole region, in order, as far as there is memory. */
+/* Pulls the whole region, in order, as far as there is memory. */
 void cache_pull(struct cache_lane *cl);
 void cache_pull_init(struct cache_lane *cl);
 
 /* push.c: the lane's thread */
 
 /*
- * Starts to write back what is dirty of chunk c: 1; 0: there is nothing, or not now; -EAGAIN: no
- * operation is free.
+ * Starts to write back the dirty blocks of chunk c.  1: it has; 0: there are none, or not now;
+ * -EAGAIN: no operation is free.
  */
 int cache_push(struct cache_lane *cl, uint64_t c);
-/* The same if all of chunk c is dirty, for a stream of writes has left it. */
+/* The same if all of chunk c is dirty: a stream of writes has filled the chunk and gone on. */
 void cache_push_filled(struct cache_lane *cl, uint64_t c);
 void cache_push_pump(struct cache_lane *cl);
 /* Something became dirty. */
 void cache_push_soon(struct cache_lane *cl);
-/* The next chunk at `from` or after it, before `to`, that is dirty or written back; `to`: none. */
+/*
+ * The first chunk from `from` on, and before `to`, that is dirty or being written back; `to`: none.
+ */
 uint64_t cache_next_dirty(const struct bridge_cache *cache, uint64_t from, uint64_t to);
 void cache_push_init(struct cache_lane *cl);
 
 /*
- * read.c, write.c, walk.c: a request's steps: 1: go on with the next one; 0: it is done; -EAGAIN:
- * it waits; or the error that it ends with.  The lane's thread.
+ * read.c, write.c, walk.c: a request's steps.  1: the next step is due; 0: the request is done;
+ * -EAGAIN: it waits; or the error that it ends with.  The lane's thread.
  */
 int cache_step_read(struct cache_lane *cl, struct bridge_request *rq);
 int cache_step_copy(struct cache_lane *cl, struct bridge_request *rq);
 int cache_step_zeroed(struct cache_lane *cl, struct bridge_request *rq);
 int cache_step_walk(struct cache_lane *cl, struct bridge_request *rq);
 int cache_step_end(struct cache_lane *cl, struct bridge_request *rq);
-/* Where FUA, write-through and FLUSH begin: everything that is dirty by now.  1. */
+/* FUA, write-through and FLUSH begin here, with everything that is dirty by now.  Returns 1. */
 int cache_begin_walk(struct cache_lane *cl, struct bridge_request *rq);
-/* The chunks that a ZERO has taken may be used again.  zeroed: they are zeros at the donor. */
+/* Releases the chunks that a ZERO has taken.  zeroed: they are zeros at the donor. */
 int cache_let_go(struct cache_lane *cl, struct bridge_request *rq, bool zeroed);
 
 /* request.c */
 extern const struct lane_stage cache_stage;
 
 /*
- * sizes.c: chunks, slots, how far to read ahead; as the file that is resumed says, or as the path
- * asks for.  0, or -EINVAL.
+ * sizes.c: sets the sizes of chunks and slots, and how far to read ahead: as the file says that is
+ * resumed, or to fit the path.  0, or -EINVAL.
  */
 int cache_set_sizes(struct bridge_cache *cache, struct weft_error *err);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What is asked of a cache. */
+/* The settings of a cache. */
 #ifndef WEFT_NBD_BRIDGE_CACHE_CONFIG_H
 #define WEFT_NBD_BRIDGE_CACHE_CONFIG_H
 
@@ -13,24 +13,25 @@ enum {
 	BRIDGE_CHUNK_MIN = 64 << 10,
 	BRIDGE_CHUNK_MAX = 1 << 20,
 	BRIDGE_CACHE_MIN_CHUNKS = 16,
-	BRIDGE_CACHE_MIN = 4 << 20, /* bytes; enough for chunks of any size that is not asked for */
+	/* bytes; enough for every chunk size that is chosen by itself */
+	BRIDGE_CACHE_MIN = 4 << 20,
 	BRIDGE_PULL_WORKERS_MAX = 64,
 };
 
 struct bridge_cache_config {
-	uint64_t bytes;       /* 0: there is none, and what follows means nothing */
-	/* a power of two, BRIDGE_CHUNK_MIN to BRIDGE_CHUNK_MAX; 0: as the path asks for */
+	uint64_t bytes;       /* 0: there is no cache, and the other fields mean nothing */
+	/* a power of two, BRIDGE_CHUNK_MIN to BRIDGE_CHUNK_MAX; 0: chosen to fit the path */
 	uint32_t chunk_bytes;
 	bool write_through;   /* a WRITE is done when it is at the donor */
-	uint32_t push_interval_ms; /* what is dirty is written back after so long; > 0 */
+	uint32_t push_interval_ms; /* dirty blocks are written back after this time; > 0 */
 	bool pull;            /* fetch the whole region in the background */
 	unsigned pull_workers; /* chunks at a time */
 	uint64_t pull_rate;   /* bytes a second; 0: no limit */
-	/* borrowed while the cache is made; NULL: as it lies */
+	/* borrowed while the cache is made; NULL: the region's order */
 	const struct pull_order *pull_order;
 	struct cache_file *file; /* where the cache lies, borrowed; NULL: in memory */
-	const char *uri;      /* what the file remembers that it is of; borrowed */
-	/* with what the file holds, as whom and of what it says; else it is begun anew */
+	const char *uri;      /* written to the file: the regions that it caches; borrowed */
+	/* goes on with the file's contents and identity; false: begins the file anew */
 	bool resume;
 };
 
