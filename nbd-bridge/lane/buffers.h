@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Buffers of a lane, which its transports know, and memory of others that is made known to them.
- * The lane's thread.
+ * A lane's buffers, which its transports know, and other memory that is registered with them. The
+ * lane's thread.
  */
 #ifndef WEFT_NBD_BRIDGE_LANE_BUFFERS_H
 #define WEFT_NBD_BRIDGE_LANE_BUFFERS_H
@@ -15,22 +15,23 @@
 struct bridge_lane;
 
 /*
- * Registers memory for requests of this lane, with each transport that it may take.  0, or -errno.
- * Deregistering: 0, or -EBUSY while operations in flight point into it.  Takes NULL.
+ * register: registers memory for requests of this lane, with each transport that the lane may take.
+ * 0, or -errno.  deregister: 0, or -EBUSY while operations in flight point into the memory.  Takes
+ * NULL.
  */
 int bridge_lane_register(struct bridge_lane *lane, void *base, size_t len, struct tp_mem **ret,
 	struct weft_error *err);
 int bridge_lane_deregister(struct bridge_lane *lane, struct tp_mem *mem);
 /*
- * Registers whatever memory there is, all at once, so that requests may point anywhere.
- * -EOPNOTSUPP where a transport of the lane wants to know its buffers.
+ * Registers all memory of the process, so that requests may point anywhere. -EOPNOTSUPP: a
+ * transport of the lane has to know its buffers.
  */
 int bridge_lane_register_all(struct bridge_lane *lane, struct tp_mem **ret, struct weft_error *err);
 
 /*
  * A buffer for len bytes (1 to BRIDGE_MAX_REQUEST) with its registration.  0, or -EAGAIN: then the
- * waiter is queued, and called once there may be one.  Those who wait are served in turn: nobody
- * else gets a buffer before the first of them does.
+ * waiter is queued, and its fn is called once there may be a buffer.  Waiters are served in turn:
+ * nobody else gets a buffer before the first waiter does.
  */
 struct bridge_waiter {
 	void (*fn)(struct bridge_waiter *waiter);

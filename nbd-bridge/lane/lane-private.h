@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Private to nbd-bridge/lane/: the insides of a lane.  All of it belongs to the lane's thread, but
- * for what says otherwise.
+ * Private to nbd-bridge/lane/: the insides of a lane.  Everything belongs to the lane's thread,
+ * unless a comment says otherwise.
  */
 #ifndef WEFT_NBD_BRIDGE_LANE_LANE_PRIVATE_H
 #define WEFT_NBD_BRIDGE_LANE_LANE_PRIVATE_H
@@ -25,15 +25,15 @@ struct request_list {
 	struct bridge_request *head, **tail;
 };
 
-/* FLUSHes that take more than one lane: flush.c.  Other lanes look at what is atomic. */
+/* FLUSHes that take more than one lane: flush.c.  Other lanes read the atomic fields. */
 struct lane_flush {
 	_Atomic uint64_t nr_written;  /* changes of data that completed */
-	_Atomic uint64_t nr_flushed;  /* of those, by a visit */
-	_Atomic uint64_t nr_asked;    /* tickets: visits that others asked for */
-	_Atomic uint64_t nr_answered; /* … that were carried out, or failed */
-	_Atomic uint64_t failed;      /* the last of a visit that failed … */
-	_Atomic int error;            /* … with this */
-	_Atomic bool waiting;         /* for another lane's answer */
+	_Atomic uint64_t nr_flushed;  /* those of them that a visit has flushed */
+	_Atomic uint64_t nr_asked;    /* tickets: visits that other lanes asked for */
+	_Atomic uint64_t nr_answered; /* tickets whose visits were carried out, or failed */
+	_Atomic uint64_t failed;      /* the last ticket of a visit that failed … */
+	_Atomic int error;            /* … and the error of that visit */
+	_Atomic bool waiting;         /* waits for another lane's answer */
 	bool visiting, in_round;
 	uint64_t visit_answers, visit_covers;
 	struct bridge_request visit;
@@ -47,22 +47,22 @@ struct bridge_lane {
 	struct weft_worker worker;
 	struct bridge_lanes *lanes;
 	struct bridge_attachment *attachment; /* the lanes' */
-	/* NULL: the lane's own thread runs the loop; else whoever leads */
+	/* NULL: the lane's own thread runs the loop; otherwise the leader does */
 	struct lane_drive *drive;
 	struct bridge_request *backlog, **backlog_tail;
 	struct bridge_waiter *waiters, **waiters_tail, *serving;
-	bool buffers_freed; /* since the waiters were served last */
+	bool buffers_freed; /* some were, since the waiters were served last */
 	unsigned nr_orphans;
 	struct bridge_link *links; /* one for each donor */
 	unsigned nr_links;
-	unsigned nr_open; /* links that have a free operation */
+	unsigned nr_open; /* links with a free operation */
 	bool has_scouts;
 	const struct lane_stage *stage; /* NULL: direct */
 	void *stage_ctx;
 	struct bridge_pool *pool;
 	struct tp_mem *arena_mem;
 	_Atomic uint32_t nr_requests; /* submitted and not done; written by the lane */
-	_Atomic bool ready;           /* its links are; written by the lane */
+	_Atomic bool ready;           /* its links are ready; written by the lane */
 
 	unsigned index;
 	/* the first lane's, beside links to donors with other ways */
@@ -74,7 +74,7 @@ struct bridge_lane {
 	struct tp_mem *big_mem;
 	bool big_used, big_idle;
 	/* Under the lanes' lock. */
-	unsigned nr_results, nr_granted; /* links that have a result; that were granted */
+	unsigned nr_results, nr_granted; /* links with a result; links that were granted */
 	bool has_result[BRIDGE_MAX_DONORS];
 	int first_result; /* see lane_first_result() */
 	int failure;      /* the first of a link */
@@ -87,10 +87,12 @@ struct bridge_lane {
 
 /* request.c */
 
-/* For a request that is on no list: to be made operations of, or to end with an error. */
+/*
+ * Puts a request that is on no list on the backlog, to become operations, or to end with an error.
+ */
 void lane_backlog(struct bridge_lane *lane, struct bridge_request *rq);
 void lane_backlog_remove(struct bridge_lane *lane, struct bridge_request **at);
-/* Ends it if all of its operations were made and have come back. */
+/* settle: ends the request if all of its operations were made and have come back. */
 void lane_request_settle(struct bridge_lane *lane, struct bridge_request *rq);
 void lane_settle(struct bridge_lane *lane, struct bridge_request *rq, int error);
 /* Sets up the lane's part. */
@@ -109,23 +111,23 @@ static inline void lane_begin(struct bridge_lane *lane, struct bridge_request *r
 
 /* flush.c */
 void lane_flush_init(struct bridge_lane *lane);
-/* A FLUSH: on the backlog once the other lanes have flushed what they wrote. */
+/* Begins a FLUSH: it goes on the backlog once the other lanes have flushed what they wrote. */
 void lane_flush(struct bridge_lane *lane, struct bridge_request *rq);
-/* After a wake-up: others ask, or answered. */
+/* After a wake-up: looks at the questions and answers of other lanes. */
 void lane_flush_look(struct bridge_lane *lane);
-/* Takes off all that wait for other lanes; linked by next. */
+/* Takes off the list all FLUSHes that wait for other lanes; linked by next. */
 struct bridge_request *lane_flush_take_waiting(struct bridge_lane *lane);
 
 /* split.c */
 
-/* Makes operations of waiting requests, as far as there are free ones. */
+/* Makes operations of waiting requests, as far as operations are free. */
 void lane_split(struct bridge_lane *lane);
 /* Takes back an operation that is on no list. */
 void lane_op_finish(struct bridge_lane *lane, struct bridge_op *op, int error);
 
 /*
- * purge.c: fails what waits for the link: of the backlog, and what is queued or parked.  Returns
- * how many.
+ * purge.c: fails requests on the backlog, and queued and parked operations, that wait for the link.
+ * Returns how many.
  */
 unsigned lane_purge(struct bridge_lane *lane, struct bridge_link *link, int error,
 	bool orphans_only);
@@ -133,26 +135,26 @@ unsigned lane_purge(struct bridge_lane *lane, struct bridge_link *link, int erro
 /* buffers.c */
 
 /*
- * The memory of most buffers, registered with the lane's transports.  0, or -errno; dropped either
- * way when the lane is freed.
+ * The arena: the memory of most buffers, registered with the lane's transports.  0, or -errno; in
+ * either case it is dropped when the lane is freed.
  */
 int lane_make_arena(struct bridge_lane *lane, struct weft_error *err);
 void lane_drop_arena(struct bridge_lane *lane);
-/* Lets those who wait for a buffer try again, in turn, as far as there are any. */
+/* Lets waiters for a buffer try again, in turn, as far as there are buffers. */
 void lane_serve_waiters(struct bridge_lane *lane);
-/* Gives the kept big buffer back: when nobody needed it for a tick; at once. */
+/* Gives the kept big buffer back: trim when nobody needed it for a tick, drop at once. */
 void lane_trim_big(struct bridge_lane *lane);
 void lane_drop_big(struct bridge_lane *lane);
 
 /* links.c */
 
 int lane_make_links(struct bridge_lane *lane, struct weft_error *err);
-/* Ends and frees them.  Ending twice is no harm. */
+/* Ends and frees the links.  They may be ended twice. */
 void lane_end_links(struct bridge_lane *lane);
 void lane_free_links(struct bridge_lane *lane);
-/* At the end of a step.  True: something had happened already, and was looked at. */
+/* At the end of a step.  True: something had already happened, and was handled. */
 bool lane_arm_links(struct bridge_lane *lane);
-/* True: requests failed, which left room. */
+/* True: requests failed, so there is room. */
 bool lane_pump_links(struct bridge_lane *lane);
 void lane_check_links(struct bridge_lane *lane);
 

@@ -2,7 +2,7 @@
 /*
  * A request to a bridge, and handing it to a lane.
  *
- * A request is the lane's from bridge_lane_submit() to its done(); it is on the backlog until the
+ * A request is the lane's from bridge_lane_submit() to its done().  It is on the backlog until the
  * last of its operations was made.
  */
 #ifndef WEFT_NBD_BRIDGE_LANE_REQUEST_H
@@ -26,8 +26,8 @@ struct request_lane {
 	uint32_t nr_ops;
 	int status;
 	/*
-	 * READ, WRITE: where the next operation begins; else: bytes of next_donor's part that are
-	 * done
+	 * READ, WRITE: where the next operation begins; other kinds: bytes of next_donor's part
+	 * that are done
 	 */
 	uint64_t next_off;
 	uint64_t start_ns;
@@ -37,10 +37,10 @@ struct request_lane {
 /* What a request of a managed attachment waits for. */
 enum bridge_waits {
 	BRIDGE_WAITS_NOT,
-	BRIDGE_WAITS_CHUNK, /* an operation on its chunk to end */
+	BRIDGE_WAITS_CHUNK, /* the end of an operation on its chunk */
 	BRIDGE_WAITS_ROOM,  /* a slot, or fewer dirty chunks */
 	BRIDGE_WAITS_IO,    /* a free operation */
-	BRIDGE_WAITS_LEASE, /* a donor's word that what is remembered is what it has */
+	BRIDGE_WAITS_LEASE, /* a donor's word that it has the contents that are remembered */
 	BRIDGE_WAITS_OPS,   /* its own operations */
 };
 
@@ -50,7 +50,7 @@ struct request_cache {
 	uint8_t phase, waits_at;
 	bool missed; /* something had to be fetched */
 	bool waited; /* for the chunk at walk_at */
-	bool lost;   /* something that was to be written back is */
+	bool lost;   /* bytes that were to be written back are lost */
 	uint64_t wait_chunk;
 	uint64_t seq, walk_at, walk_end;
 	uint64_t taken_from, nr_taken; /* chunks that are being zeroed */
@@ -68,7 +68,7 @@ struct bridge_request {
 	uint64_t off, len; /* inside the region, len > 0 (FLUSH: both 0) */
 	void *buf;         /* READ, WRITE: inside mem, of bridge_lane_register() */
 	struct tp_mem *mem;
-	bool may_lend;     /* READ: done() looks for the data where `lent` says */
+	bool may_lend;     /* READ: done() takes the data from where `lent` says */
 	void (*done)(struct bridge_request *rq, int error); /* error: 0 or -errno */
 
 	/*
@@ -88,21 +88,20 @@ static inline bool request_changes_data(uint8_t kind)
 /* Takes the request on.  It is posted at the end of the loop's step.  The lane's thread. */
 void bridge_lane_submit(struct bridge_lane *lane, struct bridge_request *rq);
 /*
- * The data that done() found in the cache are not looked at any more.  Nothing, if there were none.
- * The lane's thread.  Meanwhile they keep their place in the cache, and change with what is written
- * there.
+ * Gives back the data that done() found in the cache; does nothing if there were none.  Until then
+ * they keep their place in the cache, and change when somebody writes there.  The lane's thread.
  */
 void bridge_lane_give_back(struct bridge_lane *lane, struct bridge_request *rq);
 /*
- * Whoever sent it has gone: it is carried out now or, without a connection, never; done() is called
- * all the same.  lanes->nr_orphans counts those that may still change data: while there are any, a
- * client that comes back could be overtaken by what it sent before.
+ * The request's sender has gone: the request is carried out now or, without a connection, never.
+ * done() is called in both cases.  lanes->nr_orphans counts orphans that may still change data:
+ * while there are any, an old request could overtake the new ones of a client that comes back.
  */
 void bridge_lane_orphan(struct bridge_lane *lane, struct bridge_request *rq);
 /*
- * Of a request that ended with -EIO, inside its done(): -ESTALE: the attachment is; -ENOTCONN or
- * -ETIMEDOUT: a donor that the request touches has been gone, or silent, for longer than requests
- * wait; -EIO: the donor said so.
+ * Why a request ended with -EIO; to be asked inside its done().  -ESTALE: the attachment is stale;
+ * -ENOTCONN or -ETIMEDOUT: a donor of the request has been gone, or silent, for longer than
+ * requests wait; -EIO: the donor said so.
  */
 int bridge_lane_why_eio(const struct bridge_lane *lane, const struct bridge_request *rq);
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An attachment as all its lanes share it: who it is, which donors it has, what they granted, and
- * whether that is still valid.
+ * The part of an attachment that all its lanes share: who it is, which donors it has, what they
+ * granted, and whether that is still valid.
  *
- * It knows nobody above: whoever has lanes hands in how to wake them.  Its lock is taken when
- * connections come and go, and never for a request; what a request looks at is atomic, or constant
- * once the attachment was granted.
+ * An attachment knows nothing of the rooms above: its owner hands in functions, for example to wake
+ * lanes.  The lock is taken when connections come and go, never for a request.  Fields that a
+ * request reads are atomic, or constant once the attachment was granted.
  */
 #ifndef WEFT_NBD_BRIDGE_LINK_ATTACHMENT_H
 #define WEFT_NBD_BRIDGE_LINK_ATTACHMENT_H
@@ -42,7 +42,7 @@ struct bridge_donor_config {
 	unsigned nr_ways, first_way;
 	uint8_t id[WEFT_ID_BYTES];
 	uint64_t generation; /* the first of this incarnation */
-	/* Of an attachment that is taken over, as it was noted; epoch 0: nothing is remembered. */
+	/* For an attachment that is taken over, as it was noted; epoch 0: nothing is remembered. */
 	uint64_t epoch, granted; /* see weft_hello */
 	bool wrote;
 	/* nothing is remembered, but the region that is meant has this epoch; 0: any */
@@ -58,20 +58,25 @@ struct bridge_attachment_config {
 	const char *host, *port, *region;
 	uint8_t id[WEFT_ID_BYTES];
 	uint64_t generation, epoch;
-	/* When there is more: used instead; copied. */
+	/* When there are more: used instead; copied. */
 	const struct bridge_donor_config *donors;
 	unsigned nr_donors;
-	/* of several donors: so much lies at one, then the next has its turn */
+	/* several donors: bytes that lie at one before the next has its turn */
 	uint64_t stripe_bytes;
-	/* whatever device the regions were parts of, they are this one's from the first grant on */
+	/*
+	 * the regions become parts of this device with the first grant, whatever they were parts of
+	 */
 	bool new_contents;
 	bool foreign;      /* an NBD server that is not weft's */
-	bool assume_stable; /* foreign: its contents survive what ended a connection */
+	bool assume_stable; /* foreign: the server's contents survive the end of a connection */
 	char name[WEFT_NAME_MAX + 1];
 	enum weft_mode mode;
-	/* an operation without an answer for so long fails the connection */
+	/* the connection fails if an operation has no answer for this time */
 	uint32_t timeout_ms;
-	/* requests wait so long for a reconnection; then -EIO, still trying; 0: for ever */
+	/*
+	 * requests wait this time for a reconnection, and then fail with -EIO (it is still tried);
+	 * 0: for ever
+	 */
 	uint32_t dead_timeout_ms;
 	uint32_t return_ms;       /* see ways.h; 0: BRIDGE_RETURN_MS */
 	uint32_t settle_ms;       /* 0: BRIDGE_SETTLE_MS */
@@ -83,11 +88,11 @@ struct bridge_attachment_config {
 	void (*changed)(void *ctx);
 	void *changed_ctx;
 	/*
-	 * Keeps what a take-over has to say: the generation that a donor has granted, before
-	 * anything is asked under it, and that something was written under it, before anybody
-	 * learns of that.  Called for donors whose contents may be put back (tp_info.restorable),
-	 * from any lane's thread, without locks.  0, or -errno: then the grant is given up, or the
-	 * write fails.  NULL: nobody keeps it.
+	 * Notes two facts for a later take-over: the generation that a donor has granted, before
+	 * anything is asked under it; and that something was written under it, before anybody
+	 * learns of the write.  Called for donors whose contents may be put back
+	 * (tp_info.restorable), from any lane's thread, without locks.  0, or -errno: then the
+	 * grant is given up, or the write fails.  NULL: nothing is noted.
 	 */
 	int (*note)(void *ctx, unsigned donor, uint64_t epoch, uint64_t granted, bool wrote);
 	void *note_ctx;
@@ -95,15 +100,15 @@ struct bridge_attachment_config {
 
 struct bridge_attachment;
 
-/* What those above do for it.  Any lane's thread; none may be NULL. */
+/* What the owner does for its attachment.  Called on any lane's thread; none may be NULL. */
 struct bridge_attachment_owner {
-	/* Every lane looks at what has changed: the newest generation, stale, leases. */
+	/* Makes every lane look at what has changed: the newest generation, stale, leases. */
 	void (*wake_lanes)(struct bridge_attachment *attachment);
-	/* Before a hello with the generation is sent to the donor. */
+	/* Called before a hello with the generation is sent to the donor. */
 	void (*asking)(struct bridge_attachment *attachment, unsigned donor, uint64_t generation);
 	/*
-	 * After a reset: the donor's contents have this epoch from now on; 0: nobody knows yet.
-	 * Before anything is written back.
+	 * Called after a reset, before anything is written back: the donor's contents have this
+	 * epoch from now on; 0: nobody knows yet.
 	 */
 	void (*epoch_is)(struct bridge_attachment *attachment, unsigned donor, uint64_t epoch);
 };
@@ -120,8 +125,11 @@ struct bridge_attachment {
 	unsigned nr_transports;
 	struct bridge_way transports[BRIDGE_MAX_TRANSPORTS]; /* host and port mean nothing */
 	_Atomic bool stale;   /* connections end; not while a reset tries */
-	_Atomic bool refuses; /* requests fail: it is stale, or being reset */
-	/* the first of the donors' lease_until_ns: what is remembered is what they have */
+	_Atomic bool refuses; /* requests fail: the attachment is stale, or being reset */
+	/*
+	 * the earliest of the donors' lease_until_ns: until then they have the contents that are
+	 * remembered
+	 */
 	_Atomic uint64_t fresh_until_ns;
 	/* info is valid, of all donors; set by the first lane before others run */
 	bool granted;
@@ -134,37 +142,37 @@ struct bridge_attachment {
 int attachment_init(struct bridge_attachment *attachment,
 	const struct bridge_attachment_config *config, const struct bridge_attachment_owner *owner,
 	struct weft_error *err);
-/* No lane has a link of it any more. */
+/* No lane has a link of the attachment any more. */
 void attachment_fini(struct bridge_attachment *attachment);
 
-/* Any thread, once: nothing of this attachment is valid any more. */
+/* Any thread, once: makes the attachment stale; nothing of it is valid any more. */
 void attachment_set_stale(struct bridge_attachment *attachment, const struct weft_error *why);
 /* The same, when another process has it. */
 void attachment_set_superseded(struct bridge_attachment *attachment, const struct weft_error *why);
 /* Another process has the attachment: there is no way back.  Any thread. */
 bool attachment_is_superseded(struct bridge_attachment *attachment);
-/* Why it is stale; false, and *ret as it was, while it is not.  Any thread. */
+/* Why the attachment is stale; false, with *ret untouched: it is not.  Any thread. */
 bool attachment_stale_why(struct bridge_attachment *attachment, struct weft_error *ret);
-/* Any thread: tells whoever wants to know that the state may be another. */
+/* Any thread: calls config.changed(), since the state may be another. */
 void attachment_changed(const struct bridge_attachment *attachment);
 /*
- * Not stale any more, as a new incarnation that remembers nothing; `generation` is its first.
- * Requests are refused still.  No link has a connection.
+ * Makes a stale attachment a new incarnation that remembers nothing; `generation` is its first.
+ * Requests are still refused.  No link has a connection.
  */
 void attachment_begin_anew(struct bridge_attachment *attachment, uint64_t generation);
 
 /*
- * In place of a grant: what the donors granted before (one info of each).  0, or -EINVAL: it does
- * not fit together.
+ * In place of grants: takes what the donors granted before (one info of each).  0, or -EINVAL: the
+ * infos do not fit together.
  */
 int attachment_assume_grants(struct bridge_attachment *attachment, const struct tp_info *infos,
 	struct weft_error *err);
 
-/* Of the first donor, for people.  Any thread. */
+/* The first donor's generation, for people.  Any thread. */
 uint64_t attachment_generation(const struct bridge_attachment *attachment);
 /*
- * Bytes at all donors that their regions have beyond their parts of the whole.  Constant once it
- * was granted.
+ * Bytes by which all donors' regions are longer than their parts of the whole.  Constant once the
+ * attachment was granted.
  */
 uint64_t attachment_bytes_cut_off(const struct bridge_attachment *attachment);
 

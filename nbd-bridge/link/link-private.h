@@ -11,13 +11,13 @@ enum { LINK_BACKOFF_MAX_MS = 1000 };
 
 /* connect.c */
 
-/* There is no connection: connects later, each time after a longer while. */
+/* Connects later, since there is no connection; each time after a longer wait. */
 void link_back_off(struct bridge_link *link);
-/* Connecting ended with the error, for the reason in link->why: what comes next. */
+/* Connecting ended with the error, for the reason in link->why: decides what comes next. */
 void link_refused(struct bridge_link *link, int error);
 /*
- * Starts the time that requests wait, unless it runs.  A donor that grants and then never answers
- * is no better than one that is gone: only an answer starts the time anew.
+ * Starts the time that requests wait, unless it runs.  Only an answer starts the time anew, not a
+ * grant: a donor that grants and then never answers is no better than one that is gone.
  */
 void link_set_down(struct bridge_link *link);
 void link_on_retry(struct weft_timer *timer);

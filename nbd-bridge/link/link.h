@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A connection to a donor: posting, completions, liveness, and coming back after a loss.  All of it
- * belongs to one worker's thread.  A link tells its owner what happens, and knows nobody above.
+ * A connection to a donor: posting, completions, liveness, and coming back after a loss.  A link
+ * belongs to one worker's thread.  It tells its owner what happens, and knows nothing of the rooms
+ * above.
  *
  * Operations on it end exactly once, by owner->op_done(): with the donor's answer, or with an
  * error.
@@ -34,24 +35,24 @@ struct link_owner {
 	/* The operation, which is on no list, has ended: 0 or -errno. */
 	void (*op_done)(struct bridge_link *link, struct bridge_op *op, int error);
 	/*
-	 * Fails everything that waits for the link, with the error; its queued and parked
-	 * operations by link_fail_ops().  Returns how many.
+	 * Fails everything that waits for the link with the error, queued and parked operations by
+	 * link_fail_ops().  Returns how many.
 	 */
 	unsigned (*fail_all)(struct bridge_link *link, int error);
 	/* Whether an operation of unknown fate may be posted again; else it fails. */
 	bool (*may_repeat)(struct bridge_link *link, const struct bridge_op *op);
-	/* Its state is READY now: before anything is posted. */
+	/* The link became READY; nothing is posted yet. */
 	void (*ready)(struct bridge_link *link);
-	/* It was granted: what waits may go on. */
+	/* The link was granted: waiting requests may go on. */
 	void (*granted)(struct bridge_link *link);
-	/* It is READY no more. */
+	/* The link is no longer READY. */
 	void (*lost)(struct bridge_link *link);
 	/*
-	 * Its first connection was granted (1) or refused (-errno, with the reason); maybe more
-	 * than once.
+	 * The first connection was granted (1) or refused (-errno, with the reason).  May be called
+	 * more than once.
 	 */
 	void (*first_result)(struct bridge_link *link, int result, const struct weft_error *why);
-	/* At each look at the connection while it is READY: once in five seconds, or sooner. */
+	/* Called at each look at a READY connection: every five seconds, or sooner. */
 	void (*tick)(struct bridge_link *link);
 };
 
@@ -68,23 +69,28 @@ struct bridge_link {
 	struct weft_watch watch;
 	uint64_t generation; /* of conn, or of the last one */
 	unsigned way;        /* the same */
-	bool was_granted;    /* that generation was, and is of no use any more */
-	bool insists;        /* it tries again even if the first attempt is refused */
+	bool was_granted;    /* that generation was granted, and cannot be asked for again */
+	bool insists;        /* tries again even if the first attempt is refused */
 	struct op_list queue, parked;
 	struct bridge_op probe;
 	uint64_t probe_sent_ns; /* weft_boottime_ns() */
 	struct weft_timer retry, dead, tick;
 	uint32_t tick_ms;    /* as the tick is set now */
 	uint32_t backoff_ms;
-	uint64_t ready_ns;   /* when it was granted */
+	uint64_t ready_ns;   /* when the connection was granted */
 	uint64_t seen_ns;    /* when the donor last answered */
-	/* since when it is not ready, or was granted but has answered nothing; 0: it answers */
+	/*
+	 * since when the link is not ready, or was granted and the donor has answered nothing; 0:
+	 * the donor answers
+	 */
 	uint64_t down_ns;
 	bool is_dead;        /* --dead-timeout is over */
-	/* refused as stale since the last grant by a donor of version 0, and tried once more */
+	/*
+	 * a donor of version 0 refused it as stale since the last grant, and it was tried once more
+	 */
 	bool insisted;
 	bool asked_version0; /* the hello that was sent last */
-	bool must_note;      /* that something was written is not noted yet */
+	bool must_note;      /* a write is not noted yet: see peer_note_wrote() */
 	struct weft_error why; /* of the last loss or refusal */
 	char path[160];
 	uint64_t nr_reconnects;
@@ -93,33 +99,34 @@ struct bridge_link {
 	struct bridge_op ops[LINK_OPS];
 };
 
-/* As the first way says; connects nothing. */
+/* Fills the link, with the first way; connects nothing. */
 void link_init(struct bridge_link *link, const struct link_owner *owner, void *owner_ctx,
 	struct weft_worker *worker, struct bridge_recorder *recorder, struct tp *const *tps,
 	struct bridge_peer *peer);
 void link_start(struct bridge_link *link);
 /*
- * Ends it for good, with a goodbye if nothing is in flight; what waits fails.  Blocks for up to
- * some LINK_GOODBYE_MS.
+ * Ends the link for good, with a goodbye if nothing is in flight; waiting operations fail.  Blocks
+ * for some LINK_GOODBYE_MS at most.
  */
 void link_end(struct bridge_link *link);
-/* Posts what waits.  True: operations failed, which left room. */
+/* Posts waiting operations.  True: operations failed, so there is room. */
 bool link_pump(struct bridge_link *link);
 /* Takes completions and follows the connection's state. */
 void link_progress(struct bridge_link *link);
 /* Asks for a wake-up; true: there is work already. */
 bool link_arm(struct bridge_link *link);
-/* It is stale or was refused, and the attachment is valid again. */
+/* Connects a link anew that is stale or was refused: the attachment is valid again. */
 void link_restart(struct bridge_link *link);
 /*
- * The attachment became stale, or a newer generation was granted: ends what is of no use any more.
+ * After the attachment became stale, or a newer generation was granted: ends a connection that is
+ * useless now.
  */
 void link_check(struct bridge_link *link);
 /* Ends queued and parked operations that `which` names (NULL: all).  Returns how many. */
 unsigned link_fail_ops(struct bridge_link *link, int error,
 	bool (*which)(const struct bridge_op *op));
 
-/* For how long the donor owes an answer, or there is no connection to it; 0: it answers. */
+/* For how long the donor has owed an answer, or has been without a connection; 0: it answers. */
 uint64_t link_silent_ns(const struct bridge_link *link);
 const char *link_state_name(const struct bridge_link *link);
 
@@ -131,12 +138,12 @@ static inline bool op_changes_data(const struct bridge_op *op)
 
 /* ---- For a scout ---- */
 
-/* Where and as whom to connect: over the way, at the generation. */
+/* Where and as whom to connect over this way, at this generation. */
 struct tp_target link_target(const struct bridge_link *link, unsigned way, uint64_t generation);
 struct tp *link_tp(const struct bridge_link *link, unsigned way);
 /*
- * The connection was granted at the generation over the way, which is the donor's now: it takes
- * over from the one that there is.
+ * A connection over this way was granted at this generation, which is the donor's now: it replaces
+ * the link's connection.
  */
 void link_take_over(struct bridge_link *link, struct tp_conn *conn, uint64_t generation,
 	unsigned way);

@@ -2,9 +2,9 @@
 /*
  * The map of extents: which donor holds an address of the bridge, and where.  Pure.
  *
- * With several donors the addresses are striped: unit bytes lie at the first, the next unit bytes
- * at the second, and so on, round and round; each holds part_bytes.  So what a range covers at one
- * donor is one range too.
+ * With several donors the addresses are striped: unit bytes lie at the first donor, the next unit
+ * bytes at the second, and so on, round and round.  Each donor holds part_bytes.  So the part of a
+ * range that lies at one donor is one range too.
  */
 #ifndef WEFT_NBD_BRIDGE_LINK_MAP_H
 #define WEFT_NBD_BRIDGE_LINK_MAP_H
@@ -49,7 +49,7 @@ static inline uint64_t bridge_map_below(const struct bridge_map *map, unsigned d
 							 : map->unit);
 }
 
-/* What a range covers at a donor; len 0: nothing. */
+/* The part of a range that lies at the donor; len 0: none. */
 static inline struct bridge_piece bridge_map_part(const struct bridge_map *map, unsigned donor,
 	uint64_t off, uint64_t len)
 {

@@ -15,7 +15,8 @@ struct bridge_request;
 
 struct bridge_op {
 	struct tp_op tp;           /* tp.user: the operation */
-	struct bridge_request *rq; /* the link's owner knows what this is; NULL: the link's probe */
+	/* the owner's, not looked at by the link; NULL: the link's probe */
+	struct bridge_request *rq;
 	struct bridge_link *link;
 	uint64_t posted_ns;
 	struct bridge_op *next;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A lane's flight recorder: the last requests, and the last events of its links, each in a ring of
- * fixed size: requests by the thousand do not wash away why the transport changed.  Owned by the
- * lane's thread; whoever wants to read it runs there (bridge_lane_run()).
+ * A lane's flight recorder: the last requests, and the last events of its links.  Each has a ring
+ * of fixed size, so that thousands of requests do not push out the reason why the transport
+ * changed. The lane's thread owns the recorder; readers run there (bridge_lane_run()).
  */
 #ifndef WEFT_NBD_BRIDGE_LINK_RECORDER_H
 #define WEFT_NBD_BRIDGE_LINK_RECORDER_H
@@ -19,7 +19,7 @@ enum bridge_event {
 	BRIDGE_EVENT_REFUSED,   /* connecting failed: error; a: generation */
 	/* the connection was lost: error; a: generation; b: operations not answered */
 	BRIDGE_EVENT_LOST,
-	BRIDGE_EVENT_DEAD,      /* --dead-timeout is over: what waited failed; b: how many */
+	BRIDGE_EVENT_DEAD,      /* --dead-timeout is over: waiting requests failed; b: how many */
 	BRIDGE_EVENT_STALE,     /* for good: error */
 	BRIDGE_EVENT_MOVED,     /* the first grant over another way; a: generation; b: way */
 	/* a look at a better way ended: 0 or its error; a: generation; b: way */

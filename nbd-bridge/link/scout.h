@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Looks whether a better way to a donor works again, beside the one that is used, and moves the
- * attachment to it.  On the thread of the link that it is beside.
+ * A scout looks whether a better way to a donor works again while another is used, and moves the
+ * attachment to the better one.  It runs on the thread of its link.
  */
 #ifndef WEFT_NBD_BRIDGE_LINK_SCOUT_H
 #define WEFT_NBD_BRIDGE_LINK_SCOUT_H
@@ -19,7 +19,7 @@ void scout_link_changed(struct bridge_scout *scout);
 /* As for a link. */
 void scout_progress(struct bridge_scout *scout);
 bool scout_arm(struct bridge_scout *scout);
-/* Looks no more, until its link is granted again.  Blocks for up to some LINK_GOODBYE_MS. */
+/* Stops looking until the link is granted again.  Blocks for some LINK_GOODBYE_MS at most. */
 void scout_end(struct bridge_scout *scout);
 
 #endif
