@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Which of the kernel's drivers makes a block device: ublk or nbd.  The control thread's. */
+/* Which of the kernel's drivers makes a block device: ublk or nbd.  For the control thread. */
 #ifndef WEFT_NBD_BRIDGE_DEVICE_DEVICE_KIND_H
 #define WEFT_NBD_BRIDGE_DEVICE_DEVICE_KIND_H
 
@@ -22,22 +22,22 @@ struct bridge_device_wish {
 	const char *path; /* NULL: one that is free */
 };
 
-/* Whether the kernel can make it, or has it from an earlier bridge: 0, or what is missing. */
+/*
+ * Whether the kernel can make the device, or has it from an earlier bridge: 0, or what is missing.
+ */
 int bridge_device_check(const struct bridge_device_wish *wish, const struct bridge_device *earlier,
 	struct weft_error *err);
 /*
- * Makes the device, or takes over the one of an earlier bridge (then of its kind).  save(): see
- * bridge_front_nbd_device_new().  why: which kind, and why.
+ * Makes the device, or takes over an earlier bridge's (then the kind is that one's).  save(): see
+ * bridge_front_nbd_device_new().  why: gets the kind, and the reason for it.
  */
 int bridge_front_device_new(struct bridge *bridge, struct weft_loop *loop,
 	const struct bridge_device_wish *wish, const struct bridge_device *earlier,
 	int (*save)(void *ctx, const struct bridge_device *device, struct weft_error *err),
 	void *ctx, char why[320], struct bridge_front **ret, struct weft_error *err);
-/* Whether the kernel has a device of an earlier bridge still; its path. */
+/* Whether the kernel still has the device of an earlier bridge; path gets where. */
 bool bridge_device_find(const struct bridge_device *device, char *path, size_t len);
-/*
- * Ends what a dead bridge left, if it is there: 1; 0: it is not.  -EBUSY: in use (without force).
- */
+/* Ends the device that a dead bridge left: 1; 0: there is none.  -EBUSY: in use (without force). */
 int bridge_device_clear(const struct bridge_device *device, bool force, struct weft_error *err);
 
 #endif

@@ -6,18 +6,19 @@
  * When a request is not answered within the driver's time-out, the driver shuts the request's
  * connection down and sends it again over another.  The first copy may be with the donor; if the
  * second were carried out and answered, a newer write to the same blocks could be overtaken by the
- * first.  So the connections of a device are a set that lives and ends together: once the driver
- * has shut one, nothing that was sent again is carried out until everything that came over the set
- * has ended, and the driver has got a new set.
+ * first.  So the connections of a device are a set that lives and ends together.  Once the driver
+ * has shut one, no request that was sent again is carried out until all requests that came over the
+ * set have ended, and the driver has got a new set.
  *
- * What was sent again is recognised by its queue.  The driver has a hardware queue for each
- * connection and sends a queue's requests over the connection of the same number; over another
- * ("foreign") only when that one is dead, or not there yet.  The queue is in the cookie.  A foreign
- * request, and any request while foreign ones are in flight, is carried out only if no connection
- * of the set has been shut.  The driver shuts before it sends again, and poll(2) tells at once, so
- * this misses nothing; it does not depend on which connection has which number.
+ * A request that was sent again is recognised by its queue.  The driver has a hardware queue for
+ * each connection, and sends a queue's requests over the connection of the same number.  A request
+ * comes over another connection ("foreign") only when its own is dead, or not there yet.  The queue
+ * is in the cookie.  A foreign request, and any request while foreign ones are in flight, is
+ * carried out only if no connection of the set has been shut.  The driver shuts a connection before
+ * it sends again, and poll(2) tells at once, so this test misses nothing.  It does not depend on
+ * which connection has which number.
  *
- * Any thread, but for making and ending.
+ * Any thread, except for making and ending a barrier.
  */
 #ifndef WEFT_NBD_BRIDGE_DEVICE_NBD_BARRIER_H
 #define WEFT_NBD_BRIDGE_DEVICE_NBD_BARRIER_H
@@ -42,8 +43,8 @@ enum nbd_cookie_order { NBD_COOKIE_UNKNOWN, NBD_COOKIE_BIG, NBD_COOKIE_NATIVE, N
 
 /*
  * The hardware queue of a request, from its cookie as the protocol's byte order gives it; -1: not
- * known.  *order is what is known so far (NBD_COOKIE_UNKNOWN at first); a cookie that fits no order
- * makes it STRANGE for good.
+ * known.  *order is the order as far as known (NBD_COOKIE_UNKNOWN at first); a cookie that fits no
+ * order makes it STRANGE for good.
  */
 int nbd_cookie_queue(enum nbd_cookie_order *order, uint64_t cookie, unsigned nr_queues);
 

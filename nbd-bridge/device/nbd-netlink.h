@@ -24,7 +24,7 @@ struct nbd_netlink_device {
 	unsigned nr_fds;
 };
 
-/* Whether the kernel has the driver, for us: 0, or why not. */
+/* Whether the kernel has the driver, and we may use it: 0, or why not. */
 int nbd_netlink_check(struct weft_error *err);
 /*
  * The device's index, or -ENOENT: there is no driver (the message says what to do), -EPERM, -EBUSY:
@@ -32,11 +32,11 @@ int nbd_netlink_check(struct weft_error *err);
  */
 int nbd_netlink_connect(const struct nbd_netlink_device *device, struct weft_error *err);
 /*
- * New sockets for dead connections, in their order; more than there are dead ones are closed.  0,
- * or as above.
+ * Gives the device new sockets for its dead connections, in their order; the kernel closes sockets
+ * beyond those.  0, or an error as above.
  */
 int nbd_netlink_reconfigure(const struct nbd_netlink_device *device, struct weft_error *err);
-/* Ends it, whoever uses it.  A device that is not connected is left as it is. */
+/* Ends the device, even if somebody uses it.  Does nothing to a device that is not connected. */
 int nbd_netlink_disconnect(int index, struct weft_error *err);
 
 #endif

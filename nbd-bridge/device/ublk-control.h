@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kernel's ublk driver: its commands on /dev/ublk-control, and what headers older than the
- * kernel lack.  One thread at a time.  A command that says nothing else of it waits a minute for
- * the kernel at most: -ETIMEDOUT, and all commands after that fail likewise: another struct
- * ublk_control is needed for those.
+ * The kernel's ublk driver: its commands on /dev/ublk-control, and definitions that older headers
+ * lack.  One thread at a time.  Unless its comment says otherwise, a command waits at most a minute
+ * for the kernel.  After that it fails with -ETIMEDOUT, and so do all later commands: they need
+ * another struct ublk_control.
  */
 #ifndef WEFT_NBD_BRIDGE_DEVICE_UBLK_CONTROL_H
 #define WEFT_NBD_BRIDGE_DEVICE_UBLK_CONTROL_H
@@ -45,8 +45,8 @@
 struct ublk_control;
 
 /*
- * 0; -ENOENT: no such driver is loaded; -EACCES: not for us; -EOPNOTSUPP: it cannot do what we
- * need; or -errno of io_uring_setup(2).  The message says what to do.
+ * 0; -ENOENT: the driver is not loaded; -EACCES: we may not use it; -EOPNOTSUPP: it lacks something
+ * that we need; or -errno of io_uring_setup(2).  The message says what to do.
  */
 int ublk_control_new(struct ublk_control **ret, struct weft_error *err);
 /* Takes NULL. */
@@ -60,21 +60,21 @@ int ublk_control_info(struct ublk_control *control, uint32_t id, struct ublksrv_
 int ublk_control_set_params(struct ublk_control *control, uint32_t id, struct ublk_params *params);
 int ublk_control_get_params(struct ublk_control *control, uint32_t id, struct ublk_params *ret);
 /*
- * They wait for the queues' fetches: another thread serves those.  Starting reads partition tables,
- * too, and ends when each of those reads did.
+ * These wait for the queues' fetches, which another thread serves.  Starting also reads partition
+ * tables, and ends when all those reads have ended.
  */
 int ublk_control_start(struct ublk_control *control, uint32_t id);
 int ublk_control_end_recovery(struct ublk_control *control, uint32_t id);
-/* -EBUSY: the process that served it has not gone altogether. */
+/* -EBUSY: the process that served the device is not quite gone. */
 int ublk_control_start_recovery(struct ublk_control *control, uint32_t id);
 /*
- * The disk goes: what is in flight is finished first, if somebody serves it; everything later
- * fails.  -ETIMEDOUT: not within the time, and still under way; nothing but
- * ublk_control_stop_wait() is to be called then.
+ * Removes the disk.  Requests in flight are finished first, if somebody serves them; later ones
+ * fail.  -ETIMEDOUT: not done in time, and still under way; then only ublk_control_stop_wait() may
+ * be called.
  */
 int ublk_control_stop(struct ublk_control *control, uint32_t id, uint32_t timeout_ms);
 int ublk_control_stop_wait(struct ublk_control *control);
-/* It goes once nobody has it open; before Linux 6.7 this waits for that. */
+/* The device goes once nobody has it open; before Linux 6.7 this call waits for that. */
 int ublk_control_del(struct ublk_control *control, uint32_t id);
 
 #endif

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A queue of a ublk device: the kernel's requests in, their results back, over the io_uring that
- * its lane waits in.
+ * A queue of a ublk device: takes the kernel's requests and gives back their results, over the
+ * io_uring that its lane waits in.
  *
- * A queue is served by one lane, and everything but making and freeing it happens on the lane's
- * thread: the kernel binds a queue to the thread that fetches for it.
+ * One lane serves a queue.  Everything but making and freeing happens on the lane's thread: the
+ * kernel binds a queue to the thread that fetches for it.
  *
  * Invariant: a tag is with the kernel (fetched), waits for a buffer, waits for its data (WRITE), is
  * with the lane as a request, or waits for the next submission with its result.
@@ -30,7 +30,7 @@ struct ublk_queue_config {
 	int cdev; /* the front-end's */
 	uint16_t index, depth;
 	uint64_t size_bytes;
-	_Atomic bool *gone; /* set when the device is stopped, by whomever */
+	_Atomic bool *gone; /* set when somebody stops the device */
 };
 
 struct ublk_tag {
@@ -42,7 +42,7 @@ struct ublk_tag {
 	struct ublk_tag *next;
 	uint16_t index;
 	bool submitted; /* with the lane */
-	bool refused;   /* … although its request has been answered */
+	bool refused;   /* … although its request was answered already, with -EIO */
 	bool waits_for_data; /* of a WRITE, which the kernel copies into its buffer */
 	bool answered;  /* its buffer belongs to an answer that the kernel may not have taken yet */
 	bool again;     /* its command is to be sent again */
@@ -50,7 +50,7 @@ struct ublk_tag {
 
 struct ublk_queue {
 	struct ublk_queue_config config;
-	const struct ublksrv_io_desc *descs; /* what the kernel asks for, by tag */
+	const struct ublksrv_io_desc *descs; /* the kernel's requests, by tag */
 	bool serving, began, aborted, freed;
 	unsigned nr_submitted;
 	int error; /* of the last command that failed */
@@ -59,8 +59,9 @@ struct ublk_queue {
 	struct weft_timer retry;
 	struct bridge_waiter waiter;
 	struct ublk_tag *waiting, **waiting_tail; /* for a buffer */
-	struct ublk_tag *answered; /* those of these whose answers are not submitted yet */
-	/* … that are; their buffers are put back at the end of the step */
+	/* tags that are `answered` and whose answers are not submitted yet */
+	struct ublk_tag *answered;
+	/* … and those whose are: their buffers are put back at the end of the step */
 	struct ublk_tag *taken;
 	struct ublk_tag tags[];
 };
@@ -68,21 +69,22 @@ struct ublk_queue {
 /* Copies config.  0, -ENOMEM or -errno of mmap(2). */
 int ublk_queue_new(const struct ublk_queue_config *config, struct ublk_queue **ret,
 	struct weft_error *err);
-/* On the lane: fetches for every tag.  0, or what the kernel says to a fetch. */
+/* On the lane: fetches for every tag.  0, or the kernel's error for a fetch. */
 int ublk_queue_begin(struct ublk_queue *queue, struct weft_error *err);
 /*
- * On the lane: what is asked fails, now and from now on; what is with the lane still ends into
- * nothing.
+ * On the lane: the kernel's requests fail from now on.  Requests that are still with the lane end
+ * without an answer.
  */
 void ublk_queue_abort(struct ublk_queue *queue);
 /*
- * On the lane: what the kernel still asks for is not looked at, and what is with the lane still
- * ends into nothing.  The ring is to be freed in the same call of the lane, so that nothing of it
- * is submitted any more.
+ * On the lane: the kernel's requests are ignored from now on, and requests that are still with the
+ * lane end without an answer.  The ring must be freed in the same call of the lane, so that nothing
+ * of the queue is submitted any more.
  */
 void ublk_queue_end(struct ublk_queue *queue);
 /*
- * On the lane, once it has ended; it goes when the last of its requests has come back.  Takes NULL.
+ * On the lane, after ublk_queue_end(): the memory is freed when the last request has come back.
+ * Takes NULL.
  */
 void ublk_queue_free(struct ublk_queue *queue);
 

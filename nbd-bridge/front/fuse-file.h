@@ -19,7 +19,7 @@
 
 enum {
 	FUSE_MAX_IO = 1 << 20,
-	/* What libfuse reads at most: the longest message, header included. */
+	/* The longest message that libfuse reads, with its header. */
 	FUSE_RECEIVE_BYTES = FUSE_MAX_IO + (4 << 10),
 	FUSE_NR_RECEIVE = 16,
 	FUSE_NR_SLOTS = 128,
@@ -65,8 +65,8 @@ struct fuse_front {
 extern const struct fuse_lowlevel_ops fuse_file_operations;
 
 /*
- * On the lane: starts serving (front->watch.added tells whether it could), and ends it with the
- * kernel's connection.
+ * On the lane: starts serving (front->watch.added tells whether it could); and ends serving, and
+ * the kernel's connection.
  */
 void fuse_file_begin(struct bridge_lane *lane, void *front);
 void fuse_file_end(struct bridge_lane *lane, void *front);

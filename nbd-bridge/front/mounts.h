@@ -9,8 +9,8 @@
 #define BRIDGE_FUSE_SUBTYPE "weft"
 
 /*
- * Whether something is mounted right on path (absolute, without links), and the type of what is on
- * top.
+ * Whether something is mounted right on path (absolute, without links); type gets the type of the
+ * topmost mount.
  */
 bool bridge_mounted(const char *path, char *type, size_t len);
 /* 0, -EBUSY: in use (not lazy), or what umount2(2) said. */
