@@ -2,8 +2,8 @@
 /*
  * What the files of libweft share.
  *
- * A command is one call, or one asynchronous command: it is carried out on one lane, in pieces
- * (command.c).  Whoever calls drives that lane (nbd-bridge/lane/drive.h).
+ * A command is one blocking call, or one asynchronous command.  It is carried out on one lane, in
+ * pieces (command.c).  The calling thread drives that lane (nbd-bridge/lane/drive.h).
  */
 #ifndef WEFT_NBD_BRIDGE_LIBRARY_WEFT_PRIVATE_H
 #define WEFT_NBD_BRIDGE_LIBRARY_WEFT_PRIVATE_H
@@ -18,9 +18,9 @@
 #include "nbd-bridge/library/weft.h"
 
 enum {
-	LANE_PIECES = 16,           /* through buffers of the lane's: at most so many at a time … */
+	LANE_PIECES = 16,           /* through the lane's buffers: at most so many at a time … */
 	BUFFERED_BYTES = 256 << 10, /* … of this size */
-	/* in the caller's memory: one at a time, which the lane cuts further */
+	/* in the caller's memory: one piece at a time, which the lane cuts further */
 	DIRECT_BYTES = 32 << 20,
 	AIO_CHUNK = 64,             /* asynchronous commands that are allocated at once */
 	AIO_CHUNKS = 1024,
@@ -46,19 +46,19 @@ struct aio_waiter {
 enum aio_state { AIO_FREE, AIO_IN_FLIGHT, AIO_ENDED };
 
 struct command {
-	/* Set by whoever begins it. */
+	/* Set by the caller that begins it. */
 	uint8_t kind; /* enum tp_op_kind */
 	void *buf;
 	uint64_t off, len;
 	struct library_lane *lane;
 	struct lane_job job;
 	/*
-	 * Calls it on the lane's thread once the command has ended, with `status`; nothing touches
-	 * the command after it.
+	 * Called on the lane's thread once the command has ended, with the result in `status`.
+	 * Afterwards nothing here touches the command.
 	 */
 	void (*ended)(struct command *command);
 	/* The lane's. */
-	uint64_t begun;     /* bytes that pieces were made of */
+	uint64_t begun;     /* bytes for which pieces were made */
 	unsigned nr_pieces; /* in flight */
 	int status;
 	bool has_news, is_short; /* on those lists of the lane */
@@ -68,7 +68,7 @@ struct command {
 	struct lane_waiter *caller;
 	/* An asynchronous one's, under the handle's lock. */
 	enum aio_state state;
-	uint64_t cookie; /* its index, and above that how often it was used */
+	uint64_t cookie; /* its index in the low bits, and how often it was used above them */
 	struct weft_completion completion;
 	struct aio_waiter *waiter;
 	struct command *prev, *next; /* free (next alone), or ended and not retired */
@@ -78,15 +78,16 @@ struct library_lane {
 	struct weft *w;
 	struct bridge_lane *lane;
 	struct lane_drive *drive;
-	struct tp_mem *all; /* the caller's memory is used; NULL: through buffers */
+	/* all memory is registered, the caller's is used; NULL: data go through buffers */
+	struct tp_mem *all;
 	_Atomic unsigned nr_in_flight; /* asynchronous commands */
 	/* The lane's thread's. */
-	uint64_t nr_told; /* of the handle's nr_ended: pollers know of those */
+	uint64_t nr_told; /* of the handle's nr_ended: pollers were told of these */
 	struct weft_deferred deferred;
-	struct weft_timer later; /* the news that one step leaves to the next */
-	bool acts, has_more;     /* `deferred` runs; there is more for it */
-	struct command *news, **news_tail;    /* a piece of theirs has ended */
-	struct command *shorts, **shorts_tail; /* they want a piece or a buffer */
+	struct weft_timer later; /* for news that one step leaves to the next */
+	bool acts, has_more;     /* acts: `deferred` runs; has_more: there is more for it */
+	struct command *news, **news_tail;    /* commands of which a piece has ended */
+	struct command *shorts, **shorts_tail; /* commands that want a piece or a buffer */
 	struct bridge_waiter buffers;
 	struct piece *free_pieces;
 	struct piece pieces[LANE_PIECES];
@@ -97,7 +98,7 @@ struct weft {
 	struct bridge_find find;
 	struct weft_uri uris[BRIDGE_MAX_DONORS];
 	unsigned nr_uris;
-	struct tp_info info; /* of the whole; constant */
+	struct tp_info info; /* of the whole device; constant */
 	struct library_lane *lanes;
 	unsigned nr_lanes;
 	bool write_back;
@@ -105,7 +106,7 @@ struct weft {
 	/* Asynchronous commands. */
 	_Atomic uint64_t nr_ended;
 	_Atomic int aio_fd;  /* -1: nobody asked for it */
-	int told_fd;         /* an eventfd in it: a command has ended */
+	int told_fd;         /* an eventfd in aio_fd: a command has ended */
 	pthread_mutex_t lock;
 	/* Under the lock. */
 	struct command *aio_free, *ended, *last_ended;
@@ -115,35 +116,38 @@ struct weft {
 
 /* ---- command.c ---- */
 
-/* The lane's half of the handle; before any other thread knows it.  -ENOMEM. */
+/* Fills the handle's part for a lane, before any other thread knows the handle.  0, or -ENOMEM. */
 int library_lane_init(struct library_lane *lane, struct weft *w, struct bridge_lane *bridge_lane);
-/* Its registrations end.  No command is in flight any more. */
+/* Ends the lane's registrations.  No command is in flight any more. */
 void library_lane_fini(struct library_lane *lane);
 
-/* 0, or what is wrong with it before it begins: -ENOSPC, -EPERM, -EINVAL. */
+/* Checks a command before it begins: 0, -ENOSPC, -EPERM or -EINVAL. */
 int command_check(const struct weft *w, uint8_t kind, uint64_t off, uint64_t len);
-/* Fills what one needs that is zero otherwise. */
+/* Fills a command that is all zeros. */
 void command_init(struct command *command, struct library_lane *lane, uint8_t kind, void *buf,
 	uint64_t off, uint64_t len);
 /* The lane's thread, inside a step of its loop: begins it. */
 void command_begin(struct command *command);
 
 /*
- * The lane for a call of this thread: one that nobody leads, if there is one.  For its asynchronous
- * commands: always the same.
+ * choose: the lane for a blocking call of this thread, one that nobody leads if possible.
+ * of_thread: the lane for this thread's asynchronous commands, always the same.
  */
 struct library_lane *library_lane_choose(struct weft *w);
 struct library_lane *library_lane_of_thread(struct weft *w);
 
-/* Found without a call: a library's is a few words, for which there is room in each thread. */
+/*
+ * Accessed without a function call: the library's are a few words, and each thread has room for
+ * those.
+ */
 #define LIBRARY_THREAD_LOCAL _Thread_local __attribute__((tls_model("initial-exec")))
 
-/* The lane whose completions this thread runs now; NULL: it is in none. */
+/* The lane whose completions this thread runs now; NULL: it runs none. */
 extern LIBRARY_THREAD_LOCAL struct library_lane *library_lane_in_completion;
 
 /* ---- aio.c ---- */
 
-/* Frees what the handle has for them.  None is in flight. */
+/* Frees the handle's memory for asynchronous commands.  None is in flight. */
 void aio_fini(struct weft *w);
 
 #endif

@@ -13,16 +13,17 @@
  *
  * libweft(3) has more examples.
  *
- * Threads: any thread may use a handle, and calls of several threads run side by side.  All but
- * weft_close(), which is the last call.  A thread must not be cancelled inside a call, and a child
- * of fork(2) must not use the handle, nor close it; it may exec.  The library installs no signal
- * handlers, and its threads take no signals.  It writes nothing to standard error.
+ * Threads: any thread may use a handle, and calls of several threads run side by side.
+ * weft_close() is the last call, and runs alone.  A thread must not be cancelled inside a call.  A
+ * child of fork(2) must not use the handle, nor close it; it may exec.  The library installs no
+ * signal handlers, and its threads take no signals.  It writes nothing to standard error.
  *
- * A handle holds its region while it is open: an idle one shows signs of life by itself.  When its
- * connection breaks, calls wait until there is another one, over whichever transport works, and
- * carry on, as long as the region's contents are the same (its epoch).  If they are not, the handle
- * is lost: every call fails with -ESTALE, and none returns zeros or old bytes.  A plain NBD server
- * cannot tell that, so that there a handle is lost with its connection (-ENOTCONN).
+ * A handle holds its region while it is open; an idle handle shows signs of life by itself.  When
+ * the connection breaks, calls wait for another one, over any transport that works, and carry on,
+ * as long as the region's contents are the same (its epoch).  If they are not, the handle is lost:
+ * every call fails with -ESTALE, and none returns zeros or old bytes.  A plain NBD server cannot
+ * tell whether its contents are the same, so a handle to one is lost with its connection
+ * (-ENOTCONN).
  *
  * Compile and link with `pkg-config --cflags --libs weft`.
  */
@@ -41,12 +42,14 @@ extern "C" {
 struct weft;
 
 enum {
-	/* nothing is written through this handle; no writer beside it */
+	/* this handle does not write, and there is no writer beside it */
 	WEFT_OPEN_READ_ONLY = 1 << 0,
-	WEFT_OPEN_SHARED = 1 << 1,       /* with READ_ONLY: whoever writes meanwhile */
-	/* with a cache: a write is done when it is there, and at the donor with weft_flush() */
+	WEFT_OPEN_SHARED = 1 << 1,       /* with READ_ONLY: others may write meanwhile */
+	/*
+	 * with a cache: a write returns when the cache has it; weft_flush() brings it to the donor
+	 */
 	WEFT_OPEN_WRITE_BACK = 1 << 2,
-	/* several regions: whatever device they were parts of, they are this one's now */
+	/* several regions: they become parts of this device, whatever device they were parts of */
 	WEFT_OPEN_NEW_CONTENTS = 1 << 3,
 };
 
@@ -54,10 +57,10 @@ enum {
  * Opens a region by its URI: weft://HOST[:PORT]/REGION, nbd://HOST[:PORT]/EXPORT, or
  * weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH.
  *
- * weft://…?transport= says what it goes over.  auto, the default: over RDMA if the donor offers it
- * and it works, else TCP; when RDMA is lost it goes on over TCP, and returns.  rdma or tcp: over
- * that alone.  RDMA takes 5 MiB of memory for each connection, which are registered and locked (see
- * RLIMIT_MEMLOCK).
+ * weft://…?transport= chooses the transport.  auto, the default: RDMA if the donor offers it and it
+ * works, else TCP.  When RDMA is lost the handle goes on over TCP, and returns to RDMA later. rdma
+ * or tcp: that one alone.  RDMA takes 5 MiB of memory for each connection, which is registered and
+ * locked (see RLIMIT_MEMLOCK).
  *
  * Returns 0 with *ret, to be given to weft_close(); or -errno with *ret untouched and, in why
  * (of why_size bytes; may be NULL with 0), what was tried, on what, and why it failed:
@@ -78,28 +81,29 @@ struct weft_options {
 	size_t size;            /* sizeof(struct weft_options) */
 	unsigned flags;         /* WEFT_OPEN_… */
 	/*
-	 * to each donor, 64 at most; each serves one thread at a time best.  0: one a processor, 4
-	 * at most
+	 * connections to each donor, 64 at most; it is best to have one for each thread that calls
+	 * at the same time.  0: one for each processor, 4 at most
 	 */
 	unsigned connections;
 	/* memory for a cache of what was read and written, 4 MiB at least; 0: none */
 	uint64_t cache_bytes;
 	/*
-	 * several regions: so much lies in one, then the next has its turn; a power of two, 4 KiB
-	 * to 1 GiB; 0: 256 KiB
+	 * several regions: bytes that lie in one region before the next has its turn; a power of
+	 * two, 4 KiB to 1 GiB; 0: 256 KiB
 	 */
 	uint64_t stripe_bytes;
-	/* how long an answer may take before its connection is given up; 0: 30000 */
+	/* how long an answer may take before the connection is given up; 0: 30000 */
 	uint32_t timeout_ms;
 	/* how long calls wait for a donor that is gone, before -ENOTCONN; 0: 10000 */
 	uint32_t dead_timeout_ms;
 };
 
 /*
- * Opens one device of nr_uris regions (1 to 16), striped if there are several, in the order of
- * their URIs: whoever opens them again gives the same order and stripe_bytes, and a donor refuses
- * anything else (-EINVAL).  options: NULL: the defaults.  Otherwise as weft_open(); also
- *   -E2BIG  options of a later version that say something which this one does not know
+ * Opens nr_uris regions (1 to 16) as one device, striped if there are several, in the order of
+ * their URIs.  Opening them again needs the same order and stripe_bytes: a donor refuses anything
+ * else (-EINVAL).  options: NULL: the defaults.  Otherwise as weft_open(); also
+ *   -E2BIG  options of a later version of the library have a field set that this version does not
+ *           know
  */
 WEFT_API int weft_open_regions(const char *const *uris, unsigned nr_uris,
 	const struct weft_options *options, struct weft **ret, char *why, size_t why_size);
@@ -108,16 +112,16 @@ WEFT_API int weft_open_regions(const char *const *uris, unsigned nr_uris,
 WEFT_API uint64_t weft_size(const struct weft *w);
 
 /*
- * What the nth region goes over now: "rdma", "tcp", or "unix", a socket.  Into buf, cut to size
- * bytes with the NUL.  0; or -EINVAL: there is no nth.
+ * Writes the transport that the nth region (from 0) uses now, "rdma", "tcp", or "unix" for a Unix
+ * socket, into buf, cut to size bytes with the NUL.  0; or -EINVAL: there is no nth region.
  */
 WEFT_API int weft_transport(struct weft *w, unsigned n, char *buf, size_t size);
 
 /* ---- Calls that block ---- */
 
 /*
- * Reads or writes len bytes (0 is fine) at offset off of the region; buf may be any memory.
- * Returns 0 when all of it was done, or -errno, when none, some or all of it may have been:
+ * Reads or writes len bytes (0 is fine) at offset off of the region; buf may be any memory. Returns
+ * 0 when all bytes were read or written.  After -errno none, some or all of them may have been:
  *   -ENOSPC    beyond the end (nothing was done)
  *   -EPERM     a write through a read-only handle (nothing was done)
  *   -EINVAL    a plain NBD server that wants whole blocks (nothing was done)
@@ -125,35 +129,36 @@ WEFT_API int weft_transport(struct weft *w, unsigned n, char *buf, size_t size);
  *   -EIO, …    what the donor said
  *   -ESTALE    the contents are gone, or somebody took the region over; this handle is lost
  *   -ENOTCONN  the connection broke and could not be made again within dead_timeout_ms; later calls
- *              fail at once until it is there again.  -ETIMEDOUT: the same, of a donor that is
- *              there and does not answer
+ *              fail at once until it is back.  -ETIMEDOUT: the same for a donor that is there and
+ *              does not answer
  */
 WEFT_API int weft_pread(struct weft *w, void *buf, size_t len, uint64_t off);
 WEFT_API int weft_pwrite(struct weft *w, const void *buf, size_t len, uint64_t off);
 
-/* All writes that returned before it are as durable as the region gets.  0, or -errno as above. */
+/* Makes all writes that returned before as durable as the region can be.  0, or -errno as above. */
 WEFT_API int weft_flush(struct weft *w);
 
 /*
- * Lets go of the region and frees the handle.  Flushes nothing, but with WEFT_OPEN_WRITE_BACK: then
- * it writes back what is in the cache, until nothing of it has arrived for 30 s; weft_flush()
- * before says whether that works.  A donor that cannot be told, since there is no connection at
- * that moment, keeps the region for this handle until its lease is over.  Asynchronous commands
- * that have not ended end with -ECANCELED, which their completions are told before it returns.
- * Takes NULL.
+ * Releases the region and frees the handle.  Flushes nothing, except with WEFT_OPEN_WRITE_BACK:
+ * then it writes back the cache, and gives up when nothing has arrived for 30 s.  Only a
+ * weft_flush() before says whether writing back works.  If there is no connection at that moment,
+ * the donor keeps the region for this handle until its lease is over.  Asynchronous commands that
+ * have not ended end with -ECANCELED, and their completions run before weft_close() returns. Takes
+ * NULL.
  */
 WEFT_API void weft_close(struct weft *w);
 
 /* ---- Asynchronous commands ---- */
 
 /*
- * What is told when a command has ended.  fn runs once, on whatever thread took the answer: one
- * that is in a call of this handle, or one of the library's; those of several commands may run at
- * once.  error: 0, or -errno as the blocking calls return it.  It returns 1: the command is
- * retired, its cookie means nothing any more; or 0: its result is kept for weft_aio_result().  fn
- * may begin commands of any handle and ask for results; it must not block (calls that would fail
- * with -EDEADLK) and not close.  free runs once, after fn; or, if the command was refused, without
- * it, before the call that begins it returns.  Either may be NULL: without fn the result is kept.
+ * Called when a command has ended.  fn runs once, on the thread that took the answer: one that is
+ * in a call of this handle, or one of the library's.  The functions of several commands may run at
+ * the same time.  error: 0, or -errno as the blocking calls return it.  If fn returns 1, the
+ * command is retired, and its cookie means nothing any more; if 0, the result is kept for
+ * weft_aio_result().  fn may begin commands of any handle and ask for results.  fn must not block
+ * (calls that would block fail with -EDEADLK) and must not close.  free runs once, after fn; if the
+ * command was refused, free runs without fn, before the call that begins the command returns.
+ * Either may be NULL: without fn the result is kept.
  */
 struct weft_completion {
 	int (*fn)(void *user, int error);
@@ -162,11 +167,11 @@ struct weft_completion {
 };
 
 /*
- * Begins a command.  It is sent before the call returns, or very soon after; nothing blocks.  buf
- * belongs to the library until the command has ended: nobody frees it, and of a write nobody
- * changes, of a read nobody looks at its bytes.  completion is copied; NULL: none.  Commands in
- * flight are carried out in any order.  Returns the command's cookie, > 0, unique in the handle; or
- * -errno, and there is no command:
+ * Begin a command.  The command is sent before the call returns, or very soon after; nothing
+ * blocks. buf belongs to the library until the command has ended.  Until then nobody frees buf,
+ * changes the bytes of a write, or looks at the bytes of a read.  completion is copied; NULL: none.
+ * Commands in flight are carried out in any order.  Return the command's cookie, > 0, unique in the
+ * handle; or -errno, and there is no command:
  *   -ENOSPC, -EPERM, -EINVAL  as weft_pread()
  *   -EAGAIN    65536 commands are in flight, or have results that nobody took
  *   -ENOMEM
@@ -176,7 +181,7 @@ WEFT_API int64_t weft_aio_pread(struct weft *w, void *buf, size_t len, uint64_t 
 	const struct weft_completion *completion);
 WEFT_API int64_t weft_aio_pwrite(struct weft *w, const void *buf, size_t len, uint64_t off,
 	const struct weft_completion *completion);
-/* Covers the writes that had ended when it began. */
+/* Begins a flush, which covers the writes that have ended by now. */
 WEFT_API int64_t weft_aio_flush(struct weft *w, const struct weft_completion *completion);
 
 /*
@@ -187,30 +192,31 @@ WEFT_API int64_t weft_aio_flush(struct weft *w, const struct weft_completion *co
 WEFT_API int weft_aio_result(struct weft *w, int64_t cookie);
 
 /*
- * The same, and waits for its end.  Also -EBUSY: another thread waits for it; -EDEADLK: inside a
- * completion's fn.
+ * The same, but waits for the command's end.  Also -EBUSY: another thread waits for it; -EDEADLK:
+ * inside a completion's fn.
  */
 WEFT_API int weft_aio_wait(struct weft *w, int64_t cookie);
 
 /*
  * Takes answers, and waits at most timeout_ms (-1: without limit) until a command ends.  1: one or
- * more have, meanwhile or before, and for those before nobody took the result; 0: none did, or none
- * is in flight; -EDEADLK: inside a completion's fn.
+ * more ended during the call, or ended before and nobody took the result; 0: none did, or none is
+ * in flight; -EDEADLK: inside a completion's fn.
  */
 WEFT_API int weft_aio_poll(struct weft *w, int timeout_ms);
 
 /*
- * A command that has ended and whose result nobody took, the one that has waited longest; 0: none.
+ * The cookie of a command that has ended and whose result nobody took: the one that ended first; 0:
+ * there is none.
  */
 WEFT_API int64_t weft_aio_next(struct weft *w);
 
-/* How many have not ended. */
+/* How many commands have not ended. */
 WEFT_API unsigned weft_aio_in_flight(struct weft *w);
 
 /*
- * A descriptor for poll(2), epoll(7) and the like, readable when weft_aio_poll(w, 0) should be
- * called, which may find nothing.  It is the handle's; only wait for it.  Without it, and without
- * waiting, commands end all the same, a little later.  Or -errno of epoll_create1(2), eventfd(2).
+ * A descriptor for poll(2), epoll(7) and the like, which is readable when weft_aio_poll(w, 0)
+ * should be called (a call may find nothing).  It belongs to the handle: only wait for it.
+ * Commands end, a little later, even if nobody waits.  Or -errno of epoll_create1(2), eventfd(2).
  */
 WEFT_API int weft_aio_fd(struct weft *w);
 
