@@ -21,8 +21,8 @@ struct attach_donor {
 struct attach_options {
 	struct attach_donor donors[BRIDGE_MAX_DONORS];
 	unsigned nr_donors;
-	char *uri_text; /* of all, spaces between */
-	char *again;    /* the line as it was given, for a shell; NULL: it is too long */
+	char *uri_text; /* of all donors, with spaces between */
+	char *again;    /* the command line as given, for a shell; NULL: it is too long */
 	uint64_t stripe_bytes;
 	bool new_contents;
 	char *socket, *mount; /* absolute; NULL: none */
@@ -35,13 +35,13 @@ struct attach_options {
 	bool read_only, shared, assume_stable, foreground;
 	const struct tp_driver *transport; /* NULL: auto */
 	uint32_t timeout_ms, dead_timeout_ms;
-	bool waits;       /* for the donor to come */
+	bool waits;       /* for the donor to appear */
 	uint32_t wait_ms; /* 0: for ever */
 	/* A managed attachment. */
-	bool needs_cache;     /* an option was given that is only for one */
+	bool needs_cache;     /* an option was given that needs a cache */
 	uint64_t cache_bytes; /* 0: direct */
 	char *cache_file;     /* absolute; NULL: in memory */
-	uint32_t chunk_bytes; /* 0: as the path asks for */
+	uint32_t chunk_bytes; /* 0: chosen to fit the path */
 	uint32_t push_interval_ms;
 	bool write_through, pull;
 	unsigned pull_workers;
@@ -51,7 +51,7 @@ struct attach_options {
 
 /* WEFT_GO_ON (fabric/base/options.h), or the exit status; everything has been said then. */
 int attach_options_parse(int argc, char **argv, struct attach_options *ret);
-/* The part of it that looks at options together: the same values. */
+/* The part that checks options against each other; returns the same. */
 int attach_options_check(struct attach_options *o);
 
 #endif

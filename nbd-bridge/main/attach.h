@@ -26,33 +26,34 @@ struct attach {
 	struct bridge *bridge;
 	struct bridge_front *fronts; /* in the order of stopping */
 	struct weft_control *control;
-	struct weft_control_call *detach; /* whoever waits for the end */
+	struct weft_control_call *detach; /* the question that waits for the end */
 	struct bridge_state_file state; /* under state_lock, once there is a bridge */
 	pthread_mutex_t state_lock;
 	struct bridge_tenure socket_tenure;
 	bool have_name; /* the state file is ours */
-	bool began_stale; /* taken over, and what it remembers is not what its donors have */
+	/* it was taken over, and its donors do not have the contents that it remembers */
+	bool began_stale;
 	struct cache_file *cache_file; /* NULL: none */
-	bool resumes;  /* with what it holds */
-	bool left_cache; /* stale: what the cache file holds is left in it, for weft rescue */
+	bool resumes;  /* goes on with the cache file's contents */
+	bool left_cache; /* stale: the cache file keeps its contents, for weft rescue */
 	struct attach_rescue *rescue; /* under way */
 	bool attached; /* the attach had succeeded */
 	bool rescued;  /* since it became stale */
-	bool unmounted; /* by the user's hand, and told */
+	bool unmounted; /* the user has unmounted the file, and the log says so */
 	struct weft_signals signals;
 	/* attach-end.c */
 	struct bridge_settle settle;
-	/* the kernel has written back, with settle_result, since that was last looked at */
+	/* the kernel has written back, with settle_result, since the last look */
 	bool settled;
-	bool settle_everything; /* what is under way is what a signal began */
+	bool settle_everything; /* a signal began the write-back that is under way */
 	int settle_result;
-	int asked_to_end;       /* by this signal; 0: it was not */
+	int asked_to_end;       /* the signal that asked; 0: none */
 	struct weft_timer end_look;
-	/* what a donor that does not answer has not got: that was ordered */
+	/* the user ordered it to end without the bytes that a silent donor has not received */
 	bool gives_up;
-	struct weft_error end_told; /* why it goes on */
-	uint64_t nr_changes[BRIDGE_MAX_DONORS]; /* of transport, told */
-	char device_why[320]; /* this kind of device */
+	struct weft_error end_told; /* the reason that was told why it goes on */
+	uint64_t nr_changes[BRIDGE_MAX_DONORS]; /* changes of transport that were told */
+	char device_why[320]; /* the reason for this kind of device */
 	const char *last_state;
 	int result_fd; /* -1: the foreground */
 	pid_t guard;   /* 0: there is none; see attach-guard.h */
@@ -61,20 +62,18 @@ struct attach {
 /* attach-control.c: the control socket's questions. */
 void attach_on_question(void *attach, struct weft_control_call *call, const json_t *question);
 
-/* attach-note.c: what outlives the bridge */
+/* attach-note.c: the state that outlives the bridge */
 
 enum weft_mode attach_mode(const struct attach_options *o);
 /*
- * Takes the attachment's name, and reads what a bridge of this name left.  Errors say what to do.
+ * Takes the attachment's name, and reads the state that a bridge of this name left.  Errors say
+ * what to do.
  */
 int attach_take_name(struct attach *a, struct weft_error *err);
-/* Writes a->state, which `change` (NULL: nothing) changes under its lock. */
+/* Changes a->state by change() (NULL: not), under its lock, and writes it to disk. */
 int attach_save_state(struct attach *a, void (*change)(struct attach *a, void *ctx), void *ctx,
 	struct weft_error *err);
-/*
- * For it: what the bridge's donors have granted; that what is remembered is not what the donors
- * have.
- */
+/* Two such changes: the grants of the bridge's donors; that the attachment is stale. */
 void attach_change_granted(struct attach *a, void *ctx);
 void attach_change_stale(struct attach *a, void *ctx);
 /* The bridge became stale: a take-over has to know. */
@@ -91,57 +90,57 @@ int attach_save_device(void *ctx, const struct bridge_device *device, struct wef
  * attach-begin.c: makes and starts a->bridge, again and again with --wait.  Errors say what to do.
  */
 int attach_begin_bridge(struct attach *a, struct weft_error *err);
-/* Whether whoever waits for the attach does not any more. */
+/* Whether nobody waits for the attach any more. */
 bool attach_is_given_up(void *attach);
 
 /* attach-end.c */
 /* Ends the front-ends: no new users, and those that there are finish.  -EBUSY without force. */
 int attach_stop_fronts(struct attach *a, bool force, struct weft_error *err);
-/* How many use it, and who they are, for people. */
+/* The number of users, and their names for people. */
 unsigned attach_users(struct attach *a, char *text, size_t len);
 enum attach_end {
-	ATTACH_END_NOW,     /* its front-ends are stopped: the loop is to be stopped */
-	ATTACH_END_LATER,   /* something is being written back: try again */
-	ATTACH_END_REFUSED, /* it goes on; *err says why */
+	ATTACH_END_NOW,     /* the front-ends are stopped; the caller stops the loop */
+	ATTACH_END_LATER,   /* something is being written back: try again later */
+	ATTACH_END_REFUSED, /* the bridge goes on; *err says why */
 };
 enum attach_end attach_try_to_end(struct attach *a, struct weft_error *err);
 /* SIGTERM and SIGINT: ends as soon as attach_try_to_end() lets it. */
 void attach_on_signal(struct weft_signals *signals, int signo);
 bool attach_donor_answers(struct attach *a);
-/* Before the bridge is stopped. */
+/* Called before the bridge is stopped. */
 void attach_forget_end(struct attach *a);
 
 /* attach-cache.c */
 /*
- * Opens the cache file, if there is to be one; what a dead bridge left in it is resumed
- * (a->resumes, and a->state says as whom), or cannot be, and is kept.
+ * Opens the cache file, if one was asked for.  The contents that a dead bridge left are resumed
+ * (a->resumes; a->state says as whom); contents that cannot be resumed are kept.
  */
 int attach_open_cache(struct attach *a, struct weft_error *err);
 
 /* attach-reset.c */
-/* "rescue": begins it (with a file), or tells how far it is. */
+/* "rescue": begins a rescue (with a file), or tells how far it is. */
 json_t *attach_on_rescue(struct attach *a, const json_t *question);
 /* "reset": a way back from being stale. */
 json_t *attach_on_reset(struct attach *a, bool discard);
-/* Before the bridge is freed. */
+/* Called before the bridge is freed. */
 void attach_end_rescue(struct attach *a);
 
 /*
- * attach-log.c: what a bridge, or its guard, in the background has to say goes to a file beside its
- * socket from now on.
+ * attach-log.c: from now on the messages of a bridge in the background, or of its guard, go to a
+ * file beside its socket.
  */
 void attach_log_to_file(const struct attach_options *o);
-/* Where that is; < 0: nowhere. */
+/* The path of that file; < 0: there is none. */
 int attach_log_path(const struct attach_options *o, char *path, size_t len);
 
 /*
- * attach-report.c: puts what can be done about it behind the reason why a donor refused, or was not
- * there.  Returns -err->code.
+ * attach-report.c: appends to the reason why a donor refused, or was not there, what the user can
+ * do about it.  Returns -err->code.
  */
 int attach_explain_refusal(const struct attach *a, struct weft_error *err);
 /*
- * attach-report.c: tells whoever waits how it went, with a byte (0: attached; 1: not; ATTACH_STALE)
- * before the text on a pipe.
+ * attach-report.c: tells the waiting command the result, on a pipe: a byte (0: attached; 1: not;
+ * ATTACH_STALE), then the text.
  */
 void attach_report(struct attach *a, int r, const struct weft_error *err);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What weft detach tells a donor in place of a bridge that was killed. */
+/* weft detach says goodbye to a donor in place of a bridge that was killed. */
 #ifndef WEFT_NBD_BRIDGE_MAIN_DETACH_GOODBYE_H
 #define WEFT_NBD_BRIDGE_MAIN_DETACH_GOODBYE_H
 
@@ -7,10 +7,9 @@
 #include "nbd-bridge/main/state.h"
 
 /*
- * Frees what the donor holds for the attachment of a bridge that does not live any more; afterwards
- * that bridge's generation is refused for good.  0: nothing is held (any more).  Otherwise -errno
- * with why: the donor cannot be reached (bounded by a few seconds), and frees it at the end of the
- * lease.
+ * Frees the region that the donor holds for a bridge that is dead; afterwards the donor refuses
+ * that bridge's generation for good.  0: nothing is held (any more).  -errno, and err says why: the
+ * donor could not be reached within a few seconds, and frees the region at the end of the lease.
  */
 int detach_say_goodbye(const struct bridge_state_file *state, struct weft_error *err);
 

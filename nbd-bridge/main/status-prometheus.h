@@ -6,8 +6,8 @@
 #include <jansson.h>
 
 /*
- * Arrays of what attachments and donors answered, and of memory that is held, as in weft-status(1),
- * to standard output.
+ * Prints metrics to standard output, from arrays of the answers of attachments and donors, and of
+ * memory that is held, as in weft-status(1).
  */
 void status_print_prometheus(const json_t *attachments, const json_t *donors, const json_t *held);
 
