@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What both ends share: the machine's RDMA devices, what their errors mean, options of connections,
- * message buffers.  Functions without state of their own; any thread.
+ * What both ends share: the machine's RDMA devices, the meaning of their errors, options of
+ * connections, message buffers.  Functions without state of their own; any thread.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_DEVICE_H
 #define WEFT_TRANSPORTS_VERBS_DEVICE_H
@@ -17,8 +17,9 @@
 
 enum {
 	/*
-	 * A dead peer shows after (RETRIES + 1) * 4.096 us * 2^ACK_TIMEOUT = 0.94 s.  7 retries
-	 * would mean "for ever" to some devices (rxe), and so it does for RNR to all.
+	 * A dead peer is noticed after (RETRIES + 1) * 4.096 us * 2^ACK_TIMEOUT = 0.94 s.  7
+	 * retries would mean "for ever" to some devices (rxe); for RNR, 7 means "for ever" to all
+	 * devices.
 	 */
 	VERBS_RETRIES = 6,
 	VERBS_ACK_TIMEOUT = 15,
@@ -26,7 +27,7 @@ enum {
 	VERBS_BACKLOG = 64,
 };
 
-/* What a machine without RDMA is told. */
+/* The message on a machine without RDMA. */
 #define VERBS_NO_DEVICE_TEXT "this machine has no RDMA device (`rdma link` shows them; " \
 	"`rdma link add rxe0 type rxe netdev ETH` makes a software one)"
 
@@ -41,18 +42,18 @@ int verbs_wc_errno(enum ibv_wc_status status);
 
 /*
  * The negative errno of a connection manager's event that ends or refuses a connection; 0: this
- * event does not.  Fills err for people; peer: "10.0.0.2:10809".  The event's private data is
- * looked at: the donor's reason.
+ * event does not.  Fills err for people; peer: "10.0.0.2:10809".  The donor's reason is in the
+ * event's private data, and is part of the text.
  */
 int verbs_event_errno(const struct rdma_cm_event *event, const char *peer, struct weft_error *err);
 
 /*
- * Makes the ACK timeout ours; before rdma_connect() or rdma_accept().  Devices may refuse: their
- * own holds then.
+ * Sets our ACK timeout; before rdma_connect() or rdma_accept().  A device may refuse, and keeps its
+ * own.
  */
 void verbs_set_timeout(struct rdma_cm_id *id);
 
-/* Shown to people: "rxe0 gid 1 10.9.0.1:20049 -> 10.9.0.2:20049", of an id whose route is known. */
+/* For people: "rxe0 gid 1 10.9.0.1:20049 -> 10.9.0.2:20049".  The id's route is known. */
 void verbs_path_text(struct rdma_cm_id *id, char *buf, size_t len);
 /* The ends of a connection that is established, or being accepted; `donor`: we are the donor. */
 void verbs_ends_of(struct rdma_cm_id *id, bool donor, struct verbs_ends *ret);
@@ -60,26 +61,26 @@ void verbs_ends_of(struct rdma_cm_id *id, bool donor, struct verbs_ends *ret);
 void verbs_address_text(const struct sockaddr *address, char *buf, size_t len);
 
 /*
- * May this process pin `bytes`?  0, or -ENOMEM with the limit and the way to raise it.  (The kernel
- * counts pinned memory for all but those who may ignore it.)
+ * Whether this process may pin `bytes`: 0, or -ENOMEM with the limit and the way to raise it.  (The
+ * kernel limits pinned memory except for processes that may ignore the limit.)
  */
 int verbs_memlock_check(uint64_t bytes, struct weft_error *err);
 /* A registration failed with errno `code`: fills err. Returns -code. */
 int verbs_reg_failed(int code, uint64_t bytes, struct weft_error *err);
 
 /*
- * len bytes of zeros to register, which have their pages to themselves: the kernel pins whole
- * pages, and keeps them from the children of a program that asked for that (ibv_fork_init(3)).
- * NULL: out of memory.  free(3) ends them.
+ * len bytes of zeros to register, on pages of their own: the kernel pins whole pages, and does not
+ * give them to children of a program that called ibv_fork_init(3). NULL: out of memory.  Freed by
+ * free(3).
  */
 void *verbs_pages_new(size_t len);
 
-/* Closes an event channel's or completion channel's eyes: O_NONBLOCK. */
+/* Makes the descriptor of an event channel or completion channel non-blocking. */
 int verbs_nonblocking(int fd);
 
 /*
- * Message buffers of one control connection: the first nr_recv are posted, the others are for
- * sending.
+ * Message buffers of one control connection: the first nr_recv are posted for receiving, the others
+ * are for sending.
  */
 struct verbs_bufs {
 	uint8_t *data; /* nr * VERBS_MSG_MAX */
@@ -90,7 +91,7 @@ struct verbs_bufs {
 
 int verbs_bufs_init(struct verbs_bufs *bufs, struct ibv_pd *pd, unsigned nr_recv, unsigned nr_send,
 	struct weft_error *err);
-/* After the QP was destroyed.  Takes what was never initialised. */
+/* After the queue pair was destroyed.  Takes a zeroed struct that was never initialised. */
 void verbs_bufs_fini(struct verbs_bufs *bufs);
 /* Posts receive buffer i < nr_recv, with wr_id. 0, or -errno. */
 int verbs_bufs_post_recv(struct verbs_bufs *bufs, struct ibv_qp *qp, unsigned i, uint64_t wr_id);
@@ -106,7 +107,7 @@ static inline uint8_t *verbs_bufs_at(struct verbs_bufs *bufs, unsigned i)
 int verbs_bufs_send(struct verbs_bufs *bufs, struct ibv_qp *qp, const struct verbs_msg *msg,
 	struct verbs_proof *proof, uint64_t wr_base);
 void verbs_bufs_sent(struct verbs_bufs *bufs, unsigned i);
-/* Nothing is on its way. */
+/* Whether no message is on its way. */
 bool verbs_bufs_all_sent(const struct verbs_bufs *bufs);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What weft doctor looks at for RDMA.  See fabric/machine/finding.h. */
+/* The checks of weft doctor for RDMA.  See fabric/machine/finding.h. */
 #ifndef WEFT_TRANSPORTS_VERBS_DOCTOR_H
 #define WEFT_TRANSPORTS_VERBS_DOCTOR_H
 
@@ -9,7 +9,7 @@
 extern const struct finding_check verbs_checks[];
 
 /*
- * doctor-netlink.c: whether a port of the device is of no use, whatever its state says, as its
+ * doctor-netlink.c: whether a port of the device is useless, whatever its state says, since its
  * queue pair for connection requests has failed.
  */
 bool verbs_management_failed(const char *device);

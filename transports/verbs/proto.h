@@ -4,9 +4,9 @@
  *
  * A session is two connections of rdma_cm.  The first, "control", lives in a protection domain of
  * its own that holds message buffers and nothing else; on it the borrower says hello and the donor
- * grants.  The grant names memory keys and a token, good once, with which the borrower opens the
- * second, "data", that the donor accepts into the protection domain of the attachment's generation:
- * one-sided READ and WRITE go there.
+ * grants.  The grant names memory keys and a token that is good once.  With the token the borrower
+ * opens the second connection, "data", for one-sided READ and WRITE.  The donor accepts it into the
+ * protection domain of the attachment's generation.
  *
  *     borrower                                     donor
  *     REQ (private data: control)        ->
@@ -90,7 +90,7 @@ enum verbs_request_kind {
 
 enum {
 	VERBS_GRANT_READ_ONLY = 1 << 0,
-	VERBS_GRANT_FLUSH_ASKS = 1 << 1, /* a FLUSH needs a REQUEST; else a READ is all of it */
+	VERBS_GRANT_FLUSH_ASKS = 1 << 1, /* a FLUSH needs a REQUEST; otherwise a READ is enough */
 };
 
 /* Fields behind HELLO and GRANT. */
@@ -101,7 +101,8 @@ enum {
 	VERBS_FIELD_RESTORABLE,  /* GRANT: none */
 	VERBS_FIELD_STRIPE,      /* HELLO: 16 bytes, struct wire_stripe */
 	VERBS_FIELD_RENEW,       /* HELLO: none */
-	VERBS_FIELD_MUST = 1 << 15, /* whoever does not know the number may not skip it */
+	/* a receiver that does not know the number may not skip the field */
+	VERBS_FIELD_MUST = 1 << 15,
 };
 
 /* One registered piece of the region. */
@@ -144,7 +145,7 @@ struct verbs_msg {
 		} grant;
 		struct {
 			int error; /* negative errno, one of those that may travel */
-			/* to a peer that knows only those of version 0; not in the message */
+			/* for a peer that knows only the errors of version 0; not in the message */
 			bool version0;
 			char text[VERBS_TEXT_MAX + 1]; /* printable */
 		} refuse;
@@ -160,10 +161,10 @@ struct verbs_msg {
 			bool no_hole;
 			uint64_t off, len; /* not yet checked against the region */
 			/*
-			 * FLUSH of a file region: what WRITEs changed since the last, likewise not
-			 * checked.
+			 * FLUSH of a file region: the ranges that WRITEs changed since the last
+			 * FLUSH, not yet checked either.
 			 */
-			bool more; /* it goes on with the next REQUEST, which may flush */
+			bool more; /* the ranges go on in the next REQUEST, which may flush */
 			uint32_t nr_ranges;
 			struct verbs_range range[VERBS_RANGES_PER_MESSAGE];
 		} request;
@@ -192,8 +193,8 @@ struct verbs_msg {
  */
 size_t verbs_pack(const struct verbs_msg *msg, uint8_t *buf);
 /*
- * 0; -EPROTO: not a message of ours, or a malformed one; -EPROTONOSUPPORT: another version.  *ret
- * untouched then.
+ * 0; with *ret untouched -EPROTO: not a message of ours, or a malformed one; -EPROTONOSUPPORT:
+ * another version.
  */
 int verbs_unpack(const uint8_t *buf, size_t len, struct verbs_msg *ret);
 
@@ -233,7 +234,7 @@ enum { VERBS_MACED_BYTES = VERBS_TOKEN_BYTES + 16 };
 void verbs_pack_maced(const uint8_t token[VERBS_TOKEN_BYTES], uint64_t session, uint64_t counter,
 	uint8_t buf[VERBS_MACED_BYTES]);
 
-/* Why a connection was not even accepted: a negative errno, as in REFUSE. */
+/* The reason for refusing a connection request: a negative errno, as in REFUSE. */
 void verbs_pack_reject(int error, uint8_t buf[VERBS_REJECT_BYTES]);
 int verbs_unpack_reject(const void *buf, size_t len, int *ret_error);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A thread that ends what drivers take their time over: destroying a queue pair may wait for many
+ * A thread for work that drivers may take long over: destroying a queue pair may wait for many
  * seconds.  verbs_reaper_put() may be called from any thread; jobs run in order, on the reaper's.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_REAPER_H
@@ -17,8 +17,9 @@ struct verbs_job {
 int verbs_reaper_new(struct verbs_reaper **ret);
 void verbs_reaper_put(struct verbs_reaper *reaper, struct verbs_job *job);
 /*
- * Runs `last` when all other jobs are done, then ends; the reaper is gone for the caller.  Waits
- * for that, but not for long: a driver that hangs keeps only the reaper's thread.
+ * Has the reaper run `last` when all other jobs are done, and then end; the caller must not use it
+ * any more.  Waits for the end, but not for long: a driver that hangs keeps only the reaper's
+ * thread.
  */
 void verbs_reaper_stop(struct verbs_reaper *reaper, struct verbs_job *last);
 

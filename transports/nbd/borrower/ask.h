@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a donor offers, asked over NBD without taking anything. */
+/* Asks a donor over NBD what it offers; nothing is granted. */
 #ifndef WEFT_TRANSPORTS_NBD_BORROWER_ASK_H
 #define WEFT_TRANSPORTS_NBD_BORROWER_ASK_H
 

@@ -11,7 +11,7 @@
 #include "fabric/nbd/client.h"
 #include "transports/nbd/borrower/client.h"
 
-/* A handshake.  The thread's until `done`; afterwards, all of it is the owner's. */
+/* A handshake.  It belongs to its thread until `done`, and to the owner afterwards. */
 struct nbd_client_handshake {
 	struct nbd_client_handshake *next;
 	pthread_t thread;
@@ -21,7 +21,7 @@ struct nbd_client_handshake {
 	int cancel_fd; /* eventfd: the owner gives up */
 	int done_fd;   /* eventfd: done was set */
 	_Atomic bool done;
-	bool orphan; /* its connection is gone; the owner's */
+	bool orphan; /* its connection is gone; the owner's field */
 	/* The result. */
 	struct weft_error error; /* code 0: connected */
 	int fd;                  /* a socket at the start of the transmission phase; -1: none */
@@ -47,8 +47,9 @@ struct nbd_tp_conn {
 	struct tp_conn conn;
 	struct nbd_client_handshake *hs; /* until it is joined */
 	struct nbd_client client;        /* from then on */
-	bool leaving; /* it said goodbye: the peer ends the connection when it has let go */
-	uint64_t leave_ns; /* when that is not waited for any more */
+	/* it said goodbye; the peer ends the connection when it has released the grant */
+	bool leaving;
+	uint64_t leave_ns; /* the time at which it stops waiting for that */
 	struct nbd_tp_conn *next_leaving;
 };
 

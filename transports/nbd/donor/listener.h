@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The donor's NBD side: accepts connections and serves a donor's regions on them, a thread each,
- * from its first bytes on.
+ * The donor's NBD side: accepts connections and serves a donor's regions on them.  A connection has
+ * a thread from its first bytes on.
  *
- * Threads: everything here from the loop's thread, but for nbd_listener_status() (any).
+ * Threads: the loop's; nbd_listener_status() any.
  */
 #ifndef WEFT_TRANSPORTS_NBD_DONOR_LISTENER_H
 #define WEFT_TRANSPORTS_NBD_DONOR_LISTENER_H
@@ -17,7 +17,10 @@
 struct nbd_listener;
 
 struct nbd_listener_config {
-	/* 0: 1024 with a grant; further ones are refused, unless the donor knows the attachment */
+	/*
+	 * connections with a grant, 0: 1024; more are refused, unless the donor knows the
+	 * attachment
+	 */
 	unsigned max_connections;
 	/*
 	 * 0: 512, or a quarter of the descriptors that the process may have; see
@@ -26,9 +29,11 @@ struct nbd_listener_config {
 	unsigned max_strangers;
 	/* 0: 10 s; for each step of the handshake, see nbd_conn_serve() */
 	uint32_t handshake_ms;
-	/* 0: 120 s; a TCP peer that acknowledges nothing, or takes in nothing of what was sent to
-	 * it, is gone after that.  Not too short: somebody may have stopped a client for a moment.
-	 * Leases end sooner. */
+	/*
+	 * 0: 120 s; a TCP peer that acknowledges nothing, or receives nothing of what was sent to
+	 * it, is gone after this time.  It should not be too short: somebody may have stopped a
+	 * client for a moment. Leases end sooner.
+	 */
 	uint32_t dead_ms;
 };
 
@@ -46,9 +51,11 @@ int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int
  */
 void nbd_listener_stop(struct nbd_listener *listener);
 
-/* After nbd_listener_stop(): waits for the connections to end; those left after timeout_ms are cut
- * off.  0, or -ETIMEDOUT when even then one is busy in a region (it ends by itself; do not free
- * before). */
+/*
+ * After nbd_listener_stop(): waits for the connections to end; those left after timeout_ms are cut
+ * off.  0, or -ETIMEDOUT: one is still busy in a region.  It ends by itself; the listener must not
+ * be freed before.
+ */
 int nbd_listener_drain(struct nbd_listener *listener, uint32_t timeout_ms);
 
 /* All connections ended before (asserted). Takes NULL. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The donor's NBD side as weft serve has it: see fabric/listener.h. */
+/* The donor's NBD side for weft serve: see fabric/listener.h. */
 #ifndef WEFT_TRANSPORTS_NBD_DONOR_SERVE_H
 #define WEFT_TRANSPORTS_NBD_DONOR_SERVE_H
 

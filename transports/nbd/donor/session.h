@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Private to transports/nbd/donor/: one connection of the listener (session.c), its exports
- * (service.c), and the listener's state, which the sessions' counts are a part of.
+ * (service.c), and the listener's state, which includes the sessions' counts.
  *
- * Threads: a session is the loop's until the peer has said something, then its own thread's;
- * fence() and the listener may end it from others, under alive_lock.
+ * Threads: a session belongs to the loop's thread until the peer has said something, then to its
+ * own thread.  fence() and the listener may end it from other threads, under alive_lock.
  */
 #ifndef WEFT_TRANSPORTS_NBD_DONOR_SESSION_H
 #define WEFT_TRANSPORTS_NBD_DONOR_SESSION_H
@@ -18,9 +18,11 @@
 #include "transports/nbd/donor/listener.h"
 
 enum {
-	/* A file region's requests get their buffers from here, one after another; all are given
-	 * back once the replies have left.  A request that is longer goes through it in pieces: so
-	 * a peer that takes in no replies, or ends no payload, keeps no more than this. */
+	/*
+	 * Requests of a file region get their buffers from here, one after another, and give all
+	 * back once the replies have left.  A longer request goes through the arena in pieces: so a
+	 * peer that receives no replies, or never ends a payload, holds no more memory than this.
+	 */
 	NBD_ARENA_BYTES = 256 << 10,
 };
 
@@ -32,13 +34,16 @@ struct nbd_counters {
 struct nbd_session {
 	struct nbd_listener *listener;
 	struct weft_donor *donor;
-	/* under the listener's lock; while it is silent, the loop's thread's */
+	/*
+	 * under the listener's lock; while the session is silent, only the loop's thread touches
+	 * them
+	 */
 	struct nbd_session *next, **prev;
 	struct weft_stranger stranger;
 	struct weft_watch watch;  /* for its first bytes */
-	uint64_t deadline_ns;     /* for them */
+	uint64_t deadline_ns;     /* for its first bytes */
 	bool silent;              /* no thread yet, and no conn */
-	bool counted;             /* among those with a grant */
+	bool counted;             /* in the listener's nr_granted */
 	struct nbd_conn *conn;
 	pthread_mutex_t alive_lock;
 	bool alive; /* conn may be killed */
@@ -46,7 +51,7 @@ struct nbd_session {
 
 	struct weft_grant *grant;
 	struct weft_region *region; /* the grant's */
-	struct weft_region *asked;  /* whose strings the engine may still read */
+	struct weft_region *asked;  /* a region whose strings the engine may still read */
 	uint64_t asked_tenure;      /* of NAME@TENURE; 0: NAME */
 
 	uint8_t *arena;
@@ -79,8 +84,8 @@ struct nbd_listener {
 
 	/* The loop's thread's. */
 	struct nbd_silent_list silent;
-	struct weft_timer silent_timer; /* for the oldest of them */
-	struct nbd_session *made_room;  /* a silent one that is to end */
+	struct weft_timer silent_timer; /* for the oldest silent session */
+	struct nbd_session *made_room;  /* a silent session that has to end */
 
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t changed;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The borrower's side, private: a connection and the transport that it belongs to.
+ * Private to the borrower's side: a connection and the transport that it belongs to.
  *
  * Threads: a connection belongs to its lane's thread.  The reaper's thread destroys the queue pairs
  * (qps_gone says when) and, after tp_disconnect(), everything else.
@@ -25,7 +25,7 @@ enum {
 	VERBS_NR_SEND = VERBS_REQUESTS + 2,
 };
 
-/* What rdma_get_devices() gave: keeps its devices open. */
+/* The result of a call of rdma_get_devices(), which keeps its devices open. */
 struct verbs_list {
 	struct ibv_context **contexts;
 	unsigned nr_users;
@@ -53,7 +53,7 @@ struct verbs_tp {
 	struct verbs_mem *mems;
 };
 
-/* tp_mem.priv[0] points to one: the same memory at each device. */
+/* The registrations of a tp_mem at each device; tp_mem.priv[0] points to this. */
 struct verbs_mem {
 	struct ibv_mr *mr[VERBS_MAX_DEVICES];
 	void *base;
@@ -78,7 +78,9 @@ enum verbs_phase {
 	VERBS_PHASE_READY,
 };
 
-/* What a work request was for: bits 24 up of its wr_id; below them a slot or a buffer. */
+/*
+ * What a work request is for: bits 24 and up of its wr_id.  The bits below are a slot or a buffer.
+ */
 enum verbs_wr {
 	VERBS_WR_DATA,  /* bits 0-15: slot; VERBS_WR_LAST: the operation's last */
 	VERBS_WR_EPOCH, /* the first READ of the epoch */
@@ -95,14 +97,14 @@ static inline uint64_t verbs_wr_id(enum verbs_wr what, uint32_t i)
 /* An operation in flight. */
 struct verbs_slot {
 	struct tp_op *op;  /* NULL: free */
-	uint16_t nr_wrs;   /* of the send queue, until its last completes */
+	uint16_t nr_wrs;   /* work requests of the send queue, until the last completes */
 	uint16_t next_free;
-	bool asked;        /* a REQUEST is on its way, waits for a REPLY */
-	bool more;         /* and another follows it */
-	int error;         /* of its work requests, so far */
+	bool asked;        /* its REQUEST is on its way, or waits for a REPLY */
+	bool more;         /* … and another REQUEST follows */
+	int error;         /* the first of its work requests */
 };
 
-/* Of a file region: what the donor is to be told with the next FLUSH.  client-changes.c. */
+/* Changes of a file region that the next FLUSH tells the donor.  client-changes.c. */
 struct verbs_changes {
 	uint64_t *words; /* a bit for each 1 << shift bytes; NULL: nobody needs to know */
 	uint32_t nr_words;
@@ -126,7 +128,7 @@ struct verbs_conn {
 	struct verbs_lookup *lookup;
 
 	int epfd, timerfd;
-	int wake_fd; /* the reaper's word that qps_gone */
+	int wake_fd; /* the reaper's signal that qps_gone is set */
 	struct rdma_event_channel *channel;
 	struct rdma_cm_id *control, *data;
 	bool control_established, data_established;
@@ -158,7 +160,7 @@ struct verbs_conn {
 	uint8_t *scratch;
 	struct ibv_mr *scratch_mr;
 	uint32_t max_inline;
-	uint64_t beat, beat_ns; /* its value, when it was written last */
+	uint64_t beat, beat_ns; /* its value, and when it was written last */
 
 	unsigned depth, sq_size, sq_room;
 	struct ibv_send_wr *wrs; /* sq_size, to build chains in */
@@ -168,12 +170,13 @@ struct verbs_conn {
 	struct verbs_changes changes;
 	unsigned free_slot;       /* first free; depth: none */
 	struct tp_op *done, **done_end;
-	struct tp_op *asking, **asking_end; /* wait until a REQUEST may be sent */
+	struct tp_op *asking, **asking_end; /* operations that wait until a REQUEST may be sent */
 	unsigned nr_asked;
 
-	bool ending; /* an event ends it: it says why, not the completions that it flushed */
+	/* an event ends the connection; the event says why, not the flushed completions */
+	bool ending;
 	bool aborted, killing, saying_bye;
-	/* the donor has ended the control connection, which it does when it has let go */
+	/* the donor has ended the control connection, as it does when it has released the grant */
 	bool left;
 	_Atomic bool qps_gone;
 	_Atomic int adopted; /* 0: the reaper works on it; 1: done, or -errno with adopt_why */
@@ -189,15 +192,15 @@ static inline struct verbs_conn *to_verbs(struct tp_conn *conn)
 /* Fails the connection and ends its queue pairs, so that everything in flight comes back. */
 void verbs_fail(struct verbs_conn *conn, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-/* The device would not end them: the reaper destroys the queue pairs, then qps_gone. */
+/* For a device that does not end the queue pairs: the reaper destroys them, and sets qps_gone. */
 void verbs_kill(struct verbs_conn *conn);
 /* 0: no time is up. */
 void verbs_set_timer(struct verbs_conn *conn, uint64_t after_ms);
-/* Into the error state: 0, or the device would not. */
+/* Puts the queue pairs into the error state: 0, or the device's error. */
 int verbs_end_qps(struct verbs_conn *conn);
-/* What an event of the connection manager says of the end. */
+/* Notes the reason for the end that an event of the connection manager gives. */
 void verbs_note_end(struct verbs_conn *conn, const struct rdma_cm_event *event);
-/* Takes half-made ones; waits for the driver. */
+/* Takes half-made connections; waits for the driver. */
 void verbs_conn_free(struct verbs_conn *conn);
 
 #endif

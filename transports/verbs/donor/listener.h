@@ -3,7 +3,7 @@
  * The donor's verbs side: accepts connections of rdma_cm and serves a donor's regions on them.  A
  * session has a thread, which sleeps: reads and writes cost it nothing.
  *
- * Threads: everything here from the loop's thread, but for verbs_listener_status() (any).
+ * Threads: the loop's; verbs_listener_status() any.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_DONOR_LISTENER_H
 #define WEFT_TRANSPORTS_VERBS_DONOR_LISTENER_H
@@ -41,9 +41,9 @@ int verbs_listener_new(struct weft_donor *donor, struct weft_loop *loop,
 	struct verbs_listener **ret, struct weft_error *err);
 uint16_t verbs_listener_port(const struct verbs_listener *listener);
 /*
- * Where a borrower reaches it, as offers: "rdma:10809"; when it listens on all addresses,
- * "rdma:10809:192.0.2.7" for each that is on an RDMA device, as far as they fit, with commas
- * between.
+ * Where a borrower reaches the listener, as offers: "rdma:10809".  A listener on all addresses
+ * offers "rdma:10809:192.0.2.7" for each address that is on an RDMA device, as far as they fit,
+ * with commas between.
  */
 void verbs_listener_offers(const struct verbs_listener *listener, char *buf, size_t len);
 
@@ -51,13 +51,14 @@ void verbs_listener_offers(const struct verbs_listener *listener, char *buf, siz
 void verbs_listener_stop(struct verbs_listener *listener);
 /*
  * After verbs_listener_stop(): waits until no session holds a grant, and a little for their
- * threads.  0, or -ETIMEDOUT when a driver keeps one (it ends by itself; do not free before).
+ * threads.  0, or -ETIMEDOUT: a driver keeps a session.  It ends by itself; the listener must not
+ * be freed before.
  */
 int verbs_listener_drain(struct verbs_listener *listener, uint32_t timeout_ms);
 /* All sessions ended before (asserted).  Takes NULL. */
 void verbs_listener_free(struct verbs_listener *listener);
 
-/* The requests of RDMA cost the donor nothing, and are not counted. */
+/* RDMA's requests cost the donor nothing, and are not counted. */
 void verbs_listener_status(struct verbs_listener *listener, struct weft_listener_status *ret);
 
 #endif

@@ -3,7 +3,7 @@
  * Private to transports/verbs/donor/: what a session's thread keeps, shared by session.c, grant.c,
  * prove.c and run.c, of which each uses those behind it only.
  *
- * Threads: the session's, but for verbs_session_wake().
+ * Threads: the session's; verbs_session_wake() any.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_DONOR_RUN_H
 #define WEFT_TRANSPORTS_VERBS_DONOR_RUN_H
@@ -16,7 +16,7 @@ enum {
 	VERBS_RUN_NR_RECV = VERBS_REQUESTS + 2, /* REQUESTs, and a BYE behind them */
 	VERBS_RUN_NR_SEND = VERBS_REQUESTS + 4,
 	VERBS_RUN_LINGER_MS = 1000, /* how long a refused borrower has to read why */
-	/* What a work request was for; the buffer is below them. */
+	/* What a work request is for; the low bits are the buffer. */
 	VERBS_RUN_WR_RECV = 0,
 	VERBS_RUN_WR_SEND = 1 << 16,
 };
@@ -36,7 +36,7 @@ struct verbs_run {
 	enum verbs_run_state state;
 	bool counted; /* among those with a grant */
 	bool clean;   /* it said goodbye */
-	bool told;    /* and that we know of all its WRITEs */
+	bool told;    /* … and we know of all its WRITEs */
 	uint64_t deadline_ns; /* 0: none */
 	struct weft_peer peer;
 	struct ibv_pd *pd; /* of the control connection: holds message buffers only */
@@ -48,8 +48,9 @@ struct verbs_run {
 	struct rdma_cm_id *data;
 	struct weft_region *region; /* referenced */
 	struct weft_grant *grant;
-	bool staged; /* a file's contents, for us */
-	uint64_t waited_ns, logged_ns; /* for it: when that was said last */
+	bool staged; /* a file's contents are in memory for us */
+	/* while staging: when the borrower was told last, and when the log was */
+	uint64_t waited_ns, logged_ns;
 	struct verbs_share *share;
 	uint64_t *beat; /* a page */
 	struct ibv_mr *beat_mr;
@@ -69,12 +70,12 @@ static inline uint64_t verbs_after_ms(uint64_t ms)
 /* run.c */
 
 bool verbs_run_must_end(const struct verbs_run *run);
-/* Each takes what has come, and does not wait; how many completions those were. */
+/* Each handles what has come, without waiting; the second returns the number of completions. */
 void verbs_run_take_events(struct verbs_run *run);
 unsigned verbs_run_take_completions(struct verbs_run *run);
-/* Sleeps until something happens, at most timeout_ms (-1: for ever).  Does not look at what. */
+/* Sleeps until something happens, at most timeout_ms (-1: for ever).  Handles nothing. */
 void verbs_run_sleep(struct verbs_run *run, int timeout_ms);
-/* run->out.  May wait for a buffer.  0, or -errno: it is over. */
+/* Sends run->out.  May wait for a buffer.  0, or -errno: the session is over. */
 int verbs_run_send(struct verbs_run *run);
 void verbs_run_refuse(struct verbs_run *run, uint32_t linger_ms, const struct weft_error *err);
 

@@ -3,8 +3,8 @@
  * A session at the donor, private to transports/verbs/donor/.
  *
  * Threads: each session has one, which does everything that may wait for the driver or the donor.
- * listener->lock guards the list, the counts, and a session's token and mailbox; nobody who holds
- * it waits for a driver.
+ * listener->lock guards the list, the counts, and a session's token and mailbox; it is never held
+ * over a wait for a driver.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_DONOR_SESSION_H
 #define WEFT_TRANSPORTS_VERBS_DONOR_SESSION_H
@@ -28,7 +28,7 @@ struct verbs_listener {
 	struct weft_loop *loop;
 	struct verbs_listener_config config;
 	struct verbs_shares shares;
-	struct verbs_reaper *reaper;  /* of ids that were rejected, and of the listener's own */
+	struct verbs_reaper *reaper;  /* destroys ids that were rejected, and the listener's own */
 	struct verbs_job last;
 	struct rdma_event_channel *channel;
 	struct rdma_cm_id *id; /* NULL: its device was removed, retry looks for it */
@@ -46,7 +46,7 @@ struct verbs_listener {
 	uint64_t nr_accepted, nr_refused;
 };
 
-/* What a connection request says that accepting it needs. */
+/* The parts of a connection request that are needed to accept it. */
 struct verbs_params {
 	uint8_t responder_resources, initiator_depth;
 };
@@ -61,8 +61,8 @@ struct verbs_session {
 	_Atomic bool fenced, stopped;
 	_Atomic bool unwanted; /* it makes room for others; counted in nr_leaving */
 	/*
-	 * listener->lock: the token once granted (has_token), the data connection that came with
-	 * it.
+	 * Under listener->lock: the token once granted (has_token), and the data connection that
+	 * came with it.
 	 */
 	bool has_token;
 	uint8_t token[VERBS_TOKEN_BYTES];

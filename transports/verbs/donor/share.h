@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What sessions may touch: a protection domain and the memory regions in it.  A writer's is shared
- * by its generation's sessions (lanes) at one device; all readers of a region at one device share
- * another, so that the region is registered once for them.
+ * A share is what sessions may touch: a protection domain and the memory regions in it.  The
+ * sessions (lanes) of a writer's generation at one device have a share.  All readers of a region at
+ * one device have another, so that the region is registered once for them.
  *
  * Threads: any; functions that talk to the driver block, and are for sessions' threads.  Revocation
  * of a writer is deregistration: once verbs_share_leave() has returned 0 for a fenced session, or
  * for the last one, no queue pair of the generation reaches the region any more, whatever state it
- * is in.  A reader is revoked by its queue pair, which goes into the error state: others go on
- * reading, and it could change nothing but a sign of life.
+ * is in.  A reader is revoked by putting its queue pair into the error state, so that others go on
+ * reading. A reader could change nothing but its sign of life.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_DONOR_SHARE_H
 #define WEFT_TRANSPORTS_VERBS_DONOR_SHARE_H
@@ -21,7 +21,7 @@
 
 struct verbs_share;
 
-/* All of a donor's, to join by. */
+/* All shares of a donor. */
 struct verbs_shares {
 	pthread_mutex_t lock;
 	struct verbs_share *first;
@@ -33,14 +33,14 @@ void verbs_shares_init(struct verbs_shares *shares, uint64_t chunk_bytes);
 void verbs_shares_fini(struct verbs_shares *shares);
 
 /*
- * Called every quarter of a second while memory is being registered; non-zero: give up with that
- * (negative).
+ * Called every quarter of a second while memory is being registered; a negative return ends that
+ * with this error.
  */
 typedef int verbs_wait_fn(void *ctx, uint64_t done_bytes, uint64_t total_bytes);
 
 /*
  * Joins the share of this grant's generation, or of the readers, or makes it, and waits until its
- * memory is registered; a file region must be staged from before until after verbs_share_leave().
+ * memory is registered.  A file region must be staged before, and until after verbs_share_leave().
  * *ret must be left, then put.  -ENOMEM with the limit and the fix; what ibv_reg_mr(3) says; what
  * wait said.
  */
@@ -48,9 +48,9 @@ int verbs_share_join(struct verbs_shares *shares, struct ibv_context *context,
 	struct weft_region *region, const struct weft_hello *hello, bool writable,
 	verbs_wait_fn *wait, void *ctx, struct verbs_share **ret, struct weft_error *err);
 /*
- * Ends a session's access.  qp: its own in the share's protection domain, or NULL; a reader's goes
- * into the error state.  A writer's whole share is revoked if it is fenced, and any if this was the
- * last session.  0; -EBUSY: the driver would not, and access ends with the queue pairs.
+ * Ends a session's access.  qp: the session's queue pair in the share's protection domain, or NULL;
+ * a reader's goes into the error state.  The whole share is revoked if a writer is fenced, or if
+ * this was the last session.  0; -EBUSY: the driver refused, and access ends with the queue pairs.
  */
 int verbs_share_leave(struct verbs_share *share, struct ibv_qp *qp, bool fenced);
 /* After verbs_share_leave(), and after the session's queue pair was destroyed. */
@@ -59,7 +59,7 @@ void verbs_share_put(struct verbs_share *share);
 struct ibv_pd *verbs_share_pd(struct verbs_share *share);
 uint32_t verbs_share_nr_chunks(const struct verbs_share *share);
 uint64_t verbs_share_chunk_bytes(const struct verbs_share *share);
-/* While joined. */
+/* To be called while joined. */
 struct verbs_chunk verbs_share_chunk(struct verbs_share *share, uint32_t i);
 struct verbs_chunk verbs_share_epoch_word(const struct verbs_share *share);
 
