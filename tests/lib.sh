@@ -79,6 +79,16 @@ in_testbed() {
 	cat "$TMP/output"
 }
 
+# conformance_in_testbed SECONDS [OPTION…] -- [env VARIABLE=VALUE…] PROGRAM: a program of
+# tests/conformance, which passes there; what it said.
+conformance_in_testbed() {
+	"$WEFT_SRC/tests/testbed/run" --timeout "$@" >"$TMP/output" 2>&1 ||
+		fail "${*: -1}: exit status $?: $(tail -n 60 "$TMP/output")"
+	grep -q '^\[  PASSED  \] [0-9]* test' "$TMP/output" ||
+		fail "nothing ran: $(cat "$TMP/output")"
+	cat "$TMP/output"
+}
+
 # nobody_complains [PATTERN]: of what ran in the testbed neither the sanitizers do, nor the kernel
 # (of PATTERN either).
 nobody_complains() {

@@ -280,3 +280,9 @@ int conf_run(const struct conf_fixture *fx, const struct CMUnitTest *own, size_t
 	}
 	return _cmocka_run_group_tests(fx->name, tests, nr, NULL, NULL);
 }
+
+int conf_run_own(const struct conf_fixture *fx, const struct CMUnitTest *own, size_t nr_own)
+{
+	fixture = fx;
+	return _cmocka_run_group_tests(fx->name, own, nr_own, NULL, NULL);
+}

@@ -117,6 +117,8 @@ void conf_check(const uint8_t *buf, uint64_t off, size_t len, uint64_t stamp);
 
 /* Runs all common cases, and the program's own. */
 int conf_run(const struct conf_fixture *fixture, const struct CMUnitTest *own, size_t nr_own);
+/* The program's own alone. */
+int conf_run_own(const struct conf_fixture *fixture, const struct CMUnitTest *own, size_t nr_own);
 
 /* Where the cases come from. */
 struct conf_cases {

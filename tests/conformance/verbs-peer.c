@@ -29,12 +29,25 @@ static void on_wake(void *ctx)
 	weft_loop_stop(ctx);
 }
 
+const char *verbs_peer_ip(struct tp **ret_keep)
+{
+	const char *ip = getenv("RDMA_IP");
+	struct weft_error err;
+
+	if (!ip)
+		printf("SKIP: RDMA_IP does not name the address of an RDMA device\n");
+	else if (tp_open(&tp_verbs_ops, NULL, ret_keep, &err) < 0)
+		printf("SKIP: %s\n", err.message);
+	else
+		return ip;
+	return NULL;
+}
+
 void verbs_peer_start(struct conf *conf, const char *rdma_ip, uint64_t region_bytes,
-	uint64_t chunk_bytes)
+	const struct verbs_listener_config *config)
 {
 	const struct weft_donor_config donor = {.lease_ms = CONF_LEASE_MS, .offers = "tcp,rdma"};
 	const struct weft_memory_spec spec = {.name = "r", .size_bytes = region_bytes};
-	const struct verbs_listener_config config = {.chunk_bytes = chunk_bytes};
 	struct sockaddr_in address = {.sin_family = AF_INET};
 	struct peer *peer = test_calloc(1, sizeof(*peer));
 	struct weft_error err = {0};
@@ -44,7 +57,7 @@ void verbs_peer_start(struct conf *conf, const char *rdma_ip, uint64_t region_by
 	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &conf->region, NULL), 0);
 	assert_int_equal(weft_donor_add(conf->donor, conf->region, NULL), 0);
 	assert_int_equal(weft_loop_new(&peer->loop), 0);
-	if (verbs_listener_new(conf->donor, peer->loop, (struct sockaddr *)&address, &config,
+	if (verbs_listener_new(conf->donor, peer->loop, (struct sockaddr *)&address, config,
 		    &peer->listener, &err) < 0)
 		fail_msg("%s", err.message);
 	snprintf(peer->port, sizeof(peer->port), "%u", verbs_listener_port(peer->listener));

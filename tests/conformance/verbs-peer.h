@@ -5,12 +5,18 @@
 
 #include "tests/conformance/suite.h"
 
+struct tp;
+struct verbs_listener_config;
+
 /*
- * Fills conf for it.  rdma_ip: of a device here; chunk_bytes: of a registration, 0: as the
- * transport likes.
+ * The address that RDMA_IP names, of a device here.  NULL: there is none, and what is said skips
+ * the test.  *ret_keep keeps the devices open from one case to the next, until tp_close().
  */
+const char *verbs_peer_ip(struct tp **ret_keep);
+
+/* Fills conf for it.  rdma_ip: of a device here. */
 void verbs_peer_start(struct conf *conf, const char *rdma_ip, uint64_t region_bytes,
-	uint64_t chunk_bytes);
+	const struct verbs_listener_config *config);
 void verbs_peer_stop(struct conf *conf);
 
 #endif

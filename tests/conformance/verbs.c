@@ -8,14 +8,16 @@
 #include <stdlib.h>
 
 #include "tests/conformance/verbs-peer.h"
+#include "transports/verbs/donor/listener.h"
 #include "transports/verbs/verbs.h"
 
 static const char *rdma_ip;
-static uint64_t chunk_bytes, region_bytes;
+static struct verbs_listener_config listener;
+static uint64_t region_bytes;
 
 static void start(struct conf *conf)
 {
-	verbs_peer_start(conf, rdma_ip, region_bytes, chunk_bytes);
+	verbs_peer_start(conf, rdma_ip, region_bytes, &listener);
 }
 
 int main(void)
@@ -26,21 +28,14 @@ int main(void)
 		.epoch = true,
 		.sessions = true,
 		.no_stock = true};
-	struct weft_error err;
-	struct tp *keep; /* so that the devices stay open from one case to the next */
+	struct tp *keep;
 
-	rdma_ip = getenv("RDMA_IP");
-	chunk_bytes = getenv("WEFT_CHUNK") ? strtoull(getenv("WEFT_CHUNK"), NULL, 0) : 0;
+	listener.chunk_bytes = getenv("WEFT_CHUNK") ? strtoull(getenv("WEFT_CHUNK"), NULL, 0) : 0;
 	region_bytes = getenv("WEFT_REGION") ? strtoull(getenv("WEFT_REGION"), NULL, 0)
 					     : CONF_REGION_BYTES;
-	if (!rdma_ip) {
-		printf("SKIP: RDMA_IP does not name the address of an RDMA device\n");
+	rdma_ip = verbs_peer_ip(&keep);
+	if (!rdma_ip)
 		return 77;
-	}
-	if (tp_open(&tp_verbs_ops, NULL, &keep, &err) < 0) {
-		printf("SKIP: %s\n", err.message);
-		return 77;
-	}
 	int r = conf_run(&fixture, NULL, 0);
 	tp_close(keep);
 	return r;

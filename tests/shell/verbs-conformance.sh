@@ -4,23 +4,18 @@
 # presets: dev asan tsan
 # processors: 2
 # The conformance suite over soft-RoCE, in the testbed: with the region registered whole, and in 32
-# pieces; and on a region of 3 GiB, which is more than one registration; and the C API.
+# pieces; and on a region of 3 GiB, which is more than one registration; the C API; and with keys.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 
-"$WEFT_SRC/tests/testbed/run" --timeout 280 --memory 1G \
-	-- "$WEFT_BUILD/tests/conformance/libweft" >"$TMP/output" 2>&1 ||
-	fail "libweft: $(tail -n 60 "$TMP/output")"
-grep -q '^\[  PASSED  \] 6 test' "$TMP/output" || fail "libweft: $(cat "$TMP/output")"
-run() { # CHUNK [SECONDS MEMORY REGION]
-	"$WEFT_SRC/tests/testbed/run" --timeout "${2-280}" --memory "${3-1G}" \
-		-- env WEFT_CHUNK="$1" WEFT_REGION="${4-$((8 << 20))}" \
-		"$WEFT_BUILD/tests/conformance/verbs" >"$TMP/output" 2>&1 ||
-			fail "chunks of $1: $(tail -n 60 "$TMP/output")"
-	grep -q '^\[  PASSED  \] [0-9]* test' "$TMP/output" ||
-		fail "nothing ran: $(cat "$TMP/output")"
-	cat "$TMP/output"
+suite() { # PROGRAM [VARIABLE=VALUE…]
+	conformance_in_testbed 280 --memory 1G -- env "${@:2}" "$WEFT_BUILD/tests/conformance/$1"
 }
-run 0
-run 262144 >/dev/null
-[[ $WEFT_PRESET = tsan ]] || run 0 1700 7G $((3 << 30))
+suite libweft >/dev/null
+grep -q '^\[  PASSED  \] 6 test' "$TMP/output" || fail "libweft: $(cat "$TMP/output")"
+suite verbs-keys WEFT_SUITE=1 >/dev/null
+suite verbs
+suite verbs WEFT_CHUNK=262144 >/dev/null
+[[ $WEFT_PRESET = tsan ]] ||
+	conformance_in_testbed 1700 --memory 7G -- env WEFT_REGION=$((3 << 30)) \
+		"$WEFT_BUILD/tests/conformance/verbs"

@@ -156,6 +156,7 @@ static int verbs_event_fd(struct tp_conn *conn)
 const struct tp_ops tp_verbs_ops = {
 	.name = "verbs",
 	.silent_refusal = true,
+	.proves_keys = true,
 	.open = verbs_open,
 	.close = verbs_close,
 	.reg = verbs_reg,

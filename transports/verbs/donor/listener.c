@@ -75,9 +75,16 @@ static int new_session(struct verbs_listener *listener, struct rdma_cm_id *id)
  * Whether a data connection is that session's.  Under the listener's lock.  A request with a MAC
  * that was right is used up, whatever comes of it.
  */
-static bool is_for(struct verbs_session *session, const struct verbs_private *wants)
+static bool is_for(struct verbs_session *session, struct rdma_cm_id *id,
+	const struct verbs_private *wants)
 {
+	struct verbs_ends here, there;
+
 	if (!session->has_token)
+		return false;
+	verbs_ends_of(session->control, true, &here);
+	verbs_ends_of(id, true, &there);
+	if (memcmp(here.borrower, there.borrower, sizeof(here.borrower)) != 0)
 		return false;
 	if (!session->keys)
 		return wants->purpose == VERBS_DATA &&
@@ -98,7 +105,7 @@ static int hand_over(struct verbs_listener *listener, struct rdma_cm_id *id,
 
 	pthread_mutex_lock(&listener->lock);
 	struct verbs_session *session = listener->sessions;
-	while (session && !is_for(session, wants))
+	while (session && !is_for(session, id, wants))
 		session = session->next;
 	if (session) {
 		session->has_token = false;

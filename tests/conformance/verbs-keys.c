@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The verbs transport with keys, against a donor in this process: the suite that all transports
+ * pass, each connection proving a key; who is let in and who is not; and what somebody can do who
+ * hears all that travels.  Needs RDMA_IP, as verbs.c does.  Without WEFT_SUITE it runs its own
+ * cases alone.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <rdma/rdma_cma.h>
+
+#include "fabric/base/util.h"
+#include "fabric/key/store.h"
+#include "tests/conformance/verbs-peer.h"
+#include "transports/verbs/donor/listener.h"
+#include "transports/verbs/proof.h"
+#include "transports/verbs/verbs.h"
+
+#define SECRET "00112233445566778899aabbccddeeff"
+#define OTHER "ffeeddccbbaa99887766554433221100"
+
+static const char *rdma_ip;
+static struct weft_key key, wrong, nobodys, expired;
+static struct verbs_listener_config listener;
+
+/* ---- what travels is overheard ---- */
+
+static struct {
+	bool listens;
+	char port[8];
+	struct verbs_msg grant;
+	uint8_t request[VERBS_PROVED_BYTES]; /* of the data connection */
+	unsigned nr_requests;
+} ear;
+
+/* 0, or -errno of the rejection. */
+static int knock(const void *private_data, size_t len)
+{
+	struct rdma_addrinfo hints = {.ai_port_space = RDMA_PS_TCP}, *info;
+	struct ibv_qp_init_attr attr = {
+		.qp_type = IBV_QPT_RC,
+		.cap = {.max_send_wr = 1, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1},
+	};
+	struct rdma_conn_param param = {
+		.private_data = private_data,
+		.private_data_len = (uint8_t)len,
+		.initiator_depth = 1,
+		.retry_count = 6,
+		.rnr_retry_count = 6,
+	};
+	struct rdma_cm_id *id;
+	bool listened = ear.listens;
+
+	ear.listens = false; /* to itself */
+	assert_int_equal(rdma_getaddrinfo(rdma_ip, ear.port, &hints, &info), 0);
+	assert_int_equal(rdma_create_ep(&id, info, NULL, &attr), 0);
+	rdma_freeaddrinfo(info);
+	int r = rdma_connect(id, &param) == 0 ? 0 : -errno;
+	rdma_destroy_ep(id);
+	ear.listens = listened;
+	return r;
+}
+
+static void knock_with_a_mac(const struct verbs_private *wants)
+{
+	uint8_t buf[VERBS_PROVED_BYTES];
+
+	verbs_pack_proved(wants, buf);
+	assert_int_equal(knock(buf, sizeof(buf)), -ECONNREFUSED);
+}
+
+/* While the grant waits for its data connection, by somebody who knows all but the key. */
+static void try_without_the_key(void)
+{
+	uint8_t plain[VERBS_PRIVATE_BYTES];
+	struct verbs_private wants;
+
+	verbs_pack_private(VERBS_DATA, ear.grant.grant.token, plain);
+	assert_int_equal(knock(plain, sizeof(plain)), -ECONNREFUSED);
+	assert_int_equal(verbs_unpack_private(ear.request, sizeof(ear.request), &wants), 0);
+	assert_int_equal(wants.purpose, VERBS_PROVED);
+	struct verbs_private changed = wants;
+	changed.counter++;
+	knock_with_a_mac(&changed);
+	changed = wants;
+	changed.session++;
+	knock_with_a_mac(&changed);
+	changed = wants;
+	changed.mac[0] ^= 1;
+	knock_with_a_mac(&changed);
+	/* A MAC of his own, under what he knows. */
+	struct weft_proof keys = {0};
+	assert_int_equal(verbs_proof_request(&keys, ear.grant.grant.token, &changed), 0);
+	knock_with_a_mac(&changed);
+}
+
+int __real_rdma_connect(struct rdma_cm_id *id, struct rdma_conn_param *param);
+int __wrap_rdma_connect(struct rdma_cm_id *id, struct rdma_conn_param *param);
+
+int __wrap_rdma_connect(struct rdma_cm_id *id, struct rdma_conn_param *param)
+{
+	if (ear.listens && param->private_data_len == VERBS_PROVED_BYTES) {
+		ear.nr_requests++;
+		memcpy(ear.request, param->private_data, sizeof(ear.request));
+		try_without_the_key();
+	}
+	return __real_rdma_connect(id, param);
+}
+
+int __real_verbs_unpack(const uint8_t *buf, size_t len, struct verbs_msg *ret);
+int __wrap_verbs_unpack(const uint8_t *buf, size_t len, struct verbs_msg *ret);
+
+int __wrap_verbs_unpack(const uint8_t *buf, size_t len, struct verbs_msg *ret)
+{
+	int r = __real_verbs_unpack(buf, len, ret);
+
+	if (r == 0 && ear.listens && ret->type == VERBS_GRANT)
+		ear.grant = *ret;
+	return r;
+}
+
+/* ---- cases ---- */
+
+static void key_of_both_opens_all_that_it_did_without(void **state)
+{
+	struct conf *conf = *state;
+	struct tp_conn *conn = conf_connect(conf, &conf->target);
+
+	conf_fill(conf->buf, 0, 65536, 1);
+	assert_int_equal(conf_do(conf, conn, TP_WRITE, 0, 0, 65536, conf->buf), 0);
+	memset(conf->buf, 0, 65536);
+	assert_int_equal(conf_do(conf, conn, TP_READ, 0, 0, 65536, conf->buf), 0);
+	conf_check(conf->buf, 0, 65536, 1);
+	/* By the donor, over the control connection. */
+	for (unsigned i = 0; i < 20; i++)
+		assert_int_equal(conf_do(conf, conn, TP_ZERO, 0, 0, 1 << 20, NULL), 0);
+	assert_int_equal(conf_do(conf, conn, TP_READ, 0, 0, 65536, conf->buf), 0);
+	for (unsigned i = 0; i < 65536; i++)
+		assert_int_equal(conf->buf[i], 0);
+	assert_int_equal(conf_do(conf, conn, TP_FLUSH, 0, 0, 0, NULL), 0);
+	conf_end(conn);
+}
+
+/* What one with such a key is told, but for the key's name. */
+static void refused_text(struct conf *conf, const struct weft_key *with, char *ret)
+{
+	struct tp_target target = conf->target;
+	struct weft_error why;
+
+	target.key = with;
+	assert_int_equal(conf_refused(conf, &target, &why), -EACCES);
+	print_message("%s\n", why.message);
+	const char *name = strstr(why.message, with->identity);
+	assert_non_null(name);
+	sprintf(ret, "%.*s%s", (int)(name - why.message), why.message,
+		name + strlen(with->identity));
+}
+
+static void key_that_is_unknown_expired_or_wrong_is_refused_alike(void **state)
+{
+	char texts[3][sizeof(((struct weft_error *)0)->message)];
+
+	refused_text(*state, &wrong, texts[0]);
+	refused_text(*state, &nobodys, texts[1]);
+	refused_text(*state, &expired, texts[2]);
+	assert_string_equal(texts[0], texts[1]);
+	assert_string_equal(texts[0], texts[2]);
+}
+
+static void key_that_is_missing_is_asked_for(void **state)
+{
+	struct conf *conf = *state;
+	struct tp_target target = conf->target;
+	struct weft_error why;
+
+	target.key = NULL;
+	assert_int_equal(conf_refused(conf, &target, &why), -EACCES);
+	assert_non_null(strstr(why.message, "wants a key"));
+	/* And nothing of it is in the way of who has one. */
+	conf_end(conf_connect(conf, &conf->target));
+}
+
+static void key_is_not_needed_where_everybody_may_come(void **state)
+{
+	struct conf *conf = *state;
+	struct tp_target target = conf->target;
+
+	target.key = NULL;
+	conf_end(conf_connect(conf, &target));
+	conf_end(conf_connect(conf, &conf->target));
+	/* It has to be right all the same: nobody goes on without what he asked for. */
+	target.key = &wrong;
+	assert_int_equal(conf_refused(conf, &target, NULL), -EACCES);
+}
+
+static void key_has_to_be_proved_by_the_donor_too(void **state)
+{
+	struct conf *conf = *state;
+	struct weft_error why;
+
+	assert_int_equal(conf_refused(conf, &conf->target, &why), -EACCES);
+	assert_non_null(strstr(why.message, "has no keys"));
+}
+
+static void key_makes_a_token_that_is_overheard_worthless(void **state)
+{
+	struct conf *conf = *state;
+
+	snprintf(ear.port, sizeof(ear.port), "%s", conf->target.port);
+	ear.nr_requests = 0;
+	ear.listens = true;
+	struct tp_conn *conn = conf_connect(conf, &conf->target);
+	ear.listens = false;
+	assert_int_equal(ear.nr_requests, 1);
+	assert_int_equal(ear.grant.type, VERBS_GRANT);
+	/* Again, bit for bit, and with the token: the session has what it asked for. */
+	assert_int_equal(knock(ear.request, sizeof(ear.request)), -ECONNREFUSED);
+	uint8_t plain[VERBS_PRIVATE_BYTES];
+	verbs_pack_private(VERBS_DATA, ear.grant.grant.token, plain);
+	assert_int_equal(knock(plain, sizeof(plain)), -ECONNREFUSED);
+	assert_int_equal(conf_do(conf, conn, TP_WRITE, 0, 0, 4096, conf->buf), 0);
+	conf_end(conn);
+	assert_int_equal(knock(ear.request, sizeof(ear.request)), -ECONNREFUSED);
+}
+
+/* ---- fixtures ---- */
+
+static void start(struct conf *conf)
+{
+	verbs_peer_start(conf, rdma_ip, CONF_REGION_BYTES, &listener);
+	conf->target.key = &key;
+}
+
+static void put(int dir, const char *name, const char *text)
+{
+	int fd = openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	if (fd < 0 || weft_write_all(fd, text, strlen(text)) < 0 || close(fd) < 0)
+		abort();
+}
+
+static struct weft_keys *make_keys(void)
+{
+	char path[] = "/tmp/weft-verbs-keys-XXXXXX";
+	struct weft_error err;
+	struct weft_keys *keys;
+
+	int dir = mkdtemp(path) ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (dir < 0)
+		abort();
+	put(dir, "keys.psk", "box:" SECRET "\nold:" SECRET "\n");
+	put(dir, "grants.json",
+		"{\"version\": 1, \"keys\": {\"box\": {\"rdma_plaintext\": true}, "
+		"\"old\": {\"rdma_plaintext\": true, \"expires\": \"2020-01-01\"}}}");
+	int r = weft_keys_open(path, &keys, &err);
+	if (r < 0) {
+		fprintf(stderr, "%s\n", err.message);
+		abort();
+	}
+	unlinkat(dir, "keys.psk", 0);
+	unlinkat(dir, "grants.json", 0);
+	rmdir(path);
+	close(dir);
+	return keys;
+}
+
+static struct weft_key parse(const char *line)
+{
+	struct weft_key ret;
+
+	if (weft_key_parse(line, strlen(line), &ret, NULL) < 0)
+		abort();
+	return ret;
+}
+
+int main(void)
+{
+	static const struct conf_fixture fixture = {.name = "verbs-keys",
+		.start = start,
+		.stop = verbs_peer_stop,
+		.epoch = true,
+		.sessions = true,
+		.no_stock = true};
+	const struct CMUnitTest own[] = {
+		conf_case(key_of_both_opens_all_that_it_did_without),
+		conf_case(key_that_is_unknown_expired_or_wrong_is_refused_alike),
+		conf_case(key_that_is_missing_is_asked_for),
+		conf_case(key_makes_a_token_that_is_overheard_worthless),
+	};
+	const struct CMUnitTest insecure[] = {
+		conf_case(key_is_not_needed_where_everybody_may_come),
+	};
+	const struct CMUnitTest without[] = {
+		conf_case(key_has_to_be_proved_by_the_donor_too),
+	};
+	struct tp *keep;
+	int r;
+
+	rdma_ip = verbs_peer_ip(&keep);
+	if (!rdma_ip)
+		return 77;
+	key = parse("box:" SECRET);
+	wrong = parse("box:" OTHER);
+	nobodys = parse("nobody:" SECRET);
+	expired = parse("old:" SECRET);
+	struct weft_keys *keys = make_keys();
+	listener.keys = keys;
+	r = getenv("WEFT_SUITE") ? conf_run(&fixture, own, WEFT_ARRAY_LEN(own))
+				 : conf_run_own(&fixture, own, WEFT_ARRAY_LEN(own));
+	listener.allow_insecure = true;
+	r |= conf_run_own(&fixture, insecure, WEFT_ARRAY_LEN(insecure));
+	listener.allow_insecure = false;
+	listener.keys = NULL;
+	r |= conf_run_own(&fixture, without, WEFT_ARRAY_LEN(without));
+	weft_keys_close(keys);
+	tp_close(keep);
+	return r;
+}
