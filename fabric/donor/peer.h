@@ -23,6 +23,7 @@ struct weft_peer {
 	/* and which of the secrets that there were under it (rights.h); 0: the present one */
 	uint64_t life;
 	bool encrypted;        /* nobody on the way can read or change what travels */
+	bool may_be_plaintext; /* … which it need not be, whatever its key is for */
 	bool local;            /* over a Unix socket, or in this process */
 	struct sockaddr_storage address; /* AF_UNSPEC: in this process */
 };

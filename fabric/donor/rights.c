@@ -49,10 +49,11 @@ static int check_key(const struct weft_donor *donor, const struct weft_peer *pee
 	else if (!weft_rights_have_address(&rights, (const struct sockaddr *)&peer->address))
 		r = weft_error_set(err, EACCES, "key '%s' may not be used from %s", rights.name,
 			peer->text);
-	else if (!peer->encrypted && !peer->local && !rights.rdma_plaintext &&
-		!donor->allow_insecure)
+	else if (!peer->encrypted && !peer->local && !peer->may_be_plaintext &&
+		!rights.rdma_plaintext && !donor->allow_insecure)
 		r = weft_error_set(err, EACCES,
-			"what travels over %s is in plaintext, which key '%s' is not for",
+			"what travels over %s is in plaintext, which key '%s' is not for; "
+			"--rdma-plaintext of weft key new, or of weft serve, allows it",
 			peer->transport, rights.name);
 	if (r < 0)
 		weft_rights_fini(&rights);

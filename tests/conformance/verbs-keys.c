@@ -26,8 +26,9 @@
 #define OTHER "ffeeddccbbaa99887766554433221100"
 
 static const char *rdma_ip;
-static struct weft_key key, wrong, nobodys, expired;
+static struct weft_key key, wrong, nobodys, expired, encrypted;
 static struct verbs_listener_config listener;
+static struct weft_donor_config donor;
 
 /* ---- what travels is overheard ---- */
 
@@ -173,6 +174,28 @@ static void key_that_is_unknown_expired_or_wrong_is_refused_alike(void **state)
 	assert_string_equal(texts[0], texts[2]);
 }
 
+/* It is proved; and that the donor can tell why is a proof as well. */
+static void key_that_is_not_for_plaintext_is_told_so(void **state)
+{
+	struct conf *conf = *state;
+	struct tp_target target = conf->target;
+	struct weft_error why;
+
+	target.key = &encrypted;
+	assert_int_equal(conf_refused(conf, &target, &why), -EACCES);
+	print_message("%s\n", why.message);
+	assert_non_null(strstr(why.message, "--rdma-plaintext"));
+}
+
+static void key_is_good_for_plaintext_where_all_are(void **state)
+{
+	struct conf *conf = *state;
+	struct tp_target target = conf->target;
+
+	target.key = &encrypted;
+	conf_end(conf_connect(conf, &target));
+}
+
 static void key_that_is_missing_is_asked_for(void **state)
 {
 	struct conf *conf = *state;
@@ -233,7 +256,7 @@ static void key_makes_a_token_that_is_overheard_worthless(void **state)
 
 static void start(struct conf *conf)
 {
-	verbs_peer_start(conf, rdma_ip, CONF_REGION_BYTES, &listener);
+	verbs_peer_start_donor(conf, rdma_ip, CONF_REGION_BYTES, &listener, donor);
 	conf->target.key = &key;
 }
 
@@ -254,9 +277,9 @@ static struct weft_keys *make_keys(void)
 	int dir = mkdtemp(path) ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	if (dir < 0)
 		abort();
-	put(dir, "keys.psk", "box:" SECRET "\nold:" SECRET "\n");
+	put(dir, "keys.psk", "box:" SECRET "\nold:" SECRET "\ntls:" SECRET "\n");
 	put(dir, "grants.json",
-		"{\"version\": 1, \"keys\": {\"box\": {\"rdma_plaintext\": true}, "
+		"{\"version\": 1, \"keys\": {\"box\": {\"rdma_plaintext\": true}, \"tls\": {}, "
 		"\"old\": {\"rdma_plaintext\": true, \"expires\": \"2020-01-01\"}}}");
 	int r = weft_keys_open(path, &keys, &err);
 	if (r < 0) {
@@ -290,8 +313,12 @@ int main(void)
 	const struct CMUnitTest own[] = {
 		conf_case(key_of_both_opens_all_that_it_did_without),
 		conf_case(key_that_is_unknown_expired_or_wrong_is_refused_alike),
+		conf_case(key_that_is_not_for_plaintext_is_told_so),
 		conf_case(key_that_is_missing_is_asked_for),
 		conf_case(key_makes_a_token_that_is_overheard_worthless),
+	};
+	const struct CMUnitTest plaintext[] = {
+		conf_case(key_is_good_for_plaintext_where_all_are),
 	};
 	const struct CMUnitTest insecure[] = {
 		conf_case(key_is_not_needed_where_everybody_may_come),
@@ -309,14 +336,18 @@ int main(void)
 	wrong = parse("box:" OTHER);
 	nobodys = parse("nobody:" SECRET);
 	expired = parse("old:" SECRET);
+	encrypted = parse("tls:" SECRET);
 	struct weft_keys *keys = make_keys();
-	listener.keys = keys;
+	donor.keys = keys;
 	r = getenv("WEFT_SUITE") ? conf_run(&fixture, own, WEFT_ARRAY_LEN(own))
 				 : conf_run_own(&fixture, own, WEFT_ARRAY_LEN(own));
-	listener.allow_insecure = true;
+	listener.may_be_plaintext = true;
+	r |= conf_run_own(&fixture, plaintext, WEFT_ARRAY_LEN(plaintext));
+	listener.may_be_plaintext = false;
+	donor.allow_insecure = true;
 	r |= conf_run_own(&fixture, insecure, WEFT_ARRAY_LEN(insecure));
-	listener.allow_insecure = false;
-	listener.keys = NULL;
+	donor.allow_insecure = false;
+	donor.keys = NULL;
 	r |= conf_run_own(&fixture, without, WEFT_ARRAY_LEN(without));
 	weft_keys_close(keys);
 	tp_close(keep);

@@ -46,13 +46,21 @@ const char *verbs_peer_ip(struct tp **ret_keep)
 void verbs_peer_start(struct conf *conf, const char *rdma_ip, uint64_t region_bytes,
 	const struct verbs_listener_config *config)
 {
-	const struct weft_donor_config donor = {.lease_ms = CONF_LEASE_MS, .offers = "tcp,rdma"};
+	verbs_peer_start_donor(
+		conf, rdma_ip, region_bytes, config, (struct weft_donor_config){0});
+}
+
+void verbs_peer_start_donor(struct conf *conf, const char *rdma_ip, uint64_t region_bytes,
+	const struct verbs_listener_config *config, struct weft_donor_config donor)
+{
 	const struct weft_memory_spec spec = {.name = "r", .size_bytes = region_bytes};
 	struct sockaddr_in address = {.sin_family = AF_INET};
 	struct peer *peer = test_calloc(1, sizeof(*peer));
 	struct weft_error err = {0};
 
 	assert_int_equal(inet_pton(AF_INET, rdma_ip, &address.sin_addr), 1);
+	donor.lease_ms = CONF_LEASE_MS;
+	snprintf(donor.offers, sizeof(donor.offers), "tcp,rdma");
 	assert_int_equal(weft_donor_new(&donor, &conf->donor), 0);
 	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &conf->region, NULL), 0);
 	assert_int_equal(weft_donor_add(conf->donor, conf->region, NULL), 0);

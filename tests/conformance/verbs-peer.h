@@ -17,6 +17,9 @@ const char *verbs_peer_ip(struct tp **ret_keep);
 /* Fills conf for it.  rdma_ip: of a device here. */
 void verbs_peer_start(struct conf *conf, const char *rdma_ip, uint64_t region_bytes,
 	const struct verbs_listener_config *config);
+/* The same with more of the donor's: its keys, and so on. */
+void verbs_peer_start_donor(struct conf *conf, const char *rdma_ip, uint64_t region_bytes,
+	const struct verbs_listener_config *config, struct weft_donor_config donor);
 void verbs_peer_stop(struct conf *conf);
 
 #endif

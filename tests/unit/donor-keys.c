@@ -274,7 +274,8 @@ static void a_key_is_for_plaintext_only_if_it_says_so(void **state)
 	peer.encrypted = false;
 	peer.transport = "rdma";
 	assert_int_equal(grant_to(&s, &peer, &hello), -EACCES);
-	expect_message("what travels over rdma is in plaintext, which key 'alice' is not for");
+	expect_message("what travels over rdma is in plaintext, which key 'alice' is not for; "
+		       "--rdma-plaintext of weft key new, or of weft serve, allows it");
 	put_grants("\"rdma_plaintext\": true", "");
 	reload();
 	assert_int_equal(grant_to(&s, &peer, &hello), 0);

@@ -108,16 +108,14 @@ static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 	struct verbs_listener *listener = session->listener;
 	const struct weft_hello *hello = &run->msg.hello.hello;
 
-	int r = verbs_run_know(run, err);
-
-	if (r < 0)
-		return r;
+	if (verbs_run_know(run) < 0)
+		return weft_error_set(err, EPROTO, "the attachment's id is not under the seal");
 	if (run->msg.hello.unknown)
 		return weft_error_set(err, EPROTONOSUPPORT,
 			"the borrower needs field %u of its hello understood, which this version "
 			"of weft does not know; upgrade the donor",
 			run->msg.hello.unknown);
-	r = weft_donor_find(listener->donor, &run->peer, run->msg.hello.region,
+	int r = weft_donor_find(listener->donor, &run->peer, run->msg.hello.region,
 		&run->region, &run->msg.hello.hello.tenure, err);
 
 	if (r < 0)

@@ -17,12 +17,9 @@
 #include "fabric/listener.h"
 
 struct verbs_listener;
-struct weft_keys;
 
 struct verbs_listener_config {
-	/* Who may come; NULL: there are no keys, and everybody may.  They outlive it. */
-	struct weft_keys *keys;
-	bool allow_insecure; /* whoever proves nothing may come as well */
+	bool may_be_plaintext; /* each key is good for RDMA, whose payload is in plaintext */
 	/* 0: 1024 with a grant; further ones are refused, unless the donor knows the attachment */
 	unsigned max_sessions;
 	unsigned max_strangers; /* 0: 128; see fabric/donor/strangers.h */

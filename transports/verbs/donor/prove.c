@@ -16,24 +16,29 @@
 #include "transports/verbs/donor/run.h"
 
 /* Some secret, always: 0, or -errno why it is nobody's. */
-static int get_key(struct verbs_run *run, struct weft_key *ret)
+static int get_key(struct verbs_run *run, struct weft_keys *keys, struct weft_key *ret)
 {
-	struct weft_keys *keys = run->session->listener->config.keys;
 	struct weft_key nobodys = {.secret_bytes = WEFT_SECRET_BYTES};
+	struct weft_rights rights;
 
 	weft_random(nobodys.secret, sizeof(nobodys.secret));
-	int r = weft_keys_get(keys, run->identity, ret);
+	/* Before the secret: one that comes between is another life's, and is not let in. */
+	int r = weft_keys_rights(keys, run->identity, &rights);
+	if (r == 0) {
+		run->life = rights.life;
+		weft_rights_fini(&rights);
+		r = weft_keys_get(keys, run->identity, ret);
+	}
 	if (r < 0)
 		*ret = nobodys;
 	return r;
 }
 
 /* 0; a refusal of what this donor cannot do, whoever it is. */
-static int check_start(const struct verbs_run *run, struct weft_error *err)
+static int check_start(const struct verbs_msg *msg, const struct weft_keys *keys,
+	struct weft_error *err)
 {
-	const struct verbs_msg *msg = &run->msg;
-
-	if (!run->session->listener->config.keys)
+	if (!keys)
 		return weft_error_set(err, EACCES,
 			"this donor has no keys, and cannot prove that it has '%s' (`weft key new` "
 			"there makes one)",
@@ -53,17 +58,18 @@ static int check_start(const struct verbs_run *run, struct weft_error *err)
 
 void verbs_run_challenge(struct verbs_run *run)
 {
+	struct weft_keys *keys = weft_donor_keys(run->session->listener->donor);
 	struct verbs_ends ends;
 	struct weft_error err;
 	struct weft_key key;
 
-	if (check_start(run, &err) < 0) {
+	if (check_start(&run->msg, keys, &err) < 0) {
 		verbs_run_refuse(run, VERBS_RUN_LINGER_MS, &err);
 		return;
 	}
 	snprintf(run->identity, sizeof(run->identity), "%s", run->msg.start.identity);
 	verbs_ends_of(run->session->control, true, &ends);
-	int r = get_key(run, &key);
+	int r = get_key(run, keys, &key);
 	weft_debug("%s says that it has key '%s': %s", run->peer.text, run->identity,
 		r < 0 ? strerror(-r) : "there is one");
 	r = verbs_proof_challenge(&run->proof, &key, &ends, &run->out);
@@ -73,19 +79,12 @@ void verbs_run_challenge(struct verbs_run *run)
 		verbs_run_send(run);
 }
 
-int verbs_run_know(struct verbs_run *run, struct weft_error *err)
+int verbs_run_know(struct verbs_run *run)
 {
-	const struct verbs_listener_config *config = &run->session->listener->config;
-
-	if (run->proof.on) {
-		snprintf(run->peer.identity, sizeof(run->peer.identity), "%s", run->identity);
-		return verbs_proof_open(&run->proof, &run->msg) == 0
-			? 0
-			: weft_error_set(err, EPROTO, "the attachment's id is not sealed");
-	}
-	if (!config->keys || config->allow_insecure)
+	if (!run->proof.on)
 		return 0;
-	return weft_error_set(err, EACCES,
-		"this donor wants a key, and this borrower has none for it (`weft key new NAME` at "
-		"the donor makes one)");
+	snprintf(run->peer.identity, sizeof(run->peer.identity), "%s", run->identity);
+	run->peer.life = run->life;
+	run->peer.may_be_plaintext = run->session->listener->config.may_be_plaintext;
+	return verbs_proof_open(&run->proof, &run->msg);
 }

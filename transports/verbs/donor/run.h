@@ -59,6 +59,7 @@ struct verbs_run {
 	uint32_t nr_told; /* of the share's chunks, from the first on */
 	struct verbs_proof proof;
 	char identity[WEFT_IDENTITY_MAX + 1]; /* that the proof would be of; "": of none */
+	uint64_t life; /* … and of which of its secrets */
 	struct verbs_msg msg, out;
 };
 
@@ -84,10 +85,10 @@ void verbs_run_refuse(struct verbs_run *run, uint32_t linger_ms, const struct we
 /* run->msg is a START: a challenge, or a refusal. */
 void verbs_run_challenge(struct verbs_run *run);
 /*
- * run->msg is a HELLO, whose tag, if it needed one, was right: who sent it is known from now on. 0;
- * -EACCES: this donor wants a key; -EPROTO.
+ * run->msg is a HELLO, whose tag, if it needed one, was right: the peer is known from now on, and
+ * the HELLO has its id.  0, or -EPROTO.
  */
-int verbs_run_know(struct verbs_run *run, struct weft_error *err);
+int verbs_run_know(struct verbs_run *run);
 
 /* grant.c */
 
