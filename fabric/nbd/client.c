@@ -19,8 +19,8 @@ enum {
 	RX_ROUNDS = 16, /* receives in one progress, so that other connections get their turn */
 };
 
-int nbd_client_begin(struct nbd_client *c, struct tp_conn *conn, int fd, bool structured,
-	const struct tp_info *info, uint32_t depth)
+int nbd_client_begin(struct nbd_client *c, struct tp_conn *conn, const struct nbd_stream *stream,
+	bool structured, const struct tp_info *info, uint32_t depth)
 {
 	assert(depth > 0 && depth <= NBD_CLIENT_MAX_DEPTH);
 	c->depth = depth;
@@ -33,7 +33,7 @@ int nbd_client_begin(struct nbd_client *c, struct tp_conn *conn, int fd, bool st
 	for (uint32_t i = 0; i < depth; i++)
 		c->slots[i].next_free = (uint16_t)(i + 1);
 	c->conn = conn;
-	c->stream.fd = fd;
+	c->stream = *stream;
 	c->structured = structured;
 	c->rx.need = 4;
 	conn->info = *info;
@@ -43,6 +43,8 @@ int nbd_client_begin(struct nbd_client *c, struct tp_conn *conn, int fd, bool st
 
 void nbd_client_end(struct nbd_client *c)
 {
+	nbd_tls_free(c->stream.tls);
+	c->stream.tls = NULL;
 	free(c->scratch);
 	free(c->tx_row);
 	free(c->tx_headers);
@@ -267,7 +269,7 @@ unsigned nbd_client_progress(struct nbd_client *c, struct tp_op **done, unsigned
 int nbd_client_arm(struct nbd_client *c)
 {
 	c->drained = false;
-	if (c->rx.stopped)
+	if (c->rx.stopped || nbd_stream_pending(&c->stream))
 		return 0;
 	return c->tx_head != c->tx_tail ? POLLIN | POLLOUT : POLLIN;
 }
@@ -279,6 +281,9 @@ bool nbd_client_say_goodbye(struct nbd_client *c)
 
 	nbd_pack_request(request, &disc);
 	/* As good as a goodbye can be: the socket's buffer is empty, or the peer is gone. */
-	return nbd_stream_write(&c->stream, &(struct iovec){request, sizeof(request)}, 1) ==
+	bool left = nbd_stream_write(&c->stream, &(struct iovec){request, sizeof(request)}, 1) ==
 		sizeof(request);
+	if (c->stream.tls)
+		nbd_tls_bye(c->stream.tls);
+	return left;
 }

@@ -90,14 +90,15 @@ struct nbd_client {
 };
 
 /*
- * Takes a non-blocking stream socket in the transmission phase, which stays the transport's to
- * close.  c is zeros but for the stream.  info: what the handshake has learnt; copied to conn.
- * structured: structured replies were agreed on.  depth: operations in flight, 1 to
- * NBD_CLIENT_MAX_DEPTH.  0, or -ENOMEM; then nbd_client_end() has to be called all the same.
+ * Takes a non-blocking stream in the transmission phase: the TLS session becomes c's, the socket
+ * stays the transport's to close.  c is zeros but for stream.fd.  info: what the handshake has
+ * learnt; copied to conn.  structured: structured replies were agreed on.  depth: operations in
+ * flight, 1 to NBD_CLIENT_MAX_DEPTH.  0, or -ENOMEM; then the stream is not taken, and
+ * nbd_client_end() has to be called all the same.
  */
-int nbd_client_begin(struct nbd_client *c, struct tp_conn *conn, int fd, bool structured,
-	const struct tp_info *info, uint32_t depth);
-/* Frees what nbd_client_begin() took.  Nothing is in flight. */
+int nbd_client_begin(struct nbd_client *c, struct tp_conn *conn, const struct nbd_stream *stream,
+	bool structured, const struct tp_info *info, uint32_t depth);
+/* Frees what nbd_client_begin() took.  Nothing is in flight, and the socket is still open. */
 void nbd_client_end(struct nbd_client *c);
 
 /* As tp_ops.post of a connection that is READY: takes all n, and sends what the socket takes. */

@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -104,6 +105,15 @@ void nbd_request_put(struct nbd_request *rq)
 	conn->nr_requests--;
 }
 
+static void close_stream(struct nbd_conn *conn)
+{
+	nbd_tls_free(conn->stream.tls);
+	conn->stream.tls = NULL;
+	if (conn->stream.fd >= 0)
+		close(conn->stream.fd);
+	conn->stream.fd = -1;
+}
+
 void nbd_conn_finish(struct nbd_conn *conn)
 {
 	if (conn->nr_submitted > 0)
@@ -111,8 +121,11 @@ void nbd_conn_finish(struct nbd_conn *conn)
 	if (conn->opened)
 		conn->service->close(conn, conn->clean);
 	/* Only now: whoever said goodbye, and sees the end of the stream, has been let go of. */
-	if (conn->stream.fd >= 0)
-		close(conn->stream.fd);
+	if (conn->says_bye && conn->stream.tls)
+		nbd_tls_bye(conn->stream.tls);
+	close_stream(conn);
+	nbd_tls_credentials_put(conn->credentials);
+	explicit_bzero(&conn->hello, sizeof(conn->hello));
 	free(conn->tx);
 	munmap(conn, sizeof(*conn));
 }
@@ -123,6 +136,7 @@ void nbd_conn_free(struct nbd_conn *conn)
 		return;
 	assert(!conn->freed && !conn->parsing);
 	conn->clean = conn->goodbye && conn->nr_requests == 0;
+	conn->says_bye = !conn->error && !nbd_conn_has_to_send(conn);
 	conn->freed = true;
 	if (conn->current) {
 		nbd_request_put(conn->current);
@@ -135,8 +149,8 @@ void nbd_conn_free(struct nbd_conn *conn)
 		nbd_request_put(rq);
 	}
 	if (conn->nr_submitted > 0) {
-		close(conn->stream.fd);
-		conn->stream.fd = -1;
+		conn->says_bye = false;
+		close_stream(conn);
 	}
 	nbd_conn_finish(conn);
 }
@@ -161,7 +175,28 @@ unsigned nbd_conn_nr_requests(const struct nbd_conn *conn)
 	return conn->nr_requests;
 }
 
+const char *nbd_conn_identity(const struct nbd_conn *conn)
+{
+	return conn->stream.tls ? nbd_tls_identity(conn->stream.tls) : "";
+}
+
+const char *nbd_conn_cipher(const struct nbd_conn *conn)
+{
+	return conn->stream.tls ? nbd_tls_cipher(conn->stream.tls) : NULL;
+}
+
+void nbd_conn_offer_tls(struct nbd_conn *conn, struct nbd_tls_credentials *credentials,
+	const char *required)
+{
+	assert(!conn->credentials && conn->phase == NBD_CLIENT_FLAGS);
+	conn->credentials = nbd_tls_credentials_get(credentials);
+	conn->wants_tls = required;
+}
+
 void nbd_conn_kill(struct nbd_conn *conn, bool drain)
 {
+	/* With TLS the end of what comes would be an attack, were it not ours. */
+	if (drain)
+		atomic_store(&conn->draining, true);
 	shutdown(conn->stream.fd, drain ? SHUT_RD : SHUT_RDWR);
 }

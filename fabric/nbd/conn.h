@@ -2,7 +2,7 @@
 /*
  * Private to fabric/nbd/: a server's connection, and what each of its files has for the others.  A
  * file uses those above it only: conn.c, reply.c and option-reply.c, then pieces.c, send.c,
- * handshake.c and transmission.c, engine.c, serve.c.
+ * starttls.c, handshake.c and transmission.c, engine.c, serve.c.
  *
  * Invariants: bytes rx_start..rx_end of rx were received and not looked at yet.  A request slot is
  * either on the free list, or the one whose payload is awaited (conn->current), or the service's,
@@ -34,6 +34,7 @@ enum nbd_phase {
 	NBD_OPTION,       /* waits for an option's header, and for the last one's reply to leave */
 	NBD_OPTION_DATA,  /* waits for the whole payload of conn->option */
 	NBD_OPTION_SKIP,  /* waits for the end of a payload too long to read */
+	NBD_TLS,          /* waits for STARTTLS's reply to leave, then for TLS's own handshake */
 	NBD_REQUEST,      /* waits for a request's header, a free slot, a buffer from prepare() */
 	NBD_PAYLOAD,      /* waits for the rest of the payload of conn->current */
 	/* waits for the end of a payload that is refused (conn->current has the error) */
@@ -66,6 +67,9 @@ struct nbd_conn {
 	bool structured;
 	bool local; /* a Unix socket */
 	bool freed;
+	bool says_bye; /* when freed: nothing was cut off, and TLS may say that this is the end */
+	_Atomic bool draining; /* nbd_conn_kill(): the end of what comes is ours */
+	uint8_t tls_events;    /* poll(2)'s, that TLS's handshake waits for */
 	bool opened;  /* service->open() succeeded */
 	bool goodbye; /* DISC or ABORT */
 	bool clean;   /* when freed: goodbye, and everything was answered */
@@ -89,6 +93,9 @@ struct nbd_conn {
 	struct nbd_export export; /* its strings are not valid after open() */
 
 	/* Handshake. */
+	struct nbd_tls_credentials *credentials; /* NULL: no TLS */
+	const char *wants_tls;                   /* what a peer without is told; NULL: it may */
+	bool kept_out;                           /* and the service knows */
 	uint8_t *tx; /* replies to options */
 	size_t tx_len, tx_sent, tx_cap;
 	size_t option_start; /* tx_len when this option's replies began */
@@ -192,5 +199,16 @@ int nbd_transmission_step(struct nbd_conn *conn);
 
 /* The greeting.  0, or -ENOMEM. */
 int nbd_handshake_start(struct nbd_conn *conn);
+
+/*
+ * starttls.c; the first two as nbd_handshake_step(): the option STARTTLS (its data is len bytes),
+ * and what follows it until TLS's handshake begins.
+ */
+int nbd_option_starttls(struct nbd_conn *conn, size_t len);
+int nbd_starttls_step(struct nbd_conn *conn);
+/* TLS's handshake, as far as it goes.  1: it went on; -EAGAIN; or another -errno: broken. */
+int nbd_starttls_handshake(struct nbd_conn *conn);
+/* An option that may not be asked for without TLS, which has been read: as nbd_handshake_step(). */
+int nbd_starttls_wanted(struct nbd_conn *conn);
 
 #endif

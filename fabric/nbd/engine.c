@@ -61,6 +61,16 @@ static bool between_messages(const struct nbd_conn *conn)
 			conn->phase == NBD_CLIENT_FLAGS);
 }
 
+/* As nbd_conn_receive(), where no message of NBD may come. */
+static int receive_nothing(struct nbd_conn *conn)
+{
+	if (conn->error)
+		return conn->error;
+	if (conn->phase == NBD_TLS)
+		return nbd_starttls_handshake(conn);
+	return conn->phase == NBD_CLOSING ? 0 : -EAGAIN;
+}
+
 int nbd_conn_receive(struct nbd_conn *conn, bool wait)
 {
 	struct iovec iov[2];
@@ -70,7 +80,7 @@ int nbd_conn_receive(struct nbd_conn *conn, bool wait)
 	ssize_t got;
 
 	if (!may_receive(conn))
-		return conn->error ? conn->error : conn->phase == NBD_CLOSING ? 0 : -EAGAIN;
+		return receive_nothing(conn);
 	if (conn->rx_start > 0) {
 		memmove(conn->rx, nbd_rx(conn), nbd_rx_len(conn));
 		conn->rx_end -= conn->rx_start;
@@ -107,7 +117,9 @@ int nbd_conn_receive(struct nbd_conn *conn, bool wait)
 	if (got < 0) {
 		if (got == -EAGAIN || got == -EINTR)
 			return -EAGAIN;
-		return conn->error = (int)got;
+		if (got != -ECONNRESET || !atomic_load(&conn->draining))
+			return conn->error = (int)got;
+		got = 0;
 	}
 	if (got == 0) {
 		if (!between_messages(conn))

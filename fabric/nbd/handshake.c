@@ -398,15 +398,6 @@ static int option_structured_reply(struct nbd_conn *conn, struct cursor *c)
 	return nbd_option_reply(conn, NBD_REP_ACK, NULL);
 }
 
-/*
- * The place for TLS.  When it comes: whatever was received behind this option in clear text is to
- * be thrown away, and the negotiated state (structured, contexts, hello) forgotten.
- */
-static int option_starttls(struct nbd_conn *conn, struct cursor *c)
-{
-	return nbd_option_error(conn, NBD_REP_ERR_UNSUP, "this server has no TLS");
-}
-
 static int option_abort(struct nbd_conn *conn, struct cursor *c)
 {
 	conn->goodbye = true;
@@ -421,6 +412,9 @@ static int handle_option(struct nbd_conn *conn)
 	conn->rx_start += conn->option.len;
 	conn->phase = NBD_OPTION;
 	weft_debug("option %" PRIu32 ", %" PRIu32 " bytes", conn->option.option, conn->option.len);
+	if (conn->wants_tls && !conn->stream.tls && conn->option.option != NBD_OPT_STARTTLS &&
+		conn->option.option != NBD_OPT_ABORT)
+		return nbd_starttls_wanted(conn);
 	switch (conn->option.option) {
 	case NBD_OPT_EXPORT_NAME:
 		return option_export_name(conn, &c);
@@ -429,7 +423,7 @@ static int handle_option(struct nbd_conn *conn)
 	case NBD_OPT_LIST:
 		return option_list(conn, &c);
 	case NBD_OPT_STARTTLS:
-		return option_starttls(conn, &c);
+		return nbd_option_starttls(conn, c.left);
 	case NBD_OPT_INFO:
 	case NBD_OPT_GO:
 		return option_info(conn, &c);
@@ -525,6 +519,8 @@ int nbd_handshake_step(struct nbd_conn *conn)
 		return step_option(conn);
 	case NBD_OPTION_SKIP:
 		return step_skip(conn);
+	case NBD_TLS:
+		return nbd_starttls_step(conn);
 	case NBD_OPTION_DATA:
 		if (nbd_rx_len(conn) < conn->option.len)
 			return 0;

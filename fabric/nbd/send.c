@@ -108,6 +108,8 @@ int nbd_conn_wait(struct nbd_conn *conn, int events, uint64_t deadline_ns)
 	int timeout_ms = -1;
 	int r;
 
+	if ((events & POLLIN) && nbd_stream_pending(&conn->stream))
+		return 1;
 	if (deadline_ns) {
 		const uint64_t now = weft_now_ns();
 

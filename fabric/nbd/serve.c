@@ -79,7 +79,7 @@ int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms)
 				step = conn->nr_options;
 				deadline_ns = weft_min(weft_now_ns() + step_ns, end_ns);
 			}
-			r = nbd_conn_wait(conn, nbd_conn_events(conn),
+			r = nbd_conn_wait(conn, nbd_conn_events(conn) | conn->tls_events,
 				conn->opened ? 0 : deadline_ns);
 			if (r <= 0)
 				return r < 0 ? r : -ETIMEDOUT;

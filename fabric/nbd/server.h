@@ -26,6 +26,7 @@
 #include "fabric/nbd/proto.h"
 
 struct nbd_conn;
+struct nbd_tls_credentials;
 
 enum {
 	/* in flight per connection; then no more are received (nbd.ko has 128 tags) */
@@ -102,6 +103,12 @@ struct nbd_service {
 	 * NULL: the service knows nothing of attachments. */
 	int (*welcome)(struct nbd_conn *conn, const char *name, const struct weft_hello *hello,
 		struct weft_welcome *ret);
+	/* The TLS handshake is done, the peer is nbd_conn_identity(): what it said before it is
+	 * forgotten.  NULL: not wanted. */
+	void (*secured)(struct nbd_conn *conn);
+	/* The peer is kept out, at most once: it failed in the TLS handshake, or asks without TLS
+	 * for what needs it.  NULL: not wanted. */
+	void (*kept_out)(struct nbd_conn *conn, const struct weft_error *why);
 	/* The export's tenure (fabric/donor/donor.h); 0: it has none.  NULL: none has. */
 	uint64_t (*tenure)(struct nbd_conn *conn, const char *name);
 
@@ -155,6 +162,13 @@ int nbd_conn_new_greeted(int fd, const struct nbd_service *service, void *user,
 int nbd_conn_new_open(int fd, const struct nbd_service *service, void *user,
 	const struct nbd_export *export, struct nbd_conn **ret);
 /*
+ * The peer may start TLS with these credentials, of which the connection keeps a reference; before
+ * it has received anything.  required, static: it has to, and this is what it is told if it asks
+ * for anything else; NULL: it need not.
+ */
+void nbd_conn_offer_tls(struct nbd_conn *conn, struct nbd_tls_credentials *credentials,
+	const char *required);
+/*
  * Ends it: closes the socket; requests that the service still holds complete into nothing, and the
  * memory goes with the last one.  Takes NULL.
  */
@@ -162,6 +176,10 @@ void nbd_conn_free(struct nbd_conn *conn);
 
 void *nbd_conn_user(const struct nbd_conn *conn);
 int nbd_conn_fd(const struct nbd_conn *conn);
+/* Who the peer has proved to be with TLS; "": it has not. */
+const char *nbd_conn_identity(const struct nbd_conn *conn);
+/* "TLS1.3 AES-128-GCM", for people; NULL: bytes are as they are. */
+const char *nbd_conn_cipher(const struct nbd_conn *conn);
 /* True once GO or EXPORT_NAME succeeded. */
 bool nbd_conn_in_transmission(const struct nbd_conn *conn);
 /* Requests parsed and not yet answered. */
@@ -184,7 +202,7 @@ int nbd_conn_receive(struct nbd_conn *conn, bool wait);
 int nbd_conn_send(struct nbd_conn *conn);
 /*
  * The poll(2) events that it waits for now: POLLIN while it may receive, POLLOUT while replies are
- * queued.
+ * queued.  Not of one with TLS, which nbd_conn_serve() drives.
  */
 int nbd_conn_events(const struct nbd_conn *conn);
 /* prepare() may succeed again.  Parses what had been received already. */
@@ -192,8 +210,8 @@ int nbd_conn_resume(struct nbd_conn *conn);
 
 /*
  * Serves until the end, blocking; does not free.  0: clean, or -errno.  handshake_ms: time for each
- * step of the handshake (an option, and taking in its answer); all of it has NBD_HANDSHAKE_STEPS
- * times that until GO.
+ * step of the handshake (an option, and taking in its answer; all of TLS's); the whole has
+ * NBD_HANDSHAKE_STEPS times that until GO.
  */
 int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms);
 

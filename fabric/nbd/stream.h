@@ -36,13 +36,18 @@ static inline int nbd_stream_start_tls(struct nbd_stream *stream,
 static inline ssize_t nbd_stream_read(const struct nbd_stream *stream, struct iovec *iov,
 	unsigned nr, bool wait)
 {
-	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = nr };
-	ssize_t n;
-
 	if (__builtin_expect(stream->tls != NULL, 0))
 		return nbd_tls_read(stream->tls, iov, nr, wait);
-	n = recvmsg(stream->fd, &msg, wait ? 0 : MSG_DONTWAIT);
 
+	const int flags = wait ? 0 : MSG_DONTWAIT;
+	ssize_t n;
+
+	if (nr == 1) {
+		n = recv(stream->fd, iov->iov_base, iov->iov_len, flags);
+	} else {
+		struct msghdr msg = { .msg_iov = iov, .msg_iovlen = nr };
+		n = recvmsg(stream->fd, &msg, flags);
+	}
 	return n < 0 ? -errno : n;
 }
 
@@ -53,12 +58,11 @@ static inline ssize_t nbd_stream_read(const struct nbd_stream *stream, struct io
 static inline ssize_t nbd_stream_write(const struct nbd_stream *stream, struct iovec *iov,
 	unsigned nr)
 {
-	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = nr };
-	ssize_t n;
-
 	if (__builtin_expect(stream->tls != NULL, 0))
 		return nbd_tls_write(stream->tls, iov, nr);
-	n = sendmsg(stream->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = nr };
+	ssize_t n = sendmsg(stream->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 	return n < 0 ? -errno : n;
 }

@@ -31,6 +31,7 @@ struct nbd_tls {
 	int fd;
 	bool shaken; /* the handshake is done, what it left to send perhaps not */
 	bool wait;   /* the next bytes may be waited for */
+	bool ended;  /* the socket's bytes ended, which GnuTLS is not told: it may send still */
 	int broken;  /* -errno of what ended the session; it lasts */
 	int socket_error;
 	size_t encrypted;          /* plain bytes, all of whose records stand in tx */
@@ -94,9 +95,9 @@ static ssize_t pull(gnutls_transport_ptr_t ptr, void *buf, size_t len)
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			t->socket_error = -errno;
 		if (n <= 0) {
-			if (n < 0)
-				gnutls_transport_set_errno(t->session, errno);
-			return n;
+			t->ended = n == 0;
+			gnutls_transport_set_errno(t->session, n == 0 ? EAGAIN : errno);
+			return -1;
 		}
 		t->rx_start = 0;
 		t->rx_end = (size_t)n;
@@ -132,8 +133,6 @@ static bool alert_is_of_keys(gnutls_alert_description_t alert)
 static int to_errno(const struct nbd_tls *t, int r)
 {
 	switch (r) {
-	case GNUTLS_E_PREMATURE_TERMINATION:
-		return -ECONNRESET;
 	case GNUTLS_E_PULL_ERROR:
 	case GNUTLS_E_PUSH_ERROR:
 		return t->socket_error ? t->socket_error : -EIO;
@@ -187,9 +186,6 @@ static int explain(struct nbd_tls *t, int r, struct weft_error *err)
 			"the client's key for the identity %s is not the one here", t->peer.asked);
 	if (c->server && (r == GNUTLS_E_CERTIFICATE_REQUIRED || r == GNUTLS_E_NO_CERTIFICATE_FOUND))
 		return weft_error_set(err, EKEYREJECTED, "the client showed no certificate");
-	if (error == -ECONNRESET)
-		return weft_error_set(err, ECONNRESET, "the %s hung up in the TLS handshake",
-			c->server ? "client" : "server");
 	return weft_error_set(err, -error, "TLS handshake: %s",
 		error == -EPROTO || error == -EBADMSG ? gnutls_strerror(r) : strerror(-error));
 }
@@ -310,6 +306,10 @@ int nbd_tls_handshake(struct nbd_tls *t, int *ret_events, struct weft_error *err
 			r = learn(t, err);
 			if (r < 0)
 				return refuse(t, r);
+		} else if (r == GNUTLS_E_AGAIN && t->ended) {
+			return weft_error_set(err, -break_with(t, -ECONNRESET),
+				"the %s hung up in the TLS handshake",
+				t->credentials->server ? "client" : "server");
 		} else if (r == GNUTLS_E_AGAIN) {
 			/* Its own bytes had no room, and now they may have. */
 			if (gnutls_record_get_direction(t->session) == 0)
@@ -358,11 +358,11 @@ static ssize_t read_record(struct nbd_tls *t, void *buf, size_t len)
 
 	do
 		r = gnutls_record_recv(t->session, buf, len);
-	while (r == GNUTLS_E_AGAIN && t->wait && !t->socket_error);
+	while (r == GNUTLS_E_AGAIN && t->wait && !t->ended);
 	if (r >= 0)
 		return r;
 	if (r == GNUTLS_E_AGAIN)
-		return -EAGAIN;
+		return t->ended ? -ECONNRESET : -EAGAIN;
 	if (r == GNUTLS_E_INTERRUPTED)
 		return -EINTR;
 	return break_with(t, to_errno(t, (int)r));

@@ -46,7 +46,8 @@ void client_pair_open(struct client_pair *pair, bool structured)
 	r = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds);
 	assert(r == 0);
 	pair->fd = fds[1];
-	r = nbd_client_begin(&c->client, &c->conn, fds[0], structured, &info, PAIR_DEPTH);
+	r = nbd_client_begin(&c->client, &c->conn, &(struct nbd_stream){.fd = fds[0]}, structured,
+		&info, PAIR_DEPTH);
 	assert(r == 0);
 	c->conn.tp = pair->tp;
 	c->conn.state = TP_READY;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "fabric/base/util.h"
+#include "fabric/nbd/stream.h"
 
 enum { BOUND_MS = 30000 };
 
@@ -27,6 +28,8 @@ void nbd_raw_pair(struct nbd_raw *raw, const struct nbd_service *service, void *
 void nbd_raw_close(struct nbd_raw *raw)
 {
 	nbd_conn_free(raw->server);
+	nbd_tls_free(raw->tls);
+	raw->tls = NULL;
 	if (raw->fd >= 0)
 		close(raw->fd);
 	raw->server = NULL;
@@ -69,9 +72,11 @@ int nbd_raw_send(struct nbd_raw *raw, const void *data, size_t n)
 
 	while (n > 0) {
 		size_t part = raw->step ? weft_min(raw->step, n) : n;
-		ssize_t put = send(raw->fd, p, part, MSG_NOSIGNAL | MSG_DONTWAIT);
+		const struct nbd_stream stream = { .fd = raw->fd, .tls = raw->tls };
+		struct iovec iov = { (void *)p, part };
+		ssize_t put = nbd_stream_write(&stream, &iov, 1);
 
-		if (put < 0 && errno != EAGAIN)
+		if (put < 0 && put != -EAGAIN)
 			return -ECONNRESET;
 		if (put < 0 && !let_run(raw, POLLOUT))
 			return -ETIMEDOUT;
@@ -90,9 +95,11 @@ int nbd_raw_recv(struct nbd_raw *raw, void *data, size_t n)
 	uint8_t *p = data;
 
 	while (n > 0) {
-		ssize_t got = recv(raw->fd, p, n, MSG_DONTWAIT);
+		const struct nbd_stream stream = { .fd = raw->fd, .tls = raw->tls };
+		struct iovec iov = { p, n };
+		ssize_t got = nbd_stream_read(&stream, &iov, 1, false);
 
-		if (got == 0 || (got < 0 && errno != EAGAIN))
+		if (got == 0 || (got < 0 && got != -EAGAIN))
 			return -ECONNRESET;
 		if (got < 0 && !let_run(raw, POLLIN))
 			return -ETIMEDOUT;
@@ -109,6 +116,21 @@ bool nbd_raw_ended(struct nbd_raw *raw)
 	uint8_t byte;
 
 	return nbd_raw_recv(raw, &byte, 1) == -ECONNRESET;
+}
+
+int nbd_raw_starttls(struct nbd_raw *raw, struct nbd_tls_credentials *credentials)
+{
+	int events = 0;
+	int r = nbd_raw_option(raw, NBD_OPT_STARTTLS, NULL, 0);
+
+	if (r == 0 && nbd_raw_final(raw, NBD_OPT_STARTTLS) != NBD_REP_ACK)
+		r = -EPROTO;
+	if (r == 0)
+		r = nbd_tls_new(raw->fd, credentials, &raw->tls);
+	while (r == 0 && (r = nbd_tls_handshake(raw->tls, &events, NULL)) == -EAGAIN)
+		r = let_run(raw, (short)events) ? 0 : -ETIMEDOUT;
+	nbd_raw_pump(raw);
+	return r;
 }
 
 int nbd_raw_hello(struct nbd_raw *raw, uint32_t flags)

@@ -10,6 +10,7 @@
 
 struct nbd_raw {
 	int fd;
+	struct nbd_tls *tls;     /* started by the test, ended by nbd_raw_close(); NULL: none */
 	struct nbd_conn *server; /* NULL: somebody else serves the other end */
 	int server_result;       /* what nbd_conn_receive() or _send() ended with; 1: goes on */
 	size_t step;             /* bytes per write(2); 0: all at once */
@@ -22,6 +23,9 @@ void nbd_raw_pair(struct nbd_raw *raw, const struct nbd_service *service, void *
 void nbd_raw_close(struct nbd_raw *raw);
 /* Lets the server receive and send until it waits for us. */
 void nbd_raw_pump(struct nbd_raw *raw);
+
+/* STARTTLS, and TLS's handshake with these credentials.  0, or -errno. */
+int nbd_raw_starttls(struct nbd_raw *raw, struct nbd_tls_credentials *credentials);
 
 /* 0, or -errno: -ECONNRESET when the server hung up, -ETIMEDOUT after 30 s. */
 int nbd_raw_send(struct nbd_raw *raw, const void *data, size_t n);

@@ -132,7 +132,7 @@ static void pipelined_abort_ends_the_connection(void **state)
 
 	nbd_raw_option(&f->raw, NBD_OPT_STARTTLS, NULL, 0);
 	nbd_raw_option(&f->raw, NBD_OPT_ABORT, NULL, 0);
-	assert_int_equal(nbd_raw_final(&f->raw, NBD_OPT_STARTTLS), NBD_REP_ERR_UNSUP);
+	assert_int_equal(nbd_raw_final(&f->raw, NBD_OPT_STARTTLS), NBD_REP_ERR_POLICY);
 	assert_int_equal(nbd_raw_final(&f->raw, NBD_OPT_ABORT), NBD_REP_ACK);
 	assert_true(nbd_raw_ended(&f->raw));
 	assert_int_equal(f->raw.server_result, 0);
@@ -269,7 +269,7 @@ static void options_without_place_are_unsupported(void **state)
 {
 	struct fixture *f = ready(state);
 
-	assert_int_equal(ask(f, NBD_OPT_STARTTLS, NULL, 0), NBD_REP_ERR_UNSUP);
+	assert_int_equal(ask(f, NBD_OPT_STARTTLS, NULL, 0), NBD_REP_ERR_POLICY);
 	assert_int_equal(ask(f, 4, NULL, 0), NBD_REP_ERR_UNSUP);
 	assert_int_equal(ask(f, 11, NULL, 0), NBD_REP_ERR_UNSUP);
 	assert_int_equal(ask(f, 0xdeadbeef, data, 1000), NBD_REP_ERR_UNSUP);
@@ -318,7 +318,7 @@ static void pipelined_options_are_answered_one_by_one(void **state)
 		assert_int_equal(nbd_raw_option(&f->raw, NBD_OPT_STARTTLS, NULL, 0), 0);
 	nbd_raw_option(&f->raw, NBD_OPT_GO, data, nbd_raw_info_data(data, "a", NULL, 0));
 	for (int i = 0; i < 100; i++)
-		assert_int_equal(nbd_raw_final(&f->raw, NBD_OPT_STARTTLS), NBD_REP_ERR_UNSUP);
+		assert_int_equal(nbd_raw_final(&f->raw, NBD_OPT_STARTTLS), NBD_REP_ERR_POLICY);
 	assert_int_equal(nbd_raw_final(&f->raw, NBD_OPT_GO), NBD_REP_ACK);
 }
 

@@ -140,8 +140,9 @@ static void take_handshake(struct nbd_tp_conn *c)
 		tp_conn_fail(&c->conn, hs->error.code, "%s", hs->error.message);
 		return;
 	}
-	if (nbd_client_begin(&c->client, &c->conn, hs->fd, hs->structured, &hs->info, nbd->depth) <
-		0) {
+	const struct nbd_stream stream = {.fd = hs->fd};
+	if (nbd_client_begin(&c->client, &c->conn, &stream, hs->structured, &hs->info,
+		    nbd->depth) < 0) {
 		tp_conn_fail(&c->conn, ENOMEM, "out of memory");
 		return;
 	}
