@@ -8,6 +8,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +20,7 @@
 #include "fabric/base/util.h"
 #include "fabric/key/store.h"
 #include "tests/conformance/verbs-peer.h"
+#include "transports/verbs/borrower/conn.h"
 #include "transports/verbs/donor/listener.h"
 #include "transports/verbs/proof.h"
 #include "transports/verbs/verbs.h"
@@ -26,9 +29,67 @@
 #define OTHER "ffeeddccbbaa99887766554433221100"
 
 static const char *rdma_ip;
-static struct weft_key key, wrong, nobodys, expired, encrypted;
+static struct weft_key key, wrong, nobodys, expired, encrypted, bob, reader;
 static struct verbs_listener_config listener;
 static struct weft_donor_config donor;
+
+/* ---- the donor's keys ---- */
+
+#define LINE(name) name ":" SECRET "\n"
+#define ALL_KEYS LINE("box") LINE("old") LINE("tls") LINE("bob") LINE("reader")
+
+static char store[] = "/tmp/weft-verbs-keys-XXXXXX";
+
+static void put(const char *name, const char *text)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "%s/%s", store, name);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 || weft_write_all(fd, text, strlen(text)) < 0 || close(fd) < 0)
+		abort();
+}
+
+static void write_store(const char *keys)
+{
+	put("keys.psk", keys);
+	put("grants.json",
+		"{\"version\": 1, \"keys\": {"
+		"\"box\": {\"rdma_plaintext\": true}, \"bob\": {\"rdma_plaintext\": true}, "
+		"\"reader\": {\"rdma_plaintext\": true, \"read_only\": true}, \"tls\": {}, "
+		"\"old\": {\"rdma_plaintext\": true, \"expires\": \"2020-01-01\"}}}");
+}
+
+static void drop(const char *name)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "%s/%s", store, name);
+	unlink(path);
+}
+
+static void drop_store(void)
+{
+	drop("keys.psk");
+	drop("grants.json");
+	rmdir(store);
+}
+
+static struct weft_keys *make_keys(void)
+{
+	struct weft_error err;
+	struct weft_keys *keys;
+
+	if (!mkdtemp(store))
+		abort();
+	atexit(drop_store);
+	write_store(ALL_KEYS);
+	if (weft_keys_open(store, &keys, &err) < 0) {
+		fprintf(stderr, "%s\n", err.message);
+		abort();
+	}
+	return keys;
+}
 
 /* ---- what travels is overheard ---- */
 
@@ -252,45 +313,147 @@ static void key_makes_a_token_that_is_overheard_worthless(void **state)
 	assert_int_equal(knock(ear.request, sizeof(ear.request)), -ECONNREFUSED);
 }
 
+/* ---- what a hostile borrower does by itself ---- */
+
+/* Posts what the transport would not, on its queue pair; the connection fails with it. */
+static int post_raw(struct conf *conf, struct tp_conn *conn, enum ibv_wr_opcode opcode,
+	const struct verbs_chunk *at)
+{
+	struct verbs_conn *verbs = to_verbs(conn);
+	const struct verbs_mem *mem = (const void *)(uintptr_t)conf->mem->priv[0];
+	struct ibv_sge sge = {(uintptr_t)conf->buf, 4096, mem->mr[verbs->device]->lkey};
+	struct ibv_send_wr wr = {
+		.wr_id = verbs_wr_id(VERBS_WR_EPOCH, 0),
+		.sg_list = &sge,
+		.num_sge = 1,
+		.opcode = opcode,
+		.send_flags = IBV_SEND_SIGNALED,
+		.wr.rdma = {.remote_addr = at->addr, .rkey = at->rkey},
+	};
+	struct ibv_send_wr *bad;
+
+	assert_int_equal(ibv_post_send(verbs->data->qp, &wr, &bad), 0);
+	while (tp_state(conn) == TP_READY)
+		conf_pump(&conn, 1);
+	return conn->error;
+}
+
+static void key_of_another_opens_nothing_of_the_first(void **state)
+{
+	struct conf *conf = *state;
+	struct tp_conn *first = conf_connect(conf, &conf->target);
+	struct tp_target target = conf->target;
+
+	conf_fill(conf->buf, 0, 65536, 1);
+	assert_int_equal(conf_do(conf, first, TP_WRITE, 0, 0, 65536, conf->buf), 0);
+	target.key = &bob;
+	memset(target.hello.id, 0x22, WEFT_ID_BYTES);
+	target.hello.mode = WEFT_MODE_SHARED;
+	for (unsigned i = 0; i < 2; i++) {
+		struct tp_conn *second = conf_connect(conf, &target);
+
+		memset(conf->buf, 0, 65536);
+		assert_int_equal(post_raw(conf, second, i ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ,
+					 &to_verbs(first)->chunks[0]),
+			-ENOTCONN);
+		for (unsigned k = 0; k < 4096; k++)
+			assert_int_equal(conf->buf[k], 0);
+		conf_end(second);
+	}
+	assert_int_equal(conf_do(conf, first, TP_READ, 0, 0, 65536, conf->buf), 0);
+	conf_check(conf->buf, 0, 65536, 1);
+	/* The first one's id, which he cannot know, is another's under his own key. */
+	target.hello = conf->target.hello;
+	target.hello.generation += UINT64_C(1) << 32;
+	assert_int_equal(conf_refused(conf, &target, NULL), -EBUSY);
+	assert_int_equal(conf_do(conf, first, TP_PROBE, 0, 0, 0, NULL), 0);
+	conf_end(first);
+}
+
+static void key_to_read_cannot_write(void **state)
+{
+	struct conf *conf = *state;
+	struct tp_target target = conf->target;
+
+	target.key = &reader;
+	assert_int_equal(conf_refused(conf, &target, NULL), -EROFS);
+	target.hello.mode = WEFT_MODE_READ;
+	struct tp_conn *conn = conf_connect(conf, &target);
+	assert_true(conn->info.read_only);
+	memset(conf->buf, 0x77, 4096);
+	assert_int_equal(conf_do(conf, conn, TP_WRITE, 0, 0, 4096, conf->buf), -EPERM);
+	assert_int_equal(post_raw(conf, conn, IBV_WR_RDMA_WRITE, &to_verbs(conn)->chunks[0]),
+		-ENOTCONN);
+	conf_end(conn);
+	conn = conf_connect(conf, &target);
+	assert_int_equal(conf_do(conf, conn, TP_READ, 0, 0, 4096, conf->buf), 0);
+	for (unsigned i = 0; i < 4096; i++)
+		assert_int_equal(conf->buf[i], 0);
+	conf_end(conn);
+}
+
+/* ---- revocation ---- */
+
+static uint64_t revoked_ns;
+
+static void *revoke_main(void *ctx)
+{
+	struct conf *conf = ctx;
+	struct weft_error err;
+
+	poll(NULL, 0, 100);
+	write_store("");
+	revoked_ns = weft_now_ns();
+	if (weft_keys_reload(donor.keys, &err) != 1)
+		abort();
+	weft_donor_keys_changed(conf->donor);
+	return NULL;
+}
+
+/* Readers and writers, who look at nothing but what they do. */
+static void key_that_is_revoked_opens_nothing_100_ms_later(void **state)
+{
+	struct conf *conf = *state;
+	uint64_t best_ns[2] = {UINT64_MAX, UINT64_MAX};
+
+	for (unsigned round = 0; round < 4; round++) {
+		struct tp_target target = conf->target;
+		struct weft_error err;
+		pthread_t thread;
+
+		target.hello.id[0] = (uint8_t)(0x30 + round);
+		if (round % 2)
+			target.hello.mode = WEFT_MODE_SHARED;
+		struct tp_conn *conn = conf_connect(conf, &target);
+		assert_int_equal(pthread_create(&thread, NULL, revoke_main, conf), 0);
+		while (conf_do(conf, conn, round % 2 ? TP_READ : TP_WRITE, 0, 0, 4096, conf->buf) ==
+			0)
+			;
+		uint64_t ns = weft_now_ns();
+		pthread_join(thread, NULL);
+		assert_true(ns >= revoked_ns);
+		ns -= revoked_ns;
+		print_message("%s: %.1f ms, %s\n", round % 2 ? "a reader" : "a writer",
+			(double)ns / 1e6, conn->why.message);
+		best_ns[round % 2] = weft_min(best_ns[round % 2], ns);
+		conf_end(conn);
+		assert_int_equal(conf_refused(conf, &target, NULL), -EACCES);
+		write_store(ALL_KEYS);
+		assert_int_equal(weft_keys_reload(donor.keys, &err), 1);
+		/* A reader takes nothing from others; a writer's region is free after its lease. */
+		weft_donor_tick(conf->donor, weft_now_ns() + UINT64_C(1000000) * 2 * CONF_LEASE_MS);
+		weft_donor_tick(conf->donor, weft_now_ns() + UINT64_C(1000000) * 2 * CONF_LEASE_MS);
+	}
+	/* This machine may have been busy, but not each time. */
+	assert_true(best_ns[0] < UINT64_C(100000000) && best_ns[1] < UINT64_C(100000000));
+}
+
 /* ---- fixtures ---- */
 
 static void start(struct conf *conf)
 {
 	verbs_peer_start_donor(conf, rdma_ip, CONF_REGION_BYTES, &listener, donor);
 	conf->target.key = &key;
-}
-
-static void put(int dir, const char *name, const char *text)
-{
-	int fd = openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-
-	if (fd < 0 || weft_write_all(fd, text, strlen(text)) < 0 || close(fd) < 0)
-		abort();
-}
-
-static struct weft_keys *make_keys(void)
-{
-	char path[] = "/tmp/weft-verbs-keys-XXXXXX";
-	struct weft_error err;
-	struct weft_keys *keys;
-
-	int dir = mkdtemp(path) ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	if (dir < 0)
-		abort();
-	put(dir, "keys.psk", "box:" SECRET "\nold:" SECRET "\ntls:" SECRET "\n");
-	put(dir, "grants.json",
-		"{\"version\": 1, \"keys\": {\"box\": {\"rdma_plaintext\": true}, \"tls\": {}, "
-		"\"old\": {\"rdma_plaintext\": true, \"expires\": \"2020-01-01\"}}}");
-	int r = weft_keys_open(path, &keys, &err);
-	if (r < 0) {
-		fprintf(stderr, "%s\n", err.message);
-		abort();
-	}
-	unlinkat(dir, "keys.psk", 0);
-	unlinkat(dir, "grants.json", 0);
-	rmdir(path);
-	close(dir);
-	return keys;
 }
 
 static struct weft_key parse(const char *line)
@@ -316,6 +479,9 @@ int main(void)
 		conf_case(key_that_is_not_for_plaintext_is_told_so),
 		conf_case(key_that_is_missing_is_asked_for),
 		conf_case(key_makes_a_token_that_is_overheard_worthless),
+		conf_case(key_of_another_opens_nothing_of_the_first),
+		conf_case(key_to_read_cannot_write),
+		conf_case(key_that_is_revoked_opens_nothing_100_ms_later),
 	};
 	const struct CMUnitTest plaintext[] = {
 		conf_case(key_is_good_for_plaintext_where_all_are),
@@ -337,6 +503,8 @@ int main(void)
 	nobodys = parse("nobody:" SECRET);
 	expired = parse("old:" SECRET);
 	encrypted = parse("tls:" SECRET);
+	bob = parse("bob:" SECRET);
+	reader = parse("reader:" SECRET);
 	struct weft_keys *keys = make_keys();
 	donor.keys = keys;
 	r = getenv("WEFT_SUITE") ? conf_run(&fixture, own, WEFT_ARRAY_LEN(own))
