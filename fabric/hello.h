@@ -39,6 +39,11 @@
 #define WEFT_CONTEXT_SESSION "weft:session:"
 #define WEFT_CONTEXT_GRANT "weft:grant:"
 #define WEFT_CONTEXT_TENURE "weft:tenure:"
+/*
+ * The export that NBD_OPT_GO names when it leaves before the hello is answered: the hello's region
+ * where the hello was accepted, nothing anywhere else.
+ */
+#define WEFT_EXPORT_SESSION "weft:session"
 
 enum {
 	WEFT_ID_BYTES = 16,

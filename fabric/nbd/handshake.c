@@ -185,6 +185,12 @@ static int open_export(struct nbd_conn *conn, struct weft_error *err)
 	const struct weft_hello anonymous = { .anonymous = true };
 	int r;
 
+	/* Whoever says that has not seen yet whether the hello was accepted. */
+	if (conn->service->welcome && strcmp(conn->name, WEFT_EXPORT_SESSION) == 0) {
+		if (!conn->have_hello)
+			return weft_error_set(err, ENOENT, "no hello was accepted");
+		strcpy(conn->name, conn->context_name);
+	}
 	if (strcmp(conn->name, conn->context_name) != 0) {
 		conn->contexts = 0;
 		conn->have_hello = false;

@@ -238,6 +238,8 @@ class Session(threading.Thread):
         name, rest = data[4:4 + n].decode(), data[4 + n:]
         if option in (9, 10):
             return self.contexts(name, rest, option == 10)
+        if option == 7 and name == "weft:session" and self.hello:
+            name = self.hello_for
         if name not in (NAME, ""):
             raise Refusal(ERR_UNKNOWN, "no such region")
         if option == 7:

@@ -475,6 +475,29 @@ static void failed_set_forgets_the_session(void **state)
 	assert_true(f->m.hello.anonymous);
 }
 
+/* A GO that left before the hello was answered: it grants to that hello, or to nobody. */
+static void go_of_the_session_is_for_an_accepted_hello_alone(void **state)
+{
+	struct fixture *f = ready(state);
+
+	assert_int_equal(go(f, WEFT_EXPORT_SESSION), NBD_REP_ERR_UNKNOWN);
+	assert_int_equal(ask(f, NBD_OPT_STRUCTURED_REPLY, NULL, 0), NBD_REP_ACK);
+	assert_int_equal(context(f, NBD_OPT_LIST_META_CONTEXT, "a", SESSION), NBD_REP_ACK);
+	assert_int_equal(go(f, WEFT_EXPORT_SESSION), NBD_REP_ERR_UNKNOWN);
+	assert_int_equal(context(f, NBD_OPT_SET_META_CONTEXT, "a", "base:allocation"), NBD_REP_ACK);
+	assert_int_equal(go(f, WEFT_EXPORT_SESSION), NBD_REP_ERR_UNKNOWN);
+	assert_int_equal(context(f, NBD_OPT_SET_META_CONTEXT, "a", "weft:session:id=7"),
+		NBD_REP_ERR_INVALID);
+	assert_int_equal(go(f, WEFT_EXPORT_SESSION), NBD_REP_ERR_UNKNOWN);
+	assert_int_equal(context(f, NBD_OPT_SET_META_CONTEXT, "a", SESSION), NBD_REP_ACK);
+	assert_int_equal(ask(f, NBD_OPT_SET_META_CONTEXT, "x", 1), NBD_REP_ERR_INVALID);
+	assert_int_equal(go(f, WEFT_EXPORT_SESSION), NBD_REP_ERR_UNKNOWN);
+	assert_int_equal(context(f, NBD_OPT_SET_META_CONTEXT, "a", SESSION), NBD_REP_ACK);
+	assert_int_equal(go(f, WEFT_EXPORT_SESSION), NBD_REP_ACK);
+	assert_false(f->m.hello.anonymous);
+	assert_string_equal(f->m.hello.name, "me");
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -507,6 +530,7 @@ int main(void)
 		T(session_reaches_open),
 		T(session_for_another_export_is_void),
 		T(failed_set_forgets_the_session),
+		T(go_of_the_session_is_for_an_accepted_hello_alone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
