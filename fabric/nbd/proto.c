@@ -25,6 +25,13 @@ void nbd_pack_handshake(uint8_t p[NBD_HANDSHAKE_BYTES], uint16_t flags)
 }
 
 /* proto, "Fixed newstyle negotiation": C: IHAVEOPT, option, length, data */
+void nbd_pack_option(uint8_t p[NBD_OPTION_BYTES], uint32_t option, uint32_t len)
+{
+	nbd_put64(p, NBD_OPTS_MAGIC);
+	nbd_put32(p + 8, option);
+	nbd_put32(p + 12, len);
+}
+
 int nbd_unpack_option(const uint8_t p[NBD_OPTION_BYTES], struct nbd_option *ret)
 {
 	if (nbd_get64(p) != NBD_OPTS_MAGIC)

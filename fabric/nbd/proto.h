@@ -36,6 +36,7 @@ enum {
 };
 
 /* proto, "Option reply types" */
+#define NBD_REP_FLAG_ERROR 0x80000000u
 #define NBD_REP_ACK 1u
 #define NBD_REP_SERVER 2u
 #define NBD_REP_INFO 3u
@@ -151,6 +152,7 @@ struct nbd_chunk {
 };
 
 void nbd_pack_handshake(uint8_t p[NBD_HANDSHAKE_BYTES], uint16_t flags);
+void nbd_pack_option(uint8_t p[NBD_OPTION_BYTES], uint32_t option, uint32_t len);
 /* 0, or -EPROTO: wrong magic. */
 int nbd_unpack_option(const uint8_t p[NBD_OPTION_BYTES], struct nbd_option *ret);
 void nbd_pack_option_reply(uint8_t p[NBD_OPTION_REPLY_BYTES], uint32_t option, uint32_t type,

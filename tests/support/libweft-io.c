@@ -3,7 +3,7 @@
  * A program that uses libweft, for shell tests: one command a line on standard input, one answer a
  * line: "ok", "differs", or an error's name.
  *
- *	libweft-io [-c CACHE-BYTES] [-b] [-d DEAD-TIMEOUT-MS] URI...
+ *	libweft-io [-c CACHE-BYTES] [-b] [-d DEAD-TIMEOUT-MS] [-n CONNECTIONS] URI...
  *
  *	write SEED OFF LEN, read SEED OFF LEN; flush; transport
  *	awrite, aread: the same by asynchronous commands, 64 KiB each
@@ -113,11 +113,13 @@ int main(int argc, char **argv)
 	struct weft *w;
 	int c;
 
-	while ((c = getopt(argc, argv, "c:d:b")) != -1) {
+	while ((c = getopt(argc, argv, "c:d:n:b")) != -1) {
 		if (c == 'c')
 			options.cache_bytes = strtoull(optarg, NULL, 0);
 		else if (c == 'd')
 			options.dead_timeout_ms = (uint32_t)strtoul(optarg, NULL, 0);
+		else if (c == 'n')
+			options.connections = (uint32_t)strtoul(optarg, NULL, 0);
 		else if (c == 'b')
 			options.flags |= WEFT_OPEN_WRITE_BACK;
 		else

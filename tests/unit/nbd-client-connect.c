@@ -37,9 +37,12 @@ struct script {
 	bool no_structured;       /* declines structured replies */
 	unsigned options;         /* hangs up after so many; 0: never … */
 	unsigned hang_ups;        /* … on so many connections; 0: on all */
-	const char *grant;        /* LIST_META_CONTEXT's answer; NULL: none */
+	const char *grant;        /* the hello's answer; NULL: none */
 	const char *second_grant; /* another one with it */
-	const char *set_grant;    /* SET_META_CONTEXT's; NULL: the same */
+	bool version0;            /* it takes no hello of another version */
+	bool older;               /* it does not know WEFT_EXPORT_SESSION */
+	bool any_name;            /* every name is an export, that one too */
+	bool strict;              /* hangs up on what comes before its answer has been seen */
 	uint32_t go_error;        /* NBD_REP_ERR_… of GO and INFO */
 	const char *go_text;
 	uint64_t size;            /* 0: 1 MiB */
@@ -53,7 +56,11 @@ static struct {
 	int listen_fd, stop[2];
 	uint16_t port;
 	pthread_t thread;
-	_Atomic bool went; /* GO was asked for */
+	_Atomic bool went; /* an export was granted */
+	_Atomic unsigned nr_conns;
+	uint8_t data[NBD_MAX_OPTION]; /* of the option at hand, */
+	uint32_t len;
+	bool accepted; /* the hello */
 	unsigned nr_hang_ups;
 } server;
 
@@ -123,6 +130,35 @@ static bool reply_info(int fd, uint32_t option)
 	return reply(fd, option, NBD_REP_ACK, NULL, 0);
 }
 
+static bool says(const char *text)
+{
+	return memmem(server.data, server.len, text, strlen(text));
+}
+
+static bool answer_context(int fd, uint32_t option)
+{
+	const struct script *s = server.script;
+
+	server.accepted = s->grant && !(s->version0 && says("v=1"));
+	if (s->grant && !server.accepted)
+		return reply(fd, option, NBD_REP_ERR_INVALID, "malformed weft:session", 22);
+	return reply_context(fd, option, s->grant) &&
+	       reply_context(fd, option, s->second_grant) &&
+	       reply(fd, option, NBD_REP_ACK, NULL, 0);
+}
+
+static bool answer_go(int fd, uint32_t option)
+{
+	const struct script *s = server.script;
+	const bool by_session = says(WEFT_EXPORT_SESSION);
+	const bool knows = server.accepted && !s->older && !s->version0;
+
+	if (by_session && !knows && !s->any_name && !s->go_error)
+		return reply(fd, option, NBD_REP_ERR_UNKNOWN, NULL, 0);
+	server.went = option == NBD_OPT_GO && !s->go_error;
+	return reply_info(fd, option);
+}
+
 static bool answer_option(int fd, uint32_t option)
 {
 	const struct script *s = server.script;
@@ -132,26 +168,28 @@ static bool answer_option(int fd, uint32_t option)
 		return reply(fd, option, s->no_structured ? NBD_REP_ERR_UNSUP : NBD_REP_ACK, NULL,
 			0);
 	case NBD_OPT_LIST_META_CONTEXT:
-		return reply_context(fd, option, s->grant) &&
-			reply_context(fd, option, s->second_grant) &&
-			reply(fd, option, NBD_REP_ACK, NULL, 0);
 	case NBD_OPT_SET_META_CONTEXT:
-		return reply_context(fd, option, s->set_grant ? s->set_grant : s->grant) &&
-		       reply(fd, option, NBD_REP_ACK, NULL, 0);
+		return answer_context(fd, option);
 	case NBD_OPT_GO:
-		server.went = true;
-		return reply_info(fd, option);
 	case NBD_OPT_INFO:
-		return reply_info(fd, option);
+		return answer_go(fd, option);
 	default:
 		return reply(fd, option, NBD_REP_ERR_UNSUP, NULL, 0);
 	}
 }
 
+/* Nothing came, for long enough that it is not under way. */
+static bool is_quiet(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	return poll(&p, 1, 100) == 0;
+}
+
 static void serve(int fd)
 {
 	const struct script *s = server.script;
-	uint8_t greeting[NBD_HANDSHAKE_BYTES], head[NBD_OPTION_BYTES], data[NBD_MAX_OPTION];
+	uint8_t greeting[NBD_HANDSHAKE_BYTES], head[NBD_OPTION_BYTES], data[8192];
 	struct nbd_option option;
 
 	if (s->silent) {
@@ -164,11 +202,17 @@ static void serve(int fd)
 		return;
 	}
 	nbd_pack_handshake(greeting, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+	server.accepted = false;
+	if (s->strict && !is_quiet(fd))
+		return;
 	if (!put(fd, greeting, sizeof(greeting)) || !get(fd, data, 4))
 		return;
 	for (unsigned n = 1;; n++) {
 		if (!get(fd, head, sizeof(head)) || nbd_unpack_option(head, &option) < 0 ||
-			option.len > sizeof(data) || !get(fd, data, option.len))
+			option.len > sizeof(server.data) || !get(fd, server.data, option.len))
+			return;
+		server.len = option.len;
+		if (s->strict && !is_quiet(fd))
 			return;
 		if (s->options && n > s->options &&
 			(!s->hang_ups || server.nr_hang_ups < s->hang_ups)) {
@@ -177,7 +221,7 @@ static void serve(int fd)
 		}
 		if (!answer_option(fd, option.option))
 			return;
-		if (option.option == NBD_OPT_GO && !s->go_error)
+		if (server.went)
 			break;
 	}
 	/* Transmission: a READ comes back as zeros. */
@@ -210,6 +254,7 @@ static void *server_main(void *ctx)
 		if (fds[1].revents)
 			return NULL;
 		int fd = accept(server.listen_fd, NULL, NULL);
+		server.nr_conns++;
 		serve(fd);
 		close(fd);
 	}
@@ -223,6 +268,7 @@ static void server_start(const struct script *script)
 
 	server.script = script;
 	server.went = false;
+	server.nr_conns = 0;
 	server.nr_hang_ups = 0;
 	server.listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_return_code(bind(server.listen_fd, (struct sockaddr *)&addr, len), 0);
@@ -403,7 +449,7 @@ static void what_is_no_nbd_server_is_recognised(void **state)
 static void a_server_that_hangs_up_is_told_from_a_refusal(void **state)
 {
 	static const struct script scripts[] = {{.grant = GRANT, .options = 1},
-		{.grant = GRANT, .options = 2}, {.grant = GRANT, .options = 3}};
+		{.grant = GRANT, .options = 2}};
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(scripts); i++)
 		expect_of(&scripts[i], true, -ECONNRESET, "hung up");
@@ -430,12 +476,34 @@ static void a_donor_that_hangs_up_on_strangers_is_asked_again(void **state)
 
 static void a_plain_server_is_no_donor(void **state)
 {
-	static const struct script with = {0}, without = {.no_structured = true};
+	static const struct script scripts[] = {{0}, {.no_structured = true}, {.any_name = true},
+		{.strict = true}, {.strict = true, .no_structured = true}};
 
-	expect_of(&with, true, -EPROTONOSUPPORT, "nbd://");
-	assert_false(server.went);
-	expect_of(&without, true, -EPROTONOSUPPORT, "nbd://");
-	assert_false(server.went);
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(scripts); i++) {
+		expect_of(&scripts[i], true, -EPROTONOSUPPORT, "nbd://");
+		assert_int_equal(server.went, scripts[i].any_name);
+		/* One that does not take what comes unasked is asked again, step by step. */
+		assert_int_equal(server.nr_conns, scripts[i].strict ? 2 : 1);
+	}
+}
+
+/* Each is granted once, as what it is, and nobody else's grant is asked for on the way. */
+static void donors_of_all_ages_grant(void **state)
+{
+	static const struct script scripts[] = {{.grant = GRANT}, {.grant = GRANT, .older = true},
+		{.grant = GRANT, .version0 = true}, {.grant = GRANT, .strict = true}};
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(scripts); i++) {
+		server_start(&scripts[i]);
+		const struct tp_target target = target_of(true);
+		struct tp_conn *conn = settle(&target);
+
+		assert_int_equal(tp_state(conn), TP_READY);
+		assert_int_equal(conn->info.epoch, 0xaa);
+		tp_disconnect(conn);
+		server_stop();
+		assert_int_equal(server.nr_conns, scripts[i].strict ? 2 : 1);
+	}
 }
 
 static void refusals_keep_their_reason(void **state)
@@ -466,25 +534,42 @@ static void refusals_keep_their_reason(void **state)
 		expect_of(&cases[i].script, true, cases[i].code, cases[i].text);
 }
 
-static void another_epoch_is_stale_before_anything_is_granted(void **state)
+/* Whatever the server says to GO: nothing is done with contents that are others. */
+static void another_epoch_is_stale(void **state)
 {
-	static const struct script script = {.grant = GRANT};
+	static const struct script scripts[] = {{.grant = GRANT},
+		{.grant = GRANT, .go_error = NBD_REP_ERR_POLICY, .go_text = "ESTALE: as it says"},
+		{.grant = GRANT, .older = true}};
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(scripts); i++) {
+		server_start(&scripts[i]);
+		struct tp_target target = target_of(true);
+		target.hello.epoch = 0xab;
+		expect(&target, -ESTALE, "has another epoch");
+		server_stop();
+		assert_int_equal(server.went, i == 0);
+	}
+}
+
+static void a_grant_must_be_one(void **state)
+{
+	static const struct script two = {.grant = GRANT, .second_grant = OTHER_GRANT};
+
+	expect_of(&two, true, -EPROTO, "several");
+}
+
+/* Of version 0 it cannot tell whether another wrote; so there is no GO to it. */
+static void a_donor_of_version_0_is_not_taken_over_by_who_remembers(void **state)
+{
+	static const struct script script = {.grant = GRANT, .version0 = true};
 
 	server_start(&script);
 	struct tp_target target = target_of(true);
-	target.hello.epoch = 0xab;
-	expect(&target, -ESTALE, "epoch");
-	assert_false(server.went);
+	target.hello.epoch = 0xaa;
+	target.hello.generation = weft_next_incarnation(1);
+	expect(&target, -EPROTONOSUPPORT, "upgrade the donor");
 	server_stop();
-}
-
-static void a_grant_must_be_one_and_the_one_that_was_listed(void **state)
-{
-	static const struct script two = {.grant = GRANT, .second_grant = OTHER_GRANT};
-	static const struct script other = {.grant = GRANT, .set_grant = OTHER_GRANT};
-
-	expect_of(&two, true, -EPROTO, "several");
-	expect_of(&other, true, -EPROTO, "changed");
+	assert_false(server.went);
 }
 
 static void an_empty_export_is_refused(void **state)
@@ -565,8 +650,10 @@ int main(void)
 		connect_case(a_donor_that_hangs_up_on_strangers_is_asked_again),
 		connect_case(a_plain_server_is_no_donor),
 		connect_case(refusals_keep_their_reason),
-		connect_case(another_epoch_is_stale_before_anything_is_granted),
-		connect_case(a_grant_must_be_one_and_the_one_that_was_listed),
+		connect_case(donors_of_all_ages_grant),
+		connect_case(another_epoch_is_stale),
+		connect_case(a_grant_must_be_one),
+		connect_case(a_donor_of_version_0_is_not_taken_over_by_who_remembers),
 		connect_case(an_empty_export_is_refused),
 		connect_case(a_question_outlasts_signals_and_not_its_time),
 	};

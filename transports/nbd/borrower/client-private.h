@@ -10,43 +10,41 @@
 
 #include "fabric/nbd/client.h"
 #include "transports/nbd/borrower/client.h"
+#include "transports/nbd/borrower/dial.h"
 
-/* A handshake.  It belongs to its thread until `done`, and to the owner afterwards. */
-struct nbd_client_handshake {
-	struct nbd_client_handshake *next;
+/* A connection on its way.  It belongs to its thread until `done`, and to the owner afterwards. */
+struct nbd_connecting {
+	struct nbd_connecting *next;
 	pthread_t thread;
 	char *host, *port, *region;
 	struct weft_hello hello;
-	uint32_t timeout_ms, dead_ms;
-	int cancel_fd; /* eventfd: the owner gives up */
-	int done_fd;   /* eventfd: done was set */
+	struct nbd_dial dial; /* its cancel_fd is an eventfd: the owner gives up */
+	int done_fd;          /* eventfd: done was set */
 	_Atomic bool done;
-	bool orphan; /* its connection is gone; the owner's field */
 	/* The result. */
 	struct weft_error error; /* code 0: connected */
 	int fd;                  /* a socket at the start of the transmission phase; -1: none */
 	bool structured;
 	struct tp_info info;
 	/* The thread's. */
-	uint64_t deadline_ns;
-	char server_text[256];
-	char grant_name[WEFT_CONTEXT_MAX];
-	struct weft_welcome welcome;
-	unsigned nr_grants;
+	struct nbd_talk talk;
 };
 
 /* Starts the thread.  0, or -errno. */
-int nbd_client_handshake_start(const struct tp_target *target, struct nbd_client_handshake **ret,
+int nbd_connecting_start(const struct tp_target *target, struct nbd_connecting **ret,
 	struct weft_error *err);
 /* Does not wait. */
-void nbd_client_handshake_cancel(struct nbd_client_handshake *hs);
+void nbd_connecting_cancel(struct nbd_connecting *connecting);
 /* Waits for the thread and frees. */
-void nbd_client_handshake_finish(struct nbd_client_handshake *hs);
+void nbd_connecting_finish(struct nbd_connecting *connecting);
+
+/* foreign.c: on the thread.  0, or -errno with c->error set; info has no transport and path. */
+int nbd_foreign_handshake(struct nbd_connecting *c, int fd);
 
 struct nbd_tp_conn {
 	struct tp_conn conn;
-	struct nbd_client_handshake *hs; /* until it is joined */
-	struct nbd_client client;        /* from then on */
+	struct nbd_connecting *connecting; /* until it is joined */
+	struct nbd_client client;          /* from then on */
 	/* it said goodbye; the peer ends the connection when it has released the grant */
 	bool leaving;
 	uint64_t leave_ns; /* the time at which it stops waiting for that */
@@ -56,7 +54,7 @@ struct nbd_tp_conn {
 struct nbd_tp {
 	struct tp tp;
 	uint32_t depth;
-	struct nbd_client_handshake *orphans; /* given up, not joined yet */
+	struct nbd_connecting *orphans; /* given up, not joined yet */
 	struct nbd_tp_conn *leaving;
 };
 

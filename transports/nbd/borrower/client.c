@@ -37,17 +37,17 @@ static int nbd_tp_open(const void *arg, struct tp **ret, struct weft_error *err)
 /* Joins handshakes that were given up; all of them, or those that ended. */
 static void reap(struct nbd_tp *tp, bool all)
 {
-	struct nbd_client_handshake **p = &tp->orphans;
+	struct nbd_connecting **p = &tp->orphans;
 
 	while (*p) {
-		struct nbd_client_handshake *hs = *p;
+		struct nbd_connecting *connecting = *p;
 
-		if (!all && !atomic_load(&hs->done)) {
-			p = &hs->next;
+		if (!all && !atomic_load(&connecting->done)) {
+			p = &connecting->next;
 			continue;
 		}
-		*p = hs->next;
-		nbd_client_handshake_finish(hs);
+		*p = connecting->next;
+		nbd_connecting_finish(connecting);
 	}
 }
 
@@ -120,7 +120,7 @@ static int nbd_tp_connect(struct tp *tp, const struct tp_target *target, struct 
 	if (!c)
 		return weft_error_set(err, ENOMEM, "cannot connect: out of memory");
 	c->client.stream.fd = -1;
-	r = nbd_client_handshake_start(target, &c->hs, err);
+	r = nbd_connecting_start(target, &c->connecting, err);
 	if (r < 0) {
 		free(c);
 		return r;
@@ -132,24 +132,24 @@ static int nbd_tp_connect(struct tp *tp, const struct tp_target *target, struct 
 static void take_handshake(struct nbd_tp_conn *c)
 {
 	struct nbd_tp *nbd = weft_container_of(c->conn.tp, struct nbd_tp, tp);
-	struct nbd_client_handshake *hs = c->hs;
+	struct nbd_connecting *connecting = c->connecting;
 
-	if (!atomic_load(&hs->done))
+	if (!atomic_load(&connecting->done))
 		return;
-	if (hs->error.code != 0) {
-		tp_conn_fail(&c->conn, hs->error.code, "%s", hs->error.message);
+	if (connecting->error.code != 0) {
+		tp_conn_fail(&c->conn, connecting->error.code, "%s", connecting->error.message);
 		return;
 	}
-	const struct nbd_stream stream = {.fd = hs->fd};
-	if (nbd_client_begin(&c->client, &c->conn, &stream, hs->structured, &hs->info,
-		    nbd->depth) < 0) {
+	const struct nbd_stream stream = {.fd = connecting->fd};
+	if (nbd_client_begin(&c->client, &c->conn, &stream, connecting->structured,
+		    &connecting->info, nbd->depth) < 0) {
 		tp_conn_fail(&c->conn, ENOMEM, "out of memory");
 		return;
 	}
-	hs->fd = -1;
+	connecting->fd = -1;
 	/* The thread's last act was to say so: this does not wait. */
-	nbd_client_handshake_finish(hs);
-	c->hs = NULL;
+	nbd_connecting_finish(connecting);
+	c->connecting = NULL;
 	c->conn.state = TP_READY;
 }
 
@@ -157,8 +157,8 @@ static void nbd_tp_shutdown(struct tp_conn *conn)
 {
 	struct nbd_tp_conn *c = nbd_tp_conn_of(conn);
 
-	if (c->hs) {
-		nbd_client_handshake_cancel(c->hs);
+	if (c->connecting) {
+		nbd_connecting_cancel(c->connecting);
 		return;
 	}
 	if (conn->nr_outstanding == 0)
@@ -171,10 +171,10 @@ static void nbd_tp_disconnect(struct tp_conn *conn)
 	struct nbd_tp_conn *c = nbd_tp_conn_of(conn);
 	struct nbd_tp *nbd = weft_container_of(conn->tp, struct nbd_tp, tp);
 
-	if (c->hs) {
-		nbd_client_handshake_cancel(c->hs);
-		c->hs->next = nbd->orphans;
-		nbd->orphans = c->hs;
+	if (c->connecting) {
+		nbd_connecting_cancel(c->connecting);
+		c->connecting->next = nbd->orphans;
+		nbd->orphans = c->connecting;
 	}
 	nbd_client_end(&c->client);
 	if (c->leaving) {
@@ -199,14 +199,14 @@ static int nbd_tp_progress(struct tp_conn *conn, struct tp_op **done, unsigned m
 
 	if (conn->state == TP_CONNECTING)
 		take_handshake(c);
-	return c->hs ? 0 : (int)nbd_client_progress(&c->client, done, max);
+	return c->connecting ? 0 : (int)nbd_client_progress(&c->client, done, max);
 }
 
 static int nbd_tp_event_fd(struct tp_conn *conn)
 {
 	struct nbd_tp_conn *c = nbd_tp_conn_of(conn);
 
-	return c->hs ? c->hs->done_fd : c->client.stream.fd;
+	return c->connecting ? c->connecting->done_fd : c->client.stream.fd;
 }
 
 static int nbd_tp_arm(struct tp_conn *conn)
@@ -215,7 +215,7 @@ static int nbd_tp_arm(struct tp_conn *conn)
 
 	switch (conn->state) {
 	case TP_CONNECTING:
-		return atomic_load(&c->hs->done) ? 0 : POLLIN;
+		return atomic_load(&c->connecting->done) ? 0 : POLLIN;
 	case TP_READY:
 		return nbd_client_arm(&c->client);
 	default:

@@ -2,8 +2,9 @@
 /*
  * The transport "nbd": a donor over TCP (or a Unix socket), and any other NBD server.
  *
- * libnbd does the handshake, in a thread; then our own transmission phase takes over on its socket:
- * it pipelines, allocates nothing, and receives straight into registered memory.
+ * A thread does the handshake: our own with donors, libnbd's with other servers.  Then our own
+ * transmission phase takes over on the socket: it pipelines, allocates nothing, and receives
+ * straight into registered memory.
  *
  * config of tp_nbd_ops: a struct nbd_client_config, or NULL for the defaults.
  * tp_close() may wait for a resolver that is still at work for a connection given up.

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Connecting: a thread of its own, because names are resolved and a donor's grant may wait for the
+ * sessions that it supersedes.  The thread and the owner share a struct nbd_connecting: the
+ * thread's until it sets `done`, its last act.  Every wait ends at the deadline or when the owner
+ * gives up, but for the resolver's own.
+ *
+ * A donor is spoken to by our own handshake (fabric/nbd/client-handshake.h), any other server by
+ * libnbd's (foreign.c).
+ */
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "fabric/base/log.h"
+#include "fabric/base/thread.h"
+#include "fabric/base/util.h"
+#include "transports/nbd/borrower/client-private.h"
+
+enum {
+	DEFAULT_TIMEOUT_MS = 10000,
+	DEAD_MS = 20000,
+	/* how long to try again when a donor hangs up on whom it does not know yet … */
+	CROWDED_MS = 2000,
+	CROWDED_WAIT_MS = 20, /* … and how often */
+};
+
+/* Our own handshake over a connected socket. */
+static int talk(struct nbd_connecting *c, int fd, bool at_once)
+{
+	const struct nbd_talk_wish wish = {
+		.region = c->region, .hello = c->hello, .at_once = at_once};
+	int r = nbd_dial_talk(&c->dial, fd, &c->talk, &wish);
+
+	c->error = c->talk.error;
+	c->info = c->talk.info;
+	c->structured = c->talk.structured;
+	return r;
+}
+
+/* 0 with c->fd; or -errno.  *ret_connected: it was the handshake that failed. */
+static int try_once(struct nbd_connecting *c, bool at_once, bool *ret_connected)
+{
+	struct tp_info *info = &c->info;
+	int fd = nbd_dial(&c->dial, &c->error);
+
+	*ret_connected = fd >= 0;
+	weft_debug("%s port %s: %s", c->host, c->port, fd < 0 ? c->error.message : "connected");
+	if (fd < 0)
+		return fd;
+	int r = c->hello.anonymous ? nbd_foreign_handshake(c, fd) : talk(c, fd, at_once);
+	weft_debug("%s port %s: %s", c->host, c->port, r < 0 ? c->error.message : "granted");
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	snprintf(info->transport, sizeof(info->transport), "%s",
+		c->host[0] == '/' ? "unix" : "tcp");
+	if (!info->has_epoch)
+		snprintf(info->offers, sizeof(info->offers), "tcp");
+	nbd_dial_describe(&c->dial, fd, info->path, sizeof(info->path));
+	c->error.code = 0;
+	c->fd = fd;
+	return 0;
+}
+
+/*
+ * A donor hangs up on the oldest of those that it does not know yet when there are too many;
+ * whoever comes again is the newest of them.  False: the time is over, or the owner gave up.
+ */
+static bool may_try_again(struct nbd_connecting *c, uint64_t end_ns)
+{
+	struct pollfd cancel = {.fd = c->dial.cancel_fd, .events = POLLIN};
+
+	return weft_now_ns() < weft_min(end_ns, c->dial.deadline_ns) &&
+		poll(&cancel, 1, CROWDED_WAIT_MS) == 0;
+}
+
+static void run(struct nbd_connecting *c)
+{
+	uint64_t start_ns = weft_now_ns();
+	bool connected, at_once = false;
+	int r;
+
+	c->dial.deadline_ns = start_ns + c->dial.timeout_ms * UINT64_C(1000000);
+	do {
+		/* Another's server may hang up on what comes unasked: it is asked step by step. */
+		at_once = !at_once;
+		r = try_once(c, at_once, &connected);
+	} while (r == -ECONNRESET && connected && !c->hello.anonymous &&
+		may_try_again(c, start_ns + CROWDED_MS * UINT64_C(1000000)));
+	if (r == 0)
+		return;
+	if (r == -ECONNRESET && connected && !c->hello.anonymous)
+		weft_error_set(&c->error, ECONNRESET,
+			"the donor hung up during the handshake; too many peers without a grant "
+			"may come to it, most of them from here: try again (weft status shows them "
+			"at the donor)");
+	const char *what = connected ? "" : "cannot connect to ";
+	if (c->host[0] == '/')
+		weft_error_prefix(&c->error, "%s%.108s", what, c->host);
+	else
+		weft_error_prefix(&c->error, "%s%.200s port %s", what, c->host, c->port);
+}
+
+static void *thread_main(void *ctx)
+{
+	struct nbd_connecting *c = ctx;
+	uint64_t one = 1;
+
+	run(c);
+	/* The owner joins this thread before it frees anything. */
+	atomic_store(&c->done, true);
+	if (write(c->done_fd, &one, sizeof(one)) < 0)
+		abort(); /* a fresh eventfd takes any count */
+	return NULL;
+}
+
+static void free_connecting(struct nbd_connecting *c)
+{
+	if (c->fd >= 0)
+		close(c->fd);
+	if (c->dial.cancel_fd >= 0)
+		close(c->dial.cancel_fd);
+	if (c->done_fd >= 0)
+		close(c->done_fd);
+	free(c->host);
+	free(c->port);
+	free(c->region);
+	explicit_bzero(&c->hello, sizeof(c->hello));
+	free(c);
+}
+
+int nbd_connecting_start(const struct tp_target *target, struct nbd_connecting **ret,
+	struct weft_error *err)
+{
+	struct nbd_connecting *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c)
+		return weft_error_set(err, ENOMEM, "cannot connect: out of memory");
+	c->fd = -1;
+	c->hello = target->hello;
+	c->dial.timeout_ms =
+		target->connect_timeout_ms ? target->connect_timeout_ms : DEFAULT_TIMEOUT_MS;
+	c->dial.dead_ms = target->dead_ms ? (uint32_t)weft_min(target->dead_ms, DEAD_MS) : DEAD_MS;
+	c->host = strdup(target->host);
+	c->port = strdup(target->port ? target->port : "10809");
+	c->region = strdup(target->region);
+	c->dial.host = c->host;
+	c->dial.port = c->port;
+	c->dial.cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	c->done_fd = c->dial.cancel_fd < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!c->host || !c->port || !c->region || c->done_fd < 0) {
+		r = errno;
+		free_connecting(c);
+		return weft_error_set(err, r, "cannot connect: %s", strerror(r));
+	}
+	r = weft_thread_create(&c->thread, NULL, thread_main, c);
+	if (r < 0) {
+		free_connecting(c);
+		return weft_error_set(err, -r, "cannot connect: no thread: %s", strerror(-r));
+	}
+	*ret = c;
+	return 0;
+}
+
+void nbd_connecting_cancel(struct nbd_connecting *c)
+{
+	uint64_t one = 1;
+
+	/* EAGAIN would mean that it was told already. */
+	if (write(c->dial.cancel_fd, &one, sizeof(one)) < 0)
+		assert(errno == EAGAIN);
+}
+
+void nbd_connecting_finish(struct nbd_connecting *c)
+{
+	pthread_join(c->thread, NULL);
+	free_connecting(c);
+}
