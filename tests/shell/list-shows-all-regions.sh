@@ -32,8 +32,9 @@ grep -q "there are more regions" "$TMP/err" || fail "$(cat "$TMP/err")"
 # same file, and a file is lent once: a new donor.)
 stop_donor
 start_donor --directory "$TMP/many"
-name=$(comm -13 <(cut -d ' ' -f 1 "$TMP/out" | sort) \
-	<(cd "$TMP/many" && find . -type f -printf '%P\n' | sort) | head -n 1)
+comm -13 <(cut -d ' ' -f 1 "$TMP/out" | sort) \
+	<(cd "$TMP/many" && find . -type f -printf '%P\n' | sort) >"$TMP/untold"
+name=$(head -n 1 "$TMP/untold")
 [[ $name ]] || fail "all regions are told"
 weft list "weft://127.0.0.1:$PORT/$name" >"$TMP/out" 2>&1 || fail "$name: $(cat "$TMP/out")"
 grep -q "^$name .* 2 B " "$TMP/out" || fail "$name: $(cat "$TMP/out")"
