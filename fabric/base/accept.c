@@ -14,7 +14,7 @@
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
-enum { BATCH = 64 }; /* others of the loop have their turn after so many */
+enum { BATCH = 64 }; /* after so many, other watches of the loop have their turn */
 #define NS_PER_MS UINT64_C(1000000)
 #define SAY_NS (60000 * NS_PER_MS)
 
@@ -44,7 +44,7 @@ int weft_accept(int listen_fd, int flags, int *spare_fd)
 	}
 	if (fd >= 0)
 		return fd;
-	/* Anything else is about that one connection: accept(2), "Error handling". */
+	/* All other errors are about that one connection: accept(2), "Error handling". */
 	return weft_accept_must_pause(-error) ? -error : -EAGAIN;
 }
 

@@ -30,7 +30,7 @@ static const struct option *find_option(const char *text, const struct option *l
 	return found;
 }
 
-/* The option that the argument was given behind; NULL: none that could have taken it. */
+/* The option in front of the argument; NULL: there is none that could have taken the argument. */
 static const struct option *option_before(const char *argument, const struct option *longs)
 {
 	FILE *file = fopen("/proc/self/cmdline", "re");
@@ -57,7 +57,10 @@ char *weft_arguments_explain(char *const *arguments, int nr, int wanted, const c
 	for (int i = 0; i < nr; i++) {
 		const struct option *option = option_before(arguments[i], longs);
 
-		/* What may stand there all the same is not suspected before there are too many. */
+		/*
+		 * Such an argument may be meant as it stands, so it is suspected only when there
+		 * are too many.
+		 */
 		if (!option || (option->has_arg == no_argument && (nr <= wanted || i < wanted)))
 			continue;
 		if (option->has_arg == optional_argument)

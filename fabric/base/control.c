@@ -38,7 +38,8 @@ enum call_state {
 };
 
 struct weft_control_call {
-	struct weft_control *control; /* NULL: the control is gone, only the answer is waited for */
+	/* NULL: the control is gone, and the call waits only for its answer */
+	struct weft_control *control;
 	struct weft_control_call *next;
 	struct weft_watch watch; /* fd -1 once the asker has gone */
 	struct weft_timer timer; /* against askers that neither ask nor listen */
@@ -53,7 +54,7 @@ struct weft_control {
 	int listen_fd;
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	int lock_fd;
-	ino_t ino; /* of our socket file: another's is not removed */
+	ino_t ino; /* of our socket file, so that another's is not removed */
 	void (*fn)(void *ctx, struct weft_control_call *call, const json_t *question);
 	void *ctx;
 	struct weft_control_call *calls;
@@ -223,7 +224,7 @@ static void on_connection(struct weft_acceptor *acceptor, int fd)
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
 
-	/* The mode of the socket file says the same; this one cannot be changed. */
+	/* The mode of the socket file says the same, but somebody may change the mode. */
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 ||
 		(peer.uid != geteuid() && peer.uid != 0) || control->nr_calls >= MAX_CALLS) {
 		close(fd);
@@ -344,7 +345,7 @@ void weft_control_free(struct weft_control *control)
 	if (control->lock_fd >= 0) {
 		char lock[sizeof(control->path) + 8];
 
-		/* While it is locked, so that nobody else's is removed. */
+		/* Removed while the lock is held, so that it cannot be another daemon's. */
 		snprintf(lock, sizeof(lock), "%s.lock", control->path);
 		if (control->ino)
 			unlink(lock);
@@ -390,7 +391,7 @@ static int send_question(int fd, const char *text, size_t len, uint64_t deadline
 	return 0;
 }
 
-/* Until the line's end, or the stream's. */
+/* Receives until the line's end, or the stream's. */
 static int receive_answer(int fd, char **ret, size_t *ret_len, uint64_t deadline_ns)
 {
 	size_t len = 0, room = 4096;

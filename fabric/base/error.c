@@ -17,7 +17,7 @@ int weft_error_set(struct weft_error *err, int code, const char *fmt, ...)
 		va_start(ap, fmt);
 		vsnprintf(err->message, sizeof(err->message), fmt, ap);
 		va_end(ap);
-		/* It may quote a peer, or a name, and goes to terminals and logs. */
+		/* The message may quote a peer, or a name, and goes to terminals and logs. */
 		weft_printable(err->message);
 	}
 	return -code;

@@ -49,9 +49,7 @@ void weft_histogram_merge(struct weft_histogram *into, const struct weft_histogr
 {
 	uint64_t total = 0;
 
-	/*
-	 * The total is counted anew: read beside a writer, `from->total` may be of another moment.
-	 */
+	/* The total is counted anew: beside a writer, `from->total` may be of another moment. */
 	for (unsigned i = 0; i < WEFT_HISTOGRAM_BUCKETS; i++) {
 		uint64_t n = atomic_load_explicit(&from->buckets[i], memory_order_relaxed);
 

@@ -24,7 +24,7 @@ void weft_log_init(const char *program, enum weft_log_level max)
 	log_journal = getenv("JOURNAL_STREAM") != NULL && !isatty(STDERR_FILENO);
 }
 
-/* Behind the bytes that the line begins with. */
+/* Writes the line behind the bytes that it begins with. */
 __attribute__((format(printf, 3, 0))) static void write_line(char line[LINE_BYTES], int begin,
 	const char *fmt, va_list ap)
 {
@@ -32,13 +32,13 @@ __attribute__((format(printf, 3, 0))) static void write_line(char line[LINE_BYTE
 
 	if (n > LINE_BYTES - 2)
 		n = LINE_BYTES - 2;
-	/* A text that is told may bring its own line's end, and a peer's anything. */
+	/* A quoted text may end in a newline of its own, and a peer's may have any byte. */
 	n -= line[n - 1] == '\n';
 	line[n] = '\0';
 	weft_printable(line + begin);
 	line[n++] = '\n';
 	if (write(STDERR_FILENO, line, (size_t)n) < 0)
-		return; /* nowhere left to say so */
+		return; /* there is nowhere left to say so */
 }
 
 static int begin_line(char line[LINE_BYTES], enum weft_log_level level)
@@ -64,7 +64,7 @@ void weft_log(enum weft_log_level level, const char *fmt, ...)
 
 /* ---- debug lines ---- */
 
-/* Of all weft_debug() of the program, by the linker; NULL where there is none. */
+/* The linker sets these around all weft_debug() of the program; NULL: there is none. */
 extern struct weft_debug_site *const __start_weft_debug_sites[]
 	__attribute__((weak, visibility("hidden")));
 extern struct weft_debug_site *const __stop_weft_debug_sites[]
@@ -75,7 +75,7 @@ extern struct weft_debug_site *const __stop_weft_debug_sites[]
 	at < __stop_weft_debug_sites;                                                              \
 	at++
 
-/* The path of a file from the root of the tree: a compiler may have been given any other. */
+/* The path of a file from the root of the tree: the compiler may have been given another. */
 static const char *in_tree(const char *file)
 {
 	static const char *const tops[] = {"fabric/", "nbd-bridge/", "transports/", "perf/"};

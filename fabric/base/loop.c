@@ -20,7 +20,7 @@ struct weft_loop {
 	bool stopped;
 	struct weft_poller *poller; /* NULL: epoll */
 	struct weft_watch *watches;
-	struct weft_timer *timers; /* soonest first; there are only ever a few */
+	struct weft_timer *timers; /* soonest first; there are few */
 	struct epoll_event ready[LOOP_BATCH];
 	int nr_ready, next_ready;
 	void (*after_fn)(void *);
@@ -157,7 +157,7 @@ int weft_loop_use(struct weft_loop *loop, struct weft_poller *poller)
 	struct weft_watch *watch, *end;
 	int r = 0;
 
-	/* What the one that waits now has found already comes again from the other one. */
+	/* The new one finds again what the old one had found: watches are level-triggered. */
 	for (end = loop->watches; end; end = end->next) {
 		r = watches_add(loop, poller, end);
 		if (r < 0)

@@ -9,7 +9,7 @@
 #include "fabric/base/util.h"
 
 enum {
-	LEFT_MAX = 25, /* a longer one stands out of its column */
+	LEFT_MAX = 25, /* a longer one is wider than its column */
 	LEFT_ROOM = 80,
 };
 
@@ -41,7 +41,7 @@ static int column(const struct weft_command_line *line)
 	return (int)width;
 }
 
-/* Text, with what each of its lines but the first begins with. */
+/* Prints the text; each line but the first begins with `head`. */
 static void print_lines(const char *text, const char *head, int indent)
 {
 	for (; *text; text++) {
@@ -79,7 +79,9 @@ void weft_options_print_help(const struct weft_command_line *line)
 	}
 }
 
-/* The words of "NODE|nic|interleave" that are meant as they stand: not what is all capitals. */
+/*
+ * Prints those words of "NODE|nic|interleave" that are not all capitals: they are meant literally.
+ */
 static void print_words(const char *argument)
 {
 	const char *head = "";

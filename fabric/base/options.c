@@ -18,7 +18,7 @@ enum {
 	DEBUG_AREAS_BYTES = 400,
 };
 
-/* Of the line that was parsed last. */
+/* The command of the line that was parsed last. */
 static const char *current_command = "";
 static char program[64];
 
@@ -115,7 +115,7 @@ static int parse_debug(void *into, const struct weft_option *option, char *value
 		weft_debug_areas(", ", areas, sizeof(areas)));
 }
 
-/* Its text names the areas of the program that runs. */
+/* The help text of --debug names the areas of the program that runs. */
 static char debug_help[DEBUG_AREAS_BYTES + 80];
 
 enum { DEBUG, HELP };
@@ -139,7 +139,7 @@ static bool is_option(const struct weft_option *option)
 	return option->kind >= WEFT_OPTION_FLAG;
 }
 
-/* Behind the n that there are; returns how many there are then. */
+/* Adds rows behind the first n; returns the new number. */
 static size_t add_rows(
 	struct weft_command_line *line, size_t n, const struct weft_option_table *table)
 {
@@ -171,7 +171,7 @@ static int show(
 	return weft_end_output(program, 0);
 }
 
-/* One option that getopt_long(3) has found. */
+/* Stores one option that getopt_long(3) has found. */
 static int take(struct weft_command_line *line, size_t row, int argc, char **argv)
 {
 	const struct weft_option *option = line->rows[row];
@@ -195,10 +195,10 @@ int weft_options_parse(struct weft_command_line *line, int argc, char **argv)
 	weft_log_init(program, WEFT_LOG_INFO);
 	describe_debug();
 	collect(line);
-	/* No option, so that no option's abbreviation is ambiguous because of it. */
+	/* This is no option of the table, so that it makes no option's abbreviation ambiguous. */
 	if (argc == 2 && strcmp(argv[1], "--completion-table") == 0)
 		return show(line, weft_options_print_completion);
-	optind = 0; /* anew, should it not be the first line (getopt(3), NOTES) */
+	optind = 0; /* starts anew if another line was parsed before (getopt(3), NOTES) */
 	const char *shorts = line->runs_program ? "+h" : "h";
 	while ((c = getopt_long(argc, argv, shorts, line->longs, NULL)) != -1) {
 		if (c == 'h')

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Telling what takes long.  A thread tells it, which takes no signals; a signal would interrupt
- * what is waited for.  It lives from a begin to its end.
+ * Telling a person what takes long.  A thread prints the text; a timer's signal would interrupt the
+ * wait.  The thread takes no signals, and lives from a begin to its end.
  */
 #include "fabric/base/patience.h"
 

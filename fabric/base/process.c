@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a process is given at its start, and the signals that it gets; whether another is dying.
- * The main thread.
+ * The environment of a process at its start, and its signals; whether another process is dying. The
+ * main thread.
  */
 #include "fabric/base/process.h"
 
@@ -25,8 +25,8 @@ static void open_standard_descriptors(void)
 		if (fcntl(fd, F_GETFD) >= 0)
 			continue;
 		/*
-		 * The lowest number that is free is this one.  In a tree without /dev, what can be
-		 * neither read nor written.
+		 * open(2) returns the lowest free number, which is this one.  A tree without /dev
+		 * gets a descriptor that can be neither read nor written.
 		 */
 		if (open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0 &&
 			open("/", O_PATH) < 0)
@@ -35,8 +35,8 @@ static void open_standard_descriptors(void)
 }
 
 /*
- * An open file description of our own: the one that we were given is shared with others, who rely
- * on O_NONBLOCK.
+ * Opens a file description of our own: other processes share the one that we were given, and rely
+ * on its O_NONBLOCK.
  */
 static void make_blocking(int fd)
 {
@@ -116,7 +116,8 @@ int weft_signals_watch(struct weft_signals *signals, struct weft_loop *loop, boo
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	if (hand_over)
-		sigaddset(&set, SIGUSR2); /* what is blocked is not discarded, ignored or not */
+		/* a blocked signal is not discarded, even if it is ignored */
+		sigaddset(&set, SIGUSR2);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signals->fn = fn;
 	signals->watch.fn = on_signal;
@@ -161,7 +162,8 @@ bool weft_process_is_dying(pid_t pid)
 	if (!found || state == 'Z' || state == 'X' || pending >> (SIGKILL - 1) & 1)
 		return true;
 	/*
-	 * PF_EXITING of the kernel's, proc(5), field 9; what is before it ends with the last ')'.
+	 * The kernel's PF_EXITING, proc(5), field 9; the name before the fields ends with the last
+	 * ')'.
 	 */
 	unsigned flags = 0;
 	snprintf(path, sizeof(path), "/proc/%d/stat", pid);

@@ -15,7 +15,7 @@ int weft_thread_create(pthread_t *ret, const pthread_attr_t *attr, void *(*fn)(v
 	sigfillset(&others);
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(own); i++)
 		sigdelset(&others, own[i]);
-	/* It begins with the mask of whoever makes it. */
+	/* A thread begins with the mask of the thread that makes it. */
 	pthread_sigmask(SIG_SETMASK, &others, &before);
 	int r = pthread_create(ret, attr, fn, ctx);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);

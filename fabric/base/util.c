@@ -54,7 +54,7 @@ int weft_parse_size(const char *text, uint64_t *ret)
 		return -ERANGE;
 	if (bytes != floor(bytes))
 		return -EINVAL;
-	/* Above 2^53 a double is not exact: integers take the integer path. */
+	/* A double is not exact above 2^53, so integers are parsed as integers. */
 	if (!memchr(text, '.', strlen(text)))
 		*ret = strtoull(text, NULL, 10) * scale;
 	else
@@ -224,8 +224,8 @@ int weft_run_dir(char *buf, size_t len)
 	if (mkdir(buf, 0700) < 0 && errno != EEXIST)
 		return -errno;
 	/*
-	 * In a shared /tmp somebody else may have made it first; nor may others put sockets and
-	 * states there.
+	 * In a shared /tmp somebody else may have made the directory first; and others must not be
+	 * able to put sockets and states there.
 	 */
 	struct stat st;
 	if (lstat(buf, &st) < 0)
@@ -262,6 +262,6 @@ uint64_t weft_random_name(void)
 
 	do
 		weft_random(&name, sizeof(name));
-	while (name == 0); /* means none, or any */
+	while (name == 0); /* 0 would mean none, or any */
 	return name;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A thread with an event loop.  All of it runs on that thread, but for making, starting, joining
+ * A thread with an event loop.  Everything runs on that thread, except making, starting, joining
  * and calling.
  */
 #include "fabric/base/worker.h"
