@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Attachments and their sessions: since when they are silent, when they lose their region, when
- * their sessions must stop.  Who is granted what is grants.c's.
+ * their sessions must stop.  grants.c decides what is granted.
  *
  * Threads: any; the donor's lock is dropped while a fence() is called and while waiting.
  * Invariant: a grant is in its attachment's list until weft_grant_release().
@@ -74,7 +74,7 @@ void donor_attachment_free(struct weft_attachment *a)
 	*p = a->next;
 	if (!a->anonymous && donor_longest_lease_ms(a->donor, a->region) == 0)
 		weft_region_forget_promises(a->region);
-	/* Never the last reference: the donor's own keeps it. */
+	/* This is never the last reference: the donor has its own. */
 	weft_region_put(a->region);
 	free(a);
 }
@@ -88,7 +88,10 @@ uint64_t donor_silent_ns(const struct weft_attachment *a, uint64_t now_ns)
 	return now_ns > seen ? now_ns - seen : 0;
 }
 
-/* This process was stopped, or its machine paused: silence says nothing about the others. */
+/*
+ * Whether this process was stopped, or its machine paused: then silence says nothing about
+ * borrowers.
+ */
 static bool was_away(const struct weft_donor *donor, uint64_t now_ns)
 {
 	return donor->last_tick_ns && now_ns > donor->last_tick_ns + AWAY_NS;
@@ -207,8 +210,8 @@ static bool has_expired(const struct weft_grant *grant, int64_t now_s)
 }
 
 /*
- * Fences the sessions under a key that may not go on.  What they held stays held for a lease: until
- * then its borrower may answer from memory.  The lock is held, and open meanwhile.
+ * Fences the sessions under a key that may not go on.  Their regions stay held for a lease: until
+ * then the borrower may answer from memory.  The lock is held, and released meanwhile.
  */
 static void fence_those_out(struct weft_donor *donor, bool keys_changed)
 {
@@ -343,18 +346,18 @@ int donor_restore_attachments(struct weft_donor *donor, struct weft_region *regi
 {
 	if (region->crashed)
 		donor_lose_contents(region);
-	/* In the header too: memory may be taken over before that is over. */
+	/* The header gets it too: the memory may be taken over before that lease is over. */
 	weft_region_note_lease(region, region->promised_lease_ms);
 	donor_begin_grace(region);
 	if (region->crashed)
 		return 0;
-	if (region->forgets) /* whoever held it had our lease, as far as can be known */
+	if (region->forgets) /* as far as can be known, its holder had our lease */
 		region->grace_until_ns = weft_now_ns() + donor->lease_ms * NS_PER_MS;
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
 		struct weft_generation *gen = &region->generations[i];
 		uint32_t held = gen->held;
 
-		/* Whoever has to be waited for is noted as long as that lasts. */
+		/* An attachment that others have to wait for stays noted as long as the wait. */
 		if (gen->lapsed == WEFT_LEFT_WRITTEN && region->grace_until_ns)
 			continue;
 		if (gen->generation == 0 || held == 0 || held > 1 + WEFT_MODE_WRITE ||

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The donor as a whole: its life, and what it says of itself.  Threads: as donor.h says. */
+/* The donor as a whole: its life and its status.  Threads: as donor.h says. */
 #include "fabric/donor/donor.h"
 
 #include <assert.h>

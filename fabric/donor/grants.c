@@ -3,9 +3,9 @@
  * Granting: whose turn it is, and whose sessions have to stop first.
  *
  * Threads: any; the donor's lock is dropped while a fence() is called and while waiting.
- * Invariants: after a generation was raised no grant of a lower one is made, and none of the new
- * one before the lower ones are gone; two attachments of one region that exclude each other never
- * have unfenced sessions at once.
+ * Invariants: after a generation was raised no grant of a lower one is made, and no grant of the
+ * new one before the lower ones are gone.  Two attachments of one region that exclude each other
+ * never have unfenced sessions at the same time.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
-/* Shared readers mind nobody, readers mind writers, writers mind writers and readers. */
+/* Shared readers exclude nobody, readers exclude writers, writers exclude writers and readers. */
 static bool exclude_each_other(enum weft_mode a, enum weft_mode b)
 {
 	if (a == WEFT_MODE_SHARED || b == WEFT_MODE_SHARED)
@@ -66,9 +66,9 @@ struct wish {
 	uint64_t life;                     /* as a peer's */
 	uint8_t id_hash[16];
 	enum weft_mode mode;
-	uint64_t generation;         /* 0 for the anonymous */
+	uint64_t generation;         /* 0 for an anonymous one */
 	struct weft_attachment *own; /* once claimed: counted in its nr_waiters */
-	/* entries that it changed as a writer who is about to be granted */
+	/* entries that it changed, as a writer that is about to be granted */
 	uint64_t overtaken;
 };
 
@@ -86,8 +86,8 @@ static bool minds(const struct wish *w, const struct weft_attachment *a)
 }
 
 /*
- * Shared readers stand beside any writer, but do not go on reading what becomes another part of a
- * device.
+ * Shared readers stand beside any writer, but do not go on when the region becomes another part of
+ * a device.
  */
 static bool ends(const struct wish *w, const struct weft_attachment *a)
 {
@@ -106,8 +106,8 @@ static uint64_t must_stop_below(const struct wish *w, const struct weft_attachme
 	if (a->region != w->region || w->mode == WEFT_MODE_SHARED)
 		return 0;
 	/*
-	 * A writer that is left as a shared reader (weft detach): what its older sessions sent may
-	 * still land.
+	 * A writer's attachment that is ended by a shared reader (weft detach): writes of its older
+	 * sessions may still land.
 	 */
 	for (const struct weft_grant *g = a->grants; g; g = g->next)
 		if (g->writable)
@@ -122,7 +122,10 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 	struct weft_generation *gen = NULL;
 
 	if (!hello->anonymous) {
-		/* Shared readers are held to nothing, and take no place from those who are. */
+		/*
+		 * No rule binds shared readers, and they take no entry from attachments that rules
+		 * bind.
+		 */
 		gen = weft_region_generation(w->region, w->id_hash, w->mode != WEFT_MODE_SHARED);
 		if (!gen && w->mode != WEFT_MODE_SHARED)
 			return weft_error_set(err, EBUSY,
@@ -138,7 +141,7 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 		own->mode = w->mode;
 		memcpy(own->id_hash, w->id_hash, sizeof(own->id_hash));
 	}
-	/* One from before a restart is whose it is by its id's hash. */
+	/* An attachment from before a restart belongs to the borrower whose id has that hash. */
 	memcpy(own->owner, w->owner, sizeof(own->owner));
 	w->own = own;
 	own->nr_waiters++;
@@ -167,7 +170,9 @@ static struct weft_attachment *find_own(const struct wish *w)
 	return own;
 }
 
-/* What its key is for: looked at whenever the lock was open, so that no grant outlives one. */
+/*
+ * Checks the rights of its key, whenever the lock was released, so that no grant outlives a right.
+ */
 static int check_key(struct wish *w, struct weft_error *err)
 {
 	struct weft_rights rights;
@@ -193,7 +198,7 @@ static int check(const struct wish *w, struct weft_attachment **ret_own, struct 
 	uint64_t now_ns = weft_now_ns();
 
 	if (own && !own->anonymous) {
-		/* The table may have forgotten what lapsed a moment ago. */
+		/* The table may have forgotten an attachment that lapsed a moment ago. */
 		if (own->generation > hello->generation ||
 			(own->lapsed && own->generation == hello->generation))
 			return donor_refuse_generation(w->region, hello, own->generation, err);
@@ -217,8 +222,8 @@ static int check(const struct wish *w, struct weft_attachment **ret_own, struct 
 }
 
 /*
- * Looks at everything, once more whenever the lock was open.  0: go ahead; 1: look again; -EAGAIN:
- * wait for sessions to stop; or the refusal.
+ * Checks everything, and must be called again whenever the lock was released.  0: go ahead; 1: call
+ * again; -EAGAIN: wait for sessions to stop; or the refusal.
  */
 static int try_once(struct wish *w, struct weft_error *err)
 {
@@ -235,7 +240,7 @@ static int try_once(struct wish *w, struct weft_error *err)
 	r = check_key(w, err);
 	if (r == 0)
 		r = donor_check_contents(w->region, hello, err);
-	/* What is ours already is looked at again: it may have been superseded meanwhile. */
+	/* Our own attachment is checked again: it may have been superseded meanwhile. */
 	if (r == 0 && w->own)
 		r = w->own->lapsed || w->own->generation > w->generation
 			    ? donor_refuse_generation(w->region, hello, w->own->generation, err)
@@ -257,10 +262,7 @@ static int try_once(struct wish *w, struct weft_error *err)
 		if (r < 0)
 			return r;
 	}
-	/*
-	 * Having claimed it keeps others out; what is left of them and of our past is on its way
-	 * out.
-	 */
+	/* The claim keeps others out; their sessions, and our older ones, are on their way out. */
 	for (struct weft_attachment *a = donor->attachments; a; a = a->next) {
 		uint64_t below = must_stop_below(w, a);
 		struct weft_grant *old = donor_unfenced(a, below);
@@ -275,8 +277,8 @@ static int try_once(struct wish *w, struct weft_error *err)
 }
 
 /*
- * FILE: what the grant changes is in the mark before anybody learns of it.  1: it was not, and the
- * lock was open; 0: it is; -EIO.
+ * FILE: sees to it that the mark has what the grant changes, before anybody learns of the grant.
+ * 0: the mark has it; 1: it was written now, and the lock was released; -EIO.
  */
 static int note_table(struct wish *w, uint64_t *noted_seq, struct weft_error *err)
 {
@@ -310,7 +312,7 @@ static int note_table(struct wish *w, uint64_t *noted_seq, struct weft_error *er
 		: 1;
 }
 
-/* What the grant changes is noted before it is made.  As note_table(). */
+/* Notes what the grant changes before the grant is made.  Returns as note_table(). */
 static int note_grant(struct wish *w, uint64_t *noted_seq, struct weft_error *err)
 {
 	struct weft_region *region = w->region;
@@ -326,7 +328,7 @@ static int note_grant(struct wish *w, uint64_t *noted_seq, struct weft_error *er
 	return r;
 }
 
-/* Until nothing stands in the way: 0, or the refusal. */
+/* Waits until nothing stands in the way: 0, or the refusal. */
 static int clear_the_way(struct wish *w, uint64_t deadline_ns, struct weft_error *err)
 {
 	struct weft_donor *donor = w->donor;
@@ -348,7 +350,7 @@ static int clear_the_way(struct wish *w, uint64_t deadline_ns, struct weft_error
 	}
 }
 
-/* The grant's own fields are set; nothing stands in the way. */
+/* Makes the grant, whose own fields are set.  Nothing stands in the way. */
 static void make(const struct wish *w, struct weft_grant *grant)
 {
 	struct weft_attachment *own = w->own;
@@ -367,12 +369,14 @@ static void make(const struct wish *w, struct weft_grant *grant)
 	own->grants = grant;
 	own->nr_grants++;
 	w->donor->nr_grants++;
-	/* Who remembers nothing may change what those know who come back by the tenure. */
+	/*
+	 * A writer that remembers nothing may change contents that clients of the old tenure know.
+	 */
 	if (grant->writable && !(w->hello->anonymous ? w->hello->tenure : w->hello->epoch))
 		weft_region_note_tenure(w->region, weft_random_name());
 }
 
-/* It was refused. */
+/* The wish was refused. */
 static void give_up(const struct wish *w)
 {
 	struct weft_attachment *own = w->own;
@@ -380,9 +384,9 @@ static void give_up(const struct wish *w)
 	if (!own)
 		return;
 	own->nr_waiters--;
-	/* It waited for others until now: that is not silence. */
+	/* The attachment waited for others until now: that is not silence. */
 	own->last_seen_ns = weft_now_ns();
-	/* Nobody wrote, unless a sister of it may. */
+	/* Nobody wrote under this attachment, unless it was granted before. */
 	if (!own->granted)
 		donor_take_back_writer(w->region, w->overtaken);
 	if (own->anonymous && donor_is_idle(own))

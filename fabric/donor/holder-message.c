@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What goes between a daemon and its holder; all that the two programs share.  No state. */
+/*
+ * The messages between a daemon and its holder, which are all that the two programs share.  No
+ * state.
+ */
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The daemon's side of what outlives it: systemd's descriptor store, or a holder process.
+ * The daemon's side of memory that outlives it: systemd's descriptor store, or a holder process.
  * Thread: the daemon's main thread.
  */
 #include "fabric/donor/holder.h"
@@ -34,7 +34,7 @@ enum {
 
 struct kept {
 	struct weft_leftover leftover;
-	int conn; /* to its holder, shared by all that it has; -1: stored */
+	int conn; /* to the holder, shared by all its leftovers; -1: stored by systemd */
 };
 
 struct weft_leftovers {
@@ -44,7 +44,7 @@ struct weft_leftovers {
 	unsigned nr_conns;
 };
 
-/* Takes the descriptors, or closes them.  from: what else is known of it. */
+/* Takes the descriptors as a leftover, or closes them.  from: the leftover's other fields. */
 static void add_kept(struct weft_leftovers *l, int fd, int header_fd, int conn,
 	const struct weft_leftover *from)
 {
@@ -107,7 +107,9 @@ static int connect_holder(const char *run_dir, const char *name, int *ret_pid)
 		int r = -errno;
 
 		close(fd);
-		/* It listens before its socket has this name, so nobody is behind it any more. */
+		/*
+		 * A holder listens before its socket has this name, so there is no holder any more.
+		 */
 		if (r == -ECONNREFUSED)
 			unlink(addr.sun_path);
 		return r;
@@ -135,11 +137,12 @@ static bool share_a_place(const char *a, const char *b)
 	return false;
 }
 
-/* 0: taken (or nothing there); -EBUSY: its daemon lives, or seems to. */
+/* 0: its regions are taken (or it has none); -EBUSY: its daemon lives, or seems to. */
 static int take_from_holder(struct weft_leftovers *l, const char *run_dir, const char *name,
 	const char *places, bool *ret_dying)
 {
-	struct weft_leftover from = {.place = "?"}; /* nobody's, until it says whose */
+	/* not ours until the holder says its daemon's places */
+	struct weft_leftover from = {.place = "?"};
 	char text[WEFT_HOLDER_MESSAGE_MAX], theirs[WEFT_HOLDER_MESSAGE_MAX];
 	unsigned nr_fds, before = l->nr;
 	int fds[2], r, at = 0;
@@ -167,7 +170,7 @@ static int take_from_holder(struct weft_leftovers *l, const char *run_dir, const
 			continue;
 		}
 		if (sscanf(text, "busy %d %[^\n]", &daemon_pid, theirs) == 2) {
-			/* Where it listens we do now: it is on its way out, or out. */
+			/* We have bound the daemon's place, so the daemon is dying, or dead. */
 			*ret_dying =
 				share_a_place(theirs, places) || weft_process_is_dying(daemon_pid);
 			r = -EBUSY;
@@ -185,7 +188,7 @@ static int take_from_holder(struct weft_leftovers *l, const char *run_dir, const
 	return 0;
 }
 
-/* tries: for a daemon that is dying; places: of ours. */
+/* tries: how often to ask while its daemon is dying; places: this daemon's. */
 static int find_held(struct weft_leftovers *l, const char *places, int tries)
 {
 	char run_dir[108];
@@ -289,7 +292,7 @@ void weft_leftovers_free(struct weft_leftovers *leftovers)
 struct weft_holder {
 	int fd; /* -1: systemd's store */
 	pid_t pid;
-	unsigned nr_free; /* the store's; what does not fit is dropped there without a word */
+	unsigned nr_free; /* the store's room; systemd silently drops descriptors beyond it */
 };
 
 extern char **environ;
@@ -311,7 +314,7 @@ static int spawn(const char *program, const char *places, unsigned keep_s, int f
 	posix_spawn_file_actions_adddup2(&actions, 0, 1);
 	posix_spawn_file_actions_adddup2(&actions, 0, 2);
 	posix_spawn_file_actions_adddup2(&actions, fd, WEFT_HOLDER_FD);
-	/* Its own session: what ends ours, a terminal's ^C too, does not end it. */
+	/* A session of its own: signals that end ours, such as a terminal's ^C, do not reach it. */
 	posix_spawnattr_setflags(&attr,
 		POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 	posix_spawnattr_setsigmask(&attr, &none);
@@ -357,8 +360,8 @@ int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **
 		return weft_error_set(err, -r, "cannot start %s: %s", program, strerror(-r));
 	}
 	/*
-	 * Not only to know that it works: until it runs its own program it has our descriptors too,
-	 * and a port that we give up at once would stay taken for a moment.
+	 * We wait for the holder not only to know that it works.  Until it runs its own program it
+	 * has our descriptors too, and a port that we gave up would stay taken for a moment.
 	 */
 	setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof(bound));
 	r = weft_holder_receive(pair[0], text, fds, &nr_fds);

@@ -2,8 +2,8 @@
 /*
  * The donor's regions: those it was given, and a directory's files, opened when asked for.
  *
- * Threads: any.  The table is under the donor's lock; files are opened and closed under open_lock
- * alone, as a durable mark takes its time.
+ * Threads: any.  The table is under the donor's lock.  Files are opened and closed under open_lock
+ * alone, since writing a durable mark takes long.
  */
 #include "fabric/donor/donor.h"
 
@@ -51,8 +51,8 @@ static int table_add(struct weft_donor *donor, struct weft_region *region, bool 
 }
 
 /*
- * The region is lent from now on: at first to whoever held it before.  Takes over the reference.
- * -ENOMEM: nobody has it.  The lock is held.
+ * Lends the region from now on, at first to the attachments that held it before.  Takes over the
+ * reference.  0; -ENOMEM: the region is not lent.  The lock is held.
  */
 static int lend(struct weft_donor *donor, struct weft_region *region, bool from_directory)
 {
@@ -120,8 +120,8 @@ static bool name_is_plain_path(const char *name)
 }
 
 /*
- * A directory's file that nobody uses.  The lock is held, under which alone new references are
- * made.
+ * Whether the entry is a directory's file that nobody uses.  The lock is held; new references are
+ * made only under it.
  */
 static bool is_idle(const struct weft_donor *donor, const struct donor_region *entry)
 {
@@ -141,7 +141,10 @@ static struct weft_region *table_take(struct weft_donor *donor, struct donor_reg
 	return region;
 }
 
-/* Closes the file not asked for the longest that nobody uses.  open_lock is held. */
+/*
+ * Closes, of the files that nobody uses, the one that was not asked for the longest.  open_lock is
+ * held.
+ */
 static void close_one_file(struct weft_donor *donor)
 {
 	struct donor_region *oldest = NULL;
@@ -160,8 +163,8 @@ static void close_one_file(struct weft_donor *donor)
 }
 
 /*
- * Closes a file that is no longer what the name stands for, unless somebody uses it still.
- * open_lock is held.
+ * Closes a file if its name stands for another file now, unless somebody still uses it.  open_lock
+ * is held.
  */
 static void close_replaced(struct weft_donor *donor, const char *name)
 {
@@ -187,7 +190,7 @@ static void close_replaced(struct weft_donor *donor, const char *name)
 	weft_region_put(region);
 }
 
-/* NULL: for who has these rights there are none, or several. */
+/* NULL: there is no region that these rights reach, or there are several. */
 static struct donor_region *the_only_one(const struct weft_donor *donor,
 	const struct weft_rights *rights)
 {
@@ -274,10 +277,7 @@ static int find_exactly(struct weft_donor *donor, const struct weft_rights *righ
 		if (r < 0)
 			r = open_below(donor, name, ret, err);
 		pthread_mutex_unlock(&donor->open_lock);
-		/*
-		 * Whoever asks over the network need not learn what else there is in the file
-		 * system.
-		 */
+		/* A peer need not learn what else there is in the file system. */
 		if (r != -ENOENT && r != -ENOTDIR && r != -EXDEV && r != -ELOOP && r != -EISDIR &&
 			r != -ENOTSUP && r != -ENAMETOOLONG)
 			return r;
@@ -374,7 +374,7 @@ static int listing_add(struct listing *l, const char *name, const char *descript
 	return item->name && item->description ? 0 : -ENOMEM;
 }
 
-/* One that is no longer what was opened says so. */
+/* The description says if a region is no longer what was opened. */
 static int list_region(struct listing *l, const struct weft_region *region)
 {
 	struct weft_error err;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The rules of who may go on with a region's contents.  tests/model/ has the same rules, checked by
- * a machine: change them there first.  And of what the contents are taken for: a part of a striped
- * device, or all of one.
+ * The rules about who may go on with a region's contents, and as which part of a striped device.
+ * tests/model/ has the same rules, checked by a machine: change them there first.
  *
  * Threads: under the donor's lock.  Nothing here waits.
  */
@@ -67,7 +66,7 @@ static int refuse_claim(const struct weft_region *region, const struct weft_hell
 		hello->name, why);
 }
 
-/* Whether what the hello remembers is what the region has.  Its epoch is. */
+/* Whether the region has the contents that the hello remembers.  The epoch is the same. */
 static int check_claim(const struct weft_region *region, const struct weft_hello *hello,
 	const struct weft_generation *gen, struct weft_error *err)
 {
@@ -119,8 +118,8 @@ int donor_check_generation(const struct weft_region *region, const struct weft_h
 	if (r < 0 || !gen || hello->generation > gen->generation)
 		return r;
 	/*
-	 * The same generation: not once its lease is over, nor after the file was closed and opened
-	 * again.
+	 * The same generation may not go on once its lease is over, or after the file was closed
+	 * and opened again.
 	 */
 	bool over = gen->lapsed == WEFT_LAPSED || gen->lapsed == WEFT_LAPSED_WRITTEN ||
 		(region->backing == WEFT_BACKING_FILE && !region->read_only &&
@@ -148,7 +147,7 @@ int donor_check_grace(struct weft_region *region, const struct weft_generation *
 	}
 	if (waits_for && gen && gen->held)
 		return 0;
-	/* Where it is not known who held it, anybody may have. */
+	/* If nobody knows who held the region, anybody may have held it. */
 	waits_for |= region->forgets && !over;
 	if (waits_for)
 		return weft_error_set(err, EBUSY,
@@ -204,8 +203,8 @@ void donor_enter(struct weft_region *region, struct weft_generation *gen,
 
 	gen->generation = hello->generation;
 	/*
-	 * A shared reader goes on with whatever there is, and keeps nobody out: no claim can rest
-	 * on its grant.
+	 * A shared reader goes on with any contents, and keeps nobody out: no claim can rest on its
+	 * grant.
 	 */
 	gen->lapsed = shared ? WEFT_LEFT_WRITTEN : WEFT_NOT_LAPSED;
 	gen->held = shared ? 0 : (uint16_t)(1 + hello->mode);
@@ -236,8 +235,8 @@ void donor_begin_grace(struct weft_region *region)
 /* ---- stripes ---- */
 
 /*
- * Readers and writers that say nothing attach a region by itself.  A shared reader may be there for
- * another reason than the bytes: a goodbye.
+ * Readers and writers that say no part attach the region as a whole device.  A shared reader may
+ * not care about the bytes: weft detach is one, to say goodbye.
  */
 static struct weft_stripe stripe_of(const struct weft_hello *hello)
 {
@@ -255,7 +254,7 @@ static bool gives_up_contents(const struct weft_hello *hello)
 	return hello->new_contents && !hello->epoch && hello->mode == WEFT_MODE_WRITE;
 }
 
-/* What to do instead. */
+/* Adds what the user can do instead. */
 static void advise(const struct weft_stripe *kept, const struct weft_stripe *asked, char *text,
 	size_t size)
 {

@@ -19,8 +19,8 @@ enum {
 	IPV6_PREFIX_BYTES = 8,
 	MAPPED_BYTES = 12,
 	LOCAL_MARK = 0xff,
-	REMEMBERED_ADDRESSES = 512, /* beside those of the strangers that there are */
-	MOST_REMEMBERED = 16,       /* of one: it is forgotten in a minute or two */
+	REMEMBERED_ADDRESSES = 512, /* more than those of present strangers */
+	MOST_REMEMBERED = 16,       /* of one address: that is forgotten in a minute or two */
 };
 #define FADE_NS UINT64_C(20000000000)
 
@@ -38,7 +38,10 @@ static void make_key(const struct sockaddr *peer, uint32_t uid, uint8_t *key)
 
 		memcpy(key, in6, whole ? sizeof(*in6) : IPV6_PREFIX_BYTES);
 	} else {
-		/* A multicast address: nobody connects from one. */
+		/*
+		 * Marks the key as a user's: it is a multicast address, and nobody connects from
+		 * one.
+		 */
 		key[0] = LOCAL_MARK;
 		memcpy(key + MAPPED_BYTES, &uid, sizeof(uid));
 	}
@@ -85,8 +88,8 @@ static unsigned weight(const struct weft_stranger_address *address)
 }
 
 /*
- * From the address that has the most, whoever has said nothing, the oldest: each counts for more
- * than the next.
+ * A stranger of the address that has the most; of those one that has said nothing; of those the
+ * oldest.
  */
 static struct weft_stranger *choose(const struct weft_strangers *strangers)
 {
@@ -120,7 +123,7 @@ static bool make_room(struct weft_strangers *strangers)
 	return true;
 }
 
-/* The key's place; or a new one, at the cost of the address of which there is least to remember. */
+/* The key's place; or a new one, in place of the address of which there is least to remember. */
 static unsigned find_place(const struct weft_strangers *strangers, const uint8_t *key)
 {
 	unsigned place = 0, least = UINT_MAX;
@@ -165,8 +168,8 @@ void weft_strangers_enter(struct weft_strangers *strangers, struct weft_stranger
 	stranger->strangers = strangers;
 	stranger->address = find_place(strangers, key);
 	/*
-	 * It counts already, so that it does not push out another address's where its own has as
-	 * many.
+	 * The newcomer counts already, so that it does not push out a stranger of another address
+	 * when its own has as many.
 	 */
 	strangers->addresses[stranger->address].nr++;
 	if (strangers->nr == strangers->max)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a service manager does for us; see supervision.h.  No state. */
+/* What the service manager does when we crash; see supervision.h.  No state. */
 #include "fabric/donor/supervision.h"
 
 #include <stdint.h>
@@ -81,7 +81,7 @@ static bool ask_unit(sd_bus *bus, const char *unit, struct weft_supervision *ret
 			0;
 
 	if (known) {
-		/* It hears only those whom it lets notify it. */
+		/* systemd listens only to processes that may notify it. */
 		bool heard = getenv("NOTIFY_SOCKET") && (strcmp(notify, "all") == 0 ||
 			(strcmp(notify, "none") != 0 && main_pid == (uint32_t)getpid()));
 
@@ -114,18 +114,15 @@ static bool ask_manager(const char *socket, struct weft_supervision *ret)
 
 void weft_supervision_find(struct weft_supervision *ret)
 {
-	/*
-	 * Both are inherited by what a service starts, whose notifications systemd need not listen
-	 * to.
-	 */
+	/* A service's children inherit both variables, and systemd need not listen to children. */
 	bool is_service = number_in("SYSTEMD_EXEC_PID") == (unsigned)getpid();
 	bool may_notify = getenv("NOTIFY_SOCKET");
 	const char *user_dir = getenv("XDG_RUNTIME_DIR");
 	char user[200] = "";
 
 	/*
-	 * Without an answer: the default of KillMode; and whatever is in a PID namespace ends with
-	 * its first process.
+	 * Without an answer: the default of KillMode; and all processes of a PID namespace end with
+	 * its first.
 	 */
 	*ret = (struct weft_supervision){.ends_children = is_service || getpid() == 1};
 	if (!is_service && !may_notify)

@@ -37,13 +37,13 @@ int region_file_check(struct weft_region *region)
 		return -EIO;
 	if (region->has_name && st.st_nlink == 0)
 		return -EIO;
-	if (region->block_bytes) /* what is beyond its end fails by itself */
+	if (region->block_bytes) /* access beyond a device's end fails by itself */
 		return 0;
 	/* A write beyond the end of a file that shrank would put zeros where data was. */
 	return (uint64_t)st.st_size < region->size_bytes ? -EIO : 0;
 }
 
-/* What the file was opened as, and whether another is there now. */
+/* Finds the path that the file was opened by, and whether another file is there now. */
 static bool find_path(int fd, char *path, size_t size)
 {
 	static const char deleted[] = " (deleted)";
@@ -76,7 +76,7 @@ int weft_region_check(const struct weft_region *region, struct weft_error *err)
 			"region '%s': its file could not be made durable (%s), and what it holds "
 			"is not known",
 			region->name, strerror(-lost));
-	/* Whoever asks about all regions must not wait for one that is on a network. */
+	/* A question about all regions must not wait for a file that is on a network. */
 	if (statx(region->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_NLINK | STATX_SIZE,
 		    &st) < 0)
 		return weft_error_set(err, EIO, "region '%s': its file cannot be looked at: %s",
@@ -138,7 +138,7 @@ int region_file_pwrite(struct weft_region *region, const void *buf, uint64_t off
 			len -= (uint64_t)n;
 		}
 	}
-	/* Also after a failure: some of it may have been written. */
+	/* Also after a failure: some bytes may have been written. */
 	atomic_store(&region->dirty, true);
 	return r;
 }

@@ -3,10 +3,10 @@
  * A file region's mark at its file: an extended attribute.
  *
  * From before the first write it says "open", durably; only a clean end replaces it by "clean" with
- * the file's size and time, after the data is durable.  So whoever finds "clean", and size and time
- * as they are, knows that nothing happened since.
+ * the file's size and time, after the data is durable.  So "clean", with the file's present size
+ * and time, means that nothing happened since.
  *
- * Threads: any; what the mark was told is under flush_lock.
+ * Threads: any; the notes of what the mark has are under flush_lock.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -93,20 +93,20 @@ int region_mark_take(struct weft_region *region, const struct stat *st)
 		return 0;
 	}
 	region->was_clean = mark->clean && fits(mark, st);
-	/*
-	 * Whoever changed the file since: a part of a device is no other one for it, unless
-	 * somebody says so.
-	 */
+	/* A change of the file by another program does not make it another part of a device. */
 	region->stripe = note->stripe = mark->stripe;
 	if (region->read_only) {
-		/* Nobody can be noted in it; but whoever serves it to be written changes it. */
+		/*
+		 * No attachment can be noted in the mark; a donor that lends the file for writing
+		 * changes the mark.
+		 */
 		if (region->was_clean)
 			region->epoch = weft_max(XXH3_64bits(text, (size_t)n), 1);
 		return 0;
 	}
 	/*
-	 * Not closed, or changed by another program since: whoever held it may still answer from
-	 * what it remembers.
+	 * It was not closed, or another program changed it since: a holder may still answer from
+	 * memory.
 	 */
 	region->crashed = !region->was_clean;
 	if (region->was_clean)
@@ -135,7 +135,7 @@ int region_mark_note_table(struct weft_region *region,
 	pthread_mutex_lock(&region->flush_lock);
 	if (seq > note->seq && region_mark_check(region) == -EUCLEAN) {
 		/*
-		 * Whose contents these are the copy's own mark says, once the file is opened anew.
+		 * The copy's own mark says whose contents these are, once the file is opened anew.
 		 */
 		atomic_store(&region->lost, -EUCLEAN);
 		r = -EUCLEAN;
@@ -145,8 +145,8 @@ int region_mark_note_table(struct weft_region *region,
 		struct weft_stripe noted_stripe = note->stripe;
 
 		/*
-		 * An open mark tells for how long nobody else may be granted what comes after a
-		 * crash, and which part of a device that is.
+		 * After a crash the open mark says how long nobody else may be granted the file,
+		 * and which part of a device it is.
 		 */
 		due = !marked || lease_ms > note->lease_ms ||
 			!weft_stripe_equal(stripe, &note->stripe);
@@ -155,10 +155,10 @@ int region_mark_note_table(struct weft_region *region,
 		memcpy(note->table, table, sizeof(note->table));
 		r = due ? region_mark_write(region, !marked) : 0;
 		if (r == -ENOTSUP && !region->was_clean)
-			r = 0; /* there is none: each opening is an epoch */
+			r = 0; /* there are no attributes: each opening is a new epoch */
 		/*
-		 * The one that there is knows nothing of this grant, which is not made then: the
-		 * next try has to note it.
+		 * The present mark does not have this grant, so the grant is not made, and the next
+		 * try has to note it.
 		 */
 		if (r < 0) {
 			note->lease_ms = noted_ms;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Regions whose content is a file's or a block device's, through the page cache: opening, ending.
- * Threads: the one that owns the donor, and whoever has the last reference.
+ * Regions that are files or block devices, through the page cache: opening and ending them.
+ * Threads: the one that owns the donor, and the one that drops the last reference.
  */
 #include "fabric/region/region.h"
 
@@ -24,8 +24,8 @@
 #include "fabric/base/util.h"
 
 /*
- * Opens without side effects whatever it is, makes sure that it is a regular file, and opens that;
- * for reading if that is all that may be done with it, or was asked for (*read_only).
+ * Opens the path without side effects, makes sure that it is a regular file, and opens that; only
+ * for reading if the file cannot be written, or if *read_only asks for it.
  */
 static int open_regular(int dirfd, const char *path, bool beneath, bool *read_only)
 {
@@ -48,7 +48,7 @@ static int open_regular(int dirfd, const char *path, bool beneath, bool *read_on
 	if (!S_ISREG(st.st_mode) && (beneath || !S_ISBLK(st.st_mode)))
 		return -ENOTSUP;
 	snprintf(again, sizeof(again), "/proc/self/fd/%d", probe);
-	/* Of a device O_EXCL keeps out whoever mounts it, and us if it is mounted. */
+	/* On a device O_EXCL keeps mounts out, and fails if the device is mounted. */
 	int excl = S_ISBLK(st.st_mode) ? O_EXCL : 0;
 	int fd = open(again, (*read_only ? O_RDONLY : O_RDWR | excl) | O_CLOEXEC | O_NOCTTY),
 	    ro = 0;
@@ -161,8 +161,7 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 	}
 	region->unmarked |= block != 0;
 	/*
-	 * In a directory there are no leases files: whoever serves files there has to have
-	 * attributes.
+	 * A directory's files have no files of promises: their file system has to have attributes.
 	 */
 	region->forgets |= region->unmarked && !read_only && !beneath;
 	weft_debug("region '%s': %s, %s, epoch %016" PRIx64 "%s", name, path, description,
@@ -195,7 +194,8 @@ void region_file_finish(struct weft_region *region)
 	memcpy(note->table, region->generations, sizeof(note->table));
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++) {
 		/*
-		 * Whatever that generation wrote is in the file now, and nobody joins it any more.
+		 * All writes of that generation are in the file now, and no session joins it any
+		 * more.
 		 */
 		changed |= note->table[i].flags & WEFT_ENTRY_HERE;
 		if (note->table[i].flags & WEFT_ENTRY_HERE)
@@ -203,7 +203,7 @@ void region_file_finish(struct weft_region *region)
 	}
 	if (!changed)
 		return;
-	/* Another mark is of other contents, which ours would say to be these. */
+	/* Another mark belongs to other contents; our mark would call them ours. */
 	if (region_mark_check(region) < 0)
 		return;
 	if (!is_held(note->table))

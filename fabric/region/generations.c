@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is known of each attachment, and kept as long as the contents: the table of generations, and
- * what else a header of memory keeps.  Threads: under the donor's lock.
+ * The facts that are kept as long as the contents: the table of generations, which has an entry for
+ * each attachment, and the other fields of a memory header.  Threads: under the donor's lock.
  */
 #include <string.h>
 
@@ -19,8 +19,8 @@ void weft_region_id_hash(const struct weft_region *region, const uint8_t id[16],
 
 	if (region->backing == WEFT_BACKING_FILE) {
 		/*
-		 * Under a key that is kept beside it: it holds on any machine, and after any
-		 * reboot.
+		 * The key is kept beside the file, so the hash is the same on any machine and after
+		 * any reboot.
 		 */
 		if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, region->note->key, REGION_KEY_BYTES, id, 16,
 			    digest) < 0)
@@ -29,7 +29,7 @@ void weft_region_id_hash(const struct weft_region *region, const uint8_t id[16],
 		return;
 	}
 	memcpy(in.bytes, id, sizeof(in.bytes));
-	/* HMAC-SHA256 under the boot id; a region of memory does not outlive the boot either. */
+	/* HMAC-SHA256 under the boot's id: a region of memory does not outlive the boot either. */
 	if (sd_id128_get_boot_app_specific(in, &out) < 0)
 		abort(); /* without /proc nothing of this works */
 	memcpy(ret, out.bytes, sizeof(out.bytes));
@@ -47,7 +47,7 @@ void weft_region_note_stripe(struct weft_region *region, const struct weft_strip
 	region->stripe = *stripe;
 	if (!region->header)
 		return;
-	/* Who finds the header of a daemon that was killed in between finds none. */
+	/* If the daemon is killed in between, the header has no stripe. */
 	__atomic_store_n(&region->header->stripe.count, 0, __ATOMIC_SEQ_CST);
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	region->header->stripe.index = stripe->index;
@@ -61,15 +61,15 @@ void weft_region_note_lease(struct weft_region *region, uint32_t lease_ms)
 		region->header->promised_lease_ms = lease_ms;
 }
 
-/* A shared reader keeps nobody out, and goes on with whatever there is: it needs no entry. */
+/* A shared reader keeps nobody out, and goes on with any contents: it needs no entry. */
 static bool may_forget(const struct weft_generation *gen)
 {
 	return gen->generation == 0 || gen->held == 0 || gen->held == 1 + WEFT_MODE_SHARED;
 }
 
 /*
- * Free ones first, then those that hold nothing, then shared readers; of each the one not used for
- * longest.
+ * Free entries come first, then those that hold nothing, then shared readers; of the same kind the
+ * one that was not used for longest.
  */
 static bool is_better_victim(const struct weft_generation *a, const struct weft_generation *b)
 {
@@ -102,7 +102,7 @@ struct weft_generation *weft_region_generation(struct weft_region *region,
 	}
 	if (!add || !victim)
 		return NULL;
-	/* Whoever is killed in between leaves a free entry behind. */
+	/* A daemon that is killed in between leaves a free entry. */
 	*(volatile uint64_t *)&victim->generation = 0;
 	atomic_signal_fence(memory_order_seq_cst);
 	memcpy(victim->id_hash, id_hash, sizeof(victim->id_hash));

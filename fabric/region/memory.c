@@ -40,7 +40,9 @@ struct populate {
 	int advice;
 };
 
-/* Before Linux 5.14 memory is taken like this, and the first access to each page takes longer. */
+/*
+ * Before Linux 5.14 memory is allocated like this, and the first access to each page takes longer.
+ */
 static int allocate(int fd, uint64_t off, uint64_t len)
 {
 	while (fallocate(fd, 0, (off_t)off, (off_t)len) < 0)
@@ -208,8 +210,8 @@ static struct weft_region *memory_region_new(const char *name, uint64_t size, ui
 }
 
 /*
- * Lent memory that the donor's own swap takes would be slower than no memory.  mlock2(2) fails
- * where the memlock limit is low; the region serves all the same, and region->locked tells.
+ * Lent memory in the donor's own swap would be worse than none.  mlock2(2) fails where the memlock
+ * limit is low; the region serves all the same, and region->locked tells.
  */
 static void lock_memory(struct weft_region *region)
 {
@@ -321,7 +323,7 @@ fail:
 	return r;
 }
 
-/* True for a descriptor that nobody can pull the rug from under: a file of this size, for good. */
+/* Whether the descriptor is a file that keeps this size for ever. */
 static bool sealed_file(int fd, uint64_t size, struct stat *ret)
 {
 	int seals = fcntl(fd, F_GET_SEALS);
@@ -397,7 +399,7 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 		r = map_header(region);
 	if (r == 0) {
 		if (lseek(fd, 0, SEEK_HOLE) == (off_t)header.size_bytes)
-			/* The pages are there; this spares their first users a fault each. */
+			/* The pages exist; this saves a fault at the first use of each. */
 			populate(region, MADV_POPULATE_READ, NULL, NULL);
 		else
 			atomic_store(&region->punched, true);

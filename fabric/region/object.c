@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A region's life, but for what its backing adds: its name, its references, its memory.
- * Threads: as region.h says.
+ * A region's life, apart from its backing's part: its name, its references, its memory. Threads: as
+ * region.h says.
  */
 #include <assert.h>
 #include <stdlib.h>

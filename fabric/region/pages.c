@@ -50,24 +50,24 @@ int region_map(int fd, uint64_t size, uint8_t **ret)
 	if (map == MAP_FAILED)
 		return -errno;
 	*ret = map;
-	/* A core dump is neither the place for what others keep here, nor would it ever end. */
+	/* Other people's data do not belong in a core dump, and the dump would take very long. */
 	madvise(map, size, MADV_DONTDUMP);
 #ifdef __SANITIZE_THREAD__
 	/*
-	 * What orders borrowers' accesses are requests and answers over sockets, which it does not
-	 * see.
+	 * Requests and answers over sockets order borrowers' accesses, but the sanitizer does not
+	 * see them.
 	 */
 	AnnotateBenignRaceSized(__FILE__, __LINE__, map, size, "bytes of borrowers");
 #endif
 	return 0;
 }
 
-/* Several threads take slices in turn; the caller's thread waits and tells of progress. */
+/* Several threads take slices in turn; the caller's thread waits and calls progress(). */
 struct parallel {
 	uint64_t size;
 	int (*fn)(void *arg, uint64_t off, uint64_t len);
 	void *arg;
-	_Atomic uint64_t next; /* first byte that nobody took yet */
+	_Atomic uint64_t next; /* the first byte that no thread has taken */
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	uint64_t done;

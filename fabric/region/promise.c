@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Leases of regions that keep none themselves (memory, block devices), in a file for the time after
- * the contents, or the donor that knows of them, are gone: then others wait until the leases are
- * over.
+ * Promised leases of memory and block devices, which have no mark: a file keeps them for the time
+ * after the contents, or the donor that knows of them, are gone.  Then newcomers wait until the
+ * leases are over.
  *
- * The file is an open mark (mark.c).  It is replaced as a whole, and made durable, when somebody
- * new holds the region; it is removed when nobody does.
+ * The file is an open mark (mark.c).  It is replaced as a whole, and made durable, when a new
+ * attachment holds the region, and removed when none does.
  *
- * Threads: any, under the region's promise_lock: the donor takes that under its own lock, so that
- * it is never held for longer than writing a small file takes.
+ * Threads: any, under the region's promise_lock.  The donor takes that lock under its own, so it is
+ * never held for longer than it takes to write a small file.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -94,8 +94,8 @@ int weft_region_keep_promises(struct weft_region *region, const char *path, bool
 		int r = load(region);
 
 		/*
-		 * Who held it is in that file, or nobody did; one that cannot be read may say
-		 * anything.
+		 * That file says who held the region, or nobody did.  A file that cannot be read
+		 * may say anything.
 		 */
 		region->forgets = r < 0;
 		return r;
@@ -133,7 +133,7 @@ int region_note_promises(struct weft_region *region,
 	int r = 0;
 
 	pthread_mutex_lock(&region->promise_lock);
-	/* Another's table may have come first, which is newer and has whom this one has. */
+	/* A newer table may have been written already; it has all holders of this one. */
 	if (seq > note->seq && is_due(note, table, lease_ms)) {
 		WEFT_CLEANUP_FREE struct region_mark *mark = calloc(1, sizeof(*mark));
 

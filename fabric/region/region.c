@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is done with the contents of a region of either kind: reads and writes, zeros, holes; and
- * its end.  Threads: as region.h says.
+ * Access to the contents of a region of either backing: reads and writes, zeros, holes; and the
+ * region's end.  Threads: as region.h says.
  */
 #include "fabric/region/region.h"
 
@@ -40,7 +40,7 @@ static void assert_inside(const struct weft_region *region, uint64_t off, uint64
 	assert(off <= region->size_bytes && len <= region->size_bytes - off);
 }
 
-/* Gives whole pages inside the range back; says what was left over at its edges. */
+/* Gives back whole pages inside the range, and says what is left over at the edges. */
 static int memory_punch(struct weft_region *region, uint64_t off, uint64_t len, uint64_t *ret_first,
 	uint64_t *ret_last)
 {
@@ -50,14 +50,14 @@ static int memory_punch(struct weft_region *region, uint64_t off, uint64_t len, 
 	int r;
 
 	/*
-	 * A hole in huge pages returns them to a pool that others take from, and the fault that
-	 * wants one back would be a SIGBUS.
+	 * A hole in huge pages returns them to a pool that others take from, and a later fault
+	 * could then be a SIGBUS.
 	 */
 	if (page != weft_page_bytes() || last < first + PUNCH_MIN_BYTES)
 		return -EOPNOTSUPP;
 	/*
-	 * This, then a look at nr_pins; weft_region_pin() the other way round: one of the two sees
-	 * the other.
+	 * This sets nr_punching and then reads nr_pins; weft_region_pin() does it the other way
+	 * round.  So at least one of the two sees the other.
 	 */
 	atomic_fetch_add(&region->nr_punching, 1);
 	if (atomic_load(&region->nr_pins) > 0) {
@@ -250,7 +250,7 @@ int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, boo
 		return -EPERM;
 	if (len == 0)
 		return 0;
-	/* Clearing memory is faster than sending the zeros would have been. */
+	/* Clearing memory is fast: sending the zeros would have taken longer. */
 	if (region->backing == WEFT_BACKING_MEMORY)
 		return memory_zero(region, off, len, may_punch);
 	return file_zero(region, off, len, may_punch, fast);
@@ -279,7 +279,7 @@ int weft_region_trim(struct weft_region *region, uint64_t off, uint64_t len)
 static struct weft_extent find_extent(const struct weft_region *region, uint64_t off, uint64_t len)
 {
 	struct weft_extent data = {len, false};
-	/* The file offset that these move is used by nobody. */
+	/* These calls move the file offset, which nothing uses. */
 	off_t next = lseek(region->fd, (off_t)off, SEEK_DATA);
 
 	if (next < 0)
@@ -299,7 +299,7 @@ struct weft_extent weft_region_extent(struct weft_region *region, uint64_t off, 
 	assert_inside(region, off, len);
 	if (region->backing == WEFT_BACKING_MEMORY)
 		return atomic_load(&region->punched) ? find_extent(region, off, len) : extent;
-	/* What cannot be told is data, so that it is read, and an error seen. */
+	/* Unknown parts count as data, so that somebody reads them, and sees the error. */
 	if (!region_enter(region) && region_file_check(region) == 0)
 		extent = find_extent(region, off, len);
 	region_leave(region);

@@ -4,9 +4,9 @@
  * the pages of a file that can be written.
  *
  * While staged, all access goes to the memory, which is the truth; flushing writes back the blocks
- * of 4 KiB that changed.  What a device writes nobody sees: whoever sent it there says which ranges
- * changed (weft_region_changed()), or that it is not known, and then every block is compared with
- * the file's.
+ * of 4 KiB that changed.  Nobody sees a device's writes.  The session that let the device write
+ * says which ranges changed (weft_region_changed()), or that it does not know them: then every
+ * block is compared with the file's.
  *
  * Threads: any.  Invariants: `state` and `map` change only under `access` for writing; a block
  * whose bit is set differs from the file, or may; a bit is cleared before its block is written, so
@@ -40,7 +40,7 @@ int region_stage_init(struct weft_region *region)
 
 	if (!stage)
 		return -ENOMEM;
-	/* Readers that never pause must not keep the one out who moves everything. */
+	/* Readers that never pause must not keep out the thread that moves the contents. */
 	pthread_rwlockattr_init(&rwattr);
 	pthread_rwlockattr_setkind_np(&rwattr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 	pthread_rwlock_init(&stage->access, &rwattr);
@@ -110,7 +110,10 @@ static uint64_t nr_words(const struct weft_region *region)
 	return (region->size_bytes + WORD_BYTES - 1) / WORD_BYTES;
 }
 
-/* Calls fn for each run of blocks whose bits it takes; what fn failed on gets its bits back. */
+/*
+ * Clears the bits of changed blocks and calls fn for each run of them; where fn fails the bits are
+ * set again.
+ */
 static int take_changes(struct weft_region *region,
 	int (*fn)(struct weft_region *region, uint64_t off, uint64_t len))
 {
@@ -195,14 +198,18 @@ int region_flush_file(struct weft_region *region)
 	int r;
 
 	/*
-	 * Under the lock: whoever finds nothing dirty must not overtake the flush that took it on.
+	 * Under the lock: a flush that finds nothing dirty must not overtake the one that is
+	 * writing.
 	 */
 	pthread_mutex_lock(&region->flush_lock);
 	r = atomic_load(&region->lost);
 	if (r == 0)
 		r = region_write_back(region);
 	if (r == 0 && atomic_exchange(&region->dirty, false) && fdatasync(region->fd) < 0) {
-		/* The kernel reports it once, and may drop the pages: we never forget. */
+		/*
+		 * The kernel reports this error once, and may drop the pages: we remember it for
+		 * good.
+		 */
 		r = -errno;
 		atomic_store(&region->lost, r);
 	}
@@ -282,7 +289,7 @@ static int check_memory(const struct weft_region *region, struct weft_error *err
 		weft_format_size(available.bytes, have, sizeof(have)), available.limit);
 }
 
-/* `moving` is ours. */
+/* This call has set `moving`. */
 static int move_in(struct weft_region *region, weft_stage_fn *wait, void *ctx,
 	struct weft_error *err)
 {
@@ -309,7 +316,7 @@ static int move_in(struct weft_region *region, weft_stage_fn *wait, void *ctx,
 	atomic_store(&stage->changed_somewhere, false);
 	stage->state = STAGE_LOADING; /* from now on changes of the file are noted */
 	pthread_rwlock_unlock(&stage->access);
-	load_progress(&load, 0, region->size_bytes); /* whoever waits may have gone already */
+	load_progress(&load, 0, region->size_bytes); /* the waiting session may have gone already */
 	r = region_parallel(region->size_bytes, load_slice, &load, load_progress, &load);
 	pthread_rwlock_wrlock(&stage->access);
 	if (r == 0)
@@ -328,7 +335,7 @@ fail:
 		region->name, strerror(-r));
 }
 
-/* stage->lock is held; until nobody moves anything.  0, or what wait() said. */
+/* Waits until nobody moves the contents.  stage->lock is held.  0, or what wait() said. */
 static int wait_until_still(struct weft_region *region, weft_stage_fn *wait, void *ctx)
 {
 	struct region_stage *stage = region->stage;
@@ -366,7 +373,7 @@ int weft_region_stage(struct weft_region *region, bool writable, weft_stage_fn *
 
 	if (region->backing == WEFT_BACKING_MEMORY)
 		return 0;
-	/* The mark, which a device's writes would not set. */
+	/* Sets the mark to "open", which a device's writes would not do. */
 	int r = writable ? region_file_check_write(region) : region_file_check(region);
 	if (r < 0)
 		return weft_error_set(err, -r, "region '%s': its file is lost, shorter, or removed",
@@ -407,7 +414,7 @@ int weft_region_unstage(struct weft_region *region)
 	stage->moving = true;
 	pthread_mutex_unlock(&stage->lock);
 	weft_debug("region '%s': writing back what memory has of its file", region->name);
-	/* Most of it while others go on. */
+	/* Writes most of it back while others go on. */
 	int r = weft_region_flush(region);
 	if (r == 0) {
 		pthread_rwlock_wrlock(&stage->access);
