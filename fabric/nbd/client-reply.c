@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The NBD client's trust boundary: what a server sent is checked here, byte by byte, and nowhere
- * else.  Invariant: a READ completes with success only when every byte of it arrived exactly once.
- * No system calls.
+ * The NBD client's trust boundary: the server's bytes are checked here, and nowhere else.
+ * Invariant: a READ completes with success only when every byte of it arrived exactly once.  No
+ * system calls.
  */
 #include <assert.h>
 #include <errno.h>
@@ -13,7 +13,7 @@
 
 enum {
 	MAX_ERROR_CHUNK = 2 * NBD_MAX_STRING,
-	/* Reads from this size on are worth a system call more to be spared a copy. */
+	/* for reads from this size on, saving a copy is worth another system call */
 	DIRECT_BYTES = 16 << 10,
 };
 
@@ -68,7 +68,7 @@ static struct nbd_slot *find_slot(struct nbd_client *c, uint64_t cookie)
 	if (!slot->op || slot->generation != (uint32_t)(cookie >> 32))
 		return NULL;
 	/*
-	 * Nothing can be answered that has not wholly left yet; its buffer would be reused under
+	 * A request that has not left whole cannot be answered: its buffer would be reused during
 	 * the send.
 	 */
 	if ((int32_t)(slot->tx_pos - c->tx_head) >= 0)
@@ -77,7 +77,7 @@ static struct nbd_slot *find_slot(struct nbd_client *c, uint64_t cookie)
 }
 
 /*
- * Notes that [start, end) arrived.  False: part of it had been there, or it is in too many pieces.
+ * Notes that [start, end) arrived.  False: part of it arrived before, or there are too many pieces.
  */
 static bool add_span(struct nbd_slot *slot, uint32_t start, uint32_t end)
 {
@@ -127,7 +127,8 @@ static int end_chunk(struct nbd_client *c, struct tp_op **done, unsigned *nr)
 		return 0;
 	if (slot->error == ESHUTDOWN) {
 		/*
-		 * Not done, and worth another try elsewhere or later: that is a connection's end.
+		 * The operation was not done, and is worth another try elsewhere or later: so the
+		 * connection fails.
 		 */
 		tp_conn_fail(c->conn, ESHUTDOWN, "%s: the server is shutting down",
 			c->conn->info.path);
@@ -215,8 +216,8 @@ static int structured_reply(struct nbd_client *c, const uint8_t *p, struct tp_op
 }
 
 /*
- * Where [off, off + len) of the region lies in the READ's buffer; noted as arrived.  NULL: it does
- * not.
+ * The place of the region's [off, off + len) in the READ's buffer, which is noted as arrived.
+ * NULL: outside.
  */
 static uint8_t *place(struct nbd_slot *slot, uint64_t off, uint32_t len)
 {
@@ -338,8 +339,8 @@ uint32_t nbd_rx_window(const struct nbd_client *c)
 	uint32_t header = c->structured ? NBD_DATA_CHUNK_BYTES : NBD_SIMPLE_REPLY_BYTES;
 
 	/*
-	 * With large reads on their way only the next header, so that what follows it can be
-	 * received in place; else as much as fits, many replies at once.
+	 * With large reads on their way, only the next header is received, so that its payload can
+	 * be received in place; otherwise as much as fits, many replies at once.
 	 */
 	if (c->nr_reads == 0 || c->read_bytes / c->nr_reads < DIRECT_BYTES)
 		return NBD_CLIENT_RX_BYTES - have;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The NBD engine, client side: requests out, bytes in; what the bytes say is client-reply.c's.
+ * The NBD engine, client side: sends requests and receives bytes, which client-reply.c interprets.
  * Threads and invariant: client.h says.
  */
 #include "fabric/nbd/client.h"
@@ -66,7 +66,7 @@ static void sent(struct nbd_client *c, uint64_t n)
 	}
 }
 
-/* Appends to the last vector what continues it, else a new one. */
+/* Extends the last vector if the bytes continue it, or appends a new one. */
 static unsigned add_iov(struct iovec *iov, unsigned nr, void *base, size_t len)
 {
 	if (nr > 0 && (uint8_t *)iov[nr - 1].iov_base + iov[nr - 1].iov_len == (uint8_t *)base) {
@@ -175,8 +175,8 @@ int nbd_client_post(struct nbd_client *c, struct tp_op *const *ops, unsigned n)
 }
 
 /*
- * One receive: the rest of the payload at hand in its place, what follows into the buffer.  Bytes,
- * or -errno.
+ * Receives once: the rest of the present payload into its place, later bytes into the buffer.
+ * Returns how many, or -errno.
  */
 static int fill(struct nbd_client *c)
 {
@@ -194,7 +194,7 @@ static int fill(struct nbd_client *c)
 		rx->head = 0;
 	}
 	assert(rx->tail + window <= NBD_CLIENT_RX_BYTES && window > 0);
-	/* Payload that is at hand has used up the buffer. */
+	/* During a payload the buffer is empty. */
 	if (rx->state == RX_PAYLOAD)
 		iov[nr++] = (struct iovec){rx->to, rx->rest};
 	iov[nr++] = (struct iovec){rx->buf + rx->tail, window};
@@ -219,7 +219,7 @@ static unsigned receive(struct nbd_client *c, struct tp_op **done, unsigned max)
 {
 	unsigned nr = 0;
 
-	/* The last time took all there was: looking again at once would only find nothing. */
+	/* The last receive took all there was: another one now would find nothing. */
 	if (c->drained && !c->rx.stopped) {
 		c->drained = false;
 		return 0;

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * What an option is answered with, queued in conn->tx.
- * Owned by the connection's thread.
- */
+/* Replies to options, queued in conn->tx. Owned by the connection's thread. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,7 +71,7 @@ int nbd_option_refuse(struct nbd_conn *conn, int error, const struct weft_error 
 			err->code ? err->message : "no such export");
 	if (error == -ESHUTDOWN)
 		return nbd_option_error(conn, NBD_REP_ERR_SHUTDOWN, "the server is stopping");
-	/* A weft client maps the head of the text back to the code. */
+	/* A weft client finds the code from the head of the text. */
 	snprintf(text, sizeof(text), "%s: %s", code ? code : "EIO",
 		err->code ? err->message : strerror(-error));
 	return nbd_option_error(conn, NBD_REP_ERR_POLICY, text);

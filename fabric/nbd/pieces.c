@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * READs and WRITEs that are longer than the service's buffer: they go through it in pieces.
- * Owned by the connection's thread.
+ * READs and WRITEs that are longer than the service's buffer go through it in pieces.  Owned by the
+ * connection's thread.
  *
- * Nothing here is on the way of a request that fits.  Invariants: one request at a time goes in
- * pieces (the service has no buffer for another); while there is more of a READ's reply it is
- * conn->pieces, the last of the queue, and replies that come later wait in conn->behind.
+ * A request that fits never comes here.  Invariants: one request at a time goes in pieces (the
+ * service has no buffer for another); while there is more of a READ's reply it is conn->pieces, the
+ * last of the queue, and replies that come later wait in conn->behind.
  */
 #include <assert.h>
 #include <errno.h>
@@ -14,7 +14,7 @@
 #include "fabric/base/util.h"
 
 /*
- * Whether a reply, once begun, can still be an error; else that would be the end of the connection.
+ * Whether a reply that has begun can still become an error.  If not, an error ends the connection.
  */
 static bool can_fail_late(const struct nbd_request *rq)
 {
@@ -26,7 +26,7 @@ static int take(struct nbd_request *rq, uint64_t done, uint32_t len)
 	return rq->conn->service->take(rq, rq->off + done, len);
 }
 
-/* Everything once, so that what cannot be read is an error of the request. */
+/* Reads everything once, so that bytes that cannot be read are an error of the request. */
 static int look_ahead(struct nbd_request *rq)
 {
 	int r = 0;
@@ -62,8 +62,8 @@ static void requeue(struct nbd_request *rq)
 }
 
 /*
- * The next piece of a READ's reply into the queue, which has none of it.  -EIO: it cannot be told
- * any more.
+ * Queues the next piece of a READ's reply; the queue has none of it.  -EIO: an error that can no
+ * longer be replied.
  */
 static int next_piece(struct nbd_request *rq)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a request is answered with: a reply's header, and where its payload is.  Owned by the
- * connection's thread; nothing is queued here.
+ * Replies to requests: the header, and where the payload is.  Owned by the connection's thread;
+ * nothing is queued here.
  */
 #include <assert.h>
 
@@ -64,7 +64,9 @@ static void pack_extents(struct nbd_request *rq)
 		assert(len > 0);
 		if (rq->flags & NBD_CMD_FLAG_REQ_ONE)
 			len = weft_min(len, rq->len);
-		/* A length has 32 bits; what follows a shortened one is asked for again. */
+		/*
+		 * A length has 32 bits; the client asks again for the part behind a shortened one.
+		 */
 		if (len > UINT32_MAX)
 			len = UINT32_MAX & ~(uint64_t)4095;
 		nbd_put32(p + n * DESCRIPTOR_BYTES, (uint32_t)len);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a connection has to send: options' replies, requests' replies.
- * Owned by the connection's thread.
+ * Sends a connection's replies to options and to requests. Owned by the connection's thread.
  *
  * One sendmsg(2) sends all that is queued, payloads straight from their buffers.
  */
@@ -13,7 +12,7 @@
 #include "fabric/nbd/conn.h"
 #include "fabric/base/util.h"
 
-/* What is queued, from where sending stopped; returns the number of entries. */
+/* Gathers the queue from where sending stopped; returns the number of entries. */
 static unsigned gather(const struct nbd_conn *conn, struct iovec *iov, size_t *ret_bytes)
 {
 	size_t skip = conn->done_sent, bytes = 0;
@@ -40,7 +39,7 @@ static unsigned gather(const struct nbd_conn *conn, struct iovec *iov, size_t *r
 	return n;
 }
 
-/* Takes sent bytes off the queue; requests whose reply has left wholly are given back. */
+/* Takes sent bytes off the queue; requests whose reply has left whole are given back. */
 static void account(struct nbd_conn *conn, size_t sent)
 {
 	if (conn->tx_len > 0) {

@@ -38,8 +38,8 @@ static int send_all(struct nbd_conn *conn)
 }
 
 /*
- * Payloads that are received in place come one a call.  While more seems to be there, it is taken
- * in before anything is answered: one reply a call would cost more than the payload.
+ * Each receive brings one payload that is received in place.  While more seems to be there, it is
+ * received before anything is answered: a send for each reply would cost more than the payload.
  */
 static int receive_batch(struct nbd_conn *conn, bool wait)
 {
@@ -72,8 +72,10 @@ int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms)
 			return 0;
 		if (r < 0 && r != -EAGAIN)
 			return r;
-		/* A thread asleep in recvmsg(2) on a Unix socket is also woken whenever the peer
-		 * takes in what we sent; in poll(2) it is not. */
+		/*
+		 * On a Unix socket a thread that sleeps in recvmsg(2) is also woken whenever the
+		 * peer receives our bytes; in poll(2) it is not.
+		 */
 		if (r == -EAGAIN || !conn->opened || conn->local) {
 			if (!conn->opened && step != conn->nr_options) {
 				step = conn->nr_options;

@@ -30,7 +30,7 @@ static uint16_t allowed_flags(const struct nbd_conn *conn, uint16_t type)
 }
 
 /*
- * The one place where a request's fields are judged.  0, or the -errno to answer (proto, "Error
+ * The only place that checks a request's fields.  0, or the -errno to answer (proto, "Error
  * values").
  */
 static int nbd_validate(const struct nbd_conn *conn, const struct nbd_request_header *h)
@@ -215,7 +215,7 @@ static int start_request(struct nbd_conn *conn)
 	return 1;
 }
 
-/* What came into rx before the payload's own buffer was known. */
+/* Takes the payload's bytes that came into rx before its own buffer was known. */
 static int take_payload(struct nbd_conn *conn)
 {
 	struct nbd_request *rq = conn->current;
@@ -238,7 +238,7 @@ static int take_payload(struct nbd_conn *conn)
 	return 1;
 }
 
-/* The same of a piece. */
+/* The same for a piece. */
 static int take_piece(struct nbd_conn *conn)
 {
 	struct nbd_request *rq = conn->current;
