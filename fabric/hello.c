@@ -228,7 +228,7 @@ static bool strip_prefix(struct span *text, const char *prefix)
 	return true;
 }
 
-/* "v=" in front; its number says no more than that unknown fields have a rule. */
+/* Takes a leading "v=".  Its number says only that unknown fields have a rule. */
 static bool take_version(struct span *rest, bool *ret_version0)
 {
 	struct span key, value, after = *rest;
@@ -245,7 +245,7 @@ static bool take_version(struct span *rest, bool *ret_version0)
 	return true;
 }
 
-/* What is not known: 0 when it may be skipped. */
+/* Judges a field that is not known: 0: it may be skipped. */
 static int unknown_field(struct span key, bool version0, struct weft_error *err)
 {
 	if (version0 || key.len == 0 || key.len > WEFT_NAME_MAX)

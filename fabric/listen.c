@@ -88,7 +88,7 @@ int weft_listening_describe(int fd, bool allow_insecure, struct weft_listening *
 	return 0;
 }
 
-/* Whether somebody serves the socket file. */
+/* Whether a process serves the socket file. */
 static bool is_served(const struct sockaddr_un *addr)
 {
 	WEFT_CLEANUP_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -103,7 +103,7 @@ static int listen_unix(const char *text, struct weft_error *err)
 	WEFT_CLEANUP_FREE char *cwd = NULL, *absolute = NULL;
 	const char *path = text;
 
-	/* Borrowers are told the path, and have other working directories. */
+	/* Borrowers get the path, and have other working directories. */
 	if (*text && *text != '/') {
 		cwd = getcwd(NULL, 0);
 		if (!cwd || asprintf(&absolute, "%s/%s", cwd, text) < 0) {

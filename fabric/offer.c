@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What donors offer, as text.  Apart from driver.c, as transports use it and driver.c uses them. No
- * state, any thread.
+ * Donors' offers, as text.  Not in driver.c, since transports use this file and driver.c uses them.
+ * No state, any thread.
  */
 #include <arpa/inet.h>
 #include <stdio.h>

@@ -87,7 +87,7 @@ static int check_target(const struct tp *tp, const struct tp_target *target, str
 {
 	const struct weft_hello *hello = &target->hello;
 
-	/* Whoever has a key means to be protected: it is not left out in silence. */
+	/* A caller with a key wants protection: the key is not left out in silence. */
 	if (target->key && !tp->ops->proves_keys)
 		return weft_error_set(err, EOPNOTSUPP,
 			"cannot connect over %s with the key '%s': nothing there proves a key",
@@ -138,7 +138,7 @@ void tp_disconnect(struct tp_conn *conn)
 	if (!conn)
 		return;
 	assert(conn->nr_outstanding == 0);
-	/* A transport frees what is at rest; a connection that lives still is ended first. */
+	/* A transport frees a connection at rest, so a living one is ended first. */
 	tp_shutdown(conn);
 	conn->tp->nr_conns--;
 	conn->tp->ops->disconnect(conn);
@@ -207,7 +207,10 @@ int tp_post(struct tp_conn *conn, struct tp_op *const *ops, unsigned n)
 		r = check_op(conn, ops[nr]);
 		if (r < 0)
 			break;
-		/* Marked one by one, so that the same operation twice in a batch is found too. */
+		/*
+		 * Operations are marked one by one, so that one that is twice in a batch is found
+		 * too.
+		 */
 		ops[nr]->owner = OP_POSTED;
 	}
 	if (nr == 0)

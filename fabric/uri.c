@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * URIs of regions, through uriparser.  No state, any thread.  What a URI has and we do not
+ * URIs of regions, through uriparser.  No state, any thread.  A part of a URI that we do not
  * understand is refused, never ignored: it may have been meant to protect something.
  */
 #include "fabric/uri.h"
@@ -26,7 +26,9 @@ enum { WRONG_MAX = 240 }; /* what is wrong, in words */
 static const struct tp_scheme weft_scheme = {
 	.name = "weft", .place = TP_AT_HOST, .example = "weft://192.0.2.7/scratch"};
 
-/* All schemes, in turn: first weft's, then those of the transports.  False: there is no other. */
+/*
+ * Walks through all schemes: weft's first, then those of the transports.  False: there are no more.
+ */
 struct scheme_walk {
 	const struct tp_driver *const *driver; /* NULL: before the first */
 	unsigned i;
@@ -54,7 +56,7 @@ static bool is_named(const struct tp_scheme *scheme, const char *name, size_t le
 	return strlen(scheme->name) == len && strncasecmp(name, scheme->name, len) == 0;
 }
 
-/* The way out, for an error: the form of URI that was meant. */
+/* Fills the error, with an example of the form of URI that was meant. */
 static int wrong_uri(struct weft_error *err, const char *text, const char *wrong)
 {
 	char looks_like[160];
@@ -182,7 +184,7 @@ static const char *parse_authority(const UriUriA *parsed, const char *zone, stru
 		return "its host is not valid";
 	if (uri->host[0] == '\0')
 		return "no host";
-	/* A path here would be taken for a Unix socket further on. */
+	/* A host that is a path would be taken for a Unix socket later. */
 	for (const char *p = uri->host; *p; p++)
 		if (!isalnum((unsigned char)*p) &&
 			!strchr(parsed->hostData.ip6 ? ".:" : ".-_", *p) &&
@@ -349,7 +351,7 @@ static char *encode(char *to, const char *from)
 	return to;
 }
 
-/* Of a URI that was not parsed: weft's own at its host or socket. */
+/* The scheme of a URI that was not parsed: weft's own, with its host or socket. */
 static const struct tp_scheme *scheme_of(const struct weft_uri *uri)
 {
 	enum tp_place place = uri->socket[0] ? TP_AT_SOCKET : TP_AT_HOST;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* How much memory may be taken; see available.h.  No state. */
+/* How much memory a process may take; see available.h.  No state. */
 #include "fabric/machine/available.h"
 
 #include <errno.h>
@@ -72,7 +72,7 @@ static void bound(struct weft_available *a, uint64_t bytes, const char *limit)
 	snprintf(a->limit, sizeof(a->limit), "%s", limit);
 }
 
-/* How a version of cgroups says it. */
+/* The names of files in a version of cgroups. */
 struct cgroup_files {
 	const char *fstype, *option; /* of the mount */
 	const char *mount;           /* where it usually is */
@@ -97,8 +97,8 @@ static bool has_word(const char *list, const char *word)
 }
 
 /*
- * Where the groups are mounted, and which of them is the mount's root (in a container that may be
- * its own).
+ * Finds where the groups are mounted, and which group is the mount's root (in a container it may be
+ * the container's own).
  */
 static void find_mount(const char *root, const struct cgroup_files *files, char mount[PATH_MAX],
 	char top[PATH_MAX])
@@ -185,7 +185,7 @@ static void bound_by_cgroups(const char *root, const struct cgroup_files *files,
 		if (!slash)
 			break;
 		*slash = '\0';
-		/* Version 1: a group counts what is below it only if it was told to. */
+		/* Version 1: a group counts the groups below it only if an option says so. */
 		if (files->option)
 			read_number(root, 0, "", &inherits, "%s%s/memory.use_hierarchy", mount,
 				group);

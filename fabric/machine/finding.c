@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What files say, and how a finding is worded. */
+/* Facts from files, and the wording of findings. */
 #include "fabric/machine/finding.h"
 
 #include <glob.h>
@@ -47,7 +47,7 @@ void finding_keep(struct finding *f, const char *fmt, ...)
 	FORMAT(f->keep, fmt);
 }
 
-/* The kernel's packages are Debian's names; elsewhere it is said what is wanted. */
+/* On Debian the fix names the kernel's package; elsewhere it says which kernel is wanted. */
 void finding_fix_kernel(struct finding *f, unsigned major, unsigned minor)
 {
 #ifdef __aarch64__

@@ -33,7 +33,7 @@ int weft_topology_load(bool devices, hwloc_topology_t *ret)
 	if (devices) {
 		hwloc_topology_set_io_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
 	} else {
-		/* Not what asks each processor in turn, on it. */
+		/* Without the component that asks each processor in turn, on that processor. */
 		hwloc_topology_set_components(topology, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST,
 			"x86");
 		hwloc_topology_set_all_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_NONE);
@@ -52,7 +52,9 @@ int weft_topology_load(bool devices, hwloc_topology_t *ret)
 	return 0;
 }
 
-/* Adds the processors near a device, which the PCI device says that it is, or is a function of. */
+/*
+ * Adds the processors near a device, as its PCI device says, or the one that it is a function of.
+ */
 static void add_near_cpus(const char *device, hwloc_bitmap_t one, hwloc_bitmap_t cpus)
 {
 	char path[PATH_MAX + sizeof("/local_cpus")], *end;
@@ -71,7 +73,7 @@ static void add_near_cpus(const char *device, hwloc_bitmap_t one, hwloc_bitmap_t
 	}
 }
 
-/* From the files that hwloc reads for it, too; a VLAN or a bond is where the cards below it are. */
+/* Reads the files that hwloc reads for this.  A VLAN or a bond is where the cards below it are. */
 static hwloc_obj_t home_in_sysfs(hwloc_topology_t topology, const char *device)
 {
 	hwloc_bitmap_t cpus = hwloc_bitmap_alloc(), one = hwloc_bitmap_alloc();

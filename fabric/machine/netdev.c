@@ -23,8 +23,8 @@ static bool same_address(const struct sockaddr *address, const char *text)
 }
 
 /*
- * "10.0.0.1:52044" and "[fe80::1]:52044" lose all but the address.  The interface that has it, or
- * "".
+ * Cuts "10.0.0.1:52044" or "[fe80::1]:52044" down to the address, and finds the interface that has
+ * the address; "": none.
  */
 static void netdev_of_address(const struct ifaddrs *all, char *address, char netdev[64])
 {

@@ -41,7 +41,10 @@ static void print_devices(hwloc_topology_t topology, hwloc_obj_t home, int depth
 			printf("%*s%s %s\n", depth, "", kind_of(osdev), osdev->name);
 }
 
-/* What says something about distance: the rest of the tree is walked through silently. */
+/*
+ * Prints the objects that say something about distance; others are not printed, but their children
+ * are.
+ */
 static void print_tree(hwloc_topology_t topology, hwloc_obj_t obj, int depth)
 {
 	char cpus[512], size[32];
@@ -67,7 +70,7 @@ static void print_tree(hwloc_topology_t topology, hwloc_obj_t obj, int depth)
 		print_tree(topology, child, inner);
 }
 
-/* As weft attach would place them from this shell. */
+/* Lanes, placed as weft attach would place them from this shell. */
 struct lanes {
 	int r;
 	char nodes[256], cpus[512], why[256];

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * weft doctor: what this machine can do for weft, and the exact way to the rest.
+ * weft doctor: what this machine can do for weft, and the exact fix for what it cannot.
  *
- * Each check looks at one thing and fills a finding.  What only a system call can tell is asked
- * only of the real root.  One thread.
+ * Each check looks at one thing and fills a finding.  Facts that only a system call can tell are
+ * asked for the real root alone.  One thread.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -311,7 +311,10 @@ static void look_at(const struct finding_check *list)
 	}
 }
 
-/* What any donor or borrower needs, then what each transport does.  Whether weft works at all. */
+/*
+ * Runs the checks that any donor or borrower needs, then each transport's.  Returns whether weft
+ * works at all.
+ */
 static bool look_at_all(void)
 {
 	bool works = true;

@@ -3,8 +3,8 @@
  * weftholder KEEP_SECONDS PLACES: keeps a daemon's memory while there is no daemon.
  *
  * Started by weft-serve with a connection on descriptor 3 (fabric/donor/holder.h says what is
- * spoken).  It maps nothing and knows nothing of what it holds.  It ends with a goodbye, when all
- * was handed on, on SIGTERM, or KEEP_SECONDS after the daemon's connection ended.  One thread.
+ * spoken).  It does not map or interpret the memory that it holds.  It ends after a goodbye, when
+ * all was handed on, on SIGTERM, or KEEP_SECONDS after the daemon's connection ended.  One thread.
  * Invariant: without a daemon there is a deadline.
  */
 #include <errno.h>
@@ -29,7 +29,7 @@
 enum {
 	MAX_HELD = 1024,
 	SEND_TIMEOUT_S = 5,  /* for a next daemon that does not read */
-	HAND_OVER_S = 60,    /* for one that took and neither lets go nor goes on */
+	HAND_OVER_S = 60,    /* for one that took the memory and says nothing more */
 };
 
 static struct held {
@@ -60,14 +60,14 @@ static void drop(uint64_t epoch)
 	}
 }
 
-/* What was asked for with "ack"; an older daemon takes any answer for our end. */
+/* Answers a question with "ack" only: an older daemon takes any answer for our end. */
 static void answer_daemon(const char *question, const char *answer)
 {
 	if (strncmp(question, "hold ", 5) == 0 && strstr(question, " ack"))
 		weft_holder_send(daemon_fd, answer, NULL, 0);
 }
 
-/* One message of the daemon's.  False: it is gone. */
+/* Takes one message of the daemon.  False: the daemon is gone. */
 static bool hear_daemon(void)
 {
 	char text[WEFT_HOLDER_MESSAGE_MAX];
@@ -116,7 +116,7 @@ static void hand_over(int fd, const char *places)
 	weft_holder_send(fd, "end", NULL, 0);
 }
 
-/* One message of a next daemon's.  False: it is gone. */
+/* Takes one message of a next daemon.  False: that daemon is gone. */
 static bool hear_next(int fd, const char *places)
 {
 	char text[WEFT_HOLDER_MESSAGE_MAX], busy[WEFT_HOLDER_MESSAGE_MAX];

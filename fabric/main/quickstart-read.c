@@ -25,7 +25,7 @@ static uint8_t *map_file(const char *path, uint64_t *ret_len, int *ret_fd)
 	void *map = MAP_FAILED;
 
 	if (fd >= 0 && fstat(fd, &st) == 0) {
-		/* What the kernel still holds of it would hide the way that is measured. */
+		/* Pages that the kernel still caches would hide the path that is measured. */
 		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 		map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
 	}

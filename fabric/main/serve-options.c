@@ -164,7 +164,7 @@ static const struct weft_option others[] = {
 	{0},
 };
 
-/* Its own, and between those what each transport brings. */
+/* The tables of weft-serve, and between them each transport's. */
 static void set_tables(struct serve *s, struct weft_option_table tables[WEFT_OPTION_TABLES_MAX])
 {
 	unsigned n = 0;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What weft-serve lends: sockets, regions, and what outlives the process.  Main thread.
+ * What weft-serve lends: sockets, regions, and memory that outlives the process.  Main thread.
  *
- * Order matters: what was left behind is searched for before our own holder can be found, handed to
- * that before its old one lets go, and what is new is handed over only when the start has
- * succeeded.
+ * The order matters.  Leftovers are searched for before our own holder exists, which the search
+ * would find.  They are handed to our holder before their old one forgets them.  New memory is
+ * handed over only when the start has succeeded.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +22,7 @@
 #include "fabric/donor/supervision.h"
 
 enum {
-	HOLDER_STEADY_S = 10, /* after one that lived as long the waits begin anew */
+	HOLDER_STEADY_S = 10, /* after a holder has lived as long, the waits begin anew */
 	HOLDER_WAIT_MAX_S = 60,
 };
 
@@ -80,7 +80,7 @@ int serve_open_sockets(struct serve *s, int *fds, char *const *names, int nr_fds
 	return 0;
 }
 
-/* Whether it is worth starting to take memory: all regions together, not one after the other. */
+/* Whether there is memory for all regions together, before any is taken. */
 static int check_total(const struct serve *s, struct weft_error *err)
 {
 	struct weft_available available;
@@ -130,7 +130,7 @@ static void show_progress(void *ctx, uint64_t done, uint64_t total)
 	char done_text[32], total_text[32], bar[31];
 	sigset_t pending;
 
-	/* Nobody waits for a terabyte to be taken only to see it given back. */
+	/* A signal ends the start now, not after a terabyte was taken. */
 	if (sigpending(&pending) == 0 &&
 		(sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT))) {
 		serve_remove_sockets(p->s);
@@ -200,7 +200,7 @@ static void retry_holder(struct serve *s, const char *why)
 	weft_loop_timer_set(s->loop, &s->holder_retry, s->holder_wait_s * UINT64_C(1000000000));
 }
 
-/* Starts one that is watched; tried again later if that fails. */
+/* Starts a holder, and watches it; tries again later if that fails. */
 static void start_holder(struct serve *s)
 {
 	struct weft_error err;
@@ -247,7 +247,7 @@ static void on_holder_retry(struct weft_timer *timer)
 			weft_holder_pid(s->holder));
 }
 
-/* It says nothing: its end is all there is to see. */
+/* The holder sends nothing: this is its end. */
 static void on_holder(struct weft_watch *watch, uint32_t events)
 {
 	struct serve *s = weft_container_of(watch, struct serve, holder_watch);
@@ -362,7 +362,7 @@ static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds
 	if (r < 0)
 		return weft_error_set(err, -r,
 			"cannot look for what a donor before this one left: %s", strerror(-r));
-	find_keeper(s, nr_stored); /* after the search, which would come upon our own holder */
+	find_keeper(s, nr_stored); /* after the search, which would find our own holder */
 	for (unsigned i = 0; i < s->nr_wanted && r == 0; i++)
 		if (!s->wanted[i].path)
 			r = recover(s, &s->wanted[i], leftovers, err);
@@ -371,8 +371,8 @@ static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds
 }
 
 /*
- * Where leases are kept that may last longer than the contents: of this device, or of memory of a
- * donor that listens there.
+ * Sets the file that keeps leases which may last longer than the contents: a file for this device,
+ * or for memory at the place where this donor listens.
  */
 static void keep_promises(const struct serve *s, const struct serve_region *w)
 {
@@ -380,7 +380,7 @@ static void keep_promises(const struct serve *s, const struct serve_region *w)
 	char dir[128], place[300], path[256], why[160];
 	int r = weft_state_dir(dir, sizeof(dir));
 
-	/* At a port that is another each time no borrower of before comes back. */
+	/* If the port is another each time, no earlier borrower comes back. */
 	if (!w->path && serve_main_listening(s)->any_port)
 		return;
 	if (w->path)

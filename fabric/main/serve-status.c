@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What weft-serve says: the lines on standard output, and its status.  Main thread. */
+/* weft-serve's lines on standard output, and its status.  Main thread. */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -23,7 +23,7 @@ static void print_attach_line(const struct serve *s, const char *name)
 	memcpy(uri.port, l->port, sizeof(uri.port));
 	memcpy(uri.socket, l->socket, sizeof(uri.socket));
 	char *text = weft_uri_format(&uri);
-	/* A path that any shell takes as it is, and that means something on any machine. */
+	/* A file name that any shell takes literally, on any machine. */
 	for (const char *p = name; *p && n < sizeof(leaf) - 1; p++) {
 		bool plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
 			(*p >= '0' && *p <= '9') || *p == '-' || *p == '_' || (*p == '.' && n > 0);
@@ -86,7 +86,7 @@ static void warn_unlocked(const struct weft_region *region)
 			region->name);
 }
 
-/* What those need who have no weft. */
+/* Prints how programs without weft can use the regions. */
 static void print_stock_lines(const struct serve *s)
 {
 	char line[400];
@@ -259,7 +259,7 @@ static json_t *strangers_json(const struct weft_strangers_status *s)
 		(json_int_t)s->made_room);
 }
 
-/* Of a directory, what somebody uses; the others need not be open. */
+/* Adds a directory's file if somebody uses it; other files need not be open. */
 static void add_open_file(void *ctx, struct weft_region *region, bool from_directory)
 {
 	if (from_directory && atomic_load(&region->refs) > 1)

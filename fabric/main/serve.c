@@ -4,7 +4,8 @@
  *
  * The main thread owns the loop: accept, timers, signals, the control socket.  Each connection has
  * a thread of its own, in the listener.  Order: sockets are bound first (a second daemon on the
- * same port ends before it takes memory), then regions, then "ready".  The end is the reverse.
+ * same port ends before it takes memory), then regions, then "ready".  The end has the reverse
+ * order.
  */
 #include <errno.h>
 #include <malloc.h>
@@ -33,7 +34,7 @@ static void on_question(void *ctx, struct weft_control_call *call, const json_t 
 			"a donor answers to {\"op\": \"status\"} only", "code", EOPNOTSUPP));
 }
 
-/* Without a control socket `weft status` does not see us; lending works all the same. */
+/* Without a control socket `weft status` does not see us, but lending works. */
 
 static void open_control(struct serve *s)
 {
@@ -75,10 +76,7 @@ static void on_tick(struct weft_timer *timer)
 static void raise_limits(void)
 {
 	weft_process_set_limits();
-	/*
-	 * Connections allocate when they come; an arena for each thread would be memory for
-	 * nothing.
-	 */
+	/* Connections allocate only when they come; an arena for each thread would waste memory. */
 	mallopt(M_ARENA_MAX, 2);
 }
 
@@ -97,8 +95,8 @@ static int open_listener(struct serve *s, const struct tp_driver *driver, struct
 }
 
 /*
- * All that a borrower may be told of, as far as it fits.  A listener that offers nothing is reached
- * by a URI of its own.
+ * Tells the donor all offers, as far as they fit.  A listener without offers is reached by a URI of
+ * its own.
  */
 static void tell_offers(struct serve *s)
 {
@@ -115,7 +113,7 @@ static void tell_offers(struct serve *s)
 	weft_donor_offer(s->donor, offers);
 }
 
-/* The base transport has to be there; others are where they can. */
+/* Listens over the base transport, which has to work, and over others where they can. */
 static int open_listeners(struct serve *s, struct weft_error *err)
 {
 	const struct tp_driver *base = tp_base_driver();
@@ -173,7 +171,7 @@ static int start(struct serve *s, struct weft_error *err)
 	if (r < 0)
 		return r;
 	open_control(s);
-	/* Only now, so that a start that fails does not leave behind what nobody has used. */
+	/* Not before: a start that fails must not leave memory behind that nobody has used. */
 	serve_hold_all(s);
 	s->tick.fn = on_tick;
 	weft_loop_timer_set(s->loop, &s->tick, TICK_NS);
@@ -183,7 +181,7 @@ static int start(struct serve *s, struct weft_error *err)
 	return 0;
 }
 
-/* Nobody is served any more after it.  -ETIMEDOUT: a thread is stuck in a region. */
+/* Afterwards nobody is served any more.  0; -ETIMEDOUT: a thread is stuck in a region. */
 static int end_listeners(struct serve *s, struct weft_error *err)
 {
 	for (unsigned i = s->nr_listeners; i-- > 0;)
@@ -192,7 +190,10 @@ static int end_listeners(struct serve *s, struct weft_error *err)
 		struct serve_listener *l = &s->listeners[i];
 
 		if (weft_listener_drain(l->listener, DRAIN_MS) < 0) {
-			/* It may still write: no clean marks, and nothing is unmapped under it. */
+			/*
+			 * That thread may still write: no mark becomes clean, and nothing is
+			 * unmapped under it.
+			 */
 			weft_donor_flush(s->donor, NULL);
 			return weft_error_set(err, ETIMEDOUT,
 				"a connection over %s did not end in time: files get a new epoch",
