@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading ahead: what a trend says will be needed.  Runs on lanes.
+ * Reading ahead: fetches the blocks that a trend says will be needed.  Runs on lanes.
  *
  * The trend is the majority of the distances between the last READs, looked for in the last 4, then
  * 8, and so on: a few strays do not end it, and where there is none nothing is fetched ahead.
@@ -22,7 +22,7 @@ static int end_ahead(struct cache_io *io, struct cache_slot *slot, int error)
 
 const struct cache_io_kind cache_ahead = {.use = CACHE_AHEAD, .end = end_ahead};
 
-/* What more than half of the last n distances are; 0: there is no such. */
+/* The distance that more than half of the last n READs have; 0: there is none. */
 static int64_t majority(const struct cache_trend *trend, unsigned n)
 {
 	int64_t candidate = 0;
@@ -54,13 +54,13 @@ static int64_t find_trend(const struct cache_trend *trend)
 	return 0;
 }
 
-/* Onwards from a READ that ended at `end`, `window` bytes ahead. */
+/* Fetches onwards from a READ that ended at `end`, `window` bytes ahead. */
 static void fetch_onwards(struct cache_lane *cl, uint64_t end)
 {
 	struct bridge_cache *cache = cl->cache;
 	struct cache_trend *trend = &cl->trend;
 
-	/* It jumped, or has caught up. */
+	/* The reader jumped, or has caught up. */
 	if (trend->next < end || trend->next > end + 2 * trend->window)
 		trend->next = end;
 	uint64_t goal = weft_min(end + trend->window, cache->size_bytes);
@@ -88,7 +88,7 @@ static void fetch_backwards(struct cache_lane *cl, uint64_t off)
 	}
 }
 
-/* One in each step: eight of them. */
+/* Fetches one READ's length in each of the next eight steps. */
 static void fetch_steps(struct cache_lane *cl, uint64_t off, uint64_t len)
 {
 	struct bridge_cache *cache = cl->cache;
@@ -108,7 +108,7 @@ void cache_trend_note(struct cache_lane *cl, uint64_t off, uint64_t len, bool wa
 	struct cache_trend *trend = &cl->trend;
 	int64_t delta = (int64_t)(off - trend->last_off);
 
-	/* As from a region's beginning: who reads on and on is known sooner than by a majority. */
+	/* READs in sequence are recognised sooner than a majority would be. */
 	trend->in_sequence = off == trend->last_end ? trend->in_sequence + 1 : 0;
 	trend->last_off = off;
 	trend->last_end = off + len;
@@ -122,7 +122,7 @@ void cache_trend_note(struct cache_lane *cl, uint64_t off, uint64_t len, bool wa
 		trend->window = cache->window_min;
 		trend->next = now < 0 ? off : off + len;
 	} else if (waits) {
-		/* Not far enough ahead. */
+		/* The reader waits: the window was too small. */
 		trend->window = weft_min(2 * trend->window, cache->window_max);
 	}
 	if (now == 0 || !lane_is_ready(cl->lane))

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The bytes of slots.  Those in memory are copied, and that is all.  A cache file is mapped, and a
- * page of it may turn out not to be there: the copy ends, the block is lost, and nobody gets
- * anything else for it.  Any lane's thread, under the chunk's lock.
+ * The bytes of slots.  Those in memory are simply copied.  A cache file is mapped, and a page of it
+ * may turn out to be missing: the copy ends, and the block is lost; nobody gets other bytes in its
+ * place.  Any lane's thread, under the chunk's lock.
  */
 #include <errno.h>
 #include <string.h>
@@ -108,7 +108,7 @@ static void put(uint8_t *to, const uint8_t *from, uint64_t len)
 		memset(to, 0, len);
 }
 
-/* Block by block, so that it is known which were written when it ends before its end. */
+/* Writes block by block, so that after a failure it is known which were written. */
 static int write_blocks(void *ctx)
 {
 	struct writing *w = ctx;
@@ -155,7 +155,7 @@ int cache_write(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot,
 	cache_map_clear(&slot->ahead, first, end - first);
 	if (r < 0) {
 		/*
-		 * Half written, or its entry is not: whether or not the page is that of its bytes.
+		 * The block is half written, or its entry is missing, whichever page was not there.
 		 */
 		lose(cache, slot, end);
 		cache_file_say_lost(cache->file, at);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A cache: made, joined by the lanes, cleared, freed.  The control thread's, but for what lanes do
- * for it.
+ * A cache: made, joined by the lanes, cleared, freed.  The control thread's, except the functions
+ * that run on lanes.
  */
 #include <assert.h>
 #include <errno.h>
@@ -25,8 +25,8 @@ struct registration {
 };
 
 /*
- * What the transport reads and writes: the slots, or, since it may not keep pages of a file, room
- * of its own.
+ * Registers the memory that the transport reads and writes: the slots, or bounce buffers, since it
+ * cannot keep pages of a file.
  */
 static int register_memory(struct cache_lane *cl, struct weft_error *err)
 {
@@ -79,7 +79,7 @@ static void join_lane(struct bridge_lane *lane, void *ctx)
 		cl->free_ios = &cl->ios[i];
 	}
 	cl->nr_free = cl->nr_ios;
-	/* Whoever is slow in taking them leaves most of the cache to others. */
+	/* A client that is slow in receiving lent data leaves most of the cache to others. */
 	cl->max_lent = cache->nr_slots / (4 * cache->lanes->nr);
 	cl->push_at = lane_index(lane) * (cache->nr_chunks / cache->lanes->nr);
 	cache_push_init(cl);
@@ -102,7 +102,7 @@ static void leave_lane(struct bridge_lane *lane, void *ctx)
 	free_lane(cl);
 }
 
-/* The file says what it is of, and as whom it was written. */
+/* Writes to the file's header which regions it caches, and our identity at their donors. */
 static int begin_file(struct bridge_cache *cache, struct weft_error *err)
 {
 	struct bridge_attachment *attachment = cache->attachment;
@@ -120,7 +120,7 @@ static int begin_file(struct bridge_cache *cache, struct weft_error *err)
 		memcpy(id->ids[i], attachment->peers[i].config.id, sizeof(id->ids[i]));
 	int r = cache_file_reset(cache->file, id, err);
 	free(id);
-	/* What was asked for and granted while there was no place to say so. */
+	/* Notes the generations that were asked for and granted before the file was ready. */
 	for (unsigned i = 0; i < attachment->nr_peers && r == 0; i++) {
 		struct bridge_peer *peer = &attachment->peers[i];
 		uint64_t granted = peer_noted(peer);
@@ -132,7 +132,7 @@ static int begin_file(struct bridge_cache *cache, struct weft_error *err)
 	return r;
 }
 
-/* What memory has no room for would be found out page by page, by a process being killed. */
+/* Without this check a lack of memory would show later, when the kernel kills a process. */
 static int check_room(const struct bridge_cache *cache, struct weft_error *err)
 {
 	struct weft_available available;
@@ -159,7 +159,7 @@ static int map_all(struct bridge_cache *cache, struct weft_error *err)
 	if (cache->file) {
 		if (!cache->config.resume)
 			r = begin_file(cache, err);
-		/* What it was granted, before any of it is written back. */
+		/* Notes the grants, before anything is written back. */
 		for (unsigned i = 0; i < cache->attachment->nr_peers && r == 0; i++)
 			cache_file_set_epoch(cache->file, i,
 				cache->attachment->peers[i].info.epoch);
@@ -167,7 +167,7 @@ static int map_all(struct bridge_cache *cache, struct weft_error *err)
 	} else {
 		r = check_room(cache, err);
 		cache->memory = r == 0 ? weft_map_bytes(cache->memory_len) : NULL;
-		/* Whole pages where there are any: the kernel finds them, or does not. */
+		/* Huge pages, if the kernel has any. */
 		if (cache->memory)
 			madvise(cache->memory, cache->memory_len, MADV_HUGEPAGE);
 	}
@@ -178,8 +178,8 @@ static int map_all(struct bridge_cache *cache, struct weft_error *err)
 }
 
 /*
- * What the file has of the slot that is newer than the donor's is dirty again.  Nobody else knows
- * the cache yet.
+ * Makes those blocks of the slot dirty that the file says are newer than the donor's.  Nobody else
+ * knows the cache yet.
  */
 static int resume_slot(struct bridge_cache *cache, uint32_t i)
 {
@@ -288,7 +288,7 @@ static bool is_idle(struct bridge_cache *cache, const struct cache_slot *slot)
 	return idle;
 }
 
-/* Of a slot that is idle.  -EIO: the file says still that some of it is dirty. */
+/* Clears an idle slot.  -EIO: the file still says that some of it is dirty. */
 static int clear_slot(struct bridge_cache *cache, uint32_t i)
 {
 	struct cache_slot *slot = &cache->slots[i];
@@ -322,13 +322,13 @@ bool cache_clear(struct bridge_cache *cache)
 	bool idle = true, cleared = true;
 
 	pthread_mutex_lock(&cache->lock);
-	/* All, or nothing is lost. */
+	/* Either all slots are cleared, or none. */
 	for (uint32_t i = 0; i < cache->nr_slots; i++)
 		idle &= is_idle(cache, &cache->slots[i]);
 	for (uint32_t i = 0; idle && i < cache->nr_slots; i++)
 		cleared &= clear_slot(cache, i) == 0;
 	pthread_mutex_unlock(&cache->lock);
-	/* What the file says still must never be taken for what the next contents lack. */
+	/* The file's old entries must never be taken for writes to the next contents. */
 	if (!cleared && cache_file_condemn(cache->file) < 0)
 		return false;
 	if (!idle)

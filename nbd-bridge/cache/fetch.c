@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Fetching what is absent.  Runs on lanes. */
+/* Fetching absent blocks.  Runs on lanes. */
 #include <errno.h>
 
 #include "nbd-bridge/cache/cache-private.h"
 
-/* Under the chunk's lock.  The error that it ends with. */
+/* Under the chunk's lock.  Returns the error that the operation ends with. */
 int cache_end_fetch(struct cache_io *io, struct cache_slot *slot, int error)
 {
 	cache_map_clear(&slot->fetching, io->first, io->nr);

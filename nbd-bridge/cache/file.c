@@ -44,9 +44,10 @@ struct header {
 	char magic[8];
 	uint32_t version, reserved;
 	struct cache_file_identity identity;
-	uint64_t sum; /* of what precedes */
+	uint64_t sum; /* of the fields above */
 	/*
-	 * Of use until the machine is restarted, and changed in use: each by itself, under no sum.
+	 * These are valid until the machine is restarted.  Each is changed by itself while the file
+	 * is in use, and the checksum does not cover it.
 	 */
 	_Atomic uint64_t generations[CACHE_FILE_DONORS], epochs[CACHE_FILE_DONORS];
 	_Atomic uint64_t granted[CACHE_FILE_DONORS]; /* 0 in files of older versions … */
@@ -60,7 +61,7 @@ struct cache_file {
 	int fd;
 	char *path;
 	bool read_only, made;
-	struct header known;   /* what its header says */
+	struct header known;   /* a copy of its header */
 	struct header *header; /* the file's own; NULL: it was never used */
 	_Atomic bool mapped, lost;
 	size_t len;
@@ -88,7 +89,7 @@ static uint64_t header_sum(const struct header *header)
 	return XXH3_64bits(header, offsetof(struct header, sum));
 }
 
-/* Nothing that the file says is believed before this. */
+/* Nothing in the file is believed before this check. */
 static bool is_sound(const struct header *header, uint64_t file_len)
 {
 	const struct cache_file_identity *id = &header->identity;
@@ -160,7 +161,7 @@ static int load(struct cache_file *file, struct weft_error *err)
 	return 0;
 }
 
-/* Looks before it opens: a link may lead anywhere, and opening a device may do something. */
+/* Looks before it opens: a link may lead anywhere, and opening a device may have effects. */
 static int open_there(const char *path, bool read_only, struct weft_error *err)
 {
 	WEFT_CLEANUP_CLOSE int probe = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -269,7 +270,7 @@ uint64_t cache_file_dirty_bytes(const struct cache_file *file)
 		const size_t some = (size_t)weft_min(PAGE_ENTRIES, nr - i);
 		bool known = read_entries(file, i, some, entries) == 0;
 
-		/* What cannot be read may say anything. */
+		/* Entries that cannot be read may say anything. */
 		for (size_t k = 0; k < some; k++)
 			n += !known || entries[k] != 0;
 	}
@@ -319,7 +320,7 @@ int cache_file_reset(struct cache_file *file, const struct cache_file_identity *
 	if (!header->identity.boot[0])
 		name_boot(header->identity.boot, sizeof(header->identity.boot));
 	header->sum = header_sum(header);
-	/* Room for all of it now: later there would be nobody to tell. */
+	/* All disk space is taken now: later there would be nobody to tell that there is none. */
 	r = ftruncate(file->fd, 0) < 0 || fchmod(file->fd, 0600) < 0
 		? errno
 		: posix_fallocate(file->fd, 0, (off_t)len);
@@ -381,8 +382,8 @@ void cache_file_mark(struct cache_file *file, uint32_t slot, unsigned i, uint64_
 	const uint64_t entry = make_entry(file, file->data + index * CACHE_BLOCK, block);
 
 	/*
-	 * After the bytes: whoever is killed between leaves what was there, or what was not
-	 * answered.
+	 * The entry follows the bytes: a process that is killed between leaves the old block, or a
+	 * write that was not answered.
 	 */
 	atomic_signal_fence(memory_order_release);
 	atomic_store_explicit(&file->table[index], entry, memory_order_relaxed);
@@ -438,7 +439,7 @@ void cache_file_say_lost(struct cache_file *file, const void *at)
 		file->path, (size_t)((const uint8_t *)at - (const uint8_t *)file->header));
 }
 
-/* ---- what the header says beside who it is of ---- */
+/* ---- the changing fields of the header ---- */
 
 struct word {
 	_Atomic uint64_t *at;
@@ -465,7 +466,7 @@ static int store(void *ctx)
 	return 0;
 }
 
-/* In what is known, and in the file.  Relaxed: nobody else's memory is ordered by it. */
+/* Changes both the copy and the file.  Relaxed: it orders nobody's other accesses. */
 static void change(struct cache_file *file, int (*how)(void *word), _Atomic uint64_t *known,
 	_Atomic uint64_t *own, uint64_t value)
 {
@@ -479,7 +480,7 @@ static void change(struct cache_file *file, int (*how)(void *word), _Atomic uint
 
 void cache_file_note_generation(struct cache_file *file, unsigned donor, uint64_t generation)
 {
-	/* Whoever makes it tells it what there was before. */
+	/* The caller that makes the file tells it the earlier generations. */
 	if (atomic_load(&file->mapped))
 		change(file, raise_to, &file->known.generations[donor],
 			&file->header->generations[donor], generation);
@@ -504,7 +505,7 @@ void cache_file_note_granted(struct cache_file *file, unsigned donor, uint64_t g
 {
 	if (!atomic_load(&file->mapped))
 		return;
-	/* Generations only grow, and who notes one may come late. */
+	/* Generations only grow, and a lane may note one late. */
 	change(file, raise_to, &file->known.granted[donor], &file->header->granted[donor], granted);
 	if (wrote)
 		change(file, raise_to, &file->known.wrote[donor], &file->header->wrote[donor],
@@ -551,8 +552,8 @@ int cache_file_each(const struct cache_file *file, cache_each_fn *fn, void *ctx,
 {
 	uint64_t nr = cache_file_dirty_bytes(file) / CACHE_BLOCK, n = 0, unknown = 0, entry;
 	/*
-	 * A killed process leaves what was not answered half written at most; a restart of the
-	 * machine anything.
+	 * A killed process leaves at most unanswered writes half done; a restart of the machine may
+	 * leave anything.
 	 */
 	bool check = !cache_file_same_boot(file);
 	int r = 0;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Where a cache was read most, for the next one's --pull-order.  The lanes have ended. */
+/*
+ * Saves where a cache was read most, for --pull-order of the next attachment.  The lanes have
+ * ended.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>

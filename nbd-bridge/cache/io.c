@@ -81,7 +81,7 @@ static void io_done(struct bridge_request *rq, int error)
 
 		slot->nr_ios--;
 		error = kind->end(io, slot, error);
-		/* Before those who wait go on: they are to see the error. */
+		/* Before waiting requests go on, so that they see the error. */
 		settle_owner(io, error);
 		cache_wake_chunk(cl, chunk);
 		cache_unlock(chunk);

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <ucontext.h>
 
-/* Of a thread that is inside mapped_try(). */
+/* The state of a thread that is inside mapped_try(). */
 struct attempt {
 	jmp_buf env;
 	volatile sig_atomic_t under_way;
@@ -22,7 +22,7 @@ static struct sigaction before;
 
 static void on_bus_error(int signo, siginfo_t *info, void *context)
 {
-	/* A word about memory that nobody touches now. */
+	/* This only reports bad memory that nobody touches now. */
 	if (info->si_code == BUS_MCEERR_AO)
 		return;
 	if (attempt.under_way && info->si_code > 0) {
@@ -31,7 +31,7 @@ static void on_bus_error(int signo, siginfo_t *info, void *context)
 		pthread_sigmask(SIG_SETMASK, &((const ucontext_t *)context)->uc_sigmask, NULL);
 		longjmp(attempt.env, 1);
 	}
-	/* Nothing that we have to do with: it happens again, as if we were not here. */
+	/* Not ours: with the earlier handler back in place, the access fails again. */
 	sigaction(signo, &before, NULL);
 	if (info->si_code <= 0)
 		raise(signo);

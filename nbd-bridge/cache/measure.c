@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How far the donors are, before there is a cache: READs one after another, small ones, then large
- * ones.
+ * Measures how far away the donors are, before there is a cache, by READs one after another: small
+ * ones, then large ones.
  */
 #include "nbd-bridge/cache/cache-private.h"
 #include "nbd-bridge/lane/pool.h"

@@ -109,7 +109,7 @@ int pull_order_chunks(const struct pull_order *order, uint64_t nr_chunks, unsign
 		return -ENOMEM;
 	}
 	for (size_t i = 0; i <= order->nr; i++) {
-		/* In the end all of it. */
+		/* Last, the whole region. */
 		const struct pull_range range =
 			i < order->nr ? order->ranges[i] : (struct pull_range){.len = UINT64_MAX};
 		uint64_t c = range.off >> shift,

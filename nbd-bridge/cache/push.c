@@ -3,11 +3,10 @@
  * Writing back.  Runs on lanes; any lane takes any chunk.
  *
  * A lane goes round the table when the push interval is over since it made something dirty, when
- * the dirty chunks are many, and when it is told to (a FLUSH).  A chunk that a stream of writes has
- * filled and left goes at once, unless the interval is a long one: who asks for that wants writes
- * to gather.  A run of dirty blocks in a chunk is one operation.  What is being written back is not
- * written by anybody until it has arrived: the donor gets what was there when it was taken, and
- * what comes later makes the block dirty again.
+ * there are many dirty chunks, and when it is told to (by a FLUSH).  A chunk that a stream of
+ * writes has filled and left goes at once, unless the interval is long, as then writes are meant to
+ * gather.  A run of dirty blocks in a chunk is one operation.  Nobody changes a block on its way to
+ * the donor: a later write waits until the block has arrived, and makes it dirty again.
  */
 #include <errno.h>
 
@@ -27,7 +26,7 @@ uint64_t cache_next_dirty(const struct bridge_cache *cache, uint64_t from, uint6
 	return to;
 }
 
-/* The next run of blocks at *first or after it that are dirty, and not lost. */
+/* The next run, from *first on, of blocks that are dirty and not lost. */
 static unsigned next_run(const struct cache_slot *slot, unsigned *first)
 {
 	const struct cache_map map = cache_map_without(&slot->dirty, &slot->lost);
@@ -35,7 +34,10 @@ static unsigned next_run(const struct cache_slot *slot, unsigned *first)
 	return cache_map_run(&map, first, CACHE_CHUNK_MAX / CACHE_BLOCK);
 }
 
-/* What the transport is to read, if it may not read it where it is.  -EIO: some of it is lost. */
+/*
+ * Copies the bytes to where the transport may read them, if that is not the slot.  -EIO: some are
+ * lost.
+ */
 static int take_bytes(struct bridge_cache *cache, const struct cache_io *io, uint64_t c,
 	struct cache_slot *slot, unsigned first, unsigned nr)
 {
@@ -97,7 +99,7 @@ static int push_runs(struct cache_lane *cl, uint64_t c, struct cache_slot *slot,
 			return -EAGAIN;
 		if (take_bytes(cl->cache, io, c, slot, first, n) < 0) {
 			cache_io_put(io);
-			continue; /* with what is not lost of the run */
+			continue; /* with the rest of the run that is not lost */
 		}
 		cache_map_clear(&slot->dirty, first, n);
 		cache_map_set(&slot->pushing, first, n);
@@ -119,7 +121,7 @@ static int push(struct cache_lane *cl, uint64_t c, bool whole)
 	struct cache_io *list = NULL;
 	int r = 0;
 
-	/* Without a connection they would only keep writers from the blocks. */
+	/* Without a connection, operations would only keep writers from their blocks. */
 	if (!lane_reaches(cl->lane, c << cache->shift, bytes_of(cache, c)))
 		return 0;
 	struct cache_chunk *chunk = cache_lock(cache, c);
@@ -135,7 +137,7 @@ static int push(struct cache_lane *cl, uint64_t c, bool whole)
 	cache_unlock(chunk);
 	cache_io_submit(cl, list);
 	/*
-	 * Once: those who wait kick whoever is here, and find out whether there is anything left to
+	 * Only once: waiting requests look again, and find out whether there is anything left to
 	 * wait for.
 	 */
 	if (died)
@@ -154,7 +156,7 @@ void cache_push_filled(struct cache_lane *cl, uint64_t c)
 			c % 64 &
 		1;
 
-	/* Most writes that begin a chunk are no stream: they do without its neighbour's lock. */
+	/* Most writes that begin a chunk are no stream, and need not take the neighbour's lock. */
 	if (dirty && cl->cache->config.push_interval_ms <= STREAM_MS &&
 		cl->nr_push < CACHE_PUSH_IOS && cl->nr_free > CACHE_RATHER_IOS &&
 		atomic_load_explicit(&cl->cache->push_error, memory_order_relaxed) == 0)
@@ -173,7 +175,7 @@ void cache_push_pump(struct cache_lane *cl)
 		uint64_t end = weft_min(cl->push_at + cl->push_left, cache->nr_chunks);
 		uint64_t c = cache_next_dirty(cache, cl->push_at, end);
 
-		/* Without operations the rest of it comes next. */
+		/* If there was no free operation, the rest of the chunk is next. */
 		uint64_t next = c < end && cache_push(cl, c) == -EAGAIN ? c : weft_min(c + 1, end);
 		cl->push_left -= next - cl->push_at;
 		cl->push_at = next < cache->nr_chunks ? next : 0;
@@ -200,7 +202,7 @@ static void on_interval(struct weft_timer *timer)
 	if (atomic_load(&cl->cache->nr_dirty) == 0)
 		return;
 	cl->push_left = cl->cache->nr_chunks;
-	/* Whatever is dirty still, or again. */
+	/* For blocks that are still dirty, or dirty again. */
 	weft_loop_timer_set(cl->worker->loop, &cl->push,
 		cl->cache->config.push_interval_ms * UINT64_C(1000000));
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * READ in the cache: from a slot, or after what is absent has been fetched.  Under a request's
+ * READ in the cache: from a slot, after its absent blocks have been fetched.  Under a request's
  * phase COPY.  The lane's thread.
  */
 #include <errno.h>
@@ -33,14 +33,14 @@ static int read_absent(struct cache_lane *cl, struct bridge_request *rq,
 	}
 	r = cache_wait_chunk(chunk, p->c, rq);
 	cache_io_submit(cl, list);
-	/* What comes behind it arrives meanwhile. */
+	/* The next blocks of the request arrive meanwhile. */
 	if (rq->lane.next_off + p->len < rq->off + rq->len)
 		cache_fetch_range(cl, rq->lane.next_off + p->len,
 			rq->off + rq->len - rq->lane.next_off - p->len, &cache_demand);
 	return r;
 }
 
-/* The READ's data are left where they are, if they may. */
+/* Leaves the READ's data in their slot, if the request allows that. */
 static int hand_over(struct cache_lane *cl, struct bridge_request *rq, const struct cache_piece *p,
 	struct cache_chunk *chunk, struct cache_slot *slot)
 {

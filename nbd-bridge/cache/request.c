@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Requests of a managed attachment: answered from the cache, or gone on with when what they wait
- * for is there.  Runs on the request's lane, which others only tell that it may go on.
+ * Requests of a managed attachment: answered from the cache, or continued when their wait is over.
+ * Runs on the request's lane; other lanes only tell it that a request may go on.
  *
  * A request has a phase and, in the first, a place that it has come to.  It works on the piece of
  * it that lies in one chunk, under the chunk's lock; when it cannot, it waits in one list and tries
@@ -55,8 +55,8 @@ static bool advance(struct cache_lane *cl, struct bridge_request *rq)
 }
 
 /*
- * Whether what is remembered of the donors' contents is known to be what they have.  The time is
- * read once a step.
+ * Whether the donors are known to have the contents that are remembered.  The time is read once a
+ * step.
  */
 static bool is_fresh(struct cache_lane *cl)
 {
@@ -70,7 +70,7 @@ static bool is_fresh(struct cache_lane *cl)
 		atomic_load_explicit(&cl->cache->attachment->fresh_until_ns, memory_order_relaxed);
 }
 
-/* Another may have been granted the region, and written. */
+/* Another borrower may have been granted the region, and may have written. */
 static void wait_for_lease(struct cache_lane *cl, struct bridge_request *rq)
 {
 	rq->cache.waits_at = BRIDGE_WAITS_LEASE;
@@ -95,7 +95,7 @@ static void submit(void *ctx, struct bridge_request *rq)
 	int r = lane_admit(cl->lane, rq);
 
 	rq->cache.at = cl;
-	rq->lane.next_off = off; /* of the region, whatever it does */
+	rq->lane.next_off = off; /* offsets are the region's for every kind of request */
 	rq->cache.missed = rq->cache.waited = rq->cache.lost = false;
 	rq->cache.nr_taken = 0;
 	rq->cache.waits_at = BRIDGE_WAITS_NOT;
@@ -170,7 +170,7 @@ static bool unlist(struct bridge_request **list, const struct bridge_request *rq
 	return false;
 }
 
-/* false: it is ready already, or waits for operations of its own. */
+/* False: the request is ready already, or waits for its own operations. */
 static bool stop_waiting(struct cache_lane *cl, struct bridge_request *rq)
 {
 	struct bridge_cache *cache = cl->cache;
@@ -219,7 +219,7 @@ static void woken(void *ctx)
 
 	if (!cl->lease_waiters || !is_fresh(cl))
 		return;
-	/* The last that came is first here, and in the list of those that are ready. */
+	/* Both this list and the ready list have the last one first. */
 	struct bridge_request *rq = cl->lease_waiters, *in_order = NULL, *next;
 	cl->lease_waiters = NULL;
 	for (; rq; rq = next) {
@@ -237,14 +237,14 @@ static void granted(void *ctx)
 {
 	struct cache_lane *cl = ctx;
 
-	/* What could not be written back meanwhile, and somebody may wait for. */
+	/* Somebody may wait for blocks that could not be written back meanwhile. */
 	if (atomic_load(&cl->cache->nr_dirty) > 0)
 		cl->push_left = cl->cache->nr_chunks;
 	woken(cl);
 	cache_pull(cl);
 }
 
-/* Of a READ whose data were lent: its slot may be another chunk's again. */
+/* Ends the loan of a READ's data: the slot may go to another chunk again. */
 static void give_back(void *ctx, struct bridge_request *rq)
 {
 	struct cache_lane *cl = ctx;

@@ -155,7 +155,7 @@ int rescue_end(struct rescue *rescue, int r, struct weft_error *err)
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot write %s: %s", rescue->data.path,
 			strerror(-r));
-	/* The map last: who sees it has both. */
+	/* The map comes last: if it is there, both are. */
 	r = part_name(&rescue->data, err);
 	return r < 0 ? r : part_name(&rescue->map, err);
 }

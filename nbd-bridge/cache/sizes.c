@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How large a cache's chunks are, how many there are, and how far to read ahead: as the path asks
- * for, within what the user does.
+ * The size and number of a cache's chunks, and how far to read ahead: chosen to fit the path,
+ * within the user's settings.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -14,16 +14,13 @@ static unsigned log2_of(uint64_t v)
 	return 63 - (unsigned)__builtin_clzll(v);
 }
 
-/* What fits into a round trip. */
+/* The bytes that are under way in a round trip. */
 static uint64_t under_way_bytes(const struct bridge_cache *cache)
 {
 	return cache->path.rate / 1000 * (cache->path.rtt_ns / 1000) / 1000;
 }
 
-/*
- * A sixteenth of what is under way at a time, so that the wire is kept full by a few dozen
- * operations.
- */
+/* A sixteenth of that, so that a few dozen operations keep the wire full. */
 static uint64_t choose_chunk(const struct bridge_cache *cache)
 {
 	uint64_t want = under_way_bytes(cache) / 16;
@@ -44,7 +41,7 @@ int cache_set_sizes(struct bridge_cache *cache, struct weft_error *err)
 		chunk = cache_file_identity(config->file)->chunk_bytes;
 	cache->shift = log2_of(chunk);
 	cache->nr_chunks = (cache->size_bytes + chunk - 1) >> cache->shift;
-	/* More than the region would never be used. */
+	/* More slots than the region has chunks would never be used. */
 	cache->nr_slots = (uint32_t)weft_min(config->bytes >> cache->shift,
 		weft_max(cache->nr_chunks, BRIDGE_CACHE_MIN_CHUNKS));
 	if (config->resume)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Slots: which chunk has which, eviction, and slots that lost something.  Any lane's thread. */
+/* Slots: which chunk has which slot, eviction, and slots that lost bytes.  Any lane's thread. */
 #include <errno.h>
 #include <string.h>
 
@@ -84,13 +84,13 @@ static int32_t evict(struct cache_lane *cl, uint32_t look)
 	return -1;
 }
 
-/* No slot will ever come free: none is left, or the dirty bytes of each are lost. */
+/* Whether no slot will ever come free: none is left, or each has lost dirty bytes. */
 static bool all_lost(const struct bridge_cache *cache)
 {
 	return atomic_load(&cache->nr_given_up) + atomic_load(&cache->nr_dead) >= cache->nr_slots;
 }
 
-/* -EAGAIN: rq waits, if there is one; -EIO: there are none any more. */
+/* -EAGAIN: none is free, and rq (if any) waits; -EIO: there are none any more. */
 static int32_t take_slot(struct cache_lane *cl, struct bridge_request *rq)
 {
 	struct bridge_cache *cache = cl->cache;
@@ -133,7 +133,7 @@ int cache_slot_add(struct cache_lane *cl, uint64_t c, struct bridge_request *rq)
 	int32_t i = take_slot(cl, rq);
 
 	if (i < 0) {
-		/* What is clean cannot be had: what is dirty must become so. */
+		/* There is no clean slot to evict, so dirty ones must become clean. */
 		if (rq && i == -EAGAIN)
 			cache_push_kick(cl);
 		return i;
@@ -162,7 +162,7 @@ int cache_give_up_slot(struct cache_lane *cl, struct cache_chunk *chunk, struct 
 		cache_retire_slot(cl->cache);
 	}
 	cache_unlock(chunk);
-	/* Those who wait for a slot may wait for the last one. */
+	/* Requests that wait for a slot may have waited for this last one. */
 	cache_wake_room(cl);
 	return may ? 1 : -EIO;
 }

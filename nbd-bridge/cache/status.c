@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The cache's state for people, and for programs.  The control thread's; counters are read as they
- * are.
+ * The cache's state for people, and for programs.  The control thread's; counters are read without
+ * a lock.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -31,7 +31,7 @@ static void add_lane(struct sums *sums, const struct cache_counters *counters)
 	sums->push_errors += counters->push_errors;
 }
 
-/* Bytes of what there is at all, of what is dirty or on its way, and of what of that is lost. */
+/* Bytes that are valid, those that are dirty or on their way, and those of them that are lost. */
 struct held {
 	uint64_t valid, dirty, lost;
 };
@@ -136,7 +136,7 @@ json_t *cache_status(struct bridge_cache *cache)
 
 /* ---- all that it holds ---- */
 
-/* What one chunk had a moment ago. */
+/* A copy of what one chunk had a moment ago. */
 struct copy {
 	struct cache_map valid, dirty, torn;
 	uint8_t bytes[CACHE_CHUNK_MAX];
@@ -149,7 +149,7 @@ static bool copy_chunk(struct bridge_cache *cache, uint64_t c, struct copy *copy
 	struct cache_slot *slot = cache_slot_of(cache, chunk);
 	unsigned first = 0, n;
 
-	/* Until nothing more is lost of what is valid. */
+	/* Repeats until no more valid blocks turn out to be lost. */
 	while (slot && (n = cache_map_run(&slot->valid, &first, nr)) > 0)
 		if (cache_copy_out(cache, slot, copy->bytes + (size_t)first * CACHE_BLOCK,
 			    (uint64_t)first * CACHE_BLOCK, (uint64_t)n * CACHE_BLOCK) == 0)

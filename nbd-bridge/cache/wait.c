@@ -65,7 +65,7 @@ int cache_wait_room(struct cache_lane *cl, struct bridge_request *rq)
 	struct bridge_cache *cache = cl->cache;
 	int r = 1;
 
-	/* Counted before looking, so that whoever makes room meanwhile sees it. */
+	/* Counted before looking, so that a lane that makes room meanwhile sees it. */
 	atomic_fetch_add(&cache->nr_room, 1);
 	pthread_mutex_lock(&cache->lock);
 	if (atomic_load(&cache->nr_dead) >= cache->max_dirty)
@@ -97,13 +97,13 @@ int cache_wait_io(struct cache_lane *cl, struct bridge_request *rq)
 	return -EAGAIN;
 }
 
-/* All but one's own, which looks by itself. */
+/* Kicks all lanes but the own one, which looks by itself. */
 static void kick(struct bridge_cache *cache, const struct cache_lane *self)
 {
 	for (unsigned i = 0; i < cache->lanes->nr; i++) {
 		struct cache_lane *other = cache->of_lane[i];
 
-		/* One that could not join has none of it: the attach fails then. */
+		/* A lane that could not join is NULL; then the attach fails. */
 		if (other && !atomic_exchange(&other->kicked, true) && other != self)
 			weft_loop_wake(other->worker->loop);
 	}

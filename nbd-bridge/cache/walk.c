@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * FLUSH, FUA and write-through in the cache: a walk over what was dirty when it began, until all of
- * it has arrived.  Under a request's phases WALK and END.  The lane's thread.
+ * FLUSH, FUA and write-through in the cache: a walk over the blocks that were dirty when it began,
+ * until all of them have arrived.  Under a request's phases WALK and END.  The lane's thread.
  */
 #include <errno.h>
 
@@ -25,7 +25,7 @@ int cache_begin_walk(struct cache_lane *cl, struct bridge_request *rq)
 	return 1;
 }
 
-/* What is dirty and can be written back. */
+/* Whether the slot has dirty blocks that can be written back. */
 static bool has_dirty(const struct cache_slot *slot)
 {
 	const struct cache_map map = cache_map_without(&slot->dirty, &slot->lost);
@@ -33,7 +33,7 @@ static bool has_dirty(const struct cache_slot *slot)
 	return !cache_map_empty(&map);
 }
 
-/* Whether the chunk has, or is sending, what was dirty when the walk began. */
+/* Whether the chunk still has, or is sending, bytes that were dirty when the walk began. */
 static bool is_due(const struct cache_slot *slot, uint64_t seq)
 {
 	return slot &&
@@ -41,7 +41,7 @@ static bool is_due(const struct cache_slot *slot, uint64_t seq)
 			(slot->dirty_seq <= seq && has_dirty(slot)));
 }
 
-/* What was written back since it waits has failed. */
+/* Whether a write-back has failed since the request waits. */
 static bool is_failed(const struct bridge_request *rq, const struct cache_slot *slot)
 {
 	return rq->cache.waited && slot->push_error < 0 && cache_map_empty(&slot->pushing);
@@ -79,14 +79,17 @@ int cache_step_walk(struct cache_lane *cl, struct bridge_request *rq)
 	if (is_due(slot, rq->cache.seq) && !chunk->zeroing && cache_map_empty(&slot->pushing) &&
 		!is_failed(rq, slot)) {
 		cache_unlock(chunk);
-		/* Others may be able to. */
+		/* Other lanes may be able to write it back. */
 		if (cache_push(cl, c) <= 0)
 			cache_push_kick(cl);
 		chunk = cache_lock(cache, c);
 		slot = cache_slot_of(cache, chunk);
 	}
 	if (!is_due(slot, rq->cache.seq)) {
-		/* It fails at its end: what is not lost is written back all the same. */
+		/*
+		 * The walk fails at its end only: blocks that are not lost are written back all the
+		 * same.
+		 */
 		rq->cache.lost |= slot && slot->dead && slot->dirty_seq <= rq->cache.seq;
 		cache_unlock(chunk);
 		return walk_on(rq);

@@ -8,8 +8,8 @@
 #include "nbd-bridge/cache/cache-private.h"
 
 /*
- * The blocks at its ends that it writes a part of only, and that are not known yet: fetched.  Under
- * the chunk's lock.
+ * Fetches the absent blocks at the ends of a write that covers only a part of them.  Under the
+ * chunk's lock.
  */
 static int fetch_ends(struct cache_lane *cl, struct bridge_request *rq, const struct cache_piece *p,
 	struct cache_slot *slot, struct cache_io **list)
@@ -28,7 +28,7 @@ static int fetch_ends(struct cache_lane *cl, struct bridge_request *rq, const st
 	return r;
 }
 
-/* Under the chunk's lock.  false: there are as many dirty chunks as there may be. */
+/* Under the chunk's lock.  False: there are as many dirty chunks as allowed. */
 static bool count_dirty(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot)
 {
 	if (!slot->counted) {
@@ -128,8 +128,8 @@ static int take_chunk(struct cache_lane *cl, struct bridge_request *rq, const st
 }
 
 /*
- * -EIO: what was zeroed is so at the donor, but the cache file says still that it has something
- * newer, and so has the cache.
+ * -EIO: the donor has zeros, but the cache file still says that it has newer bytes, and so does the
+ * cache.
  */
 int cache_let_go(struct cache_lane *cl, struct bridge_request *rq, bool zeroed)
 {
@@ -182,7 +182,7 @@ int cache_step_copy(struct cache_lane *cl, struct bridge_request *rq)
 	if (cache_at_end(rq))
 		return end_of_copy(cl, rq);
 	if (rq->kind == TP_TRIM) {
-		/* Parts of chunks stay as they are, as they may. */
+		/* Parts of chunks stay as they are, which TRIM allows. */
 		rq->lane.next_off += cache_piece_of(cache, rq).len;
 		return 1;
 	}
