@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A bridge as a whole: its lanes, its attachment, its cache.
- * Owned by the control thread; what lanes call says so.
+ * A bridge as a whole: its lanes, its attachment, its cache. Owned by the control thread; functions
+ * that lanes call say so.
  */
 #include "nbd-bridge/bridge/bridge.h"
 
@@ -12,9 +12,9 @@
 
 #include "nbd-bridge/bridge/bridge-private.h"
 
-enum { LOOK_MS = 100 }; /* whether an attach that waits is given up */
+enum { LOOK_MS = 100 }; /* between two looks whether a waiting attach is given up */
 
-/* ---- what the attachment asks of it: any lane's thread ---- */
+/* ---- for the attachment: any lane's thread ---- */
 
 static struct bridge *bridge_of(struct bridge_attachment *attachment)
 {
@@ -62,7 +62,7 @@ int bridge_new(const struct bridge_config *config, struct bridge **ret, struct w
 		free(bridge);
 		return r;
 	}
-	/* With what the attachment knows better. */
+	/* With the defaults that the attachment has filled in. */
 	bridge->config.attach = bridge->attachment.config;
 	lanes_init(&bridge->lanes, &bridge->attachment, config->driven);
 	for (; bridge->lanes.nr < config->nr_lanes; bridge->lanes.nr++) {
@@ -145,7 +145,7 @@ static int first_result(struct bridge *bridge, unsigned lane, uint64_t deadline_
 	return r < 0 ? r : 0;
 }
 
-/* On the first lane's thread: it may be about to wake them all. */
+/* On the first lane's thread, which may be about to wake all lanes. */
 static void drop_other_lanes(struct bridge_lane *lane, void *ctx)
 {
 	struct bridge_lanes *lanes = ctx;
@@ -171,7 +171,7 @@ int bridge_start(struct bridge *bridge, struct weft_error *err)
 	r = first_result(bridge, 0, deadline_ns, err);
 	if (r < 0)
 		return r;
-	/* A FLUSH would not cover what other connections wrote: one is all that can be had. */
+	/* A FLUSH would not cover writes of other connections, so there can be only one. */
 	if (!bridge->attachment.info.can_multi_conn)
 		bridge_lane_run(lanes->lane[0], drop_other_lanes, lanes);
 	for (unsigned i = 1; i < lanes->nr; i++) {

@@ -11,10 +11,10 @@
 #include "fabric/base/util.h"
 
 enum {
-	ASK_MS = 5000, /* a donor that takes longer is spoken to over the fallback */
+	ASK_MS = 5000, /* to a donor that takes longer, the fallback is used */
 	/*
-	 * For an answer over a better way, when there is a fallback: so many times what that one's
-	 * took, within these bounds.
+	 * The time for an answer over a better way, if there is a fallback: so many times the
+	 * fallback's, within these bounds.
 	 */
 	TRY_FACTOR = 10,
 	TRY_MIN_MS = 1000,
@@ -29,8 +29,8 @@ struct better {
 };
 
 /*
- * choice: it alone; NULL: all.  *why: why the first that cannot be used cannot; code 0: there is
- * one that can.
+ * choice: look at it alone; NULL: at all.  *why: why the first unusable one cannot be used; code 0:
+ * there is a usable one.
  */
 static void find_better(const struct tp_driver *choice, struct better *ret, struct weft_error *why)
 {
@@ -50,8 +50,8 @@ static void find_better(const struct tp_driver *choice, struct better *ret, stru
 }
 
 /*
- * What the donor offers the region over, and its epoch; "" and 0 if it does not say.  Returns how
- * long that took.
+ * Asks the donor over which transports it offers the region, and for the region's epoch; "" and 0
+ * if it does not say.  Returns how long that took.
  */
 static uint64_t ask(const struct weft_uri *uri, struct weft_welcome *ret)
 {
@@ -79,7 +79,7 @@ static void add_way(struct bridge_found *found, struct bridge_donor_config *conf
 	config->nr_ways++;
 }
 
-/* The addresses that the donor names, the one that the user named first if it is among them. */
+/* Adds the addresses that the donor offers; if the user's address is among them, it comes first. */
 static void add_offered(struct bridge_found *found, struct bridge_donor_config *config,
 	const struct tp_driver *driver)
 {
@@ -92,7 +92,7 @@ static void add_offered(struct bridge_found *found, struct bridge_donor_config *
 				strcmp(offer.address, host) == 0)
 				add_way(found, config, driver,
 					offer.address[0] ? offer.address : host, offer.port);
-	/* It may not know what its address is to others. */
+	/* The donor may not know at which address others reach it. */
 	if (offer.port[0])
 		add_way(found, config, driver, host, offer.port);
 }
@@ -139,7 +139,7 @@ int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice,
 	if (better.nr > 0) {
 		took_ms = ask(uri, &welcome);
 		strcpy(found->offers, welcome.offers);
-		/* Whoever answers at an address that a donor names must have the same contents. */
+		/* A donor at an offered address must have the same contents. */
 		if (config->epoch == 0)
 			config->expect = welcome.epoch;
 		config->version0 = welcome.version0;
@@ -158,7 +158,7 @@ int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice,
 	for (unsigned i = 0; i < config->nr_ways; i++)
 		weft_debug("  %s, %s port %s", config->ways[i].transport->name,
 			config->ways[i].host, config->ways[i].port);
-	/* A machine, or a network, that is slow with the one is slow with the other. */
+	/* A machine or network that is slow over the fallback is slow over a better way too. */
 	for (unsigned i = 1; i < config->nr_ways && !alone; i++)
 		config->ways[i].answer_ms =
 			(uint32_t)weft_max(weft_min(TRY_FACTOR * took_ms, TRY_MAX_MS), TRY_MIN_MS);
@@ -166,8 +166,8 @@ int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice,
 }
 
 /*
- * A donor's own word, which it would say over any transport.  EBUSY and EINVAL are the driver's, or
- * the listener's, as well: the fallback is asked again then.
+ * Whether the donor would refuse with this error over any transport.  EBUSY and EINVAL may also
+ * come from the driver or the listener, so the fallback is asked again.
  */
 static bool is_final(int error)
 {
@@ -184,7 +184,9 @@ void bridge_find_end(struct bridge **bridge)
 	*bridge = NULL;
 }
 
-/* Begins with the nth better way of each donor that has so many; with the others' fallback. */
+/*
+ * Begins with the nth better way of each donor that has so many, and with the fallback of others.
+ */
 static int start_over(struct bridge_config *config, struct bridge_donor_config *donors,
 	unsigned nth, struct bridge **bridge, struct weft_error *err)
 {
@@ -208,7 +210,7 @@ static unsigned most_ways(const struct bridge_donor_config *donors, unsigned nr)
 	return most;
 }
 
-/* One transport alone: the first address that answers is the one to stay with. */
+/* With one transport alone the attachment stays with the first address that answers. */
 static int start_alone(struct bridge_find *find, struct bridge_config *config,
 	struct bridge_donor_config *donors, struct bridge **bridge, struct weft_error *err)
 {
@@ -231,7 +233,7 @@ static int start_alone(struct bridge_find *find, struct bridge_config *config,
 	return r;
 }
 
-/* The first that is better than the fallback and among the offers; NULL: there is none. */
+/* The first transport that is better than the fallback and is offered; NULL: there is none. */
 static const struct tp_driver *better_offered(const char *offers)
 {
 	for (const struct tp_driver *const *driver = tp_drivers; *driver && !(*driver)->ask;
@@ -293,7 +295,7 @@ int bridge_find_and_start(struct bridge_find *find, struct bridge_config *config
 {
 	struct weft_error no_better = {0};
 
-	/* It borrows the hosts and ports that are found anew. */
+	/* The old bridge borrows the hosts and ports that are found anew. */
 	bridge_find_end(bridge);
 	int r = find_all(find, config, donors, &no_better, err);
 	if (r < 0)
@@ -310,7 +312,7 @@ int bridge_find_and_start(struct bridge_find *find, struct bridge_config *config
 		}
 		if (is_final(r))
 			return r;
-		/* The first address is the likeliest, and its failure the one to know of. */
+		/* The first address is the likeliest one, so its failure is the one to report. */
 		if (no_better.code == 0)
 			no_better = *err;
 	}

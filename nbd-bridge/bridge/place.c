@@ -19,7 +19,7 @@ static const char no_card[] = "the connection goes through no network card";
 struct placing {
 	hwloc_topology_t topology;
 	hwloc_bitmap_t allowed, cpus, nodes;
-	bool memory; /* a policy of the user's is left alone */
+	bool memory; /* false: the user has set a memory policy, which stays */
 	struct weft_error *err;
 	int r;
 };
@@ -30,7 +30,7 @@ static void take_place(struct bridge_lane *lane, void *ctx)
 
 	if (hwloc_set_cpubind(p->topology, p->cpus, HWLOC_CPUBIND_THREAD) < 0)
 		p->r = -errno;
-	/* Not strictly: when the node is full another one's memory does. */
+	/* Not strictly: when the node is full, another node's memory is used. */
 	if (p->memory)
 		hwloc_set_membind(p->topology, p->nodes, HWLOC_MEMBIND_BIND,
 			HWLOC_MEMBIND_THREAD | HWLOC_MEMBIND_BYNODESET);
@@ -60,7 +60,7 @@ static void copy_path(struct bridge_lane *lane, void *ctx)
 	memcpy(ctx, link->path, sizeof(link->path));
 }
 
-/* Which cards the connection goes through; true: it is others than before. */
+/* Finds the cards that the connection goes through; true: they have changed. */
 static bool look_at_connection(struct bridge_place *place, struct bridge_lanes *lanes)
 {
 	char path[sizeof(((struct bridge_link *)0)->path)], netdev[64], rdma_device[64];
@@ -76,7 +76,7 @@ static bool look_at_connection(struct bridge_place *place, struct bridge_lanes *
 	return true;
 }
 
-/* Of an RDMA device in software only the interface says where it is. */
+/* For an RDMA device in software only the interface says where it is. */
 static int find_place(struct bridge_place *place, unsigned nr_lanes, struct placing *p)
 {
 	const char *devices[] = {place->rdma_device, place->netdev};
@@ -105,7 +105,7 @@ static bool has_default_policy(const struct placing *p)
 		policy == HWLOC_MEMBIND_FIRSTTOUCH;
 }
 
-/* What this thread may use is what the user left to the process. */
+/* This thread may use the processors that the user allows to the process. */
 static void place_lanes(struct bridge_place *place, struct bridge_lanes *lanes, struct placing *p)
 {
 	bool was_bound = place->bound;
@@ -122,7 +122,7 @@ static void place_lanes(struct bridge_place *place, struct bridge_lanes *lanes, 
 			snprintf(place->why, sizeof(place->why),
 				"they cannot be bound to processors: %s", strerror(-p->r));
 	} else if (was_bound) {
-		/* The card before means nothing any more. */
+		/* The earlier card means nothing any more. */
 		p->memory = false;
 		hwloc_bitmap_copy(p->cpus, p->allowed);
 		on_each_lane(lanes, take_place, p);
@@ -156,7 +156,7 @@ static int move(struct bridge_place *place, struct bridge_lanes *lanes, bool buf
 
 int place_first(struct bridge_place *place, struct bridge_lanes *lanes, struct weft_error *err)
 {
-	/* Those who call decide where they run. */
+	/* The calling threads decide where they run. */
 	place->one_node = lanes->driven || !weft_has_numa_nodes();
 	if (place->one_node) {
 		snprintf(place->why, sizeof(place->why), "%s",

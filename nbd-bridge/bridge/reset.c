@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The way back from being stale: the attachment begins anew under its front-ends.  The control
- * thread's, but for what runs on lanes.
+ * thread's, except the functions that run on lanes.
  */
 #include <assert.h>
 #include <errno.h>
@@ -12,7 +12,7 @@
 /* Lane 0's links after its reset. */
 struct reset {
 	struct bridge *bridge;
-	bool idle; /* no lane has anything of the old contents under way */
+	bool idle; /* no lane has an operation on the old contents under way */
 	unsigned nr_ready;
 	struct weft_error why;
 	bool refused;
@@ -24,7 +24,7 @@ static void look_whether_idle(struct bridge_lane *lane, void *ctx)
 
 	struct bridge *bridge = reset->bridge;
 
-	/* A client may be slow in taking what was read for it. */
+	/* A client may be slow in receiving bytes that were read for it. */
 	reset->idle &= lane_nr_requests(lane) == 0 &&
 		!(bridge->cache && cache_has_lent(bridge->cache, lane_index(lane)));
 	for (unsigned i = 0; i < bridge->attachment.nr_peers; i++) {
@@ -33,7 +33,7 @@ static void look_whether_idle(struct bridge_lane *lane, void *ctx)
 		reset->idle &=
 			!link->conn && (link->state == LINK_STALE || link->state == LINK_IDLE);
 	}
-	/* One that moves would take its donor back to the old incarnation. */
+	/* A scout that moves would take its donor back to the old incarnation. */
 	lane_end_scouts(lane);
 }
 

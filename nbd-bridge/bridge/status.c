@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a bridge tells of itself, for people and programs.  The control thread. */
+/* A bridge's status, for people and programs.  The control thread. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +25,7 @@ static json_t *integer(uint64_t value)
 	return json_integer((json_int_t)value);
 }
 
-/* Names the donor where there are several. */
+/* Puts the donor's name in front where there are several. */
 static void set_why(struct weft_error *why, const struct bridge_link *link)
 {
 	const char *label = link->peer->config.label;
@@ -110,7 +110,7 @@ static json_t *latency(const struct weft_histogram *histogram)
 	json_t *json = json_pack("{s:o, s:f}", "count", integer(histogram->total), "sum",
 		(double)histogram->sum / 1e9);
 
-	/* Of nothing there is none. */
+	/* An empty histogram has no quantiles. */
 	json_object_set_new(json, "p50", histogram->total ? json_real(p50) : json_null());
 	json_object_set_new(json, "p99", histogram->total ? json_real(p99) : json_null());
 	json_object_set_new(json, "max",

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* The end of a bridge: what is in flight, the last FLUSH, the threads.  The control thread. */
+/* The end of a bridge: requests in flight, the last FLUSH, the threads.  The control thread. */
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "nbd-bridge/bridge/bridge-private.h"
 
-/* The time that it may take; it begins anew whenever something was written back. */
+/* The time that the end may take; it begins anew whenever something was written back. */
 struct patience {
 	const struct bridge *bridge;
 	uint64_t timeout_ns, end_ns, pushed;
@@ -21,7 +21,7 @@ static bool may_wait(struct patience *patience)
 {
 	uint64_t pushed = pushed_bytes(patience->bridge);
 
-	/* As long as something arrives, it may take as long as it takes. */
+	/* As long as something arrives, there is no limit. */
 	if (pushed != patience->pushed)
 		patience->end_ns = weft_now_ns() + patience->timeout_ns;
 	patience->pushed = pushed;
@@ -77,7 +77,7 @@ static int flush_all(struct bridge *bridge, struct patience *patience, struct we
 	bool timed_out = !flush.done;
 	pthread_mutex_unlock(&lanes->lock);
 	if (timed_out) {
-		/* Its end fails it: afterwards nobody points at it any more. */
+		/* The lane's end fails the FLUSH: afterwards nobody points at it any more. */
 		lane_join(lanes->lane[0]);
 		return weft_error_set(err, ETIMEDOUT,
 			"the last FLUSH was not answered: what was written last may not be "

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A lane's buffers: their memory and its registration, the pool, one larger buffer on demand, and
- * the queue of those who wait.  Everything here runs on the lane's thread, but for making and
+ * the queue of those who wait.  Everything here runs on the lane's thread, except making and
  * freeing the lane.
  */
 #include <assert.h>
@@ -25,7 +25,7 @@ int bridge_lane_register(struct bridge_lane *lane, void *base, size_t len, struc
 			bridge_lane_deregister(lane, first);
 			return r;
 		}
-		/* A ring, in which a link finds the one of its transport. */
+		/* The registrations form a ring, in which a link finds the one of its transport. */
 		mem->twin = first ? first->twin : mem;
 		if (first)
 			first->twin = mem;
@@ -178,7 +178,7 @@ static void waiter_push(struct bridge_lane *lane, struct bridge_waiter *waiter)
 		return;
 	waiter->queued = true;
 	if (lane->serving == waiter) {
-		/* It was its turn and there is not enough yet: it stays the first. */
+		/* It was this waiter's turn, but there is not enough yet: it stays the first. */
 		waiter->next = lane->waiters;
 		lane->waiters = waiter;
 		if (!waiter->next)
@@ -262,7 +262,10 @@ void lane_serve_waiters(struct bridge_lane *lane)
 		waiter->queued = false;
 		lane->serving = waiter;
 		waiter->fn(waiter);
-		/* Still its turn: it asked for nothing any more, or was put back as the first. */
+		/*
+		 * It is still this waiter's turn: it asked for nothing, or was put back as the
+		 * first.
+		 */
 		bool unserved = lane->serving == waiter && lane->waiters == waiter;
 		lane->serving = NULL;
 		if (unserved)

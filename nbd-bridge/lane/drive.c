@@ -2,10 +2,10 @@
 /*
  * Who runs the steps of a lane's loop: see drive.h.  Any thread.
  *
- * Invariants: `led` means that one thread runs the lane, which all but the fields under the lock
- * belong to.  Jobs are done by the leader before it sleeps; one that leaves does them as well, or
- * calls the next leader, who does.  A waiter is listed as long as somebody else leads; it leaves
- * the list when it is told, when it becomes the leader, or when its time is over.
+ * Invariants: `led` means that one thread runs the lane, and owns all fields but those under the
+ * lock.  The leader does all jobs before it sleeps; a leader that leaves does them too, or wakes
+ * the next leader, who does.  A waiter is listed as long as somebody else leads; it leaves the list
+ * when it is told, when it becomes the leader, or when its time is over.
  */
 #include "nbd-bridge/lane/drive.h"
 
@@ -18,12 +18,13 @@
 
 enum {
 	/*
-	 * Callers who come within this time are worth sleeping for.  Also how late the keeper may
-	 * be for a timer.
+	 * While callers come within this time the keeper sleeps.  It may also be so late for a
+	 * timer.
 	 */
 	GRACE_MS = 20,
 	FOREVER_MS = 3600 * 1000,
-	LAST_LOTS = 8, /* of jobs, which come while others are done: whoever leaves does so many */
+	/* lots of jobs, which come while others are done: a leaving leader does so many */
+	LAST_LOTS = 8,
 };
 
 struct lane_drive {
@@ -33,8 +34,8 @@ struct lane_drive {
 	_Atomic bool attended;
 	_Atomic bool asleep;      /* the leader is in its loop's step: a job has to wake it */
 	_Atomic unsigned nr_counting; /* listed waiters that look at a count */
-	_Atomic bool counts;          /* the leader does */
-	/* callers lead, and no step of the loop was run for a while */
+	_Atomic bool counts;          /* the leader waits for a count */
+	/* callers lead, but nobody has run a step of the loop for a while */
 	_Atomic bool neglected;
 	struct lane_waiter *own;  /* the leader's: what it waits for; NULL: nothing */
 	pthread_mutex_t lock;
@@ -89,8 +90,8 @@ static void kick_keeper(struct lane_drive *drive)
 }
 
 /*
- * Inside weft_loop_wake().  A leader finds it in its next step; the keeper sees it on the
- * descriptor, if it looks there.
+ * Runs inside weft_loop_wake().  A leader finds the wake-up in its next step; the keeper sees it on
+ * the descriptor, if it looks there.
  */
 static void on_woken(void *ctx)
 {
@@ -137,7 +138,7 @@ static void wake_leader(struct lane_drive *drive)
 		weft_loop_wake(drive->loop);
 }
 
-/* ---- those who wait; under the lock ---- */
+/* ---- the waiters; under the lock ---- */
 
 static bool has_it(const struct lane_waiter *waiter)
 {
@@ -192,8 +193,8 @@ void lane_drive_tell(struct lane_drive *drive, struct lane_waiter *waiter)
 void lane_drive_counted(struct lane_drive *drive, bool here)
 {
 	/*
-	 * The count moved before this looks; who lists itself, or begins to lead, looks at the
-	 * count afterwards.
+	 * The count has moved before this line.  A waiter looks at the count after it is listed, or
+	 * leads.
 	 */
 	if (atomic_load(&drive->nr_counting) > 0) {
 		pthread_mutex_lock(&drive->lock);
@@ -240,7 +241,7 @@ static void do_jobs(struct lane_drive *drive, struct lane_job *job)
 	weft_loop_finish(drive->loop);
 }
 
-/* The jobs that there are, or else a step of the loop; both if the loop is neglected. */
+/* Does the queued jobs, or if there are none a step of the loop; both if the loop is neglected. */
 static void step(struct lane_drive *drive, int timeout_ms)
 {
 	pthread_mutex_lock(&drive->lock);
@@ -264,7 +265,7 @@ static void step(struct lane_drive *drive, int timeout_ms)
 	atomic_store_explicit(&drive->asleep, false, memory_order_relaxed);
 }
 
-/* The first of those who wait leads from now on. */
+/* Makes the first waiter the leader. */
 static void hand_over(struct lane_drive *drive)
 {
 	struct lane_waiter *next = drive->waiters;
@@ -283,7 +284,7 @@ static bool is_due_before(const struct lane_drive *drive, uint64_t until_ns)
 
 static void leave(struct lane_drive *drive, bool keeper)
 {
-	/* Calls that are answered at once leave the loop no step. */
+	/* Calls that are answered at once need no step of the loop. */
 	if (atomic_load_explicit(&drive->neglected, memory_order_relaxed))
 		step(drive, 0);
 	bool busy = drive->busy(drive->busy_ctx) &&
@@ -318,7 +319,7 @@ static void leave(struct lane_drive *drive, bool keeper)
 		weft_loop_wake(drive->loop);
 }
 
-/* Leads until the waiter has what it waits for, or its time is over; and leaves. */
+/* Leads until the waiter's wait has ended, or its time is over; then leaves. */
 static bool lead(struct lane_drive *drive, struct lane_waiter *waiter, uint64_t deadline_ns)
 {
 	bool late = false;
@@ -340,7 +341,7 @@ static bool lead(struct lane_drive *drive, struct lane_waiter *waiter, uint64_t 
 	return has;
 }
 
-/* Under the lock, which it lets go of: waits while others lead. */
+/* Waits while others lead.  Under the lock, which it releases. */
 static bool follow(struct lane_drive *drive, struct lane_waiter *waiter, uint64_t deadline_ns)
 {
 	struct timespec until = timespec_of(deadline_ns);
@@ -360,8 +361,8 @@ static bool follow(struct lane_drive *drive, struct lane_waiter *waiter, uint64_
 }
 
 /*
- * True: this thread leads now.  False: somebody else does, who has the job; the waiter, if there is
- * one, is listed.
+ * True: this thread leads now.  False: another thread leads, and has the job; the waiter, if any,
+ * is listed.
  */
 static bool enter(struct lane_drive *drive, struct lane_job *job, struct lane_waiter *waiter)
 {
@@ -425,7 +426,7 @@ void lane_drive_attend(struct lane_drive *drive)
 
 /* ---- the keeper; under the lock ---- */
 
-/* True: callers look after the lane; it was slept for a while. */
+/* True: callers look after the lane, and the keeper has slept for a while. */
 static bool rest(struct lane_drive *drive)
 {
 	if (!drive->led && (drive->kicked || !drive->used))
@@ -469,11 +470,11 @@ void lane_drive_keep(struct lane_drive *drive)
 		if (drive->led)
 			continue;
 		drive->led = true;
-		/* Its step is not for jobs alone. */
+		/* The leader's next step must not be for jobs alone. */
 		atomic_store_explicit(&drive->neglected, true, memory_order_relaxed);
 		pthread_mutex_unlock(&drive->lock);
 		step(drive, 0);
-		/* Whoever was to attend to it did not. */
+		/* The caller that was to take the answers was late. */
 		atomic_store_explicit(&drive->attended, false, memory_order_relaxed);
 		leave(drive, true);
 		pthread_mutex_lock(&drive->lock);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * FLUSH where the donor knows of a connection's writes by that connection alone: a lane that is
- * asked to flush has every other lane that wrote flush first.
+ * FLUSH where the donor learns of a connection's writes by that connection alone: then a lane with
+ * a FLUSH first has every other lane that wrote flush.
  *
  * Each lane's thread calls these for its own lane.  A visit is a FLUSH that a lane carries out for
- * others; a ticket is one that asked for it.  Invariants: a lane's nr_written counts a write before
- * whoever sent it learns of its completion; nr_flushed is what a visit began with, once it
- * succeeded; so a lane with both equal has nothing that a FLUSH would have to cover.
+ * others; a ticket is one lane's question for a visit.  Invariants: a lane's nr_written counts a
+ * write before its sender learns of the completion.  nr_flushed is the nr_written with which the
+ * last successful visit began.  So a lane where both are equal has nothing for a FLUSH to cover.
  */
 #include <stdatomic.h>
 
@@ -34,7 +34,7 @@ static struct bridge_request *take_all(struct request_list *list)
 	return first;
 }
 
-/* What was asked until now is answered by one FLUSH. */
+/* One FLUSH answers all tickets so far. */
 static void start_visit(struct bridge_lane *lane)
 {
 	struct lane_flush *flush = &lane->flush;
@@ -144,7 +144,7 @@ static void look_at_round(struct bridge_lane *lane)
 
 		if (flush->tickets[i] > atomic_load(&other->nr_answered))
 			return;
-		/* A later one may have failed instead: then this one fails for nothing. */
+		/* A later visit may have failed, not ours: then this FLUSH fails needlessly. */
 		if (flush->tickets[i] > 0 && atomic_load(&other->failed) >= flush->tickets[i])
 			error = atomic_load(&other->error);
 	}

@@ -77,8 +77,8 @@ static void pump(struct bridge_lane *lane)
 }
 
 /*
- * After what was deferred: whether it left something to do in this step.  Links were armed before
- * it, and it looks at none.
+ * Whether the deferred functions left something to do in this step.  Links were armed before them,
+ * and are not looked at here.
  */
 static bool has_more(const struct bridge_lane *lane)
 {
@@ -86,7 +86,10 @@ static bool has_more(const struct bridge_lane *lane)
 		(lane->buffers_freed && lane->waiters);
 }
 
-/* The end of each step: post, take what is there already, answer; again while that brought more. */
+/*
+ * The end of each step: post operations, take completions, send answers; again while that brought
+ * more.
+ */
 static void lane_after(void *ctx)
 {
 	struct bridge_lane *lane = ctx;
@@ -95,7 +98,7 @@ static void lane_after(void *ctx)
 	for (;;) {
 		pump(lane);
 		/*
-		 * Answers do not wait until a link has looked for more.  They may bring requests.
+		 * Answers leave before a link looks for more completions.  They may bring requests.
 		 */
 		if (worker->deferred && bridge_lane_spins(lane)) {
 			weft_worker_run_deferred(worker);
@@ -166,9 +169,9 @@ void bridge_lane_run(struct bridge_lane *lane, void (*fn)(struct bridge_lane *la
 	weft_worker_call(&lane->worker, &call.call);
 }
 
-/* ---- whoever calls drives it ---- */
+/* ---- lanes that callers drive ---- */
 
-/* Whether the lane has something in flight, of its own or somebody's. */
+/* Whether the lane has something in flight. */
 static bool is_busy(void *ctx)
 {
 	const struct bridge_lane *lane = ctx;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The lanes of a bridge together.  The control thread, but for what says otherwise. */
+/* The lanes of a bridge together.  The control thread, unless a comment says otherwise. */
 #include "nbd-bridge/lane/lanes.h"
 
 #include "nbd-bridge/lane/lane-private.h"
@@ -33,7 +33,7 @@ struct bridge_lane *lanes_next(struct bridge_lanes *lanes)
 {
 	unsigned next = atomic_fetch_add(&lanes->next, 1);
 
-	/* A donor may refuse one connection more than it has room for; the others work. */
+	/* A donor without room may have refused some lanes' connections; the other lanes work. */
 	for (unsigned i = 0; i < lanes->nr; i++) {
 		struct bridge_lane *lane = lanes->lane[(next + i) % lanes->nr];
 

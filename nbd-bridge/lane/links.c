@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * A lane's links, and what they tell it.  The lane's thread.
- */
+/* A lane's links, and their calls to the lane.  The lane's thread. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,7 +55,9 @@ static unsigned fail_all(struct bridge_link *link, int error)
 	return lane_purge(lane_of(link), link, error, false);
 }
 
-/* Against a request that ends each connection that it is posted on, while others are answered. */
+/*
+ * Whether a request seems to end each connection that it is posted on, while others are answered.
+ */
 static bool is_hopeless(const struct bridge_lane *lane, uint64_t since_ns, uint64_t now_ns)
 {
 	const struct bridge_attachment_config *config = &lane->attachment->config;
@@ -92,7 +92,9 @@ static void first_result(struct bridge_link *link, int result, const struct weft
 		if (why)
 			lane->first_error = *why;
 	}
-	/* Not before all have one: what is being granted could not be given back cleanly. */
+	/*
+	 * Not before all links have a result: a grant on its way could not be given back cleanly.
+	 */
 	if (lane->nr_granted == lane->nr_links)
 		lane->first_result = 1;
 	else if (lane->nr_results == lane->nr_links)
@@ -133,9 +135,7 @@ int lane_make_links(struct bridge_lane *lane, struct weft_error *err)
 
 		link_init(link, &owner, lane, &lane->worker, &lane->recorder, lane->tps,
 			&attachment->peers[lane->nr_links]);
-		/*
-		 * The attach itself does not insist: whoever typed it sees the reason and decides.
-		 */
+		/* The attach itself does not insist: the user sees the reason and decides. */
 		link->insists = lane->index > 0;
 	}
 	lane->nr_open = lane->nr_links;
@@ -217,8 +217,8 @@ bool lane_arm_links(struct bridge_lane *lane)
 }
 
 /*
- * What its sender cannot wait for is carried out now or never: later, it could overwrite what the
- * same client, come back, wrote elsewhere.
+ * Requests whose sender has gone are carried out now or never: later, they could overwrite what the
+ * same client wrote after it came back.
  */
 static bool fail_orphans(struct bridge_lane *lane, struct bridge_link *link)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Failing what waits for a link.  The lane's thread. */
+/* Failing requests and operations that wait for a link.  The lane's thread. */
 #include "nbd-bridge/lane/lane-private.h"
 
 static bool is_orphan(const struct bridge_op *op)
@@ -15,7 +15,7 @@ unsigned lane_purge(struct bridge_lane *lane, struct bridge_link *link, int erro
 
 	if (lane->stage)
 		lane->stage->purge(lane->stage_ctx, link, error, orphans_only);
-	/* Whoever is told may submit anew: work on what was there before. */
+	/* A done() may submit new requests, so this works on the old backlog. */
 	backlog = lane->backlog;
 	lane->backlog = NULL;
 	lane->backlog_tail = &lane->backlog;

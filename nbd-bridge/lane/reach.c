@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whether a request may be carried out, which donors' links that needs, and whether they can be
- * had.  The lane's thread.
+ * Whether a request may be carried out, which donors' links it needs, and whether those are ready.
+ * The lane's thread.
  */
 #include <errno.h>
 

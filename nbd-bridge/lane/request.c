@@ -11,12 +11,12 @@ void lane_request_finish(struct bridge_lane *lane, struct bridge_request *rq, in
 	uint64_t now_ns = weft_worker_now(&lane->worker),
 		 took_ns = now_ns - weft_min(rq->lane.start_ns, now_ns);
 
-	/* Answered in the step that it came in: by the stage. */
+	/* The stage has answered it in the step that it came in. */
 	if (took_ns == 0 && lane->stage)
 		took_ns = weft_max(weft_now_ns(), rq->lane.start_ns) - rq->lane.start_ns;
 
 	weft_count(&stats->requests[rq->kind], 1);
-	/* What failed moved nothing, and took no time worth knowing. */
+	/* A failed request moved no bytes, and its time says nothing. */
 	if (error < 0) {
 		weft_count(&stats->errors, 1);
 	} else if (rq->kind == TP_READ) {
@@ -58,7 +58,7 @@ void lane_backlog(struct bridge_lane *lane, struct bridge_request *rq)
 	lane->backlog_tail = &rq->lane.next;
 }
 
-/* at: what points to it. */
+/* at: the pointer to the request. */
 void lane_backlog_remove(struct bridge_lane *lane, struct bridge_request **at)
 {
 	struct bridge_request *rq = *at;
@@ -69,13 +69,13 @@ void lane_backlog_remove(struct bridge_lane *lane, struct bridge_request **at)
 	rq->lane.listed = false;
 }
 
-/* All of its operations were made and have come back. */
+/* Ends the request if all of its operations were made and have come back. */
 void lane_request_settle(struct bridge_lane *lane, struct bridge_request *rq)
 {
 	if (rq->lane.listed || rq->lane.nr_ops > 0)
 		return;
 	if (rq->lane.flush_after && rq->lane.status == 0) {
-		/* FUA at a donor without it: the data has arrived, now a FLUSH. */
+		/* FUA at a donor without FUA: the data have arrived, now a FLUSH follows. */
 		rq->lane.flush_after = false;
 		rq->lane.flushing = true;
 		rq->lane.next_donor = 0;

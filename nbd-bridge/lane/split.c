@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Requests into operations: which donor, how long a piece.  And back.  The lane's thread. */
+/*
+ * Splits requests into operations, by donor and length, and collects their ends.  The lane's
+ * thread.
+ */
 #include "nbd-bridge/lane/lane-private.h"
 
 /* How much of a request one operation may cover. */
@@ -11,7 +14,7 @@ static uint64_t chunk_max(const struct tp_info *info, uint8_t kind)
 	return max - max % weft_max(info->min_block_bytes, 4096 <= max ? 4096 : 1);
 }
 
-/* Where the request's next operation goes; false: all were made. */
+/* Finds the donor and range of the request's next operation; false: all were made. */
 static bool next_piece(const struct bridge_map *map, struct bridge_request *rq,
 	struct bridge_piece *ret)
 {
@@ -77,8 +80,8 @@ static void make_op(struct bridge_lane *lane, struct bridge_request *rq,
 }
 
 /*
- * A request leaves the backlog with its last operation.  One that needs a donor whose operations
- * are all used does not keep others.
+ * A request leaves the backlog with its last operation.  A request for a donor whose operations are
+ * all in use does not hold up others.
  */
 void lane_split(struct bridge_lane *lane)
 {

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * An attachment: making it of its donors, and its validity.
- */
+/* An attachment: making it from its donors, and its validity. */
 #include "nbd-bridge/link/attachment.h"
 
 #include <assert.h>
@@ -12,7 +10,7 @@
 #include "fabric/base/util.h"
 #include "nbd-bridge/link/peer.h"
 
-/* The transport of a way among the attachment's. */
+/* The number of a way's transport among the attachment's. */
 static uint8_t transport_of(struct bridge_attachment *attachment, const struct bridge_way *way)
 {
 	unsigned i = 0;
@@ -136,19 +134,19 @@ bool attachment_stale_why(struct bridge_attachment *attachment, struct weft_erro
 void attachment_begin_anew(struct bridge_attachment *attachment, uint64_t generation)
 {
 	pthread_mutex_lock(&attachment->lock);
-	/* That was said once, of what there was then. */
+	/* The order meant the contents of that time. */
 	attachment->config.new_contents = false;
 	for (unsigned i = 0; i < attachment->nr_peers; i++) {
 		struct bridge_peer *peer = &attachment->peers[i];
 
-		/* As a new incarnation, which remembers nothing. */
+		/* A new incarnation remembers nothing. */
 		assert(generation > atomic_load(&peer->generation));
 		atomic_store(&peer->generation, generation);
 		peer->granted = peer->moving = false;
 		peer->ways.now = 0;
 		peer->nr_ready = 0;
 		peer->config.epoch = peer->config.expect = 0;
-		/* Whichever contents there are: the grant will tell. */
+		/* The grant will tell which contents there are. */
 		attachment->owner->epoch_is(attachment, i, 0);
 	}
 	atomic_store(&attachment->stale, false);

@@ -42,8 +42,9 @@ void link_refused(struct bridge_link *link, int error)
 		link->owner->first_result(link, error, &link->why);
 	/*
 	 * Over RDMA a donor of version 0, such as one that was put back to an older weft, closes
-	 * the connection on a hello of ours without a word.  The next one is of the other version.
-	 * Not for contents that may be put back: such a hello cannot say what it knows of them.
+	 * the connection on a hello of ours without an answer.  So the next hello is of the other
+	 * version. Not if the contents may be put back: such a hello cannot say what it knows of
+	 * them.
 	 */
 	if (error == -ENOTCONN && peer->granted && !peer->info.restorable &&
 		peer->config.ways[link->way].transport->silent_refusal)
@@ -54,9 +55,9 @@ void link_refused(struct bridge_link *link, int error)
 		return;
 	}
 	/*
-	 * The donor may have granted this generation without our learning of it, and its lease
-	 * lapsed: the next one is welcome then.  Version 0 does not tell that apart from what is
-	 * final; it refuses a bridge that was superseded the next one as well.
+	 * The donor may have granted this generation without our learning of it, and its lease may
+	 * have lapsed: then the donor grants the next one.  Version 0 does not tell that apart from
+	 * a final refusal, but refuses the next one too if the bridge was superseded.
 	 */
 	bool over = error == -WEFT_EOVER ||
 		(error == -ESTALE && !link->insisted && atomic_load(&peer->version0));
@@ -72,7 +73,7 @@ void link_refused(struct bridge_link *link, int error)
 		link->state = LINK_IDLE;
 		return;
 	}
-	/* The attach itself does not insist: whoever typed it sees the reason and decides. */
+	/* The attach itself does not insist: the user sees the reason and decides. */
 	if (first && !link->insists) {
 		link->state = LINK_IDLE;
 		return;
@@ -106,7 +107,7 @@ struct tp_target link_target(const struct bridge_link *link, unsigned way, uint6
 		.region = peer->config.region,
 		.connect_timeout_ms = config->connect_timeout_ms,
 		.answer_ms = peer->config.ways[way].answer_ms,
-		/* Found out in time to connect anew before requests fail. */
+		/* A dead machine is noticed in time to connect anew before requests fail. */
 		.dead_ms = (uint32_t)weft_max(config->dead_timeout_ms / 2,
 			config->dead_timeout_ms ? 1000 : 0),
 		.hello.anonymous = config->foreign,
@@ -114,7 +115,7 @@ struct tp_target link_target(const struct bridge_link *link, unsigned way, uint6
 		.hello.generation = generation,
 	};
 
-	/* Where there is another way to be tried, nobody waits for long. */
+	/* If there is another way to try, this one gets little time. */
 	if (peer->config.nr_ways > 1 && peer->granted)
 		target.connect_timeout_ms =
 			(uint32_t)weft_min(target.connect_timeout_ms, LINK_WAY_MS);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What donors granted, held against what the attachment was made for and what those above were
- * promised.  The lane that was granted something; the first grants come to one lane alone.
+ * Checks donors' grants against the attachment's purpose and its promises to front-ends.  On the
+ * thread of the lane that was granted something; the first grants come to one lane alone.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -12,7 +12,7 @@
 
 enum { MODEST_IO_BYTES = 8 << 20 }; /* the longest message of soft-RoCE; other devices take more */
 
-/* What was promised to the front-ends must still hold after a reconnection. */
+/* Promises to the front-ends must still hold after a reconnection. */
 static bool keeps_promises(const struct tp_info *was, const struct tp_info *is)
 {
 	return is->read_only <= was->read_only && is->can_flush >= was->can_flush &&
@@ -45,8 +45,8 @@ static int check_again(const struct bridge_peer *peer, const struct tp_info *is,
 }
 
 /*
- * Over another transport a donor may be able to do less: nothing is promised that the ones that we
- * have lack, so that an attachment can move at any time.  FUA becomes a FLUSH, CACHE is advice.
+ * Over another transport a donor may be able to do less.  So nothing is promised that one of our
+ * transports lacks, and an attachment can move at any time.  FUA becomes a FLUSH, CACHE is advice.
  */
 static void be_modest(struct tp_info *info)
 {
@@ -77,7 +77,7 @@ static void add_info(struct tp_info *all, const struct tp_info *one)
 		all->lease_ms = one->lease_ms;
 }
 
-/* All were granted: what the bridge is from now on. */
+/* All donors have granted: puts together the info of the whole. */
 static int put_together(struct bridge_attachment *attachment, struct weft_error *err)
 {
 	struct tp_info all = attachment->peers[0].info;
@@ -107,7 +107,7 @@ static int put_together(struct bridge_attachment *attachment, struct weft_error 
 	return 0;
 }
 
-/* After a reset: other contents, but nothing else that the front-ends were told may differ. */
+/* After a reset the contents are others; nothing else that the front-ends were told may differ. */
 static int check_reset(struct bridge_peer *peer, const struct tp_info *is, struct weft_error *err)
 {
 	if (is->size_bytes != peer->info.size_bytes)

@@ -4,9 +4,9 @@
  * Owned by its worker's thread.
  *
  * A connection is granted at a generation.  When it is lost, the operations that were not answered
- * are parked: the donor may have carried them out, or may still.  The link raises the generation
- * (unless another link to the donor did already) and connects with it; the grant implies that the
- * donor has stopped all sessions of lower generations, on whatever transport, so that parked
+ * are parked: the donor may have carried them out, or may still do so.  The link raises the
+ * generation (unless another link to the donor has) and connects with it.  The grant implies that
+ * the donor has stopped all sessions of lower generations, on every transport, so that parked
  * operations can be posted again.
  */
 #include <assert.h>
@@ -75,13 +75,13 @@ void link_init(struct bridge_link *link, const struct link_owner *owner, void *o
 
 /* ---- granted ---- */
 
-/* The attachment is not valid any more; connections end as they are found. */
+/* The attachment is not valid any more; each link ends its connection when it notices. */
 static void become_stale(struct bridge_link *link)
 {
 
 	if (link->conn) {
 		tp_shutdown(link->conn);
-		return; /* again from disconnected() */
+		return; /* disconnected() calls this again */
 	}
 	weft_loop_timer_cancel(link->worker->loop, &link->retry);
 	weft_loop_timer_cancel(link->worker->loop, &link->dead);
@@ -118,7 +118,7 @@ static void set_tick(struct bridge_link *link, bool busy)
 	uint32_t lease_ms = link->peer->info.lease_ms;
 	uint64_t ms = PROBE_MS;
 
-	/* Well within the lease, so that a probe that gets lost does not cost it. */
+	/* Well within the lease, so that losing a probe does not lose the lease. */
 	if (lease_ms > 0)
 		ms = weft_min(ms, weft_max(lease_ms / 4, 1));
 	if (busy)
@@ -128,7 +128,7 @@ static void set_tick(struct bridge_link *link, bool busy)
 	weft_loop_timer_set(link->worker->loop, &link->tick, ms * MS_NS);
 }
 
-/* Contents that may be put back to what they were: that we know these has to outlive us. */
+/* If the contents may be put back, the fact that we know them has to outlive us. */
 static int note_grant(struct bridge_link *link)
 {
 	struct bridge_peer *peer = link->peer;
@@ -172,7 +172,7 @@ static void become_ready(struct bridge_link *link)
 	link->ready_ns = link->seen_ns = weft_now_ns();
 	link->is_dead = link->insisted = false;
 	weft_loop_timer_cancel(link->worker->loop, &link->dead);
-	/* What was parked goes before what came since. */
+	/* Parked operations go before newer ones. */
 	if (link->parked.head) {
 		while ((op = op_list_pop(&link->queue)) != NULL)
 			op_list_push(&link->parked, op);
@@ -203,7 +203,7 @@ static void granted(struct bridge_link *link)
 	link->was_granted = true;
 	if (link->ready_ns == 0)
 		link->owner->first_result(link, -why.code, &why);
-	/* Another way can do more, as it did. */
+	/* Another way may be able to do what was granted before. */
 	if (attached && (r == -ESTALE || link->peer->config.nr_ways == 1))
 		attachment_set_stale(link->attachment, &why);
 	tp_shutdown(link->conn);
@@ -216,14 +216,15 @@ static bool is_foreign_and_unstable(const struct bridge_link *link)
 	return !link->peer->info.has_epoch && !link->attachment->config.assume_stable;
 }
 
-/*
- * The connection was lost, or given up by ourselves: from here on operations come back unanswered.
- */
+/* The connection was lost, or we gave it up: from here on operations come back unanswered. */
 static void lost(struct bridge_link *link)
 {
 	const uint64_t dead_timeout_ns = link->attachment->config.dead_timeout_ms * MS_NS;
 
-	/* It is gone since it fell silent; half of the time stays for connecting anew. */
+	/*
+	 * The donor counts as gone since it fell silent; half of the time stays for connecting
+	 * anew.
+	 */
 	if (link->down_ns == 0)
 		link->down_ns = weft_now_ns() - weft_min(link_silent_ns(link), dead_timeout_ns / 2);
 	/* Given up by ourselves: the reason is there already. */
@@ -237,7 +238,7 @@ static void lost(struct bridge_link *link)
 	weft_loop_timer_cancel(link->worker->loop, &link->tick);
 	link_set_down(link);
 	link->owner->lost(link);
-	/* Neither may be read any more: what a restarted server has could be older, or nothing. */
+	/* Its contents must not be read any more: a restarted server's could be older, or gone. */
 	if (is_foreign_and_unstable(link)) {
 		struct weft_error why;
 
@@ -280,7 +281,7 @@ static void disconnected(struct bridge_link *link)
 		link_refused(link, -link->why.code);
 		return;
 	}
-	/* At once, unless it was lost as soon as it was granted. */
+	/* Connects at once, unless the connection was lost as soon as it was granted. */
 	if (weft_now_ns() - link->ready_ns > LINK_BACKOFF_MAX_MS * MS_NS)
 		link->backoff_ms = 0;
 	link_back_off(link);
@@ -311,7 +312,7 @@ void link_check(struct bridge_link *link)
 		link_progress(link);
 		return;
 	}
-	/* The donor has fenced it, or is about to find out that it has. */
+	/* The donor has fenced this connection, or will soon. */
 	if (link->state == LINK_READY &&
 		link->generation < atomic_load(&link->peer->granted_generation)) {
 		weft_error_set(&link->why, ESTALE, "another lane had to connect anew");
@@ -320,7 +321,7 @@ void link_check(struct bridge_link *link)
 	}
 }
 
-/* An operation whose fate is unknown. */
+/* Parks an operation whose fate is unknown. */
 static void park(struct bridge_link *link, struct bridge_op *op)
 {
 
@@ -342,10 +343,7 @@ static void completed(struct bridge_link *link, struct bridge_op *op)
 	op->posted_ns = 0;
 	WEFT_PROBE(complete, op, op->rq, op->tp.status);
 	if (fate_unknown(op->tp.status)) {
-		/*
-		 * A status of the connection's end on one that seems to live: it is of no use any
-		 * more.
-		 */
+		/* The connection seems to live, but this status means its end: it is useless. */
 		if (tp_state(link->conn) == TP_READY) {
 			weft_error_set(&link->why, -op->tp.status,
 				"the donor ended the session: %s", strerror(-op->tp.status));
@@ -363,7 +361,7 @@ static void completed(struct bridge_link *link, struct bridge_op *op)
 				link->conn->info.lease_ms);
 		return;
 	}
-	/* Nobody is told that something was written before a take-over would know of it. */
+	/* Nobody learns of a write before a take-over would know of it. */
 	if (link->must_note && op->tp.status == 0 && op_changes_data(op)) {
 		op->tp.status = peer_note_wrote(link->peer, link->generation) < 0 ? -EIO : 0;
 		link->must_note = op->tp.status < 0;
@@ -433,9 +431,7 @@ bool link_arm(struct bridge_link *link)
 
 /* ---- posting ---- */
 
-/*
- * Takes the first operations off the queue, as far as `n`; the transport has them, or they failed.
- */
+/* Takes the first n operations off the queue; the transport has them, or they failed. */
 static void posted(struct bridge_link *link, unsigned n)
 {
 	uint64_t now_ns = weft_worker_now(link->worker);
@@ -452,7 +448,7 @@ static void posted(struct bridge_link *link, unsigned n)
 		set_tick(link, true);
 }
 
-/* The same memory, as the connection's transport knows it. */
+/* Points the operation to the registration at the connection's transport. */
 static void use_memory_of(struct tp_op *op, const struct tp *tp)
 {
 	while (op->mem && op->mem->tp != tp)
@@ -538,8 +534,8 @@ static void on_tick(struct weft_timer *timer)
 	}
 	link->owner->tick(link);
 	/*
-	 * Silence since the last tick: ask.  With traffic there is no need to, but that the lease
-	 * is known to last.
+	 * After silence since the last tick, ask.  With traffic a probe is needed only to renew the
+	 * lease.
 	 */
 	uint64_t boottime_ns = weft_boottime_ns();
 	uint64_t renew_ns = link->conn->info.lease_ms / 4 * MS_NS;
@@ -588,7 +584,7 @@ unsigned link_fail_ops(struct bridge_link *link, int error,
 	return n + fail_list(link, &link->queue, error, which);
 }
 
-/* Takes completions until nothing is outstanding; false: not within ms. */
+/* Takes completions until nothing is outstanding; false: not in ms. */
 static bool drain(struct bridge_link *link, unsigned ms)
 {
 	uint64_t end_ns = weft_now_ns() + ms * MS_NS;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the lanes share about a donor: the generation, and the way that is taken to it.  Any lane's
- * thread, under the attachment's lock, which is taken when connections come and go and never for a
- * request.
+ * The state of a donor that lanes share: the generation, and the way to it.  Any lane's thread,
+ * under the attachment's lock, which is taken when connections come and go and never for a request.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -161,7 +160,7 @@ void peer_renew_lease(struct bridge_peer *peer, uint64_t sent_ns, uint32_t lease
 		first_ns = weft_min(first_ns, attachment->peers[i].lease_until_ns);
 	bool was_over = atomic_exchange(&attachment->fresh_until_ns, first_ns) < weft_boottime_ns();
 	pthread_mutex_unlock(&attachment->lock);
-	/* Some may wait for it. */
+	/* Requests may wait for the lease. */
 	if (was_over)
 		attachment->owner->wake_lanes(attachment);
 }
@@ -189,8 +188,8 @@ bool peer_refused(struct bridge_peer *peer, uint64_t generation, const struct we
 	} else if (peer->granted && !peer->moving && peer->nr_ready == 0 &&
 		bridge_ways_refused(&peer->ways)) {
 		/*
-		 * The donor may have granted it without our learning of it: the other way is
-		 * another generation's.
+		 * The donor may have granted this generation without our learning of it, so the
+		 * other way needs another generation.
 		 */
 		raise_generation(peer);
 		at_once = peer->ways.now == 0;

@@ -22,7 +22,7 @@ static const char *const event_names[] = {
 	[BRIDGE_EVENT_LOOKED] = "looked",
 };
 
-/* What an event's b is; NULL: nothing. */
+/* The meaning of an event's b; NULL: none. */
 static const char *const b_names[] = {
 	[BRIDGE_EVENT_CONNECT] = "way",
 	[BRIDGE_EVENT_GRANTED] = "operations posted again:",

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Looks whether a better way to a donor works again, and moves the attachment to it.
- * Owned by the first lane's thread; what carries data is not disturbed by a look.
+ * Looks whether a better way to a donor works again, and moves the attachment to it. Owned by the
+ * first lane's thread; a look does not disturb the connections that carry data.
  *
- * A look is a session more at the generation that is used, over the better way: the donor grants it
+ * A look is one more session at the present generation, over the better way: the donor grants it
  * beside the others.  Once it has answered probes for a while it says goodbye, and another is made
  * at the next generation.  Its grant fences the old way's sessions; until then they carry on, so
  * that a move that is refused has changed nothing.
@@ -38,7 +38,7 @@ struct bridge_scout {
 	struct tp_op probe;
 	bool probing, good;
 	unsigned way;
-	uint64_t generation; /* the one beside which it looks */
+	uint64_t generation; /* the link's when the look began */
 	uint64_t ready_ns;
 	struct weft_error why;
 };
@@ -119,7 +119,7 @@ static void move(struct bridge_scout *scout)
 	struct bridge_link *link = scout->link;
 
 	record(scout, 0);
-	/* Somebody had to connect anew meanwhile: from the beginning. */
+	/* Somebody had to connect anew meanwhile: the look begins again. */
 	if (link->generation != scout->generation ||
 		!peer_move_begin(link->peer, scout->generation)) {
 		rest(scout);
@@ -148,7 +148,7 @@ static void moved(struct bridge_scout *scout)
 	peer_move_end(link->peer, good, scout->generation + 1, scout->way);
 	if (!good) {
 		tp_shutdown(conn);
-		return; /* the end finds state and why */
+		return; /* ended() finds the state and the reason */
 	}
 	scout->conn = NULL;
 	rest(scout);
@@ -279,7 +279,7 @@ bool scout_arm(struct bridge_scout *scout)
 
 void scout_link_changed(struct bridge_scout *scout)
 {
-	/* What it looked beside is no more; a move goes on. */
+	/* The link's session is gone, so a look ends; a move goes on. */
 	if (scout->state == SCOUT_CONNECTS || scout->state == SCOUT_WATCHES) {
 		scout->good = false;
 		leave(scout);
@@ -305,7 +305,7 @@ int scout_new(struct bridge_link *link, struct bridge_scout **ret)
 	return 0;
 }
 
-/* Until its probe has come back, or ms are over. */
+/* Waits until the probe has come back, or ms are over. */
 static void drain(struct bridge_scout *scout, unsigned ms)
 {
 	uint64_t end_ns = weft_now_ns() + ms * MS_NS;

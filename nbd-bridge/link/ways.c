@@ -31,7 +31,7 @@ bool bridge_ways_refused(struct bridge_ways *ways)
 	if (ways->nr < 2)
 		return false;
 	if (ways->now == 0) {
-		/* Nothing works: what comes back first is welcome. */
+		/* Nothing works: take what comes back first. */
 		ways->now = ways->better;
 		next_better(ways);
 	} else {
