@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Which driver makes a block device, and what goes for both: see device-kind.h. */
+/* Which driver makes a block device, and functions for either: see device-kind.h. */
 #include "nbd-bridge/device/device-kind.h"
 
 #include <errno.h>
@@ -36,8 +36,8 @@ int bridge_device_kind_of(const char *path, enum bridge_device_kind *ret)
 }
 
 /*
- * The kind of the device that is there, of the path that is wanted, or what was told; or the best
- * that there is.
+ * The kind of the existing device, of the wanted path, or the wanted kind; otherwise the best that
+ * the kernel has.
  */
 static int choose(const struct bridge_device_wish *wish, const struct bridge_device *earlier,
 	enum bridge_device_kind *ret, char why[320], struct weft_error *err)

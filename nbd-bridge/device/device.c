@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Block devices, whatever makes them: see device.h. */
+/* Block devices of either driver: see device.h. */
 #include "nbd-bridge/device/device.h"
 
 #include <ctype.h>
@@ -111,7 +111,7 @@ static unsigned swaps(const char *path, json_t *texts)
 	return n;
 }
 
-/* Devices that stand on it: dm, md, bcache. */
+/* Devices on top of it: dm, md, bcache. */
 static unsigned holders(const char *sys, const char *path, json_t *texts)
 {
 	char dir[PATH_MAX];
@@ -223,7 +223,7 @@ void bridge_device_tune(const char *name)
 
 /* ---- what the kernel caches of it ---- */
 
-/* A call that may take as long as the donor does; whoever comes last frees it. */
+/* A call that may take as long as the donor does; the last of its two threads frees it. */
 struct work {
 	char path[64];
 	bool forget;
@@ -349,7 +349,7 @@ void bridge_device_protect_process(void)
 {
 	WEFT_CLEANUP_CLOSE int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 
-	/* Of this thread and those that it makes. */
+	/* For this thread and the threads that it makes. */
 	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
 		weft_warn("cannot become an I/O flusher: %s; freeing memory may wait for this "
 			  "process, which waits for "

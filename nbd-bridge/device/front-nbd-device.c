@@ -4,8 +4,8 @@
  *
  * The driver gets one end of a socket pair for each connection, a lane the other, as a client that
  * is past its handshake.  The connections are a set (see nbd-barrier.h).  When one has ended, all
- * are ended; when everything that came over them has ended too, the driver gets a new set and sends
- * again what was not answered.
+ * are ended.  When all requests that came over them have ended too, the driver gets a new set and
+ * sends again the requests that were not answered.
  *
  * Threads: the device is the control thread's; clients are their lanes'.  A lane tells that a
  * connection has ended, or that the set is empty, through an eventfd.  Invariant: a set is made
@@ -34,11 +34,11 @@
 
 enum {
 	/*
-	 * After so long a request is sent again, and so long requests in flight stand still after a
-	 * take-over.
+	 * After this time a request is sent again.  After a take-over, requests in flight stand
+	 * still for this time.
 	 */
 	TIMEOUT_S = 3,
-	MARGIN_S = 5,         /* the driver's patience beyond ours */
+	MARGIN_S = 5,         /* the driver waits longer than we do, by this */
 	LOOK_NS = 100000000,  /* how often to look whether there is a donor again */
 	SETTLE_NS = 20000000, /* for the driver to see that its ends are dead */
 	SOON_NS = 500000000,  /* after a set that did not live long */
@@ -48,7 +48,7 @@ enum {
 enum set_state {
 	SET_NONE,     /* not made yet, or stopped */
 	SET_LIVE,     /* the driver has it */
-	SET_DRAINING, /* waits for the end of everything that came over it */
+	SET_DRAINING, /* waits for the end of all requests that came over it */
 	SET_WAITING,  /* waits to be made anew */
 	SET_GONE,     /* the device is not ours any more */
 };
@@ -72,7 +72,7 @@ struct nbd_device {
 	uint32_t dead_conn_s;
 	enum set_state state;
 	uint64_t live_ns;    /* when the set was given to the driver */
-	uint64_t waiting_ns; /* since when there is none */
+	uint64_t waiting_ns; /* since when there is no set */
 	uint64_t nr_sets;
 	_Atomic unsigned nr_clients;
 	struct nbd_barrier barrier;
@@ -89,7 +89,7 @@ static void tell(const struct nbd_device *device)
 {
 	const uint64_t one = 1;
 
-	/* Full means that it is readable anyhow. */
+	/* If it is full it is readable anyway. */
 	if (write(device->watch.fd, &one, sizeof(one)) < 0)
 		assert(errno == EAGAIN);
 }
@@ -217,8 +217,8 @@ static int add_connection(struct nbd_device *device, const struct nbd_export *ex
 }
 
 /*
- * Makes a set and gives it to the driver.  The device's number, or -errno: then what there is ends
- * by itself.
+ * Makes a set and gives it to the driver.  The device's number, or -errno: then the connections
+ * made so far end by themselves.
  */
 static int give_set(struct nbd_device *device, bool anew, struct weft_error *err)
 {
@@ -255,7 +255,7 @@ static int give_set(struct nbd_device *device, bool anew, struct weft_error *err
 
 		r = anew ? nbd_netlink_connect(&told, err) : nbd_netlink_reconfigure(&told, err);
 	}
-	/* What the driver did not take ends with this. */
+	/* Ends the connections that the driver did not take. */
 	for (unsigned i = 0; i < n; i++)
 		close(theirs[i]);
 	device->live_ns = weft_now_ns();
@@ -308,7 +308,7 @@ static void on_event(struct weft_watch *watch, uint32_t events)
 	}
 }
 
-/* Without a donor requests may as well wait in the kernel, which is patient for a while. */
+/* Whether to leave requests in the kernel, which waits for a while, since there is no donor. */
 static bool better_wait(struct nbd_device *device)
 {
 	uint64_t waited_ns = weft_now_ns() - device->waiting_ns;
@@ -341,7 +341,7 @@ static void on_timer(struct weft_timer *timer)
 	}
 }
 
-/* ---- what a device is known by ---- */
+/* ---- the device's identifier ---- */
 
 int bridge_nbd_device_index(const char *path)
 {
@@ -402,7 +402,7 @@ static unsigned users(struct bridge_front *base, json_t *texts)
 		: bridge_device_users(name_of(device), texts);
 }
 
-/* Ends what is left of the set, from here or by itself. */
+/* Ends the clients that are left of the set, or waits until they end by themselves. */
 static void end_set(struct nbd_device *device, uint64_t end_ns)
 {
 	shut_set(device);
@@ -454,7 +454,7 @@ static void free_front(struct bridge_front *base)
 {
 	struct nbd_device *device = weft_container_of(base, struct nbd_device, base);
 
-	/* A lane may be about to tell of the end of the last client. */
+	/* A lane may be about to report the end of the last client. */
 	for (unsigned i = 0; i < bridge_nr_lanes(base->bridge); i++)
 		bridge_lane_run(bridge_lane(base->bridge, i), nothing, NULL);
 	weft_loop_timer_cancel(device->loop, &device->timer);
@@ -508,7 +508,7 @@ static int connect_new(struct nbd_device *device, const char *path, struct weft_
 		end_set(device, weft_now_ns() + UINT64_C(5000000000));
 		if (atomic_load(&device->nr_clients) > 0)
 			return r;
-		/* Something that looks at devices as they come may have it open for a moment. */
+		/* A program that looks at new devices may have it open for a moment. */
 		if (r == -EBUSY && tries < 10) {
 			usleep(50000);
 			continue;

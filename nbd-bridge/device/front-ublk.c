@@ -5,10 +5,10 @@
  * The control thread makes, takes over and ends the device here; the lanes serve its queues
  * (ublk-queue.c).
  *
- * A device outlives its bridge. The kernel then keeps what is asked of it and what the dead bridge
+ * A device outlives its bridge. The kernel then keeps new requests, and those that the dead bridge
  * had not answered, for as long as it takes, until another bridge takes the device over or `weft
- * detach` ends it. Whoever takes it over has a grant by then, which fences the dead bridge: what is
- * asked again cannot be overtaken by what that one had sent.
+ * detach` ends it. That bridge has a grant by then, which fences the dead one: old operations
+ * cannot overtake the repeated requests.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -27,12 +27,9 @@
 
 enum {
 	GONE_MS = 10000, /* for the kernel to be done with a process that was killed … */
-	/*
-	 * … and with all that it had, RDMA connections too, whose peer may be out of reach: 51 s
-	 * each
-	 */
+	/* … and with all its resources; an RDMA connection whose peer is out of reach takes 51 s */
 	FREED_MS = 60000,
-	TELL_MS = 3000,   /* when to say what is waited for */
+	TELL_MS = 3000,   /* when to tell the user what it waits for */
 	NODE_MS = 5000,  /* for udev to make /dev/ublkcN */
 };
 
@@ -104,7 +101,7 @@ bool bridge_ublk_device_find(const struct bridge_device *device, char *path, siz
 	return found;
 }
 
-/* Ends a device without a server: whatever waits for it fails. */
+/* Ends a device without a server; requests that wait for it fail. */
 static int remove_left(struct ublk_control *control, struct ublksrv_ctrl_dev_info *info)
 {
 	uint64_t end_ns = weft_now_ns() + GONE_MS * UINT64_C(1000000);
@@ -235,7 +232,7 @@ struct end {
 	unsigned lane;
 };
 
-/* A lane's queues, and its ring with what of them is queued there. */
+/* Ends a lane's queues, and its ring with their queued commands. */
 static void end_lane(struct bridge_lane *lane, void *ctx)
 {
 	const struct end *end = ctx;
@@ -391,7 +388,10 @@ static int take_over(struct ublk_device *device, const char *path, struct weft_e
 		return weft_error_set(err, EROFS,
 			"%s was attached to write to, and its users do; it cannot become read-only",
 			device->id.path);
-	/* What it says of FLUSH and FUA may be another's: they are answered over any transport. */
+	/*
+	 * Its FLUSH and FUA may come from another transport's abilities; every transport answers
+	 * both.
+	 */
 	if (r == 0 &&
 		(was.basic.dev_sectors != is.basic.dev_sectors ||
 			was.basic.logical_bs_shift < is.basic.logical_bs_shift ||
@@ -419,8 +419,8 @@ static void abort_queues(struct ublk_device *device)
 }
 
 /*
- * With its queues served: the kernel makes the disk, and reads its partition table, or gives it
- * back to its users.
+ * While the lanes serve the queues: the kernel makes the disk and reads its partition table, or
+ * gives the disk back to its users.
  */
 static int begin_disk(struct ublk_device *device, bool recover, struct weft_error *err)
 {
@@ -440,7 +440,7 @@ static int begin_disk(struct ublk_device *device, bool recover, struct weft_erro
 			: "it reads the partition table first, so see whether the donor answers");
 	if (recover)
 		return -ETIMEDOUT;
-	/* What it waits for fails, and so the command ends that it is in; others go another way. */
+	/* Requests that the disk waits for fail now, so that the command ends. */
 	abort_queues(device);
 	ublk_control_free(device->control);
 	device->control = NULL;
@@ -459,8 +459,9 @@ static unsigned users(struct bridge_front *base, json_t *texts)
 }
 
 /*
- * The kernel has finished what is in flight, and refuses what comes; whoever has it open still
- * holds nothing but a name.  What is not finished within the time fails.
+ * Removes the device: the kernel finishes requests in flight, and refuses new ones.  Requests that
+ * are not finished in time fail.  A process that still has the device open holds nothing but a
+ * name.
  */
 static int remove_device(struct ublk_device *device, uint32_t timeout_ms, struct weft_error *err)
 {
@@ -557,13 +558,13 @@ int bridge_front_ublk_new(struct bridge *bridge, const char *path,
 		goto fail;
 	recover = find(device->control, &device->id, &device->info);
 	if (recover && device->info.state == UBLK_S_DEV_DEAD) {
-		/* Its bridge was killed before it was started, or after it was stopped. */
+		/* The bridge was killed before the device was started, or after it was stopped. */
 		ublk_control_del(device->control, device->info.dev_id);
 		recover = false;
 	}
 	if (!recover)
 		device->id.path[0] = '\0';
-	/* With this, what is made next can be found again. */
+	/* With this stored, the device that is made next can be found again. */
 	r = save(ctx, &device->id, err);
 	if (r == 0)
 		r = recover ? take_over(device, path, err) : make(device, path, err);

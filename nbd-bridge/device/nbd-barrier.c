@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { MAX_TAG = 128 }; /* the driver's tags a queue */
+enum { MAX_TAG = 128 }; /* tags of each of the driver's queues */
 
 /* The low half of the driver's handle is blk_mq_unique_tag(): the queue's number, then the tag. */
 static bool plausible(uint64_t handle, unsigned nr_queues)
@@ -42,7 +42,7 @@ static bool any_shut(const struct nbd_barrier *barrier)
 	do
 		n = poll(fds, barrier->nr, 0);
 	while (n < 0 && errno == EINTR);
-	/* Only ends are asked for. */
+	/* Any event is an end: no other was asked for. */
 	return n != 0;
 }
 
@@ -55,8 +55,8 @@ bool nbd_barrier_pass(struct nbd_barrier *barrier, unsigned index, int queue, bo
 	if (barrier->nr == 1 || (!foreign && atomic_load(&barrier->nr_foreign) == 0))
 		return true;
 	/*
-	 * Counted before looking: whoever gets the second copy sees the count, or we see that ours
-	 * was shut.
+	 * Counted before looking: either the connection with the second copy sees the count, or we
+	 * see that ours was shut.
 	 */
 	if (foreign)
 		atomic_fetch_add(&barrier->nr_foreign, 1);

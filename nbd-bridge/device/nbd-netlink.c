@@ -91,7 +91,7 @@ fail:
 	return err && err->code ? -err->code : -EIO;
 }
 
-/* Sends it and waits; the call is over.  The answer's index (0 if there is none), or -errno. */
+/* Sends the call, waits, and ends it.  The answer's index (0 if there is none), or -errno. */
 static int carry_out(struct call *call, struct weft_error *err)
 {
 	int r = nl_send_auto(call->sock, call->msg);

@@ -2,9 +2,9 @@
 /*
  * A lane's io_uring.
  *
- * A watch is a poll that ends with its first event and is made anew when the loop waits again, so
- * that what is still ready is told again.  A poll is known by its slot and the slot's turn: one
- * that was removed, and still ends, finds another turn.
+ * A watch is a poll that ends with its first event.  It is made anew when the loop waits again, so
+ * that a descriptor that is still ready is reported again.  A poll is known by its slot and the
+ * slot's turn: the end of a poll that was removed finds another turn, and is ignored.
  */
 #include "nbd-bridge/device/ring.h"
 
@@ -20,9 +20,9 @@
 enum {
 	NR_POLLS = 64, /* submitted at once, beside operations */
 	NO_SLOT = UINT32_MAX,
-	NOBODYS = 0, /* user_data of what nobody waits for */
+	NOBODYS = 0, /* user_data of operations that nobody waits for */
 	IDLE_MS = 2, /* until a lane that waits is idle */
-	MEMORY_MS = 1, /* until the kernel is asked again for what it had no memory for */
+	MEMORY_MS = 1, /* until a submission is tried again that the kernel had no memory for */
 };
 
 struct slot {
@@ -40,9 +40,10 @@ struct bridge_ring {
 	unsigned nr_ops;
 	struct slot *slots;
 	uint32_t nr_slots, free_slot;
-	uint32_t pending; /* slots whose poll is to be made */
+	uint32_t pending; /* slots whose poll has to be made */
 	struct bridge_ring_note *notes;
-	bool reaping, ended; /* by what reap() called, which frees it then */
+	/* ended: by a function that reap() called; then reap() frees the ring */
+	bool reaping, ended;
 };
 
 static uint64_t poll_id(const struct bridge_ring *ring, uint32_t i)
@@ -50,7 +51,7 @@ static uint64_t poll_id(const struct bridge_ring *ring, uint32_t i)
 	return (uint64_t)ring->slots[i].turn << 32 | (uint64_t)i << 1 | 1;
 }
 
-/* For a poll, or for the end of one; NULL: later.  There is always room for operations. */
+/* An entry for a poll, or for the end of one; NULL: later.  There is always room for operations. */
 static struct io_uring_sqe *poll_sqe(struct bridge_ring *ring)
 {
 	if (io_uring_sq_space_left(&ring->io) <= ring->nr_ops)
@@ -153,7 +154,7 @@ static void poller_remove(struct weft_poller *poller, struct weft_watch *watch)
 	pend(ring, watch->slot);
 }
 
-/* What can be tried again. */
+/* Whether it is worth trying again. */
 static bool is_transient(int result)
 {
 	return result == -EAGAIN || result == -ENOMEM || result == -EBUSY || result == -EINTR ||
@@ -216,9 +217,9 @@ static void run_notes(struct bridge_ring *ring)
 }
 
 /*
- * A task that waits in io_uring_enter(2) while requests are pending counts as one that waits for
- * I/O (6.5), and fetches are always pending.  So an idle lane sleeps in poll(2), which what comes
- * interrupts.
+ * A task that waits in io_uring_enter(2) while requests are pending counts as waiting for I/O
+ * (6.5), and fetches are always pending.  So an idle lane sleeps in poll(2) on the ring, which a
+ * request interrupts.
  */
 static int sleep_until(struct bridge_ring *ring, int timeout_ms)
 {
@@ -238,7 +239,7 @@ static int wait_in_ring(struct bridge_ring *ring, int timeout_ms)
 	int r = io_uring_submit_and_wait_timeout(&ring->io, &cqe, 1, &ts, NULL);
 
 	run_notes(ring);
-	/* Nothing is submitted by this, so that what is there already is told. */
+	/* This submits nothing, so that completions that are there already are taken. */
 	if (r == -EAGAIN || r == -ENOMEM || r == -EBUSY)
 		return io_uring_wait_cqe_timeout(&ring->io, &cqe, &memory);
 	if (r == -ETIME && idles && !later && io_uring_sq_ready(&ring->io) == 0)
@@ -253,8 +254,8 @@ static int poller_wait(struct weft_poller *poller, int timeout_ms)
 
 	if (r < 0 && !is_transient(r)) {
 		/*
-		 * Nothing can be known any more of what the kernel has.  A device waits for the
-		 * next bridge.
+		 * The state of the kernel's operations is unknown from now on.  A device waits for
+		 * the next bridge.
 		 */
 		weft_err("a lane cannot wait: %s", strerror(-r));
 		abort();
@@ -334,7 +335,7 @@ int bridge_ring_new(struct weft_loop *loop, unsigned nr_ops, struct bridge_ring 
 		free(ring);
 		return r;
 	}
-	/* spares the kernel a look-up in each call; without, it works as well */
+	/* saves the kernel a look-up in each call, and may fail */
 	io_uring_register_ring_fd(&ring->io);
 	r = weft_loop_use(loop, &ring->poller);
 	if (r < 0) {
@@ -351,7 +352,7 @@ void bridge_ring_free(struct bridge_ring *ring)
 {
 	if (!ring)
 		return;
-	/* Without a few watches nothing goes on. */
+	/* Without its watches the lane cannot go on. */
 	if (weft_loop_use(ring->loop, NULL) < 0)
 		abort();
 	io_uring_queue_exit(&ring->io);

@@ -50,8 +50,8 @@ static int submit(struct ublk_control *control, uint32_t op, uint32_t id, void *
 }
 
 /*
- * The result of what was submitted; timeout_ms 0: however long it takes, which is for somebody who
- * has made sure that it ends.
+ * Waits for the result of the submitted command.  timeout_ms 0: without a limit, for a caller that
+ * has made sure that the command ends.
  */
 static int result(struct ublk_control *control, uint32_t timeout_ms)
 {
@@ -70,7 +70,7 @@ static int result(struct ublk_control *control, uint32_t timeout_ms)
 	return r;
 }
 
-/* -ETIMEDOUT: its answer may come late, and so there are no more commands. */
+/* -ETIMEDOUT: its answer may still come, so there are no more commands. */
 static int command(struct ublk_control *control, uint32_t op, uint32_t id, void *addr, size_t len,
 	uint64_t data)
 {
@@ -83,7 +83,7 @@ static int command(struct ublk_control *control, uint32_t op, uint32_t id, void 
 	return r;
 }
 
-/* All that is wanted came before this command did. */
+/* A kernel without this command may have all the features that we need. */
 static int check_features(struct ublk_control *control, struct weft_error *err)
 {
 	const uint64_t wanted = UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE |

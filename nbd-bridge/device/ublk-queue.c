@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A queue of a ublk device.  Everything here runs on its lane's thread, but for making and freeing
+ * A queue of a ublk device.  Everything here runs on its lane's thread, except making and freeing
  * it.
  *
  * A step of the lane's loop takes the requests that the kernel has handed over; the lane posts them
- * together.  What completes is answered by a command that fetches the tag's next request as well;
- * all commands of a step are submitted by the system call in which the lane waits for the next one,
+ * together.  A completed request is answered by a command that also fetches the tag's next request.
+ * All commands of a step are submitted by the system call in which the lane waits for the next one,
  * or before the lane spins.
  *
  * A READ's data are copied by the kernel when it takes the answer, out of the buffer that the
@@ -129,7 +129,7 @@ static void request_done(struct bridge_request *rq, int error)
 		free(tag->queue);
 }
 
-/* Fails the request that the kernel asks for now, whatever the lane has of one before. */
+/* Fails the tag's present request, even if the lane still has an earlier one of this tag. */
 static void refuse(struct ublk_tag *tag)
 {
 	if (tag->submitted)
@@ -154,7 +154,7 @@ static bool take_buffer(struct ublk_tag *tag)
 	int r = bridge_lane_buffer_get(queue->config.lane, rq->len, &queue->waiter, &rq->buf,
 		&rq->mem);
 
-	assert(r == 0 || r == -EAGAIN); /* it is no larger than the pool's largest */
+	assert(r == 0 || r == -EAGAIN); /* no request is larger than the pool's largest buffer */
 	if (r < 0)
 		return false;
 	if (rq->kind == TP_READ) {
@@ -190,7 +190,7 @@ static void on_buffer(struct bridge_waiter *waiter)
 	}
 }
 
-/* What the kernel asks for.  0; -EINVAL: something that it was not told it may. */
+/* Reads the kernel's request.  0; -EINVAL: a kind that we did not offer. */
 static int read_desc(struct ublk_tag *tag)
 {
 	const struct ublk_queue *queue = tag->queue;
@@ -232,7 +232,7 @@ static int read_desc(struct ublk_tag *tag)
 	return 0;
 }
 
-/* The kernel asks for nothing any more. */
+/* Tells the control thread that the kernel sends no more requests. */
 static void tell_gone(struct ublk_queue *queue)
 {
 	const struct bridge_config *config = bridge_config_of(queue->config.bridge);
@@ -297,7 +297,7 @@ static void take(struct bridge_ring_op *op, int result)
 		put_buffer(tag);
 	}
 	const bool has_data = tag->waits_for_data && result == UBLK_IO_RES_OK;
-	/* Asked again for what was asked for already: the kernel could not copy it. */
+	/* The same request comes again if the kernel could not copy the data. */
 	if (tag->waits_for_data && !has_data)
 		put_buffer(tag);
 	tag->waits_for_data = false;
@@ -310,7 +310,7 @@ static void take(struct bridge_ring_op *op, int result)
 		return;
 	}
 	if (has_data) {
-		/* Less, if the kernel was out of memory: it asks for the rest again then. */
+		/* Fewer bytes if the kernel was out of memory: then it asks for the rest again. */
 		rq->len =
 			weft_min(rq->len, (uint64_t)tag->queue->descs[tag->index].nr_sectors << 9);
 		submit(tag);
@@ -324,7 +324,7 @@ static void take(struct bridge_ring_op *op, int result)
 		wait_for_buffer(tag);
 }
 
-/* The kernel has copied what the answers carry, but for those that it is about to refuse. */
+/* The kernel has copied the answers' data, except of answers that it is about to refuse. */
 static void on_submitted(struct bridge_ring_note *note)
 {
 	struct ublk_queue *queue = weft_container_of(note, struct ublk_queue, submitted);
@@ -344,7 +344,7 @@ static void on_submit(struct weft_deferred *deferred)
 	struct ublk_queue *queue = weft_container_of(deferred, struct ublk_queue, submit);
 
 	put_taken(queue);
-	/* Otherwise the lane waits next, which submits as well. */
+	/* A lane that does not spin waits next, and that submits. */
 	if (bridge_lane_spins(queue->config.lane))
 		bridge_ring_submit_and_reap(queue->config.ring);
 }

@@ -2,8 +2,8 @@
 /*
  * A client's connection on its lane: see client.h.
  *
- * A client that holds buffers of its lane and neither sends nor takes anything is ended once others
- * wait for them: a stopped process must not stop its neighbours.
+ * A client that holds buffers of its lane, and neither sends nor receives, is ended once others
+ * wait for buffers: a stopped process must not stop its neighbours.
  */
 #include "nbd-bridge/front/client.h"
 
@@ -30,7 +30,10 @@ static uint16_t export_flags(const struct bridge *bridge)
 		(info->can_zero && info->can_fast_zero && !info->read_only ? NBD_FLAG_SEND_FAST_ZERO
 									   : 0) |
 		(info->can_cache || managed ? NBD_FLAG_SEND_CACHE : 0) |
-		/* True of a server with a single lane too: then there is one connection to it. */
+		/*
+		 * This is true for a server with a single lane too, since there is one connection
+		 * to it.
+		 */
 		NBD_FLAG_CAN_MULTI_CONN);
 }
 
@@ -55,7 +58,7 @@ static struct bridge_client_slot *take_slot(struct bridge_client *client, struct
 {
 	struct bridge_client_slot *slot = client->free_slots;
 
-	/* As many as the engine takes requests. */
+	/* There are as many slots as the engine takes requests. */
 	assert(slot);
 	client->free_slots = slot->next;
 	slot->nbd = nbd;
@@ -255,7 +258,7 @@ static void on_client(struct weft_watch *watch, uint32_t events)
 		r = nbd_conn_receive(client->conn, false);
 	if (r == 0)
 		client->ending = true;
-	/* Both directions are shut: nobody waits for what is not answered yet. */
+	/* Both directions are shut: nobody waits for an answer any more. */
 	if ((r < 0 && r != -EAGAIN) || (r <= 0 && (events & (EPOLLHUP | EPOLLERR)))) {
 		bridge_client_end(client);
 		return;

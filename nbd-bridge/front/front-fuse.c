@@ -31,8 +31,8 @@ static bool gone(struct bridge_front *base)
 }
 
 /*
- * The kernel asks the lane for what is dirty, which fails; so this is not for the lane itself to
- * call.
+ * The kernel asks the lane to write dirty pages back, which fails; so the lane itself must not call
+ * this.
  */
 static void forget(struct bridge_front *base)
 {
@@ -65,15 +65,15 @@ static int stop(struct bridge_front *base, bool force, uint32_t timeout_ms, stru
 
 	if (!front->mounted)
 		return 0;
-	/* Unmounted by others: the file below has been anybody's since. */
+	/* If others unmounted it, the file below may belong to anybody since. */
 	if (atomic_load(&front->gone) || !is_mounted(front)) {
 		front->made = (struct bridge_made_file){0};
 		return finish(front, drain_ns);
 	}
-	/* Nobody waits for what the kernel writes back: the end of its connection fails that. */
+	/* Nobody waits for the kernel to write back: the end of its connection fails the writes. */
 	if (force && timeout_ms == 0)
 		return finish(front, drain_ns);
-	/* The kernel writes back what it has cached first; the lane serves that. */
+	/* First the kernel writes back its cached pages, which the lane serves. */
 	int r = bridge_unmount(base->path, false);
 	if (r == -EBUSY && !force)
 		return weft_error_set(err, EBUSY,
@@ -114,7 +114,7 @@ static const struct bridge_front_ops front_ops = {
 	.free = free_front,
 };
 
-/* The file to mount on. */
+/* Prepares the file to mount on. */
 static int prepare_file(struct fuse_front *front, struct bridge_made_file earlier,
 	struct weft_error *err)
 {

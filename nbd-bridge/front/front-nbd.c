@@ -2,8 +2,7 @@
 /*
  * The NBD front-end: a listening Unix socket on the control thread, connections on the lanes.
  *
- * A client belongs to its lane's thread, but for its place in the front's list, which the lock
- * guards.
+ * A client belongs to its lane's thread; its place in the front's list is guarded by the lock.
  */
 #include <assert.h>
 #include <errno.h>
@@ -33,7 +32,7 @@ enum {
 struct client {
 	struct bridge_client base;
 	struct nbd_front *front;
-	int fd; /* closed by the lane, after it has said what are orphans */
+	int fd; /* closed by the lane, after it has named the orphans */
 	/* Under the front's lock. */
 	pid_t pid;
 	struct client *next, **link;
@@ -64,7 +63,7 @@ static struct bridge_tenure *tenure_of(const struct bridge_client *base)
 	return weft_container_of(base, struct client, base)->front->tenure;
 }
 
-/* 0: by the plain name; 1: by the tenure that there is; or -errno. */
+/* 0: the client came by the plain name; 1: by the present tenure; or -errno. */
 static int look_up(const struct bridge_client *client, const char *name, struct weft_error *err)
 {
 	const char *region = bridge_config_of(client->bridge)->attach.region;
@@ -100,7 +99,7 @@ static int export_info(struct nbd_conn *conn, const char *name, struct nbd_expor
 	return 0;
 }
 
-/* Who remembers nothing may change what those know who come back by the tenure. */
+/* A client that remembers nothing may change contents that clients of the old tenure know. */
 static int begin_tenure(struct bridge_tenure *tenure, struct weft_error *err)
 {
 	uint64_t next = weft_random_name();
@@ -207,7 +206,7 @@ static unsigned nr_clients(struct nbd_front *front)
 	return n;
 }
 
-/* Whether a client has hung up that its lane may not have looked at yet. */
+/* Whether a client has hung up, and its lane may not have noticed yet. */
 static bool unseen_hangups(struct nbd_front *front)
 {
 	struct pollfd fds[MAX_CLIENTS];
@@ -225,7 +224,8 @@ static bool unseen_hangups(struct nbd_front *front)
 }
 
 /*
- * A client that comes back must not overtake what it sent before on a connection that it dropped.
+ * New requests of a client that comes back must not be overtaken by its old ones, from a dropped
+ * connection.
  */
 static uint64_t wait_for_orphans(struct weft_acceptor *acceptor)
 {
@@ -306,9 +306,7 @@ static unsigned users(struct bridge_front *base, json_t *texts)
 	return n;
 }
 
-/*
- * One of the lane's clients that has a connection still.  Such a client is freed by its lane only.
- */
+/* Finds a client of the lane that still has a connection; only its lane frees such a client. */
 static struct client *find_client(struct nbd_front *front, const struct bridge_lane *lane)
 {
 	struct client *client;
@@ -352,7 +350,7 @@ static int stop(struct bridge_front *base, bool force, uint32_t timeout_ms, stru
 		usleep(1000);
 	for (unsigned i = 0; i < bridge_nr_lanes(base->bridge); i++)
 		bridge_lane_run(bridge_lane(base->bridge, i), end_clients, front);
-	/* What is left ends when its requests do, at the latest with the links. */
+	/* The clients that are left end with their requests, at the latest with the links. */
 	return 0;
 }
 

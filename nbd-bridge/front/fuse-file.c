@@ -7,8 +7,7 @@
  *
  * The kernel's writeback cache stays off.  With it the kernel keeps a file's size by itself, and
  * begins with 0 for a root that is a file: nothing can be read or written (tried on Linux 6.18).
- * Mapped pages are cached and written back without it as well, and so is what comes through a loop
- * device.
+ * Mapped pages, and data through a loop device, are cached and written back without it as well.
  */
 #include "nbd-bridge/front/fuse-file.h"
 
@@ -35,7 +34,7 @@ static struct fuse_slot *take_slot(struct fuse_front *front, fuse_req_t req)
 {
 	struct fuse_slot *slot = front->free_slots;
 
-	assert(slot); /* looked at before receiving */
+	assert(slot); /* checked before receiving */
 	front->free_slots = slot->next;
 	atomic_fetch_add(&front->nr_slots, 1);
 	slot->req = req;
@@ -101,8 +100,8 @@ static void submit(struct fuse_slot *slot, uint8_t kind, uint8_t flags, uint64_t
 	rq->off = off;
 	rq->len = len;
 	/*
-	 * The kernel does not tell which request it is if it cannot take a reply, as it may not
-	 * from a file: that would hang.
+	 * If the kernel cannot take a reply's data, as may happen with a file's, libfuse forgets
+	 * the request, which would hang.
 	 */
 	rq->may_lend = !bridge_config_of(slot->front->base.bridge)->cache.file;
 	rq->done = done;
@@ -127,7 +126,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	fuse_reply_attr(req, &front_of(req)->attr, 86400);
 }
 
-/* Times may be set, for what it is worth; the size and the rights are the region's. */
+/* Setting times succeeds, without an effect; the size and the rights are the region's. */
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 	struct fuse_file_info *fi)
 {
@@ -153,7 +152,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, EROFS);
 		return;
 	}
-	/* Beside a writer elsewhere, what was cached may be old: begin anew with each open. */
+	/* With a writer elsewhere, cached pages may be old: each open begins anew. */
 	fi->keep_cache = bridge_config_of(front->base.bridge)->attach.mode != WEFT_MODE_SHARED;
 	fuse_reply_open(req, fi);
 }
@@ -247,7 +246,7 @@ static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, of
 		fuse_reply_err(req, EINVAL);
 		return;
 	}
-	/* A region does not grow; with KEEP_SIZE there is nothing to do behind its end. */
+	/* A region does not grow; with KEEP_SIZE, bytes behind its end need nothing. */
 	if ((uint64_t)off >= size || (uint64_t)len > size - (uint64_t)off) {
 		if (!(mode & FALLOC_FL_KEEP_SIZE)) {
 			fuse_reply_err(req, ENOSPC);
@@ -256,7 +255,7 @@ static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, of
 		len = (uint64_t)off >= size ? 0 : (off_t)(size - (uint64_t)off);
 	}
 	if (reserve || len == 0) {
-		fuse_reply_err(req, 0); /* all of it is there already */
+		fuse_reply_err(req, 0); /* a region has all its bytes already */
 		return;
 	}
 	/* A hole reads as zeros, which TRIM does not promise. */

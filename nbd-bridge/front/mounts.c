@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What is mounted on a path, and clearing away what a dead bridge left there.  Any thread. */
+/* The mounts on a path, and clearing away the mount that a dead bridge left.  Any thread. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -18,7 +18,7 @@
 
 extern char **environ;
 
-enum { LOOK_MS = 2000 }; /* for an answer of what is mounted */
+enum { LOOK_MS = 2000 }; /* for an answer of the mounted file system */
 
 /* mountinfo writes spaces and the like as \ooo: proc(5). */
 static void unescape(char *text)
@@ -67,7 +67,7 @@ int bridge_unmount(const char *path, bool lazy)
 		return 0;
 	if (errno != EPERM)
 		return -errno;
-	/* Not root: FUSE's own helper may. */
+	/* Without root's rights, FUSE's own helper may do it. */
 	char *argv[] = {"fusermount3", "-u", lazy ? "-z" : "-q", "--", (char *)path, NULL};
 	pid_t pid;
 	int how;

@@ -106,7 +106,7 @@ void bridge_settle_end(struct bridge_settle *settle)
 	weft_loop_remove(settle->loop, &settle->watch);
 	if (settle->watch.fd >= 0)
 		close(settle->watch.fd);
-	/* It may still wait for the kernel: whoever comes after us reaps it. */
+	/* The process may still wait for the kernel: init reaps it after our end. */
 	kill(settle->pid, SIGKILL);
 	waitpid(settle->pid, NULL, WNOHANG);
 	settle->pid = 0;
@@ -150,7 +150,9 @@ int bridge_settle_main(int argc, char **argv)
 		return -1;
 	prctl(PR_SET_NAME, SETTLE_NAME);
 	weft_signals_ignore();
-	/* Not a user of anything, least of all of what the bridge's end is to close. */
+	/*
+	 * The process must not hold open anything, least of all what the bridge's end has to close.
+	 */
 	close_range(STDERR_FILENO + 1, UINT_MAX, 0);
 	int error;
 	if (strcmp(argv[1], "look") == 0) {

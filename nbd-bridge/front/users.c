@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Who uses a front-end, for people: found in /proc and /sys, as far as we may look.  Any thread. */
+/*
+ * The users of a front-end, for people: found in /proc and /sys, as far as we may look.  Any
+ * thread.
+ */
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
