@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Asynchronous commands: their cookies, completions and results, and waiting for them.
- * Any thread, but for what ends a command, which runs on its lane's thread.
+ * Asynchronous commands: their cookies, completions and results, and waiting for them.  Any thread;
+ * a command ends on its lane's thread.
  *
  * Invariants: a command is free, in flight, or ended, under the handle's lock.  In flight, its
- * fields are the lane's, all but `waiter`.  nr_in_flight goes down before nr_ended is raised, so
- * that whoever finds a command in flight, and nr_ended as it was, can wait for nr_ended.
+ * fields are the lane's, all but `waiter`.  nr_in_flight goes down before nr_ended is raised.  So a
+ * thread that finds a command in flight, and nr_ended unchanged, can wait for nr_ended.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -142,7 +142,8 @@ static int64_t refuse(const struct weft_completion *completion, int error)
 }
 
 /*
- * Counted before it looks whether the handle is being closed: weft_close() waits for it otherwise.
+ * The command is counted before the look whether the handle is being closed, so that weft_close()
+ * either waits for it or is seen here.
  */
 static int take(struct weft *w, struct library_lane *lane, struct command **ret)
 {
@@ -183,7 +184,7 @@ static int64_t start(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint
 	command->completion = completion ? *completion : (struct weft_completion){0};
 	command->waiter = NULL;
 	int64_t cookie = (int64_t)command->cookie;
-	/* A completion runs in a step of its lane, whose end sends what was begun. */
+	/* A completion runs in a step of its lane; the end of that step sends the command. */
 	if (here)
 		command_begin(command);
 	else
@@ -269,8 +270,8 @@ unsigned weft_aio_in_flight(struct weft *w)
 /* ---- polling ---- */
 
 /*
- * The lane to wait at: this thread's, or another that has something in flight; the others' keepers
- * look after theirs.
+ * The lane to wait at: this thread's, or another one with commands in flight.  Keepers look after
+ * the other lanes.
  */
 static struct library_lane *lane_in_flight(struct weft *w)
 {
@@ -284,7 +285,10 @@ static struct library_lane *lane_in_flight(struct weft *w)
 	return NULL;
 }
 
-/* The descriptor was readable for any of the lanes, or for what others have ended. */
+/*
+ * The descriptor may have been readable for any lane, or for commands that other threads have
+ * ended.
+ */
 static void look_at_all(struct weft *w)
 {
 	uint64_t n;
@@ -333,7 +337,7 @@ static int make_fd(struct weft *w)
 
 	if (fd < 0)
 		return -errno;
-	/* Readable: some may have ended before. */
+	/* Readable at first: commands may have ended before. */
 	w->told_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = w->told_fd < 0 ? -errno : add_to(fd, w->told_fd);
 	for (unsigned i = 0; i < w->nr_lanes && r == 0; i++)

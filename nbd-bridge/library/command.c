@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Commands on their lane: cut into pieces, each a request of the lane, until all is done or one has
- * failed.  Runs on the lane's thread, whoever leads it, but for what prepares a command.
+ * Commands on their lane: a command is cut into pieces, each a request of the lane, until all are
+ * done or one has failed.  Runs on the lane's thread, except the functions that prepare a command.
  *
- * Where the lane's transports take any memory a piece points into the caller's, and the lane cuts
- * it as the donor wants it.  Otherwise pieces go through buffers of the lane's, which are
- * registered; several are in flight then.
+ * If the lane's transports take any memory, a piece points into the caller's memory, and the lane
+ * cuts it as the donor wants.  Otherwise pieces go through the lane's registered buffers, several
+ * at a time.
  *
- * Invariant: a command is touched last by its ended().  A piece that ends only notes that there is
- * news, and the end of the step acts on it: done() may run inside bridge_lane_submit().
+ * Invariant: a command is touched last by its ended().  Since done() may run inside
+ * bridge_lane_submit(), a piece that ends only notes that there is news, and the end of the step
+ * acts on it.
  */
 #include <errno.h>
 #include <limits.h>
@@ -19,13 +20,13 @@
 #include "nbd-bridge/library/weft-private.h"
 
 /*
- * Commands that end as they begin, and begin the next, could keep a lane for ever: so many a step.
+ * Commands that end at once and begin others could keep a lane for ever, so a step handles so many.
  */
 enum { NEWS_A_STEP = 256 };
 
 LIBRARY_THREAD_LOCAL struct library_lane *library_lane_in_completion;
 
-/* There is something to go on with, at the end of the step. */
+/* Makes the end of the step go on with commands. */
 static void call_deferred(struct library_lane *lane)
 {
 	if (lane->acts)
@@ -47,7 +48,7 @@ static void add_news(struct command *command)
 	call_deferred(lane);
 }
 
-/* A request says -EIO for much that a program wants to know apart. */
+/* A request ends with -EIO for several reasons that a program wants to tell apart. */
 static int explain(const struct library_lane *lane, const struct bridge_request *rq, int error)
 {
 	const struct weft *w = lane->w;
@@ -138,7 +139,7 @@ static void add_short(struct command *command)
 	lane->shorts_tail = &command->next_short;
 }
 
-/* As many pieces as can be had. */
+/* Submits as many pieces as it can. */
 static void submit_buffered(struct command *command)
 {
 	struct library_lane *lane = command->lane;
@@ -190,7 +191,7 @@ static void look_at(struct command *command)
 	if (command->is_short || (command->nr_pieces > 0 && command->lane->all))
 		return;
 	const bool has_more = command->begun < command->len;
-	/* Closing waits for what is in flight: for this one's pieces, not for all of it. */
+	/* Closing waits for the pieces in flight, not for the whole command. */
 	if (has_more && command->status == 0 &&
 		atomic_load_explicit(&command->lane->w->closing, memory_order_relaxed))
 		command->status = -ECANCELED;
@@ -200,7 +201,7 @@ static void look_at(struct command *command)
 		command->ended(command);
 }
 
-/* Each of those that want a piece or a buffer tries again, in turn. */
+/* Commands that want a piece or a buffer try again, in turn. */
 static void serve_shorts(struct library_lane *lane)
 {
 	struct command *command = lane->shorts;
@@ -217,8 +218,8 @@ static void serve_shorts(struct library_lane *lane)
 }
 
 /*
- * Asynchronous commands may have ended: threads in weft_aio_poll(), and whoever waits for the
- * descriptor.
+ * Asynchronous commands may have ended: tells threads in weft_aio_poll(), and those that wait for
+ * the descriptor.
  */
 static void tell_pollers(struct library_lane *lane)
 {
@@ -230,7 +231,7 @@ static void tell_pollers(struct library_lane *lane)
 	lane->nr_told = nr;
 	for (unsigned i = 0; i < w->nr_lanes; i++)
 		lane_drive_counted(w->lanes[i].drive, &w->lanes[i] == lane);
-	/* Full means that it is readable. */
+	/* If it is full it is readable anyway. */
 	if (atomic_load(&w->aio_fd) >= 0 && !lane_drive_counts(lane->drive))
 		while (write(w->told_fd, &one, sizeof(one)) < 0 && errno == EINTR)
 			;
@@ -253,7 +254,7 @@ static void on_deferred(struct weft_deferred *deferred)
 	struct library_lane *lane = weft_container_of(deferred, struct library_lane, deferred);
 	const bool closing = atomic_load_explicit(&lane->w->closing, memory_order_relaxed);
 	/*
-	 * Nothing begins any more when the handle is closed, and the loop may have no other step.
+	 * When the handle is closed nothing begins any more, and the loop may not run another step.
 	 */
 	unsigned left = closing ? UINT_MAX : NEWS_A_STEP;
 
@@ -284,7 +285,7 @@ int command_check(const struct weft *w, uint8_t kind, uint64_t off, uint64_t len
 {
 	const struct tp_info *info = &w->info;
 
-	/* All or nothing: what cannot be done as a whole is not begun. */
+	/* A command that cannot be done as a whole is not begun. */
 	if (off > info->size_bytes || len > info->size_bytes - off)
 		return -ENOSPC;
 	if (kind == TP_WRITE && info->read_only)
@@ -360,7 +361,7 @@ struct library_lane *library_lane_of_thread(struct weft *w)
 {
 	unsigned first = number_of_thread() % w->nr_lanes;
 
-	/* A donor may refuse one connection more than it has room for; the others work. */
+	/* A donor without room may have refused some lanes' connections; the other lanes work. */
 	for (unsigned i = 0; i < w->nr_lanes; i++) {
 		struct library_lane *lane = &w->lanes[(first + i) % w->nr_lanes];
 

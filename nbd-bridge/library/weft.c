@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * libweft's handles: opening, calls that block, closing.  A handle is a bridge whose lanes its
- * callers drive.
+ * libweft's handles: opening, calls that block, closing.  A handle is a bridge, and its callers
+ * drive the lanes.
  */
 #include "nbd-bridge/library/weft.h"
 
@@ -21,10 +21,11 @@ enum {
 	CONNECT_MS = 10000,
 	ANSWER_MS = 30000,
 	DEAD_MS = 10000,
-	CLOSE_MS = 30000,   /* in which nothing arrives of what a write-back cache holds */
+	CLOSE_MS = 30000,   /* without progress in writing back the cache */
 	PUSH_MS = 1000,
 	MAX_DEFAULT_LANES = 4,
-	LOCKED_BYTES = 6 << 20, /* a connection's buffers over RDMA, and what goes with them */
+	/* locked memory of a connection over RDMA: its buffers, and some more */
+	LOCKED_BYTES = 6 << 20,
 };
 
 #define STRIPE_DEFAULT (UINT64_C(256) << 10)
@@ -50,7 +51,7 @@ static int copy_options(const struct weft_options *given, struct weft_options *r
 		return weft_error_set(err, EINVAL,
 			"cannot open: options.size is not the struct's size");
 	memcpy(ret, given, weft_min(given->size, sizeof(*ret)));
-	/* Of a later version: what this one does not know must say nothing. */
+	/* Options of a later version: fields that this version does not know must be 0. */
 	for (size_t i = sizeof(*ret); i < given->size; i++)
 		if (((const char *)given)[i] != 0)
 			return weft_error_set(err, E2BIG,
@@ -96,7 +97,7 @@ static int check_options(struct weft_options *o, unsigned nr_uris, struct weft_e
 	return 0;
 }
 
-/* Four bridges' worth of threads are of no use to a machine with one processor. */
+/* Four lanes would be of no use on a machine with one processor. */
 static unsigned default_lanes(void)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -178,14 +179,15 @@ static int start_bridge(struct weft *w, const struct weft_options *o, struct wef
 	configure(w, o, &config);
 	r = bridge_find_and_start(&w->find, &config, donors, &w->bridge, err);
 	/*
-	 * Many users may lock 8 MiB, which is enough for one connection over RDMA: better one than
-	 * none.
+	 * Many users may lock 8 MiB, which is enough for one connection over RDMA; one is better
+	 * than none.
 	 */
 	bool fell_back = r == 0 && donors[0].nr_ways > 1 && donors[0].first_way == 0;
 	if (!o->connections && config.nr_lanes > 1 && !may_lock(config.nr_lanes) &&
 		(r == -ENOMEM || fell_back)) {
 		/*
-		 * As the next of the same: a donor may not have heard yet that the first has gone.
+		 * Asks as the next incarnation: a donor may not have heard yet that the first one
+		 * has gone.
 		 */
 		for (unsigned i = 0; i < w->nr_uris; i++)
 			donors[i].generation = weft_next_incarnation(donors[i].generation);
@@ -269,7 +271,7 @@ int weft_open(const char *uri, unsigned flags, struct weft **ret, char *why, siz
 	return weft_open_regions(&uri, 1, &options, ret, why, why_size);
 }
 
-/* Commands that end well have to be covered by the last FLUSH. */
+/* The last FLUSH has to cover all commands that succeed. */
 static void write_back(struct weft *w)
 {
 	unsigned before = 0, nr;
@@ -289,7 +291,7 @@ void weft_close(struct weft *w)
 {
 	if (!w)
 		return;
-	/* First: what completions begin could keep it busy for ever. */
+	/* This comes first: commands that completions begin could keep the handle busy for ever. */
 	atomic_store(&w->closing, true);
 	if (w->bridge && w->write_back)
 		write_back(w);
