@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The bridge of an attachment begins: with what the state file says that is remembered, over the
- * ways that are found, once or until a donor can be had.  Main thread; blocks.
+ * Begins the bridge of an attachment: with the memory in the state file, over the ways that are
+ * found, once or until a donor answers.  Main thread; blocks.
  */
 #include <errno.h>
 #include <poll.h>
@@ -22,7 +22,7 @@ static void bridge_changes(void *ctx)
 	weft_loop_wake(a->loop);
 }
 
-/* What the front-ends of a stale attachment are, without a donor's word. */
+/* Whether the state has what the front-ends of a stale attachment need, without a donor's word. */
 static bool knows_infos(const struct bridge_state_file *state)
 {
 	for (unsigned i = 0; i < state->nr_donors; i++)
@@ -32,8 +32,8 @@ static bool knows_infos(const struct bridge_state_file *state)
 }
 
 /*
- * Its device, file or socket is owned by a living bridge, and answers EIO: then there is somebody
- * whom weft reset and detach can ask.  *err: why it is stale.
+ * A stale bridge owns the device, file or socket and answers EIO, so that weft reset and detach
+ * have somebody to ask.  *err: why it is stale.
  */
 static int start_stale(struct attach *a, struct bridge_config *config,
 	struct bridge_donor_config *donors, struct weft_error *err)
@@ -57,7 +57,7 @@ static int start_stale(struct attach *a, struct bridge_config *config,
 	return r;
 }
 
-/* Sleeps; true: whoever waits for us has given up, or a signal asks for the end. */
+/* Sleeps.  True: the waiting command has given up, or a signal asks for the end. */
 static bool sleep_or_give_up(const struct attach *a, int ms)
 {
 	struct pollfd p[] = {{.fd = a->signals.watch.fd, .events = POLLIN}, {.fd = a->result_fd}};
@@ -136,8 +136,8 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 }
 
 /*
- * Whether what refused us may be over soon: a donor, a network or a name server that is not up yet,
- * another's lease.
+ * Whether the reason for a refusal may be over soon: a donor, a network or a name server that is
+ * not up yet, another's lease.
  */
 static bool may_come(const struct attach *a, int r)
 {
@@ -146,13 +146,13 @@ static bool may_come(const struct attach *a, int r)
 		r == -EBUSY || (r == -ENOENT && a->options.donors[0].uri.socket[0]);
 }
 
-/* After a try that failed: the next fences what was asked and not heard of. */
+/* After a failed try: the next incarnation fences grants that we have not heard of. */
 static void change_try(struct attach *a, void *ctx)
 {
 	const bool *remembers = ctx;
 
 	bridge_state_next_incarnation(&a->state);
-	/* What it was granted has reached nobody. */
+	/* Nobody has used what the failed try was granted. */
 	for (unsigned i = 0; i < a->state.nr_donors; i++) {
 		struct bridge_state_donor *donor = &a->state.donors[i];
 
@@ -163,7 +163,7 @@ static void change_try(struct attach *a, void *ctx)
 	}
 }
 
-/* Of a region that is held they count seconds. */
+/* Refusals of a region that is held count seconds. */
 static bool differ_in_numbers_only(const char *a, const char *b)
 {
 	static const char number[] = "0123456789.";
@@ -176,7 +176,7 @@ static bool differ_in_numbers_only(const char *a, const char *b)
 	}
 }
 
-/* As often as --wait lets it. */
+/* Tries as often as --wait allows. */
 int attach_begin_bridge(struct attach *a, struct weft_error *err)
 {
 	bool remembers[BRIDGE_STATE_DONORS];

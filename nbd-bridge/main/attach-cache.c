@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The cache file of weft attach: what the bridge before left in it.  Main thread. */
+/* The cache file of weft attach, and what an earlier bridge left in it.  Main thread. */
 #include "nbd-bridge/main/attach.h"
 
 #include <errno.h>
@@ -10,8 +10,8 @@
 #include "nbd-bridge/cache/file.h"
 
 /*
- * Whether the file says of which contents it is, and the same as the state does.  Nothing else may
- * be written back: a foreign server's contents have no name.
+ * Whether the file names the contents that it belongs to, and names the same as the state.
+ * Otherwise nothing may be written back: a foreign server's contents have no name.
  */
 static int check_epoch(const struct attach *a, unsigned i, struct weft_error *err)
 {
@@ -31,7 +31,10 @@ static int check_epoch(const struct attach *a, unsigned i, struct weft_error *er
 		path);
 }
 
-/* Who wrote the file: whom the donor lets go on, unless another could write since. */
+/*
+ * Takes the identity that wrote the file: the donor lets it go on, unless another could write
+ * since.
+ */
 static int take_identity(struct attach *a, struct weft_error *err)
 {
 	const struct cache_file_identity *id = cache_file_identity(a->cache_file);

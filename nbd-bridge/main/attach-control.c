@@ -36,7 +36,7 @@ static void on_detach(struct attach *a, struct weft_control_call *call, bool for
 		weft_loop_stop(a->loop);
 		break;
 	case ATTACH_END_LATER:
-		/* Whoever asks asks again, and shows how far it is. */
+		/* weft detach asks again, and shows the progress. */
 		weft_control_answer(call,
 			json_pack("{s:b, s:I, s:b, s:s}", "detached", 0, "dirty_bytes",
 				(json_int_t)bridge_dirty_bytes(a->bridge), "settling",
@@ -53,7 +53,7 @@ static json_t *optional_string(const char *text)
 	return text ? json_string(text) : json_null();
 }
 
-/* Of one donor as of the attachment; of several, each has its own. */
+/* One donor's transport is the attachment's; with several donors each has its own. */
 static void set_transport(struct attach *a, json_t *json)
 {
 	json_t *donors = json_object_get(json, "donors"), *donor;

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How an attachment ends: what `weft detach` without --force and what a signal ask for.  On the
- * main thread.
+ * How an attachment ends by `weft detach` without --force, and by a signal.  On the main thread.
  *
- * It ends when nobody uses it and everything that was written to it is at its donor: what the
- * kernel caches is written back, then the bridge's own cache.  Until then it goes on as if it had
- * not been asked.  A signal asks once and for all; `weft detach` asks again and again.
+ * The attachment ends when nobody uses it and its donor has all that was written: the kernel's
+ * cache is written back, then the bridge's own.  Until then it goes on as if nobody had asked.  A
+ * signal asks once and for all; `weft detach` asks again and again.
  */
 #include "nbd-bridge/main/attach.h"
 
@@ -19,7 +18,8 @@
 
 enum { DRAIN_MS = 10000 }; /* for requests in flight when we stop */
 
-#define SILENT_NS UINT64_C(3000000000) /* a donor that owes an answer for so long does not answer */
+/* a donor that has owed an answer for this time counts as silent */
+#define SILENT_NS UINT64_C(3000000000)
 #define LOOK_NS UINT64_C(1000000000) /* how often to look whether the last user has gone */
 #define SOON_NS UINT64_C(20000000)
 
@@ -83,7 +83,7 @@ static void settled(struct bridge_settle *settle, int result)
 		weft_loop_timer_set(a->loop, &a->end_look, 1);
 }
 
-/* false: there is nothing that the kernel caches. */
+/* False: the kernel caches nothing. */
 static bool begin_to_settle(struct attach *a, bool everything)
 {
 	const char *paths[BRIDGE_SETTLE_PATHS];
@@ -108,7 +108,7 @@ static bool begin_to_settle(struct attach *a, bool everything)
 
 enum attach_end attach_try_to_end(struct attach *a, struct weft_error *err)
 {
-	char users[320]; /* the way out that is named behind them has to fit into a message */
+	char users[320]; /* the advice behind them has to fit into the message */
 
 	if (a->settle.pid)
 		return ATTACH_END_LATER;
@@ -119,7 +119,7 @@ enum attach_end attach_try_to_end(struct attach *a, struct weft_error *err)
 		return ATTACH_END_REFUSED;
 	}
 	a->gives_up = false;
-	/* Of what is stale nothing can be written back, and nobody is left who could miss it. */
+	/* A stale attachment cannot write back, and has no user any more who could miss it. */
 	if (!a->settled && strcmp(bridge_state(a->bridge, NULL), "stale") != 0 &&
 		begin_to_settle(a, false))
 		return ATTACH_END_LATER;
@@ -222,8 +222,8 @@ void attach_on_signal(struct weft_signals *signals, int signo)
 	a->end_look.fn = end_or_look_again;
 	bridge_push_now(a->bridge);
 	/*
-	 * With users it goes on; whoever sent the signal may end it by force soon, and what was
-	 * written by then is to be safe.
+	 * With users the bridge goes on.  The sender of the signal may kill it soon, so everything
+	 * is written back now.
 	 */
 	if (!a->settle.pid)
 		a->settle_everything = begin_to_settle(a, true);

@@ -2,8 +2,8 @@
 /*
  * Waits for the bridge's end, then for another bridge, or for a detach; see attach-guard.h.
  *
- * The guard's own process, of one thread.  It changes nothing unless it has the state file's lock:
- * no bridge lives then, and none can begin to take the device over meanwhile.
+ * The guard's own process, of one thread.  The guard changes nothing unless it has the state file's
+ * lock: then no bridge lives, and none can begin to take the device over.
  */
 #include "nbd-bridge/main/attach-guard.h"
 
@@ -59,7 +59,9 @@ static void guard(const struct attach *a, pid_t bridge, int pidfd)
 	if (weft_run_dir(dir, sizeof(dir)) < 0)
 		return;
 	snprintf(path, sizeof(path), "%s/attach-%s.json", dir, a->options.name);
-	/* Looking at more than its name would take the lock, in the way of who attaches. */
+	/*
+	 * Looking at more than the file's name would take the lock, and be in the way of an attach.
+	 */
 	for (uint64_t end_ns = weft_now_ns() + patience_ms * 1000000; weft_now_ns() < end_ns;
 		usleep(LOOK_MS * 1000))
 		if (access(path, F_OK) < 0)
@@ -71,7 +73,7 @@ static void guard(const struct attach *a, pid_t bridge, int pidfd)
 	bridge_state_fini(&state);
 }
 
-/* Nobody's pipe, terminal, group or directory is kept. */
+/* Lets go of the pipes, terminal, process group and directory of the starting process. */
 static void stand_alone(int pidfd)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC), score;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a bridge in the background says. */
+/* The log of a bridge in the background. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>

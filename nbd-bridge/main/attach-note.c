@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What outlives a bridge: its state file, whose lock is the attachment's name, is written before
- * anything is done that a take-over has to know.  Its main thread, but for what lanes note.
+ * The state file, which outlives a bridge and whose lock is the attachment's name.  It is written
+ * before anything is done that a take-over has to know.  The main thread, except notes of lanes.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -30,7 +30,7 @@ int attach_save_state(struct attach *a, void (*change)(struct attach *a, void *c
 	return r;
 }
 
-/* What a lane was granted, and that it wrote. */
+/* A grant of a lane, and whether it wrote. */
 struct noted {
 	unsigned donor;
 	uint64_t epoch, granted;
@@ -81,8 +81,8 @@ void attach_change_stale(struct attach *a, void *ctx)
 }
 
 /*
- * A take-over must not ask for what was refused for good.  Who was superseded has no successor but
- * the one that there is.
+ * A take-over must not ask for contents that were refused for good.  A superseded bridge has its
+ * successor already.
  */
 void attach_keep_stale(struct attach *a)
 {
@@ -131,11 +131,11 @@ static void name_device(struct attach *a)
 	}
 }
 
-/* As the state has them. */
+/* Modes as letters in the state. */
 static const char mode_letters[] =
 	{[WEFT_MODE_READ] = 'r', [WEFT_MODE_SHARED] = 's', [WEFT_MODE_WRITE] = 'w'};
 
-/* Readers and writers are held to other rules: one does not go on as the other. */
+/* Different rules bind readers and writers: one cannot go on as the other. */
 static int check_mode(const struct attach *a, struct weft_error *err)
 {
 	static const char *const options[] = {[WEFT_MODE_READ] = "with --read-only",
@@ -153,7 +153,7 @@ static int check_mode(const struct attach *a, struct weft_error *err)
 	return 0;
 }
 
-/* What the bridge that died had not written back would be missed by its clients. */
+/* Clients would miss the blocks that the dead bridge had not written back. */
 static int check_left_cache(const struct attach *a, bool same, struct weft_error *err)
 {
 	const struct bridge_state_file *state = &a->state;

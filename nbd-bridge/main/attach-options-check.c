@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the options of weft attach may not be together.  One thread, before anything is started. */
+/* Checks options of weft attach against each other.  One thread, before anything is started. */
 #include <string.h>
 #include <unistd.h>
 
@@ -42,8 +42,8 @@ static int check_cache(const struct attach_options *o)
 		return weft_usage_error("--cache does not go with --shared: "
 					"what it keeps would grow old beside a writer");
 	/*
-	 * The device outlives a bridge that is killed: its users would go on without what was not
-	 * written back.
+	 * The device outlives a bridge that is killed: its users would go on without the blocks
+	 * that were not written back.
 	 */
 	if (o->device && !o->write_through && !o->read_only && !o->cache_file)
 		return weft_usage_error(
@@ -69,7 +69,10 @@ static int check_rights(struct attach_options *o)
 	if ((rights->allow_other || o->has_owner || o->has_mode) && !o->mount)
 		return weft_usage_error(
 			"--allow-other, --owner and --mode are for the file of --mount");
-	/* Whatever its mode, FUSE lets nobody else in; success would be a promise. */
+	/*
+	 * FUSE lets nobody else in, whatever the mode, so accepting the mode would be a false
+	 * promise.
+	 */
 	if (!rights->allow_other &&
 		((o->has_owner && rights->uid != geteuid()) ||
 			(o->has_mode && (rights->mode & 077))))

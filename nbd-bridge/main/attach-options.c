@@ -48,7 +48,7 @@ static int parse_path(void *into, const struct weft_option *option, char *value)
 		     : weft_usage_error("--%s %s: %s", option->name, value, strerror(errno));
 }
 
-/* A power of two, so that nothing that is aligned crosses more than it must. */
+/* A power of two, so that aligned requests cross as few boundaries as possible. */
 static bool parse_power(const struct weft_option *option, const char *value, uint64_t *ret)
 {
 	uint64_t size;
@@ -109,7 +109,7 @@ static int parse_transport(void *into, const struct weft_option *option, char *v
 		tp_choices(", ", choices, sizeof(choices)), value);
 }
 
-/* A number, or what the system knows by that name. */
+/* A number, or the name of a user or group. */
 static bool parse_id(const char *text, bool group, uint32_t *ret)
 {
 	char *end;
@@ -134,7 +134,7 @@ static int parse_owner(void *into, const struct weft_option *option, char *value
 	struct bridge_file_rights *rights = &o->rights;
 	const char *colon = strchr(value, ':');
 	const char *group = colon ? colon + 1 : NULL;
-	/* The argument stays whole: it is part of the line that attaches again. */
+	/* The argument must stay unchanged: it is part of the line that attaches again. */
 	WEFT_CLEANUP_FREE char *user = strndup(value, strcspn(value, ":"));
 
 	o->has_owner = true;
@@ -183,9 +183,9 @@ static void name_from_region(const char *region, char *name)
 	if (n == 0 || is_dots(name))
 		strcpy(name, "default");
 	else if (name[strspn(name, "-._")] == '\0')
-		strcpy(name, "region"); /* nothing of it can be typed */
+		strcpy(name, "region"); /* no character of it is allowed in a name */
 	else if (name[0] == '-')
-		name[0] = '_'; /* it would be an option */
+		name[0] = '_'; /* a leading '-' would make it an option */
 }
 
 static int parse_name(void *into, const struct weft_option *option, char *value)
@@ -291,7 +291,7 @@ static const struct weft_option more_options[] = {
 	{0},
 };
 
-/* It may be the value of an option that wants "=". */
+/* The argument may be meant as the value of an option that wants "=". */
 static int refuse_uri(const struct weft_command_line *line, const struct weft_error *err)
 {
 	char extra[512];
@@ -316,7 +316,7 @@ static int parse_uris(struct attach_options *o, const struct weft_command_line *
 		if (!d->uri_text)
 			return weft_usage_error("out of memory");
 		len += strlen(d->uri_text) + 1;
-		/* One for all: what one of them is told is meant. */
+		/* There is one transport for all donors: the one that any URI names. */
 		if (!have_transport && d->uri.transport)
 			o->transport = d->uri.transport;
 	}
@@ -330,8 +330,8 @@ static int parse_uris(struct attach_options *o, const struct weft_command_line *
 }
 
 /*
- * "weft attach …" of the arguments as they were given, but for `once` (may be NULL), which is not
- * meant for another time.
+ * "weft attach …" with the arguments as given, except `once` (may be NULL), which is not meant for
+ * another time.
  */
 static char *line_of(int argc, char *const argv[], const char *once)
 {
@@ -352,7 +352,7 @@ static char *line_of(int argc, char *const argv[], const char *once)
 	return line;
 }
 
-/* Those that are only for a managed attachment. */
+/* Whether an option was given that needs a cache. */
 static bool needs_cache(const struct weft_command_line *line)
 {
 	static const char *const names[] = {"cache-file", "chunk-size", "write-through",
@@ -394,7 +394,7 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 			 "Several URIs are one device, striped over regions of several donors.",
 		.tables = {{options, o}, {transport, o}, {more_options, o}},
 	};
-	/* getopt_long(3) moves them. */
+	/* A copy, since getopt_long(3) moves the arguments. */
 	WEFT_CLEANUP_FREE char **given = calloc((size_t)argc + 1, sizeof(*given));
 
 	set_defaults(o);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What weft attach says when it has attached, or could not.  On the main thread. */
+/* Messages of weft attach when it has attached, or could not.  On the main thread. */
 #include "nbd-bridge/main/attach.h"
 
 #include <errno.h>

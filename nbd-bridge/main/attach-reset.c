@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a running bridge is asked for when its contents are lost: a rescue of its cache, and a
- * reset.  Main thread, but for the rescue's own.
+ * Questions to a running bridge whose contents are lost: a rescue of its cache, and a reset. Main
+ * thread; a rescue has a thread of its own.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -19,7 +19,7 @@ struct attach_rescue {
 	struct rescue *rescue;
 	pthread_t thread;
 	atomic_bool ended;
-	bool stale; /* when it began: nothing can have been written since */
+	bool stale; /* it was stale when the rescue began: nothing can have been written since */
 	int r;
 	struct weft_error err;
 };
@@ -28,7 +28,7 @@ static void *save(void *ctx)
 {
 	struct attach_rescue *s = ctx;
 
-	/* To its end, whether or not anybody asks how far it is. */
+	/* It runs to its end, whether or not anybody asks for the progress. */
 	s->r = rescue_end(s->rescue, cache_each(bridge_cache(s->bridge), rescue_put, s->rescue),
 		&s->err);
 	atomic_store(&s->ended, true);
@@ -91,7 +91,7 @@ static json_t *end(struct attach *a)
 	return json;
 }
 
-/* Whoever began it may have gone. */
+/* The command that began it may have gone. */
 static void forget_ended(struct attach *a)
 {
 	if (a->rescue && atomic_load(&a->rescue->ended))
@@ -116,8 +116,8 @@ json_t *attach_on_rescue(struct attach *a, const json_t *question)
 /* ---- a way back ---- */
 
 /*
- * Before anything is asked under it: a take-over must not ask as the same, nor as one that was
- * never stale.
+ * Noted before anything is asked under it: a take-over must ask neither as the same incarnation,
+ * nor as one that was never stale.
  */
 static void change_incarnation(struct attach *a, void *ctx)
 {
@@ -128,7 +128,7 @@ static void change_incarnation(struct attach *a, void *ctx)
 static void change_reset(struct attach *a, void *ctx)
 {
 	attach_change_granted(a, NULL);
-	/* Whoever comes back to the socket by the old one knows other contents. */
+	/* A client that comes back to the socket by the old tenure knows other contents. */
 	a->state.socket_tenure = weft_random_name();
 	atomic_store(&a->socket_tenure.now, a->state.socket_tenure);
 }
@@ -139,8 +139,8 @@ static int save_granted(void *ctx, struct weft_error *err)
 }
 
 /*
- * What a dead bridge left in its cache file is of contents that are gone: under those that a reset
- * is granted it must not be found any more.  *ret: its bytes, before they are given up (discard).
+ * A dead bridge's cache file belongs to contents that are gone, and must not be used with those of
+ * the reset's grant.  *ret: its bytes, before they are given up (discard).
  */
 static int left_bytes(const struct attach *a, bool discard, uint64_t *ret, struct weft_error *err)
 {
@@ -159,7 +159,7 @@ static int left_bytes(const struct attach *a, bool discard, uint64_t *ret, struc
 		     : 0;
 }
 
-/* 0, with what is given up by it; or why not. */
+/* Whether a reset is allowed: 0, with the bytes that it gives up; or why not. */
 static int may_reset(struct attach *a, bool discard, uint64_t *ret_given_up, struct weft_error *err)
 {
 	const char *name = a->options.name, *path = a->options.cache_file,

@@ -35,10 +35,7 @@ enum {
 
 /* ---- changes, told once each ---- */
 
-/*
- * `umount FILE` is a way of detaching, too, and `nbd-client -d`.  What lies there then is the
- * user's.
- */
+/* `umount FILE` detaches too, and so does `nbd-client -d`.  The path is the user's afterwards. */
 static void end_if_unused(struct attach *a)
 {
 	bool used = false, unmounted = false;
@@ -70,7 +67,7 @@ static void forget_contents(struct attach *a)
 			front->ops->forget(front);
 }
 
-/* What the data goes over is told whenever it changes. */
+/* Logs the transport whenever it changes. */
 static void tell_ways(struct attach *a)
 {
 	const struct attach_options *o = &a->options;
@@ -92,7 +89,7 @@ static void on_wake(void *ctx)
 	struct attach *a = ctx;
 	struct weft_error why = {0};
 
-	/* The loop turns on for a moment after the bridge has gone, to answer who asked for it. */
+	/* After the bridge has gone the loop goes on for a moment, to answer weft detach. */
 	if (!a->last_state || !a->bridge)
 		return;
 	end_if_unused(a);
@@ -195,7 +192,7 @@ static int start(struct attach *a, struct weft_error *err)
 
 /* ---- ending ---- */
 
-/* What it remembered is forgotten: the donors need not keep others waiting. */
+/* The attachment forgets its contents: the donors need not keep others waiting. */
 static void say_goodbye(const struct attach *a)
 {
 	struct weft_error err;
@@ -209,7 +206,7 @@ static int stop(struct attach *a, struct weft_error *err)
 {
 	int r = 0;
 
-	a->last_state = NULL; /* changes are nobody's business any more */
+	a->last_state = NULL; /* changes are not told any more */
 	if (a->attached && a->options.foreground)
 		sd_notify(0, "STOPPING=1\nSTATUS=writing back what is left");
 	if (a->loop) {
@@ -245,7 +242,7 @@ static int stop(struct attach *a, struct weft_error *err)
 	return r;
 }
 
-/* keep_state: a next bridge of this name is to take over, as nothing was ended cleanly. */
+/* keep_state: the next bridge of this name takes over, since nothing was ended cleanly. */
 static void finish(struct attach *a, int r, const struct weft_error *err, bool keep_state)
 {
 	if (a->have_name && !keep_state)
@@ -267,7 +264,7 @@ static void finish(struct attach *a, int r, const struct weft_error *err, bool k
 
 static void be_patient(const struct attach_options *o)
 {
-	/* What a wait that was ordered is for is told with the reason. */
+	/* With --wait, the reason is told with the wait. */
 	if (!o->waits)
 		weft_patience_begin(
 			"weft-attach: waiting for an answer of %s, up to %d s (Ctrl-C gives up)",
@@ -286,14 +283,14 @@ static int run(struct attach *a)
 	int r = start(a, &err);
 	if (!background)
 		weft_patience_end();
-	/* What was taken over has users, from whom nothing is taken. */
+	/* An attachment that was taken over has users, and keeps its front-ends. */
 	if (r == 0 && background && !a->state.takes_over && attach_is_given_up(a))
 		r = weft_error_set(&err, ECANCELED, "given up");
 	if (r < 0) {
 		stop(a, NULL);
 		/*
-		 * A device that is left has its guard: the dead bridge's own has seen this one in
-		 * its place.
+		 * A device that is left needs a guard: the dead bridge's guard has seen this
+		 * bridge, and gone.
 		 */
 		if (!a->state.takes_over)
 			attach_guard_end(a);
@@ -323,7 +320,7 @@ static int run(struct attach *a)
 	return r < 0 ? 1 : 0;
 }
 
-/* The process that was started: waits for the bridge's word. */
+/* The process that the user started waits for the bridge's result. */
 static int wait_for_bridge(int fd, pid_t pid)
 {
 	char text[4096], failed;
@@ -346,7 +343,7 @@ static int wait_for_bridge(int fd, pid_t pid)
 		fwrite(text, 1, (size_t)n, failed ? stderr : stdout);
 	fflush(stdout);
 	if (failed == 1)
-		waitpid(pid, NULL, 0); /* nothing of it is left when we say so */
+		waitpid(pid, NULL, 0); /* wait, so that nothing of it is left when we report */
 	return failed;
 }
 

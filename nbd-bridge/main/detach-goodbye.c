@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The goodbye that a killed bridge could not say: its attachment is joined under the next
- * incarnation, as a reader, and left at once, so that the donor frees the region now and not at the
- * end of the lease.  Main thread; blocks for a moment.
+ * The goodbye that a killed bridge could not say.  We join its attachment under the next
+ * incarnation, as a reader, and leave at once, so that the donor frees the region now and not at
+ * the end of the lease.  Main thread; blocks for a moment.
  */
 #include "nbd-bridge/main/detach-goodbye.h"
 
@@ -16,7 +16,7 @@
 
 enum { CONNECT_MS = 3000 };
 
-/* Until it is granted or refused; 0, or the refusal. */
+/* Waits until it is granted or refused; 0, or the refusal. */
 static int wait_for_grant(struct tp_conn *conn, struct weft_error *err)
 {
 	uint64_t end_ns = weft_now_ns() + 2 * CONNECT_MS * UINT64_C(1000000);
@@ -75,7 +75,7 @@ static int say_goodbye_at(const struct bridge_state_file *state, unsigned i, con
 		goto fini_uri;
 	r = join_and_leave(tp, &target, err);
 	tp_close(tp);
-	/* Other contents, or somebody else's attachment by now: nothing is held for us. */
+	/* Other contents, or another's attachment by now: nothing is held for us. */
 	if (r == -ESTALE)
 		r = 0;
 fini_uri:

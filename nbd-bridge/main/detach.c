@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * weft detach: ends an attachment.  Asks the bridge, and waits until its process has gone; what a
- * dead bridge left behind is cleared away.  One thread.
+ * weft detach: ends an attachment.  Asks the bridge, and waits until its process has gone; clears
+ * away what a dead bridge left behind.  One thread.
  */
 #include <errno.h>
 #include <limits.h>
@@ -29,11 +29,11 @@
 #include "nbd-bridge/main/state.h"
 
 enum {
-	ALIVE_MS = 5000,   /* for a bridge that does nothing else to say so */
-	ANSWER_MS = 60000, /* in-flight requests, the last FLUSH */
+	ALIVE_MS = 5000,   /* for the first answer of a bridge */
+	ANSWER_MS = 60000, /* for requests in flight, and the last FLUSH */
 	EXIT_MS = 10000,
 	STUCK_MS = 20000,  /* for something to be written back */
-	SILENT_S = 2,      /* without an answer, and a donor is one that does not answer */
+	SILENT_S = 2,      /* a donor without an answer for this time counts as silent */
 	FORCED_S = 30,     /* for requests in flight, and the last FLUSH */
 };
 
@@ -93,7 +93,7 @@ static int find(const char *what, char *name, struct weft_error *err)
 	return 0;
 }
 
-/* What the dead bridge's cache file holds and the donor does not; 0 bytes without one. */
+/* Finds the bytes that the dead bridge's cache file has and the donor has not; 0 without a file. */
 static int left_in_file(const struct bridge_state_file *state, uint64_t *ret_bytes,
 	struct weft_error *err)
 {
@@ -122,7 +122,7 @@ static void remove_from_run_dir(const char *name)
 			unlink(path);
 }
 
-/* Nobody serves it any more: what it left in the file system goes, but for its cache file. */
+/* For a dead bridge: removes everything that it left in the file system, except its cache file. */
 static int clear_away(struct bridge_state_file *state, const char *name, const char *how,
 	bool force, struct weft_error *err)
 {
@@ -173,7 +173,7 @@ static int clear_away(struct bridge_state_file *state, const char *name, const c
 		name);
 	int told = detach_say_goodbye(state, &why);
 	weft_patience_end();
-	/* The state last: who has that is the attachment. */
+	/* The state file comes last: its holder is the attachment. */
 	remove_from_run_dir(name);
 	bridge_state_remove(state);
 	printf("'%s' %s; what it left is cleared away. What it had not flushed may not be "
@@ -209,7 +209,7 @@ static int ask(const char *name, json_t *question, int timeout_ms, json_t **ret,
 	return r;
 }
 
-/* A bridge that does not answer: killed if it must be, and what it leaves is cleared away. */
+/* Ends a bridge that does not answer: kills it if need be, and clears away what it leaves. */
 static int end_silent(const char *name, pid_t pid, int pidfd, bool force, struct weft_error *err)
 {
 	struct bridge_state_file state;
@@ -223,7 +223,10 @@ static int end_silent(const char *name, pid_t pid, int pidfd, bool force, struct
 	int r = bridge_state_peek(name, &state, &alive, err);
 	if (r < 0)
 		return r;
-	/* The number may be another's by now: the bridge has its state file open. */
+	/*
+	 * The process number may be another's by now; the bridge is the one that has its state file
+	 * open.
+	 */
 	if (alive && (pidfd < 0 || !bridge_process_has_open(pid, state.path)))
 		r = weft_error_set(err, ESRCH,
 			"'%s' does not answer, and its process cannot be found", name);
@@ -245,7 +248,9 @@ static int end_silent(const char *name, pid_t pid, int pidfd, bool force, struct
 	return r;
 }
 
-/* What it waits for is told at once if the donor does not answer now, else when it takes long. */
+/*
+ * Tells what it waits for: at once if the donor does not answer now, otherwise when it takes long.
+ */
 static void tell_wait(const char *name, const json_t *status, bool force)
 {
 	const char *state = json_string_value(json_object_get(status, "state"));
@@ -348,8 +353,8 @@ static int detach(const char *name, bool force, struct weft_error *err)
 	WEFT_CLEANUP_CLOSE int pidfd = state.pid > 0 ? pidfd_open(state.pid, 0) : -1;
 	bridge_state_fini(&state);
 	/*
-	 * An order that was queued would be carried out when nobody waits for it any more: see
-	 * first whether it answers.
+	 * First see whether the bridge answers: it would carry out a queued order when nobody waits
+	 * any more.
 	 */
 	weft_patience_begin("weft-detach: waiting for the bridge of '%s' to answer, up to %d s",
 		name, ALIVE_MS / 1000);
@@ -426,10 +431,7 @@ int main(int argc, char **argv)
 	int r = bridge_settle_main(argc, argv);
 	if (r >= 0)
 		return r;
-	/*
-	 * The file that is to go may be among what a shell handed on, and we are not one of its
-	 * users.
-	 */
+	/* A shell may have handed us the file that has to go, and we must not count as its user. */
 	close_range(STDERR_FILENO + 1, UINT_MAX, 0);
 	r = parse(argc, argv, &o);
 	if (r != WEFT_GO_ON)

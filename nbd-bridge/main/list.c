@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * weft list: what a donor lends.  A donor is an NBD server, so that libnbd asks; any NBD server can
- * be listed.  One thread.
+ * weft list: the regions that a donor lends.  A donor is an NBD server, so libnbd asks, and any NBD
+ * server can be listed.  One thread.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -21,20 +21,20 @@
 #include "fabric/uri.h"
 
 enum {
-	MAX_EXPORTS = 1000000, /* that a server can make us keep */
+	MAX_EXPORTS = 1000000, /* the most that a server can make us keep */
 	/* exports asked about: an older donor takes 1024 options of a connection */
 	PER_CONNECTION = 250,
 	ANSWER_S = 10,
 	MAX_WIDTH = 48,
 	TENURE_LEN = 16,
-	MAX_TENURES = 1000, /* a question more for each region: of so many */
+	MAX_TENURES = 1000, /* with more regions, their tenures are not asked for */
 };
 
 struct exports {
 	char **names, **descriptions;
 	size_t nr, room;
 	bool cut_off; /* there are more */
-	bool no_memory; /* for one of them */
+	bool no_memory; /* for an entry */
 };
 
 static bool make_room(struct exports *exports)
@@ -76,7 +76,7 @@ static int one_export(void *user, const char *name, const char *description)
 /* What the server said to the question before, in its own words; "" if it said nothing. */
 static char server_said[512];
 
-/* libnbd tells the server's words nowhere else. */
+/* libnbd gives the server's words only here. */
 static int on_debug(void *user, const char *context, const char *message)
 {
 	static const char prefix[] = "handshake: server error message: ";
@@ -87,10 +87,10 @@ static int on_debug(void *user, const char *context, const char *message)
 	return 0;
 }
 
-/* What came of the question before. */
+/* The result of the last question. */
 static struct {
 	bool over;
-	int error; /* 0: what was asked is known now */
+	int error; /* 0: the answer is known now */
 } answer;
 
 static int on_answer(void *user, int *error)
@@ -150,7 +150,7 @@ static const char *reason(int error)
 
 	if (error == ETIMEDOUT)
 		return "it does not answer";
-	if (server_said[0]) /* a donor's begins with an error's name, for programs */
+	if (server_said[0]) /* a donor's text begins with an error's name, for programs */
 		return code > 0 && strncmp(server_said + code, ": ", 2) == 0
 			? server_said + code + 2
 			: server_said;
@@ -212,7 +212,7 @@ static int one_context(void *user, const char *name)
 	return 0;
 }
 
-/* What the server does not know it does not tell: *ret stays. */
+/* *ret stays untouched if the server does not know the answer. */
 static void ask(struct nbd_handle *nbd, const char *query, int (*fn)(void *user, const char *name),
 	char *ret)
 {
@@ -417,7 +417,7 @@ static void print_name(const char *name, size_t width)
 	printf("%s%*s  ", name, n < width ? (int)(width - n) : 0, "");
 }
 
-/* What a server says may not give orders to a terminal. */
+/* A server's text must not give orders to a terminal. */
 static void print_row(const json_t *json, size_t width)
 {
 	const char *error = json_string_value(json_object_get(json, "error"));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * weft rescue: saves what a cache holds to a file.  A bridge that lives does it itself; the cache
- * file of one that does not is read here.  One thread.
+ * weft rescue: saves what a cache holds to a file.  A living bridge does that itself; the cache
+ * file of a dead one is read here.  One thread.
  */
 #include <errno.h>
 #include <limits.h>
@@ -89,7 +89,7 @@ static int from_bridge(const char *name, const char *file, struct weft_error *er
 			break;
 		json_decref(answer);
 		answer = NULL;
-		json_object_del(question, "file"); /* how far it is, from now on */
+		json_object_del(question, "file"); /* from now on, ask for the progress */
 		usleep(20000);
 	}
 	weft_patience_end();
@@ -133,7 +133,7 @@ static int from_name(const char *name, const char *file, struct weft_error *err)
 	return r;
 }
 
-/* Of a file that is not there yet. */
+/* The absolute path of a file that does not exist yet. */
 static char *absolute(const char *path)
 {
 	char *dir = path[0] == '/' ? NULL : getcwd(NULL, 0), *ret = NULL;

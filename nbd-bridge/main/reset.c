@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* weft reset: a stale attachment goes on with the contents that there are now.  One thread. */
+/* weft reset: makes a stale attachment go on with its donor's present contents.  One thread. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@
 
 enum { ANSWER_MS = 60000 };
 
-/* What has no bridge that lives. */
+/* The error for an attachment without a living bridge. */
 static void say_not_there(const char *name, struct weft_error *err)
 {
 	struct bridge_state_file state;

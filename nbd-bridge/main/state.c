@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The state file.  It is rewritten in place by one pwrite(2), then cut to its length, under a lock
- * that its bridge holds as long as it lives; what a longer one left behind it is not looked at.  A
- * sum tells whether it is all of one writing: a signal may cut a write at the end of a page.
+ * that its bridge holds as long as it lives.  Bytes that a longer state left behind the new one are
+ * ignored.  A checksum tells whether the file was written whole: a signal may cut a write at the
+ * end of a page.
  */
 #include "nbd-bridge/main/state.h"
 
@@ -25,12 +26,12 @@
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
-/* A higher version means something else by what it writes; fields that are added need none. */
+/* A higher version changes the meaning of fields; new fields alone need no new version. */
 enum { STATE_MAX = 32768, STATE_VERSION = 1 };
 
 /*
- * Whoever looks whether a bridge lives has the lock for a moment; one that was killed has it until
- * its last thread is gone.
+ * A process that looks whether a bridge lives has the lock for a moment; a killed bridge has it
+ * until its last thread is gone.
  */
 enum { LOOK_MS = 100, DYING_MS = 5000 };
 
@@ -50,7 +51,7 @@ static int state_path(const char *name, char *path, size_t len, struct weft_erro
 
 /* ---- fields ---- */
 
-/* What an older weft did not write is absent, or null; what is of another kind is damage. */
+/* A field that an older weft did not write is absent, or null; one of another type is damage. */
 struct fields {
 	const json_t *json;
 	bool sound;
@@ -137,7 +138,7 @@ static void copy_into(struct fields *f, const char *key, char *buf, size_t len)
 	snprintf(buf, len, "%s", text ? text : "");
 }
 
-/* Of all fields but itself, whatever their order; NULL when memory runs out. */
+/* The checksum over all fields but itself, in any order; NULL: out of memory. */
 static json_t *sum_of(json_t *json)
 {
 	json_t *was = json_incref(json_object_get(json, "sum"));
@@ -164,7 +165,7 @@ static bool is_sum_right(json_t *json)
 
 /* ---- what a donor granted ---- */
 
-/* What the front-ends were told of a donor's region. */
+/* The abilities of a donor's region that the front-ends were told. */
 static const struct {
 	const char *name;
 	size_t offset;
@@ -246,8 +247,8 @@ static void load_donors(struct fields *f, struct bridge_state_file *ret)
 }
 
 /*
- * Fills *ret from the file.  True: it says what a bridge wrote; false, or ret->damaged: nothing was
- * written yet, or it makes no sense.
+ * Fills *ret from the file.  True: the file has what a bridge wrote; false: nothing was written
+ * yet, or (ret->damaged) it makes no sense.
  */
 static bool load(struct bridge_state_file *ret)
 {
@@ -359,7 +360,7 @@ int bridge_state_open(const char *name, struct bridge_state_file *ret, struct we
 				name, (int)ret->pid, ret->uri ? ret->uri : "?", name);
 			return r;
 		}
-		/* The one that we waited for may have removed it meanwhile. */
+		/* The bridge that we waited for may have removed the file meanwhile. */
 		if (fstat(ret->fd, &ours) == 0 && stat(ret->path, &there) == 0 &&
 			ours.st_ino == there.st_ino)
 			break;
@@ -376,8 +377,8 @@ int bridge_state_open(const char *name, struct bridge_state_file *ret, struct we
 			"give it up with: weft detach --force %s",
 			ret->path, name, name);
 	/*
-	 * After a restart of the machine nothing is left behind the attachment: one that is begun
-	 * anew remembers nothing.
+	 * After a restart of the machine nothing is left of the attachment: it begins anew, and
+	 * remembers nothing.
 	 */
 	if (ret->takes_over && ret->boot[0] && strcmp(ret->boot, boot) != 0)
 		ret->takes_over = false;

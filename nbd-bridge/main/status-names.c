@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a shell completes: see status-names.h. */
+/* Names that a shell completes: see status-names.h. */
 #include "nbd-bridge/main/status-names.h"
 
 #include <jansson.h>

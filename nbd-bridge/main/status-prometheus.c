@@ -3,7 +3,7 @@
  * The state of attachments and donors in Prometheus' text format, version 0.0.4: each metric's
  * samples together, behind its HELP and TYPE; no two samples with the same labels, as that makes
  * the whole answer invalid.  A donor is named by where it listens, which a restart does not change.
- * A state is a sample for each that there could be, 1 or 0.  One thread.
+ * A state is a sample for each possible state, 1 or 0.  One thread.
  */
 #include "nbd-bridge/main/status-prometheus.h"
 
@@ -23,7 +23,7 @@ struct label {
 
 struct metric {
 	const char *name, *type, *help;
-	const char *key; /* of the number in the object that the labels stand for */
+	const char *key; /* the number's key in the object */
 };
 
 static void head(const struct metric *m)
@@ -55,7 +55,7 @@ static void sample(const char *metric, const struct label *labels, double value)
 			putchar(',');
 		print_label(l);
 	}
-	/* NaN is what Prometheus calls it, too, but not "-nan". */
+	/* Prometheus knows "NaN", but not "-nan". */
 	if (isnan(value))
 		puts("} NaN");
 	else
@@ -68,7 +68,7 @@ static const char *text_of(const json_t *json, const char *key)
 	return json_string_value(json_object_get(json, key));
 }
 
-/* Of what there is nothing, the quantile of no requests, say, there is no number. */
+/* A number may be missing, such as the quantile of no requests: NaN. */
 static double number_of(const json_t *json, const char *key)
 {
 	const json_t *value = json_object_get(json, key);
@@ -76,7 +76,7 @@ static double number_of(const json_t *json, const char *key)
 	return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
-/* The objects that have the number, each under one label. */
+/* Prints the number of each object that has it, under one label. */
 static void simple(const json_t *objects, const struct metric *metrics, size_t nr,
 	const char *inside, const char *label, const char *label_key)
 {
@@ -251,7 +251,7 @@ static void print_attachments(const json_t *attachments)
 
 /* ---- donors ---- */
 
-/* Where it listens first. */
+/* The first place where the donor listens. */
 static struct label listen_of(const json_t *donor)
 {
 	return (struct label){"listen",
@@ -301,7 +301,7 @@ static bool same_user(const json_t *a, const json_t *b)
 	return true;
 }
 
-/* Names are the borrowers' own, and several may have one: they are one sample. */
+/* Borrowers choose their names, and several may have the same: they become one sample. */
 static void print_users(const json_t *donors)
 {
 	static const struct metric metrics[] = {

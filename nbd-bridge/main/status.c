@@ -25,7 +25,7 @@
 
 enum {
 	ANSWER_MS = 5000,
-	SILENT_S = 2, /* from then on a donor's silence is told */
+	SILENT_S = 2, /* a donor's silence is told after this time */
 };
 
 enum form { TABLE, JSON, PROMETHEUS, EXPLAIN };
@@ -55,7 +55,7 @@ static uint64_t number_of(const json_t *json, const char *key)
 
 /* ---- collecting ---- */
 
-/* Of a bridge that died: what is not at the donor, and how to go on. */
+/* For a dead bridge: adds what the donor has not received, and how to go on. */
 static void add_what_is_left(json_t *json, const struct bridge_state_file *state)
 {
 	struct cache_file *file;
@@ -77,7 +77,7 @@ static void add_what_is_left(json_t *json, const struct bridge_state_file *state
 		cache_file_close(file);
 }
 
-/* Its bridge does not answer. */
+/* The status of an attachment whose bridge does not answer. */
 static json_t *from_state(const char *name, int error)
 {
 	struct bridge_state_file state;
@@ -108,7 +108,7 @@ static json_t *from_state(const char *name, int error)
 	return json;
 }
 
-/* What an older bridge says under names that mean the same today; it may outlive an upgrade. */
+/* Renames fields of an older bridge, which may outlive an upgrade. */
 static json_t *from_older(json_t *answer)
 {
 	static const char *const keys[] = {"kind", "name", "uri", "state", "socket", "mount",
@@ -244,7 +244,7 @@ static void print_since(const json_t *donor)
 			json_real_value(json_object_get(donor, "transport_since_s")));
 }
 
-/* Each donor's line, where there are several; where there is one, of its other ways. */
+/* Prints a line for each of several donors; for a single donor its other ways. */
 static void print_donors(const json_t *a)
 {
 	const json_t *donors = json_object_get(a, "donors");
@@ -377,7 +377,7 @@ static void print_attachment(const json_t *a)
 			json_array_size(lanes), json_array_size(lanes) == 1 ? "" : "s",
 			number_of(a, "reconnects"), number_of(a, "reconnects") == 1 ? "" : "s",
 			text_of(a, "generation"));
-		/* Which device and GID, of those that there are. */
+		/* Which of the devices and GIDs is in use. */
 		if (driver && driver->shows_path)
 			printf("  lane 0 goes over %s\n",
 				text_of(json_array_get(lanes, 0), "path"));
@@ -414,7 +414,7 @@ static void print_attachment(const json_t *a)
 	print_records(a);
 }
 
-/* What happens to a region's contents when its donor crashes. */
+/* What protects a region's contents when its donor crashes. */
 static const char *protection(const json_t *region)
 {
 	const char *by = text_of(region, "kept_by");
@@ -426,7 +426,7 @@ static const char *protection(const json_t *region)
 					    : ", unprotected: lost if the donor crashes";
 }
 
-/* Only while there are some, or after there were too many. */
+/* Printed only while there are some, or after there were too many. */
 static void print_strangers(const json_t *donor)
 {
 	json_t *strangers;
@@ -444,7 +444,7 @@ static void print_strangers(const json_t *donor)
 	}
 }
 
-/* One who has a region of a donor's. */
+/* Prints a borrower that has one of the donor's regions. */
 static void print_user(const json_t *a)
 {
 	const char *name = text_of(a, "name"), *mode = text_of(a, "mode"),
@@ -452,7 +452,7 @@ static void print_user(const json_t *a)
 	bool stock = *name == '('; /* "(stock NBD clients)" is no name */
 	uint64_t n = number_of(a, "connections");
 
-	/* The port is one of its connections' alone. */
+	/* The port belongs to one of its connections only, so it is left out. */
 	printf("  region %s: used by %s%s%s (%s)%s%.*s, %" PRIu64
 	       " connection%s, last heard %.1f s ago\n",
 		text_of(a, "region"), stock ? "" : "attachment '", name, stock ? "" : "'",
