@@ -185,9 +185,30 @@ static int take(struct weft_command_line *line, size_t row, int argc, char **arg
 	return store(option, line->intos[row], value);
 }
 
-int weft_options_parse(struct weft_command_line *line, int argc, char **argv)
+/* Stores what is left, or says what is missing or too much. */
+static int take_arguments(const struct weft_command_line *line)
 {
 	char text[512];
+	int n = 0;
+
+	for (size_t i = 0; i < WEFT_OPTIONS_MAX && line->rows[i]; i++) {
+		const struct weft_option *row = line->rows[i];
+
+		if (row->kind != WEFT_OPTION_ARGUMENT)
+			continue;
+		if (n < line->nr_arguments)
+			*(const char **)((char *)line->intos[i] + row->into) = line->arguments[n++];
+		else if (row->wants)
+			return weft_usage_error("%s", row->wants);
+	}
+	if (n == line->nr_arguments)
+		return WEFT_GO_ON;
+	weft_options_explain(line, n, line->noun, text, sizeof(text));
+	return weft_usage_error("%s: %s", line->surplus, text);
+}
+
+int weft_options_parse(struct weft_command_line *line, int argc, char **argv)
+{
 	int c, r;
 
 	current_command = line->command;
@@ -213,10 +234,7 @@ int weft_options_parse(struct weft_command_line *line, int argc, char **argv)
 	}
 	line->arguments = argv + optind;
 	line->nr_arguments = argc - optind;
-	if (!line->surplus || line->nr_arguments <= line->nr_wanted)
-		return WEFT_GO_ON;
-	weft_options_explain(line, line->nr_wanted, line->noun, text, sizeof(text));
-	return weft_usage_error("%s: %s", line->surplus, text);
+	return line->surplus ? take_arguments(line) : WEFT_GO_ON;
 }
 
 const char *weft_option_given(const struct weft_command_line *line, const char *name)

@@ -22,9 +22,14 @@ enum {
 };
 
 enum weft_option_kind {
-	WEFT_OPTION_END,      /* the row behind the last one */
-	WEFT_OPTION_GROUP,    /* no option: `help` is a heading above the rows that follow */
-	WEFT_OPTION_ARGUMENT, /* no option: what an argument of the program stands for */
+	WEFT_OPTION_END,   /* the row behind the last one */
+	WEFT_OPTION_GROUP, /* no option: `help` is a heading above the rows that follow */
+	/*
+	 * No option: what an argument of the program stands for.  The first such row is of the
+	 * first argument, and so on.  `into` of the table's object stores it as a const char *,
+	 * unless the program itself looks at the arguments.
+	 */
+	WEFT_OPTION_ARGUMENT,
 	/* Options.  `into` of the table's object stores: */
 	WEFT_OPTION_FLAG,    /* a bool, which becomes true */
 	WEFT_OPTION_TEXT,    /* a const char *, which points into argv */
@@ -64,7 +69,8 @@ struct weft_option {
 	char follows;
 	/*
 	 * "--NAME wants WANTS, not 'VALUE'", when VALUE is refused.  A number's is "WANTS MIN to
-	 * MAX", and may be NULL.
+	 * MAX", and may be NULL.  An ARGUMENT's is what is said where there is none; NULL: it may
+	 * be left out.
 	 */
 	const char *wants;
 	/*
@@ -92,11 +98,10 @@ struct weft_command_line {
 	 */
 	struct weft_option_table tables[WEFT_OPTION_TABLES_MAX];
 	/*
-	 * A line with more than nr_wanted arguments is refused: "SURPLUS: 'x' is one too many", or
-	 * as weft_arguments_explain() says; noun is what the arguments are, "a URI".  surplus NULL:
-	 * the program itself looks at the arguments.
+	 * A line with more arguments than the tables have rows for is refused: "SURPLUS: 'x' is
+	 * one too many", or as weft_arguments_explain() says; noun is what the arguments are, "a
+	 * URI".  surplus NULL: the program itself looks at the arguments.
 	 */
-	int nr_wanted;
 	const char *surplus, *noun;
 	/*
 	 * The first argument is a program to run; all arguments and options behind it are that

@@ -390,7 +390,9 @@ struct detach_options {
 
 static const struct weft_option options[] = {
 	{NULL, "NAME|PATH", "the attachment, by its name or by its device, socket or file",
-		WEFT_OPTION_ARGUMENT, .completion = WEFT_COMPLETE_ATTACHMENT},
+		WEFT_OPTION_ARGUMENT, .into = offsetof(struct detach_options, what),
+		.completion = WEFT_COMPLETE_ATTACHMENT,
+		.wants = "which one? Give its name, or the path of its device, socket or file"},
 	{"force", NULL, "although it is in use; a bridge that does not answer is killed",
 		WEFT_OPTION_FLAG, .into = offsetof(struct detach_options, force)},
 	{0},
@@ -406,19 +408,11 @@ static int parse(int argc, char **argv, struct detach_options *o)
 			 "device, socket or file: flushes, removes\n"
 			 "the device, the socket or the mount, and lets go of the region.",
 		.tables = {{options, o}},
-		.nr_wanted = 1,
 		.surplus = "one at a time",
 		.noun = "a name",
 	};
-	int r = weft_options_parse(&line, argc, argv);
 
-	if (r != WEFT_GO_ON)
-		return r;
-	if (line.nr_arguments == 0)
-		return weft_usage_error(
-			"which one? Give its name, or the path of its device, socket or file");
-	o->what = line.arguments[0];
-	return WEFT_GO_ON;
+	return weft_options_parse(&line, argc, argv);
 }
 
 int main(int argc, char **argv)

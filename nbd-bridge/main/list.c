@@ -456,12 +456,14 @@ static void print_table(const json_t *array)
 }
 
 struct list_options {
+	const char *uri;
 	bool json;
 };
 
 static const struct weft_option options[] = {
 	{NULL, "URI", "of a donor, or of one region", WEFT_OPTION_ARGUMENT,
-		.completion = WEFT_COMPLETE_URI},
+		.into = offsetof(struct list_options, uri), .completion = WEFT_COMPLETE_URI,
+		.wants = "which donor? Give its URI, such as weft://HOST"},
 	{"json", NULL, "as JSON", WEFT_OPTION_FLAG, .into = offsetof(struct list_options, json)},
 	{0},
 };
@@ -476,7 +478,6 @@ static int parse(int argc, char **argv, struct list_options *o, struct weft_uri 
 			 "or weft+unix:///?socket=PATH, or the same with\n"
 			 "nbd for another NBD server.",
 		.tables = {{options, o}},
-		.nr_wanted = 1,
 		.surplus = "one URI at a time",
 		.noun = "a URI",
 	};
@@ -485,9 +486,7 @@ static int parse(int argc, char **argv, struct list_options *o, struct weft_uri 
 
 	if (r != WEFT_GO_ON)
 		return r;
-	if (line.nr_arguments == 0)
-		return weft_usage_error("which donor? Give its URI, such as weft://HOST");
-	if (weft_uri_parse(line.arguments[0], uri, &err) < 0)
+	if (weft_uri_parse(o->uri, uri, &err) < 0)
 		return weft_usage_error("%s", err.message);
 	if (uri->driver && uri->driver != tp_base_driver())
 		return weft_usage_error(

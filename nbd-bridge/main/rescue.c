@@ -146,15 +146,24 @@ static char *absolute(const char *path)
 	return ret;
 }
 
+struct rescue_options {
+	const char *what; /* a name, or a cache file */
+	const char *path;
+};
+
 static const struct weft_option options[] = {
 	{NULL, "NAME|CACHE-FILE", "an attachment, or a cache file that a bridge left",
-		WEFT_OPTION_ARGUMENT, .completion = WEFT_COMPLETE_ATTACHMENT},
-	{NULL, "FILE", "where to save it", WEFT_OPTION_ARGUMENT, .completion = WEFT_COMPLETE_FILE},
+		WEFT_OPTION_ARGUMENT, .into = offsetof(struct rescue_options, what),
+		.completion = WEFT_COMPLETE_ATTACHMENT,
+		.wants = "name an attachment or a cache file, and the file to save to"},
+	{NULL, "FILE", "where to save it", WEFT_OPTION_ARGUMENT,
+		.into = offsetof(struct rescue_options, path), .completion = WEFT_COMPLETE_FILE,
+		.wants = "name the file to save to as well"},
 	{0},
 };
 
 /* WEFT_GO_ON, or the exit status. */
-static int parse(int argc, char **argv, const char **ret_what, const char **ret_file)
+static int parse(int argc, char **argv, struct rescue_options *o)
 {
 	struct weft_command_line line = {
 		.command = "rescue",
@@ -163,39 +172,30 @@ static int parse(int argc, char **argv, const char **ret_what, const char **ret_
 			 "cache file that a bridge left, to FILE, which has the region's\n"
 			 "size and holes where nothing is known; "
 			 "FILE.map tells what is known, and whether the donor has it.",
-		.tables = {{options, NULL}},
-		.nr_wanted = 2,
+		.tables = {{options, o}},
 		.surplus = "one attachment and one file",
 		.noun = "a file",
 	};
-	int r = weft_options_parse(&line, argc, argv);
 
-	if (r != WEFT_GO_ON)
-		return r;
-	if (line.nr_arguments != 2)
-		return weft_usage_error(
-			"name an attachment or a cache file, and the file to save to");
-	*ret_what = line.arguments[0];
-	*ret_file = line.arguments[1];
-	return WEFT_GO_ON;
+	return weft_options_parse(&line, argc, argv);
 }
 
 int main(int argc, char **argv)
 {
 	struct weft_error err = {0};
-	const char *what = NULL, *path = NULL;
+	struct rescue_options o = {0};
 
 	weft_process_begin();
-	int r = parse(argc, argv, &what, &path);
+	int r = parse(argc, argv, &o);
 	if (r != WEFT_GO_ON)
 		return r;
-	WEFT_CLEANUP_FREE char *file = absolute(path);
+	WEFT_CLEANUP_FREE char *file = absolute(o.path);
 	if (!file)
 		r = weft_error_set(&err, ENOMEM, "out of memory");
-	else if (strchr(what, '/') || !weft_name_valid(what))
-		r = from_file(what, file, &err);
+	else if (strchr(o.what, '/') || !weft_name_valid(o.what))
+		r = from_file(o.what, file, &err);
 	else
-		r = from_name(what, file, &err);
+		r = from_name(o.what, file, &err);
 	if (r < 0)
 		fprintf(stderr, "weft-rescue: %s\n", err.message);
 	return weft_end_output("weft-rescue", r < 0 ? 1 : 0);

@@ -42,9 +42,12 @@ struct reset_options {
 	bool discard;
 };
 
+static const char which_one[] = "name one attachment; weft status shows what there is";
+
 static const struct weft_option options[] = {
 	{NULL, "NAME", "of the attachment", WEFT_OPTION_ARGUMENT,
-		.completion = WEFT_COMPLETE_ATTACHMENT},
+		.into = offsetof(struct reset_options, name),
+		.completion = WEFT_COMPLETE_ATTACHMENT, .wants = which_one},
 	{"discard", NULL,
 		"although the cache holds what was not at the donor, "
 		"and nobody saved it (weft rescue)",
@@ -62,18 +65,12 @@ static int parse(int argc, char **argv, struct reset_options *o)
 			 "The device, socket or file stays, and its users are\n"
 			 "not told: end or unmount what relied on the old contents first.",
 		.tables = {{options, o}},
-		.nr_wanted = 1,
 		.surplus = "one attachment at a time",
 		.noun = "a name",
 	};
 	int r = weft_options_parse(&line, argc, argv);
 
-	if (r != WEFT_GO_ON)
-		return r;
-	if (line.nr_arguments != 1 || !weft_name_valid(line.arguments[0]))
-		return weft_usage_error("name one attachment; weft status shows what there is");
-	o->name = line.arguments[0];
-	return WEFT_GO_ON;
+	return r == WEFT_GO_ON && !weft_name_valid(o->name) ? weft_usage_error("%s", which_one) : r;
 }
 
 int main(int argc, char **argv)

@@ -578,7 +578,7 @@ static int parse_form(void *into, const struct weft_option *option, char *value)
 
 static const struct weft_option options[] = {
 	{NULL, "NAME", "only this attachment", WEFT_OPTION_ARGUMENT,
-		.completion = WEFT_COMPLETE_ATTACHMENT},
+		.into = offsetof(struct collection, name), .completion = WEFT_COMPLETE_ATTACHMENT},
 	{"json", NULL, "as JSON", WEFT_OPTION_CALL, .parse = parse_form, .min = JSON},
 	{"prometheus", NULL, "as metrics in the text format that Prometheus reads",
 		WEFT_OPTION_CALL, .parse = parse_form, .min = PROMETHEUS},
@@ -595,16 +595,11 @@ static int parse(int argc, char **argv, struct collection *c)
 		.synopsis = "[NAME] [--json | --prometheus | --explain]",
 		.about = "Shows the attachments and the donors of this user on this machine.",
 		.tables = {{options, c}},
-		.nr_wanted = 1,
 		.surplus = "one name at a time",
 		.noun = "a name",
 	};
-	int r = weft_options_parse(&line, argc, argv);
 
-	if (r != WEFT_GO_ON)
-		return r;
-	c->name = line.nr_arguments == 1 ? line.arguments[0] : NULL;
-	return WEFT_GO_ON;
+	return weft_options_parse(&line, argc, argv);
 }
 
 int main(int argc, char **argv)

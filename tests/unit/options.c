@@ -20,7 +20,7 @@
 
 struct wishes {
 	bool flag;
-	const char *text, *optional;
+	const char *uri, *name, *text, *optional;
 	unsigned number;
 	uint64_t bytes;
 	uint32_t ms;
@@ -36,7 +36,8 @@ static int parse_optional(void *into, const struct weft_option *option, char *va
 
 static const struct weft_option options[] = {
 	{NULL, "URI", "of a region\nor of two", WEFT_OPTION_ARGUMENT,
-		.completion = WEFT_COMPLETE_URI},
+		.into = offsetof(struct wishes, uri), .completion = WEFT_COMPLETE_URI},
+	{NULL, "NAME", "for it", WEFT_OPTION_ARGUMENT, .into = offsetof(struct wishes, name)},
 	{.kind = WEFT_OPTION_GROUP, .help = "Values:"},
 	{"flag", NULL, "a flag", WEFT_OPTION_FLAG, .into = offsetof(struct wishes, flag)},
 	{"text", "auto|2M|NODE", "a text", WEFT_OPTION_TEXT, .into = offsetof(struct wishes, text)},
@@ -63,7 +64,7 @@ static unsigned elsewhere[2];
 static char said[4096]; /* on what `fd` was */
 
 /* "a b c" as the arguments of a program, parsed; what is written to fd meanwhile is in said. */
-static int parse(const char *words, int fd)
+static int parse_with(const struct weft_option *table, void *into, const char *words, int fd)
 {
 	static char text[512];
 	static char *argv[32];
@@ -79,11 +80,9 @@ static int parse(const char *words, int fd)
 		.synopsis = "URI [OPTION]...\n--from FILE",
 		.about = "Tests.\nMore.",
 		.epilogue = "The end.",
-		.tables = {{options, &wishes}, {others, elsewhere}},
-		.nr_wanted = 2,
+		.tables = {{table, into}, {others, elsewhere}},
 		.surplus = "two at a time",
 		.noun = "a name"};
-	wishes = (struct wishes){0};
 	memset(elsewhere, 0, sizeof(elsewhere));
 	struct catcher catcher = catch_begin(fd);
 	int r = weft_options_parse(&line, argc, argv);
@@ -91,6 +90,12 @@ static int parse(const char *words, int fd)
 	fflush(stdout);
 	catch_end(&catcher, said, sizeof(said));
 	return r;
+}
+
+static int parse(const char *words, int fd)
+{
+	wishes = (struct wishes){0};
+	return parse_with(options, &wishes, words, fd);
 }
 
 static void each_kind_is_stored(void **state)
@@ -106,9 +111,8 @@ static void each_kind_is_stored(void **state)
 	assert_int_equal(wishes.bytes, 65536);
 	assert_int_equal(wishes.ms, 1500);
 	assert_int_equal(elsewhere[1], 9);
-	assert_int_equal(line.nr_arguments, 2);
-	assert_string_equal(line.arguments[0], "weft://a/r");
-	assert_string_equal(line.arguments[1], "more");
+	assert_string_equal(wishes.uri, "weft://a/r");
+	assert_string_equal(wishes.name, "more");
 	assert_string_equal(weft_option_given(&line, "flag"), "--flag");
 	assert_null(weft_option_given(&line, "optional"));
 }
@@ -117,10 +121,11 @@ static void an_argument_may_be_left_out(void **state)
 {
 	assert_int_equal(parse("--optional x", 2), WEFT_GO_ON);
 	assert_string_equal(wishes.optional, "none");
-	assert_int_equal(line.nr_arguments, 1);
+	assert_string_equal(wishes.uri, "x");
+	assert_null(wishes.name);
 	assert_int_equal(parse("--optional /x", 2), WEFT_GO_ON);
 	assert_string_equal(wishes.optional, "/x");
-	assert_int_equal(line.nr_arguments, 0);
+	assert_null(wishes.uri);
 	assert_int_equal(parse("--optional=x y", 2), WEFT_GO_ON);
 	assert_string_equal(wishes.optional, "x");
 	assert_int_equal(parse("--optional", 2), WEFT_GO_ON);
@@ -170,6 +175,7 @@ static void a_table_is_the_help(void **state)
 		"\n"
 		"  URI                     of a region\n"
 		"                          or of two\n"
+		"  NAME                    for it\n"
 		"\n"
 		"Values:\n"
 		"  --flag                  a flag\n"
@@ -191,6 +197,7 @@ static void a_table_tells_what_can_be_completed(void **state)
 	assert_int_equal(parse("--completion-table", 1), 0);
 	assert_string_equal(said,
 		"argument\t-\trequired\tURI\turi\t\n"
+		"argument\t-\trequired\tNAME\t-\t\n"
 		"option\t--flag\tnone\t-\t-\t\n"
 		"option\t--text\trequired\tauto|2M|NODE\t-\tauto 2M\n"
 		"option\t--number\trequired\tNUMBER\t-\t\n"
@@ -208,6 +215,22 @@ static void a_surplus_argument_is_named(void **state)
 	assert_string_equal(said,
 		"weft-test: two at a time: 'c' is one too many\n"
 		"Try: weft test --help\n");
+}
+
+static void an_argument_that_is_missing_is_asked_for(void **state)
+{
+	static const struct weft_option wanted[] = {
+		{NULL, "FILE", "to read", WEFT_OPTION_ARGUMENT, .wants = "which file?"},
+		{NULL, "OTHER", "to write", WEFT_OPTION_ARGUMENT, .into = sizeof(char *)},
+		{0},
+	};
+	const char *files[2] = {"", "none"};
+
+	assert_int_equal(parse_with(wanted, files, "", 2), WEFT_EXIT_USAGE);
+	assert_string_equal(said, "weft-test: which file?\nTry: weft test --help\n");
+	assert_int_equal(parse_with(wanted, files, "a", 2), WEFT_GO_ON);
+	assert_string_equal(files[0], "a");
+	assert_string_equal(files[1], "none");
 }
 
 static void debug_lines_are_an_option_of_every_program(void **state)
@@ -229,6 +252,7 @@ int main(void)
 		cmocka_unit_test(a_table_is_the_help),
 		cmocka_unit_test(a_table_tells_what_can_be_completed),
 		cmocka_unit_test(a_surplus_argument_is_named),
+		cmocka_unit_test(an_argument_that_is_missing_is_asked_for),
 		/* The last: its lines stay on. */
 		cmocka_unit_test(debug_lines_are_an_option_of_every_program),
 	};
