@@ -5,12 +5,10 @@
  */
 #include "fabric/base/patience.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "fabric/base/thread.h"
 #include "fabric/base/util.h"
@@ -26,13 +24,10 @@ static char text[512];
 static void *wait_and_tell(void *arg)
 {
 	const uint64_t end_ns = weft_now_ns() + PATIENCE_MS * UINT64_C(1000000);
-	const struct timespec end = {.tv_sec = (time_t)(end_ns / 1000000000),
-		.tv_nsec = (long)(end_ns % 1000000000)};
-	int r = 0;
 
 	pthread_mutex_lock(&lock);
-	while (!ended && r != ETIMEDOUT)
-		r = pthread_cond_timedwait(&changed, &lock, &end);
+	while (!ended && weft_cond_wait_until(&changed, &lock, end_ns))
+		;
 	if (!ended)
 		fprintf(stderr, "%s\n", text);
 	pthread_mutex_unlock(&lock);
@@ -41,7 +36,6 @@ static void *wait_and_tell(void *arg)
 
 void weft_patience_begin(const char *fmt, ...)
 {
-	pthread_condattr_t attr;
 	va_list ap;
 
 	weft_patience_end();
@@ -49,10 +43,7 @@ void weft_patience_begin(const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	ended = false;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&changed, &attr);
-	pthread_condattr_destroy(&attr);
+	weft_cond_init(&changed);
 	running = weft_thread_create(&thread, NULL, wait_and_tell, NULL) == 0;
 	if (!running)
 		pthread_cond_destroy(&changed);

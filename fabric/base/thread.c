@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Making threads.  Any thread. */
+/* Making threads, and waiting for them.  Any thread. */
 #include "fabric/base/thread.h"
 
+#include <errno.h>
 #include <signal.h>
+#include <time.h>
 
 #include "fabric/base/util.h"
 
@@ -20,4 +22,24 @@ int weft_thread_create(pthread_t *ret, const pthread_attr_t *attr, void *(*fn)(v
 	int r = pthread_create(ret, attr, fn, ctx);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return -r;
+}
+
+void weft_cond_init(pthread_cond_t *cond)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(cond, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+bool weft_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t end_ns)
+{
+	const struct timespec end = {.tv_sec = (time_t)(end_ns / 1000000000),
+		.tv_nsec = (long)(end_ns % 1000000000)};
+
+	if (end_ns == UINT64_MAX)
+		return pthread_cond_wait(cond, lock) == 0;
+	return pthread_cond_timedwait(cond, lock, &end) != ETIMEDOUT;
 }

@@ -14,18 +14,14 @@
 
 #include "fabric/donor/donor-private.h"
 #include "fabric/base/log.h"
+#include "fabric/base/thread.h"
 #include "fabric/base/util.h"
 
 #define AWAY_NS (5000 * NS_PER_MS) /* ticks come every second */
 
 bool donor_wait_for_change(struct weft_donor *donor, uint64_t deadline_ns)
 {
-	struct timespec ts = {
-		.tv_sec = (time_t)(deadline_ns / (1000 * NS_PER_MS)),
-		.tv_nsec = (long)(deadline_ns % (1000 * NS_PER_MS)),
-	};
-
-	return pthread_cond_timedwait(&donor->changed, &donor->lock, &ts) != ETIMEDOUT;
+	return weft_cond_wait_until(&donor->changed, &donor->lock, deadline_ns);
 }
 
 struct weft_generation *donor_generation_of(const struct weft_attachment *a)

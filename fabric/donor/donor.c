@@ -7,21 +7,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "fabric/base/thread.h"
 #include "fabric/donor/donor-private.h"
 
 int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **ret)
 {
 	struct weft_donor *donor = calloc(1, sizeof(*donor));
-	pthread_condattr_t attr;
 
 	if (!donor)
 		return -ENOMEM;
 	pthread_mutex_init(&donor->lock, NULL);
 	pthread_mutex_init(&donor->open_lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&donor->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	weft_cond_init(&donor->changed);
 	donor->lease_ms = config->lease_ms ? config->lease_ms : 30000;
 	donor->fence_timeout_ms = config->fence_timeout_ms ? config->fence_timeout_ms : 10000;
 	snprintf(donor->offers, sizeof(donor->offers), "%s", config->offers);

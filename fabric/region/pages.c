@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "fabric/base/thread.h"
 #include "fabric/base/util.h"
 #include "fabric/region/region-private.h"
 
@@ -116,7 +117,7 @@ int region_parallel(uint64_t size, int (*fn)(void *arg, uint64_t off, uint64_t l
 		want = (unsigned)weft_min(MAX_WORKERS, (uint64_t)CPU_COUNT(&cpus));
 	want = (unsigned)weft_min(want, (size + SLICE_BYTES - 1) / SLICE_BYTES);
 	pthread_mutex_init(&p.lock, NULL);
-	pthread_cond_init(&p.more, NULL);
+	weft_cond_init(&p.more);
 	p.nr_running = want;
 	while (n < want && pthread_create(&threads[n], NULL, parallel_worker, &p) == 0)
 		n++;
@@ -136,11 +137,10 @@ int region_parallel(uint64_t size, int (*fn)(void *arg, uint64_t off, uint64_t l
 			progress(ctx, done, size);
 			pthread_mutex_lock(&p.lock);
 		}
-		struct timespec until;
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_sec++; /* so that progress() is called, whatever the pace */
+		/* So that progress() is called, whatever the pace. */
+		const uint64_t end_ns = weft_now_ns() + UINT64_C(1000000000);
 		while (p.nr_running > 0 && p.done == done &&
-			pthread_cond_timedwait(&p.more, &p.lock, &until) != ETIMEDOUT)
+			weft_cond_wait_until(&p.more, &p.lock, end_ns))
 			;
 	}
 	pthread_mutex_unlock(&p.lock);

@@ -17,12 +17,12 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fabric/machine/available.h"
 #include "fabric/region/region-private.h"
 #include "fabric/base/log.h"
+#include "fabric/base/thread.h"
 #include "fabric/base/util.h"
 
 enum {
@@ -36,7 +36,6 @@ int region_stage_init(struct weft_region *region)
 {
 	struct region_stage *stage = calloc(1, sizeof(*stage));
 	pthread_rwlockattr_t rwattr;
-	pthread_condattr_t attr;
 
 	if (!stage)
 		return -ENOMEM;
@@ -46,10 +45,7 @@ int region_stage_init(struct weft_region *region)
 	pthread_rwlock_init(&stage->access, &rwattr);
 	pthread_rwlockattr_destroy(&rwattr);
 	pthread_mutex_init(&stage->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&stage->moved, &attr);
-	pthread_condattr_destroy(&attr);
+	weft_cond_init(&stage->moved);
 	region->stage = stage;
 	return 0;
 }
@@ -342,15 +338,7 @@ static int wait_until_still(struct weft_region *region, weft_stage_fn *wait, voi
 	int r = 0;
 
 	while (stage->moving && r == 0) {
-		struct timespec until;
-
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += WAIT_NS;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_nsec -= 1000000000;
-			until.tv_sec++;
-		}
-		if (pthread_cond_timedwait(&stage->moved, &stage->lock, &until) != ETIMEDOUT ||
+		if (weft_cond_wait_until(&stage->moved, &stage->lock, weft_now_ns() + WAIT_NS) ||
 			!wait)
 			continue;
 		pthread_mutex_unlock(&stage->lock);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fabric/base/thread.h"
 #include "nbd-bridge/bridge/bridge-private.h"
 
 enum { LOOK_MS = 100 }; /* between two looks whether a waiting attach is given up */
@@ -103,14 +104,6 @@ void bridge_free(struct bridge *bridge)
 
 /* ---- starting ---- */
 
-static struct timespec after_ms(uint32_t ms)
-{
-	uint64_t ns = weft_now_ns() + ms * UINT64_C(1000000);
-
-	return (struct timespec){.tv_sec = (time_t)(ns / 1000000000),
-		.tv_nsec = (long)(ns % 1000000000)};
-}
-
 static void start_links(struct bridge_lane *lane, void *ctx)
 {
 	lane_start_links(lane);
@@ -128,9 +121,8 @@ static int first_result(struct bridge *bridge, unsigned lane, uint64_t deadline_
 	pthread_mutex_lock(&lanes->lock);
 	while ((r = lane_first_result(lanes->lane[lane], &why)) == 0 && !given_up &&
 		weft_now_ns() < deadline_ns) {
-		struct timespec soon = after_ms(LOOK_MS);
-
-		pthread_cond_timedwait(&lanes->changed, &lanes->lock, &soon);
+		weft_cond_wait_until(&lanes->changed, &lanes->lock,
+			weft_now_ns() + LOOK_MS * UINT64_C(1000000));
 		given_up = bridge->config.given_up &&
 			bridge->config.given_up(bridge->config.given_up_ctx);
 	}

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "nbd-bridge/bridge/bridge-private.h"
+#include "fabric/base/thread.h"
 
 /* The time that the end may take; it begins anew whenever something was written back. */
 struct patience {
@@ -53,13 +54,10 @@ static void submit_flush(struct bridge_lane *lane, void *ctx)
 /* Up to a second's wait; true: it is done.  Under the lock. */
 static bool wait_a_second(struct bridge_lanes *lanes, const bool *done)
 {
-	uint64_t until_ns = weft_now_ns() + UINT64_C(1000000000);
-	struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000),
-		.tv_nsec = (long)(until_ns % 1000000000)};
+	const uint64_t end_ns = weft_now_ns() + UINT64_C(1000000000);
 
-	while (!*done)
-		if (pthread_cond_timedwait(&lanes->changed, &lanes->lock, &until) == ETIMEDOUT)
-			break;
+	while (!*done && weft_cond_wait_until(&lanes->changed, &lanes->lock, end_ns))
+		;
 	return *done;
 }
 

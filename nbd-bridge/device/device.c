@@ -16,10 +16,10 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fabric/base/log.h"
+#include "fabric/base/thread.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/front/front.h"
 
@@ -271,7 +271,6 @@ static void *work_main(void *arg)
 static struct work *work_start(const char *name, bool forget)
 {
 	struct work *work = calloc(1, sizeof(*work));
-	pthread_condattr_t attr;
 	pthread_t thread;
 
 	if (!work)
@@ -280,10 +279,7 @@ static struct work *work_start(const char *name, bool forget)
 	work->forget = work->abandoned = forget;
 	work->fd = -1;
 	pthread_mutex_init(&work->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&work->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	weft_cond_init(&work->changed);
 	if (pthread_create(&thread, NULL, work_main, work) != 0) {
 		work_free(work);
 		return NULL;
@@ -296,15 +292,12 @@ static int settle(const char *name, unsigned timeout_ms, struct weft_error *err)
 {
 	struct work *work = work_start(name, false);
 	uint64_t end_ns = weft_now_ns() + timeout_ms * UINT64_C(1000000);
-	struct timespec end = {.tv_sec = (time_t)(end_ns / 1000000000),
-		.tv_nsec = (long)(end_ns % 1000000000)};
 
 	if (!work)
 		return weft_error_set(err, ENOMEM, "out of memory");
 	pthread_mutex_lock(&work->lock);
-	while (!work->done)
-		if (pthread_cond_timedwait(&work->changed, &work->lock, &end) == ETIMEDOUT)
-			break;
+	while (!work->done && weft_cond_wait_until(&work->changed, &work->lock, end_ns))
+		;
 	bool done = work->done;
 	work->abandoned = !done;
 	pthread_mutex_unlock(&work->lock);

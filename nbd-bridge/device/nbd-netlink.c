@@ -141,10 +141,10 @@ int nbd_netlink_check(struct weft_error *err)
 	return r;
 }
 
-int nbd_netlink_connect(const struct nbd_netlink_device *device, struct weft_error *err)
+static int tell_device(int command, const struct nbd_netlink_device *device, struct weft_error *err)
 {
 	struct call call;
-	int r = begin_call(&call, NBD_CMD_CONNECT, err);
+	int r = begin_call(&call, command, err);
 
 	if (r < 0)
 		return r;
@@ -152,15 +152,14 @@ int nbd_netlink_connect(const struct nbd_netlink_device *device, struct weft_err
 	return carry_out(&call, err);
 }
 
+int nbd_netlink_connect(const struct nbd_netlink_device *device, struct weft_error *err)
+{
+	return tell_device(NBD_CMD_CONNECT, device, err);
+}
+
 int nbd_netlink_reconfigure(const struct nbd_netlink_device *device, struct weft_error *err)
 {
-	struct call call;
-	int r = begin_call(&call, NBD_CMD_RECONFIGURE, err);
-
-	if (r < 0)
-		return r;
-	put_device(call.msg, device);
-	return carry_out(&call, err);
+	return tell_device(NBD_CMD_RECONFIGURE, device, err);
 }
 
 int nbd_netlink_disconnect(int index, struct weft_error *err)

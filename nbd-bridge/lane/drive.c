@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "fabric/base/loop.h"
+#include "fabric/base/thread.h"
 #include "fabric/base/util.h"
 
 enum {
@@ -51,22 +52,6 @@ struct lane_drive {
 	struct lane_job *jobs, **jobs_tail;
 	struct lane_waiter *waiters, **waiters_tail;
 };
-
-static void init_cond(pthread_cond_t *cond)
-{
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(cond, &attr);
-	pthread_condattr_destroy(&attr);
-}
-
-static struct timespec timespec_of(uint64_t ns)
-{
-	return (struct timespec){.tv_sec = (time_t)(ns / 1000000000),
-		.tv_nsec = (long)(ns % 1000000000)};
-}
 
 /* Whole milliseconds until then, rounded up; -1: for ever. */
 static int ms_until(uint64_t deadline_ns)
@@ -117,7 +102,7 @@ int lane_drive_new(struct weft_loop *loop, bool (*busy)(void *ctx), void *ctx,
 	drive->jobs_tail = &drive->jobs;
 	drive->waiters_tail = &drive->waiters;
 	pthread_mutex_init(&drive->lock, NULL);
-	init_cond(&drive->keeper);
+	weft_cond_init(&drive->keeper);
 	weft_loop_on_woken(loop, on_woken, drive);
 	*ret = drive;
 	return 0;
@@ -147,7 +132,7 @@ static bool has_it(const struct lane_waiter *waiter)
 
 static void list_waiter(struct lane_drive *drive, struct lane_waiter *waiter)
 {
-	init_cond(&waiter->cond);
+	weft_cond_init(&waiter->cond);
 	waiter->listed = true;
 	waiter->next = NULL;
 	*drive->waiters_tail = waiter;
@@ -344,13 +329,10 @@ static bool lead(struct lane_drive *drive, struct lane_waiter *waiter, uint64_t 
 /* Waits while others lead.  Under the lock, which it releases. */
 static bool follow(struct lane_drive *drive, struct lane_waiter *waiter, uint64_t deadline_ns)
 {
-	struct timespec until = timespec_of(deadline_ns);
-	int r = 0;
+	bool in_time = true;
 
-	while (!waiter->leads && !has_it(waiter) && r == 0)
-		r = deadline_ns == UINT64_MAX
-			? pthread_cond_wait(&waiter->cond, &drive->lock)
-			: pthread_cond_timedwait(&waiter->cond, &drive->lock, &until);
+	while (!waiter->leads && !has_it(waiter) && in_time)
+		in_time = weft_cond_wait_until(&waiter->cond, &drive->lock, deadline_ns);
 	if (waiter->listed)
 		unlist_waiter(drive, waiter);
 	bool leads = waiter->leads, has = has_it(waiter);
@@ -437,10 +419,9 @@ static bool rest(struct lane_drive *drive)
 	drive->used = drive->stepped = false;
 	if (drive->led)
 		drive->kicked = false; /* the leader kicks again, if it has to, when it leaves */
-	struct timespec until = timespec_of(weft_now_ns() + GRACE_MS * UINT64_C(1000000));
-	while (!drive->kicked)
-		if (pthread_cond_timedwait(&drive->keeper, &drive->lock, &until) != 0)
-			break;
+	const uint64_t end_ns = weft_now_ns() + GRACE_MS * UINT64_C(1000000);
+	while (!drive->kicked && weft_cond_wait_until(&drive->keeper, &drive->lock, end_ns))
+		;
 	return true;
 }
 

@@ -2,19 +2,15 @@
 /* The lanes of a bridge together.  The control thread, unless a comment says otherwise. */
 #include "nbd-bridge/lane/lanes.h"
 
+#include "fabric/base/thread.h"
 #include "nbd-bridge/lane/lane-private.h"
 
 void lanes_init(struct bridge_lanes *lanes, struct bridge_attachment *attachment, bool driven)
 {
-	pthread_condattr_t attr;
-
 	lanes->attachment = attachment;
 	lanes->driven = driven;
 	pthread_mutex_init(&lanes->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&lanes->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	weft_cond_init(&lanes->changed);
 }
 
 void lanes_fini(struct bridge_lanes *lanes)

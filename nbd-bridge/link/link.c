@@ -19,6 +19,7 @@
 #include "fabric/base/counter.h"
 #include "fabric/base/probe.h"
 #include "fabric/base/util.h"
+#include "nbd-bridge/link/arm.h"
 #include "nbd-bridge/link/link-private.h"
 
 enum { PROBE_MS = 5000 };
@@ -406,27 +407,8 @@ static void on_event(struct weft_watch *watch, uint32_t events)
 
 bool link_arm(struct bridge_link *link)
 {
-	struct weft_loop *loop = link->worker->loop;
-
-	if (!link->conn)
-		return false;
-	int fd = tp_event_fd(link->conn);
-	int events = tp_arm(link->conn);
-	if (events == 0)
-		return true;
-	if (fd != link->watch.fd || !link->watch.added) {
-		weft_loop_remove(loop, &link->watch);
-		link->watch.fd = fd;
-		int r = weft_loop_add(loop, &link->watch, (uint32_t)events);
-		if (r < 0) {
-			weft_error_set(&link->why, -r, "cannot wait for the connection: %s",
-				strerror(-r));
-			tp_shutdown(link->conn);
-		}
-		return r < 0;
-	}
-	weft_loop_modify(loop, &link->watch, (uint32_t)events);
-	return false;
+	return link->conn &&
+		link_arm_conn(link->worker->loop, link->conn, &link->watch, &link->why);
 }
 
 /* ---- posting ---- */

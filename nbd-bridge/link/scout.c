@@ -15,6 +15,7 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
+#include "nbd-bridge/link/arm.h"
 #include "nbd-bridge/link/scout.h"
 
 #define MS_NS UINT64_C(1000000)
@@ -258,23 +259,7 @@ bool scout_arm(struct bridge_scout *scout)
 		return false;
 	if (tp_state(scout->conn) == TP_FAILED && scout->conn->nr_outstanding == 0)
 		return true;
-	int fd = tp_event_fd(scout->conn);
-	int events = tp_arm(scout->conn);
-	if (events == 0)
-		return true;
-	if (fd != scout->watch.fd || !scout->watch.added) {
-		weft_loop_remove(loop, &scout->watch);
-		scout->watch.fd = fd;
-		int r = weft_loop_add(loop, &scout->watch, (uint32_t)events);
-		if (r < 0) {
-			weft_error_set(&scout->why, -r, "cannot wait for the connection: %s",
-				strerror(-r));
-			tp_shutdown(scout->conn);
-		}
-		return r < 0;
-	}
-	weft_loop_modify(loop, &scout->watch, (uint32_t)events);
-	return false;
+	return link_arm_conn(loop, scout->conn, &scout->watch, &scout->why);
 }
 
 void scout_link_changed(struct bridge_scout *scout)

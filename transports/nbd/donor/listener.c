@@ -292,7 +292,6 @@ int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int
 	struct weft_error *err)
 {
 	struct nbd_listener *l = calloc(1, sizeof(*l) + nr_fds * sizeof(l->sockets[0]));
-	pthread_condattr_t attr;
 	int r;
 
 	if (!l)
@@ -330,10 +329,7 @@ int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int
 	pthread_attr_setdetachstate(&l->thread_attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&l->thread_attr, STACK_BYTES);
 	pthread_mutex_init(&l->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&l->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	weft_cond_init(&l->changed);
 	*ret = l;
 	return 0;
 
@@ -372,16 +368,11 @@ void nbd_listener_stop(struct nbd_listener *l)
 static int wait_for_end(struct nbd_listener *l, uint32_t timeout_ms)
 {
 	const uint64_t deadline_ns = weft_now_ns() + timeout_ms * NS_PER_MS;
-	const struct timespec ts = {
-		.tv_sec = (time_t)(deadline_ns / 1000000000),
-		.tv_nsec = (long)(deadline_ns % 1000000000),
-	};
-	int r = 0;
 
 	pthread_mutex_lock(&l->lock);
-	while (l->nr_sessions > 0 && r == 0)
-		r = pthread_cond_timedwait(&l->changed, &l->lock, &ts);
-	r = l->nr_sessions > 0 ? -ETIMEDOUT : 0;
+	while (l->nr_sessions > 0 && weft_cond_wait_until(&l->changed, &l->lock, deadline_ns))
+		;
+	int r = l->nr_sessions > 0 ? -ETIMEDOUT : 0;
 	pthread_mutex_unlock(&l->lock);
 	return r;
 }

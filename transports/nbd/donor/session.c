@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "fabric/base/thread.h"
 #include "fabric/base/util.h"
 
 #define NS_PER_MS UINT64_C(1000000)
@@ -84,16 +85,12 @@ int nbd_session_begin_list(struct nbd_session *s)
 {
 	struct nbd_listener *l = s->listener;
 	const uint64_t deadline_ns = weft_now_ns() + LIST_WAIT_MS * NS_PER_MS;
-	const struct timespec ts = {
-		.tv_sec = (time_t)(deadline_ns / 1000000000),
-		.tv_nsec = (long)(deadline_ns % 1000000000),
-	};
-	int r = 0;
 
 	pthread_mutex_lock(&l->lock);
-	while (l->nr_listing == MAX_LISTING && r == 0)
-		r = pthread_cond_timedwait(&l->changed, &l->lock, &ts);
-	r = l->nr_listing == MAX_LISTING ? -EBUSY : 0;
+	while (l->nr_listing == MAX_LISTING &&
+		weft_cond_wait_until(&l->changed, &l->lock, deadline_ns))
+		;
+	int r = l->nr_listing == MAX_LISTING ? -EBUSY : 0;
 	l->nr_listing += r == 0;
 	pthread_mutex_unlock(&l->lock);
 	return r;

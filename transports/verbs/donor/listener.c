@@ -19,6 +19,7 @@
 #include <time.h>
 
 #include "fabric/base/log.h"
+#include "fabric/base/thread.h"
 #include "fabric/base/util.h"
 #include "transports/verbs/device.h"
 #include "transports/verbs/donor/session.h"
@@ -251,7 +252,6 @@ int verbs_listener_new(struct weft_donor *donor, struct weft_loop *loop,
 	struct verbs_listener **ret, struct weft_error *err)
 {
 	struct verbs_listener *listener = calloc(1, sizeof(*listener));
-	pthread_condattr_t attr;
 	char text[80];
 	int nr, r;
 
@@ -268,10 +268,7 @@ int verbs_listener_new(struct weft_donor *donor, struct weft_loop *loop,
 	listener->donor = donor;
 	listener->loop = loop;
 	pthread_mutex_init(&listener->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&listener->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	weft_cond_init(&listener->changed);
 	verbs_shares_init(&listener->shares,
 		listener->config.chunk_bytes ? listener->config.chunk_bytes : CHUNK_BYTES);
 	r = weft_strangers_init(&listener->strangers, listener->config.max_strangers);
@@ -406,16 +403,12 @@ void verbs_listener_stop(struct verbs_listener *listener)
 int verbs_listener_drain(struct verbs_listener *listener, uint32_t timeout_ms)
 {
 	uint64_t end_ns = weft_now_ns() + timeout_ms * UINT64_C(1000000);
-	struct timespec until = {
-		.tv_sec = (time_t)(end_ns / 1000000000u),
-		.tv_nsec = (long)(end_ns % 1000000000u),
-	};
-	int r = 0;
 
 	pthread_mutex_lock(&listener->lock);
-	while (listener->nr_sessions > 0 && r != ETIMEDOUT)
-		r = pthread_cond_timedwait(&listener->changed, &listener->lock, &until);
-	r = listener->nr_sessions > 0 ? -ETIMEDOUT : 0;
+	while (listener->nr_sessions > 0 &&
+		weft_cond_wait_until(&listener->changed, &listener->lock, end_ns))
+		;
+	int r = listener->nr_sessions > 0 ? -ETIMEDOUT : 0;
 	pthread_mutex_unlock(&listener->lock);
 	return r;
 }

@@ -13,9 +13,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "fabric/base/thread.h"
 #include "fabric/base/util.h"
 #include "transports/verbs/device.h"
 
@@ -144,15 +144,11 @@ static int share_new(struct verbs_shares *shares, struct ibv_context *context,
 	struct verbs_share **ret, struct weft_error *err)
 {
 	struct verbs_share *share = calloc(1, sizeof(*share));
-	pthread_condattr_t attr;
 
 	if (!share)
 		return weft_error_set(err, ENOMEM, "cannot grant over RDMA: out of memory");
 	pthread_mutex_init(&share->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&share->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	weft_cond_init(&share->changed);
 	share->shares = shares;
 	share->context = context;
 	share->region = weft_region_get(region);
@@ -204,8 +200,6 @@ static int wait_registered(struct verbs_share *share, verbs_wait_fn *wait, void 
 
 	pthread_mutex_lock(&share->lock);
 	while (r == 0 && share->nr_registered < share->nr_chunks) {
-		struct timespec until;
-
 		if (share->failed.code || share->cancelled) {
 			r = share->failed.code ? -share->failed.code : -ECANCELED;
 			if (share->failed.code && err)
@@ -215,13 +209,7 @@ static int wait_registered(struct verbs_share *share, verbs_wait_fn *wait, void 
 					"cannot grant over RDMA: revoked meanwhile");
 			break;
 		}
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += WAIT_NS;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_nsec -= 1000000000;
-			until.tv_sec++;
-		}
-		if (pthread_cond_timedwait(&share->changed, &share->lock, &until) != ETIMEDOUT)
+		if (weft_cond_wait_until(&share->changed, &share->lock, weft_now_ns() + WAIT_NS))
 			continue;
 		uint64_t done = share->nr_registered * share->chunk_bytes;
 		pthread_mutex_unlock(&share->lock);
