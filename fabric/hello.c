@@ -58,6 +58,7 @@ static const struct {
 	{WEFT_ESUPERSEDED, "SUPERSEDED"},
 	{EPROTONOSUPPORT, "EPROTONOSUPPORT"},
 	{EINVAL, "EINVAL"},
+	{EACCES, "EACCES"},
 };
 
 int weft_refusal_code(int code, bool version0)

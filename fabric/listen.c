@@ -13,26 +13,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "fabric/base/address.h"
 #include "fabric/base/util.h"
 
 enum { BACKLOG = 512 };
 
 #define WHAT_IS_RIGHT "say ADDRESS, ADDRESS:PORT, [IPV6]:PORT or unix:/PATH"
-
-static bool is_loopback(const struct sockaddr *addr)
-{
-	if (addr->sa_family == AF_UNIX)
-		return true;
-	if (addr->sa_family == AF_INET)
-		return ntohl(((const struct sockaddr_in *)addr)->sin_addr.s_addr) >> 24 == 127;
-	if (addr->sa_family == AF_INET6) {
-		const struct in6_addr *a = &((const struct sockaddr_in6 *)addr)->sin6_addr;
-
-		return IN6_IS_ADDR_LOOPBACK(a) ||
-			(IN6_IS_ADDR_V4MAPPED(a) && a->s6_addr[12] == 127);
-	}
-	return false;
-}
 
 static bool is_wildcard(const struct sockaddr *addr)
 {
@@ -76,7 +62,8 @@ int weft_listening_describe(int fd, bool allow_insecure, struct weft_listening *
 			return weft_error_set(err, EINVAL, "descriptor %d: %s", fd,
 				gai_strerror(r));
 	}
-	l.insecure = !is_loopback((struct sockaddr *)&addr);
+	l.insecure = addr.ss_family != AF_UNIX &&
+		!weft_address_is_loopback((struct sockaddr *)&addr);
 	if (l.insecure && !allow_insecure) {
 		char text[280];
 
@@ -186,7 +173,7 @@ static int listen_tcp(const char *text, const char *default_port, bool allow_ins
 			"'%s' is no address to listen on: %s; " WHAT_IS_RIGHT, text,
 			gai_strerror(r));
 	r = 0;
-	if (!is_loopback(found->ai_addr) && !allow_insecure) {
+	if (!weft_address_is_loopback(found->ai_addr) && !allow_insecure) {
 		r = refuse_insecure(text, err);
 		goto out;
 	}

@@ -20,12 +20,13 @@
  * granted them before the promised leases are over: a borrower with a lease may still answer from
  * what it remembers.
  *
- * A peer that proved a key has what the key is for (key/rights.h): regions, or all; to read only;
- * so much memory and so many sessions at a time.  An attachment's id means something only under the
- * name whose key made it: under another, or none, it is another attachment.  When a key is revoked
- * or over, or is for less than before, sessions under it are fenced, and come back for what it is
- * for still.  What they held is free for others once their lease is over, as their borrower may
- * answer from memory until then.
+ * A peer that proved nothing is let in over a Unix socket, and over loopback if its socket belongs
+ * to the user who runs the donor, or to root.  One that proved a key has what the key is for
+ * (key/rights.h): regions, or all; to read only; so much memory and so many sessions at a time.  An
+ * attachment's id means something only under the name whose key made it: under another, or none, it
+ * is another attachment.  When a key is revoked or over, or is for less than before, sessions under
+ * it are fenced, and come back for what it is for still.  What they held is free for others once
+ * their lease is over, as their borrower may answer from memory until then.
  *
  * Stock clients cannot say what they remember.  The region has a *tenure* for them, a random
  * number.  It is new with each epoch (a file's: with each opening), and with each writing grant to
@@ -87,7 +88,8 @@ struct weft_donor_config {
 	uint32_t fence_timeout_ms;
 	char offers[64];            /* "tcp" */
 	struct weft_keys *keys;     /* NULL: there are none; outlives the donor */
-	bool allow_insecure;        /* also lets in who proved nothing, from anywhere */
+	/* Lets in who proved nothing, too: whoever comes, not just this user's own processes. */
+	bool allow_insecure;
 };
 
 int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **ret);
@@ -142,7 +144,7 @@ int weft_donor_find(struct weft_donor *donor, const struct weft_peer *peer, cons
  */
 int weft_donor_list(struct weft_donor *donor, const struct weft_peer *peer,
 	int (*fn)(void *ctx, const char *name, const char *description, uint64_t size_bytes),
-	void *ctx);
+	void *ctx, struct weft_error *err);
 
 /*
  * Calls fn for each region that is open, a directory's files too.  Under the lock: fn must not

@@ -6,6 +6,21 @@
 #include <netinet/in.h>
 #include <stdio.h>
 
+#include "fabric/base/address.h"
+#include "fabric/machine/owner.h"
+
+/* Of a connection over loopback. */
+static void find_user(int fd, struct weft_peer *peer)
+{
+	const struct sockaddr *theirs = (const struct sockaddr *)&peer->address;
+	struct sockaddr_storage ours;
+	socklen_t len = sizeof(ours);
+
+	peer->has_uid = weft_address_is_loopback(theirs) &&
+		getsockname(fd, (struct sockaddr *)&ours, &len) == 0 &&
+		weft_socket_owner(theirs, (const struct sockaddr *)&ours, &peer->uid) == 0;
+}
+
 void weft_peer_of_socket(int fd, struct weft_peer *ret)
 {
 	struct weft_peer peer = {.text = "unknown"};
@@ -25,5 +40,6 @@ void weft_peer_of_socket(int fd, struct weft_peer *ret)
 			 NI_NUMERICHOST | NI_NUMERICSERV) == 0)
 		snprintf(peer.text, sizeof(peer.text),
 			addr->sa_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+	find_user(fd, &peer);
 	*ret = peer;
 }

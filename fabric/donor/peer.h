@@ -25,10 +25,16 @@ struct weft_peer {
 	bool encrypted;        /* nobody on the way can read or change what travels */
 	bool may_be_plaintext; /* … which it need not be, whatever its key is for */
 	bool local;            /* over a Unix socket, or in this process */
+	/* over loopback: the user who has the other end, if the kernel could tell */
+	bool has_uid;
+	uint32_t uid;
 	struct sockaddr_storage address; /* AF_UNSPEC: in this process */
 };
 
-/* A connected socket's (TCP or Unix): text, local and address; the rest is zeroed. */
+/*
+ * A connected socket's (TCP or Unix): text, local, the user and the address; the rest is zeroed.
+ * Does not wait.
+ */
 void weft_peer_of_socket(int fd, struct weft_peer *ret);
 
 #endif

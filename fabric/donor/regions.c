@@ -435,10 +435,10 @@ static int list_files(struct listing *l, int dir_fd, unsigned depth)
 
 int weft_donor_list(struct weft_donor *donor, const struct weft_peer *peer,
 	int (*fn)(void *ctx, const char *name, const char *description, uint64_t size_bytes),
-	void *ctx)
+	void *ctx, struct weft_error *err)
 {
 	struct weft_rights rights;
-	int r = donor_rights(donor, peer, &rights, NULL);
+	int r = donor_rights(donor, peer, &rights, err);
 
 	if (r < 0)
 		return r;

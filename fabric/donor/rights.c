@@ -9,10 +9,13 @@
 #include <errno.h>
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fabric/donor/donor-private.h"
+#include "fabric/base/address.h"
 #include "fabric/base/util.h"
 
 void donor_name_of(const struct weft_peer *peer, char *ret)
@@ -62,14 +65,45 @@ static int check_key(const struct weft_donor *donor, const struct weft_peer *pee
 	return r;
 }
 
+/* Over loopback: of the user who runs this donor, or root, who may do all that it may. */
+static bool is_our_user(const struct weft_peer *peer)
+{
+	/* In a user namespace this number is anybody's who has none there. */
+	const uid_t overflow = 65534;
+
+	return peer->has_uid &&
+	       (peer->uid == 0 || (peer->uid == geteuid() && peer->uid != overflow));
+}
+
+static int refuse_plaintext(const struct weft_donor *donor, const struct weft_peer *peer,
+	struct weft_error *err)
+{
+	bool loopback = weft_address_is_loopback((const struct sockaddr *)&peer->address);
+	char user[64] = "";
+
+	if (donor->keys)
+		return weft_error_set(err, EACCES,
+			"this donor wants a key; whoever runs it makes one: weft key new");
+	if (loopback && peer->has_uid)
+		snprintf(user, sizeof(user), "is a process of uid %u", peer->uid);
+	else
+		snprintf(user, sizeof(user), "%s",
+			loopback ? "is of a user whom the kernel does not name"
+				 : "does not come over loopback");
+	return weft_error_set(err, EACCES,
+		"%s %s, and this donor lends to processes of uid %u and of root alone; to lend to "
+		"others of this machine: weft serve --listen unix:PATH, whose file's mode says to "
+		"whom; or to whoever comes: --allow-insecure",
+		peer->text, user, geteuid());
+}
+
 int donor_rights(const struct weft_donor *donor, const struct weft_peer *peer,
 	struct weft_rights *ret, struct weft_error *err)
 {
 	if (peer && peer->identity[0])
 		return check_key(donor, peer, ret, err);
-	if (peer && donor->keys && !peer->local && !donor->allow_insecure)
-		return weft_error_set(err, EACCES,
-			"this donor wants a key; whoever runs it makes one: weft key new");
+	if (peer && !peer->local && !donor->allow_insecure && !is_our_user(peer))
+		return refuse_plaintext(donor, peer, err);
 	*ret = (struct weft_rights){0};
 	return 0;
 }

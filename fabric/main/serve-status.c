@@ -134,7 +134,7 @@ void serve_print_ready(const struct serve *s)
 		warn_unlocked(region);
 	}
 	if (s->directory)
-		weft_donor_list(s->donor, NULL, print_file, &files);
+		weft_donor_list(s->donor, NULL, print_file, &files, NULL);
 	puts("ready");
 	fflush(stdout);
 }

@@ -137,7 +137,10 @@ static int open_listeners(struct serve *s, struct weft_error *err)
 
 static int start(struct serve *s, struct weft_error *err)
 {
-	struct weft_donor_config config = {.lease_ms = s->lease_s * 1000};
+	struct weft_donor_config config = {
+		.lease_ms = s->lease_s * 1000,
+		.allow_insecure = s->allow_insecure,
+	};
 	int r;
 
 	s->start_ns = weft_now_ns();

@@ -104,11 +104,12 @@ static int emit_export(void *ctx, const char *name, const char *description)
 static int option_list(struct nbd_conn *conn, struct cursor *c)
 {
 	struct listing listing = { .conn = conn };
+	struct weft_error err = { 0 };
 	int r;
 
 	if (c->left > 0)
 		return nbd_option_error(conn, NBD_REP_ERR_INVALID, "LIST takes no data");
-	r = conn->service->list(conn, emit_export, &listing);
+	r = conn->service->list(conn, emit_export, &listing, &err);
 	if (listing.error == -EMSGSIZE)
 		return nbd_option_error(conn, NBD_REP_ERR_TOO_BIG, "too many exports to list");
 	if (listing.error)
@@ -118,7 +119,7 @@ static int option_list(struct nbd_conn *conn, struct cursor *c)
 		return nbd_option_reply(conn, NBD_REP_ERR_TOO_BIG,
 			"there are more exports than are listed");
 	if (r < 0)
-		return nbd_option_refuse(conn, r, &(struct weft_error){ 0 });
+		return nbd_option_refuse(conn, r, &err);
 	return nbd_option_reply(conn, NBD_REP_ACK, NULL);
 }
 

@@ -87,10 +87,11 @@ struct nbd_service {
 
 	/*
 	 * Calls emit for each export; stops at its first non-zero return and returns that.  0 when
-	 * done; -E2BIG: there are more.
+	 * done; -E2BIG: there are more; or as info().
 	 */
 	int (*list)(struct nbd_conn *conn,
-		int (*emit)(void *ctx, const char *name, const char *description), void *ctx);
+		int (*emit)(void *ctx, const char *name, const char *description), void *ctx,
+		struct weft_error *err);
 	/* INFO: tells, grants nothing.  name is NUL-terminated and otherwise a peer's bytes.
 	 * -ENOENT: unknown; -EPERM, -EBUSY, …: refused, err->message goes to the client. */
 	int (*info)(struct nbd_conn *conn, const char *name, struct nbd_export *ret,

@@ -51,7 +51,8 @@ struct nbd_front {
 /* ---- the service: requests of a connection ---- */
 
 static int emit_exports(struct nbd_conn *conn,
-	int (*emit)(void *ctx, const char *name, const char *description), void *ctx)
+	int (*emit)(void *ctx, const char *name, const char *description), void *ctx,
+	struct weft_error *err)
 {
 	const struct bridge_client *client = nbd_conn_user(conn);
 

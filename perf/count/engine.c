@@ -29,7 +29,8 @@ static int service_open(struct nbd_conn *conn, const char *name, const struct we
 }
 
 static int service_list(struct nbd_conn *conn,
-	int (*emit)(void *ctx, const char *name, const char *description), void *ctx)
+	int (*emit)(void *ctx, const char *name, const char *description), void *ctx,
+	struct weft_error *err)
 {
 	return 0;
 }

@@ -76,7 +76,8 @@ static int listen_unix(struct donor_peer *peer)
 
 void donor_peer_start(struct conf *conf, bool tcp)
 {
-	const struct weft_donor_config donor = {.lease_ms = CONF_LEASE_MS, .offers = "tcp"};
+	const struct weft_donor_config donor = {.lease_ms = CONF_LEASE_MS, .offers = "tcp",
+		.allow_insecure = true};
 	const struct weft_memory_spec spec = {.name = "r", .size_bytes = CONF_REGION_BYTES};
 	struct donor_peer *peer = test_calloc(1, sizeof(*peer));
 

@@ -87,7 +87,7 @@ static void on_tick(struct weft_timer *timer)
 static int donor_main(char **args)
 {
 	const struct weft_donor_config config = {.lease_ms = (uint32_t)atoi(args[2]),
-		.offers = "tcp,rdma"};
+		.offers = "tcp,rdma", .allow_insecure = true};
 	const struct weft_memory_spec spec = {.name = "r",
 		.size_bytes = strtoull(args[0], NULL, 0)};
 	const struct verbs_listener_config listen = {

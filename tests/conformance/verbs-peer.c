@@ -47,7 +47,8 @@ void verbs_peer_start(struct conf *conf, const char *rdma_ip, uint64_t region_by
 	const struct verbs_listener_config *config)
 {
 	verbs_peer_start_donor(
-		conf, rdma_ip, region_bytes, config, (struct weft_donor_config){0});
+		conf, rdma_ip, region_bytes, config,
+		(struct weft_donor_config){.allow_insecure = true});
 }
 
 void verbs_peer_start_donor(struct conf *conf, const char *rdma_ip, uint64_t region_bytes,

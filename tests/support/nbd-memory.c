@@ -13,7 +13,8 @@ static struct nbd_memory *memory_of(const struct nbd_conn *conn)
 }
 
 static int memory_list(struct nbd_conn *conn,
-	int (*emit)(void *ctx, const char *name, const char *description), void *ctx)
+	int (*emit)(void *ctx, const char *name, const char *description), void *ctx,
+	struct weft_error *err)
 {
 	struct nbd_memory *m = memory_of(conn);
 	char name[NBD_MAX_STRING + 1];

@@ -146,7 +146,7 @@ static void nobody_is_let_in_without_a_key(void **state)
 	expect_message("this donor wants a key; whoever runs it makes one: weft key new");
 	assert_int_equal(weft_donor_let_in(donor, &peer, &err), -EACCES);
 	assert_int_equal(weft_donor_find(donor, &peer, "m", &found, NULL, &err), -EACCES);
-	assert_int_equal(weft_donor_list(donor, &peer, collect, names), -EACCES);
+	assert_int_equal(weft_donor_list(donor, &peer, collect, names, &err), -EACCES);
 	assert_string_equal(names, "");
 	assert_int_equal(grant_by(&s, "eve", 1, 1, WEFT_MODE_READ), -EACCES);
 	expect_message("key 'eve' is not, or no longer, one of this donor's; whoever runs this "
@@ -155,6 +155,36 @@ static void nobody_is_let_in_without_a_key(void **state)
 	/* A socket's file says who may come to it. */
 	peer.local = true;
 	assert_int_equal(weft_donor_let_in(donor, &peer, &err), 0);
+}
+
+static void over_loopback_only_our_user_and_root_need_no_key(void **state)
+{
+	struct weft_peer peer = peer_of("", "127.0.0.1");
+	struct weft_donor_config config = {.lease_ms = LEASE_MS};
+	struct weft_donor *without;
+
+	peer.encrypted = false;
+	assert_int_equal(weft_donor_let_in(donor, &peer, &err), -EACCES);
+	peer.has_uid = true;
+	assert_int_equal(weft_donor_let_in(donor, &peer, &err), 0);
+	peer.uid = geteuid();
+	assert_int_equal(weft_donor_let_in(donor, &peer, &err), 0);
+	peer.uid = geteuid() + 1;
+	assert_int_equal(weft_donor_let_in(donor, &peer, &err), -EACCES);
+	/* The same at a donor without keys; and nobody who does not come over loopback. */
+	assert_int_equal(weft_donor_new(&config, &without), 0);
+	assert_int_equal(weft_donor_let_in(without, &peer, &err), -EACCES);
+	peer.uid = 0;
+	assert_int_equal(weft_donor_let_in(without, &peer, &err), 0);
+	peer.has_uid = false;
+	assert_int_equal(weft_donor_let_in(without, &peer, &err), -EACCES);
+	peer = peer_of("", "10.0.0.1");
+	assert_int_equal(weft_donor_let_in(without, &peer, &err), -EACCES);
+	weft_donor_free(without);
+	config.allow_insecure = true;
+	assert_int_equal(weft_donor_new(&config, &without), 0);
+	assert_int_equal(weft_donor_let_in(without, &peer, &err), 0);
+	weft_donor_free(without);
 }
 
 static void a_key_is_for_its_regions_and_there_are_no_others(void **state)
@@ -166,7 +196,7 @@ static void a_key_is_for_its_regions_and_there_are_no_others(void **state)
 
 	put_grants("\"regions\": [\"other\", \"none\"]", "");
 	reload();
-	assert_int_equal(weft_donor_list(donor, &peer, collect, names), 0);
+	assert_int_equal(weft_donor_list(donor, &peer, collect, names, &err), 0);
 	assert_string_equal(names, "other ");
 	assert_int_equal(weft_donor_find(donor, &peer, "m", &none, NULL, &err), -ENOENT);
 	expect_message("there is no region 'm'");
@@ -468,6 +498,7 @@ int main(void)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		TEST(nobody_is_let_in_without_a_key),
+		TEST(over_loopback_only_our_user_and_root_need_no_key),
 		TEST(a_key_is_for_its_regions_and_there_are_no_others),
 		TEST(a_key_to_read_does_not_write),
 		TEST(a_key_has_its_memory_at_a_time),

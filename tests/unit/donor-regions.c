@@ -68,7 +68,7 @@ static void a_directory_is_served_and_not_left(void **state)
 	snprintf(command, sizeof(command), "%s/dir", root);
 	assert_int_equal(weft_donor_add_directory(donor, command, false, &err), 0);
 
-	assert_int_equal(weft_donor_list(donor, NULL, collect, text), 0);
+	assert_int_equal(weft_donor_list(donor, NULL, collect, text, &err), 0);
 	assert_string_equal(text, "a=100 m=65536 sub/b=200 ");
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(outside); i++) {
 		int r = weft_donor_find(donor, NULL, outside[i], &found, NULL, &err);

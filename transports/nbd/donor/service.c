@@ -36,7 +36,8 @@ static int emit_region(void *ctx, const char *name, const char *description, uin
 }
 
 static int service_list(struct nbd_conn *conn,
-	int (*emit)(void *ctx, const char *name, const char *description), void *ctx)
+	int (*emit)(void *ctx, const char *name, const char *description), void *ctx,
+	struct weft_error *err)
 {
 	struct nbd_session *s = session_of(conn);
 	struct emitter e = { emit, ctx };
@@ -44,7 +45,7 @@ static int service_list(struct nbd_conn *conn,
 
 	if (r < 0)
 		return r;
-	r = weft_donor_list(s->donor, &s->peer, emit_region, &e);
+	r = weft_donor_list(s->donor, &s->peer, emit_region, &e, err);
 	nbd_session_end_list(s);
 	return r;
 }
