@@ -11,11 +11,14 @@
 #include <stdbool.h>
 
 #include "fabric/base/error.h"
+#include "fabric/key/key.h"
 
 struct tp_driver;
 struct tp_scheme;
 
 struct weft_uri {
+	/* which of the borrower's keys is meant (fabric/key/find.h); "": it is not said */
+	char identity[WEFT_IDENTITY_MAX + 1];
 	/* name or address, with its zone, without brackets: "fe80::1%eth0"; "" with a socket */
 	char host[256];
 	char port[8];      /* decimal; "10809" if not given */

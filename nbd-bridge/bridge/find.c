@@ -9,6 +9,7 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
+#include "fabric/uri-key.h"
 
 enum {
 	ASK_MS = 5000, /* to a donor that takes longer, the fallback is used */
@@ -53,12 +54,37 @@ static void find_better(const struct tp_driver *choice, struct better *ret, stru
  * Asks the donor over which transports it offers the region, and for the region's epoch; "" and 0
  * if it does not say.  Returns how long that took.
  */
-static uint64_t ask(const struct weft_uri *uri, struct weft_welcome *ret)
+static uint64_t ask(
+	const struct weft_uri *uri, struct weft_held_key *held, struct weft_welcome *ret)
 {
 	const uint64_t begin_ns = weft_now_ns();
+	struct weft_key key = {0};
 
-	tp_base_driver()->ask(uri, ASK_MS, ret);
+	if (held)
+		weft_held_key_get(held, &key);
+	tp_base_driver()->ask(uri, held ? &key : NULL, ASK_MS, ret);
+	weft_key_wipe(&key);
 	return (weft_now_ns() - begin_ns) / 1000000;
+}
+
+int bridge_find_keys(struct bridge_find *find, unsigned nr_donors, struct weft_error *err)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < nr_donors && r == 0; i++)
+		r = weft_uri_key(find->donors[i].uri, find->key_file, find->allow_insecure,
+			&find->donors[i].key, err);
+	if (r < 0)
+		bridge_find_fini(find);
+	return r;
+}
+
+void bridge_find_fini(struct bridge_find *find)
+{
+	for (unsigned i = 0; i < BRIDGE_MAX_DONORS; i++) {
+		weft_held_key_close(find->donors[i].key);
+		find->donors[i].key = NULL;
+	}
 }
 
 static void add_way(struct bridge_found *found, struct bridge_donor_config *config,
@@ -130,6 +156,7 @@ int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice,
 
 	config->region = uri->region;
 	config->label = found->label;
+	config->key = found->key;
 	config->nr_ways = 0;
 	found->offers[0] = '\0';
 	if (uri->driver && choice && choice != uri->driver)
@@ -137,7 +164,7 @@ int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice,
 	if (!uri->driver && choice != fallback)
 		find_better(choice, &better, no_better);
 	if (better.nr > 0) {
-		took_ms = ask(uri, &welcome);
+		took_ms = ask(uri, found->key, &welcome);
 		strcpy(found->offers, welcome.offers);
 		/* A donor at an offered address must have the same contents. */
 		if (config->epoch == 0)

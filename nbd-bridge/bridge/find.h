@@ -28,6 +28,7 @@ struct bridge_found {
 	const struct weft_uri *uri; /* borrowed as long as the struct is used */
 	const char *label; /* the donor's in bridge_donor_config, borrowed; NULL: there is one */
 	/* Filled. */
+	struct weft_held_key *key; /* by bridge_find_keys(); NULL: none is used */
 	char offers[64]; /* "tcp,rdma:10809"; "": the donor was not asked, or said nothing */
 	char hosts[BRIDGE_MAX_WAYS][256], ports[BRIDGE_MAX_WAYS][8];
 };
@@ -39,11 +40,18 @@ struct bridge_found {
 struct bridge_find {
 	/* Set by the caller; the rest is zero. */
 	const struct tp_driver *choice; /* the one transport to take; NULL: whichever is best */
+	const char *key_file; /* see weft_uri_key() */
+	bool allow_insecure;  /* the same */
 	struct bridge_found donors[BRIDGE_MAX_DONORS];
 	/* Filled. */
 	/* why it began over this transport: "auto: the donor offers tcp" */
 	char why[BRIDGE_WHY_MAX];
 };
+
+/* The keys of all donors: as weft_uri_key(), for each.  bridge_find_fini() after success. */
+int bridge_find_keys(struct bridge_find *find, unsigned nr_donors, struct weft_error *err);
+/* Wipes them; no bridge lives that was started with it.  Takes one that is all zero. */
+void bridge_find_fini(struct bridge_find *find);
 
 /*
  * Finds the ways to one donor: asks the donor what it offers, for 5 s at most; nothing is granted.

@@ -20,6 +20,8 @@
 #include "fabric/transport.h"
 #include "nbd-bridge/link/map.h"
 
+struct weft_held_key;
+
 enum {
 	BRIDGE_MAX_WAYS = 4,
 	BRIDGE_MAX_DONORS = 16,
@@ -48,6 +50,8 @@ struct bridge_donor_config {
 	/* nothing is remembered, but the region that is meant has this epoch; 0: any */
 	uint64_t expect;
 	bool version0;   /* the donor is known to speak version 0 */
+	/* what both prove to each other; NULL: nothing; borrowed while the attachment lives */
+	struct weft_held_key *key;
 };
 
 /* Where, as whom, and for how long to wait. */

@@ -9,6 +9,7 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
+#include "fabric/key/held.h"
 #include "nbd-bridge/link/link-private.h"
 
 enum {
@@ -32,6 +33,13 @@ void link_back_off(struct bridge_link *link)
 	wait_and_retry(link, ms);
 }
 
+/* The donor, or we, did not take the other's key. */
+static bool is_of_keys(int error)
+{
+	return error == -EACCES || error == -ENOKEY || error == -EKEYEXPIRED ||
+		error == -EKEYREJECTED;
+}
+
 void link_refused(struct bridge_link *link, int error)
 {
 	struct bridge_peer *peer = link->peer;
@@ -40,6 +48,9 @@ void link_refused(struct bridge_link *link, int error)
 	bool first = link->ready_ns == 0;
 	if (first)
 		link->owner->first_result(link, error, &link->why);
+	/* A rotation of keys may have ended: the next try is with what the file has now. */
+	if (is_of_keys(error) && peer->config.key && weft_held_key_renew(peer->config.key))
+		weft_debug("%s has another key now", weft_held_key_file(peer->config.key));
 	/*
 	 * Over RDMA a donor of version 0, such as one that was put back to an older weft, closes
 	 * the connection on a hello of ours without an answer.  So the next hello is of the other
@@ -97,7 +108,8 @@ void link_set_down(struct bridge_link *link)
 		now_ns - link->down_ns < timeout_ns ? link->down_ns + timeout_ns - now_ns : 1);
 }
 
-struct tp_target link_target(const struct bridge_link *link, unsigned way, uint64_t generation)
+static struct tp_target target_of(
+	const struct bridge_link *link, unsigned way, uint64_t generation)
 {
 	const struct bridge_peer *peer = link->peer;
 	const struct bridge_attachment_config *config = &link->attachment->config;
@@ -126,6 +138,27 @@ struct tp_target link_target(const struct bridge_link *link, unsigned way, uint6
 	return target;
 }
 
+int link_connect(const struct bridge_link *link, unsigned way, uint64_t generation,
+	struct tp_conn **ret, bool *ret_version0, struct weft_error *err)
+{
+	struct weft_held_key *held = link->peer->config.key;
+	struct tp_target target = target_of(link, way, generation);
+	struct weft_key key;
+
+	if (held) {
+		weft_held_key_get(held, &key);
+		target.key = &key;
+	}
+	weft_debug("connecting to %s port %s%s%s", target.host, target.port,
+		held ? " with the key " : "", held ? key.identity : "");
+	if (ret_version0)
+		*ret_version0 = target.hello.version0;
+	int r = tp_connect(link_tp(link, way), &target, ret, err);
+	if (held)
+		weft_key_wipe(&key);
+	return r;
+}
+
 struct tp *link_tp(const struct bridge_link *link, unsigned way)
 {
 	return link->tps[link->peer->transports[way]];
@@ -146,10 +179,8 @@ void link_start(struct bridge_link *link)
 	}
 	link->was_granted = false;
 	bridge_recorder_event(link->recorder, BRIDGE_EVENT_CONNECT, 0, link->generation, link->way);
-	struct tp_target target = link_target(link, link->way, link->generation);
-	weft_debug("connecting to %s port %s", target.host, target.port);
-	link->asked_version0 = target.hello.version0;
-	r = tp_connect(link_tp(link, link->way), &target, &link->conn, &link->why);
+	r = link_connect(link, link->way, link->generation, &link->conn, &link->asked_version0,
+		&link->why);
 	if (r < 0) {
 		link->conn = NULL;
 		link_refused(link, r);

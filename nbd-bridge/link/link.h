@@ -138,8 +138,12 @@ static inline bool op_changes_data(const struct bridge_op *op)
 
 /* ---- For a scout ---- */
 
-/* Where and as whom to connect over this way, at this generation. */
-struct tp_target link_target(const struct bridge_link *link, unsigned way, uint64_t generation);
+/*
+ * Starts connecting over the way, at the generation, as tp_connect() does.  *ret_version0 (may be
+ * NULL): the hello is of version 0.
+ */
+int link_connect(const struct bridge_link *link, unsigned way, uint64_t generation,
+	struct tp_conn **ret, bool *ret_version0, struct weft_error *err);
 struct tp *link_tp(const struct bridge_link *link, unsigned way);
 /*
  * A connection over this way was granted at this generation, which is the donor's now: it replaces

@@ -87,8 +87,7 @@ static void drop_conn(struct bridge_scout *scout)
 static int connect_at(struct bridge_scout *scout, uint64_t generation)
 {
 	struct bridge_link *link = scout->link;
-	struct tp_target target = link_target(link, scout->way, generation);
-	int r = tp_connect(link_tp(link, scout->way), &target, &scout->conn, &scout->why);
+	int r = link_connect(link, scout->way, generation, &scout->conn, NULL, &scout->why);
 
 	if (r < 0)
 		scout->conn = NULL;

@@ -5,16 +5,20 @@
  * operations that know which hosts answer.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
 #include "fabric/base/util.h"
+#include "fabric/key/held.h"
 #include "nbd-bridge/bridge/find.h"
 #include "tests/support/bridge-io.h"
 #include "transports/mem/mem.h"
@@ -26,20 +30,29 @@ static const char
 static int refusal;        /* with this, positive */
 static char tried[256];    /* host after host, of the better transports */
 static uint32_t answer_ms; /* of the last of those */
+static char proved[WEFT_IDENTITY_MAX + 1]; /* what the last that was asked or connected to got */
+
+static void note_key(const struct weft_key *key)
+{
+	strcpy(proved, key ? key->identity : "");
+}
 
 static int better_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
 	struct weft_error *err)
 {
 	snprintf(tried + strlen(tried), sizeof(tried) - strlen(tried), "%s ", target->host);
 	answer_ms = target->answer_ms;
+	note_key(target->key);
 	if (!strstr(answers, target->host))
 		return weft_error_set(err, refusal, "%s does not answer", target->host);
 	return tp_mem_ops.connect(tp, target, ret, err);
 }
 
-static void base_ask(const struct weft_uri *uri, uint32_t timeout_ms, struct weft_welcome *ret)
+static void base_ask(const struct weft_uri *uri, const struct weft_key *key, uint32_t timeout_ms,
+	struct weft_welcome *ret)
 {
 	nr_asked++;
+	note_key(key);
 	snprintf(ret->offers, sizeof(ret->offers), "%s", offers);
 	ret->epoch = 1;
 }
@@ -99,10 +112,47 @@ const struct tp_driver *const tp_drivers[] = {&rare, &fast, &quick, &base, NULL}
 
 static struct weft_uri uri;
 static struct bridge_find find;
+static char home[64], key_path[128];
+
+static void put_keys(const char *path, const char *lines)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	assert_true(fd >= 0);
+	assert_int_equal(weft_write_all(fd, lines, strlen(lines)), 0);
+	close(fd);
+}
+
+static int set_up_home(void **state)
+{
+	strcpy(home, "/tmp/weft-find-XXXXXX");
+	if (!mkdtemp(home))
+		return -1;
+	setenv("HOME", home, 1);
+	unsetenv("WEFT_KEY");
+	snprintf(key_path, sizeof(key_path), "%s/.config", home);
+	mkdir(key_path, 0700);
+	strcat(key_path, "/weft");
+	mkdir(key_path, 0700);
+	strcat(key_path, "/key");
+	return 0;
+}
+
+static int tear_down_home(void **state)
+{
+	for (unsigned i = 0; i < 4; i++) {
+		remove(key_path);
+		*strrchr(key_path, '/') = '\0';
+	}
+	return 0;
+}
 
 static int set_up(void **state)
 {
+	unlink(key_path);
+	proved[0] = '\0';
 	base_ops = fast_ops = quick_ops = rare_ops = tp_mem_ops;
+	fast_ops.proves_keys = quick_ops.proves_keys = true;
 	fast_ops.connect = quick_ops.connect = better_connect;
 	nr_asked = 0;
 	tried[0] = '\0';
@@ -115,6 +165,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
 	bridge_find_end(&bridge);
+	bridge_find_fini(&find);
 	weft_uri_fini(&uri);
 	return 0;
 }
@@ -276,6 +327,101 @@ static void what_this_machine_cannot_use_says_why(void **state)
 	assert_int_equal(nr_asked, 1);
 }
 
+#define SECRET "00112233445566778899aabbccddeeff\n"
+
+/* Whoever has a key for a donor proves it whenever it asks or connects. */
+static void a_key_that_is_there_is_used(void **state)
+{
+	put_keys(key_path, "node7:" SECRET);
+	offers = "base,fast:9";
+	answers = "192.0.2.7";
+	parse("weft://192.0.2.7/r");
+	assert_int_equal(bridge_find_keys(&find, 1, NULL), 0);
+	ways("base@192.0.2.7:10809 fast@192.0.2.7:9 ");
+	assert_string_equal(proved, "node7");
+	proved[0] = '\0';
+	attached();
+	assert_string_equal(proved, "node7");
+}
+
+/* Not even the fallback goes on in plaintext. */
+static void what_proves_no_key_is_not_used(void **state)
+{
+	struct weft_error err = {0};
+
+	put_keys(key_path, "node7:" SECRET);
+	offers = "base,fast:9";
+	parse("weft://192.0.2.7/r");
+	assert_int_equal(bridge_find_keys(&find, 1, NULL), 0);
+	assert_int_equal(attach(&err), -EOPNOTSUPP);
+	assert_non_null(strstr(err.message, "with the key 'node7'"));
+	bridge_find_end(&bridge);
+	bridge_find_fini(&find);
+
+	find.allow_insecure = true;
+	assert_int_equal(bridge_find_keys(&find, 1, NULL), 0);
+	attached();
+	assert_string_equal(proved, "");
+}
+
+static void a_rotation_of_the_file_is_followed(void **state)
+{
+	put_keys(key_path, "node7:" SECRET);
+	offers = "base,fast:9";
+	answers = "192.0.2.7";
+	parse("weft://192.0.2.7/r");
+	strcpy(uri.identity, "node7");
+	assert_int_equal(bridge_find_keys(&find, 1, NULL), 0);
+	put_keys(key_path, "node7~2:" SECRET);
+	assert_true(weft_held_key_renew(find.donors[0].key));
+	assert_false(weft_held_key_renew(find.donors[0].key));
+	attached();
+	assert_string_equal(proved, "node7~2");
+}
+
+static void keys_are_refused(int code, const char *message)
+{
+	struct weft_error err = {0};
+
+	assert_int_equal(bridge_find_keys(&find, 1, &err), code);
+	if (!strstr(err.message, message))
+		fail_msg("'%s' says nothing of '%s'", err.message, message);
+	assert_null(find.donors[0].key);
+}
+
+static void a_key_that_is_asked_for_has_to_be_there(void **state)
+{
+	parse("weft://192.0.2.7/r");
+	strcpy(uri.identity, "node7");
+	keys_are_refused(-ENOKEY, "cannot use the identity node7: there is no key");
+	put_keys(key_path, "other:" SECRET);
+	keys_are_refused(-ENOKEY, "has no key of the identity 'node7'");
+	find.allow_insecure = true;
+	keys_are_refused(-EINVAL, "the identity node7 asks for a key");
+	weft_uri_fini(&uri);
+	parse("weft://192.0.2.7/r");
+	find.key_file = "missing";
+	keys_are_refused(-EINVAL, "--key asks for a key");
+	find.allow_insecure = false;
+	keys_are_refused(-ENOKEY, "/missing");
+	put_keys(key_path, "node7:" SECRET "node8:" SECRET);
+	find.key_file = NULL;
+	keys_are_refused(-ENOKEY, "has 2 keys");
+	chmod(key_path, 0644);
+	keys_are_refused(-EPERM, "chmod 600");
+}
+
+static void only_a_weft_donor_gets_a_key_that_nobody_named(void **state)
+{
+	put_keys(key_path, "node7:" SECRET);
+	parse("old://192.0.2.7/x");
+	assert_int_equal(bridge_find_keys(&find, 1, NULL), 0);
+	assert_null(find.donors[0].key);
+	find.key_file = key_path;
+	assert_int_equal(bridge_find_keys(&find, 1, NULL), 0);
+	assert_non_null(find.donors[0].key);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -291,7 +437,12 @@ int main(void)
 		TEST(a_donors_own_word_is_final),
 		TEST(nothing_else_is_tried_for_a_chosen_transport),
 		TEST(what_this_machine_cannot_use_says_why),
+		TEST(a_key_that_is_there_is_used),
+		TEST(what_proves_no_key_is_not_used),
+		TEST(a_rotation_of_the_file_is_followed),
+		TEST(a_key_that_is_asked_for_has_to_be_there),
+		TEST(only_a_weft_donor_gets_a_key_that_nobody_named),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, set_up_home, tear_down_home);
 }

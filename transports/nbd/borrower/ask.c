@@ -11,7 +11,8 @@
 
 enum { DEAD_MS = 20000 };
 
-void nbd_ask(const struct weft_uri *uri, uint32_t timeout_ms, struct weft_welcome *ret)
+void nbd_ask(const struct weft_uri *uri, const struct weft_key *key, uint32_t timeout_ms,
+	struct weft_welcome *ret)
 {
 	const struct nbd_dial dial = {
 		.host = uri->host,
@@ -31,8 +32,11 @@ void nbd_ask(const struct weft_uri *uri, uint32_t timeout_ms, struct weft_welcom
 	struct weft_error err;
 	int fd, r = -ECONNRESET;
 
-	if (!talk)
+	/* What is told in plaintext could be anybody's word. */
+	if (!talk || key) {
+		free(talk);
 		return;
+	}
 	weft_random(wish.hello.id, sizeof(wish.hello.id));
 	/* Another's server may hang up on what comes unasked: then it is asked step by step. */
 	for (unsigned i = 0; i < 2 && r == -ECONNRESET; i++) {

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/* A borrower's key while it is used: in memory for secrets as a whole. */
+#include "fabric/key/held.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fabric/base/log.h"
+#include "fabric/key/memory.h"
+
+struct weft_held_key {
+	pthread_mutex_t lock;
+	struct weft_key key;
+	char wanted[WEFT_IDENTITY_MAX + 1]; /* "": the only one */
+	char file[WEFT_KEY_PATH_MAX];
+};
+
+/* A daemon leaves its directory. */
+static int make_absolute(char *file, struct weft_error *err)
+{
+	char dir[PATH_MAX], path[PATH_MAX + WEFT_KEY_PATH_MAX];
+
+	if (file[0] == '/')
+		return 0;
+	if (!getcwd(dir, sizeof(dir))) {
+		int r = -errno;
+
+		return weft_error_set(err, -r, "cannot tell where the key file %s is: %s", file,
+			strerror(-r));
+	}
+	if (snprintf(path, sizeof(path), "%s/%s", dir, file) >= WEFT_KEY_PATH_MAX)
+		return weft_error_set(err, ENAMETOOLONG, "the key file's name is too long");
+	strcpy(file, path);
+	return 0;
+}
+
+static const char *wanted(const struct weft_held_key *held)
+{
+	return held->wanted[0] ? held->wanted : NULL;
+}
+
+int weft_held_key_open(const char *file, const char *identity, struct weft_held_key **ret,
+	struct weft_error *err)
+{
+	struct weft_held_key *held = weft_secret_alloc(sizeof(*held));
+
+	if (!held)
+		return weft_error_set(err, ENOMEM, "no memory");
+	pthread_mutex_init(&held->lock, NULL);
+	snprintf(held->wanted, sizeof(held->wanted), "%s", identity ? identity : "");
+	int r = weft_key_locate(file, held->file, err);
+	if (r == 0)
+		r = make_absolute(held->file, err);
+	if (r == 0)
+		r = weft_key_load(held->file, wanted(held), &held->key, err);
+	if (r < 0)
+		weft_held_key_close(held);
+	else
+		*ret = held;
+	return r;
+}
+
+void weft_held_key_close(struct weft_held_key *held)
+{
+	if (!held)
+		return;
+	pthread_mutex_destroy(&held->lock);
+	weft_secret_free(held, sizeof(*held));
+}
+
+void weft_held_key_get(struct weft_held_key *held, struct weft_key *ret)
+{
+	pthread_mutex_lock(&held->lock);
+	*ret = held->key;
+	pthread_mutex_unlock(&held->lock);
+}
+
+bool weft_held_key_renew(struct weft_held_key *held)
+{
+	struct weft_error err;
+	struct weft_key key;
+
+	if (weft_key_load(held->file, wanted(held), &key, &err) < 0) {
+		weft_debug("the key stays what it was: %s", err.message);
+		return false;
+	}
+	pthread_mutex_lock(&held->lock);
+	bool is_new = strcmp(key.identity, held->key.identity) != 0 ||
+		      key.secret_bytes != held->key.secret_bytes ||
+		      !weft_secret_equal(key.secret, held->key.secret, key.secret_bytes);
+	held->key = key;
+	pthread_mutex_unlock(&held->lock);
+	weft_key_wipe(&key);
+	return is_new;
+}
+
+const char *weft_held_key_file(const struct weft_held_key *held)
+{
+	return held->file;
+}
+
+const char *weft_held_key_identity(struct weft_held_key *held, char *ret)
+{
+	pthread_mutex_lock(&held->lock);
+	strcpy(ret, held->key.identity);
+	pthread_mutex_unlock(&held->lock);
+	return ret;
+}

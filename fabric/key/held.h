@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A borrower's key while an attachment uses it: where it is from, and what it is now.  When a donor
+ * does not take it any more, the file may have another by now: a rotation's.
+ *
+ * Thread-safe, but for open and close.
+ */
+#ifndef WEFT_FABRIC_KEY_HELD_H
+#define WEFT_FABRIC_KEY_HELD_H
+
+#include <stdbool.h>
+
+#include "fabric/base/error.h"
+#include "fabric/key/find.h"
+
+struct weft_held_key;
+
+/*
+ * file, identity: as for weft_key_find(), whose errors these are; or -ENOMEM.  The file's path is
+ * made absolute.
+ */
+int weft_held_key_open(const char *file, const char *identity, struct weft_held_key **ret,
+	struct weft_error *err);
+/* Takes NULL.  Wipes it. */
+void weft_held_key_close(struct weft_held_key *held);
+
+/* The caller wipes *ret. */
+void weft_held_key_get(struct weft_held_key *held, struct weft_key *ret);
+/*
+ * Reads the file again; blocks on it.  True: it has another key, which is held from now on.  What
+ * cannot be read changes nothing.
+ */
+bool weft_held_key_renew(struct weft_held_key *held);
+
+/* Absolute; constant. */
+const char *weft_held_key_file(const struct weft_held_key *held);
+/* The identity of the key that is held now, into ret of WEFT_IDENTITY_MAX + 1; returns ret. */
+const char *weft_held_key_identity(struct weft_held_key *held, char *ret);
+
+#endif
