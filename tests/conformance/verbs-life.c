@@ -3,7 +3,8 @@
  * The verbs transport when things go wrong, against a donor in another process: stopped, killed,
  * revoked, cut off; and against peers that do not keep to the protocol.  Needs RDMA_IP, as verbs.c
  * does.  With the argument `interface` or `device` it takes that away, for good:
- * tests/shell/verbs-life.sh.  The donor is this program too: `donor SIZE CHUNK LEASE_MS`.
+ * tests/shell/verbs-life.sh.  The donor is this program too: `donor SIZE CHUNK LEASE_MS`, with the
+ * keys of the directory $WEFT_KEYS.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -29,6 +30,7 @@
 #include <rdma/rdma_verbs.h>
 
 #include "fabric/base/util.h"
+#include "fabric/key/store.h"
 #include "transports/verbs/device.h"
 #include "transports/verbs/donor/listener.h"
 #include "transports/verbs/verbs.h"
@@ -86,8 +88,8 @@ static void on_tick(struct weft_timer *timer)
 
 static int donor_main(char **args)
 {
-	const struct weft_donor_config config = {.lease_ms = (uint32_t)atoi(args[2]),
-		.offers = "tcp,rdma", .allow_insecure = true};
+	struct weft_donor_config config = {.lease_ms = (uint32_t)atoi(args[2]),
+		.offers = "tcp,rdma", .allow_insecure = !getenv("WEFT_KEYS")};
 	const struct weft_memory_spec spec = {.name = "r",
 		.size_bytes = strtoull(args[0], NULL, 0)};
 	const struct verbs_listener_config listen = {
@@ -111,6 +113,10 @@ static int donor_main(char **args)
 	if (getenv("WEFT_SLOW_REGISTER_MS"))
 		slow_register_ms = atoi(getenv("WEFT_SLOW_REGISTER_MS"));
 	inet_pton(AF_INET, rdma_ip, &address.sin_addr);
+	if (getenv("WEFT_KEYS") && weft_keys_open(getenv("WEFT_KEYS"), &config.keys, &err) < 0) {
+		fprintf(stderr, "donor: %s\n", err.message);
+		return 1;
+	}
 	if (weft_loop_new(&d.loop) < 0 || weft_donor_new(&config, &d.donor) < 0 ||
 		weft_region_new_memory(&spec, NULL, NULL, &region, &err) < 0 ||
 		weft_donor_add(d.donor, region, &err) < 0 ||

@@ -3,7 +3,7 @@
 # timeout: 600
 # presets: dev asan
 # Another implementation of a borrower over RDMA, written from weft-protocol(7) alone, gets on with
-# a donor over soft-RoCE: connections, messages, memory, signs of life, revocation, a file.
+# a donor over soft-RoCE: connections, messages, memory, signs of life, revocation, a file, keys.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 
@@ -29,11 +29,23 @@ echo "== what was flushed and what was left untold is in the file"
 } >"$TMP/expected" 2>/dev/null || :
 cmp "$TMP/file" "$TMP/expected" || fail "other bytes"
 
-# 512 chunks, which are weft's own only where a test says so.
-"$WEFT_BUILD/tests/conformance/verbs-life" donor $((16 << 20)) $((32 << 10)) 8000 >"$TMP/port" &
-donor=$!
 port_is_there() { [[ -s $TMP/port ]]; }
-wait_for port_is_there
-borrower "$(cat "$TMP/port")" chunks
-kill "$donor"
+against() { # WHAT SIZE CHUNK: a donor that is a part of the tests
+	rm -f "$TMP/port"
+	"$WEFT_BUILD/tests/conformance/verbs-life" donor "$2" "$3" 8000 >"$TMP/port" &
+	wait_for port_is_there
+	borrower "$(cat "$TMP/port")" "$1"
+	kill $!
+}
+# 512 chunks, which are weft's own only where a test says so.
+against chunks $((16 << 20)) $((32 << 10))
+
+export WEFT_KEYS=$TMP/keys SECRET=00112233445566778899aabbccddeeff
+mkdir -m 700 "$WEFT_KEYS"
+(
+	umask 077
+	echo "box:$SECRET" >"$WEFT_KEYS/keys.psk"
+	echo '{"version": 1, "keys": {"box": {"rdma_plaintext": true}}}' >"$WEFT_KEYS/grants.json"
+)
+against keys $((4 << 20)) 0
 END

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A borrower over RDMA, written from weft-protocol(7) and rdma-core alone: nothing of weft's code
- * is used.  It is a test of the manual (tests/shell/protocol-second-borrower-rdma.sh), like
- * second-borrower.py: what it cannot do after reading that, the manual lacks.
+ * A borrower over RDMA, written from weft-protocol(7), rdma-core and a library of hashes alone:
+ * nothing of weft's code is used.  It is a test of the manual
+ * (tests/shell/protocol-second-borrower-rdma.sh), like second-borrower.py: what it cannot do after
+ * reading that, the manual lacks.
  *
- * usage: second-borrower-rdma ADDRESS PORT memory|chunks|file
+ * usage: second-borrower-rdma ADDRESS PORT memory|chunks|file|keys
  *   memory   of a donor with --memory r=4M --lease 8
  *   chunks   of one that lends 'r', of more chunks than fit into a message
  *   file     of one with --file f=PATH, of 1M: its first 4 KiB, and every second of its first 600
  *            pieces of 512 bytes from there on, are written
+ *   keys     of one that lends 'r' to the key "box", whose secret is $SECRET, in hexadecimal digits
  *
  * One thread, which waits for everything it asks.
  */
@@ -21,6 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
 #include <rdma/rdma_cma.h>
 
 #define CHECK(condition)                                                                           \
@@ -43,8 +47,13 @@ enum {
 	REQUEST,
 	REPLY,
 	BYE,
+	START,
+	CHALLENGE,
 	CONTROL = 1,
 	DATA = 2,
+	PROVED = 3,
+	PROOF_VERSION = 1,
+	TAG_BYTES = 32,
 	READ_ONLY = 1,
 	FLUSH_ASKS = 2,
 	FLUSH = 1,
@@ -115,6 +124,88 @@ static struct attachment attachment(const char *region, uint8_t mode)
 	return a;
 }
 
+/* ---- proof of a key ---- */
+
+struct proof {
+	bool on;
+	uint8_t borrower[32], donor[32], seal[32], data[32];
+	uint64_t nr_sent, nr_taken, session;
+};
+
+static struct {
+	const char *identity; /* NULL: without */
+	uint8_t secret[64];
+	size_t secret_len;
+} key;
+
+static void hmac(const uint8_t *with, size_t with_len, const void *bytes, size_t len, uint8_t *ret)
+{
+	CHECK(gnutls_hmac_fast(GNUTLS_MAC_SHA256, with, with_len, bytes, len, ret) == 0);
+}
+
+static void sha256(const void *bytes, size_t len, uint8_t *ret)
+{
+	CHECK(gnutls_hash_fast(GNUTLS_DIG_SHA256, bytes, len, ret) == 0);
+}
+
+static void tag_of(const uint8_t *with, uint64_t number, const uint8_t *message, size_t len,
+	uint8_t *ret)
+{
+	uint8_t bytes[8 + 32];
+
+	put(bytes, 0, 8, number);
+	sha256(message, len, bytes + 8);
+	hmac(with, 32, bytes, sizeof(bytes), ret);
+}
+
+static void put_address(uint8_t *p, const struct sockaddr *address)
+{
+	memset(p, 0, 10);
+	memset(p + 10, 0xff, 2);
+	memcpy(p + 12, &((const struct sockaddr_in *)address)->sin_addr, 4);
+}
+
+/* start and challenge: without the latter's tag. */
+static void derive(struct proof *proof, const uint8_t *start, size_t start_len,
+	const uint8_t *challenge, size_t challenge_len, const struct sockaddr *here)
+{
+	static const char *const purposes[] = {"borrower", "donor", "seal", "data"};
+	uint8_t *const all[] = {proof->borrower, proof->donor, proof->seal, proof->data};
+	uint8_t salt[64], prk[32], transcript[2 * 256 + 34], info[80];
+
+	memcpy(salt, start + 16, 32);
+	memcpy(salt + 32, challenge + 16, 32);
+	hmac(salt, sizeof(salt), key.secret, key.secret_len, prk);
+	memcpy(transcript, start, start_len);
+	memcpy(transcript + start_len, challenge, challenge_len);
+	uint8_t *ends = transcript + start_len + challenge_len;
+	put_address(ends, here);
+	put_address(ends + 16, (struct sockaddr *)&donor);
+	put(ends, 32, 2, ntohs(donor.sin_port));
+	for (unsigned i = 0; i < 4; i++) {
+		size_t len = (size_t)sprintf((char *)info, "weft proof 1 %s", purposes[i]) + 1;
+
+		sha256(transcript, start_len + challenge_len + 34, info + len);
+		info[len + 32] = 1; /* HKDF's first block is all that is needed */
+		hmac(prk, sizeof(prk), info, len + 33, all[i]);
+	}
+	proof->session = get(challenge, 48, 8);
+	proof->on = true;
+}
+
+static void seal(const struct proof *proof, const uint8_t *id, uint8_t *ret)
+{
+	static const uint8_t nonce[12];
+	gnutls_datum_t with = {(uint8_t *)(uintptr_t)proof->seal, 32};
+	gnutls_aead_cipher_hd_t cipher;
+	size_t len = 32;
+
+	CHECK(gnutls_aead_cipher_init(&cipher, GNUTLS_CIPHER_AES_256_GCM, &with) == 0);
+	CHECK(gnutls_aead_cipher_encrypt(
+		      cipher, nonce, sizeof(nonce), NULL, 0, 16, id, 16, ret, &len) == 0);
+	gnutls_aead_cipher_deinit(cipher);
+}
+
 /* ---- a session ---- */
 
 struct chunk {
@@ -131,7 +222,8 @@ struct session {
 	uint8_t *memory; /* NR_RECV messages, one to send, BUF_BYTES, a word */
 	uint8_t *out, *buf, *word;
 	uint8_t in[MSG_MAX]; /* the message that came last */
-	unsigned queue[NR_RECV], nr_queued;
+	unsigned queue[NR_RECV], queue_len[NR_RECV], nr_queued;
+	struct proof proof;
 	bool ended;
 	/* The grant. */
 	uint64_t size_bytes, epoch, chunk_bytes;
@@ -237,25 +329,46 @@ static struct rdma_cm_id *approach(struct session *s, bool data)
 	return id;
 }
 
+static void connect_with(struct rdma_cm_id *id, unsigned version, unsigned purpose, uint8_t *data,
+	size_t len)
+{
+	uint8_t timeout = 15;
+	struct rdma_conn_param param = {
+		.private_data = data,
+		.private_data_len = (uint8_t)len,
+		.retry_count = 6,
+		.rnr_retry_count = 6,
+		.initiator_depth = purpose == CONTROL ? 0 : 4,
+	};
+
+	put(data, 0, 4, MAGIC);
+	put(data, 4, 1, version);
+	put(data, 5, 1, purpose);
+	rdma_set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout, 1);
+	CHECK(rdma_connect(id, &param) == 0);
+}
+
 static void request_connection(
 	struct rdma_cm_id *id, unsigned version, unsigned purpose, const uint8_t *token)
 {
-	uint8_t private_data[24] = {0}, timeout = 15;
-	struct rdma_conn_param param = {
-		.private_data = private_data,
-		.private_data_len = sizeof(private_data),
-		.retry_count = 6,
-		.rnr_retry_count = 6,
-		.initiator_depth = purpose == DATA ? 4 : 0,
-	};
+	uint8_t private_data[24] = {0};
 
-	put(private_data, 0, 4, MAGIC);
-	put(private_data, 4, 1, version);
-	put(private_data, 5, 1, purpose);
 	if (token)
 		memcpy(private_data + 8, token, 16);
-	rdma_set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout, 1);
-	CHECK(rdma_connect(id, &param) == 0);
+	connect_with(id, version, purpose, private_data, sizeof(private_data));
+}
+
+static void request_with_proof(struct rdma_cm_id *id, const struct session *s, uint64_t counter)
+{
+	uint8_t private_data[56] = {0}, maced[32];
+
+	memcpy(maced, s->token, 16);
+	put(maced, 16, 8, s->proof.session);
+	put(maced, 24, 8, counter);
+	put(private_data, 8, 8, s->proof.session);
+	put(private_data, 16, 8, counter);
+	hmac(s->proof.data, 32, maced, sizeof(maced), private_data + 24);
+	connect_with(id, VERSION, PROVED, private_data, sizeof(private_data));
 }
 
 /* What a connection request is rejected with. */
@@ -273,8 +386,10 @@ static unsigned rejection(struct session *s)
 
 static void take(struct session *s, const struct ibv_wc *wc)
 {
-	if (wc->wr_id >= WR_RECV && wc->status == IBV_WC_SUCCESS)
-		s->queue[s->nr_queued++] = (unsigned)(wc->wr_id - WR_RECV);
+	if (wc->wr_id < WR_RECV || wc->status != IBV_WC_SUCCESS)
+		return;
+	s->queue_len[s->nr_queued] = wc->byte_len;
+	s->queue[s->nr_queued++] = (unsigned)(wc->wr_id - WR_RECV);
 }
 
 /* Waits for what was posted last as wr_id; returns its status. */
@@ -317,18 +432,30 @@ static unsigned next_message(struct session *s)
 			return 0;
 	}
 	CHECK(s->nr_queued > 0);
-	unsigned i = s->queue[0];
-	memmove(s->queue, s->queue + 1, --s->nr_queued * sizeof(s->queue[0]));
+	unsigned i = s->queue[0], len = s->queue_len[0];
+	s->nr_queued--;
+	memmove(s->queue, s->queue + 1, s->nr_queued * sizeof(s->queue[0]));
+	memmove(s->queue_len, s->queue_len + 1, s->nr_queued * sizeof(s->queue_len[0]));
 	memcpy(s->in, s->memory + i * MSG_MAX, MSG_MAX);
 	post_recv(s, i);
 	CHECK(get(s->in, 0, 4) == MAGIC && get(s->in, 4, 1) == VERSION);
+	if (s->proof.on) {
+		uint8_t tag[TAG_BYTES];
+
+		len -= TAG_BYTES;
+		tag_of(s->proof.donor, s->proof.nr_taken++, s->in, len, tag);
+		CHECK(memcmp(tag, s->in + len, sizeof(tag)) == 0);
+	} else if (get(s->in, 5, 1) == CHALLENGE) {
+		len -= TAG_BYTES;
+	}
+	CHECK(get(s->in, 6, 2) == len);
 	return (unsigned)get(s->in, 5, 1);
 }
 
 /* s->out has the body. */
 static void send_message(struct session *s, unsigned type, size_t len, uint32_t cookie)
 {
-	struct ibv_sge sge = {(uintptr_t)s->out, (uint32_t)len, s->mr->lkey};
+	struct ibv_sge sge = {(uintptr_t)s->out, 0, s->mr->lkey};
 	struct ibv_send_wr wr = {.wr_id = 1, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND},
 			   *bad;
 
@@ -338,6 +465,11 @@ static void send_message(struct session *s, unsigned type, size_t len, uint32_t 
 	put(s->out, 6, 2, len);
 	put(s->out, 8, 4, cookie);
 	put(s->out, 12, 4, 0);
+	if (s->proof.on) {
+		tag_of(s->proof.borrower, s->proof.nr_sent++, s->out, len, s->out + len);
+		len += TAG_BYTES;
+	}
+	sge.length = (uint32_t)len;
 	wr.send_flags = IBV_SEND_SIGNALED;
 	CHECK(ibv_post_send(s->control->qp, &wr, &bad) == 0);
 	CHECK(completion(s, 1) == IBV_WC_SUCCESS);
@@ -356,7 +488,10 @@ static void send_hello(struct session *s, const struct attachment *a)
 	size_t region_len = strlen(a->region), len = 148 + region_len;
 
 	memset(s->out, 0, MSG_MAX);
-	memcpy(s->out + 16, a->id, 16);
+	if (s->proof.on)
+		seal(&s->proof, a->id, s->out + 52);
+	else
+		memcpy(s->out + 16, a->id, 16);
 	put(s->out, 32, 8, a->generation);
 	put(s->out, 40, 8, a->remembers ? a->epoch : 0);
 	put(s->out, 48, 1, a->mode);
@@ -522,6 +657,29 @@ static void session_free(struct session *s)
 	free(s);
 }
 
+/* 0: the donor has the key; or the error of a REFUSE.  -1: it has not. */
+static int prove(struct session *s)
+{
+	uint8_t start[256], tag[TAG_BYTES];
+	size_t identity_len = strlen(key.identity), len = 52 + identity_len;
+
+	memset(s->out, 0, MSG_MAX);
+	CHECK(gnutls_rnd(GNUTLS_RND_NONCE, s->out + 16, 32) == 0);
+	put(s->out, 48, 1, PROOF_VERSION);
+	put(s->out, 49, 1, identity_len);
+	memcpy(s->out + 52, key.identity, identity_len);
+	send_message(s, START, len, 0);
+	memcpy(start, s->out, len);
+	unsigned type = next_message(s);
+	if (type == REFUSE)
+		return (int)get(s->in, 16, 4);
+	CHECK(type == CHALLENGE);
+	size_t challenge_len = get(s->in, 6, 2);
+	derive(&s->proof, start, len, s->in, challenge_len, rdma_get_local_addr(s->control));
+	tag_of(s->proof.donor, s->proof.nr_taken++, s->in, challenge_len, tag);
+	return memcmp(tag, s->in + challenge_len, sizeof(tag)) == 0 ? 0 : -1;
+}
+
 /* Says hello and waits for the answer: 0, or the REFUSE's error. */
 static unsigned ask(struct session *s, const struct attachment *a)
 {
@@ -529,6 +687,8 @@ static unsigned ask(struct session *s, const struct attachment *a)
 
 	request_connection(approach(s, false), VERSION, CONTROL, NULL);
 	expect_event(s, RDMA_CM_EVENT_ESTABLISHED);
+	if (key.identity)
+		CHECK(prove(s) == 0);
 	send_hello(s, a);
 	while ((type = next_message(s)) == WAIT)
 		;
@@ -553,7 +713,10 @@ static struct session *attach(struct attachment *a)
 	CHECK(ask(s, a) == 0);
 	learn_chunks(s);
 	s->data = approach(s, true);
-	request_connection(s->data, VERSION, DATA, s->token);
+	if (s->proof.on)
+		request_with_proof(s->data, s, 1);
+	else
+		request_connection(s->data, VERSION, DATA, s->token);
 	expect_event(s, RDMA_CM_EVENT_ESTABLISHED);
 	CHECK(ibv_query_qp(s->data->qp, &attr, IBV_QP_MAX_QP_RD_ATOMIC, &init) == 0);
 	CHECK(attr.max_rd_atomic > 0);
@@ -648,7 +811,7 @@ static void requests_are_rejected_with_a_reason(void)
 	CHECK(rejection(s) == EPROTONOSUPPORT_);
 	session_free(s);
 	s = session_new();
-	request_connection(approach(s, false), VERSION, 3, NULL);
+	request_connection(approach(s, false), VERSION, 9, NULL);
 	CHECK(rejection(s) == EPROTO_);
 	session_free(s);
 	s = session_new();
@@ -788,6 +951,67 @@ static void what_is_not_expected_ends_the_session(void)
 	session_free(s);
 }
 
+static int proves(const char *identity, unsigned flip)
+{
+	struct session *s = session_new();
+
+	key.identity = identity;
+	key.secret[0] ^= (uint8_t)flip;
+	request_connection(approach(s, false), VERSION, CONTROL, NULL);
+	expect_event(s, RDMA_CM_EVENT_ESTABLISHED);
+	int r = prove(s);
+	key.secret[0] ^= (uint8_t)flip;
+	key.identity = "box";
+	session_free(s);
+	return r;
+}
+
+static void a_key_is_proved(void)
+{
+	struct attachment a = attachment("r", 2);
+	struct session *s;
+
+	step("a donor proves a key that it has, and no other");
+	CHECK(proves("box", 0) == 0);
+	CHECK(proves("box", 1) == -1 && proves("fox", 0) == -1);
+	step("with a key a writer writes, and a donor answers");
+	s = attach(&a);
+	CHECK(writes(s, 4099, 60001, 0x41) && reads(s, 4099, 60001, 0x41));
+	CHECK(zero(s, 5000, 50000) == 0 && reads(s, 5000, 50000, 0));
+	CHECK(flush(s, 0, 0, 0, 0, false) == 0 && probe(s));
+	step("  neither its token nor its request is good again");
+	for (unsigned i = 0; i < 3; i++) {
+		struct rdma_cm_id *id = approach(s, true);
+
+		if (i == 0)
+			request_connection(id, VERSION, DATA, s->token);
+		else
+			request_with_proof(id, s, i);
+		CHECK(rejection(s) == EACCES_);
+		rdma_destroy_qp(id);
+		rdma_destroy_id(id);
+	}
+	goodbye(s, false);
+	step("without one nobody is granted anything");
+	key.identity = NULL;
+	refused(&a, EACCES_);
+	key.identity = "box";
+	step("a tag that is wrong, or missing, ends the session");
+	for (unsigned i = 0; i < 2; i++) {
+		s = session_new();
+		request_connection(approach(s, false), VERSION, CONTROL, NULL);
+		expect_event(s, RDMA_CM_EVENT_ESTABLISHED);
+		CHECK(prove(s) == 0);
+		s->proof.borrower[0] ^= 1;
+		s->proof.on = i == 0;
+		send_hello(s, &a);
+		s->proof.on = true;
+		CHECK(next_message(s) == 0);
+		session_free(s);
+	}
+	goodbye(attach_at(&a, 1, 1), false);
+}
+
 static void chunks_are_many(void)
 {
 	struct attachment a = attachment("r", 2);
@@ -822,10 +1046,21 @@ static void a_file_is_told_what_changed(void)
 	goodbye(attach_at(&a, 1, 1), false);
 }
 
+static size_t get_secret(const char *digits)
+{
+	size_t len = strlen(digits) / 2;
+
+	CHECK(len >= 16 && len <= sizeof(key.secret));
+	for (size_t i = 0; i < len; i++)
+		CHECK(sscanf(digits + 2 * i, "%2hhx", &key.secret[i]) == 1);
+	return len;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 4 || inet_pton(AF_INET, argv[1], &donor.sin_addr) != 1) {
-		fprintf(stderr, "usage: second-borrower-rdma ADDRESS PORT memory|chunks|file\n");
+		fprintf(stderr,
+			"usage: second-borrower-rdma ADDRESS PORT memory|chunks|file|keys\n");
 		return 2;
 	}
 	donor.sin_family = AF_INET;
@@ -841,6 +1076,10 @@ int main(int argc, char **argv)
 		what_is_not_expected_ends_the_session();
 	} else if (strcmp(argv[3], "chunks") == 0) {
 		chunks_are_many();
+	} else if (strcmp(argv[3], "keys") == 0) {
+		key.identity = "box";
+		key.secret_len = get_secret(getenv("SECRET"));
+		a_key_is_proved();
 	} else {
 		a_file_is_told_what_changed();
 	}
