@@ -13,10 +13,18 @@ static bool is_word(const char *word, const char *text)
 	return word && strcmp(word, text) == 0;
 }
 
+/* The same, or with a '+' and more behind it. */
+static bool begins_as(const char *word, const char *text)
+{
+	const size_t len = strcspn(text, "+");
+
+	return word && strlen(word) == len && strncmp(word, text, len) == 0;
+}
+
 const struct tp_driver *tp_driver_of_word(const char *word)
 {
 	for (const struct tp_driver *const *at = tp_drivers; *at; at++)
-		if (is_word((*at)->word, word) || is_word((*at)->local_word, word))
+		if (begins_as((*at)->word, word) || begins_as((*at)->local_word, word))
 			return *at;
 	return NULL;
 }

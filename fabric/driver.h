@@ -131,7 +131,10 @@ struct tp_driver {
 /* All transports, the ones to prefer first, up to NULL. */
 extern const struct tp_driver *const tp_drivers[];
 
-/* The transport that status, offers or a command line call so; NULL: none. */
+/*
+ * The transport that status, offers or a command line call so; a word ends before a '+', behind
+ * which stands how it is protected.  NULL: none.
+ */
 const struct tp_driver *tp_driver_of_word(const char *word);
 /*
  * For a sentence: "RDMA" for "rdma".  An unknown word, and a local_word, are returned as they are.

@@ -117,7 +117,7 @@ struct tp_info {
 	/* … provided that a FLUSH goes to each connection that wrote since its last one. */
 	bool flush_each_conn;
 	bool one_sided;      /* READ and WRITE cost the donor's process nothing. */
-	char transport[16];  /* "tcp", "rdma", "mem" */
+	char transport[16];  /* "tcp", "tcp+tls", "rdma", "mem" */
 	char path[160];      /* for people: "tcp 10.0.0.1:52044 -> 10.0.0.2:10809" */
 	/* transports that the donor offers: "tcp", "tcp,rdma:20049"; may be "" */
 	char offers[64];

@@ -25,6 +25,10 @@ static void words_lead_to_transports(void **state)
 	assert_string_equal(tp_driver_of_word("tcp")->word, "tcp");
 	assert_ptr_equal(tp_driver_of_word("unix"), tp_driver_of_word("tcp"));
 	assert_string_equal(tp_driver_of_word("mem")->word, "mem");
+	/* What is behind a '+' says how it is protected, and is no choice. */
+	assert_ptr_equal(tp_driver_of_word("tcp+tls"), tp_driver_of_word("tcp"));
+	assert_ptr_equal(tp_driver_of_word("unix+tls"), tp_driver_of_word("tcp"));
+	assert_null(tp_driver_of_word("tc+tls"));
 	assert_null(tp_driver_of_word("TCP"));
 	assert_null(tp_driver_of_word(""));
 	assert_string_equal(tp_word_label("rdma"), "RDMA");

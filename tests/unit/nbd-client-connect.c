@@ -22,6 +22,7 @@
 
 #include <cmocka.h>
 
+#include "fabric/key/key.h"
 #include "fabric/nbd/proto.h"
 #include "fabric/base/util.h"
 #include "transports/nbd/borrower/ask.h"
@@ -42,6 +43,7 @@ struct script {
 	bool version0;            /* it takes no hello of another version */
 	bool older;               /* it does not know WEFT_EXPORT_SESSION */
 	bool any_name;            /* every name is an export, that one too */
+	bool starttls;            /* says yes to it, and goes on in plaintext */
 	bool strict;              /* hangs up on what comes before its answer has been seen */
 	uint32_t go_error;        /* NBD_REP_ERR_… of GO and INFO */
 	const char *go_text;
@@ -58,6 +60,7 @@ static struct {
 	pthread_t thread;
 	_Atomic bool went; /* an export was granted */
 	_Atomic unsigned nr_conns;
+	_Atomic unsigned nr_plain; /* options in plaintext, but for STARTTLS */
 	uint8_t data[NBD_MAX_OPTION]; /* of the option at hand, */
 	uint32_t len;
 	bool accepted; /* the hello */
@@ -163,7 +166,10 @@ static bool answer_option(int fd, uint32_t option)
 {
 	const struct script *s = server.script;
 
+	server.nr_plain += option != NBD_OPT_STARTTLS;
 	switch (option) {
+	case NBD_OPT_STARTTLS:
+		return reply(fd, option, s->starttls ? NBD_REP_ACK : NBD_REP_ERR_UNSUP, NULL, 0);
 	case NBD_OPT_STRUCTURED_REPLY:
 		return reply(fd, option, s->no_structured ? NBD_REP_ERR_UNSUP : NBD_REP_ACK, NULL,
 			0);
@@ -268,7 +274,7 @@ static void server_start(const struct script *script)
 
 	server.script = script;
 	server.went = false;
-	server.nr_conns = 0;
+	server.nr_conns = server.nr_plain = 0;
 	server.nr_hang_ups = 0;
 	server.listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_return_code(bind(server.listen_fd, (struct sockaddr *)&addr, len), 0);
@@ -572,6 +578,35 @@ static void a_donor_of_version_0_is_not_taken_over_by_who_remembers(void **state
 	assert_false(server.went);
 }
 
+/* The class of CVE-2019-14842: whoever has a key says nothing without TLS, to anybody. */
+static void with_a_key_nothing_is_said_in_plaintext(void **state)
+{
+	static const struct script without = {.grant = GRANT};
+	static const struct script pretending = {.grant = GRANT, .starttls = true};
+	struct weft_key key;
+
+	assert_int_equal(weft_key_new("alice", &key, NULL), 0);
+	for (unsigned session = 0; session < 2; session++) {
+		server_start(&without);
+		struct tp_target target = target_of(session);
+		target.key = &key;
+		expect(&target, -EPROTONOSUPPORT, "does not begin TLS");
+		server_stop();
+		assert_int_equal(server.nr_plain, 0);
+		/* What answers TLS's first message as if it were an option's has no TLS. */
+		server_start(&pretending);
+		target = target_of(session);
+		target.key = &key;
+		target.connect_timeout_ms = 200;
+		struct tp_conn *conn = settle(&target);
+		assert_int_equal(tp_state(conn), TP_FAILED);
+		tp_disconnect(conn);
+		server_stop();
+		assert_int_equal(server.nr_plain, 0);
+	}
+	weft_key_wipe(&key);
+}
+
 static void an_empty_export_is_refused(void **state)
 {
 	static const struct script script = {.empty = true};
@@ -654,6 +689,7 @@ int main(void)
 		connect_case(another_epoch_is_stale),
 		connect_case(a_grant_must_be_one),
 		connect_case(a_donor_of_version_0_is_not_taken_over_by_who_remembers),
+		connect_case(with_a_key_nothing_is_said_in_plaintext),
 		connect_case(an_empty_export_is_refused),
 		connect_case(a_question_outlasts_signals_and_not_its_time),
 	};

@@ -30,7 +30,7 @@ void nbd_ask(const struct weft_uri *uri, const struct weft_key *key, uint32_t ti
 	};
 	struct nbd_talk *talk = malloc(sizeof(*talk));
 	struct weft_error err;
-	int fd, r = -ECONNRESET;
+	int r = -ECONNRESET;
 
 	/* What is told in plaintext could be anybody's word. */
 	if (!talk || key) {
@@ -41,11 +41,12 @@ void nbd_ask(const struct weft_uri *uri, const struct weft_key *key, uint32_t ti
 	/* Another's server may hang up on what comes unasked: then it is asked step by step. */
 	for (unsigned i = 0; i < 2 && r == -ECONNRESET; i++) {
 		wish.at_once = i == 0;
-		fd = nbd_dial(&dial, &err);
-		if (fd < 0)
+		struct nbd_stream stream = {.fd = nbd_dial(&dial, &err)};
+		if (stream.fd < 0)
 			break;
-		r = nbd_dial_talk(&dial, fd, talk, &wish);
-		close(fd);
+		r = nbd_dial_talk(&dial, &stream, talk, &wish);
+		nbd_tls_free(stream.tls);
+		close(stream.fd);
 	}
 	if (r == 0 && talk->has_welcome)
 		*ret = talk->welcome;

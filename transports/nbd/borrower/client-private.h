@@ -23,7 +23,7 @@ struct nbd_connecting {
 	_Atomic bool done;
 	/* The result. */
 	struct weft_error error; /* code 0: connected */
-	int fd;                  /* a socket at the start of the transmission phase; -1: none */
+	struct nbd_stream stream; /* at the start of the transmission phase; fd -1: none */
 	bool structured;
 	struct tp_info info;
 	/* The thread's. */

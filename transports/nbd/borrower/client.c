@@ -140,13 +140,12 @@ static void take_handshake(struct nbd_tp_conn *c)
 		tp_conn_fail(&c->conn, connecting->error.code, "%s", connecting->error.message);
 		return;
 	}
-	const struct nbd_stream stream = {.fd = connecting->fd};
-	if (nbd_client_begin(&c->client, &c->conn, &stream, connecting->structured,
+	if (nbd_client_begin(&c->client, &c->conn, &connecting->stream, connecting->structured,
 		    &connecting->info, nbd->depth) < 0) {
 		tp_conn_fail(&c->conn, ENOMEM, "out of memory");
 		return;
 	}
-	connecting->fd = -1;
+	connecting->stream = (struct nbd_stream){.fd = -1};
 	/* The thread's last act was to say so: this does not wait. */
 	nbd_connecting_finish(connecting);
 	c->connecting = NULL;
@@ -226,6 +225,7 @@ static int nbd_tp_arm(struct tp_conn *conn)
 const struct tp_ops tp_nbd_ops = {
 	.name = "nbd",
 	.any_memory = true, /* sockets take any */
+	.proves_keys = true,
 	.open = nbd_tp_open,
 	.close = nbd_tp_close,
 	.reg = nbd_tp_reg,

@@ -31,11 +31,12 @@ enum {
 };
 
 /* Our own handshake over a connected socket. */
-static int talk(struct nbd_connecting *c, int fd, bool at_once)
+static int talk(struct nbd_connecting *c, struct nbd_stream *stream, bool at_once)
 {
-	const struct nbd_talk_wish wish = {
-		.region = c->region, .hello = c->hello, .at_once = at_once};
-	int r = nbd_dial_talk(&c->dial, fd, &c->talk, &wish);
+	const struct nbd_talk_wish wish = {.region = c->region,
+		.hello = c->hello,
+		.at_once = at_once && !c->hello.anonymous};
+	int r = nbd_dial_talk(&c->dial, stream, &c->talk, &wish);
 
 	c->error = c->talk.error;
 	c->info = c->talk.info;
@@ -43,29 +44,42 @@ static int talk(struct nbd_connecting *c, int fd, bool at_once)
 	return r;
 }
 
-/* 0 with c->fd; or -errno.  *ret_connected: it was the handshake that failed. */
-static int try_once(struct nbd_connecting *c, bool at_once, bool *ret_connected)
+static void describe(struct nbd_connecting *c)
 {
 	struct tp_info *info = &c->info;
-	int fd = nbd_dial(&c->dial, &c->error);
 
-	*ret_connected = fd >= 0;
-	weft_debug("%s port %s: %s", c->host, c->port, fd < 0 ? c->error.message : "connected");
-	if (fd < 0)
-		return fd;
-	int r = c->hello.anonymous ? nbd_foreign_handshake(c, fd) : talk(c, fd, at_once);
-	weft_debug("%s port %s: %s", c->host, c->port, r < 0 ? c->error.message : "granted");
-	if (r < 0) {
-		close(fd);
-		return r;
-	}
-	snprintf(info->transport, sizeof(info->transport), "%s",
-		c->host[0] == '/' ? "unix" : "tcp");
+	snprintf(info->transport, sizeof(info->transport), "%s%s",
+		c->host[0] == '/' ? "unix" : "tcp", c->stream.tls ? "+tls" : "");
 	if (!info->has_epoch)
 		snprintf(info->offers, sizeof(info->offers), "tcp");
-	nbd_dial_describe(&c->dial, fd, info->path, sizeof(info->path));
+	nbd_dial_describe(&c->dial, c->stream.fd, info->path, sizeof(info->path));
+	const size_t len = strlen(info->path);
+	if (c->stream.tls)
+		snprintf(info->path + len, sizeof(info->path) - len, " (%s)",
+			nbd_tls_cipher(c->stream.tls));
+}
+
+/* 0 with c->stream; or -errno.  *ret_connected: it was the handshake that failed. */
+static int try_once(struct nbd_connecting *c, bool at_once, bool *ret_connected)
+{
+	struct nbd_stream stream = {.fd = nbd_dial(&c->dial, &c->error)};
+
+	*ret_connected = stream.fd >= 0;
+	weft_debug("%s port %s: %s", c->host, c->port,
+		stream.fd < 0 ? c->error.message : "connected");
+	if (stream.fd < 0)
+		return stream.fd;
+	int r = c->hello.anonymous && !c->dial.credentials
+			? nbd_foreign_handshake(c, stream.fd)
+			: talk(c, &stream, at_once);
+	weft_debug("%s port %s: %s", c->host, c->port, r < 0 ? c->error.message : "granted");
+	if (r < 0) {
+		close(stream.fd);
+		return r;
+	}
 	c->error.code = 0;
-	c->fd = fd;
+	c->stream = stream;
+	describe(c);
 	return 0;
 }
 
@@ -123,12 +137,14 @@ static void *thread_main(void *ctx)
 
 static void free_connecting(struct nbd_connecting *c)
 {
-	if (c->fd >= 0)
-		close(c->fd);
+	nbd_tls_free(c->stream.tls);
+	if (c->stream.fd >= 0)
+		close(c->stream.fd);
 	if (c->dial.cancel_fd >= 0)
 		close(c->dial.cancel_fd);
 	if (c->done_fd >= 0)
 		close(c->done_fd);
+	nbd_tls_credentials_put(c->dial.credentials);
 	free(c->host);
 	free(c->port);
 	free(c->region);
@@ -144,7 +160,7 @@ int nbd_connecting_start(const struct tp_target *target, struct nbd_connecting *
 
 	if (!c)
 		return weft_error_set(err, ENOMEM, "cannot connect: out of memory");
-	c->fd = -1;
+	c->stream.fd = -1;
 	c->hello = target->hello;
 	c->dial.timeout_ms =
 		target->connect_timeout_ms ? target->connect_timeout_ms : DEFAULT_TIMEOUT_MS;
@@ -160,6 +176,15 @@ int nbd_connecting_start(const struct tp_target *target, struct nbd_connecting *
 		r = errno;
 		free_connecting(c);
 		return weft_error_set(err, r, "cannot connect: %s", strerror(r));
+	}
+	if (target->key) {
+		const struct nbd_tls_client config = {.key = target->key, .host = c->host};
+
+		r = nbd_tls_client_new(&config, &c->dial.credentials, err);
+		if (r < 0) {
+			free_connecting(c);
+			return r;
+		}
 	}
 	r = weft_thread_create(&c->thread, NULL, thread_main, c);
 	if (r < 0) {

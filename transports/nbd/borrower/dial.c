@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 enum { KEEPALIVE_S = 5, KEEPALIVE_PROBES = 3 };
@@ -140,19 +141,56 @@ int nbd_dial(const struct nbd_dial *dial, struct weft_error *err)
 	return dial->host[0] == '/' ? connect_unix(dial, err) : connect_tcp(dial, err);
 }
 
-int nbd_dial_talk(const struct nbd_dial *dial, int fd, struct nbd_talk *talk,
+static int secure(const struct nbd_dial *dial, struct nbd_stream *stream, struct nbd_talk *talk)
+{
+	int r = nbd_stream_start_tls(stream, dial->credentials);
+
+	if (r < 0)
+		return weft_error_set(&talk->error, -r, "cannot begin TLS: %s", strerror(-r));
+	for (;;) {
+		int events = 0;
+		short found;
+
+		r = nbd_tls_handshake(stream->tls, &events, &talk->error);
+		if (r != -EAGAIN)
+			break;
+		r = nbd_dial_wait(dial, stream->fd, (short)events, &found, &talk->error);
+		if (r < 0)
+			return r;
+	}
+	/* To whoever connects it would say that the generation is over. */
+	if (r == -EKEYEXPIRED)
+		r = -(talk->error.code = EKEYREJECTED);
+	if (r < 0)
+		return r;
+	weft_debug("%s port %s: %s", dial->host, dial->port, nbd_tls_cipher(stream->tls));
+	nbd_talk_secured(talk);
+	return 0;
+}
+
+int nbd_dial_talk(const struct nbd_dial *dial, struct nbd_stream *stream, struct nbd_talk *talk,
 	const struct nbd_talk_wish *wish)
 {
-	struct nbd_stream stream = {.fd = fd};
-	short events;
-	int r = nbd_talk_begin(talk, wish);
+	struct nbd_talk_wish all = *wish;
+	int r;
 
+	all.tls = dial->credentials != NULL;
+	r = nbd_talk_begin(talk, &all);
 	while (r == 0) {
-		r = nbd_talk_move(talk, &stream, &events);
+		short events;
+
+		r = nbd_talk_move(talk, stream, &events);
 		if (r == 0)
-			r = nbd_dial_wait(dial, fd, events, &events, &talk->error);
+			r = nbd_dial_wait(dial, stream->fd, events, &events, &talk->error);
+		else if (r > 0 && talk->state == NBD_TALK_TLS)
+			r = secure(dial, stream, talk);
 	}
 	nbd_talk_end(talk);
+	explicit_bzero(&all.hello, sizeof(all.hello));
+	if (r < 0) {
+		nbd_tls_free(stream->tls);
+		stream->tls = NULL;
+	}
 	return r < 0 ? r : 0;
 }
 

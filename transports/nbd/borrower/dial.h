@@ -18,6 +18,8 @@ struct nbd_dial {
 	uint64_t deadline_ns;
 	uint32_t dead_ms; /* a machine that acknowledges nothing for so long is gone */
 	int cancel_fd;    /* readable: given up; -1: nobody does */
+	/* TLS with these, or nothing is said; NULL: in plaintext */
+	struct nbd_tls_credentials *credentials;
 };
 
 /*
@@ -29,10 +31,11 @@ int nbd_dial(const struct nbd_dial *dial, struct weft_error *err);
 int nbd_dial_wait(const struct nbd_dial *dial, int fd, short events, short *ret_events,
 	struct weft_error *err);
 /*
- * The handshake over a connected socket.  0; -errno as nbd_talk_move() and nbd_dial_wait() say,
- * with talk->error set.  Nothing secret is left in talk.
+ * The handshake over a connected socket, stream->fd.  0: stream->tls is there if there are
+ * credentials, and belongs to the caller; -errno as nbd_talk_move(), nbd_tls_handshake() and
+ * nbd_dial_wait() say, with talk->error set and no session.  Nothing secret is left in talk.
  */
-int nbd_dial_talk(const struct nbd_dial *dial, int fd, struct nbd_talk *talk,
+int nbd_dial_talk(const struct nbd_dial *dial, struct nbd_stream *stream, struct nbd_talk *talk,
 	const struct nbd_talk_wish *wish);
 /* For people: "tcp 10.0.0.1:52044 -> 10.0.0.2:10809". */
 void nbd_dial_describe(const struct nbd_dial *dial, int fd, char *buf, size_t len);
