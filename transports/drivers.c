@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The table of transports: one row each, the ones to prefer first.  The only file that knows which
- * there are. fabric/driver.h says what a row brings, and how to add one.
+ * The table of transports: one row each, the ones to prefer first.  Only this file knows which
+ * transports exist. fabric/driver.h says what a row brings, and how to add one.
  */
 #include "fabric/driver.h"
 

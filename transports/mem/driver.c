@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the transport "mem" is to the rest of weft: mem:///NAME is mem_home, whatever the name. */
+/* The row of the transport "mem": mem:///NAME is mem_home, whatever the name. */
 #include "transports/mem/driver.h"
 
 #include "transports/mem/mem.h"

@@ -70,7 +70,7 @@ static int mem_open(const void *config, struct tp **ret, struct weft_error *err)
 
 	if (!tp)
 		return weft_error_set(err, ENOMEM, "cannot open the transport: out of memory");
-	/* The counters in it are ours to count. */
+	/* Not const: the transport counts in it. */
 	tp->config = config ? (struct mem_config *)config : &mem_home;
 	if (!tp->config->donor && !tp->config->base) {
 		tp->own = calloc(1, tp->config->size_bytes);
@@ -112,7 +112,7 @@ static void timer_at(struct mem_conn *mem, uint64_t due_ns)
 	timerfd_settime(mem->timerfd, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
-/* The donor's, from any thread. */
+/* The donor calls this, from any thread. */
 static void mem_fence(void *ctx)
 {
 	struct mem_conn *mem = ctx;
@@ -163,8 +163,8 @@ static int mem_connect(struct tp *tp, const struct tp_target *target, struct tp_
 	}
 	if (config->donor) {
 		/*
-		 * A grant may wait for the sessions that it supersedes, which this very thread may
-		 * own.
+		 * A grant may wait for the sessions that it supersedes, and this very thread may
+		 * own them: so another thread asks.
 		 */
 		mem->grant_state = GRANT_ASKED;
 		r = pthread_create(&mem->granter, NULL, granter_main, mem);
@@ -307,7 +307,7 @@ static void try_connect(struct mem_conn *mem)
 		become_ready(mem);
 }
 
-/* Which changes are safe by now. */
+/* Notes which changes are safe by now. */
 static void note_flushed(struct mem_conn *mem, const struct tp_op *op)
 {
 	if (op->kind == TP_WRITE || op->kind == TP_ZERO) {
@@ -383,8 +383,8 @@ static int mem_progress(struct tp_conn *conn, struct tp_op **done, unsigned max)
 	unsigned nr = 0;
 
 	/*
-	 * Ready first, whatever has come of the grant since: ESTALE would say of one that connects
-	 * that the contents are gone.
+	 * The connection becomes ready first, even if it was fenced meanwhile: during
+	 * TP_CONNECTING, ESTALE would mean that the contents are gone.
 	 */
 	if (conn->state == TP_CONNECTING) {
 		try_connect(mem);
@@ -440,7 +440,7 @@ static int mem_arm(struct tp_conn *conn)
 	if (conn->state == TP_READY && mem->nr_ops > 0) {
 		due = mem->ops[0]->priv[PRIV_DUE_NS];
 		if (atomic_load(&mem->config->hold))
-			due = weft_now_ns() + 1000000; /* looks again whether it still is */
+			due = weft_now_ns() + 1000000; /* while on hold: look again soon */
 	}
 	timer_at(mem, due);
 	/*

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the transport "nbd" is to the rest of weft. */
+/* The row of the transport "nbd". */
 #include "transports/nbd/driver.h"
 
 #include <stdio.h>

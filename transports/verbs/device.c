@@ -25,9 +25,9 @@ int verbs_devices(struct ibv_context ***ret, int *ret_nr, struct weft_error *err
 	int nr = 0;
 
 	/*
-	 * Whoever mounts a file runs a program for that: where the kernel does not copy pinned
-	 * pages for a child itself (before 5.12), the child would leave the device with pages that
-	 * are not ours any more.  Without devices it has no meaning.
+	 * Mounting a file starts a child.  Before Linux 5.12 the kernel does not copy pinned pages
+	 * for a child, so the device would be left with pages that are not ours any more.  Without
+	 * devices an error means nothing.
 	 */
 	ibv_fork_init();
 	errno = 0;
@@ -64,9 +64,9 @@ int verbs_wc_errno(enum ibv_wc_status status)
 	case IBV_WC_RNR_RETRY_EXC_ERR: /* nor a buffer for our message */
 	case IBV_WC_RESP_TIMEOUT_ERR:
 		return -ETIMEDOUT;
-	case IBV_WC_WR_FLUSH_ERR: /* the queue pair was ended: not done, for another reason */
-	case IBV_WC_REM_ACCESS_ERR: /* bounds are ours to check, so the key is dead: access was
-				       revoked */
+	/* the queue pair was ended: the request was not done, for another reason */
+	case IBV_WC_WR_FLUSH_ERR:
+	case IBV_WC_REM_ACCESS_ERR: /* we check bounds, so the key is dead: access was revoked */
 	case IBV_WC_REM_ABORT_ERR:
 	case IBV_WC_REM_OP_ERR:
 	case IBV_WC_REM_INV_REQ_ERR:
@@ -123,7 +123,7 @@ int verbs_event_errno(const struct rdma_cm_event *event, const char *peer, struc
 	case RDMA_CM_EVENT_TIMEWAIT_EXIT: /* after the end */
 		return 0;
 	case RDMA_CM_EVENT_ADDR_CHANGE:
-		/* The address moved to another device: this path does not come back. */
+		/* The address has moved to another device: this path does not come back. */
 		return weft_error_set(err, ENOTCONN,
 			"the address of the path to %s moved to another device", peer);
 	case RDMA_CM_EVENT_ADDR_ERROR:
@@ -221,7 +221,7 @@ static int gid_index(struct rdma_cm_id *id)
 {
 	const union ibv_gid *gid = &id->route.addr.addr.ibaddr.sgid;
 	struct ibv_gid_entry *entries = calloc(MAX_GIDS, sizeof(*entries));
-	/* All in one call: tables have a thousand places. */
+	/* One call for the whole table, which has a thousand places. */
 	ssize_t nr = entries ? ibv_query_gid_table(id->verbs, entries, MAX_GIDS, 0) : -1;
 	int found = -1;
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * weft doctor: what the kernel tells of RDMA devices over netlink alone, as `rdma resource show qp`
- * does.
+ * weft doctor: facts about RDMA devices that the kernel tells only over netlink, as `rdma resource
+ * show qp` does.
  *
  * Each port has a queue pair of the kernel's for management messages (GSI), over which connections
- * are made.  A driver that leaves it in the error state, as soft-RoCE's does when its link goes
- * down under a connection, shows an active port that answers nobody.
+ * are made.  If a driver leaves that queue pair in the error state, as soft-RoCE's does when its
+ * link goes down under a connection, the port is active and answers nobody.
  */
 #include <netlink/msg.h>
 #include <netlink/netlink.h>
@@ -55,7 +55,7 @@ static int on_queue_pairs(struct nl_msg *msg, void *ctx)
 	return NL_OK;
 }
 
-/* All that there is of one kind; index -1: of all devices. */
+/* Asks for all objects of one kind; index -1: of all devices. */
 static void ask(struct nl_sock *sock, int command, int64_t index, nl_recvmsg_msg_cb_t fn,
 	struct search *search)
 {
@@ -68,7 +68,7 @@ static void ask(struct nl_sock *sock, int command, int64_t index, nl_recvmsg_msg
 	if ((index < 0 || nla_put_u32(msg, RDMA_NLDEV_ATTR_DEV_INDEX, (uint32_t)index) == 0) &&
 		nl_send_auto(sock, msg) >= 0)
 		nl_recvmsgs_default(
-			sock); /* an old kernel says that it does not know: nothing is found then */
+			sock); /* an old kernel does not know the question: then nothing is found */
 	nlmsg_free(msg);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * weft doctor: RDMA devices, and what a connection over them needs: an active port, an IP address
- * that RoCE v2 (or IPoIB) carries, large packets, and device files that may be opened.
+ * weft doctor: RDMA devices, and the needs of a connection over them: an active port, an IP address
+ * that RoCE v2 (or IPoIB) carries, large packets, and device files that we may open.
  */
 #include "transports/verbs/doctor.h"
 
@@ -16,7 +16,7 @@
 #include "fabric/base/util.h"
 
 enum {
-	MAX_GIDS = 256,  /* of a port's table: addresses come early */
+	MAX_GIDS = 256,  /* entries of a port's table that are looked at: addresses come early */
 	GOOD_MTU = 4200, /* an RDMA MTU of 4096 and its headers */
 	INFINIBAND = 32, /* linux/if_arp.h */
 };
@@ -33,8 +33,7 @@ struct port {
 	uint64_t mtu; /* of the interface; 0: not known */
 };
 
-/* A GID of RoCE v2 as the IP address that it is; false for one that no other subnet's host could
- * reach. */
+/* The IP address that a GID of RoCE v2 is; false: hosts of other subnets could not reach it. */
 static bool gid_address(const char *text, char *address)
 {
 	struct in6_addr gid;
@@ -118,7 +117,8 @@ static size_t find_ports(struct port **ret)
 	*ret = NULL;
 	if (glob(facts_below_root(buf, "/sys/class/infiniband/*/ports/*"), 0, NULL, &g))
 		return 0;
-	struct port *ports = calloc(g.gl_pathc + 1, sizeof(*ports)); /* one to look into */
+	/* at least one, so that it is not NULL */
+	struct port *ports = calloc(g.gl_pathc + 1, sizeof(*ports));
 	for (int active = 1; ports && active >= 0; active--)
 		for (size_t i = 0; i < g.gl_pathc; i++) {
 			look_at_port(g.gl_pathv[i] + strlen(facts_root), &ports[n]);
@@ -129,7 +129,7 @@ static size_t find_ports(struct port **ret)
 	return n;
 }
 
-/* A network interface that is up, for the line that makes a soft-RoCE device; false without one. */
+/* Finds a network interface that is up, for the line that makes a soft-RoCE device; false: none. */
 static bool interface_up(char *name, size_t len)
 {
 	char buf[PATH_MAX], path[300], state[32];
@@ -148,7 +148,7 @@ static bool interface_up(char *name, size_t len)
 	return found;
 }
 
-/* Active, and no connection can be made. */
+/* The port is active, but no connection can be made. */
 static void say_failed(struct finding *f, const struct port *port)
 {
 	char path[PATH_MAX], netdev[64];
@@ -157,7 +157,7 @@ static void say_failed(struct finding *f, const struct port *port)
 		"%s is ACTIVE, but makes no connections since its link was down: its queue pair "
 		"for connection requests (GSI) is in the state ERR",
 		port->text);
-	/* The drivers that are software say what they are made of. */
+	/* Software drivers name their network interface. */
 	snprintf(path, sizeof(path), "/sys/class/infiniband/%s/parent", port->device);
 	if (facts_line(path, "", netdev, sizeof(netdev)))
 		finding_fix_as_root(f,
@@ -294,7 +294,9 @@ static void check_rdma_mtu(struct finding *f)
 	finding_keep(f, KEEP_NETWORK);
 }
 
-/* An installed library that drives each device, and device files that we may open. */
+/*
+ * Checks for an installed library that drives each device, and for device files that we may open.
+ */
 static void check_rdma_access(struct finding *f)
 {
 	char devices[128], files[256], path[PATH_MAX];

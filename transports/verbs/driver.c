@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the transport "verbs" is to the rest of weft. */
+/* The row of the transport "verbs". */
 #include "transports/verbs/driver.h"
 
 #include "transports/verbs/doctor.h"

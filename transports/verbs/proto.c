@@ -180,7 +180,7 @@ struct wire_reject {
 } PACKED;
 _Static_assert(sizeof(struct wire_reject) == VERBS_REJECT_BYTES, "reject");
 
-/* Errors that travel, by numbers that are the protocol's own. */
+/* Errors that travel, with the protocol's own numbers. */
 static const struct {
 	uint32_t wire;
 	int error;
@@ -283,7 +283,7 @@ static size_t pack_hello(const struct verbs_msg *msg, uint8_t *buf)
 	wire->mode = (uint8_t)hello->mode;
 	wire->region_len = htobe16((uint16_t)region_len);
 	memcpy(wire->sealed, msg->hello.sealed, sizeof(wire->sealed));
-	/* Zeros behind the end: nothing of our memory travels. */
+	/* Zeros follow the name's end, so that none of our memory travels. */
 	memcpy(wire->name, hello->name, strnlen(hello->name, WEFT_NAME_MAX));
 	memcpy(buf + sizeof(*wire), msg->hello.region, region_len);
 	size_t len = sizeof(*wire) + region_len;
@@ -576,7 +576,7 @@ static int unpack_grant(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 		return -EPROTO;
 	uint64_t size = be64toh(wire->size_bytes), chunk = be64toh(wire->chunk_bytes);
 	uint32_t nr = be32toh(wire->nr_chunks), flags = be32toh(wire->flags);
-	/* Whoever divides by chunk, allocates nr, or adds to an offset may rely on these. */
+	/* Code that divides by chunk, allocates nr, or adds to an offset relies on these checks. */
 	if (size == 0 || size > INT64_MAX || chunk < 4096 || chunk > INT64_MAX || nr == 0 ||
 		nr > VERBS_MAX_CHUNKS || verbs_nr_chunks(size, chunk) != nr ||
 		(flags & ~(uint32_t)(VERBS_GRANT_READ_ONLY | VERBS_GRANT_FLUSH_ASKS)))
@@ -625,7 +625,7 @@ static int unpack_refuse(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 	for (size_t i = 0; i < text_len; i++) {
 		char c = (char)buf[sizeof(*wire) + i];
 
-		/* It ends in a log or on a terminal. */
+		/* The text goes to a log or a terminal. */
 		ret->refuse.text[i] = (unsigned char)c < ' ' || c == 0x7f ? '?' : c;
 	}
 	ret->refuse.text[text_len] = '\0';
@@ -681,7 +681,7 @@ static int unpack_request(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 	return 0;
 }
 
-/* None is known yet.  The first that must be goes into *ret_unknown; 0, or -EPROTO. */
+/* No field is known here.  *ret_unknown: the first that must not be skipped.  0, or -EPROTO. */
 static int skip_fields(const uint8_t *p, size_t left, uint16_t *ret_unknown)
 {
 	const uint8_t *value;

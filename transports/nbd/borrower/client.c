@@ -18,7 +18,7 @@
 
 enum {
 	DEFAULT_DEPTH = 128,
-	LEAVE_MS = 2000, /* for a peer to let go after a goodbye */
+	LEAVE_MS = 2000, /* for a peer to release the grant after a goodbye */
 };
 
 static int nbd_tp_open(const void *arg, struct tp **ret, struct weft_error *err)
@@ -34,7 +34,7 @@ static int nbd_tp_open(const void *arg, struct tp **ret, struct weft_error *err)
 	return 0;
 }
 
-/* Joins handshakes that were given up; all of them, or those that ended. */
+/* Joins handshakes that were given up: all of them, or only those that have ended. */
 static void reap(struct nbd_tp *tp, bool all)
 {
 	struct nbd_connecting **p = &tp->orphans;
@@ -52,8 +52,8 @@ static void reap(struct nbd_tp *tp, bool all)
 }
 
 /*
- * Whether the peer has ended the connection, which it does when it has let go; looked for until
- * then at most.
+ * Whether the peer has ended the connection, as it does when it has released the grant.  Waits
+ * until until_ns at most.
  */
 static bool has_left(struct nbd_tp_conn *c, uint64_t until_ns)
 {
@@ -72,7 +72,10 @@ static bool has_left(struct nbd_tp_conn *c, uint64_t until_ns)
 	}
 }
 
-/* Ends connections whose peers have let go, or had the time to; all: waits for that. */
+/*
+ * Ends connections whose peers have released the grant, or have had the time for it; all: waits for
+ * that.
+ */
 static void see_off(struct nbd_tp *tp, bool all)
 {
 	struct nbd_tp_conn **p = &tp->leaving;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Accepts connections on the main loop; each is served by a thread of its own, once the peer has
- * said something.  One that says nothing costs a descriptor and a few hundred bytes, and belongs to
- * the loop's thread.
+ * said something.  A silent peer costs a descriptor and a few hundred bytes, and belongs to the
+ * loop's thread.
  *
- * Invariant: a session with a thread is in the list until that has let go of everything, so an
- * empty list (under the lock) means that no thread touches a region, the donor or the listener any
- * more.
+ * Invariant: a session with a thread is in the list until the thread has released everything.  So
+ * an empty list (under the lock) means that no thread touches a region, the donor or the listener
+ * any more.
  */
 #include "transports/nbd/donor/listener.h"
 
@@ -103,7 +103,7 @@ static void silent_take(struct nbd_listener *l, struct nbd_session *s)
 
 static void silent_end(struct nbd_listener *l, struct nbd_session *s)
 {
-	/* Nothing stays in the kernel either, whether or not the peer cares. */
+	/* The kernel keeps nothing of the connection either, even if the peer does not answer. */
 	const struct linger at_once = { .l_onoff = 1 };
 
 	silent_take(l, s);
@@ -115,7 +115,7 @@ static void silent_end(struct nbd_listener *l, struct nbd_session *s)
 	pthread_mutex_unlock(&l->lock);
 }
 
-/* For the deadline of the oldest. */
+/* Sets the timer to the deadline of the oldest. */
 static void set_silent_timer(struct nbd_listener *l)
 {
 	uint64_t now_ns = weft_now_ns();
@@ -138,13 +138,14 @@ static void end_the_silent(struct weft_timer *timer)
 }
 
 /*
- * A session's thread notices; a silent session waits until whoever called has let go of the budget.
+ * A session's thread notices.  A silent session waits until the caller has released the budget's
+ * lock.
  */
 static void make_room(struct weft_stranger *stranger)
 {
 	struct nbd_session *s = weft_container_of(stranger, struct nbd_session, stranger);
 
-	/* Silent ones, and those that enter, belong to the same thread. */
+	/* Silent sessions and the caller belong to the same thread. */
 	if (s->silent)
 		s->listener->made_room = s;
 	else
@@ -271,13 +272,13 @@ static bool give_one_up(struct weft_acceptor *acceptor)
 	bool silent = l->made_room != NULL;
 
 	end_who_made_room(l);
-	/* A thread closes its descriptor in its own time. */
+	/* A thread closes its descriptor later. */
 	return made && silent;
 }
 
 /* ---- life ---- */
 
-/* Those who belong here have to find descriptors left. */
+/* There have to be descriptors left for borrowers with grants. */
 static unsigned default_strangers(void)
 {
 	struct rlimit limit;
@@ -364,7 +365,7 @@ void nbd_listener_stop(struct nbd_listener *l)
 	kill_all(l, true);
 }
 
-/* Until no session is left: 0, or -ETIMEDOUT. */
+/* Waits until no session is left: 0, or -ETIMEDOUT. */
 static int wait_for_end(struct nbd_listener *l, uint32_t timeout_ms)
 {
 	const uint64_t deadline_ns = weft_now_ns() + timeout_ms * NS_PER_MS;

@@ -130,7 +130,7 @@ static int service_welcome(struct nbd_conn *conn, const char *name, const struct
 
 	if (find(s, name, NULL) < 0)
 		return -ENOENT;
-	/* It belongs here: it does not make room for strangers from now on. */
+	/* The donor knows this peer: from now on it does not make room for strangers. */
 	if (weft_donor_knows(s->donor, &s->peer, s->asked, hello))
 		weft_stranger_belongs(&s->stranger);
 	weft_donor_welcome(s->donor, s->asked, ret);
@@ -173,7 +173,7 @@ static bool is_fenced(const struct nbd_session *s)
 	return atomic_load_explicit(&s->grant->fenced, memory_order_relaxed);
 }
 
-/* 0, or how much there is room for if that is less. */
+/* 0, or the bytes that there is room for, if fewer. */
 static int arena_get(struct nbd_session *s, uint32_t len, void **ret)
 {
 	if (!s->arena) {
@@ -184,7 +184,7 @@ static int arena_get(struct nbd_session *s, uint32_t len, void **ret)
 			return -ENOMEM;
 		s->arena = p;
 	}
-	/* One in pieces has all of it for itself. */
+	/* A request in pieces has all of the arena for itself. */
 	if (s->arena_users > 0 && s->arena_used + len > NBD_ARENA_BYTES)
 		return -EAGAIN;
 	*ret = s->arena + s->arena_used;
@@ -213,7 +213,7 @@ static int service_prepare(struct nbd_request *rq)
 	}
 	int r = arena_get(s, rq->len, &rq->buf);
 	if (r > 0 && rq->type == NBD_CMD_READ) {
-		/* submit() does not see it. */
+		/* submit() does not see this request. */
 		count(&s->counters.requests, 1);
 		count(&s->counters.read_bytes, rq->len);
 	}
@@ -237,7 +237,7 @@ static int service_take(struct nbd_request *rq, uint64_t off, uint32_t len)
 	return r;
 }
 
-/* A long range in slices, so that a fence need not wait for all of it. */
+/* Works on a long range in slices, so that a fence need not wait for all of it. */
 static int in_slices(struct nbd_session *s, const struct nbd_request *rq,
 	int (*fn)(struct weft_region *region, const struct nbd_request *rq, uint64_t off,
 		uint64_t len))
@@ -269,7 +269,7 @@ static int zero(struct weft_region *region, const struct nbd_request *rq, uint64
 /* A WRITE to memory is in place already: its payload was received there. */
 static int do_write(struct nbd_session *s, const struct nbd_request *rq)
 {
-	if (s->region->map || rq->len > NBD_ARENA_BYTES) /* service_take() had it */
+	if (s->region->map || rq->len > NBD_ARENA_BYTES) /* service_take() has written it */
 		return 0;
 	return is_fenced(s) ? -ESHUTDOWN : weft_region_write(s->region, rq->buf, rq->off, rq->len);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One connection of the donor's listener: who it is, its place in the listener's counts, its end.
+ * One connection of the donor's listener: its peer, its place in the listener's counts, its end.
  *
- * Invariant: a session with a thread is in the listener's list until that thread has let go of
+ * Invariant: a session with a thread is in the listener's list until that thread has released
  * everything.
  */
 #include "transports/nbd/donor/session.h"
@@ -47,7 +47,7 @@ static void tune(int fd, uint32_t dead_ms)
 	const int interval_s =
 		(int)weft_max((dead_ms / 1000 - (uint32_t)idle_s) / (uint32_t)probes, 1);
 
-	/* Each fails on a Unix socket, which needs none. */
+	/* These calls fail on a Unix socket, which needs none of them. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));

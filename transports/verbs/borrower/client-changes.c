@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a borrower's WRITEs have changed and the donor was not told of yet: of a file region, whose
- * FLUSH needs to know.
+ * The ranges of a file region that a borrower's WRITEs have changed since the last FLUSH, which
+ * tells the donor.
  *
- * Runs on the lane's thread.  A bitmap of a fixed size, made with the connection; what a connection
- * leaves untold when it ends, the donor finds by comparing.
+ * Runs on the lane's thread.  They are a bitmap of a fixed size, made with the connection.  Changes
+ * that a connection did not tell before its end, the donor finds by comparing.
  */
 #include "transports/verbs/borrower/client.h"
 
@@ -59,7 +59,7 @@ bool verbs_changes_any(struct verbs_conn *conn)
 	return false;
 }
 
-/* The first run of bits from word `first` on, taken; false: none. */
+/* Takes the first run of bits from word `first` on; false: there is none. */
 static bool take_run(struct verbs_conn *conn, uint64_t *ret_bit, uint64_t *ret_nr)
 {
 	struct verbs_changes *changes = &conn->changes;

@@ -41,7 +41,10 @@ static uint32_t answer_ms(const struct verbs_conn *conn)
 	return ms && ms < conn->timeout_ms ? ms : conn->timeout_ms;
 }
 
-/* For one step of the way there: where answers take long, so do those of neighbours and routers. */
+/*
+ * The time for one step of connecting: where a donor's answers take long, so do those of neighbours
+ * and routers.
+ */
 static int resolve_ms(const struct verbs_conn *conn)
 {
 	return (int)weft_max(VERBS_RESOLVE_MS, conn->answer_ms);
@@ -154,7 +157,7 @@ static void look_up(struct verbs_conn *conn)
 		fail_errno(conn, "rdma_resolve_addr");
 }
 
-/* The device is known: everything that belongs to it. */
+/* The device is known: makes everything that belongs to it. */
 static int use_device(struct verbs_conn *conn, struct weft_error *err)
 {
 	struct verbs_device *device = &conn->tp->devices[conn->device];
@@ -256,7 +259,7 @@ static int connect_id(struct verbs_conn *conn, struct rdma_cm_id *id, enum verbs
 	return rdma_connect(id, &param);
 }
 
-/* The READs that the queue pair may have outstanding: with none they would never be sent. */
+/* Checks how many READs the queue pair may have outstanding: with 0 they would never be sent. */
 static int check_data_qp(struct verbs_conn *conn)
 {
 	struct ibv_qp_attr attr;
@@ -339,7 +342,7 @@ bool verbs_connect_step(struct verbs_conn *conn, const struct rdma_cm_event *eve
 	}
 }
 
-/* What a phase waits for, for people. */
+/* The event that a phase waits for, for people. */
 static const char *const waits_for[] = {
 	[VERBS_PHASE_LOOKUP] = "the host's address",
 	[VERBS_PHASE_ADDR] = "the way there",
@@ -430,7 +433,7 @@ static void on_grant(struct verbs_conn *conn)
 	ask_for_chunks(conn);
 }
 
-/* Everything is known: the data connection, along the path of the first. */
+/* All chunks are known: makes the data connection, along the path of the first. */
 static void connect_data(struct verbs_conn *conn)
 {
 	struct sockaddr_storage local, peer;

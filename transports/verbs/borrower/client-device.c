@@ -23,7 +23,7 @@ static void list_put(struct verbs_list *list)
 	free(list);
 }
 
-/* The devices that there are, with one user. */
+/* Lists the present devices; the list has one user. */
 static int list_new(struct verbs_list **ret, struct weft_error *err)
 {
 	struct verbs_list *list = calloc(1, sizeof(*list));
@@ -116,8 +116,8 @@ static void mem_free(struct verbs_mem *mem)
 }
 
 /*
- * Where a device is removed, registering with it fails one way or another: such a one is of no use,
- * and no obstacle.
+ * Whether the device was removed, which shows by some failure of a registration.  Then it is
+ * useless, but no obstacle.
  */
 static bool is_removed(const struct verbs_device *device)
 {
@@ -141,7 +141,9 @@ static int reg_with(struct verbs_tp *tp, struct verbs_mem *mem, unsigned i, stru
 	return verbs_reg_failed(code, mem->len, err);
 }
 
-/* Which device a connection takes is known later: the memory is registered with each. */
+/*
+ * It is not known yet which device a connection will take, so the memory is registered with each.
+ */
 int verbs_reg(struct tp *tp, struct tp_mem *mem, struct weft_error *err)
 {
 	struct verbs_tp *verbs = weft_container_of(tp, struct verbs_tp, tp);
@@ -210,8 +212,8 @@ int verbs_device_take(struct verbs_conn *conn)
 
 
 /*
- * Under the lock.  What is not among the devices any more is closed, or will be with its last
- * connection; the others' older list would keep it open.
+ * Under the lock.  Closes devices that are not in the list any more, or lets their last connection
+ * close them.  The remaining devices' older list would keep them open.
  */
 static void drop_removed(struct verbs_tp *tp, struct verbs_list *list)
 {
@@ -233,8 +235,8 @@ static void drop_removed(struct verbs_tp *tp, struct verbs_list *list)
 }
 
 /*
- * Which devices there are is not asked for here: the kernel may be about to remove one, and answer
- * only when that is over, which may wait for us.
+ * The list of devices is not asked for here: the kernel may be removing one, and would answer only
+ * after that, which may wait for us.
  */
 void verbs_device_put(struct verbs_conn *conn)
 {
@@ -254,8 +256,8 @@ void verbs_device_put(struct verbs_conn *conn)
 }
 
 /*
- * Under the lock, but for moments in between, so that the lane does not wait for more than one
- * registration.
+ * Under the lock, which is released in between, so that the lane waits for one registration at
+ * most.
  */
 static int register_all(struct verbs_tp *tp, unsigned i, struct weft_error *err)
 {
@@ -285,7 +287,7 @@ static int adopt(struct verbs_conn *conn, struct verbs_list *list, struct weft_e
 	unsigned i = 0;
 
 	drop_removed(tp, list);
-	/* One that others have adopted meanwhile needs no second place. */
+	/* A device that others have adopted meanwhile needs no second place. */
 	while (i < VERBS_MAX_DEVICES && tp->devices[i].context != context)
 		i++;
 	if (i < VERBS_MAX_DEVICES && !tp->devices[i].gone)

@@ -3,10 +3,10 @@
  * Operations of the verbs transport, borrower's side: from tp_post() to their last work request, or
  * the donor's reply.
  *
- * Runs on the lane's thread.  Invariants: an operation has a slot from verbs_io_post() until it
- * stands in the list of the done; only its last work request is signalled, and a queue pair
- * completes in order; a slot whose work requests are on the send queue is done when the last of
- * them came back, or when the queue pairs are gone.
+ * Runs on the lane's thread.  Invariants: an operation has a slot from verbs_io_post() until it is
+ * in the list `done`.  Only its last work request is signalled, and a queue pair completes in
+ * order.  A slot with work requests on the send queue is done when the last of them has come back,
+ * or when the queue pairs are gone.
  */
 #include "transports/verbs/borrower/client.h"
 
@@ -136,7 +136,7 @@ static struct ibv_send_wr *add_wr(struct verbs_conn *conn, enum ibv_wr_opcode op
 	return wr;
 }
 
-/* A sign of life, in front of other work requests: nothing waits for its completion. */
+/* Adds a sign of life in front of other work requests; nothing waits for its completion. */
 static void add_beat(struct verbs_conn *conn, unsigned slot, uint64_t now_ns)
 {
 	conn->beat++;
@@ -161,7 +161,7 @@ static void add_last(struct verbs_conn *conn, struct ibv_send_wr *wr, unsigned s
 	wr->send_flags |= IBV_SEND_SIGNALED;
 }
 
-/* The range, cut where chunks end.  buf NULL: the source is zeros. */
+/* Adds work requests for the range, cut where chunks end.  buf NULL: the source is zeros. */
 static void add_range(struct verbs_conn *conn, unsigned slot, enum ibv_wr_opcode opcode,
 	uint64_t off, uint64_t len, uint8_t *buf, uint32_t lkey)
 {
@@ -194,7 +194,7 @@ static void add_epoch_read(struct verbs_conn *conn, unsigned slot)
 	add_last(conn, wr, slot);
 }
 
-/* Longer ones, and those that would cross many small chunks, are asked for. */
+/* Longer ZEROs, and those that would cross many small chunks, become REQUESTs. */
 static bool zero_is_written(const struct verbs_conn *conn, const struct tp_op *op)
 {
 	return op->len <= VERBS_ZERO_BYTES && op->len <= conn->conn.info.max_io_bytes;
@@ -277,7 +277,10 @@ int verbs_io_post(struct tp_conn *tp_conn, struct tp_op *const *ops, unsigned n)
 		return -EAGAIN;
 	int r = post_chain(conn);
 	if (r < 0) {
-		/* How far it got does not matter: all come back once the queue pairs are gone. */
+		/*
+		 * It does not matter which were posted: all come back once the queue pairs are
+		 * gone.
+		 */
 		verbs_fail(conn, -r, "cannot post to %s: %s", conn->peer, strerror(-r));
 		verbs_kill(conn);
 	}

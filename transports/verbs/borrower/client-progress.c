@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The borrower's side of the verbs transport: what a connection waits for, and what came.
+ * The borrower's side of the verbs transport: waiting for events, and handling them.
  *
- * Runs on the lane's thread.  Completions are looked at by each call of progress; everything else
- * (the connection manager, timers, the reaper's word) only when there is a sign of it.
+ * Runs on the lane's thread.  Each call of progress looks at completions, and at everything else
+ * (the connection manager, timers, the reaper's signal) only when there is a sign of it.
  */
 #include "transports/verbs/borrower/client.h"
 
@@ -34,8 +34,8 @@ static void on_event(struct verbs_conn *conn, const struct rdma_cm_event *event)
 	if (r == 0)
 		return;
 	/*
-	 * A refusal that came before the end says more than the end; that work requests were
-	 * flushed, less.
+	 * A refusal that came before the end says more than the end does; flushed work requests say
+	 * less.
 	 */
 	conn->ending = true;
 	if (conn->conn.state == TP_CONNECTING)
@@ -80,7 +80,10 @@ static void look(struct verbs_conn *conn)
 {
 	uint64_t count;
 
-	/* First: what follows may set the reaper to work, whose word must not be lost. */
+	/*
+	 * This comes first: the next lines may give the reaper a job, and its signal must not be
+	 * lost.
+	 */
 	(void)!read(conn->wake_fd, &count, sizeof(count));
 	if (conn->conn.state == TP_CONNECTING)
 		verbs_connect_look(conn);
@@ -202,7 +205,7 @@ static unsigned poll_completions(struct verbs_conn *conn)
 	return nr;
 }
 
-/* Takes the wake-up that was asked for, if it came: one was asked for at a time. */
+/* Takes the wake-up that was asked for, if it came; only one is asked for at a time. */
 static bool take_wakeup(struct verbs_conn *conn)
 {
 	struct ibv_cq *cq;
@@ -249,7 +252,8 @@ int verbs_io_progress(struct tp_conn *tp_conn, struct tp_op **done, unsigned max
 	unsigned n = 0;
 
 	/*
-	 * A wake-up that was not for completions was for something else; if all are, now and then.
+	 * A wake-up without completions was for something else.  If every wake-up has completions,
+	 * look at others now and then.
 	 */
 	bool awaited = conn->armed;
 	if ((!take_wakeup(conn) && awaited) || conn->conn.state != TP_READY ||
@@ -258,8 +262,8 @@ int verbs_io_progress(struct tp_conn *tp_conn, struct tp_op **done, unsigned max
 		look_at_others(conn);
 	}
 	/*
-	 * Asked after the reaper's word was taken, which is not repeated, and before the
-	 * completions are: none comes after those, for slots that are free by then.
+	 * Read after the reaper's signal, which is not repeated, and before completions: when the
+	 * queue pairs are gone, no completion can come later for a slot that was freed.
 	 */
 	bool gone = atomic_load(&conn->qps_gone);
 	poll_completions(conn);
@@ -270,7 +274,7 @@ int verbs_io_progress(struct tp_conn *tp_conn, struct tp_op **done, unsigned max
 	return (int)n;
 }
 
-/* Looks for completions a little while: a wake-up costs more than many operations take. */
+/* Looks for completions for a little while: a wake-up takes longer than many operations. */
 static bool spin(struct verbs_conn *conn)
 {
 	uint64_t full_ns = conn->tp->config.spin_us * UINT64_C(1000);
@@ -290,7 +294,7 @@ static bool spin(struct verbs_conn *conn)
 			return true;
 		}
 	} while (weft_now_ns() < end_ns);
-	/* It did not pay: less, then not at all for a while. */
+	/* Looking was in vain: look for a shorter time, then not at all for a while. */
 	verbs_set_spin(conn, conn->spin_ns > 2000 ? conn->spin_ns / 2 : 0);
 	return false;
 }
@@ -308,7 +312,7 @@ int verbs_io_arm(struct tp_conn *tp_conn)
 		if (ibv_req_notify_cq(conn->cq, 0) != 0)
 			return 0;
 		conn->armed = true;
-		/* What came before it was armed wakes nobody. */
+		/* Completions that came before the arming wake nobody. */
 		if (poll_completions(conn) > 0)
 			return 0;
 	}

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the transports of a process share on a device: one protection domain, and one registration
- * of memory that several of them use, such as the cache that all lanes fetch into.  Each
- * registration locks its memory anew and counts against the limit anew, so that the cache of four
- * lanes would count four times.
+ * The transports of a process share on a device one protection domain, and one registration of
+ * memory that several of them use, such as the cache that all lanes fetch into.  Each registration
+ * locks its memory again and counts against the limit again, so that the cache of four lanes would
+ * count four times.
  *
- * Any thread, under one lock, which is held while memory is registered: whoever wants the same
- * waits for it, and then has it.
+ * Any thread, under one lock, which is held during a registration: a thread that wants the same
+ * memory waits, and then has it.
  */
 #include "transports/verbs/borrower/client.h"
 

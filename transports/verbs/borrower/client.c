@@ -17,7 +17,7 @@ enum {
 	MAX_DEPTH = 1024,
 	DEFAULT_SPIN_US = 20,
 	BYE_MS = 1000, /* for a goodbye to leave … */
-	LEAVE_MS = 2000, /* … and for the donor to let go */
+	LEAVE_MS = 2000, /* … and for the donor to release the grant */
 };
 
 /* Opening. */
@@ -81,7 +81,7 @@ static void verbs_shutdown(struct tp_conn *tp_conn)
 		verbs_send(conn, &bye) == 0) {
 		conn->saying_bye = true;
 		verbs_set_timer(conn, 0);
-		return; /* the reaper waits until it has left */
+		return; /* the reaper waits until the goodbye has left */
 	}
 	verbs_fail(conn, ECANCELED, "shut down");
 }
@@ -108,7 +108,7 @@ static void wait_until_left(struct verbs_conn *conn)
 	}
 }
 
-/* On the reaper's thread: lets a goodbye leave, and be answered. */
+/* On the reaper's thread: waits until a goodbye has left, and was answered. */
 static void wait_for_bye(struct verbs_conn *conn)
 {
 	uint64_t end_ns = weft_now_ns() + BYE_MS * UINT64_C(1000000);
@@ -122,7 +122,7 @@ static void wait_for_bye(struct verbs_conn *conn)
 			wait_until_left(conn);
 			break;
 		}
-		/* Nothing else is being sent, and if it fails there is nobody to hear it. */
+		/* Nothing else is being sent, and nobody would hear of a failure. */
 		if (n < 0 || (n > 0 && wc.status != IBV_WC_SUCCESS))
 			break;
 		if (n == 0)

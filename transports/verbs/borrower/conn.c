@@ -2,9 +2,9 @@
 /*
  * A connection's end: failing it, its queue pairs, its memory.
  *
- * Threads: conn.h says.  Invariant: once a connection has failed its queue pairs are on their way
- * into the error state, or out of existence; an operation comes back when its last work request
- * did, or when the queue pairs are gone: never while the NIC could still touch its buffer.
+ * Threads: conn.h says.  Invariant: once a connection has failed, its queue pairs are going into
+ * the error state, or are being destroyed.  An operation comes back when its last work request has,
+ * or when the queue pairs are gone: never while the NIC could still touch its buffer.
  */
 #include "transports/verbs/borrower/conn.h"
 
@@ -48,7 +48,8 @@ static void kill_job(struct verbs_job *job)
 
 	destroy_qps(conn);
 	/*
-	 * The last touch: its lane may go on to have it freed, which is another job of this thread.
+	 * The last touch: now the lane may have the connection freed, by another job of this
+	 * thread.
 	 */
 	(void)!write(conn->wake_fd, &one, sizeof(one));
 }

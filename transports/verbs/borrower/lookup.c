@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Resolves a host's name in a detached thread.  Invariant: whoever drops the second of the two
- * references (the caller's, the thread's) frees.
+ * Resolves a host's name in a detached thread.  Invariant: the caller and the thread have a
+ * reference each; dropping the second one frees.
  */
 #include "transports/verbs/borrower/lookup.h"
 

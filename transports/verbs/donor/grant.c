@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A hello, and what it gets: a grant and all that belongs to it, or a refusal.
+ * Answers a hello: with a grant and all that belongs to it, or with a refusal.
  *
  * Threads: the session's, which may wait for the driver and the donor.  Invariant: a file region is
  * staged from before its share is made until after the share is put.
@@ -22,7 +22,7 @@ enum {
 	PROGRESS_MS = 5000, /* … and two lines of the log */
 };
 
-/* The donor's, from any thread. */
+/* The donor calls this, from any thread. */
 static void on_fence(void *ctx)
 {
 	struct verbs_session *session = ctx;
@@ -31,7 +31,7 @@ static void on_fence(void *ctx)
 	verbs_session_wake(session);
 }
 
-/* It is no stranger any more, even if it was just about to make room. */
+/* The session is no stranger any more, even if it was just about to make room. */
 static void stay(struct verbs_run *run)
 {
 	struct verbs_listener *listener = run->session->listener;
@@ -70,8 +70,8 @@ static int wait_for_share(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
 	if (verbs_run_must_end(run))
 		return -ECANCELED;
 	/*
-	 * It waits for us: its silence says nothing.  That it is gone is an event, or a message
-	 * that does not arrive.
+	 * The borrower waits for us, so its silence says nothing.  An event, or a message that does
+	 * not arrive, shows that it is gone.
 	 */
 	if (run->grant)
 		weft_grant_touch(run->grant, weft_now_ns());
@@ -101,7 +101,7 @@ static int wait_for_file(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
 	return wait_for_share(run, done_bytes, total_bytes);
 }
 
-/* Everything that a grant needs; 0, or -errno with err. */
+/* Prepares everything that a grant needs; 0, or -errno with err. */
 static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 {
 	struct verbs_session *session = run->session;
@@ -127,7 +127,7 @@ static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 	r = count(run, known, err);
 	if (r < 0)
 		return r;
-	/* Its patience starts anew: others may have to stop first. */
+	/* The borrower's time-out starts anew: others may have to stop first. */
 	wait_for_share(run, 0, run->region->size_bytes);
 	r = weft_donor_grant(listener->donor, run->region, hello, &run->peer, on_fence, session,
 		 &run->grant, err);
@@ -155,7 +155,7 @@ void verbs_run_unstage(struct verbs_run *run)
 	int r = run->staged ? weft_region_unstage(run->region) : 0;
 
 	run->staged = false;
-	/* Nobody who could be told is left. */
+	/* There is nobody left to tell. */
 	if (r < 0)
 		weft_warn("region '%s': what was written over RDMA stays in memory, since its file "
 			  "cannot be written: %s",
@@ -163,7 +163,7 @@ void verbs_run_unstage(struct verbs_run *run)
 }
 
 /*
- * What was granted and cannot be used.  Who attaches anew leaves nothing behind then; who
+ * Gives back a grant that cannot be used.  A new attachment leaves nothing behind; one that
  * reconnects keeps the region until its lease ends.
  */
 static void give_back(struct verbs_run *run)
@@ -243,7 +243,7 @@ void verbs_run_tell_chunks(struct verbs_run *run)
 	run->out.chunks.nr = (uint32_t)weft_min(nr - first, VERBS_CHUNKS_PER_MESSAGE);
 	for (uint32_t i = 0; i < run->out.chunks.nr; i++)
 		run->out.chunks.chunk[i] = verbs_share_chunk(run->share, first + i);
-	/* Asking again for what was told buys no time. */
+	/* Asking again for chunks that were told does not extend the deadline. */
 	if (first + run->out.chunks.nr > run->nr_told) {
 		run->nr_told = first + run->out.chunks.nr;
 		run->deadline_ns = verbs_after_ms(run->session->listener->config.handshake_ms);

@@ -3,7 +3,7 @@
  * Accepts connections for a donor over rdma_cm.
  *
  * Runs on the loop's thread.  Invariant: nothing here waits for a driver's work on a queue pair, a
- * registration, or a grant; a connection request becomes a session's own (its id moves to the
+ * registration, or a grant.  A connection request becomes a session's (its id moves to the
  * session's event channel), or is rejected.
  */
 #include "transports/verbs/donor/listener.h"
@@ -27,13 +27,13 @@
 enum {
 	MAX_SESSIONS = 1024,
 	MAX_STRANGERS = 128,
-	LEAVING_SHARE = 2, /* at most so many times the strangers may be on their way out */
+	LEAVING_SHARE = 2, /* the most sessions on their way out, in multiples of the strangers */
 	HANDSHAKE_MS = 10000,
 	RETRY_MS = 1000,
 };
 #define CHUNK_BYTES (512 * WEFT_MIB)
 
-/* A request that was rejected: its id waits for a thread that may wait for the driver. */
+/* A request that was rejected: its id needs a thread that may wait for the driver. */
 struct refused {
 	struct verbs_job job;
 	struct rdma_cm_id *id;
@@ -62,7 +62,9 @@ static void reject(struct verbs_listener *listener, struct rdma_cm_id *id, int e
 	verbs_reaper_put(listener->reaper, &refused->job);
 }
 
-/* There is room for whoever comes, unless drivers are slow to let go of those that made room. */
+/*
+ * There is always room for a newcomer, unless drivers are slow to end the sessions that made room.
+ */
 static int new_session(struct verbs_listener *listener, struct rdma_cm_id *id)
 {
 	pthread_mutex_lock(&listener->lock);
@@ -110,7 +112,7 @@ static int hand_over(struct verbs_listener *listener, struct rdma_cm_id *id,
 		session = session->next;
 	if (session) {
 		session->has_token = false;
-		session->arriving = true; /* it does not end meanwhile */
+		session->arriving = true; /* the session does not end meanwhile */
 	}
 	pthread_mutex_unlock(&listener->lock);
 	if (!session)
@@ -145,7 +147,7 @@ static void on_request(struct verbs_listener *listener, struct rdma_cm_id *id,
 	pthread_mutex_unlock(&listener->lock);
 }
 
-/* Devices that were removed are let go of, as their drivers may wait for that. */
+/* Closes devices that were removed, since their drivers may wait for that. */
 static void look_for_devices(struct verbs_listener *listener)
 {
 	struct ibv_context **devices;
@@ -225,7 +227,7 @@ static void on_events(struct weft_watch *watch, uint32_t events)
 
 	while (rdma_get_cm_event(listener->channel, &event) == 0) {
 		if (event->event != RDMA_CM_EVENT_CONNECT_REQUEST) {
-			/* Of the listening id; or the end of a request that was rejected. */
+			/* An event of the listening id, or the end of a rejected request. */
 			bool removed = event->id == listener->id &&
 				event->event == RDMA_CM_EVENT_DEVICE_REMOVAL;
 
@@ -413,7 +415,7 @@ int verbs_listener_drain(struct verbs_listener *listener, uint32_t timeout_ms)
 	return r;
 }
 
-/* Behind the ids that were rejected, which are the channel's. */
+/* Comes after the jobs of rejected ids, which belong to the channel. */
 static void last_job(struct verbs_job *job)
 {
 	struct verbs_listener *listener = weft_container_of(job, struct verbs_listener, last);
@@ -436,7 +438,7 @@ void verbs_listener_free(struct verbs_listener *listener)
 	if (!listener)
 		return;
 	assert(listener->nr_sessions == 0);
-	/* Requests that came meanwhile are not answered; their peers see that in their own time. */
+	/* Requests that came meanwhile get no answer; their peers time out. */
 	if (listener->watch.fn)
 		weft_loop_remove(listener->loop, &listener->watch);
 	weft_loop_timer_cancel(listener->loop, &listener->retry);

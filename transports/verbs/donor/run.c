@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * A session's thread: what it waits for, and what it sends.
- * Threads: run.h says.
- */
+/* A session's thread: waiting for events, and sending. Threads: run.h says. */
 #include "transports/verbs/donor/run.h"
 
 #include <errno.h>
@@ -73,7 +70,7 @@ void verbs_run_sleep(struct verbs_run *run, int timeout_ms)
 
 	if (ibv_req_notify_cq(run->cq, 0) != 0)
 		run->state = VERBS_RUN_OVER;
-	/* What came before it was armed wakes nobody. */
+	/* Completions that came before the arming wake nobody. */
 	if (verbs_run_take_completions(run) == 0 && run->nr_received == 0 &&
 		!verbs_run_must_end(run))
 		poll(fds, WEFT_ARRAY_LEN(fds), timeout_ms);
@@ -89,7 +86,7 @@ int verbs_run_send(struct verbs_run *run)
 	uint64_t end_ns = verbs_after_ms(VERBS_RUN_LINGER_MS);
 	int r;
 
-	/* Buffers come back as soon as the peer's side acknowledges. */
+	/* A buffer comes back as soon as the peer's side acknowledges. */
 	while ((r = verbs_bufs_send(&run->bufs, run->session->control->qp, &run->out,
 			&run->proof, VERBS_RUN_WR_SEND)) == -EAGAIN &&
 		!verbs_run_must_end(run) && weft_now_ns() < end_ns)

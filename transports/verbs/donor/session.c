@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A session at the donor: handshake, grant, requests, end.  Reads and writes do not come by here.
+ * A session at the donor: handshake, grant, requests, end.  Reads and writes do not come through
+ * here.
  *
- * Each runs on a thread of its own, which may wait for the driver and the donor.  Invariant: the
- * grant is released only after verbs_share_leave(): access is dead before anybody is told that it
- * is; and a session's queue pair in the share's protection domain is destroyed before the share is
- * put.  A file region stays staged until after both; that what WRITEs changed may not have been
- * told is noted before anybody else is granted it.
+ * Each session runs on a thread of its own, which may wait for the driver and the donor.
+ * Invariant: the grant is released only after verbs_share_leave(), so access is dead before anybody
+ * relies on that.  A session's queue pair in the share's protection domain is destroyed before the
+ * share is put.  A file region stays staged until after both.  Before anybody else is granted the
+ * region, it is noted that the session's WRITEs may have changed unknown ranges.
  */
 #include "transports/verbs/donor/run.h"
 
@@ -22,11 +23,12 @@
 
 enum {
 	STACK_BYTES = 512 * 1024,
-	LEAVE_MS = 300, /* how long one that makes room for others has to take in the message */
+	/* the time that a borrower has to receive the message when it makes room for others */
+	LEAVE_MS = 300,
 };
 #define ZERO_SLICE_BYTES (4 * WEFT_MIB)
 
-/* Others came, and this one has no grant yet. */
+/* Ends a session without a grant, since others came. */
 static void make_room(struct verbs_run *run)
 {
 	struct weft_error err;
@@ -37,7 +39,7 @@ static void make_room(struct verbs_run *run)
 	verbs_run_refuse(run, LEAVE_MS, &err);
 }
 
-/* The control connection: a protection domain with nothing in it but its own buffers. */
+/* Accepts the control connection, in a protection domain that has only its own buffers. */
 static int accept_control(struct verbs_run *run)
 {
 	struct verbs_session *session = run->session;
@@ -87,7 +89,7 @@ static uint8_t max_reads(struct ibv_context *context)
 	return (uint8_t)weft_min((uint64_t)attr.max_qp_rd_atom, 128);
 }
 
-/* The data connection, whose token was right: into the generation's protection domain. */
+/* Accepts a data connection with the right token, into the generation's protection domain. */
 static int accept_data(struct verbs_run *run, const struct verbs_params *params)
 {
 	struct rdma_cm_id *id = run->data;
@@ -154,7 +156,7 @@ static int zero(struct verbs_run *run, uint64_t off, uint64_t len)
 	return 0;
 }
 
-/* What its WRITEs changed.  -EPROTO: that cannot be. */
+/* Notes the ranges that WRITEs changed.  -EPROTO: they are outside the region. */
 static int note_changes(struct verbs_run *run)
 {
 	for (uint32_t i = 0; i < run->msg.request.nr_ranges; i++) {
@@ -177,7 +179,7 @@ static void on_request(struct verbs_run *run)
 		run->state = VERBS_RUN_OVER;
 		return;
 	}
-	/* It waits for us, which may take a disk's time. */
+	/* The borrower waits for us, and a disk may be slow. */
 	weft_grant_touch(run->grant, UINT64_MAX);
 	if (run->msg.request.kind == VERBS_ZERO)
 		r = zero(run, run->msg.request.off, run->msg.request.len);
@@ -231,7 +233,7 @@ static void take_message(struct verbs_run *run)
 		on_message(run);
 }
 
-/* A sign of life that the borrower wrote by itself. */
+/* Looks at the word that the borrower writes as a sign of life. */
 static void look_at_beat(struct verbs_run *run)
 {
 	uint64_t beat = atomic_load_explicit((_Atomic uint64_t *)run->beat, memory_order_relaxed);
@@ -271,7 +273,7 @@ static void serve(struct verbs_run *run)
 		}
 		verbs_run_sleep(run, timeout_ms);
 	}
-	/* A goodbye that came before the end is one. */
+	/* A goodbye that came before the end still counts. */
 	verbs_run_take_completions(run);
 	for (unsigned i = 0; i < run->nr_received && run->data; i++)
 		if (verbs_proof_unpack(&run->proof, verbs_bufs_at(&run->bufs, run->received[i]),
@@ -283,7 +285,7 @@ static void serve(struct verbs_run *run)
 		look_at_beat(run);
 }
 
-/* Not listed any more: nobody hands anything over. */
+/* Takes the session off the list, so that nobody hands it a connection. */
 static void unlist(struct verbs_run *run)
 {
 	struct verbs_session *session = run->session;
@@ -300,7 +302,7 @@ static void unlist(struct verbs_run *run)
 	listener->nr_granted -= run->counted;
 	pthread_mutex_unlock(&listener->lock);
 	weft_stranger_leave(&session->stranger);
-	/* Nobody else sees it any more. */
+	/* Nobody else sees the session any more. */
 	if (session->arrived) {
 		rdma_reject(session->arrived, NULL, 0);
 		rdma_destroy_id(session->arrived);
@@ -333,7 +335,7 @@ static void end(struct verbs_run *run)
 		weft_region_changed_somewhere(run->region);
 	if (run->grant)
 		weft_grant_release(run->grant, run->clean);
-	/* The rest only takes the driver's time. */
+	/* From here on only the driver is waited for. */
 	destroy_qp(run->data);
 	destroy_qp(session->control);
 	if (run->beat_mr)
@@ -350,7 +352,7 @@ static void end(struct verbs_run *run)
 		ibv_destroy_comp_channel(run->comp);
 	if (run->pd)
 		ibv_dealloc_pd(run->pd);
-	/* Last: they keep a device open that was removed meanwhile. */
+	/* These come last: they keep a device open that was removed meanwhile. */
 	if (run->data)
 		rdma_destroy_id(run->data);
 	rdma_destroy_id(session->control);
@@ -391,7 +393,7 @@ static void *session_main(void *ctx)
 	return NULL;
 }
 
-/* The budget's; on the listener's thread, where strangers enter. */
+/* The budget calls this, on the listener's thread, where strangers enter. */
 static void on_make_room(struct weft_stranger *stranger)
 {
 	struct verbs_session *session = weft_container_of(stranger, struct verbs_session, stranger);
@@ -429,7 +431,7 @@ int verbs_session_start(struct verbs_listener *listener, struct rdma_cm_id *id)
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	/* It may leave as soon as it has a thread. */
+	/* The session may leave as soon as it has a thread. */
 	session->stranger.make_room = on_make_room;
 	weft_strangers_enter(&listener->strangers, &session->stranger, rdma_get_peer_addr(id), 0);
 	/* Under the lock, so that the thread finds itself listed, and a stop finds it. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A generation's protection domain and memory, or that of a region's readers.
+ * The protection domain and memory of a generation, or of a region's readers.
  *
  * Threads: any.  shares->lock guards the list and nr_active; share->lock everything about
- * registering and deregistering.  Invariants: only shares that are not revoked are in the list;
- * helpers register, and nobody deregisters before they have stopped; the region is pinned from
+ * registering and deregistering.  Invariants: only shares that are not revoked are in the list.
+ * Helpers register, and nobody deregisters before they have stopped.  The region is pinned from
  * before the first registration until after the last deregistration.
  */
 #include "transports/verbs/donor/share.h"
@@ -24,7 +24,7 @@ enum { MAX_HELPERS = 4, WAIT_NS = 250 * 1000 * 1000 };
 struct verbs_share {
 	struct verbs_shares *shares;
 	struct verbs_share *next;
-	/* The key; of readers without the attachment. */
+	/* The key of the share; readers' has no attachment. */
 	struct ibv_context *context;
 	struct weft_region *region; /* referenced, pinned until revoked */
 	bool writable;
@@ -32,7 +32,7 @@ struct verbs_share {
 	uint64_t generation;
 
 	unsigned nr_active;       /* sessions that may use it; shares->lock */
-	_Atomic unsigned nr_refs; /* those, and those that are on their way out */
+	_Atomic unsigned nr_refs; /* those, and sessions that are on their way out */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -44,7 +44,7 @@ struct verbs_share {
 	unsigned nr_helpers; /* at work */
 	bool cancelled, revoked;
 	bool stuck; /* the driver would not deregister */
-	struct weft_error failed; /* code 0: it has not */
+	struct weft_error failed; /* why a registration failed; code 0: none has */
 	struct ibv_mr **mrs;      /* nr_chunks; NULL where not (or no more) registered */
 };
 
@@ -112,7 +112,7 @@ static void *helper_main(void *ctx)
 	return NULL;
 }
 
-/* share->lock is held.  At least one helper, or failed is set. */
+/* share->lock is held.  Starts at least one helper, or sets failed. */
 static void start_helpers(struct verbs_share *share)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -244,7 +244,9 @@ int verbs_share_join(struct verbs_shares *shares, struct ibv_context *context,
 		weft_region_pin(region);
 		fresh = true;
 	}
-	/* Ours first: a helper's may be dropped before start_helpers() returns. */
+	/*
+	 * Our own reference comes first: a helper may drop its one before start_helpers() returns.
+	 */
 	share->nr_active++;
 	atomic_fetch_add(&share->nr_refs, 1);
 	if (fresh) {
@@ -275,7 +277,7 @@ static int share_revoke(struct verbs_share *share)
 				share->stuck = true;
 			share->mrs[i] = NULL;
 		}
-		/* Pages of what is stuck stay in use. */
+		/* Pages whose deregistration is stuck stay in use. */
 		if (!share->stuck)
 			weft_region_unpin(share->region);
 		share->revoked = true;
@@ -285,7 +287,7 @@ static int share_revoke(struct verbs_share *share)
 	return stuck ? -EBUSY : 0;
 }
 
-/* From then on the card answers nothing that comes to it.  0, or -EBUSY. */
+/* Makes the card answer nothing over the queue pair any more.  0, or -EBUSY. */
 static int end_queue_pair(struct ibv_qp *qp)
 {
 	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
@@ -338,7 +340,7 @@ struct verbs_chunk verbs_share_chunk(struct verbs_share *share, uint32_t i)
 {
 	struct verbs_chunk chunk = {0};
 
-	/* Another session's fence may be deregistering it: ours is on its way then. */
+	/* Another session's fence may be deregistering the share already. */
 	pthread_mutex_lock(&share->lock);
 	if (share->mrs[i])
 		chunk = (struct verbs_chunk){.addr = (uintptr_t)share->mrs[i]->addr,
