@@ -53,14 +53,35 @@ int cache_copy_out(struct bridge_cache *cache, struct cache_slot *slot, void *to
 	return mapped_copy(to, from, len, &at) < 0 ? lose_at(cache, slot, at) : 0;
 }
 
+struct filling {
+	uint8_t *to;
+	const uint8_t *from;
+	uint64_t len;
+};
+
+static void put(uint8_t *to, const uint8_t *from, uint64_t len)
+{
+	if (from)
+		memcpy(to, from, len);
+	else
+		memset(to, 0, len);
+}
+
+static int fill(void *ctx)
+{
+	const struct filling *f = ctx;
+
+	put(f->to, f->from, f->len);
+	return 0;
+}
+
 int cache_copy_in(struct bridge_cache *cache, struct cache_slot *slot, uint64_t off,
 	const void *from, uint64_t len)
 {
+	struct filling f = {.to = cache_bytes(cache, slot) + off, .from = from, .len = len};
 	const void *at;
 
-	return mapped_copy(cache_bytes(cache, slot) + off, from, len, &at) < 0
-		? lose_at(cache, slot, at)
-		: 0;
+	return mapped_try(fill, &f, &at) < 0 ? lose_at(cache, slot, at) : 0;
 }
 
 struct span {
@@ -99,14 +120,6 @@ struct writing {
 	uint64_t off, len;
 	volatile uint64_t done; /* bytes, with their entries */
 };
-
-static void put(uint8_t *to, const uint8_t *from, uint64_t len)
-{
-	if (from)
-		memcpy(to, from, len);
-	else
-		memset(to, 0, len);
-}
 
 /* Writes block by block, so that after a failure it is known which were written. */
 static int write_blocks(void *ctx)

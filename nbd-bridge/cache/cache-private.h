@@ -11,6 +11,10 @@
  *     dirty          valid, and newer than the donor's
  *     writing back   valid, and the transport reads it; it is read by anybody and written by nobody
  *
+ * Where contents are sealed (seal.h), what was fetched is opened before it is valid, and what is
+ * written back is sealed, both while no lock is held: nobody else looks at a block that is
+ * fetching, or writes one that is written back.  A block's row is that operation's meanwhile.
+ *
  * A failed fetch makes a block absent again, a failed write-back dirty again.
  *
  * Besides, a block of a cache file can be lost: the file's page cannot be read or written.  A lost
@@ -33,6 +37,7 @@
 #include "fabric/base/util.h"
 #include "nbd-bridge/cache/blocks.h"
 #include "nbd-bridge/cache/cache.h"
+#include "nbd-bridge/cache/seal.h"
 
 struct cache_io;
 struct cache_lane;
@@ -86,8 +91,14 @@ struct cache_io {
 	struct bridge_request *owner; /* a request that fails if this fails; NULL: none */
 	uint64_t chunk;
 	uint16_t first, nr; /* blocks */
-	/* memory for a chunk that the transport knows; NULL: the transport knows the slots */
+	/*
+	 * memory for a chunk that the transport knows, where it may not have the slot's bytes, or
+	 * not as they are there; NULL: there is no such memory
+	 */
 	uint8_t *bounce;
+	uint8_t *bytes;       /* in the slot */
+	struct cache_map bad; /* fetched blocks, counted from `first`, that did not open … */
+	bool any_bad;         /* … if there are any */
 	struct cache_io *next;
 };
 
@@ -138,7 +149,8 @@ struct cache_lane {
 	struct bridge_lane *lane;
 	struct weft_worker *worker; /* the lane's */
 	uint64_t boottime_ns, boottime_for_ns; /* at this now_ns of the worker */
-	struct tp_mem *mem; /* of the slots, or of the bounces */
+	struct tp_mem *mem, *bounce_mem; /* of the slots, of the bounces; NULL: not needed */
+	struct sealer *sealer; /* NULL: the contents are not sealed */
 	uint8_t *bounces;
 	size_t bounces_len;
 	unsigned nr_ios;
@@ -169,6 +181,8 @@ struct bridge_cache {
 	uint8_t *memory; /* the slots; the file's, if there is one */
 	size_t memory_len;
 	struct cache_file *file;
+	struct seal *seal;
+	bool bounces_reads, bounces_writes; /* by way of memory that is not the slots' */
 	struct cache_chunk *chunks;
 	struct cache_slot *slots;
 	_Atomic uint64_t *dirty_map; /* a bit for each chunk that is dirty or written back */
@@ -306,7 +320,7 @@ int cache_copy_out(struct bridge_cache *cache, struct cache_slot *slot, void *to
 	uint64_t len);
 /* Whether the bytes are there, before somebody looks at them in their place. */
 int cache_touch(struct bridge_cache *cache, struct cache_slot *slot, uint64_t off, uint64_t len);
-/* Stores bytes that were fetched. */
+/* Stores bytes that were fetched; from NULL: zeros. */
 int cache_copy_in(struct bridge_cache *cache, struct cache_slot *slot, uint64_t off,
 	const void *from, uint64_t len);
 /*
@@ -363,6 +377,18 @@ uint64_t cache_fetch_range(struct cache_lane *cl, uint64_t off, uint64_t len,
 extern const struct cache_io_kind cache_ahead;
 /* After a READ came: looks for a trend, and fetches ahead.  waits: whether the READ has to wait. */
 void cache_trend_note(struct cache_lane *cl, uint64_t off, uint64_t len, bool waits);
+
+/* sealed.c: the lane's thread */
+
+/* Seals what a WRITE sends, and sets the blocks' rows.  The caller holds no lock.  0, or -EIO. */
+int cache_seal(struct cache_io *io);
+/* Opens what a READ fetched, in its place; io->bad: all but these.  The caller holds no lock. */
+void cache_open(struct cache_io *io);
+/* Makes absent blocks valid that are zeros by their rows.  The caller holds the chunk's lock. */
+void cache_fill_zeros(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot,
+	unsigned first, unsigned nr);
+/* Begins other contents, empty, while no request is under way.  0, or -errno. */
+int cache_seal_anew(struct bridge_cache *cache, struct weft_error *err);
 
 /* pull.c: the lane's thread */
 

@@ -25,31 +25,45 @@ struct registration {
 };
 
 /*
- * Registers the memory that the transport reads and writes: the slots, or bounce buffers, since it
- * cannot keep pages of a file.
+ * Registers bounce buffers, which the transport reads and writes in place of the slots: it cannot
+ * keep pages of a file, and it sends sealed bytes.
  */
-static int register_memory(struct cache_lane *cl, struct weft_error *err)
+static int register_bounces(struct cache_lane *cl, struct weft_error *err)
 {
 	const struct bridge_cache *cache = cl->cache;
+	/* A block that is sealed has its tag behind it. */
+	const size_t each = cache_chunk_bytes(cache) + (cache->seal ? CACHE_BLOCK : 0);
 
-	cl->nr_ios = CACHE_IOS;
-	if (!cache->file)
-		return bridge_lane_register(cl->lane, cache->memory, cache->memory_len, &cl->mem,
-			err);
 	cl->nr_ios = (unsigned)weft_max(CACHE_IOS_MIN,
 		weft_min(CACHE_IOS, CACHE_BOUNCE >> cache->shift));
-	cl->bounces_len = (size_t)cl->nr_ios << cache->shift;
+	cl->bounces_len = cl->nr_ios * each;
 	cl->bounces = weft_map_bytes(cl->bounces_len);
 	if (!cl->bounces)
 		return weft_error_set(err, ENOMEM, "cannot map %zu bytes for the cache",
 			cl->bounces_len);
 	for (unsigned i = 0; i < cl->nr_ios; i++)
-		cl->ios[i].bounce = cl->bounces + ((size_t)i << cache->shift);
-	return bridge_lane_register(cl->lane, cl->bounces, cl->bounces_len, &cl->mem, err);
+		cl->ios[i].bounce = cl->bounces + i * each;
+	return bridge_lane_register(cl->lane, cl->bounces, cl->bounces_len, &cl->bounce_mem, err);
+}
+
+static int register_memory(struct cache_lane *cl, struct weft_error *err)
+{
+	const struct bridge_cache *cache = cl->cache;
+	int r = 0;
+
+	cl->nr_ios = CACHE_IOS;
+	if (cache->bounces_reads || cache->bounces_writes)
+		r = register_bounces(cl, err);
+	if (r == 0 && !(cache->bounces_reads && cache->bounces_writes))
+		r = bridge_lane_register(cl->lane, cache->memory, cache->memory_len, &cl->mem, err);
+	if (r < 0)
+		bridge_lane_deregister(cl->lane, cl->bounce_mem);
+	return r;
 }
 
 static void free_lane(struct cache_lane *cl)
 {
+	sealer_free(cl->sealer);
 	if (cl->bounces)
 		munmap(cl->bounces, cl->bounces_len);
 	free(cl);
@@ -68,7 +82,9 @@ static void join_lane(struct bridge_lane *lane, void *ctx)
 	cl->cache = cache;
 	cl->lane = lane;
 	cl->worker = lane_worker(lane);
-	reg->r = register_memory(cl, reg->err);
+	reg->r = cache->seal ? sealer_new(cache->seal, &cl->sealer, reg->err) : 0;
+	if (reg->r == 0)
+		reg->r = register_memory(cl, reg->err);
 	if (reg->r < 0) {
 		free_lane(cl);
 		return;
@@ -95,6 +111,7 @@ static void leave_lane(struct bridge_lane *lane, void *ctx)
 
 	assert(!cl->active && cl->nr_lent == 0);
 	bridge_lane_deregister(lane, cl->mem);
+	bridge_lane_deregister(lane, cl->bounce_mem);
 	weft_loop_timer_cancel(cl->worker->loop, &cl->push);
 	weft_loop_timer_cancel(cl->worker->loop, &cl->pull);
 	cl->cache->of_lane[lane_index(lane)] = NULL;
@@ -116,6 +133,7 @@ static int begin_file(struct bridge_cache *cache, struct weft_error *err)
 	id->chunk_bytes = (uint32_t)cache_chunk_bytes(cache);
 	id->nr_slots = cache->nr_slots;
 	id->nr_donors = attachment->nr_peers;
+	id->sealed = cache->seal ? seal_kind_of(cache->seal) : SEAL_NONE;
 	for (unsigned i = 0; i < attachment->nr_peers; i++)
 		memcpy(id->ids[i], attachment->peers[i].config.id, sizeof(id->ids[i]));
 	int r = cache_file_reset(cache->file, id, err);
@@ -155,9 +173,10 @@ static int map_all(struct bridge_cache *cache, struct weft_error *err)
 	cache->dirty_map =
 		weft_map_bytes((cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
 	cache->slots = calloc(cache->nr_slots, sizeof(cache->slots[0]));
-	cache->file = cache->config.file;
 	if (cache->file) {
-		if (!cache->config.resume)
+		if (cache_file_is_memory(cache->file))
+			r = check_room(cache, err);
+		if (r == 0 && !cache->config.resume)
 			r = begin_file(cache, err);
 		/* Notes the grants, before anything is written back. */
 		for (unsigned i = 0; i < cache->attachment->nr_peers && r == 0; i++)
@@ -256,7 +275,14 @@ int cache_new(struct bridge_lanes *lanes, const struct bridge_cache_config *conf
 		return weft_error_set(err, ESTALE,
 			"the region has another size than when %s was written",
 			cache_file_path(config->file));
+	cache->file = config->file;
+	cache->seal = config->seal;
+	cache->bounces_reads = config->file && !cache_file_is_memory(config->file);
+	cache->bounces_writes = cache->bounces_reads ||
+		(config->seal && seal_kind_of(config->seal) == SEAL_ENCRYPT);
 	int r = cache_set_sizes(cache, err);
+	if (r == 0 && cache->seal)
+		r = seal_start(cache->seal, cache->size_bytes, err);
 	if (r == 0)
 		r = map_all(cache, err);
 	if (r == 0 && config->pull_order &&
@@ -331,7 +357,7 @@ bool cache_clear(struct bridge_cache *cache)
 	/* The file's old entries must never be taken for writes to the next contents. */
 	if (!cleared && cache_file_condemn(cache->file) < 0)
 		return false;
-	if (!idle)
+	if (!idle || (cache->seal && cache_seal_anew(cache, NULL) < 0))
 		return false;
 	atomic_store(&cache->push_error, 0);
 	atomic_store(&cache->pull_next, 0);

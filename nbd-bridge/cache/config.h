@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 struct cache_file;
+struct seal;
 struct pull_order;
 
 enum {
@@ -33,6 +34,8 @@ struct bridge_cache_config {
 	const char *uri;      /* written to the file: the regions that it caches; borrowed */
 	/* goes on with the file's contents and identity; false: begins the file anew */
 	bool resume;
+	/* seals what the donors hold, borrowed; wants a file.  NULL: nothing is sealed */
+	struct seal *seal;
 };
 
 #endif

@@ -8,14 +8,17 @@
 int cache_end_fetch(struct cache_io *io, struct cache_slot *slot, int error)
 {
 	cache_map_clear(&slot->fetching, io->first, io->nr);
-	if (error == 0 && io->bounce)
+	if (error == 0 && io->cl->cache->bounces_reads)
 		error = cache_copy_in(io->cl->cache, slot, (uint64_t)io->first * CACHE_BLOCK,
 			io->bounce, io->rq.len);
 	if (error < 0)
 		return error;
 	cache_map_set(&slot->valid, io->first, io->nr);
+	for (unsigned i = 0; io->any_bad && i < io->nr; i++)
+		if (cache_map_any(&io->bad, i, 1))
+			cache_map_clear(&slot->valid, io->first + i, 1);
 	weft_count(&io->cl->counters.fetched_bytes, io->rq.len);
-	return 0;
+	return io->any_bad ? -EIO : 0;
 }
 
 const struct cache_io_kind cache_demand = {.use = CACHE_DEMAND, .end = cache_end_fetch};
@@ -66,6 +69,8 @@ uint64_t cache_fetch_range(struct cache_lane *cl, uint64_t off, uint64_t len,
 				break;
 			continue;
 		}
+		if (!chunk->zeroing && cache->seal)
+			cache_fill_zeros(cache, c, slot, first, last - first + 1);
 		if (!chunk->zeroing)
 			r = cache_fetch(cl, c, slot, first, last - first + 1, kind, NULL, &list);
 		cache_unlock(chunk);

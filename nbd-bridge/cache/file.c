@@ -60,7 +60,7 @@ _Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header has its place"
 struct cache_file {
 	int fd;
 	char *path;
-	bool read_only, made;
+	bool read_only, made, memory;
 	struct header known;   /* a copy of its header */
 	struct header *header; /* the file's own; NULL: it was never used */
 	_Atomic bool mapped, lost;
@@ -223,6 +223,32 @@ int cache_file_open(const char *path, bool make, struct cache_file **ret, struct
 	return 0;
 }
 
+int cache_file_on_memory(int fd, struct cache_file **ret, struct weft_error *err)
+{
+	struct cache_file *file = calloc(1, sizeof(*file));
+
+	if (!file || !(file->path = strdup("the cache's memory"))) {
+		free(file);
+		return weft_error_set(err, ENOMEM, "cannot make the cache: out of memory");
+	}
+	file->memory = true;
+	file->fd = dup(fd);
+	int r = file->fd < 0
+		? weft_error_set(err, errno, "cannot use the cache's memory: %s", strerror(errno))
+		: load(file, err);
+	if (r < 0) {
+		cache_file_close(file);
+		return r;
+	}
+	*ret = file;
+	return 0;
+}
+
+bool cache_file_is_memory(const struct cache_file *file)
+{
+	return file->memory;
+}
+
 void cache_file_unmake(struct cache_file *file)
 {
 	struct stat ours, there;
@@ -320,10 +346,12 @@ int cache_file_reset(struct cache_file *file, const struct cache_file_identity *
 	if (!header->identity.boot[0])
 		name_boot(header->identity.boot, sizeof(header->identity.boot));
 	header->sum = header_sum(header);
-	/* All disk space is taken now: later there would be nobody to tell that there is none. */
-	r = ftruncate(file->fd, 0) < 0 || fchmod(file->fd, 0600) < 0
-		? errno
-		: posix_fallocate(file->fd, 0, (off_t)len);
+	r = ftruncate(file->fd, 0) < 0 || fchmod(file->fd, 0600) < 0 ? errno : 0;
+	/* Allocate all room now: later nobody could be told. */
+	if (r == 0 && !file->memory)
+		r = posix_fallocate(file->fd, 0, (off_t)len);
+	else if (r == 0 && ftruncate(file->fd, (off_t)len) < 0)
+		r = errno;
 	if (r == 0 &&
 		(pwrite(file->fd, header, sizeof(*header), 0) != sizeof(*header) ||
 			fsync(file->fd) < 0))
@@ -353,7 +381,8 @@ static size_t index_of(const struct cache_file *file, uint32_t slot, unsigned i)
 static uint64_t make_entry(const struct cache_file *file, const uint8_t *data, uint64_t block)
 {
 	size_t len = block + 1 == file->nr_blocks ? file->last_bytes : CACHE_BLOCK;
-	uint64_t sum = XXH3_64bits_withSeed(data, len, block);
+	/* What is killed leaves memory whole. */
+	uint64_t sum = file->memory ? 0 : XXH3_64bits_withSeed(data, len, block);
 
 	return (block + 1) << SUM_BITS | (sum & ((UINT64_C(1) << SUM_BITS) - 1));
 }

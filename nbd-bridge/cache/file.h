@@ -8,6 +8,9 @@
  * entry is 0, or says that the block is newer than the donor's: then the entry has the block's
  * number in the region, and a checksum of that number and the bytes.
  *
+ * The file may be memory instead, which outlives the bridge.  Then nothing can happen to it, its
+ * entries have no checksum, and nothing is left of it after a restart.
+ *
  * After a restart of the machine any part of the file may be older than the donor's contents.  Then
  * the file is good for cache_file_each() alone, whose checksums tell which blocks are whole.
  *
@@ -32,7 +35,8 @@ struct cache_file_identity {
 	char uri[CACHE_FILE_URI]; /* a URI for each donor, with spaces between */
 	uint64_t size_bytes, stripe_bytes;
 	uint32_t chunk_bytes, nr_slots;
-	uint32_t nr_donors, reserved;
+	uint32_t nr_donors;
+	uint32_t sealed; /* enum seal_kind: how the donors' contents are sealed */
 	uint8_t ids[CACHE_FILE_DONORS][WEFT_ID_BYTES]; /* our id at each donor; secret */
 	/* the machine's boot when the file was made; "", when making one: this boot */
 	char boot[40];
@@ -48,11 +52,18 @@ struct cache_file;
  */
 int cache_file_open(const char *path, bool make, struct cache_file **ret, struct weft_error *err);
 /*
+ * Does the same on memory that outlives the bridge (memfd_create(2)), which is empty or as a bridge
+ * left it.  No page of it is ever lost, and a transport may keep its pages.  The caller keeps fd.
+ */
+int cache_file_on_memory(int fd, struct cache_file **ret, struct weft_error *err);
+bool cache_file_is_memory(const struct cache_file *file);
+/*
  * Removes the file if cache_file_open() made it: the attach that needed it has failed.  Takes NULL.
  */
 void cache_file_unmake(struct cache_file *file);
 /* Takes NULL. */
 void cache_file_close(struct cache_file *file);
+/* For people; of memory: words that say so. */
 const char *cache_file_path(const struct cache_file *file);
 /* NULL: the file was never used. */
 const struct cache_file_identity *cache_file_identity(const struct cache_file *file);

@@ -75,6 +75,8 @@ static void io_done(struct bridge_request *rq, int error)
 	const struct cache_io_kind *kind = io->kind;
 	struct cache_lane *cl = io->cl;
 
+	if (cl->sealer && error == 0 && rq->kind == TP_READ)
+		cache_open(io);
 	if (kind->end) {
 		struct cache_chunk *chunk = cache_lock(cl->cache, io->chunk);
 		struct cache_slot *slot = cache_slot_of(cl->cache, chunk);
@@ -107,10 +109,11 @@ void cache_io_blocks(struct cache_io *io, uint8_t kind, uint64_t c, struct cache
 	io->rq.flags = 0;
 	io->rq.off = off;
 	io->rq.len = weft_min((uint64_t)nr * CACHE_BLOCK, cache->size_bytes - off);
-	io->rq.buf = cache_bytes(cache, slot) + (uint64_t)first * CACHE_BLOCK;
-	if (io->bounce)
-		io->rq.buf = io->bounce;
-	io->rq.mem = io->cl->mem;
+	io->bytes = cache_bytes(cache, slot) + (uint64_t)first * CACHE_BLOCK;
+	bool bounced = kind == TP_WRITE ? cache->bounces_writes : cache->bounces_reads;
+	io->rq.buf = bounced ? io->bounce : io->bytes;
+	io->rq.mem = bounced ? io->cl->bounce_mem : io->cl->mem;
+	io->any_bad = false;
 	slot->nr_ios++;
 	io->next = *list;
 	*list = io;
@@ -146,6 +149,10 @@ void cache_io_submit(struct cache_lane *cl, struct cache_io *list)
 		list = io->next;
 		io->rq.done = io_done;
 		io->rq.lane.internal = true;
-		lane_submit_direct(cl->lane, &io->rq);
+		int r = cl->sealer && io->rq.kind == TP_WRITE ? cache_seal(io) : 0;
+		if (r < 0)
+			io_done(&io->rq, r);
+		else
+			lane_submit_direct(cl->lane, &io->rq);
 	}
 }

@@ -43,10 +43,11 @@ static int take_bytes(struct bridge_cache *cache, const struct cache_io *io, uin
 {
 	uint64_t off = (uint64_t)first * CACHE_BLOCK;
 
-	return io->bounce ? cache_copy_out(cache, slot, io->bounce, off,
-				    weft_min((uint64_t)nr * CACHE_BLOCK,
-					    cache->size_bytes - (c << cache->shift) - off))
-			  : 0;
+	return cache->bounces_reads
+		? cache_copy_out(cache, slot, io->bounce, off,
+			  weft_min((uint64_t)nr * CACHE_BLOCK,
+				  cache->size_bytes - (c << cache->shift) - off))
+		: 0;
 }
 
 /* Under the chunk's lock.  The error that it ends with. */

@@ -71,6 +71,8 @@ int cache_step_read(struct cache_lane *cl, struct bridge_request *rq)
 		return cache_slot_add(cl, p.c, rq);
 	}
 	slot->referenced = true;
+	if (cache->seal)
+		cache_fill_zeros(cache, p.c, slot, p.first, p.nr);
 	if (!cache_map_all(&slot->valid, p.first, p.nr))
 		return read_absent(cl, rq, &p, chunk, slot);
 	if (hand_over(cl, rq, &p, chunk, slot) < 0)

@@ -64,8 +64,6 @@ _Static_assert(sizeof(struct seal_row) * 100 <= SEAL_BLOCK, "at most 1 % of the 
 #define SEAL_COUNTER_BITS 48
 #define SEAL_KNOWN_BAD (UINT64_C(1) << 63)
 
-enum { SEAL_TOLD_MAX = 16 }; /* bad blocks that are told by their number */
-
 struct seal_file; /* what is mapped */
 
 struct seal {

@@ -69,9 +69,8 @@ static int map(struct seal *seal, size_t len)
 	if (p == MAP_FAILED)
 		return -errno;
 	madvise(p, len, MADV_DONTDUMP);
-	/* Within what the process may lock; what cannot be, may be swapped out. */
-	if (mlock(p, HEAD_BYTES) < 0)
-		errno = 0;
+	/* As far as the process may: what cannot be locked may be swapped out. */
+	mlock(p, HEAD_BYTES);
 	seal->file = p;
 	seal->file_len = len;
 	return 0;
@@ -155,6 +154,24 @@ void seal_free(struct seal *seal)
 	free(seal);
 }
 
+void seal_end(struct seal *seal)
+{
+	if (!seal->file)
+		return;
+	atomic_store(&seal->file->begun, 0);
+	explicit_bzero(seal->file->key, sizeof(seal->file->key));
+}
+
+void seal_lock_key(int fd)
+{
+	void *p = mmap(NULL, HEAD_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+
+	if (p == MAP_FAILED)
+		return;
+	madvise(p, HEAD_BYTES, MADV_DONTDUMP);
+	mlock(p, HEAD_BYTES);
+}
+
 /* ---- contents ---- */
 
 /* Each process's key.  The last salt is ours. */
@@ -171,8 +188,7 @@ static int derive_keys(struct seal *seal, struct weft_error *err)
 	if (!seal->keys)
 		return weft_error_set(err, ENOMEM, "cannot seal: out of memory");
 	seal->nr_salts = nr;
-	if (mlock(seal->keys, nr * SEAL_KEY_BYTES) < 0)
-		errno = 0;
+	mlock(seal->keys, nr * SEAL_KEY_BYTES);
 	for (unsigned i = 0; i < nr && r == 0; i++)
 		r = seal_derive(&seal->context, file->key, file->salts[i], seal->keys[i]);
 	if (r < 0)

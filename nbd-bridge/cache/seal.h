@@ -62,6 +62,7 @@ enum {
 	SEAL_SALT_BYTES = 32,
 	SEAL_VOLUME_BYTES = 16,
 	SEAL_TAG_BYTES = 16,
+	SEAL_TOLD_MAX = 16, /* bad blocks that are told by their number */
 	SEAL_SALTS_MAX = 1024, /* processes that may write the same contents, one after the other */
 };
 
@@ -70,73 +71,80 @@ struct sealer;
 
 /* "verify", "encrypt"; "" for SEAL_NONE. */
 const char *seal_kind_name(enum seal_kind kind);
-/* False: it is neither. */
+/* False: the name is neither. */
 bool seal_kind_parse(const char *name, enum seal_kind *ret);
 const char *seal_algorithm_name(enum seal_algorithm algorithm);
 
 /*
- * On a file of its own, which is mapped: an empty one, or what another process left in it.  fd
- * stays the caller's, and may be closed afterwards.  0; -EINVAL: it is something else, or of
- * another kind; -ENOMEM, ….
+ * Makes a seal on a file, which is mapped: the file is empty, or as another process left it.  The
+ * caller keeps fd, and may close it.  0; -EINVAL: the file is something else, or of another kind;
+ * -ENOMEM, ….
  */
 int seal_new(int fd, enum seal_kind kind, struct seal **ret, struct weft_error *err);
-/* Takes NULL; what was sealed stays in the file.  No sealer is there any more. */
+/* The file keeps what it has.  No sealer is there any more.  Takes NULL. */
 void seal_free(struct seal *seal);
+/* Ends the contents for good: wipes their key.  No sealer is there any more. */
+void seal_end(struct seal *seal);
+/*
+ * Keeps a file's key in memory and out of swap space, as far as the process may lock memory: for a
+ * process that keeps the file and makes no seal.
+ */
+void seal_lock_key(int fd);
 
 enum seal_kind seal_kind_of(const struct seal *seal);
-/* Of contents that have begun. */
+/* The contents have begun. */
 enum seal_algorithm seal_algorithm_of(const struct seal *seal);
 
 /*
- * Before the first sealer: goes on with the contents that there are, under a salt of its own, or
- * begins them, empty, of so many bytes.  0; -ESTALE: there are some, of another size; -ENOSPC:
- * SEAL_SALTS_MAX processes had their turn; -ENOMEM, ….
+ * Goes on with the contents that there are, under a salt of its own, or begins contents of so many
+ * bytes, empty.  Before the first sealer is made.  0; -ESTALE: there are contents of another size;
+ * -ENOSPC: SEAL_SALTS_MAX processes had their turn; -ENOMEM, ….
  */
 int seal_start(struct seal *seal, uint64_t size_bytes, struct weft_error *err);
 /*
- * What there is ends, and other contents begin, empty: each sealer is to be told
- * (sealer_take_keys()), and none is used meanwhile.  0; or -errno, and then there are none.
+ * Ends the contents, and begins others, empty.  No sealer is used meanwhile, and each takes its
+ * keys anew afterwards (sealer_take_keys()).  0; -errno: there are no contents then.
  */
 int seal_start_anew(struct seal *seal, struct weft_error *err);
 
-/* Blocks that did not open since the contents began, each counted once until it is written. */
+/* Counts blocks that did not open since the contents began, each once until it is written. */
 uint64_t seal_nr_bad(const struct seal *seal);
 /*
- * The first that this process found, one a call with *at from 0 on; false: there is no other yet,
- * or none is told any more.  Any thread.
+ * Gives the next of the first SEAL_TOLD_MAX bad blocks that this process found; *at begins with 0.
+ * False: there is no next one yet.  Any thread.
  */
 bool seal_next_bad(const struct seal *seal, uint64_t *at, uint64_t *ret_block);
 
 /*
- * Of rows: any thread, but a row is one thread's at a time (the one whose operation is on the
- * block, or who has its chunk's lock while there is none).
+ * Rows: any thread, but one thread at a time has a row: the thread whose operation is on the block,
+ * or, without an operation, the thread that has the chunk's lock.
  */
 
-/* The block was never written, or was made zeros. */
+/* Whether the block was never written, or was made zeros. */
 bool seal_is_zero(const struct seal *seal, uint64_t block);
-/* nr blocks are zeros from now on. */
+/* Makes nr blocks zeros. */
 void seal_make_zero(struct seal *seal, uint64_t first, uint64_t nr);
 
-/* ---- sealer.c: a lane's part.  One thread's. ---- */
+/* ---- sealer.c: a lane's part, for one thread ---- */
 
 /* 0, or -ENOMEM. */
 int sealer_new(struct seal *seal, struct sealer **ret, struct weft_error *err);
 /* Takes NULL. */
 void sealer_free(struct sealer *sealer);
-/* After seal_start_anew().  0, or -ENOMEM: it is of no use any more, but to be freed. */
+/* After seal_start_anew().  0; -ENOMEM: the sealer can only be freed. */
 int sealer_take_keys(struct sealer *sealer, struct weft_error *err);
 
 /*
- * Seals len bytes that begin with block `first` (whole blocks, but for the region's last one), and
- * makes their rows.  to: what is to be sent.  SEAL_ENCRYPT: `to` is `from`, or as long and
- * SEAL_TAG_BYTES longer, which are scratch; SEAL_VERIFY: nothing is written, and `to` is not looked
- * at.  0, or -EIO: the library refused.
+ * Seals len bytes that begin with block `first` (whole blocks, except for the region's last one),
+ * and sets their rows.  SEAL_ENCRYPT: writes the sealed bytes to `to`, which is `from`, or memory
+ * of len bytes and SEAL_TAG_BYTES more for scratch.  SEAL_VERIFY: writes nothing; `to` may be NULL.
+ * Allocates nothing.  0, or -EIO: GnuTLS refused.
  */
 int sealer_seal(struct sealer *sealer, uint64_t first, const void *from, void *to, size_t len);
 /*
- * Opens what was fetched, in its place.  ret_bad: the blocks, counted from `first`, that are not
- * what was sealed, or that are zeros by their row; what is there then is nobody's.  0; -EIO: there
- * are such.
+ * Opens len fetched bytes that begin with block `first`, in their place.  ret_bad: blocks, counted
+ * from `first`, that are not what was sealed, or whose row says zeros; their bytes are of no use.
+ * Allocates nothing.  0; -EIO: there are bad blocks.
  */
 int sealer_open(struct sealer *sealer, uint64_t first, void *bytes, size_t len,
 	struct cache_map *ret_bad);

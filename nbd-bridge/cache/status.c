@@ -128,6 +128,13 @@ json_t *cache_status(struct bridge_cache *cache)
 		json_pack("{s:s, s:o, s:o}", "state", pull_state(cache), "done_bytes",
 			integer(weft_min(pulled << cache->shift, cache->size_bytes)),
 			"fetched_bytes", integer(sums.pulled)));
+	json_object_set_new(json, "sealed",
+		cache->seal ? json_pack("{s:s, s:s}", "kind",
+				      seal_kind_name(seal_kind_of(cache->seal)), "algorithm",
+				      seal_algorithm_name(seal_algorithm_of(cache->seal)))
+			    : json_null());
+	json_object_set_new(json, "bad_blocks",
+		integer(cache->seal ? seal_nr_bad(cache->seal) : 0));
 	json_object_set_new(json, "path",
 		json_pack("{s:f, s:o}", "round_trip_s", (double)cache->path.rtt_ns / 1e9,
 			"rate_bytes_per_s", integer(cache->path.rate)));

@@ -14,11 +14,15 @@
 static int fetch_ends(struct cache_lane *cl, struct bridge_request *rq, const struct cache_piece *p,
 	struct cache_slot *slot, struct cache_io **list)
 {
-	const struct bridge_cache *cache = cl->cache;
+	struct bridge_cache *cache = cl->cache;
 	uint64_t end = rq->lane.next_off + p->len;
 	unsigned last = p->first + p->nr - 1;
 	int r = 1;
 
+	if (cache->seal && (p->off % CACHE_BLOCK != 0 || end % CACHE_BLOCK != 0)) {
+		cache_fill_zeros(cache, p->c, slot, p->first, 1);
+		cache_fill_zeros(cache, p->c, slot, last, 1);
+	}
 	if (p->off % CACHE_BLOCK != 0 && !cache_map_all(&slot->valid, p->first, 1))
 		r = cache_fetch(cl, p->c, slot, p->first, 1, &cache_demand, rq, list) < 0 ? -EAGAIN
 											  : 0;
@@ -128,9 +132,45 @@ static int take_chunk(struct cache_lane *cl, struct bridge_request *rq, const st
 }
 
 /*
- * -EIO: the donor has zeros, but the cache file still says that it has newer bytes, and so does the
- * cache.
+ * Drops what the cache has of a chunk that was made zeros.  The caller holds the chunk's lock.
+ * -EIO: the cache file still says that it has newer bytes, and so does the cache.
  */
+static int drop_zeroed(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot)
+{
+	if (!slot)
+		return 0;
+	if (cache_mark_clean(cache, slot, 0, (unsigned)(cache_chunk_bytes(cache) / CACHE_BLOCK)) <
+		0)
+		return -EIO;
+	memset(&slot->valid, 0, sizeof(slot->valid));
+	memset(&slot->dirty, 0, sizeof(slot->dirty));
+	memset(&slot->ahead, 0, sizeof(slot->ahead));
+	slot->referenced = false;
+	cache_uncount(cache, c, slot);
+	return 0;
+}
+
+/*
+ * Makes zeros of the sealed chunks that a ZERO or TRIM has taken, whatever the donors do then.  A
+ * bridge that is killed meanwhile leaves the old bytes, or zeros.
+ */
+static void zero_taken(struct cache_lane *cl, const struct bridge_request *rq)
+{
+	struct bridge_cache *cache = cl->cache;
+
+	for (uint64_t i = 0; i < rq->cache.nr_taken; i++) {
+		const uint64_t c = rq->cache.taken_from + i, off = c << cache->shift;
+		const uint64_t len = weft_min(cache_chunk_bytes(cache), cache->size_bytes - off);
+		struct cache_chunk *chunk = cache_lock(cache, c);
+
+		seal_make_zero(cache->seal, off / CACHE_BLOCK,
+			(len + CACHE_BLOCK - 1) / CACHE_BLOCK);
+		/* A chunk that cannot be dropped is newer, and is written back. */
+		drop_zeroed(cache, c, cache_slot_of(cache, chunk));
+		cache_unlock(chunk);
+	}
+}
+
 int cache_let_go(struct cache_lane *cl, struct bridge_request *rq, bool zeroed)
 {
 	struct bridge_cache *cache = cl->cache;
@@ -138,20 +178,10 @@ int cache_let_go(struct cache_lane *cl, struct bridge_request *rq, bool zeroed)
 
 	for (uint64_t c = rq->cache.taken_from; rq->cache.nr_taken > 0; c++, rq->cache.nr_taken--) {
 		struct cache_chunk *chunk = cache_lock(cache, c);
-		struct cache_slot *slot = cache_slot_of(cache, chunk);
 
 		chunk->zeroing = false;
-		if (slot && zeroed &&
-			cache_mark_clean(cache, slot, 0,
-				(unsigned)(cache_chunk_bytes(cache) / CACHE_BLOCK)) < 0) {
+		if (zeroed && drop_zeroed(cache, c, cache_slot_of(cache, chunk)) < 0)
 			r = -EIO;
-		} else if (slot && zeroed) {
-			memset(&slot->valid, 0, sizeof(slot->valid));
-			memset(&slot->dirty, 0, sizeof(slot->dirty));
-			memset(&slot->ahead, 0, sizeof(slot->ahead));
-			slot->referenced = false;
-			cache_uncount(cache, c, slot);
-		}
 		cache_wake_chunk(cl, chunk);
 		cache_unlock(chunk);
 	}
@@ -176,6 +206,8 @@ int cache_step_copy(struct cache_lane *cl, struct bridge_request *rq)
 	if (rq->cache.nr_taken > 0) {
 		uint64_t off = rq->cache.taken_from << cache->shift;
 
+		if (cache->seal)
+			zero_taken(cl, rq);
 		return cache_io_other(cl, rq, rq->kind, rq->flags & (uint8_t)~TP_FUA, off,
 			rq->lane.next_off - off, CACHE_PHASE_ZEROED);
 	}

@@ -45,7 +45,8 @@ static int start_stale(struct attach *a, struct bridge_config *config,
 		infos[i] = a->state.donors[i].info;
 	config->cache.bytes = 0;
 	config->cache.file = NULL;
-	a->left_cache = a->resumes;
+	config->cache.seal = NULL;
+	a->left_cache = a->resumes && a->options.cache_file;
 	a->resumes = config->cache.resume = false;
 	cache_file_close(a->cache_file);
 	a->cache_file = NULL;
@@ -107,6 +108,7 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 			.file = a->cache_file,
 			.uri = o->uri_text,
 			.resume = a->resumes,
+			.seal = a->seal,
 		},
 		.nr_lanes = o->nr_lanes,
 		.given_up = attach_is_given_up,
@@ -125,6 +127,10 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 	}
 	int r = a->state.stale
 		? weft_error_set(err, ESTALE, "it was stale already when its bridge died")
+		: a->seal_lost
+		? weft_error_set(err, ESTALE,
+			  "the key of its contents is gone: weft-guard, the process that kept it, "
+			  "has ended")
 		: bridge_find_and_start(&a->find, &config, donors, &a->bridge, err);
 
 	pull_order_free(&order);

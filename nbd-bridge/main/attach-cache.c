@@ -18,7 +18,7 @@ static int check_epoch(const struct attach *a, unsigned i, struct weft_error *er
 	const struct bridge_state_file *state = &a->state;
 	uint64_t epoch = cache_file_epoch(a->cache_file, i),
 		 known = state->takes_over ? state->donors[i].epoch : 0;
-	const char *path = a->options.cache_file;
+	const char *path = cache_file_path(a->cache_file);
 
 	if (a->options.donors[0].uri.foreign || (epoch && (!known || known == epoch)))
 		return 0;
@@ -46,7 +46,7 @@ static int take_identity(struct attach *a, struct weft_error *err)
 			return weft_error_set(err, EINVAL,
 				"%s was not written by the bridge of '%s' that died; see what each "
 				"has with weft rescue",
-				a->options.cache_file, a->options.name);
+				cache_file_path(a->cache_file), a->options.name);
 	for (unsigned i = 0; i < id->nr_donors; i++) {
 		int r = check_epoch(a, i, err);
 
@@ -78,12 +78,11 @@ int attach_open_cache(struct attach *a, struct weft_error *err)
 	const struct attach_options *o = &a->options;
 	const char *why = NULL;
 	char size[32];
-	int r;
+	int r = attach_open_seal(a, err);
 
-	if (!o->cache_file)
-		return 0;
-	r = cache_file_open(o->cache_file, true, &a->cache_file, err);
-	if (r < 0)
+	if (r == 0 && o->cache_file)
+		r = cache_file_open(o->cache_file, true, &a->cache_file, err);
+	if (r < 0 || !a->cache_file)
 		return r;
 	uint64_t dirty = cache_file_dirty_bytes(a->cache_file);
 	if (dirty == 0) {
@@ -97,6 +96,8 @@ int attach_open_cache(struct attach *a, struct weft_error *err)
 	else if (!cache_file_same_boot(a->cache_file))
 		why = "from before this machine was restarted and may be older than what the donor "
 		      "has";
+	else if (id->sealed != o->sealed || (o->sealed && !a->state.takes_over))
+		why = "of contents that were sealed in another way, or whose key is gone";
 	else if (o->read_only)
 		why = "to be written back, which --read-only forbids";
 	if (why)
@@ -104,7 +105,8 @@ int attach_open_cache(struct attach *a, struct weft_error *err)
 			"%s holds %s that are not at the donor of %.500s, and are %s; save them "
 			"with: weft rescue %s FILE; "
 			"then remove %s",
-			o->cache_file, weft_format_size(dirty, size, sizeof(size)), id->uri, why,
-			o->cache_file, o->cache_file);
+			cache_file_path(a->cache_file), weft_format_size(dirty, size, sizeof(size)),
+			id->uri, why, cache_file_path(a->cache_file),
+			cache_file_path(a->cache_file));
 	return take_identity(a, err);
 }

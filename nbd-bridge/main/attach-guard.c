@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Waits for the bridge's end, then for another bridge, or for a detach; see attach-guard.h.
+ * Waits for the bridge's end, then for another bridge, or for a detach, and meanwhile has what it
+ * keeps; see attach-guard.h.
  *
  * The guard's own process, of one thread.  The guard changes nothing unless it has the state file's
  * lock: then no bridge lives, and none can begin to take the device over.
@@ -45,7 +46,36 @@ static void end_device(const struct attach *a, struct bridge_state_file *state, 
 			name, waited_s, path);
 }
 
-static void guard(const struct attach *a, pid_t bridge, int pidfd)
+/* Keeps the descriptors as long as the state names this guard. */
+static void keep(const struct attach *a, const char *path)
+{
+	struct bridge_state_file state;
+	pid_t guard = getpid();
+	bool alive;
+
+	seal_lock_key(ATTACH_GUARD_FD);
+	while (guard == getpid() && access(path, F_OK) == 0) {
+		usleep(LOOK_MS * 1000);
+		if (bridge_state_peek(a->options.name, &state, &alive, NULL) < 0)
+			return;
+		/* A state that is being written names nobody. */
+		if (state.takes_over && !state.damaged)
+			guard = state.guard;
+		bridge_state_fini(&state);
+	}
+}
+
+/* Whether there may be a device whose requests would wait for ever. */
+static bool may_be_ublk(const struct attach_options *o)
+{
+	enum bridge_device_kind kind = o->device_wish.kind;
+
+	if (o->device_wish.path)
+		bridge_device_kind_of(o->device_wish.path, &kind);
+	return o->device && kind != BRIDGE_DEVICE_NBD;
+}
+
+static void guard(const struct attach *a, pid_t bridge, int pidfd, bool keeps)
 {
 	const uint64_t patience_ms = weft_max(a->options.timeout_ms, a->options.dead_timeout_ms) +
 		UINT64_C(1000) * MARGIN_S;
@@ -68,65 +98,98 @@ static void guard(const struct attach *a, pid_t bridge, int pidfd)
 			return;
 	if (bridge_state_peek(a->options.name, &state, &alive, NULL) < 0)
 		return;
-	if (!alive && state.pid == bridge)
+	if (!alive && state.pid == bridge && may_be_ublk(&a->options))
 		end_device(a, &state, (unsigned)(patience_ms / 1000));
 	bridge_state_fini(&state);
+	if (keeps)
+		keep(a, path);
 }
 
-/* Lets go of the pipes, terminal, process group and directory of the starting process. */
-static void stand_alone(int pidfd)
+/*
+ * Lets go of the pipes, terminal, process group and directory of the starting process, and of all
+ * descriptors but fds, which become ATTACH_GUARD_FD and the next, and pidfd behind them.  Returns
+ * pidfd's number; < 0: it cannot be done.
+ */
+static int stand_alone(int pidfd, const int *fds, unsigned nr)
 {
+	enum { ABOVE = ATTACH_GUARD_FD + ATTACH_GUARD_KEEPS + 1 };
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC), score;
+	const int own = ATTACH_GUARD_FD + (int)nr;
+	int high[ATTACH_GUARD_KEEPS + 1];
 
+	/* First away from the numbers that others of them are to have. */
+	for (unsigned i = 0; i <= nr; i++)
+		high[i] = fcntl(i < nr ? fds[i] : pidfd, F_DUPFD_CLOEXEC, ABOVE);
 	for (int fd = 0; fd <= STDERR_FILENO; fd++)
 		dup2(null, fd);
-	if (pidfd > STDERR_FILENO + 1)
-		close_range(STDERR_FILENO + 1, (unsigned)pidfd - 1, 0);
-	close_range((unsigned)pidfd + 1, UINT_MAX, 0);
+	for (unsigned i = 0; i <= nr; i++)
+		if (high[i] < 0 || dup2(high[i], ATTACH_GUARD_FD + (int)i) < 0)
+			return -1;
+	close_range((unsigned)own + 1, UINT_MAX, 0);
 	setsid();
+	/* The next bridge opens descriptors in /proc, whatever protects the bridge's own memory. */
+	prctl(PR_SET_DUMPABLE, 1);
 	weft_signals_ignore();
 	prctl(PR_SET_NAME, "weft-guard");
 	if (chdir("/") < 0)
-		return;
+		return -1;
 	score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 	if (score >= 0 && write(score, "-1000", 5) < 0)
 		weft_debug("cannot set oom_score_adj: %s", strerror(errno));
 	if (score >= 0)
 		close(score);
+	return own;
 }
 
-void attach_guard_start(struct attach *a)
+static int start(struct attach *a, const int *fds, unsigned nr)
 {
-	const struct bridge_device_wish *wish = &a->options.device_wish;
-	enum bridge_device_kind kind = wish->kind;
 	pid_t bridge = getpid();
-
-	if (wish->path)
-		bridge_device_kind_of(wish->path, &kind);
-	if (!a->options.device || kind == BRIDGE_DEVICE_NBD)
-		return;
-	int pidfd = pidfd_open(bridge, 0);
+	int pidfd = pidfd_open(bridge, 0), r = 0;
 	pid_t pid = pidfd < 0 ? -1 : fork();
+
 	if (pid == 0) {
-		stand_alone(pidfd);
-		guard(a, bridge, pidfd);
+		int own = stand_alone(pidfd, fds, nr);
+
+		if (own >= 0)
+			guard(a, bridge, own, nr > 0);
 		_exit(0);
 	}
 	if (pid < 0)
-		weft_warn("the device has no guard: %s; should this bridge be killed, its users "
-			  "wait until it is attached again, "
-			  "or detached",
-			strerror(errno));
+		r = -errno;
 	else
 		a->guard = pid;
 	if (pidfd >= 0)
 		close(pidfd);
+	return r;
+}
+
+void attach_guard_start(struct attach *a)
+{
+	int r = may_be_ublk(&a->options) ? start(a, NULL, 0) : 0;
+
+	if (r < 0)
+		weft_warn("the device has no guard: %s; should this bridge be killed, its users "
+			  "wait until it is attached again, "
+			  "or detached",
+			strerror(-r));
+}
+
+int attach_guard_keep(struct attach *a, const int *fds, unsigned nr, struct weft_error *err)
+{
+	int r = start(a, fds, nr);
+
+	return r < 0 ? weft_error_set(err, -r,
+			       "cannot start the guard that is to keep what seals the contents: %s",
+			       strerror(-r))
+		     : 0;
 }
 
 void attach_guard_settle(struct attach *a)
 {
 	enum bridge_device_kind kind;
 
+	if (a->options.sealed)
+		return;
 	if (bridge_device_kind_of(a->state.device.path, &kind) < 0 || kind != BRIDGE_DEVICE_UBLK)
 		attach_guard_end(a);
 }

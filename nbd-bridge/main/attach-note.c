@@ -153,6 +153,28 @@ static int check_mode(const struct attach *a, struct weft_error *err)
 	return 0;
 }
 
+/* Sealed contents are taken over by a bridge that seals in the same way, or not at all. */
+static int check_sealed(const struct attach *a, bool same, struct weft_error *err)
+{
+	const struct bridge_state_file *state = &a->state;
+	const char *name = a->options.name;
+
+	if (!state->takes_over)
+		return 0;
+	if (!same && state->sealed)
+		return weft_error_set(err, EBUSY,
+			"the bridge of '%s' that died has sealed contents at %.500s, whose key "
+			"would be lost; go on with them, or give them up: weft detach --force %s",
+			name, state->uri ? state->uri : "another region", name);
+	if (same && state->sealed != a->options.sealed)
+		return weft_error_set(err, EINVAL,
+			"the bridge of '%s' that died was attached %s%s, and is taken over in the "
+			"same way only; or end it: weft detach --force %s",
+			name, state->sealed ? "with --" : "without --verify or --encrypt",
+			seal_kind_name(state->sealed), name);
+	return 0;
+}
+
 /* Clients would miss the blocks that the dead bridge had not written back. */
 static int check_left_cache(const struct attach *a, bool same, struct weft_error *err)
 {
@@ -220,7 +242,9 @@ int attach_take_name(struct attach *a, struct weft_error *err)
 		if (r < 0)
 			return r;
 	}
-	r = check_left_cache(a, same, err);
+	r = check_sealed(a, same, err);
+	if (r == 0)
+		r = check_left_cache(a, same, err);
 	if (r < 0)
 		return r;
 	if (!state->takes_over || !same)

@@ -30,6 +30,23 @@ static int check_donors(struct attach_options *o)
 	return WEFT_GO_ON;
 }
 
+enum { SEALED_CACHE_BYTES = 64 << 20 }; /* unless --cache says otherwise */
+
+/* Both need a cache: blocks, and an order of what is done to one. */
+static int check_sealed(struct attach_options *o)
+{
+	o->sealed = o->encrypt ? SEAL_ENCRYPT : o->verify ? SEAL_VERIFY : SEAL_NONE;
+	if (!o->sealed)
+		return WEFT_GO_ON;
+	if (o->read_only || o->shared)
+		return weft_usage_error("--%s goes with neither --read-only nor --shared: its "
+					"contents begin empty, and nobody else has their key",
+			seal_kind_name(o->sealed));
+	if (o->cache_bytes == 0)
+		o->cache_bytes = SEALED_CACHE_BYTES;
+	return WEFT_GO_ON;
+}
+
 static int check_cache(const struct attach_options *o)
 {
 	if (o->cache_bytes == 0 && o->needs_cache)
@@ -43,9 +60,9 @@ static int check_cache(const struct attach_options *o)
 					"what it keeps would grow old beside a writer");
 	/*
 	 * The device outlives a bridge that is killed: its users would go on without the blocks
-	 * that were not written back.
+	 * that were not written back.  The cache of sealed contents outlives the bridge as well.
 	 */
-	if (o->device && !o->write_through && !o->read_only && !o->cache_file)
+	if (o->device && !o->write_through && !o->read_only && !o->cache_file && !o->sealed)
 		return weft_usage_error(
 			"--cache with --device wants --cache-file or --write-through: "
 			"the device goes on when the bridge was killed, and what was not "
@@ -107,7 +124,7 @@ static int check_foreign(const struct attach_options *o)
 	if (o->assume_stable && !foreign)
 		return weft_usage_error("--assume-stable is for nbd:// servers; "
 					"a weft donor says whether its contents are the same");
-	if (o->new_contents && foreign)
+	if (o->new_contents && foreign && !o->sealed)
 		return weft_usage_error("--new-contents is for weft:// donors; "
 					"an nbd:// server remembers no stripes");
 	if (o->new_contents && (o->read_only || o->shared))
@@ -133,8 +150,10 @@ static int check_use(const struct attach_options *o)
 
 int attach_options_check(struct attach_options *o)
 {
-	int r = check_cache(o);
+	int r = check_sealed(o);
 
+	if (r == WEFT_GO_ON)
+		r = check_cache(o);
 	if (r == WEFT_GO_ON)
 		r = check_rights(o);
 	if (r == WEFT_GO_ON)

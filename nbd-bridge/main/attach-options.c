@@ -274,6 +274,12 @@ static const struct weft_option more_options[] = {
 		PATH(pull_order)},
 	{"record-order", "FILE", "in the end, leave there where was read most, for --pull-order",
 		PATH(record_order)},
+	{.kind = WEFT_OPTION_GROUP, .help = "Trusting no donor:"},
+	{"verify", NULL,
+		"what the donor changes is an I/O error: each block has a MAC that is kept here",
+		.kind = WEFT_OPTION_FLAG, INTO(verify)},
+	{"encrypt", NULL, "the same, and the donor sees encrypted bytes alone",
+		.kind = WEFT_OPTION_FLAG, INTO(encrypt)},
 	{.kind = WEFT_OPTION_GROUP, .help = "Waiting:"},
 	{"wait", "SECONDS",
 		"wait so long for a donor that is not there yet, "

@@ -10,6 +10,7 @@
 #include "fabric/hello.h"
 #include "fabric/uri.h"
 #include "nbd-bridge/bridge/bridge.h"
+#include "nbd-bridge/cache/seal.h"
 #include "nbd-bridge/device/device-kind.h"
 #include "nbd-bridge/front/front.h"
 
@@ -44,6 +45,8 @@ struct attach_options {
 	uint32_t chunk_bytes; /* 0: chosen to fit the path */
 	uint32_t push_interval_ms;
 	bool write_through, pull;
+	bool verify, encrypt;
+	enum seal_kind sealed; /* what of those two is meant */
 	unsigned pull_workers;
 	uint64_t pull_rate; /* 0: no limit */
 	char *pull_order, *record_order; /* absolute; NULL: none */

@@ -11,6 +11,7 @@
 
 #include "fabric/base/util.h"
 #include "nbd-bridge/cache/cache.h"
+#include "nbd-bridge/cache/seal.h"
 
 /* "%s; what to do". */
 static void add_advice(struct weft_error *err, const char *fmt, ...)
@@ -78,9 +79,18 @@ static void print_cache(const struct attach *a, FILE *out)
 		weft_format_size(cache_chunk_size(bridge_cache(a->bridge)), chunk, sizeof(chunk)),
 		a->options.write_through ? "write-through" : "write-back",
 		a->options.pull ? ", pulling" : "");
-	if (a->cache_file)
+	if (a->options.cache_file)
 		fprintf(out, "  cache file %s%s\n", a->options.cache_file,
 			a->resumes ? ", with what a bridge that died had not written back" : "");
+	if (a->seal)
+		fprintf(out,
+			"  sealed: the donor's bytes are %s (%s), the key is on this machine "
+			"alone%s\n"
+			"  the contents end with this attachment, and when this machine is "
+			"restarted\n",
+			a->options.sealed == SEAL_ENCRYPT ? "encrypted and verified" : "verified",
+			seal_algorithm_name(seal_algorithm_of(a->seal)),
+			a->options.cache_file ? "; the cache file's bytes are plain" : "");
 }
 
 static void print_result(const struct attach *a, FILE *out)

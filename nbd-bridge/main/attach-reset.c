@@ -172,6 +172,12 @@ static int may_reset(struct attach *a, bool discard, uint64_t *ret_given_up, str
 			"'%s' is %s: a reset is for attachments that are stale; weft status shows "
 			"whether it becomes so",
 			name, state);
+	/* It would go on with plain bytes. */
+	if (a->began_stale && a->options.sealed)
+		return weft_error_set(err, EOPNOTSUPP,
+			"'%s' was sealed (--%s), and was stale when it was taken over: end it with "
+			"weft detach --force %s, and attach anew with --new-contents",
+			name, seal_kind_name(a->options.sealed), name);
 	if (a->rescue)
 		return weft_error_set(err, EBUSY, "'%s' is being rescued", name);
 	if (dirty > 0 && !a->rescued && !discard)

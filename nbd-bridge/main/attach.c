@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,7 @@
 #include "fabric/base/util.h"
 #include "nbd-bridge/cache/cache.h"
 #include "nbd-bridge/cache/file.h"
+#include "nbd-bridge/cache/seal.h"
 #include "nbd-bridge/device/device.h"
 #include "nbd-bridge/main/attach-guard.h"
 #include "nbd-bridge/main/detach-goodbye.h"
@@ -84,6 +86,21 @@ static void tell_ways(struct attach *a)
 	}
 }
 
+/* A donor that changed a block is told of for the first ones; status counts all. */
+static void tell_bad(struct attach *a)
+{
+	uint64_t block;
+
+	while (a->seal && seal_next_bad(a->seal, &a->nr_bad_told, &block))
+		weft_err("'%s': block %" PRIu64 " (bytes from %" PRIu64 " on) is not what was "
+			 "written: a donor, or somebody on the way, changed it; reading it is an "
+			 "I/O error until it is written as a whole%s",
+			a->options.name, block, block * SEAL_BLOCK,
+			a->nr_bad_told == SEAL_TOLD_MAX
+				? "; others are counted by weft status, and not named"
+				: "");
+}
+
 static void on_wake(void *ctx)
 {
 	struct attach *a = ctx;
@@ -94,6 +111,7 @@ static void on_wake(void *ctx)
 		return;
 	end_if_unused(a);
 	tell_ways(a);
+	tell_bad(a);
 	bridge_place_again(a->bridge);
 	const char *now = bridge_state(a->bridge, &why);
 	if (strcmp(now, a->last_state) == 0)
@@ -239,6 +257,10 @@ static int stop(struct attach *a, struct weft_error *err)
 		cache_file_unmake(a->cache_file);
 	cache_file_close(a->cache_file);
 	a->cache_file = NULL;
+	if (a->seal && a->attached)
+		seal_end(a->seal);
+	seal_free(a->seal);
+	a->seal = NULL;
 	return r;
 }
 
@@ -277,7 +299,9 @@ static int run(struct attach *a)
 	struct weft_error err = {0};
 	char log[256];
 
-	attach_guard_start(a);
+	/* Of what is sealed it has to keep something: attach-seal.c. */
+	if (!a->options.sealed)
+		attach_guard_start(a);
 	if (!background)
 		be_patient(&a->options);
 	int r = start(a, &err);

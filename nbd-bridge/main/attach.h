@@ -35,6 +35,9 @@ struct attach {
 	bool began_stale;
 	struct cache_file *cache_file; /* NULL: none */
 	bool resumes;  /* goes on with the cache file's contents */
+	struct seal *seal; /* NULL: the contents are not sealed */
+	bool seal_lost; /* taken over, and nobody keeps the memory that sealed the contents */
+	uint64_t nr_bad_told; /* bad blocks that the log has named */
 	bool left_cache; /* stale: the cache file keeps its contents, for weft rescue */
 	struct attach_rescue *rescue; /* under way */
 	bool attached; /* the attach had succeeded */
@@ -109,6 +112,13 @@ void attach_on_signal(struct weft_signals *signals, int signo);
 bool attach_donor_answers(struct attach *a);
 /* Called before the bridge is stopped. */
 void attach_forget_end(struct attach *a);
+
+/*
+ * attach-seal.c: for --verify and --encrypt: makes the memory that seals the contents, and the
+ * cache's, or takes both from the guard of the bridge that died (or sets a->seal_lost).  Starts a
+ * guard.
+ */
+int attach_open_seal(struct attach *a, struct weft_error *err);
 
 /* attach-cache.c */
 /*

@@ -26,8 +26,12 @@
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
-/* A higher version changes the meaning of fields; new fields alone need no new version. */
-enum { STATE_MAX = 32768, STATE_VERSION = 1 };
+/*
+ * A higher version changes the meaning of fields; new fields alone need no new version.  A program
+ * that knows version 1 alone must not take over sealed contents: it would read and write them as
+ * they are at the donor.
+ */
+enum { STATE_MAX = 32768, STATE_VERSION = 2, STATE_UNSEALED_VERSION = 1 };
 
 /*
  * A process that looks whether a bridge lives has the lock for a moment; a killed bridge has it
@@ -277,6 +281,11 @@ static bool load(struct bridge_state_file *ret)
 	ret->socket = copy(&f, "socket");
 	ret->mount = copy(&f, "mount");
 	ret->cache_file = copy(&f, "cache_file");
+	const char *sealed = text_of(&f, "sealed");
+	f.sound &= !sealed || seal_kind_parse(sealed, &ret->sealed);
+	ret->guard = (pid_t)number_of(&f, "guard");
+	ret->keeps[0] = number_of(&f, "keeps_seal");
+	ret->keeps[1] = number_of(&f, "keeps_cache");
 	ret->again = copy(&f, "again");
 	ret->directory = copy(&f, "directory");
 	copy_into(&f, "device", ret->device.path, sizeof(ret->device.path));
@@ -299,6 +308,8 @@ void bridge_state_renew(struct bridge_state_file *state, unsigned nr_donors)
 	state->nr_donors = nr_donors;
 	state->generation = UINT64_C(1) << 32;
 	state->mode = 0;
+	state->sealed = SEAL_NONE;
+	state->guard = 0;
 	state->stale = state->takes_over = false;
 	state->socket_tenure = weft_random_name();
 }
@@ -460,16 +471,23 @@ static json_t *state_json(const struct bridge_state_file *state, int *ret_error)
 	json_t *json = donor_json(&state->donors[0]);
 	json_t *rest = json_pack_ex(&error, 0,
 		"{s:i, s:I, s:s?, s:s?, s:s?, s:s?, s:I, s:I, s:i, s:s, s:s, s:b, s:s}", "version",
-		STATE_VERSION, "generation", (json_int_t)state->generation, "uri", state->uri,
-		"socket", state->socket, "mount", state->mount, "cache_file", state->cache_file,
-		"made_dev", (json_int_t)state->made_dev, "made_ino", (json_int_t)state->made_ino,
-		"pid", (int)state->pid, "mode", mode, "boot", state->boot, "stale",
+		state->sealed ? STATE_VERSION : STATE_UNSEALED_VERSION, "generation",
+		(json_int_t)state->generation, "uri", state->uri, "socket", state->socket, "mount",
+		state->mount, "cache_file", state->cache_file, "made_dev",
+		(json_int_t)state->made_dev, "made_ino", (json_int_t)state->made_ino, "pid",
+		(int)state->pid, "mode", mode, "boot", state->boot, "stale",
 		(int)state->stale, "socket_tenure", tenure);
 	*ret_error = json_error_code(&error) == json_error_invalid_utf8 ? -EILSEQ : -ENOMEM;
 	if (json_object_update_new(json, rest) < 0) {
 		json_decref(json);
 		return NULL;
 	}
+	if (state->sealed)
+		json_object_update_new(json,
+			json_pack("{s:s, s:i, s:I, s:I}", "sealed", seal_kind_name(state->sealed),
+				"guard", (int)state->guard, "keeps_seal",
+				(json_int_t)state->keeps[0], "keeps_cache",
+				(json_int_t)state->keeps[1]));
 	if (state->device.backend[0]) {
 		json_object_set_new(json, "device", json_string(state->device.path));
 		json_object_set_new(json, "device_backend", json_string(state->device.backend));

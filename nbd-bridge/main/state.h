@@ -15,6 +15,7 @@
 #include "fabric/hello.h"
 #include "fabric/transport.h"
 #include "fabric/base/util.h"
+#include "nbd-bridge/cache/seal.h"
 #include "nbd-bridge/front/front.h"
 
 enum { BRIDGE_STATE_DONORS = 16 };
@@ -45,6 +46,9 @@ struct bridge_state_file {
 	char *uri;             /* a URI for each donor, with spaces between */
 	char *socket, *mount; /* NULL: none */
 	char *cache_file;     /* the same */
+	enum seal_kind sealed; /* how the contents are sealed */
+	pid_t guard;           /* of sealed contents: the process that keeps their memory … */
+	uint64_t keeps[2];     /* … with these inodes: what seals them, the cache (0: in a file) */
 	/* the line that attaches it, and the directory that it was given in; NULL: not known */
 	char *again;
 	char *directory;

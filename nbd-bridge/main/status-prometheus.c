@@ -239,6 +239,8 @@ static void print_attachments(const json_t *attachments)
 		{"weft_cache_pushed_bytes_total", "counter", "Bytes written back.", "pushed_bytes"},
 		{"weft_cache_push_errors_total", "counter",
 			"Write-backs that failed, and were tried again.", "push_errors"},
+		{"weft_cache_bad_blocks_total", "counter",
+			"Blocks of sealed contents that were not what was written.", "bad_blocks"},
 	};
 
 	print_state(attachments);

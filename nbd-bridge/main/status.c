@@ -296,6 +296,12 @@ static void print_cache(const json_t *cache)
 		json_is_true(json_object_get(cache, "push_failing"))
 			? "; writing back has failed, and is tried again"
 			: "");
+	const json_t *sealed = json_object_get(cache, "sealed");
+	if (json_is_object(sealed))
+		printf("  %s (%s): %" PRIu64 " blocks were not what was written\n",
+			strcmp(text_of(sealed, "kind"), "encrypt") == 0 ? "encrypted and verified"
+									: "verified",
+			text_of(sealed, "algorithm"), number_of(cache, "bad_blocks"));
 	if (number_of(cache, "lost_bytes") > 0)
 		printf("  %s that were not at the donor are LOST: the cache file cannot be read "
 		       "there\n",

@@ -29,7 +29,8 @@ def attachment: {
 	"errors?": "number", "read_bytes?": "number", "written_bytes?": "number", "operations?": "number", "posts?": "number",
 	"latency_s?": {read: latency, write: latency, flush: latency},
 	"cache?": {
-		size_bytes: "number", chunk_bytes: "number", valid_bytes: "number", dirty_bytes: "number", lost_bytes: "number",
+		size_bytes: "number", chunk_bytes: "number", valid_bytes: "number", dirty_bytes: "number", lost_bytes: "number", bad_blocks: "number",
+		"sealed?": {kind: "string", algorithm: "string"},
 		policy: "string", hits: "number", misses: "number", fetched_bytes: "number", pushed_bytes: "number", push_errors: "number", push_failing: "boolean",
 		ahead: {fetched_bytes: "number", used_bytes: "number", wasted_bytes: "number"},
 		pull: {state: "string", done_bytes: "number", fetched_bytes: "number"},
@@ -70,7 +71,7 @@ def check($schema; $path):
 	elif $kind == "array" then
 		if type != "array" then "\($path) is no list"
 		else to_entries[] | .key as $i | .value | check($schema[0]; "\($path)[\($i)]") end
-	elif type == "null" and ($path | test("\\.(cache|placing)$")) then empty
+	elif type == "null" and ($path | test("\\.(cache|placing|sealed)$")) then empty
 	elif type != "object" then "\($path) is no object"
 	else
 		. as $object |

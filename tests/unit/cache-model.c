@@ -10,6 +10,10 @@
  * written again.  Now and then everything stops: after a FLUSH the donors' memory must be the
  * array.  Then another bridge may take over: what the old one was writing back must not arrive any
  * more.
+ *
+ * The contents may be sealed.  Then they begin empty, and whenever everything stops some blocks of
+ * the donors' memory are changed, put back to what they were, or swapped: a READ of such a block
+ * fails or has what was written, and no other one fails.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -21,12 +25,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
 #include "fabric/base/util.h"
 #include "nbd-bridge/bridge/bridge.h"
 #include "nbd-bridge/cache/file.h"
+#include "nbd-bridge/cache/seal.h"
 #include "tests/support/seed.h"
 #include "transports/mem/mem.h"
 
@@ -39,6 +45,7 @@ enum {
 	LANES = 3,
 	DEPTH = 8, /* in flight on each */
 	LEN_MAX = 200 << 10,
+	BLOCK = 4096,
 	ROUND = 2000, /* requests between two stops */
 	WAIT_MS = 60000,
 };
@@ -50,7 +57,7 @@ struct op {
 	struct bridge_lane *lane;
 	unsigned index;
 	bool in_flight;
-	bool may_fail; /* faults were about when it was sent */
+	bool may_fail;  /* faults were about when it was sent */
 	unsigned looks; /* before what was lent is looked at, and given back */
 	uint64_t fill;
 };
@@ -67,6 +74,10 @@ static struct bridge *bridge;
 static uint64_t region_bytes;
 static uint8_t *region, *model, *known; /* region: of one donor with one way */
 static unsigned nr_superseded;
+static enum seal_kind sealed_as;
+static int seal_fd = -1, cache_fd = -1;
+static uint8_t *before, *tampered; /* the donors' memory a while ago; a byte for each block */
+static uint64_t nr_tampered, nr_refused;
 static struct op ops[LANES * DEPTH];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 /* Under the lock. */
@@ -170,15 +181,37 @@ static void fill(uint8_t *buf, uint64_t len, uint64_t seed)
 		buf[i] = (uint8_t)(seed + i);
 }
 
+/* Whether a donor has tampered with any of it. */
+static bool touches_tampered(const struct bridge_request *rq)
+{
+	for (uint64_t block = rq->off / BLOCK;
+		sealed_as && rq->len && block <= (rq->off + rq->len - 1) / BLOCK; block++)
+		if (tampered[block])
+			return true;
+	return false;
+}
+
+/* What was written as a whole is whole. */
+static void heal(const struct bridge_request *rq)
+{
+	for (uint64_t block = rq->off / BLOCK; sealed_as && block * BLOCK < rq->off + rq->len;
+		block++)
+		if (block * BLOCK >= rq->off &&
+			weft_min(region_bytes, (block + 1) * BLOCK) <= rq->off + rq->len)
+			tampered[block] = 0;
+}
+
 /* Under the lock, which it lets go of. */
 static void settle(struct op *op, int error)
 {
 	const struct bridge_request *rq = &op->rq;
 	uint8_t *m = model + rq->off, *k = known + rq->off;
+	bool refused = error == -EIO && touches_tampered(rq);
 
 	if (error < 0) {
 		nr_errors++;
-		if (!op->may_fail && !failing && !wrong[0])
+		nr_refused += refused;
+		if (!op->may_fail && !failing && !refused && !wrong[0])
 			snprintf(wrong, sizeof(wrong),
 				"kind %u at %" PRIu64 "+%" PRIu64
 				" failed with %d, and nothing was wrong",
@@ -188,9 +221,11 @@ static void settle(struct op *op, int error)
 	} else if (rq->kind == TP_WRITE) {
 		memcpy(m, rq->buf, rq->len);
 		memset(k, 1, rq->len);
+		heal(rq);
 	} else if (rq->kind == TP_ZERO) {
 		memset(m, 0, rq->len);
 		memset(k, 1, rq->len);
+		heal(rq);
 	} else if (rq->kind == TP_TRIM) {
 		memset(k, 0, rq->len);
 	} else if (rq->kind == TP_READ) {
@@ -416,6 +451,8 @@ static uint8_t *byte_at(uint64_t i)
 
 static void compare_with_donor(void)
 {
+	if (sealed_as)
+		return;
 	for (uint64_t i = 0; i < region_bytes; i++)
 		if (known[i] && *byte_at(i) != model[i])
 			fail_msg("after a FLUSH byte %" PRIu64 " is %02x at its donor, not %02x", i,
@@ -442,6 +479,86 @@ static void new_bridge(void)
 				mems[turn][d][1].no_fast_zero = true; /* as verbs */
 	if (bridge_new(&config, &bridge, &err) < 0 || bridge_start(bridge, &err) < 0)
 		fail_msg("cannot start: %s", err.message);
+}
+
+/* The next process's. */
+static void new_seal(void)
+{
+	struct weft_error err;
+
+	if (seal_new(seal_fd, sealed_as, &config.cache.seal, &err) < 0)
+		fail_msg("%s", err.message);
+	/* In a file on disk, or in memory. */
+	if (config.cache.file)
+		return;
+	if (cache_file_on_memory(cache_fd, &config.cache.file, &err) < 0)
+		fail_msg("%s", err.message);
+	cache_file_forget(config.cache.file);
+}
+
+static void end_seal(void)
+{
+	seal_free(config.cache.seal);
+	if (cache_file_is_memory(config.cache.file)) {
+		assert_int_equal(cache_file_dirty_bytes(config.cache.file), 0);
+		cache_file_close(config.cache.file);
+		config.cache.file = NULL;
+	}
+}
+
+/* It ends, and another one goes on with what is sealed. */
+static void restart(void)
+{
+	struct weft_error err = {0};
+
+	if (bridge_stop(bridge, 20000, &err) < 0)
+		fail_msg("%s", err.message);
+	bridge_free(bridge);
+	end_seal();
+	for (unsigned d = 0; d < config.attach.nr_donors; d++)
+		donors[d].generation += UINT64_C(1) << 32;
+	new_seal();
+	turn = !turn;
+	new_bridge();
+	nr_superseded++;
+}
+
+static void swap_blocks(uint64_t a, uint64_t b)
+{
+	for (unsigned i = 0; i < BLOCK; i++) {
+		uint8_t *x = byte_at(a * BLOCK + i), *y = byte_at(b * BLOCK + i), was = *x;
+
+		*x = *y;
+		*y = was;
+	}
+	tampered[a] = tampered[b] = 1;
+}
+
+/* Everything was flushed, and nothing is under way. */
+static void tamper(uint64_t *chaos)
+{
+	const uint64_t whole = region_bytes / BLOCK;
+
+	for (unsigned n = 0; n < 12; n++) {
+		uint64_t block = (next_random(chaos) >> 20) % whole,
+			 other = (next_random(chaos) >> 20) % whole;
+
+		nr_tampered++;
+		switch (next_random(chaos) >> 40 & 3) {
+		case 0:
+			*byte_at(block * BLOCK + (next_random(chaos) >> 40) % BLOCK) ^= 4;
+			break;
+		case 1:
+			swap_blocks(block, other);
+			break;
+		default: /* a good old one */
+			for (unsigned i = 0; i < BLOCK; i++)
+				*byte_at(block * BLOCK + i) = before[block * BLOCK + i];
+		}
+		tampered[block] = 1;
+	}
+	for (uint64_t i = 0; next_random(chaos) >> 40 & 1 && i < region_bytes; i++)
+		before[i] = *byte_at(i);
 }
 
 static void hold(bool on)
@@ -537,6 +654,23 @@ static void start_donors(void)
 		*byte_at(i) = model[i];
 }
 
+/* Contents that are sealed begin empty, whatever is there. */
+static void choose_seal(uint64_t seed)
+{
+	sealed_as = (enum seal_kind)((seed >> 44) % 3);
+	nr_tampered = nr_refused = 0;
+	if (!sealed_as)
+		return;
+	seal_fd = memfd_create("seal", MFD_CLOEXEC);
+	cache_fd = memfd_create("cache", MFD_CLOEXEC);
+	before = malloc(region_bytes);
+	tampered = calloc(1, region_bytes / BLOCK + 1);
+	for (uint64_t i = 0; i < region_bytes; i++)
+		before[i] = *byte_at(i);
+	memset(model, 0, region_bytes);
+	new_seal();
+}
+
 static void start_bridge(uint64_t seed)
 {
 	struct weft_error err = {0};
@@ -596,6 +730,10 @@ static void start_bridge(uint64_t seed)
 		config.cache.file ? "a cache file"
 			: fences  ? "take-overs"
 				  : "");
+	choose_seal(seed);
+	if (sealed_as)
+		printf("sealed: %s, %s\n", seal_kind_name(sealed_as),
+			cache_file_is_memory(config.cache.file) ? "in memory" : "in the file");
 	fflush(stdout);
 	rng = seed | 1;
 	nr_errors = nr_reads = nr_lent = 0;
@@ -619,6 +757,10 @@ static void the_cache_is_an_array(void **state)
 
 		run_round(&chaos, n);
 		left -= n;
+		if (sealed_as)
+			tamper(&chaos);
+		if (sealed_as && (next_random(&chaos) >> 40) % 4 == 0)
+			restart();
 		/* A cache file is one bridge's at a time (unit/cache-file). */
 		if (lent[0] && !config.cache.file && (next_random(&chaos) >> 40) % 4 == 0)
 			supersede(&chaos);
@@ -638,6 +780,15 @@ static void the_cache_is_an_array(void **state)
 		fail_msg("%s", err.message);
 	bridge_free(bridge);
 	bridge = NULL;
+	if (sealed_as) {
+		printf("%" PRIu64 " blocks tampered with, %" PRIu64 " requests refused\n",
+			nr_tampered, nr_refused);
+		end_seal();
+		close(seal_fd);
+		close(cache_fd);
+		free(before);
+		free(tampered);
+	}
 	if (config.cache.file) {
 		assert_int_equal(cache_file_dirty_bytes(config.cache.file), 0);
 		cache_file_close(config.cache.file);
