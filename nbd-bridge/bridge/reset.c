@@ -102,8 +102,8 @@ int bridge_reset(struct bridge *bridge, uint64_t generation,
 	} while (weft_now_ns() < end_ns);
 	if (!reset.idle || (bridge->cache && !cache_clear(bridge->cache)))
 		return weft_error_set(err, EBUSY,
-			"what was under way has not ended yet, or a client does not take its "
-			"replies: end it, or try again");
+			"operations have not ended yet, or a client does not receive its "
+			"replies: try again, or end that client");
 	attachment_begin_anew(&bridge->attachment, generation);
 	int r = reconnect_first(bridge, err);
 	if (r == 0 && granted)

@@ -78,7 +78,7 @@ static int flush_all(struct bridge *bridge, struct patience *patience, struct we
 		/* The lane's end fails the FLUSH: afterwards nobody points at it any more. */
 		lane_join(lanes->lane[0]);
 		return weft_error_set(err, ETIMEDOUT,
-			"the last FLUSH was not answered: what was written last may not be "
+			"the last FLUSH was not answered: the last writes may not be "
 			"durable");
 	}
 	if (flush.error == 0)

@@ -238,8 +238,8 @@ static int fill_free_list(struct bridge_cache *cache, struct weft_error *err)
 		cache->slots[i].chunk = UINT64_MAX;
 		if (config->resume && resume_slot(cache, i) < 0)
 			return weft_error_set(err, EIO,
-				"the table of %s cannot be read: nobody knows what of it is newer "
-				"than what the donor has; save the rest with: "
+				"the table of %s cannot be read, so nobody knows which blocks are "
+				"newer than the donor's; save the rest with: "
 				"weft rescue %s FILE; then remove it",
 				cache_file_path(cache->file), cache_file_path(cache->file));
 		if (cache->slots[i].chunk != UINT64_MAX)

@@ -463,8 +463,8 @@ void cache_file_say_lost(struct cache_file *file, const void *at)
 	if (atomic_exchange(&file->lost, true))
 		return;
 	weft_err("%s cannot be read or written at byte %zu: its disk failed, or somebody made the "
-		 "file shorter; requests for what is lost fail from now "
-		 "on; save what there is with weft rescue, and attach anew with another cache file",
+		 "file shorter; requests for lost blocks fail from now "
+		 "on; save the others with weft rescue, and attach anew with another cache file",
 		file->path, (size_t)((const uint8_t *)at - (const uint8_t *)file->header));
 }
 

@@ -468,7 +468,7 @@ static int remove_device(struct ublk_device *device, uint32_t timeout_ms, struct
 	int r = ublk_control_stop(device->control, device->info.dev_id, timeout_ms);
 
 	if (r == -ETIMEDOUT) {
-		weft_warn("what was in flight on %s is failed: the donor did not answer",
+		weft_warn("requests in flight on %s fail: the donor did not answer",
 			device->id.path);
 		abort_queues(device);
 		r = ublk_control_stop_wait(device->control);

@@ -72,7 +72,7 @@ static int check_options(struct weft_options *o, unsigned nr_uris, struct weft_e
 			"cannot open: WRITE_BACK is for a handle with cache_bytes");
 	if (flags & WEFT_OPEN_NEW_CONTENTS && flags & WEFT_OPEN_READ_ONLY)
 		return weft_error_set(err, EINVAL,
-			"cannot open: NEW_CONTENTS is for whoever writes");
+			"cannot open: NEW_CONTENTS is for a handle that writes");
 	if (nr_uris == 0 || nr_uris > BRIDGE_MAX_DONORS)
 		return weft_error_set(err, EINVAL, "cannot open %u regions: 1 to %d can be opened",
 			nr_uris, BRIDGE_MAX_DONORS);

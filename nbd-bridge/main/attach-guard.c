@@ -42,7 +42,7 @@ static void end_device(const struct attach *a, struct bridge_state_file *state, 
 		weft_err("%s has no bridge, and cannot be ended: %s", path, err.message);
 	else
 		weft_warn("the bridge of '%s' died, and no other took over within %u s: %s is "
-			  "ended, and what waited for it failed",
+			  "ended, and requests that waited for it failed",
 			name, waited_s, path);
 }
 

@@ -14,7 +14,7 @@ static int check_donors(struct attach_options *o)
 
 		if (!d->uri.foreign && d->uri.region[0] == '\0')
 			return weft_usage_error(
-				"name a region of the donor; what there is shows: weft list %s",
+				"name a region of the donor; to see its regions: weft list %s",
 				d->uri_text);
 		if (d->uri.foreign != o->donors[0].uri.foreign)
 			return weft_usage_error(
@@ -57,7 +57,7 @@ static int check_cache(const struct attach_options *o)
 		return WEFT_GO_ON;
 	if (o->shared)
 		return weft_usage_error("--cache does not go with --shared: "
-					"what it keeps would grow old beside a writer");
+					"cached data would grow old beside a writer");
 	/*
 	 * The device outlives a bridge that is killed: its users would go on without the blocks
 	 * that were not written back.  The cache of sealed contents outlives the bridge as well.
@@ -65,8 +65,8 @@ static int check_cache(const struct attach_options *o)
 	if (o->device && !o->write_through && !o->read_only && !o->cache_file && !o->sealed)
 		return weft_usage_error(
 			"--cache with --device wants --cache-file or --write-through: "
-			"the device goes on when the bridge was killed, and what was not "
-			"written back would be missing without a word");
+			"the device outlives a bridge that is killed, and would silently lack "
+			"what was not written back");
 	if (o->cache_file && o->donors[0].uri.foreign)
 		return weft_usage_error("--cache-file is for weft:// donors: "
 					"an nbd:// server cannot tell whether another wrote since");
@@ -129,7 +129,7 @@ static int check_foreign(const struct attach_options *o)
 					"an nbd:// server remembers no stripes");
 	if (o->new_contents && (o->read_only || o->shared))
 		return weft_usage_error(
-			"--new-contents is for a writer; a reader wants what there is");
+			"--new-contents is for a writer; a reader takes the contents as they are");
 	if (o->shared && foreign)
 		return weft_usage_error("--shared is for weft:// donors; "
 					"an nbd:// server knows no readers and writers");

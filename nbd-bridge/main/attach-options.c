@@ -212,11 +212,11 @@ static const struct weft_option options[] = {
 	{.kind = WEFT_OPTION_GROUP, .help = "How it is used here:"},
 	{"device", "[PATH]",
 		"a block device (root only): /dev/ublkbN or /dev/nbdN; "
-		"one that is free unless told",
+		"without PATH one that is free",
 		.kind = WEFT_OPTION_CALL, .parse = parse_device, .follows = '/',
 		.completion = WEFT_COMPLETE_FILE},
 	{"device-kind", "auto|ublk|nbd",
-		"the kernel's driver that makes it (default auto: ublk where there is one)",
+		"the kernel's driver that makes it (default auto: ublk if the kernel has it)",
 		.kind = WEFT_OPTION_CALL, .parse = parse_device_kind, .wants = "auto, ublk or nbd"},
 	{"socket", "PATH", "an NBD server on this Unix socket", PATH(socket)},
 	{"mount", "FILE", "the region is the content of this file (FUSE)", PATH(mount)},
@@ -241,7 +241,7 @@ static const struct weft_option options[] = {
 /* The row between is attach_options_parse()'s: it names the transports that there are. */
 static const struct weft_option more_options[] = {
 	{"stripe-unit", "SIZE",
-		"with several URIs: so much lies at one, then the next has its turn (default 256K)",
+		"with several URIs: bytes at one before the next has its turn (default 256K)",
 		.kind = WEFT_OPTION_CALL, .parse = parse_stripe, .min = 4096, .max = WEFT_GIB,
 		.wants = "a power of two from 4K to 1G"},
 	{"new-contents", NULL, "give up what the regions hold as parts of another device, or alone",
@@ -257,12 +257,12 @@ static const struct weft_option more_options[] = {
 	{"cache-file", "PATH", "keep it in this file, which outlives a bridge that is killed",
 		PATH(cache_file)},
 	{"chunk-size", "SIZE",
-		"of the cache: 64K to 1M, a power of two (default: as the path asks for)",
+		"of the cache: 64K to 1M, a power of two (default: to fit the path)",
 		.kind = WEFT_OPTION_CALL, .parse = parse_chunk, .min = BRIDGE_CHUNK_MIN,
 		.max = BRIDGE_CHUNK_MAX, .wants = "64K, 128K, 256K, 512K or 1M"},
 	{"write-through", NULL, "a write is done when the donor has it", .kind = WEFT_OPTION_FLAG,
 		INTO(write_through)},
-	{"push-interval", "SECONDS", "how soon what was written is written back (default 1)",
+	{"push-interval", "SECONDS", "how soon writes go to the donor (default 1)",
 		.kind = WEFT_OPTION_SECONDS, INTO(push_interval_ms), .wants = "seconds"},
 	{"pull", NULL, "fetch the whole region in the background", .kind = WEFT_OPTION_FLAG,
 		INTO(pull)},
@@ -270,9 +270,9 @@ static const struct weft_option more_options[] = {
 		INTO(pull_workers), .min = 1, .max = BRIDGE_PULL_WORKERS_MAX},
 	{"pull-rate", "SIZE", "bytes a second at most", .kind = WEFT_OPTION_SIZE, INTO(pull_rate),
 		.min = 1, .wants = "bytes a second, such as 50M"},
-	{"pull-order", "FILE", "in the order of these offsets, and then the rest",
+	{"pull-order", "FILE", "pull in the order of these offsets, then the rest",
 		PATH(pull_order)},
-	{"record-order", "FILE", "in the end, leave there where was read most, for --pull-order",
+	{"record-order", "FILE", "in the end, write there what was read most, for --pull-order",
 		PATH(record_order)},
 	{.kind = WEFT_OPTION_GROUP, .help = "Trusting no donor:"},
 	{"verify", NULL,
@@ -282,7 +282,7 @@ static const struct weft_option more_options[] = {
 		.kind = WEFT_OPTION_FLAG, INTO(encrypt)},
 	{.kind = WEFT_OPTION_GROUP, .help = "Waiting:"},
 	{"wait", "SECONDS",
-		"wait so long for a donor that is not there yet, "
+		"how long to wait for a donor that is not there yet, "
 		"or a region in use (0: for ever)",
 		.kind = WEFT_OPTION_SECONDS, INTO(wait_ms), .zero = true,
 		.wants = "seconds, or 0 for ever"},
@@ -388,7 +388,7 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 	char choices[120];
 	const struct weft_option transport[] = {
 		{"transport", tp_choices("|", choices, sizeof(choices)),
-			"what the data goes over (default auto)", .kind = WEFT_OPTION_CALL,
+			"how data travels (default auto)", .kind = WEFT_OPTION_CALL,
 			.parse = parse_transport},
 		{0},
 	};

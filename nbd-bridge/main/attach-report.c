@@ -43,7 +43,7 @@ int attach_explain_refusal(const struct attach *a, struct weft_error *err)
 		break;
 	case ENOENT:
 		if (!uri->driver && o->nr_donors == 1)
-			add_advice(err, "what there is shows: weft list weft://%s%s%s:%s",
+			add_advice(err, "to see its regions: weft list weft://%s%s%s:%s",
 				v6 ? "[" : "", uri->host, v6 ? "]" : "", uri->port);
 		break;
 	case EROFS:

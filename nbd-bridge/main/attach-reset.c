@@ -48,8 +48,8 @@ static json_t *begin(struct attach *a, const char *path)
 	if (!path || path[0] != '/')
 		weft_error_set(&err, EINVAL, "the file's path is not absolute");
 	else if (!bridge_is_managed(a->bridge))
-		weft_error_set(&err, EINVAL, "'%s' has no cache: what it was sent is at its donor",
-			a->options.name);
+		weft_error_set(&err, EINVAL,
+			"'%s' has no cache: its donor has all that was written", a->options.name);
 	if (err.code)
 		return failure(&err);
 	s = calloc(1, sizeof(*s));
@@ -197,9 +197,8 @@ static int may_reset(struct attach *a, bool discard, uint64_t *ret_given_up, str
 			path, weft_format_size(left, size, sizeof(size)), path, name);
 	if (attach_users(a, users, sizeof(users)) > 0)
 		return weft_error_set(err, EBUSY,
-			"'%s' is in use: %s; what they remember is of the contents that are gone, "
-			"and would be mixed "
-			"with the new: end that first (unmount, close, disconnect)",
+			"'%s' is in use: %s; they remember the contents that are gone, and would "
+			"mix them with the new ones: end that first (unmount, close, disconnect)",
 			name, users);
 	*ret_given_up = dirty + left;
 	return 0;

@@ -124,8 +124,8 @@ static void on_wake(void *ctx)
 	if (strcmp(now, "ready") == 0)
 		weft_info("'%s' is ready again", a->options.name);
 	else if (strcmp(now, "stale") == 0)
-		weft_err("'%s' is stale, every request fails from now on: %s; go on with what "
-			 "there is now: weft reset %s; or end it: "
+		weft_err("'%s' is stale, every request fails from now on: %s; go on with the "
+			 "donor's present contents: weft reset %s; or end it: "
 			 "weft detach --force %s",
 			a->options.name, why.message, a->options.name, a->options.name);
 	else
@@ -360,7 +360,7 @@ static int wait_for_bridge(int fd, pid_t pid)
 			fprintf(stderr, "weft-attach: the bridge died: %s\n",
 				strsignal(WTERMSIG(how)));
 		else
-			fprintf(stderr, "weft-attach: the bridge ended without a word\n");
+			fprintf(stderr, "weft-attach: the bridge ended, and did not say why\n");
 		return 1;
 	}
 	while ((n = read(fd, text, sizeof(text))) > 0)

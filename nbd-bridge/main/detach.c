@@ -88,7 +88,7 @@ static int find(const char *what, char *name, struct weft_error *err)
 	bridge_state_each(look_at, &search);
 	if (search.found == 0)
 		return weft_error_set(err, ENOENT,
-			"there is no attachment '%s'; weft status shows what there is", what);
+			"there is no attachment '%s'; weft status shows all attachments", what);
 	snprintf(name, WEFT_NAME_MAX + 1, "%s", search.name);
 	return 0;
 }
@@ -260,8 +260,8 @@ static void tell_wait(const char *name, const json_t *status, bool force)
 			json_real_value(json_object_get(status, "silent_s")) < SILENT_S);
 
 	if (force)
-		weft_patience_begin("weft-detach: waiting for what is in flight to end, up to %d s",
-			FORCED_S);
+		weft_patience_begin(
+			"weft-detach: waiting for requests in flight to end, up to %d s", FORCED_S);
 	else if (answers || strcmp(state, "stale") == 0)
 		weft_patience_begin("weft-detach: waiting for what was written to arrive at the "
 				    "donor; to give up now: weft detach --force %s",

@@ -118,8 +118,8 @@ static int from_name(const char *name, const char *file, struct weft_error *err)
 		return from_file(name, file, err);
 	if (r < 0)
 		return weft_error_set(err, ENOENT,
-			"there is no attachment '%s', and no such file; weft status shows what "
-			"there is",
+			"there is no attachment '%s', and no such file; weft status shows all "
+			"attachments",
 			name);
 	if (alive)
 		r = from_bridge(name, file, err);

@@ -23,7 +23,7 @@ static void say_not_there(const char *name, struct weft_error *err)
 
 	if (bridge_state_peek(name, &state, &alive, err) < 0) {
 		weft_error_set(err, ENOENT,
-			"there is no attachment '%s'; weft status shows what there is", name);
+			"there is no attachment '%s'; weft status shows all attachments", name);
 		return;
 	}
 	if (alive)
@@ -42,7 +42,7 @@ struct reset_options {
 	bool discard;
 };
 
-static const char which_one[] = "name one attachment; weft status shows what there is";
+static const char which_one[] = "name one attachment; weft status shows all attachments";
 
 static const struct weft_option options[] = {
 	{NULL, "NAME", "of the attachment", WEFT_OPTION_ARGUMENT,

@@ -239,7 +239,7 @@ static int take_uri(struct bench_options *o, const struct weft_command_line *lin
 	}
 	if (!o->uri.foreign && o->uri.region[0] == '\0')
 		return weft_usage_error(
-			"name a region of the donor; what there is shows: weft list %s",
+			"name a region of the donor; to see its regions: weft list %s",
 			line->arguments[0]);
 	o->uri_text = weft_uri_format(&o->uri);
 	return check(o);

@@ -27,7 +27,7 @@ refused 2 "--name wants" "$URI" --socket "$TMP/s" --name .
 refused 2 "weft://" http://127.0.0.1/r --socket "$TMP/s"
 refused 2 "No such file" "$URI" --socket "$TMP/none/s"
 refused 2 "name a region" "$base" --socket "$TMP/s"
-refused 1 "127.0.0.1 port $PORT: there is no region 'nope'; what there is shows: weft list $base" \
+refused 1 "127.0.0.1 port $PORT: there is no region 'nope'; to see its regions: weft list $base" \
 	"$base/nope" --socket "$TMP/s"
 ! grep -q 'cannot connect' <<<"$(weft attach "$base/nope" --socket "$TMP/s" 2>&1)" ||
 	fail "it did connect"
@@ -76,9 +76,9 @@ not_there() { # TEXT COMMAND…
 	answer=$("${@:2}" 2>&1) && fail "${*:2} succeeded"
 	[[ $answer = *"$1"* ]] || fail "${*:2}: $answer"
 }
-not_there "weft-reset: there is no attachment 'nobody'; weft status shows what there is" weft \
+not_there "weft-reset: there is no attachment 'nobody'; weft status shows all attachments" weft \
 	reset nobody
-not_there "weft-detach: there is no attachment 'nobody'; weft status shows what there is" weft \
+not_there "weft-detach: there is no attachment 'nobody'; weft status shows all attachments" weft \
 	detach nobody
 not_there "weft-rescue: there is no attachment 'nobody', and no such file" weft rescue nobody \
 	"$TMP/saved"
