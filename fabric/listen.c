@@ -32,7 +32,8 @@ static int refuse_insecure(const char *what, struct weft_error *err)
 {
 	return weft_error_set(err, EPERM,
 		"listening on %s would let everyone who reaches it read and write all "
-		"regions: there are no keys yet; if that is all right, say --allow-insecure",
+		"regions: there are no keys; make one (weft key new NAME), or say "
+		"--allow-insecure if that is all right",
 		what);
 }
 

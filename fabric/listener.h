@@ -31,6 +31,11 @@ struct weft_listener_config {
 	 */
 	const struct weft_listening *sockets;
 	unsigned nr_sockets;
+	/*
+	 * A directory with the certificates by which a transport with TLS knows its peers, and they
+	 * the donor (fabric/nbd/tls.h); NULL: there are none.
+	 */
+	const char *tls_certificates;
 };
 
 struct weft_listener_status {

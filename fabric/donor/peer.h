@@ -20,6 +20,8 @@ struct weft_peer {
 	const char *transport; /* for people, static: "tcp", "rdma" */
 	/* whose key it proved to have, NAME or NAME~2; "": it proved nothing */
 	char identity[WEFT_IDENTITY_MAX + 1];
+	/* … which a certificate says, rather than a key */
+	bool certified;
 	/* and which of the secrets that there were under it (rights.h); 0: the present one */
 	uint64_t life;
 	bool encrypted;        /* nobody on the way can read or change what travels */

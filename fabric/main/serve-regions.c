@@ -34,6 +34,12 @@ const struct weft_listening *serve_main_listening(const struct serve *s)
 	return &s->listening[0];
 }
 
+/* By other machines, since whoever comes from there has to show who it is, or need not. */
+static bool may_be_reached(const struct serve *s)
+{
+	return s->allow_insecure || s->keys || s->tls_certificates;
+}
+
 /* Sockets that systemd made take the place of the default one. */
 static int take_passed_sockets(struct serve *s, int *fds, char *const *names, int nr_fds,
 	struct weft_error *err)
@@ -44,7 +50,7 @@ static int take_passed_sockets(struct serve *s, int *fds, char *const *names, in
 		if (s->nr_listening == SERVE_MAX_LISTEN)
 			return weft_error_set(err, E2BIG, "systemd passed more than %d sockets",
 				SERVE_MAX_LISTEN);
-		int r = weft_listening_describe(fds[i], s->allow_insecure,
+		int r = weft_listening_describe(fds[i], may_be_reached(s),
 			&s->listening[s->nr_listening], err);
 
 		if (r < 0)
@@ -70,7 +76,7 @@ int serve_open_sockets(struct serve *s, int *fds, char *const *names, int nr_fds
 		if (s->nr_listening == SERVE_MAX_LISTEN)
 			return weft_error_set(err, E2BIG, "more than %d sockets to listen on",
 				SERVE_MAX_LISTEN);
-		int r = weft_listen(listen[i], "10809", s->allow_insecure,
+		int r = weft_listen(listen[i], "10809", may_be_reached(s),
 			&s->listening[s->nr_listening], err);
 
 		if (r < 0)

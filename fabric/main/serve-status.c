@@ -111,9 +111,9 @@ void serve_print_ready(const struct serve *s)
 
 	for (unsigned i = 0; i < s->nr_listening; i++) {
 		printf("listening on %s\n", weft_listening_format(&s->listening[i], text));
-		if (s->listening[i].insecure)
-			weft_warn("whoever reaches %s can read and write all regions: there are no "
-				  "keys yet",
+		if (s->listening[i].insecure && s->allow_insecure)
+			weft_warn("whoever reaches %s can read and write all regions: no key is "
+				  "asked for",
 				text);
 	}
 	for (unsigned i = 0; i < s->nr_listeners; i++) {

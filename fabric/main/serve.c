@@ -82,8 +82,13 @@ static void raise_limits(void)
 
 static int open_listener(struct serve *s, const struct tp_driver *driver, struct weft_error *err)
 {
-	const struct weft_listener_config config = {s->donor, s->loop, s->listening,
-		s->nr_listening};
+	const struct weft_listener_config config = {
+		.donor = s->donor,
+		.loop = s->loop,
+		.sockets = s->listening,
+		.nr_sockets = s->nr_listening,
+		.tls_certificates = s->tls_certificates,
+	};
 	struct serve_listener *l = &s->listeners[s->nr_listeners];
 	int r = weft_listener_new(driver->listener, &config, &l->listener, err);
 
@@ -135,12 +140,26 @@ static int open_listeners(struct serve *s, struct weft_error *err)
 	return 0;
 }
 
-static int start(struct serve *s, struct weft_error *err)
+/* The donor, with the keys of those whom it lends to. */
+static int open_donor(struct serve *s, struct weft_error *err)
 {
-	struct weft_donor_config config = {
+	int r = serve_open_keys(s, err);
+
+	if (r < 0)
+		return r;
+	const struct weft_donor_config config = {
 		.lease_ms = s->lease_s * 1000,
+		.keys = s->keys,
 		.allow_insecure = s->allow_insecure,
 	};
+	r = weft_donor_new(&config, &s->donor);
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot start: %s", strerror(-r));
+	return serve_watch_keys(s, err);
+}
+
+static int start(struct serve *s, struct weft_error *err)
+{
 	int r;
 
 	s->start_ns = weft_now_ns();
@@ -148,10 +167,11 @@ static int start(struct serve *s, struct weft_error *err)
 	r = weft_loop_new(&s->loop);
 	if (r == 0)
 		r = weft_signals_watch(&s->signals, s->loop, true, on_signal);
-	if (r == 0)
-		r = weft_donor_new(&config, &s->donor);
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot start: %s", strerror(-r));
+	r = open_donor(s, err);
+	if (r < 0)
+		return r;
 	char **names = NULL;
 	int nr_passed = sd_listen_fds_with_names(1, &names), passed[SERVE_MAX_PASSED];
 	if (nr_passed < 0 || nr_passed > SERVE_MAX_PASSED)
@@ -234,6 +254,7 @@ static int finish(struct serve *s, struct weft_error *err)
 		free(s->wanted[i].path);
 	}
 	serve_end_holder(s);
+	weft_keys_close(s->keys);
 	weft_signals_end(&s->signals, s->loop);
 	weft_loop_free(s->loop);
 	return r;

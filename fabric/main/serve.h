@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the parts of weft-serve share: serve.c (the daemon's life), serve-options.c (the command
- * line), serve-regions.c (what is lent, and what outlives the daemon) and serve-status.c (messages
- * and status).
+ * line), serve-keys.c (the keys of those who may come), serve-regions.c (what is lent, and what
+ * outlives the daemon) and serve-status.c (messages and status).
  */
 #ifndef WEFT_FABRIC_MAIN_SERVE_H
 #define WEFT_FABRIC_MAIN_SERVE_H
@@ -16,6 +16,7 @@
 #include "fabric/donor/holder.h"
 #include "fabric/driver.h"
 #include "fabric/listen.h"
+#include "fabric/key/store.h"
 #include "fabric/listener.h"
 #include "fabric/base/loop.h"
 #include "fabric/base/process.h"
@@ -56,11 +57,15 @@ struct serve {
 	unsigned numa_node;
 	bool read_only, allow_insecure, overcommit;
 	unsigned lease_s, keep_s;
+	const char *keys_dir; /* NULL: the default one, if there is one */
+	const char *tls_certificates;
 
 	/* What became of it. */
 	struct weft_listening listening[SERVE_MAX_LISTEN];
 	unsigned nr_listening;
 	struct weft_loop *loop;
+	struct weft_keys *keys; /* NULL: there are none */
+	struct weft_watch keys_watch;
 	struct weft_donor *donor;
 	/* The base transport's is the first. */
 	struct serve_listener {
@@ -82,6 +87,10 @@ struct serve {
 
 /* WEFT_GO_ON (fabric/base/options.h), or the exit status; everything has been said then. */
 int serve_parse_options(struct serve *s, int argc, char **argv);
+
+int serve_open_keys(struct serve *s, struct weft_error *err);
+/* From now on changes of them take effect at once. */
+int serve_watch_keys(struct serve *s, struct weft_error *err);
 
 /*
  * Takes the sockets that systemd passed (their fds become -1), and binds those that were asked for.

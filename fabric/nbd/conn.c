@@ -180,6 +180,11 @@ const char *nbd_conn_identity(const struct nbd_conn *conn)
 	return conn->stream.tls ? nbd_tls_identity(conn->stream.tls) : "";
 }
 
+uint64_t nbd_conn_key_life(const struct nbd_conn *conn)
+{
+	return conn->stream.tls ? nbd_tls_life(conn->stream.tls) : 0;
+}
+
 const char *nbd_conn_cipher(const struct nbd_conn *conn)
 {
 	return conn->stream.tls ? nbd_tls_cipher(conn->stream.tls) : NULL;

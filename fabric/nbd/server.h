@@ -179,6 +179,8 @@ void *nbd_conn_user(const struct nbd_conn *conn);
 int nbd_conn_fd(const struct nbd_conn *conn);
 /* Who the peer has proved to be with TLS; "": it has not. */
 const char *nbd_conn_identity(const struct nbd_conn *conn);
+/* Of its key: nbd_tls_life(); 0: it has shown none. */
+uint64_t nbd_conn_key_life(const struct nbd_conn *conn);
 /* "TLS1.3 AES-128-GCM", for people; NULL: bytes are as they are. */
 const char *nbd_conn_cipher(const struct nbd_conn *conn);
 /* True once GO or EXPORT_NAME succeeded. */

@@ -42,7 +42,7 @@ static int find_secret(gnutls_session_t session, const gnutls_datum_t *name, gnu
 	}
 	if (weft_identity_valid(identity)) {
 		strcpy(peer->asked, identity);
-		r = c->secret(c->ctx, identity, &key);
+		r = c->secret(c->ctx, identity, &key, &peer->life);
 	} else {
 		weft_error_set(&peer->refused, ENOKEY,
 			"the client names an identity that cannot be");

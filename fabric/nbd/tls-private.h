@@ -11,7 +11,7 @@
 struct nbd_tls_credentials {
 	_Atomic unsigned references;
 	bool server;
-	int (*secret)(void *ctx, const char *identity, struct weft_key *ret);
+	int (*secret)(void *ctx, const char *identity, struct weft_key *ret, uint64_t *ret_life);
 	void *ctx;
 	char *host; /* that a server's certificate has to be for */
 	gnutls_priority_t priorities;
@@ -25,6 +25,7 @@ struct nbd_tls_credentials {
 struct nbd_tls_peer {
 	const struct nbd_tls_credentials *credentials;
 	char asked[WEFT_IDENTITY_MAX + 1]; /* the client says that it is; "": it said nothing */
+	uint64_t life;                      /* of its key, if there is one */
 	struct weft_error refused;          /* why it or its certificate is not let in; code 0 */
 };
 

@@ -335,6 +335,13 @@ const char *nbd_tls_identity(const struct nbd_tls *t)
 	return t->identity;
 }
 
+uint64_t nbd_tls_life(const struct nbd_tls *t)
+{
+	const bool by_key = gnutls_auth_client_get_type(t->session) == GNUTLS_CRD_PSK;
+
+	return by_key ? t->peer.life : 0;
+}
+
 const char *nbd_tls_cipher(const struct nbd_tls *t)
 {
 	return t->cipher;

@@ -16,6 +16,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -28,11 +29,12 @@ struct nbd_tls;
 /* How a server knows its clients: by keys, by certificates, or by either of them. */
 struct nbd_tls_server {
 	/*
-	 * The key of a client that says it is identity (which has the form of one).  Called in
-	 * handshakes, from any thread, while the credentials live.  0, -ENOKEY, -EKEYEXPIRED, or
-	 * another -errno.  NULL: there are no keys.
+	 * The key of a client that says it is identity (which has the form of one), and which of
+	 * this identity's secrets it is (nbd_tls_life()).  Called in handshakes, from any thread,
+	 * while the credentials live.  0, -ENOKEY, -EKEYEXPIRED, or another -errno.  NULL: there
+	 * are no keys.
 	 */
-	int (*secret)(void *ctx, const char *identity, struct weft_key *ret);
+	int (*secret)(void *ctx, const char *identity, struct weft_key *ret, uint64_t *ret_life);
 	void *ctx;
 	/*
 	 * A directory with ca-cert.pem, server-cert.pem, server-key.pem and perhaps ca-crl.pem.  A
@@ -90,6 +92,8 @@ int nbd_tls_handshake(struct nbd_tls *tls, int *ret_events, struct weft_error *e
 
 /* What the server knows of the client after the handshake; "" at a client. */
 const char *nbd_tls_identity(const struct nbd_tls *tls);
+/* What secret() said of the key that the client proved to have; 0: it showed a certificate. */
+uint64_t nbd_tls_life(const struct nbd_tls *tls);
 /* "TLS1.3 AES-128-GCM", after the handshake; for people. */
 const char *nbd_tls_cipher(const struct nbd_tls *tls);
 /* The secret that both ends can derive from the session for this label (RFC 5705).  0, or -EIO. */

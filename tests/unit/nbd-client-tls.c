@@ -40,7 +40,8 @@ static struct {
 static char port[8];
 static struct tp *tp;
 
-static int secret(void *ctx, const char *identity, struct weft_key *ret)
+static int secret(void *ctx, const char *identity, struct weft_key *ret,
+	uint64_t *ret_life)
 {
 	if (strcmp(identity, key.identity) != 0)
 		return -ENOKEY;

@@ -37,7 +37,7 @@ struct fixture {
 static unsigned nr_secured, nr_kept_out;
 static char why_kept_out[sizeof(((struct weft_error *)0)->message)];
 
-static int secret(void *ctx, const char *identity, struct weft_key *ret)
+static int secret(void *ctx, const char *identity, struct weft_key *ret, uint64_t *ret_life)
 {
 	if (strcmp(identity, key.identity) != 0)
 		return -ENOKEY;

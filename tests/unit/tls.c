@@ -25,7 +25,7 @@ enum { BIG = 3 << 20 };
 static struct weft_key alice, other, expired;
 static uint8_t from[BIG], to[BIG];
 
-static int secret(void *ctx, const char *identity, struct weft_key *ret)
+static int secret(void *ctx, const char *identity, struct weft_key *ret, uint64_t *ret_life)
 {
 	assert_ptr_equal(ctx, &alice);
 	if (strcmp(identity, "expired") == 0)
@@ -33,6 +33,7 @@ static int secret(void *ctx, const char *identity, struct weft_key *ret)
 	if (strcmp(identity, "alice") != 0)
 		return -ENOKEY;
 	*ret = alice;
+	*ret_life = 7;
 	return 0;
 }
 
@@ -134,6 +135,7 @@ static void a_key_lets_in_and_says_who_it_is(void **state)
 
 	connected(&p);
 	assert_string_equal(nbd_tls_identity(p.server.tls), "alice");
+	assert_int_equal(nbd_tls_life(p.server.tls), 7);
 	assert_string_equal(nbd_tls_identity(p.client.tls), "");
 	assert_string_equal(nbd_tls_cipher(p.server.tls), "TLS1.3 AES-128-GCM");
 	assert_string_equal(nbd_tls_cipher(p.client.tls), "TLS1.3 AES-128-GCM");

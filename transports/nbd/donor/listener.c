@@ -19,6 +19,7 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/thread.h"
+#include "fabric/nbd/tls.h"
 #include "fabric/base/util.h"
 #include "transports/nbd/donor/session.h"
 
@@ -168,6 +169,17 @@ static int start_thread(struct nbd_listener *l, struct nbd_session *s)
 	return weft_thread_create(&thread, &l->thread_attr, session_main, s);
 }
 
+/* Who proves nothing is asked to, unless the donor lets it in all the same. */
+static void offer_tls(struct nbd_listener *l, struct nbd_session *s)
+{
+	const char *wanted =
+		"this donor wants a key, and TLS; whoever runs it makes one: weft key new";
+
+	if (l->tls)
+		nbd_conn_offer_tls(s->conn, l->tls,
+			weft_donor_let_in(s->donor, &s->peer, NULL) < 0 ? wanted : NULL);
+}
+
 /* From here on a thread serves it. */
 static void start_session(struct nbd_listener *l, struct nbd_session *s)
 {
@@ -177,6 +189,8 @@ static void start_session(struct nbd_listener *l, struct nbd_session *s)
 	weft_stranger_spoke(&s->stranger);
 	nbd_session_set_up(s);
 	int r = nbd_conn_new_greeted(fd, &nbd_donor_service, s, &s->conn);
+	if (r == 0)
+		offer_tls(l, s);
 	pthread_mutex_lock(&s->alive_lock);
 	s->alive = r == 0;
 	pthread_mutex_unlock(&s->alive_lock);
@@ -288,6 +302,31 @@ static unsigned default_strangers(void)
 	return (unsigned)weft_max(weft_min(limit.rlim_cur / 4, MAX_STRANGERS), MIN_STRANGERS);
 }
 
+/* The life first: of a key that is changed in between, it is over. */
+static int find_secret(void *ctx, const char *identity, struct weft_key *ret, uint64_t *ret_life)
+{
+	struct weft_rights rights;
+	int r = weft_keys_rights(ctx, identity, &rights);
+
+	if (r < 0)
+		return r;
+	*ret_life = rights.life;
+	weft_rights_fini(&rights);
+	return weft_keys_get(ctx, identity, ret);
+}
+
+static int make_credentials(struct nbd_listener *l, struct weft_error *err)
+{
+	struct weft_keys *keys = weft_donor_keys(l->donor);
+	const struct nbd_tls_server config = {
+		.secret = keys ? find_secret : NULL,
+		.ctx = keys,
+		.certificates = l->config.tls_certificates,
+	};
+
+	return keys || config.certificates ? nbd_tls_server_new(&config, &l->tls, err) : 0;
+}
+
 int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int *fds,
 	unsigned nr_fds, const struct nbd_listener_config *config, struct nbd_listener **ret,
 	struct weft_error *err)
@@ -311,6 +350,11 @@ int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int
 		l->config.dead_ms = 120000;
 	l->silent.end = &l->silent.first;
 	l->silent_timer.fn = end_the_silent;
+	r = make_credentials(l, err);
+	if (r < 0) {
+		free(l);
+		return r;
+	}
 	r = weft_strangers_init(&l->strangers, l->config.max_strangers);
 	if (r < 0)
 		goto stop_acceptors;
@@ -338,6 +382,7 @@ stop_acceptors:
 	while (l->nr_sockets-- > 0)
 		weft_acceptor_stop(&l->sockets[l->nr_sockets].acceptor);
 	weft_strangers_fini(&l->strangers);
+	nbd_tls_credentials_put(l->tls);
 	free(l);
 	return weft_error_set(err, -r, "cannot listen: %s", strerror(-r));
 }
@@ -399,6 +444,7 @@ void nbd_listener_free(struct nbd_listener *l)
 	pthread_cond_destroy(&l->changed);
 	pthread_mutex_destroy(&l->lock);
 	weft_strangers_fini(&l->strangers);
+	nbd_tls_credentials_put(l->tls);
 	free(l);
 }
 

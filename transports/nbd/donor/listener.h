@@ -35,11 +35,17 @@ struct nbd_listener_config {
 	 * client for a moment. Leases end sooner.
 	 */
 	uint32_t dead_ms;
+	/*
+	 * Clients may show a certificate: struct nbd_tls_server says what the directory has.  NULL:
+	 * there are none.  Clients may show one of the donor's keys as well, if it has any.
+	 */
+	const char *tls_certificates;
 };
 
 /*
  * Serves on listening stream sockets (TCP or Unix), which become the listener's on success.  donor
- * and loop must outlive it.  config may be NULL.  0, -ENOMEM, or -errno of fcntl(2), epoll_ctl(2).
+ * and loop must outlive it.  config may be NULL.  0, -ENOMEM, -errno of fcntl(2), epoll_ctl(2), or
+ * as nbd_tls_server_new().
  */
 int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int *fds,
 	unsigned nr_fds, const struct nbd_listener_config *config, struct nbd_listener **ret,

@@ -24,8 +24,11 @@ static int listen_new(const struct weft_listener_config *config, struct weft_lis
 		return weft_error_set(err, ENOMEM, "cannot listen: no memory");
 	for (unsigned i = 0; i < config->nr_sockets; i++)
 		fds[i] = config->sockets[i].fd;
+	const struct nbd_listener_config nbd_config = {
+		.tls_certificates = config->tls_certificates,
+	};
 	int r = nbd_listener_new(
-		config->donor, config->loop, fds, config->nr_sockets, NULL, &nbd, err);
+		config->donor, config->loop, fds, config->nr_sockets, &nbd_config, &nbd, err);
 	if (r == 0)
 		*ret = &nbd->base;
 	return r;

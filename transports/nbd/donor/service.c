@@ -137,6 +137,21 @@ static int service_welcome(struct nbd_conn *conn, const char *name, const struct
 	return 0;
 }
 
+static void service_secured(struct nbd_conn *conn)
+{
+	struct nbd_session *s = session_of(conn);
+
+	strcpy(s->peer.identity, nbd_conn_identity(conn));
+	s->peer.life = nbd_conn_key_life(conn);
+	s->peer.certified = !s->peer.life;
+	s->peer.encrypted = true;
+}
+
+static void service_kept_out(struct nbd_conn *conn, const struct weft_error *why)
+{
+	nbd_session_kept_out(session_of(conn), why);
+}
+
 static uint64_t service_tenure(struct nbd_conn *conn, const char *name)
 {
 	struct nbd_session *s = session_of(conn);
@@ -365,6 +380,8 @@ const struct nbd_service nbd_donor_service = {
 	.open = service_open,
 	.welcome = service_welcome,
 	.tenure = service_tenure,
+	.secured = service_secured,
+	.kept_out = service_kept_out,
 	.prepare = service_prepare,
 	.take = service_take,
 	.submit = service_submit,

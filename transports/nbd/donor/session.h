@@ -78,6 +78,7 @@ struct nbd_listener {
 	struct weft_donor *donor;
 	struct weft_loop *loop;
 	struct nbd_listener_config config;
+	struct nbd_tls_credentials *tls; /* NULL: there is none */
 	bool stopping;
 	pthread_attr_t thread_attr;
 	struct weft_strangers strangers;
@@ -92,6 +93,9 @@ struct nbd_listener {
 	struct nbd_session *sessions;
 	unsigned nr_sessions, nr_silent, nr_granted, nr_listing;
 	uint64_t accepted, refused;
+	/* Lines about who was kept out: since when, how many, and how many were left out. */
+	uint64_t told_ns;
+	unsigned nr_told, nr_untold;
 	struct nbd_counters ended; /* of sessions that are gone */
 
 	unsigned nr_sockets;
@@ -112,6 +116,8 @@ void nbd_session_set_up(struct nbd_session *session);
 void nbd_session_kill(struct nbd_session *session, bool drain);
 /* weft_grant.fence: cuts the connection off.  Any thread, does not block. */
 void nbd_session_fence(void *session);
+/* Says in the log that the peer was kept out, and why; a few a second. */
+void nbd_session_kept_out(struct nbd_session *session, const struct weft_error *why);
 /* Gives back what it has, its grant too.  Neither its thread nor a list has it any more. */
 void nbd_session_free(struct nbd_session *session);
 
