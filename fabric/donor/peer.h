@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who came to a donor: what a transport knows of its peer before it asks for anything.  The donor
- * decides by it (donor.h), so that every transport has the same rules.
+ * A peer that came to a donor, as its transport knows it before it asks for anything.  The donor
+ * decides by this struct (donor.h), so that every transport has the same rules.
  *
  * Threads: a peer is its session's; the functions are pure, or ask the kernel, from any thread.
  */
@@ -18,14 +18,14 @@
 struct weft_peer {
 	char text[64];         /* from where, for people: "10.0.0.2:40112" */
 	const char *transport; /* for people, static: "tcp", "rdma" */
-	/* whose key it proved to have, NAME or NAME~2; "": it proved nothing */
+	/* the identity whose key it proved to have, NAME or NAME~2; "": it proved nothing */
 	char identity[WEFT_IDENTITY_MAX + 1];
 	/* … which a certificate says, rather than a key */
 	bool certified;
 	/* and which of the secrets that there were under it (rights.h); 0: the present one */
 	uint64_t life;
-	bool encrypted;        /* nobody on the way can read or change what travels */
-	bool may_be_plaintext; /* … which it need not be, whatever its key is for */
+	bool encrypted;        /* nobody on the way can read or change the data */
+	bool may_be_plaintext; /* plaintext is allowed, whatever its key says */
 	bool local;            /* over a Unix socket, or in this process */
 	/* over loopback: the user who has the other end, if the kernel could tell */
 	bool has_uid;

@@ -21,14 +21,14 @@ enum { WEFT_KEY_PATH_MAX = 1024 }; /* with its NUL */
  * else the first that there is of ~/.config/weft/key and /etc/weft/key.  The path into ret of
  * WEFT_KEY_PATH_MAX, absolute unless the user said otherwise.
  *
- * 0; -ENOENT: nobody named a file, and there is none (err says where was looked); -ENAMETOOLONG.
- * What somebody named is not looked at here: weft_key_load() fails if it is not there.
+ * 0; -ENOENT: nobody named a file, and there is none (err says where was looked); -ENAMETOOLONG.  A
+ * file that somebody named is not looked at here: weft_key_load() fails if it does not exist.
  */
 int weft_key_locate(const char *file, char *ret, struct weft_error *err);
 
 /*
- * The key of that file under this identity: the very one, or, for a NAME, the one under NAME~2,
- * which has taken its place in a rotation.  NULL: the only key of the file.
+ * Loads the file's key of this identity, or, for a NAME without a key, the one of NAME~2, which has
+ * taken its place in a rotation.  NULL: the only key of the file.
  *
  * The caller wipes *ret.  0; -ENOKEY: the file is not there, has no such key, has none, or has
  * several and identity is NULL; -EPERM: others can use the file; -EINVAL: a line is wrong; or

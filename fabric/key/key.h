@@ -3,8 +3,8 @@
  * A pre-shared key: the secret by which a borrower and a donor know each other, and the identity
  * that names it on the wire.  The same key serves TLS (RFC 4279, RFC 8446 2.2) and RDMA.
  *
- * A secret lives in a `struct weft_key` and nowhere else for longer than a call.  Whoever owns one
- * wipes it with weft_key_wipe(); none is logged, shown, or taken from a command line.
+ * A secret lives in a `struct weft_key` and nowhere else for longer than a call.  The owner of a
+ * key wipes it with weft_key_wipe().  No secret is logged, shown, or taken from a command line.
  *
  * Pure functions but for weft_key_new(), which asks the system for random bytes; any thread.
  */

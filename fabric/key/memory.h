@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory for secrets: in no core dump, in no swap where the system lets us lock it, wiped when it
- * is given back.  Any thread.
+ * Memory for secrets: not in core dumps, not in swap if the system lets us lock it, and wiped when
+ * it is freed.  Any thread.
  */
 #ifndef WEFT_FABRIC_KEY_MEMORY_H
 #define WEFT_FABRIC_KEY_MEMORY_H

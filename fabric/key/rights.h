@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a donor's owner grants to the holder of a key, whichever of its two identities proves it.
- * Pure but for memory; any thread.
+ * The rights that a donor's owner grants to the holder of a key, under either of its two
+ * identities.  Pure but for memory; any thread.
  */
 #ifndef WEFT_FABRIC_KEY_RIGHTS_H
 #define WEFT_FABRIC_KEY_RIGHTS_H
@@ -43,8 +43,8 @@ struct weft_rights {
 };
 
 /*
- * From the object of one name in grants.json; a field that is not known may be a limit, so it is
- * refused.  *ret needs weft_rights_fini() after success; its name and life are "" and 0.  0,
+ * Reads the rights from the object of one name in grants.json.  An unknown field may be a limit, so
+ * it is refused.  *ret needs weft_rights_fini() after success; its name and life are "" and 0.  0,
  * -EINVAL (err names the field), or -ENOMEM.
  */
 int weft_rights_load(const json_t *json, struct weft_rights *ret, struct weft_error *err);

@@ -6,12 +6,12 @@
  *   grants.json  {"version": 1, "keys": {NAME: {...}}}: what each NAME may do (rights.h), and
  *                which of its identities is the current one
  *
- * A key that grants.json says nothing of lets nobody in.  `weft key` changes the files
+ * A key without an entry in grants.json lets nobody in.  `weft key` changes the files
  * (store-edit.h); a donor that runs follows them: it waits for weft_keys_fd() and calls
  * weft_keys_reload().
  *
- * Thread-safe, but for one thread at a time that reloads: one lock, held for a look-up.  Nothing
- * here belongs on the I/O path.
+ * Thread-safe (one lock, held for a look-up); one thread at a time may reload.  Nothing here
+ * belongs on the I/O path.
  */
 #ifndef WEFT_FABRIC_KEY_STORE_H
 #define WEFT_FABRIC_KEY_STORE_H
@@ -59,8 +59,8 @@ int weft_keys_still(struct weft_keys *keys, const char *identity, uint64_t life)
 /* Readable when a file of the store has changed: call weft_keys_reload() then.  Stays the keys'. */
 int weft_keys_fd(const struct weft_keys *keys);
 /*
- * Reads the files again.  1: keys or rights have changed; 0: they have not; or as weft_keys_open()
- * fails: what was known stays known, so that a slip does not end every session.
+ * Reads the files again.  1: keys or rights have changed; 0: they have not; or an error of
+ * weft_keys_open(): then the old keys stay, so that a slip in a file does not end every session.
  */
 int weft_keys_reload(struct weft_keys *keys, struct weft_error *err);
 

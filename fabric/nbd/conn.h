@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Private to fabric/nbd/: a server's connection, and what each of its files has for the others.  A
- * file uses those above it only: conn.c, reply.c and option-reply.c, then pieces.c, send.c,
- * starttls.c, handshake.c and transmission.c, engine.c, serve.c.
+ * file uses only those before it in this list: conn.c, reply.c and option-reply.c, then pieces.c,
+ * send.c, starttls.c, handshake.c and transmission.c, engine.c, serve.c.
  *
- * Invariants: bytes rx_start..rx_end of rx were received and not looked at yet.  A request slot is
- * either on the free list, or the one whose payload is awaited (conn->current), or the service's,
- * or on the reply queue.
+ * Invariants: bytes rx_start..rx_end of rx were received, and were not parsed yet.  A request slot
+ * is either on the free list, or the one whose payload is awaited (conn->current), or the
+ * service's, or on the reply queue.
  */
 #ifndef WEFT_FABRIC_NBD_CONN_H
 #define WEFT_FABRIC_NBD_CONN_H
@@ -40,8 +40,7 @@ enum nbd_phase {
 	/* waits for the end of a payload that is refused (conn->current has the error) */
 	NBD_DRAIN,
 	/*
-	 * waits for the rest of a piece of the payload of conn->current, which its buffer has room
-	 * for
+	 * waits for the rest of the piece of conn->current's payload that its buffer has room for
 	 */
 	NBD_PIECE,
 	NBD_CLOSING,      /* nothing more is received; replies may still leave */
@@ -77,15 +76,15 @@ struct nbd_conn {
 	int error;        /* what ended it: -errno */
 	size_t rx_start, rx_end;
 	size_t received; /* by the last recvmsg(2) */
-	bool filled;     /* all that it could have taken: there is probably more */
+	bool filled;     /* the receive filled its buffers: there is probably more */
 	uint64_t left; /* PAYLOAD, PIECE, DRAIN, OPTION_SKIP: bytes still to come */
 	uint64_t now_ns;
 	struct nbd_request *current;
 	struct nbd_request *free;
 	struct nbd_request *done, **done_tail; /* replies to send, in order */
 	size_t done_sent;                      /* bytes of the first that were sent */
-	struct nbd_request *pieces; /* the last of `done`, of which there is more; or NULL */
-	struct nbd_request *behind; /* replies that wait behind it, in order */
+	struct nbd_request *pieces; /* the last of `done`, if its reply has more pieces; or NULL */
+	struct nbd_request *behind; /* replies that wait behind that one, in order */
 	unsigned nr_requests;                  /* slots in use */
 	unsigned nr_submitted;                 /* of them the service's */
 	const struct nbd_service *service;
@@ -101,7 +100,7 @@ struct nbd_conn {
 	size_t option_start; /* tx_len when this option's replies began */
 	bool no_zeroes;
 	bool have_hello;
-	/* nbd_conn_serve(): time for the peer to take in what is sent; 0: nobody waits */
+	/* nbd_conn_serve(): the time for the peer to receive our bytes; 0: nobody waits */
 	unsigned step_ms;
 	struct nbd_option option;
 	unsigned nr_options;
@@ -129,10 +128,10 @@ static inline const uint8_t *nbd_rx(const struct nbd_conn *conn)
 
 /* conn.c */
 
-/* After the reply has left, or in its place. */
+/* Gives the request back, after its reply has left, or if it gets none. */
 void nbd_request_put(struct nbd_request *rq);
 /*
- * Of a freed connection: tells the service and frees the memory, unless the service still holds
+ * For a freed connection: tells the service and frees the memory, unless the service still holds
  * requests.
  */
 void nbd_conn_finish(struct nbd_conn *conn);
@@ -144,8 +143,8 @@ void nbd_request_pack_error(struct nbd_request *rq, int error);
 /* pieces.c */
 
 /*
- * Of a request that came, whose buffer has room for `piece` bytes only: its payload is awaited, or
- * its reply begins.
+ * For a request whose buffer has room for `piece` bytes only: awaits its payload, or begins its
+ * reply.
  */
 void nbd_pieces_start(struct nbd_request *rq, uint32_t piece);
 /*
@@ -153,7 +152,7 @@ void nbd_pieces_start(struct nbd_request *rq, uint32_t piece);
  */
 bool nbd_pieces_received(struct nbd_conn *conn);
 /*
- * What was queued of the reply of conn->pieces has left.  True: more of it is queued; false:
+ * The queued part of conn->pieces' reply has left.  True: the next part is queued; false:
  * conn->error is set.
  */
 bool nbd_pieces_sent(struct nbd_conn *conn);
@@ -165,14 +164,14 @@ static inline bool nbd_conn_has_to_send(const struct nbd_conn *conn)
 	return conn->done || conn->tx_len > 0;
 }
 
-/* nbd_conn_send(), but that received bytes which had to wait for it are not looked at: 1 then. */
+/* Like nbd_conn_send(), but returns 1 in place of looking at received bytes that had to wait. */
 int nbd_conn_send_queue(struct nbd_conn *conn);
 /*
- * The connection has a thread, which waits.  deadline_ns 0: none.  1: one of the poll(2) events is
- * there; 0: the time is over; -errno.
+ * For a connection with a thread of its own: waits for poll(2) events.  deadline_ns 0: no deadline.
+ * 1: one of the events is there; 0: the time is over; or -errno.
  */
 int nbd_conn_wait(struct nbd_conn *conn, int events, uint64_t deadline_ns);
-/* Likewise: until what is queued has left.  0, -ETIMEDOUT, or -errno. */
+/* Likewise: waits until the queue has left.  0, -ETIMEDOUT, or -errno. */
 int nbd_conn_flush(struct nbd_conn *conn, unsigned timeout_ms);
 
 /* option-reply.c; each: 0, or -ENOMEM. */
@@ -183,16 +182,16 @@ uint8_t *nbd_tx_append(struct nbd_conn *conn, size_t n);
 int nbd_option_reply_data(struct nbd_conn *conn, uint32_t type, uint32_t len, uint8_t **ret_data);
 /* text (may be NULL): for people, on errors. */
 int nbd_option_reply(struct nbd_conn *conn, uint32_t type, const char *text);
-/* Replies of this option so far are taken back: an error stands alone. */
+/* Replies with an error, and drops earlier replies of this option: an error stands alone. */
 int nbd_option_error(struct nbd_conn *conn, uint32_t type, const char *text);
-/* What the service said, in the protocol's words. */
+/* Replies with the service's refusal, in the protocol's terms. */
 int nbd_option_refuse(struct nbd_conn *conn, int error, const struct weft_error *err);
 
 /* handshake.c and transmission.c */
 
 /*
- * Each looks at what was received.  1: again; 0: needs more bytes, or to send first, or a buffer;
- * -errno: broken.
+ * Each parses received bytes.  1: call it again; 0: it needs more bytes, or to send first, or a
+ * buffer; -errno: the stream is broken.
  */
 int nbd_handshake_step(struct nbd_conn *conn);
 int nbd_transmission_step(struct nbd_conn *conn);

@@ -8,8 +8,8 @@
  * nbd_conn_events() says what to wait for.  nbd_conn_serve() is the waiting driver for threads that
  * own one connection.
  *
- * What is behind the exports is a `struct nbd_service`.  Its requests may complete at once, inside
- * submit(), or later and in any order.
+ * A `struct nbd_service` is behind the exports.  Requests may complete at once, inside submit(), or
+ * later and in any order.
  *
  * Threads: a connection belongs to one thread.  Only nbd_conn_kill() may come from another.
  * Memory: all of it is allocated by nbd_conn_new(); nothing on the I/O path allocates.
@@ -29,14 +29,15 @@ struct nbd_conn;
 struct nbd_tls_credentials;
 
 enum {
-	/* in flight per connection; then no more are received (nbd.ko has 128 tags) */
+	/* in flight per connection; beyond that none are received (nbd.ko has 128 tags) */
 	NBD_CONN_REQUESTS = 128,
 	NBD_MAX_EXTENTS = 64,    /* per BLOCK_STATUS reply */
 	NBD_HANDSHAKE_STEPS = 60,
 };
 
 /*
- * What INFO and GO tell.  Strings are borrowed until the call that filled it returns to the engine.
+ * What INFO and GO tell of an export.  Strings are borrowed until the call that filled this struct
+ * returns to the engine.
  */
 struct nbd_export {
 	uint64_t size_bytes;
@@ -92,8 +93,11 @@ struct nbd_service {
 	int (*list)(struct nbd_conn *conn,
 		int (*emit)(void *ctx, const char *name, const char *description), void *ctx,
 		struct weft_error *err);
-	/* INFO: tells, grants nothing.  name is NUL-terminated and otherwise a peer's bytes.
-	 * -ENOENT: unknown; -EPERM, -EBUSY, …: refused, err->message goes to the client. */
+	/*
+	 * INFO: describes the export, and grants nothing.  name is NUL-terminated and otherwise a
+	 * peer's bytes. -ENOENT: unknown; -EPERM, -EBUSY, …: refused, err->message goes to the
+	 * client.
+	 */
 	int (*info)(struct nbd_conn *conn, const char *name, struct nbd_export *ret,
 		struct weft_error *err);
 	/* GO and EXPORT_NAME: grants.  hello: what the client said with SET_META_CONTEXT for this
@@ -115,17 +119,22 @@ struct nbd_service {
 
 	/* Transmission; on the I/O path: no allocation, no log. */
 
-	/* Gives a READ or WRITE its buf.  0; a positive number: it has room for so many bytes only,
-	 * and take() is called instead of submit() (of a WRITE, before it); -EAGAIN: none free (or
-	 * a request goes in pieces already), the connection receives no more until
-	 * nbd_conn_resume(); another -errno is the reply.  NULL is not allowed. */
+	/*
+	 * Gives a READ or WRITE its buf.  0; a positive number: buf has room for so many bytes
+	 * only, and take() is called in place of submit() (for a WRITE, before it); -EAGAIN: no
+	 * buffer is free (or a request already goes in pieces), and the connection receives no more
+	 * until nbd_conn_resume(); another -errno is the reply.  NULL is not allowed.
+	 */
 	int (*prepare)(struct nbd_request *rq);
-	/* A piece of a READ that is to fill buf, or of a WRITE whose payload buf has.  off: in the
-	 * export.  0, or -errno.  NULL where prepare() never returns a positive number. */
+	/*
+	 * Handles a piece: of a READ, fills buf; of a WRITE, takes the payload from buf.  off: in
+	 * the export.  0, or -errno.  NULL where prepare() never returns a positive number.
+	 */
 	int (*take)(struct nbd_request *rq, uint64_t off, uint32_t len);
-	/* Carries the request out; ends in nbd_request_complete(), at once or later. For a WRITE
-	 * buf holds the payload, unless take() was given all of it: then it is carried out but for
-	 * FUA. */
+	/*
+	 * Carries the request out; ends in nbd_request_complete(), at once or later. For a WRITE
+	 * buf holds the payload, unless take() was given all of it: then only FUA is left to do.
+	 */
 	void (*submit)(struct nbd_request *rq);
 	/* The reply has left (or the connection died): buf is the service's again.  Called once for
 	 * each request whose prepare() said 0, and for each other request that was submitted. */
@@ -136,8 +145,10 @@ struct nbd_service {
 	 * had succeeded. */
 	void (*close)(struct nbd_conn *conn, bool clean);
 
-	/* After GO, bytes came: once for each nbd_conn_receive() that brought some, before its
-	 * requests are submitted.  For signs of life.  NULL: not wanted. */
+	/*
+	 * After GO: called once for each nbd_conn_receive() that brought bytes, before its requests
+	 * are submitted.  For signs of life.  NULL: not wanted.
+	 */
 	void (*received)(struct nbd_conn *conn, uint64_t now_ns);
 
 	bool want_times; /* stamp requests with start_ns, once a batch */
@@ -149,16 +160,16 @@ struct nbd_service {
  */
 int nbd_conn_new(int fd, const struct nbd_service *service, void *user, struct nbd_conn **ret);
 /*
- * The same in two steps, for a server that keeps nothing for a peer that says nothing: the greeting
- * goes to a fresh socket first, and the connection is made once the peer has answered it.
- * nbd_greet(): 0, or -errno.
+ * The same in two steps, for a server that keeps no memory for a silent peer: first the greeting is
+ * sent over a fresh socket, and the connection is made once the peer has answered.  nbd_greet(): 0,
+ * or -errno.
  */
 int nbd_greet(int fd);
 int nbd_conn_new_greeted(int fd, const struct nbd_service *service, void *user,
 	struct nbd_conn **ret);
 /*
- * The same for a peer that learnt the export by another way, as the kernel's nbd driver does: no
- * handshake, requests come at once and get simple replies.  open() is not called, close() is.
+ * The same for a peer that knows the export already, as the kernel's nbd driver does: there is no
+ * handshake, and requests come at once and get simple replies.  open() is not called, close() is.
  */
 int nbd_conn_new_open(int fd, const struct nbd_service *service, void *user,
 	const struct nbd_export *export, struct nbd_conn **ret);
@@ -170,8 +181,8 @@ int nbd_conn_new_open(int fd, const struct nbd_service *service, void *user,
 void nbd_conn_offer_tls(struct nbd_conn *conn, struct nbd_tls_credentials *credentials,
 	const char *required);
 /*
- * Ends it: closes the socket; requests that the service still holds complete into nothing, and the
- * memory goes with the last one.  Takes NULL.
+ * Ends the connection: closes the socket.  Requests that the service still holds complete without a
+ * reply, and the memory is freed with the last one.  Takes NULL.
  */
 void nbd_conn_free(struct nbd_conn *conn);
 
@@ -193,19 +204,19 @@ unsigned nbd_conn_nr_requests(const struct nbd_conn *conn);
  * block until something comes.  Returns > 0 when something came, -EAGAIN when nothing was there or
  * nothing may be received now (see nbd_conn_events()), 0 at a clean end (DISC, ABORT or end of
  * stream between requests; queued replies may still want nbd_conn_send()), -errno when the peer
- * broke the protocol or the socket died: free it then.
+ * broke the protocol or the socket died: then free the connection.
  */
 int nbd_conn_receive(struct nbd_conn *conn, bool wait);
 /*
- * Sends what is queued, in one sendmsg(2) if the socket takes it; then looks at received bytes that
- * had to wait for it.  0: all sent; -EAGAIN: wait for POLLOUT; -ESHUTDOWN: the peer said goodbye
- * (or hung up between requests) and everything is answered: free it; another -errno: broken, free
- * it.
+ * Sends the queue, in one sendmsg(2) if the socket takes it; then looks at received bytes that had
+ * to wait for that.  0: all is sent; -EAGAIN: wait for POLLOUT; -ESHUTDOWN: the peer said goodbye
+ * (or hung up between requests) and everything is answered, or another -errno: it is broken.  After
+ * these free the connection.
  */
 int nbd_conn_send(struct nbd_conn *conn);
 /*
- * The poll(2) events that it waits for now: POLLIN while it may receive, POLLOUT while replies are
- * queued.  Not of one with TLS, which nbd_conn_serve() drives.
+ * The poll(2) events that the connection waits for now: POLLIN while it may receive, POLLOUT while
+ * replies are queued.  Not of one with TLS, which nbd_conn_serve() drives.
  */
 int nbd_conn_events(const struct nbd_conn *conn);
 /* prepare() may succeed again.  Parses what had been received already. */

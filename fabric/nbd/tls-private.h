@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What tls.c has of tls-credentials.c: what a handshake asks for, and what it learnt there. */
+/* The part of tls-credentials.c that tls.c uses: credentials for a handshake, and its findings. */
 #ifndef WEFT_FABRIC_NBD_TLS_PRIVATE_H
 #define WEFT_FABRIC_NBD_TLS_PRIVATE_H
 

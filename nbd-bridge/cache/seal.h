@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Sealed contents: what a donor holds is checked (--verify), or encrypted too (--encrypt), by the
- * borrower alone.  The donor is trusted with nothing but keeping bytes.
+ * borrower alone.  The donor is trusted to keep bytes, and with nothing else.
  *
  * The unit is a block of 4 KiB (the last one of a region may be shorter).  It is sealed when the
  * cache writes it back, and opened when the cache fetches it, so that the cache, and everybody
@@ -23,16 +23,16 @@
  *
  * The key, the salts and the rows lie in memory (memfd_create(2)) that outlives the bridge, as the
  * bridge's guard keeps it (nbd-bridge/main/attach-guard.c), and so does the cache: in the same way,
- * or in a cache file.  That is what a killed bridge makes safe: a row tells of the block's next
- * bytes from before they are sent on, and until the donor has confirmed them the cache has the
- * block, as one that is newer than the donor's; the next bridge writes it back anew.  Nobody
+ * or in a cache file.  This makes the death of a bridge safe.  A row is set for the block's next
+ * bytes before they are sent. Until the donor has confirmed them the cache has the block, and
+ * counts it as newer than the donor's, so that the next bridge writes it back again.  Nobody
  * fetches a block whose row and whose bytes at the donor may differ.  Once nobody keeps that
  * memory, and at a restart of the machine, the contents have ended.
  *
- * A block whose tag is another one is EIO for whoever wants it, until it is written as a whole; no
- * other block is touched by that.
+ * A request for a block with a wrong tag fails with EIO, until the block is written as a whole.  No
+ * other block is affected.
  *
- * A seal is the control thread's, but for what says otherwise; each lane has a sealer.
+ * A seal is the control thread's, unless a comment says otherwise; each lane has a sealer.
  */
 #ifndef WEFT_NBD_BRIDGE_CACHE_SEAL_H
 #define WEFT_NBD_BRIDGE_CACHE_SEAL_H
