@@ -36,6 +36,13 @@ const char *tp_word_label(const char *word)
 	return driver && is_word(driver->word, word) ? driver->label : word;
 }
 
+const char *tp_word_note(const char *word)
+{
+	const struct tp_driver *driver = tp_driver_of_word(word);
+
+	return driver && driver->plaintext ? ", in plaintext" : "";
+}
+
 const struct tp_driver *tp_driver_of_ops(const struct tp_ops *ops)
 {
 	for (const struct tp_driver *const *at = tp_drivers; *at; at++)

@@ -84,6 +84,8 @@ struct tp_driver {
 	/* The borrower's side. */
 	const struct tp_ops *ops;
 	bool shows_path; /* which device a connection takes is worth a line of status */
+	/* What goes over it is in plaintext, whatever both ends proved to each other. */
+	bool plaintext;
 	/*
 	 * 0, or why this machine cannot use the transport, such as -ENODEV.  Control path.  NULL:
 	 * every machine can.
@@ -140,6 +142,8 @@ const struct tp_driver *tp_driver_of_word(const char *word);
  * For a sentence: "RDMA" for "rdma".  An unknown word, and a local_word, are returned as they are.
  */
 const char *tp_word_label(const char *word);
+/* What status says behind it: ", in plaintext", or "". */
+const char *tp_word_note(const char *word);
 /* The transport whose operations these are. */
 const struct tp_driver *tp_driver_of_ops(const struct tp_ops *ops);
 /* The base transport: the one with ask(). */

@@ -54,10 +54,10 @@ void link_refused(struct bridge_link *link, int error)
 	/*
 	 * Over RDMA a donor of version 0, such as one that was put back to an older weft, closes
 	 * the connection on a hello of ours without an answer.  So the next hello is of the other
-	 * version. Not if the contents may be put back: such a hello cannot say what it knows of
-	 * them.
+	 * version.  Not if the contents may be put back: such a hello cannot say what it knows of
+	 * them; nor with a key, of which version 0 knows nothing.
 	 */
-	if (error == -ENOTCONN && peer->granted && !peer->info.restorable &&
+	if (error == -ENOTCONN && peer->granted && !peer->info.restorable && !peer->config.key &&
 		peer->config.ways[link->way].transport->silent_refusal)
 		atomic_store(&peer->version0, !link->asked_version0);
 	if (error == -WEFT_ESUPERSEDED && (peer->granted || link->attachment->granted)) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "fabric/base/util.h"
+#include "fabric/driver.h"
 #include "nbd-bridge/cache/cache.h"
 #include "nbd-bridge/cache/seal.h"
 
@@ -106,8 +107,8 @@ static void print_result(const struct attach *a, FILE *out)
 		info->read_only ? "read-only" : "to read and write",
 		a->state.takes_over ? ", taken over from a bridge that died" : "");
 	peer_way_now(&bridge_attachment(a->bridge)->peers[0], &now);
-	fprintf(out, "  transport %s (%s), %u lane%s\n", now.transport, a->find.why, lanes,
-		lanes == 1 ? "" : "s");
+	fprintf(out, "  transport %s (%s)%s, %u lane%s\n", now.transport, a->find.why,
+		tp_word_note(now.transport), lanes, lanes == 1 ? "" : "s");
 	if (info->one_sided)
 		fprintf(out, "  over %s\n", info->path);
 	if (o->nr_donors > 1) {

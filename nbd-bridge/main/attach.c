@@ -23,6 +23,7 @@
 #include "fabric/base/options.h"
 #include "fabric/base/patience.h"
 #include "fabric/base/util.h"
+#include "fabric/driver.h"
 #include "nbd-bridge/cache/cache.h"
 #include "nbd-bridge/cache/file.h"
 #include "nbd-bridge/cache/seal.h"
@@ -80,9 +81,10 @@ static void tell_ways(struct attach *a)
 		if (now.nr_changes == a->nr_changes[i])
 			continue;
 		a->nr_changes[i] = now.nr_changes;
-		weft_warn("'%s' goes on over transport %s%s%s (%s)", o->name, now.transport,
+		weft_warn("'%s' goes on over transport %s%s%s (%s)%s", o->name, now.transport,
 			o->nr_donors > 1 ? " to " : "",
-			o->nr_donors > 1 ? o->donors[i].uri_text : "", now.why);
+			o->nr_donors > 1 ? o->donors[i].uri_text : "", now.why,
+			tp_word_note(now.transport));
 	}
 }
 

@@ -237,8 +237,9 @@ static void print_since(const json_t *donor)
 {
 	uint64_t changes = number_of(donor, "transport_changes");
 
-	printf("%s (%s), changed %" PRIu64 " time%s", text_of(donor, "transport"),
-		text_of(donor, "transport_why"), changes, changes == 1 ? "" : "s");
+	printf("%s (%s)%s, changed %" PRIu64 " time%s", text_of(donor, "transport"),
+		text_of(donor, "transport_why"), tp_word_note(text_of(donor, "transport")), changes,
+		changes == 1 ? "" : "s");
 	if (changes > 0)
 		printf(", the last %.0f s ago",
 			json_real_value(json_object_get(donor, "transport_since_s")));
@@ -375,14 +376,14 @@ static void print_attachment(const json_t *a)
 		const struct tp_driver *driver = tp_driver_of_word(text_of(a, "transport"));
 		const json_t *lanes = json_object_get(a, "lanes");
 
-		printf("  %s, %s, up %.0f s; transport %s (%s), %zu lane%s, %" PRIu64
+		printf("  %s, %s, up %.0f s; transport %s (%s)%s, %zu lane%s, %" PRIu64
 		       " reconnect%s, generation %s\n",
 			weft_format_size(number_of(a, "size_bytes"), size, sizeof(size)),
 			text_of(a, "mode"), json_real_value(json_object_get(a, "uptime_s")),
 			text_of(a, "transport"), text_of(a, "transport_why"),
-			json_array_size(lanes), json_array_size(lanes) == 1 ? "" : "s",
-			number_of(a, "reconnects"), number_of(a, "reconnects") == 1 ? "" : "s",
-			text_of(a, "generation"));
+			tp_word_note(text_of(a, "transport")), json_array_size(lanes),
+			json_array_size(lanes) == 1 ? "" : "s", number_of(a, "reconnects"),
+			number_of(a, "reconnects") == 1 ? "" : "s", text_of(a, "generation"));
 		/* Which of the devices and GIDs is in use. */
 		if (driver && driver->shows_path)
 			printf("  lane 0 goes over %s\n",
@@ -457,16 +458,18 @@ static void print_user(const json_t *a)
 		   *peer = text_of(a, "peer"), *port = strrchr(peer, ':');
 	bool stock = *name == '('; /* "(stock NBD clients)" is no name */
 	uint64_t n = number_of(a, "connections");
+	const char *transport = text_of(a, "transport"), *note = tp_word_note(transport);
 
 	/* The port belongs to one of its connections only, so it is left out. */
-	printf("  region %s: used by %s%s%s (%s)%s%.*s, %" PRIu64
+	printf("  region %s: used by %s%s%s (%s)%s%.*s%s%s%s, %" PRIu64
 	       " connection%s, last heard %.1f s ago\n",
 		text_of(a, "region"), stock ? "" : "attachment '", name, stock ? "" : "'",
 		strcmp(mode, "write") == 0            ? "writer"
 			: strcmp(mode, "shared") == 0 ? "shared reader"
 						      : "reader",
-		*peer ? " from " : "", port ? (int)(port - peer) : (int)strlen(peer), peer, n,
-		n == 1 ? "" : "s", json_real_value(json_object_get(a, "silent_s")));
+		*peer ? " from " : "", port ? (int)(port - peer) : (int)strlen(peer), peer,
+		*note ? " over " : "", *note ? transport : "", note, n, n == 1 ? "" : "s",
+		json_real_value(json_object_get(a, "silent_s")));
 }
 
 static void print_word(const char *text)

@@ -23,7 +23,10 @@ echo "== auto takes RDMA"
 weft attach "$uri" --socket "$TMP/s" --lanes 2 | tee "$TMP/out"
 grep -q 'transport rdma (auto: the donor offers tcp,rdma' "$TMP/out" || fail "$(cat "$TMP/out")"
 weft status | tee "$TMP/status"
-grep -q rdma "$TMP/status" || fail "no transport in the status"
+grep -q '^  .*; transport rdma (auto: .*), in plaintext, 2 lanes' "$TMP/status" ||
+	fail "no transport in the status, or it does not say that it is in plaintext"
+grep -q "^  region r: used by attachment 'r' (writer) from $RDMA_IP over rdma, in plaintext, 2 " \
+	"$TMP/status" || fail "the donor does not say that RDMA is in plaintext"
 grep -q "^  over rdma rxe0 gid [0-9]* $RDMA_IP:[0-9]* -> $RDMA_IP:" "$TMP/out" ||
 	fail "no device and GID: $(cat "$TMP/out")"
 grep -q "^  lane 0 goes over rdma rxe0 gid [0-9]* $RDMA_IP:" "$TMP/status" ||
@@ -58,7 +61,7 @@ rm "$TMP/back"
 
 echo "== as told"
 weft attach "$uri" --socket "$TMP/s" --transport rdma | tee "$TMP/out"
-grep -q 'transport rdma (as told)' "$TMP/out" || fail "$(cat "$TMP/out")"
+grep -q 'transport rdma (as told), in plaintext, 2 lanes' "$TMP/out" || fail "$(cat "$TMP/out")"
 weft detach r
 weft attach "$uri" --socket "$TMP/s" --transport tcp | tee "$TMP/out"
 grep -q 'transport tcp (as told)' "$TMP/out" || fail "$(cat "$TMP/out")"

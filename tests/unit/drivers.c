@@ -34,6 +34,9 @@ static void words_lead_to_transports(void **state)
 	assert_string_equal(tp_word_label("rdma"), "RDMA");
 	assert_string_equal(tp_word_label("unix"), "unix");
 	assert_string_equal(tp_word_label("smoke"), "smoke");
+	assert_string_equal(tp_word_note("rdma"), ", in plaintext");
+	assert_string_equal(tp_word_note("tcp"), "");
+	assert_string_equal(tp_word_note("smoke"), "");
 	assert_ptr_equal(tp_driver_of_ops(&tp_mem_ops), tp_driver_of_word("mem"));
 	assert_null(tp_driver_of_ops(NULL));
 }

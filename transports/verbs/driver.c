@@ -26,6 +26,7 @@ const struct tp_driver tp_verbs_driver = {
 	.label = "RDMA",
 	.ops = &tp_verbs_ops,
 	.shows_path = true,
+	.plaintext = true,
 	.usable = usable,
 	.parse_offer = parse_offer,
 	.listener = &verbs_listener_ops,

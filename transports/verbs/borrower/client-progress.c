@@ -46,6 +46,11 @@ static void on_event(struct verbs_conn *conn, const struct rdma_cm_event *event)
 		verbs_kill(conn);
 		return;
 	}
+	if (conn->phase == VERBS_PHASE_CHALLENGE)
+		verbs_fail(conn, -r,
+			"%s when it was asked to prove key '%s'; a donor of an older weft does not "
+			"know how: upgrade it",
+			err.message, conn->key.identity);
 	verbs_fail(conn, -r, "%s", err.message);
 }
 
