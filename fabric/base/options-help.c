@@ -120,7 +120,7 @@ void weft_options_print_completion(const struct weft_command_line *line)
 				o->argument ? o->argument : "-", whats[o->completion]);
 		if (o->completion == WEFT_COMPLETE_DEBUG)
 			fputs(weft_debug_areas(" ", areas, sizeof(areas)), stdout);
-		else if (o->argument && o->kind != WEFT_OPTION_ARGUMENT)
+		else if (o->argument)
 			print_words(o->argument);
 		putchar('\n');
 	}

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 #include "fabric/key/memory.h"
 
@@ -52,6 +53,7 @@ int weft_key_text_read(const char *path, struct weft_key_text *ret, struct weft_
 	r = check(path, &st, err);
 	if (r < 0)
 		return r;
+	weft_debug("reading %s", path);
 	struct weft_key_text text = {.path = path, .len = (size_t)st.st_size};
 	text.text = weft_secret_alloc(text.len);
 	if (!text.text)

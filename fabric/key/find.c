@@ -21,7 +21,7 @@ static bool locate_own(char *ret)
 	if (!home || home[0] != '/' ||
 		snprintf(ret, WEFT_KEY_PATH_MAX, "%s/.config/weft/key", home) >= WEFT_KEY_PATH_MAX)
 		return false;
-	return access(ret, F_OK) == 0 || errno == EACCES;
+	return access(ret, F_OK) == 0;
 }
 
 int weft_key_locate(const char *file, char *ret, struct weft_error *err)

@@ -16,6 +16,7 @@ static const struct command {
 	const char *name, *what;
 } commands[] = {
 	{"serve", "lend memory, files or a directory of files"},
+	{"key", "say who may use what this machine lends"},
 	{"list", "show what a donor lends"},
 	{"attach", "map a region as a socket, a file or a block device"},
 	{"detach", "end an attachment"},

@@ -33,6 +33,8 @@ gives "weft attach weft : //a/r --device" --device --device-kind
 gives "weft attach --device-kind " auto ublk nbd
 gives "weft attach --device-kind = u" ublk
 gives "weft serve --numa " nic interleave
+gives "weft key r" revoke rotate
+gives "weft key new no" ""
 gives "weft serve --hugepages 2" 2M
 gives "weft attach --name " ""
 gives "weft attach --debug = l" lane link

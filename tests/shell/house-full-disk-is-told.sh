@@ -9,7 +9,9 @@ lost() {
 	[[ $status = 1 ]] || fail "$*: exit status $status"
 	grep -q 'cannot write the output: No space left' "$TMP/err" || fail "$*: $(<"$TMP/err")"
 }
-for command in serve list attach detach status bench doctor; do lost weft "$command" --help; done
+for command in serve list attach detach status bench doctor key; do
+	lost weft "$command" --help
+done
 lost weft --help
 lost weft --version
 lost weft list "weft://127.0.0.1:$PORT"

@@ -8,7 +8,7 @@ cmake --install "$WEFT_BUILD" --prefix "$TMP/one" >"$TMP/log" || fail "$(tail "$
 mv "$TMP/one" "$TMP/two"
 cd "$TMP/two"
 [[ $(bin/weft --version) = "weft "[0-9]* ]] || fail "weft --version"
-for command in serve list attach detach status bench doctor; do
+for command in serve list attach detach status bench doctor key; do
 	env -i PATH=/usr/bin:/bin bin/weft "$command" --help >"$TMP/help" ||
 		fail "weft $command --help"
 	grep -q "weft[ -]$command" "$TMP/help" || fail "weft $command --help: $(cat "$TMP/help")"

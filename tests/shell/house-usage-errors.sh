@@ -10,12 +10,25 @@ wrong() { # COMMAND TEXT ARGUMENT…
 	[[ $(<"$TMP/err") = "weft-$command: $text"*$'\n'"Try: weft $command --help" ]] ||
 		fail "weft $command $*: $(<"$TMP/err")"
 }
-for command in serve list attach detach status bench line doctor; do
+for command in serve list attach detach status bench line doctor key; do
 	wrong "$command" "unrecognized option '--nonsense'" --nonsense
 done
 wrong serve "'extra' is no option" extra
 wrong serve "--rdma wants auto or off, not 'on'" --memory r=16M --rdma on
 wrong list "one URI at a time" weft://a weft://b
+wrong key "what to do is new, list, revoke or rotate"
+wrong key "'make': what to do is new, list, revoke or rotate" make node7
+wrong key "new whose key?" new
+wrong key "one name at a time" new node7 node8
+wrong key "'node~2' is no name" new node~2
+wrong key "list shows all keys: 'node7' is one too many" list node7
+wrong key "--read-only belongs to new, not to rotate" rotate node7 --read-only
+wrong key "--json belongs to list, not to new" new node7 --json
+wrong key "--finish makes no key" rotate node7 --finish --out k
+wrong key "--from wants an address or a range, such as 192.0.2.0/24, not 'node7'" new node7 \
+	--from node7
+wrong key "--expires wants a time from now or a date" new node7 --expires soon
+wrong key "--expires 2001-01-01 is over already" new node7 --expires 2001-01-01
 wrong attach "name a region" weft://a weft://b
 wrong bench "one URI at a time" weft://a/r weft://b/r
 wrong detach "one at a time" a b

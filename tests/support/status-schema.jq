@@ -2,7 +2,7 @@
 # What `weft status --json` may say: an object for an object, an array of one for a list, types with
 # "|" between for the rest; a key that ends with "?" may be missing.  Prints a line for each thing
 # that is otherwise.  weft-status(1) has the words.  With --arg keys yes: the names of all keys
-# instead.
+# instead.  With --arg of keyring: the same of `weft key list --json`.
 def latency: {count: "number", sum: "number", p50: "number|null", p99: "number|null", max: "number|null"};
 def link: {
 	lane: "number", state: "string", path: "string", generation: "string", requests: "number", in_flight: "number",
@@ -62,6 +62,16 @@ def donor: {
 };
 def held: {region: "string", size_bytes: "number", epoch: "string", listen: "string", holder_pid: "number", left_s: "number"};
 def whole: {attachments: [attachment], donors: [donor], held: [held]};
+def keyring: {
+	directory: "string|null",
+	keys: [{
+		name: "string", identity: "string", other_identity: "string|null",
+		usable: "boolean", expired: "boolean", expires: "string|null",
+		regions: "array|null", read_only: "boolean", max_bytes: "number|null",
+		max_sessions: "number|null", from: "array|null", admin: "boolean",
+		rdma_plaintext: "boolean"
+	}]
+};
 
 # An optional object may be null as well: a cache, where there is none.
 def check($schema; $path):
@@ -85,4 +95,5 @@ def check($schema; $path):
 	end;
 def names: if type == "object" then to_entries[] | (.key | rtrimstr("?")), (.value | names) elif type == "array" then .[] | names else empty end;
 
-if $keys == "yes" then [whole | names] | unique[] else check(whole; "") end
+(if $ARGS.named.of == "keyring" then keyring else whole end) as $schema |
+if $keys == "yes" then [$schema | names] | unique[] else check($schema; "") end

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/* weft key: what its files share.  One thread. */
+#ifndef WEFT_FABRIC_MAIN_KEY_H
+#define WEFT_FABRIC_MAIN_KEY_H
+
+#include <limits.h>
+#include <stdbool.h>
+
+#include "fabric/key/rights.h"
+#include "fabric/key/store-edit.h"
+
+struct key_options {
+	const char *action; /* "new", "list", "revoke", "rotate" */
+	const char *name;   /* NULL for list */
+	const char *store;  /* --store; NULL: the default */
+	const char *out;    /* --out; NULL: the identity's name */
+	bool json, finish;
+	struct weft_rights rights; /* of a new key */
+	/* Not options. */
+	char dir[PATH_MAX]; /* the store's */
+};
+
+/* Prints what the store has.  0, or -errno. */
+int key_list(const struct key_options *o, struct weft_error *err);
+
+#endif
