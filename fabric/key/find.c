@@ -36,7 +36,7 @@ int weft_key_locate(const char *file, char *ret, struct weft_error *err)
 	}
 	if (!found && locate_own(own))
 		found = own;
-	/* Root's, which others cannot read, is no key of theirs. */
+	/* Root's key, which other users cannot read, is not their key. */
 	else if (!found && eaccess(SYSTEM_KEY, R_OK) == 0)
 		found = SYSTEM_KEY;
 	if (!found)

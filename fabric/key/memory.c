@@ -11,7 +11,7 @@ void *weft_secret_alloc(size_t bytes)
 {
 	void *memory = weft_map_bytes(weft_whole_pages(bytes ? bytes : 1));
 
-	/* Beyond RLIMIT_MEMLOCK it is used all the same: swap is the machine's owner's. */
+	/* Memory beyond RLIMIT_MEMLOCK is used unlocked: the machine's owner has to see to swap. */
 	if (memory)
 		(void)mlock(memory, weft_whole_pages(bytes ? bytes : 1));
 	return memory;

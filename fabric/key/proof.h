@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Proof of a key over a connection that nothing else protects: both ends show that they have it,
- * mark each message, and hide what has to stay secret.  transports/verbs/proto.h has the messages.
+ * Proof of a key over a connection that nothing else protects: both ends show that they have the
+ * key, mark each message, and hide secrets.  transports/verbs/proto.h has the messages.
  *
- * Each end draws a nonce and tells it; `transcript` is all that both said so far, and what else
- * they must agree upon.  From those and the key come four keys of 32 bytes:
+ * Each end draws a nonce and sends it.  `transcript` is all that both have sent so far, and other
+ * facts that they must agree upon.  From those and the key come four keys of 32 bytes:
  *
  *     prk = HKDF-Extract(salt: the borrower's nonce, the donor's nonce; the key's secret)
  *     one = HKDF-Expand(prk, info: "weft proof 1 " PURPOSE, a NUL, SHA-256(transcript))
@@ -45,9 +45,7 @@ struct weft_proof {
 /* Random bytes that no other conversation has. */
 void weft_proof_nonce(uint8_t ret[WEFT_NONCE_BYTES]);
 
-/*
- * `side` is ours.  0; -EIO: the library would not, and *ret is wiped.
- */
+/* `side` is ours.  0; -EIO: the library failed, and *ret is wiped. */
 int weft_proof_init(const struct weft_key *key, enum weft_side side,
 	const uint8_t borrower_nonce[WEFT_NONCE_BYTES], const uint8_t donor_nonce[WEFT_NONCE_BYTES],
 	const void *transcript, size_t len, struct weft_proof *ret);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What is granted to a key: its JSON, and questions that a donor asks. */
+/* The rights of a key: their JSON, and questions that a donor asks. */
 #include "fabric/key/rights.h"
 
 #include <arpa/inet.h>

@@ -182,7 +182,7 @@ int weft_keys_open(const char *dir, struct weft_keys **ret, struct weft_error *e
 	if (r < 0)
 		goto fail;
 	take(keys, &table);
-	/* What changed before the watch is there is read after it. */
+	/* The files are read after the watch exists, so that no change is missed. */
 	keys->inotify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	if (keys->inotify_fd < 0 ||
 		inotify_add_watch(keys->inotify_fd, keys->dir,

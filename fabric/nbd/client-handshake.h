@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The NBD engine, client side: the handshake, from the connected socket to the transmission phase,
- * or to the end of a question.  A machine of states that bytes go into and come out of; whoever
- * owns the stream waits, and counts the time (proto, "Handshake phase").
+ * or to the end of a question.  A state machine that takes and makes bytes; the stream's owner
+ * waits, and keeps the time (proto, "Handshake phase").
  *
- * Of a weft donor, options leave without waiting for the greeting or for the answers before them:
- * one round trip.  A grant must not come to anybody whose hello was refused, so that such a GO
- * names no region, but WEFT_EXPORT_SESSION (hello.h), which means the hello's region where the
- * hello was accepted, and nothing anywhere else.  All others are asked one option at a time, as the
+ * To a weft donor, options leave without waiting for the greeting or for earlier answers, which
+ * takes one round trip.  A borrower whose hello was refused must not get a grant.  So such a GO
+ * names no region, but WEFT_EXPORT_SESSION (hello.h): that means the hello's region if the hello
+ * was accepted, and nothing otherwise.  Other servers are asked one option at a time, as the
  * protocol wants it.
  *
- * Threads: the owner's.  Nothing waits, and nothing is allocated: what a server says is bounded by
- * the struct, how often it says something by a count.  It trusts nothing.
- * Invariant: answers come in the order of `asked`; a state of NBD_TALK_TLS or NBD_TALK_OVER means
- * that every byte that came was looked at.
+ * Threads: the owner's.  Nothing waits, and nothing is allocated: the struct bounds the length of a
+ * server's answers, and a count their number.  No byte of the server is trusted.  Invariant:
+ * answers come in the order of `asked`; a state of NBD_TALK_TLS or NBD_TALK_OVER means that every
+ * byte that came was looked at.
  */
 #ifndef WEFT_FABRIC_NBD_CLIENT_HANDSHAKE_H
 #define WEFT_FABRIC_NBD_CLIENT_HANDSHAKE_H
@@ -34,7 +34,7 @@ enum nbd_talk_state {
 };
 
 enum {
-	/* An option's answer: a name, or a text, and what stands before it. */
+	/* An option's answer: a name, or a text, and the fields before it. */
 	NBD_TALK_ANSWER_BYTES = NBD_MAX_STRING + 64,
 	/* A server may send so many answers; a handshake has a dozen. */
 	NBD_TALK_MAX_ANSWERS = 128,
@@ -44,7 +44,7 @@ enum {
 		4 + 4 * NBD_OPTION_BYTES + 2 * NBD_MAX_STRING + WEFT_CONTEXT_MAX + 64,
 };
 
-/* How the server answered an option at last. */
+/* The server's final answer to an option. */
 struct nbd_talk_answer {
 	uint32_t type;            /* NBD_REP_…; 0: not yet */
 	char text[NBD_TALK_TEXT]; /* an error's, for people: printable */
@@ -62,7 +62,7 @@ struct nbd_talk_wish {
 
 struct nbd_talk {
 	enum nbd_talk_state state;
-	/* What it found out; info when it is over, and not only asked. */
+	/* The results.  info: once it is over, unless it was only a question. */
 	struct weft_error error;
 	struct tp_info info; /* all but transport and path */
 	bool structured;     /* structured replies were agreed on */
@@ -88,7 +88,7 @@ struct nbd_talk {
 
 /* 0, or -ENAMETOOLONG with talk->error set. */
 int nbd_talk_begin(struct nbd_talk *talk, const struct nbd_talk_wish *wish);
-/* Wipes what is secret. */
+/* Wipes the secrets. */
 void nbd_talk_end(struct nbd_talk *talk);
 
 /*
@@ -97,18 +97,18 @@ void nbd_talk_end(struct nbd_talk *talk);
  * tp_connect() says, -ECONNRESET: the server hung up.
  */
 int nbd_talk_move(struct nbd_talk *talk, struct nbd_stream *stream, short *ret_events);
-/* TLS's handshake is done: all that was agreed on before is forgotten, and it goes on. */
+/* TLS's handshake is done: forgets all that was agreed on before, and goes on. */
 void nbd_talk_secured(struct nbd_talk *talk);
 
 /*
- * Looks at n bytes that the server sent: what nbd_talk_move() does with them, for tests.  As above,
- * 0: more bytes are waited for.
+ * Handles n bytes of the server as nbd_talk_move() does; for tests.  Returns as above; 0: more
+ * bytes are needed.
  */
 int nbd_talk_take(struct nbd_talk *talk, const uint8_t *bytes, size_t n);
 
 /*
- * Sizes as a server names them, into info: min, preferred and max are 0 where it does not.  0;
- * -EPROTO: they cannot be; -ENODATA: the region is empty.  err is set.
+ * Checks a server's sizes and stores them in info; min, preferred and max are 0 if the server did
+ * not say them.  0; with err set -EPROTO: they are impossible; -ENODATA: the region is empty.
  */
 int nbd_talk_sizes(struct tp_info *info, const char *region, uint64_t size_bytes, uint32_t min,
 	uint32_t preferred, uint32_t max, struct weft_error *err);

@@ -223,8 +223,8 @@ int nbd_conn_events(const struct nbd_conn *conn);
 int nbd_conn_resume(struct nbd_conn *conn);
 
 /*
- * Serves until the end, blocking; does not free.  0: clean, or -errno.  handshake_ms: time for each
- * step of the handshake (an option, and taking in its answer; all of TLS's); the whole has
+ * Serves until the end, blocking; does not free.  0: a clean end, or -errno.  handshake_ms: time
+ * for each step of the handshake (an option, and taking in its answer; all of TLS's); the whole has
  * NBD_HANDSHAKE_STEPS times that until GO.
  */
 int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What one end of a TLS session shows, and how it looks at what the other shows: keys and
- * certificates.
- * Credentials do not change once they are made, so that any thread may use them.
+ * The keys and certificates that one end of a TLS session shows, and how it checks those of the
+ * other end.  Credentials do not change once they are made, so that any thread may use them.
  */
 #include <arpa/inet.h>
 #include <errno.h>

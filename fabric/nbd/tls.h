@@ -7,9 +7,8 @@
  * exchange, or X.509 certificates on both sides.  No tickets, no resumption, no early data, no
  * renegotiation.
  *
- * Threads: credentials belong to nobody, any thread may start sessions with them; a session belongs
- * to one thread at a time.  Memory of ours is taken by nbd_tls_new() alone; GnuTLS takes some for
- * each record.
+ * Threads: any thread may start sessions with credentials; a session belongs to one thread at a
+ * time. Of our code only nbd_tls_new() allocates; GnuTLS allocates for each record.
  */
 #ifndef WEFT_FABRIC_NBD_TLS_H
 #define WEFT_FABRIC_NBD_TLS_H
@@ -73,7 +72,7 @@ void nbd_tls_credentials_put(struct nbd_tls_credentials *credentials); /* takes 
  * Nothing is sent yet.  0, or -ENOMEM.
  */
 int nbd_tls_new(int fd, struct nbd_tls_credentials *credentials, struct nbd_tls **ret);
-/* Wipes it.  Says nothing to the peer: nbd_tls_bye() does.  Takes NULL. */
+/* Wipes it.  Sends nothing to the peer: nbd_tls_bye() does.  Takes NULL. */
 void nbd_tls_free(struct nbd_tls *tls);
 
 /*
@@ -109,13 +108,16 @@ int nbd_tls_export(const struct nbd_tls *tls, const char *label, const void *con
 ssize_t nbd_tls_read(struct nbd_tls *tls, const struct iovec *iov, unsigned nr, bool wait);
 /*
  * How many bytes have left; -EAGAIN: there is no room (POLLOUT tells); -EPROTO; or what the socket
- * said.  What did not leave may have been encrypted already: the next call has to begin with the
- * same bytes, in which nothing has changed, and may have more behind them.
+ * said.  Bytes that did not leave may have been encrypted already: the next call has to begin with
+ * the same bytes, unchanged, and may have more behind them.
  */
 ssize_t nbd_tls_write(struct nbd_tls *tls, const struct iovec *iov, unsigned nr);
 /* Whether nbd_tls_read() has to be asked again before anybody waits for the socket. */
 bool nbd_tls_pending(const struct nbd_tls *tls);
-/* Says that nothing more is sent, if the socket takes it; nothing waits to be sent. */
+/*
+ * Tells the peer that no more bytes follow, if the socket takes the message.  No bytes wait to be
+ * sent.
+ */
 void nbd_tls_bye(struct nbd_tls *tls);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Private to nbd-bridge/cache/: a seal's insides, and the cipher: pure, but for what the library
- * keeps of a key.
+ * Private to nbd-bridge/cache/: the insides of a seal, and its cipher, which is pure except for the
+ * library's state of a key.
  */
 #ifndef WEFT_NBD_BRIDGE_CACHE_SEAL_PRIVATE_H
 #define WEFT_NBD_BRIDGE_CACHE_SEAL_PRIVATE_H
@@ -12,14 +12,14 @@
 
 /* ---- seal-cipher.c ---- */
 
-/* What all blocks of some contents have in common. */
+/* The common facts of all blocks of some contents. */
 struct seal_context {
 	enum seal_kind kind;
 	enum seal_algorithm algorithm;
 	uint8_t volume[SEAL_VOLUME_BYTES];
 };
 
-/* Which one, and how it was sealed. */
+/* Which block it is, and how it was sealed. */
 struct seal_place {
 	uint64_t block;
 	uint32_t salt;    /* its number */
@@ -81,7 +81,7 @@ struct seal {
 	_Atomic uint64_t bad[SEAL_TOLD_MAX]; /* … and the first of them: the number and 1 */
 };
 
-/* The row's block is not what it was.  Any thread. */
+/* Notes that the row's block is not what was sealed.  Any thread. */
 void seal_note_bad(struct seal *seal, uint64_t block);
 
 #endif

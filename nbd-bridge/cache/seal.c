@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What outlives the process that seals: the key, the salts, the rows; see seal.h.
+ * The parts of a seal that outlive the process: the key, the salts, the rows; see seal.h.
  *
  * The file: a header, the salts, the rows, all of it for the machine that made it.  A process that
- * is killed leaves what it stored: a salt is there before it is counted, and the contents have
- * begun when `begun` says so, last.
+ * is killed leaves all that it stored.  So a salt is stored before it is counted, and `begun`,
+ * which says that the contents have begun, comes last.
  */
 #include "nbd-bridge/cache/seal.h"
 
@@ -76,7 +76,7 @@ static int map(struct seal *seal, size_t len)
 	return 0;
 }
 
-/* Nothing that the file says is believed before this. */
+/* Nothing in the file is believed before this check. */
 static bool is_sound(const struct seal *seal)
 {
 	const struct seal_file *file = seal->file;
@@ -94,7 +94,7 @@ static bool has_begun(const struct seal *seal)
 	return seal->file && atomic_load(&seal->file->begun);
 }
 
-/* What is there of a process that was killed while it began is nothing. */
+/* The leftovers of a process that was killed while it began count as nothing. */
 static int load(struct seal *seal, struct weft_error *err)
 {
 	struct stat st;
@@ -226,7 +226,7 @@ static int begin(struct seal *seal, uint64_t size_bytes, struct weft_error *err)
 	const size_t len = file_bytes(size_bytes);
 
 	unmap(seal);
-	/* Whatever was there is zeros then. */
+	/* After this the old contents are zeros. */
 	int r = ftruncate(seal->fd, 0) < 0 || ftruncate(seal->fd, (off_t)len) < 0 ? -errno
 										  : map(seal, len);
 	if (r < 0)
@@ -278,7 +278,7 @@ bool seal_is_zero(const struct seal *seal, uint64_t block)
 
 void seal_make_zero(struct seal *seal, uint64_t first, uint64_t nr)
 {
-	/* What is zeros already may be a page that nobody ever needed. */
+	/* A row that is zero already may lie on a page that was never touched. */
 	for (uint64_t i = first; i < first + nr; i++)
 		if (!seal_is_zero(seal, i))
 			atomic_store_explicit(&seal->rows[i].nonce, 0, memory_order_relaxed);

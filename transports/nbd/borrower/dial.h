@@ -16,9 +16,9 @@ struct nbd_dial {
 	const char *host, *port; /* a path beginning with '/' is a Unix socket */
 	uint32_t timeout_ms;     /* what messages call the time until the deadline */
 	uint64_t deadline_ns;
-	uint32_t dead_ms; /* a machine that acknowledges nothing for so long is gone */
+	uint32_t dead_ms; /* a machine that acknowledges nothing for this time is gone */
 	int cancel_fd;    /* readable: given up; -1: nobody does */
-	/* TLS with these, or nothing is said; NULL: in plaintext */
+	/* TLS with these, before anything is said; NULL: plaintext */
 	struct nbd_tls_credentials *credentials;
 };
 
