@@ -23,6 +23,7 @@
 #include "fabric/base/util.h"
 #include "fabric/nbd/tls.h"
 #include "tests/support/nbd-memory.h"
+#include "transports/nbd/borrower/ask.h"
 #include "transports/nbd/borrower/client.h"
 
 enum { SIZE = 8 << 20 };
@@ -257,6 +258,33 @@ static void without_a_key_a_server_that_wants_one_says_so(void **state)
 	}
 }
 
+static void a_question_goes_through_records(void **state)
+{
+	struct weft_uri uri = {.host = "127.0.0.1", .region = "r"};
+	struct weft_welcome welcome = {0};
+
+	snprintf(uri.port, sizeof(uri.port), "%s", port);
+	nbd_ask(&uri, &key, 10000, &welcome);
+	pthread_join(server.thread, NULL);
+	assert_int_equal(server.result, 0);
+	assert_int_equal(welcome.epoch, 0x1122334455667788);
+	assert_int_equal(memory.nr_opened, 0);
+}
+
+static void a_question_with_a_wrong_key_has_no_answer(void **state)
+{
+	struct weft_uri uri = {.host = "127.0.0.1", .region = "r"};
+	struct weft_welcome welcome = {0};
+	struct weft_key other = key;
+
+	other.secret[5] ^= 0x10;
+	snprintf(uri.port, sizeof(uri.port), "%s", port);
+	nbd_ask(&uri, &other, 10000, &welcome);
+	pthread_join(server.thread, NULL);
+	assert_true(server.result < 0);
+	assert_int_equal(welcome.epoch, 0);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -266,6 +294,8 @@ int main(void)
 		T(another_server_than_a_donor_is_used_with_tls),
 		T(a_wrong_key_is_refused),
 		T(an_unknown_identity_is_refused),
+		T(a_question_goes_through_records),
+		T(a_question_with_a_wrong_key_has_no_answer),
 		T(without_a_key_a_server_that_wants_one_says_so),
 	};
 	const struct nbd_tls_server config = {.secret = secret};
