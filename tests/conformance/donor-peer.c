@@ -6,6 +6,8 @@
 #include "tests/conformance/donor-peer.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -15,6 +17,8 @@
 #include <unistd.h>
 
 #include "fabric/base/loop.h"
+#include "fabric/key/store.h"
+#include "fabric/key/store-edit.h"
 #include "transports/nbd/borrower/client.h"
 #include "transports/nbd/donor/listener.h"
 
@@ -22,6 +26,8 @@ struct donor_peer {
 	struct weft_loop *loop;
 	struct nbd_listener *listener;
 	pthread_t thread;
+	struct weft_keys *keys; /* NULL: whoever comes is let in */
+	struct weft_key key;
 	char dir[32];
 	char path[64];
 	char port[8];
@@ -60,13 +66,33 @@ static int listen_tcp(struct donor_peer *peer)
 	return fd;
 }
 
+static void make_dir(struct donor_peer *peer)
+{
+	strcpy(peer->dir, "/tmp/weft-conf.XXXXXX");
+	assert_non_null(mkdtemp(peer->dir));
+}
+
+/* A store with one key, which may do anything. */
+static void make_keys(struct donor_peer *peer)
+{
+	const struct weft_rights rights = {.max_sessions = 0};
+	struct weft_store *store;
+
+	make_dir(peer);
+	assert_int_equal(weft_key_new("alice", &peer->key, NULL), 0);
+	assert_int_equal(weft_store_open(peer->dir, WEFT_STORE_MAKE, &store, NULL), 0);
+	assert_int_equal(weft_store_add(store, &peer->key, &rights, NULL), 0);
+	assert_int_equal(weft_store_commit(store, NULL), 0);
+	weft_store_close(store);
+	assert_int_equal(weft_keys_open(peer->dir, &peer->keys, NULL), 0);
+}
+
 static int listen_unix(struct donor_peer *peer)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	strcpy(peer->dir, "/tmp/weft-conf.XXXXXX");
-	assert_non_null(mkdtemp(peer->dir));
+	make_dir(peer);
 	snprintf(peer->path, sizeof(peer->path), "%s/s", peer->dir);
 	strcpy(addr.sun_path, peer->path);
 	assert_return_code(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
@@ -74,12 +100,16 @@ static int listen_unix(struct donor_peer *peer)
 	return fd;
 }
 
-void donor_peer_start(struct conf *conf, bool tcp)
+static void start(struct conf *conf, bool tcp, bool tls)
 {
-	const struct weft_donor_config donor = {.lease_ms = CONF_LEASE_MS, .offers = "tcp",
-		.allow_insecure = true};
-	const struct weft_memory_spec spec = {.name = "r", .size_bytes = CONF_REGION_BYTES};
 	struct donor_peer *peer = test_calloc(1, sizeof(*peer));
+
+	if (tls)
+		make_keys(peer);
+	const struct weft_donor_config donor = {.lease_ms = CONF_LEASE_MS, .offers = "tcp",
+		.keys = peer->keys,
+		.allow_insecure = !tls};
+	const struct weft_memory_spec spec = {.name = "r", .size_bytes = CONF_REGION_BYTES};
 
 	assert_int_equal(weft_donor_new(&donor, &conf->donor), 0);
 	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &conf->region, NULL), 0);
@@ -95,6 +125,29 @@ void donor_peer_start(struct conf *conf, bool tcp)
 	conf->size_bytes = CONF_REGION_BYTES;
 	conf->target.host = tcp ? "127.0.0.1" : peer->path;
 	conf->target.port = tcp ? peer->port : NULL;
+	conf->target.key = tls ? &peer->key : NULL;
+}
+
+void donor_peer_start(struct conf *conf, bool tcp)
+{
+	start(conf, tcp, false);
+}
+
+void donor_peer_start_tls(struct conf *conf)
+{
+	start(conf, true, true);
+}
+
+static void remove_dir(const char *path)
+{
+	DIR *dir = opendir(path);
+
+	assert_non_null(dir);
+	for (struct dirent *entry; (entry = readdir(dir));)
+		if (entry->d_name[0] != '.')
+			assert_int_equal(unlinkat(dirfd(dir), entry->d_name, 0), 0);
+	closedir(dir);
+	assert_int_equal(rmdir(path), 0);
 }
 
 void donor_peer_stop(struct conf *conf)
@@ -106,9 +159,10 @@ void donor_peer_stop(struct conf *conf)
 	weft_loop_free(peer->loop);
 	weft_donor_free(conf->donor);
 	weft_region_put(conf->region);
-	if (peer->path[0]) {
+	if (peer->path[0])
 		unlink(peer->path);
-		rmdir(peer->dir);
-	}
+	weft_keys_close(peer->keys);
+	if (peer->dir[0])
+		remove_dir(peer->dir);
 	test_free(peer);
 }
