@@ -877,7 +877,7 @@ static void wrong_options_say_why(void **state)
 		{{.size = size, .flags = WEFT_OPEN_WRITE_BACK}, 1, -EINVAL, "cache_bytes"},
 		{{.size = size, .flags = WEFT_OPEN_NEW_CONTENTS}, 1, -EINVAL, "several regions"},
 		{{.size = size, .flags = WEFT_OPEN_NEW_CONTENTS | WEFT_OPEN_READ_ONLY}, 2, -EINVAL,
-			"whoever writes"},
+			"a handle that writes"},
 		{{.size = size, .connections = 65}, 1, -EINVAL, "65"},
 		{{.size = size, .cache_bytes = 4096}, 1, -EINVAL, "cache"},
 		{{.size = size, .stripe_bytes = 65536}, 1, -EINVAL, "several regions"},
