@@ -260,7 +260,8 @@ size_t weft_keys_count(struct weft_keys *keys)
 	return nr;
 }
 
-int weft_keys_get(struct weft_keys *keys, const char *identity, struct weft_key *ret)
+int weft_keys_get(struct weft_keys *keys, const char *identity, struct weft_key *ret,
+	uint64_t *ret_life)
 {
 	size_t i;
 	int r = look_up(keys, identity, &i);
@@ -268,6 +269,8 @@ int weft_keys_get(struct weft_keys *keys, const char *identity, struct weft_key 
 	if (r < 0)
 		return r;
 	*ret = keys->table.keys[i];
+	if (ret_life)
+		*ret_life = keys->table.about[i].life;
 	pthread_mutex_unlock(&keys->lock);
 	return 0;
 }

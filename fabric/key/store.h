@@ -44,10 +44,11 @@ const char *weft_keys_dir(const struct weft_keys *keys);
 size_t weft_keys_count(struct weft_keys *keys);
 
 /*
- * The key of an identity, NUL-terminated bytes of a peer's.  The caller wipes *ret.  0; -ENOKEY:
- * there is none that lets anybody in; -EKEYEXPIRED.
+ * The key of an identity, NUL-terminated bytes of a peer's, and its life (rights.h; ret_life may be
+ * NULL).  The caller wipes *ret.  0; -ENOKEY: there is none that lets anybody in; -EKEYEXPIRED.
  */
-int weft_keys_get(struct weft_keys *keys, const char *identity, struct weft_key *ret);
+int weft_keys_get(struct weft_keys *keys, const char *identity, struct weft_key *ret,
+	uint64_t *ret_life);
 /* What its holder may do.  *ret needs weft_rights_fini().  As weft_keys_get(), or -ENOMEM. */
 int weft_keys_rights(struct weft_keys *keys, const char *identity, struct weft_rights *ret);
 /*

@@ -104,7 +104,7 @@ static bool lets_in(const char *identity)
 	struct weft_key key;
 
 	assert_int_equal(weft_keys_open(dir, &keys, NULL), 0);
-	int r = weft_keys_get(keys, identity, &key);
+	int r = weft_keys_get(keys, identity, &key, NULL);
 	weft_key_wipe(&key);
 	weft_keys_close(keys);
 	assert_true(r == 0 || r == -ENOKEY);

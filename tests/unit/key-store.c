@@ -94,7 +94,7 @@ static void is_refused(int code, const char *message)
 static bool has(struct weft_keys *keys, const char *identity, int r)
 {
 	struct weft_key key;
-	bool right = weft_keys_get(keys, identity, &key) == r;
+	bool right = weft_keys_get(keys, identity, &key, NULL) == r;
 
 	if (right && r == 0)
 		right = strcmp(key.identity, identity) == 0;

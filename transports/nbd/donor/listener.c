@@ -302,17 +302,9 @@ static unsigned default_strangers(void)
 	return (unsigned)weft_max(weft_min(limit.rlim_cur / 4, MAX_STRANGERS), MIN_STRANGERS);
 }
 
-/* The life first: of a key that is changed in between, it is over. */
 static int find_secret(void *ctx, const char *identity, struct weft_key *ret, uint64_t *ret_life)
 {
-	struct weft_rights rights;
-	int r = weft_keys_rights(ctx, identity, &rights);
-
-	if (r < 0)
-		return r;
-	*ret_life = rights.life;
-	weft_rights_fini(&rights);
-	return weft_keys_get(ctx, identity, ret);
+	return weft_keys_get(ctx, identity, ret, ret_life);
 }
 
 static int make_credentials(struct nbd_listener *l, struct weft_error *err)

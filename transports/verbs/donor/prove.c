@@ -19,16 +19,9 @@
 static int get_key(struct verbs_run *run, struct weft_keys *keys, struct weft_key *ret)
 {
 	struct weft_key nobodys = {.secret_bytes = WEFT_SECRET_BYTES};
-	struct weft_rights rights;
 
 	weft_random(nobodys.secret, sizeof(nobodys.secret));
-	/* Before the secret: one that comes between is another life's, and is not let in. */
-	int r = weft_keys_rights(keys, run->identity, &rights);
-	if (r == 0) {
-		run->life = rights.life;
-		weft_rights_fini(&rights);
-		r = weft_keys_get(keys, run->identity, ret);
-	}
+	int r = weft_keys_get(keys, run->identity, ret, &run->life);
 	if (r < 0)
 		*ret = nobodys;
 	return r;

@@ -29,6 +29,9 @@ static int parse_rdma(void *into, const struct weft_option *option, char *value)
 const struct weft_option verbs_listen_options[] = {
 	{"rdma", "auto|off", "over RDMA too, where --listen is on an RDMA device (default auto)",
 		.kind = WEFT_OPTION_CALL, .parse = parse_rdma, .wants = "auto or off"},
+	{"rdma-plaintext", NULL, "over RDMA to each key, although its data is in plaintext",
+		.kind = WEFT_OPTION_FLAG,
+		.into = offsetof(struct verbs_listen_settings, plaintext)},
 	{0},
 };
 
@@ -36,13 +39,16 @@ const struct weft_option verbs_listen_options[] = {
 static int listen_at(const struct weft_listener_config *config, const struct weft_listening *socket,
 	struct verbs_listener **ret, struct weft_error *err)
 {
+	const struct verbs_listener_config verbs = {
+		.may_be_plaintext = verbs_listen_settings.plaintext,
+	};
 	struct sockaddr_storage address;
 	socklen_t len = sizeof(address);
 
 	if (*socket->socket || getsockname(socket->fd, (struct sockaddr *)&address, &len) < 0)
 		return -ENODEV;
 	int r = verbs_listener_new(
-		config->donor, config->loop, (struct sockaddr *)&address, NULL, ret, err);
+		config->donor, config->loop, (struct sockaddr *)&address, &verbs, ret, err);
 	if (r == 0)
 		weft_listening_format(socket, (*ret)->place);
 	return r;

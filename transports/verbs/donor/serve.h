@@ -12,9 +12,9 @@
  * Serves at the first of the donor's addresses that is on an RDMA device, under the same port
  * number.
  */
-/* The option --rdma of weft serve, and where it is stored. */
+/* The options --rdma and --rdma-plaintext of weft serve, and where they are stored. */
 extern struct verbs_listen_settings {
-	bool off;
+	bool off, plaintext;
 } verbs_listen_settings;
 extern const struct weft_option verbs_listen_options[];
 
