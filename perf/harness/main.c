@@ -156,6 +156,7 @@ int main(int argc, char **argv)
 	suite_bridge();
 	suite_socket_ways();
 	suite_verbs();
+	suite_tls();
 	if (list) {
 		for (unsigned i = 0; i < perf_table.nr; i++)
 			puts(perf_table.cases[i].name);

@@ -9,5 +9,6 @@ void suite_nbd_servers(void);
 void suite_bridge(void);
 void suite_socket_ways(void);
 void suite_verbs(void);
+void suite_tls(void);
 
 #endif

@@ -51,6 +51,7 @@ KNOW = {
     "perf/count/lane.c": "mem",
     "perf/count/verbs.c": "verbs",
     "perf/peers/null-bridge.c": "mem",
+    "perf/suites/tls.c": "nbd",
     "perf/suites/verbs.c": "verbs",
 }
 

@@ -145,6 +145,7 @@ static void service_secured(struct nbd_conn *conn)
 	s->peer.life = nbd_conn_key_life(conn);
 	s->peer.certified = !s->peer.life;
 	s->peer.encrypted = true;
+	s->peer.transport = "tcp+tls";
 }
 
 static void service_kept_out(struct nbd_conn *conn, const struct weft_error *why)
