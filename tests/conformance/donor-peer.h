@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A donor in this process, served over NBD on a Unix socket or TCP, or over TLS: its listener's loop
- * runs in a thread.
+ * A donor in this process, served over NBD on a Unix socket or TCP, or over TLS: its listener's
+ * loop runs in a thread.
  */
 #ifndef WEFT_TESTS_CONFORMANCE_DONOR_PEER_H
 #define WEFT_TESTS_CONFORMANCE_DONOR_PEER_H
