@@ -188,8 +188,7 @@ static int listen_tcp(const char *text, const char *default_port, bool allow_ins
 			strerror(-r),
 			r == -EADDRINUSE ? "; another port can be had with --listen ADDRESS:PORT"
 					 : "");
-		if (fd >= 0)
-			close(fd);
+		weft_close_fd(fd);
 	}
 out:
 	freeaddrinfo(found);

@@ -125,7 +125,6 @@ void weft_acceptor_stop(struct weft_acceptor *acceptor)
 	acceptor->started = false;
 	weft_loop_timer_cancel(acceptor->loop, &acceptor->pause);
 	weft_loop_remove(acceptor->loop, &acceptor->watch);
-	if (acceptor->spare_fd >= 0)
-		close(acceptor->spare_fd);
+	weft_close_fd(acceptor->spare_fd);
 	acceptor->spare_fd = -1;
 }

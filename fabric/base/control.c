@@ -340,8 +340,7 @@ void weft_control_free(struct weft_control *control)
 	weft_acceptor_stop(&control->acceptor);
 	if (control->ino && stat(control->path, &st) == 0 && st.st_ino == control->ino)
 		unlink(control->path);
-	if (control->listen_fd >= 0)
-		close(control->listen_fd);
+	weft_close_fd(control->listen_fd);
 	if (control->lock_fd >= 0) {
 		char lock[sizeof(control->path) + 8];
 

@@ -77,10 +77,8 @@ void weft_loop_free(struct weft_loop *loop)
 {
 	if (!loop)
 		return;
-	if (loop->wakefd >= 0)
-		close(loop->wakefd);
-	if (loop->epfd >= 0)
-		close(loop->epfd);
+	weft_close_fd(loop->wakefd);
+	weft_close_fd(loop->epfd);
 	free(loop);
 }
 

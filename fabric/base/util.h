@@ -48,11 +48,17 @@ static inline uint64_t weft_boottime_ns(void)
 	return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
 }
 
+/* Takes -1: not open. */
+static inline void weft_close_fd(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
 /* Scope cleanup: WEFT_CLEANUP_CLOSE int fd = -1; */
 static inline void weft_cleanup_close(int *fd)
 {
-	if (*fd >= 0)
-		close(*fd);
+	weft_close_fd(*fd);
 }
 
 static inline void weft_cleanup_free(void *p)

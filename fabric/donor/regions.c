@@ -101,8 +101,7 @@ void donor_regions_fini(struct weft_donor *donor)
 	for (unsigned i = 0; i < donor->nr_regions; i++)
 		weft_region_put(donor->regions[i].region);
 	free(donor->regions);
-	if (donor->dir_fd >= 0)
-		close(donor->dir_fd);
+	weft_close_fd(donor->dir_fd);
 }
 
 /* One name for one file: no empty, "." or ".." components. */

@@ -138,8 +138,7 @@ void weft_store_close(struct weft_store *store)
 {
 	if (!store)
 		return;
-	if (store->dir_fd >= 0)
-		close(store->dir_fd);
+	weft_close_fd(store->dir_fd);
 	weft_secret_free(store->text.text, store->room);
 	json_decref(store->grants);
 	free(store);

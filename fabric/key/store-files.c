@@ -48,8 +48,7 @@ int weft_keys_dir_open(const char *dir, struct weft_error *err)
 	}
 	if (r == 0)
 		return fd;
-	if (fd >= 0)
-		close(fd);
+	weft_close_fd(fd);
 	return r;
 }
 

@@ -205,8 +205,7 @@ void weft_keys_close(struct weft_keys *keys)
 {
 	if (!keys)
 		return;
-	if (keys->inotify_fd >= 0)
-		close(keys->inotify_fd);
+	weft_close_fd(keys->inotify_fd);
 	table_fini(&keys->table);
 	pthread_mutex_destroy(&keys->lock);
 	free(keys);

@@ -18,6 +18,7 @@
 
 #include "fabric/machine/available.h"
 #include "fabric/base/log.h"
+#include "fabric/base/util.h"
 #include "fabric/main/serve.h"
 #include "fabric/donor/supervision.h"
 
@@ -329,10 +330,8 @@ static int recover(struct serve *s, struct serve_region *w, struct weft_leftover
 			? weft_error_set(err, EMFILE, "region '%s': no descriptors left", w->name)
 			: weft_region_adopt(fd, header_fd, s->read_only, &w->region, err);
 	if (r < 0) {
-		if (fd >= 0)
-			close(fd);
-		if (header_fd >= 0)
-			close(header_fd);
+		weft_close_fd(fd);
+		weft_close_fd(header_fd);
 		return r;
 	}
 	w->recovered = true;

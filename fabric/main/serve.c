@@ -18,6 +18,7 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/options.h"
+#include "fabric/base/util.h"
 #include "fabric/main/serve.h"
 
 enum { DRAIN_MS = 10000 }; /* for requests in flight when we stop */
@@ -183,8 +184,7 @@ static int start(struct serve *s, struct weft_error *err)
 	if (r == 0)
 		r = serve_open_regions(s, passed, names, nr_passed, err);
 	for (int i = 0; i < nr_passed; i++) {
-		if (passed[i] >= 0)
-			close(passed[i]);
+		weft_close_fd(passed[i]);
 		free(names[i]);
 	}
 	free(names);

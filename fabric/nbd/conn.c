@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "fabric/base/util.h"
 #include "fabric/nbd/conn.h"
 
 enum { LOCAL_SEND_BYTES = 512 << 10 };
@@ -109,8 +110,7 @@ static void close_stream(struct nbd_conn *conn)
 {
 	nbd_tls_free(conn->stream.tls);
 	conn->stream.tls = NULL;
-	if (conn->stream.fd >= 0)
-		close(conn->stream.fd);
+	weft_close_fd(conn->stream.fd);
 	conn->stream.fd = -1;
 }
 

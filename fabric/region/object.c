@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "fabric/base/util.h"
 #include "fabric/region/region-private.h"
 
 bool weft_region_name_valid(const char *name, size_t max)
@@ -80,10 +81,8 @@ void region_free(struct weft_region *region)
 		free(region->generations);
 	free(region->note);
 	free(region->promise_path);
-	if (region->fd >= 0)
-		close(region->fd);
-	if (region->header_fd >= 0)
-		close(region->header_fd);
+	weft_close_fd(region->fd);
+	weft_close_fd(region->header_fd);
 	pthread_mutex_destroy(&region->flush_lock);
 	pthread_mutex_destroy(&region->promise_lock);
 	free(region->description);

@@ -298,8 +298,7 @@ static int move_in(struct weft_region *region, weft_stage_fn *wait, void *ctx,
 		return r;
 	int fd = region_memfd("weft-file", region->size_bytes, 0);
 	r = fd < 0 ? fd : region_map(fd, region->size_bytes, &load.map);
-	if (fd >= 0)
-		close(fd);
+	weft_close_fd(fd);
 	if (r == 0) {
 		changed = calloc(nr_words(region), sizeof(*changed));
 		r = changed ? 0 : -ENOMEM;

@@ -263,8 +263,7 @@ void cache_file_close(struct cache_file *file)
 	if (!file)
 		return;
 	unmap(file);
-	if (file->fd >= 0)
-		close(file->fd);
+	weft_close_fd(file->fd);
 	free(file->path);
 	free(file);
 }

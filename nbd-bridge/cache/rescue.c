@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fabric/base/util.h"
+
 struct part {
 	char *path, *temporary; /* temporary: NULL once it has its name */
 	int fd;
@@ -59,8 +61,7 @@ static void part_close(struct part *part)
 {
 	if (part->temporary)
 		unlink(part->temporary);
-	if (part->fd >= 0)
-		close(part->fd);
+	weft_close_fd(part->fd);
 	free(part->temporary);
 	free(part->path);
 }

@@ -149,8 +149,7 @@ void seal_free(struct seal *seal)
 		return;
 	forget_keys(seal);
 	unmap(seal);
-	if (seal->fd >= 0)
-		close(seal->fd);
+	weft_close_fd(seal->fd);
 	free(seal);
 }
 

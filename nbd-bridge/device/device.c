@@ -235,8 +235,7 @@ struct work {
 
 static void work_free(struct work *work)
 {
-	if (work->fd >= 0)
-		close(work->fd);
+	weft_close_fd(work->fd);
 	pthread_mutex_destroy(&work->lock);
 	pthread_cond_destroy(&work->changed);
 	free(work);

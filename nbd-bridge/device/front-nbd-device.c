@@ -425,8 +425,7 @@ static int stop(struct bridge_front *base, bool force, uint32_t timeout_ms, stru
 		r = nbd_netlink_disconnect(device->number, err);
 	}
 	weft_loop_timer_cancel(device->loop, &device->timer);
-	if (held >= 0)
-		close(held);
+	weft_close_fd(held);
 	if (r < 0 && !force) {
 		weft_error_prefix(err, "cannot disconnect %s", device->id.path);
 		return r;

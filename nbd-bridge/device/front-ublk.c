@@ -255,8 +255,7 @@ static void end_queues(struct ublk_device *device)
 		if (device->rings[i])
 			bridge_lane_run(bridge_lane(bridge, i), end_lane, &end);
 	}
-	if (device->cdev >= 0)
-		close(device->cdev);
+	weft_close_fd(device->cdev);
 	device->cdev = -1;
 }
 
@@ -497,8 +496,7 @@ static int stop(struct bridge_front *base, bool force, uint32_t timeout_ms, stru
 			return r;
 	}
 	r = remove_device(device, timeout_ms / 2, err);
-	if (held >= 0)
-		close(held);
+	weft_close_fd(held);
 	return r;
 }
 

@@ -142,8 +142,7 @@ void ublk_control_free(struct ublk_control *control)
 		return;
 	if (control->ring_made)
 		io_uring_queue_exit(&control->ring);
-	if (control->fd >= 0)
-		close(control->fd);
+	weft_close_fd(control->fd);
 	free(control);
 }
 

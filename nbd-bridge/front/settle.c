@@ -94,8 +94,7 @@ int bridge_settle_look(const char *path, int timeout_ms)
 		kill(pid, SIGKILL);
 	if (pid > 0 && waitpid(pid, &how, r < 0 ? WNOHANG : 0) == pid && r == 0)
 		r = result_of(how);
-	if (pidfd >= 0)
-		close(pidfd);
+	weft_close_fd(pidfd);
 	return r;
 }
 
@@ -104,8 +103,7 @@ void bridge_settle_end(struct bridge_settle *settle)
 	if (!settle->pid)
 		return;
 	weft_loop_remove(settle->loop, &settle->watch);
-	if (settle->watch.fd >= 0)
-		close(settle->watch.fd);
+	weft_close_fd(settle->watch.fd);
 	/* The process may still wait for the kernel: init reaps it after our end. */
 	kill(settle->pid, SIGKILL);
 	waitpid(settle->pid, NULL, WNOHANG);

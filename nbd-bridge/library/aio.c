@@ -343,8 +343,7 @@ static int make_fd(struct weft *w)
 	for (unsigned i = 0; i < w->nr_lanes && r == 0; i++)
 		r = add_to(fd, weft_loop_fd(bridge_lane_loop(w->lanes[i].lane)));
 	if (r < 0) {
-		if (w->told_fd >= 0)
-			close(w->told_fd);
+		weft_close_fd(w->told_fd);
 		close(fd);
 		return r;
 	}

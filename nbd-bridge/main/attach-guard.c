@@ -136,8 +136,7 @@ static int stand_alone(int pidfd, const int *fds, unsigned nr)
 	score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 	if (score >= 0 && write(score, "-1000", 5) < 0)
 		weft_debug("cannot set oom_score_adj: %s", strerror(errno));
-	if (score >= 0)
-		close(score);
+	weft_close_fd(score);
 	return own;
 }
 
@@ -158,8 +157,7 @@ static int start(struct attach *a, const int *fds, unsigned nr)
 		r = -errno;
 	else
 		a->guard = pid;
-	if (pidfd >= 0)
-		close(pidfd);
+	weft_close_fd(pidfd);
 	return r;
 }
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "fabric/base/util.h"
 #include "nbd-bridge/main/attach.h"
 
 int attach_log_path(const struct attach_options *o, char *path, size_t len)
@@ -24,7 +25,6 @@ void attach_log_to_file(const struct attach_options *o)
 	dup2(null, 0);
 	dup2(null, 1);
 	dup2(log >= 0 ? log : null, 2);
-	if (log >= 0)
-		close(log);
+	weft_close_fd(log);
 	close(null);
 }

@@ -177,8 +177,7 @@ static int mem_connect(struct tp *tp, const struct tp_target *target, struct tp_
 	*ret = &mem->conn;
 	return 0;
 fail:
-	if (mem->timerfd >= 0)
-		close(mem->timerfd);
+	weft_close_fd(mem->timerfd);
 	free(mem->region);
 	free(mem);
 	return r;

@@ -185,8 +185,7 @@ static void nbd_tp_disconnect(struct tp_conn *conn)
 		nbd->leaving = c;
 		return;
 	}
-	if (c->client.stream.fd >= 0)
-		close(c->client.stream.fd);
+	weft_close_fd(c->client.stream.fd);
 	free(c);
 }
 

@@ -138,12 +138,9 @@ static void *thread_main(void *ctx)
 static void free_connecting(struct nbd_connecting *c)
 {
 	nbd_tls_free(c->stream.tls);
-	if (c->stream.fd >= 0)
-		close(c->stream.fd);
-	if (c->dial.cancel_fd >= 0)
-		close(c->dial.cancel_fd);
-	if (c->done_fd >= 0)
-		close(c->done_fd);
+	weft_close_fd(c->stream.fd);
+	weft_close_fd(c->dial.cancel_fd);
+	weft_close_fd(c->done_fd);
 	nbd_tls_credentials_put(c->dial.credentials);
 	free(c->host);
 	free(c->port);

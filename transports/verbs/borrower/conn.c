@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "fabric/base/log.h"
+#include "fabric/base/util.h"
 #include "transports/verbs/borrower/client.h"
 #include "transports/verbs/borrower/lookup.h"
 
@@ -146,12 +147,9 @@ void verbs_conn_free(struct verbs_conn *conn)
 	if (conn->channel)
 		rdma_destroy_event_channel(conn->channel);
 	verbs_lookup_free(conn->lookup);
-	if (conn->wake_fd >= 0)
-		close(conn->wake_fd);
-	if (conn->timerfd >= 0)
-		close(conn->timerfd);
-	if (conn->epfd >= 0)
-		close(conn->epfd);
+	weft_close_fd(conn->wake_fd);
+	weft_close_fd(conn->timerfd);
+	weft_close_fd(conn->epfd);
 	free(conn->chunks);
 	free(conn->region);
 	weft_key_wipe(&conn->key);

@@ -452,8 +452,7 @@ int verbs_session_start(struct verbs_listener *listener, struct rdma_cm_id *id)
 fail:
 	if (session->channel)
 		rdma_destroy_event_channel(session->channel);
-	if (session->wake_fd >= 0)
-		close(session->wake_fd);
+	weft_close_fd(session->wake_fd);
 	free(session);
 	return r;
 }
