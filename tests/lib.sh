@@ -47,6 +47,29 @@ line() {
 	weft line "${@:1:$#-2}" python3 "$WEFT_SRC/tests/support/line-probe.py" "${@: -2}"
 }
 
+# on_a_line: makes $TMP/inside of the script that it reads, for weft line: with a donor at the far
+# end that lends 16 MiB as r, and whose region is $uri.
+on_a_line() {
+	{
+		cat <<-'FIRST'
+			set -euo pipefail
+			nsenter --net="$WEFT_LINE_FAR" weft-serve --listen "$WEFT_LINE_FAR_IP:0" \
+				--allow-insecure --memory r=16M >"$TMP/donor.log" 2>&1 &
+			donor=$!
+			for ((i = 0; i < 600; i++)); do
+				! grep -qx ready "$TMP/donor.log" || break
+				sleep 0.05
+			done
+			uri=$(grep -o "weft://[^ ']*" "$TMP/donor.log" | head -n 1)
+		FIRST
+		cat
+		cat <<-'LAST'
+			kill "$donor"
+			wait "$donor"
+		LAST
+	} >"$TMP/inside"
+}
+
 # need_testbed: skips unless virtual machines can be booted here (tests/testbed); makes what they
 # boot.
 need_testbed() {

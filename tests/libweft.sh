@@ -3,6 +3,15 @@
 # lib.sh.
 # shellcheck shell=bash
 
+# donor_for SIZE: sets $port; each call of donor starts a donor there, which lends that much as r,
+# with a lease of 2 s.
+donor_for() {
+	port=$(free_port)
+	donor() { start_donor --memory "r=$lent" --listen "127.0.0.1:$port" --lease 2; }
+	lent=$1
+	donor
+}
+
 # opens [OPTION]… URI…: see tests/support/libweft-io.c.
 opens() {
 	coproc IO { exec "$WEFT_BUILD/tests/libweft-io" "$@" 2>"$TMP/libweft-io"; }

@@ -3,6 +3,14 @@
 # shellcheck shell=bash
 need_tool jq qemu-io
 
+# lend: a donor of r, 8 MiB, whose leases are a second long.  $donor: as a stock client reaches it;
+# $socket: as one reaches an attachment at $TMP/s.
+lend() {
+	start_donor --memory r=8M --lease 1
+	# shellcheck disable=SC2034 # for tests
+	donor=nbd://127.0.0.1:$PORT/r socket="nbd+unix:///?socket=$TMP/s"
+}
+
 # other COMMAND…: as a second borrower, with a run directory of its own.
 other() {
 	[[ -d $TMP/other ]] || {

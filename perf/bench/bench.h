@@ -226,6 +226,12 @@ void bench_progress_end(void);
 json_t *bench_load_run(const char *file, struct weft_error *err);
 /* Sentences about what its figures do not mean; returns how many. */
 unsigned bench_caveats(const json_t *run, const char *ret[2]);
+/*
+ * Says on out that nr rows are noisy, if any are.  what: one of them, "row"; which: whose rounds
+ * differ, "the rounds"; again: what to do, "measure again".
+ */
+void bench_say_noisy(FILE *out, unsigned nr, const char *what, const char *which,
+	const char *again);
 /* "over a line made for it, …" into buf; false: there was none. */
 bool bench_line_words(const json_t *run, char *buf, size_t len);
 void bench_print_table(const json_t *run, FILE *out);

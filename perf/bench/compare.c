@@ -222,12 +222,7 @@ void bench_print_comparison(const json_t *comparison, FILE *out)
 		fputs("the two runs have no path in common\n", out);
 	fprintf(out, "%u better, %u worse, %u without a difference that could be shown\n", better,
 		worse, same);
-	if (noisy > 0)
-		fprintf(out,
-			"%u row%s noisy: the rounds of A or of B differ by more than their median. "
-			" Too short, do not trust: measure both "
-			"again with a longer --time, on a quiet machine.\n",
-			noisy, noisy == 1 ? " is" : "s are");
+	bench_say_noisy(out, noisy, "row", "the rounds of A or of B", "measure both again");
 	fputs("ops_s: operations a second; cpu_us: microseconds of processor time an operation, of "
 	      "all processes that could be measured.\n"
 	      "MID B/A: the middle of the ratios of each round of B to each round of A (Hodges and "

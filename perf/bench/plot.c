@@ -13,24 +13,17 @@ enum { BAR_LEFT = 146, BAR_RIGHT = 84, BAR_ROW = 24, BAR_TOP = 8, BAR_BOTTOM = 4
 
 void plot_text(const char *text, FILE *out)
 {
+	static const char marks[] = "<>&\"";
+	static const char *const names[] = {"&lt;", "&gt;", "&amp;", "&quot;"};
+
 	for (; *text; text++) {
-		switch (*text) {
-		case '<':
-			fputs("&lt;", out);
-			break;
-		case '>':
-			fputs("&gt;", out);
-			break;
-		case '&':
-			fputs("&amp;", out);
-			break;
-		case '"':
-			fputs("&quot;", out);
-			break;
-		default:
-			/* Control characters are not allowed at all. */
+		const char *mark = strchr(marks, *text);
+
+		/* Control characters are not allowed at all. */
+		if (mark)
+			fputs(names[mark - marks], out);
+		else
 			fputc((unsigned char)*text < 0x20 || *text == 0x7f ? ' ' : *text, out);
-		}
 	}
 }
 

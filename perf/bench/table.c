@@ -52,39 +52,46 @@ json_t *bench_load_run(const char *file, struct weft_error *err)
 	return run;
 }
 
-static bool rdma_is_in_software(const json_t *run)
+static bool rdma_is_in_software(const json_t *path)
+{
+	return json_is_true(json_object_get(json_object_get(path, "network"), "rdma_in_software"));
+}
+
+/* As far as that can be told. */
+static bool donor_is_here(const json_t *path)
+{
+	return json_is_true(json_object_get(path, "donor_cpu_known")) ||
+		strcmp(text_of(json_object_get(path, "network"), "interface"), "lo") == 0;
+}
+
+static bool of_any_path(const json_t *run, bool (*is)(const json_t *path))
 {
 	const json_t *path;
 	size_t i;
 
 	json_array_foreach(json_object_get(run, "paths"), i, path)
-		if (json_is_true(
-			    json_object_get(json_object_get(path, "network"), "rdma_in_software")))
+		if (is(path))
 			return true;
 	return false;
 }
 
-/* As far as that can be told. */
-static bool donor_is_here(const json_t *run)
+void bench_say_noisy(FILE *out, unsigned nr, const char *what, const char *which, const char *again)
 {
-	const json_t *path;
-	size_t i;
-
-	json_array_foreach(json_object_get(run, "paths"), i, path)
-		if (json_is_true(json_object_get(path, "donor_cpu_known")) ||
-			strcmp(text_of(json_object_get(path, "network"), "interface"), "lo") == 0)
-			return true;
-	return false;
+	if (nr > 0)
+		fprintf(out,
+			"%u %s%s noisy: %s differ by more than their median.  Too short, do not "
+			"trust: %s with a longer --time, on a quiet machine.\n",
+			nr, what, nr == 1 ? " is" : "s are", which, again);
 }
 
 unsigned bench_caveats(const json_t *run, const char *ret[2])
 {
 	unsigned nr = 0;
 
-	if (donor_is_here(run))
+	if (of_any_path(run, donor_is_here))
 		ret[nr++] = "The donor runs on this machine, too: nothing crossed a cable, and "
 			    "both shared the processors.";
-	if (rdma_is_in_software(run))
+	if (of_any_path(run, rdma_is_in_software))
 		ret[nr++] = "RDMA is emulated in software here: what it costs says nothing about "
 			    "an adapter that does it.";
 	return nr;
@@ -209,12 +216,7 @@ void bench_print_table(const json_t *run, FILE *out)
 	      "BRIDGE and DONOR; NET B/B: bytes on the network a byte of payload.  All data was "
 	      "verified.\n",
 		out);
-	if (noisy > 0)
-		fprintf(out,
-			"%u figure%s noisy: the rounds differ by more than their median.  Too "
-			"short, do not trust: measure again with a "
-			"longer --time, on a quiet machine.\n",
-			noisy, noisy == 1 ? " is" : "s are");
+	bench_say_noisy(out, noisy, "figure", "the rounds", "measure again");
 	for (unsigned k = 0; k < bench_caveats(run, caveats); k++)
 		fprintf(out, "%s\n", caveats[k]);
 	json_array_foreach(json_object_get(run, "not_measured"), i, one)

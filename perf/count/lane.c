@@ -7,9 +7,8 @@
 #include <string.h>
 
 #include "fabric/base/util.h"
-#include "nbd-bridge/bridge/bridge.h"
 #include "perf/count/count.h"
-#include "transports/mem/mem.h"
+#include "perf/harness/mem-bridge.h"
 
 static unsigned nr_done;
 
@@ -49,22 +48,8 @@ void weft_counted_lane(struct bridge_lane *lane, struct bridge_request *requests
 
 void count_lane(bool write, unsigned batch)
 {
-	static struct mem_config mem = {.size_bytes = COUNT_REGION, .epoch = 42};
-	struct bridge_config config = {
-		.attach = {
-			.transport = &tp_mem_ops,
-			.transport_config = &mem,
-			.host = "",
-			.region = "r",
-			.name = "count",
-			.generation = UINT64_C(1) << 32,
-			.mode = WEFT_MODE_WRITE,
-			.timeout_ms = 600000,
-			.dead_timeout_ms = 600000,
-			.connect_timeout_ms = 60000,
-		},
-		.nr_lanes = 1,
-	};
+	static struct mem_config mem = {.size_bytes = COUNT_REGION};
+	struct bridge_config config = perf_mem_bridge(&mem);
 	struct bridge_request requests[COUNT_MAX_BATCH] = {0};
 	struct bridge_waiter waiter = {0};
 	struct weft_error error;

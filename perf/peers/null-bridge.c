@@ -11,7 +11,7 @@
 
 #include "fabric/base/util.h"
 #include "nbd-bridge/front/front.h"
-#include "transports/mem/mem.h"
+#include "perf/harness/mem-bridge.h"
 
 static void on_input(struct weft_watch *watch, uint32_t events)
 {
@@ -20,21 +20,8 @@ static void on_input(struct weft_watch *watch, uint32_t events)
 
 int main(int argc, char **argv)
 {
-	static struct mem_config mem = {.epoch = 42};
-	struct bridge_config config = {
-		.attach = {
-			.transport = &tp_mem_ops,
-			.transport_config = &mem,
-			.host = "",
-			.region = "r",
-			.name = "null",
-			.generation = UINT64_C(1) << 32,
-			.mode = WEFT_MODE_WRITE,
-			.timeout_ms = 10000,
-			.dead_timeout_ms = 10000,
-			.connect_timeout_ms = 5000,
-		},
-	};
+	static struct mem_config mem;
+	struct bridge_config config = perf_mem_bridge(&mem);
 	struct weft_watch input = {.fd = 0, .fn = on_input};
 	struct bridge_front *front;
 	struct weft_error error;

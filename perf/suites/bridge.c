@@ -23,22 +23,17 @@ static const struct {
 	{"bridge-hits", "bridge-cached", false},
 };
 
-static const struct {
-	const char *name;
-	uint32_t len;
-	unsigned conns, depth;
-	enum perf_place place;
-} shapes[] = {
-	{"4K-1x1-same", 4 << 10, 1, 1, PERF_PLACE_SAME},
-	{"4K-1x1-cross", 4 << 10, 1, 1, PERF_PLACE_CROSS},
-	{"4K-1x16-same", 4 << 10, 1, 16, PERF_PLACE_SAME},
-	{"4K-1x16-cross", 4 << 10, 1, 16, PERF_PLACE_CROSS},
-	{"4K-2x16-free", 4 << 10, 2, 16, PERF_PLACE_FREE},
-	{"64K-1x16-same", 64 << 10, 1, 16, PERF_PLACE_SAME},
-	{"1M-1x4-same", 1 << 20, 1, 4, PERF_PLACE_SAME},
-	{"1M-1x4-cross", 1 << 20, 1, 4, PERF_PLACE_CROSS},
-	{"4K-4x16-free", 4 << 10, 4, 16, PERF_PLACE_FREE},
-	{"4K-8x16-free", 4 << 10, 8, 16, PERF_PLACE_FREE},
+static const struct perf_shape shapes[] = {
+	{"4K-1x1-same", 4 << 10, 1, 1, .place = PERF_PLACE_SAME},
+	{"4K-1x1-cross", 4 << 10, 1, 1, .place = PERF_PLACE_CROSS},
+	{"4K-1x16-same", 4 << 10, 1, 16, .place = PERF_PLACE_SAME},
+	{"4K-1x16-cross", 4 << 10, 1, 16, .place = PERF_PLACE_CROSS},
+	{"4K-2x16-free", 4 << 10, 2, 16, .place = PERF_PLACE_FREE},
+	{"64K-1x16-same", 64 << 10, 1, 16, .place = PERF_PLACE_SAME},
+	{"1M-1x4-same", 1 << 20, 1, 4, .place = PERF_PLACE_SAME},
+	{"1M-1x4-cross", 1 << 20, 1, 4, .place = PERF_PLACE_CROSS},
+	{"4K-4x16-free", 4 << 10, 4, 16, .place = PERF_PLACE_FREE},
+	{"4K-8x16-free", 4 << 10, 8, 16, .place = PERF_PLACE_FREE},
 };
 
 void suite_bridge(void)
@@ -60,16 +55,12 @@ void suite_bridge(void)
 				struct perf_load_case l = {
 					.peer = contestants[c].peer,
 					.tcp = contestants[c].tcp,
-					.place = shapes[s].place,
-					.load = {.write = write,
-						.len = shapes[s].len,
-						.depth = shapes[s].depth,
-						.conns = shapes[s].conns},
 					.hello = {.receive = PERF_RECEIVE_BEST,
 						.span = PERF_PEER_BYTES,
 						.send = PERF_SEND_IOVEC},
 				};
 
+				perf_load_shape(&l, &shapes[s], write);
 				perf_load_add(&l, "bridge/%s/%s/%s", write ? "write" : "read",
 					shapes[s].name, contestants[c].name);
 			}

@@ -155,6 +155,18 @@ static void teardown(void *state)
 	free(s);
 }
 
+void perf_load_shape(struct perf_load_case *l, const struct perf_shape *shape, bool write)
+{
+	l->place = shape->place;
+	l->load = (struct perf_nbd_load){
+		.write = write,
+		.len = shape->len,
+		.depth = shape->depth,
+		.conns = shape->conns,
+		.span = shape->span,
+	};
+}
+
 void perf_load_add(const struct perf_load_case *l, const char *name, ...)
 {
 	struct perf_load_case *copy = malloc(sizeof(*copy));

@@ -19,6 +19,17 @@ enum perf_place {
 	PERF_PLACE_CROSS, /* client and server on a CPU each: wake-ups across CPUs, too */
 };
 
+/* A load that several peers get. */
+struct perf_shape {
+	const char *name;
+	uint32_t len;
+	unsigned conns, depth;
+	enum perf_place place;
+	bool write;    /* where the suite does not take both ways in turn */
+	bool quick;    /* measured by a quick run, too */
+	uint64_t span; /* 0: the whole export */
+};
+
 struct perf_load_case {
 	const char *peer;
 	bool tcp;
@@ -26,6 +37,9 @@ struct perf_load_case {
 	enum perf_place place;
 	struct perf_echo_hello hello; /* for the floor: another way of sending and receiving */
 };
+
+/* Of the shape, reading or writing. */
+void perf_load_shape(struct perf_load_case *l, const struct perf_shape *shape, bool write);
 
 /*
  * Counters: ops_s, MB_s; p50_us, p99_us: latency; server_us, donor_us, client_us: CPU time an

@@ -31,28 +31,21 @@ static const struct {
 
 enum { HOT_BYTES = 512 << 10 };
 
-static const struct {
-	const char *name;
-	uint32_t len;
-	unsigned conns, depth;
-	enum perf_place place;
-	bool quick;
-	uint64_t span;
-} shapes[] = {
-	{"4K-1x1-same", 4 << 10, 1, 1, PERF_PLACE_SAME, true, 0},
-	{"4K-1x1-cross", 4 << 10, 1, 1, PERF_PLACE_CROSS, false, 0},
-	{"4K-1x16-same", 4 << 10, 1, 16, PERF_PLACE_SAME, true, 0},
-	{"4K-1x16-same-hot", 4 << 10, 1, 16, PERF_PLACE_SAME, false, HOT_BYTES},
-	{"4K-1x16-cross", 4 << 10, 1, 16, PERF_PLACE_CROSS, false, 0},
-	{"4K-2x16-free", 4 << 10, 2, 16, PERF_PLACE_FREE, true, 0},
-	{"64K-1x1-same", 64 << 10, 1, 1, PERF_PLACE_SAME, false, 0},
-	{"64K-1x16-same", 64 << 10, 1, 16, PERF_PLACE_SAME, false, 0},
-	{"64K-1x16-cross", 64 << 10, 1, 16, PERF_PLACE_CROSS, false, 0},
-	{"1M-1x1-same", 1 << 20, 1, 1, PERF_PLACE_SAME, false, 0},
-	{"1M-1x1-cross", 1 << 20, 1, 1, PERF_PLACE_CROSS, false, 0},
-	{"1M-1x4-same", 1 << 20, 1, 4, PERF_PLACE_SAME, true, 0},
-	{"1M-1x4-cross", 1 << 20, 1, 4, PERF_PLACE_CROSS, false, 0},
-	{"1M-2x4-free", 1 << 20, 2, 4, PERF_PLACE_FREE, false, 0},
+static const struct perf_shape shapes[] = {
+	{"4K-1x1-same", 4 << 10, 1, 1, .place = PERF_PLACE_SAME, .quick = true},
+	{"4K-1x1-cross", 4 << 10, 1, 1, .place = PERF_PLACE_CROSS},
+	{"4K-1x16-same", 4 << 10, 1, 16, .place = PERF_PLACE_SAME, .quick = true},
+	{"4K-1x16-same-hot", 4 << 10, 1, 16, .place = PERF_PLACE_SAME, .span = HOT_BYTES},
+	{"4K-1x16-cross", 4 << 10, 1, 16, .place = PERF_PLACE_CROSS},
+	{"4K-2x16-free", 4 << 10, 2, 16, .place = PERF_PLACE_FREE, .quick = true},
+	{"64K-1x1-same", 64 << 10, 1, 1, .place = PERF_PLACE_SAME},
+	{"64K-1x16-same", 64 << 10, 1, 16, .place = PERF_PLACE_SAME},
+	{"64K-1x16-cross", 64 << 10, 1, 16, .place = PERF_PLACE_CROSS},
+	{"1M-1x1-same", 1 << 20, 1, 1, .place = PERF_PLACE_SAME},
+	{"1M-1x1-cross", 1 << 20, 1, 1, .place = PERF_PLACE_CROSS},
+	{"1M-1x4-same", 1 << 20, 1, 4, .place = PERF_PLACE_SAME, .quick = true},
+	{"1M-1x4-cross", 1 << 20, 1, 4, .place = PERF_PLACE_CROSS},
+	{"1M-2x4-free", 1 << 20, 2, 4, .place = PERF_PLACE_FREE},
 };
 
 void suite_nbd_servers(void)
@@ -98,12 +91,6 @@ void suite_nbd_servers(void)
 						.peer = servers[p].peer,
 						.hello = servers[p].hello,
 						.tcp = tcp,
-						.place = shapes[s].place,
-						.load = {.write = write,
-							.len = shapes[s].len,
-							.depth = shapes[s].depth,
-							.conns = shapes[s].conns,
-							.span = shapes[s].span},
 					};
 
 					/*
@@ -113,6 +100,7 @@ void suite_nbd_servers(void)
 					if (perf_options.quick &&
 						(!shapes[s].quick || !servers[p].quick))
 						continue;
+					perf_load_shape(&l, &shapes[s], write);
 					perf_load_add(&l, "nbd-servers/%s/%s/%s/%s",
 						tcp ? "tcp" : "unix", write ? "write" : "read",
 						shapes[s].name, servers[p].name);

@@ -35,25 +35,19 @@ static const struct {
 	{"buf-4M", {.sndbuf = 4 << 20}},
 };
 
-static const struct {
-	const char *name;
-	uint32_t len;
-	unsigned conns, depth;
-	bool write;
-	enum perf_place place;
-} shapes[] = {
-	{"read/4K-1x1-same", 4 << 10, 1, 1, false, PERF_PLACE_SAME},
-	{"read/4K-1x1-cross", 4 << 10, 1, 1, false, PERF_PLACE_CROSS},
-	{"read/4K-1x16-same", 4 << 10, 1, 16, false, PERF_PLACE_SAME},
-	{"read/4K-1x16-cross", 4 << 10, 1, 16, false, PERF_PLACE_CROSS},
-	{"read/1M-1x1-same", 1 << 20, 1, 1, false, PERF_PLACE_SAME},
-	{"read/1M-1x1-cross", 1 << 20, 1, 1, false, PERF_PLACE_CROSS},
-	{"write/4K-1x16-same", 4 << 10, 1, 16, true, PERF_PLACE_SAME},
-	{"write/4K-1x16-cross", 4 << 10, 1, 16, true, PERF_PLACE_CROSS},
-	{"read/1M-1x4-same", 1 << 20, 1, 4, false, PERF_PLACE_SAME},
-	{"read/1M-1x4-cross", 1 << 20, 1, 4, false, PERF_PLACE_CROSS},
-	{"write/1M-1x4-same", 1 << 20, 1, 4, true, PERF_PLACE_SAME},
-	{"write/1M-1x4-cross", 1 << 20, 1, 4, true, PERF_PLACE_CROSS},
+static const struct perf_shape shapes[] = {
+	{"read/4K-1x1-same", 4 << 10, 1, 1, .place = PERF_PLACE_SAME},
+	{"read/4K-1x1-cross", 4 << 10, 1, 1, .place = PERF_PLACE_CROSS},
+	{"read/4K-1x16-same", 4 << 10, 1, 16, .place = PERF_PLACE_SAME},
+	{"read/4K-1x16-cross", 4 << 10, 1, 16, .place = PERF_PLACE_CROSS},
+	{"read/1M-1x1-same", 1 << 20, 1, 1, .place = PERF_PLACE_SAME},
+	{"read/1M-1x1-cross", 1 << 20, 1, 1, .place = PERF_PLACE_CROSS},
+	{"write/4K-1x16-same", 4 << 10, 1, 16, .place = PERF_PLACE_SAME, .write = true},
+	{"write/4K-1x16-cross", 4 << 10, 1, 16, .place = PERF_PLACE_CROSS, .write = true},
+	{"read/1M-1x4-same", 1 << 20, 1, 4, .place = PERF_PLACE_SAME},
+	{"read/1M-1x4-cross", 1 << 20, 1, 4, .place = PERF_PLACE_CROSS},
+	{"write/1M-1x4-same", 1 << 20, 1, 4, .place = PERF_PLACE_SAME, .write = true},
+	{"write/1M-1x4-cross", 1 << 20, 1, 4, .place = PERF_PLACE_CROSS, .write = true},
 };
 
 void suite_socket_ways(void)
@@ -72,12 +66,10 @@ void suite_socket_ways(void)
 				struct perf_load_case l = {
 					.peer = "floor",
 					.tcp = tcp,
-					.place = shapes[s].place,
-					.load = {.write = shapes[s].write, .len = shapes[s].len,
-						.depth = shapes[s].depth, .conns = shapes[s].conns},
 					.hello = ways[w].hello,
 				};
 
+				perf_load_shape(&l, &shapes[s], shapes[s].write);
 				perf_load_add(&l, "socket-ways/%s/%s/%s", tcp ? "tcp" : "unix",
 					shapes[s].name, ways[w].name);
 			}

@@ -362,8 +362,22 @@ struct worker {
 	pthread_t thread;
 	struct weft *w;
 	unsigned n, rounds;
-	bool wrong;
+	bool asynchronous, wrong;
 };
+
+static int worker_write(const struct worker *worker, const uint8_t *buf, uint64_t off)
+{
+	return worker->asynchronous
+		? weft_aio_wait(worker->w, weft_aio_pwrite(worker->w, buf, IO, off, NULL))
+		: weft_pwrite(worker->w, buf, IO, off);
+}
+
+static int worker_read(const struct worker *worker, uint8_t *buf, uint64_t off)
+{
+	return worker->asynchronous
+		? weft_aio_wait(worker->w, weft_aio_pread(worker->w, buf, IO, off, NULL))
+		: weft_pread(worker->w, buf, IO, off);
+}
 
 /* Writes and reads blocks that are its own. */
 static void *work(void *ctx)
@@ -375,27 +389,9 @@ static void *work(void *ctx)
 		uint64_t off = ((uint64_t)i * CROWD + worker->n) * IO % CONF_REGION_BYTES;
 
 		conf_fill(out, off, IO, i);
-		worker->wrong = weft_pwrite(worker->w, out, IO, off) < 0 ||
-			weft_pread(worker->w, in, IO, off) < 0 || memcmp(in, out, IO) != 0 ||
-			(i % 64 == 0 && weft_flush(worker->w) < 0);
-	}
-	return NULL;
-}
-
-static void *work_asynchronously(void *ctx)
-{
-	struct worker *worker = ctx;
-	uint8_t out[IO], in[IO];
-
-	for (unsigned i = 0; i < worker->rounds && !worker->wrong; i++) {
-		uint64_t off = ((uint64_t)i * CROWD + worker->n) * IO % CONF_REGION_BYTES;
-
-		conf_fill(out, off, IO, i);
-		worker->wrong = weft_aio_wait(worker->w,
-					weft_aio_pwrite(worker->w, out, IO, off, NULL)) < 0 ||
-			weft_aio_wait(worker->w, weft_aio_pread(worker->w, in, IO, off, NULL)) <
-				0 ||
-			memcmp(in, out, IO) != 0;
+		worker->wrong = worker_write(worker, out, off) < 0 ||
+			worker_read(worker, in, off) < 0 || memcmp(in, out, IO) != 0 ||
+			(!worker->asynchronous && i % 64 == 0 && weft_flush(worker->w) < 0);
 	}
 	return NULL;
 }
@@ -404,10 +400,9 @@ static void start_crowd(struct worker *workers, struct weft *w, unsigned rounds)
 {
 	/* CROWD divides neither the blocks nor a worker's share of them: each has its own. */
 	for (unsigned i = 0; i < CROWD; i++) {
-		workers[i] = (struct worker){.w = w, .n = i, .rounds = rounds};
-		assert_int_equal(pthread_create(&workers[i].thread, NULL,
-					 i % 2 ? work_asynchronously : work, &workers[i]),
-			0);
+		workers[i] =
+			(struct worker){.w = w, .n = i, .rounds = rounds, .asynchronous = i % 2};
+		assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
 	}
 }
 
@@ -615,6 +610,19 @@ static void closing_ends_what_is_in_flight(void **state)
 }
 
 /* Begins the same command again and again, until it is refused. */
+/* With a cache, closing waits for what is in flight, and writes back. */
+static struct weft *open_write_back(unsigned connections)
+{
+	const struct weft_options options = {
+		.size = sizeof(options),
+		.flags = WEFT_OPEN_WRITE_BACK,
+		.cache_bytes = 4 << 20,
+		.connections = connections,
+	};
+
+	return libweft_open_with(&options);
+}
+
 struct again {
 	struct weft *w;
 	uint8_t buf[IO];
@@ -634,16 +642,9 @@ static int begin_again(void *user, int error)
 	return 1;
 }
 
-/* With a cache, closing waits for what is in flight, and writes back. */
 static void closing_refuses_what_completions_begin(void **state)
 {
-	const struct weft_options options = {
-		.size = sizeof(options),
-		.flags = WEFT_OPEN_WRITE_BACK,
-		.cache_bytes = 4 << 20,
-		.connections = 1,
-	};
-	struct again again = {.w = libweft_open_with(&options)};
+	struct again again = {.w = open_write_back(1)};
 	uint8_t out[IO], in[IO];
 	uint64_t end = bound();
 
@@ -667,18 +668,12 @@ static void closing_refuses_what_completions_begin(void **state)
 /* A write that ends well while the handle is closed is at the donor. */
 static void closing_loses_nothing_that_was_done(void **state)
 {
-	const struct weft_options options = {
-		.size = sizeof(options),
-		.flags = WEFT_OPEN_WRITE_BACK,
-		.cache_bytes = 4 << 20,
-		.connections = 2,
-	};
 	uint8_t *out = test_malloc(CONF_REGION_BYTES), *in = test_malloc(CONF_REGION_BYTES);
 
 	for (unsigned i = 0; i < 20; i++) {
 		weft_close(libweft_open_when_free(libweft_uri, 0));
 		weft_close(libweft_open_when_free(libweft_uri, 0));
-		struct weft *w = libweft_open_with(&options);
+		struct weft *w = open_write_back(2);
 		struct told told = {.retire = 1};
 		const struct weft_completion completion = {tell, &told, tell_free};
 
@@ -720,13 +715,7 @@ static int hold_until_closing(void *user, int error)
 
 static void closing_waits_for_no_more_of_a_command_than_is_in_flight(void **state)
 {
-	const struct weft_options options = {
-		.size = sizeof(options),
-		.flags = WEFT_OPEN_WRITE_BACK,
-		.cache_bytes = 4 << 20,
-		.connections = 1,
-	};
-	struct libweft_hold hold = {.w = libweft_open_with(&options), .thread = pthread_self()};
+	struct libweft_hold hold = {.w = open_write_back(1), .thread = pthread_self()};
 	const struct weft_completion holds = {.fn = hold_until_closing, .user = &hold};
 	uint8_t *buf = test_calloc(1, CONF_REGION_BYTES);
 	struct told told = {.retire = 1};
@@ -848,11 +837,7 @@ static void a_cache_answers_what_was_read(void **state)
 
 static void threads_share_a_cache(void **state)
 {
-	const struct weft_options options = {.size = sizeof(options),
-		.flags = WEFT_OPEN_WRITE_BACK,
-		.cache_bytes = 4 << 20,
-		.connections = 3};
-	struct weft *w = libweft_open_with(&options);
+	struct weft *w = open_write_back(3);
 	struct worker workers[CROWD];
 
 	start_crowd(workers, w, 300);

@@ -1,19 +1,24 @@
 /* SPDX-License-Identifier: MIT */
-/* Conformance of the transport "nbd" at a weft donor over TCP. */
+/* Conformance of the transport "nbd" at a weft donor, over TCP and over a Unix socket. */
 #include "tests/conformance/donor-peer.h"
+
+static bool over_tcp = true;
 
 static void start(struct conf *conf)
 {
-	donor_peer_start(conf, true);
+	donor_peer_start(conf, over_tcp);
 }
 
 int main(void)
 {
-	static const struct conf_fixture fixture = {.name = "nbd-donor",
+	struct conf_fixture fixture = {.name = "nbd-donor",
 		.start = start,
 		.stop = donor_peer_stop,
 		.epoch = true,
 		.sessions = true};
 
-	return conf_run(&fixture, NULL, 0);
+	int r = conf_run(&fixture, NULL, 0);
+	over_tcp = false;
+	fixture.name = "nbd-donor-unix";
+	return conf_run(&fixture, NULL, 0) | r;
 }

@@ -3,7 +3,6 @@
 #include "tests/conformance/suite.h"
 
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -11,20 +10,9 @@
 #include <sys/mman.h>
 
 #include "fabric/base/util.h"
+#include "tests/support/entries.h"
 
 static const struct conf_fixture *fixture;
-
-static int count_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	int nr = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		nr++;
-	closedir(dir);
-	return nr;
-}
 
 int conf_setup(void **state)
 {
@@ -33,7 +21,7 @@ int conf_setup(void **state)
 
 	assert_non_null(conf);
 	conf->fixture = fixture;
-	conf->nr_fds = count_fds();
+	conf->nr_fds = count_entries("/proc/self/fd");
 	conf->target = (struct tp_target){
 		.region = "r",
 		.hello = {.generation = UINT64_C(1) << 32,
@@ -70,7 +58,7 @@ int conf_teardown(void **state)
 	munmap(conf->buf, CONF_BUF_BYTES);
 	fixture->stop(conf);
 	/* A peer's thread may still be about to close its end. */
-	while ((nr_fds = count_fds()) != conf->nr_fds && weft_now_ns() < end)
+	while ((nr_fds = count_entries("/proc/self/fd")) != conf->nr_fds && weft_now_ns() < end)
 		poll(NULL, 0, 5);
 	assert_int_equal(nr_fds, conf->nr_fds);
 	free(conf);

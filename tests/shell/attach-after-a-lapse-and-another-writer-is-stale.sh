@@ -8,9 +8,7 @@
 . "$WEFT_SRC/tests/ownership.sh"
 [[ -w /dev/fuse ]] || skip "no /dev/fuse"
 
-start_donor --memory r=8M --lease 1
-donor=nbd://127.0.0.1:$PORT/r
-socket="nbd+unix:///?socket=$TMP/s"
+lend
 put() { dd of="$TMP/file" bs=4096 seek="$2" count=1 conv=notrunc,fsync status=none < <(head -c 4096 /dev/zero | tr '\0' "$1"); }
 attach=(weft attach "$URI" --mount "$TMP/file" --socket "$TMP/s" --dead-timeout 120)
 

@@ -7,9 +7,7 @@
 . "$WEFT_SRC/tests/ownership.sh"
 need_tool nbdinfo
 
-start_donor --memory r=8M --lease 1
-donor=nbd://127.0.0.1:$PORT/r
-socket="nbd+unix:///?socket=$TMP/s"
+lend
 attach=(weft attach "$URI" --socket "$TMP/s" --dead-timeout 120)
 "${attach[@]}" >/dev/null || fail "attach"
 socket_tenure() { weft list "$socket" --json | jq -r '.[0].tenure'; }

@@ -9,16 +9,7 @@ need_line
 
 ROUND_TRIP_MS=200 TRIES=6
 
-cat >"$TMP/inside" <<'END'
-set -euo pipefail
-nsenter --net="$WEFT_LINE_FAR" weft-serve --listen "$WEFT_LINE_FAR_IP:0" --allow-insecure \
-	--memory r=16M >"$TMP/donor.log" 2>&1 &
-donor=$!
-for ((i = 0; i < 600; i++)); do
-	! grep -qx ready "$TMP/donor.log" || break
-	sleep 0.05
-done
-uri=$(grep -o "weft://[^ ']*" "$TMP/donor.log" | head -n 1)
+on_a_line <<'END'
 
 read_once() {
 	coproc IO { exec "$WEFT_BUILD/tests/libweft-io" -n 1 "$uri"; }
@@ -46,8 +37,6 @@ for ((i = 0; i < TRIES; i++)); do
 		weft detach r >"$TMP/detached"
 	done
 done
-kill "$donor"
-wait "$donor"
 END
 export TMP WEFT_BUILD TRIES
 weft line --delay $((ROUND_TRIP_MS / 2))ms bash "$TMP/inside" ||

@@ -48,9 +48,8 @@ OFFENDERS = """
 # place in a measurement.
 KNOW = {
     "perf/bench/run.c": "nbd", # the socket of a bridge speaks it
-    "perf/count/lane.c": "mem",
     "perf/count/verbs.c": "verbs",
-    "perf/peers/null-bridge.c": "mem",
+    "perf/harness/mem-bridge.h": "mem",
     "perf/suites/tls.c": "nbd",
     "perf/suites/verbs.c": "verbs",
 }

@@ -7,9 +7,7 @@
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 . "$WEFT_SRC/tests/libweft.sh"
 
-port=$(free_port)
-donor() { start_donor --memory r=48M --listen "127.0.0.1:$port" --lease 2; }
-donor
+donor_for 48M
 for options in "" "-c 8000000" "-c 8000000 -b"; do
 	# shellcheck disable=SC2086 # none, or several
 	wait_for opens -d 60000 $options "weft://127.0.0.1:$port/r"

@@ -7,9 +7,7 @@
 . "$WEFT_SRC/tests/ownership.sh"
 [[ -w /dev/fuse ]] || skip "no /dev/fuse"
 
-start_donor --memory r=8M --lease 1
-donor=nbd://127.0.0.1:$PORT/r
-socket="nbd+unix:///?socket=$TMP/s"
+lend
 weft attach "$URI" --socket "$TMP/s" --mount "$TMP/file" --dead-timeout 120 >/dev/null ||
 	fail "attach"
 writes 0x41 0 8192 "$socket" || fail "$(cat "$TMP/io")"

@@ -14,6 +14,7 @@ socket="nbd+unix:///?socket=$TMP/s"
 donor() { start_donor --file "r=$TMP/region" --lease 2 --listen "127.0.0.1:$port"; }
 stop() { stop_donor || fail "the donor's exit status: $?"; }
 attach=(weft attach "$uri" --socket "$TMP/s" --dead-timeout 120)
+attached() { "${attach[@]}" >/dev/null || fail "$*: attach"; } # for a message
 try() { # ATTACHED END BRIDGE
 	local attached=$1 end=$2 bridge=$3
 	rm -f "$TMP/region" "$TMP/copy"
@@ -21,19 +22,19 @@ try() { # ATTACHED END BRIDGE
 	donor
 	writes 0x41 0 8192 "nbd://127.0.0.1:$port/r" || fail "$*: $(cat "$TMP/io")"
 	if [[ $attached = before ]]; then
-		"${attach[@]}" >/dev/null || fail "$*: attach"
+		attached "$@"
 		writes 0x41 0 4096 "$socket" || fail "$*: $(cat "$TMP/io")"
 		stop
 		donor
 		reads 0x41 0 4096 "$socket" || fail "$*: $(cat "$TMP/io")"
 	elif [[ $attached = during ]]; then
-		"${attach[@]}" >/dev/null || fail "$*: attach"
+		attached "$@"
 		reads 0x41 0 4096 "$socket" || fail "$*: $(cat "$TMP/io")"
 	fi
 	stop
 	cp -a --preserve=all "$TMP/region" "$TMP/copy"
 	donor
-	[[ $attached != after ]] || "${attach[@]}" >/dev/null || fail "$*: attach"
+	[[ $attached != after ]] || attached "$@"
 	writes 0x42 0 4096 "$socket" || fail "$*: it did not go on: $(cat "$TMP/io")"
 	if [[ $end = stop ]]; then stop; else stop_donor KILL || :; fi
 	[[ $bridge = waits ]] || kill_bridge

@@ -13,9 +13,10 @@
 #include <cmocka.h>
 
 #include "fabric/base/util.h"
+#include "nbd-bridge/cache/file.h"
 #include "transports/mem/mem.h"
 
-enum { WAIT_MS = 20000 };
+enum { WAIT_MS = 60000 };
 
 struct bridge *bridge;
 
@@ -62,6 +63,19 @@ struct bridge_config bridge_config_for_tests(struct mem_config *mem)
 	config.attach.generation = UINT64_C(1) << 32;
 	weft_random(config.attach.id, sizeof(config.attach.id));
 	return config;
+}
+
+struct bridge_cache_config cache_config_in_file(struct cache_file *file, uint64_t bytes,
+	uint64_t chunk_bytes, uint32_t push_interval_ms)
+{
+	return (struct bridge_cache_config){
+		.uri = "weft://test/r",
+		.bytes = bytes,
+		.chunk_bytes = chunk_bytes,
+		.push_interval_ms = push_interval_ms,
+		.file = file,
+		.resume = cache_file_dirty_bytes(file) > 0,
+	};
 }
 
 void bridge_begin(const struct bridge_config *config)

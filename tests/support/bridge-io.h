@@ -12,6 +12,7 @@
 
 #include "nbd-bridge/bridge/bridge.h"
 
+struct cache_file;
 struct mem_config;
 struct weft_donor;
 struct weft_region;
@@ -25,6 +26,9 @@ void mem_config_init(struct mem_config *mem, void *base, uint64_t size_bytes);
 struct weft_donor *lend_memory(uint64_t size_bytes, uint32_t lease_ms, struct weft_region **ret);
 /* Two lanes that write, for nobody who was there before.  mem: of its one donor; or NULL. */
 struct bridge_config bridge_config_for_tests(struct mem_config *mem);
+/* Of a cache in a file, which goes on with what the file holds that the donor lacks. */
+struct bridge_cache_config cache_config_in_file(struct cache_file *file, uint64_t bytes,
+	uint64_t chunk_bytes, uint32_t push_interval_ms);
 /* Makes the bridge and starts it, or fails the test. */
 void bridge_begin(const struct bridge_config *config);
 /* Bytes of which no two runs are alike. */

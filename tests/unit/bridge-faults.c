@@ -3,7 +3,6 @@
  * A bridge that is made, started, used and ended, and of whose steps the Nth fails, for each N
  * until none does: it says so or does without, and nothing is left behind.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -23,6 +22,7 @@
 #include "fabric/base/util.h"
 #include "nbd-bridge/cache/file.h"
 #include "tests/support/bridge-io.h"
+#include "tests/support/entries.h"
 #include "transports/mem/mem.h"
 
 enum { REGION = 8 << 20, CACHE = 4 << 20, CHUNK = 64 << 10, NR_DONORS = 2, UNIT = 64 << 10,
@@ -140,18 +140,6 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static unsigned nr_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned nr = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		nr++;
-	closedir(dir);
-	return nr;
-}
-
 /* 0, or the error that it said. */
 static int make_and_start(struct weft_error *err)
 {
@@ -169,7 +157,7 @@ static int make_and_start(struct weft_error *err)
 static bool try_without(unsigned nth)
 {
 	struct weft_error err = {0};
-	unsigned fds = nr_fds();
+	int fds = count_entries("/proc/self/fd");
 
 	failed = NULL;
 	atomic_store(&countdown, nth);
@@ -193,7 +181,7 @@ static bool try_without(unsigned nth)
 	bridge_free(bridge);
 	bridge = NULL;
 	bool done = atomic_exchange(&countdown, 0) > 0;
-	assert_int_equal(nr_fds(), fds);
+	assert_int_equal(count_entries("/proc/self/fd"), fds);
 	return !done;
 }
 

@@ -130,26 +130,30 @@ static void a_lost_connection_is_made_again_and_nothing_is_missing(void **state)
 	wait_for_state("ready");
 }
 
-static void many_in_flight_survive_losses(void **state)
+/* Writes nr pieces side by side, over all lanes, while connections break: they arrive at `at`. */
+static void write_over_losses(const uint8_t *at, unsigned nr, uint64_t len, unsigned round)
 {
 	static struct io ios[64];
 
+	memset(ios, 0, sizeof(ios));
+	for (unsigned i = 0; i < nr; i++) {
+		ios[i].rq = (struct bridge_request){.kind = TP_WRITE, .off = i * len, .len = len};
+		ios[i].from = pattern + round * 1000 + i;
+		io_start(&ios[i], i % config.nr_lanes);
+	}
+	for (unsigned i = 0; i < nr; i++)
+		assert_int_equal(io_wait(&ios[i]), 0);
+	for (unsigned i = 0; i < nr; i++)
+		assert_memory_equal(at + i * len, pattern + round * 1000 + i, len);
+}
+
+static void many_in_flight_survive_losses(void **state)
+{
 	start();
 	atomic_store(&mem.delay_ns, 2000000);
 	for (unsigned round = 0; round < 5; round++) {
-		memset(ios, 0, sizeof(ios));
 		atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 20);
-		for (unsigned i = 0; i < 64; i++) {
-			ios[i].rq = (struct bridge_request){.kind = TP_WRITE,
-				.off = i * 8192,
-				.len = 8192};
-			ios[i].from = pattern + round * 1000 + i;
-			io_start(&ios[i], i % 2);
-		}
-		for (unsigned i = 0; i < 64; i++)
-			assert_int_equal(io_wait(&ios[i]), 0);
-		for (unsigned i = 0; i < 64; i++)
-			assert_memory_equal(region + i * 8192, pattern + round * 1000 + i, 8192);
+		write_over_losses(region, 64, 8192, round);
 	}
 }
 
@@ -357,25 +361,12 @@ static void a_lapsed_grant_that_was_never_heard_of_does_not_end_the_attachment(v
 
 static void lanes_of_a_bridge_do_not_fence_one_another_out(void **state)
 {
-	static struct io ios[32];
-
 	lend(0);
 	config.nr_lanes = 4;
 	start();
 	for (unsigned round = 0; round < 20; round++) {
-		memset(ios, 0, sizeof(ios));
 		atomic_store(&mem.kill_at, atomic_load(&mem.nr_ops) + 10);
-		for (unsigned i = 0; i < 32; i++) {
-			ios[i].rq = (struct bridge_request){.kind = TP_WRITE,
-				.off = i * 4096,
-				.len = 4096};
-			ios[i].from = pattern + round * 100 + i;
-			io_start(&ios[i], i % 4);
-		}
-		for (unsigned i = 0; i < 32; i++)
-			assert_int_equal(io_wait(&ios[i]), 0);
-		for (unsigned i = 0; i < 32; i++)
-			assert_memory_equal(lent->map + i * 4096, pattern + round * 100 + i, 4096);
+		write_over_losses(lent->map, 32, 4096, round);
 	}
 	wait_for_state("ready");
 	stop_and_take_back();

@@ -78,14 +78,7 @@ static struct cache_file *start(uint64_t generation, uint32_t push_ms)
 	mem_config_init(&mem, shared->region, sizeof(shared->region));
 	config = bridge_config_for_tests(&mem);
 	config.attach.generation = resumes ? cache_file_generation(file, 0) + 1 : generation;
-	config.cache = (struct bridge_cache_config){
-		.uri = "weft://test/r",
-		.bytes = SLOTS * CHUNK,
-		.chunk_bytes = CHUNK,
-		.push_interval_ms = push_ms,
-		.file = file,
-		.resume = resumes,
-	};
+	config.cache = cache_config_in_file(file, SLOTS * CHUNK, CHUNK, push_ms);
 	memcpy(config.attach.id, id, sizeof(id));
 	bridge_begin(&config);
 	return file;

@@ -77,14 +77,7 @@ static int try_start(struct weft_error *err)
 	config = bridge_config_for_tests(&mem);
 	if (resumes)
 		config.attach.generation = cache_file_generation(file, 0) + 1;
-	config.cache = (struct bridge_cache_config){
-		.uri = "weft://test/r",
-		.bytes = SLOTS * CHUNK,
-		.chunk_bytes = CHUNK,
-		.push_interval_ms = NEVER_MS,
-		.file = file,
-		.resume = resumes,
-	};
+	config.cache = cache_config_in_file(file, SLOTS * CHUNK, CHUNK, NEVER_MS);
 	int r = bridge_new(&config, &bridge, err);
 	return r < 0 ? r : bridge_start(bridge, err);
 }

@@ -30,9 +30,9 @@
 #include <cmocka.h>
 
 #include "fabric/base/util.h"
-#include "nbd-bridge/bridge/bridge.h"
 #include "nbd-bridge/cache/file.h"
 #include "nbd-bridge/cache/seal.h"
+#include "tests/support/bridge-io.h"
 #include "tests/support/seed.h"
 #include "transports/mem/mem.h"
 
@@ -70,7 +70,6 @@ static struct weft_donor *lenders[DONORS];
 static unsigned turn, nr_ways;
 static struct bridge_config config;
 static char file_path[40];
-static struct bridge *bridge;
 static uint64_t region_bytes;
 static uint8_t *region, *model, *known; /* region: of one donor with one way */
 static unsigned nr_superseded;
@@ -396,50 +395,6 @@ static void report(void)
 		fail_msg("%s", wrong);
 }
 
-/* ---- a request of the test's own, between two rounds ---- */
-
-struct one {
-	struct bridge_request rq;
-	_Atomic bool finished;
-	int error;
-};
-
-static void one_done(struct bridge_request *rq, int error)
-{
-	struct one *one = weft_container_of(rq, struct one, rq);
-
-	one->error = error;
-	atomic_store(&one->finished, true);
-}
-
-static void one_submit(struct bridge_lane *lane, void *ctx)
-{
-	struct one *one = ctx;
-
-	one->rq.done = one_done;
-	bridge_lane_submit(lane, &one->rq);
-}
-
-static int one_wait(struct one *one)
-{
-	uint64_t end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
-
-	while (!atomic_load(&one->finished)) {
-		if (weft_now_ns() > end)
-			fail_msg("a request of the test's own was not answered");
-		usleep(100);
-	}
-	return one->error;
-}
-
-static int flush_on(unsigned lane)
-{
-	struct one one = {.rq = {.kind = TP_FLUSH}};
-
-	bridge_lane_run(bridge_lane(bridge, lane), one_submit, &one);
-	return one_wait(&one);
-}
-
 /* Where byte i lies. */
 static uint8_t *byte_at(uint64_t i)
 {
@@ -572,22 +527,22 @@ static void hold(bool on)
 static void supersede(uint64_t *chaos)
 {
 	static uint8_t data[CHUNK];
-	struct one flush = {.rq = {.kind = TP_FLUSH}}, write;
+	struct io flush = {.rq = {.kind = TP_FLUSH}}, write;
 	struct bridge *old = bridge;
 	uint64_t off = (next_random(chaos) >> 20) % (region_bytes - CHUNK) & ~UINT64_C(4095);
 
 	hold(true);
 	memset(data, 0xa5, sizeof(data));
 	for (unsigned i = 0; i < 2; i++) {
-		write = (struct one){
-			.rq = {.kind = TP_WRITE, .off = off, .len = i ? 4096 : CHUNK, .buf = data}};
-		bridge_lane_run(bridge_lane(bridge, i), one_submit, &write);
+		write = (struct io){.rq = {.kind = TP_WRITE, .off = off, .len = i ? 4096 : CHUNK},
+			.from = data};
+		io_start(&write, i);
 		if (i == 0 && !config.cache.write_through)
-			one_wait(&write);
+			io_wait(&write);
 		if (config.cache.write_through)
 			break;
 	}
-	bridge_lane_run(bridge_lane(bridge, 1), one_submit, &flush);
+	io_start(&flush, 1);
 	usleep(1000);
 	turn = !turn;
 	for (unsigned d = 0; d < config.attach.nr_donors; d++)
@@ -596,9 +551,9 @@ static void supersede(uint64_t *chaos)
 	struct bridge *new = bridge;
 	turn = !turn;
 	hold(false);
-	if (one_wait(&flush) == 0)
+	if (io_wait(&flush) == 0)
 		fail_msg("a bridge that was superseded has flushed");
-	one_wait(&write);
+	io_wait(&write);
 	bridge_stop(old, 0, NULL);
 	bridge_free(old);
 	turn = !turn;
@@ -630,9 +585,9 @@ static void run_round(uint64_t *chaos, uint64_t n)
 			atomic_store(&mems[turn][d][w].fail_at, 0);
 	report();
 	/* Whatever a failed write-back left is written back now. */
-	int error = flush_on((unsigned)(next_random(chaos) >> 40) % LANES);
+	int error = do_flush((unsigned)(next_random(chaos) >> 40) % LANES);
 	if (error < 0 && may_fail)
-		error = flush_on(0);
+		error = do_flush(0);
 	if (error < 0)
 		fail_msg("a FLUSH failed with %d", error);
 	compare_with_donor();

@@ -16,6 +16,7 @@
 #include "fabric/base/util.h"
 #include "nbd-bridge/bridge/find.h"
 #include "tests/support/bridge-io.h"
+#include "tests/support/parse-uri.h"
 #include "transports/mem/mem.h"
 
 static uint8_t pattern[1 << 20], got[1 << 20];
@@ -102,26 +103,15 @@ static void offers_are_found_in_a_list(void **state)
 	}
 }
 
-static void parse(const char *text, struct weft_uri *uri)
-{
-	struct weft_error err = {0};
-
-	if (weft_uri_parse(text, uri, &err) < 0)
-		fail_msg("%s: %s", text, err.message);
-}
-
 static void a_rows_scheme_is_a_uri(void **state)
 {
-	struct weft_uri uri;
-
-	parse("mem:///scratch", &uri);
+	parse_uri("mem:///scratch");
 	assert_ptr_equal(uri.driver, tp_driver_of_word("mem"));
 	assert_int_equal(uri.scheme->place, TP_AT_HOME);
 	assert_string_equal(uri.region, "scratch");
 	char *text = weft_uri_format(&uri);
 	assert_string_equal(text, "mem:///scratch");
 	free(text);
-	weft_uri_fini(&uri);
 }
 
 static void a_rows_scheme_is_told_of(void **state)
@@ -137,8 +127,6 @@ static void a_rows_scheme_is_told_of(void **state)
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(cases); i++) {
 		struct weft_error err = {0};
-		struct weft_uri uri;
-
 		assert_int_equal(weft_uri_parse(cases[i][0], &uri, &err), -EINVAL);
 		if (!strstr(err.message, cases[i][1]))
 			fail_msg("%s: %s", cases[i][0], err.message);
@@ -159,10 +147,9 @@ static void a_uri_leads_to_the_region_through_a_bridge(void **state)
 {
 	struct bridge_find find = {.choice = NULL};
 	struct weft_error err = {0};
-	struct weft_uri uri;
 	char text[64];
 
-	parse("mem:///scratch", &uri);
+	parse_uri("mem:///scratch");
 	find.donors[0].uri = &uri;
 	if (attach(&find, &err) < 0)
 		fail_msg("%s", err.message);
@@ -177,22 +164,18 @@ static void a_uri_leads_to_the_region_through_a_bridge(void **state)
 	assert_int_equal(bridge_stop(bridge, 1000, NULL), 0);
 	bridge_free(bridge);
 	bridge = NULL;
-	weft_uri_fini(&uri);
 }
 
 static void a_scheme_of_one_transport_takes_no_other(void **state)
 {
 	struct bridge_find find = {.choice = tp_driver_of_word("tcp")};
 	struct weft_error err = {0};
-	struct weft_uri uri;
-
-	parse("mem:///scratch", &uri);
+	parse_uri("mem:///scratch");
 	find.donors[0].uri = &uri;
 	assert_int_equal(attach(&find, &err), -EOPNOTSUPP);
 	assert_string_equal(err.message,
 		"cannot attach over TCP: it is in this process; use --transport auto");
 	assert_null(bridge);
-	weft_uri_fini(&uri);
 }
 
 int main(void)
@@ -208,5 +191,5 @@ int main(void)
 		cmocka_unit_test(a_scheme_of_one_transport_takes_no_other),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, NULL, free_uri);
 }

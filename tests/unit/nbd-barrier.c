@@ -18,25 +18,30 @@ struct set {
 	int kernel[NR];
 };
 
-static void set_init(struct set *set)
+static struct set set;
+static bool foreign; /* what nbd_barrier_pass() said last */
+
+static int set_up(void **state)
 {
-	memset(set, 0, sizeof(*set));
-	set->barrier.nr = NR;
+	memset(&set, 0, sizeof(set));
+	set.barrier.nr = NR;
 	for (int i = 0; i < NR; i++) {
 		int fds[2];
 
 		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
-		set->barrier.fds[i] = (struct pollfd){.fd = fds[0], .events = POLLRDHUP};
-		set->kernel[i] = fds[1];
+		set.barrier.fds[i] = (struct pollfd){.fd = fds[0], .events = POLLRDHUP};
+		set.kernel[i] = fds[1];
 	}
+	return 0;
 }
 
-static void set_fini(struct set *set)
+static int tear_down(void **state)
 {
 	for (int i = 0; i < NR; i++) {
-		close(set->barrier.fds[i].fd);
-		close(set->kernel[i]);
+		close(set.barrier.fds[i].fd);
+		close(set.kernel[i]);
 	}
+	return 0;
 }
 
 static uint64_t handle(uint32_t cookie, unsigned queue, unsigned tag)
@@ -87,103 +92,75 @@ static void a_strange_cookie_ends_all_belief(void **state)
 
 static void ordinary_requests_pass_even_when_another_connection_is_shut(void **state)
 {
-	struct set set;
-	bool foreign;
-
-	set_init(&set);
 	shutdown(set.kernel[1], SHUT_RDWR);
 	assert_true(nbd_barrier_pass(&set.barrier, 0, 0, &foreign));
 	assert_false(foreign);
 	assert_false(set.barrier.over);
-	set_fini(&set);
 }
 
 /* Queue 1's request comes over connection 0, since 1 was shut: the first copy may be under way. */
 static void what_was_sent_again_does_not_pass(void **state)
 {
-	struct set set;
-	bool foreign;
-
-	set_init(&set);
 	shutdown(set.kernel[1], SHUT_RDWR);
 	assert_false(nbd_barrier_pass(&set.barrier, 0, 1, &foreign));
 	assert_false(foreign);
 	assert_true(set.barrier.over);
 	assert_int_equal(set.barrier.nr_foreign, 0);
-	set_fini(&set);
 }
 
 /* Connection 1 was not there yet when queue 1's request was sent. */
 static void a_foreign_request_passes_while_all_live(void **state)
 {
-	struct set set;
-	bool foreign;
-
-	set_init(&set);
 	assert_true(nbd_barrier_pass(&set.barrier, 0, 1, &foreign));
 	assert_true(foreign);
 	assert_int_equal(set.barrier.nr_foreign, 1);
 	nbd_barrier_done(&set.barrier);
 	assert_int_equal(set.barrier.nr_foreign, 0);
-	set_fini(&set);
 }
 
 /* It times out there, connection 0 is shut, and it comes again where it belongs. */
 static void a_foreign_request_that_comes_home_does_not_pass(void **state)
 {
-	struct set set;
-	bool foreign;
-
-	set_init(&set);
 	assert_true(nbd_barrier_pass(&set.barrier, 0, 1, &foreign));
 	assert_true(nbd_barrier_pass(&set.barrier, 1, 1, &foreign));
 	assert_false(foreign);
 	shutdown(set.kernel[0], SHUT_RDWR);
 	assert_false(nbd_barrier_pass(&set.barrier, 1, 1, &foreign));
 	assert_true(set.barrier.over);
-	set_fini(&set);
 }
 
 static void an_unknown_queue_passes_only_while_all_live(void **state)
 {
-	struct set set;
-	bool foreign;
-
-	set_init(&set);
 	assert_true(nbd_barrier_pass(&set.barrier, 0, -1, &foreign));
 	assert_true(foreign);
 	close(set.kernel[2]);
 	set.kernel[2] = dup(set.kernel[0]);
 	assert_false(nbd_barrier_pass(&set.barrier, 0, -1, &foreign));
-	set_fini(&set);
 }
 
 static void a_single_connection_needs_no_barrier(void **state)
 {
-	struct set set;
-	bool foreign;
-
-	set_init(&set);
 	set.barrier.nr = 1;
 	shutdown(set.kernel[0], SHUT_RDWR);
 	assert_true(nbd_barrier_pass(&set.barrier, 0, -1, &foreign));
 	assert_false(foreign);
-	set_fini(&set);
 }
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(the_queue_is_in_a_big_endian_cookie),
-		cmocka_unit_test(the_queue_is_in_an_old_kernels_cookie),
-		cmocka_unit_test(an_ambiguous_cookie_is_not_believed),
-		cmocka_unit_test(a_strange_cookie_ends_all_belief),
-		cmocka_unit_test(ordinary_requests_pass_even_when_another_connection_is_shut),
-		cmocka_unit_test(what_was_sent_again_does_not_pass),
-		cmocka_unit_test(a_foreign_request_passes_while_all_live),
-		cmocka_unit_test(a_foreign_request_that_comes_home_does_not_pass),
-		cmocka_unit_test(an_unknown_queue_passes_only_while_all_live),
-		cmocka_unit_test(a_single_connection_needs_no_barrier),
+		TEST(the_queue_is_in_a_big_endian_cookie),
+		TEST(the_queue_is_in_an_old_kernels_cookie),
+		TEST(an_ambiguous_cookie_is_not_believed),
+		TEST(a_strange_cookie_ends_all_belief),
+		TEST(ordinary_requests_pass_even_when_another_connection_is_shut),
+		TEST(what_was_sent_again_does_not_pass),
+		TEST(a_foreign_request_passes_while_all_live),
+		TEST(a_foreign_request_that_comes_home_does_not_pass),
+		TEST(an_unknown_queue_passes_only_while_all_live),
+		TEST(a_single_connection_needs_no_barrier),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -536,14 +536,20 @@ static void a_simple_reply_to_a_structured_read(void **state)
 	expect_broken(&op, "simple reply");
 }
 
-static void a_read_that_lacks_a_byte(void **state)
+/* A READ of 100 bytes is answered with the first 50, and with these. */
+static void expect_broken_by(uint64_t off, uint32_t len, const char *why)
 {
 	struct tp_op op;
 	uint64_t c = post(&op, TP_READ, 0, 100, pair.buf);
 
 	client_pair_data(&pair, c, 0, 0, pattern, 50);
-	client_pair_data(&pair, c, DONE, 51, pattern, 49);
-	expect_broken(&op, "lacks");
+	client_pair_data(&pair, c, DONE, off, pattern, len);
+	expect_broken(&op, why);
+}
+
+static void a_read_that_lacks_a_byte(void **state)
+{
+	expect_broken_by(51, 49, "lacks");
 }
 
 static void a_read_without_any_data(void **state)
@@ -555,15 +561,10 @@ static void a_read_without_any_data(void **state)
 	expect_broken(&op, "lacks");
 }
 
+/* As many bytes as were asked for, and yet not all of them. */
 static void the_same_data_twice(void **state)
 {
-	struct tp_op op;
-	uint64_t c = post(&op, TP_READ, 0, 100, pair.buf);
-
-	/* As many bytes as were asked for, and yet not all of them. */
-	client_pair_data(&pair, c, 0, 0, pattern, 50);
-	client_pair_data(&pair, c, DONE, 0, pattern, 50);
-	expect_broken(&op, "twice");
+	expect_broken_by(0, 50, "twice");
 }
 
 static void data_that_overlaps_a_hole(void **state)

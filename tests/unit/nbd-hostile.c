@@ -9,7 +9,6 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +17,7 @@
 
 #include "fabric/base/util.h"
 #include "tests/support/emulated.h"
+#include "tests/support/entries.h"
 #include "tests/support/nbd-donor.h"
 #include "tests/support/seed.h"
 
@@ -203,17 +203,6 @@ static unsigned attack(unsigned left)
 	return n;
 }
 
-static unsigned count_entries(const char *path)
-{
-	DIR *dir = opendir(path);
-	unsigned n = 0;
-
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
-
 static void wait_until_alone(void)
 {
 	struct weft_listener_status s;
@@ -323,7 +312,7 @@ static void drop_at_every_stage(void)
 
 static void connections_dropped_at_every_stage(void **state)
 {
-	const unsigned fds = count_entries("/proc/self/fd");
+	const int fds = count_entries("/proc/self/fd");
 	uint64_t rss;
 
 	drop_at_every_stage();

@@ -459,25 +459,30 @@ static void friends_do_not_count_as_strangers(void **state)
 	nbd_donor_end(&d);
 }
 
+static uint32_t ask_about(struct nbd_raw *raw, uint32_t opt)
+{
+	uint8_t option[64];
+
+	nbd_raw_option(raw, opt, option, nbd_raw_info_data(option, "m", NULL, 0));
+	return nbd_raw_final(raw, opt);
+}
+
 /* A client that asks about a hundred regions takes longer than one that asks about one. */
 static void each_option_has_its_time(void **state)
 {
 	const struct nbd_listener_config config = { .handshake_ms = 500 };
 	struct nbd_donor d;
 	struct nbd_raw raw;
-	uint8_t option[64];
 
 	nbd_donor_start(&d, 1 << 20, &config, 0);
 	nbd_donor_connect(&d, &raw, true);
 	uint64_t start_ns = weft_now_ns();
 	assert_int_equal(nbd_raw_hello(&raw, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES), 0);
 	while (weft_now_ns() - start_ns < UINT64_C(1500000000)) {
-		nbd_raw_option(&raw, NBD_OPT_INFO, option, nbd_raw_info_data(option, "m", NULL, 0));
-		assert_int_equal(nbd_raw_final(&raw, NBD_OPT_INFO), NBD_REP_ACK);
+		assert_int_equal(ask_about(&raw, NBD_OPT_INFO), NBD_REP_ACK);
 		usleep(50000);
 	}
-	nbd_raw_option(&raw, NBD_OPT_GO, option, nbd_raw_info_data(option, "m", NULL, 0));
-	assert_int_equal(nbd_raw_final(&raw, NBD_OPT_GO), NBD_REP_ACK);
+	assert_int_equal(ask_about(&raw, NBD_OPT_GO), NBD_REP_ACK);
 	nbd_raw_close(&raw);
 	nbd_donor_end(&d);
 }
@@ -487,7 +492,6 @@ static void but_a_handshake_ends(void **state)
 	const struct nbd_listener_config config = { .handshake_ms = 50 };
 	struct nbd_donor d;
 	struct nbd_raw raw;
-	uint8_t option[64];
 
 	nbd_donor_start(&d, 1 << 20, &config, 0);
 	nbd_donor_connect(&d, &raw, true);
@@ -498,10 +502,9 @@ static void but_a_handshake_ends(void **state)
 		nbd_raw_close(&raw);
 		nbd_donor_connect(&d, &raw, true);
 	}
-	do {
+	do
 		usleep(5000);
-		nbd_raw_option(&raw, NBD_OPT_INFO, option, nbd_raw_info_data(option, "m", NULL, 0));
-	} while (nbd_raw_final(&raw, NBD_OPT_INFO) == NBD_REP_ACK);
+	while (ask_about(&raw, NBD_OPT_INFO) == NBD_REP_ACK);
 	assert_in_range(weft_now_ns() - start_ns, 0, UINT64_C(20000000000));
 	nbd_raw_close(&raw);
 	nbd_donor_end(&d);

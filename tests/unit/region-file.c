@@ -16,6 +16,7 @@
 
 #include "fabric/region/region-private.h"
 #include "fabric/base/util.h"
+#include "tests/support/extent.h"
 
 #define SIZE (256 * WEFT_KIB)
 
@@ -599,7 +600,6 @@ static void zeros_and_holes(void **state)
 {
 	struct weft_region *region = must_open(false);
 	uint8_t *buf = malloc(SIZE);
-	struct weft_extent extent;
 
 	assert_int_equal(weft_region_zero(region, 65536, 65536, true, false), 0);
 	assert_int_equal(weft_region_zero(region, 3, 10, false, false), 0);
@@ -607,15 +607,9 @@ static void zeros_and_holes(void **state)
 	for (uint64_t i = 0; i < SIZE; i++)
 		assert_int_equal(buf[i],
 			(i >= 3 && i < 13) || (i >= 65536 && i < 131072) ? 0 : 0x77);
-	extent = weft_region_extent(region, 0, SIZE);
-	assert_false(extent.hole);
-	assert_int_equal(extent.len, 65536);
-	extent = weft_region_extent(region, 65536, SIZE - 65536);
-	assert_true(extent.hole);
-	assert_int_equal(extent.len, 65536);
-	extent = weft_region_extent(region, 131072, 100);
-	assert_false(extent.hole);
-	assert_int_equal(extent.len, 100);
+	expect_extent(region, 0, SIZE, false, 65536);
+	expect_extent(region, 65536, SIZE - 65536, true, 65536);
+	expect_extent(region, 131072, 100, false, 100);
 	assert_int_equal(weft_region_trim(region, 0, SIZE), 0);
 	free(buf);
 	weft_region_put(region);

@@ -18,6 +18,7 @@
 #include "fabric/region/region.h"
 #include "fabric/base/util.h"
 #include "tests/support/emulated.h"
+#include "tests/support/extent.h"
 
 static struct weft_region *make(const char *name, uint64_t size)
 {
@@ -166,21 +167,13 @@ static void punched_memory_is_a_hole_until_written(void **state)
 	SKIP_IF_EMULATED(NULL,
 		"takes MADV_POPULATE_WRITE for nothing, so that all of a region is a hole");
 	struct weft_region *region = make("m", WEFT_MIB);
-	struct weft_extent extent = weft_region_extent(region, 0, WEFT_MIB);
 
-	assert_false(extent.hole);
-	assert_int_equal(extent.len, WEFT_MIB);
+	expect_extent(region, 0, WEFT_MIB, false, WEFT_MIB);
 	assert_int_equal(weft_region_trim(region, 65536, 131072), 0);
-	extent = weft_region_extent(region, 0, WEFT_MIB);
-	assert_false(extent.hole);
-	assert_int_equal(extent.len, 65536);
-	extent = weft_region_extent(region, 65536, WEFT_MIB - 65536);
-	assert_true(extent.hole);
-	assert_int_equal(extent.len, 131072);
+	expect_extent(region, 0, WEFT_MIB, false, 65536);
+	expect_extent(region, 65536, WEFT_MIB - 65536, true, 131072);
 	memset(region->map + 65536, 1, 4096);
-	extent = weft_region_extent(region, 65536, 8192);
-	assert_false(extent.hole);
-	assert_int_equal(extent.len, weft_min(8192, (uint64_t)sysconf(_SC_PAGESIZE)));
+	expect_extent(region, 65536, 8192, false, weft_min(8192, (uint64_t)sysconf(_SC_PAGESIZE)));
 	weft_region_put(region);
 }
 

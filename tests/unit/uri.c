@@ -13,53 +13,35 @@
 #include <cmocka.h>
 
 #include "fabric/driver.h"
-#include "fabric/uri.h"
-
-static void parse(const char *text, struct weft_uri *uri)
-{
-	struct weft_error err = {0};
-
-	if (weft_uri_parse(text, uri, &err) < 0)
-		fail_msg("%s: %s", text, err.message);
-}
+#include "tests/support/parse-uri.h"
 
 static void host_port_region_and_transport(void **state)
 {
-	struct weft_uri uri;
-
-	parse("weft://192.0.2.7:4000/scratch?transport=tcp", &uri);
+	parse_uri("weft://192.0.2.7:4000/scratch?transport=tcp");
 	assert_string_equal(uri.host, "192.0.2.7");
 	assert_string_equal(uri.port, "4000");
 	assert_string_equal(uri.region, "scratch");
 	assert_string_equal(uri.socket, "");
 	assert_false(uri.foreign);
 	assert_string_equal(uri.transport->word, "tcp");
-	weft_uri_fini(&uri);
 }
 
 static void defaults_are_the_iana_port_and_auto(void **state)
 {
-	struct weft_uri uri;
-
-	parse("WEFT://donor/", &uri);
+	parse_uri("WEFT://donor/");
 	assert_string_equal(uri.port, "10809");
 	assert_string_equal(uri.region, "");
 	assert_null(uri.transport);
-	weft_uri_fini(&uri);
-	parse("nbd://donor", &uri);
+	parse_uri("nbd://donor");
 	assert_string_equal(uri.region, "");
 	assert_true(uri.foreign);
-	weft_uri_fini(&uri);
 }
 
 static void ipv6_goes_in_brackets(void **state)
 {
-	struct weft_uri uri;
-
-	parse("weft://[fe80::1]:1/a", &uri);
+	parse_uri("weft://[fe80::1]:1/a");
 	assert_string_equal(uri.host, "fe80::1");
 	assert_string_equal(uri.port, "1");
-	weft_uri_fini(&uri);
 }
 
 static void an_address_may_have_a_zone(void **state)
@@ -69,45 +51,34 @@ static void an_address_may_have_a_zone(void **state)
 	};
 
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-		struct weft_uri uri;
-
-		parse(texts[i], &uri);
+		parse_uri(texts[i]);
 		assert_string_equal(uri.host, "fe80::1%eth0");
 		assert_string_equal(uri.port, "1");
 		assert_string_equal(uri.region, "a%b");
 		char *text = weft_uri_format(&uri);
 		assert_string_equal(text, texts[1]);
 		free(text);
-		weft_uri_fini(&uri);
 	}
 }
 
 static void a_region_may_have_slashes_and_encoded_bytes(void **state)
 {
-	struct weft_uri uri;
-
-	parse("weft://d/dir/a%20b%2fc", &uri);
+	parse_uri("weft://d/dir/a%20b%2fc");
 	assert_string_equal(uri.region, "dir/a b/c");
-	weft_uri_fini(&uri);
-	parse("nbd://d//abs", &uri);
+	parse_uri("nbd://d//abs");
 	assert_string_equal(uri.region, "/abs");
-	weft_uri_fini(&uri);
 }
 
 static void a_unix_socket_is_named_in_the_query(void **state)
 {
-	struct weft_uri uri;
-
-	parse("weft+unix:///scratch?socket=/run/a%20b.sock", &uri);
+	parse_uri("weft+unix:///scratch?socket=/run/a%20b.sock");
 	assert_string_equal(uri.socket, "/run/a b.sock");
 	assert_string_equal(uri.host, "");
 	assert_string_equal(uri.region, "scratch");
 	assert_false(uri.foreign);
-	weft_uri_fini(&uri);
-	parse("nbd+unix:///?socket=/s+t", &uri);
+	parse_uri("nbd+unix:///?socket=/s+t");
 	assert_string_equal(uri.socket, "/s+t");
 	assert_true(uri.foreign);
-	weft_uri_fini(&uri);
 }
 
 static void what_is_wrong_is_refused_with_a_reason(void **state)
@@ -159,22 +130,21 @@ static void what_is_wrong_is_refused_with_a_reason(void **state)
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct weft_uri uri = {.foreign = true};
+		struct weft_uri untouched = {.foreign = true};
 		struct weft_error err = {0};
 
-		if (weft_uri_parse(cases[i].text, &uri, &err) != -EINVAL)
+		if (weft_uri_parse(cases[i].text, &untouched, &err) != -EINVAL)
 			fail_msg("accepted: %s", cases[i].text);
 		if (!strstr(err.message, cases[i].reason))
 			fail_msg("%s: '%s' says nothing of '%s'", cases[i].text, err.message,
 				cases[i].reason);
-		assert_true(uri.foreign); /* untouched */
+		assert_true(untouched.foreign); /* untouched */
 	}
 }
 
 static void long_names_are_refused(void **state)
 {
 	char text[9000];
-	struct weft_uri uri;
 	struct weft_error err;
 
 	memset(text, 'a', sizeof(text));
@@ -185,8 +155,7 @@ static void long_names_are_refused(void **state)
 	memset(text + 7, 'a', sizeof(text) - 7);
 	text[20] = '/';
 	text[20 + 4096 + 1] = '\0';
-	assert_int_equal(weft_uri_parse(text, &uri, &err), 0);
-	weft_uri_fini(&uri);
+	parse_uri(text);
 	text[20 + 4096 + 1] = 'a';
 	text[20 + 4096 + 2] = '\0';
 	assert_int_equal(weft_uri_parse(text, &uri, &err), -EINVAL);
@@ -205,12 +174,13 @@ static void the_canonical_text_parses_to_the_same(void **state)
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct weft_uri uri, again;
+		struct weft_uri again;
+		struct weft_error err;
 
-		parse(cases[i].text, &uri);
+		parse_uri(cases[i].text);
 		char *text = weft_uri_format(&uri);
 		assert_string_equal(text, cases[i].canonical);
-		parse(text, &again);
+		assert_int_equal(weft_uri_parse(text, &again, &err), 0);
 		assert_string_equal(again.host, uri.host);
 		assert_string_equal(again.port, uri.port);
 		assert_string_equal(again.socket, uri.socket);
@@ -218,7 +188,6 @@ static void the_canonical_text_parses_to_the_same(void **state)
 		assert_int_equal(again.transport, uri.transport);
 		assert_int_equal(again.foreign, uri.foreign);
 		free(text);
-		weft_uri_fini(&uri);
 		weft_uri_fini(&again);
 	}
 }
@@ -237,5 +206,5 @@ int main(void)
 		cmocka_unit_test(the_canonical_text_parses_to_the_same),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, NULL, free_uri);
 }
