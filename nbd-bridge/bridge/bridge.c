@@ -235,6 +235,13 @@ bool bridge_is_managed(const struct bridge *bridge)
 	return bridge->cache;
 }
 
+bool bridge_cache_is_on_disk(const struct bridge *bridge)
+{
+	const struct cache_file *file = bridge->config.cache.file;
+
+	return bridge->cache && file && !cache_file_is_memory(file);
+}
+
 uint64_t bridge_dirty_bytes(const struct bridge *bridge)
 {
 	return bridge->cache ? cache_dirty_bytes(bridge->cache) : 0;

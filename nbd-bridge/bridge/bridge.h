@@ -103,6 +103,8 @@ struct bridge_lane *bridge_next_lane(struct bridge *bridge);
  * bridge_lane_orphan().  Any thread.
  */
 unsigned bridge_nr_orphans(const struct bridge *bridge);
+/* Whether there is a cache whose bytes lie in a file on disk. */
+bool bridge_cache_is_on_disk(const struct bridge *bridge);
 /* Whether there is a cache: then FLUSH has an effect, whatever the donor says. */
 bool bridge_is_managed(const struct bridge *bridge);
 /*

@@ -46,7 +46,7 @@ int cache_copy_out(struct bridge_cache *cache, struct cache_slot *slot, void *to
 	const uint8_t *from = cache_bytes(cache, slot) + off;
 	const void *at;
 
-	if (!cache->file) {
+	if (!cache->on_disk) {
 		memcpy(to, from, len);
 		return 0;
 	}
@@ -81,6 +81,10 @@ int cache_copy_in(struct bridge_cache *cache, struct cache_slot *slot, uint64_t 
 	struct filling f = {.to = cache_bytes(cache, slot) + off, .from = from, .len = len};
 	const void *at;
 
+	if (!cache->on_disk) {
+		fill(&f);
+		return 0;
+	}
 	return mapped_try(fill, &f, &at) < 0 ? lose_at(cache, slot, at) : 0;
 }
 
@@ -104,7 +108,7 @@ int cache_touch(struct bridge_cache *cache, struct cache_slot *slot, uint64_t of
 	struct span span = {.bytes = cache_bytes(cache, slot) + off, .len = len};
 	const void *at;
 
-	if (!cache->file)
+	if (!cache->on_disk)
 		return 0;
 	return mapped_try(touch, &span, &at) < 0 ? lose_at(cache, slot, at) : 0;
 }
@@ -146,7 +150,7 @@ int cache_write(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot,
 	const void *at;
 	int r = 0;
 
-	if (cache->file) {
+	if (cache->on_disk) {
 		struct writing w = {
 			.file = cache->file,
 			.slot = (uint32_t)(slot - cache->slots),
@@ -162,6 +166,10 @@ int cache_write(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot,
 			end = (unsigned)((off + w.done) / CACHE_BLOCK);
 	} else {
 		put(cache_bytes(cache, slot) + off, from, len);
+		/* Whoever is killed before has not answered. */
+		for (unsigned i = first; cache->file && i < end; i++)
+			cache_file_mark(cache->file, (uint32_t)(slot - cache->slots), i,
+				(c << cache->shift) / CACHE_BLOCK + i);
 	}
 	cache_map_set(&slot->valid, first, end - first);
 	cache_map_set(&slot->dirty, first, end - first);

@@ -182,7 +182,9 @@ struct bridge_cache {
 	size_t memory_len;
 	struct cache_file *file;
 	struct seal *seal;
-	bool bounces_reads, bounces_writes; /* by way of memory that is not the slots' */
+	/* the slots lie in a file on disk: pages may be lost, and no transport may keep them */
+	bool on_disk;
+	bool bounces_writes; /* the transport sends other memory than the slots' */
 	struct cache_chunk *chunks;
 	struct cache_slot *slots;
 	_Atomic uint64_t *dirty_map; /* a bit for each chunk that is dirty or written back */

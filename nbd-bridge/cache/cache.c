@@ -52,9 +52,9 @@ static int register_memory(struct cache_lane *cl, struct weft_error *err)
 	int r = 0;
 
 	cl->nr_ios = CACHE_IOS;
-	if (cache->bounces_reads || cache->bounces_writes)
+	if (cache->on_disk || cache->bounces_writes)
 		r = register_bounces(cl, err);
-	if (r == 0 && !(cache->bounces_reads && cache->bounces_writes))
+	if (r == 0 && !(cache->on_disk && cache->bounces_writes))
 		r = bridge_lane_register(cl->lane, cache->memory, cache->memory_len, &cl->mem, err);
 	if (r < 0)
 		bridge_lane_deregister(cl->lane, cl->bounce_mem);
@@ -277,8 +277,8 @@ int cache_new(struct bridge_lanes *lanes, const struct bridge_cache_config *conf
 			cache_file_path(config->file));
 	cache->file = config->file;
 	cache->seal = config->seal;
-	cache->bounces_reads = config->file && !cache_file_is_memory(config->file);
-	cache->bounces_writes = cache->bounces_reads ||
+	cache->on_disk = config->file && !cache_file_is_memory(config->file);
+	cache->bounces_writes = cache->on_disk ||
 		(config->seal && seal_kind_of(config->seal) == SEAL_ENCRYPT);
 	int r = cache_set_sizes(cache, err);
 	if (r == 0 && cache->seal)

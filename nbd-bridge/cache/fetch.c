@@ -8,7 +8,7 @@
 int cache_end_fetch(struct cache_io *io, struct cache_slot *slot, int error)
 {
 	cache_map_clear(&slot->fetching, io->first, io->nr);
-	if (error == 0 && io->cl->cache->bounces_reads)
+	if (error == 0 && io->cl->cache->on_disk)
 		error = cache_copy_in(io->cl->cache, slot, (uint64_t)io->first * CACHE_BLOCK,
 			io->bounce, io->rq.len);
 	if (error < 0)

@@ -110,7 +110,7 @@ void cache_io_blocks(struct cache_io *io, uint8_t kind, uint64_t c, struct cache
 	io->rq.off = off;
 	io->rq.len = weft_min((uint64_t)nr * CACHE_BLOCK, cache->size_bytes - off);
 	io->bytes = cache_bytes(cache, slot) + (uint64_t)first * CACHE_BLOCK;
-	bool bounced = kind == TP_WRITE ? cache->bounces_writes : cache->bounces_reads;
+	bool bounced = kind == TP_WRITE ? cache->bounces_writes : cache->on_disk;
 	io->rq.buf = bounced ? io->bounce : io->bytes;
 	io->rq.mem = bounced ? io->cl->bounce_mem : io->cl->mem;
 	io->any_bad = false;

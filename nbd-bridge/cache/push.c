@@ -43,7 +43,7 @@ static int take_bytes(struct bridge_cache *cache, const struct cache_io *io, uin
 {
 	uint64_t off = (uint64_t)first * CACHE_BLOCK;
 
-	return cache->bounces_reads
+	return cache->on_disk
 		? cache_copy_out(cache, slot, io->bounce, off,
 			  weft_min((uint64_t)nr * CACHE_BLOCK,
 				  cache->size_bytes - (c << cache->shift) - off))

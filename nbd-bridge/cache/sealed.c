@@ -16,7 +16,7 @@ int cache_seal(struct cache_io *io)
 {
 	const struct bridge_cache *cache = io->cl->cache;
 	/* A file's bytes are in the bounce already. */
-	const uint8_t *from = cache->bounces_reads ? io->bounce : io->bytes;
+	const uint8_t *from = cache->on_disk ? io->bounce : io->bytes;
 
 	return sealer_seal(io->cl->sealer, io->rq.off / CACHE_BLOCK, from,
 		seal_kind_of(cache->seal) == SEAL_ENCRYPT ? io->rq.buf : NULL, io->rq.len);

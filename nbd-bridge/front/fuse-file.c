@@ -103,7 +103,7 @@ static void submit(struct fuse_slot *slot, uint8_t kind, uint8_t flags, uint64_t
 	 * If the kernel cannot take a reply's data, as may happen with a file's, libfuse forgets
 	 * the request, which would hang.
 	 */
-	rq->may_lend = !bridge_config_of(slot->front->base.bridge)->cache.file;
+	rq->may_lend = !bridge_cache_is_on_disk(slot->front->base.bridge);
 	rq->done = done;
 	bridge_lane_submit(slot->front->lane, rq);
 }
