@@ -16,7 +16,10 @@ other() {
 	[[ -d $TMP/other ]] || {
 		mkdir -m 700 "$TMP/other"
 		# shellcheck disable=SC2016 # expanded when it is run
-		cleanup_add 'for file in "$TMP"/other/*.json; do file=${file##*/attach-}; other weft detach --force "${file%.json}"; done 2>/dev/null'
+		cleanup_add 'for file in "$TMP"/other/*.json; do
+			file=${file##*/attach-}
+			other weft detach --force "${file%.json}"
+		done 2>/dev/null'
 	}
 	WEFT_RUN_DIR=$TMP/other "$@"
 }
@@ -69,8 +72,10 @@ attach_stale() {
 }
 
 # tenure REGION [DONOR]
-tenure() \
-	{ weft list "${2:-weft://127.0.0.1:$PORT}" --json | jq -r ".[] | select(.name == \"$1\") | .tenure"; }
+tenure() {
+	weft list "${2:-weft://127.0.0.1:$PORT}" --json |
+		jq -r --arg name "$1" '.[] | select(.name == $name) | .tenure'
+}
 
 # A stock client that reconnects by itself and does what it is told: client OPTIONS, those of qemu's
 # driver; sets CLIENT. Once it is refused, its first request fails after the delay, in which it

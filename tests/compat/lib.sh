@@ -20,7 +20,8 @@ build_old() {
 	folder=$WEFT_SRC/build/compat/$commit
 	if [[ ! -e $folder/built ]]; then
 		git -C "$WEFT_SRC" cat-file -e "$commit^{commit}" 2>/dev/null ||
-			skip "the commit of tests/compat/wire-0 ($commit) is not in this copy's history, so its programs cannot be built"
+			skip "the commit of tests/compat/wire-0 ($commit) is not in this copy's" \
+				"history, so its programs cannot be built"
 		mkdir -p "$folder"
 		(
 			flock 9
@@ -33,7 +34,8 @@ build_old() {
 				weft weft-{serve,attach,detach,list,rescue,reset,status} \
 				weftholder libweft
 			touch "$folder/built"
-		) 9>"$folder/lock" >"$TMP/build" 2>&1 || fail "$commit does not build: $(tail -n 40 "$TMP/build")"
+		) 9>"$folder/lock" >"$TMP/build" 2>&1 ||
+			fail "$commit does not build: $(tail -n 40 "$TMP/build")"
 	fi
 	programs[old]=$folder/build/bin
 	# shellcheck disable=SC2034 # the same
@@ -105,7 +107,8 @@ outcomes_agree() {
 	while read -r row; do
 		grep -qxF "$row" <<<"$(printf "%s\n" "${tried[@]}")" ||
 			differences+=("| $row |   is in the table, and was not tried")
-	done < <(awk -F ' *[|] *' -v prefix="$1" 'index($2, prefix) == 1 {print $2}' "$compat/README.md")
+	done < <(awk -F ' *[|] *' -v prefix="$1" 'index($2, prefix) == 1 {print $2}' \
+		"$compat/README.md")
 	((${#differences[@]} == 0)) || {
 		printf '%s\n' "${differences[@]}"
 		fail "outcomes differ from tests/compat/README.md; if that is meant, change its table"

@@ -11,7 +11,8 @@ start_donor --memory m=8M --file "f=$TMP/region" --lease 1
 socket="nbd+unix:///?socket=$TMP/s"
 for region in m f; do
 	uri=weft://127.0.0.1:$PORT/$region
-	attach=(weft attach "$uri" --name r --socket "$TMP/s" --cache 16M --cache-file "$TMP/cache" --push-interval 60 --dead-timeout 120)
+	attach=(weft attach "$uri" --name r --socket "$TMP/s" --cache 16M --cache-file "$TMP/cache"
+		--push-interval 60 --dead-timeout 120)
 	"${attach[@]}" >/dev/null || fail "attach"
 	writes 0x41 0 4096 "$socket" || fail "$(cat "$TMP/io")"
 	io "$socket" -c 'write -P 0x42 4096 4096' || fail "$(cat "$TMP/io")"

@@ -5,7 +5,8 @@
 need_tool valgrind qemu-io
 case $WEFT_PRESET in asan | tsan) skip "valgrind and sanitizers do not go together" ;; esac
 
-checked=(valgrind -q --error-exitcode=99 --leak-check=full "--errors-for-leak-kinds=definite,possible")
+checked=(valgrind -q --error-exitcode=99 --leak-check=full
+	"--errors-for-leak-kinds=definite,possible")
 # A thread's stack and TLS are given back when it is joined; glibc keeps some for the next one.
 log=$TMP/donor.log
 "${checked[@]}" --log-file="$TMP/valgrind-donor" "$WEFT_BIN/weft-serve" --memory r=8M \

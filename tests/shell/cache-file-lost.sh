@@ -16,13 +16,15 @@ log=$WEFT_RUN_DIR/attach-r.log
 socket="nbd+unix:///?socket=$TMP/s"
 random_file "$TMP/data" $((8 << 20))
 start_donor --memory r=64M
-cached=(--socket "$TMP/s" --mount "$TMP/m" --cache 32M --cache-file "$TMP/cache" --push-interval 60 --chunk-size 256K)
+cached=(--socket "$TMP/s" --mount "$TMP/m" --cache 32M --cache-file "$TMP/cache"
+	--push-interval 60 --chunk-size 256K)
 
 weft attach "$URI" "${cached[@]}" >/dev/null || fail "attach"
 pid=$(weft status r --json | jq '.attachments[0].pid')
 # Nothing of it is in a core dump.
 awk -v file="$TMP/cache" \
-	'/^[0-9a-f]+-/ {ours = $NF == file} ours && /^VmFlags/ {n++; if (!/ dd/) bad++} END {exit !(n > 0 && !bad)}' \
+	'/^[0-9a-f]+-/ {ours = $NF == file} ours && /^VmFlags/ {n++; if (!/ dd/) bad++}
+	END {exit !(n > 0 && !bad)}' \
 	"/proc/$pid/smaps" || fail "the cache would be dumped"
 nbdcopy "$TMP/data" "$socket" || fail "nbdcopy"
 (($(cache dirty_bytes) == 8 << 20)) || fail "dirty: $(cache dirty_bytes)"
@@ -62,8 +64,14 @@ weft detach --force r >"$TMP/out" 2>&1 || grep -q "is detached, but" "$TMP/out" 
 nbdcopy "nbd://127.0.0.1:$PORT/r" "$TMP/donor" || fail "nbdcopy"
 while read -r off len what; do
 	case $what in
-	dirty) cmp -i "$off" -n "$len" "$TMP/donor" "$TMP/data" || fail "the donor lacks $len bytes at $off" ;;
-	torn) cmp -i "$off:0" -n "$len" "$TMP/donor" /dev/zero || fail "the donor has half of something at $off" ;;
+	dirty)
+		cmp -i "$off" -n "$len" "$TMP/donor" "$TMP/data" ||
+			fail "the donor lacks $len bytes at $off"
+		;;
+	torn)
+		cmp -i "$off:0" -n "$len" "$TMP/donor" /dev/zero ||
+			fail "the donor has half of something at $off"
+		;;
 	esac
 done < <(grep -v '^#' "$TMP/saved.map")
 [[ $(stat -c %s "$TMP/cache") = $((6 << 20)) ]] || fail "the file's size changed"
@@ -85,7 +93,8 @@ refused "it is no regular file" weft rescue "$TMP/fifo" "$TMP/nothing"
 case $WEFT_PRESET in asan | tsan) exit 0 ;; esac
 weft attach "$URI" --socket "$TMP/s" --cache 48M >/dev/null || fail "attach"
 pid=$(weft status r --json | jq '.attachments[0].pid')
-awk '/^Size:/ {big = $2 > 8192} /^VmFlags: rd wr/ && big {n++; if (!/ dd/) bad++} END {exit !(n > 0 && !bad)}' "/proc/$pid/smaps" ||
+awk '/^Size:/ {big = $2 > 8192} /^VmFlags: rd wr/ && big {n++; if (!/ dd/) bad++}
+	END {exit !(n > 0 && !bad)}' "/proc/$pid/smaps" ||
 	fail "the cache would be dumped"
 weft detach r
 exit 0

@@ -29,7 +29,8 @@ mount -t ext4 "$node" "$TMP/disk"
 file=$TMP/disk/cache
 
 start_donor --listen 127.0.0.1:0 --memory r=64M
-cached=(--device --device-kind ublk --cache 32M --chunk-size 256K --cache-file "$file" --push-interval 600 --lanes 2)
+cached=(--device --device-kind ublk --cache 32M --chunk-size 256K --cache-file "$file"
+	--push-interval 600 --lanes 2)
 weft attach "$URI" "${cached[@]}" || fail "attach"
 random_file "$TMP/data" $((8 << 20))
 dd if="$TMP/data" of=/dev/ublkb0 bs=1M oflag=direct status=none

@@ -79,7 +79,8 @@ rescue() { # BRIDGE
 	saves "$by" "a cache: $1 bridge" r
 	kill_bridge r
 	saves "$by" "a cache file: $1 bridge" "$TMP/cache"
-	if ! attach_of "$1" "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --cache 16M --cache-file "$TMP/cache"; then
+	if ! attach_of "$1" "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" --cache 16M \
+		--cache-file "$TMP/cache"; then
 		is_understood "$(cat "$TMP/said")" ||
 			fail "what the cache file holds is not written back: $(cat "$TMP/said")"
 		outcome "a cache file written back: $donor donor, $1 bridge" refused
@@ -155,7 +156,8 @@ for donor in old new; do
 	bridge=$(other_version $donor)
 	truncate -s 0 "$TMP/file" "$TMP/dir/d"
 	truncate -s 4M "$TMP/file" "$TMP/dir/d"
-	regions=(--listen "127.0.0.1:$(free_port)" --memory m=4M --memory r=16M --file "f=$TMP/file" --directory "$TMP/dir")
+	regions=(--listen "127.0.0.1:$(free_port)" --memory m=4M --memory r=16M --file "f=$TMP/file"
+		--directory "$TMP/dir")
 	donor_of $donor "${regions[@]}"
 	for version in old new; do
 		weft_of $version list "weft://127.0.0.1:$PORT" >"$TMP/out" 2>&1 ||

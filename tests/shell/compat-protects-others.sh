@@ -39,7 +39,8 @@ stale_stays() { # NAME CASE
 	local by
 	by=$(other_version "${1%-*}")
 	kill_bridge "$1"
-	if attach_of "$by" "weft://127.0.0.1:$port/$1" --socket "$TMP/$1.s" --cache 16M --cache-file "$TMP/$1.cache"; then
+	if attach_of "$by" "weft://127.0.0.1:$port/$1" --socket "$TMP/$1.s" --cache 16M \
+		--cache-file "$TMP/$1.cache"; then
 		is_stale "$1" || fail "$2: $by takes over what is stale, and goes on"
 		! copy "nbd+unix:///?socket=$TMP/$1.s" "$TMP/got" ||
 			fail "$2: $by takes over what is stale, and shows it"

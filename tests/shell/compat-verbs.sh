@@ -18,7 +18,8 @@ build_old
 port=$(free_port)
 socket="nbd+unix:///?socket=$TMP/s"
 truncate -s 8M "$TMP/file"
-regions=(--listen "$RDMA_IP:$port" --allow-insecure --lease 10 --memory memory=8M --file "file=$TMP/file")
+regions=(--listen "$RDMA_IP:$port" --allow-insecure --lease 10 --memory memory=8M
+	--file "file=$TMP/file")
 
 # Bytes into what was attached, flushed, and back.
 works() { # PATH: a device, or nothing
@@ -101,7 +102,8 @@ for donor in old new; do
 		second=$(other_version $first)
 		for kind in ublk nbd; do
 			what="$kind device, bridge killed, $first then $second then $first: $donor donor" outcome=''
-			options=("weft://$RDMA_IP:$port/memory" --device --device-kind $kind --lanes 2 --timeout 90 --dead-timeout 90)
+			options=("weft://$RDMA_IP:$port/memory" --device --device-kind $kind
+				--lanes 2 --timeout 90 --dead-timeout 90)
 			attach_of $first "${options[@]}" || fail "$what: $(cat "$TMP/said")"
 			device=$(weft status memory --json | jq -r '.attachments[0].device')
 			works "$device"

@@ -58,7 +58,9 @@ for kind in nbd ublk; do
 	mapfile -t all < <(pgrep -x 'weft-attach|weft-guard')
 	kill -TERM "${all[@]}"
 	wait_for -t 60 said "what the kernel cached of 'r' is at its donor"
-	for one in "${all[@]}"; do ! gone "$one" || fail "a process of the bridge ended: $one of ${all[*]}"; done
+	for one in "${all[@]}"; do
+		! gone "$one" || fail "a process of the bridge ended: $one of ${all[*]}"
+	done
 	kill -TERM "$pid"
 	kill -KILL "$pid"
 	wait_for -t 60 gone "$pid"

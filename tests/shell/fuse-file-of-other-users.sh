@@ -17,8 +17,9 @@ attach() {
 	weft attach "$URI" --mount "$place/f" "$@" >"$TMP/out" 2>&1 || fail "$*: $(cat "$TMP/out")"
 }
 reads() { as "$1" head -c 1 "$place/f" >/dev/null 2>&1; }
-writes() \
-	{ as "$1" dd if=/dev/zero of="$place/f" bs=512 count=1 conv=notrunc status=none 2>/dev/null; }
+writes() {
+	as "$1" dd if=/dev/zero of="$place/f" bs=512 count=1 conv=notrunc status=none 2>/dev/null
+}
 is() { # MODE UID GID
 	[[ $(stat -c '%a %u %g' "$place/f") = "$*" ]] ||
 		fail "the file is $(stat -c '%a %u %g' "$place/f"), not $*"

@@ -20,7 +20,8 @@ without_nth() {
 		fail "without its allocation $1, ${*:2} failed without a word"
 }
 serve=(weft-serve --listen 127.0.0.1:1x --memory a=4K --memory b=4K --file "c=$TMP/none")
-attach=(weft-attach --socket "$TMP/s" --cache 32M --cache-file "$TMP/cache" --pull-order "$TMP/none" weft://127.0.0.1:1/a weft://127.0.0.1:2/b --lanes 0)
+attach=(weft-attach --socket "$TMP/s" --cache 32M --cache-file "$TMP/cache"
+	--pull-order "$TMP/none" weft://127.0.0.1:1/a weft://127.0.0.1:2/b --lanes 0)
 for ((n = 1; n <= 40; n++)); do
 	without_nth $n "${serve[@]}"
 	without_nth $n "${attach[@]}"

@@ -7,7 +7,8 @@ need_tool qemu-io jq setpriv
 # Root may read and write whatever it likes, unless it gives that up.
 bounded=()
 [[ $(id -u) != 0 ]] ||
-	bounded=(setpriv "--bounding-set=-dac_override,-dac_read_search" "--inh-caps=-dac_override,-dac_read_search")
+	bounded=(setpriv "--bounding-set=-dac_override,-dac_read_search"
+		"--inh-caps=-dac_override,-dac_read_search")
 mkdir "$TMP/d"
 random_file "$TMP/d/plain" 8192
 random_file "$TMP/d/secret" 8192

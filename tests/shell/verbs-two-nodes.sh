@@ -43,7 +43,8 @@ for node in "" node2; do $node tc -s qdisc show dev rdma0; done | tee "$TMP/tc"
 [[ $(grep -c 'dropped [1-9]' "$TMP/tc") = 2 ]] || fail "nothing was lost"
 netem delay 2ms
 round "2 ms each way"
-[[ $(for node in "" node2; do $node tc qdisc show dev rdma0; done | grep -c 'delay 2ms') = 2 ]] || fail "no delay"
+[[ $(for node in "" node2; do $node tc qdisc show dev rdma0; done | grep -c 'delay 2ms') = 2 ]] ||
+	fail "no delay"
 netem delay 0ms
 
 start=$SECONDS
