@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -154,5 +155,6 @@ void verbs_conn_free(struct verbs_conn *conn)
 	free(conn->region);
 	weft_key_wipe(&conn->key);
 	verbs_proof_wipe(&conn->proof);
+	explicit_bzero(conn->hello.id, sizeof(conn->hello.id));
 	free(conn);
 }

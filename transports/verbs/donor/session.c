@@ -359,6 +359,7 @@ static void end(struct verbs_run *run)
 	rdma_destroy_event_channel(session->channel);
 	close(session->wake_fd);
 	verbs_proof_wipe(&run->proof);
+	explicit_bzero(&run->msg, sizeof(run->msg));
 	bool left = atomic_load(&session->unwanted);
 	free(session);
 	pthread_mutex_lock(&listener->lock);
