@@ -205,6 +205,21 @@ static bool has_expired(const struct weft_grant *grant, int64_t now_s)
 	return grant->expires && now_s >= grant->expires;
 }
 
+/* The lock is held, and released meanwhile. */
+static void fence_out(struct weft_donor *donor, struct weft_grant *grant,
+	const struct weft_error *why)
+{
+	struct weft_region *region = weft_region_get(grant->region);
+	struct weft_peer peer = grant->peer;
+
+	donor_fence(donor, grant);
+	pthread_mutex_unlock(&donor->lock);
+	donor_audit_end(&peer, region->name, why->message);
+	pthread_mutex_lock(&donor->lock);
+	/* Never the last reference: the donor's own keeps it. */
+	weft_region_put(region);
+}
+
 /*
  * Fences the sessions under a key that may not go on.  Their regions stay held for a lease: until
  * then the borrower may answer from memory.  The lock is held, and released meanwhile.
@@ -216,19 +231,21 @@ static void fence_those_out(struct weft_donor *donor, bool keys_changed)
 
 	for (struct weft_attachment *a = donor->attachments; a;) {
 		struct weft_grant *out = NULL;
+		struct weft_error why;
 
 		for (struct weft_grant *g = a->owner[0] ? a->grants : NULL; g && !out;
 			g = g->next) {
-			struct weft_error why;
-
 			if (g->look == look || atomic_load(&g->fenced))
 				continue;
 			g->look = look;
-			if (has_expired(g, now_s) || (keys_changed && !may_stay(donor, g, &why)))
-				out = g;
+			if (has_expired(g, now_s))
+				weft_error_set(&why, EACCES, "its key has expired");
+			else if (!keys_changed || may_stay(donor, g, &why))
+				continue;
+			out = g;
 		}
 		if (out)
-			donor_fence(donor, out);
+			fence_out(donor, out, &why);
 		/* The lock was open meanwhile: start again. */
 		a = out ? donor->attachments : a->next;
 	}
@@ -302,7 +319,7 @@ void weft_donor_status(struct weft_donor *donor,
 			.mode = a->mode,
 			.generation = a->generation,
 			.nr_sessions = a->nr_grants,
-			.owner = a->owner,
+			.identity = a->nr_grants ? a->peer.identity : a->owner,
 			.peer = a->nr_grants ? a->peer.text : "",
 			.transport = a->nr_grants ? a->peer.transport : "",
 			.encrypted = a->nr_grants && a->peer.encrypted,

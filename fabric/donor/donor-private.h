@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the donor's files share.  A file uses those above it only: rules.c and rights.c, then
+ * What the donor's files share.  A file uses those above it only: rules.c, rights.c, audit.c, then
  * attachments.c (and their sessions), grants.c and regions.c, donor.c.
  */
 #ifndef WEFT_FABRIC_DONOR_DONOR_PRIVATE_H
@@ -19,7 +19,19 @@ struct donor_region {
 	uint64_t found_ns; /* when it was last asked for */
 };
 
+/* What bounds the lines about refusals. */
+struct donor_audit {
+	pthread_mutex_t lock;
+	uint64_t window_ns; /* since then … */
+	unsigned nr_told, nr_untold;
+	struct {
+		uint64_t what, said_ns;
+	} recent[16];
+	unsigned next;
+};
+
 struct weft_donor {
+	struct donor_audit audit; /* has its own lock */
 	pthread_mutex_t lock;   /* everything below, but for the directory's constants */
 	pthread_cond_t changed; /* a session ended, or a fence() returned */
 	uint32_t lease_ms, fence_timeout_ms;
@@ -27,7 +39,10 @@ struct weft_donor {
 	bool stopping;
 	uint64_t last_tick_ns; /* 0: never */
 	uint64_t looks;        /* for sessions whose key is gone */
-	struct weft_keys *keys; /* these two are constant */
+
+	/* These three are constant. */
+	unsigned max_sessions_each;
+	struct weft_keys *keys;
 	bool allow_insecure;
 
 	struct weft_attachment *attachments;
@@ -128,18 +143,30 @@ int donor_rights(const struct weft_donor *donor, const struct weft_peer *peer,
 int donor_may_have(const struct weft_donor *donor, const struct weft_peer *peer,
 	const struct weft_region *region, enum weft_mode mode, struct weft_rights *ret,
 	struct weft_error *err);
+/* Whether both share an address's budget. */
+bool donor_is_same_source(const struct weft_peer *a, const struct weft_peer *b);
 /*
- * Whether a key's limits allow one more session, of the region: 0, or -EBUSY.  own: the attachment
- * that it joins or raises to the generation, or NULL.  Under the lock.
+ * Whether the limits of a key, and those of an address, allow one more session, of the region: 0,
+ * or -EBUSY.  own: the attachment that it joins or raises to the generation, or NULL.  Under the
+ * lock.
  */
-int donor_check_limits(const struct weft_donor *donor, const struct weft_rights *rights,
-	const struct weft_region *region, const struct weft_attachment *own, uint64_t generation,
-	struct weft_error *err);
+int donor_check_limits(const struct weft_donor *donor, const struct weft_peer *peer,
+	const struct weft_rights *rights, const struct weft_region *region,
+	const struct weft_attachment *own, uint64_t generation, struct weft_error *err);
 /* By what an attachment is known: its id, under the name of its key. */
 void donor_id_hash(const struct weft_region *region, const char *owner, const uint8_t *id,
 	uint8_t *ret);
 /* Says so, of one that there is not, or not for who asks: -ENOENT. */
 int donor_no_such_region(const char *name, struct weft_error *err);
+
+/* audit.c: lines of the log, without the lock. */
+
+void donor_audit_grant(const struct weft_peer *peer, const struct weft_region *region,
+	const struct weft_hello *hello, bool writable);
+void donor_audit_refusal(struct weft_donor *donor, const struct weft_peer *peer,
+	const struct weft_region *region, const struct weft_hello *hello,
+	const struct weft_error *why);
+void donor_audit_end(const struct weft_peer *peer, const char *region, const char *why);
 
 /* attachments.c; under the lock. */
 

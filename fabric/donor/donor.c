@@ -10,6 +10,8 @@
 #include "fabric/base/thread.h"
 #include "fabric/donor/donor-private.h"
 
+enum { MAX_SESSIONS_EACH = 512 };
+
 int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **ret)
 {
 	struct weft_donor *donor = calloc(1, sizeof(*donor));
@@ -18,10 +20,13 @@ int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **r
 		return -ENOMEM;
 	pthread_mutex_init(&donor->lock, NULL);
 	pthread_mutex_init(&donor->open_lock, NULL);
+	pthread_mutex_init(&donor->audit.lock, NULL);
 	weft_cond_init(&donor->changed);
 	donor->lease_ms = config->lease_ms ? config->lease_ms : 30000;
 	donor->fence_timeout_ms = config->fence_timeout_ms ? config->fence_timeout_ms : 10000;
 	snprintf(donor->offers, sizeof(donor->offers), "%s", config->offers);
+	donor->max_sessions_each = config->max_sessions_each ? config->max_sessions_each
+							     : MAX_SESSIONS_EACH;
 	donor->keys = config->keys;
 	donor->allow_insecure = config->allow_insecure;
 	donor->dir_fd = -1;
@@ -41,6 +46,7 @@ void weft_donor_free(struct weft_donor *donor)
 	}
 	donor_regions_fini(donor);
 	pthread_cond_destroy(&donor->changed);
+	pthread_mutex_destroy(&donor->audit.lock);
 	pthread_mutex_destroy(&donor->open_lock);
 	pthread_mutex_destroy(&donor->lock);
 	free(donor);

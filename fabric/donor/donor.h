@@ -87,6 +87,8 @@ struct weft_donor_config {
 	/* 0: 10 s; how long a new generation waits for the old to stop */
 	uint32_t fence_timeout_ms;
 	char offers[64];            /* "tcp" */
+	/* 0: 512; of one address, and of a key that says nothing of it */
+	unsigned max_sessions_each;
 	struct weft_keys *keys;     /* NULL: there are none; outlives the donor */
 	/* Lets in who proved nothing, too: whoever comes, not just this user's own processes. */
 	bool allow_insecure;
@@ -110,6 +112,9 @@ int weft_donor_let_in(struct weft_donor *donor, const struct weft_peer *peer,
 /* Whether it may write to the region. */
 bool weft_donor_may_write(struct weft_donor *donor, const struct weft_peer *peer,
 	const struct weft_region *region);
+/* For the log, which has refusals of this file's functions: a transport did not let the peer in. */
+void weft_donor_kept_out(struct weft_donor *donor, const struct weft_peer *peer,
+	const struct weft_error *why);
 /* Another look at all sessions, after weft_keys_reload() has changed something. */
 void weft_donor_keys_changed(struct weft_donor *donor);
 
@@ -227,7 +232,11 @@ struct weft_attachment_status {
 	enum weft_mode mode;
 	uint64_t generation;
 	unsigned nr_sessions;
-	const char *owner; /* the name of its key; "" without one, or not known yet */
+	/*
+	 * the key that the newest session proved, or without one the key's name; "": none, or not
+	 * known since the donor's start
+	 */
+	const char *identity;
 	const char *peer, *transport; /* of the newest session; "" without one */
 	bool encrypted;               /* the same */
 	uint64_t silent_ms, lease_left_ms; /* lease_left_ms: UINT64_MAX without a lease */

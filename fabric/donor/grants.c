@@ -70,6 +70,7 @@ struct wish {
 	struct weft_attachment *own; /* once claimed: counted in its nr_waiters */
 	/* entries that it changed, as a writer that is about to be granted */
 	uint64_t overtaken;
+	bool is_news; /* granted: the attachment had no session from there by this key */
 };
 
 static bool is_own(const struct wish *w, const struct weft_attachment *a)
@@ -182,7 +183,8 @@ static int check_key(struct wish *w, struct weft_error *err)
 		return r;
 	w->expires = rights.expires;
 	w->life = rights.life;
-	r = donor_check_limits(w->donor, &rights, w->region, find_own(w), w->generation, err);
+	r = donor_check_limits(w->donor, w->peer, &rights, w->region, find_own(w),
+		w->generation, err);
 	weft_rights_fini(&rights);
 	return r;
 }
@@ -351,10 +353,13 @@ static int clear_the_way(struct wish *w, uint64_t deadline_ns, struct weft_error
 }
 
 /* Makes the grant, whose own fields are set.  Nothing stands in the way. */
-static void make(const struct wish *w, struct weft_grant *grant)
+static void make(struct wish *w, struct weft_grant *grant)
 {
 	struct weft_attachment *own = w->own;
 
+	w->is_news = w->hello->anonymous || own->nr_grants == 0 ||
+		strcmp(own->peer.identity, grant->peer.identity) != 0 ||
+		!donor_is_same_source(&own->peer, &grant->peer);
 	own->nr_waiters--;
 	own->granted = true;
 	grant->region = weft_region_get(w->region);
@@ -393,12 +398,14 @@ static void give_up(const struct wish *w)
 		donor_attachment_free(own);
 }
 
-int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
-	const struct weft_hello *hello, const struct weft_peer *peer,
-	void (*fence_fn)(void *ctx), void *ctx, struct weft_grant **ret, struct weft_error *err)
+/* As weft_donor_grant(). */
+static int ask_for(struct wish *w, void (*fence_fn)(void *ctx), void *ctx, struct weft_grant **ret,
+	struct weft_error *err)
 {
-	struct wish w = {.donor = donor, .region = region, .hello = hello, .peer = peer,
-		.mode = hello->mode};
+	struct weft_donor *donor = w->donor;
+	struct weft_region *region = w->region;
+	const struct weft_hello *hello = w->hello;
+	const struct weft_peer *peer = w->peer;
 	uint64_t deadline_ns = weft_now_ns() + donor->fence_timeout_ms * NS_PER_MS;
 	struct weft_hello new_one;
 	bool is_another = atomic_load(&region->lost) == -EUCLEAN;
@@ -408,9 +415,9 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 		r = weft_region_check(region, err);
 	if (r < 0)
 		return r;
-	donor_name_of(peer, w.owner);
+	donor_name_of(peer, w->owner);
 	if (hello->anonymous) {
-		w.mode = weft_donor_may_write(donor, peer, region) ? WEFT_MODE_WRITE
+		w->mode = weft_donor_may_write(donor, peer, region) ? WEFT_MODE_WRITE
 								   : WEFT_MODE_SHARED;
 	} else {
 		if (hello->mode == WEFT_MODE_WRITE && region->read_only)
@@ -418,8 +425,8 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 		if (hello->generation == 0)
 			return weft_error_set(err, EINVAL, "region '%s': generations count from 1",
 				region->name);
-		w.generation = hello->generation;
-		donor_id_hash(region, w.owner, hello->id, w.id_hash);
+		w->generation = hello->generation;
+		donor_id_hash(region, w->owner, hello->id, w->id_hash);
 	}
 	struct weft_grant *grant = calloc(1, sizeof(*grant));
 	if (!grant)
@@ -430,27 +437,45 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 	grant->peer = *peer;
 	pthread_mutex_lock(&donor->lock);
 	if (!hello->anonymous &&
-		donor_is_new_of_version0(hello, weft_region_generation(region, w.id_hash, false))) {
+		donor_is_new_of_version0(
+			hello, weft_region_generation(region, w->id_hash, false))) {
 		new_one = *hello;
 		new_one.expect = hello->epoch;
 		new_one.epoch = 0;
-		w.hello = &new_one;
+		w->hello = &new_one;
 	}
-	r = clear_the_way(&w, deadline_ns, err);
+	r = clear_the_way(w, deadline_ns, err);
 	if (r == 0) {
-		make(&w, grant);
+		make(w, grant);
 		*ret = grant; /* before fence() may be called */
 	} else {
-		give_up(&w);
+		give_up(w);
 	}
 	pthread_mutex_unlock(&donor->lock);
+	if (r < 0)
+		free(grant);
+	return r;
+}
+
+int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
+	const struct weft_hello *hello, const struct weft_peer *peer,
+	void (*fence_fn)(void *ctx), void *ctx, struct weft_grant **ret, struct weft_error *err)
+{
+	struct wish w = {.donor = donor, .region = region, .hello = hello, .peer = peer,
+		.mode = hello->mode};
+	struct weft_error why = {0};
+	int r = ask_for(&w, fence_fn, ctx, ret, &why);
+
+	/* The grant may be gone again by now. */
+	if (r < 0)
+		donor_audit_refusal(donor, peer, region, hello, &why);
+	else if (w.is_news)
+		donor_audit_grant(peer, region, hello, w.mode == WEFT_MODE_WRITE);
 	weft_debug("region '%s': %s from %s over %s, generation %s: %s", region->name,
 		hello->anonymous ? "a stock client" : hello->name, peer->text, peer->transport,
 		weft_format_generation(hello->generation, (char[24]){0}, 24),
-		r == 0        ? "granted"
-			: err ? err->message
-			      : strerror(-r));
-	if (r < 0)
-		free(grant);
+		r == 0 ? "granted" : why.message);
+	if (r < 0 && err)
+		*err = why;
 	return r;
 }

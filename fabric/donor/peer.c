@@ -16,6 +16,8 @@ static void find_user(int fd, struct weft_peer *peer)
 	struct sockaddr_storage ours;
 	socklen_t len = sizeof(ours);
 
+	if (peer->local)
+		return;
 	peer->has_uid = weft_address_is_loopback(theirs) &&
 		getsockname(fd, (struct sockaddr *)&ours, &len) == 0 &&
 		weft_socket_owner(theirs, (const struct sockaddr *)&ours, &peer->uid) == 0;
@@ -33,13 +35,16 @@ void weft_peer_of_socket(int fd, struct weft_peer *ret)
 	if (getpeername(fd, addr, &addr_len) < 0)
 		addr->sa_family = AF_UNSPEC;
 	peer.local = addr->sa_family == AF_UNIX;
-	if (peer.local && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) == 0)
+	if (peer.local && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) == 0) {
 		snprintf(peer.text, sizeof(peer.text), "local process %d (uid %u)", (int)cred.pid,
 			cred.uid);
-	else if (getnameinfo(addr, addr_len, host, sizeof(host), port, sizeof(port),
-			 NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+		peer.has_uid = true;
+		peer.uid = cred.uid;
+	} else if (getnameinfo(addr, addr_len, host, sizeof(host), port, sizeof(port),
+			 NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
 		snprintf(peer.text, sizeof(peer.text),
 			addr->sa_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+	}
 	find_user(fd, &peer);
 	*ret = peer;
 }

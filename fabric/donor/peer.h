@@ -27,7 +27,7 @@ struct weft_peer {
 	bool encrypted;        /* nobody on the way can read or change the data */
 	bool may_be_plaintext; /* plaintext is allowed, whatever its key says */
 	bool local;            /* over a Unix socket, or in this process */
-	/* over loopback: the user who has the other end, if the kernel could tell */
+	/* over loopback or a Unix socket: the user who has the other end, as the kernel says */
 	bool has_uid;
 	uint32_t uid;
 	struct sockaddr_storage address; /* AF_UNSPEC: in this process */

@@ -284,13 +284,28 @@ static int find_exactly(struct weft_donor *donor, const struct weft_rights *righ
 	return donor_no_such_region(name, err);
 }
 
+/* As donor_rights(), with a line of the log for those who are not let in. */
+static int let_in(struct weft_donor *donor, const struct weft_peer *peer, struct weft_rights *ret,
+	struct weft_error *err)
+{
+	struct weft_error why;
+	int r = donor_rights(donor, peer, ret, &why);
+
+	if (r < 0) {
+		weft_donor_kept_out(donor, peer, &why);
+		if (err)
+			*err = why;
+	}
+	return r;
+}
+
 int weft_donor_find(struct weft_donor *donor, const struct weft_peer *peer, const char *name,
 	struct weft_region **ret, uint64_t *ret_tenure, struct weft_error *err)
 {
 	uint64_t tenure = 0;
 	char plain[4096 + 1];
 	struct weft_rights rights;
-	int r = donor_rights(donor, peer, &rights, err);
+	int r = let_in(donor, peer, &rights, err);
 
 	if (r < 0)
 		return r;
@@ -437,7 +452,7 @@ int weft_donor_list(struct weft_donor *donor, const struct weft_peer *peer,
 	void *ctx, struct weft_error *err)
 {
 	struct weft_rights rights;
-	int r = donor_rights(donor, peer, &rights, err);
+	int r = let_in(donor, peer, &rights, err);
 
 	if (r < 0)
 		return r;

@@ -26,6 +26,15 @@ void donor_name_of(const struct weft_peer *peer, char *ret)
 		ret[0] = '\0';
 }
 
+bool donor_is_same_source(const struct weft_peer *a, const struct weft_peer *b)
+{
+	uint8_t of_a[WEFT_ADDRESS_KEY_BYTES], of_b[WEFT_ADDRESS_KEY_BYTES];
+
+	weft_address_key((const struct sockaddr *)&a->address, a->uid, of_a);
+	weft_address_key((const struct sockaddr *)&b->address, b->uid, of_b);
+	return memcmp(of_a, of_b, sizeof(of_a)) == 0;
+}
+
 static int refuse_key(const struct weft_peer *peer, int why, struct weft_error *err)
 {
 	if (why == -ENOMEM)
@@ -151,28 +160,38 @@ static bool is_counted(const struct weft_donor *donor, const struct weft_attachm
 	return a != until;
 }
 
-int donor_check_limits(const struct weft_donor *donor, const struct weft_rights *rights,
-	const struct weft_region *region, const struct weft_attachment *own, uint64_t generation,
-	struct weft_error *err)
+int donor_check_limits(const struct weft_donor *donor, const struct weft_peer *peer,
+	const struct weft_rights *rights, const struct weft_region *region,
+	const struct weft_attachment *own, uint64_t generation, struct weft_error *err)
 {
 	uint64_t bytes = is_counted(donor, NULL, rights->name, region) ? 0 : region->size_bytes;
-	unsigned nr = 0;
+	unsigned nr_of_key = 0, nr_from_there = 0, max = donor->max_sessions_each;
+	unsigned max_of_key = rights->max_sessions ? rights->max_sessions : max;
+	bool from_here = peer->address.ss_family == AF_UNSPEC;
 	char text[32];
 
 	for (const struct weft_attachment *a = donor->attachments; a; a = a->next) {
-		if (strcmp(a->owner, rights->name) != 0)
-			continue;
-		if (!is_counted(donor, a, rights->name, a->region))
+		bool of_key = rights->name[0] && strcmp(a->owner, rights->name) == 0;
+
+		if (of_key && !is_counted(donor, a, rights->name, a->region))
 			bytes += a->region->size_bytes;
-		/* What is about to stop makes room. */
-		for (const struct weft_grant *g = a->grants; g; g = g->next)
-			nr += !atomic_load(&g->fenced) &&
-				(a != own || g->generation >= generation);
+		for (const struct weft_grant *g = a->grants; g; g = g->next) {
+			/* What is about to stop makes room. */
+			if (atomic_load(&g->fenced) || (a == own && g->generation < generation))
+				continue;
+			nr_of_key += of_key;
+			nr_from_there += donor_is_same_source(&g->peer, peer);
+		}
 	}
-	if (rights->max_sessions && nr >= rights->max_sessions)
+	if (nr_from_there >= max && !from_here)
+		return weft_error_set(err, EBUSY,
+			"region '%s': an address may have %u connections at a time, and that of %s "
+			"has them",
+			region->name, max, peer->text);
+	if (nr_of_key >= max_of_key)
 		return weft_error_set(err, EBUSY,
 			"region '%s': key '%s' may have %u connections at a time, and has them",
-			region->name, rights->name, rights->max_sessions);
+			region->name, rights->name, max_of_key);
 	if (rights->max_bytes && bytes > rights->max_bytes)
 		return weft_error_set(err, EBUSY,
 			"region '%s': key '%s' may hold %s in all, and would hold more with it",

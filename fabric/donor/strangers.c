@@ -8,44 +8,22 @@
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
+#include "fabric/base/address.h"
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
 enum {
-	IPV6_PREFIX_BYTES = 8,
-	MAPPED_BYTES = 12,
-	LOCAL_MARK = 0xff,
 	REMEMBERED_ADDRESSES = 512, /* more than those of present strangers */
+	NR_PLACES = 1024,           /* of sources, for the rate at which each comes */
+	BURST = 1000,
 	MOST_REMEMBERED = 16,       /* of one address: that is forgotten in a minute or two */
 };
 #define FADE_NS UINT64_C(20000000000)
-
-static void make_key(const struct sockaddr *peer, uint32_t uid, uint8_t *key)
-{
-	static const uint8_t mapped[MAPPED_BYTES] = {[10] = 0xff, [11] = 0xff};
-
-	memset(key, 0, WEFT_STRANGER_KEY_BYTES);
-	if (peer->sa_family == AF_INET) {
-		memcpy(key, mapped, MAPPED_BYTES);
-		memcpy(key + MAPPED_BYTES, &((const struct sockaddr_in *)peer)->sin_addr, 4);
-	} else if (peer->sa_family == AF_INET6) {
-		const struct in6_addr *in6 = &((const struct sockaddr_in6 *)peer)->sin6_addr;
-		bool whole = IN6_IS_ADDR_V4MAPPED(in6) || IN6_IS_ADDR_LINKLOCAL(in6);
-
-		memcpy(key, in6, whole ? sizeof(*in6) : IPV6_PREFIX_BYTES);
-	} else {
-		/*
-		 * Marks the key as a user's: it is a multicast address, and nobody connects from
-		 * one.
-		 */
-		key[0] = LOCAL_MARK;
-		memcpy(key + MAPPED_BYTES, &uid, sizeof(uid));
-	}
-}
+#define INTERVAL_NS UINT64_C(2000000) /* between two handshakes of a source, on average */
 
 int weft_strangers_init(struct weft_strangers *strangers, unsigned max)
 {
@@ -54,8 +32,14 @@ int weft_strangers_init(struct weft_strangers *strangers, unsigned max)
 	strangers->end = &strangers->oldest;
 	strangers->nr_addresses = max + REMEMBERED_ADDRESSES;
 	strangers->addresses = calloc(strangers->nr_addresses, sizeof(*strangers->addresses));
-	if (!strangers->addresses)
+	strangers->due_ns = calloc(NR_PLACES, sizeof(*strangers->due_ns));
+	weft_random(&strangers->seed, sizeof(strangers->seed));
+	if (!strangers->addresses || !strangers->due_ns) {
+		free(strangers->addresses);
+		free(strangers->due_ns);
+		strangers->addresses = NULL;
 		return -ENOMEM;
+	}
 	pthread_mutex_init(&strangers->lock, NULL);
 	return 0;
 }
@@ -66,6 +50,7 @@ void weft_strangers_fini(struct weft_strangers *strangers)
 		return;
 	assert(strangers->nr == 0);
 	free(strangers->addresses);
+	free(strangers->due_ns);
 	strangers->addresses = NULL;
 	pthread_mutex_destroy(&strangers->lock);
 }
@@ -140,7 +125,7 @@ static unsigned find_place(const struct weft_strangers *strangers, const uint8_t
 	}
 	/* There are more places than strangers. */
 	assert(least < UINT_MAX);
-	memcpy(strangers->addresses[place].key, key, WEFT_STRANGER_KEY_BYTES);
+	memcpy(strangers->addresses[place].key, key, WEFT_ADDRESS_KEY_BYTES);
 	strangers->addresses[place].made_room = 0;
 	return place;
 }
@@ -157,12 +142,34 @@ static void fade(struct weft_strangers *strangers)
 		strangers->addresses[i].made_room /= 2;
 }
 
+bool weft_strangers_may_come(struct weft_strangers *strangers, const struct sockaddr *peer)
+{
+	uint8_t key[WEFT_ADDRESS_KEY_BYTES];
+	uint64_t now_ns = weft_now_ns();
+
+	if ((peer->sa_family != AF_INET && peer->sa_family != AF_INET6) ||
+		weft_address_is_loopback(peer))
+		return true;
+	weft_address_key(peer, 0, key);
+	/* Sources that fall into one place share its rate; nobody knows which. */
+	uint64_t *due_ns =
+		&strangers->due_ns[XXH3_64bits_withSeed(key, sizeof(key), strangers->seed) %
+			NR_PLACES];
+	pthread_mutex_lock(&strangers->lock);
+	*due_ns = weft_max(*due_ns, now_ns);
+	bool may = *due_ns - now_ns < BURST * INTERVAL_NS;
+	if (may)
+		*due_ns += INTERVAL_NS;
+	pthread_mutex_unlock(&strangers->lock);
+	return may;
+}
+
 void weft_strangers_enter(struct weft_strangers *strangers, struct weft_stranger *stranger,
 	const struct sockaddr *peer, uint32_t uid)
 {
-	uint8_t key[WEFT_STRANGER_KEY_BYTES];
+	uint8_t key[WEFT_ADDRESS_KEY_BYTES];
 
-	make_key(peer, uid, key);
+	weft_address_key(peer, uid, key);
 	pthread_mutex_lock(&strangers->lock);
 	fade(strangers);
 	stranger->strangers = strangers;

@@ -25,7 +25,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-enum { WEFT_STRANGER_KEY_BYTES = 16 };
+#include "fabric/base/address.h"
 
 struct weft_strangers;
 
@@ -49,13 +49,18 @@ struct weft_strangers {
 	pthread_mutex_t lock;
 	struct weft_stranger *oldest, **end;
 	struct weft_stranger_address {
-		uint8_t key[WEFT_STRANGER_KEY_BYTES];
+		uint8_t key[WEFT_ADDRESS_KEY_BYTES];
 		unsigned nr;        /* now */
 		unsigned made_room; /* lately; if this and nr are 0, the place is free */
 	} *addresses;
 	unsigned nr_addresses; /* places; more than max */
 	unsigned max, nr;
 	uint64_t nr_entered, nr_made_room;
+	/*
+	 * When a place of sources would have begun all its handshakes, had it kept to the rate; the
+	 * seed says which place is whose.
+	 */
+	uint64_t *due_ns, seed;
 	uint64_t faded_ns; /* when the counts of made_room were halved last */
 };
 
@@ -63,6 +68,13 @@ struct weft_strangers {
 int weft_strangers_init(struct weft_strangers *strangers, unsigned max);
 /* Everybody left before (asserted). */
 void weft_strangers_fini(struct weft_strangers *strangers);
+
+/*
+ * Whether a peer from there may begin a handshake now: false after a thousand at once, or five
+ * hundred a second for a while.  Over loopback and Unix sockets always: all of the machine has one
+ * address there.
+ */
+bool weft_strangers_may_come(struct weft_strangers *strangers, const struct sockaddr *peer);
 
 /*
  * Lets a peer in; makes room first if need be.  uid: the peer's, used if its address is a Unix

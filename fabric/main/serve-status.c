@@ -172,11 +172,13 @@ static void add_attachment(void *ctx, const struct weft_attachment_status *a)
 	char generation[24];
 
 	json_array_append_new(ctx,
-		json_pack("{s:s, s:s, s:s, s:s, s:i, s:s?, s:s?, s:f, s:o}", "region", a->region,
+		json_pack("{s:s, s:s, s:s, s:s, s:i, s:s?, s:s?, s:s?, s:b, s:f, s:o}", "region",
+			a->region,
 			"name", a->name, "mode", modes[a->mode], "generation",
 			weft_format_generation(a->generation, generation, sizeof(generation)),
 			"connections", (int)a->nr_sessions, "peer", a->peer[0] ? a->peer : NULL,
-			"transport", a->transport[0] ? a->transport : NULL, "silent_s",
+			"transport", a->transport[0] ? a->transport : NULL, "identity",
+			a->identity[0] ? a->identity : NULL, "encrypted", a->encrypted, "silent_s",
 			(double)a->silent_ms / 1e3, "lease_left_s",
 			a->lease_left_ms == UINT64_MAX
 				? json_null()
@@ -267,6 +269,13 @@ static void add_open_file(void *ctx, struct weft_region *region, bool from_direc
 			region_json(region, region->tenure, false, KEPT_BY_NOBODY));
 }
 
+static json_t *keys_json(const struct serve *s)
+{
+	return s->keys ? json_pack("{s:s, s:I}", "directory", weft_keys_dir(s->keys), "identities",
+				 (json_int_t)weft_keys_count(s->keys))
+		       : json_null();
+}
+
 json_t *serve_status_json(const struct serve *s)
 {
 	json_t *listen = json_array(), *regions = json_array(), *attachments = json_array(),
@@ -296,11 +305,12 @@ json_t *serve_status_json(const struct serve *s)
 				s->wanted[i].recovered, s->wanted[i].keeper));
 	weft_donor_regions(s->donor, add_open_file, regions);
 	weft_donor_status(s->donor, add_attachment, attachments);
-	return json_pack("{s:i, s:s, s:s, s:i, s:f, s:f, s:o, s:o, s:s?, s:o, s:o, s:{s:I, s:I, "
-			 "s:I, s:I, s:I, s:I, s:I}}",
+	return json_pack("{s:i, s:s, s:s, s:i, s:f, s:f, s:o, s:o, s:b, s:o, s:s?, s:o, s:o, "
+			 "s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
 		"schema", WEFT_STATUS_SCHEMA, "kind", "donor", "version", WEFT_VERSION, "pid",
 		(int)getpid(), "uptime_s", (double)(weft_now_ns() - s->start_ns) / 1e9, "lease_s",
-		(double)s->lease_s, "listen", listen, "regions", regions, "directory", s->directory,
+		(double)s->lease_s, "listen", listen, "keys", keys_json(s), "allow_insecure",
+		s->allow_insecure, "regions", regions, "directory", s->directory,
 		"attachments", attachments, "strangers", strangers, "counters", "connections",
 		(json_int_t)c.connections, "accepted", (json_int_t)c.accepted, "refused",
 		(json_int_t)c.refused, "requests", (json_int_t)c.requests, "read_bytes",

@@ -295,12 +295,18 @@ static void print_regions(const json_t *donors)
 
 static bool same_user(const json_t *a, const json_t *b)
 {
-	static const char *const keys[] = {"region", "name", "mode"};
+	static const char *const keys[] = {"region", "name", "mode", "identity",
+		"encrypted"};
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(keys); i++)
 		if (!json_equal(json_object_get(a, keys[i]), json_object_get(b, keys[i])))
 			return false;
 	return true;
+}
+
+static const char *is_encrypted(const json_t *user)
+{
+	return json_is_true(json_object_get(user, "encrypted")) ? "yes" : "no";
 }
 
 /* Borrowers choose their names, and several may have the same: they become one sample. */
@@ -321,6 +327,7 @@ static void print_users(const json_t *donors)
 			const json_t *users = json_object_get(donor, "attachments");
 
 			json_array_foreach(users, j, user) {
+				const char *identity = text_of(user, "identity");
 				double value = 0;
 				bool first = true;
 
@@ -337,11 +344,32 @@ static void print_users(const json_t *donors)
 						LABELS(listen_of(donor),
 							{"region", text_of(user, "region")},
 							{"attachment", text_of(user, "name")},
-							{"mode", text_of(user, "mode")}),
+							{"mode", text_of(user, "mode")},
+							{"identity", identity ? identity : ""},
+							{"encrypted", is_encrypted(user)}),
 						value);
 			}
 		}
 	}
+}
+
+static void print_keys(const json_t *donors)
+{
+	static const struct metric identities = {"weft_donor_keys", "gauge",
+		"Keys by which a donor knows borrowers.", NULL};
+	static const struct metric insecure = {"weft_donor_allow_insecure", "gauge",
+		"1 if a donor lends to whoever comes, without a key.", NULL};
+	json_t *donor;
+	size_t i;
+
+	head(&identities);
+	json_array_foreach(donors, i, donor)
+		sample(identities.name, LABELS(listen_of(donor)),
+			number_of(json_object_get(donor, "keys"), "identities"));
+	head(&insecure);
+	json_array_foreach(donors, i, donor)
+		sample(insecure.name, LABELS(listen_of(donor)),
+			json_is_true(json_object_get(donor, "allow_insecure")));
 }
 
 static void print_counters(const json_t *donors)
@@ -417,6 +445,7 @@ void status_print_prometheus(const json_t *attachments, const json_t *donors, co
 	print_attachments(attachments);
 	print_regions(donors);
 	print_users(donors);
+	print_keys(donors);
 	print_counters(donors);
 	print_strangers(donors);
 	print_held(held);

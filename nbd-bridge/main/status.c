@@ -457,18 +457,22 @@ static void print_user(const json_t *a)
 	const char *name = text_of(a, "name"), *mode = text_of(a, "mode"),
 		   *peer = text_of(a, "peer"), *port = strrchr(peer, ':');
 	bool stock = *name == '('; /* "(stock NBD clients)" is no name */
+	const char *identity = text_of(a, "identity");
+	bool encrypted = json_is_true(json_object_get(a, "encrypted"));
 	uint64_t n = number_of(a, "connections");
 	const char *transport = text_of(a, "transport"), *note = tp_word_note(transport);
 
 	/* The port belongs to one of its connections only, so it is left out. */
-	printf("  region %s: used by %s%s%s (%s)%s%.*s%s%s%s, %" PRIu64
+	printf("  region %s: used by %s%s%s (%s)%s%.*s%s%s%s%s%s%s, %" PRIu64
 	       " connection%s, last heard %.1f s ago\n",
 		text_of(a, "region"), stock ? "" : "attachment '", name, stock ? "" : "'",
 		strcmp(mode, "write") == 0            ? "writer"
 			: strcmp(mode, "shared") == 0 ? "shared reader"
 						      : "reader",
 		*peer ? " from " : "", port ? (int)(port - peer) : (int)strlen(peer), peer,
-		*note ? " over " : "", *note ? transport : "", note, n, n == 1 ? "" : "s",
+		*note ? " over " : "", *note ? transport : "",
+		!*peer ? "" : encrypted ? ", encrypted" : ", in plaintext",
+		*identity ? ", key '" : "", identity, *identity ? "'" : "", n, n == 1 ? "" : "s",
 		json_real_value(json_object_get(a, "silent_s")));
 }
 
@@ -505,6 +509,19 @@ static void print_held(const json_t *held)
 		number_of(held, "holder_pid"));
 }
 
+/* To whom it lends. */
+static void print_keys(const json_t *d)
+{
+	const json_t *keys = json_object_get(d, "keys");
+	uint64_t n = number_of(keys, "identities");
+
+	if (json_is_object(keys))
+		printf("  lends to those who have a key of %s, which has %" PRIu64 "\n",
+			text_of(keys, "directory"), n);
+	if (json_is_true(json_object_get(d, "allow_insecure")))
+		printf("  lends to WHOEVER COMES, without a key (--allow-insecure)\n");
+}
+
 static void print_donor(const json_t *d)
 {
 	json_t *listen, *r, *a;
@@ -524,6 +541,7 @@ static void print_donor(const json_t *d)
 		if (text_of(r, "trouble")[0])
 			printf("    cannot be written or attached: %s\n", text_of(r, "trouble"));
 	}
+	print_keys(d);
 	json_array_foreach(json_object_get(d, "attachments"), i, a)
 		print_user(a);
 	print_strangers(d);

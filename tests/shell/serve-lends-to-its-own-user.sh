@@ -7,7 +7,8 @@ need_tool setpriv nbdinfo qemu-img
 
 other=54321
 as_user() { # UID COMMAND...
-	WEFT_RUN_DIR=$place/run-$1 setpriv --reuid "$1" --regid "$1" --clear-groups "${@:2}"
+	HOME=$place WEFT_RUN_DIR=$place/run-$1 \
+		setpriv --reuid "$1" --regid "$1" --clear-groups "${@:2}"
 }
 # For those who cannot look into our folders.
 place=$(mktemp -d /tmp/weft-place.XXXXXX)
@@ -34,7 +35,7 @@ refused "$place/weft-list" "weft://$donor"
 stop_donor || fail "exit status $?"
 
 # A donor of that user's.
-WEFT_RUN_DIR=$place/run-$other setpriv --reuid $other --regid $other --clear-groups \
+HOME=$place WEFT_RUN_DIR=$place/run-$other setpriv --reuid $other --regid $other --clear-groups \
 	"$place/weft-serve" --listen 127.0.0.1:0 --memory r=1M >"$TMP/theirs" 2>&1 &
 pid=$!
 wait_for -t 60 grep -qx ready "$TMP/theirs"

@@ -63,7 +63,7 @@ has 'weft_cache_hits_total\{name="one"\} [1-9][0-9]*'
 has 'weft_cache_dirty_bytes\{name="one"\} [0-9]+'
 has 'weft_cache_push_errors_total\{name="one"\} 0'
 has 'weft_request_seconds\{name="one",kind="read",quantile="0.99"\} 0\.0[0-9]+'
-has "weft_donor_attachment_connections\\{listen=\"127.0.0.1:$port\",region=\"r\",attachment=\"one\",mode=\"write\"\\} [1-9]"
+has "weft_donor_attachment_connections\\{listen=\"127.0.0.1:$port\",region=\"r\",attachment=\"one\",mode=\"write\",identity=\"\",encrypted=\"no\"\\} [1-9]"
 has "weft_donor_region_size_bytes\\{listen=\"127.0.0.1:$port\",region=\"odd .\"name..\"\\} 1048576"
 has 'weft_transport\{name="one",donor="weft://.*",transport="tcp"\} 1'
 has 'weft_transport\{name="one",donor="weft://.*",transport="rdma"\} 0'
@@ -76,7 +76,7 @@ WEFT_RUN_DIR=$TMP/run2 weft attach "weft://127.0.0.1:$port/r" --socket "$TMP/t" 
 	--read-only --shared >/dev/null
 one_bridge=$(weft status one --json | jq '.attachments[0].lanes | length')
 metrics
-has "weft_donor_attachment_connections\\{listen=\"127.0.0.1:$port\",region=\"r\",attachment=\"one\",mode=\"shared\"\\} $((2 * one_bridge))"
+has "weft_donor_attachment_connections\\{listen=\"127.0.0.1:$port\",region=\"r\",attachment=\"one\",mode=\"shared\",identity=\"\",encrypted=\"no\"\\} $((2 * one_bridge))"
 WEFT_RUN_DIR=$TMP/run2 weft detach one >/dev/null
 metrics
 

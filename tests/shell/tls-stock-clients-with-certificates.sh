@@ -86,7 +86,7 @@ said() {
 refused() { # WHO WHY
 	! timeout 20 nbdinfo "nbds://$place/m?tls-certificates=$TMP/$1" >"$TMP/refused" 2>&1 ||
 		fail "$1: it got in"
-	wait_for said "192.0.2.1:[0-9]* was not let in: .*$2"
+	wait_for said "refused 192.0.2.1:[0-9]* over tcp: .*$2"
 	seen=$(wc -l <"$DONOR_LOG")
 }
 refused none "showed no certificate"

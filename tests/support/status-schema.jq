@@ -45,14 +45,16 @@ def attachment: {
 };
 def donor: {
 	schema: "number", kind: "string", version: "string", pid: "number", uptime_s: "number", lease_s: "number", listen: ["string"],
-	directory: "string|null",
+	directory: "string|null", "keys?": {directory: "string", identities: "number"},
+	"allow_insecure?": "boolean",
 	regions: [{
 		name: "string", description: "string", size_bytes: "number", backing: "string", read_only: "boolean", locked: "boolean",
 		epoch: "string", tenure: "string", recovered: "boolean", kept_by: "string|null", trouble: "string|null"
 	}],
 	attachments: [{
 		region: "string", name: "string", mode: "string", generation: "string", connections: "number", peer: "string|null",
-		transport: "string|null", silent_s: "number", lease_left_s: "number|null"
+		transport: "string|null", "identity?": "string|null", "encrypted?": "boolean",
+		silent_s: "number", lease_left_s: "number|null"
 	}],
 	strangers: {tcp: strangers, "rdma?": strangers},
 	counters: {
@@ -81,7 +83,7 @@ def check($schema; $path):
 	elif $kind == "array" then
 		if type != "array" then "\($path) is no list"
 		else to_entries[] | .key as $i | .value | check($schema[0]; "\($path)[\($i)]") end
-	elif type == "null" and ($path | test("\\.(cache|placing|sealed)$")) then empty
+	elif type == "null" and ($path | test("\\.(cache|placing|sealed|keys)$")) then empty
 	elif type != "object" then "\($path) is no object"
 	else
 		. as $object |

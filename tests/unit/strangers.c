@@ -205,6 +205,36 @@ static void something_else_that_is_scarce_makes_one_go(void **state)
 	assert_ptr_equal(went[0], &strangers[1]);
 }
 
+static bool may_come(const char *address)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET};
+
+	assert_int_equal(inet_pton(AF_INET, address, &in.sin_addr), 1);
+	return weft_strangers_may_come(&budget, (struct sockaddr *)&in);
+}
+
+static void a_source_begins_so_many_handshakes_a_second(void **state)
+{
+	struct sockaddr local = {.sa_family = AF_UNIX};
+	uint64_t begin_ns = weft_now_ns();
+	unsigned nr = 0, nr_later = 0;
+
+	while (nr < 100000 && may_come("192.0.2.1"))
+		nr++;
+	/* Those at once, and 500 for each second that it took. */
+	assert_in_range(nr, 1000, 1001 + (weft_now_ns() - begin_ns) / 2000000);
+	for (uint64_t now_ns = weft_now_ns(), end_ns = now_ns + 100000000; now_ns < end_ns;
+		now_ns = weft_now_ns())
+		nr_later += may_come("192.0.2.1");
+	assert_in_range(nr_later, 40, 1 + (weft_now_ns() - begin_ns) / 2000000);
+	/* Not others, but for the few that share its place. */
+	unsigned others = may_come("192.0.2.2") + may_come("192.0.2.3") + may_come("192.0.2.4");
+	assert_in_range(others, 2, 3);
+	/* Nor those whose address is everybody's. */
+	for (unsigned i = 0; i < 3000; i++)
+		assert_true(may_come("127.0.0.1") && weft_strangers_may_come(&budget, &local));
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -221,6 +251,7 @@ int main(void)
 		T(an_ipv6_network_is_one_address),
 		T(local_users_are_addresses),
 		T(something_else_that_is_scarce_makes_one_go),
+		T(a_source_begins_so_many_handshakes_a_second),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -247,11 +247,29 @@ static void enter(struct nbd_listener *l, struct nbd_session *s)
 	end_who_made_room(l);
 }
 
+/* Whether it may begin a handshake; if not, the log says so. */
+static bool may_come(struct nbd_listener *l, int fd)
+{
+	struct sockaddr_storage addr = { .ss_family = AF_UNSPEC };
+	socklen_t len = sizeof(addr);
+	struct weft_peer peer;
+	struct weft_error why;
+
+	if (getpeername(fd, (struct sockaddr *)&addr, &len) < 0 ||
+		weft_strangers_may_come(&l->strangers, (struct sockaddr *)&addr))
+		return true;
+	weft_peer_of_socket(fd, &peer);
+	peer.transport = "tcp";
+	weft_error_set(&why, EBUSY, "too many connections a second come from there");
+	weft_donor_kept_out(l->donor, &peer, &why);
+	return false;
+}
+
 /* Takes fd. */
 static void on_connection(struct weft_acceptor *acceptor, int fd)
 {
 	struct nbd_listener *l = weft_container_of(acceptor, struct nbd_socket, acceptor)->listener;
-	struct nbd_session *s = calloc(1, sizeof(*s));
+	struct nbd_session *s = may_come(l, fd) ? calloc(1, sizeof(*s)) : NULL;
 	int r = s ? nbd_greet(fd) : -ENOMEM;
 
 	if (r == 0) {

@@ -16,7 +16,6 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
-#include "fabric/base/log.h"
 #include "fabric/base/thread.h"
 #include "fabric/base/util.h"
 
@@ -24,8 +23,6 @@
 
 enum {
 	MAX_LISTING = 8, /* each has the names of all regions in memory … */
-	TELL_MS = 1000, /* in so long … */
-	MAX_TOLD = 10,  /* … so many lines about who was kept out */
 	LIST_WAIT_MS = 5000, /* … and others wait so long for their turn */
 };
 
@@ -68,27 +65,10 @@ void nbd_session_set_up(struct nbd_session *s)
 
 void nbd_session_kept_out(struct nbd_session *s, const struct weft_error *why)
 {
-	struct nbd_listener *l = s->listener;
-	const uint64_t now_ns = weft_now_ns();
-	unsigned untold = 0;
-	bool tell;
-
-	pthread_mutex_lock(&l->lock);
-	l->refused++;
-	if (now_ns - l->told_ns > TELL_MS * NS_PER_MS) {
-		l->told_ns = now_ns;
-		l->nr_told = 0;
-		untold = l->nr_untold;
-		l->nr_untold = 0;
-	}
-	tell = l->nr_told < MAX_TOLD;
-	l->nr_told += tell;
-	l->nr_untold += !tell;
-	pthread_mutex_unlock(&l->lock);
-	if (untold > 0)
-		weft_warn("%u others were not let in", untold);
-	if (tell)
-		weft_warn("%s was not let in: %s", s->peer.text, why->message);
+	pthread_mutex_lock(&s->listener->lock);
+	s->listener->refused++;
+	pthread_mutex_unlock(&s->listener->lock);
+	weft_donor_kept_out(s->donor, &s->peer, why);
 }
 
 void nbd_session_free(struct nbd_session *s)

@@ -93,9 +93,6 @@ struct nbd_listener {
 	struct nbd_session *sessions;
 	unsigned nr_sessions, nr_silent, nr_granted, nr_listing;
 	uint64_t accepted, refused;
-	/* Lines about who was kept out: since when, how many, and how many were left out. */
-	uint64_t told_ns;
-	unsigned nr_told, nr_untold;
 	struct nbd_counters ended; /* of sessions that are gone */
 
 	unsigned nr_sockets;
@@ -116,7 +113,7 @@ void nbd_session_set_up(struct nbd_session *session);
 void nbd_session_kill(struct nbd_session *session, bool drain);
 /* weft_grant.fence: cuts the connection off.  Any thread, does not block. */
 void nbd_session_fence(void *session);
-/* Says in the log that the peer was kept out, and why; a few a second. */
+/* The peer was kept out: it is counted, and the log may say so. */
 void nbd_session_kept_out(struct nbd_session *session, const struct weft_error *why);
 /* Gives back what it has, its grant too.  Neither its thread nor a list has it any more. */
 void nbd_session_free(struct nbd_session *session);

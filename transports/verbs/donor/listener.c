@@ -69,6 +69,7 @@ static int new_session(struct verbs_listener *listener, struct rdma_cm_id *id)
 {
 	pthread_mutex_lock(&listener->lock);
 	int r = listener->stopping ? -ESHUTDOWN :
+		!weft_strangers_may_come(&listener->strangers, rdma_get_peer_addr(id)) ? -EBUSY :
 		listener->nr_leaving >= LEAVING_SHARE * listener->config.max_strangers ? -EBUSY : 0;
 	pthread_mutex_unlock(&listener->lock);
 	return r < 0 ? r : verbs_session_start(listener, id);
