@@ -96,11 +96,12 @@ struct tp_driver {
 	 * region has; nothing is granted.  Blocks for up to timeout_ms.  Without an answer *ret is
 	 * untouched.  One transport has this function, the base transport: a weft:// URI's host and
 	 * port lead there, and a bridge falls back to it.  Of the transports with offers it is the
-	 * last in the table.  With a key the donor proves it, and nothing is believed that others
-	 * could have said; NULL: there is none.
+	 * last in the table.  With a key, or certificates (as in struct tp_target), the donor
+	 * proves who it is, and nothing is believed that others could have said; NULL: there are
+	 * none.
 	 */
-	void (*ask)(const struct weft_uri *uri, const struct weft_key *key, uint32_t timeout_ms,
-		struct weft_welcome *ret);
+	void (*ask)(const struct weft_uri *uri, const struct weft_key *key,
+		const char *certificates, uint32_t timeout_ms, struct weft_welcome *ret);
 	/*
 	 * Whether the text is an offer of this transport, and of which place.  NULL: donors do not
 	 * offer the transport.

@@ -92,6 +92,14 @@ static int check_target(const struct tp *tp, const struct tp_target *target, str
 		return weft_error_set(err, EOPNOTSUPP,
 			"cannot connect over %s with the key '%s': nothing there proves a key",
 			tp->ops->name, target->key->identity);
+	if (target->certificates && !tp->ops->proves_certificates)
+		return weft_error_set(err, EOPNOTSUPP,
+			"cannot connect over %s with the certificates of %s: nothing there proves "
+			"certificates",
+			tp->ops->name, target->certificates);
+	if (target->certificates && target->key)
+		return weft_error_set(err, EINVAL,
+			"cannot connect with a key and with certificates: leave one of them out");
 	if (!target->region || strlen(target->region) > REGION_NAME_MAX)
 		return weft_error_set(err, EINVAL,
 			"cannot connect: the region's name is over %d bytes", REGION_NAME_MAX);

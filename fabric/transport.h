@@ -134,6 +134,11 @@ struct tp_target {
 	 * tp_connect(). NULL: nothing is proved, and the connection is in plaintext.
 	 */
 	const struct weft_key *key;
+	/*
+	 * Instead of a key: a directory with certificates, which the donor's has to fit and ours is
+	 * in (struct nbd_tls_client); read by tp_connect().  NULL: there is none.
+	 */
+	const char *certificates;
 	uint32_t connect_timeout_ms;
 	/* how long connecting waits for the donor to answer at all; 0: as long as for the grant */
 	uint32_t answer_ms;
@@ -164,6 +169,7 @@ struct tp_ops {
 	bool silent_refusal;
 	/* connect() proves target->key, and makes the donor prove it; else it never gets one. */
 	bool proves_keys;
+	bool proves_certificates; /* the same of target->certificates */
 	/* *ret: a zeroed struct tp, in a struct of the transport's.  Each lane has its own. */
 	int (*open)(const void *config, struct tp **ret, struct weft_error *err);
 	void (*close)(struct tp *tp);

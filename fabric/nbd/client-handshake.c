@@ -568,7 +568,8 @@ static int broken(struct nbd_talk *talk, int code)
 	if (code == EPIPE || code == ECONNRESET)
 		return hung_up(talk);
 	return weft_error_set(&talk->error, code, "the connection failed during the handshake: %s",
-		strerror(code));
+		code == EKEYREJECTED ? "the server does not accept our certificate"
+				     : strerror(code));
 }
 
 /* 0, or -errno. */

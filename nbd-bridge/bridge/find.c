@@ -62,7 +62,7 @@ static uint64_t ask(
 
 	if (held)
 		weft_held_key_get(held, &key);
-	tp_base_driver()->ask(uri, held ? &key : NULL, ASK_MS, ret);
+	tp_base_driver()->ask(uri, held ? &key : NULL, NULL, ASK_MS, ret);
 	weft_key_wipe(&key);
 	return (weft_now_ns() - begin_ns) / 1000000;
 }

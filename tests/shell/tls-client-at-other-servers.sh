@@ -21,7 +21,7 @@ with_server() { # COMMAND…: SERVER runs on $TMP/s
 	rm -f "$TMP/s"
 	"$@" >"$TMP/server" 2>&1 &
 	SERVER=$!
-	wait_for test -S "$TMP/s"
+	wait_for -t 60 test -S "$TMP/s"
 }
 end_server() {
 	kill "$SERVER"

@@ -4,7 +4,7 @@
  * long that took and over what; then writes all of the region in pieces of 1 MiB, many in flight,
  * and reads it back.
  *
- *	client-alone [-k KEY-FILE] [-i IDENTITY] [-f] HOST PORT REGION
+ *	client-alone [-k KEY-FILE | -c CERTIFICATES] [-f] HOST PORT REGION
  *
  * -f: any NBD server, no donor.  HOST may be a Unix socket's path.
  */
@@ -80,23 +80,24 @@ int main(int argc, char **argv)
 {
 	struct tp_target target = {.connect_timeout_ms = 20000,
 		.hello = {.generation = 1, .mode = WEFT_MODE_WRITE, .name = "t"}};
-	const char *file = NULL, *identity = NULL;
+	const char *file = NULL;
 	struct weft_error why;
 	struct weft_key key = {0};
 	struct tp_mem *mem;
 	int c;
 
-	while ((c = getopt(argc, argv, "k:i:f")) != -1) {
+	while ((c = getopt(argc, argv, "k:c:f")) != -1) {
 		if (c == 'k')
 			file = optarg;
-		else if (c == 'i')
-			identity = optarg;
+		else if (c == 'c')
+			target.certificates = optarg;
 		else
 			target.hello.anonymous = true;
 	}
 	if (argc - optind != 3)
-		errx(2, "usage: client-alone [-k KEY-FILE] [-i IDENTITY] [-f] HOST PORT REGION");
-	if (file && weft_key_find(file, identity, &key, &why) < 0)
+		errx(2, "usage: client-alone [-k KEY-FILE | -c CERTIFICATES] [-f] "
+			"HOST PORT REGION");
+	if (file && weft_key_find(file, NULL, &key, &why) < 0)
 		errx(1, "%s", why.message);
 	target.key = file ? &key : NULL;
 	target.host = argv[optind];

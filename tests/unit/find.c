@@ -48,8 +48,8 @@ static int better_connect(struct tp *tp, const struct tp_target *target, struct 
 	return tp_mem_ops.connect(tp, target, ret, err);
 }
 
-static void base_ask(const struct weft_uri *uri, const struct weft_key *key, uint32_t timeout_ms,
-	struct weft_welcome *ret)
+static void base_ask(const struct weft_uri *uri, const struct weft_key *key,
+	const char *certificates, uint32_t timeout_ms, struct weft_welcome *ret)
 {
 	nr_asked++;
 	note_key(key);

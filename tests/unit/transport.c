@@ -155,12 +155,16 @@ static void reads(struct tp_op *ops, struct tp_op **list, unsigned n)
 static void a_key_is_never_left_out_in_silence(void **state)
 {
 	const struct weft_key key = {.identity = "node7"};
-	const struct tp_target target = {
+	struct tp_target target = {
 		.host = "h", .region = "r", .hello.anonymous = true, .key = &key};
 	struct weft_error err;
 
 	assert_int_equal(tp_connect(tp, &target, &conn, &err), -EOPNOTSUPP);
 	assert_non_null(strstr(err.message, "over stub with the key 'node7'"));
+	target.key = NULL;
+	target.certificates = "/etc/pki/weft";
+	assert_int_equal(tp_connect(tp, &target, &conn, &err), -EOPNOTSUPP);
+	assert_non_null(strstr(err.message, "over stub with the certificates of /etc/pki/weft"));
 }
 
 static void what_a_transport_did_not_take_stays_the_callers(void **state)

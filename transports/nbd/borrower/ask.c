@@ -41,10 +41,9 @@ static void ask(const struct nbd_dial *dial, const struct weft_uri *uri, struct 
 	free(talk);
 }
 
-void nbd_ask(const struct weft_uri *uri, const struct weft_key *key, uint32_t timeout_ms,
-	struct weft_welcome *ret)
+void nbd_ask(const struct weft_uri *uri, const struct weft_key *key, const char *certificates,
+	uint32_t timeout_ms, struct weft_welcome *ret)
 {
-	const struct nbd_tls_client client = {.key = key, .host = uri->host};
 	struct nbd_dial dial = {
 		.host = uri->host,
 		.port = uri->port,
@@ -55,7 +54,7 @@ void nbd_ask(const struct weft_uri *uri, const struct weft_key *key, uint32_t ti
 	};
 
 	/* What is told in plaintext could be anybody's word. */
-	if (key && nbd_tls_client_new(&client, &dial.credentials, NULL) < 0)
+	if (nbd_dial_prove(&dial, key, certificates, NULL) < 0)
 		return;
 	ask(&dial, uri, ret);
 	nbd_tls_credentials_put(dial.credentials);

@@ -12,7 +12,7 @@
  * See ask() of struct tp_driver.  The URI has a host, no socket.  Control path: blocks and
  * allocates.
  */
-void nbd_ask(const struct weft_uri *uri, const struct weft_key *key, uint32_t timeout_ms,
-	struct weft_welcome *ret);
+void nbd_ask(const struct weft_uri *uri, const struct weft_key *key, const char *certificates,
+	uint32_t timeout_ms, struct weft_welcome *ret);
 
 #endif

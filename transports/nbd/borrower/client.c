@@ -228,6 +228,7 @@ const struct tp_ops tp_nbd_ops = {
 	.name = "nbd",
 	.any_memory = true, /* sockets take any */
 	.proves_keys = true,
+	.proves_certificates = true,
 	.open = nbd_tp_open,
 	.close = nbd_tp_close,
 	.reg = nbd_tp_reg,

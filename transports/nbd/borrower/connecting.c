@@ -174,14 +174,10 @@ int nbd_connecting_start(const struct tp_target *target, struct nbd_connecting *
 		free_connecting(c);
 		return weft_error_set(err, r, "cannot connect: %s", strerror(r));
 	}
-	if (target->key) {
-		const struct nbd_tls_client config = {.key = target->key, .host = c->host};
-
-		r = nbd_tls_client_new(&config, &c->dial.credentials, err);
-		if (r < 0) {
-			free_connecting(c);
-			return r;
-		}
+	r = nbd_dial_prove(&c->dial, target->key, target->certificates, err);
+	if (r < 0) {
+		free_connecting(c);
+		return r;
 	}
 	r = weft_thread_create(&c->thread, NULL, thread_main, c);
 	if (r < 0) {

@@ -141,6 +141,18 @@ int nbd_dial(const struct nbd_dial *dial, struct weft_error *err)
 	return dial->host[0] == '/' ? connect_unix(dial, err) : connect_tcp(dial, err);
 }
 
+int nbd_dial_prove(struct nbd_dial *dial, const struct weft_key *key, const char *certificates,
+	struct weft_error *err)
+{
+	const struct nbd_tls_client client = {
+		.key = key,
+		.certificates = certificates,
+		.host = dial->host[0] == '/' ? "localhost" : dial->host,
+	};
+
+	return key || certificates ? nbd_tls_client_new(&client, &dial->credentials, err) : 0;
+}
+
 static int secure(const struct nbd_dial *dial, struct nbd_stream *stream, struct nbd_talk *talk)
 {
 	int r = nbd_stream_start_tls(stream, dial->credentials);
