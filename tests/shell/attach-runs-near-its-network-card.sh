@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 # timeout: 400
-# presets: dev
+# presets: only dev asan
 # processors: 2
 # On a machine of two NUMA nodes with its network card on the second: lanes run on that one's
 # processors, with buffers in its memory, as weft doctor says; the rest of the bridge is free; what
-# the user allows and prefers is kept; lanes follow the connection to another card.
+# the user allows and prefers is kept; lanes follow the connection to another card.  The thread
+# sanitizer's own memory would be counted too.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool jq perl taskset

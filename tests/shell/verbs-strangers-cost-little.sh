@@ -22,7 +22,9 @@ all_gids() { [[ $(grep -l ffff:0a09 /sys/class/infiniband/rxe0/ports/1/gids/* | 
 wait_for all_gids
 start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=32M --memory newcomer=1M
 donor=$RDMA_IP:$PORT
-WEFT_CUT_S=$every LD_PRELOAD=$WEFT_BUILD/tests/cut-rdma.so weft attach "weft://$donor/r" \
+# The library is built with the sanitizer that the program brings.
+ASAN_OPTIONS=$ASAN_OPTIONS:verify_asan_link_order=0 \
+	WEFT_CUT_S=$every LD_PRELOAD=$WEFT_BUILD/tests/cut-rdma.so weft attach "weft://$donor/r" \
 	--socket "$TMP/s" --transport rdma
 newcomer || fail "$(cat "$TMP/newcomer")"
 before_kb=$(rss_kb)
