@@ -10,7 +10,8 @@ over_the_network
 
 make_keys "$TMP/keys" alice bob
 make_keys "$TMP/others" alice mallory
-start_donor --memory m=64M --listen 192.0.2.1:0 --keys "$TMP/keys"
+truncate -s 9G "$TMP/large"
+start_donor --memory m=64M --file large="$TMP/large" --listen 192.0.2.1:0 --keys "$TMP/keys"
 place=192.0.2.1:$PORT
 random_file "$TMP/image" 64M
 
@@ -33,8 +34,9 @@ nbdinfo --list "nbds://bob@$place/?tls-psk-file=$TMP/keys-bob.psk" | grep -q '^e
 nbdcopy --flush --connections=4 "$TMP/image" "$uri"
 nbdcopy --connections=4 "$uri" "$TMP/back"
 cmp "$TMP/image" "$TMP/back" || fail "nbdcopy"
-# CVE-2025-47712: the status of much is one answer, over TLS too.
-nbdinfo --map "$uri" >"$TMP/map" || fail "nbdinfo: map"
+# CVE-2025-47712: the status of more than a length's 32 bits hold.
+nbdinfo --map --totals "${uri/m\?/large?}" >"$TMP/map" || fail "nbdinfo: map"
+grep -q "^ *$((9 << 30)) 100.0%" "$TMP/map" || fail "nbdinfo: map: $(cat "$TMP/map")"
 
 # ---- qemu ----
 

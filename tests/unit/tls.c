@@ -437,6 +437,66 @@ static void new_keys_are_taken(void **state)
 	stock_end(&p, &s);
 }
 
+static uint64_t written_since_the_last_key(gnutls_session_t session)
+{
+	uint8_t sequence[8];
+	uint64_t n = 0;
+
+	assert_int_equal(gnutls_record_get_state(session, 0, NULL, NULL, NULL, sequence), 0);
+	for (unsigned i = 0; i < 8; i++)
+		n = n << 8 | sequence[i];
+	return n;
+}
+
+/*
+ * WEFT_RECORDS in each direction (2^24 is where GnuTLS takes new keys, of 4 KiB each they are
+ * 64 GiB): none ends the session.
+ */
+static void many_records_end_nothing(void **state)
+{
+	const char *text = getenv("WEFT_RECORDS");
+	const uint64_t nr = text ? strtoull(text, NULL, 0) : 10000;
+	uint64_t data[2];
+	struct stock s;
+	struct pair p;
+
+	stock_start(&p, &s, "NORMAL:+ECDHE-PSK");
+	assert_int_equal(s.result, 0);
+	for (uint64_t i = 0; i < nr; i++) {
+		data[0] = data[1] = i;
+		assert_int_equal(gnutls_record_send(s.session, data, 16), 16);
+		memset(data, 0, sizeof(data));
+		assert_int_equal(get(&p.server, data, 16), 16);
+		assert_int_equal(data[1], i);
+		assert_int_equal(put(&p.server, data, 16), 16);
+		ssize_t n;
+		do
+			n = gnutls_record_recv(s.session, data, 16);
+		while (n == GNUTLS_E_AGAIN);
+		assert_int_equal(n, 16);
+		assert_int_equal(data[0], i);
+	}
+	const uint64_t last = written_since_the_last_key(s.session);
+	print_message("%" PRIu64 " records, %" PRIu64 " under the last key\n", nr, last);
+	assert_true(last <= UINT64_C(1) << 24);
+	stock_end(&p, &s);
+}
+
+/* TLS 1.2 lets a client begin anew in the middle, which nobody needs. */
+static void a_client_that_begins_anew_is_refused(void **state)
+{
+	struct stock s;
+	struct pair p;
+	char text[8];
+
+	stock_start(&p, &s, "NORMAL:-VERS-TLS1.3:+ECDHE-PSK");
+	assert_int_equal(s.result, 0);
+	assert_int_equal(gnutls_handshake(s.session), GNUTLS_E_AGAIN);
+	assert_int_equal(get(&p.server, text, sizeof(text)), -EPROTO);
+	assert_int_equal(put(&p.server, text, sizeof(text)), -EPROTO);
+	stock_end(&p, &s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -454,6 +514,8 @@ int main(void)
 		cmocka_unit_test(stock_clients_are_let_in),
 		cmocka_unit_test(what_is_weak_is_refused),
 		cmocka_unit_test(new_keys_are_taken),
+		cmocka_unit_test(many_records_end_nothing),
+		cmocka_unit_test(a_client_that_begins_anew_is_refused),
 	};
 
 	if (weft_key_new("alice", &alice, NULL) < 0 || weft_key_new("mallory", &other, NULL) < 0 ||
