@@ -142,6 +142,9 @@ static const char *parse_scheme(const UriUriA *parsed, struct weft_uri *uri, cha
 static const char *cut_zone(char *text, char zone[IF_NAMESIZE])
 {
 	char *authority = strstr(text, "//"), *open = authority ? authority + 2 : NULL;
+	char *at = open ? memrchr(open, '@', strcspn(open, "/?#")) : NULL;
+
+	open = at ? at + 1 : open;
 	char *end = open && *open == '[' ? strpbrk(open, "]/?#") : NULL;
 	char *percent = end && *end == ']' ? memchr(open, '%', (size_t)(end - open)) : NULL;
 
@@ -162,14 +165,40 @@ static const char *cut_zone(char *text, char zone[IF_NAMESIZE])
 	return NULL;
 }
 
+/*
+ * A secret in a URI is seen by everybody who sees a command line: it is refused before anything
+ * is said of the text.
+ */
+static bool has_password(const char *text)
+{
+	const char *slashes = strstr(text, "//"), *first = slashes ? slashes + 2 : text;
+	const char *at = memrchr(first, '@', strcspn(first, "/?#"));
+
+	return at && memchr(first, ':', (size_t)(at - first));
+}
+
+static const char *parse_identity(const UriUriA *parsed, struct weft_uri *uri)
+{
+	if (!parsed->userInfo.first)
+		return NULL;
+	if (uri->scheme->place != TP_AT_HOST)
+		return "an identity stands before a host, and it has none";
+	if (decode(parsed->userInfo.first, parsed->userInfo.afterLast, uri->identity,
+		    sizeof(uri->identity)) < 0 ||
+		!weft_identity_valid(uri->identity))
+		return "what stands before '@' is no identity of a key";
+	return NULL;
+}
+
 static const char *parse_authority(const UriUriA *parsed, const char *zone, struct weft_uri *uri)
 {
 	size_t port_len = range_len(&parsed->portText), len;
 
 	if (!parsed->hostText.first)
 		return "no host";
-	if (parsed->userInfo.first)
-		return "a user name means nothing here";
+	const char *wrong = parse_identity(parsed, uri);
+	if (wrong)
+		return wrong;
 	if (parsed->hostData.ipFuture.first)
 		return "unknown form of address";
 	if (uri->scheme->place != TP_AT_HOST) {
@@ -300,6 +329,11 @@ int weft_uri_parse(const char *text, struct weft_uri *ret, struct weft_error *er
 	if (strlen(text) > URI_TEXT_MAX)
 		return weft_error_set(err, EINVAL, "cannot use the URI: it is over %d bytes",
 			URI_TEXT_MAX);
+	if (has_password(text))
+		return weft_error_set(err, EINVAL,
+			"cannot use the URI: a password stands in it, which others see; keys are "
+			"in a file (weft key), and a URI has their identity at most: "
+			"weft://IDENTITY@HOST/REGION");
 	WEFT_CLEANUP_FREE char *without_zone = strdup(text);
 	if (!without_zone)
 		return weft_error_set(err, ENOMEM, "no memory");
@@ -366,14 +400,16 @@ static const struct tp_scheme *scheme_of(const struct weft_uri *uri)
 
 char *weft_uri_format(const struct weft_uri *uri)
 {
-	size_t len = 64 + 3 * (strlen(uri->host) + strlen(uri->region) + strlen(uri->socket)) +
-		     strlen(uri->port);
+	size_t len = 64 + strlen(uri->identity) + strlen(uri->port) +
+		     3 * (strlen(uri->host) + strlen(uri->region) + strlen(uri->socket));
 	char *text = malloc(len);
 	char *p = text;
 
 	if (!text)
 		return NULL;
 	p += sprintf(p, "%s://", scheme_of(uri)->name);
+	if (uri->identity[0])
+		p += sprintf(p, "%s@", uri->identity);
 	const char *zone = strchr(uri->host, '%');
 	if (strchr(uri->host, ':'))
 		p += sprintf(p, "[%.*s%s%s]", (int)strcspn(uri->host, "%"), uri->host,

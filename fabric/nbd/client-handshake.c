@@ -197,7 +197,9 @@ static int refused(struct nbd_talk *talk, uint32_t option, const struct nbd_talk
 		text = "the server does not say why";
 	if (option != NBD_OPT_STARTTLS)
 		return weft_error_set(&talk->error, code, "refused: %s", text);
-	return weft_error_set(&talk->error, code == ENOTSUP ? EPROTONOSUPPORT : code,
+	/* A server without TLS may call that its policy. */
+	return weft_error_set(&talk->error,
+		code == ENOTSUP || code == EPERM ? EPROTONOSUPPORT : code,
 		"the server does not begin TLS, and nothing is said to it without: %s", text);
 }
 

@@ -34,7 +34,7 @@ enum {
 
 enum {
 	ALL_FLAGS = WEFT_OPEN_READ_ONLY | WEFT_OPEN_SHARED | WEFT_OPEN_WRITE_BACK |
-		WEFT_OPEN_NEW_CONTENTS
+		WEFT_OPEN_NEW_CONTENTS | WEFT_OPEN_ALLOW_INSECURE
 };
 
 /* ---- options ---- */
@@ -229,6 +229,15 @@ static int open_handle(struct weft *w, const struct weft_options *o, struct weft
 	return make_lanes(w, err);
 }
 
+static int find_keys(struct weft *w, const struct weft_options *o, struct weft_error *err)
+{
+	w->find.key_file = o->key_file;
+	w->find.allow_insecure = o->flags & WEFT_OPEN_ALLOW_INSECURE;
+	int r = bridge_find_keys(&w->find, w->nr_uris, err);
+	w->find.key_file = NULL; /* the caller's */
+	return r;
+}
+
 static pthread_once_t debug_once = PTHREAD_ONCE_INIT;
 
 int weft_open_regions(const char *const *uris, unsigned nr_uris, const struct weft_options *options,
@@ -253,6 +262,8 @@ int weft_open_regions(const char *const *uris, unsigned nr_uris, const struct we
 		atomic_store(&w->aio_fd, -1);
 		r = parse_uris(w, uris, nr_uris, &err);
 	}
+	if (r == 0)
+		r = find_keys(w, &o, &err);
 	if (r == 0)
 		r = open_handle(w, &o, &err);
 	if (r == 0)
@@ -300,6 +311,7 @@ void weft_close(struct weft *w)
 	for (unsigned i = 0; i < w->nr_lanes; i++)
 		library_lane_fini(&w->lanes[i]);
 	bridge_free(w->bridge);
+	bridge_find_fini(&w->find);
 	aio_fini(w);
 	for (unsigned i = 0; i < w->nr_uris; i++)
 		weft_uri_fini(&w->uris[i]);

@@ -51,10 +51,12 @@ enum {
 	WEFT_OPEN_WRITE_BACK = 1 << 2,
 	/* several regions: they become parts of this device, whatever device they were parts of */
 	WEFT_OPEN_NEW_CONTENTS = 1 << 3,
+	/* no key is used: in plaintext, with a donor that proves nothing */
+	WEFT_OPEN_ALLOW_INSECURE = 1 << 4,
 };
 
 /*
- * Opens a region by its URI: weft://HOST[:PORT]/REGION, nbd://HOST[:PORT]/EXPORT, or
+ * Opens a region by its URI: weft://[IDENTITY@]HOST[:PORT]/REGION, nbd://HOST[:PORT]/EXPORT, or
  * weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH.
  *
  * weft://…?transport= chooses the transport.  auto, the default: RDMA if the donor offers it and it
@@ -70,6 +72,10 @@ enum {
  *   -EROFS            it is read-only; WEFT_OPEN_READ_ONLY would do
  *   -EPROTONOSUPPORT  weft:// at a server that is no weft donor
  *   -ENODEV           transport=rdma, and there is no RDMA device
+ *   -EPERM            others can use the key file
+ *   -ENOKEY           the URI's identity, or the file that was named, is not there; or the file has
+ *                     several keys, and the URI has no identity
+ *   -EACCES, -EKEYREJECTED, -EKEYEXPIRED  the donor does not take the key, or wants one
  *   -ECONNREFUSED, -ETIMEDOUT (10 s), -EHOSTUNREACH, …  no donor
  *   -EDEADLK          inside a completion's fn
  */
@@ -96,6 +102,11 @@ struct weft_options {
 	uint32_t timeout_ms;
 	/* how long calls wait for a donor that is gone, before -ENOTCONN; 0: 10000 */
 	uint32_t dead_timeout_ms;
+	/*
+	 * the file with the key that the donor knows, as weft attach --key; NULL: $WEFT_KEY, or
+	 * else ~/.config/weft/key, or else /etc/weft/key, if there is one; copied
+	 */
+	const char *key_file;
 };
 
 /*

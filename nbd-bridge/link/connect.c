@@ -36,8 +36,7 @@ void link_back_off(struct bridge_link *link)
 /* The donor, or we, did not take the other's key. */
 static bool is_of_keys(int error)
 {
-	return error == -EACCES || error == -ENOKEY || error == -EKEYEXPIRED ||
-		error == -EKEYREJECTED;
+	return error == -EACCES || error == -ENOKEY || error == -EKEYREJECTED;
 }
 
 void link_refused(struct bridge_link *link, int error)

@@ -10,6 +10,7 @@
 
 #include "fabric/base/util.h"
 #include "fabric/driver.h"
+#include "fabric/key/held.h"
 #include "nbd-bridge/link/peer.h"
 
 static void raise_generation(struct bridge_peer *peer)
@@ -253,6 +254,15 @@ void peer_way_now(struct bridge_peer *peer, struct bridge_way_now *ret)
 	pthread_mutex_unlock(&peer->attachment->lock);
 }
 
+static json_t *key_json(struct weft_held_key *key)
+{
+	char identity[WEFT_IDENTITY_MAX + 1];
+
+	return key ? json_pack("{s:s, s:s}", "identity", weft_held_key_identity(key, identity),
+			     "file", weft_held_key_file(key))
+		   : json_null();
+}
+
 json_t *peer_status(struct bridge_peer *peer)
 {
 	const struct tp_info *info = &peer->info;
@@ -281,5 +291,6 @@ json_t *peer_status(struct bridge_peer *peer)
 		"transport_since_s",
 		now.since_ns ? (double)(weft_now_ns() - now.since_ns) / 1e9 : 0.0, "ways", ways);
 	json_object_set_new(json, "transport_why", now.why[0] ? json_string(now.why) : json_null());
+	json_object_set_new(json, "key", key_json(peer->config.key));
 	return json;
 }

@@ -117,7 +117,6 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 	strcpy(config.attach.name, o->name);
 	a->find.choice = o->transport;
 	for (unsigned i = 0; i < o->nr_donors; i++) {
-		a->find.donors[i].uri = &o->donors[i].uri;
 		a->find.donors[i].label = o->nr_donors > 1 ? o->donors[i].uri_text : NULL;
 		memcpy(donors[i].id, a->state.donors[i].id, sizeof(donors[i].id));
 		donors[i].epoch = a->state.donors[i].epoch;

@@ -11,6 +11,7 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
+#include "fabric/key/held.h"
 #include "nbd-bridge/cache/file.h"
 #include "nbd-bridge/main/attach.h"
 
@@ -209,6 +210,42 @@ static int check_left_cache(const struct attach *a, bool same, struct weft_error
 		state->uri, state->cache_file, a->options.name);
 }
 
+/*
+ * A take-over goes on with the key file that the bridge before had, wherever a key would be looked
+ * for now.
+ */
+static int find_keys(struct attach *a, const char *noted_file, struct weft_error *err)
+{
+	const struct attach_options *o = &a->options;
+
+	for (unsigned i = 0; i < o->nr_donors; i++)
+		a->find.donors[i].uri = &o->donors[i].uri;
+	a->find.allow_insecure = o->allow_insecure;
+	a->find.key_file = o->key_file || o->allow_insecure ? o->key_file : noted_file;
+	int r = bridge_find_keys(&a->find, o->nr_donors, err);
+	a->find.key_file = NULL; /* the note's may be freed */
+	return r;
+}
+
+/* Which keys are used: never what they are. */
+static void note_keys(struct attach *a)
+{
+	struct bridge_state_file *state = &a->state;
+
+	free(state->key_file);
+	state->key_file = NULL;
+	for (unsigned i = 0; i < a->options.nr_donors; i++) {
+		struct weft_held_key *key = a->find.donors[i].key;
+
+		state->donors[i].identity[0] = '\0';
+		if (!key)
+			continue;
+		weft_held_key_identity(key, state->donors[i].identity);
+		if (!state->key_file)
+			state->key_file = strdup(weft_held_key_file(key));
+	}
+}
+
 int attach_take_name(struct attach *a, struct weft_error *err)
 {
 	struct attach_options *o = &a->options;
@@ -242,7 +279,9 @@ int attach_take_name(struct attach *a, struct weft_error *err)
 		if (r < 0)
 			return r;
 	}
-	r = check_sealed(a, same, err);
+	r = find_keys(a, state->takes_over && same ? state->key_file : NULL, err);
+	if (r == 0)
+		r = check_sealed(a, same, err);
 	if (r == 0)
 		r = check_left_cache(a, same, err);
 	if (r < 0)
@@ -267,6 +306,7 @@ int attach_take_name(struct attach *a, struct weft_error *err)
 	free(state->cache_file);
 	state->cache_file = o->cache_file ? strdup(o->cache_file) : NULL;
 	state->uri = strdup(o->uri_text);
+	note_keys(a);
 	state->socket = o->socket ? strdup(o->socket) : NULL;
 	state->mount = o->mount ? strdup(o->mount) : NULL;
 	free(state->again);

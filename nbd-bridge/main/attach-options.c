@@ -240,6 +240,12 @@ static const struct weft_option options[] = {
 
 /* The row between is attach_options_parse()'s: it names the transports that there are. */
 static const struct weft_option more_options[] = {
+	{"key", "FILE",
+		"the key that the donor knows (default: $WEFT_KEY, ~/.config/weft/key, "
+		"/etc/weft/key)",
+		PATH(key_file)},
+	{"allow-insecure", NULL, "use no key: in plaintext, with a donor that proves nothing",
+		.kind = WEFT_OPTION_FLAG, INTO(allow_insecure)},
 	{"stripe-unit", "SIZE",
 		"with several URIs: bytes at one before the next has its turn (default 256K)",
 		.kind = WEFT_OPTION_CALL, .parse = parse_stripe, .min = 4096, .max = WEFT_GIB,

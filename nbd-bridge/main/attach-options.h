@@ -35,6 +35,8 @@ struct attach_options {
 	unsigned nr_lanes;
 	bool read_only, shared, assume_stable, foreground;
 	const struct tp_driver *transport; /* NULL: auto */
+	char *key_file;      /* absolute; NULL: where keys are usually */
+	bool allow_insecure; /* no key */
 	uint32_t timeout_ms, dead_timeout_ms;
 	bool waits;       /* for the donor to appear */
 	uint32_t wait_ms; /* 0: for ever */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "fabric/base/util.h"
+#include "fabric/key/held.h"
 #include "fabric/driver.h"
 #include "nbd-bridge/cache/cache.h"
 #include "nbd-bridge/cache/seal.h"
@@ -34,6 +35,7 @@ int attach_explain_refusal(const struct attach *a, struct weft_error *err)
 {
 	const struct attach_options *o = &a->options;
 	const struct weft_uri *uri = &o->donors[0].uri;
+	const struct weft_held_key *key = a->find.donors[0].key;
 	bool v6 = strchr(uri->host, ':');
 
 	weft_error_prefix(err, "cannot attach %s", o->uri_text);
@@ -49,6 +51,25 @@ int attach_explain_refusal(const struct attach *a, struct weft_error *err)
 		break;
 	case EROFS:
 		add_advice(err, "add --read-only");
+		break;
+	case EACCES:
+		if (!key)
+			add_advice(
+				err, "then put it into ~/.config/weft/key here, or say --key FILE");
+		break;
+	case EKEYREJECTED:
+		if (key)
+			add_advice(err,
+				"the key is of %.200s; was it revoked or rotated? weft key list "
+				"shows it at the donor",
+				weft_held_key_file(key));
+		break;
+	case EPROTONOSUPPORT:
+		if (key)
+			add_advice(err,
+				"there is a key for it, of %.200s; to go on in plaintext, without "
+				"a key, add --allow-insecure",
+				weft_held_key_file(key));
 		break;
 	case EBUSY:
 		if (o->read_only && !o->shared && !uri->foreign)

@@ -255,6 +255,7 @@ static int stop(struct attach *a, struct weft_error *err)
 	}
 	bridge_free(a->bridge);
 	a->bridge = NULL;
+	bridge_find_fini(&a->find);
 	if (!a->attached && a->cache_file && cache_file_dirty_bytes(a->cache_file) == 0)
 		cache_file_unmake(a->cache_file);
 	cache_file_close(a->cache_file);

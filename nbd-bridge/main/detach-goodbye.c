@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "fabric/driver.h"
+#include "fabric/key/find.h"
 #include "fabric/uri.h"
 #include "fabric/base/util.h"
 
@@ -51,11 +52,28 @@ static int join_and_leave(struct tp *tp, const struct tp_target *target, struct 
 	return r;
 }
 
+/* The one that it had, or what has taken its place in the file; nothing, if it had none. */
+static int load_key(const struct bridge_state_file *state, unsigned i, struct weft_key *ret,
+	struct weft_error *err)
+{
+	const char *identity = state->donors[i].identity;
+	char name[WEFT_KEY_NAME_MAX + 1];
+
+	if (!state->key_file || !identity[0])
+		return 0;
+	int r = weft_key_load(state->key_file, identity, ret, err);
+	if (r != -ENOKEY)
+		return r;
+	weft_identity_name(identity, name);
+	return weft_key_load(state->key_file, name, ret, err);
+}
+
 static int say_goodbye_at(const struct bridge_state_file *state, unsigned i, const char *uri_text,
 	struct weft_error *err)
 {
 	struct tp_target target = {.connect_timeout_ms = CONNECT_MS,
 		.hello.mode = WEFT_MODE_SHARED};
+	struct weft_key key = {0};
 	struct weft_uri uri;
 	struct tp *tp;
 	int r = weft_uri_parse(uri_text, &uri, err);
@@ -64,6 +82,11 @@ static int say_goodbye_at(const struct bridge_state_file *state, unsigned i, con
 		return r;
 	if (uri.foreign)
 		goto fini_uri;
+	r = load_key(state, i, &key, err);
+	if (r < 0)
+		goto fini_uri;
+	if (key.secret_bytes)
+		target.key = &key;
 	target.host = uri.socket[0] ? uri.socket : uri.host;
 	target.port = uri.socket[0] ? NULL : uri.port;
 	target.region = uri.region;
@@ -79,6 +102,7 @@ static int say_goodbye_at(const struct bridge_state_file *state, unsigned i, con
 	if (r == -ESTALE)
 		r = 0;
 fini_uri:
+	weft_key_wipe(&key);
 	weft_uri_fini(&uri);
 	return r;
 }

@@ -18,7 +18,7 @@
 #include "fabric/driver.h"
 #include "fabric/hello.h"
 #include "fabric/nbd/libnbd.h"
-#include "fabric/uri.h"
+#include "fabric/uri-key.h"
 
 enum {
 	MAX_EXPORTS = 1000000, /* the most that a server can make us keep */
@@ -158,19 +158,30 @@ static const char *reason(int error)
 }
 
 /* In option mode: connected, nothing opened. */
-static struct nbd_handle *connect_to(const struct weft_uri *uri, struct weft_error *err)
+static struct nbd_handle *connect_to(
+	const struct weft_uri *uri, struct weft_held_key *key, struct weft_error *err)
 {
 	struct nbd_handle *nbd = nbd_create();
+	char identity[WEFT_IDENTITY_MAX + 1];
 
 	if (!nbd) {
 		weft_error_set(err, ENOMEM, "no memory");
 		return NULL;
 	}
+	server_said[0] = '\0';
 	/* The callback first: without one, debugging goes to standard error. */
 	nbd_set_debug_callback(nbd, (nbd_debug_callback){.callback = on_debug});
 	nbd_set_debug(nbd, true);
 	nbd_set_opt_mode(nbd, true);
 	nbd_set_full_info(nbd, true);
+	if (key &&
+		(nbd_set_tls(nbd, LIBNBD_TLS_REQUIRE) < 0 ||
+			nbd_set_tls_psk_file(nbd, weft_held_key_file(key)) < 0 ||
+			nbd_set_tls_username(nbd, weft_held_key_identity(key, identity)) < 0)) {
+		weft_error_set(err, EOPNOTSUPP, "libnbd cannot use a key: %s", nbd_get_error());
+		nbd_close(nbd);
+		return NULL;
+	}
 	const char *where = uri->socket[0] ? uri->socket : uri->host;
 	weft_patience_begin("weft-list: waiting for an answer of %s, up to %d s (Ctrl-C gives up)",
 		where, ANSWER_S);
@@ -196,7 +207,18 @@ static struct nbd_handle *connect_to(const struct weft_uri *uri, struct weft_err
 		weft_error_set(err, ENOENT, "no donor at %s: there is no such socket", where);
 		break;
 	default:
-		weft_error_set(err, error, "cannot list %s: %s", where, reason(error));
+		if (key && error == EPROTO && !server_said[0])
+			weft_error_set(err, EKEYREJECTED,
+				"cannot list %s: it does not accept the key of %s, of %s; was the "
+				"key revoked or rotated? weft key list shows it at the donor",
+				where, identity, weft_held_key_file(key));
+		else if (key && server_said[0])
+			weft_error_set(err, error,
+				"cannot list %s: %s; there is a key for it, of %s; to go on in "
+				"plaintext, without a key, add --allow-insecure",
+				where, reason(error), weft_held_key_file(key));
+		else
+			weft_error_set(err, error, "cannot list %s: %s", where, reason(error));
 	}
 	nbd_close(nbd);
 	return NULL;
@@ -292,11 +314,11 @@ static void hang_up(struct nbd_handle *nbd)
 	nbd_close(nbd);
 }
 
-static int connect_again(const struct weft_uri *uri, struct nbd_handle **nbd,
-	struct weft_error *err)
+static int connect_again(const struct weft_uri *uri, struct weft_held_key *key,
+	struct nbd_handle **nbd, struct weft_error *err)
 {
 	hang_up(*nbd);
-	*nbd = connect_to(uri, err);
+	*nbd = connect_to(uri, key, err);
 	return *nbd ? 0 : -err->code;
 }
 
@@ -313,8 +335,9 @@ static int append_by_name(struct nbd_handle *nbd, const char *name, char *offers
 }
 
 /* Appends what is known of each region that the URI means.  cut_off: the donor may have more. */
-static int describe_all(const struct weft_uri *uri, struct nbd_handle **nbd,
-	const struct exports *exports, bool cut_off, json_t *array, struct weft_error *err)
+static int describe_all(const struct weft_uri *uri, struct weft_held_key *key,
+	struct nbd_handle **nbd, const struct exports *exports, bool cut_off, json_t *array,
+	struct weft_error *err)
 {
 	const bool with_tenure = uri->region[0] || exports->nr <= MAX_TENURES;
 	char offers[64] = "";
@@ -325,7 +348,7 @@ static int describe_all(const struct weft_uri *uri, struct nbd_handle **nbd,
 		if (uri->region[0] && strcmp(uri->region, name) != 0)
 			continue;
 		if (++asked % PER_CONNECTION == 0) {
-			int r = connect_again(uri, nbd, err);
+			int r = connect_again(uri, key, nbd, err);
 
 			if (r < 0)
 				return r;
@@ -361,10 +384,11 @@ static void free_exports(struct exports *exports)
  * *ret_cut_off: the donor has more regions than it lists, or than we keep.  Never set when one
  * region was asked for: that one is found by its name.
  */
-static int list(const struct weft_uri *uri, json_t **ret, bool *ret_cut_off, struct weft_error *err)
+static int list(const struct weft_uri *uri, struct weft_held_key *key, json_t **ret,
+	bool *ret_cut_off, struct weft_error *err)
 {
 	struct exports exports = {0};
-	struct nbd_handle *nbd = connect_to(uri, err);
+	struct nbd_handle *nbd = connect_to(uri, key, err);
 	int r;
 
 	if (!nbd)
@@ -381,7 +405,7 @@ static int list(const struct weft_uri *uri, json_t **ret, bool *ret_cut_off, str
 	else if (exports.no_memory || !array)
 		r = weft_error_set(err, ENOMEM, "cannot list: out of memory");
 	else
-		r = describe_all(uri, &nbd, &exports, cut_off, array, err);
+		r = describe_all(uri, key, &nbd, &exports, cut_off, array, err);
 	free_exports(&exports);
 	hang_up(nbd);
 	if (r < 0) {
@@ -456,8 +480,8 @@ static void print_table(const json_t *array)
 }
 
 struct list_options {
-	const char *uri;
-	bool json;
+	const char *uri, *key_file;
+	bool json, allow_insecure;
 };
 
 static const struct weft_option options[] = {
@@ -465,6 +489,13 @@ static const struct weft_option options[] = {
 		.into = offsetof(struct list_options, uri), .completion = WEFT_COMPLETE_URI,
 		.wants = "which donor? Give its URI, such as weft://HOST"},
 	{"json", NULL, "as JSON", WEFT_OPTION_FLAG, .into = offsetof(struct list_options, json)},
+	{"key", "FILE",
+		"the key that the donor knows (default: $WEFT_KEY,\n"
+		"~/.config/weft/key, /etc/weft/key)",
+		WEFT_OPTION_TEXT, .into = offsetof(struct list_options, key_file),
+		.completion = WEFT_COMPLETE_FILE},
+	{"allow-insecure", NULL, "use no key: in plaintext, with a donor that proves nothing",
+		WEFT_OPTION_FLAG, .into = offsetof(struct list_options, allow_insecure)},
 	{0},
 };
 
@@ -473,7 +504,7 @@ static int parse(int argc, char **argv, struct list_options *o, struct weft_uri 
 {
 	struct weft_command_line line = {
 		.command = "list",
-		.synopsis = "URI [--json]",
+		.synopsis = "URI [--json] [--key FILE | --allow-insecure]",
 		.about = "Shows what a donor lends.  URI: weft://HOST[:PORT] "
 			 "or weft+unix:///?socket=PATH, or the same with\n"
 			 "nbd for another NBD server.",
@@ -499,6 +530,7 @@ int main(int argc, char **argv)
 {
 	struct list_options o = {0};
 	struct weft_error err = {0};
+	struct weft_held_key *key = NULL;
 	struct weft_uri uri;
 	json_t *array = NULL;
 	bool cut_off = false;
@@ -507,7 +539,10 @@ int main(int argc, char **argv)
 	int r = parse(argc, argv, &o, &uri);
 	if (r != WEFT_GO_ON)
 		return r;
-	r = list(&uri, &array, &cut_off, &err);
+	r = weft_uri_key(&uri, o.key_file, o.allow_insecure, &key, &err);
+	if (r == 0)
+		r = list(&uri, key, &array, &cut_off, &err);
+	weft_held_key_close(key);
 	weft_uri_fini(&uri);
 	if (r < 0) {
 		fprintf(stderr, "weft-list: %s\n", err.message);

@@ -227,6 +227,8 @@ static void load_donor(struct fields *f, struct bridge_state_donor *ret)
 	ret->epoch = hex_of(f, "epoch");
 	ret->granted = number_of(f, "granted");
 	ret->wrote = flag_of(f, "wrote");
+	copy_into(f, "identity", ret->identity, sizeof(ret->identity));
+	f->sound &= !ret->identity[0] || weft_identity_valid(ret->identity);
 	f->sound &= ret->granted <= INT64_MAX;
 	load_info(f, &ret->info);
 }
@@ -281,6 +283,7 @@ static bool load(struct bridge_state_file *ret)
 	ret->socket = copy(&f, "socket");
 	ret->mount = copy(&f, "mount");
 	ret->cache_file = copy(&f, "cache_file");
+	ret->key_file = copy(&f, "key_file");
 	const char *sealed = text_of(&f, "sealed");
 	f.sound &= !sealed || seal_kind_parse(sealed, &ret->sealed);
 	ret->guard = (pid_t)number_of(&f, "guard");
@@ -458,6 +461,8 @@ static json_t *donor_json(const struct bridge_state_donor *donor)
 		(json_int_t)donor->granted, "wrote", (int)donor->wrote);
 	if (donor->info.size_bytes)
 		json_object_set_new(json, "info", info_json(&donor->info));
+	if (donor->identity[0])
+		json_object_set_new(json, "identity", json_string(donor->identity));
 	return json;
 }
 
@@ -488,6 +493,12 @@ static json_t *state_json(const struct bridge_state_file *state, int *ret_error)
 				"guard", (int)state->guard, "keeps_seal",
 				(json_int_t)state->keeps[0], "keeps_cache",
 				(json_int_t)state->keeps[1]));
+	if (state->key_file &&
+		json_object_set_new(json, "key_file", json_string(state->key_file)) < 0) {
+		*ret_error = -EILSEQ;
+		json_decref(json);
+		return NULL;
+	}
 	if (state->device.backend[0]) {
 		json_object_set_new(json, "device", json_string(state->device.path));
 		json_object_set_new(json, "device_backend", json_string(state->device.backend));
@@ -533,8 +544,8 @@ int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
 	json_decref(json);
 	if (r == -EILSEQ)
 		return weft_error_set(err, EILSEQ,
-			"cannot write %s: the path of the socket, the file or the cache file is no "
-			"UTF-8; name another",
+			"cannot write %s: the path of the socket, the file, the cache file or the "
+			"key file is no UTF-8; name another",
 			state->path);
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot write %s: %s", state->path, strerror(-r));
@@ -556,8 +567,9 @@ void bridge_state_fini(struct bridge_state_file *state)
 	free(state->socket);
 	free(state->mount);
 	free(state->cache_file);
+	free(state->key_file);
 	free(state->again);
 	free(state->directory);
-	state->uri = state->socket = state->mount = state->cache_file = state->again =
-		state->directory = NULL;
+	state->uri = state->socket = state->mount = state->cache_file = state->key_file =
+		state->again = state->directory = NULL;
 }

@@ -13,6 +13,7 @@
 
 #include "fabric/base/error.h"
 #include "fabric/hello.h"
+#include "fabric/key/key.h"
 #include "fabric/transport.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/cache/seal.h"
@@ -26,6 +27,7 @@ struct bridge_state_donor {
 	uint64_t epoch; /* of the contents attached; 0: none yet */
 	uint64_t granted; /* with an epoch, as in weft_hello */
 	bool wrote;
+	char identity[WEFT_IDENTITY_MAX + 1]; /* of the key; "": none */
 	/* the grant; size_bytes 0: nothing was granted yet, or it is not known */
 	struct tp_info info;
 };
@@ -46,6 +48,7 @@ struct bridge_state_file {
 	char *uri;             /* a URI for each donor, with spaces between */
 	char *socket, *mount; /* NULL: none */
 	char *cache_file;     /* the same */
+	char *key_file;       /* the same */
 	enum seal_kind sealed; /* how the contents are sealed */
 	pid_t guard;           /* of sealed contents: the process that keeps their memory … */
 	uint64_t keeps[2];     /* … with these inodes: what seals them, the cache (0: in a file) */

@@ -102,6 +102,10 @@ static json_t *from_state(const char *name, int error)
 		state.uri ? state.uri : "", "state", now, "why", why, "socket", state.socket,
 		"mount", state.mount, "device", state.device.path[0] ? state.device.path : NULL,
 		"pid", (int)state.pid);
+	if (state.key_file)
+		json_object_set_new(json, "key",
+			json_pack("{s:s, s:s}", "identity", state.donors[0].identity, "file",
+				state.key_file));
 	if (!alive)
 		add_what_is_left(json, &state);
 	bridge_state_fini(&state);
@@ -245,6 +249,12 @@ static void print_since(const json_t *donor)
 			json_real_value(json_object_get(donor, "transport_since_s")));
 }
 
+static void print_key(const json_t *key)
+{
+	if (json_is_object(key))
+		printf("  key %s, of %s\n", text_of(key, "identity"), text_of(key, "file"));
+}
+
 /* Prints a line for each of several donors; for a single donor its other ways. */
 static void print_donors(const json_t *a)
 {
@@ -255,6 +265,7 @@ static void print_donors(const json_t *a)
 
 	if (json_array_size(donors) == 1) {
 		donor = json_array_get(donors, 0);
+		print_key(json_object_get(donor, "key"));
 		if (json_array_size(json_object_get(donor, "ways")) > 1) {
 			printf("  transport ");
 			print_since(donor);
@@ -276,6 +287,7 @@ static void print_donors(const json_t *a)
 			json_array_size(json_object_get(a, "lanes")));
 		print_since(donor);
 		printf("\n");
+		print_key(json_object_get(donor, "key"));
 	}
 	if (json_array_size(donors) > 1)
 		printf("  striped, %s at a time\n",
@@ -406,6 +418,7 @@ static void print_attachment(const json_t *a)
 			json_is_false(json_object_get(a, "mounted"))
 				? ", no longer mounted: it is not the region"
 				: "");
+	print_key(json_object_get(a, "key"));
 	print_what_is_left(a);
 	if (requests) {
 		printf("  read %s, written %s, errors %" PRIu64 "\n",

@@ -107,7 +107,7 @@ int bench_attach(const struct bench_options *o, const char *transport,
 	struct bench_bridge *ret, struct weft_error *err)
 {
 	char path[PATH_MAX], file[PATH_MAX], said[SAID_MAX];
-	const char *argv[20], *device = NULL;
+	const char *argv[24], *device = NULL;
 	unsigned n = 0;
 	int r;
 
@@ -125,6 +125,12 @@ int bench_attach(const struct bench_options *o, const char *transport,
 	argv[n++] = transport;
 	if (o->read_only)
 		argv[n++] = "--read-only";
+	if (o->key_file) {
+		argv[n++] = "--key";
+		argv[n++] = o->key_file;
+	}
+	if (o->allow_insecure)
+		argv[n++] = "--allow-insecure";
 	if (fronts[BENCH_SOCKET]) {
 		snprintf(ret->socket, sizeof(ret->socket), "%s/socket", dir);
 		argv[n++] = "--socket";

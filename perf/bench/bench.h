@@ -22,7 +22,7 @@
 
 #include "fabric/base/error.h"
 #include "fabric/base/histogram.h"
-#include "fabric/uri.h"
+#include "fabric/uri-key.h"
 
 enum {
 	BENCH_MAX_CELLS = 32,
@@ -39,6 +39,9 @@ extern const char *const bench_front_names[BENCH_NR_FRONTS];
 struct bench_options {
 	char *uri_text;
 	struct weft_uri uri;
+	const char *key_file; /* as weft attach's options */
+	bool allow_insecure;
+	struct weft_held_key *key; /* NULL: none */
 	bool overwrite, read_only;
 	bool fronts[BENCH_NR_FRONTS];
 	bool named[BENCH_NR_FRONTS]; /* by the user: what cannot be had is an error then */
@@ -108,10 +111,10 @@ struct bench_slot {
 
 struct tp_ops;
 struct tp_info;
-/* hello_name: what the donor shows us as.  ret_info may be NULL. */
+/* key: NULL: none.  hello_name: what the donor shows us as.  ret_info may be NULL. */
 int bench_io_connect(const struct tp_ops *ops, const struct weft_uri *uri, const char *port,
-	bool read_only, bool anonymous, const char *hello_name, struct bench_io **ret,
-	struct tp_info *ret_info, struct weft_error *err);
+	struct weft_held_key *key, bool read_only, bool anonymous, const char *hello_name,
+	struct bench_io **ret, struct tp_info *ret_info, struct weft_error *err);
 int bench_io_open(const char *path, bool read_only, struct bench_io **ret, struct weft_error *err);
 /* Of BENCH_BUF_BYTES, for whichever io is open: there is one at a time.  NULL without memory. */
 uint8_t *bench_buf(void);

@@ -91,6 +91,16 @@ static int compare(const struct bench_options *o)
 	return worse > 0;
 }
 
+static int measure_region(struct bench_options *o, json_t **ret, struct weft_error *err)
+{
+	int r = weft_uri_key(&o->uri, o->key_file, o->allow_insecure, &o->key, err);
+
+	if (r == 0)
+		r = bench_run(o, ret, err);
+	weft_held_key_close(o->key);
+	return r;
+}
+
 static int measure_line(struct bench_options *o, json_t **ret, struct weft_error *err)
 {
 	struct bench_line line;
@@ -100,6 +110,8 @@ static int measure_line(struct bench_options *o, json_t **ret, struct weft_error
 		return r;
 	r = weft_uri_parse(line.uri, &o->uri, err);
 	o->uri_text = line.uri;
+	/* Its donor is ours. */
+	o->allow_insecure = true;
 	if (r == 0)
 		r = bench_run(o, ret, err);
 	json_t *figures = bench_line_close(&line);
@@ -130,7 +142,7 @@ int main(int argc, char **argv)
 	} else {
 		watch_signals();
 		r = options.line ? measure_line(&options, &run, &err)
-				 : bench_run(&options, &run, &err);
+				 : measure_region(&options, &run, &err);
 	}
 	if (r < 0) {
 		fprintf(stderr, "weft-bench: %s\n", err.message);

@@ -149,6 +149,12 @@ static const struct weft_option options[] = {
 		"of direct, socket, file, nbd, ublk; "
 		"device: both of these (default: all there are)",
 		.kind = WEFT_OPTION_CALL, .parse = parse_paths},
+	{"key", "FILE",
+		"the key that the donor knows (default: $WEFT_KEY, ~/.config/weft/key, "
+		"/etc/weft/key)",
+		.kind = WEFT_OPTION_TEXT, INTO(key_file), .completion = WEFT_COMPLETE_FILE},
+	{"allow-insecure", NULL, "use no key: in plaintext, with a donor that proves nothing",
+		.kind = WEFT_OPTION_FLAG, INTO(allow_insecure)},
 	{"cache", "SIZE", "measure bridges with a cache of this size beside those without",
 		.kind = WEFT_OPTION_CALL, .parse = parse_cache, .wants = "a size such as 64M"},
 	{"line", "OPTIONS",

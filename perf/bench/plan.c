@@ -168,8 +168,8 @@ int bench_connect_direct(const struct bench_run *run, const struct tp_driver *dr
 {
 	const struct bench_options *o = run->o;
 
-	return bench_io_connect(driver->ops, &o->uri, port, o->read_only, o->uri.foreign, run->name,
-		ret, info, err);
+	return bench_io_connect(driver->ops, &o->uri, port, o->key, o->read_only, o->uri.foreign,
+		run->name, ret, info, err);
 }
 
 /* Twice what is in flight, so that places are not the same all the time. */

@@ -149,8 +149,8 @@ static int open_front(const struct bench_run *run, const struct bench_path *path
 	if (path->front == BENCH_NBD || path->front == BENCH_UBLK)
 		return bench_io_open(bridge->device, run->o->read_only, ret, err);
 	snprintf(uri.socket, sizeof(uri.socket), "%.107s", bridge->socket);
-	return bench_io_connect(&tp_nbd_ops, &uri, NULL, run->o->read_only, true, run->name, ret,
-		NULL, err);
+	return bench_io_connect(&tp_nbd_ops, &uri, NULL, NULL, run->o->read_only, true, run->name,
+		ret, NULL, err);
 }
 
 static bool wanted(const struct bench_group *g, bool fronts[BENCH_NR_FRONTS])

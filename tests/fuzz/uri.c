@@ -19,6 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		assert(strcmp(uri.host, again.host) == 0 && strcmp(uri.port, again.port) == 0);
 		assert(strcmp(uri.region, again.region) == 0 &&
 			strcmp(uri.socket, again.socket) == 0);
+		assert(strcmp(uri.identity, again.identity) == 0);
 		assert(uri.foreign == again.foreign && uri.transport == again.transport);
 		twice = weft_uri_format(&again);
 		assert(strcmp(canonical, twice) == 0);

@@ -3,6 +3,7 @@
 # "|" between for the rest; a key that ends with "?" may be missing.  Prints a line for each thing
 # that is otherwise.  weft-status(1) has the words.  With --arg keys yes: the names of all keys
 # instead.  With --arg of keyring: the same of `weft key list --json`.
+def key: {identity: "string", file: "string"};
 def latency: {count: "number", sum: "number", p50: "number|null", p99: "number|null", max: "number|null"};
 def link: {
 	lane: "number", state: "string", path: "string", generation: "string", requests: "number", in_flight: "number",
@@ -12,7 +13,7 @@ def strangers: {now: "number", max: "number", addresses: "number", entered: "num
 def attachment: {
 	schema: "number", kind: "string", name: "string", uri: "string", state: "string", why: "string|null", pid: "number",
 	socket: "string|null", "socket_tenure?": "string|null", mount: "string|null", device: "string|null",
-	"ending?": "string", "mounted?": "boolean",
+	"key?": key, "ending?": "string", "mounted?": "boolean",
 	"attach_again?": "string", "directory?": "string", "cache_file?": "string", "unsaved_bytes?": "number|null",
 	"cache_file_trouble?": "string",
 	# What only a bridge that answers tells.
@@ -23,7 +24,7 @@ def attachment: {
 	"donors?": [{
 		uri: "string", region: "string", size_bytes: "number", epoch: "string|null", generation: "string", transport: "string",
 		transport_why: "string|null", transport_since_s: "number", transport_changes: "number",
-		ways: [{transport: "string", host: "string|null", port: "string|null"}]
+		"key?": key, ways: [{transport: "string", host: "string|null", port: "string|null"}]
 	}],
 	"requests?": {read: "number", write: "number", flush: "number", trim: "number", zero: "number", cache: "number"},
 	"errors?": "number", "read_bytes?": "number", "written_bytes?": "number", "operations?": "number", "posts?": "number",
@@ -83,7 +84,7 @@ def check($schema; $path):
 	elif $kind == "array" then
 		if type != "array" then "\($path) is no list"
 		else to_entries[] | .key as $i | .value | check($schema[0]; "\($path)[\($i)]") end
-	elif type == "null" and ($path | test("\\.(cache|placing|sealed|keys)$")) then empty
+	elif type == "null" and ($path | test("\\.(cache|placing|sealed|keys?)$")) then empty
 	elif type != "object" then "\($path) is no object"
 	else
 		. as $object |

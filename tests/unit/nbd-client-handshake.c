@@ -334,7 +334,7 @@ static void starttls_downgrade_is_refused(void **state)
 		const char *text, *expected;
 	} cases[] = {
 		{NBD_REP_ERR_UNSUP, EPROTONOSUPPORT, "", "does not begin TLS"},
-		{NBD_REP_ERR_POLICY, EPERM, "no keys\x1b[2J", "no keys?[2J"},
+		{NBD_REP_ERR_POLICY, EPROTONOSUPPORT, "no keys\x1b[2J", "no keys?[2J"},
 		{NBD_REP_ERR_UNKNOWN, ENOENT, "", "does not begin TLS"},
 		{0x8fffffff, EPROTO, "", "does not begin TLS"},
 	};

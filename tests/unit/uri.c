@@ -26,6 +26,41 @@ static void host_port_region_and_transport(void **state)
 	assert_string_equal(uri.transport->word, "tcp");
 }
 
+static void an_identity_stands_before_the_host(void **state)
+{
+	static const char *const canonical[] = {"weft://node7@donor/scratch",
+		"weft://node-7.x~2@donor:4000/scratch?transport=tcp",
+		"weft://node7@[fe80::1%25eth0]:1/a", "nbd://node7@192.0.2.7/export",
+		"weft://donor/scratch"};
+
+	for (size_t i = 0; i < sizeof(canonical) / sizeof(canonical[0]); i++) {
+		parse_uri(canonical[i]);
+		assert_int_equal(uri.identity[0] != '\0', strchr(canonical[i], '@') != NULL);
+		char *text = weft_uri_format(&uri);
+		assert_string_equal(text, canonical[i]);
+		free(text);
+	}
+	parse_uri("weft://node%2d7@donor/scratch");
+	assert_string_equal(uri.identity, "node-7");
+	parse_uri("weft://donor/a@b:c");
+	assert_string_equal(uri.identity, "");
+}
+
+/* Others see a command line, and errors end up in logs. */
+static void a_password_is_refused_and_not_repeated(void **state)
+{
+	static const char *const texts[] = {"weft://node7:hunter2@donor/scratch",
+		"weft://:hunter2@donor", "https://node7:hunter2@donor/scratch",
+		"node7:hunter2@donor/scratch", "weft://node7:hunter2@[::1%eth0]/scratch"};
+	struct weft_error err;
+
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		assert_int_equal(weft_uri_parse(texts[i], &uri, &err), -EINVAL);
+		assert_non_null(strstr(err.message, "a password stands in it"));
+		assert_null(strstr(err.message, "hunter2"));
+	}
+}
+
 static void defaults_are_the_iana_port_and_auto(void **state)
 {
 	parse_uri("WEFT://donor/");
@@ -101,7 +136,11 @@ static void what_is_wrong_is_refused_with_a_reason(void **state)
 		{"nbd://h:0/e", "it looks like nbd://192.0.2.7/export"},
 		{"weft:/h//r", "no host"},
 		{"weft+unix:r?socket=/x", "no host"},
-		{"weft://user@h/r", "user name"},
+		{"weft://a%20user@h/r", "no identity"},
+		{"weft://@h/r", "no identity"},
+		{"weft://node7~3@h/r", "no identity"},
+		{"weft://a@b@h/r", "wrong at"},
+		{"weft+unix://node7@/r?socket=/x", "stands before a host"},
 		{"weft://h:0/r", "port"},
 		{"weft://h:65536/r", "port"},
 		{"weft://h:99999999999999999999/r", "port"},
@@ -196,6 +235,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(host_port_region_and_transport),
+		cmocka_unit_test(an_identity_stands_before_the_host),
+		cmocka_unit_test(a_password_is_refused_and_not_repeated),
 		cmocka_unit_test(defaults_are_the_iana_port_and_auto),
 		cmocka_unit_test(ipv6_goes_in_brackets),
 		cmocka_unit_test(an_address_may_have_a_zone),

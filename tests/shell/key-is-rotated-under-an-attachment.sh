@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+# A key is rotated and revoked under an attachment that lives: with both keys and with the new one
+# alone it goes on, whenever the borrower's file is replaced; without a key it does not.
+# presets: dev asan
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+need_tool jq qemu-io
+
+cd "$TMP"
+weft key new node7 --store store --out key >/dev/null
+start_donor --keys store --memory r=8M
+weft attach "${URI/:\/\//://node7@}" --socket sock --name a --key key --dead-timeout 0 >/dev/null
+shown() { weft status a --json | jq -r ".attachments[0] | $1"; }
+is() { [[ $(shown .state) = "$1" ]]; }
+has() { [[ $(shown '.donors[0].key.identity') = "$1" ]]; }
+moves() {
+	qemu-io -f raw -c 'write -P 7 0 64k' -c 'read -P 7 0 64k' "nbd+unix:///?socket=sock" >out ||
+		fail "$(<out)"
+}
+moves
+
+echo "the borrower has the new file before the old key ends"
+weft key rotate node7 --store store --out new >/dev/null
+moves
+has node7 || fail "the key has changed by itself: $(shown .)"
+mv new key
+weft key rotate node7 --finish --store store >/dev/null
+wait_for has node7~2
+wait_for is ready
+moves
+
+echo "and after"
+weft key rotate node7 --store store --out new >/dev/null
+weft key rotate node7 --finish --store store >/dev/null
+wait_for is reconnecting
+mv new key
+wait_for has node7
+wait_for is ready
+moves
+
+echo "no key"
+weft key revoke node7 --store store >/dev/null
+wait_for is reconnecting
+tells() { [[ $(weft status a) = *"did not accept the key of node7"* ]]; }
+wait_for tells
+wait_for grep -q "was not let in" "$DONOR_LOG"
+# Nobody answers its last FLUSH.
+weft detach --force a >/dev/null 2>&1 || :
