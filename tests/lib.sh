@@ -15,6 +15,9 @@ TMP=$(mktemp -d "${TMPDIR:-/tmp}/weft-test.XXXXXX")
 export WEFT_SRC WEFT_PRESET WEFT_BUILD WEFT_BIN WEFT_TIER TMP WEFT_RUN_DIR=$TMP/run
 export PATH=$WEFT_BIN:$PATH:/usr/sbin:/sbin
 mkdir -m 700 "$WEFT_RUN_DIR"
+# No key of whoever runs the tests.
+unset WEFT_KEY
+[[ ! -e ${HOME-}/.config/weft/key ]] || export HOME=$TMP/home
 
 fail() {
 	echo "FAIL: $*" >&2

@@ -120,7 +120,8 @@ static int new_key(struct key_options *o, struct weft_store *store, struct weft_
 	r = make(o, store, o->name, &o->rights, path, err);
 	if (r < 0)
 		return r;
-	printf("'%s' has a key in %s; donors that run know it.\n", o->name, o->dir);
+	printf("'%s' has a key in %s; donors that run%s.\n", o->name, o->dir,
+		o->is_new_store ? " were started without keys: start them again" : " know it");
 	print_how_to_carry(path);
 	return 0;
 }
@@ -375,6 +376,7 @@ static int run(struct key_options *o, struct weft_error *err)
 		r = weft_error_set(err, ENAMETOOLONG, "the name of --store is too long");
 	if (r == 0 && !action->fn)
 		return key_list(o, err);
+	o->is_new_store = r == 0 && access(o->dir, F_OK) < 0;
 	if (r == 0)
 		r = weft_store_open(o->dir, action->use, &store, err);
 	if (r < 0)

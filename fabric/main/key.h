@@ -18,6 +18,7 @@ struct key_options {
 	struct weft_rights rights; /* of a new key */
 	/* Not options. */
 	char dir[PATH_MAX]; /* the store's */
+	bool is_new_store;  /* it was not there */
 };
 
 /* Prints what the store has.  0, or -errno. */

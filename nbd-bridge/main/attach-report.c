@@ -115,6 +115,19 @@ static void print_cache(const struct attach *a, FILE *out)
 			a->options.cache_file ? "; the cache file's bytes are plain" : "");
 }
 
+static void print_keys(const struct attach *a, FILE *out)
+{
+	char identity[WEFT_IDENTITY_MAX + 1];
+
+	for (unsigned i = 0; i < a->options.nr_donors; i++) {
+		struct weft_held_key *key = a->find.donors[i].key;
+
+		if (key)
+			fprintf(out, "  key %s, of %s\n", weft_held_key_identity(key, identity),
+				weft_held_key_file(key));
+	}
+}
+
 static void print_result(const struct attach *a, FILE *out)
 {
 	const struct attach_options *o = &a->options;
@@ -132,6 +145,7 @@ static void print_result(const struct attach *a, FILE *out)
 		tp_word_note(now.transport), lanes, lanes == 1 ? "" : "s");
 	if (info->one_sided)
 		fprintf(out, "  over %s\n", info->path);
+	print_keys(a, out);
 	if (o->nr_donors > 1) {
 		uint64_t cut = attachment_bytes_cut_off(bridge_attachment(a->bridge));
 

@@ -28,6 +28,7 @@ shows_no_secret() {
 umask 000
 echo "new"
 key new node7
+grep -q "donors that run were started without keys" out || fail "$(<out)"
 shows_no_secret
 [[ $(stat -c %a node7.key store/keys.psk store/grants.json store) = $'600\n600\n600\n700' ]] ||
 	fail "modes: $(stat -c '%n %a' node7.key store/* store)"
@@ -39,6 +40,7 @@ refused "there is a key of 'node7' already" new node7 --out other
 key new 'node-8.x' --out n8 --region scratch --region 'a b' --read-only --max-memory 1.5G \
 	--max-sessions 4 --from 192.0.2.0/24 --from 2001:db8::7 --expires 90d --rdma-plaintext \
 	--admin
+grep -q "donors that run know it" out || fail "$(<out)"
 cp n8 kept
 refused "n8 is there already" new node9 --out n8
 cmp n8 kept || fail "a file was overwritten"

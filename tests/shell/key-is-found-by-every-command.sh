@@ -23,7 +23,8 @@ refused() { # TEXT COMMAND…
 shown() { weft status a --json | jq -r ".attachments[0].donors[0] | $1"; }
 attaches() { # ARGUMENT…
 	weft attach "$@" --socket sock --name a >out 2>err || fail "weft attach $*: $(<err)"
-	[[ $(shown .transport) = tcp+tls ]] || fail "weft attach $*: $(shown .)"
+	grep -qE '^  key node7, of /.*key$' out || fail "weft attach $*: $(<out)"
+	[[ $(shown .transport) = tcp+*tls ]] || fail "weft attach $*: $(shown .)"
 	[[ $(shown .key.identity) = node7 ]] || fail "weft attach $*: $(shown .)"
 	qemu-io -f raw -c 'write -P 7 0 64k' -c 'read -P 7 0 64k' "nbd+unix:///?socket=sock" >out ||
 		fail "$(<out)"
@@ -36,7 +37,7 @@ weft list "$keyed" --key node7.key | grep -q scratch || fail "weft list --key"
 export WEFT_KEY=node7.key
 attaches "$keyed"
 weft list "$keyed" | grep -q scratch || fail "WEFT_KEY and weft list"
-[[ $(echo transport | "$WEFT_BUILD/tests/libweft-io" "$keyed") = *tcp+tls ]] || fail "libweft"
+[[ $(echo transport | "$WEFT_BUILD/tests/libweft-io" "$keyed") = *tcp+*tls ]] || fail "libweft"
 weft bench "$keyed" --overwrite --time 1 --span 1M --sizes 4K --depths 1 --paths direct,socket \
 	>out 2>err || fail "weft bench: $(<err)"
 unset WEFT_KEY

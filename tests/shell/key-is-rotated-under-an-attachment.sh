@@ -42,6 +42,6 @@ weft key revoke node7 --store store >/dev/null
 wait_for is reconnecting
 tells() { [[ $(weft status a) = *"did not accept the key of node7"* ]]; }
 wait_for tells
-wait_for grep -q "was not let in" "$DONOR_LOG"
+wait_for grep -q "refused .*node7" "$DONOR_LOG"
 # Nobody answers its last FLUSH.
 weft detach --force a >/dev/null 2>&1 || :
