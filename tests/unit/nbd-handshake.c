@@ -205,6 +205,7 @@ static void df_is_offered_with_structured_replies_only(void **state)
 	assert_true(nbd_get16(data + 10) & NBD_FLAG_SEND_DF);
 }
 
+/* CVE-2022-26495: a name's length that is more than the option's, up to 4 GiB. */
 static void malformed_info_is_invalid(void **state)
 {
 	struct fixture *f = ready(state);
@@ -221,6 +222,7 @@ static void malformed_info_is_invalid(void **state)
 	assert_int_equal(go(f, "a"), NBD_REP_ACK);
 }
 
+/* CVE-2022-26496, CVE-2017-15118: a name that is longer than names may be. */
 static void name_of_4097_bytes_is_refused(void **state)
 {
 	struct fixture *f = ready(state);
@@ -335,6 +337,7 @@ static void byte_by_byte_is_the_same(void **state)
 	assert_int_equal(data[999], 'w');
 }
 
+/* CVE-2019-14851 and its kind; shell/serve-peers-drop-in-negotiation has the others. */
 static void connection_may_end_at_every_byte(void **state)
 {
 	static const uint8_t good[] =
