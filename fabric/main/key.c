@@ -120,8 +120,9 @@ static int new_key(struct key_options *o, struct weft_store *store, struct weft_
 	r = make(o, store, o->name, &o->rights, path, err);
 	if (r < 0)
 		return r;
-	printf("'%s' has a key in %s; donors that run%s.\n", o->name, o->dir,
-		o->is_new_store ? " were started without keys: start them again" : " know it");
+	printf("'%s' has a key in %s%s.\n", o->name, o->dir,
+		o->is_new_store ? ", which is new: start donors that run again"
+				: "; donors that run know it");
 	print_how_to_carry(path);
 	return 0;
 }
@@ -332,9 +333,9 @@ static int check(const struct weft_command_line *line, const struct key_options 
 			return weft_usage_error("--%s belongs to %s, not to %s", belongs[i].option,
 				belongs[i].actions, o->action);
 	if (strcmp(o->action, "list") == 0)
-		return o->name ? weft_usage_error("list shows all keys: '%s' is one too many",
-					 o->name)
-			       : WEFT_GO_ON;
+		return o->name
+			? weft_usage_error("list shows all keys: '%s' is one too many", o->name)
+			: WEFT_GO_ON;
 	if (!o->name)
 		return weft_usage_error("%s whose key? Give its name", o->action);
 	if (!weft_identity_is_of(o->name, o->name))
