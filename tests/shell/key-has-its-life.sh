@@ -28,7 +28,7 @@ shows_no_secret() {
 umask 000
 echo "new"
 key new node7
-grep -q "which is new: donors that run look there once started again" out || fail "$(<out)"
+grep -q "which is new: start donors that run again" out || fail "$(<out)"
 shows_no_secret
 [[ $(stat -c %a node7.key store/keys.psk store/grants.json store) = $'600\n600\n600\n700' ]] ||
 	fail "modes: $(stat -c '%n %a' node7.key store/* store)"
