@@ -22,7 +22,8 @@ for how in plain keys; do
 		    return struct.pack(">8sII", b"IHAVEOPT", number, len(data)) + data
 
 		def named(number, name=b"r"):
-		    return option(number, struct.pack(">I", len(name)) + name + struct.pack(">H", 0))
+		    name = struct.pack(">I", len(name)) + name
+		    return option(number, name + struct.pack(">H", 0))
 
 		flags = struct.pack(">I", 3)
 		info, go, list_, starttls = named(6), named(7), option(3), option(5)
@@ -44,7 +45,8 @@ for how in plain keys; do
 		assert struct.unpack(">QIIi", reply)[:2] == (0x3e889045565a9, 6), reply
 	PY
 	[[ -d /proc/$DONOR_PID ]] || fail "the donor ended"
-	weft status r --json | jq -e '.attachments[0] | .reconnects == 0 and .errors == 0' >/dev/null ||
+	weft status r --json |
+		jq -e '.attachments[0] | .reconnects == 0 and .errors == 0' >/dev/null ||
 		fail "$(weft status r)"
 	settled() { (($(files) <= before)); }
 	wait_for -t 30 settled
