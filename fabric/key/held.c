@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fabric/base/log.h"
@@ -15,6 +16,7 @@
 struct weft_held_key {
 	pthread_mutex_t lock;
 	struct weft_key key;
+	bool is_directory; /* there is no key, but certificates */
 	char wanted[WEFT_IDENTITY_MAX + 1]; /* "": the only one */
 	char file[WEFT_KEY_PATH_MAX];
 };
@@ -43,6 +45,27 @@ static const char *wanted(const struct weft_held_key *held)
 	return held->wanted[0] ? held->wanted : NULL;
 }
 
+bool weft_key_is_directory(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static int load(struct weft_held_key *held, struct weft_error *err)
+{
+	held->is_directory = weft_key_is_directory(held->file);
+	if (!held->is_directory)
+		return weft_key_load(held->file, wanted(held), &held->key, err);
+	/* What is in it is read for each connection. */
+	if (held->wanted[0])
+		return weft_error_set(err, ENOKEY,
+			"%s is a directory of certificates, and has no key of the identity %s: "
+			"leave the identity out of the URI",
+			held->file, held->wanted);
+	return 0;
+}
+
 int weft_held_key_open(const char *file, const char *identity, struct weft_held_key **ret,
 	struct weft_error *err)
 {
@@ -56,7 +79,7 @@ int weft_held_key_open(const char *file, const char *identity, struct weft_held_
 	if (r == 0)
 		r = make_absolute(held->file, err);
 	if (r == 0)
-		r = weft_key_load(held->file, wanted(held), &held->key, err);
+		r = load(held, err);
 	if (r < 0)
 		weft_held_key_close(held);
 	else
@@ -72,11 +95,16 @@ void weft_held_key_close(struct weft_held_key *held)
 	weft_secret_free(held, sizeof(*held));
 }
 
-void weft_held_key_get(struct weft_held_key *held, struct weft_key *ret)
+const struct weft_key *weft_held_key_proof(struct weft_held_key *held, struct weft_key *space,
+	const char **ret_certificates)
 {
+	*ret_certificates = held && held->is_directory ? held->file : NULL;
+	if (!held || held->is_directory)
+		return NULL;
 	pthread_mutex_lock(&held->lock);
-	*ret = held->key;
+	*space = held->key;
 	pthread_mutex_unlock(&held->lock);
+	return space;
 }
 
 bool weft_held_key_renew(struct weft_held_key *held)
@@ -84,6 +112,8 @@ bool weft_held_key_renew(struct weft_held_key *held)
 	struct weft_error err;
 	struct weft_key key;
 
+	if (held->is_directory)
+		return false;
 	if (weft_key_load(held->file, wanted(held), &key, &err) < 0) {
 		weft_debug("the key stays what it was: %s", err.message);
 		return false;

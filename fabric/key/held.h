@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A borrower's key while an attachment uses it: where it is from, and what it is now.  When a donor
- * does not take it any more, the file may have another by now: a rotation's.
+ * does not take it any more, the file may have another by now: a rotation's.  A directory in the
+ * file's place has certificates (struct nbd_tls_client) instead of a key.
  *
  * Thread-safe, but for open and close.
  */
@@ -24,17 +25,26 @@ int weft_held_key_open(const char *file, const char *identity, struct weft_held_
 /* Takes NULL.  Wipes it. */
 void weft_held_key_close(struct weft_held_key *held);
 
-/* The caller wipes *ret. */
-void weft_held_key_get(struct weft_held_key *held, struct weft_key *ret);
+/*
+ * What to prove: copies the key into *space, which the caller wipes, and returns space; or returns
+ * NULL, and *ret_certificates is their directory, valid until it is closed.  held NULL: both NULL.
+ */
+const struct weft_key *weft_held_key_proof(struct weft_held_key *held, struct weft_key *space,
+	const char **ret_certificates);
 /*
  * Reads the file again; blocks on it.  True: it has another key, which is held from now on.  What
  * cannot be read changes nothing.
  */
 bool weft_held_key_renew(struct weft_held_key *held);
 
+/* Whether the path is a directory, of certificates. */
+bool weft_key_is_directory(const char *path);
 /* Absolute; constant. */
 const char *weft_held_key_file(const struct weft_held_key *held);
-/* The identity of the key that is held now, into ret of WEFT_IDENTITY_MAX + 1; returns ret. */
+/*
+ * The identity of the key that is held now, "" for certificates, into ret of WEFT_IDENTITY_MAX + 1;
+ * returns ret.
+ */
 const char *weft_held_key_identity(struct weft_held_key *held, char *ret);
 
 #endif

@@ -58,12 +58,12 @@ static uint64_t ask(
 	const struct weft_uri *uri, struct weft_held_key *held, struct weft_welcome *ret)
 {
 	const uint64_t begin_ns = weft_now_ns();
-	struct weft_key key = {0};
+	struct weft_key space = {0};
+	const char *certificates;
+	const struct weft_key *key = weft_held_key_proof(held, &space, &certificates);
 
-	if (held)
-		weft_held_key_get(held, &key);
-	tp_base_driver()->ask(uri, held ? &key : NULL, NULL, ASK_MS, ret);
-	weft_key_wipe(&key);
+	tp_base_driver()->ask(uri, key, certificates, ASK_MS, ret);
+	weft_key_wipe(&space);
 	return (weft_now_ns() - begin_ns) / 1000000;
 }
 

@@ -142,19 +142,16 @@ int link_connect(const struct bridge_link *link, unsigned way, uint64_t generati
 {
 	struct weft_held_key *held = link->peer->config.key;
 	struct tp_target target = target_of(link, way, generation);
-	struct weft_key key;
+	struct weft_key key = {0};
 
-	if (held) {
-		weft_held_key_get(held, &key);
-		target.key = &key;
-	}
+	target.key = weft_held_key_proof(held, &key, &target.certificates);
 	weft_debug("connecting to %s port %s%s%s", target.host, target.port,
-		held ? " with the key " : "", held ? key.identity : "");
+		target.key ? " with the key " : target.certificates ? " with certificates" : "",
+		key.identity);
 	if (ret_version0)
 		*ret_version0 = target.hello.version0;
 	int r = tp_connect(link_tp(link, way), &target, ret, err);
-	if (held)
-		weft_key_wipe(&key);
+	weft_key_wipe(&key);
 	return r;
 }
 

@@ -122,9 +122,13 @@ static void print_keys(const struct attach *a, FILE *out)
 	for (unsigned i = 0; i < a->options.nr_donors; i++) {
 		struct weft_held_key *key = a->find.donors[i].key;
 
-		if (key)
-			fprintf(out, "  key %s, of %s\n", weft_held_key_identity(key, identity),
-				weft_held_key_file(key));
+		if (!key)
+			continue;
+		weft_held_key_identity(key, identity);
+		if (identity[0])
+			fprintf(out, "  key %s, of %s\n", identity, weft_held_key_file(key));
+		else
+			fprintf(out, "  certificates of %s\n", weft_held_key_file(key));
 	}
 }
 

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "fabric/driver.h"
-#include "fabric/key/find.h"
+#include "fabric/key/held.h"
 #include "fabric/uri.h"
 #include "fabric/base/util.h"
 
@@ -87,6 +87,8 @@ static int say_goodbye_at(const struct bridge_state_file *state, unsigned i, con
 		goto fini_uri;
 	if (key.secret_bytes)
 		target.key = &key;
+	else if (state->key_file && weft_key_is_directory(state->key_file))
+		target.certificates = state->key_file;
 	target.host = uri.socket[0] ? uri.socket : uri.host;
 	target.port = uri.socket[0] ? NULL : uri.port;
 	target.region = uri.region;

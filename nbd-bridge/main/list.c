@@ -157,6 +157,18 @@ static const char *reason(int error)
 	return error == EPROTO ? "the server broke the protocol" : strerror(error);
 }
 
+static int set_tls(struct nbd_handle *nbd, struct weft_held_key *key, char *identity)
+{
+	const char *file = weft_held_key_file(key);
+
+	weft_held_key_identity(key, identity);
+	if (nbd_set_tls(nbd, LIBNBD_TLS_REQUIRE) < 0)
+		return -1;
+	if (!identity[0])
+		return nbd_set_tls_certificates(nbd, file);
+	return nbd_set_tls_psk_file(nbd, file) < 0 ? -1 : nbd_set_tls_username(nbd, identity);
+}
+
 /* In option mode: connected, nothing opened. */
 static struct nbd_handle *connect_to(
 	const struct weft_uri *uri, struct weft_held_key *key, struct weft_error *err)
@@ -174,10 +186,7 @@ static struct nbd_handle *connect_to(
 	nbd_set_debug(nbd, true);
 	nbd_set_opt_mode(nbd, true);
 	nbd_set_full_info(nbd, true);
-	if (key &&
-		(nbd_set_tls(nbd, LIBNBD_TLS_REQUIRE) < 0 ||
-			nbd_set_tls_psk_file(nbd, weft_held_key_file(key)) < 0 ||
-			nbd_set_tls_username(nbd, weft_held_key_identity(key, identity)) < 0)) {
+	if (key && set_tls(nbd, key, identity) < 0) {
 		weft_error_set(err, EOPNOTSUPP, "libnbd cannot use a key: %s", nbd_get_error());
 		nbd_close(nbd);
 		return NULL;
@@ -209,9 +218,10 @@ static struct nbd_handle *connect_to(
 	default:
 		if (key && error == EPROTO && !server_said[0])
 			weft_error_set(err, EKEYREJECTED,
-				"cannot list %s: it does not accept the key of %s, of %s; was the "
-				"key revoked or rotated? weft key list shows it at the donor",
-				where, identity, weft_held_key_file(key));
+				"cannot list %s: it does not accept the %s%s, of %s; was it "
+				"revoked or rotated? weft key list shows keys at the donor",
+				where, identity[0] ? "key of " : "certificate", identity,
+				weft_held_key_file(key));
 		else if (key && server_said[0])
 			weft_error_set(err, error,
 				"cannot list %s: %s; there is a key for it, of %s; to go on in "

@@ -251,8 +251,12 @@ static void print_since(const json_t *donor)
 
 static void print_key(const json_t *key)
 {
-	if (json_is_object(key))
+	if (!json_is_object(key))
+		return;
+	if (text_of(key, "identity")[0])
 		printf("  key %s, of %s\n", text_of(key, "identity"), text_of(key, "file"));
+	else
+		printf("  certificates of %s\n", text_of(key, "file"));
 }
 
 /* Prints a line for each of several donors; for a single donor its other ways. */

@@ -127,7 +127,7 @@ int bench_io_connect(const struct tp_ops *ops, const struct weft_uri *uri, const
 	struct weft_held_key *held, bool read_only, bool anonymous, const char *hello_name,
 	struct bench_io **ret, struct tp_info *ret_info, struct weft_error *err)
 {
-	struct weft_key key;
+	struct weft_key key = {0};
 	struct transport_io *io = calloc(1, sizeof(*io));
 	struct tp_target target = {
 		.host = uri->socket[0] ? uri->socket : uri->host,
@@ -150,14 +150,10 @@ int bench_io_connect(const struct tp_ops *ops, const struct weft_uri *uri, const
 		       : weft_error_set(err, ENOMEM, "out of memory");
 	if (r == 0)
 		r = tp_register(io->tp, io->io.buf, BENCH_BUF_BYTES, &io->mem, err);
-	if (held) {
-		weft_held_key_get(held, &key);
-		target.key = &key;
-	}
+	target.key = weft_held_key_proof(held, &key, &target.certificates);
 	if (r == 0)
 		r = establish(io, &target, err);
-	if (held)
-		weft_key_wipe(&key);
+	weft_key_wipe(&key);
 	if (r < 0) {
 		close_io(&io->io);
 		return r;

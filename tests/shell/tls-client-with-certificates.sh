@@ -5,7 +5,7 @@
 # timeout: 120
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 . "${BASH_SOURCE[0]%/*}/../tls.sh"
-need_tool nbdkit qemu-nbd
+need_tool nbdkit qemu-nbd jq
 
 make_certificates "$TMP/pki" carol
 make_certificates "$TMP/others" mallory
@@ -44,6 +44,31 @@ passes() { # OPTION…
 start_donor --listen 0.0.0.0:0 --memory m=32M --tls-certificates "$TMP/pki"
 passes 127.0.0.1 "$PORT" m
 refused "$TMP/pki" 127.0.0.2 "$PORT" m
+
+# What the commands have: a directory where a key file would be.
+uri=weft://127.0.0.1:$PORT/m
+weft list "$uri" --key "$TMP/pki" >"$TMP/out" 2>&1 || fail "$(cat "$TMP/out")"
+weft attach "$uri" --socket "$TMP/socket" --key "$TMP/pki" >"$TMP/out" 2>&1 ||
+	fail "$(cat "$TMP/out")"
+grep -q "certificates of $TMP/pki" "$TMP/out" || fail "$(cat "$TMP/out")"
+grep -q 'transport tcp+tls' "$TMP/out" || fail "$(cat "$TMP/out")"
+weft status m >"$TMP/out"
+grep -q "certificates of $TMP/pki" "$TMP/out" || fail "$(cat "$TMP/out")"
+# A bridge that is killed is taken over, and one that is killed again let go of, with the same.
+bridge=$(weft status m --json | jq '.attachments[0].pid')
+kill -9 "$bridge"
+wait_for gone "$bridge"
+weft attach "$uri" --socket "$TMP/socket" >"$TMP/out" 2>&1 || fail "$(cat "$TMP/out")"
+grep -q "certificates of $TMP/pki" "$TMP/out" || fail "taken over without: $(cat "$TMP/out")"
+bridge=$(weft status m --json | jq '.attachments[0].pid')
+kill -9 "$bridge"
+wait_for gone "$bridge"
+weft detach m >"$TMP/out" 2>&1 || fail "$(cat "$TMP/out")"
+! weft attach "weft://dave@127.0.0.1:$PORT/m" --socket "$TMP/socket" --key "$TMP/pki" \
+	>"$TMP/out" 2>&1 || fail "with an identity"
+grep -q 'leave the identity out' "$TMP/out" || fail "$(cat "$TMP/out")"
+weft attach "$uri" --socket "$TMP/socket" --key "$TMP/others" >"$TMP/out" 2>&1 &&
+	fail "it attaches with another's certificates"
 
 with_server nbdkit --foreground --exit-with-parent --unix "$TMP/s" --tls=require \
 	--tls-certificates="$TMP/pki" --tls-verify-peer file "$TMP/image"
