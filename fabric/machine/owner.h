@@ -9,8 +9,9 @@
 /*
  * The user who made the socket at `theirs` that is connected to `ours` over TCP, both in this
  * network namespace: what the kernel says (sock_diag(7)), as this user namespace has the number.
- * Asks the kernel once and does not wait.  0; -ENOENT: there is no such socket, it was closed, or
- * the kernel has no tcp_diag; or -errno of socket(2), sendto(2), recvfrom(2).
+ * Asks the kernel once and does not wait; where netlink is not to be had it reads the kernel's
+ * tables.  0; -ENOENT: there is no such socket, it was closed, or the kernel has no tcp_diag; or
+ * -errno of sendto(2), recvfrom(2).
  */
 int weft_socket_owner(const struct sockaddr *theirs, const struct sockaddr *ours,
 	uint32_t *ret_uid);

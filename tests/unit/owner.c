@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -221,6 +222,32 @@ static void it_is_known_in_another_network_namespace(void **state)
 	assert_int_equal(r, 0);
 }
 
+/* The linker puts it in the place of socket(2) (--wrap). */
+static bool no_netlink;
+int __real_socket(int domain, int type, int protocol);
+int __wrap_socket(int domain, int type, int protocol);
+
+int __wrap_socket(int domain, int type, int protocol)
+{
+	if (domain == AF_NETLINK && no_netlink) {
+		errno = EAFNOSUPPORT;
+		return -1;
+	}
+	return __real_socket(domain, type, protocol);
+}
+
+static void it_is_known_without_netlink(void **state)
+{
+	no_netlink = true;
+	it_is_known_over_ipv4(state);
+	it_is_known_over_ipv6(state);
+	it_is_known_over_ipv4_that_is_written_as_ipv6(state);
+	a_socket_that_was_closed_is_nobodys(state);
+	a_connection_that_there_is_not_is_nobodys(state);
+	another_users_socket_is_theirs(state);
+	no_netlink = false;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -232,6 +259,7 @@ int main(void)
 		cmocka_unit_test(a_connection_that_there_is_not_is_nobodys),
 		cmocka_unit_test(another_users_socket_is_theirs),
 		cmocka_unit_test(it_is_known_in_another_network_namespace),
+		cmocka_unit_test(it_is_known_without_netlink),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
