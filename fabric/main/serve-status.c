@@ -101,6 +101,20 @@ static void print_stock_lines(const struct serve *s)
 	}
 }
 
+/* Which keys it knows its borrowers by. */
+static void print_keys(const struct serve *s)
+{
+	size_t nr = s->keys ? weft_keys_count(s->keys) : 0;
+
+	if (!s->keys)
+		return;
+	printf("keys in %s: %zu\n", weft_keys_dir(s->keys), nr);
+	if (nr == 0 && !s->allow_insecure)
+		weft_warn("there is no key in %s yet, so nobody is let in from elsewhere; make "
+			  "one: weft key new NAME",
+			weft_keys_dir(s->keys));
+}
+
 void serve_print_ready(const struct serve *s)
 {
 	struct {
@@ -111,11 +125,12 @@ void serve_print_ready(const struct serve *s)
 
 	for (unsigned i = 0; i < s->nr_listening; i++) {
 		printf("listening on %s\n", weft_listening_format(&s->listening[i], text));
-		if (s->listening[i].insecure && s->allow_insecure)
+		if (s->allow_insecure && !*s->listening[i].socket)
 			weft_warn("whoever reaches %s can read and write all regions: no key is "
-				  "asked for",
+				  "asked for (--allow-insecure)",
 				text);
 	}
+	print_keys(s);
 	for (unsigned i = 0; i < s->nr_listeners; i++) {
 		struct weft_listener_status status;
 

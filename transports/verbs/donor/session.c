@@ -225,8 +225,13 @@ static void take_message(struct verbs_run *run)
 	if (r == 0)
 		r = verbs_bufs_post_recv(&run->bufs, run->session->control->qp, i,
 			VERBS_RUN_WR_RECV | i);
-	if (r == -EACCES)
-		weft_debug("%s did not prove key '%s'", run->peer.text, run->identity);
+	if (r == -EACCES) {
+		struct weft_error why;
+
+		weft_error_set(&why, EACCES, "it did not prove that it has key '%s'",
+			run->identity);
+		weft_donor_kept_out(run->session->listener->donor, &run->peer, &why);
+	}
 	if (r < 0)
 		run->state = VERBS_RUN_OVER;
 	else
