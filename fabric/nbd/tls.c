@@ -23,7 +23,8 @@ enum {
 	RECORD_BYTES = 16 << 10,                  /* of plain bytes (RFC 8446, 5.1) */
 	RECORD_MOST_BYTES = RECORD_BYTES + 5 + 256, /* encrypted (RFC 8446, 5.2) */
 	TX_BYTES = 5 * RECORD_MOST_BYTES,
-	RX_BYTES = 64 << 10,
+	RX_BYTES = 128 << 10,
+	STRANGER_BYTES = 16 << 10, /* received at a time of a peer that nobody knows yet */
 };
 
 struct nbd_tls {
@@ -90,7 +91,8 @@ static ssize_t pull(gnutls_transport_ptr_t ptr, void *buf, size_t len)
 	struct nbd_tls *t = ptr;
 
 	if (t->rx_start == t->rx_end) {
-		ssize_t n = recv(t->fd, t->rx, RX_BYTES, t->wait ? 0 : MSG_DONTWAIT);
+		ssize_t n = recv(t->fd, t->rx, t->shaken ? RX_BYTES : STRANGER_BYTES,
+			t->wait ? 0 : MSG_DONTWAIT);
 
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			t->socket_error = -errno;
@@ -363,9 +365,10 @@ static ssize_t read_record(struct nbd_tls *t, void *buf, size_t len)
 {
 	ssize_t r;
 
+	/* It says so after a record that is the session's own, too, such as one of new keys. */
 	do
 		r = gnutls_record_recv(t->session, buf, len);
-	while (r == GNUTLS_E_AGAIN && t->wait && !t->ended);
+	while (r == GNUTLS_E_AGAIN && !t->ended && (t->wait || t->rx_start < t->rx_end));
 	if (r >= 0)
 		return r;
 	if (r == GNUTLS_E_AGAIN)

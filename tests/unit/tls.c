@@ -426,7 +426,9 @@ static void new_keys_are_taken(void **state)
 	assert_int_equal(s.result, 0);
 	for (int i = 0; i < 4; i++) {
 		assert_int_equal(gnutls_session_key_update(s.session, GNUTLS_KU_PEER), 0);
-		assert_int_equal(get(&p.server, text, sizeof(text)), -EAGAIN);
+		/* Alone, or with what comes behind it. */
+		if (i % 2 == 0)
+			assert_int_equal(get(&p.server, text, sizeof(text)), -EAGAIN);
 		assert_int_equal(gnutls_record_send(s.session, "hello", 5), 5);
 		assert_int_equal(get(&p.server, text, sizeof(text)), 5);
 		assert_int_equal(put(&p.server, "you", 3), 3);
