@@ -124,7 +124,8 @@ WEFT_API uint64_t weft_size(const struct weft *w);
 
 /*
  * Writes the transport that the nth region (from 0) uses now, "rdma", "tcp", or "unix" for a Unix
- * socket, into buf, cut to size bytes with the NUL.  0; or -EINVAL: there is no nth region.
+ * socket, with "+tls" behind it where everything is encrypted, into buf, cut to size bytes with the
+ * NUL.  0; or -EINVAL: there is no nth region.
  */
 WEFT_API int weft_transport(struct weft *w, unsigned n, char *buf, size_t size);
 

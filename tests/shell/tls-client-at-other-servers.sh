@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 # Our client at NBD servers of others, over TLS with a key: nbdkit and qemu, TLS 1.3 and 1.2.  With
 # another key, or at a server without TLS, nothing is read.
-# timeout: 120
+# presets: dev asan
+# timeout: 300
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 . "${BASH_SOURCE[0]%/*}/../tls.sh"
 need_tool nbdkit qemu-nbd

@@ -2,7 +2,8 @@
 # Our client over TLS with certificates, at a donor, at nbdkit and at qemu.  A server whose
 # certificate is another authority's, or for another host, is not spoken to; a client without a
 # certificate, or with another authority's, is not let in.
-# timeout: 120
+# presets: dev asan
+# timeout: 300
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 . "${BASH_SOURCE[0]%/*}/../tls.sh"
 need_tool nbdkit qemu-nbd jq

@@ -5,8 +5,8 @@
  * thread's until it sets `done`, its last act.  Every wait ends at the deadline or when the owner
  * gives up, but for the resolver's own.
  *
- * A donor is spoken to by our own handshake (fabric/nbd/client-handshake.h), any other server by
- * libnbd's (foreign.c).
+ * A donor, and any server over TLS, is spoken to by our own handshake
+ * (fabric/nbd/client-handshake.h), other servers by libnbd's (foreign.c).
  */
 #include <assert.h>
 #include <errno.h>
@@ -33,11 +33,12 @@ enum {
 /* Our own handshake over a connected socket. */
 static int talk(struct nbd_connecting *c, struct nbd_stream *stream, bool at_once)
 {
-	const struct nbd_talk_wish wish = {.region = c->region,
+	struct nbd_talk_wish wish = {.region = c->region,
 		.hello = c->hello,
 		.at_once = at_once && !c->hello.anonymous};
 	int r = nbd_dial_talk(&c->dial, stream, &c->talk, &wish);
 
+	explicit_bzero(&wish.hello, sizeof(wish.hello));
 	c->error = c->talk.error;
 	c->info = c->talk.info;
 	c->structured = c->talk.structured;
