@@ -52,16 +52,35 @@ class Failed(Exception):
         self.error = error
 
 
+def packed(option, data=b""):
+    return struct.pack(">QII", IHAVEOPT, option, len(data)) + data
+
+
+def strings(name, *queries):
+    data = struct.pack(">I", len(name)) + name.encode() + struct.pack(">I", len(queries))
+    return data + b"".join(struct.pack(">I", len(query)) + query.encode() for query in queries)
+
+
+def export(name):
+    return struct.pack(">I", len(name)) + name.encode() + struct.pack(">HH", 1, 3)
+
+
 class Connection:
     """An NBD client."""
 
-    def __init__(self, port, structured=True):
+    def __init__(self, port, structured=True, at_once=()):
+        """at_once: options, each with its data, that leave before anything is received."""
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.cookie = 0
-        magic, opts, flags = struct.unpack(">QQH", self.receive(18))
-        assert (magic, opts) == (NBD_MAGIC, IHAVEOPT) and flags & 3 == 3
-        self.socket.sendall(struct.pack(">I", 3))
+        flags = struct.pack(">I", 3)
+        if at_once:
+            self.socket.sendall(flags + b"".join(packed(*option) for option in at_once))
+        magic, opts, server = struct.unpack(">QQH", self.receive(18))
+        assert (magic, opts) == (NBD_MAGIC, IHAVEOPT) and server & 3 == 3
+        if at_once:
+            return
+        self.socket.sendall(flags)
         if structured:
             self.option(STRUCTURED)
 
@@ -76,7 +95,10 @@ class Connection:
 
     def option(self, option, data=b""):
         """The replies, as (type, data)."""
-        self.socket.sendall(struct.pack(">QII", IHAVEOPT, option, len(data)) + data)
+        self.socket.sendall(packed(option, data))
+        return self.replies(option)
+
+    def replies(self, option):
         replies = []
         while True:
             magic, echo, kind, n = struct.unpack(">QIII", self.receive(20))
@@ -99,16 +121,13 @@ class Connection:
 
     def contexts(self, option, name, *queries):
         """[(id, name)]"""
-        data = struct.pack(">I", len(name)) + name.encode() + struct.pack(">I", len(queries))
-        for query in queries:
-            data += struct.pack(">I", len(query)) + query.encode()
         return [(struct.unpack(">I", data[:4])[0], data[4:].decode())
-                for kind, data in self.option(option, data) if kind == REP_META]
+                for kind, data in self.option(option, strings(name, *queries))
+                if kind == REP_META]
 
     def go(self, name, option=GO):
         """Sets size, flags and block sizes."""
-        data = struct.pack(">I", len(name)) + name.encode() + struct.pack(">HH", 1, 3)
-        for kind, data in self.option(option, data):
+        for kind, data in self.option(option, export(name)):
             assert kind == REP_INFO
             what = struct.unpack(">H", data[:2])[0]
             if what == 0:
@@ -279,6 +298,27 @@ def a_writer_writes_and_reads_and_flushes(port):
     failed(EINVAL, c.write, 0, bytes(32 * MIB + 1))
     assert c.read(1, 1) == b"x"
     goodbye(c)
+
+
+def everything_leaves_at_once(port):
+    a = Attachment(port, "r")
+    for query, granted in ((a.hello(False), True), (a.hello(False, id=7), False)):
+        c = Connection(port, at_once=((STRUCTURED,), (SET_META, strings("r", query)),
+                                      (GO, export("weft:session"))))
+        assert c.replies(STRUCTURED) == []
+        if granted:
+            (kind, data), = c.replies(SET_META)
+            assert kind == REP_META and fields(data[4:].decode(), "weft:grant:")
+            assert len(c.replies(GO)) == 2
+            c.write(0, b"at once")
+            assert c.read(0, 7) == b"at once"
+            goodbye(c)
+        else:
+            refused(ERR_INVALID, c.replies, SET_META)
+            refused(ERR_UNKNOWN, c.replies, GO)
+            # Nobody has the region.
+            goodbye(a.open())
+            c.close()
 
 
 def signs_of_life_keep_a_region(port):
@@ -496,6 +536,7 @@ STEPS = {
     "memory": [
         a_stock_client_lists,
         a_writer_writes_and_reads_and_flushes,
+        everything_leaves_at_once,
         signs_of_life_keep_a_region,
         silence_loses_it,
         sessions_join,
