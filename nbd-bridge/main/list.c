@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
+#include "fabric/base/address.h"
 #include "fabric/base/error.h"
 #include "fabric/base/log.h"
 #include "fabric/base/options.h"
@@ -390,12 +392,24 @@ static void free_exports(struct exports *exports)
 	free(exports->descriptions);
 }
 
+/* Whether the server is reached neither over loopback nor over a Unix socket. */
+static bool is_elsewhere(struct nbd_handle *nbd)
+{
+	struct sockaddr_storage address;
+	struct sockaddr *peer = (struct sockaddr *)&address;
+	socklen_t len = sizeof(address);
+
+	return getpeername(nbd_aio_get_fd(nbd), peer, &len) == 0 && peer->sa_family != AF_UNIX &&
+	       !weft_address_is_loopback(peer);
+}
+
 /*
  * *ret_cut_off: the donor has more regions than it lists, or than we keep.  Never set when one
  * region was asked for: that one is found by its name.
+ * *ret_asks_nobody: it told all that without a key, to one who may be on another machine.
  */
 static int list(const struct weft_uri *uri, struct weft_held_key *key, json_t **ret,
-	bool *ret_cut_off, struct weft_error *err)
+	bool *ret_cut_off, bool *ret_asks_nobody, struct weft_error *err)
 {
 	struct exports exports = {0};
 	struct nbd_handle *nbd = connect_to(uri, key, err);
@@ -417,6 +431,7 @@ static int list(const struct weft_uri *uri, struct weft_held_key *key, json_t **
 	else
 		r = describe_all(uri, key, &nbd, &exports, cut_off, array, err);
 	free_exports(&exports);
+	*ret_asks_nobody = !key && is_elsewhere(nbd);
 	hang_up(nbd);
 	if (r < 0) {
 		json_decref(array);
@@ -543,7 +558,7 @@ int main(int argc, char **argv)
 	struct weft_held_key *key = NULL;
 	struct weft_uri uri;
 	json_t *array = NULL;
-	bool cut_off = false;
+	bool cut_off = false, asks_nobody = false;
 
 	weft_process_begin();
 	int r = parse(argc, argv, &o, &uri);
@@ -551,8 +566,13 @@ int main(int argc, char **argv)
 		return r;
 	r = weft_uri_key(&uri, o.key_file, o.allow_insecure, &key, &err);
 	if (r == 0)
-		r = list(&uri, key, &array, &cut_off, &err);
+		r = list(&uri, key, &array, &cut_off, &asks_nobody, &err);
 	weft_held_key_close(key);
+	if (r == 0 && asks_nobody)
+		fprintf(stderr,
+			"weft-list: warning: %s asks for no key: whoever reaches it gets what it "
+			"lends\n",
+			uri.host);
 	weft_uri_fini(&uri);
 	if (r < 0) {
 		fprintf(stderr, "weft-list: %s\n", err.message);

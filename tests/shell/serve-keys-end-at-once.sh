@@ -31,9 +31,9 @@ users() {
 }
 [[ $(users) = "alice true"$'\n'"bob true"$'\n'"carol true" ]] || fail "$(weft status --json)"
 user="region a: used by (stock NBD clients) (writer) from 192.0.2.1"
-weft status | grep -qF "$user, encrypted, key 'alice', 1 connection" || fail "$(weft status)"
+grep -qF "$user, encrypted, key 'alice', 1 connection" <(weft status) || fail "$(weft status)"
 sample='weft_donor_attachment_connections{.*region="b".*identity="bob",encrypted="yes"} 1'
-weft status --prometheus | grep -q "$sample" || fail "$(weft status --prometheus)"
+grep -q "$sample" <(weft status --prometheus) || fail "$(weft status --prometheus)"
 
 # within MS NAME SINCE: its reads failed so long after.
 within() {
