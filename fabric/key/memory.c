@@ -9,11 +9,15 @@
 
 void *weft_secret_alloc(size_t bytes)
 {
-	void *memory = weft_map_bytes(weft_whole_pages(bytes ? bytes : 1));
+	const size_t len = weft_whole_pages(bytes ? bytes : 1);
+	void *memory = weft_map_bytes(len);
 
+	if (!memory)
+		return NULL;
+	/* No child has a use for it. */
+	(void)madvise(memory, len, MADV_WIPEONFORK);
 	/* Memory beyond RLIMIT_MEMLOCK is used unlocked: the machine's owner has to see to swap. */
-	if (memory)
-		(void)mlock(memory, weft_whole_pages(bytes ? bytes : 1));
+	(void)mlock(memory, len);
 	return memory;
 }
 

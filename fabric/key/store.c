@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The keys of a donor that runs.  A table is made as a whole from the files and takes the place of
- * the one before under the lock; inotify(7) tells of changes in the directory.
+ * the one before under the lock.  inotify(7) tells of changes in the directory, which may be
+ * removed or replaced as a whole.
  */
 #include "fabric/key/store.h"
 
@@ -10,7 +11,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/inotify.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,9 +38,13 @@ struct weft_keys {
 	pthread_mutex_t lock;
 	struct table table;
 	uint64_t last_life;
-	int inotify_fd;
 	char dir[PATH_MAX];
+	/* inotify_fd tells of changes in the directory; where there is none, timer_fd ticks */
+	int inotify_fd, watch, timer_fd;
+	int fd; /* an epoll(7) of both */
 };
+
+enum { LOOK_S = 1 }; /* for a directory that is gone */
 
 static void table_fini(struct table *table)
 {
@@ -142,7 +149,8 @@ static bool is_same_secret(const struct weft_key *a, const struct weft_key *b)
 static bool take(struct weft_keys *keys, const struct table *table)
 {
 	struct table old = keys->table;
-	bool changed = old.nr != table->nr || !json_equal(old.grants, table->grants);
+	bool changed = old.nr != table->nr ||
+		(old.grants != table->grants && !json_equal(old.grants, table->grants));
 
 	for (size_t i = 0; i < table->nr; i++) {
 		size_t was = find(&old, table->keys[i].identity);
@@ -161,6 +169,48 @@ static bool take(struct weft_keys *keys, const struct table *table)
 	return changed;
 }
 
+/* The watch is on what the path leads to now; false: there is no such directory. */
+static bool watch_dir(struct weft_keys *keys)
+{
+	int watch = inotify_add_watch(keys->inotify_fd, keys->dir,
+		IN_CLOSE_WRITE | IN_MOVE | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF |
+			IN_ONLYDIR);
+	struct itimerspec every = {0};
+
+	if (watch != keys->watch && keys->watch >= 0)
+		inotify_rm_watch(keys->inotify_fd, keys->watch);
+	keys->watch = watch;
+	if (watch < 0)
+		every.it_value.tv_sec = every.it_interval.tv_sec = LOOK_S;
+	timerfd_settime(keys->timer_fd, 0, &every, NULL);
+	return watch >= 0;
+}
+
+static int add_to_fd(struct weft_keys *keys, int fd)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+
+	return fd < 0 || epoll_ctl(keys->fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+static int begin_watching(struct weft_keys *keys, struct weft_error *err)
+{
+	keys->fd = epoll_create1(EPOLL_CLOEXEC);
+	int r = keys->fd < 0 ? -errno : 0;
+
+	if (r == 0) {
+		keys->inotify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+		r = add_to_fd(keys, keys->inotify_fd);
+	}
+	if (r == 0) {
+		keys->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+		r = add_to_fd(keys, keys->timer_fd);
+	}
+	if (r == 0)
+		watch_dir(keys); /* load() says what is wrong with it */
+	return r < 0 ? weft_error_set(err, -r, "cannot watch %s: %s", keys->dir, strerror(-r)) : 0;
+}
+
 int weft_keys_open(const char *dir, struct weft_keys **ret, struct weft_error *err)
 {
 	struct weft_keys *keys = calloc(1, sizeof(*keys));
@@ -170,42 +220,34 @@ int weft_keys_open(const char *dir, struct weft_keys **ret, struct weft_error *e
 	if (!keys)
 		return weft_error_set(err, ENOMEM, "no memory");
 	pthread_mutex_init(&keys->lock, NULL);
-	keys->inotify_fd = -1;
+	keys->fd = keys->inotify_fd = keys->timer_fd = keys->watch = -1;
 	if (!dir)
 		r = weft_keys_default_dir(keys->dir, sizeof(keys->dir), err);
 	else if (strlen(dir) >= sizeof(keys->dir))
 		r = weft_error_set(err, ENAMETOOLONG, "the name of %.64s… is too long", dir);
 	else
 		strcpy(keys->dir, dir);
+	/* The files are read after the watch exists, so that no change is missed. */
+	if (r == 0)
+		r = begin_watching(keys, err);
 	if (r == 0)
 		r = load(keys->dir, &table, err);
-	if (r < 0)
-		goto fail;
-	take(keys, &table);
-	/* The files are read after the watch exists, so that no change is missed. */
-	keys->inotify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-	if (keys->inotify_fd < 0 ||
-		inotify_add_watch(keys->inotify_fd, keys->dir,
-			IN_CLOSE_WRITE | IN_MOVE | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF) < 0) {
-		r = -errno;
-		weft_error_set(err, -r, "cannot watch %s: %s", keys->dir, strerror(-r));
-		goto fail;
+	if (r < 0) {
+		weft_keys_close(keys);
+		return r;
 	}
-	r = weft_keys_reload(keys, err);
-	if (r < 0)
-		goto fail;
+	take(keys, &table);
 	*ret = keys;
 	return 0;
-fail:
-	weft_keys_close(keys);
-	return r;
 }
 
 void weft_keys_close(struct weft_keys *keys)
 {
 	if (!keys)
 		return;
+	weft_close_fd(keys->fd);
 	weft_close_fd(keys->inotify_fd);
+	weft_close_fd(keys->timer_fd);
 	table_fini(&keys->table);
 	pthread_mutex_destroy(&keys->lock);
 	free(keys);
@@ -218,18 +260,22 @@ const char *weft_keys_dir(const struct weft_keys *keys)
 
 int weft_keys_fd(const struct weft_keys *keys)
 {
-	return keys->inotify_fd;
+	return keys->fd;
 }
 
 int weft_keys_reload(struct weft_keys *keys, struct weft_error *err)
 {
 	char events[4096];
-	struct table table;
+	struct table table = {0};
 
 	while (read(keys->inotify_fd, events, sizeof(events)) > 0)
 		;
+	while (read(keys->timer_fd, events, sizeof(events)) > 0)
+		;
+	watch_dir(keys);
 	int r = load(keys->dir, &table, err);
-	return r < 0 ? r : take(keys, &table);
+	/* Who removes the directory means its keys. */
+	return r < 0 && r != -ENOENT ? r : take(keys, &table);
 }
 
 /* ---- questions ---- */

@@ -34,10 +34,12 @@ attaches() { # ARGUMENT…
 echo "where it is found"
 attaches "$keyed" --key node7.key
 weft list "$keyed" --key node7.key | grep -q scratch || fail "weft list --key"
+io=$WEFT_BUILD/tests/libweft-io
+[[ $(echo transport | "$io" -k node7.key "$keyed") = *tcp+*tls ]] || fail "libweft's key_file"
 export WEFT_KEY=node7.key
 attaches "$keyed"
 weft list "$keyed" | grep -q scratch || fail "WEFT_KEY and weft list"
-[[ $(echo transport | "$WEFT_BUILD/tests/libweft-io" "$keyed") = *tcp+*tls ]] || fail "libweft"
+[[ $(echo transport | "$io" "$keyed") = *tcp+*tls ]] || fail "libweft"
 weft bench "$keyed" --overwrite --time 1 --span 1M --sizes 4K --depths 1 --paths direct,socket \
 	>out 2>err || fail "weft bench: $(<err)"
 unset WEFT_KEY
@@ -52,7 +54,7 @@ echo "what is wrong"
 refused "has no key of the identity 'node9'" weft attach "${keyed/:\/\//://node9@}" --socket sock
 refused "did not accept the key of node8" weft attach "${keyed/:\/\//://node8@}" --socket sock
 refused "does not accept the key of node8" weft list "${keyed/:\/\//://node8@}"
-refused "did not accept the key of node8" "$WEFT_BUILD/tests/libweft-io" "${keyed/:\/\//://node8@}"
+refused "did not accept the key of node8" "$io" "${keyed/:\/\//://node8@}"
 cp node7.key open.key
 chmod 644 open.key
 refused "others can use $TMP/open.key: its mode is 0644" weft attach "$keyed" --socket sock \
@@ -72,11 +74,13 @@ cp node7.key home/.config/weft/key
 start_donor --memory plain=8M
 refused "--allow-insecure" weft attach "$URI" --socket sock --name a
 refused "--allow-insecure" weft list "$URI"
-refused "does not begin TLS" "$WEFT_BUILD/tests/libweft-io" "$URI"
+refused "does not begin TLS" "$io" "$URI"
 weft attach "$URI" --socket sock --name a --allow-insecure >/dev/null
 [[ $(shown '.transport + " " + (.key | tostring)') = "tcp null" ]] || fail "$(shown .)"
 weft detach a >/dev/null
 weft list "$URI" --allow-insecure | grep -q plain || fail "weft list --allow-insecure"
+[[ $(echo transport | "$io" -i "$URI") = *tcp ]] || fail "libweft's ALLOW_INSECURE"
+refused "asks for a key, and --allow-insecure for none" "$io" -i -k node7.key "$URI"
 
 echo "what is kept"
 rm home/.config/weft/key

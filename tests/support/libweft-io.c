@@ -3,12 +3,14 @@
  * A program that uses libweft, for shell tests: one command a line on standard input, one answer a
  * line: "ok", "differs", or an error's name.
  *
- *	libweft-io [-c CACHE-BYTES] [-b] [-d DEAD-TIMEOUT-MS] [-n CONNECTIONS] URI...
+ *	libweft-io [-c CACHE-BYTES] [-b] [-d DEAD-TIMEOUT-MS] [-n CONNECTIONS]
+ *		[-k KEY-FILE | -i] URI...
  *
  *	write SEED OFF LEN, read SEED OFF LEN; flush; transport
  *	awrite, aread: the same by asynchronous commands, 64 KiB each
  *
- * What is written at an offset depends on it and on the seed.  -b: a write-back cache.
+ * What is written at an offset depends on it and on the seed.  -b: a write-back cache;
+ * -i: without a key.
  */
 #include <err.h>
 #include <stdbool.h>
@@ -113,7 +115,7 @@ int main(int argc, char **argv)
 	struct weft *w;
 	int c;
 
-	while ((c = getopt(argc, argv, "c:d:n:b")) != -1) {
+	while ((c = getopt(argc, argv, "c:d:n:k:bi")) != -1) {
 		if (c == 'c')
 			options.cache_bytes = strtoull(optarg, NULL, 0);
 		else if (c == 'd')
@@ -122,6 +124,10 @@ int main(int argc, char **argv)
 			options.connections = (uint32_t)strtoul(optarg, NULL, 0);
 		else if (c == 'b')
 			options.flags |= WEFT_OPEN_WRITE_BACK;
+		else if (c == 'k')
+			options.key_file = optarg;
+		else if (c == 'i')
+			options.flags |= WEFT_OPEN_ALLOW_INSECURE;
 		else
 			return 2;
 	}

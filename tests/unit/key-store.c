@@ -344,6 +344,44 @@ static void changes_are_told_and_taken(void **state)
 	weft_keys_close(keys);
 }
 
+/* A directory that is removed takes its keys along; one in its place brings its own. */
+static void a_store_is_replaced_as_a_whole(void **state)
+{
+	char away[80];
+
+	put("keys.psk", "node7:" ONE "\n");
+	grants("\"node7\": {}");
+	struct weft_keys *keys = open_keys();
+
+	snprintf(away, sizeof(away), "%s-away", dir);
+	assert_int_equal(rename(dir, away), 0);
+	assert_true(is_told(keys));
+	assert_int_equal(weft_keys_reload(keys, NULL), 1);
+	assert_true(has(keys, "node7", -ENOKEY));
+	assert_int_equal(weft_keys_reload(keys, NULL), 0);
+
+	assert_int_equal(mkdir(dir, 0700), 0);
+	put("keys.psk", "node8:" TWO "\n");
+	grants("\"node8\": {}");
+	assert_true(is_told(keys));
+	assert_int_equal(weft_keys_reload(keys, NULL), 1);
+	assert_true(has(keys, "node7", -ENOKEY));
+	assert_true(has(keys, "node8", 0));
+
+	/* It is followed again, and the other is not. */
+	grants("\"node8\": {\"read_only\": true}");
+	assert_true(is_told(keys));
+	assert_int_equal(weft_keys_reload(keys, NULL), 1);
+	drop("keys.psk");
+	drop("grants.json");
+	assert_int_equal(rmdir(dir), 0);
+	assert_true(is_told(keys));
+	assert_int_equal(weft_keys_reload(keys, NULL), 1);
+	assert_int_equal(weft_keys_count(keys), 0);
+	weft_keys_close(keys);
+	assert_int_equal(rename(away, dir), 0);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -357,6 +395,7 @@ int main(void)
 		TEST(damage_is_refused),
 		TEST(what_others_can_change_is_refused),
 		TEST(changes_are_told_and_taken),
+		TEST(a_store_is_replaced_as_a_whole),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
