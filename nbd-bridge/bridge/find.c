@@ -288,6 +288,9 @@ static void say_why_fallback(
 			no_better->message);
 	else if (uri->scheme->why)
 		snprintf(find->why, sizeof(find->why), "%s", uri->scheme->why);
+	else if (!find->donors[0].offers[0] && better_offered(offers))
+		snprintf(find->why, sizeof(find->why),
+			"auto: the donor took over %u s to say what it offers", ASK_MS / 1000);
 	else
 		snprintf(find->why, sizeof(find->why), "auto: the donor offers only %s", offers);
 }

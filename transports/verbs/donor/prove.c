@@ -62,10 +62,10 @@ void verbs_run_challenge(struct verbs_run *run)
 	}
 	snprintf(run->identity, sizeof(run->identity), "%s", run->msg.start.identity);
 	verbs_ends_of(run->session->control, true, &ends);
-	int r = get_key(run, keys, &key);
+	run->no_key = get_key(run, keys, &key);
 	weft_debug("%s says that it has key '%s': %s", run->peer.text, run->identity,
-		r < 0 ? strerror(-r) : "there is one");
-	r = verbs_proof_challenge(&run->proof, &key, &ends, &run->out);
+		run->no_key ? strerror(-run->no_key) : "there is one");
+	int r = verbs_proof_challenge(&run->proof, &key, &ends, &run->out);
 	weft_key_wipe(&key);
 	run->state = r < 0 ? VERBS_RUN_OVER : VERBS_RUN_PROOF;
 	if (r == 0)
@@ -80,4 +80,19 @@ int verbs_run_know(struct verbs_run *run)
 	run->peer.life = run->life;
 	run->peer.may_be_plaintext = run->session->listener->config.may_be_plaintext;
 	return verbs_proof_open(&run->proof, &run->msg);
+}
+
+void verbs_run_tell_kept_out(struct verbs_run *run)
+{
+	struct weft_error why;
+
+	if (!run->identity[0] || run->peer.identity[0] || atomic_load(&run->session->stopped) ||
+		atomic_load(&run->session->unwanted))
+		return;
+	/* Whoever has another secret sees that the challenge was made with another, and leaves. */
+	weft_error_set(&why, EACCES, "key '%s' %s", run->identity,
+		run->no_key == -EKEYEXPIRED ? "has expired"
+			: run->no_key ? "is not, or no longer, one of this donor's"
+				      : "was not proved, which one cannot whose secret is another");
+	weft_donor_kept_out(run->session->listener->donor, &run->peer, &why);
 }

@@ -60,6 +60,7 @@ struct verbs_run {
 	struct verbs_proof proof;
 	char identity[WEFT_IDENTITY_MAX + 1]; /* that the proof would be of; "": of none */
 	uint64_t life; /* … and of which of its secrets */
+	int no_key;    /* -errno why there is no such key; 0: there is one */
 	struct verbs_msg msg, out;
 };
 
@@ -89,6 +90,9 @@ void verbs_run_challenge(struct verbs_run *run);
  * the HELLO has its id.  0, or -EPROTO.
  */
 int verbs_run_know(struct verbs_run *run);
+
+/* At the end: the log has who named a key and did not prove it. */
+void verbs_run_tell_kept_out(struct verbs_run *run);
 
 /* grant.c */
 

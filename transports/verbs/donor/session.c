@@ -225,13 +225,6 @@ static void take_message(struct verbs_run *run)
 	if (r == 0)
 		r = verbs_bufs_post_recv(&run->bufs, run->session->control->qp, i,
 			VERBS_RUN_WR_RECV | i);
-	if (r == -EACCES) {
-		struct weft_error why;
-
-		weft_error_set(&why, EACCES, "it did not prove that it has key '%s'",
-			run->identity);
-		weft_donor_kept_out(run->session->listener->donor, &run->peer, &why);
-	}
 	if (r < 0)
 		run->state = VERBS_RUN_OVER;
 	else
@@ -330,6 +323,7 @@ static void end(struct verbs_run *run)
 	int r = 0;
 
 	weft_debug("a session ends%s", run->clean ? "" : ", not cleanly");
+	verbs_run_tell_kept_out(run);
 	unlist(run);
 	if (run->share)
 		r = verbs_share_leave(run->share, run->data ? run->data->qp : NULL,
