@@ -54,8 +54,11 @@ static int check_key(const struct weft_donor *donor, const struct weft_peer *pee
 		? weft_keys_rights(donor->keys, peer->identity, &rights)
 		: -ENOKEY;
 
-	/* Whom the certificates' authority vouches for may do all, unless its name has a key. */
-	if (r == -ENOKEY && peer->certified) {
+	/*
+	 * Where there are no keys, whom the certificates' authority vouches for may do all.  Where
+	 * there are, a name that has none, or has one no longer, may do nothing.
+	 */
+	if (r == -ENOKEY && peer->certified && !donor->keys) {
 		*ret = (struct weft_rights){0};
 		weft_identity_name(peer->identity, ret->name);
 		return 0;

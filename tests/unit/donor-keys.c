@@ -378,6 +378,24 @@ static void a_revoked_key_ends_its_sessions_and_no_others(void **state)
 	release(&bob, true);
 }
 
+/* A certificate of the name is not good for more once its key is gone. */
+static void a_certificate_may_do_what_the_key_of_its_name_may(void **state)
+{
+	struct weft_peer alice = peer_of("alice", "10.0.0.1"), eve = peer_of("eve", "10.0.0.1");
+	struct weft_hello hello = hello_of(1, 1, WEFT_MODE_WRITE);
+	struct session a, e;
+
+	alice.certified = eve.certified = true;
+	assert_int_equal(grant_to(&e, &eve, &hello), -EACCES);
+	assert_int_equal(grant_to(&a, &alice, &hello), 0);
+	put("keys.psk", "bob:" SECRET_B "\n");
+	reload();
+	assert_int_equal(a.nr_fenced, 1);
+	release(&a, false);
+	hello.generation = 2;
+	assert_int_equal(grant_to(&a, &alice, &hello), -EACCES);
+}
+
 static void another_key_of_the_name_goes_on_but_not_the_old_one(void **state)
 {
 	struct weft_peer peer = peer_of("alice", "10.0.0.1");
@@ -508,6 +526,7 @@ int main(void)
 		TEST(an_id_means_nothing_under_another_key),
 		TEST(stock_clients_of_two_keys_exclude_each_other),
 		TEST(a_revoked_key_ends_its_sessions_and_no_others),
+		TEST(a_certificate_may_do_what_the_key_of_its_name_may),
 		TEST(another_key_of_the_name_goes_on_but_not_the_old_one),
 		TEST(a_rotated_key_is_the_same_name),
 		TEST(a_key_that_is_for_less_ends_what_is_more),
