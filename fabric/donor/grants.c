@@ -199,6 +199,9 @@ static int check(const struct wish *w, struct weft_attachment **ret_own, struct 
 	struct weft_attachment *own = find_own(w);
 	uint64_t now_ns = weft_now_ns();
 
+	/* Its key has become one to write with, while stock clients have it that only read. */
+	if (own && own->anonymous && own->mode != w->mode && w->mode == WEFT_MODE_WRITE)
+		return refuse_busy(own, now_ns, err);
 	if (own && !own->anonymous) {
 		/* The table may have forgotten an attachment that lapsed a moment ago. */
 		if (own->generation > hello->generation ||
@@ -417,8 +420,10 @@ static int ask_for(struct wish *w, void (*fence_fn)(void *ctx), void *ctx, struc
 		return r;
 	donor_name_of(peer, w->owner);
 	if (hello->anonymous) {
+		/* Where somebody else may write, a stock client wants what it reads to stay. */
 		w->mode = weft_donor_may_write(donor, peer, region) ? WEFT_MODE_WRITE
-								   : WEFT_MODE_SHARED;
+			  : region->read_only               ? WEFT_MODE_SHARED
+							    : WEFT_MODE_READ;
 	} else {
 		if (hello->mode == WEFT_MODE_WRITE && region->read_only)
 			return weft_error_set(err, EROFS, "region '%s' is read-only", region->name);

@@ -234,6 +234,26 @@ static void a_key_to_read_does_not_write(void **state)
 	release(&s, true);
 }
 
+static void a_stock_client_that_only_reads_keeps_writers_out(void **state)
+{
+	struct session reader, writer;
+
+	put_grants("\"read_only\": true", "");
+	reload();
+	assert_int_equal(stock_by(&reader, "alice"), 0);
+	assert_int_equal(grant_by(&writer, "bob", 1, 1, WEFT_MODE_WRITE), -EBUSY);
+	assert_int_equal(grant_by(&writer, "bob", 1, 1, WEFT_MODE_READ), 0);
+	/* Nor does a second one write beside it, once the key is for that. */
+	put_grants("", "");
+	reload();
+	release(&writer, true);
+	assert_int_equal(stock_by(&writer, "alice"), -EBUSY);
+	release(&reader, true);
+	assert_int_equal(stock_by(&writer, "alice"), 0);
+	assert_true(writer.grant->writable);
+	release(&writer, true);
+}
+
 static void a_key_has_its_memory_at_a_time(void **state)
 {
 	struct session a, a2, b, c;
@@ -519,6 +539,7 @@ int main(void)
 		TEST(over_loopback_only_our_user_and_root_need_no_key),
 		TEST(a_key_is_for_its_regions_and_there_are_no_others),
 		TEST(a_key_to_read_does_not_write),
+		TEST(a_stock_client_that_only_reads_keeps_writers_out),
 		TEST(a_key_has_its_memory_at_a_time),
 		TEST(a_key_has_its_sessions_at_a_time),
 		TEST(a_key_is_used_from_where_it_may_be),
