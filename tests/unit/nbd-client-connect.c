@@ -35,6 +35,8 @@
 struct script {
 	const char *greeting;     /* instead of NBD's */
 	bool silent;              /* accepts and says nothing */
+	bool trickles;            /* says a byte of its greeting now and then */
+	bool floods;              /* says the same answer without end */
 	bool no_structured;       /* declines structured replies */
 	unsigned options;         /* hangs up after so many; 0: never … */
 	unsigned hang_ups;        /* … on so many connections; 0: on all */
@@ -202,12 +204,23 @@ static void serve(int fd)
 		get(fd, data, sizeof(data));
 		return;
 	}
+	nbd_pack_handshake(greeting, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+	for (size_t i = 0; s->trickles && i < sizeof(greeting) && put(fd, greeting + i, 1); i++)
+		poll(NULL, 0, 50);
+	if (s->trickles)
+		return;
+	if (s->floods) {
+		put(fd, greeting, sizeof(greeting));
+		reply(fd, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ACK, NULL, 0);
+		while (reply_context(fd, NBD_OPT_SET_META_CONTEXT, "base:allocation"))
+			;
+		return;
+	}
 	if (s->greeting) {
 		put(fd, s->greeting, strlen(s->greeting));
 		get(fd, data, sizeof(data));
 		return;
 	}
-	nbd_pack_handshake(greeting, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
 	server.accepted = false;
 	if (s->strict && !is_quiet(fd))
 		return;
@@ -423,6 +436,21 @@ static void a_silent_server_times_out(void **state)
 	expect(&target, -ETIMEDOUT, "50 ms");
 	assert_true(weft_now_ns() - start < 5 * UINT64_C(1000000000));
 	server_stop();
+}
+
+/* Neither bytes that never become an answer nor answers without end keep it longer. */
+static void a_server_without_an_end_is_left(void **state)
+{
+	static const struct script trickles = {.trickles = true}, floods = {.floods = true};
+
+	server_start(&trickles);
+	struct tp_target target = target_of(true);
+	target.connect_timeout_ms = 300;
+	uint64_t start = weft_now_ns();
+	expect(&target, -ETIMEDOUT, "300 ms");
+	assert_true(weft_now_ns() - start < 5 * UINT64_C(1000000000));
+	server_stop();
+	expect_of(&floods, true, -EPROTO, "come to an end");
 }
 
 static void a_silent_server_can_be_given_up(void **state)
@@ -679,6 +707,7 @@ int main(void)
 		connect_case(a_plain_server_is_used_as_it_is),
 		connect_case(nobody_there_is_refused),
 		connect_case(a_silent_server_times_out),
+		connect_case(a_server_without_an_end_is_left),
 		connect_case(a_silent_server_can_be_given_up),
 		connect_case(what_is_no_nbd_server_is_recognised),
 		connect_case(a_server_that_hangs_up_is_told_from_a_refusal),

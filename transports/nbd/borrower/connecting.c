@@ -27,7 +27,7 @@ enum {
 	DEAD_MS = 20000,
 	/* how long to try again when a donor hangs up on whom it does not know yet … */
 	CROWDED_MS = 2000,
-	CROWDED_WAIT_MS = 20, /* … and how often */
+	CROWDED_WAIT_MS = 20, /* … after so long, then after twice that, and so on */
 };
 
 /* Our own handshake over a connected socket. */
@@ -88,27 +88,27 @@ static int try_once(struct nbd_connecting *c, bool at_once, bool *ret_connected)
  * A donor hangs up on the oldest of those that it does not know yet when there are too many;
  * whoever comes again is the newest of them.  False: the time is over, or the owner gave up.
  */
-static bool may_try_again(struct nbd_connecting *c, uint64_t end_ns)
+static bool may_try_again(struct nbd_connecting *c, uint64_t end_ns, unsigned tries)
 {
 	struct pollfd cancel = {.fd = c->dial.cancel_fd, .events = POLLIN};
 
 	return weft_now_ns() < weft_min(end_ns, c->dial.deadline_ns) &&
-		poll(&cancel, 1, CROWDED_WAIT_MS) == 0;
+		poll(&cancel, 1, CROWDED_WAIT_MS << weft_min(tries, 4)) == 0;
 }
 
 static void run(struct nbd_connecting *c)
 {
 	uint64_t start_ns = weft_now_ns();
-	bool connected, at_once = false;
+	unsigned tries = 0;
+	bool connected;
 	int r;
 
 	c->dial.deadline_ns = start_ns + c->dial.timeout_ms * UINT64_C(1000000);
 	do {
 		/* Another's server may hang up on what comes unasked: it is asked step by step. */
-		at_once = !at_once;
-		r = try_once(c, at_once, &connected);
+		r = try_once(c, tries % 2 == 0, &connected);
 	} while (r == -ECONNRESET && connected && !c->hello.anonymous &&
-		may_try_again(c, start_ns + CROWDED_MS * UINT64_C(1000000)));
+		may_try_again(c, start_ns + CROWDED_MS * UINT64_C(1000000), tries++));
 	if (r == 0)
 		return;
 	if (r == -ECONNRESET && connected && !c->hello.anonymous)
