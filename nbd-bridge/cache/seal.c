@@ -9,7 +9,7 @@
 #include "nbd-bridge/cache/seal.h"
 
 #include <errno.h>
-#include <inttypes.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "fabric/base/util.h"
+#include "fabric/key/memory.h"
 #include "nbd-bridge/cache/seal-private.h"
 
 enum { VERSION = 1, HEAD_BYTES = 4096 };
@@ -135,10 +136,7 @@ int seal_new(int fd, enum seal_kind kind, struct seal **ret, struct weft_error *
 
 static void forget_keys(struct seal *seal)
 {
-	if (seal->keys) {
-		explicit_bzero(seal->keys, seal->nr_salts * SEAL_KEY_BYTES);
-		munmap(seal->keys, seal->nr_salts * SEAL_KEY_BYTES);
-	}
+	weft_secret_free(seal->keys, seal->nr_salts * SEAL_KEY_BYTES);
 	seal->keys = NULL;
 	seal->nr_salts = 0;
 }
@@ -183,11 +181,10 @@ static int derive_keys(struct seal *seal, struct weft_error *err)
 	forget_keys(seal);
 	seal->context.algorithm = (enum seal_algorithm)file->algorithm;
 	memcpy(seal->context.volume, file->volume, sizeof(file->volume));
-	seal->keys = weft_map_bytes(nr * SEAL_KEY_BYTES);
+	seal->keys = weft_secret_alloc(nr * SEAL_KEY_BYTES);
 	if (!seal->keys)
 		return weft_error_set(err, ENOMEM, "cannot seal: out of memory");
 	seal->nr_salts = nr;
-	mlock(seal->keys, nr * SEAL_KEY_BYTES);
 	for (unsigned i = 0; i < nr && r == 0; i++)
 		r = seal_derive(&seal->context, file->key, file->salts[i], seal->keys[i]);
 	if (r < 0)
@@ -262,8 +259,8 @@ int seal_start_anew(struct seal *seal, struct weft_error *err)
 	struct seal_file *file = seal->file;
 
 	atomic_store(&file->begun, 0);
-	if (rows_at % weft_page_bytes() != 0 ||
-		madvise((uint8_t *)file + rows_at, seal->file_len - rows_at, MADV_REMOVE) < 0)
+	if (fallocate(seal->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)rows_at,
+		    (off_t)(seal->file_len - rows_at)) < 0)
 		memset(file->rows, 0, seal->nr_blocks * sizeof(file->rows[0]));
 	return draw(seal, size_bytes, err);
 }

@@ -147,8 +147,6 @@ static int start(struct attach *a, const int *fds, unsigned nr)
 	pid_t pid = pidfd < 0 ? -1 : fork();
 
 	if (pid == 0) {
-		/* The guard proves nothing to anybody. */
-		bridge_find_fini(&a->find);
 		int own = stand_alone(pidfd, fds, nr);
 
 		if (own >= 0)
