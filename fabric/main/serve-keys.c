@@ -17,8 +17,11 @@ static void on_keys_changed(struct weft_watch *watch, uint32_t events)
 
 	if (r < 0)
 		weft_warn("%s; the keys stay what they were", err.message);
-	if (r > 0)
-		weft_donor_keys_changed(s->donor);
+	if (r <= 0)
+		return;
+	weft_donor_keys_changed(s->donor);
+	weft_info("the keys in %s have changed: there are %zu now", weft_keys_dir(s->keys),
+		weft_keys_count(s->keys));
 }
 
 /* The default store of a user who has none is no error: there are no keys. */

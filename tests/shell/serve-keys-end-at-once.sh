@@ -53,6 +53,7 @@ said() { grep -q "$1" "$DONOR_LOG"; }
 who="key 'alice' at 192.0.2.1:[0-9]* over tcp+tls"
 wait_for said "granted region 'a' to $who: writer, a stock NBD client"
 wait_for said "ended a session of $who with region 'a': key 'alice' is not, or no longer,"
+wait_for said "the keys in $TMP/keys have changed: there are 2 now"
 wait_for said "refused 192.0.2.1:[0-9]* over tcp: .*alice"
 
 # carol's key runs out by itself, a second late at most.
