@@ -467,6 +467,7 @@ ssize_t nbd_tls_write(struct nbd_tls *t, const struct iovec *iov, unsigned nr)
 		return t->broken;
 	r = flush(t);
 	skip(&c, t->encrypted);
+	assert(c.nr > 0 || c.at == 0); /* they are the first bytes again */
 	if (r == 0) {
 		left = t->encrypted;
 		t->encrypted = 0;

@@ -171,7 +171,7 @@ static unsigned cut(uint8_t *data, size_t len, struct iovec *iov, unsigned most)
 /* Whatever a socket takes of a write, its bytes arrive once and in order, and reads do not wait. */
 static void every_byte_arrives_once(void **state)
 {
-	size_t sent = 0, got = 0;
+	size_t sent = 0, got = 0, left = 0;
 	unsigned partial = 0;
 	struct pair p;
 
@@ -181,12 +181,15 @@ static void every_byte_arrives_once(void **state)
 	memset(to, 0, BIG);
 	while (got < BIG) {
 		struct iovec iov[20];
-		size_t len = weft_min(BIG - sent, 1 + (size_t)rand() % 900000);
+		/* At least what was offered before and did not leave. */
+		size_t len = weft_min(BIG - sent, weft_max(left, 1 + (size_t)rand() % 900000));
 		ssize_t n = len ? nbd_stream_write(&p.client, iov, cut(from + sent, len, iov, 20))
 				: -EAGAIN;
 
 		assert_true(n > 0 || n == -EAGAIN);
+		assert_true(n <= (ssize_t)len);
 		sent += n > 0 ? (size_t)n : 0;
+		left = len - (n > 0 ? (size_t)n : 0);
 		partial += n == -EAGAIN || (size_t)n < len;
 		len = weft_min(BIG - got, 1 + (size_t)rand() % 100000);
 		n = nbd_stream_read(&p.server, iov, cut(to + got, len, iov, 20), false);
