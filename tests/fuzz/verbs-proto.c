@@ -45,6 +45,9 @@ static void come_proved(uint8_t *buf, size_t len)
 	assert(verbs_proof_challenge(&donor, &key, &ends, &challenge) == 0);
 	int r = verbs_proof_mark(&donor, sent, verbs_pack(&challenge, sent));
 	assert(verbs_proof_answered(&borrower, &key, &ends, sent, (size_t)r, &msg) == 0);
+	struct verbs_private wants = {.session = borrower.session, .counter = len};
+	assert(verbs_proof_request(&borrower.keys, sent, &wants) == 0);
+	assert(verbs_proof_of_request(&donor.keys, sent, &wants));
 	r = verbs_proof_mark(&borrower, buf, len);
 	assert(r == (int)len + VERBS_TAG_BYTES);
 	r = verbs_proof_unpack(&donor, buf, (size_t)r, &msg);
