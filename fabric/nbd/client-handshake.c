@@ -174,7 +174,7 @@ static int refused(struct nbd_talk *talk, uint32_t option, const struct nbd_talk
 		{NBD_REP_ERR_POLICY, EPERM, "the server does not allow it"},
 		{NBD_REP_ERR_INVALID, EINVAL, "the server takes it for malformed"},
 		{NBD_REP_ERR_PLATFORM, ENOTSUP, "the server's machine cannot do it"},
-		{NBD_REP_ERR_TLS_REQD, ENOTSUP, "the server wants TLS"},
+		{NBD_REP_ERR_TLS_REQD, EACCES, "the server wants TLS"},
 		{NBD_REP_ERR_UNKNOWN, ENOENT, "the server has no such export"},
 		{NBD_REP_ERR_SHUTDOWN, ESHUTDOWN, "the server is stopping"},
 		{NBD_REP_ERR_BLOCK_SIZE_REQD, EINVAL, "the server wants its block sizes asked for"},

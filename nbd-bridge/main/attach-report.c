@@ -60,8 +60,8 @@ int attach_explain_refusal(const struct attach *a, struct weft_error *err)
 	case EKEYREJECTED:
 		if (key)
 			add_advice(err,
-				"the key is of %.200s; was it revoked or rotated? weft key list "
-				"shows it at the donor",
+				"the key is of %.200s; was it revoked or rotated, or has it "
+				"expired? weft key list shows it at the donor",
 				weft_held_key_file(key));
 		break;
 	case EPROTONOSUPPORT:

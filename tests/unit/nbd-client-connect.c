@@ -561,7 +561,7 @@ static void refusals_keep_their_reason(void **state)
 		{{.go_error = NBD_REP_ERR_UNKNOWN}, -ENOENT, "'a region'"},
 		{{.grant = GRANT, .go_error = NBD_REP_ERR_SHUTDOWN}, -ESHUTDOWN, "refused"},
 		{{.grant = GRANT, .go_error = NBD_REP_ERR_TLS_REQD, .go_text = "say please\x1b[2J"},
-			-ENOTSUP, "say please?[2J"},
+			-EACCES, "say please?[2J"},
 	};
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(cases); i++)
