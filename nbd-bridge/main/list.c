@@ -220,9 +220,9 @@ static struct nbd_handle *connect_to(
 	default:
 		if (key && error == EPROTO && !server_said[0])
 			weft_error_set(err, EKEYREJECTED,
-				"cannot list %s: it does not accept the %s%s, of %s; was it revoked "
-				"or rotated, or has it expired? weft key list shows keys at the "
-				"donor",
+				"cannot list %s: it does not accept the %s%s, of %s; was it "
+				"revoked or rotated, or has it expired? weft key list shows keys "
+				"at the donor",
 				where, identity[0] ? "key of " : "certificate", identity,
 				weft_held_key_file(key));
 		else if (key && server_said[0])
