@@ -174,10 +174,11 @@ static int map_all(struct bridge_cache *cache, struct weft_error *err)
 		weft_map_bytes((cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
 	cache->slots = calloc(cache->nr_slots, sizeof(cache->slots[0]));
 	if (cache->file) {
-		if (cache_file_is_memory(cache->file))
-			r = check_room(cache, err);
-		if (r == 0 && !cache->config.resume)
+		if (!cache->config.resume)
 			r = begin_file(cache, err);
+		/* What a bridge left has its room, and what it left of no use is free by now. */
+		if (r == 0 && !cache->config.resume && cache_file_is_memory(cache->file))
+			r = check_room(cache, err);
 		/* Notes the grants, before anything is written back. */
 		for (unsigned i = 0; i < cache->attachment->nr_peers && r == 0; i++)
 			cache_file_set_epoch(cache->file, i,

@@ -106,5 +106,34 @@ for option in --verify --encrypt; do
 	grep -q "the attachment was lost" "$TMP/err" || fail "detach said: $(cat "$TMP/err")"
 	rm "$WEFT_RUN_DIR/attach-r.log"
 done
+
+# With a cache file: what seals the contents is with the guard, what is dirty in the file.
+file=$TMP/m
+filed=(--cache 8M --cache-file "$TMP/cache")
+attach --encrypt --new-contents "${filed[@]}" --push-interval 60 >"$TMP/said" || fail "attach"
+grep -q "; the cache file's bytes are plain" "$TMP/said" || fail "$(cat "$TMP/said")"
+random_file "$TMP/data" 2M
+nbdcopy "$TMP/data" "$socket" || fail "nbdcopy"
+kill_and_wait "$(state pid)"
+attach --encrypt "${filed[@]}" --push-interval 60 >"$TMP/said" || fail "not taken over"
+grep -q "with what a bridge that died had not written back" "$TMP/said" ||
+	fail "$(cat "$TMP/said")"
+nbdcopy "$socket" "$TMP/back" || fail "nbdcopy"
+cmp -n $((2 << 20)) "$TMP/data" "$TMP/back" || fail "something else"
+[[ $(weft status r --json | jq .attachments[0].cache.bad_blocks) = 0 ]] || fail "bad"
+nbdcopy "$TMP/data" "$socket" || fail "nbdcopy"
+kill_and_wait "$(state pid)" "$(state guard)"
+attach --encrypt "${filed[@]}" >"$TMP/out" 2>"$TMP/err" && fail "attached without a key"
+grep -q "still in $TMP/cache; save it: weft rescue" "$TMP/err" || fail "$(cat "$TMP/err")"
+weft detach --force r 2>/dev/null && fail "nothing was lost?"
+# What it holds is plain bytes: for nobody who would send them so.
+for option in "" "--verify --new-contents" "--encrypt --new-contents"; do
+	# shellcheck disable=SC2086 # a list
+	refused "sealed in another way, or whose key is gone" weft attach "$M" --name other \
+		--socket "$TMP/s2" "${filed[@]}" $option
+done
+weft rescue "$TMP/cache" "$TMP/saved" >/dev/null || fail "rescue"
+cmp -n $((2 << 20)) "$TMP/data" "$TMP/saved" || fail "what was saved is something else"
+rm "$WEFT_RUN_DIR/attach-r.log"
 weft detach r 2>/dev/null && fail "something is left"
 [[ ! -e $WEFT_RUN_DIR/attach-r.json ]] || fail "left behind"
