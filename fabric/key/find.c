@@ -3,14 +3,31 @@
 #include "fabric/key/find.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fabric/key/key-private.h"
 
 #define SYSTEM_KEY "/etc/weft/key"
+
+/*
+ * Whether the user has this file, be it of use or not: a link that leads nowhere is one, and so is
+ * what a directory of the user's own hides.  What another user's home hides is not the user's.
+ */
+static bool is_there(const char *path, const char *home)
+{
+	struct stat st;
+
+	if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return true;
+	if (errno == EACCES)
+		return stat(home, &st) == 0 && st.st_uid == geteuid();
+	return errno != ENOENT && errno != ENOTDIR;
+}
 
 /* The user's own, if it is there.  *ret is the path anyway; "": the user has no home. */
 static bool locate_own(char *ret)
@@ -21,7 +38,7 @@ static bool locate_own(char *ret)
 	if (!home || home[0] != '/' ||
 		snprintf(ret, WEFT_KEY_PATH_MAX, "%s/.config/weft/key", home) >= WEFT_KEY_PATH_MAX)
 		return false;
-	return access(ret, F_OK) == 0;
+	return is_there(ret, home);
 }
 
 int weft_key_locate(const char *file, char *ret, struct weft_error *err)

@@ -18,7 +18,8 @@ enum { WEFT_KEY_PATH_MAX = 1024 }; /* with its NUL */
 
 /*
  * Which file has the borrower's keys: `file`; if that is NULL, the file that $WEFT_KEY names; or
- * else the first that there is of ~/.config/weft/key and /etc/weft/key.  The path into ret of
+ * else the first that there is of ~/.config/weft/key and /etc/weft/key; one that cannot be had (a
+ * link to nowhere, a directory without rights) is there, and fails later.  The path into ret of
  * WEFT_KEY_PATH_MAX, absolute unless the user said otherwise.
  *
  * 0; -ENOENT: nobody named a file, and there is none (err says where was looked); -ENAMETOOLONG.  A

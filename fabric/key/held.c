@@ -29,10 +29,11 @@ static int make_absolute(char *file, struct weft_error *err)
 	if (file[0] == '/')
 		return 0;
 	if (!getcwd(dir, sizeof(dir))) {
-		int r = -errno;
+		int error = errno;
 
-		return weft_error_set(err, -r, "cannot tell where the key file %s is: %s", file,
-			strerror(-r));
+		/* ENOENT, of a directory that was removed, would say that nobody named a key. */
+		return weft_error_set(err, error == ENOENT ? ENOKEY : error,
+			"cannot tell where the key file %s is: %s", file, strerror(error));
 	}
 	if (snprintf(path, sizeof(path), "%s/%s", dir, file) >= WEFT_KEY_PATH_MAX)
 		return weft_error_set(err, ENAMETOOLONG, "the key file's name is too long");

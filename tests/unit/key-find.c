@@ -16,6 +16,7 @@
 
 #include "fabric/base/util.h"
 #include "fabric/key/find.h"
+#include "fabric/key/held.h"
 
 #define ONE "00112233445566778899aabbccddeeff"
 #define TWO "ffeeddccbbaa99887766554433221100"
@@ -110,6 +111,30 @@ static void what_is_named_has_to_be_there(void **state)
 	fails(NULL, NULL, -ENOKEY, "there is no key file gone");
 }
 
+/* A borrower that has a key, and cannot come by it, is no borrower without a key. */
+static void what_cannot_be_reached_is_there(void **state)
+{
+	struct weft_error err = {0};
+	struct weft_held_key *held;
+
+	assert_int_equal(symlink("missing", ".config/weft/key"), 0);
+	fails(NULL, NULL, -ENOKEY, "there is no key file /tmp/");
+	unlink(".config/weft/key");
+	assert_int_equal(symlink("key", ".config/weft/key"), 0);
+	fails(NULL, NULL, -ELOOP, "cannot use the key");
+	unlink(".config/weft/key");
+	put(".config/weft/key", "home:" ONE "\n", 0600);
+	assert_int_equal(chmod(".config/weft", 0), 0);
+	if (geteuid() != 0)
+		fails(NULL, NULL, -EACCES, "cannot use the key");
+	assert_int_equal(chmod(".config/weft", 0700), 0);
+	assert_int_equal(mkdir("gone", 0700), 0);
+	assert_int_equal(chdir("gone"), 0);
+	assert_int_equal(rmdir("../gone"), 0);
+	assert_int_equal(weft_held_key_open("k", NULL, &held, &err), -ENOKEY);
+	assert_int_equal(chdir(home), 0);
+}
+
 static void a_file_that_others_can_use_is_refused(void **state)
 {
 	put("k", "node7:" ONE "\n", 0640);
@@ -170,6 +195,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(what_is_named_comes_before_what_is_found),
 		TEST(what_is_named_has_to_be_there),
+		TEST(what_cannot_be_reached_is_there),
 		TEST(a_file_that_others_can_use_is_refused),
 		TEST(a_file_of_somebody_else_is_refused),
 		TEST(the_identity_chooses_the_line),
