@@ -526,7 +526,9 @@ static ssize_t wanted(struct nbd_talk *talk)
 /* The server has to be silent now: its next bytes are of another phase, or not its own. */
 static int check_silence(struct nbd_talk *talk, size_t left)
 {
-	if (left == 0 || talk->wish.only_ask)
+	bool is_over = talk->wish.only_ask && talk->state != NBD_TALK_TLS;
+
+	if (left == 0 || is_over)
 		return 1;
 	return malformed(talk, talk->state == NBD_TALK_TLS
 			? "bytes came behind the answer to STARTTLS, before TLS began; somebody "

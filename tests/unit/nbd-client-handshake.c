@@ -314,6 +314,18 @@ static void starttls_injection_is_refused(void **state)
 		memset(say(n), 0, n);
 		refuses(give(1000), EPROTO, "behind the answer to STARTTLS");
 	}
+	/* Nor behind the answer to one who only asks, and so reads no further than that. */
+	const struct nbd_talk_wish question = {.region = "r",
+		.hello = {.generation = 1, .mode = WEFT_MODE_SHARED, .name = "t"},
+		.at_once = true,
+		.only_ask = true,
+		.tls = true};
+
+	assert_int_equal(nbd_talk_begin(&talk, &question), 0);
+	greet();
+	acknowledge(NBD_OPT_STARTTLS);
+	memset(say(19), 0, 19);
+	refuses(give(1000), EPROTO, "behind the answer to STARTTLS");
 	/* An answer that was put there before STARTTLS's own. */
 	begin(true, true, true);
 	greet();
