@@ -80,7 +80,7 @@ void weft_process_set_limits(void)
 		limit.rlim_cur = limit.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &limit);
 	}
-	/* At 0 a program that core_pattern pipes cores to gets them all the same; at 1 it does not. */
+	/* At 0 a program that core_pattern pipes cores to gets them; at 1 it does not. */
 	if (getrlimit(RLIMIT_CORE, &limit) == 0) {
 		limit.rlim_cur = weft_min(limit.rlim_max, 1);
 		setrlimit(RLIMIT_CORE, &limit);

@@ -9,7 +9,7 @@ start_donor --memory r=1M
 weft attach "weft://127.0.0.1:$PORT/r" --socket "$TMP/s" || fail "cannot attach"
 bridge=$(weft status r --json | jq '.attachments[0].pid')
 holder=$(basename "$(ls "$WEFT_RUN_DIR"/hold-*.sock)" .sock)
-# At 1, where core(5) lets the kernel dump into a file as little as at 0, and into a pipe not either.
+# At 1 the kernel dumps into a file as little as at 0, and into a pipe not either.
 for pid in "$DONOR_PID" "$bridge" "${holder#hold-}"; do
 	[[ $(prlimit --pid "$pid" --core --noheadings --raw --output SOFT) = 1 ]] ||
 		fail "it may dump a core: $(tr '\0' ' ' <"/proc/$pid/cmdline")"
