@@ -39,7 +39,7 @@ struct nbd_tls {
 	size_t rx_start, rx_end;   /* received, not opened yet */
 	size_t tx_start, tx_end;   /* made, not sent yet */
 	struct nbd_tls_peer peer;
-	struct nbd_tls_credentials *credentials;
+	struct nbd_tls_credentials *credentials; /* NULL: a client's that is shaken */
 	char identity[WEFT_IDENTITY_MAX + 1];
 	char cipher[48];
 	uint8_t plain[RECORD_BYTES]; /* where short pieces become one record */
@@ -275,6 +275,17 @@ static int learn(struct nbd_tls *t, struct weft_error *err)
 	return 0;
 }
 
+/* A client has proved what it had to: GnuTLS keeps no copy of the key as long as the session. */
+static void forget_proof(struct nbd_tls *t)
+{
+	if (t->credentials->server)
+		return;
+	gnutls_credentials_clear(t->session);
+	nbd_tls_credentials_put(t->credentials);
+	t->credentials = NULL;
+	t->peer.credentials = NULL;
+}
+
 /* Ends the handshake with an error that is not to be told by TLS itself. */
 static int refuse(struct nbd_tls *t, int error)
 {
@@ -308,6 +319,7 @@ int nbd_tls_handshake(struct nbd_tls *t, int *ret_events, struct weft_error *err
 			r = learn(t, err);
 			if (r < 0)
 				return refuse(t, r);
+			forget_proof(t);
 		} else if (r == GNUTLS_E_AGAIN && t->ended) {
 			return weft_error_set(err, -break_with(t, -ECONNRESET),
 				"the %s hung up in the TLS handshake",
