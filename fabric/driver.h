@@ -121,9 +121,11 @@ struct tp_driver {
 	void *listen_settings;
 	/*
 	 * A line of weft serve about other programs that can use the regions here, and how: "any
-	 * NBD client: nbd://192.0.2.7:10809/NAME".  NULL: there are none.
+	 * NBD client: nbd://192.0.2.7:10809/NAME".  proof: what they have to show, "key" or
+	 * "certificate"; NULL: nothing.  NULL: there are no such programs.
 	 */
-	void (*stock_line)(const struct weft_listening *socket, char *buf, size_t len);
+	void (*stock_line)(const struct weft_listening *socket, const char *proof, char *buf,
+		size_t len);
 
 	/*
 	 * The checks of weft doctor for this transport, up to the one without a name; NULL: none.

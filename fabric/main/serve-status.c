@@ -89,14 +89,19 @@ static void warn_unlocked(const struct weft_region *region)
 /* Prints how programs without weft can use the regions. */
 static void print_stock_lines(const struct serve *s)
 {
+	const struct weft_listening *at = serve_main_listening(s);
+	const char *proof = NULL;
 	char line[400];
 
+	/* On this machine a program of the donor's user needs none. */
+	if (at->insecure && !s->allow_insecure)
+		proof = s->keys ? "key" : "certificate";
 	for (unsigned i = 0; i < s->nr_listeners; i++) {
 		const struct tp_driver *driver = s->listeners[i].driver;
 
 		if (!driver->stock_line)
 			continue;
-		driver->stock_line(serve_main_listening(s), line, sizeof(line));
+		driver->stock_line(at, proof, line, sizeof(line));
 		puts(line);
 	}
 }

@@ -27,7 +27,10 @@ seen=$(wc -l <"$DONOR_LOG")
 
 # ---- libnbd ----
 
-uri="nbds://alice@$place/m?tls-psk-file=$TMP/keys-alice.psk"
+# As the donor says it.
+uri=$(sed -n 's/^any NBD client with a key: //p' "$DONOR_LOG")
+uri=${uri/IDENTITY/alice} uri=${uri/NAME/m} uri=${uri/FILE/$TMP/keys-alice.psk}
+[[ $uri = "nbds://alice@$place/m?tls-psk-file=$TMP/keys-alice.psk" ]] || fail "'$uri'"
 [[ $(nbdinfo --size "$uri") = $((64 << 20)) ]] || fail "nbdinfo: size"
 nbdinfo --list "nbds://bob@$place/?tls-psk-file=$TMP/keys-bob.psk" | grep -q '^export="m"' ||
 	fail "nbdinfo: list"

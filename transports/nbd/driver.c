@@ -3,6 +3,7 @@
 #include "transports/nbd/driver.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "fabric/listen.h"
 #include "transports/nbd/borrower/ask.h"
@@ -36,15 +37,24 @@ static const struct tp_scheme schemes[] = {
 	{.name = NULL},
 };
 
-static void stock_line(const struct weft_listening *socket, char *buf, size_t len)
+static void stock_line(const struct weft_listening *socket, const char *proof, char *buf,
+	size_t len)
 {
 	char place[280];
 
+	weft_listening_format(socket, place);
 	if (*socket->socket)
 		snprintf(buf, len, "any NBD client: nbd+unix:///NAME?socket=%s", socket->socket);
+	else if (!proof)
+		snprintf(buf, len, "any NBD client: nbd://%s/NAME", place);
+	else if (strcmp(proof, "key") == 0)
+		snprintf(buf, len,
+			"any NBD client with a key: nbds://IDENTITY@%s/NAME?tls-psk-file=FILE",
+			place);
 	else
-		snprintf(buf, len, "any NBD client: nbd://%s/NAME",
-			weft_listening_format(socket, place));
+		snprintf(buf, len,
+			"any NBD client with a certificate: nbds://%s/NAME?tls-certificates=DIR",
+			place);
 }
 
 const struct tp_driver tp_nbd_driver = {
