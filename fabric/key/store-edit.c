@@ -297,13 +297,61 @@ void weft_store_revoke(struct weft_store *store, const char *name)
 	json_object_del(json_object_get(store->grants, "keys"), name);
 }
 
+/* Whether the identity is above the line. */
+static bool is_repeated(struct weft_key_text text, const char *line, const char *identity)
+{
+	char other[WEFT_IDENTITY_MAX + 1];
+	const char *at;
+
+	text.at = 0;
+	while (next_identity(&text, &at, other) && at < line)
+		if (strcmp(other, identity) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * A donor takes a store as a whole, or goes on with the keys that it knew: with one slip in the
+ * store nothing that is revoked here would be over there.
+ */
+static int check_for_donors(const struct weft_store *store, struct weft_error *err)
+{
+	struct weft_key_text text = store->text;
+	char identity[WEFT_IDENTITY_MAX + 1], name[WEFT_KEY_NAME_MAX + 1];
+	struct weft_rights rights;
+	const char *line;
+	int r = 0;
+
+	while (r == 0 && next_identity(&text, &line, identity)) {
+		weft_identity_name(identity, name);
+		if (is_repeated(text, line, identity))
+			r = weft_error_set(err, EINVAL, "%s, line %u: there is another key of '%s'",
+				store->path, text.line, identity);
+		else
+			r = weft_grants_rights(store->grants, name, &rights, err);
+		if (r == 0)
+			weft_rights_fini(&rights);
+		else if (r == -ENOKEY) /* it lets nobody in */
+			r = 0;
+	}
+	if (r < 0)
+		weft_error_prefix(err,
+			"nothing was changed, since donors would not take it; mend this first, or "
+			"revoke that name");
+	return r;
+}
+
 int weft_store_commit(struct weft_store *store, struct weft_error *err)
 {
+	int r = check_for_donors(store, err);
+
+	if (r < 0)
+		return r;
 	char *grants = json_dumps(store->grants, JSON_INDENT(2) | JSON_SORT_KEYS);
 
 	if (!grants)
 		return weft_error_set(err, ENOMEM, "no memory");
-	int r = weft_key_file_replace(store->dir_fd, store->dir, WEFT_GRANTS_FILE, grants,
+	r = weft_key_file_replace(store->dir_fd, store->dir, WEFT_GRANTS_FILE, grants,
 		strlen(grants), err);
 	free(grants);
 	if (r == 0)

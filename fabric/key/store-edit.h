@@ -61,7 +61,10 @@ int weft_store_add(struct weft_store *store, const struct weft_key *key,
 void weft_store_remove(struct weft_store *store, const char *identity);
 /* Takes a name away: both keys, and what it may do. */
 void weft_store_revoke(struct weft_store *store, const char *name);
-/* On disk when it returns.  0, or -errno: one of both files may be written then. */
+/*
+ * On disk when it returns.  0; -EINVAL: donors would not take it (an identity twice, grants that
+ * cannot be read), and nothing is written; or -errno: one of both files may be written then.
+ */
 int weft_store_commit(struct weft_store *store, struct weft_error *err);
 
 #endif

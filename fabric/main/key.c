@@ -132,9 +132,10 @@ static int revoke_key(struct key_options *o, struct weft_store *store, struct we
 	struct weft_store_row row;
 	int r = weft_store_find(store, o->name, &row, err);
 
-	if (r < 0)
+	if (r == 0)
+		weft_rights_fini(&row.rights);
+	else if (r != -EINVAL) /* its grants cannot be read: they are over, too */
 		return r;
-	weft_rights_fini(&row.rights);
 	weft_store_revoke(store, o->name);
 	r = weft_store_commit(store, err);
 	if (r == 0)

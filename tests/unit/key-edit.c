@@ -19,6 +19,8 @@
 #include "fabric/key/store-edit.h"
 #include "fabric/key/store.h"
 
+#define SECRET "00112233445566778899aabbccddeeff"
+
 static char top[64], dir[96];
 
 static char *path_of(const char *name)
@@ -235,6 +237,40 @@ static void a_store_that_is_missing_or_damaged_is_not_changed(void **state)
 	assert_string_equal(get("grants.json"), "{");
 }
 
+/* A donor would keep the keys that it knew, and with them what seems to be revoked. */
+static void what_donors_would_not_take_is_not_written(void **state)
+{
+	const struct weft_rights rights = {0};
+	struct weft_error err = {0};
+	char keys[4096];
+
+	add("node7", &rights);
+	add("node8", &rights);
+	put("grants.json",
+		"{\"version\": 1, \"keys\": {\"node7\": {}, \"node8\": {\"color\": 1}}}");
+	struct weft_store *store = open_store(WEFT_STORE_CHANGE);
+	weft_store_revoke(store, "node7");
+	assert_int_equal(weft_store_commit(store, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "grants.json, 'node8': the field 'color'"));
+	weft_store_close(store);
+	assert_non_null(strstr(get("keys.psk"), "node7:"));
+	assert_non_null(strstr(get("grants.json"), "node7"));
+	store = open_store(WEFT_STORE_CHANGE);
+	weft_store_revoke(store, "node8");
+	commit(store);
+	assert_true(lets_in("node7"));
+
+	snprintf(keys, sizeof(keys), "%s%s", get("keys.psk"), "node9:" SECRET "\nnode9:" SECRET);
+	put("keys.psk", keys);
+	store = open_store(WEFT_STORE_CHANGE);
+	weft_store_revoke(store, "node7");
+	assert_int_equal(weft_store_commit(store, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "there is another key of 'node9'"));
+	weft_store_revoke(store, "node9");
+	commit(store);
+	assert_false(lets_in("node7"));
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -245,6 +281,7 @@ int main(void)
 		TEST(each_name_comes_once),
 		TEST(what_is_not_committed_is_forgotten),
 		TEST(a_store_that_is_missing_or_damaged_is_not_changed),
+		TEST(what_donors_would_not_take_is_not_written),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
