@@ -39,12 +39,14 @@ struct weft_keys {
 	struct table table;
 	uint64_t last_life;
 	char dir[PATH_MAX];
-	/* inotify_fd tells of changes in the directory; where there is none, timer_fd ticks */
+	/* inotify_fd tells of changes in the directory; timer_fd ticks */
 	int inotify_fd, watch, timer_fd;
+	struct weft_error error; /* of the last reload, which is tried again; code 0: none */
 	int fd; /* an epoll(7) of both */
 };
 
-enum { LOOK_S = 1 }; /* for a directory that is gone */
+/* For a directory that is gone, or another one now, of which inotify tells nothing. */
+enum { LOOK_S = 1 };
 
 static void table_fini(struct table *table)
 {
@@ -169,21 +171,18 @@ static bool take(struct weft_keys *keys, const struct table *table)
 	return changed;
 }
 
-/* The watch is on what the path leads to now; false: there is no such directory. */
+/* The watch is on what the path leads to now.  Whether that is another directory, or none. */
 static bool watch_dir(struct weft_keys *keys)
 {
 	int watch = inotify_add_watch(keys->inotify_fd, keys->dir,
 		IN_CLOSE_WRITE | IN_MOVE | IN_DELETE | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF |
 			IN_ONLYDIR);
-	struct itimerspec every = {0};
+	bool is_same = watch >= 0 && watch == keys->watch;
 
-	if (watch != keys->watch && keys->watch >= 0)
+	if (!is_same && keys->watch >= 0)
 		inotify_rm_watch(keys->inotify_fd, keys->watch);
 	keys->watch = watch;
-	if (watch < 0)
-		every.it_value.tv_sec = every.it_interval.tv_sec = LOOK_S;
-	timerfd_settime(keys->timer_fd, 0, &every, NULL);
-	return watch >= 0;
+	return !is_same;
 }
 
 static int add_to_fd(struct weft_keys *keys, int fd)
@@ -195,6 +194,8 @@ static int add_to_fd(struct weft_keys *keys, int fd)
 
 static int begin_watching(struct weft_keys *keys, struct weft_error *err)
 {
+	const struct itimerspec every = {.it_value.tv_sec = LOOK_S, .it_interval.tv_sec = LOOK_S};
+
 	keys->fd = epoll_create1(EPOLL_CLOEXEC);
 	int r = keys->fd < 0 ? -errno : 0;
 
@@ -206,6 +207,8 @@ static int begin_watching(struct weft_keys *keys, struct weft_error *err)
 		keys->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 		r = add_to_fd(keys, keys->timer_fd);
 	}
+	if (r == 0 && timerfd_settime(keys->timer_fd, 0, &every, NULL) < 0)
+		r = -errno;
 	if (r == 0)
 		watch_dir(keys); /* load() says what is wrong with it */
 	return r < 0 ? weft_error_set(err, -r, "cannot watch %s: %s", keys->dir, strerror(-r)) : 0;
@@ -263,19 +266,38 @@ int weft_keys_fd(const struct weft_keys *keys)
 	return keys->fd;
 }
 
-int weft_keys_reload(struct weft_keys *keys, struct weft_error *err)
+/* Whether the files may be others than those that were read. */
+static bool may_differ(struct weft_keys *keys)
 {
+	bool differ = keys->error.code != 0;
 	char events[4096];
-	struct table table = {0};
 
 	while (read(keys->inotify_fd, events, sizeof(events)) > 0)
-		;
+		differ = true;
 	while (read(keys->timer_fd, events, sizeof(events)) > 0)
 		;
-	watch_dir(keys);
-	int r = load(keys->dir, &table, err);
+	return watch_dir(keys) || differ;
+}
+
+int weft_keys_reload(struct weft_keys *keys, struct weft_error *err)
+{
+	struct weft_error why = {0}, before = keys->error;
+	struct table table = {0};
+
+	if (!may_differ(keys))
+		return 0;
+	int r = load(keys->dir, &table, &why);
 	/* Who removes the directory means its keys. */
-	return r < 0 && r != -ENOENT ? r : take(keys, &table);
+	if (r == 0 || r == -ENOENT) {
+		keys->error.code = 0;
+		return take(keys, &table);
+	}
+	keys->error = why;
+	if (before.code == why.code && strcmp(before.message, why.message) == 0)
+		return 0; /* that is known */
+	if (err)
+		*err = why;
+	return r;
 }
 
 /* ---- questions ---- */

@@ -58,13 +58,14 @@ int weft_keys_rights(struct weft_keys *keys, const char *identity, struct weft_r
 int weft_keys_still(struct weft_keys *keys, const char *identity, uint64_t life);
 
 /*
- * Readable when a file of the store may have changed: call weft_keys_reload() then.  Stays the
- * keys'.
+ * Readable when a file of the store may have changed, and each second, since the path may lead to
+ * another directory by then: call weft_keys_reload().  Stays the keys'.
  */
 int weft_keys_fd(const struct weft_keys *keys);
 /*
  * Reads the files again.  1: keys or rights have changed; 0: they have not; or an error of
- * weft_keys_open(): then the old keys stay, so that a slip in a file does not end every session.
+ * weft_keys_open(): then the old keys stay, so that a slip in a file does not end every session,
+ * and the next call tries again, and is silent (0) of the same error.
  * Where the directory is gone, so are all keys, until there is one again.
  */
 int weft_keys_reload(struct weft_keys *keys, struct weft_error *err);

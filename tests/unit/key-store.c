@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -382,6 +383,68 @@ static void a_store_is_replaced_as_a_whole(void **state)
 	assert_int_equal(rename(away, dir), 0);
 }
 
+static int reload_when_told(struct weft_keys *keys)
+{
+	int r = 0;
+
+	for (unsigned tries = 0; tries < 3 && r == 0 && is_told(keys); tries++)
+		r = weft_keys_reload(keys, NULL);
+	return r;
+}
+
+/* Of what is above the store, and of where a link leads, inotify tells nothing. */
+static void the_path_may_lead_elsewhere(void **state)
+{
+	char other[80], link[80];
+	struct weft_keys *keys;
+
+	put("keys.psk", "node7:" ONE "\n");
+	grants("\"node7\": {}");
+	snprintf(other, sizeof(other), "%s-other", dir);
+	snprintf(link, sizeof(link), "%s-link", dir);
+	assert_int_equal(symlink(dir, link), 0);
+	assert_int_equal(weft_keys_open(link, &keys, NULL), 0);
+	assert_true(has(keys, "node7", 0));
+	assert_int_equal(reload_when_told(keys), 0);
+
+	assert_int_equal(mkdir(other, 0700), 0);
+	assert_int_equal(unlink(link), 0);
+	assert_int_equal(symlink(other, link), 0);
+	assert_int_equal(reload_when_told(keys), 1);
+	assert_true(has(keys, "node7", -ENOKEY));
+	assert_int_equal(unlink(link), 0);
+	assert_int_equal(symlink(dir, link), 0);
+	assert_int_equal(reload_when_told(keys), 1);
+	assert_true(has(keys, "node7", 0));
+	weft_keys_close(keys);
+	unlink(link);
+	rmdir(other);
+}
+
+/* What could not be read is tried again, and told once. */
+static void a_failure_is_tried_again(void **state)
+{
+	struct weft_error err = {0};
+
+	put("keys.psk", "node7:" ONE "\n");
+	grants("\"node7\": {}");
+	struct weft_keys *keys = open_keys();
+	struct rlimit limit, none;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	none = limit;
+	none.rlim_cur = 0;
+	drop("keys.psk");
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(weft_keys_reload(keys, &err), -EMFILE);
+	assert_int_equal(weft_keys_reload(keys, &err), 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_true(has(keys, "node7", 0));
+	assert_int_equal(reload_when_told(keys), 1);
+	assert_true(has(keys, "node7", -ENOKEY));
+	weft_keys_close(keys);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -396,6 +459,8 @@ int main(void)
 		TEST(what_others_can_change_is_refused),
 		TEST(changes_are_told_and_taken),
 		TEST(a_store_is_replaced_as_a_whole),
+		TEST(the_path_may_lead_elsewhere),
+		TEST(a_failure_is_tried_again),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
