@@ -201,6 +201,9 @@ static struct nbd_handle *connect_to(
 	int error = r < 0 ? nbd_error() : 0;
 	while (!error && nbd_aio_is_connecting(nbd))
 		error = step(nbd);
+	/* A server that is fast enough is refused before the first step. */
+	if (!error && (nbd_aio_is_dead(nbd) || nbd_aio_is_closed(nbd)))
+		error = nbd_error();
 	weft_patience_end();
 	if (!error)
 		return nbd;
