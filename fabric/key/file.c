@@ -22,7 +22,7 @@ int weft_key_check_owner(const char *path, const struct stat *st, struct weft_er
 		path, (unsigned)st->st_uid, (unsigned)geteuid(), path);
 }
 
-static int check(const char *path, const struct stat *st, struct weft_error *err)
+int weft_key_check_file(const char *path, const struct stat *st, struct weft_error *err)
 {
 	if (!S_ISREG(st->st_mode))
 		return weft_error_set(err, EINVAL, "%s is no file", path);
@@ -50,7 +50,7 @@ int weft_key_text_read(const char *path, struct weft_key_text *ret, struct weft_
 		r = -errno;
 		return weft_error_set(err, -r, "cannot open %s: %s", path, strerror(-r));
 	}
-	r = check(path, &st, err);
+	r = weft_key_check_file(path, &st, err);
 	if (r < 0)
 		return r;
 	weft_debug("reading %s", path);

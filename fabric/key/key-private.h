@@ -41,6 +41,9 @@ int weft_key_text_parse(const struct weft_key_text *text, const char *line, size
 /* -EPERM if the open file or directory at `path` belongs to somebody else but root. */
 int weft_key_check_owner(const char *path, const struct stat *st, struct weft_error *err);
 
+/* The rule of weft_key_text_read() for the open file at `path`. */
+int weft_key_check_file(const char *path, const struct stat *st, struct weft_error *err);
+
 /*
  * Puts the text into a file `name` of the directory, mode 0600, on disk when it returns; whoever
  * reads it meanwhile reads the old one or the new one.  One caller at a time.  0, or -errno.

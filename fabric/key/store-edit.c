@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Changes of a store.  keys.psk is changed as text, so that comments and keys of others stay as
- * they are; the lock is flock(2) on the directory.
+ * they are.
  */
 #include "fabric/key/store-edit.h"
 
@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,11 +17,9 @@
 #include "fabric/key/memory.h"
 #include "fabric/key/store-private.h"
 
-enum { LOCK_MS = 10000 };
-
 struct weft_store {
 	const char *dir;
-	int dir_fd;
+	int dir_fd, lock_fd;
 	char path[PATH_MAX]; /* of keys.psk */
 	struct weft_key_text text;
 	size_t room; /* bytes at text.text */
@@ -50,25 +47,6 @@ static int make_dir(const char *dir, struct weft_error *err)
 
 		return weft_error_set(err, -r, "cannot make the directory of keys %s: %s", dir,
 			strerror(-r));
-	}
-	return 0;
-}
-
-static int lock(const struct weft_store *store, struct weft_error *err)
-{
-	const uint64_t end_ns = weft_now_ns() + LOCK_MS * UINT64_C(1000000);
-
-	while (flock(store->dir_fd, LOCK_EX | LOCK_NB) < 0) {
-		int r = -errno;
-
-		if (r != -EWOULDBLOCK)
-			return weft_error_set(err, -r, "cannot lock %s: %s", store->dir,
-				strerror(-r));
-		if (weft_now_ns() > end_ns)
-			return weft_error_set(err, EBUSY,
-				"another weft key changes %s, and does not come to its end",
-				store->dir);
-		usleep(5000);
 	}
 	return 0;
 }
@@ -116,14 +94,14 @@ int weft_store_open(const char *dir, enum weft_store_use use, struct weft_store 
 	if (r < 0)
 		return r;
 	store->dir = dir;
-	store->dir_fd = -1;
+	store->dir_fd = store->lock_fd = -1;
 	if (use == WEFT_STORE_MAKE)
 		r = make_dir(dir, err);
 	if (r == 0)
 		r = store->dir_fd = weft_keys_dir_open(dir, err);
+	if (r >= 0 && use != WEFT_STORE_LOOK)
+		r = store->lock_fd = weft_keys_lock(store->dir_fd, dir, err);
 	if (r >= 0)
-		r = use == WEFT_STORE_LOOK ? 0 : lock(store, err);
-	if (r == 0)
 		r = read_keys(store, err);
 	if (r == 0)
 		r = weft_grants_text(dir, &store->grants, err);
@@ -138,6 +116,7 @@ void weft_store_close(struct weft_store *store)
 {
 	if (!store)
 		return;
+	weft_close_fd(store->lock_fd);
 	weft_close_fd(store->dir_fd);
 	weft_secret_free(store->text.text, store->room);
 	json_decref(store->grants);

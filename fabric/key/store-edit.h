@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Changes a donor's store of keys (store.h).  A process that changes the store has the directory's
- * lock.  A reader finds each file in its old or its new state, and lets in nobody that neither
- * state would let in, since grants are written before keys.
+ * Changes a donor's store of keys (store.h).  A process that changes the store has its lock, a
+ * file .lock that nobody else can open.  A reader finds each file in its old or its new state, and
+ * lets in nobody that neither state would let in, since grants are written before keys.
  *
  * One thread.  Blocks on files and, for at most 10 s, on the lock.
  */

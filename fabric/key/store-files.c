@@ -4,13 +4,14 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "fabric/base/util.h"
 #include "fabric/key/store-private.h"
 #include "fabric/key/store.h"
 
-enum { GRANTS_VERSION = 1 };
+enum { GRANTS_VERSION = 1, LOCK_MS = 10000 };
 
 int weft_keys_default_dir(char *ret, size_t len, struct weft_error *err)
 {
@@ -46,6 +47,48 @@ int weft_keys_dir_open(const char *dir, struct weft_error *err)
 				"others can write to %s: its mode is %04o; chmod 700 %s", dir,
 				(unsigned)(st.st_mode & 07777), dir);
 	}
+	if (r == 0)
+		return fd;
+	weft_close_fd(fd);
+	return r;
+}
+
+static int wait_for_lock(int fd, const char *path, struct weft_error *err)
+{
+	const uint64_t end_ns = weft_now_ns() + LOCK_MS * UINT64_C(1000000);
+
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		int r = -errno;
+
+		if (r != -EWOULDBLOCK)
+			return weft_error_set(err, -r, "cannot lock %s: %s", path, strerror(-r));
+		if (weft_now_ns() > end_ns)
+			return weft_error_set(err, EBUSY,
+				"another weft key has locked %s, and does not come to its end",
+				path);
+		usleep(5000);
+	}
+	return 0;
+}
+
+int weft_keys_lock(int dir_fd, const char *dir, struct weft_error *err)
+{
+	char path[PATH_MAX];
+	struct stat st;
+	int fd, r;
+
+	if (snprintf(path, sizeof(path), "%s/" WEFT_LOCK_FILE, dir) >= (int)sizeof(path))
+		return weft_error_set(err, ENAMETOOLONG, "the name of %s is too long", dir);
+	fd = openat(dir_fd, WEFT_LOCK_FILE, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK,
+		0600);
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		r = -errno;
+		weft_error_set(err, -r, "cannot open %s: %s", path, strerror(-r));
+	} else {
+		r = weft_key_check_file(path, &st, err);
+	}
+	if (r == 0)
+		r = wait_for_lock(fd, path, err);
 	if (r == 0)
 		return fd;
 	weft_close_fd(fd);

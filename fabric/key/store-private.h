@@ -12,12 +12,19 @@
 
 #define WEFT_KEYS_FILE "keys.psk"
 #define WEFT_GRANTS_FILE "grants.json"
+#define WEFT_LOCK_FILE ".lock"
 
 /*
  * Opens the directory: a descriptor, -ENOENT, -EPERM if others could change what is in it, or
  * -errno of open(2).
  */
 int weft_keys_dir_open(const char *dir, struct weft_error *err);
+/*
+ * Takes the store's lock, which is a file of its own: others may be able to open the directory, and
+ * would hold a lock on that.  Waits for at most 10 s.  A descriptor, whose close(2) gives the lock
+ * up; -EBUSY; or -errno of open(2).
+ */
+int weft_keys_lock(int dir_fd, const char *dir, struct weft_error *err);
 /* The text of keys.psk.  path[PATH_MAX] outlives *ret.  A file that is not there is empty. */
 int weft_keys_text(const char *dir, char *path, struct weft_key_text *ret, struct weft_error *err);
 /*

@@ -65,6 +65,7 @@ static int tear_down(void **state)
 {
 	unlink(path_of("keys.psk"));
 	unlink(path_of("grants.json"));
+	unlink(path_of(".lock"));
 	rmdir(dir);
 	*strrchr(dir, '/') = '\0';
 	rmdir(dir);
@@ -271,6 +272,34 @@ static void what_donors_would_not_take_is_not_written(void **state)
 	assert_false(lets_in("node7"));
 }
 
+/* A directory that others can open can be locked by them for as long as they like. */
+static void others_do_not_hold_the_lock(void **state)
+{
+	const struct weft_rights rights = {0};
+	struct weft_store *store;
+	struct weft_error err;
+	struct stat st;
+
+	add("node7", &rights);
+	assert_int_equal(chmod(dir, 0755), 0);
+	int fd = open(dir, O_RDONLY | O_DIRECTORY);
+	assert_int_equal(flock(fd, LOCK_EX), 0);
+	store = open_store(WEFT_STORE_CHANGE);
+	weft_store_revoke(store, "node7");
+	commit(store);
+	assert_false(lets_in("node7"));
+	close(fd);
+	assert_int_equal(stat(path_of(".lock"), &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+
+	assert_int_equal(chmod(path_of(".lock"), 0644), 0);
+	assert_int_equal(weft_store_open(dir, WEFT_STORE_CHANGE, &store, &err), -EPERM);
+	assert_non_null(strstr(err.message, "/.lock: its mode is 0644"));
+	assert_int_equal(unlink(path_of(".lock")), 0);
+	assert_int_equal(symlink("keys.psk", path_of(".lock")), 0);
+	assert_int_equal(weft_store_open(dir, WEFT_STORE_CHANGE, &store, &err), -ELOOP);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -282,6 +311,7 @@ int main(void)
 		TEST(what_is_not_committed_is_forgotten),
 		TEST(a_store_that_is_missing_or_damaged_is_not_changed),
 		TEST(what_donors_would_not_take_is_not_written),
+		TEST(others_do_not_hold_the_lock),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
