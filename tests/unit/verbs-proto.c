@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "fabric/base/util.h"
+#include "transports/verbs/device.h"
 #include "transports/verbs/proto.h"
 
 static struct verbs_msg example(uint8_t type)
@@ -446,6 +447,35 @@ static void rejections_carry_errors_and_nothing_else(void **state)
 	assert_int_equal(verbs_unpack_reject(buf, 7, &error), -EPROTO);
 }
 
+static int error_of_rejection(int error)
+{
+	uint8_t buf[VERBS_REJECT_BYTES];
+	const struct rdma_cm_event event = {
+		.event = RDMA_CM_EVENT_REJECTED,
+		.status = 28, /* by the consumer, that is by weft */
+		.param.conn = {.private_data = buf, .private_data_len = sizeof(buf)},
+	};
+	struct weft_error err;
+
+	verbs_pack_reject(error, buf);
+	int r = verbs_event_errno(&event, "10.0.0.2:1", &err);
+	assert_int_equal(r, -err.code);
+	return r;
+}
+
+/* Anybody can reject, who has proved nothing: that ends one connection, never an attachment. */
+static void rejections_decide_nothing_about_an_attachment(void **state)
+{
+	static const int believed[] = {-EPROTO, -EPROTONOSUPPORT, -EACCES, -EBUSY, -ESHUTDOWN};
+	static const int others[] = {-ESTALE, -WEFT_EOVER, -WEFT_ESUPERSEDED, -ENOENT, -EROFS,
+		-EPERM, -EINVAL, -EIO, -ENOMEM, -EAGAIN, -ETIMEDOUT};
+
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(believed); i++)
+		assert_int_equal(error_of_rejection(believed[i]), believed[i]);
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(others); i++)
+		assert_int_equal(error_of_rejection(others[i]), -ECONNREFUSED);
+}
+
 /* Bytes changed at random: unpacked into something sound, or refused. */
 static void spoilt_messages_are_refused_or_sound(void **state)
 {
@@ -504,6 +534,7 @@ int main(void)
 		cmocka_unit_test(who_starts_has_a_name_that_can_be_shown),
 		cmocka_unit_test(start_and_challenge_may_grow),
 		cmocka_unit_test(rejections_carry_errors_and_nothing_else),
+		cmocka_unit_test(rejections_decide_nothing_about_an_attachment),
 		cmocka_unit_test(spoilt_messages_are_refused_or_sound),
 	};
 

@@ -85,6 +85,10 @@ int verbs_wc_errno(enum ibv_wc_status status)
 	}
 }
 
+/*
+ * Anybody can reject, and proves nothing by it.  So it says no error that would end an attachment:
+ * a donor says those in a REFUSE.
+ */
 static int refused(int code, const char *peer, struct weft_error *err)
 {
 	switch (code) {
@@ -101,8 +105,9 @@ static int refused(int code, const char *peer, struct weft_error *err)
 	case ESHUTDOWN:
 		return weft_error_set(err, code, "%s is stopping", peer);
 	default:
-		return weft_error_set(err, code, "%s refused the connection: %s", peer,
-			strerror(code));
+		return weft_error_set(err,
+			code == EACCES || code == EPROTO ? code : ECONNREFUSED,
+			"%s refused the connection: %s", peer, strerror(code));
 	}
 }
 

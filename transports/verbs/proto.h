@@ -234,7 +234,10 @@ enum { VERBS_MACED_BYTES = VERBS_TOKEN_BYTES + 16 };
 void verbs_pack_maced(const uint8_t token[VERBS_TOKEN_BYTES], uint64_t session, uint64_t counter,
 	uint8_t buf[VERBS_MACED_BYTES]);
 
-/* The reason for refusing a connection request: a negative errno, as in REFUSE. */
+/*
+ * The reason for refusing a connection request: a negative errno.  Any that REFUSE has fits in, but
+ * a borrower believes few: weft-protocol(7).
+ */
 void verbs_pack_reject(int error, uint8_t buf[VERBS_REJECT_BYTES]);
 int verbs_unpack_reject(const void *buf, size_t len, int *ret_error);
 
