@@ -33,6 +33,7 @@ struct nbd_tls {
 	bool shaken; /* the handshake is done, what it left to send perhaps not */
 	bool wait;   /* the next bytes may be waited for */
 	bool ended;  /* the socket's bytes ended, which GnuTLS is not told: it may send still */
+	bool over;   /* the peer has said that this is the end; its socket may stay open */
 	int broken;  /* -errno of what ended the session; it lasts */
 	int socket_error;
 	size_t encrypted;          /* plain bytes, all of whose records stand in tx */
@@ -381,6 +382,7 @@ static ssize_t read_record(struct nbd_tls *t, void *buf, size_t len)
 	do
 		r = gnutls_record_recv(t->session, buf, len);
 	while (r == GNUTLS_E_AGAIN && !t->ended && (t->wait || t->rx_start < t->rx_end));
+	t->over = r == 0;
 	if (r >= 0)
 		return r;
 	if (r == GNUTLS_E_AGAIN)
@@ -415,7 +417,8 @@ ssize_t nbd_tls_read(struct nbd_tls *t, const struct iovec *iov, unsigned nr, bo
 
 bool nbd_tls_pending(const struct nbd_tls *t)
 {
-	return t->rx_start < t->rx_end || gnutls_record_check_pending(t->session) > 0 || t->broken;
+	return t->rx_start < t->rx_end || gnutls_record_check_pending(t->session) > 0 ||
+		t->over || t->broken;
 }
 
 /* Where a write's vectors have got to. */

@@ -239,6 +239,21 @@ static void an_end_that_was_said_is_an_end(void **state)
 	end_pair(&p);
 }
 
+/* Its socket may stay open, as that of a peer that waits for us to say the same. */
+static void an_end_that_was_said_behind_bytes_is_pending(void **state)
+{
+	char text[8];
+	struct pair p;
+
+	connected(&p);
+	assert_int_equal(put(&p.client, "bye", 3), 3);
+	nbd_tls_bye(p.client.tls);
+	assert_int_equal(get(&p.server, text, sizeof(text)), 3);
+	assert_true(nbd_stream_pending(&p.server));
+	assert_int_equal(get(&p.server, text, sizeof(text)), 0);
+	end_pair(&p);
+}
+
 static void an_end_that_was_not_said_is_an_error(void **state)
 {
 	char text[8];
@@ -509,6 +524,7 @@ int main(void)
 		cmocka_unit_test(every_byte_arrives_once),
 		cmocka_unit_test(bytes_that_the_socket_has_no_more_are_pending),
 		cmocka_unit_test(an_end_that_was_said_is_an_end),
+		cmocka_unit_test(an_end_that_was_said_behind_bytes_is_pending),
 		cmocka_unit_test(an_end_that_was_not_said_is_an_error),
 		cmocka_unit_test(a_record_that_was_changed_is_an_error),
 		cmocka_unit_test(an_unknown_identity_is_refused),
