@@ -173,6 +173,14 @@ static int check_sealed(const struct attach *a, bool same, struct weft_error *er
 			"same way only; or end it: weft detach --force %s",
 			name, state->sealed ? "with --" : "without --verify or --encrypt",
 			seal_kind_name(state->sealed), name);
+	/* The guard keeps the cache, or the file has it: elsewhere its newer blocks are missing. */
+	if (same && state->sealed && !state->cache_file != !a->options.cache_file)
+		return weft_error_set(err, EINVAL,
+			"the bridge of '%s' that died was attached %s--cache-file%s%.500s, and is "
+			"taken over in the same way only; or end it: weft detach --force %s",
+			name, state->cache_file ? "with " : "without ",
+			state->cache_file ? " " : "", state->cache_file ? state->cache_file : "",
+			name);
 	return 0;
 }
 

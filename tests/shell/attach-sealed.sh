@@ -67,6 +67,8 @@ for option in --verify --encrypt; do
 	refused "was attached with $option, and is taken over in the same way only" attach "$other"
 	refused "was attached with $option, and is taken over in the same way only" attach
 	refused "has sealed contents at" weft attach "$M" --name r --socket "$TMP/s"
+	refused "was attached without --cache-file, and is taken over in the same way only" \
+		attach "$option" --cache-file "$TMP/cache"
 
 	# What the donor changes, swaps or puts back; and nothing else.
 	cp "$file" "$TMP/before"
@@ -121,6 +123,12 @@ grep -q "with what a bridge that died had not written back" "$TMP/said" ||
 nbdcopy "$socket" "$TMP/back" || fail "nbdcopy"
 cmp -n $((2 << 20)) "$TMP/data" "$TMP/back" || fail "something else"
 [[ $(weft status r --json | jq .attachments[0].cache.bad_blocks) = 0 ]] || fail "bad"
+# Nothing is dirty in the file, and the guard has no cache.
+nbdcopy --flush "$TMP/data" "$socket" || fail "nbdcopy"
+kill_and_wait "$(state pid)"
+refused "was attached with --cache-file $TMP/cache, and is taken over in the same way only" \
+	attach --encrypt
+attach --encrypt "${filed[@]}" --push-interval 60 >"$TMP/said" || fail "$(cat "$TMP/said")"
 nbdcopy "$TMP/data" "$socket" || fail "nbdcopy"
 kill_and_wait "$(state pid)" "$(state guard)"
 attach --encrypt "${filed[@]}" >"$TMP/out" 2>"$TMP/err" && fail "attached without a key"
