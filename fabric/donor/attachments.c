@@ -285,6 +285,15 @@ void weft_donor_tick(struct weft_donor *donor, uint64_t now_ns)
 	pthread_mutex_unlock(&donor->lock);
 }
 
+static bool has_fenced_grants(const struct weft_donor *donor)
+{
+	for (const struct weft_attachment *a = donor->attachments; a; a = a->next)
+		for (const struct weft_grant *g = a->grants; g; g = g->next)
+			if (atomic_load(&g->fenced))
+				return true;
+	return false;
+}
+
 int weft_donor_fence_all(struct weft_donor *donor, uint32_t timeout_ms)
 {
 	uint64_t deadline_ns = weft_now_ns() + timeout_ms * NS_PER_MS;
@@ -298,9 +307,9 @@ int weft_donor_fence_all(struct weft_donor *donor, uint32_t timeout_ms)
 			donor_fence(donor, g);
 		a = g ? donor->attachments : a->next;
 	}
-	while (donor->nr_grants > 0 && r == 0)
+	while (has_fenced_grants(donor) && r == 0)
 		if (!donor_wait_for_change(donor, deadline_ns))
-			r = donor->nr_grants > 0 ? -ETIMEDOUT : 0;
+			r = has_fenced_grants(donor) ? -ETIMEDOUT : 0;
 	pthread_mutex_unlock(&donor->lock);
 	return r;
 }

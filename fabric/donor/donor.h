@@ -217,7 +217,10 @@ void weft_donor_tick(struct weft_donor *donor, uint64_t now_ns);
 
 /* No new grants from now on. */
 void weft_donor_stop(struct weft_donor *donor);
-/* Fences all sessions and waits for them to end, at most timeout_ms.  0, or -ETIMEDOUT. */
+/*
+ * Fences all sessions and waits, at most timeout_ms, for them to end; not for those that come
+ * meanwhile.  0, or -ETIMEDOUT.
+ */
 int weft_donor_fence_all(struct weft_donor *donor, uint32_t timeout_ms);
 
 /* Makes all file regions durable.  0, or the first error, with the file's name. */

@@ -32,6 +32,7 @@ sleep 100
 END
 made leaves-a-process <<'END'
 setsid sleep 1000 &
+until [[ $(<"/proc/$!/comm") = sleep ]]; do sleep 0.01; done
 echo "$!" >"$LEFT"
 END
 made is-complained-of <<'END'

@@ -519,6 +519,34 @@ static void a_stopping_donor_grants_nothing_and_fences_all(void **state)
 	pthread_join(a.thread, NULL);
 }
 
+/* Once it is fenced another comes, and it ends after that. */
+static void *leave_to_another(void *arg)
+{
+	struct session *sessions = arg;
+
+	pthread_mutex_lock(&sessions[0].lock);
+	while (!sessions[0].fenced)
+		pthread_cond_wait(&sessions[0].cond, &sessions[0].lock);
+	pthread_mutex_unlock(&sessions[0].lock);
+	usleep(50000); /* now it is waited for */
+	assert_int_equal(grant(&sessions[1], 2, 1, WEFT_MODE_SHARED), 0);
+	release(&sessions[0], false);
+	return NULL;
+}
+
+static void fencing_all_waits_for_none_that_comes_later(void **state)
+{
+	struct session sessions[2];
+	pthread_t thread;
+
+	assert_int_equal(grant(&sessions[0], 1, 1, WEFT_MODE_SHARED), 0);
+	assert_int_equal(pthread_create(&thread, NULL, leave_to_another, sessions), 0);
+	assert_int_equal(weft_donor_fence_all(donor, 5000), 0);
+	pthread_join(thread, NULL);
+	assert_false(sessions[1].fenced);
+	release(&sessions[1], true);
+}
+
 static void no_more_than_the_table_holds(void **state)
 {
 	struct session sessions[WEFT_NR_GENERATIONS], one_more;
@@ -586,6 +614,7 @@ int main(void)
 		TEST(a_new_daemon_remembers_holders_and_generations),
 		TEST(a_region_that_there_is_no_memory_for_leaves_nothing_behind),
 		TEST(a_stopping_donor_grants_nothing_and_fences_all),
+		TEST(fencing_all_waits_for_none_that_comes_later),
 		TEST(no_more_than_the_table_holds),
 		TEST(status_tells_of_attachments),
 	};
