@@ -144,7 +144,7 @@ static void remove_dir(const char *path)
 
 	assert_non_null(dir);
 	for (struct dirent *entry; (entry = readdir(dir));)
-		if (entry->d_name[0] != '.')
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
 			assert_int_equal(unlinkat(dirfd(dir), entry->d_name, 0), 0);
 	closedir(dir);
 	assert_int_equal(rmdir(path), 0);
