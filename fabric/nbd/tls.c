@@ -179,7 +179,9 @@ static int explain(struct nbd_tls *t, int r, struct weft_error *err)
 		/* A wrong key looks like a broken handshake to the server, and is told so. */
 		if (c->client_key)
 			return weft_error_set(err, EKEYREJECTED,
-				"the server did not accept the key of %s (it says: %s)",
+				"the server did not accept the key of %s (it says: %s): most "
+				"likely it does not have that key, or not any more, which 'weft "
+				"key list' shows there",
 				c->identity, alert ? alert : "nothing");
 		return weft_error_set(err, -error, "the %s ended the TLS handshake (it says: %s)",
 			c->server ? "client" : "server", alert ? alert : "nothing");

@@ -59,10 +59,7 @@ int attach_explain_refusal(const struct attach *a, struct weft_error *err)
 		break;
 	case EKEYREJECTED:
 		if (key)
-			add_advice(err,
-				"the key is of %.200s; was it revoked or rotated, or has it "
-				"expired? weft key list shows it at the donor",
-				weft_held_key_file(key));
+			add_advice(err, "the key is of %.200s", weft_held_key_file(key));
 		break;
 	case EPROTONOSUPPORT:
 		if (key)

@@ -40,7 +40,7 @@ moves
 echo "no key"
 weft key revoke node7 --store store >/dev/null
 wait_for is reconnecting
-tells() { [[ $(weft status a) = *"did not accept the key of node7"* ]]; }
+tells() { [[ $(weft status a) = *"did not accept the key of node7"*"not any more"* ]]; }
 wait_for tells
 wait_for grep -q "refused .*node7" "$DONOR_LOG"
 # Nobody answers its last FLUSH.
