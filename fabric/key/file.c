@@ -41,8 +41,15 @@ int weft_key_check_file(const char *path, const struct stat *st, struct weft_err
 
 int weft_key_text_read(const char *path, struct weft_key_text *ret, struct weft_error *err)
 {
+	return weft_key_text_read_at(AT_FDCWD, path, path, ret, err);
+}
+
+int weft_key_text_read_at(int dir_fd, const char *name, const char *path,
+	struct weft_key_text *ret, struct weft_error *err)
+{
 	/* A pipe is not waited for, but refused. */
-	WEFT_CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	WEFT_CLEANUP_CLOSE int fd =
+		openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	struct stat st;
 	int r;
 

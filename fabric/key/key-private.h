@@ -30,6 +30,9 @@ struct weft_key_text {
  * -EFBIG; or -errno of open(2) or read(2).
  */
 int weft_key_text_read(const char *path, struct weft_key_text *ret, struct weft_error *err);
+/* The same of a file `name` in an open directory; path: for errors. */
+int weft_key_text_read_at(int dir_fd, const char *name, const char *path,
+	struct weft_key_text *ret, struct weft_error *err);
 /* Wipes it. */
 void weft_key_text_free(struct weft_key_text *text);
 /* The next line that is neither blank nor a comment, without its end.  False: there is none. */

@@ -19,11 +19,10 @@
 
 struct weft_store {
 	const char *dir;
-	int dir_fd, lock_fd;
-	char path[PATH_MAX]; /* of keys.psk */
-	struct weft_key_text text;
-	size_t room; /* bytes at text.text */
-	json_t *grants;
+	int dir_fd;
+	struct weft_keys_files files;
+	struct weft_key_text text; /* of keys.psk, with room for one more key */
+	size_t room;               /* bytes at text.text */
 };
 
 /* ---- opening ---- */
@@ -66,20 +65,16 @@ static int check(struct weft_key_text text, struct weft_error *err)
 	return r;
 }
 
-/* The file's text, with room for one more key. */
-static int read_keys(struct weft_store *store, struct weft_error *err)
+static int make_room(struct weft_store *store, struct weft_error *err)
 {
-	struct weft_key_text file;
-	int r = weft_keys_text(store->dir, store->path, &file, err);
+	struct weft_key_text *file = &store->files.keys;
 
-	if (r < 0)
-		return r;
-	store->room = file.len + 1 + WEFT_KEY_LINE_MAX + 1;
-	store->text = file;
+	store->room = file->len + 1 + WEFT_KEY_LINE_MAX + 1;
+	store->text = *file;
 	store->text.text = weft_secret_alloc(store->room);
-	if (store->text.text && file.len > 0)
-		memcpy(store->text.text, file.text, file.len);
-	weft_key_text_free(&file);
+	if (store->text.text && file->len > 0)
+		memcpy(store->text.text, file->text, file->len);
+	weft_key_text_free(file);
 	if (!store->text.text)
 		return weft_error_set(err, ENOMEM, "no memory");
 	return check(store->text, err);
@@ -94,17 +89,17 @@ int weft_store_open(const char *dir, enum weft_store_use use, struct weft_store 
 	if (r < 0)
 		return r;
 	store->dir = dir;
-	store->dir_fd = store->lock_fd = -1;
+	store->dir_fd = store->files.lock_fd = -1;
 	if (use == WEFT_STORE_MAKE)
 		r = make_dir(dir, err);
 	if (r == 0)
 		r = store->dir_fd = weft_keys_dir_open(dir, err);
-	if (r >= 0 && use != WEFT_STORE_LOOK)
-		r = store->lock_fd = weft_keys_lock(store->dir_fd, dir, err);
 	if (r >= 0)
-		r = read_keys(store, err);
+		r = weft_keys_read(store->dir_fd, dir,
+			use == WEFT_STORE_LOOK ? WEFT_KEYS_LOOK : WEFT_KEYS_CHANGE, &store->files,
+			err);
 	if (r == 0)
-		r = weft_grants_text(dir, &store->grants, err);
+		r = make_room(store, err);
 	if (r < 0)
 		weft_store_close(store);
 	else
@@ -116,10 +111,9 @@ void weft_store_close(struct weft_store *store)
 {
 	if (!store)
 		return;
-	weft_close_fd(store->lock_fd);
-	weft_close_fd(store->dir_fd);
 	weft_secret_free(store->text.text, store->room);
-	json_decref(store->grants);
+	weft_keys_files_free(&store->files);
+	weft_close_fd(store->dir_fd);
 	free(store);
 }
 
@@ -142,7 +136,7 @@ static bool next_identity(struct weft_key_text *text, const char **ret_line, cha
 
 static json_t *grants_of(const struct weft_store *store, const char *name)
 {
-	return json_object_get(json_object_get(store->grants, "keys"), name);
+	return json_object_get(json_object_get(store->files.grants, "keys"), name);
 }
 
 int weft_store_find(struct weft_store *store, const char *name, struct weft_store_row *ret,
@@ -170,7 +164,7 @@ int weft_store_find(struct weft_store *store, const char *name, struct weft_stor
 		return weft_error_set(err, ENOKEY, "%s has no key of '%s'; see: weft key list",
 			store->dir, name);
 	weft_identity_name(row.identity, row.name);
-	int r = weft_grants_rights(store->grants, name, &row.rights, err);
+	int r = weft_grants_rights(store->files.grants, name, &row.rights, err);
 	if (r < 0 && r != -ENOKEY)
 		return r;
 	row.has_rights = r == 0;
@@ -229,7 +223,7 @@ int weft_store_add(struct weft_store *store, const struct weft_key *key,
 	weft_identity_name(key->identity, name);
 	json_t *grants = rights ? weft_rights_json(rights) : json_incref(grants_of(store, name));
 	if (!grants || json_object_set_new(grants, "current", json_string(key->identity)) < 0 ||
-		json_object_set(json_object_get(store->grants, "keys"), name, grants) < 0) {
+		json_object_set(json_object_get(store->files.grants, "keys"), name, grants) < 0) {
 		json_decref(grants);
 		return weft_error_set(err, ENOMEM, "no memory");
 	}
@@ -273,7 +267,7 @@ void weft_store_revoke(struct weft_store *store, const char *name)
 		weft_store_remove(store, identity);
 		text = store->text;
 	}
-	json_object_del(json_object_get(store->grants, "keys"), name);
+	json_object_del(json_object_get(store->files.grants, "keys"), name);
 }
 
 /* Whether the identity is above the line. */
@@ -305,9 +299,9 @@ static int check_for_donors(const struct weft_store *store, struct weft_error *e
 		weft_identity_name(identity, name);
 		if (is_repeated(text, line, identity))
 			r = weft_error_set(err, EINVAL, "%s, line %u: there is another key of '%s'",
-				store->path, text.line, identity);
+				store->files.path, text.line, identity);
 		else
-			r = weft_grants_rights(store->grants, name, &rights, err);
+			r = weft_grants_rights(store->files.grants, name, &rights, err);
 		if (r == 0)
 			weft_rights_fini(&rights);
 		else if (r == -ENOKEY) /* it lets nobody in */
@@ -326,7 +320,7 @@ int weft_store_commit(struct weft_store *store, struct weft_error *err)
 
 	if (r < 0)
 		return r;
-	char *grants = json_dumps(store->grants, JSON_INDENT(2) | JSON_SORT_KEYS);
+	char *grants = json_dumps(store->files.grants, JSON_INDENT(2) | JSON_SORT_KEYS);
 
 	if (!grants)
 		return weft_error_set(err, ENOMEM, "no memory");

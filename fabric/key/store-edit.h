@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Changes a donor's store of keys (store.h).  A process that changes the store has its lock, a
- * file .lock that nobody else can open.  A reader finds each file in its old or its new state, and
- * lets in nobody that neither state would let in, since grants are written before keys.
+ * file .lock that nobody else can open.  Readers take it, too.  Of a change that a fault cut off
+ * each file is in its old or its new state, and nobody is let in that neither state would let in,
+ * since grants are written before keys.
  *
  * One thread.  Blocks on files and, for at most 10 s, on the lock.
  */
@@ -16,7 +17,7 @@
 struct weft_store;
 
 enum weft_store_use {
-	WEFT_STORE_LOOK,   /* changes nothing, and takes no lock */
+	WEFT_STORE_LOOK,   /* changes nothing */
 	WEFT_STORE_CHANGE, /* there must be one */
 	WEFT_STORE_MAKE,   /* makes the directory if there is none */
 };

@@ -19,19 +19,31 @@
  * -errno of open(2).
  */
 int weft_keys_dir_open(const char *dir, struct weft_error *err);
+struct weft_keys_files {
+	char path[PATH_MAX];       /* of keys.psk; for errors */
+	struct weft_key_text keys; /* its path is the one above */
+	json_t *grants;            /* the whole of grants.json: "version" and "keys", an object */
+	int lock_fd;               /* -1: not locked any more */
+};
+
+enum weft_keys_use {
+	WEFT_KEYS_FOLLOW, /* waits little */
+	WEFT_KEYS_LOOK,
+	WEFT_KEYS_CHANGE, /* the lock stays until weft_keys_files_free() */
+};
 /*
- * Takes the store's lock, which is a file of its own: others may be able to open the directory, and
- * would hold a lock on that.  Waits for at most 10 s.  A descriptor, whose close(2) gives the lock
- * up; -EBUSY; or -errno of open(2).
+ * Reads both files while nobody changes them: a secret that is over does not meet what is granted
+ * to its name later.  A file that is not there is empty.  The lock is a file of its own: others may
+ * be able to open the directory, and would hold a lock on that.  Waits for it for 10 s, or 500 ms
+ * to follow.
+ *
+ * 0; -EBUSY: somebody else changes them; -EINVAL: grants.json is wrong; or as
+ * weft_key_text_read() fails, of each file.
  */
-int weft_keys_lock(int dir_fd, const char *dir, struct weft_error *err);
-/* The text of keys.psk.  path[PATH_MAX] outlives *ret.  A file that is not there is empty. */
-int weft_keys_text(const char *dir, char *path, struct weft_key_text *ret, struct weft_error *err);
-/*
- * What grants.json holds under "keys"; a file that is not there is empty.  *ret is a reference to
- * the whole object, which has "version" and "keys", an object.  -EINVAL.
- */
-int weft_grants_text(const char *dir, json_t **ret, struct weft_error *err);
+int weft_keys_read(int dir_fd, const char *dir, enum weft_keys_use use, struct weft_keys_files *ret,
+	struct weft_error *err);
+/* Wipes what is left in it (not NULL). */
+void weft_keys_files_free(struct weft_keys_files *files);
 /*
  * One name's part of it without what is no right ("current"), loaded.  -ENOKEY: the name is not
  * there; as weft_rights_load().

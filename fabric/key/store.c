@@ -117,23 +117,20 @@ static int load_keys(struct weft_key_text *text, struct table *table, struct wef
 	return r;
 }
 
-static int load(const char *dir, struct table *ret, struct weft_error *err)
+static int load(const char *dir, enum weft_keys_use use, struct table *ret, struct weft_error *err)
 {
 	struct table table = {0};
-	struct weft_key_text text;
-	char path[PATH_MAX];
-	int fd = weft_keys_dir_open(dir, err);
+	struct weft_keys_files files;
+	WEFT_CLEANUP_CLOSE int fd = weft_keys_dir_open(dir, err);
 
 	if (fd < 0)
 		return fd;
-	close(fd);
-	int r = weft_keys_text(dir, path, &text, err);
+	int r = weft_keys_read(fd, dir, use, &files, err);
 	if (r < 0)
 		return r;
-	r = weft_grants_text(dir, &table.grants, err);
-	if (r == 0)
-		r = load_keys(&text, &table, err);
-	weft_key_text_free(&text);
+	table.grants = json_incref(files.grants);
+	r = load_keys(&files.keys, &table, err);
+	weft_keys_files_free(&files);
 	if (r < 0)
 		table_fini(&table);
 	else
@@ -234,7 +231,7 @@ int weft_keys_open(const char *dir, struct weft_keys **ret, struct weft_error *e
 	if (r == 0)
 		r = begin_watching(keys, err);
 	if (r == 0)
-		r = load(keys->dir, &table, err);
+		r = load(keys->dir, WEFT_KEYS_LOOK, &table, err);
 	if (r < 0) {
 		weft_keys_close(keys);
 		return r;
@@ -286,7 +283,7 @@ int weft_keys_reload(struct weft_keys *keys, struct weft_error *err)
 
 	if (!may_differ(keys))
 		return 0;
-	int r = load(keys->dir, &table, &why);
+	int r = load(keys->dir, WEFT_KEYS_FOLLOW, &table, &why);
 	/* Who removes the directory means its keys. */
 	if (r == 0 || r == -ENOENT) {
 		keys->error.code = 0;

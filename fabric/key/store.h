@@ -33,7 +33,8 @@ int weft_keys_default_dir(char *ret, size_t len, struct weft_error *err);
 /*
  * dir NULL: the default.  Without keys.psk there are no keys: nobody is let in.  0; -ENOENT: there
  * is no such directory; -EPERM: the directory or a file can be used by others; -EINVAL: a file is
- * wrong (err names file and line or name); or -errno of open(2), inotify_init1(2).
+ * wrong (err names file and line or name); -EBUSY: somebody has had the store's lock for 10 s; or
+ * -errno of open(2), inotify_init1(2).
  */
 int weft_keys_open(const char *dir, struct weft_keys **ret, struct weft_error *err);
 /* Takes NULL.  Wipes them. */

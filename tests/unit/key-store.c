@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -65,6 +66,7 @@ static int tear_down(void **state)
 {
 	drop("keys.psk");
 	drop("grants.json");
+	drop(".lock");
 	return rmdir(dir);
 }
 
@@ -445,6 +447,43 @@ static void a_failure_is_tried_again(void **state)
 	weft_keys_close(keys);
 }
 
+/* A key that is revoked and made anew: its old secret never has its new rights. */
+static void a_change_is_taken_as_a_whole(void **state)
+{
+	struct weft_rights rights;
+	struct weft_error err;
+	char path[128];
+
+	put("keys.psk", "node7:" ONE "\n");
+	grants("\"node7\": {\"read_only\": true}");
+	struct weft_keys *keys = open_keys();
+
+	put(".lock", "");
+	snprintf(path, sizeof(path), "%s/.lock", dir);
+	int lock = open(path, O_RDWR);
+	assert_int_equal(flock(lock, LOCK_EX), 0);
+	grants("\"node7\": {\"admin\": true}");
+	assert_int_equal(weft_keys_reload(keys, &err), -EBUSY);
+	assert_int_equal(weft_keys_rights(keys, "node7", &rights), 0);
+	assert_true(rights.read_only && !rights.admin);
+	weft_rights_fini(&rights);
+	put("keys.psk", "node7:" TWO "\n");
+	close(lock);
+	assert_true(is_told(keys));
+	assert_int_equal(weft_keys_reload(keys, &err), 1);
+	assert_int_equal(weft_keys_rights(keys, "node7", &rights), 0);
+	assert_true(rights.admin);
+	weft_rights_fini(&rights);
+
+	/* Who reads keeps nobody from reading. */
+	lock = open(path, O_RDONLY);
+	assert_int_equal(flock(lock, LOCK_SH), 0);
+	drop("keys.psk");
+	assert_int_equal(weft_keys_reload(keys, &err), 1);
+	close(lock);
+	weft_keys_close(keys);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -461,6 +500,7 @@ int main(void)
 		TEST(a_store_is_replaced_as_a_whole),
 		TEST(the_path_may_lead_elsewhere),
 		TEST(a_failure_is_tried_again),
+		TEST(a_change_is_taken_as_a_whole),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
