@@ -4,6 +4,8 @@
  * same.  The first byte says as what the rest comes.
  */
 #include "transports/verbs/proof.c"
+#include "transports/verbs/proto-pack.c"
+#include "transports/verbs/proto-unpack.c"
 #include "transports/verbs/proto.c"
 
 #include <stdlib.h>

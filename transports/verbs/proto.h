@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The messages of the verbs transport: all of its byte order is in proto.c.
+ * The messages of the verbs transport: all of its byte order is in proto*.c.
  *
  * A session is two connections of rdma_cm.  The first, "control", lives in a protection domain of
  * its own that holds message buffers and nothing else; on it the borrower says hello and the donor
