@@ -46,6 +46,12 @@ static void end_device(const struct attach *a, struct bridge_state_file *state, 
 			name, waited_s, path);
 }
 
+/* Whatever else keeps us from looking may be over soon. */
+static bool has_ended(const char *path)
+{
+	return access(path, F_OK) < 0 && errno == ENOENT;
+}
+
 /* Keeps the descriptors as long as the state names this guard. */
 static void keep(const struct attach *a, const char *path)
 {
@@ -53,11 +59,10 @@ static void keep(const struct attach *a, const char *path)
 	pid_t guard = getpid();
 	bool alive;
 
-	seal_lock_key(ATTACH_GUARD_FD);
-	while (guard == getpid() && access(path, F_OK) == 0) {
+	while (guard == getpid() && !has_ended(path)) {
 		usleep(LOOK_MS * 1000);
 		if (bridge_state_peek(a->options.name, &state, &alive, NULL) < 0)
-			return;
+			continue;
 		/* A state that is being written names nobody. */
 		if (state.takes_over && !state.damaged)
 			guard = state.guard;
@@ -84,20 +89,25 @@ static void guard(const struct attach *a, pid_t bridge, int pidfd, bool keeps)
 	char dir[128], path[256];
 	bool alive;
 
-	while (poll(&p, 1, -1) != 1)
-		;
 	if (weft_run_dir(dir, sizeof(dir)) < 0)
 		return;
 	snprintf(path, sizeof(path), "%s/attach-%s.json", dir, a->options.name);
+	while (poll(&p, 1, -1) != 1)
+		;
+	if (keeps)
+		seal_lock_key(ATTACH_GUARD_FD);
 	/*
 	 * Looking at more than the file's name would take the lock, and be in the way of an attach.
 	 */
 	for (uint64_t end_ns = weft_now_ns() + patience_ms * 1000000; weft_now_ns() < end_ns;
 		usleep(LOOK_MS * 1000))
-		if (access(path, F_OK) < 0)
+		if (has_ended(path))
 			return;
-	if (bridge_state_peek(a->options.name, &state, &alive, NULL) < 0)
-		return;
+	while (bridge_state_peek(a->options.name, &state, &alive, NULL) < 0) {
+		if (has_ended(path))
+			return;
+		usleep(LOOK_MS * 1000);
+	}
 	if (!alive && state.pid == bridge && may_be_ublk(&a->options))
 		end_device(a, &state, (unsigned)(patience_ms / 1000));
 	bridge_state_fini(&state);

@@ -59,6 +59,12 @@ static int take(struct kept *kept, unsigned nr, const struct bridge_state_file *
 	return 0;
 }
 
+/* Whether take() found no guard, or another process under the guard's number. */
+static bool is_gone(int r)
+{
+	return r == -ENOENT || r == -ESRCH || r == -ENXIO || r == -ESTALE;
+}
+
 static int begin(struct attach *a, const struct kept *kept, unsigned nr, struct weft_error *err)
 {
 	struct bridge_state_file *state = &a->state;
@@ -92,9 +98,14 @@ int attach_open_seal(struct attach *a, struct weft_error *err)
 			"with --new-contents",
 			seal_kind_name(o->sealed), o->uri_text);
 	r = a->state.takes_over ? take(&kept, nr, &a->state) : make(&kept, nr);
-	if (r < 0 && a->state.takes_over) {
+	if (a->state.takes_over && is_gone(r)) {
 		a->seal_lost = true;
 		r = 0;
+	} else if (r < 0 && a->state.takes_over) {
+		weft_error_set(err, -r,
+			"cannot take what seals the contents of '%s' from process %d, which keeps "
+			"it: %s; mend that, or give the contents up: weft detach --force %s",
+			o->name, (int)a->state.guard, strerror(-r), o->name);
 	} else if (r < 0) {
 		weft_error_set(err, -r, "cannot make memory for what seals the contents: %s",
 			strerror(-r));
