@@ -22,6 +22,7 @@
 #include "fabric/region/region-private.h"
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
+#include "fabric/hello.h"
 
 /*
  * Opens the path without side effects, makes sure that it is a regular file, and opens that; only
@@ -112,7 +113,7 @@ int weft_region_open_file(int dirfd, const char *path, const char *name, bool be
 	if (!weft_region_name_valid(name, 4096))
 		return weft_error_set(err, EINVAL,
 			"'%.100s' cannot be a region's name: that is 1 to 4096 bytes of UTF-8 "
-			"without control characters",
+			"without control characters, and not " WEFT_EXPORT_SESSION,
 			name);
 	int fd = open_regular(dirfd, path, beneath, &read_only);
 	if (fd < 0)

@@ -22,6 +22,7 @@
 #include "fabric/region/region-private.h"
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
+#include "fabric/hello.h"
 
 /* FNV-1a: against mix-ups and torn writes, not against malice. */
 static uint64_t header_checksum(const struct weft_region_header *header)
@@ -259,7 +260,7 @@ int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn
 	if (!weft_region_name_valid(spec->name, WEFT_MEMORY_NAME_MAX))
 		return weft_error_set(err, EINVAL,
 			"'%.100s' cannot be a region's name: that is 1 to %d bytes of UTF-8 "
-			"without control characters",
+			"without control characters, and not " WEFT_EXPORT_SESSION,
 			spec->name, WEFT_MEMORY_NAME_MAX);
 	if (spec->hugepage_bytes == 2 * WEFT_MIB)
 		flags = MFD_HUGETLB | MFD_HUGE_2MB;

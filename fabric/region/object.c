@@ -10,13 +10,14 @@
 #include <unistd.h>
 
 #include "fabric/base/util.h"
+#include "fabric/hello.h"
 #include "fabric/region/region-private.h"
 
 bool weft_region_name_valid(const char *name, size_t max)
 {
 	const uint8_t *p = (const uint8_t *)name;
 
-	if (*p == 0 || strnlen(name, max + 1) > max)
+	if (*p == 0 || strnlen(name, max + 1) > max || strcmp(name, WEFT_EXPORT_SESSION) == 0)
 		return false;
 	while (*p) {
 		uint32_t c = *p++, min = 0;

@@ -108,7 +108,7 @@ enum {
 	WEFT_LEASE_MAX_S = 604800,
 };
 
-/* True for 1 to max bytes of UTF-8 without control characters. */
+/* True for 1 to max bytes of UTF-8 without control characters, but for WEFT_EXPORT_SESSION. */
 bool weft_region_name_valid(const char *name, size_t max);
 
 /* Called now and then while memory is taken: done of total bytes.  Same thread as the caller. */

@@ -31,6 +31,10 @@ refused 1 'no address to listen on' --memory a=1M --listen 127.0.0.1:99999
 refused 1 'no address to listen on' --memory a=1M --listen '[::1'
 refused 1 'no address to listen on' --memory a=1M --listen 'no such host'
 refused 1 "'a?b' cannot be a region's name" --memory $'a\nb=1M' --listen 127.0.0.1:0
+# To borrowers that name means another region (weft-protocol(7)).
+for what in --memory=weft:session=1M "--file=weft:session=$0"; do
+	refused 1 "'weft:session' cannot be a region's name" "$what" --listen 127.0.0.1:0
+done
 refused 1 'No such file' --file "a=$TMP/none" --listen 127.0.0.1:0
 refused 1 'it is neither a regular file nor a block device' --file a=/dev/null --listen 127.0.0.1:0
 touch "$TMP/empty"
