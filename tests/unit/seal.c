@@ -237,6 +237,49 @@ static void the_next_process_opens_what_the_last_one_sealed(void **state)
 	}
 }
 
+/* The nonces of the rows of a run join the nr that there were, and are none of them. */
+static unsigned note_nonces(const struct seal *seal, uint64_t first, unsigned blocks,
+	uint64_t *nonces, unsigned nr)
+{
+	for (unsigned i = 0; i < blocks; i++) {
+		const uint64_t nonce = seal->rows[first + i].nonce;
+
+		for (unsigned k = 0; k < nr; k++)
+			assert_true(nonces[k] != nonce);
+		nonces[nr++] = nonce;
+	}
+	return nr;
+}
+
+/* With a nonce that comes twice under a key, what was encrypted, and the tags, are anybody's. */
+static void no_nonce_comes_twice(void **state)
+{
+	enum { PROCESSES = 3, ROUNDS = 8 };
+	static uint8_t donor[SIZE];
+	uint64_t nonces[PROCESSES * ROUNDS * 2 * ROUNDS];
+	unsigned nr_nonces = 0;
+	int fd = memory();
+
+	for (unsigned process = 0; process < PROCESSES; process++) {
+		struct sealer *lanes[2];
+		struct seal *seal = begin_on(fd, SEAL_ENCRYPT, &lanes[0]);
+
+		assert_int_equal(sealer_new(seal, &lanes[1], NULL), 0);
+		for (unsigned i = 0; i < 2 * ROUNDS; i++) {
+			const unsigned nr = 1 + i % ROUNDS;
+
+			put(lanes[i % 2], donor, i, nr, 1);
+			nr_nonces = note_nonces(seal, i, nr, nonces, nr_nonces);
+		}
+		assert_int_equal(seal->nr_salts, process + 1);
+		for (unsigned i = 0; i < process; i++)
+			assert_memory_not_equal(seal->keys[i], seal->keys[process], SEAL_KEY_BYTES);
+		sealer_free(lanes[1]);
+		end(seal, lanes[0]);
+	}
+	close(fd);
+}
+
 static void bad_blocks_are_counted_once_and_named(void **state)
 {
 	static uint8_t donor[SIZE], before[SIZE];
@@ -319,15 +362,58 @@ static void only_what_was_left_is_gone_on_with(void **state)
 	close(fd);
 }
 
+/* There is room for so many salts. */
+static void so_many_processes_and_no_more(void **state)
+{
+	struct sealer *sealer;
+	struct weft_error err;
+	struct seal *seal;
+	int fd = memory();
+
+	for (unsigned i = 0; i < SEAL_SALTS_MAX; i++) {
+		seal = begin_on(fd, SEAL_ENCRYPT, &sealer);
+		end(seal, sealer);
+	}
+	assert_int_equal(seal_new(fd, SEAL_ENCRYPT, &seal, &err), 0);
+	assert_int_equal(seal_start(seal, SIZE, &err), -ENOSPC);
+	seal_free(seal);
+	close(fd);
+}
+
+static void contents_that_end_leave_no_key(void **state)
+{
+	uint8_t before[4096], after[4096];
+	struct sealer *sealer;
+	unsigned nr_wiped = 0;
+	int fd = memory();
+	struct seal *seal = begin_on(fd, SEAL_ENCRYPT, &sealer);
+
+	assert_int_equal(pread(fd, before, sizeof(before), 0), sizeof(before));
+	seal_end(seal);
+	assert_int_equal(pread(fd, after, sizeof(after), 0), sizeof(after));
+	for (size_t i = 0; i < sizeof(before); i++)
+		nr_wiped += before[i] && !after[i];
+	/* Some bytes of it were zeros before. */
+	assert_in_range(nr_wiped, SEAL_KEY_BYTES / 2, SEAL_KEY_BYTES + 4);
+	end(seal, sealer);
+	seal = begin_on(fd, SEAL_ENCRYPT, &sealer);
+	assert_true(seal_is_zero(seal, 0));
+	end(seal, sealer);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_sealed_is_what_others_would_make),
 		cmocka_unit_test(whatever_is_changed_is_found),
 		cmocka_unit_test(the_next_process_opens_what_the_last_one_sealed),
+		cmocka_unit_test(no_nonce_comes_twice),
 		cmocka_unit_test(bad_blocks_are_counted_once_and_named),
 		cmocka_unit_test(other_contents_begin_empty),
 		cmocka_unit_test(only_what_was_left_is_gone_on_with),
+		cmocka_unit_test(so_many_processes_and_no_more),
+		cmocka_unit_test(contents_that_end_leave_no_key),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
