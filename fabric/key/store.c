@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The keys of a donor that runs.  A table is made as a whole from the files and takes the place of
- * the one before under the lock.  inotify(7) tells of changes in the directory, which may be
- * removed or replaced as a whole.
+ * the one before under the lock.  inotify(7) tells of changes in the directory at once; what it
+ * does not tell of is looked for each second: another directory, and a file that is a link or
+ * that another machine changes.
  */
 #include "fabric/key/store.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,6 +37,11 @@ struct table {
 	json_t *grants;        /* the whole of grants.json */
 };
 
+/* What tells each file from the one that was there before; zeros: there is none. */
+struct stamps {
+	uint64_t of[2][4]; /* device, inode, and the last change's seconds and nanoseconds */
+};
+
 struct weft_keys {
 	pthread_mutex_t lock;
 	struct table table;
@@ -41,11 +49,11 @@ struct weft_keys {
 	char dir[PATH_MAX];
 	/* inotify_fd tells of changes in the directory; timer_fd ticks */
 	int inotify_fd, watch, timer_fd;
+	struct stamps loaded, seen; /* of the table's files or older; at the last tick */
 	struct weft_error error; /* of the last reload, which is tried again; code 0: none */
 	int fd; /* an epoll(7) of both */
 };
 
-/* For a directory that is gone, or another one now, of which inotify tells nothing. */
 enum { LOOK_S = 1 };
 
 static void table_fini(struct table *table)
@@ -168,6 +176,41 @@ static bool take(struct weft_keys *keys, const struct table *table)
 	return changed;
 }
 
+static struct stamps look_at_files(const char *dir)
+{
+	static const char *const names[] = {WEFT_KEYS_FILE, WEFT_GRANTS_FILE};
+	WEFT_CLEANUP_CLOSE int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct stamps stamps = {0};
+	struct stat st;
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(names); i++) {
+		uint64_t *of = stamps.of[i];
+
+		if (fstatat(fd, names[i], &st, 0) < 0)
+			continue;
+		of[0] = st.st_dev;
+		of[1] = st.st_ino;
+		of[2] = (uint64_t)st.st_ctim.tv_sec;
+		of[3] = (uint64_t)st.st_ctim.tv_nsec;
+	}
+	return stamps;
+}
+
+static bool are_same(const struct stamps *a, const struct stamps *b)
+{
+	return memcmp(a, b, sizeof(*a)) == 0;
+}
+
+/* Whether the files are others than those that were read, and nobody is about to change them. */
+static bool have_changed(struct weft_keys *keys)
+{
+	const struct stamps now = look_at_files(keys->dir);
+	bool changed = !are_same(&now, &keys->loaded) && are_same(&now, &keys->seen);
+
+	keys->seen = now;
+	return changed;
+}
+
 /* The watch is on what the path leads to now.  Whether that is another directory, or none. */
 static bool watch_dir(struct weft_keys *keys)
 {
@@ -230,6 +273,7 @@ int weft_keys_open(const char *dir, struct weft_keys **ret, struct weft_error *e
 	/* The files are read after the watch exists, so that no change is missed. */
 	if (r == 0)
 		r = begin_watching(keys, err);
+	keys->loaded = look_at_files(keys->dir);
 	if (r == 0)
 		r = load(keys->dir, WEFT_KEYS_LOOK, &table, err);
 	if (r < 0) {
@@ -271,8 +315,8 @@ static bool may_differ(struct weft_keys *keys)
 
 	while (read(keys->inotify_fd, events, sizeof(events)) > 0)
 		differ = true;
-	while (read(keys->timer_fd, events, sizeof(events)) > 0)
-		;
+	if (read(keys->timer_fd, events, sizeof(events)) > 0 && have_changed(keys))
+		differ = true;
 	return watch_dir(keys) || differ;
 }
 
@@ -283,6 +327,7 @@ int weft_keys_reload(struct weft_keys *keys, struct weft_error *err)
 
 	if (!may_differ(keys))
 		return 0;
+	keys->loaded = look_at_files(keys->dir);
 	int r = load(keys->dir, WEFT_KEYS_FOLLOW, &table, &why);
 	/* Who removes the directory means its keys. */
 	if (r == 0 || r == -ENOENT) {

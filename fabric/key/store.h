@@ -60,7 +60,8 @@ int weft_keys_still(struct weft_keys *keys, const char *identity, uint64_t life)
 
 /*
  * Readable when a file of the store may have changed, and each second, since the path may lead to
- * another directory by then: call weft_keys_reload().  Stays the keys'.
+ * another directory by then, and a link in it to another file: call weft_keys_reload().  Stays the
+ * keys'.
  */
 int weft_keys_fd(const struct weft_keys *keys);
 /*

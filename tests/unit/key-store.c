@@ -423,6 +423,35 @@ static void the_path_may_lead_elsewhere(void **state)
 	rmdir(other);
 }
 
+/* A file that is a link is followed where it leads. */
+static void a_file_may_be_elsewhere(void **state)
+{
+	char other[80], path[128];
+
+	put("other.psk", "node7:" ONE "\n");
+	grants("\"node7\": {}");
+	snprintf(other, sizeof(other), "%s-other", dir);
+	assert_int_equal(mkdir(other, 0700), 0);
+	snprintf(path, sizeof(path), "%s/other.psk", dir);
+	snprintf(other, sizeof(other), "%s-other/psk", dir);
+	assert_int_equal(rename(path, other), 0);
+	snprintf(path, sizeof(path), "%s/keys.psk", dir);
+	assert_int_equal(symlink(other, path), 0);
+	struct weft_keys *keys = open_keys();
+
+	assert_true(has(keys, "node7", 0));
+	assert_int_equal(reload_when_told(keys), 0);
+	int fd = open(other, O_WRONLY | O_TRUNC);
+	assert_int_equal(weft_write_all(fd, "node8:" TWO "\n", 39), 0);
+	close(fd);
+	assert_int_equal(reload_when_told(keys), 1);
+	assert_true(has(keys, "node7", -ENOKEY));
+	assert_int_equal(unlink(other), 0);
+	*strrchr(other, '/') = '\0';
+	assert_int_equal(rmdir(other), 0);
+	weft_keys_close(keys);
+}
+
 /* What could not be read is tried again, and told once. */
 static void a_failure_is_tried_again(void **state)
 {
@@ -499,6 +528,7 @@ int main(void)
 		TEST(changes_are_told_and_taken),
 		TEST(a_store_is_replaced_as_a_whole),
 		TEST(the_path_may_lead_elsewhere),
+		TEST(a_file_may_be_elsewhere),
 		TEST(a_failure_is_tried_again),
 		TEST(a_change_is_taken_as_a_whole),
 	};
