@@ -421,6 +421,7 @@ static int list(const struct weft_uri *uri, struct weft_held_key *key, json_t **
 
 	if (!nbd)
 		return -err->code;
+	*ret_asks_nobody = !key && is_elsewhere(nbd);
 	json_t *array = json_array();
 	int error = await_answer(nbd,
 		nbd_aio_opt_list(nbd,
@@ -435,7 +436,6 @@ static int list(const struct weft_uri *uri, struct weft_held_key *key, json_t **
 	else
 		r = describe_all(uri, key, &nbd, &exports, cut_off, array, err);
 	free_exports(&exports);
-	*ret_asks_nobody = !key && is_elsewhere(nbd);
 	hang_up(nbd);
 	if (r < 0) {
 		json_decref(array);

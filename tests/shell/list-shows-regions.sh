@@ -2,7 +2,7 @@
 # weft list: each region of a donor, as a table and as JSON; foreign servers; no donor.
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
-need_tool jq nbdkit
+need_tool jq nbdkit socat
 
 head -c 12345 /dev/zero >"$TMP/f"
 start_donor --memory r=1M --memory äöü=1M --file "text=$TMP/f"
@@ -44,6 +44,11 @@ done
 start_donor --directory "$TMP/many"
 [[ $(weft list "weft://127.0.0.1:$PORT" | grep -c ' 2 B  read-write ') = 700 ]] ||
 	fail "$(weft list "weft://127.0.0.1:$PORT" | grep -v read-write | head -n 3)"
+# It ends before it is asked about the last of them.
+socat "UNIX-LISTEN:$TMP/once" "TCP:127.0.0.1:$PORT" &
+wait_for test -S "$TMP/once"
+! weft list "weft+unix:///?socket=$TMP/once" >/dev/null 2>"$TMP/err" || fail "it has gone on"
+grep -q "no donor at $TMP/once" "$TMP/err" || fail "$(cat "$TMP/err")"
 # A name with a control character is nobody's order to the terminal.
 ! weft list "weft://127.0.0.1:$PORT/%1b%5b31m" 2>"$TMP/err" || fail "it is there"
 ! grep -q $'\e' "$TMP/err" || fail "an escape sequence"
