@@ -260,10 +260,6 @@ static int stop(struct attach *a, struct weft_error *err)
 		cache_file_unmake(a->cache_file);
 	cache_file_close(a->cache_file);
 	a->cache_file = NULL;
-	if (a->seal && a->attached)
-		seal_end(a->seal);
-	seal_free(a->seal);
-	a->seal = NULL;
 	return r;
 }
 
@@ -272,6 +268,10 @@ static void finish(struct attach *a, int r, const struct weft_error *err, bool k
 {
 	if (a->have_name && !keep_state)
 		bridge_state_remove(&a->state);
+	/* Nobody takes them over any more: until now a kill left them as they were. */
+	if (a->seal && !keep_state)
+		seal_end(a->seal);
+	seal_free(a->seal);
 	bridge_state_fini(&a->state);
 	if (a->detach) {
 		weft_control_answer(a->detach,

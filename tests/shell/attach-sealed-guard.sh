@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # The guard of sealed contents goes on while it cannot look, and a bridge that cannot take what the
-# guard keeps gives nothing up.
+# guard keeps gives nothing up.  Nor does a bridge that is killed while it ends.
 # timeout: 120
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq prlimit qemu-io
@@ -40,4 +40,15 @@ fi
 attach >"$TMP/said" || fail "not taken over"
 grep -q "taken over" "$TMP/said" || fail "$(cat "$TMP/said")"
 io "read -P 5 0 64k"
+
+# A bridge that is killed while it ends: its contents have ended, or are what they were.
+if strace -qq -o /dev/null true 2>/dev/null; then
+	strace -qq -o /dev/null -p "$(state pid)" -e trace=kill -e inject=kill:signal=KILL &
+	# shellcheck disable=SC2317 # wait_for calls it
+	is_traced() { grep -q 'TracerPid:.[1-9]' "/proc/$(state pid)/status"; }
+	wait_for is_traced
+	weft detach r 2>/dev/null && fail "nobody killed the bridge"
+	attach >"$TMP/said" || fail "not taken over"
+	io "read -P 5 0 64k"
+fi
 weft detach r || fail "detach"
