@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # presets: dev asan tsan
 # kill -9 loses neither bytes nor epoch: the next daemon with the same --memory line has both.
+# Memory that was given back, and is lent anew, begins with zeros.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool qemu-io
 
@@ -42,8 +43,15 @@ weft-serve --listen "127.0.0.1:$port" --memory scratch=64M >"$TMP/log" 2>&1 &&
 	fail "another size was taken"
 kill "$(sed -n 's/.*give up all that is kept there: kill \([0-9]*\)$/\1/p' "$TMP/log")"
 wait_for bash -c "! ls $WEFT_RUN_DIR/hold-*.sock"
-start_donor --listen "127.0.0.1:$port" --memory scratch=64M
+anew() {
+	start_donor --listen "127.0.0.1:$port" --memory scratch=64M
+	qemu-io -f raw "nbd://127.0.0.1:$port/scratch" -c 'read -P 0 0 64M' |
+		grep -q 'read 67108864/67108864' || fail "there are no zeros"
+}
+anew
 
 # SIGTERM gives the memory back at once.
+qemu-io -f raw "nbd://127.0.0.1:$port/scratch" -c 'write -P 0xab 0 64M' >/dev/null
 stop_donor || fail "exit status $?"
 wait_for bash -c "! ls $WEFT_RUN_DIR/hold-*.sock"
+anew
