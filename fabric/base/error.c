@@ -34,6 +34,7 @@ int weft_error_prefix(struct weft_error *err, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
+	weft_printable(what);
 	memcpy(message, err->message, sizeof(message));
 	/* A message that outgrows its buffer loses its tail, not its head. */
 	int n = snprintf(err->message, sizeof(err->message), "%s: ", what);

@@ -115,6 +115,12 @@ refused "grants.json, 'late': the field 'color' is unknown" revoke node7
 key revoke late
 key revoke node7
 
+echo "a region's name is nobody's order to the terminal"
+key new odd --region $'a\e[31mb'
+key list
+grep -qF 'region a?[31mb' out || fail "$(cat -v out)"
+key revoke odd
+
 echo "what others may use"
 chmod 640 store/keys.psk
 refused "others can use store/keys.psk: its mode is 0640" list

@@ -35,6 +35,12 @@ nbdkit -U "$TMP/nbdkit" -P "$TMP/pid" --exit-with-parent -f null 1M &
 wait_for test -s "$TMP/pid"
 weft list "nbd+unix:///?socket=$TMP/nbdkit" | grep -Eq '1 MiB +read-write +tcp' || fail "nbdkit"
 ! weft list 2>/dev/null || fail "no URI"
+# What a server names its exports is nobody's order to the terminal.
+nbdkit -U "$TMP/hostile" -P "$TMP/hostile.pid" --exit-with-parent -f --filter=exportname null 1M \
+	exportname=$'a\e[31mb' exportname-list=explicit exportdesc=fixed:$'c\e[31md' &
+wait_for test -s "$TMP/hostile.pid"
+weft list "nbd+unix:///?socket=$TMP/hostile" >"$TMP/out" || fail "$(cat "$TMP/out")"
+grep -q '^a?\[31mb .* c?\[31md$' "$TMP/out" || fail "$(cat -v "$TMP/out")"
 
 # More regions than options that a donor takes of one connection.
 mkdir "$TMP/many"

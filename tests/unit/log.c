@@ -5,11 +5,13 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "fabric/base/error.h"
 #include "fabric/base/log.h"
 #include "tests/support/catch.h"
 
@@ -88,6 +90,16 @@ static void bytes_of_a_peer_begin_no_line_of_their_own(void **state)
 	assert_ptr_equal(strchr(said, '\n'), said + strlen(said) - 1);
 }
 
+static void a_message_is_one_line_and_no_order_to_a_terminal(void **state)
+{
+	struct weft_error err;
+
+	assert_int_equal(weft_error_set(&err, EIO, "%s", "a\n\x1b[2J\xc2\x9b"), -EIO);
+	assert_string_equal(err.message, "a??[2J??");
+	assert_int_equal(weft_error_prefix(&err, "%s", "b\r\x1b]"), -EIO);
+	assert_string_equal(err.message, "b??]: a??[2J??");
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -97,6 +109,7 @@ int main(void)
 		cmocka_unit_test(the_environment_may_name_other_programs_areas),
 		cmocka_unit_test(a_line_that_is_on_has_its_area_and_the_time),
 		cmocka_unit_test(bytes_of_a_peer_begin_no_line_of_their_own),
+		cmocka_unit_test(a_message_is_one_line_and_no_order_to_a_terminal),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

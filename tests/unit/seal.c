@@ -327,7 +327,9 @@ static void other_contents_begin_empty(void **state)
 
 	put(sealer, donor, 0, 8, 1);
 	put(sealer, donor, BLOCKS, 1, 1);
+	struct seal_context before = seal->context;
 	assert_int_equal(seal_start_anew(seal, NULL), 0);
+	assert_memory_not_equal(seal->context.volume, before.volume, sizeof(before.volume));
 	assert_int_equal(sealer_take_keys(sealer, NULL), 0);
 	for (unsigned i = 0; i <= BLOCKS; i++)
 		assert_true(seal_is_zero(seal, i));
