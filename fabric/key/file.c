@@ -10,9 +10,10 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
+#include "fabric/key/file.h"
 #include "fabric/key/memory.h"
 
-int weft_key_check_owner(const char *path, const struct stat *st, struct weft_error *err)
+static int check_owner(const char *path, const struct stat *st, struct weft_error *err)
 {
 	if (st->st_uid == geteuid() || st->st_uid == 0)
 		return 0;
@@ -22,11 +23,11 @@ int weft_key_check_owner(const char *path, const struct stat *st, struct weft_er
 		path, (unsigned)st->st_uid, (unsigned)geteuid(), path);
 }
 
-int weft_key_check_file(const char *path, const struct stat *st, struct weft_error *err)
+int weft_file_is_secret(const char *path, const struct stat *st, struct weft_error *err)
 {
 	if (!S_ISREG(st->st_mode))
 		return weft_error_set(err, EINVAL, "%s is no file", path);
-	int r = weft_key_check_owner(path, st, err);
+	int r = check_owner(path, st, err);
 	if (r < 0)
 		return r;
 	if (st->st_mode & 077)
@@ -34,9 +35,18 @@ int weft_key_check_file(const char *path, const struct stat *st, struct weft_err
 			"others can use %s: its mode is %04o, and may be 0600 at most; chmod 600 "
 			"%s",
 			path, (unsigned)(st->st_mode & 07777), path);
-	if (st->st_size > WEFT_KEY_FILE_MAX)
-		return weft_error_set(err, EFBIG, "%s is over %d bytes", path, WEFT_KEY_FILE_MAX);
 	return 0;
+}
+
+int weft_file_is_firm(const char *path, const struct stat *st, struct weft_error *err)
+{
+	int r = check_owner(path, st, err);
+
+	if (r == 0 && (st->st_mode & 022))
+		r = weft_error_set(err, EPERM,
+			"others can write to %s: its mode is %04o; chmod go-w %s", path,
+			(unsigned)(st->st_mode & 07777), path);
+	return r;
 }
 
 int weft_key_text_read(const char *path, struct weft_key_text *ret, struct weft_error *err)
@@ -57,7 +67,9 @@ int weft_key_text_read_at(int dir_fd, const char *name, const char *path,
 		r = -errno;
 		return weft_error_set(err, -r, "cannot open %s: %s", path, strerror(-r));
 	}
-	r = weft_key_check_file(path, &st, err);
+	r = weft_file_is_secret(path, &st, err);
+	if (r == 0 && st.st_size > WEFT_KEY_FILE_MAX)
+		r = weft_error_set(err, EFBIG, "%s is over %d bytes", path, WEFT_KEY_FILE_MAX);
 	if (r < 0)
 		return r;
 	weft_debug("reading %s", path);

@@ -8,7 +8,6 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <sys/stat.h>
 
 #include "fabric/base/error.h"
 #include "fabric/key/key.h"
@@ -40,12 +39,6 @@ bool weft_key_text_line(struct weft_key_text *text, const char **ret_line, size_
 /* Parses that line.  0, or -EINVAL with file and line before what is wrong. */
 int weft_key_text_parse(const struct weft_key_text *text, const char *line, size_t len,
 	struct weft_key *ret, struct weft_error *err);
-
-/* -EPERM if the open file or directory at `path` belongs to somebody else but root. */
-int weft_key_check_owner(const char *path, const struct stat *st, struct weft_error *err);
-
-/* The rule of weft_key_text_read() for the open file at `path`. */
-int weft_key_check_file(const char *path, const struct stat *st, struct weft_error *err);
 
 /*
  * Puts the text into a file `name` of the directory, mode 0600, on disk when it returns; whoever

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "fabric/base/util.h"
+#include "fabric/key/file.h"
 #include "fabric/key/store-private.h"
 #include "fabric/key/store.h"
 
@@ -41,11 +42,7 @@ int weft_keys_dir_open(const char *dir, struct weft_error *err)
 		weft_error_set(err, -r, "cannot open the directory of keys %s: %s", dir,
 			strerror(-r));
 	} else {
-		r = weft_key_check_owner(dir, &st, err);
-		if (r == 0 && (st.st_mode & 022))
-			r = weft_error_set(err, EPERM,
-				"others can write to %s: its mode is %04o; chmod 700 %s", dir,
-				(unsigned)(st.st_mode & 07777), dir);
+		r = weft_file_is_firm(dir, &st, err);
 	}
 	if (r == 0)
 		return fd;
@@ -93,7 +90,7 @@ static int lock(int dir_fd, const char *dir, enum weft_keys_use use, int *ret,
 		r = -errno;
 		return weft_error_set(err, -r, "cannot open %s: %s", path, strerror(-r));
 	}
-	r = weft_key_check_file(path, &st, err);
+	r = weft_file_is_secret(path, &st, err);
 	return r < 0 ? r : wait_for_lock(*ret, path, use, err);
 }
 

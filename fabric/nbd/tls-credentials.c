@@ -5,6 +5,7 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <gnutls/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "fabric/base/util.h"
+#include "fabric/key/file.h"
 #include "fabric/nbd/tls-private.h"
 
 /*
@@ -144,20 +146,21 @@ static int file_error(struct weft_error *err, const char *path, int r)
 		gnutls_strerror(r));
 }
 
-/* Whether there is a file that can be read: 0, or -errno, with err.  secret: by nobody else. */
+/*
+ * Whether there is a file that can be read, and that is secret, or at least firm (key/file.h): 0,
+ * or -errno, with err.
+ */
 static int look(const char *path, bool secret, struct weft_error *err)
 {
+	WEFT_CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	struct stat st;
-	FILE *file = fopen(path, "re");
 
-	if (!file)
-		return weft_error_set(err, errno, "cannot read %s: %s", path, strerror(errno));
-	int r = fstat(fileno(file), &st) < 0 ? -errno : 0;
-	fclose(file);
-	if (r == 0 && secret && (st.st_mode & S_IROTH))
-		return weft_error_set(err, EPERM,
-			"%s has a private key, and everybody may read it: chmod o= %s", path, path);
-	return r;
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		int r = -errno;
+
+		return weft_error_set(err, -r, "cannot read %s: %s", path, strerror(-r));
+	}
+	return secret ? weft_file_is_secret(path, &st, err) : weft_file_is_firm(path, &st, err);
 }
 
 static int load_pair(gnutls_certificate_credentials_t certificates, const char *directory,
@@ -216,7 +219,9 @@ static int load_certificates(struct nbd_tls_credentials *c, const char *director
 	if (gnutls_certificate_allocate_credentials(&c->certificates) < 0)
 		return weft_error_set(err, ENOMEM, "no memory");
 	gnutls_certificate_set_verify_function(c->certificates, verify);
-	r = load_authority(c->certificates, directory, err);
+	r = look(directory, false, err);
+	if (r == 0)
+		r = load_authority(c->certificates, directory, err);
 	if (r < 0)
 		return r;
 	r = load_pair(c->certificates, directory, c->server ? "server" : "client", &why);

@@ -114,8 +114,16 @@ start_fails() { # WHY
 		>"$TMP/start" 2>&1 || fail "it started"
 	grep -q "$1" "$TMP/start" || fail "$(cat "$TMP/start")"
 }
-chmod 644 "$TMP/pki/server-key.pem"
-start_fails "everybody may read it"
+for mode in 604 640 620; do
+	chmod "$mode" "$TMP/pki/server-key.pem"
+	start_fails "others can use $TMP/pki/server-key.pem: its mode is 0$mode"
+done
+for file in '' /ca-cert.pem; do
+	mode=$(stat -c %a "$TMP/pki$file")
+	chmod g+w "$TMP/pki$file"
+	start_fails "others can write to $TMP/pki$file: "
+	chmod "$mode" "$TMP/pki$file"
+done
 mv "$TMP/pki/server-key.pem" "$TMP/pki/away"
 start_fails "cannot read .*server-key.pem"
 echo nonsense >"$TMP/pki/server-cert.pem"
