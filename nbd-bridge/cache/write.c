@@ -19,10 +19,6 @@ static int fetch_ends(struct cache_lane *cl, struct bridge_request *rq, const st
 	unsigned last = p->first + p->nr - 1;
 	int r = 1;
 
-	if (cache->seal && (p->off % CACHE_BLOCK != 0 || end % CACHE_BLOCK != 0)) {
-		cache_fill_zeros(cache, p->c, slot, p->first, 1);
-		cache_fill_zeros(cache, p->c, slot, last, 1);
-	}
 	if (p->off % CACHE_BLOCK != 0 && !cache_map_all(&slot->valid, p->first, 1))
 		r = cache_fetch(cl, p->c, slot, p->first, 1, &cache_demand, rq, list) < 0 ? -EAGAIN
 											  : 0;
@@ -30,6 +26,16 @@ static int fetch_ends(struct cache_lane *cl, struct bridge_request *rq, const st
 		!cache_map_all(&slot->valid, last, 1))
 		r = cache_fetch(cl, p->c, slot, last, 1, &cache_demand, rq, list) < 0 ? -EAGAIN : 0;
 	return r;
+}
+
+/* Makes those of these blocks valid that are sealed zeros, which nobody fetches. */
+static void fill_ends(struct bridge_cache *cache, const struct cache_piece *p,
+	struct cache_slot *slot)
+{
+	if (p->off % CACHE_BLOCK != 0)
+		cache_fill_zeros(cache, p->c, slot, p->first, 1);
+	if ((p->off + p->len) % CACHE_BLOCK != 0)
+		cache_fill_zeros(cache, p->c, slot, p->first + p->nr - 1, 1);
 }
 
 /* Under the chunk's lock.  False: there are as many dirty chunks as allowed. */
@@ -75,6 +81,8 @@ static int step_write(struct cache_lane *cl, struct bridge_request *rq)
 		return cache_slot_add(cl, p.c, rq);
 	}
 	slot->referenced = true;
+	if (cache->seal)
+		fill_ends(cache, &p, slot);
 	if (cache_is_lost(slot, p.first, p.nr))
 		return cache_give_up_slot(cl, chunk, slot);
 	if (cache_map_any(&slot->fetching, p.first, p.nr) ||

@@ -41,6 +41,7 @@ static int no_pages; /* an empty file */
 static struct mem_config mem;
 static struct bridge_config config;
 static struct cache_file *file;
+static struct seal *seal; /* NULL: the contents are not sealed */
 
 static uint8_t old_byte(size_t i)
 {
@@ -78,6 +79,7 @@ static int try_start(struct weft_error *err)
 	if (resumes)
 		config.attach.generation = cache_file_generation(file, 0) + 1;
 	config.cache = cache_config_in_file(file, SLOTS * CHUNK, CHUNK, NEVER_MS);
+	config.cache.seal = seal;
 	int r = bridge_new(&config, &bridge, err);
 	return r < 0 ? r : bridge_start(bridge, err);
 }
@@ -282,6 +284,30 @@ static void a_write_over_a_lost_block_is_no_mixture(void **state)
 	assert_memory_equal(region, data, 5 * BLOCK);
 	assert_int_equal(region[5 * BLOCK], old_byte(5 * BLOCK));
 	assert_int_equal(stop(20000), 0);
+}
+
+/* Zeros that nobody asks the donor for may be lost before anybody has seen them. */
+static void a_part_of_a_lost_block_of_sealed_zeros_is_written_or_fails(void **state)
+{
+	const int fd = memfd_create("seal", MFD_CLOEXEC);
+	struct weft_error err = {0};
+
+	assert_int_equal(seal_new(fd, SEAL_VERIFY, &seal, &err), 0);
+	close(fd);
+	start();
+	assert_int_equal(write_block(0), 0);
+	lose_page(place_of(5));
+	/* A neighbour that is dirty keeps the slot, and then nobody does. */
+	assert_int_equal(do_write(0, 5 * BLOCK + 100, data, 50, 0), -EIO);
+	assert_int_equal(do_flush(0), 0);
+	assert_int_equal(do_write(0, 5 * BLOCK + 100, data, 50, 0), 0);
+	assert_int_equal(do_read(0, 5 * BLOCK, got, BLOCK), 0);
+	assert_int_equal(got[99], 0);
+	assert_memory_equal(got + 100, data, 50);
+	assert_int_equal(got[150], 0);
+	assert_int_equal(stop(20000), 0);
+	seal_free(seal);
+	seal = NULL;
 }
 
 /*
@@ -501,6 +527,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_lost_dirty_block_found_by_a_rescue_fails_flushes,
 			set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_write_over_a_lost_block_is_no_mixture, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_part_of_a_lost_block_of_sealed_zeros_is_written_or_fails, set_up,
 			tear_down),
 		cmocka_unit_test_setup_teardown(
 			a_file_that_became_shorter_fails_requests_and_hangs_none, set_up,
