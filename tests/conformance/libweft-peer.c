@@ -127,9 +127,14 @@ struct weft *libweft_open_with(const struct weft_options *options)
 	return w;
 }
 
+uint64_t libweft_bound_ns(void)
+{
+	return weft_now_ns() + CONF_BOUND_MS * UINT64_C(1000000);
+}
+
 struct weft *libweft_open_when_free(const char *uri, unsigned flags)
 {
-	uint64_t end = weft_now_ns() + CONF_BOUND_MS * UINT64_C(1000000);
+	uint64_t end = libweft_bound_ns();
 	struct weft *w;
 	int r;
 

@@ -68,7 +68,11 @@ struct libweft_hold {
 void libweft_hold(struct weft *w, struct libweft_hold *hold);
 void libweft_let_go(struct libweft_hold *hold);
 
+/* When whatever was waited for should long have been. */
+uint64_t libweft_bound_ns(void);
+
 #define libweft_case(fn) cmocka_unit_test_setup_teardown(fn, libweft_start, libweft_stop)
 #define libweft_buffered_case(fn) {#fn " (buffered)", fn, libweft_start_buffered, libweft_stop, NULL}
+#define libweft_both_cases(fn) libweft_case(fn), libweft_buffered_case(fn)
 
 #endif

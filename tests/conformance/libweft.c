@@ -183,7 +183,7 @@ static void a_handle_that_was_taken_over_is_lost(void **state)
 	assert_int_equal(weft_pwrite(other, &byte, 1, 0), 0);
 	weft_close(other);
 	libweft_let_go(&h);
-	uint64_t end = weft_now_ns() + CONF_BOUND_MS * UINT64_C(1000000);
+	uint64_t end = libweft_bound_ns();
 	int r;
 	while ((r = weft_pread(w, &byte, 1, 0)) == -ENOTCONN && weft_now_ns() < end)
 		poll(NULL, 0, 5); /* until the other's goodbye has arrived */
