@@ -340,6 +340,9 @@ static void an_id_means_nothing_under_another_key(void **state)
 
 	assert_int_equal(grant_by(&alice, "alice", 1, 1, WEFT_MODE_WRITE), 0);
 	assert_false(weft_donor_knows(donor, &peer, region, &hello));
+	peer = peer_of("alice", "10.0.0.2");
+	assert_true(weft_donor_knows(donor, &peer, region, &hello));
+	peer = peer_of("bob", "10.0.0.1");
 	/* He neither joins nor supersedes it. */
 	assert_int_equal(grant_by(&bob, "bob", 1, 1, WEFT_MODE_WRITE), -EBUSY);
 	assert_int_equal(grant_by(&bob, "bob", 1, 2, WEFT_MODE_WRITE), -EBUSY);

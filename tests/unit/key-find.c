@@ -148,6 +148,15 @@ static void a_file_that_others_can_use_is_refused(void **state)
 	fails(".", NULL, -EINVAL, "is no file");
 }
 
+static void a_file_that_does_not_end_is_refused(void **state)
+{
+	assert_int_equal(mkfifo("other", 0600), 0);
+	fails("other", NULL, -EINVAL, "other is no file");
+	put("k", "node7:" ONE "\n", 0600);
+	assert_int_equal(truncate("k", 2 << 20), 0);
+	fails("k", NULL, -EFBIG, "k is over 1048576 bytes");
+}
+
 static void a_file_of_somebody_else_is_refused(void **state)
 {
 	put("k", "node7:" ONE "\n", 0600);
@@ -197,6 +206,7 @@ int main(void)
 		TEST(what_is_named_has_to_be_there),
 		TEST(what_cannot_be_reached_is_there),
 		TEST(a_file_that_others_can_use_is_refused),
+		TEST(a_file_that_does_not_end_is_refused),
 		TEST(a_file_of_somebody_else_is_refused),
 		TEST(the_identity_chooses_the_line),
 		TEST(a_name_finds_its_second_identity),

@@ -254,6 +254,25 @@ static void cve_2021_3716_what_was_said_before_is_forgotten(void **state)
 	assert_int_equal(nbd_get32(data + 4), NBD_EINVAL);
 }
 
+static void cve_2021_3716_a_hello_in_plain_text_is_no_session(void **state)
+{
+	struct fixture *f = ready(state, false);
+	const struct weft_hello hello = { .generation = 1, .name = "x" };
+	char query[WEFT_CONTEXT_MAX];
+	const char *queries[] = { query };
+	uint32_t len;
+
+	f->m.names[0] = "";
+	weft_hello_format(&hello, query);
+	len = nbd_raw_context_data(data, "", queries, 1);
+	assert_int_equal(ask(f, NBD_OPT_STRUCTURED_REPLY, NULL, 0), NBD_REP_ACK);
+	assert_int_equal(ask(f, NBD_OPT_SET_META_CONTEXT, data, len), NBD_REP_ACK);
+	assert_int_equal(nbd_raw_starttls(&f->raw, client), 0);
+	len = nbd_raw_info_data(data, WEFT_EXPORT_SESSION, NULL, 0);
+	assert_int_equal(ask(f, NBD_OPT_GO, data, len), NBD_REP_ERR_UNKNOWN);
+	assert_int_equal(f->m.nr_opened, 0);
+}
+
 static void a_wrong_key_is_kept_out(void **state)
 {
 	struct fixture *f = ready(state, true);
@@ -376,6 +395,7 @@ int main(void)
 		T(cve_2021_3716_bytes_behind_starttls_end_the_connection),
 		T(cve_2021_3716_options_are_no_tls),
 		T(cve_2021_3716_what_was_said_before_is_forgotten),
+		T(cve_2021_3716_a_hello_in_plain_text_is_no_session),
 		T(a_wrong_key_is_kept_out),
 		T(a_peer_that_is_silent_in_tls_is_dropped),
 		T(a_thread_serves_all_that_came_at_once),
