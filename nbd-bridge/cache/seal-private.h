@@ -76,6 +76,7 @@ struct seal {
 	struct seal_row *rows;
 	uint8_t (*keys)[SEAL_KEY_BYTES]; /* of each salt so far */
 	unsigned nr_salts;
+	unsigned own_salt; /* its number */
 	_Atomic uint64_t counter;            /* the last that was given out */
 	_Atomic uint64_t nr_told;            /* bad blocks that this process found first … */
 	_Atomic uint64_t bad[SEAL_TOLD_MAX]; /* … and the first of them: the number and 1 */

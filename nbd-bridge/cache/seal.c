@@ -171,8 +171,8 @@ void seal_lock_key(int fd)
 
 /* ---- contents ---- */
 
-/* Each process's key.  The last salt is ours. */
-static int derive_keys(struct seal *seal, struct weft_error *err)
+/* Each process's key, of which this is ours. */
+static int derive_keys(struct seal *seal, unsigned own_salt, struct weft_error *err)
 {
 	const struct seal_file *file = seal->file;
 	const unsigned nr = atomic_load(&file->nr_salts);
@@ -185,10 +185,13 @@ static int derive_keys(struct seal *seal, struct weft_error *err)
 	if (!seal->keys)
 		return weft_error_set(err, ENOMEM, "cannot seal: out of memory");
 	seal->nr_salts = nr;
+	seal->own_salt = own_salt;
 	for (unsigned i = 0; i < nr && r == 0; i++)
 		r = seal_derive(&seal->context, file->key, file->salts[i], seal->keys[i]);
-	if (r < 0)
+	if (r < 0) {
+		forget_keys(seal);
 		return weft_error_set(err, -r, "cannot seal: GnuTLS derives no key");
+	}
 	atomic_store(&seal->counter, 0);
 	seal->size_bytes = file->size_bytes;
 	seal->nr_blocks = (file->size_bytes + SEAL_BLOCK - 1) / SEAL_BLOCK;
@@ -211,7 +214,7 @@ static int draw(struct seal *seal, uint64_t size_bytes, struct weft_error *err)
 	weft_random(file->salts[0], SEAL_SALT_BYTES);
 	atomic_store(&file->nr_salts, 1);
 	atomic_store(&file->nr_bad, 0);
-	int r = derive_keys(seal, err);
+	int r = derive_keys(seal, 0, err);
 	if (r == 0)
 		atomic_store(&file->begun, 1);
 	return r;
@@ -232,6 +235,32 @@ static int begin(struct seal *seal, uint64_t size_bytes, struct weft_error *err)
 	return draw(seal, size_bytes, err);
 }
 
+/*
+ * The number of a salt to draw: a new one, or one that no row names any more.  SEAL_SALTS_MAX:
+ * there is none.
+ */
+static unsigned free_salt(const struct seal_file *file)
+{
+	const uint64_t nr_blocks = (file->size_bytes + SEAL_BLOCK - 1) / SEAL_BLOCK;
+	const unsigned nr = atomic_load(&file->nr_salts);
+	bool named[SEAL_SALTS_MAX] = {0};
+	unsigned i = 0;
+
+	if (nr < SEAL_SALTS_MAX)
+		return nr;
+	for (uint64_t block = 0; block < nr_blocks; block++) {
+		const uint64_t nonce = atomic_load_explicit(&file->rows[block].nonce,
+					       memory_order_relaxed) &
+			~SEAL_KNOWN_BAD;
+
+		if (nonce && nonce >> SEAL_COUNTER_BITS < SEAL_SALTS_MAX)
+			named[nonce >> SEAL_COUNTER_BITS] = true;
+	}
+	while (i < SEAL_SALTS_MAX && named[i])
+		i++;
+	return i;
+}
+
 int seal_start(struct seal *seal, uint64_t size_bytes, struct weft_error *err)
 {
 	struct seal_file *file = seal->file;
@@ -241,15 +270,18 @@ int seal_start(struct seal *seal, uint64_t size_bytes, struct weft_error *err)
 	if (file->size_bytes != size_bytes)
 		return weft_error_set(err, ESTALE,
 			"the region has another size than when its contents were sealed");
-	const uint32_t nr = atomic_load(&file->nr_salts);
-	if (nr == SEAL_SALTS_MAX)
+	/* A process never counts from the beginning again. */
+	if (seal->keys)
+		return 0;
+	const unsigned own = free_salt(file);
+	if (own == SEAL_SALTS_MAX)
 		return weft_error_set(err, ENOSPC,
-			"%d bridges have sealed these contents, and there may be no more; end them "
-			"with weft detach, and attach anew",
+			"these contents have blocks of %d bridges, and there may be no more; end "
+			"them with weft detach, and attach anew",
 			SEAL_SALTS_MAX);
-	weft_random(file->salts[nr], SEAL_SALT_BYTES);
-	atomic_store(&file->nr_salts, nr + 1);
-	return derive_keys(seal, err);
+	weft_random(file->salts[own], SEAL_SALT_BYTES);
+	atomic_store(&file->nr_salts, weft_max(own + 1, atomic_load(&file->nr_salts)));
+	return derive_keys(seal, own, err);
 }
 
 int seal_start_anew(struct seal *seal, struct weft_error *err)

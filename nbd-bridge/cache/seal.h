@@ -63,7 +63,7 @@ enum {
 	SEAL_VOLUME_BYTES = 16,
 	SEAL_TAG_BYTES = 16,
 	SEAL_TOLD_MAX = 16, /* bad blocks that are told by their number */
-	SEAL_SALTS_MAX = 1024, /* processes that may write the same contents, one after the other */
+	SEAL_SALTS_MAX = 1024, /* processes whose blocks there may be at a time */
 };
 
 struct seal;
@@ -96,9 +96,10 @@ enum seal_kind seal_kind_of(const struct seal *seal);
 enum seal_algorithm seal_algorithm_of(const struct seal *seal);
 
 /*
- * Goes on with the contents that there are, under a salt of its own, or begins contents of so many
- * bytes, empty.  Before the first sealer is made.  0; -ESTALE: there are contents of another size;
- * -ENOSPC: SEAL_SALTS_MAX processes had their turn; -ENOMEM, ….
+ * Goes on with the contents that there are, under a salt of this process, or begins contents of so
+ * many bytes, empty.  Before the first sealer is made; again, if a bridge could not start.  0;
+ * -ESTALE: there are contents of another size; -ENOSPC: there are blocks of SEAL_SALTS_MAX
+ * processes; -ENOMEM, ….
  */
 int seal_start(struct seal *seal, uint64_t size_bytes, struct weft_error *err);
 /*

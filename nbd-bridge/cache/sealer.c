@@ -11,7 +11,7 @@
 
 struct sealer {
 	struct seal *seal;
-	struct seal_cipher **ciphers; /* under each salt; the last is ours */
+	struct seal_cipher **ciphers; /* under each salt */
 	unsigned nr;
 };
 
@@ -69,7 +69,7 @@ int sealer_seal(struct sealer *sealer, uint64_t first, const void *from, void *t
 {
 	struct seal *seal = sealer->seal;
 	const uint64_t nr = (len + SEAL_BLOCK - 1) / SEAL_BLOCK;
-	struct seal_place place = {.block = first, .salt = sealer->nr - 1};
+	struct seal_place place = {.block = first, .salt = seal->own_salt};
 
 	place.counter = atomic_fetch_add_explicit(&seal->counter, nr, memory_order_relaxed) + 1;
 	for (size_t at = 0; at < len; at += SEAL_BLOCK, place.block++, place.counter++) {

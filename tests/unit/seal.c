@@ -364,21 +364,76 @@ static void only_what_was_left_is_gone_on_with(void **state)
 	close(fd);
 }
 
-/* There is room for so many salts. */
-static void so_many_processes_and_no_more(void **state)
+/* There is room for so many salts; what nobody needs any more is drawn anew. */
+static void bridges_may_die_as_often_as_they_like(void **state)
 {
+	static uint8_t donor[SIZE];
+	uint8_t fill, first_key[SEAL_KEY_BYTES];
 	struct sealer *sealer;
-	struct weft_error err;
-	struct seal *seal;
 	int fd = memory();
 
-	for (unsigned i = 0; i < SEAL_SALTS_MAX; i++) {
-		seal = begin_on(fd, SEAL_ENCRYPT, &sealer);
+	for (unsigned i = 0; i < SEAL_SALTS_MAX + 20; i++) {
+		struct seal *seal = begin_on(fd, SEAL_ENCRYPT, &sealer);
+
+		if (i == 0)
+			memcpy(first_key, seal->keys[0], sizeof(first_key));
+		if (i == 5)
+			put(sealer, donor, 50, 1, 7);
+		put(sealer, donor, 0, 1, (uint8_t)i);
+		assert_int_equal(get(sealer, donor, 0, &fill), 0);
+		assert_int_equal(fill, (uint8_t)i);
+		assert_in_range(seal->nr_salts, 1, SEAL_SALTS_MAX);
+		if (i == SEAL_SALTS_MAX)
+			assert_memory_not_equal(first_key, seal->keys[seal->own_salt],
+				sizeof(first_key));
 		end(seal, sealer);
 	}
-	assert_int_equal(seal_new(fd, SEAL_ENCRYPT, &seal, &err), 0);
-	assert_int_equal(seal_start(seal, SIZE, &err), -ENOSPC);
-	seal_free(seal);
+	struct seal *seal = begin_on(fd, SEAL_ENCRYPT, &sealer);
+	assert_int_equal(get(sealer, donor, 50, &fill), 0);
+	assert_int_equal(fill, 7);
+	assert_int_equal(get(sealer, donor, 0, &fill), 0);
+	end(seal, sealer);
+	close(fd);
+}
+
+static void there_is_no_room_for_more_salts_that_blocks_name(void **state)
+{
+	const uint64_t size_bytes = UINT64_C(1) * SEAL_SALTS_MAX * SEAL_BLOCK;
+	struct weft_error err;
+	int fd = memory();
+
+	for (unsigned i = 0; i <= SEAL_SALTS_MAX; i++) {
+		struct seal *seal;
+
+		assert_int_equal(seal_new(fd, SEAL_ENCRYPT, &seal, &err), 0);
+		assert_int_equal(seal_start(seal, size_bytes, &err),
+			i < SEAL_SALTS_MAX ? 0 : -ENOSPC);
+		if (i < SEAL_SALTS_MAX)
+			seal->rows[i].nonce = (uint64_t)i << SEAL_COUNTER_BITS | 1;
+		seal_free(seal);
+	}
+	close(fd);
+}
+
+/* A bridge that could not start is made anew in the same process. */
+static void a_process_has_one_salt(void **state)
+{
+	static uint8_t donor[SIZE];
+	struct sealer *sealer;
+	uint8_t fill;
+	int fd = memory();
+	struct seal *seal = begin_on(fd, SEAL_ENCRYPT, &sealer);
+
+	put(sealer, donor, 3, 1, 1);
+	const uint64_t before = seal->rows[3].nonce;
+	sealer_free(sealer);
+	assert_int_equal(seal_start(seal, SIZE, NULL), 0);
+	assert_int_equal(sealer_new(seal, &sealer, NULL), 0);
+	assert_int_equal(seal->nr_salts, 1);
+	put(sealer, donor, 3, 1, 2);
+	assert_true(seal->rows[3].nonce > before);
+	assert_int_equal(get(sealer, donor, 3, &fill), 0);
+	end(seal, sealer);
 	close(fd);
 }
 
@@ -414,7 +469,9 @@ int main(void)
 		cmocka_unit_test(bad_blocks_are_counted_once_and_named),
 		cmocka_unit_test(other_contents_begin_empty),
 		cmocka_unit_test(only_what_was_left_is_gone_on_with),
-		cmocka_unit_test(so_many_processes_and_no_more),
+		cmocka_unit_test(bridges_may_die_as_often_as_they_like),
+		cmocka_unit_test(there_is_no_room_for_more_salts_that_blocks_name),
+		cmocka_unit_test(a_process_has_one_salt),
 		cmocka_unit_test(contents_that_end_leave_no_key),
 	};
 
