@@ -20,6 +20,7 @@ RULES = [
     ("fabric/donor/", ["fabric/base/", "fabric/machine/", "fabric/region/", "fabric/donor/",
         "fabric/key/", *TOP]),
     ("fabric/nbd/", ["fabric/base/", "fabric/key/", "fabric/nbd/", *TOP]),
+    ("fabric/scsi/", ["fabric/base/", "fabric/scsi/"]),
     ("fabric/main/", ["fabric/"]),
     ("fabric/", ["fabric/base/", "fabric/key/", "fabric/machine/",
         "fabric/donor/", "fabric/driver.h", "fabric/listener.h", *TOP]),
