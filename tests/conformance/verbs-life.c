@@ -31,8 +31,8 @@
 
 #include "fabric/base/util.h"
 #include "fabric/key/store.h"
-#include "transports/verbs/device.h"
 #include "transports/verbs/donor/listener.h"
+#include "transports/verbs/proto.h"
 #include "transports/verbs/verbs.h"
 
 enum { BOUND_MS = 30000, BUF_BYTES = 32 << 20, NR_OPS = 16, NR_ROUNDS = 60 };

@@ -27,9 +27,10 @@ RULES = [
     ("transports/nbd/driver.", ["fabric/", "transports/nbd/"]),
     ("transports/nbd/borrower/", ["fabric/", "transports/nbd/borrower/"]),
     ("transports/nbd/donor/", ["fabric/", "transports/nbd/donor/"]),
-    ("transports/verbs/borrower/", ["fabric/", "transports/verbs/borrower/", "transports/verbs/"]),
-    ("transports/verbs/donor/", ["fabric/", "transports/verbs/donor/", "transports/verbs/"]),
-    ("transports/verbs/", ["fabric/", "transports/verbs/"]),
+    ("transports/rdma/", ["fabric/", "transports/rdma/"]), # no transport: for those over RDMA
+    *[(f"transports/{name}/{room}", ["fabric/", "transports/rdma/", f"transports/{name}/{room}",
+        f"transports/{name}/"])
+        for name in ("verbs", "srp") for room in ("borrower/", "donor/", "")],
     ("transports/mem/", ["fabric/", "transports/mem/"]),
     ("transports/drivers.c", ["fabric/", "transports/"]),
     ("nbd-bridge/link/", ["fabric/", "nbd-bridge/link/"]),
@@ -77,8 +78,8 @@ for root in ("fabric", "transports", "nbd-bridge"):
                 if line not in offenders:
                     bad.append(f"{path} may not include \"{header}\"")
             for header in re.findall(r"^\s*#\s*include\s*<((?:infiniband|rdma)/[^>]+)>", text, re.M):
-                if not path.startswith("transports/verbs/"):
-                    bad.append(f"{path}: <{header}> belongs to transports/verbs alone")
+                if not re.match("transports/(rdma|verbs|srp)/", path):
+                    bad.append(f"{path}: <{header}> belongs to transports over RDMA alone")
 
 # Outside of transports nobody asks for one by its name: words and operations' names come from the
 # table.  "nbd" is a protocol and a device of the kernel as well; perf draws what only RDMA has.

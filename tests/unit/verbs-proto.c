@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 #include "fabric/base/util.h"
-#include "transports/verbs/device.h"
+#include "transports/verbs/messages.h"
 #include "transports/verbs/proto.h"
 
 static struct verbs_msg example(uint8_t type)

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "fabric/base/log.h"
+#include "transports/rdma/device.h"
 #include "transports/verbs/borrower/lookup.h"
 
 enum {
@@ -47,7 +48,7 @@ static uint32_t answer_ms(const struct verbs_conn *conn)
  */
 static int resolve_ms(const struct verbs_conn *conn)
 {
-	return (int)weft_max(VERBS_RESOLVE_MS, conn->answer_ms);
+	return (int)weft_max(WEFT_RDMA_RESOLVE_MS, conn->answer_ms);
 }
 
 int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
@@ -93,7 +94,7 @@ int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn 
 			strerror(errno ? errno : ENOMEM));
 		goto free_conn;
 	}
-	r = verbs_nonblocking(conn->channel->fd);
+	r = weft_rdma_nonblocking(conn->channel->fd);
 	if (r == 0)
 		r = verbs_lookup_start(target->host, port, &conn->lookup);
 	if (r == 0)
@@ -172,7 +173,8 @@ static int use_device(struct verbs_conn *conn, struct weft_error *err)
 		conn->cq = ibv_create_cq(device->context,
 			(int)conn->sq_size + VERBS_NR_RECV + VERBS_NR_SEND + 8, NULL, conn->comp,
 			0);
-	if (!conn->cq || verbs_nonblocking(conn->comp->fd) < 0 || watch(conn, conn->comp->fd) < 0)
+	if (!conn->cq || weft_rdma_nonblocking(conn->comp->fd) < 0 ||
+		watch(conn, conn->comp->fd) < 0)
 		return weft_error_set(err, errno ? errno : EIO,
 			"cannot make a completion queue: %s", strerror(errno));
 	struct ibv_qp_init_attr attr = {
@@ -234,8 +236,8 @@ static int connect_id(struct verbs_conn *conn, struct rdma_cm_id *id, enum verbs
 	struct rdma_conn_param param = {
 		.private_data = private_data,
 		.private_data_len = VERBS_PRIVATE_BYTES,
-		.retry_count = VERBS_RETRIES,
-		.rnr_retry_count = VERBS_RETRIES,
+		.retry_count = WEFT_RDMA_RETRIES,
+		.rnr_retry_count = WEFT_RDMA_RETRIES,
 	};
 	struct ibv_device_attr attr;
 
@@ -255,7 +257,7 @@ static int connect_id(struct verbs_conn *conn, struct rdma_cm_id *id, enum verbs
 			(uint8_t)weft_min((uint64_t)weft_max((uint64_t)attr.max_qp_init_rd_atom, 1),
 				MAX_READS);
 	}
-	verbs_set_timeout(id);
+	weft_rdma_set_timeout(id);
 	return rdma_connect(id, &param);
 }
 
@@ -282,7 +284,7 @@ static void take_device(struct verbs_conn *conn)
 		conn->phase = VERBS_PHASE_DEVICE;
 		atomic_store(&conn->adopted, 0);
 		conn->adopt_job.fn = verbs_adopt;
-		verbs_reaper_put(conn->tp->reaper, &conn->adopt_job);
+		weft_rdma_reaper_put(conn->tp->reaper, &conn->adopt_job);
 		return;
 	}
 	r = use_device(conn, &err);
@@ -550,7 +552,7 @@ void verbs_on_epoch(struct verbs_conn *conn)
 	info->one_sided = true;
 	snprintf(info->transport, sizeof(info->transport), "rdma");
 	snprintf(info->path, sizeof(info->path), "rdma ");
-	verbs_path_text(conn->data, info->path + 5, sizeof(info->path) - 5);
+	weft_rdma_path_text(conn->data, info->path + 5, sizeof(info->path) - 5);
 	snprintf(info->offers, sizeof(info->offers), "%s", conn->offers);
 	verbs_set_timer(conn, 0);
 	conn->phase = VERBS_PHASE_READY;

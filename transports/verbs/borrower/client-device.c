@@ -7,6 +7,7 @@
  * registering would keep a lane for long.  Invariant: a connection has a device only when all
  * memory is registered with it.
  */
+#include "transports/rdma/device.h"
 #include "transports/verbs/borrower/client.h"
 
 #include <errno.h>
@@ -31,7 +32,7 @@ static int list_new(struct verbs_list **ret, struct weft_error *err)
 
 	if (!list)
 		return weft_error_set(err, ENOMEM, "cannot open RDMA: out of memory");
-	r = verbs_devices(&list->contexts, &nr, err);
+	r = weft_rdma_devices(&list->contexts, &nr, err);
 	if (r < 0) {
 		free(list);
 		return r;
@@ -138,7 +139,7 @@ static int reg_with(struct verbs_tp *tp, struct verbs_mem *mem, unsigned i, stru
 		device->gone = true;
 		return 0;
 	}
-	return verbs_reg_failed(code, mem->len, err);
+	return weft_rdma_reg_failed(code, mem->len, err);
 }
 
 /*
@@ -147,7 +148,7 @@ static int reg_with(struct verbs_tp *tp, struct verbs_mem *mem, unsigned i, stru
 int verbs_reg(struct tp *tp, struct tp_mem *mem, struct weft_error *err)
 {
 	struct verbs_tp *verbs = weft_container_of(tp, struct verbs_tp, tp);
-	int r = verbs_memlock_check(mem->len, err);
+	int r = weft_rdma_memlock_check(mem->len, err);
 
 	if (r < 0)
 		return r;
@@ -310,7 +311,7 @@ static int adopt(struct verbs_conn *conn, struct verbs_list *list, struct weft_e
 	return r;
 }
 
-void verbs_adopt(struct verbs_job *job)
+void verbs_adopt(struct weft_rdma_job *job)
 {
 	struct verbs_conn *conn = weft_container_of(job, struct verbs_conn, adopt_job);
 	struct verbs_list *list;

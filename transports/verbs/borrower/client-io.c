@@ -8,6 +8,7 @@
  * order.  A slot with work requests on the send queue is done when the last of them has come back,
  * or when the queue pairs are gone.
  */
+#include "transports/rdma/device.h"
 #include "transports/verbs/borrower/client.h"
 
 #include <assert.h>
@@ -29,7 +30,7 @@ int verbs_io_init(struct verbs_conn *conn, struct weft_error *err)
 	if (ibv_query_device(device->context, &attr) == 0 && attr.max_qp_wr > 0)
 		conn->sq_size = (unsigned)weft_min(conn->sq_size, (uint64_t)attr.max_qp_wr);
 	conn->sq_room = conn->sq_size;
-	conn->scratch = verbs_pages_new(len);
+	conn->scratch = weft_rdma_pages_new(len);
 	if (!conn->scratch)
 		return weft_error_set(err, ENOMEM, "cannot connect over RDMA: out of memory");
 	conn->wrs = calloc(conn->sq_size, sizeof(conn->wrs[0]));
@@ -41,7 +42,7 @@ int verbs_io_init(struct verbs_conn *conn, struct weft_error *err)
 		conn->slots[i].next_free = (uint16_t)(i + 1);
 	conn->scratch_mr = ibv_reg_mr(device->pd, conn->scratch, len, IBV_ACCESS_LOCAL_WRITE);
 	if (!conn->scratch_mr)
-		return verbs_reg_failed(errno, len, err);
+		return weft_rdma_reg_failed(errno, len, err);
 	verbs_set_spin(conn,
 		conn->tp->config.spin_us == UINT32_MAX ? 0
 						       : conn->tp->config.spin_us * UINT64_C(1000));

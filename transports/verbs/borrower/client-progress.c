@@ -5,6 +5,7 @@
  * Runs on the lane's thread.  Each call of progress looks at completions, and at everything else
  * (the connection manager, timers, the reaper's signal) only when there is a sign of it.
  */
+#include "transports/rdma/device.h"
 #include "transports/verbs/borrower/client.h"
 
 #include <errno.h>
@@ -109,7 +110,8 @@ static void fail_wc(struct verbs_conn *conn, const struct ibv_wc *wc)
 	if (wc->status == IBV_WC_REM_ACCESS_ERR)
 		verbs_fail(conn, ENOTCONN, "%s revoked the access", conn->peer);
 	else
-		verbs_fail(conn, -verbs_wc_errno(wc->status), "the connection to %s is lost: %s",
+		verbs_fail(conn, -weft_rdma_wc_errno(wc->status),
+			"the connection to %s is lost: %s",
 			conn->peer, ibv_wc_status_str(wc->status));
 }
 

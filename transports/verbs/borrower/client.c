@@ -22,7 +22,7 @@ enum {
 
 /* Opening. */
 
-static void tp_last_job(struct verbs_job *job)
+static void tp_last_job(struct weft_rdma_job *job)
 {
 	struct verbs_tp *tp = weft_container_of(job, struct verbs_tp, last);
 
@@ -47,7 +47,7 @@ static int verbs_open(const void *config, struct tp **ret, struct weft_error *er
 	int r = verbs_tp_init(tp, err);
 	if (r < 0)
 		goto free_tp;
-	r = verbs_reaper_new(&tp->reaper);
+	r = weft_rdma_reaper_new(&tp->reaper);
 	if (r < 0) {
 		weft_error_set(err, -r, "cannot start a thread: %s", strerror(-r));
 		goto fini_tp;
@@ -66,7 +66,7 @@ static void verbs_close(struct tp *tp)
 {
 	struct verbs_tp *verbs = weft_container_of(tp, struct verbs_tp, tp);
 
-	verbs_reaper_stop(verbs->reaper, &verbs->last);
+	weft_rdma_reaper_stop(verbs->reaper, &verbs->last);
 }
 
 /* Ending. */
@@ -131,7 +131,7 @@ static void wait_for_bye(struct verbs_conn *conn)
 	verbs_end_qps(conn);
 }
 
-static void free_job(struct verbs_job *job)
+static void free_job(struct weft_rdma_job *job)
 {
 	struct verbs_conn *conn = weft_container_of(job, struct verbs_conn, free_job);
 
@@ -145,7 +145,7 @@ static void verbs_disconnect(struct tp_conn *tp_conn)
 	struct verbs_conn *conn = to_verbs(tp_conn);
 
 	conn->free_job.fn = free_job;
-	verbs_reaper_put(conn->tp->reaper, &conn->free_job);
+	weft_rdma_reaper_put(conn->tp->reaper, &conn->free_job);
 }
 
 static int verbs_event_fd(struct tp_conn *conn)

@@ -32,7 +32,7 @@ void verbs_dereg(struct tp_mem *mem);
 int verbs_device_take(struct verbs_conn *conn);
 void verbs_device_put(struct verbs_conn *conn);
 /* On the reaper's thread: a device that came after the start.  conn->adopted tells how it went. */
-void verbs_adopt(struct verbs_job *adopt_job);
+void verbs_adopt(struct weft_rdma_job *adopt_job);
 
 /* client-changes.c */
 

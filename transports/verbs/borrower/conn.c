@@ -43,7 +43,7 @@ static void destroy_qps(struct verbs_conn *conn)
 	atomic_store(&conn->qps_gone, true);
 }
 
-static void kill_job(struct verbs_job *job)
+static void kill_job(struct weft_rdma_job *job)
 {
 	struct verbs_conn *conn = weft_container_of(job, struct verbs_conn, kill_job);
 	uint64_t one = 1;
@@ -63,7 +63,7 @@ void verbs_kill(struct verbs_conn *conn)
 	conn->killing = true;
 	verbs_set_timer(conn, 0);
 	conn->kill_job.fn = kill_job;
-	verbs_reaper_put(conn->tp->reaper, &conn->kill_job);
+	weft_rdma_reaper_put(conn->tp->reaper, &conn->kill_job);
 }
 
 static int end_qp(struct rdma_cm_id *id, bool established)

@@ -13,8 +13,8 @@
 #include <stdatomic.h>
 
 #include "fabric/base/util.h"
-#include "transports/verbs/device.h"
-#include "transports/verbs/reaper.h"
+#include "transports/verbs/messages.h"
+#include "transports/rdma/reaper.h"
 #include "transports/verbs/verbs.h"
 
 enum {
@@ -43,8 +43,8 @@ struct verbs_device {
 struct verbs_tp {
 	struct tp tp;
 	struct verbs_config config;
-	struct verbs_reaper *reaper;
-	struct verbs_job last;
+	struct weft_rdma_reaper *reaper;
+	struct weft_rdma_job last;
 	/*
 	 * The reaper registers with a device that came later: devices and mems are under the lock.
 	 */
@@ -181,7 +181,7 @@ struct verbs_conn {
 	_Atomic bool qps_gone;
 	_Atomic int adopted; /* 0: the reaper works on it; 1: done, or -errno with adopt_why */
 	struct weft_error adopt_why;
-	struct verbs_job adopt_job, kill_job, free_job;
+	struct weft_rdma_job adopt_job, kill_job, free_job;
 };
 
 static inline struct verbs_conn *to_verbs(struct tp_conn *conn)

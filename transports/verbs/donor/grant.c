@@ -12,7 +12,7 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
-#include "transports/verbs/device.h"
+#include "transports/rdma/device.h"
 #include "transports/verbs/donor/run.h"
 
 enum {
@@ -142,12 +142,12 @@ static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 		run->grant->writable, wait_for_share, run, &run->share, err);
 	if (r < 0)
 		return r;
-	run->beat = verbs_pages_new(sizeof(*run->beat));
+	run->beat = weft_rdma_pages_new(sizeof(*run->beat));
 	if (!run->beat)
 		return weft_error_set(err, ENOMEM, "cannot grant over RDMA: out of memory");
 	run->beat_mr = ibv_reg_mr(verbs_share_pd(run->share), run->beat, sizeof(*run->beat),
 		IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
-	return run->beat_mr ? 0 : verbs_reg_failed(errno, weft_page_bytes(), err);
+	return run->beat_mr ? 0 : weft_rdma_reg_failed(errno, weft_page_bytes(), err);
 }
 
 void verbs_run_unstage(struct verbs_run *run)

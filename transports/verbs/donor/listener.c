@@ -21,7 +21,8 @@
 #include "fabric/base/log.h"
 #include "fabric/base/thread.h"
 #include "fabric/base/util.h"
-#include "transports/verbs/device.h"
+#include "transports/rdma/device.h"
+#include "transports/verbs/messages.h"
 #include "transports/verbs/donor/session.h"
 
 enum {
@@ -35,11 +36,11 @@ enum {
 
 /* A request that was rejected: its id needs a thread that may wait for the driver. */
 struct refused {
-	struct verbs_job job;
+	struct weft_rdma_job job;
 	struct rdma_cm_id *id;
 };
 
-static void refused_job(struct verbs_job *job)
+static void refused_job(struct weft_rdma_job *job)
 {
 	struct refused *refused = weft_container_of(job, struct refused, job);
 
@@ -59,7 +60,7 @@ static void reject(struct verbs_listener *listener, struct rdma_cm_id *id, int e
 		return;
 	}
 	*refused = (struct refused){.job.fn = refused_job, .id = id};
-	verbs_reaper_put(listener->reaper, &refused->job);
+	weft_rdma_reaper_put(listener->reaper, &refused->job);
 }
 
 /*
@@ -154,7 +155,7 @@ static void look_for_devices(struct verbs_listener *listener)
 	struct ibv_context **devices;
 	int nr;
 
-	if (verbs_devices(&devices, &nr, NULL) < 0)
+	if (weft_rdma_devices(&devices, &nr, NULL) < 0)
 		return;
 	if (listener->devices)
 		rdma_free_devices(listener->devices);
@@ -180,7 +181,7 @@ static int listen_now(struct verbs_listener *listener)
 		return -errno;
 	}
 	if (rdma_bind_addr(listener->id, address) == 0 &&
-		rdma_listen(listener->id, VERBS_BACKLOG) == 0) {
+		rdma_listen(listener->id, WEFT_RDMA_BACKLOG) == 0) {
 		if (address->sa_family == AF_INET6)
 			((struct sockaddr_in6 *)address)->sin6_port =
 				rdma_get_src_port(listener->id);
@@ -206,7 +207,7 @@ static void on_retry(struct weft_timer *timer)
 		return;
 	}
 	look_for_devices(listener);
-	verbs_address_text((struct sockaddr *)&listener->address, text, sizeof(text));
+	weft_rdma_address_text((struct sockaddr *)&listener->address, text, sizeof(text));
 	weft_info("listens on %s over RDMA again", text);
 }
 
@@ -214,7 +215,7 @@ static void device_removed(struct verbs_listener *listener)
 {
 	char text[80];
 
-	verbs_address_text((struct sockaddr *)&listener->address, text, sizeof(text));
+	weft_rdma_address_text((struct sockaddr *)&listener->address, text, sizeof(text));
 	weft_warn("the RDMA device of %s was removed; TCP only until it is back", text);
 	rdma_destroy_id(listener->id);
 	listener->id = NULL;
@@ -276,15 +277,15 @@ int verbs_listener_new(struct weft_donor *donor, struct weft_loop *loop,
 		listener->config.chunk_bytes ? listener->config.chunk_bytes : CHUNK_BYTES);
 	r = weft_strangers_init(&listener->strangers, listener->config.max_strangers);
 	if (r == 0)
-		r = verbs_reaper_new(&listener->reaper);
+		r = weft_rdma_reaper_new(&listener->reaper);
 	if (r < 0) {
 		weft_error_set(err, -r, "cannot listen over RDMA: %s", strerror(-r));
 		goto fail;
 	}
-	r = verbs_devices(&listener->devices, &nr, err);
+	r = weft_rdma_devices(&listener->devices, &nr, err);
 	if (r < 0)
 		goto fail;
-	verbs_address_text(address, text, sizeof(text));
+	weft_rdma_address_text(address, text, sizeof(text));
 	memcpy(&listener->address, address,
 		address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
 					       : sizeof(struct sockaddr_in));
@@ -303,7 +304,7 @@ int verbs_listener_new(struct weft_donor *donor, struct weft_loop *loop,
 				strerror(-r));
 		goto fail;
 	}
-	r = verbs_nonblocking(listener->channel->fd);
+	r = weft_rdma_nonblocking(listener->channel->fd);
 	if (r == 0) {
 		listener->watch = (struct weft_watch){.fd = listener->channel->fd, .fn = on_events};
 		r = weft_loop_add(loop, &listener->watch, EPOLLIN);
@@ -417,7 +418,7 @@ int verbs_listener_drain(struct verbs_listener *listener, uint32_t timeout_ms)
 }
 
 /* Comes after the jobs of rejected ids, which belong to the channel. */
-static void last_job(struct verbs_job *job)
+static void last_job(struct weft_rdma_job *job)
 {
 	struct verbs_listener *listener = weft_container_of(job, struct verbs_listener, last);
 
@@ -445,7 +446,7 @@ void verbs_listener_free(struct verbs_listener *listener)
 	weft_loop_timer_cancel(listener->loop, &listener->retry);
 	listener->last.fn = last_job;
 	if (listener->reaper)
-		verbs_reaper_stop(listener->reaper, &listener->last);
+		weft_rdma_reaper_stop(listener->reaper, &listener->last);
 	else
 		last_job(&listener->last);
 }

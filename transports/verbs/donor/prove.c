@@ -12,7 +12,7 @@
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 #include "fabric/key/store.h"
-#include "transports/verbs/device.h"
+#include "transports/verbs/messages.h"
 #include "transports/verbs/donor/run.h"
 
 /* Some secret, always: 0, or -errno why it is nobody's. */

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "fabric/base/util.h"
-#include "transports/verbs/device.h"
+#include "transports/verbs/messages.h"
 
 void verbs_session_wake(struct verbs_session *session)
 {

@@ -9,7 +9,7 @@
 #define WEFT_TRANSPORTS_VERBS_DONOR_RUN_H
 
 #include "fabric/base/util.h"
-#include "transports/verbs/device.h"
+#include "transports/verbs/messages.h"
 #include "transports/verbs/donor/session.h"
 
 enum {

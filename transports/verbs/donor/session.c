@@ -9,6 +9,7 @@
  * share is put.  A file region stays staged until after both.  Before anybody else is granted the
  * region, it is noted that the session's WRITEs may have changed unknown ranges.
  */
+#include "transports/rdma/device.h"
 #include "transports/verbs/donor/run.h"
 
 #include <errno.h>
@@ -19,7 +20,7 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
-#include "transports/verbs/device.h"
+#include "transports/verbs/messages.h"
 
 enum {
 	STACK_BYTES = 512 * 1024,
@@ -44,7 +45,7 @@ static int accept_control(struct verbs_run *run)
 {
 	struct verbs_session *session = run->session;
 	struct rdma_cm_id *id = session->control;
-	struct rdma_conn_param param = {.rnr_retry_count = VERBS_RETRIES};
+	struct rdma_conn_param param = {.rnr_retry_count = WEFT_RDMA_RETRIES};
 	struct weft_error err;
 
 	run->pd = ibv_alloc_pd(id->verbs);
@@ -54,7 +55,7 @@ static int accept_control(struct verbs_run *run)
 	if (run->comp)
 		run->cq = ibv_create_cq(id->verbs, VERBS_RUN_NR_RECV + VERBS_RUN_NR_SEND + 4, NULL,
 			run->comp, 0);
-	if (!run->cq || verbs_nonblocking(run->comp->fd) < 0)
+	if (!run->cq || weft_rdma_nonblocking(run->comp->fd) < 0)
 		return -errno;
 	int r = verbs_bufs_init(&run->bufs, run->pd, VERBS_RUN_NR_RECV, VERBS_RUN_NR_SEND, &err);
 	if (r < 0)
@@ -74,7 +75,7 @@ static int accept_control(struct verbs_run *run)
 		return -errno;
 	for (unsigned i = 0; i < VERBS_RUN_NR_RECV && r == 0; i++)
 		r = verbs_bufs_post_recv(&run->bufs, id->qp, i, VERBS_RUN_WR_RECV | i);
-	verbs_set_timeout(id);
+	weft_rdma_set_timeout(id);
 	if (r == 0 && rdma_accept(id, &param) != 0)
 		r = -errno;
 	return r;
@@ -99,7 +100,7 @@ static int accept_data(struct verbs_run *run, const struct verbs_params *params)
 		.qp_type = IBV_QPT_RC,
 		.cap = {.max_send_wr = 1, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1},
 	};
-	struct rdma_conn_param param = {.rnr_retry_count = VERBS_RETRIES};
+	struct rdma_conn_param param = {.rnr_retry_count = WEFT_RDMA_RETRIES};
 
 	if (id->verbs != run->session->control->verbs)
 		return -EXDEV;
@@ -108,7 +109,7 @@ static int accept_data(struct verbs_run *run, const struct verbs_params *params)
 	param.responder_resources =
 		(uint8_t)weft_max(weft_min(params->responder_resources, max_reads(id->verbs)), 1);
 	param.initiator_depth = params->initiator_depth;
-	verbs_set_timeout(id);
+	weft_rdma_set_timeout(id);
 	return rdma_accept(id, &param) != 0 ? -errno : 0;
 }
 
@@ -373,7 +374,7 @@ static void name_peer(struct rdma_cm_id *id, struct weft_peer *peer)
 	const struct sockaddr *address = rdma_get_peer_addr(id);
 
 	peer->transport = "rdma";
-	verbs_address_text(address, peer->text, sizeof(peer->text));
+	weft_rdma_address_text(address, peer->text, sizeof(peer->text));
 	memcpy(&peer->address, address,
 		address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
 					       : sizeof(struct sockaddr_in));
@@ -421,7 +422,7 @@ int verbs_session_start(struct verbs_listener *listener, struct rdma_cm_id *id)
 	session->channel = rdma_create_event_channel();
 	if (session->wake_fd < 0 || !session->channel)
 		goto fail;
-	r = verbs_nonblocking(session->channel->fd);
+	r = weft_rdma_nonblocking(session->channel->fd);
 	if (r < 0)
 		goto fail;
 	if (rdma_migrate_id(id, session->channel) != 0) {

@@ -16,7 +16,7 @@
 #include "fabric/listener.h"
 #include "transports/verbs/donor/listener.h"
 #include "transports/verbs/proto.h"
-#include "transports/verbs/reaper.h"
+#include "transports/rdma/reaper.h"
 #include "transports/verbs/donor/share.h"
 
 struct verbs_session;
@@ -28,8 +28,9 @@ struct verbs_listener {
 	struct weft_loop *loop;
 	struct verbs_listener_config config;
 	struct verbs_shares shares;
-	struct verbs_reaper *reaper;  /* destroys ids that were rejected, and the listener's own */
-	struct verbs_job last;
+	/* destroys ids that were rejected, and the listener's own */
+	struct weft_rdma_reaper *reaper;
+	struct weft_rdma_job last;
 	struct rdma_event_channel *channel;
 	struct rdma_cm_id *id; /* NULL: its device was removed, retry looks for it */
 	struct sockaddr_storage address; /* with the port, once it is known */

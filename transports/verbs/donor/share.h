@@ -17,6 +17,7 @@
 #include <pthread.h>
 
 #include "fabric/donor/donor.h"
+#include "transports/rdma/memory.h"
 #include "transports/verbs/proto.h"
 
 struct verbs_share;
@@ -33,12 +34,6 @@ void verbs_shares_init(struct verbs_shares *shares, uint64_t chunk_bytes);
 void verbs_shares_fini(struct verbs_shares *shares);
 
 /*
- * Called every quarter of a second while memory is being registered; a negative return ends that
- * with this error.
- */
-typedef int verbs_wait_fn(void *ctx, uint64_t done_bytes, uint64_t total_bytes);
-
-/*
  * Joins the share of this grant's generation, or of the readers, or makes it, and waits until its
  * memory is registered.  A file region must be staged before, and until after verbs_share_leave().
  * *ret must be left, then put.  -ENOMEM with the limit and the fix; what ibv_reg_mr(3) says; what
@@ -46,7 +41,7 @@ typedef int verbs_wait_fn(void *ctx, uint64_t done_bytes, uint64_t total_bytes);
  */
 int verbs_share_join(struct verbs_shares *shares, struct ibv_context *context,
 	struct weft_region *region, const struct weft_hello *hello, bool writable,
-	verbs_wait_fn *wait, void *ctx, struct verbs_share **ret, struct weft_error *err);
+	weft_rdma_wait_fn *wait, void *ctx, struct verbs_share **ret, struct weft_error *err);
 /*
  * Ends a session's access.  qp: the session's queue pair in the share's protection domain, or NULL;
  * a reader's goes into the error state.  The whole share is revoked if a writer is fenced, or if

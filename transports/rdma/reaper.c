@@ -3,7 +3,7 @@
  * The reaper's thread and its queue.  Invariant: the thread alone frees the struct, after its last
  * job.
  */
-#include "transports/verbs/reaper.h"
+#include "transports/rdma/reaper.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -15,24 +15,24 @@
 
 enum { STOP_WAIT_S = 3 };
 
-struct verbs_reaper {
+struct weft_rdma_reaper {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
-	struct verbs_job *first, **end;
-	struct verbs_job *last;
+	struct weft_rdma_job *first, **end;
+	struct weft_rdma_job *last;
 };
 
 static void *reaper_main(void *ctx)
 {
-	struct verbs_reaper *reaper = ctx;
+	struct weft_rdma_reaper *reaper = ctx;
 	bool done = false;
 
 	while (!done) {
 		pthread_mutex_lock(&reaper->lock);
 		while (!reaper->first)
 			pthread_cond_wait(&reaper->wake, &reaper->lock);
-		struct verbs_job *job = reaper->first;
+		struct weft_rdma_job *job = reaper->first;
 		reaper->first = job->next;
 		if (!reaper->first)
 			reaper->end = &reaper->first;
@@ -46,9 +46,9 @@ static void *reaper_main(void *ctx)
 	return NULL;
 }
 
-int verbs_reaper_new(struct verbs_reaper **ret)
+int weft_rdma_reaper_new(struct weft_rdma_reaper **ret)
 {
-	struct verbs_reaper *reaper = calloc(1, sizeof(*reaper));
+	struct weft_rdma_reaper *reaper = calloc(1, sizeof(*reaper));
 
 	if (!reaper)
 		return -ENOMEM;
@@ -66,7 +66,7 @@ int verbs_reaper_new(struct verbs_reaper **ret)
 	return 0;
 }
 
-static void put(struct verbs_reaper *reaper, struct verbs_job *job, bool last)
+static void put(struct weft_rdma_reaper *reaper, struct weft_rdma_job *job, bool last)
 {
 	pthread_mutex_lock(&reaper->lock);
 	job->next = NULL;
@@ -78,12 +78,12 @@ static void put(struct verbs_reaper *reaper, struct verbs_job *job, bool last)
 	pthread_mutex_unlock(&reaper->lock);
 }
 
-void verbs_reaper_put(struct verbs_reaper *reaper, struct verbs_job *job)
+void weft_rdma_reaper_put(struct weft_rdma_reaper *reaper, struct weft_rdma_job *job)
 {
 	put(reaper, job, false);
 }
 
-void verbs_reaper_stop(struct verbs_reaper *reaper, struct verbs_job *last)
+void weft_rdma_reaper_stop(struct weft_rdma_reaper *reaper, struct weft_rdma_job *last)
 {
 	pthread_t thread = reaper->thread;
 	struct timespec until;

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Devices, the meaning of their errors, and message buffers, for both ends of the verbs transport.
- * Invariant: every wc status and every event of the connection manager gets its errno here and
- * nowhere else.
+ * Devices, and the meaning of their errors.  Invariant: every wc status and every event of the
+ * connection manager gets its errno here and nowhere else.
  */
-#include "transports/verbs/device.h"
+#include "transports/rdma/device.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -20,7 +19,7 @@
 
 enum { MAX_GIDS = 1024 };
 
-int verbs_devices(struct ibv_context ***ret, int *ret_nr, struct weft_error *err)
+int weft_rdma_devices(struct ibv_context ***ret, int *ret_nr, struct weft_error *err)
 {
 	int nr = 0;
 
@@ -46,7 +45,7 @@ int verbs_devices(struct ibv_context ***ret, int *ret_nr, struct weft_error *err
 	case ENOENT:
 	case ENODEV:
 	case ENOSYS:
-		return weft_error_set(err, ENODEV, "cannot use RDMA: " VERBS_NO_DEVICE_TEXT);
+		return weft_error_set(err, ENODEV, "cannot use RDMA: " WEFT_RDMA_NO_DEVICE_TEXT);
 	default:
 		return weft_error_set(err, code,
 			"cannot open the RDMA devices: %s (are the modules rdma_ucm and ib_uverbs "
@@ -55,7 +54,7 @@ int verbs_devices(struct ibv_context ***ret, int *ret_nr, struct weft_error *err
 	}
 }
 
-int verbs_wc_errno(enum ibv_wc_status status)
+int weft_rdma_wc_errno(enum ibv_wc_status status)
 {
 	switch (status) {
 	case IBV_WC_SUCCESS:
@@ -85,37 +84,10 @@ int verbs_wc_errno(enum ibv_wc_status status)
 	}
 }
 
-/*
- * Anybody can reject, and proves nothing by it.  So it says no error that would end an attachment:
- * a donor says those in a REFUSE.
- */
-static int refused(int code, const char *peer, struct weft_error *err)
+int weft_rdma_event_errno(const struct rdma_cm_event *event, const char *peer,
+	struct weft_error *err)
 {
-	switch (code) {
-	case ECONNREFUSED:
-		return weft_error_set(err, code,
-			"cannot connect to %s over RDMA: nobody listens there "
-			"(`weft list` shows what a donor offers)",
-			peer);
-	case EBUSY:
-		return weft_error_set(err, code,
-			"%s has too many connections that wait for a grant", peer);
-	case EPROTONOSUPPORT:
-		return weft_error_set(err, code, "%s speaks another version of the protocol", peer);
-	case ESHUTDOWN:
-		return weft_error_set(err, code, "%s is stopping", peer);
-	default:
-		return weft_error_set(err,
-			code == EACCES || code == EPROTO ? code : ECONNREFUSED,
-			"%s refused the connection: %s", peer, strerror(code));
-	}
-}
-
-int verbs_event_errno(const struct rdma_cm_event *event, const char *peer, struct weft_error *err)
-{
-	/* InfiniBand spec 12.6.7.2 */
-	enum { REJ_INVALID_SERVICE_ID = 8, REJ_CONSUMER_DEFINED = 28 };
-	int status = event->status < 0 ? -event->status : event->status, error;
+	int status = event->status < 0 ? -event->status : event->status;
 
 	switch (event->event) {
 	case RDMA_CM_EVENT_ADDR_RESOLVED:
@@ -148,12 +120,12 @@ int verbs_event_errno(const struct rdma_cm_event *event, const char *peer, struc
 		return weft_error_set(err, status == ETIMEDOUT ? ETIMEDOUT : EHOSTUNREACH,
 			"cannot connect to %s over RDMA: no answer", peer);
 	case RDMA_CM_EVENT_REJECTED:
-		if (event->status == REJ_CONSUMER_DEFINED &&
-			verbs_unpack_reject(event->param.conn.private_data,
-				event->param.conn.private_data_len, &error) == 0)
-			return refused(-error, peer, err);
-		if (event->status == REJ_INVALID_SERVICE_ID || event->status == -ECONNREFUSED)
-			return refused(ECONNREFUSED, peer, err);
+		if (event->status == WEFT_RDMA_REJ_INVALID_SERVICE_ID ||
+			event->status == -ECONNREFUSED)
+			return weft_error_set(err, ECONNREFUSED,
+				"cannot connect to %s over RDMA: nobody listens there "
+				"(`weft list` shows what a donor offers)",
+				peer);
 		return weft_error_set(err, ECONNREFUSED,
 			"cannot connect to %s over RDMA: rejected, reason %d", peer, event->status);
 	case RDMA_CM_EVENT_CONNECT_ERROR:
@@ -169,14 +141,14 @@ int verbs_event_errno(const struct rdma_cm_event *event, const char *peer, struc
 	}
 }
 
-void verbs_set_timeout(struct rdma_cm_id *id)
+void weft_rdma_set_timeout(struct rdma_cm_id *id)
 {
-	uint8_t timeout = VERBS_ACK_TIMEOUT;
+	uint8_t timeout = WEFT_RDMA_ACK_TIMEOUT;
 
 	rdma_set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout, sizeof(timeout));
 }
 
-void verbs_address_text(const struct sockaddr *address, char *buf, size_t len)
+void weft_rdma_address_text(const struct sockaddr *address, char *buf, size_t len)
 {
 	char text[INET6_ADDRSTRLEN] = "?";
 
@@ -191,31 +163,6 @@ void verbs_address_text(const struct sockaddr *address, char *buf, size_t len)
 		inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text));
 		snprintf(buf, len, "%s:%u", text, ntohs(in->sin_port));
 	}
-}
-
-/* The port. */
-static uint16_t end_of(const struct sockaddr *address, uint8_t ret[16])
-{
-	if (address->sa_family == AF_INET6) {
-		const struct sockaddr_in6 *in6 = (const void *)address;
-
-		memcpy(ret, &in6->sin6_addr, 16);
-		return ntohs(in6->sin6_port);
-	}
-	const struct sockaddr_in *in = (const void *)address;
-
-	memset(ret, 0, 10);
-	memset(ret + 10, 0xff, 2);
-	memcpy(ret + 12, &in->sin_addr, 4);
-	return ntohs(in->sin_port);
-}
-
-void verbs_ends_of(struct rdma_cm_id *id, bool donor, struct verbs_ends *ret)
-{
-	const struct sockaddr *here = rdma_get_local_addr(id), *there = rdma_get_peer_addr(id);
-
-	end_of(donor ? there : here, ret->borrower);
-	ret->donor_port = end_of(donor ? here : there, ret->donor);
 }
 
 /*
@@ -241,17 +188,17 @@ static int gid_index(struct rdma_cm_id *id)
 	return found;
 }
 
-void verbs_path_text(struct rdma_cm_id *id, char *buf, size_t len)
+void weft_rdma_path_text(struct rdma_cm_id *id, char *buf, size_t len)
 {
 	char from[64], to[64];
 
-	verbs_address_text(rdma_get_local_addr(id), from, sizeof(from));
-	verbs_address_text(rdma_get_peer_addr(id), to, sizeof(to));
+	weft_rdma_address_text(rdma_get_local_addr(id), from, sizeof(from));
+	weft_rdma_address_text(rdma_get_peer_addr(id), to, sizeof(to));
 	snprintf(buf, len, "%s gid %d %s -> %s", ibv_get_device_name(id->verbs->device),
 		gid_index(id), from, to);
 }
 
-int verbs_memlock_check(uint64_t bytes, struct weft_error *err)
+int weft_rdma_memlock_check(uint64_t bytes, struct weft_error *err)
 {
 	struct rlimit limit;
 	char need[16], have[16];
@@ -267,7 +214,7 @@ int verbs_memlock_check(uint64_t bytes, struct weft_error *err)
 		weft_format_size(limit.rlim_cur, have, sizeof(have)));
 }
 
-int verbs_reg_failed(int code, uint64_t bytes, struct weft_error *err)
+int weft_rdma_reg_failed(int code, uint64_t bytes, struct weft_error *err)
 {
 	char size[16];
 
@@ -286,108 +233,17 @@ int verbs_reg_failed(int code, uint64_t bytes, struct weft_error *err)
 		size, strerror(code ? code : EIO));
 }
 
-int verbs_nonblocking(int fd)
+int weft_rdma_nonblocking(int fd)
 {
 	int flags = fcntl(fd, F_GETFL);
 
 	return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
 }
 
-void *verbs_pages_new(size_t len)
+void *weft_rdma_pages_new(size_t len)
 {
 	void *pages;
 
 	len = weft_whole_pages(len);
 	return posix_memalign(&pages, weft_page_bytes(), len) == 0 ? memset(pages, 0, len) : NULL;
-}
-
-int verbs_bufs_init(struct verbs_bufs *bufs, struct ibv_pd *pd, unsigned nr_recv, unsigned nr_send,
-	struct weft_error *err)
-{
-	size_t len = (size_t)(nr_recv + nr_send) * VERBS_MSG_MAX;
-	uint8_t *data =
-		nr_recv + nr_send <= WEFT_ARRAY_LEN(bufs->busy) ? verbs_pages_new(len) : NULL;
-
-	if (!data)
-		return weft_error_set(err, ENOMEM, "cannot take message buffers: out of memory");
-	struct ibv_mr *mr = ibv_reg_mr(pd, data, len, IBV_ACCESS_LOCAL_WRITE);
-	if (!mr) {
-		int code = errno;
-
-		free(data);
-		return verbs_reg_failed(code, len, err);
-	}
-	*bufs = (struct verbs_bufs){
-		.data = data,
-		.mr = mr,
-		.nr_recv = nr_recv,
-		.nr = nr_recv + nr_send,
-	};
-	return 0;
-}
-
-void verbs_bufs_fini(struct verbs_bufs *bufs)
-{
-	if (bufs->mr)
-		ibv_dereg_mr(bufs->mr);
-	free(bufs->data);
-	*bufs = (struct verbs_bufs){0};
-}
-
-int verbs_bufs_post_recv(struct verbs_bufs *bufs, struct ibv_qp *qp, unsigned i, uint64_t wr_id)
-{
-	struct ibv_sge sge = {
-		.addr = (uintptr_t)verbs_bufs_at(bufs, i),
-		.length = VERBS_MSG_MAX,
-		.lkey = bufs->mr->lkey,
-	};
-	struct ibv_recv_wr wr = {.wr_id = wr_id, .sg_list = &sge, .num_sge = 1}, *bad;
-
-	return -ibv_post_recv(qp, &wr, &bad);
-}
-
-int verbs_bufs_send(struct verbs_bufs *bufs, struct ibv_qp *qp, const struct verbs_msg *msg,
-	struct verbs_proof *proof, uint64_t wr_base)
-{
-	unsigned i = bufs->nr_recv;
-
-	while (i < bufs->nr && bufs->busy[i])
-		i++;
-	if (i == bufs->nr)
-		return -EAGAIN;
-	uint8_t *buf = verbs_bufs_at(bufs, i);
-	int r = verbs_proof_mark(proof, buf, verbs_pack(msg, buf));
-	if (r < 0)
-		return r;
-	struct ibv_sge sge = {
-		.addr = (uintptr_t)buf,
-		.length = (uint32_t)r,
-		.lkey = bufs->mr->lkey,
-	};
-	struct ibv_send_wr wr = {
-		.wr_id = wr_base + i,
-		.sg_list = &sge,
-		.num_sge = 1,
-		.opcode = IBV_WR_SEND,
-		.send_flags = IBV_SEND_SIGNALED,
-	}, *bad;
-	r = ibv_post_send(qp, &wr, &bad);
-	if (r != 0)
-		return -r;
-	bufs->busy[i] = true;
-	return 0;
-}
-
-void verbs_bufs_sent(struct verbs_bufs *bufs, unsigned i)
-{
-	if (i >= bufs->nr_recv && i < bufs->nr)
-		bufs->busy[i] = false;
-}
-
-bool verbs_bufs_all_sent(const struct verbs_bufs *bufs)
-{
-	for (unsigned i = bufs->nr_recv; i < bufs->nr; i++)
-		if (bufs->busy[i])
-			return false;
-	return true;
 }
