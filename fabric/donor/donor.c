@@ -52,11 +52,6 @@ void weft_donor_free(struct weft_donor *donor)
 	free(donor);
 }
 
-struct weft_keys *weft_donor_keys(const struct weft_donor *donor)
-{
-	return donor->keys;
-}
-
 void weft_donor_stop(struct weft_donor *donor)
 {
 	pthread_mutex_lock(&donor->lock);

@@ -101,7 +101,7 @@ void weft_donor_free(struct weft_donor *donor);
 /* Sets the transports that regions are offered over from now on: "tcp,rdma:10809". */
 void weft_donor_offer(struct weft_donor *donor, const char *offers);
 
-/* Those of its config. */
+/* Those of its config; NULL: there are none, or no directory of them yet. */
 struct weft_keys *weft_donor_keys(const struct weft_donor *donor);
 /*
  * Whether the peer may ask this donor for anything: 0, or -EACCES with what it takes.  The others

@@ -35,6 +35,11 @@ bool donor_is_same_source(const struct weft_peer *a, const struct weft_peer *b)
 	return memcmp(of_a, of_b, sizeof(of_a)) == 0;
 }
 
+struct weft_keys *weft_donor_keys(const struct weft_donor *donor)
+{
+	return weft_keys_are_there(donor->keys) ? donor->keys : NULL;
+}
+
 static int refuse_key(const struct weft_peer *peer, int why, struct weft_error *err)
 {
 	if (why == -ENOMEM)
@@ -49,16 +54,17 @@ static int refuse_key(const struct weft_peer *peer, int why, struct weft_error *
 static int check_key(const struct weft_donor *donor, const struct weft_peer *peer,
 	struct weft_rights *ret, struct weft_error *err)
 {
+	struct weft_keys *keys = weft_donor_keys(donor);
 	struct weft_rights rights;
-	int r = weft_identity_valid(peer->identity) && donor->keys
-		? weft_keys_rights(donor->keys, peer->identity, &rights)
+	int r = weft_identity_valid(peer->identity) && keys
+		? weft_keys_rights(keys, peer->identity, &rights)
 		: -ENOKEY;
 
 	/*
 	 * Where there are no keys, whom the certificates' authority vouches for may do all.  Where
 	 * there are, a name that has none, or has one no longer, may do nothing.
 	 */
-	if (r == -ENOKEY && peer->certified && !donor->keys) {
+	if (r == -ENOKEY && peer->certified && !keys) {
 		*ret = (struct weft_rights){0};
 		weft_identity_name(peer->identity, ret->name);
 		return 0;
@@ -99,7 +105,7 @@ static int refuse_plaintext(const struct weft_donor *donor, const struct weft_pe
 	bool loopback = weft_address_is_loopback((const struct sockaddr *)&peer->address);
 	char user[64] = "";
 
-	if (donor->keys)
+	if (weft_donor_keys(donor))
 		return weft_error_set(err, EACCES,
 			"this donor wants a key; whoever runs it makes one: weft key new");
 	if (loopback && peer->has_uid)

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -50,6 +51,7 @@ struct weft_keys {
 	/* inotify_fd tells of changes in the directory; timer_fd ticks */
 	int inotify_fd, watch, timer_fd;
 	struct stamps loaded, seen; /* of the table's files or older; at the last tick */
+	atomic_bool there;
 	struct weft_error error; /* of the last reload, which is tried again; code 0: none */
 	int fd; /* an epoll(7) of both */
 };
@@ -257,7 +259,7 @@ static int begin_watching(struct weft_keys *keys, struct weft_error *err)
 int weft_keys_open(const char *dir, struct weft_keys **ret, struct weft_error *err)
 {
 	struct weft_keys *keys = calloc(1, sizeof(*keys));
-	struct table table;
+	struct table table = {0};
 	int r = 0;
 
 	if (!keys)
@@ -276,6 +278,9 @@ int weft_keys_open(const char *dir, struct weft_keys **ret, struct weft_error *e
 	keys->loaded = look_at_files(keys->dir);
 	if (r == 0)
 		r = load(keys->dir, WEFT_KEYS_LOOK, &table, err);
+	keys->there = r == 0;
+	if (r == -ENOENT && !dir)
+		r = 0; /* nobody has made a key yet */
 	if (r < 0) {
 		weft_keys_close(keys);
 		return r;
@@ -300,6 +305,11 @@ void weft_keys_close(struct weft_keys *keys)
 const char *weft_keys_dir(const struct weft_keys *keys)
 {
 	return keys->dir;
+}
+
+bool weft_keys_are_there(const struct weft_keys *keys)
+{
+	return keys && keys->there;
 }
 
 int weft_keys_fd(const struct weft_keys *keys)
@@ -332,6 +342,7 @@ int weft_keys_reload(struct weft_keys *keys, struct weft_error *err)
 	/* Who removes the directory means its keys. */
 	if (r == 0 || r == -ENOENT) {
 		keys->error.code = 0;
+		keys->there = keys->there || r == 0;
 		return take(keys, &table);
 	}
 	keys->error = why;

@@ -16,6 +16,7 @@
 #ifndef WEFT_FABRIC_KEY_STORE_H
 #define WEFT_FABRIC_KEY_STORE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "fabric/base/error.h"
@@ -31,16 +32,21 @@ struct weft_keys;
 int weft_keys_default_dir(char *ret, size_t len, struct weft_error *err);
 
 /*
- * dir NULL: the default.  Without keys.psk there are no keys: nobody is let in.  0; -ENOENT: there
- * is no such directory; -EPERM: the directory or a file can be used by others; -EINVAL: a file is
- * wrong (err names file and line or name); -EBUSY: somebody has had the store's lock for 10 s; or
- * -errno of open(2), inotify_init1(2).
+ * dir NULL: the default, which need not be there yet.  Without keys.psk there are no keys: nobody
+ * is let in.  0; -ENOENT: there is no such directory, or no default; -EPERM: others can use the
+ * directory or a file; -EINVAL: a file is wrong (err names file and line or name); -EBUSY: somebody
+ * has had the store's lock for 10 s; or -errno of open(2), inotify_init1(2).
  */
 int weft_keys_open(const char *dir, struct weft_keys **ret, struct weft_error *err);
 /* Takes NULL.  Wipes them. */
 void weft_keys_close(struct weft_keys *keys);
 /* The directory's path; as long as the keys are open. */
 const char *weft_keys_dir(const struct weft_keys *keys);
+/*
+ * Whether there has been a directory: where there has not, nobody has said who is let in.  Any
+ * thread.  Takes NULL.
+ */
+bool weft_keys_are_there(const struct weft_keys *keys);
 /* How many identities there are. */
 size_t weft_keys_count(struct weft_keys *keys);
 

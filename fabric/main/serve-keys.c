@@ -24,7 +24,7 @@ static void on_keys_changed(struct weft_watch *watch, uint32_t events)
 		weft_keys_count(s->keys));
 }
 
-/* The default store of a user who has none is no error: there are no keys. */
+/* A user without a home directory has no default store, which is no error: there are no keys. */
 int serve_open_keys(struct serve *s, struct weft_error *err)
 {
 	int r = weft_keys_open(s->keys_dir, &s->keys, err);

@@ -38,7 +38,7 @@ const struct weft_listening *serve_main_listening(const struct serve *s)
 /* By other machines, since whoever comes from there has to show who it is, or need not. */
 static bool may_be_reached(const struct serve *s)
 {
-	return s->allow_insecure || s->keys || s->tls_certificates;
+	return s->allow_insecure || weft_keys_are_there(s->keys) || s->tls_certificates;
 }
 
 /* Sockets that systemd made take the place of the default one. */

@@ -95,7 +95,7 @@ static void print_stock_lines(const struct serve *s)
 
 	/* On this machine a program of the donor's user needs none. */
 	if (at->insecure && !s->allow_insecure)
-		proof = s->keys ? "key" : "certificate";
+		proof = weft_keys_are_there(s->keys) ? "key" : "certificate";
 	for (unsigned i = 0; i < s->nr_listeners; i++) {
 		const struct tp_driver *driver = s->listeners[i].driver;
 
@@ -109,10 +109,10 @@ static void print_stock_lines(const struct serve *s)
 /* Which keys it knows its borrowers by. */
 static void print_keys(const struct serve *s)
 {
-	size_t nr = s->keys ? weft_keys_count(s->keys) : 0;
-
-	if (!s->keys)
+	if (!weft_keys_are_there(s->keys))
 		return;
+	size_t nr = weft_keys_count(s->keys);
+
 	printf("keys in %s: %zu\n", weft_keys_dir(s->keys), nr);
 	if (nr == 0 && !s->allow_insecure)
 		weft_warn("there is no key in %s yet, so nobody is let in from elsewhere; make "
@@ -291,9 +291,10 @@ static void add_open_file(void *ctx, struct weft_region *region, bool from_direc
 
 static json_t *keys_json(const struct serve *s)
 {
-	return s->keys ? json_pack("{s:s, s:I}", "directory", weft_keys_dir(s->keys), "identities",
-				 (json_int_t)weft_keys_count(s->keys))
-		       : json_null();
+	return weft_keys_are_there(s->keys)
+		? json_pack("{s:s, s:I}", "directory", weft_keys_dir(s->keys), "identities",
+			  (json_int_t)weft_keys_count(s->keys))
+		: json_null();
 }
 
 json_t *serve_status_json(const struct serve *s)

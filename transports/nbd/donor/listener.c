@@ -175,7 +175,7 @@ static void offer_tls(struct nbd_listener *l, struct nbd_session *s)
 	const char *wanted =
 		"this donor wants a key, and TLS; whoever runs it makes one: weft key new";
 
-	if (l->tls)
+	if (weft_donor_keys(l->donor) || l->config.tls_certificates)
 		nbd_conn_offer_tls(s->conn, l->tls,
 			weft_donor_let_in(s->donor, &s->peer, NULL) < 0 ? wanted : NULL);
 }
@@ -322,19 +322,20 @@ static unsigned default_strangers(void)
 
 static int find_secret(void *ctx, const char *identity, struct weft_key *ret, uint64_t *ret_life)
 {
-	return weft_keys_get(ctx, identity, ret, ret_life);
+	struct weft_keys *keys = weft_donor_keys(ctx);
+
+	return keys ? weft_keys_get(keys, identity, ret, ret_life) : -ENOKEY;
 }
 
 static int make_credentials(struct nbd_listener *l, struct weft_error *err)
 {
-	struct weft_keys *keys = weft_donor_keys(l->donor);
 	const struct nbd_tls_server config = {
-		.secret = keys ? find_secret : NULL,
-		.ctx = keys,
+		.secret = find_secret,
+		.ctx = l->donor,
 		.certificates = l->config.tls_certificates,
 	};
 
-	return keys || config.certificates ? nbd_tls_server_new(&config, &l->tls, err) : 0;
+	return nbd_tls_server_new(&config, &l->tls, err);
 }
 
 int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int *fds,
