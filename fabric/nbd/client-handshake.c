@@ -73,7 +73,7 @@ static uint8_t *put_string(uint8_t *p, const char *text)
 {
 	const size_t len = strlen(text);
 
-	nbd_put32(p, (uint32_t)len);
+	weft_put32(p, (uint32_t)len);
 	memcpy(p + 4, text, len);
 	return p + 4 + len;
 }
@@ -87,7 +87,7 @@ static void ask_context(struct nbd_talk *talk)
 	weft_hello_format(&talk->wish.hello, query);
 	uint8_t *p = ask(talk, option, 4 + strlen(talk->region) + 4 + 4 + strlen(query));
 	p = put_string(p, talk->region);
-	nbd_put32(p, 1);
+	weft_put32(p, 1);
 	put_string(p + 4, query);
 	explicit_bzero(query, sizeof(query));
 	talk->context = (struct nbd_talk_answer){0};
@@ -99,8 +99,8 @@ static void ask_export(struct nbd_talk *talk, uint32_t option, const char *name)
 {
 	uint8_t *p = put_string(ask(talk, option, 4 + strlen(name) + 4), name);
 
-	nbd_put16(p, 1);
-	nbd_put16(p + 2, NBD_INFO_BLOCK_SIZE);
+	weft_put16(p, 1);
+	weft_put16(p + 2, NBD_INFO_BLOCK_SIZE);
 }
 
 static void ask_go(struct nbd_talk *talk, bool by_session)
@@ -123,7 +123,7 @@ static void ask_first(struct nbd_talk *talk)
 
 static void say_flags(struct nbd_talk *talk)
 {
-	nbd_put32(put(talk, 4),
+	weft_put32(put(talk, 4),
 		NBD_FLAG_C_FIXED_NEWSTYLE | (talk->no_zeroes ? NBD_FLAG_C_NO_ZEROES : 0));
 	if (talk->wish.tls)
 		ask(talk, NBD_OPT_STARTTLS, 0);
@@ -370,8 +370,8 @@ static int decide(struct nbd_talk *talk)
 
 static int take_greeting(struct nbd_talk *talk)
 {
-	const uint64_t magic = nbd_get64(talk->in), style = nbd_get64(talk->in + 8);
-	const uint16_t flags = nbd_get16(talk->in + 16);
+	const uint64_t magic = weft_get64(talk->in), style = weft_get64(talk->in + 8);
+	const uint16_t flags = weft_get16(talk->in + 16);
 
 	if (magic != NBD_MAGIC || (style != NBD_OPTS_MAGIC && style != OLDSTYLE_MAGIC))
 		return weft_error_set(&talk->error, EPROTO,
@@ -414,22 +414,22 @@ static int take_export_info(struct nbd_talk *talk, const uint8_t *data, uint32_t
 {
 	if (len < 2)
 		return malformed(talk, "the server sent an information without a type");
-	switch (nbd_get16(data)) {
+	switch (weft_get16(data)) {
 	case NBD_INFO_EXPORT:
 		if (len != 12 || talk->has_export)
 			return malformed(talk, "the server says the size twice, or wrongly");
 		talk->has_export = true;
-		talk->size_bytes = nbd_get64(data + 2);
-		talk->flags = nbd_get16(data + 10);
+		talk->size_bytes = weft_get64(data + 2);
+		talk->flags = weft_get16(data + 10);
 		return 0;
 	case NBD_INFO_BLOCK_SIZE:
 		if (len != 14 || talk->has_sizes)
 			return malformed(talk,
 				"the server says its block sizes twice, or wrongly");
 		talk->has_sizes = true;
-		talk->min = nbd_get32(data + 2);
-		talk->preferred = nbd_get32(data + 6);
-		talk->max = nbd_get32(data + 10);
+		talk->min = weft_get32(data + 2);
+		talk->preferred = weft_get32(data + 6);
+		talk->max = weft_get32(data + 10);
 		if (talk->min == 0 || talk->max == 0)
 			return malformed(talk, "the server names a block size of 0");
 		return 0;
@@ -484,8 +484,8 @@ static int take_end(struct nbd_talk *talk, uint32_t option, uint32_t type, const
 
 static int take_answer(struct nbd_talk *talk)
 {
-	const uint32_t option = nbd_get32(talk->in + 8), type = nbd_get32(talk->in + 12);
-	const uint32_t len = nbd_get32(talk->in + 16);
+	const uint32_t option = weft_get32(talk->in + 8), type = weft_get32(talk->in + 12);
+	const uint32_t len = weft_get32(talk->in + 16);
 	const uint8_t *data = talk->in + NBD_OPTION_REPLY_BYTES;
 	const bool of_export = option == NBD_OPT_GO || option == NBD_OPT_INFO;
 	const bool of_context =
@@ -510,11 +510,11 @@ static ssize_t wanted(struct nbd_talk *talk)
 		return NBD_HANDSHAKE_BYTES;
 	if (talk->in_len < NBD_OPTION_REPLY_BYTES)
 		return NBD_OPTION_REPLY_BYTES;
-	const uint32_t len = nbd_get32(talk->in + 16);
+	const uint32_t len = weft_get32(talk->in + 16);
 
-	if (nbd_get64(talk->in) != NBD_REP_MAGIC)
+	if (weft_get64(talk->in) != NBD_REP_MAGIC)
 		return malformed(talk, "the server sent something else than an answer");
-	if (nbd_get32(talk->in + 8) != talk->asked[0])
+	if (weft_get32(talk->in + 8) != talk->asked[0])
 		return malformed(talk, "the server answers another option than was asked");
 	if (len > NBD_TALK_ANSWER_BYTES)
 		return weft_error_set(&talk->error, EPROTO,

@@ -232,8 +232,8 @@ static int error_chunk(struct nbd_client *c, const uint8_t *p)
 {
 	struct nbd_rx *rx = &c->rx;
 	struct nbd_slot *slot = rx->slot;
-	uint32_t error = nbd_get32(p);
-	uint32_t text = nbd_get16(p + 4);
+	uint32_t error = weft_get32(p);
+	uint32_t text = weft_get16(p + 4);
 
 	if (error == 0)
 		return fail(c, "an error chunk without an error");
@@ -244,7 +244,7 @@ static int error_chunk(struct nbd_client *c, const uint8_t *p)
 	if (rx->chunk_type == NBD_REPLY_TYPE_ERROR_OFFSET) {
 		if (rx->chunk_len != 6 + text + 8)
 			return fail(c, "an error chunk of impossible length");
-		uint64_t off = nbd_get64(p + 6 + text);
+		uint64_t off = weft_get64(p + 6 + text);
 		if (off < slot->off || off - slot->off >= slot->len)
 			return fail(c, "an error at an offset that was not asked for");
 	}
@@ -284,7 +284,7 @@ int nbd_rx_parse(struct nbd_client *c, struct tp_op **done, unsigned max, unsign
 		switch (rx->state) {
 		case RX_HEADER:
 			if (rx->need == 4) {
-				uint32_t magic = nbd_get32(p);
+				uint32_t magic = weft_get32(p);
 
 				if (magic == NBD_SIMPLE_REPLY_MAGIC)
 					rx->need = NBD_SIMPLE_REPLY_BYTES;
@@ -302,15 +302,15 @@ int nbd_rx_parse(struct nbd_client *c, struct tp_op **done, unsigned max, unsign
 			break;
 		case RX_OFFSET:
 			rx->rest = rx->chunk_len - 8;
-			rx->to = place(rx->slot, nbd_get64(p), rx->rest);
+			rx->to = place(rx->slot, weft_get64(p), rx->rest);
 			if (!rx->to)
 				return fail(c, "data that was not asked for, or twice");
 			rx->head += 8;
 			rx->state = RX_PAYLOAD;
 			break;
 		case RX_HOLE: {
-			uint32_t len = nbd_get32(p + 8);
-			uint8_t *to = place(rx->slot, nbd_get64(p), len);
+			uint32_t len = weft_get32(p + 8);
+			uint8_t *to = place(rx->slot, weft_get64(p), len);
 
 			if (!to)
 				return fail(c, "a hole that was not asked for, or twice");

@@ -26,7 +26,7 @@ static bool get32(struct cursor *c, uint32_t *ret)
 {
 	if (c->left < 4)
 		return false;
-	*ret = nbd_get32(c->p);
+	*ret = weft_get32(c->p);
 	c->p += 4;
 	c->left -= 4;
 	return true;
@@ -94,7 +94,7 @@ static int emit_export(void *ctx, const char *name, const char *description)
 		(uint32_t)(4 + name_len + desc_len), &data);
 	if (listing->error)
 		return listing->error;
-	nbd_put32(data, (uint32_t)name_len);
+	weft_put32(data, (uint32_t)name_len);
 	memcpy(data + 4, name, name_len);
 	if (desc_len > 0)
 		memcpy(data + 4 + name_len, description, desc_len);
@@ -145,7 +145,7 @@ static int reply_info_string(struct nbd_conn *conn, uint16_t type, const char *t
 
 	if (nbd_option_reply_data(conn, NBD_REP_INFO, (uint32_t)(2 + len), &data) < 0)
 		return -ENOMEM;
-	nbd_put16(data, type);
+	weft_put16(data, type);
 	memcpy(data + 2, text, len);
 	return 0;
 }
@@ -158,16 +158,16 @@ static int reply_infos(struct nbd_conn *conn, const struct nbd_export *export, u
 
 	if (nbd_option_reply_data(conn, NBD_REP_INFO, 12, &data) < 0)
 		return -ENOMEM;
-	nbd_put16(data, NBD_INFO_EXPORT);
-	nbd_put64(data + 2, export->size_bytes);
-	nbd_put16(data + 10, export->flags);
+	weft_put16(data, NBD_INFO_EXPORT);
+	weft_put64(data + 2, export->size_bytes);
+	weft_put16(data + 10, export->flags);
 	if (wanted & 1u << NBD_INFO_BLOCK_SIZE) {
 		if (nbd_option_reply_data(conn, NBD_REP_INFO, 14, &data) < 0)
 			return -ENOMEM;
-		nbd_put16(data, NBD_INFO_BLOCK_SIZE);
-		nbd_put32(data + 2, export->min_block_bytes);
-		nbd_put32(data + 6, export->preferred_block_bytes);
-		nbd_put32(data + 10, export->max_block_bytes);
+		weft_put16(data, NBD_INFO_BLOCK_SIZE);
+		weft_put32(data + 2, export->min_block_bytes);
+		weft_put32(data + 6, export->preferred_block_bytes);
+		weft_put32(data + 10, export->max_block_bytes);
 	}
 	if (wanted & 1u << NBD_INFO_NAME)
 		r = reply_info_string(conn, NBD_INFO_NAME,
@@ -221,10 +221,10 @@ static int option_info(struct nbd_conn *conn, struct cursor *c)
 	unsigned wanted = 0;
 	int r;
 
-	if (!get_name(conn, c) || c->left < 2 || c->left != 2 + 2 * (size_t)nbd_get16(c->p))
+	if (!get_name(conn, c) || c->left < 2 || c->left != 2 + 2 * (size_t)weft_get16(c->p))
 		return nbd_option_error(conn, NBD_REP_ERR_INVALID, "malformed INFO or GO");
 	for (size_t at = 2; at < c->left; at += 2) {
-		uint16_t info = nbd_get16(c->p + at);
+		uint16_t info = weft_get16(c->p + at);
 
 		if (info <= NBD_INFO_BLOCK_SIZE)
 			wanted |= 1u << info;
@@ -260,8 +260,8 @@ static int option_export_name(struct nbd_conn *conn, struct cursor *c)
 	p = nbd_tx_append(conn, 10 + padding);
 	if (!p)
 		return -ENOMEM;
-	nbd_put64(p, conn->export.size_bytes);
-	nbd_put16(p + 8, conn->export.flags);
+	weft_put64(p, conn->export.size_bytes);
+	weft_put16(p + 8, conn->export.flags);
 	memset(p + 10, 0, padding);
 	enter_transmission(conn);
 	return 0;
@@ -274,7 +274,7 @@ static int reply_context(struct nbd_conn *conn, uint32_t id, const char *name)
 
 	if (nbd_option_reply_data(conn, NBD_REP_META_CONTEXT, (uint32_t)(4 + len), &data) < 0)
 		return -ENOMEM;
-	nbd_put32(data, id);
+	weft_put32(data, id);
 	memcpy(data + 4, name, len);
 	return 0;
 }
@@ -463,7 +463,7 @@ static int step_client_flags(struct nbd_conn *conn)
 
 	if (nbd_rx_len(conn) < CLIENT_FLAGS_BYTES)
 		return 0;
-	flags = nbd_get32(nbd_rx(conn));
+	flags = weft_get32(nbd_rx(conn));
 	conn->rx_start += CLIENT_FLAGS_BYTES;
 	if (flags & ~known)
 		return -EPROTO;

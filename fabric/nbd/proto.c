@@ -19,25 +19,25 @@ _Static_assert(NBD_DATA_CHUNK_BYTES == NBD_CHUNK_BYTES + 8, "proto, NBD_REPLY_TY
 /* proto, "Newstyle negotiation": S: NBDMAGIC, IHAVEOPT, 16 bits of handshake flags */
 void nbd_pack_handshake(uint8_t p[NBD_HANDSHAKE_BYTES], uint16_t flags)
 {
-	nbd_put64(p, NBD_MAGIC);
-	nbd_put64(p + 8, NBD_OPTS_MAGIC);
-	nbd_put16(p + 16, flags);
+	weft_put64(p, NBD_MAGIC);
+	weft_put64(p + 8, NBD_OPTS_MAGIC);
+	weft_put16(p + 16, flags);
 }
 
 /* proto, "Fixed newstyle negotiation": C: IHAVEOPT, option, length, data */
 void nbd_pack_option(uint8_t p[NBD_OPTION_BYTES], uint32_t option, uint32_t len)
 {
-	nbd_put64(p, NBD_OPTS_MAGIC);
-	nbd_put32(p + 8, option);
-	nbd_put32(p + 12, len);
+	weft_put64(p, NBD_OPTS_MAGIC);
+	weft_put32(p + 8, option);
+	weft_put32(p + 12, len);
 }
 
 int nbd_unpack_option(const uint8_t p[NBD_OPTION_BYTES], struct nbd_option *ret)
 {
-	if (nbd_get64(p) != NBD_OPTS_MAGIC)
+	if (weft_get64(p) != NBD_OPTS_MAGIC)
 		return -EPROTO;
-	ret->option = nbd_get32(p + 8);
-	ret->len = nbd_get32(p + 12);
+	ret->option = weft_get32(p + 8);
+	ret->len = weft_get32(p + 12);
 	return 0;
 }
 
@@ -45,10 +45,10 @@ int nbd_unpack_option(const uint8_t p[NBD_OPTION_BYTES], struct nbd_option *ret)
 void nbd_pack_option_reply(uint8_t p[NBD_OPTION_REPLY_BYTES], uint32_t option, uint32_t type,
 	uint32_t len)
 {
-	nbd_put64(p, NBD_REP_MAGIC);
-	nbd_put32(p + 8, option);
-	nbd_put32(p + 12, type);
-	nbd_put32(p + 16, len);
+	weft_put64(p, NBD_REP_MAGIC);
+	weft_put32(p + 8, option);
+	weft_put32(p + 12, type);
+	weft_put32(p + 16, len);
 }
 
 /* The cookie's bytes travel as they are. */
@@ -68,57 +68,57 @@ static void put_cookie(uint8_t *p, uint64_t cookie)
 /* proto, "Request message" */
 int nbd_unpack_request(const uint8_t p[NBD_REQUEST_BYTES], struct nbd_request_header *ret)
 {
-	if (nbd_get32(p) != NBD_REQUEST_MAGIC)
+	if (weft_get32(p) != NBD_REQUEST_MAGIC)
 		return -EPROTO;
-	ret->flags = nbd_get16(p + 4);
-	ret->type = nbd_get16(p + 6);
+	ret->flags = weft_get16(p + 4);
+	ret->type = weft_get16(p + 6);
 	ret->cookie = get_cookie(p + 8);
-	ret->off = nbd_get64(p + 16);
-	ret->len = nbd_get32(p + 24);
+	ret->off = weft_get64(p + 16);
+	ret->len = weft_get32(p + 24);
 	return 0;
 }
 
 void nbd_pack_request(uint8_t p[NBD_REQUEST_BYTES], const struct nbd_request_header *req)
 {
-	nbd_put32(p, NBD_REQUEST_MAGIC);
-	nbd_put16(p + 4, req->flags);
-	nbd_put16(p + 6, req->type);
+	weft_put32(p, NBD_REQUEST_MAGIC);
+	weft_put16(p + 4, req->flags);
+	weft_put16(p + 6, req->type);
 	put_cookie(p + 8, req->cookie);
-	nbd_put64(p + 16, req->off);
-	nbd_put32(p + 24, req->len);
+	weft_put64(p + 16, req->off);
+	weft_put32(p + 24, req->len);
 }
 
 /* proto, "Simple reply message" */
 void nbd_pack_simple_reply(uint8_t p[NBD_SIMPLE_REPLY_BYTES], uint32_t error, uint64_t cookie)
 {
-	nbd_put32(p, NBD_SIMPLE_REPLY_MAGIC);
-	nbd_put32(p + 4, error);
+	weft_put32(p, NBD_SIMPLE_REPLY_MAGIC);
+	weft_put32(p + 4, error);
 	put_cookie(p + 8, cookie);
 }
 
 void nbd_unpack_simple_reply(const uint8_t p[NBD_SIMPLE_REPLY_BYTES], uint32_t *ret_error,
 	uint64_t *ret_cookie)
 {
-	*ret_error = nbd_get32(p + 4);
+	*ret_error = weft_get32(p + 4);
 	*ret_cookie = get_cookie(p + 8);
 }
 
 /* proto, "Structured reply chunk message" */
 void nbd_pack_chunk(uint8_t p[NBD_CHUNK_BYTES], const struct nbd_chunk *chunk)
 {
-	nbd_put32(p, NBD_STRUCTURED_REPLY_MAGIC);
-	nbd_put16(p + 4, chunk->flags);
-	nbd_put16(p + 6, chunk->type);
+	weft_put32(p, NBD_STRUCTURED_REPLY_MAGIC);
+	weft_put16(p + 4, chunk->flags);
+	weft_put16(p + 6, chunk->type);
 	put_cookie(p + 8, chunk->cookie);
-	nbd_put32(p + 16, chunk->len);
+	weft_put32(p + 16, chunk->len);
 }
 
 void nbd_unpack_chunk(const uint8_t p[NBD_CHUNK_BYTES], struct nbd_chunk *ret)
 {
-	ret->flags = nbd_get16(p + 4);
-	ret->type = nbd_get16(p + 6);
+	ret->flags = weft_get16(p + 4);
+	ret->type = weft_get16(p + 6);
 	ret->cookie = get_cookie(p + 8);
-	ret->len = nbd_get32(p + 16);
+	ret->len = weft_get32(p + 16);
 }
 
 /* proto, "Structured reply types", NBD_REPLY_TYPE_OFFSET_DATA */
@@ -133,7 +133,7 @@ void nbd_pack_data_chunk(uint8_t p[NBD_DATA_CHUNK_BYTES], uint16_t flags, uint64
 	};
 
 	nbd_pack_chunk(p, &chunk);
-	nbd_put64(p + NBD_CHUNK_BYTES, off);
+	weft_put64(p + NBD_CHUNK_BYTES, off);
 }
 
 /* proto, "Structured reply types", NBD_REPLY_TYPE_ERROR, with no message */
@@ -148,8 +148,8 @@ void nbd_pack_error_chunk(uint8_t p[NBD_ERROR_CHUNK_BYTES], uint16_t flags, uint
 	};
 
 	nbd_pack_chunk(p, &chunk);
-	nbd_put32(p + NBD_CHUNK_BYTES, error);
-	nbd_put16(p + NBD_CHUNK_BYTES + 4, 0);
+	weft_put32(p + NBD_CHUNK_BYTES, error);
+	weft_put16(p + NBD_CHUNK_BYTES + 4, 0);
 }
 
 /* proto, "Error values" */

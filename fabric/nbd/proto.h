@@ -6,9 +6,10 @@
 #ifndef WEFT_FABRIC_NBD_PROTO_H
 #define WEFT_FABRIC_NBD_PROTO_H
 
-#include <endian.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "fabric/base/bytes.h"
 
 /* proto, "Fixed newstyle negotiation" */
 #define NBD_MAGIC UINT64_C(0x4e42444d41474943)     /* "NBDMAGIC" */
@@ -169,7 +170,7 @@ void nbd_pack_data_chunk(uint8_t p[NBD_DATA_CHUNK_BYTES], uint16_t flags, uint64
 	uint64_t off, uint32_t data_len);
 void nbd_pack_error_chunk(uint8_t p[NBD_ERROR_CHUNK_BYTES], uint16_t flags, uint64_t cookie,
 	uint32_t error);
-/* Of a chunk whose magic was looked at with nbd_get32(). */
+/* Of a chunk whose magic was looked at with weft_get32(). */
 void nbd_unpack_chunk(const uint8_t p[NBD_CHUNK_BYTES], struct nbd_chunk *ret);
 void nbd_unpack_simple_reply(const uint8_t p[NBD_SIMPLE_REPLY_BYTES], uint32_t *ret_error,
 	uint64_t *ret_cookie);
@@ -180,48 +181,5 @@ void nbd_unpack_simple_reply(const uint8_t p[NBD_SIMPLE_REPLY_BYTES], uint32_t *
  */
 uint32_t nbd_error_from_errno(int code);
 int nbd_error_to_errno(uint32_t error);
-
-/* Unaligned big-endian access. */
-static inline uint16_t nbd_get16(const void *p)
-{
-	uint16_t v;
-
-	__builtin_memcpy(&v, p, sizeof(v));
-	return be16toh(v);
-}
-
-static inline uint32_t nbd_get32(const void *p)
-{
-	uint32_t v;
-
-	__builtin_memcpy(&v, p, sizeof(v));
-	return be32toh(v);
-}
-
-static inline uint64_t nbd_get64(const void *p)
-{
-	uint64_t v;
-
-	__builtin_memcpy(&v, p, sizeof(v));
-	return be64toh(v);
-}
-
-static inline void nbd_put16(void *p, uint16_t v)
-{
-	v = htobe16(v);
-	__builtin_memcpy(p, &v, sizeof(v));
-}
-
-static inline void nbd_put32(void *p, uint32_t v)
-{
-	v = htobe32(v);
-	__builtin_memcpy(p, &v, sizeof(v));
-}
-
-static inline void nbd_put64(void *p, uint64_t v)
-{
-	v = htobe64(v);
-	__builtin_memcpy(p, &v, sizeof(v));
-}
 
 #endif

@@ -46,7 +46,7 @@ static void pack_status_head(uint8_t *p, uint64_t cookie, uint32_t context, unsi
 	};
 
 	nbd_pack_chunk(p, &chunk);
-	nbd_put32(p + NBD_CHUNK_BYTES, context);
+	weft_put32(p + NBD_CHUNK_BYTES, context);
 }
 
 /* Descriptors are packed over the extents that they come from: each is half as long. */
@@ -69,8 +69,8 @@ static void pack_extents(struct nbd_request *rq)
 		 */
 		if (len > UINT32_MAX)
 			len = UINT32_MAX & ~(uint64_t)4095;
-		nbd_put32(p + n * DESCRIPTOR_BYTES, (uint32_t)len);
-		nbd_put32(p + n * DESCRIPTOR_BYTES + 4, extent.flags);
+		weft_put32(p + n * DESCRIPTOR_BYTES, (uint32_t)len);
+		weft_put32(p + n * DESCRIPTOR_BYTES + 4, extent.flags);
 		sum += len;
 		n++;
 		if (len < extent.len)
@@ -100,8 +100,8 @@ static void pack_status(struct nbd_request *rq)
 		} else {
 			pack_status_head(rq->head, rq->cookie, NBD_CONTEXT_GRANT, 1, true);
 		}
-		nbd_put32(p + rq->payload_len, rq->len);
-		nbd_put32(p + rq->payload_len + 4, 0);
+		weft_put32(p + rq->payload_len, rq->len);
+		weft_put32(p + rq->payload_len + 4, 0);
 		rq->payload_len += DESCRIPTOR_BYTES;
 	}
 }

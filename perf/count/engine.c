@@ -77,10 +77,10 @@ static void shake_hands(struct nbd_conn *conn, int fd)
 
 	if (nbd_conn_send(conn) != 0 || weft_read_all(fd, hello, sizeof(hello)) < 0)
 		errx(1, "no greeting");
-	nbd_put32(option, 3); /* FIXED_NEWSTYLE, NO_ZEROES */
-	nbd_put64(option + 4, NBD_OPTS_MAGIC);
-	nbd_put32(option + 12, NBD_OPT_EXPORT_NAME);
-	nbd_put32(option + 16, 0);
+	weft_put32(option, 3); /* FIXED_NEWSTYLE, NO_ZEROES */
+	weft_put64(option + 4, NBD_OPTS_MAGIC);
+	weft_put32(option + 12, NBD_OPT_EXPORT_NAME);
+	weft_put32(option + 16, 0);
 	weft_write_all(fd, option, sizeof(option));
 	drain(conn);
 	if (weft_read_all(fd, export, sizeof(export)) < 0)

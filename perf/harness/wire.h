@@ -14,19 +14,19 @@
 static inline void wire_request(uint8_t *p, uint16_t type, uint64_t cookie, uint64_t off,
 	uint32_t len)
 {
-	nbd_put32(p, NBD_REQUEST_MAGIC);
-	nbd_put16(p + 4, 0);
-	nbd_put16(p + 6, type);
-	nbd_put64(p + 8, cookie);
-	nbd_put64(p + 16, off);
-	nbd_put32(p + 24, len);
+	weft_put32(p, NBD_REQUEST_MAGIC);
+	weft_put16(p + 4, 0);
+	weft_put16(p + 6, type);
+	weft_put64(p + 8, cookie);
+	weft_put64(p + 16, off);
+	weft_put32(p + 24, len);
 }
 
 /* Returns the error; UINT32_MAX for what is no simple reply. */
 static inline uint32_t wire_reply(const uint8_t *p, uint64_t *ret_cookie)
 {
-	*ret_cookie = nbd_get64(p + 8);
-	return nbd_get32(p) == NBD_SIMPLE_REPLY_MAGIC ? nbd_get32(p + 4) : UINT32_MAX;
+	*ret_cookie = weft_get64(p + 8);
+	return weft_get32(p) == NBD_SIMPLE_REPLY_MAGIC ? weft_get32(p + 4) : UINT32_MAX;
 }
 
 /* Of what the message is made of, the first n bytes have gone. */

@@ -43,7 +43,7 @@ static pthread_mutex_t ram_lock = PTHREAD_MUTEX_INITIALIZER;
 /* The place of a request, within RAM of span bytes. */
 static uint8_t *place(const struct echo *e, const uint8_t *request)
 {
-	return ram + nbd_get64(request + 16) % e->hello.span;
+	return ram + weft_get64(request + 16) % e->hello.span;
 }
 
 static ssize_t receive(struct echo *e)
@@ -284,7 +284,7 @@ static int prepare(struct echo *e)
 	if (e->rx == MAP_FAILED || e->replies == MAP_FAILED)
 		return -ENOMEM;
 	for (unsigned i = 0; i < e->batch; i++)
-		nbd_put32(e->replies + i * e->reply_bytes, NBD_SIMPLE_REPLY_MAGIC);
+		weft_put32(e->replies + i * e->reply_bytes, NBD_SIMPLE_REPLY_MAGIC);
 	return 0;
 }
 

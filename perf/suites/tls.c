@@ -116,8 +116,8 @@ static int serve_floor(int fd)
 		r = tls_floor_receive(session, request, sizeof(request));
 		if (r < 0)
 			break;
-		const bool write = nbd_get16(request + 6) == NBD_CMD_WRITE;
-		const uint32_t len = nbd_get32(request + 24);
+		const bool write = weft_get16(request + 6) == NBD_CMD_WRITE;
+		const uint32_t len = weft_get32(request + 24);
 		if (write)
 			r = tls_floor_receive(session, buffers[0], len);
 		if (r == 0)

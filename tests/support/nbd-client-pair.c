@@ -174,8 +174,8 @@ void client_pair_error(struct client_pair *pair, uint64_t cookie, uint16_t flags
 	uint8_t p[6 + 4096];
 	size_t len = strlen(text);
 
-	nbd_put32(p, error);
-	nbd_put16(p + 4, (uint16_t)len);
+	weft_put32(p, error);
+	weft_put16(p + 4, (uint16_t)len);
 	memcpy(p + 6, text, len);
 	client_pair_chunk(pair, cookie, flags, NBD_REPLY_TYPE_ERROR, p, (uint32_t)(6 + len));
 }

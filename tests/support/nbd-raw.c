@@ -141,9 +141,9 @@ int nbd_raw_hello(struct nbd_raw *raw, uint32_t flags)
 	r = nbd_raw_recv(raw, p, sizeof(p));
 	if (r < 0)
 		return r;
-	if (nbd_get64(p) != NBD_MAGIC || nbd_get64(p + 8) != NBD_OPTS_MAGIC)
+	if (weft_get64(p) != NBD_MAGIC || weft_get64(p + 8) != NBD_OPTS_MAGIC)
 		return -EPROTO;
-	nbd_put32(p, flags);
+	weft_put32(p, flags);
 	return nbd_raw_send(raw, p, 4);
 }
 
@@ -152,9 +152,9 @@ int nbd_raw_option(struct nbd_raw *raw, uint32_t option, const void *data, uint3
 	uint8_t p[NBD_OPTION_BYTES];
 	int r;
 
-	nbd_put64(p, NBD_OPTS_MAGIC);
-	nbd_put32(p + 8, option);
-	nbd_put32(p + 12, n);
+	weft_put64(p, NBD_OPTS_MAGIC);
+	weft_put32(p + 8, option);
+	weft_put32(p + 12, n);
 	r = nbd_raw_send(raw, p, sizeof(p));
 	return r < 0 || n == 0 ? r : nbd_raw_send(raw, data, n);
 }
@@ -167,9 +167,9 @@ uint32_t nbd_raw_reply(struct nbd_raw *raw, uint32_t option, void *data, uint32_
 
 	if (nbd_raw_recv(raw, p, sizeof(p)) < 0)
 		return 0;
-	if (nbd_get64(p) != NBD_REP_MAGIC || nbd_get32(p + 8) != option)
+	if (weft_get64(p) != NBD_REP_MAGIC || weft_get32(p + 8) != option)
 		abort();
-	len = nbd_get32(p + 16);
+	len = weft_get32(p + 16);
 	keep = (uint32_t)weft_min(len, cap);
 	if (keep > 0 && nbd_raw_recv(raw, data, keep) < 0)
 		return 0;
@@ -182,7 +182,7 @@ uint32_t nbd_raw_reply(struct nbd_raw *raw, uint32_t option, void *data, uint32_
 	}
 	if (ret_len)
 		*ret_len = len;
-	return nbd_get32(p + 12);
+	return weft_get32(p + 12);
 }
 
 uint32_t nbd_raw_final(struct nbd_raw *raw, uint32_t option)
@@ -199,11 +199,11 @@ uint32_t nbd_raw_info_data(uint8_t *p, const char *name, const uint16_t *infos, 
 {
 	const uint32_t len = (uint32_t)strlen(name);
 
-	nbd_put32(p, len);
+	weft_put32(p, len);
 	memcpy(p + 4, name, len);
-	nbd_put16(p + 4 + len, (uint16_t)n);
+	weft_put16(p + 4 + len, (uint16_t)n);
 	for (unsigned i = 0; i < n; i++)
-		nbd_put16(p + 6 + len + 2 * i, infos[i]);
+		weft_put16(p + 6 + len + 2 * i, infos[i]);
 	return 6 + len + 2 * n;
 }
 
@@ -211,14 +211,14 @@ uint32_t nbd_raw_context_data(uint8_t *p, const char *name, const char *const *q
 {
 	uint32_t at, len = (uint32_t)strlen(name);
 
-	nbd_put32(p, len);
+	weft_put32(p, len);
 	memcpy(p + 4, name, len);
 	at = 4 + len;
-	nbd_put32(p + at, n);
+	weft_put32(p + at, n);
 	at += 4;
 	for (unsigned i = 0; i < n; i++) {
 		len = (uint32_t)strlen(queries[i]);
-		nbd_put32(p + at, len);
+		weft_put32(p + at, len);
 		memcpy(p + at + 4, queries[i], len);
 		at += 4 + len;
 	}
@@ -278,14 +278,14 @@ static int answer_chunk(struct nbd_raw *raw, uint8_t *p, struct nbd_raw_answer *
 		if (chunk.len != 6)
 			return -EPROTO;
 		r = nbd_raw_recv(raw, fixed, 6);
-		ret->error = nbd_get32(fixed);
+		ret->error = weft_get32(fixed);
 		return r;
 	case NBD_REPLY_TYPE_OFFSET_DATA:
 		if (ret->done ? chunk.len != 8 + data_len
 			      : chunk.len <= 8 || chunk.len >= 8 + data_len)
 			return -EPROTO;
 		r = nbd_raw_recv(raw, fixed, 8);
-		ret->off = nbd_get64(fixed);
+		ret->off = weft_get64(fixed);
 		return r < 0 ? r : nbd_raw_recv(raw, data, chunk.len - 8);
 	case NBD_REPLY_TYPE_BLOCK_STATUS:
 		return chunk.len > data_len ? -EPROTO : nbd_raw_recv(raw, data, chunk.len);
@@ -302,9 +302,9 @@ int nbd_raw_answer(struct nbd_raw *raw, struct nbd_raw_answer *ret, void *data, 
 	r = nbd_raw_recv(raw, p, NBD_SIMPLE_REPLY_BYTES);
 	if (r < 0)
 		return r;
-	if (nbd_get32(p) == NBD_STRUCTURED_REPLY_MAGIC)
+	if (weft_get32(p) == NBD_STRUCTURED_REPLY_MAGIC)
 		return answer_chunk(raw, p, ret, data, data_len);
-	if (nbd_get32(p) != NBD_SIMPLE_REPLY_MAGIC)
+	if (weft_get32(p) != NBD_SIMPLE_REPLY_MAGIC)
 		return -EPROTO;
 	*ret = (struct nbd_raw_answer){ .done = true };
 	nbd_unpack_simple_reply(p, &ret->error, &ret->cookie);

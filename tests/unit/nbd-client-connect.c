@@ -106,7 +106,7 @@ static bool reply_context(int fd, uint32_t option, const char *name)
 
 	if (!name)
 		return true;
-	nbd_put32(data, 1);
+	weft_put32(data, 1);
 	memcpy(data + 4, name, strlen(name));
 	return reply(fd, option, NBD_REP_META_CONTEXT, data, 4 + strlen(name));
 }
@@ -119,16 +119,16 @@ static bool reply_info(int fd, uint32_t option)
 	if (s->go_error)
 		return reply(fd, option, s->go_error, s->go_text,
 			s->go_text ? strlen(s->go_text) : 0);
-	nbd_put16(data, NBD_INFO_EXPORT);
-	nbd_put64(data + 2, s->size || s->empty ? s->size : 1 << 20);
-	nbd_put16(data + 10, NBD_FLAG_HAS_FLAGS | s->flags);
+	weft_put16(data, NBD_INFO_EXPORT);
+	weft_put64(data + 2, s->size || s->empty ? s->size : 1 << 20);
+	weft_put16(data + 10, NBD_FLAG_HAS_FLAGS | s->flags);
 	if (!reply(fd, option, NBD_REP_INFO, data, 12))
 		return false;
 	if (s->min_block) {
-		nbd_put16(data, NBD_INFO_BLOCK_SIZE);
-		nbd_put32(data + 2, s->min_block);
-		nbd_put32(data + 6, 4096);
-		nbd_put32(data + 10, 1 << 20);
+		weft_put16(data, NBD_INFO_BLOCK_SIZE);
+		weft_put32(data + 2, s->min_block);
+		weft_put32(data + 6, 4096);
+		weft_put32(data + 10, 1 << 20);
 		if (!reply(fd, option, NBD_REP_INFO, data, 14))
 			return false;
 	}

@@ -62,9 +62,9 @@ static void inform(uint64_t size, uint16_t flags)
 {
 	uint8_t data[12];
 
-	nbd_put16(data, NBD_INFO_EXPORT);
-	nbd_put64(data + 2, size);
-	nbd_put16(data + 10, flags);
+	weft_put16(data, NBD_INFO_EXPORT);
+	weft_put64(data + 2, size);
+	weft_put16(data + 10, flags);
 	answer(NBD_OPT_GO, NBD_REP_INFO, data, sizeof(data));
 }
 
@@ -72,10 +72,10 @@ static void inform_blocks(uint32_t min, uint32_t preferred, uint32_t max)
 {
 	uint8_t data[14];
 
-	nbd_put16(data, NBD_INFO_BLOCK_SIZE);
-	nbd_put32(data + 2, min);
-	nbd_put32(data + 6, preferred);
-	nbd_put32(data + 10, max);
+	weft_put16(data, NBD_INFO_BLOCK_SIZE);
+	weft_put32(data + 2, min);
+	weft_put32(data + 6, preferred);
+	weft_put32(data + 10, max);
 	answer(NBD_OPT_GO, NBD_REP_INFO, data, sizeof(data));
 }
 
@@ -380,8 +380,8 @@ static void other_magic_is_no_nbd_server(void **state)
 	refuses(give(1000), EPROTO, "something else than an answer");
 	/* proto, "Oldstyle negotiation" */
 	begin(true, true, false);
-	nbd_put64(say(8), NBD_MAGIC);
-	nbd_put64(say(8), UINT64_C(0x00420281861253));
+	weft_put64(say(8), NBD_MAGIC);
+	weft_put64(say(8), UINT64_C(0x00420281861253));
 	memset(say(136), 0, 136);
 	refuses(give(1000), EPROTONOSUPPORT, "no weft donor");
 	begin(false, false, false);
@@ -509,7 +509,7 @@ static void informations_are_whole_and_once(void **state)
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(cases); i++) {
 		begin(true, true, false);
 		say_up_to_go();
-		nbd_put16(data, cases[i].type);
+		weft_put16(data, cases[i].type);
 		answer(NBD_OPT_GO, NBD_REP_INFO, data, cases[i].len);
 		refuses(give(1000), EPROTO, "the server");
 	}
@@ -527,7 +527,7 @@ static void informations_are_whole_and_once(void **state)
 	begin(true, true, false);
 	say_up_to_go();
 	for (uint16_t type = NBD_INFO_NAME; type < 200; type += 99) {
-		nbd_put16(data, type);
+		weft_put16(data, type);
 		answer(NBD_OPT_GO, NBD_REP_INFO, data, 4000);
 	}
 	inform(1 << 20, 0);

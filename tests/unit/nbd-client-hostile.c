@@ -119,8 +119,8 @@ static void answer_chunks(const struct nbd_request_header *req, unsigned chance)
 			flags ^= 1;
 		cookie = bend(cookie, 3 * chance);
 		if (one_in(4)) {
-			nbd_put64(hole, off);
-			nbd_put32(hole + 8, (uint32_t)bend(len, chance));
+			weft_put64(hole, off);
+			weft_put32(hole + 8, (uint32_t)bend(len, chance));
 			client_pair_chunk(&pair, cookie, flags, NBD_REPLY_TYPE_OFFSET_HOLE, hole,
 				(uint32_t)weft_min(bend(12, 4 * chance), 12));
 		} else {

@@ -196,8 +196,8 @@ static void chunks_in_any_order_make_a_read(void **state)
 	client_pair_data(&pair, c, 0, 1060, pattern + 60, 20);
 	client_pair_data(&pair, c, 0, 1000, pattern, 10);
 	client_pair_data(&pair, c, 0, 1090, pattern + 90, 10);
-	nbd_put64(hole, 1010);
-	nbd_put32(hole + 8, 50);
+	weft_put64(hole, 1010);
+	weft_put32(hole + 8, 50);
 	client_pair_chunk(&pair, c, 0, NBD_REPLY_TYPE_OFFSET_HOLE, hole, 12);
 	assert_int_equal(client_pair_progress(&pair), 0);
 	client_pair_data(&pair, c, DONE, 1080, pattern + 80, 10);
@@ -253,10 +253,10 @@ static void an_error_chunk_fails_the_read_alone(void **state)
 	expect_done(&op, -EIO);
 	/* With an offset; the first error counts. */
 	c = post(&op, TP_READ, 0, 100, pair.buf);
-	nbd_put32(body, NBD_ENOSPC);
-	nbd_put16(body + 4, 3);
+	weft_put32(body, NBD_ENOSPC);
+	weft_put16(body + 4, 3);
 	memcpy(body + 6, "abc", 3);
-	nbd_put64(body + 9, 99);
+	weft_put64(body + 9, 99);
 	client_pair_chunk(&pair, c, 0, NBD_REPLY_TYPE_ERROR_OFFSET, body, sizeof(body));
 	client_pair_error(&pair, c, 0, NBD_EPERM, "");
 	client_pair_chunk(&pair, c, DONE, NBD_REPLY_TYPE_NONE, NULL, 0);
@@ -574,8 +574,8 @@ static void data_that_overlaps_a_hole(void **state)
 	uint8_t hole[12];
 
 	client_pair_data(&pair, c, 0, 40, pattern, 20);
-	nbd_put64(hole, 0);
-	nbd_put32(hole + 8, 41);
+	weft_put64(hole, 0);
+	weft_put32(hole + 8, 41);
 	client_pair_chunk(&pair, c, 0, NBD_REPLY_TYPE_OFFSET_HOLE, hole, 12);
 	expect_broken(&op, "twice");
 }
@@ -641,9 +641,9 @@ static void error_chunks_that_make_no_sense(void **state)
 	for (int i = 0; i < 4; i++) {
 		uint64_t c = post(&op, TP_READ, 0, 100, pair.buf);
 
-		nbd_put32(body, i == 0 ? 0 : NBD_EIO); /* no error */
-		nbd_put16(body + 4, i == 1 ? 15 : 0);  /* text beyond the chunk */
-		nbd_put64(body + 6, 100);              /* an offset outside */
+		weft_put32(body, i == 0 ? 0 : NBD_EIO); /* no error */
+		weft_put16(body + 4, i == 1 ? 15 : 0);  /* text beyond the chunk */
+		weft_put64(body + 6, 100);              /* an offset outside */
 		client_pair_chunk(&pair, c, DONE,
 			i == 3 ? NBD_REPLY_TYPE_ERROR_OFFSET : NBD_REPLY_TYPE_ERROR, body,
 			i == 3 ? 14 : i == 2 ? 7 : i == 0 ? 6 : 20);

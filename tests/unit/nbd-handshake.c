@@ -89,8 +89,8 @@ static void export_name_enters_transmission(void **state)
 
 	assert_int_equal(nbd_raw_option(&f->raw, NBD_OPT_EXPORT_NAME, "a", 1), 0);
 	assert_int_equal(nbd_raw_recv(&f->raw, data, 10), 0);
-	assert_int_equal(nbd_get64(data), sizeof(mem));
-	assert_int_equal(nbd_get16(data + 8), f->m.flags | NBD_FLAG_HAS_FLAGS);
+	assert_int_equal(weft_get64(data), sizeof(mem));
+	assert_int_equal(weft_get16(data + 8), f->m.flags | NBD_FLAG_HAS_FLAGS);
 	assert_true(f->m.hello.anonymous);
 	assert_int_equal(nbd_raw_command(&f->raw, 0, NBD_CMD_READ, 0, 512, data), 0);
 }
@@ -175,14 +175,14 @@ static void info_tells_and_go_grants(void **state)
 		nbd_raw_option(&f->raw, option, data, len);
 		assert_int_equal(nbd_raw_reply(&f->raw, option, data, 64, &len), NBD_REP_INFO);
 		assert_int_equal(len, 12);
-		assert_int_equal(nbd_get16(data), NBD_INFO_EXPORT);
-		assert_int_equal(nbd_get64(data + 2), sizeof(mem));
-		assert_int_equal(nbd_get16(data + 10), f->m.flags | NBD_FLAG_HAS_FLAGS);
+		assert_int_equal(weft_get16(data), NBD_INFO_EXPORT);
+		assert_int_equal(weft_get64(data + 2), sizeof(mem));
+		assert_int_equal(weft_get16(data + 10), f->m.flags | NBD_FLAG_HAS_FLAGS);
 		assert_int_equal(nbd_raw_reply(&f->raw, option, data, 64, &len), NBD_REP_INFO);
 		assert_int_equal(len, 14);
-		assert_int_equal(nbd_get32(data + 2), 1);
-		assert_int_equal(nbd_get32(data + 6), 4096);
-		assert_int_equal(nbd_get32(data + 10), NBD_MAX_PAYLOAD);
+		assert_int_equal(weft_get32(data + 2), 1);
+		assert_int_equal(weft_get32(data + 6), 4096);
+		assert_int_equal(weft_get32(data + 10), NBD_MAX_PAYLOAD);
 		assert_int_equal(nbd_raw_reply(&f->raw, option, data, 64, &len), NBD_REP_INFO);
 		assert_memory_equal(data, "\0\1a", len);
 		assert_int_equal(nbd_raw_reply(&f->raw, option, data, 64, &len), NBD_REP_INFO);
@@ -202,7 +202,7 @@ static void df_is_offered_with_structured_replies_only(void **state)
 	assert_int_equal(ask(f, NBD_OPT_STRUCTURED_REPLY, NULL, 0), NBD_REP_ACK);
 	nbd_raw_option(&f->raw, NBD_OPT_GO, data, nbd_raw_info_data(data, "a", NULL, 0));
 	assert_int_equal(nbd_raw_reply(&f->raw, NBD_OPT_GO, data, 64, &len), NBD_REP_INFO);
-	assert_true(nbd_get16(data + 10) & NBD_FLAG_SEND_DF);
+	assert_true(weft_get16(data + 10) & NBD_FLAG_SEND_DF);
 }
 
 /* CVE-2022-26495: a name's length that is more than the option's, up to 4 GiB. */
@@ -214,7 +214,7 @@ static void malformed_info_is_invalid(void **state)
 	for (uint32_t n = 0; n < len; n++)
 		assert_int_equal(ask(f, NBD_OPT_GO, data, n), NBD_REP_ERR_INVALID);
 	assert_int_equal(ask(f, NBD_OPT_INFO, data, len + 1), NBD_REP_ERR_INVALID);
-	nbd_put32(data, UINT32_MAX);
+	weft_put32(data, UINT32_MAX);
 	assert_int_equal(ask(f, NBD_OPT_INFO, data, len), NBD_REP_ERR_INVALID);
 	nbd_raw_info_data(data, "a", NULL, 0);
 	data[4] = 0;
@@ -285,7 +285,7 @@ static void long_option_is_skipped(void **state)
 	const uint32_t len = 1 << 20;
 
 	assert_int_equal(ask(f, NBD_OPT_INFO, data, NBD_MAX_OPTION), NBD_REP_ERR_INVALID);
-	nbd_put32(head + 12, len);
+	weft_put32(head + 12, len);
 	nbd_raw_send(&f->raw, head, sizeof(head));
 	for (uint32_t sent = 0; sent < len; sent += 4096)
 		assert_int_equal(nbd_raw_send(&f->raw, data, 4096), 0);
@@ -436,7 +436,7 @@ static void malformed_contexts_are_invalid(void **state)
 	for (uint32_t n = 0; n < len; n++)
 		assert_int_equal(ask(f, NBD_OPT_SET_META_CONTEXT, data, n), NBD_REP_ERR_INVALID);
 	assert_int_equal(ask(f, NBD_OPT_SET_META_CONTEXT, data, len + 1), NBD_REP_ERR_INVALID);
-	nbd_put32(data + 5, UINT32_MAX);
+	weft_put32(data + 5, UINT32_MAX);
 	assert_int_equal(ask(f, NBD_OPT_LIST_META_CONTEXT, data, len), NBD_REP_ERR_INVALID);
 	len = nbd_raw_context_data(data, "a", twice, 2);
 	assert_int_equal(ask(f, NBD_OPT_SET_META_CONTEXT, data, len), NBD_REP_ERR_INVALID);

@@ -45,7 +45,7 @@ static uint64_t verified;
 static void fill(uint8_t *p, uint64_t off, size_t n)
 {
 	for (size_t i = 0; i < n; i += 8)
-		nbd_put64(p + i, (off + i) * 0x9e3779b97f4a7c15);
+		weft_put64(p + i, (off + i) * 0x9e3779b97f4a7c15);
 }
 
 static void *verify(void *arg)
@@ -111,9 +111,9 @@ static size_t good_option(uint8_t *p)
 		len = nbd_raw_context_data(data, name, queries + rnd(3), (unsigned)rnd(4));
 		break;
 	}
-	nbd_put64(p, NBD_OPTS_MAGIC);
-	nbd_put32(p + 8, option);
-	nbd_put32(p + 12, len);
+	weft_put64(p, NBD_OPTS_MAGIC);
+	weft_put32(p + 8, option);
+	weft_put32(p + 12, len);
 	return NBD_OPTION_BYTES + len;
 }
 
@@ -141,7 +141,7 @@ static size_t spoil(uint8_t *p, size_t n)
 		p[rnd(n)] ^= (uint8_t)(1 << rnd(8));
 		return n;
 	case 1: /* a length */
-		nbd_put32(p + rnd(n - 3), lengths[rnd(WEFT_ARRAY_LEN(lengths))]);
+		weft_put32(p + rnd(n - 3), lengths[rnd(WEFT_ARRAY_LEN(lengths))]);
 		return n;
 	case 2: /* too short: what follows is taken for the rest */
 		return 1 + rnd(n);
@@ -152,7 +152,7 @@ static size_t spoil(uint8_t *p, size_t n)
 			p[i] = (uint8_t)rnd(256);
 		return n;
 	default:
-		nbd_put32(p + 12, (uint32_t)rnd(NBD_MAX_OPTION + 2000));
+		weft_put32(p + 12, (uint32_t)rnd(NBD_MAX_OPTION + 2000));
 		return n + rnd(3000);
 	}
 }

@@ -50,7 +50,7 @@ static void request_comes_back_as_it_went(void **state)
 	uint8_t p[NBD_REQUEST_BYTES];
 
 	nbd_pack_request(p, &in);
-	assert_int_equal(nbd_get32(p), NBD_REQUEST_MAGIC);
+	assert_int_equal(weft_get32(p), NBD_REQUEST_MAGIC);
 	assert_memory_equal(p + 8, &in.cookie, 8);
 	assert_int_equal(nbd_unpack_request(p, &out), 0);
 	assert_int_equal(out.flags, in.flags);
@@ -70,26 +70,26 @@ static void replies_come_back_as_they_went(void **state)
 	uint32_t error;
 
 	nbd_pack_simple_reply(p, NBD_ENOSPC, 0xabcdef);
-	assert_int_equal(nbd_get32(p), NBD_SIMPLE_REPLY_MAGIC);
+	assert_int_equal(weft_get32(p), NBD_SIMPLE_REPLY_MAGIC);
 	nbd_unpack_simple_reply(p, &error, &cookie);
 	assert_int_equal(error, NBD_ENOSPC);
 	assert_int_equal(cookie, 0xabcdef);
 
 	nbd_pack_data_chunk(p, NBD_REPLY_FLAG_DONE, 77, 0x1000, 512);
-	assert_int_equal(nbd_get32(p), NBD_STRUCTURED_REPLY_MAGIC);
+	assert_int_equal(weft_get32(p), NBD_STRUCTURED_REPLY_MAGIC);
 	nbd_unpack_chunk(p, &chunk);
 	assert_int_equal(chunk.flags, NBD_REPLY_FLAG_DONE);
 	assert_int_equal(chunk.type, NBD_REPLY_TYPE_OFFSET_DATA);
 	assert_int_equal(chunk.cookie, 77);
 	assert_int_equal(chunk.len, 520);
-	assert_int_equal(nbd_get64(p + NBD_CHUNK_BYTES), 0x1000);
+	assert_int_equal(weft_get64(p + NBD_CHUNK_BYTES), 0x1000);
 
 	nbd_pack_error_chunk(p, NBD_REPLY_FLAG_DONE, 78, NBD_EIO);
 	nbd_unpack_chunk(p, &chunk);
 	assert_int_equal(chunk.type, NBD_REPLY_TYPE_ERROR);
 	assert_int_equal(chunk.len, 6);
-	assert_int_equal(nbd_get32(p + NBD_CHUNK_BYTES), NBD_EIO);
-	assert_int_equal(nbd_get16(p + NBD_CHUNK_BYTES + 4), 0);
+	assert_int_equal(weft_get32(p + NBD_CHUNK_BYTES), NBD_EIO);
+	assert_int_equal(weft_get16(p + NBD_CHUNK_BYTES + 4), 0);
 }
 
 static void errors_map_both_ways(void **state)

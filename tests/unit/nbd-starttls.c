@@ -211,11 +211,11 @@ static void cve_2021_3716_bytes_behind_starttls_end_the_connection(void **state)
 	struct fixture *f = ready(state, false);
 	uint8_t bytes[2 * NBD_OPTION_BYTES];
 
-	nbd_put64(bytes, NBD_OPTS_MAGIC);
-	nbd_put32(bytes + 8, NBD_OPT_STARTTLS);
-	nbd_put32(bytes + 12, 0);
+	weft_put64(bytes, NBD_OPTS_MAGIC);
+	weft_put32(bytes + 8, NBD_OPT_STARTTLS);
+	weft_put32(bytes + 12, 0);
 	memcpy(bytes + 16, bytes, 16);
-	nbd_put32(bytes + 16 + 8, NBD_OPT_STRUCTURED_REPLY);
+	weft_put32(bytes + 16 + 8, NBD_OPT_STRUCTURED_REPLY);
 	assert_int_equal(nbd_raw_send(&f->raw, bytes, sizeof(bytes)), 0);
 	nbd_raw_pump(&f->raw);
 	assert_int_equal(f->raw.server_result, -EPROTO);
@@ -250,8 +250,8 @@ static void cve_2021_3716_what_was_said_before_is_forgotten(void **state)
 	assert_int_equal(nbd_raw_command(&f->raw, 0, NBD_CMD_READ, 0, 512, data), 0);
 	assert_int_equal(nbd_raw_request(&f->raw, 0, NBD_CMD_BLOCK_STATUS, 9, 0, 512), 0);
 	assert_int_equal(nbd_raw_recv(&f->raw, data, NBD_SIMPLE_REPLY_BYTES), 0);
-	assert_int_equal(nbd_get32(data), NBD_SIMPLE_REPLY_MAGIC);
-	assert_int_equal(nbd_get32(data + 4), NBD_EINVAL);
+	assert_int_equal(weft_get32(data), NBD_SIMPLE_REPLY_MAGIC);
+	assert_int_equal(weft_get32(data + 4), NBD_EINVAL);
 }
 
 static void cve_2021_3716_a_hello_in_plain_text_is_no_session(void **state)

@@ -30,7 +30,7 @@ static int set_up(void **state)
 	static struct fixture f;
 
 	for (size_t i = 0; i < SIZE; i += 8)
-		nbd_put64(mem + i, i * 0x9e3779b97f4a7c15);
+		weft_put64(mem + i, i * 0x9e3779b97f4a7c15);
 	nbd_memory_init(&f.m, mem, SIZE);
 	nbd_raw_pair(&f.raw, &f.m.service, &f.m);
 	*state = &f;
@@ -174,17 +174,17 @@ static void block_status_tells_holes(void **state)
 	struct nbd_raw_answer a = answer(f, 4 + 8 * NBD_MAX_EXTENTS);
 	assert_int_equal(a.type, NBD_REPLY_TYPE_BLOCK_STATUS);
 	assert_int_equal(a.len, 4 + 3 * 8);
-	assert_int_equal(nbd_get32(data), 1);
-	assert_int_equal(nbd_get32(data + 4), 3996);
-	assert_int_equal(nbd_get32(data + 8), 0);
-	assert_int_equal(nbd_get32(data + 12), 8192);
-	assert_int_equal(nbd_get32(data + 16), NBD_STATE_HOLE | NBD_STATE_ZERO);
-	assert_int_equal(nbd_get32(data + 20), 16384 - 8192 - 3996);
+	assert_int_equal(weft_get32(data), 1);
+	assert_int_equal(weft_get32(data + 4), 3996);
+	assert_int_equal(weft_get32(data + 8), 0);
+	assert_int_equal(weft_get32(data + 12), 8192);
+	assert_int_equal(weft_get32(data + 16), NBD_STATE_HOLE | NBD_STATE_ZERO);
+	assert_int_equal(weft_get32(data + 20), 16384 - 8192 - 3996);
 
 	nbd_raw_request(&f->raw, NBD_CMD_FLAG_REQ_ONE, NBD_CMD_BLOCK_STATUS, 1, 4096, 16384);
 	a = answer(f, 4 + 8 * NBD_MAX_EXTENTS);
 	assert_int_equal(a.len, 4 + 8);
-	assert_int_equal(nbd_get32(data + 4), 8192);
+	assert_int_equal(weft_get32(data + 4), 8192);
 }
 
 static void block_status_is_bounded(void **state)
@@ -197,7 +197,7 @@ static void block_status_is_bounded(void **state)
 	nbd_raw_request(&f->raw, 0, NBD_CMD_BLOCK_STATUS, 1, 0, SIZE);
 	assert_int_equal(answer(f, 4 + 8 * NBD_MAX_EXTENTS).len, 4 + 8 * NBD_MAX_EXTENTS);
 	for (unsigned i = 0; i < NBD_MAX_EXTENTS; i++)
-		assert_int_equal(nbd_get32(data + 8 + 8 * i), i % 2 ? 0 : 3);
+		assert_int_equal(weft_get32(data + 8 + 8 * i), i % 2 ? 0 : 3);
 }
 
 static void block_status_answers_each_context(void **state)
@@ -216,11 +216,11 @@ static void block_status_answers_each_context(void **state)
 	assert_int_equal(nbd_raw_final(&f->raw, NBD_OPT_GO), NBD_REP_ACK);
 	nbd_raw_request(&f->raw, 0, NBD_CMD_BLOCK_STATUS, 9, 0, 4096);
 	struct nbd_raw_answer a = answer(f, 100);
-	assert_int_equal(nbd_get32(data), 1);
+	assert_int_equal(weft_get32(data), 1);
 	assert_false(a.done);
 	a = answer(f, 100);
-	assert_int_equal(nbd_get32(data), 2);
-	assert_int_equal(nbd_get32(data + 4), 4096);
+	assert_int_equal(weft_get32(data), 2);
+	assert_int_equal(weft_get32(data + 4), 4096);
 	assert_true(a.done);
 }
 
@@ -240,7 +240,7 @@ static void long_extents_fit_32_bits(void **state)
 	rq->nr_extents = 1;
 	nbd_request_complete(rq, 0);
 	assert_int_equal(answer(f, 100).len, 12);
-	assert_int_equal(nbd_get32(data + 4), 0xfffff000);
+	assert_int_equal(weft_get32(data + 4), 0xfffff000);
 }
 
 /* ---- refusals: each a reply, and the connection lives ---- */

@@ -308,7 +308,7 @@ static void errors_over_rdma_are_the_codes(void **state)
 
 		msg.reply.error = -code;
 		assert_int_equal(verbs_unpack(buf, verbs_pack(&msg, buf), &back), 0);
-		uint32_t wire = nbd_get32(buf + 16);
+		uint32_t wire = weft_get32(buf + 16);
 		if (back.reply.error != -code) {
 			assert_int_equal(back.reply.error, -EIO); /* it does not travel */
 			continue;
@@ -479,7 +479,7 @@ static struct image *field_u64(const char *name, uint64_t value)
 {
 	uint8_t bytes[8];
 
-	nbd_put64(bytes, value);
+	weft_put64(bytes, value);
 	return field_image(name, bytes, sizeof(bytes));
 }
 
