@@ -106,16 +106,15 @@ struct scsi_cdb {
 	uint32_t blocks;    /* TRANSFER or VERIFICATION LENGTH, NUMBER OF LOGICAL BLOCKS */
 	uint32_t list_bytes; /* ALLOCATION LENGTH, PARAMETER LIST LENGTH */
 	bool dpo, fua;      /* SBC 5.10, 5.29 */
-	uint8_t bytchk;     /* SBC 5.24: 0 to 3 */
+	bool bytchk;        /* SBC 5.24: compare with what is sent */
 	bool unmap, ndob;   /* SBC 5.45 */
 	bool immed;         /* SYNCHRONIZE CACHE, START STOP UNIT */
-	bool start, loej, no_flush; /* START STOP UNIT, SBC 5.20 */
-	uint8_t power;      /* the same: POWER CONDITION */
+	bool start, no_flush; /* START STOP UNIT, SBC 5.20 */
 	bool evpd;          /* INQUIRY, SPC 6.6 */
 	uint8_t page, subpage; /* INQUIRY, MODE SENSE */
 	uint8_t control;    /* MODE SENSE: SCSI_MODE_… */
 	bool dbd, llbaa;    /* MODE SENSE, SPC 6.11 */
-	bool pf, sp;        /* MODE SELECT, SPC 6.9 */
+	bool pf;            /* MODE SELECT, SPC 6.9 */
 	bool desc;          /* REQUEST SENSE, SPC 6.39 */
 	uint8_t select;     /* REPORT LUNS: SELECT REPORT, SPC 6.33 */
 	bool rctd;          /* REPORT SUPPORTED OPERATION CODES, SPC 6.35 */
@@ -152,6 +151,9 @@ extern const unsigned scsi_nr_ops;
 const struct scsi_op *scsi_op_find(uint8_t opcode, uint8_t action);
 /* Whether there are operations of this code that service actions tell apart. */
 bool scsi_op_has_actions(uint8_t opcode);
+
+/* How long a CDB of that operation code is (SPC 4.2.5.1); 0: the code does not say. */
+unsigned scsi_cdb_bytes(uint8_t opcode);
 
 /*
  * cdb: SCSI_CDB_BYTES can be read; bytes behind the command's own are not looked at.  0;

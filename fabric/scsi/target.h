@@ -52,7 +52,8 @@ enum { SCSI_PROTOCOL_SRP = 0x4 };
  */
 struct scsi_names {
 	uint8_t naa[8];  /* SPC 7.8.5.6.5: NAA locally assigned */
-	char serial[33]; /* 32 hex digits: serial number, and the T10 designator behind "WEFT    " */
+	/* 32 hex digits: the serial number, and the T10 designator behind "WEFT    " */
+	char serial[33];
 };
 
 /* donor: what tells the donor from others, and stays over restarts. */
