@@ -5,8 +5,8 @@
 # processors: 2
 # A device with a write-back cache in a file, over nbd.ko and ublk, TCP and RDMA, under fio verify:
 # the bridge is killed again and again ($WEFT_KILLS times in each), the next one goes on, and no
-# write that was answered is lost; at the end the donor has it all. Under tsan, in emulation, a bridge comes
-# back later than the kernel waits for the device.
+# write that was answered is lost; at the end the donor has it all.  Under tsan, in emulation, a
+# bridge comes back later than the kernel waits for it.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool fio nbdcopy

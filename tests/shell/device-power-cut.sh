@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 # tier: long
 # timeout: 1200
-# presets: dev asan only
+# presets: dev
 # processors: 2
 # The borrower's machine loses its power ($WEFT_CUTS times) while a program writes to a device with
 # a write-back cache and flushes: the donor, another machine, has everything that was flushed.  The
-# cache file dies with the machine.  Under tsan one cut takes longer than a minute, in emulation.
+# cache file dies with the machine.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool nbdcopy

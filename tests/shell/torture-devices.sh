@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 # tier: long
-# presets: dev asan only
+# presets: dev asan
 # timeout: 2700
 # processors: 2
 # 100 rounds of what torture.sh does, under clients of ublk (over RDMA) and nbd devices, in the
-# testbed.  Under tsan, in emulation, a bridge comes back later than the kernel waits for it.
+# testbed.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 
