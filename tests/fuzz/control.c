@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Questions at a control socket, whose asker sends pieces as long as the first byte says: each is
- * answered, or the asker is hung up on; nothing is left of it.
+ * answered, at once or when the asker has gone, or the asker is hung up on; nothing is left of it.
+ * 255: the asker says the same again and again, without an end.
  */
 #include "fabric/base/control.c"
 
@@ -9,11 +10,15 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static struct weft_control_call *waiting;
+
 static void answer(void *ctx, struct weft_control_call *call, const json_t *question)
 {
 	const char *op = json_string_value(json_object_get(question, "op"));
 
-	if (op)
+	if (op && strcmp(op, "wait") == 0)
+		waiting = call;
+	else if (op)
 		weft_control_answer(call, json_pack("{s:s}", "op", op));
 	else
 		answer_error(call, EINVAL, "there is no such op");
@@ -39,7 +44,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size == 0)
 		return 0;
 	size_t piece = data[0] ? data[0] : SIZE_MAX;
+	size_t times = data[0] == 255 && size > 128 ? 1000 : 1;
 	data++, size--;
+	const uint8_t *first = data;
+	const size_t whole = size;
 	assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0);
 	on_connection(&control.acceptor, pair[0]);
 	for (bool over = false; !over;) {
@@ -51,10 +59,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		else if (send(pair[1], data, n, MSG_NOSIGNAL) != (ssize_t)n)
 			over = true;
 		data += n, size -= n;
+		if (size == 0 && --times > 0 && control.nr_calls > 0)
+			data = first, size = whole;
 		weft_loop_timer_set(turn.loop, &turn.timer, 0);
 		weft_loop_run(turn.loop);
 	}
 	close(pair[1]);
+	if (waiting) {
+		/* It learns that the asker has gone. */
+		for (int i = 0; waiting->watch.fd >= 0; i++) {
+			assert(i < 10);
+			weft_loop_timer_set(turn.loop, &turn.timer, 0);
+			weft_loop_run(turn.loop);
+		}
+		weft_control_answer(waiting, json_object());
+		waiting = NULL;
+	}
 	for (int i = 0; control.nr_calls > 0; i++) {
 		assert(i < 10);
 		weft_loop_timer_set(turn.loop, &turn.timer, 0);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a holder of memory is told by its daemon, and then by the next one: a message a line, of
- * which those that begin with '+' bring two descriptors.
+ * which those that begin with '+' bring two descriptors, and those with '>' come from the next one
+ * while the first lives.
  */
 int holder_main(int argc, char **argv);
 #define main holder_main
@@ -54,12 +55,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (len == 0 && daemon_lives) {
 			daemon_lives = false;
 			daemon_fd = -1;
+			data++, size--;
+			continue;
 		}
-		tell(daemon_lives ? daemons[1] : next[1], data, len, memory);
-		if (daemon_lives ? !hear_daemon() : !hear_next(next[0], "127.0.0.1:1"))
+		bool of_next = !daemon_lives || data[0] == '>';
+		tell(of_next ? next[1] : daemons[1], data, len, memory);
+		bool goes_on = of_next ? hear_next(next[0], "127.0.0.1:1") : hear_daemon();
+		assert(!(of_next && daemon_lives && goes_on)); /* it is told to go away */
+		if (!goes_on && of_next != daemon_lives)
 			break;
 		assert(nr_held <= MAX_HELD);
-		hear(daemon_lives ? daemons[1] : next[1]);
+		hear(of_next ? next[1] : daemons[1]);
 		data += weft_min(len + 1, size), size -= weft_min(len + 1, size);
 	}
 	while (nr_held > 0)

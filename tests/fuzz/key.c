@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Key files and grants: a line that is accepted comes back the same, the borrower's choice is among
- * the lines, and rights that are accepted come back the same from their JSON.
+ * the lines, and rights that are accepted come back the same from their JSON.  All of it is the
+ * file, too, that a key is loaded from.
  */
 #include "fabric/key/find.c"
 
+#include <arpa/inet.h>
 #include <assert.h>
+#include <netinet/in.h>
 #include <stdint.h>
+#include <sys/mman.h>
 
 #include "fabric/key/rights.h"
 
@@ -26,6 +30,8 @@ static void lines(struct weft_key_text text)
 		assert(weft_key_parse(buf, strlen(buf), &again, NULL) == 0);
 		assert(memcmp(&key, &again, sizeof(key)) == 0);
 		assert(weft_identity_valid(key.identity));
+		weft_identity_name(key.identity, buf);
+		assert(weft_identity_is_of(key.identity, buf));
 	}
 }
 
@@ -41,6 +47,28 @@ static void choice(struct weft_key_text text, const char *identity)
 	}
 }
 
+/* The addresses that are let in are in one of the ranges. */
+static void ask(const struct weft_rights *rights)
+{
+	struct sockaddr_in four = {.sin_family = AF_INET};
+	struct sockaddr_in6 six = {.sin6_family = AF_INET6};
+	const struct sockaddr other = {.sa_family = AF_UNIX};
+	bool has_four, has_mapped;
+
+	inet_pton(AF_INET, "10.1.2.3", &four.sin_addr);
+	has_four = weft_rights_have_address(rights, (struct sockaddr *)&four);
+	inet_pton(AF_INET6, "::ffff:10.1.2.3", &six.sin6_addr);
+	has_mapped = weft_rights_have_address(rights, (struct sockaddr *)&six);
+	assert(has_four == has_mapped);
+	inet_pton(AF_INET6, "fd00::1", &six.sin6_addr);
+	weft_rights_have_address(rights, (struct sockaddr *)&six);
+	assert(weft_rights_have_address(rights, &other) == (rights->nr_from == 0));
+	for (size_t i = 0; i < rights->nr_regions; i++)
+		assert(weft_rights_have_region(rights, rights->regions[i]));
+	assert(!weft_rights_have_region(rights, "\n") || rights->nr_regions != 1 ||
+		strcmp(rights->regions[0], "\n") == 0);
+}
+
 static void grants(const char *text, size_t size)
 {
 	json_t *json = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
@@ -54,10 +82,26 @@ static void grants(const char *text, size_t size)
 		assert(json_equal(once, twice));
 		json_decref(once);
 		json_decref(twice);
+		ask(&rights);
 		weft_rights_fini(&rights);
 		weft_rights_fini(&again);
 	}
 	json_decref(json);
+}
+
+static void from_a_file(const char *text, size_t size)
+{
+	struct weft_key key;
+	struct weft_error err;
+	char path[32];
+	int fd = memfd_create("key", MFD_CLOEXEC);
+
+	assert(fd >= 0 && fchmod(fd, 0600) == 0);
+	assert(size == 0 || write(fd, text, size) == (ssize_t)size);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	if (weft_key_load(path, NULL, &key, &err) == 0)
+		assert(weft_identity_valid(key.identity));
+	close(fd);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -73,6 +117,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	choice(text, "node7");
 	choice(text, "node7~2");
 	grants(copy, size);
+	from_a_file(copy, size);
 	free(copy);
 	return 0;
 }

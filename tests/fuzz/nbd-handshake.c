@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A client's bytes up to GO: the first byte is a piece's length, the rest is what it sends. */
+/*
+ * A client's bytes up to GO: the first byte says what the server is like, the second is a piece's
+ * length, the rest is what it sends.
+ */
 #include "fabric/nbd/handshake.c"
 #include "tests/fuzz/feed.h"
 #include "tests/support/nbd-memory.h"
@@ -7,6 +10,60 @@
 #include <assert.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum {
+	HAS_TENURES = 1,
+	HUGE_LIST = 2,
+	IS_STOPPING = 4,
+	WANTS_TLS = 8,
+	NO_SESSIONS = 16,
+	BIG_BLOCKS = 32,
+	REFUSES = 64,
+};
+
+static uint64_t tenure(struct nbd_conn *conn, const char *name)
+{
+	return 0x1234;
+}
+
+/* More exports than it lists. */
+static int list_some(struct nbd_conn *conn,
+	int (*emit)(void *ctx, const char *name, const char *description), void *ctx,
+	struct weft_error *err)
+{
+	int r = emit(ctx, "some", NULL);
+
+	return r < 0 ? r : -E2BIG;
+}
+
+static int welcome_nobody(struct nbd_conn *conn, const char *name, const struct weft_hello *hello,
+	struct weft_welcome *ret)
+{
+	return -ENOENT;
+}
+
+static void make_service(struct nbd_memory *m, uint8_t how)
+{
+	m->names[1] = "m";
+	m->description = "memory";
+	m->huge_list = how & HUGE_LIST;
+	if (how & HAS_TENURES)
+		m->service.tenure = tenure;
+	if (how & IS_STOPPING) {
+		m->open_error = ESHUTDOWN;
+		m->open_message = "it stops";
+		m->service.list = list_some;
+		m->service.welcome = welcome_nobody;
+	}
+	if (how & REFUSES) {
+		m->open_error = EBUSY;
+		m->open_message = "somebody else has it";
+	}
+	if (how & NO_SESSIONS)
+		m->service.welcome = NULL;
+	if (how & BIG_BLOCKS)
+		m->min_block_bytes = 512;
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -16,16 +73,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	size_t piece;
 	int r = 0;
 
-	if (size < 1)
+	if (size < 2)
 		return 0;
-	piece = data[0] ? data[0] : NBD_RX_BYTES;
-	data++, size--;
+	piece = data[1] ? data[1] : NBD_RX_BYTES;
 	nbd_memory_init(&m, mem, sizeof(mem));
-	m.names[1] = "m";
-	m.description = "memory";
+	make_service(&m, data[0]);
 	memset(&conn, 0, offsetof(struct nbd_conn, rx));
 	conn.service = &m.service;
 	conn.user = &m;
+	if (data[0] & WANTS_TLS)
+		conn.wants_tls = "TLS is wanted";
+	data += 2, size -= 2;
 	while (r == 0 && size > 0 && conn.phase < NBD_REQUEST) {
 		size_t n = feed(&conn, data, size, piece);
 		data += n;
