@@ -50,14 +50,16 @@ line() {
 	weft line "${@:1:$#-2}" python3 "$WEFT_SRC/tests/support/line-probe.py" "${@: -2}"
 }
 
-# on_a_line: makes $TMP/inside of the script that it reads, for weft line: with a donor at the far
-# end that lends 16 MiB as r, and whose region is $uri.
+# on_a_line [OPTION…]: makes $TMP/inside of the script that it reads, for weft line: with a donor at
+# the far end, with these options or else without keys, that lends 16 MiB as r, which is $uri.
 on_a_line() {
+	(($#)) || set -- --allow-insecure
 	{
+		echo "options=(${*@Q})"
 		cat <<-'FIRST'
 			set -euo pipefail
 			nsenter --net="$WEFT_LINE_FAR" weft-serve --listen "$WEFT_LINE_FAR_IP:0" \
-				--allow-insecure --memory r=16M >"$TMP/donor.log" 2>&1 &
+				"${options[@]}" --memory r=16M >"$TMP/donor.log" 2>&1 &
 			donor=$!
 			for ((i = 0; i < 600; i++)); do
 				! grep -qx ready "$TMP/donor.log" || break

@@ -44,10 +44,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size == 0)
 		return 0;
 	size_t piece = data[0] ? data[0] : SIZE_MAX;
-	size_t times = data[0] == 255 && size > 128 ? 1000 : 1;
+	const bool for_ever = data[0] == 255 && size > 1;
+	static uint8_t much[MAX_QUESTION + 4096];
 	data++, size--;
-	const uint8_t *first = data;
-	const size_t whole = size;
+	if (for_ever) {
+		for (size_t i = 0; i < sizeof(much); i++)
+			much[i] = data[i % size];
+		data = much, size = sizeof(much), piece = 4096;
+	}
 	assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0);
 	on_connection(&control.acceptor, pair[0]);
 	for (bool over = false; !over;) {
@@ -59,8 +63,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		else if (send(pair[1], data, n, MSG_NOSIGNAL) != (ssize_t)n)
 			over = true;
 		data += n, size -= n;
-		if (size == 0 && --times > 0 && control.nr_calls > 0)
-			data = first, size = whole;
 		weft_loop_timer_set(turn.loop, &turn.timer, 0);
 		weft_loop_run(turn.loop);
 	}

@@ -2,7 +2,6 @@
 # A bridge is killed, and the other version takes its attachment over, and then the first again:
 # state files, cache files, sockets and FUSE files. (The other version: the commit in
 # tests/compat/wire-0.)
-# presets: dev asan
 # timeout: 300
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 . "$WEFT_SRC/tests/compat/lib.sh"

@@ -2,7 +2,6 @@
 # A donor is killed, or stopped for an upgrade, and goes on as the other version, and then as the
 # first again, under bridges and programs of both versions: memory in the holder, its header, file
 # marks. (The other version: the commit in tests/compat/wire-0.)
-# presets: dev asan
 # timeout: 300
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 . "$WEFT_SRC/tests/compat/lib.sh"

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 # Programs of the commit in tests/compat/wire-0 and today's, both ways: attach, list, status,
 # rescue, reset, detach, libweft.
-# presets: dev asan
 # timeout: 300
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 . "$WEFT_SRC/tests/compat/lib.sh"

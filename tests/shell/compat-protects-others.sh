@@ -3,7 +3,6 @@
 # today's at a donor of the commit in tests/compat/wire-0 as well as by that one's own, also after
 # the donor went on as the other version: nothing of the other's is overwritten. What they had not
 # written back can be saved.
-# presets: dev asan
 # timeout: 300
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 . "$WEFT_SRC/tests/compat/lib.sh"

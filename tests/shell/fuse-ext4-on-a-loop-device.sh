@@ -22,7 +22,7 @@ cd "$TMP/mnt/weft"
 cmake -G Ninja -S . -B out -DCMAKE_BUILD_TYPE=Debug -DWEFT_TESTS=OFF \
 	-DWEFT_PERF=OFF >"$TMP/cmake" 2>&1 ||
 	fail "$(tail -n 20 "$TMP/cmake")"
-ninja -C out >"$TMP/ninja" 2>&1 || fail "$(tail -n 40 "$TMP/ninja")"
+ninja -C out weft weft-list weft-serve >"$TMP/ninja" 2>&1 || fail "$(tail -n 40 "$TMP/ninja")"
 out/bin/weft --version >"$TMP/version"
 find . -type f -print0 | sort -z | xargs -0 sha256sum >"$TMP/sums"
 cp "$TMP/sums" sums

@@ -2,7 +2,6 @@
 # What a program is started with may be odd: closed descriptors, ignored and blocked signals, any
 # umask, few descriptors, no HOME, descriptors that do not wait.  Everything works all the same, or
 # says why not.
-# presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq python3
 

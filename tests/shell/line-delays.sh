@@ -2,7 +2,6 @@
 # serial
 # A line's delay is never shorter than it says, and not much longer; jitter spreads it and keeps the
 # order.
-# presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_line
 

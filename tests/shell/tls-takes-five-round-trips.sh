@@ -9,29 +9,19 @@ need_line
 ROUND_TRIP_MS=200 TRIES=6
 make_keys "$TMP/keys" alice
 
-cat >"$TMP/inside" <<'END'
-set -euo pipefail
-nsenter --net="$WEFT_LINE_FAR" weft-serve --listen "$WEFT_LINE_FAR_IP:0" --keys "$TMP/keys" \
-	--memory r=8M >"$TMP/donor.log" 2>&1 &
-donor=$!
-for ((i = 0; i < 600; i++)); do
-	! grep -qx ready "$TMP/donor.log" || break
-	sleep 0.05
-done
-port=$(grep -o "weft://[^/ ']*" "$TMP/donor.log" | head -n 1)
-port=${port##*:}
+on_a_line --keys "$TMP/keys" <<'END'
+port=${uri##*:}
 for ((i = 0; i < TRIES; i++)); do
-	"$WEFT_BUILD/tests/client-alone" -k "$TMP/keys-alice.psk" "$WEFT_LINE_FAR_IP" "$port" r \
-		>>"$TMP/took"
+	"$WEFT_BUILD/tests/client-alone" -k "$TMP/keys-alice.psk" "$WEFT_LINE_FAR_IP" \
+		"${port%%/*}" r | tee -a "$TMP/took" >"$TMP/last"
+	read -r best _ <"$TMP/last"
+	((best >= 6 * ROUND_TRIP_MS)) || break
 done
-kill "$donor"
-wait "$donor"
 END
-export TMP WEFT_BUILD TRIES
+export TMP WEFT_BUILD TRIES ROUND_TRIP_MS
 weft line --delay $((ROUND_TRIP_MS / 2))ms bash "$TMP/inside" ||
 	fail "exit status $?: $(cat "$TMP/donor.log")"
-[[ $(grep -c 'tcp+tls.*TLS1.3' "$TMP/took") = "$TRIES" ]] ||
-	fail "not over TLS 1.3: $(cat "$TMP/took")"
+! grep -v 'tcp+tls.*TLS1.3' "$TMP/took" || fail "not over TLS 1.3: $(cat "$TMP/took")"
 best=$(sort -n "$TMP/took" | head -n 1)
 echo "the best: $best, of which 5 round trips are $((5 * ROUND_TRIP_MS)) ms"
 ((${best%% *} >= 5 * ROUND_TRIP_MS)) || fail "the line is shorter than it says: $(cat "$TMP/took")"
