@@ -40,7 +40,7 @@ _Static_assert(sizeof(struct wire_capacity_16) == SCSI_CAPACITY_16_BYTES, "READ 
 struct wire_mode_6 {
 	uint8_t length; /* of what follows */
 	uint8_t medium;
-	uint8_t specific; /* SBC 6.5.1: WP 80h, DPOFUA 10h */
+	uint8_t specific;    /* SBC 6.5.1: WP 80h, DPOFUA 10h */
 	uint8_t descriptors; /* BLOCK DESCRIPTOR LENGTH */
 };
 _Static_assert(sizeof(struct wire_mode_6) == 4, "head of MODE SENSE(6)");
@@ -190,8 +190,10 @@ size_t scsi_pack_capacity_16(const struct scsi_capacity *capacity, uint8_t *ret)
 	if (capacity->protection)
 		wire->protection = (uint8_t)(1 | (capacity->protection - 1) << 1);
 	wire->exponent = capacity->physical_exponent & 0xf;
-	weft_put16(wire->lowest, (uint16_t)((capacity->provisioned ? 0x8000 : 0) |
-		(capacity->reads_zeros ? 0x4000 : 0) | (capacity->lowest_aligned & 0x3fff)));
+	weft_put16(wire->lowest,
+		(uint16_t)((capacity->provisioned ? 0x8000 : 0) |
+			(capacity->reads_zeros ? 0x4000 : 0) |
+			(capacity->lowest_aligned & 0x3fff)));
 	return sizeof(*wire);
 }
 
@@ -277,8 +279,9 @@ size_t scsi_pack_mode(const struct scsi_mode *mode, uint8_t *ret)
 	uint8_t specific =
 		(uint8_t)((mode->write_protected ? WP : 0) | (mode->dpofua ? DPOFUA : 0));
 
-	memset(ret, 0, head + sizeof(struct wire_long_blocks) + sizeof(struct wire_caching) +
-		sizeof(struct wire_control));
+	memset(ret, 0,
+		head + sizeof(struct wire_long_blocks) + sizeof(struct wire_caching) +
+			sizeof(struct wire_control));
 	size_t descriptors = pack_block_descriptor(mode, ret + head);
 	size_t len = head + descriptors;
 
@@ -376,6 +379,90 @@ int scsi_unpack_mode(const uint8_t *data, size_t len, bool ten, struct scsi_mode
 	return 0;
 }
 
+/*
+ * The block descriptor of a MODE SELECT may say what is so anyway; a number of 0 or of all ones is
+ * no number.
+ */
+static int check_block_descriptor(const uint8_t *list, size_t bytes, const struct scsi_mode *is,
+	bool is_long)
+{
+	struct scsi_mode said = {.long_blocks = is_long};
+
+	if (bytes == 0)
+		return 0;
+	if (bytes != (is_long ? sizeof(struct wire_long_blocks) : sizeof(struct wire_blocks)))
+		return -EINVAL;
+	unpack_block_descriptor(list, bytes, &said);
+	if (said.block_bytes != is->block_bytes)
+		return -EINVAL;
+	if (said.nr_blocks == 0 || said.nr_blocks == (is_long ? UINT64_MAX : UINT32_MAX))
+		return 0;
+	return said.nr_blocks == is->nr_blocks ? 0 : -EINVAL;
+}
+
+/* What the page at `list` is now, and the bits that may differ.  The page's length, or 0. */
+static size_t page_as_it_is(uint8_t code, const struct scsi_mode *is, const struct scsi_mode *can,
+	uint8_t ret_is[20], uint8_t ret_can[20])
+{
+	size_t bytes = 0;
+
+	memset(ret_is, 0, 20);
+	memset(ret_can, 0, 20);
+	if (code == SCSI_PAGE_CACHING) {
+		bytes = pack_caching(is, ret_is);
+		pack_caching(can, ret_can);
+	} else if (code == SCSI_PAGE_CONTROL) {
+		bytes = pack_control(is, ret_is);
+		pack_control(can, ret_can);
+	}
+	memset(ret_can, 0, 2); /* code and length */
+	return bytes;
+}
+
+int scsi_unpack_mode_list(const uint8_t *list, size_t len, const struct scsi_mode *is,
+	const struct scsi_mode *can, struct scsi_mode *ret, size_t *bad)
+{
+	size_t at = is->ten ? sizeof(struct wire_mode_10) : sizeof(struct wire_mode_6), descriptors;
+	struct scsi_mode to = *is;
+	bool is_long = false;
+
+	if (len < at)
+		return -EPROTO;
+	if (is->ten) {
+		const struct wire_mode_10 *wire = (const void *)list;
+
+		is_long = wire->longlba & 1;
+		descriptors = weft_get16(wire->descriptors);
+	} else {
+		descriptors = ((const struct wire_mode_6 *)list)->descriptors;
+	}
+	if (descriptors > len - at)
+		return -EPROTO;
+	*bad = at;
+	if (check_block_descriptor(list + at, descriptors, is, is_long) < 0)
+		return -EINVAL;
+	at += descriptors;
+	while (at < len) {
+		uint8_t now[20], may[20];
+		size_t bytes = page_as_it_is(list[at], is, can, now, may);
+
+		*bad = at;
+		if (bytes == 0)
+			return -EINVAL;
+		for (size_t i = 0; i < bytes && at + i < len; i++) {
+			*bad = at + i;
+			if ((list[at + i] ^ now[i]) & ~may[i])
+				return -EINVAL;
+		}
+		if (len - at < bytes)
+			return -EPROTO;
+		unpack_pages(list + at, bytes, &to);
+		at += bytes;
+	}
+	*ret = to;
+	return 0;
+}
+
 size_t scsi_pack_unmap_head(size_t nr, uint8_t ret[SCSI_UNMAP_HEAD_BYTES])
 {
 	struct wire_unmap *wire = (void *)ret;
@@ -403,12 +490,11 @@ int scsi_unpack_unmap_head(const uint8_t *list, size_t len)
 	if (len < sizeof(*wire))
 		return -EPROTO;
 	size_t bytes = weft_get16(wire->length) + sizeof(wire->length);
+	size_t extents = weft_get16(wire->extents);
 
-	bytes = weft_min(bytes, len);
-	if (bytes < sizeof(*wire))
-		return 0;
-	bytes = weft_min(bytes - sizeof(*wire), weft_get16(wire->extents));
-	return (int)(bytes / sizeof(struct wire_extent));
+	if (bytes > len || bytes < sizeof(*wire) || extents > bytes - sizeof(*wire))
+		return -EPROTO;
+	return (int)(extents / sizeof(struct wire_extent));
 }
 
 void scsi_unpack_unmap_extent(const uint8_t extent[SCSI_UNMAP_EXTENT_BYTES], uint64_t *ret_lba,

@@ -148,6 +148,13 @@ struct scsi_mode {
 };
 size_t scsi_pack_mode(const struct scsi_mode *mode, uint8_t *ret);
 int scsi_unpack_mode(const uint8_t *data, size_t len, bool ten, struct scsi_mode *ret);
+/*
+ * A list of MODE SELECT, held against what is and what can be changed (pages of both; no block
+ * descriptor): *ret is what shall be.  0; -EPROTO: the list ends within something; -EINVAL: it asks
+ * for something else, *bad says where.
+ */
+int scsi_unpack_mode_list(const uint8_t *list, size_t len, const struct scsi_mode *is,
+	const struct scsi_mode *can, struct scsi_mode *ret, size_t *bad);
 
 /* SPC 6.16.3: the list of PERSISTENT RESERVE OUT */
 enum { SCSI_PR_LIST_BYTES = 24 };
@@ -197,7 +204,7 @@ enum { SCSI_UNMAP_HEAD_BYTES = 8, SCSI_UNMAP_EXTENT_BYTES = 16 };
 /* The list's length; the extents follow the head. */
 size_t scsi_pack_unmap_head(size_t nr, uint8_t ret[SCSI_UNMAP_HEAD_BYTES]);
 void scsi_pack_unmap_extent(uint64_t lba, uint32_t blocks, uint8_t ret[SCSI_UNMAP_EXTENT_BYTES]);
-/* How many whole extents the head speaks of that len bytes of list hold; -EPROTO: no head. */
+/* How many whole extents the head speaks of; -EPROTO: len bytes do not hold it or them. */
 int scsi_unpack_unmap_head(const uint8_t *list, size_t len);
 void scsi_unpack_unmap_extent(const uint8_t extent[SCSI_UNMAP_EXTENT_BYTES], uint64_t *ret_lba,
 	uint32_t *ret_blocks);

@@ -163,9 +163,9 @@ int scsi_unpack_pr_capabilities(const uint8_t *data, size_t len, struct scsi_pr_
 	*ret = (struct scsi_pr_capabilities){
 		.ptpl_capable = wire->can & PTPL_C,
 		.ptpl_active = wire->is & PTPL_A,
-		.types = wire->is & TMV ? (uint16_t)((wire->types[0] & TYPES_0) |
-						  (wire->types[1] & TYPES_1) << 8)
-					: 0,
+		.types = wire->is & TMV
+			? (uint16_t)((wire->types[0] & TYPES_0) | (wire->types[1] & TYPES_1) << 8)
+			: 0,
 	};
 	return 0;
 }

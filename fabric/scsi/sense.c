@@ -244,6 +244,8 @@ const char *scsi_asc_name(uint16_t asc)
 		return "write protected";
 	case SCSI_ASC_SPACE_ALLOCATION_FAILED:
 		return "no space left";
+	case SCSI_ASC_MEDIUM_CHANGED:
+		return "contents changed";
 	case SCSI_ASC_POWER_ON:
 		return "power on or reset";
 	case SCSI_ASC_RESET_BY_FUNCTION:

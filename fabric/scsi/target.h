@@ -74,7 +74,6 @@ struct scsi_unit_config {
 	uint8_t protocol; /* SCSI_PROTOCOL_… */
 };
 
-/* Private, but for who allocates it. */
 struct scsi_registration {
 	uint64_t key; /* 0: none */
 	uint8_t transport_id[SCSI_TRANSPORT_ID_BYTES];
@@ -83,7 +82,7 @@ struct scsi_registration {
 struct scsi_unit {
 	struct scsi_unit_config config;
 	_Atomic uint64_t nr_blocks;
-	_Atomic bool lost;
+	_Atomic bool lost; /* scsi_unit_lose() */
 	/* mode pages, as MODE SELECT left them */
 	_Atomic bool wce, descriptor_sense;
 	/* Private. */
@@ -150,7 +149,7 @@ enum scsi_kind {
 	SCSI_DO_COMPARE,
 	/* The range reads as zeros from then on; holes are allowed if may_punch.  fua as above. */
 	SCSI_DO_ZERO,
-	/* Every block of the range becomes the one that was fetched.  fua as above. */
+	/* Every block of the range becomes cmd->list.  fua as above. */
 	SCSI_DO_SAME,
 	/* Advisory, for each of nr_extents: scsi_command_extent().  They may overlap. */
 	SCSI_DO_UNMAP,
@@ -190,6 +189,7 @@ struct scsi_command {
 	uint16_t asc;
 	/* Private. */
 	uint64_t in_bytes, out_bytes;
+	bool elsewhere; /* for another LUN */
 	struct scsi_cdb cdb;
 };
 
@@ -205,9 +205,9 @@ void scsi_command_begin(struct scsi_command *cmd, struct scsi_nexus *nexus,
 void scsi_command_fetched(struct scsi_command *cmd, const uint8_t *list);
 
 /*
- * error: 0, or why what was to do was not done: -EIO, -ENOSPC, -EROFS of the medium; -ESTALE: the
- * contents are gone; -ECONNABORTED: the initiator's buffer could not be reached.  Not after
- * SCSI_DO_END.
+ * error: 0, or why what was to do was not done: -EIO, -ENOSPC, -EROFS of the medium; -ESTALE,
+ * -ESHUTDOWN: the contents are gone, or no longer for us; -ECONNABORTED: the initiator's buffer
+ * could not be reached.  Not after SCSI_DO_END.
  */
 void scsi_command_end(struct scsi_command *cmd, int error);
 /* In place of scsi_command_end(): the first byte that differs, counted from cmd->off. */
@@ -216,7 +216,7 @@ void scsi_command_miscompare(struct scsi_command *cmd, uint64_t differs);
 void scsi_command_refuse(struct scsi_command *cmd, struct scsi_nexus *nexus,
 	const struct scsi_request *rq, uint8_t status);
 
-/* Of SCSI_DO_UNMAP, i < nr_extents.  len > 0. */
+/* Of SCSI_DO_UNMAP, i < nr_extents.  A length may be 0. */
 void scsi_command_extent(const struct scsi_command *cmd, unsigned i, uint64_t *ret_off,
 	uint64_t *ret_len);
 

@@ -144,7 +144,8 @@ static void the_judge_builds_the_same_questions(void **state)
 		CDB(.opcode = SCSI_OP_REPORT_LUNS, .select = 2, .list_bytes = 4096));
 	same_cdb(scsi_cdb_readcapacity10(0, 0), CDB(.opcode = SCSI_OP_READ_CAPACITY_10));
 	same_cdb(scsi_cdb_readcapacity16(),
-		ACTION(.opcode = SCSI_OP_SERVICE_ACTION_IN_16, .action = SCSI_ACTION_READ_CAPACITY_16,
+		ACTION(.opcode = SCSI_OP_SERVICE_ACTION_IN_16,
+			.action = SCSI_ACTION_READ_CAPACITY_16,
 			.list_bytes = 32));
 	same_cdb(scsi_cdb_modesense6(1, SCSI_MODESENSE_PC_DEFAULT, SCSI_MODEPAGE_CACHING, 0,
 			 192),
@@ -893,12 +894,15 @@ static void the_head_of_unmap_is_held_against_its_list(void **state)
 	scsi_unpack_unmap_extent(list + 24, &lba, &blocks);
 	assert_int_equal(lba, UINT64_C(0x123456789abc));
 	assert_int_equal(blocks, 0xfffffffe);
-	assert_int_equal(scsi_unpack_unmap_head(list, sizeof(list) - 1), 1);
+	assert_int_equal(scsi_unpack_unmap_head(list, sizeof(list) - 1), -EPROTO);
+	weft_put16(list + 2, 31); /* half an extent is none */
+	assert_int_equal(scsi_unpack_unmap_head(list, sizeof(list)), 1);
+	weft_put16(list + 2, 33);
+	assert_int_equal(scsi_unpack_unmap_head(list, sizeof(list)), -EPROTO);
 	weft_put16(list, UINT16_MAX);
-	weft_put16(list + 2, UINT16_MAX);
-	assert_int_equal(scsi_unpack_unmap_head(list, sizeof(list)), 2);
+	assert_int_equal(scsi_unpack_unmap_head(list, sizeof(list)), -EPROTO);
 	weft_put16(list, 3); /* shorter than the head */
-	assert_int_equal(scsi_unpack_unmap_head(list, sizeof(list)), 0);
+	assert_int_equal(scsi_unpack_unmap_head(list, sizeof(list)), -EPROTO);
 	assert_int_equal(scsi_unpack_unmap_head(list, 7), -EPROTO);
 }
 
