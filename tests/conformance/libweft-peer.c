@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -178,4 +179,32 @@ void libweft_let_go(struct libweft_hold *hold)
 {
 	sem_post(&hold->go_on);
 	pthread_join(hold->thread, NULL);
+}
+
+struct weft *libweft_open_write_back(unsigned connections)
+{
+	const struct weft_options options = {
+		.size = sizeof(options),
+		.flags = WEFT_OPEN_WRITE_BACK,
+		.cache_bytes = 4 << 20,
+		.connections = connections,
+	};
+
+	return libweft_open_with(&options);
+}
+
+int libweft_tell(void *user, int error)
+{
+	struct libweft_told *told = user;
+
+	atomic_store(&told->error, error);
+	if (atomic_load(&told->nr_freed) > 0)
+		atomic_store(&told->freed_first, true);
+	atomic_fetch_add(&told->nr, 1);
+	return told->retire;
+}
+
+void libweft_tell_free(void *user)
+{
+	atomic_fetch_add(&((struct libweft_told *)user)->nr_freed, 1);
 }

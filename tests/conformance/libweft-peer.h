@@ -68,6 +68,19 @@ struct libweft_hold {
 void libweft_hold(struct weft *w, struct libweft_hold *hold);
 void libweft_let_go(struct libweft_hold *hold);
 
+/* As libweft_open_with(): closing waits for what is in flight, and writes back. */
+struct weft *libweft_open_write_back(unsigned connections);
+
+/* What a completion told: {libweft_tell, told, libweft_tell_free}. */
+struct libweft_told {
+	_Atomic unsigned nr, nr_freed;
+	int retire; /* what libweft_tell() returns */
+	_Atomic int error;
+	_Atomic bool freed_first;
+};
+int libweft_tell(void *user, int error);
+void libweft_tell_free(void *user);
+
 /* When whatever was waited for should long have been. */
 uint64_t libweft_bound_ns(void);
 
