@@ -156,8 +156,13 @@ def release(attachment, session, clean):
 
 
 def leases():
+    period_s = LEASE_MS / 8000
     while True:
-        time.sleep(LEASE_MS / 8000)
+        due = time.monotonic() + period_s
+        time.sleep(period_s)
+        # Where this process itself was held up, what has come meanwhile is read first.
+        if time.monotonic() - due > period_s:
+            continue
         with lock:
             for key, a in attachments.items():
                 if key and a.held and time.monotonic() - a.seen > LEASE_MS / 1000:
