@@ -165,8 +165,11 @@ static void try_without_the_key(void)
 int __real_rdma_connect(struct rdma_cm_id *id, struct rdma_conn_param *param);
 int __wrap_rdma_connect(struct rdma_cm_id *id, struct rdma_conn_param *param);
 
+static void flip_in_request(struct rdma_conn_param *param);
+
 int __wrap_rdma_connect(struct rdma_cm_id *id, struct rdma_conn_param *param)
 {
+	flip_in_request(param);
 	if (ear.listens && param->private_data_len == VERBS_PROVED_BYTES) {
 		ear.nr_requests++;
 		memcpy(ear.request, param->private_data, sizeof(ear.request));
@@ -187,6 +190,43 @@ int __wrap_verbs_unpack(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 	return r;
 }
 
+/* ---- bits are flipped on the way, in either direction ---- */
+
+static struct {
+	enum verbs_msg_type type; /* 0: of no message */
+	bool request;             /* the data connection's */
+	size_t byte, len;         /* which; of how many there are */
+	atomic_uint nr;           /* flipped, in this connection */
+} flip;
+static _Thread_local uint8_t packed_type; /* what the thread is about to send */
+
+static void flip_in(uint8_t *bytes, size_t len)
+{
+	flip.len = len;
+	if (flip.byte < len) {
+		bytes[flip.byte] ^= (uint8_t)(1 << (flip.byte * 5 + flip.type) % 8);
+		flip.nr++;
+	}
+}
+
+int __real_verbs_proof_mark(struct verbs_proof *proof, uint8_t *buf, size_t len);
+int __wrap_verbs_proof_mark(struct verbs_proof *proof, uint8_t *buf, size_t len);
+
+int __wrap_verbs_proof_mark(struct verbs_proof *proof, uint8_t *buf, size_t len)
+{
+	int r = __real_verbs_proof_mark(proof, buf, len);
+
+	if (flip.type && packed_type == flip.type && r > 0)
+		flip_in(buf, (size_t)r);
+	return r;
+}
+
+static void flip_in_request(struct rdma_conn_param *param)
+{
+	if (flip.request && param->private_data_len == VERBS_PROVED_BYTES)
+		flip_in((uint8_t *)(uintptr_t)param->private_data, VERBS_PROVED_BYTES);
+}
+
 static atomic_uint nr_hellos;
 
 size_t __real_verbs_pack(const struct verbs_msg *msg, uint8_t *buf);
@@ -195,6 +235,7 @@ size_t __wrap_verbs_pack(const struct verbs_msg *msg, uint8_t *buf);
 size_t __wrap_verbs_pack(const struct verbs_msg *msg, uint8_t *buf)
 {
 	nr_hellos += msg->type == VERBS_HELLO;
+	packed_type = msg->type;
 	return __real_verbs_pack(msg, buf);
 }
 
@@ -326,6 +367,59 @@ static void key_makes_a_token_that_is_overheard_worthless(void **state)
 	assert_int_equal(conf_do(conf, conn, TP_WRITE, 0, 0, 4096, conf->buf), 0);
 	conf_end(conn);
 	assert_int_equal(knock(ear.request, sizeof(ear.request)), -ECONNREFUSED);
+}
+
+static void count_grants(void *ctx, const struct weft_attachment_status *status)
+{
+	*(unsigned *)ctx += status->nr_sessions;
+}
+
+/* Every byte of the message, each in a connection of its own; what is flipped is the tag, too. */
+static void flip_all(struct conf *conf, struct tp_target *target, bool before_grant)
+{
+	uint64_t begin_ns = weft_now_ns();
+
+	for (flip.byte = 0; flip.byte == 0 || flip.byte < flip.len; flip.byte++) {
+		unsigned nr_grants = 0;
+
+		/* Reserved: nobody looks at them. */
+		if (flip.request && (flip.byte == 6 || flip.byte == 7))
+			continue;
+		flip.nr = 0;
+		target->hello.generation++;
+		struct tp_conn *conn = conf_try(conf, target);
+		if (tp_state(conn) != TP_FAILED || flip.nr != 1)
+			fail_msg("byte %zu of message %u: flipped %u times, and it went on",
+				flip.byte, flip.type, flip.nr);
+		if (before_grant)
+			weft_donor_status(conf->donor, count_grants, &nr_grants);
+		assert_int_equal(nr_grants, 0);
+		conf_end(conn);
+	}
+	print_message("message %u: %zu bytes, %.1f s\n", flip.type, flip.len,
+		(double)(weft_now_ns() - begin_ns) / 1e9);
+	flip.type = 0;
+	flip.request = false;
+}
+
+static void key_protects_each_byte_of_the_handshake(void **state)
+{
+	static const enum verbs_msg_type types[] = {VERBS_START, VERBS_CHALLENGE, VERBS_HELLO,
+		VERBS_GRANT, VERBS_GET_CHUNKS, VERBS_CHUNKS};
+	struct conf *conf = *state;
+	struct tp_target target = conf->target;
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(types); i++) {
+		flip.type = types[i];
+		flip_all(conf, &target, i < 3);
+	}
+	flip.request = true;
+	flip_all(conf, &target, false);
+	/* And whoever nobody meddles with goes on. */
+	target.hello.generation++;
+	struct tp_conn *conn = conf_connect(conf, &target);
+	assert_int_equal(conf_do(conf, conn, TP_WRITE, 0, 0, 4096, conf->buf), 0);
+	conf_end(conn);
 }
 
 /* ---- what a hostile borrower does by itself ---- */
@@ -499,6 +593,7 @@ int main(void)
 		conf_case(key_that_is_not_for_plaintext_is_told_so),
 		conf_case(key_that_is_missing_is_asked_for),
 		conf_case(key_makes_a_token_that_is_overheard_worthless),
+		conf_case(key_protects_each_byte_of_the_handshake),
 		conf_case(key_of_another_opens_nothing_of_the_first),
 		conf_case(key_to_read_cannot_write),
 		conf_case(key_that_is_revoked_opens_nothing_100_ms_later),
