@@ -134,6 +134,8 @@ void weft_hello_format(const struct weft_hello *hello, char *buf)
 	if (hello->stripe.count && !hello->version0)
 		add(buf, &n, ",stripe=%s%s", weft_stripe_format(&hello->stripe, stripe),
 			hello->new_contents ? ",renew=1" : "");
+	if (hello->pass && !hello->version0)
+		add(buf, &n, ",pass=1");
 }
 
 void weft_welcome_format(const struct weft_welcome *welcome, char *buf)
@@ -149,6 +151,8 @@ void weft_welcome_format(const struct weft_welcome *welcome, char *buf)
 			*p = ';';
 	if (welcome->restorable && !welcome->version0)
 		add(buf, &n, ",restorable=1");
+	if (welcome->pass && !welcome->version0)
+		add(buf, &n, ",pass=1");
 }
 
 /* Cuts the next "key=value" off the text.  False: malformed. */
@@ -291,7 +295,8 @@ int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struc
 		WROTE = 64,
 		EXPECT = 128,
 		STRIPE = 256,
-		RENEW = 512
+		RENEW = 512,
+		PASS = 1024
 	};
 	struct weft_hello hello = {0};
 	struct span rest = {text, len};
@@ -341,6 +346,9 @@ int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struc
 		} else if (!hello.version0 && is_key(key, "renew")) {
 			field = RENEW;
 			ok = parse_one(value, &hello.new_contents);
+		} else if (!hello.version0 && is_key(key, "pass")) {
+			field = PASS;
+			ok = parse_one(value, &hello.pass);
 		} else {
 			int r = unknown_field(key, hello.version0, err);
 
@@ -377,7 +385,7 @@ static bool parse_offers(struct span s, char *ret, size_t size)
 
 int weft_welcome_parse(const char *text, size_t len, struct weft_welcome *ret)
 {
-	enum { EPOCH = 1, LEASE = 2, OFFERS = 4, RESTORABLE = 8 };
+	enum { EPOCH = 1, LEASE = 2, OFFERS = 4, RESTORABLE = 8, PASS = 16 };
 	struct weft_welcome welcome = {0};
 	struct span rest = {text, len};
 	unsigned seen = 0;
@@ -406,6 +414,9 @@ int weft_welcome_parse(const char *text, size_t len, struct weft_welcome *ret)
 		} else if (!welcome.version0 && is_key(key, "restorable")) {
 			field = RESTORABLE;
 			ok = parse_one(value, &welcome.restorable);
+		} else if (!welcome.version0 && is_key(key, "pass")) {
+			field = PASS;
+			ok = parse_one(value, &welcome.pass);
 		} else {
 			int r = unknown_field(key, welcome.version0, NULL);
 

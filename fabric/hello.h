@@ -6,9 +6,10 @@
  * Over NBD the borrower asks LIST_META_CONTEXT and SET_META_CONTEXT for
  *     weft:session:v=1,id=<32 hex>,gen=<decimal>,mode=<r|s|w>,name=<public name>
  *         [,expect=<16 hex>|,epoch=<16 hex>[,granted=<decimal>[,wrote=1]]]
- *         [,stripe=<index>/<count>:<unit>[,renew=1]]
+ *         [,stripe=<index>/<count>:<unit>[,renew=1]][,pass=1]
  * and the donor answers with one context named
  *     weft:grant:v=1,epoch=<16 hex>,lease=<ms>,offers=<list with ';' between>[,restorable=1]
+ *         [,pass=1]
  * LIST_META_CONTEXT with the query `weft:tenure:` is answered by a context whose leaf is the
  * region's tenure, 16 hex digits.  Stock clients never ask, so they never see it.  NBD proto.md,
  * "Metadata querying".
@@ -77,6 +78,7 @@ struct weft_hello {
 	 * device it was before
 	 */
 	bool new_contents;
+	bool pass; /* over TLS: the borrower goes on over another transport (fabric/key/pass.h) */
 	/*
 	 * of, or for, a peer that speaks version 0: fields that version 0 does not have are left
 	 * out
@@ -95,6 +97,7 @@ struct weft_welcome {
 	char offers[64];
 	/* the contents can be put back to what they were: hellos say `granted` and `wrote` */
 	bool restorable;
+	bool pass;         /* the donor takes the session's pass */
 	bool version0;     /* as above */
 };
 

@@ -239,7 +239,8 @@ static void fence_those_out(struct weft_donor *donor, bool keys_changed)
 				continue;
 			g->look = look;
 			if (has_expired(g, now_s))
-				weft_error_set(&why, EACCES, "its key has expired");
+				weft_error_set(&why, EACCES, "its %s has expired",
+					g->peer.certified ? "certificate" : "key");
 			else if (!keys_changed || may_stay(donor, g, &why))
 				continue;
 			out = g;
@@ -282,6 +283,7 @@ void weft_donor_tick(struct weft_donor *donor, uint64_t now_ns)
 		a = g ? donor->attachments : a->next;
 	}
 	fence_those_out(donor, false);
+	donor_passes_expire(donor, now_ns);
 	pthread_mutex_unlock(&donor->lock);
 }
 

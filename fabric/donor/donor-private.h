@@ -47,6 +47,7 @@ struct weft_donor {
 
 	struct weft_attachment *attachments;
 	unsigned nr_grants;
+	struct donor_passes *passes; /* NULL: nobody asked for one */
 
 	struct donor_region *regions; /* by name */
 	unsigned nr_regions, nr_from_directory;
@@ -158,6 +159,12 @@ void donor_id_hash(const struct weft_region *region, const char *owner, const ui
 	uint8_t *ret);
 /* Says so, of one that there is not, or not for who asks: -ENOENT. */
 int donor_no_such_region(const char *name, struct weft_error *err);
+
+/* passes.c; under the lock, but for fini. */
+
+/* Wipes those whose time is over. */
+void donor_passes_expire(struct weft_donor *donor, uint64_t now_ns);
+void donor_passes_fini(struct weft_donor *donor);
 
 /* audit.c: lines of the log, without the lock. */
 

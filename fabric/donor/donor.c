@@ -45,6 +45,7 @@ void weft_donor_free(struct weft_donor *donor)
 		free(a);
 	}
 	donor_regions_fini(donor);
+	donor_passes_fini(donor);
 	pthread_cond_destroy(&donor->changed);
 	pthread_mutex_destroy(&donor->audit.lock);
 	pthread_mutex_destroy(&donor->open_lock);

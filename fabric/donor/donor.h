@@ -115,6 +115,21 @@ bool weft_donor_may_write(struct weft_donor *donor, const struct weft_peer *peer
 /* For the log, which has refusals of this file's functions: a transport did not let the peer in. */
 void weft_donor_kept_out(struct weft_donor *donor, const struct weft_peer *peer,
 	const struct weft_error *why);
+/*
+ * Passes (fabric/key/pass.h), of peers that a certificate names.
+ *
+ * keep: the pass of the peer's TLS session is good once, within ten seconds.  Once for a session.
+ * 0; -EACCES: the peer is not let in, or no certificate names it; -EBUSY: there are too many, of
+ * it or in all; -ENOMEM.
+ *
+ * take: the pass of this identity, if there is one, ends.  0 with its secret, which the caller
+ * wipes, and in *ret_peer who it was: identity, certified, expires.  It still has to be proved.
+ * -ENOKEY: there is none.
+ */
+int weft_donor_keep_pass(struct weft_donor *donor, const struct weft_peer *peer,
+	const struct weft_key *key);
+int weft_donor_take_pass(struct weft_donor *donor, const char *identity, struct weft_key *ret,
+	struct weft_peer *ret_peer);
 /* Another look at all sessions, after weft_keys_reload() has changed something. */
 void weft_donor_keys_changed(struct weft_donor *donor);
 

@@ -24,6 +24,8 @@ struct weft_peer {
 	bool certified;
 	/* and which of the secrets that there were under it (rights.h); 0: the present one */
 	uint64_t life;
+	/* of its certificate; seconds of CLOCK_REALTIME, 0: never, or there is none */
+	int64_t expires;
 	bool encrypted;        /* nobody on the way can read or change the data */
 	bool may_be_plaintext; /* plaintext is allowed, whatever its key says */
 	bool local;            /* over a Unix socket, or in this process */

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fabric/donor/donor-private.h"
@@ -55,7 +56,7 @@ static int check_key(const struct weft_donor *donor, const struct weft_peer *pee
 	struct weft_rights *ret, struct weft_error *err)
 {
 	struct weft_keys *keys = weft_donor_keys(donor);
-	struct weft_rights rights;
+	struct weft_rights rights = {0};
 	int r = weft_identity_valid(peer->identity) && keys
 		? weft_keys_rights(keys, peer->identity, &rights)
 		: -ENOKEY;
@@ -65,23 +66,27 @@ static int check_key(const struct weft_donor *donor, const struct weft_peer *pee
 	 * there are, a name that has none, or has one no longer, may do nothing.
 	 */
 	if (r == -ENOKEY && peer->certified && !keys) {
-		*ret = (struct weft_rights){0};
-		weft_identity_name(peer->identity, ret->name);
-		return 0;
+		weft_identity_name(peer->identity, rights.name);
+		r = 0;
 	}
 	if (r < 0)
 		return refuse_key(peer, r, err);
+	if (peer->expires && (!rights.expires || peer->expires < rights.expires))
+		rights.expires = peer->expires;
 	if (peer->life && peer->life != rights.life)
 		r = refuse_key(peer, -ENOKEY, err);
 	else if (!weft_rights_have_address(&rights, (const struct sockaddr *)&peer->address))
 		r = weft_error_set(err, EACCES, "key '%s' may not be used from %s", rights.name,
 			peer->text);
+	else if (peer->expires && peer->expires <= (int64_t)time(NULL))
+		r = weft_error_set(err, EACCES, "the certificate of '%s' has expired", rights.name);
 	else if (!peer->encrypted && !peer->local && !peer->may_be_plaintext &&
 		!rights.rdma_plaintext && !donor->allow_insecure)
 		r = weft_error_set(err, EACCES,
-			"what travels over %s is in plaintext, which key '%s' is not for; "
-			"--rdma-plaintext of weft key new, or of weft serve, allows it",
-			peer->transport, rights.name);
+			"what travels over %s is in plaintext, which %s '%s' is not for; "
+			"--rdma-plaintext of weft %s allows it",
+			peer->transport, keys ? "key" : "the certificate of", rights.name,
+			keys ? "key new, or of weft serve," : "serve");
 	if (r < 0)
 		weft_rights_fini(&rights);
 	else

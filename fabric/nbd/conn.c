@@ -185,6 +185,16 @@ uint64_t nbd_conn_key_life(const struct nbd_conn *conn)
 	return conn->stream.tls ? nbd_tls_life(conn->stream.tls) : 0;
 }
 
+int64_t nbd_conn_expires(const struct nbd_conn *conn)
+{
+	return conn->stream.tls ? nbd_tls_expires(conn->stream.tls) : 0;
+}
+
+int nbd_conn_pass(const struct nbd_conn *conn, struct weft_key *ret)
+{
+	return conn->stream.tls ? nbd_tls_pass(conn->stream.tls, ret) : -EOPNOTSUPP;
+}
+
 const char *nbd_conn_cipher(const struct nbd_conn *conn)
 {
 	return conn->stream.tls ? nbd_tls_cipher(conn->stream.tls) : NULL;

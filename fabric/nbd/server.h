@@ -26,6 +26,7 @@
 #include "fabric/nbd/proto.h"
 
 struct nbd_conn;
+struct weft_key;
 struct nbd_tls_credentials;
 
 enum {
@@ -192,6 +193,10 @@ int nbd_conn_fd(const struct nbd_conn *conn);
 const char *nbd_conn_identity(const struct nbd_conn *conn);
 /* Of its key: nbd_tls_life(); 0: it has shown none. */
 uint64_t nbd_conn_key_life(const struct nbd_conn *conn);
+/* When its certificate expires (nbd_tls_expires()); 0: it has shown none. */
+int64_t nbd_conn_expires(const struct nbd_conn *conn);
+/* The TLS session's: as nbd_tls_pass(); -EOPNOTSUPP without TLS. */
+int nbd_conn_pass(const struct nbd_conn *conn, struct weft_key *ret);
 /* "TLS1.3 AES-128-GCM", for people; NULL: bytes are as they are. */
 const char *nbd_conn_cipher(const struct nbd_conn *conn);
 /* True once GO or EXPORT_NAME succeeded. */

@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 
 #include "fabric/base/util.h"
+#include "fabric/key/pass.h"
 #include "fabric/nbd/tls-private.h"
 
 enum {
@@ -42,6 +43,7 @@ struct nbd_tls {
 	struct nbd_tls_peer peer;
 	struct nbd_tls_credentials *credentials; /* NULL: a client's that is shaken */
 	char identity[WEFT_IDENTITY_MAX + 1];
+	int64_t expires; /* of a client's certificate */
 	char cipher[48];
 	uint8_t plain[RECORD_BYTES]; /* where short pieces become one record */
 	uint8_t rx[RX_BYTES];
@@ -251,6 +253,9 @@ static int name_of_certificate(struct nbd_tls *t, struct weft_error *err)
 			0 ||
 		strlen(name) != len || !weft_identity_valid(name))
 		name[0] = 0;
+	/* Those above it were valid when they vouched for it. */
+	const time_t expires = gnutls_x509_crt_get_expiration_time(crt);
+	t->expires = expires > 0 ? (int64_t)expires : 0;
 	gnutls_x509_crt_deinit(crt);
 	if (!name[0])
 		return weft_error_set(err, EKEYREJECTED,
@@ -364,12 +369,22 @@ const char *nbd_tls_cipher(const struct nbd_tls *t)
 	return t->cipher;
 }
 
-int nbd_tls_export(const struct nbd_tls *t, const char *label, const void *context,
-	size_t context_len, void *ret, size_t len)
+int64_t nbd_tls_expires(const struct nbd_tls *t)
 {
-	int r = gnutls_prf_rfc5705(t->session, strlen(label), label, context_len, context, len,
-		ret);
+	return t->expires;
+}
 
+int nbd_tls_pass(const struct nbd_tls *t, struct weft_key *ret)
+{
+	uint8_t exported[WEFT_PASS_BYTES];
+
+	if (gnutls_protocol_get_version(t->session) < GNUTLS_TLS1_3)
+		return -EOPNOTSUPP;
+	int r = gnutls_prf_rfc5705(t->session, strlen(WEFT_PASS_LABEL), WEFT_PASS_LABEL, 0, NULL,
+		sizeof(exported), (char *)exported);
+	if (r == 0)
+		weft_pass_make(exported, ret);
+	explicit_bzero(exported, sizeof(exported));
 	return r == 0 ? 0 : -EIO;
 }
 

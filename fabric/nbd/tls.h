@@ -93,11 +93,16 @@ int nbd_tls_handshake(struct nbd_tls *tls, int *ret_events, struct weft_error *e
 const char *nbd_tls_identity(const struct nbd_tls *tls);
 /* What secret() said of the key that the client proved to have; 0: it showed a certificate. */
 uint64_t nbd_tls_life(const struct nbd_tls *tls);
+/* When the certificate that the client showed expires; 0: it showed none. */
+int64_t nbd_tls_expires(const struct nbd_tls *tls);
 /* "TLS1.3 AES-128-GCM", after the handshake; for people. */
 const char *nbd_tls_cipher(const struct nbd_tls *tls);
-/* The secret that both ends can derive from the session for this label (RFC 5705).  0, or -EIO. */
-int nbd_tls_export(const struct nbd_tls *tls, const char *label, const void *context,
-	size_t context_len, void *ret, size_t len);
+/*
+ * The session's pass (fabric/key/pass.h), after the handshake, at either end; the caller wipes it.
+ * 0; -EOPNOTSUPP: the session is of TLS 1.2, where another session could have been made to have the
+ * same secret (RFC 7627); -EIO.
+ */
+int nbd_tls_pass(const struct nbd_tls *tls, struct weft_key *ret);
 
 /*
  * How many bytes came, as many as fit and are there; 0: the peer has said that this is the end;

@@ -59,10 +59,12 @@ static uint64_t ask(
 {
 	const uint64_t begin_ns = weft_now_ns();
 	struct weft_key space = {0};
+	struct weft_error err;
 	const char *certificates;
 	const struct weft_key *key = weft_held_key_proof(held, &space, &certificates);
 
-	tp_base_driver()->ask(uri, key, certificates, ASK_MS, ret);
+	if (tp_base_driver()->ask(uri, key, certificates, ASK_MS, ret, NULL, &err) < 0)
+		weft_debug("%s: %s", uri->host, err.message);
 	weft_key_wipe(&space);
 	return (weft_now_ns() - begin_ns) / 1000000;
 }
@@ -157,6 +159,8 @@ int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice,
 	config->region = uri->region;
 	config->label = found->label;
 	config->key = found->key;
+	config->pass_host = uri->host;
+	config->pass_port = uri->port;
 	config->nr_ways = 0;
 	found->offers[0] = '\0';
 	if (uri->driver && choice && choice != uri->driver)

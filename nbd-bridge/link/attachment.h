@@ -50,6 +50,8 @@ struct bridge_donor_config {
 	/* nothing is remembered, but the region that is meant has this epoch; 0: any */
 	uint64_t expect;
 	bool version0;   /* the donor is known to speak version 0 */
+	/* see struct tp_target; borrowed; NULL: there are none to be had */
+	const char *pass_host, *pass_port;
 	/* what both prove to each other; NULL: nothing; borrowed while the attachment lives */
 	struct weft_held_key *key;
 };

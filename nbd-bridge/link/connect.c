@@ -9,6 +9,7 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
+#include "fabric/driver.h"
 #include "fabric/key/held.h"
 #include "nbd-bridge/link/link-private.h"
 
@@ -116,6 +117,9 @@ static struct tp_target target_of(
 		.host = peer->config.ways[way].host,
 		.port = peer->config.ways[way].port,
 		.region = peer->config.region,
+		.get_pass = peer->config.pass_host ? tp_get_pass : NULL,
+		.pass_host = peer->config.pass_host,
+		.pass_port = peer->config.pass_port,
 		.connect_timeout_ms = config->connect_timeout_ms,
 		.answer_ms = peer->config.ways[way].answer_ms,
 		/* A dead machine is noticed in time to connect anew before requests fail. */

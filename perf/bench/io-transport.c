@@ -10,6 +10,7 @@
 
 #include "fabric/transport.h"
 #include "fabric/base/util.h"
+#include "fabric/driver.h"
 #include "perf/bench/bench.h"
 
 enum { CONNECT_MS = 10000, ANSWER_MS = 30000 };
@@ -133,6 +134,9 @@ int bench_io_connect(const struct tp_ops *ops, const struct weft_uri *uri, const
 		.host = uri->socket[0] ? uri->socket : uri->host,
 		.port = uri->socket[0] ? NULL : port,
 		.region = uri->region ? uri->region : "",
+		.get_pass = tp_get_pass,
+		.pass_host = uri->host,
+		.pass_port = uri->port,
 		.hello = {.anonymous = anonymous,
 			.generation = 1,
 			.mode = read_only ? WEFT_MODE_READ : WEFT_MODE_WRITE},

@@ -20,6 +20,7 @@
 #include <cmocka.h>
 
 #include "fabric/base/util.h"
+#include "fabric/key/pass.h"
 #include "tests/support/donor-sessions.h"
 
 #define SECRET_A "00112233445566778899aabbccddeeff"
@@ -419,6 +420,94 @@ static void a_certificate_may_do_what_the_key_of_its_name_may(void **state)
 	assert_int_equal(grant_to(&a, &alice, &hello), -EACCES);
 }
 
+/* With keys or without: and nobody begins under one that is over. */
+static void a_certificate_that_expires_ends_its_sessions(void **state)
+{
+	struct weft_peer alice = peer_of("alice", "10.0.0.1");
+	struct weft_hello hello = hello_of(1, 1, WEFT_MODE_WRITE);
+	struct session a;
+
+	alice.certified = true;
+	alice.expires = time(NULL) + 2;
+	assert_int_equal(grant_to(&a, &alice, &hello), 0);
+	weft_donor_tick(donor, weft_now_ns());
+	assert_int_equal(a.nr_fenced, 0);
+	while (time(NULL) < alice.expires)
+		usleep(10000);
+	weft_grant_touch(a.grant, weft_now_ns());
+	weft_donor_tick(donor, weft_now_ns());
+	assert_int_equal(a.nr_fenced, 1);
+	release(&a, false);
+	hello.generation = 2;
+	assert_int_equal(grant_to(&a, &alice, &hello), -EACCES);
+	expect_message("the certificate of 'alice' has expired");
+}
+
+static struct weft_key pass_of(unsigned i)
+{
+	uint8_t exported[WEFT_PASS_BYTES] = {(uint8_t)i, (uint8_t)(i >> 8)};
+	struct weft_key ret;
+
+	exported[WEFT_PASS_ID_BYTES] = (uint8_t)~i;
+	weft_pass_make(exported, &ret);
+	return ret;
+}
+
+static void a_pass_is_of_a_certificate_alone_and_taken_once(void **state)
+{
+	struct weft_peer alice = peer_of("alice", "10.0.0.1"), who = {.local = true};
+	struct weft_key pass = pass_of(1), taken;
+
+	assert_int_equal(weft_donor_keep_pass(donor, &alice, &pass), -EACCES);
+	alice.certified = true;
+	alice.expires = time(NULL) + 1000;
+	alice.encrypted = false;
+	assert_int_equal(weft_donor_keep_pass(donor, &alice, &pass), -EACCES);
+	alice.encrypted = true;
+	assert_int_equal(weft_donor_take_pass(donor, pass.identity, &taken, &who), -ENOKEY);
+	assert_int_equal(weft_donor_keep_pass(donor, &alice, &pass), 0);
+	assert_int_equal(weft_donor_take_pass(donor, "alice", &taken, &who), -ENOKEY);
+	assert_int_equal(weft_donor_take_pass(donor, "", &taken, &who), -ENOKEY);
+	assert_int_equal(weft_donor_take_pass(donor, pass.identity, &taken, &who), 0);
+	assert_memory_equal(taken.secret, pass.secret, WEFT_SECRET_BYTES);
+	assert_string_equal(who.identity, "alice");
+	assert_true(who.certified && who.local && who.expires == alice.expires);
+	assert_int_equal(weft_donor_take_pass(donor, pass.identity, &taken, &who), -ENOKEY);
+	/* One whose name has no key here any more gets none. */
+	put("keys.psk", "bob:" SECRET_B "\n");
+	reload();
+	assert_int_equal(weft_donor_keep_pass(donor, &alice, &pass), -EACCES);
+}
+
+static void passes_are_bounded_in_all_and_of_a_name(void **state)
+{
+	struct weft_peer peer = peer_of("alice", "10.0.0.1"), who;
+	struct weft_key pass, taken;
+	unsigned nr = 0;
+
+	peer.certified = true;
+	for (int r = 0; r == 0; nr += r == 0) {
+		pass = pass_of(nr);
+		r = weft_donor_keep_pass(donor, &peer, &pass);
+		assert_true(r == 0 || r == -EBUSY);
+	}
+	assert_int_equal(nr, 64);
+	/* Another name's are its own; a taken one makes room, and so does time. */
+	strcpy(peer.identity, "bob");
+	pass = pass_of(1000);
+	assert_int_equal(weft_donor_keep_pass(donor, &peer, &pass), 0);
+	strcpy(peer.identity, "alice");
+	pass = pass_of(7);
+	assert_int_equal(weft_donor_take_pass(donor, pass.identity, &taken, &who), 0);
+	assert_int_equal(weft_donor_keep_pass(donor, &peer, &pass), 0);
+	pass = pass_of(1001);
+	assert_int_equal(weft_donor_keep_pass(donor, &peer, &pass), -EBUSY);
+	weft_donor_tick(donor, weft_now_ns() + UINT64_C(10100000000));
+	assert_int_equal(weft_donor_keep_pass(donor, &peer, &pass), 0);
+	pass = pass_of(7);
+	assert_int_equal(weft_donor_take_pass(donor, pass.identity, &taken, &who), -ENOKEY);
+}
+
 static void another_key_of_the_name_goes_on_but_not_the_old_one(void **state)
 {
 	struct weft_peer peer = peer_of("alice", "10.0.0.1");
@@ -551,6 +640,9 @@ int main(void)
 		TEST(stock_clients_of_two_keys_exclude_each_other),
 		TEST(a_revoked_key_ends_its_sessions_and_no_others),
 		TEST(a_certificate_may_do_what_the_key_of_its_name_may),
+		TEST(a_certificate_that_expires_ends_its_sessions),
+		TEST(a_pass_is_of_a_certificate_alone_and_taken_once),
+		TEST(passes_are_bounded_in_all_and_of_a_name),
 		TEST(another_key_of_the_name_goes_on_but_not_the_old_one),
 		TEST(a_rotated_key_is_the_same_name),
 		TEST(a_key_that_is_for_less_ends_what_is_more),

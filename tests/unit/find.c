@@ -48,13 +48,15 @@ static int better_connect(struct tp *tp, const struct tp_target *target, struct 
 	return tp_mem_ops.connect(tp, target, ret, err);
 }
 
-static void base_ask(const struct weft_uri *uri, const struct weft_key *key,
-	const char *certificates, uint32_t timeout_ms, struct weft_welcome *ret)
+static int base_ask(const struct weft_uri *uri, const struct weft_key *key,
+	const char *certificates, uint32_t timeout_ms, struct weft_welcome *ret,
+	struct weft_key *ret_pass, struct weft_error *err)
 {
 	nr_asked++;
 	note_key(key);
 	snprintf(ret->offers, sizeof(ret->offers), "%s", offers);
 	ret->epoch = 1;
+	return 0;
 }
 
 static bool fast_offer(const char *offer, struct tp_offer *ret)

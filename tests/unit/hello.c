@@ -43,12 +43,14 @@ static void hello_round_trips(void **state)
 		in.epoch = i == 0 ? 0 : UINT64_MAX;
 		in.granted = i == 0 ? 0 : UINT64_MAX;
 		in.wrote = i == 2;
+		in.pass = i == 1;
 		weft_hello_format(&in, text);
 		assert_int_equal(weft_hello_parse(text, strlen(text), &out, NULL), 0);
 		assert_memory_equal(in.id, out.id, sizeof(in.id));
 		assert_true(in.generation == out.generation && in.epoch == out.epoch);
 		assert_true(in.granted == out.granted && in.wrote == out.wrote && !out.version0);
 		assert_int_equal(in.mode, out.mode);
+		assert_true(in.pass == out.pass);
 		assert_string_equal(in.name, out.name);
 	}
 }
@@ -272,18 +274,19 @@ static void welcome_round_trips(void **state)
 	struct weft_welcome in = {.epoch = 0x6f1c,
 				    .lease_ms = 30000,
 				    .offers = "tcp,rdma:20049",
-				    .restorable = true},
+				    .restorable = true,
+				    .pass = true},
 			    out = {0};
 	char text[WEFT_CONTEXT_MAX];
 
 	weft_welcome_format(&in, text);
 	assert_string_equal(text,
 		"weft:grant:v=1,epoch=0000000000006f1c,lease=30000,offers=tcp;rdma:20049,"
-		"restorable=1");
+		"restorable=1,pass=1");
 	assert_int_equal(weft_welcome_parse(text, strlen(text), &out), 0);
 	assert_true(in.epoch == out.epoch && in.lease_ms == out.lease_ms);
 	assert_string_equal(in.offers, out.offers);
-	assert_true(out.restorable && !out.version0);
+	assert_true(out.restorable && out.pass && !out.version0);
 }
 
 static void malformed_welcomes_are_refused(void **state)

@@ -265,7 +265,7 @@ static void a_question_goes_through_records(void **state)
 	struct weft_welcome welcome = {0};
 
 	snprintf(uri.port, sizeof(uri.port), "%s", port);
-	nbd_ask(&uri, &key, NULL, 10000, &welcome);
+	assert_int_equal(nbd_ask(&uri, &key, NULL, 10000, &welcome, NULL, NULL), 0);
 	pthread_join(server.thread, NULL);
 	assert_int_equal(server.result, 0);
 	assert_int_equal(welcome.epoch, 0x1122334455667788);
@@ -280,7 +280,7 @@ static void a_question_with_a_wrong_key_has_no_answer(void **state)
 
 	other.secret[5] ^= 0x10;
 	snprintf(uri.port, sizeof(uri.port), "%s", port);
-	nbd_ask(&uri, &other, NULL, 10000, &welcome);
+	assert_int_equal(nbd_ask(&uri, &other, NULL, 10000, &welcome, NULL, NULL), -EKEYREJECTED);
 	pthread_join(server.thread, NULL);
 	assert_true(server.result < 0);
 	assert_int_equal(welcome.epoch, 0);

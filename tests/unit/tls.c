@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "fabric/base/util.h"
+#include "fabric/key/pass.h"
 #include "fabric/nbd/stream.h"
 #include "tests/support/seed.h"
 
@@ -129,7 +130,6 @@ static ssize_t get(struct nbd_stream *s, void *data, size_t n)
 
 static void a_key_lets_in_and_says_who_it_is(void **state)
 {
-	uint8_t secrets[2][32];
 	char text[16];
 	struct pair p;
 
@@ -146,10 +146,34 @@ static void a_key_lets_in_and_says_who_it_is(void **state)
 	assert_int_equal(put(&p.server, "you", 3), 3);
 	assert_int_equal(get(&p.client, text, sizeof(text)), 3);
 	assert_memory_equal(text, "you", 3);
-	assert_int_equal(nbd_tls_export(p.server.tls, "EXPORTER-weft", "c", 1, secrets[0], 32), 0);
-	assert_int_equal(nbd_tls_export(p.client.tls, "EXPORTER-weft", "c", 1, secrets[1], 32), 0);
-	assert_memory_equal(secrets[0], secrets[1], 32);
+	assert_int_equal(nbd_tls_expires(p.server.tls), 0);
 	end_pair(&p);
+}
+
+/* Both ends have the same, of one session and no other; it has the form of no key. */
+static void a_session_has_a_pass(void **state)
+{
+	struct weft_key passes[2][2];
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct pair p;
+
+		connected(&p);
+		assert_int_equal(nbd_tls_pass(p.server.tls, &passes[i][0]), 0);
+		assert_int_equal(nbd_tls_pass(p.client.tls, &passes[i][1]), 0);
+		end_pair(&p);
+		assert_string_equal(passes[i][0].identity, passes[i][1].identity);
+		assert_int_equal(passes[i][0].secret_bytes, WEFT_SECRET_BYTES);
+		assert_memory_equal(passes[i][0].secret, passes[i][1].secret, WEFT_SECRET_BYTES);
+		assert_true(weft_identity_is_pass(passes[i][0].identity));
+		assert_false(weft_identity_valid(passes[i][0].identity));
+	}
+	assert_string_not_equal(passes[0][0].identity, passes[1][0].identity);
+	assert_memory_not_equal(passes[0][0].secret, passes[1][0].secret, WEFT_SECRET_BYTES);
+	static const char *const others[] = {"", "@", "alice", "@0123", "@0123456789abcdef",
+		"@0123456789abcdef0123456789abcdeg", "@0123456789abcdef0123456789abcdef0"};
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(others); i++)
+		assert_false(weft_identity_is_pass(others[i]));
 }
 
 /* Cuts [0, len) of data into vectors at random. */
@@ -521,6 +545,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_key_lets_in_and_says_who_it_is),
+		cmocka_unit_test(a_session_has_a_pass),
 		cmocka_unit_test(every_byte_arrives_once),
 		cmocka_unit_test(bytes_that_the_socket_has_no_more_are_pending),
 		cmocka_unit_test(an_end_that_was_said_is_an_end),

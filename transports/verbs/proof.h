@@ -29,6 +29,8 @@
  *               the borrower, to where the borrower expects the donor.  Who is on the way itself
  *               can read and change the payload, which RDMA sends in plaintext; he learns neither
  *               the attachment's id nor the secret, and can open no connection of his own
+ *   certificates  are shown over TLS; what is proved here is the pass of that session
+ *               (fabric/key/pass.h), which a donor takes once
  *   guessing which keys there are  a donor answers a START of an unknown, expired or revoked key
  *               as any other, under a secret drawn at random
  *

@@ -12,7 +12,8 @@
  * See ask() of struct tp_driver.  The URI has a host, no socket.  Control path: blocks and
  * allocates.
  */
-void nbd_ask(const struct weft_uri *uri, const struct weft_key *key, const char *certificates,
-	uint32_t timeout_ms, struct weft_welcome *ret);
+int nbd_ask(const struct weft_uri *uri, const struct weft_key *key, const char *certificates,
+	uint32_t timeout_ms, struct weft_welcome *ret, struct weft_key *ret_pass,
+	struct weft_error *err);
 
 #endif

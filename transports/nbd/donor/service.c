@@ -123,6 +123,18 @@ static int service_open(struct nbd_conn *conn, const char *name, const struct we
 	return 0;
 }
 
+/* Whether its TLS session is good for coming over another transport. */
+static bool give_pass(struct nbd_session *s, const struct nbd_conn *conn)
+{
+	struct weft_key pass;
+
+	if (!s->peer.certified || s->has_pass || nbd_conn_pass(conn, &pass) < 0)
+		return false;
+	s->has_pass = weft_donor_keep_pass(s->donor, &s->peer, &pass) == 0;
+	weft_key_wipe(&pass);
+	return s->has_pass;
+}
+
 static int service_welcome(struct nbd_conn *conn, const char *name, const struct weft_hello *hello,
 	struct weft_welcome *ret)
 {
@@ -134,6 +146,7 @@ static int service_welcome(struct nbd_conn *conn, const char *name, const struct
 	if (weft_donor_knows(s->donor, &s->peer, s->asked, hello))
 		weft_stranger_belongs(&s->stranger);
 	weft_donor_welcome(s->donor, s->asked, ret);
+	ret->pass = hello->pass && give_pass(s, conn);
 	return 0;
 }
 
@@ -144,6 +157,7 @@ static void service_secured(struct nbd_conn *conn)
 	strcpy(s->peer.identity, nbd_conn_identity(conn));
 	s->peer.life = nbd_conn_key_life(conn);
 	s->peer.certified = !s->peer.life;
+	s->peer.expires = nbd_conn_expires(conn);
 	s->peer.encrypted = true;
 	s->peer.transport = "tcp+tls";
 }

@@ -53,6 +53,7 @@ struct nbd_session {
 	struct weft_region *region; /* the grant's */
 	struct weft_region *asked;  /* a region whose strings the engine may still read */
 	uint64_t asked_tenure;      /* of NAME@TENURE; 0: NAME */
+	bool has_pass;              /* was given the one of its TLS session */
 
 	uint8_t *arena;
 	size_t arena_used;

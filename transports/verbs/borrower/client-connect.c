@@ -68,15 +68,18 @@ int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn 
 				   : 0;
 	if (r < 0)
 		return r;
-	if (target->key && target->hello.version0)
+	if ((target->key || target->certificates) && target->hello.version0)
 		return weft_error_set(err, EPROTONOSUPPORT,
 			"the donor is of a version of weft that knows no keys; upgrade it");
+	if (target->certificates && !target->get_pass)
+		return weft_error_set(err, EINVAL,
+			"cannot connect over RDMA: nobody said where to show the certificates");
 	struct verbs_conn *conn = calloc(1, sizeof(*conn));
 	if (!conn)
 		return weft_error_set(err, ENOMEM, no_memory);
 	conn->tp = verbs;
 	conn->hello = target->hello;
-	conn->keyed = target->key != NULL;
+	conn->keyed = target->key || target->certificates;
 	if (target->key)
 		conn->key = *target->key;
 	conn->answer_ms = target->answer_ms;
@@ -96,7 +99,7 @@ int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn 
 	}
 	r = weft_rdma_nonblocking(conn->channel->fd);
 	if (r == 0)
-		r = verbs_lookup_start(target->host, port, &conn->lookup);
+		r = verbs_lookup_start(target, port, &conn->lookup);
 	if (r == 0)
 		r = watch(conn, conn->channel->fd);
 	if (r == 0)
@@ -136,13 +139,13 @@ static void fail_errno(struct verbs_conn *conn, const char *what)
 static void look_up(struct verbs_conn *conn)
 {
 	struct sockaddr_storage address;
-	const char *why;
-	int r = verbs_lookup_result(conn->lookup, &address, &why);
+	struct weft_error why;
+	int r = verbs_lookup_result(conn->lookup, &address, &conn->key, &why);
 
 	if (r == -EAGAIN)
 		return;
 	if (r < 0) {
-		verbs_fail(conn, EHOSTUNREACH, "cannot connect to %s: %s", conn->peer, why);
+		verbs_fail(conn, -r, "cannot connect to %s: %s", conn->peer, why.message);
 		return;
 	}
 	epoll_ctl(conn->epfd, EPOLL_CTL_DEL, verbs_lookup_fd(conn->lookup), NULL);
@@ -346,7 +349,7 @@ bool verbs_connect_step(struct verbs_conn *conn, const struct rdma_cm_event *eve
 
 /* The event that a phase waits for, for people. */
 static const char *const waits_for[] = {
-	[VERBS_PHASE_LOOKUP] = "the host's address",
+	[VERBS_PHASE_LOOKUP] = "the host's address, or an answer over TLS",
 	[VERBS_PHASE_ADDR] = "the way there",
 	[VERBS_PHASE_DEVICE] = "our memory's registration",
 	[VERBS_PHASE_ROUTE] = "the way there",

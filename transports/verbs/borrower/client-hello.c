@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "fabric/base/log.h"
+#include "fabric/key/pass.h"
 
 static int send_hello(struct verbs_conn *conn)
 {
@@ -67,7 +68,13 @@ int verbs_receive(struct verbs_conn *conn, const uint8_t *buf, size_t len)
 	}
 	if (r == 0)
 		return 0;
-	if (r == -EACCES && conn->phase == VERBS_PHASE_CHALLENGE)
+	if (r == -EACCES && conn->phase == VERBS_PHASE_CHALLENGE &&
+		weft_identity_is_pass(conn->key.identity))
+		verbs_fail(conn, EACCES,
+			"%s does not prove that the certificates were shown to it: that was over "
+			"10 s ago, or it is another donor than answers over TLS",
+			conn->peer);
+	else if (r == -EACCES && conn->phase == VERBS_PHASE_CHALLENGE)
 		verbs_fail(conn, EACCES,
 			"%s does not prove that it has key '%s': the secrets differ, the key was "
 			"revoked or has expired there, or it is another donor (`weft key list` at "

@@ -157,6 +157,7 @@ const struct tp_ops tp_verbs_ops = {
 	.name = "verbs",
 	.silent_refusal = true,
 	.proves_keys = true,
+	.proves_certificates = true,
 	.open = verbs_open,
 	.close = verbs_close,
 	.reg = verbs_reg,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Resolves a host's name in a detached thread.  Invariant: the caller and the thread have a
- * reference each; dropping the second one frees.
+ * Resolves a host's name, and asks a donor for a pass, in a detached thread.  Invariant: the caller
+ * and the thread have a reference each; dropping the second one frees, and wipes.
  */
 #include "transports/verbs/borrower/lookup.h"
 
@@ -11,20 +11,26 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "fabric/base/thread.h"
+#include "fabric/key/memory.h"
+#include "fabric/transport.h"
 
 struct verbs_lookup {
 	_Atomic int refs;
 	_Atomic bool done;
 	int fd;
-	int error; /* of getaddrinfo(3) */
+	int error;            /* of getaddrinfo(3) */
+	struct weft_error no; /* why there is no pass; code 0: there is one, or none is needed */
 	struct sockaddr_storage address;
-	char *host, *port;
+	char *port;
+	struct tp_target target; /* how to get a pass: its strings are copies, most are NULL */
+	struct weft_key pass;
 };
 
 static void put(struct verbs_lookup *lookup)
@@ -32,20 +38,35 @@ static void put(struct verbs_lookup *lookup)
 	if (atomic_fetch_sub(&lookup->refs, 1) > 1)
 		return;
 	close(lookup->fd);
-	free(lookup->host);
 	free(lookup->port);
-	free(lookup);
+	free((char *)(uintptr_t)lookup->target.host);
+	free((char *)(uintptr_t)lookup->target.region);
+	free((char *)(uintptr_t)lookup->target.certificates);
+	free((char *)(uintptr_t)lookup->target.pass_host);
+	free((char *)(uintptr_t)lookup->target.pass_port);
+	weft_secret_free(lookup, sizeof(*lookup));
 }
 
 static void resolve(struct verbs_lookup *lookup, int flags)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags}, *list = NULL;
 
-	lookup->error = getaddrinfo(lookup->host, lookup->port, &hints, &list);
+	lookup->error = getaddrinfo(lookup->target.host, lookup->port, &hints, &list);
 	if (lookup->error == 0)
 		memcpy(&lookup->address, list->ai_addr, list->ai_addrlen);
 	if (list)
 		freeaddrinfo(list);
+}
+
+/* Over TLS or not at all: who has certificates believes nothing else (struct tp_driver). */
+static void get_pass(struct verbs_lookup *lookup)
+{
+	const struct tp_target *target = &lookup->target;
+
+	if (target->certificates &&
+		target->get_pass(target->pass_host, target->pass_port, target->region,
+			target->certificates, &lookup->pass, &lookup->no) == 0)
+		lookup->no.code = 0;
 }
 
 static void finish(struct verbs_lookup *lookup)
@@ -60,48 +81,80 @@ static void *lookup_main(void *ctx)
 {
 	struct verbs_lookup *lookup = ctx;
 
-	resolve(lookup, AI_ADDRCONFIG);
+	if (lookup->error != 0)
+		resolve(lookup, AI_ADDRCONFIG);
+	if (lookup->error == 0)
+		get_pass(lookup);
 	finish(lookup);
 	put(lookup);
 	return NULL;
 }
 
-int verbs_lookup_start(const char *host, const char *port, struct verbs_lookup **ret)
+static bool copy(const char *from, const char **ret)
 {
-	struct verbs_lookup *lookup = calloc(1, sizeof(*lookup));
-	pthread_attr_t attr;
-	pthread_t thread;
-	int r;
+	*ret = strdup(from);
+	return *ret;
+}
 
-	if (!lookup)
-		return -ENOMEM;
+static int fill(struct verbs_lookup *lookup, const struct tp_target *target, const char *port)
+{
+	struct tp_target *ours = &lookup->target;
+
 	atomic_init(&lookup->refs, 1);
 	lookup->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	lookup->host = strdup(host);
 	lookup->port = strdup(port);
-	if (lookup->fd < 0 || !lookup->host || !lookup->port) {
-		r = lookup->fd < 0 ? -errno : -ENOMEM;
-		put(lookup);
-		return r;
-	}
-	resolve(lookup, AI_NUMERICHOST | AI_NUMERICSERV);
-	if (lookup->error != EAI_NONAME) {
-		finish(lookup);
-		*ret = lookup;
+	if (lookup->fd < 0)
+		return -errno;
+	if (!lookup->port || !copy(target->host, &ours->host))
+		return -ENOMEM;
+	if (!target->certificates)
 		return 0;
-	}
+	ours->get_pass = target->get_pass;
+	return copy(target->certificates, &ours->certificates) &&
+			copy(target->region, &ours->region) &&
+			copy(target->pass_host, &ours->pass_host) &&
+			copy(target->pass_port, &ours->pass_port)
+		? 0
+		: -ENOMEM;
+}
+
+static int start_thread(struct verbs_lookup *lookup)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
 	atomic_store(&lookup->refs, 2);
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	r = weft_thread_create(&thread, &attr, lookup_main, lookup);
+	int r = weft_thread_create(&thread, &attr, lookup_main, lookup);
 	pthread_attr_destroy(&attr);
-	if (r < 0) {
+	if (r < 0)
 		put(lookup);
-		put(lookup);
-		return r;
-	}
+	return r;
+}
+
+int verbs_lookup_start(const struct tp_target *target, const char *port,
+	struct verbs_lookup **ret)
+{
+	struct verbs_lookup *lookup = weft_secret_alloc(sizeof(*lookup));
+
+	if (!lookup)
+		return -ENOMEM;
+	int r = fill(lookup, target, port);
+	if (r < 0)
+		goto put_lookup;
+	resolve(lookup, AI_NUMERICHOST | AI_NUMERICSERV);
+	if (lookup->error != EAI_NONAME && !lookup->target.certificates)
+		finish(lookup);
+	else
+		r = start_thread(lookup);
+	if (r < 0)
+		goto put_lookup;
 	*ret = lookup;
 	return 0;
+put_lookup:
+	put(lookup);
+	return r;
 }
 
 int verbs_lookup_fd(const struct verbs_lookup *lookup)
@@ -110,15 +163,19 @@ int verbs_lookup_fd(const struct verbs_lookup *lookup)
 }
 
 int verbs_lookup_result(struct verbs_lookup *lookup, struct sockaddr_storage *ret,
-	const char **ret_why)
+	struct weft_key *ret_pass, struct weft_error *err)
 {
 	if (!atomic_load(&lookup->done))
 		return -EAGAIN;
-	if (lookup->error != 0) {
-		*ret_why = gai_strerror(lookup->error);
-		return -EHOSTUNREACH;
+	if (lookup->error != 0)
+		return weft_error_set(err, EHOSTUNREACH, "%s", gai_strerror(lookup->error));
+	if (lookup->no.code) {
+		*err = lookup->no;
+		return -err->code;
 	}
 	*ret = lookup->address;
+	if (lookup->target.certificates)
+		*ret_pass = lookup->pass;
 	return 0;
 }
 

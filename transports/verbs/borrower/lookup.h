@@ -1,21 +1,33 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The address of a host, without waiting for it: names are resolved by a thread of their own.
+ * The address of a host, without waiting for it: names are resolved by a thread of their own.  So
+ * is a donor asked for a pass (fabric/key/pass.h), over TLS, by whoever has certificates.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_BORROWER_LOOKUP_H
 #define WEFT_TRANSPORTS_VERBS_BORROWER_LOOKUP_H
 
 #include <sys/socket.h>
 
-struct verbs_lookup;
+#include "fabric/base/error.h"
+#include "fabric/key/key.h"
 
-/* Numeric addresses are there at once.  0, or -errno. */
-int verbs_lookup_start(const char *host, const char *port, struct verbs_lookup **ret);
+struct verbs_lookup;
+struct tp_target;
+
+/*
+ * Of the target's host and this port; and for a pass, if the target has certificates.  Numeric
+ * addresses are there at once.  The target with certificates has get_pass().  0, or -errno.
+ */
+int verbs_lookup_start(const struct tp_target *target, const char *port,
+	struct verbs_lookup **ret);
 /* Readable once the result is there. */
 int verbs_lookup_fd(const struct verbs_lookup *lookup);
-/* 0; -EAGAIN: not yet; -EHOSTUNREACH with the resolver's word in *ret_why (static): no address. */
+/*
+ * 0, with the pass in *ret_pass if there was one to ask for; -EAGAIN: not yet; -EHOSTUNREACH: no
+ * address; or as ask() of struct tp_driver, with why.
+ */
 int verbs_lookup_result(struct verbs_lookup *lookup, struct sockaddr_storage *ret,
-	const char **ret_why);
+	struct weft_key *ret_pass, struct weft_error *err);
 /* Also while the thread still works: it cleans up.  Takes NULL. */
 void verbs_lookup_free(struct verbs_lookup *lookup);
 

@@ -11,6 +11,7 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
+#include "fabric/key/pass.h"
 #include "fabric/key/store.h"
 #include "transports/verbs/messages.h"
 #include "transports/verbs/donor/run.h"
@@ -21,7 +22,11 @@ static int get_key(struct verbs_run *run, struct weft_keys *keys, struct weft_ke
 	struct weft_key nobodys = {.secret_bytes = WEFT_SECRET_BYTES};
 
 	weft_random(nobodys.secret, sizeof(nobodys.secret));
-	int r = weft_keys_get(keys, run->identity, ret, &run->life);
+	int r = weft_identity_is_pass(run->identity)
+		? weft_donor_take_pass(run->session->listener->donor, run->identity, ret,
+			  &run->passed)
+		: keys ? weft_keys_get(keys, run->identity, ret, &run->life)
+		       : -ENOKEY;
 	if (r < 0)
 		*ret = nobodys;
 	return r;
@@ -31,7 +36,7 @@ static int get_key(struct verbs_run *run, struct weft_keys *keys, struct weft_ke
 static int check_start(const struct verbs_msg *msg, const struct weft_keys *keys,
 	struct weft_error *err)
 {
-	if (!keys)
+	if (!keys && !weft_identity_is_pass(msg->start.identity))
 		return weft_error_set(err, EACCES,
 			"this donor has no keys, and cannot prove that it has '%s' (`weft key new` "
 			"there makes one)",
@@ -76,7 +81,11 @@ int verbs_run_know(struct verbs_run *run)
 {
 	if (!run->proof.on)
 		return 0;
-	snprintf(run->peer.identity, sizeof(run->peer.identity), "%s", run->identity);
+	bool is_pass = run->passed.certified;
+	snprintf(run->peer.identity, sizeof(run->peer.identity), "%s",
+		is_pass ? run->passed.identity : run->identity);
+	run->peer.certified = is_pass;
+	run->peer.expires = run->passed.expires;
 	run->peer.life = run->life;
 	run->peer.may_be_plaintext = run->session->listener->config.may_be_plaintext;
 	return verbs_proof_open(&run->proof, &run->msg);
@@ -90,7 +99,8 @@ void verbs_run_tell_kept_out(struct verbs_run *run)
 		atomic_load(&run->session->unwanted))
 		return;
 	/* Whoever has another secret sees that the challenge was made with another, and leaves. */
-	weft_error_set(&why, EACCES, "key '%s' %s", run->identity,
+	weft_error_set(&why, EACCES, "%s '%s' %s",
+		weft_identity_is_pass(run->identity) ? "pass" : "key", run->identity,
 		run->no_key == -EKEYEXPIRED ? "has expired"
 			: run->no_key ? "is not, or no longer, one of this donor's"
 				      : "was not proved, which one cannot whose secret is another");

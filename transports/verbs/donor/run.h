@@ -60,6 +60,7 @@ struct verbs_run {
 	struct verbs_proof proof;
 	char identity[WEFT_IDENTITY_MAX + 1]; /* that the proof would be of; "": of none */
 	uint64_t life; /* … and of which of its secrets */
+	struct weft_peer passed; /* … and of a pass, whose */
 	int no_key;    /* -errno why there is no such key; 0: there is one */
 	struct verbs_msg msg, out;
 };
