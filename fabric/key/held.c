@@ -16,6 +16,7 @@
 struct weft_held_key {
 	pthread_mutex_t lock;
 	struct weft_key key;
+	unsigned number;
 	bool is_directory; /* there is no key, but certificates */
 	char wanted[WEFT_IDENTITY_MAX + 1]; /* "": the only one */
 	char file[WEFT_KEY_PATH_MAX];
@@ -124,9 +125,18 @@ bool weft_held_key_renew(struct weft_held_key *held)
 		      key.secret_bytes != held->key.secret_bytes ||
 		      !weft_secret_equal(key.secret, held->key.secret, key.secret_bytes);
 	held->key = key;
+	held->number += is_new;
 	pthread_mutex_unlock(&held->lock);
 	weft_key_wipe(&key);
 	return is_new;
+}
+
+unsigned weft_held_key_number(struct weft_held_key *held)
+{
+	pthread_mutex_lock(&held->lock);
+	unsigned number = held->number;
+	pthread_mutex_unlock(&held->lock);
+	return number;
 }
 
 const char *weft_held_key_file(const struct weft_held_key *held)

@@ -9,6 +9,7 @@
 #ifndef WEFT_FABRIC_KEY_HELD_H
 #define WEFT_FABRIC_KEY_HELD_H
 
+#include <errno.h>
 #include <stdbool.h>
 
 #include "fabric/base/error.h"
@@ -36,6 +37,15 @@ const struct weft_key *weft_held_key_proof(struct weft_held_key *held, struct we
  * cannot be read changes nothing.
  */
 bool weft_held_key_renew(struct weft_held_key *held);
+
+/* Counts up with each key that is held. */
+unsigned weft_held_key_number(struct weft_held_key *held);
+
+/* Whether a connection failed with this -errno since an end did not take the other's key. */
+static inline bool weft_error_is_of_keys(int error)
+{
+	return error == -EACCES || error == -ENOKEY || error == -EKEYREJECTED;
+}
 
 /* Whether the path is a directory, of certificates. */
 bool weft_key_is_directory(const char *path);

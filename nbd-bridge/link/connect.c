@@ -16,6 +16,9 @@
 enum {
 	LINK_BACKOFF_MIN_MS = 20,
 	LINK_WAY_MS = 4000, /* for connecting, where there is another way */
+	/* so often is a donor asked that does not take the key … */
+	LINK_KEY_BACKOFF_MS = 5000,
+	LINK_KEY_PATIENCE_MS = 10000, /* … after so long */
 };
 
 static void wait_and_retry(struct bridge_link *link, uint32_t ms)
@@ -34,10 +37,29 @@ void link_back_off(struct bridge_link *link)
 	wait_and_retry(link, ms);
 }
 
-/* The donor, or we, did not take the other's key. */
-static bool is_of_keys(int error)
+/*
+ * A rotation of keys may have ended: the next try is with what the file has now, and at once.
+ * Otherwise somebody has to see to it, who is told; and the donor is not asked as often for long.
+ */
+static void on_key_refused(struct bridge_link *link)
 {
-	return error == -EACCES || error == -ENOKEY || error == -EKEYREJECTED;
+	struct weft_held_key *held = link->peer->config.key;
+	char identity[WEFT_IDENTITY_MAX + 1];
+
+	/* Another lane may have read the file since. */
+	if (weft_held_key_renew(held) || weft_held_key_number(held) != link->asked_key) {
+		weft_debug("%s has another key now", weft_held_key_file(held));
+		link->backoff_ms = 0;
+		return;
+	}
+	if (!link->peer->granted)
+		return;
+	weft_held_key_identity(held, identity);
+	weft_error_prefix(&link->why, "the donor no longer takes the %s%s of %s",
+		identity[0] ? "key " : "certificates", identity, weft_held_key_file(held));
+	if (link->down_ns && weft_now_ns() - link->down_ns > LINK_KEY_PATIENCE_MS * MS_NS)
+		link->backoff_ms = LINK_KEY_BACKOFF_MS;
+	attachment_changed(link->attachment);
 }
 
 void link_refused(struct bridge_link *link, int error)
@@ -48,9 +70,8 @@ void link_refused(struct bridge_link *link, int error)
 	bool first = link->ready_ns == 0;
 	if (first)
 		link->owner->first_result(link, error, &link->why);
-	/* A rotation of keys may have ended: the next try is with what the file has now. */
-	if (is_of_keys(error) && peer->config.key && weft_held_key_renew(peer->config.key))
-		weft_debug("%s has another key now", weft_held_key_file(peer->config.key));
+	if (weft_error_is_of_keys(error) && peer->config.key)
+		on_key_refused(link);
 	/*
 	 * Over RDMA a donor of version 0, such as one that was put back to an older weft, closes
 	 * the connection on a hello of ours without an answer.  So the next hello is of the other
@@ -179,6 +200,8 @@ void link_start(struct bridge_link *link)
 	}
 	link->was_granted = false;
 	bridge_recorder_event(link->recorder, BRIDGE_EVENT_CONNECT, 0, link->generation, link->way);
+	if (link->peer->config.key)
+		link->asked_key = weft_held_key_number(link->peer->config.key);
 	r = link_connect(link, link->way, link->generation, &link->conn, &link->asked_version0,
 		&link->why);
 	if (r < 0) {

@@ -90,6 +90,7 @@ struct bridge_link {
 	 */
 	bool insisted;
 	bool asked_version0; /* the hello that was sent last */
+	unsigned asked_key; /* … with which key (weft_held_key_number()) */
 	bool must_note;      /* a write is not noted yet: see peer_note_wrote() */
 	struct weft_error why; /* of the last loss or refusal */
 	char path[160];

@@ -24,6 +24,7 @@
 #include "fabric/base/patience.h"
 #include "fabric/base/util.h"
 #include "fabric/driver.h"
+#include "fabric/key/held.h"
 #include "nbd-bridge/cache/cache.h"
 #include "nbd-bridge/cache/file.h"
 #include "nbd-bridge/cache/seal.h"
@@ -116,9 +117,11 @@ static void on_wake(void *ctx)
 	tell_bad(a);
 	bridge_place_again(a->bridge);
 	const char *now = bridge_state(a->bridge, &why);
-	if (strcmp(now, a->last_state) == 0)
+	bool of_key = strcmp(now, "ready") != 0 && weft_error_is_of_keys(-why.code);
+	if (strcmp(now, a->last_state) == 0 && (a->told_of_key || !of_key))
 		return;
 	a->last_state = now;
+	a->told_of_key = of_key;
 	if (strcmp(now, "stale") == 0) {
 		forget_contents(a);
 		attach_keep_stale(a);
@@ -131,8 +134,9 @@ static void on_wake(void *ctx)
 			 "weft detach --force %s",
 			a->options.name, why.message, a->options.name, a->options.name);
 	else
-		weft_warn("'%s' is %s%s%s", a->options.name, now, why.code ? ": " : "",
-			why.code ? why.message : "");
+		weft_warn("'%s' is %s%s%s%s", a->options.name, now, why.code ? ": " : "",
+			why.code ? why.message : "",
+			of_key ? "; the file is read again at each try" : "");
 }
 
 /* ---- beginning ---- */

@@ -40,8 +40,27 @@ moves
 echo "no key"
 weft key revoke node7 --store store >/dev/null
 wait_for is reconnecting
-tells() { [[ $(weft status a) = *"did not accept the key of node7"*"not any more"* ]]; }
+tells() { [[ $(weft status a) = *"no longer takes the key node7 of $TMP/key: "*"not any more"* ]]; }
 wait_for tells
 wait_for grep -q "refused .*node7" "$DONOR_LOG"
+warning="'a' is reconnecting: the donor no longer takes the key node7 of $TMP/key: .*; the file is"
+warned() { [[ $(grep -c "$warning" "$WEFT_RUN_DIR/attach-a.log") = 1 ]]; }
+wait_for warned
+
+echo "one of the name again, after a while"
+# Every second at first, then every five: two lanes, up to each.
+sleep 11
+refused() { weft status --json | jq '.donors[0].counters.refused'; }
+before=$(refused)
+sleep 10
+nr=$(($(refused) - before))
+((nr >= 2 && nr <= 8)) || fail "it asked $nr times within 10 s"
+weft key new node7 --store store --out new >/dev/null
+mv new key
+wait_for -t 20 is ready
+moves
+warned || fail "$(cat "$WEFT_RUN_DIR/attach-a.log")"
+weft key revoke node7 --store store >/dev/null
+wait_for tells
 # Nobody answers its last FLUSH.
 weft detach --force a >/dev/null 2>&1 || :
