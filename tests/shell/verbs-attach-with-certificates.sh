@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# timeout: 500
+# timeout: 600
 # presets: dev asan
 # processors: 2
 # Certificates over soft-RoCE: they are shown over TLS, and a pass of that session is proved over
@@ -9,7 +9,7 @@
 need_testbed
 need_tool nbdcopy cmp openssl
 
-in_testbed --timeout 400 <<'END'
+in_testbed --timeout 500 <<'END'
 . "$WEFT_SRC/tests/tls.sh"
 cd "$TMP"
 make_certificates pki carol
@@ -19,7 +19,7 @@ mkdir anonymous
 cp pki/ca-cert.pem anonymous
 
 echo "== conformance"
-WEFT_PKI=$TMP timeout 200 "$WEFT_BUILD/tests/conformance/verbs-certificates" ||
+WEFT_PKI=$TMP timeout 300 "$WEFT_BUILD/tests/conformance/verbs-certificates" ||
 	fail "conformance: $?"
 
 attach() {

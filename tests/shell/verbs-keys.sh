@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# timeout: 280
+# timeout: 500
 # presets: dev asan
 # processors: 2
 # Keys over RDMA, in the testbed: who proves one is let in, who does not is not, and what somebody
@@ -7,4 +7,4 @@
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 
-conformance_in_testbed 240 -- "$WEFT_BUILD/tests/conformance/verbs-keys"
+conformance_in_testbed 400 -- "$WEFT_BUILD/tests/conformance/verbs-keys"
