@@ -79,6 +79,8 @@ struct tp_driver {
 	const char *word;       /* "rdma" */
 	const char *label;      /* the same in a sentence: "RDMA" */
 	const char *local_word; /* status' word for it over a Unix socket; NULL: there is none */
+	/* status' words for it where all is encrypted, up to a NULL; NULL: there are none */
+	const char *const *encrypted_words;
 	const struct tp_scheme *schemes; /* up to the one without a name; NULL: it has none */
 
 	/* The borrower's side. */

@@ -271,6 +271,11 @@ int tp_arm(struct tp_conn *conn)
 	return conn->tp->ops->arm(conn);
 }
 
+bool tp_is_worn(const struct tp_conn *conn)
+{
+	return conn->state == TP_READY && conn->tp->ops->is_worn && conn->tp->ops->is_worn(conn);
+}
+
 void tp_conn_fail(struct tp_conn *conn, int code, const char *fmt, ...)
 {
 	va_list ap;

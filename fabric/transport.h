@@ -117,7 +117,7 @@ struct tp_info {
 	/* … provided that a FLUSH goes to each connection that wrote since its last one. */
 	bool flush_each_conn;
 	bool one_sided;      /* READ and WRITE cost the donor's process nothing. */
-	char transport[16];  /* "tcp", "tcp+tls", "rdma", "mem" */
+	char transport[16];  /* "tcp", "tcp+tls", "tcp+ktls", "rdma", "mem" */
 	char path[160];      /* for people: "tcp 10.0.0.1:52044 -> 10.0.0.2:10809" */
 	/* transports that the donor offers: "tcp", "tcp,rdma:20049"; may be "" */
 	char offers[64];
@@ -154,6 +154,11 @@ struct tp_target {
 	 * which is the longest time
 	 */
 	uint32_t dead_ms;
+	/*
+	 * The caller makes a new connection in place of one that tp_is_worn(); else a connection
+	 * lasts, if with more work for the processor.
+	 */
+	bool renews;
 };
 
 /*
@@ -227,6 +232,7 @@ struct tp_ops {
 	 * would sleep while there is work.
 	 */
 	int (*arm)(struct tp_conn *conn);
+	bool (*is_worn)(const struct tp_conn *conn); /* the state is TP_READY; NULL: never */
 };
 
 /* The heads of the implementations' own structs. */
@@ -326,6 +332,13 @@ int tp_event_fd(struct tp_conn *conn);
  * when there is work for tp_progress() already.
  */
 int tp_arm(struct tp_conn *conn);
+
+/*
+ * Whether a READY connection is to be replaced before long, although it works: another at the same
+ * generation joins it, and it ends once its operations have.  One that is not replaced fails after
+ * some time.  Only if target.renews.  A few system calls: not for each operation.
+ */
+bool tp_is_worn(const struct tp_conn *conn);
 
 /*
  * For transports: moves the connection to TP_FAILED with the first error reported

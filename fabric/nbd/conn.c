@@ -200,6 +200,11 @@ const char *nbd_conn_cipher(const struct nbd_conn *conn)
 	return conn->stream.tls ? nbd_tls_cipher(conn->stream.tls) : NULL;
 }
 
+bool nbd_conn_in_kernel(const struct nbd_conn *conn)
+{
+	return conn->stream.tls && nbd_tls_in_kernel(conn->stream.tls);
+}
+
 void nbd_conn_offer_tls(struct nbd_conn *conn, struct nbd_tls_credentials *credentials,
 	const char *required)
 {

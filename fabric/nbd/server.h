@@ -199,6 +199,8 @@ int64_t nbd_conn_expires(const struct nbd_conn *conn);
 int nbd_conn_pass(const struct nbd_conn *conn, struct weft_key *ret);
 /* "TLS1.3 AES-128-GCM", for people; NULL: bytes are as they are. */
 const char *nbd_conn_cipher(const struct nbd_conn *conn);
+/* With TLS: the kernel makes and opens its records. */
+bool nbd_conn_in_kernel(const struct nbd_conn *conn);
 /* True once GO or EXPORT_NAME succeeded. */
 bool nbd_conn_in_transmission(const struct nbd_conn *conn);
 /* Requests parsed and not yet answered. */

@@ -119,6 +119,10 @@ static int verify(gnutls_session_t session)
 int nbd_tls_equip(gnutls_session_t session, struct nbd_tls_peer *peer)
 {
 	const struct nbd_tls_credentials *c = peer->credentials;
+	const gnutls_datum_t weft = {
+		.data = (uint8_t *)NBD_TLS_WEFT,
+		.size = sizeof(NBD_TLS_WEFT) - 1,
+	};
 	struct in6_addr address;
 	int r = gnutls_priority_set(session, c->priorities);
 
@@ -129,6 +133,9 @@ int nbd_tls_equip(gnutls_session_t session, struct nbd_tls_peer *peer)
 		r = gnutls_credentials_set(session, GNUTLS_CRD_PSK, c->client_key);
 	if (r == 0 && c->certificates)
 		r = gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, c->certificates);
+	/* A server that hears of other protocols goes on without any. */
+	if (r == 0 && c->renews)
+		r = gnutls_alpn_set_protocols(session, &weft, 1, 0);
 	if (c->server)
 		gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUIRE);
 	/* An address has no place in this extension (RFC 6066, 3). */
@@ -263,6 +270,7 @@ int nbd_tls_server_new(const struct nbd_tls_server *config, struct nbd_tls_crede
 
 	if (r < 0)
 		return r;
+	c->renews = true; /* its clients do */
 	if (config->secret) {
 		c->secret = config->secret;
 		c->ctx = config->ctx;
@@ -290,6 +298,7 @@ int nbd_tls_client_new(const struct nbd_tls_client *config, struct nbd_tls_crede
 
 	if (r < 0)
 		return r;
+	c->renews = config->renews;
 	if (config->key) {
 		const gnutls_datum_t secret = {
 			.data = (uint8_t *)config->key->secret,

@@ -10,7 +10,7 @@
 
 struct nbd_tls_credentials {
 	_Atomic unsigned references;
-	bool server;
+	bool server, renews;
 	int (*secret)(void *ctx, const char *identity, struct weft_key *ret, uint64_t *ret_life);
 	void *ctx;
 	char *host; /* that a server's certificate has to be for */

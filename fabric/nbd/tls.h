@@ -8,7 +8,8 @@
  * renegotiation.
  *
  * Threads: any thread may start sessions with credentials; a session belongs to one thread at a
- * time. Of our code only nbd_tls_new() allocates; GnuTLS allocates for each record.
+ * time. Of our code only nbd_tls_new() allocates; GnuTLS allocates for each record, the kernel's
+ * records cost nothing here.
  */
 #ifndef WEFT_FABRIC_NBD_TLS_H
 #define WEFT_FABRIC_NBD_TLS_H
@@ -24,6 +25,12 @@
 
 struct nbd_tls_credentials;
 struct nbd_tls;
+
+/*
+ * How weft's own ends know each other in TLS's handshake (ALPN, RFC 7301), which says that over
+ * TLS 1.3 neither of them changes keys in a session, and the client makes a new one in time.
+ */
+#define NBD_TLS_WEFT "weft/1"
 
 /* How a server knows its clients: by keys, by certificates, or by either of them. */
 struct nbd_tls_server {
@@ -52,6 +59,11 @@ struct nbd_tls_client {
 	 */
 	const char *certificates;
 	const char *host; /* name or address that the server's certificate has to be for */
+	/*
+	 * Whoever has a session of these begins another when nbd_tls_is_worn() says so: weft's
+	 * servers are told, and the kernel may have the records.
+	 */
+	bool renews;
 };
 
 /*
@@ -98,6 +110,17 @@ int64_t nbd_tls_expires(const struct nbd_tls *tls);
 /* "TLS1.3 AES-128-GCM", after the handshake; for people. */
 const char *nbd_tls_cipher(const struct nbd_tls *tls);
 /*
+ * After the handshake.  Whether the kernel makes and opens the session's records; if not, why, for
+ * people (a static text), else NULL.
+ */
+bool nbd_tls_in_kernel(const struct nbd_tls *tls);
+const char *nbd_tls_why_not_kernel(const struct nbd_tls *tls);
+/*
+ * Whether the two ends agreed that the client makes a new session in time, and it is time.  A few
+ * system calls: not for each request.
+ */
+bool nbd_tls_is_worn(const struct nbd_tls *tls);
+/*
  * The session's pass (fabric/key/pass.h), after the handshake, at either end; the caller wipes it.
  * 0; -EOPNOTSUPP: the session is of TLS 1.2, where another session could have been made to have the
  * same secret (RFC 7627); -EIO.
@@ -112,8 +135,9 @@ int nbd_tls_pass(const struct nbd_tls *tls, struct weft_key *ret);
  */
 ssize_t nbd_tls_read(struct nbd_tls *tls, const struct iovec *iov, unsigned nr, bool wait);
 /*
- * How many bytes have left; -EAGAIN: there is no room (POLLOUT tells); -EPROTO; or what the socket
- * said.  Bytes that did not leave may have been encrypted already: the next call has to begin with
+ * How many bytes have left; -EAGAIN: there is no room (POLLOUT tells); -EPROTO; -ECONNABORTED: the
+ * session is more than worn, and was not replaced; or what the socket said.  Bytes that did not
+ * leave may have been encrypted already: the next call has to begin with
  * the same bytes, unchanged, and may have more behind them.
  */
 ssize_t nbd_tls_write(struct nbd_tls *tls, const struct iovec *iov, unsigned nr);

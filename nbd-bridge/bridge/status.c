@@ -70,6 +70,7 @@ static json_t *link_json(struct bridge_lane *lane, unsigned donor, uint64_t requ
 			"reconnects", integer(link->nr_reconnects), "buffer_bytes",
 			integer(lane_buffer_bytes(lane)));
 
+	json_object_set_new(json, "renewals", integer(link->nr_renewals));
 	json_object_set_new(json, "last_trouble",
 		link->why.code ? json_string(link->why.message) : json_null());
 	return json;

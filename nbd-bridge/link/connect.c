@@ -146,6 +146,7 @@ static struct tp_target target_of(
 		/* A dead machine is noticed in time to connect anew before requests fail. */
 		.dead_ms = (uint32_t)weft_max(config->dead_timeout_ms / 2,
 			config->dead_timeout_ms ? 1000 : 0),
+		.renews = !config->foreign,
 		.hello.anonymous = config->foreign,
 		.hello.mode = config->mode,
 		.hello.generation = generation,

@@ -22,4 +22,14 @@ void link_refused(struct bridge_link *link, int error);
 void link_set_down(struct bridge_link *link);
 void link_on_retry(struct weft_timer *timer);
 
+/* renew.c */
+
+/* At a look at a READY connection: connects anew beside it, if it is worn. */
+void link_renew(struct bridge_link *link);
+/* While link->fresh is there: as for a link. */
+void link_renew_progress(struct bridge_link *link);
+bool link_renew_arm(struct bridge_link *link);
+/* Gives the new connection up, if there is one. */
+void link_renew_drop(struct bridge_link *link);
+
 #endif

@@ -25,6 +25,7 @@
 enum { PROBE_MS = 5000 };
 
 static void on_event(struct weft_watch *watch, uint32_t events);
+static void on_fresh_event(struct weft_watch *watch, uint32_t events);
 static void on_dead(struct weft_timer *timer);
 static void on_tick(struct weft_timer *timer);
 static const struct bridge_op *oldest_posted(const struct bridge_link *link);
@@ -62,8 +63,9 @@ void link_init(struct bridge_link *link, const struct link_owner *owner, void *o
 		link->ops[i].next = link->free_ops;
 		link->free_ops = &link->ops[i];
 	}
-	link->watch.fd = -1;
+	link->watch.fd = link->fresh_watch.fd = -1;
 	link->watch.fn = on_event;
+	link->fresh_watch.fn = on_fresh_event;
 	link->retry.fn = link_on_retry;
 	link->dead.fn = on_dead;
 	link->tick.fn = on_tick;
@@ -236,6 +238,7 @@ static void lost(struct bridge_link *link)
 	peer_lost(link->peer, link->generation, link->way, &link->why);
 	link->was_granted = true;
 	link->state = LINK_DRAINING;
+	link_renew_drop(link);
 	weft_loop_timer_cancel(link->worker->loop, &link->tick);
 	link_set_down(link);
 	link->owner->lost(link);
@@ -258,6 +261,7 @@ static void disconnected(struct bridge_link *link)
 {
 	bool was_granted = link->state == LINK_DRAINING;
 
+	link_renew_drop(link);
 	weft_loop_remove(link->worker->loop, &link->watch);
 	link->watch.fd = -1;
 	/* Given up by ourselves: the reason is there already. */
@@ -291,6 +295,7 @@ static void disconnected(struct bridge_link *link)
 void link_take_over(struct bridge_link *link, struct tp_conn *conn, uint64_t generation,
 	unsigned way)
 {
+	link_renew_drop(link);
 	link->generation = generation;
 	link->way = way;
 	if (!link->conn) {
@@ -398,6 +403,8 @@ void link_progress(struct bridge_link *link)
 		lost(link);
 	if (tp_state(link->conn) == TP_FAILED && link->conn->nr_outstanding == 0)
 		disconnected(link);
+	if (__builtin_expect(link->fresh != NULL, 0))
+		link_renew_progress(link);
 }
 
 static void on_event(struct weft_watch *watch, uint32_t events)
@@ -405,8 +412,15 @@ static void on_event(struct weft_watch *watch, uint32_t events)
 	link_progress(weft_container_of(watch, struct bridge_link, watch));
 }
 
+static void on_fresh_event(struct weft_watch *watch, uint32_t events)
+{
+	link_progress(weft_container_of(watch, struct bridge_link, fresh_watch));
+}
+
 bool link_arm(struct bridge_link *link)
 {
+	if (__builtin_expect(link->fresh != NULL, 0) && link_renew_arm(link))
+		return true;
 	return link->conn &&
 		link_arm_conn(link->worker->loop, link->conn, &link->watch, &link->why);
 }
@@ -453,7 +467,7 @@ bool link_pump(struct bridge_link *link)
 	struct tp_op *batch[LINK_BATCH];
 	bool failed = false;
 
-	while (link->state == LINK_READY && link->queue.head) {
+	while (link->state == LINK_READY && link->queue.head && !link->holds) {
 		int r = tp_post(link->conn, batch, gather(link, batch));
 		if (r == -EAGAIN || r == -ENOTCONN)
 			break;
@@ -515,6 +529,7 @@ static void on_tick(struct weft_timer *timer)
 		return;
 	}
 	link->owner->tick(link);
+	link_renew(link);
 	/*
 	 * After silence since the last tick, ask.  With traffic a probe is needed only to renew the
 	 * lease.
@@ -523,7 +538,7 @@ static void on_tick(struct weft_timer *timer)
 	uint64_t renew_ns = link->conn->info.lease_ms / 4 * MS_NS;
 	bool renew = renew_ns > 0 &&
 		boottime_ns - weft_max(link->probe_sent_ns, link->conn->asked_ns) >= renew_ns;
-	if (link->probe.posted_ns == 0 &&
+	if (link->probe.posted_ns == 0 && !link->holds &&
 		(renew || now_ns - link->seen_ns >= link->tick_ms * MS_NS / 2)) {
 		struct tp_op *probe = &link->probe.tp;
 
@@ -598,6 +613,7 @@ void link_end(struct bridge_link *link)
 	weft_loop_timer_cancel(link->worker->loop, &link->tick);
 	weft_loop_remove(link->worker->loop, &link->watch);
 	link->watch.fd = -1;
+	link_renew_drop(link);
 	/* A probe in flight would make the goodbye an unclean one. */
 	if (link->state == LINK_READY)
 		drain(link, LINK_GOODBYE_MS);

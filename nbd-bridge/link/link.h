@@ -66,7 +66,10 @@ struct bridge_link {
 	struct bridge_attachment *attachment; /* the peer's */
 	enum link_state state;
 	struct tp_conn *conn, *next; /* next: granted, takes over once conn has ended */
-	struct weft_watch watch;
+	struct tp_conn *fresh; /* at the same generation, takes over while conn works; renew.c */
+	bool holds; /* fresh is granted: nothing is posted until conn has answered everything */
+	struct weft_watch watch, fresh_watch;
+	uint64_t renew_ns; /* not before; weft_worker_now() */
 	uint64_t generation; /* of conn, or of the last one */
 	unsigned way;        /* the same */
 	bool was_granted;    /* that generation was granted, and cannot be asked for again */
@@ -94,7 +97,7 @@ struct bridge_link {
 	bool must_note;      /* a write is not noted yet: see peer_note_wrote() */
 	struct weft_error why; /* of the last loss or refusal */
 	char path[160];
-	uint64_t nr_reconnects;
+	uint64_t nr_reconnects, nr_renewals;
 	_Atomic uint64_t nr_ops, nr_posts; /* posts: calls of tp_post() that accepted something */
 	struct bridge_op *free_ops;
 	struct bridge_op ops[LINK_OPS];

@@ -79,6 +79,13 @@ void peer_granted(struct bridge_peer *peer, uint64_t generation, unsigned way,
 		attachment->owner->wake_lanes(attachment);
 }
 
+void peer_renewed(struct bridge_peer *peer, const struct tp_info *info)
+{
+	pthread_mutex_lock(&peer->attachment->lock);
+	snprintf(peer->used_transport, sizeof(peer->used_transport), "%s", info->transport);
+	pthread_mutex_unlock(&peer->attachment->lock);
+}
+
 static int note(struct bridge_peer *peer, uint64_t generation, bool wrote)
 {
 	const struct bridge_attachment_config *config = &peer->attachment->config;

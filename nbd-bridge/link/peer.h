@@ -53,6 +53,8 @@ int peer_where(struct bridge_peer *peer, uint64_t generation, bool lost, uint64_
  */
 void peer_granted(struct bridge_peer *peer, uint64_t generation, unsigned way,
 	const struct tp_info *info, bool *ret_way_changed);
+/* A connection of the generation was replaced by another like it. */
+void peer_renewed(struct bridge_peer *peer, const struct tp_info *info);
 void peer_lost(struct bridge_peer *peer, uint64_t generation, unsigned way,
 	const struct weft_error *why);
 /* Connecting at the generation failed: another way may be taken from now on.  True: at once. */

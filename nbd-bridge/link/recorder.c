@@ -20,6 +20,7 @@ static const char *const event_names[] = {
 	[BRIDGE_EVENT_STALE] = "stale",
 	[BRIDGE_EVENT_MOVED] = "moved",
 	[BRIDGE_EVENT_LOOKED] = "looked",
+	[BRIDGE_EVENT_RENEWED] = "renewed",
 };
 
 /* The meaning of an event's b; NULL: none. */
@@ -30,6 +31,7 @@ static const char *const b_names[] = {
 	[BRIDGE_EVENT_DEAD] = "requests failed:",
 	[BRIDGE_EVENT_MOVED] = "way",
 	[BRIDGE_EVENT_LOOKED] = "way",
+	[BRIDGE_EVENT_RENEWED] = "way",
 };
 
 static const char *const kind_names[TP_NR_KINDS] = {

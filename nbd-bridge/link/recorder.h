@@ -24,6 +24,8 @@ enum bridge_event {
 	BRIDGE_EVENT_MOVED,     /* the first grant over another way; a: generation; b: way */
 	/* a look at a better way ended: 0 or its error; a: generation; b: way */
 	BRIDGE_EVENT_LOOKED,
+	/* the connection was replaced in time, or not: error; a: generation; b: way */
+	BRIDGE_EVENT_RENEWED,
 };
 
 struct bridge_record {

@@ -134,6 +134,15 @@ static void print_transport(const struct metric *metric, const json_t *attachmen
 		strcmp(text_of(donor, "transport"), word) == 0);
 }
 
+static void print_encrypted(const struct metric *metric, const json_t *attachment,
+	const json_t *donor, const struct tp_driver *driver)
+{
+	const char *const *word = driver->encrypted_words;
+
+	for (; word && *word; word++)
+		print_transport(metric, attachment, donor, *word);
+}
+
 static void print_transports(const json_t *attachments)
 {
 	static const struct metric transport = {"weft_transport", "gauge",
@@ -153,6 +162,7 @@ static void print_transports(const json_t *attachments)
 				if ((*driver)->local_word)
 					print_transport(&transport, json, donor,
 						(*driver)->local_word);
+				print_encrypted(&transport, json, donor, *driver);
 			}
 	head(&changes);
 	json_array_foreach(attachments, i, json)

@@ -400,8 +400,8 @@ static void print_attachment(const json_t *a)
 			tp_word_note(text_of(a, "transport")), json_array_size(lanes),
 			json_array_size(lanes) == 1 ? "" : "s", number_of(a, "reconnects"),
 			number_of(a, "reconnects") == 1 ? "" : "s", text_of(a, "generation"));
-		/* Which of the devices and GIDs is in use. */
-		if (driver && driver->shows_path)
+		/* Which of the devices and GIDs is in use; how it is encrypted. */
+		if ((driver && driver->shows_path) || strchr(text_of(a, "transport"), '+'))
 			printf("  lane 0 goes over %s\n",
 				text_of(json_array_get(lanes, 0), "path"));
 		print_placing(json_object_get(a, "placing"));

@@ -126,6 +126,7 @@ static void start(struct conf *conf, bool tcp, bool tls)
 	conf->target.host = tcp ? "127.0.0.1" : peer->path;
 	conf->target.port = tcp ? peer->port : NULL;
 	conf->target.key = tls ? &peer->key : NULL;
+	conf->target.renews = tls; /* the kernel has the records, where it can */
 }
 
 void donor_peer_start(struct conf *conf, bool tcp)

@@ -67,6 +67,7 @@ has "weft_donor_attachment_connections\\{listen=\"127.0.0.1:$port\",region=\"r\"
 has "weft_donor_region_size_bytes\\{listen=\"127.0.0.1:$port\",region=\"odd .\"name..\"\\} 1048576"
 has 'weft_transport\{name="one",donor="weft://.*",transport="tcp"\} 1'
 has 'weft_transport\{name="one",donor="weft://.*",transport="rdma"\} 0'
+has 'weft_transport\{name="one",donor="weft://.*",transport="tcp\+ktls"\} 0'
 
 # Two borrowers with one name are one sample.
 weft detach one >/dev/null

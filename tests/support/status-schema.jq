@@ -7,7 +7,8 @@ def key: {identity: "string", file: "string"};
 def latency: {count: "number", sum: "number", p50: "number|null", p99: "number|null", max: "number|null"};
 def link: {
 	lane: "number", state: "string", path: "string", generation: "string", requests: "number", in_flight: "number",
-	reconnects: "number", buffer_bytes: "number", last_trouble: "string|null"
+	reconnects: "number", renewals: "number", buffer_bytes: "number",
+	last_trouble: "string|null"
 };
 def strangers: {now: "number", max: "number", addresses: "number", entered: "number", made_room: "number"};
 def attachment: {

@@ -57,10 +57,13 @@ static void stock_line(const struct weft_listening *socket, const char *proof, c
 			place);
 }
 
+static const char *const encrypted_words[] = { "tcp+tls", "tcp+ktls", "unix+tls", NULL };
+
 const struct tp_driver tp_nbd_driver = {
 	.word = "tcp",
 	.label = "TCP",
 	.local_word = "unix",
+	.encrypted_words = encrypted_words,
 	.schemes = schemes,
 	.ops = &tp_nbd_ops,
 	.ask = nbd_ask,

@@ -85,7 +85,7 @@ int nbd_ask(const struct weft_uri *uri, const struct weft_key *key, const char *
 	};
 
 	/* What is told in plaintext could be anybody's word. */
-	int r = nbd_dial_prove(&dial, key, certificates, err);
+	int r = nbd_dial_prove(&dial, key, certificates, false, err);
 	if (r < 0)
 		return r;
 	r = ask(&dial, uri, ret, ret_pass, err);

@@ -189,6 +189,13 @@ static void nbd_tp_disconnect(struct tp_conn *conn)
 	free(c);
 }
 
+static bool nbd_tp_is_worn(const struct tp_conn *conn)
+{
+	const struct nbd_tls *tls = ((const struct nbd_tp_conn *)conn)->client.stream.tls;
+
+	return tls && nbd_tls_is_worn(tls);
+}
+
 static int nbd_tp_post(struct tp_conn *conn, struct tp_op *const *ops, unsigned n)
 {
 	return nbd_client_post(&nbd_tp_conn_of(conn)->client, ops, n);
@@ -240,4 +247,5 @@ const struct tp_ops tp_nbd_ops = {
 	.progress = nbd_tp_progress,
 	.event_fd = nbd_tp_event_fd,
 	.arm = nbd_tp_arm,
+	.is_worn = nbd_tp_is_worn,
 };

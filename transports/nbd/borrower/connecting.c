@@ -45,19 +45,29 @@ static int talk(struct nbd_connecting *c, struct nbd_stream *stream, bool at_onc
 	return r;
 }
 
+/* What is there of TLS, behind the path: the cipher, and why it is not the kernel's. */
+static void describe_tls(const struct nbd_tls *tls, bool tcp, char *buf, size_t len)
+{
+	const char *why = tcp ? nbd_tls_why_not_kernel(tls) : NULL;
+
+	snprintf(buf, len, " (%s%s%s)", nbd_tls_cipher(tls), why ? "; no kTLS: " : "",
+		why ? why : "");
+}
+
 static void describe(struct nbd_connecting *c)
 {
+	const struct nbd_tls *tls = c->stream.tls;
 	struct tp_info *info = &c->info;
 
 	snprintf(info->transport, sizeof(info->transport), "%s%s",
-		c->host[0] == '/' ? "unix" : "tcp", c->stream.tls ? "+tls" : "");
+		c->host[0] == '/' ? "unix" : "tcp",
+		!tls ? "" : nbd_tls_in_kernel(tls) ? "+ktls" : "+tls");
 	if (!info->has_epoch)
 		snprintf(info->offers, sizeof(info->offers), "tcp");
 	nbd_dial_describe(&c->dial, c->stream.fd, info->path, sizeof(info->path));
 	const size_t len = strlen(info->path);
-	if (c->stream.tls)
-		snprintf(info->path + len, sizeof(info->path) - len, " (%s)",
-			nbd_tls_cipher(c->stream.tls));
+	if (tls)
+		describe_tls(tls, c->host[0] != '/', info->path + len, sizeof(info->path) - len);
 }
 
 /* 0 with c->stream; or -errno.  *ret_connected: it was the handshake that failed. */
@@ -175,7 +185,7 @@ int nbd_connecting_start(const struct tp_target *target, struct nbd_connecting *
 		free_connecting(c);
 		return weft_error_set(err, r, "cannot connect: %s", strerror(r));
 	}
-	r = nbd_dial_prove(&c->dial, target->key, target->certificates, err);
+	r = nbd_dial_prove(&c->dial, target->key, target->certificates, target->renews, err);
 	if (r < 0) {
 		free_connecting(c);
 		return r;

@@ -142,12 +142,13 @@ int nbd_dial(const struct nbd_dial *dial, struct weft_error *err)
 }
 
 int nbd_dial_prove(struct nbd_dial *dial, const struct weft_key *key, const char *certificates,
-	struct weft_error *err)
+	bool renews, struct weft_error *err)
 {
 	const struct nbd_tls_client client = {
 		.key = key,
 		.certificates = certificates,
 		.host = dial->host[0] == '/' ? "localhost" : dial->host,
+		.renews = renews,
 	};
 
 	return key || certificates ? nbd_tls_client_new(&client, &dial->credentials, err) : 0;

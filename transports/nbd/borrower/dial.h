@@ -23,11 +23,11 @@ struct nbd_dial {
 };
 
 /*
- * Makes the credentials of a key, or of a directory of certificates, or none.  0, or as
- * nbd_tls_client_new().
+ * Makes the credentials of a key, or of a directory of certificates, or none; renews as in struct
+ * nbd_tls_client.  0, or as nbd_tls_client_new().
  */
 int nbd_dial_prove(struct nbd_dial *dial, const struct weft_key *key, const char *certificates,
-	struct weft_error *err);
+	bool renews, struct weft_error *err);
 /*
  * A connected, non-blocking socket, the caller's; or -errno: -ECONNREFUSED, -EHOSTUNREACH,
  * -ETIMEDOUT, -ECANCELED, what connect(2) said.  Only the resolver's own waits may last longer.

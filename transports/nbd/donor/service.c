@@ -159,7 +159,7 @@ static void service_secured(struct nbd_conn *conn)
 	s->peer.certified = !s->peer.life;
 	s->peer.expires = nbd_conn_expires(conn);
 	s->peer.encrypted = true;
-	s->peer.transport = "tcp+tls";
+	s->peer.transport = nbd_conn_in_kernel(conn) ? "tcp+ktls" : "tcp+tls";
 }
 
 static void service_kept_out(struct nbd_conn *conn, const struct weft_error *why)
