@@ -123,6 +123,36 @@ int weft_key_text_parse(const struct weft_key_text *text, const char *line, size
 	return r;
 }
 
+int weft_secret_file_read(const char *path, uint8_t *ret, size_t len, struct weft_error *err)
+{
+	struct weft_key_text text;
+	const char *line, *more;
+	size_t line_len = 0, more_len;
+	int r = weft_key_text_read(path, &text, err);
+
+	if (r < 0)
+		return r;
+	uint8_t *secret = weft_secret_alloc(len);
+	char *hex = weft_secret_alloc(2 * len + 1);
+	bool one = secret && hex && weft_key_text_line(&text, &line, &line_len);
+	while (one && line_len > 0 && (line[line_len - 1] == ' ' || line[line_len - 1] == '\r'))
+		line_len--;
+	if (one && line_len == 2 * len)
+		memcpy(hex, line, line_len);
+	if (!one || line_len != 2 * len || weft_unhex(hex, secret, len) < 0 ||
+		weft_key_text_line(&text, &more, &more_len))
+		r = weft_error_set(err, EINVAL,
+			"%s has to be one line of %zu hexadecimal digits, as this makes it: "
+			"(umask 077; openssl rand -hex %zu >%s)",
+			path, 2 * len, len, path);
+	else
+		memcpy(ret, secret, len);
+	weft_secret_free(secret, len);
+	weft_secret_free(hex, 2 * len + 1);
+	weft_key_text_free(&text);
+	return r;
+}
+
 int weft_key_file_replace(int dir_fd, const char *dir, const char *name, const void *text,
 	size_t len, struct weft_error *err)
 {

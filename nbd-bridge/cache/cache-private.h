@@ -66,6 +66,8 @@ enum cache_phase {
 	CACHE_PHASE_ZEROED,
 	/* FLUSH, FUA, write-through: waits until all dirty bytes have arrived */
 	CACHE_PHASE_WALK,
+	/* FLUSH, FUA, of contents that are sealed with a file: the rows are to be on disk */
+	CACHE_PHASE_COMMIT,
 	CACHE_PHASE_END,
 };
 
@@ -97,6 +99,9 @@ struct cache_io {
 	 */
 	uint8_t *bounce;
 	uint8_t *bytes;       /* in the slot */
+	/* of a seal with a file: the blocks' rows once the donor has the bytes … */
+	struct seal_row *rows;
+	uint64_t ticket; /* … and what has to be on disk before they are sent; 0: nothing */
 	struct cache_map bad; /* fetched blocks, counted from `first`, that did not open … */
 	bool any_bad;         /* … if there are any */
 	struct cache_io *next;
@@ -151,6 +156,9 @@ struct cache_lane {
 	uint64_t boottime_ns, boottime_for_ns; /* at this now_ns of the worker */
 	struct tp_mem *mem, *bounce_mem; /* of the slots, of the bounces; NULL: not needed */
 	struct sealer *sealer; /* NULL: the contents are not sealed */
+	struct seal_row *rows; /* of all operations; NULL: not needed */
+	struct cache_io *held, **held_tail; /* operations that wait for their rows, in order */
+	struct bridge_request *commit_waiters;
 	uint8_t *bounces;
 	size_t bounces_len;
 	unsigned nr_ios;
@@ -389,6 +397,17 @@ void cache_open(struct cache_io *io);
 /* Makes absent blocks valid that are zeros by their rows.  The caller holds the chunk's lock. */
 void cache_fill_zeros(struct bridge_cache *cache, uint64_t c, struct cache_slot *slot,
 	unsigned first, unsigned nr);
+/*
+ * Of a seal with a file.  Tells what was in doubt, and begins to log: before a lane joins, on the
+ * control thread, which waits for READs.  0, or -errno.
+ */
+int cache_end_doubts(struct bridge_cache *cache, struct weft_error *err);
+/* The seal's thread wakes the lanes, or does not any more. */
+void cache_watch_seal(struct bridge_cache *cache, bool on);
+/* Sends the operations whose rows are on disk, and lets requests go on.  True: there were any. */
+bool cache_send_held(struct cache_lane *cl);
+/* A request's step: waits until all rows that are settled are on disk. */
+int cache_step_commit(struct cache_lane *cl, struct bridge_request *rq);
 /* Begins other contents, empty, while no request is under way.  0, or -errno. */
 int cache_seal_anew(struct bridge_cache *cache, struct weft_error *err);
 

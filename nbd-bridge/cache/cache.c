@@ -61,9 +61,27 @@ static int register_memory(struct cache_lane *cl, struct weft_error *err)
 	return r;
 }
 
+/* Where a row is settled only once its bytes have arrived, each operation has rows of its own. */
+static int make_rows(struct cache_lane *cl, struct weft_error *err)
+{
+	const struct bridge_cache *cache = cl->cache;
+	const size_t each = cache_chunk_bytes(cache) / CACHE_BLOCK;
+
+	cl->held_tail = &cl->held;
+	if (!cache->seal || !seal_path(cache->seal))
+		return 0;
+	cl->rows = calloc(cl->nr_ios * each, SEAL_ROW_BYTES);
+	if (!cl->rows)
+		return weft_error_set(err, ENOMEM, "cannot seal: out of memory");
+	for (unsigned i = 0; i < cl->nr_ios; i++)
+		cl->ios[i].rows = (void *)((uint8_t *)cl->rows + i * each * SEAL_ROW_BYTES);
+	return 0;
+}
+
 static void free_lane(struct cache_lane *cl)
 {
 	sealer_free(cl->sealer);
+	free(cl->rows);
 	if (cl->bounces)
 		munmap(cl->bounces, cl->bounces_len);
 	free(cl);
@@ -85,6 +103,8 @@ static void join_lane(struct bridge_lane *lane, void *ctx)
 	reg->r = cache->seal ? sealer_new(cache->seal, &cl->sealer, reg->err) : 0;
 	if (reg->r == 0)
 		reg->r = register_memory(cl, reg->err);
+	if (reg->r == 0)
+		reg->r = make_rows(cl, reg->err);
 	if (reg->r < 0) {
 		free_lane(cl);
 		return;
@@ -284,6 +304,8 @@ int cache_new(struct bridge_lanes *lanes, const struct bridge_cache_config *conf
 	int r = cache_set_sizes(cache, err);
 	if (r == 0 && cache->seal)
 		r = seal_start(cache->seal, cache->size_bytes, err);
+	if (r == 0 && cache->seal && seal_path(cache->seal))
+		r = cache_end_doubts(cache, err);
 	if (r == 0)
 		r = map_all(cache, err);
 	if (r == 0 && config->pull_order &&
@@ -296,6 +318,7 @@ int cache_new(struct bridge_lanes *lanes, const struct bridge_cache_config *conf
 		r = fill_free_list(cache, err);
 	if (r < 0)
 		return r;
+	cache_watch_seal(cache, true);
 	for (unsigned i = 0; i < lanes->nr && reg.r == 0; i++)
 		bridge_lane_run(lanes->lane[i], join_lane, &reg);
 	if (reg.r == 0 && cache->nr_dirty > 0)
@@ -375,6 +398,7 @@ void cache_free(struct bridge_cache *cache)
 {
 	if (!cache)
 		return;
+	cache_watch_seal(cache, false);
 	for (unsigned i = 0; i < cache->lanes->nr; i++)
 		if (cache->of_lane[i])
 			bridge_lane_run(cache->lanes->lane[i], leave_lane, cache->of_lane[i]);

@@ -467,6 +467,31 @@ void cache_file_say_lost(struct cache_file *file, const void *at)
 		file->path, (size_t)((const uint8_t *)at - (const uint8_t *)file->header));
 }
 
+int cache_file_sync(const struct cache_file *file)
+{
+	return fdatasync(file->fd) < 0 ? -errno : 0;
+}
+
+bool cache_file_find(const struct cache_file *file, uint64_t block, size_t *at, void *bytes)
+{
+	const size_t nr =
+		file->header ? (size_t)file->known.identity.nr_slots * file->slot_blocks : 0;
+	uint64_t entry, named;
+
+	/* A slot is a chunk, so that a block has one place in each. */
+	for (size_t i = *at; i < nr; i++) {
+		if (i % file->slot_blocks != block % file->slot_blocks ||
+			read_entries(file, i, 1, &entry) < 0 ||
+			!is_entry(file, entry, (unsigned)(i % file->slot_blocks), &named) ||
+			named != block)
+			continue;
+		*at = i + 1;
+		if (mapped_copy(bytes, file->data + i * CACHE_BLOCK, CACHE_BLOCK, NULL) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* ---- the changing fields of the header ---- */
 
 struct word {

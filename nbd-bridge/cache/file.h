@@ -111,6 +111,13 @@ void cache_file_mark(struct cache_file *file, uint32_t slot, unsigned i, uint64_
  * newer.
  */
 int cache_file_unmark(struct cache_file *file, uint32_t slot, unsigned first, unsigned nr);
+/* Has all that was stored in the file on disk when it returns.  Any thread.  0, or -errno. */
+int cache_file_sync(const struct cache_file *file);
+/*
+ * The bytes of a block that an entry from index *at on names, whether or not they are what it was
+ * made for; *at: where to go on.  False: there are no more.  bytes: CACHE_BLOCK of them.
+ */
+bool cache_file_find(const struct cache_file *file, uint64_t block, size_t *at, void *bytes);
 /*
  * Makes it useless: afterwards it is no cache file any more, and nobody goes on with it or rescues
  * anything from it.  0, or -errno.

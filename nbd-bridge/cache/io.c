@@ -149,10 +149,43 @@ void cache_io_submit(struct cache_lane *cl, struct cache_io *list)
 		list = io->next;
 		io->rq.done = io_done;
 		io->rq.lane.internal = true;
-		int r = cl->sealer && io->rq.kind == TP_WRITE ? cache_seal(io) : 0;
+		io->ticket = 0;
+		int r = cl->sealer && request_changes_data(io->rq.kind) ? cache_seal(io) : 0;
+		if (r < 0) {
+			io_done(&io->rq, r);
+		} else if (io->ticket) {
+			io->next = NULL;
+			*cl->held_tail = io;
+			cl->held_tail = &io->next;
+		} else {
+			lane_submit_direct(cl->lane, &io->rq);
+		}
+	}
+}
+
+bool cache_send_held(struct cache_lane *cl)
+{
+	struct bridge_request *rq = cl->commit_waiters, *next;
+	bool any = rq;
+	int r;
+
+	/* They look again, and those whose time has not come wait again. */
+	cl->commit_waiters = NULL;
+	for (; rq; rq = next) {
+		next = rq->cache.wait_next;
+		cache_ready(cl, rq);
+	}
+	while (cl->held && (r = seal_is_done(cl->cache->seal, cl->held->ticket)) != 0) {
+		struct cache_io *io = cl->held;
+
+		cl->held = io->next;
+		if (!cl->held)
+			cl->held_tail = &cl->held;
 		if (r < 0)
 			io_done(&io->rq, r);
 		else
 			lane_submit_direct(cl->lane, &io->rq);
+		any = true;
 	}
+	return any;
 }

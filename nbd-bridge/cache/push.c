@@ -57,6 +57,8 @@ static int end_push(struct cache_io *io, struct cache_slot *slot, int error)
 	struct bridge_cache *cache = io->cl->cache;
 
 	cache_map_clear(&slot->pushing, io->first, io->nr);
+	if (error == 0 && io->rows)
+		seal_settle(cache->seal, io->rq.off / CACHE_BLOCK, io->nr, io->rows);
 	if (error == 0)
 		error = cache_mark_clean(cache, slot, io->first, io->nr);
 	slot->push_error = error;

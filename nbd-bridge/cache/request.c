@@ -16,6 +16,7 @@ static int (*const steps[])(struct cache_lane *cl, struct bridge_request *rq) = 
 	[CACHE_PHASE_COPY] = cache_step_copy,
 	[CACHE_PHASE_ZEROED] = cache_step_zeroed,
 	[CACHE_PHASE_WALK] = cache_step_walk,
+	[CACHE_PHASE_COMMIT] = cache_step_commit,
 	[CACHE_PHASE_END] = cache_step_end,
 };
 
@@ -98,6 +99,7 @@ static void submit(void *ctx, struct bridge_request *rq)
 	rq->lane.next_off = off; /* offsets are the region's for every kind of request */
 	rq->cache.missed = rq->cache.waited = rq->cache.lost = false;
 	rq->cache.nr_taken = 0;
+	rq->cache.commit = 0;
 	rq->cache.waits_at = BRIDGE_WAITS_NOT;
 	rq->cache.phase = kind == TP_CACHE ? CACHE_PHASE_END : CACHE_PHASE_COPY;
 	rq->lane.status = r < 0 ? r : 0;
@@ -138,6 +140,7 @@ static bool step(void *ctx)
 {
 	struct cache_lane *cl = ctx;
 	struct bridge_request *rq, *in_order = NULL;
+	const bool sent = cl->rows && cache_send_held(cl);
 
 	/* In the order in which they became ready. */
 	rq = atomic_exchange(&cl->ready, NULL);
@@ -156,7 +159,7 @@ static bool step(void *ctx)
 	}
 	unsigned nr_push = cl->nr_push;
 	cache_push_pump(cl);
-	return any || cl->nr_push > nr_push;
+	return sent || any || cl->nr_push > nr_push;
 }
 
 static bool unlist(struct bridge_request **list, const struct bridge_request *rq)
@@ -193,6 +196,8 @@ static bool stop_waiting(struct cache_lane *cl, struct bridge_request *rq)
 		was = unlist(&cl->io_waiters, rq);
 	} else if (rq->cache.waits_at == BRIDGE_WAITS_LEASE) {
 		was = unlist(&cl->lease_waiters, rq);
+	} else if (rq->cache.waits_at == BRIDGE_WAITS_COMMIT) {
+		was = unlist(&cl->commit_waiters, rq);
 	}
 	return was;
 }

@@ -58,24 +58,37 @@ static gnutls_cipher_algorithm_t algorithm_of(const struct seal_context *context
 						      : GNUTLS_CIPHER_CHACHA20_POLY1305;
 }
 
-int seal_derive(const struct seal_context *context, const uint8_t key[SEAL_KEY_BYTES],
-	const uint8_t salt[SEAL_SALT_BYTES], uint8_t ret[SEAL_KEY_BYTES])
+/* HKDF of a key, for what `info` says. */
+static int derive(const uint8_t key[SEAL_KEY_BYTES], const uint8_t *salt, unsigned salt_bytes,
+	const char *info, uint8_t ret[SEAL_KEY_BYTES])
 {
-	const char *kind = seal_kind_name(context->kind);
 	const gnutls_datum_t secret = {(uint8_t *)key, SEAL_KEY_BYTES},
-			     salted = {(uint8_t *)salt, SEAL_SALT_BYTES};
-	char info[64];
+			     salted = {(uint8_t *)salt, salt_bytes},
+			     said = {(uint8_t *)info, (unsigned)strlen(info)};
 	uint8_t pseudo[32];
 	const gnutls_datum_t extracted = {pseudo, sizeof(pseudo)};
 
-	int len = snprintf(info, sizeof(info), "weft seal 1 %s %s", kind,
-		seal_algorithm_name(context->algorithm));
-	const gnutls_datum_t said = {(uint8_t *)info, (unsigned)len};
 	int r = gnutls_hkdf_extract(GNUTLS_MAC_SHA256, &secret, &salted, pseudo);
 	if (r == 0)
 		r = gnutls_hkdf_expand(GNUTLS_MAC_SHA256, &extracted, &said, ret, SEAL_KEY_BYTES);
 	explicit_bzero(pseudo, sizeof(pseudo));
 	return r < 0 ? -EIO : 0;
+}
+
+int seal_derive(const struct seal_context *context, const uint8_t key[SEAL_KEY_BYTES],
+	const uint8_t salt[SEAL_SALT_BYTES], uint8_t ret[SEAL_KEY_BYTES])
+{
+	char info[64];
+
+	snprintf(info, sizeof(info), "weft seal 1 %s %s", seal_kind_name(context->kind),
+		seal_algorithm_name(context->algorithm));
+	return derive(key, salt, SEAL_SALT_BYTES, info, ret);
+}
+
+int seal_derive_check(const uint8_t key[SEAL_KEY_BYTES], const uint8_t volume[SEAL_VOLUME_BYTES],
+	uint8_t ret[SEAL_KEY_BYTES])
+{
+	return derive(key, volume, SEAL_VOLUME_BYTES, "weft seal 1 check", ret);
 }
 
 int seal_cipher_new(const struct seal_context *context, const uint8_t key[SEAL_KEY_BYTES],

@@ -2,7 +2,8 @@
 /*
  * The parts of a seal that outlive the process: the key, the salts, the rows; see seal.h.
  *
- * The file: a header, the salts, the rows, all of it for the machine that made it.  A process that
+ * They are memory that outlives it, or a copy of what a file has (seal-disk.h), in the same form: a
+ * header, the salts, the rows, all of it for the machine that made it.  A process that
  * is killed leaves all that it stored.  So a salt is stored before it is counted, and `begun`,
  * which says that the contents have begun, comes last.
  */
@@ -18,24 +19,11 @@
 
 #include "fabric/base/util.h"
 #include "fabric/key/memory.h"
-#include "nbd-bridge/cache/seal-private.h"
+#include "nbd-bridge/cache/seal-disk.h"
 
 enum { VERSION = 1, HEAD_BYTES = 4096 };
 
 static const char magic[8] = "WEFTSEAL";
-
-struct seal_file {
-	char magic[8];
-	uint32_t version, kind;
-	uint64_t size_bytes;
-	uint32_t algorithm;
-	_Atomic uint32_t nr_salts, begun;
-	_Atomic uint64_t nr_bad;
-	uint8_t volume[SEAL_VOLUME_BYTES];
-	uint8_t key[SEAL_KEY_BYTES];
-	_Alignas(HEAD_BYTES) uint8_t salts[SEAL_SALTS_MAX][SEAL_SALT_BYTES];
-	struct seal_row rows[];
-};
 
 enum seal_kind seal_kind_of(const struct seal *seal)
 {
@@ -65,7 +53,9 @@ static void unmap(struct seal *seal)
 
 static int map(struct seal *seal, size_t len)
 {
-	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, seal->fd, 0);
+	void *p = seal->disk ? mmap(NULL, len, PROT_READ | PROT_WRITE,
+				       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+			     : mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, seal->fd, 0);
 
 	if (p == MAP_FAILED)
 		return -errno;
@@ -75,6 +65,13 @@ static int map(struct seal *seal, size_t len)
 	seal->file = p;
 	seal->file_len = len;
 	return 0;
+}
+
+static void set_size(struct seal *seal, uint64_t size_bytes)
+{
+	seal->size_bytes = size_bytes;
+	seal->nr_blocks = (size_bytes + SEAL_BLOCK - 1) / SEAL_BLOCK;
+	seal->rows = seal->file->rows;
 }
 
 /* Nothing in the file is believed before this check. */
@@ -116,6 +113,63 @@ static int load(struct seal *seal, struct weft_error *err)
 	return 0;
 }
 
+/* So that whatever is wrong with the file is known before anybody is asked for a grant. */
+static int load_file(struct seal *seal, struct weft_error *err)
+{
+	const uint64_t size_bytes = seal_disk_size_bytes(seal->disk);
+	int r = map(seal, file_bytes(size_bytes));
+
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot make %zu bytes of memory for %s: %s",
+			file_bytes(size_bytes), seal->disk->path, strerror(-r));
+	set_size(seal, size_bytes);
+	r = seal_disk_load(seal, err);
+	atomic_store(&seal->file->begun, r == 0);
+	return r;
+}
+
+int seal_open(const char *path, const uint8_t key[SEAL_KEY_BYTES], enum seal_kind kind, bool anew,
+	struct seal **ret, struct weft_error *err)
+{
+	struct seal *seal = calloc(1, sizeof(*seal));
+
+	if (!seal)
+		return weft_error_set(err, ENOMEM, "cannot seal: out of memory");
+	seal->kind = seal->context.kind = kind;
+	seal->fd = -1;
+	int r = seal_disk_open(path, key, kind, anew, &seal->disk, err);
+	if (r == 0 && seal_disk_has_begun(seal->disk))
+		r = load_file(seal, err);
+	if (r < 0) {
+		seal_free(seal);
+		return r;
+	}
+	*ret = seal;
+	return 0;
+}
+
+const char *seal_path(const struct seal *seal)
+{
+	return seal->disk ? seal->disk->path : NULL;
+}
+
+const struct seal_identity *seal_identity(const struct seal *seal)
+{
+	return seal->disk && seal_disk_has_begun(seal->disk) ? &seal->disk->identity : NULL;
+}
+
+int seal_note(struct seal *seal, const struct seal_identity *identity, struct weft_error *err)
+{
+	struct seal_disk *disk = seal->disk;
+
+	if (!disk || memcmp(identity, &disk->identity, sizeof(*identity)) == 0)
+		return 0;
+	disk->identity = *identity;
+	/* Without contents the file is another's still, or there is none. */
+	int r = has_begun(seal) ? seal_disk_write_head(seal) : 0;
+	return r < 0 ? weft_error_set(err, -r, "cannot write %s: %s", disk->path, strerror(-r)) : 0;
+}
+
 int seal_new(int fd, enum seal_kind kind, struct seal **ret, struct weft_error *err)
 {
 	struct seal *seal = calloc(1, sizeof(*seal));
@@ -145,15 +199,20 @@ void seal_free(struct seal *seal)
 {
 	if (!seal)
 		return;
+	if (seal->disk)
+		seal_log_stop(seal);
 	forget_keys(seal);
+	if (seal->file && seal->disk)
+		explicit_bzero(seal->file->key, sizeof(seal->file->key));
 	unmap(seal);
 	weft_close_fd(seal->fd);
+	seal_disk_close(seal->disk);
 	free(seal);
 }
 
 void seal_end(struct seal *seal)
 {
-	if (!seal->file)
+	if (!seal->file || seal->disk)
 		return;
 	atomic_store(&seal->file->begun, 0);
 	explicit_bzero(seal->file->key, sizeof(seal->file->key));
@@ -193,9 +252,7 @@ static int derive_keys(struct seal *seal, unsigned own_salt, struct weft_error *
 		return weft_error_set(err, -r, "cannot seal: GnuTLS derives no key");
 	}
 	atomic_store(&seal->counter, 0);
-	seal->size_bytes = file->size_bytes;
-	seal->nr_blocks = (file->size_bytes + SEAL_BLOCK - 1) / SEAL_BLOCK;
-	seal->rows = seal->file->rows;
+	set_size(seal, file->size_bytes);
 	return 0;
 }
 
@@ -210,13 +267,20 @@ static int draw(struct seal *seal, uint64_t size_bytes, struct weft_error *err)
 	file->size_bytes = size_bytes;
 	file->algorithm = seal_fastest(seal->kind);
 	weft_random(file->volume, sizeof(file->volume));
-	weft_random(file->key, sizeof(file->key));
+	if (seal->disk)
+		memcpy(file->key, seal->disk->key, sizeof(file->key));
+	else
+		weft_random(file->key, sizeof(file->key));
 	weft_random(file->salts[0], SEAL_SALT_BYTES);
 	atomic_store(&file->nr_salts, 1);
 	atomic_store(&file->nr_bad, 0);
 	int r = derive_keys(seal, 0, err);
+	if (r == 0 && seal->disk)
+		r = seal_disk_create(seal, err);
 	if (r == 0)
 		atomic_store(&file->begun, 1);
+	else
+		forget_keys(seal);
 	return r;
 }
 
@@ -226,8 +290,10 @@ static int begin(struct seal *seal, uint64_t size_bytes, struct weft_error *err)
 
 	unmap(seal);
 	/* After this the old contents are zeros. */
-	int r = ftruncate(seal->fd, 0) < 0 || ftruncate(seal->fd, (off_t)len) < 0 ? -errno
-										  : map(seal, len);
+	int r = !seal->disk &&
+			(ftruncate(seal->fd, 0) < 0 || ftruncate(seal->fd, (off_t)len) < 0)
+		? -errno
+		: map(seal, len);
 	if (r < 0)
 		return weft_error_set(err, -r,
 			"cannot make %zu bytes of memory for what seals the contents: %s", len,
@@ -235,12 +301,22 @@ static int begin(struct seal *seal, uint64_t size_bytes, struct weft_error *err)
 	return draw(seal, size_bytes, err);
 }
 
+static void note_salt(bool named[SEAL_SALTS_MAX], uint64_t nonce)
+{
+	const uint64_t salt = (nonce & ~(SEAL_KNOWN_BAD | SEAL_ZEROS)) >> SEAL_COUNTER_BITS;
+
+	if (nonce && salt < SEAL_SALTS_MAX)
+		named[salt] = true;
+}
+
 /*
  * The number of a salt to draw: a new one, or one that no row names any more.  SEAL_SALTS_MAX:
  * there is none.
  */
-static unsigned free_salt(const struct seal_file *file)
+static unsigned free_salt(const struct seal *seal)
 {
+	const struct seal_file *file = seal->file;
+	const struct seal_disk *disk = seal->disk;
 	const uint64_t nr_blocks = (file->size_bytes + SEAL_BLOCK - 1) / SEAL_BLOCK;
 	const unsigned nr = atomic_load(&file->nr_salts);
 	bool named[SEAL_SALTS_MAX] = {0};
@@ -250,12 +326,12 @@ static unsigned free_salt(const struct seal_file *file)
 		return nr;
 	for (uint64_t block = 0; block < nr_blocks; block++) {
 		const uint64_t nonce = atomic_load_explicit(&file->rows[block].nonce,
-					       memory_order_relaxed) &
-			~SEAL_KNOWN_BAD;
+			memory_order_relaxed);
 
-		if (nonce && nonce >> SEAL_COUNTER_BITS < SEAL_SALTS_MAX)
-			named[nonce >> SEAL_COUNTER_BITS] = true;
+		note_salt(named, nonce);
 	}
+	for (size_t n = 0; disk && n < disk->nr_doubts; n++)
+		note_salt(named, disk->doubts[n].nonce);
 	while (i < SEAL_SALTS_MAX && named[i])
 		i++;
 	return i;
@@ -273,7 +349,7 @@ int seal_start(struct seal *seal, uint64_t size_bytes, struct weft_error *err)
 	/* A process never counts from the beginning again. */
 	if (seal->keys)
 		return 0;
-	const unsigned own = free_salt(file);
+	const unsigned own = free_salt(seal);
 	if (own == SEAL_SALTS_MAX)
 		return weft_error_set(err, ENOSPC,
 			"these contents have blocks of %d bridges, and there may be no more; end "
@@ -281,7 +357,27 @@ int seal_start(struct seal *seal, uint64_t size_bytes, struct weft_error *err)
 			SEAL_SALTS_MAX);
 	weft_random(file->salts[own], SEAL_SALT_BYTES);
 	atomic_store(&file->nr_salts, weft_max(own + 1, atomic_load(&file->nr_salts)));
+	/* On disk before anything is sealed under it. */
+	int r = seal->disk ? seal_disk_write_head(seal) : 0;
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot write %s: %s", seal->disk->path,
+			strerror(-r));
 	return derive_keys(seal, own, err);
+}
+
+/* A new file takes the place of the one that there is, and remembers nothing yet. */
+static int start_file_anew(struct seal *seal, struct weft_error *err)
+{
+	struct seal_disk *disk = seal->disk;
+
+	seal_log_stop(seal);
+	disk->nr_queued = 0;
+	atomic_store(&disk->nr_done, disk->nr_asked);
+	for (unsigned i = 0; i < SEAL_DONORS; i++)
+		disk->identity.donors[i].epoch = disk->identity.donors[i].granted =
+			disk->identity.donors[i].wrote = 0;
+	int r = begin(seal, seal->size_bytes, err);
+	return r == 0 ? seal_log_start(seal, err) : r;
 }
 
 int seal_start_anew(struct seal *seal, struct weft_error *err)
@@ -290,6 +386,8 @@ int seal_start_anew(struct seal *seal, struct weft_error *err)
 	const uint64_t size_bytes = seal->size_bytes;
 	struct seal_file *file = seal->file;
 
+	if (seal->disk)
+		return start_file_anew(seal, err);
 	atomic_store(&file->begun, 0);
 	if (fallocate(seal->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)rows_at,
 		    (off_t)(seal->file_len - rows_at)) < 0)
@@ -301,11 +399,15 @@ int seal_start_anew(struct seal *seal, struct weft_error *err)
 
 bool seal_is_zero(const struct seal *seal, uint64_t block)
 {
-	return atomic_load_explicit(&seal->rows[block].nonce, memory_order_relaxed) == 0;
+	return seal_row_is_zeros(&seal->rows[block]);
 }
 
 void seal_make_zero(struct seal *seal, uint64_t first, uint64_t nr)
 {
+	if (seal->disk) {
+		seal_log_zeros(seal, first, nr);
+		return;
+	}
 	/* A row that is zero already may lie on a page that was never touched. */
 	for (uint64_t i = first; i < first + nr; i++)
 		if (!seal_is_zero(seal, i))

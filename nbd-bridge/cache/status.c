@@ -129,9 +129,10 @@ json_t *cache_status(struct bridge_cache *cache)
 			integer(weft_min(pulled << cache->shift, cache->size_bytes)),
 			"fetched_bytes", integer(sums.pulled)));
 	json_object_set_new(json, "sealed",
-		cache->seal ? json_pack("{s:s, s:s}", "kind",
+		cache->seal ? json_pack("{s:s, s:s, s:s?}", "kind",
 				      seal_kind_name(seal_kind_of(cache->seal)), "algorithm",
-				      seal_algorithm_name(seal_algorithm_of(cache->seal)))
+				      seal_algorithm_name(seal_algorithm_of(cache->seal)), "file",
+				      seal_path(cache->seal))
 			    : json_null());
 	json_object_set_new(json, "bad_blocks",
 		integer(cache->seal ? seal_nr_bad(cache->seal) : 0));

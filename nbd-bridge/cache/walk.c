@@ -71,7 +71,9 @@ int cache_step_walk(struct cache_lane *cl, struct bridge_request *rq)
 		bool sends = (rq->kind == TP_FLUSH || (rq->flags & TP_FUA)) &&
 			cl->cache->attachment->info.can_flush;
 
-		return sends ? cache_io_other(cl, rq, TP_FLUSH, 0, 0, 0, CACHE_PHASE_END)
+		const uint8_t next = cl->rows ? CACHE_PHASE_COMMIT : CACHE_PHASE_END;
+
+		return sends ? cache_io_other(cl, rq, TP_FLUSH, 0, 0, 0, next)
 			     : cache_step_end(cl, rq);
 	}
 	struct cache_chunk *chunk = cache_lock(cache, c);

@@ -41,7 +41,8 @@ enum bridge_waits {
 	BRIDGE_WAITS_ROOM,  /* a slot, or fewer dirty chunks */
 	BRIDGE_WAITS_IO,    /* a free operation */
 	BRIDGE_WAITS_LEASE, /* a donor's word that it has the contents that are remembered */
-	BRIDGE_WAITS_OPS,   /* its own operations */
+	BRIDGE_WAITS_COMMIT, /* what seals the contents to be on disk */
+	BRIDGE_WAITS_OPS,    /* its own operations */
 };
 
 /* The part of the stage before the lane, which is the cache.  The lane never looks at it. */
@@ -53,6 +54,7 @@ struct request_cache {
 	bool lost;   /* bytes that were to be written back are lost */
 	uint64_t wait_chunk;
 	uint64_t seq, walk_at, walk_end;
+	uint64_t commit; /* a seal's ticket; 0: it was not asked yet */
 	uint64_t taken_from, nr_taken; /* chunks that are being zeroed */
 	struct bridge_request *wait_next;
 	struct bridge_request *active_next, **active_link;

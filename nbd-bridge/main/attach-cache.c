@@ -41,7 +41,7 @@ static int take_identity(struct attach *a, struct weft_error *err)
 	struct bridge_state_file *state = &a->state;
 
 	for (unsigned i = 0; i < id->nr_donors; i++)
-		if (state->takes_over &&
+		if ((state->takes_over || attach_has_seal_file(a)) &&
 			memcmp(state->donors[i].id, id->ids[i], sizeof(id->ids[i])) != 0)
 			return weft_error_set(err, EINVAL,
 				"%s was not written by the bridge of '%s' that died; see what each "
@@ -93,10 +93,13 @@ int attach_open_cache(struct attach *a, struct weft_error *err)
 	if (strcmp(id->uri, o->uri_text) != 0 || id->nr_donors != o->nr_donors ||
 		id->stripe_bytes != o->stripe_bytes)
 		why = "another region's";
+	else if (attach_has_seal_file(a) && !cache_file_same_boot(a->cache_file))
+		return 0; /* it has the bytes of what was being written, and tells which they are */
 	else if (!cache_file_same_boot(a->cache_file))
 		why = "from before this machine was restarted and may be older than what the donor "
 		      "has";
-	else if (id->sealed != o->sealed || (o->sealed && !a->state.takes_over))
+	else if (id->sealed != o->sealed ||
+		(o->sealed && !a->state.takes_over && !attach_has_seal_file(a)))
 		why = "of contents that were sealed in another way, or whose key is gone";
 	else if (o->read_only)
 		why = "to be written back, which --read-only forbids";

@@ -196,7 +196,7 @@ void attach_guard_settle(struct attach *a)
 {
 	enum bridge_device_kind kind;
 
-	if (a->options.sealed)
+	if (a->options.sealed && !a->options.seal_key)
 		return;
 	if (bridge_device_kind_of(a->state.device.path, &kind) < 0 || kind != BRIDGE_DEVICE_UBLK)
 		attach_guard_end(a);

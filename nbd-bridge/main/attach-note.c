@@ -27,6 +27,8 @@ int attach_save_state(struct attach *a, void (*change)(struct attach *a, void *c
 	if (change)
 		change(a, ctx);
 	int r = bridge_state_write(&a->state, err);
+	if (r == 0)
+		r = attach_note_seal(a, err);
 	pthread_mutex_unlock(&a->state_lock);
 	return r;
 }
@@ -158,7 +160,8 @@ static int check_mode(const struct attach *a, struct weft_error *err)
 static int check_sealed(const struct attach *a, bool same, struct weft_error *err)
 {
 	const struct bridge_state_file *state = &a->state;
-	const char *name = a->options.name;
+	const struct attach_options *o = &a->options;
+	const char *name = o->name;
 
 	if (!state->takes_over)
 		return 0;
@@ -173,6 +176,16 @@ static int check_sealed(const struct attach *a, bool same, struct weft_error *er
 			"same way only; or end it: weft detach --force %s",
 			name, state->sealed ? "with --" : "without --verify or --encrypt",
 			seal_kind_name(state->sealed), name);
+	if (same && state->sealed &&
+		(!state->seal_file != !o->seal_file ||
+			(o->seal_file && strcmp(state->seal_file, o->seal_file) != 0)))
+		return weft_error_set(err, EINVAL,
+			"the bridge of '%s' that died was attached %s--%s-key%s%.400s, and is "
+			"taken over in the same way only; or end it: weft detach --force %s",
+			name, state->seal_file ? "with " : "without ",
+			seal_kind_name(state->sealed),
+			state->seal_file ? ", and what seals it is in " : "",
+			state->seal_file ? state->seal_file : "", name);
 	/* The guard keeps the cache, or the file has it: elsewhere its newer blocks are missing. */
 	if (same && state->sealed && !state->cache_file != !a->options.cache_file)
 		return weft_error_set(err, EINVAL,
@@ -312,7 +325,9 @@ int attach_take_name(struct attach *a, struct weft_error *err)
 	free(state->socket);
 	free(state->mount);
 	free(state->cache_file);
+	free(state->seal_file);
 	state->cache_file = o->cache_file ? strdup(o->cache_file) : NULL;
+	state->seal_file = o->seal_file ? strdup(o->seal_file) : NULL;
 	state->uri = strdup(o->uri_text);
 	note_keys(a);
 	state->socket = o->socket ? strdup(o->socket) : NULL;
@@ -324,7 +339,9 @@ int attach_take_name(struct attach *a, struct weft_error *err)
 	name_device(a);
 	state->mode = mode_letters[attach_mode(o)];
 	state->pid = getpid();
-	return bridge_state_write(state, err);
+	r = bridge_state_write(state, err);
+	/* On disk before anything is asked under this incarnation. */
+	return r == 0 ? attach_note_seal(a, err) : r;
 }
 
 void attach_change_granted(struct attach *a, void *ctx)

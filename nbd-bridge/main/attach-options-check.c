@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Checks options of weft attach against each other.  One thread, before anything is started. */
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -35,9 +36,23 @@ enum { SEALED_CACHE_BYTES = 64 << 20 }; /* unless --cache says otherwise */
 /* Both need a cache: blocks, and an order of what is done to one. */
 static int check_sealed(struct attach_options *o)
 {
-	o->sealed = o->encrypt ? SEAL_ENCRYPT : o->verify ? SEAL_VERIFY : SEAL_NONE;
+	o->encrypt |= o->encrypt_key != NULL;
+	o->sealed = o->encrypt                 ? SEAL_ENCRYPT
+		: o->verify || o->verify_key ? SEAL_VERIFY
+					     : SEAL_NONE;
 	if (!o->sealed)
 		return WEFT_GO_ON;
+	if (o->encrypt && o->verify_key)
+		return weft_usage_error("--verify-key goes with --verify alone; to encrypt with a "
+					"key of yours: --encrypt-key");
+	o->seal_key = o->encrypt ? o->encrypt_key : o->verify_key;
+	if (o->seal_key && !o->cache_file)
+		return weft_usage_error(
+			"--%s-key wants --cache-file PATH: what seals the contents is kept beside "
+			"that, in PATH.seal, and outlives a restart of this machine with it",
+			seal_kind_name(o->sealed));
+	if (o->seal_key && asprintf(&o->seal_file, "%s.seal", o->cache_file) < 0)
+		return weft_usage_error("out of memory");
 	if (o->read_only || o->shared)
 		return weft_usage_error("--%s goes with neither --read-only nor --shared: its "
 					"contents begin empty, and nobody else has their key",

@@ -286,6 +286,11 @@ static const struct weft_option more_options[] = {
 		.kind = WEFT_OPTION_FLAG, INTO(verify)},
 	{"encrypt", NULL, "the same, and the donor sees encrypted bytes alone",
 		.kind = WEFT_OPTION_FLAG, INTO(encrypt)},
+	{"verify-key", "FILE",
+		"--verify with this key, and --cache-file: the contents outlive a restart of "
+		"this machine",
+		PATH(verify_key)},
+	{"encrypt-key", "FILE", "--encrypt in the same way", PATH(encrypt_key)},
 	{.kind = WEFT_OPTION_GROUP, .help = "Waiting:"},
 	{"wait", "SECONDS",
 		"how long to wait for a donor that is not there yet, "

@@ -49,6 +49,9 @@ struct attach_options {
 	bool write_through, pull;
 	bool verify, encrypt;
 	enum seal_kind sealed; /* what of those two is meant */
+	char *verify_key, *encrypt_key; /* absolute; NULL: the key is random */
+	const char *seal_key;           /* one of them */
+	char *seal_file; /* beside the cache file; NULL: the contents end with the attachment */
 	unsigned pull_workers;
 	uint64_t pull_rate; /* 0: no limit */
 	char *pull_order, *record_order; /* absolute; NULL: none */

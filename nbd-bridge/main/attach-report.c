@@ -79,6 +79,11 @@ int attach_explain_refusal(const struct attach *a, struct weft_error *err)
 				"what was not at the donor is still in %.200s: save it with weft "
 				"rescue, then remove that file",
 				o->cache_file);
+		else if (attach_has_seal_file(a) && !a->state.takes_over)
+			add_advice(err,
+				"what %.200s seals is gone: to begin empty contents, add "
+				"--new-contents",
+				o->seal_file);
 		else if (a->state.takes_over)
 			add_advice(err, "to give up what '%s' had and attach anew: weft detach %s",
 				o->name, o->name);
@@ -101,7 +106,15 @@ static void print_cache(const struct attach *a, FILE *out)
 	if (a->options.cache_file)
 		fprintf(out, "  cache file %s%s\n", a->options.cache_file,
 			a->resumes ? ", with what a bridge that died had not written back" : "");
-	if (a->seal)
+	if (a->seal && seal_path(a->seal))
+		fprintf(out,
+			"  sealed: the donor's bytes are %s (%s), the key is that of %s; the cache "
+			"file's bytes are plain\n"
+			"  the contents outlive a restart of this machine, with that key and %s\n",
+			a->options.sealed == SEAL_ENCRYPT ? "encrypted and verified" : "verified",
+			seal_algorithm_name(seal_algorithm_of(a->seal)), a->options.seal_key,
+			seal_path(a->seal));
+	else if (a->seal)
 		fprintf(out,
 			"  sealed: the donor's bytes are %s (%s), the key is on this machine "
 			"alone%s\n"

@@ -90,6 +90,8 @@ int attach_open_seal(struct attach *a, struct weft_error *err)
 	int r;
 
 	a->state.sealed = o->sealed;
+	if (o->seal_key)
+		return attach_open_seal_file(a, err);
 	if (!o->sealed)
 		return 0;
 	if (!a->state.takes_over && !o->new_contents)

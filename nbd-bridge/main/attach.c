@@ -306,8 +306,8 @@ static int run(struct attach *a)
 	struct weft_error err = {0};
 	char log[256];
 
-	/* Of what is sealed it has to keep something: attach-seal.c. */
-	if (!a->options.sealed)
+	/* Of what is sealed it has to keep something, unless there is a file: attach-seal.c. */
+	if (!a->options.sealed || a->options.seal_key)
 		attach_guard_start(a);
 	if (!background)
 		be_patient(&a->options);

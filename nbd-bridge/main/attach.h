@@ -121,6 +121,16 @@ void attach_forget_end(struct attach *a);
  */
 int attach_open_seal(struct attach *a, struct weft_error *err);
 
+/*
+ * With a key of the user's: opens the file that seals the contents, and takes from it who we are
+ * and what we remember.
+ */
+int attach_open_seal_file(struct attach *a, struct weft_error *err);
+/* Notes that in the file too, durably, if there is one. */
+int attach_note_seal(struct attach *a, struct weft_error *err);
+/* Whether the contents of that file are gone on with. */
+bool attach_has_seal_file(const struct attach *a);
+
 /* attach-cache.c */
 /*
  * Opens the cache file, if one was asked for.  The contents that a dead bridge left are resumed

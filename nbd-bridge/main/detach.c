@@ -167,11 +167,13 @@ static int clear_away(struct bridge_state_file *state, const char *name, const c
 				(struct bridge_made_file){.dev = state->made_dev,
 					.ino = state->made_ino});
 	}
+	/* Contents that are gone on with later are still ours: a goodbye would give them up. */
+	const bool goes_on = state->seal_file && !state->stale;
 	struct weft_error why;
 	weft_patience_begin(
 		"weft-detach: telling the donor that '%s' has ended, which may take up to 10 s",
 		name);
-	int told = detach_say_goodbye(state, &why);
+	int told = goes_on ? 0 : detach_say_goodbye(state, &why);
 	weft_patience_end();
 	/* The state file comes last: its holder is the attachment. */
 	remove_from_run_dir(name);
@@ -182,6 +184,10 @@ static int clear_away(struct bridge_state_file *state, const char *name, const c
 	if (left > 0)
 		printf("  %s of it are in %s still; save them with: weft rescue %s FILE\n", size,
 			state->cache_file, state->cache_file);
+	if (goes_on)
+		printf("  its contents can be attached again, with %s; its donor holds the region "
+		       "until the lease is over\n",
+			state->seal_file);
 	if (told < 0)
 		printf("  its donor could not be told, and holds the region until the lease is "
 		       "over: %s\n",

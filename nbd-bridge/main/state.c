@@ -284,6 +284,7 @@ static bool load(struct bridge_state_file *ret)
 	ret->mount = copy(&f, "mount");
 	ret->cache_file = copy(&f, "cache_file");
 	ret->key_file = copy(&f, "key_file");
+	ret->seal_file = copy(&f, "seal_file");
 	const char *sealed = text_of(&f, "sealed");
 	f.sound &= !sealed || seal_kind_parse(sealed, &ret->sealed);
 	ret->guard = (pid_t)number_of(&f, "guard");
@@ -493,8 +494,11 @@ static json_t *state_json(const struct bridge_state_file *state, int *ret_error)
 				"guard", (int)state->guard, "keeps_seal",
 				(json_int_t)state->keeps[0], "keeps_cache",
 				(json_int_t)state->keeps[1]));
-	if (state->key_file &&
-		json_object_set_new(json, "key_file", json_string(state->key_file)) < 0) {
+	if ((state->key_file &&
+		    json_object_set_new(json, "key_file", json_string(state->key_file)) < 0) ||
+		(state->seal_file &&
+			json_object_set_new(json, "seal_file", json_string(state->seal_file)) <
+				0)) {
 		*ret_error = -EILSEQ;
 		json_decref(json);
 		return NULL;
@@ -568,6 +572,7 @@ void bridge_state_fini(struct bridge_state_file *state)
 	free(state->mount);
 	free(state->cache_file);
 	free(state->key_file);
+	free(state->seal_file);
 	free(state->again);
 	free(state->directory);
 	state->uri = state->socket = state->mount = state->cache_file = state->key_file =

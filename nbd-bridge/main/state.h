@@ -49,6 +49,7 @@ struct bridge_state_file {
 	char *socket, *mount; /* NULL: none */
 	char *cache_file;     /* the same */
 	char *key_file;       /* the same */
+	char *seal_file;      /* the same: what seals the contents, where it outlives a restart */
 	enum seal_kind sealed; /* how the contents are sealed */
 	pid_t guard;           /* of sealed contents: the process that keeps their memory … */
 	uint64_t keeps[2];     /* … with these inodes: what seals them, the cache (0: in a file) */

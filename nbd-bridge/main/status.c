@@ -315,10 +315,13 @@ static void print_cache(const json_t *cache)
 			: "");
 	const json_t *sealed = json_object_get(cache, "sealed");
 	if (json_is_object(sealed))
-		printf("  %s (%s): %" PRIu64 " blocks were not what was written\n",
+		printf("  %s (%s): %" PRIu64 " blocks were not what was written%s%s\n",
 			strcmp(text_of(sealed, "kind"), "encrypt") == 0 ? "encrypted and verified"
 									: "verified",
-			text_of(sealed, "algorithm"), number_of(cache, "bad_blocks"));
+			text_of(sealed, "algorithm"), number_of(cache, "bad_blocks"),
+			json_is_string(json_object_get(sealed, "file")) ? "; sealed by " : "",
+			json_is_string(json_object_get(sealed, "file")) ? text_of(sealed, "file")
+									: "");
 	if (number_of(cache, "lost_bytes") > 0)
 		printf("  %s that were not at the donor are LOST: the cache file cannot be read "
 		       "there\n",

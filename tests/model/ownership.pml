@@ -29,6 +29,7 @@ c_decl {
 		X(killing) /* bridges are killed and taken over, or end and leave a cache file */ \
 		X(reset)   /* weft reset, and pages that get dirty while there is no bridge */ \
 		X(power)   /* a borrower's machine restarts; an older cache file may be left */ \
+		X(sealed)  /* … or the file of its sealed contents, which goes on (kills too) */ \
 		X(shared)  /* bridges that attached with --shared */ \
 		X(evict)   /* the donor's table forgets those who do not hold */ \
 		X(blind)   /* a stock client that reconnects by itself and has a page cache */ \
@@ -42,7 +43,7 @@ c_decl {
 	#define RULES(X) \
 		X(claim) X(left) X(table) X(mark_at_stop) X(mark_at_grant) X(held) X(grace) X(granted) X(granted_noted) X(wrote) X(wrote_noted) X(ended) X(reopened) \
 		X(tenure) X(tenure_opening) X(lease) X(clock) X(stale_kept) X(reset_drops) X(reset_quiet) \
-		X(same_mode) X(vouch) X(noted) X(boot) X(superseded) \
+		X(same_mode) X(vouch) X(noted) X(boot) X(file_noted) X(superseded) \
 		X(bound) X(revoked_fenced) X(revoked_refused) X(revoked_lease)
 	/* … and what must hold. */
 	#define PROPERTIES(X) X(S1) X(S2) X(Z) X(L) X(K)
@@ -610,6 +611,21 @@ inline forget(x)
 	if \
 	:: rule(boot) -> forget(x) \
 	:: else -> bridge_is_gone(x); b[x].remembers = 1; b[x].builds = 0; b[x].copy_builds = 0 \
+	fi } \
+/* Rows are as new as what the donor has; pages behind the device are gone, and the state is. */ \
+:: d_step { has(power) && has(sealed) && b[x].inc != 0 && b[x].epoch && !b[x].shared -> \
+	printf("the machine of %d restarts, and its sealed contents go on\n", x); \
+	bridge_is_gone(x); \
+	b[x].front = 0; \
+	if \
+	:: b[x].stale_noted -> \
+		b[x].remembers = 0; b[x].builds = 0; b[x].copy_builds = 0; b[x].stale_noted = 0 \
+	:: else \
+	fi; \
+	if \
+	:: !rule(file_noted) -> \
+		b[x].granted_inc = 0; b[x].granted_low = 0; b[x].wrote = 0; note_claim(x) \
+	:: else \
 	fi } \
 :: d_step { donor == UP && e[x].held && !b[x].granted && (!b[x].in_lease || !rule(clock) || !rule(lease)) -> \
 	printf("the lease of %d is over at the donor\n", x); \

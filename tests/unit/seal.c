@@ -182,7 +182,7 @@ static void put(struct sealer *sealer, uint8_t *donor, uint64_t first, unsigned 
 
 	memset(plain, fill, sizeof(plain));
 	memcpy(sealed, plain, len);
-	assert_int_equal(sealer_seal(sealer, first, plain, sealed, len), 0);
+	assert_int_equal(sealer_seal(sealer, first, plain, sealed, len, NULL), 0);
 	memcpy(donor + first * SEAL_BLOCK, sealed, len);
 }
 
