@@ -443,30 +443,29 @@ int scsi_unpack_cdb(const uint8_t cdb[SCSI_CDB_BYTES], struct scsi_cdb *ret,
 	struct scsi_field *bad)
 {
 	const struct scsi_op *op;
-	struct scsi_cdb to = {.opcode = cdb[0], .action = SCSI_NO_ACTION};
 
 	if (!first_row[cdb[0]])
 		return -EOPNOTSUPP;
-	if (scsi_op_has_actions(cdb[0]))
-		to.action = cdb[1] & ACTION;
-	op = scsi_op_find(cdb[0], to.action);
+	op = &scsi_ops[first_row[cdb[0]] - 1];
+	if (op->action != SCSI_NO_ACTION)
+		op = scsi_op_find(cdb[0], cdb[1] & ACTION);
 	if (!op) {
 		*bad = (struct scsi_field){.byte = 1, .bit = 4};
 		return -EINVAL;
 	}
 	if (!in_usage(op, cdb, bad))
 		return -EINVAL;
+	*ret = (struct scsi_cdb){.opcode = op->opcode, .action = op->action};
 	if (op->layout == TRANSFER) { /* the one that has to be quick */
-		to.dpo = cdb[1] & DPO;
-		to.fua = cdb[1] & FUA;
-		unpack_blocks(cdb, op->cdb_bytes, &to);
+		ret->dpo = cdb[1] & DPO;
+		ret->fua = cdb[1] & FUA;
+		unpack_blocks(cdb, op->cdb_bytes, ret);
 	} else {
 		if (has_blocks(op))
-			unpack_blocks(cdb, op->cdb_bytes, &to);
-		unpack_list(op, cdb, &to);
-		unpack_rest(op, cdb, &to);
+			unpack_blocks(cdb, op->cdb_bytes, ret);
+		unpack_list(op, cdb, ret);
+		unpack_rest(op, cdb, ret);
 	}
-	*ret = to;
 	return 0;
 }
 

@@ -11,40 +11,6 @@
 #include "fabric/base/util.h"
 #include "fabric/scsi/target-private.h"
 
-/* What a command does to the medium, as reservations see it (SPC table 58, SBC table 13). */
-enum effect { NO_EFFECT, READS, WRITES };
-
-static enum effect effect_of(const struct scsi_cdb *cdb)
-{
-	switch (cdb->opcode) {
-	case SCSI_OP_READ_10:
-	case SCSI_OP_READ_12:
-	case SCSI_OP_READ_16:
-	case SCSI_OP_VERIFY_10:
-	case SCSI_OP_VERIFY_12:
-	case SCSI_OP_VERIFY_16:
-	case SCSI_OP_MODE_SENSE_6:
-	case SCSI_OP_MODE_SENSE_10:
-	case SCSI_OP_MAINTENANCE_IN:
-		return READS;
-	case SCSI_OP_WRITE_10:
-	case SCSI_OP_WRITE_12:
-	case SCSI_OP_WRITE_16:
-	case SCSI_OP_WRITE_SAME_10:
-	case SCSI_OP_WRITE_SAME_16:
-	case SCSI_OP_UNMAP:
-	case SCSI_OP_SYNCHRONIZE_CACHE_10:
-	case SCSI_OP_SYNCHRONIZE_CACHE_16:
-	case SCSI_OP_MODE_SELECT_6:
-	case SCSI_OP_MODE_SELECT_10:
-		return WRITES;
-	case SCSI_OP_START_STOP_UNIT:
-		return cdb->start ? NO_EFFECT : WRITES;
-	default:
-		return NO_EFFECT;
-	}
-}
-
 /* Where the number of blocks is in a CDB that has a LBA. */
 static unsigned place_of_blocks(const struct scsi_cdb *cdb)
 {
@@ -210,97 +176,81 @@ static void begin_start_stop(struct scsi_command *cmd)
 		scsi_command_flush(cmd, 0, nr * SCSI_BLOCK_BYTES);
 }
 
-static void dispatch(struct scsi_command *cmd)
+static void begin_write(struct scsi_command *cmd)
 {
-	switch (cmd->cdb.opcode) {
-	case SCSI_OP_READ_10:
-	case SCSI_OP_READ_12:
-	case SCSI_OP_READ_16:
-		begin_read(cmd);
-		break;
-	case SCSI_OP_WRITE_10:
-	case SCSI_OP_WRITE_12:
-	case SCSI_OP_WRITE_16:
-		begin_out(cmd, SCSI_DO_WRITE);
-		break;
-	case SCSI_OP_VERIFY_10:
-	case SCSI_OP_VERIFY_12:
-	case SCSI_OP_VERIFY_16:
-		begin_verify(cmd);
-		break;
-	case SCSI_OP_SYNCHRONIZE_CACHE_10:
-	case SCSI_OP_SYNCHRONIZE_CACHE_16:
-		begin_synchronize(cmd);
-		break;
-	case SCSI_OP_WRITE_SAME_10:
-	case SCSI_OP_WRITE_SAME_16:
-		begin_same(cmd);
-		break;
-	case SCSI_OP_UNMAP:
-		begin_unmap(cmd);
-		break;
-	case SCSI_OP_START_STOP_UNIT:
-		begin_start_stop(cmd);
-		break;
-	case SCSI_OP_INQUIRY:
-		scsi_answer_inquiry(cmd);
-		break;
-	case SCSI_OP_REQUEST_SENSE:
-		scsi_answer_sense(cmd, scsi_nexus_take_attention(cmd->nexus));
-		break;
-	case SCSI_OP_REPORT_LUNS:
-		scsi_answer_luns(cmd);
-		break;
-	case SCSI_OP_READ_CAPACITY_10:
-	case SCSI_OP_SERVICE_ACTION_IN_16:
-		scsi_answer_capacity(cmd);
-		break;
-	case SCSI_OP_MAINTENANCE_IN:
-		scsi_answer_opcodes(cmd);
-		break;
-	case SCSI_OP_MODE_SENSE_6:
-	case SCSI_OP_MODE_SENSE_10:
-		scsi_mode_sense(cmd);
-		break;
-	case SCSI_OP_MODE_SELECT_6:
-	case SCSI_OP_MODE_SELECT_10:
-		scsi_mode_select(cmd);
-		break;
-	case SCSI_OP_PERSISTENT_RESERVE_IN:
-		scsi_reserve_in(cmd);
-		break;
-	case SCSI_OP_PERSISTENT_RESERVE_OUT:
-		scsi_reserve_out(cmd);
-		break;
-	default:
-		assert(cmd->cdb.opcode == SCSI_OP_TEST_UNIT_READY);
-		scsi_command_good(cmd);
-	}
+	begin_out(cmd, SCSI_DO_WRITE);
 }
 
-/* SAM 5.14.2, SPC 6.6.1: those that are answered in any state. */
-static bool answers_always(uint8_t opcode)
+static void begin_sense(struct scsi_command *cmd)
 {
-	return opcode == SCSI_OP_INQUIRY || opcode == SCSI_OP_REPORT_LUNS ||
-		opcode == SCSI_OP_REQUEST_SENSE;
+	scsi_answer_sense(cmd, scsi_nexus_take_attention(cmd->nexus));
 }
+
+enum {
+	/* What others' reservations keep it from (SPC table 58, SBC table 13). */
+	READS = 1 << 0,
+	WRITES = 1 << 1,
+	/* It is about the contents, and fails when they are lost. */
+	CONTENTS = 1 << 2,
+	/* It changes them, and is refused where nothing may be changed. */
+	CHANGES = 1 << 3,
+	/* It is answered whatever else has to be told first (SAM 5.14.2). */
+	ALWAYS = 1 << 4,
+	READ = READS | CONTENTS,
+	WRITE = WRITES | CONTENTS | CHANGES,
+};
+
+static const struct row {
+	void (*begin)(struct scsi_command *cmd);
+	unsigned is;
+} rows[256] = {
+	[SCSI_OP_TEST_UNIT_READY] = {scsi_command_good, CONTENTS},
+	[SCSI_OP_REQUEST_SENSE] = {begin_sense, ALWAYS},
+	[SCSI_OP_INQUIRY] = {scsi_answer_inquiry, ALWAYS},
+	[SCSI_OP_MODE_SELECT_6] = {scsi_mode_select, WRITES},
+	[SCSI_OP_MODE_SENSE_6] = {scsi_mode_sense, READS},
+	[SCSI_OP_START_STOP_UNIT] = {begin_start_stop, WRITES | CONTENTS},
+	[SCSI_OP_READ_CAPACITY_10] = {scsi_answer_capacity, 0},
+	[SCSI_OP_READ_10] = {begin_read, READ},
+	[SCSI_OP_WRITE_10] = {begin_write, WRITE},
+	[SCSI_OP_VERIFY_10] = {begin_verify, READ},
+	[SCSI_OP_SYNCHRONIZE_CACHE_10] = {begin_synchronize, WRITES | CONTENTS},
+	[SCSI_OP_WRITE_SAME_10] = {begin_same, WRITE},
+	[SCSI_OP_UNMAP] = {begin_unmap, WRITE},
+	[SCSI_OP_MODE_SELECT_10] = {scsi_mode_select, WRITES},
+	[SCSI_OP_MODE_SENSE_10] = {scsi_mode_sense, READS},
+	[SCSI_OP_PERSISTENT_RESERVE_IN] = {scsi_reserve_in, 0},
+	[SCSI_OP_PERSISTENT_RESERVE_OUT] = {scsi_reserve_out, 0},
+	[SCSI_OP_READ_16] = {begin_read, READ},
+	[SCSI_OP_WRITE_16] = {begin_write, WRITE},
+	[SCSI_OP_VERIFY_16] = {begin_verify, READ},
+	[SCSI_OP_SYNCHRONIZE_CACHE_16] = {begin_synchronize, WRITES | CONTENTS},
+	[SCSI_OP_WRITE_SAME_16] = {begin_same, WRITE},
+	[SCSI_OP_SERVICE_ACTION_IN_16] = {scsi_answer_capacity, 0},
+	[SCSI_OP_REPORT_LUNS] = {scsi_answer_luns, ALWAYS},
+	[SCSI_OP_MAINTENANCE_IN] = {scsi_answer_opcodes, READS},
+	[SCSI_OP_READ_12] = {begin_read, READ},
+	[SCSI_OP_WRITE_12] = {begin_write, WRITE},
+	[SCSI_OP_VERIFY_12] = {begin_verify, READ},
+};
 
 /*
  * Reservations of others, then what the nexus has to be told first (SAM 5.3.3: a conflict goes
  * before a CHECK CONDITION).  False: the command has ended.
  */
-static bool passes_gate(struct scsi_command *cmd, uint8_t opcode, enum effect effect)
+static bool passes_gate(struct scsi_command *cmd, unsigned is)
 {
-	uint32_t gate = atomic_load_explicit(&cmd->nexus->gate, memory_order_acquire);
+	/* In one order with what the transport knows to be under way: see target.h. */
+	uint32_t gate = atomic_load(&cmd->nexus->gate);
 
 	if (gate == 0)
 		return true;
-	if ((effect == READS && gate & SCSI_GATE_NO_READ) ||
-		(effect == WRITES && gate & SCSI_GATE_NO_WRITE)) {
+	if ((is & READS && gate & SCSI_GATE_NO_READ) ||
+		(is & WRITES && gate & SCSI_GATE_NO_WRITE)) {
 		scsi_command_status(cmd, SCSI_RESERVATION_CONFLICT);
 		return false;
 	}
-	if (!(gate & SCSI_GATE_UAS) || answers_always(opcode))
+	if (!(gate & SCSI_GATE_UAS) || is & ALWAYS)
 		return true;
 	uint16_t asc = scsi_nexus_take_attention(cmd->nexus);
 
@@ -308,28 +258,6 @@ static bool passes_gate(struct scsi_command *cmd, uint8_t opcode, enum effect ef
 		scsi_command_fault(cmd,
 			&(struct scsi_fault){.key = SCSI_KEY_UNIT_ATTENTION, .asc = asc});
 	return asc == 0;
-}
-
-/* Whether the command is about the contents, of which nothing is left when they are lost. */
-static bool needs_contents(uint8_t opcode, enum effect effect)
-{
-	return effect != NO_EFFECT || opcode == SCSI_OP_TEST_UNIT_READY ||
-		opcode == SCSI_OP_START_STOP_UNIT;
-}
-
-static bool changes_contents(uint8_t opcode)
-{
-	switch (opcode) {
-	case SCSI_OP_WRITE_10:
-	case SCSI_OP_WRITE_12:
-	case SCSI_OP_WRITE_16:
-	case SCSI_OP_WRITE_SAME_10:
-	case SCSI_OP_WRITE_SAME_16:
-	case SCSI_OP_UNMAP:
-		return true;
-	default:
-		return false;
-	}
 }
 
 /* There is no unit behind the LUN (SPC 6.6.1, 6.33.1, 6.39). */
@@ -350,15 +278,16 @@ static void begin_elsewhere(struct scsi_command *cmd)
 	}
 }
 
-static void begin(struct scsi_command *cmd, const struct scsi_request *rq, uint8_t *data)
+static void begin(struct scsi_command *cmd, struct scsi_nexus *nexus, const struct scsi_request *rq,
+	uint8_t *data)
 {
-	*cmd = (struct scsi_command){
-		.nexus = cmd->nexus,
-		.data = data,
-		.in_bytes = weft_min(rq->in_bytes, INT64_MAX),
-		.out_bytes = weft_min(rq->out_bytes, INT64_MAX),
-		.elsewhere = !scsi_lun_is_unit(rq->lun),
-	};
+	/* The CDB and the sense data, which come last, are written before they are read. */
+	memset(cmd, 0, offsetof(struct scsi_command, cdb));
+	cmd->nexus = nexus;
+	cmd->data = data;
+	cmd->in_bytes = weft_min(rq->in_bytes, INT64_MAX);
+	cmd->out_bytes = weft_min(rq->out_bytes, INT64_MAX);
+	cmd->elsewhere = !scsi_lun_is_unit(rq->lun);
 	scsi_command_residuals(cmd, 0, 0);
 }
 
@@ -366,16 +295,16 @@ void scsi_command_begin(struct scsi_command *cmd, struct scsi_nexus *nexus,
 	const struct scsi_request *rq, uint8_t *data)
 {
 	const uint8_t opcode = rq->cdb[0];
+	unsigned is = rows[opcode].is;
 	struct scsi_field bad;
 	int r;
 
-	cmd->nexus = nexus;
-	begin(cmd, rq, data);
+	begin(cmd, nexus, rq, data);
 	r = rq->cdb_bytes < scsi_cdb_bytes(opcode) ? -EOPNOTSUPP
 						   : scsi_unpack_cdb(rq->cdb, &cmd->cdb, &bad);
-	enum effect effect = r == 0 ? effect_of(&cmd->cdb) : NO_EFFECT;
-
-	if (!cmd->elsewhere && !passes_gate(cmd, opcode, effect))
+	if (r == 0 && cmd->cdb.start) /* START STOP UNIT: to start is allowed to all */
+		is &= ~(unsigned)WRITES;
+	if (!cmd->elsewhere && !passes_gate(cmd, is))
 		return;
 	if (r == -EOPNOTSUPP) {
 		scsi_command_illegal(cmd,
@@ -384,13 +313,13 @@ void scsi_command_begin(struct scsi_command *cmd, struct scsi_nexus *nexus,
 		scsi_command_bad_cdb(cmd, bad.byte, bad.bit);
 	} else if (cmd->elsewhere) {
 		begin_elsewhere(cmd);
-	} else if (atomic_load_explicit(&nexus->unit->lost, memory_order_relaxed) &&
-		needs_contents(opcode, effect)) {
+	} else if (is & CONTENTS &&
+		atomic_load_explicit(&nexus->unit->lost, memory_order_relaxed)) {
 		scsi_command_end(cmd, -ESTALE);
-	} else if (changes_contents(opcode) && scsi_nexus_is_read_only(nexus)) {
+	} else if (is & CHANGES && scsi_nexus_is_read_only(nexus)) {
 		scsi_command_end(cmd, -EROFS);
 	} else {
-		dispatch(cmd);
+		rows[opcode].begin(cmd);
 	}
 }
 
@@ -417,7 +346,6 @@ void scsi_command_fetched(struct scsi_command *cmd, const uint8_t *list)
 void scsi_command_refuse(struct scsi_command *cmd, struct scsi_nexus *nexus,
 	const struct scsi_request *rq, uint8_t status)
 {
-	cmd->nexus = nexus;
-	begin(cmd, rq, NULL);
+	begin(cmd, nexus, rq, NULL);
 	scsi_command_status(cmd, status);
 }

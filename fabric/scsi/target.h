@@ -15,6 +15,10 @@
  *
  * A unit answers for LUN 0, and for the other LUNs that they are not there.
  *
+ * A command is under way before scsi_command_begin() is called, as far as the transport counts (a
+ * store with memory_order_seq_cst): what comes then either sees the other's reservation, or is seen
+ * by the transport when it ends the commands of that nexus (SCSI_DO_ABORT).
+ *
  * Threads: each function may be called from any thread; one command belongs to one thread at a
  * time.  scsi_command_begin() of a READ or WRITE takes no lock, allocates nothing and writes to
  * nothing that channels share; all else may take the unit's lock for a moment.  Nothing blocks.
@@ -179,18 +183,19 @@ struct scsi_command {
 	uint64_t abort_slots;     /* 1 << nexus->slot */
 	/* How it ended: after SCSI_DO_END or scsi_command_end(). */
 	uint8_t status;           /* SCSI_GOOD, … */
-	uint8_t sense_bytes;      /* > 0 with SCSI_CHECK_CONDITION alone */
-	uint8_t sense[SCSI_SENSE_MAX_BYTES];
+	uint8_t sense_bytes;      /* of sense; > 0 with SCSI_CHECK_CONDITION alone */
+	uint8_t key;              /* the same, for counters */
+	uint16_t asc;
 	/*
 	 * Bytes of the initiator's buffers that were not used, or, if negative, that were missing.
 	 */
 	int64_t in_residual, out_residual;
-	uint8_t key;              /* of the sense data, for counters */
-	uint16_t asc;
 	/* Private. */
 	uint64_t in_bytes, out_bytes;
 	bool elsewhere; /* for another LUN */
 	struct scsi_cdb cdb;
+	/* Last, as it is seldom written. */
+	uint8_t sense[SCSI_SENSE_MAX_BYTES];
 };
 
 /* data: SCSI_DATA_BYTES that belong to the command until it has ended; READ and WRITE do not touch

@@ -22,6 +22,8 @@ static const struct {
 	{"lane-read-1", count_lane, false, 1},
 	{"lane-read-16", count_lane, false, 16},
 	{"lane-write-16", count_lane, true, 16},
+	{"scsi-read-1", count_scsi, false, 1},
+	{"scsi-write-16", count_scsi, true, 16},
 	{"verbs-read-1", count_verbs, false, 1},
 	{"verbs-read-16", count_verbs, false, 16},
 	{"verbs-write-16", count_verbs, true, 16},

@@ -16,6 +16,7 @@ enum { COUNT_OPS = 4096, COUNT_BYTES = 4096, COUNT_REGION = 4 << 20, COUNT_MAX_B
 /* the NBD engine, over a pair of sockets, on memory */
 void count_engine(bool write, unsigned batch);
 void count_lane(bool write, unsigned batch);   /* a bridge's lane, over the transport mem */
+void count_scsi(bool write, unsigned batch);   /* SCSI's command layer */
 /* the verbs transport's post and poll, on a device that is a stub */
 void count_verbs(bool write, unsigned batch);
 
