@@ -50,8 +50,22 @@ anew() {
 }
 anew
 
-# SIGTERM gives the memory back at once.
+# SIGTERM gives the memory back at once: no process maps it, or has it open.
+inodes=$(sed -n 's,.* \([0-9][0-9]*\) */memfd:.*,\1,p' "/proc/$DONOR_PID/maps" | sort -u)
+[[ -n $inodes ]] || fail "the donor maps no memory: $(cat "/proc/$DONOR_PID/maps")"
+has_it() {
+	local inode file
+	for inode in $inodes; do
+		grep -lsE " $inode +/memfd:" /proc/[0-9]*/maps || :
+		while read -r file; do
+			[[ $(stat -Lc %i "$file" 2>/dev/null) != "$inode" ]] || echo "$file"
+		done < <(find /proc/[0-9]*/fd -lname '/memfd:*' 2>/dev/null)
+	done
+}
+[[ $(has_it | sort -u | grep -c .) -gt 1 ]] || fail "not even the donor and its holder: $(has_it)"
 qemu-io -f raw "nbd://127.0.0.1:$port/scratch" -c 'write -P 0xab 0 64M' >/dev/null
 stop_donor || fail "exit status $?"
+nobody_has_it() { [[ -z $(has_it) ]]; }
+wait_for nobody_has_it || fail "$(has_it)"
 wait_for bash -c "! ls $WEFT_RUN_DIR/hold-*.sock"
 anew

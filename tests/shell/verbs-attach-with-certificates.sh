@@ -74,6 +74,8 @@ echo "== a name that the donor has a key of, and then has not"
 weft key new carol --store keys --rdma-plaintext >/dev/null
 start_donor --listen "$RDMA_IP:$PORT" --tls-certificates pki --keys keys --memory r=4M --lease 10
 attach "$uri" --key pki --transport rdma || fail "$(cat out)"
+# The donors before gave back what was written to them.
+timeout 60 nbdcopy "$socket" back && cmp back <(head -c 4M /dev/zero) || fail "bytes of before"
 weft key revoke carol --store keys >/dev/null
 is_out() { weft status r | grep -q 'reconnecting'; }
 wait_for -t 30 is_out || fail "$(weft status r)"
