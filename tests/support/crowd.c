@@ -3,14 +3,17 @@
  * crowd: half-open connections for a test.  Opens COUNT TCP connections to a port, says nothing on
  * them, holds them, and opens again whatever was ended; until it is told to stop.
  *
- *     crowd HOST PORT COUNT FIRST-ADDRESS ADDRESSES [SPEAK]
+ *     crowd HOST PORT COUNT FIRST-ADDRESS ADDRESSES [speak|tls|tls-key]
  *
  * They come from ADDRESSES addresses, one after the other, from FIRST-ADDRESS on (all of
- * 127.0.0.0/8 are this machine's).  SPEAK: say as much as a client of NBD does before it names an
- * export.  Prints "there" once as many were opened as wanted; the numbers at the end.
+ * 127.0.0.0/8 are this machine's).  speak: they say as much as a client of NBD does before it
+ * names an export.  tls: they begin TLS and send a ClientHello, on which a donor has to work, and
+ * no more; tls-key: the same, with a proof of a key that there is not.  Prints "there" once as
+ * many were opened as wanted; the numbers at the end.
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <gnutls/gnutls.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -29,14 +32,21 @@ enum { UNDER_WAY = 256, EVENTS = 256 };
 
 struct connection {
 	int fd; /* -1: to be opened */
-	bool connected;
+	bool connected, said_hello;
+	size_t got; /* bytes of the donor's */
 };
+
+enum { GREETING_BYTES = 18, ACK_BYTES = 20 };
 
 static struct sockaddr_in donor, first;
 static struct connection *connections;
 static unsigned nr, nr_addresses, nr_under_way, nr_open, next;
-static uint64_t opened, ended, failed;
-static bool speak;
+static uint64_t opened, ended, failed, hellos;
+/* What each says: as soon as it is connected, and once TLS is acknowledged. */
+static struct {
+	char bytes[2048];
+	size_t len;
+} words, hello;
 static int epfd;
 static volatile sig_atomic_t stop;
 
@@ -69,7 +79,8 @@ static void begin(unsigned i)
 		perror("crowd: socket");
 		exit(1);
 	}
-	c->connected = false;
+	c->connected = c->said_hello = false;
+	c->got = 0;
 	nr_under_way++;
 	setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
 	if (bind(c->fd, (struct sockaddr *)&from, sizeof(from)) < 0 ||
@@ -92,12 +103,27 @@ static void begin_some(void)
 	}
 }
 
+/* What a donor says is of no interest, but for how much it is. */
+static void take(struct connection *c)
+{
+	char bytes[4096];
+	ssize_t n = recv(c->fd, bytes, sizeof(bytes), 0);
+
+	c->got += n > 0 ? (size_t)n : 0;
+	if (c->got < GREETING_BYTES + ACK_BYTES || c->said_hello)
+		return;
+	c->said_hello = true;
+	if (send(c->fd, hello.bytes, hello.len, MSG_NOSIGNAL) < 0)
+		hang_up(c);
+	else
+		hellos++;
+}
+
 static void on_event(const struct epoll_event *event)
 {
 	struct connection *c = &connections[event->data.u32];
-	struct epoll_event want = {.events = EPOLLRDHUP, .data = event->data};
-	/* Flags, then STRUCTURED_REPLY. */
-	static const char words[] = "\0\0\0\3IHAVEOPT\0\0\0\10\0\0\0";
+	struct epoll_event want = {.events = EPOLLRDHUP | (hello.len ? EPOLLIN : 0),
+		.data = event->data};
 
 	if (event->events & (EPOLLERR | EPOLLHUP | EPOLLRDHUP)) {
 		*(c->connected ? &ended : &failed) += 1;
@@ -110,9 +136,62 @@ static void on_event(const struct epoll_event *event)
 		nr_open++;
 		opened++;
 		epoll_ctl(epfd, EPOLL_CTL_MOD, c->fd, &want);
-		if (speak && send(c->fd, words, sizeof(words), MSG_NOSIGNAL) < 0)
+		if (words.len && send(c->fd, words.bytes, words.len, MSG_NOSIGNAL) < 0)
 			hang_up(c);
+	} else if (hello.len) {
+		take(c);
 	}
+}
+
+static ssize_t keep_hello(gnutls_transport_ptr_t ptr, const void *bytes, size_t len)
+{
+	if (hello.len + len > sizeof(hello.bytes))
+		abort();
+	memcpy(hello.bytes + hello.len, bytes, len);
+	hello.len += len;
+	return (ssize_t)len;
+}
+
+static ssize_t pull_nothing(gnutls_transport_ptr_t session, void *bytes, size_t len)
+{
+	gnutls_transport_set_errno(session, EAGAIN);
+	return -1;
+}
+
+static void make_hello(bool with_key)
+{
+	static unsigned char secret[32] = {1};
+	const gnutls_datum_t key = {secret, sizeof(secret)};
+	gnutls_certificate_credentials_t certificates;
+	gnutls_psk_client_credentials_t psk;
+	gnutls_session_t session;
+
+	gnutls_init(&session, GNUTLS_CLIENT | GNUTLS_NONBLOCK);
+	gnutls_priority_set_direct(session,
+		with_key ? "NORMAL:-KX-ALL:+ECDHE-PSK" : "NORMAL", NULL);
+	gnutls_certificate_allocate_credentials(&certificates);
+	gnutls_psk_allocate_client_credentials(&psk);
+	gnutls_psk_set_client_credentials(psk, "mallory", &key, GNUTLS_PSK_KEY_RAW);
+	gnutls_credentials_set(session, with_key ? GNUTLS_CRD_PSK : GNUTLS_CRD_CERTIFICATE,
+		with_key ? (void *)psk : (void *)certificates);
+	gnutls_transport_set_ptr(session, session);
+	gnutls_transport_set_push_function(session, keep_hello);
+	gnutls_transport_set_pull_function(session, pull_nothing);
+	gnutls_handshake(session);
+	if (hello.len == 0)
+		abort();
+}
+
+/* Flags, then an option. */
+static void choose_words(const char *what)
+{
+	static const char spoken[] = "\0\0\0\3IHAVEOPT\0\0\0\10\0\0\0";
+	static const char starttls[] = "\0\0\0\3IHAVEOPT\0\0\0\5\0\0\0";
+
+	words.len = sizeof(spoken);
+	memcpy(words.bytes, strcmp(what, "speak") == 0 ? spoken : starttls, sizeof(spoken));
+	if (strcmp(what, "speak") != 0)
+		make_hello(strcmp(what, "tls-key") == 0);
 }
 
 int main(int argc, char **argv)
@@ -128,7 +207,8 @@ int main(int argc, char **argv)
 	donor.sin_port = htons((uint16_t)atoi(argv[2]));
 	nr = (unsigned)atoi(argv[3]);
 	nr_addresses = (unsigned)atoi(argv[5]);
-	speak = argc > 6;
+	if (argc > 6)
+		choose_words(argv[6]);
 	if (inet_pton(AF_INET, argv[1], &donor.sin_addr) != 1 ||
 		inet_pton(AF_INET, argv[4], &first.sin_addr) != 1 || nr == 0 || nr_addresses == 0)
 		return 2;
@@ -158,8 +238,11 @@ int main(int argc, char **argv)
 			fflush(stdout);
 		}
 	}
-	printf("opened %llu, ended by the other side %llu, failed %llu, most at once %u\n",
+	printf("opened %llu, ended by the other side %llu, failed %llu, most at once %u",
 		(unsigned long long)opened, (unsigned long long)ended, (unsigned long long)failed,
 		most);
+	if (hello.len)
+		printf(", hellos %llu", (unsigned long long)hellos);
+	puts("");
 	return 0;
 }
