@@ -168,7 +168,8 @@ start_donor() {
 	DONOR_LOG=$(mktemp "$TMP/donor.XXXXXX")
 	weft-serve "${listen[@]}" "$@" >"$DONOR_LOG" 2>&1 &
 	DONOR_PID=$!
-	wait_for -t 60 donor_ready_or_dead
+	# In the testbed the processors may be busy with what the last donor left there.
+	wait_for -t 120 donor_ready_or_dead
 	if ! grep -qx ready "$DONOR_LOG"; then
 		cat "$DONOR_LOG" >&2
 		fail "the donor did not start: weft-serve $*"
