@@ -62,3 +62,16 @@ make_certificates() {
 		"subjectAltName=IP:192.0.2.1,IP:127.0.0.1,DNS:donor.example,DNS:localhost"
 	certify "$dir" client "$2" 30
 }
+
+# with_server COMMAND…: until end_server another NBD server runs, as SERVER, on the socket $TMP/s.
+with_server() {
+	rm -f "$TMP/s"
+	"$@" >"$TMP/server" 2>&1 &
+	SERVER=$!
+	wait_for -t 60 test -S "$TMP/s"
+}
+
+end_server() {
+	kill "$SERVER"
+	wait "$SERVER" || :
+}

@@ -18,16 +18,6 @@ refused() { # KEY-FILE TEXT
 	! client "$1" || fail "it goes on: $(cat "$TMP/out")"
 	grep -q "$2" "$TMP/out" || fail "it does not say '$2': $(cat "$TMP/out")"
 }
-with_server() { # COMMAND…: SERVER runs on $TMP/s
-	rm -f "$TMP/s"
-	"$@" >"$TMP/server" 2>&1 &
-	SERVER=$!
-	wait_for -t 60 test -S "$TMP/s"
-}
-end_server() {
-	kill "$SERVER"
-	wait "$SERVER" || :
-}
 passes() { # VERSION
 	client "$TMP/keys-alice.psk" || fail "$1: $(cat "$TMP/out" "$TMP/server")"
 	grep -q "unix+tls, .*($1 " "$TMP/out" || fail "it is not $1: $(cat "$TMP/out")"

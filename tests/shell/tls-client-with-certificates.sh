@@ -24,16 +24,6 @@ refused() { # CERTIFICATES OPTION…
 	grep -q 'ertificate\|TLS\|hung up' "$TMP/out" ||
 		fail "$*: it does not say why: $(cat "$TMP/out")"
 }
-with_server() { # COMMAND…: SERVER runs on $TMP/s
-	rm -f "$TMP/s"
-	"$@" >"$TMP/server" 2>&1 &
-	SERVER=$!
-	wait_for -t 60 test -S "$TMP/s"
-}
-end_server() {
-	kill "$SERVER"
-	wait "$SERVER" || :
-}
 passes() { # OPTION…
 	client "$TMP/pki" "$@" || fail "$*: $(cat "$TMP/out")"
 	grep -q '+tls, .*(TLS1.3 ' "$TMP/out" || fail "it is not TLS: $(cat "$TMP/out")"
