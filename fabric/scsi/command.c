@@ -192,7 +192,7 @@ enum {
 	WRITES = 1 << 1,
 	/* It is about the contents, and fails when they are lost. */
 	CONTENTS = 1 << 2,
-	/* It changes them, and is refused where nothing may be changed. */
+	/* It changes them, or what others find, and is not for who may only read. */
 	CHANGES = 1 << 3,
 	/* It is answered whatever else has to be told first (SAM 5.14.2). */
 	ALWAYS = 1 << 4,
@@ -207,7 +207,7 @@ static const struct row {
 	[SCSI_OP_TEST_UNIT_READY] = {scsi_command_good, CONTENTS},
 	[SCSI_OP_REQUEST_SENSE] = {begin_sense, ALWAYS},
 	[SCSI_OP_INQUIRY] = {scsi_answer_inquiry, ALWAYS},
-	[SCSI_OP_MODE_SELECT_6] = {scsi_mode_select, WRITES},
+	[SCSI_OP_MODE_SELECT_6] = {scsi_mode_select, WRITES | CHANGES},
 	[SCSI_OP_MODE_SENSE_6] = {scsi_mode_sense, READS},
 	[SCSI_OP_START_STOP_UNIT] = {begin_start_stop, WRITES | CONTENTS},
 	[SCSI_OP_READ_CAPACITY_10] = {scsi_answer_capacity, 0},
@@ -217,10 +217,10 @@ static const struct row {
 	[SCSI_OP_SYNCHRONIZE_CACHE_10] = {begin_synchronize, WRITES | CONTENTS},
 	[SCSI_OP_WRITE_SAME_10] = {begin_same, WRITE},
 	[SCSI_OP_UNMAP] = {begin_unmap, WRITE},
-	[SCSI_OP_MODE_SELECT_10] = {scsi_mode_select, WRITES},
+	[SCSI_OP_MODE_SELECT_10] = {scsi_mode_select, WRITES | CHANGES},
 	[SCSI_OP_MODE_SENSE_10] = {scsi_mode_sense, READS},
 	[SCSI_OP_PERSISTENT_RESERVE_IN] = {scsi_reserve_in, 0},
-	[SCSI_OP_PERSISTENT_RESERVE_OUT] = {scsi_reserve_out, 0},
+	[SCSI_OP_PERSISTENT_RESERVE_OUT] = {scsi_reserve_out, CHANGES},
 	[SCSI_OP_READ_16] = {begin_read, READ},
 	[SCSI_OP_WRITE_16] = {begin_write, WRITE},
 	[SCSI_OP_VERIFY_16] = {begin_verify, READ},

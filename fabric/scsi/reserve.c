@@ -189,15 +189,20 @@ static void do_release(struct scsi_command *cmd, unsigned own)
 }
 
 /* SPC 5.13.11.6 */
-static void do_clear(struct scsi_command *cmd)
+static void clear(struct scsi_unit *unit, const struct scsi_nexus *by)
 {
-	struct scsi_unit *unit = cmd->nexus->unit;
-
-	tell_registrants(unit, cmd->nexus, SCSI_UA_RESERVATIONS_PREEMPTED);
+	tell_registrants(unit, by, SCSI_UA_RESERVATIONS_PREEMPTED);
 	memset(unit->registration, 0, sizeof(unit->registration));
 	unit->pr_type = 0;
 	unit->pr_generation++;
-	scsi_command_good(cmd);
+}
+
+void scsi_unit_forget_reservations(struct scsi_unit *unit)
+{
+	pthread_mutex_lock(&unit->lock);
+	clear(unit, NULL);
+	set_gates(unit);
+	pthread_mutex_unlock(&unit->lock);
 }
 
 /* Whether PREEMPT with this key takes the registration, in which case it may be one's own. */
@@ -298,14 +303,16 @@ static void carry_out(struct scsi_command *cmd, const struct scsi_pr_list *list)
 		scsi_command_status(cmd, SCSI_RESERVATION_CONFLICT);
 		return;
 	}
-	if (action == SCSI_PR_RESERVE)
+	if (action == SCSI_PR_RESERVE) {
 		do_reserve(cmd, own);
-	else if (action == SCSI_PR_RELEASE)
+	} else if (action == SCSI_PR_RELEASE) {
 		do_release(cmd, own);
-	else if (action == SCSI_PR_CLEAR)
-		do_clear(cmd);
-	else
+	} else if (action == SCSI_PR_CLEAR) {
+		clear(unit, cmd->nexus);
+		scsi_command_good(cmd);
+	} else {
 		do_preempt(cmd, list->action_key, own);
+	}
 }
 
 void scsi_reserve_listed(struct scsi_command *cmd)

@@ -19,6 +19,9 @@
  * store with memory_order_seq_cst): what comes then either sees the other's reservation, or is seen
  * by the transport when it ends the commands of that nexus (SCSI_DO_ABORT).
  *
+ * Task attributes are the transport's.  SIMPLE commands may be carried out in any order, and the
+ * control page says so; what is ORDERED waits for those before it.
+ *
  * Threads: each function may be called from any thread; one command belongs to one thread at a
  * time.  scsi_command_begin() of a READ or WRITE takes no lock, allocates nothing and writes to
  * nothing that channels share; all else may take the unit's lock for a moment.  Nothing blocks.
@@ -105,7 +108,11 @@ struct scsi_unit {
 struct scsi_nexus {
 	/* SPC 7.6.4: TransportID.  A registration is found again by it after a new login. */
 	uint8_t transport_id[SCSI_TRANSPORT_ID_BYTES];
-	bool read_only; /* though the unit is not */
+	/*
+	 * Though the unit is not.  Such an initiator disturbs nobody: it reserves nothing, changes
+	 * no mode page, and its resets end its own commands.
+	 */
+	bool read_only;
 	/* Set by scsi_unit_join(). */
 	struct scsi_unit *unit;
 	unsigned slot; /* < SCSI_MAX_NEXUSES; of this unit, while it is joined */
@@ -137,6 +144,12 @@ void scsi_unit_leave(struct scsi_nexus *nexus);
  */
 int scsi_unit_resize(struct scsi_unit *unit, uint64_t size_bytes);
 void scsi_unit_lose(struct scsi_unit *unit);
+
+/*
+ * What was reserved and registered holds no longer, as the region is another's now.  Registrants
+ * that are still there are told.
+ */
+void scsi_unit_forget_reservations(struct scsi_unit *unit);
 
 enum scsi_kind {
 	/* The command has ended already: status, sense data and residuals are there. */

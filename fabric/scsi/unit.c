@@ -192,7 +192,9 @@ int scsi_function_begin(struct scsi_nexus *nexus, enum scsi_function function, u
 		return 0;
 	case SCSI_CLEAR_TASK_SET:
 	case SCSI_LOGICAL_UNIT_RESET:
-		*ret_slots = scsi_unit_slots(nexus->unit);
+		/* Who may only read is not in the way of who writes. */
+		*ret_slots = scsi_nexus_is_read_only(nexus) ? UINT64_C(1) << nexus->slot
+							    : scsi_unit_slots(nexus->unit);
 		return 0;
 	default:
 		return -EOPNOTSUPP; /* there is no ACA */
@@ -201,7 +203,10 @@ int scsi_function_begin(struct scsi_nexus *nexus, enum scsi_function function, u
 
 void scsi_function_end(struct scsi_nexus *nexus, enum scsi_function function)
 {
-	if (function == SCSI_CLEAR_TASK_SET) {
+	if (scsi_nexus_is_read_only(nexus)) {
+		if (function == SCSI_LOGICAL_UNIT_RESET)
+			atomic_fetch_or(&nexus->gate, 1u << SCSI_UA_RESET);
+	} else if (function == SCSI_CLEAR_TASK_SET) {
 		tell_all(nexus->unit, nexus, SCSI_UA_CLEARED);
 	} else if (function == SCSI_LOGICAL_UNIT_RESET) {
 		reset_mode(nexus->unit);

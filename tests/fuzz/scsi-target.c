@@ -188,8 +188,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			(void)scsi_unit_resize(&unit, (uint64_t)(data[at++] % 129) << 9);
 			break;
 		case 7:
-			if (data[at++] == 0xff)
+			if (data[at] == 0xff)
 				scsi_unit_lose(&unit);
+			else if (data[at] == 0xfe)
+				scsi_unit_forget_reservations(&unit);
+			at++;
 			break;
 		default:
 			at += command(&nexus[who], lun, what & 0x40 ? errors[what >> 2 & 3] : 0,

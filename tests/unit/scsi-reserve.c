@@ -486,6 +486,27 @@ static void a_registration_outlives_a_login(void **state)
 	world_free(w);
 }
 
+static void who_comes_next_is_bound_by_nothing(void **state)
+{
+	struct world *w = registered(2);
+	int type;
+
+	(void)state;
+	assert_int_equal(reserve(w, 0, SCSI_PR_RESERVE, SCSI_PR_EXCLUSIVE_ACCESS, LIST(1, 0)),
+		SCSI_GOOD);
+	scsi_unit_leave(&w->nexus[0]);
+	scsi_unit_forget_reservations(&w->unit);
+	assert_int_equal(world_send(w, 2, CDB(.opcode = SCSI_OP_WRITE_10, .blocks = 1), 0,
+				 w->medium, 512),
+		SCSI_GOOD);
+	is_told(w, 1, SCSI_ASC_RESERVATIONS_PREEMPTED);
+	assert_int_equal(scsi_unit_join(&w->unit, &w->nexus[0]), 0);
+	assert_int_equal(nr_keys(w, NULL), 0);
+	assert_int_equal(held_by(w, &type), 0);
+	assert_int_equal(type, 0);
+	world_free(w);
+}
+
 static void there_is_room_for_so_many(void **state)
 {
 	struct world *w = WORLD(0);
@@ -528,6 +549,7 @@ int main(void)
 		cmocka_unit_test(preempting_all_registrants),
 		cmocka_unit_test(aborting_names_whose_commands_end),
 		cmocka_unit_test(a_registration_outlives_a_login),
+		cmocka_unit_test(who_comes_next_is_bound_by_nothing),
 		cmocka_unit_test(there_is_room_for_so_many),
 	};
 

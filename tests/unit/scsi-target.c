@@ -414,6 +414,9 @@ static void nothing_is_written_where_it_may_not(void **state)
 		CDB(.opcode = SCSI_OP_WRITE_SAME_10, .blocks = 1),
 		CDB(.opcode = SCSI_OP_WRITE_SAME_16, .blocks = 1, .ndob = true),
 		CDB(.opcode = SCSI_OP_UNMAP, .list_bytes = 24),
+		CDB(.opcode = SCSI_OP_MODE_SELECT_6, .pf = true, .list_bytes = 24),
+		{.opcode = SCSI_OP_PERSISTENT_RESERVE_OUT, .action = SCSI_PR_REGISTER,
+			.list_bytes = SCSI_PR_LIST_BYTES},
 	};
 	struct world *w = WORLD(0);
 
@@ -991,6 +994,26 @@ static void functions_say_whose_commands_end(void **state)
 	world_free(w);
 }
 
+static void who_reads_resets_itself_alone(void **state)
+{
+	struct world *w = WORLD(0);
+	uint64_t slots = 0;
+
+	(void)state;
+	w->nexus[1].read_only = true;
+	for (int function = SCSI_CLEAR_TASK_SET; function <= SCSI_LOGICAL_UNIT_RESET; function++) {
+		assert_int_equal(scsi_function_begin(&w->nexus[1], (enum scsi_function)function, 0,
+					 &slots),
+			0);
+		assert_int_equal(slots, 1 << w->nexus[1].slot);
+		scsi_function_end(&w->nexus[1], (enum scsi_function)function);
+	}
+	assert_int_equal(world_tell(w, 0, scsi_cdb_testunitready(), NULL), SCSI_GOOD);
+	world_refused(w, world_tell(w, 1, scsi_cdb_testunitready(), NULL), SCSI_KEY_UNIT_ATTENTION,
+		SCSI_ASC_RESET_BY_FUNCTION);
+	world_free(w);
+}
+
 static void a_full_queue_is_told(void **state)
 {
 	struct world *w = WORLD(0);
@@ -1082,6 +1105,7 @@ int main(void)
 		cmocka_unit_test(another_size_is_told),
 		cmocka_unit_test(sense_can_be_asked_for),
 		cmocka_unit_test(functions_say_whose_commands_end),
+		cmocka_unit_test(who_reads_resets_itself_alone),
 		cmocka_unit_test(a_full_queue_is_told),
 		cmocka_unit_test(names_are_of_donor_and_region),
 		cmocka_unit_test(units_and_nexuses_have_bounds),
