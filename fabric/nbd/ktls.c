@@ -8,6 +8,7 @@
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #ifndef SOL_TLS
 #define SOL_TLS 282
@@ -28,6 +29,9 @@ union crypto {
 
 int nbd_ktls_begin(int fd)
 {
+	/* The call below would load the module for root. */
+	if (access("/proc/net/tls_stat", F_OK) < 0)
+		return -ENOENT;
 	if (setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", sizeof("tls")) == 0)
 		return 0;
 	return errno == EINVAL || errno == ENOPROTOOPT ? -EOPNOTSUPP : -errno;

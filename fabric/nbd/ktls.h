@@ -14,8 +14,8 @@
 
 /*
  * Asks the kernel to know of TLS on this connected socket; no byte changes by that alone.  0,
- * -ENOENT: the kernel has no TLS, or may not load it for this process; -EOPNOTSUPP: it is no TCP;
- * or what else setsockopt(2) said.
+ * -ENOENT: the module is not loaded, which is the administrator's choice; -EOPNOTSUPP: it is no
+ * TCP; or what else setsockopt(2) said.
  */
 int nbd_ktls_begin(int fd);
 /*

@@ -368,7 +368,7 @@ static void go_to_kernel(struct nbd_tls *t)
 	}
 	r = nbd_ktls_begin(t->fd);
 	if (r < 0) {
-		t->why_not_kernel = r == -ENOENT     ? "the kernel has no TLS: modprobe tls"
+		t->why_not_kernel = r == -ENOENT     ? "the module tls is not loaded"
 			: r == -EOPNOTSUPP ? "it is no TCP connection"
 					   : strerrordesc_np(-r);
 		return;

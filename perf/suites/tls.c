@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What TLS costs, over TCP: `plain` and `weft` are the borrower's transport against a `weft serve`,
- * without and with a key; `nbdkit` and `qemu` are their servers with TLS, asked by libnbd's
- * asynchronous calls; `floor` is GnuTLS over a bare socket.  All have the same pre-shared key.
+ * without and with a key; `ktls` is that with the kernel's records, where its module tls is loaded;
+ * `nbdkit` and `qemu` are their servers with TLS, asked by libnbd's asynchronous calls;
+ * `floor` is GnuTLS over a bare socket.  All have the same pre-shared key.
  */
 #include <errno.h>
 #include <libnbd.h>
@@ -30,7 +31,7 @@
 enum { MAX_DEPTH = 16, MAX_LEN = 1 << 20, WAIT_MS = 20000 };
 #define REGION_BYTES (64 * WEFT_MIB)
 
-enum who { PLAIN, WEFT, NBDKIT, QEMU, FLOOR };
+enum who { PLAIN, WEFT, KTLS, NBDKIT, QEMU, FLOOR };
 
 struct tls_case {
 	enum who who;
@@ -170,6 +171,7 @@ static pid_t start_server(enum who who, int fd, uint16_t port)
 	switch (who) {
 	case PLAIN:
 	case WEFT:
+	case KTLS:
 		return perf_spawn(weft, -1, "tls-weft.log");
 	case NBDKIT:
 		return perf_spawn(nbdkit, fd, "tls-nbdkit.log");
@@ -194,8 +196,9 @@ static int connect_weft(struct tls_run *run, uint16_t port, char *why)
 		.port = text,
 		.region = "r",
 		.hello = {.generation = 1, .mode = WEFT_MODE_WRITE, .name = "perf"},
-		.key = run->c->who == WEFT ? &key : NULL,
+		.key = run->c->who == PLAIN ? NULL : &key,
 		.connect_timeout_ms = WAIT_MS,
+		.renews = run->c->who == KTLS, /* it ends before its keys are worn */
 	};
 	int r;
 
@@ -214,8 +217,12 @@ static int connect_weft(struct tls_run *run, uint16_t port, char *why)
 			poll(&pfd, 1, pfd.events ? 100 : 0);
 			tp_progress(run->conn, done, 1);
 		}
-		if (r == 0 && tp_state(run->conn) == TP_READY)
-			return 0;
+		if (r == 0 && tp_state(run->conn) == TP_READY) {
+			if (run->c->who != KTLS || strstr(run->conn->info.transport, "ktls"))
+				return 0;
+			snprintf(why, 256, "not the kernel's: %.200s", run->conn->info.path);
+			return -EOPNOTSUPP;
+		}
 		if (r == 0)
 			err = run->conn->why;
 		tp_disconnect(run->conn);
@@ -300,7 +307,7 @@ static int setup(const void *arg, void **ret_state, char *why)
 	r = make_keys();
 	WEFT_CLEANUP_CLOSE int fd = r < 0 ? r : perf_listen(NULL, &port);
 	r = fd < 0 ? fd : 0;
-	if (r == 0 && run->c->who <= WEFT) {
+	if (r == 0 && run->c->who <= KTLS) {
 		/* It binds the port by itself. */
 		close(fd);
 		fd = -1;
@@ -308,7 +315,7 @@ static int setup(const void *arg, void **ret_state, char *why)
 	run->server = r < 0 ? r : start_server(run->c->who, fd, port);
 	if (run->server < 0)
 		r = (int)run->server;
-	else if (run->c->who <= WEFT)
+	else if (run->c->who <= KTLS)
 		r = connect_weft(run, port, why);
 	else if (run->c->who == FLOOR)
 		r = connect_floor(run, port, why);
@@ -472,15 +479,16 @@ void suite_tls(void)
 	static const char *const counters[] = {"MB_s", "ops_s", "p50_us", "both_us", NULL};
 	static const struct perf_ratio ratios[] = {{"MB/floor", "MB_s", "floor"},
 		{"MB/nbdkit", "MB_s", "nbdkit"}, {"MB/plain", "MB_s", "plain"},
-		{"CPU/floor", "both_us", "floor"}, {NULL, NULL, NULL}};
+		{"CPU/floor", "both_us", "floor"}, {"CPU/weft", "both_us", "weft"},
+		{NULL, NULL, NULL}};
 	static const struct perf_columns columns = {"tls", counters, ratios};
-	static const char *const names[] = {"plain", "weft", "nbdkit", "qemu", "floor"};
+	static const char *const names[] = {"plain", "weft", "ktls", "nbdkit", "qemu", "floor"};
 	static const struct {
 		const char *name;
 		uint32_t len;
 		unsigned depth;
 	} shapes[] = {{"4K-1", 4096, 1}, {"4K-16", 4096, 16}, {"1M-4", 1 << 20, 4}};
-	static struct tls_case cases[2 * 3 * 5];
+	static struct tls_case cases[2 * 3 * 6];
 	/* In CPU time, which others that use the machine change least. */
 	static const struct perf_bound bounds[] = {
 		{"tls/*/1M-4", "weft", "nbdkit", "both_us", 0, 0.25,
@@ -499,6 +507,8 @@ void suite_tls(void)
 				struct perf_case pc = {.arg = &cases[n], .setup = setup,
 					.run = run_case, .teardown = teardown, .sliced = true};
 
+				if (w == KTLS && access("/proc/net/tls_stat", F_OK) < 0)
+					continue;
 				cases[n++] = (struct tls_case){.who = (enum who)w, .write = write,
 					.len = shapes[s].len, .depth = shapes[s].depth};
 				snprintf(pc.name, sizeof(pc.name), "tls/%s/%s/%s",
