@@ -99,10 +99,10 @@ void count_verbs(bool write, unsigned batch)
 	static struct rdma_cm_id id = {.qp = &qp};
 	static struct verbs_chunk chunk = {.addr = 1 << 20, .rkey = 1};
 	static struct ibv_mr mr = {.lkey = 1};
-	static struct verbs_mem registered = {.mr = {&mr}};
+	static struct weft_rdma_mem registered = {.mr = {&mr}};
 	static struct verbs_tp tp = {.tp = {.ops = &tp_verbs_ops},
 		.config = {.depth = 128, .spin_us = UINT32_MAX},
-		.devices = {{.context = &context, .ready = true}}};
+		.local.devices = {{.context = &context, .ready = true}}};
 	static struct verbs_conn conn = {.conn = {.tp = &tp.tp, .state = TP_READY},
 		.tp = &tp,
 		.data = &id,

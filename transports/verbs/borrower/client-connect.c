@@ -19,7 +19,7 @@
 
 #include "fabric/base/log.h"
 #include "transports/rdma/device.h"
-#include "transports/verbs/borrower/lookup.h"
+#include "transports/rdma/lookup.h"
 
 enum {
 	DEFAULT_TIMEOUT_MS = 5000,
@@ -99,7 +99,7 @@ int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn 
 	}
 	r = weft_rdma_nonblocking(conn->channel->fd);
 	if (r == 0)
-		r = verbs_lookup_start(target, port, &conn->lookup);
+		r = weft_rdma_lookup_start(target, port, &conn->lookup);
 	if (r == 0)
 		r = watch(conn, conn->channel->fd);
 	if (r == 0)
@@ -107,7 +107,7 @@ int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn 
 	if (r == 0)
 		r = watch(conn, conn->wake_fd);
 	if (r == 0)
-		r = watch(conn, verbs_lookup_fd(conn->lookup));
+		r = watch(conn, weft_rdma_lookup_fd(conn->lookup));
 	if (r < 0) {
 		weft_error_set(err, -r, "cannot connect over RDMA: %s", strerror(-r));
 		goto free_conn;
@@ -140,7 +140,7 @@ static void look_up(struct verbs_conn *conn)
 {
 	struct sockaddr_storage address;
 	struct weft_error why;
-	int r = verbs_lookup_result(conn->lookup, &address, &conn->key, &why);
+	int r = weft_rdma_lookup_result(conn->lookup, &address, &conn->key, &why);
 
 	if (r == -EAGAIN)
 		return;
@@ -148,8 +148,8 @@ static void look_up(struct verbs_conn *conn)
 		verbs_fail(conn, -r, "cannot connect to %s: %s", conn->peer, why.message);
 		return;
 	}
-	epoll_ctl(conn->epfd, EPOLL_CTL_DEL, verbs_lookup_fd(conn->lookup), NULL);
-	verbs_lookup_free(conn->lookup);
+	epoll_ctl(conn->epfd, EPOLL_CTL_DEL, weft_rdma_lookup_fd(conn->lookup), NULL);
+	weft_rdma_lookup_free(conn->lookup);
 	conn->lookup = NULL;
 	conn->phase = VERBS_PHASE_ADDR;
 	if (rdma_create_id(conn->channel, &conn->control, conn, RDMA_PS_TCP) != 0) {
@@ -164,7 +164,7 @@ static void look_up(struct verbs_conn *conn)
 /* The device is known: makes everything that belongs to it. */
 static int use_device(struct verbs_conn *conn, struct weft_error *err)
 {
-	struct verbs_device *device = &conn->tp->devices[conn->device];
+	struct weft_rdma_device *device = &conn->tp->local.devices[conn->device];
 	int r = verbs_io_init(conn, err);
 	if (r < 0)
 		return r;
@@ -205,7 +205,7 @@ static int use_device(struct verbs_conn *conn, struct weft_error *err)
 
 static int take_data_qp(struct verbs_conn *conn, struct weft_error *err)
 {
-	struct verbs_device *device = &conn->tp->devices[conn->device];
+	struct weft_rdma_device *device = &conn->tp->local.devices[conn->device];
 	struct ibv_qp_init_attr attr = {
 		.send_cq = conn->cq,
 		.recv_cq = conn->cq,
@@ -275,21 +275,33 @@ static int check_data_qp(struct verbs_conn *conn)
 	return attr.max_rd_atomic > 0 ? 0 : -EPROTO;
 }
 
+/* On the reaper's thread: a device that came after the start. */
+static void adopt_job(struct weft_rdma_job *job)
+{
+	struct verbs_conn *conn = weft_container_of(job, struct verbs_conn, adopt_job);
+	uint64_t one = 1;
+	int r = weft_rdma_local_adopt(&conn->tp->local, conn->control->verbs, &conn->adopt_why);
+
+	atomic_store(&conn->adopted, r < 0 ? r : 1);
+	(void)!write(conn->wake_fd, &one, sizeof(one));
+}
+
 /* The control connection's device is known. */
 static void take_device(struct verbs_conn *conn)
 {
 	struct weft_error err;
-	int r = verbs_device_take(conn);
+	int r = weft_rdma_local_take(&conn->tp->local, conn->control->verbs, &conn->device);
 
 	weft_debug("%s: its address leads to %s", conn->peer,
 		ibv_get_device_name(conn->control->verbs->device));
 	if (r == -EAGAIN) {
 		conn->phase = VERBS_PHASE_DEVICE;
 		atomic_store(&conn->adopted, 0);
-		conn->adopt_job.fn = verbs_adopt;
+		conn->adopt_job.fn = adopt_job;
 		weft_rdma_reaper_put(conn->tp->reaper, &conn->adopt_job);
 		return;
 	}
+	conn->has_device = true;
 	r = use_device(conn, &err);
 	if (r < 0) {
 		verbs_fail(conn, -r, "%s", err.message);

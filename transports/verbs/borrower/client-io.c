@@ -21,7 +21,7 @@ enum { MIN_BEAT_MS = 10 };
 
 int verbs_io_init(struct verbs_conn *conn, struct weft_error *err)
 {
-	struct verbs_device *device = &conn->tp->devices[conn->device];
+	struct weft_rdma_device *device = &conn->tp->local.devices[conn->device];
 	struct ibv_device_attr attr;
 	size_t len = VERBS_ZERO_BYTES + (conn->tp->config.depth + 1) * sizeof(uint64_t);
 
@@ -222,7 +222,6 @@ static void build(struct verbs_conn *conn, struct tp_op *op, uint64_t now_ns)
 {
 	unsigned i = conn->free_slot;
 	struct verbs_slot *slot = &conn->slots[i];
-	struct verbs_mem *mem;
 
 	assert(i < conn->depth);
 	conn->free_slot = slot->next_free;
@@ -233,9 +232,8 @@ static void build(struct verbs_conn *conn, struct tp_op *op, uint64_t now_ns)
 	switch (op->kind) {
 	case TP_READ:
 	case TP_WRITE:
-		mem = (struct verbs_mem *)(uintptr_t)op->mem->priv[0];
 		add_range(conn, i, op->kind == TP_READ ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE,
-			op->off, op->len, op->buf, mem->mr[conn->device]->lkey);
+			op->off, op->len, op->buf, weft_rdma_local_mr(op->mem, conn->device)->lkey);
 		break;
 	case TP_ZERO:
 		if (zero_is_written(conn, op))

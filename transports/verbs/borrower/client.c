@@ -26,7 +26,7 @@ static void tp_last_job(struct weft_rdma_job *job)
 {
 	struct verbs_tp *tp = weft_container_of(job, struct verbs_tp, last);
 
-	verbs_tp_fini(tp);
+	weft_rdma_local_fini(&tp->local);
 	free(tp);
 }
 
@@ -44,7 +44,7 @@ static int verbs_open(const void *config, struct tp **ret, struct weft_error *er
 		tp->config.depth = MAX_DEPTH;
 	if (tp->config.spin_us == 0)
 		tp->config.spin_us = DEFAULT_SPIN_US;
-	int r = verbs_tp_init(tp, err);
+	int r = weft_rdma_local_init(&tp->local, IBV_ACCESS_LOCAL_WRITE, err);
 	if (r < 0)
 		goto free_tp;
 	r = weft_rdma_reaper_new(&tp->reaper);
@@ -56,7 +56,7 @@ static int verbs_open(const void *config, struct tp **ret, struct weft_error *er
 	*ret = &tp->tp;
 	return 0;
 fini_tp:
-	verbs_tp_fini(tp);
+	weft_rdma_local_fini(&tp->local);
 free_tp:
 	free(tp);
 	return r;
@@ -67,6 +67,16 @@ static void verbs_close(struct tp *tp)
 	struct verbs_tp *verbs = weft_container_of(tp, struct verbs_tp, tp);
 
 	weft_rdma_reaper_stop(verbs->reaper, &verbs->last);
+}
+
+static int verbs_reg(struct tp *tp, struct tp_mem *mem, struct weft_error *err)
+{
+	return weft_rdma_local_reg(&weft_container_of(tp, struct verbs_tp, tp)->local, mem, err);
+}
+
+static void verbs_dereg(struct tp_mem *mem)
+{
+	weft_rdma_local_dereg(&weft_container_of(mem->tp, struct verbs_tp, tp)->local, mem);
 }
 
 /* Ending. */

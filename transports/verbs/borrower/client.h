@@ -9,31 +9,6 @@
 
 #include "transports/verbs/borrower/conn.h"
 
-/* client-shared.c: with errno where it is NULL */
-
-struct ibv_pd *verbs_pd_get(struct ibv_context *context);
-/* Everything that was got with it was put before. */
-void verbs_pd_put(struct ibv_pd *pd);
-/* For local use.  Of the same bytes there is one. */
-struct ibv_mr *verbs_mr_get(struct ibv_pd *pd, void *base, size_t len);
-void verbs_mr_put(struct ibv_mr *mr);
-
-/* client-device.c */
-
-/* Opens the devices that there are. */
-int verbs_tp_init(struct verbs_tp *tp, struct weft_error *err);
-void verbs_tp_fini(struct verbs_tp *tp);
-int verbs_reg(struct tp *tp, struct tp_mem *mem, struct weft_error *err);
-void verbs_dereg(struct tp_mem *mem);
-/*
- * Takes the connection's device, whose memory is registered: 0; -EAGAIN: it is new, verbs_adopt()
- * it.
- */
-int verbs_device_take(struct verbs_conn *conn);
-void verbs_device_put(struct verbs_conn *conn);
-/* On the reaper's thread: a device that came after the start.  conn->adopted tells how it went. */
-void verbs_adopt(struct weft_rdma_job *adopt_job);
-
 /* client-changes.c */
 
 /* Once the size is known.  -ENOMEM. */

@@ -19,7 +19,7 @@
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 #include "transports/verbs/borrower/client.h"
-#include "transports/verbs/borrower/lookup.h"
+#include "transports/rdma/lookup.h"
 
 /* how long a failed connection waits for its work requests before the queue pairs are destroyed */
 enum { DRAIN_MS = 2000 };
@@ -144,10 +144,11 @@ void verbs_conn_free(struct verbs_conn *conn)
 		ibv_destroy_comp_channel(conn->comp);
 	destroy_id(conn->data);
 	destroy_id(conn->control);
-	verbs_device_put(conn);
+	if (conn->has_device)
+		weft_rdma_local_put(&conn->tp->local, conn->device, conn->device_removed);
 	if (conn->channel)
 		rdma_destroy_event_channel(conn->channel);
-	verbs_lookup_free(conn->lookup);
+	weft_rdma_lookup_free(conn->lookup);
 	weft_close_fd(conn->wake_fd);
 	weft_close_fd(conn->timerfd);
 	weft_close_fd(conn->epfd);

@@ -13,31 +13,16 @@
 #include <stdatomic.h>
 
 #include "fabric/base/util.h"
-#include "transports/verbs/messages.h"
+#include "transports/rdma/local.h"
 #include "transports/rdma/reaper.h"
+#include "transports/verbs/messages.h"
 #include "transports/verbs/verbs.h"
 
 enum {
-	VERBS_MAX_DEVICES = 8,
 	VERBS_MAX_FRAGMENTS = 8, /* work requests that one operation may become */
 	VERBS_ZERO_BYTES = 64 << 10, /* ZEROs up to this size are WRITEs */
 	VERBS_NR_RECV = 8,
 	VERBS_NR_SEND = VERBS_REQUESTS + 2,
-};
-
-/* The result of a call of rdma_get_devices(), which keeps its devices open. */
-struct verbs_list {
-	struct ibv_context **contexts;
-	unsigned nr_users;
-};
-
-struct verbs_device {
-	struct ibv_context *context; /* NULL: a free place */
-	struct ibv_pd *pd;
-	struct verbs_list *list;
-	unsigned nr_conns;
-	bool ready; /* all memory is registered with it */
-	bool gone;  /* removed: nothing is registered with it any more */
 };
 
 struct verbs_tp {
@@ -45,20 +30,7 @@ struct verbs_tp {
 	struct verbs_config config;
 	struct weft_rdma_reaper *reaper;
 	struct weft_rdma_job last;
-	/*
-	 * The reaper registers with a device that came later: devices and mems are under the lock.
-	 */
-	pthread_mutex_t lock;
-	struct verbs_device devices[VERBS_MAX_DEVICES];
-	struct verbs_mem *mems;
-};
-
-/* The registrations of a tp_mem at each device; tp_mem.priv[0] points to this. */
-struct verbs_mem {
-	struct ibv_mr *mr[VERBS_MAX_DEVICES];
-	void *base;
-	size_t len;
-	struct verbs_mem *next, **link;
+	struct weft_rdma_local local;
 };
 
 enum verbs_phase {
@@ -112,7 +84,7 @@ struct verbs_changes {
 	unsigned shift;
 };
 
-struct verbs_lookup;
+struct weft_rdma_lookup;
 
 struct verbs_conn {
 	struct tp_conn conn;
@@ -125,14 +97,14 @@ struct verbs_conn {
 	struct weft_key key; /* until it was used */
 	struct verbs_proof proof;
 	uint32_t timeout_ms, answer_ms;
-	struct verbs_lookup *lookup;
+	struct weft_rdma_lookup *lookup;
 
 	int epfd, timerfd;
 	int wake_fd; /* the reaper's signal that qps_gone is set */
 	struct rdma_event_channel *channel;
 	struct rdma_cm_id *control, *data;
 	bool control_established, data_established;
-	unsigned device; /* in tp->devices */
+	unsigned device; /* in tp->local.devices */
 	bool has_device; /* counted in its nr_conns */
 	bool device_removed;
 	struct ibv_comp_channel *comp;

@@ -1,48 +1,52 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The transports of a process share on a device one protection domain, and one registration of
- * memory that several of them use, such as the cache that all lanes fetch into.  Each registration
+ * memory that several of them use, such as the cache that all lanes fetch into.  (Memory that peers
+ * may reach has another: its keys are worth nothing at the queue pairs of the first.)  Each
+ * registration
  * locks its memory again and counts against the limit again, so that the cache of four lanes would
  * count four times.
  *
  * Any thread, under one lock, which is held during a registration: a thread that wants the same
  * memory waits, and then has it.
  */
-#include "transports/verbs/borrower/client.h"
+#include "transports/rdma/shared.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 
-struct verbs_mr {
+struct shared_mr {
 	struct ibv_mr *mr;
 	void *base;
 	size_t len;
 	unsigned nr_users;
-	struct verbs_mr *next;
+	struct shared_mr *next;
 };
 
-struct verbs_pd {
+struct shared_pd {
 	struct ibv_pd *pd;
+	int access;
 	unsigned nr_users;
-	struct verbs_mr *mrs;
-	struct verbs_pd *next;
+	struct shared_mr *mrs;
+	struct shared_pd *next;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct verbs_pd *pds;
+static struct shared_pd *pds;
 
-static struct verbs_pd **find_pd(const struct ibv_pd *pd)
+static struct shared_pd **find_pd(const struct ibv_pd *pd)
 {
-	struct verbs_pd **p = &pds;
+	struct shared_pd **p = &pds;
 
 	while ((*p)->pd != pd)
 		p = &(*p)->next;
 	return p;
 }
 
-static struct verbs_pd *add_pd(struct ibv_context *context)
+static struct shared_pd *add_pd(struct ibv_context *context, int access)
 {
-	struct verbs_pd *shared = calloc(1, sizeof(*shared));
+	struct shared_pd *shared = calloc(1, sizeof(*shared));
 
 	if (!shared)
 		return NULL;
@@ -51,30 +55,33 @@ static struct verbs_pd *add_pd(struct ibv_context *context)
 		free(shared);
 		return NULL;
 	}
+	shared->access = access;
 	shared->next = pds;
 	pds = shared;
 	return shared;
 }
 
-struct ibv_pd *verbs_pd_get(struct ibv_context *context)
+struct ibv_pd *weft_rdma_pd_get(struct ibv_context *context, int access)
 {
-	struct verbs_pd *shared;
+	struct shared_pd *shared;
 
 	pthread_mutex_lock(&lock);
-	for (shared = pds; shared && shared->pd->context != context; shared = shared->next)
+	for (shared = pds;
+		shared && (shared->pd->context != context || shared->access != access);
+		shared = shared->next)
 		;
 	if (!shared)
-		shared = add_pd(context);
+		shared = add_pd(context, access);
 	if (shared)
 		shared->nr_users++;
 	pthread_mutex_unlock(&lock);
 	return shared ? shared->pd : NULL;
 }
 
-void verbs_pd_put(struct ibv_pd *pd)
+void weft_rdma_pd_put(struct ibv_pd *pd)
 {
 	pthread_mutex_lock(&lock);
-	struct verbs_pd **p = find_pd(pd), *shared = *p;
+	struct shared_pd **p = find_pd(pd), *shared = *p;
 	if (--shared->nr_users == 0) {
 		*p = shared->next;
 		ibv_dealloc_pd(pd);
@@ -83,13 +90,13 @@ void verbs_pd_put(struct ibv_pd *pd)
 	pthread_mutex_unlock(&lock);
 }
 
-static struct verbs_mr *add_mr(struct verbs_pd *shared, void *base, size_t len)
+static struct shared_mr *add_mr(struct shared_pd *shared, void *base, size_t len)
 {
-	struct verbs_mr *mr = calloc(1, sizeof(*mr));
+	struct shared_mr *mr = calloc(1, sizeof(*mr));
 
 	if (!mr)
 		return NULL;
-	mr->mr = ibv_reg_mr(shared->pd, base, len, IBV_ACCESS_LOCAL_WRITE);
+	mr->mr = ibv_reg_mr(shared->pd, base, len, shared->access);
 	if (!mr->mr) {
 		int code = errno;
 
@@ -104,12 +111,12 @@ static struct verbs_mr *add_mr(struct verbs_pd *shared, void *base, size_t len)
 	return mr;
 }
 
-struct ibv_mr *verbs_mr_get(struct ibv_pd *pd, void *base, size_t len)
+struct ibv_mr *weft_rdma_mr_get(struct ibv_pd *pd, void *base, size_t len)
 {
-	struct verbs_mr *mr;
+	struct shared_mr *mr;
 
 	pthread_mutex_lock(&lock);
-	struct verbs_pd *shared = *find_pd(pd);
+	struct shared_pd *shared = *find_pd(pd);
 	for (mr = shared->mrs; mr && (mr->base != base || mr->len != len); mr = mr->next)
 		;
 	if (!mr)
@@ -122,13 +129,13 @@ struct ibv_mr *verbs_mr_get(struct ibv_pd *pd, void *base, size_t len)
 	return mr ? mr->mr : NULL;
 }
 
-void verbs_mr_put(struct ibv_mr *ibv_mr)
+void weft_rdma_mr_put(struct ibv_mr *ibv_mr)
 {
 	pthread_mutex_lock(&lock);
-	struct verbs_mr **p = &(*find_pd(ibv_mr->pd))->mrs;
+	struct shared_mr **p = &(*find_pd(ibv_mr->pd))->mrs;
 	while ((*p)->mr != ibv_mr)
 		p = &(*p)->next;
-	struct verbs_mr *mr = *p;
+	struct shared_mr *mr = *p;
 	if (--mr->nr_users == 0) {
 		*p = mr->next;
 		ibv_dereg_mr(ibv_mr);

@@ -3,7 +3,7 @@
  * Resolves a host's name, and asks a donor for a pass, in a detached thread.  Invariant: the caller
  * and the thread have a reference each; dropping the second one frees, and wipes.
  */
-#include "transports/verbs/borrower/lookup.h"
+#include "transports/rdma/lookup.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -21,7 +21,7 @@
 #include "fabric/key/memory.h"
 #include "fabric/transport.h"
 
-struct verbs_lookup {
+struct weft_rdma_lookup {
 	_Atomic int refs;
 	_Atomic bool done;
 	int fd;
@@ -33,7 +33,7 @@ struct verbs_lookup {
 	struct weft_key pass;
 };
 
-static void put(struct verbs_lookup *lookup)
+static void put(struct weft_rdma_lookup *lookup)
 {
 	if (atomic_fetch_sub(&lookup->refs, 1) > 1)
 		return;
@@ -47,7 +47,7 @@ static void put(struct verbs_lookup *lookup)
 	weft_secret_free(lookup, sizeof(*lookup));
 }
 
-static void resolve(struct verbs_lookup *lookup, int flags)
+static void resolve(struct weft_rdma_lookup *lookup, int flags)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags}, *list = NULL;
 
@@ -59,7 +59,7 @@ static void resolve(struct verbs_lookup *lookup, int flags)
 }
 
 /* Over TLS or not at all: who has certificates believes nothing else (struct tp_driver). */
-static void get_pass(struct verbs_lookup *lookup)
+static void get_pass(struct weft_rdma_lookup *lookup)
 {
 	const struct tp_target *target = &lookup->target;
 
@@ -69,7 +69,7 @@ static void get_pass(struct verbs_lookup *lookup)
 		lookup->no.code = 0;
 }
 
-static void finish(struct verbs_lookup *lookup)
+static void finish(struct weft_rdma_lookup *lookup)
 {
 	uint64_t one = 1;
 
@@ -79,7 +79,7 @@ static void finish(struct verbs_lookup *lookup)
 
 static void *lookup_main(void *ctx)
 {
-	struct verbs_lookup *lookup = ctx;
+	struct weft_rdma_lookup *lookup = ctx;
 
 	if (lookup->error != 0)
 		resolve(lookup, AI_ADDRCONFIG);
@@ -96,7 +96,7 @@ static bool copy(const char *from, const char **ret)
 	return *ret;
 }
 
-static int fill(struct verbs_lookup *lookup, const struct tp_target *target, const char *port)
+static int fill(struct weft_rdma_lookup *lookup, const struct tp_target *target, const char *port)
 {
 	struct tp_target *ours = &lookup->target;
 
@@ -118,7 +118,7 @@ static int fill(struct verbs_lookup *lookup, const struct tp_target *target, con
 		: -ENOMEM;
 }
 
-static int start_thread(struct verbs_lookup *lookup)
+static int start_thread(struct weft_rdma_lookup *lookup)
 {
 	pthread_attr_t attr;
 	pthread_t thread;
@@ -133,10 +133,10 @@ static int start_thread(struct verbs_lookup *lookup)
 	return r;
 }
 
-int verbs_lookup_start(const struct tp_target *target, const char *port,
-	struct verbs_lookup **ret)
+int weft_rdma_lookup_start(const struct tp_target *target, const char *port,
+	struct weft_rdma_lookup **ret)
 {
-	struct verbs_lookup *lookup = weft_secret_alloc(sizeof(*lookup));
+	struct weft_rdma_lookup *lookup = weft_secret_alloc(sizeof(*lookup));
 
 	if (!lookup)
 		return -ENOMEM;
@@ -157,12 +157,12 @@ put_lookup:
 	return r;
 }
 
-int verbs_lookup_fd(const struct verbs_lookup *lookup)
+int weft_rdma_lookup_fd(const struct weft_rdma_lookup *lookup)
 {
 	return lookup->fd;
 }
 
-int verbs_lookup_result(struct verbs_lookup *lookup, struct sockaddr_storage *ret,
+int weft_rdma_lookup_result(struct weft_rdma_lookup *lookup, struct sockaddr_storage *ret,
 	struct weft_key *ret_pass, struct weft_error *err)
 {
 	if (!atomic_load(&lookup->done))
@@ -179,7 +179,7 @@ int verbs_lookup_result(struct verbs_lookup *lookup, struct sockaddr_storage *re
 	return 0;
 }
 
-void verbs_lookup_free(struct verbs_lookup *lookup)
+void weft_rdma_lookup_free(struct weft_rdma_lookup *lookup)
 {
 	if (lookup)
 		put(lookup);
