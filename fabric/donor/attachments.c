@@ -326,11 +326,15 @@ void weft_donor_status(struct weft_donor *donor,
 		uint64_t silent = donor_silent_ns(a, now_ns), lease = donor_lease_ns(a);
 		struct weft_attachment_status status = {
 			.region = a->region->name,
-			.name = a->anonymous ? "(stock NBD clients)" : a->name,
+			.name = !a->anonymous       ? a->name
+				: donor_host_of(a) ? donor_host_of(a)
+						   : "(stock NBD clients)",
 			.mode = a->mode,
 			.generation = a->generation,
 			.nr_sessions = a->nr_grants,
-			.identity = a->nr_grants ? a->peer.identity : a->owner,
+			.identity = a->nr_grants         ? a->peer.identity
+				: donor_host_of(a) ? ""
+						   : a->owner,
 			.peer = a->nr_grants ? a->peer.text : "",
 			.transport = a->nr_grants ? a->peer.transport : "",
 			.encrypted = a->nr_grants && a->peer.encrypted,

@@ -20,21 +20,26 @@
 #define WINDOW_NS (10000 * NS_PER_MS) /* in so long … */
 enum { MAX_TOLD = 20 };               /* … so many are said */
 
-/* "key 'alice' at 10.0.0.2:40112 over tcp+tls" */
+/* "key 'alice' at 10.0.0.2:40112 over tcp+tls", or a host that says who it is */
 static void describe(const struct weft_peer *peer, char *text, size_t size)
 {
-	snprintf(text, size, "%s%s%s%s over %s", peer->identity[0] ? "key '" : "", peer->identity,
-		peer->identity[0] ? "' at " : "", peer->text, peer->transport);
+	const char *what = peer->identity[0] ? "key '" : peer->host[0] ? "host '" : "";
+
+	snprintf(text, size, "%s%s%s%s over %s", what,
+		peer->identity[0] ? peer->identity : peer->host, *what ? "' at " : "", peer->text,
+		peer->transport);
 }
 
-static void describe_wish(const struct weft_hello *hello, bool writable, char *text, size_t size)
+static void describe_wish(const struct weft_hello *hello, const struct weft_peer *peer,
+	bool writable, char *text, size_t size)
 {
 	char generation[24];
 	bool shared = !hello->anonymous && hello->mode == WEFT_MODE_SHARED;
+	const char *client = peer->host[0] ? "initiator" : "NBD client";
 	const char *mode = writable ? "writer" : shared ? "shared reader" : "reader";
 
 	if (hello->anonymous)
-		snprintf(text, size, "%s, a stock NBD client", mode);
+		snprintf(text, size, "%s, a stock %s", mode, client);
 	else
 		snprintf(text, size, "%s, attachment '%s', generation %s", mode, hello->name,
 			weft_format_generation(hello->generation, generation, sizeof(generation)));
@@ -46,7 +51,7 @@ void donor_audit_grant(const struct weft_peer *peer, const struct weft_region *r
 	char who[160], what[160];
 
 	describe(peer, who, sizeof(who));
-	describe_wish(hello, writable, what, sizeof(what));
+	describe_wish(hello, peer, writable, what, sizeof(what));
 	weft_info("granted region '%s' to %s: %s", region->name, who, what);
 }
 
@@ -136,7 +141,7 @@ void donor_audit_refusal(struct weft_donor *donor, const struct weft_peer *peer,
 {
 	char what[160];
 
-	describe_wish(hello, hello->mode == WEFT_MODE_WRITE || hello->anonymous, what,
+	describe_wish(hello, peer, hello->mode == WEFT_MODE_WRITE || hello->anonymous, what,
 		sizeof(what));
 	refuse(donor, peer, region->name, what, why);
 }

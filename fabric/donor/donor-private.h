@@ -202,6 +202,12 @@ static inline bool donor_is_idle(const struct weft_attachment *a)
 	return a->nr_grants == 0 && a->nr_waiters == 0;
 }
 
+/* What the host calls itself, of an attachment without a key; NULL: it is none of a host's. */
+static inline const char *donor_host_of(const struct weft_attachment *a)
+{
+	return a->owner[0] == '@' ? a->owner + 1 : NULL;
+}
+
 static inline uint64_t donor_lease_ns(const struct weft_attachment *a)
 {
 	return a->lease_ms * NS_PER_MS;

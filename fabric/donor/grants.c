@@ -38,6 +38,11 @@ static int refuse_busy(const struct weft_attachment *a, uint64_t now_ns, struct 
 	       left_s = (double)(lease > silent ? lease - silent : 0) / 1e9;
 	const char *as = a->mode == WEFT_MODE_WRITE ? "writer" : "reader";
 
+	if (donor_host_of(a))
+		return weft_error_set(err, EBUSY,
+			"region '%s' is in use by host '%s' over %s (from %s); it is free once "
+			"that host logs out",
+			a->region->name, donor_host_of(a), a->peer.transport, a->peer.text);
 	if (a->anonymous)
 		return weft_error_set(err, EBUSY,
 			"region '%s' is in use by %u stock NBD client%s (the newest from "
@@ -420,10 +425,13 @@ static int ask_for(struct wish *w, void (*fence_fn)(void *ctx), void *ctx, struc
 		return r;
 	donor_name_of(peer, w->owner);
 	if (hello->anonymous) {
-		/* Where somebody else may write, a stock client wants what it reads to stay. */
+		/*
+		 * Where somebody else may write, a stock client wants what it reads to stay; a host
+		 * that is listed as a reader is told that it does not.
+		 */
 		w->mode = weft_donor_may_write(donor, peer, region) ? WEFT_MODE_WRITE
-			  : region->read_only               ? WEFT_MODE_SHARED
-							    : WEFT_MODE_READ;
+			  : region->read_only || peer->read_only    ? WEFT_MODE_SHARED
+								    : WEFT_MODE_READ;
 	} else {
 		if (hello->mode == WEFT_MODE_WRITE && region->read_only)
 			return weft_error_set(err, EROFS, "region '%s' is read-only", region->name);

@@ -28,6 +28,13 @@ struct weft_peer {
 	int64_t expires;
 	bool encrypted;        /* nobody on the way can read or change the data */
 	bool may_be_plaintext; /* plaintext is allowed, whatever its key says */
+	/*
+	 * By what a host calls itself where its protocol has names and no proofs; "": it says
+	 * nothing.  Hosts of different names are different attachments.
+	 */
+	char host[WEFT_KEY_NAME_MAX];
+	bool listed;    /* the donor's owner has listed that host, as one that needs no key … */
+	bool read_only; /* … and may read */
 	bool local;            /* over a Unix socket, or in this process */
 	/* over loopback or a Unix socket: the user who has the other end, as the kernel says */
 	bool has_uid;

@@ -23,6 +23,8 @@ void donor_name_of(const struct weft_peer *peer, char *ret)
 {
 	if (peer && peer->identity[0])
 		weft_identity_name(peer->identity, ret);
+	else if (peer && peer->host[0])
+		snprintf(ret, WEFT_KEY_NAME_MAX + 1, "@%s", peer->host); /* the name of no key */
 	else
 		ret[0] = '\0';
 }
@@ -104,12 +106,28 @@ static bool is_our_user(const struct weft_peer *peer)
 	       (peer->uid == 0 || (peer->uid == geteuid() && peer->uid != overflow));
 }
 
+/*
+ * A donor with keys lends without one to hosts that its owner has listed, if plaintext is allowed:
+ * what they call themselves tells them apart, and proves nothing.
+ */
+static bool is_listed(const struct weft_donor *donor, const struct weft_peer *peer)
+{
+	return weft_donor_keys(donor) && peer->listed && peer->may_be_plaintext;
+}
+
 static int refuse_plaintext(const struct weft_donor *donor, const struct weft_peer *peer,
 	struct weft_error *err)
 {
 	bool loopback = weft_address_is_loopback((const struct sockaddr *)&peer->address);
 	char user[64] = "";
 
+	if (peer->host[0])
+		return weft_error_set(err, EACCES, "over %s nobody proves who comes; %s",
+			peer->transport,
+			weft_donor_keys(donor)
+				? "a donor with keys lends to the hosts of --srp-host alone, and "
+				  "with --rdma-plaintext"
+				: "to lend to whoever comes: --allow-insecure");
 	if (weft_donor_keys(donor))
 		return weft_error_set(err, EACCES,
 			"this donor wants a key; whoever runs it makes one: weft key new");
@@ -131,9 +149,10 @@ int donor_rights(const struct weft_donor *donor, const struct weft_peer *peer,
 {
 	if (peer && peer->identity[0])
 		return check_key(donor, peer, ret, err);
-	if (peer && !peer->local && !donor->allow_insecure && !is_our_user(peer))
+	if (peer && !peer->local && !donor->allow_insecure && !is_our_user(peer) &&
+		!is_listed(donor, peer))
 		return refuse_plaintext(donor, peer, err);
-	*ret = (struct weft_rights){0};
+	*ret = (struct weft_rights){.read_only = peer && peer->read_only};
 	return 0;
 }
 

@@ -599,6 +599,67 @@ static void a_key_that_expires_ends_its_sessions(void **state)
 		       "new");
 }
 
+/* ---- hosts that say who they are, and prove nothing ---- */
+
+static int host_comes(struct session *s, const char *name, bool read_only, bool may_be_plaintext)
+{
+	struct weft_hello hello = {.anonymous = true, .tenure = weft_donor_tenure(donor, region)};
+	struct weft_peer peer = peer_of("", "10.0.0.1");
+
+	peer.encrypted = false;
+	peer.listed = true;
+	peer.read_only = read_only;
+	peer.may_be_plaintext = may_be_plaintext;
+	strcpy(peer.host, name);
+	return grant_to(s, &peer, &hello);
+}
+
+static void a_listed_host_needs_plaintext_to_be_allowed(void **state)
+{
+	struct weft_peer peer = peer_of("", "10.0.0.1");
+	struct session s;
+
+	assert_int_equal(host_comes(&s, "db1", false, false), -EACCES);
+	strcpy(peer.host, "db1");
+	peer.may_be_plaintext = true; /* it is not listed */
+	assert_int_equal(weft_donor_let_in(donor, &peer, &err), -EACCES);
+	assert_int_equal(host_comes(&s, "db1", false, true), 0);
+	assert_true(s.grant->writable);
+	release(&s, true);
+}
+
+static void hosts_exclude_each_other_and_join_themselves(void **state)
+{
+	struct session one, two, three, stock;
+	uint64_t tenure = weft_donor_tenure(donor, region);
+
+	assert_int_equal(host_comes(&one, "db1", false, true), 0);
+	assert_int_equal(host_comes(&two, "db1", false, true), 0);
+	assert_int_equal(host_comes(&three, "db2", false, true), -EBUSY);
+	assert_non_null(strstr(err.message, "in use by host 'db1'"));
+	assert_int_equal(stock_by(&stock, "alice"), -EBUSY);
+	/* No key has a host's name. */
+	assert_int_equal(grant_by(&stock, "alice", 1, 1, WEFT_MODE_WRITE), -EBUSY);
+	release(&one, true);
+	assert_int_equal(host_comes(&three, "db2", false, true), -EBUSY);
+	release(&two, false);
+	assert_int_equal(host_comes(&three, "db2", false, true), 0);
+	/* It said the tenure, and did not change it. */
+	assert_int_equal(weft_donor_tenure(donor, region), tenure);
+	release(&three, true);
+}
+
+static void a_host_that_reads_stands_beside_one_that_writes(void **state)
+{
+	struct session writer, reader;
+
+	assert_int_equal(host_comes(&writer, "db1", false, true), 0);
+	assert_int_equal(host_comes(&reader, "db2", true, true), 0);
+	assert_false(reader.grant->writable);
+	release(&reader, true);
+	release(&writer, true);
+}
+
 /* ---- a key that is revoked while it is granted something ---- */
 
 static void *revoker(void *arg)
@@ -647,6 +708,9 @@ int main(void)
 		TEST(a_rotated_key_is_the_same_name),
 		TEST(a_key_that_is_for_less_ends_what_is_more),
 		TEST(a_key_that_expires_ends_its_sessions),
+		TEST(a_listed_host_needs_plaintext_to_be_allowed),
+		TEST(hosts_exclude_each_other_and_join_themselves),
+		TEST(a_host_that_reads_stands_beside_one_that_writes),
 		TEST(a_grant_does_not_outlive_a_key_that_is_revoked_meanwhile),
 	};
 
