@@ -46,7 +46,7 @@ const char *tp_word_note(const char *word)
 const struct tp_driver *tp_driver_of_ops(const struct tp_ops *ops)
 {
 	for (const struct tp_driver *const *at = tp_drivers; *at; at++)
-		if ((*at)->ops == ops)
+		if (ops && (*at)->ops == ops)
 			return *at;
 	return NULL;
 }

@@ -83,7 +83,7 @@ struct tp_driver {
 	const char *const *encrypted_words;
 	const struct tp_scheme *schemes; /* up to the one without a name; NULL: it has none */
 
-	/* The borrower's side. */
+	/* The borrower's side; NULL: it has none, and leads nowhere for weft's borrowers. */
 	const struct tp_ops *ops;
 	bool shows_path; /* which device a connection takes is worth a line of status */
 	/* What goes over it is in plaintext, whatever both ends proved to each other. */
@@ -130,6 +130,15 @@ struct tp_driver {
 	 */
 	void (*stock_line)(const struct weft_listening *socket, const char *proof, char *buf,
 		size_t len);
+
+	/*
+	 * For weft list --line: what a user of programs without weft writes to have a region that
+	 * the donor at host offers, with the contents of this epoch and tenure.  0; -ENODEV: it is
+	 * not among the offers; -EADDRNOTAVAIL: the host has no address.  Blocks where the host has
+	 * to be looked up.  NULL: there are no such lines.
+	 */
+	int (*region_line)(const char *host, const char *offers, const char *region,
+		uint64_t epoch, uint64_t tenure, char *buf, size_t len);
 
 	/*
 	 * The checks of weft doctor for this transport, up to the one without a name; NULL: none.

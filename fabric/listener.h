@@ -58,6 +58,12 @@ struct weft_listener_ops {
 	void (*stop)(struct weft_listener *listener);
 	int (*drain)(struct weft_listener *listener, uint32_t timeout_ms);
 	void (*free)(struct weft_listener *listener);
+	/*
+	 * What a user of programs without weft writes to have a region, with these contents: "echo
+	 * … >/sys/…".  NULL: the transport needs no such line.
+	 */
+	void (*region_line)(struct weft_listener *listener, const char *region, uint64_t epoch,
+		uint64_t tenure, char *buf, size_t len);
 };
 
 struct weft_listener {

@@ -106,6 +106,23 @@ static void print_stock_lines(const struct serve *s)
 	}
 }
 
+/* … and lines that hold for these contents alone. */
+static void print_region_lines(const struct serve *s, const struct weft_region *region)
+{
+	char line[400];
+
+	for (unsigned i = 0; i < s->nr_listeners; i++) {
+		struct weft_listener *listener = s->listeners[i].listener;
+
+		if (!listener->ops->region_line)
+			continue;
+		listener->ops->region_line(listener, region->name, region->epoch,
+			weft_donor_tenure(s->donor, region), line, sizeof(line));
+		printf("region '%s' over %s:  %s\n", region->name, s->listeners[i].driver->label,
+			line);
+	}
+}
+
 /* Which keys it knows its borrowers by. */
 static void print_keys(const struct serve *s)
 {
@@ -151,6 +168,7 @@ void serve_print_ready(const struct serve *s)
 		printf("region '%s': %s, epoch %016" PRIx64 " ; map it with:  ", region->name,
 			region->description, region->epoch);
 		print_attach_line(s, region->name);
+		print_region_lines(s, region);
 		warn_unlocked(region);
 	}
 	if (s->directory)

@@ -4,6 +4,7 @@
  * server can be listed.  One thread.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -240,13 +241,18 @@ static struct nbd_handle *connect_to(
 	return NULL;
 }
 
+/* The region's, of the last welcome; 0: there was none. */
+static uint64_t epoch_said;
+
 /* A server that knows nothing of weft is an NBD server over TCP. */
 static int one_context(void *user, const char *name)
 {
 	struct weft_welcome welcome;
 
-	if (weft_welcome_parse(name, strlen(name), &welcome) == 0)
-		memcpy(user, welcome.offers, sizeof(welcome.offers));
+	if (weft_welcome_parse(name, strlen(name), &welcome) < 0)
+		return 0;
+	memcpy(user, welcome.offers, sizeof(welcome.offers));
+	epoch_said = welcome.epoch;
 	return 0;
 }
 
@@ -293,6 +299,8 @@ static int one_tenure(void *user, const char *name)
 static json_t *describe(struct nbd_handle *nbd, const char *name, const char *description,
 	char *offers, bool with_tenure)
 {
+	char epoch[TENURE_LEN + 1];
+
 	char tenure[TENURE_LEN + 1] = "";
 	json_t *json = json_pack("{s:s, s:s}", "name", name, "description", description);
 
@@ -312,11 +320,16 @@ static json_t *describe(struct nbd_handle *nbd, const char *name, const char *de
 			json_object_set_new(json, "description", json_string(text));
 		free(text);
 	}
-	if (!*offers) {
+	/* A server that said none of its first region is no donor. */
+	bool again = with_tenure && epoch_said;
+	epoch_said = 0;
+	if (!*offers || again) {
 		strcpy(offers, tp_base_driver()->word);
 		ask_offers(nbd, offers);
 	}
 	json_object_set_new(json, "offers", json_string(offers));
+	snprintf(epoch, sizeof(epoch), "%016" PRIx64, epoch_said);
+	json_object_set_new(json, "epoch", epoch_said ? json_string(epoch) : json_null());
 	if (with_tenure)
 		ask(nbd, WEFT_CONTEXT_TENURE, one_tenure, tenure);
 	json_object_set_new(json, "tenure", tenure[0] ? json_string(tenure) : json_null());
@@ -508,8 +521,33 @@ static void print_table(const json_t *array)
 		print_row(json, width);
 }
 
+/* The commands by which programs without weft have the regions.  False: there are none. */
+static bool print_lines(const json_t *array, const struct weft_uri *uri,
+	const struct tp_driver *driver)
+{
+	char line[400];
+	json_t *json;
+	size_t i;
+	bool any = false;
+
+	json_array_foreach(array, i, json) {
+		uint64_t epoch = strtoull(text_of(json, "epoch"), NULL, 16);
+		uint64_t tenure = strtoull(text_of(json, "tenure"), NULL, 16);
+
+		if (!epoch || !tenure ||
+			driver->region_line(uri->host, text_of(json, "offers"),
+				text_of(json, "name"), epoch, tenure, line, sizeof(line)) < 0)
+			continue;
+		if (!uri->region[0])
+			printf("# %s\n", weft_printable(strdupa(text_of(json, "name"))));
+		puts(line);
+		any = true;
+	}
+	return any;
+}
+
 struct list_options {
-	const char *uri, *key_file;
+	const char *uri, *key_file, *line;
 	bool json, allow_insecure;
 };
 
@@ -518,6 +556,10 @@ static const struct weft_option options[] = {
 		.into = offsetof(struct list_options, uri), .completion = WEFT_COMPLETE_URI,
 		.wants = "which donor? Give its URI, such as weft://HOST"},
 	{"json", NULL, "as JSON", WEFT_OPTION_FLAG, .into = offsetof(struct list_options, json)},
+	{"line", "TRANSPORT",
+		"instead, the commands by which machines without weft have the regions\n"
+		"over TRANSPORT (srp)",
+		WEFT_OPTION_TEXT, .into = offsetof(struct list_options, line)},
 	{"key", "FILE",
 		"the key that the donor knows (default: $WEFT_KEY,\n"
 		"~/.config/weft/key, /etc/weft/key)",
@@ -529,11 +571,12 @@ static const struct weft_option options[] = {
 };
 
 /* WEFT_GO_ON, or the exit status. */
-static int parse(int argc, char **argv, struct list_options *o, struct weft_uri *uri)
+static int parse(int argc, char **argv, struct list_options *o, struct weft_uri *uri,
+	const struct tp_driver **ret_driver)
 {
 	struct weft_command_line line = {
 		.command = "list",
-		.synopsis = "URI [--json] [--key FILE | --allow-insecure]",
+		.synopsis = "URI [--json | --line TRANSPORT] [--key FILE | --allow-insecure]",
 		.about = "Shows what a donor lends.  URI: weft://HOST[:PORT] "
 			 "or weft+unix:///?socket=PATH, or the same with\n"
 			 "nbd for another NBD server.",
@@ -548,6 +591,14 @@ static int parse(int argc, char **argv, struct list_options *o, struct weft_uri 
 		return r;
 	if (weft_uri_parse(o->uri, uri, &err) < 0)
 		return weft_usage_error("%s", err.message);
+	if (o->line) {
+		*ret_driver = tp_driver_of_word(o->line);
+		if (!*ret_driver || !(*ret_driver)->region_line)
+			return weft_usage_error("there are no lines of '%s'", o->line);
+		if (o->json || uri->socket[0])
+			return weft_usage_error(o->json ? "--line and --json exclude each other"
+				: "--line wants a donor on the network: weft://HOST");
+	}
 	if (uri->driver && uri->driver != tp_base_driver())
 		return weft_usage_error(
 			"a donor tells what it lends over %s; give its URI, such as weft://HOST",
@@ -565,7 +616,8 @@ int main(int argc, char **argv)
 	bool cut_off = false, asks_nobody = false;
 
 	weft_process_begin();
-	int r = parse(argc, argv, &o, &uri);
+	const struct tp_driver *driver = NULL;
+	int r = parse(argc, argv, &o, &uri, &driver);
 	if (r != WEFT_GO_ON)
 		return r;
 	r = weft_uri_key(&uri, o.key_file, o.allow_insecure, &key, &err);
@@ -577,15 +629,20 @@ int main(int argc, char **argv)
 			"weft-list: warning: %s asks for no key: whoever reaches it gets what it "
 			"lends\n",
 			uri.host);
+	bool printed = r < 0 || !driver || print_lines(array, &uri, driver);
 	weft_uri_fini(&uri);
 	if (r < 0) {
 		fprintf(stderr, "weft-list: %s\n", err.message);
 		return 1;
 	}
+	if (!printed) {
+		fprintf(stderr, "weft-list: nothing there is lent over %s\n", driver->label);
+		return 1;
+	}
 	if (o.json) {
 		json_dumpf(array, stdout, JSON_INDENT(2));
 		putchar('\n');
-	} else {
+	} else if (!driver) {
 		print_table(array);
 	}
 	if (cut_off) {

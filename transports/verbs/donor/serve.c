@@ -8,6 +8,7 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
+#include "transports/rdma/settings.h"
 #include "transports/verbs/donor/session.h"
 
 static struct verbs_listener *to_verbs(struct weft_listener *listener)
@@ -26,12 +27,18 @@ static int parse_rdma(void *into, const struct weft_option *option, char *value)
 							   : weft_option_refuse(option, value);
 }
 
+/* For others over RDMA too. */
+static int parse_plaintext(void *into, const struct weft_option *option, char *value)
+{
+	weft_rdma_listen_settings.plaintext = true;
+	return WEFT_GO_ON;
+}
+
 const struct weft_option verbs_listen_options[] = {
 	{"rdma", "auto|off", "over RDMA too, where --listen is on an RDMA device (default auto)",
 		.kind = WEFT_OPTION_CALL, .parse = parse_rdma, .wants = "auto or off"},
 	{"rdma-plaintext", NULL, "over RDMA to each key, although its data is in plaintext",
-		.kind = WEFT_OPTION_FLAG,
-		.into = offsetof(struct verbs_listen_settings, plaintext)},
+		.kind = WEFT_OPTION_CALL, .parse = parse_plaintext},
 	{0},
 };
 
@@ -40,7 +47,7 @@ static int listen_at(const struct weft_listener_config *config, const struct wef
 	struct verbs_listener **ret, struct weft_error *err)
 {
 	const struct verbs_listener_config verbs = {
-		.may_be_plaintext = verbs_listen_settings.plaintext,
+		.may_be_plaintext = weft_rdma_listen_settings.plaintext,
 	};
 	struct sockaddr_storage address;
 	socklen_t len = sizeof(address);

@@ -12,9 +12,9 @@
  * Serves at the first of the donor's addresses that is on an RDMA device, under the same port
  * number.
  */
-/* The options --rdma and --rdma-plaintext of weft serve, and where they are stored. */
+/* The options --rdma and --rdma-plaintext of weft serve, and where the first is stored. */
 extern struct verbs_listen_settings {
-	bool off, plaintext;
+	bool off;
 } verbs_listen_settings;
 extern const struct weft_option verbs_listen_options[];
 

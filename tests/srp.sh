@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+# What tests of SRP share: a stock initiator in the testbed.  For shell tests, behind lib.sh.
+# shellcheck disable=SC2034
+
+# srp_modules: the initiator's, in the testbed.
+srp_modules() {
+	modprobe sd_mod
+	modprobe sg
+	modprobe ib_srp "$@"
+	SRP_HOST=$(compgen -G "/sys/class/infiniband_srp/srp-*" | head -n 1)
+	[[ $SRP_HOST ]] || fail "ib_srp has no RDMA device"
+}
+
+# srp_line REGION: what add_target takes, as the donor has printed it.
+srp_line() {
+	sed -n "s/^region '$1' over SRP:  echo \([^ ]*\) .*/\1/p" "$DONOR_LOG"
+}
+
+scsi_hosts() { ls /sys/class/scsi_host; }
+has_disk() { compgen -G "/sys/class/scsi_host/$SCSI_HOST/device/target*/*/block/sd*" >/dev/null; }
+
+# srp_login LINE: sets SCSI_HOST, DISK, SG, SDEV and RPORT (where its time-outs are).
+srp_login() {
+	local before
+	before=$(scsi_hosts)
+	echo "$1" 2>/dev/null >"$SRP_HOST/add_target" || return 1
+	SCSI_HOST=$(comm -13 <(sort <<<"$before") <(scsi_hosts | sort) | tail -n 1)
+	wait_for -t 30 has_disk
+	local device
+	device=$(compgen -G "/sys/class/scsi_host/$SCSI_HOST/device/target*/*/block/sd*")
+	DISK=/dev/${device##*/}
+	SDEV=${device%/block/*}
+	SG=/dev/$(basename "${device%/block/*}"/scsi_generic/sg*)
+	RPORT=$(compgen -G "/sys/class/srp_remote_ports/port-${SCSI_HOST#host}:*")
+	wait_for test -b "$DISK"
+}
+
+no_disk() { [[ ! -e $DISK ]]; }
+srp_logout() {
+	echo 1 >"$RPORT/delete"
+	wait_for -t 30 no_disk
+}
+
+# srp_fio ARGUMENT…: fio on $DISK, which verifies.
+srp_fio() {
+	timeout 200 fio --name=v --filename="$DISK" --direct=1 --ioengine=libaio --iodepth=32 \
+		--verify=crc32c --do_verify=1 --verify_fatal=1 --group_reporting --minimal "$@" \
+		>"$TMP/fio" 2>&1 || fail "fio $*: $(tail -n 20 "$TMP/fio")"
+}

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A channel of an initiator at the donor, private to transports/srp/donor/: what its thread keeps,
+ * shared by channel.c (its life), login.c, command.c, task.c, slot.c and post.c, of which each uses
+ * those behind it only.
+ *
+ * Threads: each channel has one, which does everything that may wait; srp_channel_wake() any.
+ * listener->lock guards the list.  Invariants: a slot has the receive of one of the initiator's
+ * credits posted, or is in use by what came with it.  What a slot's state waits for is beside the
+ * state.  Behind the QP's error state, and after all that was posted has come back, nothing of the
+ * channel reaches the region or the initiator's memory: then the grant is released, and the nexus
+ * left.
+ */
+#ifndef WEFT_TRANSPORTS_SRP_DONOR_CHANNEL_H
+#define WEFT_TRANSPORTS_SRP_DONOR_CHANNEL_H
+
+#include <pthread.h>
+#include <rdma/rdma_cma.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include "fabric/base/util.h"
+#include "fabric/donor/donor.h"
+#include "transports/srp/donor/listener.h"
+#include "transports/srp/donor/unit.h"
+#include "transports/srp/proto.h"
+#include "transports/srp/walk.h"
+
+enum {
+	SRP_DEPTH = 64, /* credits */
+	/* Linux has 8260 bytes by default: 8 KiB of immediate data. */
+	SRP_IT_IU_MAX = 8448,
+	SRP_TI_IU_MAX = 128,
+	SRP_NR_ANSWERS = 2 * SRP_DEPTH,
+	SRP_NR_MOVES = 192, /* work requests that move data */
+	SRP_MAX_READS = 16, /* of those, READs at a time, if the initiator takes as many */
+	SRP_FORMATS = SRP_FORMAT_DIRECT | SRP_FORMAT_INDIRECT,
+	/* An abort is answered in that time, or the channels end: Linux waits for 5 s. */
+	SRP_ABORT_MS = 3000,
+};
+_Static_assert(SRP_RSP_BYTES + SRP_RSP_DATA_BYTES + SCSI_SENSE_MAX_BYTES <= SRP_TI_IU_MAX, "rsp");
+_Static_assert((int)SRP_PIECE_BYTES <= (int)SCSI_DATA_BYTES, "a piece of a table fits");
+
+enum srp_state {
+	SRP_FREE,     /* waits for the initiator */
+	SRP_QUEUED,   /* waits for its turn: to post, to work at the region, to answer */
+	SRP_TABLE_IN, /* waits for a piece of the initiator's table */
+	SRP_MOVING,   /* waits for READs */
+	SRP_WAITING,  /* task management: waits until others have ended */
+};
+
+/* What came with one of the initiator's credits. */
+struct srp_slot {
+	enum srp_state state;
+	bool aborted;     /* it ends without an answer as soon as nothing of it is in flight */
+	bool failed;      /* its buffers cannot be reached */
+	bool is_task, has_code;
+	bool of_command;  /* it waits as a command that ends others' */
+	bool notify_good, notify_bad;
+	uint8_t code;     /* of task management */
+	uint64_t tag;
+	struct scsi_command cmd;
+	bool decided;     /* the command has ended: what is left is the answer */
+	enum scsi_kind kind; /* as it began */
+	struct srp_walk walk;
+	const uint8_t *immediate; /* NULL: the data is elsewhere */
+	uint64_t done;    /* bytes that were moved, or are on their way */
+	uint64_t compared;
+	unsigned nr_out;  /* READs in flight */
+	/* WAITING: the wish, whose it is to fulfil, and until when */
+	uint64_t wish, wish_slots, deadline_ns;
+	uint8_t function; /* enum scsi_function */
+	struct srp_slot *next; /* in a queue */
+};
+
+struct srp_queue {
+	struct srp_slot *first, *last;
+};
+
+struct srp_channel {
+	struct srp_listener *listener;
+	struct srp_channel *next; /* in the listener's list */
+	struct srp_member member;
+	struct rdma_event_channel *events;
+	struct rdma_cm_id *id;
+	int wake_fd;
+	struct weft_stranger stranger;
+	_Atomic bool fenced;
+
+	/* The thread's. */
+	struct srp_login login;
+	struct weft_peer peer;
+	uint8_t their_reads; /* that the initiator takes at a time */
+	bool accepted, established, over, clean, pending, refused;
+	struct weft_region *region; /* referenced */
+	struct weft_grant *grant;
+	bool staged;
+	struct srp_reach *reach;
+	uint32_t *lkeys; /* of the region's chunks */
+	struct ibv_comp_channel *comp;
+	struct ibv_cq *cq;
+	struct ibv_mr *mr;
+	uint8_t *mem; /* receives, data, tables, answers */
+	uint16_t immediate_off; /* 0: no immediate data */
+	uint64_t deadline_ns, seen_ns, probed_ns;
+	uint32_t tick_ms;
+	bool probing;
+
+	struct srp_counts counts;
+	struct srp_slot slots[SRP_DEPTH];
+	unsigned due;      /* credits to be given back */
+	unsigned nr_moves; /* that are free, of SRP_NR_MOVES */
+	unsigned nr_reads, max_reads; /* in flight */
+	uint64_t nr_posted, nr_completed; /* signalled work requests of the send queue */
+	struct srp_queue pushes, pulls, works; /* wait for a move, for a READ, to work */
+	uint8_t free_answers[SRP_NR_ANSWERS];
+	unsigned nr_free_answers;
+	uint16_t moves_before[SRP_NR_ANSWERS]; /* moves that an answer's completion gives back */
+	unsigned nr_aborted;
+	uint64_t marked, marked_posted; /* the last wish that was seen, and nr_posted then */
+	uint64_t met;                   /* the last that was met */
+};
+
+/* channel.c */
+
+/*
+ * Starts the thread for a login, whose id becomes the channel's.  0, or -errno: the id is still the
+ * caller's.
+ */
+int srp_channel_start(struct srp_listener *listener, struct rdma_cm_id *id,
+	const struct srp_login *login, uint8_t their_reads);
+static inline void srp_channel_wake(struct srp_channel *channel)
+{
+	uint64_t one = 1;
+
+	(void)!write(channel->wake_fd, &one, sizeof(one));
+}
+static inline bool srp_channel_must_end(const struct srp_channel *channel)
+{
+	return channel->over || atomic_load(&channel->fenced) ||
+		atomic_load(&channel->member.ended);
+}
+
+/* login.c */
+
+/* All that an accepted login needs: 0, or -errno; *ret_reason is for the initiator. */
+int srp_channel_login(struct srp_channel *channel, uint8_t *ret_result, uint32_t *ret_reason,
+	struct weft_error *err);
+void srp_channel_unstage(struct srp_channel *channel);
+
+/* post.c */
+
+int srp_channel_open(struct srp_channel *channel, struct weft_error *err);
+void srp_channel_close(struct srp_channel *channel);
+
+static inline uint8_t *srp_slot_iu(struct srp_channel *channel, unsigned i)
+{
+	return channel->mem + (size_t)i * SRP_IT_IU_MAX;
+}
+static inline uint8_t *srp_slot_data(struct srp_channel *channel, unsigned i)
+{
+	return channel->mem + (size_t)SRP_DEPTH * SRP_IT_IU_MAX + (size_t)i * SCSI_DATA_BYTES;
+}
+static inline uint8_t *srp_slot_table(struct srp_channel *channel, unsigned i)
+{
+	return channel->mem + (size_t)SRP_DEPTH * (SRP_IT_IU_MAX + SCSI_DATA_BYTES) +
+		(size_t)i * SRP_PIECE_BYTES;
+}
+static inline unsigned srp_slot_number(const struct srp_channel *channel,
+	const struct srp_slot *slot)
+{
+	return (unsigned)(slot - channel->slots);
+}
+
+/* Work requests that go out together: WRITEs of one command, and the answer behind them. */
+enum { SRP_BATCH = 16 };
+struct srp_batch {
+	struct ibv_send_wr wr[SRP_BATCH + 1];
+	struct ibv_sge sge[SRP_BATCH + 1];
+	unsigned nr;
+};
+
+/* Room of a batch, as long as there are moves. */
+unsigned srp_batch_room(const struct srp_channel *channel, const struct srp_batch *batch);
+void srp_batch_write(struct srp_batch *batch, const void *from, uint32_t lkey,
+	const struct srp_buffer *to);
+/* WRITEs without an answer. */
+void srp_post_writes(struct srp_channel *channel, struct srp_batch *batch);
+/* table: of a piece; else of data.  Takes a READ's place. */
+void srp_post_read(struct srp_channel *channel, struct srp_slot *slot, void *to, uint32_t lkey,
+	const struct srp_buffer *from, bool table);
+/*
+ * Posts the slot's receive again, then the batch with the answer behind it.  The slot is free.
+ * False: no place for an answer is free, and nothing was done.
+ */
+bool srp_post_answer(struct srp_channel *channel, struct srp_slot *slot, struct srp_batch *batch);
+/* The slot ends without an answer: its credit goes back with the next one. */
+void srp_slot_drop(struct srp_channel *channel, struct srp_slot *slot);
+void srp_post_probe(struct srp_channel *channel);
+/* Whether this completion is one of nr_posted. */
+bool srp_wr_is_counted(uint64_t wr_id);
+/* Takes what has completed, up to a bound, and tells ops: how many. */
+struct srp_completion_ops {
+	void (*received)(struct srp_channel *channel, struct srp_slot *slot, uint32_t len);
+	/* A READ of the slot's; table: of a piece of its table. */
+	void (*read)(struct srp_channel *channel, struct srp_slot *slot, bool table);
+};
+unsigned srp_channel_take_completions(struct srp_channel *channel,
+	const struct srp_completion_ops *ops);
+
+/* slot.c */
+
+void srp_enqueue(struct srp_queue *queue, struct srp_slot *slot);
+struct srp_slot *srp_dequeue(struct srp_queue *queue);
+/* Answers behind the batch, now or when there is a place for it; drops one that was aborted. */
+void srp_slot_answer(struct srp_channel *channel, struct srp_slot *slot, struct srp_batch *batch);
+
+/* command.c */
+
+extern const struct srp_completion_ops srp_command_ops;
+/*
+ * A WRITE, or what came of it, is in the region, and no READ of it is in flight: a file's contents
+ * in memory are others.
+ */
+static inline void srp_slot_note_write(struct srp_channel *channel, const struct srp_slot *slot)
+{
+	if (slot->state != SRP_FREE && !slot->is_task && slot->kind == SCSI_DO_WRITE &&
+		channel->region->backing == WEFT_BACKING_FILE)
+		weft_region_changed(channel->region, slot->cmd.off, slot->cmd.len);
+}
+/* Those that wait for their turn go on, as far as they can; whether there is more to do at once. */
+bool srp_channel_run(struct srp_channel *channel);
+
+/* task.c */
+
+void srp_task_begin(struct srp_channel *channel, struct srp_slot *slot,
+	const struct srp_task *task);
+/* cmd->kind is SCSI_DO_ABORT. */
+void srp_task_of_command(struct srp_channel *channel, struct srp_slot *slot);
+/* Looks at what was asked of this channel, and at what it waits for itself. */
+void srp_channel_look_at_tasks(struct srp_channel *channel);
+
+#endif

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The donor's SRP side: stock initiators log in over rdma_cm and have a region as a disk.  Each
+ * region is a target of its own, with the region at LUN 0.
+ *
+ * Threads: the loop's; srp_listener_status() any.
+ */
+#ifndef WEFT_TRANSPORTS_SRP_DONOR_LISTENER_H
+#define WEFT_TRANSPORTS_SRP_DONOR_LISTENER_H
+
+#include <pthread.h>
+#include <rdma/rdma_cma.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+
+#include "fabric/base/loop.h"
+#include "fabric/donor/donor.h"
+#include "fabric/listener.h"
+#include "transports/rdma/reaper.h"
+#include "transports/srp/donor/hosts.h"
+#include "transports/srp/donor/unit.h"
+
+struct srp_channel;
+
+struct srp_counts {
+	_Atomic uint64_t commands, read_bytes, written_bytes;
+	_Atomic uint64_t by_key[16]; /* commands that ended with sense data, by its key */
+};
+
+struct srp_listener_config {
+	const struct srp_hosts *hosts; /* that may come; NULL: any may; outlives the listener */
+	bool may_be_plaintext; /* hosts are let in although there are keys */
+	uint64_t chunk_bytes;  /* 0: 512 MiB; of a memory registration */
+};
+
+struct srp_listener {
+	struct weft_listener base;
+	char place[280];
+	struct weft_donor *donor;
+	struct weft_loop *loop;
+	struct srp_listener_config config;
+	struct srp_units units;
+	struct weft_rdma_reaper *reaper;
+	struct weft_rdma_job last;
+	struct rdma_event_channel *events;
+	struct rdma_cm_id *id; /* NULL: its device was removed, retry looks for it */
+	struct sockaddr_storage address; /* with the port, once it is known */
+	struct ibv_context **devices; /* keeps them open */
+	struct weft_watch watch;
+	struct weft_timer retry;
+	struct weft_strangers strangers;
+	pthread_mutex_t lock; /* what follows */
+	pthread_cond_t changed;
+	bool stopping;
+	struct srp_channel *channels;
+	unsigned nr_channels, nr_pending; /* pending: without an answer to their login */
+	uint64_t nr_accepted, nr_refused;
+	struct srp_counts counts; /* of channels that have ended */
+};
+
+/*
+ * Listens on the address (port 0: any).  donor and loop must outlive it.  -ENODEV: no RDMA device;
+ * -EADDRINUSE, -EADDRNOTAVAIL; -ENOMEM.
+ */
+int srp_listener_new(struct weft_donor *donor, struct weft_loop *loop,
+	const struct sockaddr *address, const struct srp_listener_config *config,
+	struct srp_listener **ret, struct weft_error *err);
+uint16_t srp_listener_port(const struct srp_listener *listener);
+/* "srp:5555:10.9.0.1"; without the address where it listens on all. */
+void srp_listener_offers(const struct srp_listener *listener, char *buf, size_t len);
+/* As those of struct weft_listener_ops. */
+void srp_listener_stop(struct srp_listener *listener);
+int srp_listener_drain(struct srp_listener *listener, uint32_t timeout_ms);
+void srp_listener_free(struct srp_listener *listener);
+void srp_listener_status(struct srp_listener *listener, struct weft_listener_status *ret);
+
+#endif
