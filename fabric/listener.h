@@ -10,6 +10,7 @@
 #ifndef WEFT_FABRIC_LISTENER_H
 #define WEFT_FABRIC_LISTENER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -47,6 +48,9 @@ struct weft_listener_status {
 	 * Since the start, of operations that are requests to the donor (one-sided ones are not).
 	 */
 	uint64_t requests, read_bytes, written_bytes, errors;
+	/* Of a transport of SCSI: commands that ended with sense data, by its key. */
+	bool has_sense;
+	uint64_t sense[16];
 };
 
 /* The functions below, for one transport. */

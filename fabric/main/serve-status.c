@@ -315,11 +315,39 @@ static json_t *keys_json(const struct serve *s)
 		: json_null();
 }
 
+/* Commands that ended with sense data, by its key (SPC 4.5.6). */
+static json_t *sense_json(const uint64_t sense[16])
+{
+	static const char *const keys[16] = {"no_sense", "recovered_error", "not_ready",
+		"medium_error", "hardware_error", "illegal_request", "unit_attention",
+		"data_protect", "blank_check", "vendor_specific", "copy_aborted",
+		"aborted_command", NULL, "volume_overflow", "miscompare", "completed"};
+	json_t *json = json_object();
+
+	for (unsigned i = 0; i < 16; i++)
+		if (sense[i] > 0)
+			json_object_set_new(json, keys[i] ? keys[i] : "reserved",
+				json_integer((json_int_t)sense[i]));
+	return json;
+}
+
+static json_t *counters_json(const struct weft_listener_status *c)
+{
+	json_t *json = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "connections",
+		(json_int_t)c->connections, "accepted", (json_int_t)c->accepted, "refused",
+		(json_int_t)c->refused, "requests", (json_int_t)c->requests, "read_bytes",
+		(json_int_t)c->read_bytes, "written_bytes", (json_int_t)c->written_bytes, "errors",
+		(json_int_t)c->errors);
+
+	if (c->has_sense)
+		json_object_set_new(json, "sense", sense_json(c->sense));
+	return json;
+}
+
 json_t *serve_status_json(const struct serve *s)
 {
 	json_t *listen = json_array(), *regions = json_array(), *attachments = json_array(),
-	       *strangers = json_object();
-	struct weft_listener_status c = {0}; /* of the first listener */
+	       *strangers = json_object(), *transports = json_object(), *counters = NULL;
 	char text[280];
 
 	for (unsigned i = 0; i < s->nr_listening; i++)
@@ -327,15 +355,16 @@ json_t *serve_status_json(const struct serve *s)
 			json_string(weft_listening_format(&s->listening[i], text)));
 	for (unsigned i = 0; i < s->nr_listeners; i++) {
 		const struct serve_listener *l = &s->listeners[i];
-		struct weft_listener_status status;
+		struct weft_listener_status status = {0};
 
 		weft_listener_status(l->listener, &status);
 		if (status.place[0])
 			json_array_append_new(
 				listen, json_sprintf("%s:%s", l->driver->word, status.place));
 		json_object_set_new(strangers, l->driver->word, strangers_json(&status.strangers));
-		if (i == 0)
-			c = status;
+		json_object_set_new(transports, l->driver->word, counters_json(&status));
+		if (i == 0) /* of the base transport alone, as ever */
+			counters = counters_json(&status);
 	}
 	for (unsigned i = 0; i < s->nr_wanted; i++)
 		json_array_append_new(regions,
@@ -345,14 +374,11 @@ json_t *serve_status_json(const struct serve *s)
 	weft_donor_regions(s->donor, add_open_file, regions);
 	weft_donor_status(s->donor, add_attachment, attachments);
 	return json_pack("{s:i, s:s, s:s, s:i, s:f, s:f, s:o, s:o, s:b, s:o, s:s?, s:o, s:o, "
-			 "s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
+			 "s:o, s:o}",
 		"schema", WEFT_STATUS_SCHEMA, "kind", "donor", "version", WEFT_VERSION, "pid",
 		(int)getpid(), "uptime_s", (double)(weft_now_ns() - s->start_ns) / 1e9, "lease_s",
 		(double)s->lease_s, "listen", listen, "keys", keys_json(s), "allow_insecure",
 		s->allow_insecure, "regions", regions, "directory", s->directory,
-		"attachments", attachments, "strangers", strangers, "counters", "connections",
-		(json_int_t)c.connections, "accepted", (json_int_t)c.accepted, "refused",
-		(json_int_t)c.refused, "requests", (json_int_t)c.requests, "read_bytes",
-		(json_int_t)c.read_bytes, "written_bytes", (json_int_t)c.written_bytes, "errors",
-		(json_int_t)c.errors);
+		"attachments", attachments, "strangers", strangers, "counters", counters,
+		"transports", transports);
 }

@@ -404,6 +404,43 @@ static void print_counters(const json_t *donors)
 	}
 }
 
+/* The same of each transport; over RDMA there are no requests to the donor. */
+static void print_donor_transports(const json_t *donors)
+{
+	static const struct metric counters[] = {
+		{"weft_donor_transport_connections", "gauge", "Connections open, by transport.",
+			"connections"},
+		{"weft_donor_transport_requests_total", "counter", "Requests, by transport.",
+			"requests"},
+		{"weft_donor_transport_read_bytes_total", "counter", "Bytes read, by transport.",
+			"read_bytes"},
+		{"weft_donor_transport_written_bytes_total", "counter",
+			"Bytes written, by transport.", "written_bytes"},
+	};
+	static const struct metric sense = {"weft_donor_sense_total", "counter",
+		"SCSI commands that ended with sense data, by its key.", NULL};
+	json_t *donor, *of, *n;
+	const char *transport, *key;
+	size_t i;
+
+	for (size_t k = 0; k < WEFT_ARRAY_LEN(counters); k++) {
+		head(&counters[k]);
+		json_array_foreach(donors, i, donor)
+			json_object_foreach(json_object_get(donor, "transports"), transport, of)
+				sample(counters[k].name,
+					LABELS(listen_of(donor), {"transport", transport}),
+					number_of(of, counters[k].key));
+	}
+	head(&sense);
+	json_array_foreach(donors, i, donor)
+		json_object_foreach(json_object_get(donor, "transports"), transport, of)
+			json_object_foreach(json_object_get(of, "sense"), key, n)
+				sample(sense.name,
+					LABELS(listen_of(donor), {"transport", transport},
+						{"key", key}),
+					(uint64_t)json_integer_value(n));
+}
+
 static void print_strangers(const json_t *donors)
 {
 	static const struct metric numbers[] = {
@@ -457,6 +494,7 @@ void status_print_prometheus(const json_t *attachments, const json_t *donors, co
 	print_users(donors);
 	print_keys(donors);
 	print_counters(donors);
+	print_donor_transports(donors);
 	print_strangers(donors);
 	print_held(held);
 }

@@ -115,7 +115,7 @@ tests/shell/verbs-stripes-keep-their-order.sh 1
 tests/shell/verbs-two-nodes.sh 2
 tests/support/emulated.h 1
 tests/support/flush-log.c 2
-tests/support/status-schema.jq 28
+tests/support/status-schema.jq 27
 tests/table.cmake 1
 tests/testbed/guest/bin/node2 1
 tests/testbed/image 4

@@ -10,7 +10,6 @@ need_testbed
 in_testbed --timeout 280 <<'END'
 . tests/srp.sh
 srp_modules
-guid=$(sed 's/://g' /sys/class/infiniband/rxe0/ports/1/gids/1 | tail -c 17)
 donor() {
 	[[ -z ${DONOR_PID-} ]] || { kill "$DONOR_PID"; wait "$DONOR_PID" || :; }
 	start_donor --listen 127.0.0.1:10809 --srp "$RDMA_IP:5555" --memory r=16M "$@"
@@ -35,6 +34,8 @@ weft attach "$URI" --socket "$TMP/s" --timeout 3 >"$TMP/out" 2>&1 &&
 	fail "a bridge writes beside it"
 grep -q "is in use by host" "$TMP/out" || fail "why: $(cat "$TMP/out")"
 weft status | grep "over srp" || fail "no host in the status"
+guid=$(weft status | sed -n "s/.*attachment '0\{16\}\([0-9a-f]*\)' .* over srp.*/\1/p")
+[[ ${#guid} = 16 ]] || fail "no identifier in the status"
 refused "there is no region with ioc_guid" "${line/ioc_guid=?/ioc_guid=0}"
 refused "id_ext .* is over" "${line/id_ext=????/id_ext=0000}"
 SCSI_HOST=$host DISK=$disk RPORT=$rport srp_logout

@@ -45,6 +45,10 @@ def attachment: {
 		"fua?": "boolean", "duration_s?": "number", "generation?": "string", "operations?": "number"
 	}]]
 };
+def counters: {
+	connections: "number", accepted: "number", refused: "number", requests: "number",
+	read_bytes: "number", written_bytes: "number", errors: "number", "sense?": "object"
+};
 def donor: {
 	schema: "number", kind: "string", version: "string", pid: "number", uptime_s: "number", lease_s: "number", listen: ["string"],
 	directory: "string|null", "keys?": {directory: "string", identities: "number"},
@@ -58,11 +62,9 @@ def donor: {
 		transport: "string|null", "identity?": "string|null", "encrypted?": "boolean",
 		silent_s: "number", lease_left_s: "number|null"
 	}],
-	strangers: {tcp: strangers, "rdma?": strangers},
-	counters: {
-		connections: "number", accepted: "number", refused: "number", requests: "number", read_bytes: "number",
-		written_bytes: "number", errors: "number"
-	}
+	strangers: {tcp: strangers, "rdma?": strangers, "srp?": strangers},
+	counters: counters,
+	"transports?": {tcp: counters, "rdma?": counters, "srp?": counters}
 };
 def held: {region: "string", size_bytes: "number", epoch: "string", listen: "string", holder_pid: "number", left_s: "number"};
 def whole: {attachments: [attachment], donors: [donor], held: [held]};

@@ -346,6 +346,10 @@ static void sum(struct weft_listener_status *ret, const struct srp_counts *count
 	ret->requests += atomic_load_explicit(&counts->commands, memory_order_relaxed);
 	ret->read_bytes += atomic_load_explicit(&counts->read_bytes, memory_order_relaxed);
 	ret->written_bytes += atomic_load_explicit(&counts->written_bytes, memory_order_relaxed);
+	ret->has_sense = true;
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(ret->sense); i++)
+		ret->sense[i] +=
+			atomic_load_explicit(&counts->by_key[i], memory_order_relaxed);
 	ret->errors += atomic_load_explicit(
 			       &counts->by_key[SCSI_KEY_MEDIUM_ERROR], memory_order_relaxed) +
 		atomic_load_explicit(
