@@ -192,18 +192,24 @@ static int check_head(struct seal_disk *disk, enum seal_kind kind, struct weft_e
 			"what %s seals has another key: it cannot be read with this one",
 			disk->path);
 	disk->identity = head->identity;
+	disk->noted = true;
 	return 0;
 }
 
 static int open_and_lock(struct seal_disk *disk, struct weft_error *err)
 {
+	struct stat ours, there;
+
 	disk->fd = open(disk->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (disk->fd < 0 && errno == ENOENT)
 		return 0;
 	if (disk->fd < 0)
 		return weft_error_set(err, errno, "cannot open %s: %s", disk->path,
 			strerror(errno));
-	if (flock(disk->fd, LOCK_EX | LOCK_NB) < 0)
+	/* A file that was replaced before it was locked is nobody's. */
+	if (flock(disk->fd, LOCK_EX | LOCK_NB) < 0 || fstat(disk->fd, &ours) < 0 ||
+		stat(disk->path, &there) < 0 || ours.st_ino != there.st_ino ||
+		ours.st_dev != there.st_dev)
 		return weft_error_set(err, EBUSY,
 			"%s is of another attachment, which weft status shows", disk->path);
 	return 0;
@@ -308,6 +314,7 @@ static int write_head(struct seal *seal)
 	/* The other head stays as it is until this place has a whole one. */
 	if (r < 0)
 		head->seq--;
+	disk->noted |= r == 0;
 	return r;
 }
 
@@ -316,6 +323,22 @@ int seal_disk_write_head(struct seal *seal)
 	pthread_mutex_lock(&seal->disk->head_lock);
 	int r = write_head(seal);
 	pthread_mutex_unlock(&seal->disk->head_lock);
+	return r;
+}
+
+int seal_disk_note(struct seal *seal, const struct seal_identity *identity, bool now)
+{
+	struct seal_disk *disk = seal->disk;
+	int r = 0;
+
+	pthread_mutex_lock(&disk->head_lock);
+	if (memcmp(identity, &disk->identity, sizeof(*identity)) != 0) {
+		disk->identity = *identity;
+		disk->noted = false;
+	}
+	if (now && !disk->noted)
+		r = write_head(seal);
+	pthread_mutex_unlock(&disk->head_lock);
 	return r;
 }
 
@@ -680,13 +703,17 @@ static void next_place(const struct seal_disk *disk, uint64_t bytes, uint64_t *r
 	const struct seal_head *head = disk->head;
 	const uint64_t base = logs_at(head->size_bytes), usual = log_bytes_of(head->size_bytes);
 	const uint64_t end = weft_max(head->log_at + head->log_bytes, disk->maybe_used);
+	/* Behind the usual places long logs take turns too, or the file would grow for ever. */
+	const uint64_t before = base + 2 * usual,
+		       room = head->log_at > before ? head->log_at - before : 0;
 
 	*ret_at = head->log_at >= base + usual ? base : base + usual;
 	*ret_bytes = usual;
 	if (2 * bytes <= usual && !disk->maybe_used)
 		return;
-	*ret_at = weft_max(base + 2 * usual, end);
-	*ret_bytes = weft_max(usual, 4 * bytes);
+	const bool fits = 2 * bytes <= room && !disk->maybe_used;
+	*ret_at = fits ? before : weft_max(before, end);
+	*ret_bytes = fits ? room : weft_max(usual, 4 * bytes);
 }
 
 /* A log that is longer than usual lies behind the others. */

@@ -40,9 +40,10 @@ struct seal_disk {
 	char *path;
 	int fd;       /* locked; -1: there is no file yet */
 	uint8_t *key; /* in memory for secrets */
-	struct seal_identity identity;
-	pthread_mutex_t head_lock; /* for the head, and its two places in the file */
+	pthread_mutex_t head_lock; /* for the head, its two places in the file, the identity */
 	struct seal_head *head;
+	struct seal_identity identity;
+	bool noted; /* the identity is on disk */
 	/* For one thread: the seal's, then the log's. */
 	uint64_t nr_pages;         /* of the table */
 	uint64_t *unsynced;        /* pages that were written, and are not known to be on disk */
@@ -89,6 +90,8 @@ int seal_disk_load(struct seal *seal, struct weft_error *err);
 int seal_disk_create(struct seal *seal, struct weft_error *err);
 /* Writes the head as seal->file and the identity say.  0, or -errno. */
 int seal_disk_write_head(struct seal *seal);
+/* Takes an identity for the head, and writes that now if it has to be.  As seal_note(). */
+int seal_disk_note(struct seal *seal, const struct seal_identity *identity, bool now);
 /*
  * Writes the table's changed pages (if so wanted), and entries to the log; on disk when it returns.
  * 0, or -errno: nothing of it may count as written.

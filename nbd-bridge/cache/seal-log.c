@@ -49,8 +49,11 @@ static void note_failure(struct seal_disk *disk, uint64_t to, int error)
 	if (disk->error == 0)
 		weft_err("%s cannot be written: %s; nothing is sent to the donor until it can be",
 			disk->path, strerror(-error));
-	/* What failed before may not have been looked at yet: it fails all the same. */
-	if (disk->error == 0 || disk->failed_to < from)
+	/*
+	 * What failed before may not have been looked at yet: it fails all the same, and with it
+	 * what was written in between and was not looked at either.
+	 */
+	if (disk->error == 0)
 		disk->failed_from = from;
 	disk->failed_to = to;
 	disk->error = error;

@@ -160,14 +160,12 @@ const struct seal_identity *seal_identity(const struct seal *seal)
 
 int seal_note(struct seal *seal, const struct seal_identity *identity, struct weft_error *err)
 {
-	struct seal_disk *disk = seal->disk;
-
-	if (!disk || memcmp(identity, &disk->identity, sizeof(*identity)) == 0)
-		return 0;
-	disk->identity = *identity;
 	/* Without contents the file is another's still, or there is none. */
-	int r = has_begun(seal) ? seal_disk_write_head(seal) : 0;
-	return r < 0 ? weft_error_set(err, -r, "cannot write %s: %s", disk->path, strerror(-r)) : 0;
+	int r = seal->disk ? seal_disk_note(seal, identity, has_begun(seal)) : 0;
+
+	return r < 0 ? weft_error_set(err, -r, "cannot write %s: %s", seal->disk->path,
+			       strerror(-r))
+		     : 0;
 }
 
 int seal_new(int fd, enum seal_kind kind, struct seal **ret, struct weft_error *err)
