@@ -12,19 +12,30 @@ mapfile -t packages < <(fabric/packages --list cross)
 	dpkg-query -W -f '${Essential} ${Priority} ${Package}\n' |
 		sed -nE 's/^(yes [a-z]+|no required) //p'
 } | sed 's/:.*//' | sort -u >"$TMP/packages"
-nr=0
+# For each tool, the file as it may have been installed: through alternatives, and where / has /bin
+# of its own.
 while read -r tool; do
 	path=$(command -v -- "$tool") || continue
-	# The file as it was installed: through alternatives, and where / has /bin of its own.
 	for file in "$path" "/usr$path" "${path#/usr}" "$(readlink -f "$path")"; do
-		package=$(dpkg-query -S "$file" 2>/dev/null | sed -n "1s/:.*//p") || :
-		[[ ! $package ]] || break
+		echo "$tool $file"
 	done
-	# What somebody put there without a package.
-	[[ $package ]] || continue
+done < <(sed -nE 's/^\s*need_tool ([^|;#]*).*/\1/p' tests/*.sh tests/shell/*.sh |
+	tr ' ' '\n' | grep . | sort -u) >"$TMP/files"
+# Those that no package has, somebody put there without one.
+cut -d ' ' -f 2 "$TMP/files" | sort -u | xargs dpkg-query -S 2>/dev/null >"$TMP/owners" || :
+awk 'NR == FNR {
+		package = $1
+		sub(/[:,].*/, "", package)
+		of[$NF] = package
+		next
+	}
+	$2 in of && !($1 in told) {
+		told[$1]
+		print $1, of[$2]
+	}' "$TMP/owners" "$TMP/files" >"$TMP/tools"
+while read -r tool package; do
 	grep -qxF "$package" "$TMP/packages" ||
 		fail "tests need $tool: the package $package belongs into fabric/packages"
-	nr=$((nr + 1))
-done < <(sed -nE 's/^\s*need_tool ([^|;#]*).*/\1/p' tests/*.sh tests/shell/*.sh |
-	tr ' ' '\n' | grep . | sort -u)
+done <"$TMP/tools"
+nr=$(wc -l <"$TMP/tools")
 ((nr >= 20)) || fail "found only $nr tools"

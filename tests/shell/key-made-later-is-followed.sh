@@ -39,7 +39,7 @@ weft list --key "$TMP/key" "weft://node7@$donor" >"$TMP/log" 2>&1 || fail "$(<"$
 weft attach --key "$TMP/key" "weft://node7@$donor/r" --name a --socket "$TMP/s" \
 	>"$TMP/log" 2>&1 ||
 	fail "$(<"$TMP/log")"
-[[ $(weft status a --json | jq -r '.attachments[0].donors[0].transport') = tcp+tls ]] ||
+[[ $(weft status a --json | jq -r '.attachments[0].donors[0].transport') = tcp+?(k)tls ]] ||
 	fail "$(weft status a)"
 weft detach a >/dev/null
 

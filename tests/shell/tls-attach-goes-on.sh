@@ -31,7 +31,7 @@ verify() { # OPTION…
 for cache in "" "--cache 16M"; do
 	# shellcheck disable=SC2086
 	weft attach "$A" "$URI" --name both --socket "$TMP/s" --lanes 2 --stripe-unit 64K $cache
-	weft status both | grep -q 'transport tcp+tls' || fail "$(weft status both)"
+	weft status both | grep -q 'transport tcp+k\?tls' || fail "$(weft status both)"
 	verify --io_size=300M &
 	fio=$!
 	wait_for attachment '.requests.write > 200'

@@ -42,7 +42,7 @@ weft list "$uri" --key "$TMP/pki" >"$TMP/out" 2>&1 || fail "$(cat "$TMP/out")"
 weft attach "$uri" --socket "$TMP/socket" --key "$TMP/pki" >"$TMP/out" 2>&1 ||
 	fail "$(cat "$TMP/out")"
 grep -q "certificates of $TMP/pki" "$TMP/out" || fail "$(cat "$TMP/out")"
-grep -q 'transport tcp+tls' "$TMP/out" || fail "$(cat "$TMP/out")"
+grep -q 'transport tcp+k\?tls' "$TMP/out" || fail "$(cat "$TMP/out")"
 weft status m >"$TMP/out"
 grep -q "certificates of $TMP/pki" "$TMP/out" || fail "$(cat "$TMP/out")"
 # A bridge that is killed is taken over, and one that is killed again let go of, with the same.

@@ -30,7 +30,7 @@ socket="nbd+unix:///?socket=$TMP/s" uri=weft://$RDMA_IP:$PORT/r
 
 echo "== a key that is not for plaintext"
 attach "$uri" --key slow.key || fail "$(cat out)"
-grep 'transport tcp+tls (auto: RDMA was tried: .*--rdma-plaintext' out || fail "$(cat out)"
+grep 'transport tcp+k\?tls (auto: RDMA was tried: .*--rdma-plaintext' out || fail "$(cat out)"
 timeout 60 nbdcopy image "$socket"
 weft detach r
 ! attach "$uri" --key slow.key --transport rdma || fail "over RDMA: $(cat out)"

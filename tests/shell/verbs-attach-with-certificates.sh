@@ -36,7 +36,7 @@ socket="nbd+unix:///?socket=$TMP/s" uri=weft://$RDMA_IP:$PORT/r
 
 echo "== a donor that does not lend to all over RDMA"
 attach "$uri" --key pki || fail "$(cat out)"
-grep 'transport tcp+tls (auto: RDMA was tried: .*--rdma-plaintext of weft serve' out ||
+grep 'transport tcp+k\?tls (auto: RDMA was tried: .*--rdma-plaintext of weft serve' out ||
 	fail "$(cat out)"
 weft detach r
 stop_donor || fail "the donor's exit status: $?"
