@@ -136,7 +136,8 @@ static bool is_removed(const struct weft_rdma_device *device)
 	return ibv_query_device(device->context, &attr) != 0;
 }
 
-static int reg_with(struct weft_rdma_local *local, struct weft_rdma_mem *mem, unsigned i, struct weft_error *err)
+static int reg_with(struct weft_rdma_local *local, struct weft_rdma_mem *mem, unsigned i,
+	struct weft_error *err)
 {
 	struct weft_rdma_device *device = &local->devices[i];
 
