@@ -60,7 +60,9 @@ struct tp_scheme {
 	const char *name; /* "nbd+unix" */
 	enum tp_place place;
 	bool foreign;        /* a server without weft: there is no epoch, no generation, no lease */
+	bool needs_port;     /* there is no usual one */
 	const char *example; /* a whole URI, for the error about a wrong one */
+	const char *server;  /* foreign: what runs there: "an NBD server" */
 	const char *only; /* why another transport cannot be had: "an NBD server speaks TCP only" */
 	const char *why;  /* why an attachment takes this one: "the donor is on this machine" */
 };

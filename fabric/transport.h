@@ -95,6 +95,8 @@ struct tp_info {
 	uint64_t size_bytes;
 	bool has_epoch; /* false: a foreign NBD server, of whose contents' life nothing is known */
 	uint64_t epoch; /* random, another for each life of the contents */
+	/* a hash of what a foreign server's device is called; 0: it has no name */
+	uint64_t identity;
 	uint64_t generation; /* the hello's; 0: the hello is anonymous */
 	uint32_t lease_ms;     /* 0: no lease */
 	/* the same epoch may come back with older contents: a file, put back from a copy */
@@ -117,7 +119,7 @@ struct tp_info {
 	/* … provided that a FLUSH goes to each connection that wrote since its last one. */
 	bool flush_each_conn;
 	bool one_sided;      /* READ and WRITE cost the donor's process nothing. */
-	char transport[16];  /* "tcp", "tcp+tls", "tcp+ktls", "rdma", "mem" */
+	char transport[16];  /* "tcp", "tcp+tls", "tcp+ktls", "rdma", "srp", "mem" */
 	char path[160];      /* for people: "tcp 10.0.0.1:52044 -> 10.0.0.2:10809" */
 	/* transports that the donor offers: "tcp", "tcp,rdma:20049"; may be "" */
 	char offers[64];

@@ -222,6 +222,8 @@ static const char *parse_authority(const UriUriA *parsed, const char *zone, stru
 	len = strlen(uri->host);
 	if (*zone)
 		snprintf(uri->host + len, sizeof(uri->host) - len, "%%%s", zone);
+	if (port_len == 0 && uri->scheme->needs_port)
+		return "no port, and there is no usual one";
 	if (port_len == 0) {
 		snprintf(uri->port, sizeof(uri->port), "%s", default_port);
 		return NULL;

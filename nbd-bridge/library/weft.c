@@ -122,7 +122,7 @@ static int parse_uris(struct weft *w, const char *const *uris, unsigned nr_uris,
 		w->nr_uris++;
 		return weft_error_set(err, EINVAL, "cannot open: %s",
 			uri->foreign != first->foreign
-				? "weft:// donors and nbd:// servers are not striped together"
+				? "weft:// donors and other servers are not striped together"
 				: "all regions have the same ?transport=");
 	}
 	w->find.choice = w->uris[0].transport;

@@ -145,7 +145,7 @@ void attachment_begin_anew(struct bridge_attachment *attachment, uint64_t genera
 		peer->granted = peer->moving = false;
 		peer->ways.now = 0;
 		peer->nr_ready = 0;
-		peer->config.epoch = peer->config.expect = 0;
+		peer->config.epoch = peer->config.expect = peer->config.identity = 0;
 		/* The grant will tell which contents there are. */
 		attachment->owner->epoch_is(attachment, i, 0);
 	}

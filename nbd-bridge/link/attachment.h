@@ -49,6 +49,7 @@ struct bridge_donor_config {
 	bool wrote;
 	/* nothing is remembered, but the region that is meant has this epoch; 0: any */
 	uint64_t expect;
+	uint64_t identity; /* of a foreign server's device, as it was noted; 0: any */
 	bool version0;   /* the donor is known to speak version 0 */
 	/* see struct tp_target; borrowed; NULL: there are none to be had */
 	const char *pass_host, *pass_port;

@@ -24,6 +24,13 @@ static bool keeps_promises(const struct tp_info *was, const struct tp_info *is)
 		is->min_block_bytes <= was->min_block_bytes;
 }
 
+static int other_device(const struct tp_info *is, struct weft_error *err)
+{
+	return weft_error_set(err, ESTALE,
+		"it is another device than before (%.120s): its names, or its blocks, differ",
+		is->path);
+}
+
 static int check_again(const struct bridge_peer *peer, const struct tp_info *is,
 	struct weft_error *err)
 {
@@ -135,6 +142,9 @@ int peer_check_grant(struct bridge_peer *peer, const struct tp_info *info, struc
 		return check_reset(peer, info, err);
 	if (info->size_bytes == 0)
 		return weft_error_set(err, ENODATA, "the region is empty");
+	/* It is taken over from a bridge whose users remember what was there. */
+	if (peer->config.identity && info->identity != peer->config.identity)
+		return other_device(info, err);
 	/* Only the first lane comes here; the others start after it. */
 	peer->info = *info;
 	peer->granted = true;

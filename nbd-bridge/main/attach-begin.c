@@ -122,6 +122,8 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		donors[i].epoch = a->state.donors[i].epoch;
 		donors[i].granted = a->state.donors[i].granted;
 		donors[i].wrote = a->state.donors[i].wrote;
+		if (a->state.takes_over)
+			donors[i].identity = a->state.donors[i].info.identity;
 		donors[i].generation = a->state.generation;
 	}
 	int r = a->state.stale

@@ -19,7 +19,7 @@ static int check_donors(struct attach_options *o)
 				d->uri_text);
 		if (d->uri.foreign != o->donors[0].uri.foreign)
 			return weft_usage_error(
-				"weft:// donors and nbd:// servers are not striped together");
+				"weft:// donors and other servers are not striped together");
 		for (unsigned j = 0; j < i; j++)
 			if (strcmp(d->uri_text, o->donors[j].uri_text) == 0)
 				return weft_usage_error("%s is there twice", d->uri_text);
@@ -84,7 +84,7 @@ static int check_cache(const struct attach_options *o)
 			"what was not written back");
 	if (o->cache_file && o->donors[0].uri.foreign)
 		return weft_usage_error("--cache-file is for weft:// donors: "
-					"an nbd:// server cannot tell whether another wrote since");
+					"another server cannot tell whether somebody wrote since");
 	if (o->cache_bytes < BRIDGE_CACHE_MIN)
 		return weft_usage_error("--cache wants at least %d MiB", BRIDGE_CACHE_MIN >> 20);
 	if (o->chunk_bytes && o->cache_bytes / o->chunk_bytes < BRIDGE_CACHE_MIN_CHUNKS)
@@ -137,17 +137,17 @@ static int check_foreign(const struct attach_options *o)
 	bool foreign = o->donors[0].uri.foreign;
 
 	if (o->assume_stable && !foreign)
-		return weft_usage_error("--assume-stable is for nbd:// servers; "
+		return weft_usage_error("--assume-stable is for nbd:// and srp://; "
 					"a weft donor says whether its contents are the same");
 	if (o->new_contents && foreign && !o->sealed)
 		return weft_usage_error("--new-contents is for weft:// donors; "
-					"an nbd:// server remembers no stripes");
+					"another server remembers no stripes");
 	if (o->new_contents && (o->read_only || o->shared))
 		return weft_usage_error(
 			"--new-contents is for a writer; a reader takes the contents as they are");
 	if (o->shared && foreign)
 		return weft_usage_error("--shared is for weft:// donors; "
-					"an nbd:// server knows no readers and writers");
+					"another server knows no readers and writers");
 	return WEFT_GO_ON;
 }
 

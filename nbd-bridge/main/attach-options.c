@@ -207,7 +207,8 @@ static int parse_name(void *into, const struct weft_option *option, char *value)
 static const struct weft_option options[] = {
 	{NULL, "URI",
 		"weft://HOST[:PORT]/REGION, or nbd://HOST[:PORT]/EXPORT for another server\n"
-		"or weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH",
+		"or weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH\n"
+		"or srp://HOST:PORT/ID_EXT[.IOC_GUID][/LUN] for a unit of an SRP target",
 		.kind = WEFT_OPTION_ARGUMENT, .completion = WEFT_COMPLETE_URI},
 	{.kind = WEFT_OPTION_GROUP, .help = "How it is used here:"},
 	{"device", "[PATH]",
@@ -252,7 +253,8 @@ static const struct weft_option more_options[] = {
 		.wants = "a power of two from 4K to 1G"},
 	{"new-contents", NULL, "give up what the regions hold as parts of another device, or alone",
 		.kind = WEFT_OPTION_FLAG, INTO(new_contents)},
-	{"assume-stable", NULL, "nbd:// only: the server's contents survive a lost connection",
+	{"assume-stable", NULL,
+		"nbd:// and srp:// only: the server's contents survive a lost connection",
 		.kind = WEFT_OPTION_FLAG, INTO(assume_stable)},
 	{"foreground", NULL, "stay in the foreground", .kind = WEFT_OPTION_FLAG, INTO(foreground)},
 	{.kind = WEFT_OPTION_GROUP, .help = "A cache:"},

@@ -42,7 +42,7 @@ int attach_explain_refusal(const struct attach *a, struct weft_error *err)
 	switch (err->code) {
 	case ECONNREFUSED:
 		add_advice(err, "is %s running there?",
-			uri->foreign ? "an NBD server" : "weft serve");
+			uri->foreign ? uri->scheme->server : "weft serve");
 		break;
 	case ENOENT:
 		if (!uri->driver && o->nr_donors == 1)
@@ -157,7 +157,8 @@ static void print_result(const struct attach *a, FILE *out)
 	peer_way_now(&bridge_attachment(a->bridge)->peers[0], &now);
 	fprintf(out, "  transport %s (%s)%s, %u lane%s\n", now.transport, a->find.why,
 		tp_word_note(now.transport), lanes, lanes == 1 ? "" : "s");
-	if (info->one_sided)
+	const struct tp_driver *driver = tp_driver_of_word(now.transport);
+	if (driver && driver->shows_path)
 		fprintf(out, "  over %s\n", info->path);
 	print_keys(a, out);
 	if (o->nr_donors > 1) {

@@ -196,6 +196,12 @@ static json_t *info_json(const struct tp_info *info)
 		"min_block_bytes", (json_int_t)info->min_block_bytes, "preferred_block_bytes",
 		(json_int_t)info->preferred_block_bytes, "lease_ms", (json_int_t)info->lease_ms);
 
+	if (info->identity) {
+		char hex[17];
+
+		snprintf(hex, sizeof(hex), "%016" PRIx64, info->identity);
+		json_object_set_new(json, "device", json_string(hex));
+	}
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(guarantees); i++)
 		json_object_set_new(json, guarantees[i].name,
 			json_boolean(*(const bool *)((const char *)info + guarantees[i].offset)));
@@ -211,6 +217,7 @@ static void load_info(struct fields *donor, struct tp_info *ret)
 	ret->min_block_bytes = (uint32_t)number_of(&f, "min_block_bytes");
 	ret->preferred_block_bytes = (uint32_t)number_of(&f, "preferred_block_bytes");
 	ret->lease_ms = (uint32_t)number_of(&f, "lease_ms");
+	ret->identity = hex_of(&f, "device");
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(guarantees); i++)
 		*(bool *)((char *)ret + guarantees[i].offset) = flag_of(&f, guarantees[i].name);
 	if (ret->min_block_bytes == 0 || ret->max_io_bytes == 0)

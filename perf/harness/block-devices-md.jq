@@ -28,7 +28,7 @@ def median($title; $counter): column($title; [$counter, "median"]);
 	"perftest (ib_read_lat -e, ib_read_bw -e at the same depth) runs right after null-bridge. What a device over RDMA takes for a read at depth 1,",
 	"over the sum of null-bridge and ib_read_lat; and its rate with 1 MiB over ib_read_bw.",
 	(.rows | to_entries[] | select(.value.perftest) | "", "\(.key):", "",
-		(.value | with_entries(select(.key | test("^(perftest|null-bridge|nvme-rdma|srp|weft-ublk|weft-rdma)$")))
+		(.value | with_entries(select(.key | test("^(perftest|null-bridge|nvme-rdma|srp|weft-srp|weft-ublk|weft-rdma)$")))
 			| table([median("p50 us"; "p50_us"), median("MB/s"; "MB_s"), column("p50 over both"; ["p50_us over null-bridge and perftest"]), column("MB/s over perftest"; ["MB_s over perftest"])])))
 else empty end),
 (if any(.rows | keys[]; startswith("one-sided")) then

@@ -180,6 +180,7 @@ use_nvme_tcp() {
 lend_srp() {
 	local core=/sys/kernel/config/target/core/iblock_0/ram srpt=/sys/kernel/config/target/srpt \
 		guid tpg acl
+	[[ ! -s $work/srp-guid ]] || return 0
 	lend_null_blk
 	modprobe -a target_core_mod target_core_iblock ib_srpt
 	mkdir -p $core $srpt
@@ -210,6 +211,22 @@ use_srp() {
 	device=/dev/sda
 	backing=/dev/nullb0
 	about="ib_srp on ib_srpt: LIO's iblock on the null_blk, ch_count=$QUEUES, queue_size=128, cmd_sg_entries=255, sg_tablesize=255, max_sect=2048"
+}
+
+# The same target, by weft's bridge.
+lend_weft_srp() {
+	lend_srp
+}
+
+use_weft_srp() {
+	local guid
+	guid=$(at_donor "cat $work/srp-guid")
+	device=/dev/ublkb2
+	setsid weft-attach "srp://$DONOR:5555/${guid#0x}" --name srp --lanes "$QUEUES" \
+		--device $device --foreground >$work/attach-srp.log 2>&1 </dev/null &
+	bridge=$!
+	backing=/dev/nullb0
+	about="weft's bridge on that ib_srpt, $QUEUES lanes, weft attach --device /dev/ublkbN"
 }
 
 # ---- weft ----

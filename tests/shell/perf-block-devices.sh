@@ -12,7 +12,7 @@ need_tool fio nbdkit nvme nbd-client jq
 cd "$WEFT_SRC"
 perf/block-devices --check >"$TMP/out" 2>"$TMP/err" ||
 	fail "exit status $?: $(tail -n 30 "$TMP/err")"
-for contestant in null-blk nbd-floor null-bridge nbdkit nvme-rdma nvme-tcp srp weft-ublk weft-rdma weft-ublk-tcp weft-tcp weft-plain; do
+for contestant in null-blk nbd-floor null-bridge nbdkit nvme-rdma nvme-tcp srp weft-srp weft-ublk weft-rdma weft-ublk-tcp weft-tcp weft-plain; do
 	grep -q "^$contestant: .* moves the right bytes" "$TMP/err" ||
 		fail "$contestant was not checked: $(cat "$TMP/err")"
 	[[ $(grep -c "^| $contestant |" "$TMP/out") -ge 7 ]] ||

@@ -117,7 +117,7 @@ static void a_rows_scheme_is_a_uri(void **state)
 static void a_rows_scheme_is_told_of(void **state)
 {
 	static const char *const cases[][2] = {
-		{"http://h/r", "its scheme is none of weft, nbd, weft+unix, nbd+unix, mem"},
+		{"http://h/r", "its scheme is none of weft, nbd, weft+unix, nbd+unix, srp, mem"},
 		{"mem://host/r",
 			"it has no host, so that there are three slashes; it looks like "
 			"mem:///scratch"},

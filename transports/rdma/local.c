@@ -155,7 +155,8 @@ static int reg_with(struct weft_rdma_local *local, struct weft_rdma_mem *mem, un
 /*
  * It is not known yet which device a connection will take, so the memory is registered with each.
  */
-int weft_rdma_local_reg(struct weft_rdma_local *local, struct tp_mem *mem, struct weft_error *err)
+int weft_rdma_local_reg(struct weft_rdma_local *local, struct tp_mem *mem,
+	struct weft_error *err)
 {
 	int r = weft_rdma_memlock_check(mem->len, err);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The row of the transport "srp": the donor's side alone. */
+/* The row of the transport "srp": SCSI over RDMA. */
 #include "transports/srp/driver.h"
 
 #include <errno.h>
@@ -7,8 +7,33 @@
 #include <string.h>
 
 #include "transports/rdma/device.h"
+#include "transports/srp/borrower/client.h"
 #include "transports/srp/donor/serve.h"
 #include "transports/srp/target.h"
+
+static const struct tp_scheme schemes[] = {
+	{
+		.name = "srp",
+		.place = TP_AT_HOST,
+		.foreign = true,
+		.needs_port = true,
+		.example = "srp://192.0.2.7:5555/0002c90300a0b1c0/0",
+		.server = "an SRP target",
+		.only = "an SRP target speaks SRP only",
+		.why = "an SRP target offers nothing else",
+	},
+	{.name = NULL},
+};
+
+static int usable(struct weft_error *err)
+{
+	struct tp *tp;
+	int r = tp_open(&tp_srp_ops, NULL, &tp, err);
+
+	if (r == 0)
+		tp_close(tp);
+	return r;
+}
 
 static int region_line(const char *host, const char *offers, const char *region, uint64_t epoch,
 	uint64_t tenure, char *buf, size_t len)
@@ -44,7 +69,11 @@ static int region_line(const char *host, const char *offers, const char *region,
 const struct tp_driver tp_srp_driver = {
 	.word = "srp",
 	.label = "SRP",
+	.schemes = schemes,
+	.ops = &tp_srp_ops,
+	.shows_path = true,
 	.plaintext = true,
+	.usable = usable,
 	.listener = &srp_listener_ops,
 	.listen_options = srp_listen_options,
 	.listen_settings = &srp_listen_settings,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The row of the transport "srp". */
+/* The row of the transport "srp": SCSI over RDMA. */
 #ifndef WEFT_TRANSPORTS_SRP_DRIVER_H
 #define WEFT_TRANSPORTS_SRP_DRIVER_H
 

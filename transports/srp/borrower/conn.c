@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A channel's end: failing it, its queue pair, its memory.
+ *
+ * Threads: conn.h says.  Invariant: once a channel has failed, its queue pair is going into the
+ * error state, or is being destroyed.  An operation comes back when all receives and sends have, or
+ * when the queue pair is gone: never while the target could still reach its buffer.
+ */
+#include "transports/srp/borrower/conn.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "fabric/base/log.h"
+
+/* how long a failed channel waits for its work requests before the queue pair is destroyed */
+#define DRAIN_NS (UINT64_C(2000) * 1000000)
+
+void srp_set_timer(struct srp_conn *conn, uint64_t after_ns)
+{
+	struct itimerspec when = {.it_value = {
+		.tv_sec = (time_t)(after_ns / 1000000000),
+		.tv_nsec = (long)(after_ns % 1000000000),
+	}};
+
+	timerfd_settime(conn->timerfd, 0, &when, NULL);
+}
+
+static void destroy_qp(struct srp_conn *conn)
+{
+	if (conn->id && conn->id->qp)
+		rdma_destroy_qp(conn->id);
+	atomic_store(&conn->qp_gone, true);
+}
+
+static void kill_job(struct weft_rdma_job *job)
+{
+	struct srp_conn *conn = weft_container_of(job, struct srp_conn, kill_job);
+	uint64_t one = 1;
+
+	destroy_qp(conn);
+	/*
+	 * The last touch: now the lane may have the channel freed, by another job of this thread.
+	 */
+	(void)!write(conn->wake_fd, &one, sizeof(one));
+}
+
+void srp_kill(struct srp_conn *conn)
+{
+	if (conn->killing)
+		return;
+	conn->killing = true;
+	srp_set_timer(conn, 0);
+	conn->kill_job.fn = kill_job;
+	weft_rdma_reaper_put(conn->tp->reaper, &conn->kill_job);
+}
+
+/* Puts the queue pair into the error state: 0, or the device's error. */
+static int end_qp(struct srp_conn *conn)
+{
+	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+
+	if (!conn->id || !conn->id->qp)
+		return 0;
+	if (conn->established && rdma_disconnect(conn->id) == 0)
+		return 0;
+	return ibv_modify_qp(conn->id->qp, &attr, IBV_QP_STATE);
+}
+
+/* The last send; sends come back in order. */
+static int post_drain(struct srp_conn *conn)
+{
+	struct ibv_send_wr wr = {
+		.wr_id = srp_wr_id(SRP_WR_DRAIN, 0),
+		.opcode = IBV_WR_SEND,
+		.send_flags = IBV_SEND_SIGNALED,
+	}, *bad;
+
+	if (!conn->id || !conn->id->qp) {
+		conn->drained = true;
+		return 0;
+	}
+	return ibv_post_send(conn->id->qp, &wr, &bad);
+}
+
+static void abort_conn(struct srp_conn *conn)
+{
+	if (conn->aborted)
+		return;
+	conn->aborted = true;
+	if (conn->leads)
+		srp_nexus_led(conn->nexus, conn->generation, false);
+	conn->leads = false;
+	if (end_qp(conn) != 0 || post_drain(conn) != 0)
+		srp_kill(conn);
+	else
+		srp_set_timer(conn, DRAIN_NS);
+}
+
+void srp_fail(struct srp_conn *conn, int code, const char *fmt, ...)
+{
+	struct weft_error err;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(err.message, sizeof(err.message), fmt, ap);
+	va_end(ap);
+	weft_debug("%s", err.message);
+	tp_conn_fail(&conn->conn, code, "%s", err.message);
+	abort_conn(conn);
+}
+
+void srp_conn_free(struct srp_conn *conn)
+{
+	destroy_qp(conn);
+	if (conn->mr)
+		ibv_dereg_mr(conn->mr);
+	free(conn->memory);
+	free(conn->slots);
+	free(conn->recv_wrs);
+	free(conn->recv_sges);
+	if (conn->cq) {
+		ibv_ack_cq_events(conn->cq, conn->nr_cq_events);
+		ibv_destroy_cq(conn->cq);
+	}
+	if (conn->comp)
+		ibv_destroy_comp_channel(conn->comp);
+	if (conn->id)
+		rdma_destroy_id(conn->id);
+	if (conn->has_device)
+		weft_rdma_local_put(&conn->tp->local, conn->device, conn->device_removed);
+	if (conn->channel)
+		rdma_destroy_event_channel(conn->channel);
+	weft_rdma_lookup_free(conn->lookup);
+	if (conn->nexus)
+		srp_nexus_leave(conn->nexus, conn->wake_fd);
+	srp_nexus_put(conn->nexus);
+	weft_close_fd(conn->wake_fd);
+	weft_close_fd(conn->again_fd);
+	weft_close_fd(conn->timerfd);
+	weft_close_fd(conn->epfd);
+	free(conn);
+}
