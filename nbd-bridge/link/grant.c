@@ -45,6 +45,8 @@ static int check_again(const struct bridge_peer *peer, const struct tp_info *is,
 		return weft_error_set(err, ESTALE,
 			"the region had %" PRIu64 " bytes and has %" PRIu64, was->size_bytes,
 			is->size_bytes);
+	if (is->identity != was->identity)
+		return other_device(is, err);
 	if (peer->attachment->granted && !keeps_promises(&peer->attachment->info, is))
 		return weft_error_set(err, EOPNOTSUPP,
 			"the server came back and can do less than before");
