@@ -143,7 +143,8 @@ static bool is_sound(const struct seal_head *head, uint64_t file_len)
 		head->log_at >= logs_at(head->size_bytes) && head->log_at <= file_len &&
 		head->log_bytes >= SECTOR_BYTES && head->log_bytes <= file_len - head->log_at &&
 		head->log_bytes % SECTOR_BYTES == 0 && id->nr_donors >= 1 &&
-		id->nr_donors <= SEAL_DONORS && memchr(id->uri, '\0', sizeof(id->uri));
+		id->nr_donors <= SEAL_DONORS && memchr(id->uri, '\0', sizeof(id->uri)) &&
+		memchr(id->boot, '\0', sizeof(id->boot));
 }
 
 /* The newer one of those that are whole. */

@@ -75,7 +75,7 @@ struct seal;
 struct sealer;
 struct seal_row;
 
-enum { SEAL_DONORS = 16, SEAL_URI = 4096 };
+enum { SEAL_DONORS = 16, SEAL_URI = 4096, SEAL_BOOT = 40 };
 
 /* What a seal's file remembers for whoever goes on with its contents: who we are at each donor. */
 struct seal_donor {
@@ -88,6 +88,8 @@ struct seal_identity {
 	char uri[SEAL_URI]; /* a URI for each donor, with spaces between */
 	uint64_t stripe_bytes, nr_donors;
 	struct seal_donor donors[SEAL_DONORS];
+	/* the machine's boot in which they were written to last; "": they were detached since */
+	char boot[SEAL_BOOT];
 };
 
 /* "verify", "encrypt"; "" for SEAL_NONE. */

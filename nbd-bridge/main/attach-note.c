@@ -353,6 +353,7 @@ void attach_change_granted(struct attach *a, void *ctx)
 		donor->epoch = donor->info.epoch;
 	}
 	a->state.stale = false;
+	attach_seal_in_use(a);
 }
 
 static void change_device(struct attach *a, void *ctx)

@@ -123,6 +123,10 @@ static void print_cache(const struct attach *a, FILE *out)
 			a->options.sealed == SEAL_ENCRYPT ? "encrypted and verified" : "verified",
 			seal_algorithm_name(seal_algorithm_of(a->seal)),
 			a->options.cache_file ? "; the cache file's bytes are plain" : "");
+	if (a->restarted)
+		fprintf(out,
+			"  this machine was restarted without a detach: what was flushed before is "
+			"there, what was written after that may be gone\n");
 }
 
 static void print_keys(const struct attach *a, FILE *out)

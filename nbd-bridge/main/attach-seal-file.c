@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 #include "fabric/key/file.h"
 #include "nbd-bridge/cache/seal.h"
@@ -43,11 +44,27 @@ static int check_whose(const struct attach *a, const struct seal_identity *id,
 	return 0;
 }
 
+static const char no_boot[] = "?"; /* another than any */
+
+_Static_assert((int)SEAL_BOOT >= (int)WEFT_BOOT_ID_BYTES, "a boot's name has room");
+
+static void name_boot(char ret[SEAL_BOOT])
+{
+	weft_boot_id(ret, SEAL_BOOT);
+	if (!ret[0])
+		strcpy(ret, no_boot);
+}
+
 /* As a take-over: the donor refuses if another could write since. */
 static void take_identity(struct attach *a, const struct seal_identity *id)
 {
 	struct bridge_state_file *state = &a->state;
+	char boot[SEAL_BOOT];
 
+	name_boot(boot);
+	memcpy(a->seal_boot, id->boot, sizeof(a->seal_boot));
+	a->restarted = id->boot[0] &&
+		(strcmp(id->boot, boot) != 0 || strcmp(boot, no_boot) == 0);
 	state->nr_donors = (unsigned)id->nr_donors;
 	for (unsigned i = 0; i < state->nr_donors; i++) {
 		struct bridge_state_donor *donor = &state->donors[i];
@@ -113,5 +130,23 @@ int attach_note_seal(struct attach *a, struct weft_error *err)
 		noted->granted = donor->granted;
 		noted->wrote = donor->wrote;
 	}
+	memcpy(id.boot, a->seal_boot, sizeof(id.boot));
 	return seal_note(a->seal, &id, err);
+}
+
+void attach_seal_in_use(struct attach *a)
+{
+	name_boot(a->seal_boot);
+}
+
+void attach_seal_is_flushed(struct attach *a)
+{
+	struct weft_error err;
+
+	pthread_mutex_lock(&a->state_lock);
+	/* If nobody was told of a restart, the next attach tells. */
+	strcpy(a->seal_boot, a->restarted && !a->attached ? no_boot : "");
+	if (attach_note_seal(a, &err) < 0)
+		weft_warn("%s", err.message);
+	pthread_mutex_unlock(&a->state_lock);
 }

@@ -245,6 +245,8 @@ static int stop(struct attach *a, struct weft_error *err)
 			!attachment_is_superseded(bridge_attachment(a->bridge));
 
 		r = bridge_stop(a->bridge, a->gives_up ? 0 : FLUSH_MS, err);
+		if (r == 0 && !a->gives_up)
+			attach_seal_is_flushed(a);
 		if (lost && !a->gives_up)
 			say_goodbye(a);
 	}

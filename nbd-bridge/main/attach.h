@@ -9,6 +9,7 @@
 #include "fabric/base/control.h"
 #include "fabric/base/process.h"
 #include "nbd-bridge/bridge/find.h"
+#include "nbd-bridge/cache/seal.h"
 #include "nbd-bridge/front/front.h"
 #include "nbd-bridge/main/attach-options.h"
 #include "nbd-bridge/front/settle.h"
@@ -36,6 +37,10 @@ struct attach {
 	struct cache_file *cache_file; /* NULL: none */
 	bool resumes;  /* goes on with the cache file's contents */
 	struct seal *seal; /* NULL: the contents are not sealed */
+	/* as struct seal_identity has it; under state_lock, once there is a bridge */
+	char seal_boot[SEAL_BOOT];
+	/* the machine was restarted while the contents that the seal's file has were attached */
+	bool restarted;
 	bool seal_lost; /* taken over, and nobody keeps the memory that sealed the contents */
 	uint64_t nr_bad_told; /* bad blocks that the log has named */
 	bool left_cache; /* stale: the cache file keeps its contents, for weft rescue */
@@ -128,6 +133,12 @@ int attach_open_seal(struct attach *a, struct weft_error *err);
 int attach_open_seal_file(struct attach *a, struct weft_error *err);
 /* Notes that in the file too, durably, if there is one. */
 int attach_note_seal(struct attach *a, struct weft_error *err);
+/*
+ * From now on something may be written that is not flushed, as the next note says: under the
+ * state's lock.  And not any more, as the bridge has ended with a FLUSH.
+ */
+void attach_seal_in_use(struct attach *a);
+void attach_seal_is_flushed(struct attach *a);
 /* Whether the contents of that file are gone on with. */
 bool attach_has_seal_file(const struct attach *a);
 

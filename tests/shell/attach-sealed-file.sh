@@ -41,6 +41,12 @@ restart_machine() {
 	rm -f "$WEFT_RUN_DIR"/attach-r.* "$TMP/s"
 	cat /proc/sys/kernel/random/uuid >"$TMP/boot"
 }
+# What was flushed before a restart is there; of later writes nobody knows, and the attach says so.
+tells() { # true or false: whether it says that the machine was restarted
+	local told=false
+	! grep -q "this machine was restarted without a detach" "$TMP/said" || told=true
+	[[ $told = "$1" ]] || fail "told of a restart: $told: $(cat "$TMP/said")"
+}
 reads() { # BLOCK: whether it can be read
 	qemu-io -r -f raw -c "read $(($1 * 4096)) 4096" "$socket" >"$TMP/io" 2>&1
 }
@@ -75,6 +81,7 @@ for kind in verify encrypt; do
 	attach "${mine[@]}" --new-contents || fail "attach"
 	grep -q "the contents outlive a restart of this machine, with that key and $seal" \
 		"$TMP/said" || fail "$(cat "$TMP/said")"
+	tells false
 	[[ $(stat -c %a "$seal") = 600 ]] || fail "mode"
 	! grep -q "$(cat "$TMP/key")" "$seal" "$cache" || fail "the key is in a file"
 	random_file "$TMP/data" 32M
@@ -87,10 +94,14 @@ for kind in verify encrypt; do
 
 	# A restart of the machine, with writes under way; a detach; a bridge that is killed.
 	restart_machine
+	refused "$TMP/none" attach "${mine[@]}" --socket "$TMP/none/s"
 	attach "${mine[@]}" || fail "not attached after a restart"
+	tells true
 	holds "$TMP/data"
 	weft detach r >/dev/null || fail "detach"
+	cat /proc/sys/kernel/random/uuid >"$TMP/boot"
 	attach "${mine[@]}" || fail "not attached after a detach"
+	tells false
 	holds "$TMP/data"
 	random_file "$TMP/more" 4M
 	qemu-io -f raw -c "write -s $TMP/more 8M 4M" "$socket" >/dev/null || fail "write"
@@ -100,6 +111,7 @@ for kind in verify encrypt; do
 		--socket "$TMP/s" --cache-file "$cache" --cache 8M "--$kind"
 	attach "${mine[@]}" || fail "not taken over"
 	grep -q "taken over" "$TMP/said" || fail "$(cat "$TMP/said")"
+	tells false
 	holds "$TMP/data"
 	kill_it
 	weft detach --force r >"$TMP/out" || fail "detach"
