@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# tier: long
-# timeout: 1200
+# tier: soak
+# timeout: 3600
 # presets: dev asan
 # processors: 2
 # Hostile initiators: IUs that are none, buffers that are not there, more commands than credits, a
@@ -10,7 +10,7 @@
 need_testbed
 need_tool fio cmp
 
-in_testbed --timeout 1100 --memory 2G -- "$WEFT_BUILD/tests/srp-hostile" <<'END'
+in_testbed --timeout 3500 --memory 2G -- "$WEFT_BUILD/tests/srp-hostile" <<'END'
 . tests/srp.sh
 srp_modules
 start_donor --listen 127.0.0.1:0 --srp "$RDMA_IP:5555" --allow-insecure --memory r=32M \
@@ -25,7 +25,7 @@ for what in "malformed 10000" "buffers 300" "credits 20" "tasks 3000" "logins 10
 	good &
 	fio=$!
 	# shellcheck disable=SC2086
-	timeout 300 "$1" "$RDMA_IP" 5555 "${ids[@]}" $what "$seed" ||
+	timeout 600 "$1" "$RDMA_IP" 5555 "${ids[@]}" $what "$seed" ||
 		fail "$what: $? $(tail -n 20 "$DONOR_LOG")"
 	wait $fio || fail "the good initiator, beside $what: $(cat "$TMP/fio")"
 	kill -0 "$DONOR_PID" || fail "the donor is gone: $(tail -n 40 "$DONOR_LOG")"

@@ -245,7 +245,7 @@ static void malformed(unsigned long count)
 		struct srp_data at = direct((uintptr_t)data, mr->rkey, DATA);
 		size_t len = pack_io(iu, rnd(2), (uint32_t)rnd(128), (uint16_t)rnd(64), &at);
 
-		if (rnd(20) == 0) { /* the IU itself */
+		if (rnd(100) == 0) { /* the IU itself */
 			for (unsigned k = 0; k < 1 + rnd(6); k++)
 				iu[rnd(len)] = (uint8_t)rnd(256);
 			if (rnd(3) == 0)

@@ -77,6 +77,14 @@ static void probe(struct srp_channel *channel, uint64_t now_ns)
 {
 	uint64_t tick_ns = channel->tick_ms * UINT64_C(1000000);
 
+	/*
+	 * What was posted has not come back for a lease.  The queue pair need not find that by
+	 * itself: the initiator has chosen how often it tries, and to some devices its 7 times are
+	 * for ever (rxe).
+	 */
+	if (channel->nr_completed < channel->nr_posted &&
+		now_ns > channel->seen_ns + channel->lease_ms * UINT64_C(1000000))
+		channel->over = true;
 	if (!channel->established || channel->probing || now_ns < channel->seen_ns + tick_ns)
 		return;
 	srp_post_probe(channel);
@@ -158,6 +166,7 @@ static void log_in(struct srp_channel *channel)
 		weft_stranger_belongs(&channel->stranger);
 	channel->accepted = r == 0;
 	channel->deadline_ns = after_ms(ESTABLISH_MS);
+	channel->seen_ns = weft_now_ns();
 }
 
 static void serve(struct srp_channel *channel)

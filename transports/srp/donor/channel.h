@@ -103,7 +103,7 @@ struct srp_channel {
 	uint8_t *mem; /* receives, data, tables, answers */
 	uint16_t immediate_off; /* 0: no immediate data */
 	uint64_t deadline_ns, seen_ns, probed_ns;
-	uint32_t tick_ms;
+	uint32_t tick_ms, lease_ms;
 	bool probing;
 
 	struct srp_counts counts;

@@ -160,7 +160,8 @@ static uint32_t grant(struct srp_channel *channel, uint64_t tenure, struct weft_
 			: r == -ESTALE || r == -EACCES || r == -ENOENT ? SRP_REJ_TARGET
 								       : SRP_REJ_RESOURCES;
 	weft_donor_welcome(donor, channel->region, &welcome);
-	channel->tick_ms = (welcome.lease_ms ? welcome.lease_ms : DEFAULT_LEASE_MS) / 8;
+	channel->lease_ms = welcome.lease_ms ? welcome.lease_ms : DEFAULT_LEASE_MS;
+	channel->tick_ms = channel->lease_ms / 8;
 	channel->tick_ms =
 		(uint32_t)weft_max(weft_min(channel->tick_ms, MAX_TICK_MS), MIN_TICK_MS);
 	return 0;
