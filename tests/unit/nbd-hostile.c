@@ -32,6 +32,8 @@ enum {
 	NR_MESSAGES = 10000,
 	NR_DROPS = 100,
 	GROWTH_BYTES = 6 << 20,
+	STRANGERS = 512, /* that a donor serves at once */
+	THREAD_BYTES = 64 << 10,
 };
 
 static struct nbd_donor donor;
@@ -232,9 +234,12 @@ static void malformed_messages(void **state)
 		sent += attack(NR_MESSAGES - sent);
 	wait_until_alone();
 	assert_int_equal(count_entries("/proc/self/fd"), fds);
-	assert_in_range(count_entries("/proc/self/task"), 1, threads + 2);
+	/* Threads stay: on a busy machine many are not idle yet when the next connection comes. */
+	const unsigned now = count_entries("/proc/self/task");
+	assert_in_range(now, threads, threads + STRANGERS);
 	if (!SANITIZED && MEMORY_IS_OURS())
-		assert_in_range(rss_bytes(), 0, rss + GROWTH_BYTES);
+		assert_in_range(rss_bytes(), 0,
+			rss + GROWTH_BYTES + (now - threads) * (uint64_t)THREAD_BYTES);
 }
 
 /* ---- dropped connections ---- */

@@ -17,6 +17,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
+#include "fabric/base/crew.h"
 #include "fabric/base/log.h"
 #include "fabric/base/thread.h"
 #include "fabric/nbd/tls.h"
@@ -31,6 +32,8 @@ enum {
 	MAX_STRANGERS = 512,
 	MIN_STRANGERS = 16,
 };
+
+static struct weft_crew crew = WEFT_CREW(STACK_BYTES); /* for the sessions of all listeners */
 
 /* ---- sessions with a thread ---- */
 
@@ -59,7 +62,7 @@ static void unlink_session(struct nbd_listener *l, struct nbd_session *s)
 		s->next->prev = s->prev;
 }
 
-static void *session_main(void *arg)
+static void session_main(void *arg)
 {
 	struct nbd_session *s = arg;
 	struct nbd_listener *l = s->listener;
@@ -77,7 +80,6 @@ static void *session_main(void *arg)
 	l->nr_sessions--;
 	pthread_cond_broadcast(&l->changed);
 	pthread_mutex_unlock(&l->lock);
-	return NULL;
 }
 
 /* ---- peers that have said nothing ---- */
@@ -162,13 +164,6 @@ static void end_who_made_room(struct nbd_listener *l)
 		silent_end(l, s);
 }
 
-static int start_thread(struct nbd_listener *l, struct nbd_session *s)
-{
-	pthread_t thread;
-
-	return weft_thread_create(&thread, &l->thread_attr, session_main, s);
-}
-
 /* Who proves nothing is asked to, unless the donor lets it in all the same. */
 static void offer_tls(struct nbd_listener *l, struct nbd_session *s)
 {
@@ -200,7 +195,7 @@ static void start_session(struct nbd_listener *l, struct nbd_session *s)
 		link_session(l, s);
 	pthread_mutex_unlock(&l->lock);
 	if (r == 0) {
-		r = start_thread(l, s);
+		r = weft_crew_run(&crew, session_main, s);
 		if (r == 0)
 			return;
 		pthread_mutex_lock(&l->lock);
@@ -381,9 +376,6 @@ int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int
 		if (r < 0)
 			goto stop_acceptors;
 	}
-	pthread_attr_init(&l->thread_attr);
-	pthread_attr_setdetachstate(&l->thread_attr, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&l->thread_attr, STACK_BYTES);
 	pthread_mutex_init(&l->lock, NULL);
 	weft_cond_init(&l->changed);
 	*ret = l;
@@ -451,7 +443,6 @@ void nbd_listener_free(struct nbd_listener *l)
 	pthread_mutex_lock(&l->lock);
 	assert(l->nr_sessions == 0);
 	pthread_mutex_unlock(&l->lock);
-	pthread_attr_destroy(&l->thread_attr);
 	pthread_cond_destroy(&l->changed);
 	pthread_mutex_destroy(&l->lock);
 	weft_strangers_fini(&l->strangers);

@@ -81,7 +81,6 @@ struct nbd_listener {
 	struct nbd_listener_config config;
 	struct nbd_tls_credentials *tls; /* NULL: there is none */
 	bool stopping;
-	pthread_attr_t thread_attr;
 	struct weft_strangers strangers;
 
 	/* The loop's thread's. */

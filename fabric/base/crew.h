@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Threads that are used again, for work that nobody waits for.
+ *
+ * GnuTLS 3.7 keeps some memory (224 bytes) for each thread that ever made a random number for TLS,
+ * until the process ends.  So whoever makes a thread for each connection gives memory to each
+ * stranger who connects, for good.  A crew has as many threads as it had work at once: they do not
+ * end, and of a thread without work no stack is kept.
+ */
+#ifndef WEFT_FABRIC_BASE_CREW_H
+#define WEFT_FABRIC_BASE_CREW_H
+
+#include <pthread.h>
+#include <stddef.h>
+
+struct weft_crew {
+	pthread_mutex_t lock;
+	size_t stack_bytes; /* 0: as the system has it */
+	struct weft_hand *idle;
+};
+
+/* For a static variable: a crew outlives all that its work is for. */
+#define WEFT_CREW(stack_bytes) {PTHREAD_MUTEX_INITIALIZER, stack_bytes, NULL}
+
+/*
+ * Has a thread of the crew call fn, as weft_thread_create() makes them.  Any thread; does not wait.
+ * 0; -ENOMEM, -EAGAIN: there is no thread.
+ */
+int weft_crew_run(struct weft_crew *crew, void (*fn)(void *ctx), void *ctx);
+
+#endif
