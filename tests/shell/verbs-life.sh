@@ -8,9 +8,11 @@
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 
-in_testbed --timeout 800 --memory 5G -- "$WEFT_BUILD/tests/conformance/verbs-life" <<'END'
+in_testbed --timeout 800 --memory 5G -- "$WEFT_BUILD/tests/conformance/verbs-life" \
+	"$WEFT_BUILD/tests/conformance/verbs-hostile" <<'END'
 life=$1
-timeout 400 "$life" || exit 1
+timeout 250 "$life" || exit 1
+timeout 250 "$2" || exit 6
 timeout 60 "$life" interface || exit 2
 # The management queue pair of rxe stays in the error state after that: the device is made anew.
 ip link set rdma0 up
