@@ -286,5 +286,7 @@ int peer_main(int argc, char **argv)
 		printf("SKIP: RDMA_IP does not name the address of an RDMA device\n");
 		return 77;
 	}
+	/* What it said is there if it takes too long. */
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	return argc == 5 && strcmp(argv[1], "donor") == 0 ? donor_main(argv + 2) : -1;
 }
