@@ -16,6 +16,8 @@ struct weft_hand {
 	pthread_cond_t called;
 	void (*fn)(void *ctx); /* NULL: there is no work */
 	void *ctx;
+	pthread_t thread;
+	struct weft_hand *other; /* of all */
 };
 
 enum { STACK_KEPT = 16 << 10 };
@@ -37,30 +39,58 @@ static void drop_stack(void)
 		madvise(low, here - (uintptr_t)low, MADV_DONTNEED);
 }
 
+/* Idle until there is work: true; false: the crew is over. */
+static bool wait_for_work(struct weft_crew *crew, struct weft_hand *hand)
+{
+	pthread_mutex_lock(&crew->lock);
+	hand->fn = NULL;
+	hand->next = crew->idle;
+	crew->idle = hand;
+	while (!hand->fn && !crew->over)
+		pthread_cond_wait(&hand->called, &crew->lock);
+	pthread_mutex_unlock(&crew->lock);
+	return hand->fn != NULL;
+}
+
 static void *hand_main(void *arg)
 {
 	struct weft_hand *hand = arg;
-	struct weft_crew *crew = hand->crew;
 
-	for (;;) {
+	do {
 		hand->fn(hand->ctx);
 		drop_stack();
-		pthread_mutex_lock(&crew->lock);
-		hand->fn = NULL;
-		hand->next = crew->idle;
-		crew->idle = hand;
-		while (!hand->fn)
-			pthread_cond_wait(&hand->called, &crew->lock);
-		pthread_mutex_unlock(&crew->lock);
-	}
+	} while (wait_for_work(hand->crew, hand));
 	return NULL;
+}
+
+void weft_crew_init(struct weft_crew *crew, size_t stack_bytes)
+{
+	*crew = (struct weft_crew){.stack_bytes = stack_bytes};
+	pthread_mutex_init(&crew->lock, NULL);
+}
+
+void weft_crew_fini(struct weft_crew *crew)
+{
+	struct weft_hand *hand;
+
+	pthread_mutex_lock(&crew->lock);
+	crew->over = true;
+	for (hand = crew->all; hand; hand = hand->other)
+		pthread_cond_signal(&hand->called);
+	pthread_mutex_unlock(&crew->lock);
+	while ((hand = crew->all)) {
+		crew->all = hand->other;
+		pthread_join(hand->thread, NULL);
+		pthread_cond_destroy(&hand->called);
+		free(hand);
+	}
+	pthread_mutex_destroy(&crew->lock);
 }
 
 static int hire(struct weft_crew *crew, void (*fn)(void *ctx), void *ctx)
 {
 	struct weft_hand *hand = calloc(1, sizeof(*hand));
 	pthread_attr_t attr;
-	pthread_t thread;
 
 	if (!hand)
 		return -ENOMEM;
@@ -69,10 +99,16 @@ static int hire(struct weft_crew *crew, void (*fn)(void *ctx), void *ctx)
 	hand->ctx = ctx;
 	pthread_cond_init(&hand->called, NULL);
 	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	if (crew->stack_bytes > 0)
 		pthread_attr_setstacksize(&attr, crew->stack_bytes);
-	int r = weft_thread_create(&thread, &attr, hand_main, hand);
+	/* Under the lock, so that whoever ends the crew finds the hand. */
+	pthread_mutex_lock(&crew->lock);
+	int r = weft_thread_create(&hand->thread, &attr, hand_main, hand);
+	if (r == 0) {
+		hand->other = crew->all;
+		crew->all = hand;
+	}
+	pthread_mutex_unlock(&crew->lock);
 	pthread_attr_destroy(&attr);
 	if (r < 0) {
 		pthread_cond_destroy(&hand->called);

@@ -4,23 +4,26 @@
  *
  * GnuTLS 3.7 keeps some memory (224 bytes) for each thread that ever made a random number for TLS,
  * until the process ends.  So whoever makes a thread for each connection gives memory to each
- * stranger who connects, for good.  A crew has as many threads as it had work at once: they do not
- * end, and of a thread without work no stack is kept.
+ * stranger who connects, for good.  A crew has as many threads as it had work at once: they end
+ * with the crew, and of a thread without work no stack is kept.
  */
 #ifndef WEFT_FABRIC_BASE_CREW_H
 #define WEFT_FABRIC_BASE_CREW_H
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 struct weft_crew {
 	pthread_mutex_t lock;
 	size_t stack_bytes; /* 0: as the system has it */
-	struct weft_hand *idle;
+	bool over;
+	struct weft_hand *idle, *all;
 };
 
-/* For a static variable: a crew outlives all that its work is for. */
-#define WEFT_CREW(stack_bytes) {PTHREAD_MUTEX_INITIALIZER, stack_bytes, NULL}
+void weft_crew_init(struct weft_crew *crew, size_t stack_bytes);
+/* Waits for the work that it still has.  Nobody calls weft_crew_run() any more. */
+void weft_crew_fini(struct weft_crew *crew);
 
 /*
  * Has a thread of the crew call fn, as weft_thread_create() makes them.  Any thread; does not wait.

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+# tier: long
 # timeout: 400
 # processors: 2
 # A stock initiator after its donor was away: it goes on with the same contents, and with no others.

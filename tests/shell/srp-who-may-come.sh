@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+# tier: long
 # timeout: 300
 # processors: 2
 # Who may have a region over SRP: one host that writes, under any of its identifiers; nobody without

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # timeout: 900
-# presets: dev asan
+# presets: dev
 # processors: 2
 # Records that the kernel makes, in the testbed, whose kernel can: with a key and with certificates,
 # by each cipher; new sessions under fio's checks; a donor that is killed and comes back; stock

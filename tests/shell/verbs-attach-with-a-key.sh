@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # timeout: 400
-# presets: dev asan
+# presets: dev
 # processors: 2
 # A donor with keys over soft-RoCE: whose key is for plaintext goes over RDMA, which both sides of
 # the status say; others go over TLS, and learn why; a key that is revoked ends the attachment.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # timeout: 600
-# presets: dev asan
+# presets: dev
 # processors: 2
 # Certificates over soft-RoCE: they are shown over TLS, and a pass of that session is proved over
 # RDMA, anew for each connection; who may not go over RDMA goes over TLS, and learns why; a

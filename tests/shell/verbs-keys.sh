@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # timeout: 500
-# presets: dev asan
+# presets: dev
 # processors: 2
 # Keys over RDMA, in the testbed: who proves one is let in, who does not is not, and what somebody
 # overhears is worthless.

@@ -16,7 +16,7 @@
 
 enum { AT_ONCE = 8, USED = 100 << 10 };
 
-static struct weft_crew crew = WEFT_CREW(256 << 10);
+static struct weft_crew crew;
 static sem_t begun, go;
 static _Atomic uintptr_t used;
 
@@ -106,14 +106,28 @@ static void nothing_is_left_on_a_stack(void **state)
 	assert_int_equal(left, 0);
 }
 
+static void threads_end_with_their_crew(void **state)
+{
+	const unsigned threads = nr_threads();
+
+	/* One of them has work still. */
+	sem_post(&go);
+	assert_int_equal(weft_crew_run(&crew, work, NULL), 0);
+	weft_crew_fini(&crew);
+	sem_wait(&begun);
+	assert_int_equal(nr_threads(), threads - AT_ONCE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(threads_are_used_again),
 		cmocka_unit_test(nothing_is_left_on_a_stack),
+		cmocka_unit_test(threads_end_with_their_crew),
 	};
 
 	sem_init(&begun, 0, 0);
 	sem_init(&go, 0, 0);
+	weft_crew_init(&crew, 256 << 10);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

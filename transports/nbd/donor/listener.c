@@ -17,7 +17,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
-#include "fabric/base/crew.h"
 #include "fabric/base/log.h"
 #include "fabric/base/thread.h"
 #include "fabric/nbd/tls.h"
@@ -32,8 +31,6 @@ enum {
 	MAX_STRANGERS = 512,
 	MIN_STRANGERS = 16,
 };
-
-static struct weft_crew crew = WEFT_CREW(STACK_BYTES); /* for the sessions of all listeners */
 
 /* ---- sessions with a thread ---- */
 
@@ -195,7 +192,7 @@ static void start_session(struct nbd_listener *l, struct nbd_session *s)
 		link_session(l, s);
 	pthread_mutex_unlock(&l->lock);
 	if (r == 0) {
-		r = weft_crew_run(&crew, session_main, s);
+		r = weft_crew_run(&l->crew, session_main, s);
 		if (r == 0)
 			return;
 		pthread_mutex_lock(&l->lock);
@@ -376,6 +373,7 @@ int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int
 		if (r < 0)
 			goto stop_acceptors;
 	}
+	weft_crew_init(&l->crew, STACK_BYTES);
 	pthread_mutex_init(&l->lock, NULL);
 	weft_cond_init(&l->changed);
 	*ret = l;
@@ -443,6 +441,7 @@ void nbd_listener_free(struct nbd_listener *l)
 	pthread_mutex_lock(&l->lock);
 	assert(l->nr_sessions == 0);
 	pthread_mutex_unlock(&l->lock);
+	weft_crew_fini(&l->crew);
 	pthread_cond_destroy(&l->changed);
 	pthread_mutex_destroy(&l->lock);
 	weft_strangers_fini(&l->strangers);

@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 
 #include "fabric/base/accept.h"
+#include "fabric/base/crew.h"
 #include "fabric/listener.h"
 #include "fabric/nbd/server.h"
 #include "transports/nbd/donor/listener.h"
@@ -84,6 +85,7 @@ struct nbd_listener {
 	struct weft_strangers strangers;
 
 	/* The loop's thread's. */
+	struct weft_crew crew; /* of sessions */
 	struct nbd_silent_list silent;
 	struct weft_timer silent_timer; /* for the oldest silent session */
 	struct nbd_session *made_room;  /* a silent session that has to end */
