@@ -9,7 +9,7 @@ attach() { "$WEFT_BUILD/tests/with-mem/weft-attach" "$@"; }
 
 echo "a program without the row does not know it"
 weft attach mem:///scratch --socket "$TMP/s" 2>"$TMP/err" && fail "it attached"
-grep -q "its scheme is none of weft, nbd, weft+unix, nbd+unix; " "$TMP/err" ||
+grep -q "its scheme is none of weft, nbd, weft+unix, nbd+unix, srp; " "$TMP/err" ||
 	fail "$(cat "$TMP/err")"
 
 attach mem:///scratch --socket "$TMP/s" --lanes 2 | tee "$TMP/out"
