@@ -457,6 +457,14 @@ static bool is_zeros(const struct seal_entry *entry)
 	return entry->nonce & SEAL_ZEROS;
 }
 
+static void swap(struct seal_entry *a, struct seal_entry *b)
+{
+	const struct seal_entry was = *a;
+
+	*a = *b;
+	*b = was;
+}
+
 static int by_block_and_age(const void *a, const void *b)
 {
 	const struct seal_entry *x = a, *y = b;
@@ -670,20 +678,48 @@ static int load_log(struct seal *seal)
 	return r;
 }
 
-/* Of what is logged, what the donor may have: rows that are newer than the table's. */
+/* Takes out what was logged before blocks were made zeros; the entries are in order. */
+static void forget_before_zeros(struct seal_entry *entries, size_t nr,
+	const struct seal_entry *zeros)
+{
+	size_t from = 0, to = nr;
+
+	while (from < to) {
+		const size_t middle = from + (to - from) / 2;
+
+		if (entries[middle].block < zeros->block)
+			from = middle + 1;
+		else
+			to = middle;
+	}
+	for (; from < nr && entries[from].block - zeros->block < zeros->nr; from++)
+		if (counter_of(entries[from].nonce) < counter_of(zeros->nonce))
+			entries[from].nonce = 0;
+}
+
+/*
+ * Of what is logged, what the donor may have: rows that are newer than the table's, and than zeros,
+ * which the rows of blocks that were zeros already do not tell.
+ */
 static size_t keep_newer(struct seal *seal, struct seal_entry *entries, size_t nr)
 {
-	size_t n = 0;
+	size_t n = 0, kept = 0;
 
 	pthread_mutex_lock(&seal->disk->lock);
 	for (size_t i = 0; i < nr; i++)
 		if (!is_zeros(&entries[i]) &&
 			is_newer(&entries[i], nonce_of(seal, entries[i].block)))
-			entries[n++] = entries[i];
+			swap(&entries[i], &entries[n++]);
 	pthread_mutex_unlock(&seal->disk->lock);
 	if (n > 0)
 		qsort(entries, n, sizeof(*entries), by_block_and_age);
-	return n;
+	for (size_t i = n; i < nr; i++)
+		if (is_zeros(&entries[i]))
+			forget_before_zeros(entries, n, &entries[i]);
+	for (size_t i = 0; i < n; i++)
+		if (entries[i].nonce)
+			entries[kept++] = entries[i];
+	return kept;
 }
 
 /* Of a block whose writes failed again and again, its last rows. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The file of a seal by itself: what is said of it is true after a disk that failed, it stays small
- * however much is written, and it is one seal's at a time.
+ * however much is written, and it is one seal's at a time; what was made zeros stays so.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -180,6 +180,54 @@ static void the_file_does_not_grow_with_what_is_written(void **state)
 	seal_free(seal);
 }
 
+/* As many rows as make a new log follow the one that there is. */
+static void fill_a_log(struct seal *seal, uint64_t first)
+{
+	static struct seal_row rows[RUN];
+
+	for (unsigned n = 0; n < 16; n++) {
+		make_rows(seal, rows, RUN);
+		assert_int_equal(outcome(seal, seal_log(seal, first, RUN, rows)), 1);
+		seal_settle(seal, first, RUN, rows);
+	}
+}
+
+/* Neither a failed WRITE that the donor has nevertheless, nor one that it plays back. */
+static void what_was_made_zeros_stays_zeros_in_the_next_log(void **state)
+{
+	static uint8_t bytes[SEAL_BLOCK + SEAL_TAG_BYTES];
+	struct weft_error err = {0};
+	struct seal *seal = begin();
+	struct sealer *sealer;
+	struct seal_row row = {0};
+
+	assert_int_equal(seal_end_doubts(seal, &err), 0);
+	assert_int_equal(sealer_new(seal, &sealer, &err), 0);
+	/* Zeros already, as they were never written; and as they were made so. */
+	for (uint64_t block = 5; block < 40; block += 30) {
+		if (block == 35)
+			seal_make_zero(seal, 32, 16);
+		memset(bytes, 0x11, sizeof(bytes));
+		assert_int_equal(sealer_seal(sealer, block, bytes, bytes, SEAL_BLOCK, &row), 0);
+		assert_int_equal(outcome(seal, seal_log(seal, block, 1, &row)), 1);
+		seal_make_zero(seal, block - 5, 16);
+		assert_int_equal(outcome(seal, seal_logged(seal)), 1);
+		fill_a_log(seal, RUN);
+		sealer_free(sealer);
+		seal_free(seal);
+
+		seal = open_it(false);
+		assert_int_equal(sealer_new(seal, &sealer, &err), 0);
+		uint64_t first = 0;
+		assert_true(seal_doubts(seal, &first, 1) == 0 || first >= RUN);
+		sealer_tell(sealer, block, bytes, SEAL_BLOCK);
+		assert_true(seal_is_zero(seal, block));
+		assert_int_equal(seal_end_doubts(seal, &err), 0);
+	}
+	sealer_free(sealer);
+	seal_free(seal);
+}
+
 static struct seal *other;
 
 static void another_begins_anew(void)
@@ -222,6 +270,7 @@ int main(void)
 		cmocka_unit_test(a_note_that_failed_is_not_taken_for_written),
 		cmocka_unit_test(what_failed_has_failed_however_late_it_is_asked),
 		cmocka_unit_test(the_file_does_not_grow_with_what_is_written),
+		cmocka_unit_test(what_was_made_zeros_stays_zeros_in_the_next_log),
 		cmocka_unit_test(a_file_that_was_replaced_is_not_gone_on_with),
 	};
 
