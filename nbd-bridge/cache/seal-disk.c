@@ -20,7 +20,7 @@
 #include "fabric/key/memory.h"
 
 enum {
-	VERSION = 1,
+	VERSION = 2,
 	HEAD_BYTES = 40960,
 	TABLE_AT = 2 * HEAD_BYTES,
 	PAGE_BYTES = 512,
@@ -128,13 +128,17 @@ static uint64_t head_sum(const struct seal_head *head)
 	return XXH3_64bits(head, offsetof(struct seal_head, sum));
 }
 
+static bool has_magic(const struct seal_head *head)
+{
+	return memcmp(head->magic, magic, sizeof(magic)) == 0;
+}
+
 /* Nothing in the file is believed before this check. */
 static bool is_sound(const struct seal_head *head, uint64_t file_len)
 {
 	const struct seal_identity *id = &head->identity;
 
-	return memcmp(head->magic, magic, sizeof(magic)) == 0 && head->version == VERSION &&
-		head->sum == head_sum(head) &&
+	return has_magic(head) && head->version == VERSION && head->sum == head_sum(head) &&
 		(head->kind == SEAL_VERIFY || head->kind == SEAL_ENCRYPT) &&
 		(head->algorithm == SEAL_AES_256_GCM ||
 			head->algorithm == SEAL_CHACHA20_POLY1305) &&
@@ -151,6 +155,7 @@ static bool is_sound(const struct seal_head *head, uint64_t file_len)
 static int load_head(struct seal_disk *disk, struct weft_error *err)
 {
 	WEFT_CLEANUP_FREE struct seal_head *one = malloc(sizeof(*one));
+	uint32_t other_version = 0;
 	bool any = false;
 	struct stat st;
 
@@ -163,12 +168,19 @@ static int load_head(struct seal_disk *disk, struct weft_error *err)
 		if (r < 0 && r != -ENODATA)
 			return weft_error_set(err, -r, "cannot read %s: %s", disk->path,
 				strerror(-r));
+		if (r == 0 && has_magic(one) && one->version != VERSION)
+			other_version = one->version;
 		if (r < 0 || !is_sound(one, (uint64_t)st.st_size) ||
 			(any && one->seq < disk->head->seq))
 			continue;
 		*disk->head = *one;
 		any = true;
 	}
+	if (!any && other_version)
+		return weft_error_set(err, EPROTONOSUPPORT,
+			"%s is of another version of weft (its form is %u, this one's %d): attach "
+			"with that, or begin empty contents with --new-contents",
+			disk->path, other_version, VERSION);
 	if (!any)
 		return weft_error_set(err, EUCLEAN,
 			"%s is damaged, or something else: what it sealed cannot be read any more; "
@@ -197,10 +209,16 @@ static int check_head(struct seal_disk *disk, enum seal_kind kind, struct weft_e
 	return 0;
 }
 
-static int open_and_lock(struct seal_disk *disk, struct weft_error *err)
+static bool is_in_place(int fd, const char *path)
 {
 	struct stat ours, there;
 
+	return fstat(fd, &ours) == 0 && stat(path, &there) == 0 && ours.st_ino == there.st_ino &&
+		ours.st_dev == there.st_dev;
+}
+
+static int open_and_lock(struct seal_disk *disk, struct weft_error *err)
+{
 	disk->fd = open(disk->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (disk->fd < 0 && errno == ENOENT)
 		return 0;
@@ -208,9 +226,7 @@ static int open_and_lock(struct seal_disk *disk, struct weft_error *err)
 		return weft_error_set(err, errno, "cannot open %s: %s", disk->path,
 			strerror(errno));
 	/* A file that was replaced before it was locked is nobody's. */
-	if (flock(disk->fd, LOCK_EX | LOCK_NB) < 0 || fstat(disk->fd, &ours) < 0 ||
-		stat(disk->path, &there) < 0 || ours.st_ino != there.st_ino ||
-		ours.st_dev != there.st_dev)
+	if (flock(disk->fd, LOCK_EX | LOCK_NB) < 0 || !is_in_place(disk->fd, disk->path))
 		return weft_error_set(err, EBUSY,
 			"%s is of another attachment, which weft status shows", disk->path);
 	return 0;
@@ -412,6 +428,9 @@ int seal_disk_create(struct seal *seal, struct weft_error *err)
 	}
 	if (r == 0)
 		r = rename(path, disk->path) < 0 ? -errno : sync_directory(disk->path);
+	/* Another that begins at once has put its own there. */
+	if (r == 0 && !is_in_place(fd, disk->path))
+		r = -EBUSY;
 	if (r < 0)
 		memset(disk->head, 0, sizeof(*disk->head));
 	pthread_mutex_unlock(&disk->head_lock);

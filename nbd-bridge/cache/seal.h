@@ -108,7 +108,8 @@ int seal_new(int fd, enum seal_kind kind, struct seal **ret, struct weft_error *
  * Makes a seal on a file on disk, with the user's key: contents that outlive a restart of the
  * machine.  anew: what the file has is given up, once seal_start() begins others; until then the
  * file is left as it is, and none is made.  0; -ENOENT: there is no file; -EUCLEAN: it is damaged;
- * -EKEYREJECTED: it has another key; -EINVAL: another kind; -EBUSY: another seal is on it; ….
+ * -EPROTONOSUPPORT: another version of weft made it; -EKEYREJECTED: it has another key; -EINVAL:
+ * another kind; -EBUSY: another seal is on it; ….
  */
 int seal_open(const char *path, const uint8_t key[SEAL_KEY_BYTES], enum seal_kind kind, bool anew,
 	struct seal **ret, struct weft_error *err);

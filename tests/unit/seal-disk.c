@@ -26,15 +26,25 @@ enum { BLOCKS = 4096, RUN = 256 };
 static char dir[] = "/tmp/weft-seal-disk.XXXXXX", path[64];
 static const uint8_t key[SEAL_KEY_BYTES] = {1, 2, 3};
 static _Atomic bool disk_fails;
-static void (*before_lock)(void);
+static void (*before_lock)(void), (*before_sync)(void);
 
 int __real_fdatasync(int fd);
 int __wrap_fdatasync(int fd);
 int __real_flock(int fd, int how);
 int __wrap_flock(int fd, int how);
 
+static void call_once(void (**hook)(void))
+{
+	void (*first)(void) = *hook;
+
+	*hook = NULL;
+	if (first)
+		first();
+}
+
 int __wrap_fdatasync(int fd)
 {
+	call_once(&before_sync);
 	if (!atomic_load(&disk_fails))
 		return __real_fdatasync(fd);
 	errno = EIO;
@@ -43,11 +53,7 @@ int __wrap_fdatasync(int fd)
 
 int __wrap_flock(int fd, int how)
 {
-	void (*first)(void) = before_lock;
-
-	before_lock = NULL;
-	if (first)
-		first();
+	call_once(&before_lock);
 	return __real_flock(fd, how);
 }
 
@@ -228,6 +234,46 @@ static void what_was_made_zeros_stays_zeros_in_the_next_log(void **state)
 	seal_free(seal);
 }
 
+/* Nothing of their layout is believed, and nobody is told that they are damaged. */
+static void a_file_of_another_version_is_told_from_a_damaged_one(void **state)
+{
+	enum { VERSION_AT = 8, HEAD_BYTES = 40960 };
+	static const uint8_t old[4] = {1};
+	struct weft_error err = {0};
+	struct seal *seal = begin();
+
+	seal_free(seal);
+	WEFT_CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(pwrite(fd, old, sizeof(old), i * HEAD_BYTES + VERSION_AT), 4);
+	assert_int_equal(seal_open(path, key, SEAL_ENCRYPT, false, &seal, &err), -EPROTONOSUPPORT);
+	assert_non_null(strstr(err.message, "version"));
+	assert_null(strstr(err.message, "damaged"));
+}
+
+static void replace_the_new_file(void)
+{
+	char new[sizeof(path) + 4];
+
+	snprintf(new, sizeof(new), "%s.new", path);
+	assert_int_equal(unlink(new), 0);
+	WEFT_CLEANUP_CLOSE int fd = open(new, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+}
+
+/* Of two that begin at once on no file, neither goes on with a file that has no name. */
+static void contents_do_not_begin_in_a_file_that_is_not_in_its_place(void **state)
+{
+	struct weft_error err = {0};
+	struct seal *seal;
+
+	unlink(path);
+	assert_int_equal(seal_open(path, key, SEAL_ENCRYPT, true, &seal, &err), 0);
+	before_sync = replace_the_new_file;
+	assert_int_equal(seal_start(seal, BLOCKS * SEAL_BLOCK, &err), -EBUSY);
+	seal_free(seal);
+}
+
 static struct seal *other;
 
 static void another_begins_anew(void)
@@ -271,6 +317,8 @@ int main(void)
 		cmocka_unit_test(what_failed_has_failed_however_late_it_is_asked),
 		cmocka_unit_test(the_file_does_not_grow_with_what_is_written),
 		cmocka_unit_test(what_was_made_zeros_stays_zeros_in_the_next_log),
+		cmocka_unit_test(a_file_of_another_version_is_told_from_a_damaged_one),
+		cmocka_unit_test(contents_do_not_begin_in_a_file_that_is_not_in_its_place),
 		cmocka_unit_test(a_file_that_was_replaced_is_not_gone_on_with),
 	};
 
