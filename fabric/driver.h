@@ -97,7 +97,8 @@ struct tp_driver {
 	int (*usable)(struct weft_error *err);
 	/*
 	 * Asks a donor over which transports it offers the URI's region, and which contents the
-	 * region has; nothing is granted.  Blocks for up to timeout_ms.  0; or -errno as
+	 * region has; nothing is granted.  Blocks for up to timeout_ms, or
+	 * until cancel_fd is readable (-1: it never is).  0; or -errno as
 	 * tp_connect() says, with why, and *ret is untouched.  One transport has this function, the
 	 * base transport: a weft:// URI's host and port lead there, and a bridge falls back to it.
 	 * Of the transports with offers it is the last in the table.  With a key, or certificates
@@ -106,8 +107,8 @@ struct tp_driver {
 	 * which the caller wipes; -EOPNOTSUPP: the donor takes none.  NULL: none is wanted.
 	 */
 	int (*ask)(const struct weft_uri *uri, const struct weft_key *key,
-		const char *certificates, uint32_t timeout_ms, struct weft_welcome *ret,
-		struct weft_key *ret_pass, struct weft_error *err);
+		const char *certificates, uint32_t timeout_ms, int cancel_fd,
+		struct weft_welcome *ret, struct weft_key *ret_pass, struct weft_error *err);
 	/*
 	 * Whether the text is an offer of this transport, and of which place.  NULL: donors do not
 	 * offer the transport.
@@ -162,11 +163,11 @@ const struct tp_driver *tp_driver_of_word(const char *word);
 const char *tp_word_label(const char *word);
 /*
  * The pass of a session with these certificates, over the base transport, for one connection over
- * another; for struct tp_target.  The caller wipes it.  Blocks for up to 5 s, and as long as the
- * resolver does.  0, or as ask(), with why.
+ * another; for struct tp_target.  The caller wipes it.  Blocks for up to 5 s, until cancel_fd is
+ * readable (-1: it never is), and as long as the resolver does.  0, or as ask(), with why.
  */
 int tp_get_pass(const char *host, const char *port, const char *region, const char *certificates,
-	struct weft_key *ret, struct weft_error *err);
+	int cancel_fd, struct weft_key *ret, struct weft_error *err);
 /* What status says behind it: ", in plaintext", or "". */
 const char *tp_word_note(const char *word);
 /* The transport whose operations these are. */

@@ -146,7 +146,8 @@ struct tp_target {
 	 * the same donor: tp_get_pass() of driver.h, with this host and port.  NULL: it cannot.
 	 */
 	int (*get_pass)(const char *host, const char *port, const char *region,
-		const char *certificates, struct weft_key *ret, struct weft_error *err);
+		const char *certificates, int cancel_fd, struct weft_key *ret,
+		struct weft_error *err);
 	const char *pass_host, *pass_port;
 	uint32_t connect_timeout_ms;
 	/* how long connecting waits for the donor to answer at all; 0: as long as for the grant */

@@ -63,7 +63,7 @@ static uint64_t ask(
 	const char *certificates;
 	const struct weft_key *key = weft_held_key_proof(held, &space, &certificates);
 
-	if (tp_base_driver()->ask(uri, key, certificates, ASK_MS, ret, NULL, &err) < 0)
+	if (tp_base_driver()->ask(uri, key, certificates, ASK_MS, -1, ret, NULL, &err) < 0)
 		weft_debug("%s: %s", uri->host, err.message);
 	weft_key_wipe(&space);
 	return (weft_now_ns() - begin_ns) / 1000000;

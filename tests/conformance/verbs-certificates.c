@@ -80,13 +80,13 @@ static struct weft_key last, next; /* next: what is got, if it has a secret */
 static atomic_uint nr_starts, nr_hellos;
 
 static int get_pass(const char *host, const char *port, const char *region,
-	const char *certificates, struct weft_key *ret, struct weft_error *err)
+	const char *certificates, int cancel_fd, struct weft_key *ret, struct weft_error *err)
 {
 	if (next.secret_bytes) {
 		*ret = next;
 		return 0;
 	}
-	int r = tp_get_pass(host, port, region, certificates, ret, err);
+	int r = tp_get_pass(host, port, region, certificates, cancel_fd, ret, err);
 	if (r == 0)
 		last = *ret;
 	return r;
@@ -215,7 +215,7 @@ static struct weft_key new_pass(struct conf *conf)
 {
 	struct weft_key pass;
 
-	assert_int_equal(get_pass("127.0.0.1", nbd.port, "r", pki[0], &pass, NULL), 0);
+	assert_int_equal(get_pass("127.0.0.1", nbd.port, "r", pki[0], -1, &pass, NULL), 0);
 	return pass;
 }
 

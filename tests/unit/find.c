@@ -49,7 +49,7 @@ static int better_connect(struct tp *tp, const struct tp_target *target, struct 
 }
 
 static int base_ask(const struct weft_uri *uri, const struct weft_key *key,
-	const char *certificates, uint32_t timeout_ms, struct weft_welcome *ret,
+	const char *certificates, uint32_t timeout_ms, int cancel_fd, struct weft_welcome *ret,
 	struct weft_key *ret_pass, struct weft_error *err)
 {
 	nr_asked++;

@@ -684,7 +684,8 @@ static void a_question_outlasts_signals_and_not_its_time(void **state)
 		nr_signals = 0;
 		setitimer(ITIMER_REAL, &often, NULL);
 		uint64_t begin_ns = weft_now_ns();
-		nbd_ask(&uri, NULL, NULL, scripts[i].silent ? 300 : 30000, &welcome, NULL, NULL);
+		nbd_ask(&uri, NULL, NULL, scripts[i].silent ? 300 : 30000, -1, &welcome,
+			NULL, NULL);
 		uint64_t took_ns = weft_now_ns() - begin_ns;
 		setitimer(ITIMER_REAL, &never, NULL);
 		if (scripts[i].silent) {

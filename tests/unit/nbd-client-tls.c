@@ -5,6 +5,7 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -26,7 +27,7 @@
 #include "transports/nbd/borrower/ask.h"
 #include "transports/nbd/borrower/client.h"
 
-enum { SIZE = 8 << 20 };
+enum { SIZE = 8 << 20, WARM = 20, TRIES = 200, TRY_BYTES = 100 };
 
 static uint8_t mem[SIZE], buf[SIZE];
 static struct weft_key key;
@@ -50,18 +51,22 @@ static int secret(void *ctx, const char *identity, struct weft_key *ret,
 	return 0;
 }
 
-/* Serves one connection. */
-static void *serve(void *arg)
+static void serve_one(void)
 {
 	struct nbd_conn *conn;
 	int fd = accept(server.listen_fd, NULL, NULL);
 
 	server.result = nbd_conn_new(fd, &memory.service, &memory, &conn);
 	if (server.result < 0)
-		return NULL;
+		return;
 	nbd_conn_offer_tls(conn, credentials, server.wanted);
 	server.result = nbd_conn_serve(conn, 10000);
 	nbd_conn_free(conn);
+}
+
+static void *serve(void *arg)
+{
+	serve_one();
 	return NULL;
 }
 
@@ -237,6 +242,35 @@ static void a_wrong_key_is_refused(void **state)
 	assert_true(server.result < 0);
 }
 
+static void *serve_others(void *arg)
+{
+	for (unsigned i = 0; i < WARM + TRIES - 1; i++)
+		serve_one();
+	return NULL;
+}
+
+/* A bridge whose donor refuses it tries again for days. */
+static void attempts_that_are_refused_keep_no_memory(void **state)
+{
+	struct weft_key other = key;
+	size_t before = 0;
+
+	other.secret[0] ^= 1;
+	const struct tp_target target = target_of(&other, true);
+	expect(&target, -EKEYREJECTED, "alice");
+	assert_int_equal(pthread_create(&server.thread, NULL, serve_others, NULL), 0);
+	for (unsigned i = 1; i < WARM + TRIES; i++) {
+		struct tp_conn *conn = settle(&target);
+
+		assert_int_equal(conn->error, -EKEYREJECTED);
+		tp_disconnect(conn);
+		if (i == WARM)
+			before = mallinfo2().uordblks;
+	}
+	pthread_join(server.thread, NULL);
+	assert_in_range(mallinfo2().uordblks, 0, before + TRIES * TRY_BYTES);
+}
+
 static void an_unknown_identity_is_refused(void **state)
 {
 	struct weft_key other = key;
@@ -265,7 +299,7 @@ static void a_question_goes_through_records(void **state)
 	struct weft_welcome welcome = {0};
 
 	snprintf(uri.port, sizeof(uri.port), "%s", port);
-	assert_int_equal(nbd_ask(&uri, &key, NULL, 10000, &welcome, NULL, NULL), 0);
+	assert_int_equal(nbd_ask(&uri, &key, NULL, 10000, -1, &welcome, NULL, NULL), 0);
 	pthread_join(server.thread, NULL);
 	assert_int_equal(server.result, 0);
 	assert_int_equal(welcome.epoch, 0x1122334455667788);
@@ -280,7 +314,8 @@ static void a_question_with_a_wrong_key_has_no_answer(void **state)
 
 	other.secret[5] ^= 0x10;
 	snprintf(uri.port, sizeof(uri.port), "%s", port);
-	assert_int_equal(nbd_ask(&uri, &other, NULL, 10000, &welcome, NULL, NULL), -EKEYREJECTED);
+	assert_int_equal(nbd_ask(&uri, &other, NULL, 10000, -1, &welcome, NULL, NULL),
+		-EKEYREJECTED);
 	pthread_join(server.thread, NULL);
 	assert_true(server.result < 0);
 	assert_int_equal(welcome.epoch, 0);
@@ -294,6 +329,7 @@ int main(void)
 		T(all_goes_through_records),
 		T(another_server_than_a_donor_is_used_with_tls),
 		T(a_wrong_key_is_refused),
+		T(attempts_that_are_refused_keep_no_memory),
 		T(an_unknown_identity_is_refused),
 		T(a_question_goes_through_records),
 		T(a_question_with_a_wrong_key_has_no_answer),

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Resolves a host's name, and asks a donor for a pass, in a detached thread.  Invariant: the caller
- * and the thread have a reference each; dropping the second one frees, and wipes.
+ * Resolves a host's name, and asks a donor for a pass, on a thread of a crew.  Invariant: the
+ * caller and the thread have a reference each; dropping the second one frees, and wipes.
  */
 #include "transports/rdma/lookup.h"
 
 #include <errno.h>
 #include <netdb.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,7 +16,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "fabric/base/thread.h"
+#include "fabric/base/util.h"
 #include "fabric/key/memory.h"
 #include "fabric/transport.h"
 
@@ -25,6 +24,7 @@ struct weft_rdma_lookup {
 	_Atomic int refs;
 	_Atomic bool done;
 	int fd;
+	int cancel_fd;        /* eventfd: the caller has gone */
 	int error;            /* of getaddrinfo(3) */
 	struct weft_error no; /* why there is no pass; code 0: there is one, or none is needed */
 	struct sockaddr_storage address;
@@ -37,7 +37,8 @@ static void put(struct weft_rdma_lookup *lookup)
 {
 	if (atomic_fetch_sub(&lookup->refs, 1) > 1)
 		return;
-	close(lookup->fd);
+	weft_close_fd(lookup->fd);
+	weft_close_fd(lookup->cancel_fd);
 	free(lookup->port);
 	free((char *)(uintptr_t)lookup->target.host);
 	free((char *)(uintptr_t)lookup->target.region);
@@ -65,19 +66,25 @@ static void get_pass(struct weft_rdma_lookup *lookup)
 
 	if (target->certificates &&
 		target->get_pass(target->pass_host, target->pass_port, target->region,
-			target->certificates, &lookup->pass, &lookup->no) == 0)
+			target->certificates, lookup->cancel_fd, &lookup->pass,
+			&lookup->no) == 0)
 		lookup->no.code = 0;
+}
+
+static void set(int fd)
+{
+	uint64_t one = 1;
+
+	(void)!write(fd, &one, sizeof(one));
 }
 
 static void finish(struct weft_rdma_lookup *lookup)
 {
-	uint64_t one = 1;
-
 	atomic_store(&lookup->done, true);
-	(void)!write(lookup->fd, &one, sizeof(one));
+	set(lookup->fd);
 }
 
-static void *lookup_main(void *ctx)
+static void lookup_main(void *ctx)
 {
 	struct weft_rdma_lookup *lookup = ctx;
 
@@ -87,7 +94,6 @@ static void *lookup_main(void *ctx)
 		get_pass(lookup);
 	finish(lookup);
 	put(lookup);
-	return NULL;
 }
 
 static bool copy(const char *from, const char **ret)
@@ -101,10 +107,14 @@ static int fill(struct weft_rdma_lookup *lookup, const struct tp_target *target,
 	struct tp_target *ours = &lookup->target;
 
 	atomic_init(&lookup->refs, 1);
+	lookup->cancel_fd = -1;
 	lookup->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	lookup->port = strdup(port);
 	if (lookup->fd < 0)
 		return -errno;
+	lookup->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (lookup->cancel_fd < 0)
+		return -errno;
+	lookup->port = strdup(port);
 	if (!lookup->port || !copy(target->host, &ours->host))
 		return -ENOMEM;
 	if (!target->certificates)
@@ -118,23 +128,17 @@ static int fill(struct weft_rdma_lookup *lookup, const struct tp_target *target,
 		: -ENOMEM;
 }
 
-static int start_thread(struct weft_rdma_lookup *lookup)
+static int start_thread(struct weft_crew *crew, struct weft_rdma_lookup *lookup)
 {
-	pthread_attr_t attr;
-	pthread_t thread;
-
 	atomic_store(&lookup->refs, 2);
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	int r = weft_thread_create(&thread, &attr, lookup_main, lookup);
-	pthread_attr_destroy(&attr);
+	int r = weft_crew_run(crew, lookup_main, lookup);
 	if (r < 0)
 		put(lookup);
 	return r;
 }
 
-int weft_rdma_lookup_start(const struct tp_target *target, const char *port,
-	struct weft_rdma_lookup **ret)
+int weft_rdma_lookup_start(struct weft_crew *crew, const struct tp_target *target,
+	const char *port, struct weft_rdma_lookup **ret)
 {
 	struct weft_rdma_lookup *lookup = weft_secret_alloc(sizeof(*lookup));
 
@@ -147,7 +151,7 @@ int weft_rdma_lookup_start(const struct tp_target *target, const char *port,
 	if (lookup->error != EAI_NONAME && !lookup->target.certificates)
 		finish(lookup);
 	else
-		r = start_thread(lookup);
+		r = start_thread(crew, lookup);
 	if (r < 0)
 		goto put_lookup;
 	*ret = lookup;
@@ -181,6 +185,8 @@ int weft_rdma_lookup_result(struct weft_rdma_lookup *lookup, struct sockaddr_sto
 
 void weft_rdma_lookup_free(struct weft_rdma_lookup *lookup)
 {
-	if (lookup)
-		put(lookup);
+	if (!lookup)
+		return;
+	set(lookup->cancel_fd);
+	put(lookup);
 }

@@ -72,7 +72,7 @@ static int ask(const struct nbd_dial *dial, const struct weft_uri *uri, struct w
 }
 
 int nbd_ask(const struct weft_uri *uri, const struct weft_key *key, const char *certificates,
-	uint32_t timeout_ms, struct weft_welcome *ret, struct weft_key *ret_pass,
+	uint32_t timeout_ms, int cancel_fd, struct weft_welcome *ret, struct weft_key *ret_pass,
 	struct weft_error *err)
 {
 	struct nbd_dial dial = {
@@ -81,7 +81,7 @@ int nbd_ask(const struct weft_uri *uri, const struct weft_key *key, const char *
 		.timeout_ms = timeout_ms,
 		.deadline_ns = weft_now_ns() + timeout_ms * UINT64_C(1000000),
 		.dead_ms = DEAD_MS,
-		.cancel_fd = -1,
+		.cancel_fd = cancel_fd,
 	};
 
 	/* What is told in plaintext could be anybody's word. */

@@ -13,7 +13,7 @@
  * allocates.
  */
 int nbd_ask(const struct weft_uri *uri, const struct weft_key *key, const char *certificates,
-	uint32_t timeout_ms, struct weft_welcome *ret, struct weft_key *ret_pass,
+	uint32_t timeout_ms, int cancel_fd, struct weft_welcome *ret, struct weft_key *ret_pass,
 	struct weft_error *err);
 
 #endif

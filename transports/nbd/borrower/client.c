@@ -30,25 +30,9 @@ static int nbd_tp_open(const void *arg, struct tp **ret, struct weft_error *err)
 		return weft_error_set(err, ENOMEM, "cannot open the transport: out of memory");
 	tp->depth = config && config->depth ? config->depth : DEFAULT_DEPTH;
 	assert(tp->depth <= NBD_CLIENT_MAX_DEPTH);
+	weft_crew_init(&tp->crew, 0);
 	*ret = &tp->tp;
 	return 0;
-}
-
-/* Joins handshakes that were given up: all of them, or only those that have ended. */
-static void reap(struct nbd_tp *tp, bool all)
-{
-	struct nbd_connecting **p = &tp->orphans;
-
-	while (*p) {
-		struct nbd_connecting *connecting = *p;
-
-		if (!all && !atomic_load(&connecting->done)) {
-			p = &connecting->next;
-			continue;
-		}
-		*p = connecting->next;
-		nbd_connecting_finish(connecting);
-	}
 }
 
 /*
@@ -98,7 +82,7 @@ static void nbd_tp_close(struct tp *tp)
 	struct nbd_tp *nbd = weft_container_of(tp, struct nbd_tp, tp);
 
 	see_off(nbd, true);
-	reap(nbd, true);
+	weft_crew_fini(&nbd->crew);
 	free(nbd);
 }
 
@@ -118,12 +102,11 @@ static int nbd_tp_connect(struct tp *tp, const struct tp_target *target, struct 
 	struct nbd_tp_conn *c = calloc(1, sizeof(*c));
 	int r;
 
-	reap(nbd, false);
 	see_off(nbd, false);
 	if (!c)
 		return weft_error_set(err, ENOMEM, "cannot connect: out of memory");
 	c->client.stream.fd = -1;
-	r = nbd_connecting_start(target, &c->connecting, err);
+	r = nbd_connecting_start(&nbd->crew, target, &c->connecting, err);
 	if (r < 0) {
 		free(c);
 		return r;
@@ -137,7 +120,7 @@ static void take_handshake(struct nbd_tp_conn *c)
 	struct nbd_tp *nbd = weft_container_of(c->conn.tp, struct nbd_tp, tp);
 	struct nbd_connecting *connecting = c->connecting;
 
-	if (!atomic_load(&connecting->done))
+	if (!nbd_connecting_is_done(connecting))
 		return;
 	if (connecting->error.code != 0) {
 		tp_conn_fail(&c->conn, connecting->error.code, "%s", connecting->error.message);
@@ -149,8 +132,7 @@ static void take_handshake(struct nbd_tp_conn *c)
 		return;
 	}
 	connecting->stream = (struct nbd_stream){.fd = -1};
-	/* The thread's last act was to say so: this does not wait. */
-	nbd_connecting_finish(connecting);
+	nbd_connecting_put(connecting);
 	c->connecting = NULL;
 	c->conn.state = TP_READY;
 }
@@ -175,8 +157,7 @@ static void nbd_tp_disconnect(struct tp_conn *conn)
 
 	if (c->connecting) {
 		nbd_connecting_cancel(c->connecting);
-		c->connecting->next = nbd->orphans;
-		nbd->orphans = c->connecting;
+		nbd_connecting_put(c->connecting);
 	}
 	nbd_client_end(&c->client);
 	if (c->leaving) {
@@ -223,7 +204,7 @@ static int nbd_tp_arm(struct tp_conn *conn)
 
 	switch (conn->state) {
 	case TP_CONNECTING:
-		return atomic_load(&c->connecting->done) ? 0 : POLLIN;
+		return nbd_connecting_is_done(c->connecting) ? 0 : POLLIN;
 	case TP_READY:
 		return nbd_client_arm(&c->client);
 	default:

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Connecting: a thread of its own, because names are resolved and a donor's grant may wait for the
- * sessions that it supersedes.  The thread and the owner share a struct nbd_connecting: the
- * thread's until it sets `done`, its last act.  Every wait ends at the deadline or when the owner
- * gives up, but for the resolver's own.
+ * Connecting: on a thread of the transport's crew, because names are resolved and a donor's grant
+ * may wait for the sessions that it supersedes.  The thread and the owner have a reference each to
+ * a struct nbd_connecting: dropping the second one frees.  The struct is the thread's until the
+ * thread drops its own, its last act.  Every wait ends at the deadline or when the owner gives up,
+ * but for the resolver's own.
  *
  * A donor, and any server over TLS, is spoken to by our own handshake
  * (fabric/nbd/client-handshake.h), other servers by libnbd's (foreign.c).
@@ -18,7 +19,6 @@
 #include <unistd.h>
 
 #include "fabric/base/log.h"
-#include "fabric/base/thread.h"
 #include "fabric/base/util.h"
 #include "transports/nbd/borrower/client-private.h"
 
@@ -133,19 +133,6 @@ static void run(struct nbd_connecting *c)
 		weft_error_prefix(&c->error, "%s%.200s port %s", what, c->host, c->port);
 }
 
-static void *thread_main(void *ctx)
-{
-	struct nbd_connecting *c = ctx;
-	uint64_t one = 1;
-
-	run(c);
-	/* The owner joins this thread before it frees anything. */
-	atomic_store(&c->done, true);
-	if (write(c->done_fd, &one, sizeof(one)) < 0)
-		abort(); /* a fresh eventfd takes any count */
-	return NULL;
-}
-
 static void free_connecting(struct nbd_connecting *c)
 {
 	nbd_tls_free(c->stream.tls);
@@ -160,8 +147,25 @@ static void free_connecting(struct nbd_connecting *c)
 	free(c);
 }
 
-int nbd_connecting_start(const struct tp_target *target, struct nbd_connecting **ret,
-	struct weft_error *err)
+void nbd_connecting_put(struct nbd_connecting *c)
+{
+	if (atomic_fetch_sub(&c->refs, 1) == 1)
+		free_connecting(c);
+}
+
+static void connecting_main(void *ctx)
+{
+	struct nbd_connecting *c = ctx;
+	uint64_t one = 1;
+
+	run(c);
+	if (write(c->done_fd, &one, sizeof(one)) < 0)
+		abort(); /* a fresh eventfd takes any count */
+	nbd_connecting_put(c);
+}
+
+int nbd_connecting_start(struct weft_crew *crew, const struct tp_target *target,
+	struct nbd_connecting **ret, struct weft_error *err)
 {
 	struct nbd_connecting *c = calloc(1, sizeof(*c));
 	int r;
@@ -190,7 +194,8 @@ int nbd_connecting_start(const struct tp_target *target, struct nbd_connecting *
 		free_connecting(c);
 		return r;
 	}
-	r = weft_thread_create(&c->thread, NULL, thread_main, c);
+	atomic_init(&c->refs, 2);
+	r = weft_crew_run(crew, connecting_main, c);
 	if (r < 0) {
 		free_connecting(c);
 		return weft_error_set(err, -r, "cannot connect: no thread: %s", strerror(-r));
@@ -206,10 +211,4 @@ void nbd_connecting_cancel(struct nbd_connecting *c)
 	/* EAGAIN would mean that it was told already. */
 	if (write(c->dial.cancel_fd, &one, sizeof(one)) < 0)
 		assert(errno == EAGAIN);
-}
-
-void nbd_connecting_finish(struct nbd_connecting *c)
-{
-	pthread_join(c->thread, NULL);
-	free_connecting(c);
 }

@@ -24,6 +24,7 @@ static void tp_last_job(struct weft_rdma_job *job)
 {
 	struct srp_tp *tp = weft_container_of(job, struct srp_tp, last);
 
+	weft_crew_fini(&tp->lookups);
 	weft_rdma_local_fini(&tp->local);
 	free(tp);
 }
@@ -55,6 +56,7 @@ static int srp_open(const void *config, struct tp **ret, struct weft_error *err)
 		goto fini_local;
 	}
 	tp->last.fn = tp_last_job;
+	weft_crew_init(&tp->lookups, 0);
 	*ret = &tp->tp;
 	return 0;
 fini_local:

@@ -45,6 +45,7 @@ struct srp_tp {
 	struct weft_rdma_reaper *reaper;
 	struct weft_rdma_job last;
 	struct weft_rdma_local local;
+	struct weft_crew lookups;
 	uint64_t random_ext; /* for those who have no id */
 	struct srp_tp_nexus {
 		struct srp_nexus *nexus;

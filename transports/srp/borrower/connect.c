@@ -526,7 +526,7 @@ int srp_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **
 	if (r == 0)
 		r = take_nexus(conn, &target->hello);
 	if (r == 0)
-		r = weft_rdma_lookup_start(target, target->port, &conn->lookup);
+		r = weft_rdma_lookup_start(&srp->lookups, target, target->port, &conn->lookup);
 	if (r == 0)
 		r = watch(conn, weft_rdma_lookup_fd(conn->lookup));
 	if (r < 0) {

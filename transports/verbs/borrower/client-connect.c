@@ -99,7 +99,7 @@ int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn 
 	}
 	r = weft_rdma_nonblocking(conn->channel->fd);
 	if (r == 0)
-		r = weft_rdma_lookup_start(target, port, &conn->lookup);
+		r = weft_rdma_lookup_start(&verbs->lookups, target, port, &conn->lookup);
 	if (r == 0)
 		r = watch(conn, conn->channel->fd);
 	if (r == 0)

@@ -26,6 +26,7 @@ static void tp_last_job(struct weft_rdma_job *job)
 {
 	struct verbs_tp *tp = weft_container_of(job, struct verbs_tp, last);
 
+	weft_crew_fini(&tp->lookups);
 	weft_rdma_local_fini(&tp->local);
 	free(tp);
 }
@@ -53,6 +54,7 @@ static int verbs_open(const void *config, struct tp **ret, struct weft_error *er
 		goto fini_tp;
 	}
 	tp->last.fn = tp_last_job;
+	weft_crew_init(&tp->lookups, 0);
 	*ret = &tp->tp;
 	return 0;
 fini_tp:

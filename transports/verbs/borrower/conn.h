@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "fabric/base/crew.h"
 #include "fabric/base/util.h"
 #include "transports/rdma/local.h"
 #include "transports/rdma/reaper.h"
@@ -31,6 +32,7 @@ struct verbs_tp {
 	struct weft_rdma_reaper *reaper;
 	struct weft_rdma_job last;
 	struct weft_rdma_local local;
+	struct weft_crew lookups;
 };
 
 enum verbs_phase {
