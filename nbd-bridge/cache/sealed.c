@@ -147,6 +147,7 @@ static int send_again(struct telling *t, uint64_t block)
 	return 0;
 }
 
+/* -EIO: the donor cannot read some of them; of a single one that tells that it is torn. */
 static int tell_blocks(struct telling *t, uint64_t first, uint64_t nr)
 {
 	const uint64_t off = first * CACHE_BLOCK;
@@ -154,8 +155,7 @@ static int tell_blocks(struct telling *t, uint64_t first, uint64_t nr)
 	int r = ask_donors(t, TP_READ, off,
 		weft_min(nr * CACHE_BLOCK, t->cache->size_bytes - off));
 
-	/* -EIO: the donor cannot read some of them. */
-	if (r < 0 && r != -EIO)
+	if (r < 0 && (r != -EIO || nr > 1))
 		return r;
 	for (uint64_t i = 0; i < nr; i++)
 		if (r < 0 ||
@@ -166,6 +166,18 @@ static int tell_blocks(struct telling *t, uint64_t first, uint64_t nr)
 	r = 0;
 	for (uint64_t i = 0; i < nr_torn && r == 0; i++)
 		r = send_again(t, torn[i]);
+	return r;
+}
+
+static int tell_run(struct telling *t, uint64_t first, uint64_t nr)
+{
+	int r = tell_blocks(t, first, nr);
+
+	if (r != -EIO || nr == 1)
+		return r;
+	r = 0;
+	for (uint64_t i = 0; i < nr && r == 0; i++)
+		r = tell_blocks(t, first + i, 1);
 	return r;
 }
 
@@ -181,7 +193,7 @@ int cache_end_doubts(struct bridge_cache *cache, struct weft_error *err)
 	r = t.r;
 	while (r == 0 &&
 		(nr = seal_doubts(cache->seal, &first, BRIDGE_POOL_MAX / CACHE_BLOCK)) > 0) {
-		r = tell_blocks(&t, first, nr);
+		r = tell_run(&t, first, nr);
 		first += nr;
 	}
 	if (t.rq.buf)

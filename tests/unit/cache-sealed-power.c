@@ -70,6 +70,7 @@ static const uint8_t key[SEAL_KEY_BYTES] = {1, 2, 3};
 static struct mem_config mem;
 static struct bridge_config config;
 static uint8_t id[WEFT_ID_BYTES];
+static uint64_t fails_at; /* the donor's first operation that fails; 0: none */
 static _Atomic bool disk_fails;
 static pthread_mutex_t recording = PTHREAD_MUTEX_INITIALIZER;
 
@@ -256,6 +257,8 @@ static void start(enum seal_kind kind, bool anew, bool same_boot, uint32_t push_
 		fail_msg("%s", err.message);
 	config.cache.resume = same_boot && cache_file_dirty_bytes(config.cache.file) > 0;
 	memcpy(config.attach.id, id, sizeof(id));
+	atomic_store(&mem.fail_error, EIO);
+	atomic_store(&mem.fail_at, fails_at);
 	bridge_begin(&config);
 }
 
@@ -496,6 +499,65 @@ static void a_log_that_is_full_is_followed_by_another(void **state)
 	stop();
 }
 
+/* A bridge that writes these blocks, and is killed before they are flushed. */
+static void write_and_be_killed(enum seal_kind kind, const uint8_t *bytes, uint64_t off, size_t len)
+{
+	static uint8_t before[sizeof(shared->region)];
+
+	memcpy(before, shared->region, sizeof(before));
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		start(kind, false, true, 1);
+		if (do_write(0, off, bytes, len, 0) < 0)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	while (memcmp(before + off + len - 1, shared->region + off + len - 1, 1) == 0 &&
+		waitpid(pid, NULL, WNOHANG) == 0)
+		usleep(100);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+/* The donor has the bytes of before, and cannot read them at the first try. */
+static void a_failed_read_of_doubts_makes_no_block_bad(void **state)
+{
+	enum { OFF = 5 * BLOCK, LEN = 4 * BLOCK };
+	static uint8_t got[LEN], old[LEN], new[LEN], at_donor[LEN];
+	uint64_t most_ops = 0, least_ops = UINT64_MAX;
+
+	memset(old, 0x11, sizeof(old));
+	memset(new, 0x22, sizeof(new));
+	start(SEAL_VERIFY, true, true, NEVER_MS);
+	assert_int_equal(do_write(0, OFF, old, LEN, 0), 0);
+	assert_int_equal(do_flush(0), 0);
+	stop();
+	memcpy(at_donor, shared->region + OFF, LEN);
+	write_and_be_killed(SEAL_VERIFY, new, OFF, LEN);
+	size_t len;
+	uint8_t *left = read_file(seal_file, &len);
+	/* Bridges look at the donor before. */
+	for (fails_at = 1; fails_at <= 6; fails_at++) {
+		memcpy(shared->region + OFF, at_donor, LEN);
+		write_file(seal_file, left, len);
+		unlink(cache_file);
+		start(SEAL_VERIFY, false, false, NEVER_MS);
+		atomic_store(&mem.fail_at, 0);
+		most_ops = weft_max(most_ops, atomic_load(&mem.nr_ops));
+		least_ops = weft_min(least_ops, atomic_load(&mem.nr_ops));
+		assert_int_equal(do_read(0, OFF, got, LEN), 0);
+		assert_memory_equal(got, old, LEN);
+		stop();
+	}
+	fails_at = 0;
+	free(left);
+	/* One of them asked for each block by itself. */
+	assert_true(most_ops >= least_ops + LEN / BLOCK);
+}
+
 static int set_up(void **state)
 {
 	assert_non_null(mkdtemp(dir));
@@ -522,6 +584,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_disk_that_fails_fails_flushes_and_loses_nothing),
 		cmocka_unit_test(a_log_that_is_full_is_followed_by_another),
+		cmocka_unit_test(a_failed_read_of_doubts_makes_no_block_bad),
 		cmocka_unit_test(no_end_of_power_makes_errors_or_loses_what_was_flushed),
 	};
 
