@@ -56,6 +56,8 @@ static void *hand_main(void *arg)
 {
 	struct weft_hand *hand = arg;
 
+	/* Not that of the thread which needed it: a lane's would count as a lane. */
+	pthread_setname_np(pthread_self(), hand->crew->name);
 	do {
 		hand->fn(hand->ctx);
 		drop_stack();
@@ -63,9 +65,9 @@ static void *hand_main(void *arg)
 	return NULL;
 }
 
-void weft_crew_init(struct weft_crew *crew, size_t stack_bytes)
+void weft_crew_init(struct weft_crew *crew, const char *name, size_t stack_bytes)
 {
-	*crew = (struct weft_crew){.stack_bytes = stack_bytes};
+	*crew = (struct weft_crew){.name = name, .stack_bytes = stack_bytes};
 	pthread_mutex_init(&crew->lock, NULL);
 }
 

@@ -16,12 +16,14 @@
 
 struct weft_crew {
 	pthread_mutex_t lock;
+	const char *name;
 	size_t stack_bytes; /* 0: as the system has it */
 	bool over;
 	struct weft_hand *idle, *all;
 };
 
-void weft_crew_init(struct weft_crew *crew, size_t stack_bytes);
+/* The name, of 15 bytes at most and kept by the caller, is that of each thread. */
+void weft_crew_init(struct weft_crew *crew, const char *name, size_t stack_bytes);
 /* Waits for the work that it still has.  Nobody calls weft_crew_run() any more. */
 void weft_crew_fini(struct weft_crew *crew);
 

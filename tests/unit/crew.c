@@ -19,6 +19,7 @@ enum { AT_ONCE = 8, USED = 100 << 10 };
 static struct weft_crew crew;
 static sem_t begun, go;
 static _Atomic uintptr_t used;
+static _Atomic unsigned nr_named;
 
 static unsigned nr_threads(void)
 {
@@ -53,6 +54,11 @@ static void wait_until_idle(unsigned n)
 
 static void work(void *ctx)
 {
+	char name[16];
+
+	pthread_getname_np(pthread_self(), name, sizeof(name));
+	if (strcmp(name, "crew") == 0)
+		atomic_fetch_add(&nr_named, 1);
 	sem_post(&begun);
 	sem_wait(&go);
 }
@@ -78,6 +84,7 @@ static void threads_are_used_again(void **state)
 		wait_until_idle(AT_ONCE);
 	}
 	assert_int_equal(nr_threads(), before + AT_ONCE);
+	assert_int_equal(atomic_load(&nr_named), 1 + 50 * AT_ONCE);
 }
 
 static void work_with_secrets(void *ctx)
@@ -128,6 +135,6 @@ int main(void)
 
 	sem_init(&begun, 0, 0);
 	sem_init(&go, 0, 0);
-	weft_crew_init(&crew, 256 << 10);
+	weft_crew_init(&crew, "crew", 256 << 10);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

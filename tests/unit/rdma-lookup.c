@@ -100,6 +100,6 @@ int main(void)
 	};
 
 	sem_init(&begun, 0, 0);
-	weft_crew_init(&crew, 0);
+	weft_crew_init(&crew, "lookup", 0);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

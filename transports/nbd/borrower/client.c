@@ -30,7 +30,7 @@ static int nbd_tp_open(const void *arg, struct tp **ret, struct weft_error *err)
 		return weft_error_set(err, ENOMEM, "cannot open the transport: out of memory");
 	tp->depth = config && config->depth ? config->depth : DEFAULT_DEPTH;
 	assert(tp->depth <= NBD_CLIENT_MAX_DEPTH);
-	weft_crew_init(&tp->crew, 0);
+	weft_crew_init(&tp->crew, "weft-connect", 0);
 	*ret = &tp->tp;
 	return 0;
 }

@@ -373,7 +373,7 @@ int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int
 		if (r < 0)
 			goto stop_acceptors;
 	}
-	weft_crew_init(&l->crew, STACK_BYTES);
+	weft_crew_init(&l->crew, "weft-connection", STACK_BYTES);
 	pthread_mutex_init(&l->lock, NULL);
 	weft_cond_init(&l->changed);
 	*ret = l;

@@ -56,7 +56,7 @@ static int srp_open(const void *config, struct tp **ret, struct weft_error *err)
 		goto fini_local;
 	}
 	tp->last.fn = tp_last_job;
-	weft_crew_init(&tp->lookups, 0);
+	weft_crew_init(&tp->lookups, "weft-lookup", 0);
 	*ret = &tp->tp;
 	return 0;
 fini_local:

@@ -54,7 +54,7 @@ static int verbs_open(const void *config, struct tp **ret, struct weft_error *er
 		goto fini_tp;
 	}
 	tp->last.fn = tp_last_job;
-	weft_crew_init(&tp->lookups, 0);
+	weft_crew_init(&tp->lookups, "weft-lookup", 0);
 	*ret = &tp->tp;
 	return 0;
 fini_tp:
