@@ -15,17 +15,13 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "fabric/base/log.h"
+#include "fabric/base/resident.h"
 #include "fabric/base/thread.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/front/front.h"
-
-#ifndef PR_SET_IO_FLUSHER
-#define PR_SET_IO_FLUSHER 57
-#endif
 
 int bridge_device_index(const char *path, const char *prefix)
 {
@@ -339,20 +335,21 @@ void bridge_device_forget(const char *name)
 
 void bridge_device_protect_process(void)
 {
-	WEFT_CLEANUP_CLOSE int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	int r = weft_be_io_flusher();
 
 	/* For this thread and the threads that it makes. */
-	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
+	if (r < 0)
 		weft_warn("cannot become an I/O flusher: %s; freeing memory may wait for this "
 			  "process, which waits for "
 			  "memory (it wants CAP_SYS_RESOURCE)",
-			strerror(errno));
+			strerror(-r));
 	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
 		weft_warn("cannot lock memory: %s; under memory pressure the device may stall "
 			  "(raise `ulimit -l`)",
 			strerror(errno));
-	if (fd < 0 || write(fd, "-1000", 5) < 0)
+	r = weft_be_spared();
+	if (r < 0)
 		weft_warn("cannot set oom_score_adj: %s; when memory runs out, this process may be "
 			  "killed and its device with it",
-			strerror(errno));
+			strerror(-r));
 }

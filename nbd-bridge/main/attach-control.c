@@ -99,6 +99,7 @@ static json_t *status(struct attach *a)
 				json_boolean(!front->ops->gone(front)));
 	}
 	json_object_set_new(json, "clients", clients);
+	json_object_set_new(json, "swap", attach_swap_status(a));
 	if (a->asked_to_end)
 		json_object_set_new(json, "ending",
 			json_sprintf("SIG%s", sigabbrev_np(a->asked_to_end)));

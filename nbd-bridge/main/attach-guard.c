@@ -22,6 +22,7 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/process.h"
+#include "fabric/base/resident.h"
 #include "fabric/base/util.h"
 
 enum {
@@ -123,7 +124,7 @@ static void guard(const struct attach *a, pid_t bridge, int pidfd, bool keeps)
 static int stand_alone(int pidfd, const int *fds, unsigned nr)
 {
 	enum { ABOVE = ATTACH_GUARD_FD + ATTACH_GUARD_KEEPS + 1 };
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC), score;
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	const int own = ATTACH_GUARD_FD + (int)nr;
 	int high[ATTACH_GUARD_KEEPS + 1];
 
@@ -143,10 +144,9 @@ static int stand_alone(int pidfd, const int *fds, unsigned nr)
 	prctl(PR_SET_NAME, "weft-guard");
 	if (chdir("/") < 0)
 		return -1;
-	score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-	if (score >= 0 && write(score, "-1000", 5) < 0)
-		weft_debug("cannot set oom_score_adj: %s", strerror(errno));
-	weft_close_fd(score);
+	int r = weft_be_spared();
+	if (r < 0)
+		weft_debug("cannot set oom_score_adj: %s", strerror(-r));
 	return own;
 }
 

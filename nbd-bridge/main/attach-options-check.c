@@ -163,10 +163,35 @@ static int check_use(const struct attach_options *o)
 	return WEFT_GO_ON;
 }
 
+/* What could wait for memory that waits for this bridge. */
+static int check_swap(const struct attach_options *o)
+{
+	if (!o->swap)
+		return WEFT_GO_ON;
+	if (o->mount)
+		return weft_usage_error(
+			"--swap is for --device and --socket: the file of --mount goes through the "
+			"page cache, and FUSE takes memory for each request");
+	if (o->cache_file)
+		return weft_usage_error(
+			"--swap goes without --cache-file: its pages are the page cache's, whose "
+			"memory may wait for this very bridge; a cache without a file is locked in "
+			"memory");
+	if (o->dead_timeout_ms == 0)
+		return weft_usage_error(
+			"--swap wants a --dead-timeout: with 0 a donor that is gone would stop "
+			"this machine for ever");
+	if (o->read_only || o->shared)
+		return weft_usage_error("--swap goes with neither --read-only nor --shared");
+	return WEFT_GO_ON;
+}
+
 int attach_options_check(struct attach_options *o)
 {
-	int r = check_sealed(o);
+	int r = check_swap(o);
 
+	if (r == WEFT_GO_ON)
+		r = check_sealed(o);
 	if (r == WEFT_GO_ON)
 		r = check_cache(o);
 	if (r == WEFT_GO_ON)

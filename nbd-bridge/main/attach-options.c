@@ -307,6 +307,8 @@ static const struct weft_option more_options[] = {
 		"how long an answer may take before its connection is given up (default 30)",
 		.kind = WEFT_OPTION_SECONDS, INTO(timeout_ms), .wants = "seconds"},
 	{.kind = WEFT_OPTION_GROUP, .help = "Other:"},
+	{"swap", NULL, "the kernel swaps to it: the bridge's memory is locked, and all of it there",
+		.kind = WEFT_OPTION_FLAG, INTO(swap)},
 	{0},
 };
 

@@ -55,6 +55,7 @@ struct attach_options {
 	unsigned pull_workers;
 	uint64_t pull_rate; /* 0: no limit */
 	char *pull_order, *record_order; /* absolute; NULL: none */
+	bool swap; /* memory waits for it: attach-swap.c */
 };
 
 /* WEFT_GO_ON (fabric/base/options.h), or the exit status; everything has been said then. */

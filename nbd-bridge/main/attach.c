@@ -202,8 +202,12 @@ static int start(struct attach *a, struct weft_error *err)
 		r = bridge_device_check(&a->options.device_wish, &a->state.device, err);
 		if (r < 0)
 			return r;
-		bridge_device_protect_process();
+		if (!a->options.swap)
+			bridge_device_protect_process();
 	}
+	r = attach_begin_swap(a, err);
+	if (r < 0)
+		return r;
 	r = attach_begin_bridge(a, err);
 	if (r < 0)
 		return r;
@@ -211,7 +215,11 @@ static int start(struct attach *a, struct weft_error *err)
 	r = weft_control_new(a->loop, control, attach_on_question, a, &a->control, err);
 	if (r < 0)
 		return r;
-	return start_fronts(a, err);
+	r = attach_complete_swap(a, err);
+	if (r < 0)
+		return r;
+	r = start_fronts(a, err);
+	return r < 0 ? r : attach_complete_swap(a, err);
 }
 
 /* ---- ending ---- */

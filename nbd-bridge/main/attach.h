@@ -142,6 +142,16 @@ void attach_seal_is_flushed(struct attach *a);
 /* Whether the contents of that file are gone on with. */
 bool attach_has_seal_file(const struct attach *a);
 
+/*
+ * attach-swap.c: with --swap; without it the first two do nothing.  Before the first thread: this
+ * process is locked in memory, with a reserve.  When the bridge is there, and again when the
+ * front-ends are: all of it is faulted in.  Errors say what to do.
+ */
+int attach_begin_swap(struct attach *a, struct weft_error *err);
+int attach_complete_swap(const struct attach *a, struct weft_error *err);
+/* For status; null without --swap. */
+json_t *attach_swap_status(struct attach *a);
+
 /* attach-cache.c */
 /*
  * Opens the cache file, if one was asked for.  The contents that a dead bridge left are resumed

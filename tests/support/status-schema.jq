@@ -38,6 +38,11 @@ def attachment: {
 		pull: {state: "string", done_bytes: "number", fetched_bytes: "number"},
 		path: {round_trip_s: "number", rate_bytes_per_s: "number"}
 	},
+	"swap?": {
+		locked_bytes: "number", faults_major: "number", faults_minor: "number",
+		oom_score_adj: "number", io_flusher: "boolean",
+		reserve_bytes: "number", reserve_free_bytes: "number", grown_bytes: "number"
+	},
 	"placing?": {"why?": "string", "device?": "string", "nodes?": "string", "processors?": "string"},
 	"lanes?": [link + {"links?": [link]}],
 	"recorder?": [[{
@@ -87,7 +92,7 @@ def check($schema; $path):
 	elif $kind == "array" then
 		if type != "array" then "\($path) is no list"
 		else to_entries[] | .key as $i | .value | check($schema[0]; "\($path)[\($i)]") end
-	elif type == "null" and ($path | test("\\.(cache|placing|sealed|keys?)$")) then empty
+	elif type == "null" and ($path | test("\\.(cache|placing|sealed|swap|keys?)$")) then empty
 	elif type != "object" then "\($path) is no object"
 	else
 		. as $object |

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An attachment that the kernel swaps to: memory waits for the bridge, so the bridge may not wait
+ * for memory.  Main thread.
+ */
+#include "nbd-bridge/main/attach.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "fabric/base/log.h"
+#include "fabric/base/resident.h"
+#include "fabric/base/util.h"
+#include "fabric/machine/available.h"
+
+/* The heap's reserve is for whatever is made anew when connections are. */
+#define RESERVE (48 * WEFT_MIB)
+/* A lane has buffers of its own, threads, and the connections' memory. */
+#define RESERVE_LANE (4 * WEFT_MIB)
+#define LANE (10 * WEFT_MIB)
+
+static uint64_t reserve_of(const struct attach_options *o)
+{
+	return RESERVE + o->nr_lanes * RESERVE_LANE;
+}
+
+/* Otherwise the kernel would find out, and kill other processes for it. */
+static int check_room(const struct attach_options *o, struct weft_error *err)
+{
+	uint64_t want = reserve_of(o) + o->nr_lanes * LANE + o->cache_bytes;
+	struct weft_available available;
+	char wanted[32], have[32];
+
+	if (weft_available("", 0, -1, &available) < 0 || want <= available.bytes)
+		return 0;
+	return weft_error_set(err, ENOMEM,
+		"--swap locks about %s, and only %s of memory can be had (%s); take fewer "
+		"--lanes%s",
+		weft_format_size(want, wanted, sizeof(wanted)),
+		weft_format_size(available.bytes, have, sizeof(have)), available.limit,
+		o->cache_bytes ? ", or a smaller --cache" : "");
+}
+
+/* A device is no swap space without them; the user of a socket may be another machine's kernel. */
+static int protect(const struct attach *a, struct weft_error *err)
+{
+	const struct {
+		int r;
+		const char *what, *else_what;
+	} all[] = {
+		{weft_be_io_flusher(), "become an I/O flusher",
+			"freeing memory could wait for this process, which waits for memory"},
+		{weft_be_spared(), "set oom_score_adj",
+			"this process could be killed when memory runs out"},
+	};
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(all); i++) {
+		if (all[i].r == 0)
+			continue;
+		if (a->options.device)
+			return weft_error_set(err, -all[i].r,
+				"cannot %s: %s; otherwise %s; swap wants root with "
+				"CAP_SYS_RESOURCE",
+				all[i].what, strerror(-all[i].r), all[i].else_what);
+		weft_warn("cannot %s: %s (it wants CAP_SYS_RESOURCE); %s", all[i].what,
+			strerror(-all[i].r), all[i].else_what);
+	}
+	return 0;
+}
+
+int attach_begin_swap(struct attach *a, struct weft_error *err)
+{
+	if (!a->options.swap)
+		return 0;
+	int r = check_room(&a->options, err);
+	if (r == 0)
+		r = protect(a, err);
+	return r < 0 ? r : weft_resident_begin(reserve_of(&a->options), err);
+}
+
+int attach_complete_swap(const struct attach *a, struct weft_error *err)
+{
+	return a->options.swap ? weft_resident_complete(err) : 0;
+}
+
+static void look_at_lane(struct bridge_lane *lane, void *ctx)
+{
+	bool *all = ctx;
+
+	*all &= weft_is_io_flusher();
+}
+
+json_t *attach_swap_status(struct attach *a)
+{
+	bool flusher = weft_is_io_flusher();
+	struct weft_resident_usage usage;
+
+	if (!a->options.swap)
+		return json_null();
+	for (unsigned i = 0; i < bridge_nr_lanes(a->bridge); i++)
+		bridge_lane_run(bridge_lane(a->bridge, i), look_at_lane, &flusher);
+	weft_resident_usage(&usage);
+	return json_pack("{s:I, s:I, s:I, s:i, s:b, s:I, s:I, s:I}", "locked_bytes",
+		(json_int_t)usage.locked_bytes, "faults_major", (json_int_t)usage.faults_major,
+		"faults_minor", (json_int_t)usage.faults_minor, "oom_score_adj",
+		weft_oom_score_adj(), "io_flusher", flusher, "reserve_bytes",
+		(json_int_t)usage.reserve_bytes, "reserve_free_bytes",
+		(json_int_t)usage.reserve_free_bytes, "grown_bytes",
+		(json_int_t)usage.grown_bytes);
+}
