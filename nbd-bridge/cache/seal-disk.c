@@ -408,6 +408,43 @@ static int fill_new(struct seal *seal, int fd)
 	return r == 0 ? write_head(seal) : r;
 }
 
+/* A new file's descriptor, empty and locked; or -1, and why not. */
+static int open_new(const char *path, int *ret_why)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+	struct stat st;
+
+	*ret_why = 0;
+	if (fd < 0) {
+		*ret_why = -errno;
+		return -1;
+	}
+	/* Of another that begins at once; one that a crash left behind is nobody's. */
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0 || !is_in_place(fd, path))
+		*ret_why = -EBUSY;
+	else if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink != 1)
+		*ret_why = -EEXIST;
+	else if (ftruncate(fd, 0) < 0)
+		*ret_why = -errno;
+	if (*ret_why == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+/* replace: the file that is there is ours, and locked. */
+static int put_in_place(const char *from, const char *to, bool replace)
+{
+	int r = renameat2(AT_FDCWD, from, AT_FDCWD, to, replace ? 0 : RENAME_NOREPLACE);
+
+	/* Not every file system knows the flag; link(2) does not replace either. */
+	if (r < 0 && errno == EINVAL && !replace)
+		r = link(from, to) < 0 ? -1 : unlink(from);
+	if (r < 0)
+		return errno == EEXIST ? -EBUSY : -errno;
+	return sync_directory(to);
+}
+
 int seal_disk_create(struct seal *seal, struct weft_error *err)
 {
 	struct seal_disk *disk = seal->disk;
@@ -417,9 +454,7 @@ int seal_disk_create(struct seal *seal, struct weft_error *err)
 
 	if (asprintf(&path, "%s.new", disk->path) < 0)
 		return weft_error_set(err, ENOMEM, "cannot seal: out of memory");
-	unlink(path);
-	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	r = fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+	fd = open_new(path, &r);
 	pthread_mutex_lock(&disk->head_lock);
 	if (r == 0) {
 		/* The old file stays locked until it is replaced. */
@@ -427,10 +462,7 @@ int seal_disk_create(struct seal *seal, struct weft_error *err)
 		r = fill_new(seal, fd);
 	}
 	if (r == 0)
-		r = rename(path, disk->path) < 0 ? -errno : sync_directory(disk->path);
-	/* Another that begins at once has put its own there. */
-	if (r == 0 && !is_in_place(fd, disk->path))
-		r = -EBUSY;
+		r = put_in_place(path, disk->path, old >= 0);
 	if (r < 0)
 		memset(disk->head, 0, sizeof(*disk->head));
 	pthread_mutex_unlock(&disk->head_lock);
@@ -439,7 +471,9 @@ int seal_disk_create(struct seal *seal, struct weft_error *err)
 		return 0;
 	}
 	if (fd >= 0) {
-		unlink(path);
+		/* The lock ends with close(): until then the name is ours. */
+		if (is_in_place(fd, path))
+			unlink(path);
 		close(fd);
 	}
 	disk->fd = old;

@@ -12,7 +12,8 @@ need_testbed
 limit=280
 [[ $WEFT_PRESET != tsan ]] || limit=900
 suite() { # PROGRAM [VARIABLE=VALUE…]
-	conformance_in_testbed "$limit" --memory 1G -- env "${@:2}" "$WEFT_BUILD/tests/conformance/$1"
+	conformance_in_testbed "$limit" --memory 1G -- \
+		env "${@:2}" "$WEFT_BUILD/tests/conformance/$1"
 }
 suite libweft >/dev/null
 grep -q '^\[  PASSED  \] 6 test' "$TMP/output" || fail "libweft: $(cat "$TMP/output")"

@@ -251,30 +251,59 @@ static void a_file_of_another_version_is_told_from_a_damaged_one(void **state)
 	assert_null(strstr(err.message, "damaged"));
 }
 
-static void replace_the_new_file(void)
-{
-	char new[sizeof(path) + 4];
+static struct seal *other;
+static int other_said;
 
-	snprintf(new, sizeof(new), "%s.new", path);
-	assert_int_equal(unlink(new), 0);
-	WEFT_CLEANUP_CLOSE int fd = open(new, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	assert_true(fd >= 0);
+static void another_begins_too(void)
+{
+	const struct seal_identity id = identity(2);
+	struct weft_error err = {0};
+
+	assert_int_equal(seal_open(path, key, SEAL_ENCRYPT, true, &other, &err), 0);
+	assert_int_equal(seal_note(other, &id, &err), 0);
+	other_said = seal_start(other, BLOCKS * SEAL_BLOCK, &err);
 }
 
-/* Of two that begin at once on no file, neither goes on with a file that has no name. */
-static void contents_do_not_begin_in_a_file_that_is_not_in_its_place(void **state)
+/* Whenever the other one begins, one of the two has the file, and the other one is told. */
+static void of_two_that_begin_at_once_one_goes_on(void **state)
+{
+	void (**const moments[])(void) = {&before_lock, &before_sync};
+
+	const struct seal_identity id = identity(1);
+
+	for (size_t i = 0; i < 2; i++) {
+		struct weft_error err = {0};
+		struct seal *seal;
+
+		unlink(path);
+		assert_int_equal(seal_open(path, key, SEAL_ENCRYPT, true, &seal, &err), 0);
+		assert_int_equal(seal_note(seal, &id, &err), 0);
+		*moments[i] = another_begins_too;
+		const int said = seal_start(seal, BLOCKS * SEAL_BLOCK, &err);
+		assert_null(*moments[i]);
+		assert_int_equal(said + other_said, -EBUSY);
+		seal_free(seal);
+		seal_free(other);
+		/* What is there is whole. */
+		assert_int_equal(seal_open(path, key, SEAL_ENCRYPT, false, &seal, &err), 0);
+		seal_free(seal);
+	}
+}
+
+/* Of another one that began and ended between the opening and the start. */
+static void contents_that_began_meanwhile_are_not_replaced(void **state)
 {
 	struct weft_error err = {0};
 	struct seal *seal;
 
 	unlink(path);
 	assert_int_equal(seal_open(path, key, SEAL_ENCRYPT, true, &seal, &err), 0);
-	before_sync = replace_the_new_file;
+	another_begins_too();
+	assert_int_equal(other_said, 0);
+	seal_free(other);
 	assert_int_equal(seal_start(seal, BLOCKS * SEAL_BLOCK, &err), -EBUSY);
 	seal_free(seal);
 }
-
-static struct seal *other;
 
 static void another_begins_anew(void)
 {
@@ -318,7 +347,8 @@ int main(void)
 		cmocka_unit_test(the_file_does_not_grow_with_what_is_written),
 		cmocka_unit_test(what_was_made_zeros_stays_zeros_in_the_next_log),
 		cmocka_unit_test(a_file_of_another_version_is_told_from_a_damaged_one),
-		cmocka_unit_test(contents_do_not_begin_in_a_file_that_is_not_in_its_place),
+		cmocka_unit_test(of_two_that_begin_at_once_one_goes_on),
+		cmocka_unit_test(contents_that_began_meanwhile_are_not_replaced),
 		cmocka_unit_test(a_file_that_was_replaced_is_not_gone_on_with),
 	};
 
