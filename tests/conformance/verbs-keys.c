@@ -192,10 +192,11 @@ int __wrap_verbs_unpack(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 
 /* ---- bits are flipped on the way, in either direction ---- */
 
+/* The donor's threads look at these at any time. */
 static struct {
-	enum verbs_msg_type type; /* 0: of no message */
-	bool request;             /* the data connection's */
-	size_t byte, len;         /* which; of how many there are */
+	atomic_uint type;         /* an enum verbs_msg_type; 0: of no message */
+	atomic_bool request;      /* the data connection's */
+	_Atomic size_t byte, len; /* which; of how many there are */
 	atomic_uint nr;           /* flipped, in this connection */
 } flip;
 static _Thread_local uint8_t packed_type; /* what the thread is about to send */
