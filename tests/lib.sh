@@ -111,7 +111,7 @@ in_testbed() {
 # tests/conformance, which passes there; what it said.
 conformance_in_testbed() {
 	"$WEFT_SRC/tests/testbed/run" --timeout "$@" >"$TMP/output" 2>&1 ||
-		fail "${*: -1}: exit status $?: $(grep -A 60 '^WARNING: ThreadSanitizer' "$TMP/output")
+		fail "${*: -1}: exit status $?: $(grep -A 60 '^WARNING: Thread' "$TMP/output")
 $(tail -n 60 "$TMP/output")"
 	grep -q '^\[  PASSED  \] [0-9]* test' "$TMP/output" ||
 		fail "nothing ran: $(cat "$TMP/output")"
