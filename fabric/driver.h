@@ -143,6 +143,9 @@ struct tp_driver {
 	int (*region_line)(const char *host, const char *offers, const char *region,
 		uint64_t epoch, uint64_t tenure, char *buf, size_t len);
 
+	/* What comes before the first of those lines, once; NULL: nothing. */
+	const char *region_line_before;
+
 	/*
 	 * The checks of weft doctor for this transport, up to the one without a name; NULL: none.
 	 */

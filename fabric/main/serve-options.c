@@ -162,6 +162,11 @@ static const struct weft_option options[] = {
 		.wants = "seconds, "},
 	{"keep", "SECONDS", "how long memory is kept after a crash of this program (default 300)",
 		.kind = WEFT_OPTION_NUMBER, INTO(keep_s), .max = 31536000, .wants = "seconds, "},
+	{"watchdog", "SECONDS",
+		"be killed after not running for so long, so that others learn of it\n"
+		"(default: never)",
+		.kind = WEFT_OPTION_NUMBER, INTO(watchdog_s), .min = 5, .max = 86400,
+		.wants = "seconds, "},
 	{0},
 };
 

@@ -106,6 +106,18 @@ static void print_stock_lines(const struct serve *s)
 	}
 }
 
+/* … what lines of regions need before them … */
+static void print_lines_before(const struct serve *s)
+{
+	for (unsigned i = 0; i < s->nr_listeners; i++) {
+		const struct tp_driver *driver = s->listeners[i].driver;
+
+		if (driver->region_line_before)
+			printf("over %s, on the borrower, first:  %s\n", driver->label,
+				driver->region_line_before);
+	}
+}
+
 /* … and lines that hold for these contents alone. */
 static void print_region_lines(const struct serve *s, const struct weft_region *region)
 {
@@ -162,6 +174,7 @@ void serve_print_ready(const struct serve *s)
 				s->listeners[i].driver->label);
 	}
 	print_stock_lines(s);
+	print_lines_before(s);
 	for (unsigned i = 0; i < s->nr_wanted; i++) {
 		const struct weft_region *region = s->wanted[i].region;
 

@@ -69,6 +69,7 @@ static void on_tick(struct weft_timer *timer)
 {
 	struct serve *s = weft_container_of(timer, struct serve, tick);
 
+	weft_watchdog_feed(&s->watchdog);
 	weft_donor_tick(s->donor, weft_now_ns());
 	serve_warn_of_files(s);
 	weft_loop_timer_set(s->loop, timer, TICK_NS);
@@ -198,6 +199,9 @@ static int start(struct serve *s, struct weft_error *err)
 	serve_hold_all(s);
 	s->tick.fn = on_tick;
 	weft_loop_timer_set(s->loop, &s->tick, TICK_NS);
+	r = weft_watchdog_start(&s->watchdog, s->watchdog_s);
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot start a watchdog: %s", strerror(-r));
 	serve_print_ready(s);
 	sd_notifyf(0, "READY=1\nSTATUS=lending %u region%s", s->nr_wanted,
 		s->nr_wanted == 1 ? "" : "s");
@@ -234,6 +238,8 @@ static int finish(struct serve *s, struct weft_error *err)
 {
 	int r;
 
+	/* A file's last writes take as long as they take. */
+	weft_watchdog_end(&s->watchdog);
 	sd_notify(0, "STOPPING=1\nSTATUS=finishing requests");
 	if (s->stop_signal)
 		serve_warn_given_back(s);

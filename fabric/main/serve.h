@@ -21,6 +21,7 @@
 #include "fabric/base/loop.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
+#include "fabric/base/watchdog.h"
 
 enum {
 	SERVE_MAX_LISTEN = 16,
@@ -56,7 +57,7 @@ struct serve {
 	enum weft_numa numa;
 	unsigned numa_node;
 	bool read_only, allow_insecure, overcommit;
-	unsigned lease_s, keep_s;
+	unsigned lease_s, keep_s, watchdog_s;
 	const char *keys_dir; /* NULL: the default one, if there is one */
 	const char *tls_certificates;
 
@@ -76,6 +77,7 @@ struct serve {
 	struct weft_control *control;
 	struct weft_signals signals;
 	struct weft_timer tick;
+	struct weft_watchdog watchdog;
 	struct weft_holder *holder; /* NULL: memory does not outlive us */
 	struct weft_watch holder_watch;
 	struct weft_timer holder_retry; /* after it died, or did not start */
