@@ -153,6 +153,8 @@ void weft_welcome_format(const struct weft_welcome *welcome, char *buf)
 		add(buf, &n, ",restorable=1");
 	if (welcome->pass && !welcome->version0)
 		add(buf, &n, ",pass=1");
+	if (welcome->hashes && !welcome->version0)
+		add(buf, &n, ",hashes=%" PRIu32, welcome->hashes);
 }
 
 /* Cuts the next "key=value" off the text.  False: malformed. */
@@ -385,7 +387,7 @@ static bool parse_offers(struct span s, char *ret, size_t size)
 
 int weft_welcome_parse(const char *text, size_t len, struct weft_welcome *ret)
 {
-	enum { EPOCH = 1, LEASE = 2, OFFERS = 4, RESTORABLE = 8, PASS = 16 };
+	enum { EPOCH = 1, LEASE = 2, OFFERS = 4, RESTORABLE = 8, PASS = 16, HASHES = 32 };
 	struct weft_welcome welcome = {0};
 	struct span rest = {text, len};
 	unsigned seen = 0;
@@ -395,7 +397,7 @@ int weft_welcome_parse(const char *text, size_t len, struct weft_welcome *ret)
 		return -EINVAL;
 	while (rest.len > 0) {
 		struct span key, value;
-		uint64_t lease = 0;
+		uint64_t lease = 0, hashes = 0;
 		unsigned field;
 		bool ok;
 
@@ -417,6 +419,10 @@ int weft_welcome_parse(const char *text, size_t len, struct weft_welcome *ret)
 		} else if (!welcome.version0 && is_key(key, "pass")) {
 			field = PASS;
 			ok = parse_one(value, &welcome.pass);
+		} else if (!welcome.version0 && is_key(key, "hashes")) {
+			field = HASHES;
+			ok = parse_decimal(value, UINT32_MAX, &hashes) && hashes > 0;
+			welcome.hashes = (uint32_t)hashes;
 		} else {
 			int r = unknown_field(key, welcome.version0, NULL);
 

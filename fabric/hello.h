@@ -9,7 +9,7 @@
  *         [,stripe=<index>/<count>:<unit>[,renew=1]][,pass=1]
  * and the donor answers with one context named
  *     weft:grant:v=1,epoch=<16 hex>,lease=<ms>,offers=<list with ';' between>[,restorable=1]
- *         [,pass=1]
+ *         [,pass=1][,hashes=<decimal>]
  * LIST_META_CONTEXT with the query `weft:tenure:` is answered by a context whose leaf is the
  * region's tenure, 16 hex digits.  Stock clients never ask, so they never see it.  NBD proto.md,
  * "Metadata querying".
@@ -98,6 +98,7 @@ struct weft_welcome {
 	/* the contents can be put back to what they were: hellos say `granted` and `wrote` */
 	bool restorable;
 	bool pass;         /* the donor takes the session's pass */
+	uint32_t hashes;   /* the scheme by which it hashes blocks (hashing.h); 0: it does not */
 	bool version0;     /* as above */
 };
 

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "fabric/base/util.h"
+#include "fabric/hashing.h"
 #include "fabric/key/key.h"
 
 enum { REGION_NAME_MAX = 4096 }; /* the longest string of NBD, and our own limit everywhere */
@@ -20,9 +21,9 @@ enum { REGION_NAME_MAX = 4096 }; /* the longest string of NBD, and our own limit
 /* Unlikely in memory that was never posted. */
 #define OP_POSTED 0x7e9057edu
 
-static bool moves_data(uint8_t kind)
+static bool uses_memory(uint8_t kind)
 {
-	return kind == TP_READ || kind == TP_WRITE;
+	return kind == TP_READ || kind == TP_WRITE || kind == TP_HASH;
 }
 
 static bool changes_data(uint8_t kind)
@@ -152,6 +153,33 @@ void tp_disconnect(struct tp_conn *conn)
 	conn->tp->ops->disconnect(conn);
 }
 
+static bool is_inside(const struct tp_mem *mem, const void *buf, uint64_t len)
+{
+	uintptr_t start = (uintptr_t)buf - (uintptr_t)mem->base;
+
+	return start <= mem->len && len <= mem->len - start;
+}
+
+/* The same of its buffer, and of how long it may be. */
+static int check_memory(const struct tp_conn *conn, const struct tp_op *op)
+{
+	uint64_t len = op->len;
+
+	if (op->kind == TP_HASH) {
+		if (!op->hashing || !weft_hashing_valid(op->hashing, op->len))
+			return -EINVAL;
+		uint32_t nr = weft_hash_nr_blocks(op->len, op->hashing->block_bytes);
+		if (nr > conn->info.max_hash_blocks)
+			return -EINVAL;
+		len = (uint64_t)nr * WEFT_HASH_BYTES;
+	} else if (op->len > conn->info.max_io_bytes) {
+		return -EINVAL;
+	}
+	if (!op->mem || op->mem->tp != conn->tp)
+		return -EINVAL;
+	return is_inside(op->mem, op->buf, len) ? 0 : -EINVAL;
+}
+
 /* The contract of tp_post() for one operation: 0, or -errno. */
 static int check_op(const struct tp_conn *conn, const struct tp_op *op)
 {
@@ -174,19 +202,17 @@ static int check_op(const struct tp_conn *conn, const struct tp_op *op)
 		return -EPERM;
 	if ((op->kind == TP_TRIM && !info->can_trim) || (op->kind == TP_ZERO && !info->can_zero) ||
 		(op->kind == TP_CACHE && !info->can_cache) ||
+		(op->kind == TP_HASH && !info->max_hash_blocks) ||
 		((op->flags & TP_FUA) && !info->can_fua) ||
 		((op->flags & TP_FAST_ZERO) && !info->can_fast_zero))
 		return -EOPNOTSUPP;
 	if (op->len == 0)
 		return -EINVAL;
-	if (moves_data(op->kind)) {
-		const struct tp_mem *mem = op->mem;
+	if (uses_memory(op->kind)) {
+		int r = check_memory(conn, op);
 
-		if (op->len > info->max_io_bytes || !mem || mem->tp != conn->tp)
-			return -EINVAL;
-		uintptr_t start = (uintptr_t)op->buf - (uintptr_t)mem->base;
-		if (start > mem->len || op->len > mem->len - start)
-			return -EINVAL;
+		if (r < 0)
+			return r;
 	} else if (op->len > TP_MAX_RANGE_BYTES) {
 		return -EINVAL;
 	}
@@ -227,7 +253,7 @@ int tp_post(struct tp_conn *conn, struct tp_op *const *ops, unsigned n)
 	assert(r <= (int)nr && r != 0);
 	unsigned accepted = r < 0 ? 0 : (unsigned)r;
 	for (unsigned i = 0; i < accepted; i++)
-		if (moves_data(ops[i]->kind))
+		if (uses_memory(ops[i]->kind))
 			ops[i]->mem->nr_borrowed++;
 	for (unsigned i = accepted; i < nr; i++)
 		ops[i]->owner = 0;
@@ -247,7 +273,7 @@ int tp_progress(struct tp_conn *conn, struct tp_op **done, unsigned max)
 		assert(op->owner == OP_POSTED); /* exactly once */
 		assert(op->status <= 0);
 		op->owner = 0;
-		if (moves_data(op->kind)) {
+		if (uses_memory(op->kind)) {
 			assert(op->mem->nr_borrowed > 0);
 			op->mem->nr_borrowed--;
 		}

@@ -24,6 +24,7 @@
 #include "fabric/base/error.h"
 #include "fabric/hello.h"
 
+struct weft_hashing;
 struct weft_key;
 struct tp;
 struct tp_conn;
@@ -42,6 +43,7 @@ enum tp_op_kind {
 	TP_CACHE, /* advisory: the range will be read */
 	/* a round trip that touches no data: liveness of donor and epoch; also the heartbeat */
 	TP_PROBE,
+	TP_HASH, /* hashes of the range's blocks -> buf (hashing.h) */
 	TP_NR_KINDS
 };
 
@@ -70,8 +72,10 @@ struct tp_op {
 	uint32_t owner;
 	uint64_t off;   /* bytes from the region's start; FLUSH and PROBE: 0 */
 	uint64_t len;   /* bytes, see tp_post(); FLUSH and PROBE: 0 */
-	void *buf;     /* READ and WRITE: len bytes inside mem */
+	/* READ and WRITE: len bytes inside mem; HASH: weft_hash_nr_blocks() hashes inside mem */
+	void *buf;
 	struct tp_mem *mem;
+	const struct weft_hashing *hashing; /* HASH: what is asked, until completion */
 	void *user; /* not looked at */
 	/* Set at completion. */
 	int status; /* 0 or -errno, see tp_progress() */
@@ -118,6 +122,8 @@ struct tp_info {
 	bool can_multi_conn; /* A FLUSH on one connection covers completed writes of all. */
 	/* … provided that a FLUSH goes to each connection that wrote since its last one. */
 	bool flush_each_conn;
+	/* HASH is accepted, of so many blocks at most; 0: it is not. */
+	uint32_t max_hash_blocks;
 	bool one_sided;      /* READ and WRITE cost the donor's process nothing. */
 	char transport[16];  /* "tcp", "tcp+tls", "tcp+ktls", "rdma", "srp", "mem" */
 	char path[160];      /* for people: "tcp 10.0.0.1:52044 -> 10.0.0.2:10809" */
@@ -309,6 +315,7 @@ void tp_disconnect(struct tp_conn *conn);
  * Posts up to n > 0 operations, in order.  Returns how many were accepted (a prefix, at
  * least 1), or with none accepted: -EAGAIN (full: progress first), -ENOTCONN (not
  * ready, or failed), or for the first operation
+ *   -EINVAL      HASH: not weft_hashing_valid(), or more blocks than tp_info.max_hash_blocks
  *   -EINVAL      unknown kind, or a flag that the kind does not have; READ and WRITE: buffer
  *                outside mem, len of 0 or over tp_info.max_io_bytes; TRIM, ZERO, CACHE: len of 0 or
  *                over TP_MAX_RANGE_BYTES; off or len no multiple of tp_info.min_block_bytes

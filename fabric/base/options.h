@@ -43,7 +43,7 @@ enum weft_option_kind {
  * What a shell offers for an argument.  It offers the words of "auto|rdma|NODE" in any case, except
  * those in capitals.
  */
-enum weft_completion {
+enum weft_option_completion {
 	WEFT_COMPLETE_NOTHING,
 	WEFT_COMPLETE_FILE,
 	WEFT_COMPLETE_DIRECTORY,
@@ -58,7 +58,7 @@ struct weft_option {
 	const char *argument;
 	const char *help;     /* lines, with '\n' between them */
 	enum weft_option_kind kind;
-	enum weft_completion completion;
+	enum weft_option_completion completion;
 	size_t into; /* offsetof() */
 	uint64_t min, max;
 	bool zero;

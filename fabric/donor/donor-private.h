@@ -48,6 +48,7 @@ struct weft_donor {
 	struct weft_attachment *attachments;
 	unsigned nr_grants;
 	struct donor_passes *passes; /* NULL: nobody asked for one */
+	struct donor_hashes *hashes; /* has its own lock */
 
 	struct donor_region *regions; /* by name */
 	unsigned nr_regions, nr_from_directory;
@@ -165,6 +166,11 @@ int donor_no_such_region(const char *name, struct weft_error *err);
 /* Wipes those whose time is over. */
 void donor_passes_expire(struct weft_donor *donor, uint64_t now_ns);
 void donor_passes_fini(struct weft_donor *donor);
+
+/* hashes.c: whose turn it is to hash.  0, or -ENOMEM. */
+
+int donor_hashes_init(struct weft_donor *donor);
+void donor_hashes_fini(struct weft_donor *donor);
 
 /* audit.c: lines of the log, without the lock. */
 

@@ -30,6 +30,10 @@ int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **r
 	donor->keys = config->keys;
 	donor->allow_insecure = config->allow_insecure;
 	donor->dir_fd = -1;
+	if (donor_hashes_init(donor) < 0) {
+		weft_donor_free(donor);
+		return -ENOMEM;
+	}
 	*ret = donor;
 	return 0;
 }
@@ -46,6 +50,7 @@ void weft_donor_free(struct weft_donor *donor)
 	}
 	donor_regions_fini(donor);
 	donor_passes_fini(donor);
+	donor_hashes_fini(donor);
 	pthread_cond_destroy(&donor->changed);
 	pthread_mutex_destroy(&donor->audit.lock);
 	pthread_mutex_destroy(&donor->open_lock);
@@ -68,6 +73,7 @@ void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *regi
 		.epoch = region->epoch,
 		.lease_ms = donor->lease_ms,
 		.restorable = region->backing == WEFT_BACKING_FILE && !region->read_only,
+		.hashes = WEFT_HASH_SCHEME,
 	};
 	pthread_mutex_lock(&donor->lock);
 	donor_copy_text(ret->offers, sizeof(ret->offers), donor->offers);

@@ -51,6 +51,7 @@
 
 #include "fabric/base/error.h"
 #include "fabric/donor/peer.h"
+#include "fabric/hashing.h"
 #include "fabric/hello.h"
 #include "fabric/key/store.h"
 #include "fabric/region/region.h"
@@ -224,6 +225,16 @@ static inline void weft_grant_touch(struct weft_grant *grant, uint64_t now_ns)
 {
 	atomic_store_explicit(&grant->last_seen_ns, now_ns, memory_order_relaxed);
 }
+
+/*
+ * The hashes of a range inside a region, for the holder of a grant (hashing.h); the question is
+ * weft_hashing_valid().  One thread hashes at a time, so that this may wait for others.  is_gone()
+ * is asked now and then, and must not wait: nobody wants the hashes any more.  0; -ESHUTDOWN: so it
+ * said; or as weft_region_read().
+ */
+int weft_donor_hash(struct weft_donor *donor, struct weft_region *region,
+	const struct weft_hashing *hashing, uint64_t off, uint64_t len,
+	bool (*is_gone)(void *ctx), void *ctx, uint8_t *ret);
 
 /*
  * Fences attachments whose lease ran out and frees those that stopped.  Call about once a second.

@@ -281,6 +281,8 @@ static int take_info(struct nbd_talk *talk)
 		info->lease_ms = talk->welcome.lease_ms;
 		info->restorable = talk->welcome.restorable;
 		info->version0 = talk->welcome.version0;
+		info->max_hash_blocks = talk->welcome.hashes == WEFT_HASH_SCHEME ?
+			WEFT_HASH_MAX_BLOCKS : 0;
 		snprintf(info->offers, sizeof(info->offers), "%s", talk->welcome.offers);
 	}
 	talk->state = NBD_TALK_OVER;

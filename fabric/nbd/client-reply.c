@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The NBD client's trust boundary: the server's bytes are checked here, and nowhere else.
- * Invariant: a READ completes with success only when every byte of it arrived exactly once.  No
+ * Invariant: a READ, or HASH, completes with success only when every byte of it arrived exactly
+ * once.  No
  * system calls.
  */
 #include <assert.h>
@@ -136,6 +137,8 @@ static int end_chunk(struct nbd_client *c, struct tp_op **done, unsigned *nr)
 	}
 	if (slot->error == 0 && slot->type == NBD_CMD_READ && !is_whole(slot))
 		return fail(c, "a READ's reply lacks data");
+	if (slot->error == 0 && slot->type == NBD_CMD_HASH && slot->nr_spans == 0)
+		return fail(c, "a HASH's reply lacks hashes");
 	done[(*nr)++] = nbd_slot_complete(c, slot, -slot->error);
 	return 0;
 }
@@ -168,6 +171,21 @@ static int simple_reply(struct nbd_client *c, const uint8_t *p, struct tp_op **d
 	if (error)
 		slot->error = status_of(error);
 	return end_chunk(c, done, nr);
+}
+
+/* All hashes of a HASH come in one chunk. */
+static int hashes_chunk(struct nbd_client *c)
+{
+	struct nbd_rx *rx = &c->rx;
+	struct nbd_slot *slot = rx->slot;
+
+	if (slot->type != NBD_CMD_HASH || rx->chunk_len != slot->hash_bytes || slot->nr_spans)
+		return fail(c, "a chunk of hashes out of place or of impossible length");
+	slot->nr_spans = 1;
+	rx->state = RX_PAYLOAD;
+	rx->to = slot->buf;
+	rx->rest = slot->hash_bytes;
+	return 0;
 }
 
 static int structured_reply(struct nbd_client *c, const uint8_t *p, struct tp_op **done,
@@ -210,6 +228,8 @@ static int structured_reply(struct nbd_client *c, const uint8_t *p, struct tp_op
 		rx->state = RX_HOLE;
 		rx->need = 12;
 		return 0;
+	case NBD_REPLY_TYPE_HASHES:
+		return hashes_chunk(c);
 	default:
 		return fail(c, "a chunk of unknown type");
 	}

@@ -51,13 +51,20 @@ void nbd_client_end(struct nbd_client *c)
 	free(c->slots);
 }
 
+/* What is sent behind a request's header. */
+static uint32_t body_bytes(const struct nbd_slot *slot)
+{
+	return slot->type == NBD_CMD_WRITE ? slot->len
+		: slot->type == NBD_CMD_HASH ? NBD_HASHING_BYTES : 0;
+}
+
 /* Takes n bytes that left off the row. */
 static void sent(struct nbd_client *c, uint64_t n)
 {
 	c->tx_sent += n;
 	while (c->tx_head != c->tx_tail) {
 		const struct nbd_slot *slot = &c->slots[c->tx_row[c->tx_head % c->depth]];
-		uint64_t total = NBD_REQUEST_BYTES + (slot->type == NBD_CMD_WRITE ? slot->len : 0);
+		uint64_t total = NBD_REQUEST_BYTES + body_bytes(slot);
 
 		if (c->tx_sent < total)
 			return;
@@ -86,7 +93,7 @@ static void flush_row(struct nbd_client *c)
 		unsigned nr = 0;
 
 		for (uint32_t pos = c->tx_head; pos != c->tx_tail && nr + 2 <= TX_IOVS; pos++) {
-			const struct nbd_slot *slot = &c->slots[c->tx_row[pos % c->depth]];
+			struct nbd_slot *slot = &c->slots[c->tx_row[pos % c->depth]];
 			uint8_t *header = c->tx_headers[pos % c->depth];
 
 			if (skip < NBD_REQUEST_BYTES)
@@ -94,6 +101,9 @@ static void flush_row(struct nbd_client *c)
 			skip = skip > NBD_REQUEST_BYTES ? skip - NBD_REQUEST_BYTES : 0;
 			if (slot->type == NBD_CMD_WRITE)
 				nr = add_iov(iov, nr, slot->buf + skip, slot->len - skip);
+			else if (slot->type == NBD_CMD_HASH)
+				nr = add_iov(iov, nr, slot->hashing + skip,
+					NBD_HASHING_BYTES - skip);
 			skip = 0;
 		}
 		for (unsigned i = 0; i < nr; i++)
@@ -124,6 +134,7 @@ static void fill_request(struct nbd_client *c, struct nbd_slot *slot,
 		[TP_ZERO] = NBD_CMD_WRITE_ZEROES,
 		[TP_CACHE] = NBD_CMD_CACHE,
 		[TP_PROBE] = NBD_CMD_READ,
+		[TP_HASH] = NBD_CMD_HASH,
 	};
 	const struct tp_op *op = slot->op;
 
@@ -137,6 +148,11 @@ static void fill_request(struct nbd_client *c, struct nbd_slot *slot,
 	if (op->kind == TP_PROBE) {
 		slot->len = c->conn->info.min_block_bytes;
 		slot->buf = c->scratch;
+	}
+	if (slot->type == NBD_CMD_HASH) {
+		nbd_pack_hashing(slot->hashing, op->hashing);
+		slot->hash_bytes = weft_hash_nr_blocks(op->len, op->hashing->block_bytes) *
+			WEFT_HASH_BYTES;
 	}
 	if (slot->type == NBD_CMD_READ) {
 		c->nr_reads++;

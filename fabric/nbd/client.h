@@ -39,10 +39,12 @@ struct nbd_slot {
 	uint64_t off;
 	uint32_t len;
 	uint32_t tx_pos; /* where it stands in the row to be sent */
-	uint8_t *buf;    /* READ, WRITE */
+	uint8_t *buf;    /* READ, WRITE, HASH */
 	int error;       /* the first that the server reported, positive */
 	uint16_t next_free;
 	struct nbd_span spans[NBD_CLIENT_MAX_SPANS]; /* READ: sorted, apart */
+	uint32_t hash_bytes;                /* HASH: of the answer */
+	uint8_t hashing[NBD_HASHING_BYTES]; /* HASH: what stands behind the header */
 };
 
 enum nbd_rx_state {
@@ -50,7 +52,7 @@ enum nbd_rx_state {
 	RX_OFFSET,  /* an OFFSET_DATA chunk's offset */
 	RX_HOLE,    /* an OFFSET_HOLE chunk's body */
 	RX_ERROR,   /* an error chunk's body */
-	RX_PAYLOAD, /* bytes of a READ */
+	RX_PAYLOAD, /* bytes of a READ, or hashes */
 };
 
 /* The receiving half: what came, and what is expected next. */

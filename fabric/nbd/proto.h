@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "fabric/base/bytes.h"
+#include "fabric/hashing.h"
 
 /* proto, "Fixed newstyle negotiation" */
 #define NBD_MAGIC UINT64_C(0x4e42444d41474943)     /* "NBDMAGIC" */
@@ -80,6 +81,7 @@ enum {
 	NBD_CMD_CACHE = 5,
 	NBD_CMD_WRITE_ZEROES = 6,
 	NBD_CMD_BLOCK_STATUS = 7,
+	NBD_CMD_HASH = 0x7768, /* ours, "wh": weft-protocol(7), "HASHES" */
 };
 enum {
 	NBD_CMD_FLAG_FUA = 1 << 0,
@@ -98,6 +100,7 @@ enum {
 	NBD_REPLY_TYPE_OFFSET_DATA = 1,
 	NBD_REPLY_TYPE_OFFSET_HOLE = 2,
 	NBD_REPLY_TYPE_BLOCK_STATUS = 5,
+	NBD_REPLY_TYPE_HASHES = 0x7768, /* ours */
 	NBD_REPLY_TYPE_ERROR = (1 << 15) + 1,
 	NBD_REPLY_TYPE_ERROR_OFFSET = (1 << 15) + 2,
 };
@@ -126,6 +129,7 @@ enum {
 	NBD_OPTION_BYTES = 16,
 	NBD_OPTION_REPLY_BYTES = 20,
 	NBD_REQUEST_BYTES = 28,
+	NBD_HASHING_BYTES = 40, /* behind the header of a HASH */
 	NBD_SIMPLE_REPLY_BYTES = 16,
 	NBD_CHUNK_BYTES = 20,
 	NBD_ERROR_CHUNK_BYTES = NBD_CHUNK_BYTES + 6, /* without a message */
@@ -162,6 +166,10 @@ void nbd_pack_option_reply(uint8_t p[NBD_OPTION_REPLY_BYTES], uint32_t option, u
 /* 0, or -EPROTO: wrong magic. */
 int nbd_unpack_request(const uint8_t p[NBD_REQUEST_BYTES], struct nbd_request_header *ret);
 void nbd_pack_request(uint8_t p[NBD_REQUEST_BYTES], const struct nbd_request_header *req);
+
+/* What stands behind a HASH's header.  0, or -EOPNOTSUPP: another scheme. */
+int nbd_unpack_hashing(const uint8_t p[NBD_HASHING_BYTES], struct weft_hashing *ret);
+void nbd_pack_hashing(uint8_t p[NBD_HASHING_BYTES], const struct weft_hashing *hashing);
 
 void nbd_pack_simple_reply(uint8_t p[NBD_SIMPLE_REPLY_BYTES], uint32_t error, uint64_t cookie);
 void nbd_pack_chunk(uint8_t p[NBD_CHUNK_BYTES], const struct nbd_chunk *chunk);

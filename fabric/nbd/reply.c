@@ -106,6 +106,22 @@ static void pack_status(struct nbd_request *rq)
 	}
 }
 
+/* One chunk, with nothing but the hashes. */
+static void pack_hashes(struct nbd_request *rq)
+{
+	rq->payload = rq->buf;
+	rq->payload_len =
+		weft_hash_nr_blocks(rq->len, rq->hashing.block_bytes) * WEFT_HASH_BYTES;
+	const struct nbd_chunk chunk = {
+		.flags = NBD_REPLY_FLAG_DONE,
+		.type = NBD_REPLY_TYPE_HASHES,
+		.cookie = rq->cookie,
+		.len = rq->payload_len,
+	};
+	nbd_pack_chunk(rq->head, &chunk);
+	rq->head_len = NBD_CHUNK_BYTES;
+}
+
 void nbd_request_pack_reply(struct nbd_request *rq, int error)
 {
 	if (error) {
@@ -125,6 +141,9 @@ void nbd_request_pack_reply(struct nbd_request *rq, int error)
 		break;
 	case NBD_CMD_BLOCK_STATUS:
 		pack_status(rq);
+		return;
+	case NBD_CMD_HASH:
+		pack_hashes(rq);
 		return;
 	default:
 		rq->payload_len = 0;

@@ -62,7 +62,9 @@ struct nbd_request {
 	uint16_t flags; /* NBD_CMD_FLAG_… */
 	uint64_t off;
 	uint32_t len;   /* FLUSH: 0, else > 0 */
-	void *buf;      /* READ, WRITE: len bytes (or what prepare() said), set by prepare() */
+	/* READ, WRITE: len bytes (or what prepare() said); HASH: the hashes; set by prepare() */
+	void *buf;
+	struct weft_hashing hashing; /* HASH: what is asked, weft_hashing_valid() */
 	/* BLOCK_STATUS of base:allocation: filled by submit(), nr_extents > 0, len from off on.
 	 * NULL otherwise; room for NBD_MAX_EXTENTS (1 with REQ_ONE). */
 	struct nbd_extent *extents;
@@ -121,10 +123,10 @@ struct nbd_service {
 	/* Transmission; on the I/O path: no allocation, no log. */
 
 	/*
-	 * Gives a READ or WRITE its buf.  0; a positive number: buf has room for so many bytes
-	 * only, and take() is called in place of submit() (for a WRITE, before it); -EAGAIN: no
-	 * buffer is free (or a request already goes in pieces), and the connection receives no more
-	 * until nbd_conn_resume(); another -errno is the reply.  NULL is not allowed.
+	 * Gives a READ, WRITE or HASH its buf.  0; a positive number: buf has room for so many
+	 * bytes only, and take() is called in place of submit() (for a WRITE, before it); -EAGAIN:
+	 * no buffer is free (or a request already goes in pieces), and the connection receives no
+	 * more until nbd_conn_resume(); another -errno is the reply.  NULL is not allowed.
 	 */
 	int (*prepare)(struct nbd_request *rq);
 	/*
@@ -152,6 +154,8 @@ struct nbd_service {
 	 */
 	void (*received)(struct nbd_conn *conn, uint64_t now_ns);
 
+	/* A session with a hello may ask for hashes; prepare() has to give HASH a whole buf. */
+	bool hashes;
 	bool want_times; /* stamp requests with start_ns, once a batch */
 };
 

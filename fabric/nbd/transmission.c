@@ -24,9 +24,17 @@ static uint16_t allowed_flags(const struct nbd_conn *conn, uint16_t type)
 			(has & NBD_FLAG_SEND_FAST_ZERO ? NBD_CMD_FLAG_FAST_ZERO : 0);
 	case NBD_CMD_BLOCK_STATUS:
 		return allowed | NBD_CMD_FLAG_REQ_ONE;
+	case NBD_CMD_HASH:
+		return 0;
 	default:
 		return allowed;
 	}
+}
+
+/* HASH is a command for those whose hello was accepted; for all others it is unknown. */
+static bool knows_hashes(const struct nbd_conn *conn)
+{
+	return conn->service->hashes && (conn->contexts & NBD_CONTEXT_GRANT);
 }
 
 /*
@@ -66,6 +74,10 @@ static int nbd_validate(const struct nbd_conn *conn, const struct nbd_request_he
 		break;
 	case NBD_CMD_BLOCK_STATUS:
 		if (!conn->contexts)
+			return -EINVAL;
+		break;
+	case NBD_CMD_HASH:
+		if (!knows_hashes(conn))
 			return -EINVAL;
 		break;
 	default:
@@ -160,6 +172,27 @@ static void start_status(struct nbd_conn *conn, struct nbd_request *rq)
 	}
 }
 
+/* HASH: what stands behind its header, which has been received. */
+static int take_hashing(struct nbd_conn *conn, struct nbd_request *rq, int error)
+{
+	int r = nbd_unpack_hashing(nbd_rx(conn) + NBD_REQUEST_BYTES, &rq->hashing);
+
+	if (error < 0 || r < 0)
+		return error < 0 ? error : r;
+	return weft_hashing_valid(&rq->hashing, rq->len) ? 0 : -EINVAL;
+}
+
+/*
+ * Hashes take long: they leave before the next request is looked at, if they are there already.
+ */
+static int start_hash(struct nbd_conn *conn, struct nbd_request *rq)
+{
+	conn->rx_start += NBD_HASHING_BYTES;
+	submit(rq);
+	conn->held_back = conn->done;
+	return conn->held_back ? 0 : 1;
+}
+
 static int start_pieces(struct nbd_request *rq, uint32_t piece)
 {
 	rq->conn->rx_start += NBD_REQUEST_BYTES;
@@ -177,6 +210,11 @@ static int start_request(struct nbd_conn *conn)
 	r = nbd_unpack_request(nbd_rx(conn), &h);
 	if (r < 0)
 		return r;
+	const bool hash = h.type == NBD_CMD_HASH && knows_hashes(conn);
+	if (hash && nbd_rx_len(conn) < NBD_REQUEST_BYTES + NBD_HASHING_BYTES) {
+		conn->big_writes = false; /* more than a header is to be received */
+		return 0;
+	}
 	if (h.type == NBD_CMD_DISC) {
 		conn->goodbye = true;
 		conn->phase = NBD_CLOSING;
@@ -184,7 +222,9 @@ static int start_request(struct nbd_conn *conn)
 	}
 	rq = take_slot(conn, &h);
 	r = nbd_validate(conn, &h);
-	if (r == 0 && (h.type == NBD_CMD_READ || h.type == NBD_CMD_WRITE)) {
+	if (hash)
+		r = take_hashing(conn, rq, r);
+	if (r == 0 && (h.type == NBD_CMD_READ || h.type == NBD_CMD_WRITE || hash)) {
 		r = conn->service->prepare(rq);
 		if (r == -EAGAIN) {
 			/* The header stays where it is; nbd_conn_resume() comes back to it. */
@@ -205,7 +245,10 @@ static int start_request(struct nbd_conn *conn)
 		rq->error = r;
 		conn->phase = r == 0 ? NBD_PAYLOAD : NBD_DRAIN;
 	} else if (r < 0) {
+		conn->rx_start += hash ? NBD_HASHING_BYTES : 0;
 		refuse(rq, r);
+	} else if (hash) {
+		return start_hash(conn, rq);
 	} else if (h.type == NBD_CMD_BLOCK_STATUS) {
 		start_status(conn, rq);
 	} else {

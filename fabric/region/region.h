@@ -18,6 +18,8 @@
 #include "fabric/base/error.h"
 #include "fabric/stripe.h"
 
+struct weft_hasher;
+
 enum weft_backing {
 	WEFT_BACKING_MEMORY, /* a memfd, mapped whole */
 	WEFT_BACKING_FILE,   /* a regular file or a block device, through the page cache */
@@ -227,6 +229,14 @@ struct weft_extent {
 	bool hole; /* not allocated, reads as zeros */
 };
 struct weft_extent weft_region_extent(struct weft_region *region, uint64_t off, uint64_t len);
+
+/*
+ * The hashes of the blocks of a range inside the region, weft_hash_nr_blocks() of them.  scratch:
+ * WEFT_HASH_BLOCK_MAX bytes, for this call alone.  The blocks are those of some moment of the call,
+ * each of its own.  0, or as weft_region_read().
+ */
+int weft_region_hash(struct weft_region *region, const struct weft_hasher *hasher,
+	uint32_t block_bytes, uint64_t off, uint64_t len, void *scratch, uint8_t *ret);
 
 /*
  * The table of attachments, which is kept as long as the contents: MEMORY in the header, which

@@ -95,6 +95,9 @@ static void submit(void *ctx, struct bridge_request *rq)
 	uint64_t off = rq->off, len = rq->len;
 	int r = lane_admit(cl->lane, rq);
 
+	/* Hashes are of what the donor has, which is not what the cache says. */
+	if (kind == TP_HASH)
+		r = -EOPNOTSUPP;
 	rq->cache.at = cl;
 	rq->lane.next_off = off; /* offsets are the region's for every kind of request */
 	rq->cache.missed = rq->cache.waited = rq->cache.lost = false;

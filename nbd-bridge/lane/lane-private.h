@@ -105,7 +105,7 @@ static inline void lane_begin(struct bridge_lane *lane, struct bridge_request *r
 	rq->lane.nr_ops = 0;
 	rq->lane.status = 0;
 	rq->lane.next_donor = 0;
-	rq->lane.next_off = rq->kind == TP_READ || rq->kind == TP_WRITE ? rq->off : 0;
+	rq->lane.next_off = request_has_order(rq->kind) ? rq->off : 0;
 	rq->lane.start_ns = weft_worker_now(&lane->worker);
 }
 

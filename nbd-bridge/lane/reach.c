@@ -40,6 +40,8 @@ int lane_admit(struct bridge_lane *lane, struct bridge_request *rq)
 	if (rq->kind == TP_ZERO &&
 		(!info->can_zero || ((rq->flags & TP_FAST_ZERO) && !info->can_fast_zero)))
 		return -EOPNOTSUPP;
+	if (rq->kind == TP_HASH && !info->max_hash_blocks)
+		return -EOPNOTSUPP;
 	return 1;
 }
 

@@ -26,8 +26,8 @@ struct request_lane {
 	uint32_t nr_ops;
 	int status;
 	/*
-	 * READ, WRITE: where the next operation begins; other kinds: bytes of next_donor's part
-	 * that are done
+	 * READ, WRITE, HASH: where the next operation begins; other kinds: bytes of next_donor's
+	 * part that are done
 	 */
 	uint64_t next_off;
 	uint64_t start_ns;
@@ -68,8 +68,10 @@ struct bridge_request {
 	uint8_t kind;  /* enum tp_op_kind, never TP_PROBE */
 	uint8_t flags; /* TP_FUA, … */
 	uint64_t off, len; /* inside the region, len > 0 (FLUSH: both 0) */
-	void *buf;         /* READ, WRITE: inside mem, of bridge_lane_register() */
+	/* READ, WRITE, and HASH for the hashes: inside mem, of bridge_lane_register() */
+	void *buf;
 	struct tp_mem *mem;
+	const struct weft_hashing *hashing; /* HASH: what is asked */
 	bool may_lend;     /* READ: done() takes the data from where `lent` says */
 	void (*done)(struct bridge_request *rq, int error); /* error: 0 or -errno */
 
@@ -85,6 +87,12 @@ struct bridge_request {
 static inline bool request_changes_data(uint8_t kind)
 {
 	return kind == TP_WRITE || kind == TP_TRIM || kind == TP_ZERO;
+}
+
+/* Its operations begin one where the other ends, whichever donors have the bytes. */
+static inline bool request_has_order(uint8_t kind)
+{
+	return kind == TP_READ || kind == TP_WRITE || kind == TP_HASH;
 }
 
 /* Takes the request on.  It is posted at the end of the loop's step.  The lane's thread. */

@@ -3,14 +3,19 @@
  * Splits requests into operations, by donor and length, and collects their ends.  The lane's
  * thread.
  */
+#include "fabric/base/util.h"
+#include "fabric/hashing.h"
 #include "nbd-bridge/lane/lane-private.h"
 
 /* How much of a request one operation may cover. */
-static uint64_t chunk_max(const struct tp_info *info, uint8_t kind)
+static uint64_t chunk_max(const struct tp_info *info, const struct bridge_request *rq)
 {
-	uint64_t max =
-		kind == TP_READ || kind == TP_WRITE ? info->max_io_bytes : TP_MAX_RANGE_BYTES;
+	uint64_t max = rq->kind == TP_READ || rq->kind == TP_WRITE ? info->max_io_bytes
+								   : TP_MAX_RANGE_BYTES;
 
+	if (rq->kind == TP_HASH)
+		return weft_min(WEFT_HASH_MAX_BYTES,
+			(uint64_t)info->max_hash_blocks * rq->hashing->block_bytes);
 	return max - max % weft_max(info->min_block_bytes, 4096 <= max ? 4096 : 1);
 }
 
@@ -18,7 +23,7 @@ static uint64_t chunk_max(const struct tp_info *info, uint8_t kind)
 static bool next_piece(const struct bridge_map *map, struct bridge_request *rq,
 	struct bridge_piece *ret)
 {
-	if (!rq->lane.flushing && (rq->kind == TP_READ || rq->kind == TP_WRITE)) {
+	if (!rq->lane.flushing && request_has_order(rq->kind)) {
 		if (rq->lane.next_off == rq->off + rq->len)
 			return false;
 		*ret = bridge_map_first(map, rq->lane.next_off,
@@ -40,6 +45,14 @@ static bool next_piece(const struct bridge_map *map, struct bridge_request *rq,
 		}
 	}
 	return false;
+}
+
+/* Where the next operation's bytes, or hashes, lie. */
+static uint64_t buffer_off(const struct bridge_request *rq)
+{
+	const uint64_t done = rq->lane.next_off - rq->off;
+
+	return rq->kind == TP_HASH ? done / rq->hashing->block_bytes * WEFT_HASH_BYTES : done;
 }
 
 static void advance(struct bridge_request *rq, uint64_t len)
@@ -69,9 +82,10 @@ static void make_op(struct bridge_lane *lane, struct bridge_request *rq,
 	rq->lane.nr_ops++;
 	if (!rq->lane.flushing) {
 		op->tp.off = piece->off;
-		op->tp.len = weft_min(piece->len, chunk_max(&lane->attachment->info, rq->kind));
+		op->tp.len = weft_min(piece->len, chunk_max(&lane->attachment->info, rq));
+		op->tp.hashing = rq->hashing;
 		if (rq->buf) {
-			op->tp.buf = (uint8_t *)rq->buf + (rq->lane.next_off - rq->off);
+			op->tp.buf = (uint8_t *)rq->buf + buffer_off(rq);
 			op->tp.mem = rq->mem;
 		}
 	}

@@ -166,8 +166,8 @@ static int take(struct weft *w, struct library_lane *lane, struct command **ret)
 	return 0;
 }
 
-static int64_t start(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len,
-	const struct weft_completion *completion)
+int64_t aio_start(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len,
+	const struct weft_hashing *hashing, const struct weft_completion *completion)
 {
 	struct library_lane *inside = library_lane_in_completion;
 	bool here = inside && inside->w == w;
@@ -180,6 +180,8 @@ static int64_t start(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint
 	if (r < 0)
 		return refuse(completion, r);
 	command_init(command, lane, kind, buf, off, len);
+	if (hashing)
+		command->hashing = *hashing;
 	command->ended = aio_ended;
 	command->completion = completion ? *completion : (struct weft_completion){0};
 	command->waiter = NULL;
@@ -195,18 +197,18 @@ static int64_t start(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint
 int64_t weft_aio_pread(struct weft *w, void *buf, size_t len, uint64_t off,
 	const struct weft_completion *completion)
 {
-	return start(w, TP_READ, buf, off, len, completion);
+	return aio_start(w, TP_READ, buf, off, len, NULL, completion);
 }
 
 int64_t weft_aio_pwrite(struct weft *w, const void *buf, size_t len, uint64_t off,
 	const struct weft_completion *completion)
 {
-	return start(w, TP_WRITE, (void *)buf, off, len, completion);
+	return aio_start(w, TP_WRITE, (void *)buf, off, len, NULL, completion);
 }
 
 int64_t weft_aio_flush(struct weft *w, const struct weft_completion *completion)
 {
-	return start(w, TP_FLUSH, NULL, 0, 0, completion);
+	return aio_start(w, TP_FLUSH, NULL, 0, 0, NULL, completion);
 }
 
 /* ---- results ---- */

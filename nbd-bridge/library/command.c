@@ -83,12 +83,23 @@ static void submit(struct command *command, struct piece *piece, uint64_t len)
 	rq->flags = 0;
 	rq->off = command->kind == TP_FLUSH ? 0 : command->off + command->begun;
 	rq->len = len;
+	rq->hashing = &command->hashing;
 	command->begun += len;
 	command->nr_pieces++;
 	bridge_lane_submit(command->lane->lane, rq);
 }
 
 /* ---- in the caller's memory ---- */
+
+/* Where the next piece's bytes, or hashes, are to be. */
+static uint8_t *place(const struct command *command)
+{
+	uint64_t done = command->begun;
+
+	if (command->kind == TP_HASH)
+		done = done / command->hashing.block_bytes * WEFT_HASH_BYTES;
+	return (uint8_t *)command->buf + done;
+}
 
 static void direct_done(struct bridge_request *rq, int error)
 {
@@ -102,11 +113,19 @@ static void submit_direct(struct command *command, uint64_t len)
 	rq->done = direct_done;
 	rq->may_lend = false;
 	rq->mem = command->lane->all;
-	rq->buf = command->buf ? (uint8_t *)command->buf + command->begun : NULL;
+	rq->buf = command->buf ? place(command) : NULL;
 	submit(command, &command->piece, len);
 }
 
 /* ---- through buffers ---- */
+
+/* What a piece of len bytes needs of a buffer. */
+static uint64_t buffer_bytes(const struct command *command, uint64_t len)
+{
+	if (command->kind != TP_HASH)
+		return len;
+	return (uint64_t)weft_hash_nr_blocks(len, command->hashing.block_bytes) * WEFT_HASH_BYTES;
+}
 
 static void buffered_done(struct bridge_request *rq, int error)
 {
@@ -115,6 +134,8 @@ static void buffered_done(struct bridge_request *rq, int error)
 
 	if (error == 0 && rq->kind == TP_READ)
 		memcpy(piece->at, rq->lent ? rq->lent : rq->buf, rq->len);
+	if (error == 0 && rq->kind == TP_HASH)
+		memcpy(piece->at, rq->buf, buffer_bytes(piece->command, rq->len));
 	bridge_lane_give_back(lane->lane, rq);
 	bridge_lane_buffer_put(lane->lane, rq->buf);
 	piece_ended(piece, error);
@@ -139,24 +160,32 @@ static void add_short(struct command *command)
 	lane->shorts_tail = &command->next_short;
 }
 
+/* The most that one piece is about; of hashes, what fits into one message over any transport. */
+static uint64_t piece_max(const struct command *command)
+{
+	return command->kind == TP_HASH ? command->hashing.block_bytes * BUFFERED_HASHES
+					: BUFFERED_BYTES;
+}
+
 /* Submits as many pieces as it can. */
 static void submit_buffered(struct command *command)
 {
 	struct library_lane *lane = command->lane;
 
 	while (command->begun < command->len && command->status == 0) {
-		uint64_t len = weft_min(BUFFERED_BYTES, command->len - command->begun);
+		uint64_t len = weft_min(piece_max(command), command->len - command->begun);
 		struct piece *piece = lane->free_pieces;
 		void *buf;
 		struct tp_mem *mem;
 
 		if (!piece ||
-			bridge_lane_buffer_get(lane->lane, len, &lane->buffers, &buf, &mem) < 0) {
+			bridge_lane_buffer_get(lane->lane, buffer_bytes(command, len),
+				&lane->buffers, &buf, &mem) < 0) {
 			add_short(command);
 			return;
 		}
 		lane->free_pieces = piece->next;
-		piece->at = (uint8_t *)command->buf + command->begun;
+		piece->at = place(command);
 		piece->rq.buf = buf;
 		piece->rq.mem = mem;
 		piece->rq.may_lend = command->kind == TP_READ;

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "fabric/hashing.h"
 #include "fabric/uri.h"
 #include "nbd-bridge/bridge/bridge.h"
 #include "nbd-bridge/bridge/find.h"
@@ -20,6 +21,7 @@
 enum {
 	LANE_PIECES = 16,           /* through the lane's buffers: at most so many at a time … */
 	BUFFERED_BYTES = 256 << 10, /* … of this size */
+	BUFFERED_HASHES = 256,
 	/* in the caller's memory: one piece at a time, which the lane cuts further */
 	DIRECT_BYTES = 32 << 20,
 	AIO_CHUNK = 64,             /* asynchronous commands that are allocated at once */
@@ -50,6 +52,7 @@ struct command {
 	uint8_t kind; /* enum tp_op_kind */
 	void *buf;
 	uint64_t off, len;
+	struct weft_hashing hashing; /* HASH */
 	struct library_lane *lane;
 	struct lane_job job;
 	/*
@@ -101,7 +104,8 @@ struct weft {
 	struct tp_info info; /* of the whole device; constant */
 	struct library_lane *lanes;
 	unsigned nr_lanes;
-	bool write_back;
+	bool write_back, has_cache;
+	uint64_t stripe_bytes; /* with several regions */
 	_Atomic bool closing;
 	/* Asynchronous commands. */
 	_Atomic uint64_t nr_ended;
@@ -121,7 +125,7 @@ int library_lane_init(struct library_lane *lane, struct weft *w, struct bridge_l
 /* Ends the lane's registrations.  No command is in flight any more. */
 void library_lane_fini(struct library_lane *lane);
 
-/* Checks a command before it begins: 0, -ENOSPC, -EPERM or -EINVAL. */
+/* Checks a command before it begins: 0, -ENOSPC, -EPERM or -EINVAL.  Not a HASH's question. */
 int command_check(const struct weft *w, uint8_t kind, uint64_t off, uint64_t len);
 /* Fills a command that is all zeros. */
 void command_init(struct command *command, struct library_lane *lane, uint8_t kind, void *buf,
@@ -146,6 +150,10 @@ struct library_lane *library_lane_of_thread(struct weft *w);
 extern LIBRARY_THREAD_LOCAL struct library_lane *library_lane_in_completion;
 
 /* ---- aio.c ---- */
+
+/* hashing: HASH's, copied; else NULL.  As weft_aio_pread(). */
+int64_t aio_start(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len,
+	const struct weft_hashing *hashing, const struct weft_completion *completion);
 
 /* Frees the handle's memory for asynchronous commands.  None is in flight. */
 void aio_fini(struct weft *w);

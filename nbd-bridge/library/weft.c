@@ -223,6 +223,8 @@ static int open_handle(struct weft *w, const struct weft_options *o, struct weft
 		return r;
 	w->info = *bridge_info(w->bridge);
 	w->write_back = o->flags & WEFT_OPEN_WRITE_BACK;
+	w->has_cache = o->cache_bytes > 0;
+	w->stripe_bytes = o->stripe_bytes;
 	if (!(o->flags & WEFT_OPEN_READ_ONLY) && w->info.read_only)
 		return weft_error_set(err, EROFS, "region '%.100s' is read-only",
 			w->uris[0].region);

@@ -77,6 +77,7 @@ static void add_info(struct tp_info *all, const struct tp_info *one)
 	all->one_sided &= one->one_sided;
 	all->has_epoch &= one->has_epoch;
 	all->flush_each_conn |= one->flush_each_conn;
+	all->max_hash_blocks = (uint32_t)weft_min(all->max_hash_blocks, one->max_hash_blocks);
 	all->max_io_bytes = weft_min(all->max_io_bytes, one->max_io_bytes);
 	all->min_block_bytes = (uint32_t)weft_max(all->min_block_bytes, one->min_block_bytes);
 	all->preferred_block_bytes =

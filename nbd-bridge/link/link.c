@@ -493,6 +493,7 @@ static void give_up(struct bridge_link *link, const struct bridge_op *op)
 		[TP_ZERO] = "a WRITE_ZEROES",
 		[TP_CACHE] = "a CACHE",
 		[TP_PROBE] = "a probe",
+		[TP_HASH] = "a HASH",
 	};
 
 	weft_error_set(&link->why, ETIMEDOUT, "no answer to %s for %u ms", kinds[op->tp.kind],

@@ -42,6 +42,7 @@ static const char *const kind_names[TP_NR_KINDS] = {
 	[TP_ZERO] = "zero",
 	[TP_CACHE] = "cache",
 	[TP_PROBE] = "probe",
+	[TP_HASH] = "hash",
 };
 
 void bridge_recorder_event(struct bridge_recorder *recorder, enum bridge_event event, int error,

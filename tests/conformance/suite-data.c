@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "fabric/base/util.h"
+#include "fabric/hashing.h"
 #include "tests/conformance/suite.h"
 
 static uint64_t round_down(uint64_t n, uint64_t to)
@@ -313,6 +314,88 @@ static void a_cache_hint_changes_nothing(void **state)
 	conf_end(conn);
 }
 
+static int do_hash(struct conf *conf, struct tp_conn *conn, const struct weft_hashing *hashing,
+	uint64_t off, uint64_t len, void *buf)
+{
+	struct conf_op op;
+
+	conf_op(conf, &op, TP_HASH, off, len, buf);
+	op.op.hashing = hashing;
+	int r = conf_post_one(conn, &op);
+	if (r < 0)
+		return r;
+	conf_drain(conn);
+	assert_int_equal(op.nr_done, 1);
+	return op.op.status;
+}
+
+static void hashes_are_those_of_the_blocks(void **state)
+{
+	struct conf *conf = *state;
+	struct tp_conn *conn = conf_connect(conf, &conf->target);
+	struct weft_hashing hashing = {.block_bytes = 4096, .key = {1, 2, 3}};
+	const uint64_t max = (uint64_t)conn->info.max_hash_blocks;
+	const uint64_t len = weft_min(max, 200) * 4096 - 17, nr = weft_min(max, 200);
+	uint8_t *hashes = conf->buf, *data = conf->buf + (8 << 20);
+	struct weft_hasher hasher = {0};
+	uint8_t want[200 * WEFT_HASH_BYTES];
+
+	if (max == 0) {
+		conf_end(conn);
+		conf_skip("%s does not hash", conf->fixture->name);
+	}
+	conf_fill(data, 4093, len, 9);
+	assert_int_equal(conf_do(conf, conn, TP_WRITE, 0, 4093, len, data), 0);
+	for (int i = 0; i < 2; i++) {
+		hashing.key[31] = (uint8_t)i;
+		memset(hashes, 0xee, nr * WEFT_HASH_BYTES + 16);
+		assert_int_equal(do_hash(conf, conn, &hashing, 4093, len, hashes), 0);
+		assert_int_equal(weft_hasher_set(&hasher, hashing.key), 0);
+		weft_hasher_hash_blocks(&hasher, 4096, data, len, want);
+		assert_memory_equal(hashes, want, nr * WEFT_HASH_BYTES);
+		assert_int_equal(hashes[nr * WEFT_HASH_BYTES], 0xee);
+	}
+	/* What was never written is zeros, in larger blocks too. */
+	hashing.block_bytes = 65536;
+	memset(data, 0, 65536);
+	weft_hasher_hash(&hasher, data, 65536, want);
+	assert_int_equal(do_hash(conf, conn, &hashing, 4 << 20, 2 * 65536, hashes), 0);
+	assert_memory_equal(hashes, want, WEFT_HASH_BYTES);
+	assert_memory_equal(hashes + WEFT_HASH_BYTES, want, WEFT_HASH_BYTES);
+	conf_end(conn);
+}
+
+static void a_question_for_hashes_has_bounds(void **state)
+{
+	struct conf *conf = *state;
+	struct tp_conn *conn = conf_connect(conf, &conf->target);
+	const uint64_t max = conn->info.max_hash_blocks;
+	struct weft_hashing hashing = {.block_bytes = 4096};
+	static const uint32_t bad[] = {0, 512, 4095, 12288, 131072};
+
+	if (max == 0) {
+		const int r = do_hash(conf, conn, &hashing, 0, 4096, conf->buf);
+
+		conf_end(conn);
+		assert_int_equal(r, -EOPNOTSUPP);
+		return;
+	}
+	if ((max + 1) * 4096 <= conf->size_bytes)
+		assert_int_equal(do_hash(conf, conn, &hashing, 0, max * 4096 + 1, conf->buf),
+			-EINVAL);
+	assert_int_equal(do_hash(conf, conn, &hashing, 0, 0, conf->buf), -EINVAL);
+	assert_int_equal(do_hash(conf, conn, NULL, 0, 4096, conf->buf), -EINVAL);
+	assert_int_equal(do_hash(conf, conn, &hashing, conf->size_bytes, 1, conf->buf), -ENOSPC);
+	assert_int_equal(do_hash(conf, conn, &hashing, 0, 4097,
+				 conf->buf + CONF_BUF_BYTES - WEFT_HASH_BYTES),
+		-EINVAL);
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(bad); i++) {
+		hashing.block_bytes = bad[i];
+		assert_int_equal(do_hash(conf, conn, &hashing, 0, 4096, conf->buf), -EINVAL);
+	}
+	conf_end(conn);
+}
+
 static void flush_is_carried_out(void **state)
 {
 	struct conf *conf = *state;
@@ -421,6 +504,8 @@ struct conf_cases conf_data_cases(void)
 		conf_case(a_fast_zero_zeroes_or_says_that_it_is_slow),
 		conf_case(a_trim_leaves_its_surroundings_alone),
 		conf_case(a_cache_hint_changes_nothing),
+		conf_case(hashes_are_those_of_the_blocks),
+		conf_case(a_question_for_hashes_has_bounds),
 		conf_case(flush_is_carried_out),
 		conf_case(a_fua_write_is_a_write),
 		conf_case(a_probe_comes_back),

@@ -30,7 +30,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		assert(welcome.epoch == welcome_again.epoch &&
 			welcome.lease_ms == welcome_again.lease_ms);
 		assert(welcome.restorable == welcome_again.restorable &&
-			welcome.version0 == welcome_again.version0);
+			welcome.version0 == welcome_again.version0 &&
+			welcome.hashes == welcome_again.hashes);
 		assert(strcmp(welcome.offers, welcome_again.offers) == 0);
 	}
 	return 0;

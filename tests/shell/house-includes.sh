@@ -10,7 +10,8 @@ python3 - <<'PY'
 import os, re, sys
 
 # A room, and the prefixes of what it may include: the first that the file's path begins with.
-TOP = [f"fabric/{name}.h" for name in ("transport", "hello", "stripe", "uri", "uri-key", "listen")]
+TOP = [f"fabric/{name}.h" for name in (
+    "transport", "hashing", "hello", "stripe", "uri", "uri-key", "listen")]
 BRIDGE = ["fabric/", "nbd-bridge/bridge/", "nbd-bridge/lane/request.h", "nbd-bridge/lane/buffers.h"]
 RULES = [
     ("fabric/base/", ["fabric/base/"]),

@@ -28,6 +28,7 @@ void client_pair_open(struct client_pair *pair, bool structured)
 		.can_zero = true,
 		.can_fast_zero = true,
 		.can_cache = true,
+		.max_hash_blocks = WEFT_HASH_MAX_BLOCKS,
 		.transport = "tcp",
 		.path = "a socketpair",
 	};

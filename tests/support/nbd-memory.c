@@ -95,7 +95,7 @@ static int memory_prepare(struct nbd_request *rq)
 		return -EAGAIN;
 	m->nr_prepared++;
 	m->nr_in_use++;
-	rq->buf = m->mem + rq->off;
+	rq->buf = rq->type == NBD_CMD_HASH ? m->hashes : m->mem + rq->off;
 	return 0;
 }
 
@@ -135,6 +135,13 @@ static void finish(struct nbd_memory *m, struct nbd_request *rq, int error)
 		else
 			memset(m->mem + rq->off, 0, rq->len);
 	}
+	if (!error && rq->type == NBD_CMD_HASH) {
+		struct weft_hasher hasher = {0};
+
+		error = weft_hasher_set(&hasher, rq->hashing.key);
+		weft_hasher_hash_blocks(&hasher, rq->hashing.block_bytes, m->mem + rq->off,
+			rq->len, rq->buf);
+	}
 	if (!error && rq->type == NBD_CMD_BLOCK_STATUS)
 		find_extents(m, rq);
 	nbd_request_complete(rq, error);
@@ -170,6 +177,12 @@ void nbd_memory_complete(struct nbd_memory *m, unsigned i, int error)
 
 	memmove(&m->held[i], &m->held[i + 1], (--m->nr_held - i) * sizeof(m->held[0]));
 	finish(m, rq, error);
+}
+
+void nbd_memory_hashes(struct nbd_memory *m, uint8_t *hashes)
+{
+	m->hashes = hashes;
+	m->service.hashes = true;
 }
 
 void nbd_memory_init(struct nbd_memory *m, void *mem, uint64_t size_bytes)

@@ -288,6 +288,7 @@ static int answer_chunk(struct nbd_raw *raw, uint8_t *p, struct nbd_raw_answer *
 		ret->off = weft_get64(fixed);
 		return r < 0 ? r : nbd_raw_recv(raw, data, chunk.len - 8);
 	case NBD_REPLY_TYPE_BLOCK_STATUS:
+	case NBD_REPLY_TYPE_HASHES:
 		return chunk.len > data_len ? -EPROTO : nbd_raw_recv(raw, data, chunk.len);
 	default:
 		return -EPROTO;

@@ -275,18 +275,19 @@ static void welcome_round_trips(void **state)
 				    .lease_ms = 30000,
 				    .offers = "tcp,rdma:20049",
 				    .restorable = true,
-				    .pass = true},
+				    .pass = true,
+				    .hashes = 1},
 			    out = {0};
 	char text[WEFT_CONTEXT_MAX];
 
 	weft_welcome_format(&in, text);
 	assert_string_equal(text,
 		"weft:grant:v=1,epoch=0000000000006f1c,lease=30000,offers=tcp;rdma:20049,"
-		"restorable=1,pass=1");
+		"restorable=1,pass=1,hashes=1");
 	assert_int_equal(weft_welcome_parse(text, strlen(text), &out), 0);
 	assert_true(in.epoch == out.epoch && in.lease_ms == out.lease_ms);
 	assert_string_equal(in.offers, out.offers);
-	assert_true(out.restorable && out.pass && !out.version0);
+	assert_true(out.restorable && out.pass && out.hashes == 1 && !out.version0);
 }
 
 static void malformed_welcomes_are_refused(void **state)
@@ -302,6 +303,9 @@ static void malformed_welcomes_are_refused(void **state)
 		"weft:grant:epoch=0000000000006f1c,lease=1,offers=tcp,x=1",
 		"weft:grant:epoch=0000000000006f1c,lease=1,offers=tcp,restorable=1",
 		"weft:grant:v=1,epoch=0000000000006f1c,lease=1,offers=tcp,restorable=2",
+		"weft:grant:v=1,epoch=0000000000006f1c,lease=1,offers=tcp,hashes=0",
+		"weft:grant:v=1,epoch=0000000000006f1c,lease=1,offers=tcp,hashes=4294967296",
+		"weft:grant:epoch=0000000000006f1c,lease=1,offers=tcp,hashes=1",
 		"weft:grant:epoch=0000000000006f1c,lease=1,offers=a b",
 		("weft:grant:epoch=0000000000006f1c,lease=1,offers="
 		 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),

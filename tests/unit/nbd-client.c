@@ -80,7 +80,101 @@ static void expect_broken(struct tp_op *op, const char *why)
 		assert_int_equal(op->status, -ENOTCONN);
 }
 
+static const struct weft_hashing hashing = {.block_bytes = 4096, .key = {7}};
+
+/* Asks for the hashes of three blocks, the last of them short. */
+static uint64_t post_hash(struct tp_op *op, uint8_t *buf)
+{
+	struct tp_op *ops[1] = {op};
+	struct nbd_request_header req;
+	struct weft_hashing asked;
+	uint8_t body[NBD_HASHING_BYTES];
+
+	*op = (struct tp_op){.kind = TP_HASH,
+		.off = 5,
+		.len = 2 * 4096 + 1,
+		.buf = buf,
+		.mem = pair.mem,
+		.hashing = &hashing};
+	assert_int_equal(tp_post(pair.conn, ops, 1), 1);
+	client_pair_request(&pair, &req);
+	assert_int_equal(req.type, NBD_CMD_HASH);
+	assert_int_equal(req.off, 5);
+	assert_int_equal(req.len, 2 * 4096 + 1);
+	client_pair_payload(&pair, body, sizeof(body));
+	assert_int_equal(nbd_unpack_hashing(body, &asked), 0);
+	assert_int_equal(asked.block_bytes, 4096);
+	assert_memory_equal(asked.key, hashing.key, WEFT_HASH_KEY_BYTES);
+	return req.cookie;
+}
+
+static void answer_hash(uint64_t cookie, uint16_t flags, uint32_t len)
+{
+	uint8_t head[NBD_CHUNK_BYTES];
+	const struct nbd_chunk chunk = {
+		.flags = flags, .type = NBD_REPLY_TYPE_HASHES, .cookie = cookie, .len = len};
+
+	nbd_pack_chunk(head, &chunk);
+	client_pair_send(&pair, head, sizeof(head));
+	client_pair_send(&pair, pattern, len);
+}
+
 /* Right replies. */
+
+static void hashes_land_in_their_buffer(void **state)
+{
+	struct tp_op op;
+
+	memset(pair.buf, 0, 64);
+	answer_hash(post_hash(&op, pair.buf), DONE, 48);
+	expect_done(&op, 0);
+	assert_memory_equal(pair.buf, pattern, 48);
+	assert_int_equal(pair.buf[48], 0);
+	client_pair_simple(&pair, post_hash(&op, pair.buf), NBD_ENOTSUP);
+	expect_done(&op, -EOPNOTSUPP);
+}
+
+static void too_few_hashes_break_the_protocol(void **state)
+{
+	struct tp_op op;
+
+	answer_hash(post_hash(&op, pair.buf), DONE, 32);
+	expect_broken(&op, "impossible length");
+}
+
+static void too_many_hashes_break_the_protocol(void **state)
+{
+	struct tp_op op;
+
+	answer_hash(post_hash(&op, pair.buf), DONE, 64);
+	expect_broken(&op, "impossible length");
+}
+
+static void hashes_that_come_twice_break_the_protocol(void **state)
+{
+	struct tp_op op;
+	uint64_t cookie = post_hash(&op, pair.buf);
+
+	answer_hash(cookie, 0, 48);
+	answer_hash(cookie, DONE, 48);
+	expect_broken(&op, "out of place");
+}
+
+static void success_without_hashes_breaks_the_protocol(void **state)
+{
+	struct tp_op op;
+
+	client_pair_simple(&pair, post_hash(&op, pair.buf), 0);
+	expect_broken(&op, "lacks hashes");
+}
+
+static void hashes_that_nobody_asked_for_break_the_protocol(void **state)
+{
+	struct tp_op op;
+
+	answer_hash(post(&op, TP_FLUSH, 0, 0, NULL), DONE, 48);
+	expect_broken(&op, "out of place");
+}
 
 static void requests_say_what_was_posted(void **state)
 {
@@ -681,6 +775,12 @@ static void success_of_a_write_that_has_not_left(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		structured(hashes_land_in_their_buffer),
+		structured(too_few_hashes_break_the_protocol),
+		structured(too_many_hashes_break_the_protocol),
+		structured(hashes_that_come_twice_break_the_protocol),
+		structured(success_without_hashes_breaks_the_protocol),
+		structured(hashes_that_nobody_asked_for_break_the_protocol),
 		simple(requests_say_what_was_posted),
 		simple(a_simple_read_lands_in_its_buffer),
 		simple(errors_become_errno),

@@ -267,6 +267,8 @@ static void become_ready(struct mem_conn *mem)
 	info->can_cache = !config->no_cache;
 	info->can_multi_conn = !config->no_multi_conn;
 	info->flush_each_conn = config->flush_each_conn;
+	info->max_hash_blocks = config->no_hash ? 0
+		: config->max_hash_blocks ? config->max_hash_blocks : WEFT_HASH_MAX_BLOCKS;
 	info->one_sided = true;
 	snprintf(info->transport, sizeof(info->transport), "mem");
 	snprintf(info->path, sizeof(info->path), "mem, in this process");
@@ -319,6 +321,17 @@ static void note_flushed(struct mem_conn *mem, const struct tp_op *op)
 	}
 }
 
+static int hash(const struct mem_conn *mem, const struct tp_op *op)
+{
+	struct weft_hasher hasher = {0};
+	int r = weft_hasher_set(&hasher, op->hashing->key);
+
+	if (r == 0)
+		weft_hasher_hash_blocks(&hasher, op->hashing->block_bytes, mem->base + op->off,
+			op->len, op->buf);
+	return r;
+}
+
 static int carry_out(struct mem_conn *mem, struct tp_op *op)
 {
 	switch (op->kind) {
@@ -340,6 +353,8 @@ static int carry_out(struct mem_conn *mem, struct tp_op *op)
 		/* Undefined from here on: not zeros, lest somebody rely on them. */
 		memset(mem->base + op->off, 0x5a, op->len);
 		return 0;
+	case TP_HASH:
+		return hash(mem, op);
 	case TP_FLUSH:
 		return mem->granted ? weft_region_flush(mem->granted) : 0;
 	default:

@@ -33,7 +33,8 @@ struct mem_config {
 	uint32_t depth, max_io_bytes, min_block_bytes; /* 0: 128, 1 MiB, 1 */
 	/* Abilities that it lacks. */
 	bool read_only, no_epoch, no_flush, no_fua, no_trim, no_zero, no_fast_zero, no_cache,
-		no_multi_conn;
+		no_multi_conn, no_hash;
+	uint32_t max_hash_blocks; /* 0: WEFT_HASH_MAX_BLOCKS */
 	/* a FLUSH covers its own connection's changes, and those of connections that ended */
 	bool flush_each_conn;
 

@@ -8,11 +8,14 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "fabric/base/util.h"
 #include "transports/nbd/donor/session.h"
+
+_Static_assert(WEFT_HASH_MAX_BLOCKS * WEFT_HASH_BYTES <= NBD_ARENA_BYTES, "hashes fit");
 
 enum { SLICE_BYTES = 64 << 20 }; /* of a long request, between looks at the fence */
 
@@ -237,6 +240,9 @@ static int service_prepare(struct nbd_request *rq)
 
 	if (is_fenced(s))
 		return -ESHUTDOWN;
+	if (rq->type == NBD_CMD_HASH)
+		return arena_get(s, weft_hash_nr_blocks(rq->len, rq->hashing.block_bytes) *
+			WEFT_HASH_BYTES, &rq->buf);
 	if (s->region->map) {
 		rq->buf = s->region->map + rq->off;
 		return 0;
@@ -332,6 +338,21 @@ static void do_status(struct nbd_session *s, struct nbd_request *rq)
 	}
 }
 
+/* Nobody waits for the answer any more: fenced, or the peer has hung up. */
+static bool is_gone(void *ctx)
+{
+	const struct nbd_request *rq = ctx;
+	struct pollfd pfd = {.fd = nbd_conn_fd(rq->conn), .events = POLLRDHUP};
+
+	return is_fenced(session_of(rq->conn)) || poll(&pfd, 1, 0) != 0;
+}
+
+static int do_hash(struct nbd_session *s, struct nbd_request *rq)
+{
+	return weft_donor_hash(s->donor, s->region, &rq->hashing, rq->off, rq->len, is_gone, rq,
+		rq->buf);
+}
+
 static int carry_out(struct nbd_session *s, struct nbd_request *rq)
 {
 	int r = 0;
@@ -356,6 +377,8 @@ static int carry_out(struct nbd_session *s, struct nbd_request *rq)
 	case NBD_CMD_BLOCK_STATUS:
 		do_status(s, rq);
 		return 0;
+	case NBD_CMD_HASH:
+		return do_hash(s, rq);
 	case NBD_CMD_FLUSH:
 		return weft_region_flush(s->region);
 	}
@@ -370,11 +393,12 @@ static void service_submit(struct nbd_request *rq)
 	int r;
 
 	count(&s->counters.requests, 1);
+	const bool slow = !s->region->map || rq->type == NBD_CMD_HASH;
 	/* While a disk is slow nothing is received, and the borrower is not silent for that. */
-	if (!s->region->map)
+	if (slow)
 		weft_grant_touch(s->grant, UINT64_MAX);
 	r = carry_out(s, rq);
-	if (!s->region->map)
+	if (slow)
 		weft_grant_touch(s->grant, weft_now_ns());
 	if (r < 0)
 		count(&s->counters.errors, 1);
@@ -385,7 +409,7 @@ static void service_release(struct nbd_request *rq)
 {
 	struct nbd_session *s = session_of(rq->conn);
 
-	if (rq->buf && !s->region->map)
+	if (rq->buf && (!s->region->map || rq->type == NBD_CMD_HASH))
 		arena_put(s);
 }
 
@@ -403,4 +427,5 @@ const struct nbd_service nbd_donor_service = {
 	.release = service_release,
 	.close = service_close,
 	.received = service_received,
+	.hashes = true,
 };
