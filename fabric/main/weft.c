@@ -20,6 +20,8 @@ static const struct command {
 	{"list", "show what a donor lends"},
 	{"attach", "map a region as a socket, a file or a block device"},
 	{"detach", "end an attachment"},
+	{"push", "make a region the same as a file, by what differs"},
+	{"pull", "make a file the same as a region, by what differs"},
 	{"rescue", "save what a dead bridge had not written back"},
 	{"reset", "go on with what a region holds now, after its contents were lost"},
 	{"status", "show attachments and donors on this machine"},

@@ -10,7 +10,7 @@ wrong() { # COMMAND TEXT ARGUMENT…
 	[[ $(<"$TMP/err") = "weft-$command: $text"*$'\n'"Try: weft $command --help" ]] ||
 		fail "weft $command $*: $(<"$TMP/err")"
 }
-for command in serve list attach detach status bench line doctor key; do
+for command in serve list attach detach status bench line doctor key push pull; do
 	wrong "$command" "unrecognized option '--nonsense'" --nonsense
 done
 wrong serve "'extra' is no option" extra
@@ -29,6 +29,11 @@ wrong key "--from wants an address or a range, such as 192.0.2.0/24, not 'node7'
 	--from node7
 wrong key "--expires wants a time from now or a date" new node7 --expires soon
 wrong key "--expires 2001-01-01 is over already" new node7 --expires 2001-01-01
+wrong push "what to push, and where to"
+wrong push "where to? Give the URI" file
+wrong push "one file and one region" file weft://a/r weft://b/r
+wrong pull "what to pull, and where to"
+wrong pull "--json and - both want standard output" weft://a/r - --json
 wrong attach "name a region" weft://a weft://b
 wrong bench "one URI at a time" weft://a/r weft://b/r
 wrong detach "one at a time" a b

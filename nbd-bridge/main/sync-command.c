@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/* What weft push and weft pull have in common; see sync-command.h. */
+#include "nbd-bridge/main/sync-command.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fabric/base/patience.h"
+#include "fabric/base/util.h"
+#include "fabric/driver.h"
+#include "nbd-bridge/library/weft.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+
+enum { PATIENT_MS = 1000, DRAW_MS = 200, LINE_MS = 5000 };
+
+const struct weft_option sync_command_options[] = {
+	{"json", NULL, "say what was done as JSON", WEFT_OPTION_FLAG,
+		.into = offsetof(struct sync_command, json)},
+	{"key", "FILE",
+		"the key that the donor knows (default: $WEFT_KEY,\n"
+		"~/.config/weft/key, /etc/weft/key)",
+		WEFT_OPTION_TEXT, .into = offsetof(struct sync_command, key_file),
+		.completion = WEFT_COMPLETE_FILE},
+	{"allow-insecure", NULL, "use no key: in plaintext, with a donor that proves nothing",
+		WEFT_OPTION_FLAG, .into = offsetof(struct sync_command, allow_insecure)},
+	{0},
+};
+
+/* The base transport is the one that hashes travel over, unless the URI says another. */
+static char *with_transport(const char *uri)
+{
+	char *ret = NULL;
+
+	if (strncmp(uri, "weft", 4) != 0 || strstr(uri, "transport="))
+		return strdup(uri);
+	if (asprintf(&ret, "%s%ctransport=%s", uri, strchr(uri, '?') ? '&' : '?',
+		    tp_base_driver()->word) < 0)
+		return NULL;
+	return ret;
+}
+
+int sync_command_open(struct sync_command *c, unsigned flags, struct weft_error *err)
+{
+	const struct weft_options options = {
+		.size = sizeof(options),
+		.flags = flags | (c->allow_insecure ? WEFT_OPEN_ALLOW_INSECURE : 0),
+		.connections = 1,
+		.key_file = c->key_file,
+	};
+	WEFT_CLEANUP_FREE char *uri = with_transport(c->uri);
+	char why[256];
+
+	if (!uri)
+		return weft_error_set(err, ENOMEM, "out of memory");
+	c->begin_ns = weft_now_ns();
+	weft_patience_begin("%s: connecting to %s", c->program, c->uri);
+	int r = weft_open_regions((const char *const *)&uri, 1, &options, &c->w, why, sizeof(why));
+	weft_patience_end();
+	if (r < 0)
+		return weft_error_set(err, -r, "%s", why);
+	c->region_bytes = weft_size(c->w);
+	return 0;
+}
+
+/* ---- signals ---- */
+
+static volatile sig_atomic_t *to_stop; /* a handler has no argument of ours */
+
+static void on_signal(int signo)
+{
+	*to_stop = 1;
+}
+
+void sync_command_catch_signals(struct sync_command *c)
+{
+	/* Without SA_RESTART, so that reading a pipe ends; a second signal ends the process. */
+	const struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+
+	to_stop = &c->stop;
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	/* A reader that has left is an error, after which the region is given back at once. */
+	signal(SIGPIPE, SIG_IGN);
+}
+
+/* ---- progress ---- */
+
+void sync_command_progress(struct sync_command *c, uint64_t done, uint64_t total)
+{
+	const uint64_t now_ns = weft_now_ns();
+	const uint64_t pause_ns = (c->terminal ? DRAW_MS : LINE_MS) * NS_PER_MS;
+	char at[32], of[32];
+
+	if (now_ns - c->begin_ns < PATIENT_MS * NS_PER_MS ||
+		(c->said_ns && now_ns - c->said_ns < pause_ns))
+		return;
+	c->said_ns = now_ns;
+	c->drawn = true;
+	fprintf(stderr, "%s%s: %s%s%s compared%s", c->terminal ? "\r" : "", c->program,
+		weft_format_size(done, at, sizeof(at)), total ? " of " : "",
+		total ? weft_format_size(total, of, sizeof(of)) : "",
+		c->terminal ? "\033[K" : "\n");
+}
+
+void sync_command_end_progress(struct sync_command *c)
+{
+	if (c->terminal && c->drawn)
+		fputs("\r\033[K", stderr);
+	c->drawn = false;
+}
+
+static void on_progress(void *ctx, uint64_t done)
+{
+	struct sync_command *c = ctx;
+
+	sync_command_progress(c, done, c->total);
+}
+
+int sync_command_begin(struct sync_command *c, struct sync_config *config, struct sync **ret,
+	struct weft_error *err)
+{
+	config->w = c->w;
+	config->stop = &c->stop;
+	config->progress = on_progress;
+	config->ctx = c;
+	c->total = config->stream ? 0 : config->len;
+	c->terminal = isatty(STDERR_FILENO);
+	int r = sync_new(config, &c->sync, err);
+	if (r < 0)
+		return r;
+	*ret = c->sync;
+	sync_command_catch_signals(c);
+	return 0;
+}
+
+/* ---- the report ---- */
+
+static void print_json(const struct sync_command *c, const struct sync_totals *t,
+	const char *transport, double seconds, bool complete)
+{
+	json_t *json = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:b}", "file", c->file,
+		"uri", c->uri, "transport", transport, "region_bytes",
+		(json_int_t)c->region_bytes, "compared_bytes", (json_int_t)t->compared,
+		"different_bytes", (json_int_t)t->different, "hash_bytes", (json_int_t)t->hashes,
+		"seconds", seconds, "complete", complete);
+
+	json_dumpf(json, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(json);
+}
+
+void sync_command_report(struct sync_command *c, const struct sync_totals *t, bool pull,
+	bool complete)
+{
+	const double seconds = (double)(weft_now_ns() - c->begin_ns) / 1e9;
+	char transport[32], compared[32], different[32];
+
+	sync_command_end_progress(c);
+	weft_transport(c->w, 0, transport, sizeof(transport));
+	if (c->json) {
+		print_json(c, t, transport, seconds, complete);
+		return;
+	}
+	weft_format_size(t->compared, compared, sizeof(compared));
+	weft_format_size(t->different, different, sizeof(different));
+	printf(complete ? "%s: %s compared, " : "%s: stopped after %s were compared, ", c->file,
+		compared);
+	if (t->different == 0)
+		printf("nothing differed");
+	else
+		printf("%s differed and %s %s", different, pull ? "came from" : "are now at",
+			c->uri);
+	printf(", in %.1f s over %s\n", seconds, transport);
+}
+
+void sync_command_fini(struct sync_command *c)
+{
+	weft_close(c->w);
+	sync_free(c->sync);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the programs weft push and weft pull have in common: options, the region, signals, and what
+ * they say.  One thread.
+ */
+#ifndef WEFT_NBD_BRIDGE_MAIN_SYNC_COMMAND_H
+#define WEFT_NBD_BRIDGE_MAIN_SYNC_COMMAND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fabric/base/options.h"
+#include "nbd-bridge/main/sync.h"
+
+struct sync_command {
+	const char *program; /* "weft-push" */
+	const char *file, *uri; /* as given */
+	/* Of sync_command_options. */
+	const char *key_file;
+	bool json, allow_insecure;
+	/* Set by sync_command_open(). */
+	struct weft *w;
+	uint64_t region_bytes;
+	/* Private. */
+	struct sync *sync;
+	uint64_t begin_ns, total, said_ns;
+	bool terminal, drawn;
+	volatile sig_atomic_t stop;
+};
+
+/* Rows of both: --json, --key, --allow-insecure. */
+extern const struct weft_option sync_command_options[];
+
+/* Opens the region, over one connection.  flags: WEFT_OPEN_….  0, or -errno. */
+int sync_command_open(struct sync_command *command, unsigned flags, struct weft_error *err);
+/*
+ * Makes *ret as sync_new(); config has the direction and the file.  From now on SIGINT and SIGTERM
+ * ask to stop, the first time, and work that takes longer than a second shows how far it is.
+ */
+int sync_command_begin(struct sync_command *command, struct sync_config *config, struct sync **ret,
+	struct weft_error *err);
+/* Only the signals, for work without a struct sync. */
+void sync_command_catch_signals(struct sync_command *command);
+/* total: of what is done in all; 0: not known. */
+void sync_command_progress(struct sync_command *command, uint64_t done, uint64_t total);
+void sync_command_end_progress(struct sync_command *command);
+/*
+ * Says on standard output what was done, as a sentence or a JSON object.  complete: it was not
+ * asked to stop.
+ */
+void sync_command_report(struct sync_command *command, const struct sync_totals *totals, bool pull,
+	bool complete);
+/* Closes the region and frees the rest. */
+void sync_command_fini(struct sync_command *command);
+
+#endif
