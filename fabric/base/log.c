@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Log lines on standard error.  Any thread; the settings are written once, before threads start. */
-#include "fabric/base/log.h"
+#include "fabric/base/log-private.h"
 
 #include <stdarg.h>
 #include <stdint.h>
@@ -11,17 +11,24 @@
 
 #include "fabric/base/util.h"
 
-enum { LINE_BYTES = 1024 };
+enum { LINE_BYTES = WEFT_LOG_LINE };
 
 static const char *log_program = "weft";
 static enum weft_log_level log_max = WEFT_LOG_INFO;
 static int log_journal;
+void (*log_write)(const char *line, size_t len) = log_write_now;
 
 void weft_log_init(const char *program, enum weft_log_level max)
 {
 	log_program = program;
 	log_max = max;
 	log_journal = getenv("JOURNAL_STREAM") != NULL && !isatty(STDERR_FILENO);
+}
+
+void log_write_now(const char *line, size_t len)
+{
+	if (write(STDERR_FILENO, line, len) < 0)
+		return; /* there is nowhere left to say so */
 }
 
 /* Writes the line behind the bytes that it begins with. */
@@ -37,8 +44,7 @@ __attribute__((format(printf, 3, 0))) static void write_line(char line[LINE_BYTE
 	line[n] = '\0';
 	weft_printable(line + begin);
 	line[n++] = '\n';
-	if (write(STDERR_FILENO, line, (size_t)n) < 0)
-		return; /* there is nowhere left to say so */
+	log_write(line, (size_t)n);
 }
 
 static int begin_line(char line[LINE_BYTES], enum weft_log_level level)

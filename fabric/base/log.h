@@ -22,6 +22,15 @@ void weft_log(enum weft_log_level level, const char *fmt, ...)
 #define weft_info(...) weft_log(WEFT_LOG_INFO, __VA_ARGS__)
 
 /*
+ * From now on a thread writes the lines, so that nobody who logs waits for whoever reads: a pipe
+ * that is full, a disk or memory that is short.  Lines that find no room, of 256, are counted, and
+ * the log says how many.  No other thread logs yet; 0, or -errno: lines are written as before.
+ * weft_log_end_thread(): no other thread logs any more; waits for a second at most.
+ */
+int weft_log_start_thread(void);
+void weft_log_end_thread(void);
+
+/*
  * A line of --debug: "weft-serve: debug: [SECONDS] AREA: …", with the seconds of CLOCK_MONOTONIC,
  * as dmesg(1) has them.  The area is the room of the file: "link" in nbd-bridge/link/, "verbs" in
  * transports/verbs/.  While the area is off, the arguments are not evaluated: a line costs a load

@@ -28,9 +28,11 @@ enum {
 	SPARE_STACKS = 16,
 };
 
-static bool resident;
+static bool resident, complete;
 static uint64_t reserve;
 static char *heap_end;
+
+extern char end[]; /* of the program, end(3): the heap begins behind it */
 static struct rusage counted_from;
 
 /* ---- locking ---- */
@@ -55,9 +57,9 @@ static int lock(struct weft_error *err)
 
 /* ---- the reserve ---- */
 
-/* All of it comes from the one heap, which never shrinks and never asks for mappings. */
-static void settle_heap(void)
+void weft_resident_prepare(void)
 {
+	/* Read when a second thread allocates first, and never again. */
 	mallopt(M_ARENA_MAX, 1);
 	mallopt(M_MMAP_MAX, 0);
 	mallopt(M_TRIM_THRESHOLD, -1);
@@ -116,7 +118,6 @@ static void fill_stacks(void)
 
 int weft_resident_begin(size_t reserve_bytes, struct weft_error *err)
 {
-	settle_heap();
 	fill_stack();
 	int r = lock(err);
 	if (r == 0)
@@ -129,7 +130,6 @@ int weft_resident_begin(size_t reserve_bytes, struct weft_error *err)
 	prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
 	fill_stacks();
 	reserve = reserve_bytes;
-	heap_end = sbrk(0);
 	resident = true;
 	return 0;
 }
@@ -138,14 +138,46 @@ int weft_resident_complete(struct weft_error *err)
 {
 	int r = lock(err);
 
-	if (r == 0)
-		getrusage(RUSAGE_SELF, &counted_from);
-	return r;
+	if (r < 0)
+		return r;
+	getrusage(RUSAGE_SELF, &counted_from);
+	heap_end = sbrk(0);
+	complete = true;
+	return 0;
 }
 
 bool weft_is_resident(void)
 {
 	return resident;
+}
+
+/* ---- pages of the reserve ---- */
+
+/* Mappings are above the heap, wherever they are. */
+static bool is_of_reserve(const void *p)
+{
+	return (const char *)p >= end && (const char *)p < (const char *)sbrk(0);
+}
+
+void *weft_resident_take(size_t len)
+{
+	void *p = NULL;
+
+	/* What is there before the front-ends are is there for good, and need not be small. */
+	if (!complete || posix_memalign(&p, weft_page_bytes(), weft_whole_pages(len)) != 0)
+		return NULL;
+	if (is_of_reserve(p))
+		return memset(p, 0, len);
+	free(p);
+	return NULL;
+}
+
+bool weft_resident_give_back(void *p)
+{
+	if (!resident || !is_of_reserve(p))
+		return false;
+	free(p);
+	return true;
 }
 
 /* ---- what there is to tell ---- */
@@ -174,7 +206,7 @@ void weft_resident_usage(struct weft_resident_usage *ret)
 		.faults_minor = (uint64_t)(now.ru_minflt - counted_from.ru_minflt),
 		.reserve_bytes = reserve,
 		.reserve_free_bytes = heap.fordblks,
-		.grown_bytes = resident ? (uint64_t)((char *)sbrk(0) - heap_end) : 0,
+		.grown_bytes = complete ? (uint64_t)((char *)sbrk(0) - heap_end) : 0,
 	};
 }
 

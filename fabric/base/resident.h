@@ -19,8 +19,10 @@
 
 #include "fabric/base/error.h"
 
+/* Before any thread is made: one heap serves all threads, and asks for no mappings. */
+void weft_resident_prepare(void);
 /*
- * Before any thread is made.  -EPERM, -ENOMEM: memory cannot be locked, with what to do; nothing
+ * Before what is to be resident is made.  -EPERM, -ENOMEM: memory cannot be locked, with what to do; nothing
  * has changed then but the heap's settings.
  */
 int weft_resident_begin(size_t reserve_bytes, struct weft_error *err);
@@ -31,6 +33,13 @@ int weft_resident_begin(size_t reserve_bytes, struct weft_error *err);
 int weft_resident_complete(struct weft_error *err);
 /* Any thread. */
 bool weft_is_resident(void);
+
+/*
+ * Whole pages of zeros from the reserve, for map.h.  NULL: the process is not resident, or not
+ * complete, or the reserve lacks them.  give_back: false: they are not of the reserve.  Any thread.
+ */
+void *weft_resident_take(size_t len);
+bool weft_resident_give_back(void *p);
 
 struct weft_resident_usage {
 	uint64_t locked_bytes;

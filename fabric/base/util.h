@@ -85,12 +85,6 @@ static inline uint64_t weft_whole_pages(uint64_t len)
 }
 
 /*
- * len bytes of zeros for a client's data: taken page by page as they are touched, and left out of
- * core dumps.  NULL: no memory.  munmap(2) frees them.
- */
-void *weft_map_bytes(size_t len);
-
-/*
  * Parses "4096", "64K", "1.5G" style sizes (K, M, G, T: powers of 1024; an
  * optional trailing "i", "iB" or "B").  Returns 0, -EINVAL for anything else,
  * -ERANGE above INT64_MAX.  *ret untouched on failure.

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "fabric/base/map.h"
+#include "fabric/base/resident.h"
 #include "fabric/base/util.h"
 
 void *weft_secret_alloc(size_t bytes)
@@ -12,8 +14,9 @@ void *weft_secret_alloc(size_t bytes)
 	const size_t len = weft_whole_pages(bytes ? bytes : 1);
 	void *memory = weft_map_bytes(len);
 
-	if (!memory)
-		return NULL;
+	/* What is resident is locked, and a fork of it would be a cost of its own. */
+	if (!memory || weft_is_resident())
+		return memory;
 	/* No child has a use for it. */
 	(void)madvise(memory, len, MADV_WIPEONFORK);
 	/* Memory beyond RLIMIT_MEMLOCK is used unlocked: the machine's owner has to see to swap. */
@@ -26,5 +29,5 @@ void weft_secret_free(void *memory, size_t bytes)
 	if (!memory)
 		return;
 	explicit_bzero(memory, bytes);
-	munmap(memory, weft_whole_pages(bytes ? bytes : 1));
+	weft_unmap_bytes(memory, weft_whole_pages(bytes ? bytes : 1));
 }

@@ -7,10 +7,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "fabric/base/map.h"
 #include "fabric/base/util.h"
 #include "fabric/nbd/conn.h"
 
@@ -37,10 +37,9 @@ static struct nbd_conn *conn_new(int fd, const struct nbd_service *service, void
 	 * Not from the heap, which would keep the pages for itself when a crowd of connections has
 	 * left.
 	 */
-	struct nbd_conn *conn = mmap(NULL, sizeof(*conn), PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct nbd_conn *conn = weft_map_bytes(sizeof(*conn));
 
-	if (conn == MAP_FAILED) {
+	if (!conn) {
 		close(fd);
 		return NULL;
 	}
@@ -127,7 +126,7 @@ void nbd_conn_finish(struct nbd_conn *conn)
 	nbd_tls_credentials_put(conn->credentials);
 	explicit_bzero(&conn->hello, sizeof(conn->hello));
 	free(conn->tx);
-	munmap(conn, sizeof(*conn));
+	weft_unmap_bytes(conn, sizeof(*conn));
 }
 
 void nbd_conn_free(struct nbd_conn *conn)

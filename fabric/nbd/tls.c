@@ -18,9 +18,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "fabric/base/map.h"
 #include "fabric/base/util.h"
 #include "fabric/key/pass.h"
 #include "fabric/nbd/ktls.h"
@@ -232,10 +232,9 @@ static void set_records(struct nbd_tls *t)
 int nbd_tls_new(int fd, struct nbd_tls_credentials *credentials, struct nbd_tls **ret)
 {
 	/* Not from the heap: pages that are not used are not there, and all of them go. */
-	struct nbd_tls *t = mmap(NULL, sizeof(*t), PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct nbd_tls *t = weft_map_bytes(sizeof(*t));
 
-	if (t == MAP_FAILED)
+	if (!t)
 		return -ENOMEM;
 	t->fd = fd;
 	set_records(t);
@@ -264,7 +263,7 @@ void nbd_tls_free(struct nbd_tls *t)
 		gnutls_deinit(t->session);
 	nbd_tls_credentials_put(t->credentials);
 	explicit_bzero(t->plain, sizeof(t->plain));
-	munmap(t, sizeof(*t));
+	weft_unmap_bytes(t, sizeof(*t));
 }
 
 /* ---- handshake ---- */

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "fabric/base/map.h"
 #include "fabric/machine/available.h"
 #include "nbd-bridge/cache/cache-private.h"
 #include "nbd-bridge/cache/pull-order.h"
@@ -82,8 +83,7 @@ static void free_lane(struct cache_lane *cl)
 {
 	sealer_free(cl->sealer);
 	free(cl->rows);
-	if (cl->bounces)
-		munmap(cl->bounces, cl->bounces_len);
+	weft_unmap_bytes(cl->bounces, cl->bounces_len);
 	free(cl);
 }
 
@@ -403,12 +403,10 @@ void cache_free(struct bridge_cache *cache)
 		if (cache->of_lane[i])
 			bridge_lane_run(cache->lanes->lane[i], leave_lane, cache->of_lane[i]);
 	if (cache->memory && !cache->file)
-		munmap(cache->memory, cache->memory_len);
-	if (cache->chunks)
-		munmap(cache->chunks, cache->nr_chunks * sizeof(cache->chunks[0]));
-	if (cache->dirty_map)
-		munmap((void *)cache->dirty_map,
-			(cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
+		weft_unmap_bytes(cache->memory, cache->memory_len);
+	weft_unmap_bytes(cache->chunks, cache->nr_chunks * sizeof(cache->chunks[0]));
+	weft_unmap_bytes((void *)cache->dirty_map,
+		(cache->nr_chunks + 63) / 64 * sizeof(cache->dirty_map[0]));
 	free(cache->pull_order);
 	free(cache->slots);
 	pthread_mutex_destroy(&cache->lock);

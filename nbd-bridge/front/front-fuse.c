@@ -9,11 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "fabric/base/map.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/front/fuse-file.h"
 #include "nbd-bridge/front/mounts.h"
@@ -99,8 +99,7 @@ static void free_front(struct bridge_front *base)
 	}
 	if (front->session)
 		fuse_session_destroy(front->session);
-	if (front->receive_area)
-		munmap(front->receive_area, FUSE_NR_RECEIVE * (size_t)FUSE_RECEIVE_BYTES);
+	weft_unmap_bytes(front->receive_area, FUSE_NR_RECEIVE * (size_t)FUSE_RECEIVE_BYTES);
 	bridge_remove_made_file(base->path, front->made);
 	free(front);
 }

@@ -7,8 +7,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
+#include "fabric/base/map.h"
 #include "nbd-bridge/lane/lane-private.h"
 
 /* ---- memory ---- */
@@ -79,8 +79,7 @@ void lane_drop_arena(struct bridge_lane *lane)
 {
 	bridge_lane_deregister(lane, lane->arena_mem);
 	bridge_pool_free(lane->pool);
-	if (lane->arena)
-		munmap(lane->arena, LANE_ARENA);
+	weft_unmap_bytes(lane->arena, LANE_ARENA);
 	lane->arena_mem = NULL;
 	lane->pool = NULL;
 	lane->arena = NULL;
@@ -106,7 +105,7 @@ static int big_get(struct bridge_lane *lane, size_t len, void **ret, struct tp_m
 		return -EAGAIN;
 	if (lane->big && lane->big_len < len) {
 		bridge_lane_deregister(lane, lane->big_mem);
-		munmap(lane->big, lane->big_len);
+		weft_unmap_bytes(lane->big, lane->big_len);
 		lane->big = NULL;
 	}
 	if (!lane->big) {
@@ -121,7 +120,7 @@ static int big_get(struct bridge_lane *lane, size_t len, void **ret, struct tp_m
 		if (r == 0) {
 			r = bridge_lane_register(lane, big, want, &lane->big_mem, NULL);
 			if (r < 0)
-				munmap(big, want);
+				weft_unmap_bytes(big, want);
 		}
 		if (r < 0) {
 			if (want > LANE_BIG_KEPT)
@@ -146,7 +145,7 @@ void lane_drop_big(struct bridge_lane *lane)
 
 	if (bridge_lane_deregister(lane, lane->big_mem) < 0)
 		return;
-	munmap(lane->big, lane->big_len);
+	weft_unmap_bytes(lane->big, lane->big_len);
 	lane->big = NULL;
 	lane->big_mem = NULL;
 	if (taken) {

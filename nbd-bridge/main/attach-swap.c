@@ -75,7 +75,13 @@ int attach_begin_swap(struct attach *a, struct weft_error *err)
 	int r = check_room(&a->options, err);
 	if (r == 0)
 		r = protect(a, err);
-	return r < 0 ? r : weft_resident_begin(reserve_of(&a->options), err);
+	if (r == 0)
+		r = weft_resident_begin(reserve_of(&a->options), err);
+	if (r < 0)
+		return r;
+	r = weft_log_start_thread();
+	return r < 0 ? weft_error_set(err, -r, "cannot start the log's thread: %s", strerror(-r))
+		     : 0;
 }
 
 int attach_complete_swap(const struct attach *a, struct weft_error *err)

@@ -22,6 +22,7 @@
 #include "fabric/base/log.h"
 #include "fabric/base/options.h"
 #include "fabric/base/patience.h"
+#include "fabric/base/resident.h"
 #include "fabric/base/util.h"
 #include "fabric/driver.h"
 #include "fabric/key/held.h"
@@ -297,6 +298,7 @@ static void finish(struct attach *a, int r, const struct weft_error *err, bool k
 	}
 	weft_control_free(a->control);
 	weft_loop_free(a->loop);
+	weft_log_end_thread();
 }
 
 /* ---- the two processes ---- */
@@ -400,6 +402,8 @@ int main(int argc, char **argv)
 	r = attach_options_parse(argc, argv, &attach.options);
 	if (r != WEFT_GO_ON)
 		return r;
+	if (attach.options.swap)
+		weft_resident_prepare();
 	weft_process_set_limits();
 	if (attach.options.foreground)
 		return run(&attach);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "fabric/base/map.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/cache/seal-private.h"
 

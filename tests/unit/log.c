@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,51 @@ static void a_message_is_one_line_and_no_order_to_a_terminal(void **state)
 	assert_string_equal(err.message, "b??]: a??[2J??");
 }
 
+/* Nothing may be written to what it returns as [1], until [0] is read. */
+static void fill_pipe(int fds[2])
+{
+	char full[4096];
+
+	memset(full, '\n', sizeof(full));
+	assert_int_equal(pipe2(fds, O_NONBLOCK), 0);
+	while (write(fds[1], full, sizeof(full)) > 0)
+		;
+	fcntl(fds[1], F_SETFL, 0);
+}
+
+/* Lines that a reader of the pipe gets up to `last`. */
+static unsigned count_lines(int fd, const char *last)
+{
+	unsigned n = 0;
+	char line[256];
+
+	fcntl(fd, F_SETFL, 0);
+	FILE *file = fdopen(fd, "r");
+	do {
+		assert_non_null(fgets(line, sizeof(line), file));
+		n += strstr(line, "told ") != NULL;
+	} while (!strstr(line, last));
+	fclose(file);
+	return n;
+}
+
+static void who_logs_does_not_wait_for_who_reads(void **state)
+{
+	int fds[2], saved = dup(STDERR_FILENO);
+
+	weft_log_init("weft-test", WEFT_LOG_INFO);
+	fill_pipe(fds);
+	dup2(fds[1], STDERR_FILENO);
+	assert_int_equal(weft_log_start_thread(), 0);
+	for (unsigned i = 0; i < 300; i++)
+		weft_info("told %u", i);
+	assert_int_equal(count_lines(fds[0], "(44 lines of this log found no reader"), 256);
+	weft_log_end_thread();
+	dup2(saved, STDERR_FILENO);
+	close(saved);
+	close(fds[1]);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -110,6 +156,7 @@ int main(void)
 		cmocka_unit_test(a_line_that_is_on_has_its_area_and_the_time),
 		cmocka_unit_test(bytes_of_a_peer_begin_no_line_of_their_own),
 		cmocka_unit_test(a_message_is_one_line_and_no_order_to_a_terminal),
+		cmocka_unit_test(who_logs_does_not_wait_for_who_reads),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

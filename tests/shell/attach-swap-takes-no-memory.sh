@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+# A bridge with --swap takes no memory from the kernel once it is there, and has no page fault:
+# under load, with new clients, while its donor is killed, while it reconnects; over TCP and TLS,
+# with sealed contents.  Its lanes take none from the heap either, but for what GnuTLS does.
+# presets: dev
+# timeout: 240
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+. "${BASH_SOURCE[0]%/*}/../tls.sh"
+need_tool fio jq
+[[ $EUID = 0 ]] || skip "only root locks memory without a limit"
+over_the_network
+
+trap=$WEFT_BUILD/lib/libtrap-memory.so
+[[ -e $trap ]] || fail "$trap was not built"
+make_keys "$TMP/keys" alice
+port=$(free_port)
+load() {
+	fio --name=l --ioengine=nbd --uri="nbd+unix:///?socket=$TMP/s" --rw=randrw --bs=4k \
+		--iodepth=16 --numjobs=2 --size=16M --offset_increment=16M --io_size=2M \
+		--rate=200k --verify=crc32c --verify_state_save=0 --verify_fatal=1 \
+		>"$TMP/fio" 2>&1 || fail "$how: fio: $(tail "$TMP/fio") $(cat "$TMP/log")"
+}
+# A client that comes is no I/O: its tenure is noted in a file.
+begin_load() {
+	local before
+	before=$(weft status r --json | jq '.attachments[0].requests.write')
+	load &
+	fio=$!
+	wait_for -t 30 attachment ".requests.write > $before + 50"
+}
+attachment() {
+	weft status r --json | jq -e ".attachments[0] | $1" >/dev/null
+}
+serve() {
+	if [[ $how = tls* ]]; then
+		start_donor --memory r=32M --listen "192.0.2.1:$port" --keys "$TMP/keys"
+	else
+		start_donor --memory r=32M --listen "127.0.0.1:$port"
+	fi
+}
+
+try() { # HOW URI OPTION…
+	how=$1
+	local uri=$2
+	shift 2
+	serve
+	rm -f "$TMP"/trap*
+	WEFT_TRAP=$TMP/trap LD_PRELOAD=$trap weft-attach "$uri" --foreground --swap --name r \
+		--socket "$TMP/s" --lanes 2 "$@" >"$TMP/log" 2>&1 &
+	local bridge=$!
+	wait_for -t 30 grep -qx ready "$TMP/log"
+	: >"$TMP/trap"
+	wait_for -t 30 grep -q "trap: set" "$TMP/log"
+	if [[ $how != tls* ]]; then
+		begin_load
+		: >"$TMP/trap.malloc"
+		wait_for -t 30 grep -q "the heap is shut" "$TMP/log"
+		kill -0 $fio || fail "$how: the load was over already"
+		wait $fio || fail "$how: $(cat "$TMP/log")"
+		rm "$TMP/trap.malloc"
+		wait_for -t 30 grep -q "the heap is open" "$TMP/log"
+	fi
+	begin_load
+	kill -KILL "$DONOR_PID"
+	wait "$DONOR_PID" || :
+	serve
+	wait_for -t 30 attachment '.state == "ready"'
+	wait $fio || fail "$how: it did not go on"
+	attachment '.reconnects >= 1 and .errors == 0' || fail "$how: $(weft status r)"
+	weft status r --json | jq -c --arg how "$how" '[$how, .attachments[0].swap]'
+	attachment '.swap | .faults_major == 0 and .faults_minor == 0 and .grown_bytes == 0' ||
+		fail "$how: page faults: $(cat "$TMP/log")"
+	weft detach r >/dev/null
+	wait "$bridge" || fail "$how: exit status $?: $(cat "$TMP/log")"
+	stop_donor
+}
+
+try "by name" "weft://localhost:$port/r"
+try sealed "weft://127.0.0.1:$port/r" --encrypt --new-contents --cache 8M
+try tls "weft://192.0.2.1:$port/r" --key "$TMP/keys-alice.psk"
