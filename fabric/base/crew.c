@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "fabric/base/resident.h"
 #include "fabric/base/thread.h"
 
 struct weft_hand {
@@ -20,7 +21,10 @@ struct weft_hand {
 	struct weft_hand *other; /* of all */
 };
 
-enum { STACK_KEPT = 16 << 10 };
+enum {
+	STACK_KEPT = 16 << 10,
+	RESIDENT_HANDS = 2, /* to connect anew, and to look at a better way */
+};
 
 /* What the work had on the stack is not needed, and is nobody's to find. */
 static void drop_stack(void)
@@ -63,12 +67,6 @@ static void *hand_main(void *arg)
 		drop_stack();
 	} while (wait_for_work(hand->crew, hand));
 	return NULL;
-}
-
-void weft_crew_init(struct weft_crew *crew, const char *name, size_t stack_bytes)
-{
-	*crew = (struct weft_crew){.name = name, .stack_bytes = stack_bytes};
-	pthread_mutex_init(&crew->lock, NULL);
 }
 
 void weft_crew_fini(struct weft_crew *crew)
@@ -117,6 +115,19 @@ static int hire(struct weft_crew *crew, void (*fn)(void *ctx), void *ctx)
 		free(hand);
 	}
 	return r;
+}
+
+static void nothing(void *ctx)
+{
+}
+
+void weft_crew_init(struct weft_crew *crew, const char *name, size_t stack_bytes)
+{
+	*crew = (struct weft_crew){.name = name, .stack_bytes = stack_bytes};
+	pthread_mutex_init(&crew->lock, NULL);
+	/* Later there may be no memory for threads; without these it is tried then. */
+	for (unsigned i = 0; i < RESIDENT_HANDS && weft_is_resident(); i++)
+		hire(crew, nothing, NULL);
 }
 
 int weft_crew_run(struct weft_crew *crew, void (*fn)(void *ctx), void *ctx)

@@ -5,7 +5,8 @@
  * GnuTLS 3.7 keeps some memory (224 bytes) for each thread that ever made a random number for TLS,
  * until the process ends.  So whoever makes a thread for each connection gives memory to each
  * stranger who connects, for good.  A crew has as many threads as it had work at once: they end
- * with the crew, and of a thread without work no stack is kept.
+ * with the crew, and of a thread without work no stack is kept.  In a process that is resident
+ * (resident.h) two are there from the beginning, and stacks are kept.
  */
 #ifndef WEFT_FABRIC_BASE_CREW_H
 #define WEFT_FABRIC_BASE_CREW_H

@@ -22,8 +22,8 @@
 /* Before any thread is made: one heap serves all threads, and asks for no mappings. */
 void weft_resident_prepare(void);
 /*
- * Before what is to be resident is made.  -EPERM, -ENOMEM: memory cannot be locked, with what to do; nothing
- * has changed then but the heap's settings.
+ * Before what is to be resident is made.  -EPERM, -ENOMEM: memory cannot be locked, with what to
+ * do; nothing is locked then.
  */
 int weft_resident_begin(size_t reserve_bytes, struct weft_error *err);
 /*

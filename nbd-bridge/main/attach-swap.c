@@ -6,9 +6,11 @@
 #include "nbd-bridge/main/attach.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <string.h>
 
 #include "fabric/base/log.h"
+#include "fabric/base/lookup.h"
 #include "fabric/base/resident.h"
 #include "fabric/base/util.h"
 #include "fabric/machine/available.h"
@@ -84,9 +86,31 @@ int attach_begin_swap(struct attach *a, struct weft_error *err)
 		     : 0;
 }
 
-int attach_complete_swap(const struct attach *a, struct weft_error *err)
+/* So that nobody has to be asked when the attachment fails over to a way that was not used yet. */
+static void look_names_up(const struct bridge_donor_config *donor)
 {
-	return a->options.swap ? weft_resident_complete(err) : 0;
+	struct weft_lookup found;
+
+	for (unsigned i = 0; i < donor->nr_ways; i++) {
+		const struct bridge_way *way = &donor->ways[i];
+		int r = way->host[0] != '/' && way->port
+			? weft_lookup(way->host, way->port, 0, &found)
+			: 0;
+
+		if (r != 0)
+			weft_warn("the address of %s is not known: %s", way->host, gai_strerror(r));
+	}
+	if (donor->pass_host && donor->pass_port)
+		weft_lookup(donor->pass_host, donor->pass_port, 0, &found);
+}
+
+int attach_complete_swap(struct attach *a, struct weft_error *err)
+{
+	if (!a->options.swap)
+		return 0;
+	for (unsigned i = 0; i < a->options.nr_donors; i++)
+		look_names_up(&bridge_attachment(a->bridge)->peers[i].config);
+	return weft_resident_complete(err);
 }
 
 static void look_at_lane(struct bridge_lane *lane, void *ctx)

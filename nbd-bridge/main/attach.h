@@ -148,7 +148,7 @@ bool attach_has_seal_file(const struct attach *a);
  * front-ends are: all of it is faulted in.  Errors say what to do.
  */
 int attach_begin_swap(struct attach *a, struct weft_error *err);
-int attach_complete_swap(const struct attach *a, struct weft_error *err);
+int attach_complete_swap(struct attach *a, struct weft_error *err);
 /* For status; null without --swap. */
 json_t *attach_swap_status(struct attach *a);
 

@@ -3,8 +3,9 @@
  * For LD_PRELOAD, into weft-attach --foreground --swap: ends the program, with a backtrace, once it
  * takes memory.  From the moment that the file $WEFT_TRAP is there:
  *
- * - from the kernel: brk(2), mremap(2), and mmap(2) of anything but a device's pages (RDMA's
- *   libraries map queues of the card), on any thread.  A seccomp filter sees what no symbol shows.
+ * - from the kernel: brk(2), mremap(2), clone(2), and mmap(2) of anything but a device's pages
+ *   (RDMA's libraries map queues of the card), on any thread.  A seccomp filter sees what no symbol
+ *   shows.
  * - while there is $WEFT_TRAP.malloc too: from the heap, on a lane.
  */
 #include <errno.h>
@@ -113,8 +114,10 @@ static void shut_the_kernel(void)
 {
 	const struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_brk, 5, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mremap, 4, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_brk, 7, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mremap, 6, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_clone, 5, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_clone3, 4, 0),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mmap, 0, 2),
 		/* Its flags: those of a device's pages are shared and not anonymous. */
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[3])),

@@ -16,6 +16,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "fabric/base/lookup.h"
 #include "fabric/base/util.h"
 #include "fabric/key/memory.h"
 #include "fabric/transport.h"
@@ -50,13 +51,11 @@ static void put(struct weft_rdma_lookup *lookup)
 
 static void resolve(struct weft_rdma_lookup *lookup, int flags)
 {
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags}, *list = NULL;
+	struct weft_lookup found;
 
-	lookup->error = getaddrinfo(lookup->target.host, lookup->port, &hints, &list);
+	lookup->error = weft_lookup(lookup->target.host, lookup->port, flags, &found);
 	if (lookup->error == 0)
-		memcpy(&lookup->address, list->ai_addr, list->ai_addrlen);
-	if (list)
-		freeaddrinfo(list);
+		lookup->address = found.at[0];
 }
 
 /* Over TLS or not at all: who has certificates believes nothing else (struct tp_driver). */

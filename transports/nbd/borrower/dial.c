@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "fabric/base/log.h"
+#include "fabric/base/lookup.h"
 #include "fabric/base/util.h"
 
 enum { KEEPALIVE_S = 5, KEEPALIVE_PROBES = 3 };
@@ -113,26 +114,22 @@ static int connect_unix(const struct nbd_dial *dial, struct weft_error *err)
 
 static int connect_tcp(const struct nbd_dial *dial, struct weft_error *err)
 {
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG}, *list;
-	int r = getaddrinfo(dial->host, dial->port, &hints, &list);
+	struct weft_lookup found;
+	int r = weft_lookup(dial->host, dial->port, AI_ADDRCONFIG, &found);
 
-	if (r == EAI_NONAME || r == EAI_ADDRFAMILY) {
-		/*
-		 * AI_ADDRCONFIG takes loopback for no address: a machine without a network has only
-		 * that.
-		 */
-		hints.ai_flags = 0;
-		r = getaddrinfo(dial->host, dial->port, &hints, &list);
-	}
+	/*
+	 * AI_ADDRCONFIG takes loopback for no address: a machine without a network has only that.
+	 */
+	if (r == EAI_NONAME || r == EAI_ADDRFAMILY)
+		r = weft_lookup(dial->host, dial->port, 0, &found);
 	if (r != 0)
 		return weft_error_set(err, EHOSTUNREACH, "%s", gai_strerror(r));
 	r = -EHOSTUNREACH;
-	for (const struct addrinfo *ai = list; ai; ai = ai->ai_next) {
-		r = connect_to(dial, ai->ai_addr, ai->ai_addrlen, err);
+	for (unsigned i = 0; i < found.nr; i++) {
+		r = connect_to(dial, (const struct sockaddr *)&found.at[i], found.len[i], err);
 		if (r >= 0 || r == -ECANCELED || r == -ETIMEDOUT)
 			break;
 	}
-	freeaddrinfo(list);
 	return r;
 }
 
