@@ -14,12 +14,15 @@
 #include "fabric/base/resident.h"
 #include "fabric/base/util.h"
 #include "fabric/machine/available.h"
+#include "fabric/machine/swapped.h"
 
 /* The heap's reserve is for whatever is made anew when connections are. */
 #define RESERVE (48 * WEFT_MIB)
 /* A lane has buffers of its own, threads, and the connections' memory. */
 #define RESERVE_LANE (4 * WEFT_MIB)
 #define LANE (10 * WEFT_MIB)
+
+enum { TOLD_MAX = 32 };
 
 static uint64_t reserve_of(const struct attach_options *o)
 {
@@ -111,6 +114,28 @@ int attach_complete_swap(struct attach *a, struct weft_error *err)
 	for (unsigned i = 0; i < a->options.nr_donors; i++)
 		look_names_up(&bridge_attachment(a->bridge)->peers[i].config);
 	return weft_resident_complete(err);
+}
+
+/* This is no moment for allocations. */
+void attach_tell_swapped(const struct attach *a)
+{
+	struct weft_swapped list[TOLD_MAX];
+	char size[32];
+	uint64_t bytes;
+
+	if (!a->options.swap)
+		return;
+	unsigned nr = weft_swapped("", list, TOLD_MAX, &bytes);
+	weft_err("'%s': every page that is swapped to it is out of reach, and the kernel ends who "
+		 "wants one (SIGBUS); %u process%s swapped pages, here or elsewhere, %s in all",
+		a->options.name, nr, nr == 1 ? " has" : "es have",
+		weft_format_size(bytes, size, sizeof(size)));
+	for (unsigned i = 0; i < nr && i < TOLD_MAX; i++)
+		weft_err("'%s': pid %d (%s) has %s of swapped pages", a->options.name,
+			(int)list[i].pid, list[i].name,
+			weft_format_size(list[i].bytes, size, sizeof(size)));
+	if (nr > TOLD_MAX)
+		weft_err("'%s': %u more have less", a->options.name, nr - TOLD_MAX);
 }
 
 static void look_at_lane(struct bridge_lane *lane, void *ctx)

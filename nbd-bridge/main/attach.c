@@ -138,6 +138,8 @@ static void on_wake(void *ctx)
 		weft_warn("'%s' is %s%s%s%s", a->options.name, now, why.code ? ": " : "",
 			why.code ? why.message : "",
 			of_key ? "; the file is read again at each try" : "");
+	if (strcmp(now, "stale") == 0 || strcmp(now, "dead") == 0)
+		attach_tell_swapped(a);
 }
 
 /* ---- beginning ---- */

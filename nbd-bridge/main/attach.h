@@ -149,6 +149,8 @@ bool attach_has_seal_file(const struct attach *a);
  */
 int attach_begin_swap(struct attach *a, struct weft_error *err);
 int attach_complete_swap(struct attach *a, struct weft_error *err);
+/* The log names the processes whose pages are out of reach, largest first. */
+void attach_tell_swapped(const struct attach *a);
 /* For status; null without --swap. */
 json_t *attach_swap_status(struct attach *a);
 

@@ -6,7 +6,7 @@
 # timeout: 240
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 . "${BASH_SOURCE[0]%/*}/../tls.sh"
-need_tool fio jq
+need_tool fio jq qemu-io
 [[ $EUID = 0 ]] || skip "only root locks memory without a limit"
 over_the_network
 
@@ -39,18 +39,27 @@ serve() {
 	fi
 }
 
-try() { # HOW URI OPTION…
+begin() { # HOW URI OPTION…
 	how=$1
 	local uri=$2
 	shift 2
 	serve
-	rm -f "$TMP"/trap*
+	rm -f "$TMP"/trap* "$TMP/log"
 	WEFT_TRAP=$TMP/trap LD_PRELOAD=$trap weft-attach "$uri" --foreground --swap --name r \
 		--socket "$TMP/s" --lanes 2 "$@" >"$TMP/log" 2>&1 &
-	local bridge=$!
+	bridge=$!
 	wait_for -t 30 grep -qx ready "$TMP/log"
 	: >"$TMP/trap"
 	wait_for -t 30 grep -q "trap: set" "$TMP/log"
+}
+no_faults() {
+	weft status r --json | jq -c --arg how "$how" '[$how, .attachments[0].swap]'
+	attachment '.swap | .faults_major == 0 and .faults_minor == 0 and .grown_bytes == 0' ||
+		fail "$how: page faults: $(cat "$TMP/log")"
+}
+
+try() { # HOW URI OPTION…
+	begin "$@"
 	if [[ $how != tls* ]]; then
 		begin_load
 		: >"$TMP/trap.malloc"
@@ -67,9 +76,7 @@ try() { # HOW URI OPTION…
 	wait_for -t 30 attachment '.state == "ready"'
 	wait $fio || fail "$how: it did not go on"
 	attachment '.reconnects >= 1 and .errors == 0' || fail "$how: $(weft status r)"
-	weft status r --json | jq -c --arg how "$how" '[$how, .attachments[0].swap]'
-	attachment '.swap | .faults_major == 0 and .faults_minor == 0 and .grown_bytes == 0' ||
-		fail "$how: page faults: $(cat "$TMP/log")"
+	no_faults
 	weft detach r >/dev/null
 	wait "$bridge" || fail "$how: exit status $?: $(cat "$TMP/log")"
 	stop_donor
@@ -78,3 +85,14 @@ try() { # HOW URI OPTION…
 try "by name" "weft://localhost:$port/r"
 try sealed "weft://127.0.0.1:$port/r" --encrypt --new-contents --cache 8M
 try tls "weft://192.0.2.1:$port/r" --key "$TMP/keys-alice.psk"
+
+# The donor is gone for good: that has a bound, and the log says whose pages are gone.
+begin lost "weft://127.0.0.1:$port/r" --dead-timeout 2
+kill -KILL "$DONOR_PID"
+before=$SECONDS
+! qemu-io -f raw -c 'read 0 4k' "nbd+unix:///?socket=$TMP/s" >"$TMP/out" 2>&1 || fail "it was read"
+((SECONDS - before < 15)) || fail "it took $((SECONDS - before)) s: $(cat "$TMP/out")"
+wait_for -t 30 grep -q "'r': every page that is swapped to it is out of reach" "$TMP/log"
+no_faults
+kill -0 "$bridge" || fail "it ended: $(cat "$TMP/log")"
+weft detach --force r >/dev/null || : "its last FLUSH has nowhere to go"
