@@ -81,7 +81,9 @@ int nbd_conn_receive(struct nbd_conn *conn, bool wait)
 
 	if (!may_receive(conn))
 		return receive_nothing(conn);
-	if (conn->rx_start > 0) {
+	if (conn->rx_start == conn->rx_end) {
+		conn->rx_start = conn->rx_end = 0;
+	} else if (conn->rx_start > 0) {
 		memmove(conn->rx, nbd_rx(conn), nbd_rx_len(conn));
 		conn->rx_end -= conn->rx_start;
 		conn->rx_start = 0;

@@ -90,8 +90,23 @@ struct bridge_lane {
 /*
  * Puts a request that is on no list on the backlog, to become operations, or to end with an error.
  */
-void lane_backlog(struct bridge_lane *lane, struct bridge_request *rq);
-void lane_backlog_remove(struct bridge_lane *lane, struct bridge_request **at);
+static inline void lane_backlog(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	rq->lane.listed = true;
+	rq->lane.next = NULL;
+	*lane->backlog_tail = rq;
+	lane->backlog_tail = &rq->lane.next;
+}
+/* at: the pointer to the request. */
+static inline void lane_backlog_remove(struct bridge_lane *lane, struct bridge_request **at)
+{
+	struct bridge_request *rq = *at;
+
+	*at = rq->lane.next;
+	if (!rq->lane.next)
+		lane->backlog_tail = at;
+	rq->lane.listed = false;
+}
 /* settle: ends the request if all of its operations were made and have come back. */
 void lane_request_settle(struct bridge_lane *lane, struct bridge_request *rq);
 void lane_settle(struct bridge_lane *lane, struct bridge_request *rq, int error);
@@ -152,10 +167,6 @@ int lane_make_links(struct bridge_lane *lane, struct weft_error *err);
 /* Ends and frees the links.  They may be ended twice. */
 void lane_end_links(struct bridge_lane *lane);
 void lane_free_links(struct bridge_lane *lane);
-/* At the end of a step.  True: something had already happened, and was handled. */
-bool lane_arm_links(struct bridge_lane *lane);
-/* True: requests failed, so there is room. */
-bool lane_pump_links(struct bridge_lane *lane);
 void lane_check_links(struct bridge_lane *lane);
 
 #endif

@@ -66,13 +66,69 @@ uint32_t lane_nr_requests(const struct bridge_lane *lane)
 
 /* ---- the step ---- */
 
+static bool arm_scouts(struct bridge_lane *lane)
+{
+	bool work = false;
+
+	for (unsigned i = 0; i < lane->nr_links; i++) {
+		struct bridge_scout *scout = lane->scouts[i];
+
+		if (scout && scout_arm(scout)) {
+			scout_progress(scout);
+			work = true;
+		}
+	}
+	return work;
+}
+
+/* At the end of a step.  True: something had already happened, and was handled. */
+static bool arm_links(struct bridge_lane *lane)
+{
+	struct bridge_link *end = lane->links + lane->nr_links;
+	bool work = false;
+
+	for (struct bridge_link *link = lane->links; link < end; link++) {
+		if (link_arm(link)) {
+			lane->worker.now_ns = 0;
+			link_progress(link);
+			work = true;
+		}
+	}
+	return lane->has_scouts ? work | arm_scouts(lane) : work;
+}
+
+/*
+ * Requests whose sender has gone are carried out now or never: later, they could overwrite what the
+ * same client wrote after it came back.
+ */
+static bool fail_orphans(struct bridge_lane *lane, struct bridge_link *link)
+{
+	return lane->nr_orphans > 0 && lane_purge(lane, link, -EIO, true) > 0;
+}
+
+/* True: requests failed, so there is room. */
+static bool pump_links(struct bridge_lane *lane)
+{
+	struct bridge_link *end = lane->links + lane->nr_links;
+	bool failed = false;
+
+	for (struct bridge_link *link = lane->links; link < end; link++) {
+		if (link->state != LINK_READY)
+			failed |= fail_orphans(lane, link);
+		if (link->queue.head)
+			failed |= link_pump(link);
+	}
+	return failed;
+}
+
 static void pump(struct bridge_lane *lane)
 {
 	bool again;
 
 	do {
-		lane_split(lane);
-		again = lane_pump_links(lane);
+		if (lane->backlog)
+			lane_split(lane);
+		again = pump_links(lane);
 	} while (again && lane->backlog);
 }
 
@@ -104,7 +160,7 @@ static void lane_after(void *ctx)
 			weft_worker_run_deferred(worker);
 			pump(lane);
 		}
-		if (lane_arm_links(lane)) {
+		if (arm_links(lane)) {
 			worker->now_ns = 0;
 			continue;
 		}

@@ -184,61 +184,6 @@ void lane_free_links(struct bridge_lane *lane)
 	free(lane->links);
 }
 
-/* ---- a step ---- */
-
-static bool arm_scouts(struct bridge_lane *lane)
-{
-	bool work = false;
-
-	for (unsigned i = 0; i < lane->nr_links; i++) {
-		struct bridge_scout *scout = lane->scouts[i];
-
-		if (scout && scout_arm(scout)) {
-			scout_progress(scout);
-			work = true;
-		}
-	}
-	return work;
-}
-
-bool lane_arm_links(struct bridge_lane *lane)
-{
-	struct bridge_link *end = lane->links + lane->nr_links;
-	bool work = false;
-
-	for (struct bridge_link *link = lane->links; link < end; link++) {
-		if (link_arm(link)) {
-			lane->worker.now_ns = 0;
-			link_progress(link);
-			work = true;
-		}
-	}
-	return lane->has_scouts ? work | arm_scouts(lane) : work;
-}
-
-/*
- * Requests whose sender has gone are carried out now or never: later, they could overwrite what the
- * same client wrote after it came back.
- */
-static bool fail_orphans(struct bridge_lane *lane, struct bridge_link *link)
-{
-	return lane->nr_orphans > 0 && lane_purge(lane, link, -EIO, true) > 0;
-}
-
-bool lane_pump_links(struct bridge_lane *lane)
-{
-	struct bridge_link *end = lane->links + lane->nr_links;
-	bool failed = false;
-
-	for (struct bridge_link *link = lane->links; link < end; link++) {
-		if (link->state != LINK_READY)
-			failed |= fail_orphans(lane, link);
-		if (link->queue.head)
-			failed |= link_pump(link);
-	}
-	return failed;
-}
-
 void lane_check_links(struct bridge_lane *lane)
 {
 	for (unsigned i = 0; i < lane->nr_links; i++)

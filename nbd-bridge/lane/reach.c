@@ -23,13 +23,19 @@ bool lane_touches_dead(const struct bridge_lane *lane, const struct bridge_reque
 	return false;
 }
 
+bool lane_is_ready(const struct bridge_lane *lane)
+{
+	return atomic_load_explicit(&lane->ready, memory_order_relaxed);
+}
+
 int lane_admit(struct bridge_lane *lane, struct bridge_request *rq)
 {
 	const struct bridge_attachment *attachment = lane->attachment;
 	const struct tp_info *info = &attachment->info;
 
+	/* A link that is ready is not dead. */
 	if (atomic_load_explicit(&attachment->refuses, memory_order_relaxed) ||
-		lane_touches_dead(lane, rq))
+		(!lane_is_ready(lane) && lane_touches_dead(lane, rq)))
 		return -EIO;
 	if (atomic_load_explicit(&lane->lanes->stopping, memory_order_relaxed))
 		return -ESHUTDOWN;
@@ -59,16 +65,11 @@ bool lane_reaches(const struct bridge_lane *lane, uint64_t off, uint64_t len)
 {
 	const struct bridge_map *map = &lane->attachment->map;
 
-	if (atomic_load_explicit(&lane->ready, memory_order_relaxed))
+	if (lane_is_ready(lane))
 		return true;
 	for (unsigned i = 0; i < lane->nr_links; i++)
 		if (lane->links[i].state != LINK_READY &&
 			(map->nr == 1 || bridge_map_part(map, i, off, len).len > 0))
 			return false;
 	return true;
-}
-
-bool lane_is_ready(const struct bridge_lane *lane)
-{
-	return atomic_load_explicit(&lane->ready, memory_order_relaxed);
 }

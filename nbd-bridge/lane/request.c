@@ -50,25 +50,6 @@ void lane_request_finish(struct bridge_lane *lane, struct bridge_request *rq, in
 	rq->done(rq, error);
 }
 
-void lane_backlog(struct bridge_lane *lane, struct bridge_request *rq)
-{
-	rq->lane.listed = true;
-	rq->lane.next = NULL;
-	*lane->backlog_tail = rq;
-	lane->backlog_tail = &rq->lane.next;
-}
-
-/* at: the pointer to the request. */
-void lane_backlog_remove(struct bridge_lane *lane, struct bridge_request **at)
-{
-	struct bridge_request *rq = *at;
-
-	*at = rq->lane.next;
-	if (!rq->lane.next)
-		lane->backlog_tail = at;
-	rq->lane.listed = false;
-}
-
 /* Ends the request if all of its operations were made and have come back. */
 void lane_request_settle(struct bridge_lane *lane, struct bridge_request *rq)
 {
