@@ -28,11 +28,11 @@ die() {
 	exit 1
 }
 
-# wait_for COMMAND…: until it succeeds, at most 20 s.
+# wait_for COMMAND…: until it succeeds, at most 60 s.
 wait_for() {
-	local end=$((SECONDS + 20))
+	local end=$((SECONDS + 60))
 	until "$@" 2>/dev/null; do
-		((SECONDS < end)) || die "waited 20 s for: $*"
+		((SECONDS < end)) || die "waited 60 s for: $*"
 		sleep 0.05
 	done
 }
@@ -175,45 +175,116 @@ use_nvme_tcp() {
 	about="NVMe over TCP: nvmet on the null_blk, nvme connect -i $QUEUES"
 }
 
-# ---- SRP, on the null_blk ----
+# ---- SRP: Linux's target, on the null_blk and on a RAM disk of its own ----
 
-lend_srp() {
-	local core=/sys/kernel/config/target/core/iblock_0/ram srpt=/sys/kernel/config/target/srpt \
-		guid tpg acl
-	[[ ! -s $work/srp-guid ]] || return 0
-	lend_null_blk
+srpt=/sys/kernel/config/target/srpt srpt_core=/sys/kernel/config/target/core
+
+# The target's port, which has no unit yet.
+srpt_port() {
 	modprobe -a target_core_mod target_core_iblock ib_srpt
-	mkdir -p $core $srpt
-	put $core/control udev_path=/dev/nullb0
-	put $core/enable 1
-	guid=$(</sys/class/infiniband/rxe0/node_guid)
-	mkdir "$srpt/$guid"
-	tpg=$srpt/$guid/$guid
-	mkdir "$tpg" "$tpg/lun/lun_0"
-	ln -s $core "$tpg/lun/lun_0/ram"
-	acl=$tpg/acls/$LISTEN # ib_srpt names who logs in after the address that it came to
-	mkdir "$acl" "$acl/lun_0"
-	ln -s "$tpg/lun/lun_0" "$acl/lun_0/ram"
-	put "$tpg/enable" 1
+	mkdir -p $srpt
+	srpt_guid=$(</sys/class/infiniband/rxe0/node_guid)
+	srpt_tpg=$srpt/$srpt_guid/$srpt_guid
+	[[ ! -d $srpt_tpg ]] || return 0
+	mkdir "$srpt/$srpt_guid"
+	mkdir "$srpt_tpg"
+	mkdir "$srpt_tpg/acls/$LISTEN" # ib_srpt names who logs in after the address that it came to
+	put "$srpt_tpg/enable" 1
 	put $srpt/discovery_auth/rdma_cm_port 5555
 	cat /sys/module/ib_srpt/parameters/srpt_service_guid >$work/srp-guid
 }
 
-use_srp() {
-	local guid
-	modprobe sd_mod
-	modprobe ib_srp ch_count="$QUEUES"
-	guid=$(at_donor "cat $work/srp-guid")
-	guid=${guid#0x}
-	put /sys/class/infiniband_srp/srp-rxe0-1/add_target \
-		"id_ext=$guid,ioc_guid=$guid,dest=$DONOR:5555,queue_size=128,max_cmd_per_lun=64,max_sect=2048,cmd_sg_entries=255,sg_tablesize=255"
-	wait_for has_bytes /dev/sda
-	device=/dev/sda
-	backing=/dev/nullb0
-	about="ib_srp on ib_srpt: LIO's iblock on the null_blk, ch_count=$QUEUES, queue_size=128, cmd_sg_entries=255, sg_tablesize=255, max_sect=2048"
+# srpt_unit LUN BACKSTORE: a unit of the target's.
+srpt_unit() {
+	mkdir "$srpt_tpg/lun/lun_$1" "$srpt_tpg/acls/$LISTEN/lun_$1"
+	ln -s "$srpt_core/$2" "$srpt_tpg/lun/lun_$1/disk"
+	ln -s "$srpt_tpg/lun/lun_$1" "$srpt_tpg/acls/$LISTEN/lun_$1/disk"
 }
 
-# The same target, by weft's bridge.
+lend_srp() {
+	srpt_port
+	[[ ! -d $srpt_core/iblock_0/null ]] || return 0
+	lend_null_blk
+	mkdir -p $srpt_core/iblock_0/null
+	put $srpt_core/iblock_0/null/control udev_path=/dev/nullb0
+	put $srpt_core/iblock_0/null/enable 1
+	srpt_unit 0 iblock_0/null
+}
+
+lend_srp_ram() {
+	srpt_port
+	mkdir -p $srpt_core/rd_mcp_1/ram
+	put $srpt_core/rd_mcp_1/ram/control "rd_pages=$((BYTES / 4096))"
+	put $srpt_core/rd_mcp_1/ram/enable 1
+	srpt_unit 1 rd_mcp_1/ram
+}
+
+srp_options=queue_size=128,max_cmd_per_lun=64,max_sect=2048,cmd_sg_entries=255,sg_tablesize=255
+srp_hosts() { (cd /sys/class/srp_host 2>/dev/null && echo host*); }
+
+# srp_disk HOST LUN: sets device.
+srp_disk() {
+	local block
+	for block in /sys/class/scsi_device/"${1#host}":*:*:"$2"/device/block/*; do
+		device=/dev/${block##*/}
+		has_bytes "$device" && return
+	done
+	return 1
+}
+
+# srp_login TARGET: sets srp_host to the SCSI host that came of it.
+srp_login() {
+	local before host
+	modprobe sd_mod
+	modprobe ib_srp ch_count="$QUEUES"
+	before=" $(srp_hosts) "
+	put /sys/class/infiniband_srp/srp-rxe0-1/add_target "$1,$srp_options"
+	for host in $(srp_hosts); do
+		[[ $before = *" $host "* ]] || srp_host=$host
+	done
+}
+
+# use_srp_unit LUN
+use_srp_unit() {
+	local guid
+	if [[ ! ${srpt_host:-} ]]; then
+		guid=$(at_donor "cat $work/srp-guid")
+		srp_login "id_ext=${guid#0x},ioc_guid=${guid#0x},dest=$DONOR:5555"
+		srpt_host=$srp_host
+	else # the unit may have come later
+		put "/sys/class/scsi_host/$srpt_host/scan" "- - -"
+	fi
+	wait_for srp_disk "$srpt_host" "$1"
+}
+
+use_srp() {
+	use_srp_unit 0
+	backing=/dev/nullb0
+	about="ib_srp on ib_srpt: LIO's iblock on the null_blk, ch_count=$QUEUES, ${srp_options//,/, }"
+}
+
+use_srp_ram() {
+	use_srp_unit 1
+	about="ib_srp on ib_srpt: LIO's RAM disk (rd_mcp), as srp"
+}
+
+# The same initiator on weft's target, in a donor of its own.
+lend_srp_weft() {
+	setsid weft-serve --listen "$LISTEN:10819" --srp "$LISTEN:5556" --allow-insecure \
+		--memory "srp=$BYTES" >$work/serve-srp.log 2>&1 </dev/null &
+	pids=$!
+	(wait_for grep -qx ready $work/serve-srp.log) || die "no donor: $(<$work/serve-srp.log)"
+	sed -n "s/^region 'srp' over SRP:  echo \([^ ]*\) .*/\1/p" $work/serve-srp.log \
+		>$work/srp-weft-line
+}
+
+use_srp_weft() {
+	srp_login "$(at_donor "cat $work/srp-weft-line")"
+	wait_for srp_disk "$srp_host" 0
+	about="ib_srp on weft's target (weft serve --srp), as srp"
+}
+
+# Linux's target, by weft's bridge.
 lend_weft_srp() {
 	lend_srp
 }
@@ -226,7 +297,7 @@ use_weft_srp() {
 		--device $device --foreground >$work/attach-srp.log 2>&1 </dev/null &
 	bridge=$!
 	backing=/dev/nullb0
-	about="weft's bridge on that ib_srpt, $QUEUES lanes, weft attach --device /dev/ublkbN"
+	about="weft's bridge on ib_srpt (LIO's iblock on the null_blk), $QUEUES lanes, weft attach --device /dev/ublkbN"
 }
 
 # ---- weft ----
@@ -240,7 +311,7 @@ lend_weft() {
 		setsid weft-serve --listen "$LISTEN:10809" --allow-insecure \
 			--lease 30 "${regions[@]}" >$work/serve.log 2>&1 </dev/null &
 		echo $! >$work/serve.pid
-		wait_for grep -qx ready $work/serve.log
+		(wait_for grep -qx ready $work/serve.log) || die "no donor: $(<$work/serve.log)"
 	fi
 	pids=$(<$work/serve.pid)
 }
@@ -452,6 +523,10 @@ queue_of() {
 measure() {
 	local who device bridge donor backing about
 	declare -gA devices
+	# Programs are there before anybody waits for them: where instructions are time, a machine
+	# that waits for its host's files lets hours go by at once.
+	weft-serve --help >/dev/null
+	weft-attach --help >/dev/null
 	declare -g contestants=("$@")
 	rmmod nbd
 	modprobe nbd nbds_max=8

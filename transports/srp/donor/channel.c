@@ -6,9 +6,9 @@
  * posted has come back from a queue pair in its error state, or the queue pair was destroyed.
  */
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -46,30 +46,90 @@ static void take_events(struct srp_channel *channel)
 	}
 }
 
+/* What came, or has left, since the last look.  Either way the initiator is there. */
+static unsigned take(struct srp_channel *channel)
+{
+	unsigned nr = srp_channel_take_completions(channel, &srp_command_ops);
+
+	if (nr > 0) {
+		channel->seen_ns = weft_now_ns();
+		channel->established = channel->busy = true;
+		weft_grant_touch(channel->grant, channel->seen_ns);
+	}
+	return nr;
+}
+
+/* Looks for a little while: the initiator may go on at once. */
+static bool spin(struct srp_channel *channel)
+{
+	if (!weft_rdma_spin_begin(&channel->spin))
+		return false;
+	do {
+		if (take(channel) > 0) {
+			weft_rdma_spin_found(&channel->spin);
+			return true;
+		}
+	} while (weft_rdma_spin_goes_on(&channel->spin));
+	return false;
+}
+
+/*
+ * Whether something goes on when work requests come back: READs, what waits for a place, task
+ * management.  An answer that has left is no reason to wake up.
+ */
+static bool waits_for_what_left(const struct srp_channel *channel)
+{
+	return channel->nr_reads > 0 || channel->pushes.first || channel->pulls.first ||
+		channel->works.first || channel->nr_aborted > 0 ||
+		channel->met != channel->marked || channel->member.nr_waiting > 0;
+}
+
+static int arm(struct srp_channel *channel)
+{
+	int r = weft_rdma_cq_arm(&channel->came);
+
+	return r == 0 && waits_for_what_left(channel) ? weft_rdma_cq_arm(&channel->left) : r;
+}
+
+static void on_ready(struct srp_channel *channel, int fd)
+{
+	uint64_t count;
+
+	if (fd == channel->wake_fd)
+		(void)!read(channel->wake_fd, &count, sizeof(count));
+	else if (fd == channel->events->fd)
+		take_events(channel);
+	else
+		weft_rdma_cq_woken(channel->comp);
+}
+
 /* Sleeps until something happens.  Completions that came before the arming wake nobody. */
 static void sleep_for(struct srp_channel *channel, int timeout_ms)
 {
-	struct pollfd fds[] = {
-		{.fd = channel->wake_fd, .events = POLLIN},
-		{.fd = channel->events->fd, .events = POLLIN},
-		{.fd = channel->comp->fd, .events = POLLIN},
-	};
-	struct ibv_cq *cq;
-	uint64_t count;
-	void *ctx;
+	struct epoll_event events[3];
 
-	if (ibv_req_notify_cq(channel->cq, 0) != 0)
+	if (arm(channel) < 0)
 		channel->over = true;
-	if (srp_channel_take_completions(channel, &srp_command_ops) > 0 ||
-		srp_channel_must_end(channel))
+	if (take(channel) > 0 || srp_channel_must_end(channel))
 		return;
-	poll(fds, WEFT_ARRAY_LEN(fds), timeout_ms);
-	if (fds[0].revents)
-		(void)!read(channel->wake_fd, &count, sizeof(count));
-	if (fds[1].revents)
-		take_events(channel);
-	while (fds[2].revents && ibv_get_cq_event(channel->comp, &cq, &ctx) == 0)
-		ibv_ack_cq_events(cq, 1);
+	int nr = epoll_wait(channel->epfd, events, WEFT_ARRAY_LEN(events), timeout_ms);
+	for (int i = 0; i < nr; i++)
+		on_ready(channel, events[i].data.fd);
+}
+
+static int watch(struct srp_channel *channel, int fd)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+
+	return epoll_ctl(channel->epfd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+static int watch_all(struct srp_channel *channel)
+{
+	channel->epfd = epoll_create1(EPOLL_CLOEXEC);
+	int r = channel->epfd < 0 ? -errno : watch(channel, channel->wake_fd);
+
+	return r < 0 ? r : watch(channel, channel->events->fd);
 }
 
 /* An initiator with nothing to say is silent: whether it is there, a WRITE of no bytes tells. */
@@ -88,6 +148,7 @@ static void probe(struct srp_channel *channel, uint64_t now_ns)
 	if (!channel->established || channel->probing || now_ns < channel->seen_ns + tick_ns)
 		return;
 	srp_post_probe(channel);
+	srp_channel_ring(channel);
 }
 
 static int accept_login(struct srp_channel *channel, uint8_t result)
@@ -146,7 +207,9 @@ static void log_in(struct srp_channel *channel)
 	int r = srp_channel_login(channel, &result, &reason, &err);
 
 	if (r == 0) {
-		r = accept_login(channel, result);
+		r = watch(channel, channel->comp->fd);
+		if (r == 0)
+			r = accept_login(channel, result);
 		if (r < 0) {
 			weft_error_set(&err, -r, "cannot accept: %s", strerror(-r));
 			reason = SRP_REJ_RESOURCES;
@@ -172,18 +235,13 @@ static void log_in(struct srp_channel *channel)
 static void serve(struct srp_channel *channel)
 {
 	while (!srp_channel_must_end(channel)) {
-		unsigned nr = srp_channel_take_completions(channel, &srp_command_ops);
-
-		if (nr > 0) {
-			channel->seen_ns = weft_now_ns();
-			/* They have sent something, so they are there. */
-			channel->established = true;
-			weft_grant_touch(channel->grant, channel->seen_ns);
-		}
+		unsigned nr = take(channel);
 		bool more = srp_channel_run(channel);
 		srp_channel_look_at_tasks(channel);
-		if (nr > 0 || more)
+		srp_channel_ring(channel);
+		if (nr > 0 || more || (channel->busy && spin(channel)))
 			continue;
+		channel->busy = false;
 		uint64_t now_ns = weft_now_ns();
 		if (!channel->established && now_ns >= channel->deadline_ns)
 			break;
@@ -193,21 +251,22 @@ static void serve(struct srp_channel *channel)
 	}
 }
 
-/* Nothing that was posted is in flight any more: true, unless the driver keeps it. */
+/* Nothing that was posted is in flight any more: true, unless the device keeps it. */
 static bool drain(struct srp_channel *channel)
 {
 	uint64_t end_ns = after_ms(DRAIN_MS);
 
 	rdma_disconnect(channel->id);
-	while (channel->nr_completed < channel->nr_posted && weft_now_ns() < end_ns) {
+	while (!channel->broken && channel->nr_completed < channel->nr_posted &&
+		weft_now_ns() < end_ns) {
 		struct ibv_wc wc;
 
-		if (ibv_poll_cq(channel->cq, 1, &wc) > 0)
+		if (ibv_poll_cq(channel->left.ibv, 1, &wc) > 0)
 			channel->nr_completed += srp_wr_is_counted(wc.wr_id);
 		else
 			usleep(1000);
 	}
-	return channel->nr_completed >= channel->nr_posted;
+	return !channel->broken && channel->nr_completed >= channel->nr_posted;
 }
 
 static void add_counts(struct srp_counts *to, const struct srp_counts *from)
@@ -258,6 +317,7 @@ static void end(struct srp_channel *channel)
 	rdma_destroy_id(channel->id);
 	rdma_destroy_event_channel(channel->events);
 	close(channel->wake_fd);
+	close(channel->epfd);
 	free(channel);
 	pthread_mutex_lock(&listener->lock);
 	listener->nr_channels--;
@@ -309,11 +369,14 @@ int srp_channel_start(struct srp_listener *listener, struct rdma_cm_id *id,
 	channel->login = *login;
 	channel->their_reads = their_reads;
 	channel->member.wake = on_wake;
+	channel->epfd = -1;
 	channel->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	channel->events = rdma_create_event_channel();
 	if (channel->wake_fd < 0 || !channel->events)
 		goto fail;
 	r = weft_rdma_nonblocking(channel->events->fd);
+	if (r == 0)
+		r = watch_all(channel);
 	if (r == 0 && rdma_migrate_id(id, channel->events) != 0)
 		r = -errno;
 	if (r < 0)
@@ -344,6 +407,7 @@ fail:
 	if (channel->events)
 		rdma_destroy_event_channel(channel->events);
 	weft_close_fd(channel->wake_fd);
+	weft_close_fd(channel->epfd);
 	free(channel);
 	return r;
 }

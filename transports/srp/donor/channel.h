@@ -21,6 +21,7 @@
 
 #include "fabric/base/util.h"
 #include "fabric/donor/donor.h"
+#include "transports/rdma/wait.h"
 #include "transports/srp/donor/listener.h"
 #include "transports/srp/donor/unit.h"
 #include "transports/srp/proto.h"
@@ -33,6 +34,9 @@ enum {
 	SRP_TI_IU_MAX = 128,
 	SRP_NR_ANSWERS = 2 * SRP_DEPTH,
 	SRP_NR_MOVES = 192, /* work requests that move data */
+	SRP_TURN = 16,      /* of those, WRITEs of one command before others have their turn */
+	SRP_CHAIN = 64,     /* work requests that go to the device at once */
+	SRP_INLINE_BYTES = 64, /* answers up to this size are taken along, if the device can */
 	SRP_MAX_READS = 16, /* of those, READs at a time, if the initiator takes as many */
 	SRP_FORMATS = SRP_FORMAT_DIRECT | SRP_FORMAT_INDIRECT,
 	/* An abort is answered in that time, or the channels end: Linux waits for 5 s. */
@@ -97,14 +101,18 @@ struct srp_channel {
 	bool staged;
 	struct srp_reach *reach;
 	uint32_t *lkeys; /* of the region's chunks */
+	int epfd;
 	struct ibv_comp_channel *comp;
-	struct ibv_cq *cq;
+	/* What came wakes the thread; what has left does if something waits for it: channel.c. */
+	struct weft_rdma_cq came, left;
+	struct weft_rdma_spin spin;
 	struct ibv_mr *mr;
 	uint8_t *mem; /* receives, data, tables, answers */
 	uint16_t immediate_off; /* 0: no immediate data */
 	uint64_t deadline_ns, seen_ns, probed_ns;
 	uint32_t tick_ms, lease_ms;
 	bool probing;
+	bool busy; /* something came, or has left, since the thread slept */
 
 	struct srp_counts counts;
 	struct srp_slot slots[SRP_DEPTH];
@@ -112,10 +120,20 @@ struct srp_channel {
 	unsigned nr_moves; /* that are free, of SRP_NR_MOVES */
 	unsigned nr_reads, max_reads; /* in flight */
 	uint64_t nr_posted, nr_completed; /* signalled work requests of the send queue */
+	bool broken; /* the device did not take all that was posted */
+	uint32_t max_inline;
 	struct srp_queue pushes, pulls, works; /* wait for a move, for a READ, to work */
 	uint8_t free_answers[SRP_NR_ANSWERS];
 	unsigned nr_free_answers;
 	uint16_t moves_before[SRP_NR_ANSWERS]; /* moves that an answer's completion gives back */
+	/* What the next srp_channel_ring() gives to the device: receives first. */
+	struct ibv_recv_wr recvs[SRP_DEPTH];
+	struct ibv_sge recv_sges[SRP_DEPTH];
+	unsigned nr_recvs;
+	struct ibv_send_wr wrs[SRP_CHAIN];
+	struct ibv_sge sges[SRP_CHAIN];
+	unsigned nr_wrs;
+	unsigned nr_open; /* WRITEs behind which a signalled one is still to come */
 	unsigned nr_aborted;
 	uint64_t marked, marked_posted; /* the last wish that was seen, and nr_posted then */
 	uint64_t met;                   /* the last that was met */
@@ -172,31 +190,32 @@ static inline unsigned srp_slot_number(const struct srp_channel *channel,
 	return (unsigned)(slot - channel->slots);
 }
 
-/* Work requests that go out together: WRITEs of one command, and the answer behind them. */
-enum { SRP_BATCH = 16 };
-struct srp_batch {
-	struct ibv_send_wr wr[SRP_BATCH + 1];
-	struct ibv_sge sge[SRP_BATCH + 1];
-	unsigned nr;
-};
-
-/* Room of a batch, as long as there are moves. */
-unsigned srp_batch_room(const struct srp_channel *channel, const struct srp_batch *batch);
-void srp_batch_write(struct srp_batch *batch, const void *from, uint32_t lkey,
+/*
+ * Work requests gather in a chain, which srp_channel_ring() gives to the device.  A command's
+ * WRITEs are open until its answer, or srp_post_writes(), comes behind them; nothing else does
+ * before.
+ */
+/* How many WRITEs a command may still add in this turn. */
+static inline unsigned srp_writes_room(const struct srp_channel *channel)
+{
+	return (unsigned)weft_min(SRP_TURN, channel->nr_moves) - channel->nr_open;
+}
+void srp_post_write(struct srp_channel *channel, const void *from, uint32_t lkey,
 	const struct srp_buffer *to);
-/* WRITEs without an answer. */
-void srp_post_writes(struct srp_channel *channel, struct srp_batch *batch);
+/* Closes them without an answer. */
+void srp_post_writes(struct srp_channel *channel);
 /* table: of a piece; else of data.  Takes a READ's place. */
 void srp_post_read(struct srp_channel *channel, struct srp_slot *slot, void *to, uint32_t lkey,
 	const struct srp_buffer *from, bool table);
 /*
- * Posts the slot's receive again, then the batch with the answer behind it.  The slot is free.
+ * The slot's receive, to be posted again, and the answer behind the open WRITEs.  The slot is free.
  * False: no place for an answer is free, and nothing was done.
  */
-bool srp_post_answer(struct srp_channel *channel, struct srp_slot *slot, struct srp_batch *batch);
+bool srp_post_answer(struct srp_channel *channel, struct srp_slot *slot);
 /* The slot ends without an answer: its credit goes back with the next one. */
 void srp_slot_drop(struct srp_channel *channel, struct srp_slot *slot);
 void srp_post_probe(struct srp_channel *channel);
+void srp_channel_ring(struct srp_channel *channel);
 /* Whether this completion is one of nr_posted. */
 bool srp_wr_is_counted(uint64_t wr_id);
 /* Takes what has completed, up to a bound, and tells ops: how many. */
@@ -212,8 +231,8 @@ unsigned srp_channel_take_completions(struct srp_channel *channel,
 
 void srp_enqueue(struct srp_queue *queue, struct srp_slot *slot);
 struct srp_slot *srp_dequeue(struct srp_queue *queue);
-/* Answers behind the batch, now or when there is a place for it; drops one that was aborted. */
-void srp_slot_answer(struct srp_channel *channel, struct srp_slot *slot, struct srp_batch *batch);
+/* Answers behind the open WRITEs, or when there is a place for it; drops one that was aborted. */
+void srp_slot_answer(struct srp_channel *channel, struct srp_slot *slot);
 
 /* command.c */
 

@@ -37,18 +37,14 @@ static void count(struct srp_channel *channel, const struct srp_slot *slot)
 static void go_on(struct srp_channel *channel, struct srp_slot *slot);
 
 /* What the command was to do is done, or not. */
-static void end(struct srp_channel *channel, struct srp_slot *slot, int error,
-	struct srp_batch *batch)
+static void end(struct srp_channel *channel, struct srp_slot *slot, int error)
 {
-	struct srp_batch none;
-
-	none.nr = 0;
 	if (error == -EIO && atomic_load(&channel->region->lost))
 		scsi_unit_lose(&channel->member.nexus->unit->scsi);
 	scsi_command_end(&slot->cmd, error);
 	count(channel, slot);
 	slot->decided = true;
-	srp_slot_answer(channel, slot, batch ? batch : &none);
+	srp_slot_answer(channel, slot);
 }
 
 static uint8_t *at(struct srp_channel *channel, uint64_t off)
@@ -108,25 +104,23 @@ static void push(struct srp_channel *channel, struct srp_slot *slot)
 {
 	uint64_t total = total_of(&slot->cmd), len;
 	struct srp_buffer part;
-	struct srp_batch batch;
 	uint32_t lkey;
 	int r = 0;
 
-	batch.nr = 0;
-	while (slot->done < total && srp_batch_room(channel, &batch) > 0) {
+	while (slot->done < total && srp_writes_room(channel) > 0) {
 		void *from = here(channel, slot, total - slot->done, &len, &lkey);
 
 		r = srp_walk_next(&slot->walk, len, &part);
 		if (r < 0)
 			break;
-		srp_batch_write(&batch, from, lkey, &part);
+		srp_post_write(channel, from, lkey, &part);
 		slot->done += part.len;
 	}
 	if (r == -EPROTO || slot->done == total) {
-		end(channel, slot, r == -EPROTO ? -ECONNABORTED : 0, &batch);
+		end(channel, slot, r == -EPROTO ? -ECONNABORTED : 0);
 		return;
 	}
-	srp_post_writes(channel, &batch);
+	srp_post_writes(channel);
 	if (r == -EAGAIN && may_read(channel))
 		read_table(channel, slot);
 	else
@@ -147,7 +141,7 @@ static void pulled(struct srp_channel *channel, struct srp_slot *slot)
 		return;
 	}
 	if (!cmd->fua || !channel->member.nexus->unit->scsi.config.write_cache) {
-		end(channel, slot, 0, NULL);
+		end(channel, slot, 0);
 		return;
 	}
 	srp_enqueue(&channel->works, slot);
@@ -168,14 +162,14 @@ static bool compare(struct srp_channel *channel, struct srp_slot *slot, const ui
 			scsi_command_miscompare(cmd, slot->compared + same);
 			count(channel, slot);
 			slot->decided = true;
-			srp_slot_answer(channel, slot, &(struct srp_batch){.nr = 0});
+			srp_slot_answer(channel, slot);
 			return false;
 		}
 	}
 	slot->compared = slot->done;
 	if (slot->done < cmd->len)
 		return true;
-	end(channel, slot, 0, NULL);
+	end(channel, slot, 0);
 	return false;
 }
 
@@ -231,7 +225,7 @@ static void pull(struct srp_channel *channel, struct srp_slot *slot)
 static void moved(struct srp_channel *channel, struct srp_slot *slot)
 {
 	if (slot->failed)
-		end(channel, slot, -ECONNABORTED, NULL);
+		end(channel, slot, -ECONNABORTED);
 	else if (slot->cmd.kind != SCSI_DO_COMPARE)
 		pulled(channel, slot);
 	else if (compare(channel, slot,
@@ -318,19 +312,16 @@ static void work(struct srp_channel *channel, struct srp_slot *slot)
 	if (r > 0)
 		srp_enqueue(&channel->works, slot);
 	else
-		end(channel, slot, r, NULL);
+		end(channel, slot, r);
 }
 
 static void go_on(struct srp_channel *channel, struct srp_slot *slot)
 {
-	struct srp_batch none;
-
-	none.nr = 0;
 	switch (slot->cmd.kind) {
 	case SCSI_DO_END:
 		count(channel, slot);
 		slot->decided = true;
-		srp_slot_answer(channel, slot, &none);
+		srp_slot_answer(channel, slot);
 		break;
 	case SCSI_DO_SEND:
 	case SCSI_DO_READ:
@@ -375,7 +366,7 @@ static void begin(struct srp_channel *channel, struct srp_slot *slot, const stru
 	const struct srp_data *data = in ? &iu->in : out ? &iu->out : NULL;
 	slot->immediate = data ? data->immediate : NULL;
 	if (data && !data->immediate && srp_walk_begin(&slot->walk, data) < 0)
-		end(channel, slot, -ECONNABORTED, NULL);
+		end(channel, slot, -ECONNABORTED);
 	else
 		go_on(channel, slot);
 }
@@ -450,11 +441,8 @@ static bool may_work(const struct srp_channel *channel)
 
 static void turn_to_work(struct srp_channel *channel, struct srp_slot *slot)
 {
-	struct srp_batch none;
-
-	none.nr = 0;
 	if (slot->decided || slot->is_task)
-		srp_slot_answer(channel, slot, &none);
+		srp_slot_answer(channel, slot);
 	else
 		work(channel, slot);
 }

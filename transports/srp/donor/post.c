@@ -2,8 +2,8 @@
 /*
  * A channel's queue pair: its buffers, what is posted, what has completed.
  *
- * Threads: the channel's.  Invariant: the last work request of each post is signalled, and says in
- * its wr_id for what, and how many places it gives back; the others are not.
+ * Threads: the channel's.  Invariant: a command's last work request is signalled, and says in its
+ * wr_id for what, and how many places it gives back; the others are not.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -41,16 +41,20 @@ static uint8_t *answer_at(struct srp_channel *channel, unsigned i)
 
 static void post_receive(struct srp_channel *channel, unsigned i)
 {
-	struct ibv_sge sge = {
+	unsigned at = channel->nr_recvs++;
+
+	channel->recv_sges[at] = (struct ibv_sge){
 		.addr = (uintptr_t)srp_slot_iu(channel, i),
 		.length = SRP_IT_IU_MAX,
 		.lkey = channel->mr->lkey,
 	};
-	struct ibv_recv_wr wr = {.wr_id = wr_id(WR_RECV, 0, i), .sg_list = &sge, .num_sge = 1},
-			   *bad;
-
-	if (ibv_post_recv(channel->id->qp, &wr, &bad) != 0)
-		channel->over = true;
+	channel->recvs[at] = (struct ibv_recv_wr){
+		.wr_id = wr_id(WR_RECV, 0, i),
+		.sg_list = &channel->recv_sges[at],
+		.num_sge = 1,
+	};
+	if (at > 0)
+		channel->recvs[at - 1].next = &channel->recvs[at];
 }
 
 static uint8_t max_reads_of(struct ibv_context *context)
@@ -62,43 +66,58 @@ static uint8_t max_reads_of(struct ibv_context *context)
 	return (uint8_t)weft_min((uint64_t)attr.max_qp_init_rd_atom, SRP_MAX_READS);
 }
 
-int srp_channel_open(struct srp_channel *channel, struct weft_error *err)
+/* The smaller answers leave without a look at our memory, where the device can do that. */
+static int make_qp(struct srp_channel *channel)
 {
-	struct rdma_cm_id *id = channel->id;
-
-	channel->comp = ibv_create_comp_channel(id->verbs);
-	if (channel->comp)
-		channel->cq = ibv_create_cq(id->verbs, SEND_WRS + SRP_DEPTH + 4, NULL,
-			channel->comp, 0);
-	if (!channel->cq || weft_rdma_nonblocking(channel->comp->fd) < 0)
-		return weft_error_set(err, errno ? errno : ENOMEM,
-			"cannot make a completion queue: %s", strerror(errno));
-	channel->mem = weft_rdma_pages_new(MEM_BYTES);
-	if (channel->mem)
-		channel->mr = ibv_reg_mr(channel->reach->pd, channel->mem, MEM_BYTES,
-			IBV_ACCESS_LOCAL_WRITE);
-	if (!channel->mr)
-		return weft_rdma_reg_failed(channel->mem ? errno : ENOMEM, MEM_BYTES, err);
 	struct ibv_qp_init_attr attr = {
-		.send_cq = channel->cq,
-		.recv_cq = channel->cq,
+		.send_cq = channel->left.ibv,
+		.recv_cq = channel->came.ibv,
 		.qp_type = IBV_QPT_RC,
 		.cap = {
 			.max_send_wr = SEND_WRS,
 			.max_recv_wr = SRP_DEPTH,
 			.max_send_sge = 1,
 			.max_recv_sge = 1,
+			.max_inline_data = SRP_INLINE_BYTES,
 		},
 	};
-	if (rdma_create_qp(id, channel->reach->pd, &attr) != 0)
-		return weft_error_set(err, errno, "cannot make a queue pair: %s", strerror(errno));
+
+	if (rdma_create_qp(channel->id, channel->reach->pd, &attr) != 0) {
+		attr.cap.max_inline_data = 0;
+		if (rdma_create_qp(channel->id, channel->reach->pd, &attr) != 0)
+			return -errno;
+	}
+	channel->max_inline = attr.cap.max_inline_data;
+	return 0;
+}
+
+int srp_channel_open(struct srp_channel *channel, struct weft_error *err)
+{
+	struct ibv_context *context = channel->id->verbs;
+	int r = weft_rdma_cq_init(&channel->came, context, SRP_DEPTH + 4, &channel->comp, err);
+
+	if (r == 0)
+		r = weft_rdma_cq_init(&channel->left, context, SEND_WRS + 4, &channel->comp, err);
+	if (r < 0)
+		return r;
+	channel->mem = weft_rdma_pages_new(MEM_BYTES);
+	if (channel->mem)
+		channel->mr = ibv_reg_mr(channel->reach->pd, channel->mem, MEM_BYTES,
+			IBV_ACCESS_LOCAL_WRITE);
+	if (!channel->mr)
+		return weft_rdma_reg_failed(channel->mem ? errno : ENOMEM, MEM_BYTES, err);
+	r = make_qp(channel);
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot make a queue pair: %s", strerror(-r));
+	weft_rdma_spin_init(&channel->spin, 0);
 	channel->max_reads = (unsigned)weft_max(1,
-		weft_min(channel->their_reads, max_reads_of(id->verbs)));
+		weft_min(channel->their_reads, max_reads_of(context)));
 	channel->nr_moves = SRP_NR_MOVES;
 	for (unsigned i = 0; i < SRP_NR_ANSWERS; i++)
 		channel->free_answers[channel->nr_free_answers++] = (uint8_t)i;
 	for (unsigned i = 0; i < SRP_DEPTH; i++)
 		post_receive(channel, i);
+	srp_channel_ring(channel);
 	return channel->over ? weft_error_set(err, EIO, "cannot post receives") : 0;
 }
 
@@ -107,90 +126,111 @@ void srp_channel_close(struct srp_channel *channel)
 	if (channel->mr)
 		ibv_dereg_mr(channel->mr);
 	free(channel->mem);
-	if (channel->cq)
-		ibv_destroy_cq(channel->cq);
+	weft_rdma_cq_fini(&channel->came);
+	weft_rdma_cq_fini(&channel->left);
 	if (channel->comp)
 		ibv_destroy_comp_channel(channel->comp);
 }
 
-unsigned srp_batch_room(const struct srp_channel *channel, const struct srp_batch *batch)
+/* ---- what goes to the device ---- */
+
+static void ring_receives(struct srp_channel *channel)
 {
-	return (unsigned)weft_min(SRP_BATCH, channel->nr_moves) - batch->nr;
+	struct ibv_recv_wr *bad;
+
+	if (channel->nr_recvs == 0)
+		return;
+	channel->nr_recvs = 0;
+	if (ibv_post_recv(channel->id->qp, channel->recvs, &bad) != 0)
+		channel->over = channel->broken = true;
 }
 
-static struct ibv_send_wr *add(struct srp_batch *batch, const void *local, uint32_t lkey,
+void srp_channel_ring(struct srp_channel *channel)
+{
+	struct ibv_send_wr *bad;
+
+	/* The receives first: a credit may be used as soon as the initiator knows of it. */
+	ring_receives(channel);
+	if (channel->nr_wrs == 0)
+		return;
+	channel->nr_wrs = 0;
+	if (ibv_post_send(channel->id->qp, channel->wrs, &bad) != 0)
+		channel->over = channel->broken = true;
+}
+
+/* A work request at the end of the chain. */
+static struct ibv_send_wr *add(struct srp_channel *channel, const void *local, uint32_t lkey,
 	uint32_t len)
 {
-	struct ibv_send_wr *wr = &batch->wr[batch->nr];
-	struct ibv_sge *sge = &batch->sge[batch->nr];
+	if (channel->nr_wrs == SRP_CHAIN)
+		srp_channel_ring(channel);
+	unsigned at = channel->nr_wrs++;
+	struct ibv_send_wr *wr = &channel->wrs[at];
 
-	*sge = (struct ibv_sge){.addr = (uintptr_t)local, .length = len, .lkey = lkey};
-	*wr = (struct ibv_send_wr){.sg_list = sge, .num_sge = 1};
-	if (batch->nr > 0)
+	channel->sges[at] = (struct ibv_sge){
+		.addr = (uintptr_t)local,
+		.length = len,
+		.lkey = lkey,
+	};
+	*wr = (struct ibv_send_wr){.sg_list = &channel->sges[at], .num_sge = 1};
+	if (at > 0)
 		wr[-1].next = wr;
-	batch->nr++;
 	return wr;
 }
 
-void srp_batch_write(struct srp_batch *batch, const void *from, uint32_t lkey,
+/* Its completion gives back what the id says. */
+static void signal_wr(struct srp_channel *channel, struct ibv_send_wr *wr, uint64_t id)
+{
+	wr->wr_id = id;
+	wr->send_flags |= IBV_SEND_SIGNALED;
+	channel->nr_posted++;
+}
+
+void srp_post_write(struct srp_channel *channel, const void *from, uint32_t lkey,
 	const struct srp_buffer *to)
 {
-	struct ibv_send_wr *wr = add(batch, from, lkey, to->len);
+	struct ibv_send_wr *wr = add(channel, from, lkey, to->len);
 
 	wr->opcode = IBV_WR_RDMA_WRITE;
 	wr->wr.rdma.remote_addr = to->addr;
 	wr->wr.rdma.rkey = to->key;
+	channel->nr_open++;
 }
 
-/* The last of them is signalled. */
-static void post(struct srp_channel *channel, struct ibv_send_wr *first, struct ibv_send_wr *last,
-	uint64_t id)
+void srp_post_writes(struct srp_channel *channel)
 {
-	struct ibv_send_wr *bad;
-
-	last->wr_id = id;
-	last->send_flags |= IBV_SEND_SIGNALED;
-	if (ibv_post_send(channel->id->qp, first, &bad) != 0)
-		channel->over = true;
-	else
-		channel->nr_posted++;
-}
-
-void srp_post_writes(struct srp_channel *channel, struct srp_batch *batch)
-{
-	unsigned nr = batch->nr;
+	unsigned nr = channel->nr_open;
 
 	if (nr == 0)
 		return;
 	channel->nr_moves -= nr;
-	batch->nr = 0;
-	post(channel, &batch->wr[0], &batch->wr[nr - 1], wr_id(WR_WRITES, nr, 0));
+	channel->nr_open = 0;
+	signal_wr(channel, &channel->wrs[channel->nr_wrs - 1], wr_id(WR_WRITES, nr, 0));
 }
 
 void srp_post_read(struct srp_channel *channel, struct srp_slot *slot, void *to, uint32_t lkey,
 	const struct srp_buffer *from, bool table)
 {
-	struct srp_batch batch;
-	struct ibv_send_wr *wr;
+	struct ibv_send_wr *wr = add(channel, to, lkey, from->len);
 
-	batch.nr = 0;
-	wr = add(&batch, to, lkey, from->len);
 	wr->opcode = IBV_WR_RDMA_READ;
 	wr->wr.rdma.remote_addr = from->addr;
 	wr->wr.rdma.rkey = from->key;
 	channel->nr_moves--;
 	channel->nr_reads++;
 	slot->nr_out++;
-	post(channel, wr, wr,
+	signal_wr(channel, wr,
 		wr_id(table ? WR_TABLE : WR_READ, 1, srp_slot_number(channel, slot)));
 }
 
 void srp_post_probe(struct srp_channel *channel)
 {
-	struct ibv_send_wr wr = {.opcode = IBV_WR_RDMA_WRITE};
+	struct ibv_send_wr *wr = add(channel, NULL, 0, 0);
 
+	wr->opcode = IBV_WR_RDMA_WRITE;
+	wr->num_sge = 0;
 	channel->probing = true;
-	post(channel, &wr, &wr, wr_id(WR_PROBE, 0, 0));
+	signal_wr(channel, wr, wr_id(WR_PROBE, 0, 0));
 }
 
 /* The slot's receive is posted again, and its credit can be given back. */
@@ -232,27 +272,26 @@ static size_t pack_answer(struct srp_channel *channel, const struct srp_slot *sl
 	return srp_pack_rsp(&rsp, ret);
 }
 
-bool srp_post_answer(struct srp_channel *channel, struct srp_slot *slot, struct srp_batch *batch)
+bool srp_post_answer(struct srp_channel *channel, struct srp_slot *slot)
 {
-	unsigned moves = batch->nr;
-
 	if (channel->nr_free_answers == 0)
 		return false;
 	unsigned i = channel->free_answers[--channel->nr_free_answers];
 	uint8_t *iu = answer_at(channel, i);
-	/* The receive first: the credit may be used as soon as the initiator knows of it. */
 	give_back(channel, slot);
 	size_t len = pack_answer(channel, slot, iu);
 	channel->due = 0;
-	channel->moves_before[i] = (uint16_t)moves;
-	channel->nr_moves -= moves;
-	struct ibv_send_wr *wr = add(batch, iu, channel->mr->lkey, (uint32_t)len);
+	channel->moves_before[i] = (uint16_t)channel->nr_open;
+	channel->nr_moves -= channel->nr_open;
+	channel->nr_open = 0;
+	struct ibv_send_wr *wr = add(channel, iu, channel->mr->lkey, (uint32_t)len);
 	wr->opcode = IBV_WR_SEND;
 	if (slot->has_code ? slot->notify_good : slot->cmd.status == SCSI_GOOD ? slot->notify_good
 									   : slot->notify_bad)
 		wr->send_flags = IBV_SEND_SOLICITED;
-	batch->nr = 0;
-	post(channel, &batch->wr[0], wr, wr_id(WR_ANSWER, 0, i));
+	if (len <= channel->max_inline)
+		wr->send_flags |= IBV_SEND_INLINE;
+	signal_wr(channel, wr, wr_id(WR_ANSWER, 0, i));
 	return true;
 }
 
@@ -297,13 +336,24 @@ static void completed(struct srp_channel *channel, const struct ibv_wc *wc,
 	}
 }
 
-unsigned srp_channel_take_completions(struct srp_channel *channel,
+static unsigned take(struct srp_channel *channel, struct ibv_cq *cq,
 	const struct srp_completion_ops *ops)
 {
 	struct ibv_wc wc[16];
-	int nr = ibv_poll_cq(channel->cq, WEFT_ARRAY_LEN(wc), wc);
+	int nr = ibv_poll_cq(cq, WEFT_ARRAY_LEN(wc), wc);
 
 	for (int i = 0; i < nr; i++)
 		completed(channel, &wc[i], ops);
 	return nr > 0 ? (unsigned)nr : 0;
+}
+
+unsigned srp_channel_take_completions(struct srp_channel *channel,
+	const struct srp_completion_ops *ops)
+{
+	/* What has left first: what came needs places. */
+	unsigned nr = take(channel, channel->left.ibv, ops);
+
+	nr += take(channel, channel->came.ibv, ops);
+	srp_channel_ring(channel);
+	return nr;
 }

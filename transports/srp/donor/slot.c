@@ -29,13 +29,13 @@ struct srp_slot *srp_dequeue(struct srp_queue *queue)
 	return slot;
 }
 
-void srp_slot_answer(struct srp_channel *channel, struct srp_slot *slot, struct srp_batch *batch)
+void srp_slot_answer(struct srp_channel *channel, struct srp_slot *slot)
 {
 	if (slot->aborted) {
-		srp_post_writes(channel, batch);
+		srp_post_writes(channel);
 		srp_slot_drop(channel, slot);
-	} else if (!srp_post_answer(channel, slot, batch)) {
-		srp_post_writes(channel, batch);
+	} else if (!srp_post_answer(channel, slot)) {
+		srp_post_writes(channel);
 		srp_enqueue(&channel->works, slot);
 	}
 }

@@ -32,19 +32,11 @@ static bool function_of(uint8_t function, enum scsi_function *ret)
 	}
 }
 
-static void answer(struct srp_channel *channel, struct srp_slot *slot)
-{
-	struct srp_batch none;
-
-	none.nr = 0;
-	srp_slot_answer(channel, slot, &none);
-}
-
 static void answer_code(struct srp_channel *channel, struct srp_slot *slot, uint8_t code)
 {
 	slot->has_code = true;
 	slot->code = code;
-	answer(channel, slot);
+	srp_slot_answer(channel, slot);
 }
 
 /* One in a queue is found there, and one that waits for READs by their completions. */
@@ -146,7 +138,7 @@ static void look_at(struct srp_channel *channel, struct srp_slot *slot, uint64_t
 	pthread_mutex_unlock(&channel->listener->units.lock);
 	if (slot->of_command) {
 		scsi_command_end(&slot->cmd, 0);
-		answer(channel, slot);
+		srp_slot_answer(channel, slot);
 		return;
 	}
 	scsi_function_end(&channel->member.nexus->scsi, (enum scsi_function)slot->function);
