@@ -80,6 +80,11 @@ int weft_hello_check_version0(const struct weft_hello *hello, const char *region
 {
 	bool joins = hello->granted == hello->generation;
 
+	if (hello->has_alias)
+		return weft_error_set(err, EPROTONOSUPPORT,
+			"the donor runs an older weft, which gives a session no alias, as the "
+			"kernel's own connection to region '%.100s' needs; upgrade the donor",
+			region);
 	if (!hello->epoch || (uint32_t)hello->generation != 0 || joins ||
 		hello->mode == WEFT_MODE_SHARED)
 		return 0;
@@ -117,7 +122,8 @@ static void add(char *buf, int *n, const char *form, ...)
 
 void weft_hello_format(const struct weft_hello *hello, char *buf)
 {
-	char id[2 * WEFT_ID_BYTES + 1], stripe[WEFT_STRIPE_TEXT_MAX];
+	char id[2 * WEFT_ID_BYTES + 1], alias[2 * WEFT_ID_BYTES + 1];
+	char stripe[WEFT_STRIPE_TEXT_MAX];
 	int n = 0;
 
 	weft_hex(hello->id, WEFT_ID_BYTES, id);
@@ -136,6 +142,10 @@ void weft_hello_format(const struct weft_hello *hello, char *buf)
 			hello->new_contents ? ",renew=1" : "");
 	if (hello->pass && !hello->version0)
 		add(buf, &n, ",pass=1");
+	weft_hex(hello->alias, WEFT_ID_BYTES, alias);
+	if (hello->has_alias && !hello->version0)
+		add(buf, &n, ",!alias=%s", alias);
+	explicit_bzero(alias, sizeof(alias));
 }
 
 void weft_welcome_format(const struct weft_welcome *welcome, char *buf)
@@ -267,6 +277,12 @@ static int unknown_field(struct span key, bool version0, struct weft_error *err)
 		(int)key.len - 1, key.p + 1);
 }
 
+/* WEFT_ID_BYTES of them. */
+static bool parse_bytes(struct span s, uint8_t *ret)
+{
+	return s.len == 2 * WEFT_ID_BYTES && weft_unhex(s.p, ret, WEFT_ID_BYTES) == 0;
+}
+
 static bool parse_one(struct span s, bool *ret)
 {
 	*ret = true;
@@ -285,6 +301,18 @@ bool weft_tenure_split(const char *name, char *ret_name, size_t size, uint64_t *
 	return true;
 }
 
+void weft_alias_format(const uint8_t *alias, char *ret)
+{
+	weft_hex(alias, WEFT_ID_BYTES, stpcpy(ret, WEFT_EXPORT_ALIAS));
+}
+
+bool weft_alias_parse(const char *name, uint8_t *ret)
+{
+	struct span rest = {name, strlen(name)};
+
+	return strip_prefix(&rest, WEFT_EXPORT_ALIAS) && parse_bytes(rest, ret);
+}
+
 int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struct weft_error *err)
 {
 	enum {
@@ -298,7 +326,8 @@ int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struc
 		EXPECT = 128,
 		STRIPE = 256,
 		RENEW = 512,
-		PASS = 1024
+		PASS = 1024,
+		ALIAS = 2048
 	};
 	struct weft_hello hello = {0};
 	struct span rest = {text, len};
@@ -316,8 +345,7 @@ int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struc
 			return -EINVAL;
 		if (is_key(key, "id")) {
 			field = ID;
-			ok = value.len == 2 * WEFT_ID_BYTES &&
-			     weft_unhex(value.p, hello.id, WEFT_ID_BYTES) == 0;
+			ok = parse_bytes(value, hello.id);
 		} else if (is_key(key, "gen")) {
 			field = GEN;
 			ok = parse_decimal(value, UINT64_MAX, &hello.generation) &&
@@ -351,6 +379,9 @@ int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struc
 		} else if (!hello.version0 && is_key(key, "pass")) {
 			field = PASS;
 			ok = parse_one(value, &hello.pass);
+		} else if (!hello.version0 && is_key(key, "!alias")) {
+			field = ALIAS;
+			hello.has_alias = ok = parse_bytes(value, hello.alias);
 		} else {
 			int r = unknown_field(key, hello.version0, err);
 

@@ -6,7 +6,7 @@
  * Over NBD the borrower asks LIST_META_CONTEXT and SET_META_CONTEXT for
  *     weft:session:v=1,id=<32 hex>,gen=<decimal>,mode=<r|s|w>,name=<public name>
  *         [,expect=<16 hex>|,epoch=<16 hex>[,granted=<decimal>[,wrote=1]]]
- *         [,stripe=<index>/<count>:<unit>[,renew=1]][,pass=1]
+ *         [,stripe=<index>/<count>:<unit>[,renew=1]][,pass=1][,!alias=<32 hex>]
  * and the donor answers with one context named
  *     weft:grant:v=1,epoch=<16 hex>,lease=<ms>,offers=<list with ';' between>[,restorable=1]
  *         [,pass=1][,hashes=<decimal>]
@@ -25,6 +25,10 @@
  *
  * `stripe` says which part of a striped device the region is to be (stripe.h); a reader or writer
  * of version 1 that does not say it means a whole device, a shared reader nothing.
+ *
+ * `!alias` is a name that the borrower has made up for its session.  As long as the session lasts,
+ * a stock client that asks for the export WEFT_EXPORT_ALIAS joins the session's attachment, at the
+ * session's generation (donor.h).
  */
 #ifndef WEFT_FABRIC_HELLO_H
 #define WEFT_FABRIC_HELLO_H
@@ -45,6 +49,8 @@
  * where the hello was accepted, nothing anywhere else.
  */
 #define WEFT_EXPORT_SESSION "weft:session"
+/* The export of a session's alias: this, and 32 hex digits.  It is in no list. */
+#define WEFT_EXPORT_ALIAS "weft:alias:"
 
 enum {
 	WEFT_ID_BYTES = 16,
@@ -79,6 +85,11 @@ struct weft_hello {
 	 */
 	bool new_contents;
 	bool pass; /* over TLS: the borrower goes on over another transport (fabric/key/pass.h) */
+	/*
+	 * the session's alias, secret; or, in an anonymous hello, the alias by which it comes
+	 */
+	bool has_alias;
+	uint8_t alias[WEFT_ID_BYTES];
 	/*
 	 * of, or for, a peer that speaks version 0: fields that version 0 does not have are left
 	 * out
@@ -125,7 +136,8 @@ enum {
 /*
  * Whether a donor of version 0 would understand the hello.  Such a donor assumes that a new
  * incarnation (low 32 bits of the generation: 0) remembers nothing.  0, or -EPROTONOSUPPORT for a
- * new incarnation that remembers, and that does not join a grant which it has already.
+ * new incarnation that remembers, and that does not join a grant which it has already; and for one
+ * with an alias.
  */
 int weft_hello_check_version0(const struct weft_hello *hello, const char *region,
 	struct weft_error *err);
@@ -143,6 +155,11 @@ int weft_refusal_parse(const char *text, const char **ret_rest);
  * not of that form, or the name does not fit.
  */
 bool weft_tenure_split(const char *name, char *ret_name, size_t size, uint64_t *ret_tenure);
+
+enum { WEFT_EXPORT_ALIAS_MAX = sizeof(WEFT_EXPORT_ALIAS) + 2 * WEFT_ID_BYTES }; /* with a NUL */
+/* The export's name of an alias, into ret of WEFT_EXPORT_ALIAS_MAX; and the inverse. */
+void weft_alias_format(const uint8_t *alias, char *ret);
+bool weft_alias_parse(const char *name, uint8_t *ret);
 
 /* True for 1 to WEFT_NAME_MAX characters of [A-Za-z0-9._-]. */
 bool weft_name_valid(const char *name);

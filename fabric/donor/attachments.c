@@ -16,6 +16,7 @@
 #include "fabric/base/log.h"
 #include "fabric/base/thread.h"
 #include "fabric/base/util.h"
+#include "fabric/key/key.h"
 
 #define AWAY_NS (5000 * NS_PER_MS) /* ticks come every second */
 
@@ -134,6 +135,45 @@ struct weft_grant *donor_unfenced(const struct weft_attachment *a, uint64_t belo
 	return NULL;
 }
 
+struct weft_grant *donor_find_alias(const struct weft_donor *donor, const char *owner,
+	const uint8_t *alias)
+{
+	for (const struct weft_attachment *a = donor->attachments; a; a = a->next)
+		for (struct weft_grant *g = a->lapsed ? NULL : a->grants; g; g = g->next)
+			if (g->has_alias && g->generation == a->generation &&
+				!atomic_load(&g->fenced) && strcmp(a->owner, owner) == 0 &&
+				weft_secret_equal(g->alias, alias, WEFT_ID_BYTES))
+				return g;
+	return NULL;
+}
+
+static struct weft_grant *by_alias_of(const struct weft_grant *session)
+{
+	for (struct weft_grant *g = session->attachment->grants; g; g = g->next)
+		if (g->by_alias && memcmp(g->alias, session->alias, WEFT_ID_BYTES) == 0)
+			return g;
+	return NULL;
+}
+
+/*
+ * The session says goodbye for its attachment: nobody who came by its alias may go on.  The
+ * session's grant is still in the list.  The lock is held, and released meanwhile.
+ */
+static void end_alias(struct weft_grant *session)
+{
+	struct weft_donor *donor = session->attachment->donor;
+	uint64_t deadline_ns = weft_now_ns() + donor->fence_timeout_ms * NS_PER_MS;
+	struct weft_grant *g;
+
+	session->has_alias = false;
+	while ((g = by_alias_of(session)) != NULL) {
+		if (!atomic_load(&g->fenced))
+			donor_fence(donor, g);
+		else if (!donor_wait_for_change(donor, deadline_ns))
+			return;
+	}
+}
+
 void weft_grant_release(struct weft_grant *grant, bool clean)
 {
 	struct weft_attachment *a = grant->attachment;
@@ -148,6 +188,10 @@ void weft_grant_release(struct weft_grant *grant, bool clean)
 	own_fence = grant->fencing && pthread_equal(grant->fencer, pthread_self());
 	while (grant->fencing && !own_fence)
 		pthread_cond_wait(&donor->changed, &donor->lock);
+	if (grant->has_alias && clean)
+		end_alias(grant);
+	/* Who came by an alias does not speak for the attachment. */
+	bool ends = clean && !grant->by_alias && grant->generation == a->generation;
 	while (*p != grant)
 		p = &(*p)->next;
 	*p = grant->next;
@@ -155,7 +199,7 @@ void weft_grant_release(struct weft_grant *grant, bool clean)
 	donor->nr_grants--;
 	a->last_seen_ns = weft_max(a->last_seen_ns, atomic_load(&grant->last_seen_ns));
 	if (donor_is_idle(a) &&
-		(a->anonymous || a->lapsed || (clean && grant->generation == a->generation)))
+		(a->anonymous || a->lapsed || ends))
 		donor_attachment_free(a);
 	if (own_fence)
 		grant->released = true;

@@ -200,6 +200,11 @@ void donor_lapse_if_silent(struct weft_attachment *a, uint64_t now_ns);
 struct weft_grant *donor_unfenced(const struct weft_attachment *a, uint64_t below);
 /* Calls fence() once, without the lock. */
 void donor_fence(struct weft_donor *donor, struct weft_grant *grant);
+/*
+ * The session that has the alias, if it is good for a peer whose key has this name; or NULL.
+ */
+struct weft_grant *donor_find_alias(const struct weft_donor *donor, const char *owner,
+	const uint8_t *alias);
 /* False once deadline_ns has passed. */
 bool donor_wait_for_change(struct weft_donor *donor, uint64_t deadline_ns);
 

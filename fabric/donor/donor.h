@@ -33,6 +33,13 @@
  * somebody who remembers nothing.  A client that asks for NAME@TENURE is granted the region only
  * while that is the region's tenure, and does not change it.
  *
+ * A session may have an *alias* (hello.h), under which clients that cannot say a hello, such as the
+ * kernel's nbd driver, join its attachment.  As long as the session lasts, whoever knows the alias,
+ * and has the same key, or none like it, is granted what a lane more would be, at the session's
+ * generation, and is fenced with that.  A session's goodbye ends those who came by its alias first.
+ * When the session is lost without one, they go on and keep the attachment alive; but nobody comes
+ * by that alias any more.
+ *
  * A region's bytes make sense as one part of one device (stripe.h).  The first writing grant to
  * somebody who says which part sets the part, for as long as the contents are kept.  Nobody is
  * granted the region as another part, except a writer that gives the contents up.  Stock clients
@@ -78,6 +85,8 @@ struct weft_grant {
 	uint64_t look;   /* the last look for those who may not stay */
 	struct weft_grant *next;
 	uint64_t generation;
+	bool has_alias, by_alias; /* the session has this alias; it came by it */
+	uint8_t alias[WEFT_ID_BYTES];
 	bool fencing;      /* fence() is being called, by `fencer` */
 	bool released;     /* from inside fence(): freed after it */
 	pthread_t fencer;
@@ -158,6 +167,13 @@ int weft_donor_find(struct weft_donor *donor, const struct weft_peer *peer, cons
 	struct weft_region **ret, uint64_t *ret_tenure, struct weft_error *err);
 
 /*
+ * The region of an alias, for this peer: a reference in *ret; *ret_writable: with the right to
+ * write.  -ENOENT: no session has that alias, or another key's; -EACCES: the peer is not let in.
+ */
+int weft_donor_find_alias(struct weft_donor *donor, const struct weft_peer *peer,
+	const uint8_t *alias, struct weft_region **ret, bool *ret_writable, struct weft_error *err);
+
+/*
  * Calls fn for the name, description and size of each region that the peer (NULL: the donor itself)
  * may know of, in order of name, without the lock; a directory's files without opening them.  Stops
  * at fn's first non-zero return, which it returns.  -E2BIG: there are more than a listing holds, fn
@@ -190,7 +206,7 @@ uint64_t weft_donor_tenure(struct weft_donor *donor, const struct weft_region *r
 /*
  * Grants access, superseding and fencing lower generations first: may block up to the fence
  * timeout.  On success the caller owns *ret, whose fence() may be called from now on.
- *   -EACCES  the peer is not let in; -ENOENT: the region is not for it
+ *   -EACCES  the peer is not let in; -ENOENT: the region is not for it, or no session has the alias
  *   -EBUSY   held by another attachment (the message names it and says when it will be free),
  *            an old generation did not stop in time, or the key's limits are reached
  *   -ESTALE  what hello remembers may have changed, or is gone

@@ -72,11 +72,40 @@ struct wish {
 	uint8_t id_hash[16];
 	enum weft_mode mode;
 	uint64_t generation;         /* 0 for an anonymous one */
+	const uint8_t *alias;        /* by which it comes; NULL: it says itself who it is */
 	struct weft_attachment *own; /* once claimed: counted in its nr_waiters */
 	/* entries that it changed, as a writer that is about to be granted */
 	uint64_t overtaken;
 	bool is_news; /* granted: the attachment had no session from there by this key */
 };
+
+static int no_such_alias(struct weft_error *err)
+{
+	return weft_error_set(err, ENOENT, "no session has this alias, or none any more");
+}
+
+/*
+ * Makes the wish of a peer that comes by an alias that of the session with the alias: one session
+ * more, which remembers what that one was granted.  *said is that session's.  Under the lock.
+ */
+static int take_alias(struct wish *w, struct weft_hello *said, struct weft_error *err)
+{
+	const struct weft_grant *g = donor_find_alias(w->donor, w->owner, w->alias);
+
+	if (!g || g->region != w->region)
+		return no_such_alias(err);
+	*said = (struct weft_hello){.generation = g->generation,
+		.granted = g->generation,
+		.mode = g->attachment->mode,
+		.epoch = w->region->epoch,
+		.stripe = w->region->stripe};
+	donor_copy_text(said->name, sizeof(said->name), g->attachment->name);
+	memcpy(w->id_hash, g->attachment->id_hash, sizeof(w->id_hash));
+	w->hello = said;
+	w->mode = said->mode;
+	w->generation = said->generation;
+	return 0;
+}
 
 static bool is_own(const struct wish *w, const struct weft_attachment *a)
 {
@@ -245,6 +274,9 @@ static int try_once(struct wish *w, struct weft_error *err)
 	if (donor->stopping)
 		return weft_error_set(err, ESHUTDOWN, "region '%s': this donor is stopping",
 			w->region->name);
+	/* Its session may have ended meanwhile. */
+	if (w->alias && !donor_find_alias(donor, w->owner, w->alias))
+		return no_such_alias(err);
 	struct weft_generation *gen =
 		hello->anonymous ? NULL : weft_region_generation(w->region, w->id_hash, false);
 	r = check_key(w, err);
@@ -424,7 +456,9 @@ static int ask_for(struct wish *w, void (*fence_fn)(void *ctx), void *ctx, struc
 	if (r < 0)
 		return r;
 	donor_name_of(peer, w->owner);
-	if (hello->anonymous) {
+	if (w->alias) {
+		/* take_alias() says who it is, under the lock. */
+	} else if (hello->anonymous) {
 		/*
 		 * Where somebody else may write, a stock client wants what it reads to stay; a host
 		 * that is listed as a reader is told that it does not.
@@ -448,6 +482,9 @@ static int ask_for(struct wish *w, void (*fence_fn)(void *ctx), void *ctx, struc
 	grant->fence = fence_fn;
 	grant->ctx = ctx;
 	grant->peer = *peer;
+	grant->has_alias = hello->has_alias && !w->alias;
+	grant->by_alias = w->alias;
+	memcpy(grant->alias, hello->alias, sizeof(grant->alias));
 	pthread_mutex_lock(&donor->lock);
 	if (!hello->anonymous &&
 		donor_is_new_of_version0(
@@ -457,7 +494,10 @@ static int ask_for(struct wish *w, void (*fence_fn)(void *ctx), void *ctx, struc
 		new_one.epoch = 0;
 		w->hello = &new_one;
 	}
-	r = clear_the_way(w, deadline_ns, err);
+	if (w->alias)
+		r = take_alias(w, &new_one, err);
+	if (r == 0)
+		r = clear_the_way(w, deadline_ns, err);
 	if (r == 0) {
 		make(w, grant);
 		*ret = grant; /* before fence() may be called */
@@ -470,12 +510,32 @@ static int ask_for(struct wish *w, void (*fence_fn)(void *ctx), void *ctx, struc
 	return r;
 }
 
+int weft_donor_find_alias(struct weft_donor *donor, const struct weft_peer *peer,
+	const uint8_t *alias, struct weft_region **ret, bool *ret_writable, struct weft_error *err)
+{
+	char owner[WEFT_KEY_NAME_MAX + 1];
+	int r = weft_donor_let_in(donor, peer, err);
+
+	if (r < 0)
+		return r;
+	donor_name_of(peer, owner);
+	pthread_mutex_lock(&donor->lock);
+	const struct weft_grant *g = donor_find_alias(donor, owner, alias);
+	if (g) {
+		*ret = weft_region_get(g->region);
+		*ret_writable = g->writable;
+	}
+	pthread_mutex_unlock(&donor->lock);
+	return g ? 0 : no_such_alias(err);
+}
+
 int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 	const struct weft_hello *hello, const struct weft_peer *peer,
 	void (*fence_fn)(void *ctx), void *ctx, struct weft_grant **ret, struct weft_error *err)
 {
 	struct wish w = {.donor = donor, .region = region, .hello = hello, .peer = peer,
-		.mode = hello->mode};
+		.mode = hello->mode,
+		.alias = hello->anonymous && hello->has_alias ? hello->alias : NULL};
 	struct weft_error why = {0};
 	int r = ask_for(&w, fence_fn, ctx, ret, &why);
 

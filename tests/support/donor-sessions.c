@@ -79,6 +79,7 @@ int grant_stock_at(struct session *s, uint64_t tenure)
 	/* The other fields of an anonymous hello mean nothing. */
 	memset(&hello, 0xff, sizeof(hello));
 	hello.anonymous = true;
+	hello.has_alias = false;
 	hello.tenure = tenure;
 	return grant_hello(s, &hello);
 }

@@ -403,6 +403,38 @@ static void a_revoked_key_ends_its_sessions_and_no_others(void **state)
 }
 
 /* A certificate of the name is not good for more once its key is gone. */
+static int come_by(struct session *s, const char *identity, uint8_t alias)
+{
+	struct weft_peer peer = peer_of(identity, "10.0.0.1");
+	struct weft_hello hello = {.anonymous = true, .has_alias = true, .alias = {alias}};
+
+	return grant_to(s, &peer, &hello);
+}
+
+static void an_alias_means_nothing_under_another_key(void **state)
+{
+	struct weft_peer alice = peer_of("alice", "10.0.0.1"), bob = peer_of("bob", "10.0.0.1");
+	struct weft_hello hello = hello_of(1, 1, WEFT_MODE_WRITE);
+	struct session control, kernel, thief;
+	struct weft_region *found;
+	bool writes;
+
+	hello.has_alias = true;
+	hello.alias[0] = 9;
+	assert_int_equal(grant_to(&control, &alice, &hello), 0);
+	assert_int_equal(come_by(&thief, "bob", 9), -ENOENT);
+	assert_int_equal(come_by(&thief, "", 9), -EACCES);
+	assert_int_equal(weft_donor_find_alias(donor, &bob, hello.alias, &found, &writes, &err),
+		-ENOENT);
+	assert_int_equal(come_by(&kernel, "alice", 9), 0);
+	put("keys.psk", "bob:" SECRET_B "\n");
+	reload();
+	assert_int_equal(control.nr_fenced, 1);
+	assert_int_equal(kernel.nr_fenced, 1);
+	release(&kernel, false);
+	release(&control, false);
+}
+
 static void a_certificate_may_do_what_the_key_of_its_name_may(void **state)
 {
 	struct weft_peer alice = peer_of("alice", "10.0.0.1"), eve = peer_of("eve", "10.0.0.1");
@@ -700,6 +732,7 @@ int main(void)
 		TEST(an_id_means_nothing_under_another_key),
 		TEST(stock_clients_of_two_keys_exclude_each_other),
 		TEST(a_revoked_key_ends_its_sessions_and_no_others),
+		TEST(an_alias_means_nothing_under_another_key),
 		TEST(a_certificate_may_do_what_the_key_of_its_name_may),
 		TEST(a_certificate_that_expires_ends_its_sessions),
 		TEST(a_pass_is_of_a_certificate_alone_and_taken_once),

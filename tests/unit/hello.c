@@ -44,13 +44,17 @@ static void hello_round_trips(void **state)
 		in.granted = i == 0 ? 0 : UINT64_MAX;
 		in.wrote = i == 2;
 		in.pass = i == 1;
+		in.has_alias = i == 2;
+		weft_random(in.alias, sizeof(in.alias));
 		weft_hello_format(&in, text);
 		assert_int_equal(weft_hello_parse(text, strlen(text), &out, NULL), 0);
 		assert_memory_equal(in.id, out.id, sizeof(in.id));
 		assert_true(in.generation == out.generation && in.epoch == out.epoch);
 		assert_true(in.granted == out.granted && in.wrote == out.wrote && !out.version0);
 		assert_int_equal(in.mode, out.mode);
-		assert_true(in.pass == out.pass);
+		assert_true(in.pass == out.pass && in.has_alias == out.has_alias);
+		if (in.has_alias)
+			assert_memory_equal(in.alias, out.alias, sizeof(in.alias));
 		assert_string_equal(in.name, out.name);
 	}
 }

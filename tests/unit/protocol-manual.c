@@ -160,7 +160,8 @@ static void every_number_of_the_headers_is_in_the_manual(void **state)
 	static const char *const none[] = {NULL};
 	/* Texts and errno's; both have tests of their own. */
 	static const char *const of_hello[] = {"WEFT_CONTEXT_SESSION", "WEFT_CONTEXT_GRANT",
-		"WEFT_CONTEXT_TENURE", "WEFT_EXPORT_SESSION", "WEFT_EOVER", "WEFT_ESUPERSEDED",
+		"WEFT_CONTEXT_TENURE", "WEFT_EXPORT_SESSION", "WEFT_EXPORT_ALIAS",
+		"WEFT_EXPORT_ALIAS_MAX", "WEFT_EOVER", "WEFT_ESUPERSEDED",
 		"WEFT_FABRIC_HELLO_H", NULL};
 
 	header_is_known(SOURCE "/transports/verbs/proto.h", "VERBS_", none);

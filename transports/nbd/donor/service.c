@@ -79,7 +79,12 @@ static int find(struct nbd_session *s, const char *name, struct weft_error *err)
 	struct weft_region *region;
 	int r;
 
-	r = weft_donor_find(s->donor, &s->peer, name, &region, &s->asked_tenure, err);
+	s->asked_tenure = 0;
+	s->asked_by_alias = weft_alias_parse(name, s->asked_alias);
+	r = s->asked_by_alias ? weft_donor_find_alias(s->donor, &s->peer, s->asked_alias, &region,
+					&s->alias_writes, err)
+			      : weft_donor_find(s->donor, &s->peer, name, &region,
+					&s->asked_tenure, err);
 	if (r < 0)
 		return r;
 	weft_region_put(s->asked);
@@ -95,8 +100,26 @@ static int service_info(struct nbd_conn *conn, const char *name, struct nbd_expo
 
 	r = find(s, name, err);
 	if (r == 0)
-		describe(s->asked, weft_donor_may_write(s->donor, &s->peer, s->asked), ret);
+		describe(s->asked,
+			s->asked_by_alias ? s->alias_writes
+					  : weft_donor_may_write(s->donor, &s->peer, s->asked),
+			ret);
 	return r;
+}
+
+/* Now is weft_now_ns(), and the session is alive. */
+static void touch(const struct nbd_session *s, uint64_t now_ns)
+{
+	weft_grant_touch(s->grant, s->by_alias ? UINT64_MAX : now_ns);
+}
+
+static void live_by_answers(struct nbd_session *s)
+{
+	struct weft_welcome welcome;
+
+	weft_donor_welcome(s->donor, s->asked, &welcome);
+	nbd_session_live_by_answers(s, welcome.lease_ms);
+	touch(s, 0);
 }
 
 static int service_open(struct nbd_conn *conn, const char *name, const struct weft_hello *hello,
@@ -106,20 +129,30 @@ static int service_open(struct nbd_conn *conn, const char *name, const struct we
 	int r;
 
 	r = find(s, name, err);
+	if (r == 0 && s->asked_by_alias && !hello->anonymous)
+		r = weft_error_set(err, EINVAL, "an alias is for clients that say no hello");
 	if (r == 0)
-		r = nbd_session_count(s, weft_donor_knows(s->donor, &s->peer, s->asked, hello),
+		r = nbd_session_count(s,
+			s->asked_by_alias ||
+				weft_donor_knows(s->donor, &s->peer, s->asked, hello),
 			err);
 	if (r < 0)
 		return r;
 	struct weft_hello said = *hello;
 	said.tenure = s->asked_tenure;
+	if (s->asked_by_alias) {
+		said.has_alias = true;
+		memcpy(said.alias, s->asked_alias, sizeof(said.alias));
+	}
 	r = weft_donor_grant(s->donor, s->asked, &said, &s->peer, nbd_session_fence, s, &s->grant,
 		err);
-	explicit_bzero(said.id, sizeof(said.id));
+	explicit_bzero(&said, sizeof(said));
 	if (r < 0) {
 		nbd_session_uncount(s);
 		return r;
 	}
+	if (s->asked_by_alias)
+		live_by_answers(s);
 	weft_stranger_belongs(&s->stranger);
 	s->region = s->grant->region;
 	describe(s->region, s->grant->writable, ret);
@@ -143,7 +176,7 @@ static int service_welcome(struct nbd_conn *conn, const char *name, const struct
 {
 	struct nbd_session *s = session_of(conn);
 
-	if (find(s, name, NULL) < 0)
+	if (find(s, name, NULL) < 0 || s->asked_by_alias)
 		return -ENOENT;
 	/* The donor knows this peer: from now on it does not make room for strangers. */
 	if (weft_donor_knows(s->donor, &s->peer, s->asked, hello))
@@ -174,13 +207,17 @@ static uint64_t service_tenure(struct nbd_conn *conn, const char *name)
 {
 	struct nbd_session *s = session_of(conn);
 
-	return find(s, name, NULL) < 0 ? 0 : weft_donor_tenure(s->donor, s->asked);
+	if (find(s, name, NULL) < 0 || s->asked_by_alias)
+		return 0;
+	return weft_donor_tenure(s->donor, s->asked);
 }
 
 static void service_close(struct nbd_conn *conn, bool clean)
 {
 	struct nbd_session *s = session_of(conn);
 
+	if (s->by_alias)
+		weft_grant_touch(s->grant, nbd_session_answered_ns(s));
 	weft_grant_release(s->grant, clean);
 	nbd_session_uncount(s);
 	s->grant = NULL;
@@ -189,7 +226,7 @@ static void service_close(struct nbd_conn *conn, bool clean)
 
 static void service_received(struct nbd_conn *conn, uint64_t now_ns)
 {
-	weft_grant_touch(session_of(conn)->grant, now_ns);
+	touch(session_of(conn), now_ns);
 }
 
 /* ---- transmission ---- */
@@ -267,7 +304,7 @@ static int service_take(struct nbd_request *rq, uint64_t off, uint32_t len)
 		r = weft_region_read(s->region, rq->buf, off, len);
 	else
 		r = is_fenced(s) ? -ESHUTDOWN : weft_region_write(s->region, rq->buf, off, len);
-	weft_grant_touch(s->grant, weft_now_ns());
+	touch(s, weft_now_ns());
 	if (r < 0)
 		count(&s->counters.errors, 1);
 	return r;
@@ -399,7 +436,7 @@ static void service_submit(struct nbd_request *rq)
 		weft_grant_touch(s->grant, UINT64_MAX);
 	r = carry_out(s, rq);
 	if (slow)
-		weft_grant_touch(s->grant, weft_now_ns());
+		touch(s, weft_now_ns());
 	if (r < 0)
 		count(&s->counters.errors, 1);
 	nbd_request_complete(rq, r);

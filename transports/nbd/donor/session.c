@@ -63,6 +63,25 @@ void nbd_session_set_up(struct nbd_session *s)
 	tune(s->watch.fd, s->listener->config.dead_ms);
 }
 
+void nbd_session_live_by_answers(struct nbd_session *s, uint32_t lease_ms)
+{
+	s->by_alias = true;
+	if (lease_ms)
+		tune(nbd_conn_fd(s->conn), (uint32_t)weft_max(lease_ms / 3 * 2, 1000));
+}
+
+uint64_t nbd_session_answered_ns(const struct nbd_session *s)
+{
+	uint64_t now_ns = weft_now_ns();
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	/* The end of a Unix socket is known at once. */
+	if (getsockopt(nbd_conn_fd(s->conn), IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+		return now_ns;
+	return now_ns - weft_min(info.tcpi_last_ack_recv * NS_PER_MS, now_ns);
+}
+
 void nbd_session_kept_out(struct nbd_session *s, const struct weft_error *why)
 {
 	pthread_mutex_lock(&s->listener->lock);

@@ -54,6 +54,10 @@ struct nbd_session {
 	struct weft_region *region; /* the grant's */
 	struct weft_region *asked;  /* a region whose strings the engine may still read */
 	uint64_t asked_tenure;      /* of NAME@TENURE; 0: NAME */
+	/* asked by a session's alias, this one, which may write */
+	bool asked_by_alias, alias_writes;
+	uint8_t asked_alias[WEFT_ID_BYTES];
+	bool by_alias;              /* granted so */
 	bool has_pass;              /* was given the one of its TLS session */
 
 	uint8_t *arena;
@@ -115,6 +119,14 @@ void nbd_session_set_up(struct nbd_session *session);
 void nbd_session_kill(struct nbd_session *session, bool drain);
 /* weft_grant.fence: cuts the connection off.  Any thread, does not block. */
 void nbd_session_fence(void *session);
+/*
+ * The session was granted by an alias.  Its client may say nothing for hours, and counts as alive
+ * as long as its kernel answers.  From now on the connection ends before a lease of silence is
+ * over.
+ */
+void nbd_session_live_by_answers(struct nbd_session *session, uint32_t lease_ms);
+/* When the peer's kernel last answered, about: weft_now_ns(). */
+uint64_t nbd_session_answered_ns(const struct nbd_session *session);
 /* The peer was kept out: it is counted, and the log may say so. */
 void nbd_session_kept_out(struct nbd_session *session, const struct weft_error *why);
 /* Gives back what it has, its grant too.  Neither its thread nor a list has it any more. */
