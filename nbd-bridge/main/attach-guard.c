@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -117,6 +118,20 @@ static void guard(const struct attach *a, pid_t bridge, int pidfd, bool keeps)
 }
 
 /*
+ * Memory waits for the device that the guard is to end.  What the guard has of the bridge's memory
+ * is from before that had a reserve.
+ */
+static void stay(void)
+{
+	int r = weft_be_io_flusher();
+
+	if (r == 0 && mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
+		r = -errno;
+	if (r < 0)
+		weft_debug("the guard of swap space is not locked in memory: %s", strerror(-r));
+}
+
+/*
  * Lets go of the pipes, terminal, process group and directory of the starting process, and of all
  * descriptors but fds, which become ATTACH_GUARD_FD and the next, and pidfd behind them.  Returns
  * pidfd's number; < 0: it cannot be done.
@@ -159,6 +174,8 @@ static int start(struct attach *a, const int *fds, unsigned nr)
 	if (pid == 0) {
 		int own = stand_alone(pidfd, fds, nr);
 
+		if (a->options.swap)
+			stay();
 		if (own >= 0)
 			guard(a, bridge, own, nr > 0);
 		_exit(0);

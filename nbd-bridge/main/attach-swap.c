@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <netdb.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "fabric/base/log.h"
 #include "fabric/base/lookup.h"
@@ -22,7 +24,11 @@
 #define RESERVE_LANE (4 * WEFT_MIB)
 #define LANE (10 * WEFT_MIB)
 
-enum { TOLD_MAX = 32 };
+enum {
+	TOLD_MAX = 32,
+	NICE = -15,
+	STATE_BYTES = 64 << 10, /* more than a state file has */
+};
 
 static uint64_t reserve_of(const struct attach_options *o)
 {
@@ -73,6 +79,16 @@ static int protect(const struct attach *a, struct weft_error *err)
 	return 0;
 }
 
+/*
+ * Whoever waits for a page waits for these threads, which need little.  Of the main thread, and
+ * inherited; it is as it was where it may not be.
+ */
+static void come_first(void)
+{
+	if (getpriority(PRIO_PROCESS, 0) > NICE && setpriority(PRIO_PROCESS, 0, NICE) < 0)
+		weft_debug("cannot have nice %d: %s", NICE, strerror(errno));
+}
+
 int attach_begin_swap(struct attach *a, struct weft_error *err)
 {
 	if (!a->options.swap)
@@ -84,6 +100,7 @@ int attach_begin_swap(struct attach *a, struct weft_error *err)
 		r = weft_resident_begin(reserve_of(&a->options), err);
 	if (r < 0)
 		return r;
+	come_first();
 	r = weft_log_start_thread();
 	return r < 0 ? weft_error_set(err, -r, "cannot start the log's thread: %s", strerror(-r))
 		     : 0;
@@ -107,10 +124,30 @@ static void look_names_up(const struct bridge_donor_config *donor)
 		weft_lookup(donor->pass_host, donor->pass_port, 0, &found);
 }
 
+/*
+ * The state file is on a tmpfs, whose pages may be swapped out, to this very device.  As mapped
+ * pages they are locked while the bridge lives; and without a bridge nothing can be written to the
+ * device, so that the guard finds them where they are.
+ */
+static int hold_state(struct attach *a, struct weft_error *err)
+{
+	if (a->held_state)
+		return 0;
+	void *p = mmap(NULL, STATE_BYTES, PROT_READ, MAP_SHARED, a->state.fd, 0);
+	if (p == MAP_FAILED)
+		return weft_error_set(err, errno, "cannot lock %s in memory: %s", a->state.path,
+			strerror(errno));
+	a->held_state = p;
+	return 0;
+}
+
 int attach_complete_swap(struct attach *a, struct weft_error *err)
 {
 	if (!a->options.swap)
 		return 0;
+	int r = hold_state(a, err);
+	if (r < 0)
+		return r;
 	for (unsigned i = 0; i < a->options.nr_donors; i++)
 		look_names_up(&bridge_attachment(a->bridge)->peers[i].config);
 	return weft_resident_complete(err);

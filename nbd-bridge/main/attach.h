@@ -63,6 +63,7 @@ struct attach {
 	uint64_t nr_changes[BRIDGE_MAX_DONORS]; /* changes of transport that were told */
 	char device_why[320]; /* the reason for this kind of device */
 	const char *last_state;
+	void *held_state; /* attach-swap.c: the state file's pages, locked */
 	bool told_of_key; /* … that it is refused, since it was ready */
 	int result_fd; /* -1: the foreground */
 	pid_t guard;   /* 0: there is none; see attach-guard.h */

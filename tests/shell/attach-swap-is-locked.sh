@@ -32,6 +32,9 @@ weft status r --json | jq -e --argjson kib "$locked" '.attachments[0].swap |
 	.locked_bytes == $kib * 1024 and .faults_major == 0 and .faults_minor == 0 and
 	.grown_bytes == 0 and .reserve_free_bytes > 40e6 and .reserve_bytes > 48e6' >/dev/null ||
 	fail "$(weft status r --json | jq -c '.attachments[0].swap')"
+# Its lanes come first.
+[[ $(ps -L -o comm=,ni= -p "$pid" | awk '$1 ~ /^weft-lane/ { print $2 }' | sort -u) = -15 ]] ||
+	fail "$(ps -L -o comm=,ni= -p "$pid")"
 qemu-io -f raw -c 'write -P 7 0 64k' -c 'read -P 7 0 64k' "nbd+unix:///?socket=$TMP/s" \
 	>"$TMP/log" || fail "$(cat "$TMP/log")"
 weft detach r >/dev/null
