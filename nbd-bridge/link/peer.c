@@ -298,6 +298,7 @@ json_t *peer_status(struct bridge_peer *peer)
 		"transport_since_s",
 		now.since_ns ? (double)(weft_now_ns() - now.since_ns) / 1e9 : 0.0, "ways", ways);
 	json_object_set_new(json, "transport_why", now.why[0] ? json_string(now.why) : json_null());
+	json_object_set_new(json, "restorable", json_boolean(info->restorable));
 	json_object_set_new(json, "key", key_json(peer->config.key));
 	return json;
 }
