@@ -18,6 +18,7 @@
 
 #include "fabric/base/util.h"
 #include "nbd-bridge/main/swap-kernel.h"
+#include "nbd-bridge/main/swap-setting.h"
 #include "tests/support/fake-root.h"
 
 static int set_up(void **state)
@@ -63,12 +64,178 @@ static void a_device_tells_what_went_over_it(void **state)
 	assert_false(swap_traffic_read("/dev/ublkb1", &traffic));
 }
 
+/* ---- settings ---- */
+
+#define JOBS "/sys/fs/cgroup/jobs.slice"
+
+static void put_group(const char *group)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "/sys/fs/cgroup/%s/memory.swap.max", group);
+	fake_root_put(path, "max\n");
+	snprintf(path, sizeof(path), "/sys/fs/cgroup/%s/memory.high", group);
+	fake_root_put(path, "max\n");
+}
+
+static struct swap_note note_of(const char *name)
+{
+	struct swap_note note = {.priority = 10, .group = JOBS};
+
+	snprintf(note.name, sizeof(note.name), "%s", name);
+	return note;
+}
+
+static void groups_are_found_by_path_and_by_slice(void **state)
+{
+	char group[SWAP_PATH_MAX];
+	struct weft_error err;
+
+	put_group("jobs.slice/jobs-big.slice");
+	fake_root_put("/sys/fs/cgroup/bare/cgroup.procs", "");
+	assert_int_equal(swap_group_find("/jobs.slice/jobs-big.slice/", NULL, group, &err), 0);
+	assert_string_equal(group, JOBS "/jobs-big.slice");
+	assert_int_equal(swap_group_find(JOBS "/jobs-big.slice", NULL, group, &err), 0);
+	assert_int_equal(swap_group_find(NULL, "jobs-big.slice", group, &err), 0);
+	assert_string_equal(group, JOBS "/jobs-big.slice");
+	assert_int_equal(swap_group_find(NULL, "jobs-big", group, &err), 0);
+	assert_int_equal(swap_group_find("/", NULL, group, &err), -EINVAL);
+	assert_int_equal(swap_group_find("../etc", NULL, group, &err), -EINVAL);
+	assert_int_equal(swap_group_find("/none", NULL, group, &err), -ENOENT);
+	assert_int_equal(swap_group_find("/bare", NULL, group, &err), -EOPNOTSUPP);
+	assert_non_null(strstr(err.message, "cgroup v2"));
+}
+
+static void settings_come_back(void **state)
+{
+	struct swap_note note = note_of("a"), read;
+	struct weft_error err;
+
+	put_group("jobs.slice");
+	put_group("user.slice");
+	put_group("system.slice");
+	fake_root_put("/sys/fs/cgroup/system.slice/memory.swap.max", "4096\n");
+	assert_int_equal(swap_group_limit(&note, 64 << 20, 1 << 30, &err), 0);
+	assert_int_equal(swap_group_keep_others_off(&note, &err), 0);
+	assert_string_equal(fake_root_get(JOBS "/memory.high"), "67108864");
+	assert_string_equal(fake_root_get(JOBS "/memory.swap.max"), "1073741824");
+	assert_string_equal(fake_root_get("/sys/fs/cgroup/user.slice/memory.swap.max"), "0");
+	/* As whoever comes after a crash. */
+	assert_int_equal(swap_note_read("a", &read, &err), 0);
+	assert_int_equal(read.nr_settings, 4);
+	swap_settings_restore(&read);
+	assert_string_equal(fake_root_get(JOBS "/memory.high"), "max");
+	assert_string_equal(fake_root_get(JOBS "/memory.swap.max"), "max");
+	assert_string_equal(fake_root_get("/sys/fs/cgroup/user.slice/memory.swap.max"), "max");
+	assert_string_equal(fake_root_get("/sys/fs/cgroup/system.slice/memory.swap.max"), "4096");
+}
+
+static void what_somebody_else_changed_stays(void **state)
+{
+	struct swap_note note = note_of("a");
+	struct weft_error err;
+
+	put_group("jobs.slice");
+	assert_int_equal(swap_group_limit(&note, 64 << 20, 1 << 30, &err), 0);
+	fake_root_put(JOBS "/memory.high", "123\n");
+	fake_root_put(JOBS "/memory.swap.max", "1073741824\n");
+	swap_settings_restore(&note);
+	assert_string_equal(fake_root_get(JOBS "/memory.high"), "123");
+	assert_string_equal(fake_root_get(JOBS "/memory.swap.max"), "max");
+}
+
+static void two_may_want_the_same_and_the_last_gives_it_back(void **state)
+{
+	struct swap_note a = note_of("a"), b = note_of("b"), c = note_of("c");
+	struct weft_error err;
+
+	fake_root_put(SWAP_ZSWAP_SWITCH, "N\n");
+	assert_int_equal(swap_setting_change(&a, SWAP_ZSWAP_SWITCH, "Y", &err), 0);
+	assert_int_equal(swap_setting_change(&b, SWAP_ZSWAP_SWITCH, "Y", &err), 0);
+	assert_string_equal(b.settings[0].was, "N");
+	assert_int_equal(swap_setting_change(&c, SWAP_ZSWAP_SWITCH, "N", &err), -EBUSY);
+	assert_non_null(strstr(err.message, "belongs to the swap 'a'"));
+	swap_settings_restore(&a);
+	assert_string_equal(fake_root_get(SWAP_ZSWAP_SWITCH), "Y");
+	swap_note_remove(&a);
+	swap_note_remove(&c);
+	swap_settings_restore(&b);
+	assert_string_equal(fake_root_get(SWAP_ZSWAP_SWITCH), "N");
+}
+
+/* ---- notes ---- */
+
+static int count(void *ctx, const char *name)
+{
+	++*(unsigned *)ctx;
+	return 0;
+}
+
+static void replace_in_note(const char *name, const char *from, const char *to)
+{
+	char command[PATH_MAX];
+
+	snprintf(command, sizeof(command), "sed -i 's/%s/%s/' '%s/swap-%s.json'", from, to,
+		fake_root_run_dir(), name);
+	assert_int_equal(system(command), 0);
+}
+
+static void notes_are_read_as_they_were_written(void **state)
+{
+	struct swap_note note = note_of("my.swap"), read;
+	struct weft_error err;
+	unsigned nr = 0;
+
+	note.nr_members = 2;
+	note.exclusive = true;
+	strcpy(note.members[0].attachment, "my.swap-1");
+	strcpy(note.members[0].device, "/dev/ublkb0");
+	strcpy(note.members[1].attachment, "my.swap-2");
+	strcpy(note.members[1].uri, "weft://d/r");
+	assert_int_equal(swap_note_write(&note, &err), 0);
+	assert_int_equal(swap_note_read("my.swap", &read, &err), 0);
+	assert_memory_equal(&note, &read, sizeof(note));
+	swap_note_each(count, &nr);
+	assert_int_equal(nr, 1);
+	assert_int_equal(swap_note_read("other", &read, &err), -ENOENT);
+	/* After a restart of the machine another may have what is called so. */
+	note.nr_settings = 1;
+	assert_int_equal(swap_note_write(&note, &err), 0);
+	replace_in_note("my.swap", note.boot, "00000000-0000-0000-0000-000000000000");
+	assert_int_equal(swap_note_read("my.swap", &read, &err), 0);
+	assert_true(read.nr_members == 2 && !read.members[0].device[0] && read.nr_settings == 0);
+	fake_root_put("/run/swap-my.swap.json", "{\"schema\": 2}");
+	assert_int_equal(swap_note_read("my.swap", &read, &err), -EUCLEAN);
+	swap_note_remove(&note);
+	assert_int_equal(swap_note_read("my.swap", &read, &err), -ENOENT);
+}
+
+static void one_works_at_a_time(void **state)
+{
+	struct weft_error err;
+	int fd = swap_lock(&err);
+
+	assert_true(fd >= 0);
+	assert_int_equal(swap_lock(&err), -EBUSY);
+	assert_non_null(strstr(err.message, "another weft swap is at work, pid "));
+	close(fd);
+	fd = swap_lock(&err);
+	assert_true(fd >= 0);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup(name, set_up)
 		TEST(swap_spaces_are_read_with_blanks_in_names),
 		TEST(a_device_tells_what_went_over_it),
+		TEST(groups_are_found_by_path_and_by_slice),
+		TEST(settings_come_back),
+		TEST(what_somebody_else_changed_stays),
+		TEST(two_may_want_the_same_and_the_last_gives_it_back),
+		TEST(notes_are_read_as_they_were_written),
+		TEST(one_works_at_a_time),
 	};
 
 	if (fake_root_make() < 0)
