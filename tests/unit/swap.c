@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "fabric/base/util.h"
+#include "nbd-bridge/main/swap-drain.h"
 #include "nbd-bridge/main/swap-kernel.h"
 #include "nbd-bridge/main/swap-setting.h"
 #include "tests/support/fake-root.h"
@@ -224,6 +225,59 @@ static void one_works_at_a_time(void **state)
 	close(fd);
 }
 
+/* ---- whether memory suffices ---- */
+
+static void put_swaps(unsigned used_kib, unsigned disk_free_kib)
+{
+	char text[512];
+
+	snprintf(text, sizeof(text),
+		"Filename Type Size Used Priority\n/dev/nbd0 partition 900000 %u 10\n"
+		"/dev/sda2 partition %u 0 -2\n/dev/zram0 partition 900000 0 1\n",
+		used_kib, disk_free_kib);
+	fake_root_put("/proc/swaps", text);
+}
+
+static void memory_has_to_suffice_for_what_comes_back(void **state)
+{
+	struct swap_note note = note_of("a");
+	struct weft_error err;
+
+	note.group[0] = '\0';
+	note.nr_members = 1;
+	strcpy(note.members[0].device, "/dev/nbd0");
+	put_swaps(61440, 0); /* of 64 MiB a sixteenth is spared */
+	assert_int_equal(swap_drain_check(&note, &err), 0);
+	put_swaps(61441, 0);
+	assert_int_equal(swap_drain_check(&note, &err), -ENOMEM);
+	assert_non_null(strstr(err.message, "memory does not suffice"));
+	put_swaps(61441, 4);
+	assert_int_equal(swap_drain_check(&note, &err), 0);
+	/* What is in memory, compressed, is no place for it. */
+	fake_root_put("/proc/meminfo", "MemAvailable: 0 kB\n");
+	put_swaps(4, 0);
+	assert_int_equal(swap_drain_check(&note, &err), -ENOMEM);
+	put_swaps(0, 0);
+	assert_int_equal(swap_drain_check(&note, &err), 0);
+}
+
+static void a_jobs_limit_counts_too(void **state)
+{
+	struct swap_note note = note_of("a");
+	struct weft_error err;
+
+	note.nr_members = 1;
+	strcpy(note.members[0].device, "/dev/nbd0");
+	put_swaps(4096, 0);
+	fake_root_put(JOBS "/memory.max", "8388608\n");
+	fake_root_put(JOBS "/memory.current", "6291456\n");
+	fake_root_put(JOBS "/memory.swap.current", "4194304\n");
+	assert_int_equal(swap_drain_check(&note, &err), -ENOMEM);
+	assert_non_null(strstr(err.message, "memory.max leaves room for 2 MiB"));
+	fake_root_put(JOBS "/memory.max", "max\n");
+	assert_int_equal(swap_drain_check(&note, &err), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -236,6 +290,8 @@ int main(void)
 		TEST(two_may_want_the_same_and_the_last_gives_it_back),
 		TEST(notes_are_read_as_they_were_written),
 		TEST(one_works_at_a_time),
+		TEST(memory_has_to_suffice_for_what_comes_back),
+		TEST(a_jobs_limit_counts_too),
 	};
 
 	if (fake_root_make() < 0)
