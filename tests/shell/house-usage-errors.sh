@@ -10,7 +10,7 @@ wrong() { # COMMAND TEXT ARGUMENT…
 	[[ $(<"$TMP/err") = "weft-$command: $text"*$'\n'"Try: weft $command --help" ]] ||
 		fail "weft $command $*: $(<"$TMP/err")"
 }
-for command in serve list attach detach status bench line doctor key push pull; do
+for command in serve list attach detach status bench line doctor key push pull swap; do
 	wrong "$command" "unrecognized option '--nonsense'" --nonsense
 done
 wrong serve "'extra' is no option" extra
@@ -34,6 +34,22 @@ wrong push "where to? Give the URI" file
 wrong push "one file and one region" file weft://a/r weft://b/r
 wrong pull "what to pull, and where to"
 wrong pull "--json and - both want standard output" weft://a/r - --json
+wrong swap "what to do is on, off or status"
+wrong swap "'maybe': what to do is on, off or status" maybe
+wrong swap "on: swap to which region?" on
+wrong swap "on: 'donor' is no URI of a region" on donor
+wrong swap "off: which one?" off
+wrong swap "off: --all, or names" off --all swap
+wrong swap "--all belongs to off, not to on" on weft://a/r --all
+wrong swap "--json belongs to status, not to off" off swap --json
+wrong swap "--size belongs to on, not to status" status --size 1G
+wrong swap "--transport belongs to on, not to off" off swap --transport auto
+wrong swap "--priority wants 0 to 32767, not '32768'" on weft://a/r --priority 32768
+wrong swap "--name wants 1 to 60 of" on weft://a/r --name=-x
+wrong swap "--exclusive wants a group: --cgroup or --slice" on weft://a/r --exclusive
+wrong swap "--cgroup and --slice name the same thing" on weft://a/r --cgroup x --slice y
+wrong swap "--stripe wants several URIs" on weft://a/r --stripe
+wrong swap "--device /dev/nbd0 is one device" on weft://a/r weft://b/r --device /dev/nbd0
 wrong attach "name a region" weft://a weft://b
 wrong bench "one URI at a time" weft://a/r weft://b/r
 wrong detach "one at a time" a b

@@ -2,7 +2,8 @@
 # What `weft status --json` may say: an object for an object, an array of one for a list, types with
 # "|" between for the rest; a key that ends with "?" may be missing.  Prints a line for each thing
 # that is otherwise.  weft-status(1) has the words.  With --arg keys yes: the names of all keys
-# instead.  With --arg of keyring: the same of `weft key list --json`.
+# instead.  With --arg of keyring: the same of `weft key list --json`, with --arg of swaps: of
+# `weft swap status --json`.
 def key: {identity: "string", file: "string"};
 def latency: {count: "number", sum: "number", p50: "number|null", p99: "number|null", max: "number|null"};
 def link: {
@@ -11,6 +12,11 @@ def link: {
 	last_trouble: "string|null"
 };
 def strangers: {now: "number", max: "number", addresses: "number", entered: "number", made_room: "number"};
+def locked: {
+	locked_bytes: "number", faults_major: "number", faults_minor: "number",
+	oom_score_adj: "number", io_flusher: "boolean",
+	reserve_bytes: "number", reserve_free_bytes: "number", grown_bytes: "number"
+};
 def attachment: {
 	schema: "number", kind: "string", name: "string", uri: "string", state: "string", why: "string|null", pid: "number",
 	socket: "string|null", "socket_tenure?": "string|null", mount: "string|null", device: "string|null",
@@ -39,11 +45,7 @@ def attachment: {
 		pull: {state: "string", done_bytes: "number", fetched_bytes: "number"},
 		path: {round_trip_s: "number", rate_bytes_per_s: "number"}
 	},
-	"swap?": {
-		locked_bytes: "number", faults_major: "number", faults_minor: "number",
-		oom_score_adj: "number", io_flusher: "boolean",
-		reserve_bytes: "number", reserve_free_bytes: "number", grown_bytes: "number"
-	},
+	"swap?": locked,
 	"placing?": {"why?": "string", "device?": "string", "nodes?": "string", "processors?": "string"},
 	"lanes?": [link + {"links?": [link]}],
 	"recorder?": [[{
@@ -84,6 +86,32 @@ def keyring: {
 		rdma_plaintext: "boolean"
 	}]
 };
+def swaps: {
+	schema: "number", available_bytes: "number", zswap: "string|null",
+	processes_all: "number", processes_swap_bytes: "number",
+	processes: [{pid: "number", name: "string", swap_bytes: "number"}],
+	others: [{
+		path: "string", compressed_memory: "boolean", priority: "number",
+		size_bytes: "number", used_bytes: "number"
+	}],
+	swaps: [{
+		name: "string", priority: "number", exclusive: "boolean",
+		group: {
+			path: "string", high_bytes: "number|null", memory_bytes: "number|null",
+			swap_max_bytes: "number|null", swap_bytes: "number|null"
+		},
+		settings: [{file: "string", was: "string", now: "string|null"}],
+		spaces: [{
+			attachment: "string", device: "string|null", uri: "string",
+			active: "boolean", size_bytes: "number", used_bytes: "number",
+			pages_in: "number|null", pages_out: "number|null",
+			pages_in_per_s: "number|null", pages_out_per_s: "number|null",
+			state: "string", why: "string|null", silent_s: "number|null", swap: locked,
+			latency_s: {read: latency, write: latency, flush: latency},
+			donors: [{uri: "string", transport: "string|null", lost_bytes: "number"}]
+		}]
+	}]
+};
 
 # An optional object may be null as well: a cache, where there is none.
 def check($schema; $path):
@@ -93,7 +121,8 @@ def check($schema; $path):
 	elif $kind == "array" then
 		if type != "array" then "\($path) is no list"
 		else to_entries[] | .key as $i | .value | check($schema[0]; "\($path)[\($i)]") end
-	elif type == "null" and ($path | test("\\.(cache|placing|sealed|swap|keys?)$")) then empty
+	elif type == "null" and ($path | test("\\.(cache|placing|sealed|swap|keys?|group)$") or
+		test("\\.spaces\\[[0-9]+\\]\\.latency_s$")) then empty
 	elif type != "object" then "\($path) is no object"
 	else
 		. as $object |
@@ -107,5 +136,5 @@ def check($schema; $path):
 	end;
 def names: if type == "object" then to_entries[] | (.key | rtrimstr("?")), (.value | names) elif type == "array" then .[] | names else empty end;
 
-(if $ARGS.named.of == "keyring" then keyring else whole end) as $schema |
+({keyring: keyring, swaps: swaps}[$ARGS.named.of // ""] // whole) as $schema |
 if $keys == "yes" then [$schema | names] | unique[] else check($schema; "") end
