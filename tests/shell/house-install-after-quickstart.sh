@@ -14,7 +14,7 @@ mapfile -t wanted < \
 ((${#wanted[@]} > 10)) || fail "found only ${#wanted[@]} files to install: ${wanted[*]}"
 for file in "${wanted[@]}"; do
 	[[ $file != *\$* && $file != */cmake_install.cmake && $file != */install_*manifest* &&
-		$file != */weft-serve.service && ! -e $file ]] || continue
+		$file != */weft-*.service && ! -e $file ]] || continue
 	[[ $file != *.so.* ]] || file=${file%%.so.*}.so # its links come with it
 	grep -qxF "${file#"$TMP/b/"}" "$TMP/built" ||
 		fail "'$target' does not build ${file#"$TMP/b/"}, which is installed"
