@@ -172,6 +172,12 @@ static int judge(const char *device, int error, int status, struct weft_error *e
 			"memory ran out: %s is swap space still, with %s in it, and nothing is "
 			"lost; end something that needs memory, then try again",
 			device, left);
+	if (error == EIO)
+		return weft_error_set(err, EIO,
+			"%s is swap space still: its donor does not have the pages, and some are "
+			"of "
+			"shared memory or of files on a tmpfs; remove those, then try again",
+			device);
 	return weft_error_set(err, error, "swapoff %s: %s", device, strerror(error));
 }
 

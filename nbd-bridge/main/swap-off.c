@@ -50,8 +50,10 @@ static int take_down(const struct swap_options *o, const char *name, struct weft
 	struct swap_note note;
 	int r = swap_note_read(name, &note, err);
 
-	if (r == 0 && !o->force)
+	if (r == 0 && (!o->force || o->wait_ms > 0))
 		r = wait_for_memory(&note, o->wait_ms, err);
+	if (r == -ENOMEM && o->force && !swap_signals_came())
+		r = 0;
 	if (r == 0)
 		r = swap_take_down(&note, err);
 	if (r == 0)

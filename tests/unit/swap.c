@@ -20,6 +20,7 @@
 #include "nbd-bridge/main/swap-drain.h"
 #include "nbd-bridge/main/swap-kernel.h"
 #include "nbd-bridge/main/swap-setting.h"
+#include "nbd-bridge/main/swap.h"
 #include "tests/support/fake-root.h"
 
 static int set_up(void **state)
@@ -278,6 +279,31 @@ static void a_jobs_limit_counts_too(void **state)
 	assert_int_equal(swap_drain_check(&note, &err), 0);
 }
 
+/* Of a device that is not ours any more: nothing is drained, and the note goes. */
+static void force_comes_after_waiting(void **state)
+{
+	static char *const names[] = {(char *)"a"};
+	struct swap_options o = {.arguments = names, .nr_arguments = 1, .wait_ms = 300};
+	struct swap_note note = note_of("a");
+	struct weft_error err;
+
+	note.group[0] = '\0';
+	note.nr_members = 1;
+	strcpy(note.members[0].attachment, "a");
+	strcpy(note.members[0].device, "/dev/nbd0");
+	assert_int_equal(swap_note_write(&note, &err), 0);
+	put_swaps(1 << 20, 0);
+	uint64_t begin_ns = weft_now_ns();
+	assert_int_equal(swap_off(&o), 1);
+	assert_true(weft_now_ns() - begin_ns >= 300000000);
+	assert_int_equal(swap_note_read("a", &note, &err), 0);
+	o.force = true;
+	begin_ns = weft_now_ns();
+	assert_int_equal(swap_off(&o), 0);
+	assert_true(weft_now_ns() - begin_ns >= 300000000);
+	assert_int_equal(swap_note_read("a", &note, &err), -ENOENT);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -292,6 +318,7 @@ int main(void)
 		TEST(one_works_at_a_time),
 		TEST(memory_has_to_suffice_for_what_comes_back),
 		TEST(a_jobs_limit_counts_too),
+		TEST(force_comes_after_waiting),
 	};
 
 	if (fake_root_make() < 0)
