@@ -92,12 +92,35 @@ static int listen_unix(struct donor_peer *peer)
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	make_dir(peer);
+	if (!peer->dir[0])
+		make_dir(peer);
 	snprintf(peer->path, sizeof(peer->path), "%s/s", peer->dir);
 	strcpy(addr.sun_path, peer->path);
+	unlink(peer->path);
 	assert_return_code(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
 	assert_return_code(listen(fd, 64), 0);
 	return fd;
+}
+
+static void make_donor(struct conf *conf, struct donor_peer *peer)
+{
+	const struct weft_donor_config donor = {.lease_ms = CONF_LEASE_MS, .offers = "tcp",
+		.keys = peer->keys,
+		.allow_insecure = !peer->keys};
+	const struct weft_memory_spec spec = {.name = "r", .size_bytes = CONF_REGION_BYTES};
+
+	assert_int_equal(weft_donor_new(&donor, &conf->donor), 0);
+	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &conf->region, NULL), 0);
+	assert_int_equal(weft_donor_add(conf->donor, conf->region, NULL), 0);
+}
+
+static void serve(struct conf *conf, struct donor_peer *peer, int fd)
+{
+	assert_int_equal(weft_loop_new(&peer->loop), 0);
+	assert_int_equal(
+		nbd_listener_new(conf->donor, peer->loop, &fd, 1, NULL, &peer->listener, NULL), 0);
+	weft_loop_on_wake(peer->loop, on_wake, peer);
+	assert_int_equal(pthread_create(&peer->thread, NULL, run, peer), 0);
 }
 
 static void start(struct conf *conf, bool tcp, bool tls)
@@ -106,20 +129,8 @@ static void start(struct conf *conf, bool tcp, bool tls)
 
 	if (tls)
 		make_keys(peer);
-	const struct weft_donor_config donor = {.lease_ms = CONF_LEASE_MS, .offers = "tcp",
-		.keys = peer->keys,
-		.allow_insecure = !tls};
-	const struct weft_memory_spec spec = {.name = "r", .size_bytes = CONF_REGION_BYTES};
-
-	assert_int_equal(weft_donor_new(&donor, &conf->donor), 0);
-	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &conf->region, NULL), 0);
-	assert_int_equal(weft_donor_add(conf->donor, conf->region, NULL), 0);
-	int fd = tcp ? listen_tcp(peer) : listen_unix(peer);
-	assert_int_equal(weft_loop_new(&peer->loop), 0);
-	assert_int_equal(
-		nbd_listener_new(conf->donor, peer->loop, &fd, 1, NULL, &peer->listener, NULL), 0);
-	weft_loop_on_wake(peer->loop, on_wake, peer);
-	assert_int_equal(pthread_create(&peer->thread, NULL, run, peer), 0);
+	make_donor(conf, peer);
+	serve(conf, peer, tcp ? listen_tcp(peer) : listen_unix(peer));
 	conf->peer = peer;
 	conf->ops = &tp_nbd_ops;
 	conf->size_bytes = CONF_REGION_BYTES;
@@ -151,15 +162,41 @@ static void remove_dir(const char *path)
 	assert_int_equal(rmdir(path), 0);
 }
 
-void donor_peer_stop(struct conf *conf)
+static void give_up(struct conf *conf)
+{
+	weft_donor_free(conf->donor);
+	weft_region_put(conf->region);
+	conf->donor = NULL;
+}
+
+void donor_peer_go(struct conf *conf)
 {
 	struct donor_peer *peer = conf->peer;
 
 	weft_loop_wake(peer->loop);
 	pthread_join(peer->thread, NULL);
 	weft_loop_free(peer->loop);
-	weft_donor_free(conf->donor);
-	weft_region_put(conf->region);
+	peer->loop = NULL;
+}
+
+void donor_peer_come_back(struct conf *conf, bool with_other_contents)
+{
+	struct donor_peer *peer = conf->peer;
+
+	if (with_other_contents) {
+		give_up(conf);
+		make_donor(conf, peer);
+	}
+	serve(conf, peer, listen_unix(peer));
+}
+
+void donor_peer_stop(struct conf *conf)
+{
+	struct donor_peer *peer = conf->peer;
+
+	if (peer->loop)
+		donor_peer_go(conf);
+	give_up(conf);
 	if (peer->path[0])
 		unlink(peer->path);
 	weft_keys_close(peer->keys);

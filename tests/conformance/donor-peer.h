@@ -15,5 +15,11 @@ void donor_peer_start(struct conf *conf, bool tcp);
 /* The same over TCP, to those who prove a key alone; conf's target has it. */
 void donor_peer_start_tls(struct conf *conf);
 void donor_peer_stop(struct conf *conf);
+/*
+ * go: ends its connections, and listens no more; the region stays.  come_back: listens again, on
+ * the same Unix socket, with the same region or with another one, of zeros and another epoch.
+ */
+void donor_peer_go(struct conf *conf);
+void donor_peer_come_back(struct conf *conf, bool with_other_contents);
 
 #endif
