@@ -175,6 +175,8 @@ int64_t aio_start(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_
 	struct command *command = NULL;
 	int r = command_check(w, kind, off, len);
 
+	if (r == 0 && kind != TP_HASH && library_is_mapped(w, buf, len))
+		r = -EINVAL;
 	if (r == 0)
 		r = take(w, lane, &command);
 	if (r < 0)

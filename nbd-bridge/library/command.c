@@ -414,3 +414,25 @@ struct library_lane *library_lane_choose(struct weft *w)
 	}
 	return own;
 }
+
+/* ---- a call that blocks ---- */
+
+static void call_ended(struct command *command)
+{
+	lane_drive_tell(command->lane->drive, command->caller);
+}
+
+int library_call(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len)
+{
+	struct library_lane *lane = library_lane_choose(w);
+	struct lane_waiter waiter = {0};
+	struct command command;
+
+	if (library_lane_in_completion)
+		return -EDEADLK;
+	command_init(&command, lane, kind, buf, off, len);
+	command.ended = call_ended;
+	command.caller = &waiter;
+	lane_drive_do(lane->drive, &command.job, &waiter);
+	return command.status;
+}

@@ -116,6 +116,8 @@ struct weft {
 	struct command *aio_free, *ended, *last_ended;
 	struct command *aio[AIO_CHUNKS]; /* AIO_CHUNK each */
 	unsigned nr_chunks;
+	struct weft_map *maps;
+	_Atomic unsigned nr_maps; /* written under the lock */
 };
 
 /* ---- command.c ---- */
@@ -146,8 +148,25 @@ struct library_lane *library_lane_of_thread(struct weft *w);
  */
 #define LIBRARY_THREAD_LOCAL _Thread_local __attribute__((tls_model("initial-exec")))
 
+/*
+ * A command from beginning to end, on this thread; allocates nothing.  0, or -errno as
+ * weft_pread(), which has checked it.
+ */
+int library_call(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len);
+
 /* The lane whose completions this thread runs now; NULL: it runs none. */
 extern LIBRARY_THREAD_LOCAL struct library_lane *library_lane_in_completion;
+
+/* ---- map-frames.c, map-lost.c ---- */
+
+/*
+ * Whether any of the bytes lie in a map of the handle.  The thread that leads a lane must not wait
+ * for a handler, which may need that lane.
+ */
+bool library_is_mapped(struct weft *w, const void *buf, uint64_t len);
+
+/* The handle may be lost.  Any thread, without locks. */
+void library_maps_changed(struct weft *w);
 
 /* ---- aio.c ---- */
 

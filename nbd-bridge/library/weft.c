@@ -131,8 +131,13 @@ static int parse_uris(struct weft *w, const char *const *uris, unsigned nr_uris,
 
 /* ---- opening ---- */
 
+static void changed(void *ctx)
+{
+	library_maps_changed(ctx);
+}
+
 static void configure(
-	const struct weft *w, const struct weft_options *o, struct bridge_config *config)
+	struct weft *w, const struct weft_options *o, struct bridge_config *config)
 {
 	*config = (struct bridge_config){
 		.attach = {
@@ -146,6 +151,8 @@ static void configure(
 			.timeout_ms = o->timeout_ms ? o->timeout_ms : ANSWER_MS,
 			.dead_timeout_ms = o->dead_timeout_ms ? o->dead_timeout_ms : DEAD_MS,
 			.connect_timeout_ms = CONNECT_MS,
+			.changed = changed,
+			.changed_ctx = w,
 		},
 		.cache = {
 			.bytes = o->cache_bytes,
@@ -304,6 +311,9 @@ void weft_close(struct weft *w)
 {
 	if (!w)
 		return;
+	while (w->maps)
+		if (weft_unmap(w->maps, 0) < 0)
+			weft_unmap(w->maps, WEFT_UNMAP_DISCARD);
 	/* This comes first: commands that completions begin could keep the handle busy for ever. */
 	atomic_store(&w->closing, true);
 	if (w->bridge && w->write_back)
@@ -342,31 +352,13 @@ int weft_transport(struct weft *w, unsigned n, char *buf, size_t size)
 
 /* ---- calls that block ---- */
 
-static void call_ended(struct command *command)
-{
-	lane_drive_tell(command->lane->drive, command->caller);
-}
-
-static int call(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len)
-{
-	struct library_lane *lane = library_lane_choose(w);
-	struct lane_waiter waiter = {0};
-	struct command command;
-
-	if (library_lane_in_completion)
-		return -EDEADLK;
-	command_init(&command, lane, kind, buf, off, len);
-	command.ended = call_ended;
-	command.caller = &waiter;
-	lane_drive_do(lane->drive, &command.job, &waiter);
-	return command.status;
-}
-
 static int transfer(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len)
 {
 	int r = command_check(w, kind, off, len);
 
-	return r < 0 || len == 0 ? r : call(w, kind, buf, off, len);
+	if (r == 0 && library_is_mapped(w, buf, len))
+		r = -EINVAL;
+	return r < 0 || len == 0 ? r : library_call(w, kind, buf, off, len);
 }
 
 int weft_pread(struct weft *w, void *buf, size_t len, uint64_t off)
@@ -381,5 +373,5 @@ int weft_pwrite(struct weft *w, const void *buf, size_t len, uint64_t off)
 
 int weft_flush(struct weft *w)
 {
-	return call(w, TP_FLUSH, NULL, 0, 0);
+	return library_call(w, TP_FLUSH, NULL, 0, 0);
 }

@@ -136,7 +136,8 @@ WEFT_API int weft_transport(struct weft *w, unsigned n, char *buf, size_t size);
  * 0 when all bytes were read or written.  After -errno none, some or all of them may have been:
  *   -ENOSPC    beyond the end (nothing was done)
  *   -EPERM     a write through a read-only handle (nothing was done)
- *   -EINVAL    a plain NBD server that wants whole blocks (nothing was done)
+ *   -EINVAL    a plain NBD server that wants whole blocks; buf lies in a map of this handle
+ *              (nothing was done)
  *   -EDEADLK   inside a completion's fn, which must not block (nothing was done)
  *   -EIO, …    what the donor said
  *   -ESTALE    the contents are gone, or somebody took the region over; this handle is lost
@@ -231,6 +232,152 @@ WEFT_API unsigned weft_aio_in_flight(struct weft *w);
  * Commands end, a little later, even if nobody waits.  Or -errno of epoll_create1(2), eventfd(2).
  */
 WEFT_API int weft_aio_fd(struct weft *w);
+
+/* ---- Memory ---- */
+
+/*
+ * A part of the region as memory: what the program reads there is fetched, what it writes there
+ * goes to the donor.  No more than local_bytes of it are in this machine at a time.
+ *
+ *	struct weft_map *m;
+ *	if (weft_map(w, 0, weft_size(w), NULL, &m, why, sizeof(why)) < 0)
+ *		errx(1, "%s", why);
+ *	uint64_t *counts = weft_map_addr(m);
+ *	counts[12345678]++;
+ *	weft_map_sync(m, counts, len, WEFT_MAP_FLUSH);
+ *	weft_unmap(m, 0);
+ *
+ * Threads: any thread may touch the map at any time; weft_unmap() is the last call, and runs alone.
+ * Calls inside a completion's fn fail with -EDEADLK, and such a function must not touch a map of
+ * its handle.  A child of fork(2) does not have the map.  Only the functions here may change the
+ * mapping: no munmap(2), mprotect(2) or mremap(2), and no madvise(2) that drops pages.  A map is
+ * not a buffer for weft_pread() and weft_pwrite() of its own handle (-EINVAL).
+ *
+ * Bytes that cannot be had are SIGBUS, and EFAULT in system calls, never zeros: if the donor is
+ * gone for longer than dead_timeout_ms, until it is back; if the contents are gone, until
+ * weft_map_reset().  Writes go home by themselves within seconds, or when their room is needed;
+ * only weft_map_sync() says that they have.
+ *
+ * weft_map() needs Linux 6.8 or later with userfaultfd(2).  A user who may not open
+ * /dev/userfaultfd (and vm.unprivileged_userfaultfd is 0) gets a map whose missing parts only the
+ * program's own accesses fetch: system calls get EFAULT for them, so weft_map_prefetch() them.
+ * Then weft_map() says so in why, although it succeeds.
+ */
+struct weft_map;
+
+enum {
+	WEFT_MAP_READ_ONLY = 1 << 0, /* writing to the map is SIGSEGV */
+	/* no map rather than one in which system calls get EFAULT: weft_map() fails with -EPERM */
+	WEFT_MAP_ALL_FAULTS = 1 << 1,
+};
+
+/* All zero but size: the defaults. */
+struct weft_map_options {
+	size_t size;    /* sizeof(struct weft_map_options) */
+	unsigned flags; /* WEFT_MAP_READ_ONLY, WEFT_MAP_ALL_FAULTS */
+	/* threads that take page faults, 8 at most; 0: one for each processor, 4 at most */
+	unsigned handlers;
+	/* the bound of what is here at a time; 0: 256 MiB; at least 18 units */
+	uint64_t local_bytes;
+	/* fetched at a time, a power of two from a page to 1 MiB; 0: 64 KiB */
+	uint64_t unit_bytes;
+	/*
+	 * called once, from a thread of the library, when the contents are gone: from then on every
+	 * access of the map is SIGBUS; error: -ESTALE, or -ENOTCONN at a plain NBD server.  It must
+	 * not call weft_unmap(), weft_map_reset() or weft_close()
+	 */
+	void (*on_lost)(void *ctx, int error);
+	void *on_lost_ctx;
+};
+
+/*
+ * Maps len bytes at off (a multiple of the page size) of the region.  What is behind them in their
+ * last page is zero, and not written.  options: NULL: the defaults.  Returns 0 with *ret, to be
+ * given to weft_unmap(); or -errno with *ret untouched and the reason in why:
+ *   -EINVAL   the place or the options; -E2BIG: options of a later version
+ *   -EROFS    the handle does not write; WEFT_MAP_READ_ONLY would do
+ *   -ENOTSUP, -ENOSYS  the kernel cannot
+ *   -EPERM    see WEFT_MAP_ALL_FAULTS
+ *   -ENOMEM, …  no memory, no threads, no address space
+ *   -EDEADLK  inside a completion's fn
+ */
+WEFT_API int weft_map(struct weft *w, uint64_t off, uint64_t len,
+	const struct weft_map_options *options, struct weft_map **ret, char *why, size_t why_size);
+
+/* Where the map begins; page-aligned, constant. */
+WEFT_API void *weft_map_addr(const struct weft_map *m);
+
+enum {
+	WEFT_MAP_FLUSH = 1 << 0, /* weft_map_sync(): then as weft_flush() */
+	WEFT_MAP_WAIT = 1 << 0,  /* weft_map_prefetch(): returns when all is here */
+	WEFT_UNMAP_DISCARD = 1 << 0,
+};
+
+/*
+ * Returns when the donor has what was written to these len bytes before the call; with
+ * WEFT_MAP_FLUSH as durably as the region can be.  0, or -errno as weft_pwrite(): then some of it
+ * is not there, stays here, and is tried again.  -EINVAL: the bytes are not all in the map.
+ */
+WEFT_API int weft_map_sync(struct weft_map *m, const void *addr, size_t len, unsigned flags);
+
+/*
+ * Fetches the len bytes before they are needed.  Without WEFT_MAP_WAIT: as far as there is room,
+ * and no errors are told but -EAGAIN: too much was asked for and has not begun.  With it: -ENOSPC:
+ * they are more than three quarters of local_bytes; -EIO: the donor cannot be read; -ESTALE,
+ * -ENOTCONN: the contents are gone.
+ */
+WEFT_API int weft_map_prefetch(struct weft_map *m, const void *addr, size_t len, unsigned flags);
+
+/*
+ * Frees the memory of the len bytes here; what was written is written back first, a little later.
+ * -EBUSY: some are in use by the kernel (direct I/O, io_uring) and stay.
+ */
+WEFT_API int weft_map_evict(struct weft_map *m, const void *addr, size_t len);
+
+/*
+ * Once the contents are gone: calls fn for what was written to the map and is not known to be at
+ * the donor, in order, from this thread; off: in the map; data is valid inside fn.  fn returns 0 to
+ * go on.  Returns how many bytes there were; what fn returned, if that is not 0; -EINVAL: the
+ * contents are not gone; or -EAGAIN: on_lost was not called yet.
+ */
+WEFT_API int64_t weft_map_rescue(struct weft_map *m,
+	int (*fn)(void *ctx, uint64_t off, const void *data, size_t len), void *ctx);
+
+/*
+ * The way back once the contents are gone: drops what weft_map_rescue() has, and maps whatever the
+ * region has now; the handle works again too.  No thread touches the map meanwhile.  Other maps of
+ * the handle stay lost until they are reset.  0; or -errno, with the reason in why, and all is as
+ * before: -EINVAL: the contents are not gone; -EPERM: another process has taken the region;
+ * -EAGAIN: on_lost was not called yet; or as weft_open().
+ */
+WEFT_API int weft_map_reset(struct weft_map *m, char *why, size_t why_size);
+
+struct weft_map_stats {
+	size_t size;      /* set by the caller: sizeof(struct weft_map_stats) */
+	const char *mode; /* "paged" */
+	int user_faults_only; /* system calls get EFAULT for what is not here */
+	int error;            /* why the contents are gone, or of the last write; 0: none */
+	uint64_t local_bytes; /* the bound, in whole units */
+	/* in the map; on their way out, or kept for a while */
+	uint64_t resident_bytes, staged_bytes;
+	uint64_t dirty_bytes;    /* known to be newer than the donor's */
+	uint64_t poisoned_bytes; /* SIGBUS at present */
+	/* Since weft_map(); units, but for those in bytes. */
+	uint64_t faults, fetched, fetched_ahead, returned; /* returned: before they were gone */
+	uint64_t evicted, evicted_dirty;
+	uint64_t pinned; /* could not be evicted, being in use by the kernel */
+	uint64_t read_bytes, written_bytes, write_errors;
+};
+
+/* 0; or -EINVAL: ret->size. */
+WEFT_API int weft_map_stats(struct weft_map *m, struct weft_map_stats *ret);
+
+/*
+ * Writes back as weft_map_sync(), and ends the map.  If that fails: -errno, and the map is as
+ * before.  WEFT_UNMAP_DISCARD: nothing is written back; always ends the map (0), but waits for what
+ * is under way.  Takes NULL.
+ */
+WEFT_API int weft_unmap(struct weft_map *m, unsigned flags);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of weft_map() share.
+ *
+ * A map is cut into units.  A unit that is here has a frame, and a frame has a slot: as many bytes
+ * of the staging area.  A frame's pages lie either in its slot or in the map, and UFFDIO_MOVE takes
+ * them from one to the other.  So pages are neither allocated nor copied when units come and go,
+ * and no more of them exist than frames.
+ *
+ *      donor --READ--> slot --MOVE, write-protect--> map --MOVE--> slot --copy, WRITE--> donor
+ *
+ * Writes are found, never caught.  A page is write-protected when it comes, and the kernel takes
+ * the protection away at the first write (UFFD_FEATURE_WP_ASYNC); PAGEMAP_SCAN tells the pages
+ * without it, and protects them again.  A page that moves has no protection, and there are moments
+ * in which a write leaves no mark: between a scan and a MOVE out, and between a MOVE in and the
+ * protection.  So the bytes themselves decide there: a page that nobody called dirty is dirty if
+ * its hash is not that of the bytes that the donor has, or was sent.
+ *
+ * Threads: the handlers take faults (map-fault.c).  The pump does all that nobody waits for at the
+ * fault: it fetches ahead, writes back, makes room, heals (map-pump.c).  Callers of weft_map_*()
+ * mark what they want, and wait.
+ *
+ * Invariants: m->lock is held for moments, and never while anybody touches the map, waits for the
+ * network, or allocates.  Whoever changes a frame's state owns the frame's pages until the next
+ * change: in FETCHING, LEAVING and RETURNING nobody else touches them, and with `copying` set they
+ * stay where they are.  Handlers never touch the map.
+ */
+#ifndef WEFT_NBD_BRIDGE_LIBRARY_MAP_PRIVATE_H
+#define WEFT_NBD_BRIDGE_LIBRARY_MAP_PRIVATE_H
+
+#include "fabric/base/error.h"
+#include "nbd-bridge/library/weft-private.h"
+
+enum {
+	MAP_HANDLERS_MAX = 8,
+	MAP_READS = 16,         /* the pump's, at a time */
+	MAP_WRITES_MAX = 32,
+	MAP_MASK_BITS = 64,     /* a frame tells so many grains apart */
+	MAP_STREAMS = 8,
+	MAP_WANTS = 64,
+	MAP_MIN_FRAMES = 16,
+};
+
+/* In place of a frame's number and 1; 0: the unit is absent. */
+#define MAP_POISONED UINT32_MAX
+#define MAP_NO_FRAME UINT32_MAX
+
+enum frame_state {
+	FRAME_FREE,      /* waits for a unit */
+	FRAME_FETCHING,  /* waits for its READ, which goes into the slot */
+	FRAME_RESIDENT,  /* in the map */
+	FRAME_LEAVING,   /* waits for the MOVE out of the map */
+	FRAME_STAGED,    /* in the slot; waits to be written back, or to be used for another unit */
+	FRAME_RETURNING, /* waits for the MOVE into the map */
+};
+
+struct map_frame {
+	uint8_t state; /* enum frame_state */
+	bool copying;  /* somebody reads the pages, wherever they are: they stay there */
+	bool wanted;   /* a thread waits for the unit: into the map as soon as that can be */
+	bool unsure;   /* pages that nobody called dirty may be: the hash says */
+	bool ahead;    /* nobody has asked for the unit yet */
+	bool stays_staged; /* FETCHING: not into the map; the fault on it asks for more */
+	uint32_t unit;
+	uint64_t dirty;   /* grains whose bytes the donor was not sent */
+	uint64_t writing; /* grains that a WRITE has under way; none of them is sent again */
+	uint64_t dirty_seq, writing_seq; /* of the oldest of them */
+	uint64_t dirty_ns;               /* when it was found */
+	struct map_list *list;  /* FREE, RESIDENT, clean and STAGED: in one */
+	uint32_t prev, next;
+	bool in_dirty, urgent;  /* in that list */
+	uint32_t dirty_prev, dirty_next;
+};
+
+/* Frames, the oldest first. */
+struct map_list {
+	uint32_t first, last, nr;
+};
+
+/* An operation of the pump. */
+struct map_io {
+	struct command command;
+	struct weft_map *m;
+	uint32_t frame;
+	uint64_t grains; /* a WRITE's */
+	uint8_t *buf;    /* a WRITE's */
+	struct map_io *next;
+};
+
+/* Faults that follow one another at the same distance. */
+struct map_stream {
+	uint64_t last;   /* the unit of the newest */
+	int64_t step;    /* 0: there was but one */
+	uint64_t ahead;  /* units from last on, step by step, that were asked for */
+	uint32_t window;
+	uint64_t used;   /* when, to find the oldest */
+};
+
+struct map_want {
+	uint64_t unit, nr;
+	int64_t step;
+	bool stays; /* the first stays staged */
+};
+
+struct map_counts {
+	uint64_t faults, waits, fetched, ahead, ahead_used, returned, evicted, evicted_dirty;
+	uint64_t pinned, read_bytes, written_bytes, write_errors, poisoned;
+};
+
+struct map_handler {
+	struct weft_map *m;
+	pthread_t thread;
+	int cpu; /* -1: any */
+	bool spare;
+};
+
+struct weft_map {
+	struct weft *w;
+	struct weft_map *next; /* of the handle, under its lock */
+	const struct map_mode *mode;
+	int uffd, pagemap, stop_fd;
+	bool read_only, user_faults_only;
+	uint8_t *base;   /* of the map */
+	uint8_t *stage;  /* the slots */
+	uint64_t off;    /* in the region */
+	uint64_t len, map_bytes; /* map_bytes: whole pages */
+	uint64_t unit_bytes, nr_units, grain_bytes;
+	unsigned grains; /* of a unit */
+	uint32_t nr_frames;
+	uint64_t hash_seed;
+	uint64_t dead_ns; /* how long a fault waits for room */
+	void (*on_lost)(void *ctx, int error);
+	void *on_lost_ctx;
+	struct map_handler handlers[MAP_HANDLERS_MAX + 1];
+	unsigned nr_handlers, nr_threads;
+	pthread_t pump;
+	bool pump_runs;
+	_Atomic bool stop; /* the pump; the handlers stop after it, which may fault */
+	_Atomic bool stop_handlers;
+	pthread_mutex_t lock;
+	/* Under the lock. */
+	pthread_cond_t changed; /* a frame's state, or its dirt */
+	pthread_cond_t spare;   /* all handlers wait for the network */
+	pthread_cond_t news_cond;
+	uint32_t *units;        /* frame + 1, MAP_POISONED, or 0 */
+	struct map_frame *frames;
+	uint64_t *hashes;       /* of grains; belong to whoever owns the pages */
+	struct map_list free, resident, clean;
+	struct map_list urgent, aged; /* by dirty_prev, dirty_next */
+	unsigned nr_direct;     /* handlers that wait for the network */
+	uint64_t nr_dirty_grains, nr_poisoned;
+	uint64_t seq;
+	uint64_t nr_write_errors;
+	int write_error;        /* the newest */
+	uint64_t retry_ns;      /* after an error nothing is written before, but at sync */
+	int lost;               /* 0, or -errno */
+	bool lost_done;         /* no page is in the map any more; on_lost is called after that */
+	unsigned lost_tries;
+	struct map_stream streams[MAP_STREAMS];
+	uint64_t stream_clock;
+	struct map_want wants[MAP_WANTS];   /* ahead of faults */
+	unsigned want_first, want_nr;
+	uint32_t demand[MAP_WANTS]; /* units that threads wait for and no handler fetches */
+	unsigned demand_first, demand_nr;
+	bool random, urgent_room;
+	struct map_counts counts;
+	/* The pump's. */
+	struct map_io *ios_free[2]; /* [0]: reads, [1]: writes */
+	struct map_io *ios;
+	unsigned nr_ios, nr_writes, nr_in_flight;
+	uint8_t *bounce;
+	struct library_lane *lane; /* that its operations were sent to last */
+	uint64_t scan_ns, scan_every_ns, heal_ns;
+	_Atomic(struct map_io *) done;
+	_Atomic uint64_t news;
+	_Atomic(struct lane_drive *) waits_at; /* the pump waits there for `news` */
+	bool waits_here;                       /* it waits for news_cond; under the lock */
+};
+
+/* ---- Ways of putting pages into the map, and out: map-paged.c ---- */
+
+struct map_mode {
+	const char *name;
+	bool keeps; /* what was hidden lies in the slot, so that it can be shown again */
+	/*
+	 * show: from the slot into the map, and wakes who waits there.  hide: out of the map, into
+	 * the slot where the mode keeps; *ret_written gets the grains that may have been written.
+	 * 0, or -errno with the pages where they were: -EBUSY (somebody has pinned one), -ENOENT
+	 * (somebody has taken one out of the map).
+	 */
+	int (*show)(struct weft_map *m, uint32_t frame);
+	int (*hide)(struct weft_map *m, uint32_t frame, uint64_t *ret_written);
+};
+
+extern const struct map_mode map_paged, map_paged_read_only;
+
+/* Opens the descriptors, and asks the kernel what it can do.  0, or -errno. */
+int map_probe(struct weft_map *m, unsigned flags, struct weft_error *err);
+/* Makes the mappings.  0, or -errno. */
+int map_make_mappings(struct weft_map *m, struct weft_error *err);
+void map_end_mappings(struct weft_map *m);
+void map_wake(struct weft_map *m, uint64_t unit);
+/* Accesses of the unit, which has no page in the map, are SIGBUS from now on. */
+int map_poison(struct weft_map *m, uint64_t unit);
+/*
+ * Copies what is in the map.  -EFAULT: the program has dropped pages that are its own bytes; who
+ * touched those would get the program's SIGBUS.
+ */
+int map_read(const void *from, void *to, uint64_t len);
+/* Whether there is a page at the address; and the same for one that is missing. */
+bool map_is_here(struct weft_map *m, uint64_t address);
+void map_poison_page(struct weft_map *m, uint64_t address);
+/* The unit's pages are missing again. */
+int map_cure(struct weft_map *m, uint64_t unit);
+/*
+ * Tells fn of all pages in [from, to) of the map that were written since they were protected, and
+ * protects them again.  0, or -errno.
+ */
+int map_scan(struct weft_map *m, uint64_t from, uint64_t to,
+	void (*fn)(struct weft_map *m, uint64_t from, uint64_t to));
+
+/* ---- Frames: map-frames.c; under the lock, which some release meanwhile ---- */
+
+static inline uint64_t map_unit_off(const struct weft_map *m, uint64_t unit)
+{
+	return unit * m->unit_bytes;
+}
+
+/* Whole pages; the last unit may be shorter. */
+static inline uint64_t map_unit_bytes(const struct weft_map *m, uint64_t unit)
+{
+	return weft_min(m->unit_bytes, m->map_bytes - map_unit_off(m, unit));
+}
+
+/* What the donor has of it. */
+static inline uint64_t map_unit_data(const struct weft_map *m, uint64_t unit)
+{
+	return weft_min(m->unit_bytes, m->len - map_unit_off(m, unit));
+}
+
+static inline uint8_t *map_at(const struct weft_map *m, uint64_t unit)
+{
+	return m->base + map_unit_off(m, unit);
+}
+
+static inline uint8_t *map_slot(const struct weft_map *m, uint32_t frame)
+{
+	return m->stage + (uint64_t)frame * m->unit_bytes;
+}
+
+/* All grains of the unit. */
+uint64_t map_unit_grains(const struct weft_map *m, uint64_t unit);
+/* The frame of a unit that has one, or MAP_NO_FRAME. */
+uint32_t map_frame_of(const struct weft_map *m, uint64_t unit);
+
+void map_list_init(struct map_list *list);
+void map_list_add(struct weft_map *m, struct map_list *list, uint32_t frame);
+void map_list_remove(struct weft_map *m, uint32_t frame);
+
+/* The frame's grains are dirty; seq: 0 if they may have been for long. */
+void map_mark_dirty(struct weft_map *m, uint32_t frame, uint64_t grains, uint64_t seq);
+/* Puts a frame with dirt in front of those that have time. */
+void map_make_urgent(struct weft_map *m, uint32_t frame);
+/* The frame is in no list of dirty ones any more. */
+void map_undirty(struct weft_map *m, uint32_t frame);
+
+/*
+ * A frame for the unit, which is absent; its state is FETCHING.  Evicts, but waits for nothing:
+ * MAP_NO_FRAME: all frames hold what has to be written back first, or are in use.  Releases the
+ * lock; *ret_absent: the unit is still absent (else there is no frame).
+ */
+uint32_t map_take_frame(struct weft_map *m, uint64_t unit, bool *ret_absent);
+/* Gives back a frame that was FETCHING: its unit is absent again. */
+void map_put_frame(struct weft_map *m, uint32_t frame);
+/* What was fetched is in the slot: hashes it and shows it, or leaves it staged. */
+void map_fetched(struct weft_map *m, uint32_t frame);
+/* A staged frame goes back into the map. */
+void map_bring_back(struct weft_map *m, uint32_t frame);
+/*
+ * Takes a resident frame out of the map.  0: it is staged and clean; 1: it has to be written back,
+ * or is in the map again; or -errno.
+ */
+int map_evict_frame(struct weft_map *m, uint32_t frame);
+/* Evicts until so many frames are at hand, or one that is resident cannot be. */
+void map_make_room(struct weft_map *m, uint32_t nr);
+/* A staged frame without dirt: others may have it. */
+void map_settle(struct weft_map *m, uint32_t frame);
+/* The hash of a grain. */
+uint64_t map_hash_of(const struct weft_map *m, const uint8_t *bytes, uint64_t len);
+/* The hashes of the frame's grains, whose bytes lie at `bytes`; its pages are the caller's. */
+void map_hash(struct weft_map *m, uint32_t frame, uint64_t grains, const uint8_t *bytes);
+/* The grains of those whose bytes are not what was hashed. */
+uint64_t map_differing(struct weft_map *m, uint32_t frame, uint64_t grains, const uint8_t *bytes);
+/* The unit cannot be had: poisons it, whoever waits for it. */
+void map_fail_unit(struct weft_map *m, uint64_t unit, int error);
+
+/* There is something for the pump to do.  Never inside a completion. */
+void map_tell_pump(struct weft_map *m);
+
+/* ---- Streams: map-ahead.c; under the lock ---- */
+
+void map_note_fault(struct weft_map *m, uint64_t unit);
+bool map_want(struct weft_map *m, uint64_t unit, uint64_t nr, int64_t step, bool stays);
+
+/* ---- map-fault.c ---- */
+
+/*
+ * Somebody waits for the unit, which is absent: the pump fetches it.  False: too much was asked
+ * for, ask again.  Under the lock.
+ */
+bool map_demand(struct weft_map *m, uint64_t unit);
+int map_start_handlers(struct weft_map *m, struct weft_error *err);
+void map_join_handlers(struct weft_map *m);
+
+/* ---- map-pump.c ---- */
+
+int map_pump_init(struct weft_map *m, struct weft_error *err);
+int map_start_pump(struct weft_map *m, struct weft_error *err);
+void map_join_pump(struct weft_map *m);
+void map_pump_fini(struct weft_map *m);
+
+/* ---- map-lost.c ---- */
+
+/*
+ * The pump, under the lock: looks whether the contents are gone, and if so takes all pages out of
+ * the map, and tells the program.
+ */
+void map_look_whether_lost(struct weft_map *m);
+/* A fault, under the lock, after the contents were lost, at a unit that has a frame. */
+void map_lost_fault(struct weft_map *m, uint64_t unit);
+
+/* ---- map-sync.c ---- */
+
+/* Marks what was written in the units of [from, to); the pump's, or a caller's. */
+int map_collect(struct weft_map *m, uint64_t from, uint64_t to);
+/*
+ * Marks what was written between a move into the map and the protection, which a scan does not
+ * see.  Under the lock, which it releases; does nothing for a frame that is not unsure.
+ */
+void map_look_at_bytes(struct weft_map *m, uint32_t frame);
+/* As weft_map_sync(), without a flush. */
+int map_sync_units(struct weft_map *m, uint64_t first, uint64_t end);
+
+#endif

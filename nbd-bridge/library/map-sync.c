@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Finding what was written, and waiting until it is at the donor.  Any thread that is no handler;
+ * the pump writes.
+ *
+ * Dirt has a number, which goes up.  A caller of sync collects what was written so far, and waits
+ * until none of its units has dirt with a number up to then, whether it waits to be written or is
+ * under way.
+ */
+#include <errno.h>
+
+#include "nbd-bridge/library/map-private.h"
+
+enum { GRAIN_MAX = 64 << 10 };
+
+/* ---- finding ---- */
+
+static void mark(struct weft_map *m, uint64_t from, uint64_t to)
+{
+	pthread_mutex_lock(&m->lock);
+	m->seq++;
+	for (uint64_t unit = from / m->unit_bytes; unit * m->unit_bytes < to; unit++) {
+		uint32_t frame = map_frame_of(m, unit);
+		uint64_t off = map_unit_off(m, unit);
+
+		/* A unit that has left meanwhile was looked at when it left. */
+		if (frame == MAP_NO_FRAME || m->frames[frame].state == FRAME_FETCHING)
+			continue;
+		/* Its pages may just not have been protected yet: its bytes are looked at. */
+		if (m->frames[frame].unsure || m->frames[frame].state == FRAME_RETURNING)
+			continue;
+		uint64_t first = from > off ? (from - off) / m->grain_bytes : 0;
+		uint64_t last = (weft_min(to - off, m->unit_bytes) - 1) / m->grain_bytes;
+		uint64_t grains = UINT64_MAX >> (MAP_MASK_BITS - 1 - (last - first)) << first;
+		map_mark_dirty(m, frame, grains & map_unit_grains(m, unit), m->seq);
+	}
+	pthread_mutex_unlock(&m->lock);
+}
+
+int map_collect(struct weft_map *m, uint64_t from, uint64_t to)
+{
+	return m->read_only ? 0 : map_scan(m, from, to, mark);
+}
+
+/* ---- waiting; under the lock ---- */
+
+static bool is_moving(const struct map_frame *f)
+{
+	return f->state == FRAME_LEAVING || f->state == FRAME_RETURNING || f->copying;
+}
+
+static uint64_t differing_in_map(struct weft_map *m, uint32_t frame, uint64_t grains)
+{
+	const uint64_t unit = m->frames[frame].unit, bytes = map_unit_bytes(m, unit);
+	uint64_t differing = 0;
+	uint8_t buf[GRAIN_MAX];
+
+	for (; grains; grains &= grains - 1) {
+		unsigned i = (unsigned)__builtin_ctzll(grains);
+		uint64_t at = i * m->grain_bytes, len = weft_min(m->grain_bytes, bytes - at);
+
+		if (map_read(map_at(m, unit) + at, buf, len) < 0 ||
+			map_hash_of(m, buf, len) != m->hashes[(uint64_t)frame * m->grains + i])
+			differing |= UINT64_C(1) << i;
+	}
+	return differing;
+}
+
+void map_look_at_bytes(struct weft_map *m, uint32_t frame)
+{
+	struct map_frame *f = &m->frames[frame];
+
+	if (f->state != FRAME_RESIDENT || !f->unsure || f->copying)
+		return;
+	const uint64_t grains = map_unit_grains(m, f->unit) & ~f->dirty;
+	f->copying = true;
+	f->unsure = false;
+	pthread_mutex_unlock(&m->lock);
+	uint64_t differing = differing_in_map(m, frame, grains);
+	pthread_mutex_lock(&m->lock);
+	f->copying = false;
+	map_mark_dirty(m, frame, differing, 0);
+	pthread_cond_broadcast(&m->changed);
+}
+
+/* The frame of the unit once it does not move, and all of its older dirt is known. */
+static uint32_t settled(struct weft_map *m, uint64_t unit)
+{
+	for (;;) {
+		uint32_t frame = map_frame_of(m, unit);
+
+		if (frame == MAP_NO_FRAME)
+			return frame;
+		if (is_moving(&m->frames[frame]))
+			pthread_cond_wait(&m->changed, &m->lock);
+		else if (m->frames[frame].state == FRAME_RESIDENT && m->frames[frame].unsure)
+			map_look_at_bytes(m, frame);
+		else
+			return frame;
+	}
+}
+
+static bool is_older(const struct map_frame *f, uint64_t seq)
+{
+	return (f->dirty && f->dirty_seq <= seq) || (f->writing && f->writing_seq <= seq);
+}
+
+static int wait_for_unit(struct weft_map *m, uint64_t unit, uint64_t seq, uint64_t nr_errors)
+{
+	for (;;) {
+		uint32_t frame = settled(m, unit);
+
+		if (frame == MAP_NO_FRAME || !is_older(&m->frames[frame], seq))
+			return 0;
+		if (m->lost)
+			return m->lost;
+		if (m->nr_write_errors != nr_errors)
+			return m->write_error;
+		if (m->frames[frame].dirty && !m->frames[frame].urgent) {
+			map_make_urgent(m, frame);
+			map_tell_pump(m);
+		}
+		pthread_cond_wait(&m->changed, &m->lock);
+	}
+}
+
+int map_sync_units(struct weft_map *m, uint64_t first, uint64_t end)
+{
+	int r;
+
+	if (m->read_only)
+		return 0;
+	r = map_collect(m, map_unit_off(m, first),
+		weft_min(map_unit_off(m, end), m->map_bytes));
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&m->lock);
+	const uint64_t seq = m->seq, nr_errors = m->nr_write_errors;
+	r = m->lost;
+	for (uint64_t unit = first; unit < end && r == 0; unit++) {
+		uint32_t frame = settled(m, unit);
+
+		if (frame != MAP_NO_FRAME && m->frames[frame].dirty)
+			map_make_urgent(m, frame);
+	}
+	m->retry_ns = 0;
+	map_tell_pump(m);
+	for (uint64_t unit = first; unit < end && r == 0; unit++)
+		r = wait_for_unit(m, unit, seq, nr_errors);
+	pthread_mutex_unlock(&m->lock);
+	return r;
+}
