@@ -252,6 +252,18 @@ static void print_attachments(const json_t *attachments)
 		{"weft_cache_bad_blocks_total", "counter",
 			"Blocks of sealed contents that were not what was written.", "bad_blocks"},
 	};
+	static const struct metric swap[] = {
+		{"weft_swap_locked_bytes", "gauge", "Memory that the bridge has locked.",
+			"locked_bytes"},
+		{"weft_swap_major_faults_total", "counter",
+			"Page faults of the bridge that read a page; should be 0.", "faults_major"},
+		{"weft_swap_minor_faults_total", "counter",
+			"Other page faults of the bridge; should be 0.", "faults_minor"},
+		{"weft_swap_reserve_free_bytes", "gauge", "What is free of the bridge's heap.",
+			"reserve_free_bytes"},
+		{"weft_swap_grown_bytes", "gauge", "What its reserve lacked; should be 0.",
+			"grown_bytes"},
+	};
 
 	print_state(attachments);
 	simple(attachments, numbers, WEFT_ARRAY_LEN(numbers), NULL, "name", "name");
@@ -259,6 +271,7 @@ static void print_attachments(const json_t *attachments)
 	print_latencies(attachments);
 	print_transports(attachments);
 	simple(attachments, cache, WEFT_ARRAY_LEN(cache), "cache", "name", "name");
+	simple(attachments, swap, WEFT_ARRAY_LEN(swap), "swap", "name", "name");
 }
 
 /* ---- donors ---- */

@@ -32,6 +32,7 @@ weft status r --json | jq -e --argjson kib "$locked" '.attachments[0].swap |
 	.locked_bytes == $kib * 1024 and .faults_major == 0 and .faults_minor == 0 and
 	.grown_bytes == 0 and .reserve_free_bytes > 40e6 and .reserve_bytes > 48e6' >/dev/null ||
 	fail "$(weft status r --json | jq -c '.attachments[0].swap')"
+weft status --prometheus | grep -qx 'weft_swap_major_faults_total{name="r"} 0' || fail "no metric"
 # Its lanes come first.
 [[ $(ps -L -o comm=,ni= -p "$pid" | awk '$1 ~ /^weft-lane/ { print $2 }' | sort -u) = -15 ]] ||
 	fail "$(ps -L -o comm=,ni= -p "$pid")"
