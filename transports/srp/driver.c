@@ -8,6 +8,7 @@
 
 #include "transports/rdma/device.h"
 #include "transports/srp/borrower/client.h"
+#include "transports/srp/doctor.h"
 #include "transports/srp/donor/serve.h"
 #include "transports/srp/target.h"
 
@@ -78,10 +79,6 @@ const struct tp_driver tp_srp_driver = {
 	.listen_options = srp_listen_options,
 	.listen_settings = &srp_listen_settings,
 	.region_line = region_line,
-	/*
-	 * It is back a second after the donor; without one there are errors after 15 s.  The disk
-	 * itself stays for ten minutes.
-	 */
-	.region_line_before =
-		"modprobe ib_srp reconnect_delay=1 fast_io_fail_tmo=15 dev_loss_tmo=600",
+	.region_line_before = "modprobe ib_srp " SRP_INITIATOR_SETTINGS,
+	.checks = srp_checks,
 };
