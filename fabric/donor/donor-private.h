@@ -86,7 +86,9 @@ struct weft_attachment {
 
 /* Whether these are the contents that are meant. */
 int donor_check_contents(const struct weft_region *region, const struct weft_hello *hello,
-	struct weft_error *err);
+	uint64_t owner, struct weft_error *err);
+/* A writer is granted the region: whose the tenure is now.  owner: of stock clients, as below. */
+void donor_note_tenure(struct weft_region *region, const struct weft_hello *hello, uint64_t owner);
 /*
  * A borrower of version 0 names an epoch over RDMA even when it attaches for the first time: that
  * of the contents that it was offered over TCP.  Such a borrower remembers nothing.
@@ -155,6 +157,8 @@ bool donor_is_same_source(const struct weft_peer *a, const struct weft_peer *b);
 int donor_check_limits(const struct weft_donor *donor, const struct weft_peer *peer,
 	const struct weft_rights *rights, const struct weft_region *region,
 	const struct weft_attachment *own, uint64_t generation, struct weft_error *err);
+/* By what the owner of a tenure is known, never 0; as donor_name_of() names him. */
+uint64_t donor_owner_of(const struct weft_region *region, const struct weft_peer *peer);
 /* By what an attachment is known: its id, under the name of its key. */
 void donor_id_hash(const struct weft_region *region, const char *owner, const uint8_t *id,
 	uint8_t *ret);

@@ -88,6 +88,17 @@ uint64_t weft_donor_tenure(struct weft_donor *donor, const struct weft_region *r
 	return tenure;
 }
 
+uint64_t weft_donor_own_tenure(struct weft_donor *donor, const struct weft_region *region,
+	const struct weft_peer *peer)
+{
+	uint64_t owner = donor_owner_of(region, peer);
+
+	pthread_mutex_lock(&donor->lock);
+	uint64_t tenure = region->tenure_owner == owner ? region->owner_tenure : 0;
+	pthread_mutex_unlock(&donor->lock);
+	return tenure;
+}
+
 void weft_donor_offer(struct weft_donor *donor, const char *offers)
 {
 	pthread_mutex_lock(&donor->lock);

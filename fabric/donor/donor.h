@@ -31,7 +31,8 @@
  * Stock clients cannot say what they remember.  The region has a *tenure* for them, a random
  * number.  It is new with each epoch (a file's: with each opening), and with each writing grant to
  * somebody who remembers nothing.  A client that asks for NAME@TENURE is granted the region only
- * while that is the region's tenure, and does not change it.
+ * while that is the region's tenure.  A tenure is its first writer's: when a client of another host
+ * or key writes under it, it is over for all but clients of that one.
  *
  * A session may have an *alias* (hello.h), under which clients that cannot say a hello, such as the
  * kernel's nbd driver, join its attachment.  As long as the session lasts, whoever knows the alias,
@@ -69,6 +70,11 @@ struct weft_donor;
 struct weft_grant {
 	struct weft_region *region;
 	bool writable;
+	/*
+	 * As long as two grants have the same number, the region was no other writer's between them
+	 * (of stock clients: no other host's, or key's).
+	 */
+	uint64_t turn;
 	struct weft_attachment *attachment; /* private */
 	/*
 	 * Called at most once, from any thread, without the lock: makes the session stop (shut its
@@ -202,6 +208,9 @@ bool weft_donor_knows(struct weft_donor *donor, const struct weft_peer *peer,
 	const struct weft_region *region, const struct weft_hello *hello);
 
 uint64_t weft_donor_tenure(struct weft_donor *donor, const struct weft_region *region);
+/* The tenure by which the peer's host, or key, is known if the present tenure is its own; or 0. */
+uint64_t weft_donor_own_tenure(struct weft_donor *donor, const struct weft_region *region,
+	const struct weft_peer *peer);
 
 /*
  * Grants access, superseding and fencing lower generations first: may block up to the fence

@@ -69,6 +69,7 @@ struct wish {
 	char owner[WEFT_KEY_NAME_MAX + 1]; /* the name of its key, or "" */
 	int64_t expires;                   /* as a grant's */
 	uint64_t life;                     /* as a peer's */
+	uint64_t tenure_owner;             /* as a region's */
 	uint8_t id_hash[16];
 	enum weft_mode mode;
 	uint64_t generation;         /* 0 for an anonymous one */
@@ -281,7 +282,7 @@ static int try_once(struct wish *w, struct weft_error *err)
 		hello->anonymous ? NULL : weft_region_generation(w->region, w->id_hash, false);
 	r = check_key(w, err);
 	if (r == 0)
-		r = donor_check_contents(w->region, hello, err);
+		r = donor_check_contents(w->region, hello, w->tenure_owner, err);
 	/* Our own attachment is checked again: it may have been superseded meanwhile. */
 	if (r == 0 && w->own)
 		r = w->own->lapsed || w->own->generation > w->generation
@@ -414,11 +415,9 @@ static void make(struct wish *w, struct weft_grant *grant)
 	own->grants = grant;
 	own->nr_grants++;
 	w->donor->nr_grants++;
-	/*
-	 * A writer that remembers nothing may change contents that clients of the old tenure know.
-	 */
-	if (grant->writable && !(w->hello->anonymous ? w->hello->tenure : w->hello->epoch))
-		weft_region_note_tenure(w->region, weft_random_name());
+	if (grant->writable)
+		donor_note_tenure(w->region, w->hello, w->tenure_owner);
+	grant->turn = w->region->turn;
 }
 
 /* The wish was refused. */
@@ -456,6 +455,7 @@ static int ask_for(struct wish *w, void (*fence_fn)(void *ctx), void *ctx, struc
 	if (r < 0)
 		return r;
 	donor_name_of(peer, w->owner);
+	w->tenure_owner = donor_owner_of(region, peer);
 	if (w->alias) {
 		/* take_alias() says who it is, under the lock. */
 	} else if (hello->anonymous) {

@@ -249,6 +249,19 @@ void donor_id_hash(const struct weft_region *region, const char *owner, const ui
 	weft_region_id_hash(region, digest, ret);
 }
 
+uint64_t donor_owner_of(const struct weft_region *region, const struct weft_peer *peer)
+{
+	const uint8_t none[WEFT_ID_BYTES] = {0};
+	char name[WEFT_KEY_NAME_MAX + 1];
+	uint8_t hash[16];
+	uint64_t owner;
+
+	donor_name_of(peer, name);
+	donor_id_hash(region, name, none, hash);
+	memcpy(&owner, hash, sizeof(owner));
+	return owner ? owner : 1;
+}
+
 int weft_donor_let_in(struct weft_donor *donor, const struct weft_peer *peer,
 	struct weft_error *err)
 {

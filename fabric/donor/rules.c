@@ -17,13 +17,37 @@ static uint32_t incarnation(uint64_t generation)
 	return (uint32_t)(generation >> 32);
 }
 
+/* Whether nobody but stock clients of this owner could write under the tenure since it was told. */
+static bool tenure_holds(const struct weft_region *region, uint64_t owner, uint64_t tenure)
+{
+	return tenure == region->tenure ||
+		(owner == region->tenure_owner && tenure == region->owner_tenure);
+}
+
+void donor_note_tenure(struct weft_region *region, const struct weft_hello *hello, uint64_t owner)
+{
+	/*
+	 * A writer that remembers nothing may change contents that clients of the old tenure know.
+	 */
+	if (!(hello->anonymous ? hello->tenure : hello->epoch)) {
+		weft_region_note_tenure(region, weft_random_name());
+		return;
+	}
+	if (!hello->anonymous || owner == region->tenure_owner)
+		return;
+	/* Whoever it was the tenure of may come back with it, and remembers other contents. */
+	if (region->tenure_owner)
+		weft_region_note_tenure(region, weft_random_name());
+	weft_region_note_owner(region, owner, hello->tenure);
+}
+
 int donor_check_contents(const struct weft_region *region, const struct weft_hello *hello,
-	struct weft_error *err)
+	uint64_t owner, struct weft_error *err)
 {
 	uint64_t epoch = hello->epoch ? hello->epoch : hello->expect;
 
 	if (hello->anonymous) {
-		if (hello->tenure && hello->tenure != region->tenure)
+		if (hello->tenure && !tenure_holds(region, owner, hello->tenure))
 			return weft_error_set(err, ESTALE,
 				"region '%s': tenure %016" PRIx64
 				" is over: another could write since, or the "

@@ -38,8 +38,27 @@ void weft_region_id_hash(const struct weft_region *region, const uint8_t id[16],
 void weft_region_note_tenure(struct weft_region *region, uint64_t tenure)
 {
 	region->tenure = tenure;
+	region->tenure_owner = region->owner_tenure = 0;
+	region->turn++;
 	if (region->header)
 		region->header->tenure = tenure;
+}
+
+void weft_region_note_owner(struct weft_region *region, uint64_t owner, uint64_t owner_tenure)
+{
+	struct weft_region_header *header = region->header;
+
+	region->tenure_owner = owner;
+	region->owner_tenure = owner_tenure;
+	region->turn++;
+	if (!header)
+		return;
+	/* If the daemon is killed in between, the header has no owner. */
+	__atomic_store_n(&header->owned_tenure, 0, __ATOMIC_SEQ_CST);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	header->tenure_owner = owner;
+	header->owner_tenure = owner_tenure;
+	__atomic_store_n(&header->owned_tenure, region->tenure, __ATOMIC_SEQ_CST);
 }
 
 void weft_region_note_stripe(struct weft_region *region, const struct weft_stripe *stripe)

@@ -419,6 +419,9 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 		region->epoch);
 	weft_region_note_tenure(region,
 		region->header->tenure ? region->header->tenure : weft_random_name());
+	if (region->header->owned_tenure == region->tenure)
+		weft_region_note_owner(region, region->header->tenure_owner,
+			region->header->owner_tenure);
 	region->promised_lease_ms =
 		(uint32_t)weft_min(region->header->promised_lease_ms, WEFT_LEASE_MAX_S * 1000);
 	if (weft_stripe_valid(&region->header->stripe))

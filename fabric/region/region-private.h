@@ -28,7 +28,9 @@ struct weft_region_header {
 	uint64_t tenure;
 	uint64_t promised_lease_ms;
 	struct weft_stripe stripe;
-	uint64_t unused[83];
+	/* of the tenure owned_tenure, which is another once an older version changed the tenure */
+	uint64_t tenure_owner, owner_tenure, owned_tenure;
+	uint64_t unused[80];
 	struct weft_generation generations[WEFT_NR_GENERATIONS];
 };
 

@@ -91,6 +91,12 @@ struct weft_region {
 	bool reported;
 	uint64_t table_seq; /* counts changes of that table */
 	uint64_t tenure;    /* see donor.h */
+	/*
+	 * Whose the tenure is: a hash of a name; 0: nobody's yet.  And by which tenure that one is
+	 * known: this one, or an earlier one.
+	 */
+	uint64_t tenure_owner, owner_tenure;
+	uint64_t turn; /* counts changes of these */
 	/* which part of a device the contents are; count 0: nobody has said so yet */
 	struct weft_stripe stripe;
 	/* until then holders of contents that are gone may answer from memory; 0: nobody may */
@@ -300,8 +306,9 @@ int weft_region_note_table(struct weft_region *region,
 int weft_region_keep_promises(struct weft_region *region, const char *path, bool is_new);
 /* Nobody holds the region any more.  Any thread. */
 void weft_region_forget_promises(struct weft_region *region);
-/* MEMORY: the header keeps tenure, promised lease and stripe.  Under the donor's lock. */
-void weft_region_note_tenure(struct weft_region *region, uint64_t tenure);
+/* MEMORY: the header keeps tenure and owner, promised lease and stripe.  Under the donor's lock. */
+void weft_region_note_tenure(struct weft_region *region, uint64_t tenure); /* nobody's yet */
+void weft_region_note_owner(struct weft_region *region, uint64_t owner, uint64_t owner_tenure);
 void weft_region_note_lease(struct weft_region *region, uint32_t lease_ms);
 void weft_region_note_stripe(struct weft_region *region, const struct weft_stripe *stripe);
 

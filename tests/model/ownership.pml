@@ -33,6 +33,7 @@ c_decl {
 		X(shared)  /* bridges that attached with --shared */ \
 		X(evict)   /* the donor's table forgets those who do not hold */ \
 		X(blind)   /* a stock client that reconnects by itself and has a page cache */ \
+		X(hosts)   /* … and another, of another host, that has the same NAME@TENURE at hand */ \
 		X(stock)   /* stock clients that come once */ \
 		X(late)    /* writes of sessions that ended, still on their way */ \
 		X(leases)  /* the time between a lost connection and the end of the lease */ \
@@ -42,7 +43,7 @@ c_decl {
 	/* … the rules, … */
 	#define RULES(X) \
 		X(claim) X(left) X(table) X(mark_at_stop) X(mark_at_grant) X(held) X(grace) X(granted) X(granted_noted) X(wrote) X(wrote_noted) X(ended) X(reopened) \
-		X(tenure) X(tenure_opening) X(lease) X(clock) X(stale_kept) X(reset_drops) X(reset_quiet) \
+		X(tenure) X(tenure_opening) X(tenure_owner) X(owner_kept) X(lease) X(clock) X(stale_kept) X(reset_drops) X(reset_quiet) \
 		X(same_mode) X(vouch) X(noted) X(boot) X(file_noted) X(superseded) \
 		X(bound) X(revoked_fenced) X(revoked_refused) X(revoked_lease)
 	/* … and what must hold. */
@@ -66,7 +67,7 @@ c_decl {
 		PROPERTIES(TRY_PROPERTY)
 		if (!strcmp(word, "earlier-rules")) {
 			rule_claim = rule_table = rule_mark_at_stop = rule_mark_at_grant = rule_held = rule_grace = 0;
-			rule_granted = rule_granted_noted = rule_wrote = rule_wrote_noted = rule_reopened = rule_tenure = rule_tenure_opening = rule_lease = 0;
+			rule_granted = rule_granted_noted = rule_wrote = rule_wrote_noted = rule_reopened = rule_tenure = rule_tenure_opening = rule_tenure_owner = rule_lease = 0;
 			rule_stale_kept = rule_reset_drops = rule_reset_quiet = rule_same_mode = rule_vouch = rule_superseded = 0;
 			return 1;
 		}
@@ -167,13 +168,22 @@ typedef borrower {
 }
 borrower b[2];
 
-/* ---- a stock client that reconnects ---- */
+/* ---- stock clients that reconnect, each of another host ---- */
 
 #define AWAY 0
 #define CONNECTED 1
 #define CUT 2
-byte blind;
-bit blind_remembers, blind_builds, blind_copy_builds, tenure_ok, copy_tenure_ok;
+typedef stock {
+	byte is;
+	bit remembers, builds, copy_builds;
+	bit tenure_ok;  /* the donor would take the tenure that it knows … */
+	bit tenure_now; /* … since that is what the donor tells everybody */
+	bit copy_tenure_ok;
+}
+stock k[2];
+#define connected (k[0].is == CONNECTED || k[1].is == CONNECTED)
+#define NOBODY 2
+byte owner = NOBODY; /* whose the tenure is */
 
 /* ---- a bridge that was superseded ---- */
 
@@ -209,7 +219,21 @@ inline entry_note(to, from)
 }
 inline mark_table() { entry_note(m[0], e[0]); entry_note(m[1], e[1]) }
 
-inline new_tenure() { tenure_ok = 0; same_tenure = 0 }
+inline over(x) { k[x].tenure_ok = 0; k[x].tenure_now = 0 }
+inline new_tenure() { over(0); over(1); same_tenure = 0; owner = NOBODY }
+/* x, of stock clients, is granted the region by the tenure that it knows. */
+inline own_tenure(x, y)
+{
+	if
+	:: rule(tenure_owner) && owner != x ->
+		if
+		:: owner != NOBODY -> over(y); k[x].tenure_now = 0; same_tenure = 0
+		:: else -> k[y].tenure_ok = k[y].tenure_now
+		fi;
+		owner = x
+	:: else
+	fi
+}
 
 /* ---- writes ---- */
 
@@ -229,7 +253,8 @@ inline landed(x)
 {
 	outdate(x, 0);
 	outdate(x, 1);
-	if :: x != 3 -> blind_builds = (blind == AWAY) :: else fi;
+	if :: x != 3 -> k[0].builds = (k[0].is == AWAY) :: else fi;
+	if :: x != 4 -> k[1].builds = (k[1].is == AWAY) :: else fi;
 	same = 0;
 	if :: has(file) -> written = 1 :: else fi
 }
@@ -272,7 +297,7 @@ inline note_writer(y)
 	 (!b[x].shared && !rule(claim) && \
 		((e[x].is == OVERTAKEN && e[x].inc == b[x].inc) || (e[x].is == NONE && writer_since_open && b[x].low > 0))))
 #define is_busy(x, y) \
-	((!b[x].shared && ((e[y].held && !b[y].shared) || blind == CONNECTED)) || grace_for(y))
+	((!b[x].shared && ((e[y].held && !b[y].shared) || connected)) || grace_for(y))
 
 /*
  * A shared reader gets no entry.  If there is one, of another mode, its generation is raised; and
@@ -417,7 +442,8 @@ inline end_sessions()
 	lose_connection(1);
 	b[0].late = 0; b[0].late_is_old = 0;
 	b[1].late = 0; b[1].late_is_old = 0;
-	if :: blind == CONNECTED -> blind = CUT :: else fi;
+	if :: k[0].is == CONNECTED -> k[0].is = CUT :: else fi;
+	if :: k[1].is == CONNECTED -> k[1].is = CUT :: else fi;
 	if :: ghost == JOINED -> ghost = 0 :: else fi;
 	if :: e[0].is == NONE -> entry_clear(e[0]) :: else fi;
 	if :: e[1].is == NONE -> entry_clear(e[1]) :: else fi
@@ -463,7 +489,8 @@ inline new_epoch()
 {
 	lose_contents(0);
 	lose_contents(1);
-	blind_builds = (blind == AWAY);
+	k[0].builds = (k[0].is == AWAY);
+	k[1].builds = (k[1].is == AWAY);
 	new_tenure();
 	same = 0;
 	same_epoch = 0;
@@ -668,6 +695,42 @@ inline forget(x)
 
 #define free_for_stock (donor == UP && !(e[0].held && !b[0].shared) && !(e[1].held && !b[1].shared) && !grace_for(0) && !grace_for(1))
 
+/* What every grant to a stock client that writes does. */
+#define note_stock() \
+	note_writer(0); note_writer(1); writer_since_open = has(file) || !rule(claim); \
+	if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi
+/* Stock client x, and y of another host. */
+#define free_for(y) (free_for_stock && k[y].is != CONNECTED)
+#define STOCK(x, y) \
+:: d_step { has(blind) && (x == 0 || has(hosts)) && k[x].is == AWAY && free_for(y) -> \
+	printf("stock client %d comes by NAME@TENURE\n", x); \
+	note_stock(); \
+	k[x].is = CONNECTED; k[x].remembers = 0; k[x].builds = 1; k[x].copy_builds = 1; \
+	k[x].tenure_ok = 1; k[x].tenure_now = 1; \
+	own_tenure(x, y); \
+	k[x].copy_tenure_ok = copied && same_tenure } \
+:: d_step { k[x].is == CONNECTED -> \
+	printf("stock client %d reads\n", x); \
+	must(S1, !k[x].remembers || k[x].builds); \
+	if :: !k[x].remembers -> k[x].builds = 1 :: else fi; \
+	k[x].remembers = 1; \
+	if :: !same -> k[x].copy_builds = 0 :: else fi } \
+:: d_step { k[x].is == CONNECTED -> \
+	printf("stock client %d writes\n", x); \
+	must(S1, !k[x].remembers || k[x].builds); \
+	k[x].remembers = 1; k[x].builds = 1; k[x].copy_builds = 0; \
+	landed(3 + x) } \
+:: d_step { k[x].is == CONNECTED -> printf("stock client %d is cut off\n", x); k[x].is = CUT } \
+:: d_step { k[x].is == CUT && free_for(y) && (k[x].tenure_ok || !rule(tenure)) -> \
+	printf("stock client %d reconnects\n", x); \
+	note_stock(); \
+	own_tenure(x, y); \
+	k[x].is = CONNECTED } \
+:: d_step { k[x].is != AWAY -> \
+	printf("stock client %d ends, or is refused\n", x); \
+	k[x].is = AWAY; k[x].remembers = 0; k[x].builds = 1; k[x].copy_builds = 0; \
+	over(x); k[x].copy_tenure_ok = 0 }
+
 active proctype world()
 {
 	do
@@ -687,7 +750,7 @@ active proctype world()
 		landed(2) }
 
 	/* ---- a stranger who knows the id of 0, and has another identity ---- */
-	:: d_step { has(stranger) && rule(bound) && free_for_stock && blind != CONNECTED ->
+	:: d_step { has(stranger) && rule(bound) && free_for_stock && !connected ->
 		printf("a stranger says the id of 0, and is somebody else; writes and goes\n");
 		note_writer(0); note_writer(1); new_tenure();
 		writer_since_open = has(file) || !rule(claim);
@@ -698,41 +761,17 @@ active proctype world()
 		landed(2) }
 
 	/* ---- stock clients ---- */
-	:: d_step { has(stock) && free_for_stock && blind != CONNECTED ->
+	:: d_step { has(stock) && free_for_stock && !connected ->
 		printf("a stock client comes by the plain name, and goes\n");
 		note_writer(0); note_writer(1); writer_since_open = has(file) || !rule(claim); new_tenure();
 		if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi }
-	:: d_step { has(stock) && free_for_stock && blind != CONNECTED ->
+	:: d_step { has(stock) && free_for_stock && !connected ->
 		printf("a stock client comes by the plain name, writes and goes\n");
 		note_writer(0); note_writer(1); writer_since_open = has(file) || !rule(claim); new_tenure();
 		if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi;
 		landed(2) }
-	:: d_step { has(blind) && blind == AWAY && free_for_stock ->
-		printf("a stock client comes by NAME@TENURE\n");
-		note_writer(0); note_writer(1); writer_since_open = has(file) || !rule(claim);
-		if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi;
-		blind = CONNECTED; blind_remembers = 0; blind_builds = 1; blind_copy_builds = 1;
-		tenure_ok = 1; copy_tenure_ok = copied && same_tenure }
-	:: d_step { blind == CONNECTED ->
-		printf("the stock client reads\n");
-		must(S1, !blind_remembers || blind_builds);
-		if :: !blind_remembers -> blind_builds = 1 :: else fi;
-		blind_remembers = 1;
-		if :: !same -> blind_copy_builds = 0 :: else fi }
-	:: d_step { blind == CONNECTED ->
-		printf("the stock client writes\n");
-		must(S1, !blind_remembers || blind_builds);
-		blind_remembers = 1; blind_builds = 1; blind_copy_builds = 0;
-		landed(3) }
-	:: d_step { blind == CONNECTED -> printf("the stock client is cut off\n"); blind = CUT }
-	:: d_step { blind == CUT && free_for_stock && (tenure_ok || !rule(tenure)) ->
-		printf("the stock client reconnects\n");
-		note_writer(0); note_writer(1); writer_since_open = has(file) || !rule(claim);
-		if :: has(file) && !written && rule(mark_at_grant) -> mark_table() :: else fi;
-		blind = CONNECTED }
-	:: d_step { blind != AWAY ->
-		printf("the stock client ends, or is refused\n");
-		blind = AWAY; blind_remembers = 0; blind_builds = 1; blind_copy_builds = 0; tenure_ok = 0; copy_tenure_ok = 0 }
+	STOCK(0, 1)
+	STOCK(1, 0)
 
 	/* ---- the donor ---- */
 	:: d_step { has(restart) && donor == UP ->
@@ -753,9 +792,13 @@ active proctype world()
 		new_epoch() }
 	:: d_step { donor != UP ->
 		printf("the donor starts\n");
-		if :: has(file) -> open_file() :: else fi;
+		if
+		:: has(file) -> open_file()
+		:: !has(file) && !rule(owner_kept) -> owner = NOBODY
+		:: else
+		fi;
 		donor = UP }
-	:: d_step { has(closing) && donor == UP && !e[0].held && !e[1].held && blind != CONNECTED ->
+	:: d_step { has(closing) && donor == UP && !e[0].held && !e[1].held && !connected ->
 		printf("the file is closed, and opened again\n");
 		end_sessions();
 		close_file();
@@ -765,13 +808,15 @@ active proctype world()
 		copied = 1; same = 1; same_epoch = 1; same_tenure = 1;
 		entry_copy(c[0], m[0]); entry_copy(c[1], m[1]);
 		take_copy(0); take_copy(1);
-		blind_copy_builds = blind_builds; copy_tenure_ok = tenure_ok }
+		k[0].copy_builds = k[0].builds; k[0].copy_tenure_ok = k[0].tenure_ok;
+		k[1].copy_builds = k[1].builds; k[1].copy_tenure_ok = k[1].tenure_ok }
 	:: d_step { copied && donor != UP ->
 		printf("the copy is put back\n");
 		same = 1; same_epoch = 1; same_tenure = 1;
 		entry_copy(m[0], c[0]); entry_copy(m[1], c[1]);
 		put_copy_back(0); put_copy_back(1);
-		blind_builds = blind_copy_builds; tenure_ok = copy_tenure_ok;
+		k[0].builds = k[0].copy_builds; k[0].tenure_ok = k[0].copy_tenure_ok;
+		k[1].builds = k[1].copy_builds; k[1].tenure_ok = k[1].copy_tenure_ok;
 		donor = STOPPED }
 	od
 }

@@ -676,9 +676,62 @@ static void hosts_exclude_each_other_and_join_themselves(void **state)
 	assert_int_equal(host_comes(&three, "db2", false, true), -EBUSY);
 	release(&two, false);
 	assert_int_equal(host_comes(&three, "db2", false, true), 0);
-	/* It said the tenure, and did not change it. */
-	assert_int_equal(weft_donor_tenure(donor, region), tenure);
+	/* Whoever comes next is told another. */
+	assert_true(weft_donor_tenure(donor, region) != tenure);
 	release(&three, true);
+}
+
+static int host_says(struct session *s, const char *name, uint64_t tenure)
+{
+	struct weft_hello hello = {.anonymous = true, .tenure = tenure};
+	struct weft_peer peer = peer_of("", "10.0.0.1");
+
+	peer.encrypted = false;
+	peer.listed = peer.may_be_plaintext = true;
+	strcpy(peer.host, name);
+	int r = grant_to(s, &peer, &hello);
+	uint64_t own = weft_donor_own_tenure(donor, region, &peer);
+	assert_int_equal(own, r == 0 ? tenure : 0);
+	return r;
+}
+
+static void a_tenure_is_one_hosts(void **state)
+{
+	const uint64_t first = weft_donor_tenure(donor, region);
+	struct session s;
+
+	assert_int_equal(host_says(&s, "db1", first), 0);
+	release(&s, true);
+	/* The line that was printed holds for the host that uses it … */
+	assert_int_equal(host_says(&s, "db1", first), 0);
+	const uint64_t turn = s.grant->turn;
+	release(&s, false);
+	assert_int_equal(weft_donor_tenure(donor, region), first);
+	/* … until another uses it, which comes back by it then, and the first does not. */
+	assert_int_equal(host_says(&s, "db2", first), 0);
+	assert_true(s.grant->turn > turn);
+	const uint64_t second = weft_donor_tenure(donor, region);
+	assert_true(second != first);
+	release(&s, false);
+	assert_int_equal(host_says(&s, "db1", first), -ESTALE);
+	assert_int_equal(host_says(&s, "db2", first), 0);
+	assert_true(weft_donor_tenure(donor, region) == second);
+	release(&s, false);
+	/* What the donor tells now is for anybody, once. */
+	assert_int_equal(host_says(&s, "db1", second), 0);
+	release(&s, false);
+	assert_int_equal(host_says(&s, "db2", first), -ESTALE);
+	assert_int_equal(host_says(&s, "db2", second), -ESTALE);
+	assert_int_equal(host_says(&s, "db1", second), 0);
+	release(&s, true);
+	/* A key is another than a host. */
+	struct weft_hello hello = {.anonymous = true, .tenure = weft_donor_tenure(donor, region)};
+	struct weft_peer alice = peer_of("alice", "10.0.0.1");
+	assert_int_equal(grant_to(&s, &alice, &hello), 0);
+	release(&s, true);
+	assert_int_equal(host_says(&s, "db1", second), -ESTALE);
+	assert_int_equal(grant_to(&s, &alice, &hello), 0);
+	release(&s, true);
 }
 
 static void a_host_that_reads_stands_beside_one_that_writes(void **state)
@@ -743,6 +796,7 @@ int main(void)
 		TEST(a_key_that_expires_ends_its_sessions),
 		TEST(a_listed_host_needs_plaintext_to_be_allowed),
 		TEST(hosts_exclude_each_other_and_join_themselves),
+		TEST(a_tenure_is_one_hosts),
 		TEST(a_host_that_reads_stands_beside_one_that_writes),
 		TEST(a_grant_does_not_outlive_a_key_that_is_revoked_meanwhile),
 	};

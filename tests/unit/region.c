@@ -219,6 +219,8 @@ static void adopted_memory_has_bytes_epoch_and_generations(void **state)
 	weft_region_generation(region, id, true)->generation = 77;
 	assert_int_equal(region->stripe.count, 0);
 	weft_region_note_stripe(region, &part);
+	weft_region_note_tenure(region, 55);
+	weft_region_note_owner(region, 66, 44);
 	int fd = dup(region->fd), header_fd = dup(region->header_fd);
 	weft_region_put(region);
 
@@ -230,6 +232,17 @@ static void adopted_memory_has_bytes_epoch_and_generations(void **state)
 	assert_true(all(again->map, again->size_bytes, 0x5a));
 	assert_int_equal(weft_region_generation(again, id, false)->generation, 77);
 	assert_true(weft_stripe_equal(&again->stripe, &part));
+	assert_int_equal(again->tenure, 55);
+	assert_int_equal(again->tenure_owner, 66);
+	assert_int_equal(again->owner_tenure, 44);
+	/* A new one is nobody's: an older version has made it, which knows of no owner. */
+	weft_region_note_tenure(again, 56);
+	fd = dup(again->fd);
+	header_fd = dup(again->header_fd);
+	weft_region_put(again);
+	assert_int_equal(weft_region_adopt(fd, header_fd, false, &again, &err), 0);
+	assert_int_equal(again->tenure, 56);
+	assert_int_equal(again->tenure_owner, 0);
 	weft_region_put(again);
 }
 

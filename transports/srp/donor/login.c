@@ -118,6 +118,10 @@ static uint32_t find(struct srp_channel *channel, uint64_t *ret_tenure, struct w
 	*ret_tenure = weft_donor_tenure(donor, channel->region);
 	if (srp_target_ext(channel->region->epoch, *ret_tenure) == login->target_ext)
 		return 0;
+	*ret_tenure = weft_donor_own_tenure(donor, channel->region, &channel->peer);
+	if (*ret_tenure &&
+		srp_target_ext(channel->region->epoch, *ret_tenure) == login->target_ext)
+		return 0;
 	weft_error_set(err, ESTALE,
 		"region '%s': id_ext %016" PRIx64 " is over: another could write since, or the "
 		"contents are others (weft list --line srp has what holds)",
@@ -202,7 +206,7 @@ int srp_channel_login(struct srp_channel *channel, uint8_t *ret_result, uint32_t
 	if (*ret_reason)
 		return -err->code;
 	int r = srp_unit_enter(&channel->listener->units, channel->region, login->initiator,
-		channel->peer.host, !channel->grant->writable,
+		channel->peer.host, !channel->grant->writable, channel->grant->turn,
 		login->channels == SRP_CHANNELS_SINGLE,
 		weft_now_ns() + OTHERS_MS * UINT64_C(1000000), &channel->member, ret_result, err);
 	*ret_reason = r == -EBUSY ? SRP_REJ_TOO_MANY : SRP_REJ_RESOURCES;

@@ -171,6 +171,15 @@ static int add(struct srp_units *units, struct weft_region *region, const uint8_
 	return 0;
 }
 
+/* It writes: the region is its own now, unless it is late. */
+static void take_over(struct srp_unit *unit, uint64_t turn)
+{
+	if (turn <= unit->turn)
+		return;
+	unit->turn = turn;
+	scsi_unit_forget_reservations(&unit->scsi);
+}
+
 /* Ends the nexus's other channels, and waits for them. */
 static int end_others(struct srp_units *units, struct srp_member *member, uint64_t deadline_ns,
 	struct weft_error *err)
@@ -193,8 +202,8 @@ static int end_others(struct srp_units *units, struct srp_member *member, uint64
 }
 
 int srp_unit_enter(struct srp_units *units, struct weft_region *region,
-	const uint8_t initiator[SRP_PORT_BYTES], const char *host, bool read_only, bool single,
-	uint64_t deadline_ns, struct srp_member *member, uint8_t *ret_result,
+	const uint8_t initiator[SRP_PORT_BYTES], const char *host, bool read_only, uint64_t turn,
+	bool single, uint64_t deadline_ns, struct srp_member *member, uint8_t *ret_result,
 	struct weft_error *err)
 {
 	struct weft_error why;
@@ -204,6 +213,8 @@ int srp_unit_enter(struct srp_units *units, struct weft_region *region,
 	if (r == 0) {
 		bool others = member->nexus->nr_members > 1;
 
+		if (!read_only)
+			take_over(member->nexus->unit, turn);
 		*ret_result = !others ? SRP_NO_CHANNELS
 			: single      ? SRP_CHANNELS_ENDED
 				      : SRP_CHANNELS_KEPT;

@@ -44,6 +44,7 @@ struct srp_unit {
 	struct srp_unit *next;
 	struct weft_region *region; /* referenced */
 	struct scsi_unit scsi;
+	uint64_t turn; /* of the writer whose the reservations are: as a grant's */
 	struct srp_nexus *nexuses;
 	struct srp_reach *reaches;
 };
@@ -79,13 +80,14 @@ enum { SRP_CHANNELS_MAX = 128 }; /* of a nexus */
 
 /*
  * The channel, which has been granted the region, becomes one of the initiator's there.
+ * read_only and turn are the grant's: what another writer has reserved is forgotten.
  * *ret_result: what of the nexus's others (enum srp_channels_result).  single: they are ended, and
  * waited for, until deadline_ns.  0; -EBUSY: too many; -ETIMEDOUT; -ECANCELED: a later login ended
  * this one; -ENOMEM.
  */
 int srp_unit_enter(struct srp_units *units, struct weft_region *region,
-	const uint8_t initiator[SRP_PORT_BYTES], const char *host, bool read_only, bool single,
-	uint64_t deadline_ns, struct srp_member *member, uint8_t *ret_result,
+	const uint8_t initiator[SRP_PORT_BYTES], const char *host, bool read_only, uint64_t turn,
+	bool single, uint64_t deadline_ns, struct srp_member *member, uint8_t *ret_result,
 	struct weft_error *err);
 /* Has the channel end. */
 static inline void srp_member_end(struct srp_member *member)
