@@ -52,8 +52,6 @@ static int plan(struct making *m, struct weft_error *err)
 	const struct swap_options *o = m->o;
 	struct swap_note earlier;
 
-	if (geteuid() != 0 && !o->dry_run)
-		return weft_error_set(err, EPERM, "swap spaces are root's to make");
 	if (o->zswap && swap_zswap() == SWAP_ZSWAP_NONE)
 		return weft_error_set(err, EOPNOTSUPP, "--zswap: this kernel has no zswap");
 	if (o->name)
@@ -306,34 +304,40 @@ static void report(const struct making *m)
 	printf("  end it with: weft swap off %s\n", m->note.name);
 }
 
+/* Whether it may be done.  Nothing is made yet. */
+static int look(struct making *m, struct weft_error *err)
+{
+	int r = plan(m, err);
+
+	if (r < 0)
+		return r;
+	swap_check_plan(m->o, m->note.group, &m->findings);
+	r = judge(m, err);
+	if (r == 0 && !m->o->dry_run && geteuid() != 0)
+		r = weft_error_set(err, EPERM, "swap spaces are root's to make");
+	return r;
+}
+
 int swap_on(const struct swap_options *o)
 {
 	struct making m = {.o = o};
 	struct weft_error err = {0};
 	const int lock = swap_lock(&err);
-	int r = lock < 0 ? lock : plan(&m, &err);
+	int r = lock < 0 ? lock : look(&m, &err);
+	const bool makes = r == 0 && !o->dry_run;
 
 	swap_signals_hold();
-	if (r == 0) {
-		swap_check_plan(o, m.note.group, &m.findings);
-		r = judge(&m, &err);
-	}
-	if (r == 0 && o->dry_run) {
-		printf("'%s' could be swapped to, as far as can be seen before it is attached\n",
-			m.note.name);
-	} else if (r == 0) {
+	if (makes)
 		r = make_all(&m, &err);
-		if (r < 0) {
-			fprintf(stderr, "weft-swap: %s\n", err.message);
-			undo(&m);
-		} else {
-			report(&m);
-		}
-		weft_close_fd(lock);
-		return r < 0 ? 1 : 0;
-	}
 	if (r < 0)
 		fprintf(stderr, "weft-swap: %s\n", err.message);
+	if (r < 0 && makes)
+		undo(&m);
+	else if (makes)
+		report(&m);
+	else if (r == 0)
+		printf("'%s' could be swapped to, as far as can be seen before it is attached\n",
+			m.note.name);
 	weft_close_fd(lock);
 	return r < 0 ? 1 : 0;
 }
