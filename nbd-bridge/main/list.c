@@ -599,6 +599,10 @@ static int parse(int argc, char **argv, struct list_options *o, struct weft_uri 
 			return weft_usage_error(o->json ? "--line and --json exclude each other"
 				: "--line wants a donor on the network: weft://HOST");
 	}
+	if (uri->driver && uri->driver != tp_base_driver() && uri->foreign)
+		return weft_usage_error("%s tells nobody what it has: whoever runs it does; weft "
+					"list asks donors and NBD servers, such as weft://HOST",
+			uri->scheme->server);
 	if (uri->driver && uri->driver != tp_base_driver())
 		return weft_usage_error(
 			"a donor tells what it lends over %s; give its URI, such as weft://HOST",

@@ -35,6 +35,11 @@ nbdkit -U "$TMP/nbdkit" -P "$TMP/pid" --exit-with-parent -f null 1M &
 wait_for test -s "$TMP/pid"
 weft list "nbd+unix:///?socket=$TMP/nbdkit" | grep -Eq '1 MiB +read-write +tcp' || fail "nbdkit"
 ! weft list 2>/dev/null || fail "no URI"
+# SRP has no such question: there is no listing of what another's target has.
+status=0
+weft list srp://127.0.0.1:5555/1 2>"$TMP/err" || status=$?
+[[ $status = 2 ]] || fail "an SRP target: exit status $status"
+grep -q 'an SRP target tells nobody what it has' "$TMP/err" || fail "$(cat "$TMP/err")"
 # What a server names its exports is nobody's order to the terminal.
 nbdkit -U "$TMP/hostile" -P "$TMP/hostile.pid" --exit-with-parent -f --filter=exportname null 1M \
 	exportname=$'a\e[31mb' exportname-list=explicit exportdesc=fixed:$'c\e[31md' &

@@ -33,7 +33,8 @@ verify() { # FILE MORE…
 echo "== what is refused"
 refused 'no port' "srp://$RDMA_IP/$SRPT_GUID"
 refused 'no unit of an SRP target' "srp://$RDMA_IP:$SRPT_PORT/scratch"
-refused 'is an SRP target running there' "srp://$RDMA_IP:5556/$SRPT_GUID"
+refused 'over SRP: nobody listens there; is an SRP target running there' \
+	"srp://$RDMA_IP:5556/$SRPT_GUID"
 refused 'no target port 0000000000000012.0000000000000034' "srp://$RDMA_IP:$SRPT_PORT/12.34"
 refused 'there is no unit of this number' "$uri/4"
 echo "alice:$(printf '%064d' 7)" >"$TMP/key"

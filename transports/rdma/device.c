@@ -84,7 +84,8 @@ int weft_rdma_wc_errno(enum ibv_wc_status status)
 	}
 }
 
-int weft_rdma_event_errno(const struct rdma_cm_event *event, const char *peer,
+int weft_rdma_event_errno(const struct rdma_cm_event *event,
+	const struct weft_rdma_protocol *protocol, const char *peer,
 	struct weft_error *err)
 {
 	int status = event->status < 0 ? -event->status : event->status;
@@ -107,30 +108,31 @@ int weft_rdma_event_errno(const struct rdma_cm_event *event, const char *peer,
 	case RDMA_CM_EVENT_ROUTE_ERROR:
 		if (status == ENODEV || status == EADDRNOTAVAIL)
 			return weft_error_set(err, ENODEV,
-				"cannot connect to %s over RDMA: the way there leads through an "
+				"cannot connect to %s over %s: the way there leads through an "
 				"interface without an RDMA device (`rdma link` shows which have "
 				"one)",
-				peer);
+				peer, protocol->name);
 		if (status == ETIMEDOUT || status == EAGAIN)
-			return weft_error_set(err, EHOSTUNREACH, "cannot connect to %s over RDMA: "
-				"no host answers at that address", peer);
-		return weft_error_set(err, EHOSTUNREACH, "cannot connect to %s over RDMA: %s", peer,
-			status ? strerror(status) : "no route");
+			return weft_error_set(err, EHOSTUNREACH,
+				"cannot connect to %s over %s: no host answers at that address",
+				peer, protocol->name);
+		return weft_error_set(err, EHOSTUNREACH, "cannot connect to %s over %s: %s", peer,
+			protocol->name, status ? strerror(status) : "no route");
 	case RDMA_CM_EVENT_UNREACHABLE:
 		return weft_error_set(err, status == ETIMEDOUT ? ETIMEDOUT : EHOSTUNREACH,
-			"cannot connect to %s over RDMA: no answer", peer);
+			"cannot connect to %s over %s: no answer", peer, protocol->name);
 	case RDMA_CM_EVENT_REJECTED:
 		if (event->status == WEFT_RDMA_REJ_INVALID_SERVICE_ID ||
 			event->status == -ECONNREFUSED)
 			return weft_error_set(err, ECONNREFUSED,
-				"cannot connect to %s over RDMA: nobody listens there "
-				"(`weft list` shows what a donor offers)",
-				peer);
+				"cannot connect to %s over %s: nobody listens there%s", peer,
+				protocol->name, protocol->advice);
 		return weft_error_set(err, ECONNREFUSED,
-			"cannot connect to %s over RDMA: rejected, reason %d", peer, event->status);
+			"cannot connect to %s over %s: rejected, reason %d", peer, protocol->name,
+			event->status);
 	case RDMA_CM_EVENT_CONNECT_ERROR:
 		return weft_error_set(err, status ? status : EIO,
-			"cannot connect to %s over RDMA: %s", peer,
+			"cannot connect to %s over %s: %s", peer, protocol->name,
 			strerror(status ? status : EIO));
 	case RDMA_CM_EVENT_DEVICE_REMOVAL:
 		return weft_error_set(err, ENOTCONN,

@@ -42,11 +42,18 @@ int weft_rdma_devices(struct ibv_context ***ret, int *ret_nr, struct weft_error 
 /* The negative errno of a failed completion. */
 int weft_rdma_wc_errno(enum ibv_wc_status status);
 
+/* What is spoken over RDMA, in sentences for people. */
+struct weft_rdma_protocol {
+	const char *name;   /* "SRP" */
+	const char *advice; /* behind "nobody listens there"; "": none */
+};
+
 /*
  * The negative errno of a connection manager's event that ends or refuses a connection; 0: this
  * event does not.  Fills err for people; peer: "10.0.0.2:10809".
  */
-int weft_rdma_event_errno(const struct rdma_cm_event *event, const char *peer,
+int weft_rdma_event_errno(const struct rdma_cm_event *event,
+	const struct weft_rdma_protocol *protocol, const char *peer,
 	struct weft_error *err);
 
 /*

@@ -36,6 +36,8 @@ static int refused(int code, const char *peer, struct weft_error *err)
 
 int verbs_event_errno(const struct rdma_cm_event *event, const char *peer, struct weft_error *err)
 {
+	static const struct weft_rdma_protocol protocol = {
+		.name = "RDMA", .advice = " (`weft list` shows what a donor offers)"};
 	int error;
 
 	if (event->event == RDMA_CM_EVENT_REJECTED &&
@@ -43,7 +45,7 @@ int verbs_event_errno(const struct rdma_cm_event *event, const char *peer, struc
 		verbs_unpack_reject(event->param.conn.private_data,
 			event->param.conn.private_data_len, &error) == 0)
 		return refused(-error, peer, err);
-	return weft_rdma_event_errno(event, peer, err);
+	return weft_rdma_event_errno(event, &protocol, peer, err);
 }
 
 /* The port. */

@@ -27,12 +27,13 @@ static unsigned poll_completions(struct srp_conn *conn);
 
 static void on_event(struct srp_conn *conn, const struct rdma_cm_event *event)
 {
+	static const struct weft_rdma_protocol protocol = {.name = "SRP", .advice = ""};
 	struct weft_error err;
 	int r;
 
 	if (srp_connect_step(conn, event) || srp_connect_rejected(conn, event))
 		return;
-	r = weft_rdma_event_errno(event, conn->peer, &err);
+	r = weft_rdma_event_errno(event, &protocol, conn->peer, &err);
 	if (r == 0)
 		return;
 	/* Answers that came before the end say more than the end does; what is flushed, less. */

@@ -35,12 +35,13 @@ static void on_wake(struct srp_member *member)
 
 static void take_events(struct srp_channel *channel)
 {
+	static const struct weft_rdma_protocol protocol = {.name = "SRP", .advice = ""};
 	struct rdma_cm_event *event;
 
 	while (rdma_get_cm_event(channel->events, &event) == 0) {
 		if (event->event == RDMA_CM_EVENT_ESTABLISHED)
 			channel->established = true;
-		else if (weft_rdma_event_errno(event, channel->peer.text, NULL) < 0)
+		else if (weft_rdma_event_errno(event, &protocol, channel->peer.text, NULL) < 0)
 			channel->over = true;
 		rdma_ack_cm_event(event);
 	}

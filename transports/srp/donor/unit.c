@@ -268,12 +268,12 @@ static int reach_new(struct srp_units *units, struct srp_unit *unit, struct ibv_
 	int r;
 
 	if (!reach)
-		return weft_error_set(err, ENOMEM, "cannot grant over RDMA: out of memory");
+		return weft_error_set(err, ENOMEM, "cannot lend over SRP: out of memory");
 	reach->unit = unit;
 	reach->context = context;
 	reach->pd = ibv_alloc_pd(context);
 	if (!reach->pd) {
-		r = weft_error_set(err, errno, "cannot grant over RDMA: no protection domain: %s",
+		r = weft_error_set(err, errno, "cannot lend over SRP: no protection domain: %s",
 			strerror(errno));
 		free(reach);
 		return r;
