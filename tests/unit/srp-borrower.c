@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include <cmocka.h>
 
@@ -401,29 +402,67 @@ static void one_channel_of_a_generation_leads(void **state)
 
 	assert_ptr_equal(nexus, same);
 	assert_return_code(pipe(fd), errno);
-	assert_int_equal(srp_nexus_ask(nexus, 5, fd[1]), SRP_TURN_LEAD);
-	assert_int_equal(srp_nexus_ask(nexus, 5, fd[1]), SRP_TURN_WAIT);
-	/* The leader failed: another leads. */
-	srp_nexus_led(nexus, 5, false);
+	assert_int_equal(srp_nexus_join(nexus, fd[1]), 0);
+	assert_int_equal(srp_nexus_ask(nexus, 5), SRP_TURN_LEAD);
+	assert_int_equal(srp_nexus_ask(nexus, 5), SRP_TURN_WAIT);
 	uint64_t woken;
 	assert_int_equal(read(fd[0], &woken, sizeof(woken)), sizeof(woken));
-	assert_int_equal(srp_nexus_ask(nexus, 5, fd[1]), SRP_TURN_LEAD);
-	srp_nexus_led(nexus, 5, true);
-	assert_int_equal(srp_nexus_ask(nexus, 5, fd[1]), SRP_TURN_FOLLOW);
+	/* The leader failed: another leads. */
+	srp_nexus_led(nexus, 5, false, false);
+	assert_int_equal(read(fd[0], &woken, sizeof(woken)), sizeof(woken));
+	assert_int_equal(srp_nexus_ask(nexus, 5), SRP_TURN_LEAD);
+	srp_nexus_led(nexus, 5, true, false);
+	assert_int_equal(srp_nexus_ask(nexus, 5), SRP_TURN_FOLLOW);
 	assert_true(srp_nexus_is_current(nexus, 5));
 	/* Something was lost: what it left behind is ended first. */
-	assert_int_equal(srp_nexus_ask(nexus, 6, fd[1]), SRP_TURN_AGAIN);
+	assert_int_equal(srp_nexus_ask(nexus, 6), SRP_TURN_AGAIN);
 	assert_false(srp_nexus_is_current(nexus, 5));
-	assert_int_equal(srp_nexus_ask(nexus, 5, fd[1]), SRP_TURN_OVER);
-	assert_int_equal(srp_nexus_ask(nexus, 6, fd[1]), SRP_TURN_WAIT);
+	assert_int_equal(srp_nexus_ask(nexus, 5), SRP_TURN_OVER);
+	assert_int_equal(srp_nexus_ask(nexus, 6), SRP_TURN_WAIT);
 	srp_nexus_leave(nexus, fd[1]);
 	/* The old leader's end says nothing of the new one. */
-	srp_nexus_led(nexus, 5, true);
-	assert_int_equal(srp_nexus_ask(nexus, 6, fd[1]), SRP_TURN_WAIT);
+	srp_nexus_led(nexus, 5, true, false);
+	assert_int_equal(srp_nexus_ask(nexus, 6), SRP_TURN_WAIT);
 	srp_nexus_put(nexus);
 	srp_nexus_put(same);
 	close(fd[0]);
 	close(fd[1]);
+}
+
+static void a_generation_that_was_ended_is_over_until_the_next(void **state)
+{
+	const struct srp_nexus_key key = {.initiator = 2, .place = "192.0.2.7:5555"};
+	struct srp_nexus *nexus = srp_nexus_get(&key);
+	struct weft_error why = {0}, told = {0};
+	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	uint64_t woken;
+
+	weft_error_set(&why, ENOTCONN, "the unit says something");
+	assert_int_equal(srp_nexus_join(nexus, fd), 0);
+	assert_int_equal(srp_nexus_ask(nexus, 5), SRP_TURN_LEAD);
+	assert_false(srp_nexus_greets(nexus));
+	srp_nexus_led(nexus, 5, true, true);
+	assert_true(srp_nexus_greets(nexus));
+	/* Of another generation it says nothing. */
+	srp_nexus_end(nexus, 4, &why);
+	assert_false(srp_nexus_is_over(nexus, 5, &told));
+	assert_int_equal(srp_nexus_ask(nexus, 5), SRP_TURN_FOLLOW);
+	assert_int_equal(read(fd, &woken, sizeof(woken)), sizeof(woken));
+	srp_nexus_end(nexus, 5, &why);
+	assert_int_equal(read(fd, &woken, sizeof(woken)), sizeof(woken));
+	assert_true(srp_nexus_is_over(nexus, 5, &told));
+	assert_string_equal(told.message, "the unit says something");
+	assert_false(srp_nexus_is_current(nexus, 5));
+	assert_int_equal(srp_nexus_ask(nexus, 5), SRP_TURN_OVER);
+	assert_int_equal(srp_nexus_ask(nexus, 6), SRP_TURN_AGAIN);
+	assert_false(srp_nexus_is_over(nexus, 6, &told));
+	srp_nexus_led(nexus, 6, true, false);
+	/* Once all channels have gone, the same generation may begin again. */
+	srp_nexus_end(nexus, 6, &why);
+	srp_nexus_leave(nexus, fd);
+	assert_int_equal(srp_nexus_ask(nexus, 6), SRP_TURN_AGAIN);
+	srp_nexus_put(nexus);
+	close(fd);
 }
 
 int main(void)
@@ -441,6 +480,7 @@ int main(void)
 		cmocka_unit_test(another_unit_has_another_identity),
 		cmocka_unit_test(answers_that_are_cut_short_are_survived),
 		cmocka_unit_test(one_channel_of_a_generation_leads),
+		cmocka_unit_test(a_generation_that_was_ended_is_over_until_the_next),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "tests/support/srp-stub.h"
+#include "transports/rdma/device.h"
 
 static const struct srp_unit unit = {
 	.size_bytes = STUB_BLOCKS * 512,
@@ -315,6 +316,160 @@ static void a_deferred_error_fails_the_next_flush(void **state)
 	}
 }
 
+/* Whoever attached at an SRP target reads of SRP, and not of donors. */
+static void a_refusal_speaks_of_what_was_spoken(void **state)
+{
+	static const struct weft_rdma_protocol protocol = {.name = "SRP", .advice = ""};
+	const struct {
+		struct rdma_cm_event event;
+		int code;
+		const char *text;
+	} refusals[] = {
+		{{.event = RDMA_CM_EVENT_REJECTED, .status = WEFT_RDMA_REJ_INVALID_SERVICE_ID},
+			ECONNREFUSED, "cannot connect to t over SRP: nobody listens there"},
+		{{.event = RDMA_CM_EVENT_REJECTED, .status = 1}, ECONNREFUSED,
+			"cannot connect to t over SRP: rejected, reason 1"},
+		{{.event = RDMA_CM_EVENT_UNREACHABLE, .status = -ETIMEDOUT}, ETIMEDOUT,
+			"cannot connect to t over SRP: no answer"},
+		{{.event = RDMA_CM_EVENT_ADDR_ERROR, .status = -ETIMEDOUT}, EHOSTUNREACH,
+			"cannot connect to t over SRP: no host answers at that address"},
+		{{.event = RDMA_CM_EVENT_ROUTE_ERROR, .status = -EINVAL}, EHOSTUNREACH,
+			"cannot connect to t over SRP: Invalid argument"},
+		{{.event = RDMA_CM_EVENT_CONNECT_ERROR, .status = -EIO}, EIO,
+			"cannot connect to t over SRP: Input/output error"},
+	};
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(refusals); i++) {
+		struct weft_error err = {0};
+
+		assert_int_equal(weft_rdma_event_errno(
+					 &refusals[i].event, &protocol, "t", &err),
+			-refusals[i].code);
+		assert_string_equal(err.message, refusals[i].text);
+	}
+}
+
+/* ---- a channel that is examined ---- */
+
+static void exam_goes_on(
+	struct srp_conn *conn, const struct srp_judgement *judgement, size_t len)
+{
+	conn->phase = SRP_PHASE_READY;
+}
+
+/* Is told this instead of an answer to its first question: whether it asks again. */
+static bool asks_again_after(struct stub *s, const struct scsi_fault *fault)
+{
+	struct srp_conn *conn = &s->conn;
+	unsigned nr = s->nr_sent;
+
+	conn->conn.state = TP_CONNECTING;
+	conn->phase = SRP_PHASE_EXAM;
+	conn->exam_done = exam_goes_on;
+	srp_exam_begin(&conn->exam, true);
+	srp_io_examine(conn);
+	srp_io_again(conn);
+	assert_int_equal(s->nr_sent, nr + 1);
+	respond_fault(s, sent(s, nr).cmd.tag, fault);
+	assert_null(progress(s));
+	return s->nr_sent == nr + 2;
+}
+
+static const struct scsi_fault has_started = {
+	.key = SCSI_KEY_UNIT_ATTENTION, .asc = SCSI_ASC_POWER_ON};
+static const struct scsi_fault has_grown = {
+	.key = SCSI_KEY_UNIT_ATTENTION, .asc = SCSI_ASC_CAPACITY_CHANGED};
+static const struct scsi_fault was_reset = {
+	.key = SCSI_KEY_UNIT_ATTENTION, .asc = SCSI_ASC_RESET_BY_FUNCTION};
+
+static void begin_generation(struct stub *s, bool greeted)
+{
+	s->conn.generation = 1;
+	assert_int_equal(srp_nexus_ask(s->conn.nexus, 1), SRP_TURN_LEAD);
+	srp_nexus_led(s->conn.nexus, 1, true, greeted);
+}
+
+static void the_first_channel_may_be_told_anything(void **state)
+{
+	struct stub *s = *state;
+
+	s->conn.generation = 1;
+	s->conn.leads = true;
+	assert_int_equal(srp_nexus_ask(s->conn.nexus, 1), SRP_TURN_LEAD);
+	assert_true(asks_again_after(s, &has_grown));
+	assert_false(s->conn.greeted);
+	respond_status(s, sent(s, s->nr_sent - 1).cmd.tag, SCSI_GOOD);
+	assert_null(progress(s));
+	assert_true(asks_again_after(s, &has_started));
+	assert_true(s->conn.greeted);
+}
+
+/* The target tells it once, and another channel is not told any more. */
+static void what_a_further_channel_is_told_ends_the_others(void **state)
+{
+	struct stub *s = *state;
+	struct srp_conn *conn = &s->conn;
+	struct weft_error why;
+
+	begin_generation(s, false);
+	assert_true(asks_again_after(s, &was_reset));
+	respond_status(s, sent(s, s->nr_sent - 1).cmd.tag, SCSI_GOOD);
+	assert_null(progress(s));
+	assert_false(asks_again_after(s, &has_grown));
+	assert_int_equal(tp_state(&conn->conn), TP_FAILED);
+	assert_int_equal(conn->conn.error, -ENOTCONN);
+	assert_true(srp_nexus_is_over(conn->nexus, 1, &why));
+	assert_non_null(strstr(why.message, "2a/09"));
+}
+
+static void a_channel_ends_when_another_was_told(void **state)
+{
+	struct stub *s = *state;
+	struct tp_op op = {0};
+	struct weft_error why = {0};
+
+	begin_generation(s, false);
+	post(s, &op, TP_READ, 0, 4096);
+	weft_error_set(&why, ENOTCONN, "the unit says something");
+	srp_nexus_end(s->conn.nexus, 1, &why);
+	srp_conn_look_at_nexus(&s->conn);
+	assert_ended(s, &op, -ENOTCONN);
+	assert_non_null(strstr(s->conn.conn.why.message, "the unit says something"));
+}
+
+/* To such targets each channel is an initiator of its own. */
+static void a_greeting_that_the_first_channel_had_is_no_news(void **state)
+{
+	struct stub *s = *state;
+
+	begin_generation(s, true);
+	assert_true(asks_again_after(s, &has_started));
+	respond_status(s, sent(s, s->nr_sent - 1).cmd.tag, SCSI_GOOD);
+	assert_null(progress(s));
+	assert_false(asks_again_after(s, &has_grown));
+	assert_int_equal(tp_state(&s->conn.conn), TP_FAILED);
+}
+
+static void a_start_that_the_first_channel_was_not_told_of_is_news(void **state)
+{
+	struct stub *s = *state;
+
+	begin_generation(s, false);
+	assert_false(asks_again_after(s, &has_started));
+	assert_int_equal(tp_state(&s->conn.conn), TP_FAILED);
+}
+
+static void a_deferred_error_counts_while_a_channel_is_examined(void **state)
+{
+	static const struct scsi_fault lost = {
+		.key = SCSI_KEY_MEDIUM_ERROR, .asc = SCSI_ASC_WRITE_ERROR, .deferred = true};
+	struct stub *s = *state;
+
+	begin_generation(s, false);
+	assert_true(asks_again_after(s, &lost));
+	assert_true(atomic_load(&s->conn.nexus->deferred));
+}
+
 /* GOOD with less data than was asked for is no success. */
 static void a_residual_is_an_error(void **state)
 {
@@ -451,6 +606,19 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_reservation_ends_the_connection, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_deferred_error_fails_the_next_flush, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			the_first_channel_may_be_told_anything, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			what_a_further_channel_is_told_ends_the_others, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_channel_ends_when_another_was_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_greeting_that_the_first_channel_had_is_no_news, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_start_that_the_first_channel_was_not_told_of_is_news, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_deferred_error_counts_while_a_channel_is_examined, setup, teardown),
+		cmocka_unit_test(a_refusal_speaks_of_what_was_spoken),
 		cmocka_unit_test_setup_teardown(a_residual_is_an_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_tag_that_is_not_in_flight_ends_the_connection, setup, teardown),

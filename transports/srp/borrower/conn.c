@@ -94,7 +94,7 @@ static void abort_conn(struct srp_conn *conn)
 		return;
 	conn->aborted = true;
 	if (conn->leads)
-		srp_nexus_led(conn->nexus, conn->generation, false);
+		srp_nexus_led(conn->nexus, conn->generation, false, false);
 	conn->leads = false;
 	if (end_qp(conn) != 0 || post_drain(conn) != 0)
 		srp_kill(conn);
@@ -113,6 +113,39 @@ void srp_fail(struct srp_conn *conn, int code, const char *fmt, ...)
 	weft_debug("%s", err.message);
 	tp_conn_fail(&conn->conn, code, "%s", err.message);
 	abort_conn(conn);
+}
+
+/*
+ * The leader's first answers are to a newcomer, for whom nothing is old.  A channel beside it hears
+ * what the target would have told any of them.  Only where the leader was greeted with the news of
+ * a start, so may the others be: then each channel is an initiator of its own to the target.
+ */
+bool srp_conn_may_hear(struct srp_conn *conn, const struct srp_judgement *judgement)
+{
+	const struct scsi_fault *fault = &judgement->fault;
+
+	if (judgement->deferred)
+		atomic_store(&conn->nexus->deferred, true);
+	if (!judgement->has_fault || judgement->deferred || !srp_is_news(fault))
+		return true;
+	if (conn->leads) {
+		conn->greeted |= srp_is_greeting(fault);
+		return true;
+	}
+	if (srp_is_greeting(fault) && srp_nexus_greets(conn->nexus))
+		return true;
+	srp_nexus_end(conn->nexus, conn->generation, &judgement->why);
+	srp_fail(conn, ENOTCONN, "%s: %s", conn->peer, judgement->why.message);
+	return false;
+}
+
+void srp_conn_look_at_nexus(struct srp_conn *conn)
+{
+	struct weft_error why;
+
+	if (conn->conn.state == TP_READY &&
+		srp_nexus_is_over(conn->nexus, conn->generation, &why))
+		srp_fail(conn, ENOTCONN, "%s: %s", conn->peer, why.message);
 }
 
 void srp_conn_free(struct srp_conn *conn)

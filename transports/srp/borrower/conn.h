@@ -106,13 +106,13 @@ struct srp_conn {
 	struct weft_error no_name; /* code 0: it is one */
 	struct srp_nexus *nexus;
 	uint64_t generation;
-	bool leads, resets, wants_write;
+	bool leads, greeted, resets, wants_write;
 	uint8_t initiator[SRP_PORT_BYTES];
 	uint32_t timeout_ms, answer_ms;
 	struct weft_rdma_lookup *lookup;
 
 	int epfd, timerfd, again_fd; /* again_fd: the timer of commands that wait */
-	int wake_fd; /* others': qp_gone is set, adopted is, the leader is ready */
+	int wake_fd; /* others': qp_gone is set, adopted is, the nexus has changed */
 	struct rdma_event_channel *channel;
 	struct rdma_cm_id *id;
 	bool established;
@@ -178,6 +178,13 @@ static inline struct srp_conn *to_srp(struct tp_conn *conn)
 /* Fails the channel and ends its queue pair, so that everything in flight comes back. */
 void srp_fail(struct srp_conn *conn, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+/*
+ * What the unit answered while it is examined.  False: it is news that the other channels have to
+ * know of, and all of this generation have failed, or will.
+ */
+bool srp_conn_may_hear(struct srp_conn *conn, const struct srp_judgement *judgement);
+/* Fails the channel if another one was told that news. */
+void srp_conn_look_at_nexus(struct srp_conn *conn);
 /* For a device that does not end the queue pair: the reaper destroys it, and sets qp_gone. */
 void srp_kill(struct srp_conn *conn);
 /* 0: no time is up. */

@@ -74,14 +74,14 @@ static int take_nexus(struct srp_conn *conn, const struct weft_hello *hello)
 	while (kept && kept->nexus != conn->nexus)
 		kept = kept->next;
 	if (kept)
-		return 0;
+		return srp_nexus_join(conn->nexus, conn->wake_fd);
 	kept = calloc(1, sizeof(*kept));
 	if (!kept)
 		return -ENOMEM;
 	kept->nexus = srp_nexus_ref(conn->nexus);
 	kept->next = conn->tp->nexuses;
 	conn->tp->nexuses = kept;
-	return 0;
+	return srp_nexus_join(conn->nexus, conn->wake_fd);
 }
 
 static int open_files(struct srp_conn *conn)
@@ -279,14 +279,25 @@ static void log_in(struct srp_conn *conn)
 		fail_errno(conn, "rdma_connect");
 }
 
+/* The generation is over. */
+static void fail_over(struct srp_conn *conn)
+{
+	struct weft_error why;
+
+	if (srp_nexus_is_over(conn->nexus, conn->generation, &why))
+		srp_fail(conn, ENOTCONN, "%s: %s", conn->peer, why.message);
+	else
+		srp_fail(conn, ECONNABORTED, "another lane has begun anew with %s", conn->peer);
+}
+
 static void take_turn(struct srp_conn *conn)
 {
 	conn->phase = SRP_PHASE_TURN;
-	switch (srp_nexus_ask(conn->nexus, conn->generation, conn->wake_fd)) {
+	switch (srp_nexus_ask(conn->nexus, conn->generation)) {
 	case SRP_TURN_WAIT:
 		return;
 	case SRP_TURN_OVER:
-		srp_fail(conn, ECONNABORTED, "another lane has begun anew with %s", conn->peer);
+		fail_over(conn);
 		return;
 	case SRP_TURN_AGAIN:
 		conn->resets = true;
@@ -449,7 +460,7 @@ static void become_ready(struct srp_conn *conn)
 
 	/* A later generation's login may have come before ours: its commands count, not these. */
 	if (!srp_nexus_is_current(conn->nexus, conn->generation)) {
-		srp_fail(conn, ECONNABORTED, "another lane has begun anew with %s", conn->peer);
+		fail_over(conn);
 		return;
 	}
 	conn->unit = *unit;
@@ -474,7 +485,7 @@ static void become_ready(struct srp_conn *conn)
 	srp_set_timer(conn, 0);
 	conn->phase = SRP_PHASE_READY;
 	if (conn->leads)
-		srp_nexus_led(conn->nexus, conn->generation, true);
+		srp_nexus_led(conn->nexus, conn->generation, true, conn->greeted);
 	conn->leads = false;
 	conn->conn.state = TP_READY;
 }

@@ -472,6 +472,8 @@ static void on_own_rsp(struct srp_conn *conn, struct srp_slot *slot, const struc
 	struct srp_judgement j;
 
 	srp_judge(rsp, false, &j);
+	if (!srp_conn_may_hear(conn, &j))
+		return;
 	if ((j.verdict == SRP_AGAIN || j.verdict == SRP_LATER) &&
 		try_again(conn, slot, j.verdict == SRP_LATER))
 		return;

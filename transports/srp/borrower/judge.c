@@ -62,6 +62,16 @@ static bool is_harmless(uint16_t asc)
 	}
 }
 
+bool srp_is_news(const struct scsi_fault *fault)
+{
+	return fault->key == SCSI_KEY_UNIT_ATTENTION && !is_harmless(fault->asc);
+}
+
+bool srp_is_greeting(const struct scsi_fault *fault)
+{
+	return srp_is_news(fault) && fault->asc >> 8 == ASC_RESET;
+}
+
 static void judge_illegal(struct srp_judgement *j, bool begun)
 {
 	switch (j->fault.asc) {
@@ -84,7 +94,7 @@ static void judge_fault(struct srp_judgement *j, bool begun)
 	case SCSI_KEY_RECOVERED_ERROR:
 		break;
 	case SCSI_KEY_UNIT_ATTENTION:
-		if (begun && !is_harmless(j->fault.asc))
+		if (begun && srp_is_news(&j->fault))
 			end(j, ENOTCONN);
 		else
 			j->verdict = SRP_AGAIN;

@@ -33,5 +33,12 @@ struct srp_judgement {
  * differ in what they expect.
  */
 void srp_judge(const struct srp_rsp *rsp, bool begun, struct srp_judgement *ret);
+/*
+ * The fault is a unit attention after which the unit, or what it holds, may not be what it was.  A
+ * target tells that once to all channels of an initiator, by whichever asks next.
+ */
+bool srp_is_news(const struct scsi_fault *fault);
+/* News of a start: some targets greet every new channel with it. */
+bool srp_is_greeting(const struct scsi_fault *fault);
 
 #endif

@@ -2,6 +2,7 @@
 /* Nexuses.  Invariant: at most one channel of a generation leads, and no lower one logs in then. */
 #include "transports/srp/borrower/nexus.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,44 +57,49 @@ void srp_nexus_put(struct srp_nexus *nexus)
 		while (*p != nexus)
 			p = &(*p)->next;
 		*p = nexus->next;
-		free(nexus->waiting);
+		free(nexus->wake_fds);
 		free(nexus);
 	}
 	pthread_mutex_unlock(&lock);
 }
 
 /* Under the lock. */
-static void wake_all(struct srp_nexus *nexus)
+static void wake_all(const struct srp_nexus *nexus)
 {
 	uint64_t one = 1;
 
-	for (unsigned i = 0; i < nexus->nr_waiting; i++)
-		(void)!write(nexus->waiting[i], &one, sizeof(one));
-	nexus->nr_waiting = 0;
+	for (unsigned i = 0; i < nexus->nr_wake_fds; i++)
+		(void)!write(nexus->wake_fds[i], &one, sizeof(one));
 }
 
-/* Under the lock. */
-static void remove_waiting(struct srp_nexus *nexus, int wake_fd)
+int srp_nexus_join(struct srp_nexus *nexus, int wake_fd)
 {
-	for (unsigned i = 0; i < nexus->nr_waiting; i++)
-		if (nexus->waiting[i] == wake_fd)
-			nexus->waiting[i--] = nexus->waiting[--nexus->nr_waiting];
+	int r = -ENOMEM;
+
+	pthread_mutex_lock(&lock);
+	int *fds = reallocarray(nexus->wake_fds, nexus->nr_wake_fds + 1, sizeof(int));
+	if (fds) {
+		nexus->wake_fds = fds;
+		fds[nexus->nr_wake_fds++] = wake_fd;
+		r = 0;
+	}
+	pthread_mutex_unlock(&lock);
+	return r;
 }
 
-/* Under the lock. */
-static enum srp_turn wait_for_leader(struct srp_nexus *nexus, int wake_fd)
+void srp_nexus_leave(struct srp_nexus *nexus, int wake_fd)
 {
-	remove_waiting(nexus, wake_fd);
-	int *waiting = reallocarray(nexus->waiting, nexus->nr_waiting + 1, sizeof(int));
-
-	if (!waiting)
-		return SRP_TURN_OVER; /* it comes again */
-	nexus->waiting = waiting;
-	waiting[nexus->nr_waiting++] = wake_fd;
-	return SRP_TURN_WAIT;
+	pthread_mutex_lock(&lock);
+	for (unsigned i = 0; i < nexus->nr_wake_fds; i++)
+		if (nexus->wake_fds[i] == wake_fd)
+			nexus->wake_fds[i--] = nexus->wake_fds[--nexus->nr_wake_fds];
+	/* Nobody is left who would have to end. */
+	if (nexus->nr_wake_fds == 0 && nexus->state == SRP_NEXUS_OVER)
+		nexus->state = SRP_NEXUS_NEW;
+	pthread_mutex_unlock(&lock);
 }
 
-enum srp_turn srp_nexus_ask(struct srp_nexus *nexus, uint64_t generation, int wake_fd)
+enum srp_turn srp_nexus_ask(struct srp_nexus *nexus, uint64_t generation)
 {
 	enum srp_turn turn;
 
@@ -105,8 +111,10 @@ enum srp_turn srp_nexus_ask(struct srp_nexus *nexus, uint64_t generation, int wa
 		nexus->generation = generation;
 		nexus->state = SRP_NEXUS_LED;
 		wake_all(nexus); /* those of lower generations */
+	} else if (nexus->state == SRP_NEXUS_OVER) {
+		turn = SRP_TURN_OVER;
 	} else if (nexus->state == SRP_NEXUS_LED) {
-		turn = wait_for_leader(nexus, wake_fd);
+		turn = SRP_TURN_WAIT;
 	} else {
 		turn = SRP_TURN_FOLLOW;
 	}
@@ -114,28 +122,51 @@ enum srp_turn srp_nexus_ask(struct srp_nexus *nexus, uint64_t generation, int wa
 	return turn;
 }
 
-void srp_nexus_led(struct srp_nexus *nexus, uint64_t generation, bool ready)
+void srp_nexus_led(struct srp_nexus *nexus, uint64_t generation, bool ready, bool greeted)
 {
 	pthread_mutex_lock(&lock);
 	if (generation == nexus->generation) {
 		nexus->state = ready ? SRP_NEXUS_OPEN : SRP_NEXUS_NEW;
 		nexus->was_open |= ready;
+		nexus->greets = greeted;
 		wake_all(nexus);
 	}
 	pthread_mutex_unlock(&lock);
 }
 
-void srp_nexus_leave(struct srp_nexus *nexus, int wake_fd)
+bool srp_nexus_greets(struct srp_nexus *nexus)
 {
 	pthread_mutex_lock(&lock);
-	remove_waiting(nexus, wake_fd);
+	bool greets = nexus->greets;
 	pthread_mutex_unlock(&lock);
+	return greets;
+}
+
+void srp_nexus_end(struct srp_nexus *nexus, uint64_t generation, const struct weft_error *why)
+{
+	pthread_mutex_lock(&lock);
+	if (generation == nexus->generation && nexus->state == SRP_NEXUS_OPEN) {
+		nexus->state = SRP_NEXUS_OVER;
+		nexus->why = *why;
+		wake_all(nexus);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+bool srp_nexus_is_over(struct srp_nexus *nexus, uint64_t generation, struct weft_error *ret_why)
+{
+	pthread_mutex_lock(&lock);
+	bool over = generation == nexus->generation && nexus->state == SRP_NEXUS_OVER;
+	if (over)
+		*ret_why = nexus->why;
+	pthread_mutex_unlock(&lock);
+	return over;
 }
 
 bool srp_nexus_is_current(struct srp_nexus *nexus, uint64_t generation)
 {
 	pthread_mutex_lock(&lock);
-	bool current = generation == nexus->generation;
+	bool current = generation == nexus->generation && nexus->state != SRP_NEXUS_OVER;
 	pthread_mutex_unlock(&lock);
 	return current;
 }

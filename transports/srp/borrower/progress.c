@@ -85,6 +85,7 @@ static void look(struct srp_conn *conn)
 	(void)!read(conn->wake_fd, &count, sizeof(count));
 	if (conn->conn.state == TP_CONNECTING)
 		srp_connect_look(conn);
+	srp_conn_look_at_nexus(conn);
 	look_at_events(conn);
 	look_at_timers(conn);
 }
