@@ -20,6 +20,7 @@ enum {
 	/* an option of NBD_MAX_OPTION, or 16 writes of 4 KiB at once */
 	NBD_RX_BYTES = 68 << 10,
 	NBD_BIG_WRITE_BYTES = 16 << 10, /* from here on a payload is never copied */
+	NBD_LONG_HASH_BYTES = 1 << 20, /* from here on hashes leave at once */
 	/* per connection; a client that asks about each export sends six for each */
 	NBD_MAX_OPTIONS = 64 << 10,
 	NBD_MAX_OPTION_BYTES = 16 << 20, /* of all options of a connection */

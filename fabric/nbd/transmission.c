@@ -183,13 +183,16 @@ static int take_hashing(struct nbd_conn *conn, struct nbd_request *rq, int error
 }
 
 /*
- * Hashes take long: they leave before the next request is looked at, if they are there already.
+ * Hashes of much take long: they leave before the next request is looked at, if they are there
+ * already.  Others leave together.
  */
 static int start_hash(struct nbd_conn *conn, struct nbd_request *rq)
 {
+	const uint32_t rq_len = rq->len; /* the reply may leave with it */
+
 	conn->rx_start += NBD_HASHING_BYTES;
 	submit(rq);
-	conn->held_back = conn->done;
+	conn->held_back = conn->done && rq_len >= NBD_LONG_HASH_BYTES;
 	return conn->held_back ? 0 : 1;
 }
 

@@ -27,4 +27,10 @@ bool library_can_hash(const struct weft *w, uint32_t block_bytes);
 int64_t library_aio_hash(struct weft *w, const struct weft_hashing *hashing, uint64_t off,
 	uint64_t len, uint8_t *ret, const struct weft_completion *completion);
 
+/*
+ * Calls fn, which begins commands of the handle: they are sent together when fn returns.  fn must
+ * not block.  Not inside a completion.
+ */
+void library_batch(struct weft *w, void (*fn)(void *ctx), void *ctx);
+
 #endif

@@ -208,13 +208,30 @@ static int note_written(struct sync *s, const struct chunk *chunk)
 	return 0;
 }
 
-static int move(struct sync *s, struct chunk *chunk)
+/* Commands of a chunk, which are sent together. */
+struct batch {
+	struct sync *s;
+	struct chunk *chunk;
+	int r;
+};
+
+static int in_a_batch(struct sync *s, struct chunk *chunk, void (*fn)(void *ctx))
 {
+	struct batch batch = {s, chunk, 0};
+
+	library_batch(s->config.w, fn, &batch);
+	return batch.r;
+}
+
+static void begin_moves(void *ctx)
+{
+	struct batch *batch = ctx;
+	struct sync *s = batch->s;
+	struct chunk *chunk = batch->chunk;
 	const bool push = s->config.direction == SYNC_PUSH;
 	uint32_t at = 0, off, len;
-	int r = push ? note_written(s, chunk) : 0;
+	int r = 0;
 
-	chunk->state = CHUNK_MOVES;
 	while (r == 0 && next_run(chunk, &at, &off, &len)) {
 		const struct weft_completion completion = completion_of(chunk);
 
@@ -224,7 +241,15 @@ static int move(struct sync *s, struct chunk *chunk)
 				      : weft_aio_pread(s->config.w, chunk->data + off, len,
 						chunk->off + off, &completion));
 	}
-	return r;
+	batch->r = r;
+}
+
+static int move(struct sync *s, struct chunk *chunk)
+{
+	int r = s->config.direction == SYNC_PUSH ? note_written(s, chunk) : 0;
+
+	chunk->state = CHUNK_MOVES;
+	return r < 0 ? r : in_a_batch(s, chunk, begin_moves);
 }
 
 static void mark_leaf(struct chunk *chunk, unsigned leaf)
@@ -235,13 +260,13 @@ static void mark_leaf(struct chunk *chunk, unsigned leaf)
 		mark(chunk, leaf * LEAF_BLOCKS + i);
 }
 
-/* Asks for the blocks of leaves that differ. */
-static int look_into(struct sync *s, struct chunk *chunk)
+static void begin_fine(void *ctx)
 {
+	struct batch *batch = ctx;
+	struct sync *s = batch->s;
+	struct chunk *chunk = batch->chunk;
 	int r = 0;
 
-	chunk->state = CHUNK_FINE;
-	chunk->looked_into = true;
 	for (unsigned first = 0, end; first < CHUNK_LEAVES && r == 0; first = end) {
 		end = first + 1;
 		if (!(chunk->leaves >> first & 1))
@@ -254,7 +279,15 @@ static int look_into(struct sync *s, struct chunk *chunk)
 			(uint32_t)weft_min((uint64_t)end * LEAF_BYTES, chunk->len) - off,
 			chunk->fine + first * LEAF_BLOCKS * WEFT_HASH_BYTES);
 	}
-	return r;
+	batch->r = r;
+}
+
+/* Asks for the blocks of leaves that differ. */
+static int look_into(struct sync *s, struct chunk *chunk)
+{
+	chunk->state = CHUNK_FINE;
+	chunk->looked_into = true;
+	return in_a_batch(s, chunk, begin_fine);
 }
 
 static int on_coarse(struct sync *s, struct chunk *chunk)

@@ -22,6 +22,7 @@ perf/harness/block-devices-md.jq 16
 perf/harness/block-devices.jq 25
 perf/harness/lines.jq 1
 perf/latency 9
+perf/push 10
 perf/peers/block-devices.sh 9
 perf/run 5
 perf/suites/verbs.c 2

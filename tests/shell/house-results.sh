@@ -19,6 +19,7 @@ measured_by() {
 	case $1 in
 	*/block-devices* | */device-parts*) echo perf/block-devices perf/peers/block-devices.sh ;;
 	*/curves*) echo perf/curves ;;
+	*/push*) echo perf/push perf/peers/line perf/peers/positional.py ;;
 	*/latency*) echo perf/latency perf/peers/line ;;
 	*) echo perf/harness perf/peers perf/suites ;;
 	esac

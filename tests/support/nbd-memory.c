@@ -93,9 +93,16 @@ static int memory_prepare(struct nbd_request *rq)
 		return m->prepare_error;
 	if (m->nr_buffers && m->nr_in_use == m->nr_buffers)
 		return -EAGAIN;
+	if (m->nr_in_use == 0)
+		m->hashes_used = 0;
 	m->nr_prepared++;
 	m->nr_in_use++;
-	rq->buf = rq->type == NBD_CMD_HASH ? m->hashes : m->mem + rq->off;
+	rq->buf = m->mem + rq->off;
+	if (rq->type == NBD_CMD_HASH) {
+		rq->buf = m->hashes + m->hashes_used;
+		m->hashes_used +=
+			weft_hash_nr_blocks(rq->len, rq->hashing.block_bytes) * WEFT_HASH_BYTES;
+	}
 	return 0;
 }
 

@@ -16,7 +16,8 @@ struct nbd_memory {
 	const char *names[NBD_MEMORY_NAMES]; /* the same memory under each */
 	const char *description;
 	uint8_t *mem;
-	uint8_t *hashes; /* of one HASH at a time; NULL: the service does not hash */
+	uint8_t *hashes; /* NULL: the service does not hash */
+	uint32_t hashes_used; /* bytes */
 	uint64_t size_bytes;
 	uint16_t flags;
 	uint32_t min_block_bytes, max_block_bytes;
@@ -40,7 +41,7 @@ struct nbd_memory {
 
 /* Every flag on; 1-byte blocks; names[0] = "". */
 void nbd_memory_init(struct nbd_memory *m, void *mem, uint64_t size_bytes);
-/* The service hashes from now on, into WEFT_HASH_MAX_BLOCKS hashes. */
+/* The service hashes from now on, into WEFT_HASH_MAX_BLOCKS hashes for all that is not answered. */
 void nbd_memory_hashes(struct nbd_memory *m, uint8_t *hashes);
 /* Completes held[i] with the error (0: does the work). */
 void nbd_memory_complete(struct nbd_memory *m, unsigned i, int error);
