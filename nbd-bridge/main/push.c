@@ -16,31 +16,50 @@
 #include "nbd-bridge/main/sync-command.h"
 #include "nbd-bridge/main/sync.h"
 
+enum { INTERVAL_MS = 1000 };
+
+struct push {
+	struct sync_command c;
+	bool watch;
+	uint32_t interval_ms;
+};
+
 static const struct weft_option options[] = {
 	{NULL, "FILE", "a file, a block device, or - for standard input", WEFT_OPTION_ARGUMENT,
-		.into = offsetof(struct sync_command, file), .completion = WEFT_COMPLETE_FILE,
+		.into = offsetof(struct push, c.file), .completion = WEFT_COMPLETE_FILE,
 		.wants = "what to push, and where to? weft push FILE weft://HOST/REGION"},
 	{NULL, "URI", "of the region", WEFT_OPTION_ARGUMENT,
-		.into = offsetof(struct sync_command, uri), .completion = WEFT_COMPLETE_URI,
+		.into = offsetof(struct push, c.uri), .completion = WEFT_COMPLETE_URI,
 		.wants = "where to? Give the URI of a region as well, such as weft://HOST/REGION"},
+	{"watch", NULL, "go on: look at FILE again and again, and push what changed",
+		WEFT_OPTION_FLAG, .into = offsetof(struct push, watch)},
+	{"interval", "SECONDS", "with --watch, between two looks (1)", WEFT_OPTION_SECONDS,
+		.into = offsetof(struct push, interval_ms), .wants = "seconds"},
 	{0},
 };
 
 /* WEFT_GO_ON, or the exit status. */
-static int parse(int argc, char **argv, struct sync_command *c)
+static int parse(int argc, char **argv, struct push *p)
 {
 	struct weft_command_line line = {
 		.command = "push",
-		.synopsis = "FILE|- URI [--json] [--key FILE | --allow-insecure]",
+		.synopsis = "FILE|- URI [--watch [--interval SECONDS]] [--json] "
+			    "[--key FILE | --allow-insecure]",
 		.about = "Makes a region the same as FILE, from the beginning of both.  Each side "
 			 "hashes what it has, and only the\n"
 			 "blocks of 4 KiB that differ are written.",
-		.tables = {{options, c}, {sync_command_options, c}},
+		.tables = {{options, p}, {sync_command_options, &p->c}},
 		.surplus = "one file and one region",
 		.noun = "a file and a URI",
 	};
 
-	return weft_options_parse(&line, argc, argv);
+	int r = weft_options_parse(&line, argc, argv);
+
+	if (r == WEFT_GO_ON && p->watch && strcmp(p->c.file, "-") == 0)
+		return weft_usage_error("--watch wants a file, which can be read again");
+	if (r == WEFT_GO_ON && p->interval_ms && !p->watch)
+		return weft_usage_error("--interval belongs to --watch");
+	return r;
 }
 
 /* The file, and how long it is. */
@@ -82,52 +101,108 @@ static int flush(struct sync_command *c, struct weft_error *err)
 		     : 0;
 }
 
-/* 0; -EINTR: stopped, and what was done is told; or another -errno. */
-static int push(struct sync_command *c, struct weft_error *err)
+/* A pass whose bytes are at the donor in the end.  0; -EINTR: stopped; or another -errno. */
+static int pass(struct push *p, struct sync *sync, struct weft_error *err)
 {
-	struct sync_config config = {.direction = SYNC_PUSH};
-	struct sync *sync;
-	int r = open_file(c, &config, err);
+	const uint64_t before = sync_totals(sync)->different;
+	int r = sync_pass(sync, err);
 
-	if (r == 0)
-		r = sync_command_open(c, 0, err);
-	if (r == 0)
-		r = check_size(c, &config, err);
-	if (r == 0)
-		r = sync_command_begin(c, &config, &sync, err);
-	if (r < 0)
-		return r;
-	r = sync_pass(sync, err);
 	/* What was written before a stop is kept too. */
-	if (r == 0 || r == -EINTR) {
-		int flushed = flush(c, err);
+	if ((r == 0 || r == -EINTR) && sync_totals(sync)->different > before) {
+		int flushed = flush(&p->c, err);
 
 		r = flushed < 0 ? flushed : r;
 	}
-	if (r == 0)
-		r = sync_verify(sync, err);
-	sync_command_end_progress(c);
-	if (r == 0 || r == -EINTR)
-		sync_command_report(c, sync_totals(sync), false, r == 0);
+	return r < 0 ? r : sync_verify(sync, err);
+}
+
+/* Waits; a signal ends that. */
+static void rest(const struct push *p)
+{
+	const uint32_t ms = p->interval_ms ? p->interval_ms : INTERVAL_MS;
+
+	/* Short ones, as a signal may come right before a wait. */
+	for (uint32_t done = 0; done < ms && !p->c.stop; done += 50)
+		usleep(1000 * (unsigned)weft_min(50, ms - done));
+}
+
+static int check_length(const struct push *p, const struct sync_config *config,
+	struct weft_error *err)
+{
+	const off_t len = lseek(config->fd, 0, SEEK_END);
+
+	if (len == (off_t)config->len)
+		return 0;
+	return weft_error_set(err, EIO, "%s has another length than before; push it anew",
+		p->c.file);
+}
+
+/* Until it is asked to stop, between two passes or in one. */
+static int watch(struct push *p, struct sync *sync, const struct sync_config *config,
+	struct weft_error *err)
+{
+	uint64_t before = sync_totals(sync)->different;
+	bool settled = false;
+	int r = 0;
+
+	while (r == 0 && !p->c.stop) {
+		rest(p);
+		if (p->c.stop)
+			break;
+		r = check_length(p, config, err);
+		if (r == 0)
+			r = pass(p, sync, err);
+		const uint64_t different = sync_totals(sync)->different - before;
+		if (r == 0 && (different > 0 || !settled))
+			sync_command_report_pass(&p->c, different);
+		settled = different == 0;
+		before += different;
+	}
 	return r;
+}
+
+/* 0; -EINTR: stopped in a pass, and what was done is told; or another -errno. */
+static int push(struct push *p, struct weft_error *err)
+{
+	struct sync_config config = {.direction = SYNC_PUSH};
+	struct sync *sync;
+	int r = open_file(&p->c, &config, err);
+
+	if (r == 0 && p->watch && config.stream)
+		r = weft_error_set(err, ESPIPE, "%s cannot be read again, as --watch does",
+			p->c.file);
+	config.again = p->watch;
+	if (r == 0)
+		r = sync_command_open(&p->c, 0, err);
+	if (r == 0)
+		r = check_size(&p->c, &config, err);
+	if (r == 0)
+		r = sync_command_begin(&p->c, &config, &sync, err);
+	if (r < 0)
+		return r;
+	r = pass(p, sync, err);
+	sync_command_end_progress(&p->c);
+	if (r == 0 || r == -EINTR)
+		sync_command_report(&p->c, sync_totals(sync), false, r == 0);
+	return r == 0 && p->watch ? watch(p, sync, &config, err) : r;
 }
 
 int main(int argc, char **argv)
 {
 	struct weft_error err = {0};
-	struct sync_command c = {.program = "weft-push"};
+	struct push p = {.c = {.program = "weft-push"}};
 
 	weft_process_begin();
-	int r = parse(argc, argv, &c);
+	int r = parse(argc, argv, &p);
 	if (r != WEFT_GO_ON)
 		return r;
-	r = push(&c, &err);
-	sync_command_fini(&c);
+	r = push(&p, &err);
+	sync_command_fini(&p.c);
 	if (r == -EINTR)
 		fprintf(stderr,
 			"weft-push: stopped: the region has some blocks of %s and some of before; "
 			"the same command goes on\n",
-			c.file);
+			p.c.file);
 	else if (r < 0)
 		fprintf(stderr, "weft-push: %s\n", err.message);
 	return weft_end_output("weft-push", r < 0 ? 1 : 0);

@@ -3,6 +3,7 @@
 #include "nbd-bridge/main/sync-command.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,6 +152,7 @@ static void print_json(const struct sync_command *c, const struct sync_totals *t
 
 	json_dumpf(json, stdout, JSON_INDENT(2));
 	putchar('\n');
+	fflush(stdout);
 	json_decref(json);
 }
 
@@ -176,6 +178,25 @@ void sync_command_report(struct sync_command *c, const struct sync_totals *t, bo
 		printf("%s differed and %s %s", different, pull ? "came from" : "are now at",
 			c->uri);
 	printf(", in %.1f s over %s\n", seconds, transport);
+	fflush(stdout);
+}
+
+void sync_command_report_pass(struct sync_command *c, uint64_t different)
+{
+	const double seconds = (double)(weft_now_ns() - c->begin_ns) / 1e9;
+	char size[32];
+
+	sync_command_end_progress(c);
+	if (c->json)
+		printf("{\"different_bytes\": %" PRIu64 ", \"settled\": %s, \"seconds\": %.3f}\n",
+			different, different ? "false" : "true", seconds);
+	else if (different)
+		printf("%s: %s changed and are now at %s\n", c->file,
+			weft_format_size(different, size, sizeof(size)), c->uri);
+	else
+		printf("%s: nothing changed in two passes: %s is what it was between them\n",
+			c->file, c->uri);
+	fflush(stdout);
 }
 
 void sync_command_fini(struct sync_command *c)

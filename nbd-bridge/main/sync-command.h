@@ -50,6 +50,11 @@ void sync_command_end_progress(struct sync_command *command);
  */
 void sync_command_report(struct sync_command *command, const struct sync_totals *totals, bool pull,
 	bool complete);
+/*
+ * Of a pass that followed another: how much the pass found and pushed.  0: the region is the file
+ * as it was between the two.  A line, or a JSON object on one.
+ */
+void sync_command_report_pass(struct sync_command *command, uint64_t different);
 /* Closes the region and frees the rest. */
 void sync_command_fini(struct sync_command *command);
 

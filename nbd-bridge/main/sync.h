@@ -30,6 +30,11 @@ struct sync_config {
 	const char *name; /* of the file, for people; stays the caller's */
 	/* how much there is to compare, from offset 0; not looked at of a stream */
 	uint64_t len;
+	/*
+	 * PUSH, not of a stream: later passes take the region for what the pass before left there,
+	 * which is right as long as the handle is open, and hash the file alone
+	 */
+	bool again;
 	bool stream; /* PUSH: the file is read from where it is up to its end */
 	/* becomes true when nothing new is to be begun; from a signal's handler */
 	const volatile sig_atomic_t *stop;

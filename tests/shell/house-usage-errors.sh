@@ -32,6 +32,8 @@ wrong key "--expires 2001-01-01 is over already" new node7 --expires 2001-01-01
 wrong push "what to push, and where to"
 wrong push "where to? Give the URI" file
 wrong push "one file and one region" file weft://a/r weft://b/r
+wrong push "--watch wants a file" - weft://a/r --watch
+wrong push "--interval belongs to --watch" file weft://a/r --interval 2
 wrong pull "what to pull, and where to"
 wrong pull "--json and - both want standard output" weft://a/r - --json
 wrong swap "what to do is on, off or status"
