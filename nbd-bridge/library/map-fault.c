@@ -114,9 +114,13 @@ static void show_again(struct weft_map *m, uint32_t frame, uint64_t address)
 			map_bring_back(m, frame);
 		break;
 	case FRAME_RESIDENT:
-		/* It came meanwhile; or the program has dropped the page, with its bytes. */
-		if (!map_is_here(m, address))
+		/*
+		 * It came meanwhile; or the program has dropped the page, with its bytes.  A page
+		 * that was swapped out again causes no second fault here.
+		 */
+		if (!map_is_here(m, address) && m->dropped == address)
 			map_poison_page(m, address);
+		m->dropped = address;
 		map_wake(m, f->unit);
 		break;
 	case FRAME_RETURNING:

@@ -445,10 +445,10 @@ int map_poison(struct weft_map *m, uint64_t unit)
 
 bool map_is_here(struct weft_map *m, uint64_t address)
 {
-	bool here = true;
+	uint64_t entry = 0;
+	off_t off = (off_t)(address / weft_page_bytes() * sizeof(entry));
 
-	look_for_pages(m, (const uint8_t *)(uintptr_t)address, 1, &here);
-	return here;
+	return pread(m->pagemap, &entry, sizeof(entry), off) != sizeof(entry) || entry >> 63;
 }
 
 void map_poison_page(struct weft_map *m, uint64_t address)
@@ -456,6 +456,8 @@ void map_poison_page(struct weft_map *m, uint64_t address)
 	const uint64_t page = weft_page_bytes();
 	struct uffdio_poison poison = {.range = {address / page * page, page}};
 
+	/* The protection may have left a mark where the page was. */
+	madvise((void *)(uintptr_t)poison.range.start, page, MADV_DONTNEED);
 	ioctl(m->uffd, UFFDIO_POISON, &poison);
 }
 

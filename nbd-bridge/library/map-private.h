@@ -145,6 +145,7 @@ struct weft_map {
 	uint32_t *units;        /* frame + 1, MAP_POISONED, or 0 */
 	struct map_frame *frames;
 	uint64_t *hashes;       /* of grains; belong to whoever owns the pages */
+	uint64_t *written;      /* for each unit the grains that weft_map_dirty() tells of */
 	struct map_list free, resident, clean;
 	struct map_list urgent, aged; /* by dirty_prev, dirty_next */
 	unsigned nr_direct;     /* handlers that wait for the network */
@@ -162,7 +163,8 @@ struct weft_map {
 	unsigned want_first, want_nr;
 	uint32_t demand[MAP_WANTS]; /* units that threads wait for and no handler fetches */
 	unsigned demand_first, demand_nr;
-	bool random, urgent_room;
+	bool random;
+	uint64_t dropped;        /* where a fault was last at a unit that is in the map */
 	struct map_counts counts;
 	/* The pump's. */
 	struct map_io *ios_free[2]; /* [0]: reads, [1]: writes */
@@ -207,7 +209,7 @@ int map_poison(struct weft_map *m, uint64_t unit);
  * touched those would get the program's SIGBUS.
  */
 int map_read(const void *from, void *to, uint64_t len);
-/* Whether there is a page at the address; and the same for one that is missing. */
+/* Whether a page is here at the address; and the same as map_poison() for it, if it is not. */
 bool map_is_here(struct weft_map *m, uint64_t address);
 void map_poison_page(struct weft_map *m, uint64_t address);
 /* The unit's pages are missing again. */
