@@ -160,6 +160,7 @@ void map_mark_dirty(struct weft_map *m, uint32_t frame, uint64_t grains, uint64_
 
 	if (!grains)
 		return;
+	m->written[f->unit] |= grains;
 	f->dirty_seq = f->dirty ? weft_min(f->dirty_seq, seq) : seq;
 	if (!f->dirty)
 		f->dirty_ns = weft_now_ns();

@@ -217,6 +217,8 @@ static void begin_anew(struct weft_map *m)
 	}
 	for (uint64_t unit = 0; unit < m->nr_units; unit++)
 		m->units[unit] = 0;
+	for (uint64_t unit = 0; unit < m->nr_units; unit++)
+		m->written[unit] = 0;
 	m->nr_dirty_grains = m->nr_poisoned = 0;
 	madvise(m->base, m->map_bytes, MADV_DONTNEED);
 	m->lost = m->write_error = 0;

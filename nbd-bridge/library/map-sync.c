@@ -150,3 +150,61 @@ int map_sync_units(struct weft_map *m, uint64_t first, uint64_t end)
 	pthread_mutex_unlock(&m->lock);
 	return r;
 }
+
+/* ---- what was written since somebody asked ---- */
+
+/* Adds a run of grains; false: there is no room for it. */
+static bool add_extent(struct weft_map_extent *extents, size_t nr, size_t *n, uint64_t off,
+	uint64_t len)
+{
+	if (*n > 0 && extents[*n - 1].off + extents[*n - 1].len == off) {
+		extents[*n - 1].len += len;
+		return true;
+	}
+	if (*n == nr)
+		return false;
+	extents[(*n)++] = (struct weft_map_extent){.off = off, .len = len};
+	return true;
+}
+
+static bool add_unit(struct weft_map *m, uint64_t unit, uint64_t from, bool resets,
+	struct weft_map_extent *extents, size_t nr, size_t *n)
+{
+	const uint64_t off = map_unit_off(m, unit);
+
+	for (uint64_t left = m->written[unit]; left; left &= left - 1) {
+		uint64_t at = (unsigned)__builtin_ctzll(left) * m->grain_bytes;
+
+		if (off + at + m->grain_bytes <= from)
+			continue;
+		if (!add_extent(extents, nr, n, off + at,
+			    weft_min(m->grain_bytes, map_unit_data(m, unit) - at)))
+			return false;
+		if (resets)
+			m->written[unit] &= ~(left & -left);
+	}
+	return true;
+}
+
+int64_t weft_map_dirty(struct weft_map *m, uint64_t from, struct weft_map_extent *extents,
+	size_t nr, unsigned flags)
+{
+	size_t n = 0;
+	int r = flags & ~(unsigned)WEFT_MAP_RESET || from > m->map_bytes ? -EINVAL
+		: library_lane_in_completion                             ? -EDEADLK
+									 : 0;
+
+	if (r == 0)
+		r = map_collect(m, map_unit_off(m, from / m->unit_bytes), m->map_bytes);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&m->lock);
+	for (uint64_t unit = from / m->unit_bytes; unit < m->nr_units && !m->lost; unit++) {
+		settled(m, unit);
+		if (!add_unit(m, unit, from, flags & WEFT_MAP_RESET, extents, nr, &n))
+			break;
+	}
+	r = m->lost;
+	pthread_mutex_unlock(&m->lock);
+	return r < 0 ? r : (int64_t)n;
+}

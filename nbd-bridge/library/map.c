@@ -125,7 +125,8 @@ static int make_tables(struct weft_map *m, struct weft_error *err)
 	m->frames = weft_map_bytes(m->nr_frames * sizeof(m->frames[0]));
 	m->hashes = weft_map_bytes((uint64_t)m->nr_frames * m->grains * sizeof(m->hashes[0]));
 	m->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (!m->units || !m->frames || !m->hashes || m->stop_fd < 0)
+	m->written = weft_map_bytes(m->nr_units * sizeof(m->written[0]));
+	if (!m->units || !m->frames || !m->hashes || !m->written || m->stop_fd < 0)
 		return weft_error_set(err, ENOMEM, "cannot map: out of memory");
 	map_list_init(&m->free);
 	map_list_init(&m->resident);
@@ -176,6 +177,7 @@ static void free_map(struct weft_map *m)
 	map_end_mappings(m);
 	map_pump_fini(m);
 	unmap_table(m->units, m->nr_units * sizeof(m->units[0]));
+	unmap_table(m->written, m->nr_units * sizeof(m->written[0]));
 	unmap_table(m->frames, m->nr_frames * sizeof(m->frames[0]));
 	unmap_table(m->hashes, (uint64_t)m->nr_frames * m->grains * sizeof(m->hashes[0]));
 	pthread_cond_destroy(&m->news_cond);
@@ -406,6 +408,16 @@ int weft_map_evict(struct weft_map *m, const void *addr, size_t len)
 	map_tell_pump(m);
 	pthread_mutex_unlock(&m->lock);
 	return busy;
+}
+
+int weft_map_advise(struct weft_map *m, int advice)
+{
+	if (advice != WEFT_MAP_NORMAL && advice != WEFT_MAP_RANDOM)
+		return -EINVAL;
+	pthread_mutex_lock(&m->lock);
+	m->random = advice == WEFT_MAP_RANDOM;
+	pthread_mutex_unlock(&m->lock);
+	return 0;
 }
 
 int weft_map_stats(struct weft_map *m, struct weft_map_stats *ret)

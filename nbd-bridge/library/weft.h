@@ -310,6 +310,7 @@ WEFT_API void *weft_map_addr(const struct weft_map *m);
 enum {
 	WEFT_MAP_FLUSH = 1 << 0, /* weft_map_sync(): then as weft_flush() */
 	WEFT_MAP_WAIT = 1 << 0,  /* weft_map_prefetch(): returns when all is here */
+	WEFT_MAP_RESET = 1 << 0, /* weft_map_dirty(): those are told, and not again */
 	WEFT_UNMAP_DISCARD = 1 << 0,
 };
 
@@ -333,6 +334,29 @@ WEFT_API int weft_map_prefetch(struct weft_map *m, const void *addr, size_t len,
  * -EBUSY: some are in use by the kernel (direct I/O, io_uring) and stay.
  */
 WEFT_API int weft_map_evict(struct weft_map *m, const void *addr, size_t len);
+
+struct weft_map_extent {
+	uint64_t off, len; /* in the map */
+};
+
+/*
+ * Which bytes were written since weft_map(), or since they were told with WEFT_MAP_RESET, whether
+ * the donor has them by now or not: in whole pages (a unit of more than 256 KiB: in 64ths of a
+ * unit), in order, from `from` on.  Rarely a page that was not written is among them.  What is
+ * written while the call runs is told by this call or by the next.  Returns the number of extents,
+ * at most nr: if it is nr, go on behind the last; or -EINVAL, or -ESTALE, -ENOTCONN: the contents
+ * are gone.
+ */
+WEFT_API int64_t weft_map_dirty(struct weft_map *m, uint64_t from, struct weft_map_extent *extents,
+	size_t nr, unsigned flags);
+
+enum {
+	WEFT_MAP_NORMAL = 0, /* what comes next in a stream of accesses is fetched ahead */
+	WEFT_MAP_RANDOM = 1, /* nothing is */
+};
+
+/* How the map will be used.  0, or -EINVAL. */
+WEFT_API int weft_map_advise(struct weft_map *m, int advice);
 
 /*
  * Once the contents are gone: calls fn for what was written to the map and is not known to be at

@@ -236,6 +236,55 @@ static void a_stream_is_fetched_ahead(void **state)
 	weft_close(w);
 }
 
+static void what_was_written_is_told_once(void **state)
+{
+	static const uint64_t pages[] = {0, 1, 2, 77, 400, 401, 2047};
+	static const struct weft_map_extent right[] = {{0, 3 * PAGE}, {77 * PAGE, PAGE},
+		{400 * PAGE, 2 * PAGE}, {2047 * PAGE, PAGE}};
+	struct weft *w = libweft_open(libweft_uri, 0);
+	struct weft_map *m = map_small(w);
+	uint8_t *p = weft_map_addr(m);
+	struct weft_map_extent found[8];
+
+	for (size_t i = 0; i < CONF_REGION_BYTES; i += PAGE)
+		assert_int_equal(p[i], 0);
+	assert_int_equal(weft_map_dirty(m, 0, found, 8, 0), 0);
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(pages); i++)
+		p[pages[i] * PAGE + i] = 1;
+	/* Whatever happens to them. */
+	assert_int_equal(weft_map_sync(m, p, CONF_REGION_BYTES, 0), 0);
+	assert_int_equal(weft_map_evict(m, p, CONF_REGION_BYTES), 0);
+	assert_int_equal(weft_map_dirty(m, 0, found, 8, 0), 4);
+	assert_memory_equal(found, right, sizeof(right));
+	assert_int_equal(weft_map_dirty(m, 78 * PAGE, found, 1, 0), 1);
+	assert_memory_equal(found, &right[2], sizeof(right[0]));
+	assert_int_equal(weft_map_dirty(m, 0, found, 3, WEFT_MAP_RESET), 3);
+	assert_int_equal(weft_map_dirty(m, 0, found, 3, WEFT_MAP_RESET), 1);
+	assert_memory_equal(found, &right[3], sizeof(right[0]));
+	assert_int_equal(weft_map_dirty(m, 0, found, 3, WEFT_MAP_RESET), 0);
+	p[5 * PAGE] = 2;
+	assert_int_equal(weft_map_dirty(m, 0, found, 3, WEFT_MAP_RESET), 1);
+	assert_int_equal(found[0].off, 5 * PAGE);
+	assert_int_equal(weft_map_dirty(m, CONF_REGION_BYTES + 1, found, 3, 0), -EINVAL);
+	assert_int_equal(weft_unmap(m, 0), 0);
+	weft_close(w);
+}
+
+static void nothing_is_fetched_ahead_of_random_accesses(void **state)
+{
+	struct weft *w = libweft_open(libweft_uri, 0);
+	struct weft_map *m = map_small(w);
+	volatile uint8_t *p = weft_map_addr(m);
+
+	assert_int_equal(weft_map_advise(m, 7), -EINVAL);
+	assert_int_equal(weft_map_advise(m, WEFT_MAP_RANDOM), 0);
+	for (size_t i = 0; i < CONF_REGION_BYTES; i += UNIT)
+		(void)p[i];
+	assert_int_equal(stats_of(m).fetched_ahead, 0);
+	assert_int_equal(weft_unmap(m, 0), 0);
+	weft_close(w);
+}
+
 static sigjmp_buf jump;
 static volatile sig_atomic_t caught;
 
@@ -635,6 +684,8 @@ int main(void)
 		libweft_case(prefetched_pages_are_there),
 		libweft_case(evicted_pages_are_not_here_and_come_back),
 		libweft_case(a_stream_is_fetched_ahead),
+		libweft_case(what_was_written_is_told_once),
+		libweft_case(nothing_is_fetched_ahead_of_random_accesses),
 		libweft_case(a_read_only_map_cannot_be_written),
 		libweft_case(a_child_does_not_have_the_map),
 		libweft_case(what_cannot_be_mapped_says_why),
