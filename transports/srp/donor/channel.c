@@ -311,6 +311,7 @@ static void end(struct srp_channel *channel)
 	if (channel->id->qp)
 		rdma_destroy_qp(channel->id);
 	srp_channel_close(channel);
+	srp_flush_wait(channel);
 	srp_reach_put(&listener->units, channel->reach);
 	srp_channel_unstage(channel);
 	weft_region_put(channel->region);

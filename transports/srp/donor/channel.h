@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A channel of an initiator at the donor, private to transports/srp/donor/: what its thread keeps,
- * shared by channel.c (its life), login.c, command.c, task.c, slot.c and post.c, of which each uses
- * those behind it only.
+ * shared by channel.c (its life), login.c, command.c, task.c, flush.c, slot.c and post.c, of which
+ * each uses those behind it only.
  *
  * Threads: each channel has one, which does everything that may wait; srp_channel_wake() any.
  * listener->lock guards the list.  Invariants: a slot has the receive of one of the initiator's
@@ -50,6 +50,7 @@ enum srp_state {
 	SRP_QUEUED,   /* waits for its turn: to post, to work at the region, to answer */
 	SRP_TABLE_IN, /* waits for a piece of the initiator's table */
 	SRP_MOVING,   /* waits for READs */
+	SRP_FLUSHING, /* waits for the file's disk */
 	SRP_WAITING,  /* task management: waits until others have ended */
 };
 
@@ -123,6 +124,10 @@ struct srp_channel {
 	bool broken; /* the device did not take all that was posted */
 	uint32_t max_inline;
 	struct srp_queue pushes, pulls, works; /* wait for a move, for a READ, to work */
+	struct srp_queue flushes, flushing; /* wait for the next flush, for the one that runs */
+	bool flush_runs;
+	bool flush_ended; /* under the listener's lock, and its result */
+	int flush_result;
 	uint8_t free_answers[SRP_NR_ANSWERS];
 	unsigned nr_free_answers;
 	uint16_t moves_before[SRP_NR_ANSWERS]; /* moves that an answer's completion gives back */
@@ -231,8 +236,21 @@ unsigned srp_channel_take_completions(struct srp_channel *channel,
 
 void srp_enqueue(struct srp_queue *queue, struct srp_slot *slot);
 struct srp_slot *srp_dequeue(struct srp_queue *queue);
+/* Whether it was there. */
+bool srp_unqueue(struct srp_queue *queue, struct srp_slot *slot);
 /* Answers behind the open WRITEs, or when there is a place for it; drops one that was aborted. */
 void srp_slot_answer(struct srp_channel *channel, struct srp_slot *slot);
+
+/* flush.c */
+
+/* The slot waits until what the region has now is in the file. */
+void srp_flush_begin(struct srp_channel *channel, struct srp_slot *slot);
+/* One whose flush has ended, with 0 or -errno of weft_region_flush(); NULL: there is none. */
+struct srp_slot *srp_flush_take(struct srp_channel *channel, int *ret_result);
+/* The slot, in SRP_FLUSHING, waits no more. */
+void srp_flush_leave(struct srp_channel *channel, struct srp_slot *slot);
+/* Until no flush runs: nothing else of the channel's may wait for one. */
+void srp_flush_wait(struct srp_channel *channel);
 
 /* command.c */
 

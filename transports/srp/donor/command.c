@@ -127,6 +127,13 @@ static void push(struct srp_channel *channel, struct srp_slot *slot)
 		srp_enqueue(r == -EAGAIN ? &channel->pulls : &channel->pushes, slot);
 }
 
+/* Before its answer what the region has now has to be in the file. */
+static bool is_durable(const struct srp_channel *channel, const struct srp_slot *slot)
+{
+	return (slot->cmd.kind == SCSI_DO_FLUSH || slot->cmd.fua) &&
+		channel->member.nexus->unit->scsi.config.write_cache;
+}
+
 /* All of the data is here. */
 static void pulled(struct srp_channel *channel, struct srp_slot *slot)
 {
@@ -140,12 +147,12 @@ static void pulled(struct srp_channel *channel, struct srp_slot *slot)
 		go_on(channel, slot);
 		return;
 	}
-	if (!cmd->fua || !channel->member.nexus->unit->scsi.config.write_cache) {
+	if (!is_durable(channel, slot)) {
 		end(channel, slot, 0);
 		return;
 	}
-	srp_enqueue(&channel->works, slot);
 	srp_slot_note_write(channel, slot);
+	srp_flush_begin(channel, slot);
 }
 
 /* The next bytes of a VERIFY are here: true: it goes on with more. */
@@ -274,7 +281,7 @@ static int unmap(struct srp_channel *channel, const struct scsi_command *cmd)
 	return 0;
 }
 
-/* A slice of the command's work at the region.  1: there is more; 0, -errno: it has ended. */
+/* A slice of the command's work in memory.  1: there is more; 0, -errno: it has ended. */
 static int work_slice(struct srp_channel *channel, struct srp_slot *slot)
 {
 	struct scsi_command *cmd = &slot->cmd;
@@ -293,24 +300,24 @@ static int work_slice(struct srp_channel *channel, struct srp_slot *slot)
 		if (cmd->kind == SCSI_DO_SAME)
 			same(channel, cmd, off, len);
 		slot->done += len;
-		if (slot->done < cmd->len)
-			return 1;
-		return cmd->fua ? weft_region_flush(channel->region) : 0;
+		return slot->done < cmd->len;
 	case SCSI_DO_UNMAP:
 		return unmap(channel, cmd);
-	default: /* FLUSH, and a WRITE that is to be durable */
-		return weft_region_flush(channel->region);
+	default: /* FLUSH */
+		return 0;
 	}
 }
 
 static void work(struct srp_channel *channel, struct srp_slot *slot)
 {
-	/* The initiator waits for us, and a disk may be slow. */
+	/* The initiator waits for us. */
 	weft_grant_touch(channel->grant, UINT64_MAX);
 	int r = work_slice(channel, slot);
 	weft_grant_touch(channel->grant, weft_now_ns());
 	if (r > 0)
 		srp_enqueue(&channel->works, slot);
+	else if (r == 0 && is_durable(channel, slot))
+		srp_flush_begin(channel, slot);
 	else
 		end(channel, slot, r);
 }
@@ -449,6 +456,11 @@ static void turn_to_work(struct srp_channel *channel, struct srp_slot *slot)
 
 bool srp_channel_run(struct srp_channel *channel)
 {
+	struct srp_slot *flushed;
+	int result;
+
+	while ((flushed = srp_flush_take(channel, &result)))
+		end(channel, flushed, result);
 	run(channel, &channel->pushes, may_push, go_on);
 	run(channel, &channel->pulls, may_read, go_on);
 	run(channel, &channel->works, may_work, turn_to_work);

@@ -240,6 +240,7 @@ int srp_listener_new(struct weft_donor *donor, struct weft_loop *loop,
 	listener->retry.fn = on_retry;
 	pthread_mutex_init(&listener->lock, NULL);
 	weft_cond_init(&listener->changed);
+	weft_crew_init(&listener->crew, "weft-flush", 0);
 	weft_rdma_address_text(address, listener->place, sizeof(listener->place));
 	memcpy(&listener->address, address,
 		address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
@@ -328,6 +329,7 @@ void srp_listener_free(struct srp_listener *listener)
 	if (!listener)
 		return;
 	assert(listener->nr_channels == 0);
+	weft_crew_fini(&listener->crew);
 	/* Requests that came meanwhile get no answer; their peers time out. */
 	if (listener->watch.fn)
 		weft_loop_remove(listener->loop, &listener->watch);

@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <sys/socket.h>
 
+#include "fabric/base/crew.h"
 #include "fabric/base/loop.h"
 #include "fabric/donor/donor.h"
 #include "fabric/listener.h"
@@ -49,6 +50,7 @@ struct srp_listener {
 	struct weft_watch watch;
 	struct weft_timer retry;
 	struct weft_strangers strangers;
+	struct weft_crew crew; /* whose threads flush files */
 	pthread_mutex_t lock; /* what follows */
 	pthread_cond_t changed;
 	bool stopping;

@@ -44,6 +44,12 @@ static void mark(struct srp_channel *channel, struct srp_slot *slot)
 {
 	if (slot->aborted || slot->state == SRP_FREE || slot->is_task)
 		return;
+	/* A flush that goes on does nothing that an aborted one might not have done. */
+	if (slot->state == SRP_FLUSHING) {
+		srp_flush_leave(channel, slot);
+		srp_slot_drop(channel, slot);
+		return;
+	}
 	slot->aborted = true;
 	channel->nr_aborted++;
 	if (slot->nr_out == 0 && slot->state != SRP_QUEUED)
