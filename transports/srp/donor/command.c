@@ -388,6 +388,8 @@ static void received(struct srp_channel *channel, struct srp_slot *slot, uint32_
 		channel->over = true;
 		return;
 	}
+	/* Not free, although nothing is on its way: a WRITE may have all of its data. */
+	slot->state = SRP_MOVING;
 	slot->aborted = slot->failed = slot->decided = false;
 	slot->is_task = slot->has_code = slot->of_command = false;
 	slot->done = slot->compared = 0;
