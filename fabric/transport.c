@@ -160,18 +160,27 @@ static bool is_inside(const struct tp_mem *mem, const void *buf, uint64_t len)
 	return start <= mem->len && len <= mem->len - start;
 }
 
+/* A HASH's length in its buffer, or -EINVAL.  Rare, and so not inline. */
+static int64_t __attribute__((noinline)) hashes_len(const struct tp_conn *conn,
+	const struct tp_op *op)
+{
+	if (!op->hashing || !weft_hashing_valid(op->hashing, op->len))
+		return -EINVAL;
+	uint32_t nr = weft_hash_nr_blocks(op->len, op->hashing->block_bytes);
+	return nr > conn->info.max_hash_blocks ? -EINVAL : (int64_t)nr * WEFT_HASH_BYTES;
+}
+
 /* The same of its buffer, and of how long it may be. */
-static int check_memory(const struct tp_conn *conn, const struct tp_op *op)
+static inline int check_memory(const struct tp_conn *conn, const struct tp_op *op)
 {
 	uint64_t len = op->len;
 
-	if (op->kind == TP_HASH) {
-		if (!op->hashing || !weft_hashing_valid(op->hashing, op->len))
-			return -EINVAL;
-		uint32_t nr = weft_hash_nr_blocks(op->len, op->hashing->block_bytes);
-		if (nr > conn->info.max_hash_blocks)
-			return -EINVAL;
-		len = (uint64_t)nr * WEFT_HASH_BYTES;
+	if (__builtin_expect(op->kind == TP_HASH, 0)) {
+		int64_t r = hashes_len(conn, op);
+
+		if (r < 0)
+			return (int)r;
+		len = (uint64_t)r;
 	} else if (op->len > conn->info.max_io_bytes) {
 		return -EINVAL;
 	}

@@ -173,7 +173,8 @@ static void start_status(struct nbd_conn *conn, struct nbd_request *rq)
 }
 
 /* HASH: what stands behind its header, which has been received. */
-static int take_hashing(struct nbd_conn *conn, struct nbd_request *rq, int error)
+static int __attribute__((noinline)) take_hashing(struct nbd_conn *conn, struct nbd_request *rq,
+	int error)
 {
 	int r = nbd_unpack_hashing(nbd_rx(conn) + NBD_REQUEST_BYTES, &rq->hashing);
 
@@ -186,7 +187,7 @@ static int take_hashing(struct nbd_conn *conn, struct nbd_request *rq, int error
  * Hashes of much take long: they leave before the next request is looked at, if they are there
  * already.  Others leave together.
  */
-static int start_hash(struct nbd_conn *conn, struct nbd_request *rq)
+static int __attribute__((noinline)) start_hash(struct nbd_conn *conn, struct nbd_request *rq)
 {
 	const uint32_t rq_len = rq->len; /* the reply may leave with it */
 
@@ -213,7 +214,7 @@ static int start_request(struct nbd_conn *conn)
 	r = nbd_unpack_request(nbd_rx(conn), &h);
 	if (r < 0)
 		return r;
-	const bool hash = h.type == NBD_CMD_HASH && knows_hashes(conn);
+	const bool hash = __builtin_expect(h.type == NBD_CMD_HASH, 0) && knows_hashes(conn);
 	if (hash && nbd_rx_len(conn) < NBD_REQUEST_BYTES + NBD_HASHING_BYTES) {
 		conn->big_writes = false; /* more than a header is to be received */
 		return 0;
