@@ -189,7 +189,7 @@ static void time_bare(struct latency *latency, uint64_t bytes)
 
 /* ---- maps ---- */
 
-/* Every access is of another unit, and the map is full: each evicts one. */
+/* Every access is of another unit, far from the one before, and there is room for it. */
 static void time_faults(struct weft *w, struct latency *latency, uint64_t unit, bool far)
 {
 	if (far)

@@ -185,8 +185,8 @@ static void begin_map(struct weft *w, uint64_t *state)
 {
 	const struct weft_map_options o = {
 		.size = sizeof(o),
-		.unit_bytes = UINT64_C(4096) << next_random(state) % 5,
-		.local_bytes = 1536 << 10,
+		.unit_bytes = weft_page_bytes() << next_random(state) % 5,
+		.local_bytes = 384 * weft_page_bytes(),
 		.handlers = (unsigned)(next_random(state) % 3 + 1),
 	};
 	char why[256];
