@@ -110,6 +110,15 @@ struct tp_driver {
 		const char *certificates, uint32_t timeout_ms, int cancel_fd,
 		struct weft_welcome *ret, struct weft_key *ret_pass, struct weft_error *err);
 	/*
+	 * Opens a connection to a donor by a session's alias (hello.h), as the kernel's nbd driver
+	 * goes on with it: in plaintext, at the beginning of the transmission phase, with simple
+	 * replies.  dead_ms as in struct tp_target.  Blocks for up to timeout_ms.  The socket, the
+	 * caller's, with its sizes and abilities in *ret; or -errno as tp_connect() says, with why.
+	 * NULL: not over this transport.
+	 */
+	int (*open_alias)(const char *host, const char *port, const uint8_t *alias,
+		uint32_t timeout_ms, uint32_t dead_ms, struct tp_info *ret, struct weft_error *err);
+	/*
 	 * Whether the text is an offer of this transport, and of which place.  NULL: donors do not
 	 * offer the transport.
 	 */

@@ -112,6 +112,10 @@ static void ask_go(struct nbd_talk *talk, bool by_session)
 
 static void ask_first(struct nbd_talk *talk)
 {
+	if (talk->wish.simple) {
+		ask_go(talk, false);
+		return;
+	}
 	ask(talk, NBD_OPT_STRUCTURED_REPLY, 0);
 	if (!talk->wish.at_once)
 		return;
@@ -140,7 +144,7 @@ int nbd_talk_begin(struct nbd_talk *talk, const struct nbd_talk_wish *wish)
 		return weft_error_set(&talk->error, ENAMETOOLONG,
 			"a region's name has at most %d bytes", NBD_MAX_STRING);
 	strcpy(talk->region, wish->region);
-	assert(is_session(talk) || (!wish->at_once && !wish->only_ask));
+	assert(is_session(talk) ? !wish->simple : !wish->at_once && !wish->only_ask);
 	talk->no_zeroes = true;
 	if (wish->at_once)
 		say_flags(talk);

@@ -58,6 +58,7 @@ struct nbd_talk_wish {
 		       * on it: it may be another's */
 	bool tls;     /* STARTTLS first: without it nothing is said or asked */
 	bool only_ask; /* a donor's: its welcome alone; nothing is granted */
+	bool simple;   /* no structured replies are asked for; only where hello is anonymous */
 };
 
 struct nbd_talk {

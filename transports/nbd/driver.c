@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fabric/listen.h"
+#include "transports/nbd/borrower/alias.h"
 #include "transports/nbd/borrower/ask.h"
 #include "transports/nbd/borrower/client.h"
 #include "transports/nbd/donor/serve.h"
@@ -69,6 +70,7 @@ const struct tp_driver tp_nbd_driver = {
 	.schemes = schemes,
 	.ops = &tp_nbd_ops,
 	.ask = nbd_ask,
+	.open_alias = nbd_open_alias,
 	.listener = &nbd_listener_ops,
 	.stock_line = stock_line,
 };
