@@ -75,6 +75,11 @@ struct bridge_attachment_config {
 	 */
 	bool new_contents;
 	bool foreign;      /* an NBD server that is not weft's */
+	/*
+	 * Each session has an alias (hello.h), by which others of this machine read and write; one
+	 * donor, one way, one lane.
+	 */
+	bool wants_alias;
 	bool assume_stable; /* foreign: the server's contents survive the end of a connection */
 	char name[WEFT_NAME_MAX + 1];
 	enum weft_mode mode;

@@ -132,7 +132,7 @@ void link_set_down(struct bridge_link *link)
 static struct tp_target target_of(
 	const struct bridge_link *link, unsigned way, uint64_t generation)
 {
-	const struct bridge_peer *peer = link->peer;
+	struct bridge_peer *peer = link->peer;
 	const struct bridge_attachment_config *config = &link->attachment->config;
 	struct tp_target target = {
 		.host = peer->config.ways[way].host,
@@ -157,6 +157,8 @@ static struct tp_target target_of(
 		target.connect_timeout_ms =
 			(uint32_t)weft_min(target.connect_timeout_ms, LINK_WAY_MS);
 	peer_claim(peer, &target.hello);
+	if (config->wants_alias)
+		peer_give_alias(peer, &target.hello);
 	link->attachment->owner->asking(link->attachment, peer->index, generation);
 	memcpy(target.hello.id, peer->config.id, sizeof(target.hello.id));
 	memcpy(target.hello.name, config->name, sizeof(target.hello.name));

@@ -142,7 +142,13 @@ static int note_grant(struct bridge_link *link)
 		return 0;
 	link->must_note =
 		!info->read_only && atomic_load(&peer->wrote_generation) < link->generation;
-	return peer_note_granted(peer, link->generation);
+	int r = peer_note_granted(peer, link->generation);
+	/* What others write by the session's alias is seen by nobody here. */
+	if (r == 0 && link->must_note && link->attachment->config.wants_alias) {
+		r = peer_note_wrote(peer, link->generation);
+		link->must_note = false;
+	}
+	return r;
 }
 
 /* The connection is granted and good. */
@@ -515,6 +521,28 @@ static const struct bridge_op *oldest_posted(const struct bridge_link *link)
 	return oldest;
 }
 
+static void send_probe(struct bridge_link *link, uint64_t now_ns, uint64_t boottime_ns)
+{
+	struct tp_op *probe = &link->probe.tp;
+
+	if (tp_post(link->conn, &probe, 1) == 1) {
+		link->probe.posted_ns = now_ns;
+		link->probe_sent_ns = boottime_ns;
+	}
+}
+
+void link_renounce(struct bridge_link *link, const char *why)
+{
+	if (link->state != LINK_READY)
+		return;
+	weft_error_set(&link->why, ECANCELED, "%s", why);
+	/* With something in flight the end is no goodbye, and the donor keeps the region for us. */
+	if (link->probe.posted_ns == 0)
+		send_probe(link, weft_worker_now(link->worker), weft_boottime_ns());
+	tp_shutdown(link->conn);
+	link_progress(link);
+}
+
 static void on_tick(struct weft_timer *timer)
 {
 	struct bridge_link *link = weft_container_of(timer, struct bridge_link, tick);
@@ -540,14 +568,8 @@ static void on_tick(struct weft_timer *timer)
 	bool renew = renew_ns > 0 &&
 		boottime_ns - weft_max(link->probe_sent_ns, link->conn->asked_ns) >= renew_ns;
 	if (link->probe.posted_ns == 0 && !link->holds &&
-		(renew || now_ns - link->seen_ns >= link->tick_ms * MS_NS / 2)) {
-		struct tp_op *probe = &link->probe.tp;
-
-		if (tp_post(link->conn, &probe, 1) == 1) {
-			link->probe.posted_ns = now_ns;
-			link->probe_sent_ns = boottime_ns;
-		}
-	}
+		(renew || now_ns - link->seen_ns >= link->tick_ms * MS_NS / 2))
+		send_probe(link, now_ns, boottime_ns);
 	set_tick(link, busy || link->probe.posted_ns != 0);
 }
 

@@ -126,6 +126,11 @@ void link_restart(struct bridge_link *link);
  * useless now.
  */
 void link_check(struct bridge_link *link);
+/*
+ * Gives a session up that works, without a goodbye, for another at the next generation: that fences
+ * whatever was done under it.  why: for people.
+ */
+void link_renounce(struct bridge_link *link, const char *why);
 /* Ends queued and parked operations that `which` names (NULL: all).  Returns how many. */
 unsigned link_fail_ops(struct bridge_link *link, int error,
 	bool (*which)(const struct bridge_op *op));

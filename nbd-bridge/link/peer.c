@@ -153,6 +153,28 @@ void peer_claim(const struct bridge_peer *peer, struct weft_hello *hello)
 	hello->wrote = hello->granted && atomic_load(&peer->wrote_generation) == granted;
 }
 
+void peer_give_alias(struct bridge_peer *peer, struct weft_hello *hello)
+{
+	hello->has_alias = true;
+	weft_random(hello->alias, sizeof(hello->alias));
+	pthread_mutex_lock(&peer->attachment->lock);
+	memcpy(peer->alias, hello->alias, sizeof(peer->alias));
+	peer->alias_generation = hello->generation;
+	pthread_mutex_unlock(&peer->attachment->lock);
+}
+
+uint64_t peer_alias(struct bridge_peer *peer, uint8_t *ret)
+{
+	pthread_mutex_lock(&peer->attachment->lock);
+	uint64_t generation = peer->alias_generation;
+	if (generation != atomic_load(&peer->granted_generation) ||
+		generation != atomic_load(&peer->generation) || peer->nr_ready == 0)
+		generation = 0;
+	memcpy(ret, peer->alias, sizeof(peer->alias));
+	pthread_mutex_unlock(&peer->attachment->lock);
+	return generation;
+}
+
 void peer_renew_lease(struct bridge_peer *peer, uint64_t sent_ns, uint32_t lease_ms)
 {
 	struct bridge_attachment *attachment = peer->attachment;

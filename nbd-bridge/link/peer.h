@@ -35,6 +35,8 @@ struct bridge_peer {
 	 * never
 	 */
 	uint64_t lease_until_ns;
+	uint8_t alias[WEFT_ID_BYTES]; /* of the session at … */
+	uint64_t alias_generation;    /* … this generation, as asked for; 0: none */
 	struct bridge_ways ways;
 	char used_transport[16];
 	struct weft_error left_why; /* why the way before was left */
@@ -71,6 +73,13 @@ int peer_note_wrote(struct bridge_peer *peer, uint64_t generation);
 uint64_t peer_noted(struct bridge_peer *peer);
 /* Fills the fields of a hello that say what is remembered. */
 void peer_claim(const struct bridge_peer *peer, struct weft_hello *hello);
+/* Gives the hello an alias that no session had before. */
+void peer_give_alias(struct bridge_peer *peer, struct weft_hello *hello);
+/*
+ * The alias of the session that the donor has granted last; returns its generation.  0: there is no
+ * such session now.  Any thread.
+ */
+uint64_t peer_alias(struct bridge_peer *peer, uint8_t *ret);
 /* The donor has answered a sign of life that was sent at sent_ns (weft_boottime_ns()). */
 void peer_renew_lease(struct bridge_peer *peer, uint64_t sent_ns, uint32_t lease_ms);
 /*
