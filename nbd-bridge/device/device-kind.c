@@ -112,6 +112,9 @@ int bridge_front_device_new(struct bridge *bridge, struct weft_loop *loop,
 		return r;
 	if (kind == BRIDGE_DEVICE_UBLK)
 		return bridge_front_ublk_new(bridge, wish->path, earlier, save, ctx, ret, err);
+	if (wish->kernel_socket)
+		return bridge_front_nbd_kernel_new(
+			bridge, loop, wish->path, earlier, save, ctx, ret, err);
 	return bridge_front_nbd_device_new(bridge, loop, wish->path, earlier, save, ctx, ret, err);
 }
 

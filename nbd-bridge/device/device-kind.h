@@ -20,6 +20,7 @@ int bridge_device_kind_of(const char *path, enum bridge_device_kind *ret);
 struct bridge_device_wish {
 	enum bridge_device_kind kind;
 	const char *path; /* NULL: one that is free */
+	bool kernel_socket; /* nbd's, which holds the donor's socket itself */
 };
 
 /*

@@ -200,7 +200,7 @@ int bridge_device_check_region(const struct tp_info *info, struct weft_error *er
 	return 0;
 }
 
-static void set_attribute(const char *name, const char *attribute, const char *value)
+void bridge_device_set(const char *name, const char *attribute, const char *value)
 {
 	char path[PATH_MAX];
 
@@ -212,9 +212,9 @@ static void set_attribute(const char *name, const char *attribute, const char *v
 
 void bridge_device_tune(const char *name)
 {
-	set_attribute(name, "scheduler", "none");
-	set_attribute(name, "max_sectors_kb", "1024");
-	set_attribute(name, "read_ahead_kb", "1024");
+	bridge_device_set(name, "scheduler", "none");
+	bridge_device_set(name, "max_sectors_kb", "1024");
+	bridge_device_set(name, "read_ahead_kb", "1024");
 }
 
 /* ---- what the kernel caches of it ---- */

@@ -40,6 +40,8 @@ bool bridge_device_attribute(const char *name, const char *attribute, char *buf,
 
 /* Sets the queue limits that measured best (see the commit), as far as they can be set. */
 void bridge_device_tune(const char *name);
+/* Sets one of them, as far as that can be: /sys/block/NAME/queue/attribute. */
+void bridge_device_set(const char *name, const char *attribute, const char *value);
 
 /*
  * Before the device ends: opens it exclusively, so that no mount and no swap can be added, and

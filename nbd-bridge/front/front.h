@@ -37,6 +37,8 @@ struct bridge_front_ops {
 	 * NULL: there are none.
 	 */
 	void (*forget)(struct bridge_front *front);
+	/* What status says of it beside its users: a new reference.  NULL: nothing. */
+	json_t *(*status)(struct bridge_front *front);
 	/* Frees it, stopped or not, and removes what it put in the file system. */
 	void (*free)(struct bridge_front *front);
 };
@@ -122,6 +124,14 @@ struct bridge_device {
  * and after. -EBUSY: the device is somebody else's; -ENOENT: no driver; -EPERM: not permitted.
  */
 int bridge_front_nbd_device_new(struct bridge *bridge, struct weft_loop *loop, const char *path,
+	const struct bridge_device *earlier,
+	int (*save)(void *ctx, const struct bridge_device *device, struct weft_error *err),
+	void *ctx, struct bridge_front **ret, struct weft_error *err);
+/*
+ * The same, but the driver holds the donor's socket itself: front-nbd-kernel.c.  The bridge's
+ * sessions have an alias (bridge/alias.h).
+ */
+int bridge_front_nbd_kernel_new(struct bridge *bridge, struct weft_loop *loop, const char *path,
 	const struct bridge_device *earlier,
 	int (*save)(void *ctx, const struct bridge_device *device, struct weft_error *err),
 	void *ctx, struct bridge_front **ret, struct weft_error *err);

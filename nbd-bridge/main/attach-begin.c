@@ -85,6 +85,7 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 			.nr_donors = o->nr_donors,
 			.stripe_bytes = o->stripe_bytes,
 			.new_contents = o->new_contents,
+			.wants_alias = o->device_wish.kernel_socket,
 			.foreign = uri->foreign,
 			.mode = attach_mode(o),
 			.timeout_ms = o->timeout_ms,

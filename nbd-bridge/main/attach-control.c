@@ -73,6 +73,14 @@ static void set_transport(struct attach *a, json_t *json)
 	json_object_set_new(json, "transport_changes", json_integer(changes));
 }
 
+/* Of the one front-end that there is then; null without --kernel-socket. */
+static json_t *kernel_socket(const struct attach *a)
+{
+	return a->options.device_wish.kernel_socket && a->fronts
+		? a->fronts->ops->status(a->fronts)
+		: json_null();
+}
+
 static json_t *status(struct attach *a)
 {
 	json_t *json = bridge_status(a->bridge), *clients = json_array();
@@ -99,6 +107,7 @@ static json_t *status(struct attach *a)
 				json_boolean(!front->ops->gone(front)));
 	}
 	json_object_set_new(json, "clients", clients);
+	json_object_set_new(json, "kernel_socket", kernel_socket(a));
 	json_object_set_new(json, "swap", attach_swap_status(a));
 	if (a->asked_to_end)
 		json_object_set_new(json, "ending",

@@ -248,6 +248,20 @@ static int find_keys(struct attach *a, const char *noted_file, struct weft_error
 	return r;
 }
 
+/* The kernel's driver keeps no keys. */
+static int check_plaintext(const struct attach *a, struct weft_error *err)
+{
+	const struct weft_held_key *key = a->find.donors[0].key;
+
+	if (!key || !a->options.device_wish.kernel_socket)
+		return 0;
+	return weft_error_set(err, EINVAL,
+		"--kernel-socket is plaintext, and the key of %.300s would encrypt; add "
+		"--allow-insecure to go on without it, in a trusted network and with a donor that "
+		"has --allow-insecure too; or attach without --kernel-socket",
+		weft_held_key_file(key));
+}
+
 /* Which keys are used: never what they are. */
 static void note_keys(struct attach *a)
 {
@@ -301,6 +315,8 @@ int attach_take_name(struct attach *a, struct weft_error *err)
 			return r;
 	}
 	r = find_keys(a, state->takes_over && same ? state->key_file : NULL, err);
+	if (r == 0)
+		r = check_plaintext(a, err);
 	if (r == 0)
 		r = check_sealed(a, same, err);
 	if (r == 0)

@@ -132,6 +132,51 @@ static int check_device(const struct attach_options *o)
 	return weft_usage_error("--device wants %s or nothing, not '%s'", wanted, wish->path);
 }
 
+/* The kernel speaks NBD over one plain TCP connection, and nothing that weft adds to it. */
+static int check_kernel_socket(struct attach_options *o)
+{
+	struct bridge_device_wish *wish = &o->device_wish;
+	const struct weft_uri *uri = &o->donors[0].uri;
+	enum bridge_device_kind kind;
+
+	if (!wish->kernel_socket)
+		return WEFT_GO_ON;
+	if (!o->device || wish->kind == BRIDGE_DEVICE_UBLK ||
+		(wish->path && bridge_device_kind_of(wish->path, &kind) == 0 &&
+			kind != BRIDGE_DEVICE_NBD))
+		return weft_usage_error("--kernel-socket is for --device of the nbd driver, "
+					"/dev/nbdN: ublk's requests come to this program");
+	if (o->socket || o->mount)
+		return weft_usage_error("--kernel-socket goes with --device alone: what the kernel "
+					"writes does not come by a --socket or --mount beside it");
+	if (o->nr_donors > 1)
+		return weft_usage_error("--kernel-socket is for one URI: the kernel's driver knows "
+					"no stripes");
+	if (uri->foreign || uri->socket[0])
+		return weft_usage_error(
+			"--kernel-socket is for weft:// over TCP: %s",
+			uri->foreign ? "another server gives a session no alias; the kernel's own "
+				       "client is nbd-client"
+				     : "a Unix socket leads to this machine, whose memory it is");
+	if (o->transport && o->transport != tp_base_driver())
+		return weft_usage_error("--kernel-socket is for TCP: RDMA needs no socket");
+	if (o->sealed)
+		return weft_usage_error("--kernel-socket goes without --%s: the kernel sends and "
+					"receives the bytes as they are",
+			seal_kind_name(o->sealed));
+	if (o->cache_bytes)
+		return weft_usage_error("--kernel-socket goes without --cache: what the kernel "
+					"reads and writes does not come by it");
+	if (o->key_file)
+		return weft_usage_error("--kernel-socket is plaintext, and --key would encrypt: "
+					"the kernel's driver keeps no keys; with --allow-insecure, "
+					"and a donor with that, it works in a trusted network");
+	wish->kind = BRIDGE_DEVICE_NBD;
+	o->transport = tp_base_driver();
+	o->nr_lanes = 1;
+	return WEFT_GO_ON;
+}
+
 static int check_foreign(const struct attach_options *o)
 {
 	bool foreign = o->donors[0].uri.foreign;
@@ -192,6 +237,8 @@ int attach_options_check(struct attach_options *o)
 
 	if (r == WEFT_GO_ON)
 		r = check_sealed(o);
+	if (r == WEFT_GO_ON)
+		r = check_kernel_socket(o);
 	if (r == WEFT_GO_ON)
 		r = check_cache(o);
 	if (r == WEFT_GO_ON)

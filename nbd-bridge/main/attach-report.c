@@ -195,6 +195,10 @@ static void print_result(const struct attach *a, FILE *out)
 		print_cache(a, out);
 	if (o->device)
 		fprintf(out, "  device %s (%s)\n", a->state.device.path, a->device_why);
+	if (o->device_wish.kernel_socket)
+		fprintf(out,
+			"  the kernel holds the donor's socket: plain TCP and one connection, "
+			"without failover, stripes, cache and encryption\n");
 	if (o->socket)
 		fprintf(out, "  socket %s (nbd+unix:///?socket=%s)\n", o->socket, o->socket);
 	if (o->mount)

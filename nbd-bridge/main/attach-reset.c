@@ -172,6 +172,11 @@ static int may_reset(struct attach *a, bool discard, uint64_t *ret_given_up, str
 			"'%s' is %s: a reset is for attachments that are stale; weft status shows "
 			"whether it becomes so",
 			name, state);
+	if (a->options.device_wish.kernel_socket)
+		return weft_error_set(err, EOPNOTSUPP,
+			"'%s' is --kernel-socket, whose device has ended with its contents: end it "
+			"with weft detach --force %s, and attach anew",
+			name, name);
 	/* It would go on with plain bytes. */
 	if (a->began_stale && a->options.sealed)
 		return weft_error_set(err, EOPNOTSUPP,

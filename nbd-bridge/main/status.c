@@ -349,6 +349,16 @@ static void print_placing(const json_t *placing)
 			cpus);
 }
 
+static void print_kernel_socket(const json_t *socket)
+{
+	uint64_t nr = number_of(socket, "sockets");
+
+	if (json_is_object(socket))
+		printf("  the kernel holds the donor's socket: %s, %s, %" PRIu64
+		       " socket%s so far; without failover, stripes, cache and encryption\n",
+			text_of(socket, "path"), text_of(socket, "state"), nr, nr == 1 ? "" : "s");
+}
+
 /* "ready, but no answer for 6 s (1 request waits)". */
 static void print_silence(const json_t *a)
 {
@@ -414,6 +424,7 @@ static void print_attachment(const json_t *a)
 		printf("  device %s%s%s%s\n", text_of(a, "device"),
 			text_of(a, "device_why")[0] ? " (" : "", text_of(a, "device_why"),
 			text_of(a, "device_why")[0] ? ")" : "");
+	print_kernel_socket(json_object_get(a, "kernel_socket"));
 	if (text_of(a, "socket")[0])
 		printf("  socket %s, %zu client%s%s%s\n", text_of(a, "socket"),
 			json_array_size(json_object_get(a, "clients")),

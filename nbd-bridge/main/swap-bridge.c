@@ -78,6 +78,7 @@ int swap_attach(const struct swap_options *o, const char *name, char *const *uri
 	add_flag(&words, "swap", locked);
 	add_option(&words, "name", name);
 	add_option(&words, "device-kind", o->device_kind);
+	add_flag(&words, "kernel-socket", o->kernel_socket);
 	add_option(&words, "transport", o->transport);
 	add_option(&words, "lanes", o->lanes);
 	add_option(&words, "key", o->key);

@@ -111,6 +111,21 @@ static void remark_software_device(const json_t *status, struct swap_findings *r
 			device);
 }
 
+/* The kernel lets a socket use the memory that is kept for freeing memory if it is its own. */
+static void remark_socket_of_the_bridge(const json_t *status, struct swap_findings *ret)
+{
+	const char *word = text_of(status, "transport");
+	const struct tp_driver *driver = tp_driver_of_word(word);
+
+	if (driver && driver->open_alias && strcmp(word, driver->word) == 0 &&
+		json_is_null(json_object_get(status, "kernel_socket")))
+		swap_remark(ret,
+			"what is swapped out leaves by a socket of the bridge's, which may not use "
+			"the memory that is kept for freeing memory: a storm of allocations may "
+			"stall it; with --kernel-socket the kernel holds the socket, without "
+			"failover, stripes and encryption");
+}
+
 static void check_lock(const json_t *status, struct swap_findings *ret)
 {
 	const json_t *swap = json_object_get(status, "swap");
@@ -139,5 +154,6 @@ void swap_check_path(const json_t *status, struct swap_findings *ret)
 	}
 	check_reserve(status, ret);
 	remark_software_device(status, ret);
+	remark_socket_of_the_bridge(status, ret);
 	check_lock(status, ret);
 }

@@ -73,6 +73,8 @@ static const struct weft_option options[] = {
 	{"device", "[PATH]", "this device; without PATH one that is free", .kind = WEFT_OPTION_CALL,
 		.parse = parse_device, .follows = '/', .completion = WEFT_COMPLETE_FILE},
 	{"device-kind", "auto|ublk|nbd", "the kernel's driver that makes it", TEXT(device_kind)},
+	{"kernel-socket", NULL, "over plain TCP: the kernel holds the donor's connection itself",
+		FLAG(kernel_socket)},
 	{0},
 };
 

@@ -29,7 +29,7 @@ struct swap_options {
 	bool device;
 	const char *device_path, *device_kind, *transport, *key, *encrypt_key, *cache, *cache_file;
 	const char *dead_timeout, *timeout, *lanes;
-	bool allow_insecure, encrypt, verify;
+	bool allow_insecure, encrypt, verify, kernel_socket;
 	/* off */
 	uint32_t wait_ms;
 };

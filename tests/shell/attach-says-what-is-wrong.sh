@@ -24,6 +24,17 @@ refused 2 "is there twice" "$URI" "$URI" --socket "$TMP/s"
 refused 2 "are not striped together" "$URI" nbd://127.0.0.1/x --socket "$TMP/s"
 refused 2 "--name wants" "$URI" --socket "$TMP/s" --name a/b
 refused 2 "--name wants" "$URI" --socket "$TMP/s" --name .
+kernel=(--kernel-socket --device)
+refused 2 "for --device of the nbd driver" "$URI" --kernel-socket --socket "$TMP/s"
+refused 2 "for --device of the nbd driver" "$URI" --kernel-socket --device /dev/ublkb0
+refused 2 "goes with --device alone" "$URI" "${kernel[@]}" --socket "$TMP/s"
+refused 2 "knows no stripes" "$URI" "$base/other" "${kernel[@]}"
+refused 2 "another server gives a session no alias" nbd://127.0.0.1/x "${kernel[@]}"
+refused 2 "a Unix socket leads to this machine" "weft+unix:///r?socket=$TMP/d" "${kernel[@]}"
+refused 2 "goes without --cache" "$URI" "${kernel[@]}" --cache 64M
+refused 2 "goes without --encrypt" "$URI" "${kernel[@]}" --encrypt
+refused 2 "RDMA needs no socket" "$URI" "${kernel[@]}" --transport rdma
+refused 2 "the kernel's driver keeps no keys" "$URI" "${kernel[@]}" --key "$TMP/key"
 refused 2 "weft://" http://127.0.0.1/r --socket "$TMP/s"
 refused 2 "No such file" "$URI" --socket "$TMP/none/s"
 refused 2 "name a region" "$base" --socket "$TMP/s"

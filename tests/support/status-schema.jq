@@ -45,6 +45,9 @@ def attachment: {
 		pull: {state: "string", done_bytes: "number", fetched_bytes: "number"},
 		path: {round_trip_s: "number", rate_bytes_per_s: "number"}
 	},
+	"kernel_socket?": {
+		state: "string", path: "string", sockets: "number", timeout_s: "number"
+	},
 	"swap?": locked,
 	"placing?": {"why?": "string", "device?": "string", "nodes?": "string", "processors?": "string"},
 	"lanes?": [link + {"links?": [link]}],
@@ -121,7 +124,8 @@ def check($schema; $path):
 	elif $kind == "array" then
 		if type != "array" then "\($path) is no list"
 		else to_entries[] | .key as $i | .value | check($schema[0]; "\($path)[\($i)]") end
-	elif type == "null" and ($path | test("\\.(cache|placing|sealed|swap|keys?|group)$") or
+	elif type == "null" and ($path | test(
+		"\\.(cache|kernel_socket|placing|sealed|swap|keys?|group)$") or
 		test("\\.spaces\\[[0-9]+\\]\\.latency_s$")) then empty
 	elif type != "object" then "\($path) is no object"
 	else

@@ -100,6 +100,11 @@ static void version_0_has_its_own_text(void **state)
 	assert_int_equal(weft_hello_parse(text, strlen(text), &out, NULL), 0);
 	assert_true(out.expect == 0x6f1c && out.epoch == 0);
 
+	/* It knows no aliases. */
+	assert_int_equal(weft_hello_check_version0(&hello, "r", NULL), 0);
+	hello.has_alias = true;
+	assert_int_equal(weft_hello_check_version0(&hello, "r", NULL), -EPROTONOSUPPORT);
+
 	struct weft_welcome welcome = {.epoch = 1, .restorable = true, .version0 = true};
 	weft_welcome_format(&welcome, text);
 	assert_string_equal(text, "weft:grant:epoch=0000000000000001,lease=0,offers=");

@@ -245,6 +245,11 @@ static void what_is_only_worth_a_word_is_told(void **state)
 	struct swap_findings found = look_at_path("\"12\"", "null");
 
 	assert_true(found.nr == 1 && said(&found, false, "cannot say whether its contents"));
+	found = look_at_path("\"lanes\"",
+		"\"transport\": \"tcp\", \"kernel_socket\": null, \"lanes\"");
+	assert_true(found.nr == 1 && said(&found, false, "with --kernel-socket"));
+	assert_int_equal(look_at_path("\"lanes\"",
+		"\"transport\": \"tcp\", \"kernel_socket\": {}, \"lanes\"").nr, 0);
 	fake_root_put("/sys/class/infiniband/rxe0/node_desc", "rxe\n");
 	found = look_at_path(from, to);
 	assert_true(found.nr == 1 && said(&found, false, "rxe0 is an RDMA device in software"));
