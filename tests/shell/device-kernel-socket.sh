@@ -6,7 +6,8 @@
 # --kernel-socket: /dev/nbdN, whose driver holds the donor's socket itself.  Under fio verify the
 # donor is killed and restarted, and the bridge is killed and taken over: no error and no wrong
 # byte.  While there is no bridge the kernel goes on alone, and keeps others out.  A detach frees
-# the region at once.  After a lapse and another writer the device fails for good.
+# the region at once.  After a lapse and another writer, and after a lost epoch, the device fails
+# for good.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool fio qemu-io
@@ -14,7 +15,7 @@ need_tool fio qemu-io
 in_testbed --timeout 800 <<'END'
 . tests/ownership.sh
 port=$(free_port) way=$(free_port)
-donor() { start_donor --listen "127.0.0.1:$port" --memory r=64M --lease 3; }
+donor() { start_donor --listen "127.0.0.1:$port" --memory r=64M --lease 3 --keep "${keep:-600}"; }
 direct() { # an emulator may be slow
 	weft attach "weft://127.0.0.1:$port/r" --kernel-socket --device /dev/nbd0 \
 		--dead-timeout 90 "$@"
@@ -120,5 +121,18 @@ grep -q 'attach anew' "$TMP/out" || fail "$(cat "$TMP/out")"
 reads 0x42 0 65536 "nbd://127.0.0.1:$port/r" || fail "written over: $(cat "$TMP/io")"
 end_lost
 network_cut
+
+echo "== the donor comes back with other contents"
+stop_donor || fail "the donor's exit status: $?"
+keep=0
+donor
+direct >/dev/null || fail attach
+put Q 1 || fail "no write"
+kill -KILL "$DONOR_PID"
+wait "$DONOR_PID" || :
+donor
+wait_for -t 60 ended
+! get 1 >/dev/null 2>&1 || fail "it reads"
+end_lost
 stop_donor || fail "the donor's exit status: $?"
 END
