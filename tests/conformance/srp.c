@@ -6,6 +6,7 @@
  *     WEFT_SRP       "HOST PORT UNIT"
  *     WEFT_SRP_FILE  the file behind the unit, of CONF_REGION_BYTES
  *     WEFT_SRP_PORT  the attribute of the target's port that a 0 stops, and a 1 starts
+ *     WEFT_SRP_READ  set: the unit may only be read
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,8 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fabric/base/util.h"
-#include "tests/conformance/suite.h"
+#include "tests/conformance/srp-cases.h"
 #include "transports/srp/borrower/client.h"
 
 static char host[64], port[8], unit[64];
@@ -42,40 +42,6 @@ static void stop(struct conf *conf)
 {
 }
 
-/* weft:// at a target: there is nothing that could hold it. */
-static void a_session_is_refused(void **state)
-{
-	struct conf *conf = *state;
-	struct weft_error why = {0};
-	struct tp_conn *conn;
-
-	conf->target.hello.anonymous = false;
-	assert_int_equal(tp_connect(conf->tp, &conf->target, &conn, &why), -EPROTONOSUPPORT);
-	assert_non_null(strstr(why.message, "srp://"));
-}
-
-static void another_target_port_is_not_there(void **state)
-{
-	struct conf *conf = *state;
-	struct weft_error why;
-
-	conf->target.region = "0123456789abcdef.fedcba9876543210";
-	assert_int_equal(conf_refused(conf, &conf->target, &why), -ENOENT);
-	assert_non_null(strstr(why.message, "0123456789abcdef.fedcba9876543210"));
-}
-
-static void another_unit_is_not_there(void **state)
-{
-	struct conf *conf = *state;
-	struct weft_error why;
-	char text[80];
-
-	snprintf(text, sizeof(text), "%.16s/77", unit);
-	conf->target.region = text;
-	assert_int_equal(conf_refused(conf, &conf->target, &why), -ENOENT);
-	assert_non_null(strstr(why.message, "unit 77"));
-}
-
 static void put(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -85,69 +51,20 @@ static void put(const char *path, const char *text)
 	close(fd);
 }
 
-static void a_target_that_stops_fails_what_is_in_flight(void **state)
+static void stop_port(struct conf *conf)
 {
-	struct conf *conf = *state;
-	struct tp_conn *conn = conf_connect(conf, &conf->target);
-	struct conf_op ops[32];
-	unsigned nr_lost = 0;
-
-	for (unsigned i = 0; i < 32; i++) {
-		conf_op(conf, &ops[i], i % 2 ? TP_READ : TP_WRITE, i * 65536, 65536,
-			conf->buf + i * 65536);
-		conf_post(conn, &ops[i]);
-	}
 	put(getenv("WEFT_SRP_PORT"), "0");
-	conf_drain(conn);
-	for (unsigned i = 0; i < 32; i++) {
-		assert_int_equal(ops[i].nr_done, 1);
-		assert_true(ops[i].op.status == 0 || ops[i].op.status == -ENOTCONN ||
-			ops[i].op.status == -ETIMEDOUT);
-		nr_lost += ops[i].op.status != 0;
-	}
-	print_message("%u of 32 were lost\n", nr_lost);
-	conf_end(conn);
-	put(getenv("WEFT_SRP_PORT"), "1");
-	conf_end(conf_connect(conf, &conf->target));
 }
 
-/* A later generation ends the channels that there are, and none of a lower one comes. */
-static void a_later_generation_ends_the_earlier(void **state)
+static void start_port(struct conf *conf)
 {
-	struct conf *conf = *state;
-	struct tp_conn *conns[3] = {conf_connect(conf, &conf->target),
-		conf_connect(conf, &conf->target)};
-	uint64_t identity = conns[0]->info.identity;
-
-	assert_int_not_equal(identity, 0);
-	conf->target.hello.generation++;
-	conns[2] = conf_connect(conf, &conf->target);
-	assert_int_equal(conns[2]->info.identity, identity);
-	for (unsigned i = 0; i < 2; i++) {
-		struct conf_op op;
-
-		conf_op(conf, &op, TP_WRITE, 0, 4096, conf->buf);
-		if (conf_post_one(conns[i], &op) >= 0) {
-			conf_drain(conns[i]);
-			assert_int_not_equal(op.op.status, 0);
-		}
-	}
-	conf->target.hello.generation--;
-	assert_int_equal(conf_refused(conf, &conf->target, NULL), -ECONNABORTED);
-	for (unsigned i = 0; i < 3; i++)
-		conf_end(conns[i]);
+	put(getenv("WEFT_SRP_PORT"), "1");
 }
 
 int main(void)
 {
 	static const struct conf_fixture fixture = {.name = "srp", .start = start, .stop = stop};
-	const struct CMUnitTest own[] = {
-		conf_case(a_session_is_refused),
-		conf_case(another_target_port_is_not_there),
-		conf_case(another_unit_is_not_there),
-		conf_case(a_target_that_stops_fails_what_is_in_flight),
-		conf_case(a_later_generation_ends_the_earlier),
-	};
+	static const struct srp_port at = {.stop = stop_port, .start = start_port};
 	const char *where = getenv("WEFT_SRP");
 	struct weft_error err;
 	struct tp *keep;
@@ -162,7 +79,8 @@ int main(void)
 		printf("SKIP: %s\n", err.message);
 		return 77;
 	}
-	int r = conf_run(&fixture, own, WEFT_ARRAY_LEN(own));
+	int r = getenv("WEFT_SRP_READ") ? srp_conf_run_read_only(&fixture)
+					: srp_conf_run(&fixture, &at);
 	tp_close(keep);
 	return r;
 }
