@@ -10,7 +10,10 @@
 #include "fabric/base/util.h"
 #include "nbd-bridge/link/peer.h"
 
-enum { MODEST_IO_BYTES = 8 << 20 }; /* the longest message of soft-RoCE; other devices take more */
+enum {
+	MODEST_IO_BYTES = 8 << 20, /* the longest message of soft-RoCE; other devices take more */
+	MODEST_HASHES = 256,       /* that fit into a message over RDMA */
+};
 
 /* Promises to the front-ends must still hold after a reconnection. */
 static bool keeps_promises(const struct tp_info *was, const struct tp_info *is)
@@ -62,6 +65,7 @@ static void be_modest(struct tp_info *info)
 	info->can_fua = info->can_fast_zero = info->can_cache = false;
 	info->flush_each_conn = true;
 	info->max_io_bytes = weft_min(info->max_io_bytes, MODEST_IO_BYTES);
+	info->max_hash_blocks = (uint32_t)weft_min(info->max_hash_blocks, MODEST_HASHES);
 }
 
 static void add_info(struct tp_info *all, const struct tp_info *one)

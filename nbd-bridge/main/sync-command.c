@@ -12,7 +12,6 @@
 
 #include "fabric/base/patience.h"
 #include "fabric/base/util.h"
-#include "fabric/driver.h"
 #include "nbd-bridge/library/weft.h"
 
 #define NS_PER_MS UINT64_C(1000000)
@@ -32,19 +31,6 @@ const struct weft_option sync_command_options[] = {
 	{0},
 };
 
-/* The base transport is the one that hashes travel over, unless the URI says another. */
-static char *with_transport(const char *uri)
-{
-	char *ret = NULL;
-
-	if (strncmp(uri, "weft", 4) != 0 || strstr(uri, "transport="))
-		return strdup(uri);
-	if (asprintf(&ret, "%s%ctransport=%s", uri, strchr(uri, '?') ? '&' : '?',
-		    tp_base_driver()->word) < 0)
-		return NULL;
-	return ret;
-}
-
 int sync_command_open(struct sync_command *c, unsigned flags, struct weft_error *err)
 {
 	const struct weft_options options = {
@@ -53,14 +39,11 @@ int sync_command_open(struct sync_command *c, unsigned flags, struct weft_error 
 		.connections = 1,
 		.key_file = c->key_file,
 	};
-	WEFT_CLEANUP_FREE char *uri = with_transport(c->uri);
 	char why[256];
 
-	if (!uri)
-		return weft_error_set(err, ENOMEM, "out of memory");
 	c->begin_ns = weft_now_ns();
 	weft_patience_begin("%s: connecting to %s", c->program, c->uri);
-	int r = weft_open_regions((const char *const *)&uri, 1, &options, &c->w, why, sizeof(why));
+	int r = weft_open_regions(&c->uri, 1, &options, &c->w, why, sizeof(why));
 	weft_patience_end();
 	if (r < 0)
 		return weft_error_set(err, -r, "%s", why);

@@ -326,7 +326,7 @@ int sync_new(const struct sync_config *config, struct sync **ret, struct weft_er
 	if (!library_can_hash(config->w, LEAF_BYTES))
 		return weft_error_set(err, EOPNOTSUPP,
 			"blocks are not hashed there: the server is no weft donor or an older "
-			"one, or the transport is not TCP");
+			"one, or the transport cannot ask for hashes");
 	s = calloc(1, sizeof(*s));
 	if (s)
 		s->data = malloc((size_t)NR_CHUNKS * CHUNK_BYTES);

@@ -314,6 +314,7 @@ static void grant_is_laid_out_so(void **state)
 			msg.grant.token[b] = (uint8_t)(0x60 + b);
 		snprintf(msg.grant.offers, sizeof(msg.grant.offers), "tcp,rdma:20049");
 		msg.grant.restorable = i & 1;
+		msg.grant.hashes = i & 2 ? 0x01020304 : 0;
 
 		put(image, "size_bytes", msg.grant.size_bytes);
 		put(image, "epoch", msg.grant.epoch);
@@ -330,6 +331,8 @@ static void grant_is_laid_out_so(void **state)
 		put_bytes(image, "offers", msg.grant.offers, strlen(msg.grant.offers));
 		if (msg.grant.restorable)
 			append(image, field_image("RESTORABLE", NULL, 0));
+		if (msg.grant.hashes)
+			append(image, field_image("HASHES", (const uint8_t[]){1, 2, 3, 4}, 4));
 		check(image, &msg);
 	}
 }
@@ -418,12 +421,48 @@ static void requests_are_laid_out_so(void **state)
 	msg = (struct verbs_msg){.type = VERBS_REPLY, .cookie = 0xc0c1c2c3, .reply.error = -ENOSPC};
 	image = image_of("REPLY");
 	put(image, "error", number("ERROR", "ENOSPC"));
+	put_bytes(image, "hashes", "", 0);
 	check(image, &msg);
 
 	msg = (struct verbs_msg){.type = VERBS_BYE, .bye.changed = true};
 	image = image_of("BYE");
 	put(image, "changed", 1);
 	put(image, "reserved", 0);
+	check(image, &msg);
+}
+
+static void a_question_for_hashes_and_its_answer_are_laid_out_so(void **state)
+{
+	struct verbs_msg msg = {.type = VERBS_REQUEST, .cookie = 5};
+	struct image *image = image_of("REQUEST"), *asked = image_of("ASKED");
+
+	msg.request.kind = VERBS_HASH;
+	msg.request.off = UINT64_C(0x0102030405060708);
+	msg.request.len = UINT64_C(0x1112131415161718);
+	msg.request.scheme = 0x21222324;
+	msg.request.hashing.block_bytes = 0x31323334;
+	for (unsigned i = 0; i < WEFT_HASH_KEY_BYTES; i++)
+		msg.request.hashing.key[i] = (uint8_t)(0x40 + i);
+	put(asked, "scheme", msg.request.scheme);
+	put(asked, "block_bytes", msg.request.hashing.block_bytes);
+	put_bytes(asked, "key", msg.request.hashing.key, WEFT_HASH_KEY_BYTES);
+	put(image, "kind", number("KIND", "HASH"));
+	put(image, "no_hole", 0);
+	put(image, "more", 0);
+	put(image, "reserved", 0);
+	put(image, "nr_ranges", 0);
+	put(image, "off", msg.request.off);
+	put(image, "len", msg.request.len);
+	put_image(image, "ranges", asked);
+	check(image, &msg);
+
+	msg = (struct verbs_msg){.type = VERBS_REPLY, .cookie = 5};
+	msg.reply.nr_hashes = VERBS_HASHES_PER_MESSAGE;
+	for (unsigned i = 0; i < sizeof(msg.reply.hashes); i++)
+		msg.reply.hashes[i] = (uint8_t)(i * 7);
+	image = image_of("REPLY");
+	put(image, "error", number("ERROR", "OK"));
+	put_bytes(image, "hashes", msg.reply.hashes, sizeof(msg.reply.hashes));
 	check(image, &msg);
 }
 
@@ -488,7 +527,7 @@ static void every_message_of_the_manual_was_looked_at(void **state)
 		manual_table(types->cell[i][types->name_column]);
 	/* Of each layout there is a test above; a new table comes with one. */
 	assert_int_equal(types->nr_rows, 11);
-	assert_int_equal(manual_nr_tables, 35);
+	assert_int_equal(manual_nr_tables, 36);
 }
 
 static void private_data_are_laid_out_so(void **state)
@@ -557,6 +596,7 @@ int main(void)
 		cmocka_unit_test(chunks_are_laid_out_so),
 		cmocka_unit_test(requests_are_laid_out_so),
 		cmocka_unit_test(every_message_of_the_manual_was_looked_at),
+		cmocka_unit_test(a_question_for_hashes_and_its_answer_are_laid_out_so),
 		cmocka_unit_test(start_and_challenge_are_laid_out_so),
 		cmocka_unit_test(what_is_proved_is_laid_out_so),
 		cmocka_unit_test(private_data_are_laid_out_so),

@@ -142,6 +142,10 @@ static void every_other_length_is_refused(void **state)
 			if (n >= 16) {
 				uint8_t claim[VERBS_MSG_MAX + 1];
 
+				/* A REPLY with hashes is one, too. */
+				if (type == VERBS_REPLY && n > len && (n - len) % 16 == 0 &&
+					n - len <= sizeof(msg.reply.hashes))
+					continue;
 				memcpy(claim, buf, sizeof(claim));
 				claim[6] = (uint8_t)(n >> 8);
 				claim[7] = (uint8_t)n;
@@ -297,6 +301,46 @@ static void a_grant_that_does_not_add_up_is_refused(void **state)
 	assert_int_equal(unpack_grant_with(too_many), -EPROTO);
 	assert_int_equal(unpack_grant_with(flags), -EPROTO);
 	assert_int_equal(unpack_grant_with(offers), -EPROTO);
+}
+
+static void hashes_are_whole_and_a_question_has_nothing_else(void **state)
+{
+	uint8_t buf[VERBS_MSG_MAX];
+	struct verbs_msg msg = {.type = VERBS_REPLY}, back;
+
+	msg.reply.nr_hashes = 2;
+	memset(msg.reply.hashes, 7, 2 * WEFT_HASH_BYTES);
+	size_t len = verbs_pack(&msg, buf);
+	assert_int_equal(len, 20 + 2 * WEFT_HASH_BYTES);
+	assert_int_equal(verbs_unpack(buf, len, &back), 0);
+	assert_int_equal(back.reply.nr_hashes, 2);
+	assert_memory_equal(back.reply.hashes, msg.reply.hashes, 2 * WEFT_HASH_BYTES);
+	buf[19] = 3; /* hashes beside an error */
+	assert_int_equal(verbs_unpack(buf, len, &back), -EPROTO);
+	buf[19] = 0;
+	buf[7]--; /* the head's length */
+	assert_int_equal(verbs_unpack(buf, len - 1, &back), -EPROTO);
+	len = 20 + (VERBS_HASHES_PER_MESSAGE + 1) * WEFT_HASH_BYTES;
+	buf[6] = (uint8_t)(len >> 8);
+	buf[7] = (uint8_t)len;
+	assert_int_equal(verbs_unpack(buf, len, &back), -EPROTO);
+
+	msg = (struct verbs_msg){.type = VERBS_REQUEST};
+	msg.request.kind = VERBS_HASH;
+	msg.request.scheme = 9;
+	len = verbs_pack(&msg, buf);
+	assert_int_equal(len, 80);
+	assert_int_equal(verbs_unpack(buf, len, &back), 0);
+	assert_int_equal(back.request.scheme, 9);
+	for (unsigned at = 17; at < 24; at++) { /* no_hole, more, nr_ranges */
+		if (at == 19)
+			continue;
+		buf[at] = 1;
+		assert_int_equal(verbs_unpack(buf, len, &back), -EPROTO);
+		buf[at] = 0;
+	}
+	buf[7]--;
+	assert_int_equal(verbs_unpack(buf, len - 1, &back), -EPROTO);
 }
 
 static void ranges_belong_to_a_flush_and_are_counted(void **state)
@@ -527,6 +571,7 @@ int main(void)
 		cmocka_unit_test(version_0_has_no_fields),
 		cmocka_unit_test(another_version_is_said_to_be_one),
 		cmocka_unit_test(a_grant_that_does_not_add_up_is_refused),
+		cmocka_unit_test(hashes_are_whole_and_a_question_has_nothing_else),
 		cmocka_unit_test(ranges_belong_to_a_flush_and_are_counted),
 		cmocka_unit_test(a_refusal_cannot_drive_a_terminal),
 		cmocka_unit_test(private_data_is_checked_and_may_be_padded),

@@ -82,9 +82,13 @@ static size_t pack_grant(const struct verbs_msg *msg, uint8_t *buf)
 	memcpy(wire->offers, msg->grant.offers, strnlen(msg->grant.offers, VERBS_OFFERS_MAX));
 	if (msg->grant.version0)
 		return sizeof(*wire);
-	return msg->grant.restorable
-		? pack_field(buf, sizeof(*wire), VERBS_FIELD_RESTORABLE, NULL, 0)
-		: sizeof(*wire);
+	size_t len = sizeof(*wire);
+	const uint32_t hashes = htobe32(msg->grant.hashes);
+	if (msg->grant.restorable)
+		len = pack_field(buf, len, VERBS_FIELD_RESTORABLE, NULL, 0);
+	if (hashes)
+		len = pack_field(buf, len, VERBS_FIELD_HASHES, &hashes, sizeof(hashes));
+	return len;
 }
 
 static size_t pack_refuse(const struct verbs_msg *msg, uint8_t *buf)
@@ -124,6 +128,16 @@ static size_t pack_request(const struct verbs_msg *msg, uint8_t *buf)
 	wire->nr_ranges = htobe32(msg->request.nr_ranges);
 	wire->off = htobe64(msg->request.off);
 	wire->len = htobe64(msg->request.len);
+	if (msg->request.kind == VERBS_HASH) {
+		struct wire_hashing hashing = {
+			.scheme = htobe32(msg->request.scheme),
+			.block_bytes = htobe32(msg->request.hashing.block_bytes),
+		};
+
+		memcpy(hashing.key, msg->request.hashing.key, sizeof(hashing.key));
+		memcpy(buf + sizeof(*wire), &hashing, sizeof(hashing));
+		return sizeof(*wire) + sizeof(hashing);
+	}
 	assert(msg->request.nr_ranges <= VERBS_RANGES_PER_MESSAGE);
 	for (uint32_t i = 0; i < msg->request.nr_ranges; i++) {
 		const struct verbs_range *range = &msg->request.range[i];
@@ -132,6 +146,17 @@ static size_t pack_request(const struct verbs_msg *msg, uint8_t *buf)
 		memcpy(buf + sizeof(*wire) + i * sizeof(to), &to, sizeof(to));
 	}
 	return sizeof(*wire) + msg->request.nr_ranges * sizeof(struct wire_range);
+}
+
+static size_t pack_reply(const struct verbs_msg *msg, uint8_t *buf)
+{
+	struct wire_reply *wire = (void *)buf;
+	const size_t len = msg->reply.nr_hashes * (size_t)WEFT_HASH_BYTES;
+
+	assert(msg->reply.nr_hashes <= VERBS_HASHES_PER_MESSAGE);
+	wire->error = verbs_error_to_wire(msg->reply.error);
+	memcpy(buf + sizeof(*wire), msg->reply.hashes, len);
+	return sizeof(*wire) + len;
 }
 
 static size_t pack_start(const struct verbs_msg *msg, uint8_t *buf)
@@ -189,8 +214,7 @@ size_t verbs_pack(const struct verbs_msg *msg, uint8_t *buf)
 		len = pack_request(msg, buf);
 		break;
 	case VERBS_REPLY:
-		((struct wire_reply *)buf)->error = verbs_error_to_wire(msg->reply.error);
-		len = sizeof(struct wire_reply);
+		len = pack_reply(msg, buf);
 		break;
 	case VERBS_START:
 		len = pack_start(msg, buf);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fabric/base/bytes.h"
 #include "transports/verbs/proto-wire.h"
 
 static struct verbs_chunk chunk_from_wire(const struct wire_chunk *wire)
@@ -163,11 +164,14 @@ static int unpack_grant(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 	const uint8_t *p = buf + sizeof(*wire);
 	size_t left = len - sizeof(*wire);
 	ret->grant.restorable = false;
+	ret->grant.hashes = 0;
 	while (left > 0) {
 		if (!next_field(&p, &left, &number, &value, &value_len))
 			return -EPROTO;
 		if ((number & ~VERBS_FIELD_MUST) == VERBS_FIELD_RESTORABLE)
 			ret->grant.restorable = true;
+		else if ((number & ~VERBS_FIELD_MUST) == VERBS_FIELD_HASHES && value_len == 4)
+			ret->grant.hashes = weft_get32(value);
 		else if (number & VERBS_FIELD_MUST)
 			return -EPROTONOSUPPORT;
 	}
@@ -229,10 +233,48 @@ static int unpack_chunks(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 	return 0;
 }
 
+/* HASH: what is asked stands behind the fixed part. */
+static int unpack_hashing(const uint8_t *buf, size_t len, struct verbs_msg *ret)
+{
+	const struct wire_request *wire = (const void *)buf;
+	struct wire_hashing hashing;
+
+	if (len != sizeof(*wire) + sizeof(hashing) || wire->nr_ranges || wire->more ||
+		wire->no_hole)
+		return -EPROTO;
+	memcpy(&hashing, buf + sizeof(*wire), sizeof(hashing));
+	ret->request.kind = VERBS_HASH;
+	ret->request.no_hole = ret->request.more = false;
+	ret->request.nr_ranges = 0;
+	ret->request.off = be64toh(wire->off);
+	ret->request.len = be64toh(wire->len);
+	ret->request.scheme = be32toh(hashing.scheme);
+	ret->request.hashing.block_bytes = be32toh(hashing.block_bytes);
+	memcpy(ret->request.hashing.key, hashing.key, sizeof(hashing.key));
+	return 0;
+}
+
+static int unpack_reply(const uint8_t *buf, size_t len, struct verbs_msg *ret)
+{
+	const struct wire_reply *wire = (const void *)buf;
+	const size_t hashes = len - sizeof(*wire);
+
+	if (len < sizeof(*wire) || hashes % WEFT_HASH_BYTES || hashes > sizeof(ret->reply.hashes))
+		return -EPROTO;
+	ret->reply.error = verbs_error_from_wire(wire->error);
+	ret->reply.nr_hashes = (uint32_t)(hashes / WEFT_HASH_BYTES);
+	if (ret->reply.error < 0 && hashes > 0)
+		return -EPROTO;
+	memcpy(ret->reply.hashes, buf + sizeof(*wire), hashes);
+	return 0;
+}
+
 static int unpack_request(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 {
 	const struct wire_request *wire = (const void *)buf;
 
+	if (len >= sizeof(*wire) && wire->kind == VERBS_HASH)
+		return unpack_hashing(buf, len, ret);
 	if (len < sizeof(*wire) || (wire->kind != VERBS_FLUSH && wire->kind != VERBS_ZERO) ||
 		wire->no_hole > 1 || wire->more > 1)
 		return -EPROTO;
@@ -333,10 +375,7 @@ static int unpack_body(const uint8_t *buf, size_t len, struct verbs_msg *msg)
 	case VERBS_REQUEST:
 		return unpack_request(buf, len, msg);
 	case VERBS_REPLY:
-		if (len != sizeof(struct wire_reply))
-			return -EPROTO;
-		msg->reply.error = verbs_error_from_wire(((const struct wire_reply *)buf)->error);
-		return 0;
+		return unpack_reply(buf, len, msg);
 	case VERBS_BYE:
 		if (len != sizeof(struct wire_bye) || ((const struct wire_bye *)buf)->changed > 1)
 			return -EPROTO;

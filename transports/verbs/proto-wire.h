@@ -104,9 +104,15 @@ struct wire_request {
 	uint8_t reserved;
 	uint32_t nr_ranges;
 	uint64_t off, len;
-	/* nr_ranges struct wire_range */
+	/* nr_ranges struct wire_range; of a HASH a struct wire_hashing */
 } PACKED;
 _Static_assert(sizeof(struct wire_request) == 40, "request");
+
+struct wire_hashing {
+	uint32_t scheme, block_bytes;
+	uint8_t key[WEFT_HASH_KEY_BYTES];
+} PACKED;
+_Static_assert(sizeof(struct wire_hashing) == 40, "hashing");
 
 struct wire_range {
 	uint64_t off, len;
@@ -123,7 +129,10 @@ struct wire_bye {
 struct wire_reply {
 	struct wire_head head;
 	uint32_t error;
+	/* to a HASH, without an error: the hashes */
 } PACKED;
+_Static_assert(sizeof(struct wire_reply) + VERBS_HASHES_PER_MESSAGE * WEFT_HASH_BYTES <=
+	VERBS_MSG_MAX - VERBS_TAG_BYTES, "hashes fit");
 
 struct wire_start {
 	struct wire_head head;

@@ -42,6 +42,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "fabric/hashing.h"
 #include "fabric/hello.h"
 
 enum {
@@ -63,6 +64,7 @@ enum {
 	VERBS_MSG_MAX = 4384,
 	VERBS_START_MAX = 256,      /* bytes of a START or CHALLENGE */
 	VERBS_RANGES_PER_MESSAGE = 256,
+	VERBS_HASHES_PER_MESSAGE = 256,
 	VERBS_REQUESTS = 8,         /* REQUESTs without a REPLY at most */
 	VERBS_PRIVATE_BYTES = 24,   /* of a REQ */
 	VERBS_PROVED_BYTES = 56,    /* of one with a MAC; rdma_cm has room for no more */
@@ -86,6 +88,7 @@ enum verbs_msg_type {
 enum verbs_request_kind {
 	VERBS_FLUSH = 1, /* the region becomes durable */
 	VERBS_ZERO = 2,  /* the range reads as zeros */
+	VERBS_HASH = 3,  /* the hashes of the range's blocks */
 };
 
 enum {
@@ -101,6 +104,7 @@ enum {
 	VERBS_FIELD_RESTORABLE,  /* GRANT: none */
 	VERBS_FIELD_STRIPE,      /* HELLO: 16 bytes, struct wire_stripe */
 	VERBS_FIELD_RENEW,       /* HELLO: none */
+	VERBS_FIELD_HASHES,      /* GRANT: 4 bytes, weft_welcome.hashes */
 	/* a receiver that does not know the number may not skip the field */
 	VERBS_FIELD_MUST = 1 << 15,
 };
@@ -142,6 +146,7 @@ struct verbs_msg {
 			uint8_t token[VERBS_TOKEN_BYTES];
 			char offers[VERBS_OFFERS_MAX + 1];
 			bool restorable, version0; /* see tp_info */
+			uint32_t hashes;           /* the scheme; 0: none */
 		} grant;
 		struct {
 			int error; /* negative errno, one of those that may travel */
@@ -160,6 +165,9 @@ struct verbs_msg {
 			uint8_t kind; /* enum verbs_request_kind */
 			bool no_hole;
 			uint64_t off, len; /* not yet checked against the region */
+			/* HASH: what is asked, not checked either, and by which scheme */
+			uint32_t scheme;
+			struct weft_hashing hashing;
 			/*
 			 * FLUSH of a file region: the ranges that WRITEs changed since the last
 			 * FLUSH, not yet checked either.
@@ -170,6 +178,8 @@ struct verbs_msg {
 		} request;
 		struct {
 			int error; /* 0, or negative errno */
+			uint32_t nr_hashes; /* HASH, without an error */
+			uint8_t hashes[VERBS_HASHES_PER_MESSAGE * WEFT_HASH_BYTES];
 		} reply;
 		struct {
 			bool changed; /* WRITEs since the last FLUSH: nobody said where */

@@ -440,6 +440,7 @@ static void on_grant(struct verbs_conn *conn)
 	memcpy(conn->token, msg->grant.token, sizeof(conn->token));
 	memcpy(conn->offers, msg->grant.offers, sizeof(conn->offers));
 	conn->restorable = msg->grant.restorable;
+	conn->hashes = msg->grant.hashes;
 	if ((conn->flags & VERBS_GRANT_FLUSH_ASKS) && !(conn->flags & VERBS_GRANT_READ_ONLY) &&
 		verbs_changes_init(conn) < 0) {
 		verbs_fail(conn, ENOMEM, no_memory);
@@ -521,7 +522,7 @@ void verbs_on_message(struct verbs_conn *conn)
 	case VERBS_REPLY:
 		expected = conn->phase == VERBS_PHASE_READY;
 		if (expected)
-			verbs_on_reply(conn, msg->cookie, msg->reply.error);
+			verbs_on_reply(conn, msg);
 		break;
 	default:
 		break;
@@ -553,6 +554,8 @@ void verbs_on_epoch(struct verbs_conn *conn)
 	info->generation = conn->generation;
 	info->lease_ms = conn->lease_ms;
 	info->restorable = conn->restorable;
+	info->max_hash_blocks =
+		conn->hashes == WEFT_HASH_SCHEME ? VERBS_HASHES_PER_MESSAGE : 0;
 	info->version0 = conn->hello.version0;
 	info->max_io_bytes = max_io;
 	info->min_block_bytes = 1;

@@ -72,7 +72,8 @@ void verbs_send_requests(struct verbs_conn *conn)
 
 		msg.type = VERBS_REQUEST;
 		msg.cookie = (uint32_t)op->priv[0];
-		msg.request.kind = op->kind == TP_FLUSH ? VERBS_FLUSH : VERBS_ZERO;
+		msg.request.kind = op->kind == TP_FLUSH ? VERBS_FLUSH
+			: op->kind == TP_HASH ? VERBS_HASH : VERBS_ZERO;
 		msg.request.no_hole = op->flags & TP_NO_HOLE;
 		msg.request.more = false;
 		msg.request.nr_ranges = 0;
@@ -80,6 +81,10 @@ void verbs_send_requests(struct verbs_conn *conn)
 		msg.request.len = op->len;
 		if (op->kind == TP_FLUSH)
 			verbs_changes_take(conn, &msg);
+		if (op->kind == TP_HASH) {
+			msg.request.scheme = WEFT_HASH_SCHEME;
+			msg.request.hashing = *op->hashing;
+		}
 		int r = verbs_send(conn, &msg);
 		if (r == -EAGAIN) { /* a buffer comes back */
 			verbs_changes_put_back(conn, &msg);
@@ -98,10 +103,32 @@ void verbs_send_requests(struct verbs_conn *conn)
 	}
 }
 
-void verbs_on_reply(struct verbs_conn *conn, uint32_t cookie, int error)
+/* A HASH gets all of its hashes, and nothing else gets any.  False: it is not so. */
+static bool take_hashes(const struct tp_op *op, const struct verbs_msg *msg)
 {
+	const uint32_t nr = op->kind == TP_HASH && msg->reply.error == 0
+		? weft_hash_nr_blocks(op->len, op->hashing->block_bytes)
+		: 0;
+
+	if (msg->reply.nr_hashes != nr)
+		return false;
+	if (nr > 0)
+		memcpy(op->buf, msg->reply.hashes, nr * (size_t)WEFT_HASH_BYTES);
+	return true;
+}
+
+void verbs_on_reply(struct verbs_conn *conn, const struct verbs_msg *msg)
+{
+	const uint32_t cookie = msg->cookie;
+	const int error = msg->reply.error;
+
 	if (cookie >= conn->depth || !conn->slots[cookie].op || !conn->slots[cookie].asked) {
 		verbs_fail(conn, EPROTO, "%s answered what was not asked", conn->peer);
+		return;
+	}
+	if (!take_hashes(conn->slots[cookie].op, msg)) {
+		verbs_fail(conn, EPROTO, "%s answered with other hashes than those that were asked",
+			conn->peer);
 		return;
 	}
 	conn->slots[cookie].asked = false;
@@ -207,6 +234,7 @@ static unsigned wrs_for(const struct verbs_conn *conn, const struct tp_op *op)
 	switch (op->kind) {
 	case TP_TRIM:
 	case TP_CACHE:
+	case TP_HASH:
 		return 0;
 	case TP_ZERO:
 		return zero_is_written(conn, op) ? VERBS_MAX_FRAGMENTS + 1 : 0;
@@ -241,6 +269,9 @@ static void build(struct verbs_conn *conn, struct tp_op *op, uint64_t now_ns)
 				conn->scratch_mr->lkey);
 		else
 			verbs_ask(conn, op);
+		break;
+	case TP_HASH:
+		verbs_ask(conn, op);
 		break;
 	case TP_FLUSH: /* a READ behind them makes WRITEs visible */
 	case TP_PROBE:

@@ -40,7 +40,7 @@ void verbs_ask(struct verbs_conn *conn, struct tp_op *op);
 /* REQUESTs that waited for a buffer, or for others to be answered. */
 void verbs_send_requests(struct verbs_conn *conn);
 /* A REPLY came. */
-void verbs_on_reply(struct verbs_conn *conn, uint32_t cookie, int error);
+void verbs_on_reply(struct verbs_conn *conn, const struct verbs_msg *msg);
 /*
  * What a failed connection leaves: nothing waits for work requests that cannot touch memory any
  * more.

@@ -172,6 +172,31 @@ static int note_changes(struct verbs_run *run)
 	return 0;
 }
 
+static bool is_gone(void *ctx)
+{
+	return verbs_run_must_end(ctx);
+}
+
+/* The hashes go into the REPLY, with which this is called. */
+static int hash(struct verbs_run *run)
+{
+	const struct weft_hashing *hashing = &run->msg.request.hashing;
+	const uint64_t off = run->msg.request.off, len = run->msg.request.len;
+
+	if (run->msg.request.scheme != WEFT_HASH_SCHEME)
+		return -EOPNOTSUPP;
+	if (off > run->region->size_bytes || len > run->region->size_bytes - off)
+		return -ENOSPC;
+	if (!weft_hashing_valid(hashing, len) ||
+		weft_hash_nr_blocks(len, hashing->block_bytes) > VERBS_HASHES_PER_MESSAGE)
+		return -EINVAL;
+	int r = weft_donor_hash(run->session->listener->donor, run->region, hashing, off, len,
+		is_gone, run, run->out.reply.hashes);
+	if (r == 0)
+		run->out.reply.nr_hashes = weft_hash_nr_blocks(len, hashing->block_bytes);
+	return r;
+}
+
 static void on_request(struct verbs_run *run)
 {
 	int r = 0;
@@ -180,14 +205,16 @@ static void on_request(struct verbs_run *run)
 		run->state = VERBS_RUN_OVER;
 		return;
 	}
+	run->out = (struct verbs_msg){.type = VERBS_REPLY, .cookie = run->msg.cookie};
 	/* The borrower waits for us, and a disk may be slow. */
 	weft_grant_touch(run->grant, UINT64_MAX);
 	if (run->msg.request.kind == VERBS_ZERO)
 		r = zero(run, run->msg.request.off, run->msg.request.len);
+	else if (run->msg.request.kind == VERBS_HASH)
+		r = hash(run);
 	else if (!run->msg.request.more)
 		r = weft_region_flush(run->region);
 	weft_grant_touch(run->grant, weft_now_ns());
-	run->out = (struct verbs_msg){.type = VERBS_REPLY, .cookie = run->msg.cookie};
 	run->out.reply.error = r;
 	verbs_run_send(run);
 }
