@@ -100,19 +100,19 @@ void count_verbs(bool write, unsigned batch)
 	static struct verbs_chunk chunk = {.addr = 1 << 20, .rkey = 1};
 	static struct ibv_mr mr = {.lkey = 1};
 	static struct weft_rdma_mem registered = {.mr = {&mr}};
-	static struct verbs_tp tp = {.tp = {.ops = &tp_verbs_ops},
+	static struct verbs_tp tp = {.base.tp = {.ops = &tp_verbs_ops},
 		.config = {.depth = 128, .spin_us = UINT32_MAX},
-		.local.devices = {{.context = &context, .ready = true}}};
-	static struct verbs_conn conn = {.conn = {.tp = &tp.tp, .state = TP_READY},
+		.base.local.devices = {{.context = &context, .ready = true}}};
+	static struct verbs_conn conn = {.conn = {.tp = &tp.base.tp, .state = TP_READY},
 		.tp = &tp,
 		.data = &id,
-		.cq = &cq,
+		.cq.ibv = &cq,
 		.chunk_bytes = COUNT_REGION,
 		.nr_chunks = 1,
 		.chunks = &chunk,
 		.size_bytes = COUNT_REGION};
 	static struct tp_op ops[COUNT_MAX_BATCH], *list[COUNT_MAX_BATCH];
-	struct tp_mem mem = {.tp = &tp.tp,
+	struct tp_mem mem = {.tp = &tp.base.tp,
 		.base = buf,
 		.len = sizeof(buf),
 		.priv = {(uintptr_t)&registered}};

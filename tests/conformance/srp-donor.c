@@ -72,7 +72,7 @@ static void stop_port(struct conf *conf)
 	weft_loop_wake(peer->loop);
 	pthread_join(peer->thread, NULL);
 	srp_listener_stop(peer->listener);
-	assert_int_equal(srp_listener_drain(peer->listener, CONF_BOUND_MS), 0);
+	assert_int_equal(weft_rdma_acceptor_drain(&peer->listener->acceptor, CONF_BOUND_MS), 0);
 	srp_listener_free(peer->listener);
 	weft_loop_free(peer->loop);
 }

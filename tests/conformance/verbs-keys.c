@@ -431,7 +431,7 @@ static int post_raw(struct conf *conf, struct tp_conn *conn, enum ibv_wr_opcode 
 {
 	struct verbs_conn *verbs = to_verbs(conn);
 	const struct weft_rdma_mem *mem = (const void *)(uintptr_t)conf->mem->priv[0];
-	struct ibv_sge sge = {(uintptr_t)conf->buf, 4096, mem->mr[verbs->device]->lkey};
+	struct ibv_sge sge = {(uintptr_t)conf->buf, 4096, mem->mr[verbs->seat.device]->lkey};
 	struct ibv_send_wr wr = {
 		.wr_id = verbs_wr_id(VERBS_WR_EPOCH, 0),
 		.sg_list = &sge,

@@ -295,7 +295,7 @@ static void begin(void)
 	if (region)
 		return;
 	assert(weft_region_new_memory(&spec, NULL, NULL, &region, NULL) == 0);
-	pthread_mutex_init(&listener.lock, NULL);
+	pthread_mutex_init(&listener.acceptor.lock, NULL);
 	srp_units_init(&listener.units, CHUNK_BYTES, "donor");
 	for (unsigned i = 0; i < WEFT_ARRAY_LEN(lkeys); i++)
 		lkeys[i] = LKEY + 1 + i;

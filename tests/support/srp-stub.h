@@ -112,15 +112,15 @@ static struct stub *stub_new(uint32_t credits, const struct srp_unit *unit)
 	s->mr = (struct ibv_mr){.lkey = 7, .rkey = 8};
 	s->registered.mr[0] = &s->mr;
 	s->buf = calloc(1, STUB_BUF_BYTES);
-	s->tp.tp.ops = &tp_srp_ops;
+	s->tp.base.tp.ops = &tp_srp_ops;
 	s->tp.config = (struct srp_client_config){.depth = STUB_DEPTH, .spin_us = UINT32_MAX};
-	s->mem = (struct tp_mem){.tp = &s->tp.tp,
+	s->mem = (struct tp_mem){.tp = &s->tp.base.tp,
 		.base = s->buf,
 		.len = STUB_BUF_BYTES,
 		.priv = {(uintptr_t)&s->registered}};
 	conn->tp = &s->tp;
 	conn->id = &s->id;
-	conn->cq = &s->cq;
+	conn->cq.ibv = &s->cq;
 	conn->mr = &s->mr;
 	conn->nr_recvs = STUB_DEPTH + 1 + SRP_SPARE_RECVS;
 	conn->memory = calloc(1, sends + conn->nr_recvs * SRP_RECV_BYTES + 2 * SRP_UNIT_DATA_BYTES);
@@ -143,7 +143,7 @@ static struct stub *stub_new(uint32_t credits, const struct srp_unit *unit)
 	conn->phase = SRP_PHASE_READY;
 	srp_io_begin(conn, &rsp);
 	conn->unit = *unit;
-	conn->conn.tp = &s->tp.tp;
+	conn->conn.tp = &s->tp.base.tp;
 	conn->conn.info = (struct tp_info){.size_bytes = unit->size_bytes,
 		.max_io_bytes = 1 << 20,
 		.min_block_bytes = unit->block_bytes,

@@ -195,8 +195,8 @@ static int set_up(void **state)
 	context.ops.poll_cq = poll_cq;
 	qp.context = cq.context = &context;
 	id.qp = &qp;
-	pthread_mutex_init(&listener.lock, NULL);
-	weft_cond_init(&listener.changed);
+	pthread_mutex_init(&listener.acceptor.lock, NULL);
+	weft_cond_init(&listener.acceptor.changed);
 	weft_crew_init(&listener.crew, "weft-flush", 0);
 	srp_units_init(&listener.units, SIZE, "donor");
 	channel->listener = &listener;
@@ -232,8 +232,8 @@ static int tear_down(void **state)
 	weft_region_put(channel->region);
 	weft_crew_fini(&listener.crew);
 	srp_units_fini(&listener.units);
-	pthread_cond_destroy(&listener.changed);
-	pthread_mutex_destroy(&listener.lock);
+	pthread_cond_destroy(&listener.acceptor.changed);
+	pthread_mutex_destroy(&listener.acceptor.lock);
 	close(channel->wake_fd);
 	free(channel->mem);
 	free(channel);

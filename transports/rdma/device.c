@@ -249,3 +249,29 @@ void *weft_rdma_pages_new(size_t len)
 	len = weft_whole_pages(len);
 	return posix_memalign(&pages, weft_page_bytes(), len) == 0 ? memset(pages, 0, len) : NULL;
 }
+
+int weft_rdma_end_qp(struct rdma_cm_id *id, bool established)
+{
+	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+
+	if (!id || !id->qp)
+		return 0;
+	if (established && rdma_disconnect(id) == 0)
+		return 0;
+	return ibv_modify_qp(id->qp, &attr, IBV_QP_STATE);
+}
+
+void weft_rdma_step_failed(const char *peer, const char *how, const char *what,
+	struct weft_error *err)
+{
+	int code = errno ? errno : EIO;
+
+	if (code == ENODEV)
+		weft_error_set(err, code,
+			"cannot connect to %s %s: the way there leads through an interface without "
+			"an RDMA device (`rdma link` shows which have one)",
+			peer, how);
+	else
+		weft_error_set(err, code, "cannot connect to %s %s: %s: %s", peer, how, what,
+			strerror(code));
+}

@@ -82,6 +82,19 @@ int weft_rdma_reg_failed(int code, uint64_t bytes, struct weft_error *err);
  */
 void *weft_rdma_pages_new(size_t len);
 
+/*
+ * Puts the id's queue pair into the error state, by a disconnection if it was established.  0 also
+ * if there is none; else the device's error.
+ */
+int weft_rdma_end_qp(struct rdma_cm_id *id, bool established);
+
+/*
+ * A step of connecting to peer failed with errno: fills err for people.  how: "over RDMA"; what:
+ * "rdma_connect".
+ */
+void weft_rdma_step_failed(const char *peer, const char *how, const char *what,
+	struct weft_error *err);
+
 /* Makes the descriptor of an event channel or completion channel non-blocking. */
 int weft_rdma_nonblocking(int fd);
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Completion queues and their wake-ups. */
+/* Completion queues and their wake-ups, and what else a connection waits for. */
 #include "transports/rdma/wait.h"
 
 #include <errno.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
 
 #include "transports/rdma/device.h"
 
@@ -49,4 +51,32 @@ struct weft_rdma_cq *weft_rdma_cq_woken(struct ibv_comp_channel *comp)
 		cq->nr_events = 0;
 	}
 	return cq;
+}
+
+int weft_rdma_watch(int epfd, int fd)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+
+	return epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+bool weft_rdma_others_are_ready(int epfd, const struct ibv_comp_channel *comp)
+{
+	struct epoll_event events[8];
+	int n = epoll_wait(epfd, events, (int)WEFT_ARRAY_LEN(events), 0);
+
+	for (int i = 0; i < n; i++)
+		if (!comp || events[i].data.fd != comp->fd)
+			return true;
+	return false;
+}
+
+void weft_rdma_set_timer(int timerfd, uint64_t after_ns)
+{
+	struct itimerspec when = {.it_value = {
+		.tv_sec = (time_t)(after_ns / 1000000000),
+		.tv_nsec = (long)(after_ns % 1000000000),
+	}};
+
+	timerfd_settime(timerfd, 0, &when, NULL);
 }

@@ -2,8 +2,8 @@
 /*
  * Waiting for completions: looking for them for a little while, then a wake-up that is asked for.
  *
- * Threads: the owner's of the queue.  A wake-up that was asked for is asked for once, until it has
- * come and was taken.
+ * Threads: the owner's of the queue, or of the descriptor.  A wake-up is asked for once, until it
+ * has come and was taken.
  */
 #ifndef WEFT_TRANSPORTS_RDMA_WAIT_H
 #define WEFT_TRANSPORTS_RDMA_WAIT_H
@@ -103,5 +103,14 @@ static inline int weft_rdma_cq_arm(struct weft_rdma_cq *cq)
 	}
 	return 0;
 }
+
+/* ---- a poll descriptor of a connection's, epoll(7)'s ---- */
+
+/* Adds fd, which is told of when there is something to read.  0, or -errno. */
+int weft_rdma_watch(int epfd, int fd);
+/* Whether any but the completion channel (NULL: there is none) is ready.  Does not wait. */
+bool weft_rdma_others_are_ready(int epfd, const struct ibv_comp_channel *comp);
+/* A timerfd(2)'s: once, after so long; 0: not any more. */
+void weft_rdma_set_timer(int timerfd, uint64_t after_ns);
 
 #endif

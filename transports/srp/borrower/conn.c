@@ -17,19 +17,10 @@
 #include <unistd.h>
 
 #include "fabric/base/log.h"
+#include "transports/rdma/device.h"
 
 /* how long a failed channel waits for its work requests before the queue pair is destroyed */
 #define DRAIN_NS (UINT64_C(2000) * 1000000)
-
-void srp_set_timer(struct srp_conn *conn, uint64_t after_ns)
-{
-	struct itimerspec when = {.it_value = {
-		.tv_sec = (time_t)(after_ns / 1000000000),
-		.tv_nsec = (long)(after_ns % 1000000000),
-	}};
-
-	timerfd_settime(conn->timerfd, 0, &when, NULL);
-}
 
 static void destroy_qp(struct srp_conn *conn)
 {
@@ -55,21 +46,9 @@ void srp_kill(struct srp_conn *conn)
 	if (conn->killing)
 		return;
 	conn->killing = true;
-	srp_set_timer(conn, 0);
+	weft_rdma_set_timer(conn->timerfd, 0);
 	conn->kill_job.fn = kill_job;
-	weft_rdma_reaper_put(conn->tp->reaper, &conn->kill_job);
-}
-
-/* Puts the queue pair into the error state: 0, or the device's error. */
-static int end_qp(struct srp_conn *conn)
-{
-	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
-
-	if (!conn->id || !conn->id->qp)
-		return 0;
-	if (conn->established && rdma_disconnect(conn->id) == 0)
-		return 0;
-	return ibv_modify_qp(conn->id->qp, &attr, IBV_QP_STATE);
+	weft_rdma_reaper_put(conn->tp->base.reaper, &conn->kill_job);
 }
 
 /* The last send; sends come back in order. */
@@ -96,10 +75,10 @@ static void abort_conn(struct srp_conn *conn)
 	if (conn->leads)
 		srp_nexus_led(conn->nexus, conn->generation, false, false);
 	conn->leads = false;
-	if (end_qp(conn) != 0 || post_drain(conn) != 0)
+	if (weft_rdma_end_qp(conn->id, conn->established) != 0 || post_drain(conn) != 0)
 		srp_kill(conn);
 	else
-		srp_set_timer(conn, DRAIN_NS);
+		weft_rdma_set_timer(conn->timerfd, DRAIN_NS);
 }
 
 void srp_fail(struct srp_conn *conn, int code, const char *fmt, ...)
@@ -157,16 +136,12 @@ void srp_conn_free(struct srp_conn *conn)
 	free(conn->slots);
 	free(conn->recv_wrs);
 	free(conn->recv_sges);
-	if (conn->cq) {
-		ibv_ack_cq_events(conn->cq, conn->nr_cq_events);
-		ibv_destroy_cq(conn->cq);
-	}
+	weft_rdma_cq_fini(&conn->cq);
 	if (conn->comp)
 		ibv_destroy_comp_channel(conn->comp);
 	if (conn->id)
 		rdma_destroy_id(conn->id);
-	if (conn->has_device)
-		weft_rdma_local_put(&conn->tp->local, conn->device, conn->device_removed);
+	weft_rdma_seat_leave(&conn->seat);
 	if (conn->channel)
 		rdma_destroy_event_channel(conn->channel);
 	weft_rdma_lookup_free(conn->lookup);

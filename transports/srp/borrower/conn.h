@@ -16,9 +16,9 @@
 
 #include "fabric/base/util.h"
 #include "fabric/transport.h"
-#include "transports/rdma/local.h"
+#include "transports/rdma/borrower.h"
 #include "transports/rdma/lookup.h"
-#include "transports/rdma/reaper.h"
+#include "transports/rdma/wait.h"
 #include "transports/srp/borrower/client.h"
 #include "transports/srp/borrower/name.h"
 #include "transports/srp/borrower/nexus.h"
@@ -40,12 +40,8 @@ enum {
 };
 
 struct srp_tp {
-	struct tp tp;
+	struct weft_rdma_borrower base;
 	struct srp_client_config config;
-	struct weft_rdma_reaper *reaper;
-	struct weft_rdma_job last;
-	struct weft_rdma_local local;
-	struct weft_crew lookups;
 	uint64_t random_ext; /* for those who have no id */
 	struct srp_tp_nexus {
 		struct srp_nexus *nexus;
@@ -116,16 +112,11 @@ struct srp_conn {
 	struct rdma_event_channel *channel;
 	struct rdma_cm_id *id;
 	bool established;
-	unsigned device; /* in tp->local.devices */
-	bool has_device; /* counted in its nr_conns */
-	bool device_removed;
+	struct weft_rdma_seat seat;
 	struct ibv_comp_channel *comp;
-	struct ibv_cq *cq;
-	unsigned nr_cq_events; /* not acknowledged */
-	bool armed;
+	struct weft_rdma_cq cq;
 	unsigned nr_fast; /* calls of progress without a look at anything but completions */
-	uint64_t spin_ns; /* now */
-	unsigned nr_arms;
+	struct weft_rdma_spin spin;
 
 	/*
 	 * Registered for both sides: IUs to send, one a slot and the spare ones; IUs to receive;
@@ -163,9 +154,7 @@ struct srp_conn {
 	bool ending;
 	bool aborted, killing, drained;
 	_Atomic bool qp_gone;
-	_Atomic int adopted; /* 0: the reaper works on it; 1: done, or -errno with adopt_why */
-	struct weft_error adopt_why;
-	struct weft_rdma_job adopt_job, kill_job, free_job;
+	struct weft_rdma_job kill_job, free_job;
 };
 
 static inline struct srp_conn *to_srp(struct tp_conn *conn)
@@ -187,8 +176,6 @@ bool srp_conn_may_hear(struct srp_conn *conn, const struct srp_judgement *judgem
 void srp_conn_look_at_nexus(struct srp_conn *conn);
 /* For a device that does not end the queue pair: the reaper destroys it, and sets qp_gone. */
 void srp_kill(struct srp_conn *conn);
-/* 0: no time is up. */
-void srp_set_timer(struct srp_conn *conn, uint64_t after_ns);
 /* Takes half-made channels; waits for the driver. */
 void srp_conn_free(struct srp_conn *conn);
 

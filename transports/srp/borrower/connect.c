@@ -28,13 +28,6 @@ enum {
 
 static const char no_memory[] = "cannot connect over SRP: out of memory";
 
-static int watch(struct srp_conn *conn, int fd)
-{
-	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
-
-	return epoll_ctl(conn->epfd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
-}
-
 static uint32_t answer_ms(const struct srp_conn *conn)
 {
 	uint32_t ms = conn->answer_ms;
@@ -96,25 +89,20 @@ static int open_files(struct srp_conn *conn)
 		return errno ? -errno : -ENOMEM;
 	int r = weft_rdma_nonblocking(conn->channel->fd);
 	if (r == 0)
-		r = watch(conn, conn->channel->fd);
+		r = weft_rdma_watch(conn->epfd, conn->channel->fd);
 	if (r == 0)
-		r = watch(conn, conn->timerfd);
+		r = weft_rdma_watch(conn->epfd, conn->timerfd);
 	if (r == 0)
-		r = watch(conn, conn->again_fd);
-	return r == 0 ? watch(conn, conn->wake_fd) : r;
+		r = weft_rdma_watch(conn->epfd, conn->again_fd);
+	return r == 0 ? weft_rdma_watch(conn->epfd, conn->wake_fd) : r;
 }
 
 static void fail_errno(struct srp_conn *conn, const char *what)
 {
-	int code = errno ? errno : EIO;
+	struct weft_error err;
 
-	if (code == ENODEV)
-		srp_fail(conn, ENODEV,
-			"cannot connect to %s over SRP: the way there leads through an interface "
-			"without an RDMA device (`rdma link` shows which have one)",
-			conn->peer);
-	srp_fail(conn, code, "cannot connect to %s over SRP: %s: %s", conn->peer, what,
-		strerror(code));
+	weft_rdma_step_failed(conn->peer, "over SRP", what, &err);
+	srp_fail(conn, err.code, "%s", err.message);
 }
 
 static void look_up(struct srp_conn *conn)
@@ -162,22 +150,21 @@ static void post_recvs(struct srp_conn *conn)
 /* The device is known: makes everything that belongs to it. */
 static int use_device(struct srp_conn *conn, struct weft_error *err)
 {
-	struct weft_rdma_device *device = &conn->tp->local.devices[conn->device];
+	struct weft_rdma_device *device = &conn->tp->base.local.devices[conn->seat.device];
 	int r = srp_io_init(conn, err);
 
 	if (r < 0)
 		return r;
-	conn->comp = ibv_create_comp_channel(device->context);
-	if (conn->comp)
-		conn->cq = ibv_create_cq(device->context,
-			(int)(conn->sq_room + conn->nr_recvs + 8), NULL, conn->comp, 0);
-	if (!conn->cq || weft_rdma_nonblocking(conn->comp->fd) < 0 ||
-		watch(conn, conn->comp->fd) < 0)
-		return weft_error_set(err, errno ? errno : EIO,
-			"cannot make a completion queue: %s", strerror(errno));
+	r = weft_rdma_cq_init(&conn->cq, device->context, conn->sq_room + conn->nr_recvs + 8,
+		&conn->comp, err);
+	if (r < 0)
+		return r;
+	r = weft_rdma_watch(conn->epfd, conn->comp->fd);
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot wait for completions: %s", strerror(-r));
 	struct ibv_qp_init_attr attr = {
-		.send_cq = conn->cq,
-		.recv_cq = conn->cq,
+		.send_cq = conn->cq.ibv,
+		.recv_cq = conn->cq.ibv,
 		.qp_type = IBV_QPT_RC,
 		.cap = {
 			.max_send_wr = conn->sq_room + 1, /* and the last */
@@ -193,30 +180,15 @@ static int use_device(struct srp_conn *conn, struct weft_error *err)
 	return 0;
 }
 
-/* On the reaper's thread: a device that came after the start. */
-static void adopt_job(struct weft_rdma_job *job)
-{
-	struct srp_conn *conn = weft_container_of(job, struct srp_conn, adopt_job);
-	uint64_t one = 1;
-	int r = weft_rdma_local_adopt(&conn->tp->local, conn->id->verbs, &conn->adopt_why);
-
-	atomic_store(&conn->adopted, r < 0 ? r : 1);
-	(void)!write(conn->wake_fd, &one, sizeof(one));
-}
-
 static void take_device(struct srp_conn *conn)
 {
 	struct weft_error err;
-	int r = weft_rdma_local_take(&conn->tp->local, conn->id->verbs, &conn->device);
+	int r = weft_rdma_seat_take(&conn->seat, &conn->tp->base, conn->id->verbs, conn->wake_fd);
 
 	if (r == -EAGAIN) {
 		conn->phase = SRP_PHASE_DEVICE;
-		atomic_store(&conn->adopted, 0);
-		conn->adopt_job.fn = adopt_job;
-		weft_rdma_reaper_put(conn->tp->reaper, &conn->adopt_job);
 		return;
 	}
-	conn->has_device = true;
 	r = use_device(conn, &err);
 	if (r < 0) {
 		srp_fail(conn, -r, "%s", err.message);
@@ -230,11 +202,11 @@ static void take_device(struct srp_conn *conn)
 
 static void look_at_adoption(struct srp_conn *conn)
 {
-	int r = atomic_load(&conn->adopted);
+	int r = weft_rdma_seat_look(&conn->seat);
 
 	if (r < 0)
 		srp_fail(conn, -r, "cannot connect to %s over SRP: %s", conn->peer,
-			conn->adopt_why.message);
+			conn->seat.why.message);
 	else if (r > 0)
 		take_device(conn);
 }
@@ -338,7 +310,7 @@ static void on_login_rsp(struct srp_conn *conn, const struct rdma_cm_event *even
 		return;
 	}
 	srp_io_begin(conn, &rsp);
-	srp_set_timer(conn, conn->timeout_ms * UINT64_C(1000000));
+	weft_rdma_set_timer(conn->timerfd, conn->timeout_ms * UINT64_C(1000000));
 	/* The high half of a generation counts processes, from 1. */
 	conn->resets = conn->leads && conn->wants_write &&
 		(conn->resets || rsp.result == SRP_CHANNELS_ENDED || conn->generation >> 32 > 1);
@@ -482,7 +454,7 @@ static void become_ready(struct srp_conn *conn)
 	weft_rdma_path_text(conn->id, info->path + 4, sizeof(info->path) - 4);
 	size_t len = strlen(info->path);
 	snprintf(info->path + len, sizeof(info->path) - len, ", %s", unit->name);
-	srp_set_timer(conn, 0);
+	weft_rdma_set_timer(conn->timerfd, 0);
 	conn->phase = SRP_PHASE_READY;
 	if (conn->leads)
 		srp_nexus_led(conn->nexus, conn->generation, true, conn->greeted);
@@ -508,7 +480,7 @@ static void exam_done(struct srp_conn *conn, const struct srp_judgement *judgeme
 int srp_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
 	struct weft_error *err)
 {
-	struct srp_tp *srp = weft_container_of(tp, struct srp_tp, tp);
+	struct srp_tp *srp = weft_container_of(tp, struct srp_tp, base.tp);
 	int r;
 
 	if (!target->host || target->host[0] == '/' || !target->port)
@@ -537,16 +509,16 @@ int srp_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **
 	if (r == 0)
 		r = take_nexus(conn, &target->hello);
 	if (r == 0)
-		r = weft_rdma_lookup_start(&srp->lookups, target, target->port, &conn->lookup);
+		r = weft_rdma_lookup_start(&srp->base.lookups, target, target->port, &conn->lookup);
 	if (r == 0)
-		r = watch(conn, weft_rdma_lookup_fd(conn->lookup));
+		r = weft_rdma_watch(conn->epfd, weft_rdma_lookup_fd(conn->lookup));
 	if (r < 0) {
 		weft_error_set(err, -r, "cannot connect over SRP: %s", strerror(-r));
 		srp_conn_free(conn);
 		return r;
 	}
 	conn->conn.state = TP_CONNECTING;
-	srp_set_timer(conn, answer_ms(conn) * UINT64_C(1000000));
+	weft_rdma_set_timer(conn->timerfd, answer_ms(conn) * UINT64_C(1000000));
 	*ret = &conn->conn;
 	return 0;
 }

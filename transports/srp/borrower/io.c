@@ -58,7 +58,7 @@ static struct srp_slot *own_slot(const struct srp_conn *conn)
 
 int srp_io_init(struct srp_conn *conn, struct weft_error *err)
 {
-	const struct weft_rdma_device *device = &conn->tp->local.devices[conn->device];
+	const struct weft_rdma_device *device = &conn->tp->base.local.devices[conn->seat.device];
 	const unsigned depth = conn->tp->config.depth;
 	size_t sends = (depth + 1 + SRP_SPARE_SENDS) * SRP_SEND_BYTES, recvs, len;
 
@@ -74,14 +74,12 @@ int srp_io_init(struct srp_conn *conn, struct weft_error *err)
 	conn->recvs = conn->memory + sends;
 	conn->scratch = conn->recvs + recvs;
 	conn->zeros = conn->scratch + SRP_UNIT_DATA_BYTES;
-	conn->mr = ibv_reg_mr(device->pd, conn->memory, len, conn->tp->local.access);
+	conn->mr = ibv_reg_mr(device->pd, conn->memory, len, conn->tp->base.local.access);
 	if (!conn->mr)
 		return weft_rdma_reg_failed(errno, len, err);
 	conn->sq_room = depth + 1 + SRP_SPARE_SENDS + 2 * SIGNAL_EVERY;
-	conn->spin_ns = conn->tp->config.spin_us == UINT32_MAX
-		? 0
-		: conn->tp->config.spin_us * UINT64_C(1000);
-	conn->conn.spins = conn->spin_ns > 0;
+	weft_rdma_spin_init(&conn->spin, conn->tp->config.spin_us);
+	conn->conn.spins = conn->spin.ns > 0;
 	return 0;
 }
 
@@ -231,7 +229,7 @@ static void build_transfer(const struct srp_conn *conn, struct srp_slot *slot,
 	struct scsi_cdb *cdb, struct data *data)
 {
 	const struct tp_op *op = slot->op;
-	const struct ibv_mr *mr = weft_rdma_local_mr(op->mem, conn->device);
+	const struct ibv_mr *mr = weft_rdma_local_mr(op->mem, conn->seat.device);
 
 	slot->bytes = (uint32_t)op->len;
 	cdb->opcode = op->kind == TP_READ ? SCSI_OP_READ_16 : SCSI_OP_WRITE_16;

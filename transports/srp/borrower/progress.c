@@ -18,7 +18,6 @@
 enum {
 	POLL_BATCH = 32,
 	LOOK_EVERY = 64,  /* calls of progress */
-	RETRY_SPIN = 256, /* calls of arm after which spinning is tried again */
 };
 
 static unsigned poll_completions(struct srp_conn *conn);
@@ -50,7 +49,7 @@ static void look_at_events(struct srp_conn *conn)
 	struct rdma_cm_event *event;
 
 	while (rdma_get_cm_event(conn->channel, &event) == 0) {
-		conn->device_removed |= event->event == RDMA_CM_EVENT_DEVICE_REMOVAL;
+		conn->seat.removed |= event->event == RDMA_CM_EVENT_DEVICE_REMOVAL;
 		if (conn->conn.state != TP_FAILED)
 			on_event(conn, event);
 		else if (event->event == RDMA_CM_EVENT_DEVICE_REMOVAL)
@@ -140,10 +139,10 @@ static unsigned poll_completions(struct srp_conn *conn)
 	unsigned nr = 0;
 	int n;
 
-	if (!conn->cq)
+	if (!conn->cq.ibv)
 		return 0;
 	do {
-		n = ibv_poll_cq(conn->cq, POLL_BATCH, wc);
+		n = ibv_poll_cq(conn->cq.ibv, POLL_BATCH, wc);
 		for (int i = 0; i < n; i++)
 			on_wc(conn, &wc[i]);
 		nr += n > 0 ? (unsigned)n : 0;
@@ -159,37 +158,6 @@ static unsigned poll_completions(struct srp_conn *conn)
 	return nr;
 }
 
-/* Takes the wake-up that was asked for, if it came; only one is asked for at a time. */
-static bool take_wakeup(struct srp_conn *conn)
-{
-	struct ibv_cq *cq;
-	void *ctx;
-
-	if (!conn->armed || ibv_get_cq_event(conn->comp, &cq, &ctx) != 0)
-		return false;
-	conn->armed = false;
-	/* Each acknowledgement takes a lock: in bulk. */
-	if (++conn->nr_cq_events == 1024) {
-		ibv_ack_cq_events(conn->cq, conn->nr_cq_events);
-		conn->nr_cq_events = 0;
-	}
-	return true;
-}
-
-/* Is there anything but completions to look at? */
-static void look_at_others(struct srp_conn *conn)
-{
-	struct epoll_event events[8];
-	int n = epoll_wait(conn->epfd, events, 8, 0);
-
-	for (int i = 0; i < n; i++) {
-		if (conn->comp && events[i].data.fd == conn->comp->fd)
-			continue;
-		look(conn);
-		return;
-	}
-}
-
 int srp_progress(struct tp_conn *tp_conn, struct tp_op **done, unsigned max)
 {
 	struct srp_conn *conn = to_srp(tp_conn);
@@ -199,11 +167,12 @@ int srp_progress(struct tp_conn *tp_conn, struct tp_op **done, unsigned max)
 	 * A wake-up without completions was for something else.  If every wake-up has completions,
 	 * look at others now and then.
 	 */
-	bool awaited = conn->armed;
-	if ((!take_wakeup(conn) && awaited) || conn->conn.state != TP_READY ||
+	bool awaited = conn->cq.armed;
+	if ((awaited && !weft_rdma_cq_woken(conn->comp)) || conn->conn.state != TP_READY ||
 		++conn->nr_fast >= LOOK_EVERY) {
 		conn->nr_fast = 0;
-		look_at_others(conn);
+		if (weft_rdma_others_are_ready(conn->epfd, conn->comp))
+			look(conn);
 	}
 	/*
 	 * Read after the reaper's signal, which is not repeated, and before completions: when the
@@ -223,35 +192,20 @@ int srp_progress(struct tp_conn *tp_conn, struct tp_op **done, unsigned max)
 	return (int)n;
 }
 
-static void set_spin(struct srp_conn *conn, uint64_t ns)
-{
-	conn->spin_ns = ns;
-	conn->conn.spins = ns > 0;
-}
-
-/* Looks for completions for a little while: a wake-up takes longer than many operations. */
+/* Looks for completions for a little while. */
 static bool spin(struct srp_conn *conn)
 {
-	uint64_t full_ns = conn->tp->config.spin_us * UINT64_C(1000);
+	bool found = false;
 
-	if (conn->tp->config.spin_us == UINT32_MAX || conn->conn.nr_outstanding == 0)
+	if (conn->conn.nr_outstanding == 0 || !weft_rdma_spin_begin(&conn->spin))
 		return false;
-	if (conn->spin_ns == 0) {
-		if (++conn->nr_arms < RETRY_SPIN)
-			return false;
-		conn->nr_arms = 0;
-		set_spin(conn, full_ns);
-	}
-	uint64_t end_ns = weft_now_ns() + conn->spin_ns;
-	do {
-		if (poll_completions(conn) > 0) {
-			set_spin(conn, full_ns);
-			return true;
-		}
-	} while (weft_now_ns() < end_ns);
-	/* Looking was in vain: look for a shorter time, then not at all for a while. */
-	set_spin(conn, conn->spin_ns > 2000 ? conn->spin_ns / 2 : 0);
-	return false;
+	do
+		found = poll_completions(conn) > 0;
+	while (!found && weft_rdma_spin_goes_on(&conn->spin));
+	if (found)
+		weft_rdma_spin_found(&conn->spin);
+	conn->conn.spins = conn->spin.ns > 0;
+	return found;
 }
 
 int srp_arm(struct tp_conn *tp_conn)
@@ -261,12 +215,11 @@ int srp_arm(struct tp_conn *tp_conn)
 	if (conn->done)
 		return 0;
 	if (conn->conn.state == TP_READY &&
-		(spin(conn) || (!conn->armed && poll_completions(conn) > 0)))
+		(spin(conn) || (!conn->cq.armed && poll_completions(conn) > 0)))
 		return 0;
-	if (conn->cq && !conn->armed) {
-		if (ibv_req_notify_cq(conn->cq, 0) != 0)
+	if (conn->cq.ibv && !conn->cq.armed) {
+		if (weft_rdma_cq_arm(&conn->cq) < 0)
 			return 0;
-		conn->armed = true;
 		/* Completions that came before the arming wake nobody. */
 		if (poll_completions(conn) > 0)
 			return 0;

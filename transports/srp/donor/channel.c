@@ -118,19 +118,12 @@ static void sleep_for(struct srp_channel *channel, int timeout_ms)
 		on_ready(channel, events[i].data.fd);
 }
 
-static int watch(struct srp_channel *channel, int fd)
-{
-	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
-
-	return epoll_ctl(channel->epfd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
-}
-
 static int watch_all(struct srp_channel *channel)
 {
 	channel->epfd = epoll_create1(EPOLL_CLOEXEC);
-	int r = channel->epfd < 0 ? -errno : watch(channel, channel->wake_fd);
+	int r = channel->epfd < 0 ? -errno : weft_rdma_watch(channel->epfd, channel->wake_fd);
 
-	return r < 0 ? r : watch(channel, channel->events->fd);
+	return r < 0 ? r : weft_rdma_watch(channel->epfd, channel->events->fd);
 }
 
 /* An initiator with nothing to say is silent: whether it is there, a WRITE of no bytes tells. */
@@ -208,7 +201,7 @@ static void log_in(struct srp_channel *channel)
 	int r = srp_channel_login(channel, &result, &reason, &err);
 
 	if (r == 0) {
-		r = watch(channel, channel->comp->fd);
+		r = weft_rdma_watch(channel->epfd, channel->comp->fd);
 		if (r == 0)
 			r = accept_login(channel, result);
 		if (r < 0) {
@@ -218,14 +211,14 @@ static void log_in(struct srp_channel *channel)
 	}
 	if (r < 0)
 		refuse(channel, reason, &err);
-	pthread_mutex_lock(&listener->lock);
+	pthread_mutex_lock(&listener->acceptor.lock);
 	channel->pending = false;
 	listener->nr_pending--;
 	if (r < 0)
-		listener->nr_refused++;
+		listener->acceptor.nr_refused++;
 	else
-		listener->nr_accepted++;
-	pthread_mutex_unlock(&listener->lock);
+		listener->acceptor.nr_accepted++;
+	pthread_mutex_unlock(&listener->acceptor.lock);
 	if (r == 0)
 		weft_stranger_belongs(&channel->stranger);
 	channel->accepted = r == 0;
@@ -284,12 +277,12 @@ static void unlist(struct srp_channel *channel)
 	struct srp_listener *listener = channel->listener;
 	struct srp_channel **p = &listener->channels;
 
-	pthread_mutex_lock(&listener->lock);
+	pthread_mutex_lock(&listener->acceptor.lock);
 	while (*p != channel)
 		p = &(*p)->next;
 	*p = channel->next;
 	add_counts(&listener->counts, &channel->counts);
-	pthread_mutex_unlock(&listener->lock);
+	pthread_mutex_unlock(&listener->acceptor.lock);
 	weft_stranger_leave(&channel->stranger);
 }
 
@@ -321,10 +314,10 @@ static void end(struct srp_channel *channel)
 	close(channel->wake_fd);
 	close(channel->epfd);
 	free(channel);
-	pthread_mutex_lock(&listener->lock);
-	listener->nr_channels--;
-	pthread_cond_broadcast(&listener->changed);
-	pthread_mutex_unlock(&listener->lock);
+	pthread_mutex_lock(&listener->acceptor.lock);
+	listener->acceptor.nr--;
+	pthread_cond_broadcast(&listener->acceptor.changed);
+	pthread_mutex_unlock(&listener->acceptor.lock);
 }
 
 static void name_peer(struct rdma_cm_id *id, struct weft_peer *peer)
@@ -387,24 +380,25 @@ int srp_channel_start(struct srp_listener *listener, struct rdma_cm_id *id,
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
 	channel->stranger.make_room = on_make_room;
-	weft_strangers_enter(&listener->strangers, &channel->stranger, rdma_get_peer_addr(id), 0);
+	weft_strangers_enter(&listener->acceptor.strangers, &channel->stranger,
+		rdma_get_peer_addr(id), 0);
 	/* Under the lock, so that the thread finds itself listed, and a stop finds it. */
-	pthread_mutex_lock(&listener->lock);
-	r = listener->stopping ? -ESHUTDOWN
+	pthread_mutex_lock(&listener->acceptor.lock);
+	r = listener->acceptor.stopping ? -ESHUTDOWN
 			       : -pthread_create(&thread, &attr, channel_main, channel);
 	if (r == 0) {
 		channel->pending = true;
 		channel->next = listener->channels;
 		listener->channels = channel;
-		listener->nr_channels++;
+		listener->acceptor.nr++;
 		listener->nr_pending++;
 	}
-	pthread_mutex_unlock(&listener->lock);
+	pthread_mutex_unlock(&listener->acceptor.lock);
 	pthread_attr_destroy(&attr);
 	if (r == 0)
 		return 0;
 	weft_stranger_leave(&channel->stranger);
-	rdma_migrate_id(id, listener->events);
+	rdma_migrate_id(id, listener->acceptor.events);
 fail:
 	if (channel->events)
 		rdma_destroy_event_channel(channel->events);

@@ -4,8 +4,8 @@
  * shared by channel.c (its life), login.c, command.c, task.c, flush.c, slot.c and post.c, of which
  * each uses those behind it only.
  *
- * Threads: each channel has one, which does everything that may wait; srp_channel_wake() any.
- * listener->lock guards the list.  Invariants: a slot has the receive of one of the initiator's
+ * Threads: each channel has one, which does everything that may wait; srp_channel_wake() any.  The
+ * acceptor's lock guards the list.  Invariants: a slot has the receive of one of the initiator's
  * credits posted, or is in use by what came with it.  What a slot's state waits for is beside the
  * state.  Behind the QP's error state, and after all that was posted has come back, nothing of the
  * channel reaches the region or the initiator's memory: then the grant is released, and the nexus

@@ -17,19 +17,19 @@ static void flush_main(void *ctx)
 	int r = weft_region_flush(channel->region);
 
 	/* Under the lock: the channel may be gone after it. */
-	pthread_mutex_lock(&listener->lock);
+	pthread_mutex_lock(&listener->acceptor.lock);
 	channel->flush_result = r;
 	channel->flush_ended = true;
 	srp_channel_wake(channel);
-	pthread_cond_broadcast(&listener->changed);
-	pthread_mutex_unlock(&listener->lock);
+	pthread_cond_broadcast(&listener->acceptor.changed);
+	pthread_mutex_unlock(&listener->acceptor.lock);
 }
 
 static bool has_ended(struct srp_channel *channel)
 {
-	pthread_mutex_lock(&channel->listener->lock);
+	pthread_mutex_lock(&channel->listener->acceptor.lock);
 	bool ended = channel->flush_ended;
-	pthread_mutex_unlock(&channel->listener->lock);
+	pthread_mutex_unlock(&channel->listener->acceptor.lock);
 	return ended;
 }
 
@@ -76,8 +76,8 @@ void srp_flush_wait(struct srp_channel *channel)
 {
 	struct srp_listener *listener = channel->listener;
 
-	pthread_mutex_lock(&listener->lock);
+	pthread_mutex_lock(&listener->acceptor.lock);
 	while (channel->flush_runs && !channel->flush_ended)
-		pthread_cond_wait(&listener->changed, &listener->lock);
-	pthread_mutex_unlock(&listener->lock);
+		pthread_cond_wait(&listener->acceptor.changed, &listener->acceptor.lock);
+	pthread_mutex_unlock(&listener->acceptor.lock);
 }

@@ -17,7 +17,7 @@
 #include "fabric/base/loop.h"
 #include "fabric/donor/donor.h"
 #include "fabric/listener.h"
-#include "transports/rdma/reaper.h"
+#include "transports/rdma/acceptor.h"
 #include "transports/srp/donor/hosts.h"
 #include "transports/srp/donor/unit.h"
 
@@ -36,27 +36,14 @@ struct srp_listener_config {
 
 struct srp_listener {
 	struct weft_listener base;
-	char place[280];
+	struct weft_rdma_acceptor acceptor; /* its `nr` are channels */
 	struct weft_donor *donor;
-	struct weft_loop *loop;
 	struct srp_listener_config config;
 	struct srp_units units;
-	struct weft_rdma_reaper *reaper;
-	struct weft_rdma_job last;
-	struct rdma_event_channel *events;
-	struct rdma_cm_id *id; /* NULL: its device was removed, retry looks for it */
-	struct sockaddr_storage address; /* with the port, once it is known */
-	struct ibv_context **devices; /* keeps them open */
-	struct weft_watch watch;
-	struct weft_timer retry;
-	struct weft_strangers strangers;
 	struct weft_crew crew; /* whose threads flush files */
-	pthread_mutex_t lock; /* what follows */
-	pthread_cond_t changed;
-	bool stopping;
+	/* under the acceptor's lock */
 	struct srp_channel *channels;
-	unsigned nr_channels, nr_pending; /* pending: without an answer to their login */
-	uint64_t nr_accepted, nr_refused;
+	unsigned nr_pending; /* channels without an answer to their login */
 	struct srp_counts counts; /* of channels that have ended */
 };
 
@@ -72,7 +59,6 @@ uint16_t srp_listener_port(const struct srp_listener *listener);
 void srp_listener_offers(const struct srp_listener *listener, char *buf, size_t len);
 /* As those of struct weft_listener_ops. */
 void srp_listener_stop(struct srp_listener *listener);
-int srp_listener_drain(struct srp_listener *listener, uint32_t timeout_ms);
 void srp_listener_free(struct srp_listener *listener);
 void srp_listener_status(struct srp_listener *listener, struct weft_listener_status *ret);
 

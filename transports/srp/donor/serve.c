@@ -152,7 +152,7 @@ static void listen_stop(struct weft_listener *listener)
 
 static int listen_drain(struct weft_listener *listener, uint32_t timeout_ms)
 {
-	return srp_listener_drain(to_srp(listener), timeout_ms);
+	return weft_rdma_acceptor_drain(&to_srp(listener)->acceptor, timeout_ms);
 }
 
 static void listen_free(struct weft_listener *listener)
@@ -163,7 +163,7 @@ static void listen_free(struct weft_listener *listener)
 static void region_line(struct weft_listener *listener, const char *region, uint64_t epoch,
 	uint64_t tenure, char *buf, size_t len)
 {
-	srp_target_command(region, epoch, tenure, to_srp(listener)->place, buf, len);
+	srp_target_command(region, epoch, tenure, to_srp(listener)->acceptor.place, buf, len);
 }
 
 const struct weft_listener_ops srp_listener_ops = {

@@ -28,13 +28,6 @@ enum {
 
 static const char no_memory[] = "cannot connect over RDMA: out of memory";
 
-static int watch(struct verbs_conn *conn, int fd)
-{
-	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
-
-	return epoll_ctl(conn->epfd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
-}
-
 static uint32_t answer_ms(const struct verbs_conn *conn)
 {
 	uint32_t ms = conn->answer_ms;
@@ -54,7 +47,7 @@ static int resolve_ms(const struct verbs_conn *conn)
 int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **ret,
 	struct weft_error *err)
 {
-	struct verbs_tp *verbs = weft_container_of(tp, struct verbs_tp, tp);
+	struct verbs_tp *verbs = weft_container_of(tp, struct verbs_tp, base.tp);
 	const char *port = target->port ? target->port : VERBS_DEFAULT_PORT;
 	int r;
 
@@ -99,15 +92,15 @@ int verbs_connect(struct tp *tp, const struct tp_target *target, struct tp_conn 
 	}
 	r = weft_rdma_nonblocking(conn->channel->fd);
 	if (r == 0)
-		r = weft_rdma_lookup_start(&verbs->lookups, target, port, &conn->lookup);
+		r = weft_rdma_lookup_start(&verbs->base.lookups, target, port, &conn->lookup);
 	if (r == 0)
-		r = watch(conn, conn->channel->fd);
+		r = weft_rdma_watch(conn->epfd, conn->channel->fd);
 	if (r == 0)
-		r = watch(conn, conn->timerfd);
+		r = weft_rdma_watch(conn->epfd, conn->timerfd);
 	if (r == 0)
-		r = watch(conn, conn->wake_fd);
+		r = weft_rdma_watch(conn->epfd, conn->wake_fd);
 	if (r == 0)
-		r = watch(conn, weft_rdma_lookup_fd(conn->lookup));
+		r = weft_rdma_watch(conn->epfd, weft_rdma_lookup_fd(conn->lookup));
 	if (r < 0) {
 		weft_error_set(err, -r, "cannot connect over RDMA: %s", strerror(-r));
 		goto free_conn;
@@ -125,15 +118,10 @@ free_conn:
 
 static void fail_errno(struct verbs_conn *conn, const char *what)
 {
-	int code = errno ? errno : EIO;
+	struct weft_error err;
 
-	if (code == ENODEV)
-		verbs_fail(conn, ENODEV,
-			"cannot connect to %s over RDMA: the way there leads through an interface "
-			"without an RDMA device (`rdma link` shows which have one)",
-			conn->peer);
-	verbs_fail(conn, code, "cannot connect to %s over RDMA: %s: %s", conn->peer, what,
-		strerror(code));
+	weft_rdma_step_failed(conn->peer, "over RDMA", what, &err);
+	verbs_fail(conn, err.code, "%s", err.message);
 }
 
 static void look_up(struct verbs_conn *conn)
@@ -164,25 +152,23 @@ static void look_up(struct verbs_conn *conn)
 /* The device is known: makes everything that belongs to it. */
 static int use_device(struct verbs_conn *conn, struct weft_error *err)
 {
-	struct weft_rdma_device *device = &conn->tp->local.devices[conn->device];
+	struct weft_rdma_device *device = &conn->tp->base.local.devices[conn->seat.device];
 	int r = verbs_io_init(conn, err);
 	if (r < 0)
 		return r;
 	r = verbs_bufs_init(&conn->bufs, device->pd, VERBS_NR_RECV, VERBS_NR_SEND, err);
 	if (r < 0)
 		return r;
-	conn->comp = ibv_create_comp_channel(device->context);
-	if (conn->comp)
-		conn->cq = ibv_create_cq(device->context,
-			(int)conn->sq_size + VERBS_NR_RECV + VERBS_NR_SEND + 8, NULL, conn->comp,
-			0);
-	if (!conn->cq || weft_rdma_nonblocking(conn->comp->fd) < 0 ||
-		watch(conn, conn->comp->fd) < 0)
-		return weft_error_set(err, errno ? errno : EIO,
-			"cannot make a completion queue: %s", strerror(errno));
+	r = weft_rdma_cq_init(&conn->cq, device->context,
+		conn->sq_size + VERBS_NR_RECV + VERBS_NR_SEND + 8, &conn->comp, err);
+	if (r < 0)
+		return r;
+	r = weft_rdma_watch(conn->epfd, conn->comp->fd);
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot wait for completions: %s", strerror(-r));
 	struct ibv_qp_init_attr attr = {
-		.send_cq = conn->cq,
-		.recv_cq = conn->cq,
+		.send_cq = conn->cq.ibv,
+		.recv_cq = conn->cq.ibv,
 		.qp_type = IBV_QPT_RC,
 		.cap = {
 			.max_send_wr = VERBS_NR_SEND,
@@ -205,10 +191,10 @@ static int use_device(struct verbs_conn *conn, struct weft_error *err)
 
 static int take_data_qp(struct verbs_conn *conn, struct weft_error *err)
 {
-	struct weft_rdma_device *device = &conn->tp->local.devices[conn->device];
+	struct weft_rdma_device *device = &conn->tp->base.local.devices[conn->seat.device];
 	struct ibv_qp_init_attr attr = {
-		.send_cq = conn->cq,
-		.recv_cq = conn->cq,
+		.send_cq = conn->cq.ibv,
+		.recv_cq = conn->cq.ibv,
 		.qp_type = IBV_QPT_RC,
 		.cap = {
 			.max_send_wr = conn->sq_size,
@@ -275,33 +261,19 @@ static int check_data_qp(struct verbs_conn *conn)
 	return attr.max_rd_atomic > 0 ? 0 : -EPROTO;
 }
 
-/* On the reaper's thread: a device that came after the start. */
-static void adopt_job(struct weft_rdma_job *job)
-{
-	struct verbs_conn *conn = weft_container_of(job, struct verbs_conn, adopt_job);
-	uint64_t one = 1;
-	int r = weft_rdma_local_adopt(&conn->tp->local, conn->control->verbs, &conn->adopt_why);
-
-	atomic_store(&conn->adopted, r < 0 ? r : 1);
-	(void)!write(conn->wake_fd, &one, sizeof(one));
-}
-
 /* The control connection's device is known. */
 static void take_device(struct verbs_conn *conn)
 {
 	struct weft_error err;
-	int r = weft_rdma_local_take(&conn->tp->local, conn->control->verbs, &conn->device);
+	int r = weft_rdma_seat_take(&conn->seat, &conn->tp->base, conn->control->verbs,
+		conn->wake_fd);
 
 	weft_debug("%s: its address leads to %s", conn->peer,
 		ibv_get_device_name(conn->control->verbs->device));
 	if (r == -EAGAIN) {
 		conn->phase = VERBS_PHASE_DEVICE;
-		atomic_store(&conn->adopted, 0);
-		conn->adopt_job.fn = adopt_job;
-		weft_rdma_reaper_put(conn->tp->reaper, &conn->adopt_job);
 		return;
 	}
-	conn->has_device = true;
 	r = use_device(conn, &err);
 	if (r < 0) {
 		verbs_fail(conn, -r, "%s", err.message);
@@ -385,11 +357,11 @@ void verbs_connect_timed_out(struct verbs_conn *conn)
 
 static void look_at_adoption(struct verbs_conn *conn)
 {
-	int r = atomic_load(&conn->adopted);
+	int r = weft_rdma_seat_look(&conn->seat);
 
 	if (r < 0)
 		verbs_fail(conn, -r, "cannot connect to %s over RDMA: %s", conn->peer,
-			conn->adopt_why.message);
+			conn->seat.why.message);
 	else if (r > 0)
 		take_device(conn);
 }

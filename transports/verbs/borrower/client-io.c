@@ -21,7 +21,7 @@ enum { MIN_BEAT_MS = 10 };
 
 int verbs_io_init(struct verbs_conn *conn, struct weft_error *err)
 {
-	struct weft_rdma_device *device = &conn->tp->local.devices[conn->device];
+	struct weft_rdma_device *device = &conn->tp->base.local.devices[conn->seat.device];
 	struct ibv_device_attr attr;
 	size_t len = VERBS_ZERO_BYTES + (conn->tp->config.depth + 1) * sizeof(uint64_t);
 
@@ -43,9 +43,8 @@ int verbs_io_init(struct verbs_conn *conn, struct weft_error *err)
 	conn->scratch_mr = ibv_reg_mr(device->pd, conn->scratch, len, IBV_ACCESS_LOCAL_WRITE);
 	if (!conn->scratch_mr)
 		return weft_rdma_reg_failed(errno, len, err);
-	verbs_set_spin(conn,
-		conn->tp->config.spin_us == UINT32_MAX ? 0
-						       : conn->tp->config.spin_us * UINT64_C(1000));
+	weft_rdma_spin_init(&conn->spin, conn->tp->config.spin_us);
+	conn->conn.spins = conn->spin.ns > 0;
 	return 0;
 }
 
@@ -261,7 +260,8 @@ static void build(struct verbs_conn *conn, struct tp_op *op, uint64_t now_ns)
 	case TP_READ:
 	case TP_WRITE:
 		add_range(conn, i, op->kind == TP_READ ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE,
-			op->off, op->len, op->buf, weft_rdma_local_mr(op->mem, conn->device)->lkey);
+			op->off, op->len, op->buf,
+			weft_rdma_local_mr(op->mem, conn->seat.device)->lkey);
 		break;
 	case TP_ZERO:
 		if (zero_is_written(conn, op))

@@ -13,23 +13,11 @@
 #include <string.h>
 
 enum {
-	DEFAULT_DEPTH = 128,
-	MAX_DEPTH = 1024,
-	DEFAULT_SPIN_US = 20,
 	BYE_MS = 1000, /* for a goodbye to leave … */
 	LEAVE_MS = 2000, /* … and for the donor to release the grant */
 };
 
 /* Opening. */
-
-static void tp_last_job(struct weft_rdma_job *job)
-{
-	struct verbs_tp *tp = weft_container_of(job, struct verbs_tp, last);
-
-	weft_crew_fini(&tp->lookups);
-	weft_rdma_local_fini(&tp->local);
-	free(tp);
-}
 
 static int verbs_open(const void *config, struct tp **ret, struct weft_error *err)
 {
@@ -39,46 +27,14 @@ static int verbs_open(const void *config, struct tp **ret, struct weft_error *er
 		return weft_error_set(err, ENOMEM, "cannot open RDMA: out of memory");
 	if (config)
 		tp->config = *(const struct verbs_config *)config;
-	if (tp->config.depth == 0)
-		tp->config.depth = DEFAULT_DEPTH;
-	if (tp->config.depth > MAX_DEPTH)
-		tp->config.depth = MAX_DEPTH;
-	if (tp->config.spin_us == 0)
-		tp->config.spin_us = DEFAULT_SPIN_US;
-	int r = weft_rdma_local_init(&tp->local, IBV_ACCESS_LOCAL_WRITE, err);
-	if (r < 0)
-		goto free_tp;
-	r = weft_rdma_reaper_new(&tp->reaper);
+	tp->config.depth = weft_rdma_depth(tp->config.depth);
+	int r = weft_rdma_borrower_open(&tp->base, IBV_ACCESS_LOCAL_WRITE, err);
 	if (r < 0) {
-		weft_error_set(err, -r, "cannot start a thread: %s", strerror(-r));
-		goto fini_tp;
+		free(tp);
+		return r;
 	}
-	tp->last.fn = tp_last_job;
-	weft_crew_init(&tp->lookups, "weft-lookup", 0);
-	*ret = &tp->tp;
+	*ret = &tp->base.tp;
 	return 0;
-fini_tp:
-	weft_rdma_local_fini(&tp->local);
-free_tp:
-	free(tp);
-	return r;
-}
-
-static void verbs_close(struct tp *tp)
-{
-	struct verbs_tp *verbs = weft_container_of(tp, struct verbs_tp, tp);
-
-	weft_rdma_reaper_stop(verbs->reaper, &verbs->last);
-}
-
-static int verbs_reg(struct tp *tp, struct tp_mem *mem, struct weft_error *err)
-{
-	return weft_rdma_local_reg(&weft_container_of(tp, struct verbs_tp, tp)->local, mem, err);
-}
-
-static void verbs_dereg(struct tp_mem *mem)
-{
-	weft_rdma_local_dereg(&weft_container_of(mem->tp, struct verbs_tp, tp)->local, mem);
 }
 
 /* Ending. */
@@ -106,7 +62,7 @@ static bool has_left(struct verbs_conn *conn)
 		verbs_note_end(conn, event);
 		rdma_ack_cm_event(event);
 	}
-	return conn->left || conn->device_removed;
+	return conn->left || conn->seat.removed;
 }
 
 static void wait_until_left(struct verbs_conn *conn)
@@ -128,7 +84,7 @@ static void wait_for_bye(struct verbs_conn *conn)
 	struct ibv_wc wc;
 
 	while (weft_now_ns() < end_ns) {
-		int n = ibv_poll_cq(conn->cq, 1, &wc);
+		int n = ibv_poll_cq(conn->cq.ibv, 1, &wc);
 
 		if (n > 0 && wc.status == IBV_WC_SUCCESS && wc.wr_id >> 24 == VERBS_WR_SEND) {
 			wait_until_left(conn);
@@ -157,7 +113,7 @@ static void verbs_disconnect(struct tp_conn *tp_conn)
 	struct verbs_conn *conn = to_verbs(tp_conn);
 
 	conn->free_job.fn = free_job;
-	weft_rdma_reaper_put(conn->tp->reaper, &conn->free_job);
+	weft_rdma_reaper_put(conn->tp->base.reaper, &conn->free_job);
 }
 
 static int verbs_event_fd(struct tp_conn *conn)
@@ -171,9 +127,9 @@ const struct tp_ops tp_verbs_ops = {
 	.proves_keys = true,
 	.proves_certificates = true,
 	.open = verbs_open,
-	.close = verbs_close,
-	.reg = verbs_reg,
-	.dereg = verbs_dereg,
+	.close = weft_rdma_borrower_close,
+	.reg = weft_rdma_borrower_reg,
+	.dereg = weft_rdma_borrower_dereg,
 	.connect = verbs_connect,
 	.shutdown = verbs_shutdown,
 	.disconnect = verbs_disconnect,

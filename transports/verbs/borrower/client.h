@@ -67,12 +67,6 @@ static inline uint64_t *verbs_scratch_word(struct verbs_conn *conn, unsigned i)
 	return (uint64_t *)(conn->scratch + VERBS_ZERO_BYTES) + i;
 }
 
-static inline void verbs_set_spin(struct verbs_conn *conn, uint64_t ns)
-{
-	conn->spin_ns = ns;
-	conn->conn.spins = ns > 0;
-}
-
 /* client-hello.c */
 
 /* The control connection is established. */

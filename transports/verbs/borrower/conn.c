@@ -19,6 +19,7 @@
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 #include "transports/verbs/borrower/client.h"
+#include "transports/rdma/device.h"
 #include "transports/rdma/lookup.h"
 
 /* how long a failed connection waits for its work requests before the queue pairs are destroyed */
@@ -26,12 +27,7 @@ enum { DRAIN_MS = 2000 };
 
 void verbs_set_timer(struct verbs_conn *conn, uint64_t after_ms)
 {
-	struct itimerspec when = {.it_value = {
-		.tv_sec = (time_t)(after_ms / 1000),
-		.tv_nsec = (long)(after_ms % 1000) * 1000000,
-	}};
-
-	timerfd_settime(conn->timerfd, 0, &when, NULL);
+	weft_rdma_set_timer(conn->timerfd, after_ms * UINT64_C(1000000));
 }
 
 static void destroy_qps(struct verbs_conn *conn)
@@ -63,25 +59,14 @@ void verbs_kill(struct verbs_conn *conn)
 	conn->killing = true;
 	verbs_set_timer(conn, 0);
 	conn->kill_job.fn = kill_job;
-	weft_rdma_reaper_put(conn->tp->reaper, &conn->kill_job);
-}
-
-static int end_qp(struct rdma_cm_id *id, bool established)
-{
-	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
-
-	if (!id || !id->qp)
-		return 0;
-	if (established && rdma_disconnect(id) == 0)
-		return 0;
-	return ibv_modify_qp(id->qp, &attr, IBV_QP_STATE);
+	weft_rdma_reaper_put(conn->tp->base.reaper, &conn->kill_job);
 }
 
 int verbs_end_qps(struct verbs_conn *conn)
 {
-	int r = end_qp(conn->data, conn->data_established);
+	int r = weft_rdma_end_qp(conn->data, conn->data_established);
 
-	return r | end_qp(conn->control, conn->control_established);
+	return r | weft_rdma_end_qp(conn->control, conn->control_established);
 }
 
 static void abort_conn(struct verbs_conn *conn)
@@ -110,7 +95,7 @@ void verbs_fail(struct verbs_conn *conn, int code, const char *fmt, ...)
 
 void verbs_note_end(struct verbs_conn *conn, const struct rdma_cm_event *event)
 {
-	conn->device_removed |= event->event == RDMA_CM_EVENT_DEVICE_REMOVAL;
+	conn->seat.removed |= event->event == RDMA_CM_EVENT_DEVICE_REMOVAL;
 	conn->left |= event->event == RDMA_CM_EVENT_DISCONNECTED && event->id == conn->control;
 }
 
@@ -136,16 +121,12 @@ void verbs_conn_free(struct verbs_conn *conn)
 	verbs_bufs_fini(&conn->bufs);
 	io_fini(conn);
 	verbs_changes_fini(conn);
-	if (conn->cq) {
-		ibv_ack_cq_events(conn->cq, conn->nr_cq_events);
-		ibv_destroy_cq(conn->cq);
-	}
+	weft_rdma_cq_fini(&conn->cq);
 	if (conn->comp)
 		ibv_destroy_comp_channel(conn->comp);
 	destroy_id(conn->data);
 	destroy_id(conn->control);
-	if (conn->has_device)
-		weft_rdma_local_put(&conn->tp->local, conn->device, conn->device_removed);
+	weft_rdma_seat_leave(&conn->seat);
 	if (conn->channel)
 		rdma_destroy_event_channel(conn->channel);
 	weft_rdma_lookup_free(conn->lookup);

@@ -14,8 +14,8 @@
 
 #include "fabric/base/crew.h"
 #include "fabric/base/util.h"
-#include "transports/rdma/local.h"
-#include "transports/rdma/reaper.h"
+#include "transports/rdma/borrower.h"
+#include "transports/rdma/wait.h"
 #include "transports/verbs/messages.h"
 #include "transports/verbs/verbs.h"
 
@@ -27,12 +27,8 @@ enum {
 };
 
 struct verbs_tp {
-	struct tp tp;
+	struct weft_rdma_borrower base;
 	struct verbs_config config;
-	struct weft_rdma_reaper *reaper;
-	struct weft_rdma_job last;
-	struct weft_rdma_local local;
-	struct weft_crew lookups;
 };
 
 enum verbs_phase {
@@ -106,17 +102,12 @@ struct verbs_conn {
 	struct rdma_event_channel *channel;
 	struct rdma_cm_id *control, *data;
 	bool control_established, data_established;
-	unsigned device; /* in tp->local.devices */
-	bool has_device; /* counted in its nr_conns */
-	bool device_removed;
+	struct weft_rdma_seat seat;
 	struct ibv_comp_channel *comp;
-	struct ibv_cq *cq;
-	unsigned nr_cq_events; /* not acknowledged */
+	struct weft_rdma_cq cq;
 	struct verbs_bufs bufs;
-	bool armed;
 	unsigned nr_fast; /* calls of progress without a look at anything but completions */
-	uint64_t spin_ns; /* now */
-	unsigned nr_arms;
+	struct weft_rdma_spin spin;
 
 	struct verbs_msg msg; /* the one that came last */
 	uint64_t size_bytes, epoch, generation, chunk_bytes;
@@ -154,9 +145,7 @@ struct verbs_conn {
 	/* the donor has ended the control connection, as it does when it has released the grant */
 	bool left;
 	_Atomic bool qps_gone;
-	_Atomic int adopted; /* 0: the reaper works on it; 1: done, or -errno with adopt_why */
-	struct weft_error adopt_why;
-	struct weft_rdma_job adopt_job, kill_job, free_job;
+	struct weft_rdma_job kill_job, free_job;
 };
 
 static inline struct verbs_conn *to_verbs(struct tp_conn *conn)

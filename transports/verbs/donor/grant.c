@@ -39,9 +39,9 @@ static void stay(struct verbs_run *run)
 	if (weft_stranger_belongs(&run->session->stranger) ||
 		!atomic_exchange(&run->session->unwanted, false))
 		return;
-	pthread_mutex_lock(&listener->lock);
+	pthread_mutex_lock(&listener->acceptor.lock);
 	listener->nr_leaving--;
-	pthread_mutex_unlock(&listener->lock);
+	pthread_mutex_unlock(&listener->acceptor.lock);
 }
 
 /* -EBUSY: there are too many already. */
@@ -49,10 +49,10 @@ static int count(struct verbs_run *run, bool known, struct weft_error *err)
 {
 	struct verbs_listener *listener = run->session->listener;
 
-	pthread_mutex_lock(&listener->lock);
+	pthread_mutex_lock(&listener->acceptor.lock);
 	run->counted = listener->nr_granted < listener->config.max_sessions || known;
 	listener->nr_granted += run->counted;
-	pthread_mutex_unlock(&listener->lock);
+	pthread_mutex_unlock(&listener->acceptor.lock);
 	return run->counted
 		? 0
 		: weft_error_set(err, EBUSY,
@@ -222,12 +222,12 @@ void verbs_run_grant(struct verbs_run *run)
 	run->out.grant.version0 = hello->version0;
 	run->state = VERBS_RUN_DATA;
 	run->deadline_ns = verbs_after_ms(listener->config.handshake_ms);
-	pthread_mutex_lock(&listener->lock);
+	pthread_mutex_lock(&listener->acceptor.lock);
 	memcpy(session->token, token, sizeof(token));
 	session->keys = run->proof.on ? &run->proof.keys : NULL;
 	session->number = run->proof.session;
 	session->has_token = true;
-	pthread_mutex_unlock(&listener->lock);
+	pthread_mutex_unlock(&listener->acceptor.lock);
 	verbs_run_send(run);
 }
 

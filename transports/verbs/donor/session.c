@@ -118,11 +118,11 @@ static void look_for_data(struct verbs_run *run)
 	struct verbs_session *session = run->session;
 	struct verbs_params params;
 
-	pthread_mutex_lock(&session->listener->lock);
+	pthread_mutex_lock(&session->listener->acceptor.lock);
 	run->data = session->arrived;
 	session->arrived = NULL;
 	params = session->arrived_params;
-	pthread_mutex_unlock(&session->listener->lock);
+	pthread_mutex_unlock(&session->listener->acceptor.lock);
 	if (!run->data)
 		return;
 	if (accept_data(run, &params) < 0) {
@@ -318,15 +318,15 @@ static void unlist(struct verbs_run *run)
 	struct verbs_listener *listener = session->listener;
 	struct verbs_session **p = &listener->sessions;
 
-	pthread_mutex_lock(&listener->lock);
+	pthread_mutex_lock(&listener->acceptor.lock);
 	session->has_token = false;
 	while (session->arriving)
-		pthread_cond_wait(&listener->changed, &listener->lock);
+		pthread_cond_wait(&listener->acceptor.changed, &listener->acceptor.lock);
 	while (*p != session)
 		p = &(*p)->next;
 	*p = session->next;
 	listener->nr_granted -= run->counted;
-	pthread_mutex_unlock(&listener->lock);
+	pthread_mutex_unlock(&listener->acceptor.lock);
 	weft_stranger_leave(&session->stranger);
 	/* Nobody else sees the session any more. */
 	if (session->arrived) {
@@ -389,11 +389,11 @@ static void end(struct verbs_run *run)
 	explicit_bzero(&run->msg, sizeof(run->msg));
 	bool left = atomic_load(&session->unwanted);
 	free(session);
-	pthread_mutex_lock(&listener->lock);
-	listener->nr_sessions--;
+	pthread_mutex_lock(&listener->acceptor.lock);
+	listener->acceptor.nr--;
 	listener->nr_leaving -= left;
-	pthread_cond_broadcast(&listener->changed);
-	pthread_mutex_unlock(&listener->lock);
+	pthread_cond_broadcast(&listener->acceptor.changed);
+	pthread_mutex_unlock(&listener->acceptor.lock);
 }
 
 static void name_peer(struct rdma_cm_id *id, struct weft_peer *peer)
@@ -427,9 +427,9 @@ static void on_make_room(struct weft_stranger *stranger)
 	struct verbs_session *session = weft_container_of(stranger, struct verbs_session, stranger);
 	struct verbs_listener *listener = session->listener;
 
-	pthread_mutex_lock(&listener->lock);
+	pthread_mutex_lock(&listener->acceptor.lock);
 	listener->nr_leaving++;
-	pthread_mutex_unlock(&listener->lock);
+	pthread_mutex_unlock(&listener->acceptor.lock);
 	atomic_store(&session->unwanted, true);
 	verbs_session_wake(session);
 }
@@ -461,22 +461,23 @@ int verbs_session_start(struct verbs_listener *listener, struct rdma_cm_id *id)
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
 	/* The session may leave as soon as it has a thread. */
 	session->stranger.make_room = on_make_room;
-	weft_strangers_enter(&listener->strangers, &session->stranger, rdma_get_peer_addr(id), 0);
+	weft_strangers_enter(&listener->acceptor.strangers, &session->stranger,
+		rdma_get_peer_addr(id), 0);
 	/* Under the lock, so that the thread finds itself listed, and a stop finds it. */
-	pthread_mutex_lock(&listener->lock);
-	r = listener->stopping ? -ESHUTDOWN
+	pthread_mutex_lock(&listener->acceptor.lock);
+	r = listener->acceptor.stopping ? -ESHUTDOWN
 			       : -pthread_create(&thread, &attr, session_main, session);
 	if (r == 0) {
 		session->next = listener->sessions;
 		listener->sessions = session;
-		listener->nr_sessions++;
+		listener->acceptor.nr++;
 	}
-	pthread_mutex_unlock(&listener->lock);
+	pthread_mutex_unlock(&listener->acceptor.lock);
 	pthread_attr_destroy(&attr);
 	if (r == 0)
 		return 0;
 	weft_stranger_leave(&session->stranger);
-	rdma_migrate_id(id, listener->channel);
+	rdma_migrate_id(id, listener->acceptor.events);
 fail:
 	if (session->channel)
 		rdma_destroy_event_channel(session->channel);

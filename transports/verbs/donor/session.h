@@ -3,8 +3,8 @@
  * A session at the donor, private to transports/verbs/donor/.
  *
  * Threads: each session has one, which does everything that may wait for the driver or the donor.
- * listener->lock guards the list, the counts, and a session's token and mailbox; it is never held
- * over a wait for a driver.
+ * The acceptor's lock guards the list, the counts, and a session's token and mailbox; it is never
+ * held over a wait for a driver.
  */
 #ifndef WEFT_TRANSPORTS_VERBS_DONOR_SESSION_H
 #define WEFT_TRANSPORTS_VERBS_DONOR_SESSION_H
@@ -16,7 +16,7 @@
 #include "fabric/listener.h"
 #include "transports/verbs/donor/listener.h"
 #include "transports/verbs/proto.h"
-#include "transports/rdma/reaper.h"
+#include "transports/rdma/acceptor.h"
 #include "transports/verbs/donor/share.h"
 
 struct verbs_session;
@@ -24,27 +24,14 @@ struct verbs_session;
 struct verbs_listener {
 	struct weft_listener base;
 	char place[280]; /* for weft serve: "10.0.0.1:10809" */
+	struct weft_rdma_acceptor acceptor;
 	struct weft_donor *donor;
-	struct weft_loop *loop;
 	struct verbs_listener_config config;
 	struct verbs_shares shares;
-	/* destroys ids that were rejected, and the listener's own */
-	struct weft_rdma_reaper *reaper;
-	struct weft_rdma_job last;
-	struct rdma_event_channel *channel;
-	struct rdma_cm_id *id; /* NULL: its device was removed, retry looks for it */
-	struct sockaddr_storage address; /* with the port, once it is known */
-	struct ibv_context **devices; /* keeps them open */
-	struct weft_watch watch;
-	struct weft_timer retry;
-	struct weft_strangers strangers;
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	bool stopping;
+	/* under the acceptor's lock */
 	struct verbs_session *sessions;
-	unsigned nr_sessions, nr_granted;
+	unsigned nr_granted;
 	unsigned nr_leaving; /* strangers that made room and are not gone yet */
-	uint64_t nr_accepted, nr_refused;
 };
 
 /* The parts of a connection request that are needed to accept it. */
@@ -62,8 +49,8 @@ struct verbs_session {
 	_Atomic bool fenced, stopped;
 	_Atomic bool unwanted; /* it makes room for others; counted in nr_leaving */
 	/*
-	 * Under listener->lock: the token once granted (has_token), and the data connection that
-	 * came with it.
+	 * Under the acceptor's lock: the token once granted (has_token), and the data connection
+	 * that came with it.
 	 */
 	bool has_token;
 	uint8_t token[VERBS_TOKEN_BYTES];
