@@ -11,6 +11,14 @@ in_testbed --timeout 380 --memory 2G <<'END'
 . tests/srp.sh
 srp_modules
 dd if=/dev/zero of="$TMP/file" bs=1M count=8 status=none
+
+echo "== one that listens on all addresses says one that others reach"
+start_donor --listen 0.0.0.0:0 --srp 0.0.0.0:5555 --allow-insecure --memory r=1M
+[[ $(srp_line r) = id_ext=*,dest=$RDMA_IP:5555 ]] || fail "its line: $(cat "$DONOR_LOG")"
+listed=$(weft list --line srp "weft://$RDMA_IP:${URI##*:}")
+[[ $listed = "echo $(srp_line r) >"* ]] || fail "weft list has another line: $listed"
+stop_donor
+
 start_donor --listen 127.0.0.1:0 --srp "$RDMA_IP:5555" --allow-insecure --memory r=320M \
 	--file "f=$TMP/file"
 line=$(srp_line r)

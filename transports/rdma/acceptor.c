@@ -8,14 +8,18 @@
 #include "transports/rdma/acceptor.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
+#include <netdb.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fabric/base/log.h"
 #include "fabric/base/thread.h"
 #include "fabric/base/util.h"
+#include "transports/rdma/addresses.h"
 #include "transports/rdma/device.h"
 
 enum { RETRY_MS = 1000 };
@@ -228,6 +232,62 @@ uint16_t weft_rdma_acceptor_port(const struct weft_rdma_acceptor *acceptor)
 	return be16toh(address->sa_family == AF_INET6
 			? ((const struct sockaddr_in6 *)address)->sin6_port
 			: ((const struct sockaddr_in *)address)->sin_port);
+}
+
+enum { MAX_ADDRESSES = 16 };
+
+/* The address, or all those that it stands for: how many. */
+static unsigned addresses_of(const struct weft_rdma_acceptor *acceptor,
+	struct sockaddr_storage *ret)
+{
+	unsigned nr = 0;
+
+	if (weft_rdma_is_any((const struct sockaddr *)&acceptor->address))
+		nr = weft_rdma_addresses(ret, MAX_ADDRESSES);
+	else
+		ret[nr++] = acceptor->address;
+	return nr;
+}
+
+void weft_rdma_acceptor_offers(const struct weft_rdma_acceptor *acceptor, const char *word,
+	bool with_address, char *buf, size_t len)
+{
+	bool any = weft_rdma_is_any((const struct sockaddr *)&acceptor->address);
+	struct sockaddr_storage addresses[MAX_ADDRESSES];
+	unsigned nr = any || with_address ? addresses_of(acceptor, addresses) : 0;
+	char host[NI_MAXHOST], one[NI_MAXHOST + 32];
+	size_t used = 0;
+
+	snprintf(buf, len, "%s:%u", word, weft_rdma_acceptor_port(acceptor));
+	for (unsigned i = 0; i < nr; i++) {
+		if (getnameinfo((struct sockaddr *)&addresses[i], sizeof(addresses[i]), host,
+			    sizeof(host), NULL, 0, NI_NUMERICHOST) != 0)
+			continue;
+		int n = snprintf(one, sizeof(one), "%s%s:%u:%s", used ? "," : "", word,
+			weft_rdma_acceptor_port(acceptor), host);
+		if (used + (size_t)n >= len)
+			continue;
+		strcpy(buf + used, one);
+		used += (size_t)n;
+	}
+}
+
+void weft_rdma_acceptor_reached_at(const struct weft_rdma_acceptor *acceptor, char *buf,
+	size_t len)
+{
+	struct sockaddr_storage addresses[MAX_ADDRESSES];
+	struct sockaddr *first = (struct sockaddr *)&addresses[0];
+	uint16_t port = htobe16(weft_rdma_acceptor_port(acceptor));
+
+	if (addresses_of(acceptor, addresses) == 0) {
+		snprintf(buf, len, "%s", acceptor->place);
+		return;
+	}
+	if (first->sa_family == AF_INET6)
+		((struct sockaddr_in6 *)first)->sin6_port = port;
+	else
+		((struct sockaddr_in *)first)->sin_port = port;
+	weft_rdma_address_text(first, buf, len);
 }
 
 int weft_rdma_acceptor_drain(struct weft_rdma_acceptor *acceptor, uint32_t timeout_ms)

@@ -61,6 +61,16 @@ struct weft_rdma_acceptor {
 int weft_rdma_acceptor_open(struct weft_rdma_acceptor *acceptor, struct weft_loop *loop,
 	const struct sockaddr *address, unsigned max_strangers, struct weft_error *err);
 uint16_t weft_rdma_acceptor_port(const struct weft_rdma_acceptor *acceptor);
+/*
+ * Where a borrower reaches it, as offers: "rdma:10809:192.0.2.7", word being "rdma".  One that
+ * listens on all addresses offers each that is on an RDMA device, as far as they fit, with commas
+ * between.  One that listens on an address offers that if with_address, else "rdma:10809".
+ */
+void weft_rdma_acceptor_offers(const struct weft_rdma_acceptor *acceptor, const char *word,
+	bool with_address, char *buf, size_t len);
+/* An address of its, with the port, which others reach: "192.0.2.7:5555". */
+void weft_rdma_acceptor_reached_at(const struct weft_rdma_acceptor *acceptor, char *buf,
+	size_t len);
 /* Answers a request with a refusal.  The id is not the caller's any more. */
 void weft_rdma_acceptor_reject(struct weft_rdma_acceptor *acceptor, struct rdma_cm_id *id,
 	const void *private_data, uint8_t len);

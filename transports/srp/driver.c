@@ -36,35 +36,64 @@ static int usable(struct weft_error *err)
 	return r;
 }
 
-static int region_line(const char *host, const char *offers, const char *region, uint64_t epoch,
-	uint64_t tenure, char *buf, size_t len)
+/*
+ * The offer of the address that the host's name is, or else the first; a donor on many networks
+ * offers an address of each.  False: none is of SRP.
+ */
+static bool best_offer(const char *offers, const char *address, struct tp_offer *ret)
 {
-	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-	struct tp_offer offer;
-	struct addrinfo *found;
-	char dest[80];
-	bool offered = false;
+	bool found = false;
 
-	for (const char *at = offers; *at && !offered; at += strspn(at, ",")) {
+	for (const char *at = offers; *at; at += strspn(at, ",")) {
 		size_t n = strcspn(at, ",");
+		struct tp_offer offer;
 		char one[96];
 
 		if (n < sizeof(one)) {
 			memcpy(one, at, n);
 			one[n] = '\0';
-			offered = tp_parse_offer("srp", one, &offer);
+			if (tp_parse_offer("srp", one, &offer) &&
+				(!found || strcmp(offer.address, address) == 0)) {
+				*ret = offer;
+				found = true;
+			}
 		}
 		at += n;
 	}
-	if (!offered)
-		return -ENODEV;
-	/* The kernel looks nothing up. */
-	if (getaddrinfo(offer.address[0] ? offer.address : host, offer.port, &hints, &found) != 0)
+	return found;
+}
+
+/* The kernel looks nothing up.  0, or -EADDRNOTAVAIL. */
+static int look_up(const char *host, const char *port, char *ret_address, size_t address_len,
+	char *ret_dest, size_t dest_len)
+{
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+	struct addrinfo *found;
+
+	if (getaddrinfo(host, port, &hints, &found) != 0)
 		return -EADDRNOTAVAIL;
-	weft_rdma_address_text(found->ai_addr, dest, sizeof(dest));
+	int r = getnameinfo(found->ai_addr, found->ai_addrlen, ret_address,
+			(socklen_t)address_len, NULL, 0, NI_NUMERICHOST) != 0 ? -EADDRNOTAVAIL : 0;
+	weft_rdma_address_text(found->ai_addr, ret_dest, dest_len);
 	freeaddrinfo(found);
-	srp_target_command(region, epoch, tenure, dest, buf, len);
-	return 0;
+	return r;
+}
+
+static int region_line(const char *host, const char *offers, const char *region, uint64_t epoch,
+	uint64_t tenure, char *buf, size_t len)
+{
+	char address[NI_MAXHOST] = "", dest[80];
+	struct tp_offer offer;
+
+	/* Whoever cannot be looked up may still have offered an address. */
+	(void)look_up(host, "0", address, sizeof(address), dest, sizeof(dest));
+	if (!best_offer(offers, address, &offer))
+		return -ENODEV;
+	int r = look_up(offer.address[0] ? offer.address : host, offer.port, address,
+		sizeof(address), dest, sizeof(dest));
+	if (r == 0)
+		srp_target_command(region, epoch, tenure, dest, buf, len);
+	return r;
 }
 
 const struct tp_driver tp_srp_driver = {

@@ -10,8 +10,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,14 +127,7 @@ uint16_t srp_listener_port(const struct srp_listener *listener)
 
 void srp_listener_offers(const struct srp_listener *listener, char *buf, size_t len)
 {
-	const struct sockaddr *address = (const struct sockaddr *)&listener->acceptor.address;
-	char text[NI_MAXHOST];
-	int n = snprintf(buf, len, "srp:%u", srp_listener_port(listener));
-
-	if (getnameinfo(address, sizeof(listener->acceptor.address), text, sizeof(text), NULL, 0,
-		    NI_NUMERICHOST) == 0 && strcmp(text, "0.0.0.0") != 0 &&
-		strcmp(text, "::") != 0 && n + strlen(text) + 2 <= len)
-		snprintf(buf + n, len - (size_t)n, ":%s", text);
+	weft_rdma_acceptor_offers(&listener->acceptor, "srp", true, buf, len);
 }
 
 void srp_listener_stop(struct srp_listener *listener)

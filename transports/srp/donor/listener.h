@@ -55,7 +55,7 @@ int srp_listener_new(struct weft_donor *donor, struct weft_loop *loop,
 	const struct sockaddr *address, const struct srp_listener_config *config,
 	struct srp_listener **ret, struct weft_error *err);
 uint16_t srp_listener_port(const struct srp_listener *listener);
-/* "srp:5555:10.9.0.1"; without the address where it listens on all. */
+/* "srp:5555:10.9.0.1", and others with commas between, where it listens on all. */
 void srp_listener_offers(const struct srp_listener *listener, char *buf, size_t len);
 /* As those of struct weft_listener_ops. */
 void srp_listener_stop(struct srp_listener *listener);

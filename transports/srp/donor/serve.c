@@ -163,7 +163,10 @@ static void listen_free(struct weft_listener *listener)
 static void region_line(struct weft_listener *listener, const char *region, uint64_t epoch,
 	uint64_t tenure, char *buf, size_t len)
 {
-	srp_target_command(region, epoch, tenure, to_srp(listener)->acceptor.place, buf, len);
+	char dest[80];
+
+	weft_rdma_acceptor_reached_at(&to_srp(listener)->acceptor, dest, sizeof(dest));
+	srp_target_command(region, epoch, tenure, dest, buf, len);
 }
 
 const struct weft_listener_ops srp_listener_ops = {

@@ -8,14 +8,10 @@
  */
 #include "transports/verbs/donor/listener.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <ifaddrs.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "fabric/base/log.h"
 #include "fabric/base/thread.h"
@@ -184,68 +180,9 @@ uint16_t verbs_listener_port(const struct verbs_listener *listener)
 	return weft_rdma_acceptor_port(&listener->acceptor);
 }
 
-static bool is_any(const struct sockaddr_storage *address)
-{
-	if (address->ss_family == AF_INET6)
-		return IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)address)->sin6_addr);
-	return ((const struct sockaddr_in *)address)->sin_addr.s_addr == INADDR_ANY;
-}
-
-static bool is_global(const struct sockaddr *address)
-{
-	if (address->sa_family == AF_INET)
-		return (ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr) >> 24) != 127;
-	const struct in6_addr *in6 = &((const struct sockaddr_in6 *)address)->sin6_addr;
-
-	return address->sa_family == AF_INET6 && !IN6_IS_ADDR_LOOPBACK(in6) &&
-		!IN6_IS_ADDR_LINKLOCAL(in6);
-}
-
-/* Whether an address of ours is on an RDMA device. */
-static bool has_device(struct sockaddr *address)
-{
-	struct rdma_cm_id *id;
-	bool has = false;
-
-	if (rdma_create_id(NULL, &id, NULL, RDMA_PS_TCP) != 0)
-		return false;
-	if (address->sa_family == AF_INET6)
-		((struct sockaddr_in6 *)address)->sin6_port = 0;
-	else
-		((struct sockaddr_in *)address)->sin_port = 0;
-	has = rdma_bind_addr(id, address) == 0 && id->verbs;
-	rdma_destroy_id(id);
-	return has;
-}
-
 void verbs_listener_offers(const struct verbs_listener *listener, char *buf, size_t len)
 {
-	struct ifaddrs *list = NULL;
-	char text[INET6_ADDRSTRLEN], one[INET6_ADDRSTRLEN + 16];
-	uint16_t port = verbs_listener_port(listener);
-	size_t used = 0;
-
-	buf[0] = '\0';
-	if (is_any(&listener->acceptor.address) && getifaddrs(&list) == 0) {
-		for (struct ifaddrs *i = list; i; i = i->ifa_next) {
-			if (!i->ifa_addr || !is_global(i->ifa_addr) || !has_device(i->ifa_addr))
-				continue;
-			const void *bytes = i->ifa_addr->sa_family == AF_INET6 ?
-				(const void *)&((struct sockaddr_in6 *)i->ifa_addr)->sin6_addr :
-				(const void *)&((struct sockaddr_in *)i->ifa_addr)->sin_addr;
-			if (!inet_ntop(i->ifa_addr->sa_family, bytes, text, sizeof(text)))
-				continue;
-			int n = snprintf(one, sizeof(one), "%srdma:%u:%s", used ? "," : "", port,
-				text);
-			if (used + (size_t)n < len) {
-				strcpy(buf + used, one);
-				used += (size_t)n;
-			}
-		}
-		freeifaddrs(list);
-	}
-	if (used == 0)
-		snprintf(buf, len, "rdma:%u", port);
+	weft_rdma_acceptor_offers(&listener->acceptor, "rdma", false, buf, len);
 }
 
 void verbs_listener_stop(struct verbs_listener *listener)
