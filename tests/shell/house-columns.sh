@@ -79,7 +79,7 @@ tests/shell/house-results.sh 1
 tests/shell/house-run-lists-skips.sh 1
 tests/shell/house-tests-are-judged.sh 1
 tests/shell/libweft-other-contents-are-stale.sh 1
-tests/shell/libweft-works-when-installed.sh 3
+tests/shell/libweft-works-when-installed.sh 2
 tests/shell/line-rate.sh 1
 tests/shell/line-runs-at-native-speed.sh 1
 tests/shell/line-works-without-root.sh 1
