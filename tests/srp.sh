@@ -25,7 +25,7 @@ srp_login() {
 	before=$(scsi_hosts)
 	echo "$1" 2>/dev/null >"$SRP_HOST/add_target" || return 1
 	SCSI_HOST=$(comm -13 <(sort <<<"$before") <(scsi_hosts | sort) | tail -n 1)
-	wait_for -t 30 has_disk
+	wait_for -t 60 has_disk
 	local device
 	device=$(compgen -G "/sys/class/scsi_host/$SCSI_HOST/device/target*/*/block/sd*")
 	DISK=/dev/${device##*/}
@@ -34,6 +34,9 @@ srp_login() {
 	RPORT=$(compgen -G "/sys/class/srp_remote_ports/port-${SCSI_HOST#host}:*")
 	wait_for test -b "$DISK"
 }
+
+# srp_login_again LINE: to where somebody was logged in just now; ib_srp knows that for a while yet.
+srp_login_again() { wait_for -t 30 srp_login "$1"; }
 
 no_disk() { [[ ! -e $DISK ]]; }
 srp_logout() {
