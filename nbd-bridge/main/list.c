@@ -615,15 +615,17 @@ int main(int argc, char **argv)
 	struct list_options o = {0};
 	struct weft_error err = {0};
 	struct weft_held_key *key = NULL;
-	struct weft_uri uri;
+	struct weft_uri uri = {0};
 	json_t *array = NULL;
 	bool cut_off = false, asks_nobody = false;
 
 	weft_process_begin();
 	const struct tp_driver *driver = NULL;
 	int r = parse(argc, argv, &o, &uri, &driver);
-	if (r != WEFT_GO_ON)
+	if (r != WEFT_GO_ON) {
+		weft_uri_fini(&uri);
 		return r;
+	}
 	r = weft_uri_key(&uri, o.key_file, o.allow_insecure, &key, &err);
 	if (r == 0)
 		r = list(&uri, key, &array, &cut_off, &asks_nobody, &err);
