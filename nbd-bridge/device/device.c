@@ -183,6 +183,23 @@ unsigned bridge_device_block_bytes(const struct tp_info *info)
 	return (unsigned)weft_max(info->min_block_bytes, 512);
 }
 
+int bridge_device_check_earlier(const char *earlier, const char *path, bool read_only,
+	struct weft_error *err)
+{
+	char ro[8] = "";
+
+	if (path && strcmp(path, earlier) != 0)
+		return weft_error_set(err, EEXIST,
+			"this attachment is %s already; give that, or clear it with weft detach",
+			earlier);
+	bridge_device_attribute(earlier + strlen("/dev/"), "ro", ro, sizeof(ro));
+	if (read_only && strcmp(ro, "0") == 0)
+		return weft_error_set(err, EROFS,
+			"%s was attached to write to, and its users do; it cannot become read-only",
+			earlier);
+	return 0;
+}
+
 int bridge_device_check_region(const struct tp_info *info, struct weft_error *err)
 {
 	const unsigned block = bridge_device_block_bytes(info);

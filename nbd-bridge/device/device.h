@@ -32,6 +32,13 @@ int bridge_device_say_busy(const char *name, struct weft_error *err);
 unsigned bridge_device_block_bytes(const struct tp_info *info);
 int bridge_device_check_region(const struct tp_info *info, struct weft_error *err);
 
+/*
+ * Whether an earlier device, which has users, may be taken over: -EEXIST if path (NULL: any) is
+ * another's; -EROFS if the device can be written to, and is not to be any more.
+ */
+int bridge_device_check_earlier(const char *earlier, const char *path, bool read_only,
+	struct weft_error *err);
+
 /* The N of a path that is the prefix ("/dev/nbd") and N; or -EINVAL. */
 int bridge_device_index(const char *path, const char *prefix);
 

@@ -475,19 +475,13 @@ static const struct bridge_front_ops front_ops = {
 /* A region's earlier device, with its users. */
 static int take_over(struct nbd_device *device, const char *path, struct weft_error *err)
 {
-	char ro[8] = "";
+	int r = bridge_device_check_earlier(device->id.path, path,
+		bridge_info(device->base.bridge)->read_only, err);
 
-	if (path && strcmp(path, device->id.path) != 0)
-		return weft_error_set(err, EEXIST,
-			"this attachment is %s already; give that, or clear it with weft detach",
-			device->id.path);
-	bridge_device_attribute(name_of(device), "ro", ro, sizeof(ro));
-	if (bridge_info(device->base.bridge)->read_only && strcmp(ro, "0") == 0)
-		return weft_error_set(err, EROFS,
-			"%s was attached to write to, and its users do; it cannot become read-only",
-			device->id.path);
+	if (r < 0)
+		return r;
 	device->number = bridge_nbd_device_index(device->id.path);
-	int r = give_set(device, false, err);
+	r = give_set(device, false, err);
 	if (r < 0)
 		return weft_error_prefix(err, "cannot take %s over", device->id.path);
 	return 0;

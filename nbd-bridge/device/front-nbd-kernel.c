@@ -346,12 +346,11 @@ static const struct bridge_front_ops front_ops = {
 static int take_over(struct kernel_device *device, const char *path, struct weft_error *err)
 {
 	uint64_t end_ns = weft_now_ns() + TAKE_OVER_MS * UINT64_C(1000000);
-	int r;
+	int r = bridge_device_check_earlier(device->id.path, path,
+		bridge_info(device->base.bridge)->read_only, err);
 
-	if (path && strcmp(path, device->id.path) != 0)
-		return weft_error_set(err, EEXIST,
-			"this attachment is %s already; give that, or clear it with weft detach",
-			device->id.path);
+	if (r < 0)
+		return r;
 	if (device->id.nr_connections != 1)
 		return weft_error_set(err, EINVAL,
 			"%s was made without --kernel-socket, and is taken over in the same way "

@@ -376,17 +376,13 @@ static int take_over(struct ublk_device *device, const char *path, struct weft_e
 	struct ublk_params was, is;
 
 	set_path(device);
-	if (path && strcmp(path, device->id.path) != 0)
-		return weft_error_set(err, EEXIST,
-			"this attachment is %s already; give that, or clear it with weft detach",
-			device->id.path);
+	int r = bridge_device_check_earlier(device->id.path, path,
+		bridge_info(device->base.bridge)->read_only, err);
+
+	if (r < 0)
+		return r;
 	fill_params(device->base.bridge, &is);
-	int r = ublk_control_get_params(device->control, device->info.dev_id, &was);
-	if (r == 0 &&
-		(was.basic.attrs & UBLK_ATTR_READ_ONLY) < (is.basic.attrs & UBLK_ATTR_READ_ONLY))
-		return weft_error_set(err, EROFS,
-			"%s was attached to write to, and its users do; it cannot become read-only",
-			device->id.path);
+	r = ublk_control_get_params(device->control, device->info.dev_id, &was);
 	/*
 	 * Its FLUSH and FUA may come from another transport's abilities; every transport answers
 	 * both.
