@@ -26,11 +26,6 @@ static bool uses_memory(uint8_t kind)
 	return kind == TP_READ || kind == TP_WRITE || kind == TP_HASH;
 }
 
-static bool changes_data(uint8_t kind)
-{
-	return kind == TP_WRITE || kind == TP_TRIM || kind == TP_ZERO;
-}
-
 int tp_open(const struct tp_ops *ops, const void *config, struct tp **ret, struct weft_error *err)
 {
 	struct tp *tp;
@@ -160,33 +155,60 @@ static bool is_inside(const struct tp_mem *mem, const void *buf, uint64_t len)
 	return start <= mem->len && len <= mem->len - start;
 }
 
-/* A HASH's length in its buffer, or -EINVAL.  Rare, and so not inline. */
-static int64_t __attribute__((noinline)) hashes_len(const struct tp_conn *conn,
-	const struct tp_op *op)
+/* len bytes at op->buf are the transport's. */
+static inline bool has_memory(const struct tp_conn *conn, const struct tp_op *op, uint64_t len)
+{
+	return op->mem && op->mem->tp == conn->tp && is_inside(op->mem, op->buf, len);
+}
+
+static int check_hash(const struct tp_conn *conn, const struct tp_op *op)
 {
 	if (!op->hashing || !weft_hashing_valid(op->hashing, op->len))
 		return -EINVAL;
 	uint32_t nr = weft_hash_nr_blocks(op->len, op->hashing->block_bytes);
-	return nr > conn->info.max_hash_blocks ? -EINVAL : (int64_t)nr * WEFT_HASH_BYTES;
+	if (nr > conn->info.max_hash_blocks)
+		return -EINVAL;
+	return has_memory(conn, op, (uint64_t)nr * WEFT_HASH_BYTES) ? 0 : -EINVAL;
 }
 
-/* The same of its buffer, and of how long it may be. */
-static inline int check_memory(const struct tp_conn *conn, const struct tp_op *op)
+/* Of operations that have a range: that it is the region's. */
+static inline int check_range(const struct tp_info *info, const struct tp_op *op)
 {
-	uint64_t len = op->len;
+	if (op->off > info->size_bytes || op->len > info->size_bytes - op->off)
+		return -ENOSPC;
+	if (info->min_block_bytes > 1 &&
+		(op->off % info->min_block_bytes || op->len % info->min_block_bytes))
+		return -EINVAL;
+	return 0;
+}
 
-	if (__builtin_expect(op->kind == TP_HASH, 0)) {
-		int64_t r = hashes_len(conn, op);
+/* Of operations that move no data of the region.  They are rare, and so this is not inline. */
+static int __attribute__((noinline)) check_other(const struct tp_conn *conn, const struct tp_op *op)
+{
+	const struct tp_info *info = &conn->info;
+
+	if (op->kind == TP_FLUSH || op->kind == TP_PROBE) {
+		if (op->off != 0 || op->len != 0)
+			return -EINVAL;
+		return op->kind == TP_FLUSH && !info->can_flush ? -EOPNOTSUPP : 0;
+	}
+	if ((op->kind == TP_TRIM || op->kind == TP_ZERO) && info->read_only)
+		return -EPERM;
+	if ((op->kind == TP_TRIM && !info->can_trim) || (op->kind == TP_ZERO && !info->can_zero) ||
+		(op->kind == TP_CACHE && !info->can_cache) ||
+		(op->kind == TP_HASH && !info->max_hash_blocks) ||
+		((op->flags & TP_FUA) && !info->can_fua) ||
+		((op->flags & TP_FAST_ZERO) && !info->can_fast_zero))
+		return -EOPNOTSUPP;
+	if (op->len == 0 || op->len > TP_MAX_RANGE_BYTES)
+		return -EINVAL;
+	if (op->kind == TP_HASH) {
+		int r = check_hash(conn, op);
 
 		if (r < 0)
-			return (int)r;
-		len = (uint64_t)r;
-	} else if (op->len > conn->info.max_io_bytes) {
-		return -EINVAL;
+			return r;
 	}
-	if (!op->mem || op->mem->tp != conn->tp)
-		return -EINVAL;
-	return is_inside(op->mem, op->buf, len) ? 0 : -EINVAL;
+	return check_range(info, op);
 }
 
 /* The contract of tp_post() for one operation: 0, or -errno. */
@@ -202,35 +224,15 @@ static int check_op(const struct tp_conn *conn, const struct tp_op *op)
 	assert(op->owner != OP_POSTED);
 	if (op->kind >= TP_NR_KINDS || (op->flags & ~flags[op->kind]))
 		return -EINVAL;
-	if (op->kind == TP_FLUSH || op->kind == TP_PROBE) {
-		if (op->off != 0 || op->len != 0)
-			return -EINVAL;
-		return op->kind == TP_FLUSH && !info->can_flush ? -EOPNOTSUPP : 0;
-	}
-	if (changes_data(op->kind) && info->read_only)
+	if (op->kind != TP_READ && op->kind != TP_WRITE)
+		return check_other(conn, op);
+	if (op->kind == TP_WRITE && info->read_only)
 		return -EPERM;
-	if ((op->kind == TP_TRIM && !info->can_trim) || (op->kind == TP_ZERO && !info->can_zero) ||
-		(op->kind == TP_CACHE && !info->can_cache) ||
-		(op->kind == TP_HASH && !info->max_hash_blocks) ||
-		((op->flags & TP_FUA) && !info->can_fua) ||
-		((op->flags & TP_FAST_ZERO) && !info->can_fast_zero))
+	if ((op->flags & TP_FUA) && !info->can_fua)
 		return -EOPNOTSUPP;
-	if (op->len == 0)
+	if (op->len == 0 || op->len > info->max_io_bytes || !has_memory(conn, op, op->len))
 		return -EINVAL;
-	if (uses_memory(op->kind)) {
-		int r = check_memory(conn, op);
-
-		if (r < 0)
-			return r;
-	} else if (op->len > TP_MAX_RANGE_BYTES) {
-		return -EINVAL;
-	}
-	if (op->off > info->size_bytes || op->len > info->size_bytes - op->off)
-		return -ENOSPC;
-	if (info->min_block_bytes > 1 &&
-		(op->off % info->min_block_bytes || op->len % info->min_block_bytes))
-		return -EINVAL;
-	return 0;
+	return check_range(info, op);
 }
 
 int tp_post(struct tp_conn *conn, struct tp_op *const *ops, unsigned n)

@@ -37,68 +37,73 @@ static bool knows_hashes(const struct nbd_conn *conn)
 	return conn->service->hashes && (conn->contexts & NBD_CONTEXT_GRANT);
 }
 
-/*
- * The only place that checks a request's fields.  0, or the -errno to answer (proto, "Error
- * values").
- */
-static int nbd_validate(const struct nbd_conn *conn, const struct nbd_request_header *h)
+/* Of requests that have a range: that it is the export's.  0, or -errno. */
+static inline int check_range(const struct nbd_export *export, const struct nbd_request_header *h)
 {
-	const struct nbd_export *export = &conn->export;
-	const uint16_t has = export->flags;
-	bool writes = false, payload = false;
-
-	switch (h->type) {
-	case NBD_CMD_READ:
-		payload = true;
-		break;
-	case NBD_CMD_WRITE:
-		writes = payload = true;
-		break;
-	case NBD_CMD_FLUSH:
-		if (!(has & NBD_FLAG_SEND_FLUSH) || h->off != 0 || h->len != 0)
-			return -EINVAL;
-		return h->flags & ~allowed_flags(conn, h->type) ? -EINVAL : 0;
-	case NBD_CMD_TRIM:
-		if (!(has & NBD_FLAG_SEND_TRIM))
-			return has & NBD_FLAG_READ_ONLY ? -EPERM : -EINVAL;
-		writes = true;
-		break;
-	case NBD_CMD_WRITE_ZEROES:
-		if (!(has & NBD_FLAG_SEND_WRITE_ZEROES))
-			return has & NBD_FLAG_READ_ONLY ? -EPERM : -EINVAL;
-		writes = true;
-		break;
-	case NBD_CMD_CACHE:
-		if (!(has & NBD_FLAG_SEND_CACHE))
-			return -EINVAL;
-		break;
-	case NBD_CMD_BLOCK_STATUS:
-		if (!conn->contexts)
-			return -EINVAL;
-		break;
-	case NBD_CMD_HASH:
-		if (!knows_hashes(conn))
-			return -EINVAL;
-		break;
-	default:
-		return -EINVAL;
-	}
-	if (h->flags & ~allowed_flags(conn, h->type))
-		return -EINVAL;
-	if (writes && (has & NBD_FLAG_READ_ONLY))
-		return -EPERM;
 	if (h->len == 0)
 		return -EINVAL;
 	/* No sum: off + len may wrap. */
 	if (h->off > export->size_bytes || h->len > export->size_bytes - h->off)
 		return h->type == NBD_CMD_WRITE || h->type == NBD_CMD_WRITE_ZEROES ? -ENOSPC
 										  : -EINVAL;
-	if (payload && h->len > export->max_block_bytes)
-		return -EINVAL;
 	if (export->min_block_bytes > 1 &&
 		(h->off % export->min_block_bytes || h->len % export->min_block_bytes))
 		return -EINVAL;
 	return 0;
+}
+
+/*
+ * These two are the only places that check a request's fields.  0, or the -errno to answer (proto,
+ * "Error values").
+ */
+static inline int nbd_validate_data(const struct nbd_conn *conn, const struct nbd_request_header *h)
+{
+	const struct nbd_export *export = &conn->export;
+
+	if (h->flags && (h->flags & ~allowed_flags(conn, h->type)))
+		return -EINVAL;
+	if (h->type == NBD_CMD_WRITE && (export->flags & NBD_FLAG_READ_ONLY))
+		return -EPERM;
+	int r = check_range(export, h);
+	return r == 0 && h->len > export->max_block_bytes ? -EINVAL : r;
+}
+
+static int nbd_validate_other(const struct nbd_conn *conn, const struct nbd_request_header *h)
+{
+	const uint16_t has = conn->export.flags;
+	const bool writes = h->type == NBD_CMD_TRIM || h->type == NBD_CMD_WRITE_ZEROES;
+	bool offered;
+
+	switch (h->type) {
+	case NBD_CMD_FLUSH:
+		if (!(has & NBD_FLAG_SEND_FLUSH) || h->off != 0 || h->len != 0)
+			return -EINVAL;
+		return h->flags & ~allowed_flags(conn, h->type) ? -EINVAL : 0;
+	case NBD_CMD_TRIM:
+		offered = has & NBD_FLAG_SEND_TRIM;
+		break;
+	case NBD_CMD_WRITE_ZEROES:
+		offered = has & NBD_FLAG_SEND_WRITE_ZEROES;
+		break;
+	case NBD_CMD_CACHE:
+		offered = has & NBD_FLAG_SEND_CACHE;
+		break;
+	case NBD_CMD_BLOCK_STATUS:
+		offered = conn->contexts;
+		break;
+	case NBD_CMD_HASH:
+		offered = knows_hashes(conn);
+		break;
+	default:
+		offered = false;
+	}
+	if (!offered)
+		return writes && (has & NBD_FLAG_READ_ONLY) ? -EPERM : -EINVAL;
+	if (h->flags & ~allowed_flags(conn, h->type))
+		return -EINVAL;
+	if (writes && (has & NBD_FLAG_READ_ONLY))
+		return -EPERM;
+	return check_range(&conn->export, h);
 }
 
 static void queue_reply(struct nbd_request *rq)
@@ -173,7 +178,7 @@ static void start_status(struct nbd_conn *conn, struct nbd_request *rq)
 }
 
 /* HASH: what stands behind its header, which has been received. */
-static int __attribute__((noinline)) take_hashing(struct nbd_conn *conn, struct nbd_request *rq,
+static int take_hashing(struct nbd_conn *conn, struct nbd_request *rq,
 	int error)
 {
 	int r = nbd_unpack_hashing(nbd_rx(conn) + NBD_REQUEST_BYTES, &rq->hashing);
@@ -184,17 +189,78 @@ static int __attribute__((noinline)) take_hashing(struct nbd_conn *conn, struct 
 }
 
 /*
- * Hashes of much take long: they leave before the next request is looked at, if they are there
- * already.  Others leave together.
+ * Has the service give a READ, a WRITE or a HASH what it needs.  0: the service holds the request;
+ * > 0: as its prepare(); -EAGAIN: the header stays where it is, and nbd_conn_resume() comes back to
+ * it; another -errno: what to answer.
  */
-static int __attribute__((noinline)) start_hash(struct nbd_conn *conn, struct nbd_request *rq)
+static inline int prepare(struct nbd_conn *conn, struct nbd_request *rq)
 {
-	const uint32_t rq_len = rq->len; /* the reply may leave with it */
+	int r = conn->service->prepare(rq);
 
-	conn->rx_start += NBD_HASHING_BYTES;
+	if (r == 0) {
+		rq->state = NBD_RQ_HELD;
+	} else if (r == -EAGAIN) {
+		nbd_request_put(rq);
+		conn->starved = true;
+	}
+	return r;
+}
+
+/*
+ * A HASH that is valid, or is to be refused with r.  Hashes of much take long: they leave before
+ * the next request is looked at, if they are there already.  Others leave together.
+ */
+static int start_hash(struct nbd_conn *conn, struct nbd_request *rq, int r)
+{
+	const uint32_t len = rq->len; /* the reply may leave with rq */
+
+	r = take_hashing(conn, rq, r);
+	if (r == 0)
+		r = prepare(conn, rq);
+	if (r == -EAGAIN)
+		return 0;
+	assert(r <= 0);
+	conn->rx_start += NBD_REQUEST_BYTES + NBD_HASHING_BYTES;
+	conn->big_writes = false;
+	if (r < 0) {
+		refuse(rq, r);
+		return 1;
+	}
 	submit(rq);
-	conn->held_back = conn->done && rq_len >= NBD_LONG_HASH_BYTES;
+	conn->held_back = conn->done && len >= NBD_LONG_HASH_BYTES;
 	return conn->held_back ? 0 : 1;
+}
+
+/* Requests that move no data of the export.  They are rare, and so this is not inline. */
+static int __attribute__((noinline)) start_other(struct nbd_conn *conn,
+	const struct nbd_request_header *h)
+{
+	const bool hash = h->type == NBD_CMD_HASH && knows_hashes(conn);
+
+	if (h->type == NBD_CMD_DISC) {
+		conn->goodbye = true;
+		conn->phase = NBD_CLOSING;
+		return 0;
+	}
+	if (hash && nbd_rx_len(conn) < NBD_REQUEST_BYTES + NBD_HASHING_BYTES) {
+		conn->big_writes = false; /* more than a header is to be received */
+		return 0;
+	}
+	struct nbd_request *rq = take_slot(conn, h);
+	int r = nbd_validate_other(conn, h);
+	if (hash)
+		return start_hash(conn, rq, r);
+	conn->rx_start += NBD_REQUEST_BYTES;
+	conn->big_writes = false;
+	if (r < 0) {
+		refuse(rq, r);
+	} else if (h->type == NBD_CMD_BLOCK_STATUS) {
+		start_status(conn, rq);
+	} else {
+		rq->state = NBD_RQ_HELD;
+		submit(rq);
+	}
+	return 1;
 }
 
 static int start_pieces(struct nbd_request *rq, uint32_t piece)
@@ -214,49 +280,27 @@ static int start_request(struct nbd_conn *conn)
 	r = nbd_unpack_request(nbd_rx(conn), &h);
 	if (r < 0)
 		return r;
-	const bool hash = __builtin_expect(h.type == NBD_CMD_HASH, 0) && knows_hashes(conn);
-	if (hash && nbd_rx_len(conn) < NBD_REQUEST_BYTES + NBD_HASHING_BYTES) {
-		conn->big_writes = false; /* more than a header is to be received */
-		return 0;
-	}
-	if (h.type == NBD_CMD_DISC) {
-		conn->goodbye = true;
-		conn->phase = NBD_CLOSING;
-		return 0;
-	}
+	if (h.type != NBD_CMD_READ && h.type != NBD_CMD_WRITE)
+		return start_other(conn, &h);
 	rq = take_slot(conn, &h);
-	r = nbd_validate(conn, &h);
-	if (hash)
-		r = take_hashing(conn, rq, r);
-	if (r == 0 && (h.type == NBD_CMD_READ || h.type == NBD_CMD_WRITE || hash)) {
-		r = conn->service->prepare(rq);
-		if (r == -EAGAIN) {
-			/* The header stays where it is; nbd_conn_resume() comes back to it. */
-			nbd_request_put(rq);
-			conn->starved = true;
-			return 0;
-		}
-		if (r == 0)
-			rq->state = NBD_RQ_HELD;
-		else if (r > 0)
-			return start_pieces(rq, (uint32_t)r);
-	}
+	r = nbd_validate_data(conn, &h);
+	if (r == 0)
+		r = prepare(conn, rq);
+	if (r == -EAGAIN)
+		return 0;
+	if (r > 0)
+		return start_pieces(rq, (uint32_t)r);
 	conn->rx_start += NBD_REQUEST_BYTES;
-	conn->big_writes = h.type == NBD_CMD_WRITE && h.len >= NBD_BIG_WRITE_BYTES;
+	conn->big_writes = false;
 	if (h.type == NBD_CMD_WRITE) {
+		conn->big_writes = h.len >= NBD_BIG_WRITE_BYTES;
 		conn->current = rq;
 		conn->left = h.len;
 		rq->error = r;
 		conn->phase = r == 0 ? NBD_PAYLOAD : NBD_DRAIN;
 	} else if (r < 0) {
-		conn->rx_start += hash ? NBD_HASHING_BYTES : 0;
 		refuse(rq, r);
-	} else if (hash) {
-		return start_hash(conn, rq);
-	} else if (h.type == NBD_CMD_BLOCK_STATUS) {
-		start_status(conn, rq);
 	} else {
-		rq->state = NBD_RQ_HELD;
 		submit(rq);
 	}
 	return 1;

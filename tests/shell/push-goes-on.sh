@@ -29,7 +29,8 @@ wait "$pusher" || status=$?
 exec 3>&-
 ((status == 1)) || fail "stopped: exit status $status: $(cat "$TMP/err")"
 grep -q 'weft-push: stopped: .* the same command goes on' "$TMP/err" || fail "$(cat "$TMP/err")"
-jq -e '.complete == false and .different_bytes >= 16777216' "$TMP/json" >/dev/null ||
+# The donor has four chunks; the last one's answer may come after the signal.
+jq -e '.complete == false and .different_bytes >= 12582912' "$TMP/json" >/dev/null ||
 	fail "$(cat "$TMP/json")"
 before=$(jq .different_bytes "$TMP/json")
 weft push --json "$TMP/file" "$URI" >"$TMP/json" || fail "it does not go on"

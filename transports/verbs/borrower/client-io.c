@@ -40,6 +40,10 @@ int verbs_io_init(struct verbs_conn *conn, struct weft_error *err)
 		return weft_error_set(err, ENOMEM, "cannot connect over RDMA: out of memory");
 	for (unsigned i = 0; i < conn->depth; i++)
 		conn->slots[i].next_free = (uint16_t)(i + 1);
+	for (unsigned i = 0; i < conn->sq_size; i++) {
+		conn->wrs[i].sg_list = &conn->sges[i];
+		conn->wrs[i].num_sge = 1;
+	}
 	conn->scratch_mr = ibv_reg_mr(device->pd, conn->scratch, len, IBV_ACCESS_LOCAL_WRITE);
 	if (!conn->scratch_mr)
 		return weft_rdma_reg_failed(errno, len, err);
@@ -145,21 +149,20 @@ static struct ibv_send_wr *add_wr(struct verbs_conn *conn, enum ibv_wr_opcode op
 	const void *buf, uint32_t len, uint32_t lkey, uint64_t addr, uint32_t rkey)
 {
 	struct ibv_send_wr *wr = &conn->wrs[conn->nr_wrs];
-	struct ibv_sge *sge = &conn->sges[conn->nr_wrs];
 
 	assert(conn->nr_wrs < conn->sq_room);
 	if (conn->nr_wrs > 0)
 		wr[-1].next = wr;
 	conn->nr_wrs++;
-	*sge = (struct ibv_sge){.addr = (uintptr_t)buf, .length = len, .lkey = lkey};
-	*wr = (struct ibv_send_wr){
-		.sg_list = sge,
-		.num_sge = 1,
-		.opcode = opcode,
-		.wr.rdma = {.remote_addr = addr, .rkey = rkey},
-	};
+	*wr->sg_list = (struct ibv_sge){.addr = (uintptr_t)buf, .length = len, .lkey = lkey};
+	/* The other fields stay as verbs_io_init() left them. */
+	wr->next = NULL;
+	wr->opcode = opcode;
+	wr->send_flags = 0;
 	if (opcode == IBV_WR_RDMA_WRITE && len <= conn->max_inline)
 		wr->send_flags = IBV_SEND_INLINE;
+	wr->wr.rdma.remote_addr = addr;
+	wr->wr.rdma.rkey = rkey;
 	return wr;
 }
 
