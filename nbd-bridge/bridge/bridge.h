@@ -116,6 +116,8 @@ uint64_t bridge_dirty_bytes(const struct bridge *bridge);
 uint64_t bridge_lost_bytes(const struct bridge *bridge);
 void bridge_push_now(struct bridge *bridge);
 
+/* Bytes that clients wrote, and that were answered. */
+uint64_t bridge_written_bytes(struct bridge *bridge);
 /*
  * "ready", "reconnecting", "dead", "stale" (or "out of memory").  why (may be NULL) gets the
  * reason, or code 0 if there is none.

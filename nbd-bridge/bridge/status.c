@@ -229,6 +229,22 @@ const char *bridge_state_silent(struct bridge *bridge, struct weft_error *why,
 	return state;
 }
 
+static void add_written(struct bridge_lane *lane, void *ctx)
+{
+	uint64_t *sum = ctx;
+
+	*sum += lane_stats(lane)->write_bytes;
+}
+
+uint64_t bridge_written_bytes(struct bridge *bridge)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < bridge->lanes.nr; i++)
+		bridge_lane_run(bridge->lanes.lane[i], add_written, &sum);
+	return sum;
+}
+
 static void add_records(struct bridge_lane *lane, void *ctx)
 {
 	json_t *json = bridge_recorder_json(lane_recorder(lane));

@@ -38,8 +38,9 @@ static void on_detach(struct attach *a, struct weft_control_call *call, bool for
 	case ATTACH_END_LATER:
 		/* weft detach asks again, and shows the progress. */
 		weft_control_answer(call,
-			json_pack("{s:b, s:I, s:b, s:s}", "detached", 0, "dirty_bytes",
-				(json_int_t)bridge_dirty_bytes(a->bridge), "settling",
+			json_pack("{s:b, s:I, s:I, s:b, s:s}", "detached", 0, "dirty_bytes",
+				(json_int_t)bridge_dirty_bytes(a->bridge), "written_bytes",
+				(json_int_t)bridge_written_bytes(a->bridge), "settling",
 				a->settle.pid != 0, "state", bridge_state(a->bridge, NULL)));
 		break;
 	case ATTACH_END_REFUSED:

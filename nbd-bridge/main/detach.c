@@ -281,12 +281,13 @@ static void tell_wait(const char *name, const json_t *status, bool force)
 
 /*
  * Asks until the cache has nothing that is not at the donor, and the bridge ends.  Gives up, with
- * the attachment as it was, when nothing is written back for STUCK_MS.
+ * the attachment as it was, when nothing is written back for STUCK_MS, neither by the cache nor by
+ * the kernel.
  */
 static int ask_until_written_back(const char *name, bool force, json_t **ret,
 	struct weft_error *err)
 {
-	uint64_t least = UINT64_MAX, moved_ns = weft_now_ns(), told_ns = moved_ns;
+	uint64_t least = UINT64_MAX, most = 0, moved_ns = weft_now_ns(), told_ns = moved_ns;
 	bool told = false;
 	char size[32];
 
@@ -300,11 +301,14 @@ static int ask_until_written_back(const char *name, bool force, json_t **ret,
 			return r;
 		}
 		uint64_t dirty = (uint64_t)json_integer_value(json_object_get(*ret, "dirty_bytes")),
+			 written = (uint64_t)json_integer_value(
+				 json_object_get(*ret, "written_bytes")),
 			 now_ns = weft_now_ns();
 		weft_format_size(dirty, size, sizeof(size));
-		if (dirty < least)
+		if (dirty < least || written > most)
 			moved_ns = now_ns;
 		least = weft_min(least, dirty);
+		most = weft_max(most, written);
 		const char *state = json_string_value(json_object_get(*ret, "state"));
 		bool stale = state && strcmp(state, "stale") == 0;
 		if (stale || now_ns - moved_ns > STUCK_MS * UINT64_C(1000000)) {

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: MIT
 # tier: long
-# timeout: 600
+# timeout: 660
 # presets: dev asan
 # processors: 2
 # A signal to the bridge of a device that is mounted, or swap: it flushes, says who uses it, and
 # stays; its file system works on; it ends by itself when the last user goes.  Killed after the
-# signal, as a service manager does, nothing that was there by then is lost.
+# signal, as a service manager does, nothing that was there by then is lost.  A detach waits as long
+# as what the kernel cached goes on to arrive.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool mkfs.ext4
 
-in_testbed --timeout 500 <<'END'
+in_testbed --timeout 600 <<'END'
 start_donor --memory r=64M
 log=$WEFT_RUN_DIR/attach-r.log
 patient=(--timeout 90 --dead-timeout 90 --transport tcp --lanes 2) # an emulator may be slow
@@ -80,5 +81,29 @@ for kind in nbd ublk; do
 	swapoff "$dev" || fail "swapoff"
 	wait_for -t 60 gone "$pid"
 done
+
+echo "== nbd, a detach over a slow line"
+attach nbd
+head -c 26M /dev/urandom >"$TMP/bytes"
+tc qdisc add dev lo root tbf rate 8mbit burst 128k limit 256k
+# The kernel writes back for a process that is gone.
+(
+	exec 8>"$dev"
+	cat "$TMP/bytes" >&8
+	: >"$TMP/written"
+	kill -KILL "$BASHPID"
+) &
+wait_for -t 60 test -e "$TMP/written"
+sleep 1
+rm "$TMP/written"
+SECONDS=0
+weft detach r || fail "detach: $?"
+echo "the detach took $SECONDS s"
+((SECONDS > 22)) || fail "a detach of $SECONDS s tells nothing"
+tc qdisc del dev lo root
+attach nbd
+cmp -n $((26 << 20)) "$TMP/bytes" "$dev" || fail "lost over a slow line"
+weft detach r
+
 stop_donor || fail "the donor's exit status: $?"
 END
