@@ -32,6 +32,35 @@ static void check_tls(const json_t *donor, struct swap_findings *ret)
 			text_of(donor, "uri"));
 }
 
+static bool kernel_has_tls(void)
+{
+	char line[256];
+
+	return swap_read_line("/proc/sys/net/ipv4/tcp_available_ulp", line, sizeof(line)) &&
+		strstr(line, "tls");
+}
+
+/* Where there is a key, what comes in place of RDMA is TLS. */
+static void remark_tls_in_reserve(const json_t *donor, struct swap_findings *ret)
+{
+	const struct tp_driver *now = tp_driver_of_word(text_of(donor, "transport"));
+	const json_t *ways = json_object_get(donor, "ways"), *way;
+	const struct tp_driver *base = tp_base_driver();
+	size_t i;
+
+	if (now == base || !json_is_object(json_object_get(donor, "key")) || kernel_has_tls())
+		return;
+	json_array_foreach(ways, i, way)
+		if (tp_driver_of_word(text_of(way, "transport")) == base) {
+			swap_remark(ret,
+				"once %s to %.200s is lost, it goes on over TLS in user space, "
+				"which takes memory for each record; load the kernel's module "
+				"(modprobe tls) before that",
+				text_of(donor, "transport"), text_of(donor, "uri"));
+			return;
+		}
+}
+
 static void check_contents(const json_t *donor, struct swap_findings *ret)
 {
 	if (json_is_true(json_object_get(donor, "restorable")))
@@ -150,6 +179,7 @@ void swap_check_path(const json_t *status, struct swap_findings *ret)
 
 	json_array_foreach(donors, i, donor) {
 		check_tls(donor, ret);
+		remark_tls_in_reserve(donor, ret);
 		check_contents(donor, ret);
 	}
 	check_reserve(status, ret);

@@ -59,9 +59,10 @@ static void print_donors(const json_t *space)
 	json_array_foreach(donors, i, donor) {
 		const char *transport = text_of(donor, "transport");
 
-		printf("    with %s%s%s%s %s of pages are lost, and the processes that touch "
+		printf("    with %s%s%s%s%s %s of pages are lost, and the processes that touch "
 		       "them\n",
 			text_of(donor, "uri"), transport[0] ? " (" : "", transport,
+			json_is_true(json_object_get(donor, "plaintext")) ? ", in plaintext" : "",
 			transport[0] ? ")" : "", size_of(donor, "lost_bytes", size));
 	}
 }

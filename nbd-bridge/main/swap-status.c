@@ -57,6 +57,17 @@ static void take_notes(struct collection *c)
 /* ---- one space ---- */
 
 /* What is lost with each donor: of stripes, all that is on the device. */
+/* Whether pages lie open on the way: neither the connection nor the contents are encrypted. */
+static bool is_plaintext(const json_t *bridge, const json_t *donor)
+{
+	const json_t *cache = json_object_get(bridge, "cache");
+	const char *kind =
+		json_string_value(json_object_get(json_object_get(cache, "sealed"), "kind"));
+	const char *word = json_string_value(json_object_get(donor, "transport"));
+
+	return word && !strchr(word, '+') && !(kind && strcmp(kind, "encrypt") == 0);
+}
+
 static json_t *donors_of(const json_t *bridge, const struct swap_member *member, uint64_t used)
 {
 	json_t *ret = json_array(), *donor;
@@ -64,13 +75,13 @@ static json_t *donors_of(const json_t *bridge, const struct swap_member *member,
 
 	json_array_foreach(json_object_get(bridge, "donors"), i, donor)
 		json_array_append_new(ret,
-			json_pack("{s:O, s:O, s:o}", "uri", json_object_get(donor, "uri"),
-				"transport", json_object_get(donor, "transport"), "lost_bytes",
-				integer(used)));
+			json_pack("{s:O, s:O, s:b, s:o}", "uri", json_object_get(donor, "uri"),
+				"transport", json_object_get(donor, "transport"), "plaintext",
+				is_plaintext(bridge, donor), "lost_bytes", integer(used)));
 	if (json_array_size(ret) == 0)
 		json_array_append_new(ret,
-			json_pack("{s:s, s:n, s:o}", "uri", member->uri, "transport", "lost_bytes",
-				integer(used)));
+			json_pack("{s:s, s:n, s:n, s:o}", "uri", member->uri, "transport",
+				"plaintext", "lost_bytes", integer(used)));
 	return ret;
 }
 

@@ -66,6 +66,7 @@ for way in ublk/tcp nbd/rdma; do
 		.spaces[0].pages_out > 2000 and .spaces[0].pages_in > 1000 and
 		.spaces[0].state == "ready" and .spaces[0].swap.locked_bytes > 0 and
 		.spaces[0].donors[0].lost_bytes == .spaces[0].used_bytes and
+		.spaces[0].donors[0].plaintext and
 		.group.path == "'"$group"'" and .exclusive' "$TMP/json" >/dev/null ||
 			fail "$(cat "$TMP/json")"
 	jq -e '.processes[0].name == "swap-load"' "$TMP/json" >/dev/null ||

@@ -111,7 +111,8 @@ def swaps: {
 			pages_in_per_s: "number|null", pages_out_per_s: "number|null",
 			state: "string", why: "string|null", silent_s: "number|null", swap: locked,
 			latency_s: {read: latency, write: latency, flush: latency},
-			donors: [{uri: "string", transport: "string|null", lost_bytes: "number"}]
+			donors: [{uri: "string", transport: "string|null",
+				plaintext: "boolean|null", lost_bytes: "number"}]
 		}]
 	}]
 };

@@ -202,6 +202,26 @@ static void a_good_path_is_let_be(void **state)
 	assert_int_equal(look_at_path("\"tcp\"", "\"tcp+ktls\"").nr, 0);
 }
 
+static void tls_in_user_space_behind_rdma_is_told(void **state)
+{
+	static const char over_rdma[] =
+		"\"rdma\", \"key\": {\"identity\": \"a\"}, \"ways\": [{\"transport\": "
+		"\"rdma\"}, {\"transport\": \"tcp\"}]";
+	struct swap_findings found = look_at_path("\"tcp\"", over_rdma);
+
+	assert_int_equal(found.nr_refusals, 0);
+	assert_true(said(&found, false, "once rdma to weft://d/r is lost"));
+	fake_root_put("/proc/sys/net/ipv4/tcp_available_ulp", "espintcp mptcp tls\n");
+	assert_int_equal(look_at_path("\"tcp\"", over_rdma).nr, 0);
+	/* Without a key it goes on in plaintext; or there is no other way. */
+	fake_root_put("/proc/sys/net/ipv4/tcp_available_ulp", "espintcp mptcp\n");
+	assert_int_equal(look_at_path("\"tcp\"",
+				 "\"rdma\", \"ways\": [{\"transport\": \"tcp\"}]").nr, 0);
+	assert_int_equal(look_at_path("\"tcp\"",
+				 "\"rdma\", \"key\": {}, \"ways\": [{\"transport\": \"rdma\"}]").nr,
+		0);
+}
+
 static void what_is_wrong_with_a_path_is_refused(void **state)
 {
 	static const struct {
@@ -270,6 +290,7 @@ int main(void)
 		TEST(zram_in_front_is_told),
 		TEST(slurm_without_swap_is_told),
 		TEST(a_good_path_is_let_be),
+		TEST(tls_in_user_space_behind_rdma_is_told),
 		TEST(what_is_wrong_with_a_path_is_refused),
 		TEST(a_reserve_below_what_sockets_hold_is_refused),
 		TEST(what_is_only_worth_a_word_is_told),
