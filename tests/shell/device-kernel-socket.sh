@@ -7,7 +7,7 @@
 # donor is killed and restarted, and the bridge is killed and taken over: no error and no wrong
 # byte.  While there is no bridge the kernel goes on alone, and keeps others out.  A detach frees
 # the region at once.  After a lapse and another writer, and after a lost epoch, the device fails
-# for good.
+# for good, and so it does where the bridge that takes over is the first to see that.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool fio qemu-io
@@ -134,5 +134,19 @@ donor
 wait_for -t 60 ended
 ! get 1 >/dev/null 2>&1 || fail "it reads"
 end_lost
+
+echo "== while the bridge is dead, too: who takes over is stale from the beginning"
+direct >/dev/null || fail attach
+put R 1 || fail "no write"
+kill_bridge
+kill -KILL "$DONOR_PID"
+wait "$DONOR_PID" || :
+donor
+attach_stale "weft://127.0.0.1:$port/r" --kernel-socket --device /dev/nbd0 --dead-timeout 90
+ended || fail "it is $(kernel state)"
+! get 1 >/dev/null 2>&1 || fail "it reads"
+! put S 1 2>/dev/null || fail "it writes"
+end_lost
+reads 0 4096 4096 "nbd://127.0.0.1:$port/r" || fail "it was written to: $(cat "$TMP/io")"
 stop_donor || fail "the donor's exit status: $?"
 END
