@@ -248,6 +248,22 @@ static void check_ublk(struct finding *f)
 	}
 }
 
+/* The device is there since Linux 6.1; before that there is one switch for all users. */
+static void let_users_have_faults(struct finding *f)
+{
+	if (facts_exist("/dev/userfaultfd")) {
+		finding_fix_as_root(f,
+			"groupadd -f weft && chgrp weft /dev/userfaultfd && "
+			"chmod 0660 /dev/userfaultfd; usermod -aG weft USER");
+		finding_keep(f,
+			"echo 'KERNEL==\"userfaultfd\", GROUP=\"weft\", MODE=\"0660\"' > "
+			"/etc/udev/rules.d/90-weft-userfaultfd.rules");
+		return;
+	}
+	finding_fix_as_root(f, "sysctl -w vm.unprivileged_userfaultfd=1");
+	finding_keep(f, "echo vm.unprivileged_userfaultfd=1 > /etc/sysctl.d/90-weft.conf");
+}
+
 static void check_userfaultfd(struct finding *f)
 {
 	WEFT_CLEANUP_CLOSE int fd = -1;
@@ -261,18 +277,18 @@ static void check_userfaultfd(struct finding *f)
 		works = facts_exist("/proc/sys/vm/unprivileged_userfaultfd");
 	}
 	facts_number("/proc/sys/vm/unprivileged_userfaultfd", "", &allowed);
-	if (works && (allowed || geteuid() == 0)) {
+	if (works && (allowed || geteuid() == 0 || facts_usable("/dev/userfaultfd"))) {
 		finding_say(f, FINDING_OK,
-			"userfaultfd works, for a region as plain memory (to come)");
+			"userfaultfd works, for a region as memory of a program (weft_map())");
 	} else if (works) {
 		finding_say(f, FINDING_WARN,
-			"userfaultfd works for faults in user mode only; a region as plain memory "
-			"(to come) wants more");
-		finding_fix_as_root(f, "sysctl -w vm.unprivileged_userfaultfd=1");
-		finding_keep(f, "echo vm.unprivileged_userfaultfd=1 > /etc/sysctl.d/90-weft.conf");
+			"userfaultfd works for a program's own accesses; system calls get EFAULT "
+			"for what is not here of a region as memory (weft_map())");
+		let_users_have_faults(f);
 	} else {
 		finding_say(f, FINDING_MISSING,
-			"userfaultfd does not work, for a region as plain memory (to come)");
+			"userfaultfd does not work, for a region as memory of a program "
+			"(weft_map())");
 		finding_fix_as_root(f,
 			"allow userfaultfd(2) in the container's seccomp profile, or use a kernel "
 			"that has it");
