@@ -3,9 +3,9 @@
  * Commands on their lane: a command is cut into pieces, each a request of the lane, until all are
  * done or one has failed.  Runs on the lane's thread, except the functions that prepare a command.
  *
- * If the lane's transports take any memory, a piece points into the caller's memory, and the lane
- * cuts it as the donor wants.  Otherwise pieces go through the lane's registered buffers, several
- * at a time.
+ * If the lane's transports take any memory, or know the caller's, a piece points into the caller's
+ * memory, and the lane cuts it as the donor wants.  Otherwise pieces go through the lane's
+ * registered buffers, several at a time.
  *
  * Invariant: a command is touched last by its ended().  Since done() may run inside
  * bridge_lane_submit(), a piece that ends only notes that there is news, and the end of the step
@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -112,7 +113,7 @@ static void submit_direct(struct command *command, uint64_t len)
 
 	rq->done = direct_done;
 	rq->may_lend = false;
-	rq->mem = command->lane->all;
+	rq->mem = command->mem;
 	rq->buf = command->buf ? place(command) : NULL;
 	submit(command, &command->piece, len);
 }
@@ -201,7 +202,7 @@ static void go_on(struct command *command)
 {
 	if (command->kind == TP_FLUSH)
 		submit_direct(command, 0);
-	else if (command->lane->all)
+	else if (command->mem)
 		submit_direct(command, weft_min(DIRECT_BYTES, command->len - command->begun));
 	else
 		submit_buffered(command);
@@ -217,7 +218,7 @@ void command_begin(struct command *command)
 
 static void look_at(struct command *command)
 {
-	if (command->is_short || (command->nr_pieces > 0 && command->lane->all))
+	if (command->is_short || (command->nr_pieces > 0 && command->mem))
 		return;
 	const bool has_more = command->begun < command->len;
 	/* Closing waits for the pieces in flight, not for the whole command. */
@@ -335,6 +336,7 @@ void command_init(struct command *command, struct library_lane *lane, uint8_t ki
 	command->off = off;
 	command->len = len;
 	command->lane = lane;
+	command->mem = lane->all;
 	command->job.fn = begin;
 	memset(&command->piece.rq, 0, sizeof(command->piece.rq));
 	command->begun = 0;
@@ -422,7 +424,8 @@ static void call_ended(struct command *command)
 	lane_drive_tell(command->lane->drive, command->caller);
 }
 
-int library_call(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len)
+int library_call_from(struct weft *w, struct tp_mem *const *mems, uint8_t kind, void *buf,
+	uint64_t off, uint64_t len)
 {
 	struct library_lane *lane = library_lane_choose(w);
 	struct lane_waiter waiter = {0};
@@ -431,8 +434,74 @@ int library_call(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t
 	if (library_lane_in_completion)
 		return -EDEADLK;
 	command_init(&command, lane, kind, buf, off, len);
+	if (mems)
+		command.mem = mems[lane - w->lanes];
 	command.ended = call_ended;
 	command.caller = &waiter;
 	lane_drive_do(lane->drive, &command.job, &waiter);
 	return command.status;
+}
+
+int library_call(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len)
+{
+	return library_call_from(w, NULL, kind, buf, off, len);
+}
+
+/* ---- memory of the caller's that lanes know ---- */
+
+struct registration {
+	void *base;
+	size_t len;
+	struct tp_mem *mem;
+	int error;
+};
+
+static void register_memory(struct bridge_lane *lane, void *ctx)
+{
+	struct registration *reg = ctx;
+
+	reg->error = bridge_lane_register(lane, reg->base, reg->len, &reg->mem, NULL);
+}
+
+static void deregister_memory(struct bridge_lane *lane, void *ctx)
+{
+	struct registration *reg = ctx;
+
+	reg->error = bridge_lane_deregister(lane, reg->mem);
+}
+
+bool library_has_registered(const struct weft *w)
+{
+	return w->nr_lanes > 0 && !w->lanes[0].all;
+}
+
+int library_deregister(struct weft *w, struct tp_mem **mems)
+{
+	int error = 0;
+
+	for (unsigned i = 0; mems && i < w->nr_lanes; i++) {
+		struct registration reg = {.mem = mems[i]};
+
+		bridge_lane_run(w->lanes[i].lane, deregister_memory, &reg);
+		error = reg.error < 0 ? reg.error : error;
+	}
+	free(mems);
+	return error;
+}
+
+int library_register(struct weft *w, void *base, size_t len, struct tp_mem ***ret)
+{
+	struct tp_mem **mems = calloc(w->nr_lanes, sizeof(struct tp_mem *));
+	struct registration reg = {.base = base, .len = len, .error = mems ? 0 : -ENOMEM};
+
+	for (unsigned i = 0; i < w->nr_lanes && reg.error == 0; i++) {
+		bridge_lane_run(w->lanes[i].lane, register_memory, &reg);
+		if (reg.error == 0)
+			mems[i] = reg.mem;
+	}
+	if (reg.error < 0)
+		library_deregister(w, mems);
+	else
+		*ret = mems;
+	return reg.error;
 }

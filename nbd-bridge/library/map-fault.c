@@ -60,7 +60,8 @@ static void read_unit(struct weft_map *m, uint32_t frame)
 		pthread_cond_signal(&m->spare);
 	pthread_mutex_unlock(&m->lock);
 	memset(slot + len, 0, map_unit_bytes(m, unit) - len);
-	int r = library_call(m->w, TP_READ, slot, m->off + map_unit_off(m, unit), len);
+	int r = library_call_from(m->w, m->slots, TP_READ, slot, m->off + map_unit_off(m, unit),
+		len);
 	pthread_mutex_lock(&m->lock);
 	m->nr_direct--;
 	if (r == 0) {
@@ -94,6 +95,18 @@ static void fetch(struct map_handler *handler, uint64_t unit)
 
 /* ---- a unit that has a frame; under the lock ---- */
 
+/*
+ * It came meanwhile; or the program has dropped the page, with its bytes.  A page that was swapped
+ * out again causes no second fault here.
+ */
+static void show_page_again(struct weft_map *m, const struct map_frame *f, uint64_t address)
+{
+	if (!map_is_here(m, address) && m->dropped == address)
+		map_poison_page(m, address);
+	m->dropped = address;
+	map_wake(m, f->unit);
+}
+
 static void show_again(struct weft_map *m, uint32_t frame, uint64_t address)
 {
 	struct map_frame *f = &m->frames[frame];
@@ -114,14 +127,10 @@ static void show_again(struct weft_map *m, uint32_t frame, uint64_t address)
 			map_bring_back(m, frame);
 		break;
 	case FRAME_RESIDENT:
-		/*
-		 * It came meanwhile; or the program has dropped the page, with its bytes.  A page
-		 * that was swapped out again causes no second fault here.
-		 */
-		if (!map_is_here(m, address) && m->dropped == address)
-			map_poison_page(m, address);
-		m->dropped = address;
-		map_wake(m, f->unit);
+		if (m->mode->shares)
+			map_bring_back(m, frame);
+		else
+			show_page_again(m, f, address);
 		break;
 	case FRAME_RETURNING:
 	case FRAME_FREE:
@@ -129,15 +138,36 @@ static void show_again(struct weft_map *m, uint32_t frame, uint64_t address)
 	}
 }
 
-static void serve(struct map_handler *handler, uint64_t address)
+/* The first write since the unit was looked at; modes whose slots are the map's pages. */
+static void let_write(struct weft_map *m, uint64_t unit)
+{
+	uint32_t frame = map_frame_of(m, unit);
+	struct map_frame *f = frame == MAP_NO_FRAME ? NULL : &m->frames[frame];
+
+	if (f && f->state == FRAME_LEAVING) {
+		f->wanted = true;
+		return;
+	}
+	if (f && (f->state == FRAME_RESIDENT || f->state == FRAME_RETURNING)) {
+		f->unsure = true;
+		map_protect(m, map_at(m, unit), map_unit_bytes(m, unit), false);
+	}
+	map_wake(m, unit);
+}
+
+static void serve(struct map_handler *handler, uint64_t address, bool is_protected)
 {
 	struct weft_map *m = handler->m;
 	uint64_t unit = (address - (uintptr_t)m->base) / m->unit_bytes;
 
 	pthread_mutex_lock(&m->lock);
 	m->counts.faults++;
-	if (m->units[unit] == MAP_POISONED)
+	if (is_protected)
+		let_write(m, unit);
+	else if (m->units[unit] == MAP_POISONED)
 		map_poison(m, unit);
+	else if (m->units[unit] == MAP_HEALING)
+		; /* whoever waits is woken then */
 	else if (m->lost && m->units[unit] == 0)
 		map_fail_unit(m, unit, m->lost);
 	else if (m->lost)
@@ -161,7 +191,8 @@ static void take_faults(struct map_handler *handler)
 	while (!atomic_load(&handler->m->stop_handlers) &&
 		read(handler->m->uffd, &msg, sizeof(msg)) == sizeof(msg))
 		if (msg.event == UFFD_EVENT_PAGEFAULT)
-			serve(handler, msg.arg.pagefault.address);
+			serve(handler, msg.arg.pagefault.address,
+				msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP);
 }
 
 static void stay_on(int cpu)

@@ -55,7 +55,7 @@ uint32_t map_frame_of(const struct weft_map *m, uint64_t unit)
 {
 	uint32_t at = m->units[unit];
 
-	return at == 0 || at == MAP_POISONED ? MAP_NO_FRAME : at - 1;
+	return at == 0 || at >= MAP_HEALING ? MAP_NO_FRAME : at - 1;
 }
 
 /* ---- lists ---- */
@@ -241,7 +241,7 @@ void map_bring_back(struct weft_map *m, uint32_t frame)
 	pthread_mutex_lock(&m->lock);
 	if (r == 0) {
 		f->state = FRAME_RESIDENT;
-		f->unsure = true;
+		f->unsure = !m->read_only;
 		map_list_add(m, &m->resident, frame);
 	} else {
 		/* Somebody has put pages there.  Nobody who waits may wait for ever. */
@@ -251,6 +251,16 @@ void map_bring_back(struct weft_map *m, uint32_t frame)
 		map_settle(m, frame);
 	}
 	pthread_cond_broadcast(&m->changed);
+}
+
+/* Nobody needs what the slot has: frees its memory, where others do not use it. */
+static void drop(struct weft_map *m, uint32_t frame)
+{
+	if (!m->mode->drop)
+		return;
+	pthread_mutex_unlock(&m->lock);
+	m->mode->drop(m, frame);
+	pthread_mutex_lock(&m->lock);
 }
 
 /* The pages are gone from the map, and the slot does not have them. */
@@ -271,7 +281,7 @@ static int stay(struct weft_map *m, uint32_t frame, int error)
 	struct map_frame *f = &m->frames[frame];
 
 	f->state = FRAME_RESIDENT;
-	f->unsure = true;
+	f->unsure = !m->read_only;
 	map_list_add(m, &m->resident, frame);
 	if (error == -EBUSY)
 		m->counts.pinned++;
@@ -282,17 +292,28 @@ static int stay(struct weft_map *m, uint32_t frame, int error)
 	return error;
 }
 
+/*
+ * The grains of a unit that leaves whose hashes have to be asked.  A unit that is protected, and
+ * was not written since it was looked at, has none; but a page that moves loses its protection.
+ */
+static uint64_t doubtful(const struct weft_map *m, const struct map_frame *f)
+{
+	if (m->read_only || (m->mode->shares && !f->unsure))
+		return 0;
+	return map_unit_grains(m, f->unit);
+}
+
 int map_evict_frame(struct weft_map *m, uint32_t frame)
 {
 	struct map_frame *f = &m->frames[frame];
-	uint64_t written = 0, all = map_unit_grains(m, f->unit);
+	uint64_t written = 0, all = map_unit_grains(m, f->unit), doubt = doubtful(m, f);
 
 	map_list_remove(m, frame);
 	f->state = FRAME_LEAVING;
 	pthread_mutex_unlock(&m->lock);
 	int r = m->mode->hide(m, frame, &written);
 	if (r == 0 && m->mode->keeps)
-		written |= map_differing(m, frame, all & ~written, map_slot(m, frame));
+		written |= map_differing(m, frame, doubt & ~written, map_slot(m, frame));
 	pthread_mutex_lock(&m->lock);
 	if (r < 0)
 		return stay(m, frame, r);
@@ -345,23 +366,38 @@ void map_make_room(struct weft_map *m, uint32_t nr)
 	}
 }
 
+void map_empty_frame(struct weft_map *m, uint32_t frame)
+{
+	map_list_remove(m, frame);
+	m->frames[frame].state = FRAME_LEAVING;
+	drop(m, frame);
+	free_frame(m, frame);
+}
+
+/* Makes sure that there is a free frame, if that can be. */
+static void find_room(struct weft_map *m)
+{
+	for (unsigned i = 0; m->free.nr == 0 && i < EVICT_TRIES; i++) {
+		uint32_t victim;
+
+		if (m->clean.nr > 0)
+			map_empty_frame(m, m->clean.first);
+		else if ((victim = find_victim(m)) != MAP_NO_FRAME)
+			map_evict_frame(m, victim);
+		else
+			return;
+	}
+}
+
 uint32_t map_take_frame(struct weft_map *m, uint64_t unit, bool *ret_absent)
 {
-	for (unsigned i = 0; m->free.nr + m->clean.nr == 0 && i < EVICT_TRIES; i++) {
-		uint32_t victim = find_victim(m);
-
-		if (victim == MAP_NO_FRAME)
-			break;
-		map_evict_frame(m, victim);
-	}
+	find_room(m);
 	*ret_absent = m->units[unit] == 0;
-	uint32_t frame = m->free.nr ? m->free.first : m->clean.first;
+	uint32_t frame = m->free.first;
 	if (!*ret_absent || frame == MAP_NO_FRAME)
 		return MAP_NO_FRAME;
 	struct map_frame *f = &m->frames[frame];
 	map_list_remove(m, frame);
-	if (f->state == FRAME_STAGED)
-		m->units[f->unit] = 0;
 	*f = (struct map_frame){.state = FRAME_FETCHING, .unit = (uint32_t)unit};
 	m->units[unit] = frame + 1;
 	return frame;
@@ -371,6 +407,7 @@ void map_put_frame(struct weft_map *m, uint32_t frame)
 {
 	struct map_frame *f = &m->frames[frame];
 
+	drop(m, frame);
 	m->units[f->unit] = 0;
 	f->state = FRAME_FREE;
 	map_list_add(m, &m->free, frame);

@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "nbd-bridge/library/map-private.h"
@@ -59,7 +58,7 @@ static void force_out(struct weft_map *m, uint32_t frame)
 	f->state = FRAME_LEAVING;
 	pthread_mutex_unlock(&m->lock);
 	memcpy(map_slot(m, frame), map_at(m, f->unit), bytes);
-	map_cure(m, f->unit);
+	map_take_pages(m, f->unit);
 	uint64_t differing = map_differing(m, frame, all, map_slot(m, frame));
 	pthread_mutex_lock(&m->lock);
 	f->state = FRAME_STAGED;
@@ -106,6 +105,8 @@ static void take_all_out(struct weft_map *m)
 		all &= take_out(m, frame);
 	m->lost_tries++;
 	m->lost_done = all;
+	if (all)
+		map_poison_all(m);
 	pthread_cond_broadcast(&m->changed);
 }
 
@@ -203,8 +204,13 @@ static int reset_handle(struct weft *w, struct weft_error *err)
 		NULL, err);
 }
 
+/* Nothing is in the map, and nothing goes there before m->lost is over. */
 static void begin_anew(struct weft_map *m)
 {
+	/* What cannot be mapped yet heals later. */
+	const bool cured = map_cure_all(m) == 0;
+
+	pthread_mutex_lock(&m->lock);
 	for (uint32_t frame = 0; frame < m->nr_frames; frame++) {
 		struct map_frame *f = &m->frames[frame];
 
@@ -215,17 +221,18 @@ static void begin_anew(struct weft_map *m)
 		*f = (struct map_frame){.state = FRAME_FREE};
 		map_list_add(m, &m->free, frame);
 	}
-	for (uint64_t unit = 0; unit < m->nr_units; unit++)
-		m->units[unit] = 0;
-	for (uint64_t unit = 0; unit < m->nr_units; unit++)
+	for (uint64_t unit = 0; unit < m->nr_units; unit++) {
+		m->units[unit] = cured ? 0 : MAP_POISONED;
 		m->written[unit] = 0;
-	m->nr_dirty_grains = m->nr_poisoned = 0;
-	madvise(m->base, m->map_bytes, MADV_DONTNEED);
+	}
+	m->nr_dirty_grains = 0;
+	m->nr_poisoned = cured ? 0 : m->nr_units;
 	m->lost = m->write_error = 0;
 	m->lost_done = false;
 	m->lost_tries = 0;
 	m->retry_ns = 0;
 	map_tell_pump(m);
+	pthread_mutex_unlock(&m->lock);
 }
 
 int weft_map_reset(struct weft_map *m, char *why, size_t why_size)
@@ -238,11 +245,8 @@ int weft_map_reset(struct weft_map *m, char *why, size_t why_size)
 			r == -EINVAL ? "the contents are not gone" : strerror(-r));
 	else
 		r = reset_handle(m->w, &err);
-	if (r == 0) {
-		pthread_mutex_lock(&m->lock);
+	if (r == 0)
 		begin_anew(m);
-		pthread_mutex_unlock(&m->lock);
-	}
 	if (why_size > 0)
 		snprintf(why, why_size, "%s", err.message);
 	return r;

@@ -16,6 +16,9 @@
  * protection.  So the bytes themselves decide there: a page that nobody called dirty is dirty if
  * its hash is not that of the bytes that the donor has, or was sent.
  *
+ * That is the paged mode.  In the others (map-shared.c) slot and map are the same pages.  Which of
+ * them were written is found by hashes alone, and a write to a unit that was looked at is a fault.
+ *
  * Threads: the handlers take faults (map-fault.c).  The pump does all that nobody waits for at the
  * fault: it fetches ahead, writes back, makes room, heals (map-pump.c).  Callers of weft_map_*()
  * mark what they want, and wait.
@@ -43,6 +46,7 @@ enum {
 
 /* In place of a frame's number and 1; 0: the unit is absent. */
 #define MAP_POISONED UINT32_MAX
+#define MAP_HEALING (UINT32_MAX - 1) /* the pump is about to make it absent */
 #define MAP_NO_FRAME UINT32_MAX
 
 enum frame_state {
@@ -119,7 +123,12 @@ struct weft_map {
 	struct weft_map *next; /* of the handle, under its lock */
 	const struct map_mode *mode;
 	int uffd, pagemap, stop_fd;
+	int file, empty; /* the modes' that share; -1 */
 	bool read_only, user_faults_only;
+	bool protects; /* a write to a page that was looked at leaves a mark, or is a fault */
+	bool overlays; /* SIGBUS is the empty file in a unit's place */
+	_Atomic bool overlaid; /* it was, somewhere */
+	struct tp_mem **slots; /* for each lane: the slots, registered; NULL: they need not be */
 	uint8_t *base;   /* of the map */
 	uint8_t *stage;  /* the slots */
 	uint64_t off;    /* in the region */
@@ -142,7 +151,7 @@ struct weft_map {
 	pthread_cond_t changed; /* a frame's state, or its dirt */
 	pthread_cond_t spare;   /* all handlers wait for the network */
 	pthread_cond_t news_cond;
-	uint32_t *units;        /* frame + 1, MAP_POISONED, or 0 */
+	uint32_t *units;        /* frame + 1, MAP_POISONED, MAP_HEALING, or 0 */
 	struct map_frame *frames;
 	uint64_t *hashes;       /* of grains; belong to whoever owns the pages */
 	uint64_t *written;      /* for each unit the grains that weft_map_dirty() tells of */
@@ -179,11 +188,13 @@ struct weft_map {
 	bool waits_here;                       /* it waits for news_cond; under the lock */
 };
 
-/* ---- Ways of putting pages into the map, and out: map-paged.c ---- */
+/* ---- Ways of putting pages into the map, and out: map-paged.c, map-shared.c ---- */
 
 struct map_mode {
 	const char *name;
-	bool keeps; /* what was hidden lies in the slot, so that it can be shown again */
+	bool keeps;  /* what was hidden lies in the slot, so that it can be shown again */
+	bool shares; /* slots are the same pages as the map's, at the unit's place */
+	bool whole;  /* there is room for every unit, and none is taken out */
 	/*
 	 * show: from the slot into the map, and wakes who waits there.  hide: out of the map, into
 	 * the slot where the mode keeps; *ret_written gets the grains that may have been written.
@@ -192,28 +203,49 @@ struct map_mode {
 	 */
 	int (*show)(struct weft_map *m, uint32_t frame);
 	int (*hide)(struct weft_map *m, uint32_t frame, uint64_t *ret_written);
+	/*
+	 * Frees the slot's memory, before the frame is another unit's.  NULL: slots are used again.
+	 */
+	void (*drop)(struct weft_map *m, uint32_t frame);
 };
 
-extern const struct map_mode map_paged, map_paged_read_only;
+extern const struct map_mode map_paged, map_paged_read_only, map_compat, map_resident;
 
-/* Opens the descriptors, and asks the kernel what it can do.  0, or -errno. */
-int map_probe(struct weft_map *m, unsigned flags, struct weft_error *err);
+/*
+ * Asks the kernel what it can do, chooses the mode (enum weft_map_mode), and opens the descriptors.
+ * 0, or -errno.
+ */
+int map_probe(struct weft_map *m, unsigned flags, unsigned mode, struct weft_error *err);
 /* Makes the mappings.  0, or -errno. */
 int map_make_mappings(struct weft_map *m, struct weft_error *err);
 void map_end_mappings(struct weft_map *m);
 void map_wake(struct weft_map *m, uint64_t unit);
+void map_wake_range(struct weft_map *m, const uint8_t *at, uint64_t bytes);
+/* The kernel said EAGAIN: a page is locked, or the mappings change.  *nr: how often so far. */
+void map_pause(struct weft_map *m, unsigned *nr);
+/* Protects pages from writes, or ends that and wakes who waits.  0, or -errno. */
+int map_protect(struct weft_map *m, const uint8_t *at, uint64_t bytes, bool protects);
 /* Accesses of the unit, which has no page in the map, are SIGBUS from now on. */
 int map_poison(struct weft_map *m, uint64_t unit);
+/* No page is in the map: where each unit would be a mapping of its own, one is enough. */
+void map_poison_all(struct weft_map *m);
 /*
- * Copies what is in the map.  -EFAULT: the program has dropped pages that are its own bytes; who
- * touched those would get the program's SIGBUS.
+ * Copies bytes of a frame from where they are.  -EFAULT: the program has dropped pages that are its
+ * own bytes; who touched those would get the program's SIGBUS.
  */
-int map_read(const void *from, void *to, uint64_t len);
+int map_read(const struct weft_map *m, uint32_t frame, uint64_t first, void *to, uint64_t len);
 /* Whether a page is here at the address; and the same as map_poison() for it, if it is not. */
 bool map_is_here(struct weft_map *m, uint64_t address);
 void map_poison_page(struct weft_map *m, uint64_t address);
-/* The unit's pages are missing again. */
-int map_cure(struct weft_map *m, uint64_t unit);
+/* The unit's pages are missing in the map from now on.  0, or -errno. */
+int map_take_pages(struct weft_map *m, uint64_t unit);
+/*
+ * The units of [first, end) are not SIGBUS any more, but missing.  Without the lock, and no
+ * handler: it may have to wait for one.  0, or -errno.
+ */
+int map_cure(struct weft_map *m, uint64_t first, uint64_t end);
+/* The same for all units, none of which has pages any more.  0, or -errno. */
+int map_cure_all(struct weft_map *m);
 /*
  * Tells fn of all pages in [from, to) of the map that were written since they were protected, and
  * protects them again.  0, or -errno.
@@ -247,7 +279,9 @@ static inline uint8_t *map_at(const struct weft_map *m, uint64_t unit)
 
 static inline uint8_t *map_slot(const struct weft_map *m, uint32_t frame)
 {
-	return m->stage + (uint64_t)frame * m->unit_bytes;
+	return m->stage +
+		(m->mode->shares ? map_unit_off(m, m->frames[frame].unit)
+				 : (uint64_t)frame * m->unit_bytes);
 }
 
 /* All grains of the unit. */
@@ -272,8 +306,10 @@ void map_undirty(struct weft_map *m, uint32_t frame);
  * lock; *ret_absent: the unit is still absent (else there is no frame).
  */
 uint32_t map_take_frame(struct weft_map *m, uint64_t unit, bool *ret_absent);
-/* Gives back a frame that was FETCHING: its unit is absent again. */
+/* Gives back a frame that was FETCHING: its unit is absent again.  May release the lock before. */
 void map_put_frame(struct weft_map *m, uint32_t frame);
+/* The same for one that is staged and clean. */
+void map_empty_frame(struct weft_map *m, uint32_t frame);
 /* What was fetched is in the slot: hashes it and shows it, or leaves it staged. */
 void map_fetched(struct weft_map *m, uint32_t frame);
 /* A staged frame goes back into the map. */

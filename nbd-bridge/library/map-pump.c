@@ -68,6 +68,8 @@ static void submit(struct weft_map *m, struct map_io *io, uint8_t kind, void *bu
 	uint64_t len)
 {
 	command_init(&io->command, m->lane, kind, buf, m->off + off, len);
+	if (m->slots && kind == TP_READ && io->frame != MAP_NO_FRAME)
+		io->command.mem = m->slots[m->lane - m->w->lanes];
 	io->command.ended = io_ended;
 	m->nr_in_flight++;
 	lane_drive_attend(m->lane->drive);
@@ -179,18 +181,13 @@ static uint32_t find_writable(struct weft_map *m, const struct map_list *list, u
 static int copy_out(struct weft_map *m, uint32_t frame, struct map_io *io)
 {
 	struct map_frame *f = &m->frames[frame];
-	const bool staged = f->state == FRAME_STAGED;
 	uint64_t first = (unsigned)__builtin_ctzll(io->grains) * m->grain_bytes;
 	uint64_t len = weft_min((unsigned)__builtin_popcountll(io->grains) * m->grain_bytes,
 		map_unit_bytes(m, f->unit) - first);
-	int r = 0;
 
 	f->copying = true;
 	pthread_mutex_unlock(&m->lock);
-	if (staged)
-		memcpy(io->buf + first, map_slot(m, frame) + first, len);
-	else
-		r = map_read(map_at(m, f->unit) + first, io->buf + first, len);
+	int r = map_read(m, frame, first, io->buf + first, len);
 	map_hash(m, frame, io->grains, io->buf);
 	pthread_mutex_lock(&m->lock);
 	f->copying = false;
@@ -273,26 +270,41 @@ static void read_ended(struct weft_map *m, struct map_io *io)
 {
 	struct map_frame *f = &m->frames[io->frame];
 	uint64_t unit = f->unit;
-	bool wanted = f->wanted;
 
 	if (io->command.status == 0) {
 		map_fetched(m, io->frame);
 		return;
 	}
 	map_put_frame(m, io->frame);
-	if (wanted)
+	if (f->wanted)
 		map_fail_unit(m, unit, io->command.status);
+}
+
+static void heal(struct weft_map *m, uint64_t first, uint64_t end)
+{
+	for (uint64_t unit = first; unit < end; unit++)
+		m->units[unit] = MAP_HEALING;
+	pthread_mutex_unlock(&m->lock);
+	bool healed = map_cure(m, first, end) == 0;
+	pthread_mutex_lock(&m->lock);
+	for (uint64_t unit = first; unit < end; unit++) {
+		m->units[unit] = healed ? 0 : MAP_POISONED;
+		map_wake(m, unit);
+	}
+	if (healed)
+		m->nr_poisoned -= end - first;
+	pthread_cond_broadcast(&m->changed);
 }
 
 static void heal_all(struct weft_map *m)
 {
-	for (uint64_t unit = 0; unit < m->nr_units && m->nr_poisoned > 0; unit++) {
-		if (m->units[unit] != MAP_POISONED)
-			continue;
-		map_cure(m, unit);
-		m->units[unit] = 0;
-		m->nr_poisoned--;
-		map_wake(m, unit);
+	for (uint64_t first = 0, end; first < m->nr_units && m->nr_poisoned > 0; first = end) {
+		for (end = first; end < m->nr_units && m->units[end] == MAP_POISONED; end++)
+			;
+		if (end > first)
+			heal(m, first, end);
+		else
+			end++;
 	}
 }
 
@@ -353,7 +365,7 @@ static void keep_room(struct weft_map *m)
 {
 	uint32_t nr = (uint32_t)weft_max(m->nr_frames / 8, 2);
 
-	if (m->free.nr + m->clean.nr < nr / 2)
+	if (!m->mode->whole && m->free.nr + m->clean.nr < nr / 2)
 		map_make_room(m, nr);
 }
 

@@ -39,7 +39,7 @@ static void mark(struct weft_map *m, uint64_t from, uint64_t to)
 
 int map_collect(struct weft_map *m, uint64_t from, uint64_t to)
 {
-	return m->read_only ? 0 : map_scan(m, from, to, mark);
+	return m->read_only || m->mode->shares ? 0 : map_scan(m, from, to, mark);
 }
 
 /* ---- waiting; under the lock ---- */
@@ -59,7 +59,7 @@ static uint64_t differing_in_map(struct weft_map *m, uint32_t frame, uint64_t gr
 		unsigned i = (unsigned)__builtin_ctzll(grains);
 		uint64_t at = i * m->grain_bytes, len = weft_min(m->grain_bytes, bytes - at);
 
-		if (map_read(map_at(m, unit) + at, buf, len) < 0 ||
+		if (map_read(m, frame, at, buf, len) < 0 ||
 			map_hash_of(m, buf, len) != m->hashes[(uint64_t)frame * m->grains + i])
 			differing |= UINT64_C(1) << i;
 	}
@@ -72,13 +72,18 @@ void map_look_at_bytes(struct weft_map *m, uint32_t frame)
 
 	if (f->state != FRAME_RESIDENT || !f->unsure || f->copying)
 		return;
-	const uint64_t grains = map_unit_grains(m, f->unit) & ~f->dirty;
+	const uint64_t unit = f->unit, grains = map_unit_grains(m, unit) & ~f->dirty;
 	f->copying = true;
 	f->unsure = false;
 	pthread_mutex_unlock(&m->lock);
+	/* Where the kernel's scan does not tell of writes, the next one is a fault, and tells. */
+	bool stays_unsure = m->mode->shares;
+	if (stays_unsure && m->protects)
+		stays_unsure = map_protect(m, map_at(m, unit), map_unit_bytes(m, unit), true) < 0;
 	uint64_t differing = differing_in_map(m, frame, grains);
 	pthread_mutex_lock(&m->lock);
 	f->copying = false;
+	f->unsure |= stays_unsure;
 	map_mark_dirty(m, frame, differing, 0);
 	pthread_cond_broadcast(&m->changed);
 }
@@ -86,6 +91,8 @@ void map_look_at_bytes(struct weft_map *m, uint32_t frame)
 /* The frame of the unit once it does not move, and all of its older dirt is known. */
 static uint32_t settled(struct weft_map *m, uint64_t unit)
 {
+	bool looked = false;
+
 	for (;;) {
 		uint32_t frame = map_frame_of(m, unit);
 
@@ -93,10 +100,13 @@ static uint32_t settled(struct weft_map *m, uint64_t unit)
 			return frame;
 		if (is_moving(&m->frames[frame]))
 			pthread_cond_wait(&m->changed, &m->lock);
-		else if (m->frames[frame].state == FRAME_RESIDENT && m->frames[frame].unsure)
-			map_look_at_bytes(m, frame);
-		else
+		else if (looked || m->frames[frame].state != FRAME_RESIDENT ||
+			!m->frames[frame].unsure)
 			return frame;
+		else {
+			map_look_at_bytes(m, frame);
+			looked = true;
+		}
 	}
 }
 

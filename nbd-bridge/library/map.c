@@ -79,6 +79,11 @@ static int check_options(const struct weft *w, struct weft_map_options *o, struc
 			"cannot map: unit_bytes is a power of two from a page to 1 MiB, not "
 			"%" PRIu64,
 			o->unit_bytes);
+	if (o->mode > WEFT_MAP_RESIDENT)
+		return weft_error_set(err, EINVAL, "cannot map: there is no mode %u", o->mode);
+	if (o->mode == WEFT_MAP_RESIDENT && o->local_bytes)
+		return weft_error_set(err, EINVAL,
+			"cannot map: local_bytes is no bound of a map that is resident");
 	if (!o->local_bytes)
 		o->local_bytes = LOCAL_DEFAULT;
 	return 0;
@@ -96,13 +101,13 @@ static unsigned default_handlers(void)
 static int choose_sizes(struct weft_map *m, const struct weft_map_options *o,
 	struct weft_error *err)
 {
-	uint64_t nr = o->local_bytes / o->unit_bytes;
-
 	m->unit_bytes = o->unit_bytes;
 	m->grain_bytes = weft_max(o->unit_bytes / MAP_MASK_BITS, weft_page_bytes());
 	m->grains = (unsigned)(o->unit_bytes / m->grain_bytes);
 	m->map_bytes = weft_whole_pages(m->len);
 	m->nr_units = (m->map_bytes + o->unit_bytes - 1) / o->unit_bytes;
+	uint64_t nr = o->mode == WEFT_MAP_RESIDENT ? m->nr_units + MAP_WRITES_MAX + MAP_MIN_FRAMES
+						   : o->local_bytes / o->unit_bytes;
 	m->nr_writes = (unsigned)weft_min(weft_max(nr / 32, 2), MAP_WRITES_MAX);
 	m->nr_handlers = o->handlers ? o->handlers : default_handlers();
 	if (nr < MAP_MIN_FRAMES + m->nr_writes)
@@ -110,7 +115,7 @@ static int choose_sizes(struct weft_map *m, const struct weft_map_options *o,
 			"cannot map: local_bytes is %" PRIu64 " at least with units of %" PRIu64,
 			(MAP_MIN_FRAMES + m->nr_writes) * o->unit_bytes, o->unit_bytes);
 	nr = weft_max(weft_min(nr - m->nr_writes, m->nr_units), MAP_MIN_FRAMES);
-	if (m->nr_units >= MAP_POISONED - 1)
+	if (m->nr_units >= MAP_HEALING - 1)
 		return weft_error_set(err, EFBIG,
 			"cannot map: the map would have more than 2^32 units; take larger ones");
 	m->nr_frames = (uint32_t)nr;
@@ -146,11 +151,10 @@ static struct weft_map *new_map(struct weft *w, uint64_t off, uint64_t len,
 	if (!m)
 		return NULL;
 	m->w = w;
-	m->uffd = m->pagemap = m->stop_fd = -1;
+	m->uffd = m->pagemap = m->stop_fd = m->file = m->empty = -1;
 	m->off = off;
 	m->len = len;
 	m->read_only = o->flags & WEFT_MAP_READ_ONLY;
-	m->mode = m->read_only ? &map_paged_read_only : &map_paged;
 	m->on_lost = o->on_lost;
 	m->on_lost_ctx = o->on_lost_ctx;
 	weft_random(&m->hash_seed, sizeof(m->hash_seed));
@@ -174,6 +178,9 @@ static void free_map(struct weft_map *m)
 	map_join_pump(m);
 	if (m->nr_threads > 0)
 		map_join_handlers(m);
+	/* What a device may write to yet is not given to others. */
+	if (library_deregister(m->w, m->slots) < 0)
+		m->stage = NULL;
 	map_end_mappings(m);
 	map_pump_fini(m);
 	unmap_table(m->units, m->nr_units * sizeof(m->units[0]));
@@ -213,11 +220,14 @@ static int start_map(struct weft_map *m, const struct weft_map_options *o, struc
 	int r = choose_sizes(m, o, err);
 
 	if (r == 0)
-		r = map_probe(m, o->flags, err);
+		r = map_probe(m, o->flags, o->mode, err);
 	if (r == 0)
 		r = make_tables(m, err);
 	if (r == 0)
 		r = map_make_mappings(m, err);
+	/* Where that cannot be, a READ goes through the lane's buffers, as for any memory. */
+	if (r == 0 && m->mode->whole && library_has_registered(m->w))
+		library_register(m->w, m->stage, m->map_bytes, &m->slots);
 	if (r == 0)
 		r = map_pump_init(m, err);
 	if (r == 0)
@@ -341,7 +351,7 @@ static int bring_all(struct weft_map *m, uint64_t first, uint64_t end)
 {
 	int r = 1;
 
-	if (end - first > m->nr_frames / 4 * 3)
+	if (!m->mode->whole && end - first > m->nr_frames / 4 * 3)
 		return -ENOSPC;
 	pthread_mutex_lock(&m->lock);
 	/* All are asked for before the first is waited for. */
@@ -376,12 +386,12 @@ int weft_map_prefetch(struct weft_map *m, const void *addr, size_t len, unsigned
 	return r;
 }
 
-/* Gives the memory of a frame back to the machine.  Under the lock. */
+/* Gives the memory of a frame back to the machine.  Under the lock, which it may release. */
 static void release(struct weft_map *m, uint32_t frame)
 {
-	map_list_remove(m, frame);
-	map_put_frame(m, frame);
-	madvise(map_slot(m, frame), m->unit_bytes, MADV_DONTNEED);
+	map_empty_frame(m, frame);
+	if (!m->mode->shares)
+		madvise(map_slot(m, frame), m->unit_bytes, MADV_DONTNEED);
 }
 
 int weft_map_evict(struct weft_map *m, const void *addr, size_t len)
@@ -392,7 +402,7 @@ int weft_map_evict(struct weft_map *m, const void *addr, size_t len)
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&m->lock);
-	for (uint64_t unit = first; unit < end && !m->lost; unit++) {
+	for (uint64_t unit = first; unit < end && !m->lost && !m->mode->whole; unit++) {
 		uint32_t frame = map_frame_of(m, unit);
 
 		if (frame == MAP_NO_FRAME)

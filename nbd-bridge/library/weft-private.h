@@ -54,6 +54,7 @@ struct command {
 	uint64_t off, len;
 	struct weft_hashing hashing; /* HASH */
 	struct library_lane *lane;
+	struct tp_mem *mem; /* buf is registered; NULL: data go through buffers */
 	struct lane_job job;
 	/*
 	 * Called on the lane's thread once the command has ended, with the result in `status`.
@@ -153,6 +154,18 @@ struct library_lane *library_lane_of_thread(struct weft *w);
  * weft_pread(), which has checked it.
  */
 int library_call(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len);
+/* The same; mems: what library_register() gave for memory that buf lies in, or NULL. */
+int library_call_from(struct weft *w, struct tp_mem *const *mems, uint8_t kind, void *buf,
+	uint64_t off, uint64_t len);
+
+/* Whether data go through buffers, but for memory that is registered. */
+bool library_has_registered(const struct weft *w);
+/*
+ * Registers memory with each lane: *ret, for each its registration.  0, or -errno.  deregister:
+ * takes NULL; 0, or -EBUSY: operations in flight point into the memory, which has to stay.
+ */
+int library_register(struct weft *w, void *base, size_t len, struct tp_mem ***ret);
+int library_deregister(struct weft *w, struct tp_mem **mems);
 
 /* The lane whose completions this thread runs now; NULL: it runs none. */
 extern LIBRARY_THREAD_LOCAL struct library_lane *library_lane_in_completion;

@@ -258,7 +258,7 @@ WEFT_API int weft_aio_fd(struct weft *w);
  * weft_map_reset().  Writes go home by themselves within seconds, or when their room is needed;
  * only weft_map_sync() says that they have.
  *
- * weft_map() needs Linux 6.8 or later with userfaultfd(2).  A user who may not open
+ * weft_map() needs Linux 5.19 or later with userfaultfd(2).  A user who may not open
  * /dev/userfaultfd (and vm.unprivileged_userfaultfd is 0) gets a map whose missing parts only the
  * program's own accesses fetch: system calls get EFAULT for them, so weft_map_prefetch() them.
  * Then weft_map() says so in why, although it succeeds.
@@ -269,6 +269,26 @@ enum {
 	WEFT_MAP_READ_ONLY = 1 << 0, /* writing to the map is SIGSEGV */
 	/* no map rather than one in which system calls get EFAULT: weft_map() fails with -EPERM */
 	WEFT_MAP_ALL_FAULTS = 1 << 1,
+};
+
+/*
+ * How pages come and go.  Which one a map has is in its stats.
+ *
+ * paged: pages are moved into the map and out, by Linux 6.8 or later.
+ * compat: Linux 5.19 will do.  Pages lie in a memory file that is mapped twice, so that the
+ * process's resident set counts them twice.  The first write to a unit that was looked at for
+ * writes waits for a handler.  What the kernel itself writes later than a system call says
+ * (io_uring with registered buffers), or while the map evicts (direct I/O), can be lost.
+ * resident: as compat, but all of the map may be here, none of it leaves before weft_unmap(), and
+ * local_bytes is 0.  READs land in the map's own pages, over RDMA too, for which they are pinned.
+ * Pages are huge where the system gives such to files (shmem_enabled in
+ * /sys/kernel/mm/transparent_hugepage).
+ */
+enum weft_map_mode {
+	WEFT_MAP_ANY_MODE, /* paged; or where the kernel cannot, compat */
+	WEFT_MAP_PAGED,
+	WEFT_MAP_COMPAT,
+	WEFT_MAP_RESIDENT,
 };
 
 /* All zero but size: the defaults. */
@@ -288,6 +308,7 @@ struct weft_map_options {
 	 */
 	void (*on_lost)(void *ctx, int error);
 	void *on_lost_ctx;
+	unsigned mode; /* enum weft_map_mode */
 };
 
 /*
@@ -331,7 +352,8 @@ WEFT_API int weft_map_prefetch(struct weft_map *m, const void *addr, size_t len,
 
 /*
  * Frees the memory of the len bytes here; what was written is written back first, a little later.
- * -EBUSY: some are in use by the kernel (direct I/O, io_uring) and stay.
+ * -EBUSY: some are in use by the kernel (direct I/O, io_uring) and stay.  In a resident map nothing
+ * is freed.
  */
 WEFT_API int weft_map_evict(struct weft_map *m, const void *addr, size_t len);
 
@@ -378,7 +400,7 @@ WEFT_API int weft_map_reset(struct weft_map *m, char *why, size_t why_size);
 
 struct weft_map_stats {
 	size_t size;      /* set by the caller: sizeof(struct weft_map_stats) */
-	const char *mode; /* "paged" */
+	const char *mode; /* "paged", "compat" or "resident" */
 	int user_faults_only; /* system calls get EFAULT for what is not here */
 	int error;            /* why the contents are gone, or of the last write; 0: none */
 	uint64_t local_bytes; /* the bound, in whole units */

@@ -2,7 +2,7 @@
 /*
  * A map against plain arrays: threads read, write, sync, evict and prefetch at random, while the
  * mem transport delays, reorders, fails, holds and kills.  A seed names a run: WEFT_SEED; WEFT_OPS
- * says how many operations.
+ * says how many operations, in each mode; an argument names the cases to run, as a pattern.
  *
  * Each thread has words of its own in every page, so that each read has one right answer.  A read
  * that fails is SIGBUS, and comes again; a write that is SIGBUS was not done.  Now and then all
@@ -181,12 +181,13 @@ static void *disturb(void *ctx)
 	return NULL;
 }
 
-static void begin_map(struct weft *w, uint64_t *state)
+static void begin_map(struct weft *w, unsigned mode, uint64_t *state)
 {
 	const struct weft_map_options o = {
 		.size = sizeof(o),
+		.mode = mode,
 		.unit_bytes = weft_page_bytes() << next_random(state) % 5,
-		.local_bytes = 384 * weft_page_bytes(),
+		.local_bytes = mode == WEFT_MAP_RESIDENT ? 0 : 384 * weft_page_bytes(),
 		.handlers = (unsigned)(next_random(state) % 3 + 1),
 	};
 	char why[256];
@@ -232,7 +233,7 @@ static void end_map(void)
 	assert_int_equal(weft_unmap(map, 0), 0);
 }
 
-static void a_map_is_like_plain_memory(void **unused)
+static void play_in_mode(unsigned mode)
 {
 	const char *ops = getenv("WEFT_OPS");
 	uint64_t nr_ops = ops ? strtoull(ops, NULL, 0) : OPS, done = 0, nr_bus = 0;
@@ -244,12 +245,13 @@ static void a_map_is_like_plain_memory(void **unused)
 	sigaction(SIGBUS, &catch, &old);
 	if (weft_open("mem:///r", 0, &w, why, sizeof(why)) < 0)
 		fail_msg("%s", why);
+	memset(mem_home.base, 0, MAPPED);
 	for (unsigned i = 0; i < THREADS; i++)
 		players[i] = (struct player){.number = i,
 			.state = seed + i * 77777,
 			.words = test_calloc(WORDS, sizeof(uint64_t))};
 	while (done < nr_ops) {
-		begin_map(w, &state);
+		begin_map(w, mode, &state);
 		round_of_all(&state);
 		end_map();
 		done += THREADS * ROUND;
@@ -263,11 +265,30 @@ static void a_map_is_like_plain_memory(void **unused)
 	sigaction(SIGBUS, &old, NULL);
 }
 
-int main(void)
+static void a_paged_map_is_like_plain_memory(void **unused)
+{
+	play_in_mode(WEFT_MAP_PAGED);
+}
+
+static void a_compat_map_is_like_plain_memory(void **unused)
+{
+	play_in_mode(WEFT_MAP_COMPAT);
+}
+
+static void a_resident_map_is_like_plain_memory(void **unused)
+{
+	play_in_mode(WEFT_MAP_RESIDENT);
+}
+
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_map_is_like_plain_memory),
+		cmocka_unit_test(a_paged_map_is_like_plain_memory),
+		cmocka_unit_test(a_compat_map_is_like_plain_memory),
+		cmocka_unit_test(a_resident_map_is_like_plain_memory),
 	};
 
+	if (argc == 2)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
