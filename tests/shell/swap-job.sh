@@ -10,10 +10,9 @@ need_testbed
 need_tool jq mkswap wipefs
 
 in_testbed --timeout 850 <<'END'
-group=/sys/fs/cgroup/job
-load=$WEFT_BUILD/tests/swap-load
-echo +memory >/sys/fs/cgroup/cgroup.subtree_control
-mkdir "$group" /sys/fs/cgroup/other
+. tests/swap.sh
+make_group
+mkdir /sys/fs/cgroup/other
 sysctl -q vm.min_free_kbytes=16384
 start_donor --listen "$RDMA_IP:0" --allow-insecure --memory r=192M --memory r2=64M --lease 20
 base=weft://$RDMA_IP:$PORT
@@ -22,7 +21,6 @@ on() {
 	weft swap on "$base/r" --force --lanes 1 "$@" >"$TMP/on" 2>"$TMP/err" ||
 		fail "on $*: $(cat "$TMP/err")"
 }
-swaps() { tail -n +2 /proc/swaps; }
 setting() { cat "$group/$1"; }
 nothing_is_left() { # WHAT
 	[[ ! $(swaps) ]] || fail "$1: $(swaps)"
@@ -33,20 +31,6 @@ nothing_is_left() { # WHAT
 		fail "$1: $(setting memory.high) $(setting memory.swap.max)"
 	[[ $(cat /sys/fs/cgroup/other/memory.swap.max) = max ]] ||
 		fail "$1: the other group is limited"
-}
-start_load() { # MIB THREADS PAGES: in the group; ends when descriptor 7 is closed
-	rm -f "$TMP/hold"
-	mkfifo "$TMP/hold"
-	bash -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$group" "$load" "$@" \
-		<"$TMP/hold" >"$TMP/load" 2>&1 &
-	LOAD=$!
-	exec 7>"$TMP/hold"
-}
-held() { grep -q held "$TMP/load" || ! kill -0 "$LOAD"; }
-end_load() {
-	exec 7>&-
-	wait "$LOAD" || fail "the load: $? $(cat "$TMP/load"; dmesg | tail)"
-	cat "$TMP/load"
 }
 
 for way in ublk/tcp nbd/rdma; do
