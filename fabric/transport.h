@@ -138,6 +138,11 @@ struct tp_target {
 	const char *region;
 	struct weft_hello hello; /* identity; hello.anonymous: a stock client */
 	/*
+	 * Who attaches, to a server that knows no attachments: the same number whenever this
+	 * borrower does, and nobody else's; 0: there is none but hello.id.
+	 */
+	uint64_t borrower;
+	/*
 	 * Both ends prove that they have this key before anything is granted; copied by
 	 * tp_connect(). NULL: nothing is proved, and the connection is in plaintext.
 	 */

@@ -81,6 +81,7 @@ struct bridge_attachment_config {
 	 */
 	bool wants_alias;
 	bool assume_stable; /* foreign: the server's contents survive the end of a connection */
+	uint64_t borrower;  /* foreign: see struct tp_target; 0: none */
 	char name[WEFT_NAME_MAX + 1];
 	enum weft_mode mode;
 	/* the connection fails if an operation has no answer for this time */

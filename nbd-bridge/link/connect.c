@@ -147,6 +147,7 @@ static struct tp_target target_of(
 		.dead_ms = (uint32_t)weft_max(config->dead_timeout_ms / 2,
 			config->dead_timeout_ms ? 1000 : 0),
 		.renews = !config->foreign,
+		.borrower = config->borrower,
 		.hello.anonymous = config->foreign,
 		.hello.mode = config->mode,
 		.hello.generation = generation,

@@ -92,6 +92,7 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 			.dead_timeout_ms = o->dead_timeout_ms,
 			.connect_timeout_ms = ATTACH_CONNECT_MS,
 			.assume_stable = o->assume_stable,
+			.borrower = a->state.borrower,
 			.changed = bridge_changes,
 			.changed_ctx = a,
 			.note = attach_note,

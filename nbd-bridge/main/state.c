@@ -25,6 +25,7 @@
 #include "fabric/base/process.h"
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
+#include "fabric/machine/number.h"
 
 /*
  * A higher version changes the meaning of fields; new fields alone need no new version.  A program
@@ -284,6 +285,7 @@ static bool load(struct bridge_state_file *ret)
 	f.sound &= !ret->mode || (strchr("rsw", ret->mode) && !mode[1]);
 	ret->stale = flag_of(&f, "stale");
 	ret->socket_tenure = hex_of(&f, "socket_tenure");
+	ret->borrower = hex_of(&f, "borrower");
 	copy_into(&f, "boot", ret->boot, sizeof(ret->boot));
 	ret->stripe_bytes = number_of(&f, "stripe_bytes");
 	ret->uri = copy(&f, "uri");
@@ -323,6 +325,8 @@ void bridge_state_renew(struct bridge_state_file *state, unsigned nr_donors)
 	state->guard = 0;
 	state->stale = state->takes_over = false;
 	state->socket_tenure = weft_random_name();
+	/* Whoever has the file's lock is the attachment, and nobody else of this machine is. */
+	state->borrower = weft_machine_number(state->path);
 }
 
 void bridge_state_next_incarnation(struct bridge_state_file *state)
@@ -477,7 +481,7 @@ static json_t *donor_json(const struct bridge_state_donor *donor)
 /* *ret_error: why it is NULL. */
 static json_t *state_json(const struct bridge_state_file *state, int *ret_error)
 {
-	char mode[2] = {state->mode}, tenure[17];
+	char mode[2] = {state->mode}, tenure[17], borrower[17];
 	json_error_t error = {0};
 
 	snprintf(tenure, sizeof(tenure), "%016" PRIx64, state->socket_tenure);
@@ -515,6 +519,10 @@ static json_t *state_json(const struct bridge_state_file *state, int *ret_error)
 		json_object_set_new(json, "device_backend", json_string(state->device.backend));
 		json_object_set_new(json, "device_connections",
 			json_integer(state->device.nr_connections));
+	}
+	if (state->borrower) {
+		snprintf(borrower, sizeof(borrower), "%016" PRIx64, state->borrower);
+		json_object_set_new(json, "borrower", json_string(borrower));
 	}
 	if (state->again && state->directory)
 		json_object_update_new(json,

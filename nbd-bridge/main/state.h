@@ -44,6 +44,8 @@ struct bridge_state_file {
 	 * that it knows
 	 */
 	uint64_t socket_tenure;
+	/* by which foreign servers know this attachment, whenever it attaches; 0: none */
+	uint64_t borrower;
 	uint64_t stripe_bytes; /* 0: one donor */
 	char *uri;             /* a URI for each donor, with spaces between */
 	char *socket, *mount; /* NULL: none */

@@ -20,6 +20,21 @@
 #include "transports/srp/borrower/nexus.h"
 #include "transports/srp/borrower/unit.h"
 
+static void a_borrower_with_a_number_is_one_initiator(void **state)
+{
+	struct tp_target first = {.hello.id = {1}}, second = {.hello.id = {2}}, none = {0};
+
+	/* Without: each attachment is one, always the same. */
+	uint64_t ext = srp_name_initiator(&first, 7);
+	assert_int_equal(srp_name_initiator(&first, 8), ext);
+	assert_int_not_equal(srp_name_initiator(&second, 7), ext);
+	assert_int_equal(srp_name_initiator(&none, 7), 7);
+	/* With: whatever the attachment's id is. */
+	first.borrower = second.borrower = 9;
+	assert_int_equal(srp_name_initiator(&first, 7), 9);
+	assert_int_equal(srp_name_initiator(&second, 8), 9);
+}
+
 static void a_name_is_what_an_add_target_line_has(void **state)
 {
 	static const struct {
@@ -469,6 +484,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_name_is_what_an_add_target_line_has),
+		cmocka_unit_test(a_borrower_with_a_number_is_one_initiator),
 		cmocka_unit_test(a_status_is_done_or_again_or_the_end),
 		cmocka_unit_test(a_fault_is_told_in_our_terms),
 		cmocka_unit_test(a_unit_attention_ends_what_it_may_have_changed),

@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "fabric/base/process.h"
+#include "fabric/machine/number.h"
 #include "nbd-bridge/link/peer.h"
 #include "nbd-bridge/main/state.h"
 
@@ -49,9 +50,48 @@ static void a_late_write_of_a_lower_generation_hides_no_newer_one(void **state)
 	assert_true(atomic_load(&peer.wrote_generation) == 5);
 }
 
-/* ---- what cannot be read ---- */
+/* ---- what is in the file ---- */
 
 static char dir[] = "/tmp/weft-unit-state.XXXXXX", path[sizeof(dir) + 32];
+
+static uint64_t borrower_of(const char *name, bool none)
+{
+	struct bridge_state_file state;
+
+	assert_int_equal(bridge_state_open(name, &state, NULL), 0);
+	if (none)
+		state.borrower = 0;
+	uint64_t borrower = state.borrower;
+	free(state.uri);
+	state.uri = strdup("weft://a/r");
+	state.mode = 'w';
+	assert_int_equal(bridge_state_write(&state, NULL), 0);
+	bridge_state_fini(&state);
+	return borrower;
+}
+
+static void a_name_is_one_borrower_whenever_it_attaches(void **state)
+{
+	if (weft_machine_number("any") == 0)
+		skip(); /* in a container, or without a machine's id */
+	unlink(path);
+	uint64_t first = borrower_of("r", false);
+	assert_int_not_equal(first, 0);
+	assert_int_equal(borrower_of("r", false), first); /* taken over */
+	unlink(path);
+	assert_int_equal(borrower_of("r", false), first); /* anew */
+	assert_int_not_equal(borrower_of("q", false), first);
+	/* A bridge that had none goes on without: its target knows it by its id. */
+	unlink(path);
+	borrower_of("r", true);
+	assert_int_equal(borrower_of("r", false), 0);
+	unlink(path);
+	snprintf(path + sizeof(dir) - 1, sizeof(path) - sizeof(dir), "/attach-q.json");
+	unlink(path);
+	snprintf(path + sizeof(dir) - 1, sizeof(path) - sizeof(dir), "/attach-r.json");
+}
+
+/* ---- what cannot be read ---- */
 
 /* What a writer of two donors leaves when it is killed. */
 static void leave_state(void)
@@ -298,6 +338,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_comes_late_takes_nothing_back),
 		cmocka_unit_test(a_late_write_of_a_lower_generation_hides_no_newer_one),
+		cmocka_unit_test(a_name_is_one_borrower_whenever_it_attaches),
 		cmocka_unit_test(what_is_damaged_is_never_taken_for_new),
 		cmocka_unit_test(each_field_is_of_its_kind),
 		cmocka_unit_test(a_path_that_cannot_be_kept_is_an_error),

@@ -8,7 +8,6 @@
 #include "transports/srp/borrower/conn.h"
 
 #include <errno.h>
-#include <gnutls/crypto.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,27 +34,10 @@ static uint32_t answer_ms(const struct srp_conn *conn)
 	return ms && ms < conn->timeout_ms ? ms : conn->timeout_ms;
 }
 
-/*
- * The identifier's extension tells attachments of a machine apart, and stays over a take-over.  The
- * id is secret: whoever sees the extension does not know it.
- */
-static uint64_t initiator_ext(const struct srp_tp *tp, const struct weft_hello *hello)
-{
-	static const uint8_t none[WEFT_ID_BYTES];
-	uint8_t digest[32];
-	uint64_t ext;
-
-	if (memcmp(hello->id, none, sizeof(none)) == 0 ||
-		gnutls_hash_fast(GNUTLS_DIG_SHA256, hello->id, sizeof(hello->id), digest) < 0)
-		return tp->random_ext;
-	memcpy(&ext, digest, sizeof(ext));
-	return ext;
-}
-
 /* The channel has a reference, and the transport keeps one until it is closed. */
-static int take_nexus(struct srp_conn *conn, const struct weft_hello *hello)
+static int take_nexus(struct srp_conn *conn, const struct tp_target *target)
 {
-	struct srp_nexus_key key = {.initiator = initiator_ext(conn->tp, hello),
+	struct srp_nexus_key key = {.initiator = srp_name_initiator(target, conn->tp->random_ext),
 		.target_ext = conn->name.target_ext,
 		.target_guid = conn->name.target_guid};
 	struct srp_tp_nexus *kept = conn->tp->nexuses;
@@ -507,7 +489,7 @@ int srp_connect(struct tp *tp, const struct tp_target *target, struct tp_conn **
 		target->host, target->port);
 	r = open_files(conn);
 	if (r == 0)
-		r = take_nexus(conn, &target->hello);
+		r = take_nexus(conn, target);
 	if (r == 0)
 		r = weft_rdma_lookup_start(&srp->base.lookups, target, target->port, &conn->lookup);
 	if (r == 0)

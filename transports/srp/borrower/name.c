@@ -4,6 +4,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <gnutls/crypto.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -70,4 +71,21 @@ wrong:
 		"ID_EXT.IOC_GUID/LUN, with hexadecimal numbers (the target's add_target line has "
 		"them)",
 		text);
+}
+
+uint64_t srp_name_initiator(const struct tp_target *target, uint64_t random)
+{
+	static const uint8_t none[WEFT_ID_BYTES];
+	const uint8_t *id = target->hello.id;
+	uint8_t digest[32];
+	uint64_t ext;
+
+	if (target->borrower)
+		return target->borrower;
+	/* The id is secret: whoever sees the extension does not know it. */
+	if (memcmp(id, none, sizeof(none)) == 0 ||
+		gnutls_hash_fast(GNUTLS_DIG_SHA256, id, sizeof(none), digest) < 0)
+		return random;
+	memcpy(&ext, digest, sizeof(ext));
+	return ext;
 }
