@@ -18,6 +18,11 @@ int weft_listener_new(const struct weft_listener_ops *ops,
 	return 0;
 }
 
+bool weft_listener_is_wanted(const struct weft_listener_ops *ops)
+{
+	return ops->is_wanted && ops->is_wanted();
+}
+
 void weft_listener_offers(const struct weft_listener *listener, char *buf, size_t len)
 {
 	buf[0] = '\0';

@@ -57,6 +57,11 @@ struct weft_listener_status {
 struct weft_listener_ops {
 	int (*new)(const struct weft_listener_config *config, struct weft_listener **ret,
 		struct weft_error *err);
+	/*
+	 * Whether this transport was asked for by name: a donor that cannot serve it does not start
+	 * then.  NULL: it never is, and serves where it can.
+	 */
+	bool (*is_wanted)(void);
 	void (*offers)(const struct weft_listener *listener, char *buf, size_t len);
 	void (*status)(struct weft_listener *listener, struct weft_listener_status *ret);
 	void (*stop)(struct weft_listener *listener);
@@ -76,11 +81,14 @@ struct weft_listener {
 
 /*
  * Listens, and serves from now on.  0; -ENODEV: this transport can serve none of the addresses,
- * which is no error; or another -errno, and err says why.
+ * which is no error unless it is wanted; or another -errno, and err says why.
  */
 int weft_listener_new(const struct weft_listener_ops *ops,
 	const struct weft_listener_config *config, struct weft_listener **ret,
 	struct weft_error *err);
+
+/* Whether a donor that cannot serve this transport must not start. */
+bool weft_listener_is_wanted(const struct weft_listener_ops *ops);
 
 /*
  * What a donor offers over this listener (struct tp_offer), into buf: one offer, or several with

@@ -120,7 +120,11 @@ static void tell_offers(struct serve *s)
 	weft_donor_offer(s->donor, offers);
 }
 
-/* Listens over the base transport, which has to work, and over others where they can. */
+/*
+ * Listens over the base transport, which has to work, over others that were asked for, which have
+ * to work too, and over the rest where they can.  Whoever asked for a transport has borrowers that
+ * have no other: a donor that goes on without it would look well to everybody but them.
+ */
 static int open_listeners(struct serve *s, struct weft_error *err)
 {
 	const struct tp_driver *base = tp_base_driver();
@@ -135,6 +139,10 @@ static int open_listeners(struct serve *s, struct weft_error *err)
 		if (*at == base || !(*at)->listener)
 			continue;
 		r = open_listener(s, *at, &why);
+		if (r < 0 && weft_listener_is_wanted((*at)->listener)) {
+			*err = why;
+			return r;
+		}
 		if (r < 0 && r != -ENODEV)
 			weft_warn("%s; %s only", why.message, base->label);
 	}

@@ -11,6 +11,7 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
+#include "transports/rdma/device.h"
 #include "transports/rdma/settings.h"
 #include "transports/srp/donor/listener.h"
 #include "transports/srp/target.h"
@@ -88,9 +89,6 @@ static int listen_at(const struct weft_listener_config *config, const char *host
 static int listen_beside(const struct weft_listener_config *config, const char *port,
 	struct srp_listener **ret, struct weft_error *err)
 {
-	weft_error_set(err, ENODEV,
-		"no address that this donor listens on is on an RDMA device; say --srp "
-		"ADDRESS:%s", port);
 	for (unsigned i = 0; i < config->nr_sockets; i++) {
 		char host[NI_MAXHOST];
 		struct sockaddr_storage address;
@@ -105,7 +103,29 @@ static int listen_beside(const struct weft_listener_config *config, const char *
 		if (r != -ENODEV)
 			return r;
 	}
-	return -err->code;
+	return weft_error_set(err, ENODEV,
+		"no address that this donor listens on is on an RDMA device; say --srp ADDRESS:%s",
+		port);
+}
+
+static int listen_where_told(const struct weft_listener_config *config, char *place,
+	struct srp_listener **ret, struct weft_error *err)
+{
+	char *port = port_of(place), *host = place;
+	struct ibv_context **devices;
+	int nr, r = weft_rdma_devices(&devices, &nr, err);
+
+	if (r < 0)
+		return r;
+	rdma_free_devices(devices);
+	if (port == place)
+		return listen_beside(config, port, ret, err);
+	port[-1] = '\0';
+	if (*host == '[' && host[strlen(host) - 1] == ']') {
+		host[strlen(host) - 1] = '\0';
+		host++;
+	}
+	return listen_at(config, host, port, ret, err);
 }
 
 static int listen_new(const struct weft_listener_config *config, struct weft_listener **ret,
@@ -113,25 +133,21 @@ static int listen_new(const struct weft_listener_config *config, struct weft_lis
 {
 	char *place = srp_listen_settings.place;
 	struct srp_listener *srp;
+	struct weft_error why;
 
 	if (!place)
 		return weft_error_set(err, ENODEV, "this donor is not told to listen for SRP");
-	char *port = port_of(place), *host = place;
-	int r;
-	if (port == place) {
-		r = listen_beside(config, port, &srp, err);
-	} else {
-		port[-1] = '\0';
-		if (*host == '[' && host[strlen(host) - 1] == ']') {
-			host[strlen(host) - 1] = '\0';
-			host++;
-		}
-		r = listen_at(config, host, port, &srp, err);
-	}
-	if (r == 0)
-		*ret = &srp->base;
-	/* It was asked for, so it is told. */
-	return r == -ENODEV ? -EADDRNOTAVAIL : r;
+	int r = listen_where_told(config, place, &srp, &why);
+	if (r < 0)
+		return weft_error_set(err, -r,
+			"--srp: %s; without --srp this donor lends to all others", why.message);
+	*ret = &srp->base;
+	return 0;
+}
+
+static bool is_wanted(void)
+{
+	return srp_listen_settings.place;
 }
 
 static void listen_offers(const struct weft_listener *listener, char *buf, size_t len)
@@ -171,6 +187,7 @@ static void region_line(struct weft_listener *listener, const char *region, uint
 
 const struct weft_listener_ops srp_listener_ops = {
 	.new = listen_new,
+	.is_wanted = is_wanted,
 	.offers = listen_offers,
 	.status = listen_status,
 	.stop = listen_stop,
