@@ -51,10 +51,12 @@ bool weft_region_name_valid(const char *name, size_t max)
 
 struct weft_region *region_new(enum weft_backing backing, const char *name, const char *description)
 {
+	static _Atomic uint64_t nr_made;
 	struct weft_region *region = calloc(1, sizeof(*region));
 
 	if (!region)
 		return NULL;
+	region->number = atomic_fetch_add(&nr_made, 1) + 1;
 	region->backing = backing;
 	region->fd = region->header_fd = -1;
 	atomic_init(&region->refs, 1);

@@ -58,6 +58,8 @@ struct weft_region {
 	int fd;
 	uint8_t *map;    /* MEMORY: size_bytes, page-aligned; else NULL */
 	uint64_t epoch;  /* constant for the life of this struct */
+	/* no two regions of a process have the same; one that is opened again has another */
+	uint64_t number;
 	struct weft_region_header *header; /* MEMORY: mapped; else NULL */
 	int header_fd;
 	_Atomic unsigned refs;

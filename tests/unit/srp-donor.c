@@ -1,21 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What an SRP donor makes of an initiator's words without a network: buffers that are described
- * wrongly, who a host is, and what a target is called.
+ * wrongly, who a host is, what a target is called, and what stays of who has left.
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "fabric/base/util.h"
+#include "fabric/scsi/sense.h"
 #include "transports/srp/donor/hosts.h"
+#include "transports/srp/donor/unit.h"
 #include "transports/srp/target.h"
 #include "transports/srp/walk.h"
 
@@ -169,6 +174,145 @@ static void names_of_targets_stay(void **state)
 	assert_int_not_equal(srp_target_guid("a"), srp_target_guid("b"));
 }
 
+/* ---- who uses a unit ---- */
+
+enum { SIZE = 1 << 20 };
+static char path[40];
+static struct srp_units units;
+
+static void wake(struct srp_member *member)
+{
+}
+
+static struct weft_region *open_region(void)
+{
+	struct weft_region *region;
+
+	assert_int_equal(
+		weft_region_open_file(AT_FDCWD, path, "f", false, false, &region, NULL), 0);
+	return region;
+}
+
+static struct weft_region *new_region(void)
+{
+	const struct weft_memory_spec spec = {.name = "m", .size_bytes = 4096};
+	struct weft_region *region;
+
+	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &region, NULL), 0);
+	return region;
+}
+
+static void enter(struct srp_member *member, struct weft_region *region)
+{
+	static const uint8_t initiator[SRP_PORT_BYTES] = {1};
+	uint8_t result;
+
+	*member = (struct srp_member){.wake = wake};
+	assert_int_equal(srp_unit_enter(&units, region, initiator, "h", false, 1, false, 0, member,
+				 &result, NULL),
+		0);
+}
+
+static void persistent(struct scsi_command *cmd, struct srp_member *member, const uint8_t *cdb,
+	uint8_t *data)
+{
+	const struct scsi_request rq = {
+		.cdb = cdb, .cdb_bytes = 10, .in_bytes = 24, .out_bytes = 24};
+
+	atomic_store(&member->nexus->scsi.gate, 0); /* its unit attentions */
+	scsi_command_begin(cmd, &member->nexus->scsi, &rq, data);
+}
+
+/* SPC 6.16: REGISTER, with the key 7 */
+static void make_registration(struct srp_member *member)
+{
+	uint8_t data[SCSI_DATA_BYTES] = {[15] = 7};
+	struct scsi_command cmd;
+
+	persistent(&cmd, member, (uint8_t[16]){0x5f, [8] = 24}, data);
+	assert_int_equal(cmd.kind, SCSI_DO_FETCH);
+	scsi_command_fetched(&cmd, data);
+	assert_int_equal(cmd.status, SCSI_GOOD);
+}
+
+/* SPC 6.15: READ KEYS */
+static bool has_registration(struct srp_member *member)
+{
+	uint8_t data[SCSI_DATA_BYTES];
+	struct scsi_command cmd;
+
+	persistent(&cmd, member, (uint8_t[16]){0x5e, [8] = 24}, data);
+	assert_int_equal(cmd.kind, SCSI_DO_SEND);
+	scsi_command_end(&cmd, 0);
+	return data[7] == 8 && data[15] == 7;
+}
+
+static int make_file(void **state)
+{
+	strcpy(path, "/tmp/weft-srp-donor-XXXXXX");
+	int fd = mkstemp(path);
+	if (fd < 0 || ftruncate(fd, SIZE) < 0 || close(fd) < 0)
+		return -1;
+	return srp_units_init(&units, SIZE, "donor");
+}
+
+static int remove_file(void **state)
+{
+	srp_units_fini(&units);
+	return unlink(path);
+}
+
+static void registrations_do_not_keep_a_file_open(void **state)
+{
+	struct weft_region *region = open_region();
+	struct srp_member member;
+
+	enter(&member, region);
+	make_registration(&member);
+	srp_unit_leave(&units, &member);
+	assert_int_equal(atomic_load(&region->refs), 1);
+	/* While it is open, they are there. */
+	enter(&member, region);
+	assert_true(has_registration(&member));
+	srp_unit_leave(&units, &member);
+	weft_region_put(region);
+	/* Opened again it is as after a loss of power: none. */
+	region = open_region();
+	enter(&member, region);
+	assert_false(has_registration(&member));
+	srp_unit_leave(&units, &member);
+	assert_int_equal(atomic_load(&region->refs), 1);
+	weft_region_put(region);
+}
+
+static void units_that_nobody_uses_are_bounded(void **state)
+{
+	struct weft_region *first = new_region(), *region;
+	struct srp_member member;
+	unsigned nr = 0;
+
+	enter(&member, first);
+	make_registration(&member);
+	srp_unit_leave(&units, &member);
+	for (unsigned i = 0; i < SRP_UNUSED_MAX + 8; i++) {
+		region = new_region();
+		enter(&member, region);
+		make_registration(&member);
+		srp_unit_leave(&units, &member);
+		weft_region_put(region);
+		if (i % 100 > 0)
+			continue;
+		/* One that is used goes to the front. */
+		enter(&member, first);
+		assert_true(has_registration(&member));
+		srp_unit_leave(&units, &member);
+	}
+	for (const struct srp_unit *u = units.first; u; u = u->next)
+		nr++;
+	assert_int_equal(nr, SRP_UNUSED_MAX);
+	weft_region_put(first);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -178,6 +322,10 @@ int main(void)
 		cmocka_unit_test(hosts_are_known_by_any_of_their_ids),
 		cmocka_unit_test(what_names_no_host_is_refused),
 		cmocka_unit_test(names_of_targets_stay),
+		cmocka_unit_test_setup_teardown(
+			registrations_do_not_keep_a_file_open, make_file, remove_file),
+		cmocka_unit_test_setup_teardown(
+			units_that_nobody_uses_are_bounded, make_file, remove_file),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

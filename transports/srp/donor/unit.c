@@ -46,7 +46,7 @@ static struct srp_unit *find_unit(struct srp_units *units, const struct weft_reg
 {
 	struct srp_unit *unit = units->first;
 
-	while (unit && unit->region != region)
+	while (unit && unit->number != region->number)
 		unit = unit->next;
 	return unit;
 }
@@ -73,7 +73,7 @@ static struct srp_unit *unit_new(struct srp_units *units, struct weft_region *re
 		free(unit);
 		return NULL;
 	}
-	unit->region = weft_region_get(region);
+	unit->number = region->number;
 	unit->next = units->first;
 	units->first = unit;
 	return unit;
@@ -90,15 +90,47 @@ static bool has_registrations(struct srp_unit *unit)
 	return has;
 }
 
-static void drop_if_unused(struct srp_units *units, struct srp_unit *unit)
+static void unlist(struct srp_units *units, struct srp_unit *unit)
 {
 	struct srp_unit **p = &units->first;
 
-	if (unit->nexuses || unit->reaches || has_registrations(unit))
-		return;
 	while (*p != unit)
 		p = &(*p)->next;
 	*p = unit->next;
+}
+
+/* Of too many units that nobody uses, the one that was used last the longest ago is freed. */
+static void keep_registrations(struct srp_units *units, struct srp_unit *unit)
+{
+	struct srp_unit *oldest = NULL;
+	unsigned nr = 0;
+
+	unlist(units, unit);
+	unit->next = units->first;
+	units->first = unit;
+	for (struct srp_unit *u = unit; u; u = u->next)
+		if (!u->region) {
+			oldest = u;
+			nr++;
+		}
+	if (nr > SRP_UNUSED_MAX) {
+		unlist(units, oldest);
+		unit_free(oldest);
+	}
+}
+
+/* The region is not closed here: whoever leaves, or fails to enter, has a reference of his own. */
+static void drop_if_unused(struct srp_units *units, struct srp_unit *unit)
+{
+	if (unit->nexuses || unit->reaches)
+		return;
+	weft_region_put(unit->region);
+	unit->region = NULL;
+	if (has_registrations(unit)) {
+		keep_registrations(units, unit);
+		return;
+	}
+	unlist(units, unit);
 	unit_free(unit);
 }
 
@@ -149,6 +181,8 @@ static int add(struct srp_units *units, struct weft_region *region, const uint8_
 		unit = unit_new(units, region, err);
 	if (!unit)
 		return -err->code;
+	if (!unit->region)
+		unit->region = weft_region_get(region);
 	struct srp_nexus *nexus = find_nexus(unit, initiator, host);
 	if (!nexus)
 		nexus = nexus_new(unit, initiator, host, read_only, err);

@@ -6,7 +6,8 @@
  * Threads: a struct srp_units has one lock, which guards the lists, and is never held while
  * anything waits.  Invariant: a channel is in its nexus from before anything is posted until
  * nothing of its queue pair can reach the initiator's memory any more; a nexus and its unit live as
- * long as they have a channel.  A unit with reservations lives as long as the listener.
+ * long as they have a channel.  A unit with registrations lives on, but without its region, which
+ * may be closed: a region that is opened again is another one, to which nobody is registered.
  */
 #ifndef WEFT_TRANSPORTS_SRP_DONOR_UNIT_H
 #define WEFT_TRANSPORTS_SRP_DONOR_UNIT_H
@@ -42,7 +43,8 @@ struct srp_reach {
 
 struct srp_unit {
 	struct srp_unit *next;
-	struct weft_region *region; /* referenced */
+	uint64_t number;            /* the region's */
+	struct weft_region *region; /* referenced; NULL: nobody uses it */
 	struct scsi_unit scsi;
 	uint64_t turn; /* of the writer whose the reservations are: as a grant's */
 	struct srp_nexus *nexuses;
@@ -76,7 +78,10 @@ int srp_units_init(struct srp_units *units, uint64_t chunk_bytes, const char *do
 /* No channel is left (asserted). */
 void srp_units_fini(struct srp_units *units);
 
-enum { SRP_CHANNELS_MAX = 128 }; /* of a nexus */
+enum {
+	SRP_CHANNELS_MAX = 128, /* of a nexus */
+	SRP_UNUSED_MAX = 1024,  /* units that are there for their registrations alone */
+};
 
 /*
  * The channel, which has been granted the region, becomes one of the initiator's there.
