@@ -103,6 +103,7 @@ int srp_listener_new(struct weft_donor *donor, struct weft_loop *loop,
 	listener->config = *config;
 	listener->donor = donor;
 	weft_crew_init(&listener->crew, "weft-flush", 0);
+	pthread_mutex_init(&listener->search_lock, NULL);
 	listener->acceptor.how = "for SRP";
 	listener->acceptor.without = "no SRP";
 	listener->acceptor.request = on_request;
@@ -149,6 +150,7 @@ void srp_listener_free(struct srp_listener *listener)
 		return;
 	assert(listener->acceptor.nr == 0);
 	weft_crew_fini(&listener->crew);
+	pthread_mutex_destroy(&listener->search_lock);
 	/* Its regions are the donor's, which ends before the reaper may. */
 	srp_units_fini(&listener->units);
 	weft_rdma_acceptor_close(&listener->acceptor);

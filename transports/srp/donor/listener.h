@@ -41,6 +41,7 @@ struct srp_listener {
 	struct srp_listener_config config;
 	struct srp_units units;
 	struct weft_crew crew; /* whose threads flush files */
+	pthread_mutex_t search_lock; /* of a login that reads the donor's directory */
 	/* under the acceptor's lock */
 	struct srp_channel *channels;
 	unsigned nr_pending; /* channels without an answer to their login */

@@ -92,10 +92,32 @@ static int is_it(void *ctx, const char *name, const char *description, uint64_t 
 {
 	struct search *search = ctx;
 
-	if (srp_target_guid(name) != search->guid)
+	if (search->name || srp_target_guid(name) != search->guid)
 		return 0;
 	search->name = strdup(name);
 	return 1;
+}
+
+static void is_open(void *ctx, struct weft_region *region, bool from_directory)
+{
+	is_it(ctx, region->name, NULL, 0);
+}
+
+/*
+ * The name of the region with the guid, of those that this peer may know.  Whoever comes may ask
+ * for any: so a directory is read for one login at a time, and never for a region that is open.
+ */
+static int search_name(struct srp_channel *channel, struct search *search, struct weft_error *err)
+{
+	struct srp_listener *listener = channel->listener;
+
+	weft_donor_regions(listener->donor, is_open, search);
+	if (search->name)
+		return 0;
+	pthread_mutex_lock(&listener->search_lock);
+	int r = weft_donor_list(listener->donor, &channel->peer, is_it, search, err);
+	pthread_mutex_unlock(&listener->search_lock);
+	return r;
 }
 
 /* The region that is meant, with the contents that are. */
@@ -105,7 +127,7 @@ static uint32_t find(struct srp_channel *channel, uint64_t *ret_tenure, struct w
 	const struct srp_login *login = &channel->login;
 	struct search search = {.guid = login->target_guid};
 
-	int r = weft_donor_list(donor, &channel->peer, is_it, &search, err);
+	int r = search_name(channel, &search, err);
 	if (search.name)
 		r = weft_donor_find(donor, &channel->peer, search.name, &channel->region, NULL,
 			err);
