@@ -39,6 +39,8 @@ RULES = [
     ("nbd-bridge/cache/", ["fabric/", "nbd-bridge/link/", "nbd-bridge/lane/", "nbd-bridge/cache/"]),
     ("nbd-bridge/bridge/", ["fabric/", "nbd-bridge/link/", "nbd-bridge/lane/", "nbd-bridge/cache/", "nbd-bridge/bridge/"]),
     ("nbd-bridge/front/", [*BRIDGE, "nbd-bridge/front/"]),
+    # The Python module is a program of libweft's, and knows what programs know.
+    ("nbd-bridge/library/python/", ["nbd-bridge/library/weft.h", "nbd-bridge/library/python/"]),
     ("nbd-bridge/library/", [*BRIDGE, "nbd-bridge/lane/drive.h", "nbd-bridge/library/"]),
     ("nbd-bridge/device/", [*BRIDGE, "nbd-bridge/front/", "nbd-bridge/device/"]),
     ("nbd-bridge/main/", ["fabric/", "nbd-bridge/"]),

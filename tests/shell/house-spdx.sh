@@ -10,7 +10,8 @@ import os, re, sys
 
 licence = {"MIT License": "MIT"}[open("LICENSE").readline().strip()]
 SKIP = ("./build", "./.git", "./.cache", "./perf/results", "./tests/fuzz/corpus")
-KINDS = re.compile(r"\.(c|h|cc|pml|map|bt|d|sh|cmake|jq|py|awk|in|service|socket|conf|bash|[1-8])$"
+KINDS = re.compile(r"\.(c|h|cc|pml|map|bt|d|sh|cmake|jq|pyi?|awk|in|service|socket|conf|bash"
+                   r"|[1-8])$"
                    r"|/CMakeLists\.txt$|/completion/weft$")
 bad, nr = [], 0
 for folder, folders, names in os.walk("."):
