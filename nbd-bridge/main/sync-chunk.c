@@ -140,8 +140,7 @@ static int note_written(struct sync *s, const struct chunk *chunk)
 	return 0;
 }
 
-/* The commands of the chunk's state are to be begun. */
-static void want(struct sync *s, struct chunk *chunk, enum chunk_state state)
+void sync_chunk_want(struct sync *s, struct chunk *chunk, enum chunk_state state)
 {
 	chunk->state = state;
 	chunk->wants = true;
@@ -169,7 +168,7 @@ static int begin_moves(struct sync *s, struct chunk *chunk)
 
 static int move(struct sync *s, struct chunk *chunk)
 {
-	want(s, chunk, CHUNK_MOVES);
+	sync_chunk_want(s, chunk, CHUNK_MOVES);
 	return s->config.direction == SYNC_PUSH ? note_written(s, chunk) : 0;
 }
 
@@ -181,9 +180,11 @@ static void mark_leaf(struct chunk *chunk, unsigned leaf)
 		mark(chunk, leaf * LEAF_BLOCKS + i);
 }
 
-/* Asks for the blocks of leaves that differ. */
-static int begin_fine(struct sync *s, struct chunk *chunk)
+/* Asks for hashes of the chunk's leaves that differ. */
+static int ask_leaves(struct sync *s, struct chunk *chunk, const struct weft_hashing *hashing,
+	uint8_t *ret)
 {
+	const size_t leaf_bytes = LEAF_BYTES / hashing->block_bytes * WEFT_HASH_BYTES;
 	int r = 0;
 
 	for (unsigned first = 0, end; first < CHUNK_LEAVES && r == 0; first = end) {
@@ -194,9 +195,9 @@ static int begin_fine(struct sync *s, struct chunk *chunk)
 			if (chunk->leaves >> i & 1)
 				end = i + 1;
 		const uint32_t off = first * LEAF_BYTES;
-		r = sync_ask(s, &chunk->pending, &s->fine, chunk->off + off,
+		r = sync_ask(s, &chunk->pending, hashing, chunk->off + off,
 			(uint32_t)weft_min((uint64_t)end * LEAF_BYTES, chunk->len) - off,
-			chunk->fine + first * LEAF_BLOCKS * WEFT_HASH_BYTES);
+			ret + first * leaf_bytes);
 	}
 	return r;
 }
@@ -219,8 +220,12 @@ static void begin_wanted(void *ctx)
 			continue;
 		chunk->wants = false;
 		s->nr_wanting--;
-		batch->r = chunk->state == CHUNK_FINE ? begin_fine(s, chunk)
-						      : begin_moves(s, chunk);
+		if (chunk->state == CHUNK_FINE)
+			batch->r = ask_leaves(s, chunk, &s->fine, chunk->fine);
+		else if (chunk->state == CHUNK_VERIFY)
+			batch->r = ask_leaves(s, chunk, &s->coarse, chunk->theirs);
+		else
+			batch->r = begin_moves(s, chunk);
 	}
 }
 
@@ -256,7 +261,7 @@ static int on_coarse(struct sync *s, struct chunk *chunk)
 	}
 	if (s->dense == 0) {
 		chunk->looked_into = true;
-		want(s, chunk, CHUNK_FINE);
+		sync_chunk_want(s, chunk, CHUNK_FINE);
 		return 0;
 	}
 	s->dense--;

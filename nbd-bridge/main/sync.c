@@ -100,18 +100,17 @@ static int ask_span(struct sync *s, uint64_t off)
 		(uint32_t)weft_min(SPAN_BYTES, s->config.len - off), span->hashes);
 }
 
-/* The donor is a span ahead, so that nobody waits for the line.  As ask_span(). */
+/* The donor is some spans ahead, so that nobody waits for the line.  As ask_span(). */
 static int ask_ahead(struct sync *s)
 {
-	const uint64_t off = s->next_off - s->next_off % SPAN_BYTES, next = off + SPAN_BYTES;
-	int r = ask_span(s, off);
+	uint64_t off = s->next_off - s->next_off % SPAN_BYTES;
+	int r = ask_span(s, off), ahead = r;
 
-	if (r == 0 && next < s->config.len) {
-		int ahead = ask_span(s, next);
-
-		r = ahead == -EAGAIN ? 0 : ahead;
+	for (unsigned i = 0; i < AHEAD && ahead == 0; i++) {
+		off += SPAN_BYTES;
+		ahead = off < s->config.len ? ask_span(s, off) : -EAGAIN;
 	}
-	return r;
+	return ahead == -EAGAIN ? r : ahead;
 }
 
 static void join_span(struct sync *s, struct chunk *chunk)
@@ -173,7 +172,9 @@ static int begin_verify(struct sync *s, struct chunk *chunk, struct weft_error *
 	use(s, chunk, CHUNK_VERIFY, written->off);
 	chunk->len = written->len;
 	chunk->written = written;
-	return sync_ask(s, &chunk->pending, &s->coarse, chunk->off, written->len, chunk->theirs);
+	chunk->leaves = written->leaves;
+	sync_chunk_want(s, chunk, CHUNK_VERIFY);
+	return 0;
 }
 
 static bool has_more(const struct sync *s)
@@ -275,7 +276,10 @@ static int run(struct sync *s, bool (*more)(const struct sync *s),
 			r = sync_begin_wanted(s);
 		if (r == 0 && chunk)
 			r = begin_one(s, chunk, err);
-		if (r == -EAGAIN || (r == 0 && !moved)) {
+		/* Nothing waits for more that could be sent with it. */
+		if (r == -EAGAIN && s->nr_wanting > 0) {
+			r = sync_begin_wanted(s);
+		} else if (r == -EAGAIN || (r == 0 && !moved)) {
 			weft_aio_poll(s->config.w, POLL_MS);
 			r = 0;
 		}
