@@ -23,7 +23,8 @@ bool weft_hashing_valid(const struct weft_hashing *hashing, uint64_t len)
 
 	return block >= WEFT_HASH_BLOCK_MIN && block <= WEFT_HASH_BLOCK_MAX &&
 		(block & (block - 1)) == 0 && len > 0 && len <= WEFT_HASH_MAX_BYTES &&
-		weft_hash_nr_blocks(len, block) <= WEFT_HASH_MAX_BLOCKS;
+		weft_hash_nr_blocks(len, block) <=
+			(weft_asks_for_mark(hashing) ? 1 : WEFT_HASH_MAX_BLOCKS);
 }
 
 int weft_hasher_set(struct weft_hasher *hasher, const uint8_t key[WEFT_HASH_KEY_BYTES])

@@ -21,6 +21,7 @@
 
 enum {
 	WEFT_HASH_SCHEME = 1,      /* what is said above; another way would have another number */
+	WEFT_MARK_SCHEME = 2,      /* no hash: the region's mark (marking.h) */
 	WEFT_HASH_BYTES = 16,      /* of a hash, as XXH128_canonical_t has it */
 	WEFT_HASH_KEY_BYTES = 32,
 	WEFT_HASH_SECRET_BYTES = 192,
@@ -32,6 +33,7 @@ enum {
 
 /* What is asked for. */
 struct weft_hashing {
+	uint32_t scheme; /* 0 is WEFT_HASH_SCHEME */
 	uint32_t block_bytes;
 	uint8_t key[WEFT_HASH_KEY_BYTES];
 };
@@ -43,9 +45,20 @@ struct weft_hasher {
 	uint8_t secret[WEFT_HASH_SECRET_BYTES];
 };
 
+static inline bool weft_asks_for_mark(const struct weft_hashing *hashing)
+{
+	return hashing->scheme == WEFT_MARK_SCHEME;
+}
+
 static inline uint32_t weft_hash_nr_blocks(uint64_t len, uint32_t block_bytes)
 {
 	return (uint32_t)(len / block_bytes + (len % block_bytes != 0));
+}
+
+/* Whether the scheme, as it travels, is one of ours. */
+static inline bool weft_hash_knows_scheme(uint32_t scheme)
+{
+	return scheme == WEFT_HASH_SCHEME || scheme == WEFT_MARK_SCHEME;
 }
 
 /* Whether one question may be so: block_bytes and len are in their bounds. */

@@ -165,6 +165,10 @@ void weft_welcome_format(const struct weft_welcome *welcome, char *buf)
 		add(buf, &n, ",pass=1");
 	if (welcome->hashes && !welcome->version0)
 		add(buf, &n, ",hashes=%" PRIu32, welcome->hashes);
+	if (welcome->marks && !welcome->version0)
+		add(buf, &n, ",marks=%" PRIu32 ",%s=%" PRIu64, welcome->marks,
+			weft_is_marked(welcome->mark.number) ? "marked" : "unmarked",
+			welcome->mark.age_ms);
 }
 
 /* Cuts the next "key=value" off the text.  False: malformed. */
@@ -418,7 +422,8 @@ static bool parse_offers(struct span s, char *ret, size_t size)
 
 int weft_welcome_parse(const char *text, size_t len, struct weft_welcome *ret)
 {
-	enum { EPOCH = 1, LEASE = 2, OFFERS = 4, RESTORABLE = 8, PASS = 16, HASHES = 32 };
+	enum { EPOCH = 1, LEASE = 2, OFFERS = 4, RESTORABLE = 8, PASS = 16, HASHES = 32, MARKS = 64,
+		MARK = 128 };
 	struct weft_welcome welcome = {0};
 	struct span rest = {text, len};
 	unsigned seen = 0;
@@ -428,7 +433,7 @@ int weft_welcome_parse(const char *text, size_t len, struct weft_welcome *ret)
 		return -EINVAL;
 	while (rest.len > 0) {
 		struct span key, value;
-		uint64_t lease = 0, hashes = 0;
+		uint64_t lease = 0, hashes = 0, marks = 0;
 		unsigned field;
 		bool ok;
 
@@ -454,6 +459,15 @@ int weft_welcome_parse(const char *text, size_t len, struct weft_welcome *ret)
 			field = HASHES;
 			ok = parse_decimal(value, UINT32_MAX, &hashes) && hashes > 0;
 			welcome.hashes = (uint32_t)hashes;
+		} else if (!welcome.version0 && is_key(key, "marks")) {
+			field = MARKS;
+			ok = parse_decimal(value, UINT32_MAX, &marks) && marks > 0;
+			welcome.marks = (uint32_t)marks;
+		} else if (!welcome.version0 &&
+			(is_key(key, "marked") || is_key(key, "unmarked"))) {
+			field = MARK;
+			ok = parse_decimal(value, UINT64_MAX, &welcome.mark.age_ms);
+			welcome.mark.number = is_key(key, "unmarked");
 		} else {
 			int r = unknown_field(key, welcome.version0, NULL);
 

@@ -9,7 +9,7 @@
  *         [,stripe=<index>/<count>:<unit>[,renew=1]][,pass=1][,!alias=<32 hex>]
  * and the donor answers with one context named
  *     weft:grant:v=1,epoch=<16 hex>,lease=<ms>,offers=<list with ';' between>[,restorable=1]
- *         [,pass=1][,hashes=<decimal>]
+ *         [,pass=1][,hashes=<decimal>][,marks=<decimal>,<marked|unmarked>=<ms>]
  * LIST_META_CONTEXT with the query `weft:tenure:` is answered by a context whose leaf is the
  * region's tenure, 16 hex digits.  Stock clients never ask, so they never see it.  NBD proto.md,
  * "Metadata querying".
@@ -39,6 +39,7 @@
 #include <stdint.h>
 
 #include "fabric/base/error.h"
+#include "fabric/marking.h"
 #include "fabric/stripe.h"
 
 #define WEFT_CONTEXT_SESSION "weft:session:"
@@ -110,6 +111,8 @@ struct weft_welcome {
 	bool restorable;
 	bool pass;         /* the donor takes the session's pass */
 	uint32_t hashes;   /* the scheme by which it hashes blocks (hashing.h); 0: it does not */
+	uint32_t marks;    /* that it keeps marks, and how (marking.h): 1; 0: it does not */
+	struct weft_marked mark; /* with marks: the number is only even or odd */
 	bool version0;     /* as above */
 };
 

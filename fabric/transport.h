@@ -124,6 +124,7 @@ struct tp_info {
 	bool flush_each_conn;
 	/* HASH is accepted, of so many blocks at most; 0: it is not. */
 	uint32_t max_hash_blocks;
+	bool can_mark;       /* HASH is accepted with questions about the mark (marking.h). */
 	bool one_sided;      /* READ and WRITE cost the donor's process nothing. */
 	char transport[16];  /* "tcp", "tcp+tls", "tcp+ktls", "rdma", "srp", "mem" */
 	char path[160];      /* for people: "tcp 10.0.0.1:52044 -> 10.0.0.2:10809" */

@@ -171,6 +171,9 @@ int donor_no_such_region(const char *name, struct weft_error *err);
 void donor_passes_expire(struct weft_donor *donor, uint64_t now_ns);
 void donor_passes_fini(struct weft_donor *donor);
 
+/* marks.c: no state of the region is one to trust, from now on.  Under the lock. */
+void donor_raise_mark(struct weft_region *region);
+
 /* hashes.c: whose turn it is to hash.  0, or -ENOMEM. */
 
 int donor_hashes_init(struct weft_donor *donor);

@@ -66,7 +66,7 @@ void weft_donor_stop(struct weft_donor *donor)
 	pthread_mutex_unlock(&donor->lock);
 }
 
-void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *region,
+void weft_donor_welcome(struct weft_donor *donor, struct weft_region *region,
 	struct weft_welcome *ret)
 {
 	*ret = (struct weft_welcome){
@@ -74,9 +74,11 @@ void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *regi
 		.lease_ms = donor->lease_ms,
 		.restorable = region->backing == WEFT_BACKING_FILE && !region->read_only,
 		.hashes = WEFT_HASH_SCHEME,
+		.marks = WEFT_MARKS,
 	};
 	pthread_mutex_lock(&donor->lock);
 	donor_copy_text(ret->offers, sizeof(ret->offers), donor->offers);
+	weft_donor_mark_of(region, &ret->mark);
 	pthread_mutex_unlock(&donor->lock);
 }
 

@@ -62,6 +62,7 @@
 #include "fabric/hashing.h"
 #include "fabric/hello.h"
 #include "fabric/key/store.h"
+#include "fabric/marking.h"
 #include "fabric/region/region.h"
 
 struct weft_donor;
@@ -197,7 +198,7 @@ void weft_donor_regions(struct weft_donor *donor,
 	void (*fn)(void *ctx, struct weft_region *region, bool from_directory), void *ctx);
 
 /* The donor's answer to a hello, before access is granted. */
-void weft_donor_welcome(struct weft_donor *donor, const struct weft_region *region,
+void weft_donor_welcome(struct weft_donor *donor, struct weft_region *region,
 	struct weft_welcome *ret);
 
 /*
@@ -260,6 +261,16 @@ static inline void weft_grant_touch(struct weft_grant *grant, uint64_t now_ns)
 int weft_donor_hash(struct weft_donor *donor, struct weft_region *region,
 	const struct weft_hashing *hashing, uint64_t off, uint64_t len,
 	bool (*is_gone)(void *ctx), void *ctx, uint8_t *ret);
+
+/*
+ * Answers a question about the region's mark, for the holder of a grant (marking.h).  0; -EPERM:
+ * who only reads does not change it; -EBUSY: it was raised since the question's number;
+ * -EOPNOTSUPP: another question; -ESHUTDOWN: the grant is fenced.
+ */
+int weft_donor_mark(struct weft_donor *donor, const struct weft_grant *grant,
+	const struct weft_hashing *hashing, uint8_t ret[WEFT_HASH_BYTES]);
+/* The region's mark, inside weft_donor_regions(). */
+void weft_donor_mark_of(struct weft_region *region, struct weft_marked *ret);
 
 /*
  * Fences attachments whose lease ran out and frees those that stopped.  Call about once a second.

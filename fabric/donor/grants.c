@@ -78,6 +78,7 @@ struct wish {
 	/* entries that it changed, as a writer that is about to be granted */
 	uint64_t overtaken;
 	bool is_news; /* granted: the attachment had no session from there by this key */
+	bool goes_on; /* the process that held the region before reconnects, or adds a session */
 };
 
 static int no_such_alias(struct weft_error *err)
@@ -177,6 +178,8 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 		own->mode = w->mode;
 		memcpy(own->id_hash, w->id_hash, sizeof(own->id_hash));
 	}
+	w->goes_on = own->anonymous ? own->granted
+				    : own->generation >> 32 == w->generation >> 32;
 	/* An attachment from before a restart belongs to the borrower whose id has that hash. */
 	memcpy(own->owner, w->owner, sizeof(own->owner));
 	w->own = own;
@@ -417,6 +420,9 @@ static void make(struct wish *w, struct weft_grant *grant)
 	w->donor->nr_grants++;
 	if (grant->writable)
 		donor_note_tenure(w->region, w->hello, w->tenure_owner);
+	/* Whoever it is may write without a look at the mark. */
+	if (grant->writable && !w->goes_on)
+		donor_raise_mark(w->region);
 	grant->turn = w->region->turn;
 }
 

@@ -198,16 +198,24 @@ static json_t *hex_json(uint64_t v)
 	return json_string(text);
 }
 
+/* In what a follower may trust. */
+static void add_mark(json_t *json, const struct weft_marked *mark, bool was_marked)
+{
+	json_object_set_new(json, "was_marked", json_boolean(was_marked));
+	json_object_set_new(json, "marked", json_boolean(weft_is_marked(mark->number)));
+	json_object_set_new(json, "mark_s", json_real((double)mark->age_ms / 1e3));
+}
+
 static json_t *region_json(const struct weft_region *r, uint64_t tenure, bool recovered,
-	enum serve_keeper keeper)
+	enum serve_keeper keeper, const struct weft_marked *mark)
 {
 	static const char *const keepers[] = {"nobody", "holder", "systemd"};
 	struct weft_error trouble = {0};
 
 	weft_region_check(r, &trouble);
-	return json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:o, s:o, s:b, s:s?, s:s?}", "name",
-		r->name, "description", r->description, "size_bytes", (json_int_t)r->size_bytes,
-		"backing",
+	json_t *json = json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:o, s:o, s:b, s:s?, s:s?}",
+		"name", r->name, "description", r->description, "size_bytes",
+		(json_int_t)r->size_bytes, "backing",
 		r->backing == WEFT_BACKING_MEMORY ? "memory"
 			: r->block_bytes          ? "device"
 						  : "file",
@@ -215,6 +223,8 @@ static json_t *region_json(const struct weft_region *r, uint64_t tenure, bool re
 		"tenure", hex_json(tenure), "recovered", recovered, "kept_by",
 		r->backing == WEFT_BACKING_MEMORY ? keepers[keeper] : NULL, "trouble",
 		trouble.code ? trouble.message : NULL);
+	add_mark(json, mark, r->was_marked);
+	return json;
 }
 
 static void add_attachment(void *ctx, const struct weft_attachment_status *a)
@@ -315,9 +325,13 @@ static json_t *strangers_json(const struct weft_strangers_status *s)
 /* Adds a directory's file if somebody uses it; other files need not be open. */
 static void add_open_file(void *ctx, struct weft_region *region, bool from_directory)
 {
-	if (from_directory && atomic_load(&region->refs) > 1)
-		json_array_append_new(ctx,
-			region_json(region, region->tenure, false, KEPT_BY_NOBODY));
+	struct weft_marked mark;
+
+	if (!from_directory || atomic_load(&region->refs) <= 1)
+		return;
+	weft_donor_mark_of(region, &mark);
+	json_array_append_new(ctx,
+		region_json(region, region->tenure, false, KEPT_BY_NOBODY, &mark));
 }
 
 static json_t *keys_json(const struct serve *s)
@@ -379,11 +393,15 @@ json_t *serve_status_json(const struct serve *s)
 		if (i == 0) /* of the base transport alone, as ever */
 			counters = counters_json(&status);
 	}
-	for (unsigned i = 0; i < s->nr_wanted; i++)
+	for (unsigned i = 0; i < s->nr_wanted; i++) {
+		struct weft_welcome welcome;
+
+		weft_donor_welcome(s->donor, s->wanted[i].region, &welcome);
 		json_array_append_new(regions,
 			region_json(s->wanted[i].region,
 				weft_donor_tenure(s->donor, s->wanted[i].region),
-				s->wanted[i].recovered, s->wanted[i].keeper));
+				s->wanted[i].recovered, s->wanted[i].keeper, &welcome.mark));
+	}
 	weft_donor_regions(s->donor, add_open_file, regions);
 	weft_donor_status(s->donor, add_attachment, attachments);
 	return json_pack("{s:i, s:s, s:s, s:i, s:f, s:f, s:o, s:o, s:b, s:o, s:s?, s:o, s:o, "

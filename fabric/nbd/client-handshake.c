@@ -11,6 +11,7 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
+#include "fabric/marking.h"
 
 #define OLDSTYLE_MAGIC UINT64_C(0x00420281861253) /* proto, "Oldstyle negotiation" */
 
@@ -287,6 +288,7 @@ static int take_info(struct nbd_talk *talk)
 		info->version0 = talk->welcome.version0;
 		info->max_hash_blocks = talk->welcome.hashes == WEFT_HASH_SCHEME ?
 			WEFT_HASH_MAX_BLOCKS : 0;
+		info->can_mark = talk->welcome.marks == WEFT_MARKS && info->max_hash_blocks > 0;
 		snprintf(info->offers, sizeof(info->offers), "%s", talk->welcome.offers);
 	}
 	talk->state = NBD_TALK_OVER;

@@ -91,8 +91,9 @@ void nbd_pack_request(uint8_t p[NBD_REQUEST_BYTES], const struct nbd_request_hea
 /* proto, "Simple reply message" */
 int nbd_unpack_hashing(const uint8_t p[NBD_HASHING_BYTES], struct weft_hashing *ret)
 {
-	if (weft_get32(p) != WEFT_HASH_SCHEME)
+	if (!weft_hash_knows_scheme(weft_get32(p)))
 		return -EOPNOTSUPP;
+	ret->scheme = weft_get32(p);
 	ret->block_bytes = weft_get32(p + 4);
 	memcpy(ret->key, p + 8, WEFT_HASH_KEY_BYTES);
 	return 0;
@@ -100,7 +101,7 @@ int nbd_unpack_hashing(const uint8_t p[NBD_HASHING_BYTES], struct weft_hashing *
 
 void nbd_pack_hashing(uint8_t p[NBD_HASHING_BYTES], const struct weft_hashing *hashing)
 {
-	weft_put32(p, WEFT_HASH_SCHEME);
+	weft_put32(p, hashing->scheme ? hashing->scheme : WEFT_HASH_SCHEME);
 	weft_put32(p + 4, hashing->block_bytes);
 	memcpy(p + 8, hashing->key, WEFT_HASH_KEY_BYTES);
 }

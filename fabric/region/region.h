@@ -99,6 +99,9 @@ struct weft_region {
 	 */
 	uint64_t tenure_owner, owner_tenure;
 	uint64_t turn; /* counts changes of these */
+	/* see fabric/marking.h; 0: nobody has looked at it yet.  CLOCK_BOOTTIME */
+	uint64_t mark, mark_since_ns;
+	bool was_marked; /* since this donor has the region open */
 	/* which part of a device the contents are; count 0: nobody has said so yet */
 	struct weft_stripe stripe;
 	/* until then holders of contents that are gone may answer from memory; 0: nobody may */

@@ -210,10 +210,22 @@ static void go_on(struct command *command)
 
 void command_begin(struct command *command)
 {
-	if (command->len == 0 && command->kind != TP_FLUSH)
+	void (*before)(struct command *) = command->kind != TP_WRITE
+		? NULL
+		: atomic_load_explicit(&command->lane->w->before_write, memory_order_relaxed);
+
+	if (__builtin_expect(before != NULL, 0))
+		before(command);
+	else if (command->len == 0 && command->kind != TP_FLUSH)
 		add_news(command);
 	else
 		go_on(command);
+}
+
+void command_fail(struct command *command, int error)
+{
+	command->status = error;
+	add_news(command);
 }
 
 static void look_at(struct command *command)
@@ -359,6 +371,7 @@ int library_lane_init(struct library_lane *lane, struct weft *w, struct bridge_l
 	lane->buffers.fn = on_buffers;
 	lane->news_tail = &lane->news;
 	lane->shorts_tail = &lane->shorts;
+	lane->raise.parked_tail = &lane->raise.parked;
 	for (unsigned i = 0; i < LANE_PIECES; i++) {
 		struct piece *piece = &lane->pieces[i];
 
@@ -424,8 +437,8 @@ static void call_ended(struct command *command)
 	lane_drive_tell(command->lane->drive, command->caller);
 }
 
-int library_call_from(struct weft *w, struct tp_mem *const *mems, uint8_t kind, void *buf,
-	uint64_t off, uint64_t len)
+static int call(struct weft *w, struct tp_mem *const *mems, uint8_t kind, void *buf, uint64_t off,
+	uint64_t len, const struct weft_hashing *hashing)
 {
 	struct library_lane *lane = library_lane_choose(w);
 	struct lane_waiter waiter = {0};
@@ -438,13 +451,27 @@ int library_call_from(struct weft *w, struct tp_mem *const *mems, uint8_t kind, 
 		command.mem = mems[lane - w->lanes];
 	command.ended = call_ended;
 	command.caller = &waiter;
+	if (hashing)
+		command.hashing = *hashing;
 	lane_drive_do(lane->drive, &command.job, &waiter);
 	return command.status;
 }
 
 int library_call(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len)
 {
-	return library_call_from(w, NULL, kind, buf, off, len);
+	return call(w, NULL, kind, buf, off, len, NULL);
+}
+
+int library_call_from(struct weft *w, struct tp_mem *const *mems, uint8_t kind, void *buf,
+	uint64_t off, uint64_t len)
+{
+	return call(w, mems, kind, buf, off, len, NULL);
+}
+
+int library_ask(struct weft *w, const struct weft_hashing *hashing, uint64_t off, uint64_t len,
+	uint8_t *ret)
+{
+	return call(w, NULL, TP_HASH, ret, off, len, hashing);
 }
 
 /* ---- memory of the caller's that lanes know ---- */

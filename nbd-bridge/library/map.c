@@ -314,11 +314,17 @@ static int units_of(const struct weft_map *m, const void *addr, uint64_t len, ui
 int weft_map_sync(struct weft_map *m, const void *addr, size_t len, unsigned flags)
 {
 	uint64_t first, end;
-	int r = flags & ~(unsigned)WEFT_MAP_FLUSH ? -EINVAL : units_of(m, addr, len, &first, &end);
+	int r = flags & ~(unsigned)(WEFT_MAP_FLUSH | WEFT_MAP_MARK)
+		? -EINVAL
+		: units_of(m, addr, len, &first, &end);
 
-	if (r == 0 && first < end)
+	if (r == 0 && flags & WEFT_MAP_MARK)
+		r = map_sync_units(m, 0, m->nr_units);
+	else if (r == 0 && first < end)
 		r = map_sync_units(m, first, end);
-	if (r == 0 && flags & WEFT_MAP_FLUSH && !m->read_only)
+	if (r == 0 && flags & WEFT_MAP_MARK)
+		r = weft_mark(m->w);
+	else if (r == 0 && flags & WEFT_MAP_FLUSH && !m->read_only)
 		r = library_call(m->w, TP_FLUSH, NULL, 0, 0);
 	return r;
 }

@@ -78,6 +78,15 @@ struct command {
 	struct command *prev, *next; /* free (next alone), or ended and not retired */
 };
 
+/* Raises the mark of every donor, while writes wait for that (mark.c). */
+struct library_raise {
+	bool is_running;
+	unsigned donor; /* the one that is asked */
+	struct command command;
+	uint8_t answer[WEFT_HASH_BYTES];
+	struct command *parked, **parked_tail; /* by next_short */
+};
+
 struct library_lane {
 	struct weft *w;
 	struct bridge_lane *lane;
@@ -95,6 +104,7 @@ struct library_lane {
 	struct bridge_waiter buffers;
 	struct piece *free_pieces;
 	struct piece pieces[LANE_PIECES];
+	struct library_raise raise;
 };
 
 struct weft {
@@ -108,6 +118,8 @@ struct weft {
 	bool write_back, has_cache;
 	uint64_t stripe_bytes; /* with several regions */
 	_Atomic bool closing;
+	/* A write is given to it rather than begun, on the lane's thread; NULL: it is begun. */
+	void (*_Atomic before_write)(struct command *command);
 	/* Asynchronous commands. */
 	_Atomic uint64_t nr_ended;
 	_Atomic int aio_fd;  /* -1: nobody asked for it */
@@ -133,8 +145,9 @@ int command_check(const struct weft *w, uint8_t kind, uint64_t off, uint64_t len
 /* Fills a command that is all zeros. */
 void command_init(struct command *command, struct library_lane *lane, uint8_t kind, void *buf,
 	uint64_t off, uint64_t len);
-/* The lane's thread, inside a step of its loop: begins it. */
+/* The lane's thread, inside a step of its loop: begins it, or ends one that did not begin. */
 void command_begin(struct command *command);
+void command_fail(struct command *command, int error);
 
 /*
  * choose: the lane for a blocking call of this thread, one that nobody leads if possible.
@@ -166,6 +179,10 @@ bool library_has_registered(const struct weft *w);
  */
 int library_register(struct weft *w, void *base, size_t len, struct tp_mem ***ret);
 int library_deregister(struct weft *w, struct tp_mem **mems);
+
+/* The same of a HASH. */
+int library_ask(struct weft *w, const struct weft_hashing *hashing, uint64_t off, uint64_t len,
+	uint8_t *ret);
 
 /* The lane whose completions this thread runs now; NULL: it runs none. */
 extern LIBRARY_THREAD_LOCAL struct library_lane *library_lane_in_completion;

@@ -233,6 +233,39 @@ WEFT_API unsigned weft_aio_in_flight(struct weft *w);
  */
 WEFT_API int weft_aio_fd(struct weft *w);
 
+/* ---- Marks ---- */
+
+/*
+ * Followers are those who read the region while it is written: WEFT_OPEN_READ_ONLY and
+ * WEFT_OPEN_SHARED, `weft pull --watch`.  A mark tells them which of its states to trust.
+ *
+ * weft_mark() sets the mark: what was written through this handle is a state that followers may
+ * trust.  It flushes first.  No write is under way meanwhile, and none begins; a map of the handle
+ * is synced before (WEFT_MAP_MARK does both).  The next write through the handle, and the next
+ * writer that is granted the region, take the mark away before anything is written, which costs
+ * that write a round trip.  0; or -errno as weft_flush(), and there is no mark:
+ *   -EBUSY       something was written meanwhile
+ *   -EPERM       a handle that only reads
+ *   -EOPNOTSUPP  a donor keeps no marks: it is an older one, or a plain NBD server; or the handle
+ *                has a cache
+ */
+WEFT_API int weft_mark(struct weft *w);
+
+struct weft_mark {
+	size_t size;     /* set by the caller: sizeof(struct weft_mark) */
+	/* only goes up as long as the contents are the same, by each setting and taking away */
+	uint64_t number;
+	int is_set;
+	uint64_t age_ms; /* since it was set; or, if it is not, since the last was taken away */
+};
+
+/*
+ * Looks at the mark.  What a program reads between two looks that both find the mark set, with the
+ * same number, is the state that was marked.  0, or -errno as weft_pread(); -EOPNOTSUPP as
+ * weft_mark(); -EINVAL: ret->size.
+ */
+WEFT_API int weft_mark_look(struct weft *w, struct weft_mark *ret);
+
 /* ---- Memory ---- */
 
 /*
@@ -330,6 +363,7 @@ WEFT_API void *weft_map_addr(const struct weft_map *m);
 
 enum {
 	WEFT_MAP_FLUSH = 1 << 0, /* weft_map_sync(): then as weft_flush() */
+	WEFT_MAP_MARK = 1 << 1,  /* weft_map_sync(): all of the map; then as weft_mark() */
 	WEFT_MAP_WAIT = 1 << 0,  /* weft_map_prefetch(): returns when all is here */
 	WEFT_MAP_RESET = 1 << 0, /* weft_map_dirty(): those are told, and not again */
 	WEFT_UNMAP_DISCARD = 1 << 0,
@@ -338,7 +372,9 @@ enum {
 /*
  * Returns when the donor has what was written to these len bytes before the call; with
  * WEFT_MAP_FLUSH as durably as the region can be.  0, or -errno as weft_pwrite(): then some of it
- * is not there, stays here, and is tried again.  -EINVAL: the bytes are not all in the map.
+ * is not there, stays here, and is tried again.  -EINVAL: the bytes are not all in the map.  With
+ * WEFT_MAP_MARK nothing is written to the map until the call returns; it also returns what
+ * weft_mark() does.
  */
 WEFT_API int weft_map_sync(struct weft_map *m, const void *addr, size_t len, unsigned flags);
 

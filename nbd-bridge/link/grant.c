@@ -78,6 +78,7 @@ static void add_info(struct tp_info *all, const struct tp_info *one)
 	all->can_fast_zero &= one->can_fast_zero;
 	all->can_cache &= one->can_cache;
 	all->can_multi_conn &= one->can_multi_conn;
+	all->can_mark &= one->can_mark;
 	all->one_sided &= one->one_sided;
 	all->has_epoch &= one->has_epoch;
 	all->flush_each_conn |= one->flush_each_conn;

@@ -5,6 +5,7 @@
 
 #include "fabric/base/util.h"
 #include "fabric/hashing.h"
+#include "fabric/marking.h"
 #include "tests/conformance/suite.h"
 
 static uint64_t round_down(uint64_t n, uint64_t to)
@@ -396,6 +397,42 @@ static void a_question_for_hashes_has_bounds(void **state)
 	conf_end(conn);
 }
 
+static int do_mark(struct conf *conf, struct tp_conn *conn, enum weft_mark_action action,
+	uint64_t number, struct weft_marked *ret)
+{
+	struct weft_hashing hashing;
+
+	weft_marking_pack(action, number, &hashing);
+	int r = do_hash(conf, conn, &hashing, 4093, 1, conf->buf);
+	if (r == 0)
+		weft_marked_unpack(conf->buf, ret);
+	return r;
+}
+
+static void a_mark_is_raised_and_set(void **state)
+{
+	struct conf *conf = *state;
+	struct tp_conn *conn = conf_connect(conf, &conf->target);
+	struct weft_marked first, raised, set;
+
+	if (!conn->info.can_mark) {
+		conf_end(conn);
+		conf_skip("%s keeps no marks", conf->fixture->name);
+	}
+	assert_int_equal(do_mark(conf, conn, WEFT_MARK_ASK, 0, &first), 0);
+	assert_false(weft_is_marked(first.number));
+	assert_int_equal(do_mark(conf, conn, WEFT_MARK_RAISE, 0, &raised), 0);
+	assert_true(raised.number == first.number + 2);
+	assert_int_equal(do_mark(conf, conn, WEFT_MARK_SET, raised.number, &set), 0);
+	assert_true(set.number == raised.number + 1);
+	assert_int_not_equal(do_mark(conf, conn, WEFT_MARK_SET, first.number, &set), 0);
+	/* A question about more than a block is none. */
+	struct weft_hashing hashing;
+	weft_marking_pack(WEFT_MARK_ASK, 0, &hashing);
+	assert_int_equal(do_hash(conf, conn, &hashing, 0, 4097, conf->buf), -EINVAL);
+	conf_end(conn);
+}
+
 static void flush_is_carried_out(void **state)
 {
 	struct conf *conf = *state;
@@ -505,6 +542,7 @@ struct conf_cases conf_data_cases(void)
 		conf_case(a_trim_leaves_its_surroundings_alone),
 		conf_case(a_cache_hint_changes_nothing),
 		conf_case(hashes_are_those_of_the_blocks),
+		conf_case(a_mark_is_raised_and_set),
 		conf_case(a_question_for_hashes_has_bounds),
 		conf_case(flush_is_carried_out),
 		conf_case(a_fua_write_is_a_write),

@@ -11,7 +11,7 @@ import os, re, sys
 
 # A room, and the prefixes of what it may include: the first that the file's path begins with.
 TOP = [f"fabric/{name}.h" for name in (
-    "transport", "hashing", "hello", "stripe", "uri", "uri-key", "listen")]
+    "transport", "hashing", "marking", "hello", "stripe", "uri", "uri-key", "listen")]
 BRIDGE = ["fabric/", "nbd-bridge/bridge/", "nbd-bridge/lane/request.h", "nbd-bridge/lane/buffers.h"]
 RULES = [
     ("fabric/base/", ["fabric/base/"]),

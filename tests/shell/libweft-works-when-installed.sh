@@ -44,6 +44,7 @@ exported=$(nm -D --defined-only "$libdir/libweft.so" | awk '$2 == "T" {print $3}
 api="weft_aio_fd weft_aio_flush weft_aio_in_flight weft_aio_next weft_aio_poll weft_aio_pread weft_aio_pwrite weft_aio_result"
 api+=" weft_aio_wait weft_close weft_flush weft_map weft_map_addr weft_map_advise weft_map_dirty"
 api+=" weft_map_evict weft_map_prefetch weft_map_rescue weft_map_reset weft_map_stats weft_map_sync"
+api+=" weft_mark weft_mark_look"
 api+=" weft_open weft_open_regions weft_pread weft_pwrite weft_size weft_transport weft_unmap"
 [[ $exported == "$api" ]] ||
 	fail "libweft.so exports: $exported"

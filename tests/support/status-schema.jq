@@ -66,7 +66,8 @@ def donor: {
 	"allow_insecure?": "boolean",
 	regions: [{
 		name: "string", description: "string", size_bytes: "number", backing: "string", read_only: "boolean", locked: "boolean",
-		epoch: "string", tenure: "string", recovered: "boolean", kept_by: "string|null", trouble: "string|null"
+		epoch: "string", tenure: "string", recovered: "boolean", kept_by: "string|null", trouble: "string|null",
+		"marked?": "boolean", "mark_s?": "number", "was_marked?": "boolean"
 	}],
 	attachments: [{
 		region: "string", name: "string", mode: "string", generation: "string", connections: "number", peer: "string|null",

@@ -285,18 +285,26 @@ static void welcome_round_trips(void **state)
 				    .offers = "tcp,rdma:20049",
 				    .restorable = true,
 				    .pass = true,
-				    .hashes = 1},
+				    .hashes = 1,
+				    .marks = 1,
+				    .mark = {.number = 1, .age_ms = 250}},
 			    out = {0};
 	char text[WEFT_CONTEXT_MAX];
 
 	weft_welcome_format(&in, text);
 	assert_string_equal(text,
 		"weft:grant:v=1,epoch=0000000000006f1c,lease=30000,offers=tcp;rdma:20049,"
-		"restorable=1,pass=1,hashes=1");
+		"restorable=1,pass=1,hashes=1,marks=1,unmarked=250");
 	assert_int_equal(weft_welcome_parse(text, strlen(text), &out), 0);
 	assert_true(in.epoch == out.epoch && in.lease_ms == out.lease_ms);
 	assert_string_equal(in.offers, out.offers);
 	assert_true(out.restorable && out.pass && out.hashes == 1 && !out.version0);
+	assert_true(out.marks == 1 && !weft_is_marked(out.mark.number) && out.mark.age_ms == 250);
+	in.mark.number = 0x1000;
+	weft_welcome_format(&in, text);
+	assert_non_null(strstr(text, ",marks=1,marked=250"));
+	assert_int_equal(weft_welcome_parse(text, strlen(text), &out), 0);
+	assert_true(weft_is_marked(out.mark.number));
 }
 
 static void malformed_welcomes_are_refused(void **state)
@@ -315,6 +323,9 @@ static void malformed_welcomes_are_refused(void **state)
 		"weft:grant:v=1,epoch=0000000000006f1c,lease=1,offers=tcp,hashes=0",
 		"weft:grant:v=1,epoch=0000000000006f1c,lease=1,offers=tcp,hashes=4294967296",
 		"weft:grant:epoch=0000000000006f1c,lease=1,offers=tcp,hashes=1",
+		"weft:grant:v=1,epoch=0000000000006f1c,lease=1,offers=tcp,marks=0",
+		"weft:grant:v=1,epoch=0000000000006f1c,lease=1,offers=tcp,marked=-1",
+		"weft:grant:v=1,epoch=0000000000006f1c,lease=1,offers=tcp,marked=1,unmarked=1",
 		"weft:grant:epoch=0000000000006f1c,lease=1,offers=a b",
 		("weft:grant:epoch=0000000000006f1c,lease=1,offers="
 		 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),

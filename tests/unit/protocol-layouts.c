@@ -12,6 +12,7 @@
 
 #include "fabric/base/bytes.h"
 #include "fabric/base/util.h"
+#include "fabric/marking.h"
 #include "transports/verbs/proto.h"
 
 /* A message as the manual has it: rows that are written, and how long the fixed part is. */
@@ -315,6 +316,7 @@ static void grant_is_laid_out_so(void **state)
 		snprintf(msg.grant.offers, sizeof(msg.grant.offers), "tcp,rdma:20049");
 		msg.grant.restorable = i & 1;
 		msg.grant.hashes = i & 2 ? 0x01020304 : 0;
+		msg.grant.marks = i & 1 ? 0x05060708 : 0;
 
 		put(image, "size_bytes", msg.grant.size_bytes);
 		put(image, "epoch", msg.grant.epoch);
@@ -333,6 +335,8 @@ static void grant_is_laid_out_so(void **state)
 			append(image, field_image("RESTORABLE", NULL, 0));
 		if (msg.grant.hashes)
 			append(image, field_image("HASHES", (const uint8_t[]){1, 2, 3, 4}, 4));
+		if (msg.grant.marks)
+			append(image, field_image("MARKS", (const uint8_t[]){5, 6, 7, 8}, 4));
 		check(image, &msg);
 	}
 }
@@ -439,11 +443,11 @@ static void a_question_for_hashes_and_its_answer_are_laid_out_so(void **state)
 	msg.request.kind = VERBS_HASH;
 	msg.request.off = UINT64_C(0x0102030405060708);
 	msg.request.len = UINT64_C(0x1112131415161718);
-	msg.request.scheme = 0x21222324;
+	msg.request.hashing.scheme = 0x21222324;
 	msg.request.hashing.block_bytes = 0x31323334;
 	for (unsigned i = 0; i < WEFT_HASH_KEY_BYTES; i++)
 		msg.request.hashing.key[i] = (uint8_t)(0x40 + i);
-	put(asked, "scheme", msg.request.scheme);
+	put(asked, "scheme", msg.request.hashing.scheme);
 	put(asked, "block_bytes", msg.request.hashing.block_bytes);
 	put_bytes(asked, "key", msg.request.hashing.key, WEFT_HASH_KEY_BYTES);
 	put(image, "kind", number("KIND", "HASH"));
@@ -464,6 +468,36 @@ static void a_question_for_hashes_and_its_answer_are_laid_out_so(void **state)
 	put(image, "error", number("ERROR", "OK"));
 	put_bytes(image, "hashes", msg.reply.hashes, sizeof(msg.reply.hashes));
 	check(image, &msg);
+}
+
+static void a_question_about_the_mark_and_its_answer_are_laid_out_so(void **state)
+{
+	struct image *image = image_of("MARKING"), *answer = image_of("MARKED");
+	const struct weft_marked marked = {0x0102030405060708, 0x1112131415161718};
+	struct weft_hashing hashing;
+	struct weft_marking marking;
+	struct weft_marked back;
+	uint8_t bytes[WEFT_HASH_BYTES];
+
+	weft_marking_pack(WEFT_MARK_SET, UINT64_C(0x2122232425262728), &hashing);
+	assert_int_equal(hashing.scheme, number("MARK", "SCHEME"));
+	put(image, "action", number("MARK", "SET"));
+	put_bytes(image, "reserved", "", 0);
+	put(image, "number", UINT64_C(0x2122232425262728));
+	put_bytes(image, "unused", "", 0);
+	assert_int_equal(image->len, WEFT_HASH_KEY_BYTES);
+	assert_memory_equal(image->bytes, hashing.key, WEFT_HASH_KEY_BYTES);
+	weft_marking_unpack(&hashing, &marking);
+	assert_true(marking.action == WEFT_MARK_SET && marking.number == 0x2122232425262728);
+
+	weft_marked_pack(&marked, bytes);
+	put(answer, "number", marked.number);
+	put(answer, "age_ms", marked.age_ms);
+	assert_memory_equal(answer->bytes, bytes, WEFT_HASH_BYTES);
+	weft_marked_unpack(bytes, &back);
+	assert_true(back.number == marked.number && back.age_ms == marked.age_ms);
+	free(image);
+	free(answer);
 }
 
 static void start_and_challenge_are_laid_out_so(void **state)
@@ -527,7 +561,7 @@ static void every_message_of_the_manual_was_looked_at(void **state)
 		manual_table(types->cell[i][types->name_column]);
 	/* Of each layout there is a test above; a new table comes with one. */
 	assert_int_equal(types->nr_rows, 11);
-	assert_int_equal(manual_nr_tables, 36);
+	assert_int_equal(manual_nr_tables, 39);
 }
 
 static void private_data_are_laid_out_so(void **state)
@@ -597,6 +631,7 @@ int main(void)
 		cmocka_unit_test(requests_are_laid_out_so),
 		cmocka_unit_test(every_message_of_the_manual_was_looked_at),
 		cmocka_unit_test(a_question_for_hashes_and_its_answer_are_laid_out_so),
+		cmocka_unit_test(a_question_about_the_mark_and_its_answer_are_laid_out_so),
 		cmocka_unit_test(start_and_challenge_are_laid_out_so),
 		cmocka_unit_test(what_is_proved_is_laid_out_so),
 		cmocka_unit_test(private_data_are_laid_out_so),

@@ -327,11 +327,11 @@ static void hashes_are_whole_and_a_question_has_nothing_else(void **state)
 
 	msg = (struct verbs_msg){.type = VERBS_REQUEST};
 	msg.request.kind = VERBS_HASH;
-	msg.request.scheme = 9;
+	msg.request.hashing.scheme = 9;
 	len = verbs_pack(&msg, buf);
 	assert_int_equal(len, 80);
 	assert_int_equal(verbs_unpack(buf, len, &back), 0);
-	assert_int_equal(back.request.scheme, 9);
+	assert_int_equal(back.request.hashing.scheme, 9);
 	for (unsigned at = 17; at < 24; at++) { /* no_hole, more, nr_ranges */
 		if (at == 19)
 			continue;

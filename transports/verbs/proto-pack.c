@@ -83,11 +83,13 @@ static size_t pack_grant(const struct verbs_msg *msg, uint8_t *buf)
 	if (msg->grant.version0)
 		return sizeof(*wire);
 	size_t len = sizeof(*wire);
-	const uint32_t hashes = htobe32(msg->grant.hashes);
+	const uint32_t hashes = htobe32(msg->grant.hashes), marks = htobe32(msg->grant.marks);
 	if (msg->grant.restorable)
 		len = pack_field(buf, len, VERBS_FIELD_RESTORABLE, NULL, 0);
 	if (hashes)
 		len = pack_field(buf, len, VERBS_FIELD_HASHES, &hashes, sizeof(hashes));
+	if (marks)
+		len = pack_field(buf, len, VERBS_FIELD_MARKS, &marks, sizeof(marks));
 	return len;
 }
 
@@ -130,7 +132,9 @@ static size_t pack_request(const struct verbs_msg *msg, uint8_t *buf)
 	wire->len = htobe64(msg->request.len);
 	if (msg->request.kind == VERBS_HASH) {
 		struct wire_hashing hashing = {
-			.scheme = htobe32(msg->request.scheme),
+			.scheme = htobe32(msg->request.hashing.scheme
+					? msg->request.hashing.scheme
+					: WEFT_HASH_SCHEME),
 			.block_bytes = htobe32(msg->request.hashing.block_bytes),
 		};
 

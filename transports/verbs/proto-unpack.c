@@ -164,7 +164,7 @@ static int unpack_grant(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 	const uint8_t *p = buf + sizeof(*wire);
 	size_t left = len - sizeof(*wire);
 	ret->grant.restorable = false;
-	ret->grant.hashes = 0;
+	ret->grant.hashes = ret->grant.marks = 0;
 	while (left > 0) {
 		if (!next_field(&p, &left, &number, &value, &value_len))
 			return -EPROTO;
@@ -172,6 +172,8 @@ static int unpack_grant(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 			ret->grant.restorable = true;
 		else if ((number & ~VERBS_FIELD_MUST) == VERBS_FIELD_HASHES && value_len == 4)
 			ret->grant.hashes = weft_get32(value);
+		else if ((number & ~VERBS_FIELD_MUST) == VERBS_FIELD_MARKS && value_len == 4)
+			ret->grant.marks = weft_get32(value);
 		else if (number & VERBS_FIELD_MUST)
 			return -EPROTONOSUPPORT;
 	}
@@ -248,7 +250,7 @@ static int unpack_hashing(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 	ret->request.nr_ranges = 0;
 	ret->request.off = be64toh(wire->off);
 	ret->request.len = be64toh(wire->len);
-	ret->request.scheme = be32toh(hashing.scheme);
+	ret->request.hashing.scheme = be32toh(hashing.scheme);
 	ret->request.hashing.block_bytes = be32toh(hashing.block_bytes);
 	memcpy(ret->request.hashing.key, hashing.key, sizeof(hashing.key));
 	return 0;

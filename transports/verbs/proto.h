@@ -105,6 +105,7 @@ enum {
 	VERBS_FIELD_STRIPE,      /* HELLO: 16 bytes, struct wire_stripe */
 	VERBS_FIELD_RENEW,       /* HELLO: none */
 	VERBS_FIELD_HASHES,      /* GRANT: 4 bytes, weft_welcome.hashes */
+	VERBS_FIELD_MARKS,       /* GRANT: 4 bytes, weft_welcome.marks */
 	/* a receiver that does not know the number may not skip the field */
 	VERBS_FIELD_MUST = 1 << 15,
 };
@@ -147,6 +148,7 @@ struct verbs_msg {
 			char offers[VERBS_OFFERS_MAX + 1];
 			bool restorable, version0; /* see tp_info */
 			uint32_t hashes;           /* the scheme; 0: none */
+			uint32_t marks;            /* as weft_welcome.marks */
 		} grant;
 		struct {
 			int error; /* negative errno, one of those that may travel */
@@ -165,9 +167,7 @@ struct verbs_msg {
 			uint8_t kind; /* enum verbs_request_kind */
 			bool no_hole;
 			uint64_t off, len; /* not yet checked against the region */
-			/* HASH: what is asked, not checked either, and by which scheme */
-			uint32_t scheme;
-			struct weft_hashing hashing;
+			struct weft_hashing hashing; /* HASH: what is asked, not checked either */
 			/*
 			 * FLUSH of a file region: the ranges that WRITEs changed since the last
 			 * FLUSH, not yet checked either.

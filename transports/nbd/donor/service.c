@@ -386,6 +386,8 @@ static bool is_gone(void *ctx)
 
 static int do_hash(struct nbd_session *s, struct nbd_request *rq)
 {
+	if (weft_asks_for_mark(&rq->hashing))
+		return weft_donor_mark(s->donor, s->grant, &rq->hashing, rq->buf);
 	return weft_donor_hash(s->donor, s->region, &rq->hashing, rq->off, rq->len, is_gone, rq,
 		rq->buf);
 }

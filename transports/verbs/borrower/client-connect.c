@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "fabric/base/log.h"
+#include "fabric/marking.h"
 #include "transports/rdma/device.h"
 #include "transports/rdma/lookup.h"
 
@@ -413,6 +414,7 @@ static void on_grant(struct verbs_conn *conn)
 	memcpy(conn->offers, msg->grant.offers, sizeof(conn->offers));
 	conn->restorable = msg->grant.restorable;
 	conn->hashes = msg->grant.hashes;
+	conn->marks = msg->grant.marks;
 	if ((conn->flags & VERBS_GRANT_FLUSH_ASKS) && !(conn->flags & VERBS_GRANT_READ_ONLY) &&
 		verbs_changes_init(conn) < 0) {
 		verbs_fail(conn, ENOMEM, no_memory);
@@ -528,6 +530,7 @@ void verbs_on_epoch(struct verbs_conn *conn)
 	info->restorable = conn->restorable;
 	info->max_hash_blocks =
 		conn->hashes == WEFT_HASH_SCHEME ? VERBS_HASHES_PER_MESSAGE : 0;
+	info->can_mark = conn->marks == WEFT_MARKS && info->max_hash_blocks > 0;
 	info->version0 = conn->hello.version0;
 	info->max_io_bytes = max_io;
 	info->min_block_bytes = 1;

@@ -84,10 +84,8 @@ void verbs_send_requests(struct verbs_conn *conn)
 		msg.request.len = op->len;
 		if (op->kind == TP_FLUSH)
 			verbs_changes_take(conn, &msg);
-		if (op->kind == TP_HASH) {
-			msg.request.scheme = WEFT_HASH_SCHEME;
+		if (op->kind == TP_HASH)
 			msg.request.hashing = *op->hashing;
-		}
 		int r = verbs_send(conn, &msg);
 		if (r == -EAGAIN) { /* a buffer comes back */
 			verbs_changes_put_back(conn, &msg);

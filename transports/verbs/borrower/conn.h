@@ -117,7 +117,7 @@ struct verbs_conn {
 	uint8_t token[VERBS_TOKEN_BYTES];
 	char offers[VERBS_OFFERS_MAX + 1];
 	bool restorable;
-	uint32_t hashes;
+	uint32_t hashes, marks;
 
 	/*
 	 * Registered: VERBS_ZERO_BYTES zeros, then a word a slot for READs of the epoch, then one

@@ -219,6 +219,7 @@ void verbs_run_grant(struct verbs_run *run)
 	snprintf(run->out.grant.offers, sizeof(run->out.grant.offers), "%s", welcome.offers);
 	run->out.grant.restorable = welcome.restorable;
 	run->out.grant.hashes = welcome.hashes;
+	run->out.grant.marks = welcome.marks;
 	run->out.grant.version0 = hello->version0;
 	run->state = VERBS_RUN_DATA;
 	run->deadline_ns = verbs_after_ms(listener->config.handshake_ms);

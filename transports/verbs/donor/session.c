@@ -183,15 +183,18 @@ static int hash(struct verbs_run *run)
 	const struct weft_hashing *hashing = &run->msg.request.hashing;
 	const uint64_t off = run->msg.request.off, len = run->msg.request.len;
 
-	if (run->msg.request.scheme != WEFT_HASH_SCHEME)
+	if (!weft_hash_knows_scheme(hashing->scheme))
 		return -EOPNOTSUPP;
 	if (off > run->region->size_bytes || len > run->region->size_bytes - off)
 		return -ENOSPC;
 	if (!weft_hashing_valid(hashing, len) ||
 		weft_hash_nr_blocks(len, hashing->block_bytes) > VERBS_HASHES_PER_MESSAGE)
 		return -EINVAL;
-	int r = weft_donor_hash(run->session->listener->donor, run->region, hashing, off, len,
-		is_gone, run, run->out.reply.hashes);
+	int r = weft_asks_for_mark(hashing)
+		? weft_donor_mark(run->session->listener->donor, run->grant, hashing,
+			  run->out.reply.hashes)
+		: weft_donor_hash(run->session->listener->donor, run->region, hashing, off, len,
+			  is_gone, run, run->out.reply.hashes);
 	if (r == 0)
 		run->out.reply.nr_hashes = weft_hash_nr_blocks(len, hashing->block_bytes);
 	return r;
