@@ -243,6 +243,8 @@ static struct nbd_handle *connect_to(
 
 /* The region's, of the last welcome; 0: there was none. */
 static uint64_t epoch_said;
+static bool mark_said;
+static struct weft_marked mark;
 
 /* A server that knows nothing of weft is an NBD server over TCP. */
 static int one_context(void *user, const char *name)
@@ -253,6 +255,11 @@ static int one_context(void *user, const char *name)
 		return 0;
 	memcpy(user, welcome.offers, sizeof(welcome.offers));
 	epoch_said = welcome.epoch;
+	/* The same region's welcome of version 0 says nothing of it. */
+	if (welcome.marks == WEFT_MARKS) {
+		mark_said = true;
+		mark = welcome.mark;
+	}
 	return 0;
 }
 
@@ -323,6 +330,7 @@ static json_t *describe(struct nbd_handle *nbd, const char *name, const char *de
 	/* A server that said none of its first region is no donor. */
 	bool again = with_tenure && epoch_said;
 	epoch_said = 0;
+	mark_said = false;
 	if (!*offers || again) {
 		strcpy(offers, tp_base_driver()->word);
 		ask_offers(nbd, offers);
@@ -330,6 +338,10 @@ static json_t *describe(struct nbd_handle *nbd, const char *name, const char *de
 	json_object_set_new(json, "offers", json_string(offers));
 	snprintf(epoch, sizeof(epoch), "%016" PRIx64, epoch_said);
 	json_object_set_new(json, "epoch", epoch_said ? json_string(epoch) : json_null());
+	json_object_set_new(json, "marked",
+		mark_said ? json_boolean(weft_is_marked(mark.number)) : json_null());
+	json_object_set_new(json, "mark_s",
+		mark_said ? json_real((double)mark.age_ms / 1e3) : json_null());
 	if (with_tenure)
 		ask(nbd, WEFT_CONTEXT_TENURE, one_tenure, tenure);
 	json_object_set_new(json, "tenure", tenure[0] ? json_string(tenure) : json_null());

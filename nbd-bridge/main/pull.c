@@ -20,6 +20,7 @@
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/library/weft.h"
+#include "nbd-bridge/main/pull-watch.h"
 #include "nbd-bridge/main/sync-command.h"
 #include "nbd-bridge/main/sync.h"
 
@@ -31,7 +32,8 @@ enum {
 
 struct pull {
 	struct sync_command c;
-	bool shared;
+	bool shared, watch;
+	uint32_t interval_ms;
 	int fd;
 	bool is_regular;
 	char *partial; /* what the file is called until it is complete; NULL: it is there */
@@ -48,6 +50,13 @@ static const struct weft_option options[] = {
 		"although somebody may be writing to the region: until a pass finds\n"
 		"nothing new, or in vain",
 		WEFT_OPTION_FLAG, .into = offsetof(struct pull, shared)},
+	{"watch", NULL,
+		"go on: FILE becomes each state of the region that its writer marks,\n"
+		"at once and as a whole",
+		WEFT_OPTION_FLAG, .into = offsetof(struct pull, watch)},
+	{"interval", "SECONDS", "with --watch, between two looks at the mark (1)",
+		WEFT_OPTION_SECONDS, .into = offsetof(struct pull, interval_ms),
+		.wants = "seconds"},
 	{0},
 };
 
@@ -56,7 +65,8 @@ static int parse(int argc, char **argv, struct pull *p)
 {
 	struct weft_command_line line = {
 		.command = "pull",
-		.synopsis = "URI FILE|- [--shared] [--json] [--key FILE | --allow-insecure]",
+		.synopsis = "URI FILE|- [--shared | --watch [--interval SECONDS]] [--json] "
+			    "[--key FILE | --allow-insecure]",
 		.about = "Makes FILE the same as a region.  Each side hashes what it has, and only "
 			 "the blocks of 4 KiB that differ\n"
 			 "are read.",
@@ -68,6 +78,10 @@ static int parse(int argc, char **argv, struct pull *p)
 
 	if (r == WEFT_GO_ON && p->c.json && strcmp(p->c.file, "-") == 0)
 		return weft_usage_error("--json and - both want standard output");
+	if (r == WEFT_GO_ON && p->watch && strcmp(p->c.file, "-") == 0)
+		return weft_usage_error("--watch wants a file, which can be replaced");
+	if (r == WEFT_GO_ON && p->interval_ms && !p->watch)
+		return weft_usage_error("--interval belongs to --watch");
 	return r;
 }
 
@@ -249,12 +263,14 @@ static int pull_stream(struct pull *p, struct weft_error *err)
 
 static int pull(struct pull *p, struct weft_error *err)
 {
-	const bool stream = strcmp(p->c.file, "-") == 0;
-	int r = stream ? 0 : open_file(p, err);
+	const bool stream = strcmp(p->c.file, "-") == 0, beside = p->shared || p->watch;
+	int r = stream || p->watch ? 0 : open_file(p, err);
 
 	if (r == 0)
 		r = sync_command_open(&p->c,
-			WEFT_OPEN_READ_ONLY | (p->shared ? WEFT_OPEN_SHARED : 0), err);
+			WEFT_OPEN_READ_ONLY | (beside ? WEFT_OPEN_SHARED : 0), err);
+	if (r == 0 && p->watch)
+		return pull_watch(&p->c, p->interval_ms, err);
 	if (r == 0)
 		r = stream ? pull_stream(p, err) : pull_file(p, err);
 	return r;

@@ -16,11 +16,11 @@
 #include "nbd-bridge/main/sync-command.h"
 #include "nbd-bridge/main/sync.h"
 
-enum { INTERVAL_MS = 1000 };
-
 struct push {
 	struct sync_command c;
-	bool watch;
+	bool watch, mark;
+	bool marked;     /* the mark is set, … */
+	uint64_t number; /* … and this */
 	uint32_t interval_ms;
 };
 
@@ -31,6 +31,8 @@ static const struct weft_option options[] = {
 	{NULL, "URI", "of the region", WEFT_OPTION_ARGUMENT,
 		.into = offsetof(struct push, c.uri), .completion = WEFT_COMPLETE_URI,
 		.wants = "where to? Give the URI of a region as well, such as weft://HOST/REGION"},
+	{"mark", NULL, "FILE is not written meanwhile: mark the region for those who follow it",
+		WEFT_OPTION_FLAG, .into = offsetof(struct push, mark)},
 	{"watch", NULL, "go on: look at FILE again and again, and push what changed",
 		WEFT_OPTION_FLAG, .into = offsetof(struct push, watch)},
 	{"interval", "SECONDS", "with --watch, between two looks (1)", WEFT_OPTION_SECONDS,
@@ -43,7 +45,7 @@ static int parse(int argc, char **argv, struct push *p)
 {
 	struct weft_command_line line = {
 		.command = "push",
-		.synopsis = "FILE|- URI [--watch [--interval SECONDS]] [--json] "
+		.synopsis = "FILE|- URI [--mark | --watch [--interval SECONDS]] [--json] "
 			    "[--key FILE | --allow-insecure]",
 		.about = "Makes a region the same as FILE, from the beginning of both.  Each side "
 			 "hashes what it has, and only the\n"
@@ -57,6 +59,8 @@ static int parse(int argc, char **argv, struct push *p)
 
 	if (r == WEFT_GO_ON && p->watch && strcmp(p->c.file, "-") == 0)
 		return weft_usage_error("--watch wants a file, which can be read again");
+	if (r == WEFT_GO_ON && p->watch && p->mark)
+		return weft_usage_error("--watch sets marks by itself, when FILE has not changed");
 	if (r == WEFT_GO_ON && p->interval_ms && !p->watch)
 		return weft_usage_error("--interval belongs to --watch");
 	return r;
@@ -116,15 +120,37 @@ static int pass(struct push *p, struct sync *sync, struct weft_error *err)
 	return r < 0 ? r : sync_verify(sync, err);
 }
 
-/* Waits; a signal ends that. */
-static void rest(const struct push *p)
-{
-	const uint32_t ms = p->interval_ms ? p->interval_ms : INTERVAL_MS;
+/* ---- the mark ---- */
 
-	/* Short ones, as a signal may come right before a wait. */
-	for (uint32_t done = 0; done < ms && !p->c.stop; done += 50)
-		usleep(1000 * (unsigned)weft_min(50, ms - done));
+/* Sets it, and notes which it is. */
+static int set_mark(struct push *p)
+{
+	struct weft_mark mark = {.size = sizeof(mark)};
+	int r = weft_mark(p->c.w);
+
+	if (r == 0)
+		r = weft_mark_look(p->c.w, &mark);
+	p->marked = r == 0 && mark.is_set;
+	p->number = mark.number;
+	return r;
 }
+
+/* Whether it is still set: a donor that started anew has none. */
+static int keep_mark(struct push *p)
+{
+	struct weft_mark mark = {.size = sizeof(mark)};
+	int r = p->marked ? weft_mark_look(p->c.w, &mark) : 0;
+
+	return r < 0 || (p->marked && mark.is_set && mark.number == p->number) ? r : set_mark(p);
+}
+
+static int mark_error(int r, struct weft_error *err)
+{
+	return weft_error_set(err, -r, "the region cannot be marked: %s",
+		r == -EOPNOTSUPP ? "its donor runs an older weft" : strerror(-r));
+}
+
+/* ---- passes ---- */
 
 static int check_length(const struct push *p, const struct sync_config *config,
 	struct weft_error *err)
@@ -142,19 +168,31 @@ static int watch(struct push *p, struct sync *sync, const struct sync_config *co
 	struct weft_error *err)
 {
 	uint64_t before = sync_totals(sync)->different;
-	bool settled = false;
+	bool settled = false, can_mark = true;
 	int r = 0;
 
 	while (r == 0 && !p->c.stop) {
-		rest(p);
+		sync_command_rest(&p->c, p->interval_ms);
 		if (p->c.stop)
 			break;
+		sync_command_begin_work(&p->c);
 		r = check_length(p, config, err);
 		if (r == 0)
 			r = pass(p, sync, err);
 		const uint64_t different = sync_totals(sync)->different - before;
-		if (r == 0 && (different > 0 || !settled))
-			sync_command_report_pass(&p->c, different);
+		const bool was_marked = p->marked && different == 0;
+		if (r == 0 && different == 0 && can_mark)
+			r = keep_mark(p);
+		else if (different > 0)
+			p->marked = false; /* the first write took it away */
+		if (r == -EOPNOTSUPP) {
+			can_mark = false;
+			r = 0;
+		}
+		if (r < 0 && r != -EINTR && err->code == 0)
+			mark_error(r, err);
+		if (r == 0 && (different > 0 || !settled || p->marked != was_marked))
+			sync_command_report_pass(&p->c, different, p->marked);
 		settled = different == 0;
 		before += different;
 	}
@@ -181,6 +219,10 @@ static int push(struct push *p, struct weft_error *err)
 	if (r < 0)
 		return r;
 	r = pass(p, sync, err);
+	if (r == 0 && p->mark) {
+		r = weft_mark(p->c.w);
+		r = r < 0 ? mark_error(r, err) : 0;
+	}
 	sync_command_end_progress(&p->c);
 	if (r == 0 || r == -EINTR)
 		sync_command_report(&p->c, sync_totals(sync), false, r == 0);

@@ -553,6 +553,17 @@ static void print_keys(const json_t *d)
 		printf("  lends to WHOEVER COMES, without a key (--allow-insecure)\n");
 }
 
+/* Only of a region that somebody follows, or pushes to. */
+static void print_mark(const json_t *region)
+{
+	const double s = json_real_value(json_object_get(region, "mark_s"));
+
+	if (json_is_true(json_object_get(region, "marked")))
+		printf("    marked for those who follow it, %.0f s ago\n", s);
+	else if (json_is_true(json_object_get(region, "was_marked")))
+		printf("    no mark for those who follow it, for %.0f s\n", s);
+}
+
 static void print_donor(const json_t *d)
 {
 	json_t *listen, *r, *a;
@@ -569,6 +580,7 @@ static void print_donor(const json_t *d)
 			text_of(r, "epoch"),
 			json_is_true(json_object_get(r, "read_only")) ? ", read-only" : "",
 			protection(r));
+		print_mark(r);
 		if (text_of(r, "trouble")[0])
 			printf("    cannot be written or attached: %s\n", text_of(r, "trouble"));
 	}

@@ -16,7 +16,7 @@
 
 #define NS_PER_MS UINT64_C(1000000)
 
-enum { PATIENT_MS = 1000, DRAW_MS = 200, LINE_MS = 5000 };
+enum { INTERVAL_MS = 1000, PATIENT_MS = 1000, DRAW_MS = 200, LINE_MS = 5000 };
 
 const struct weft_option sync_command_options[] = {
 	{"json", NULL, "say what was done as JSON", WEFT_OPTION_FLAG,
@@ -41,7 +41,7 @@ int sync_command_open(struct sync_command *c, unsigned flags, struct weft_error 
 	};
 	char why[256];
 
-	c->begin_ns = weft_now_ns();
+	c->begin_ns = c->work_ns = weft_now_ns();
 	weft_patience_begin("%s: connecting to %s", c->program, c->uri);
 	int r = weft_open_regions(&c->uri, 1, &options, &c->w, why, sizeof(why));
 	weft_patience_end();
@@ -80,7 +80,7 @@ void sync_command_progress(struct sync_command *c, uint64_t done, uint64_t total
 	const uint64_t pause_ns = (c->terminal ? DRAW_MS : LINE_MS) * NS_PER_MS;
 	char at[32], of[32];
 
-	if (now_ns - c->begin_ns < PATIENT_MS * NS_PER_MS ||
+	if (now_ns - c->work_ns < PATIENT_MS * NS_PER_MS ||
 		(c->said_ns && now_ns - c->said_ns < pause_ns))
 		return;
 	c->said_ns = now_ns;
@@ -89,6 +89,11 @@ void sync_command_progress(struct sync_command *c, uint64_t done, uint64_t total
 		weft_format_size(done, at, sizeof(at)), total ? " of " : "",
 		total ? weft_format_size(total, of, sizeof(of)) : "",
 		c->terminal ? "\033[K" : "\n");
+}
+
+void sync_command_begin_work(struct sync_command *c)
+{
+	c->work_ns = weft_now_ns();
 }
 
 void sync_command_end_progress(struct sync_command *c)
@@ -108,6 +113,8 @@ static void on_progress(void *ctx, uint64_t done)
 int sync_command_begin(struct sync_command *c, struct sync_config *config, struct sync **ret,
 	struct weft_error *err)
 {
+	sync_free(c->sync); /* of the state before */
+	c->sync = NULL;
 	config->w = c->w;
 	config->stop = &c->stop;
 	config->progress = on_progress;
@@ -164,22 +171,74 @@ void sync_command_report(struct sync_command *c, const struct sync_totals *t, bo
 	fflush(stdout);
 }
 
-void sync_command_report_pass(struct sync_command *c, uint64_t different)
+void sync_command_report_pass(struct sync_command *c, uint64_t different, bool marked)
 {
 	const double seconds = (double)(weft_now_ns() - c->begin_ns) / 1e9;
 	char size[32];
 
 	sync_command_end_progress(c);
 	if (c->json)
-		printf("{\"different_bytes\": %" PRIu64 ", \"settled\": %s, \"seconds\": %.3f}\n",
-			different, different ? "false" : "true", seconds);
+		printf("{\"different_bytes\": %" PRIu64 ", \"settled\": %s, \"marked\": %s, "
+		       "\"seconds\": %.3f}\n",
+			different, different ? "false" : "true", marked ? "true" : "false",
+			seconds);
 	else if (different)
 		printf("%s: %s changed and are now at %s\n", c->file,
 			weft_format_size(different, size, sizeof(size)), c->uri);
 	else
-		printf("%s: nothing changed in two passes: %s is what it was between them\n",
-			c->file, c->uri);
+		printf("%s: nothing changed in two passes: %s is what it was between them%s\n",
+			c->file, c->uri, marked ? ", and is marked" : "");
 	fflush(stdout);
+}
+
+void sync_command_report_marked(struct sync_command *c, const struct sync_totals *t,
+	const struct weft_mark *mark)
+{
+	const double seconds = (double)(weft_now_ns() - c->begin_ns) / 1e9;
+	char size[32];
+
+	if (c->json)
+		printf("{\"event\": \"marked\", \"mark\": \"%016" PRIx64 "\", "
+		       "\"marked_ms\": %" PRIu64 ", \"different_bytes\": %" PRIu64
+		       ", \"seconds\": %.3f}\n",
+			mark->number, mark->age_ms, t->different, seconds);
+	else
+		printf("%s: %s came: it is %s as marked %.1f s ago\n", c->file,
+			weft_format_size(t->different, size, sizeof(size)), c->uri,
+			(double)mark->age_ms / 1e3);
+	fflush(stdout);
+}
+
+void sync_command_report_unmarked(struct sync_command *c, const struct weft_mark *mark)
+{
+	const double seconds = (double)(weft_now_ns() - c->begin_ns) / 1e9;
+
+	if (c->json)
+		printf("{\"event\": \"unmarked\", \"unmarked_ms\": %" PRIu64
+		       ", \"seconds\": %.3f}\n",
+			mark->age_ms, seconds);
+	else
+		printf("%s: %s has had no mark for %.1f s; the file stays as it is\n", c->file,
+			c->uri, (double)mark->age_ms / 1e3);
+	fflush(stdout);
+}
+
+void sync_command_report_gone(struct sync_command *c)
+{
+	const double seconds = (double)(weft_now_ns() - c->begin_ns) / 1e9;
+
+	if (c->json)
+		printf("{\"event\": \"gone\", \"seconds\": %.3f}\n", seconds);
+	else
+		printf("%s: the donor of %s is gone; trying again\n", c->file, c->uri);
+	fflush(stdout);
+}
+
+void sync_command_rest(const struct sync_command *c, uint32_t ms)
+{
+	/* Short ones, as a signal may come right before a wait. */
+	for (uint32_t done = 0, all = ms ? ms : INTERVAL_MS; done < all && !c->stop; done += 50)
+		usleep(1000 * (unsigned)weft_min(50, all - done));
 }
 
 void sync_command_fini(struct sync_command *c)

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "fabric/base/options.h"
+#include "nbd-bridge/library/weft.h"
 #include "nbd-bridge/main/sync.h"
 
 struct sync_command {
@@ -23,7 +24,7 @@ struct sync_command {
 	uint64_t region_bytes;
 	/* Private. */
 	struct sync *sync;
-	uint64_t begin_ns, total, said_ns;
+	uint64_t begin_ns, work_ns, total, said_ns; /* work_ns: when what is shown began */
 	bool terminal, drawn;
 	volatile sig_atomic_t stop;
 };
@@ -39,6 +40,8 @@ int sync_command_open(struct sync_command *command, unsigned flags, struct weft_
  */
 int sync_command_begin(struct sync_command *command, struct sync_config *config, struct sync **ret,
 	struct weft_error *err);
+/* What is done from now on is shown if it takes longer than a second by itself. */
+void sync_command_begin_work(struct sync_command *command);
 /* Only the signals, for work without a struct sync. */
 void sync_command_catch_signals(struct sync_command *command);
 /* total: of what is done in all; 0: not known. */
@@ -52,9 +55,16 @@ void sync_command_report(struct sync_command *command, const struct sync_totals 
 	bool complete);
 /*
  * Of a pass that followed another: how much the pass found and pushed.  0: the region is the file
- * as it was between the two.  A line, or a JSON object on one.
+ * as it was between the two, and is marked.  A line, or a JSON object on one.
  */
-void sync_command_report_pass(struct sync_command *command, uint64_t different);
+void sync_command_report_pass(struct sync_command *command, uint64_t different, bool marked);
+/* Of a follower: the file is the state of this mark; the region has none; its donor is gone. */
+void sync_command_report_marked(struct sync_command *command, const struct sync_totals *totals,
+	const struct weft_mark *mark);
+void sync_command_report_unmarked(struct sync_command *command, const struct weft_mark *mark);
+void sync_command_report_gone(struct sync_command *command);
+/* Waits, unless it is asked to stop; 0: a second. */
+void sync_command_rest(const struct sync_command *command, uint32_t ms);
 /* Closes the region and frees the rest. */
 void sync_command_fini(struct sync_command *command);
 

@@ -21,7 +21,8 @@ weft list "weft://127.0.0.1:$PORT" --json |
 	jq -e 'length == 3 and (.[] | select(.name == "text") | .size_bytes == 12345)' \
 	>/dev/null || fail "$(weft list "weft://127.0.0.1:$PORT" --json)"
 weft list "weft://127.0.0.1:$PORT" --json | jq -r '.[] | keys[]' | sort -u >"$TMP/keys"
-[[ $(tr '\n' ' ' <"$TMP/keys") = 'description epoch name offers read_only size_bytes tenure ' ]] ||
+words='description epoch mark_s marked name offers read_only size_bytes tenure '
+[[ $(tr '\n' ' ' <"$TMP/keys") = "$words" ]] ||
 	fail "keys: $(cat "$TMP/keys")"
 while read -r key; do
 	grep -q "$key" "$WEFT_SRC/fabric/man/weft-list.1" || fail "weft-list(1) does not name $key"

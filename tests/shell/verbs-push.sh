@@ -4,7 +4,8 @@
 # presets: dev asan
 # processors: 2
 # weft push and weft pull over RDMA: hashes come over the control connection, blocks go one-sided;
-# of memory and of a staged file.  A push whose RDMA is lost goes on over TCP.
+# of memory and of a staged file; so do questions about the mark of a region that is followed.  A
+# push whose RDMA is lost goes on over TCP.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool jq cmp
@@ -30,6 +31,22 @@ for region in r f; do
 	jq -e '.transport == "rdma"' "$TMP/json" || fail "$(cat "$TMP/json")"
 	cmp -n 20000017 "$TMP/data" "$TMP/copy" || fail "$region is something else"
 	rm "$TMP/copy"
+
+	echo "== $region is followed"
+	weft pull --watch --interval 0.1 --json "weft://$RDMA_IP:$PORT/$region" "$TMP/copy" \
+		>"$TMP/followed" 2>"$TMP/err" &
+	follower=$!
+	unmarked() { grep -q unmarked "$TMP/followed"; }
+	wait_for -t 60 unmarked
+	for round in 1 2 3; do
+		printf %s "$round" | dd of="$TMP/data" bs=1 seek=9000000 conv=notrunc status=none
+		weft push --mark "$TMP/data" "weft://$RDMA_IP:$PORT/$region" || fail "push --mark"
+		shown() { cmp -s -n 20000017 "$TMP/data" "$TMP/copy"; }
+		wait_for -t 60 shown
+	done
+	kill -INT "$follower"
+	wait "$follower" || fail "follower: $(cat "$TMP/err")"
+	rm "$TMP/copy" "$TMP/copy.weft-pull"
 done
 cmp -n 20000017 "$TMP/data" "$TMP/lent" || fail "the file is something else"
 
