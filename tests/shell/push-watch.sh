@@ -62,7 +62,8 @@ jq -es '[.['"$lines"':][].different_bytes] | add == 4096' "$TMP/said" >/dev/null
 exec 3>&-
 wait "$writer"
 kill -INT "$pusher"
-wait "$pusher" || fail "stopped between two passes: $(cat "$TMP/err")"
+# In a pass, which is as likely on a busy machine, it says that it was stopped.
+wait "$pusher" || grep -q 'weft-push: stopped: ' "$TMP/err" || fail "stopped: $(cat "$TMP/err")"
 
 # What cannot be watched.
 truncate -s 4M "$TMP/other"
