@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <link.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -53,6 +54,27 @@ static int lock(struct weft_error *err)
 		"CAP_IPC_LOCK there is no limit, else `ulimit -l unlimited`, or "
 		"LimitMEMLOCK=infinity in a unit",
 		strerror(code), text);
+}
+
+/*
+ * What libraries bring, and nobody reads here: ICU's tables of character sets, 30 MiB, which come
+ * with libxml2, and that with libnbd and hwloc.
+ */
+static const char unread_library[] = "/libicudata.so";
+
+static int unlock_unread(struct dl_phdr_info *info, size_t len, void *ctx)
+{
+	(void)len;
+	(void)ctx;
+	if (!strstr(info->dlpi_name, unread_library))
+		return 0;
+	for (unsigned i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *part = &info->dlpi_phdr[i];
+
+		if (part->p_type == PT_LOAD && !(part->p_flags & PF_W))
+			munlock((const void *)(info->dlpi_addr + part->p_vaddr), part->p_memsz);
+	}
+	return 0;
 }
 
 /* ---- the reserve ---- */
@@ -140,6 +162,7 @@ int weft_resident_complete(struct weft_error *err)
 
 	if (r < 0)
 		return r;
+	dl_iterate_phdr(unlock_unread, NULL);
 	getrusage(RUSAGE_SELF, &counted_from);
 	heap_end = sbrk(0);
 	complete = true;

@@ -19,10 +19,12 @@
 #include "fabric/machine/swapped.h"
 
 /* The heap's reserve is for whatever is made anew when connections are. */
-#define RESERVE (48 * WEFT_MIB)
+#define RESERVE (16 * WEFT_MIB)
 /* A lane has buffers of its own, threads, and the connections' memory. */
 #define RESERVE_LANE (4 * WEFT_MIB)
 #define LANE (10 * WEFT_MIB)
+/* The program, its libraries, and stacks. */
+#define PROGRAM (36 * WEFT_MIB)
 
 enum {
 	TOLD_MAX = 32,
@@ -38,7 +40,7 @@ static uint64_t reserve_of(const struct attach_options *o)
 /* Otherwise the kernel would find out, and kill other processes for it. */
 static int check_room(const struct attach_options *o, struct weft_error *err)
 {
-	uint64_t want = reserve_of(o) + o->nr_lanes * LANE + o->cache_bytes;
+	uint64_t want = PROGRAM + reserve_of(o) + o->nr_lanes * LANE + o->cache_bytes;
 	struct weft_available available;
 	char wanted[32], have[32];
 
