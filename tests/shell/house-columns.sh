@@ -23,7 +23,8 @@ perf/harness/block-devices.jq 25
 perf/harness/lines.jq 1
 perf/latency 9
 perf/push 10
-perf/peers/block-devices.sh 9
+perf/peers/block-devices.sh 3
+perf/peers/contestants.sh 6
 perf/run 5
 perf/suites/verbs.c 2
 tests/CMakeLists.txt 1
