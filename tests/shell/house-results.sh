@@ -17,7 +17,9 @@ wrong() {
 # measured_by FILE: the code that it measures, beside weft's own
 measured_by() {
 	case $1 in
-	*/block-devices* | */device-parts*) echo perf/block-devices perf/peers/block-devices.sh ;;
+	*/block-devices* | */device-parts*) echo perf/block-devices perf/peers/block-devices.sh \
+		perf/peers/contestants.sh ;;
+	*/swap*) echo perf/swap perf/peers/swap* perf/peers/contestants.sh ;;
 	*/curves*) echo perf/curves ;;
 	*/push*) echo perf/push perf/peers/line perf/peers/positional.py ;;
 	*/latency*) echo perf/latency perf/peers/line ;;
