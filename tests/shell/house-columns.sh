@@ -32,7 +32,8 @@ tests/compat/lib.sh 2
 tests/conformance/libweft-peer.h 1
 tests/cross/toolchain.cmake 2
 tests/lib.sh 1
-tests/model/check 11
+tests/model/check 12
+tests/model/moves.pml 25
 tests/model/ownership.pml 31
 tests/shell/attach-after-a-lapse-and-another-writer-is-stale.sh 2
 tests/shell/attach-cache.sh 1

@@ -4,7 +4,7 @@
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 
 cd "$WEFT_SRC"
-flags=$(pkg-config --cflags jansson hwloc liburiparser libsystemd libnbd fuse3)
+flags=$(pkg-config --cflags jansson hwloc liburiparser libsystemd libnbd fuse3 python3)
 while read -r header; do
 	[[ $header != *.hpp ]] || continue
 	# shellcheck disable=SC2086 # flags are words

@@ -13,7 +13,8 @@ mapfile -t wanted < \
 	<(find "$TMP/b" -name cmake_install.cmake -exec grep -hoE "\"$TMP/b/[^\"]*\"" {} + | tr -d '"' | sort -u)
 ((${#wanted[@]} > 10)) || fail "found only ${#wanted[@]} files to install: ${wanted[*]}"
 for file in "${wanted[@]}"; do
-	[[ $file != *\$* && $file != */cmake_install.cmake && $file != */install_*manifest* &&
+	[[ $file != *\$* && $file != *: &&
+		$file != */cmake_install.cmake && $file != */install_*manifest* &&
 		$file != */weft-*.service && ! -e $file ]] || continue
 	[[ $file != *.so.* ]] || file=${file%%.so.*}.so # its links come with it
 	grep -qxF "${file#"$TMP/b/"}" "$TMP/built" ||

@@ -2,6 +2,7 @@
 # The programs of tests/examples, with a quarter of the memory that their data take: their results
 # are those of the same program in plain memory.
 # presets: dev only
+# timeout: 400
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool g++
 

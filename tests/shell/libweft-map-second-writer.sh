@@ -14,7 +14,7 @@ cd "$TMP"
 donor_for 4M
 random_file other 4M
 is_free() { nbdcopy other "nbd://127.0.0.1:$port/r" 2>"$TMP/copy"; }
-is_lost() { says SIGBUS mread 1 0 1000; }
+is_lost() { says SIGBUS mread 1 "$1" 1000; } # OFFSET
 for mode in paged compat resident; do
 	echo "== $mode"
 	if ! wait_for opens -d 10000 -m $mode "weft://127.0.0.1:$port/r"; then
@@ -32,9 +32,9 @@ for mode in paged compat resident; do
 	kill -STOP "$LIBWEFT_PID"
 	wait_for -t 30 is_free
 	kill -CONT "$LIBWEFT_PID"
-	wait_for -t 60 is_lost
-	for off in 100000 2000000 3500000; do
-		says SIGBUS mread 1 $off 1000
+	# What it has is taken away page by page.
+	for off in 0 100000 2000000 3500000; do
+		wait_for -t 60 is_lost $off
 		says SIGBUS mwrite 1 $off 1000
 	done
 	says ESTALE msync
