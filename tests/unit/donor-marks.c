@@ -41,7 +41,7 @@ static uint64_t mark_now(const struct session *s)
 /* By the writer. */
 static uint64_t set_mark(const struct session *s)
 {
-	uint64_t raised, set;
+	uint64_t raised = 0, set = 0;
 
 	assert_int_equal(ask(s, WEFT_MARK_RAISE, 0, &raised), 0);
 	assert_false(weft_is_marked(raised));
@@ -73,7 +73,7 @@ static void a_mark_is_set_and_raised(void **state)
 static void a_mark_is_not_set_from_another_number(void **state)
 {
 	struct session writer;
-	uint64_t first, second, set;
+	uint64_t first = 0, second = 0, set = 0;
 
 	assert_int_equal(grant(&writer, 1, INCARNATION, WEFT_MODE_WRITE), 0);
 	assert_int_equal(ask(&writer, WEFT_MARK_RAISE, 0, &first), 0);
@@ -128,7 +128,7 @@ static void another_writer_takes_the_mark_away(void **state)
 static void a_reconnection_keeps_it_and_another_process_does_not(void **state)
 {
 	struct session first, second, third, fourth;
-	uint64_t number, raised;
+	uint64_t number = 0, raised = 0;
 
 	assert_int_equal(grant(&first, 1, INCARNATION, WEFT_MODE_WRITE), 0);
 	number = set_mark(&first);
