@@ -9,7 +9,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 #include "nbd-bridge/main/pull-watch.h"
 #include "nbd-bridge/main/sync-command.h"
 #include "nbd-bridge/main/sync.h"
+#include "nbd-bridge/main/work-file.h"
 
 enum {
 	MAX_PASSES = 8, /* beside a writer */
@@ -136,16 +136,6 @@ static int check_size(const struct pull *p, struct weft_error *err)
 		weft_format_size(p->c.region_bytes, has, sizeof(has)));
 }
 
-static int sync_folder(const struct pull *p, struct weft_error *err)
-{
-	WEFT_CLEANUP_FREE char *path = strdup(p->c.file);
-	int fd = path ? open(dirname(path), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	int r = fd < 0 || fsync(fd) < 0 ? file_error(p, "make durable the name of", err) : 0;
-
-	weft_close_fd(fd);
-	return r;
-}
-
 /* Its length, on disk; complete: under its own name. */
 static int finish_file(struct pull *p, bool complete, struct weft_error *err)
 {
@@ -157,7 +147,7 @@ static int finish_file(struct pull *p, bool complete, struct weft_error *err)
 		return 0;
 	if (rename(p->partial, p->c.file) < 0)
 		return file_error(p, "rename", err);
-	return sync_folder(p, err);
+	return work_file_sync_name(p->c.file, err);
 }
 
 /* ---- pulling ---- */

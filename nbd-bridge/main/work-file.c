@@ -136,11 +136,11 @@ int work_file_open(struct work_file *file, uint64_t max_bytes, struct weft_error
 	return r;
 }
 
-static int sync_folder(const struct work_file *file, struct weft_error *err)
+int work_file_sync_name(const char *name, struct weft_error *err)
 {
-	WEFT_CLEANUP_FREE char *path = strdup(file->name);
+	WEFT_CLEANUP_FREE char *path = strdup(name);
 	int fd = path ? open(dirname(path), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	int r = fd < 0 || fsync(fd) < 0 ? failed("make durable the name of", file->name, err) : 0;
+	int r = fd < 0 || fsync(fd) < 0 ? failed("make durable the name of", name, err) : 0;
 
 	weft_close_fd(fd);
 	return r;
@@ -157,7 +157,7 @@ int work_file_show(struct work_file *file, uint64_t len, struct weft_error *err)
 	if (renameat2(AT_FDCWD, file->work, AT_FDCWD, file->name, RENAME_EXCHANGE) < 0 &&
 		rename(file->work, file->name) < 0)
 		return failed("rename", file->work, err);
-	return sync_folder(file, err);
+	return work_file_sync_name(file->name, err);
 }
 
 void work_file_fini(struct work_file *file)

@@ -29,4 +29,7 @@ int work_file_open(struct work_file *file, uint64_t max_bytes, struct weft_error
 int work_file_show(struct work_file *file, uint64_t len, struct weft_error *err);
 void work_file_fini(struct work_file *file);
 
+/* Makes durable that a file has this name.  0, or -errno. */
+int work_file_sync_name(const char *name, struct weft_error *err);
+
 #endif

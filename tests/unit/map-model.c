@@ -85,7 +85,8 @@ static void check(uint64_t word, uint64_t found, uint64_t right)
  * True: it was done.  tsan does not look here: the kernel's page faults put this in order with what
  * the map's threads do to the page, which tsan cannot see.
  */
-__attribute__((no_sanitize("thread"))) static bool touch(struct player *player, uint64_t word, bool writes)
+static bool __attribute__((no_sanitize("thread"))) touch(struct player *player,
+	uint64_t word, bool writes)
 {
 	const uint64_t value = writes ? next_random(&player->state) : 0;
 
