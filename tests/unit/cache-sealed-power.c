@@ -418,7 +418,8 @@ static void no_end_of_power_makes_errors_or_loses_what_was_flushed(void **state)
 	stop();
 	begin_recording();
 	bool power = true;
-	for (unsigned n = 1; n <= ends; n++) {
+	/* On a busy machine a bridge may end before its first flush: such ends show little. */
+	for (unsigned n = 1; n <= ends || (n <= 5 * ends && shared->nr_flushes < 2); n++) {
 		run_one(kind, !power, &seed);
 		power = rand_r(&seed) % 4 != 0;
 		if (power) {
