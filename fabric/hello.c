@@ -56,6 +56,8 @@ static const struct {
 	{EROFS, "EROFS"},
 	{WEFT_EOVER, "OVER"},
 	{WEFT_ESUPERSEDED, "SUPERSEDED"},
+	{WEFT_EMOVED, "MOVED"},
+	{WEFT_EMOVING, "MOVING"},
 	{EPROTONOSUPPORT, "EPROTONOSUPPORT"},
 	{EINVAL, "EINVAL"},
 	{EACCES, "EACCES"},
@@ -108,6 +110,30 @@ int weft_refusal_parse(const char *text, const char **ret_rest)
 	return 0;
 }
 
+bool weft_place_valid(const char *text, size_t len)
+{
+	static const char scheme[] = "weft://";
+
+	if (len >= WEFT_PLACE_MAX || len <= strlen(scheme) ||
+		memcmp(text, scheme, strlen(scheme)) != 0)
+		return false;
+	for (size_t i = 0; i < len; i++)
+		if (text[i] <= ' ' || text[i] > '~' || strchr(",;=", text[i]))
+			return false;
+	return true;
+}
+
+bool weft_place_of(const char *text, char ret[WEFT_PLACE_MAX])
+{
+	const size_t len = strcspn(text, " ");
+
+	if (!weft_place_valid(text, len))
+		return false;
+	memcpy(ret, text, len);
+	ret[len] = '\0';
+	return true;
+}
+
 /* A text of ours that grows in a buffer of WEFT_CONTEXT_MAX. */
 static void add(char *buf, int *n, const char *form, ...) __attribute__((format(printf, 3, 4)));
 static void add(char *buf, int *n, const char *form, ...)
@@ -142,6 +168,8 @@ void weft_hello_format(const struct weft_hello *hello, char *buf)
 			hello->new_contents ? ",renew=1" : "");
 	if (hello->pass && !hello->version0)
 		add(buf, &n, ",pass=1");
+	if (hello->follows && !hello->version0)
+		add(buf, &n, ",follows=1");
 	weft_hex(hello->alias, WEFT_ID_BYTES, alias);
 	if (hello->has_alias && !hello->version0)
 		add(buf, &n, ",!alias=%s", alias);
@@ -169,6 +197,8 @@ void weft_welcome_format(const struct weft_welcome *welcome, char *buf)
 		add(buf, &n, ",marks=%" PRIu32 ",%s=%" PRIu64, welcome->marks,
 			weft_is_marked(welcome->mark.number) ? "marked" : "unmarked",
 			welcome->mark.age_ms);
+	if (welcome->moving[0] && !welcome->version0)
+		add(buf, &n, ",moving=%s", welcome->moving);
 }
 
 /* Cuts the next "key=value" off the text.  False: malformed. */
@@ -331,7 +361,8 @@ int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struc
 		STRIPE = 256,
 		RENEW = 512,
 		PASS = 1024,
-		ALIAS = 2048
+		ALIAS = 2048,
+		FOLLOWS = 4096
 	};
 	struct weft_hello hello = {0};
 	struct span rest = {text, len};
@@ -383,6 +414,9 @@ int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struc
 		} else if (!hello.version0 && is_key(key, "pass")) {
 			field = PASS;
 			ok = parse_one(value, &hello.pass);
+		} else if (!hello.version0 && is_key(key, "follows")) {
+			field = FOLLOWS;
+			ok = parse_one(value, &hello.follows);
 		} else if (!hello.version0 && is_key(key, "!alias")) {
 			field = ALIAS;
 			hello.has_alias = ok = parse_bytes(value, hello.alias);
@@ -423,7 +457,7 @@ static bool parse_offers(struct span s, char *ret, size_t size)
 int weft_welcome_parse(const char *text, size_t len, struct weft_welcome *ret)
 {
 	enum { EPOCH = 1, LEASE = 2, OFFERS = 4, RESTORABLE = 8, PASS = 16, HASHES = 32, MARKS = 64,
-		MARK = 128 };
+		MARK = 128, MOVING = 256 };
 	struct weft_welcome welcome = {0};
 	struct span rest = {text, len};
 	unsigned seen = 0;
@@ -468,6 +502,11 @@ int weft_welcome_parse(const char *text, size_t len, struct weft_welcome *ret)
 			field = MARK;
 			ok = parse_decimal(value, UINT64_MAX, &welcome.mark.age_ms);
 			welcome.mark.number = is_key(key, "unmarked");
+		} else if (!welcome.version0 && is_key(key, "moving")) {
+			field = MOVING;
+			ok = weft_place_valid(value.p, value.len);
+			if (ok)
+				memcpy(welcome.moving, value.p, value.len);
 		} else {
 			int r = unknown_field(key, welcome.version0, NULL);
 

@@ -6,10 +6,10 @@
  * Over NBD the borrower asks LIST_META_CONTEXT and SET_META_CONTEXT for
  *     weft:session:v=1,id=<32 hex>,gen=<decimal>,mode=<r|s|w>,name=<public name>
  *         [,expect=<16 hex>|,epoch=<16 hex>[,granted=<decimal>[,wrote=1]]]
- *         [,stripe=<index>/<count>:<unit>[,renew=1]][,pass=1][,!alias=<32 hex>]
+ *         [,stripe=<index>/<count>:<unit>[,renew=1]][,pass=1][,follows=1][,!alias=<32 hex>]
  * and the donor answers with one context named
  *     weft:grant:v=1,epoch=<16 hex>,lease=<ms>,offers=<list with ';' between>[,restorable=1]
- *         [,pass=1][,hashes=<decimal>][,marks=<decimal>,<marked|unmarked>=<ms>]
+ *         [,pass=1][,hashes=<decimal>][,marks=<decimal>,<marked|unmarked>=<ms>][,moving=<URI>]
  * LIST_META_CONTEXT with the query `weft:tenure:` is answered by a context whose leaf is the
  * region's tenure, 16 hex digits.  Stock clients never ask, so they never see it.  NBD proto.md,
  * "Metadata querying".
@@ -57,6 +57,7 @@ enum {
 	WEFT_ID_BYTES = 16,
 	WEFT_NAME_MAX = 63,      /* public names: [A-Za-z0-9._-], not empty */
 	WEFT_CONTEXT_MAX = 1024, /* a context name of ours, with its NUL */
+	WEFT_PLACE_MAX = 520,    /* a donor's region as a URI, see weft_place_valid(); with its NUL */
 };
 
 enum weft_mode {
@@ -86,6 +87,7 @@ struct weft_hello {
 	 */
 	bool new_contents;
 	bool pass; /* over TLS: the borrower goes on over another transport (fabric/key/pass.h) */
+	bool follows; /* the borrower goes on at another donor when the region moves there */
 	/*
 	 * the session's alias, secret; or, in an anonymous hello, the alias by which it comes
 	 */
@@ -113,6 +115,8 @@ struct weft_welcome {
 	uint32_t hashes;   /* the scheme by which it hashes blocks (hashing.h); 0: it does not */
 	uint32_t marks;    /* that it keeps marks, and how (marking.h): 1; 0: it does not */
 	struct weft_marked mark; /* with marks: the number is only even or odd */
+	/* the region is about to move to this place, and may be there at the next loss; "": it is not */
+	char moving[WEFT_PLACE_MAX];
 	bool version0;     /* as above */
 };
 
@@ -134,7 +138,21 @@ enum {
 	/* a higher generation is another process': final for the one that asked */
 	WEFT_ESUPERSEDED = EKEYREVOKED,
 	/* ESTALE: what the borrower remembers may have changed: final until it attaches anew. */
+	/*
+	 * Another donor has the region, or may have it in a moment.  The text begins with the place,
+	 * a URI, which a space may follow (weft_place_of()).
+	 */
+	WEFT_EMOVED = EREMCHG,
+	WEFT_EMOVING = EREMOTE,
 };
+
+/*
+ * Whether the text is a place: a URI "weft://…" of printable ASCII, without a space, ',', ';' or
+ * '=', of less than WEFT_PLACE_MAX bytes.
+ */
+bool weft_place_valid(const char *text, size_t len);
+/* The place with which a refusal's text begins, into ret; false: there is none. */
+bool weft_place_of(const char *text, char ret[WEFT_PLACE_MAX]);
 
 /*
  * Whether a donor of version 0 would understand the hello.  Such a donor assumes that a new

@@ -287,19 +287,22 @@ static void welcome_round_trips(void **state)
 				    .pass = true,
 				    .hashes = 1,
 				    .marks = 1,
-				    .mark = {.number = 1, .age_ms = 250}},
+				    .mark = {.number = 1, .age_ms = 250},
+				    .moving = "weft://b.example:10809/a%20b"},
 			    out = {0};
 	char text[WEFT_CONTEXT_MAX];
 
 	weft_welcome_format(&in, text);
 	assert_string_equal(text,
 		"weft:grant:v=1,epoch=0000000000006f1c,lease=30000,offers=tcp;rdma:20049,"
-		"restorable=1,pass=1,hashes=1,marks=1,unmarked=250");
+		"restorable=1,pass=1,hashes=1,marks=1,unmarked=250,"
+		"moving=weft://b.example:10809/a%20b");
 	assert_int_equal(weft_welcome_parse(text, strlen(text), &out), 0);
 	assert_true(in.epoch == out.epoch && in.lease_ms == out.lease_ms);
 	assert_string_equal(in.offers, out.offers);
 	assert_true(out.restorable && out.pass && out.hashes == 1 && !out.version0);
 	assert_true(out.marks == 1 && !weft_is_marked(out.mark.number) && out.mark.age_ms == 250);
+	assert_string_equal(in.moving, out.moving);
 	in.mark.number = 0x1000;
 	weft_welcome_format(&in, text);
 	assert_non_null(strstr(text, ",marks=1,marked=250"));
@@ -307,10 +310,35 @@ static void welcome_round_trips(void **state)
 	assert_true(weft_is_marked(out.mark.number));
 }
 
+static void a_refusal_begins_with_a_place(void **state)
+{
+	static const char *const bad[] = {"", "weft://", "weft:/b/r", "nbd://b/r", " weft://b/r",
+		"weft://b,c/r has it", "weft://b;/r", "weft://b/r=1", "weft://b/\x7f",
+		"weft://b/\xc3\xa4", "weft://b/\n"};
+	char place[WEFT_PLACE_MAX] = "as before", long_text[WEFT_PLACE_MAX + 1];
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(bad); i++)
+		if (weft_place_of(bad[i], place))
+			fail_msg("taken: %s", bad[i]);
+	memset(long_text, 'x', sizeof(long_text));
+	memcpy(long_text, "weft://", 7);
+	long_text[WEFT_PLACE_MAX] = '\0';
+	assert_false(weft_place_of(long_text, place));
+	assert_string_equal(place, "as before");
+	long_text[WEFT_PLACE_MAX - 1] = '\0';
+	assert_true(weft_place_of(long_text, place));
+	assert_true(weft_place_of("weft://[::1]:7/r has the region now", place));
+	assert_string_equal(place, "weft://[::1]:7/r");
+	assert_true(weft_place_of("weft://b/r", place));
+	assert_string_equal(place, "weft://b/r");
+}
+
 static void malformed_welcomes_are_refused(void **state)
 {
 	static const char *const bad[] = {
 		"weft:grant:",
+		"weft:grant:v=1,epoch=0000000000006f1c,lease=1,offers=,moving=",
+		"weft:grant:v=1,epoch=0000000000006f1c,lease=1,offers=,moving=b",
 		"weft:grant:epoch=0000000000000000,lease=1,offers=tcp",
 		"weft:grant:epoch=0000000000006f1c,lease=4294967296,offers=tcp",
 		"weft:grant:epoch=0000000000006f1c,lease=1",
@@ -352,6 +380,7 @@ int main(void)
 		cmocka_unit_test(names_are_checked),
 		cmocka_unit_test(welcome_round_trips),
 		cmocka_unit_test(malformed_welcomes_are_refused),
+		cmocka_unit_test(a_refusal_begins_with_a_place),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
