@@ -57,7 +57,7 @@ enum {
 	WEFT_ID_BYTES = 16,
 	WEFT_NAME_MAX = 63,      /* public names: [A-Za-z0-9._-], not empty */
 	WEFT_CONTEXT_MAX = 1024, /* a context name of ours, with its NUL */
-	WEFT_PLACE_MAX = 520,    /* a donor's region as a URI, see weft_place_valid(); with its NUL */
+	WEFT_PLACE_MAX = 320,    /* of a region's place, see weft_place_valid(), with its NUL */
 };
 
 enum weft_mode {
@@ -115,7 +115,10 @@ struct weft_welcome {
 	uint32_t hashes;   /* the scheme by which it hashes blocks (hashing.h); 0: it does not */
 	uint32_t marks;    /* that it keeps marks, and how (marking.h): 1; 0: it does not */
 	struct weft_marked mark; /* with marks: the number is only even or odd */
-	/* the region is about to move to this place, and may be there at the next loss; "": it is not */
+	/*
+	 * the region is about to move to this place, and may be there at the next loss; "": it is
+	 * not
+	 */
 	char moving[WEFT_PLACE_MAX];
 	bool version0;     /* as above */
 };
@@ -139,8 +142,8 @@ enum {
 	WEFT_ESUPERSEDED = EKEYREVOKED,
 	/* ESTALE: what the borrower remembers may have changed: final until it attaches anew. */
 	/*
-	 * Another donor has the region, or may have it in a moment.  The text begins with the place,
-	 * a URI, which a space may follow (weft_place_of()).
+	 * Another donor has the region, or may have it in a moment.  The text begins with the
+	 * place, a URI, which a space may follow (weft_place_of()).
 	 */
 	WEFT_EMOVED = EREMCHG,
 	WEFT_EMOVING = EREMOTE,

@@ -328,6 +328,8 @@ void weft_donor_tick(struct weft_donor *donor, uint64_t now_ns)
 	}
 	fence_those_out(donor, false);
 	donor_passes_expire(donor, now_ns);
+	for (unsigned i = 0; i < donor->nr_regions; i++)
+		donor_moves_tick(donor, donor->regions[i].region, now_ns);
 	pthread_mutex_unlock(&donor->lock);
 }
 
@@ -397,6 +399,14 @@ bool donor_region_in_use(const struct weft_donor *donor, const struct weft_regio
 {
 	for (const struct weft_attachment *a = donor->attachments; a; a = a->next)
 		if (a->region == region)
+			return true;
+	return false;
+}
+
+bool donor_is_being_used(const struct weft_donor *donor, const struct weft_region *region)
+{
+	for (const struct weft_attachment *a = donor->attachments; a; a = a->next)
+		if (a->region == region && !donor_is_idle(a))
 			return true;
 	return false;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the donor's files share.  A file uses those above it only: rules.c, rights.c, audit.c, then
- * attachments.c (and their sessions), grants.c and regions.c, donor.c.
+ * attachments.c (and their sessions), moves.c, grants.c and regions.c, donor.c.
  */
 #ifndef WEFT_FABRIC_DONOR_DONOR_PRIVATE_H
 #define WEFT_FABRIC_DONOR_DONOR_PRIVATE_H
@@ -48,6 +48,7 @@ struct weft_donor {
 	struct weft_attachment *attachments;
 	unsigned nr_grants;
 	struct donor_passes *passes; /* NULL: nobody asked for one */
+	struct donor_elsewhere *elsewhere; /* regions that moved away, or are about to come */
 	struct donor_hashes *hashes; /* has its own lock */
 
 	struct donor_region *regions; /* by name */
@@ -67,6 +68,7 @@ struct weft_attachment {
 	bool anonymous;
 	bool lapsed;                /* lost its lease; waits for its sessions to stop */
 	bool granted;               /* under this generation, or (anonymous) since it began */
+	bool follows;               /* as the newest hello said */
 	uint8_t id_hash[16];
 	uint64_t generation;
 	enum weft_mode mode;
@@ -174,6 +176,20 @@ void donor_passes_fini(struct weft_donor *donor);
 /* marks.c: no state of the region is one to trust, from now on.  Under the lock. */
 void donor_raise_mark(struct weft_region *region);
 
+/* moves.c; under the lock. */
+
+/* Whether the move that the region is in, if there is one, lets this hello be granted. */
+int donor_check_move(const struct weft_region *region, const struct weft_hello *hello,
+	const struct weft_peer *peer, struct weft_error *err);
+/* Whether contents of that epoch (0: any) were here under the name, and are elsewhere now. */
+int donor_check_elsewhere(const struct weft_donor *donor, const char *name, uint64_t epoch,
+	struct weft_error *err);
+/* For a welcome: to where the region moves, or "". */
+void donor_moving_to(const struct weft_region *region, char ret[WEFT_PLACE_MAX]);
+/* Ends a move whose taker is silent, before it was given. */
+void donor_moves_tick(struct weft_donor *donor, struct weft_region *region, uint64_t now_ns);
+void donor_moves_fini(struct weft_donor *donor);
+
 /* hashes.c: whose turn it is to hash.  0, or -ENOMEM. */
 
 int donor_hashes_init(struct weft_donor *donor);
@@ -236,6 +252,8 @@ static inline void donor_copy_text(char *to, size_t size, const char *from)
 	snprintf(to, size, "%s", from ? from : "");
 }
 
+/* Whether it has a session, or somebody waits for one. */
+bool donor_is_being_used(const struct weft_donor *donor, const struct weft_region *region);
 bool donor_region_in_use(const struct weft_donor *donor, const struct weft_region *region);
 /*
  * For a region that was adopted or opened: keeps it for the attachments that held it before.  0, or

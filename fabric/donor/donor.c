@@ -50,6 +50,7 @@ void weft_donor_free(struct weft_donor *donor)
 	}
 	donor_regions_fini(donor);
 	donor_passes_fini(donor);
+	donor_moves_fini(donor);
 	donor_hashes_fini(donor);
 	pthread_cond_destroy(&donor->changed);
 	pthread_mutex_destroy(&donor->audit.lock);
@@ -79,6 +80,7 @@ void weft_donor_welcome(struct weft_donor *donor, struct weft_region *region,
 	pthread_mutex_lock(&donor->lock);
 	donor_copy_text(ret->offers, sizeof(ret->offers), donor->offers);
 	weft_donor_mark_of(region, &ret->mark);
+	donor_moving_to(region, ret->moving);
 	pthread_mutex_unlock(&donor->lock);
 }
 

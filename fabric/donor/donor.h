@@ -157,6 +157,12 @@ void weft_donor_keys_changed(struct weft_donor *donor);
 int weft_donor_add(struct weft_donor *donor, struct weft_region *region, struct weft_error *err);
 
 /*
+ * Lends the region no more, and drops the reference.  0; -EBUSY: somebody uses it, or waits for it;
+ * -ENOENT: it is not lent.
+ */
+int weft_donor_remove(struct weft_donor *donor, struct weft_region *region);
+
+/*
  * Lends the files below this directory; one is opened when somebody asks for its name.  The path
  * must exist.  A donor has one directory.
  */
@@ -229,6 +235,7 @@ uint64_t weft_donor_own_tenure(struct weft_donor *donor, const struct weft_regio
  *            file was removed, replaced or cut, and hello.epoch is 0: who does not know it need not
  *            begin
  *   -EROFS   a writer asked for a read-only region, or has a key to read it
+ *   -WEFT_EMOVED, -WEFT_EMOVING  another donor has it, or is about to (moving.h)
  *   -ESHUTDOWN the donor is stopping
  * peer: who asks, as its transport knows; it is copied.
  */

@@ -194,6 +194,7 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 	}
 	own->generation = w->generation;
 	own->mode = w->mode;
+	own->follows = !hello->anonymous && hello->follows;
 	own->lapsed = own->granted = false;
 	donor_copy_text(own->name, sizeof(own->name), hello->name);
 	return 0;
@@ -278,12 +279,18 @@ static int try_once(struct wish *w, struct weft_error *err)
 	if (donor->stopping)
 		return weft_error_set(err, ESHUTDOWN, "region '%s': this donor is stopping",
 			w->region->name);
+	r = donor_check_move(w->region, hello, w->peer, err);
+	if (r < 0)
+		return r;
 	/* Its session may have ended meanwhile. */
 	if (w->alias && !donor_find_alias(donor, w->owner, w->alias))
 		return no_such_alias(err);
 	struct weft_generation *gen =
 		hello->anonymous ? NULL : weft_region_generation(w->region, w->id_hash, false);
 	r = check_key(w, err);
+	uint64_t epoch = hello->epoch ? hello->epoch : hello->expect;
+	if (r == 0 && epoch && epoch != w->region->epoch)
+		r = donor_check_elsewhere(donor, w->region->name, epoch, err);
 	if (r == 0)
 		r = donor_check_contents(w->region, hello, w->tenure_owner, err);
 	/* Our own attachment is checked again: it may have been superseded meanwhile. */

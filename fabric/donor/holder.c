@@ -430,6 +430,24 @@ int weft_holder_hold(struct weft_holder *holder, const struct weft_region *regio
 	return 0;
 }
 
+void weft_holder_drop(struct weft_holder *holder, const struct weft_region *region)
+{
+	char text[96];
+
+	if (!holder)
+		return;
+	if (holder->fd < 0) {
+		snprintf(text, sizeof(text),
+			"FDSTOREREMOVE=1\nFDNAME=" WEFT_HOLDER_STORE_NAME "%016" PRIx64,
+			region->epoch);
+		sd_notify(0, text);
+		holder->nr_free += 2;
+		return;
+	}
+	snprintf(text, sizeof(text), "drop %016" PRIx64, region->epoch);
+	weft_holder_send(holder->fd, text, NULL, 0);
+}
+
 int weft_holder_fd(const struct weft_holder *holder)
 {
 	return holder->fd;

@@ -80,6 +80,8 @@ int weft_holder_store(unsigned nr_free, struct weft_holder **ret);
  */
 int weft_holder_hold(struct weft_holder *holder, const struct weft_region *region,
 	struct weft_error *err);
+/* The holder forgets a region that it was given. */
+void weft_holder_drop(struct weft_holder *holder, const struct weft_region *region);
 /* To poll for: readable when the holder died.  -1: nothing to watch. */
 int weft_holder_fd(const struct weft_holder *holder);
 /* The holder's process; 0 for systemd's store or NULL. */

@@ -36,6 +36,7 @@ struct weft_peer {
 	bool listed;    /* the donor's owner has listed that host, as one that needs no key … */
 	bool read_only; /* … and may read */
 	bool local;            /* over a Unix socket, or in this process */
+	bool one_sided;        /* the donor does not see what the peer writes */
 	/* over loopback or a Unix socket: the user who has the other end, as the kernel says */
 	bool has_uid;
 	uint32_t uid;

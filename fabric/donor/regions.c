@@ -128,15 +128,15 @@ static bool is_idle(const struct weft_donor *donor, const struct donor_region *e
 	       !donor_region_in_use(donor, entry->region);
 }
 
-/* Takes a directory's file off the table; the reference is the caller's. */
+/* Takes a region off the table; the reference is the caller's. */
 static struct weft_region *table_take(struct weft_donor *donor, struct donor_region *entry)
 {
 	struct weft_region *region = entry->region;
 	size_t behind = (size_t)(donor->regions + donor->nr_regions - (entry + 1));
 
+	donor->nr_from_directory -= entry->from_directory;
 	memmove(entry, entry + 1, behind * sizeof(*entry));
 	donor->nr_regions--;
-	donor->nr_from_directory--;
 	return region;
 }
 
@@ -281,7 +281,10 @@ static int find_exactly(struct weft_donor *donor, const struct weft_rights *righ
 			r != -ENOTSUP && r != -ENAMETOOLONG)
 			return r;
 	}
-	return donor_no_such_region(name, err);
+	pthread_mutex_lock(&donor->lock);
+	r = donor_check_elsewhere(donor, name, 0, err);
+	pthread_mutex_unlock(&donor->lock);
+	return r < 0 ? r : donor_no_such_region(name, err);
 }
 
 /* As donor_rights(), with a line of the log for those who are not let in. */
@@ -315,6 +318,25 @@ int weft_donor_find(struct weft_donor *donor, const struct weft_peer *peer, cons
 	if (r == 0 && ret_tenure)
 		*ret_tenure = tenure;
 	weft_rights_fini(&rights);
+	return r;
+}
+
+int weft_donor_remove(struct weft_donor *donor, struct weft_region *region)
+{
+	int r = -ENOENT;
+
+	pthread_mutex_lock(&donor->lock);
+	struct donor_region *entry = table_find(donor, region->name);
+	if (entry && entry->region == region && donor_is_being_used(donor, region)) {
+		r = -EBUSY;
+	} else if (entry && entry->region == region) {
+		donor_drop_attachments(donor, region);
+		table_take(donor, entry);
+		r = 0;
+	}
+	pthread_mutex_unlock(&donor->lock);
+	if (r == 0)
+		weft_region_put(region);
 	return r;
 }
 

@@ -39,7 +39,7 @@ enum {
 	/* A server may send so many answers; a handshake has a dozen. */
 	NBD_TALK_MAX_ANSWERS = 128,
 	NBD_TALK_MAX_ASKED = 4,
-	NBD_TALK_TEXT = 256,
+	NBD_TALK_TEXT = 512,
 	NBD_TALK_OUT_BYTES =
 		4 + 4 * NBD_OPTION_BYTES + 2 * NBD_MAX_STRING + WEFT_CONTEXT_MAX + 64,
 };

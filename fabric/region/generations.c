@@ -3,6 +3,7 @@
  * The facts that are kept as long as the contents: the table of generations, which has an entry for
  * each attachment, and the other fields of a memory header.  Threads: under the donor's lock.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include <gnutls/crypto.h>
@@ -11,6 +12,37 @@
 #include "fabric/base/util.h"
 #include "fabric/hello.h"
 #include "fabric/region/region-private.h"
+
+/* As sd_id128_get_boot_app_specific(3) does, under another key than the boot's id. */
+static void hash_under(const uint8_t key[WEFT_ID_KEY_BYTES], const uint8_t id[16], uint8_t ret[16])
+{
+	uint8_t digest[32];
+
+	if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, key, WEFT_ID_KEY_BYTES, id, 16, digest) < 0)
+		abort(); /* no SHA-256 in the library */
+	memcpy(ret, digest, 16);
+	ret[6] = (uint8_t)((ret[6] & 0x0f) | 0x40); /* the form of a random UUID: RFC 9562, 5.4 */
+	ret[8] = (uint8_t)((ret[8] & 0x3f) | 0x80);
+}
+
+void weft_region_get_id_key(const struct weft_region *region, uint8_t *ret)
+{
+	sd_id128_t boot;
+
+	if (region->header->has_id_key) {
+		memcpy(ret, region->header->id_key, WEFT_ID_KEY_BYTES);
+		return;
+	}
+	if (sd_id128_get_boot(&boot) < 0)
+		abort(); /* without /proc nothing of this works */
+	memcpy(ret, boot.bytes, WEFT_ID_KEY_BYTES);
+}
+
+void weft_region_set_id_key(struct weft_region *region, const uint8_t *key)
+{
+	memcpy(region->header->id_key, key, WEFT_ID_KEY_BYTES);
+	__atomic_store_n(&region->header->has_id_key, 1, __ATOMIC_SEQ_CST);
+}
 
 void weft_region_id_hash(const struct weft_region *region, const uint8_t id[16], uint8_t ret[16])
 {
@@ -26,6 +58,10 @@ void weft_region_id_hash(const struct weft_region *region, const uint8_t id[16],
 			    digest) < 0)
 			abort(); /* no SHA-256 in the library */
 		memcpy(ret, digest, 16);
+		return;
+	}
+	if (region->header && region->header->has_id_key) {
+		hash_under(region->header->id_key, id, ret);
 		return;
 	}
 	memcpy(in.bytes, id, sizeof(in.bytes));

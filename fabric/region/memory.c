@@ -284,7 +284,7 @@ int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn
 	struct weft_region *region = memory_region_new(spec->name, size, page);
 	if (!region)
 		return weft_error_set(err, ENOMEM, "region '%s': no memory", spec->name);
-	region->epoch = weft_random_name();
+	region->epoch = spec->epoch ? spec->epoch : weft_random_name();
 	r = region->fd = region_memfd("weft-region", size, flags);
 	if (r >= 0)
 		r = region->header_fd =

@@ -82,6 +82,8 @@ void region_free(struct weft_region *region)
 		munmap(region->header, sizeof(*region->header));
 	else
 		free(region->generations);
+	free((void *)region->changes);
+	free(region->move);
 	free(region->note);
 	free(region->promise_path);
 	weft_close_fd(region->fd);

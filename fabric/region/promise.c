@@ -12,13 +12,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "fabric/region/region-private.h"
+#include "fabric/base/replace.h"
 #include "fabric/base/util.h"
 
 static int load(struct weft_region *region)
@@ -44,41 +44,6 @@ static int load(struct weft_region *region)
 		mark->table[i].flags = 0;
 	memcpy(region->generations, mark->table, sizeof(mark->table));
 	return 0;
-}
-
-/* A name is durable once its directory is. */
-static int sync_directory_of(const char *path)
-{
-	WEFT_CLEANUP_FREE char *copy = strdup(path);
-
-	if (!copy)
-		return -ENOMEM;
-	WEFT_CLEANUP_CLOSE int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
-}
-
-static int write_all(const char *path, const char *text, size_t len)
-{
-	WEFT_CLEANUP_CLOSE int fd =
-		open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-
-	if (fd < 0)
-		return -errno;
-	int r = weft_write_all(fd, text, len);
-	return r < 0 ? r : fdatasync(fd) < 0 ? -errno : 0;
-}
-
-/* Durably: 0, or -errno. */
-static int replace(const char *path, const char *text, size_t len)
-{
-	char next[4096];
-
-	if (snprintf(next, sizeof(next), "%s.new", path) >= (int)sizeof(next))
-		return -ENAMETOOLONG;
-	int r = write_all(next, text, len);
-	if (r < 0)
-		return r;
-	return rename(next, path) < 0 ? -errno : sync_directory_of(path);
 }
 
 int weft_region_keep_promises(struct weft_region *region, const char *path, bool is_new)
@@ -143,7 +108,8 @@ int region_note_promises(struct weft_region *region,
 			mark->lease_ms = lease_ms;
 			memcpy(mark->key, note->key, sizeof(mark->key));
 			memcpy(mark->table, table, sizeof(mark->table));
-			r = replace(region->promise_path, text, region_mark_format(mark, text));
+			r = weft_replace_file(region->promise_path, text,
+				region_mark_format(mark, text));
 		} else {
 			r = -ENOMEM;
 		}

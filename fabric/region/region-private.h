@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the files that make up regions share; see region.h.  A file uses only those before it in
- * this list: object.c, generations.c, mark.c, promise.c, pages.c and file-io.c; file-mark.c;
- * stage.c; memory.c and file.c; region.c.
+ * this list: object.c, changes.c, generations.c, mark.c, promise.c, pages.c and file-io.c;
+ * file-mark.c; stage.c; memory.c and file.c; region.c.
  */
 #ifndef WEFT_FABRIC_REGION_REGION_PRIVATE_H
 #define WEFT_FABRIC_REGION_REGION_PRIVATE_H
@@ -30,7 +30,10 @@ struct weft_region_header {
 	struct weft_stripe stripe;
 	/* of the tenure owned_tenure, which is another once an older version changed the tenure */
 	uint64_t tenure_owner, owner_tenure, owned_tenure;
-	uint64_t unused[80];
+	/* the key of id hashes, if it has one of its own */
+	uint8_t id_key[WEFT_ID_KEY_BYTES];
+	uint64_t has_id_key;
+	uint64_t unused[77];
 	struct weft_generation generations[WEFT_NR_GENERATIONS];
 };
 

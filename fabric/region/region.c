@@ -251,8 +251,13 @@ int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, boo
 	if (len == 0)
 		return 0;
 	/* Clearing memory is fast: sending the zeros would have taken longer. */
-	if (region->backing == WEFT_BACKING_MEMORY)
-		return memory_zero(region, off, len, may_punch);
+	if (region->backing == WEFT_BACKING_MEMORY) {
+		int r = memory_zero(region, off, len, may_punch);
+
+		if (weft_region_is_tracked(region))
+			weft_region_track_change(region, off, len);
+		return r;
+	}
 	return file_zero(region, off, len, may_punch, fast);
 }
 
@@ -268,6 +273,8 @@ int weft_region_trim(struct weft_region *region, uint64_t off, uint64_t len)
 		return 0;
 	if (region->backing == WEFT_BACKING_MEMORY) {
 		r = memory_punch(region, off, len, &first, &last);
+		if (weft_region_is_tracked(region))
+			weft_region_track_change(region, off, len);
 	} else {
 		whole_blocks(region, off, len, &first, &last);
 		if (first < last)

@@ -40,6 +40,7 @@ struct weft_memory_spec {
 	unsigned numa_node;
 	bool read_only;
 	bool overcommit; /* lend more than is available */
+	uint64_t epoch;  /* of contents that come from elsewhere; 0: they are new, and so is it */
 };
 
 /*
@@ -86,7 +87,12 @@ struct weft_region {
 	char *promise_path;         /* of weft_region_keep_promises(); NULL: it was not called */
 	/* guards that file (flush_lock may be held for as long as a whole disk is flushed) */
 	pthread_mutex_t promise_lock;
+	/* MEMORY: weft_region_track(); a bit for each chunk, and how long a writer has to wait */
+	_Atomic bool tracked;
+	_Atomic uint64_t *changes;
+	_Atomic uint64_t pace_ns_per_mib;
 	/* The donor's, under its lock. */
+	struct donor_move *move; /* to another donor, if it moves */
 	/* WEFT_NR_GENERATIONS of them, in the header if there is one */
 	struct weft_generation *generations;
 	/* FILE: a report said that the file is no longer what was opened; the reporting thread's */
@@ -230,6 +236,43 @@ uint8_t *weft_region_memory(struct weft_region *region);
  */
 void weft_region_changed(struct weft_region *region, uint64_t off, uint64_t len);
 void weft_region_changed_somewhere(struct weft_region *region);
+
+/*
+ * MEMORY: from now on it is noted which chunks change, by whoever says so with
+ * weft_region_track_change().  A write that was under way when this began may be missing.  0, or
+ * -ENOMEM.  The donor's lock is held; so for the end.
+ */
+int weft_region_track(struct weft_region *region);
+void weft_region_untrack(struct weft_region *region);
+static inline bool weft_region_is_tracked(const struct weft_region *region)
+{
+	return atomic_load_explicit(&region->tracked, memory_order_relaxed);
+}
+/*
+ * The range, which is tracked, was changed; all of its bytes are there.  May wait as long as
+ * writers are held back (pace_ns_per_mib).  Any thread.
+ */
+void weft_region_track_change(struct weft_region *region, uint64_t off, uint64_t len);
+enum { WEFT_CHUNK_BYTES = 64 << 10 };
+static inline uint64_t weft_region_nr_chunks(const struct weft_region *region)
+{
+	return (region->size_bytes + WEFT_CHUNK_BYTES - 1) / WEFT_CHUNK_BYTES;
+}
+/*
+ * The changes since the last call, of nr chunks from the first on, into ret, a bit each, the lowest
+ * of ret[0] for the first; what is told is forgotten.  first is a multiple of 64.  Any thread.
+ */
+void weft_region_take_changes(struct weft_region *region, uint64_t first, uint64_t nr,
+	uint64_t *ret);
+
+/*
+ * MEMORY: under which key attachments' ids are hashed.  It is the boot's id, unless the contents
+ * came from elsewhere with their table: then it is that one's.  get: into ret of
+ * WEFT_ID_KEY_BYTES.
+ */
+enum { WEFT_ID_KEY_BYTES = 16 };
+void weft_region_get_id_key(const struct weft_region *region, uint8_t *ret);
+void weft_region_set_id_key(struct weft_region *region, const uint8_t *key);
 
 /*
  * One run of equal allocation from off: at most len bytes.  Never fails: unknown parts count as

@@ -450,6 +450,9 @@ static void service_release(struct nbd_request *rq)
 
 	if (rq->buf && (!s->region->map || rq->type == NBD_CMD_HASH))
 		arena_put(s);
+	/* Of a WRITE whose payload did not come to its end, too. */
+	if (__builtin_expect(weft_region_is_tracked(s->region), 0) && rq->type == NBD_CMD_WRITE)
+		weft_region_track_change(s->region, rq->off, rq->len);
 }
 
 const struct nbd_service nbd_donor_service = {

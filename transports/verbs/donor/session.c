@@ -404,6 +404,7 @@ static void name_peer(struct rdma_cm_id *id, struct weft_peer *peer)
 	const struct sockaddr *address = rdma_get_peer_addr(id);
 
 	peer->transport = "rdma";
+	peer->one_sided = true;
 	weft_rdma_address_text(address, peer->text, sizeof(peer->text));
 	memcpy(&peer->address, address,
 		address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
