@@ -31,6 +31,7 @@
 #ifndef WEFT_FABRIC_DRIVER_H
 #define WEFT_FABRIC_DRIVER_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -39,6 +40,7 @@
 #include "fabric/transport.h"
 
 struct finding_check;
+struct tp_talk; /* a connection that questions go over; the transport's */
 struct weft_listener_ops;
 struct weft_listening;
 struct weft_option;
@@ -109,6 +111,22 @@ struct tp_driver {
 	int (*ask)(const struct weft_uri *uri, const struct weft_key *key,
 		const char *certificates, uint32_t timeout_ms, int cancel_fd,
 		struct weft_welcome *ret, struct weft_key *ret_pass, struct weft_error *err);
+	/*
+	 * Puts a question, an object, to the donor at the URI's host or socket itself, which may
+	 * change it; nothing is granted (weft-protocol(7), "QUESTIONS").  Of the base transport, with
+	 * key and certificates, time and cancel_fd as for ask().  *io_talk NULL: connects; else goes
+	 * on over that connection, of an earlier question to the same donor.  It is closed, and
+	 * *io_talk NULL, when it is of no use any more; what became of the question is not known
+	 * then.  0 with an object, the caller's.  -errno with why, and *io_talk is still there: the
+	 * donor refuses, -ENOSYS: its weft knows no questions, or not this one.  Or as
+	 * tp_connect() says.
+	 */
+	int (*question)(const struct weft_uri *uri, const struct weft_key *key,
+		const char *certificates, uint32_t timeout_ms, int cancel_fd,
+		struct tp_talk **io_talk, const json_t *question, json_t **ret_answer,
+		struct weft_error *err);
+	/* Ends the connection.  Takes NULL. */
+	void (*hang_up)(struct tp_talk *talk);
 	/*
 	 * Opens a connection to a donor by a session's alias (hello.h), as the kernel's nbd driver
 	 * goes on with it: in plaintext, at the beginning of the transmission phase, with simple

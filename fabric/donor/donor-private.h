@@ -40,10 +40,12 @@ struct weft_donor {
 	uint64_t last_tick_ns; /* 0: never */
 	uint64_t looks;        /* for sessions whose key is gone */
 
-	/* These three are constant. */
+	/* These are constant. */
 	unsigned max_sessions_each;
 	struct weft_keys *keys;
 	bool allow_insecure;
+	weft_donor_question_fn *question;
+	void *question_ctx;
 
 	struct weft_attachment *attachments;
 	unsigned nr_grants;

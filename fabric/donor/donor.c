@@ -29,6 +29,8 @@ int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **r
 							     : MAX_SESSIONS_EACH;
 	donor->keys = config->keys;
 	donor->allow_insecure = config->allow_insecure;
+	donor->question = config->question;
+	donor->question_ctx = config->question_ctx;
 	donor->dir_fd = -1;
 	if (donor_hashes_init(donor) < 0) {
 		weft_donor_free(donor);

@@ -52,6 +52,7 @@
 #ifndef WEFT_FABRIC_DONOR_DONOR_H
 #define WEFT_FABRIC_DONOR_DONOR_H
 
+#include <jansson.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -99,6 +100,15 @@ struct weft_grant {
 	pthread_t fencer;
 };
 
+/*
+ * Answers a question of a peer that may ask (weft_donor_question()).  Whether the peer's key is for
+ * the regions that the question is about is left to look at.  From any thread, several at a time;
+ * may take long.  0 with an object, which becomes the caller's; -EOPNOTSUPP: it does not know such
+ * a question; or another -errno, with why.
+ */
+typedef int weft_donor_question_fn(void *ctx, const struct weft_peer *peer,
+	const json_t *question, json_t **ret_answer, struct weft_error *err);
+
 struct weft_donor_config {
 	uint32_t lease_ms;          /* 0: 30 s */
 	/* 0: 10 s; how long a new generation waits for the old to stop */
@@ -109,6 +119,8 @@ struct weft_donor_config {
 	struct weft_keys *keys;     /* NULL: there are none; outlives the donor */
 	/* Lets in who proved nothing, too: whoever comes, not just this user's own processes. */
 	bool allow_insecure;
+	weft_donor_question_fn *question; /* NULL: no questions are answered */
+	void *question_ctx;
 };
 
 int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **ret);
@@ -132,6 +144,14 @@ bool weft_donor_may_write(struct weft_donor *donor, const struct weft_peer *peer
 /* For the log, which has refusals of this file's functions: a transport did not let the peer in. */
 void weft_donor_kept_out(struct weft_donor *donor, const struct weft_peer *peer,
 	const struct weft_error *why);
+/*
+ * A question to the donor itself, which may change it: len bytes of a peer's.  0 with a JSON
+ * object's text, which is the caller's; -EACCES: the peer is not let in, or has a key without the
+ * right `admin`; -EOPNOTSUPP: nobody answers such questions; -EINVAL: it is no JSON object;
+ * -ENOMEM; or the answerer's refusal.  Takes as long as the answer.
+ */
+int weft_donor_question(struct weft_donor *donor, const struct weft_peer *peer, const char *text,
+	size_t len, char **ret, struct weft_error *err);
 /*
  * Passes (fabric/key/pass.h), of peers that a certificate names.
  *

@@ -132,7 +132,7 @@ static void say_flags(struct nbd_talk *talk)
 		NBD_FLAG_C_FIXED_NEWSTYLE | (talk->no_zeroes ? NBD_FLAG_C_NO_ZEROES : 0));
 	if (talk->wish.tls)
 		ask(talk, NBD_OPT_STARTTLS, 0);
-	else
+	else if (!talk->wish.only_greet)
 		ask_first(talk);
 }
 
@@ -145,7 +145,8 @@ int nbd_talk_begin(struct nbd_talk *talk, const struct nbd_talk_wish *wish)
 		return weft_error_set(&talk->error, ENAMETOOLONG,
 			"a region's name has at most %d bytes", NBD_MAX_STRING);
 	strcpy(talk->region, wish->region);
-	assert(is_session(talk) ? !wish->simple : !wish->at_once && !wish->only_ask);
+	assert(is_session(talk) ? !wish->simple && !wish->only_greet
+				: !wish->at_once && !wish->only_ask);
 	talk->no_zeroes = true;
 	if (wish->at_once)
 		say_flags(talk);
@@ -162,8 +163,9 @@ void nbd_talk_secured(struct nbd_talk *talk)
 {
 	assert(talk->state == NBD_TALK_TLS && talk->nr_asked == 0);
 	talk->secured = true;
-	talk->state = NBD_TALK_ANSWERS;
-	ask_first(talk);
+	talk->state = talk->wish.only_greet ? NBD_TALK_OVER : NBD_TALK_ANSWERS;
+	if (!talk->wish.only_greet)
+		ask_first(talk);
 }
 
 /* ---- what was found out ---- */
@@ -395,7 +397,10 @@ static int take_greeting(struct nbd_talk *talk)
 		talk->no_zeroes = flags & NBD_FLAG_NO_ZEROES;
 		say_flags(talk);
 	}
-	return 0;
+	if (!talk->wish.only_greet || talk->wish.tls)
+		return 0;
+	talk->state = NBD_TALK_OVER;
+	return 1;
 }
 
 static int malformed(struct nbd_talk *talk, const char *what)
@@ -538,10 +543,12 @@ static int check_silence(struct nbd_talk *talk, size_t left)
 
 	if (left == 0 || is_over)
 		return 1;
-	return malformed(talk, talk->state == NBD_TALK_TLS
-			? "bytes came behind the answer to STARTTLS, before TLS began; somebody "
-			  "may have put them there"
-			: "bytes came behind the answer to GO");
+	if (talk->state == NBD_TALK_TLS)
+		return malformed(talk,
+			"bytes came behind the answer to STARTTLS, before TLS began; somebody "
+			"may have put them there");
+	return malformed(talk, talk->wish.only_greet ? "bytes came behind the greeting"
+						     : "bytes came behind the answer to GO");
 }
 
 int nbd_talk_take(struct nbd_talk *talk, const uint8_t *bytes, size_t n)

@@ -30,7 +30,8 @@ enum nbd_talk_state {
 	NBD_TALK_GREETING, /* waits for the server's greeting */
 	NBD_TALK_ANSWERS,  /* waits for answers to what was asked */
 	NBD_TALK_TLS,      /* waits for the owner to do TLS's handshake: nbd_talk_secured() */
-	NBD_TALK_OVER,     /* it succeeded: the transmission phase, or the question's end */
+	/* it succeeded: the transmission phase, the question's end, or (only_greet) the options */
+	NBD_TALK_OVER,
 };
 
 enum {
@@ -59,6 +60,8 @@ struct nbd_talk_wish {
 	bool tls;     /* STARTTLS first: without it nothing is said or asked */
 	bool only_ask; /* a donor's: its welcome alone; nothing is granted */
 	bool simple;   /* no structured replies are asked for; only where hello is anonymous */
+	/* nothing is asked for but TLS: the owner asks (client-question.h).  hello is anonymous */
+	bool only_greet;
 };
 
 struct nbd_talk {

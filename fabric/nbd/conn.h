@@ -104,6 +104,8 @@ struct nbd_conn {
 	/* nbd_conn_serve(): the time for the peer to receive our bytes; 0: nobody waits */
 	unsigned step_ms;
 	struct nbd_option option;
+	unsigned nr_steps; /* options that have begun */
+	/* those that count, and their bytes: all but questions that were answered */
 	unsigned nr_options;
 	uint64_t option_bytes;
 	struct weft_hello hello;

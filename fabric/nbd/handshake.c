@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "fabric/nbd/conn.h"
@@ -71,6 +72,17 @@ struct listing {
 	int error;
 };
 
+/* A peer that asks and takes in no answers costs no more than what is kept.  0, or -errno. */
+static int keep_few(struct nbd_conn *conn)
+{
+	if (conn->tx_len < NBD_KEPT_OPTION_REPLIES || !conn->step_ms)
+		return 0;
+	int r = nbd_conn_flush(conn, conn->step_ms);
+	if (r == 0)
+		conn->option_start = 0;
+	return r;
+}
+
 static int emit_export(void *ctx, const char *name, const char *description)
 {
 	struct listing *listing = ctx;
@@ -83,13 +95,9 @@ static int emit_export(void *ctx, const char *name, const char *description)
 		return 0;
 	if (conn->tx_len + name_len + desc_len > NBD_MAX_OPTION_REPLIES)
 		return listing->error = -EMSGSIZE;
-	/* A peer that asks and takes in no answers costs no more than this. */
-	if (conn->tx_len >= NBD_KEPT_OPTION_REPLIES && conn->step_ms) {
-		listing->error = nbd_conn_flush(conn, conn->step_ms);
-		if (listing->error)
-			return listing->error;
-		conn->option_start = 0;
-	}
+	listing->error = keep_few(conn);
+	if (listing->error)
+		return listing->error;
 	listing->error = nbd_option_reply_data(conn, NBD_REP_SERVER,
 		(uint32_t)(4 + name_len + desc_len), &data);
 	if (listing->error)
@@ -405,6 +413,47 @@ static int option_structured_reply(struct nbd_conn *conn, struct cursor *c)
 	return nbd_option_reply(conn, NBD_REP_ACK, NULL);
 }
 
+static int reply_answer(struct nbd_conn *conn, const char *answer, size_t len)
+{
+	int r = 0;
+
+	for (size_t at = 0, n; r == 0 && at < len; at += n) {
+		uint8_t *data;
+
+		n = weft_min(len - at, NBD_MAX_ANSWER_PIECE);
+		r = keep_few(conn);
+		if (r == 0)
+			r = nbd_option_reply_data(conn, NBD_REP_WEFT_ANSWER, (uint32_t)n, &data);
+		if (r == 0)
+			memcpy(data, answer + at, n);
+	}
+	return r < 0 ? r : nbd_option_reply(conn, NBD_REP_ACK, NULL);
+}
+
+static int option_question(struct nbd_conn *conn, struct cursor *c)
+{
+	struct weft_error err = { 0 };
+	char *answer;
+	int r = conn->service->question(conn, (const char *)c->p, c->left, &answer, &err);
+
+	if (r == -EOPNOTSUPP)
+		return nbd_option_error(conn, NBD_REP_ERR_UNSUP, "no questions are answered here");
+	if (r < 0)
+		return nbd_option_refuse(conn, r, &err);
+	/*
+	 * Who is answered was let in by the service, and may ask as often as it likes: what it asks
+	 * counts against time alone, which each step and the whole handshake have (serve.c).
+	 */
+	conn->nr_options--;
+	conn->option_bytes -= conn->option.len;
+	const size_t len = strlen(answer);
+	r = len > NBD_MAX_ANSWER
+		? nbd_option_error(conn, NBD_REP_ERR_TOO_BIG, "the answer would be too long")
+		: reply_answer(conn, answer, len);
+	free(answer);
+	return r;
+}
+
 static int option_abort(struct nbd_conn *conn, struct cursor *c)
 {
 	conn->goodbye = true;
@@ -439,6 +488,10 @@ static int handle_option(struct nbd_conn *conn)
 	case NBD_OPT_LIST_META_CONTEXT:
 	case NBD_OPT_SET_META_CONTEXT:
 		return option_context(conn, &c);
+	case NBD_OPT_WEFT_ASK:
+		if (conn->service->question)
+			return option_question(conn, &c);
+		/* fall through */
 	default:
 		return nbd_option_error(conn, NBD_REP_ERR_UNSUP, "unknown option");
 	}
@@ -487,6 +540,7 @@ static int step_option(struct nbd_conn *conn)
 		return r;
 	conn->rx_start += NBD_OPTION_BYTES;
 	conn->option_start = conn->tx_len;
+	conn->nr_steps++;
 	conn->option_bytes += conn->option.len;
 	if (++conn->nr_options > NBD_MAX_OPTIONS || conn->option_bytes > NBD_MAX_OPTION_BYTES)
 		return -E2BIG;

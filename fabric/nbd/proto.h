@@ -35,6 +35,7 @@ enum {
 	NBD_OPT_STRUCTURED_REPLY = 8,
 	NBD_OPT_LIST_META_CONTEXT = 9,
 	NBD_OPT_SET_META_CONTEXT = 10,
+	NBD_OPT_WEFT_ASK = 0x77656674, /* ours, "weft": weft-protocol(7), "QUESTIONS" */
 };
 
 /* proto, "Option reply types" */
@@ -43,6 +44,7 @@ enum {
 #define NBD_REP_SERVER 2u
 #define NBD_REP_INFO 3u
 #define NBD_REP_META_CONTEXT 4u
+#define NBD_REP_WEFT_ANSWER 0x77656674u /* ours */
 #define NBD_REP_ERR_UNSUP 0x80000001u
 #define NBD_REP_ERR_POLICY 0x80000002u
 #define NBD_REP_ERR_INVALID 0x80000003u
@@ -125,6 +127,9 @@ enum {
 	NBD_MAX_PAYLOAD = 32 << 20,
 	/* ours: the longest option payload that is read, not skipped */
 	NBD_MAX_OPTION = 64 << 10,
+	/* ours: bytes of one NBD_REP_WEFT_ANSWER, and of all that answer a question together */
+	NBD_MAX_ANSWER_PIECE = 4096,
+	NBD_MAX_ANSWER = 8 << 20,
 	NBD_HANDSHAKE_BYTES = 18,
 	NBD_OPTION_BYTES = 16,
 	NBD_OPTION_REPLY_BYTES = 20,

@@ -77,8 +77,8 @@ int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms)
 		 * peer receives our bytes; in poll(2) it is not.
 		 */
 		if (r == -EAGAIN || !conn->opened || conn->local) {
-			if (!conn->opened && step != conn->nr_options) {
-				step = conn->nr_options;
+			if (!conn->opened && step != conn->nr_steps) {
+				step = conn->nr_steps;
 				deadline_ns = weft_min(weft_now_ns() + step_ns, end_ns);
 			}
 			r = nbd_conn_wait(conn, nbd_conn_events(conn) | conn->tls_events,

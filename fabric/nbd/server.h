@@ -119,6 +119,14 @@ struct nbd_service {
 	void (*kept_out)(struct nbd_conn *conn, const struct weft_error *why);
 	/* The export's tenure (fabric/donor/donor.h); 0: it has none.  NULL: none has. */
 	uint64_t (*tenure)(struct nbd_conn *conn, const char *name);
+	/*
+	 * NBD_OPT_WEFT_ASK: a question to the server itself, len bytes of a peer's, without a NUL
+	 * behind them.  0 with the answer, a text that the engine frees; -EOPNOTSUPP: it answers
+	 * none, as a server that does not know the option; or as info().  May take long.  NULL: no
+	 * questions are answered.
+	 */
+	int (*question)(struct nbd_conn *conn, const char *json, size_t len, char **ret_answer,
+		struct weft_error *err);
 
 	/* Transmission; on the I/O path: no allocation, no log. */
 

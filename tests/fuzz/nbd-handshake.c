@@ -19,6 +19,7 @@ enum {
 	NO_SESSIONS = 16,
 	BIG_BLOCKS = 32,
 	REFUSES = 64,
+	ANSWERS = 128,
 };
 
 static uint64_t tenure(struct nbd_conn *conn, const char *name)
@@ -42,6 +43,14 @@ static int welcome_nobody(struct nbd_conn *conn, const char *name, const struct 
 	return -ENOENT;
 }
 
+static const char *too_long(void)
+{
+	static char text[NBD_MAX_ANSWER + 2];
+
+	memset(text, 'x', NBD_MAX_ANSWER + 1);
+	return text;
+}
+
 static void make_service(struct nbd_memory *m, uint8_t how)
 {
 	m->names[1] = "m";
@@ -63,6 +72,12 @@ static void make_service(struct nbd_memory *m, uint8_t how)
 		m->service.welcome = NULL;
 	if (how & BIG_BLOCKS)
 		m->min_block_bytes = 512;
+	if (how & ANSWERS)
+		nbd_memory_answer(m, how & REFUSES ? NULL : "{\"an\":\"answer\"}");
+	if (how & ANSWERS && how & IS_STOPPING)
+		m->answer = too_long();
+	m->question_error = how & HAS_TENURES ? EOPNOTSUPP : EACCES;
+	m->question_message = "it does not answer";
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -81,13 +81,20 @@ void nbd_donor_start(struct nbd_donor *d, uint64_t size_bytes,
 {
 	const struct weft_donor_config donor_config = {.offers = "tcp",
 		.fence_timeout_ms = fence_timeout_ms};
+
+	nbd_donor_start_as(d, size_bytes, config, &donor_config);
+}
+
+void nbd_donor_start_as(struct nbd_donor *d, uint64_t size_bytes,
+	const struct nbd_listener_config *config, const struct weft_donor_config *donor_config)
+{
 	const struct weft_memory_spec spec = { .name = "m", .size_bytes = size_bytes };
 	int fds[2];
 
 	*d = (struct nbd_donor){ .dir = "/tmp/weft-test.XXXXXX" };
 	must(mkdtemp(d->dir));
 	snprintf(d->socket, sizeof(d->socket), "%s/s", d->dir);
-	must(weft_donor_new(&donor_config, &d->donor) == 0);
+	must(weft_donor_new(donor_config, &d->donor) == 0);
 	must(weft_region_new_memory(&spec, NULL, NULL, &d->region, NULL) == 0);
 	must(weft_donor_add(d->donor, d->region, NULL) == 0);
 	must(weft_loop_new(&d->loop) == 0);

@@ -27,6 +27,9 @@ struct nbd_donor {
 /* Asserts that everything works.  config may be NULL. */
 void nbd_donor_start(struct nbd_donor *d, uint64_t size_bytes,
 	const struct nbd_listener_config *config, uint32_t fence_timeout_ms);
+/* The same with this donor_config. */
+void nbd_donor_start_as(struct nbd_donor *d, uint64_t size_bytes,
+	const struct nbd_listener_config *config, const struct weft_donor_config *donor_config);
 /* nbd_listener_stop() and _drain() on the loop's thread; returns what drain said. */
 int nbd_donor_drain(struct nbd_donor *d, uint32_t timeout_ms);
 /* Stops, drains and frees it all. */

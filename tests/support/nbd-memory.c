@@ -77,6 +77,19 @@ static int memory_welcome(struct nbd_conn *conn, const char *name, const struct 
 	return 0;
 }
 
+static int memory_question(struct nbd_conn *conn, const char *json, size_t len, char **ret_answer,
+	struct weft_error *err)
+{
+	struct nbd_memory *m = memory_of(conn);
+
+	m->nr_questions++;
+	snprintf(m->question, sizeof(m->question), "%.*s", (int)weft_min(len, 255), json);
+	if (!m->answer)
+		return weft_error_set(err, m->question_error, "%s", m->question_message);
+	*ret_answer = strdup(m->answer);
+	return *ret_answer ? 0 : -ENOMEM;
+}
+
 static void memory_close(struct nbd_conn *conn, bool clean)
 {
 	struct nbd_memory *m = memory_of(conn);
@@ -190,6 +203,12 @@ void nbd_memory_hashes(struct nbd_memory *m, uint8_t *hashes)
 {
 	m->hashes = hashes;
 	m->service.hashes = true;
+}
+
+void nbd_memory_answer(struct nbd_memory *m, const char *answer)
+{
+	m->answer = answer;
+	m->service.question = memory_question;
 }
 
 void nbd_memory_init(struct nbd_memory *m, void *mem, uint64_t size_bytes)

@@ -31,18 +31,25 @@ struct nbd_memory {
 	int open_error;
 	const char *open_message;
 	bool huge_list;
+	const char *answer; /* to each question; NULL: question_error */
+	int question_error;
+	const char *question_message;
 
 	unsigned nr_in_use; /* buffers */
 	unsigned nr_prepared, nr_submitted, nr_released, nr_opened, nr_closed, nr_received;
 	bool clean;
 	struct weft_hello hello; /* of the last open() */
 	char opened[64];
+	unsigned nr_questions;
+	char question[256]; /* the beginning of the last */
 };
 
 /* Every flag on; 1-byte blocks; names[0] = "". */
 void nbd_memory_init(struct nbd_memory *m, void *mem, uint64_t size_bytes);
 /* The service hashes from now on, into WEFT_HASH_MAX_BLOCKS hashes for all that is not answered. */
 void nbd_memory_hashes(struct nbd_memory *m, uint8_t *hashes);
+/* The service answers questions from now on, with this text, or NULL. */
+void nbd_memory_answer(struct nbd_memory *m, const char *answer);
 /* Completes held[i] with the error (0: does the work). */
 void nbd_memory_complete(struct nbd_memory *m, unsigned i, int error);
 

@@ -9,6 +9,7 @@
 #include "transports/nbd/borrower/alias.h"
 #include "transports/nbd/borrower/ask.h"
 #include "transports/nbd/borrower/client.h"
+#include "transports/nbd/borrower/question.h"
 #include "transports/nbd/donor/serve.h"
 
 static const struct tp_scheme schemes[] = {
@@ -70,6 +71,8 @@ const struct tp_driver tp_nbd_driver = {
 	.schemes = schemes,
 	.ops = &tp_nbd_ops,
 	.ask = nbd_ask,
+	.question = nbd_put_question,
+	.hang_up = nbd_hang_up,
 	.open_alias = nbd_open_alias,
 	.listener = &nbd_listener_ops,
 	.stock_line = stock_line,

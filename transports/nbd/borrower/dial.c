@@ -151,6 +151,7 @@ int nbd_dial_prove(struct nbd_dial *dial, const struct weft_key *key, const char
 	return key || certificates ? nbd_tls_client_new(&client, &dial->credentials, err) : 0;
 }
 
+/* As nbd_talk_move(). */
 static int secure(const struct nbd_dial *dial, struct nbd_stream *stream, struct nbd_talk *talk)
 {
 	int r = nbd_stream_start_tls(stream, dial->credentials);
@@ -175,7 +176,7 @@ static int secure(const struct nbd_dial *dial, struct nbd_stream *stream, struct
 		return r;
 	weft_debug("%s port %s: %s", dial->host, dial->port, nbd_tls_cipher(stream->tls));
 	nbd_talk_secured(talk);
-	return 0;
+	return talk->state == NBD_TALK_OVER;
 }
 
 int nbd_dial_talk(const struct nbd_dial *dial, struct nbd_stream *stream, struct nbd_talk *talk,

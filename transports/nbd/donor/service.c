@@ -131,7 +131,7 @@ static int service_open(struct nbd_conn *conn, const char *name, const struct we
 	r = find(s, name, err);
 	if (r == 0 && s->asked_by_alias && !hello->anonymous)
 		r = weft_error_set(err, EINVAL, "an alias is for clients that say no hello");
-	if (r == 0)
+	if (r == 0 && !s->counted)
 		r = nbd_session_count(s,
 			s->asked_by_alias ||
 				weft_donor_knows(s->donor, &s->peer, s->asked, hello),
@@ -210,6 +210,22 @@ static uint64_t service_tenure(struct nbd_conn *conn, const char *name)
 	if (find(s, name, NULL) < 0 || s->asked_by_alias)
 		return 0;
 	return weft_donor_tenure(s->donor, s->asked);
+}
+
+static int service_question(struct nbd_conn *conn, const char *json, size_t len, char **ret,
+	struct weft_error *err)
+{
+	struct nbd_session *s = session_of(conn);
+	int r = weft_donor_question(s->donor, &s->peer, json, len, ret, err);
+
+	/*
+	 * It asks again and again.  If it has proved who it is, it need not make room for strangers
+	 * meanwhile: as long as there is a place, it counts as one that was granted something.
+	 */
+	if (r == 0 && !s->counted && (s->peer.identity[0] || s->peer.has_uid) &&
+		nbd_session_count(s, false, NULL) == 0)
+		weft_stranger_belongs(&s->stranger);
+	return r;
 }
 
 static void service_close(struct nbd_conn *conn, bool clean)
@@ -461,6 +477,7 @@ const struct nbd_service nbd_donor_service = {
 	.open = service_open,
 	.welcome = service_welcome,
 	.tenure = service_tenure,
+	.question = service_question,
 	.secured = service_secured,
 	.kept_out = service_kept_out,
 	.prepare = service_prepare,

@@ -100,6 +100,7 @@ void nbd_session_free(struct nbd_session *s)
 	 * Every request completed inside submit(): this calls close(), which gives the grant back.
 	 */
 	nbd_conn_free(s->conn);
+	nbd_session_uncount(s); /* it asked questions, and was granted nothing */
 	assert(!s->grant && s->arena_users == 0);
 	weft_region_put(s->asked);
 	if (s->arena)
