@@ -186,6 +186,8 @@ int donor_check_move(const struct weft_region *region, const struct weft_hello *
 /* Whether contents of that epoch (0: any) were here under the name, and are elsewhere now. */
 int donor_check_elsewhere(const struct weft_donor *donor, const char *name, uint64_t epoch,
 	struct weft_error *err);
+/* To where the region was given, or NULL. */
+const char *donor_given_to(const struct weft_region *region);
 /* For a welcome: to where the region moves, or "". */
 void donor_moving_to(const struct weft_region *region, char ret[WEFT_PLACE_MAX]);
 /* Ends a move whose taker is silent, before it was given. */

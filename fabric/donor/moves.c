@@ -96,6 +96,13 @@ int donor_check_elsewhere(const struct weft_donor *donor, const char *name, uint
 		e->epoch ? "has the region now" : "has the region in a moment");
 }
 
+const char *donor_given_to(const struct weft_region *region)
+{
+	const struct donor_move *move = region->move;
+
+	return move && move->state == MOVE_GIVEN ? move->to.to : NULL;
+}
+
 void donor_moving_to(const struct weft_region *region, char ret[WEFT_PLACE_MAX])
 {
 	donor_copy_text(ret, WEFT_PLACE_MAX, region->move ? region->move->to.to : "");

@@ -416,6 +416,10 @@ static int list_region(struct listing *l, const struct weft_region *region)
 	struct weft_error err;
 	char text[600];
 
+	if (donor_given_to(region)) {
+		snprintf(text, sizeof(text), "moved to %s", donor_given_to(region));
+		return listing_add(l, region->name, text, region->size_bytes);
+	}
 	if (weft_region_check(region, &err) == 0)
 		return listing_add(l, region->name, region->description, region->size_bytes);
 	snprintf(text, sizeof(text), "cannot be attached: %s", err.message);

@@ -142,6 +142,10 @@ static const struct weft_option options[] = {
 	{"directory", "PATH", "lend each regular file below PATH, by its relative path",
 		.kind = WEFT_OPTION_CALL, .parse = parse_directory,
 		.completion = WEFT_COMPLETE_DIRECTORY},
+	{"take", "SIZE",
+		"take in regions that are moved here from other donors (weft move), up to\n"
+		"SIZE of memory in sum",
+		.kind = WEFT_OPTION_SIZE, INTO(take_bytes), .wants = "a size, such as 64G"},
 	{"read-only", NULL, "let nobody write", .kind = WEFT_OPTION_FLAG, INTO(read_only)},
 	{.kind = WEFT_OPTION_GROUP, .help = "To whom:"},
 	{"listen", "ADDRESS[:PORT]",
@@ -208,7 +212,7 @@ int serve_parse_options(struct serve *s, int argc, char **argv)
 		return weft_usage_error("'%s' is no option; regions are named with --memory, "
 					"--file or --directory",
 			line.arguments[0]);
-	if (s->nr_wanted == 0 && !s->directory)
+	if (s->nr_wanted == 0 && !s->directory && !s->take_bytes)
 		return weft_usage_error("nothing to lend: say --memory NAME=SIZE, "
 					"--file NAME=PATH or --directory PATH");
 	return WEFT_GO_ON;

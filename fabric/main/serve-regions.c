@@ -191,6 +191,8 @@ static void on_holder(struct weft_watch *watch, uint32_t events);
 
 static bool lends_memory(const struct serve *s)
 {
+	if (s->take_bytes)
+		return true;
 	for (unsigned i = 0; i < s->nr_wanted; i++)
 		if (!s->wanted[i].path)
 			return true;
@@ -224,7 +226,7 @@ static void start_holder(struct serve *s)
 	weft_loop_add(s->loop, &s->holder_watch, EPOLLIN);
 }
 
-static void hold(struct serve *s, struct serve_region *w)
+void serve_hold(struct serve *s, struct serve_region *w)
 {
 	struct weft_error err;
 
@@ -245,7 +247,7 @@ static void on_holder_retry(struct weft_timer *timer)
 	for (unsigned i = 0; i < s->nr_wanted && s->holder; i++) {
 		struct serve_region *w = &s->wanted[i];
 
-		hold(s, w);
+		serve_hold(s, w);
 		kept &= w->path || w->keeper;
 	}
 	if (s->holder && kept)
@@ -338,7 +340,7 @@ static int recover(struct serve *s, struct serve_region *w, struct weft_leftover
 	if (left->stored)
 		w->keeper = KEPT_BY_SYSTEMD; /* still */
 	else
-		hold(s, w);
+		serve_hold(s, w);
 	if (w->keeper)
 		weft_leftovers_done(leftovers, left);
 	printf("recovered region '%s' (%s), epoch %016" PRIx64 "\n", w->name, size,
@@ -379,7 +381,7 @@ static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds
  * Sets the file that keeps leases which may last longer than the contents: a file for this device,
  * or for memory at the place where this donor listens.
  */
-static void keep_promises(const struct serve *s, const struct serve_region *w)
+void serve_keep_promises(const struct serve *s, const struct serve_region *w)
 {
 	WEFT_CLEANUP_FREE char *device = w->path ? realpath(w->path, NULL) : NULL;
 	char dir[128], place[300], path[256], why[160];
@@ -417,9 +419,42 @@ static void keep_promises(const struct serve *s, const struct serve_region *w)
 			w->name, path, why, s->lease_s);
 }
 
+/* A region that came from another donor is recovered like one that was named. */
+static int want_back(void *ctx, const char *name, uint64_t size_bytes)
+{
+	struct serve *s = ctx;
+
+	for (unsigned i = 0; i < s->nr_wanted; i++)
+		if (strcmp(s->wanted[i].name, name) == 0)
+			return 0;
+	char *copy = s->nr_wanted < SERVE_MAX_REGIONS ? strdup(name) : NULL;
+	if (!copy)
+		return -ENOMEM;
+	s->wanted[s->nr_wanted++] = (struct serve_region){.name = copy, .size_bytes = size_bytes,
+		.came = true};
+	return 0;
+}
+
+/* Whether it is to be lent; *ret_gone: it is not there, and is not to be made. */
+static bool ask_moves(struct serve *s, struct serve_region *w, bool *ret_gone)
+{
+	char place[WEFT_PLACE_MAX];
+	enum weft_moves_kept kept = weft_moves_look(s->moves, w->name, place);
+	bool lend = kept == WEFT_MOVES_NOTHING ||
+		weft_moves_recovered(s->moves, w->name, w->region) != 0;
+
+	*ret_gone = !w->region && (w->came || kept == WEFT_MOVES_AWAY);
+	if (!w->region && kept == WEFT_MOVES_AWAY)
+		weft_warn("region '%s' has moved to %s, and is not lent here; move it back, or "
+			  "lend another name",
+			w->name, place);
+	return lend;
+}
+
 int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds,
 	struct weft_error *err)
 {
+	weft_moves_each(s->moves, want_back, s);
 	int r = recover_all(s, fds, names, nr_fds, err);
 
 	if (r == 0)
@@ -427,18 +462,24 @@ int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds
 
 	for (unsigned i = 0; i < s->nr_wanted && r == 0; i++) {
 		struct serve_region *w = &s->wanted[i];
+		bool gone, lend = ask_moves(s, w, &gone);
 
+		if (gone) {
+			serve_forget_wanted(s, w);
+			i--;
+			continue;
+		}
 		if (w->path)
 			r = weft_region_open_file(AT_FDCWD, w->path, w->name, false, s->read_only,
 				&w->region, err);
 		else if (!w->region)
 			r = take_memory(s, w, err);
 		if (r == 0 && (!w->path || (w->region->unmarked && !w->region->read_only)))
-			keep_promises(s, w);
+			serve_keep_promises(s, w);
 		if (r == 0 && w->region->read_only && !s->read_only)
 			weft_warn("region '%s' is read-only: %s cannot be written", w->name,
 				w->path);
-		if (r == 0)
+		if (r == 0 && lend)
 			r = weft_donor_add(s->donor, w->region, err);
 	}
 	if (r == 0 && s->directory)
@@ -450,7 +491,7 @@ void serve_hold_all(struct serve *s)
 {
 	for (unsigned i = 0; i < s->nr_wanted; i++)
 		if (!s->wanted[i].recovered)
-			hold(s, &s->wanted[i]);
+			serve_hold(s, &s->wanted[i]);
 }
 
 void serve_end_holder(struct serve *s)

@@ -405,11 +405,11 @@ json_t *serve_status_json(const struct serve *s)
 	weft_donor_regions(s->donor, add_open_file, regions);
 	weft_donor_status(s->donor, add_attachment, attachments);
 	return json_pack("{s:i, s:s, s:s, s:i, s:f, s:f, s:o, s:o, s:b, s:o, s:s?, s:o, s:o, "
-			 "s:o, s:o}",
+			 "s:o, s:o, s:o}",
 		"schema", WEFT_STATUS_SCHEMA, "kind", "donor", "version", WEFT_VERSION, "pid",
 		(int)getpid(), "uptime_s", (double)(weft_now_ns() - s->start_ns) / 1e9, "lease_s",
 		(double)s->lease_s, "listen", listen, "keys", keys_json(s), "allow_insecure",
 		s->allow_insecure, "regions", regions, "directory", s->directory,
 		"attachments", attachments, "strangers", strangers, "counters", counters,
-		"transports", transports);
+		"transports", transports, "moves", weft_moves_status(s->moves));
 }

@@ -161,6 +161,8 @@ static int open_donor(struct serve *s, struct weft_error *err)
 		.lease_ms = s->lease_s * 1000,
 		.keys = s->keys,
 		.allow_insecure = s->allow_insecure,
+		.question = serve_answer_move,
+		.question_ctx = s,
 	};
 	r = weft_donor_new(&config, &s->donor);
 	if (r < 0)
@@ -191,6 +193,8 @@ static int start(struct serve *s, struct weft_error *err)
 		passed[i] = SD_LISTEN_FDS_START + i;
 	r = serve_open_sockets(s, passed, names, nr_passed, err);
 	if (r == 0)
+		r = serve_open_moves(s, err);
+	if (r == 0)
 		r = serve_open_regions(s, passed, names, nr_passed, err);
 	for (int i = 0; i < nr_passed; i++) {
 		weft_close_fd(passed[i]);
@@ -210,6 +214,7 @@ static int start(struct serve *s, struct weft_error *err)
 	r = weft_watchdog_start(&s->watchdog, s->watchdog_s);
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot start a watchdog: %s", strerror(-r));
+	serve_start_moves(s);
 	serve_print_ready(s);
 	sd_notifyf(0, "READY=1\nSTATUS=lending %u region%s", s->nr_wanted,
 		s->nr_wanted == 1 ? "" : "s");
@@ -253,6 +258,7 @@ static int finish(struct serve *s, struct weft_error *err)
 		serve_warn_given_back(s);
 	if (s->donor)
 		weft_donor_stop(s->donor);
+	serve_end_moves(s);
 	r = end_listeners(s, err);
 	if (r < 0)
 		return r;

@@ -2,7 +2,8 @@
 /*
  * What the parts of weft-serve share: serve.c (the daemon's life), serve-options.c (the command
  * line), serve-keys.c (the keys of those who may come), serve-regions.c (what is lent, and what
- * outlives the daemon) and serve-status.c (messages and status).
+ * outlives the daemon), serve-moves.c (what comes from other donors, or goes there) and
+ * serve-status.c (messages and status).
  */
 #ifndef WEFT_FABRIC_MAIN_SERVE_H
 #define WEFT_FABRIC_MAIN_SERVE_H
@@ -18,6 +19,7 @@
 #include "fabric/listen.h"
 #include "fabric/key/store.h"
 #include "fabric/listener.h"
+#include "fabric/move/moves.h"
 #include "fabric/base/loop.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
@@ -43,6 +45,7 @@ struct serve_region {
 	uint64_t size_bytes;
 	struct weft_region *region;
 	bool recovered;
+	bool came; /* from another donor */
 	enum serve_keeper keeper;
 };
 
@@ -58,6 +61,7 @@ struct serve {
 	unsigned numa_node;
 	bool read_only, allow_insecure, overcommit;
 	unsigned lease_s, keep_s, watchdog_s;
+	uint64_t take_bytes; /* how much other donors may move here; 0: nothing */
 	const char *keys_dir; /* NULL: the default one, if there is one */
 	const char *tls_certificates;
 
@@ -68,6 +72,12 @@ struct serve {
 	struct weft_keys *keys; /* NULL: there are none */
 	struct weft_watch keys_watch;
 	struct weft_donor *donor;
+	struct weft_moves *moves;
+	/* what threads of moves want of the main thread */
+	pthread_mutex_t calls_lock;
+	pthread_cond_t calls_done;
+	struct serve_call *calls;
+	bool takes_calls;
 	/* The base transport's is the first. */
 	struct serve_listener {
 		const struct tp_driver *driver;
@@ -110,6 +120,19 @@ const struct weft_listening *serve_main_listening(const struct serve *s);
  */
 int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds,
 	struct weft_error *err);
+/* One of them, which was there before or came later. */
+void serve_hold(struct serve *s, struct serve_region *w);
+void serve_keep_promises(const struct serve *s, const struct serve_region *w);
+void serve_forget_wanted(struct serve *s, struct serve_region *w);
+
+/* Before regions are opened; when the donor listens; before the loop ends for good. */
+int serve_open_moves(struct serve *s, struct weft_error *err);
+void serve_start_moves(struct serve *s);
+void serve_end_moves(struct serve *s);
+/* weft_donor_config.question */
+int serve_answer_move(void *ctx, const struct weft_peer *peer, const json_t *question,
+	json_t **ret_answer, struct weft_error *err);
+
 /* From now on the memory that we took outlives us too. */
 void serve_hold_all(struct serve *s);
 void serve_end_holder(struct serve *s);

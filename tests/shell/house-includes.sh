@@ -22,6 +22,8 @@ RULES = [
         "fabric/key/", *TOP]),
     ("fabric/nbd/", ["fabric/base/", "fabric/key/", "fabric/nbd/", *TOP]),
     ("fabric/scsi/", ["fabric/base/", "fabric/scsi/"]),
+    ("fabric/move/", ["fabric/base/", "fabric/region/", "fabric/donor/", "fabric/key/",
+        "fabric/driver.h", "fabric/move/", *TOP]),
     ("fabric/main/", ["fabric/"]),
     ("fabric/", ["fabric/base/", "fabric/key/", "fabric/machine/",
         "fabric/donor/", "fabric/driver.h", "fabric/listener.h", *TOP]),

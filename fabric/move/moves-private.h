@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What give.c, take.c and moves.c share; a file uses those before it in this list: take.c, give.c.
+ */
+#ifndef WEFT_FABRIC_MOVE_MOVES_PRIVATE_H
+#define WEFT_FABRIC_MOVE_MOVES_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "fabric/key/key.h"
+#include "fabric/move/moves.h"
+#include "fabric/move/notes.h"
+#include "fabric/move/pull.h"
+
+struct tp_talk;
+
+enum take_phase {
+	TAKE_TRACK,    /* asks A, makes room, begins */
+	TAKE_PULL,     /* the first copy of all */
+	TAKE_CONVERGE, /* copies what was written meanwhile */
+	TAKE_FINALIZE, /* A is frozen, or does not say whether it gave the region away */
+	TAKE_FOLLOW,   /* serves; A does not know yet */
+	TAKE_DONE,
+	TAKE_ABORTED,
+	TAKE_FAILED,
+};
+
+/* What weft_donor_question() and weft status show; under the moves' lock. */
+struct take_view {
+	enum take_phase phase;
+	uint64_t size_bytes, left_bytes, rate, dirty_rate;
+	unsigned round, nr_borrowers;
+	uint64_t round_ns, round_bytes; /* when the present round began, and what had been copied */
+	double downtime_ms;             /* < 0: not yet */
+	struct weft_error error;
+};
+
+struct take {
+	struct take *next;
+	struct weft_moves *moves;
+	pthread_t thread;
+	bool has_thread;
+	/* Constant. */
+	uint64_t number;
+	char *name; /* of the region, here */
+	char from[WEFT_PLACE_MAX], to[WEFT_PLACE_MAX];
+	uint64_t bandwidth;
+	uint32_t downtime_ms;
+	bool disconnect;
+	bool resumes; /* of before a restart: only the outcome is asked */
+	int cancel_fd;
+	_Atomic bool aborts;
+	struct take_view view;
+	_Atomic uint64_t copied_bytes, checked_bytes;
+	/* The thread's. */
+	struct weft_uri uri;
+	struct tp_talk *talk;
+	struct pull pull;
+	uint64_t *changed;
+	uint8_t reader[WEFT_ID_BYTES];
+	struct weft_region *region;
+	uint64_t epoch, frozen_ns;
+};
+
+struct weft_moves {
+	struct weft_moves_config config;
+	char *certificates;
+	pthread_mutex_t lock; /* what follows; never held while a disk or a peer is waited for */
+	struct take *takes;   /* the newest first */
+	bool stopping;
+	pthread_mutex_t notes_lock; /* the notes, and their file */
+	struct notes notes;
+	struct {
+		struct weft_region *region; /* a reference, of one that is not lent yet */
+		uint64_t number;
+	} waiting[64];
+	unsigned nr_waiting;
+};
+
+/* take.c */
+
+/* Begins; the caller has checked the question.  0 with its number in *ret; or the refusal. */
+int take_begin(struct weft_moves *moves, const struct weft_peer *peer, const json_t *question,
+	uint64_t *ret, struct weft_error *err);
+/* Goes on with one of before a restart; region: a reference, or NULL. */
+int take_resume(struct weft_moves *moves, const struct note *note, struct weft_region *region);
+/* Under the moves' lock. */
+struct take *take_find(const struct weft_moves *moves, uint64_t number);
+json_t *take_json(const struct take *take);
+int take_abort(struct take *take, struct weft_error *err);
+void take_free(struct take *take);
+
+/* give.c: A's answer to a question whose name begins with "give-". */
+int give_answer(struct weft_moves *moves, const struct weft_peer *peer, const char *op,
+	const json_t *question, json_t **ret, struct weft_error *err);
+
+#endif

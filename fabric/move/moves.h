@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Regions that move between donors: both sides of it at one donor.  tests/model/README.md, "When a
+ * region moves", has the rules.  The taker asks, and the giver answers:
+ *
+ *  1. The taker looks (give-look), makes room, and notes PREPARED.
+ *  2. give-begin: the giver notes what is written from now on.  All sessions end once, and their
+ *     borrowers learn where the region goes.
+ *  3. The taker reads everything and compares hashes; then what was written meanwhile
+ *     (give-changes), again and again.
+ *  4. give-freeze: all sessions end.  The taker reads the last changes.
+ *  5. give-commit: the giver notes GIVEN, durably, and answers.  From now on the taker decides.
+ *  6. The taker notes OWNER, durably, and serves.
+ *  7. give-served: the giver notes GONE, and lets go of the bytes.
+ *
+ * Until GIVEN is noted the giver decides alone, and everything can be called off at no cost.
+ * Between that and OWNER nobody serves; the taker asks (give-outcome) until it knows.
+ *
+ * Threads: weft_moves_question() any, and may block; the others the thread of the donor's loop.
+ */
+#ifndef WEFT_FABRIC_MOVE_MOVES_H
+#define WEFT_FABRIC_MOVE_MOVES_H
+
+#include <jansson.h>
+
+#include "fabric/donor/moving.h"
+
+struct weft_moves;
+
+/* What the donor's program does for it.  Any thread; may wait for the loop's thread. */
+struct weft_moves_owner {
+	/*
+	 * Makes memory of this size and epoch under the name; it outlives a crash.  Not lent yet.
+	 */
+	int (*make)(void *ctx, const char *name, uint64_t size_bytes, uint64_t epoch,
+		struct weft_region **ret, struct weft_error *err);
+	/* A region that was made, or one that was lent, is not ours any more: drops all of it. */
+	void (*forget)(void *ctx, struct weft_region *region);
+};
+
+struct weft_moves_config {
+	struct weft_donor *donor; /* outlives it */
+	const char *notes;        /* the path of a file; copied */
+	uint64_t take_bytes;      /* how much may come here in sum; 0: nothing */
+	const char
+		*certificates; /* by which it proves who it is where it takes from; NULL: a key */
+	const struct weft_moves_owner *owner;
+	void *ctx;
+};
+
+/* 0; or as notes_load(): then nothing may be lent. */
+int weft_moves_new(const struct weft_moves_config *config, struct weft_moves **ret,
+	struct weft_error *err);
+/* Takes NULL.  Calls off, or leaves for the next start, what is under way. */
+void weft_moves_free(struct weft_moves *moves);
+
+/*
+ * What a donor that starts has to know of a region that it would lend: whether contents of this
+ * name are to be recovered (they came here, or were given and are kept), and whether they are
+ * elsewhere, so that no new region of the name is made.
+ */
+enum weft_moves_kept {
+	WEFT_MOVES_NOTHING, /* no note: as ever */
+	WEFT_MOVES_HERE,    /* came here, or may have */
+	WEFT_MOVES_AWAY,    /* went elsewhere: to *ret_place */
+};
+enum weft_moves_kept weft_moves_look(const struct weft_moves *moves, const char *name,
+	char ret_place[WEFT_PLACE_MAX]);
+/* Calls fn for each region that came here, or may have, and is to be recovered. */
+void weft_moves_each(const struct weft_moves *moves,
+	int (*fn)(void *ctx, const char *name, uint64_t size_bytes), void *ctx);
+/*
+ * A region was recovered (NULL: it was not, its bytes are gone), before anybody is let in.  1: it
+ * is to be lent; 0: it is not, or not yet; the moves have a reference of their own then.
+ */
+int weft_moves_recovered(struct weft_moves *moves, const char *name, struct weft_region *region);
+/* The donor listens: goes on with what was under way. */
+void weft_moves_start(struct weft_moves *moves);
+
+/* weft_donor_config.question: ctx is the moves. */
+int weft_moves_question(void *ctx, const struct weft_peer *peer, const json_t *question,
+	json_t **ret_answer, struct weft_error *err);
+
+/* For weft status: {"taking": […], "noted": […]}; a new reference. */
+json_t *weft_moves_status(struct weft_moves *moves);
+
+#endif
