@@ -435,20 +435,29 @@ static int want_back(void *ctx, const char *name, uint64_t size_bytes)
 	return 0;
 }
 
-/* Whether it is to be lent; *ret_gone: it is not there, and is not to be made. */
-static bool ask_moves(struct serve *s, struct serve_region *w, bool *ret_gone)
+/* What its moves say of a region, which was recovered or not. */
+static enum weft_moves_wish ask_moves(struct serve *s, struct serve_region *w)
 {
 	char place[WEFT_PLACE_MAX];
 	enum weft_moves_kept kept = weft_moves_look(s->moves, w->name, place);
-	bool lend = kept == WEFT_MOVES_NOTHING ||
-		weft_moves_recovered(s->moves, w->name, w->region) != 0;
+	enum weft_moves_wish wish = kept == WEFT_MOVES_NOTHING
+		? WEFT_MOVES_LEND
+		: weft_moves_recovered(s->moves, w->name, w->region);
 
-	*ret_gone = !w->region && (w->came || kept == WEFT_MOVES_AWAY);
-	if (!w->region && kept == WEFT_MOVES_AWAY)
+	if (wish == WEFT_MOVES_DROP)
 		weft_warn("region '%s' has moved to %s, and is not lent here; move it back, or "
 			  "lend another name",
 			w->name, place);
-	return lend;
+	/* What came here and was not kept is not made anew. */
+	return !w->region && w->came ? WEFT_MOVES_DROP : wish;
+}
+
+static void drop(struct serve *s, struct serve_region *w)
+{
+	if (w->region && w->keeper)
+		weft_holder_drop(s->holder, w->region);
+	weft_region_put(w->region);
+	serve_forget_wanted(s, w);
 }
 
 int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds,
@@ -462,10 +471,10 @@ int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds
 
 	for (unsigned i = 0; i < s->nr_wanted && r == 0; i++) {
 		struct serve_region *w = &s->wanted[i];
-		bool gone, lend = ask_moves(s, w, &gone);
+		enum weft_moves_wish wish = ask_moves(s, w);
 
-		if (gone) {
-			serve_forget_wanted(s, w);
+		if (wish == WEFT_MOVES_DROP) {
+			drop(s, w);
 			i--;
 			continue;
 		}
@@ -479,7 +488,7 @@ int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds
 		if (r == 0 && w->region->read_only && !s->read_only)
 			weft_warn("region '%s' is read-only: %s cannot be written", w->name,
 				w->path);
-		if (r == 0 && lend)
+		if (r == 0 && wish == WEFT_MOVES_LEND)
 			r = weft_donor_add(s->donor, w->region, err);
 	}
 	if (r == 0 && s->directory)

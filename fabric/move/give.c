@@ -118,24 +118,36 @@ static int give_changes(const struct give *g, json_t **ret, struct weft_error *e
 	return changes_json(g, ret, err);
 }
 
+/* What goes with the contents; NULL without memory. */
+static json_t *facts_of(const struct give *g)
+{
+	struct weft_region_facts *facts = calloc(1, sizeof(*facts));
+	json_t *json = NULL;
+
+	if (facts) {
+		weft_donor_facts(g->donor, g->region, facts);
+		json = facts_json(facts);
+	}
+	free(facts);
+	return json;
+}
+
+/* The facts go along already now: of this donor's machine nothing may be left after COMMIT. */
 static int give_freeze(const struct give *g, json_t **ret, struct weft_error *err)
 {
 	int r = weft_donor_freeze(g->donor, g->region, g->number, err);
 
 	weft_step("give-frozen");
-	return r < 0 ? r : changes_json(g, ret, err);
+	if (r == 0)
+		r = changes_json(g, ret, err);
+	if (r == 0)
+		json_object_set_new(*ret, "facts", facts_of(g));
+	return r;
 }
 
 static int facts_answer(const struct give *g, const char *is, json_t **ret, struct weft_error *err)
 {
-	struct weft_region_facts *facts = calloc(1, sizeof(*facts));
-
-	if (!facts)
-		return no_memory(err);
-	weft_donor_facts(g->donor, g->region, facts);
-	json_t *json = json_pack("{s:s, s:o}", "is", is, "facts", facts_json(facts));
-	free(facts);
-	return answer(json, ret, err);
+	return answer(json_pack("{s:s, s:o}", "is", is, "facts", facts_of(g)), ret, err);
 }
 
 /* GIVEN, durably.  0; -EIO: it is certain that it is not noted; -EINPROGRESS: it may be. */

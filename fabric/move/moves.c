@@ -145,41 +145,39 @@ static void lost(struct weft_moves *moves, struct note *note)
 		weft_warn("%s", err.message);
 }
 
-int weft_moves_recovered(struct weft_moves *moves, const char *name, struct weft_region *region)
+enum weft_moves_wish weft_moves_recovered(struct weft_moves *moves, const char *name,
+	struct weft_region *region)
 {
 	struct note *note = notes_of(&moves->notes, name, 0);
 	struct weft_moving moving;
 
-	if (!note || note->is == NOTE_REFUSED || note->is == NOTE_GONE)
-		return 1;
-	if (region && region->epoch != note->epoch)
-		return 1; /* contents of another time */
+	/* Contents of another time have nothing to do with the note. */
+	if (!note || note->is == NOTE_REFUSED || (region && region->epoch != note->epoch))
+		return WEFT_MOVES_LEND;
 	switch (note->is) {
+	case NOTE_GONE:
+		return WEFT_MOVES_DROP;
 	case NOTE_GIVEN:
 		if (!region)
-			return 0;
+			return WEFT_MOVES_DROP;
+		/* It has its name, and is closed; whoever took it says when it may be dropped. */
 		moving = (struct weft_moving){.number = note->move};
 		strcpy(moving.to, note->to);
-		/*
-		 * It is known by its name, and closed; whoever took it asks for it to be dropped.
-		 */
-		return weft_donor_was_given(moves->config.donor, region, &moving) < 0 ? -ENOMEM : 1;
+		return weft_donor_was_given(moves->config.donor, region, &moving) < 0
+			? WEFT_MOVES_KEEP
+			: WEFT_MOVES_LEND;
 	case NOTE_PREPARED:
 		if (region)
 			wait_for_outcome(moves, note, region);
 		else
 			lost(moves, note);
-		return 0;
-	case NOTE_OWNER:
-		if (region)
-			wait_for_outcome(moves, note, NULL);
-		else
-			lost(moves, note);
-		return region != NULL;
+		return WEFT_MOVES_KEEP;
 	default:
 		if (!region)
 			lost(moves, note);
-		return region != NULL;
+		else if (note->is == NOTE_OWNER)
+			wait_for_outcome(moves, note, NULL);
+		return region ? WEFT_MOVES_LEND : WEFT_MOVES_KEEP;
 	}
 }
 

@@ -70,10 +70,12 @@ enum weft_moves_kept weft_moves_look(const struct weft_moves *moves, const char 
 void weft_moves_each(const struct weft_moves *moves,
 	int (*fn)(void *ctx, const char *name, uint64_t size_bytes), void *ctx);
 /*
- * A region was recovered (NULL: it was not, its bytes are gone), before anybody is let in.  1: it
- * is to be lent; 0: it is not, or not yet; the moves have a reference of their own then.
+ * A region was recovered (NULL: it was not, its bytes are gone), before anybody is let in.  What is
+ * to become of it: LEND; KEEP, without lending it, or not yet; DROP: another donor has the contents.
  */
-int weft_moves_recovered(struct weft_moves *moves, const char *name, struct weft_region *region);
+enum weft_moves_wish { WEFT_MOVES_LEND, WEFT_MOVES_KEEP, WEFT_MOVES_DROP };
+enum weft_moves_wish weft_moves_recovered(struct weft_moves *moves, const char *name,
+	struct weft_region *region);
 /* The donor listens: goes on with what was under way. */
 void weft_moves_start(struct weft_moves *moves);
 

@@ -145,6 +145,23 @@ static int unintelligible(const struct take *t, struct weft_error *err)
 	return weft_error_set(err, EPROTO, "%s answers what makes no sense", t->from);
 }
 
+/* What goes with the contents, from A's answer. */
+static int apply(struct take *t, const json_t *told, struct weft_error *err)
+{
+	struct weft_region_facts *facts = calloc(1, sizeof(*facts));
+	struct weft_region *region = t->region;
+	bool good = facts && field_facts(told, "facts", facts);
+
+	if (good) {
+		memcpy(region->generations, facts->table, sizeof(facts->table));
+		weft_region_set_id_key(region, facts->id_key);
+		weft_region_note_stripe(region, &facts->stripe);
+		region->promised_lease_ms = facts->lease_ms;
+	}
+	free(facts);
+	return good ? 0 : unintelligible(t, err);
+}
+
 /* All changes since the last time, by "or" into t->changed; op: give-changes, give-freeze. */
 static int ask_changes(struct take *t, const char *op, uint64_t pace, struct weft_error *err)
 {
@@ -163,6 +180,8 @@ static int ask_changes(struct take *t, const char *op, uint64_t pace, struct wef
 			return r;
 		if (!field_bits(told, "bits", nr, t->changed + first / 64))
 			r = unintelligible(t, err);
+		else if (json_object_get(told, "facts"))
+			r = apply(t, told, err);
 		json_decref(told);
 		if (r < 0)
 			return r;
@@ -445,22 +464,6 @@ static int freeze(struct take *t, struct weft_error *err)
 	return r;
 }
 
-static int apply(struct take *t, const json_t *told, struct weft_error *err)
-{
-	struct weft_region_facts *facts = calloc(1, sizeof(*facts));
-	struct weft_region *region = t->region;
-	bool good = facts && field_facts(told, "facts", facts);
-
-	if (good) {
-		memcpy(region->generations, facts->table, sizeof(facts->table));
-		weft_region_set_id_key(region, facts->id_key);
-		weft_region_note_stripe(region, &facts->stripe);
-		region->promised_lease_ms = facts->lease_ms;
-	}
-	free(facts);
-	return good ? 0 : unintelligible(t, err);
-}
-
 /* Serves from now on. */
 static int serve(struct take *t, struct weft_error *err)
 {
@@ -510,9 +513,10 @@ static enum outcome find_out(struct take *t, struct weft_error *err)
 			json_decref(told);
 			return GIVEN;
 		}
-		bool never = r == 0 && is && strcmp(is, "never") == 0;
+		bool never = r == 0 && is && strcmp(is, "never") == 0,
+		     moving = r == 0 && is && strcmp(is, "moving") == 0;
 		json_decref(told);
-		if (never || (t->resumes && r == 0 && is && strcmp(is, "moving") == 0)) {
+		if (never || (t->resumes && moving)) {
 			if (!never) /* bytes of an unfinished copy: A goes on alone */
 				ask_with(t, question_of(t, "give-abort"), -1, NULL, NULL);
 			weft_error_set(err, ESTALE, "%s did not give the region away", t->from);
