@@ -76,7 +76,16 @@ def donor: {
 	}],
 	strangers: {tcp: strangers, "rdma?": strangers, "srp?": strangers},
 	counters: counters,
-	"transports?": {tcp: counters, "rdma?": counters, "srp?": counters}
+	"transports?": {tcp: counters, "rdma?": counters, "srp?": counters},
+	"moves?": {
+		taking: [{
+			move: "string", region: "string", from: "string", to: "string", phase: "string", size: "number",
+			copied: "number", left: "number", rate: "number", dirty_rate: "number", round: "number",
+			eta_ms: "number|null", downtime_ms: "number|null", checked: "number", borrowers: "number",
+			error: "string|null"
+		}],
+		noted: [{region: "string", is: "string", from: "string", to: "string", epoch: "string"}]
+	}
 };
 def held: {region: "string", size_bytes: "number", epoch: "string", listen: "string", holder_pid: "number", left_s: "number"};
 def whole: {attachments: [attachment], donors: [donor], held: [held]};
