@@ -484,11 +484,27 @@ void weft_donor_facts(struct weft_donor *donor, const struct weft_region *region
 	pthread_mutex_unlock(&donor->lock);
 }
 
+/* A taker that reads need not ask. */
+static uint64_t reader_seen_ns(const struct weft_donor *donor, const struct weft_region *region)
+{
+	uint64_t seen_ns = 0;
+
+	for (const struct weft_attachment *a = donor->attachments; a; a = a->next)
+		for (const struct weft_grant *g =
+				a->region == region && is_of_reader(a, region->move) ? a->grants
+										     : NULL;
+			g; g = g->next)
+			seen_ns = weft_max(seen_ns,
+				weft_min(atomic_load(&g->last_seen_ns), INT64_MAX));
+	return seen_ns;
+}
+
 void donor_moves_tick(struct weft_donor *donor, struct weft_region *region, uint64_t now_ns)
 {
 	struct donor_move *move = region->move;
 
-	if (!move || move->state > MOVE_FROZEN || now_ns - move->seen_ns < SILENT_NS)
+	if (!move || move->state > MOVE_FROZEN || now_ns < move->seen_ns + SILENT_NS ||
+		now_ns < reader_seen_ns(donor, region) + SILENT_NS)
 		return;
 	weft_warn("region '%s': the donor to which it moves, at %s, is silent: it stays here",
 		region->name, move->to.to);

@@ -407,7 +407,8 @@ void serve_keep_promises(const struct serve *s, const struct serve_region *w)
 			w->name, dir, strerror(-r));
 		return;
 	}
-	r = weft_region_keep_promises(w->region, path, !w->recovered);
+	/* What another region of the name had promised says nothing of one that came here. */
+	r = weft_region_keep_promises(w->region, path, !w->recovered && !w->came);
 	if (r == -EBADMSG)
 		snprintf(why, sizeof(why), "is damaged");
 	else

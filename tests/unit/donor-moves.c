@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "fabric/base/util.h"
 #include "fabric/donor/moving.h"
 #include "tests/support/donor-sessions.h"
 
@@ -215,8 +216,17 @@ static void a_name_is_elsewhere(void **state)
 
 static void a_silent_taker_gives_up(void **state)
 {
+	struct session reader;
+
 	assert_int_equal(track(), 0);
 	freeze_it();
+	/* One that reads is not silent, though it asks nothing. */
+	assert_int_equal(grant(&reader, moving.reader[0], INCARNATION, WEFT_MODE_SHARED), 0);
+	weft_grant_touch(reader.grant, weft_now_ns() + UINT64_C(25000000000));
+	tick_in(30000);
+	assert_string_equal(moving_to(), PLACE);
+	release(&reader, true);
+	assert_true(weft_donor_is_moving(donor, region, moving.number));
 	tick_in(10000);
 	assert_string_equal(moving_to(), PLACE);
 	assert_true(weft_donor_is_moving(donor, region, moving.number));
