@@ -113,12 +113,12 @@ struct tp_driver {
 		struct weft_welcome *ret, struct weft_key *ret_pass, struct weft_error *err);
 	/*
 	 * Puts a question, an object, to the donor at the URI's host or socket itself, which may
-	 * change it; nothing is granted (weft-protocol(7), "QUESTIONS").  Of the base transport, with
-	 * key and certificates, time and cancel_fd as for ask().  *io_talk NULL: connects; else goes
-	 * on over that connection, of an earlier question to the same donor.  It is closed, and
-	 * *io_talk NULL, when it is of no use any more; what became of the question is not known
-	 * then.  0 with an object, the caller's.  -errno with why, and *io_talk is still there: the
-	 * donor refuses, -ENOSYS: its weft knows no questions, or not this one.  Or as
+	 * change it; nothing is granted (weft-protocol(7), "QUESTIONS").  Of the base transport,
+	 * with key and certificates, time and cancel_fd as for ask().  *io_talk NULL: connects;
+	 * else goes on over that connection, of an earlier question to the same donor.  It is
+	 * closed, and *io_talk NULL, when it is of no use any more; what became of the question is
+	 * not known then.  0 with an object, the caller's.  -errno with why, and *io_talk is still
+	 * there: the donor refuses, -ENOSYS: its weft knows no questions, or not this one.  Or as
 	 * tp_connect() says.
 	 */
 	int (*question)(const struct weft_uri *uri, const struct weft_key *key,

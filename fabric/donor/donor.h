@@ -103,8 +103,8 @@ struct weft_grant {
 /*
  * Answers a question of a peer that may ask (weft_donor_question()).  Whether the peer's key is for
  * the regions that the question is about is left to look at.  From any thread, several at a time;
- * may take long.  0 with an object, which becomes the caller's; -EOPNOTSUPP: it does not know such
- * a question; or another -errno, with why.
+ * may take long.  0 with an object, which becomes the caller's; -ENOSYS: it does not know such a
+ * question; or another -errno, with why.
  */
 typedef int weft_donor_question_fn(void *ctx, const struct weft_peer *peer,
 	const json_t *question, json_t **ret_answer, struct weft_error *err);
@@ -147,7 +147,7 @@ void weft_donor_kept_out(struct weft_donor *donor, const struct weft_peer *peer,
 /*
  * A question to the donor itself, which may change it: len bytes of a peer's.  0 with a JSON
  * object's text, which is the caller's; -EACCES: the peer is not let in, or has a key without the
- * right `admin`; -EOPNOTSUPP: nobody answers such questions; -EINVAL: it is no JSON object;
+ * right `admin`; -ENOSYS: nobody answers such questions; -EINVAL: it is no JSON object;
  * -ENOMEM; or the answerer's refusal.  Takes as long as the answer.
  */
 int weft_donor_question(struct weft_donor *donor, const struct weft_peer *peer, const char *text,

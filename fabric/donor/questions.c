@@ -58,7 +58,7 @@ int weft_donor_question(struct weft_donor *donor, const struct weft_peer *peer, 
 		return r;
 	}
 	if (!donor->question)
-		return weft_error_set(err, EOPNOTSUPP, "this donor answers no questions");
+		return weft_error_set(err, ENOSYS, "this donor answers no questions");
 	r = parse(text, len, &question, err);
 	if (r < 0)
 		return r;

@@ -436,8 +436,9 @@ static int option_question(struct nbd_conn *conn, struct cursor *c)
 	char *answer;
 	int r = conn->service->question(conn, (const char *)c->p, c->left, &answer, &err);
 
-	if (r == -EOPNOTSUPP)
-		return nbd_option_error(conn, NBD_REP_ERR_UNSUP, "no questions are answered here");
+	if (r == -ENOSYS)
+		return nbd_option_error(conn, NBD_REP_ERR_UNSUP,
+			"such a question is not answered here");
 	if (r < 0)
 		return nbd_option_refuse(conn, r, &err);
 	/*

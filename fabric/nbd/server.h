@@ -121,9 +121,9 @@ struct nbd_service {
 	uint64_t (*tenure)(struct nbd_conn *conn, const char *name);
 	/*
 	 * NBD_OPT_WEFT_ASK: a question to the server itself, len bytes of a peer's, without a NUL
-	 * behind them.  0 with the answer, a text that the engine frees; -EOPNOTSUPP: it answers
-	 * none, as a server that does not know the option; or as info().  May take long.  NULL: no
-	 * questions are answered.
+	 * behind them.  0 with the answer, a text that the engine frees; -ENOSYS: it does not know
+	 * such a question, which is as if it did not know the option; or as info().  May take long.
+	 * NULL: no questions are answered.
 	 */
 	int (*question)(struct nbd_conn *conn, const char *json, size_t len, char **ret_answer,
 		struct weft_error *err);

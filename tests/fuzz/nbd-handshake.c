@@ -76,7 +76,7 @@ static void make_service(struct nbd_memory *m, uint8_t how)
 		nbd_memory_answer(m, how & REFUSES ? NULL : "{\"an\":\"answer\"}");
 	if (how & ANSWERS && how & IS_STOPPING)
 		m->answer = too_long();
-	m->question_error = how & HAS_TENURES ? EOPNOTSUPP : EACCES;
+	m->question_error = how & HAS_TENURES ? ENOSYS : EACCES;
 	m->question_message = "it does not answer";
 }
 

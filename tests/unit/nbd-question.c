@@ -118,7 +118,8 @@ static void a_refusal_has_its_reason(void **state)
 		{ENOSPC, NBD_REP_ERR_POLICY, "ENOSPC: why"},
 		{ENOENT, NBD_REP_ERR_UNKNOWN, "why"},
 		{ESHUTDOWN, NBD_REP_ERR_SHUTDOWN, "the server is stopping"},
-		{EOPNOTSUPP, NBD_REP_ERR_UNSUP, "no questions are answered here"},
+		{EOPNOTSUPP, NBD_REP_ERR_POLICY, "EOPNOTSUPP: why"},
+		{ENOSYS, NBD_REP_ERR_UNSUP, "such a question is not answered here"},
 	};
 
 	m.answer = NULL;
@@ -239,6 +240,7 @@ static void refusals_keep_their_reason(void **state)
 		{NBD_REP_ERR_UNSUP, "unknown option", ENOSYS, "unknown option"},
 		{NBD_REP_ERR_POLICY, "EACCES: not you", EACCES, "not you"},
 		{NBD_REP_ERR_POLICY, "ENOSPC: only 3 MiB free", ENOSPC, "only 3 MiB free"},
+		{NBD_REP_ERR_POLICY, "EOPNOTSUPP: it is a file", EOPNOTSUPP, "it is a file"},
 		{NBD_REP_ERR_POLICY, "MOVED: weft://b/r has it", WEFT_EMOVED, "weft://b/r has it"},
 		{NBD_REP_ERR_POLICY, "E: no name", EPERM, "E: no name"},
 		{NBD_REP_ERR_POLICY, "", EPERM, "the server does not allow it"},
