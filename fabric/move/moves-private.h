@@ -80,9 +80,9 @@ struct weft_moves {
 
 /* take.c */
 
-/* Begins; the caller has checked the question.  0 with its number in *ret; or the refusal. */
+/* Begins, or only looks, as the question says.  0 with the answer; or the refusal. */
 int take_begin(struct weft_moves *moves, const struct weft_peer *peer, const json_t *question,
-	uint64_t *ret, struct weft_error *err);
+	json_t **ret, struct weft_error *err);
 /* Goes on with one of before a restart; region: a reference, or NULL. */
 int take_resume(struct weft_moves *moves, const struct note *note, struct weft_region *region);
 /* Under the moves' lock. */

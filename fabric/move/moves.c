@@ -210,8 +210,6 @@ static unsigned nr_running(const struct weft_moves *moves)
 static int on_take(struct weft_moves *moves, const struct weft_peer *peer, const json_t *question,
 	json_t **ret, struct weft_error *err)
 {
-	uint64_t number;
-
 	pthread_mutex_lock(&moves->lock);
 	prune(moves, MAX_TAKES);
 	bool many = nr_running(moves) >= MAX_RUNNING;
@@ -219,10 +217,7 @@ static int on_take(struct weft_moves *moves, const struct weft_peer *peer, const
 	if (many)
 		return weft_error_set(err, EBUSY, "%d regions come here at once, and more cannot",
 			MAX_RUNNING);
-	int r = take_begin(moves, peer, question, &number, err);
-	if (r == 0)
-		*ret = json_pack("{s:o}", "move", number ? number_json(number) : json_null());
-	return r;
+	return take_begin(moves, peer, question, ret, err);
 }
 
 static json_t *takes_json(struct weft_moves *moves)
@@ -256,20 +251,34 @@ static int on_one_take(struct weft_moves *moves, const char *op, const json_t *q
 	return r;
 }
 
-static int on_resolve(struct weft_moves *moves, const json_t *question, json_t **ret,
-	struct weft_error *err)
+/* Of a region that is known by its name here: whether it was given, or did not come yet. */
+static bool is_closed(const struct note *n, const struct weft_region *region)
+{
+	return n && n->epoch == region->epoch &&
+	       (n->is == NOTE_GIVEN || n->is == NOTE_GONE || n->is == NOTE_PREPARED);
+}
+
+static int on_resolve(struct weft_moves *moves, const struct weft_peer *peer,
+	const json_t *question, json_t **ret, struct weft_error *err)
 {
 	const char *name = json_string_value(json_object_get(question, "region"));
+	struct weft_region *region;
 
 	if (!name)
 		return weft_error_set(err, EINVAL, "the question has no good \"region\"");
+	if (weft_donor_find(moves->config.donor, peer, name, &region, NULL, NULL) < 0)
+		region = NULL;
 	pthread_mutex_lock(&moves->notes_lock);
 	const struct note *n = notes_of(&moves->notes, name, 0);
+	/* Whether it ever moved or not. */
+	const bool owner = region && !is_closed(n, region);
+	const char *is = owner ? "owner" : n ? note_is_word(n->is) : "nothing";
 	*ret = n
-		? json_pack("{s:s, s:s, s:s, s:o, s:o}", "is", note_is_word(n->is), "from", n->from,
+		? json_pack("{s:s, s:s, s:s, s:o, s:o}", "is", is, "from", n->from,
 			  "to", n->to, "move", number_json(n->move), "epoch", number_json(n->epoch))
-		: json_pack("{s:s}", "is", "nothing");
+		: json_pack("{s:s}", "is", is);
 	pthread_mutex_unlock(&moves->notes_lock);
+	weft_region_put(region);
 	return 0;
 }
 
@@ -292,9 +301,9 @@ int weft_moves_question(void *ctx, const struct weft_peer *peer, const json_t *q
 	else if (strcmp(op, "takes") == 0)
 		r = (*ret_answer = json_pack("{s:o}", "takes", takes_json(moves))) ? 0 : -ENOMEM;
 	else if (strcmp(op, "resolve") == 0)
-		r = on_resolve(moves, question, ret_answer, err);
+		r = on_resolve(moves, peer, question, ret_answer, err);
 	else
-		return weft_error_set(err, EOPNOTSUPP, "this donor does not know \"%.40s\"", op);
+		return weft_error_set(err, ENOSYS, "this donor does not know \"%.40s\"", op);
 	if (r == 0 && !*ret_answer)
 		r = weft_error_set(err, ENOMEM, "no memory");
 	return r;

@@ -35,6 +35,7 @@ enum {
 	SLOW_ROUNDS = 3,      /* rounds that do not shrink, before writers are held back */
 	COMMIT_MS = 15,       /* of the downtime, for two notes and three questions */
 	PACE_MAX = 200000000, /* ns a MiB: 5 MiB/s */
+	WHO_MAX = 320,        /* names of those who cannot follow */
 };
 
 static const char *const phases[] = {
@@ -131,7 +132,13 @@ static int ask_with(struct take *t, json_t *question, int cancel_fd, json_t **re
 
 static int ask(struct take *t, json_t *question, json_t **ret, struct weft_error *err)
 {
-	return ask_with(t, question, t->cancel_fd, ret, err);
+	int r = ask_with(t, question, t->cancel_fd, ret, err);
+
+	if (r == -ENOSYS)
+		return weft_error_set(err, ENOSYS, "%s is at a weft that cannot move regions",
+			t->from);
+	/* Where it is not A's own word. */
+	return r < 0 && !t->talk ? weft_error_prefix(err, "cannot ask for %s", t->from) : r;
 }
 
 static json_t *question_of(const struct take *t, const char *op)
@@ -229,7 +236,9 @@ static void drop_note(struct take *t)
 
 /* ---- beginning ---- */
 
-static int look(struct take *t, uint64_t *ret_size, struct weft_error *err)
+/* Who cannot follow: ret_names, of WHO_MAX, is for people. */
+static int look(struct take *t, uint64_t *ret_size, uint64_t *ret_cannot, char *ret_names,
+	struct weft_error *err)
 {
 	uint64_t follow, cannot;
 	json_t *told;
@@ -242,19 +251,30 @@ static int look(struct take *t, uint64_t *ret_size, struct weft_error *err)
 		!field_count(told, "follow", UINT32_MAX, &follow) ||
 		!field_count(told, "cannot_follow", UINT32_MAX, &cannot))
 		r = unintelligible(t, err);
-	else if (cannot > 0 && !t->disconnect)
-		r = weft_error_set(err, EBUSY,
-			"it is used by who cannot follow: %.200s; with --disconnect they lose it",
-			json_string_value(json_object_get(told, "names")));
 	else if (json_is_true(json_object_get(told, "read_only")))
 		r = weft_error_set(err, EOPNOTSUPP,
 			"a region that is lent read-only does not move");
+	if (r == 0) {
+		const char *names = json_string_value(json_object_get(told, "names"));
+
+		*ret_cannot = cannot;
+		snprintf(ret_names, WHO_MAX, "%s", names ? names : "");
+	}
 	json_decref(told);
 	pthread_mutex_lock(&t->moves->lock);
 	t->view.size_bytes = t->view.left_bytes = r == 0 ? *ret_size : 0;
 	t->view.nr_borrowers = r == 0 ? (unsigned)follow : 0;
 	pthread_mutex_unlock(&t->moves->lock);
 	return r;
+}
+
+static int check_who_follows(const struct take *t, uint64_t cannot, const char *names,
+	struct weft_error *err)
+{
+	if (cannot == 0 || t->disconnect)
+		return 0;
+	return weft_error_set(err, EBUSY,
+		"it is used by who cannot follow: %.200s; with --disconnect they lose it", names);
 }
 
 /* What has come here, or is about to; under the moves' lock. */
@@ -268,10 +288,11 @@ static uint64_t taken_bytes(const struct weft_moves *moves, const struct take *b
 	return bytes;
 }
 
-static int make_room(struct take *t, uint64_t size, struct weft_error *err)
+/* 0 with how much may still come here; or it is too little for the region. */
+static int check_room(struct take *t, uint64_t size, uint64_t *ret_free, struct weft_error *err)
 {
 	struct weft_moves *moves = t->moves;
-	char have[32], want[32];
+	char have[32], gone[32], want[32];
 
 	pthread_mutex_lock(&moves->lock);
 	uint64_t used = taken_bytes(moves, t);
@@ -281,14 +302,26 @@ static int make_room(struct take *t, uint64_t size, struct weft_error *err)
 		if (n->is == NOTE_TAKEN)
 			used += n->size_bytes;
 	pthread_mutex_unlock(&moves->notes_lock);
-	if (size > moves->config.take_bytes || used > moves->config.take_bytes - size)
-		return weft_error_set(err, ENOSPC,
-			"%s takes %s in sum (weft serve --take), has taken %" PRIu64
-			" bytes, and this region has %s",
-			t->to, weft_format_size(moves->config.take_bytes, have, sizeof(have)), used,
-			weft_format_size(size, want, sizeof(want)));
-	int r = moves->config.owner->make(moves->config.ctx, t->name, size, t->epoch, &t->region,
-		err);
+	*ret_free = moves->config.take_bytes - weft_min(used, moves->config.take_bytes);
+	if (size <= *ret_free)
+		return 0;
+	return weft_error_set(err, ENOSPC,
+		"this donor takes %s in sum (weft serve --take), has taken %s, and this region has "
+		"%s",
+		weft_format_size(moves->config.take_bytes, have, sizeof(have)),
+		weft_format_size(used, gone, sizeof(gone)),
+		weft_format_size(size, want, sizeof(want)));
+}
+
+static int make_room(struct take *t, uint64_t size, struct weft_error *err)
+{
+	struct weft_moves *moves = t->moves;
+	uint64_t room;
+	int r = check_room(t, size, &room, err);
+
+	if (r == 0)
+		r = moves->config.owner->make(moves->config.ctx, t->name, size, t->epoch,
+			&t->region, err);
 	if (r < 0)
 		return r;
 	if (t->region->size_bytes != size)
@@ -605,9 +638,12 @@ static void undo(struct take *t, const struct weft_error *err)
 /* Up to the moment from which on A decides no more. */
 static int prepare(struct take *t, struct weft_error *err)
 {
-	uint64_t size;
-	int r = look(t, &size, err);
+	char names[WHO_MAX];
+	uint64_t size, cannot;
+	int r = look(t, &size, &cannot, names, err);
 
+	if (r == 0)
+		r = check_who_follows(t, cannot, names, err);
 	if (r == 0)
 		r = make_room(t, size, err);
 	if (r == 0)
@@ -788,25 +824,36 @@ static int read_question(struct take *t, const json_t *question, struct weft_err
 }
 
 /* Whether it could be moved: asks, and changes nothing. */
-static int try_only(struct take *t, struct weft_error *err)
+static int try_only(struct take *t, json_t **ret, struct weft_error *err)
 {
-	uint64_t size;
-	int r = look(t, &size, err);
-	char have[32], want[32];
+	struct weft_error why = {0};
+	char names[WHO_MAX];
+	uint64_t size, cannot, room;
+	int r = look(t, &size, &cannot, names, err);
 
-	if (r == 0 && size > t->moves->config.take_bytes)
-		r = weft_error_set(err, ENOSPC,
-			"this donor takes %s (weft serve --take), and it has %s",
-			weft_format_size(t->moves->config.take_bytes, have, sizeof(have)),
-			weft_format_size(size, want, sizeof(want)));
-	if (t->talk)
-		tp_base_driver()->hang_up(t->talk);
+	tp_base_driver()->hang_up(t->talk);
 	t->talk = NULL;
-	return r;
+	if (r < 0)
+		return r;
+	bool could = check_who_follows(t, cannot, names, &why) == 0;
+	could = check_room(t, size, &room, &why) == 0 && could;
+	json_t *who = json_array();
+	if (cannot > 0)
+		json_array_append_new(who, json_string(names));
+	*ret = json_pack("{s:b, s:o, s:I, s:I, s:i, s:o}", "could", could, "why",
+		could ? json_null() : json_string(why.message), "size", (json_int_t)size, "free",
+		(json_int_t)room, "borrowers", (int)t->view.nr_borrowers, "cannot_follow", who);
+	return *ret ? 0 : weft_error_set(err, ENOMEM, "no memory");
+}
+
+static int answer_number(uint64_t number, json_t **ret, struct weft_error *err)
+{
+	*ret = json_pack("{s:o}", "move", number_json(number));
+	return *ret ? 0 : weft_error_set(err, ENOMEM, "no memory");
 }
 
 int take_begin(struct weft_moves *moves, const struct weft_peer *peer, const json_t *question,
-	uint64_t *ret, struct weft_error *err)
+	json_t **ret, struct weft_error *err)
 {
 	char from[WEFT_PLACE_MAX];
 
@@ -825,17 +872,15 @@ int take_begin(struct weft_moves *moves, const struct weft_peer *peer, const jso
 	}
 	pthread_mutex_lock(&moves->lock);
 	struct take *other = same(moves, t->name, t->from);
-	if (other)
-		*ret = other->number;
+	uint64_t number = other ? other->number : 0;
 	pthread_mutex_unlock(&moves->lock);
-	if (other) {
+	if (number) {
 		take_free(t);
-		return 0;
+		return answer_number(number, ret, err);
 	}
 	r = check_name(moves, peer, t->name, err);
 	if (r == 0 && json_is_true(json_object_get(question, "dry_run"))) {
-		r = try_only(t, err);
-		*ret = 0;
+		r = try_only(t, ret, err);
 		take_free(t);
 		return r;
 	}
@@ -845,20 +890,20 @@ int take_begin(struct weft_moves *moves, const struct weft_peer *peer, const jso
 		take_free(t);
 		return r;
 	}
-	t->number = weft_random_name();
+	t->number = number = weft_random_name();
 	pthread_mutex_lock(&moves->lock);
 	r = moves->stopping ? weft_error_set(err, ESHUTDOWN, "this donor is stopping") : start(t);
 	if (r == 0) {
 		t->next = moves->takes;
 		moves->takes = t;
-		*ret = t->number;
 	}
 	pthread_mutex_unlock(&moves->lock);
 	if (r < 0) {
 		weft_donor_not_elsewhere(moves->config.donor, t->name, 0);
 		take_free(t);
+		return r;
 	}
-	return r;
+	return answer_number(number, ret, err);
 }
 
 int take_resume(struct weft_moves *moves, const struct note *note, struct weft_region *region)
