@@ -22,6 +22,7 @@ static const struct command {
 	{"detach", "end an attachment"},
 	{"push", "make a region the same as a file, by what differs"},
 	{"pull", "make a file the same as a region, by what differs"},
+	{"move", "move a region to another donor while it is used"},
 	{"swap", "use donors' memory as swap space"},
 	{"rescue", "save what a dead bridge had not written back"},
 	{"reset", "go on with what a region holds now, after its contents were lost"},

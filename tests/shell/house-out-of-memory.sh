@@ -28,6 +28,8 @@ for ((n = 1; n <= 40; n++)); do
 	without_nth $n weft-detach nobody
 	without_nth $n weft-reset nobody
 	without_nth $n weft-rescue nobody "$TMP/none"
+	without_nth $n weft-move weft://127.0.0.1:1/r weft://127.0.0.1:1x
+	without_nth $n weft-move weft://127.0.0.1:1/r weft://127.0.0.1:2/s
 	without_nth $n weft-status
 	without_nth $n weft-bench weft://127.0.0.1:1/r --json
 done

@@ -17,7 +17,7 @@ while read -r _ command rest; do
 			fail "'weft $command $rest': it has no ${BASH_REMATCH[1]}"
 		nr=$((nr + 1))
 	done
-done < <(grep -ohE '\bweft (serve|list|attach|detach|status|bench|doctor|rescue|reset|key|swap)( [^`;|#)]*)?' "${documents[@]}" | sort -u)
+done < <(grep -ohE '\bweft (serve|list|attach|detach|status|bench|doctor|rescue|reset|key|move|swap)( [^`;|#)]*)?' "${documents[@]}" | sort -u)
 ((nr >= 3)) || fail "found only $nr options"
 
 # A path, unless it has a star, a brace or a word in capitals, which stand for something.

@@ -10,7 +10,7 @@ wrong() { # COMMAND TEXT ARGUMENT…
 	[[ $(<"$TMP/err") = "weft-$command: $text"*$'\n'"Try: weft $command --help" ]] ||
 		fail "weft $command $*: $(<"$TMP/err")"
 }
-for command in serve list attach detach status bench line doctor key push pull swap; do
+for command in serve list attach detach status bench line doctor key push pull move swap; do
 	wrong "$command" "unrecognized option '--nonsense'" --nonsense
 done
 wrong serve "'extra' is no option" extra
@@ -36,6 +36,17 @@ wrong push "--watch wants a file" - weft://a/r --watch
 wrong push "--interval belongs to --watch" file weft://a/r --interval 2
 wrong pull "what to pull, and where to"
 wrong pull "--json and - both want standard output" weft://a/r - --json
+wrong move "what to move, and where to"
+wrong move "where to? Give the URI of the donor" weft://a/r
+wrong move "which region of 'weft://a'?" weft://a weft://b
+wrong move "'nbd://a/r': a region moves between donors" nbd://a/r weft://b
+wrong move "'weft+unix:///?socket=/s': a region moves between donors" weft://a/r \
+	"weft+unix:///?socket=/s"
+wrong move "'weft://b/r' is at the donor that takes it already" weft://b/r weft://b:10809/s
+wrong move "several regions cannot have one name: leave 's' out" weft://a/r weft://a/q weft://b/s
+wrong move "'weft://b?transport=tcp': transport= says how" weft://a/r "weft://b?transport=tcp"
+wrong move "--downtime wants a time" weft://a/r weft://b --downtime 50
+wrong move "--bandwidth wants bytes a second" weft://a/r weft://b --bandwidth 1K
 wrong swap "what to do is on, off or status"
 wrong swap "'maybe': what to do is on, off or status" maybe
 wrong swap "on: swap to which region?" on

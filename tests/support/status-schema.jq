@@ -3,7 +3,8 @@
 # "|" between for the rest; a key that ends with "?" may be missing.  Prints a line for each thing
 # that is otherwise.  weft-status(1) has the words.  With --arg keys yes: the names of all keys
 # instead.  With --arg of keyring: the same of `weft key list --json`, with --arg of swaps: of
-# `weft swap status --json`.
+# `weft swap status --json`, with --arg of moves, trials: of the lines of `weft move --json`, and of
+# those with --dry-run, as lists.
 def key: {identity: "string", file: "string"};
 def latency: {count: "number", sum: "number", p50: "number|null", p99: "number|null", max: "number|null"};
 def link: {
@@ -126,6 +127,17 @@ def swaps: {
 		}]
 	}]
 };
+def moves: [{
+	phase: "string", result: "string|null", move: "string", from: "string", to: "string",
+	size_bytes: "number", copied_bytes: "number", left_bytes: "number", checked_bytes: "number",
+	rate_bytes_per_s: "number", dirty_rate_bytes_per_s: "number", round: "number",
+	borrowers: "number", eta_s: "number|null", downtime_s: "number|null", seconds: "number",
+	error: "string|null"
+}];
+def trials: [{
+	phase: "string", result: "string", from: "string", to: "string", size_bytes: "number",
+	free_bytes: "number", borrowers: "number", cannot_follow: ["string"], error: "string|null"
+}];
 
 # An optional object may be null as well: a cache, where there is none.
 def check($schema; $path):
@@ -151,5 +163,6 @@ def check($schema; $path):
 	end;
 def names: if type == "object" then to_entries[] | (.key | rtrimstr("?")), (.value | names) elif type == "array" then .[] | names else empty end;
 
-({keyring: keyring, swaps: swaps}[$ARGS.named.of // ""] // whole) as $schema |
+({keyring: keyring, swaps: swaps, moves: moves, trials: trials}[$ARGS.named.of // ""] //
+	whole) as $schema |
 if $keys == "yes" then [$schema | names] | unique[] else check($schema; "") end
