@@ -138,6 +138,12 @@ struct weft_keys *weft_donor_keys(const struct weft_donor *donor);
  */
 int weft_donor_let_in(struct weft_donor *donor, const struct weft_peer *peer,
 	struct weft_error *err);
+/*
+ * Whether a region of this name, if there is one, is for the peer: 0; -EACCES: its key is for
+ * others, or as above.
+ */
+int weft_donor_may_have(struct weft_donor *donor, const struct weft_peer *peer, const char *name,
+	struct weft_error *err);
 /* Whether it may write to the region. */
 bool weft_donor_may_write(struct weft_donor *donor, const struct weft_peer *peer,
 	const struct weft_region *region);

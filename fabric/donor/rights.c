@@ -273,6 +273,21 @@ int weft_donor_let_in(struct weft_donor *donor, const struct weft_peer *peer,
 	return r;
 }
 
+int weft_donor_may_have(struct weft_donor *donor, const struct weft_peer *peer, const char *name,
+	struct weft_error *err)
+{
+	struct weft_rights rights;
+	int r = donor_rights(donor, peer, &rights, err);
+
+	if (r < 0)
+		return r;
+	if (!weft_rights_have_region(&rights, name))
+		r = weft_error_set(err, EACCES, "key '%s' is not for a region '%.200s'",
+			rights.name, name);
+	weft_rights_fini(&rights);
+	return r;
+}
+
 bool weft_donor_may_write(struct weft_donor *donor, const struct weft_peer *peer,
 	const struct weft_region *region)
 {

@@ -81,6 +81,11 @@ int move_donor_ask(struct move_donor *d, json_t *question, int timeout_ms, int c
 
 /* ---- what a donor has ---- */
 
+bool move_standing_is(const struct move_standing *standing, const char *word)
+{
+	return strcmp(standing->is, word) == 0;
+}
+
 int move_standing_ask(struct move_donor *d, const char *region, int timeout_ms, int cancel_fd,
 	struct move_standing *ret, struct weft_error *err)
 {
@@ -94,18 +99,14 @@ int move_standing_ask(struct move_donor *d, const char *region, int timeout_ms, 
 	const char *to = json_string_value(json_object_get(answer, "to"));
 	struct move_standing standing = {0};
 	snprintf(standing.is, sizeof(standing.is), "%s", is ? is : "");
-	if (to && weft_place_valid(to, strlen(to)))
+	bool away = move_standing_is(&standing, "given") || move_standing_is(&standing, "gone");
+	if (away && to && weft_place_valid(to, strlen(to)))
 		strcpy(standing.to, to);
 	json_decref(answer);
 	if (!standing.is[0])
 		return weft_error_set(err, EPROTO, "it does not say so");
 	*ret = standing;
 	return 0;
-}
-
-bool move_standing_is(const struct move_standing *standing, const char *word)
-{
-	return strcmp(standing->is, word) == 0;
 }
 
 void move_standing_tell(const struct move_donor *d, const char *region,

@@ -115,9 +115,13 @@ static void print_moved(const struct move_report *r, const struct move_status *s
 		fflush(stdout);
 		return;
 	}
-	printf("moved %s to %s: %s in %.1f s, %u round%s, %s copied, ", r->from, r->to,
-		weft_format_size(s->size_bytes, size, sizeof(size)), seconds_since(r), s->round,
-		s->round == 1 ? "" : "s",
+	printf("moved %s to %s: %s", r->from, r->to,
+		weft_format_size(s->size_bytes, size, sizeof(size)));
+	if (r->before)
+		printf(" some time ago");
+	else
+		printf(" in %.1f s", seconds_since(r));
+	printf(", %u round%s, %s copied, ", s->round, s->round == 1 ? "" : "s",
 		weft_format_size(s->copied_bytes, copied, sizeof(copied)));
 	if (s->checked_bytes >= s->size_bytes)
 		printf("all compared");

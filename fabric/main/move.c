@@ -332,6 +332,7 @@ static int carry_out(struct mover *m, struct weft_error *err)
 	int r = take(m, &answer, err);
 
 	if (r == -EEXIST && has_moved_already(m)) {
+		m->report.before = true;
 		move_report_end(&m->report, &m->status, MOVE_MOVED);
 		return 0;
 	}

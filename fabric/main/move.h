@@ -114,6 +114,7 @@ struct move_report {
 	const char *id;        /* of the move */
 	bool json;             /* on standard output, instead of a text */
 	bool terminal;         /* standard error is one */
+	bool before;           /* it had ended before this program began */
 	uint64_t begin_ns;
 	/* Private. */
 	uint64_t said_ns;

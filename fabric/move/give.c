@@ -307,7 +307,7 @@ int give_answer(struct weft_moves *moves, const struct weft_peer *peer, const ch
 	while (i < WEFT_ARRAY_LEN(ops) && strcmp(ops[i].op, op) != 0)
 		i++;
 	if (i == WEFT_ARRAY_LEN(ops))
-		return weft_error_set(err, EOPNOTSUPP, "this donor does not know \"%.40s\"", op);
+		return weft_error_set(err, ENOSYS, "this donor does not know \"%.40s\"", op);
 	if (!name)
 		return malformed("region", err);
 	if (ops[i].needs_move && !field_number(question, "move", &g.number))

@@ -81,8 +81,8 @@ struct weft_moves {
 /* take.c */
 
 /* Begins, or only looks, as the question says.  0 with the answer; or the refusal. */
-int take_begin(struct weft_moves *moves, const struct weft_peer *peer, const json_t *question,
-	json_t **ret, struct weft_error *err);
+int take_begin(struct weft_moves *moves, const json_t *question, json_t **ret,
+	struct weft_error *err);
 /* Goes on with one of before a restart; region: a reference, or NULL. */
 int take_resume(struct weft_moves *moves, const struct note *note, struct weft_region *region);
 /* Under the moves' lock. */

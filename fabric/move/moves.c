@@ -207,8 +207,8 @@ static unsigned nr_running(const struct weft_moves *moves)
 	return nr;
 }
 
-static int on_take(struct weft_moves *moves, const struct weft_peer *peer, const json_t *question,
-	json_t **ret, struct weft_error *err)
+static int on_take(struct weft_moves *moves, const json_t *question, json_t **ret,
+	struct weft_error *err)
 {
 	pthread_mutex_lock(&moves->lock);
 	prune(moves, MAX_TAKES);
@@ -217,22 +217,24 @@ static int on_take(struct weft_moves *moves, const struct weft_peer *peer, const
 	if (many)
 		return weft_error_set(err, EBUSY, "%d regions come here at once, and more cannot",
 			MAX_RUNNING);
-	return take_begin(moves, peer, question, ret, err);
+	return take_begin(moves, question, ret, err);
 }
 
-static json_t *takes_json(struct weft_moves *moves)
+/* peer: those that are for it; NULL: all. */
+static json_t *takes_json(struct weft_moves *moves, const struct weft_peer *peer)
 {
 	json_t *takes = json_array();
 
 	pthread_mutex_lock(&moves->lock);
 	for (const struct take *t = moves->takes; t; t = t->next)
-		json_array_append_new(takes, take_json(t));
+		if (weft_donor_may_have(moves->config.donor, peer, t->name, NULL) == 0)
+			json_array_append_new(takes, take_json(t));
 	pthread_mutex_unlock(&moves->lock);
 	return takes;
 }
 
-static int on_one_take(struct weft_moves *moves, const char *op, const json_t *question,
-	json_t **ret, struct weft_error *err)
+static int on_one_take(struct weft_moves *moves, const struct weft_peer *peer, const char *op,
+	const json_t *question, json_t **ret, struct weft_error *err)
 {
 	uint64_t number;
 	int r = 0;
@@ -243,7 +245,9 @@ static int on_one_take(struct weft_moves *moves, const char *op, const json_t *q
 	struct take *t = take_find(moves, number);
 	if (!t)
 		r = weft_error_set(err, ENOENT, "this donor knows of no such move");
-	else if (strcmp(op, "take-abort") == 0)
+	else
+		r = weft_donor_may_have(moves->config.donor, peer, t->name, err);
+	if (r == 0 && strcmp(op, "take-abort") == 0)
 		r = take_abort(t, err);
 	if (r == 0)
 		*ret = take_json(t);
@@ -287,19 +291,24 @@ int weft_moves_question(void *ctx, const struct weft_peer *peer, const json_t *q
 {
 	struct weft_moves *moves = ctx;
 	const char *op = json_string_value(json_object_get(question, "op"));
-	int r;
+	const char *region = json_string_value(json_object_get(question, "region"));
+	int r = 0;
 
 	*ret_answer = NULL;
 	if (!op)
 		return weft_error_set(err, EINVAL, "the question has no \"op\"");
+	if (region)
+		r = weft_donor_may_have(moves->config.donor, peer, region, err);
+	if (r < 0)
+		return r;
 	if (strncmp(op, "give-", 5) == 0)
 		r = give_answer(moves, peer, op, question, ret_answer, err);
 	else if (strcmp(op, "take") == 0)
-		r = on_take(moves, peer, question, ret_answer, err);
+		r = on_take(moves, question, ret_answer, err);
 	else if (strcmp(op, "take-status") == 0 || strcmp(op, "take-abort") == 0)
-		r = on_one_take(moves, op, question, ret_answer, err);
+		r = on_one_take(moves, peer, op, question, ret_answer, err);
 	else if (strcmp(op, "takes") == 0)
-		r = (*ret_answer = json_pack("{s:o}", "takes", takes_json(moves))) ? 0 : -ENOMEM;
+		r = (*ret_answer = json_pack("{s:o}", "takes", takes_json(moves, peer))) ? 0 : -ENOMEM;
 	else if (strcmp(op, "resolve") == 0)
 		r = on_resolve(moves, peer, question, ret_answer, err);
 	else
@@ -320,5 +329,5 @@ json_t *weft_moves_status(struct weft_moves *moves)
 				note_is_word(n->is), "from", n->from, "to", n->to, "epoch",
 				number_json(n->epoch)));
 	pthread_mutex_unlock(&moves->notes_lock);
-	return json_pack("{s:o, s:o}", "taking", takes_json(moves), "noted", noted);
+	return json_pack("{s:o, s:o}", "taking", takes_json(moves, NULL), "noted", noted);
 }

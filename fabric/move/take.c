@@ -785,11 +785,10 @@ static struct take *same(const struct weft_moves *moves, const char *name, const
 	return NULL;
 }
 
-static int check_name(struct weft_moves *moves, const struct weft_peer *peer, const char *name,
-	struct weft_error *err)
+static int check_name(struct weft_moves *moves, const char *name, struct weft_error *err)
 {
 	struct weft_region *region;
-	int r = weft_donor_find(moves->config.donor, peer, name, &region, NULL, err);
+	int r = weft_donor_find(moves->config.donor, NULL, name, &region, NULL, err);
 
 	if (r == 0) {
 		weft_region_put(region);
@@ -852,8 +851,8 @@ static int answer_number(uint64_t number, json_t **ret, struct weft_error *err)
 	return *ret ? 0 : weft_error_set(err, ENOMEM, "no memory");
 }
 
-int take_begin(struct weft_moves *moves, const struct weft_peer *peer, const json_t *question,
-	json_t **ret, struct weft_error *err)
+int take_begin(struct weft_moves *moves, const json_t *question, json_t **ret,
+	struct weft_error *err)
 {
 	char from[WEFT_PLACE_MAX];
 
@@ -878,7 +877,7 @@ int take_begin(struct weft_moves *moves, const struct weft_peer *peer, const jso
 		take_free(t);
 		return answer_number(number, ret, err);
 	}
-	r = check_name(moves, peer, t->name, err);
+	r = check_name(moves, t->name, err);
 	if (r == 0 && json_is_true(json_object_get(question, "dry_run"))) {
 		r = try_only(t, ret, err);
 		take_free(t);

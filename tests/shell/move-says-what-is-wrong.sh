@@ -93,7 +93,7 @@ echo "it has ended already"
 ended=$(status "done" "$(jq -nc --arg from "$from" '{from: $from, region: "r"}')")
 answers '{"takes": [{"takes": []}, {"takes": ['"$ended"']}],
 	"take": [{"refuse": "EEXIST: it is there"}]}'
-says 0 "moved $from to $B/r: 1 GiB"
+says 0 "moved $from to $B/r: 1 GiB some time ago, 1 round"
 from=weft://127.0.0.1:1/r
 says 1 "cannot move $from to $B/r: it is there"
 
