@@ -40,11 +40,11 @@ struct pull {
 };
 
 static const struct weft_option options[] = {
-	{NULL, "URI", "of the region", WEFT_OPTION_ARGUMENT,
-		.into = offsetof(struct pull, c.uri), .completion = WEFT_COMPLETE_URI,
+	{NULL, "URI", "of the region; several are one, striped over them", WEFT_OPTION_ARGUMENT,
+		.completion = WEFT_COMPLETE_URI,
 		.wants = "what to pull, and where to? weft pull weft://HOST/REGION FILE"},
 	{NULL, "FILE", "a file, a block device, or - for standard output", WEFT_OPTION_ARGUMENT,
-		.into = offsetof(struct pull, c.file), .completion = WEFT_COMPLETE_FILE,
+		.completion = WEFT_COMPLETE_FILE,
 		.wants = "where to? Name a file as well, or - for standard output"},
 	{"shared", NULL,
 		"although somebody may be writing to the region: until a pass finds\n"
@@ -65,17 +65,17 @@ static int parse(int argc, char **argv, struct pull *p)
 {
 	struct weft_command_line line = {
 		.command = "pull",
-		.synopsis = "URI FILE|- [--shared | --watch [--interval SECONDS]] [--json] "
-			    "[--key FILE | --allow-insecure]",
+		.synopsis = "URI... FILE|- [--shared | --watch [--interval SECONDS]] [--json]\n"
+			    "     [--stripe-unit SIZE] [--key FILE | --allow-insecure]",
 		.about = "Makes FILE the same as a region.  Each side hashes what it has, and only "
 			 "the blocks of 4 KiB that differ\n"
 			 "are read.",
 		.tables = {{options, p}, {sync_command_options, &p->c}},
-		.surplus = "one region and one file",
-		.noun = "a URI and a file",
 	};
 	int r = weft_options_parse(&line, argc, argv);
 
+	if (r == WEFT_GO_ON)
+		r = sync_command_take_arguments(&p->c, &line, false);
 	if (r == WEFT_GO_ON && p->c.json && strcmp(p->c.file, "-") == 0)
 		return weft_usage_error("--json and - both want standard output");
 	if (r == WEFT_GO_ON && p->watch && strcmp(p->c.file, "-") == 0)

@@ -18,7 +18,7 @@
 
 struct push {
 	struct sync_command c;
-	bool watch, mark;
+	bool watch, mark, new_contents;
 	bool marked;     /* the mark is set, … */
 	uint64_t number; /* … and this */
 	uint32_t interval_ms;
@@ -26,10 +26,10 @@ struct push {
 
 static const struct weft_option options[] = {
 	{NULL, "FILE", "a file, a block device, or - for standard input", WEFT_OPTION_ARGUMENT,
-		.into = offsetof(struct push, c.file), .completion = WEFT_COMPLETE_FILE,
+		.completion = WEFT_COMPLETE_FILE,
 		.wants = "what to push, and where to? weft push FILE weft://HOST/REGION"},
-	{NULL, "URI", "of the region", WEFT_OPTION_ARGUMENT,
-		.into = offsetof(struct push, c.uri), .completion = WEFT_COMPLETE_URI,
+	{NULL, "URI", "of the region; several are one, striped over them", WEFT_OPTION_ARGUMENT,
+		.completion = WEFT_COMPLETE_URI,
 		.wants = "where to? Give the URI of a region as well, such as weft://HOST/REGION"},
 	{"mark", NULL, "FILE is not written meanwhile: mark the region for those who follow it",
 		WEFT_OPTION_FLAG, .into = offsetof(struct push, mark)},
@@ -37,6 +37,10 @@ static const struct weft_option options[] = {
 		WEFT_OPTION_FLAG, .into = offsetof(struct push, watch)},
 	{"interval", "SECONDS", "with --watch, between two looks (1)", WEFT_OPTION_SECONDS,
 		.into = offsetof(struct push, interval_ms), .wants = "seconds"},
+	{"new-contents", NULL,
+		"with several URIs: give up what the regions hold as parts of another device, or "
+		"alone",
+		WEFT_OPTION_FLAG, .into = offsetof(struct push, new_contents)},
 	{0},
 };
 
@@ -45,18 +49,20 @@ static int parse(int argc, char **argv, struct push *p)
 {
 	struct weft_command_line line = {
 		.command = "push",
-		.synopsis = "FILE|- URI [--mark | --watch [--interval SECONDS]] [--json] "
+		.synopsis = "FILE|- URI... [--mark | --watch [--interval SECONDS]] [--json]\n"
+			    "     [--stripe-unit SIZE] [--new-contents] "
 			    "[--key FILE | --allow-insecure]",
 		.about = "Makes a region the same as FILE, from the beginning of both.  Each side "
 			 "hashes what it has, and only the\n"
 			 "blocks of 4 KiB that differ are written.",
 		.tables = {{options, p}, {sync_command_options, &p->c}},
-		.surplus = "one file and one region",
-		.noun = "a file and a URI",
 	};
-
 	int r = weft_options_parse(&line, argc, argv);
 
+	if (r == WEFT_GO_ON)
+		r = sync_command_take_arguments(&p->c, &line, true);
+	if (r == WEFT_GO_ON && p->new_contents && p->c.nr_uris == 1)
+		return weft_usage_error("--new-contents is for several URIs");
 	if (r == WEFT_GO_ON && p->watch && strcmp(p->c.file, "-") == 0)
 		return weft_usage_error("--watch wants a file, which can be read again");
 	if (r == WEFT_GO_ON && p->watch && p->mark)
@@ -211,7 +217,7 @@ static int push(struct push *p, struct weft_error *err)
 			p->c.file);
 	config.again = p->watch;
 	if (r == 0)
-		r = sync_command_open(&p->c, 0, err);
+		r = sync_command_open(&p->c, p->new_contents ? WEFT_OPEN_NEW_CONTENTS : 0, err);
 	if (r == 0)
 		r = check_size(&p->c, &config, err);
 	if (r == 0)

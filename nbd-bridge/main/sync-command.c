@@ -12,13 +12,22 @@
 
 #include "fabric/base/patience.h"
 #include "fabric/base/util.h"
+#include "nbd-bridge/bridge/bridge.h"
 #include "nbd-bridge/library/weft.h"
 
 #define NS_PER_MS UINT64_C(1000000)
 
+/* A leaf that is hashed lies at one donor. */
+#define STRIPE_MIN (64 << 10)
+#define STRIPE_WANTS "a power of two from 64K to 1G"
+
 enum { INTERVAL_MS = 1000, PATIENT_MS = 1000, DRAW_MS = 200, LINE_MS = 5000 };
 
 const struct weft_option sync_command_options[] = {
+	{"stripe-unit", "SIZE",
+		"with several URIs: bytes at one before the next has its turn (default 256K)",
+		WEFT_OPTION_SIZE, .into = offsetof(struct sync_command, stripe_bytes),
+		.min = STRIPE_MIN, .max = WEFT_GIB, .wants = STRIPE_WANTS},
 	{"json", NULL, "say what was done as JSON", WEFT_OPTION_FLAG,
 		.into = offsetof(struct sync_command, json)},
 	{"key", "FILE",
@@ -31,19 +40,77 @@ const struct weft_option sync_command_options[] = {
 	{0},
 };
 
+/* ---- arguments ---- */
+
+/* An argument may be meant as the value of an option that takes none. */
+static int refuse_uri(const struct weft_command_line *line, const char *argument)
+{
+	char text[512];
+
+	weft_options_explain(line, 2, "a URI", text, sizeof(text));
+	return strstr(text, ": ") ? weft_usage_error("%s", text)
+				  : weft_usage_error("'%s' is no URI of a region", argument);
+}
+
+static int check_uris(const struct sync_command *c, const struct weft_command_line *line)
+{
+	for (unsigned i = 0; i < c->nr_uris; i++) {
+		if (!strstr(c->uris[i], "://"))
+			return refuse_uri(line, c->uris[i]);
+		for (unsigned j = 0; j < i; j++)
+			if (strcmp(c->uris[i], c->uris[j]) == 0)
+				return weft_usage_error("%s is there twice", c->uris[i]);
+	}
+	return WEFT_GO_ON;
+}
+
+int sync_command_take_arguments(struct sync_command *c, const struct weft_command_line *line,
+	bool file_first)
+{
+	const int nr = line->nr_arguments;
+
+	if (nr < 2)
+		return weft_usage_error("%s", line->tables[0].options[nr].wants);
+	c->file = line->arguments[file_first ? 0 : nr - 1];
+	c->uris = (const char *const *)line->arguments + (file_first ? 1 : 0);
+	c->nr_uris = (unsigned)nr - 1;
+	if (c->nr_uris == 1 && c->stripe_bytes)
+		return weft_usage_error("--stripe-unit is for several URIs");
+	if (c->stripe_bytes & (c->stripe_bytes - 1))
+		return weft_usage_error("--stripe-unit wants " STRIPE_WANTS);
+	return check_uris(c, line);
+}
+
+/* All URIs with spaces between; NULL: no memory. */
+static char *join_uris(const struct sync_command *c)
+{
+	size_t len = 0, at = 0;
+
+	for (unsigned i = 0; i < c->nr_uris; i++)
+		len += strlen(c->uris[i]) + 1;
+	char *text = malloc(len);
+	for (unsigned i = 0; text && i < c->nr_uris; i++)
+		at += (size_t)snprintf(text + at, len - at, i ? " %s" : "%s", c->uris[i]);
+	return text;
+}
+
 int sync_command_open(struct sync_command *c, unsigned flags, struct weft_error *err)
 {
 	const struct weft_options options = {
 		.size = sizeof(options),
 		.flags = flags | (c->allow_insecure ? WEFT_OPEN_ALLOW_INSECURE : 0),
 		.connections = 1,
+		.stripe_bytes = c->stripe_bytes,
 		.key_file = c->key_file,
 	};
 	char why[256];
 
+	c->uri = join_uris(c);
+	if (!c->uri)
+		return weft_error_set(err, ENOMEM, "out of memory");
 	c->begin_ns = c->work_ns = weft_now_ns();
 	weft_patience_begin("%s: connecting to %s", c->program, c->uri);
-	int r = weft_open_regions(&c->uri, 1, &options, &c->w, why, sizeof(why));
+	int r = weft_open_regions(c->uris, c->nr_uris, &options, &c->w, why, sizeof(why));
 	weft_patience_end();
 	if (r < 0)
 		return weft_error_set(err, -r, "%s", why);
@@ -131,6 +198,28 @@ int sync_command_begin(struct sync_command *c, struct sync_config *config, struc
 
 /* ---- the report ---- */
 
+/* What the donors' connections use: "tcp"; "rdma, tcp" if they differ. */
+static const char *transports(const struct sync_command *c, char *buf, size_t size)
+{
+	char seen[BRIDGE_MAX_DONORS][32];
+	unsigned nr = 0;
+	size_t at = 0;
+
+	buf[0] = '\0';
+	for (unsigned i = 0; i < c->nr_uris; i++) {
+		unsigned j = 0;
+
+		weft_transport(c->w, i, seen[nr], sizeof(seen[nr]));
+		while (strcmp(seen[j], seen[nr]) != 0)
+			j++;
+		if (j == nr)
+			at = weft_min(size - 1,
+				at + (size_t)snprintf(buf + at, size - at, nr++ ? ", %s" : "%s",
+					     seen[j]));
+	}
+	return buf;
+}
+
 static void print_json(const struct sync_command *c, const struct sync_totals *t,
 	const char *transport, double seconds, bool complete)
 {
@@ -150,10 +239,10 @@ void sync_command_report(struct sync_command *c, const struct sync_totals *t, bo
 	bool complete)
 {
 	const double seconds = (double)(weft_now_ns() - c->begin_ns) / 1e9;
-	char transport[32], compared[32], different[32];
+	char transport[128], compared[32], different[32];
 
 	sync_command_end_progress(c);
-	weft_transport(c->w, 0, transport, sizeof(transport));
+	transports(c, transport, sizeof(transport));
 	if (c->json) {
 		print_json(c, t, transport, seconds, complete);
 		return;
@@ -245,4 +334,5 @@ void sync_command_fini(struct sync_command *c)
 {
 	weft_close(c->w);
 	sync_free(c->sync);
+	free(c->uri);
 }

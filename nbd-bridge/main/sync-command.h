@@ -15,13 +15,18 @@
 
 struct sync_command {
 	const char *program; /* "weft-push" */
-	const char *file, *uri; /* as given */
+	/* Set by sync_command_take_arguments(); as given. */
+	const char *file;
+	const char *const *uris;
+	unsigned nr_uris;
 	/* Of sync_command_options. */
 	const char *key_file;
+	uint64_t stripe_bytes;
 	bool json, allow_insecure;
 	/* Set by sync_command_open(). */
 	struct weft *w;
 	uint64_t region_bytes;
+	char *uri; /* all of them, for people */
 	/* Private. */
 	struct sync *sync;
 	uint64_t begin_ns, work_ns, total, said_ns; /* work_ns: when what is shown began */
@@ -29,10 +34,16 @@ struct sync_command {
 	volatile sig_atomic_t stop;
 };
 
-/* Rows of both: --json, --key, --allow-insecure. */
+/* Rows of both: --stripe-unit, --json, --key, --allow-insecure. */
 extern const struct weft_option sync_command_options[];
 
-/* Opens the region, over one connection.  flags: WEFT_OPEN_….  0, or -errno. */
+/*
+ * Takes the file and the URIs, after weft_options_parse().  The file is the first argument or else
+ * the last; the first two rows of the line are the arguments'.  WEFT_GO_ON, or the exit status.
+ */
+int sync_command_take_arguments(struct sync_command *command, const struct weft_command_line *line,
+	bool file_first);
+/* Opens the region, over one connection to each donor.  flags: WEFT_OPEN_….  0, or -errno. */
 int sync_command_open(struct sync_command *command, unsigned flags, struct weft_error *err);
 /*
  * Makes *ret as sync_new(); config has the direction and the file.  From now on SIGINT and SIGTERM

@@ -31,10 +31,20 @@ wrong key "--expires wants a time from now or a date" new node7 --expires soon
 wrong key "--expires 2001-01-01 is over already" new node7 --expires 2001-01-01
 wrong push "what to push, and where to"
 wrong push "where to? Give the URI" file
-wrong push "one file and one region" file weft://a/r weft://b/r
+wrong push "'disk' is no URI of a region" file disk
+wrong push "weft://a/r is there twice" file weft://a/r weft://a/r
+wrong push "--stripe-unit is for several URIs" file weft://a/r --stripe-unit 1M
+wrong push "--stripe-unit wants a power of two from 64K to 1G" file weft://a/r weft://b/r \
+	--stripe-unit 96K
+wrong push "--stripe-unit wants a power of two from 64K to 1G, not '32K'" file weft://a/r \
+	weft://b/r --stripe-unit 32K
+wrong push "--new-contents is for several URIs" file weft://a/r --new-contents
+wrong push "'j' is one too many: --json takes no value" file weft://a/r --json j
 wrong push "--watch wants a file" - weft://a/r --watch
 wrong push "--interval belongs to --watch" file weft://a/r --interval 2
 wrong pull "what to pull, and where to"
+wrong pull "where to? Name a file" weft://a/r
+wrong pull "'old' is no URI of a region" weft://a/r old new
 wrong pull "--json and - both want standard output" weft://a/r - --json
 wrong move "what to move, and where to"
 wrong move "where to? Give the URI of the donor" weft://a/r
