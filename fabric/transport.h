@@ -130,6 +130,11 @@ struct tp_info {
 	char path[160];      /* for people: "tcp 10.0.0.1:52044 -> 10.0.0.2:10809" */
 	/* transports that the donor offers: "tcp", "tcp,rdma:20049"; may be "" */
 	char offers[64];
+	/*
+	 * The place to which the region is about to move (hello.h); "": it stays.  Also after a
+	 * refusal with WEFT_EMOVED or WEFT_EMOVING: the place that the donor named.
+	 */
+	char moving[WEFT_PLACE_MAX];
 };
 
 /* Where and as whom to connect.  Strings are copied by tp_connect(). */
@@ -261,7 +266,7 @@ struct tp_conn {
 	enum tp_state state;
 	int error;               /* TP_FAILED: -errno */
 	struct weft_error why;   /* TP_FAILED: for people */
-	struct tp_info info;     /* TP_READY and after */
+	struct tp_info info;     /* TP_READY and after; info.moving: TP_FAILED too */
 	/* weft_boottime_ns() before the grant was asked for; kept by the choke point */
 	uint64_t asked_ns;
 	uint32_t nr_outstanding; /* kept by the choke point */
@@ -292,7 +297,8 @@ int tp_deregister(struct tp_mem *mem);
 /*
  * Starts connecting; never blocks.  tp_progress() drives it on, until tp_state()
  * says TP_READY or TP_FAILED (conn->why tells the reason; -ESTALE: the contents are others, or may
- * have changed; -WEFT_EOVER, -WEFT_ESUPERSEDED: the generation is gone, see hello.h; -EBUSY: the
+ * have changed; -WEFT_EOVER, -WEFT_ESUPERSEDED: the generation is gone, -WEFT_EMOVED,
+ * -WEFT_EMOVING: the region is, or may soon be, at conn->info.moving, see hello.h; -EBUSY: the
  * region is held by another attachment; -EROFS: it is read-only; -ENOENT: no such region;
  * -ECONNREFUSED, -ETIMEDOUT, -EHOSTUNREACH: no donor).  Returns 0, or -errno when it could not even
  * start; -EOPNOTSUPP: there is a key to prove, and the transport proves none.

@@ -170,6 +170,11 @@ void nbd_talk_secured(struct nbd_talk *talk)
 
 /* ---- what was found out ---- */
 
+static bool names_a_place(int said)
+{
+	return said == WEFT_EMOVED || said == WEFT_EMOVING;
+}
+
 static int refused(struct nbd_talk *talk, uint32_t option, const struct nbd_talk_answer *answer)
 {
 	static const struct {
@@ -190,8 +195,11 @@ static int refused(struct nbd_talk *talk, uint32_t option, const struct nbd_talk
 	const char *rest, *text = answer->text;
 	int code = EPROTO, said = weft_refusal_parse(text, &rest);
 
-	if (said)
+	if (said) {
+		if (names_a_place(said))
+			weft_place_of(rest, talk->info.moving);
 		return weft_error_set(&talk->error, said, "%s", rest);
+	}
 	if (option != NBD_OPT_STARTTLS && answer->type == NBD_REP_ERR_UNKNOWN)
 		return weft_error_set(&talk->error, ENOENT, "there is no region '%.200s'",
 			talk->region);
@@ -292,6 +300,7 @@ static int take_info(struct nbd_talk *talk)
 			WEFT_HASH_MAX_BLOCKS : 0;
 		info->can_mark = talk->welcome.marks == WEFT_MARKS && info->max_hash_blocks > 0;
 		snprintf(info->offers, sizeof(info->offers), "%s", talk->welcome.offers);
+		snprintf(info->moving, sizeof(info->moving), "%s", talk->welcome.moving);
 	}
 	talk->state = NBD_TALK_OVER;
 	return 1;
@@ -347,8 +356,9 @@ static int decide_session(struct nbd_talk *talk)
 	}
 	if (talk->wish.only_ask)
 		return decide_asked(talk);
-	if (weft_refusal_parse(talk->context.text, &rest) == EPROTONOSUPPORT)
-		return weft_error_set(&talk->error, EPROTONOSUPPORT, "%s", rest);
+	const int said = weft_refusal_parse(talk->context.text, &rest);
+	if (said == EPROTONOSUPPORT || names_a_place(said))
+		return refused(talk, NBD_OPT_SET_META_CONTEXT, &talk->context);
 	/* Why there is no grant. */
 	if (!was_answered(&talk->inquiry)) {
 		ask_export(talk, NBD_OPT_INFO, talk->region);

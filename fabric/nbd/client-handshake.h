@@ -40,7 +40,7 @@ enum {
 	/* A server may send so many answers; a handshake has a dozen. */
 	NBD_TALK_MAX_ANSWERS = 128,
 	NBD_TALK_MAX_ASKED = 4,
-	NBD_TALK_TEXT = 512,
+	NBD_TALK_TEXT = 512, /* a refusal may begin with a place */
 	NBD_TALK_OUT_BYTES =
 		4 + 4 * NBD_OPTION_BYTES + 2 * NBD_MAX_STRING + WEFT_CONTEXT_MAX + 64,
 };
@@ -66,7 +66,10 @@ struct nbd_talk_wish {
 
 struct nbd_talk {
 	enum nbd_talk_state state;
-	/* The results.  info: once it is over, unless it was only a question. */
+	/*
+	 * The results.  info: once it is over, unless it was only a question; info.moving also with
+	 * the errors that name a place.
+	 */
 	struct weft_error error;
 	struct tp_info info; /* all but transport and path */
 	bool structured;     /* structured replies were agreed on */

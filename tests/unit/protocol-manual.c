@@ -114,6 +114,7 @@ static const struct {
 	K(LIMIT, NBD_, MAX_OPTION_BYTES),
 	K(LIMIT, NBD_, CONN_REQUESTS),
 	K(LIMIT, WEFT_, NR_GENERATIONS),
+	K(LIMIT, WEFT_, PLACE_MAX),
 #undef K
 };
 
@@ -174,6 +175,7 @@ static void every_number_of_the_headers_is_in_the_manual(void **state)
 	static const char *const of_hello[] = {"WEFT_CONTEXT_SESSION", "WEFT_CONTEXT_GRANT",
 		"WEFT_CONTEXT_TENURE", "WEFT_EXPORT_SESSION", "WEFT_EXPORT_ALIAS",
 		"WEFT_EXPORT_ALIAS_MAX", "WEFT_EOVER", "WEFT_ESUPERSEDED",
+		"WEFT_EMOVED", "WEFT_EMOVING",
 		"WEFT_FABRIC_HELLO_H", NULL};
 
 	header_is_known(SOURCE "/transports/verbs/proto.h", "VERBS_", none);
@@ -187,6 +189,8 @@ static const char *error_name(int code)
 	return code == 0                  ? "OK"
 	       : code == WEFT_EOVER       ? "OVER"
 	       : code == WEFT_ESUPERSEDED ? "SUPERSEDED"
+	       : code == WEFT_EMOVED      ? "MOVED"
+	       : code == WEFT_EMOVING     ? "MOVING"
 					  : strerrorname_np(code);
 }
 

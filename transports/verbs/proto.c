@@ -73,6 +73,8 @@ static const struct {
 	{16, ETIMEDOUT},
 	{17, WEFT_EOVER},       /* 17 and up: since version 1 */
 	{18, WEFT_ESUPERSEDED},
+	{19, WEFT_EMOVED},
+	{20, WEFT_EMOVING},
 };
 
 uint32_t verbs_error_to_wire(int error)

@@ -123,6 +123,7 @@ static void take_handshake(struct nbd_tp_conn *c)
 	if (!nbd_connecting_is_done(connecting))
 		return;
 	if (connecting->error.code != 0) {
+		memcpy(c->conn.info.moving, connecting->info.moving, sizeof(c->conn.info.moving));
 		tp_conn_fail(&c->conn, connecting->error.code, "%s", connecting->error.message);
 		return;
 	}
