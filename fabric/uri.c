@@ -373,6 +373,13 @@ void weft_uri_fini(struct weft_uri *uri)
 	uri->region = NULL;
 }
 
+bool weft_uri_is_same_region(const struct weft_uri *a, const struct weft_uri *b)
+{
+	return a->scheme == b->scheme && strcasecmp(a->host, b->host) == 0 &&
+		strcmp(a->port, b->port) == 0 && strcmp(a->socket, b->socket) == 0 &&
+		strcmp(a->region, b->region) == 0;
+}
+
 static char *encode(char *to, const char *from)
 {
 	for (; *from; from++) {

@@ -38,6 +38,8 @@ struct weft_uri {
  */
 int weft_uri_parse(const char *text, struct weft_uri *ret, struct weft_error *err);
 void weft_uri_fini(struct weft_uri *uri);
+/* Whether both lead to the same region, with whatever key and over whatever transport. */
+bool weft_uri_is_same_region(const struct weft_uri *a, const struct weft_uri *b);
 /* The canonical text, allocated; NULL without memory.  Percent-encodes the region. */
 char *weft_uri_format(const struct weft_uri *uri);
 

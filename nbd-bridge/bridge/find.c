@@ -10,6 +10,7 @@
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 #include "fabric/uri-key.h"
+#include "nbd-bridge/link/site.h"
 
 enum {
 	ASK_MS = 5000, /* to a donor that takes longer, the fallback is used */
@@ -107,22 +108,17 @@ static void add_way(struct bridge_found *found, struct bridge_donor_config *conf
 	config->nr_ways++;
 }
 
-/* Adds the addresses that the donor offers; if the user's address is among them, it comes first. */
-static void add_offered(struct bridge_found *found, struct bridge_donor_config *config,
-	const struct tp_driver *driver)
-{
-	const char *host = found->uri->host, *at;
-	struct tp_offer offer = {0};
+struct adding {
+	struct bridge_found *found;
+	struct bridge_donor_config *config;
+};
 
-	for (unsigned pass = 0; pass < 2; pass++)
-		for (at = found->offers; tp_next_offer(driver, &at, &offer);)
-			if (pass > 0 || offer.address[0] == '\0' ||
-				strcmp(offer.address, host) == 0)
-				add_way(found, config, driver,
-					offer.address[0] ? offer.address : host, offer.port);
-	/* The donor may not know at which address others reach it. */
-	if (offer.port[0])
-		add_way(found, config, driver, host, offer.port);
+static void add_offered(void *ctx, const struct tp_driver *driver, const char *host,
+	const char *port)
+{
+	const struct adding *adding = ctx;
+
+	add_way(adding->found, adding->config, driver, host, port);
 }
 
 static void add_fallback(const struct weft_uri *uri, const struct tp_driver *driver,
@@ -153,6 +149,7 @@ int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice,
 	const struct weft_uri *uri = found->uri;
 	const struct tp_driver *fallback = uri->driver ? uri->driver : tp_base_driver();
 	struct weft_welcome welcome = {0};
+	struct adding adding = {found, config};
 	struct better better = {.nr = 0};
 	uint64_t took_ms = 0;
 
@@ -179,7 +176,8 @@ int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice,
 	if (!alone)
 		add_fallback(uri, fallback, config);
 	for (unsigned i = 0; i < better.nr; i++)
-		add_offered(found, config, better.drivers[i]);
+		site_each_offered(better.drivers[i], found->offers, uri->host, add_offered,
+			&adding);
 	/* The donor may be there over the chosen transport alone. */
 	if (config->nr_ways == 0)
 		add_way(found, config, choice, uri->host, uri->port);

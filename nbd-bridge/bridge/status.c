@@ -159,7 +159,7 @@ json_t *bridge_status(struct bridge *bridge)
 	if (info->has_epoch)
 		snprintf(epoch, sizeof(epoch), "%016" PRIx64, info->epoch);
 	json_t *donors = json_array();
-	const char *transport = NULL;
+	const char *transport = NULL, *region;
 	for (unsigned i = 0; i < attachment->nr_peers; i++) {
 		json_t *donor = peer_status(&attachment->peers[i]);
 		const char *one = json_string_value(json_object_get(donor, "transport"));
@@ -167,9 +167,10 @@ json_t *bridge_status(struct bridge *bridge)
 		transport = !transport || strcmp(one, transport) == 0 ? one : "mixed";
 		json_array_append_new(donors, donor);
 	}
+	region = json_string_value(json_object_get(json_array_get(donors, 0), "region"));
 	json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:o, s:s?, s:s, s:s, s:s, s:s, s:f, s:o}",
 		"schema", WEFT_STATUS_SCHEMA, "name", attachment->config.name, "region",
-		attachment->config.region, "state", state_of(bridge, sum), "size_bytes",
+		region, "state", state_of(bridge, sum), "size_bytes",
 		integer(info->size_bytes), "epoch", epoch[0] ? epoch : NULL, "generation",
 		weft_format_generation(attachment_generation(attachment), generation,
 			sizeof(generation)),

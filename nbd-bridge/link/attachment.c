@@ -8,10 +8,11 @@
 #include <string.h>
 
 #include "fabric/base/util.h"
+#include "nbd-bridge/link/follow.h"
 #include "nbd-bridge/link/peer.h"
 
-/* The number of a way's transport among the attachment's. */
-static uint8_t transport_of(struct bridge_attachment *attachment, const struct bridge_way *way)
+/* A way's transport is among the attachment's from now on. */
+static void add_transport(struct bridge_attachment *attachment, const struct bridge_way *way)
 {
 	unsigned i = 0;
 
@@ -22,7 +23,6 @@ static uint8_t transport_of(struct bridge_attachment *attachment, const struct b
 	assert(i < BRIDGE_MAX_TRANSPORTS);
 	if (i == attachment->nr_transports)
 		attachment->transports[attachment->nr_transports++] = *way;
-	return (uint8_t)i;
 }
 
 static void init_peer(struct bridge_attachment *attachment, unsigned index,
@@ -36,9 +36,11 @@ static void init_peer(struct bridge_attachment *attachment, unsigned index,
 	peer->generation = config->generation;
 	peer->version0 = config->version0;
 	for (unsigned i = 0; i < config->nr_ways; i++)
-		peer->transports[i] = transport_of(attachment, &config->ways[i]);
+		add_transport(attachment, &config->ways[i]);
 	bridge_ways_init(&peer->ways, config->nr_ways, config->first_way,
 		attachment->config.return_ms);
+	site_init(&peer->first, config, attachment);
+	follow_init(peer);
 }
 
 int attachment_init(struct bridge_attachment *attachment,
@@ -81,6 +83,8 @@ void attachment_fini(struct bridge_attachment *attachment)
 	if (!attachment->peers)
 		return;
 	pthread_mutex_destroy(&attachment->lock);
+	for (unsigned i = 0; i < attachment->nr_peers; i++)
+		site_free(attachment->peers[i].sites);
 	free(attachment->peers);
 	attachment->peers = NULL;
 }
@@ -142,7 +146,8 @@ void attachment_begin_anew(struct bridge_attachment *attachment, uint64_t genera
 		/* A new incarnation remembers nothing. */
 		assert(generation > atomic_load(&peer->generation));
 		atomic_store(&peer->generation, generation);
-		peer->granted = peer->moving = false;
+		peer->granted = peer->changes_way = false;
+		follow_forget(peer);
 		peer->ways.now = 0;
 		peer->nr_ready = 0;
 		peer->config.epoch = peer->config.expect = peer->config.identity = 0;

@@ -51,6 +51,11 @@ struct bridge_donor_config {
 	uint64_t expect;
 	uint64_t identity; /* of a foreign server's device, as it was noted; 0: any */
 	bool version0;   /* the donor is known to speak version 0 */
+	/*
+	 * Of a region that moved, as it was noted: where it is, a URI, which the ways lead to;
+	 * where it may be soon.  NULL or "": as the attachment was begun; nowhere else.
+	 */
+	const char *at, *moving;
 	/* see struct tp_target; borrowed; NULL: there are none to be had */
 	const char *pass_host, *pass_port;
 	/* what both prove to each other; NULL: nothing; borrowed while the attachment lives */
@@ -108,6 +113,13 @@ struct bridge_attachment_config {
 	 * grant is given up, or the write fails.  NULL: nothing is noted.
 	 */
 	int (*note)(void *ctx, unsigned donor, uint64_t epoch, uint64_t granted, bool wrote);
+	/*
+	 * Notes where a donor's region is, and where it may be soon ("": as in
+	 * bridge_donor_config), before anything is asked under a grant that says so.  nr goes up
+	 * with each change: a lower one that comes late is no news.  Otherwise as note().
+	 */
+	int (*note_place)(void *ctx, unsigned donor, uint64_t nr, const char *at,
+		const char *moving);
 	void *note_ctx;
 };
 

@@ -11,6 +11,7 @@
 #include "fabric/base/util.h"
 #include "fabric/driver.h"
 #include "fabric/key/held.h"
+#include "nbd-bridge/link/follow.h"
 #include "nbd-bridge/link/link-private.h"
 
 enum {
@@ -19,6 +20,11 @@ enum {
 	/* so often is a donor asked that does not take the key … */
 	LINK_KEY_BACKOFF_MS = 5000,
 	LINK_KEY_PATIENCE_MS = 10000, /* … after so long */
+	/* So soon is a region asked for that is between two donors … */
+	LINK_SOON_MIN_MS = 5,
+	LINK_SOON_MAX_MS = 20,
+	LINK_BETWEEN_MS = 2000, /* … and for so long */
+	LINK_AT_ONCE_MAX = 4,   /* attempts without a wait, whatever donors say of each other */
 };
 
 static void wait_and_retry(struct bridge_link *link, uint32_t ms)
@@ -34,7 +40,22 @@ void link_back_off(struct bridge_link *link)
 	weft_debug("%s; again in %u ms", link->why.code ? link->why.message : "not connected", ms);
 	link->backoff_ms =
 		(uint32_t)weft_min(weft_max(2 * ms, LINK_BACKOFF_MIN_MS), LINK_BACKOFF_MAX_MS);
+	link->nr_at_once = 0;
 	wait_and_retry(link, ms);
+}
+
+/* Where a donor has said lately that the region is about to come, or to go: soon. */
+static void back_off_or_ask_soon(struct bridge_link *link)
+{
+	if (link->between_ns == 0 ||
+		weft_now_ns() - link->between_ns > LINK_BETWEEN_MS * MS_NS) {
+		link_back_off(link);
+		return;
+	}
+	link->soon_ms =
+		(uint32_t)weft_min(weft_max(2 * link->soon_ms, LINK_SOON_MIN_MS), LINK_SOON_MAX_MS);
+	link->nr_at_once = 0;
+	wait_and_retry(link, link->soon_ms);
 }
 
 /*
@@ -62,16 +83,65 @@ static void on_key_refused(struct bridge_link *link)
 	attachment_changed(link->attachment);
 }
 
-void link_refused(struct bridge_link *link, int error)
+/*
+ * The attach itself does not insist: the user sees the reason and decides.  But each donor that may
+ * have the region is asked, and one that hands it over has time for that.
+ */
+static bool has_a_result(const struct bridge_link *link, enum follow_next next)
+{
+	if (next == FOLLOW_NOW)
+		return link->nr_at_once >= LINK_AT_ONCE_MAX;
+	return next != FOLLOW_SOON || weft_now_ns() - link->down_ns >
+		link->attachment->config.connect_timeout_ms * MS_NS;
+}
+
+/* Asks another donor, or the same one soon.  False: it is not the time for that. */
+static bool follow(struct bridge_link *link, enum follow_next next)
+{
+	if (next == FOLLOW_NOW && link->nr_at_once < LINK_AT_ONCE_MAX) {
+		link->nr_at_once++;
+		wait_and_retry(link, 1);
+		return true;
+	}
+	if (next != FOLLOW_SOON)
+		return false;
+	if (link->between_ns == 0) {
+		link->between_ns = weft_now_ns();
+		link->soon_ms = 0;
+	}
+	back_off_or_ask_soon(link);
+	return true;
+}
+
+/* That the region moved is no reason; why the donor that has it refused is one. */
+static int find_reason(struct bridge_link *link, enum follow_next next, int error)
+{
+	if (error == -WEFT_EMOVED && next == FOLLOW_LATER && link->place_why.code) {
+		link->why = link->place_why;
+		return -link->why.code;
+	}
+	if (next == FOLLOW_NOW && error != -WEFT_EMOVED)
+		link->place_why = link->why;
+	return error;
+}
+
+/* Over the same way after a wait, or over another one. */
+static void try_another_way(struct bridge_link *link)
+{
+	/* What it refuses says nothing of the ways to the donor that has the region. */
+	bool home = follow_is_home(link->peer, link->site);
+
+	if (home && peer_refused(link->peer, link->generation, &link->why))
+		wait_and_retry(link, 1);
+	else
+		back_off_or_ask_soon(link);
+}
+
+/* The region does not move: a refusal as any. */
+static void refused_by_owner(struct bridge_link *link, int error, bool first)
 {
 	struct bridge_peer *peer = link->peer;
 
-	bridge_recorder_event(link->recorder, BRIDGE_EVENT_REFUSED, error, link->generation, 0);
-	bool first = link->ready_ns == 0;
-	if (first)
-		link->owner->first_result(link, error, &link->why);
-	if (weft_error_is_of_keys(error) && peer->config.key)
-		on_key_refused(link);
 	/*
 	 * Over RDMA a donor of version 0, such as one that was put back to an older weft, closes
 	 * the connection on a hello of ours without an answer.  So the next hello is of the other
@@ -79,7 +149,7 @@ void link_refused(struct bridge_link *link, int error)
 	 * them; nor with a key, of which version 0 knows nothing.
 	 */
 	if (error == -ENOTCONN && peer->granted && !peer->info.restorable && !peer->config.key &&
-		peer->config.ways[link->way].transport->silent_refusal)
+		link->asked_tp && link->asked_tp->ops->silent_refusal)
 		atomic_store(&peer->version0, !link->asked_version0);
 	if (error == -WEFT_ESUPERSEDED && (peer->granted || link->attachment->granted)) {
 		attachment_set_superseded(link->attachment, &link->why);
@@ -110,10 +180,32 @@ void link_refused(struct bridge_link *link, int error)
 		link->state = LINK_IDLE;
 		return;
 	}
-	if (peer_refused(peer, link->generation, &link->why))
-		wait_and_retry(link, 1);
+	try_another_way(link);
+}
+
+void link_refused(struct bridge_link *link, int error)
+{
+	struct bridge_peer *peer = link->peer;
+	enum follow_next next = follow_refused(peer, link->site, error, link->told);
+
+	bridge_recorder_event(link->recorder, BRIDGE_EVENT_REFUSED, error, link->generation, 0);
+	bool first = link->ready_ns == 0;
+	error = find_reason(link, next, error);
+	if (first && has_a_result(link, next)) {
+		link->owner->first_result(link, error, &link->why);
+		if (next != FOLLOW_NOT && !link->insists) {
+			link->state = LINK_IDLE;
+			return;
+		}
+	}
+	if (weft_error_is_of_keys(error) && peer->config.key)
+		on_key_refused(link);
+	if (follow(link, next))
+		return;
+	if (next == FOLLOW_NOT)
+		refused_by_owner(link, error, first);
 	else
-		link_back_off(link);
+		try_another_way(link);
 }
 
 void link_set_down(struct bridge_link *link)
@@ -129,20 +221,20 @@ void link_set_down(struct bridge_link *link)
 		now_ns - link->down_ns < timeout_ns ? link->down_ns + timeout_ns - now_ns : 1);
 }
 
-static struct tp_target target_of(
-	const struct bridge_link *link, unsigned way, uint64_t generation)
+static struct tp_target target_of(const struct bridge_link *link, const struct bridge_site *site,
+	unsigned way, uint64_t generation)
 {
 	struct bridge_peer *peer = link->peer;
 	const struct bridge_attachment_config *config = &link->attachment->config;
 	struct tp_target target = {
-		.host = peer->config.ways[way].host,
-		.port = peer->config.ways[way].port,
-		.region = peer->config.region,
-		.get_pass = peer->config.pass_host ? tp_get_pass : NULL,
-		.pass_host = peer->config.pass_host,
-		.pass_port = peer->config.pass_port,
+		.host = site->ways[way].host,
+		.port = site->ways[way].port,
+		.region = site->region,
+		.get_pass = site->pass_host ? tp_get_pass : NULL,
+		.pass_host = site->pass_host,
+		.pass_port = site->pass_port,
 		.connect_timeout_ms = config->connect_timeout_ms,
-		.answer_ms = peer->config.ways[way].answer_ms,
+		.answer_ms = site->ways[way].answer_ms,
 		/* A dead machine is noticed in time to connect anew before requests fail. */
 		.dead_ms = (uint32_t)weft_max(config->dead_timeout_ms / 2,
 			config->dead_timeout_ms ? 1000 : 0),
@@ -153,8 +245,8 @@ static struct tp_target target_of(
 		.hello.generation = generation,
 	};
 
-	/* If there is another way to try, this one gets little time. */
-	if (peer->config.nr_ways > 1 && peer->granted)
+	/* If there is another way, or another donor, to try, this one gets little time. */
+	if ((site->nr_ways > 1 && peer->granted) || follow_has_place(peer))
 		target.connect_timeout_ms =
 			(uint32_t)weft_min(target.connect_timeout_ms, LINK_WAY_MS);
 	peer_claim(peer, &target.hello);
@@ -166,11 +258,11 @@ static struct tp_target target_of(
 	return target;
 }
 
-int link_connect(const struct bridge_link *link, unsigned way, uint64_t generation,
-	struct tp_conn **ret, bool *ret_version0, struct weft_error *err)
+int link_connect(const struct bridge_link *link, const struct bridge_site *site, unsigned way,
+	uint64_t generation, struct tp_conn **ret, bool *ret_version0, struct weft_error *err)
 {
 	struct weft_held_key *held = link->peer->config.key;
-	struct tp_target target = target_of(link, way, generation);
+	struct tp_target target = target_of(link, site, way, generation);
 	struct weft_key key = {0};
 
 	target.key = weft_held_key_proof(held, &key, &target.certificates);
@@ -179,14 +271,9 @@ int link_connect(const struct bridge_link *link, unsigned way, uint64_t generati
 		key.identity);
 	if (ret_version0)
 		*ret_version0 = target.hello.version0;
-	int r = tp_connect(link_tp(link, way), &target, ret, err);
+	int r = tp_connect(link->tps[site->transports[way]], &target, ret, err);
 	weft_key_wipe(&key);
 	return r;
-}
-
-struct tp *link_tp(const struct bridge_link *link, unsigned way)
-{
-	return link->tps[link->peer->transports[way]];
 }
 
 void link_start(struct bridge_link *link)
@@ -195,7 +282,7 @@ void link_start(struct bridge_link *link)
 
 	assert(!link->conn);
 	r = peer_where(link->peer, link->generation, link->was_granted, &link->generation,
-		&link->way);
+		&link->site, &link->way);
 	if (link->down_ns == 0)
 		link_set_down(link);
 	if (r < 0) {
@@ -206,8 +293,10 @@ void link_start(struct bridge_link *link)
 	bridge_recorder_event(link->recorder, BRIDGE_EVENT_CONNECT, 0, link->generation, link->way);
 	if (link->peer->config.key)
 		link->asked_key = weft_held_key_number(link->peer->config.key);
-	r = link_connect(link, link->way, link->generation, &link->conn, &link->asked_version0,
-		&link->why);
+	link->told[0] = '\0';
+	r = link_connect(link, link->site, link->way, link->generation, &link->conn,
+		&link->asked_version0, &link->why);
+	link->asked_tp = r < 0 ? NULL : link->conn->tp;
 	if (r < 0) {
 		link->conn = NULL;
 		link_refused(link, r);

@@ -20,6 +20,7 @@
 #include "fabric/base/probe.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/link/arm.h"
+#include "nbd-bridge/link/follow.h"
 #include "nbd-bridge/link/link-private.h"
 
 enum { PROBE_MS = 5000 };
@@ -56,6 +57,7 @@ void link_init(struct bridge_link *link, const struct link_owner *owner, void *o
 	link->tps = tps;
 	link->peer = peer;
 	link->attachment = peer->attachment;
+	link->site = &peer->first;
 	link->way = peer->config.first_way;
 	for (unsigned i = LINK_OPS; i-- > 0;) {
 		link->ops[i].link = link;
@@ -156,13 +158,18 @@ static void become_ready(struct bridge_link *link)
 {
 	struct bridge_op *op;
 	bool moved;
-	int r = note_grant(link);
+	int r = follow_granted(link->peer, &link->site, &link->conn->info);
 
-	if (r < 0) {
+	if (r == 0)
+		r = note_grant(link);
+	if (r == -EAGAIN)
+		weft_error_set(&link->why, EAGAIN, "another lane has found the region elsewhere");
+	else if (r < 0)
 		weft_error_set(&link->why, -r, "what has to outlive the bridge cannot be kept: %s",
 			strerror(-r));
-		link->was_granted = true;
-		if (link->ready_ns == 0)
+	if (r < 0) {
+		link->was_granted = r != -EAGAIN;
+		if (link->ready_ns == 0 && r != -EAGAIN)
 			link->owner->first_result(link, r, &link->why);
 		tp_shutdown(link->conn);
 		return;
@@ -180,6 +187,7 @@ static void become_ready(struct bridge_link *link)
 			link->way);
 	link->ready_ns = link->seen_ns = weft_now_ns();
 	link->is_dead = link->insisted = false;
+	link->between_ns = link->place_why.code = 0;
 	weft_loop_timer_cancel(link->worker->loop, &link->dead);
 	/* Parked operations go before newer ones. */
 	if (link->parked.head) {
@@ -207,13 +215,14 @@ static void granted(struct bridge_link *link)
 		return;
 	}
 	bool attached = link->ready_ns != 0 || link->peer->granted;
+	bool counts = follow_counts(link->peer, link->site);
 
 	link->why = why;
 	link->was_granted = true;
-	if (link->ready_ns == 0)
+	if (link->ready_ns == 0 && counts)
 		link->owner->first_result(link, -why.code, &why);
 	/* Another way may be able to do what was granted before. */
-	if (attached && (r == -ESTALE || link->peer->config.nr_ways == 1))
+	if (attached && counts && (r == -ESTALE || link->site->nr_ways == 1))
 		attachment_set_stale(link->attachment, &why);
 	tp_shutdown(link->conn);
 }
@@ -241,7 +250,7 @@ static void lost(struct bridge_link *link)
 		link->why = link->conn->why;
 	bridge_recorder_event(link->recorder, BRIDGE_EVENT_LOST, link->conn->error,
 		link->generation, link->conn->nr_outstanding);
-	peer_lost(link->peer, link->generation, link->way, &link->why);
+	peer_lost(link->peer, link->site, link->generation, link->way, &link->why);
 	link->was_granted = true;
 	link->state = LINK_DRAINING;
 	link_renew_drop(link);
@@ -273,6 +282,7 @@ static void disconnected(struct bridge_link *link)
 	/* Given up by ourselves: the reason is there already. */
 	if (!was_granted && link->conn->error != -ECANCELED)
 		link->why = link->conn->why;
+	memcpy(link->told, link->conn->info.moving, sizeof(link->told));
 	tp_disconnect(link->conn);
 	link->conn = NULL;
 	if (atomic_load(&link->attachment->stale)) {
@@ -299,10 +309,11 @@ static void disconnected(struct bridge_link *link)
 }
 
 void link_take_over(struct bridge_link *link, struct tp_conn *conn, uint64_t generation,
-	unsigned way)
+	const struct bridge_site *site, unsigned way)
 {
 	link_renew_drop(link);
 	link->generation = generation;
+	link->site = site;
 	link->way = way;
 	if (!link->conn) {
 		/* The old one has ended already. */
@@ -326,7 +337,8 @@ void link_check(struct bridge_link *link)
 	}
 	/* The donor has fenced this connection, or will soon. */
 	if (link->state == LINK_READY &&
-		link->generation < atomic_load(&link->peer->granted_generation)) {
+		(link->generation < atomic_load(&link->peer->granted_generation) ||
+			!follow_is_home(link->peer, link->site))) {
 		weft_error_set(&link->why, ESTALE, "another lane had to connect anew");
 		tp_shutdown(link->conn);
 		link_progress(link);

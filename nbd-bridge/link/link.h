@@ -71,7 +71,8 @@ struct bridge_link {
 	struct weft_watch watch, fresh_watch;
 	uint64_t renew_ns; /* not before; weft_worker_now() */
 	uint64_t generation; /* of conn, or of the last one */
-	unsigned way;        /* the same */
+	const struct bridge_site *site; /* the same */
+	unsigned way;        /* of the site; the same */
 	bool was_granted;    /* that generation was granted, and cannot be asked for again */
 	bool insists;        /* tries again even if the first attempt is refused */
 	struct op_list queue, parked;
@@ -94,8 +95,15 @@ struct bridge_link {
 	bool insisted;
 	bool asked_version0; /* the hello that was sent last */
 	unsigned asked_key; /* … with which key (weft_held_key_number()) */
+	const struct tp *asked_tp; /* … over which transport; NULL: connecting could not start */
 	bool must_note;      /* a write is not noted yet: see peer_note_wrote() */
 	struct weft_error why; /* of the last loss or refusal */
+	/* Where the region moves (follow.h). */
+	char told[WEFT_PLACE_MAX]; /* the place that the last refusal named; "": none */
+	struct weft_error place_why; /* why the place refused it last; code 0: it did not */
+	unsigned nr_at_once;  /* attempts since the last one that waited */
+	uint64_t between_ns;  /* since when the region is between two donors; 0: it is not */
+	uint32_t soon_ms;     /* the last wait for it */
 	char path[160];
 	uint64_t nr_reconnects, nr_renewals;
 	_Atomic uint64_t nr_ops, nr_posts; /* posts: calls of tp_post() that accepted something */
@@ -148,17 +156,16 @@ static inline bool op_changes_data(const struct bridge_op *op)
 /* ---- For a scout ---- */
 
 /*
- * Starts connecting over the way, at the generation, as tp_connect() does.  *ret_version0 (may be
- * NULL): the hello is of version 0.
+ * Starts connecting over the site's way, at the generation, as tp_connect() does.  *ret_version0
+ * (may be NULL): the hello is of version 0.
  */
-int link_connect(const struct bridge_link *link, unsigned way, uint64_t generation,
-	struct tp_conn **ret, bool *ret_version0, struct weft_error *err);
-struct tp *link_tp(const struct bridge_link *link, unsigned way);
+int link_connect(const struct bridge_link *link, const struct bridge_site *site, unsigned way,
+	uint64_t generation, struct tp_conn **ret, bool *ret_version0, struct weft_error *err);
 /*
- * A connection over this way was granted at this generation, which is the donor's now: it replaces
- * the link's connection.
+ * A connection over this way of the site was granted at this generation, which is the donor's now:
+ * it replaces the link's connection.
  */
 void link_take_over(struct bridge_link *link, struct tp_conn *conn, uint64_t generation,
-	unsigned way);
+	const struct bridge_site *site, unsigned way);
 
 #endif

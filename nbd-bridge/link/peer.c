@@ -20,15 +20,18 @@ static void raise_generation(struct bridge_peer *peer)
 }
 
 int peer_where(struct bridge_peer *peer, uint64_t generation, bool lost, uint64_t *ret_generation,
-	unsigned *ret_way)
+	const struct bridge_site **ret_site, unsigned *ret_way)
 {
 	pthread_mutex_lock(&peer->attachment->lock);
-	bool wait = peer->moving;
+	bool wait = peer->changes_way;
 	if (!wait) {
-		if (lost && generation == peer->generation)
+		if (lost && generation == peer->generation) {
 			raise_generation(peer);
+			peer->asks_place = peer->place;
+		}
 		*ret_generation = peer->generation;
-		*ret_way = peer->ways.now;
+		*ret_site = peer->asks_place ? peer->place : peer->home;
+		*ret_way = peer->asks_place ? 0 : peer->ways.now;
 	}
 	pthread_mutex_unlock(&peer->attachment->lock);
 	return wait ? -EAGAIN : 0;
@@ -37,7 +40,7 @@ int peer_where(struct bridge_peer *peer, uint64_t generation, bool lost, uint64_
 void peer_raise(struct bridge_peer *peer, uint64_t generation)
 {
 	pthread_mutex_lock(&peer->attachment->lock);
-	if (generation == peer->generation && !peer->moving)
+	if (generation == peer->generation && !peer->changes_way)
 		raise_generation(peer);
 	pthread_mutex_unlock(&peer->attachment->lock);
 }
@@ -136,6 +139,7 @@ void peer_claim(const struct bridge_peer *peer, struct weft_hello *hello)
 	const struct bridge_attachment *attachment = peer->attachment;
 
 	hello->version0 = atomic_load(&peer->version0);
+	hello->follows = peer->follows;
 	hello->stripe = weft_stripe_whole;
 	if (attachment->map.nr > 1)
 		hello->stripe = (struct weft_stripe){peer->index + 1, attachment->map.nr,
@@ -195,11 +199,11 @@ void peer_renew_lease(struct bridge_peer *peer, uint64_t sent_ns, uint32_t lease
 		attachment->owner->wake_lanes(attachment);
 }
 
-void peer_lost(struct bridge_peer *peer, uint64_t generation, unsigned way,
-	const struct weft_error *why)
+void peer_lost(struct bridge_peer *peer, const struct bridge_site *site, uint64_t generation,
+	unsigned way, const struct weft_error *why)
 {
 	pthread_mutex_lock(&peer->attachment->lock);
-	if (generation == peer->generation) {
+	if (generation == peer->generation && site == peer->home) {
 		if (peer->nr_ready > 0)
 			peer->nr_ready--;
 		if (way > 0)
@@ -215,7 +219,7 @@ bool peer_refused(struct bridge_peer *peer, uint64_t generation, const struct we
 	pthread_mutex_lock(&peer->attachment->lock);
 	if (peer->granted && generation != peer->generation) {
 		at_once = true;
-	} else if (peer->granted && !peer->moving && peer->nr_ready == 0 &&
+	} else if (peer->granted && !peer->changes_way && peer->nr_ready == 0 &&
 		bridge_ways_refused(&peer->ways)) {
 		/*
 		 * The donor may have granted this generation without our learning of it, so the
@@ -235,8 +239,8 @@ bool peer_may_look(struct bridge_peer *peer, unsigned *ret_way, uint64_t *ret_wa
 	uint64_t now_ns = weft_now_ns(), when_ns;
 
 	pthread_mutex_lock(&peer->attachment->lock);
-	bool may = !peer->moving && bridge_ways_may_look(&peer->ways, now_ns, &when_ns);
-	if (peer->moving)
+	bool may = !peer->changes_way && bridge_ways_may_look(&peer->ways, now_ns, &when_ns);
+	if (peer->changes_way)
 		when_ns = 0;
 	*ret_way = peer->ways.better;
 	pthread_mutex_unlock(&peer->attachment->lock);
@@ -251,26 +255,30 @@ void peer_look_failed(struct bridge_peer *peer, const struct weft_error *why)
 	pthread_mutex_unlock(&peer->attachment->lock);
 }
 
-bool peer_move_begin(struct bridge_peer *peer, uint64_t generation)
+bool peer_move_begin(struct bridge_peer *peer, const struct bridge_site *site,
+	uint64_t generation)
 {
 	pthread_mutex_lock(&peer->attachment->lock);
-	bool may = !peer->moving && generation == peer->generation;
+	bool may = !peer->changes_way && generation == peer->generation && site == peer->home;
 	if (may)
-		peer->moving = true;
+		peer->changes_way = true;
 	pthread_mutex_unlock(&peer->attachment->lock);
 	return may;
 }
 
-void peer_move_end(struct bridge_peer *peer, bool moved, uint64_t generation, unsigned way)
+bool peer_move_end(struct bridge_peer *peer, bool moved, const struct bridge_site *site,
+	uint64_t generation, unsigned way)
 {
 	pthread_mutex_lock(&peer->attachment->lock);
-	peer->moving = false;
+	peer->changes_way = false;
+	moved = moved && site == peer->home;
 	if (moved) {
 		peer->generation = generation;
 		peer->nr_ready = 0;
 		peer->ways.now = way;
 	}
 	pthread_mutex_unlock(&peer->attachment->lock);
+	return moved;
 }
 
 void peer_way_now(struct bridge_peer *peer, struct bridge_way_now *ret)
@@ -301,9 +309,12 @@ json_t *peer_status(struct bridge_peer *peer)
 	if (info->has_epoch)
 		snprintf(epoch, sizeof(epoch), "%016" PRIx64, info->epoch);
 	peer_way_now(peer, &now);
+	pthread_mutex_lock(&peer->attachment->lock);
+	const struct bridge_site *home = peer->home, *place = peer->place;
+	pthread_mutex_unlock(&peer->attachment->lock);
 	json_t *ways = json_array();
-	for (unsigned i = 0; i < peer->config.nr_ways; i++) {
-		const struct bridge_way *way = &peer->config.ways[i];
+	for (unsigned i = 0; i < home->nr_ways; i++) {
+		const struct bridge_way *way = &home->ways[i];
 		const struct tp_driver *driver = tp_driver_of_ops(way->transport);
 
 		json_array_append_new(ways,
@@ -312,7 +323,7 @@ json_t *peer_status(struct bridge_peer *peer)
 				"port", way->port));
 	}
 	json_t *json = json_pack("{s:s?, s:s, s:I, s:s?, s:s, s:s, s:I, s:f, s:o}", "uri",
-		peer->config.label, "region", peer->config.region, "size_bytes",
+		home->uri[0] ? home->uri : peer->config.label, "region", home->region, "size_bytes",
 		(json_int_t)info->size_bytes, "epoch", epoch[0] ? epoch : NULL, "generation",
 		weft_format_generation(atomic_load(&peer->generation), generation,
 			sizeof(generation)),
@@ -320,6 +331,7 @@ json_t *peer_status(struct bridge_peer *peer)
 		"transport_since_s",
 		now.since_ns ? (double)(weft_now_ns() - now.since_ns) / 1e9 : 0.0, "ways", ways);
 	json_object_set_new(json, "transport_why", now.why[0] ? json_string(now.why) : json_null());
+	json_object_set_new(json, "moving_to", place ? json_string(place->uri) : json_null());
 	json_object_set_new(json, "restorable", json_boolean(info->restorable));
 	json_object_set_new(json, "key", key_json(peer->config.key));
 	return json;

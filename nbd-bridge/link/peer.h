@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "nbd-bridge/link/attachment.h"
+#include "nbd-bridge/link/site.h"
 #include "nbd-bridge/link/ways.h"
 
 enum { BRIDGE_WHY_MAX = 640 };
@@ -18,7 +19,6 @@ struct bridge_peer {
 	struct bridge_attachment *attachment;
 	unsigned index;
 	struct bridge_donor_config config;
-	uint8_t transports[BRIDGE_MAX_WAYS]; /* of each way: in attachment.transports */
 	_Atomic uint64_t generation;
 	/* the highest that was granted: lower ones are fenced */
 	_Atomic uint64_t granted_generation;
@@ -26,7 +26,7 @@ struct bridge_peer {
 	_Atomic uint64_t wrote_generation; /* … and of a write under this one */
 	unsigned nr_ready;   /* links that are ready at the generation */
 	/* a scout asks for the next generation over another way: nobody else may */
-	bool moving;
+	bool changes_way;
 	bool granted;        /* info is valid */
 	struct tp_info info; /* what was granted first */
 	_Atomic bool version0;   /* whether the donor spoke version 0 when it granted last */
@@ -41,6 +41,15 @@ struct bridge_peer {
 	char used_transport[16];
 	struct weft_error left_why; /* why the way before was left */
 	char way_why[BRIDGE_WHY_MAX];
+	/* follow.h: the region may move */
+	bool follows;     /* constant: the attachment can go on elsewhere, and says so */
+	bool asks_place;  /* the next session is asked for at the place */
+	bool decided;     /* the donor that had the region says that the place has it */
+	struct bridge_site first;       /* as config has it */
+	const struct bridge_site *home; /* the donor that granted last, and `ways` lead to */
+	const struct bridge_site *place; /* where the region may be soon; NULL: it stays */
+	struct bridge_site *sites;      /* all but the first, as long as the attachment */
+	uint64_t nr_places, noted_places; /* changes of home and place; … that are noted */
 };
 
 /*
@@ -48,7 +57,7 @@ struct bridge_peer {
  * the generation is lost, so the next generation is due.
  */
 int peer_where(struct bridge_peer *peer, uint64_t generation, bool lost, uint64_t *ret_generation,
-	unsigned *ret_way);
+	const struct bridge_site **ret_site, unsigned *ret_way);
 /*
  * A link was granted; a link lost its grant.  *ret_way_changed: the grant is the first over another
  * way.
@@ -57,8 +66,8 @@ void peer_granted(struct bridge_peer *peer, uint64_t generation, unsigned way,
 	const struct tp_info *info, bool *ret_way_changed);
 /* A connection of the generation was replaced by another like it. */
 void peer_renewed(struct bridge_peer *peer, const struct tp_info *info);
-void peer_lost(struct bridge_peer *peer, uint64_t generation, unsigned way,
-	const struct weft_error *why);
+void peer_lost(struct bridge_peer *peer, const struct bridge_site *site, uint64_t generation,
+	unsigned way, const struct weft_error *why);
 /* Connecting at the generation failed: another way may be taken from now on.  True: at once. */
 bool peer_refused(struct bridge_peer *peer, uint64_t generation, const struct weft_error *why);
 /* The next generation, unless somebody has raised it already. */
@@ -84,12 +93,15 @@ uint64_t peer_alias(struct bridge_peer *peer, uint8_t *ret);
 void peer_renew_lease(struct bridge_peer *peer, uint64_t sent_ns, uint32_t lease_ms);
 /*
  * For a scout.  may_look: whether to look, and over which way; move: begins, or ends, the move to
- * the next generation.
+ * the next generation, at the site.  move_end returns whether everything has moved: false too if
+ * the region has another site by now.
  */
 bool peer_may_look(struct bridge_peer *peer, unsigned *ret_way, uint64_t *ret_wait_ns);
 void peer_look_failed(struct bridge_peer *peer, const struct weft_error *why);
-bool peer_move_begin(struct bridge_peer *peer, uint64_t generation);
-void peer_move_end(struct bridge_peer *peer, bool moved, uint64_t generation, unsigned way);
+bool peer_move_begin(struct bridge_peer *peer, const struct bridge_site *site,
+	uint64_t generation);
+bool peer_move_end(struct bridge_peer *peer, bool moved, const struct bridge_site *site,
+	uint64_t generation, unsigned way);
 
 /*
  * grant.c: checks that the grant is for the contents and the abilities of this attachment; keeps

@@ -12,6 +12,7 @@
 
 #include "fabric/base/util.h"
 #include "nbd-bridge/link/arm.h"
+#include "nbd-bridge/link/follow.h"
 #include "nbd-bridge/link/link-private.h"
 
 enum { AGAIN_MS = 5000 };
@@ -41,7 +42,8 @@ void link_renew(struct bridge_link *link)
 	if (link->fresh || weft_worker_now(link->worker) < link->renew_ns ||
 		!tp_is_worn(link->conn))
 		return;
-	int r = link_connect(link, link->way, link->generation, &link->fresh, NULL, &why);
+	int r = link_connect(link, link->site, link->way, link->generation, &link->fresh, NULL,
+		&why);
 	if (r < 0) {
 		link->fresh = NULL;
 		ended(link, r);
@@ -81,6 +83,8 @@ void link_renew_progress(struct bridge_link *link)
 		return;
 	if (tp_state(link->fresh) == TP_READY && !link->holds) {
 		r = peer_check_grant(link->peer, &link->fresh->info, &why);
+		if (r == 0)
+			r = follow_granted(link->peer, &link->site, &link->fresh->info);
 		link->holds = r == 0;
 	} else {
 		r = link->fresh->error;

@@ -38,8 +38,9 @@ struct bridge_scout {
 	struct weft_timer timer;
 	struct tp_op probe;
 	bool probing, good;
+	const struct bridge_site *site; /* the link's when the look began */
 	unsigned way;
-	uint64_t generation; /* the link's when the look began */
+	uint64_t generation; /* the same */
 	uint64_t ready_ns;
 	struct weft_error why;
 };
@@ -87,7 +88,8 @@ static void drop_conn(struct bridge_scout *scout)
 static int connect_at(struct bridge_scout *scout, uint64_t generation)
 {
 	struct bridge_link *link = scout->link;
-	int r = link_connect(link, scout->way, generation, &scout->conn, NULL, &scout->why);
+	int r = link_connect(link, scout->site, scout->way, generation, &scout->conn, NULL,
+		&scout->why);
 
 	if (r < 0)
 		scout->conn = NULL;
@@ -104,12 +106,18 @@ static void look(struct bridge_scout *scout)
 		rest(scout);
 		return;
 	}
+	/* The region has just moved, and the ways are another donor's. */
+	if (scout->way >= link->site->nr_ways) {
+		rest(scout);
+		return;
+	}
 	scout->generation = link->generation;
+	scout->site = link->site;
 	scout->good = scout->probing = false;
 	scout->why.code = 0;
 	scout->state = SCOUT_CONNECTS;
-	weft_debug("looking at a better way, to %s port %s",
-		link->peer->config.ways[scout->way].host, link->peer->config.ways[scout->way].port);
+	weft_debug("looking at a better way, to %s port %s", scout->site->ways[scout->way].host,
+		scout->site->ways[scout->way].port);
 	if (connect_at(scout, scout->generation) < 0)
 		failed(scout);
 }
@@ -121,13 +129,13 @@ static void move(struct bridge_scout *scout)
 	record(scout, 0);
 	/* Somebody had to connect anew meanwhile: the look begins again. */
 	if (link->generation != scout->generation ||
-		!peer_move_begin(link->peer, scout->generation)) {
+		!peer_move_begin(link->peer, scout->site, scout->generation)) {
 		rest(scout);
 		return;
 	}
 	scout->state = SCOUT_MOVES;
 	if (connect_at(scout, scout->generation + 1) < 0) {
-		peer_move_end(link->peer, false, 0, 0);
+		peer_move_end(link->peer, false, scout->site, 0, 0);
 		failed(scout);
 	}
 }
@@ -145,14 +153,14 @@ static void moved(struct bridge_scout *scout)
 
 	weft_loop_remove(link->worker->loop, &scout->watch);
 	scout->watch.fd = -1;
-	peer_move_end(link->peer, good, scout->generation + 1, scout->way);
+	good = peer_move_end(link->peer, good, scout->site, scout->generation + 1, scout->way);
 	if (!good) {
 		tp_shutdown(conn);
 		return; /* ended() finds the state and the reason */
 	}
 	scout->conn = NULL;
 	rest(scout);
-	link_take_over(link, conn, scout->generation + 1, scout->way);
+	link_take_over(link, conn, scout->generation + 1, scout->site, scout->way);
 }
 
 static void leave(struct bridge_scout *scout)
@@ -200,7 +208,7 @@ static void ended(struct bridge_scout *scout)
 		return;
 	}
 	if (state == SCOUT_MOVES)
-		peer_move_end(scout->link->peer, false, 0, 0);
+		peer_move_end(scout->link->peer, false, scout->site, 0, 0);
 	failed(scout);
 }
 
@@ -317,7 +325,7 @@ void scout_end(struct bridge_scout *scout)
 		drop_conn(scout);
 	}
 	if (scout->state == SCOUT_MOVES)
-		peer_move_end(scout->link->peer, false, 0, 0);
+		peer_move_end(scout->link->peer, false, scout->site, 0, 0);
 	scout->state = SCOUT_RESTS;
 }
 

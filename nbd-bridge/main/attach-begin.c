@@ -96,6 +96,7 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 			.changed = bridge_changes,
 			.changed_ctx = a,
 			.note = attach_note,
+			.note_place = attach_note_place,
 			.note_ctx = a,
 		},
 		.cache = {
@@ -124,6 +125,8 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		donors[i].epoch = a->state.donors[i].epoch;
 		donors[i].granted = a->state.donors[i].granted;
 		donors[i].wrote = a->state.donors[i].wrote;
+		donors[i].at = a->state.donors[i].at;
+		donors[i].moving = a->state.donors[i].moving;
 		if (a->state.takes_over)
 			donors[i].identity = a->state.donors[i].info.identity;
 		donors[i].generation = a->state.generation;

@@ -63,8 +63,13 @@ static void set_transport(struct attach *a, json_t *json)
 
 	json_array_foreach(donors, i, donor) {
 		changes += json_integer_value(json_object_get(donor, "transport_changes"));
-		if (!json_is_string(json_object_get(donor, "uri"))) /* the only one */
+		const char *uri = json_string_value(json_object_get(donor, "uri"));
+		bool moved = uri && !attach_is_given(&a->options, (unsigned)i, uri);
+
+		if (!uri) /* the only one */
 			json_object_set_new(donor, "uri", json_string(a->options.uri_text));
+		json_object_set_new(donor, "moved_from",
+			moved ? json_string(a->options.donors[i].uri_text) : json_null());
 		if (!json_is_string(json_object_get(donor, "transport_why")))
 			json_object_set_new(donor, "transport_why", json_string(a->find.why));
 	}

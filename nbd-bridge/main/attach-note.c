@@ -62,6 +62,51 @@ int attach_note(void *ctx, unsigned donor, uint64_t epoch, uint64_t granted, boo
 	return r;
 }
 
+bool attach_is_given(const struct attach_options *o, unsigned donor, const char *uri)
+{
+	struct weft_uri parsed;
+
+	if (strcmp(o->donors[donor].uri_text, uri) == 0)
+		return true;
+	if (weft_uri_parse(uri, &parsed, NULL) < 0)
+		return false;
+	bool is = weft_uri_is_same_region(&o->donors[donor].uri, &parsed);
+	weft_uri_fini(&parsed);
+	return is;
+}
+
+/* Where a region is, and where it may be soon. */
+struct placed {
+	unsigned donor;
+	uint64_t nr;
+	const char *at, *moving;
+};
+
+static void change_place(struct attach *a, void *ctx)
+{
+	const struct placed *placed = ctx;
+	struct bridge_state_donor *donor = &a->state.donors[placed->donor];
+	bool given = attach_is_given(&a->options, placed->donor, placed->at);
+
+	if (placed->nr <= a->nr_places[placed->donor])
+		return;
+	a->nr_places[placed->donor] = placed->nr;
+	snprintf(donor->at, sizeof(donor->at), "%s", given ? "" : placed->at);
+	snprintf(donor->moving, sizeof(donor->moving), "%s", placed->moving);
+}
+
+/* On a lane's thread. */
+int attach_note_place(void *ctx, unsigned donor, uint64_t nr, const char *at, const char *moving)
+{
+	struct placed placed = {donor, nr, at, moving};
+	struct weft_error err;
+	int r = attach_save_state(ctx, change_place, &placed, &err);
+
+	if (r < 0)
+		weft_warn("%s", err.message);
+	return r;
+}
+
 static void change_tenure(struct attach *a, void *ctx)
 {
 	a->state.socket_tenure = *(const uint64_t *)ctx;
@@ -96,6 +141,27 @@ void attach_keep_stale(struct attach *a)
 		weft_warn("%s", err.message);
 }
 
+/* Whether the state's regions are meant, by where they were, or by where they have moved to. */
+static bool is_same(const struct attach *a)
+{
+	const struct attach_options *o = &a->options;
+	const struct bridge_state_file *state = &a->state;
+	const char *was = state->uri ? state->uri : "";
+
+	if (state->nr_donors != o->nr_donors)
+		return false;
+	for (unsigned i = 0; i < o->nr_donors; i++) {
+		const char *now = o->donors[i].uri_text, *at = state->donors[i].at;
+		size_t len = strcspn(was, " ");
+
+		if ((strlen(now) != len || strncmp(was, now, len) != 0) &&
+			(!at[0] || !attach_is_given(o, i, at)))
+			return false;
+		was += len + (was[len] == ' ');
+	}
+	return was[0] == '\0';
+}
+
 /* A device that a dead bridge left may have users, whose data must not become another region's. */
 static int check_left_device(const struct attach *a, struct weft_error *err)
 {
@@ -105,7 +171,7 @@ static int check_left_device(const struct attach *a, struct weft_error *err)
 
 	if (!bridge_device_find(&state->device, path, sizeof(path)))
 		return 0;
-	if (!state->uri || strcmp(state->uri, o->uri_text) != 0)
+	if (!is_same(a))
 		return weft_error_set(err, EBUSY,
 			"a bridge named '%s' died and left %s, which is %s; clear it with: weft "
 			"detach %s; or give this one another --name",
@@ -248,6 +314,24 @@ static int find_keys(struct attach *a, const char *noted_file, struct weft_error
 	return r;
 }
 
+/* A region that has moved is where it was granted last, with the key that was chosen before. */
+static int begin_at_places(struct attach *a, struct weft_error *err)
+{
+	for (unsigned i = 0; i < a->options.nr_donors; i++) {
+		char *at = a->state.donors[i].at;
+
+		if (at[0] && attach_is_given(&a->options, i, at))
+			at[0] = '\0';
+		if (!at[0])
+			continue;
+		int r = weft_uri_parse(at, &a->at[i], err);
+		if (r < 0)
+			return r;
+		a->find.donors[i].uri = &a->at[i];
+	}
+	return 0;
+}
+
 /* The kernel's driver keeps no keys. */
 static int check_plaintext(const struct attach *a, struct weft_error *err)
 {
@@ -294,8 +378,7 @@ int attach_take_name(struct attach *a, struct weft_error *err)
 	if (r < 0)
 		return r;
 	/* The secret is for that region only. */
-	bool same = state->uri && strcmp(state->uri, o->uri_text) == 0 &&
-		state->nr_donors == o->nr_donors;
+	bool same = is_same(a);
 	if (state->takes_over && same && state->stripe_bytes != o->stripe_bytes)
 		return weft_error_set(err, EINVAL,
 			"the bridge of '%s' that died had stripes of %" PRIu64
@@ -325,6 +408,9 @@ int attach_take_name(struct attach *a, struct weft_error *err)
 		return r;
 	if (!state->takes_over || !same)
 		bridge_state_renew(state, o->nr_donors);
+	r = begin_at_places(a, err);
+	if (r < 0)
+		return r;
 	state->stripe_bytes = o->stripe_bytes;
 	r = attach_open_cache(a, err);
 	if (r < 0)

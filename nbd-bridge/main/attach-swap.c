@@ -108,20 +108,32 @@ int attach_begin_swap(struct attach *a, struct weft_error *err)
 		     : 0;
 }
 
+static void look_up(const char *host, const char *port)
+{
+	struct weft_lookup found;
+	int r = host[0] != '/' && port ? weft_lookup(host, port, 0, &found) : 0;
+
+	if (r != 0)
+		weft_warn("the address of %s is not known: %s", host, gai_strerror(r));
+}
+
+void attach_look_up_place(const char *uri_text)
+{
+	struct weft_uri uri;
+
+	if (weft_uri_parse(uri_text, &uri, NULL) < 0)
+		return;
+	look_up(uri.host, uri.port);
+	weft_uri_fini(&uri);
+}
+
 /* So that nobody has to be asked when the attachment fails over to a way that was not used yet. */
 static void look_names_up(const struct bridge_donor_config *donor)
 {
 	struct weft_lookup found;
 
-	for (unsigned i = 0; i < donor->nr_ways; i++) {
-		const struct bridge_way *way = &donor->ways[i];
-		int r = way->host[0] != '/' && way->port
-			? weft_lookup(way->host, way->port, 0, &found)
-			: 0;
-
-		if (r != 0)
-			weft_warn("the address of %s is not known: %s", way->host, gai_strerror(r));
-	}
+	for (unsigned i = 0; i < donor->nr_ways; i++)
+		look_up(donor->ways[i].host, donor->ways[i].port);
 	if (donor->pass_host && donor->pass_port)
 		weft_lookup(donor->pass_host, donor->pass_port, 0, &found);
 }

@@ -30,6 +30,7 @@
 #include "nbd-bridge/cache/file.h"
 #include "nbd-bridge/cache/seal.h"
 #include "nbd-bridge/device/device.h"
+#include "nbd-bridge/link/follow.h"
 #include "nbd-bridge/main/attach-guard.h"
 #include "nbd-bridge/main/detach-goodbye.h"
 
@@ -90,6 +91,35 @@ static void tell_ways(struct attach *a)
 	}
 }
 
+/* Logs it when a region is about to move, and when it has moved or stays. */
+static void tell_places(struct attach *a)
+{
+	const struct attach_options *o = &a->options;
+	const char *at, *moving;
+
+	for (unsigned i = 0; i < o->nr_donors; i++) {
+		struct bridge_peer *peer = &bridge_attachment(a->bridge)->peers[i];
+		uint64_t nr = follow_now(peer, &at, &moving);
+		bool moved = a->told_at[i] && at != a->told_at[i];
+
+		if (nr == a->told_places[i])
+			continue;
+		if (moved)
+			weft_info("'%s' has moved: %s is at %s now", o->name,
+				o->donors[i].uri_text, at);
+		if (moving[0])
+			weft_info("'%s' is about to move: %s to %s", o->name,
+				at[0] ? at : o->donors[i].uri_text, moving);
+		else if (!moved && a->told_places[i])
+			weft_info("'%s' does not move: %s stays", o->name,
+				at[0] ? at : o->donors[i].uri_text);
+		a->told_places[i] = nr;
+		a->told_at[i] = at;
+		if (moving[0] && o->swap)
+			attach_look_up_place(moving);
+	}
+}
+
 /* A donor that changed a block is told of for the first ones; status counts all. */
 static void tell_bad(struct attach *a)
 {
@@ -115,6 +145,7 @@ static void on_wake(void *ctx)
 		return;
 	end_if_unused(a);
 	tell_ways(a);
+	tell_places(a);
 	tell_bad(a);
 	bridge_place_again(a->bridge);
 	const char *now = bridge_state(a->bridge, &why);
@@ -290,6 +321,8 @@ static void finish(struct attach *a, int r, const struct weft_error *err, bool k
 		seal_end(a->seal);
 	seal_free(a->seal);
 	bridge_state_fini(&a->state);
+	for (unsigned i = 0; i < a->options.nr_donors; i++)
+		weft_uri_fini(&a->at[i]);
 	if (a->detach) {
 		weft_control_answer(a->detach,
 			r < 0 ? json_pack("{s:s, s:b}", "warning", err->message, "detached", 1)
@@ -354,6 +387,7 @@ static int run(struct attach *a)
 		attach_log_to_file(&a->options);
 	}
 	a->last_state = bridge_state(a->bridge, NULL);
+	tell_places(a);
 	weft_loop_run(a->loop);
 	r = stop(a, &err);
 	attach_guard_end(a);

@@ -61,6 +61,12 @@ struct attach {
 	bool gives_up;
 	struct weft_error end_told; /* the reason that was told why it goes on */
 	uint64_t nr_changes[BRIDGE_MAX_DONORS]; /* changes of transport that were told */
+	/* regions that have moved: where it begins, taken over; the last change that is noted */
+	struct weft_uri at[BRIDGE_MAX_DONORS];
+	uint64_t nr_places[BRIDGE_MAX_DONORS];
+	/* … and told: its number, and where the region was then; NULL: nothing yet */
+	uint64_t told_places[BRIDGE_MAX_DONORS];
+	const char *told_at[BRIDGE_MAX_DONORS];
 	char device_why[320]; /* the reason for this kind of device */
 	const char *last_state;
 	void *held_state; /* attach-swap.c: the state file's pages, locked */
@@ -83,16 +89,19 @@ int attach_take_name(struct attach *a, struct weft_error *err);
 /* Changes a->state by change() (NULL: not), under its lock, and writes it to disk. */
 int attach_save_state(struct attach *a, void (*change)(struct attach *a, void *ctx), void *ctx,
 	struct weft_error *err);
+/* Whether the URI is the one that the user attached this donor's region by. */
+bool attach_is_given(const struct attach_options *o, unsigned donor, const char *uri);
 /* Two such changes: the grants of the bridge's donors; that the attachment is stale. */
 void attach_change_granted(struct attach *a, void *ctx);
 void attach_change_stale(struct attach *a, void *ctx);
 /* The bridge became stale: a take-over has to know. */
 void attach_keep_stale(struct attach *a);
 /*
- * As bridge_attachment_config.note, bridge_tenure.note, and for bridge_front_device_new(); ctx: the
- * attach.
+ * As bridge_attachment_config.note and note_place, bridge_tenure.note, and for
+ * bridge_front_device_new(); ctx: the attach.
  */
 int attach_note(void *ctx, unsigned donor, uint64_t epoch, uint64_t granted, bool wrote);
+int attach_note_place(void *ctx, unsigned donor, uint64_t nr, const char *at, const char *moving);
 int attach_note_tenure(void *ctx, uint64_t tenure);
 int attach_save_device(void *ctx, const struct bridge_device *device, struct weft_error *err);
 
@@ -150,6 +159,8 @@ bool attach_has_seal_file(const struct attach *a);
  */
 int attach_begin_swap(struct attach *a, struct weft_error *err);
 int attach_complete_swap(struct attach *a, struct weft_error *err);
+/* … and the host of a place to which the region may move is looked up before it is needed. */
+void attach_look_up_place(const char *uri);
 /* The log names the processes whose pages are out of reach, largest first. */
 void attach_tell_swapped(const struct attach *a);
 /* For status; null without --swap. */

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "fabric/driver.h"
@@ -15,7 +16,7 @@
 #include "fabric/uri.h"
 #include "fabric/base/util.h"
 
-enum { CONNECT_MS = 3000 };
+enum { CONNECT_MS = 3000, MOVES = 4 };
 
 /* Waits until it is granted or refused; 0, or the refusal. */
 static int wait_for_grant(struct tp_conn *conn, struct weft_error *err)
@@ -39,7 +40,9 @@ static int wait_for_grant(struct tp_conn *conn, struct weft_error *err)
 	return conn->error;
 }
 
-static int join_and_leave(struct tp *tp, const struct tp_target *target, struct weft_error *err)
+/* place: where the donor says that the region has moved to, "": nowhere. */
+static int join_and_leave(struct tp *tp, const struct tp_target *target, char *place,
+	struct weft_error *err)
 {
 	struct tp_conn *conn;
 	int r = tp_connect(tp, target, &conn, err);
@@ -47,6 +50,7 @@ static int join_and_leave(struct tp *tp, const struct tp_target *target, struct 
 	if (r < 0)
 		return r;
 	r = wait_for_grant(conn, err);
+	snprintf(place, WEFT_PLACE_MAX, "%s", r == -WEFT_EMOVED ? conn->info.moving : "");
 	tp_shutdown(conn); /* a clean goodbye: nothing is in flight */
 	tp_disconnect(conn);
 	return r;
@@ -69,7 +73,7 @@ static int load_key(const struct bridge_state_file *state, unsigned i, struct we
 }
 
 static int say_goodbye_at(const struct bridge_state_file *state, unsigned i, const char *uri_text,
-	struct weft_error *err)
+	char *place, struct weft_error *err)
 {
 	struct tp_target target = {.connect_timeout_ms = CONNECT_MS,
 		.hello.mode = WEFT_MODE_SHARED};
@@ -98,7 +102,7 @@ static int say_goodbye_at(const struct bridge_state_file *state, unsigned i, con
 	r = tp_open((uri.driver ? uri.driver : tp_base_driver())->ops, NULL, &tp, err);
 	if (r < 0)
 		goto fini_uri;
-	r = join_and_leave(tp, &target, err);
+	r = join_and_leave(tp, &target, place, err);
 	tp_close(tp);
 	/* Other contents, or another's attachment by now: nothing is held for us. */
 	if (r == -ESTALE)
@@ -106,6 +110,24 @@ static int say_goodbye_at(const struct bridge_state_file *state, unsigned i, con
 fini_uri:
 	weft_key_wipe(&key);
 	weft_uri_fini(&uri);
+	return r;
+}
+
+/* A region that has moved is followed, though not for ever. */
+static int follow_and_say_goodbye(const struct bridge_state_file *state, unsigned i,
+	const char *uri_text, struct weft_error *err)
+{
+	const struct bridge_state_donor *donor = &state->donors[i];
+	char at[WEFT_PLACE_MAX], place[WEFT_PLACE_MAX] = "";
+	int r = say_goodbye_at(state, i, donor->at[0] ? donor->at : uri_text, place, err);
+
+	for (unsigned n = 0; r == -WEFT_EMOVED && place[0] && n < MOVES; n++) {
+		memcpy(at, place, sizeof(at));
+		r = say_goodbye_at(state, i, at, place, err);
+	}
+	/* Its donor may have given the region away, and be gone. */
+	if (r < 0 && donor->moving[0])
+		r = say_goodbye_at(state, i, donor->moving, place, err);
 	return r;
 }
 
@@ -120,7 +142,7 @@ int detach_say_goodbye(const struct bridge_state_file *state, struct weft_error 
 		return weft_error_set(err, ENODATA, "it is not known what it was attached to");
 	for (char *uri = strtok_r(uris, " ", &at); uri && i < state->nr_donors;
 		uri = strtok_r(NULL, " ", &at)) {
-		int one = say_goodbye_at(state, i++, uri, err);
+		int one = follow_and_say_goodbye(state, i++, uri, err);
 
 		if (one < 0)
 			r = one;

@@ -32,7 +32,7 @@
  * that knows version 1 alone must not take over sealed contents: it would read and write them as
  * they are at the donor.
  */
-enum { STATE_MAX = 32768, STATE_VERSION = 2, STATE_UNSEALED_VERSION = 1 };
+enum { STATE_MAX = 61440, STATE_VERSION = 2, STATE_UNSEALED_VERSION = 1 };
 
 /*
  * A process that looks whether a bridge lives has the lock for a moment; a killed bridge has it
@@ -143,6 +143,12 @@ static void copy_into(struct fields *f, const char *key, char *buf, size_t len)
 	snprintf(buf, len, "%s", text ? text : "");
 }
 
+static void copy_place(struct fields *f, const char *key, char ret[WEFT_PLACE_MAX])
+{
+	copy_into(f, key, ret, WEFT_PLACE_MAX);
+	f->sound &= !ret[0] || weft_place_valid(ret, strlen(ret));
+}
+
 /* The checksum over all fields but itself, in any order; NULL: out of memory. */
 static json_t *sum_of(json_t *json)
 {
@@ -237,6 +243,8 @@ static void load_donor(struct fields *f, struct bridge_state_donor *ret)
 	ret->wrote = flag_of(f, "wrote");
 	copy_into(f, "identity", ret->identity, sizeof(ret->identity));
 	f->sound &= !ret->identity[0] || weft_identity_valid(ret->identity);
+	copy_place(f, "at", ret->at);
+	copy_place(f, "moving", ret->moving);
 	f->sound &= ret->granted <= INT64_MAX;
 	load_info(f, &ret->info);
 }
@@ -475,6 +483,10 @@ static json_t *donor_json(const struct bridge_state_donor *donor)
 		json_object_set_new(json, "info", info_json(&donor->info));
 	if (donor->identity[0])
 		json_object_set_new(json, "identity", json_string(donor->identity));
+	if (donor->at[0])
+		json_object_set_new(json, "at", json_string(donor->at));
+	if (donor->moving[0])
+		json_object_set_new(json, "moving", json_string(donor->moving));
 	return json;
 }
 

@@ -28,6 +28,11 @@ struct bridge_state_donor {
 	uint64_t granted; /* with an epoch, as in weft_hello */
 	bool wrote;
 	char identity[WEFT_IDENTITY_MAX + 1]; /* of the key; "": none */
+	/*
+	 * Of a region that moves: where it is, "": where `uri` of the state says; where it may be
+	 * soon, "": it stays.
+	 */
+	char at[WEFT_PLACE_MAX], moving[WEFT_PLACE_MAX];
 	/* the grant; size_bytes 0: nothing was granted yet, or it is not known */
 	struct tp_info info;
 };

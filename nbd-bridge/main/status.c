@@ -259,6 +259,16 @@ static void print_key(const json_t *key)
 		printf("  certificates of %s\n", text_of(key, "file"));
 }
 
+/* Where the region of a donor is, if it moved, or moves. */
+static void print_move(const json_t *donor)
+{
+	if (text_of(donor, "moved_from")[0])
+		printf("  now at %s, moved from %s\n", text_of(donor, "uri"),
+			text_of(donor, "moved_from"));
+	if (text_of(donor, "moving_to")[0])
+		printf("  about to move to %s\n", text_of(donor, "moving_to"));
+}
+
 /* Prints a line for each of several donors; for a single donor its other ways. */
 static void print_donors(const json_t *a)
 {
@@ -269,6 +279,7 @@ static void print_donors(const json_t *a)
 
 	if (json_array_size(donors) == 1) {
 		donor = json_array_get(donors, 0);
+		print_move(donor);
 		print_key(json_object_get(donor, "key"));
 		if (json_array_size(json_object_get(donor, "ways")) > 1) {
 			printf("  transport ");
@@ -291,6 +302,7 @@ static void print_donors(const json_t *a)
 			json_array_size(json_object_get(a, "lanes")));
 		print_since(donor);
 		printf("\n");
+		print_move(donor);
 		print_key(json_object_get(donor, "key"));
 	}
 	if (json_array_size(donors) > 1)

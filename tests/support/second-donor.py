@@ -5,12 +5,19 @@ Nothing of weft's code is used.  It is a test of the manual (tests/shell/protoco
 like second-borrower.py.  It lends one region of memory, m, over TCP; striped devices, files and
 restarts are left out.
 
-    second-donor.py SIZE LEASE_MS
+    second-donor.py SIZE LEASE_MS [EPOCH MEMORY SAYS]
         prints the port, then a line for each grant, lapse and end
+
+With three arguments more the region may move, as a test says: it has that epoch, its bytes are in
+the file MEMORY, which another donor may have too, and the file SAYS has nothing, or one of
+"moving", "frozen" and "moved", and a place.  SIGUSR1 ends all sessions.  Who is not known here was
+known to the other donor.
 """
 
+import mmap
 import os
 import re
+import signal
 import socket
 import struct
 import sys
@@ -18,15 +25,28 @@ import threading
 import time
 
 SIZE, LEASE_MS = int(sys.argv[1]), int(sys.argv[2])
-NAME, EPOCH = "m", os.urandom(8).hex()
+NAME = "m"
+EPOCH, MEMORY, SAYS = sys.argv[3:6] if len(sys.argv) > 3 else (os.urandom(8).hex(), None, None)
 REP_ACK, REP_SERVER, REP_INFO, REP_META = 1, 2, 3, 4
 ERR_UNSUP, ERR_POLICY, ERR_INVALID, ERR_UNKNOWN = 0x80000001, 0x80000002, 0x80000003, 0x80000006
 EPERM, EINVAL, ENOSPC, ESHUTDOWN = 1, 22, 28, 108
 MAX_PAYLOAD, FENCE_S = 32 << 20, 10
 
 memory = bytearray(SIZE)
+if MEMORY:
+    with open(MEMORY, "r+b") as file:
+        memory = mmap.mmap(file.fileno(), SIZE)
 lock = threading.Condition()
 attachments = {}  # by id; None: all stock clients
+
+
+def move():
+    """What is said of a move, and the place."""
+    if not SAYS:
+        return "", ""
+    with open(SAYS, encoding="ascii") as says:
+        what, _, place = says.read().strip().partition(" ")
+    return what, place
 
 
 class Refusal(Exception):
@@ -52,6 +72,7 @@ FORMS_1 = {
     "wrote": "1",
     "stripe": "[0-9]+/[0-9]+:[0-9]+",
     "renew": "1",
+    "follows": "1",
 }
 
 
@@ -78,12 +99,14 @@ class Hello:
         if not {"id", "gen", "mode", "name"} <= set(said) or {"epoch", "expect"} <= set(said):
             raise malformed
         self.id, self.gen, self.mode = said["id"], int(said["gen"]), said["mode"]
-        self.name = said["name"]
+        self.name, self.follows = said["name"], "follows" in said
         self.epoch, self.expect = said.get("epoch"), said.get("expect")
 
     def welcome(self):
         version = "" if self.version0 else "v=1,"
-        return f"weft:grant:{version}epoch={EPOCH},lease={LEASE_MS},offers=tcp"
+        what, place = move()
+        moving = f",moving={place}" if what == "moving" and self.follows else ""
+        return f"weft:grant:{version}epoch={EPOCH},lease={LEASE_MS},offers=tcp{moving}"
 
 
 class Attachment:
@@ -103,12 +126,16 @@ def grant(hello, session):
     key, gen, mode = (hello.id, hello.gen, hello.mode) if hello else (None, 0, "w")
     with lock:
         known = attachments.get(key)
+        what, place = move()
+        if what in ("frozen", "moved"):
+            raise policy("MOVING" if what == "frozen" else "MOVED", f"{place} is to be asked")
         if hello and EPOCH != (hello.epoch or hello.expect or EPOCH):
             raise policy("ESTALE", "other contents")
         if known and gen < known.gen:
             word = "SUPERSEDED" if gen >> 32 < known.gen >> 32 else "OVER"
             raise policy(word, "a higher generation was granted")
-        if hello and hello.epoch and mode != "s" and (not known or known.written):
+        forgotten = known.written if known else not SAYS
+        if hello and hello.epoch and mode != "s" and forgotten:
             raise policy("ESTALE", "another could write")
         if known and hello and gen == known.gen:
             if known.lapsed:
@@ -313,6 +340,13 @@ class Session(threading.Thread):
         return 0, None
 
 
+def end_sessions(*_):
+    for attachment in list(attachments.values()):
+        for session in list(attachment.sessions):
+            session.shut()
+
+
+signal.signal(signal.SIGUSR1, end_sessions)
 threading.Thread(target=leases, daemon=True).start()
 listener = socket.create_server(("127.0.0.1", 0), backlog=64)
 print(listener.getsockname()[1], flush=True)
