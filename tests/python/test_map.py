@@ -58,6 +58,38 @@ class Map(support.DonorCase):
         for n in order:
             self.assertEqual(region.pread(65536, n << 16), block[n % 9])
 
+    def test_has_the_mode_that_was_asked_for(self):
+        for mode, local_bytes in (
+            ("paged", LOCAL), ("compat", LOCAL), ("resident", 0), (None, LOCAL),
+        ):
+            with self.subTest(mode):
+                region, m = self.map(mode=mode, local_bytes=local_bytes)
+                region.pwrite(b"hello, weft", 5000)
+                self.assertEqual(m.stats().mode, mode or "paged")
+                with memoryview(m) as view:
+                    self.assertEqual(bytes(view[5000:5011]), b"hello, weft")
+                    view[5000:5005] = b"HELLO"
+                    view[-5:] = b"HELLO"
+                m.close()
+                self.assertEqual(region.pread(11, 5000), b"HELLO, weft")
+                self.assertEqual(region.pread(5, region.size - 5), b"HELLO")
+                region.close()
+
+    def test_has_all_here_in_resident_mode_alone(self):
+        region, m = self.map(mode="resident", local_bytes=0)
+        m.prefetch(wait=True)
+        self.assertEqual(m.stats().resident_bytes, region.size)
+        with self.raises(errno.EINVAL):
+            region.map(mode="resident", local_bytes=LOCAL)
+
+    def test_has_no_mode_that_is_none(self):
+        region, m = self.map()
+        for wrong in ("any", "Paged", "", "paged\0"):
+            with self.assertRaisesRegex(ValueError, "'paged', 'compat' or 'resident'"):
+                region.map(mode=wrong)
+        with self.assertRaisesRegex(TypeError, "a str or None, not int"):
+            region.map(mode=1)
+
     def test_is_a_part_of_the_region(self):
         region, m = self.map(1 << 20, 5000)
         region.pwrite(b"x" * 5000, 1 << 20)

@@ -18,6 +18,7 @@ with weft.Region("weft://127.0.0.1/r", read_only=True, timeout=1.5) as region:
     with region.map(local_bytes=1 << 20) as m:
         dirty: list[tuple[int, int]] = m.dirty()
         mode: str = m.stats().mode
+    region.map(mode="resident").close()
 
 
 async def read(region: weft.Region) -> bytes:
@@ -30,9 +31,10 @@ region = weft.Region("u")
 region.pread("1", 2)
 region.map(local=5)
 number: int = region.pread(1, 2)
+region.map(mode="swapped")
 PY
 if "$PYTHON" -m mypy --cache-dir "$TMP/cache" --strict good.py bad.py >said; then
 	fail "a program that is wrong is taken"
 fi
 ! grep '^good.py' said || fail "a program that is right is not taken"
-[[ $(grep -c '^bad.py:[456]: error' said) = 3 ]] || fail "$(cat said)"
+[[ $(grep -c '^bad.py:[4567]: error' said) = 4 ]] || fail "$(cat said)"

@@ -397,18 +397,46 @@ static PyObject *region_begun(PyObject *self, void *unused)
 
 /* ---- maps ---- */
 
+static int to_mode(PyObject *value, void *ret)
+{
+	static const struct {
+		const char *name;
+		unsigned mode;
+	} modes[] = {
+		{"paged", WEFT_MAP_PAGED},
+		{"compat", WEFT_MAP_COMPAT},
+		{"resident", WEFT_MAP_RESIDENT},
+	};
+
+	if (value == Py_None)
+		return 1; /* any, as it is */
+	if (!PyUnicode_Check(value)) {
+		PyErr_Format(PyExc_TypeError, "mode is a str or None, not %.100s",
+			Py_TYPE(value)->tp_name);
+		return 0;
+	}
+	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
+		if (PyUnicode_CompareWithASCIIString(value, modes[i].name) == 0) {
+			*(unsigned *)ret = modes[i].mode;
+			return 1;
+		}
+	PyErr_Format(PyExc_ValueError, "mode is 'paged', 'compat' or 'resident', not %R", value);
+	return 0;
+}
+
 static PyObject *region_map(PyObject *self, PyObject *args, PyObject *keywords)
 {
 	static char *names[] = {"offset", "length", "local_bytes", "unit_bytes", "handlers",
-		"read_only", "all_faults", NULL};
+		"read_only", "all_faults", "mode", NULL};
 	struct weft_map_options options = {.size = sizeof(options)};
 	struct py_region *region = of(self);
 	uint64_t off = 0, len = UINT64_MAX, handlers = 0;
 	int read_only = 0, all_faults = 0;
 
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "|O&O&$O&O&O&pp:map", names, py_to_u64,
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "|O&O&$O&O&O&ppO&:map", names, py_to_u64,
 		    &off, py_to_len, &len, py_to_u64, &options.local_bytes, py_to_u64,
-		    &options.unit_bytes, py_to_u64, &handlers, &read_only, &all_faults))
+		    &options.unit_bytes, py_to_u64, &handlers, &read_only, &all_faults,
+		    to_mode, &options.mode))
 		return NULL;
 	options.handlers = handlers > UINT32_MAX ? UINT32_MAX : (unsigned)handlers;
 	options.flags =
@@ -439,13 +467,15 @@ PyDoc_STRVAR(flush_doc,
 	"Make all writes that returned before as durable as the region can be.");
 PyDoc_STRVAR(map_doc,
 	"map($self, /, offset=0, length=None, *, local_bytes=0, unit_bytes=0,\n"
-	"    handlers=0, read_only=False, all_faults=False)\n--\n\n"
+	"    handlers=0, read_only=False, all_faults=False, mode=None)\n--\n\n"
 	"The region's bytes as memory: a weft.Map.\n\n"
 	"local_bytes: so much of it is in this machine at a time (0: 256 MiB).\n"
 	"unit_bytes: so much is fetched at a time (0: 64 KiB).\n"
 	"handlers: threads that take page faults (0: one for each processor, 4 at most).\n"
 	"all_faults: refuse a map in which system calls get EFAULT for what is not\n"
-	"here; otherwise RuntimeWarning tells of it.");
+	"here; otherwise RuntimeWarning tells of it.\n"
+	"mode: 'paged', 'compat' or 'resident', of which the last has all of it in this\n"
+	"machine (no local_bytes); None: paged, or compat where the kernel is too old.");
 PyDoc_STRVAR(close_doc, "_close($self, /)\n--\n\nClose; what had not ended.");
 
 #define KEYWORDS(function) (PyCFunction)(void (*)(void))(function)

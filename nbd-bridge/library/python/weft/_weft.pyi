@@ -3,7 +3,7 @@ import sys
 from _typeshed import ReadableBuffer, StrOrBytesPath, WriteableBuffer, structseq
 from asyncio import Future
 from collections.abc import Callable
-from typing import Any, SupportsFloat, SupportsIndex, final
+from typing import Any, Literal, SupportsFloat, SupportsIndex, final
 from typing_extensions import Final, Self
 
 __version__: str
@@ -49,6 +49,7 @@ class Region:
         handlers: SupportsIndex = 0,
         read_only: bool = False,
         all_faults: bool = False,
+        mode: Literal["paged", "compat", "resident"] | None = None,
     ) -> Map: ...
     # What weft.Region does for asyncio.
     @property
