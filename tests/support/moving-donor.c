@@ -28,6 +28,9 @@ struct moving_session {
 	struct moving_session *next;
 };
 
+/* Bytes that two donors have: what one session wrote is read by another one. */
+static _Atomic unsigned order;
+
 static struct moving_session *session_of(const struct nbd_conn *conn)
 {
 	return nbd_conn_user(conn);
@@ -117,6 +120,7 @@ static int welcome(struct nbd_conn *conn, const char *name, const struct weft_he
 
 static int prepare(struct nbd_request *rq)
 {
+	atomic_fetch_add(&order, 1);
 	rq->buf = session_of(rq->conn)->donor->mem + rq->off;
 	return 0;
 }
@@ -125,6 +129,7 @@ static void submit(struct nbd_request *rq)
 {
 	struct moving_donor *d = session_of(rq->conn)->donor;
 
+	atomic_fetch_add(&order, 1);
 	atomic_fetch_add(&d->nr_requests, 1);
 	if (rq->type == NBD_CMD_WRITE_ZEROES)
 		memset(d->mem + rq->off, 0, rq->len);
@@ -258,6 +263,14 @@ void moving_donor_end(struct moving_donor *d)
 	pthread_mutex_unlock(&d->lock);
 	pthread_cond_destroy(&d->changed);
 	pthread_mutex_destroy(&d->lock);
+}
+
+struct weft_hello moving_donor_hello(struct moving_donor *d, bool first)
+{
+	pthread_mutex_lock(&d->lock);
+	struct weft_hello hello = first ? d->first : d->hello;
+	pthread_mutex_unlock(&d->lock);
+	return hello;
 }
 
 static void wait_for(const _Atomic unsigned *number, unsigned more, const char *what)

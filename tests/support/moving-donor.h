@@ -29,7 +29,8 @@ struct moving_donor {
 	/* What it saw. */
 	_Atomic unsigned nr_asked, nr_granted, nr_requests;
 	pthread_mutex_t lock;
-	struct weft_hello first, hello; /* the first one, the last one */
+	struct weft_hello first; /* under the lock, as the last one */
+	struct weft_hello hello;
 
 	/* Its own. */
 	int fd;
@@ -46,6 +47,8 @@ void moving_donor_cut(struct moving_donor *d);
 /* Cuts, and then refuses with the error. */
 void moving_donor_close(struct moving_donor *d, int error);
 void moving_donor_end(struct moving_donor *d);
+/* The first hello that asked for a grant, or the last one. */
+struct weft_hello moving_donor_hello(struct moving_donor *d, bool first);
 /* Waits until it was asked, or has granted, more than so many times; or fails the test. */
 void moving_donor_wait_asked(struct moving_donor *d, unsigned more);
 void moving_donor_wait_granted(struct moving_donor *d, unsigned more);

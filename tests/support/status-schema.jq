@@ -32,7 +32,8 @@ def attachment: {
 	"donors?": [{
 		uri: "string", region: "string", size_bytes: "number", epoch: "string|null", generation: "string", transport: "string",
 		transport_why: "string|null", transport_since_s: "number", transport_changes: "number",
-		restorable: "boolean", moved_from: "string|null", moving_to: "string|null",
+		restorable: "boolean",
+		moved_from: "string|null", moving_to: "string|null",
 		"key?": key, ways: [{transport: "string", host: "string|null", port: "string|null"}]
 	}],
 	"requests?": {read: "number", write: "number", flush: "number", trim: "number", zero: "number", cache: "number"},

@@ -34,20 +34,33 @@ static struct noted {
 	unsigned nr, after_requests;
 	uint64_t number;
 	char at[WEFT_PLACE_MAX], moving[WEFT_PLACE_MAX];
-	int error;
-} noted;
+} noted_now;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic int note_error;
+
+static struct noted what_is_noted(void)
+{
+	pthread_mutex_lock(&lock);
+	struct noted noted = noted_now;
+	pthread_mutex_unlock(&lock);
+	return noted;
+}
 
 static int note_place(void *ctx, unsigned donor, uint64_t nr, const char *at, const char *moving)
 {
-	if (noted.error)
-		return noted.error;
-	if (nr <= noted.number)
-		return 0;
-	noted.number = nr;
-	noted.after_requests = a.nr_requests + b.nr_requests + c.nr_requests;
-	snprintf(noted.at, sizeof(noted.at), "%s", at);
-	snprintf(noted.moving, sizeof(noted.moving), "%s", moving);
-	noted.nr++;
+	struct noted *noted = &noted_now;
+
+	if (note_error)
+		return note_error;
+	pthread_mutex_lock(&lock);
+	if (nr > noted->number) {
+		noted->number = nr;
+		noted->after_requests = a.nr_requests + b.nr_requests + c.nr_requests;
+		snprintf(noted->at, sizeof(noted->at), "%s", at);
+		snprintf(noted->moving, sizeof(noted->moving), "%s", moving);
+		noted->nr++;
+	}
+	pthread_mutex_unlock(&lock);
 	return 0;
 }
 
@@ -74,7 +87,8 @@ static int set_up(void **state)
 	config.attach.nr_donors = 1;
 	config.attach.note_place = note_place;
 	config.nr_lanes = NR_LANES;
-	noted = (struct noted){0};
+	noted_now = (struct noted){0};
+	note_error = 0;
 	fill_pattern(pattern, sizeof(pattern));
 	return 0;
 }
@@ -109,7 +123,7 @@ static void begin_a_move(void)
 	a.names = b.uri;
 	b.refuse = WEFT_EMOVING;
 	bridge_begin(&config);
-	assert_string_equal(noted.moving, b.uri);
+	assert_string_equal(what_is_noted().moving, b.uri);
 }
 
 /* A has given it away, and B serves. */
@@ -155,8 +169,9 @@ static void after_a_loss_the_place_is_asked_first_and_goes_on(void **state)
 	assert_is_at(&b);
 	assert_int_equal(a.nr_asked, at_a);
 	assert_true(atomic_load(&peer_of(0)->generation) == generation + 1);
-	assert_true(b.first.generation == generation + 1 && b.first.epoch == 4711);
-	assert_true(b.first.follows && b.first.granted == generation && b.first.wrote);
+	const struct weft_hello hello = moving_donor_hello(&b, true);
+	assert_true(hello.generation == generation + 1 && hello.epoch == 4711);
+	assert_true(hello.follows && hello.granted == generation && hello.wrote);
 	assert_int_equal(b.nr_granted, NR_LANES);
 }
 
@@ -217,8 +232,8 @@ static void an_aborted_move_is_forgotten(void **state)
 	moving_donor_wait_granted(&a, 1);
 	wait_for_state("ready");
 	assert_int_equal(do_write(0, 0, pattern, 4096, 0), 0);
-	assert_string_equal(noted.moving, "");
-	assert_string_equal(noted.at, "");
+	assert_string_equal(what_is_noted().moving, "");
+	assert_string_equal(what_is_noted().at, "");
 	const unsigned at_b = b.nr_asked;
 	assert_true(at_b > 0);
 	moving_donor_cut(&a);
@@ -312,13 +327,13 @@ static void a_region_that_returns_is_followed_back(void **state)
 		moving_donor_cut(from);
 		moving_donor_wait_granted(from, NR_LANES);
 		wait_for_state("ready");
-		assert_string_equal(noted.moving, next->uri);
+		assert_string_equal(what_is_noted().moving, next->uri);
 		next->names = NULL;
 		next->refuse = 0;
 		moving_donor_close(from, WEFT_EMOVED);
 		assert_is_at(next);
-		assert_string_equal(noted.at, next->uri);
-		assert_string_equal(noted.moving, "");
+		assert_string_equal(what_is_noted().at, next->uri);
+		assert_string_equal(what_is_noted().moving, "");
 	}
 }
 
@@ -358,20 +373,20 @@ static void donors_that_name_each_other_are_not_asked_without_a_wait(void **stat
 static void nothing_is_asked_before_it_is_noted(void **state)
 {
 	begin_a_move();
-	assert_int_equal(noted.after_requests, 0);
-	assert_string_equal(noted.at, "");
+	assert_int_equal(what_is_noted().after_requests, 0);
+	assert_string_equal(what_is_noted().at, "");
 	for (unsigned lane = 0; lane < NR_LANES; lane++)
 		assert_int_equal(do_write(lane, 0, pattern, 4096, 0), 0);
 	const unsigned requests = a.nr_requests;
-	noted.error = -EIO;
+	note_error = -EIO;
 	commit();
 	moving_donor_wait_granted(&b, 3);
 	assert_int_equal(b.nr_requests, 0);
-	noted.error = 0;
+	note_error = 0;
 	assert_is_at(&b);
-	assert_string_equal(noted.at, b.uri);
-	assert_string_equal(noted.moving, "");
-	assert_int_equal(noted.after_requests, requests);
+	assert_string_equal(what_is_noted().at, b.uri);
+	assert_string_equal(what_is_noted().moving, "");
+	assert_int_equal(what_is_noted().after_requests, requests);
 }
 
 static void a_take_over_asks_the_place_that_was_noted_and_then_the_home(void **state)
@@ -383,7 +398,8 @@ static void a_take_over_asks_the_place_that_was_noted_and_then_the_home(void **s
 	bridge_begin(&config);
 	assert_int_equal(b.nr_asked, 1);
 	assert_int_equal(a.nr_granted, NR_LANES);
-	assert_true(b.first.generation == UINT64_C(2) << 32 && b.first.epoch == 4711);
+	const struct weft_hello hello = moving_donor_hello(&b, true);
+	assert_true(hello.generation == UINT64_C(2) << 32 && hello.epoch == 4711);
 	bridge_free(bridge);
 	bridge = NULL;
 	a.refuse = WEFT_EMOVED;
@@ -391,7 +407,7 @@ static void a_take_over_asks_the_place_that_was_noted_and_then_the_home(void **s
 	to[0].generation = UINT64_C(3) << 32;
 	bridge_begin(&config);
 	assert_is_at(&b);
-	assert_string_equal(noted.at, b.uri);
+	assert_string_equal(what_is_noted().at, b.uri);
 }
 
 static void *start_it(void *ctx)
@@ -460,7 +476,8 @@ static void of_a_striped_device_one_part_moves_alone(void **state)
 	assert_true(b.nr_granted == NR_LANES && b.nr_requests > 0);
 	char text[WEFT_PLACE_MAX];
 	assert_string_equal(donor_status(1, "uri", text, sizeof(text)), b.uri);
-	assert_true(b.hello.stripe.index == 2 && b.hello.stripe.count == 2);
+	const struct weft_hello hello = moving_donor_hello(&b, false);
+	assert_true(hello.stripe.index == 2 && hello.stripe.count == 2);
 }
 
 static void a_session_with_an_alias_does_not_follow(void **state)
@@ -469,8 +486,8 @@ static void a_session_with_an_alias_does_not_follow(void **state)
 	config.nr_lanes = 1;
 	a.names = b.uri;
 	bridge_begin(&config);
-	assert_false(a.hello.follows);
-	assert_int_equal(noted.nr, 0);
+	assert_false(moving_donor_hello(&a, true).follows);
+	assert_int_equal(what_is_noted().nr, 0);
 	moving_donor_close(&a, WEFT_EMOVED);
 	moving_donor_wait_asked(&a, 3);
 	assert_int_equal(b.nr_asked, 0);
@@ -481,7 +498,7 @@ static void a_place_that_cannot_be_understood_is_none(void **state)
 {
 	a.names = "weft://b:99999/r";
 	bridge_begin(&config);
-	assert_int_equal(noted.nr, 0);
+	assert_int_equal(what_is_noted().nr, 0);
 	moving_donor_close(&a, WEFT_EMOVED);
 	moving_donor_wait_asked(&a, 2 * NR_LANES);
 	a.names = b.uri;
