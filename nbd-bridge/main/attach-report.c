@@ -14,6 +14,7 @@
 #include "fabric/driver.h"
 #include "nbd-bridge/cache/cache.h"
 #include "nbd-bridge/cache/seal.h"
+#include "nbd-bridge/link/follow.h"
 
 /* "%s; what to do". */
 static void add_advice(struct weft_error *err, const char *fmt, ...)
@@ -146,6 +147,18 @@ static void print_keys(const struct attach *a, FILE *out)
 	}
 }
 
+static void print_places(const struct attach *a, FILE *out)
+{
+	const char *at, *moving;
+
+	for (unsigned i = 0; i < a->options.nr_donors; i++) {
+		follow_now(&bridge_attachment(a->bridge)->peers[i], &at, &moving);
+		if (at[0] && !attach_is_given(&a->options, i, at))
+			fprintf(out, "  %s has moved, and is at %s now\n",
+				a->options.donors[i].uri_text, at);
+	}
+}
+
 static void print_result(const struct attach *a, FILE *out)
 {
 	const struct attach_options *o = &a->options;
@@ -164,6 +177,7 @@ static void print_result(const struct attach *a, FILE *out)
 	const struct tp_driver *driver = tp_driver_of_word(now.transport);
 	if (driver && driver->shows_path)
 		fprintf(out, "  over %s\n", info->path);
+	print_places(a, out);
 	print_keys(a, out);
 	if (o->nr_donors > 1) {
 		uint64_t cut = attachment_bytes_cut_off(bridge_attachment(a->bridge));

@@ -92,7 +92,8 @@ weft detach m
 wait_for grep -qx 'ended clean' "$TMP/a"
 
 echo "== a region that has moved is found"
-weft attach "$place_b" --name m --socket "$TMP/s"
+weft attach "$place_b" --name m --socket "$TMP/s" >"$TMP/attached"
+grep -F "$place_b has moved, and is at $place_a now" "$TMP/attached" || fail "$(<"$TMP/attached")"
 is_at "$place_a" || fail "$(weft status m)"
 io -c 'read -P 0x33 1M 1M' || fail "$(cat "$TMP/io")"
 weft detach m
