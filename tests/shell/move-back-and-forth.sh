@@ -68,7 +68,14 @@ for ((round = 1; round <= rounds; round++)); do
 	esac
 	wait "$mover" || :
 	wait_for -t 60 find_it
-	wait_for -t 20 all_lanes_are_back
+	for ((i = 0; i < 200; i++)); do
+		if all_lanes_are_back; then break; fi
+		sleep 0.1
+	done
+	all_lanes_are_back || {
+		weft status --explain box
+		troubles "a lane is not back"
+	}
 	kill -0 "$writer" || troubles "the writer ended"
 done
 touch "$TMP/stop"
