@@ -100,3 +100,18 @@ done
 for name in direct unix cached striped read shared; do
 	weft detach "$name"
 done
+
+echo "== with a key"
+weft key new box --store "$TMP/keys" --out "$TMP/box" --region keyed >"$TMP/key"
+weft key new mover --store "$TMP/keys" --out "$TMP/mover" --admin >"$TMP/key"
+WEFT_KEY=$TMP/mover start_donor --take 16M --keys "$TMP/keys"
+taker=weft://$(sed -n 's/^listening on //p' "$DONOR_LOG")
+start_donor --memory keyed=8M --keys "$TMP/keys"
+giver=weft://127.0.0.1:$PORT
+weft attach "$giver/keyed" --key "$TMP/box" --socket "$TMP/keyed.sock"
+writes keyed
+WEFT_KEY=$TMP/mover moves keyed
+wait_for is_at keyed 0 "$taker/keyed"
+wrote keyed
+[[ $(attachment keyed transport) = tcp+* ]] || fail "$(weft status keyed)"
+weft detach keyed
