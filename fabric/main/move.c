@@ -258,14 +258,15 @@ static enum move_result end_of(struct mover *m)
 
 	move_report_clear(&m->report);
 	if (r < 0) {
-		fprintf(stderr, "weft-move: %s\n", err.message);
+		/* That it does not answer is told with what is not known. */
+		if (m->taker.talk)
+			fprintf(stderr, "weft-move: %s\n", err.message);
 		result = find_out(m);
 	}
 	const char *why = r == 0 ? m->status.error : "";
 	if (result == MOVE_ABORTED)
-		fprintf(stderr, "weft-move: aborted%s%s: %s still has the region, nothing was "
-				"lost\n",
-			why[0] ? ": " : "", why, m->giver.name);
+		fprintf(stderr, "weft-move: aborted: %s still has the region, nothing was lost\n",
+			m->giver.name);
 	if (result == MOVE_FAILED)
 		fprintf(stderr, "weft-move: the move of %s to %s failed%s%s; the same command "
 				"begins again\n",

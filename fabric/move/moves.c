@@ -308,7 +308,7 @@ int weft_moves_question(void *ctx, const struct weft_peer *peer, const json_t *q
 	else if (strcmp(op, "take-status") == 0 || strcmp(op, "take-abort") == 0)
 		r = on_one_take(moves, peer, op, question, ret_answer, err);
 	else if (strcmp(op, "takes") == 0)
-		r = (*ret_answer = json_pack("{s:o}", "takes", takes_json(moves, peer))) ? 0 : -ENOMEM;
+		*ret_answer = json_pack("{s:o}", "takes", takes_json(moves, peer));
 	else if (strcmp(op, "resolve") == 0)
 		r = on_resolve(moves, peer, question, ret_answer, err);
 	else

@@ -841,7 +841,8 @@ static int try_only(struct take *t, json_t **ret, struct weft_error *err)
 		json_array_append_new(who, json_string(names));
 	*ret = json_pack("{s:b, s:o, s:I, s:I, s:i, s:o}", "could", could, "why",
 		could ? json_null() : json_string(why.message), "size", (json_int_t)size, "free",
-		(json_int_t)room, "borrowers", (int)t->view.nr_borrowers, "cannot_follow", who);
+		(json_int_t)room, "borrowers", (int)(t->view.nr_borrowers + cannot),
+		"cannot_follow", who);
 	return *ret ? 0 : weft_error_set(err, ENOMEM, "no memory");
 }
 

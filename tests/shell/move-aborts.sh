@@ -33,8 +33,7 @@ for signal in INT TERM; do
 	code=0
 	wait "$pid" || code=$?
 	[[ $code = 1 && ! -s $TMP/out ]] || fail "exit status $code: $(<"$TMP/out")"
-	line="weft-move: aborted: as asked: "
-	line+="weft://a.example still has the region, nothing was lost"
+	line="weft-move: aborted: weft://a.example still has the region, nothing was lost"
 	grep -qx "$line" "$TMP/err" || fail "$(<"$TMP/err")"
 	(($(nr_asked take-abort) == 1)) || fail "$(<"$B_LOG")"
 done
