@@ -28,8 +28,8 @@ struct moving_session {
 	struct moving_session *next;
 };
 
-/* Bytes that two donors have: what one session wrote is read by another one. */
-static _Atomic unsigned order;
+/* Two donors may have the same bytes, which are touched under this lock alone. */
+static pthread_mutex_t bytes_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static struct moving_session *session_of(const struct nbd_conn *conn)
 {
@@ -51,7 +51,7 @@ static int describe(struct nbd_conn *conn, const char *name, struct nbd_export *
 	if (strcmp(name, "r") != 0)
 		return weft_error_set(err, ENOENT, "there is no such region");
 	*ret = (struct nbd_export){.size_bytes = d->size_bytes,
-		.flags = NBD_FLAG_CAN_MULTI_CONN | NBD_FLAG_SEND_WRITE_ZEROES,
+		.flags = NBD_FLAG_CAN_MULTI_CONN,
 		.min_block_bytes = 1,
 		.preferred_block_bytes = 4096,
 		.max_block_bytes = NBD_MAX_PAYLOAD};
@@ -120,19 +120,21 @@ static int welcome(struct nbd_conn *conn, const char *name, const struct weft_he
 
 static int prepare(struct nbd_request *rq)
 {
-	atomic_fetch_add(&order, 1);
-	rq->buf = session_of(rq->conn)->donor->mem + rq->off;
-	return 0;
+	rq->buf = malloc(rq->len);
+	return rq->buf ? 0 : -ENOMEM;
 }
 
 static void submit(struct nbd_request *rq)
 {
 	struct moving_donor *d = session_of(rq->conn)->donor;
 
-	atomic_fetch_add(&order, 1);
+	pthread_mutex_lock(&bytes_lock);
+	if (rq->type == NBD_CMD_WRITE)
+		memcpy(d->mem + rq->off, rq->buf, rq->len);
+	else if (rq->type == NBD_CMD_READ)
+		memcpy(rq->buf, d->mem + rq->off, rq->len);
+	pthread_mutex_unlock(&bytes_lock);
 	atomic_fetch_add(&d->nr_requests, 1);
-	if (rq->type == NBD_CMD_WRITE_ZEROES)
-		memset(d->mem + rq->off, 0, rq->len);
 	/* An answer that never leaves: the session is cut before that. */
 	while (atomic_load(&d->stalls))
 		usleep(1000);
@@ -141,6 +143,7 @@ static void submit(struct nbd_request *rq)
 
 static void release(struct nbd_request *rq)
 {
+	free(rq->buf);
 }
 
 static void closed(struct nbd_conn *conn, bool clean)
@@ -271,6 +274,14 @@ struct weft_hello moving_donor_hello(struct moving_donor *d, bool first)
 	struct weft_hello hello = first ? d->first : d->hello;
 	pthread_mutex_unlock(&d->lock);
 	return hello;
+}
+
+void moving_donor_check(const struct moving_donor *d, uint64_t off, const void *want, size_t len)
+{
+	pthread_mutex_lock(&bytes_lock);
+	bool same = memcmp(d->mem + off, want, len) == 0;
+	pthread_mutex_unlock(&bytes_lock);
+	assert_true(same);
 }
 
 static void wait_for(const _Atomic unsigned *number, unsigned more, const char *what)

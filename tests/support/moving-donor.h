@@ -18,7 +18,8 @@ struct moving_donor {
 	uint16_t port;
 	char uri[64];
 	uint8_t *mem; /* the region's bytes; another donor may have the same */
-	uint64_t size_bytes, epoch;
+	uint64_t size_bytes;
+	_Atomic uint64_t epoch;
 
 	/* What it does; the test's, any time. */
 	_Atomic int refuse;       /* the errno with which it refuses; 0: it grants */
@@ -49,6 +50,8 @@ void moving_donor_close(struct moving_donor *d, int error);
 void moving_donor_end(struct moving_donor *d);
 /* The first hello that asked for a grant, or the last one. */
 struct weft_hello moving_donor_hello(struct moving_donor *d, bool first);
+/* That it has these bytes. */
+void moving_donor_check(const struct moving_donor *d, uint64_t off, const void *want, size_t len);
 /* Waits until it was asked, or has granted, more than so many times; or fails the test. */
 void moving_donor_wait_asked(struct moving_donor *d, unsigned more);
 void moving_donor_wait_granted(struct moving_donor *d, unsigned more);
