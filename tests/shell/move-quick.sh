@@ -26,9 +26,9 @@ random_file "$TMP/contents" 16777216
 weft attach "$from/r" --socket "$TMP/s" --name r --lanes 2 || fail "attach"
 epoch=$(weft status r --json | jq -r '.attachments[0].epoch')
 nbdcopy "$TMP/contents" "nbd+unix:///?socket=$TMP/s" || fail "nothing can be written"
-fio --name=v --ioengine=nbd --uri="nbd+unix:///?socket=$TMP/s" --rw=randrw --bsrange=4k-64k \
+fio --name=v --ioengine=nbd --uri="nbd+unix:///?socket=$TMP/s" --rw=rw --bsrange=4k-64k \
 	--iodepth=8 --offset=16m --size=48m --io_size=100g --time_based --runtime=600 \
-	--rate=20m,20m --verify=crc32c --verify_backlog=64 --verify_state_save=0 \
+	--rate=4m,4m --verify=crc32c --verify_backlog=64 --verify_state_save=0 \
 	--verify_fatal=1 >"$TMP/fio" 2>&1 &
 fio=$!
 wait_for -t 60 of r '.requests.write > 200'
