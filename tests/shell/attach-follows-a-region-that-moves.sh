@@ -14,7 +14,7 @@ donor() {
 	python3 "$WEFT_SRC/tests/support/second-donor.py" $((16 << 20)) 3000 00112233445566aa \
 		"$TMP/memory" "$TMP/$1.says" >"$TMP/$1" 2>>"$TMP/errors" &
 	printf -v "pid_$1" %s $!
-	wait_for [ -s "$TMP/$1" ]
+	wait_for -t 100 test -s "$TMP/$1"
 	printf -v "place_$1" weft://127.0.0.1:%s/m "$(head -n 1 "$TMP/$1")"
 }
 # say NAME WHAT…: what it says from now on, once its sessions have ended.
