@@ -492,8 +492,14 @@ static int freeze(struct take *t, struct weft_error *err)
 		r = resume(t, err);
 	weft_step("take-frozen");
 	/* Nothing is written any more: each round is the last, but for what came wrong. */
-	while (r == 0 && pull_nr_dirty(&t->pull) > 0)
-		r = copy_round(t, "give-freeze", 0, err);
+	memset(t->changed, 0, t->pull.nr_words * sizeof(*t->changed));
+	while (r == 0 && pull_nr_dirty(&t->pull) > 0) {
+		r = pull_round(&t->pull, err);
+		if (r == 0)
+			r = pull_judge(&t->pull, t->changed, err);
+		else if (is_of_link(r))
+			r = resume(t, err);
+	}
 	return r;
 }
 

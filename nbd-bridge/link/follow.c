@@ -9,6 +9,8 @@
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
+enum { PLACE_ASKS = 4 }; /* of a place that says that the region is about to come, before the home */
+
 /* Finds it among those that there were, or makes it; NULL: it cannot be reached. */
 static const struct bridge_site *site_of(struct bridge_peer *peer, const char *uri,
 	const char *offers)
@@ -141,6 +143,9 @@ static enum follow_next refused_at_place(struct bridge_peer *peer, int error, co
 		peer->asks_place = true;
 		return FOLLOW_NOW;
 	}
+	/* The region is about to be there: who asks the home in between learns of it later. */
+	if (error == -WEFT_EMOVING && ++peer->nr_moving % PLACE_ASKS != 0)
+		return FOLLOW_SOON;
 	peer->asks_place = false;
 	return error == -WEFT_EMOVING ? FOLLOW_SOON : FOLLOW_NOW;
 }

@@ -44,6 +44,7 @@ struct bridge_peer {
 	/* follow.h: the region may move */
 	bool follows;     /* constant: the attachment can go on elsewhere, and says so */
 	bool asks_place;  /* the next session is asked for at the place */
+	unsigned nr_moving; /* refusals of the place that say that the region is about to come */
 	bool decided;     /* the donor that had the region says that the place has it */
 	struct bridge_site first;       /* as config has it */
 	const struct bridge_site *home; /* the donor that granted last, and `ways` lead to */
