@@ -303,11 +303,10 @@ void weft_donor_keys_changed(struct weft_donor *donor)
 	pthread_mutex_unlock(&donor->lock);
 }
 
-void weft_donor_tick(struct weft_donor *donor, uint64_t now_ns)
+void donor_attachments_tick(struct weft_donor *donor, uint64_t now_ns)
 {
 	struct weft_attachment *a, *next;
 
-	pthread_mutex_lock(&donor->lock);
 	if (was_away(donor, now_ns))
 		for (a = donor->attachments; a; a = a->next)
 			a->last_seen_ns = now_ns;
@@ -328,9 +327,6 @@ void weft_donor_tick(struct weft_donor *donor, uint64_t now_ns)
 	}
 	fence_those_out(donor, false);
 	donor_passes_expire(donor, now_ns);
-	for (unsigned i = 0; i < donor->nr_regions; i++)
-		donor_moves_tick(donor, donor->regions[i].region, now_ns);
-	pthread_mutex_unlock(&donor->lock);
 }
 
 static bool has_fenced_grants(const struct weft_donor *donor)

@@ -225,6 +225,8 @@ uint64_t donor_silent_ns(const struct weft_attachment *a, uint64_t now_ns);
 void donor_lapse_if_silent(struct weft_attachment *a, uint64_t now_ns);
 /* A grant of `a` below the generation that is not fenced yet, or NULL. */
 struct weft_grant *donor_unfenced(const struct weft_attachment *a, uint64_t below);
+/* Leases that are over, keys that are gone; the lock is released meanwhile. */
+void donor_attachments_tick(struct weft_donor *donor, uint64_t now_ns);
 /* Calls fence() once, without the lock. */
 void donor_fence(struct weft_donor *donor, struct weft_grant *grant);
 /*

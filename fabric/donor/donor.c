@@ -69,6 +69,15 @@ void weft_donor_stop(struct weft_donor *donor)
 	pthread_mutex_unlock(&donor->lock);
 }
 
+void weft_donor_tick(struct weft_donor *donor, uint64_t now_ns)
+{
+	pthread_mutex_lock(&donor->lock);
+	donor_attachments_tick(donor, now_ns);
+	for (unsigned i = 0; i < donor->nr_regions; i++)
+		donor_moves_tick(donor, donor->regions[i].region, now_ns);
+	pthread_mutex_unlock(&donor->lock);
+}
+
 void weft_donor_welcome(struct weft_donor *donor, struct weft_region *region,
 	struct weft_welcome *ret)
 {

@@ -5,7 +5,7 @@
  * (moves.pml).
  *
  *   tracked   the region is lent as ever, but not to those who cannot follow, nor to writers that
- *             this donor does not see.  Chunks that are written are noted (weft_region_take_changes()).
+ *             this donor does not see.  Chunks that are written are noted.
  *             Welcomes say where the region goes.
  *   frozen    nobody but the taker's reader has a session, and nobody is granted one: MOVING.
  *   given     for good: everybody is told MOVED.

@@ -93,14 +93,6 @@ static void call_forget(struct serve *s, struct serve_call *call)
 	}
 }
 
-void serve_forget_wanted(struct serve *s, struct serve_region *w)
-{
-	free(w->name);
-	free(w->path);
-	memmove(w, w + 1, (size_t)(s->wanted + s->nr_wanted - (w + 1)) * sizeof(*w));
-	s->nr_wanted--;
-}
-
 /* The slow part, taking memory, is the caller's thread's. */
 static int make(void *ctx, const char *name, uint64_t size_bytes, uint64_t epoch,
 	struct weft_region **ret, struct weft_error *err)

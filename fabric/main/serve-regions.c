@@ -453,6 +453,14 @@ static enum weft_moves_wish ask_moves(struct serve *s, struct serve_region *w)
 	return !w->region && w->came ? WEFT_MOVES_DROP : wish;
 }
 
+void serve_forget_wanted(struct serve *s, struct serve_region *w)
+{
+	free(w->name);
+	free(w->path);
+	memmove(w, w + 1, (size_t)(s->wanted + s->nr_wanted - (w + 1)) * sizeof(*w));
+	s->nr_wanted--;
+}
+
 static void drop(struct serve *s, struct serve_region *w)
 {
 	if (w->region && w->keeper)

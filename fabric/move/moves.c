@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -318,6 +319,32 @@ int weft_moves_question(void *ctx, const struct weft_peer *peer, const json_t *q
 	return r;
 }
 
+/* As status has it everywhere: with the units in the names, and times in seconds. */
+static void name_units(json_t *take)
+{
+	static const char *const bytes[] = {"size", "copied", "left", "checked"};
+	static const char *const times[] = {"eta", "downtime"};
+	char was[32], is[32];
+
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(bytes); i++) {
+		snprintf(is, sizeof(is), "%s_bytes", bytes[i]);
+		json_object_set(take, is, json_object_get(take, bytes[i]));
+		json_object_del(take, bytes[i]);
+	}
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(times); i++) {
+		snprintf(was, sizeof(was), "%s_ms", times[i]);
+		snprintf(is, sizeof(is), "%s_s", times[i]);
+		const json_t *ms = json_object_get(take, was);
+		json_object_set_new(take, is,
+			json_is_number(ms) ? json_real(json_number_value(ms) / 1e3) : json_null());
+		json_object_del(take, was);
+	}
+	json_object_set(take, "bytes_per_s", json_object_get(take, "rate"));
+	json_object_set(take, "dirty_bytes_per_s", json_object_get(take, "dirty_rate"));
+	json_object_del(take, "rate");
+	json_object_del(take, "dirty_rate");
+}
+
 json_t *weft_moves_status(struct weft_moves *moves)
 {
 	json_t *noted = json_array();
@@ -329,5 +356,10 @@ json_t *weft_moves_status(struct weft_moves *moves)
 				note_is_word(n->is), "from", n->from, "to", n->to, "epoch",
 				number_json(n->epoch)));
 	pthread_mutex_unlock(&moves->notes_lock);
-	return json_pack("{s:o, s:o}", "taking", takes_json(moves, NULL), "noted", noted);
+	json_t *takes = takes_json(moves, NULL), *take;
+	size_t at;
+
+	json_array_foreach(takes, at, take)
+		name_units(take);
+	return json_pack("{s:o, s:o}", "taking", takes, "noted", noted);
 }

@@ -71,7 +71,8 @@ void weft_moves_each(const struct weft_moves *moves,
 	int (*fn)(void *ctx, const char *name, uint64_t size_bytes), void *ctx);
 /*
  * A region was recovered (NULL: it was not, its bytes are gone), before anybody is let in.  What is
- * to become of it: LEND; KEEP, without lending it, or not yet; DROP: another donor has the contents.
+ * to become of it: LEND; KEEP, without lending it, or not yet; DROP: another donor has the
+ * contents.
  */
 enum weft_moves_wish { WEFT_MOVES_LEND, WEFT_MOVES_KEEP, WEFT_MOVES_DROP };
 enum weft_moves_wish weft_moves_recovered(struct weft_moves *moves, const char *name,

@@ -473,6 +473,10 @@ static int converge(struct take *t, struct weft_error *err)
 			t->name, NS_PER_S / (double)pace);
 		slow = 0;
 	}
+	weft_warn("region '%s': in %d rounds what was written meanwhile did not become little "
+		  "enough; "
+		  "its borrowers wait for longer than %u ms",
+		t->name, MAX_ROUNDS, t->downtime_ms);
 	return 0;
 }
 

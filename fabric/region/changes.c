@@ -43,7 +43,10 @@ void weft_region_untrack(struct weft_region *region)
 	atomic_store(&region->pace_ns_per_mib, 0);
 }
 
-/* The writer's answer waits, and so does whoever waits for the answer. */
+/*
+ * The writer's answer waits, and so does whoever waits for the answer.  A small write costs as much
+ * as its chunk, which has to be copied again.
+ */
 static void hold_back(const struct weft_region *region, uint64_t len)
 {
 	uint64_t pace = atomic_load_explicit(&region->pace_ns_per_mib, memory_order_relaxed);
@@ -58,10 +61,12 @@ void weft_region_track_change(struct weft_region *region, uint64_t off, uint64_t
 {
 	if (len == 0)
 		return;
-	for (uint64_t i = off / WEFT_CHUNK_BYTES; i <= (off + len - 1) / WEFT_CHUNK_BYTES; i++)
+	const uint64_t first = off / WEFT_CHUNK_BYTES, last = (off + len - 1) / WEFT_CHUNK_BYTES;
+
+	for (uint64_t i = first; i <= last; i++)
 		atomic_fetch_or_explicit(&region->changes[i / BITS], UINT64_C(1) << i % BITS,
 			memory_order_release);
-	hold_back(region, len);
+	hold_back(region, (last - first + 1) * WEFT_CHUNK_BYTES);
 }
 
 void weft_region_take_changes(struct weft_region *region, uint64_t first, uint64_t nr,

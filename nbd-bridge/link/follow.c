@@ -9,7 +9,8 @@
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 
-enum { PLACE_ASKS = 4 }; /* of a place that says that the region is about to come, before the home */
+/* Questions to a place that says that the region is about to come, before one to the home. */
+enum { PLACE_ASKS = 4 };
 
 /* Finds it among those that there were, or makes it; NULL: it cannot be reached. */
 static const struct bridge_site *site_of(struct bridge_peer *peer, const char *uri,

@@ -21,7 +21,9 @@ donor() { # WHICH
 for i in 0 1 2; do donor "$i"; done
 
 uri() { echo "weft://127.0.0.1:${ports[$1]}/r"; }
-lists() { weft list "weft://127.0.0.1:${ports[$1]}" 2>/dev/null | grep '^r ' | grep -vq 'moved to'; }
+lists() {
+	weft list "weft://127.0.0.1:${ports[$1]}" 2>/dev/null | grep '^r ' | grep -vq 'moved to'
+}
 # Sets `at`: the donor that has the region.
 find_it() {
 	local i
@@ -43,7 +45,9 @@ python3 "$WEFT_SRC/tests/support/checked-writer.py" "$TMP/box" "$TMP/stop" "$see
 writer=$!
 wait_for -t 60 test -e "$TMP/stop.began"
 
-all_lanes_are_back() { weft status box | grep -q ' ready' && ! weft status box | grep -q reconnecting; }
+all_lanes_are_back() {
+	weft status box | grep -q ' ready' && ! weft status box | grep -q reconnecting
+}
 
 troubles() {
 	cat "$TMP/writer" "$TMP/bridge" "${logs[@]}" "$TMP/move" >&2

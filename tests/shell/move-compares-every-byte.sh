@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-# Bits that are flipped on the way are found by their hashes: those chunks are copied again; with ever
-# more of them the move ends with the reason, and nothing has changed.
+# Bits that are flipped on the way are found by their hashes: those chunks are copied again; with
+# ever more of them the move ends with the reason, and nothing has changed.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool python3 nbdcopy jq
 
 start_donor --memory r=64M
-giver=$PORT giver_log=$DONOR_LOG giver_pid=$DONOR_PID
+giver=$PORT
 random_file "$TMP/contents" 64M
 nbdcopy "$TMP/contents" "nbd://127.0.0.1:$giver/r"
 

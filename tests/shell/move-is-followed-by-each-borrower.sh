@@ -107,6 +107,7 @@ weft key new mover --store "$TMP/keys" --out "$TMP/mover" --admin >"$TMP/key"
 WEFT_KEY=$TMP/mover start_donor --take 16M --keys "$TMP/keys"
 taker=weft://$(sed -n 's/^listening on //p' "$DONOR_LOG")
 start_donor --memory keyed=8M --keys "$TMP/keys"
+# shellcheck disable=SC2153 # start_donor sets it
 giver=weft://127.0.0.1:$PORT
 weft attach "$giver/keyed" --key "$TMP/box" --socket "$TMP/keyed.sock"
 writes keyed

@@ -41,7 +41,8 @@ wait_for -t 60 of r '.donors[0].uri | startswith("'"$to"'")'
 writes=$(weft status r --json | jq '.attachments[0].requests.write')
 wait_for -t 60 of r ".requests.write > $writes + 200"
 end_fio
-of r '.errors == 0 and .state == "ready" and .epoch == "'"$epoch"'"' || fail "$(weft status r --json)"
+of r '.errors == 0 and .state == "ready" and .epoch == "'"$epoch"'"' ||
+	fail "$(weft status r --json)"
 
 echo "the first donor"
 qemu-io -f raw -c 'read 0 4k' "nbd${from#weft}/r" >"$TMP/out" 2>&1 && fail "it is lent still"

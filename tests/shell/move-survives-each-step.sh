@@ -19,7 +19,10 @@ donor() {
 }
 declare -A PORTS PIDS LOGS
 
-move() { timeout 100 weft move "weft://127.0.0.1:${PORTS[giver]}/r" "weft://127.0.0.1:${PORTS[taker]}"; }
+move() {
+	timeout 100 weft move "weft://127.0.0.1:${PORTS[giver]}/r" \
+		"weft://127.0.0.1:${PORTS[taker]}"
+}
 
 lists() { # WHO
 	weft list "weft://127.0.0.1:${PORTS[$1]}" 2>/dev/null | grep '^r ' | grep -vq 'moved to'

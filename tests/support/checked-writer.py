@@ -4,10 +4,10 @@
 
 usage: checked-writer.py SOCKET STOP SEED [RATE]
 
-Blocks of 4 KiB, one request at a time, at random places, RATE a second at most.  After 50 writes the
-file STOP.began is made.  Once the file STOP is there, there are 50 more, and all that was written is
-read once more.  Prints how many writes there were, and the longest
-request.  Exit status 1: an error, or other bytes than were written.
+Blocks of 4 KiB, one request at a time, at random places, RATE a second at most.  After 50 writes
+the file STOP.began is made.  Once the file STOP is there, there are 50 more, and all that was
+written is read once more.  Prints how many writes there were, and the longest request.  Exit
+status 1: an error, or other bytes than were written.
 """
 import os
 import random

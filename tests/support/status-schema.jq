@@ -81,12 +81,16 @@ def donor: {
 	"transports?": {tcp: counters, "rdma?": counters, "srp?": counters},
 	"moves?": {
 		taking: [{
-			move: "string", region: "string", from: "string", to: "string", phase: "string", size: "number",
-			copied: "number", left: "number", rate: "number", dirty_rate: "number", round: "number",
-			eta_ms: "number|null", downtime_ms: "number|null", checked: "number", borrowers: "number",
-			error: "string|null"
+			move: "string", region: "string", from: "string", to: "string",
+			phase: "string", size_bytes: "number", copied_bytes: "number",
+			left_bytes: "number", checked_bytes: "number", bytes_per_s: "number",
+			dirty_bytes_per_s: "number", round: "number", eta_s: "number|null",
+			downtime_s: "number|null", borrowers: "number", error: "string|null"
 		}],
-		noted: [{region: "string", is: "string", from: "string", to: "string", epoch: "string"}]
+		noted: [{
+			region: "string", is: "string", from: "string", to: "string",
+			epoch: "string"
+		}]
 	}
 };
 def held: {region: "string", size_bytes: "number", epoch: "string", listen: "string", holder_pid: "number", left_s: "number"};

@@ -154,8 +154,8 @@ static void bits_travel(void **state)
 
 static void facts_travel(void **state)
 {
-	struct weft_region_facts in = {.id_key = {1, 2}, .lease_ms = 30000, .stripe = {1, 2, 65536}},
-				 out;
+	struct weft_region_facts out, in = {
+		.id_key = {1, 2}, .lease_ms = 30000, .stripe = {1, 2, 65536}};
 
 	in.table[0] = (struct weft_generation){.id_hash = {9}, .generation = UINT64_MAX,
 		.last_used = 3, .lapsed = WEFT_LAPSED_WRITTEN, .held = 1 + WEFT_MODE_WRITE,
@@ -185,8 +185,9 @@ static void facts_travel(void **state)
 		{first, "held", json_integer(9)},
 		{first, "lapsed", json_integer(4)},
 		{first, "name", json_string("a b")},
-		{first, "name", json_string("ghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghi"
-					    "jklmnopqrstuvwxyz")},
+		{first, "name",
+			json_string("ghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghi"
+				    "jklmnopqrstuvwxyz")},
 	};
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(wrong); i++) {
 		json_t *was = json_incref(json_object_get(wrong[i].in, wrong[i].key));
