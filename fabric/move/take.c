@@ -474,8 +474,7 @@ static int converge(struct take *t, struct weft_error *err)
 		slow = 0;
 	}
 	weft_warn("region '%s': in %d rounds what was written meanwhile did not become little "
-		  "enough; "
-		  "its borrowers wait for longer than %u ms",
+		  "enough; its borrowers wait for longer than %u ms",
 		t->name, MAX_ROUNDS, t->downtime_ms);
 	return 0;
 }
@@ -559,9 +558,15 @@ static enum outcome find_out(struct take *t, struct weft_error *err)
 		bool never = r == 0 && is && strcmp(is, "never") == 0,
 		     moving = r == 0 && is && strcmp(is, "moving") == 0;
 		json_decref(told);
-		if (never || (t->resumes && moving)) {
-			if (!never) /* bytes of an unfinished copy: A goes on alone */
-				ask_with(t, question_of(t, "give-abort"), -1, NULL, NULL);
+		/*
+		 * The copy may be unfinished: A is to go on alone.  An A that refuses that does not know
+		 * itself yet whether its note says that it gave the region away.
+		 */
+		if (t->resumes && moving) {
+			r = ask_with(t, question_of(t, "give-abort"), -1, NULL, err);
+			never = r == 0 || r == -ESTALE;
+		}
+		if (never) {
 			weft_error_set(err, ESTALE, "%s did not give the region away", t->from);
 			return NEVER;
 		}
@@ -572,8 +577,7 @@ static enum outcome find_out(struct take *t, struct weft_error *err)
 		pthread_mutex_unlock(&t->moves->lock);
 		if (!told_log && r < 0)
 			weft_warn("region '%s': whether %s gave it away is not known yet (%s); "
-				  "nobody "
-				  "is let in before it is",
+				  "nobody is let in before it is",
 				t->name, t->from, err->message);
 		told_log = true;
 		struct pollfd p = {.fd = t->cancel_fd, .events = POLLIN};
