@@ -147,7 +147,7 @@ int notes_load(struct notes *notes, const char *path, struct weft_error *err)
 {
 	WEFT_CLEANUP_FREE char *text = NULL;
 	json_error_t where;
-	size_t len;
+	size_t len = 0;
 	int r;
 
 	*notes = (struct notes){.path = strdup(path)};

@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The thread of a take, from its first question to the end.
+ *
+ * Invariants: this donor serves the region only after A has said that it gave it away by this very
+ * move, and after that is noted here.  As long as it is not known whether A gave the region away,
+ * nothing is dropped and nothing is served.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "fabric/base/log.h"
+#include "fabric/base/step.h"
+#include "fabric/base/util.h"
+#include "fabric/driver.h"
+#include "fabric/move/fields.h"
+#include "fabric/move/moves-private.h"
+
+static int note(struct take *t, enum note_is is, struct weft_error *err)
+{
+	struct weft_moves *moves = t->moves;
+	int r = 0;
+
+	pthread_mutex_lock(&moves->notes_lock);
+	struct note *n = notes_of_move(&moves->notes, t->number);
+	if (!n && (n = notes_add(&moves->notes, t->name, t->number)) == NULL) {
+		r = weft_error_set(err, ENOMEM, "no memory");
+	} else {
+		n->is = is;
+		n->epoch = t->epoch;
+		n->size_bytes = t->region ? t->region->size_bytes : n->size_bytes;
+		strcpy(n->from, t->from);
+		strcpy(n->to, t->to);
+		r = notes_save(&moves->notes, err);
+	}
+	pthread_mutex_unlock(&moves->notes_lock);
+	return r;
+}
+
+static void drop_note(struct take *t)
+{
+	struct weft_moves *moves = t->moves;
+	struct weft_error err;
+
+	pthread_mutex_lock(&moves->notes_lock);
+	struct note *n = notes_of_move(&moves->notes, t->number);
+	if (n) {
+		notes_remove(&moves->notes, n);
+		if (notes_save(&moves->notes, &err) < 0)
+			weft_warn("%s", err.message);
+	}
+	pthread_mutex_unlock(&moves->notes_lock);
+}
+
+/* What has come here, or is about to; under the moves' lock. */
+static uint64_t taken_bytes(const struct weft_moves *moves, const struct take *but)
+{
+	uint64_t bytes = 0;
+
+	for (const struct take *t = moves->takes; t; t = t->next)
+		if (t != but && !take_is_over(t))
+			bytes += t->view.size_bytes;
+	return bytes;
+}
+
+/* 0 with how much may still come here; or it is too little for the region. */
+int take_check_room(struct take *t, uint64_t size, uint64_t *ret_free, struct weft_error *err)
+{
+	struct weft_moves *moves = t->moves;
+	char have[32], gone[32], want[32];
+
+	pthread_mutex_lock(&moves->lock);
+	uint64_t used = taken_bytes(moves, t);
+	pthread_mutex_unlock(&moves->lock);
+	pthread_mutex_lock(&moves->notes_lock);
+	for (const struct note *n = moves->notes.first; n; n = n->next)
+		if (n->is == NOTE_TAKEN)
+			used += n->size_bytes;
+	pthread_mutex_unlock(&moves->notes_lock);
+	*ret_free = moves->config.take_bytes - weft_min(used, moves->config.take_bytes);
+	if (size <= *ret_free)
+		return 0;
+	return weft_error_set(err, ENOSPC,
+		"this donor takes %s in sum (weft serve --take), has taken %s, and this region has "
+		"%s",
+		weft_format_size(moves->config.take_bytes, have, sizeof(have)),
+		weft_format_size(used, gone, sizeof(gone)),
+		weft_format_size(size, want, sizeof(want)));
+}
+
+static int make_room(struct take *t, uint64_t size, struct weft_error *err)
+{
+	struct weft_moves *moves = t->moves;
+	uint64_t room;
+	int r = take_check_room(t, size, &room, err);
+
+	if (r == 0)
+		r = moves->config.owner->make(moves->config.ctx, t->name, size, t->epoch,
+			&t->region, err);
+	if (r < 0)
+		return r;
+	if (t->region->size_bytes != size)
+		return weft_error_set(err, EOPNOTSUPP,
+			"its size, %" PRIu64 " bytes, is no multiple of this donor's pages", size);
+	return 0;
+}
+
+static int begin(struct take *t, struct weft_error *err)
+{
+	json_t *question = take_question(t, "give-begin");
+
+	weft_random(t->reader, sizeof(t->reader));
+	json_object_set_new(question, "to", json_string(t->to));
+	json_object_set_new(question, "epoch", number_json(t->epoch));
+	json_object_set_new(question, "reader", bytes_json(t->reader, sizeof(t->reader)));
+	json_object_set_new(question, "disconnect", json_boolean(t->disconnect));
+	return take_ask(t, question, NULL, err);
+}
+
+/* Serves from now on. */
+static int serve(struct take *t, struct weft_error *err)
+{
+	struct weft_moves *moves = t->moves;
+	struct weft_donor *donor = moves->config.donor;
+	int r = note(t, NOTE_OWNER, err);
+
+	if (r < 0)
+		return r;
+	weft_step("take-owner");
+	weft_donor_not_elsewhere(donor, t->name, t->epoch);
+	r = weft_donor_add(donor, t->region, err);
+	if (r < 0)
+		return r;
+	weft_donor_not_elsewhere(donor, t->name, 0);
+	pthread_mutex_lock(&moves->lock);
+	if (t->frozen_ns)
+		t->view.downtime_ms = (double)(weft_now_ns() - t->frozen_ns) / 1e6;
+	t->view.left_bytes = 0;
+	pthread_mutex_unlock(&moves->lock);
+	weft_info("region '%s' from %s is served here now", t->name, t->from);
+	return 0;
+}
+
+enum outcome { GIVEN, NEVER, UNKNOWN };
+
+/*
+ * Asks A until it says whether it gave the region away, however long that takes: nobody else can
+ * know.  UNKNOWN: this donor stops.
+ */
+static enum outcome find_out(struct take *t, struct weft_error *err)
+{
+	bool told_log = false;
+
+	for (int ms = TAKE_RETRY_MS;; ms = ms < 5000 ? ms * 2 : ms) {
+		json_t *told = NULL;
+		json_t *question = take_question(t, t->resumes ? "give-outcome" : "give-commit");
+
+		if (!t->resumes) {
+			json_object_set_new(question, "from", json_string(t->from));
+			json_object_set_new(question, "to", json_string(t->to));
+		}
+		int r = take_ask_with(t, question, -1, &told, err);
+		const char *is = json_string_value(json_object_get(told, "is"));
+		if (r == 0 && is && strcmp(is, "given") == 0 &&
+			(json_object_get(told, "facts") ? take_apply(t, told, err) == 0
+							: t->resumes)) {
+			json_decref(told);
+			return GIVEN;
+		}
+		bool never = r == 0 && is && strcmp(is, "never") == 0,
+		     moving = r == 0 && is && strcmp(is, "moving") == 0;
+		json_decref(told);
+		/*
+		 * The copy may be unfinished: A is to go on alone.  An A that refuses that does not
+		 * know itself yet whether its note says that it gave the region away.
+		 */
+		if (t->resumes && moving) {
+			r = take_ask_with(t, take_question(t, "give-abort"), -1, NULL, err);
+			never = r == 0 || r == -ESTALE;
+		}
+		if (never) {
+			weft_error_set(err, ESTALE, "%s did not give the region away", t->from);
+			return NEVER;
+		}
+		/* A refused the commit, or it is not known: its note says. */
+		t->resumes = true;
+		pthread_mutex_lock(&t->moves->lock);
+		t->view.error = *err;
+		pthread_mutex_unlock(&t->moves->lock);
+		if (!told_log && r < 0)
+			weft_warn("region '%s': whether %s gave it away is not known yet (%s); "
+				  "nobody is let in before it is",
+				t->name, t->from, err->message);
+		told_log = true;
+		struct pollfd p = {.fd = t->cancel_fd, .events = POLLIN};
+		poll(&p, 1, ms);
+		pthread_mutex_lock(&t->moves->lock);
+		bool stops = t->moves->stopping;
+		pthread_mutex_unlock(&t->moves->lock);
+		if (stops)
+			return UNKNOWN;
+		if (p.revents) { /* an abort, which comes too late, or not */
+			struct timespec pause = {.tv_nsec = TAKE_RETRY_MS * 1000000L};
+
+			nanosleep(&pause, NULL);
+		}
+	}
+}
+
+/* Until A knows that it may let go. */
+static void tell_served(struct take *t)
+{
+	struct weft_error err;
+
+	for (int ms = TAKE_RETRY_MS;; ms = ms < 5000 ? ms * 2 : ms) {
+		int r = take_ask_with(t, take_question(t, "give-served"), -1, NULL, &err);
+
+		/* A that knows of no such move has nothing to let go of. */
+		if (r == 0 || r == -ESTALE) {
+			weft_step("take-told-served");
+			if (note(t, NOTE_TAKEN, &err) < 0)
+				weft_warn("%s", err.message);
+			return;
+		}
+		struct pollfd p = {.fd = t->cancel_fd, .events = POLLIN};
+		poll(&p, 1, ms);
+		pthread_mutex_lock(&t->moves->lock);
+		bool stops = t->moves->stopping;
+		pthread_mutex_unlock(&t->moves->lock);
+		if (stops)
+			return;
+	}
+}
+
+static void set_end(struct take *t, enum take_phase phase, const struct weft_error *err)
+{
+	pthread_mutex_lock(&t->moves->lock);
+	if (err)
+		t->view.error = *err;
+	else
+		t->view.error.code = 0;
+	pthread_mutex_unlock(&t->moves->lock);
+	take_set_phase(t, phase);
+	if (err)
+		weft_warn("region '%s' from %s does not come here: %s", t->name, t->from,
+			err->message);
+}
+
+/* A decides alone: nothing of the region stays here. */
+static void undo(struct take *t, const struct weft_error *err)
+{
+	struct weft_moves *moves = t->moves;
+	struct weft_error ignored;
+
+	if (t->region)
+		take_ask_with(t, take_question(t, "give-abort"), -1, NULL, &ignored);
+	drop_note(t);
+	if (t->region)
+		moves->config.owner->forget(moves->config.ctx, t->region);
+	weft_donor_not_elsewhere(moves->config.donor, t->name, 0);
+	set_end(t, atomic_load(&t->aborts) ? TAKE_ABORTED : TAKE_FAILED, err);
+}
+
+/* Up to the moment from which on A decides no more. */
+static int prepare(struct take *t, struct weft_error *err)
+{
+	char names[TAKE_WHO_MAX];
+	uint64_t size, cannot;
+	int r = take_look(t, &size, &cannot, names, err);
+
+	if (r == 0)
+		r = take_check_who_follows(t, cannot, names, err);
+	if (r == 0)
+		r = make_room(t, size, err);
+	if (r == 0)
+		r = pull_init(&t->pull, t->region, t->cancel_fd, err);
+	if (t->pull.region) {
+		pthread_mutex_lock(&t->moves->lock);
+		t->view.copies = true;
+		pthread_mutex_unlock(&t->moves->lock);
+	}
+	if (r == 0 && !(t->changed = calloc(t->pull.nr_words, sizeof(*t->changed))))
+		r = weft_error_set(err, ENOMEM, "no memory");
+	t->pull.bandwidth = t->bandwidth;
+	weft_step("take-room");
+	if (r == 0)
+		r = note(t, NOTE_PREPARED, err);
+	weft_step("take-prepared");
+	if (r == 0)
+		r = begin(t, err);
+	weft_step("take-begun");
+	if (r == 0)
+		r = take_connect_reader(t, err);
+	if (r < 0)
+		return r;
+	take_set_phase(t, TAKE_PULL);
+	r = take_converge(t, err);
+	weft_step("take-pulled");
+	if (r == 0)
+		r = take_freeze(t, err);
+	weft_step("take-copied");
+	return r;
+}
+
+static void run(struct take *t)
+{
+	struct weft_error err = {0};
+
+	if (!t->resumes) {
+		int r = prepare(t, &err);
+
+		if (r < 0) {
+			undo(t, &err);
+			return;
+		}
+	}
+	if (t->view.phase < TAKE_FOLLOW) {
+		take_set_phase(t, TAKE_FINALIZE);
+		enum outcome outcome = find_out(t, &err);
+
+		if (outcome == UNKNOWN)
+			return;
+		weft_step("take-told");
+		if (outcome == NEVER) {
+			undo(t, &err);
+			return;
+		}
+		/* A has fenced itself: this has to succeed, sooner or later. */
+		while (serve(t, &err) < 0) {
+			weft_err("region '%s' cannot be served: %s", t->name, err.message);
+			take_nap(t, 1000);
+			pthread_mutex_lock(&t->moves->lock);
+			bool stops = t->moves->stopping;
+			pthread_mutex_unlock(&t->moves->lock);
+			if (stops)
+				return;
+		}
+		take_set_phase(t, TAKE_FOLLOW);
+		weft_step("take-serves");
+	}
+	tell_served(t);
+	set_end(t, TAKE_DONE, NULL);
+}
+
+void *take_thread(void *arg)
+{
+	struct take *t = arg;
+
+	run(t);
+	pthread_mutex_lock(&t->moves->lock);
+	bool copies = t->view.copies;
+	if (copies) {
+		atomic_store(&t->copied_bytes, atomic_load(&t->pull.copied_bytes));
+		atomic_store(&t->checked_bytes, atomic_load(&t->pull.checked_bytes));
+	}
+	t->view.copies = false;
+	pthread_mutex_unlock(&t->moves->lock);
+	if (copies)
+		pull_fini(&t->pull);
+	if (t->talk)
+		tp_base_driver()->hang_up(t->talk);
+	t->talk = NULL;
+	return NULL;
+}
