@@ -409,37 +409,36 @@ static int run(struct round *round, struct weft_error *err)
 	return r;
 }
 
-int pull_round(struct pull *pull, struct weft_error *err)
+/* Takes over todo, which is NULL without memory. */
+static int run_all(struct pull *pull, bool only_compares, uint64_t *todo, struct weft_error *err)
 {
-	struct round round = {.pull = pull};
-	uint64_t *todo = calloc(pull->nr_words, sizeof(*todo));
+	struct round round = {.pull = pull, .only_compares = only_compares, .todo = todo};
 
 	if (!todo)
 		return weft_error_set(err, ENOMEM, "no memory");
-	memcpy(todo, pull->dirty, pull->nr_words * sizeof(*todo));
 	memset(pull->dirty, 0, pull->nr_words * sizeof(*todo));
 	memset(pull->bad, 0, pull->nr_words * sizeof(*todo));
-	round.todo = todo;
 	int r = run(&round, err);
 	free(todo);
 	return r;
 }
 
-int pull_compare(struct pull *pull, struct weft_error *err)
+int pull_round(struct pull *pull, struct weft_error *err)
 {
-	struct round round = {.pull = pull, .only_compares = true};
 	uint64_t *todo = calloc(pull->nr_words, sizeof(*todo));
 
-	if (!todo)
-		return weft_error_set(err, ENOMEM, "no memory");
-	for (uint64_t i = 0; i < pull->nr_chunks; i++)
+	if (todo)
+		memcpy(todo, pull->dirty, pull->nr_words * sizeof(*todo));
+	return run_all(pull, false, todo, err);
+}
+
+int pull_compare(struct pull *pull, struct weft_error *err)
+{
+	uint64_t *todo = calloc(pull->nr_words, sizeof(*todo));
+
+	for (uint64_t i = 0; todo && i < pull->nr_chunks; i++)
 		set(todo, i);
-	memset(pull->dirty, 0, pull->nr_words * sizeof(*todo));
-	memset(pull->bad, 0, pull->nr_words * sizeof(*todo));
-	round.todo = todo;
-	int r = run(&round, err);
-	free(todo);
-	return r;
+	return run_all(pull, true, todo, err);
 }
 
 int pull_judge(struct pull *pull, const uint64_t *changed, struct weft_error *err)

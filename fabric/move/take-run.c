@@ -11,7 +11,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <unistd.h>
 
 #include "fabric/base/log.h"
 #include "fabric/base/step.h"
@@ -145,6 +145,20 @@ static int serve(struct take *t, struct weft_error *err)
 	return 0;
 }
 
+/* Waits.  False: this donor stops.  An abort comes too late here, and ends one wait at most. */
+static bool rest(struct take *t, int ms)
+{
+	struct pollfd p = {.fd = t->cancel_fd, .events = POLLIN};
+	uint64_t nr;
+
+	if (poll(&p, 1, ms) > 0 && read(t->cancel_fd, &nr, sizeof(nr)) < 0)
+		weft_debug("cannot read an eventfd");
+	pthread_mutex_lock(&t->moves->lock);
+	bool stops = t->moves->stopping;
+	pthread_mutex_unlock(&t->moves->lock);
+	return !stops;
+}
+
 enum outcome { GIVEN, NEVER, UNKNOWN };
 
 /*
@@ -196,18 +210,8 @@ static enum outcome find_out(struct take *t, struct weft_error *err)
 				  "nobody is let in before it is",
 				t->name, t->from, err->message);
 		told_log = true;
-		struct pollfd p = {.fd = t->cancel_fd, .events = POLLIN};
-		poll(&p, 1, ms);
-		pthread_mutex_lock(&t->moves->lock);
-		bool stops = t->moves->stopping;
-		pthread_mutex_unlock(&t->moves->lock);
-		if (stops)
+		if (!rest(t, ms))
 			return UNKNOWN;
-		if (p.revents) { /* an abort, which comes too late, or not */
-			struct timespec pause = {.tv_nsec = TAKE_RETRY_MS * 1000000L};
-
-			nanosleep(&pause, NULL);
-		}
 	}
 }
 
@@ -226,12 +230,7 @@ static void tell_served(struct take *t)
 				weft_warn("%s", err.message);
 			return;
 		}
-		struct pollfd p = {.fd = t->cancel_fd, .events = POLLIN};
-		poll(&p, 1, ms);
-		pthread_mutex_lock(&t->moves->lock);
-		bool stops = t->moves->stopping;
-		pthread_mutex_unlock(&t->moves->lock);
-		if (stops)
+		if (!rest(t, ms))
 			return;
 	}
 }
@@ -332,11 +331,7 @@ static void run(struct take *t)
 		/* A has fenced itself: this has to succeed, sooner or later. */
 		while (serve(t, &err) < 0) {
 			weft_err("region '%s' cannot be served: %s", t->name, err.message);
-			take_nap(t, 1000);
-			pthread_mutex_lock(&t->moves->lock);
-			bool stops = t->moves->stopping;
-			pthread_mutex_unlock(&t->moves->lock);
-			if (stops)
+			if (!rest(t, 1000))
 				return;
 		}
 		take_set_phase(t, TAKE_FOLLOW);

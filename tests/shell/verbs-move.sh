@@ -18,7 +18,8 @@ over() { # TRANSPORT PORT
 		.transport == $t and (.uri | contains(":" + $p + "/"))' >/dev/null
 }
 wait_for -t 60 over rdma 7001
-python3 "$WEFT_SRC/tests/support/checked-writer.py" "$TMP/box" "$TMP/stop" 1 200 >"$TMP/writer" 2>&1 &
+python3 "$WEFT_SRC/tests/support/checked-writer.py" "$TMP/box" "$TMP/stop" 1 200 \
+	>"$TMP/writer" 2>&1 &
 writer=$!
 wait_for -t 60 test -e "$TMP/stop.began"
 weft move "weft://$RDMA_IP:7001/r" "weft://$RDMA_IP:7002" >"$TMP/moved" 2>&1 || {

@@ -15,9 +15,10 @@ import threading
 CHUNK = 65536
 
 
-def forward(source, sink):
+def forward(source, sink, change=lambda data: None):
     try:
-        while data := source.recv(CHUNK):
+        while data := bytearray(source.recv(CHUNK)):
+            change(data)
             sink.sendall(data)
     except OSError:
         pass
@@ -30,31 +31,25 @@ def forward(source, sink):
 
 
 class Flips:
+    """What is left of them, for all connections."""
+
     def __init__(self, after, times):
         self.after, self.times, self.lock = after, times, threading.Lock()
 
-    def pass_on(self, source, sink):
-        """From the server to the client."""
+    def of_a_connection(self):
         passed, since = 0, 0
-        try:
-            while data := bytearray(source.recv(CHUNK)):
-                passed += len(data)
-                since += len(data)
-                with self.lock:
-                    if (passed > self.after and since > CHUNK and len(data) > CHUNK // 2 and
-                            self.times > 0):
-                        self.times -= 1
-                        since = 0
-                        data[len(data) // 2] ^= 0x10
-                sink.sendall(data)
-        except OSError:
-            pass
-        finally:
-            for end in source, sink:
-                try:
-                    end.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
+
+        def change(data):
+            nonlocal passed, since
+            passed += len(data)
+            since += len(data)
+            with self.lock:
+                if (passed > self.after and since > CHUNK and len(data) > CHUNK // 2 and
+                        self.times > 0):
+                    self.times -= 1
+                    since = 0
+                    data[len(data) // 2] ^= 0x10
+        return change
 
 
 def main():
@@ -68,7 +63,8 @@ def main():
         for end in client, server:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         threading.Thread(target=forward, args=(client, server), daemon=True).start()
-        threading.Thread(target=flips.pass_on, args=(server, client), daemon=True).start()
+        threading.Thread(target=forward, args=(server, client, flips.of_a_connection()),
+                         daemon=True).start()
 
 
 main()
