@@ -459,7 +459,6 @@ static bool is_same_donor(const struct weft_uri *a, const struct weft_uri *b)
 static int check_uris(const struct weft_command_line *line, struct weft_uri *uris)
 {
 	const int last = line->nr_arguments - 1;
-	WEFT_CLEANUP_FREE char *place = NULL;
 	int r = WEFT_GO_ON;
 
 	for (int i = 0; i <= last && r == WEFT_GO_ON; i++)

@@ -196,6 +196,31 @@ static void the_part_of_a_striped_device_is_a_field(void **state)
 	assert_int_equal(verbs_pack(&msg, buf), 148 + 4);
 }
 
+static void who_follows_says_so(void **state)
+{
+	struct verbs_msg msg = example(VERBS_HELLO), back;
+	uint8_t buf[VERBS_MSG_MAX];
+
+	msg.hello.hello.follows = false;
+	const size_t len = verbs_pack(&msg, buf);
+	assert_int_equal(verbs_unpack(buf, len, &back), 0);
+	assert_false(back.hello.hello.follows);
+	msg.hello.hello.follows = true;
+	assert_int_equal(verbs_pack(&msg, buf), len + 4);
+	static const uint8_t field[] = {0, 9, 0, 0};
+	assert_memory_equal(buf + len, field, sizeof(field));
+	assert_int_equal(verbs_unpack(buf, len + 4, &back), 0);
+	assert_true(back.hello.hello.follows);
+	/* Once is enough, and nothing is in it. */
+	memcpy(buf + len + 4, field, sizeof(field));
+	buf[6] = (uint8_t)((len + 8) >> 8);
+	buf[7] = (uint8_t)(len + 8);
+	assert_int_equal(verbs_unpack(buf, len + 8, &back), -EPROTO);
+	msg.hello.hello.version0 = true;
+	msg.hello.hello.epoch = 0;
+	assert_int_equal(verbs_pack(&msg, buf), 148 + strlen(msg.hello.region));
+}
+
 static void version_0_has_no_fields(void **state)
 {
 	struct verbs_msg msg = example(VERBS_HELLO), back;
@@ -568,6 +593,7 @@ int main(void)
 		cmocka_unit_test(fields_arrive_as_they_left),
 		cmocka_unit_test(every_other_length_is_refused),
 		cmocka_unit_test(the_part_of_a_striped_device_is_a_field),
+		cmocka_unit_test(who_follows_says_so),
 		cmocka_unit_test(version_0_has_no_fields),
 		cmocka_unit_test(another_version_is_said_to_be_one),
 		cmocka_unit_test(a_grant_that_does_not_add_up_is_refused),

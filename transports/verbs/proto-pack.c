@@ -62,6 +62,8 @@ static size_t pack_hello(const struct verbs_msg *msg, uint8_t *buf)
 		if (hello->new_contents)
 			len = pack_field(buf, len, VERBS_FIELD_RENEW, NULL, 0);
 	}
+	if (hello->follows)
+		len = pack_field(buf, len, VERBS_FIELD_FOLLOWS, NULL, 0);
 	return len;
 }
 

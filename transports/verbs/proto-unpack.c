@@ -92,6 +92,11 @@ static int unpack_hello_fields(const uint8_t *p, size_t left, struct weft_hello 
 				return -EPROTO;
 			hello->new_contents = true;
 			break;
+		case VERBS_FIELD_FOLLOWS:
+			if (len != 0 || hello->follows)
+				return -EPROTO;
+			hello->follows = true;
+			break;
 		default:
 			if ((number & VERBS_FIELD_MUST) && *ret_unknown == 0)
 				*ret_unknown = number & (uint16_t)~VERBS_FIELD_MUST;

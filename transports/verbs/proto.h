@@ -106,6 +106,7 @@ enum {
 	VERBS_FIELD_RENEW,       /* HELLO: none */
 	VERBS_FIELD_HASHES,      /* GRANT: 4 bytes, weft_welcome.hashes */
 	VERBS_FIELD_MARKS,       /* GRANT: 4 bytes, weft_welcome.marks */
+	VERBS_FIELD_FOLLOWS,     /* HELLO: none */
 	/* a receiver that does not know the number may not skip the field */
 	VERBS_FIELD_MUST = 1 << 15,
 };
