@@ -497,7 +497,8 @@ int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds
 		if (r == 0 && w->region->read_only && !s->read_only)
 			weft_warn("region '%s' is read-only: %s cannot be written", w->name,
 				w->path);
-		if (r == 0 && wish == WEFT_MOVES_LEND)
+		w->waits = wish == WEFT_MOVES_KEEP;
+		if (r == 0 && !w->waits)
 			r = weft_donor_add(s->donor, w->region, err);
 	}
 	if (r == 0 && s->directory)

@@ -178,6 +178,11 @@ void serve_print_ready(const struct serve *s)
 	for (unsigned i = 0; i < s->nr_wanted; i++) {
 		const struct weft_region *region = s->wanted[i].region;
 
+		if (s->wanted[i].waits) {
+			printf("region '%s': not lent before it is known whether it came here\n",
+				region->name);
+			continue;
+		}
 		printf("region '%s': %s, epoch %016" PRIx64 " ; map it with:  ", region->name,
 			region->description, region->epoch);
 		print_attach_line(s, region->name);

@@ -45,7 +45,8 @@ struct serve_region {
 	uint64_t size_bytes;
 	struct weft_region *region;
 	bool recovered;
-	bool came; /* from another donor */
+	bool came;  /* from another donor */
+	bool waits; /* whether it came is not known yet: it is not lent */
 	enum serve_keeper keeper;
 };
 
