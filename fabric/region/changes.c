@@ -59,7 +59,8 @@ static void hold_back(const struct weft_region *region, uint64_t len)
 
 void weft_region_track_change(struct weft_region *region, uint64_t off, uint64_t len)
 {
-	if (len == 0)
+	/* What was made before `tracked` was set is there. */
+	if (len == 0 || !atomic_load_explicit(&region->tracked, memory_order_acquire))
 		return;
 	const uint64_t first = off / WEFT_CHUNK_BYTES, last = (off + len - 1) / WEFT_CHUNK_BYTES;
 
