@@ -362,7 +362,12 @@ int weft_donor_track(struct weft_donor *donor, struct weft_region *region,
 		free(move);
 	} else {
 		region->move = move;
-		if (end_present_sessions(donor, region) < 0) {
+		bool ended = end_present_sessions(donor, region) == 0;
+
+		/* The lock was open: somebody may have called the move off. */
+		if (!move_of(region, moving->number)) {
+			r = no_such_move(region, err);
+		} else if (!ended) {
 			r = weft_error_set(err, EBUSY, "region '%s': a session did not end in time",
 				region->name);
 			end(region);
@@ -384,12 +389,20 @@ int weft_donor_freeze(struct weft_donor *donor, struct weft_region *region, uint
 	} else if (move->state > MOVE_FROZEN) {
 		r = weft_error_set(err, EBUSY, "region '%s' is being given away", region->name);
 	} else {
+		const struct donor_move but = *move;
+
 		move->state = MOVE_FROZEN;
 		atomic_store(&region->pace_ns_per_mib, 0);
-		if (end_sessions(donor, region, move) < 0) {
+		bool ended = end_sessions(donor, region, &but) == 0;
+		/* The lock was open: somebody may have called the move off. */
+		move = move_of(region, number);
+		if (!move) {
+			r = no_such_move(region, err);
+		} else if (!ended) {
 			r = weft_error_set(err, EBUSY, "region '%s': a session did not end in time",
 				region->name);
-			move->state = MOVE_TRACKED;
+			if (move->state == MOVE_FROZEN)
+				move->state = MOVE_TRACKED;
 		}
 	}
 	pthread_mutex_unlock(&donor->lock);

@@ -67,6 +67,16 @@ static int give_look(const struct give *g, json_t **ret, struct weft_error *err)
 		ret, err);
 }
 
+static bool note_is(struct weft_moves *moves, uint64_t number, enum note_is *ret)
+{
+	pthread_mutex_lock(&moves->notes_lock);
+	const struct note *note = notes_of_move(&moves->notes, number);
+	if (note)
+		*ret = note->is;
+	pthread_mutex_unlock(&moves->notes_lock);
+	return note != NULL;
+}
+
 static int give_begin(const struct give *g, json_t **ret, struct weft_error *err)
 {
 	struct weft_moving moving = {.number = g->number};
@@ -80,6 +90,11 @@ static int give_begin(const struct give *g, json_t **ret, struct weft_error *err
 	if (!field_number(g->question, "epoch", &epoch) || epoch != g->region->epoch)
 		return weft_error_set(err, ESTALE, "region '%s' has other contents than it had",
 			g->region->name);
+	enum note_is is;
+	/* What is noted of another move must not become what is noted of this one. */
+	if (note_is(g->moves, g->number, &is))
+		return weft_error_set(err, EEXIST, "there was a move of that number: it is '%s'",
+			note_is_word(is));
 	int r = weft_donor_track(g->donor, g->region, &moving, disconnect, err);
 	if (r < 0)
 		return r;
@@ -215,16 +230,6 @@ static int give_abort(const struct give *g, json_t **ret, struct weft_error *err
 	return answer(json_pack("{}"), ret, err);
 }
 
-static bool note_is(struct weft_moves *moves, uint64_t number, enum note_is *ret)
-{
-	pthread_mutex_lock(&moves->notes_lock);
-	const struct note *note = notes_of_move(&moves->notes, number);
-	if (note)
-		*ret = note->is;
-	pthread_mutex_unlock(&moves->notes_lock);
-	return note != NULL;
-}
-
 /* What became of a move, for a taker that does not know. */
 static int give_outcome(const struct give *g, json_t **ret, struct weft_error *err)
 {
@@ -253,20 +258,25 @@ static int give_served(const struct give *g, json_t **ret, struct weft_error *er
 
 	pthread_mutex_lock(&moves->notes_lock);
 	struct note *note = notes_of_move(&moves->notes, g->number);
-	if (!note) {
-		r = weft_error_set(err, ESTALE, "there was no such move");
+	/* By another move this donor took the region, or is about to: that is nobody's to end. */
+	if (!note || (note->is != NOTE_GIVEN && note->is != NOTE_GONE)) {
+		r = weft_error_set(err, ESTALE, "this donor gave nothing away by that move");
 	} else {
 		epoch = note->epoch;
 		strcpy(to, note->to);
-		bool was = note->is == NOTE_GONE;
+		const enum note_is was = note->is;
 		note->is = NOTE_GONE;
-		r = was ? 0 : notes_save(&moves->notes, err);
+		r = was == NOTE_GONE ? 0 : notes_save(&moves->notes, err);
+		if (r < 0)
+			note->is = was;
 	}
 	pthread_mutex_unlock(&moves->notes_lock);
 	weft_step("give-noted-gone");
 	if (r == 0 && g->region && g->region->epoch == epoch &&
 		weft_donor_is_moving(g->donor, g->region, g->number)) {
 		r = weft_donor_elsewhere(g->donor, g->region->name, epoch, to);
+		if (r < 0)
+			no_memory(err);
 		/* A thread may still wait to be refused. */
 		for (unsigned i = 0; i < FORGET_TRIES && r == 0; i++) {
 			if (weft_donor_remove(g->donor, g->region) != -EBUSY)
@@ -279,8 +289,7 @@ static int give_served(const struct give *g, json_t **ret, struct weft_error *er
 			moves->config.owner->forget(moves->config.ctx, g->region);
 		}
 	}
-	return r < 0 ? weft_error_set(err, -r, "it cannot be noted")
-		     : answer(json_pack("{}"), ret, err);
+	return r < 0 ? r : answer(json_pack("{}"), ret, err);
 }
 
 int give_answer(struct weft_moves *moves, const struct weft_peer *peer, const char *op,

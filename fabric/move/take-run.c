@@ -202,10 +202,12 @@ static enum outcome find_out(struct take *t, struct weft_error *err)
 		}
 		/* A refused the commit, or it is not known: its note says. */
 		t->resumes = true;
+		if (r == 0)
+			weft_error_set(err, EPROTO, "%s answers what makes no sense", t->from);
 		pthread_mutex_lock(&t->moves->lock);
 		t->view.error = *err;
 		pthread_mutex_unlock(&t->moves->lock);
-		if (!told_log && r < 0)
+		if (!told_log)
 			weft_warn("region '%s': whether %s gave it away is not known yet (%s); "
 				  "nobody is let in before it is",
 				t->name, t->from, err->message);
