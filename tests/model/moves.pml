@@ -85,6 +85,7 @@ typedef donor {
 	bit bytes;    /* it has bytes … */
 	bit whole;    /* … and every write that was answered is in them */
 	bit hit;      /* its machine restarted in the handover that is under way */
+	bit told;     /* it was told all that goes with the bytes, since the freeze */
 	bit entry;    /* its table knows the writer */
 	bit holds;    /* … and keeps the region for it: its lease is not over */
 	/* What a kill takes. */
@@ -182,7 +183,7 @@ inline check_life() { must(L, lost || decides(0) || decides(1) || finds_out(0, 1
 :: d_step { d[x].up && d[x].is == OWNER && d[x].bytes && !d[x].moving && more_moves && d[y].up && \
 		(d[y].is == NOTHING || d[y].is == GONE || d[y].is == REFUSED) -> \
 	printf("a move from %d to %d begins\n", x, y); \
-	forget_process(y); \
+	forget_process(y); d[y].told = 0; \
 	d[x].moving = 1; d[x].pulled = 0; d[x].dirty = 0; d[x].frozen = 0; \
 	move++; \
 	unreported = 0; unknown = 0; reports = 0 } \
@@ -194,8 +195,16 @@ inline check_life() { must(L, lost || decides(0) || decides(1) || finds_out(0, 1
 :: d_step { d[x].moving && at == x && unreported -> \
 	printf("the writer reports\n"); \
 	unreported = 0; d[x].dirty = 1 } \
-:: d_step { d[x].moving && d[y].up && (!d[x].pulled || d[x].dirty) && (at != x || reports || !rule(tracked)) && \
+:: d_step { d[x].moving && d[y].up && d[y].at != move && rule(prepared) && \
 		(d[y].is == NOTHING || d[y].is == GONE || d[y].is == REFUSED) -> \
+	printf("%d notes that it is about to be prepared (move %d)\n", y, move); \
+	d[y].at = move; d[y].is = PREPARED; d[y].told = 0 } \
+:: d_step { d[x].moving && d[y].up && d[y].is == PREPARED && d[y].at == move && !d[y].serving && (told != move || told_to != y) -> \
+	printf("%d has the move called off\n", y); \
+	move_is_over(x); \
+	d[y].is = NOTHING; d[y].bytes = 0; d[y].whole = 0 } \
+:: d_step { d[x].moving && d[y].up && (!d[x].pulled || d[x].dirty) && (at != x || reports || !rule(tracked)) && \
+		(d[y].is == NOTHING || d[y].is == GONE || d[y].is == REFUSED || (d[y].is == PREPARED && d[y].at == move)) -> \
 	printf("%d pulls\n", y); \
 	d[x].pulled = 1; d[x].dirty = 0; \
 	d[y].bytes = 1; d[y].whole = d[x].whole && !unreported && !unknown } \
@@ -206,13 +215,14 @@ inline check_life() { must(L, lost || decides(0) || decides(1) || finds_out(0, 1
 	printf("%d is frozen\n", x); \
 	d[x].frozen = 1 } \
 :: d_step { d[x].moving && d[x].frozen && !d[x].dirty && d[y].up && d[y].bytes && \
-		(d[y].is == NOTHING || d[y].is == GONE || d[y].is == REFUSED) -> \
+		(d[y].is == NOTHING || d[y].is == GONE || d[y].is == REFUSED || (d[y].is == PREPARED && d[y].at == move)) -> \
 	printf("%d is prepared (move %d)\n", y, move); \
 	d[y].at = move; \
 	if :: rule(prepared) -> d[y].is = PREPARED :: else fi; \
+	d[y].told = 1; \
 	d[y].entry = (rule(table) && d[x].entry); \
 	d[y].holds = (rule(held) && d[x].holds) } \
-:: d_step { d[x].moving && d[x].frozen && !d[x].dirty && d[y].up && d[y].bytes && d[y].at == move && \
+:: d_step { d[x].moving && d[x].frozen && !d[x].dirty && d[y].up && d[y].bytes && d[y].at == move && d[y].told && \
 		(d[y].is == PREPARED || !rule(prepared)) && d[y].is != OWNER -> \
 	if \
 	:: rule(commit_noted) -> \
@@ -265,6 +275,7 @@ inline check_life() { must(L, lost || decides(0) || decides(1) || finds_out(0, 1
 	forget_process(x); \
 	unreported = 0; unknown = 0; \
 	d[x].up = 0; \
+	d[x].told = 0; \
 	if :: d[y].moving -> d[y].pulled = 0; d[y].frozen = 0; d[y].dirty = 0 :: else fi } \
 :: d_step { !d[x].up -> \
 	printf("%d starts\n", x); \
