@@ -199,12 +199,14 @@ inline check_life() { must(L, lost || decides(0) || decides(1) || finds_out(0, 1
 		(d[y].is == NOTHING || d[y].is == GONE || d[y].is == REFUSED) -> \
 	printf("%d notes that it is about to be prepared (move %d)\n", y, move); \
 	d[y].at = move; d[y].is = PREPARED; d[y].told = 0 } \
-:: d_step { d[x].moving && d[y].up && d[y].is == PREPARED && d[y].at == move && !d[y].serving && (told != move || told_to != y) -> \
+:: d_step { d[x].moving && d[y].up && d[y].is == PREPARED && d[y].at == move && \
+		!d[y].serving && (told != move || told_to != y) -> \
 	printf("%d has the move called off\n", y); \
 	move_is_over(x); \
 	d[y].is = NOTHING; d[y].bytes = 0; d[y].whole = 0 } \
 :: d_step { d[x].moving && d[y].up && (!d[x].pulled || d[x].dirty) && (at != x || reports || !rule(tracked)) && \
-		(d[y].is == NOTHING || d[y].is == GONE || d[y].is == REFUSED || (d[y].is == PREPARED && d[y].at == move)) -> \
+		(d[y].is == NOTHING || d[y].is == GONE || d[y].is == REFUSED || \
+			(d[y].is == PREPARED && d[y].at == move)) -> \
 	printf("%d pulls\n", y); \
 	d[x].pulled = 1; d[x].dirty = 0; \
 	d[y].bytes = 1; d[y].whole = d[x].whole && !unreported && !unknown } \
@@ -215,7 +217,8 @@ inline check_life() { must(L, lost || decides(0) || decides(1) || finds_out(0, 1
 	printf("%d is frozen\n", x); \
 	d[x].frozen = 1 } \
 :: d_step { d[x].moving && d[x].frozen && !d[x].dirty && d[y].up && d[y].bytes && \
-		(d[y].is == NOTHING || d[y].is == GONE || d[y].is == REFUSED || (d[y].is == PREPARED && d[y].at == move)) -> \
+		(d[y].is == NOTHING || d[y].is == GONE || d[y].is == REFUSED || \
+			(d[y].is == PREPARED && d[y].at == move)) -> \
 	printf("%d is prepared (move %d)\n", y, move); \
 	d[y].at = move; \
 	if :: rule(prepared) -> d[y].is = PREPARED :: else fi; \
