@@ -106,3 +106,21 @@ bool tp_next_offer(const struct tp_driver *driver, const char **at, struct tp_of
 	}
 	return false;
 }
+
+void tp_each_offered(const struct tp_driver *driver, const char *offers, const char *host,
+	void (*add)(void *ctx, const struct tp_driver *driver, const char *host, const char *port),
+	void *ctx)
+{
+	struct tp_offer offer = {0};
+
+	/* The address by which the donor is known comes first, if it is among them. */
+	for (unsigned pass = 0; pass < 2; pass++)
+		for (const char *at = offers; tp_next_offer(driver, &at, &offer);)
+			if (pass > 0 || offer.address[0] == '\0' ||
+				strcmp(offer.address, host) == 0)
+				add(ctx, driver, offer.address[0] ? offer.address : host,
+					offer.port);
+	/* The donor may not know at which address others reach it. */
+	if (offer.port[0])
+		add(ctx, driver, host, offer.port);
+}

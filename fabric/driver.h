@@ -92,6 +92,12 @@ struct tp_driver {
 	bool shows_path; /* which device a connection takes is worth a line of status */
 	/* What goes over it is in plaintext, whatever both ends proved to each other. */
 	bool plaintext;
+	bool needs_proof; /* nobody comes over it without a key or certificates */
+	/*
+	 * It is better than the base transport only for donors that are far away: whom to ask what
+	 * they offer takes so long, at least.  0: for all.
+	 */
+	uint32_t far_ms;
 	/*
 	 * 0, or why this machine cannot use the transport, such as -ENODEV.  Control path.  NULL:
 	 * every machine can.
@@ -209,7 +215,7 @@ const struct tp_driver *tp_base_driver(void);
 bool tp_driver_is_choice(const struct tp_driver *driver);
 /* Parses "auto" (*ret is NULL) or the word of a transport that may be chosen.  0, or -EINVAL. */
 int tp_choice_parse(const char *text, const struct tp_driver **ret);
-/* "auto|rdma|tcp" into buf, whatever stands between; returns buf. */
+/* "auto|rdma|quic|tcp" into buf, whatever stands between; returns buf. */
 const char *tp_choices(const char *between, char *buf, size_t len);
 
 /*
@@ -217,6 +223,14 @@ const char *tp_choices(const char *between, char *buf, size_t len);
  * false: there are no more.  At first *at is the list.
  */
 bool tp_next_offer(const struct tp_driver *driver, const char **at, struct tp_offer *ret);
+
+/*
+ * Calls add() with each place where a donor at host offers the transport, the likeliest ones first;
+ * some more than once.
+ */
+void tp_each_offered(const struct tp_driver *driver, const char *offers, const char *host,
+	void (*add)(void *ctx, const struct tp_driver *driver, const char *host, const char *port),
+	void *ctx);
 
 /* The parse_offer() of most: WORD:PORT or WORD:PORT:ADDRESS. */
 bool tp_parse_offer(const char *word, const char *offer, struct tp_offer *ret);

@@ -21,10 +21,13 @@ bool weft_hashing_valid(const struct weft_hashing *hashing, uint64_t len)
 {
 	const uint32_t block = hashing->block_bytes;
 
-	return block >= WEFT_HASH_BLOCK_MIN && block <= WEFT_HASH_BLOCK_MAX &&
-		(block & (block - 1)) == 0 && len > 0 && len <= WEFT_HASH_MAX_BYTES &&
-		weft_hash_nr_blocks(len, block) <=
-			(weft_asks_for_mark(hashing) ? 1 : WEFT_HASH_MAX_BLOCKS);
+	if (block < WEFT_HASH_BLOCK_MIN || block > WEFT_HASH_BLOCK_MAX ||
+		(block & (block - 1)) != 0 || len == 0 || len > WEFT_HASH_MAX_BYTES)
+		return false;
+	const uint32_t nr = weft_hash_nr_blocks(len, block);
+	return weft_asks_for_mark(hashing)     ? nr == 1
+		: weft_asks_for_copies(hashing) ? nr == WEFT_COPIES_BLOCKS
+						: nr <= WEFT_HASH_MAX_BLOCKS;
 }
 
 int weft_hasher_set(struct weft_hasher *hasher, const uint8_t key[WEFT_HASH_KEY_BYTES])

@@ -22,6 +22,8 @@
 enum {
 	WEFT_HASH_SCHEME = 1,      /* what is said above; another way would have another number */
 	WEFT_MARK_SCHEME = 2,      /* no hash: the region's mark (marking.h) */
+	WEFT_COPIES_SCHEME = 3,    /* no hash: what is noted of copies (copying.h), … */
+	WEFT_COPIES_BLOCKS = 3,    /* … of which an answer is as long as these hashes */
 	WEFT_HASH_BYTES = 16,      /* of a hash, as XXH128_canonical_t has it */
 	WEFT_HASH_KEY_BYTES = 32,
 	WEFT_HASH_SECRET_BYTES = 192,
@@ -50,6 +52,11 @@ static inline bool weft_asks_for_mark(const struct weft_hashing *hashing)
 	return hashing->scheme == WEFT_MARK_SCHEME;
 }
 
+static inline bool weft_asks_for_copies(const struct weft_hashing *hashing)
+{
+	return hashing->scheme == WEFT_COPIES_SCHEME;
+}
+
 static inline uint32_t weft_hash_nr_blocks(uint64_t len, uint32_t block_bytes)
 {
 	return (uint32_t)(len / block_bytes + (len % block_bytes != 0));
@@ -58,7 +65,8 @@ static inline uint32_t weft_hash_nr_blocks(uint64_t len, uint32_t block_bytes)
 /* Whether the scheme, as it travels, is one of ours. */
 static inline bool weft_hash_knows_scheme(uint32_t scheme)
 {
-	return scheme == WEFT_HASH_SCHEME || scheme == WEFT_MARK_SCHEME;
+	return scheme == WEFT_HASH_SCHEME || scheme == WEFT_MARK_SCHEME ||
+		scheme == WEFT_COPIES_SCHEME;
 }
 
 /* Whether one question may be so: block_bytes and len are in their bounds. */

@@ -170,6 +170,8 @@ void weft_hello_format(const struct weft_hello *hello, char *buf)
 		add(buf, &n, ",pass=1");
 	if (hello->follows && !hello->version0)
 		add(buf, &n, ",follows=1");
+	if (hello->copies && !hello->version0)
+		add(buf, &n, ",copies=1");
 	weft_hex(hello->alias, WEFT_ID_BYTES, alias);
 	if (hello->has_alias && !hello->version0)
 		add(buf, &n, ",!alias=%s", alias);
@@ -362,7 +364,8 @@ int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struc
 		RENEW = 512,
 		PASS = 1024,
 		ALIAS = 2048,
-		FOLLOWS = 4096
+		FOLLOWS = 4096,
+		COPIES = 8192
 	};
 	struct weft_hello hello = {0};
 	struct span rest = {text, len};
@@ -417,6 +420,9 @@ int weft_hello_parse(const char *text, size_t len, struct weft_hello *ret, struc
 		} else if (!hello.version0 && is_key(key, "follows")) {
 			field = FOLLOWS;
 			ok = parse_one(value, &hello.follows);
+		} else if (!hello.version0 && is_key(key, "copies")) {
+			field = COPIES;
+			ok = parse_one(value, &hello.copies);
 		} else if (!hello.version0 && is_key(key, "!alias")) {
 			field = ALIAS;
 			hello.has_alias = ok = parse_bytes(value, hello.alias);

@@ -6,7 +6,8 @@
  * Over NBD the borrower asks LIST_META_CONTEXT and SET_META_CONTEXT for
  *     weft:session:v=1,id=<32 hex>,gen=<decimal>,mode=<r|s|w>,name=<public name>
  *         [,expect=<16 hex>|,epoch=<16 hex>[,granted=<decimal>[,wrote=1]]]
- *         [,stripe=<index>/<count>:<unit>[,renew=1]][,pass=1][,follows=1][,!alias=<32 hex>]
+ *         [,stripe=<index>/<count>:<unit>[,renew=1]][,pass=1][,follows=1][,copies=1]
+ *         [,!alias=<32 hex>]
  * and the donor answers with one context named
  *     weft:grant:v=1,epoch=<16 hex>,lease=<ms>,offers=<list with ';' between>[,restorable=1]
  *         [,pass=1][,hashes=<decimal>][,marks=<decimal>,<marked|unmarked>=<ms>][,moving=<URI>]
@@ -88,6 +89,7 @@ struct weft_hello {
 	bool new_contents;
 	bool pass; /* over TLS: the borrower goes on over another transport (fabric/key/pass.h) */
 	bool follows; /* the borrower goes on at another donor when the region moves there */
+	bool copies; /* the borrower knows that the region may be a copy (copying.h) */
 	/*
 	 * the session's alias, secret; or, in an anonymous hello, the alias by which it comes
 	 */

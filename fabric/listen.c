@@ -238,3 +238,87 @@ char *weft_listening_format(const struct weft_listening *listening, char *buf)
 			listening->host, listening->port);
 	return buf;
 }
+
+const char *weft_place_port(const char *place)
+{
+	const char *colon = strrchr(place, ':'), *port = colon ? colon + 1 : place;
+	char *end;
+	unsigned long value = strtoul(port, &end, 10);
+
+	return *port >= '0' && *port <= '9' && !*end && value <= UINT16_MAX ? port : NULL;
+}
+
+void weft_place_split(char *place, char **ret_host, char **ret_port)
+{
+	char *colon = strrchr(place, ':');
+
+	*ret_host = colon ? place : NULL;
+	*ret_port = colon ? colon + 1 : place;
+	if (!colon)
+		return;
+	*colon = '\0';
+	if (place[0] == '[' && colon[-1] == ']') {
+		colon[-1] = '\0';
+		(*ret_host)++;
+	}
+}
+
+/* Whether who connects to the address comes to the socket.  The port is the socket's own. */
+static bool is_bound_to(int fd, const struct sockaddr_storage *address)
+{
+	struct sockaddr_storage bound = {0};
+	socklen_t len = sizeof(bound), only_len = sizeof(int);
+	int only = 1;
+
+	if (getsockname(fd, (struct sockaddr *)&bound, &len) < 0)
+		return false;
+	if (bound.ss_family != address->ss_family)
+		return bound.ss_family == AF_INET6 && is_wildcard((struct sockaddr *)&bound) &&
+			getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, &only_len) == 0 && !only;
+	if (is_wildcard((struct sockaddr *)&bound))
+		return true;
+	return bound.ss_family == AF_INET
+		? ((struct sockaddr_in *)&bound)->sin_addr.s_addr ==
+			((const struct sockaddr_in *)address)->sin_addr.s_addr
+		: IN6_ARE_ADDR_EQUAL(&((struct sockaddr_in6 *)&bound)->sin6_addr,
+			  &((const struct sockaddr_in6 *)address)->sin6_addr);
+}
+
+/* The address from which this machine reaches the other one; nothing is sent. */
+static int find_source(const struct addrinfo *there, struct sockaddr_storage *ret, socklen_t *len)
+{
+	WEFT_CLEANUP_CLOSE int fd =
+		socket(there->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDP);
+
+	*len = sizeof(*ret);
+	return fd < 0 || connect(fd, there->ai_addr, there->ai_addrlen) < 0 ||
+			getsockname(fd, (struct sockaddr *)ret, len) < 0
+		? -errno
+		: 0;
+}
+
+const struct weft_listening *weft_listening_towards(const struct weft_listening *listening,
+	unsigned nr, const char *there, const char *port, char *host, size_t size)
+{
+	const struct addrinfo hints = {.ai_socktype = SOCK_DGRAM};
+	const struct weft_listening *found = NULL;
+	struct sockaddr_storage from = {0};
+	struct addrinfo *all = NULL;
+	socklen_t len;
+
+	if (getaddrinfo(there, port, &hints, &all) != 0)
+		return NULL;
+	for (const struct addrinfo *a = all; a && !found; a = a->ai_next) {
+		if (find_source(a, &from, &len) < 0)
+			continue;
+		for (unsigned i = 0; i < nr && !found; i++)
+			if (!*listening[i].socket && is_bound_to(listening[i].fd, &from))
+				found = &listening[i];
+	}
+	freeaddrinfo(all);
+	if (found &&
+		getnameinfo((struct sockaddr *)&from, len, host, (socklen_t)size, NULL, 0,
+			NI_NUMERICHOST) != 0)
+		found = NULL;
+	return found;
+}

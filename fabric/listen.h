@@ -7,6 +7,7 @@
 #define WEFT_FABRIC_LISTEN_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "fabric/base/error.h"
 
@@ -32,6 +33,15 @@ int weft_listen(const char *text, const char *default_port, bool allow_insecure,
 int weft_listening_describe(int fd, bool allow_insecure, struct weft_listening *ret,
 	struct weft_error *err);
 
+/*
+ * By which of nr sockets somebody at that host and port reaches this machine: by the one that is
+ * bound to the address from which this machine reaches the host, or to all addresses.  The address
+ * goes into host, of size bytes.  NULL: by none of them, as far as is known here.  May ask a name
+ * server.
+ */
+const struct weft_listening *weft_listening_towards(const struct weft_listening *listening,
+	unsigned nr, const char *there, const char *port, char *host, size_t size);
+
 /* "127.0.0.1:10809", "[::1]:10809", "unix:/path" into buf (at least 280 bytes); returns buf. */
 char *weft_listening_format(const struct weft_listening *listening, char *buf);
 
@@ -42,5 +52,13 @@ char *weft_listening_format(const struct weft_listening *listening, char *buf);
  */
 enum { WEFT_PLACES_MAX = 560 };
 char *weft_listening_places(const struct weft_listening *listening, char *buf);
+
+/*
+ * For options that say [ADDRESS:]PORT, with an address of IPv6 in brackets.  weft_place_port(): the
+ * port's digits; NULL: there are none.  weft_place_split(): cuts the place in two, in it; *ret_host
+ * is NULL where there is a port alone, which stays whole.
+ */
+const char *weft_place_port(const char *place);
+void weft_place_split(char *place, char **ret_host, char **ret_port);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * weft://[IDENTITY@]HOST[:PORT]/REGION[?transport=auto|rdma|tcp], and the schemes that transports
- * bring:
+ * weft://[IDENTITY@]HOST[:PORT]/REGION[?transport=auto|rdma|quic|tcp], and the schemes that
+ * transports bring:
  * nbd://HOST[:PORT]/EXPORT for a foreign server, weft+unix:///REGION?socket=PATH,
  * nbd+unix:///EXPORT?socket=PATH (the NBD project's doc/uri.md).  An IPv6 address may have a zone,
  * as %25eth0 (RFC 6874) or %eth0.  RFC 3986 through uriparser.  No state, any thread.

@@ -223,12 +223,16 @@ remove_memory_group() {
 }
 
 # free_port: a TCP port of 127.0.0.1 that nobody listens on now, for what must be known beforehand.
+# Each once: what a donor has noted is there for the next donor at its address.
 free_port() {
 	local port
 	for ((;;)); do
 		port=$((20000 + RANDOM % 12000))
-		(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port" && return; }
+		! grep -qsx "$port" "$TMP/free-ports" || continue
+		(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
 	done
+	echo "$port" >>"$TMP/free-ports"
+	echo "$port"
 }
 
 # random_file PATH BYTES: bytes that cannot be guessed or compressed.

@@ -50,3 +50,51 @@ srp_fio() {
 		--verify=crc32c --do_verify=1 --verify_fatal=1 --group_reporting --minimal "$@" \
 		>"$TMP/fio" 2>&1 || fail "fio $*: $(tail -n 20 "$TMP/fio")"
 }
+
+# srp_again PARAMETER…: the initiator's module, with these, after it was removed.
+srp_again() {
+	modprobe -r ib_srp || fail "ib_srp does not go: $(lsmod | grep '^ib_srp')"
+	srp_modules "$@"
+}
+# srp_host ATTRIBUTE: of the login.
+srp_host() { cat "/sys/class/scsi_host/$SCSI_HOST/$1"; }
+
+# donor_uses: what the donor has now, threads and descriptors, which donor_as_before waits for.
+donor_uses() {
+	DONOR_THREADS=$(entries "/proc/$DONOR_PID/task")
+	DONOR_FILES=$(entries "/proc/$DONOR_PID/fd")
+	echo "the donor has $DONOR_THREADS threads, $DONOR_FILES descriptors"
+}
+entries() { find "$1" -mindepth 1 -maxdepth 1 | wc -l; }
+donor_has_no_more() {
+	(($(entries "/proc/$DONOR_PID/task") <= DONOR_THREADS &&
+		$(entries "/proc/$DONOR_PID/fd") <= DONOR_FILES))
+}
+donor_as_before() {
+	kill -0 "$DONOR_PID" || fail "the donor is gone: $(tail -n 40 "$DONOR_LOG")"
+	(wait_for -t 30 donor_has_no_more) || fail "the donor keeps: $(
+		cat "/proc/$DONOR_PID/task"/*/comm | sort | uniq -c
+		ls -l "/proc/$DONOR_PID/fd"
+	)"
+}
+
+# disk_io VERB ARGUMENT…: tests/support/disk-io.py with $DISK; all bytes are right.
+disk_io() {
+	timeout 300 python3 tests/support/disk-io.py "$1" "$DISK" "${@:2}" >"$TMP/io" 2>&1 ||
+		fail "$*: $? $(cat "$TMP/io"; dmesg | tail -n 5)"
+}
+# disk_load NOTES ARGUMENT…: starts a load of writes; sets LOAD once there was one.
+disk_load() {
+	rm -f "$1".*
+	python3 tests/support/disk-io.py write "$DISK" "$@" >"$1.said" 2>&1 &
+	LOAD=$!
+	wait_for -t 60 test -e "$1.began"
+}
+# disk_load_ends NOTES STATUS: after it is told to, or by itself; its exit status.
+disk_load_ends() {
+	local status=0
+	wait_for -t 120 gone "$LOAD"
+	wait "$LOAD" || status=$?
+	[[ $status = "$2" ]] || fail "a load's exit status $status: $(cat "$1.said"; dmesg | tail)"
+	cat "$1.said"
+}

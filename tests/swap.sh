@@ -15,6 +15,12 @@ make_group() { # may be there already
 	mkdir -p "$group"
 }
 
+start_far_donor() { # BYTES: of r, on the second machine
+	node2 "mkdir -p -m 700 /run/donor
+		WEFT_RUN_DIR=/run/donor exec weft-serve --listen 0.0.0.0 --allow-insecure \
+			--memory r=$1 --lease 120" >"$TMP/donor.log" 2>&1 &
+}
+
 # start_load MIB THREADS PAGES|busy…: in the group; it ends when descriptor 7 is closed.
 start_load() {
 	rm -f "$TMP/hold"
@@ -50,6 +56,30 @@ goes_on() {
 	echo "   $(cat "$group/memory.swap.current") bytes are in swap"
 }
 
+job_ended() { ! kill -0 "$LOAD"; }
+# job_dies SECONDS: the kernel ends the load, soon, as its pages are gone.
+job_dies() {
+	local since=$SECONDS status=0
+	wait_for -t "$1" job_ended
+	wait "$LOAD" || status=$?
+	exec 7>&-
+	step "${kind:-}: the job has ended after $((SECONDS - since)) s, status $status"
+	[[ $status = 135 ]] || fail "not by SIGBUS: $status $(cat "$TMP/load")"
+}
+
 swaps() { tail -n +2 /proc/swaps; }
+# A test that fails has its pages brought back before it ends what has them.
+bring_back() { [[ ! $(swaps) ]] || timeout 60 weft swap off --all --force >/dev/null 2>&1; }
+cleanup_add bring_back
+
+# The one attachment that there is.
+bridge() { weft status r --json | jq -r ".attachments[0] | $1"; }
+over() { [[ $(bridge .transport) = "$1" ]]; }
+is_full() { space '.used_bytes >= 0.75 * .size_bytes' >/dev/null; }
+no_trouble() {
+	local well='.errors == 0 and (.swap | .faults_major == 0 and .grown_bytes == 0)'
+	[[ $(bridge "$well") = true ]] ||
+		fail "$(weft status r --json; weft status r --explain; dmesg | tail -n 40)"
+}
 # space EXPRESSION: of the one swap space there is, by jq.
 space() { weft swap status --json | jq -e ".swaps[0].spaces[0] | $1"; }

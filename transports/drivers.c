@@ -9,11 +9,13 @@
 #include "transports/mem/driver.h"
 #endif
 #include "transports/nbd/driver.h"
+#include "transports/quic/driver.h"
 #include "transports/srp/driver.h"
 #include "transports/verbs/driver.h"
 
 const struct tp_driver *const tp_drivers[] = {
 	&tp_verbs_driver,
+	&tp_quic_driver,
 	&tp_nbd_driver,
 	&tp_srp_driver,
 #ifdef WEFT_TEST_DRIVERS

@@ -55,6 +55,18 @@ static void make_blocking(int fd)
 	close(own);
 }
 
+int weft_program_beside(const char *name, char *buf, size_t len)
+{
+	const size_t room = strlen(name) + 1;
+	ssize_t n = room < len ? readlink("/proc/self/exe", buf, len - room) : -1;
+	char *slash = n > 0 ? memrchr(buf, '/', (size_t)n) : NULL;
+
+	if (!slash)
+		return -ENOENT;
+	strcpy(slash + 1, name);
+	return 0;
+}
+
 void weft_process_begin(void)
 {
 	sigset_t none;

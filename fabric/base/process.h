@@ -43,6 +43,9 @@ struct weft_signals {
 	void (*fn)(struct weft_signals *signals, int signo);
 };
 
+/* The path of a program that is installed beside this one.  0; -ENOENT: it cannot be told. */
+int weft_program_beside(const char *name, char *buf, size_t len);
+
 /*
  * For a process that a daemon starts, and ends itself.  A service manager sends SIGTERM to all
  * processes of the daemon; such a process ignores that, since the daemon may go on for a while.

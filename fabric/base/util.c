@@ -223,16 +223,53 @@ int weft_run_dir(char *buf, size_t len)
 	return 0;
 }
 
+void weft_machine_name(char *buf, size_t len)
+{
+	WEFT_CLEANUP_CLOSE int fd = open("/etc/machine-id", O_RDONLY | O_CLOEXEC);
+
+	memset(buf, 0, len);
+	if (fd < 0 || read(fd, buf, len - 1) <= 0 || (buf[strcspn(buf, "\n")] = '\0', !*buf))
+		gethostname(buf, len - 1);
+}
+
+/* Makes those directories of the path that are not there. */
+static int make_path(char *path)
+{
+	for (char *at = path + 1; (at = strchr(at, '/')) != NULL; at++) {
+		*at = '\0';
+		int r = mkdir(path, 0700) < 0 && errno != EEXIST ? -errno : 0;
+		*at = '/';
+		if (r < 0)
+			return r;
+	}
+	return mkdir(path, 0700) < 0 && errno != EEXIST ? -errno : 0;
+}
+
 int weft_state_dir(char *buf, size_t len)
 {
 	const char *own = getenv("STATE_DIRECTORY"); /* systemd.exec(5) */
+	const char *xdg = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+	char machine[64];
+	int n;
 
-	if (getenv("WEFT_RUN_DIR") || geteuid() != 0)
+	buf[0] = '\0';
+	if (getenv("WEFT_RUN_DIR"))
 		return weft_run_dir(buf, len);
-	int n = snprintf(buf, len, "%s", own && *own && !strchr(own, ':') ? own : "/var/lib/weft");
+	/* A home may be that of many machines. */
+	weft_machine_name(machine, sizeof(machine));
+	if (own && *own && !strchr(own, ':'))
+		n = snprintf(buf, len, "%s", own);
+	else if (geteuid() == 0)
+		n = snprintf(buf, len, "/var/lib/weft");
+	else if (xdg && *xdg == '/')
+		n = snprintf(buf, len, "%s/weft/%s", xdg, machine);
+	else if (home && *home == '/')
+		n = snprintf(buf, len, "%s/.local/state/weft/%s", home, machine);
+	else
+		return -ENOENT;
 	if (n < 0 || (size_t)n >= len)
 		return -ENAMETOOLONG;
-	return mkdir(buf, 0700) < 0 && errno != EEXIST ? -errno : 0;
+	return make_path(buf);
 }
 
 void weft_boot_id(char *buf, size_t len)

@@ -141,10 +141,12 @@ int weft_read_all(int fd, void *data, size_t n);
  */
 int weft_end_output(const char *program, int status);
 
+/* What tells this machine from others, and stays: /etc/machine-id, or else its host name. */
+void weft_machine_name(char *buf, size_t len);
 /*
- * Where daemons keep what outlives a reboot.  For root: /var/lib/weft, or what systemd says.  For
- * other users, and where WEFT_RUN_DIR is set: the run directory.  Made if it is not there.  0, or
- * -errno.
+ * Where daemons keep what outlives a reboot: what systemd says, or /var/lib/weft for root, or
+ * $XDG_STATE_HOME/weft/MACHINE, or ~/.local/state/weft/MACHINE; where WEFT_RUN_DIR is set: the run
+ * directory.  Made if it is not there.  0; -ENOENT: this user has no home; or -errno.
  */
 int weft_state_dir(char *buf, size_t len);
 /*

@@ -135,6 +135,25 @@ struct weft_grant *donor_unfenced(const struct weft_attachment *a, uint64_t belo
 	return NULL;
 }
 
+static struct weft_grant *unseen_writer(const struct weft_donor *donor,
+	const struct weft_region *region)
+{
+	for (const struct weft_attachment *a = donor->attachments; a; a = a->next)
+		if (a->region == region && a->mode == WEFT_MODE_WRITE)
+			for (struct weft_grant *g = a->grants; g; g = g->next)
+				if (g->peer.one_sided && !atomic_load(&g->fenced))
+					return g;
+	return NULL;
+}
+
+void donor_fence_unseen_writers(struct weft_donor *donor, const struct weft_region *region)
+{
+	struct weft_grant *g;
+
+	while ((g = unseen_writer(donor, region)) != NULL)
+		donor_fence(donor, g);
+}
+
 struct weft_grant *donor_find_alias(const struct weft_donor *donor, const char *owner,
 	const uint8_t *alias)
 {
@@ -242,6 +261,22 @@ static bool may_stay(const struct weft_donor *donor, struct weft_grant *grant,
 	grant->expires = rights.expires;
 	weft_rights_fini(&rights);
 	return true;
+}
+
+void weft_grant_moved(struct weft_grant *grant, const struct sockaddr_storage *address,
+	const char *text)
+{
+	struct weft_donor *donor = grant->attachment->donor;
+	struct weft_peer *newest = &grant->attachment->peer;
+
+	pthread_mutex_lock(&donor->lock);
+	if (strcmp(newest->text, grant->peer.text) == 0) {
+		newest->address = *address;
+		donor_copy_text(newest->text, sizeof(newest->text), text);
+	}
+	grant->peer.address = *address;
+	donor_copy_text(grant->peer.text, sizeof(grant->peer.text), text);
+	pthread_mutex_unlock(&donor->lock);
 }
 
 static bool has_expired(const struct weft_grant *grant, int64_t now_s)

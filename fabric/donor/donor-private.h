@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the donor's files share.  A file uses those above it only: rules.c, rights.c, audit.c, then
- * attachments.c (and their sessions), moves.c, grants.c and regions.c, donor.c.
+ * attachments.c (and their sessions), elsewhere.c, moves.c, grants.c and regions.c, donor.c.
  */
 #ifndef WEFT_FABRIC_DONOR_DONOR_PRIVATE_H
 #define WEFT_FABRIC_DONOR_DONOR_PRIVATE_H
@@ -34,7 +34,7 @@ struct weft_donor {
 	struct donor_audit audit; /* has its own lock */
 	pthread_mutex_t lock;   /* everything below, but for the directory's constants */
 	pthread_cond_t changed; /* a session ended, or a fence() returned */
-	uint32_t lease_ms, fence_timeout_ms;
+	uint32_t lease_ms, fence_timeout_ms, pass_ms;
 	char offers[64];
 	bool stopping;
 	uint64_t last_tick_ns; /* 0: never */
@@ -129,6 +129,16 @@ void donor_note_stripe(struct weft_region *region, const struct weft_hello *hell
  * has let through.
  */
 bool donor_changes_stripe(const struct weft_region *region, const struct weft_hello *hello);
+/* Whether the writer takes the region as new contents, whatever it holds. */
+bool donor_gives_up_contents(const struct weft_hello *hello);
+/*
+ * copies.c.  check: whether the borrower knows of the other copies, if the region is one of
+ * several.  enter: notes that a writer is granted the region, for certain, and what it knows of
+ * copies.
+ */
+int donor_check_copies(const struct weft_region *region, const struct weft_hello *hello,
+	struct weft_error *err);
+void donor_enter_copies(struct weft_region *region, const struct weft_hello *hello);
 /* The region's contents are others than those that its entries know. */
 void donor_lose_contents(struct weft_region *region);
 /*
@@ -178,7 +188,7 @@ void donor_passes_fini(struct weft_donor *donor);
 /* marks.c: no state of the region is one to trust, from now on.  Under the lock. */
 void donor_raise_mark(struct weft_region *region);
 
-/* moves.c; under the lock. */
+/* elsewhere.c and moves.c; under the lock. */
 
 /* Whether the move that the region is in, if there is one, lets this hello be granted. */
 int donor_check_move(const struct weft_region *region, const struct weft_hello *hello,
@@ -229,6 +239,8 @@ struct weft_grant *donor_unfenced(const struct weft_attachment *a, uint64_t belo
 void donor_attachments_tick(struct weft_donor *donor, uint64_t now_ns);
 /* Calls fence() once, without the lock. */
 void donor_fence(struct weft_donor *donor, struct weft_grant *grant);
+/* The writers that this process does not see; the same for each. */
+void donor_fence_unseen_writers(struct weft_donor *donor, const struct weft_region *region);
 /*
  * The session that has the alias, if it is good for a peer whose key has this name; or NULL.
  */

@@ -24,6 +24,7 @@ int weft_donor_new(const struct weft_donor_config *config, struct weft_donor **r
 	weft_cond_init(&donor->changed);
 	donor->lease_ms = config->lease_ms ? config->lease_ms : 30000;
 	donor->fence_timeout_ms = config->fence_timeout_ms ? config->fence_timeout_ms : 10000;
+	donor->pass_ms = config->pass_ms ? config->pass_ms : 10000;
 	snprintf(donor->offers, sizeof(donor->offers), "%s", config->offers);
 	donor->max_sessions_each = config->max_sessions_each ? config->max_sessions_each
 							     : MAX_SESSIONS_EACH;

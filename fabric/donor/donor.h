@@ -113,6 +113,7 @@ struct weft_donor_config {
 	uint32_t lease_ms;          /* 0: 30 s */
 	/* 0: 10 s; how long a new generation waits for the old to stop */
 	uint32_t fence_timeout_ms;
+	uint32_t pass_ms;           /* 0: 10 s; how long a pass is good */
 	char offers[64];            /* "tcp" */
 	/* 0: 512; of one address, and of a key that says nothing of it */
 	unsigned max_sessions_each;
@@ -161,7 +162,7 @@ int weft_donor_question(struct weft_donor *donor, const struct weft_peer *peer, 
 /*
  * Passes (fabric/key/pass.h), of peers that a certificate names.
  *
- * keep: the pass of the peer's TLS session is good once, within ten seconds.  Once for a session.
+ * keep: the pass of the peer's TLS session is good once, for pass_ms.  Once for a session.
  * 0; -EACCES: the peer is not let in, or no certificate names it; -EBUSY: there are too many, of
  * it or in all; -ENOMEM.
  *
@@ -277,6 +278,13 @@ int weft_donor_grant(struct weft_donor *donor, struct weft_region *region,
 void weft_grant_release(struct weft_grant *grant, bool clean);
 
 /*
+ * The session's peer has moved to the address, which its key allows; text: as in weft_peer.  What
+ * the key says of addresses is held against that one from now on.
+ */
+void weft_grant_moved(struct weft_grant *grant, const struct sockaddr_storage *address,
+	const char *text);
+
+/*
  * Data path: notes a sign of life.  now_ns: any recent weft_now_ns(); UINT64_MAX: alive until the
  * next call.
  */
@@ -302,6 +310,14 @@ int weft_donor_hash(struct weft_donor *donor, struct weft_region *region,
  */
 int weft_donor_mark(struct weft_donor *donor, const struct weft_grant *grant,
 	const struct weft_hashing *hashing, uint8_t ret[WEFT_HASH_BYTES]);
+/*
+ * Answers a question about copies, for the holder of a grant (copying.h).  0, whether the donor
+ * has taken what is to be noted or not; -EPERM: who only reads notes nothing; -EINVAL: the numbers
+ * make no sense; -EOPNOTSUPP: another question, or the region is no memory; -ESHUTDOWN: the grant
+ * is fenced.
+ */
+int weft_donor_copies(struct weft_donor *donor, const struct weft_grant *grant,
+	const struct weft_hashing *hashing, uint8_t ret[WEFT_COPIES_BYTES]);
 /* The region's mark, inside weft_donor_regions(). */
 void weft_donor_mark_of(struct weft_region *region, struct weft_marked *ret);
 

@@ -186,6 +186,8 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 	own->nr_waiters++;
 	own->last_seen_ns = weft_now_ns();
 	own->lease_ms = w->donor->lease_ms;
+	/* Of one from before a restart that is not known. */
+	own->follows = !hello->anonymous && hello->follows;
 	if (own->generation == w->generation)
 		return 0;
 	if (gen) {
@@ -194,7 +196,6 @@ static int claim(struct wish *w, struct weft_attachment *own, struct weft_error 
 	}
 	own->generation = w->generation;
 	own->mode = w->mode;
-	own->follows = !hello->anonymous && hello->follows;
 	own->lapsed = own->granted = false;
 	donor_copy_text(own->name, sizeof(own->name), hello->name);
 	return 0;
@@ -279,6 +280,9 @@ static int try_once(struct wish *w, struct weft_error *err)
 	if (donor->stopping)
 		return weft_error_set(err, ESHUTDOWN, "region '%s': this donor is stopping",
 			w->region->name);
+	if (w->region->evicted)
+		return weft_error_set(err, ENOENT, "region '%s' is not lent any more",
+			w->region->name);
 	r = donor_check_move(w->region, hello, w->peer, err);
 	if (r < 0)
 		return r;
@@ -302,6 +306,8 @@ static int try_once(struct wish *w, struct weft_error *err)
 		r = donor_check_generation(w->region, hello, gen, err);
 	if (r == 0)
 		r = donor_check_stripe(w->region, hello, err);
+	if (r == 0)
+		r = donor_check_copies(w->region, hello, err);
 	if (r == 0 && !w->own)
 		r = donor_check_grace(w->region, gen, err);
 	if (r < 0)
@@ -425,8 +431,10 @@ static void make(struct wish *w, struct weft_grant *grant)
 	own->grants = grant;
 	own->nr_grants++;
 	w->donor->nr_grants++;
-	if (grant->writable)
+	if (grant->writable) {
 		donor_note_tenure(w->region, w->hello, w->tenure_owner);
+		donor_enter_copies(w->region, w->hello);
+	}
 	/* Whoever it is may write without a look at the mark. */
 	if (grant->writable && !w->goes_on)
 		donor_raise_mark(w->region);

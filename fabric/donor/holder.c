@@ -337,13 +337,10 @@ int weft_holder_start(const char *places, unsigned keep_s, struct weft_holder **
 	if (!holder)
 		return weft_error_set(err, ENOMEM, "no memory");
 	holder->fd = -1;
-	ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - sizeof("weftholder"));
-	char *slash = n > 0 ? memrchr(program, '/', (size_t)n) : NULL;
-	if (!slash) {
+	if (weft_program_beside("weftholder", program, sizeof(program)) < 0) {
 		free(holder);
 		return weft_error_set(err, ENOENT, "cannot tell where this program is");
 	}
-	strcpy(slash + 1, "weftholder");
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
 		r = weft_error_set(err, errno, "cannot make a socket pair: %s", strerror(errno));
 		free(holder);

@@ -22,14 +22,10 @@ enum donor_move_state { MOVE_TRACKED, MOVE_FROZEN, MOVE_GIVING, MOVE_GIVEN };
 struct donor_move {
 	enum donor_move_state state;
 	struct weft_moving to;
+	bool held_back;   /* writers are: so they come where that can be done */
 	uint64_t seen_ns; /* of the taker */
-};
-
-struct donor_elsewhere {
-	struct donor_elsewhere *next;
-	char *name;
-	uint64_t epoch;
-	char place[WEFT_PLACE_MAX];
+	uint64_t turn;    /* its newest connection that has asked */
+	bool claimed;     /* somebody decides about it: see weft_donor_begin_giving() */
 };
 
 /* ---- who is let in ---- */
@@ -43,14 +39,18 @@ static bool is_reader(const struct donor_move *move, const struct weft_hello *he
 static int check_tracked(const struct weft_region *region, const struct weft_hello *hello,
 	const struct weft_peer *peer, struct weft_error *err)
 {
-	const char *place = region->move->to.to;
+	const struct donor_move *move = region->move;
+	const char *place = move->to.to;
 
 	if (hello->anonymous || (!hello->follows && hello->mode != WEFT_MODE_SHARED))
 		return weft_error_set(err, EBUSY,
 			"region '%s' moves to %s, and %s cannot follow; it is free, here or there, "
 			"when the move is over",
 			region->name, place, hello->anonymous ? "this client" : "this borrower");
-	if (hello->mode == WEFT_MODE_WRITE && (peer->one_sided || hello->has_alias))
+	/* A file that is written over RDMA is in memory, and a freeze would write it back first. */
+	const bool seen_only = move->held_back || region->backing == WEFT_BACKING_FILE;
+	if (hello->mode == WEFT_MODE_WRITE &&
+		((peer->one_sided && (!peer->reports || seen_only)) || hello->has_alias))
 		return weft_error_set(err, EBUSY,
 			"region '%s' moves to %s: until that is over it is written over TCP, where "
 			"the donor sees what changes",
@@ -63,9 +63,14 @@ int donor_check_move(const struct weft_region *region, const struct weft_hello *
 {
 	const struct donor_move *move = region->move;
 
+	if (weft_region_is_filling(region) && (peer->one_sided || peer->host[0]))
+		return weft_error_set(err, EBUSY,
+			"region '%s' is on its way here, and until all of it is here it is used "
+			"over TCP",
+			region->name);
 	if (!move)
 		return 0;
-	if (move->state == MOVE_GIVEN)
+	if (move->state == MOVE_GIVEN && !(move->to.fills && is_reader(move, hello)))
 		return weft_error_set(err, WEFT_EMOVED, "%s has the region now", move->to.to);
 	if (is_reader(move, hello))
 		return 0;
@@ -73,27 +78,6 @@ int donor_check_move(const struct weft_region *region, const struct weft_hello *
 		return weft_error_set(err, WEFT_EMOVING, "%s may have the region in a moment",
 			move->to.to);
 	return check_tracked(region, hello, peer, err);
-}
-
-static struct donor_elsewhere *find_elsewhere(const struct weft_donor *donor, const char *name,
-	uint64_t epoch)
-{
-	struct donor_elsewhere *e = donor->elsewhere;
-
-	while (e && (strcmp(e->name, name) != 0 || (epoch && e->epoch != epoch)))
-		e = e->next;
-	return e;
-}
-
-int donor_check_elsewhere(const struct weft_donor *donor, const char *name, uint64_t epoch,
-	struct weft_error *err)
-{
-	const struct donor_elsewhere *e = find_elsewhere(donor, name, epoch);
-
-	if (!e)
-		return 0;
-	return weft_error_set(err, e->epoch ? WEFT_EMOVED : WEFT_EMOVING, "%s %s", e->place,
-		e->epoch ? "has the region now" : "has the region in a moment");
 }
 
 const char *donor_given_to(const struct weft_region *region)
@@ -106,52 +90,6 @@ const char *donor_given_to(const struct weft_region *region)
 void donor_moving_to(const struct weft_region *region, char ret[WEFT_PLACE_MAX])
 {
 	donor_copy_text(ret, WEFT_PLACE_MAX, region->move ? region->move->to.to : "");
-}
-
-int weft_donor_elsewhere(struct weft_donor *donor, const char *name, uint64_t epoch,
-	const char *place)
-{
-	struct donor_elsewhere *e = calloc(1, sizeof(*e));
-
-	if (!e || !(e->name = strdup(name))) {
-		free(e);
-		return -ENOMEM;
-	}
-	weft_donor_not_elsewhere(donor, name, epoch);
-	e->epoch = epoch;
-	donor_copy_text(e->place, sizeof(e->place), place);
-	pthread_mutex_lock(&donor->lock);
-	e->next = donor->elsewhere; /* the newest is found first */
-	donor->elsewhere = e;
-	pthread_mutex_unlock(&donor->lock);
-	return 0;
-}
-
-static void forget(struct donor_elsewhere **at)
-{
-	struct donor_elsewhere *e = *at;
-
-	*at = e->next;
-	free(e->name);
-	free(e);
-}
-
-void weft_donor_not_elsewhere(struct weft_donor *donor, const char *name, uint64_t epoch)
-{
-	pthread_mutex_lock(&donor->lock);
-	for (struct donor_elsewhere **at = &donor->elsewhere; *at;) {
-		if (strcmp((*at)->name, name) == 0 && (*at)->epoch == epoch)
-			forget(at);
-		else
-			at = &(*at)->next;
-	}
-	pthread_mutex_unlock(&donor->lock);
-}
-
-void donor_moves_fini(struct weft_donor *donor)
-{
-	while (donor->elsewhere)
-		forget(&donor->elsewhere);
 }
 
 /* ---- who has to go ---- */
@@ -301,6 +239,33 @@ static int end_present_sessions(struct weft_donor *donor, const struct weft_regi
 	return 0;
 }
 
+int weft_donor_evict(struct weft_donor *donor, struct weft_region *region, struct weft_error *err)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&donor->lock);
+	if (region->move) {
+		r = weft_error_set(err, EBUSY, "region '%s' moves to %s", region->name,
+			region->move->to.to);
+	} else {
+		region->evicted = true;
+		/* Those who wait for it are told. */
+		pthread_cond_broadcast(&donor->changed);
+		if (end_sessions(donor, region, NULL) < 0)
+			r = weft_error_set(err, EBUSY, "region '%s': a session did not end in time",
+				region->name);
+	}
+	pthread_mutex_unlock(&donor->lock);
+	return r;
+}
+
+void weft_donor_end_eviction(struct weft_donor *donor, struct weft_region *region)
+{
+	pthread_mutex_lock(&donor->lock);
+	region->evicted = false;
+	pthread_mutex_unlock(&donor->lock);
+}
+
 /* ---- the move ---- */
 
 static int no_such_move(const struct weft_region *region, struct weft_error *err)
@@ -312,16 +277,78 @@ static struct donor_move *move_of(const struct weft_region *region, uint64_t num
 {
 	struct donor_move *move = region->move;
 
+	/* Questions about another move are no sign of this one's taker. */
+	if (!move || (number != 0 && move->to.number != number))
+		return NULL;
+	move->seen_ns = weft_now_ns();
+	return move;
+}
+
+/*
+ * The same, and nobody else decides about it before unclaim(), nor ends it.  Waits for those who do
+ * so.  The lock is held, and released meanwhile.
+ */
+static struct donor_move *claim(struct weft_donor *donor, const struct weft_region *region,
+	uint64_t number)
+{
+	struct donor_move *move;
+
+	while ((move = move_of(region, number)) != NULL && move->claimed)
+		pthread_cond_wait(&donor->changed, &donor->lock);
 	if (move)
-		move->seen_ns = weft_now_ns();
-	return move && (number == 0 || move->to.number == number) ? move : NULL;
+		move->claimed = true;
+	return move;
+}
+
+static void unclaim(struct weft_donor *donor, const struct weft_region *region)
+{
+	if (region->move)
+		region->move->claimed = false;
+	pthread_cond_broadcast(&donor->changed);
 }
 
 static void end(struct weft_region *region)
 {
 	weft_region_untrack(region);
+	weft_region_release(region);
 	free(region->move);
 	region->move = NULL;
+}
+
+/* What a file lacks that could move: it has to be known to whom it went, wherever it is opened. */
+static const char *why_not(const struct weft_donor *donor, const struct weft_region *region)
+{
+	if (region->backing == WEFT_BACKING_MEMORY)
+		return NULL;
+	if (region->store_ops)
+		return "is kept by a backend, which another donor can lend";
+	if (region->block_bytes)
+		return "is a block device";
+	if (region->unmarked)
+		return "is a file of a file system that keeps no attributes";
+	for (unsigned i = 0; i < donor->nr_regions; i++)
+		if (donor->regions[i].region == region && donor->regions[i].from_directory)
+			return "is a file of a directory that is lent; --file lends it by itself";
+	return NULL;
+}
+
+static int cannot_leave(const struct weft_donor *donor, const struct weft_region *region,
+	struct weft_error *err)
+{
+	const char *why = why_not(donor, region);
+
+	return why ? weft_error_set(err, EOPNOTSUPP, "region '%s' cannot move: it %s", region->name,
+			     why)
+		   : 0;
+}
+
+int weft_donor_may_leave(struct weft_donor *donor, const struct weft_region *region,
+	struct weft_error *err)
+{
+	pthread_mutex_lock(&donor->lock);
+	int r = cannot_leave(donor, region, err);
+	pthread_mutex_unlock(&donor->lock);
+	return r;
 }
 
 static int check_begin(struct weft_donor *donor, const struct weft_region *region, bool disconnect,
@@ -333,9 +360,17 @@ static int check_begin(struct weft_donor *donor, const struct weft_region *regio
 	if (region->move)
 		return weft_error_set(err, EBUSY, "region '%s' moves already, to %s", region->name,
 			region->move->to.to);
-	if (region->backing != WEFT_BACKING_MEMORY)
+	int r = cannot_leave(donor, region, err);
+	if (r < 0)
+		return r;
+	if (weft_region_is_filling(region))
+		return weft_error_set(err, EBUSY,
+			"region '%s' is still on its way to this donor; it can move when all of it "
+			"is here",
+			region->name);
+	if (region->copies.set)
 		return weft_error_set(err, EOPNOTSUPP,
-			"region '%s' is a file; only regions of memory can move", region->name);
+			"region '%s' is a copy of a device; copies cannot move", region->name);
 	if (!disconnect &&
 		who_cannot_follow(donor, region, names, sizeof(names), &nr_follow) > 0)
 		return weft_error_set(err, EBUSY,
@@ -370,7 +405,29 @@ int weft_donor_track(struct weft_donor *donor, struct weft_region *region,
 		} else if (!ended) {
 			r = weft_error_set(err, EBUSY, "region '%s': a session did not end in time",
 				region->name);
-			end(region);
+			/* … or may have frozen it meanwhile, and it is theirs to end. */
+			if (region->move->state == MOVE_TRACKED)
+				end(region);
+		}
+	}
+	pthread_mutex_unlock(&donor->lock);
+	return r;
+}
+
+int weft_donor_hold_back(struct weft_donor *donor, struct weft_region *region, uint64_t number,
+	uint64_t pace_ns_per_mib, struct weft_error *err)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&donor->lock);
+	struct donor_move *move = move_of(region, number);
+	if (!move) {
+		r = no_such_move(region, err);
+	} else {
+		atomic_store(&region->pace_ns_per_mib, pace_ns_per_mib);
+		if (pace_ns_per_mib > 0 && !move->held_back) {
+			move->held_back = true;
+			donor_fence_unseen_writers(donor, region);
 		}
 	}
 	pthread_mutex_unlock(&donor->lock);
@@ -398,7 +455,8 @@ int weft_donor_freeze(struct weft_donor *donor, struct weft_region *region, uint
 		move = move_of(region, number);
 		if (!move) {
 			r = no_such_move(region, err);
-		} else if (!ended) {
+		} else if (!ended || move->state < MOVE_FROZEN) {
+			/* An earlier question may have given up, after which others were let in. */
 			r = weft_error_set(err, EBUSY, "region '%s': a session did not end in time",
 				region->name);
 			if (move->state == MOVE_FROZEN)
@@ -415,32 +473,62 @@ int weft_donor_begin_giving(struct weft_donor *donor, struct weft_region *region
 	int r = 0;
 
 	pthread_mutex_lock(&donor->lock);
-	struct donor_move *move = move_of(region, number);
-	if (!move)
+	struct donor_move *move = claim(donor, region, number);
+	if (!move) {
 		r = no_such_move(region, err);
-	else if (move->state == MOVE_TRACKED)
+	} else if (move->state == MOVE_TRACKED) {
 		r = weft_error_set(err, EBUSY, "region '%s' is not frozen", region->name);
-	else if (move->state == MOVE_FROZEN)
+		unclaim(donor, region);
+	} else if (move->state == MOVE_FROZEN) {
 		move->state = MOVE_GIVING;
+	}
 	pthread_mutex_unlock(&donor->lock);
 	return r;
 }
 
-void weft_donor_not_given(struct weft_donor *donor, struct weft_region *region)
+void weft_donor_not_given(struct weft_donor *donor, struct weft_region *region, bool certain)
 {
 	pthread_mutex_lock(&donor->lock);
-	if (region->move->state == MOVE_GIVING)
+	if (certain && region->move->state == MOVE_GIVING)
 		region->move->state = MOVE_FROZEN;
+	unclaim(donor, region);
 	pthread_mutex_unlock(&donor->lock);
 }
 
-void weft_donor_given(struct weft_donor *donor, struct weft_region *region)
+void weft_donor_given(struct weft_donor *donor, struct weft_region *region, bool fills)
 {
 	pthread_mutex_lock(&donor->lock);
-	region->move->state = MOVE_GIVEN;
-	weft_region_untrack(region);
-	/* The reader is the last; it changes nothing, so that nobody waits for its end. */
-	end_sessions(donor, region, NULL);
+	if (region->move->state != MOVE_GIVEN) {
+		region->move->state = MOVE_GIVEN;
+		region->move->to.fills = fills;
+		weft_region_untrack(region);
+		/* The reader is the last; it changes nothing, so that nobody waits for its end. */
+		if (!fills)
+			end_sessions(donor, region, NULL);
+	}
+	unclaim(donor, region);
+	pthread_mutex_unlock(&donor->lock);
+}
+
+int weft_donor_claim_given(struct weft_donor *donor, struct weft_region *region, uint64_t number,
+	struct weft_error *err)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&donor->lock);
+	const struct donor_move *move = claim(donor, region, number);
+	if (move && move->state != MOVE_GIVEN)
+		unclaim(donor, region);
+	if (!move || move->state != MOVE_GIVEN)
+		r = no_such_move(region, err);
+	pthread_mutex_unlock(&donor->lock);
+	return r;
+}
+
+void weft_donor_unclaim(struct weft_donor *donor, struct weft_region *region)
+{
+	pthread_mutex_lock(&donor->lock);
+	unclaim(donor, region);
 	pthread_mutex_unlock(&donor->lock);
 }
 
@@ -477,6 +565,93 @@ int weft_donor_was_given(struct weft_donor *donor, struct weft_region *region,
 	return 0;
 }
 
+void weft_donor_take_back(struct weft_donor *donor, struct weft_region *region)
+{
+	pthread_mutex_lock(&donor->lock);
+	end(region);
+	unclaim(donor, region);
+	pthread_mutex_unlock(&donor->lock);
+}
+
+int weft_donor_keep_reader_out(struct weft_donor *donor, struct weft_region *region,
+	struct weft_error *err)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&donor->lock);
+	const bool fills = region->move->to.fills;
+	region->move->to.fills = false;
+	if (end_sessions(donor, region, NULL) < 0) {
+		region->move->to.fills = fills;
+		r = weft_error_set(err, EBUSY, "region '%s': a session did not end in time",
+			region->name);
+	}
+	pthread_mutex_unlock(&donor->lock);
+	return r;
+}
+
+void weft_donor_begin_anew(struct weft_donor *donor, struct weft_region *region)
+{
+	pthread_mutex_lock(&donor->lock);
+	region->promised_lease_ms =
+		(uint32_t)weft_max(weft_max(donor_longest_lease_ms(donor, region), donor->lease_ms),
+			region->promised_lease_ms);
+	/* None of them goes on with these contents. */
+	for (struct weft_attachment *a = donor->attachments; a; a = a->next)
+		a->lapsed |= a->region == region;
+	donor_lose_contents(region);
+	weft_region_note_lease(region, region->promised_lease_ms);
+	weft_region_note_tenure(region, weft_random_name());
+	donor_begin_grace(region);
+	end(region);
+	unclaim(donor, region);
+	pthread_mutex_unlock(&donor->lock);
+}
+
+bool weft_donor_get_reader(struct weft_donor *donor, const struct weft_region *region,
+	uint64_t number, uint8_t *ret)
+{
+	pthread_mutex_lock(&donor->lock);
+	const struct donor_move *move = move_of(region, number);
+	if (move)
+		memcpy(ret, move->to.reader, sizeof(move->to.reader));
+	pthread_mutex_unlock(&donor->lock);
+	return move;
+}
+
+enum weft_moving_state weft_donor_moving_state(struct weft_donor *donor,
+	const struct weft_region *region, uint64_t *ret_number)
+{
+	static const enum weft_moving_state states[] = {
+		[MOVE_TRACKED] = WEFT_MOVES,
+		[MOVE_FROZEN] = WEFT_MOVES,
+		[MOVE_GIVING] = WEFT_IS_GIVEN_NOW,
+		[MOVE_GIVEN] = WEFT_WAS_GIVEN,
+	};
+	enum weft_moving_state state = WEFT_STAYS;
+
+	*ret_number = 0;
+	pthread_mutex_lock(&donor->lock);
+	if (region->move) {
+		state = states[region->move->state];
+		*ret_number = region->move->to.number;
+	}
+	pthread_mutex_unlock(&donor->lock);
+	return state;
+}
+
+bool weft_donor_gave(struct weft_donor *donor, const char *name)
+{
+	bool gave = false;
+
+	pthread_mutex_lock(&donor->lock);
+	for (unsigned i = 0; i < donor->nr_regions; i++)
+		gave |= strcmp(donor->regions[i].region->name, name) == 0 &&
+			donor_given_to(donor->regions[i].region);
+	pthread_mutex_unlock(&donor->lock);
+	return gave;
+}
+
 bool weft_donor_is_moving(struct weft_donor *donor, const struct weft_region *region,
 	uint64_t number)
 {
@@ -486,15 +661,25 @@ bool weft_donor_is_moving(struct weft_donor *donor, const struct weft_region *re
 	return is;
 }
 
-void weft_donor_facts(struct weft_donor *donor, const struct weft_region *region,
-	struct weft_region_facts *ret)
+int weft_donor_take_changes(struct weft_donor *donor, struct weft_region *region, uint64_t number,
+	uint64_t turn, uint64_t first, uint64_t nr, uint64_t *ret, struct weft_error *err)
 {
+	int r = 0;
+
 	pthread_mutex_lock(&donor->lock);
-	weft_region_get_id_key(region, ret->id_key);
-	ret->lease_ms = (uint32_t)weft_max(donor_longest_lease_ms(donor, region), donor->lease_ms);
-	ret->stripe = region->stripe;
-	memcpy(ret->table, region->generations, sizeof(ret->table));
+	struct donor_move *move = move_of(region, number);
+	if (!move) {
+		r = no_such_move(region, err);
+	} else if (turn < move->turn) {
+		r = weft_error_set(err, ESTALE,
+			"region '%s': its taker has asked over a newer connection", region->name);
+	} else {
+		move->turn = turn;
+		if (nr > 0 && region->changes) /* none after a restart */
+			weft_region_take_changes(region, first, nr, ret);
+	}
 	pthread_mutex_unlock(&donor->lock);
+	return r;
 }
 
 /* A taker that reads need not ask. */

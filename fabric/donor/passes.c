@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The passes that this donor would take (fabric/key/pass.h): each for ten seconds, once, and as the
+ * The passes that this donor would take (fabric/key/pass.h): each for pass_ms, once, and as the
  * peer that had the TLS session.  What that peer may do is decided when it asks for a region, by
  * its name, as for any other.
  *
@@ -14,7 +14,7 @@
 #include "fabric/base/util.h"
 #include "fabric/key/memory.h"
 
-enum { MAX_PASSES = 512, MAX_OF_A_NAME = 64, PASS_MS = 10000 };
+enum { MAX_PASSES = 512, MAX_OF_A_NAME = 64 };
 
 struct donor_passes {
 	struct donor_pass {
@@ -69,7 +69,7 @@ static int keep(struct weft_donor *donor, const struct weft_peer *peer, const st
 	struct donor_pass *pass = find_place(donor->passes, peer->identity);
 	if (!pass)
 		return -EBUSY;
-	pass->end_ns = now_ns + PASS_MS * NS_PER_MS;
+	pass->end_ns = now_ns + donor->pass_ms * NS_PER_MS;
 	pass->expires = peer->expires;
 	donor_copy_text(pass->name, sizeof(pass->name), peer->identity);
 	pass->key = *key;

@@ -36,7 +36,8 @@ struct weft_peer {
 	bool listed;    /* the donor's owner has listed that host, as one that needs no key … */
 	bool read_only; /* … and may read */
 	bool local;            /* over a Unix socket, or in this process */
-	bool one_sided;        /* the donor does not see what the peer writes */
+	bool one_sided;        /* the donor does not see what the peer writes … */
+	bool reports;          /* … but is told, while the region is tracked (weft_report) */
 	/* over loopback or a Unix socket: the user who has the other end, as the kernel says */
 	bool has_uid;
 	uint32_t uid;

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 
 #include "fabric/donor/donor-private.h"
+#include "fabric/donor/moving.h"
 #include "fabric/base/util.h"
 
 enum {
@@ -338,6 +339,21 @@ int weft_donor_remove(struct weft_donor *donor, struct weft_region *region)
 	if (r == 0)
 		weft_region_put(region);
 	return r;
+}
+
+void weft_donor_facts(struct weft_donor *donor, const struct weft_region *region,
+	struct weft_region_facts *ret)
+{
+	pthread_mutex_lock(&donor->lock);
+	weft_region_get_id_key(region, ret->id_key);
+	ret->lease_ms = (uint32_t)weft_max(donor_longest_lease_ms(donor, region), donor->lease_ms);
+	ret->stripe = region->stripe;
+	memcpy(ret->table, region->generations, sizeof(ret->table));
+	pthread_mutex_unlock(&donor->lock);
+	/* Nobody joins what was granted here; all that it wrote is in what moves. */
+	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
+		if (ret->table[i].flags & WEFT_ENTRY_HERE)
+			ret->table[i].flags = 0;
 }
 
 void weft_donor_regions(struct weft_donor *donor,

@@ -273,9 +273,10 @@ static struct weft_stripe stripe_of(const struct weft_hello *hello)
 	return weft_stripe_whole;
 }
 
-static bool gives_up_contents(const struct weft_hello *hello)
+bool donor_gives_up_contents(const struct weft_hello *hello)
 {
-	return hello->new_contents && !hello->epoch && hello->mode == WEFT_MODE_WRITE;
+	return !hello->anonymous && hello->new_contents && !hello->epoch &&
+		hello->mode == WEFT_MODE_WRITE;
 }
 
 /* Adds what the user can do instead. */
@@ -317,7 +318,7 @@ int donor_check_stripe(const struct weft_region *region, const struct weft_hello
 	char is[128], is_not[128], advice[128];
 
 	if (!asked.count || !kept->count || weft_stripe_equal(kept, &asked) ||
-		gives_up_contents(hello))
+		donor_gives_up_contents(hello))
 		return 0;
 	describe(kept, true, " of a striped device", is, sizeof(is));
 	describe(&asked, kept->unit_bytes != asked.unit_bytes,

@@ -207,6 +207,8 @@ static int load_field(const char *field, const json_t *value, struct weft_rights
 		return load_flag(value, &ret->read_only);
 	if (strcmp(field, "admin") == 0)
 		return load_flag(value, &ret->admin);
+	if (strcmp(field, "pool_donor") == 0)
+		return load_flag(value, &ret->pool_donor);
 	if (strcmp(field, "rdma_plaintext") == 0)
 		return load_flag(value, &ret->rdma_plaintext);
 	if (strcmp(field, "max_bytes") == 0)
@@ -277,6 +279,8 @@ json_t *weft_rights_json(const struct weft_rights *rights)
 		ok = ok && put(json, "read_only", json_true());
 	if (rights->admin)
 		ok = ok && put(json, "admin", json_true());
+	if (rights->pool_donor)
+		ok = ok && put(json, "pool_donor", json_true());
 	if (rights->rdma_plaintext)
 		ok = ok && put(json, "rdma_plaintext", json_true());
 	if (rights->max_bytes > 0)

@@ -36,6 +36,7 @@ struct weft_rights {
 	size_t nr_from;
 	bool read_only;
 	bool admin;            /* may ask for what changes the donor */
+	bool pool_donor;       /* may join a pool as a donor of this name */
 	bool rdma_plaintext;   /* may use RDMA, whose payload is in plaintext */
 	uint64_t max_bytes;    /* of all regions that it holds at a time; 0: no limit */
 	unsigned max_sessions; /* at a time; 0: no limit */

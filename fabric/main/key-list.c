@@ -28,14 +28,16 @@ static json_t *row_json(const struct weft_store_row *row)
 	json_t *from = json_object_get(limits, "from");
 	json_t *expires = json_object_get(limits, "expires");
 	json_t *json =
-		json_pack("{s:s, s:s, s:s?, s:b, s:b, s:O?, s:b, s:o, s:o, s:O?, s:O?, s:b, s:b}",
+		json_pack("{s:s, s:s, s:s?, s:b, s:b, s:O?, s:b, s:o, s:o, s:O?, s:O?, s:b, s:b, "
+			  "s:b}",
 			"name", row->name, "identity", row->identity, "other_identity",
 			row->other[0] ? row->other : NULL, "usable",
 			row->has_rights && !is_over(rights), "expired", is_over(rights), "regions",
 			regions, "read_only", rights->read_only, "max_bytes",
 			number_or_null(rights->max_bytes), "max_sessions",
 			number_or_null(rights->max_sessions), "from", from, "expires", expires,
-			"admin", rights->admin, "rdma_plaintext", rights->rdma_plaintext);
+			"admin", rights->admin, "pool_donor", rights->pool_donor, "rdma_plaintext",
+			rights->rdma_plaintext);
 
 	json_decref(limits);
 	return json;
@@ -60,6 +62,8 @@ static void print_rights(const struct weft_rights *rights)
 		printf("%s%s", i ? ", " : "; from ", weft_range_format(&rights->from[i], range));
 	if (rights->rdma_plaintext)
 		fputs("; RDMA in plaintext", stdout);
+	if (rights->pool_donor)
+		fputs("; donor of a pool", stdout);
 	if (rights->admin)
 		fputs("; admin", stdout);
 }

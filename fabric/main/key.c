@@ -195,13 +195,17 @@ static int rotate_key(struct key_options *o, struct weft_store *store, struct we
 
 static const struct action {
 	const char *name;
+	/* What changes the store … */
 	int (*fn)(struct key_options *o, struct weft_store *store, struct weft_error *err);
 	enum weft_store_use use;
+	/* … or only looks. */
+	int (*look)(const struct key_options *o, struct weft_error *err);
 } actions[] = {
-	{"new", new_key, WEFT_STORE_MAKE},
-	{"list", NULL, WEFT_STORE_LOOK},
-	{"revoke", revoke_key, WEFT_STORE_CHANGE},
-	{"rotate", rotate_key, WEFT_STORE_CHANGE},
+	{"new", .fn = new_key, .use = WEFT_STORE_MAKE},
+	{"list", .look = key_list},
+	{"revoke", .fn = revoke_key, .use = WEFT_STORE_CHANGE},
+	{"rotate", .fn = rotate_key, .use = WEFT_STORE_CHANGE},
+	{"token", .look = key_token},
 };
 
 /* ---- the command line ---- */
@@ -266,8 +270,8 @@ static int parse_expires(void *into, const struct weft_option *option, char *val
 #define INTO(member) .into = offsetof(struct key_options, member)
 
 static const struct weft_option options[] = {
-	{NULL, "new|list|revoke|rotate", "what to do", .kind = WEFT_OPTION_ARGUMENT, INTO(action),
-		.wants = "what to do is new, list, revoke or rotate"},
+	{NULL, "new|list|revoke|rotate|token", "what to do", .kind = WEFT_OPTION_ARGUMENT,
+		INTO(action), .wants = "what to do is new, list, revoke, rotate or token"},
 	{NULL, "NAME", "of who holds the key: up to 63 of a-z, A-Z, 0-9, '.', '_' and '-'",
 		.kind = WEFT_OPTION_ARGUMENT, INTO(name)},
 	{"store", "DIR",
@@ -275,6 +279,8 @@ static const struct weft_option options[] = {
 		WEFT_OPTION_TEXT, WEFT_COMPLETE_DIRECTORY, INTO(store)},
 	{"out", "FILE", "new, rotate: the borrower's file (IDENTITY.key)", WEFT_OPTION_TEXT,
 		WEFT_COMPLETE_FILE, INTO(out)},
+	{"key", "FILE", "token: of the key in this borrower's file, rather than of the store's",
+		WEFT_OPTION_TEXT, WEFT_COMPLETE_FILE, INTO(key)},
 	{"finish", NULL, "rotate: end the key that was there before", WEFT_OPTION_FLAG,
 		INTO(finish)},
 	{"json", NULL, "list: as JSON", WEFT_OPTION_FLAG, INTO(json)},
@@ -289,12 +295,15 @@ static const struct weft_option options[] = {
 	{"from", "ADDRESS[/BITS]", "only from there; several are possible (anywhere)",
 		WEFT_OPTION_CALL, .parse = parse_from,
 		.wants = "an address or a range, such as 192.0.2.0/24"},
-	{"expires", "DURATION|DATE", "until then: 12h, 90d, 2027-01-31 (UTC) (for ever)",
-		WEFT_OPTION_CALL, .parse = parse_expires,
+	{"expires", "DURATION|DATE",
+		"until then: 12h, 90d, 2027-01-31 (UTC) (for ever; a token: 12h)", WEFT_OPTION_CALL,
+		.parse = parse_expires,
 		.wants = "a time from now or a date, such as 12h, 90d or 2027-01-31"},
 	{"rdma-plaintext", NULL, "RDMA too, whose payload is in plaintext", WEFT_OPTION_FLAG,
 		INTO(rights.rdma_plaintext)},
 	{"admin", NULL, "what changes the donor", WEFT_OPTION_FLAG, INTO(rights.admin)},
+	{"pool-donor", NULL, "lending memory to a pool, as the donor of this name",
+		WEFT_OPTION_FLAG, INTO(rights.pool_donor)},
 	{0},
 };
 
@@ -303,6 +312,7 @@ static const struct {
 	const char *option, *actions;
 } belongs[] = {
 	{"out", "new rotate"},
+	{"key", "token"},
 	{"finish", "rotate"},
 	{"json", "list"},
 	{"region", "new"},
@@ -310,9 +320,10 @@ static const struct {
 	{"max-memory", "new"},
 	{"max-sessions", "new"},
 	{"from", "new"},
-	{"expires", "new"},
+	{"expires", "new token"},
 	{"rdma-plaintext", "new"},
 	{"admin", "new"},
+	{"pool-donor", "new"},
 };
 
 static const struct action *action_of(const char *name)
@@ -337,6 +348,9 @@ static int check(const struct weft_command_line *line, const struct key_options 
 		return o->name
 			? weft_usage_error("list shows all keys: '%s' is one too many", o->name)
 			: WEFT_GO_ON;
+	if (o->key && (o->store || !o->name))
+		return o->store ? weft_usage_error("--key and --store are two places of a key")
+				: WEFT_GO_ON;
 	if (!o->name)
 		return weft_usage_error("%s whose key? Give its name", o->action);
 	if (!weft_identity_is_of(o->name, o->name))
@@ -356,7 +370,9 @@ static int parse(int argc, char **argv, struct key_options *o)
 		.synopsis = "new NAME [--out FILE] [--store DIR] [GRANTS]\n"
 			    "list [--json] [--store DIR]\n"
 			    "revoke NAME [--store DIR]\n"
-			    "rotate NAME [--finish] [--out FILE] [--store DIR]",
+			    "rotate NAME [--finish] [--out FILE] [--store DIR]\n"
+			    "token NAME [--expires TIME] [--store DIR]\n"
+			    "token [NAME] --key FILE [--expires TIME]",
 		.about = "Says who may use what this machine lends, and what each may do.  Donors "
 			 "that run follow at once.",
 		.tables = {{options, o}},
@@ -376,8 +392,8 @@ static int run(struct key_options *o, struct weft_error *err)
 
 	if (r == 0 && o->store && snprintf(o->dir, sizeof(o->dir), "%s", o->store) >= PATH_MAX)
 		r = weft_error_set(err, ENAMETOOLONG, "the name of --store is too long");
-	if (r == 0 && !action->fn)
-		return key_list(o, err);
+	if (r == 0 && action->look)
+		return action->look(o, err);
 	o->is_new_store = r == 0 && access(o->dir, F_OK) < 0;
 	if (r == 0)
 		r = weft_store_open(o->dir, action->use, &store, err);

@@ -61,6 +61,11 @@ static int find_key(struct move_donor *d, struct weft_error *err)
 	return r;
 }
 
+bool move_donor_said_so(const struct move_donor *d)
+{
+	return d->talk != NULL;
+}
+
 int move_donor_ask(struct move_donor *d, json_t *question, int timeout_ms, int cancel_fd,
 	json_t **ret, struct weft_error *err)
 {
@@ -86,22 +91,46 @@ bool move_standing_is(const struct move_standing *standing, const char *word)
 	return strcmp(standing->is, word) == 0;
 }
 
-int move_standing_ask(struct move_donor *d, const char *region, int timeout_ms, int cancel_fd,
-	struct move_standing *ret, struct weft_error *err)
+/* A place of the answer, or "". */
+static void read_place(const json_t *answer, const char *name, char ret[WEFT_PLACE_MAX])
+{
+	const char *place = json_string_value(json_object_get(answer, name));
+
+	if (place && weft_place_valid(place, strlen(place)))
+		strcpy(ret, place);
+}
+
+/* 16 hex digits of the answer, or "". */
+static void read_number(const json_t *answer, const char *name, char ret[MOVE_ID_LEN + 1])
+{
+	const char *number = json_string_value(json_object_get(answer, name));
+
+	if (number && strlen(number) == MOVE_ID_LEN &&
+		strspn(number, "0123456789abcdef") == MOVE_ID_LEN)
+		strcpy(ret, number);
+}
+
+int move_standing_ask(struct move_donor *d, const char *region, const char *move, int timeout_ms,
+	int cancel_fd, struct move_standing *ret, struct weft_error *err)
 {
 	json_t *answer;
-	int r = move_donor_ask(d, json_pack("{s:s, s:s}", "op", "resolve", "region", region),
+	int r = move_donor_ask(d,
+		json_pack("{s:s, s:s, s:s*}", "op", "resolve", "region", region, "move", move),
 		timeout_ms, cancel_fd, &answer, err);
 
 	if (r < 0)
 		return r;
 	const char *is = json_string_value(json_object_get(answer, "is"));
-	const char *to = json_string_value(json_object_get(answer, "to"));
 	struct move_standing standing = {0};
 	snprintf(standing.is, sizeof(standing.is), "%s", is ? is : "");
-	bool away = move_standing_is(&standing, "given") || move_standing_is(&standing, "gone");
-	if (away && to && weft_place_valid(to, strlen(to)))
-		strcpy(standing.to, to);
+	if (move_standing_is(&standing, "given") || move_standing_is(&standing, "gone"))
+		read_place(answer, "to", standing.to);
+	if (move_standing_is(&standing, "prepared") || move_standing_is(&standing, "filling"))
+		read_place(answer, "from", standing.from);
+	read_number(answer, "move", standing.move);
+	read_number(answer, "epoch", standing.epoch);
+	standing.bytes = json_is_true(json_object_get(answer, "bytes"));
+	standing.moves = json_is_true(json_object_get(answer, "moves"));
 	json_decref(answer);
 	if (!standing.is[0])
 		return weft_error_set(err, EPROTO, "it does not say so");
@@ -116,7 +145,10 @@ void move_standing_tell(const struct move_donor *d, const char *region,
 		const char *is, *before, *after;
 	} words[] = {
 		{"owner", "has region '", "' and serves it"},
+		{"filling", "serves region '", "', and does not have all of it yet"},
 		{"prepared", "is ready to serve region '", "', and waits for the other's word"},
+		{"giving", "gives region '", "' away, and cannot say yet whether that is noted"},
+		{"taken", "got region '", "' by that move"},
 		{"given", "gave region '", "' away"},
 		{"gone", "gave region '", "' away"},
 		{"refused", "does not serve region '", "'"},

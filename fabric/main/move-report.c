@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* How weft move tells what becomes of a move: a line that is drawn, texts, or JSON. */
+/* How weft move tells what becomes of moves: a table that is drawn, texts, or JSON. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,7 +35,7 @@ static json_t *seconds_json(int64_t ms)
 }
 
 /* Takes the object. */
-static void print_json(json_t *json)
+void move_report_json(json_t *json)
 {
 	json_dumpf(json, stdout, JSON_REAL_PRECISION(9));
 	putchar('\n');
@@ -46,7 +46,7 @@ static void print_json(json_t *json)
 static void print_status(const struct move_report *r, const struct move_status *s,
 	enum move_result result)
 {
-	print_json(json_pack(
+	move_report_json(json_pack(
 		"{s:s, s:s?, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:o, s:o, s:f, "
 		"s:s?}",
 		"phase", s->phase, "result", result_name(result), "move", r->id, "from", r->from,
@@ -79,30 +79,54 @@ static void describe(const struct move_status *s, char *buf, size_t len)
 			(s->eta_ms + 999) / 1000);
 }
 
-void move_report_progress(struct move_report *r, const struct move_status *s)
+void move_report_phase(struct move_report *r, const struct move_status *s)
 {
-	const uint64_t now_ns = weft_now_ns();
-	const uint64_t pause_ns = (r->terminal ? DRAW_MS : LINE_MS) * NS_PER_MS;
-	char text[256];
-
 	if (r->json && strcmp(r->phase, s->phase) != 0)
 		print_status(r, s, MOVE_GOES_ON);
 	strcpy(r->phase, s->phase);
-	if (now_ns - r->begin_ns < PATIENT_MS * NS_PER_MS ||
-		(r->said_ns && now_ns - r->said_ns < pause_ns))
-		return;
-	r->said_ns = now_ns;
-	r->drawn = true;
-	describe(s, text, sizeof(text));
-	fprintf(stderr, "%sweft-move: %s: %s%s", r->terminal ? "\r" : "", r->from, text,
-		r->terminal ? "\033[K" : "\n");
 }
 
-void move_report_clear(struct move_report *r)
+void move_table_clear(struct move_table *t)
 {
-	if (r->terminal && r->drawn)
+	if (t->terminal && t->nr_lines > 0)
 		fputs("\r\033[K", stderr);
-	r->drawn = false;
+	/* The cursor is in the last line. */
+	for (; t->terminal && t->nr_lines > 1; t->nr_lines--)
+		fputs("\033[A\033[K", stderr);
+	t->nr_lines = 0;
+}
+
+static void draw_line(struct move_table *t, const char *text)
+{
+	if (t->terminal)
+		fprintf(stderr, "%s%s", t->nr_lines > 0 ? "\n" : "", text);
+	else
+		fprintf(stderr, "%s\n", text);
+	t->nr_lines++;
+}
+
+void move_table_draw(struct move_table *t, const struct move_row *rows, unsigned nr,
+	unsigned nr_moved, unsigned nr_all)
+{
+	const uint64_t now_ns = weft_now_ns();
+	const uint64_t pause_ns = (t->terminal ? DRAW_MS : LINE_MS) * NS_PER_MS;
+	char text[256], line[WEFT_PLACE_MAX + 300];
+
+	if (now_ns - t->begin_ns < PATIENT_MS * NS_PER_MS ||
+		(t->said_ns && now_ns - t->said_ns < pause_ns))
+		return;
+	t->said_ns = now_ns;
+	move_table_clear(t);
+	for (unsigned i = 0; i < nr; i++) {
+		describe(rows[i].status, text, sizeof(text));
+		snprintf(line, sizeof(line), "weft-move: %s: %s", rows[i].from, text);
+		draw_line(t, line);
+	}
+	if (nr_all > 1) {
+		snprintf(line, sizeof(line), "weft-move: %u of %u regions have moved", nr_moved,
+			nr_all);
+		draw_line(t, line);
+	}
 }
 
 static void print_moved(const struct move_report *r, const struct move_status *s)
@@ -133,9 +157,9 @@ static void print_moved(const struct move_report *r, const struct move_status *s
 	fflush(stdout);
 }
 
-void move_report_end(struct move_report *r, const struct move_status *s, enum move_result result)
+void move_report_end(const struct move_report *r, const struct move_status *s,
+	enum move_result result)
 {
-	move_report_clear(r);
 	if (r->json)
 		print_status(r, s, result);
 	else if (result == MOVE_MOVED)
@@ -149,11 +173,11 @@ void move_report_trial(const struct move_report *r, const struct move_trial *t)
 	json_t *text;
 
 	if (r->json) {
-		print_json(json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:O, s:s?}", "phase",
-			"dry-run", "result", t->possible ? "possible" : "impossible", "from",
-			r->from, "to", r->to, "size_bytes", (json_int_t)t->size_bytes, "free_bytes",
-			(json_int_t)t->free_bytes, "borrowers", (int)t->borrowers, "cannot_follow",
-			t->cannot_follow, "error", t->why[0] ? t->why : NULL));
+		move_report_json(json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:O, s:s?}",
+			"phase", "dry-run", "result", t->possible ? "possible" : "impossible",
+			"from", r->from, "to", r->to, "size_bytes", (json_int_t)t->size_bytes,
+			"free_bytes", (json_int_t)t->free_bytes, "borrowers", (int)t->borrowers,
+			"cannot_follow", t->cannot_follow, "error", t->why[0] ? t->why : NULL));
 		return;
 	}
 	printf("%s %s to %s: it has %s, and %s can be had there; it has %u borrower%s\n", r->from,

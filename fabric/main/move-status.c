@@ -100,6 +100,10 @@ int move_status_read(const json_t *answer, struct move_status *ret, struct weft_
 		return malformed("round", err);
 	if (!read_small(answer, "borrowers", &s.borrowers))
 		return malformed("borrowers", err);
+	if (!read_small(answer, "waiting", &s.waiting))
+		return malformed("waiting", err);
+	if (!read_text(answer, "who", s.who, sizeof(s.who)))
+		return malformed("who", err);
 	if (!read_number(answer, "eta_ms", INT64_MAX / 2, &s.eta_ms))
 		return malformed("eta_ms", err);
 	if (!read_number(answer, "downtime_ms", INT64_MAX / 2, &s.downtime_ms))

@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 #include "fabric/base/options.h"
 #include "fabric/main/serve.h"
+#include "fabric/uri.h"
 
 /* `--file NAME=PATH`: the name, up to `equals`, and the value behind it go to a new entry. */
 static int want(struct serve *s, const char *text, const char *equals, struct serve_region **ret,
@@ -68,6 +70,22 @@ static int parse_file(void *into, const struct weft_option *option, char *text)
 	return r;
 }
 
+static int parse_backend(void *into, const struct weft_option *option, char *text)
+{
+	const char *equals = strchr(text, '=');
+	struct serve_region *w;
+	char *uri;
+
+	if (!is_pair(text, equals) || !strstr(equals, "://"))
+		return weft_option_refuse(option, text);
+	int r = want(into, text, equals, &w, &uri);
+	if (r != WEFT_GO_ON)
+		return r;
+	w->path = uri;
+	w->is_backend = true;
+	return WEFT_GO_ON;
+}
+
 static int parse_directory(void *into, const struct weft_option *option, char *value)
 {
 	struct serve *s = into;
@@ -111,6 +129,52 @@ static int parse_numa(void *into, const struct weft_option *option, char *value)
 	return WEFT_GO_ON;
 }
 
+/* A size, or, with a slash in it, a directory. */
+static int parse_take(void *into, const struct weft_option *option, char *value)
+{
+	struct serve *s = into;
+	struct stat st;
+
+	if (!strchr(value, '/')) {
+		if (weft_parse_size(value, &s->take_bytes) < 0 || s->take_bytes == 0)
+			return weft_option_refuse(option, value);
+		return WEFT_GO_ON;
+	}
+	if (s->take_directory)
+		return weft_usage_error("--take can be given once for memory, and once for files");
+	/* Notes of what comes name it, whatever the next donor's working directory is. */
+	s->take_directory = realpath(value, NULL);
+	if (!s->take_directory || stat(s->take_directory, &st) < 0 || !S_ISDIR(st.st_mode))
+		return weft_usage_error("--take %s: it is no directory", value);
+	return WEFT_GO_ON;
+}
+
+static int parse_drain(void *into, const struct weft_option *option, char *value)
+{
+	struct serve *s = into;
+	struct weft_error err;
+	struct weft_uri uri;
+
+	if (weft_uri_parse(value, &uri, &err) < 0)
+		return weft_usage_error("--drain: %s", err.message);
+	const bool good = !uri.driver && !uri.transport && !uri.region[0];
+	weft_uri_fini(&uri);
+	if (!good)
+		return weft_option_refuse(option, value);
+	s->drain_to = value;
+	return WEFT_GO_ON;
+}
+
+static int parse_lend(void *into, const struct weft_option *option, char *value)
+{
+	struct serve_pool_wish *wish = &((struct serve *)into)->pool_wish;
+
+	wish->idle = strcmp(value, "idle") == 0;
+	if (!wish->idle && (weft_parse_size(value, &wish->lend_bytes) < 0 || wish->lend_bytes == 0))
+		return weft_option_refuse(option, value);
+	return WEFT_GO_ON;
+}
+
 static int parse_listen(void *into, const struct weft_option *option, char *value)
 {
 	struct serve *s = into;
@@ -142,16 +206,54 @@ static const struct weft_option options[] = {
 	{"directory", "PATH", "lend each regular file below PATH, by its relative path",
 		.kind = WEFT_OPTION_CALL, .parse = parse_directory,
 		.completion = WEFT_COMPLETE_DIRECTORY},
-	{"take", "SIZE",
-		"take in regions that are moved here from other donors (weft move), up to\n"
-		"SIZE of memory in sum",
-		.kind = WEFT_OPTION_SIZE, INTO(take_bytes), .wants = "a size, such as 64G"},
+	{"backend", "NAME=URI",
+		"lend what an NBD server keeps, from memory; a flush brings changes there",
+		.kind = WEFT_OPTION_CALL, .parse = parse_backend,
+		.wants = "NAME=URI, such as disk=nbd://host/export"},
+	{"backend-stable", NULL,
+		"nobody but this donor changes backends: keep their epochs over a clean stop",
+		.kind = WEFT_OPTION_FLAG, INTO(backend_stable)},
+	{"take", "SIZE|DIRECTORY",
+		"take in regions that are moved here from other donors (weft move): up to\n"
+		"SIZE of memory in sum; or files, into DIRECTORY, such as ./files",
+		.kind = WEFT_OPTION_CALL, .parse = parse_take,
+		.completion = WEFT_COMPLETE_DIRECTORY,
+		.wants = "a size, such as 64G, or a directory with a slash in it"},
+	{"drain", "URI",
+		"when it is told to end, move all regions to the donor at URI, weft://B,\n"
+		"and end once their borrowers are there",
+		.kind = WEFT_OPTION_CALL, .parse = parse_drain, .completion = WEFT_COMPLETE_URI,
+		.wants = "the URI of a donor, such as weft://B"},
 	{"read-only", NULL, "let nobody write", .kind = WEFT_OPTION_FLAG, INTO(read_only)},
+	{.kind = WEFT_OPTION_GROUP, .help = "To a pool:"},
+	{"pool", "URL",
+		"join the pool of the coordinator at URL: https://HOST[:PORT], unix:/PATH,\n"
+		"http://127.0.0.1:PORT",
+		.kind = WEFT_OPTION_TEXT, INTO(pool_wish.url)},
+	{"lend", "SIZE|idle", "how much to lend there: SIZE, or what the machine does not need",
+		.kind = WEFT_OPTION_CALL, .parse = parse_lend,
+		.wants = "a size, such as 64G, or 'idle'"},
+	{"reserve", "SIZE", "idle: how much stays available to the machine's own jobs (8G)",
+		.kind = WEFT_OPTION_SIZE, INTO(pool_wish.reserve_bytes),
+		.wants = "a size, such as 8G"},
+	{"reclaim-deadline", "SECONDS",
+		"idle: give regions up, which whoever has them loses, if the machine has missed\n"
+		"memory for so long (default: never)",
+		.kind = WEFT_OPTION_SECONDS, INTO(pool_wish.deadline_ms), .wants = "seconds"},
+	{"pool-name", "NAME", "this donor's name in the pool (the machine's)",
+		.kind = WEFT_OPTION_TEXT, INTO(pool_wish.name)},
+	{"pool-key", "FILE",
+		"the key that the coordinator knows (default: $WEFT_KEY, ~/.config/weft/key,\n"
+		"/etc/weft/key)",
+		.kind = WEFT_OPTION_TEXT, INTO(pool_wish.key), .completion = WEFT_COMPLETE_FILE},
+	{"rack", "NAME", "in which rack it is, for copies that are to be in others",
+		.kind = WEFT_OPTION_TEXT, INTO(pool_wish.rack)},
 	{.kind = WEFT_OPTION_GROUP, .help = "To whom:"},
 	{"listen", "ADDRESS[:PORT]",
 		"or unix:PATH; port 0: any that is free (default 127.0.0.1:10809)",
 		.kind = WEFT_OPTION_CALL, .parse = parse_listen},
-	{"keys", "DIR", "lend to those who have a key of this store of weft key (default\n"
+	{"keys", "DIR",
+		"lend to those who have a key of this store of weft key (default\n"
 		"/etc/weft/keys for root, ~/.config/weft/keys for others)",
 		.kind = WEFT_OPTION_TEXT, INTO(keys_dir), .completion = WEFT_COMPLETE_DIRECTORY},
 	{"tls-certificates", "DIR",
@@ -193,13 +295,27 @@ static void set_tables(struct serve *s, struct weft_option_table tables[WEFT_OPT
 	tables[n] = (struct weft_option_table){others, s};
 }
 
+static int check_pool(const struct serve *s)
+{
+	const struct serve_pool_wish *wish = &s->pool_wish;
+
+	if (wish->url && !wish->idle && !wish->lend_bytes)
+		return weft_usage_error("how much is lent to the pool? Say --lend SIZE, or --lend "
+					"idle");
+	if (!wish->url && (wish->idle || wish->lend_bytes || wish->name || wish->rack || wish->key))
+		return weft_usage_error("to which pool? Say --pool URL");
+	if (!wish->idle && wish->deadline_ms)
+		return weft_usage_error("--reclaim-deadline belongs to --lend idle");
+	return WEFT_GO_ON;
+}
+
 int serve_parse_options(struct serve *s, int argc, char **argv)
 {
 	struct weft_command_line line = {
 		.command = "serve",
 		.synopsis = "[--memory NAME=SIZE]... [--file NAME=PATH]... "
-			    "[--directory PATH] [OPTION]...",
-		.about = "Lends memory, files, or the files of a directory "
+			    "[--backend NAME=URI]... [--directory PATH] [OPTION]...",
+		.about = "Lends memory, files, the files of a directory, or what NBD servers keep "
 			 "to borrowers on the network.",
 	};
 
@@ -210,10 +326,14 @@ int serve_parse_options(struct serve *s, int argc, char **argv)
 		return r;
 	if (line.nr_arguments > 0)
 		return weft_usage_error("'%s' is no option; regions are named with --memory, "
-					"--file or --directory",
+					"--file, --backend or --directory",
 			line.arguments[0]);
-	if (s->nr_wanted == 0 && !s->directory && !s->take_bytes)
+	r = check_pool(s);
+	if (r != WEFT_GO_ON)
+		return r;
+	if (s->nr_wanted == 0 && !s->directory && !s->take_bytes && !s->take_directory &&
+		!s->pool_wish.url)
 		return weft_usage_error("nothing to lend: say --memory NAME=SIZE, "
-					"--file NAME=PATH or --directory PATH");
+					"--file NAME=PATH, --backend NAME=URI or --directory PATH");
 	return WEFT_GO_ON;
 }

@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 
 #include <xxhash.h>
@@ -20,6 +21,7 @@
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 #include "fabric/main/serve.h"
+#include "fabric/pool/pool.h"
 #include "fabric/donor/supervision.h"
 
 enum {
@@ -185,6 +187,20 @@ static int take_memory(const struct serve *s, struct serve_region *w, struct wef
 	return r;
 }
 
+static int show_reading(void *ctx, uint64_t done, uint64_t total)
+{
+	show_progress(ctx, done, total);
+	return 0;
+}
+
+static int read_backend(const struct serve *s, struct serve_region *w, struct weft_error *err)
+{
+	struct progress progress = {s, w->name, isatty(STDERR_FILENO), weft_now_ns()};
+
+	sd_notifyf(0, "STATUS=reading the backend of region '%s'", w->name);
+	return serve_open_backend(s, w, show_reading, &progress, err);
+}
+
 /* ---- what outlives us ---- */
 
 static void on_holder(struct weft_watch *watch, uint32_t events);
@@ -348,10 +364,50 @@ static int recover(struct serve *s, struct serve_region *w, struct weft_leftover
 	return 0;
 }
 
+static bool is_wanted(const struct serve *s, const char *name)
+{
+	for (unsigned i = 0; i < s->nr_wanted; i++)
+		if (strcmp(s->wanted[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+/* A region that came while the donor ran is recovered like one that was named. */
+static int want_back(void *ctx, const char *name, uint64_t size_bytes, const char *file)
+{
+	struct serve *s = ctx;
+
+	if (is_wanted(s, name))
+		return 0;
+	if (s->nr_wanted == SERVE_MAX_REGIONS)
+		return -EMFILE;
+	char *copy = strdup(name), *path = file ? strdup(file) : NULL;
+	if (!copy || (file && !path)) {
+		free(copy);
+		free(path);
+		return -ENOMEM;
+	}
+	s->wanted[s->nr_wanted++] = (struct serve_region){.name = copy,
+		.path = path,
+		.size_bytes = size_bytes,
+		.came = true};
+	return 0;
+}
+
+/* Regions of the pool are named by the coordinator, and not in the command line. */
+static int want_back_of_pool(struct serve *s, const struct weft_leftover *left)
+{
+	if (!s->pool_wish.url || !left->ours ||
+		strncmp(left->name, POOL_REGION_HEAD, strlen(POOL_REGION_HEAD)) != 0)
+		return 0;
+	return want_back(s, left->name, left->size_bytes, NULL);
+}
+
 static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds,
 	struct weft_error *err)
 {
 	struct weft_leftovers *leftovers;
+	const struct weft_leftover *left;
 	char places[SERVE_MAX_LISTEN * (WEFT_PLACES_MAX + 1)] = "";
 	unsigned nr_stored = 0;
 	size_t len = 0;
@@ -369,6 +425,17 @@ static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds
 	if (r < 0)
 		return weft_error_set(err, -r,
 			"cannot look for what a donor before this one left: %s", strerror(-r));
+	for (unsigned i = 0; r == 0 && (left = weft_leftovers_at(leftovers, i)); i++)
+		r = want_back_of_pool(s, left);
+	if (r < 0)
+		weft_error_set(err, -r, "the pool's regions cannot be recovered: %s", strerror(-r));
+	for (unsigned i = 0; r == 0 && (left = weft_leftovers_at(leftovers, i)); i++)
+		if (s->take_bytes || is_wanted(s, left->name))
+			r = serve_check_notes(s, serve_main_listening(s), left, err);
+	if (r < 0) {
+		weft_leftovers_free(leftovers);
+		return r;
+	}
 	find_keeper(s, nr_stored); /* after the search, which would find our own holder */
 	for (unsigned i = 0; i < s->nr_wanted && r == 0; i++)
 		if (!s->wanted[i].path)
@@ -384,7 +451,7 @@ static int recover_all(struct serve *s, int *fds, char *const *names, int nr_fds
 void serve_keep_promises(const struct serve *s, const struct serve_region *w)
 {
 	WEFT_CLEANUP_FREE char *device = w->path ? realpath(w->path, NULL) : NULL;
-	char dir[128], place[300], path[256], why[160];
+	char dir[256], place[300], path[SERVE_NOTES_MAX], why[160];
 	int r = weft_state_dir(dir, sizeof(dir));
 
 	/* If the port is another each time, no earlier borrower comes back. */
@@ -420,32 +487,14 @@ void serve_keep_promises(const struct serve *s, const struct serve_region *w)
 			w->name, path, why, s->lease_s);
 }
 
-/* A region that came from another donor is recovered like one that was named. */
-static int want_back(void *ctx, const char *name, uint64_t size_bytes)
-{
-	struct serve *s = ctx;
-
-	for (unsigned i = 0; i < s->nr_wanted; i++)
-		if (strcmp(s->wanted[i].name, name) == 0)
-			return 0;
-	char *copy = s->nr_wanted < SERVE_MAX_REGIONS ? strdup(name) : NULL;
-	if (!copy)
-		return -ENOMEM;
-	s->wanted[s->nr_wanted++] = (struct serve_region){.name = copy, .size_bytes = size_bytes,
-		.came = true};
-	return 0;
-}
-
 /* What its moves say of a region, which was recovered or not. */
 static enum weft_moves_wish ask_moves(struct serve *s, struct serve_region *w)
 {
 	char place[WEFT_PLACE_MAX];
-	enum weft_moves_kept kept = weft_moves_look(s->moves, w->name, place);
-	enum weft_moves_wish wish = kept == WEFT_MOVES_NOTHING
-		? WEFT_MOVES_LEND
-		: weft_moves_recovered(s->moves, w->name, w->region);
+	const enum weft_moves_wish wish = weft_moves_recovered(s->moves, w->name, w->region);
 
-	if (wish == WEFT_MOVES_DROP)
+	if (wish == WEFT_MOVES_DROP &&
+		weft_moves_look(s->moves, w->name, place) == WEFT_MOVES_AWAY)
 		weft_warn("region '%s' has moved to %s, and is not lent here; move it back, or "
 			  "lend another name",
 			w->name, place);
@@ -465,32 +514,93 @@ static void drop(struct serve *s, struct serve_region *w)
 {
 	if (w->region && w->keeper)
 		weft_holder_drop(s->holder, w->region);
+	if (w->region && w->path)
+		weft_region_forgo(w->region);
 	weft_region_put(w->region);
 	serve_forget_wanted(s, w);
+}
+
+/* The path may have another file by now. */
+void serve_remove_file(const struct serve_region *w)
+{
+	struct stat ours, there;
+
+	if (fstat(w->region->fd, &ours) == 0 && lstat(w->path, &there) == 0 &&
+		ours.st_dev == there.st_dev && ours.st_ino == there.st_ino && unlink(w->path) < 0)
+		weft_warn("cannot remove %s: %s", w->path, strerror(errno));
+}
+
+/* Whoever is told to lend a file under the name of one that came here has two of them. */
+static int check_path(const struct serve *s, const struct serve_region *w, struct weft_error *err)
+{
+	const char *came = w->came ? NULL : weft_moves_file(s->moves, w->name);
+	WEFT_CLEANUP_FREE char *path = came ? realpath(w->path, NULL) : NULL;
+
+	if (!came || (path && strcmp(path, came) == 0))
+		return 0;
+	return weft_error_set(err, EEXIST,
+		"region '%s' came here from another donor, and is in %s, not in %s; lend what that "
+		"has under another name",
+		w->name, came, w->path);
+}
+
+/*
+ * Opens the region's file, if it is one.  It need not be there if it came by a move, or has moved
+ * away.
+ */
+static int open_file(struct serve *s, struct serve_region *w, struct weft_error *err)
+{
+	char place[WEFT_PLACE_MAX];
+
+	if (!w->path)
+		return 0;
+	if (w->is_backend)
+		return read_backend(s, w, err);
+	int r = check_path(s, w, err);
+	if (r < 0)
+		return r;
+	r = weft_region_open_file(AT_FDCWD, w->path, w->name, false, s->read_only && !w->came,
+		&w->region, err);
+	if (r == 0)
+		weft_moves_opened(s->moves, w->region);
+	else if ((w->came && r == -ENOENT) ||
+		weft_moves_look(s->moves, w->name, place) == WEFT_MOVES_AWAY)
+		r = 0;
+	return r;
 }
 
 int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds,
 	struct weft_error *err)
 {
-	weft_moves_each(s->moves, want_back, s);
-	int r = recover_all(s, fds, names, nr_fds, err);
+	int r = weft_moves_each(s->moves, want_back, s);
 
+	if (r == -EMFILE)
+		return weft_error_set(err, EMFILE,
+			"with the regions that came from other donors there are more than %d; "
+			"lend less, so that those can be recovered",
+			SERVE_MAX_REGIONS);
+	if (r < 0)
+		return weft_error_set(err, -r, "no memory");
+	r = recover_all(s, fds, names, nr_fds, err);
 	if (r == 0)
 		r = check_total(s, err);
 
 	for (unsigned i = 0; i < s->nr_wanted && r == 0; i++) {
 		struct serve_region *w = &s->wanted[i];
+
+		r = open_file(s, w, err);
+		if (r < 0)
+			break;
 		enum weft_moves_wish wish = ask_moves(s, w);
 
-		if (wish == WEFT_MOVES_DROP) {
+		if (wish == WEFT_MOVES_REMOVE)
+			serve_remove_file(w);
+		if (wish == WEFT_MOVES_DROP || wish == WEFT_MOVES_REMOVE) {
 			drop(s, w);
 			i--;
 			continue;
 		}
-		if (w->path)
-			r = weft_region_open_file(AT_FDCWD, w->path, w->name, false, s->read_only,
-				&w->region, err);
-		else if (!w->region)
+		if (!w->region)
 			r = take_memory(s, w, err);
 		if (r == 0 && (!w->path || (w->region->unmarked && !w->region->read_only)))
 			serve_keep_promises(s, w);

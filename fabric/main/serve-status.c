@@ -191,6 +191,7 @@ void serve_print_ready(const struct serve *s)
 	}
 	if (s->directory)
 		weft_donor_list(s->donor, NULL, print_file, &files, NULL);
+	serve_print_pool(s);
 	puts("ready");
 	fflush(stdout);
 }
@@ -217,12 +218,13 @@ static json_t *region_json(const struct weft_region *r, uint64_t tenure, bool re
 	static const char *const keepers[] = {"nobody", "holder", "systemd"};
 	struct weft_error trouble = {0};
 
-	weft_region_check(r, &trouble);
+	weft_region_trouble(r, &trouble);
 	json_t *json = json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:o, s:o, s:b, s:s?, s:s?}",
 		"name", r->name, "description", r->description, "size_bytes",
 		(json_int_t)r->size_bytes, "backing",
 		r->backing == WEFT_BACKING_MEMORY ? "memory"
 			: r->block_bytes          ? "device"
+			: r->store_ops            ? "backend"
 						  : "file",
 		"read_only", r->read_only, "locked", r->locked, "epoch", hex_json(r->epoch),
 		"tenure", hex_json(tenure), "recovered", recovered, "kept_by",
@@ -410,11 +412,11 @@ json_t *serve_status_json(const struct serve *s)
 	weft_donor_regions(s->donor, add_open_file, regions);
 	weft_donor_status(s->donor, add_attachment, attachments);
 	return json_pack("{s:i, s:s, s:s, s:i, s:f, s:f, s:o, s:o, s:b, s:o, s:s?, s:o, s:o, "
-			 "s:o, s:o, s:o}",
+			 "s:o, s:o, s:o, s:o}",
 		"schema", WEFT_STATUS_SCHEMA, "kind", "donor", "version", WEFT_VERSION, "pid",
 		(int)getpid(), "uptime_s", (double)(weft_now_ns() - s->start_ns) / 1e9, "lease_s",
 		(double)s->lease_s, "listen", listen, "keys", keys_json(s), "allow_insecure",
-		s->allow_insecure, "regions", regions, "directory", s->directory,
-		"attachments", attachments, "strangers", strangers, "counters", counters,
-		"transports", transports, "moves", weft_moves_status(s->moves));
+		s->allow_insecure, "regions", regions, "directory", s->directory, "attachments",
+		attachments, "strangers", strangers, "counters", counters, "transports", transports,
+		"moves", weft_moves_status(s->moves), "pool", serve_pool_json(s));
 }

@@ -61,6 +61,9 @@ static void on_signal(struct weft_signals *signals, int signo)
 {
 	struct serve *s = weft_container_of(signals, struct serve, signals);
 
+	/* Whoever comes next gets what there is. */
+	if (signo != SIGUSR2 && serve_drain(s, signo))
+		return;
 	s->stop_signal = signo;
 	weft_loop_stop(s->loop);
 }
@@ -193,6 +196,8 @@ static int start(struct serve *s, struct weft_error *err)
 		passed[i] = SD_LISTEN_FDS_START + i;
 	r = serve_open_sockets(s, passed, names, nr_passed, err);
 	if (r == 0)
+		r = serve_open_pool(s, err);
+	if (r == 0)
 		r = serve_open_moves(s, err);
 	if (r == 0)
 		r = serve_open_regions(s, passed, names, nr_passed, err);
@@ -215,6 +220,9 @@ static int start(struct serve *s, struct weft_error *err)
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot start a watchdog: %s", strerror(-r));
 	serve_start_moves(s);
+	r = serve_start_pool(s, err);
+	if (r < 0)
+		return r;
 	serve_print_ready(s);
 	sd_notifyf(0, "READY=1\nSTATUS=lending %u region%s", s->nr_wanted,
 		s->nr_wanted == 1 ? "" : "s");
@@ -254,14 +262,18 @@ static int finish(struct serve *s, struct weft_error *err)
 	/* A file's last writes take as long as they take. */
 	weft_watchdog_end(&s->watchdog);
 	sd_notify(0, "STOPPING=1\nSTATUS=finishing requests");
+	serve_end_drain(s);
 	if (s->stop_signal)
 		serve_warn_given_back(s);
 	if (s->donor)
 		weft_donor_stop(s->donor);
+	serve_end_pool(s);
 	serve_end_moves(s);
 	r = end_listeners(s, err);
 	if (r < 0)
 		return r;
+	weft_moves_free(s->moves);
+	free(s->take_directory);
 	serve_remove_sockets(s);
 	weft_control_free(s->control);
 	if (s->donor)
@@ -282,7 +294,9 @@ static int finish(struct serve *s, struct weft_error *err)
 
 int main(int argc, char **argv)
 {
-	static struct serve s = {.lease_s = 30, .keep_s = 300};
+	static struct serve s = {.lease_s = 30,
+		.keep_s = 300,
+		.pool_wish.reserve_bytes = 8 * WEFT_GIB};
 	struct weft_error err = {0};
 	int r;
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the parts of weft-serve share: serve.c (the daemon's life), serve-options.c (the command
- * line), serve-keys.c (the keys of those who may come), serve-regions.c (what is lent, and what
- * outlives the daemon), serve-moves.c (what comes from other donors, or goes there) and
- * serve-status.c (messages and status).
+ * line), serve-backend.c (servers that keep contents), serve-keys.c (the keys of those who may
+ * come), serve-regions.c (what is lent, and what outlives the daemon), serve-notes.c (where it is
+ * noted what moves), serve-moves.c (what comes from other donors, or goes there), serve-pool.c
+ * (what a pool leases), serve-drain.c (everything goes, before the end) and serve-status.c
+ * (messages and status).
  */
 #ifndef WEFT_FABRIC_MAIN_SERVE_H
 #define WEFT_FABRIC_MAIN_SERVE_H
@@ -41,7 +43,8 @@ enum serve_keeper {
 
 struct serve_region {
 	char *name;
-	char *path; /* FILE */
+	char *path; /* FILE; of a backend its URI */
+	bool is_backend;
 	uint64_t size_bytes;
 	struct weft_region *region;
 	bool recovered;
@@ -49,6 +52,19 @@ struct serve_region {
 	bool waits; /* whether it came is not known yet: it is not lent */
 	enum serve_keeper keeper;
 };
+
+/* --pool: the pool that the donor joins. */
+struct serve_pool_wish {
+	const char *url;  /* of its coordinator; NULL: none */
+	const char *name; /* of the donor there; NULL: the machine's */
+	const char *rack, *key;
+	uint64_t lend_bytes; /* 0: what is idle */
+	bool idle;
+	uint64_t reserve_bytes;
+	uint32_t deadline_ms; /* 0: regions are never given up */
+};
+
+struct serve_pool;
 
 struct serve {
 	/* What was asked for. */
@@ -60,11 +76,14 @@ struct serve {
 	uint64_t hugepage_bytes;
 	enum weft_numa numa;
 	unsigned numa_node;
-	bool read_only, allow_insecure, overcommit;
+	bool read_only, allow_insecure, overcommit, backend_stable;
 	unsigned lease_s, keep_s, watchdog_s;
-	uint64_t take_bytes; /* how much other donors may move here; 0: nothing */
+	uint64_t take_bytes;  /* how much memory other donors may move here; 0: none */
+	char *take_directory; /* where files go that other donors move here; NULL: nowhere */
+	const char *drain_to; /* the donor that gets everything before the end; NULL: none does */
 	const char *keys_dir; /* NULL: the default one, if there is one */
 	const char *tls_certificates;
+	struct serve_pool_wish pool_wish;
 
 	/* What became of it. */
 	struct weft_listening listening[SERVE_MAX_LISTEN];
@@ -74,6 +93,9 @@ struct serve {
 	struct weft_watch keys_watch;
 	struct weft_donor *donor;
 	struct weft_moves *moves;
+	struct serve_pool *pool; /* NULL: it joins none */
+	/* How much more memory may come here now, by the pool; NULL: all of take_bytes. */
+	uint64_t (*room)(struct serve *s);
 	/* what threads of moves want of the main thread */
 	pthread_mutex_t calls_lock;
 	pthread_cond_t calls_done;
@@ -94,6 +116,15 @@ struct serve {
 	struct weft_timer holder_retry; /* after it died, or did not start */
 	unsigned holder_wait_s;         /* before the last retry; 0: there was none */
 	uint64_t holder_start_ns;
+	/* weft move, while everything goes away */
+	struct serve_drain {
+		pid_t pid; /* 0: it does not run */
+		struct weft_watch watch;
+		struct weft_timer patience;
+		int signo;
+		unsigned nr; /* regions that it moves */
+		bool ends; /* it is called off */
+	} drain;
 	int stop_signal;
 	uint64_t start_ns;
 };
@@ -121,18 +152,67 @@ const struct weft_listening *serve_main_listening(const struct serve *s);
  */
 int serve_open_regions(struct serve *s, int *fds, char *const *names, int nr_fds,
 	struct weft_error *err);
+/* w->path is an NBD server's URI. */
+int serve_open_backend(const struct serve *s, struct serve_region *w, weft_stage_fn *wait,
+	void *ctx, struct weft_error *err);
 /* One of them, which was there before or came later. */
 void serve_hold(struct serve *s, struct serve_region *w);
 void serve_keep_promises(const struct serve *s, const struct serve_region *w);
+/* A file that came by a move is not ours any more. */
+void serve_remove_file(const struct serve_region *w);
 void serve_forget_wanted(struct serve *s, struct serve_region *w);
+
+/*
+ * The path of the file of this donor's notes of moves, there or not.  first:
+ * serve_main_listening().  Or what mkdir(2) said of its directory.
+ */
+enum { SERVE_NOTES_MAX = 512 };
+int serve_find_notes(const struct serve *s, const struct weft_listening *first,
+	char ret[SERVE_NOTES_MAX], struct weft_error *err);
+/*
+ * Before something is taken of what a donor before this one left.  With port 0 its memory is
+ * found, but its notes are named by a port that was another.  -EEXIST: they say something of this
+ * region, so that this donor may not lend it; or as notes_load().
+ */
+int serve_check_notes(const struct serve *s, const struct weft_listening *first,
+	const struct weft_leftover *left, struct weft_error *err);
 
 /* Before regions are opened; when the donor listens; before the loop ends for good. */
 int serve_open_moves(struct serve *s, struct weft_error *err);
 void serve_start_moves(struct serve *s);
 void serve_end_moves(struct serve *s);
+/* Any thread: runs it on the main thread, and returns what it returns; -ESHUTDOWN: that is ending.
+ */
+int serve_call_main(struct serve *s, int (*fn)(struct serve *s, void *ctx), void *ctx);
+/* From now on there are none; those that wait are refused.  After serve_open_moves(). */
+void serve_end_calls(struct serve *s);
+/* weft_moves_owner: ctx is the program.  Memory that is made, or given up, while the donor runs. */
+int serve_make_region(void *ctx, const char *name, uint64_t size_bytes, uint64_t epoch,
+	const struct weft_transfer *transfer, bool fills, struct weft_region **ret,
+	struct weft_error *err);
+int serve_forget_region(void *ctx, struct weft_region *region);
 /* weft_donor_config.question */
 int serve_answer_move(void *ctx, const struct weft_peer *peer, const json_t *question,
 	json_t **ret_answer, struct weft_error *err);
+
+/* Before regions are opened; once the donor listens; before moves end. */
+int serve_open_pool(struct serve *s, struct weft_error *err);
+int serve_start_pool(struct serve *s, struct weft_error *err);
+void serve_end_pool(struct serve *s);
+/* The line about it, if there is one, of what is printed when the donor is ready. */
+void serve_print_pool(const struct serve *s);
+/* For the status; a new reference; null where there is none. */
+json_t *serve_pool_json(const struct serve *s);
+
+/*
+ * A signal that asks for the end.  False: that is due now; else the loop is stopped once what there
+ * is has gone, or is called off.
+ */
+bool serve_drain(struct serve *s, int signo);
+/* A program in a process group of its own, with signals as by default.  0, or -errno. */
+int serve_spawn(const char *program, char *const *argv, pid_t *ret);
+/* After the loop. */
+void serve_end_drain(struct serve *s);
 
 /* From now on the memory that we took outlives us too. */
 void serve_hold_all(struct serve *s);

@@ -104,10 +104,10 @@ static json_t *generation_json(const struct weft_generation *gen)
 	char name[sizeof(gen->name) + 1] = "";
 
 	memcpy(name, gen->name, sizeof(gen->name));
-	return json_pack("{s:o, s:o, s:I, s:i, s:i, s:s}", "id", bytes_json(gen->id_hash, 16),
+	return json_pack("{s:o, s:o, s:I, s:i, s:i, s:i, s:s}", "id", bytes_json(gen->id_hash, 16),
 		"generation", number_json(gen->generation), "used", (json_int_t)gen->last_used,
-		"lapsed", (int)gen->lapsed, "held", (int)gen->held, "name",
-		weft_name_valid(name) ? name : "");
+		"lapsed", (int)gen->lapsed, "held", (int)gen->held, "flags", (int)gen->flags,
+		"name", weft_name_valid(name) ? name : "");
 }
 
 json_t *facts_json(const struct weft_region_facts *facts)
@@ -127,17 +127,21 @@ json_t *facts_json(const struct weft_region_facts *facts)
 static bool parse_generation(const json_t *json, struct weft_generation *ret)
 {
 	const char *name = json_string_value(json_object_get(json, "name"));
-	uint64_t lapsed, held;
+	uint64_t lapsed, held, flags = 0;
 
 	if (!name || (*name && !weft_name_valid(name)) ||
 		!field_bytes(json, "id", ret->id_hash, sizeof(ret->id_hash)) ||
 		!field_number(json, "generation", &ret->generation) ||
 		!field_count(json, "used", INT64_MAX, &ret->last_used) ||
 		!field_count(json, "lapsed", WEFT_LEFT_WRITTEN, &lapsed) ||
-		!field_count(json, "held", 1 + WEFT_MODE_WRITE, &held))
+		!field_count(json, "held", 1 + WEFT_MODE_WRITE, &held) ||
+		(json_object_get(json, "flags") &&
+			!field_count(json, "flags", WEFT_ENTRY_OPEN, &flags)) ||
+		(flags & WEFT_ENTRY_HERE))
 		return false;
 	ret->lapsed = (uint32_t)lapsed;
 	ret->held = (uint16_t)held;
+	ret->flags = (uint16_t)flags;
 	strcpy(ret->name, name);
 	return true;
 }

@@ -13,7 +13,7 @@
 #include "fabric/move/fields.h"
 
 enum {
-	VERSION = 1,
+	VERSION = 2, /* of notes of files; others are understood by every weft */
 	MAX_BYTES = 16 << 20,
 	/* Of those that are over: the oldest are forgotten, and their borrowers hear ENOENT. */
 	MAX_OVER = 4096,
@@ -21,6 +21,7 @@ enum {
 
 static const char *const words[NOTE_NR] = {
 	[NOTE_PREPARED] = "prepared",
+	[NOTE_FILLING] = "filling",
 	[NOTE_OWNER] = "owner",
 	[NOTE_TAKEN] = "taken",
 	[NOTE_GIVEN] = "given",
@@ -38,6 +39,7 @@ static void note_free(struct note *note)
 	if (!note)
 		return;
 	free(note->region);
+	free(note->file);
 	free(note);
 }
 
@@ -59,11 +61,21 @@ struct note *notes_of_move(const struct notes *notes, uint64_t move)
 	return note;
 }
 
-struct note *notes_add(struct notes *notes, const char *region, uint64_t move)
+struct note *notes_standing(const struct notes *notes, const char *region, uint64_t epoch)
+{
+	struct note *note = notes->first;
+
+	while (note && (note->is == NOTE_REFUSED || strcmp(note->region, region) != 0 ||
+			       (epoch && note->epoch != epoch)))
+		note = note->next;
+	return note;
+}
+
+struct note *notes_add(struct notes *notes, const char *region, uint64_t move, const char *file)
 {
 	struct note *note = calloc(1, sizeof(*note));
 
-	if (!note || !(note->region = strdup(region))) {
+	if (!note || !(note->region = strdup(region)) || (file && !(note->file = strdup(file)))) {
 		note_free(note);
 		return NULL;
 	}
@@ -107,15 +119,20 @@ static bool parse_is(const json_t *json, enum note_is *ret)
 static bool parse_note(struct notes *notes, const json_t *json)
 {
 	const char *region = json_string_value(json_object_get(json, "region"));
+	const char *file = json_string_value(json_object_get(json, "file"));
 	uint64_t move, size;
 
 	if (!region || !field_number(json, "move", &move) ||
 		!field_count(json, "size", INT64_MAX, &size) || size == 0)
 		return false;
-	struct note *note = notes_add(notes, region, move);
+	struct note *note = notes_add(notes, region, move, file);
 	if (!note)
 		return false;
 	note->size_bytes = size;
+	note->settled = json_is_true(json_object_get(json, "settled"));
+	if (json_object_get(json, "reader") &&
+		!field_bytes(json, "reader", note->reader, sizeof(note->reader)))
+		return false;
 	return field_number(json, "epoch", &note->epoch) &&
 		parse_is(json_object_get(json, "is"), &note->is) &&
 		field_place(json, "from", note->from) && field_place(json, "to", note->to);
@@ -165,7 +182,8 @@ int notes_load(struct notes *notes, const char *path, struct weft_error *err)
 	if (version > VERSION)
 		r = weft_error_set(err, EPROTONOSUPPORT,
 			"%s, which says what moved away, is of a newer weft", path);
-	else if (version != VERSION || !json_is_array(moves))
+	else if (version < 1 || !json_is_array(moves) ||
+		(json_object_get(json, "donor") && !field_number(json, "donor", &notes->donor)))
 		r = -EBADMSG;
 	/* The newest is the first. */
 	for (size_t i = json_array_size(moves); r == 0 && i-- > 0;)
@@ -181,9 +199,24 @@ int notes_load(struct notes *notes, const char *path, struct weft_error *err)
 	return r;
 }
 
+bool note_fills(const struct note *note)
+{
+	static const uint8_t none[WEFT_ID_BYTES];
+
+	return memcmp(note->reader, none, sizeof(none)) != 0;
+}
+
 static bool is_over(const struct note *note)
 {
 	return note->is == NOTE_GONE || note->is == NOTE_TAKEN || note->is == NOTE_REFUSED;
+}
+
+static bool is_to_be_kept(const struct notes *notes, const struct note *note)
+{
+	/* What came here, and is here, is to be recovered for ever. */
+	if (note->is == NOTE_TAKEN)
+		return notes_standing(notes, note->region, 0) == note;
+	return note->is == NOTE_GONE && note->file && !note->settled;
 }
 
 int notes_save(const struct notes *notes, struct weft_error *err)
@@ -194,19 +227,34 @@ int notes_save(const struct notes *notes, struct weft_error *err)
 
 	for (const struct note *n = notes->first; n && r == 0; n = n->next) {
 		nr_over += is_over(n);
-		if (is_over(n) && nr_over > MAX_OVER)
+		if (is_over(n) && nr_over > MAX_OVER && !is_to_be_kept(notes, n))
 			continue;
 		r = json_array_append_new(moves,
-			json_pack("{s:s, s:s, s:o, s:o, s:s, s:s, s:I}", "region", n->region, "is",
-				words[n->is], "epoch", number_json(n->epoch), "move",
-				number_json(n->move), "from", n->from, "to", n->to, "size",
-				(json_int_t)n->size_bytes));
+			json_pack("{s:s, s:s, s:o, s:o, s:s, s:s, s:I, s:s*, s:o*, s:o*}", "region",
+				n->region, "is", words[n->is], "epoch", number_json(n->epoch),
+				"move", number_json(n->move), "from", n->from, "to", n->to, "size",
+				(json_int_t)n->size_bytes, "file", n->file, "reader",
+				note_fills(n) ? bytes_json(n->reader, sizeof(n->reader)) : NULL,
+				"settled", n->settled ? json_true() : NULL));
 	}
-	json_t *json = json_pack("{s:i, s:o}", "version", VERSION, "moves", moves);
+	json_t *json = json_pack("{s:i, s:o*, s:o}", "version", notes->donor ? VERSION : 1, "donor",
+		notes->donor ? number_json(notes->donor) : NULL, "moves", moves);
 	WEFT_CLEANUP_FREE char *text = r == 0 && json ? json_dumps(json, JSON_INDENT(1)) : NULL;
 	json_decref(json);
 	r = text ? weft_replace_file(notes->path, text, strlen(text)) : -ENOMEM;
 	return r < 0 ? weft_error_set(err, -r, "cannot note in %s what moves: %s", notes->path,
 			       strerror(-r))
 		     : 0;
+}
+
+int notes_name_donor(struct notes *notes, struct weft_error *err)
+{
+	if (notes->donor)
+		return 0;
+	notes->donor = weft_random_name();
+	int r = notes_save(notes, err);
+	/* The file may have it; another time it gets another one, which no mark has yet. */
+	if (r < 0)
+		notes->donor = 0;
+	return r;
 }

@@ -7,12 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
-#include "fabric/driver.h"
 
 enum {
 	BITS = 64,
 	HASHES_BYTES = PULL_CHUNKS * WEFT_HASH_BYTES,
+	BUF_BYTES = PULL_CHUNKS * WEFT_CHUNK_BYTES,
+	FLUSH_BYTES = 64 << 20,
 	CONNECT_MS = 5000,
 	SILENT_MS = 10000, /* nothing comes for so long: the connection is lost */
 };
@@ -32,6 +34,23 @@ static void clear(uint64_t *bits, uint64_t i)
 	bits[i / BITS] &= ~(UINT64_C(1) << i % BITS);
 }
 
+static bool is_file(const struct pull *pull)
+{
+	return pull->region->backing == WEFT_BACKING_FILE;
+}
+
+/* Pages of buffers that are never used cost nothing. */
+static int make_buffers(struct pull *pull)
+{
+	if (!is_file(pull))
+		return 0;
+	pull->buffers = aligned_alloc(4096, PULL_DEPTH * BUF_BYTES);
+	pull->scratch = malloc(WEFT_HASH_BLOCK_MAX);
+	for (unsigned i = 0; pull->buffers && i < PULL_DEPTH; i++)
+		pull->slots[i].buf = pull->buffers + (size_t)i * BUF_BYTES;
+	return pull->buffers && pull->scratch ? 0 : -ENOMEM;
+}
+
 int pull_init(struct pull *pull, struct weft_region *region, int cancel_fd, struct weft_error *err)
 {
 	*pull = (struct pull){.region = region, .cancel_fd = cancel_fd};
@@ -42,7 +61,7 @@ int pull_init(struct pull *pull, struct weft_region *region, int cancel_fd, stru
 	pull->strikes = calloc(pull->nr_chunks, 1);
 	uint8_t *hashes = aligned_alloc(4096, weft_whole_pages(PULL_DEPTH * HASHES_BYTES));
 	pull->slots[0].hashes = hashes;
-	if (!pull->dirty || !pull->bad || !pull->strikes || !hashes)
+	if (!pull->dirty || !pull->bad || !pull->strikes || !hashes || make_buffers(pull) < 0)
 		return weft_error_set(err, ENOMEM, "no memory");
 	for (unsigned i = 0; i < PULL_DEPTH; i++)
 		pull->slots[i].hashes = hashes + i * HASHES_BYTES;
@@ -80,6 +99,8 @@ void pull_fini(struct pull *pull)
 	free(pull->bad);
 	free(pull->strikes);
 	free(pull->slots[0].hashes);
+	free(pull->buffers);
+	free(pull->scratch);
 	explicit_bzero(&pull->hasher, sizeof(pull->hasher));
 }
 
@@ -102,7 +123,10 @@ static int wait(struct pull *pull, int ms)
 
 static int register_memory(struct pull *pull, struct weft_error *err)
 {
-	int r = tp_register(pull->tp, pull->region->map, pull->region->size_bytes, &pull->mem, err);
+	int r = is_file(pull)
+		? tp_register(pull->tp, pull->buffers, PULL_DEPTH * BUF_BYTES, &pull->mem, err)
+		: tp_register(pull->tp, pull->region->map, pull->region->size_bytes, &pull->mem,
+			  err);
 
 	return r < 0 ? r
 		     : tp_register(pull->tp, pull->slots[0].hashes,
@@ -122,6 +146,93 @@ static int check_grant(const struct pull *pull, struct weft_error *err)
 	return 0;
 }
 
+/* Over the driver, which the target is for; nothing is left of a failure. */
+static int connect_over(struct pull *pull, const struct tp_driver *driver,
+	const struct tp_target *target, struct weft_error *err)
+{
+	const uint64_t deadline_ns = weft_now_ns() + CONNECT_MS * UINT64_C(1000000);
+	int r = tp_open(driver->ops, NULL, &pull->tp, err);
+
+	if (r == 0)
+		r = register_memory(pull, err);
+	if (r == 0)
+		r = tp_connect(pull->tp, target, &pull->conn, err);
+	while (r == 0 && tp_state(pull->conn) == TP_CONNECTING) {
+		struct tp_op *none[1];
+
+		if (wait(pull, 100) == -ECANCELED)
+			r = weft_error_set(err, ECANCELED, "aborted");
+		tp_progress(pull->conn, none, 1);
+		if (r == 0 && weft_now_ns() > deadline_ns)
+			r = weft_error_set(err, ETIMEDOUT, "%s does not answer", target->host);
+	}
+	if (r == 0 && tp_state(pull->conn) != TP_READY) {
+		*err = pull->conn->why;
+		r = pull->conn->error;
+	}
+	if (r == 0)
+		r = check_grant(pull, err);
+	if (r < 0)
+		pull_disconnect(pull);
+	else
+		pull->driver = driver;
+	return r;
+}
+
+struct better {
+	struct pull *pull;
+	struct tp_target target;
+	int r; /* 0: it is connected */
+};
+
+static void try_offer(void *ctx, const struct tp_driver *driver, const char *host, const char *port)
+{
+	struct better *better = ctx;
+	struct weft_error why;
+
+	if (better->r == 0 || better->r == -ECANCELED)
+		return;
+	better->target.host = host;
+	better->target.port = port;
+	better->r = connect_over(better->pull, driver, &better->target, &why);
+	if (better->r < 0)
+		weft_debug("region '%s' cannot be read over %s: %s", better->target.region,
+			driver->label, why.message);
+}
+
+/* What is better whatever the distance, and can be had on this machine. */
+static bool is_better(const struct tp_driver *driver, const struct tp_target *target)
+{
+	struct weft_error why;
+
+	return driver->ops && driver->parse_offer && !driver->far_ms &&
+		(!driver->needs_proof || target->key || target->certificates) &&
+		(!driver->usable || driver->usable(&why) == 0);
+}
+
+/* A file's bytes go by way of buffers anyway, and its donor would have to hold all of it. */
+static bool connect_better(struct pull *pull, const struct weft_uri *uri,
+	const struct tp_target *target)
+{
+	struct better better = {.pull = pull, .target = *target, .r = -ENOTCONN};
+	struct weft_welcome welcome;
+	struct weft_error why;
+	bool asked = false;
+
+	if (pull->base_only || is_file(pull))
+		return false;
+	for (const struct tp_driver *const *at = tp_drivers; *at && !(*at)->ask; at++) {
+		if (!is_better(*at, target))
+			continue;
+		if (!asked && tp_base_driver()->ask(uri, target->key, target->certificates,
+				      CONNECT_MS, pull->cancel_fd, &welcome, NULL, &why) < 0)
+			return false;
+		asked = true;
+		tp_each_offered(*at, welcome.offers, uri->host, try_offer, &better);
+	}
+	return better.r == 0;
+}
+
 int pull_connect(struct pull *pull, const struct weft_uri *uri, const struct weft_key *key,
 	const char *certificates, const uint8_t id[WEFT_ID_BYTES], uint64_t epoch,
 	struct weft_error *err)
@@ -132,6 +243,9 @@ int pull_connect(struct pull *pull, const struct weft_uri *uri, const struct wef
 		.region = uri->region,
 		.key = key,
 		.certificates = certificates,
+		.get_pass = tp_get_pass,
+		.pass_host = uri->host,
+		.pass_port = uri->port,
 		.connect_timeout_ms = CONNECT_MS,
 		.dead_ms = SILENT_MS,
 		.hello = {.generation = UINT64_C(1) << 32,
@@ -139,32 +253,12 @@ int pull_connect(struct pull *pull, const struct weft_uri *uri, const struct wef
 			.name = "weft-move",
 			.expect = epoch},
 	};
-	uint64_t deadline_ns = weft_now_ns() + CONNECT_MS * UINT64_C(1000000);
 
 	pull_disconnect(pull);
 	memcpy(target.hello.id, id, WEFT_ID_BYTES);
-	int r = tp_open(tp_base_driver()->ops, NULL, &pull->tp, err);
-	if (r == 0)
-		r = register_memory(pull, err);
-	if (r == 0)
-		r = tp_connect(pull->tp, &target, &pull->conn, err);
-	if (r < 0) {
-		pull->conn = NULL;
-		return r;
-	}
-	while (tp_state(pull->conn) == TP_CONNECTING) {
-		struct tp_op *none[1];
-
-		if (wait(pull, 100) == -ECANCELED)
-			return weft_error_set(err, ECANCELED, "aborted");
-		tp_progress(pull->conn, none, 1);
-		if (weft_now_ns() > deadline_ns)
-			return weft_error_set(err, ETIMEDOUT, "%s does not answer", uri->host);
-	}
-	if (tp_state(pull->conn) == TP_READY)
-		return check_grant(pull, err);
-	*err = pull->conn->why;
-	return pull->conn->error;
+	if (connect_better(pull, uri, &target))
+		return 0;
+	return connect_over(pull, tp_base_driver(), &target, err);
 }
 
 uint64_t pull_nr_dirty(const struct pull *pull)
@@ -187,8 +281,13 @@ struct round {
 	struct pull *pull;
 	bool only_compares;
 	uint64_t *todo; /* dirty, or all that are left to compare */
-	uint64_t at;
+	uint64_t at, reading_bytes; /* what is in flight of READs alone */
+	uint64_t nr_done;           /* operations that have come back */
 	unsigned nr_busy;
+	int error; /* of the file */
+	/* The next to leave, and when that may be; nr 0: not known yet. */
+	uint64_t next_first, next_ns;
+	unsigned next_nr;
 };
 
 static uint64_t len_of(const struct pull *pull, uint64_t first, unsigned nr)
@@ -198,42 +297,61 @@ static uint64_t len_of(const struct pull *pull, uint64_t first, unsigned nr)
 	return weft_min((uint64_t)nr * WEFT_CHUNK_BYTES, pull->region->size_bytes - off);
 }
 
-/* The next run of chunks to do; false: there are none. */
-static bool next_run(struct round *round, uint64_t *ret_first, unsigned *ret_nr)
+/*
+ * Chunks of one READ.  The giver hears from each of several that share a slow line while it waits
+ * for its turn.
+ */
+static unsigned most_chunks(const struct round *round)
+{
+	const uint64_t bandwidth = round->pull->bandwidth;
+
+	if (round->only_compares || bandwidth == 0)
+		return PULL_CHUNKS;
+	return (unsigned)weft_max(weft_min(bandwidth / 8 / WEFT_CHUNK_BYTES, PULL_CHUNKS), 1);
+}
+
+/* The next run of chunks to do, which is in `next`; false: there are none. */
+static bool next_run(struct round *round)
 {
 	const struct pull *pull = round->pull;
+	const unsigned most = most_chunks(round);
 	uint64_t i = round->at;
 	unsigned nr = 0;
+
+	if (round->next_nr > 0)
+		return true;
 
 	while (i < pull->nr_chunks && !has(round->todo, i))
 		i += round->todo[i / BITS] >> i % BITS == 0 ? BITS - i % BITS : 1;
 	if (i >= pull->nr_chunks)
 		return false;
-	*ret_first = i;
-	for (; nr < PULL_CHUNKS && i < pull->nr_chunks && has(round->todo, i); nr++, i++)
+	round->next_first = i;
+	for (; nr < most && i < pull->nr_chunks && has(round->todo, i); nr++, i++)
 		clear(round->todo, i);
-	*ret_nr = nr;
+	round->next_nr = nr;
 	round->at = i;
+	round->next_ns = round->only_compares
+		? 0
+		: pace_turn_ns(pull->pace, pull->bandwidth, nr * WEFT_CHUNK_BYTES);
 	return true;
 }
 
-/* Nanoseconds until the bandwidth allows another READ; 0: now. */
-static uint64_t held_back_ns(struct pull *pull, uint64_t len)
+/* Nothing of it is in flight: it is the next again. */
+static void take_out(struct round *round, struct pull_slot *slot)
 {
-	uint64_t now_ns = weft_now_ns();
-
-	if (!pull->bandwidth)
-		return 0;
-	if (pull->free_ns > now_ns)
-		return pull->free_ns - now_ns;
-	pull->free_ns = weft_max(pull->free_ns, now_ns - weft_min(now_ns, 10000000)) +
-		len * 1000000000u / pull->bandwidth;
-	return 0;
+	if (!round->only_compares)
+		round->reading_bytes -= slot->read.len;
+	round->next_nr = slot->nr;
+	round->nr_busy--;
+	slot->nr_pending = 0;
 }
 
-static int post(struct round *round, struct pull_slot *slot, uint64_t first, unsigned nr)
+/* 0; -EAGAIN: later; or -errno of the connection. */
+static int post(struct round *round, struct pull_slot *slot)
 {
 	struct pull *pull = round->pull;
+	const uint64_t first = round->next_first;
+	const unsigned nr = round->next_nr;
 	const uint64_t off = first * WEFT_CHUNK_BYTES, len = len_of(pull, first, nr);
 	struct tp_op *ops[2], *hash = &slot->hash;
 	unsigned n = 0, posted = 0;
@@ -241,7 +359,7 @@ static int post(struct round *round, struct pull_slot *slot, uint64_t first, uns
 	slot->read = (struct tp_op){.kind = TP_READ,
 		.off = off,
 		.len = len,
-		.buf = pull->region->map + off,
+		.buf = is_file(pull) ? slot->buf : pull->region->map + off,
 		.mem = pull->mem,
 		.user = slot};
 	*hash = (struct tp_op){.kind = TP_HASH,
@@ -254,16 +372,23 @@ static int post(struct round *round, struct pull_slot *slot, uint64_t first, uns
 	slot->first = first;
 	slot->nr = nr;
 	slot->status = 0;
-	if (!round->only_compares)
+	round->next_nr = 0;
+	if (!round->only_compares) {
 		ops[n++] = &slot->read;
+		round->reading_bytes += len;
+	}
 	ops[n++] = hash;
 	slot->nr_pending = n;
 	round->nr_busy++;
 	while (posted < n) {
 		int r = tp_post(pull->conn, ops + posted, n - posted);
 
+		if (r == -EAGAIN && posted == 0) {
+			take_out(round, slot);
+			return -EAGAIN;
+		}
 		if (r < 0) {
-			/* The depth is far below what every transport takes. */
+			/* A HASH takes no room that its READ has not had. */
 			slot->status = r == -EAGAIN ? -EIO : r;
 			slot->nr_pending -= n - posted;
 			break;
@@ -286,20 +411,27 @@ static void finish_slot(struct round *round, struct pull_slot *slot)
 			set(pull->dirty, slot->first + i);
 		return;
 	}
-	weft_hasher_hash_blocks(&pull->hasher, WEFT_CHUNK_BYTES, pull->region->map + off, len,
-		hashes);
+	int r = weft_region_hash(pull->region, &pull->hasher, WEFT_CHUNK_BYTES, off, len,
+		pull->scratch, hashes);
+	if (r < 0)
+		round->error = r;
 	for (unsigned i = 0; i < slot->nr; i++)
 		if (memcmp(hashes + i * WEFT_HASH_BYTES, slot->hashes + i * WEFT_HASH_BYTES,
 			    WEFT_HASH_BYTES) != 0)
 			set(round->only_compares ? pull->dirty : pull->bad, slot->first + i);
+		else
+			pull->strikes[slot->first + i] = 0;
 	if (!round->only_compares)
 		atomic_fetch_add(&pull->copied_bytes, len);
 	atomic_fetch_add(&pull->checked_bytes, len);
 }
 
+/* Each is two operations. */
 static struct pull_slot *free_slot(struct pull *pull)
 {
-	for (unsigned i = 0; i < PULL_DEPTH; i++)
+	const unsigned nr = (unsigned)weft_min(pull->conn->info.depth / 2, PULL_DEPTH);
+
+	for (unsigned i = 0; i < nr; i++)
 		if (pull->slots[i].nr_pending == 0)
 			return &pull->slots[i];
 	return NULL;
@@ -310,28 +442,50 @@ static int fill(struct round *round, int *ret_wait_ms)
 {
 	struct pull *pull = round->pull;
 	struct pull_slot *slot;
-	uint64_t first;
-	unsigned nr;
 
 	*ret_wait_ms = SILENT_MS;
-	while ((slot = free_slot(pull)) != NULL) {
-		uint64_t ns = round->only_compares
-			? 0
-			: held_back_ns(pull, PULL_CHUNKS * WEFT_CHUNK_BYTES);
+	/*
+	 * Hashes come behind the bytes that were sent before them.  READs do not wait for those, or
+	 * the line would be empty once for each 8 MiB.
+	 */
+	while (round->reading_bytes < PULL_BYTES && (slot = free_slot(pull)) != NULL) {
+		if (!next_run(round))
+			return 0;
+		const uint64_t now_ns = round->next_ns > 0 ? weft_now_ns() : 0;
 
-		if (ns > 0) {
-			*ret_wait_ms = (int)(ns / 1000000) + 1;
+		if (round->next_ns > now_ns) {
+			*ret_wait_ms = (int)weft_min((round->next_ns - now_ns) / 1000000 + 1,
+				SILENT_MS);
 			return 0;
 		}
-		if (!next_run(round, &first, &nr))
+		int r = post(round, slot);
+		if (r == -EAGAIN)
 			return 0;
-		int r = post(round, slot, first, nr);
 		if (r < 0 && slot->nr_pending == 0)
 			finish_slot(round, slot);
 		if (r < 0)
 			return r;
 	}
 	return 0;
+}
+
+/* All of it is there, and is compared once it is in the file. */
+static void write_out(struct round *round, struct pull_slot *slot)
+{
+	struct pull *pull = round->pull;
+	int r = weft_region_write(pull->region, slot->buf, slot->read.off, slot->read.len);
+
+	/*
+	 * The disk keeps up: a flush of all would be a silence for which the giver ends the move.
+	 */
+	weft_region_begin_flush(pull->region, slot->read.off, slot->read.len);
+	pull->unflushed_bytes += slot->read.len;
+	if (r == 0 && pull->unflushed_bytes >= FLUSH_BYTES) {
+		r = weft_region_flush(pull->region);
+		pull->unflushed_bytes = 0;
+	}
+	if (r < 0)
+		round->error = slot->status = r;
 }
 
 static void take_done(struct round *round)
@@ -343,8 +497,13 @@ static void take_done(struct round *round)
 		for (int i = 0; i < n; i++) {
 			struct pull_slot *slot = done[i]->user;
 
+			round->nr_done++;
+			if (done[i] == &slot->read)
+				round->reading_bytes -= slot->read.len;
 			if (done[i]->status < 0)
 				slot->status = done[i]->status;
+			else if (done[i] == &slot->read && is_file(round->pull))
+				write_out(round, slot);
 			if (--slot->nr_pending == 0)
 				finish_slot(round, slot);
 		}
@@ -358,6 +517,8 @@ static void give_up(struct round *round)
 	tp_shutdown(pull->conn);
 	while (round->nr_busy > 0)
 		take_done(round);
+	for (unsigned i = 0; i < round->next_nr; i++)
+		set(pull->dirty, round->next_first + i);
 	for (uint64_t i = round->at; i < pull->nr_chunks; i++)
 		if (has(round->todo, i))
 			set(pull->dirty, i);
@@ -366,11 +527,11 @@ static void give_up(struct round *round)
 static int run(struct round *round, struct weft_error *err)
 {
 	struct pull *pull = round->pull;
-	uint64_t seen_ns = weft_now_ns(), first;
+	uint64_t seen_ns = weft_now_ns();
 	int wait_ms, r = 0;
 
 	for (;;) {
-		unsigned nr, busy = round->nr_busy;
+		const uint64_t nr_done = round->nr_done;
 
 		r = fill(round, &wait_ms);
 		take_done(round);
@@ -379,22 +540,16 @@ static int run(struct round *round, struct weft_error *err)
 			r = pull->conn->error;
 		} else if (r < 0) {
 			weft_error_set(err, -r, "cannot read the region: %s", strerror(-r));
+		} else if (round->error < 0) {
+			r = weft_error_set(err, -round->error, "cannot write its file here: %s",
+				strerror(-round->error));
 		}
 		if (r < 0)
 			break;
-		if (round->nr_busy < busy)
+		if (round->nr_done > nr_done || round->nr_busy == 0)
 			seen_ns = weft_now_ns();
-		if (round->nr_busy == 0) {
-			uint64_t at = round->at;
-			bool more = next_run(round, &first, &nr);
-
-			if (!more)
-				return 0;
-			/* It was only a look. */
-			for (unsigned i = 0; i < nr; i++)
-				set(round->todo, first + i);
-			round->at = at;
-		}
+		if (round->nr_busy == 0 && !next_run(round))
+			return 0;
 		r = wait(pull, (int)weft_min((uint64_t)wait_ms, 100));
 		if (r == -ECANCELED) {
 			weft_error_set(err, ECANCELED, "aborted");
@@ -405,6 +560,8 @@ static int run(struct round *round, struct weft_error *err)
 			break;
 		}
 	}
+	if (r != -ECANCELED && pull->driver != tp_base_driver())
+		pull->base_only = true;
 	give_up(round);
 	return r;
 }

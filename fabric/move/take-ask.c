@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "fabric/base/log.h"
 #include "fabric/base/util.h"
 #include "fabric/driver.h"
 #include "fabric/key/find.h"
@@ -27,6 +29,19 @@ bool take_nap(const struct take *t, int ms)
 	struct pollfd p = {.fd = t->cancel_fd, .events = POLLIN};
 
 	return poll(&p, 1, ms) == 0;
+}
+
+bool take_rest(struct take *t, int ms)
+{
+	struct pollfd p = {.fd = t->cancel_fd, .events = POLLIN};
+	uint64_t nr;
+
+	if (poll(&p, 1, ms) > 0 && read(t->cancel_fd, &nr, sizeof(nr)) < 0)
+		weft_debug("cannot read an eventfd");
+	pthread_mutex_lock(&t->moves->lock);
+	bool stops = t->moves->stopping;
+	pthread_mutex_unlock(&t->moves->lock);
+	return !stops;
 }
 
 /* Whether the error is of the way to A, and not A's answer. */
@@ -85,10 +100,8 @@ int take_ask_with(struct take *t, json_t *question, int cancel_fd, json_t **ret,
 	return r;
 }
 
-int take_ask(struct take *t, json_t *question, json_t **ret, struct weft_error *err)
+static int explain(const struct take *t, int r, struct weft_error *err)
 {
-	int r = take_ask_with(t, question, t->cancel_fd, ret, err);
-
 	if (r == -ENOSYS)
 		return weft_error_set(err, ENOSYS, "%s is at a weft that cannot move regions",
 			t->from);
@@ -96,10 +109,20 @@ int take_ask(struct take *t, json_t *question, json_t **ret, struct weft_error *
 	return r < 0 && !t->talk ? weft_error_prefix(err, "cannot ask for %s", t->from) : r;
 }
 
+int take_ask(struct take *t, json_t *question, json_t **ret, struct weft_error *err)
+{
+	return explain(t, take_ask_with(t, question, t->cancel_fd, ret, err), err);
+}
+
+int take_ask_to_the_end(struct take *t, json_t *question, json_t **ret, struct weft_error *err)
+{
+	return explain(t, take_ask_with(t, question, -1, ret, err), err);
+}
+
 json_t *take_question(const struct take *t, const char *op)
 {
-	return json_pack("{s:s, s:s, s:o}", "op", op, "region", t->uri.region, "move",
-		number_json(t->number));
+	return json_pack("{s:s, s:s, s:o, s:I}", "op", op, "region", t->uri.region, "move",
+		number_json(t->number), "turn", (json_int_t)t->turn);
 }
 
 static int unintelligible(const struct take *t, struct weft_error *err)
@@ -118,10 +141,24 @@ int take_apply(struct take *t, const json_t *told, struct weft_error *err)
 		memcpy(region->generations, facts->table, sizeof(facts->table));
 		weft_region_set_id_key(region, facts->id_key);
 		weft_region_note_stripe(region, &facts->stripe);
+		/* Whoever wrote it there knew nothing of copies, as far as is known here. */
+		weft_region_note_copies(region, &(struct weft_copies){.foreign = 1});
 		region->promised_lease_ms = facts->lease_ms;
 	}
 	free(facts);
 	return good ? 0 : unintelligible(t, err);
+}
+
+/* Only who is frozen says that. */
+static void note_readers(struct take *t, const json_t *told)
+{
+	uint64_t nr;
+
+	if (!field_count(told, "readers", UINT32_MAX, &nr))
+		return;
+	pthread_mutex_lock(&t->moves->lock);
+	t->view.nr_readers = nr;
+	pthread_mutex_unlock(&t->moves->lock);
 }
 
 /* All changes since the last time, by "or" into t->changed; op: give-changes, give-freeze. */
@@ -144,11 +181,39 @@ int take_ask_changes(struct take *t, const char *op, uint64_t pace, struct weft_
 			r = unintelligible(t, err);
 		else if (json_object_get(told, "facts"))
 			r = take_apply(t, told, err);
+		note_readers(t, told);
 		json_decref(told);
 		if (r < 0)
 			return r;
 	}
 	return 0;
+}
+
+/* Where the file is to be. */
+static int find_path(struct take *t, struct weft_error *err)
+{
+	const char *directory = t->moves->directory;
+
+	if (t->fills)
+		return weft_error_set(err, EOPNOTSUPP,
+			"%s is a file, and a file is not served before all of it is on the disk: "
+			"move it without --post-copy",
+			t->from);
+	if (t->file)
+		return 0;
+	if (!directory)
+		return weft_error_set(err, EPERM,
+			"%s is a file, and this donor takes none: start it with weft serve --take "
+			"DIRECTORY",
+			t->from);
+	if (!weft_region_file_name_valid(t->name))
+		return weft_error_set(err, EINVAL,
+			"region '%s' is a file, and its name cannot be one's: move it to another "
+			"name, such as %s",
+			t->name, "weft://HOST/NAME");
+	return asprintf(&t->file, "%s/%s", directory, t->name) < 0
+		? weft_error_set(err, ENOMEM, "no memory")
+		: 0;
 }
 
 /* Who cannot follow: ret_names, of TAKE_WHO_MAX, is for people. */
@@ -169,6 +234,14 @@ int take_look(struct take *t, uint64_t *ret_size, uint64_t *ret_cannot, char *re
 	else if (json_is_true(json_object_get(told, "read_only")))
 		r = weft_error_set(err, EOPNOTSUPP,
 			"a region that is lent read-only does not move");
+	else if (json_is_true(json_object_get(told, "file")))
+		r = find_path(t, err);
+	else if (t->fills && !json_is_true(json_object_get(told, "post_copy")))
+		/* It would let nobody read what it gave away, and nothing would come here. */
+		r = weft_error_set(err, EOPNOTSUPP,
+			"%s is at a weft that gives nothing away before it is copied: move it "
+			"without --post-copy",
+			t->from);
 	if (r == 0) {
 		const char *names = json_string_value(json_object_get(told, "names"));
 
@@ -194,6 +267,7 @@ int take_check_who_follows(const struct take *t, uint64_t cannot, const char *na
 
 int take_connect_reader(struct take *t, struct weft_error *err)
 {
+	const struct tp_driver *before = t->pull.driver;
 	struct weft_key key = {0};
 	const struct weft_key *proof = NULL;
 	int r = with_key(t, &key, &proof, err);
@@ -202,5 +276,8 @@ int take_connect_reader(struct take *t, struct weft_error *err)
 		r = pull_connect(&t->pull, &t->uri, proof, t->moves->certificates, t->reader,
 			t->epoch, err);
 	weft_key_wipe(&key);
+	if (r == 0 && t->pull.driver != before)
+		weft_info("region '%s' is read from %s over %s", t->name, t->from,
+			t->pull.driver->label);
 	return r;
 }

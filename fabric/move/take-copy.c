@@ -60,6 +60,8 @@ static int resume(struct take *t, struct weft_error *err)
 
 		if (!take_nap(t, TAKE_RETRY_MS))
 			return weft_error_set(err, ECANCELED, "aborted");
+		/* A question that is under way still must not take changes after this one. */
+		t->turn++;
 		r = take_ask(t, take_question(t, "give-outcome"), &told, err);
 		const char *is = json_string_value(json_object_get(told, "is"));
 		if (r == 0 && (!is || strcmp(is, "moving") != 0))
@@ -85,6 +87,10 @@ static int copy_round(struct take *t, const char *op, uint64_t pace, struct weft
 	for (;;) {
 		int r = pull_round(&t->pull, err);
 
+		/* The last copy is what has to reach the disk while nobody writes. */
+		if (r == 0 && (r = weft_region_flush(t->region)) < 0)
+			return weft_error_set(err, EIO, "%s cannot be made durable: %s", t->file,
+				strerror(-r));
 		if (r == 0)
 			r = take_ask_changes(t, op, pace, err);
 		if (r == 0)
@@ -155,11 +161,18 @@ int take_freeze(struct take *t, struct weft_error *err)
 
 	take_set_phase(t, TAKE_FINALIZE);
 	t->frozen_ns = weft_now_ns();
-	r = take_ask_changes(t, "give-freeze", 0, err);
+	/* What was written until now is at A, as all of it is. */
+	if (t->fills) {
+		r = take_ask_changes(t, "give-freeze", 0, err);
+		weft_step("take-frozen");
+		return r;
+	}
+	/* Whether A is frozen is not known after a loss. */
+	while (take_is_of_link(r = take_ask_changes(t, "give-freeze", 0, err)))
+		if ((r = resume(t, err)) < 0)
+			break;
 	if (r == 0)
 		r = pull_judge(&t->pull, t->changed, err);
-	else if (take_is_of_link(r))
-		r = resume(t, err);
 	weft_step("take-frozen");
 	/* Nothing is written any more: each round is the last, but for what came wrong. */
 	memset(t->changed, 0, t->pull.nr_words * sizeof(*t->changed));

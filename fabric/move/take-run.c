@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "fabric/base/log.h"
@@ -27,20 +28,31 @@ static int note(struct take *t, enum note_is is, struct weft_error *err)
 
 	pthread_mutex_lock(&moves->notes_lock);
 	struct note *n = notes_of_move(&moves->notes, t->number);
-	if (!n && (n = notes_add(&moves->notes, t->name, t->number)) == NULL) {
+	if (!n && (n = notes_add(&moves->notes, t->name, t->number, t->file)) == NULL) {
 		r = weft_error_set(err, ENOMEM, "no memory");
+	} else if (n->is == NOTE_REFUSED) {
+		r = weft_error_set(err, ECANCELED, "this donor promised never to serve it");
 	} else {
+		const enum note_is was = n->is; /* PREPARED, of a new one */
+
 		n->is = is;
 		n->epoch = t->epoch;
-		n->size_bytes = t->region ? t->region->size_bytes : n->size_bytes;
+		n->size_bytes = t->view.size_bytes;
 		strcpy(n->from, t->from);
 		strcpy(n->to, t->to);
+		if (t->fills)
+			memcpy(n->reader, t->reader, sizeof(n->reader));
 		r = notes_save(&moves->notes, err);
+		/* Nobody is told what may not be on the disk. */
+		if (r < 0)
+			n->is = was;
 	}
+	moves_show_notes(moves);
 	pthread_mutex_unlock(&moves->notes_lock);
 	return r;
 }
 
+/* A promise never to serve by this move is kept. */
 static void drop_note(struct take *t)
 {
 	struct weft_moves *moves = t->moves;
@@ -48,11 +60,12 @@ static void drop_note(struct take *t)
 
 	pthread_mutex_lock(&moves->notes_lock);
 	struct note *n = notes_of_move(&moves->notes, t->number);
-	if (n) {
+	if (n && n->is != NOTE_REFUSED) {
 		notes_remove(&moves->notes, n);
 		if (notes_save(&moves->notes, &err) < 0)
 			weft_warn("%s", err.message);
 	}
+	moves_show_notes(moves);
 	pthread_mutex_unlock(&moves->notes_lock);
 }
 
@@ -62,9 +75,28 @@ static uint64_t taken_bytes(const struct weft_moves *moves, const struct take *b
 	uint64_t bytes = 0;
 
 	for (const struct take *t = moves->takes; t; t = t->next)
-		if (t != but && !take_is_over(t))
+		if (t != but && !take_is_over(t) && !t->file)
 			bytes += t->view.size_bytes;
 	return bytes;
+}
+
+static int check_disk(const struct take *t, uint64_t size, uint64_t *ret_free,
+	struct weft_error *err)
+{
+	char have[32], want[32];
+	struct statvfs st;
+
+	if (access(t->file, F_OK) == 0)
+		return weft_error_set(err, EEXIST, "there is a file %s already", t->file);
+	if (statvfs(t->moves->directory, &st) < 0)
+		return weft_error_set(err, errno, "cannot look at %s: %s", t->moves->directory,
+			strerror(errno));
+	*ret_free = (uint64_t)st.f_bavail * st.f_frsize;
+	if (size <= *ret_free)
+		return 0;
+	return weft_error_set(err, ENOSPC, "%s has room for %s, and this region has %s",
+		t->moves->directory, weft_format_size(*ret_free, have, sizeof(have)),
+		weft_format_size(size, want, sizeof(want)));
 }
 
 /* 0 with how much may still come here; or it is too little for the region. */
@@ -73,15 +105,32 @@ int take_check_room(struct take *t, uint64_t size, uint64_t *ret_free, struct we
 	struct weft_moves *moves = t->moves;
 	char have[32], gone[32], want[32];
 
+	if (t->file)
+		return check_disk(t, size, ret_free, err);
+	if (moves->config.take_bytes == 0)
+		return weft_error_set(err, EPERM,
+			"this donor takes no memory: start it with weft serve --take SIZE");
 	pthread_mutex_lock(&moves->lock);
 	uint64_t used = taken_bytes(moves, t);
 	pthread_mutex_unlock(&moves->lock);
 	pthread_mutex_lock(&moves->notes_lock);
 	for (const struct note *n = moves->notes.first; n; n = n->next)
-		if (n->is == NOTE_TAKEN)
+		/* It is here still. */
+		if (n->is == NOTE_TAKEN && !n->file &&
+			notes_standing(&moves->notes, n->region, 0) == n)
 			used += n->size_bytes;
 	pthread_mutex_unlock(&moves->notes_lock);
 	*ret_free = moves->config.take_bytes - weft_min(used, moves->config.take_bytes);
+	if (moves->config.owner->room) {
+		const uint64_t now = moves->config.owner->room(moves->config.ctx);
+
+		*ret_free = weft_min(*ret_free, now);
+		if (size > now)
+			return weft_error_set(err, ENOSPC,
+				"this donor can lend %s more now, and this region has %s",
+				weft_format_size(now, have, sizeof(have)),
+				weft_format_size(size, want, sizeof(want)));
+	}
 	if (size <= *ret_free)
 		return 0;
 	return weft_error_set(err, ENOSPC,
@@ -92,15 +141,53 @@ int take_check_room(struct take *t, uint64_t size, uint64_t *ret_free, struct we
 		weft_format_size(size, want, sizeof(want)));
 }
 
+/* By what the mark of a file says that its contents come here. */
+static int find_transfer(struct take *t, struct weft_transfer *ret, struct weft_error *err)
+{
+	struct weft_moves *moves = t->moves;
+	int r = 0;
+
+	pthread_mutex_lock(&moves->notes_lock);
+	if (t->file)
+		r = notes_name_donor(&moves->notes, err);
+	*ret = (struct weft_transfer){WEFT_COMES, moves->notes.donor, t->number};
+	pthread_mutex_unlock(&moves->notes_lock);
+	return r;
+}
+
+/* A file and its mark are on the disk before A is asked to give the region away. */
+static int settle(struct take *t, struct weft_error *err)
+{
+	struct weft_transfer transfer;
+	int r = find_transfer(t, &transfer, err);
+
+	if (r == 0 && t->file) {
+		r = weft_region_settle(t->region, &transfer, t->region->generations,
+			t->region->promised_lease_ms);
+		if (r < 0)
+			weft_error_set(err, -r, "%s cannot be made durable, with its mark: %s",
+				t->file, strerror(-r));
+		weft_step("take-settled");
+	}
+	return r;
+}
+
 static int make_room(struct take *t, uint64_t size, struct weft_error *err)
 {
 	struct weft_moves *moves = t->moves;
+	struct weft_transfer transfer;
 	uint64_t room;
 	int r = take_check_room(t, size, &room, err);
 
 	if (r == 0)
+		r = find_transfer(t, &transfer, err);
+	/* At first: memory that outlives a crash must not be taken for a region. */
+	if (r == 0)
+		r = note(t, NOTE_PREPARED, err);
+	weft_step("take-prepared");
+	if (r == 0)
 		r = moves->config.owner->make(moves->config.ctx, t->name, size, t->epoch,
-			&t->region, err);
+			t->file ? &transfer : NULL, t->fills, &t->region, err);
 	if (r < 0)
 		return r;
 	if (t->region->size_bytes != size)
@@ -113,12 +200,15 @@ static int begin(struct take *t, struct weft_error *err)
 {
 	json_t *question = take_question(t, "give-begin");
 
-	weft_random(t->reader, sizeof(t->reader));
 	json_object_set_new(question, "to", json_string(t->to));
 	json_object_set_new(question, "epoch", number_json(t->epoch));
 	json_object_set_new(question, "reader", bytes_json(t->reader, sizeof(t->reader)));
 	json_object_set_new(question, "disconnect", json_boolean(t->disconnect));
-	return take_ask(t, question, NULL, err);
+	/*
+	 * An abort waits for the answer: A could get the word that calls the move off before the
+	 * question that begins it.
+	 */
+	return take_ask_to_the_end(t, question, NULL, err);
 }
 
 /* Serves from now on. */
@@ -126,11 +216,12 @@ static int serve(struct take *t, struct weft_error *err)
 {
 	struct weft_moves *moves = t->moves;
 	struct weft_donor *donor = moves->config.donor;
-	int r = note(t, NOTE_OWNER, err);
+	int r = note(t, t->fills ? NOTE_FILLING : NOTE_OWNER, err);
 
 	if (r < 0)
 		return r;
 	weft_step("take-owner");
+	weft_region_release(t->region);
 	weft_donor_not_elsewhere(donor, t->name, t->epoch);
 	r = weft_donor_add(donor, t->region, err);
 	if (r < 0)
@@ -139,27 +230,27 @@ static int serve(struct take *t, struct weft_error *err)
 	pthread_mutex_lock(&moves->lock);
 	if (t->frozen_ns)
 		t->view.downtime_ms = (double)(weft_now_ns() - t->frozen_ns) / 1e6;
-	t->view.left_bytes = 0;
+	t->view.left_bytes = t->fills ? t->view.size_bytes : 0;
+	t->view.wait_until_ns = weft_now_ns() + t->region->promised_lease_ms * UINT64_C(1000000);
 	pthread_mutex_unlock(&moves->lock);
 	weft_info("region '%s' from %s is served here now", t->name, t->from);
 	return 0;
 }
 
-/* Waits.  False: this donor stops.  An abort comes too late here, and ends one wait at most. */
-static bool rest(struct take *t, int ms)
-{
-	struct pollfd p = {.fd = t->cancel_fd, .events = POLLIN};
-	uint64_t nr;
-
-	if (poll(&p, 1, ms) > 0 && read(t->cancel_fd, &nr, sizeof(nr)) < 0)
-		weft_debug("cannot read an eventfd");
-	pthread_mutex_lock(&t->moves->lock);
-	bool stops = t->moves->stopping;
-	pthread_mutex_unlock(&t->moves->lock);
-	return !stops;
-}
-
 enum outcome { GIVEN, NEVER, UNKNOWN };
+
+/* Whether that says what became of the move. */
+static bool was_told(struct take *t, enum outcome *ret, struct weft_error *err)
+{
+	const enum take_word word = take_word_of(t);
+
+	*ret = word == WORD_GIVEN ? GIVEN : NEVER;
+	if (word == WORD_NEVER)
+		weft_error_set(err, ESTALE, "%s did not give the region away", t->from);
+	if (word == WORD_REFUSED)
+		weft_error_set(err, ECANCELED, "this donor was asked never to serve it");
+	return word != WORD_NONE;
+}
 
 /*
  * Asks A until it says whether it gave the region away, however long that takes: nobody else can
@@ -167,19 +258,25 @@ enum outcome { GIVEN, NEVER, UNKNOWN };
  */
 static enum outcome find_out(struct take *t, struct weft_error *err)
 {
-	bool told_log = false;
+	const bool copied = !t->resumes; /* by this process: all is here */
+	enum outcome outcome;
+	bool told_log = false, again = false; /* again: a commit that was lost, or may be noted */
 
-	for (int ms = TAKE_RETRY_MS;; ms = ms < 5000 ? ms * 2 : ms) {
+	for (int ms = TAKE_RETRY_MS; !was_told(t, &outcome, err); ms = ms < 5000 ? ms * 2 : ms) {
 		json_t *told = NULL;
 		json_t *question = take_question(t, t->resumes ? "give-outcome" : "give-commit");
 
 		if (!t->resumes) {
 			json_object_set_new(question, "from", json_string(t->from));
 			json_object_set_new(question, "to", json_string(t->to));
+			json_object_set_new(question, "fills", json_boolean(t->fills));
 		}
-		int r = take_ask_with(t, question, -1, &told, err);
+		int r = take_ask_with(t, question, t->cancel_fd, &told, err);
+		if (!t->resumes)
+			again = take_is_of_link(r);
 		const char *is = json_string_value(json_object_get(told, "is"));
-		if (r == 0 && is && strcmp(is, "given") == 0 &&
+		/* Gone: A was told that this donor serves, and that is not noted here. */
+		if (r == 0 && is && (strcmp(is, "given") == 0 || strcmp(is, "gone") == 0) &&
 			(json_object_get(told, "facts") ? take_apply(t, told, err) == 0
 							: t->resumes)) {
 			json_decref(told);
@@ -192,17 +289,23 @@ static enum outcome find_out(struct take *t, struct weft_error *err)
 		 * The copy may be unfinished: A is to go on alone.  An A that refuses that does not
 		 * know itself yet whether its note says that it gave the region away.
 		 */
-		if (t->resumes && moving) {
-			r = take_ask_with(t, take_question(t, "give-abort"), -1, NULL, err);
+		if (moving && !again) {
+			question = take_question(t, "give-abort");
+			json_object_set_new(question, "unfinished", json_boolean(!copied));
+			r = take_ask_with(t, question, -1, NULL, err);
 			never = r == 0 || r == -ESTALE;
+			again = copied && r == -EBUSY;
 		}
 		if (never) {
 			weft_error_set(err, ESTALE, "%s did not give the region away", t->from);
 			return NEVER;
 		}
-		/* A refused the commit, or it is not known: its note says. */
-		t->resumes = true;
-		if (r == 0)
+		/*
+		 * A refused the commit, or it is not known: its note says.  Where the question was
+		 * lost, or A could not write its note, A is asked for the commit again.
+		 */
+		t->resumes = !moving || !again;
+		if (r == 0 && !moving)
 			weft_error_set(err, EPROTO, "%s answers what makes no sense", t->from);
 		pthread_mutex_lock(&t->moves->lock);
 		t->view.error = *err;
@@ -212,9 +315,10 @@ static enum outcome find_out(struct take *t, struct weft_error *err)
 				  "nobody is let in before it is",
 				t->name, t->from, err->message);
 		told_log = true;
-		if (!rest(t, ms))
+		if (!take_rest(t, ms))
 			return UNKNOWN;
 	}
+	return outcome;
 }
 
 /* Until A knows that it may let go. */
@@ -223,7 +327,7 @@ static void tell_served(struct take *t)
 	struct weft_error err;
 
 	for (int ms = TAKE_RETRY_MS;; ms = ms < 5000 ? ms * 2 : ms) {
-		int r = take_ask_with(t, take_question(t, "give-served"), -1, NULL, &err);
+		int r = take_ask_with(t, take_question(t, "give-served"), t->cancel_fd, NULL, &err);
 
 		/* A that knows of no such move has nothing to let go of. */
 		if (r == 0 || r == -ESTALE) {
@@ -232,7 +336,7 @@ static void tell_served(struct take *t)
 				weft_warn("%s", err.message);
 			return;
 		}
-		if (!rest(t, ms))
+		if (!take_rest(t, ms))
 			return;
 	}
 }
@@ -257,11 +361,11 @@ static void undo(struct take *t, const struct weft_error *err)
 	struct weft_moves *moves = t->moves;
 	struct weft_error ignored;
 
-	if (t->region)
+	if (t->region && take_word_of(t) == WORD_NONE)
 		take_ask_with(t, take_question(t, "give-abort"), -1, NULL, &ignored);
-	drop_note(t);
-	if (t->region)
-		moves->config.owner->forget(moves->config.ctx, t->region);
+	/* The note goes last: without it what is left of the region would be one like any other. */
+	if (!t->region || moves->config.owner->forget(moves->config.ctx, t->region) == 0)
+		drop_note(t);
 	weft_donor_not_elsewhere(moves->config.donor, t->name, 0);
 	set_end(t, atomic_load(&t->aborts) ? TAKE_ABORTED : TAKE_FAILED, err);
 }
@@ -273,6 +377,8 @@ static int prepare(struct take *t, struct weft_error *err)
 	uint64_t size, cannot;
 	int r = take_look(t, &size, &cannot, names, err);
 
+	/* Before anything is noted, which may be by whom a region is to be filled. */
+	weft_random(t->reader, sizeof(t->reader));
 	if (r == 0)
 		r = take_check_who_follows(t, cannot, names, err);
 	if (r == 0)
@@ -287,10 +393,8 @@ static int prepare(struct take *t, struct weft_error *err)
 	if (r == 0 && !(t->changed = calloc(t->pull.nr_words, sizeof(*t->changed))))
 		r = weft_error_set(err, ENOMEM, "no memory");
 	t->pull.bandwidth = t->bandwidth;
+	t->pull.pace = &t->group->pace;
 	weft_step("take-room");
-	if (r == 0)
-		r = note(t, NOTE_PREPARED, err);
-	weft_step("take-prepared");
 	if (r == 0)
 		r = begin(t, err);
 	weft_step("take-begun");
@@ -298,18 +402,38 @@ static int prepare(struct take *t, struct weft_error *err)
 		r = take_connect_reader(t, err);
 	if (r < 0)
 		return r;
-	take_set_phase(t, TAKE_PULL);
-	r = take_converge(t, err);
-	weft_step("take-pulled");
+	/* All of it is absent at first. */
+	if (t->fills) {
+		weft_region_begin_fill(t->region);
+	} else {
+		take_set_phase(t, TAKE_PULL);
+		r = take_converge(t, err);
+		weft_step("take-pulled");
+	}
 	if (r == 0)
 		r = take_freeze(t, err);
 	weft_step("take-copied");
-	return r;
+	return r == 0 ? settle(t, err) : r;
+}
+
+/* Nothing of it is here any more, and that is noted. */
+static void tell_lost(struct take *t)
+{
+	struct weft_error err = {0};
+
+	take_ask_with(t, take_question(t, "give-abort"), t->cancel_fd, NULL, &err);
+	weft_error_set(&err, ESTALE, "this donor ended before all of it was here");
+	set_end(t, TAKE_FAILED, &err);
 }
 
 static void run(struct take *t)
 {
 	struct weft_error err = {0};
+
+	if (t->resumes && !t->region && t->view.phase < TAKE_FILL) {
+		tell_lost(t);
+		return;
+	}
 
 	if (!t->resumes) {
 		int r = prepare(t, &err);
@@ -319,10 +443,12 @@ static void run(struct take *t)
 			return;
 		}
 	}
-	if (t->view.phase < TAKE_FOLLOW) {
+	if (t->view.phase < TAKE_FILL) {
 		take_set_phase(t, TAKE_FINALIZE);
+		take_set_waits(t, true);
 		enum outcome outcome = find_out(t, &err);
 
+		take_set_waits(t, false);
 		if (outcome == UNKNOWN)
 			return;
 		weft_step("take-told");
@@ -331,13 +457,39 @@ static void run(struct take *t)
 			return;
 		}
 		/* A has fenced itself: this has to succeed, sooner or later. */
-		while (serve(t, &err) < 0) {
+		for (int r; (r = serve(t, &err)) < 0;) {
+			if (r == -ECANCELED) {
+				undo(t, &err);
+				return;
+			}
 			weft_err("region '%s' cannot be served: %s", t->name, err.message);
-			if (!rest(t, 1000))
+			if (!take_rest(t, 1000))
+				return;
+		}
+		take_set_phase(t, t->fills ? TAKE_FILL : TAKE_FOLLOW);
+		weft_step("take-serves");
+	}
+	if (t->view.phase == TAKE_FILL) {
+		int r = take_fill(t, &err);
+
+		if (r == -ESTALE) {
+			/* A has nothing to let go of, and is not asked any more. */
+			struct weft_error ignored;
+
+			if (note(t, NOTE_TAKEN, &ignored) < 0)
+				weft_warn("%s", ignored.message);
+			set_end(t, TAKE_FAILED, &err);
+		}
+		if (r < 0)
+			return;
+		weft_step("take-filled");
+		/* A may let go only of what is noted to be here. */
+		while (note(t, NOTE_OWNER, &err) < 0) {
+			weft_warn("%s", err.message);
+			if (!take_rest(t, 1000))
 				return;
 		}
 		take_set_phase(t, TAKE_FOLLOW);
-		weft_step("take-serves");
 	}
 	tell_served(t);
 	set_end(t, TAKE_DONE, NULL);

@@ -29,16 +29,52 @@ static int start(struct take *t)
 	return -r;
 }
 
+/* The one of that number, which may be new: with one move more.  NULL: no memory. */
+static struct take_group *group_get(struct weft_moves *moves, uint64_t number)
+{
+	pthread_mutex_lock(&moves->lock);
+	struct take_group *group = number ? moves->groups : NULL;
+	while (group && group->number != number)
+		group = group->next;
+	if (!group && (group = calloc(1, sizeof(*group))) != NULL) {
+		group->number = number;
+		group->next = moves->groups;
+		moves->groups = group;
+	}
+	if (group)
+		group->nr++;
+	pthread_mutex_unlock(&moves->lock);
+	return group;
+}
+
+static void group_put(struct weft_moves *moves, struct take_group *group)
+{
+	if (!group)
+		return;
+	pthread_mutex_lock(&moves->lock);
+	if (--group->nr == 0) {
+		struct take_group **at = &moves->groups;
+
+		while (*at != group)
+			at = &(*at)->next;
+		*at = group->next;
+		free(group);
+	}
+	pthread_mutex_unlock(&moves->lock);
+}
+
 void take_free(struct take *t)
 {
 	if (!t)
 		return;
 	if (t->has_thread)
 		pthread_join(t->thread, NULL);
+	group_put(t->moves, t->group);
 	weft_region_put(t->region);
 	weft_uri_fini(&t->uri);
 	weft_close_fd(t->cancel_fd);
 	free(t->changed);
+	free(t->file);
 	free(t->name);
 	free(t);
 }
@@ -83,7 +119,7 @@ static int check_name(struct weft_moves *moves, const char *name, struct weft_er
 static int read_question(struct take *t, const json_t *question, struct weft_error *err)
 {
 	const char *name = json_string_value(json_object_get(question, "region"));
-	uint64_t downtime_ms = 50;
+	uint64_t downtime_ms = 50, group = 0;
 
 	if (!name || !weft_region_name_valid(name, WEFT_MEMORY_NAME_MAX))
 		return weft_error_set(err, EINVAL,
@@ -100,8 +136,38 @@ static int read_question(struct take *t, const json_t *question, struct weft_err
 		return weft_error_set(err, EINVAL, "the question has no good \"downtime_ms\"");
 	t->downtime_ms = (uint32_t)weft_max(downtime_ms, 1);
 	t->disconnect = json_is_true(json_object_get(question, "disconnect"));
+	t->fills = json_is_true(json_object_get(question, "post_copy"));
+	if (json_object_get(question, "group") && !field_number(question, "group", &group))
+		return weft_error_set(err, EINVAL, "the question has no good \"group\"");
 	t->name = strdup(name);
-	return t->name ? 0 : weft_error_set(err, ENOMEM, "no memory");
+	t->group = group_get(t->moves, group);
+	return t->name && t->group ? 0 : weft_error_set(err, ENOMEM, "no memory");
+}
+
+/* A stop ends its wait. */
+static int begin_trial(struct take *t, struct weft_error *err)
+{
+	struct weft_moves *moves = t->moves;
+
+	pthread_mutex_lock(&moves->lock);
+	const bool stops = moves->stopping;
+	if (!stops) {
+		t->next = moves->trials;
+		moves->trials = t;
+	}
+	pthread_mutex_unlock(&moves->lock);
+	return stops ? weft_error_set(err, ESHUTDOWN, "this donor is stopping") : 0;
+}
+
+static void end_trial(struct take *t)
+{
+	struct take **at = &t->moves->trials;
+
+	pthread_mutex_lock(&t->moves->lock);
+	while (*at != t)
+		at = &(*at)->next;
+	*at = t->next;
+	pthread_mutex_unlock(&t->moves->lock);
 }
 
 /* Whether it could be moved: asks, and changes nothing. */
@@ -110,8 +176,12 @@ static int try_only(struct take *t, json_t **ret, struct weft_error *err)
 	struct weft_error why = {0};
 	char names[TAKE_WHO_MAX];
 	uint64_t size, cannot, room;
-	int r = take_look(t, &size, &cannot, names, err);
+	int r = begin_trial(t, err);
 
+	if (r < 0)
+		return r;
+	r = take_look(t, &size, &cannot, names, err);
+	end_trial(t);
 	tp_base_driver()->hang_up(t->talk);
 	t->talk = NULL;
 	if (r < 0)
@@ -134,12 +204,47 @@ static int answer_number(uint64_t number, json_t **ret, struct weft_error *err)
 	return *ret ? 0 : weft_error_set(err, ENOMEM, "no memory");
 }
 
+/*
+ * 0 with the number: of one that is under way already, or of *io_take, which is the moves' then,
+ * and NULL here.  begin_lock is held, so that a name comes here once.
+ */
+static int begin(struct weft_moves *moves, struct take **io_take, uint64_t *ret_number,
+	struct weft_error *err)
+{
+	struct take *t = *io_take;
+
+	pthread_mutex_lock(&moves->lock);
+	const struct take *other = same(moves, t->name, t->from);
+	const uint64_t number = other ? other->number : weft_random_name();
+	pthread_mutex_unlock(&moves->lock);
+	int r = other ? 0 : check_name(moves, t->name, err);
+	if (!other && r == 0 && weft_donor_elsewhere(moves->config.donor, t->name, 0, t->to) < 0)
+		r = weft_error_set(err, ENOMEM, "no memory");
+	if (r == 0)
+		*ret_number = number;
+	if (other || r < 0)
+		return r;
+	t->number = number;
+	pthread_mutex_lock(&moves->lock);
+	r = moves->stopping ? weft_error_set(err, ESHUTDOWN, "this donor is stopping") : start(t);
+	if (r == 0) {
+		t->next = moves->takes;
+		moves->takes = t;
+		*io_take = NULL;
+	}
+	pthread_mutex_unlock(&moves->lock);
+	if (r < 0)
+		weft_donor_not_elsewhere(moves->config.donor, t->name, 0);
+	return r;
+}
+
 int take_begin(struct weft_moves *moves, const json_t *question, json_t **ret,
 	struct weft_error *err)
 {
 	char from[WEFT_PLACE_MAX];
+	uint64_t number = 0;
 
-	if (moves->config.take_bytes == 0)
+	if (moves->config.take_bytes == 0 && !moves->directory)
 		return weft_error_set(err, EPERM,
 			"this donor takes no regions: start it with weft serve --take SIZE");
 	if (!field_place(question, "from", from))
@@ -148,44 +253,19 @@ int take_begin(struct weft_moves *moves, const json_t *question, json_t **ret,
 	if (!t)
 		return err->code ? -err->code : weft_error_set(err, ENOMEM, "no memory");
 	int r = read_question(t, question, err);
-	if (r < 0) {
-		take_free(t);
-		return r;
-	}
-	pthread_mutex_lock(&moves->lock);
-	struct take *other = same(moves, t->name, t->from);
-	uint64_t number = other ? other->number : 0;
-	pthread_mutex_unlock(&moves->lock);
-	if (number) {
-		take_free(t);
-		return answer_number(number, ret, err);
-	}
-	r = check_name(moves, t->name, err);
 	if (r == 0 && json_is_true(json_object_get(question, "dry_run"))) {
-		r = try_only(t, ret, err);
-		take_free(t);
-		return r;
+		r = check_name(moves, t->name, err);
+		if (r == 0)
+			r = try_only(t, ret, err);
+	} else if (r == 0) {
+		pthread_mutex_lock(&moves->begin_lock);
+		r = begin(moves, &t, &number, err);
+		pthread_mutex_unlock(&moves->begin_lock);
+		if (r == 0)
+			r = answer_number(number, ret, err);
 	}
-	if (r == 0 && weft_donor_elsewhere(moves->config.donor, t->name, 0, t->to) < 0)
-		r = weft_error_set(err, ENOMEM, "no memory");
-	if (r < 0) {
-		take_free(t);
-		return r;
-	}
-	t->number = number = weft_random_name();
-	pthread_mutex_lock(&moves->lock);
-	r = moves->stopping ? weft_error_set(err, ESHUTDOWN, "this donor is stopping") : start(t);
-	if (r == 0) {
-		t->next = moves->takes;
-		moves->takes = t;
-	}
-	pthread_mutex_unlock(&moves->lock);
-	if (r < 0) {
-		weft_donor_not_elsewhere(moves->config.donor, t->name, 0);
-		take_free(t);
-		return r;
-	}
-	return answer_number(number, ret, err);
+	take_free(t);
+	return r;
 }
 
 int take_resume(struct weft_moves *moves, const struct note *note, struct weft_region *region)
@@ -193,7 +273,9 @@ int take_resume(struct weft_moves *moves, const struct note *note, struct weft_r
 	struct weft_error err = {0};
 	struct take *t = take_new(moves, note->from, &err);
 
-	if (!t || !(t->name = strdup(note->region))) {
+	if (!t || !(t->name = strdup(note->region)) ||
+		(note->file && !(t->file = strdup(note->file))) ||
+		!(t->group = group_get(moves, 0))) {
 		take_free(t);
 		return -ENOMEM;
 	}
@@ -203,8 +285,12 @@ int take_resume(struct weft_moves *moves, const struct note *note, struct weft_r
 	t->resumes = true;
 	t->region = region;
 	t->view.size_bytes = note->size_bytes;
-	t->view.phase = note->is == NOTE_OWNER ? TAKE_FOLLOW : TAKE_FINALIZE;
-	if (note->is == NOTE_PREPARED)
+	t->fills = note_fills(note);
+	memcpy(t->reader, note->reader, sizeof(t->reader));
+	t->view.phase = note->is == NOTE_OWNER ? TAKE_FOLLOW
+		: note->is == NOTE_FILLING     ? TAKE_FILL
+					       : TAKE_FINALIZE;
+	if (note->is == NOTE_PREPARED && region)
 		weft_donor_elsewhere(moves->config.donor, t->name, 0, t->to);
 	pthread_mutex_lock(&moves->lock);
 	int r = start(t);
@@ -213,15 +299,22 @@ int take_resume(struct weft_moves *moves, const struct note *note, struct weft_r
 		moves->takes = t;
 	}
 	pthread_mutex_unlock(&moves->lock);
-	if (r < 0)
+	if (r < 0) {
+		t->region = NULL; /* the caller's still */
 		take_free(t);
+	}
 	return r;
+}
+
+int take_wake(struct take *t)
+{
+	uint64_t one = 1;
+
+	return write(t->cancel_fd, &one, sizeof(one)) == sizeof(one) ? 0 : -errno;
 }
 
 int take_abort(struct take *t, struct weft_error *err)
 {
-	uint64_t one = 1;
-
 	if (take_is_over(t))
 		return 0;
 	if (t->view.phase >= TAKE_FINALIZE)
@@ -229,5 +322,5 @@ int take_abort(struct take *t, struct weft_error *err)
 			"region '%s' is being handed over: it is too late to call that off",
 			t->name);
 	atomic_store(&t->aborts, true);
-	return write(t->cancel_fd, &one, sizeof(one)) == sizeof(one) ? 0 : -errno;
+	return take_wake(t);
 }

@@ -38,6 +38,7 @@ int nbd_client_begin(struct nbd_client *c, struct tp_conn *conn, const struct nb
 	c->rx.need = 4;
 	conn->info = *info;
 	conn->info.depth = depth;
+	nbd_stream_may_go_far(stream);
 	return 0;
 }
 

@@ -31,7 +31,7 @@ static bool tune_local(int fd)
 	return true;
 }
 
-static struct nbd_conn *conn_new(int fd, const struct nbd_service *service, void *user)
+struct nbd_conn *nbd_conn_make(int fd, const struct nbd_service *service, void *user)
 {
 	/*
 	 * Not from the heap, which would keep the pages for itself when a crowd of connections has
@@ -40,11 +40,11 @@ static struct nbd_conn *conn_new(int fd, const struct nbd_service *service, void
 	struct nbd_conn *conn = weft_map_bytes(sizeof(*conn));
 
 	if (!conn) {
-		close(fd);
+		weft_close_fd(fd);
 		return NULL;
 	}
 	conn->stream.fd = fd;
-	conn->local = tune_local(fd);
+	conn->local = fd >= 0 && tune_local(fd);
 	conn->service = service;
 	conn->user = user;
 	conn->done_tail = &conn->done;
@@ -71,7 +71,7 @@ int nbd_greet(int fd)
 int nbd_conn_new_greeted(int fd, const struct nbd_service *service, void *user,
 	struct nbd_conn **ret)
 {
-	struct nbd_conn *conn = conn_new(fd, service, user);
+	struct nbd_conn *conn = nbd_conn_make(fd, service, user);
 
 	if (!conn)
 		return -ENOMEM;
@@ -82,11 +82,29 @@ int nbd_conn_new_greeted(int fd, const struct nbd_service *service, void *user,
 int nbd_conn_new_open(int fd, const struct nbd_service *service, void *user,
 	const struct nbd_export *export, struct nbd_conn **ret)
 {
-	struct nbd_conn *conn = conn_new(fd, service, user);
+	struct nbd_conn *conn = nbd_conn_make(fd, service, user);
 
 	if (!conn)
 		return -ENOMEM;
 	conn->export = *export;
+	conn->opened = true;
+	conn->phase = NBD_REQUEST;
+	*ret = conn;
+	return 0;
+}
+
+int nbd_conn_new_beside(struct nbd_pipe *pipe, const struct nbd_conn *first, void *user,
+	struct nbd_conn **ret)
+{
+	assert(nbd_conn_in_transmission(first));
+	struct nbd_conn *conn = nbd_conn_make(-1, first->service, user);
+
+	if (!conn)
+		return -ENOMEM;
+	conn->stream.pipe = pipe;
+	conn->export = first->export;
+	conn->structured = first->structured;
+	conn->contexts = first->contexts;
 	conn->opened = true;
 	conn->phase = NBD_REQUEST;
 	*ret = conn;

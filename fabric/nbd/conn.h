@@ -131,6 +131,8 @@ static inline const uint8_t *nbd_rx(const struct nbd_conn *conn)
 
 /* conn.c */
 
+/* Before its handshake; fd, or -1, is the connection's, also on failure.  NULL: no memory. */
+struct nbd_conn *nbd_conn_make(int fd, const struct nbd_service *service, void *user);
 /* Gives the request back, after its reply has left, or if it gets none. */
 void nbd_request_put(struct nbd_request *rq);
 /*

@@ -28,6 +28,23 @@ int nbd_conn_new(int fd, const struct nbd_service *service, void *user, struct n
 	return 0;
 }
 
+int nbd_conn_new_over(struct nbd_pipe *pipe, const struct nbd_service *service, void *user,
+	struct nbd_conn **ret)
+{
+	struct nbd_conn *conn = nbd_conn_make(-1, service, user);
+
+	if (!conn)
+		return -ENOMEM;
+	conn->stream.pipe = pipe;
+	int r = nbd_handshake_start(conn);
+	if (r < 0) {
+		nbd_conn_free(conn);
+		return r;
+	}
+	*ret = conn;
+	return 0;
+}
+
 /* Looks at all that was received, as far as it goes. */
 static int parse(struct nbd_conn *conn)
 {

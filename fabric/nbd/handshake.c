@@ -218,6 +218,7 @@ static void enter_transmission(struct nbd_conn *conn)
 	conn->export.name = conn->export.description = NULL;
 	explicit_bzero(&conn->hello, sizeof(conn->hello));
 	conn->phase = NBD_REQUEST;
+	nbd_stream_may_go_far(&conn->stream);
 }
 
 /* proto, NBD_OPT_INFO and NBD_OPT_GO */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The waiting driver: a thread that owns one connection serves it to its end.
+ * The drivers.  The waiting one: a thread that owns one connection serves it to its end.  The other
+ * one goes as far as it can, over a pipe.
  *
  * Invariant: it sleeps in recvmsg(2) only while nothing is queued to send; otherwise in poll(2) for
  * both, so that a peer who sends without reading cannot lock itself and us up.
@@ -95,5 +96,23 @@ int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms)
 			nbd_conn_send(conn);
 			return r;
 		}
+	}
+}
+
+int nbd_conn_move(struct nbd_conn *conn)
+{
+	for (;;) {
+		int sent = send_all(conn);
+
+		if (sent == -ESHUTDOWN)
+			return 0;
+		if (sent < 0 && sent != -EAGAIN)
+			return sent;
+		int r = receive_batch(conn, false);
+		if (r < 0 && r != -EAGAIN)
+			return r;
+		/* Nothing more may come; what is left to send has no room. */
+		if (r <= 0 && (sent == -EAGAIN || !nbd_conn_has_to_send(conn)))
+			return r == 0 && !nbd_conn_has_to_send(conn) ? 0 : 1;
 	}
 }

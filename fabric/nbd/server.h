@@ -26,6 +26,7 @@
 #include "fabric/nbd/proto.h"
 
 struct nbd_conn;
+struct nbd_pipe;
 struct weft_key;
 struct nbd_tls_credentials;
 
@@ -187,6 +188,19 @@ int nbd_conn_new_greeted(int fd, const struct nbd_service *service, void *user,
 int nbd_conn_new_open(int fd, const struct nbd_service *service, void *user,
 	const struct nbd_export *export, struct nbd_conn **ret);
 /*
+ * Over a pipe (stream.h), which stays its owner's and outlives the connection; nbd_conn_move()
+ * drives it.  The greeting is queued.  0, or -ENOMEM.
+ */
+int nbd_conn_new_over(struct nbd_pipe *pipe, const struct nbd_service *service, void *user,
+	struct nbd_conn **ret);
+/*
+ * The same for one more pipe of a peer that is granted an export over the first, which is in its
+ * transmission phase: requests come at once, on what the first has agreed.  open() is not called,
+ * close() is.
+ */
+int nbd_conn_new_beside(struct nbd_pipe *pipe, const struct nbd_conn *first, void *user,
+	struct nbd_conn **ret);
+/*
  * The peer may start TLS with these credentials, of which the connection keeps a reference; before
  * it has received anything.  required, static: it has to, and this is what it is told if it asks
  * for anything else; NULL: it need not.
@@ -247,6 +261,13 @@ int nbd_conn_resume(struct nbd_conn *conn);
  * NBD_HANDSHAKE_STEPS times that until GO.
  */
 int nbd_conn_serve(struct nbd_conn *conn, unsigned handshake_ms);
+
+/*
+ * Receives and answers as far as it goes without waiting, for connections over pipes.  1: call it
+ * again when the pipe has bytes, or room; 0: a clean end, and all was answered; or -errno: it is
+ * broken.  After these two free the connection.
+ */
+int nbd_conn_move(struct nbd_conn *conn);
 
 /*
  * Any thread, while the connection is not freed: shuts the socket down, so that its thread ends

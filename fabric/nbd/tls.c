@@ -13,7 +13,6 @@
  */
 #include <assert.h>
 #include <errno.h>
-#include <gnutls/x509.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,9 +58,7 @@ struct nbd_tls {
 	size_t tx_start, tx_end;   /* made, not sent yet */
 	struct nbd_tls_peer peer;
 	struct nbd_tls_credentials *credentials; /* NULL: a client's that is shaken */
-	char identity[WEFT_IDENTITY_MAX + 1];
-	int64_t expires; /* of a client's certificate */
-	char cipher[48];
+	struct nbd_tls_found found;
 	uint8_t plain[RECORD_BYTES]; /* where short pieces become one record */
 	uint8_t rx[RX_BYTES];
 	uint8_t tx[TX_BYTES];
@@ -133,25 +130,6 @@ static ssize_t pull(gnutls_transport_ptr_t ptr, void *buf, size_t len)
 
 /* ---- what went wrong ---- */
 
-static bool alert_is_of_keys(gnutls_alert_description_t alert)
-{
-	switch (alert) {
-	case GNUTLS_A_BAD_CERTIFICATE:
-	case GNUTLS_A_UNSUPPORTED_CERTIFICATE:
-	case GNUTLS_A_CERTIFICATE_REVOKED:
-	case GNUTLS_A_CERTIFICATE_EXPIRED:
-	case GNUTLS_A_CERTIFICATE_UNKNOWN:
-	case GNUTLS_A_UNKNOWN_CA:
-	case GNUTLS_A_ACCESS_DENIED:
-	case GNUTLS_A_DECRYPT_ERROR:
-	case GNUTLS_A_UNKNOWN_PSK_IDENTITY:
-	case GNUTLS_A_CERTIFICATE_REQUIRED:
-		return true;
-	default:
-		return false;
-	}
-}
-
 /* What GnuTLS said of a session that ends by it, as -errno. */
 static int to_errno(const struct nbd_tls *t, int r)
 {
@@ -164,7 +142,8 @@ static int to_errno(const struct nbd_tls *t, int r)
 	case GNUTLS_E_MEMORY_ERROR:
 		return -ENOMEM;
 	case GNUTLS_E_FATAL_ALERT_RECEIVED:
-		return alert_is_of_keys(gnutls_alert_get(t->session)) ? -EKEYREJECTED : -EPROTO;
+		return nbd_tls_alert_is_of_keys(gnutls_alert_get(t->session)) ? -EKEYREJECTED
+									      : -EPROTO;
 	default:
 		return -EPROTO;
 	}
@@ -175,44 +154,16 @@ static int break_with(struct nbd_tls *t, int error)
 	return t->broken = error;
 }
 
-/* A client's key is another one here: how that shows depends on the version (and on GnuTLS's). */
-static bool is_wrong_key(int r)
-{
-	return r == GNUTLS_E_DECRYPTION_FAILED || r == GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER ||
-		r == GNUTLS_E_ERROR_IN_FINISHED_PACKET || r == GNUTLS_E_INSUFFICIENT_CREDENTIALS;
-}
-
 /* Why a server lets a client not in, or a client leaves. */
 static int explain(struct nbd_tls *t, int r, struct weft_error *err)
 {
-	const struct nbd_tls_credentials *c = t->credentials;
-	const int error = to_errno(t, r);
+	const struct nbd_tls_failure failure = {
+		.gnutls = r,
+		.error = to_errno(t, r),
+		.alert = gnutls_alert_get(t->session),
+	};
 
-	if (t->peer.refused.code) {
-		if (err)
-			*err = t->peer.refused;
-		return -t->peer.refused.code;
-	}
-	if (r == GNUTLS_E_FATAL_ALERT_RECEIVED) {
-		const char *alert = gnutls_alert_get_name(gnutls_alert_get(t->session));
-
-		/* A wrong key looks like a broken handshake to the server, and is told so. */
-		if (c->client_key)
-			return weft_error_set(err, EKEYREJECTED,
-				"the server did not accept the key of %s (it says: %s): most "
-				"likely it does not have that key, or not any more, which 'weft "
-				"key list' shows there",
-				c->identity, alert ? alert : "nothing");
-		return weft_error_set(err, -error, "the %s ended the TLS handshake (it says: %s)",
-			c->server ? "client" : "server", alert ? alert : "nothing");
-	}
-	if (c->server && t->peer.asked[0] && is_wrong_key(r))
-		return weft_error_set(err, EKEYREJECTED,
-			"the client's key for the identity %s is not the one here", t->peer.asked);
-	if (c->server && (r == GNUTLS_E_CERTIFICATE_REQUIRED || r == GNUTLS_E_NO_CERTIFICATE_FOUND))
-		return weft_error_set(err, EKEYREJECTED, "the client showed no certificate");
-	return weft_error_set(err, -error, "TLS handshake: %s",
-		error == -EPROTO || error == -EBADMSG ? gnutls_strerror(r) : strerror(-error));
+	return nbd_tls_explain(&t->peer, &failure, err);
 }
 
 /* ---- life ---- */
@@ -268,35 +219,6 @@ void nbd_tls_free(struct nbd_tls *t)
 
 /* ---- handshake ---- */
 
-/* The common name of the certificate that the client showed, which is its identity. */
-static int name_of_certificate(struct nbd_tls *t, struct weft_error *err)
-{
-	unsigned nr = 0;
-	const gnutls_datum_t *chain = gnutls_certificate_get_peers(t->session, &nr);
-	char name[WEFT_IDENTITY_MAX + 1] = "";
-	size_t len = sizeof(name);
-	gnutls_x509_crt_t crt;
-
-	if (!chain || nr == 0 || gnutls_x509_crt_init(&crt) < 0)
-		return weft_error_set(err, EKEYREJECTED, "the client showed no certificate");
-	if (gnutls_x509_crt_import(crt, &chain[0], GNUTLS_X509_FMT_DER) < 0 ||
-		gnutls_x509_crt_get_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 0, 0, name, &len) <
-			0 ||
-		strlen(name) != len || !weft_identity_valid(name))
-		name[0] = 0;
-	/* Those above it were valid when they vouched for it. */
-	const time_t expires = gnutls_x509_crt_get_expiration_time(crt);
-	t->expires = expires > 0 ? (int64_t)expires : 0;
-	gnutls_x509_crt_deinit(crt);
-	if (!name[0])
-		return weft_error_set(err, EKEYREJECTED,
-			"the common name of the client's certificate cannot be an identity: it is "
-			"to have 1 to %d letters, digits, dots, dashes and underscores",
-			WEFT_KEY_NAME_MAX);
-	strcpy(t->identity, name);
-	return 0;
-}
-
 /* Only weft's ends say the name of the protocol by which both promise that. */
 static bool both_renew(const struct nbd_tls *t)
 {
@@ -306,24 +228,6 @@ static bool both_renew(const struct nbd_tls *t)
 	return gnutls_protocol_get_version(t->session) == GNUTLS_TLS1_3 &&
 		gnutls_alpn_get_selected_protocol(t->session, &name) == 0 && name.size == len &&
 		memcmp(name.data, NBD_TLS_WEFT, len) == 0;
-}
-
-static int learn(struct nbd_tls *t, struct weft_error *err)
-{
-	const char *version = gnutls_protocol_get_name(gnutls_protocol_get_version(t->session));
-	const char *cipher = gnutls_cipher_get_name(gnutls_cipher_get(t->session));
-
-	snprintf(t->cipher, sizeof(t->cipher), "%s %s", version, cipher);
-	t->renews = both_renew(t);
-	if (!t->credentials->server)
-		return 0;
-	if (gnutls_auth_client_get_type(t->session) == GNUTLS_CRD_CERTIFICATE)
-		return name_of_certificate(t, err);
-	const char *identity = gnutls_psk_server_get_username(t->session);
-	if (!identity || !weft_identity_valid(identity))
-		return weft_error_set(err, EKEYREJECTED, "the client did not say who it is");
-	strcpy(t->identity, identity);
-	return 0;
 }
 
 /* A client has proved what it had to: GnuTLS keeps no copy of the key as long as the session. */
@@ -402,7 +306,8 @@ int nbd_tls_handshake(struct nbd_tls *t, int *ret_events, struct weft_error *err
 		sent = flush(t);
 		if (r == 0) {
 			t->shaken = true;
-			r = learn(t, err);
+			t->renews = both_renew(t);
+			r = nbd_tls_learn(t->session, &t->peer, &t->found, err);
 			if (r < 0)
 				return refuse(t, r);
 			forget_proof(t);
@@ -433,19 +338,17 @@ int nbd_tls_handshake(struct nbd_tls *t, int *ret_events, struct weft_error *err
 
 const char *nbd_tls_identity(const struct nbd_tls *t)
 {
-	return t->identity;
+	return t->found.identity;
 }
 
 uint64_t nbd_tls_life(const struct nbd_tls *t)
 {
-	const bool by_key = gnutls_auth_client_get_type(t->session) == GNUTLS_CRD_PSK;
-
-	return by_key ? t->peer.life : 0;
+	return t->found.life;
 }
 
 const char *nbd_tls_cipher(const struct nbd_tls *t)
 {
-	return t->cipher;
+	return t->found.cipher;
 }
 
 bool nbd_tls_in_kernel(const struct nbd_tls *t)
@@ -480,7 +383,7 @@ bool nbd_tls_is_worn(const struct nbd_tls *t)
 
 int64_t nbd_tls_expires(const struct nbd_tls *t)
 {
-	return t->expires;
+	return t->found.expires;
 }
 
 int nbd_tls_pass(const struct nbd_tls *t, struct weft_key *ret)
@@ -528,7 +431,7 @@ static ssize_t take_control(struct nbd_tls *t)
 	if (r == 0 || r == -EAGAIN || r == -EINTR)
 		return r;
 	if (r > 0)
-		r = alert_is_of_keys(alert) ? -EKEYREJECTED : -EPROTO;
+		r = nbd_tls_alert_is_of_keys(alert) ? -EKEYREJECTED : -EPROTO;
 	return break_with(t, r);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which chunks of a memory region change, while somebody copies it.
+ * Which chunks of a region change, while somebody copies it.
  *
  * Threads: the bitmap is made under the donor's lock, and freed with the region: a thread that saw
  * `tracked` may use it at any time.  Bits are set and taken by any thread.
@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "fabric/base/util.h"
@@ -25,7 +26,6 @@ static uint64_t nr_words(const struct weft_region *region)
 
 int weft_region_track(struct weft_region *region)
 {
-	assert(region->backing == WEFT_BACKING_MEMORY);
 	if (!region->changes)
 		region->changes = calloc(nr_words(region), sizeof(*region->changes));
 	if (!region->changes)
@@ -74,6 +74,9 @@ void weft_region_take_changes(struct weft_region *region, uint64_t first, uint64
 	uint64_t *ret)
 {
 	assert(first % BITS == 0 && first + nr <= weft_region_nr_chunks(region));
+	memset(ret, 0, (nr + BITS - 1) / BITS * sizeof(*ret));
+	/* First: a report that ends meanwhile leaves bits. */
+	region_take_reports(region, first, nr, ret);
 	for (uint64_t i = 0; i < (nr + BITS - 1) / BITS; i++)
-		ret[i] = atomic_exchange(&region->changes[first / BITS + i], 0);
+		ret[i] |= atomic_exchange(&region->changes[first / BITS + i], 0);
 }

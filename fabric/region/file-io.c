@@ -100,8 +100,57 @@ int weft_region_check(const struct weft_region *region, struct weft_error *err)
 	return 0;
 }
 
+/*
+ * After any failure nobody knows what the store has of what was written since the last flush: the
+ * next one compares, and sends again what was sent (stage.c).
+ */
+static int note_store(struct weft_region *region, int r)
+{
+	if (r < 0) {
+		atomic_store(&region->store_error, r);
+		atomic_store(&region->stage->changed_somewhere, true);
+		atomic_store(&region->dirty, true);
+	}
+	return r;
+}
+
+int region_make_durable(struct weft_region *region)
+{
+	int r = 0;
+
+	if (!atomic_exchange(&region->dirty, false))
+		return 0;
+	if (region->store_ops) {
+		r = note_store(region, region->store_ops->flush(region->store));
+		if (r == 0)
+			atomic_store(&region->store_error, 0);
+	} else if (fdatasync(region->fd) < 0) {
+		/*
+		 * The kernel reports this error once, and may drop the pages: we remember it for
+		 * good.
+		 */
+		r = -errno;
+		atomic_store(&region->lost, r);
+	}
+	return r;
+}
+
+int weft_region_trouble(const struct weft_region *region, struct weft_error *err)
+{
+	int store_error = atomic_load_explicit(&region->store_error, memory_order_relaxed);
+
+	if (store_error == 0)
+		return weft_region_check(region, err);
+	return weft_error_set(err, EIO,
+		"region '%s': its backend failed (%s); what was written since it was flushed last "
+		"is in this donor's memory alone, and flushing tries again",
+		region->name, strerror(-store_error));
+}
+
 int region_file_pread(struct weft_region *region, void *buf, uint64_t off, uint64_t len)
 {
+	if (region->store_ops)
+		return note_store(region, region->store_ops->read(region->store, buf, off, len));
 	for (uint8_t *p = buf; len > 0;) {
 		ssize_t n = pread(region->fd, p, len, (off_t)off);
 
@@ -123,6 +172,12 @@ int region_file_pwrite(struct weft_region *region, const void *buf, uint64_t off
 {
 	int r = 0;
 
+	if (region->store_ops) {
+		r = note_store(region, region->store_ops->write(region->store, buf, off, len));
+		region->stage->late_writes |= r == -ETIMEDOUT || r == -ENOTCONN;
+		atomic_store(&region->dirty, true);
+		return r;
+	}
 	for (const uint8_t *p = buf; len > 0 && r == 0;) {
 		ssize_t n = pwrite(region->fd, p, len, (off_t)off);
 

@@ -44,7 +44,7 @@ int region_mark_check(const struct weft_region *region)
 	return sum_of(text, n) == region->note->mark_sum ? 0 : -EUCLEAN;
 }
 
-int region_mark_write(struct weft_region *region, bool clean)
+int region_mark_write(struct weft_region *region, bool clean, const struct weft_transfer *transfer)
 {
 	struct region_note *note = region->note;
 	WEFT_CLEANUP_FREE struct region_mark *mark = calloc(1, sizeof(*mark));
@@ -56,6 +56,8 @@ int region_mark_write(struct weft_region *region, bool clean)
 	if (fstat(region->fd, &st) < 0)
 		return -errno;
 	mark->clean = clean;
+	if (transfer)
+		mark->transfer = *transfer;
 	mark->epoch = region->epoch;
 	mark->size_bytes = (int64_t)st.st_size;
 	mark->mtime_s = (int64_t)st.st_mtim.tv_sec;
@@ -68,7 +70,13 @@ int region_mark_write(struct weft_region *region, bool clean)
 	if (fsetxattr(region->fd, MARK_NAME, text, len, 0) < 0)
 		return errno == EPERM ? -ENOTSUP : -errno;
 	note->mark_sum = sum_of(text, (ssize_t)len);
-	return fsync(region->fd) < 0 ? -errno : 0;
+	if (fsync(region->fd) == 0)
+		return 0;
+	int r = -errno;
+	/* The error may be one of what was written, which a flush is told no more. */
+	if (atomic_load(&region->marked))
+		atomic_store(&region->lost, r);
+	return r;
 }
 
 int region_mark_take(struct weft_region *region, const struct stat *st)
@@ -92,7 +100,11 @@ int region_mark_take(struct weft_region *region, const struct stat *st)
 		region->forgets = !region->read_only && !region->unmarked;
 		return 0;
 	}
-	region->was_clean = mark->clean && fits(mark, st);
+	region->marked_epoch = mark->epoch;
+	/* Another program may have changed it. */
+	if (fits(mark, st))
+		region->marked_transfer = mark->transfer;
+	region->was_clean = mark->clean && !mark->transfer.way && fits(mark, st);
 	/* A change of the file by another program does not make it another part of a device. */
 	region->stripe = note->stripe = mark->stripe;
 	if (region->read_only) {
@@ -133,7 +145,9 @@ int region_mark_note_table(struct weft_region *region,
 	int r = 0;
 
 	pthread_mutex_lock(&region->flush_lock);
-	if (seq > note->seq && region_mark_check(region) == -EUCLEAN) {
+	if (atomic_load(&region->settled)) {
+		/* Whoever asked is told that the region moves, as soon as it looks again. */
+	} else if (seq > note->seq && region_mark_check(region) == -EUCLEAN) {
 		/*
 		 * The copy's own mark says whose contents these are, once the file is opened anew.
 		 */
@@ -153,7 +167,7 @@ int region_mark_note_table(struct weft_region *region,
 		note->stripe = *stripe;
 		note->lease_ms = (uint32_t)weft_max(lease_ms, marked ? note->lease_ms : 0);
 		memcpy(note->table, table, sizeof(note->table));
-		r = due ? region_mark_write(region, !marked) : 0;
+		r = due ? region_mark_write(region, !marked, NULL) : 0;
 		if (r == -ENOTSUP && !region->was_clean)
 			r = 0; /* there are no attributes: each opening is a new epoch */
 		/*
@@ -178,12 +192,14 @@ int region_file_check_write(struct weft_region *region)
 	if (r < 0 || atomic_load_explicit(&region->marked, memory_order_acquire))
 		return r;
 	pthread_mutex_lock(&region->flush_lock);
-	if (!atomic_load(&region->marked)) {
+	if (atomic_load(&region->settled)) {
+		r = -EIO;
+	} else if (!atomic_load(&region->marked)) {
 		r = region_mark_check(region);
 		if (r == -EUCLEAN)
 			atomic_store(&region->lost, r);
 		else
-			r = region_mark_write(region, false);
+			r = region_mark_write(region, false, NULL);
 		/*
 		 * Without attributes each opening is a new epoch; a clean mark that cannot be
 		 * replaced would lie.
@@ -195,4 +211,20 @@ int region_file_check_write(struct weft_region *region)
 	}
 	pthread_mutex_unlock(&region->flush_lock);
 	return r < 0 ? -EIO : 0;
+}
+
+int region_mark_begin_epoch(struct weft_region *region, uint64_t epoch)
+{
+	const uint64_t was = region->epoch;
+
+	pthread_mutex_lock(&region->flush_lock);
+	int r = atomic_load(&region->lost) < 0 ? -EIO : region_mark_check(region);
+	if (r == 0) {
+		region->epoch = epoch;
+		r = region_mark_write(region, true, NULL);
+	}
+	if (r < 0)
+		region->epoch = was;
+	pthread_mutex_unlock(&region->flush_lock);
+	return r;
 }

@@ -188,7 +188,13 @@ void region_file_finish(struct weft_region *region)
 
 	if (region->read_only || region->fd < 0 || !note)
 		return;
-	if (region->block_bytes) {
+	/* Its mark is what the move made it; or not all is here yet. */
+	if (region->transfer.way)
+		return;
+	/* One that came late is found by comparing. */
+	if (region->stage->late_writes)
+		weft_region_changed_somewhere(region);
+	if (region->block_bytes || (region->store_ops && region->unmarked)) {
 		weft_region_flush(region);
 		return;
 	}
@@ -210,10 +216,11 @@ void region_file_finish(struct weft_region *region)
 	if (!is_held(note->table))
 		note->lease_ms = 0;
 	/*
-	 * Without this mark the next opening starts a new epoch, which is right after any failure.
+	 * Without this mark the next opening starts a new epoch, which is right after any failure,
+	 * and where a late write may come still.
 	 */
 	if (weft_region_flush(region) < 0 || fsync(region->fd) < 0 || fstat(region->fd, &st) < 0 ||
-		(uint64_t)st.st_size < region->size_bytes)
+		(uint64_t)st.st_size < region->size_bytes || region->stage->late_writes)
 		return;
-	region_mark_write(region, true);
+	region_mark_write(region, true, NULL);
 }

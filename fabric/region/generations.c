@@ -13,6 +13,8 @@
 #include "fabric/hello.h"
 #include "fabric/region/region-private.h"
 
+_Static_assert((int)WEFT_ID_KEY_BYTES == (int)REGION_KEY_BYTES, "a move carries either");
+
 /* As sd_id128_get_boot_app_specific(3) does, under another key than the boot's id. */
 static void hash_under(const uint8_t key[WEFT_ID_KEY_BYTES], const uint8_t id[16], uint8_t ret[16])
 {
@@ -29,6 +31,10 @@ void weft_region_get_id_key(const struct weft_region *region, uint8_t *ret)
 {
 	sd_id128_t boot;
 
+	if (region->backing == WEFT_BACKING_FILE) {
+		memcpy(ret, region->note->key, WEFT_ID_KEY_BYTES);
+		return;
+	}
 	if (region->header->has_id_key) {
 		memcpy(ret, region->header->id_key, WEFT_ID_KEY_BYTES);
 		return;
@@ -40,6 +46,10 @@ void weft_region_get_id_key(const struct weft_region *region, uint8_t *ret)
 
 void weft_region_set_id_key(struct weft_region *region, const uint8_t *key)
 {
+	if (region->backing == WEFT_BACKING_FILE) {
+		memcpy(region->note->key, key, WEFT_ID_KEY_BYTES);
+		return;
+	}
 	memcpy(region->header->id_key, key, WEFT_ID_KEY_BYTES);
 	__atomic_store_n(&region->header->has_id_key, 1, __ATOMIC_SEQ_CST);
 }
@@ -108,6 +118,19 @@ void weft_region_note_stripe(struct weft_region *region, const struct weft_strip
 	region->header->stripe.index = stripe->index;
 	region->header->stripe.unit_bytes = stripe->unit_bytes;
 	__atomic_store_n(&region->header->stripe.count, stripe->count, __ATOMIC_SEQ_CST);
+}
+
+void weft_region_note_copies(struct weft_region *region, const struct weft_copies *copies)
+{
+	struct weft_region_header *header = region->header;
+
+	region->copies = *copies;
+	if (!header)
+		return;
+	const uint64_t at = header->copies_at == 1 ? 2 : 1;
+	header->copies[at - 1] = *copies;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	__atomic_store_n(&header->copies_at, at, __ATOMIC_SEQ_CST);
 }
 
 void weft_region_note_lease(struct weft_region *region, uint32_t lease_ms)

@@ -3,10 +3,11 @@
  * The mark of a file region: which life its contents are of, and who may go on with them.
  *
  * It is text, so that a person can read it (getfattr -d FILE):
- *     v2 state=<clean|open> epoch=<16 hex> size=<bytes> mtime=<s>.<ns> lease=<ms> key=<32 hex>
- *         [ stripe=<index>/<count>:<unit>][ <entry>]…
- * An entry is <32 hex of the id's hash>:<generation, hex>:<state, hex>[:<name>], oldest use first.
- * Names are left out where all of it would not fit.  Pure functions; any thread.
+ *     v2 state=<clean|open|leaves|comes> epoch=<16 hex> size=<bytes> mtime=<s>.<ns> lease=<ms>
+ *         key=<32 hex>[ by=<16 hex> move=<16 hex>][ stripe=<index>/<count>:<unit>][ <entry>]…
+ * "leaves" and "comes" are of a file that moves between donors (struct weft_transfer), with `by`
+ * and `move`. An entry is <32 hex of the id's hash>:<generation, hex>:<state, hex>[:<name>], oldest
+ * use first. Names are left out where all of it would not fit.  Pure functions; any thread.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -21,6 +22,30 @@
 #define STRIPE "stripe="
 
 enum { HASH_BYTES = 16 };
+
+static const char *state_word(const struct region_mark *mark)
+{
+	switch (mark->transfer.way) {
+	case WEFT_LEAVES:
+		return "leaves";
+	case WEFT_COMES:
+		return "comes";
+	default:
+		return mark->clean ? "clean" : "open";
+	}
+}
+
+static bool parse_state(const char *word, struct region_mark *mark)
+{
+	mark->clean = strcmp(word, "open") != 0;
+	if (strcmp(word, "leaves") == 0)
+		mark->transfer.way = WEFT_LEAVES;
+	else if (strcmp(word, "comes") == 0)
+		mark->transfer.way = WEFT_COMES;
+	else
+		return !mark->clean || strcmp(word, "clean") == 0;
+	return true;
+}
 
 /* held in bits 0-3, lapsed in bits 4-7, flags above. */
 static unsigned pack_state(const struct weft_generation *gen)
@@ -40,17 +65,20 @@ static size_t format(const struct region_mark *mark, char *text, size_t size, bo
 {
 	const struct weft_generation *sorted[WEFT_NR_GENERATIONS];
 	char hash[2 * HASH_BYTES + 1], key[2 * REGION_KEY_BYTES + 1],
-		stripe[WEFT_STRIPE_TEXT_MAX] = "";
+		transfer[64] = "", stripe[WEFT_STRIPE_TEXT_MAX] = "";
 	unsigned nr = 0;
 
 	weft_hex(mark->key, sizeof(mark->key), key);
 	if (mark->stripe.count)
 		weft_stripe_format(&mark->stripe, stripe);
+	if (mark->transfer.way)
+		snprintf(transfer, sizeof(transfer), " by=%016" PRIx64 " move=%016" PRIx64,
+			mark->transfer.donor, mark->transfer.move);
 	size_t n = (size_t)snprintf(text, size,
 		"v2 state=%s epoch=%016" PRIx64 " size=%" PRId64 " mtime=%" PRId64 ".%09" PRIu32
-		" lease=%" PRIu32 " key=%s%s%s",
-		mark->clean ? "clean" : "open", mark->epoch, mark->size_bytes, mark->mtime_s,
-		mark->mtime_ns, mark->lease_ms, key, stripe[0] ? " " STRIPE : "", stripe);
+		" lease=%" PRIu32 " key=%s%s%s%s",
+		state_word(mark), mark->epoch, mark->size_bytes, mark->mtime_s, mark->mtime_ns,
+		mark->lease_ms, key, transfer, stripe[0] ? " " STRIPE : "", stripe);
 	for (unsigned i = 0; i < WEFT_NR_GENERATIONS; i++)
 		if (mark->table[i].generation != 0)
 			sorted[nr++] = &mark->table[i];
@@ -74,7 +102,7 @@ size_t region_mark_format(const struct region_mark *mark, char text[REGION_MARK_
 	return n < REGION_MARK_MAX ? n : format(mark, text, REGION_MARK_MAX, false);
 }
 
-_Static_assert(200 + WEFT_NR_GENERATIONS * (1 + 2 * HASH_BYTES + 1 + 16 + 1 + 4) < REGION_MARK_MAX,
+_Static_assert(270 + WEFT_NR_GENERATIONS * (1 + 2 * HASH_BYTES + 1 + 16 + 1 + 4) < REGION_MARK_MAX,
 	"a full table fits");
 
 static bool parse_entry(const char *p, struct weft_generation *ret)
@@ -145,9 +173,16 @@ int region_mark_parse(const char *bytes, size_t len, struct region_mark *ret)
 		weft_unhex(key, mark.key, sizeof(mark.key)) < 0 || mark.epoch == 0 ||
 		mark.lease_ms > WEFT_LEASE_MAX_S * 1000)
 		return -EINVAL;
-	mark.clean = strcmp(state, "clean") == 0;
-	if (!mark.clean && strcmp(state, "open") != 0)
+	if (!parse_state(state, &mark))
 		return -EINVAL;
+	if (mark.transfer.way) {
+		int more = 0;
+
+		if (sscanf(text + n, " by=%16" SCNx64 " move=%16" SCNx64 "%n", &mark.transfer.donor,
+			    &mark.transfer.move, &more) != 2)
+			return -EINVAL;
+		n += more;
+	}
 	if (text[n] != '\0' && text[n] != ' ')
 		return -EINVAL;
 	for (char *word = strtok_r(text + n, " ", &at); word; word = strtok_r(NULL, " ", &at)) {

@@ -247,6 +247,7 @@ static int write_header(struct weft_region *region)
 	header->mem_ino = st.st_ino;
 	memcpy(header->name, region->name, strlen(region->name) + 1);
 	header->checksum = header_checksum(header);
+	header->fills = region->fill != NULL;
 	return 0;
 }
 
@@ -287,12 +288,15 @@ int weft_region_new_memory(const struct weft_memory_spec *spec, weft_progress_fn
 	region->epoch = spec->epoch ? spec->epoch : weft_random_name();
 	r = region->fd = region_memfd("weft-region", size, flags);
 	if (r >= 0)
-		r = region->header_fd =
-			region_memfd("weft-header", sizeof(struct weft_region_header), 0);
+		r = region->header_fd = region_memfd("weft-header",
+			spec->fills ? region_fill_bytes(size) : sizeof(struct weft_region_header),
+			0);
 	if (r >= 0)
 		r = region_map(region->fd, region->size_bytes, &region->map);
 	if (r >= 0)
 		r = map_header(region);
+	if (r >= 0 && spec->fills)
+		r = region_fill_map(region);
 	if (r < 0) {
 		weft_error_set(err, -r, "region '%s': cannot take its memory: %s", spec->name,
 			strerror(-r));
@@ -339,12 +343,18 @@ static int read_header(int header_fd, struct weft_region_header *ret)
 	struct weft_region_header header;
 	struct stat st;
 
-	if (!sealed_file(header_fd, sizeof(header), &st) ||
-		pread(header_fd, &header, sizeof(header), 0) != sizeof(header) ||
+	if (pread(header_fd, &header, sizeof(header), 0) != sizeof(header) ||
 		memcmp(header.magic, REGION_HEADER_MAGIC, sizeof(header.magic)) != 0 ||
 		header.header_bytes != sizeof(header) ||
 		header.checksum != header_checksum(&header))
 		return -ESTALE;
+	/* Before the size is used for anything. */
+	if (header.size_bytes > INT64_MAX ||
+		!sealed_file(header_fd,
+			header.fills ? region_fill_bytes(header.size_bytes) : sizeof(header), &st))
+		return -ESTALE;
+	if (header.next_epoch)
+		header.epoch = header.next_epoch;
 	header.name[WEFT_MEMORY_NAME_MAX] = '\0';
 	if (!weft_region_name_valid(header.name, WEFT_MEMORY_NAME_MAX) || header.size_bytes == 0 ||
 		header.size_bytes > INT64_MAX || header.epoch == 0 ||
@@ -398,6 +408,8 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 	r = region_map(region->fd, region->size_bytes, &region->map);
 	if (r == 0)
 		r = map_header(region);
+	if (r == 0 && header.fills)
+		r = region_fill_map(region);
 	if (r == 0) {
 		if (lseek(fd, 0, SEEK_HOLE) == (off_t)header.size_bytes)
 			/* The pages exist; this saves a fault at the first use of each. */
@@ -426,6 +438,8 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 		(uint32_t)weft_min(region->header->promised_lease_ms, WEFT_LEASE_MAX_S * 1000);
 	if (weft_stripe_valid(&region->header->stripe))
 		region->stripe = region->header->stripe;
+	if (region->header->copies_at == 1 || region->header->copies_at == 2)
+		region->copies = region->header->copies[region->header->copies_at - 1];
 	lock_memory(region);
 	*ret = region;
 	return 0;

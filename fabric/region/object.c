@@ -62,6 +62,7 @@ struct weft_region *region_new(enum weft_backing backing, const char *name, cons
 	atomic_init(&region->refs, 1);
 	pthread_mutex_init(&region->flush_lock, NULL);
 	pthread_mutex_init(&region->promise_lock, NULL);
+	pthread_mutex_init(&region->reports_lock, NULL);
 	region->name = strdup(name);
 	region->description = strdup(description);
 	if (!region->name || !region->description) {
@@ -75,13 +76,16 @@ void region_free(struct weft_region *region)
 {
 	if (!region)
 		return;
-	assert(!region->stage);
+	assert(!region->stage && !region->reports);
+	region_fill_free(region);
 	if (region->map)
 		munmap(region->map, region->size_bytes);
 	if (region->header)
 		munmap(region->header, sizeof(*region->header));
 	else
 		free(region->generations);
+	if (region->store_ops)
+		region->store_ops->close(region->store);
 	free((void *)region->changes);
 	free(region->move);
 	free(region->note);
@@ -90,6 +94,7 @@ void region_free(struct weft_region *region)
 	weft_close_fd(region->header_fd);
 	pthread_mutex_destroy(&region->flush_lock);
 	pthread_mutex_destroy(&region->promise_lock);
+	pthread_mutex_destroy(&region->reports_lock);
 	free(region->description);
 	free(region->name);
 	free(region);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the files that make up regions share; see region.h.  A file uses only those before it in
- * this list: object.c, changes.c, generations.c, mark.c, promise.c, pages.c and file-io.c;
- * file-mark.c; stage.c; memory.c and file.c; region.c.
+ * this list: object.c, reports.c, changes.c, fill.c, generations.c, mark.c, promise.c, pages.c and
+ * file-io.c; file-mark.c; stage.c; memory.c, file.c and store.c; region.c; transfer.c.
  */
 #ifndef WEFT_FABRIC_REGION_REGION_PRIVATE_H
 #define WEFT_FABRIC_REGION_REGION_PRIVATE_H
@@ -33,13 +33,19 @@ struct weft_region_header {
 	/* the key of id hashes, if it has one of its own */
 	uint8_t id_key[WEFT_ID_KEY_BYTES];
 	uint64_t has_id_key;
-	uint64_t unused[77];
+	/* in the first or the second place, as the daemon may be killed while it notes; 0: none */
+	struct weft_copies copies[2];
+	uint64_t copies_at;
+	uint64_t next_epoch; /* that took the place of `epoch`; 0: none did */
+	uint64_t fills; /* 1: the file goes on, at REGION_FILL_OFF, with a bit for each chunk */
+	uint64_t unused[62];
 	struct weft_generation generations[WEFT_NR_GENERATIONS];
 };
 
 _Static_assert(sizeof(struct weft_generation) == 104, "the header's layout outlives the daemon");
 _Static_assert(sizeof(struct weft_stripe) == 16, "and this part's");
 _Static_assert(sizeof(struct weft_region_header) == 1016 + 64 * 104, "so does its size");
+_Static_assert(sizeof(struct weft_region_header) <= 8192, "what comes behind it is on pages");
 
 /* object.c */
 
@@ -51,12 +57,23 @@ struct weft_region *region_new(enum weft_backing backing, const char *name,
 /* Closes and frees everything but a stage.  Takes NULL. */
 void region_free(struct weft_region *region);
 
+/* fill.c: where the header's file has the bits, and how long it is with them. */
+enum { REGION_FILL_OFF = 8192 };
+uint64_t region_fill_bytes(uint64_t size_bytes);
+/* Maps them; -ENOMEM. */
+int region_fill_map(struct weft_region *region);
+void region_fill_free(struct weft_region *region);
+
+/* reports.c: as weft_region_take_changes(), and adds to what ret has. */
+void region_take_reports(struct weft_region *region, uint64_t first, uint64_t nr, uint64_t *ret);
+
 /* mark.c: the mark of a file region, in an extended attribute. */
 /* ext4 has 4 KiB for all attributes of a file */
 enum { REGION_KEY_BYTES = 16, REGION_MARK_MAX = 3800 };
 
 struct region_mark {
 	bool clean; /* all data are in the file, and nothing was written since */
+	struct weft_transfer transfer; /* then clean, too */
 	uint64_t epoch;
 	int64_t size_bytes, mtime_s;
 	uint32_t mtime_ns;
@@ -116,6 +133,8 @@ int region_file_check(struct weft_region *region);
 /* 0: all len bytes; or -errno. */
 int region_file_pread(struct weft_region *region, void *buf, uint64_t off, uint64_t len);
 int region_file_pwrite(struct weft_region *region, const void *buf, uint64_t off, uint64_t len);
+/* What was written is where it outlives the machine's end.  flush_lock is held. */
+int region_make_durable(struct weft_region *region);
 
 /* file-mark.c */
 
@@ -130,8 +149,13 @@ int region_mark_take(struct weft_region *region, const struct stat *st);
  * in its place, with the copy's mark.
  */
 int region_mark_check(const struct weft_region *region);
-/* 0 once the mark is durable; -ENOTSUP where there are no such attributes. */
-int region_mark_write(struct weft_region *region, bool clean);
+/*
+ * 0 once the mark is durable; -ENOTSUP where there are no such attributes.  transfer: NULL, or
+ * whose the contents are to be; then clean.
+ */
+int region_mark_write(struct weft_region *region, bool clean, const struct weft_transfer *transfer);
+/* weft_region_begin_epoch() of a file. */
+int region_mark_begin_epoch(struct weft_region *region, uint64_t epoch);
 /* weft_region_note_table() of a file that may be written. */
 int region_mark_note_table(struct weft_region *region,
 	const struct weft_generation table[WEFT_NR_GENERATIONS], const struct weft_stripe *stripe,
@@ -153,6 +177,10 @@ struct region_stage {
 	uint8_t *map;
 	_Atomic uint64_t *changed; /* a bit for each block of 4 KiB */
 	_Atomic bool changed_somewhere;
+	/* Under flush_lock: */
+	uint64_t *sent; /* as `changed`: written to the file or store, and not flushed since */
+	bool any_sent;
+	bool late_writes; /* a store may carry out writes yet that it never answered */
 	pthread_mutex_t lock;
 	pthread_cond_t moved;
 	unsigned nr_users; /* both under the lock */

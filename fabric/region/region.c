@@ -258,7 +258,11 @@ int weft_region_zero(struct weft_region *region, uint64_t off, uint64_t len, boo
 			weft_region_track_change(region, off, len);
 		return r;
 	}
-	return file_zero(region, off, len, may_punch, fast);
+	int r = file_zero(region, off, len, may_punch, fast);
+	/* A part of it may be zeros where there was an error. */
+	if (weft_region_is_tracked(region))
+		weft_region_track_change(region, off, len);
+	return r;
 }
 
 int weft_region_trim(struct weft_region *region, uint64_t off, uint64_t len)
@@ -279,6 +283,8 @@ int weft_region_trim(struct weft_region *region, uint64_t off, uint64_t len)
 		whole_blocks(region, off, len, &first, &last);
 		if (first < last)
 			r = file_allocate(region, DISCARD, first, last - first);
+		if (weft_region_is_tracked(region))
+			weft_region_track_change(region, off, len);
 	}
 	return r == -EIO ? r : 0;
 }
@@ -311,6 +317,18 @@ struct weft_extent weft_region_extent(struct weft_region *region, uint64_t off, 
 		extent = find_extent(region, off, len);
 	region_leave(region);
 	return extent;
+}
+
+int weft_region_begin_epoch(struct weft_region *region)
+{
+	const uint64_t epoch = weft_random_name();
+
+	if (region->backing == WEFT_BACKING_FILE)
+		return region_mark_begin_epoch(region, epoch);
+	/* With one store: whoever finds the header finds either. */
+	__atomic_store_n(&region->header->next_epoch, epoch, __ATOMIC_SEQ_CST);
+	region->epoch = epoch;
+	return 0;
 }
 
 int weft_region_note_table(struct weft_region *region,

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "fabric/base/error.h"
+#include "fabric/copying.h"
 #include "fabric/stripe.h"
 
 struct weft_hasher;
@@ -41,6 +42,19 @@ struct weft_memory_spec {
 	bool read_only;
 	bool overcommit; /* lend more than is available */
 	uint64_t epoch;  /* of contents that come from elsewhere; 0: they are new, and so is it */
+	bool fills;      /* it may be lent before they are here: weft_region_begin_fill() */
+};
+
+/*
+ * FILE: contents that go to another donor, or come from one (fabric/move/), as the mark has it.
+ * They go on under their epoch only at the donor of that number, whose notes of the move say whose
+ * they are; whoever else opens the file begins a new epoch.
+ */
+enum weft_transfer_way { WEFT_TRANSFER_NONE, WEFT_LEAVES, WEFT_COMES };
+struct weft_transfer {
+	enum weft_transfer_way way;
+	uint64_t donor; /* 0: they are nobody's any more */
+	uint64_t move;
 };
 
 /*
@@ -76,6 +90,12 @@ struct weft_region {
 	 */
 	_Atomic int lost;
 	bool was_clean;        /* FILE: opened under the epoch of a clean mark */
+	/* FILE: the mark when it was opened, whatever it said; 0: there was none */
+	uint64_t marked_epoch;
+	struct weft_transfer marked_transfer;
+	/* FILE: of a move that is under way; the end makes no mark clean then */
+	struct weft_transfer transfer;
+	_Atomic bool settled;  /* FILE: weft_region_settle() */
 	bool has_name;         /* FILE: in some directory, when it was opened */
 	/* FILE: 0, or a block device's block size: it can zero and discard whole blocks only */
 	uint32_t block_bytes;
@@ -87,14 +107,30 @@ struct weft_region {
 	char *promise_path;         /* of weft_region_keep_promises(); NULL: it was not called */
 	/* guards that file (flush_lock may be held for as long as a whole disk is flushed) */
 	pthread_mutex_t promise_lock;
-	/* MEMORY: weft_region_track(); a bit for each chunk, and how long a writer has to wait */
+	/* weft_region_track(); a bit for each chunk, and how long a writer has to wait */
 	_Atomic bool tracked;
 	_Atomic uint64_t *changes;
 	_Atomic uint64_t pace_ns_per_mib;
+	pthread_mutex_t reports_lock;
+	struct weft_report *reports; /* weft_region_begin_report() */
+	/* MEMORY that fills: chunks are absent; a bit for each, which outlives the daemon */
+	_Atomic bool filling;
+	_Atomic uint64_t *absent;
+	struct region_fill *fill;
 	/* The donor's, under its lock. */
 	struct donor_move *move; /* to another donor, if it moves */
+	bool evicted;            /* nobody is granted it any more */
 	/* WEFT_NR_GENERATIONS of them, in the header if there is one */
 	struct weft_generation *generations;
+	/*
+	 * FILE: what keeps the contents in place of a file; ops NULL: nothing does.  The contents
+	 * are in memory, and fd is where the mark is, or a file of nobody's.
+	 */
+	const struct weft_store_ops *store_ops;
+	void *store;
+	uint64_t store_block_bytes; /* it is written in whole blocks of so many */
+	/* of the last access to the store; 0: all that was flushed is there */
+	_Atomic int store_error;
 	/* FILE: a report said that the file is no longer what was opened; the reporting thread's */
 	bool reported;
 	uint64_t table_seq; /* counts changes of that table */
@@ -110,6 +146,7 @@ struct weft_region {
 	bool was_marked; /* since this donor has the region open */
 	/* which part of a device the contents are; count 0: nobody has said so yet */
 	struct weft_stripe stripe;
+	struct weft_copies copies; /* set 0: of no device that is known */
 	/* until then holders of contents that are gone may answer from memory; 0: nobody may */
 	uint64_t grace_until_ns;
 	/* the longest lease that holders had been promised when the region was opened */
@@ -169,6 +206,83 @@ int weft_region_peek(int header_fd, char name[WEFT_MEMORY_NAME_MAX + 1], uint64_
 int weft_region_open_file(int dirfd, const char *path, const char *name, bool beneath,
 	bool read_only, struct weft_region **ret, struct weft_error *err);
 
+/*
+ * A new file of the directory, of zeros, for contents of that epoch that come by a move.  Its path
+ * is directory/name.  -EINVAL: no name for a file; -EEXIST: there is one already; -ENOTSUP: the
+ * file system has no attributes; -ENOSPC; or what open(2) said.
+ */
+struct weft_file_spec {
+	const char *directory, *name;
+	uint64_t size_bytes, epoch;
+	struct weft_transfer transfer; /* WEFT_COMES */
+};
+int weft_region_new_file(const struct weft_file_spec *spec, struct weft_region **ret,
+	struct weft_error *err);
+/* Whether a new file could have that name. */
+bool weft_region_file_name_valid(const char *name);
+/*
+ * FILE, which nobody writes: all of it is durable afterwards, with the epoch, the table and the
+ * lease in the mark, which says that the contents are the transfer's.  Then the file cannot be
+ * written, and no table is noted, until weft_region_release().  Blocks.  0, or -errno: the mark is
+ * what it was, or the new one.
+ */
+int weft_region_settle(struct weft_region *region, const struct weft_transfer *transfer,
+	const struct weft_generation *table, uint32_t lease_ms);
+/*
+ * FILE: what was written of the range is on its way to the disk; len 0: to the end.  A flush that
+ * comes soon is short then.  Nothing is waited for, and nothing promised.
+ */
+void weft_region_begin_flush(struct weft_region *region, uint64_t off, uint64_t len);
+/* The contents are lent: the next grant makes the mark a clean one. */
+void weft_region_release(struct weft_region *region);
+/* Of a file that was opened: its contents go on under the epoch of its mark, which has a transfer.
+ */
+void weft_region_go_on(struct weft_region *region);
+/* … or they are not lent: the end leaves its mark alone. */
+void weft_region_forgo(struct weft_region *region);
+
+/*
+ * Of a region that is closed: a new epoch, durably, for the same bytes.  0; or -errno of the mark.
+ */
+int weft_region_begin_epoch(struct weft_region *region);
+
+/*
+ * What keeps the contents of a region elsewhere, such as a server.  Blocks; called by one thread at
+ * a time.  Each returns 0 or -errno; write() that returns -ETIMEDOUT or -ENOTCONN may be carried
+ * out later still.  What was written may be lost until flush() has returned 0.
+ */
+struct weft_store_ops {
+	int (*read)(void *store, void *buf, uint64_t off, uint64_t len);
+	int (*write)(void *store, const void *buf, uint64_t off, uint64_t len);
+	int (*flush)(void *store);
+	void (*close)(void *store);
+};
+enum { WEFT_STORE_BLOCK_MAX = 256 << 10 };
+struct weft_store_spec {
+	const char *name, *place; /* place: for people */
+	uint64_t size_bytes;
+	/* a power of two, WEFT_STORE_BLOCK_MAX at most; size_bytes is a whole number of them */
+	uint64_t block_bytes;
+	bool read_only;
+	/*
+	 * The file whose attributes keep the mark, so that the epoch outlives a clean stop; made if
+	 * it is not there.  NULL: each opening is a new epoch, as a device's.
+	 */
+	const char *mark_path;
+	const struct weft_store_ops *ops;
+	void *store; /* closed with the region, or when this fails */
+};
+typedef int weft_stage_fn(void *ctx, uint64_t done, uint64_t total);
+/*
+ * A FILE region whose contents a store keeps.  All of them are read into memory, and stay there, so
+ * that nobody reads what the store had once; a flush writes back what changed.  When the store
+ * fails, the flush fails, and the next one compares everything and tries again.  Blocks; wait (or
+ * NULL) as below.  -ENOMEM: the contents do not fit; -EBUSY: another donor has the mark; or what
+ * the store said.
+ */
+int weft_region_open_store(const struct weft_store_spec *spec, weft_stage_fn *wait, void *ctx,
+	struct weft_region **ret, struct weft_error *err);
+
 struct weft_region *weft_region_get(struct weft_region *region);
 /*
  * Takes NULL.  The last reference's end unmaps and closes; before that a file region is flushed and
@@ -191,6 +305,11 @@ int weft_region_write(struct weft_region *region, const void *buf, uint64_t off,
  * server: 0, or -EIO and err says what happened to the file.  MEMORY: 0.
  */
 int weft_region_check(const struct weft_region *region, struct weft_error *err);
+/*
+ * As that, and -EIO while a store fails, although the contents are here and can be lent: for
+ * people.
+ */
+int weft_region_trouble(const struct weft_region *region, struct weft_error *err);
 
 /*
  * Both backings.  FILE: makes the data durable (fdatasync); MEMORY: nothing to do.  0, or -errno;
@@ -220,7 +339,6 @@ void weft_region_unpin(struct weft_region *region);
  * called now and then, and a negative return ends the move.  MEMORY: nothing to do.  0; -ENOMEM:
  * the file does not fit; -EIO, or what wait and pread(2) said.
  */
-typedef int weft_stage_fn(void *ctx, uint64_t done, uint64_t total);
 int weft_region_stage(struct weft_region *region, bool writable, weft_stage_fn *wait, void *ctx,
 	struct weft_error *err);
 /*
@@ -238,7 +356,7 @@ void weft_region_changed(struct weft_region *region, uint64_t off, uint64_t len)
 void weft_region_changed_somewhere(struct weft_region *region);
 
 /*
- * MEMORY: from now on it is noted which chunks change, by whoever says so with
+ * From now on it is noted which chunks change, by whoever says so with
  * weft_region_track_change().  A write that was under way when this began may be missing.  0, or
  * -ENOMEM.  The donor's lock is held; so for the end.
  */
@@ -266,9 +384,54 @@ void weft_region_take_changes(struct weft_region *region, uint64_t first, uint64
 	uint64_t *ret);
 
 /*
- * MEMORY: under which key attachments' ids are hashed.  It is the boot's id, unless the contents
- * came from elsewhere with their table: then it is that one's.  get: into ret of
- * WEFT_ID_KEY_BYTES.
+ * What a session that writes past this process says of its writes, into bytes of its own, one for
+ * each chunk.  Before it writes, it says that the chunk is open, and afterwards that it is closed;
+ * each of its writes lands between the two.  While the report lasts, a chunk that is open counts as
+ * changed each time that somebody asks, and one that is closed once.  reports.c.
+ */
+enum { WEFT_SAID_NOTHING, WEFT_SAID_OPEN, WEFT_SAID_CLOSED };
+struct weft_report {
+	/*
+	 * The owner's: a byte for each of weft_region_nr_chunks(), rounded up to whole words, zeros
+	 * at first.  What a peer writes there may be anything.
+	 */
+	_Atomic uint64_t *said;
+	struct weft_report *next; /* private */
+};
+/*
+ * end: after it nothing of the session lands any more, neither in the region nor in the bytes, and
+ * what they say is remembered.  Any thread.
+ */
+void weft_region_begin_report(struct weft_region *region, struct weft_report *report);
+void weft_region_end_report(struct weft_region *region, struct weft_report *report);
+
+/*
+ * MEMORY with spec->fills: the region is lent before its contents are here.  From now on every
+ * chunk is absent, also for the next daemon, until weft_region_arrived(); before anybody touches a
+ * range, weft_region_fetch() waits for what is absent of it.  0; -ETIMEDOUT: not all of it is here
+ * yet; -EIO: what is absent is lost.  Any thread.
+ */
+void weft_region_begin_fill(struct weft_region *region);
+static inline bool weft_region_is_filling(const struct weft_region *region)
+{
+	return atomic_load_explicit(&region->filling, memory_order_acquire);
+}
+int weft_region_fetch(struct weft_region *region, uint64_t off, uint64_t len, uint32_t timeout_ms);
+/*
+ * For the one thread that fetches.  take_wanted: chunks that are waited for, at most max, of which
+ * some may be here by now; next_absent: the first from a chunk on, or their number; arrived: the
+ * bytes of the chunk are there, returns how many are absent still; lose_absent: there is no hope
+ * for what is absent.
+ */
+unsigned weft_region_take_wanted(struct weft_region *region, uint64_t *ret, unsigned max);
+uint64_t weft_region_next_absent(const struct weft_region *region, uint64_t from);
+uint64_t weft_region_arrived(struct weft_region *region, uint64_t chunk);
+void weft_region_lose_absent(struct weft_region *region);
+
+/*
+ * Under which key attachments' ids are hashed.  MEMORY: it is the boot's id, unless the contents
+ * came from elsewhere with their table: then it is that one's.  FILE: the mark has it.  get: into
+ * ret of WEFT_ID_KEY_BYTES.
  */
 enum { WEFT_ID_KEY_BYTES = 16 };
 void weft_region_get_id_key(const struct weft_region *region, uint8_t *ret);
@@ -354,10 +517,11 @@ int weft_region_note_table(struct weft_region *region,
 int weft_region_keep_promises(struct weft_region *region, const char *path, bool is_new);
 /* Nobody holds the region any more.  Any thread. */
 void weft_region_forget_promises(struct weft_region *region);
-/* MEMORY: the header keeps tenure and owner, promised lease and stripe.  Under the donor's lock. */
+/* MEMORY: the header keeps tenure and owner, lease, stripe and copies.  Under the donor's lock. */
 void weft_region_note_tenure(struct weft_region *region, uint64_t tenure); /* nobody's yet */
 void weft_region_note_owner(struct weft_region *region, uint64_t owner, uint64_t owner_tenure);
 void weft_region_note_lease(struct weft_region *region, uint32_t lease_ms);
 void weft_region_note_stripe(struct weft_region *region, const struct weft_stripe *stripe);
+void weft_region_note_copies(struct weft_region *region, const struct weft_copies *copies);
 
 #endif

@@ -50,11 +50,12 @@ int region_stage_init(struct weft_region *region)
 	return 0;
 }
 
-static void drop_memory(uint8_t *map, uint64_t bytes, _Atomic uint64_t *changed)
+static void drop_memory(uint8_t *map, uint64_t bytes, _Atomic uint64_t *changed, uint64_t *sent)
 {
 	if (map)
 		munmap(map, bytes);
 	free((void *)changed);
+	free(sent);
 }
 
 void region_stage_fini(struct weft_region *region)
@@ -63,7 +64,7 @@ void region_stage_fini(struct weft_region *region)
 
 	if (!stage)
 		return;
-	drop_memory(stage->map, region->size_bytes, stage->changed);
+	drop_memory(stage->map, region->size_bytes, stage->changed, stage->sent);
 	pthread_cond_destroy(&stage->moved);
 	pthread_mutex_destroy(&stage->lock);
 	pthread_rwlock_destroy(&stage->access);
@@ -88,7 +89,11 @@ void region_note_change(struct weft_region *region, uint64_t off, uint64_t len)
 
 	if (stage->state == STAGE_NONE || len == 0)
 		return;
-	uint64_t first = off / BLOCK, last = (off + len - 1) / BLOCK;
+	uint64_t unit = weft_max(BLOCK, region->store_block_bytes);
+	uint64_t first = off / unit * (unit / BLOCK),
+		 last = weft_min((off + len - 1) / unit * unit + unit, region->size_bytes) - 1;
+
+	last /= BLOCK;
 
 	while (first <= last) {
 		uint64_t word = first / WORD_BLOCKS,
@@ -144,7 +149,29 @@ static int block_out(struct weft_region *region, uint64_t off, uint64_t len)
 {
 	int r = region_file_check(region);
 
-	return r < 0 ? r : region_file_pwrite(region, region->stage->map + off, off, len);
+	if (r < 0)
+		return r;
+	/* They are all of one word. */
+	uint64_t first = off / BLOCK % WORD_BLOCKS, last = (off + len - 1) / BLOCK % WORD_BLOCKS;
+	region->stage->sent[off / WORD_BYTES] |=
+		UINT64_MAX << first & UINT64_MAX >> (WORD_BLOCKS - 1 - last);
+	region->stage->any_sent = true;
+	return region_file_pwrite(region, region->stage->map + off, off, len);
+}
+
+/*
+ * A flush that failed may have dropped what was sent, although the store answers with it still and
+ * calls its next flush good: comparing would not find it.
+ */
+static void send_again(struct weft_region *region)
+{
+	struct region_stage *stage = region->stage;
+
+	if (!stage->any_sent)
+		return;
+	for (uint64_t word = 0; word < nr_words(region); word++)
+		if (stage->sent[word])
+			atomic_fetch_or(&stage->changed[word], stage->sent[word]);
 }
 
 static int block_in(struct weft_region *region, uint64_t off, uint64_t len)
@@ -174,6 +201,15 @@ static int compare(struct weft_region *region)
 	return r;
 }
 
+static void forget_sent(struct weft_region *region)
+{
+	struct region_stage *stage = region->stage;
+
+	if (stage->any_sent)
+		memset(stage->sent, 0, nr_words(region) * sizeof(*stage->sent));
+	stage->any_sent = false;
+}
+
 int region_write_back(struct weft_region *region)
 {
 	struct region_stage *stage = region->stage;
@@ -181,6 +217,7 @@ int region_write_back(struct weft_region *region)
 
 	if (stage->state != STAGE_LOADED || region->read_only)
 		return 0;
+	send_again(region);
 	if (atomic_exchange(&stage->changed_somewhere, false)) {
 		r = compare(region);
 		if (r < 0)
@@ -201,14 +238,10 @@ int region_flush_file(struct weft_region *region)
 	r = atomic_load(&region->lost);
 	if (r == 0)
 		r = region_write_back(region);
-	if (r == 0 && atomic_exchange(&region->dirty, false) && fdatasync(region->fd) < 0) {
-		/*
-		 * The kernel reports this error once, and may drop the pages: we remember it for
-		 * good.
-		 */
-		r = -errno;
-		atomic_store(&region->lost, r);
-	}
+	if (r == 0)
+		r = region_make_durable(region);
+	if (r == 0)
+		forget_sent(region);
 	pthread_mutex_unlock(&region->flush_lock);
 	return r;
 }
@@ -279,10 +312,12 @@ static int check_memory(const struct weft_region *region, struct weft_error *err
 	if (available.bytes >= region->size_bytes)
 		return 0;
 	return weft_error_set(err, ENOMEM,
-		"region '%s': a file is lent over RDMA from memory, but of %s only %s can be "
-		"had (%s); use TCP (`--transport tcp`)",
-		region->name, weft_format_size(region->size_bytes, want, sizeof(want)),
-		weft_format_size(available.bytes, have, sizeof(have)), available.limit);
+		"region '%s': %s is lent%s from memory, but of %s only %s can be had (%s)%s",
+		region->name, region->store_ops ? "a backend" : "a file",
+		region->store_ops ? "" : " over RDMA",
+		weft_format_size(region->size_bytes, want, sizeof(want)),
+		weft_format_size(available.bytes, have, sizeof(have)), available.limit,
+		region->store_ops ? "" : "; use TCP (`--transport tcp`)");
 }
 
 /* This call has set `moving`. */
@@ -292,6 +327,7 @@ static int move_in(struct weft_region *region, weft_stage_fn *wait, void *ctx,
 	struct region_stage *stage = region->stage;
 	struct load load = {.region = region, .wait = wait, .ctx = ctx};
 	_Atomic uint64_t *changed = NULL;
+	uint64_t *sent = NULL;
 	int r = check_memory(region, err);
 
 	if (r < 0)
@@ -301,13 +337,15 @@ static int move_in(struct weft_region *region, weft_stage_fn *wait, void *ctx,
 	weft_close_fd(fd);
 	if (r == 0) {
 		changed = calloc(nr_words(region), sizeof(*changed));
-		r = changed ? 0 : -ENOMEM;
+		sent = calloc(nr_words(region), sizeof(*sent));
+		r = changed && sent ? 0 : -ENOMEM;
 	}
 	if (r < 0)
 		goto fail;
 	pthread_rwlock_wrlock(&stage->access);
 	stage->map = load.map;
 	stage->changed = changed;
+	stage->sent = sent;
 	atomic_store(&stage->changed_somewhere, false);
 	stage->state = STAGE_LOADING; /* from now on changes of the file are noted */
 	pthread_rwlock_unlock(&stage->access);
@@ -320,14 +358,16 @@ static int move_in(struct weft_region *region, weft_stage_fn *wait, void *ctx,
 	if (r < 0) {
 		stage->map = NULL;
 		stage->changed = NULL;
+		stage->sent = NULL;
 	}
 	pthread_rwlock_unlock(&stage->access);
 	if (r == 0)
 		return 0;
 fail:
-	drop_memory(load.map, region->size_bytes, changed);
-	return weft_error_set(err, -r, "region '%s': cannot load its file into memory for RDMA: %s",
-		region->name, strerror(-r));
+	drop_memory(load.map, region->size_bytes, changed, sent);
+	return weft_error_set(err, -r, "region '%s': cannot load its %s: %s", region->name,
+		region->store_ops ? "backend into memory" : "file into memory for RDMA",
+		strerror(-r));
 }
 
 /* Waits until nobody moves the contents.  stage->lock is held.  0, or what wait() said. */
@@ -387,6 +427,7 @@ int weft_region_unstage(struct weft_region *region)
 {
 	struct region_stage *stage = region->stage;
 	_Atomic uint64_t *changed = NULL;
+	uint64_t *sent = NULL;
 	uint8_t *map = NULL;
 
 	if (region->backing == WEFT_BACKING_MEMORY)
@@ -409,8 +450,10 @@ int weft_region_unstage(struct weft_region *region)
 		if (r == 0) {
 			map = stage->map;
 			changed = stage->changed;
+			sent = stage->sent;
 			stage->map = NULL;
 			stage->changed = NULL;
+			stage->sent = NULL;
 			stage->state = STAGE_NONE;
 		}
 		pthread_rwlock_unlock(&stage->access);
@@ -418,6 +461,6 @@ int weft_region_unstage(struct weft_region *region)
 	pthread_mutex_lock(&stage->lock);
 	end_move(stage);
 	pthread_mutex_unlock(&stage->lock);
-	drop_memory(map, region->size_bytes, changed);
+	drop_memory(map, region->size_bytes, changed, sent);
 	return r;
 }

@@ -13,6 +13,7 @@ struct bridge {
 	struct bridge_attachment attachment;
 	struct bridge_lanes lanes;
 	struct bridge_cache *cache; /* NULL: direct */
+	struct bridge_copies *copies; /* NULL: there are none */
 	struct bridge_place place;
 	uint64_t start_ns;
 };

@@ -12,6 +12,7 @@
 
 #include "fabric/base/thread.h"
 #include "nbd-bridge/bridge/bridge-private.h"
+#include "nbd-bridge/bridge/copies-private.h"
 
 enum { LOOK_MS = 100 }; /* between two looks whether a waiting attach is given up */
 
@@ -43,9 +44,17 @@ static void epoch_is(struct bridge_attachment *attachment, unsigned donor, uint6
 		cache_file_set_epoch(file, donor, epoch);
 }
 
+static void changed(struct bridge_attachment *attachment)
+{
+	struct bridge *bridge = bridge_of(attachment);
+
+	copies_kick(bridge->copies);
+}
+
 static const struct bridge_attachment_owner owner = {.wake_lanes = wake_lanes,
 	.asking = asking,
-	.epoch_is = epoch_is};
+	.epoch_is = epoch_is,
+	.changed = changed};
 
 /* ---- making and freeing ---- */
 
@@ -66,6 +75,10 @@ int bridge_new(const struct bridge_config *config, struct bridge **ret, struct w
 	/* With the defaults that the attachment has filled in. */
 	bridge->config.attach = bridge->attachment.config;
 	lanes_init(&bridge->lanes, &bridge->attachment, config->driven);
+	if (bridge->attachment.nr_copies > 1 && copies_new(bridge, &bridge->copies) < 0) {
+		bridge_free(bridge);
+		return weft_error_set(err, ENOMEM, "cannot make a bridge: out of memory");
+	}
 	for (; bridge->lanes.nr < config->nr_lanes; bridge->lanes.nr++) {
 		r = lane_new(&bridge->lanes, bridge->lanes.nr,
 			&bridge->lanes.lane[bridge->lanes.nr], err);
@@ -82,6 +95,8 @@ void bridge_end_lanes(struct bridge *bridge)
 {
 	struct bridge_lanes *lanes = &bridge->lanes;
 
+	if (bridge->copies)
+		copies_end(bridge->copies, false);
 	atomic_store(&lanes->stopping, true);
 	for (unsigned i = 0; i < lanes->nr; i++)
 		lane_join(lanes->lane[i]);
@@ -97,6 +112,7 @@ void bridge_free(struct bridge *bridge)
 	cache_free(bridge->cache);
 	for (unsigned i = 0; i < lanes->nr; i++)
 		lane_free(lanes->lane[i]);
+	copies_free(bridge->copies);
 	lanes_fini(lanes);
 	attachment_fini(&bridge->attachment);
 	free(bridge);
@@ -177,10 +193,17 @@ int bridge_start(struct bridge *bridge, struct weft_error *err)
 	for (unsigned i = 1; i < lanes->nr; i++)
 		bridge_lane_run(lanes->lane[i], start_links, NULL);
 	/* The first lane has time while the others connect. */
-	if (managed)
+	if (managed && !bridge->copies)
 		path = cache_measure_path(lanes);
 	for (unsigned i = 1; i < lanes->nr; i++)
 		first_result(bridge, i, deadline_ns, NULL);
+	if (bridge->copies) {
+		r = copies_begin(bridge, err);
+		if (r < 0)
+			return r;
+		if (managed)
+			path = cache_measure_path(lanes);
+	}
 	return managed ? cache_new(lanes, &bridge->config.cache, &path, &bridge->cache, err) : 0;
 }
 

@@ -10,7 +10,6 @@
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
 #include "fabric/uri-key.h"
-#include "nbd-bridge/link/site.h"
 
 enum {
 	ASK_MS = 5000, /* to a donor that takes longer, the fallback is used */
@@ -31,24 +30,30 @@ struct better {
 };
 
 /*
- * choice: look at it alone; NULL: at all.  *why: why the first unusable one cannot be used; code 0:
- * there is a usable one.
+ * choice: look at it alone; NULL: at all that are for this borrower.  *why: why the first unusable
+ * one, *ret_tried, cannot be used; code 0: there is a usable one, for near donors too.
  */
-static void find_better(const struct tp_driver *choice, struct better *ret, struct weft_error *why)
+static void find_better(const struct tp_driver *choice, bool has_key, struct better *ret,
+	const struct tp_driver **ret_tried, struct weft_error *why)
 {
+	bool for_near = false;
 	struct weft_error err;
 
 	for (const struct tp_driver *const *at = tp_drivers;
 		*at && !(*at)->ask && ret->nr < MAX_BETTER; at++) {
-		if (!(*at)->parse_offer || (choice && choice != *at))
+		if (!(*at)->parse_offer || (choice && choice != *at) ||
+			(!choice && (*at)->needs_proof && !has_key))
 			continue;
-		if (!(*at)->usable || (*at)->usable(&err) == 0)
+		if (!(*at)->usable || (*at)->usable(&err) == 0) {
 			ret->drivers[ret->nr++] = *at;
-		else if (ret->nr == 0)
+			for_near = for_near || !(*at)->far_ms;
+		} else if (ret->nr == 0 && !*ret_tried) {
 			*why = err;
+			*ret_tried = *at;
+		}
 	}
-	if (ret->nr > 0)
-		why->code = 0;
+	if (for_near || choice)
+		why->code = ret->nr > 0 ? 0 : why->code;
 }
 
 /*
@@ -143,6 +148,33 @@ static int refuse_choice(
 		tp_driver_is_choice(uri->driver) ? uri->driver->word : "");
 }
 
+static void begin_to_find(struct bridge_found *found, struct bridge_donor_config *config)
+{
+	const struct weft_uri *uri = found->uri;
+
+	config->region = uri->region;
+	config->label = found->label;
+	config->key = found->key;
+	config->pass_host = uri->host;
+	config->pass_port = uri->port;
+	config->nr_ways = 0;
+	found->offers[0] = '\0';
+	found->tried = NULL;
+}
+
+void bridge_find_first_way(struct bridge_found *found, const struct tp_driver *choice,
+	struct bridge_donor_config *config)
+{
+	const struct weft_uri *uri = found->uri;
+	const struct tp_driver *fallback = uri->driver ? uri->driver : tp_base_driver();
+
+	begin_to_find(found, config);
+	if (choice && choice != fallback)
+		add_way(found, config, choice, uri->host, uri->port);
+	else
+		add_fallback(uri, fallback, config);
+}
+
 int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice,
 	struct bridge_donor_config *config, struct weft_error *no_better, struct weft_error *err)
 {
@@ -153,17 +185,11 @@ int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice,
 	struct better better = {.nr = 0};
 	uint64_t took_ms = 0;
 
-	config->region = uri->region;
-	config->label = found->label;
-	config->key = found->key;
-	config->pass_host = uri->host;
-	config->pass_port = uri->port;
-	config->nr_ways = 0;
-	found->offers[0] = '\0';
+	begin_to_find(found, config);
 	if (uri->driver && choice && choice != uri->driver)
 		return refuse_choice(uri, choice, err);
 	if (!uri->driver && choice != fallback)
-		find_better(choice, &better, no_better);
+		find_better(choice, found->key != NULL, &better, &found->tried, no_better);
 	if (better.nr > 0) {
 		took_ms = ask(uri, found->key, &welcome);
 		strcpy(found->offers, welcome.offers);
@@ -176,8 +202,9 @@ int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice,
 	if (!alone)
 		add_fallback(uri, fallback, config);
 	for (unsigned i = 0; i < better.nr; i++)
-		site_each_offered(better.drivers[i], found->offers, uri->host, add_offered,
-			&adding);
+		if (choice || took_ms >= better.drivers[i]->far_ms)
+			tp_each_offered(better.drivers[i], found->offers, uri->host, add_offered,
+				&adding);
 	/* The donor may be there over the chosen transport alone. */
 	if (config->nr_ways == 0)
 		add_way(found, config, choice, uri->host, uri->port);
@@ -262,17 +289,23 @@ static int start_alone(struct bridge_find *find, struct bridge_config *config,
 	return r;
 }
 
-/* The first transport that is better than the fallback and is offered; NULL: there is none. */
-static const struct tp_driver *better_offered(const char *offers)
+static bool is_offered(const struct tp_driver *driver, const char *offers)
+{
+	struct tp_offer offer;
+
+	return tp_next_offer(driver, &offers, &offer);
+}
+
+/*
+ * The first transport that is better than the fallback, far: for donors that are far away, and is
+ * offered; NULL: there is none.
+ */
+static const struct tp_driver *better_offered(const char *offers, bool far)
 {
 	for (const struct tp_driver *const *driver = tp_drivers; *driver && !(*driver)->ask;
-		driver++) {
-		const char *at = offers;
-		struct tp_offer offer;
-
-		if (tp_next_offer(*driver, &at, &offer))
+		driver++)
+		if (!(*driver)->far_ms == !far && is_offered(*driver, offers))
 			return *driver;
-	}
 	return NULL;
 }
 
@@ -281,18 +314,21 @@ static void say_why_fallback(
 {
 	const struct weft_uri *uri = find->donors[0].uri;
 	const char *offers = bridge_info(bridge)->offers;
-	const struct tp_driver *tried = no_better->code ? better_offered(offers) : NULL;
+	const struct tp_driver *tried = find->donors[0].tried;
 
 	if (find->choice && !uri->foreign)
 		snprintf(find->why, sizeof(find->why), "as told");
-	else if (tried)
+	else if (no_better->code && tried && is_offered(tried, offers))
 		snprintf(find->why, sizeof(find->why), "auto: %s was tried: %s", tried->label,
 			no_better->message);
 	else if (uri->scheme->why)
 		snprintf(find->why, sizeof(find->why), "%s", uri->scheme->why);
-	else if (!find->donors[0].offers[0] && better_offered(offers))
+	else if (!find->donors[0].offers[0] && better_offered(offers, false))
 		snprintf(find->why, sizeof(find->why),
 			"auto: the donor took over %u s to say what it offers", ASK_MS / 1000);
+	else if (better_offered(offers, true))
+		snprintf(find->why, sizeof(find->why), "auto: the donor is near, and offers %s",
+			offers);
 	else
 		snprintf(find->why, sizeof(find->why), "auto: the donor offers only %s", offers);
 }
@@ -345,8 +381,11 @@ int bridge_find_and_start(struct bridge_find *find, struct bridge_config *config
 		if (is_final(r))
 			return r;
 		/* The first address is the likeliest one, so its failure is the one to report. */
-		if (no_better.code == 0)
+		if (no_better.code == 0) {
 			no_better = *err;
+			find->donors[0].tried = tp_driver_of_ops(
+				donors[0].ways[donors[0].first_way].transport);
+		}
 	}
 	r = start_over(config, donors, 0, bridge, err);
 	if (r == 0)

@@ -30,6 +30,8 @@ struct bridge_found {
 	/* Filled. */
 	struct weft_held_key *key; /* by bridge_find_keys(); NULL: none is used */
 	char offers[64]; /* "tcp,rdma:10809"; "": the donor was not asked, or said nothing */
+	/* what no_better of bridge_find_ways() is about, if it has a code */
+	const struct tp_driver *tried;
 	char hosts[BRIDGE_MAX_WAYS][256], ports[BRIDGE_MAX_WAYS][8];
 };
 
@@ -62,6 +64,13 @@ void bridge_find_fini(struct bridge_find *find);
  */
 int bridge_find_ways(struct bridge_found *found, const struct tp_driver *choice,
 	struct bridge_donor_config *config, struct weft_error *no_better, struct weft_error *err);
+
+/*
+ * The same, without asking: the way that needs no answer, over the choice, or the fallback.  Of the
+ * donor's kind is not made sure.
+ */
+void bridge_find_first_way(struct bridge_found *found, const struct tp_driver *choice,
+	struct bridge_donor_config *config);
 
 /*
  * Finds the ways to all donors; then makes a bridge and starts it, over the best way that works.

@@ -88,6 +88,9 @@ int bridge_reset(struct bridge *bridge, uint64_t generation,
 
 	if (!atomic_load(&bridge->attachment.stale))
 		return weft_error_set(err, EINVAL, "it is not stale");
+	if (bridge->copies)
+		return weft_error_set(err, EOPNOTSUPP,
+			"a device with copies begins anew by another attach: detach this one");
 	if (attachment_is_superseded(&bridge->attachment))
 		return weft_error_set(err, EPERM,
 			"another process has taken the attachment over; end this one with weft "

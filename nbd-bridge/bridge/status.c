@@ -7,6 +7,8 @@
 #include "fabric/base/control.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/bridge/bridge-private.h"
+#include "nbd-bridge/bridge/copies.h"
+#include "nbd-bridge/lane/copies.h"
 
 struct lane_sum {
 	unsigned nr_donors;
@@ -47,6 +49,9 @@ static void add_links(struct bridge_lane *lane, void *ctx)
 		sum->reconnects += link->nr_reconnects;
 		sum->ops += link->nr_ops;
 		sum->posts += link->nr_posts;
+		/* A copy that was left behind is waited for by nobody. */
+		if (!lane_counts_donor(lane, i))
+			continue;
 		ready &= link->state == LINK_READY;
 		dead |= link->is_dead;
 		sum->silent_ns = weft_max(sum->silent_ns, link_silent_ns(link));
@@ -178,7 +183,9 @@ json_t *bridge_status(struct bridge *bridge)
 		info->offers, "uptime_s", (double)(weft_now_ns() - bridge->start_ns) / 1e9,
 		"donors", donors);
 	json_object_set_new(json, "stripe_bytes",
-		attachment->nr_peers > 1 ? integer(attachment->map.unit) : json_null());
+		attachment->map.nr > 1 ? integer(attachment->map.unit) : json_null());
+	json_object_set_new(json, "copies",
+		bridge->copies ? bridge_copies_status(bridge) : json_null());
 	json_object_set_new(json, "why",
 		sum->why.code ? json_string(sum->why.message) : json_null());
 	json_object_set_new(json, "silent_s", json_real((double)sum->silent_ns / 1e9));

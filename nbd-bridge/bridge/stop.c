@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "nbd-bridge/bridge/bridge-private.h"
+#include "nbd-bridge/bridge/copies-private.h"
 #include "fabric/base/thread.h"
 
 /* The time that the end may take; it begins anew whenever something was written back. */
@@ -106,8 +107,12 @@ int bridge_stop(struct bridge *bridge, uint32_t timeout_ms, struct weft_error *e
 
 	while (!lanes_are_idle(lanes) && may_wait(&patience))
 		usleep(1000);
-	if (attachment->granted && !attachment->info.read_only && lane_is_running(lanes->lane[0]))
+	const bool begun = !bridge->copies || bridge->copies->started;
+	if (attachment->granted && begun && !attachment->info.read_only &&
+		lane_is_running(lanes->lane[0]))
 		r = flush_all(bridge, &patience, err);
+	if (bridge->copies)
+		copies_end(bridge->copies, r == 0 && lanes_are_idle(lanes));
 	bridge_end_lanes(bridge);
 	return r;
 }

@@ -178,6 +178,20 @@ struct cache_lane {
 	struct cache_io ios[CACHE_IOS];
 };
 
+/* ready.c: the pages of slots that are used for the first time. */
+struct cache_ready {
+	pthread_t thread;
+	bool runs;
+	_Atomic bool waits;
+	/* slots that were handed out, from the first on; the cache's lock */
+	_Atomic uint32_t nr_used;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	/* Under the lock. */
+	bool ends;
+	uint64_t bytes; /* whose pages are there */
+};
+
 struct bridge_cache {
 	struct bridge_cache_config config;
 	struct bridge_attachment *attachment;
@@ -188,6 +202,7 @@ struct bridge_cache {
 	uint32_t nr_slots, max_dirty;
 	uint8_t *memory; /* the slots; the file's, if there is one */
 	size_t memory_len;
+	struct cache_ready ready;
 	struct cache_file *file;
 	struct seal *seal;
 	/* the slots lie in a file on disk: pages may be lost, and no transport may keep them */
@@ -216,6 +231,12 @@ struct bridge_cache {
 	struct bridge_request *room;
 	struct cache_lane *of_lane[BRIDGE_MAX_LANES]; /* NULL: the lane has not joined */
 };
+
+/* Memory without a file only.  Once; cache_ready_end() takes one that was not started. */
+void cache_ready_start(struct bridge_cache *cache);
+void cache_ready_end(struct bridge_cache *cache);
+/* The slot is handed out.  Under the cache's lock. */
+void cache_ready_used(struct bridge_cache *cache, uint32_t slot);
 
 static inline uint64_t cache_chunk_bytes(const struct bridge_cache *cache)
 {

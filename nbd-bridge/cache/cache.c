@@ -318,6 +318,8 @@ int cache_new(struct bridge_lanes *lanes, const struct bridge_cache_config *conf
 		r = fill_free_list(cache, err);
 	if (r < 0)
 		return r;
+	if (!cache->file)
+		cache_ready_start(cache);
 	cache_watch_seal(cache, true);
 	for (unsigned i = 0; i < lanes->nr && reg.r == 0; i++)
 		bridge_lane_run(lanes->lane[i], join_lane, &reg);
@@ -402,6 +404,7 @@ void cache_free(struct bridge_cache *cache)
 	for (unsigned i = 0; i < cache->lanes->nr; i++)
 		if (cache->of_lane[i])
 			bridge_lane_run(cache->lanes->lane[i], leave_lane, cache->of_lane[i]);
+	cache_ready_end(cache);
 	if (cache->memory && !cache->file)
 		weft_unmap_bytes(cache->memory, cache->memory_len);
 	weft_unmap_bytes(cache->chunks, cache->nr_chunks * sizeof(cache->chunks[0]));

@@ -53,8 +53,13 @@ int cache_set_sizes(struct bridge_cache *cache, struct weft_error *err)
 			config->bytes, BRIDGE_CACHE_MIN_CHUNKS, chunk);
 	cache->max_dirty = cache->nr_slots - cache->nr_slots / 4;
 	uint64_t under_way = under_way_bytes(cache);
+	/*
+	 * A connection that has just been made is slow, so that what was measured may be far too
+	 * little: a byte for each ns of the round trip, a GB a second, may always be needed.
+	 */
+	uint64_t needed = weft_max(8 * under_way, cache->path.rtt_ns);
 	cache->window_max = weft_min(((uint64_t)cache->nr_slots << cache->shift) / 4,
-		weft_min(64 << 20, weft_max(8 << 20, 8 * under_way)));
+		weft_min(64 << 20, weft_max(8 << 20, needed)));
 	cache->window_min = weft_min(cache->window_max, 2 * weft_max(chunk, under_way));
 	cache->memory_len = (size_t)cache->nr_slots << cache->shift;
 	weft_debug("%" PRIu32 " slots of %" PRIu64 " bytes for %" PRIu64

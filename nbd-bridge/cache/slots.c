@@ -102,6 +102,7 @@ static int32_t take_slot(struct cache_lane *cl, struct bridge_request *rq)
 	if (i >= 0) {
 		cache->free_slots = cache->slots[i].next_free;
 		cache->nr_free--;
+		cache_ready_used(cache, (uint32_t)i);
 	} else {
 		i = evict(cl, rq ? 2 * cache->nr_slots + 1 : LOOK_MAX);
 	}

@@ -10,12 +10,14 @@
 
 #include "fabric/base/counter.h"
 #include "fabric/base/util.h"
+#include "nbd-bridge/lane/copies.h"
 #include "nbd-bridge/lane/drive.h"
 #include "nbd-bridge/lane/lanes.h"
 #include "nbd-bridge/lane/pool.h"
 #include "nbd-bridge/link/scout.h"
 
 enum {
+	LANE_ROUNDS = 1000, /* of a stage, in a step */
 	LANE_ARENA = 5 << 20,    /* for requests up to BRIDGE_POOL_MAX */
 	LANE_BIG_KEPT = 2 << 20, /* a big buffer up to this size is kept for a while, per lane … */
 	                         /* … and only one lane at a time has a larger one */
@@ -59,6 +61,7 @@ struct bridge_lane {
 	bool has_scouts;
 	const struct lane_stage *stage; /* NULL: direct */
 	void *stage_ctx;
+	struct lane_copies *copies; /* NULL: there are none */
 	struct bridge_pool *pool;
 	struct tp_mem *arena_mem;
 	_Atomic uint32_t nr_requests; /* submitted and not done; written by the lane */
@@ -76,6 +79,7 @@ struct bridge_lane {
 	/* Under the lanes' lock. */
 	unsigned nr_results, nr_granted; /* links with a result; links that were granted */
 	bool has_result[BRIDGE_MAX_DONORS];
+	uint32_t has_grant; /* bit i: link i was granted */
 	int first_result; /* see lane_first_result() */
 	int failure;      /* the first of a link */
 	struct weft_error first_error;
@@ -117,6 +121,7 @@ static inline void lane_begin(struct bridge_lane *lane, struct bridge_request *r
 	rq->lane.orphan = rq->lane.flush_after = rq->lane.listed = false;
 	rq->lent = NULL;
 	rq->lane.flushing = rq->kind == TP_FLUSH;
+	rq->lane.copies = (struct request_copies){0};
 	rq->lane.nr_ops = 0;
 	rq->lane.status = 0;
 	rq->lane.next_donor = 0;
@@ -161,8 +166,34 @@ void lane_serve_waiters(struct bridge_lane *lane);
 void lane_trim_big(struct bridge_lane *lane);
 void lane_drop_big(struct bridge_lane *lane);
 
+/* copies-split.c: makes operations; false: the request has to stay on the backlog. */
+bool lane_copies_split(struct bridge_lane *lane, struct bridge_request *rq);
+
+/* copies-order.c: answers what does not have to wait any more. */
+void lane_copies_look(struct bridge_lane *lane);
+
+/* copies.c: the lane has copies */
+
+/* An operation has ended.  Returns the error that its request gets: 0: none. */
+int lane_copies_op_ended(struct bridge_lane *lane, struct bridge_op *op, int error);
+/* All operations have come back: whether it may be answered; if not, it is taken care of. */
+bool lane_copies_may_end(struct bridge_lane *lane, struct bridge_request *rq);
+/* Takes off the list all requests whose answers wait; linked by next. */
+struct bridge_request *lane_copies_take_held(struct bridge_lane *lane);
+void lane_copies_hold(struct bridge_lane *lane, struct bridge_request *rq);
+/* Whether the donor has a current copy of something that the request is about. */
+bool lane_copies_is_about(const struct bridge_lane *lane, const struct bridge_request *rq,
+	const struct bridge_link *link);
+bool lane_copies_touches(const struct bridge_lane *lane, const struct bridge_request *rq,
+	const struct bridge_link *link);
+bool lane_copies_may_repeat(const struct bridge_lane *lane, const struct bridge_op *op);
+/* The link is not READY any more: what need not wait for it does not. */
+void lane_copies_link_lost(struct bridge_lane *lane, struct bridge_link *link);
+
 /* links.c */
 
+/* The lane's links, or those that count, are ready, or not any more. */
+void lane_look_whether_ready(struct bridge_lane *lane);
 int lane_make_links(struct bridge_lane *lane, struct weft_error *err);
 /* Ends and frees the links.  They may be ended twice. */
 void lane_end_links(struct bridge_lane *lane);

@@ -150,6 +150,7 @@ static void lane_after(void *ctx)
 {
 	struct bridge_lane *lane = ctx;
 	struct weft_worker *worker = &lane->worker;
+	unsigned nr_rounds = 0;
 
 	for (;;) {
 		pump(lane);
@@ -164,8 +165,16 @@ static void lane_after(void *ctx)
 			worker->now_ns = 0;
 			continue;
 		}
-		if (lane->stage && lane->stage->step(lane->stage_ctx))
-			continue;
+		if (lane->stage && lane->stage->step(lane->stage_ctx)) {
+			/*
+			 * A stage may go round and round, reading from one copy what it cannot
+			 * write to another: whoever looks after the copies has to be heard.
+			 */
+			if (++nr_rounds < LANE_ROUNDS)
+				continue;
+			weft_loop_wake(worker->loop);
+			break;
+		}
 		if (worker->deferred) {
 			weft_worker_run_deferred(worker);
 			if (!has_more(lane))
@@ -189,6 +198,8 @@ static void woken(struct weft_worker *worker)
 	lane->buffers_freed = true; /* another lane may have given the large buffer back */
 	lane_flush_look(lane);
 	lane_check_links(lane);
+	if (lane->copies)
+		lane_copies_look(lane);
 	if (lane->stage && !atomic_load(&lane->attachment->stale))
 		lane->stage->woken(lane->stage_ctx);
 }
@@ -288,8 +299,13 @@ int lane_new(struct bridge_lanes *lanes, unsigned index, struct bridge_lane **re
 	lane->backlog_tail = &lane->backlog;
 	lane->waiters_tail = &lane->waiters;
 	lane_flush_init(lane);
+	if (lane->attachment->nr_copies > 1 && lane_copies_new(lane) < 0) {
+		free(lane);
+		return weft_error_set(err, ENOMEM, "cannot make lane %u: out of memory", index);
+	}
 	int r = weft_worker_init(&lane->worker);
 	if (r < 0) {
+		lane_copies_free(lane);
 		free(lane);
 		return weft_error_set(err, -r, "cannot make an event loop: %s", strerror(-r));
 	}
@@ -323,6 +339,7 @@ void lane_free(struct bridge_lane *lane)
 	lane_free_links(lane);
 	weft_worker_fini(&lane->worker);
 	lane_drive_free(lane->drive);
+	lane_copies_free(lane);
 	free(lane);
 }
 

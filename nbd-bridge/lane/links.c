@@ -18,14 +18,18 @@ static struct bridge_scout *scout_of(const struct bridge_link *link)
 	return lane_of(link)->scouts[link->peer->index];
 }
 
-static void set_ready(struct bridge_link *link)
+void lane_look_whether_ready(struct bridge_lane *lane)
 {
-	struct bridge_lane *lane = lane_of(link);
-	unsigned nr = 0;
+	bool ready = true;
 
 	for (unsigned i = 0; i < lane->nr_links; i++)
-		nr += lane->links[i].state == LINK_READY;
-	atomic_store(&lane->ready, nr == lane->nr_links);
+		ready &= lane->links[i].state == LINK_READY || !lane_counts_donor(lane, i);
+	atomic_store(&lane->ready, ready);
+}
+
+static void set_ready(struct bridge_link *link)
+{
+	lane_look_whether_ready(lane_of(link));
 }
 
 static void granted(struct bridge_link *link)
@@ -41,6 +45,8 @@ static void granted(struct bridge_link *link)
 static void lost(struct bridge_link *link)
 {
 	set_ready(link);
+	if (lane_of(link)->copies)
+		lane_copies_link_lost(lane_of(link), link);
 	if (scout_of(link))
 		scout_link_changed(scout_of(link));
 }
@@ -72,8 +78,30 @@ static bool may_repeat(struct bridge_link *link, const struct bridge_op *op)
 {
 	struct bridge_lane *lane = lane_of(link);
 
-	return !op->rq->lane.orphan &&
+	return !op->rq->lane.orphan && (!lane->copies || lane_copies_may_repeat(lane, op)) &&
 		!is_hopeless(lane, op->rq->lane.start_ns, weft_worker_now(&lane->worker));
+}
+
+/*
+ * Copies that are not there now may come later; not if another process has the attachment.  Under
+ * the lanes' lock.
+ */
+static int first_result_of_copies(struct bridge_lane *lane)
+{
+	struct bridge_attachment *attachment = lane->attachment;
+
+	if (lane->nr_results < lane->nr_links || lane->failure == -WEFT_ESUPERSEDED)
+		return lane->nr_results < lane->nr_links ? 0 : lane->failure;
+	for (unsigned i = 0; i < attachment->map.nr; i++) {
+		uint32_t of_stripe = ((1U << attachment->nr_copies) - 1)
+			<< i * attachment->nr_copies;
+		int nr = __builtin_popcount(lane->has_grant & of_stripe);
+
+		if (nr < (int)attachment->config.copies.nr_needed)
+			return lane->failure;
+	}
+	int r = peer_put_together(attachment, &lane->first_error);
+	return r < 0 ? r : 1;
 }
 
 static void first_result(struct bridge_link *link, int result, const struct weft_error *why)
@@ -87,6 +115,7 @@ static void first_result(struct bridge_link *link, int result, const struct weft
 	*has_result = true;
 	if (result > 0) {
 		lane->nr_granted++;
+		lane->has_grant |= 1U << link->peer->index;
 	} else if (lane->failure == 0) {
 		lane->failure = result;
 		if (why)
@@ -95,7 +124,9 @@ static void first_result(struct bridge_link *link, int result, const struct weft
 	/*
 	 * Not before all links have a result: a grant on its way could not be given back cleanly.
 	 */
-	if (lane->nr_granted == lane->nr_links)
+	if (lane->copies)
+		lane->first_result = first_result_of_copies(lane);
+	else if (lane->nr_granted == lane->nr_links)
 		lane->first_result = 1;
 	else if (lane->nr_results == lane->nr_links)
 		lane->first_result = lane->failure;
@@ -136,7 +167,7 @@ int lane_make_links(struct bridge_lane *lane, struct weft_error *err)
 		link_init(link, &owner, lane, &lane->worker, &lane->recorder, lane->tps,
 			&attachment->peers[lane->nr_links]);
 		/* The attach itself does not insist: the user sees the reason and decides. */
-		link->insists = lane->index > 0;
+		link->insists = lane->index > 0 || lane->copies;
 	}
 	lane->nr_open = lane->nr_links;
 	for (unsigned i = 0; lane->index == 0 && r == 0 && i < lane->nr_links; i++) {

@@ -11,6 +11,7 @@ unsigned lane_purge(struct bridge_lane *lane, struct bridge_link *link, int erro
 	bool orphans_only)
 {
 	struct bridge_request *backlog, *flushes = lane_flush_take_waiting(lane);
+	struct bridge_request *held = lane->copies ? lane_copies_take_held(lane) : NULL;
 	unsigned n = 0;
 
 	if (lane->stage)
@@ -37,8 +38,20 @@ unsigned lane_purge(struct bridge_lane *lane, struct bridge_link *link, int erro
 
 		flushes = rq->lane.next;
 		rq->lane.listed = false;
-		if (orphans_only && !rq->lane.orphan) {
+		if ((orphans_only && !rq->lane.orphan) || !lane_touches(rq, link)) {
 			lane_flush(lane, rq);
+			continue;
+		}
+		n++;
+		lane_settle(lane, rq, error);
+	}
+	while (held) {
+		struct bridge_request *rq = held;
+
+		held = rq->lane.next;
+		rq->lane.listed = false;
+		if ((orphans_only && !rq->lane.orphan) || !lane_copies_is_about(lane, rq, link)) {
+			lane_copies_hold(lane, rq);
 			continue;
 		}
 		n++;

@@ -10,7 +10,10 @@
 bool lane_touches(const struct bridge_request *rq, const struct bridge_link *link)
 {
 	const struct bridge_map *map = &link->attachment->map;
+	const struct bridge_lane *lane = link->owner_ctx;
 
+	if (__builtin_expect(lane->copies != NULL, 0))
+		return lane_copies_touches(lane, rq, link);
 	return map->nr == 1 || rq->kind == TP_FLUSH ||
 		bridge_map_part(map, link->peer->index, rq->off, rq->len).len > 0;
 }
@@ -67,9 +70,12 @@ bool lane_reaches(const struct bridge_lane *lane, uint64_t off, uint64_t len)
 
 	if (lane_is_ready(lane))
 		return true;
-	for (unsigned i = 0; i < lane->nr_links; i++)
-		if (lane->links[i].state != LINK_READY &&
-			(map->nr == 1 || bridge_map_part(map, i, off, len).len > 0))
+	for (unsigned i = 0; i < lane->nr_links; i++) {
+		unsigned stripe = i / lane->attachment->nr_copies;
+
+		if (lane->links[i].state != LINK_READY && lane_counts_donor(lane, i) &&
+			(map->nr == 1 || bridge_map_part(map, stripe, off, len).len > 0))
 			return false;
+	}
 	return true;
 }

@@ -16,9 +16,12 @@ void lane_request_finish(struct bridge_lane *lane, struct bridge_request *rq, in
 		took_ns = weft_max(weft_now_ns(), rq->lane.start_ns) - rq->lane.start_ns;
 
 	weft_count(&stats->requests[rq->kind], 1);
-	/* A failed request moved no bytes, and its time says nothing. */
+	/*
+	 * A failed request moved no bytes, and its time says nothing.  An orphan's error is told to
+	 * nobody: where its sender still wants it, the sender has asked again.
+	 */
 	if (error < 0) {
-		weft_count(&stats->errors, 1);
+		weft_count(&stats->errors, !rq->lane.orphan);
 	} else if (rq->kind == TP_READ) {
 		weft_count(&stats->read_bytes, rq->len);
 		weft_histogram_add(&stats->reads, took_ns);
@@ -50,11 +53,8 @@ void lane_request_finish(struct bridge_lane *lane, struct bridge_request *rq, in
 	rq->done(rq, error);
 }
 
-/* Ends the request if all of its operations were made and have come back. */
-void lane_request_settle(struct bridge_lane *lane, struct bridge_request *rq)
+static inline void end(struct bridge_lane *lane, struct bridge_request *rq)
 {
-	if (rq->lane.listed || rq->lane.nr_ops > 0)
-		return;
 	if (rq->lane.flush_after && rq->lane.status == 0) {
 		/* FUA at a donor without FUA: the data have arrived, now a FLUSH follows. */
 		rq->lane.flush_after = false;
@@ -67,6 +67,24 @@ void lane_request_settle(struct bridge_lane *lane, struct bridge_request *rq)
 		rq->done(rq, rq->lane.status);
 	else
 		lane_request_finish(lane, rq, rq->lane.status);
+}
+
+static void __attribute__((noinline, cold)) end_of_copies(struct bridge_lane *lane,
+	struct bridge_request *rq)
+{
+	if (lane_copies_may_end(lane, rq))
+		end(lane, rq);
+}
+
+/* Ends the request if all of its operations were made and have come back. */
+void lane_request_settle(struct bridge_lane *lane, struct bridge_request *rq)
+{
+	if (rq->lane.listed || rq->lane.nr_ops > 0)
+		return;
+	if (__builtin_expect(lane->copies != NULL, 0))
+		end_of_copies(lane, rq);
+	else
+		end(lane, rq);
 }
 
 void lane_settle(struct bridge_lane *lane, struct bridge_request *rq, int error)

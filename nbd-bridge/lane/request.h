@@ -18,8 +18,22 @@ struct bridge_lanes;
 
 enum { BRIDGE_MAX_REQUEST = 32 << 20 }; /* bytes of one READ or WRITE */
 
+/* The part for a device with copies (lane/copies.h); bits are donors. */
+struct request_copies {
+	uint16_t asked;  /* that were current, or being made so, when it began */
+	uint16_t missed; /* those of them that lack a part of it */
+	uint16_t avoid;  /* that answered a READ with an error */
+	uint8_t next_copy;
+	uint8_t only;    /* goes to this donor alone: its number + 1 */
+	bool begun;      /* has its bytes for itself, until it landed */
+	bool landed;     /* is at all copies that will have it */
+	bool again;      /* begins again when its operations have come back */
+	uint8_t turn;
+};
+
 /* The lane's part. */
 struct request_lane {
+	struct request_copies copies;
 	bool orphan, listed, flush_after, flushing;
 	bool internal; /* not a front-end's: the stage's, a FLUSH's visit */
 	uint8_t next_donor;

@@ -16,7 +16,12 @@
 #include "fabric/base/util.h"
 #include "nbd-bridge/library/weft-private.h"
 
-enum { INDEX_BITS = 16 };
+enum {
+	INDEX_BITS = 16,
+	/* A connection carries so much at a time that more of it is better sent over another. */
+	LARGE_BYTES = 256 << 10,
+	LARGE_COMMANDS = 8,
+};
 
 /* ---- the commands; under the lock ---- */
 
@@ -166,12 +171,31 @@ static int take(struct weft *w, struct library_lane *lane, struct command **ret)
 	return 0;
 }
 
+/* This thread's lane, or where it has much under way already, the one that has least. */
+static struct library_lane *lane_for(struct weft *w, uint64_t len)
+{
+	struct library_lane *best = library_lane_of_thread(w);
+	unsigned least = atomic_load(&best->nr_in_flight);
+
+	if (len < LARGE_BYTES || least < LARGE_COMMANDS)
+		return best;
+	for (unsigned i = 0; i < w->nr_lanes; i++) {
+		unsigned nr = atomic_load(&w->lanes[i].nr_in_flight);
+
+		if (nr < least && lane_is_ready(w->lanes[i].lane)) {
+			best = &w->lanes[i];
+			least = nr;
+		}
+	}
+	return best;
+}
+
 int64_t aio_start(struct weft *w, uint8_t kind, void *buf, uint64_t off, uint64_t len,
 	const struct weft_hashing *hashing, const struct weft_completion *completion)
 {
 	struct library_lane *inside = library_lane_in_completion;
 	bool here = inside && inside->w == w;
-	struct library_lane *lane = here ? inside : library_lane_of_thread(w);
+	struct library_lane *lane = here ? inside : lane_for(w, len);
 	struct command *command = NULL;
 	int r = command_check(w, kind, off, len);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Frames: which unit has one, where its pages lie, and how they move.  Under the map's lock, which
- * a move releases: the frame's state says meanwhile that it moves.
+ * Frames: which unit has one, the lists that they are in, and what of them is dirty.  Under the
+ * map's lock.
  */
-#include <errno.h>
+#include <unistd.h>
 #include <xxhash.h>
 #if defined(__x86_64__)
 #include <xxh_x86dispatch.h> /* the fastest that the processor has */
@@ -11,7 +11,10 @@
 
 #include "nbd-bridge/library/map-private.h"
 
-enum { EVICT_TRIES = 8 };
+enum {
+	LET_IN_TRIES = 8, /* others are served by and by */
+	LET_IN_US = 20,
+};
 
 void map_tell_pump(struct weft_map *m)
 {
@@ -58,6 +61,34 @@ uint32_t map_frame_of(const struct weft_map *m, uint64_t unit)
 	return at == 0 || at >= MAP_HEALING ? MAP_NO_FRAME : at - 1;
 }
 
+/* ---- changes ---- */
+
+/* Whoever waits is not woken for each of thousands of others: it would only look, and wait on. */
+void map_changed(struct weft_map *m, uint32_t frame)
+{
+	struct map_frame *f = &m->frames[frame];
+
+	if (!f->awaited && m->nr_waiting == 0)
+		return;
+	f->awaited = false;
+	pthread_cond_broadcast(&m->changed);
+}
+
+void map_wait_for_change(struct weft_map *m, uint32_t frame)
+{
+	m->frames[frame].awaited = true;
+	pthread_cond_wait(&m->changed, &m->lock);
+}
+
+void map_let_handlers_in(struct weft_map *m)
+{
+	for (unsigned i = 0; i < LET_IN_TRIES && atomic_load(&m->nr_knocking) > 0; i++) {
+		pthread_mutex_unlock(&m->lock);
+		usleep(LET_IN_US);
+		pthread_mutex_lock(&m->lock);
+	}
+}
+
 /* ---- lists ---- */
 
 void map_list_init(struct map_list *list)
@@ -97,6 +128,27 @@ void map_list_remove(struct weft_map *m, uint32_t frame)
 		m->frames[f->next].prev = f->prev;
 	list->nr--;
 	f->list = NULL;
+}
+
+/* ---- room ---- */
+
+uint32_t map_wanted_room(const struct weft_map *m)
+{
+	return (uint32_t)weft_max(m->nr_frames / 8, 2);
+}
+
+static bool is_short_of_room(const struct weft_map *m)
+{
+	/* Where each unit can have a frame, nobody ever waits for one. */
+	return m->nr_frames < m->nr_units && m->free.nr + m->clean.nr < map_wanted_room(m) / 2;
+}
+
+void map_keep_room(struct weft_map *m)
+{
+	if (m->wants_room || !is_short_of_room(m))
+		return;
+	m->wants_room = true;
+	pthread_cond_signal(&m->room_cond);
 }
 
 /* ---- dirt ---- */
@@ -185,7 +237,7 @@ static uint64_t hash_grain(const struct weft_map *m, uint32_t frame, unsigned gr
 {
 	uint64_t at = grain * m->grain_bytes, whole = map_unit_bytes(m, m->frames[frame].unit);
 
-	return map_hash_of(m, bytes + at, weft_min(m->grain_bytes, whole - at));
+	return map_hash_of(m, bytes, weft_min(m->grain_bytes, whole - at));
 }
 
 void map_hash(struct weft_map *m, uint32_t frame, uint64_t grains, const uint8_t *bytes)
@@ -196,254 +248,22 @@ void map_hash(struct weft_map *m, uint32_t frame, uint64_t grains, const uint8_t
 		unsigned i = (unsigned)__builtin_ctzll(grains);
 
 		hashes[i] = hash_grain(m, frame, i, bytes);
+		bytes += m->grain_bytes;
 	}
 }
 
 uint64_t map_differing(struct weft_map *m, uint32_t frame, uint64_t grains, const uint8_t *bytes)
 {
-	const uint64_t *hashes = m->hashes + (uint64_t)frame * m->grains;
+	uint64_t *hashes = m->hashes + (uint64_t)frame * m->grains;
 	uint64_t differing = 0;
 
 	for (; grains; grains &= grains - 1) {
 		unsigned i = (unsigned)__builtin_ctzll(grains);
+		uint64_t hash = hash_grain(m, frame, i, bytes + i * m->grain_bytes);
 
-		if (hashes[i] != hash_grain(m, frame, i, bytes))
+		if (hashes[i] != hash)
 			differing |= UINT64_C(1) << i;
+		hashes[i] = hash;
 	}
 	return differing;
-}
-
-/* ---- moves ---- */
-
-void map_settle(struct weft_map *m, uint32_t frame)
-{
-	struct map_frame *f = &m->frames[frame];
-
-	if (f->state == FRAME_STAGED && !f->dirty && !f->writing && !f->copying && !f->list)
-		map_list_add(m, &m->clean, frame);
-	pthread_cond_broadcast(&m->changed);
-}
-
-void map_bring_back(struct weft_map *m, uint32_t frame)
-{
-	struct map_frame *f = &m->frames[frame];
-
-	f->wanted = false;
-	if (m->lost) {
-		map_poison(m, f->unit);
-		map_settle(m, frame);
-		return;
-	}
-	map_list_remove(m, frame);
-	f->state = FRAME_RETURNING;
-	pthread_mutex_unlock(&m->lock);
-	int r = m->mode->show(m, frame);
-	pthread_mutex_lock(&m->lock);
-	if (r == 0) {
-		f->state = FRAME_RESIDENT;
-		f->unsure = !m->read_only;
-		map_list_add(m, &m->resident, frame);
-	} else {
-		/* Somebody has put pages there.  Nobody who waits may wait for ever. */
-		f->state = FRAME_STAGED;
-		map_poison(m, f->unit);
-		m->counts.poisoned++;
-		map_settle(m, frame);
-	}
-	pthread_cond_broadcast(&m->changed);
-}
-
-/* Nobody needs what the slot has: frees its memory, where others do not use it. */
-static void drop(struct weft_map *m, uint32_t frame)
-{
-	if (!m->mode->drop)
-		return;
-	pthread_mutex_unlock(&m->lock);
-	m->mode->drop(m, frame);
-	pthread_mutex_lock(&m->lock);
-}
-
-/* The pages are gone from the map, and the slot does not have them. */
-static void free_frame(struct weft_map *m, uint32_t frame)
-{
-	struct map_frame *f = &m->frames[frame];
-
-	m->units[f->unit] = 0;
-	f->state = FRAME_FREE;
-	map_list_add(m, &m->free, frame);
-	if (f->wanted || m->lost)
-		map_wake(m, f->unit); /* and it faults again */
-	f->wanted = false;
-}
-
-static int stay(struct weft_map *m, uint32_t frame, int error)
-{
-	struct map_frame *f = &m->frames[frame];
-
-	f->state = FRAME_RESIDENT;
-	f->unsure = !m->read_only;
-	map_list_add(m, &m->resident, frame);
-	if (error == -EBUSY)
-		m->counts.pinned++;
-	if (f->wanted)
-		map_wake(m, f->unit);
-	f->wanted = false;
-	pthread_cond_broadcast(&m->changed);
-	return error;
-}
-
-/*
- * The grains of a unit that leaves whose hashes have to be asked.  A unit that is protected, and
- * was not written since it was looked at, has none; but a page that moves loses its protection.
- */
-static uint64_t doubtful(const struct weft_map *m, const struct map_frame *f)
-{
-	if (m->read_only || (m->mode->shares && !f->unsure))
-		return 0;
-	return map_unit_grains(m, f->unit);
-}
-
-int map_evict_frame(struct weft_map *m, uint32_t frame)
-{
-	struct map_frame *f = &m->frames[frame];
-	uint64_t written = 0, all = map_unit_grains(m, f->unit), doubt = doubtful(m, f);
-
-	map_list_remove(m, frame);
-	f->state = FRAME_LEAVING;
-	pthread_mutex_unlock(&m->lock);
-	int r = m->mode->hide(m, frame, &written);
-	if (r == 0 && m->mode->keeps)
-		written |= map_differing(m, frame, doubt & ~written, map_slot(m, frame));
-	pthread_mutex_lock(&m->lock);
-	if (r < 0)
-		return stay(m, frame, r);
-	m->counts.evicted++;
-	if (!m->mode->keeps) {
-		free_frame(m, frame);
-		pthread_cond_broadcast(&m->changed);
-		return 0;
-	}
-	f->state = FRAME_STAGED;
-	f->unsure = false;
-	/* Nobody knows for how long: whoever waits for older dirt waits for this. */
-	map_mark_dirty(m, frame, written & all, 0);
-	m->counts.evicted_dirty += f->dirty != 0;
-	if (f->wanted || m->lost) {
-		map_bring_back(m, frame);
-		return 1;
-	}
-	if (f->dirty)
-		map_make_urgent(m, frame);
-	map_settle(m, frame);
-	return f->dirty || f->writing ? 1 : 0;
-}
-
-/* The oldest that can be evicted; those in front that cannot go to the end. */
-static uint32_t find_victim(struct weft_map *m)
-{
-	for (uint32_t i = weft_min(m->resident.nr, EVICT_TRIES); i > 0; i--) {
-		uint32_t frame = m->resident.first;
-
-		if (!m->frames[frame].copying)
-			return frame;
-		map_list_remove(m, frame);
-		map_list_add(m, &m->resident, frame);
-	}
-	return MAP_NO_FRAME;
-}
-
-void map_make_room(struct weft_map *m, uint32_t nr)
-{
-	for (uint32_t i = 0; i < nr && m->free.nr + m->clean.nr < nr; i++) {
-		uint32_t frame = find_victim(m);
-
-		if (frame == MAP_NO_FRAME)
-			return;
-		map_evict_frame(m, frame);
-		/* They can be had when they are at the donor: more of them help nobody now. */
-		if (m->urgent.nr > nr)
-			return;
-	}
-}
-
-void map_empty_frame(struct weft_map *m, uint32_t frame)
-{
-	map_list_remove(m, frame);
-	m->frames[frame].state = FRAME_LEAVING;
-	drop(m, frame);
-	free_frame(m, frame);
-}
-
-/* Makes sure that there is a free frame, if that can be. */
-static void find_room(struct weft_map *m)
-{
-	for (unsigned i = 0; m->free.nr == 0 && i < EVICT_TRIES; i++) {
-		uint32_t victim;
-
-		if (m->clean.nr > 0)
-			map_empty_frame(m, m->clean.first);
-		else if ((victim = find_victim(m)) != MAP_NO_FRAME)
-			map_evict_frame(m, victim);
-		else
-			return;
-	}
-}
-
-uint32_t map_take_frame(struct weft_map *m, uint64_t unit, bool *ret_absent)
-{
-	find_room(m);
-	*ret_absent = m->units[unit] == 0;
-	uint32_t frame = m->free.first;
-	if (!*ret_absent || frame == MAP_NO_FRAME)
-		return MAP_NO_FRAME;
-	struct map_frame *f = &m->frames[frame];
-	map_list_remove(m, frame);
-	*f = (struct map_frame){.state = FRAME_FETCHING, .unit = (uint32_t)unit};
-	m->units[unit] = frame + 1;
-	return frame;
-}
-
-void map_put_frame(struct weft_map *m, uint32_t frame)
-{
-	struct map_frame *f = &m->frames[frame];
-
-	drop(m, frame);
-	m->units[f->unit] = 0;
-	f->state = FRAME_FREE;
-	map_list_add(m, &m->free, frame);
-	pthread_cond_broadcast(&m->changed);
-}
-
-void map_fetched(struct weft_map *m, uint32_t frame)
-{
-	struct map_frame *f = &m->frames[frame];
-
-	m->counts.fetched++;
-	m->counts.read_bytes += map_unit_data(m, f->unit);
-	if (!m->read_only) {
-		pthread_mutex_unlock(&m->lock);
-		map_hash(m, frame, map_unit_grains(m, f->unit), map_slot(m, frame));
-		pthread_mutex_lock(&m->lock);
-	}
-	if (m->lost) {
-		uint64_t unit = f->unit;
-
-		map_put_frame(m, frame);
-		map_fail_unit(m, unit, m->lost);
-		return;
-	}
-	f->state = FRAME_STAGED;
-	if (f->wanted || !f->stays_staged)
-		map_bring_back(m, frame);
-	else
-		map_settle(m, frame);
-}
-
-void map_fail_unit(struct weft_map *m, uint64_t unit, int error)
-{
-	m->units[unit] = MAP_POISONED;
-	m->nr_poisoned++;
-	m->counts.poisoned++;
-	map_poison(m, unit);
-	pthread_cond_broadcast(&m->changed);
 }

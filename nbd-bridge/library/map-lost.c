@@ -48,22 +48,55 @@ void map_lost_fault(struct weft_map *m, uint64_t unit)
 
 /* ---- taking the pages out; the pump, under the lock ---- */
 
-/* The kernel holds a page for long: what it is now is kept, and what it becomes is lost. */
+/* Copies the unit into its slot.  Returns the grains of which all bytes are there. */
+static uint64_t copy_what_is_here(struct weft_map *m, uint32_t frame)
+{
+	const uint64_t unit = m->frames[frame].unit, bytes = map_unit_bytes(m, unit);
+	uint64_t copied = 0;
+
+	for (uint64_t left = map_unit_grains(m, unit); left; left &= left - 1) {
+		uint64_t at = (unsigned)__builtin_ctzll(left) * m->grain_bytes;
+
+		if (map_read(m, frame, at, map_slot(m, frame) + at,
+			    weft_min(m->grain_bytes, bytes - at)) == 0)
+			copied |= left & -left;
+	}
+	return copied;
+}
+
+/* Nobody has the bytes of these grains any more. */
+static void forget_dirt(struct weft_map *m, uint32_t frame, uint64_t grains)
+{
+	struct map_frame *f = &m->frames[frame];
+
+	m->nr_dirty_grains -= (unsigned)__builtin_popcountll(f->dirty & grains);
+	f->dirty &= ~grains;
+	if (!f->dirty)
+		map_undirty(m, frame);
+}
+
+/*
+ * Pages cannot be moved.  The kernel may hold one for long: what it is now is kept, and what it
+ * becomes is lost.  Or the program has dropped some: what it wrote there is gone, and not rescued.
+ */
 static void force_out(struct weft_map *m, uint32_t frame)
 {
 	struct map_frame *f = &m->frames[frame];
-	const uint64_t bytes = map_unit_bytes(m, f->unit), all = map_unit_grains(m, f->unit);
 
 	map_list_remove(m, frame);
 	f->state = FRAME_LEAVING;
+	m->forced = frame;
 	pthread_mutex_unlock(&m->lock);
-	memcpy(map_slot(m, frame), map_at(m, f->unit), bytes);
-	map_take_pages(m, f->unit);
-	uint64_t differing = map_differing(m, frame, all, map_slot(m, frame));
+	uint64_t copied = copy_what_is_here(m, frame);
+	map_take_pages(m, f->unit, 1);
+	uint64_t differing = map_differing(m, frame, copied, map_slot(m, frame));
 	pthread_mutex_lock(&m->lock);
+	m->forced = MAP_NO_FRAME;
 	f->state = FRAME_STAGED;
+	f->warm = true;
+	forget_dirt(m, frame, map_unit_grains(m, f->unit) & ~copied);
 	map_mark_dirty(m, frame, differing, 0);
-	map_bring_back(m, frame);
+	map_bring_back(m, frame, 1);
 }
 
 static bool take_out(struct weft_map *m, uint32_t frame)
@@ -87,7 +120,7 @@ static bool take_out(struct weft_map *m, uint32_t frame)
 static void drop_demand(struct weft_map *m)
 {
 	for (; m->demand_nr > 0; m->demand_nr--) {
-		uint64_t unit = m->demand[m->demand_first];
+		uint64_t unit = m->demand[m->demand_first].unit;
 
 		m->demand_first = (m->demand_first + 1) % MAP_WANTS;
 		if (m->units[unit] == 0)
@@ -218,7 +251,7 @@ static void begin_anew(struct weft_map *m)
 			continue;
 		map_undirty(m, frame);
 		map_list_remove(m, frame);
-		*f = (struct map_frame){.state = FRAME_FREE};
+		*f = (struct map_frame){.state = FRAME_FREE, .warm = f->warm};
 		map_list_add(m, &m->free, frame);
 	}
 	for (uint64_t unit = 0; unit < m->nr_units; unit++) {
@@ -235,18 +268,33 @@ static void begin_anew(struct weft_map *m)
 	pthread_mutex_unlock(&m->lock);
 }
 
+/* Under the handle's reset_lock: whoever comes second finds that the contents are here. */
+static int reset(struct weft_map *m, struct weft_error *err)
+{
+	int r = check_lost(m);
+
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot reset: %s",
+			r == -EINVAL ? "the contents are not gone" : strerror(-r));
+	r = reset_handle(m->w, err);
+	if (r == 0)
+		begin_anew(m);
+	return r;
+}
+
 int weft_map_reset(struct weft_map *m, char *why, size_t why_size)
 {
 	struct weft_error err = {0};
-	int r = library_lane_in_completion ? -EDEADLK : check_lost(m);
+	int r;
 
-	if (r < 0)
-		weft_error_set(&err, -r, "cannot reset: %s",
-			r == -EINVAL ? "the contents are not gone" : strerror(-r));
-	else
-		r = reset_handle(m->w, &err);
-	if (r == 0)
-		begin_anew(m);
+	if (library_lane_in_completion) {
+		r = weft_error_set(
+			&err, EDEADLK, "cannot reset: a completion must not block");
+	} else {
+		pthread_mutex_lock(&m->w->reset_lock);
+		r = reset(m, &err);
+		pthread_mutex_unlock(&m->w->reset_lock);
+	}
 	if (why_size > 0)
 		snprintf(why, why_size, "%s", err.message);
 	return r;

@@ -101,15 +101,58 @@ static int move(struct weft_map *m, uint8_t *to, uint8_t *from, uint64_t bytes)
 	return r;
 }
 
-/* Without protection its pages count as written, so that a failure of it costs a WRITE. */
-static int paged_show(struct weft_map *m, uint32_t frame)
+/* Into pages that are new: no other processor has to forget where they were. */
+static int copy_run(struct weft_map *m, uint64_t unit, uint32_t nr, const uint8_t *from)
 {
-	uint64_t unit = m->frames[frame].unit, bytes = map_unit_bytes(m, unit);
-	int r = move(m, map_at(m, unit), map_slot(m, frame), bytes);
+	uint64_t bytes = map_run_bytes(m, unit, nr), done = 0;
+	unsigned nr_pauses = 0;
+	int r = 0;
+
+	while (done < bytes && r == 0) {
+		struct uffdio_copy copy = {
+			.dst = (uintptr_t)(map_at(m, unit) + done),
+			.src = (uintptr_t)(from + done),
+			.len = bytes - done,
+		};
+
+		r = ioctl(m->uffd, UFFDIO_COPY, &copy) < 0 ? -errno : 0;
+		if (copy.copy > 0)
+			done += (uint64_t)copy.copy;
+		if (r == -EAGAIN) {
+			r = 0;
+			map_pause(m, &nr_pauses);
+		}
+	}
+	if (r < 0)
+		map_take_pages(m, unit, nr);
+	return r;
+}
+
+static int paged_copy(struct weft_map *m, uint32_t frame, const uint8_t *from)
+{
+	return copy_run(m, m->frames[frame].unit, 1, from);
+}
+
+/* The slots keep the bytes only if they cannot be shown. */
+static int show_by_copy(struct weft_map *m, uint32_t frame, uint32_t nr)
+{
+	int r = copy_run(m, m->frames[frame].unit, nr, map_slot(m, frame));
 
 	if (r == 0)
-		map_protect(m, map_at(m, unit), bytes, true);
+		map_drop_slots(m, frame, nr);
 	return r;
+}
+
+/*
+ * The pages are protected when somebody looks at them, not while a thread waits for them.  A page
+ * of a slot that the kernel holds, or shares with others, stays there: its bytes are copied.
+ */
+static int paged_show(struct weft_map *m, uint32_t frame, uint32_t nr)
+{
+	uint64_t unit = m->frames[frame].unit;
+	int r = move(m, map_at(m, unit), map_slot(m, frame), map_run_bytes(m, unit, nr));
+
+	return r == -EBUSY && nr == 1 ? show_by_copy(m, frame, nr) : r;
 }
 
 struct scan {
@@ -158,17 +201,28 @@ static void note_grains(struct scan *scan, uint64_t from, uint64_t to)
 		scan->grains |= UINT64_C(1) << i;
 }
 
-static int paged_hide(struct weft_map *m, uint32_t frame, uint64_t *ret_written)
+/* Pages that were not protected say nothing. */
+static int look_what_was_written(struct weft_map *m, uint32_t frame, uint64_t *ret)
 {
-	uint64_t unit = m->frames[frame].unit, bytes = map_unit_bytes(m, unit);
+	uint64_t unit = m->frames[frame].unit;
 	struct scan scan = {.m = m, .fn = note_grains, .first = map_at(m, unit)};
-	int r = scan_range(&scan, scan.first, bytes);
+	int r = m->frames[frame].unsure
+		? 0
+		: scan_range(&scan, scan.first, map_unit_bytes(m, unit));
 
-	if (r == 0)
-		r = move(m, map_slot(m, frame), scan.first, bytes);
-	if (r == 0)
-		*ret_written = scan.grains;
+	*ret = scan.grains;
 	return r;
+}
+
+static int paged_hide(struct weft_map *m, uint32_t frame, uint32_t nr, uint64_t *ret_written)
+{
+	uint64_t unit = m->frames[frame].unit;
+	int r = 0;
+
+	for (uint32_t i = 0; i < nr && r == 0; i++)
+		r = look_what_was_written(m, frame + i, &ret_written[i]);
+	return r == 0 ? move(m, map_slot(m, frame), map_at(m, unit), map_run_bytes(m, unit, nr))
+		      : r;
 }
 
 static void tell_written(struct scan *scan, uint64_t from, uint64_t to)
@@ -196,42 +250,19 @@ const struct map_mode map_paged = {
 	.keeps = true,
 	.show = paged_show,
 	.hide = paged_hide,
+	.copy = paged_copy,
 };
 
 /* ---- a map that is not written: pages that leave are dropped ---- */
 
-static int read_only_show(struct weft_map *m, uint32_t frame)
+static int read_only_hide(struct weft_map *m, uint32_t frame, uint32_t nr, uint64_t *ret_written)
 {
-	uint64_t unit = m->frames[frame].unit, bytes = map_unit_bytes(m, unit), done = 0;
-	unsigned nr_pauses = 0;
-	int r = 0;
-
-	while (done < bytes && r == 0) {
-		struct uffdio_copy copy = {
-			.dst = (uintptr_t)(map_at(m, unit) + done),
-			.src = (uintptr_t)(map_slot(m, frame) + done),
-			.len = bytes - done,
-		};
-
-		r = ioctl(m->uffd, UFFDIO_COPY, &copy) < 0 ? -errno : 0;
-		if (copy.copy > 0)
-			done += (uint64_t)copy.copy;
-		if (r == -EAGAIN) {
-			r = 0;
-			map_pause(m, &nr_pauses);
-		}
-	}
-	madvise(map_slot(m, frame), bytes, MADV_DONTNEED);
-	return r;
-}
-
-static int read_only_hide(struct weft_map *m, uint32_t frame, uint64_t *ret_written)
-{
-	return map_take_pages(m, m->frames[frame].unit);
+	return map_take_pages(m, m->frames[frame].unit, nr);
 }
 
 const struct map_mode map_paged_read_only = {
 	.name = "paged",
-	.show = read_only_show,
+	.show = show_by_copy,
 	.hide = read_only_hide,
+	.copy = paged_copy,
 };

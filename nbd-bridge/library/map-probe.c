@@ -14,10 +14,10 @@
 
 #define NEEDS_PAGED                                                                                \
 	(UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_MOVE |                 \
-		UFFD_FEATURE_POISON | UFFD_FEATURE_PAGEFAULT_FLAG_WP)
+		UFFD_FEATURE_POISON | UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_THREAD_ID)
 #define NEEDS_SHARED                                                                               \
 	(UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | \
-		UFFD_FEATURE_PAGEFAULT_FLAG_WP)
+		UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_THREAD_ID)
 
 static int open_userfaultfd(struct weft_map *m)
 {

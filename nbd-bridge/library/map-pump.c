@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The pump: a thread that does what nobody waits for at a fault.  It sends many operations at a
- * time: reads of what was left to it and of what comes next, and writes of what is dirty.  It makes
- * room before room is needed, looks for dirt now and then, and heals what was poisoned.  It drives
- * the lane itself while operations are in flight, and otherwise sleeps.
+ * The pump: a thread that sends many operations at a time: reads of what was left to it and of what
+ * comes next, and writes of what is dirty.  It heals what was poisoned.  It drives the lane itself
+ * while operations are in flight, and otherwise sleeps.
  */
 #include <errno.h>
 #include <string.h>
@@ -16,11 +15,9 @@
 #define MS_NS UINT64_C(1000000)
 
 enum {
-	SCAN_MS = 1000,      /* between two looks for dirt, while there is some … */
-	SCAN_MAX_MS = 8000,  /* … and when there is none for long */
 	AGE_MS = 900,        /* dirt that is so old is written back */
 	RETRY_MS = 500,      /* after a WRITE has failed */
-	HEAL_MS = 200,
+	ROOM_MS = 1000,      /* while somebody waits for room, which nobody may tell of */
 	LOST_MS = 5,         /* while a page cannot be taken out of the map */
 	LOOK_AT = 16,        /* frames, for one that can be written */
 };
@@ -63,7 +60,38 @@ static void put_io(struct weft_map *m, struct map_io *io)
 	m->ios_free[kind] = io;
 }
 
-/* Without the lock. */
+/* The lane's thread.  What has begun may end, and be used again, before the next begins. */
+static void begin_all(struct lane_job *job)
+{
+	struct command *first = weft_container_of(job, struct command, job);
+	struct map_io *io = weft_container_of(first, struct map_io, command);
+
+	while (io) {
+		struct map_io *next = io->next;
+
+		command_begin(&io->command);
+		io = next;
+	}
+}
+
+/* Each time is a system call, or several.  Releases the lock. */
+static void send_submitted(struct weft_map *m)
+{
+	struct map_io *first = m->submitted;
+
+	if (!first)
+		return;
+	m->submitted = NULL;
+	m->submitted_tail = &m->submitted;
+	m->nr_submitted = 0;
+	first->command.job.fn = begin_all;
+	pthread_mutex_unlock(&m->lock);
+	lane_drive_attend(m->lane->drive);
+	lane_drive_post(m->lane->drive, &first->command.job);
+	pthread_mutex_lock(&m->lock);
+}
+
+/* May release the lock. */
 static void submit(struct weft_map *m, struct map_io *io, uint8_t kind, void *buf, uint64_t off,
 	uint64_t len)
 {
@@ -72,71 +100,109 @@ static void submit(struct weft_map *m, struct map_io *io, uint8_t kind, void *bu
 		io->command.mem = m->slots[m->lane - m->w->lanes];
 	io->command.ended = io_ended;
 	m->nr_in_flight++;
-	lane_drive_attend(m->lane->drive);
-	lane_drive_post(m->lane->drive, &io->command.job);
+	io->next = NULL;
+	*m->submitted_tail = io;
+	m->submitted_tail = &io->next;
+	if (++m->nr_submitted == MAP_TOGETHER)
+		send_submitted(m);
 }
 
-/* Releases the lock.  False: there is no room. */
-static bool begin_read(struct weft_map *m, uint64_t unit, bool wanted, bool stays)
+/* Units from this one on that are read together: of one donor, so that they wait for no other. */
+static uint32_t run_from(const struct weft_map *m, uint64_t unit, uint64_t nr)
+{
+	const uint64_t stripe = m->w->stripe_bytes, at = m->off + map_unit_off(m, unit);
+	const uint64_t left = stripe ? stripe - at % stripe : UINT64_MAX;
+
+	return (uint32_t)weft_max(weft_min(weft_min(nr, m->run_max), left / m->unit_bytes), 1);
+}
+
+/*
+ * Of up to *nr units; *nr becomes how many.  Releases the lock.  False: there is no room.  stays:
+ * the first stays staged.
+ */
+static bool begin_read(struct weft_map *m, uint64_t unit, uint32_t *nr, bool wanted, bool stays)
 {
 	bool absent;
-	uint32_t frame = map_take_frame(m, unit, &absent);
+	uint32_t frame = map_take_run(m, unit, *nr, nr, &absent);
 
 	if (frame == MAP_NO_FRAME) {
 		if (!absent && wanted)
 			map_wake(m, unit);
 		return !absent;
 	}
-	struct map_frame *f = &m->frames[frame];
 	struct map_io *io = take_io(m, READS);
-	uint64_t len = map_unit_data(m, unit);
+	uint64_t len = map_run_data(m, unit, *nr);
 	uint8_t *slot = map_slot(m, frame);
-	f->wanted = wanted;
-	f->ahead = !wanted;
-	f->stays_staged = stays;
-	m->counts.ahead += !wanted;
+	bool cold = false;
+	for (uint32_t i = 0; i < *nr; i++) {
+		struct map_frame *f = &m->frames[frame + i];
+
+		cold |= !f->warm;
+		f->wanted = wanted;
+		f->ahead = !wanted;
+		f->stays_staged = stays && i == 0;
+		f->warm = true; /* from the first byte that comes */
+	}
+	m->counts.ahead += wanted ? 0 : *nr;
 	io->frame = frame;
+	io->nr = *nr;
 	pthread_mutex_unlock(&m->lock);
-	memset(slot + len, 0, map_unit_bytes(m, unit) - len);
-	submit(m, io, TP_READ, slot, map_unit_off(m, unit), len);
+	if (cold)
+		map_warm_slots(slot, map_run_bytes(m, unit, *nr));
+	memset(slot + len, 0, map_run_bytes(m, unit, *nr) - len);
 	pthread_mutex_lock(&m->lock);
+	submit(m, io, TP_READ, slot, map_unit_off(m, unit), len);
 	return true;
 }
 
 /*
  * Threads wait.  Where there is no room since nothing can be written back, they wait for the donor,
- * and no longer than a write does.
+ * and no longer than a write does; where there is none since the kernel holds the pages, as long.
  */
+static bool waits_in_vain(const struct weft_map *m, const struct map_demand *demand,
+	uint64_t now_ns)
+{
+	return now_ns < m->retry_ns || now_ns >= demand->since_ns + m->dead_ns;
+}
+
 static void serve_demand(struct weft_map *m, uint64_t now_ns)
 {
 	while (m->demand_nr > 0 && m->ios_free[READS]) {
-		uint64_t unit = m->demand[m->demand_first];
+		const struct map_demand demand = m->demand[m->demand_first];
+		uint32_t nr = 1;
 
-		if (m->units[unit] == 0 && !m->lost) {
-			if (!begin_read(m, unit, true, false)) {
-				if (now_ns >= m->retry_ns)
+		if (m->units[demand.unit] == 0 && !m->lost) {
+			if (!begin_read(m, demand.unit, &nr, true, false)) {
+				if (!waits_in_vain(m, &demand, now_ns))
 					break;
-				map_fail_unit(m, unit, m->write_error);
+				map_fail_unit(m, demand.unit, m->write_error);
 			}
 		} else {
-			map_wake(m, unit);
+			map_wake(m, demand.unit);
 		}
 		m->demand_first = (m->demand_first + 1) % MAP_WANTS;
 		m->demand_nr--;
 	}
+	send_submitted(m);
 }
 
 static bool serve_want(struct weft_map *m, struct map_want *want)
 {
-	for (; want->nr > 0; want->nr--) {
-		if (want->unit < m->nr_units && m->units[want->unit] == 0) {
+	while (want->nr > 0) {
+		uint32_t nr = want->step == 1 ? run_from(m, want->unit, want->nr) : 1;
+
+		if (want->unit >= m->nr_units || m->units[want->unit] != 0) {
+			nr = 1;
+		} else {
 			if (!m->ios_free[READS])
 				return false;
 			/* Nobody waits for it, so it takes nobody's room. */
-			if (!begin_read(m, want->unit, false, want->stays))
+			if (!begin_read(m, want->unit, &nr, false, want->stays))
 				break;
 		}
-		want->unit += (uint64_t)want->step;
+		nr = weft_max(nr, 1); /* somebody was faster */
+		want->nr -= nr;
+		want->unit += nr * (uint64_t)want->step;
 		want->stays = false;
 	}
 	return true;
@@ -148,6 +214,7 @@ static void serve_wants(struct weft_map *m)
 		m->want_first = (m->want_first + 1) % MAP_WANTS;
 		m->want_nr--;
 	}
+	send_submitted(m);
 }
 
 /* ---- writing back ---- */
@@ -177,26 +244,6 @@ static uint32_t find_writable(struct weft_map *m, const struct map_list *list, u
 	return MAP_NO_FRAME;
 }
 
-/* The bytes may change meanwhile, if they are in the map: then they are dirty again. */
-static int copy_out(struct weft_map *m, uint32_t frame, struct map_io *io)
-{
-	struct map_frame *f = &m->frames[frame];
-	uint64_t first = (unsigned)__builtin_ctzll(io->grains) * m->grain_bytes;
-	uint64_t len = weft_min((unsigned)__builtin_popcountll(io->grains) * m->grain_bytes,
-		map_unit_bytes(m, f->unit) - first);
-
-	f->copying = true;
-	pthread_mutex_unlock(&m->lock);
-	int r = map_read(m, frame, first, io->buf + first, len);
-	map_hash(m, frame, io->grains, io->buf);
-	pthread_mutex_lock(&m->lock);
-	f->copying = false;
-	if (f->state == FRAME_STAGED && f->wanted)
-		map_bring_back(m, frame);
-	pthread_cond_broadcast(&m->changed);
-	return r;
-}
-
 static void write_ended(struct weft_map *m, struct map_io *io)
 {
 	struct map_frame *f = &m->frames[io->frame];
@@ -211,6 +258,7 @@ static void write_ended(struct weft_map *m, struct map_io *io)
 		m->write_error = error;
 		m->retry_ns = weft_now_ns() + RETRY_MS * MS_NS;
 		map_mark_dirty(m, io->frame, io->grains, f->writing_seq);
+		pthread_cond_broadcast(&m->changed); /* sync says so, of whatever unit */
 	}
 	/* What was written again meanwhile may be sent now. */
 	uint64_t dirty = f->dirty;
@@ -219,7 +267,18 @@ static void write_ended(struct weft_map *m, struct map_io *io)
 	map_settle(m, io->frame);
 }
 
-static void begin_write(struct weft_map *m, uint32_t frame)
+static uint64_t first_byte(const struct weft_map *m, const struct map_io *io)
+{
+	return (unsigned)__builtin_ctzll(io->grains) * m->grain_bytes;
+}
+
+static uint64_t nr_bytes(const struct weft_map *m, const struct map_io *io)
+{
+	return (unsigned)__builtin_popcountll(io->grains) * m->grain_bytes;
+}
+
+/* The frame's pages stay where they are until they are copied. */
+static struct map_io *choose_write(struct weft_map *m, uint32_t frame)
 {
 	struct map_frame *f = &m->frames[frame];
 	struct map_io *io = take_io(m, WRITES);
@@ -234,50 +293,113 @@ static void begin_write(struct weft_map *m, uint32_t frame)
 		map_undirty(m, frame);
 	if (!f->dirty)
 		f->urgent = false;
-	io->command.status = copy_out(m, frame, io);
-	if (io->command.status < 0) {
-		write_ended(m, io);
-		put_io(m, io);
-		return;
-	}
-	uint64_t first = (unsigned)__builtin_ctzll(io->grains) * m->grain_bytes;
-	uint64_t len = (unsigned)__builtin_popcountll(io->grains) * m->grain_bytes;
-	uint64_t unit = f->unit;
-	pthread_mutex_unlock(&m->lock);
-	submit(m, io, TP_WRITE, io->buf + first, map_unit_off(m, unit) + first,
-		weft_min(len, map_unit_data(m, unit) - first));
-	pthread_mutex_lock(&m->lock);
+	f->copying = true;
+	return io;
 }
 
-static void write_back(struct weft_map *m, uint64_t now_ns)
+static unsigned choose_writes(struct weft_map *m, uint64_t now_ns, struct map_io **ret)
 {
-	if (m->lost || now_ns < m->retry_ns)
-		return;
-	while (m->ios_free[WRITES] && now_ns >= m->retry_ns) {
+	unsigned nr = 0;
+
+	while (m->ios_free[WRITES] && nr < MAP_TOGETHER) {
 		uint32_t frame = find_writable(m, &m->urgent, UINT64_MAX);
 
 		if (frame == MAP_NO_FRAME)
 			frame = find_writable(m, &m->aged, now_ns - AGE_MS * MS_NS);
 		if (frame == MAP_NO_FRAME)
-			return;
-		begin_write(m, frame);
+			break;
+		ret[nr++] = choose_write(m, frame);
 	}
+	return nr;
+}
+
+/*
+ * The bytes may change meanwhile, if they are in the map: then they are dirty again.  Releases the
+ * lock.
+ */
+static void copy_out(struct weft_map *m, struct map_io **ios, unsigned nr)
+{
+	struct map_copy copies[MAP_TOGETHER];
+
+	pthread_mutex_unlock(&m->lock);
+	for (unsigned i = 0; i < nr; i++) {
+		const uint64_t unit = m->frames[ios[i]->frame].unit;
+		const uint64_t first = first_byte(m, ios[i]);
+
+		copies[i] = (struct map_copy){.frame = ios[i]->frame,
+			.first = first,
+			.to = ios[i]->buf,
+			.len = weft_min(nr_bytes(m, ios[i]), map_unit_bytes(m, unit) - first)};
+	}
+	map_read_all(m, copies, nr);
+	for (unsigned i = 0; i < nr; i++) {
+		if (ios[i]->grains & ~m->frames[ios[i]->frame].hashed)
+			map_hash(m, ios[i]->frame, ios[i]->grains, ios[i]->buf);
+		ios[i]->command.status = copies[i].error;
+	}
+	pthread_mutex_lock(&m->lock);
+}
+
+/* May release the lock. */
+static void begin_write(struct weft_map *m, struct map_io *io)
+{
+	struct map_frame *f = &m->frames[io->frame];
+	const uint64_t unit = f->unit, first = first_byte(m, io);
+
+	f->copying = false;
+	if (f->state == FRAME_STAGED && f->wanted)
+		map_bring_back(m, io->frame, 1);
+	map_changed(m, io->frame);
+	if (io->command.status < 0) {
+		write_ended(m, io);
+		put_io(m, io);
+		return;
+	}
+	submit(m, io, TP_WRITE, io->buf, map_unit_off(m, unit) + first,
+		weft_min(nr_bytes(m, io), map_unit_data(m, unit) - first));
+}
+
+static void write_back(struct weft_map *m, uint64_t now_ns)
+{
+	struct map_io *ios[MAP_TOGETHER];
+	unsigned nr;
+
+	while (!m->lost && now_ns >= m->retry_ns && (nr = choose_writes(m, now_ns, ios)) > 0) {
+		copy_out(m, ios, nr);
+		for (unsigned i = 0; i < nr; i++)
+			begin_write(m, ios[i]);
+	}
+	send_submitted(m);
 }
 
 /* ---- the ends of operations ---- */
 
+/* What one of several could not be had for, the others may be had without. */
+static void ask_again(struct weft_map *m, uint64_t unit)
+{
+	if (!map_demand(m, unit))
+		map_wake(m, unit);
+}
+
 static void read_ended(struct weft_map *m, struct map_io *io)
 {
-	struct map_frame *f = &m->frames[io->frame];
-	uint64_t unit = f->unit;
+	const int error = io->command.status;
 
-	if (io->command.status == 0) {
-		map_fetched(m, io->frame);
+	if (error == 0) {
+		map_fetched(m, io->frame, io->nr, NULL);
 		return;
 	}
-	map_put_frame(m, io->frame);
-	if (f->wanted)
-		map_fail_unit(m, unit, io->command.status);
+	for (uint32_t i = 0; i < io->nr; i++) {
+		const struct map_frame *f = &m->frames[io->frame + i];
+		const uint64_t unit = f->unit;
+
+		map_put_frame(m, io->frame + i);
+		/* Somebody may have come to want it meanwhile. */
+		if (f->wanted && io->nr == 1)
+			map_fail_unit(m, unit, error);
+		else if (f->wanted)
+			ask_again(m, unit);
+	}
 }
 
 static void heal(struct weft_map *m, uint64_t first, uint64_t end)
@@ -308,9 +430,23 @@ static void heal_all(struct weft_map *m)
 	}
 }
 
+static struct map_io *oldest_first(struct map_io *newest)
+{
+	struct map_io *first = NULL;
+
+	while (newest) {
+		struct map_io *io = newest;
+
+		newest = io->next;
+		io->next = first;
+		first = io;
+	}
+	return first;
+}
+
 static void take_ends(struct weft_map *m)
 {
-	struct map_io *io = atomic_exchange(&m->done, NULL);
+	struct map_io *io = oldest_first(atomic_exchange(&m->done, NULL));
 
 	while (io) {
 		struct map_io *next = io->next;
@@ -334,44 +470,20 @@ static void take_ends(struct weft_map *m)
 /* Whether the donor can be read again. */
 static void look_whether_healed(struct weft_map *m, uint64_t now_ns)
 {
-	struct map_io *io;
-
-	if (m->nr_poisoned == 0 || m->lost || now_ns < m->heal_ns || !(io = take_io(m, WRITES)))
+	if (m->nr_poisoned == 0 || m->lost || now_ns < m->heal_ns)
 		return;
-	m->heal_ns = now_ns + HEAL_MS * MS_NS;
+	m->heal_ns = now_ns + MAP_HEAL_NS;
+	struct map_io *io = take_io(m, WRITES);
+	if (!io)
+		return; /* all are under way, and may be for long */
 	io->frame = MAP_NO_FRAME;
-	pthread_mutex_unlock(&m->lock);
 	submit(m, io, TP_READ, io->buf, 0, weft_min(m->len, m->grain_bytes));
-	pthread_mutex_lock(&m->lock);
-}
-
-static void look_for_dirt(struct weft_map *m, uint64_t now_ns)
-{
-	if (m->read_only || m->lost || now_ns < m->scan_ns)
-		return;
-	const uint64_t seq = m->seq;
-	pthread_mutex_unlock(&m->lock);
-	map_collect(m, 0, m->map_bytes);
-	pthread_mutex_lock(&m->lock);
-	for (uint32_t frame = 0; frame < m->nr_frames; frame++)
-		map_look_at_bytes(m, frame);
-	m->scan_every_ns = m->seq != seq || m->aged.nr || m->urgent.nr
-		? SCAN_MS * MS_NS
-		: weft_min(2 * m->scan_every_ns, SCAN_MAX_MS * MS_NS);
-	m->scan_ns = now_ns + m->scan_every_ns;
-}
-
-static void keep_room(struct weft_map *m)
-{
-	uint32_t nr = (uint32_t)weft_max(m->nr_frames / 8, 2);
-
-	if (!m->mode->whole && m->free.nr + m->clean.nr < nr / 2)
-		map_make_room(m, nr);
+	send_submitted(m);
 }
 
 static uint64_t next_time(const struct weft_map *m, uint64_t now_ns)
 {
-	uint64_t at = m->read_only || m->lost ? UINT64_MAX : m->scan_ns;
+	uint64_t at = UINT64_MAX;
 
 	if (m->lost && !m->lost_done)
 		return now_ns + LOST_MS * MS_NS;
@@ -379,6 +491,9 @@ static uint64_t next_time(const struct weft_map *m, uint64_t now_ns)
 		at = weft_min(at, m->heal_ns);
 	if (m->urgent.nr > 0 && m->retry_ns > now_ns)
 		at = weft_min(at, m->retry_ns);
+	if (m->demand_nr > 0 && m->ios_free[READS])
+		at = weft_min(at, weft_min(m->demand[m->demand_first].since_ns + m->dead_ns,
+					  now_ns + ROOM_MS * MS_NS));
 	return at;
 }
 
@@ -420,10 +535,8 @@ static void *pump(void *ctx)
 		map_look_whether_lost(m);
 		if (!atomic_load(&m->stop)) {
 			serve_demand(m, now_ns);
-			look_for_dirt(m, now_ns);
 			write_back(m, now_ns);
 			serve_wants(m);
-			keep_room(m);
 			look_whether_healed(m, now_ns);
 		}
 		wait_for_news(m, seen, next_time(m, now_ns));
@@ -434,6 +547,7 @@ static void *pump(void *ctx)
 
 int map_pump_init(struct weft_map *m, struct weft_error *err)
 {
+	m->submitted_tail = &m->submitted;
 	m->nr_ios = MAP_READS + m->nr_writes;
 	m->ios = calloc(m->nr_ios, sizeof(m->ios[0]));
 	m->bounce = weft_map_bytes(m->nr_writes * m->unit_bytes);
@@ -450,8 +564,6 @@ int map_pump_init(struct weft_map *m, struct weft_error *err)
 
 int map_start_pump(struct weft_map *m, struct weft_error *err)
 {
-	m->scan_every_ns = SCAN_MS * MS_NS;
-	m->scan_ns = weft_now_ns() + m->scan_every_ns;
 	int r = weft_thread_create(&m->pump, NULL, pump, m);
 	if (r < 0)
 		return weft_error_set(err, -r, "cannot map: no thread: %s", strerror(-r));

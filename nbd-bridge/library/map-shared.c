@@ -24,9 +24,9 @@
 #include "nbd-bridge/library/map-uapi.h"
 
 /* Pages that are in the map stay, so that a unit of which some are there can be shown again. */
-static int shared_show(struct weft_map *m, uint32_t frame)
+static int shared_show(struct weft_map *m, uint32_t frame, uint32_t nr)
 {
-	const uint64_t unit = m->frames[frame].unit, bytes = map_unit_bytes(m, unit);
+	const uint64_t unit = m->frames[frame].unit, bytes = map_run_bytes(m, unit, nr);
 	uint64_t done = 0;
 	unsigned nr_pauses = 0;
 	int r = 0;
@@ -47,14 +47,14 @@ static int shared_show(struct weft_map *m, uint32_t frame)
 			r = 0;
 	}
 	if (r < 0)
-		map_take_pages(m, unit);
-	map_wake(m, unit);
+		map_take_pages(m, unit, nr);
+	map_wake_range(m, map_at(m, unit), bytes);
 	return r;
 }
 
-static int shared_hide(struct weft_map *m, uint32_t frame, uint64_t *ret_written)
+static int shared_hide(struct weft_map *m, uint32_t frame, uint32_t nr, uint64_t *ret_written)
 {
-	return map_take_pages(m, m->frames[frame].unit);
+	return map_take_pages(m, m->frames[frame].unit, nr);
 }
 
 static void compat_drop(struct weft_map *m, uint32_t frame)

@@ -8,10 +8,11 @@
  * under way.
  */
 #include <errno.h>
+#include <unistd.h>
 
 #include "nbd-bridge/library/map-private.h"
 
-enum { GRAIN_MAX = 64 << 10 };
+enum { LET_SCAN_TRIES = 8, LET_SCAN_US = 20 };
 
 /* ---- finding ---- */
 
@@ -37,9 +38,23 @@ static void mark(struct weft_map *m, uint64_t from, uint64_t to)
 	pthread_mutex_unlock(&m->lock);
 }
 
+/*
+ * The kernel tells of a write once.  So a scan waits until what another has taken is marked: its
+ * caller must find that, or would take the write for one that is at the donor.
+ */
 int map_collect(struct weft_map *m, uint64_t from, uint64_t to)
 {
-	return m->read_only || m->mode->shares ? 0 : map_scan(m, from, to, mark);
+	if (m->read_only || m->mode->shares)
+		return 0;
+	atomic_fetch_add(&m->nr_to_scan, 1);
+	pthread_mutex_lock(&m->scan_lock);
+	atomic_fetch_sub(&m->nr_to_scan, 1);
+	int r = map_scan(m, from, to, mark);
+	pthread_mutex_unlock(&m->scan_lock);
+	/* Who asks again at once would get the lock before the pump, which waits for it. */
+	for (unsigned i = 0; i < LET_SCAN_TRIES && atomic_load(&m->nr_to_scan) > 0; i++)
+		usleep(LET_SCAN_US);
+	return r;
 }
 
 /* ---- waiting; under the lock ---- */
@@ -49,19 +64,47 @@ static bool is_moving(const struct map_frame *f)
 	return f->state == FRAME_LEAVING || f->state == FRAME_RETURNING || f->copying;
 }
 
+/* Of nr grains from first on, those whose bytes are not as their hashes say, or cannot be read. */
+static uint64_t differing_run(struct weft_map *m, uint32_t frame, unsigned first, unsigned nr)
+{
+	const uint64_t *hashes = m->hashes + (uint64_t)frame * m->grains;
+	const uint64_t at = first * m->grain_bytes;
+	const uint64_t bytes = weft_min(
+		nr * m->grain_bytes, map_unit_bytes(m, m->frames[frame].unit) - at);
+	uint64_t differing = 0;
+	uint8_t buf[MAP_GRAIN_MAX];
+
+	if (map_read(m, frame, at, buf, bytes) < 0) {
+		/* The program may have dropped one of them. */
+		for (unsigned i = 0; i < nr && nr > 1; i++)
+			differing |= differing_run(m, frame, first + i, 1);
+		return nr > 1 ? differing : UINT64_C(1) << first;
+	}
+	for (unsigned i = 0; i < nr; i++) {
+		const uint64_t from = i * m->grain_bytes;
+
+		if (map_hash_of(m, buf + from, weft_min(m->grain_bytes, bytes - from)) !=
+			hashes[first + i])
+			differing |= UINT64_C(1) << (first + i);
+	}
+	return differing;
+}
+
+/* Reads as many at a time as it has room for: each time is a system call. */
 static uint64_t differing_in_map(struct weft_map *m, uint32_t frame, uint64_t grains)
 {
-	const uint64_t unit = m->frames[frame].unit, bytes = map_unit_bytes(m, unit);
+	const unsigned max = (unsigned)(MAP_GRAIN_MAX / m->grain_bytes);
 	uint64_t differing = 0;
-	uint8_t buf[GRAIN_MAX];
 
-	for (; grains; grains &= grains - 1) {
-		unsigned i = (unsigned)__builtin_ctzll(grains);
-		uint64_t at = i * m->grain_bytes, len = weft_min(m->grain_bytes, bytes - at);
+	while (grains) {
+		const unsigned first = (unsigned)__builtin_ctzll(grains);
+		unsigned nr = 0;
 
-		if (map_read(m, frame, at, buf, len) < 0 ||
-			map_hash_of(m, buf, len) != m->hashes[(uint64_t)frame * m->grains + i])
-			differing |= UINT64_C(1) << i;
+		while (nr < max && first + nr < MAP_MASK_BITS && grains >> (first + nr) & 1) {
+			grains &= ~(UINT64_C(1) << (first + nr));
+			nr++;
+		}
+		differing |= differing_run(m, frame, first, nr);
 	}
 	return differing;
 }
@@ -76,38 +119,37 @@ void map_look_at_bytes(struct weft_map *m, uint32_t frame)
 	f->copying = true;
 	f->unsure = false;
 	pthread_mutex_unlock(&m->lock);
-	/* Where the kernel's scan does not tell of writes, the next one is a fault, and tells. */
-	bool stays_unsure = m->mode->shares;
-	if (stays_unsure && m->protects)
-		stays_unsure = map_protect(m, map_at(m, unit), map_unit_bytes(m, unit), true) < 0;
+	/* A later write is a fault, or leaves a mark for the kernel's scan. */
+	bool stays_unsure = !m->protects ||
+		map_protect(m, map_at(m, unit), map_unit_bytes(m, unit), true) < 0;
 	uint64_t differing = differing_in_map(m, frame, grains);
 	pthread_mutex_lock(&m->lock);
 	f->copying = false;
 	f->unsure |= stays_unsure;
 	map_mark_dirty(m, frame, differing, 0);
-	pthread_cond_broadcast(&m->changed);
+	map_changed(m, frame);
 }
 
-/* The frame of the unit once it does not move, and all of its older dirt is known. */
+/* The frame of the unit once it does not move. */
+static uint32_t resting(struct weft_map *m, uint64_t unit)
+{
+	uint32_t frame;
+
+	while ((frame = map_frame_of(m, unit)) != MAP_NO_FRAME && is_moving(&m->frames[frame]))
+		map_wait_for_change(m, frame);
+	return frame;
+}
+
+/* The same, once all of its older dirt is known. */
 static uint32_t settled(struct weft_map *m, uint64_t unit)
 {
-	bool looked = false;
+	uint32_t frame = resting(m, unit);
 
-	for (;;) {
-		uint32_t frame = map_frame_of(m, unit);
-
-		if (frame == MAP_NO_FRAME)
-			return frame;
-		if (is_moving(&m->frames[frame]))
-			pthread_cond_wait(&m->changed, &m->lock);
-		else if (looked || m->frames[frame].state != FRAME_RESIDENT ||
-			!m->frames[frame].unsure)
-			return frame;
-		else {
-			map_look_at_bytes(m, frame);
-			looked = true;
-		}
-	}
+	if (frame == MAP_NO_FRAME || m->frames[frame].state != FRAME_RESIDENT ||
+		!m->frames[frame].unsure)
+		return frame;
+	map_look_at_bytes(m, frame);
+	return resting(m, unit);
 }
 
 static bool is_older(const struct map_frame *f, uint64_t seq)
@@ -115,10 +157,11 @@ static bool is_older(const struct map_frame *f, uint64_t seq)
 	return (f->dirty && f->dirty_seq <= seq) || (f->writing && f->writing_seq <= seq);
 }
 
+/* All older dirt is known.  Another look would find newer dirt, for as long as somebody writes. */
 static int wait_for_unit(struct weft_map *m, uint64_t unit, uint64_t seq, uint64_t nr_errors)
 {
 	for (;;) {
-		uint32_t frame = settled(m, unit);
+		uint32_t frame = resting(m, unit);
 
 		if (frame == MAP_NO_FRAME || !is_older(&m->frames[frame], seq))
 			return 0;
@@ -130,7 +173,7 @@ static int wait_for_unit(struct weft_map *m, uint64_t unit, uint64_t seq, uint64
 			map_make_urgent(m, frame);
 			map_tell_pump(m);
 		}
-		pthread_cond_wait(&m->changed, &m->lock);
+		map_wait_for_change(m, frame);
 	}
 }
 
@@ -152,11 +195,13 @@ int map_sync_units(struct weft_map *m, uint64_t first, uint64_t end)
 
 		if (frame != MAP_NO_FRAME && m->frames[frame].dirty)
 			map_make_urgent(m, frame);
+		map_let_handlers_in(m);
 	}
 	m->retry_ns = 0;
 	map_tell_pump(m);
-	for (uint64_t unit = first; unit < end && r == 0; unit++)
-		r = wait_for_unit(m, unit, seq, nr_errors);
+	/* The last is at the donor last, and then nothing else is waited for. */
+	for (uint64_t unit = end; unit > first && r == 0; unit--)
+		r = wait_for_unit(m, unit - 1, seq, nr_errors);
 	pthread_mutex_unlock(&m->lock);
 	return r;
 }
@@ -213,6 +258,7 @@ int64_t weft_map_dirty(struct weft_map *m, uint64_t from, struct weft_map_extent
 		settled(m, unit);
 		if (!add_unit(m, unit, from, flags & WEFT_MAP_RESET, extents, nr, &n))
 			break;
+		map_let_handlers_in(m);
 	}
 	r = m->lost;
 	pthread_mutex_unlock(&m->lock);

@@ -122,6 +122,21 @@ void map_end_mappings(struct weft_map *m)
 	weft_close_fd(m->empty);
 }
 
+/* ---- slots ---- */
+
+void map_drop_slots(struct weft_map *m, uint32_t frame, uint32_t nr)
+{
+	madvise(map_slot(m, frame), nr * m->unit_bytes, MADV_DONTNEED);
+	for (uint32_t i = 0; i < nr; i++)
+		m->frames[frame + i].warm = false;
+}
+
+void map_warm_slots(uint8_t *slots, uint64_t bytes)
+{
+	/* A kernel before 5.14 does not know this one. */
+	madvise(slots, bytes, MADV_POPULATE_WRITE);
+}
+
 /* ---- whoever waits ---- */
 
 void map_wake_range(struct weft_map *m, const uint8_t *at, uint64_t bytes)
@@ -181,12 +196,18 @@ int map_protect(struct weft_map *m, const uint8_t *at, uint64_t bytes, bool prot
 
 /* ---- looking at pages that are in the map ---- */
 
+/* Its pages may be touched: nobody but the map's threads can drop them. */
+static bool lies_in_slot(const struct weft_map *m, uint32_t frame)
+{
+	return m->mode->shares || m->frames[frame].state == FRAME_STAGED;
+}
+
 int map_read(const struct weft_map *m, uint32_t frame, uint64_t first, void *to, uint64_t len)
 {
 	const uint8_t *from = map_at(m, m->frames[frame].unit) + first;
 	const struct iovec there = {(void *)from, len}, here = {to, len};
 
-	if (m->mode->shares || m->frames[frame].state == FRAME_STAGED) {
+	if (lies_in_slot(m, frame)) {
 		memcpy(to, map_slot(m, frame) + first, len);
 		return 0;
 	}
@@ -198,12 +219,37 @@ int map_read(const struct weft_map *m, uint32_t frame, uint64_t first, void *to,
 	return 0;
 }
 
-bool map_is_here(struct weft_map *m, uint64_t address)
+/* Of frames in the map, by one system call.  True: all of them. */
+static bool read_together(const struct weft_map *m, const struct map_copy *copies, unsigned nr)
 {
-	uint64_t entry = 0;
-	off_t off = (off_t)(address / weft_page_bytes() * sizeof(entry));
+	struct iovec there[MAP_TOGETHER], here[MAP_TOGETHER];
+	uint64_t bytes = 0;
+	unsigned n = 0;
 
-	return pread(m->pagemap, &entry, sizeof(entry), off) != sizeof(entry) || entry >> 63;
+	for (unsigned i = 0; i < nr; i++) {
+		const struct map_copy *copy = &copies[i];
+
+		if (lies_in_slot(m, copy->frame))
+			continue;
+		there[n] = (struct iovec){
+			map_at(m, m->frames[copy->frame].unit) + copy->first, copy->len};
+		here[n++] = (struct iovec){copy->to, copy->len};
+		bytes += copy->len;
+	}
+	return n > 1 && process_vm_readv(getpid(), here, n, there, n, 0) == (ssize_t)bytes;
+}
+
+void map_read_all(const struct weft_map *m, struct map_copy *copies, unsigned nr)
+{
+	const bool all = read_together(m, copies, nr);
+
+	for (unsigned i = 0; i < nr; i++) {
+		struct map_copy *copy = &copies[i];
+
+		copy->error = all && !lies_in_slot(m, copy->frame)
+			? 0
+			: map_read(m, copy->frame, copy->first, copy->to, copy->len);
+	}
 }
 
 /* ---- units that are SIGBUS ---- */
@@ -221,6 +267,7 @@ static int put_empty(struct weft_map *m, uint64_t off, uint64_t bytes)
 	return 0;
 }
 
+/* Where a page is, here or in swap, or a mark of this kind, that stays. */
 static int poison_range(struct weft_map *m, const uint8_t *at, uint64_t bytes)
 {
 	uint64_t done = 0;
@@ -233,10 +280,12 @@ static int poison_range(struct weft_map *m, const uint8_t *at, uint64_t bytes)
 		r = ioctl(m->uffd, UFFDIO_POISON, &poison) < 0 ? -errno : 0;
 		if (poison.updated > 0)
 			done += (uint64_t)poison.updated;
-		if (r == -EAGAIN) {
-			r = 0;
+		else if (r == -EEXIST)
+			done += weft_page_bytes();
+		else if (r == -EAGAIN)
 			map_pause(m, &nr_pauses);
-		}
+		if (r == -EEXIST || r == -EAGAIN)
+			r = 0;
 	}
 	return r;
 }
@@ -261,14 +310,26 @@ void map_poison_all(struct weft_map *m)
 		map_wake_range(m, m->base, m->map_bytes);
 }
 
-void map_poison_page(struct weft_map *m, uint64_t address)
+/* False: it may be in swap space, or on its way from one place of memory to another. */
+static bool is_here(struct weft_map *m, const uint8_t *at)
+{
+	uint64_t entry = 0;
+	off_t off = (off_t)((uintptr_t)at / weft_page_bytes() * sizeof(entry));
+
+	return pread(m->pagemap, &entry, sizeof(entry), off) == sizeof(entry) && entry >> 63;
+}
+
+void map_poison_page_that_is_gone(struct weft_map *m, uint64_t address)
 {
 	const uint64_t page = weft_page_bytes();
-	struct uffdio_poison poison = {.range = {address / page * page, page}};
+	const uint8_t *at = (uint8_t *)(uintptr_t)(address / page * page);
 
-	/* The protection may have left a mark where the page was. */
-	madvise((void *)(uintptr_t)poison.range.start, page, MADV_DONTNEED);
-	ioctl(m->uffd, UFFDIO_POISON, &poison);
+	if (!is_here(m, at)) {
+		/* The protection may have left a mark where the page was. */
+		map_protect(m, at, page, false);
+		poison_range(m, at, page);
+	}
+	map_wake_range(m, at, page);
 }
 
 /* The kernel tells a handler of the mremap(2) before it returns. */
@@ -286,9 +347,9 @@ static int take_empty_away(struct weft_map *m, uint64_t off, uint64_t bytes)
 	return r;
 }
 
-int map_take_pages(struct weft_map *m, uint64_t unit)
+int map_take_pages(struct weft_map *m, uint64_t unit, uint64_t nr)
 {
-	return madvise(map_at(m, unit), map_unit_bytes(m, unit), MADV_DONTNEED) < 0 ? -errno : 0;
+	return madvise(map_at(m, unit), map_run_bytes(m, unit, nr), MADV_DONTNEED) < 0 ? -errno : 0;
 }
 
 int map_cure(struct weft_map *m, uint64_t first, uint64_t end)

@@ -46,18 +46,25 @@ static bool is_power_of_two(uint64_t n)
 	return n > 0 && (n & (n - 1)) == 0;
 }
 
-static int check_place(const struct weft *w, uint64_t off, uint64_t len, struct weft_error *err)
+static int check_place(const struct weft *w, uint64_t off, uint64_t len, uint64_t unit_bytes,
+	struct weft_error *err)
 {
 	const uint64_t page = weft_page_bytes(), size = w->info.size_bytes;
+	const uint32_t block = w->info.min_block_bytes;
 
 	if (len == 0 || off > size || len > size - off)
 		return weft_error_set(err, EINVAL,
 			"cannot map %" PRIu64 " bytes at %" PRIu64 " of a region that has %" PRIu64,
 			len, off, size);
-	if (off % page || len % w->info.min_block_bytes)
+	if (block > MAP_GRAIN_MAX || unit_bytes % block)
+		return weft_error_set(err, EINVAL,
+			"cannot map: the server takes whole blocks of %u bytes: unit_bytes is a "
+			"multiple of that, and blocks have %d bytes at most",
+			block, MAP_GRAIN_MAX);
+	if (off % page || off % block || len % block)
 		return weft_error_set(err, EINVAL,
 			"cannot map: the offset is a multiple of %" PRIu64 " and the length of %u",
-			page, w->info.min_block_bytes);
+			weft_max(page, block), block);
 	return 0;
 }
 
@@ -97,12 +104,13 @@ static unsigned default_handlers(void)
 	return (unsigned)weft_min((uint64_t)nr, HANDLERS_DEFAULT);
 }
 
-/* The bound holds slots and the buffers of WRITEs. */
+/* The bound holds slots, the buffers of WRITEs, and those of handlers. */
 static int choose_sizes(struct weft_map *m, const struct weft_map_options *o,
 	struct weft_error *err)
 {
 	m->unit_bytes = o->unit_bytes;
 	m->grain_bytes = weft_max(o->unit_bytes / MAP_MASK_BITS, weft_page_bytes());
+	m->grain_bytes = weft_max(m->grain_bytes, m->w->info.min_block_bytes);
 	m->grains = (unsigned)(o->unit_bytes / m->grain_bytes);
 	m->map_bytes = weft_whole_pages(m->len);
 	m->nr_units = (m->map_bytes + o->unit_bytes - 1) / o->unit_bytes;
@@ -114,11 +122,14 @@ static int choose_sizes(struct weft_map *m, const struct weft_map_options *o,
 		return weft_error_set(err, EINVAL,
 			"cannot map: local_bytes is %" PRIu64 " at least with units of %" PRIu64,
 			(MAP_MIN_FRAMES + m->nr_writes) * o->unit_bytes, o->unit_bytes);
-	nr = weft_max(weft_min(nr - m->nr_writes, m->nr_units), MAP_MIN_FRAMES);
+	nr -= weft_min(m->nr_writes + m->nr_handlers, nr - MAP_MIN_FRAMES);
+	nr = weft_max(weft_min(nr, m->nr_units), MAP_MIN_FRAMES);
 	if (m->nr_units >= MAP_HEALING - 1)
 		return weft_error_set(err, EFBIG,
 			"cannot map: the map would have more than 2^32 units; take larger ones");
 	m->nr_frames = (uint32_t)nr;
+	m->run_max = (uint32_t)weft_min(
+		weft_max(MAP_RUN_BYTES / m->unit_bytes, 1), MAP_RUN_MAX);
 	return 0;
 }
 
@@ -146,6 +157,7 @@ static int make_tables(struct weft_map *m, struct weft_error *err)
 static struct weft_map *new_map(struct weft *w, uint64_t off, uint64_t len,
 	const struct weft_map_options *o)
 {
+	const struct bridge_attachment_config *attach = &bridge_attachment(w->bridge)->config;
 	struct weft_map *m = calloc(1, sizeof(*m));
 
 	if (!m)
@@ -154,14 +166,17 @@ static struct weft_map *new_map(struct weft *w, uint64_t off, uint64_t len,
 	m->uffd = m->pagemap = m->stop_fd = m->file = m->empty = -1;
 	m->off = off;
 	m->len = len;
+	m->dead_ns = ((uint64_t)attach->timeout_ms + attach->dead_timeout_ms) * UINT64_C(1000000);
+	m->forced = MAP_NO_FRAME;
 	m->read_only = o->flags & WEFT_MAP_READ_ONLY;
 	m->on_lost = o->on_lost;
 	m->on_lost_ctx = o->on_lost_ctx;
 	weft_random(&m->hash_seed, sizeof(m->hash_seed));
+	pthread_mutex_init(&m->scan_lock, NULL);
 	pthread_mutex_init(&m->lock, NULL);
 	pthread_cond_init(&m->changed, NULL);
-	pthread_cond_init(&m->spare, NULL);
 	weft_cond_init(&m->news_cond);
+	weft_cond_init(&m->room_cond);
 	return m;
 }
 
@@ -175,6 +190,7 @@ static void free_map(struct weft_map *m)
 {
 	if (!m)
 		return;
+	map_join_room(m);
 	map_join_pump(m);
 	if (m->nr_threads > 0)
 		map_join_handlers(m);
@@ -188,9 +204,10 @@ static void free_map(struct weft_map *m)
 	unmap_table(m->frames, m->nr_frames * sizeof(m->frames[0]));
 	unmap_table(m->hashes, (uint64_t)m->nr_frames * m->grains * sizeof(m->hashes[0]));
 	pthread_cond_destroy(&m->news_cond);
-	pthread_cond_destroy(&m->spare);
+	pthread_cond_destroy(&m->room_cond);
 	pthread_cond_destroy(&m->changed);
 	pthread_mutex_destroy(&m->lock);
+	pthread_mutex_destroy(&m->scan_lock);
 	free(m);
 }
 
@@ -232,6 +249,8 @@ static int start_map(struct weft_map *m, const struct weft_map_options *o, struc
 		r = map_pump_init(m, err);
 	if (r == 0)
 		r = map_start_pump(m, err);
+	if (r == 0)
+		r = map_start_room(m, err);
 	return r == 0 ? map_start_handlers(m, err) : r;
 }
 
@@ -248,7 +267,7 @@ int weft_map(struct weft *w, uint64_t off, uint64_t len, const struct weft_map_o
 	if (r == 0)
 		r = check_options(w, &o, &err);
 	if (r == 0)
-		r = check_place(w, off, len, &err);
+		r = check_place(w, off, len, o.unit_bytes, &err);
 	if (r == 0) {
 		m = new_map(w, off, len, &o);
 		r = m ? start_map(m, &o, &err)
@@ -347,10 +366,17 @@ static int bring(struct weft_map *m, uint64_t unit)
 	if (f->state == FRAME_RESIDENT)
 		return 1;
 	if (f->state == FRAME_STAGED && !f->copying)
-		map_bring_back(m, frame);
+		map_bring_back(m, frame, 1);
 	else
 		f->wanted = f->state != FRAME_RETURNING;
 	return 0;
+}
+
+static void wait_for_any(struct weft_map *m)
+{
+	m->nr_waiting++;
+	pthread_cond_wait(&m->changed, &m->lock);
+	m->nr_waiting--;
 }
 
 static int bring_all(struct weft_map *m, uint64_t first, uint64_t end)
@@ -371,7 +397,7 @@ static int bring_all(struct weft_map *m, uint64_t first, uint64_t end)
 			m->frames[map_frame_of(m, unit)].state == FRAME_RESIDENT)
 			unit++;
 		else if (r == 0)
-			pthread_cond_wait(&m->changed, &m->lock);
+			wait_for_any(m);
 	}
 	pthread_mutex_unlock(&m->lock);
 	return r < 0 ? r : 0;
@@ -397,7 +423,7 @@ static void release(struct weft_map *m, uint32_t frame)
 {
 	map_empty_frame(m, frame);
 	if (!m->mode->shares)
-		madvise(map_slot(m, frame), m->unit_bytes, MADV_DONTNEED);
+		map_drop_slots(m, frame, 1);
 }
 
 int weft_map_evict(struct weft_map *m, const void *addr, size_t len)
@@ -448,7 +474,8 @@ int weft_map_stats(struct weft_map *m, struct weft_map_stats *ret)
 		.mode = m->mode->name,
 		.user_faults_only = m->user_faults_only,
 		.error = m->lost ? m->lost : m->write_error,
-		.local_bytes = (m->nr_frames + (uint64_t)m->nr_writes) * m->unit_bytes,
+		.local_bytes = (m->nr_frames + (uint64_t)m->nr_writes + m->nr_handlers) *
+			m->unit_bytes,
 		.resident_bytes = m->resident.nr * m->unit_bytes,
 		.staged_bytes = (m->nr_frames - m->free.nr - m->resident.nr) * m->unit_bytes,
 		.dirty_bytes = m->nr_dirty_grains * m->grain_bytes,

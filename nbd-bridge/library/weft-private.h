@@ -124,6 +124,8 @@ struct weft {
 	_Atomic uint64_t nr_ended;
 	_Atomic int aio_fd;  /* -1: nobody asked for it */
 	int told_fd;         /* an eventfd in aio_fd: a command has ended */
+	/* Held while a map is reset; taken before `lock` and the maps' locks. */
+	pthread_mutex_t reset_lock;
 	pthread_mutex_t lock;
 	/* Under the lock. */
 	struct command *aio_free, *ended, *last_ended;

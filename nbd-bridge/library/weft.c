@@ -267,6 +267,7 @@ int weft_open_regions(const char *const *uris, unsigned nr_uris, const struct we
 		r = w ? 0 : weft_error_set(&err, ENOMEM, "cannot open: out of memory");
 	}
 	if (r == 0) {
+		pthread_mutex_init(&w->reset_lock, NULL);
 		pthread_mutex_init(&w->lock, NULL);
 		atomic_store(&w->aio_fd, -1);
 		r = parse_uris(w, uris, nr_uris, &err);
@@ -328,6 +329,7 @@ void weft_close(struct weft *w)
 	for (unsigned i = 0; i < w->nr_uris; i++)
 		weft_uri_fini(&w->uris[i]);
 	pthread_mutex_destroy(&w->lock);
+	pthread_mutex_destroy(&w->reset_lock);
 	free(w->lanes);
 	free(w);
 }

@@ -348,7 +348,8 @@ struct weft_map_options {
  * Maps len bytes at off (a multiple of the page size) of the region.  What is behind them in their
  * last page is zero, and not written.  options: NULL: the defaults.  Returns 0 with *ret, to be
  * given to weft_unmap(); or -errno with *ret untouched and the reason in why:
- *   -EINVAL   the place or the options; -E2BIG: options of a later version
+ *   -EINVAL   the place or the options; a plain NBD server's blocks are cut by off, len or
+ *             unit_bytes; -E2BIG: options of a later version
  *   -EROFS    the handle does not write; WEFT_MAP_READ_ONLY would do
  *   -ENOTSUP, -ENOSYS  the kernel cannot
  *   -EPERM    see WEFT_MAP_ALL_FAULTS
@@ -400,10 +401,10 @@ struct weft_map_extent {
 /*
  * Which bytes were written since weft_map(), or since they were told with WEFT_MAP_RESET, whether
  * the donor has them by now or not: in whole pages (a unit of more than 256 KiB: in 64ths of a
- * unit), in order, from `from` on.  Rarely a page that was not written is among them.  What is
- * written while the call runs is told by this call or by the next.  Returns the number of extents,
- * at most nr: if it is nr, go on behind the last; or -EINVAL, or -ESTALE, -ENOTCONN: the contents
- * are gone.
+ * unit; a plain NBD server's blocks where they are larger), in order, from `from` on.  Rarely a
+ * page that was not written is among them.  What is written while the call runs is told by this
+ * call or by the next.  Returns the number of extents, at most nr: if it is nr, go on behind the
+ * last; or -EINVAL, or -ESTALE, -ENOTCONN: the contents are gone.
  */
 WEFT_API int64_t weft_map_dirty(struct weft_map *m, uint64_t from, struct weft_map_extent *extents,
 	size_t nr, unsigned flags);
@@ -428,9 +429,10 @@ WEFT_API int64_t weft_map_rescue(struct weft_map *m,
 /*
  * The way back once the contents are gone: drops what weft_map_rescue() has, and maps whatever the
  * region has now; the handle works again too.  No thread touches the map meanwhile.  Other maps of
- * the handle stay lost until they are reset.  0; or -errno, with the reason in why, and all is as
- * before: -EINVAL: the contents are not gone; -EPERM: another process has taken the region;
- * -EAGAIN: on_lost was not called yet; or as weft_open().
+ * the handle stay lost until they are reset.  Waits while another thread resets a map of the
+ * handle.  0; or -errno, with the reason in why, and all is as before: -EINVAL: the contents are
+ * not gone, or another thread has reset the map meanwhile; -EPERM: another process has taken the
+ * region; -EAGAIN: on_lost was not called yet; or as weft_open().
  */
 WEFT_API int weft_map_reset(struct weft_map *m, char *why, size_t why_size);
 

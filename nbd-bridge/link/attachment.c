@@ -37,9 +37,9 @@ static void init_peer(struct bridge_attachment *attachment, unsigned index,
 	peer->version0 = config->version0;
 	for (unsigned i = 0; i < config->nr_ways; i++)
 		add_transport(attachment, &config->ways[i]);
-	bridge_ways_init(&peer->ways, config->nr_ways, config->first_way,
-		attachment->config.return_ms);
 	site_init(&peer->first, config, attachment);
+	bridge_ways_init(&peer->ways, config->nr_ways, site_nr_best(&peer->first),
+		config->first_way, attachment->config.return_ms);
 	follow_init(peer);
 }
 
@@ -60,8 +60,10 @@ int attachment_init(struct bridge_attachment *attachment,
 		.epoch = config->epoch,
 	};
 	unsigned nr = config->nr_donors ? config->nr_donors : 1;
+	unsigned copies = config->copies.nr > 1 ? config->copies.nr : 1;
 
-	assert(nr <= BRIDGE_MAX_DONORS && (nr == 1 || config->stripe_bytes > 0));
+	assert(nr <= BRIDGE_MAX_DONORS && nr % copies == 0);
+	assert(nr == copies || config->stripe_bytes > 0);
 	memcpy(only.id, config->id, sizeof(only.id));
 	attachment->peers = calloc(nr, sizeof(attachment->peers[0]));
 	if (!attachment->peers)
@@ -74,7 +76,8 @@ int attachment_init(struct bridge_attachment *attachment,
 			config->nr_donors ? &config->donors[attachment->nr_peers] : &only);
 	attachment->config.donors = NULL; /* they are copied */
 	attachment->config.region = attachment->peers[0].config.region;
-	attachment->map = (struct bridge_map){.nr = nr, .unit = config->stripe_bytes};
+	attachment->nr_copies = copies;
+	attachment->map = (struct bridge_map){.nr = nr / copies, .unit = config->stripe_bytes};
 	return 0;
 }
 
@@ -93,8 +96,60 @@ void attachment_fini(struct bridge_attachment *attachment)
 
 void attachment_changed(const struct bridge_attachment *attachment)
 {
+	attachment->owner->changed((struct bridge_attachment *)attachment);
 	if (attachment->config.changed)
 		attachment->config.changed(attachment->config.changed_ctx);
+}
+
+/* The time until which so many of the stripe's current copies are ours. */
+static uint64_t stripe_until(const struct bridge_attachment *attachment, unsigned stripe)
+{
+	unsigned left = attachment->config.copies.min;
+	uint32_t counted = 0;
+	uint64_t until_ns = 0;
+
+	for (; left > 0; left--) {
+		unsigned best = BRIDGE_MAX_DONORS;
+
+		for (unsigned i = 0; i < attachment->nr_copies; i++) {
+			unsigned at = stripe * attachment->nr_copies + i;
+
+			if ((attachment->current & ~counted) >> at & 1 &&
+				!atomic_load(&attachment->peers[at].lost_contents) &&
+				(best == BRIDGE_MAX_DONORS ||
+					attachment->peers[at].lease_until_ns >
+						attachment->peers[best].lease_until_ns))
+				best = at;
+		}
+		if (best == BRIDGE_MAX_DONORS)
+			return 0;
+		counted |= 1U << best;
+		until_ns = attachment->peers[best].lease_until_ns;
+	}
+	return until_ns;
+}
+
+bool attachment_renew(struct bridge_attachment *attachment)
+{
+	uint64_t first_ns = UINT64_MAX;
+
+	if (attachment->nr_copies > 1)
+		for (unsigned i = 0; i < attachment->map.nr; i++)
+			first_ns = weft_min(first_ns, stripe_until(attachment, i));
+	else
+		for (unsigned i = 0; i < attachment->nr_peers; i++)
+			first_ns = weft_min(first_ns, attachment->peers[i].lease_until_ns);
+	return atomic_exchange(&attachment->fresh_until_ns, first_ns) < weft_boottime_ns();
+}
+
+void attachment_set_current(struct bridge_attachment *attachment, uint32_t current)
+{
+	pthread_mutex_lock(&attachment->lock);
+	attachment->current = current;
+	bool was_over = attachment_renew(attachment);
+	pthread_mutex_unlock(&attachment->lock);
+	if (was_over)
+		attachment->owner->wake_lanes(attachment);
 }
 
 void attachment_set_stale(struct bridge_attachment *attachment, const struct weft_error *why)
@@ -170,6 +225,7 @@ uint64_t attachment_bytes_cut_off(const struct bridge_attachment *attachment)
 	uint64_t bytes = 0;
 
 	for (unsigned i = 0; i < attachment->nr_peers; i++)
-		bytes += attachment->peers[i].info.size_bytes - attachment->map.part_bytes;
+		if (attachment->peers[i].info.size_bytes > attachment->map.part_bytes)
+			bytes += attachment->peers[i].info.size_bytes - attachment->map.part_bytes;
 	return bytes;
 }

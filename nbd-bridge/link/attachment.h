@@ -21,6 +21,7 @@
 #include "nbd-bridge/link/map.h"
 
 struct weft_held_key;
+struct bridge;
 
 enum {
 	BRIDGE_MAX_WAYS = 4,
@@ -62,6 +63,54 @@ struct bridge_donor_config {
 	struct weft_held_key *key;
 };
 
+/* What is known of a stripe's copies when a bridge begins, and later: bridge/copies.h. */
+struct bridge_copies_known {
+	uint64_t set, term; /* the term is claimed by this attachment */
+	uint32_t change;    /* the last that it used under the term; 0: none */
+	uint16_t members;   /* that are current; copy i is bit i */
+	uint64_t since;     /* the term in which a copy got another region last; 0: none did */
+	/* A new set: the members are made the same as this one before it is noted; 0: they are. */
+	uint16_t source;
+	bool same;          /* they have the same bytes for certain: the one before said goodbye */
+};
+
+/* Copies of the device; all zero: there are none. */
+struct bridge_copies_config {
+	unsigned nr;  /* of each stripe; up to WEFT_COPIES_MAX */
+	unsigned min; /* that a write has when it is answered: from 1 to nr */
+	/*
+	 * With fewer requests fail at once; otherwise they wait, as for any donor that is gone
+	 * (dead_timeout_ms).
+	 */
+	bool fails_on_too_few;
+	uint32_t lost_ms;  /* a donor that is silent so long is left behind; 0: 5000 */
+	uint32_t whole_ms; /* a copy that came back is current again within this; 0: an hour */
+	/*
+	 * Regions, by URI, of which one takes the place of a copy that is lost for so long (0: a
+	 * minute); borrowed while the bridge lives.
+	 */
+	const char *spares[BRIDGE_MAX_DONORS];
+	unsigned nr_spares;
+	uint32_t spare_ms;
+	/*
+	 * How many donors of each stripe bridge_start() needs: nr - min + 1, or min where the state
+	 * of the bridge before tells the members.
+	 */
+	unsigned nr_needed;
+	/*
+	 * Asks the donors which copies are current, and fills known[stripe].  The control thread,
+	 * inside bridge_start(); 0, or -errno: the bridge does not start.
+	 */
+	int (*settle)(void *ctx, struct bridge *bridge, struct bridge_copies_known *known,
+		struct weft_error *err);
+	/*
+	 * Notes the generation of the stripe's set in the state, durably, before a donor is told.
+	 * 0, or -errno: then nothing changes.  Any thread but a lane's, without locks.
+	 */
+	int (*note)(void *ctx, unsigned stripe, const struct bridge_copies_known *known);
+	void *ctx;
+};
+
 /* Where, as whom, and for how long to wait. */
 struct bridge_attachment_config {
 	/* When there is one donor and one way to it (as in bridge_way and bridge_donor_config). */
@@ -75,6 +124,7 @@ struct bridge_attachment_config {
 	unsigned nr_donors;
 	/* several donors: bytes that lie at one before the next has its turn */
 	uint64_t stripe_bytes;
+	struct bridge_copies_config copies;
 	/*
 	 * the regions become parts of this device with the first grant, whatever they were parts of
 	 */
@@ -136,6 +186,8 @@ struct bridge_attachment_owner {
 	 * epoch from now on; 0: nobody knows yet.
 	 */
 	void (*epoch_is)(struct bridge_attachment *attachment, unsigned donor, uint64_t epoch);
+	/* A link was granted or lost, or a copy's donor has other contents.  Without locks. */
+	void (*changed)(struct bridge_attachment *attachment);
 };
 
 struct bridge_peer;
@@ -147,13 +199,17 @@ struct bridge_attachment {
 	struct bridge_map map;
 	struct bridge_peer *peers; /* one for each donor */
 	unsigned nr_peers;
+	unsigned nr_copies; /* of each stripe: peer = stripe * nr_copies + copy; 1: none */
+	/* with copies, under the lock: the peers that are current; bit i is peer i's */
+	uint32_t current;
 	unsigned nr_transports;
 	struct bridge_way transports[BRIDGE_MAX_TRANSPORTS]; /* host and port mean nothing */
 	_Atomic bool stale;   /* connections end; not while a reset tries */
 	_Atomic bool refuses; /* requests fail: the attachment is stale, or being reset */
 	/*
 	 * the earliest of the donors' lease_until_ns: until then they have the contents that are
-	 * remembered
+	 * remembered.  With copies: until then enough copies of each stripe are ours, so that
+	 * nobody else can have been granted the others and have gone on with them.
 	 */
 	_Atomic uint64_t fresh_until_ns;
 	/* info is valid, of all donors; set by the first lane before others run */
@@ -178,6 +234,12 @@ void attachment_set_superseded(struct bridge_attachment *attachment, const struc
 bool attachment_is_superseded(struct bridge_attachment *attachment);
 /* Why the attachment is stale; false, with *ret untouched: it is not.  Any thread. */
 bool attachment_stale_why(struct bridge_attachment *attachment, struct weft_error *ret);
+/*
+ * With copies: these peers are current from now on.  Any thread; without locks.
+ */
+void attachment_set_current(struct bridge_attachment *attachment, uint32_t current);
+/* The lock is held: fresh_until_ns anew.  Whether it was over before. */
+bool attachment_renew(struct bridge_attachment *attachment);
 /* Any thread: calls config.changed(), since the state may be another. */
 void attachment_changed(const struct bridge_attachment *attachment);
 /*

@@ -166,12 +166,14 @@ static void refused_by_owner(struct bridge_link *link, int error, bool first)
 	if (over && peer->granted) {
 		link->insisted = true;
 		peer_raise(peer, link->generation);
-		link_back_off(link);
+		/* Whoever says so grants the next one, at once. */
+		if (!follow(link, FOLLOW_NOW))
+			link_back_off(link);
 		return;
 	}
 	if (error == -ESTALE && link->generation == atomic_load(&peer->generation)) {
-		if (peer->granted)
-			attachment_set_stale(link->attachment, &link->why);
+		if (peer->granted || link->attachment->nr_copies > 1)
+			peer_set_stale(peer, &link->why);
 		link->state = LINK_IDLE;
 		return;
 	}
@@ -246,7 +248,7 @@ static struct tp_target target_of(const struct bridge_link *link, const struct b
 	};
 
 	/* If there is another way, or another donor, to try, this one gets little time. */
-	if ((site->nr_ways > 1 && peer->granted) || follow_has_place(peer))
+	if ((site->nr_ways > 1 && peer_is_granted(peer)) || follow_has_place(peer))
 		target.connect_timeout_ms =
 			(uint32_t)weft_min(target.connect_timeout_ms, LINK_WAY_MS);
 	peer_claim(peer, &target.hello);
@@ -281,6 +283,10 @@ void link_start(struct bridge_link *link)
 	int r;
 
 	assert(!link->conn);
+	if (atomic_load(&link->peer->lost_contents)) {
+		link->state = LINK_IDLE;
+		return;
+	}
 	r = peer_where(link->peer, link->generation, link->was_granted, &link->generation,
 		&link->site, &link->way);
 	if (link->down_ns == 0)

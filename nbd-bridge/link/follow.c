@@ -171,20 +171,44 @@ enum follow_next follow_refused(struct bridge_peer *peer, const struct bridge_si
 
 /* ---- grants ---- */
 
+static void set_home(struct bridge_peer *peer, const struct bridge_site *site)
+{
+	const uint64_t nr_changes = peer->ways.nr_changes;
+
+	peer->home = site;
+	bridge_ways_init(&peer->ways, site->nr_ways, site_nr_best(site), 0, peer->ways.return_ms);
+	peer->ways.nr_changes = nr_changes;
+	weft_debug("the region is at %s now", site->uri);
+}
+
+/* With the ways that the donor there offers, if that is of use. */
+static void set_home_with_ways(struct bridge_peer *peer, const struct bridge_site *site,
+	const struct tp_info *info)
+{
+	const struct bridge_site *better =
+		peer->first.nr_ways > 1 ? site_of(peer, site->uri, info->offers) : NULL;
+
+	set_home(peer, better ? better : site);
+}
+
 /* The region has moved to the place. */
 static void go_home(struct bridge_peer *peer, const struct tp_info *info)
 {
-	const uint64_t nr_changes = peer->ways.nr_changes;
-	const bool better = peer->first.nr_ways > 1;
-	const struct bridge_site *site = better ? site_of(peer, peer->place->uri, info->offers)
-						: NULL;
-
-	peer->home = site ? site : peer->place;
+	set_home_with_ways(peer, peer->place, info);
 	set_place(peer, NULL);
-	bridge_ways_init(&peer->ways, peer->home->nr_ways, 0, peer->ways.return_ms);
-	peer->ways.nr_changes = nr_changes;
 	peer->nr_ready = 0;
-	weft_debug("the region is at %s now", peer->home->uri);
+}
+
+bool follow_replace(struct bridge_peer *peer, const char *uri)
+{
+	const struct bridge_site *site = peer->follows ? site_of(peer, uri, "") : NULL;
+
+	if (!site)
+		return false;
+	set_home(peer, site);
+	peer->nr_places++;
+	peer->is_replaced = true;
+	return true;
 }
 
 /* Each lane sees to it that what it goes by is noted; another may note the same. */
@@ -218,6 +242,9 @@ int follow_granted(struct bridge_peer *peer, const struct bridge_site **io_site,
 	if (is_place(peer, *io_site)) {
 		go_home(peer, info);
 		moved = true;
+	} else if (peer->is_replaced && site_is_same(*io_site, peer->home)) {
+		peer->is_replaced = false;
+		set_home_with_ways(peer, peer->home, info);
 	} else if (!site_is_same(*io_site, peer->home)) {
 		r = -EAGAIN;
 	}

@@ -95,16 +95,26 @@ static void add_info(struct tp_info *all, const struct tp_info *one)
 /* All donors have granted: puts together the info of the whole. */
 static int put_together(struct bridge_attachment *attachment, struct weft_error *err)
 {
-	struct tp_info all = attachment->peers[0].info;
+	const struct bridge_peer *first = attachment->peers;
 
-	for (unsigned i = 1; i < attachment->nr_peers; i++)
-		add_info(&all, &attachment->peers[i].info);
+	while (!first->info.size_bytes && attachment->nr_copies > 1)
+		first++;
+	struct tp_info all = first->info;
+
+	for (unsigned i = 0; i < attachment->nr_peers; i++)
+		if (attachment->nr_copies <= 1 || attachment->peers[i].info.size_bytes)
+			add_info(&all, &attachment->peers[i].info);
 	if (attachment->nr_transports > 1)
 		be_modest(&all);
 	if (attachment->config.mode != WEFT_MODE_WRITE)
 		all.read_only = true;
+	/* A copy keeps its bytes only if each copy gets the same ones. */
+	if (attachment->nr_copies > 1) {
+		all.can_cache = all.can_mark = false;
+		all.can_trim = all.can_zero;
+	}
 	attachment->map.part_bytes = all.size_bytes;
-	if (attachment->nr_peers > 1) {
+	if (attachment->map.nr > 1) {
 		if (attachment->map.unit % all.min_block_bytes)
 			return weft_error_set(err, EINVAL,
 				"stripes of %" PRIu64
@@ -115,10 +125,32 @@ static int put_together(struct bridge_attachment *attachment, struct weft_error 
 			return weft_error_set(err, EINVAL,
 				"a region is smaller than a stripe of %" PRIu64 " bytes",
 				attachment->map.unit);
-		all.size_bytes = attachment->nr_peers * attachment->map.part_bytes;
+		all.size_bytes = attachment->map.nr * attachment->map.part_bytes;
 	}
 	attachment->info = all;
 	attachment->granted = true;
+	return 0;
+}
+
+int peer_put_together(struct bridge_attachment *attachment, struct weft_error *err)
+{
+	return attachment->granted ? 0 : put_together(attachment, err);
+}
+
+/* A copy that was not there at first, or had to begin anew. */
+static int check_copy(struct bridge_peer *peer, const struct tp_info *is, struct weft_error *err)
+{
+	const struct bridge_attachment *attachment = peer->attachment;
+
+	if (is->size_bytes < attachment->map.part_bytes)
+		return weft_error_set(err, ENOSPC,
+			"the region has %" PRIu64 " bytes, and a copy has %" PRIu64, is->size_bytes,
+			attachment->map.part_bytes);
+	if (!is->has_epoch || !keeps_promises(&attachment->info, is))
+		return weft_error_set(err, EOPNOTSUPP,
+			"the donor can do less than those of the other copies");
+	peer->info = *is;
+	peer->granted = true;
 	return 0;
 }
 
@@ -144,6 +176,13 @@ int peer_check_grant(struct bridge_peer *peer, const struct tp_info *info, struc
 {
 	struct bridge_attachment *attachment = peer->attachment;
 
+	if (attachment->granted && attachment->nr_copies > 1) {
+		/* Whichever lane comes first. */
+		pthread_mutex_lock(&attachment->lock);
+		int r = peer->granted ? check_again(peer, info, err) : check_copy(peer, info, err);
+		pthread_mutex_unlock(&attachment->lock);
+		return r;
+	}
 	if (peer->granted)
 		return check_again(peer, info, err);
 	if (attachment->granted)

@@ -214,7 +214,7 @@ static void granted(struct bridge_link *link)
 		become_ready(link);
 		return;
 	}
-	bool attached = link->ready_ns != 0 || link->peer->granted;
+	bool attached = link->ready_ns != 0 || peer_is_granted(link->peer);
 	bool counts = follow_counts(link->peer, link->site);
 
 	link->why = why;
@@ -223,7 +223,7 @@ static void granted(struct bridge_link *link)
 		link->owner->first_result(link, -why.code, &why);
 	/* Another way may be able to do what was granted before. */
 	if (attached && counts && (r == -ESTALE || link->site->nr_ways == 1))
-		attachment_set_stale(link->attachment, &why);
+		peer_set_stale(link->peer, &why);
 	tp_shutdown(link->conn);
 }
 
@@ -469,11 +469,19 @@ static void use_memory_of(struct tp_op *op, const struct tp *tp)
 		op->mem = op->mem->twin;
 }
 
+static bool is_small(const struct tp_op *op)
+{
+	return op->len <= (op->kind == TP_HASH ? LINK_SMALL_HASHED : LINK_SMALL_BYTES);
+}
+
 static unsigned gather(struct bridge_link *link, struct tp_op **batch)
 {
+	const unsigned before = link->conn->nr_outstanding;
 	unsigned n = 0;
 
 	for (struct bridge_op *op = link->queue.head; op && n < LINK_BATCH; op = op->next) {
+		if (before + n >= LINK_FEW && !is_small(&op->tp))
+			break;
 		use_memory_of(&op->tp, link->conn->tp);
 		batch[n++] = &op->tp;
 	}
@@ -486,7 +494,8 @@ bool link_pump(struct bridge_link *link)
 	bool failed = false;
 
 	while (link->state == LINK_READY && link->queue.head && !link->holds) {
-		int r = tp_post(link->conn, batch, gather(link, batch));
+		unsigned n = gather(link, batch);
+		int r = n > 0 ? tp_post(link->conn, batch, n) : -EAGAIN;
 		if (r == -EAGAIN || r == -ENOTCONN)
 			break;
 		if (r < 0) {

@@ -16,7 +16,15 @@
 #include "nbd-bridge/link/recorder.h"
 
 enum {
-	LINK_OPS = 128,  /* operations at most; as many as a donor takes on a connection */
+	LINK_OPS = 512,  /* operations at most */
+	/*
+	 * As many as a donor takes on a connection.  Beyond these only small ones are posted: they
+	 * are on the line while others are carried out.  Large ones fill the line anyway, and would
+	 * wait for each other there until they are late.
+	 */
+	LINK_FEW = 128,
+	LINK_SMALL_BYTES = 64 << 10,
+	LINK_SMALL_HASHED = 1 << 20, /* what a HASH is about, of which hashes come alone */
 	LINK_BATCH = 64, /* operations posted, and completions taken, at once */
 	LINK_GOODBYE_MS = 500,
 };

@@ -17,6 +17,7 @@ struct bridge_op {
 	struct tp_op tp;           /* tp.user: the operation */
 	/* the owner's, not looked at by the link; NULL: the link's probe */
 	struct bridge_request *rq;
+	uint64_t made_ns; /* the owner's too */
 	struct bridge_link *link;
 	uint64_t posted_ns;
 	struct bridge_op *next;

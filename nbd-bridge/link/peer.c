@@ -11,6 +11,7 @@
 #include "fabric/base/util.h"
 #include "fabric/driver.h"
 #include "fabric/key/held.h"
+#include "nbd-bridge/link/follow.h"
 #include "nbd-bridge/link/peer.h"
 
 static void raise_generation(struct bridge_peer *peer)
@@ -45,9 +46,10 @@ void peer_raise(struct bridge_peer *peer, uint64_t generation)
 	pthread_mutex_unlock(&peer->attachment->lock);
 }
 
-static void explain(struct bridge_peer *peer, unsigned way, const char *transport)
+/* was_lost: of the way that was in use. */
+static void explain(struct bridge_peer *peer, bool was_lost, const char *transport)
 {
-	if (way == 0)
+	if (was_lost)
 		snprintf(peer->way_why, sizeof(peer->way_why), "auto: %s was lost: %s",
 			tp_word_label(peer->used_transport),
 			peer->left_why.code ? peer->left_why.message : "the donor was gone");
@@ -71,10 +73,12 @@ void peer_granted(struct bridge_peer *peer, uint64_t generation, unsigned way,
 		newest = true;
 	}
 	if (generation == peer->generation) {
+		const bool was_lost = bridge_ways_is_worse(&peer->ways, way, peer->ways.used);
+
 		peer->nr_ready++;
 		*ret_way_changed = bridge_ways_granted(&peer->ways, way, weft_now_ns());
 		if (*ret_way_changed)
-			explain(peer, way, info->transport);
+			explain(peer, was_lost, info->transport);
 		snprintf(peer->used_transport, sizeof(peer->used_transport), "%s", info->transport);
 	}
 	pthread_mutex_unlock(&attachment->lock);
@@ -131,20 +135,22 @@ int peer_note_wrote(struct bridge_peer *peer, uint64_t generation)
 	return r;
 }
 
-void peer_claim(const struct bridge_peer *peer, struct weft_hello *hello)
+static void claim(const struct bridge_peer *peer, struct weft_hello *hello)
 {
+	const struct bridge_attachment *attachment = peer->attachment;
 	const struct bridge_donor_config *config = &peer->config;
 	uint64_t granted = atomic_load(&peer->granted_generation);
-
-	const struct bridge_attachment *attachment = peer->attachment;
 
 	hello->version0 = atomic_load(&peer->version0);
 	hello->follows = peer->follows;
 	hello->stripe = weft_stripe_whole;
+	hello->copies = attachment->nr_copies > 1;
 	if (attachment->map.nr > 1)
-		hello->stripe = (struct weft_stripe){peer->index + 1, attachment->map.nr,
-			attachment->map.unit};
-	hello->new_contents = !peer->granted && !config->epoch && attachment->config.new_contents;
+		hello->stripe = (struct weft_stripe){peer->index / attachment->nr_copies + 1,
+			attachment->map.nr, attachment->map.unit};
+	/* The order meant the contents that a donor had at the beginning. */
+	hello->new_contents = !peer->granted && !config->epoch &&
+		attachment->config.new_contents && !(hello->copies && attachment->granted);
 	if (!peer->granted) {
 		hello->epoch = config->epoch;
 		hello->expect = config->epoch ? 0 : config->expect;
@@ -155,6 +161,22 @@ void peer_claim(const struct bridge_peer *peer, struct weft_hello *hello)
 	hello->epoch = peer->info.epoch;
 	hello->granted = peer->info.epoch ? granted : 0;
 	hello->wrote = hello->granted && atomic_load(&peer->wrote_generation) == granted;
+}
+
+/* A copy may be granted to another lane, or begin anew, at any time: so there is the lock. */
+void peer_claim(const struct bridge_peer *peer, struct weft_hello *hello)
+{
+	pthread_mutex_lock(&peer->attachment->lock);
+	claim(peer, hello);
+	pthread_mutex_unlock(&peer->attachment->lock);
+}
+
+bool peer_is_granted(const struct bridge_peer *peer)
+{
+	pthread_mutex_lock(&peer->attachment->lock);
+	const bool granted = peer->granted;
+	pthread_mutex_unlock(&peer->attachment->lock);
+	return granted;
 }
 
 void peer_give_alias(struct bridge_peer *peer, struct weft_hello *hello)
@@ -183,20 +205,58 @@ void peer_renew_lease(struct bridge_peer *peer, uint64_t sent_ns, uint32_t lease
 {
 	struct bridge_attachment *attachment = peer->attachment;
 	bool leased = lease_ms > 0 && attachment->config.mode != WEFT_MODE_SHARED;
-	uint64_t until_ns = leased ? sent_ns + lease_ms * UINT64_C(1000000) : UINT64_MAX,
-		 first_ns = UINT64_MAX;
+	uint64_t until_ns = leased ? sent_ns + lease_ms * UINT64_C(1000000) : UINT64_MAX;
 
 	pthread_mutex_lock(&attachment->lock);
 	peer->lease_until_ns = leased
 		? weft_max(until_ns, peer->lease_until_ns == UINT64_MAX ? 0 : peer->lease_until_ns)
 		: UINT64_MAX;
-	for (unsigned i = 0; i < attachment->nr_peers; i++)
-		first_ns = weft_min(first_ns, attachment->peers[i].lease_until_ns);
-	bool was_over = atomic_exchange(&attachment->fresh_until_ns, first_ns) < weft_boottime_ns();
+	bool was_over = attachment_renew(attachment);
 	pthread_mutex_unlock(&attachment->lock);
 	/* Requests may wait for the lease. */
 	if (was_over)
 		attachment->owner->wake_lanes(attachment);
+}
+
+void peer_set_stale(struct bridge_peer *peer, const struct weft_error *why)
+{
+	struct bridge_attachment *attachment = peer->attachment;
+
+	if (attachment->nr_copies <= 1) {
+		attachment_set_stale(attachment, why);
+		return;
+	}
+	pthread_mutex_lock(&attachment->lock);
+	if (!atomic_exchange(&peer->lost_contents, true))
+		peer->left_why = *why;
+	attachment_renew(attachment);
+	pthread_mutex_unlock(&attachment->lock);
+	attachment_changed(attachment);
+}
+
+const char *peer_uri(struct bridge_peer *peer)
+{
+	pthread_mutex_lock(&peer->attachment->lock);
+	const char *uri = peer->home->uri[0] ? peer->home->uri : peer->config.label;
+	pthread_mutex_unlock(&peer->attachment->lock);
+	return uri;
+}
+
+bool peer_begin_anew(struct bridge_peer *peer, const char *uri)
+{
+	struct bridge_attachment *attachment = peer->attachment;
+
+	pthread_mutex_lock(&attachment->lock);
+	raise_generation(peer);
+	peer->granted = peer->changes_way = false;
+	follow_forget(peer);
+	const bool reaches = !uri || follow_replace(peer, uri);
+	peer->ways.now = 0;
+	peer->lease_until_ns = 0;
+	peer->config.epoch = peer->config.expect = peer->config.identity = 0;
+	atomic_store(&peer->lost_contents, false);
+	pthread_mutex_unlock(&attachment->lock);
+	return reaches;
 }
 
 void peer_lost(struct bridge_peer *peer, const struct bridge_site *site, uint64_t generation,

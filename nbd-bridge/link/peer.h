@@ -28,6 +28,11 @@ struct bridge_peer {
 	/* a scout asks for the next generation over another way: nobody else may */
 	bool changes_way;
 	bool granted;        /* info is valid */
+	/*
+	 * A copy whose donor has other contents than it was granted with, or none: it is asked no
+	 * more, until it begins anew.
+	 */
+	_Atomic bool lost_contents;
 	struct tp_info info; /* what was granted first */
 	_Atomic bool version0;   /* whether the donor spoke version 0 when it granted last */
 	/*
@@ -48,6 +53,7 @@ struct bridge_peer {
 	bool decided;     /* the donor that had the region says that the place has it */
 	struct bridge_site first;       /* as config has it */
 	const struct bridge_site *home; /* the donor that granted last, and `ways` lead to */
+	bool is_replaced; /* home is another region than before, and was not granted yet */
 	const struct bridge_site *place; /* where the region may be soon; NULL: it stays */
 	struct bridge_site *sites;      /* all but the first, as long as the attachment */
 	uint64_t nr_places, noted_places; /* changes of home and place; … that are noted */
@@ -74,6 +80,19 @@ bool peer_refused(struct bridge_peer *peer, uint64_t generation, const struct we
 /* The next generation, unless somebody has raised it already. */
 void peer_raise(struct bridge_peer *peer, uint64_t generation);
 /*
+ * The donor has other contents than the attachment remembers: a copy has lost its contents, and
+ * anything else is stale from now on.
+ */
+void peer_set_stale(struct bridge_peer *peer, const struct weft_error *why);
+/*
+ * A copy that lost its contents, or never was granted, begins anew: it remembers nothing.  No link
+ * to it has a connection, or asks for one.  uri: from now on the copy is this region; NULL: the
+ * same.  False: that cannot be reached, and the copy is the same region as before.
+ */
+bool peer_begin_anew(struct bridge_peer *peer, const char *uri);
+/* The URI of the region that it is now; it lives as long as the attachment.  NULL: nobody said. */
+const char *peer_uri(struct bridge_peer *peer);
+/*
  * Notes for a take-over: the grant, before anything is asked under it; a write under the grant,
  * before anybody learns of the write.  0, or -errno.
  */
@@ -83,6 +102,8 @@ int peer_note_wrote(struct bridge_peer *peer, uint64_t generation);
 uint64_t peer_noted(struct bridge_peer *peer);
 /* Fills the fields of a hello that say what is remembered. */
 void peer_claim(const struct bridge_peer *peer, struct weft_hello *hello);
+/* Whether its contents are known: a lane has been granted them. */
+bool peer_is_granted(const struct bridge_peer *peer);
 /* Gives the hello an alias that no session had before. */
 void peer_give_alias(struct bridge_peer *peer, struct weft_hello *hello);
 /*
@@ -110,6 +131,11 @@ bool peer_move_end(struct bridge_peer *peer, bool moved, const struct bridge_sit
  * first grants of all donors come to one lane alone.
  */
 int peer_check_grant(struct bridge_peer *peer, const struct tp_info *info, struct weft_error *err);
+/*
+ * With copies: as many donors have granted as are needed, and the others have refused.  Puts
+ * together what they can do, unless that was done.  0, or -EINVAL.
+ */
+int peer_put_together(struct bridge_attachment *attachment, struct weft_error *err);
 
 /* The way to the donor that was granted last.  Any thread. */
 struct bridge_way_now {

@@ -45,28 +45,18 @@ void site_init(struct bridge_site *site, const struct bridge_donor_config *confi
 	}
 }
 
+unsigned site_nr_best(const struct bridge_site *site)
+{
+	unsigned nr = 0;
+
+	while (nr + 1 < site->nr_ways && site->ways[nr + 1].transport == site->ways[1].transport)
+		nr++;
+	return nr;
+}
+
 bool site_is_same(const struct bridge_site *a, const struct bridge_site *b)
 {
 	return a == b || (a->uri[0] && strcmp(a->uri, b->uri) == 0);
-}
-
-void site_each_offered(const struct tp_driver *driver, const char *offers, const char *host,
-	void (*add)(void *ctx, const struct tp_driver *driver, const char *host,
-		const char *port),
-	void *ctx)
-{
-	struct tp_offer offer = {0};
-
-	/* The address by which the donor is known comes first, if it is among them. */
-	for (unsigned pass = 0; pass < 2; pass++)
-		for (const char *at = offers; tp_next_offer(driver, &at, &offer);)
-			if (pass > 0 || offer.address[0] == '\0' ||
-				strcmp(offer.address, host) == 0)
-				add(ctx, driver, offer.address[0] ? offer.address : host,
-					offer.port);
-	/* The donor may not know at which address others reach it. */
-	if (offer.port[0])
-		add(ctx, driver, host, offer.port);
 }
 
 struct adding {
@@ -128,7 +118,7 @@ struct bridge_site *site_new(const struct bridge_attachment *attachment, const c
 	site->nr_ways = 1;
 	for (const struct tp_driver *const *at = tp_drivers; *at && !(*at)->ask; at++)
 		if ((*at)->ops && (*at)->parse_offer)
-			site_each_offered(*at, site->offers, site->parsed.host, add_better,
+			tp_each_offered(*at, site->offers, site->parsed.host, add_better,
 				&adding);
 	return site;
 }

@@ -39,18 +39,11 @@ struct bridge_site *site_new(const struct bridge_attachment *attachment, const c
 /* Frees a list of them.  Takes NULL. */
 void site_free(struct bridge_site *sites);
 
+/* How many of its ways, from the second on, are of the transport that is preferred. */
+unsigned site_nr_best(const struct bridge_site *site);
 /* Whether both are the same region at the same donor. */
 bool site_is_same(const struct bridge_site *a, const struct bridge_site *b);
 /* The number of the base transport in attachment.transports; -1: it has none. */
 int site_base_transport(const struct bridge_attachment *attachment);
-
-/*
- * Calls add() with each place where a donor at host offers the transport, the likeliest ones first;
- * some more than once.
- */
-void site_each_offered(const struct tp_driver *driver, const char *offers, const char *host,
-	void (*add)(void *ctx, const struct tp_driver *driver, const char *host,
-		const char *port),
-	void *ctx);
 
 #endif

@@ -4,10 +4,11 @@
  * when it may return.  (bridge/find.c chooses the first way.)  No threads, no clock: the caller
  * holds the attachment's lock and passes the time.
  *
- * Way 0 is the fallback (TCP); the others are better (RDMA, an address each) and tried in turn.
- * When connecting over a better way fails, the whole attachment leaves it for the fallback.  The
- * attachment returns when a better way has worked for a while.  The wait before the next look
- * doubles each time that a better way did not last.
+ * Way 0 is the fallback (TCP); the others are better and tried in turn: the best (RDMA, an address
+ * each), and behind them second ones (QUIC).  When connecting over a better way fails, the whole
+ * attachment leaves it for the fallback.  The attachment goes to a better way than the present one
+ * when that has worked for a while.  The wait before the next look doubles each time that a better
+ * way did not last.
  */
 #ifndef WEFT_NBD_BRIDGE_LINK_WAYS_H
 #define WEFT_NBD_BRIDGE_LINK_WAYS_H
@@ -26,6 +27,7 @@ enum {
 
 struct bridge_ways {
 	unsigned nr;
+	unsigned nr_best; /* from way 1 on */
 	uint32_t return_ms;
 	unsigned now;      /* the way that connections are made over */
 	unsigned used;     /* the way that was granted last */
@@ -36,7 +38,10 @@ struct bridge_ways {
 	uint64_t look_ns;  /* not to be looked at before */
 };
 
-void bridge_ways_init(struct bridge_ways *ways, unsigned nr, unsigned first, uint32_t return_ms);
+void bridge_ways_init(struct bridge_ways *ways, unsigned nr, unsigned nr_best, unsigned first,
+	uint32_t return_ms);
+/* Whether a is a worse way than b. */
+bool bridge_ways_is_worse(const struct bridge_ways *ways, unsigned a, unsigned b);
 /*
  * To be called when connecting over the present way was refused or not answered, and no lane has a
  * connection.  True: another way is taken from now on, under a higher generation.

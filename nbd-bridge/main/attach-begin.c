@@ -22,11 +22,22 @@ static void bridge_changes(void *ctx)
 	weft_loop_wake(a->loop);
 }
 
+/* What the donor granted; of a copy that was never there, what another of its stripe did. */
+static const struct tp_info *info_of(const struct bridge_state_file *state, unsigned donor)
+{
+	const unsigned first = donor - donor % state->copies;
+	const struct tp_info *info = &state->donors[donor].info;
+
+	for (unsigned i = 0; info->size_bytes == 0 && i < state->copies; i++)
+		info = &state->donors[first + i].info;
+	return info;
+}
+
 /* Whether the state has what the front-ends of a stale attachment need, without a donor's word. */
 static bool knows_infos(const struct bridge_state_file *state)
 {
 	for (unsigned i = 0; i < state->nr_donors; i++)
-		if (state->donors[i].info.size_bytes == 0)
+		if (info_of(state, i)->size_bytes == 0)
 			return false;
 	return true;
 }
@@ -42,7 +53,7 @@ static int start_stale(struct attach *a, struct bridge_config *config,
 	struct weft_error why = *err;
 
 	for (unsigned i = 0; i < config->attach.nr_donors; i++)
-		infos[i] = a->state.donors[i].info;
+		infos[i] = *info_of(&a->state, i);
 	config->cache.bytes = 0;
 	config->cache.file = NULL;
 	config->cache.seal = NULL;
@@ -77,6 +88,7 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 	const struct weft_uri *uri = &o->donors[0].uri;
 	struct bridge_donor_config donors[BRIDGE_MAX_DONORS] = {0};
 	struct pull_order order = {0};
+	int asked;
 
 	if (o->pull_order && pull_order_read(o->pull_order, &order, err) < 0)
 		return -err->code;
@@ -84,7 +96,17 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		.attach = {
 			.nr_donors = o->nr_donors,
 			.stripe_bytes = o->stripe_bytes,
-			.new_contents = o->new_contents,
+			.new_contents = o->new_contents || o->from,
+			.copies = {
+				.nr = o->copies > 1 ? o->copies : 0,
+				.min = o->min_copies,
+				.fails_on_too_few = o->fails_on_too_few,
+				.spare_ms = o->spare_after_ms,
+				.nr_needed = attach_copies_needed(a),
+				.settle = attach_settle_copies,
+				.note = attach_note_copies,
+				.ctx = a,
+			},
 			.wants_alias = o->device_wish.kernel_socket,
 			.foreign = uri->foreign,
 			.mode = attach_mode(o),
@@ -117,14 +139,18 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		.given_up = attach_is_given_up,
 		.given_up_ctx = a,
 	};
+	config.attach.copies.nr_spares = attach_spares_now(a, config.attach.copies.spares);
 	strcpy(config.attach.name, o->name);
 	a->find.choice = o->transport;
+	asked = a->state.stale ? 0 : attach_ask_copies(a, err);
 	for (unsigned i = 0; i < o->nr_donors; i++) {
 		a->find.donors[i].label = o->nr_donors > 1 ? o->donors[i].uri_text : NULL;
 		memcpy(donors[i].id, a->state.donors[i].id, sizeof(donors[i].id));
-		donors[i].epoch = a->state.donors[i].epoch;
-		donors[i].granted = a->state.donors[i].granted;
-		donors[i].wrote = a->state.donors[i].wrote;
+		if (attach_copy_remembers(a, i)) {
+			donors[i].epoch = a->state.donors[i].epoch;
+			donors[i].granted = a->state.donors[i].granted;
+			donors[i].wrote = a->state.donors[i].wrote;
+		}
 		donors[i].at = a->state.donors[i].at;
 		donors[i].moving = a->state.donors[i].moving;
 		if (a->state.takes_over)
@@ -137,6 +163,8 @@ static int start_bridge(struct attach *a, struct weft_error *err)
 		? weft_error_set(err, ESTALE,
 			  "the key of its contents is gone: weft-guard, the process that kept it, "
 			  "has ended")
+		: asked < 0
+		? asked
 		: bridge_find_and_start(&a->find, &config, donors, &a->bridge, err);
 
 	pull_order_free(&order);
@@ -155,24 +183,34 @@ static bool may_come(const struct attach *a, int r)
 {
 	return r == -ECONNREFUSED || r == -EHOSTUNREACH || r == -ENETUNREACH || r == -ENETDOWN ||
 		r == -ETIMEDOUT || r == -ECONNRESET || r == -EADDRNOTAVAIL || r == -ESHUTDOWN ||
-		r == -EBUSY || (r == -ENOENT && a->options.donors[0].uri.socket[0]);
+		r == -EBUSY || r == -EAGAIN || (r == -ENOENT && a->options.donors[0].uri.socket[0]);
 }
+
+/* What the state had before the first try. */
+struct before_try {
+	bool remembers[BRIDGE_STATE_DONORS];
+	bool knows_set[BRIDGE_STATE_DONORS];
+};
 
 /* After a failed try: the next incarnation fences grants that we have not heard of. */
 static void change_try(struct attach *a, void *ctx)
 {
-	const bool *remembers = ctx;
+	const struct before_try *before = ctx;
 
 	bridge_state_next_incarnation(&a->state);
 	/* Nobody has used what the failed try was granted. */
 	for (unsigned i = 0; i < a->state.nr_donors; i++) {
 		struct bridge_state_donor *donor = &a->state.donors[i];
 
-		if (!remembers[i]) {
+		if (!before->remembers[i]) {
 			donor->epoch = donor->granted = 0;
 			donor->wrote = false;
 		}
 	}
+	/* A set that was known is noted at its donors as the failed try had it. */
+	for (unsigned i = 0; i < BRIDGE_STATE_DONORS; i++)
+		if (!before->knows_set[i])
+			a->state.sets[i] = (struct bridge_copies_known){0};
 }
 
 /* Refusals of a region that is held count seconds. */
@@ -191,7 +229,7 @@ static bool differ_in_numbers_only(const char *a, const char *b)
 /* Tries as often as --wait allows. */
 int attach_begin_bridge(struct attach *a, struct weft_error *err)
 {
-	bool remembers[BRIDGE_STATE_DONORS];
+	struct before_try before;
 	const struct attach_options *o = &a->options;
 	const uint64_t end_ns =
 		o->wait_ms ? weft_now_ns() + o->wait_ms * UINT64_C(1000000) : UINT64_MAX;
@@ -202,7 +240,9 @@ int attach_begin_bridge(struct attach *a, struct weft_error *err)
 	if (o->wait_ms)
 		snprintf(how_long, sizeof(how_long), " for up to %g s", (double)o->wait_ms / 1000);
 	for (unsigned i = 0; i < a->state.nr_donors; i++)
-		remembers[i] = a->state.donors[i].epoch != 0;
+		before.remembers[i] = a->state.donors[i].epoch != 0;
+	for (unsigned i = 0; i < BRIDGE_STATE_DONORS; i++)
+		before.knows_set[i] = a->state.sets[i].set != 0;
 	while ((r = start_bridge(a, err)) < 0 && o->waits && may_come(a, r) &&
 		weft_now_ns() < end_ns) {
 		if (!differ_in_numbers_only(told.message, err->message))
@@ -211,7 +251,7 @@ int attach_begin_bridge(struct attach *a, struct weft_error *err)
 		bridge_find_end(&a->bridge);
 		if (sleep_or_give_up(a, WAIT_MS))
 			return weft_error_prefix(err, "given up");
-		r = attach_save_state(a, change_try, remembers, err);
+		r = attach_save_state(a, change_try, &before, err);
 		if (r < 0)
 			return r;
 	}

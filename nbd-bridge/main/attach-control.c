@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "nbd-bridge/bridge/copies.h"
+
 static json_t *failure(int code, const char *message)
 {
 	return json_pack("{s:s, s:i}", "error", message, "code", code);
@@ -121,6 +123,22 @@ static json_t *status(struct attach *a)
 	return json;
 }
 
+static json_t *on_repair(struct attach *a, const json_t *question)
+{
+	json_int_t stripe = -1, copy = -1, off = -1, len = -1;
+	struct weft_error err;
+
+	json_unpack((json_t *)question, "{s?:I, s?:I, s?:I, s?:I}", "stripe", &stripe, "copy",
+		&copy, "offset_bytes", &off, "length_bytes", &len);
+	if (stripe < 0 || stripe >= BRIDGE_MAX_DONORS || copy < 0 || copy >= BRIDGE_MAX_DONORS ||
+		off < 0 || len < 0)
+		return failure(EINVAL, "which bytes, and as which copy has them?");
+	if (bridge_copies_repair(a->bridge, (unsigned)stripe, (unsigned)copy, (uint64_t)off,
+		    (uint64_t)len, &err) < 0)
+		return failure(err.code, err.message);
+	return json_object();
+}
+
 void attach_on_question(void *ctx, struct weft_control_call *call, const json_t *question)
 {
 	struct attach *a = ctx;
@@ -137,6 +155,8 @@ void attach_on_question(void *ctx, struct weft_control_call *call, const json_t 
 		weft_control_answer(call, json);
 	} else if (op && strcmp(op, "rescue") == 0) {
 		weft_control_answer(call, attach_on_rescue(a, question));
+	} else if (op && strcmp(op, "repair") == 0) {
+		weft_control_answer(call, on_repair(a, question));
 	} else if (op && strcmp(op, "reset") == 0) {
 		weft_control_answer(call,
 			attach_on_reset(a, json_is_true(json_object_get(question, "discard"))));
@@ -145,7 +165,7 @@ void attach_on_question(void *ctx, struct weft_control_call *call, const json_t 
 	} else {
 		weft_control_answer(call,
 			failure(EOPNOTSUPP,
-				"an attachment answers to status, explain, rescue, reset and "
-				"detach only"));
+				"an attachment answers to status, explain, rescue, repair, reset "
+				"and detach only"));
 	}
 }

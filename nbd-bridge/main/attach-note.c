@@ -365,6 +365,21 @@ static void note_keys(struct attach *a)
 	}
 }
 
+static int refuse_other_copies(const struct attach *a, struct weft_error *err)
+{
+	const struct bridge_state_file *state = &a->state;
+
+	if (state->copies == 1)
+		return weft_error_set(err, EINVAL,
+			"the bridge of '%s' that died had no copies: attach without --mirror, or "
+			"end it: weft detach %s",
+			a->options.name, a->options.name);
+	return weft_error_set(err, EINVAL,
+		"the bridge of '%s' that died had copies: give --mirror %u --min-copies %u, or end "
+		"it: weft detach %s",
+		a->options.name, state->copies, state->min_copies, a->options.name);
+}
+
 int attach_take_name(struct attach *a, struct weft_error *err)
 {
 	struct attach_options *o = &a->options;
@@ -379,6 +394,10 @@ int attach_take_name(struct attach *a, struct weft_error *err)
 		return r;
 	/* The secret is for that region only. */
 	bool same = is_same(a);
+	if (state->takes_over && same &&
+		(state->copies != o->copies ||
+			(o->copies > 1 && state->min_copies != o->min_copies)))
+		return refuse_other_copies(a, err);
 	if (state->takes_over && same && state->stripe_bytes != o->stripe_bytes)
 		return weft_error_set(err, EINVAL,
 			"the bridge of '%s' that died had stripes of %" PRIu64
@@ -386,10 +405,10 @@ int attach_take_name(struct attach *a, struct weft_error *err)
 			"contents would be scrambled; give --stripe-unit %" PRIu64
 			", or end it: weft detach %s",
 			o->name, state->stripe_bytes, state->stripe_bytes, o->name);
-	if (state->takes_over && same && o->new_contents)
+	if (state->takes_over && same && (o->new_contents || o->from))
 		return weft_error_set(err, EINVAL,
 			"the bridge of '%s' that died is taken over with the contents that it "
-			"knows, without --new-contents; "
+			"knows, without --new-contents and --from; "
 			"or end it: weft detach %s",
 			o->name, o->name);
 	if (state->takes_over && same) {
@@ -408,10 +427,14 @@ int attach_take_name(struct attach *a, struct weft_error *err)
 		return r;
 	if (!state->takes_over || !same)
 		bridge_state_renew(state, o->nr_donors);
+	if (!state->takes_over || !same)
+		attach_place_spares(a);
 	r = begin_at_places(a, err);
 	if (r < 0)
 		return r;
 	state->stripe_bytes = o->stripe_bytes;
+	state->copies = o->copies;
+	state->min_copies = o->min_copies;
 	r = attach_open_cache(a, err);
 	if (r < 0)
 		return r;
@@ -448,12 +471,17 @@ int attach_take_name(struct attach *a, struct weft_error *err)
 
 void attach_change_granted(struct attach *a, void *ctx)
 {
+	struct bridge_attachment *attachment = bridge_attachment(a->bridge);
+
+	/* A copy may be granted, or begin anew, meanwhile. */
+	pthread_mutex_lock(&attachment->lock);
 	for (unsigned i = 0; i < a->options.nr_donors; i++) {
 		struct bridge_state_donor *donor = &a->state.donors[i];
 
-		donor->info = bridge_attachment(a->bridge)->peers[i].info;
+		donor->info = attachment->peers[i].info;
 		donor->epoch = donor->info.epoch;
 	}
+	pthread_mutex_unlock(&attachment->lock);
 	a->state.stale = false;
 	attach_seal_in_use(a);
 }

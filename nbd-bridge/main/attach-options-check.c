@@ -8,6 +8,81 @@
 #include "nbd-bridge/bridge/bridge.h"
 #include "nbd-bridge/main/attach-options.h"
 
+/* Which of the regions is meant by --from. */
+static int find_from(struct attach_options *o)
+{
+	struct weft_error err;
+	struct weft_uri uri;
+	unsigned i = 0;
+
+	if (!o->from)
+		return WEFT_GO_ON;
+	if (weft_uri_parse(o->from, &uri, &err) < 0)
+		return weft_usage_error("--from: %s", err.message);
+	while (i < o->nr_donors && !weft_uri_is_same_region(&o->donors[i].uri, &uri))
+		i++;
+	weft_uri_fini(&uri);
+	if (i == o->nr_donors)
+		return weft_usage_error("--from wants one of the URIs that are attached, not '%s'",
+			o->from);
+	o->from_copy = i % o->copies;
+	return WEFT_GO_ON;
+}
+
+static int check_spares(const struct attach_options *o)
+{
+	if (o->spare_after_ms && !o->nr_spares)
+		return weft_usage_error("--spare-after is for --spare");
+	if (o->nr_donors + o->nr_spares > BRIDGE_MAX_DONORS)
+		return weft_usage_error("at most %d URIs, spares among them", BRIDGE_MAX_DONORS);
+	for (unsigned i = 0; i < o->nr_spares; i++) {
+		const struct attach_donor *spare = &o->spares[i];
+
+		if (spare->uri.foreign || !spare->uri.region[0])
+			return weft_usage_error("--spare wants a region of a weft donor, such as "
+						"weft://HOST/REGION, not '%s'", spare->uri_text);
+		for (unsigned j = 0; j < o->nr_donors; j++)
+			if (weft_uri_is_same_region(&o->donors[j].uri, &spare->uri))
+				return weft_usage_error("--spare %s is a copy already",
+					spare->uri_text);
+	}
+	return WEFT_GO_ON;
+}
+
+static int check_copies(struct attach_options *o)
+{
+	if (o->copies == 1)
+		return o->has_copy_options
+			? weft_usage_error(
+				  "--min-copies, --on-too-few, --from, --spare and --spare-after "
+				  "are for --mirror")
+			: WEFT_GO_ON;
+	if (o->nr_donors % o->copies)
+		return weft_usage_error("--mirror %u wants %u URIs, or a multiple of that, and not "
+					"%u: each %u, one after the other, have a copy of the same",
+			o->copies, o->copies, o->nr_donors, o->copies);
+	if (!o->min_copies)
+		o->min_copies = o->copies - 1;
+	if (o->min_copies > o->copies)
+		return weft_usage_error("--min-copies %u: there are no more than %u copies",
+			o->min_copies, o->copies);
+	if (o->donors[0].uri.foreign)
+		return weft_usage_error("--mirror is for weft:// donors: another server does not "
+					"note which copies are current");
+	if (o->read_only || o->shared)
+		return weft_usage_error("--mirror goes with neither --read-only nor --shared: who "
+					"attaches copies is the one that keeps them the same");
+	if (o->new_contents)
+		return weft_usage_error("--mirror goes without --new-contents: to make copies of "
+					"regions that have been written, name the one whose "
+					"contents are kept: --from URI");
+	if (o->sealed || o->cache_file)
+		return weft_usage_error("--mirror goes without --%s for now",
+			o->sealed ? seal_kind_name(o->sealed) : "cache-file");
+	int r = check_spares(o);
+	return r == WEFT_GO_ON ? find_from(o) : r;
+}
+
 static int check_donors(struct attach_options *o)
 {
 	for (unsigned i = 0; i < o->nr_donors; i++) {
@@ -24,11 +99,12 @@ static int check_donors(struct attach_options *o)
 			if (strcmp(d->uri_text, o->donors[j].uri_text) == 0)
 				return weft_usage_error("%s is there twice", d->uri_text);
 	}
-	if (o->nr_donors == 1 && o->stripe_bytes)
-		return weft_usage_error("--stripe-unit is for several URIs");
-	if (o->nr_donors > 1 && !o->stripe_bytes)
+	if (o->nr_donors <= o->copies && o->stripe_bytes)
+		return weft_usage_error("--stripe-unit is for several URIs%s",
+			o->copies > 1 ? ", of which not all are copies of each other" : "");
+	if (o->nr_donors > o->copies && !o->stripe_bytes)
 		o->stripe_bytes = 256 << 10;
-	return WEFT_GO_ON;
+	return check_copies(o);
 }
 
 enum { SEALED_CACHE_BYTES = 64 << 20 }; /* unless --cache says otherwise */
@@ -151,7 +227,7 @@ static int check_kernel_socket(struct attach_options *o)
 					"writes does not come by a --socket or --mount beside it");
 	if (o->nr_donors > 1)
 		return weft_usage_error("--kernel-socket is for one URI: the kernel's driver knows "
-					"no stripes");
+					"neither stripes nor copies");
 	if (uri->foreign || uri->socket[0])
 		return weft_usage_error(
 			"--kernel-socket is for weft:// over TCP: %s",

@@ -12,6 +12,7 @@
 
 #include "fabric/base/options.h"
 #include "fabric/base/util.h"
+#include "fabric/copying.h"
 #include "nbd-bridge/bridge/bridge.h"
 
 enum { AGAIN_MAX = 8192 }; /* the state file has a limit */
@@ -77,6 +78,31 @@ static int parse_chunk(void *into, const struct weft_option *option, char *value
 		return weft_option_refuse(option, value);
 	o->chunk_bytes = (uint32_t)bytes;
 	return WEFT_GO_ON;
+}
+
+static int parse_on_too_few(void *into, const struct weft_option *option, char *value)
+{
+	struct attach_options *o = into;
+
+	o->fails_on_too_few = strcmp(value, "error") == 0;
+	return o->fails_on_too_few || strcmp(value, "wait") == 0
+		? WEFT_GO_ON
+		: weft_option_refuse(option, value);
+}
+
+static int parse_spare(void *into, const struct weft_option *option, char *value)
+{
+	struct attach_options *o = into;
+	struct weft_error err;
+
+	if (o->nr_spares == BRIDGE_MAX_DONORS)
+		return weft_usage_error("at most %d spares", BRIDGE_MAX_DONORS);
+	struct attach_donor *spare = &o->spares[o->nr_spares];
+	if (weft_uri_parse(value, &spare->uri, &err) < 0)
+		return weft_usage_error("--spare: %s", err.message);
+	o->nr_spares++;
+	spare->uri_text = weft_uri_format(&spare->uri);
+	return spare->uri_text ? WEFT_GO_ON : weft_usage_error("out of memory");
 }
 
 static int parse_device(void *into, const struct weft_option *option, char *value)
@@ -208,7 +234,8 @@ static const struct weft_option options[] = {
 	{NULL, "URI",
 		"weft://HOST[:PORT]/REGION, or nbd://HOST[:PORT]/EXPORT for another server\n"
 		"or weft+unix:///REGION?socket=PATH, nbd+unix:///EXPORT?socket=PATH\n"
-		"or srp://HOST:PORT/ID_EXT[.IOC_GUID][/LUN] for a unit of an SRP target",
+		"or srp://HOST:PORT/ID_EXT[.IOC_GUID][/LUN] for a unit of an SRP target\n"
+		"or pool:NAME for a lease of a pool (weft pool)",
 		.kind = WEFT_OPTION_ARGUMENT, .completion = WEFT_COMPLETE_URI},
 	{.kind = WEFT_OPTION_GROUP, .help = "How it is used here:"},
 	{"device", "[PATH]",
@@ -219,8 +246,7 @@ static const struct weft_option options[] = {
 	{"device-kind", "auto|ublk|nbd",
 		"the kernel's driver that makes it (default auto: ublk if the kernel has it)",
 		.kind = WEFT_OPTION_CALL, .parse = parse_device_kind, .wants = "auto, ublk or nbd"},
-	{"kernel-socket", NULL,
-		"/dev/nbdN, and the kernel holds the donor's TCP connection itself",
+	{"kernel-socket", NULL, "/dev/nbdN, and the kernel holds the donor's TCP connection itself",
 		.kind = WEFT_OPTION_FLAG, INTO(device_wish.kernel_socket)},
 	{"socket", "PATH", "an NBD server on this Unix socket", PATH(socket)},
 	{"mount", "FILE", "the region is the content of this file (FUSE)", PATH(mount)},
@@ -260,6 +286,22 @@ static const struct weft_option more_options[] = {
 		"nbd:// and srp:// only: the server's contents survive a lost connection",
 		.kind = WEFT_OPTION_FLAG, INTO(assume_stable)},
 	{"foreground", NULL, "stay in the foreground", .kind = WEFT_OPTION_FLAG, INTO(foreground)},
+	{.kind = WEFT_OPTION_GROUP, .help = "Copies:"},
+	{"mirror", "NUMBER",
+		"each NUMBER URIs, one after the other, have a copy of the same; 2 to 16",
+		.kind = WEFT_OPTION_NUMBER, INTO(copies), .min = 2, .max = WEFT_COPIES_MAX},
+	{"min-copies", "NUMBER",
+		"a write is answered when so many have it, at least (default: one less than all)",
+		.kind = WEFT_OPTION_NUMBER, INTO(min_copies), .min = 1, .max = WEFT_COPIES_MAX},
+	{"on-too-few", "wait|error",
+		"what requests do when fewer are left (default wait, up to --dead-timeout)",
+		.kind = WEFT_OPTION_CALL, .parse = parse_on_too_few, .wants = "wait or error"},
+	{"from", "URI", "make copies of what this one of the regions holds, and give up the rest",
+		.kind = WEFT_OPTION_TEXT, INTO(from), .completion = WEFT_COMPLETE_URI},
+	{"spare", "URI", "a region that becomes the copy in place of one that is lost; any number",
+		.kind = WEFT_OPTION_CALL, .parse = parse_spare, .completion = WEFT_COMPLETE_URI},
+	{"spare-after", "SECONDS", "… for so long (default 60)", .kind = WEFT_OPTION_SECONDS,
+		INTO(spare_after_ms), .wants = "seconds"},
 	{.kind = WEFT_OPTION_GROUP, .help = "A cache:"},
 	{"cache", "SIZE",
 		"managed: keep up to SIZE of it in memory here, fetch ahead, write back later",
@@ -324,6 +366,41 @@ static int refuse_uri(const struct weft_command_line *line, const struct weft_er
 	return weft_usage_error("%s", strstr(extra, "did you mean") ? extra : err->message);
 }
 
+/* pool:NAME becomes the URIs of that lease; *uris are the line's own arguments otherwise. */
+static int find_lease(struct attach_options *o, struct weft_command_line *line,
+	char *uris[BRIDGE_MAX_DONORS])
+{
+	static const char scheme[] = "pool:";
+	const char *name = line->arguments[0] + sizeof(scheme) - 1;
+	unsigned nr;
+
+	for (int i = 1; i < line->nr_arguments; i++)
+		if (strncmp(line->arguments[i], scheme, sizeof(scheme) - 1) == 0)
+			return weft_usage_error("'%s' stands alone", line->arguments[i]);
+	if (strncmp(line->arguments[0], scheme, sizeof(scheme) - 1) != 0)
+		return WEFT_GO_ON;
+	if (line->nr_arguments > 1)
+		return weft_usage_error("'%s' stands alone", line->arguments[0]);
+	if (!weft_name_valid(name) || is_dots(name) || name[0] == '-')
+		return weft_usage_error("'%s' names no lease of a pool", line->arguments[0]);
+	int r = attach_pool_find(name, uris, &nr);
+	if (r != WEFT_GO_ON)
+		return r;
+	if (!o->name[0])
+		strcpy(o->name, name);
+	if (o->copies > 1 && o->copies != nr)
+		return weft_usage_error("lease '%s' has %u cop%s, so that --mirror %u is wrong",
+			name, nr, nr == 1 ? "y" : "ies", o->copies);
+	if (nr > 1)
+		o->copies = nr;
+	line->arguments = uris;
+	line->nr_arguments = (int)nr;
+	/* Several regions of a lease are copies of each other. */
+	if (nr > 1 && !weft_option_given(line, "mirror"))
+		o->copies = nr;
+	return WEFT_GO_ON;
+}
+
 static int parse_uris(struct attach_options *o, const struct weft_command_line *line)
 {
 	bool have_transport = weft_option_given(line, "transport");
@@ -353,9 +430,17 @@ static int parse_uris(struct attach_options *o, const struct weft_command_line *
 	return o->uri_text ? WEFT_GO_ON : weft_usage_error("out of memory");
 }
 
+/* Whether the word, or the one behind it that is its value, is `once`. */
+static bool is_once(int argc, char *const argv[], int i, const char *once)
+{
+	if (argv[i] == once)
+		return true;
+	return i + 1 < argc && argv[i + 1] == once && once[0] != '-' && argv[i][0] == '-';
+}
+
 /*
- * "weft attach …" with the arguments as given, except `once` (may be NULL), which is not meant for
- * another time.
+ * "weft attach …" with the arguments as given, except the option that `once` (may be NULL) ends,
+ * which is not meant for another time.
  */
 static char *line_of(int argc, char *const argv[], const char *once)
 {
@@ -368,7 +453,7 @@ static char *line_of(int argc, char *const argv[], const char *once)
 		return NULL;
 	char *to = stpcpy(line, "weft attach");
 	for (int i = 1; i < argc; i++) {
-		if (argv[i] == once)
+		if (is_once(argc, argv, i, once))
 			continue;
 		*to++ = ' ';
 		to = weft_shell_word(argv[i], to);
@@ -376,17 +461,19 @@ static char *line_of(int argc, char *const argv[], const char *once)
 	return line;
 }
 
-/* Whether an option was given that needs a cache. */
-static bool needs_cache(const struct weft_command_line *line)
+static bool is_any_given(const struct weft_command_line *line, const char *const *names)
 {
-	static const char *const names[] = {"cache-file", "chunk-size", "write-through",
-		"push-interval", "pull", "pull-workers", "pull-rate", "pull-order", "record-order"};
-
-	for (size_t i = 0; i < WEFT_ARRAY_LEN(names); i++)
-		if (weft_option_given(line, names[i]))
+	for (; *names; names++)
+		if (weft_option_given(line, *names))
 			return true;
 	return false;
 }
+
+/* Options that are for an attachment with a cache, or with copies, alone. */
+static const char *const cache_options[] = {"cache-file", "chunk-size", "write-through",
+	"push-interval", "pull", "pull-workers", "pull-rate", "pull-order", "record-order", NULL};
+static const char *const copy_options[] = {"min-copies", "on-too-few", "from", "spare",
+	"spare-after", NULL};
 
 static void set_defaults(struct attach_options *o)
 {
@@ -397,6 +484,7 @@ static void set_defaults(struct attach_options *o)
 	o->timeout_ms = o->dead_timeout_ms = 30000;
 	o->push_interval_ms = 1000;
 	o->pull_workers = 4;
+	o->copies = 1;
 	o->rights.uid = geteuid();
 	o->rights.gid = getegid();
 }
@@ -415,7 +503,8 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 		.synopsis = "URI... --device [PATH] | --socket PATH | --mount FILE [OPTION]...",
 		.about = "Maps a region of a donor: as a block device, "
 			 "as an NBD server on a Unix socket, as a file, or as several of them.\n"
-			 "Several URIs are one device, striped over regions of several donors.",
+			 "Several URIs are one device, striped over regions of several donors, or "
+			 "copies of each other (--mirror), or both.",
 		.tables = {{options, o}, {transport, o}, {more_options, o}},
 	};
 	/* A copy, since getopt_long(3) moves the arguments. */
@@ -428,16 +517,23 @@ int attach_options_parse(int argc, char **argv, struct attach_options *o)
 	int r = weft_options_parse(&line, argc, argv);
 	if (r != WEFT_GO_ON)
 		return r;
-	o->again = line_of(argc, given, weft_option_given(&line, "new-contents"));
+	const char *once = weft_option_given(&line, "new-contents");
+	o->again = line_of(argc, given, once ? once : weft_option_given(&line, "from"));
 	o->waits = weft_option_given(&line, "wait");
 	o->pull |= weft_option_given(&line, "pull-workers") ||
 		weft_option_given(&line, "pull-rate") || weft_option_given(&line, "pull-order");
-	o->needs_cache = needs_cache(&line);
+	o->needs_cache = is_any_given(&line, cache_options);
+	o->has_copy_options = is_any_given(&line, copy_options);
 	if (line.nr_arguments == 0)
 		return weft_usage_error("which region? Give its URI, such as weft://HOST/REGION");
 	if (line.nr_arguments > BRIDGE_MAX_DONORS)
 		return weft_usage_error("at most %d URIs", BRIDGE_MAX_DONORS);
-	r = parse_uris(o, &line);
+	char *uris[BRIDGE_MAX_DONORS] = {NULL};
+	r = find_lease(o, &line, uris);
+	if (r == WEFT_GO_ON)
+		r = parse_uris(o, &line);
+	for (unsigned i = 0; i < BRIDGE_MAX_DONORS; i++)
+		free(uris[i]);
 	if (r == WEFT_GO_ON)
 		r = attach_options_check(o);
 	if (r == WEFT_GO_ON && !o->name[0])

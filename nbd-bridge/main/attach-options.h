@@ -25,6 +25,15 @@ struct attach_options {
 	char *uri_text; /* of all donors, with spaces between */
 	char *again;    /* the command line as given, for a shell; NULL: it is too long */
 	uint64_t stripe_bytes;
+	/* each so many URIs, one after the other, are copies of the same; 1: there are none */
+	unsigned copies, min_copies;
+	const char *from; /* a URI as given; NULL: none */
+	unsigned from_copy; /* which of the copies that is, from 0 */
+	bool fails_on_too_few;
+	struct attach_donor spares[BRIDGE_MAX_DONORS];
+	unsigned nr_spares;
+	uint32_t spare_after_ms;
+	bool has_copy_options; /* an option was given that is for copies */
 	bool new_contents;
 	char *socket, *mount; /* absolute; NULL: none */
 	struct bridge_file_rights rights; /* of the mount's file */
@@ -60,6 +69,11 @@ struct attach_options {
 
 /* WEFT_GO_ON (fabric/base/options.h), or the exit status; everything has been said then. */
 int attach_options_parse(int argc, char **argv, struct attach_options *ret);
+/*
+ * Where the copies of a pool's lease are: texts that the caller frees.  WEFT_GO_ON, or
+ * the exit status, after saying why.
+ */
+int attach_pool_find(const char *name, char *uris[BRIDGE_MAX_DONORS], unsigned *ret_nr);
 /* The part that checks options against each other; returns the same. */
 int attach_options_check(struct attach_options *o);
 

@@ -12,9 +12,11 @@
 #include "fabric/base/util.h"
 #include "fabric/key/held.h"
 #include "fabric/driver.h"
+#include "nbd-bridge/bridge/copies.h"
 #include "nbd-bridge/cache/cache.h"
 #include "nbd-bridge/cache/seal.h"
 #include "nbd-bridge/link/follow.h"
+#include "nbd-bridge/main/status-copies.h"
 
 /* "%s; what to do". */
 static void add_advice(struct weft_error *err, const char *fmt, ...)
@@ -179,10 +181,11 @@ static void print_result(const struct attach *a, FILE *out)
 		fprintf(out, "  over %s\n", info->path);
 	print_places(a, out);
 	print_keys(a, out);
-	if (o->nr_donors > 1) {
+	if (o->nr_donors > o->copies) {
 		uint64_t cut = attachment_bytes_cut_off(bridge_attachment(a->bridge));
 
-		fprintf(out, "  striped over %u donors, %s at a time", o->nr_donors,
+		fprintf(out, "  striped over %u %s, %s at a time", o->nr_donors / o->copies,
+			o->copies > 1 ? "sets of copies" : "donors",
 			weft_format_size(o->stripe_bytes, size, sizeof(size)));
 		if (cut > 0)
 			fprintf(out,
@@ -190,6 +193,13 @@ static void print_result(const struct attach *a, FILE *out)
 				"used",
 				weft_format_size(cut, size, sizeof(size)));
 		fputc('\n', out);
+	}
+	if (o->copies > 1) {
+		char line[1024];
+		json_t *copies = bridge_copies_status(a->bridge);
+
+		fprintf(out, "  %s\n", status_copies_line(copies, line, sizeof(line)));
+		json_decref(copies);
 	}
 	if (o->new_contents)
 		fprintf(out,

@@ -215,7 +215,12 @@ json_t *attach_on_reset(struct attach *a, bool discard)
 	uint64_t given_up = 0, left;
 
 	forget_ended(a);
-	int r = may_reset(a, discard, &given_up, &err);
+	int r = a->options.copies > 1
+		? weft_error_set(&err, EOPNOTSUPP,
+			  "copies are not reset; end it: weft detach --force %s; and attach them "
+			  "again",
+			  a->options.name)
+		: may_reset(a, discard, &given_up, &err);
 	if (r < 0)
 		return failure(&err);
 	r = left_bytes(a, true, &left, &err);

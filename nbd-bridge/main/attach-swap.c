@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <netdb.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -27,7 +28,6 @@
 #define PROGRAM (36 * WEFT_MIB)
 
 enum {
-	TOLD_MAX = 32,
 	NICE = -15,
 	STATE_BYTES = 64 << 10, /* more than a state file has */
 };
@@ -84,9 +84,22 @@ static int protect(const struct attach *a, struct weft_error *err)
 /*
  * Whoever waits for a page waits for these threads, which need little.  Of the main thread, and
  * inherited; it is as it was where it may not be.
+ *
+ * The lowest real-time priority, for another reason too: a thread that sends over a socket takes
+ * pages from the kernel, and when those above vm.min_free_kbytes are gone, it would wait for the
+ * very pages that it is to send.  The kernel lets real-time threads take half of what is below
+ * (ALLOC_MIN_RESERVE).
  */
-static void come_first(void)
+static void come_first(const struct attach *a)
 {
+	const struct sched_param lowest = {.sched_priority = 1};
+
+	if (sched_setscheduler(0, SCHED_RR, &lowest) == 0)
+		return;
+	if (a->options.device)
+		weft_warn("cannot have a real-time priority: %s (it wants CAP_SYS_NICE); without, "
+			  "sending over a socket may wait for memory for ever when there is none",
+			strerror(errno));
 	if (getpriority(PRIO_PROCESS, 0) > NICE && setpriority(PRIO_PROCESS, 0, NICE) < 0)
 		weft_debug("cannot have nice %d: %s", NICE, strerror(errno));
 }
@@ -102,7 +115,7 @@ int attach_begin_swap(struct attach *a, struct weft_error *err)
 		r = weft_resident_begin(reserve_of(&a->options), err);
 	if (r < 0)
 		return r;
-	come_first();
+	come_first(a);
 	r = weft_log_start_thread();
 	return r < 0 ? weft_error_set(err, -r, "cannot start the log's thread: %s", strerror(-r))
 		     : 0;
@@ -167,26 +180,66 @@ int attach_complete_swap(struct attach *a, struct weft_error *err)
 	return weft_resident_complete(err);
 }
 
-/* This is no moment for allocations. */
-void attach_tell_swapped(const struct attach *a)
+static void look_at_swapped(struct attach_swapped *swapped)
 {
-	struct weft_swapped list[TOLD_MAX];
-	char size[32];
-	uint64_t bytes;
+	swapped->nr = weft_swapped("", swapped->at, ATTACH_SWAPPED_MAX, &swapped->bytes);
+}
 
-	if (!a->options.swap)
-		return;
-	unsigned nr = weft_swapped("", list, TOLD_MAX, &bytes);
+static void look_again(struct weft_timer *timer)
+{
+	struct attach *a = weft_container_of(timer, struct attach, swapped.look);
+
+	if (strcmp(bridge_state(a->bridge, NULL), "reconnecting") == 0)
+		look_at_swapped(&a->swapped);
+}
+
+static void look_while_it_is_waited_for(struct attach *a, uint64_t silent_ns)
+{
+	/* Once more shortly before requests fail. */
+	const uint64_t late_ns = a->options.dead_timeout_ms * UINT64_C(900000);
+
+	look_at_swapped(&a->swapped);
+	a->swapped.look.fn = look_again;
+	weft_loop_timer_set(a->loop, &a->swapped.look,
+		late_ns > silent_ns ? late_ns - silent_ns : 1);
+}
+
+/* This is no moment for allocations. */
+static void tell_swapped(struct attach *a)
+{
+	const struct weft_swapped *list = a->swapped.at;
+	char size[32];
+
+	/* Nobody was waited for. */
+	if (a->swapped.nr == 0)
+		look_at_swapped(&a->swapped);
+	const unsigned nr = a->swapped.nr;
 	weft_err("'%s': every page that is swapped to it is out of reach, and the kernel ends who "
 		 "wants one (SIGBUS); %u process%s swapped pages, here or elsewhere, %s in all",
 		a->options.name, nr, nr == 1 ? " has" : "es have",
-		weft_format_size(bytes, size, sizeof(size)));
-	for (unsigned i = 0; i < nr && i < TOLD_MAX; i++)
+		weft_format_size(a->swapped.bytes, size, sizeof(size)));
+	for (unsigned i = 0; i < nr && i < ATTACH_SWAPPED_MAX; i++)
 		weft_err("'%s': pid %d (%s) has %s of swapped pages", a->options.name,
 			(int)list[i].pid, list[i].name,
 			weft_format_size(list[i].bytes, size, sizeof(size)));
-	if (nr > TOLD_MAX)
-		weft_err("'%s': %u more have less", a->options.name, nr - TOLD_MAX);
+	if (nr > ATTACH_SWAPPED_MAX)
+		weft_err("'%s': %u more have less", a->options.name, nr - ATTACH_SWAPPED_MAX);
+	if (a->options.copies == 1)
+		weft_err("'%s': copies at several donors outlive the loss of one (--mirror)",
+			a->options.name);
+}
+
+void attach_follow_swapped(struct attach *a, const char *state, uint64_t silent_ns)
+{
+	if (!a->options.swap)
+		return;
+	weft_loop_timer_cancel(a->loop, &a->swapped.look);
+	if (strcmp(state, "reconnecting") == 0)
+		look_while_it_is_waited_for(a, silent_ns);
+	else if (strcmp(state, "ready") == 0)
+		a->swapped.nr = 0; /* what was seen is old once a donor is lost again */
+	else if (strcmp(state, "stale") == 0 || strcmp(state, "dead") == 0)
+		tell_swapped(a);
 }
 
 static void look_at_lane(struct bridge_lane *lane, void *ctx)

@@ -148,7 +148,8 @@ static void on_wake(void *ctx)
 	tell_places(a);
 	tell_bad(a);
 	bridge_place_again(a->bridge);
-	const char *now = bridge_state(a->bridge, &why);
+	uint64_t silent_ns;
+	const char *now = bridge_state_silent(a->bridge, &why, &silent_ns);
 	bool of_key = strcmp(now, "ready") != 0 && weft_error_is_of_keys(-why.code);
 	if (strcmp(now, a->last_state) == 0 && (a->told_of_key || !of_key))
 		return;
@@ -169,8 +170,7 @@ static void on_wake(void *ctx)
 		weft_warn("'%s' is %s%s%s%s", a->options.name, now, why.code ? ": " : "",
 			why.code ? why.message : "",
 			of_key ? "; the file is read again at each try" : "");
-	if (strcmp(now, "stale") == 0 || strcmp(now, "dead") == 0)
-		attach_tell_swapped(a);
+	attach_follow_swapped(a, now, silent_ns);
 }
 
 /* ---- beginning ---- */
@@ -276,6 +276,7 @@ static int stop(struct attach *a, struct weft_error *err)
 	if (a->attached && a->options.foreground)
 		sd_notify(0, "STOPPING=1\nSTATUS=writing back what is left");
 	if (a->loop) {
+		weft_loop_timer_cancel(a->loop, &a->swapped.look);
 		attach_forget_end(a);
 		weft_signals_end(&a->signals, a->loop);
 	}

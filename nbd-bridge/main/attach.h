@@ -8,6 +8,7 @@
 
 #include "fabric/base/control.h"
 #include "fabric/base/process.h"
+#include "fabric/machine/swapped.h"
 #include "nbd-bridge/bridge/find.h"
 #include "nbd-bridge/cache/seal.h"
 #include "nbd-bridge/front/front.h"
@@ -18,6 +19,7 @@
 enum {
 	ATTACH_STALE = 3, /* weft-attach exits with it: taken over, but stale */
 	ATTACH_CONNECT_MS = 10000,
+	ATTACH_SWAPPED_MAX = 32, /* processes with swapped pages that the log names */
 };
 
 struct attach {
@@ -68,8 +70,17 @@ struct attach {
 	uint64_t told_places[BRIDGE_MAX_DONORS];
 	const char *told_at[BRIDGE_MAX_DONORS];
 	char device_why[320]; /* the reason for this kind of device */
+	/* a copy: what the state remembers of it is gone, as its donor said before the begin */
+	bool has_other_contents[BRIDGE_MAX_DONORS];
 	const char *last_state;
-	void *held_state; /* attach-swap.c: the state file's pages, locked */
+	/* attach-swap.c: the state file's pages, locked; who has swapped pages */
+	void *held_state;
+	struct attach_swapped {
+		struct weft_swapped at[ATTACH_SWAPPED_MAX];
+		unsigned nr; /* of all, also those that are not listed */
+		uint64_t bytes;
+		struct weft_timer look;
+	} swapped;
 	bool told_of_key; /* … that it is refused, since it was ready */
 	int result_fd; /* -1: the foreground */
 	pid_t guard;   /* 0: there is none; see attach-guard.h */
@@ -111,6 +122,28 @@ int attach_save_device(void *ctx, const struct bridge_device *device, struct wef
 int attach_begin_bridge(struct attach *a, struct weft_error *err);
 /* Whether nobody waits for the attach any more. */
 bool attach_is_given_up(void *attach);
+
+/*
+ * attach-copies.c: with --mirror.  ask: asks all donors, before anything is granted, whether the
+ * copies can be attached; errors say what they answered.
+ */
+int attach_ask_copies(struct attach *a, struct weft_error *err);
+/* Whether the donor has to have the contents that the state knows.  True without --mirror. */
+bool attach_copy_remembers(const struct attach *a, unsigned donor);
+/* bridge_copies_config.nr_needed, and for settle and note; ctx: the attach. */
+unsigned attach_copies_needed(const struct attach *a);
+int attach_settle_copies(void *ctx, struct bridge *bridge, struct bridge_copies_known *known,
+	struct weft_error *err);
+int attach_note_copies(void *ctx, unsigned set, const struct bridge_copies_known *known);
+
+/*
+ * attach-spares.c.  place: finds out which spares are copies already, and begins there.  now: the
+ * regions that are none, by URI; returns how many.
+ */
+void attach_place_spares(struct attach *a);
+unsigned attach_spares_now(const struct attach *a, const char *ret[BRIDGE_MAX_DONORS]);
+/* Where the donor's region is: as given, or elsewhere since. */
+const char *attach_uri_now(const struct attach *a, unsigned donor);
 
 /* attach-end.c */
 /* Ends the front-ends: no new users, and those that there are finish.  -EBUSY without force. */
@@ -161,8 +194,12 @@ int attach_begin_swap(struct attach *a, struct weft_error *err);
 int attach_complete_swap(struct attach *a, struct weft_error *err);
 /* … and the host of a place to which the region may move is looked up before it is needed. */
 void attach_look_up_place(const char *uri);
-/* The log names the processes whose pages are out of reach, largest first. */
-void attach_tell_swapped(const struct attach *a);
+/*
+ * The bridge has come to another state, and some donor has been silent so long.  While that is
+ * waited for, looks who has swapped pages, as the kernel soon ends those who want one that is out
+ * of reach; then the log names them, largest first.
+ */
+void attach_follow_swapped(struct attach *a, const char *state, uint64_t silent_ns);
 /* For status; null without --swap. */
 json_t *attach_swap_status(struct attach *a);
 

@@ -76,7 +76,8 @@ static int say_goodbye_at(const struct bridge_state_file *state, unsigned i, con
 	char *place, struct weft_error *err)
 {
 	struct tp_target target = {.connect_timeout_ms = CONNECT_MS,
-		.hello.mode = WEFT_MODE_SHARED};
+		.hello.mode = WEFT_MODE_SHARED,
+		.hello.copies = true};
 	struct weft_key key = {0};
 	struct weft_uri uri;
 	struct tp *tp;

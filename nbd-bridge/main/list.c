@@ -496,7 +496,7 @@ static void print_name(const char *name, size_t width)
 }
 
 /* A server's text must not give orders to a terminal. */
-static void print_row(const json_t *json, size_t width)
+static void print_row(const json_t *json, size_t width, size_t offers_width)
 {
 	const char *error = json_string_value(json_object_get(json, "error"));
 	char size[32];
@@ -507,30 +507,32 @@ static void print_row(const json_t *json, size_t width)
 		return;
 	}
 	const char *tenure = text_of(json, "tenure");
-	printf("%10s  %-10s %-8s  %-16s  %s\n",
+	printf("%10s  %-10s %-*s  %-16s  %s\n",
 		weft_format_size((uint64_t)json_integer_value(json_object_get(json, "size_bytes")),
 			size, sizeof(size)),
 		json_is_true(json_object_get(json, "read_only")) ? "read-only" : "read-write",
-		text_of(json, "offers"), tenure[0] ? tenure : "-",
+		(int)offers_width, text_of(json, "offers"), tenure[0] ? tenure : "-",
 		weft_printable(strdupa(text_of(json, "description"))));
 }
 
 static void print_table(const json_t *array)
 {
-	size_t i, width = 6;
+	size_t i, width = 6, offers_width = 8;
 	json_t *json;
 
 	if (json_array_size(array) == 0) {
 		puts("no regions");
 		return;
 	}
-	json_array_foreach(array, i, json)
+	json_array_foreach(array, i, json) {
 		width = weft_max(width, letters(text_of(json, "name")));
+		offers_width = weft_max(offers_width, strlen(text_of(json, "offers")));
+	}
 	width = weft_min(width, MAX_WIDTH);
-	printf("%-*s  %10s  %-10s %-8s  %-16s  %s\n", (int)width, "REGION", "SIZE", "ACCESS",
-		"OFFERED", "TENURE", "WHAT");
+	printf("%-*s  %10s  %-10s %-*s  %-16s  %s\n", (int)width, "REGION", "SIZE", "ACCESS",
+		(int)offers_width, "OFFERED", "TENURE", "WHAT");
 	json_array_foreach(array, i, json)
-		print_row(json, width);
+		print_row(json, width, offers_width);
 }
 
 /* The commands by which programs without weft have the regions.  False: there are none. */

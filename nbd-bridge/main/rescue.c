@@ -16,6 +16,7 @@
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/cache/rescue.h"
+#include "nbd-bridge/main/rescue-copies.h"
 #include "nbd-bridge/main/state.h"
 
 enum { ANSWER_MS = 10000 };
@@ -149,35 +150,78 @@ static char *absolute(const char *path)
 struct rescue_options {
 	const char *what; /* a name, or a cache file */
 	const char *path;
+	bool copies; /* look at the copies that the arguments name, instead */
+	struct rescue_copies look;
+	char **uris;
+	unsigned nr_uris;
 };
+
+static const char which_file[] = "name an attachment or a cache file, and the file to save to";
 
 static const struct weft_option options[] = {
 	{NULL, "NAME|CACHE-FILE", "an attachment, or a cache file that a bridge left",
-		WEFT_OPTION_ARGUMENT, .into = offsetof(struct rescue_options, what),
-		.completion = WEFT_COMPLETE_ATTACHMENT,
-		.wants = "name an attachment or a cache file, and the file to save to"},
+		WEFT_OPTION_ARGUMENT, .completion = WEFT_COMPLETE_ATTACHMENT},
 	{NULL, "FILE", "where to save it", WEFT_OPTION_ARGUMENT,
-		.into = offsetof(struct rescue_options, path), .completion = WEFT_COMPLETE_FILE,
-		.wants = "name the file to save to as well"},
+		.completion = WEFT_COMPLETE_FILE},
+	{"copies", NULL, "say which of these regions are current copies, and change nothing",
+		WEFT_OPTION_FLAG, .into = offsetof(struct rescue_options, copies)},
+	{"json", NULL, "with --copies: as JSON", WEFT_OPTION_FLAG,
+		.into = offsetof(struct rescue_options, look.json)},
+	{"key", "FILE",
+		"with --copies: the key that the donors know (default: $WEFT_KEY,\n"
+		"~/.config/weft/key, /etc/weft/key)",
+		WEFT_OPTION_TEXT, .into = offsetof(struct rescue_options, look.key_file),
+		.completion = WEFT_COMPLETE_FILE},
+	{"allow-insecure", NULL,
+		"with --copies: use no key: in plaintext, with a donor that proves nothing",
+		WEFT_OPTION_FLAG, .into = offsetof(struct rescue_options, look.allow_insecure)},
 	{0},
 };
+
+static int take_uris(struct rescue_options *o, const struct weft_command_line *line)
+{
+	o->uris = line->arguments;
+	o->nr_uris = (unsigned)line->nr_arguments;
+	if (o->nr_uris == 0)
+		return weft_usage_error("which regions? Give the URI of each copy");
+	if (o->nr_uris > BRIDGE_MAX_DONORS)
+		return weft_usage_error("at most %d URIs", BRIDGE_MAX_DONORS);
+	return WEFT_GO_ON;
+}
 
 /* WEFT_GO_ON, or the exit status. */
 static int parse(int argc, char **argv, struct rescue_options *o)
 {
 	struct weft_command_line line = {
 		.command = "rescue",
-		.synopsis = "NAME|CACHE-FILE FILE",
+		.synopsis = "NAME|CACHE-FILE FILE\n"
+			    "--copies URI... [--json] [--key FILE | --allow-insecure]",
 		.about = "Saves what the cache of an attachment holds, or a "
 			 "cache file that a bridge left, to FILE, which has the region's\n"
 			 "size and holes where nothing is known; "
-			 "FILE.map tells what is known, and whether the donor has it.",
+			 "FILE.map tells what is known, and whether the donor has it.\n"
+			 "With --copies, says which copies of a device are current, by what their "
+			 "donors have noted.",
 		.tables = {{options, o}},
-		.surplus = "one attachment and one file",
-		.noun = "a file",
 	};
+	char text[512];
+	int r = weft_options_parse(&line, argc, argv);
 
-	return weft_options_parse(&line, argc, argv);
+	if (r != WEFT_GO_ON)
+		return r;
+	if (o->copies)
+		return take_uris(o, &line);
+	if (o->look.json || o->look.key_file || o->look.allow_insecure)
+		return weft_usage_error("--json, --key and --allow-insecure are for --copies");
+	if (line.nr_arguments > 2)
+		return weft_usage_error("one attachment and one file: %s",
+			weft_options_explain(&line, 2, "a file", text, sizeof(text)));
+	if (line.nr_arguments < 2)
+		return weft_usage_error("%s",
+			line.nr_arguments == 0 ? which_file : "name the file to save to as well");
+	o->what = line.arguments[0];
+	o->path = line.arguments[1];
+	return WEFT_GO_ON;
 }
 
 int main(int argc, char **argv)
@@ -189,6 +233,9 @@ int main(int argc, char **argv)
 	int r = parse(argc, argv, &o);
 	if (r != WEFT_GO_ON)
 		return r;
+	if (o.copies)
+		return weft_end_output("weft-rescue",
+			rescue_copies(&o.look, o.uris, o.nr_uris));
 	WEFT_CLEANUP_FREE char *file = absolute(o.path);
 	if (!file)
 		r = weft_error_set(&err, ENOMEM, "out of memory");

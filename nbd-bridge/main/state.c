@@ -30,9 +30,14 @@
 /*
  * A higher version changes the meaning of fields; new fields alone need no new version.  A program
  * that knows version 1 alone must not take over sealed contents: it would read and write them as
- * they are at the donor.
+ * they are at the donor.  One that knows no version 3 would take copies for stripes.
  */
-enum { STATE_MAX = 61440, STATE_VERSION = 2, STATE_UNSEALED_VERSION = 1 };
+enum {
+	STATE_MAX = 61440,
+	STATE_VERSION = 3, /* with copies; … */
+	STATE_SEALED_VERSION = 2, /* … else, sealed; … */
+	STATE_PLAIN_VERSION = 1, /* … else */
+};
 
 /*
  * A process that looks whether a bridge lives has the lock for a moment; a killed bridge has it
@@ -268,6 +273,39 @@ static void load_donors(struct fields *f, struct bridge_state_file *ret)
 	}
 }
 
+static void load_set(struct fields *f, struct bridge_copies_known *ret)
+{
+	ret->set = hex_of(f, "set");
+	ret->term = number_of(f, "term");
+	ret->change = (uint32_t)number_of(f, "change");
+	ret->members = (uint16_t)number_of(f, "members");
+	ret->since = number_of(f, "since");
+	f->sound &= ret->term <= INT64_MAX && ret->since <= ret->term &&
+		(!ret->set || (ret->term && ret->members));
+}
+
+static void load_copies(struct fields *f, struct bridge_state_file *ret)
+{
+	const json_t *sets = field(f, "sets", is_list), *one;
+	size_t i;
+
+	ret->copies = 1;
+	if (!sets)
+		return;
+	ret->copies = (unsigned)number_of(f, "copies");
+	ret->min_copies = (unsigned)number_of(f, "min_copies");
+	f->sound &= ret->copies > 1 && ret->min_copies >= 1 && ret->min_copies <= ret->copies &&
+		json_array_size(sets) * ret->copies == ret->nr_donors;
+	if (!f->sound)
+		return;
+	json_array_foreach(sets, i, one) {
+		struct fields fields = {one, true};
+
+		load_set(&fields, &ret->sets[i]);
+		f->sound &= fields.sound;
+	}
+}
+
 /*
  * Fills *ret from the file.  True: the file has what a bridge wrote; false: nothing was written
  * yet, or (ret->damaged) it makes no sense.
@@ -296,6 +334,7 @@ static bool load(struct bridge_state_file *ret)
 	ret->borrower = hex_of(&f, "borrower");
 	copy_into(&f, "boot", ret->boot, sizeof(ret->boot));
 	ret->stripe_bytes = number_of(&f, "stripe_bytes");
+	load_copies(&f, ret);
 	ret->uri = copy(&f, "uri");
 	ret->socket = copy(&f, "socket");
 	ret->mount = copy(&f, "mount");
@@ -327,6 +366,8 @@ void bridge_state_renew(struct bridge_state_file *state, unsigned nr_donors)
 		weft_random(state->donors[i].id, sizeof(state->donors[i].id));
 	}
 	state->nr_donors = nr_donors;
+	state->copies = 1;
+	memset(state->sets, 0, sizeof(state->sets));
 	state->generation = UINT64_C(1) << 32;
 	state->mode = 0;
 	state->sealed = SEAL_NONE;
@@ -490,6 +531,31 @@ static json_t *donor_json(const struct bridge_state_donor *donor)
 	return json;
 }
 
+static json_t *sets_json(const struct bridge_state_file *state)
+{
+	json_t *sets = json_array();
+
+	for (unsigned i = 0; i < state->nr_donors / state->copies; i++) {
+		const struct bridge_copies_known *known = &state->sets[i];
+		char set[17];
+
+		snprintf(set, sizeof(set), "%016" PRIx64, known->set);
+		json_array_append_new(sets,
+			json_pack("{s:s, s:I, s:I, s:i, s:I}", "set", set, "term",
+				(json_int_t)known->term, "change", (json_int_t)known->change,
+				"members", (int)known->members, "since",
+				(json_int_t)known->since));
+	}
+	return sets;
+}
+
+static int version_of(const struct bridge_state_file *state)
+{
+	if (state->copies > 1)
+		return STATE_VERSION;
+	return state->sealed ? STATE_SEALED_VERSION : STATE_PLAIN_VERSION;
+}
+
 /* *ret_error: why it is NULL. */
 static json_t *state_json(const struct bridge_state_file *state, int *ret_error)
 {
@@ -500,7 +566,7 @@ static json_t *state_json(const struct bridge_state_file *state, int *ret_error)
 	json_t *json = donor_json(&state->donors[0]);
 	json_t *rest = json_pack_ex(&error, 0,
 		"{s:i, s:I, s:s?, s:s?, s:s?, s:s?, s:I, s:I, s:i, s:s, s:s, s:b, s:s}", "version",
-		state->sealed ? STATE_VERSION : STATE_UNSEALED_VERSION, "generation",
+		version_of(state), "generation",
 		(json_int_t)state->generation, "uri", state->uri, "socket", state->socket, "mount",
 		state->mount, "cache_file", state->cache_file, "made_dev",
 		(json_int_t)state->made_dev, "made_ino", (json_int_t)state->made_ino, "pid",
@@ -549,6 +615,10 @@ static json_t *state_json(const struct bridge_state_file *state, int *ret_error)
 		json_object_set_new(json, "stripe_bytes",
 			json_integer((json_int_t)state->stripe_bytes));
 	}
+	if (state->copies > 1)
+		json_object_update_new(json,
+			json_pack("{s:i, s:i, s:o}", "copies", (int)state->copies, "min_copies",
+				(int)state->min_copies, "sets", sets_json(state)));
 	json_object_set_new(json, "sum", sum_of(json));
 	return json;
 }

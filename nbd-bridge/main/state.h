@@ -18,6 +18,7 @@
 #include "fabric/base/util.h"
 #include "nbd-bridge/cache/seal.h"
 #include "nbd-bridge/front/front.h"
+#include "nbd-bridge/link/attachment.h"
 
 enum { BRIDGE_STATE_DONORS = 16 };
 
@@ -52,6 +53,10 @@ struct bridge_state_file {
 	/* by which foreign servers know this attachment, whenever it attaches; 0: none */
 	uint64_t borrower;
 	uint64_t stripe_bytes; /* 0: one donor */
+	/* donors are copies in turn, so many of each stripe; 1: there are none */
+	unsigned copies, min_copies;
+	/* of each stripe; set 0: not known yet */
+	struct bridge_copies_known sets[BRIDGE_STATE_DONORS];
 	char *uri;             /* a URI for each donor, with spaces between */
 	char *socket, *mount; /* NULL: none */
 	char *cache_file;     /* the same */

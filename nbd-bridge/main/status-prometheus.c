@@ -173,6 +173,36 @@ static void print_transports(const json_t *attachments)
 				number_of(donor, changes.key));
 }
 
+static void print_copy_states(const json_t *attachments)
+{
+	static const char *const states[] = {"current", "syncing", "lost", "others"};
+	static const struct metric state = {"weft_copy_state", "gauge",
+		"1 for the state that a donor's copy is in.", NULL};
+	static const struct metric behind = {"weft_copy_behind_bytes", "gauge",
+		"Bytes that a donor's copy may lack.", "behind_bytes"};
+	const json_t *json, *member;
+	size_t i, j;
+
+	head(&state);
+	json_array_foreach(attachments, i, json)
+		json_array_foreach(json_object_get(json_object_get(json, "copies"), "members"), j,
+			member)
+			for (size_t s = 0; s < WEFT_ARRAY_LEN(states); s++)
+				sample(state.name,
+					LABELS({"name", text_of(json, "name")},
+						{"donor", text_of(member, "donor")},
+						{"state", states[s]}),
+					strcmp(text_of(member, "state"), states[s]) == 0);
+	head(&behind);
+	json_array_foreach(attachments, i, json)
+		json_array_foreach(json_object_get(json_object_get(json, "copies"), "members"), j,
+			member)
+			sample(behind.name,
+				LABELS({"name", text_of(json, "name")},
+					{"donor", text_of(member, "donor")}),
+				number_of(member, behind.key));
+}
+
 static void print_requests(const json_t *attachments)
 {
 	static const struct metric requests = {"weft_requests_total", "counter",
@@ -252,6 +282,13 @@ static void print_attachments(const json_t *attachments)
 		{"weft_cache_bad_blocks_total", "counter",
 			"Blocks of sealed contents that were not what was written.", "bad_blocks"},
 	};
+	static const struct metric copies[] = {
+		{"weft_copies", "gauge", "Copies that there are of each stripe.", "copies"},
+		{"weft_copies_min", "gauge", "Copies that a write has when it is answered.",
+			"min_copies"},
+		{"weft_copies_current", "gauge",
+			"Copies that are current, of the stripe that has the fewest.", "current"},
+	};
 	static const struct metric swap[] = {
 		{"weft_swap_locked_bytes", "gauge", "Memory that the bridge has locked.",
 			"locked_bytes"},
@@ -272,6 +309,8 @@ static void print_attachments(const json_t *attachments)
 	print_transports(attachments);
 	simple(attachments, cache, WEFT_ARRAY_LEN(cache), "cache", "name", "name");
 	simple(attachments, swap, WEFT_ARRAY_LEN(swap), "swap", "name", "name");
+	simple(attachments, copies, WEFT_ARRAY_LEN(copies), "copies", "name", "name");
+	print_copy_states(attachments);
 }
 
 /* ---- donors ---- */

@@ -19,6 +19,7 @@
 #include "fabric/base/util.h"
 #include "fabric/driver.h"
 #include "nbd-bridge/cache/file.h"
+#include "nbd-bridge/main/status-copies.h"
 #include "nbd-bridge/main/status-names.h"
 #include "nbd-bridge/main/status-prometheus.h"
 #include "nbd-bridge/main/state.h"
@@ -305,9 +306,17 @@ static void print_donors(const json_t *a)
 		print_move(donor);
 		print_key(json_object_get(donor, "key"));
 	}
-	if (json_array_size(donors) > 1)
+	if (number_of(a, "stripe_bytes"))
 		printf("  striped, %s at a time\n",
 			weft_format_size(number_of(a, "stripe_bytes"), size, sizeof(size)));
+}
+
+static void print_copies(const json_t *copies)
+{
+	char line[1024];
+
+	if (json_is_object(copies))
+		printf("  %s\n", status_copies_line(copies, line, sizeof(line)));
 }
 
 static void print_cache(const json_t *cache)
@@ -431,6 +440,7 @@ static void print_attachment(const json_t *a)
 				text_of(json_array_get(lanes, 0), "path"));
 		print_placing(json_object_get(a, "placing"));
 		print_donors(a);
+		print_copies(json_object_get(a, "copies"));
 	}
 	if (text_of(a, "device")[0])
 		printf("  device %s%s%s%s\n", text_of(a, "device"),
@@ -684,6 +694,21 @@ static int parse(int argc, char **argv, struct collection *c)
 	return weft_options_parse(&line, argc, argv);
 }
 
+/* The worst of all attachments. */
+static int code_of(const json_t *attachments)
+{
+	const json_t *json;
+	int code = 0;
+	size_t i;
+
+	json_array_foreach(attachments, i, json) {
+		int one = status_copies_code(json_object_get(json, "copies"));
+
+		code = one > code ? one : code;
+	}
+	return code;
+}
+
 int main(int argc, char **argv)
 {
 	struct collection c = {.form = TABLE};
@@ -705,6 +730,7 @@ int main(int argc, char **argv)
 		status = 1;
 	} else {
 		print(&c);
+		status = code_of(c.attachments);
 	}
 	json_decref(c.attachments);
 	json_decref(c.donors);

@@ -77,6 +77,8 @@ int swap_attach(const struct swap_options *o, const char *name, char *const *uri
 	add_flag(&words, "device", !o->device_path);
 	add_flag(&words, "swap", locked);
 	add_option(&words, "name", name);
+	if (o->copies > 1)
+		add(&words, "--mirror=%u", o->copies);
 	add_option(&words, "device-kind", o->device_kind);
 	add_flag(&words, "kernel-socket", o->kernel_socket);
 	add_option(&words, "transport", o->transport);

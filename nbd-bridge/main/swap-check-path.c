@@ -111,13 +111,15 @@ static void check_reserve(const json_t *status, struct swap_findings *ret)
 			need += socket_bytes(text_of(status, "device")) *
 				json_array_size(json_object_get(status, "lanes"));
 	}
-	need /= WEFT_KIB;
+	/* A bridge may take half of it (attach-swap.c). */
+	need = 2 * need / WEFT_KIB;
 	if (facts_number("/proc/sys/vm/min_free_kbytes", "", &reserve_kib) && reserve_kib < need)
 		swap_refuse(ret,
 			"vm.min_free_kbytes is %" PRIu64 ", and up to %" PRIu64
-			" KiB of what is swapped out can be in the buffers of sockets at a time: "
-			"sysctl vm.min_free_kbytes=%" PRIu64 ", or fewer --lanes",
-			reserve_kib, need, need);
+			" KiB of what is swapped out can be in the buffers of sockets at a time, "
+			"for which half of that is kept: sysctl vm.min_free_kbytes=%" PRIu64
+			", or fewer --lanes",
+			reserve_kib, need / 2, need);
 }
 
 /* The path of a connection names its device: "WORD DEVICE gid …". */

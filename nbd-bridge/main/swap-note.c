@@ -77,8 +77,9 @@ static json_t *to_json(const struct swap_note *note)
 				"device", note->members[i].device, "uri", note->members[i].uri));
 	for (size_t i = 0; i < note->nr_settings; i++)
 		json_array_append_new(settings,
-			json_pack("{s:s, s:s, s:s}", "file", note->settings[i].path, "was",
-				note->settings[i].was, "now", note->settings[i].now));
+			json_pack("{s:s, s:s, s:s, s:b}", "file", note->settings[i].path, "was",
+				note->settings[i].was, "now", note->settings[i].now,
+				"not_read_back", note->settings[i].not_read_back));
 	return json_pack("{s:i, s:s, s:s, s:i, s:s, s:b, s:o, s:o}", "schema", SCHEMA, "name",
 		note->name, "boot", note->boot, "priority", note->priority, "group", note->group,
 		"exclusive", note->exclusive, "members", members, "settings", settings);
@@ -115,6 +116,7 @@ static bool take_setting(const json_t *json, struct swap_note *note)
 		!take_text(json, "was", setting->was, sizeof(setting->was)) ||
 		!take_text(json, "now", setting->now, sizeof(setting->now)))
 		return false;
+	setting->not_read_back = json_is_true(json_object_get(json, "not_read_back"));
 	note->nr_settings++;
 	return true;
 }

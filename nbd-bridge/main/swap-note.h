@@ -29,6 +29,8 @@ struct swap_member {
 struct swap_setting {
 	char path[SWAP_PATH_MAX];
 	char was[SWAP_VALUE_MAX], now[SWAP_VALUE_MAX];
+	/* now is what was asked for: the kernel may have made another value of it, or none yet */
+	bool not_read_back;
 };
 
 struct swap_note {

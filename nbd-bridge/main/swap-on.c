@@ -144,13 +144,13 @@ static int attach_all(struct making *m, struct weft_error *err)
 	char suffix[8] = "";
 	int r = 0;
 
-	if (o->striped || o->nr_arguments == 1)
+	if (o->striped || o->nr_arguments == o->copies)
 		return attach_member(m, o->arguments, o->nr_arguments, suffix, err);
-	for (unsigned i = 0; i < o->nr_arguments && r == 0; i++) {
-		snprintf(suffix, sizeof(suffix), "-%u", i + 1);
+	for (unsigned i = 0; i < o->nr_arguments && r == 0; i += o->copies) {
+		snprintf(suffix, sizeof(suffix), "-%u", i / o->copies + 1);
 		r = interrupted(err);
 		if (r == 0)
-			r = attach_member(m, &o->arguments[i], 1, suffix, err);
+			r = attach_member(m, &o->arguments[i], o->copies, suffix, err);
 	}
 	return r;
 }

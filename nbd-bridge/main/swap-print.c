@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fabric/base/util.h"
+#include "nbd-bridge/main/status-copies.h"
 #include "nbd-bridge/main/swap-status.h"
 
 static const char *text_of(const json_t *json, const char *key)
@@ -53,18 +54,39 @@ static void print_pages(const json_t *space)
 static void print_donors(const json_t *space)
 {
 	const json_t *donors = json_object_get(space, "donors"), *donor;
+	const json_t *copies = json_object_get(space, "copies");
 	char size[32];
 	size_t i;
 
 	json_array_foreach(donors, i, donor) {
 		const char *transport = text_of(donor, "transport");
 
-		printf("    with %s%s%s%s%s %s of pages are lost, and the processes that touch "
-		       "them\n",
-			text_of(donor, "uri"), transport[0] ? " (" : "", transport,
+		printf("    with %s%s%s%s%s ", text_of(donor, "uri"), transport[0] ? " (" : "",
+			transport,
 			json_is_true(json_object_get(donor, "plaintext")) ? ", in plaintext" : "",
-			transport[0] ? ")" : "", size_of(donor, "lost_bytes", size));
+			transport[0] ? ")" : "");
+		if (number_of(donor, "lost_bytes") == 0 && number_of(space, "used_bytes") > 0 &&
+			json_is_object(copies))
+			printf("nothing is lost: there is another copy\n");
+		else
+			printf("%s of pages are lost, and the processes that touch them\n",
+				size_of(donor, "lost_bytes", size));
 	}
+}
+
+static void print_copies(const json_t *space)
+{
+	const json_t *copies = json_object_get(space, "copies");
+	const char *state = text_of(space, "state");
+	char line[1024];
+
+	if (json_is_object(copies))
+		printf("    %s\n", status_copies_line(copies, line, sizeof(line)));
+	/* A bridge that died itself says nothing of its memory. */
+	else if (json_is_object(json_object_get(space, "swap")) &&
+		(strcmp(state, "stale") == 0 || strcmp(state, "dead") == 0))
+		printf("    copies at several donors outlive the loss of one (weft swap on "
+		       "--mirror)\n");
 }
 
 static void print_bridge(const json_t *space)
@@ -100,6 +122,7 @@ static void print_space(const json_t *space)
 	putchar('\n');
 	print_pages(space);
 	print_bridge(space);
+	print_copies(space);
 	print_donors(space);
 }
 

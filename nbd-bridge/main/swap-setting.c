@@ -91,6 +91,7 @@ static int note_change(struct swap_note *note, const char *path, const char *val
 		snprintf(setting->was, sizeof(setting->was), "%s", other.found.was);
 	}
 	snprintf(setting->now, sizeof(setting->now), "%s", value);
+	setting->not_read_back = true;
 	note->nr_settings++;
 	*ret = setting;
 	return swap_note_write(note, err);
@@ -110,6 +111,7 @@ int swap_setting_change(struct swap_note *note, const char *path, const char *va
 			strerror(-r));
 	if (!swap_read_line(path, setting->now, sizeof(setting->now)))
 		return weft_error_set(err, EIO, "cannot read %s any more", path);
+	setting->not_read_back = false;
 	return swap_note_write(note, err);
 }
 
@@ -122,7 +124,8 @@ static void restore(const struct swap_note *note, const struct swap_setting *set
 	if (!swap_read_line(setting->path, now, sizeof(now)) || strcmp(now, setting->was) == 0 ||
 		others_have(note, setting->path, &other))
 		return;
-	if (strcmp(now, setting->now) != 0) {
+	/* Who was killed before the value was read back did not see what the kernel made of it. */
+	if (strcmp(now, setting->now) != 0 && !setting->not_read_back) {
 		fprintf(stderr,
 			"weft-swap: %s is %s by now, which is somebody else's; it was %s before\n",
 			setting->path, now, setting->was);

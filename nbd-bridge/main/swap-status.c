@@ -56,7 +56,6 @@ static void take_notes(struct collection *c)
 
 /* ---- one space ---- */
 
-/* What is lost with each donor: of stripes, all that is on the device. */
 /* Whether pages lie open on the way: neither the connection nor the contents are encrypted. */
 static bool is_plaintext(const json_t *bridge, const json_t *donor)
 {
@@ -68,8 +67,36 @@ static bool is_plaintext(const json_t *bridge, const json_t *donor)
 	return word && !strchr(word, '+') && !(kind && strcmp(kind, "encrypt") == 0);
 }
 
+enum { SILENT_S = 2 }; /* as weft status tells of silence */
+
+/* A current copy whose donor has fallen silent, or lost its memory, may have to stay "current". */
+static bool is_there(const json_t *member)
+{
+	const char *state = json_string_value(json_object_get(member, "state"));
+
+	return state && strcmp(state, "current") == 0 &&
+		!json_is_string(json_object_get(member, "why")) &&
+		json_real_value(json_object_get(member, "silent_s")) < SILENT_S;
+}
+
+/* Whether another donor has a current copy of what the one of this number has. */
+static bool has_another_copy(const json_t *copies, size_t donor)
+{
+	const json_t *members = json_object_get(copies, "members"), *member;
+	const json_t *stripe = json_object_get(json_array_get(members, donor), "stripe");
+	size_t i;
+
+	json_array_foreach(members, i, member)
+		if (i != donor && json_equal(json_object_get(member, "stripe"), stripe) &&
+			is_there(member))
+			return true;
+	return false;
+}
+
+/* What is lost with each donor: of stripes, all that is on the device. */
 static json_t *donors_of(const json_t *bridge, const struct swap_member *member, uint64_t used)
 {
+	const json_t *copies = json_object_get(bridge, "copies");
 	json_t *ret = json_array(), *donor;
 	size_t i;
 
@@ -77,7 +104,8 @@ static json_t *donors_of(const json_t *bridge, const struct swap_member *member,
 		json_array_append_new(ret,
 			json_pack("{s:O, s:O, s:b, s:o}", "uri", json_object_get(donor, "uri"),
 				"transport", json_object_get(donor, "transport"), "plaintext",
-				is_plaintext(bridge, donor), "lost_bytes", integer(used)));
+				is_plaintext(bridge, donor), "lost_bytes",
+				integer(has_another_copy(copies, i) ? 0 : used)));
 	if (json_array_size(ret) == 0)
 		json_array_append_new(ret,
 			json_pack("{s:s, s:n, s:n, s:o}", "uri", member->uri, "transport",
@@ -96,13 +124,14 @@ static const struct swap_space *space_of(const struct collection *c,
 
 static void add_bridge(json_t *space, const struct swap_member *member, uint64_t used)
 {
-	static const char *const copied[] = {"state", "why", "silent_s", "latency_s", "swap"};
+	static const char *const copied[] = {"state", "why", "silent_s", "latency_s", "swap",
+		"copies"};
 	json_t *bridge = NULL;
 	struct weft_error err;
 
 	if (swap_ask_bridge(member->attachment, &bridge, &err) < 0)
-		bridge = json_pack("{s:s, s:s, s:n, s:n, s:n}", "state", "dead", "why", err.message,
-			"silent_s", "latency_s", "swap");
+		bridge = json_pack("{s:s, s:s, s:n, s:n, s:n, s:n}", "state", "dead", "why",
+			err.message, "silent_s", "latency_s", "swap", "copies");
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(copied); i++)
 		json_object_set(space, copied[i], json_object_get(bridge, copied[i]));
 	json_object_set_new(space, "donors", donors_of(bridge, member, used));

@@ -11,6 +11,7 @@
 #include "fabric/base/options.h"
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
+#include "fabric/copying.h"
 #include "fabric/driver.h"
 #include "nbd-bridge/main/swap-kernel.h"
 #include "nbd-bridge/main/swap-status.h"
@@ -54,6 +55,8 @@ static const struct weft_option options[] = {
 	{"priority", "NUMBER", "higher ones are filled first (default: above disks, 10 or more)",
 		.kind = WEFT_OPTION_NUMBER, INTO(priority), .max = SWAP_PRIORITY_MAX},
 	{"stripe", NULL, "several URIs are one striped device, not a device each", FLAG(striped)},
+	{"mirror", "NUMBER", "each NUMBER URIs, one after the other, have copies of the same pages",
+		.kind = WEFT_OPTION_NUMBER, INTO(copies), .min = 2, .max = WEFT_COPIES_MAX},
 	{"new-contents", NULL, "give up what the regions hold, if they hold something",
 		FLAG(new_contents)},
 	{"zswap", NULL, "compress pages in memory first (the kernel's zswap)", FLAG(zswap)},
@@ -157,11 +160,15 @@ static int check_on(const struct swap_options *o)
 			return weft_usage_error(
 				"on: '%s' is no URI of a region, such as weft://HOST/REGION",
 				o->arguments[i]);
-	if (o->striped && o->nr_arguments == 1)
-		return weft_usage_error("--stripe wants several URIs");
-	if (o->device_path && o->nr_arguments > 1 && !o->striped)
-		return weft_usage_error("--device %s is one device: several URIs want --stripe",
-			o->device_path);
+	if (o->nr_arguments % o->copies)
+		return weft_usage_error("--mirror %u wants %u URIs, or a multiple of that",
+			o->copies, o->copies);
+	if (o->striped && o->nr_arguments == o->copies)
+		return weft_usage_error("--stripe wants several URIs%s",
+			o->copies > 1 ? ", of which not all are copies of each other" : "");
+	if (o->device_path && o->nr_arguments > o->copies && !o->striped)
+		return weft_usage_error("--device %s is one device: several URIs want --stripe%s",
+			o->device_path, o->copies > 1 ? "" : ", or --mirror");
 	if (o->cgroup && o->slice)
 		return weft_usage_error("--cgroup and --slice name the same thing: give one");
 	if (!o->cgroup && !o->slice && (o->high_bytes || o->swap_max_bytes || o->exclusive))
@@ -251,7 +258,7 @@ int swap_status(const struct swap_options *o)
 
 int main(int argc, char **argv)
 {
-	struct swap_options o = {0};
+	struct swap_options o = {.copies = 1};
 
 	weft_process_begin();
 	int r = parse(argc, argv, &o);

@@ -21,7 +21,7 @@ struct swap_options {
 	/* on */
 	const char *name;
 	uint64_t size_bytes; /* 0: the whole device */
-	unsigned priority;
+	unsigned priority, copies; /* of each URI's contents; 1 without --mirror */
 	bool has_priority, striped, new_contents, zswap, exclusive;
 	const char *cgroup, *slice;
 	uint64_t high_bytes, swap_max_bytes;

@@ -113,10 +113,15 @@ static void note_known(struct sync *s, const struct chunk *chunk)
 			weft_hash_nr_blocks(chunk->len, LEAF_BYTES) * WEFT_HASH_BYTES);
 }
 
-void sync_chunk_finish(struct sync *s, struct chunk *chunk)
+static void give_up(struct sync *s, struct chunk *chunk)
 {
 	chunk->state = CHUNK_FREE;
 	s->nr_used--;
+}
+
+void sync_chunk_finish(struct sync *s, struct chunk *chunk)
+{
+	give_up(s, chunk);
 	s->done += chunk->len;
 }
 
@@ -185,13 +190,14 @@ static int ask_leaves(struct sync *s, struct chunk *chunk, const struct weft_has
 	uint8_t *ret)
 {
 	const size_t leaf_bytes = LEAF_BYTES / hashing->block_bytes * WEFT_HASH_BYTES;
+	const unsigned gap = hashing == &s->fine ? FINE_GAP_LEAVES : VERIFY_GAP_LEAVES;
 	int r = 0;
 
 	for (unsigned first = 0, end; first < CHUNK_LEAVES && r == 0; first = end) {
 		end = first + 1;
 		if (!(chunk->leaves >> first & 1))
 			continue;
-		for (unsigned i = end; i < CHUNK_LEAVES && i <= end + GAP_LEAVES; i++)
+		for (unsigned i = end; i < CHUNK_LEAVES && i <= end + gap; i++)
 			if (chunk->leaves >> i & 1)
 				end = i + 1;
 		const uint32_t off = first * LEAF_BYTES;
@@ -244,7 +250,7 @@ static void leave_span(struct chunk *chunk)
 	chunk->span = NULL;
 }
 
-static int on_coarse(struct sync *s, struct chunk *chunk)
+static int on_coarse(struct sync *s, struct chunk *chunk, struct weft_error *err)
 {
 	const uint8_t *theirs = chunk->span
 		? chunk->span->hashes +
@@ -259,6 +265,9 @@ static int on_coarse(struct sync *s, struct chunk *chunk)
 		sync_chunk_finish(s, chunk);
 		return 0;
 	}
+	int r = sync_keep_leaves(s, chunk, err);
+	if (r < 0)
+		return r;
 	if (s->dense == 0) {
 		chunk->looked_into = true;
 		sync_chunk_want(s, chunk, CHUNK_FINE);
@@ -311,22 +320,6 @@ static void look_at_arrived(struct sync *s, const struct chunk *chunk, uint32_t 
 	}
 }
 
-static int write_file(const struct sync *s, const uint8_t *data, uint64_t off, uint32_t len)
-{
-	while (len > 0) {
-		ssize_t n = pwrite(s->config.fd, data, len, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		data += n;
-		off += (uint64_t)n;
-		len -= (uint32_t)n;
-	}
-	return 0;
-}
-
 static int on_moved(struct sync *s, struct chunk *chunk, struct weft_error *err)
 {
 	uint32_t at = 0, off, len;
@@ -335,7 +328,7 @@ static int on_moved(struct sync *s, struct chunk *chunk, struct weft_error *err)
 	while (s->config.direction == SYNC_PULL && r == 0 && next_run(chunk, &at, &off, &len)) {
 		if (chunk->looked_into)
 			look_at_arrived(s, chunk, off, len);
-		r = write_file(s, chunk->data + off, chunk->off + off, len);
+		r = sync_write_file(s, chunk->data + off, chunk->off + off, len);
 		if (r < 0)
 			weft_error_set(err, -r, "cannot write %s: %s", s->config.name,
 				strerror(-r));
@@ -351,7 +344,7 @@ static int on_verified(struct sync *s, struct chunk *chunk, struct weft_error *e
 	const uint64_t bad = w->leaves &
 		compare(w->hashes, chunk->theirs, weft_hash_nr_blocks(w->len, LEAF_BYTES));
 
-	sync_chunk_finish(s, chunk);
+	give_up(s, chunk);
 	if (!bad)
 		return 0;
 	return weft_error_set(err, EIO,
@@ -374,7 +367,7 @@ int sync_chunk_advance(struct sync *s, struct chunk *chunk, struct weft_error *e
 	if (r == 0)
 		switch (chunk->state) {
 		case CHUNK_COARSE:
-			return on_coarse(s, chunk);
+			return on_coarse(s, chunk, err);
 		case CHUNK_FINE:
 			return on_fine(s, chunk);
 		case CHUNK_MOVES:

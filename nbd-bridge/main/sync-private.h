@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Private to sync.c and sync-chunk.c: comparing and moving (sync.h).
+ * Private to sync.c, sync-chunk.c and sync-file.c: comparing and moving (sync.h).
  *
  * Few messages, so that they do not add up to more than what they carry: the hashes of leaves are
  * asked for a span of chunks, and commands of several chunks are sent together.
@@ -34,8 +34,12 @@ enum {
 	READ_BYTES = 256 << 10, /* read and hashed while the processor's cache has them */
 	POLL_MS = 200,
 	DENSE_CHUNKS = 7, /* after one in which nearly all differed, so many are not looked into */
-	/* equal leaves between two that differ, which are asked for rather than in two questions */
-	GAP_LEAVES = 1,
+	/*
+	 * Leaves between two that are asked for, which are asked for as well rather than in two
+	 * questions: where a leaf has a hash for each block, and where it has one.
+	 */
+	FINE_GAP_LEAVES = 1,
+	VERIFY_GAP_LEAVES = 4,
 	SPAN_BYTES = WEFT_HASH_MAX_BYTES, /* that one question for leaves is about: 16 chunks */
 	SPAN_LEAVES = SPAN_BYTES / LEAF_BYTES,
 	NR_SPANS = 8,
@@ -75,6 +79,7 @@ struct chunk {
 	uint64_t off;
 	uint32_t len;
 	bool looked_into;  /* `fine` has the hashes of all blocks that differ */
+	bool kept;         /* `data` has all of it, not only leaves that differ */
 	uint64_t leaves;   /* that differ, a bit each */
 	uint64_t blocks[CHUNK_BLOCKS / 64]; /* the same of blocks */
 	const struct written *written;      /* VERIFY */
@@ -106,9 +111,27 @@ struct sync {
 	struct written *written;     /* of this pass, in order of nothing */
 	size_t nr_written, max_written, next_verify;
 	uint8_t *data;
+	uint8_t scratch[READ_BYTES]; /* of chunks that are not kept */
 	struct span spans[NR_SPANS];
 	struct chunk chunks[NR_CHUNKS];
 };
+
+/* sync-file.c */
+
+/*
+ * Reads the chunk, up to want bytes, and hashes its leaves.  keeps: chunk->data has it all; else
+ * nothing.  ret: how many bytes there were.  0; -EINTR: asked to stop; or -errno with err.
+ */
+int sync_load(struct sync *s, struct chunk *chunk, uint32_t want, bool keeps, uint32_t *ret,
+	struct weft_error *err);
+/*
+ * Sees to it that chunk->data has the leaves that differ.  They are hashed anew: the file may have
+ * changed.  As sync_load().
+ */
+int sync_keep_leaves(struct sync *s, struct chunk *chunk, struct weft_error *err);
+/* Says that it became shorter.  -EIO. */
+int sync_file_is_short(const struct sync *s, struct weft_error *err);
+int sync_write_file(const struct sync *s, const uint8_t *data, uint64_t off, uint32_t len);
 
 /* sync-chunk.c */
 

@@ -13,54 +13,6 @@
 
 /* ---- beginning a chunk ---- */
 
-/* Reads up to len bytes at off of the file, or the next ones of a stream: fewer at its end. */
-static ssize_t read_file(const struct sync *s, uint8_t *to, size_t len, uint64_t off)
-{
-	size_t done = 0;
-
-	while (done < len) {
-		ssize_t n = s->config.stream
-			? read(s->config.fd, to + done, len - done)
-			: pread(s->config.fd, to + done, len - done, (off_t)(off + done));
-
-		if (n < 0 && errno == EINTR && !*s->config.stop)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		done += (size_t)n;
-	}
-	return (ssize_t)done;
-}
-
-/* Reads the chunk and hashes its leaves.  ret: how many bytes there were. */
-static int load(struct sync *s, struct chunk *chunk, uint32_t want, uint32_t *ret,
-	struct weft_error *err)
-{
-	for (*ret = 0; *ret < want;) {
-		const uint32_t n = (uint32_t)weft_min(READ_BYTES, want - *ret);
-		ssize_t got = read_file(s, chunk->data + *ret, n, chunk->off + *ret);
-
-		if (got == -EINTR)
-			return -EINTR;
-		if (got < 0)
-			return weft_error_set(err, (int)-got, "cannot read %s: %s",
-				s->config.name, strerror((int)-got));
-		if (s->config.direction == SYNC_PULL && got < (ssize_t)n) {
-			/* The region is longer than the file yet. */
-			memset(chunk->data + *ret + got, 0, n - (size_t)got);
-			got = n;
-		}
-		weft_hasher_hash_blocks(&s->hasher, LEAF_BYTES, chunk->data + *ret, (size_t)got,
-			chunk->ours + *ret / LEAF_BYTES * WEFT_HASH_BYTES);
-		*ret += (uint32_t)got;
-		if (got < (ssize_t)n)
-			break;
-	}
-	return 0;
-}
-
 static void use(struct sync *s, struct chunk *chunk, enum chunk_state state, uint64_t off)
 {
 	chunk->state = state;
@@ -129,16 +81,14 @@ static int begin_file(struct sync *s, struct chunk *chunk, struct weft_error *er
 		take_known(s, chunk);
 	else
 		join_span(s, chunk);
-	int r = load(s, chunk, chunk->len, &got, err);
-	if (r == 0 && got < chunk->len)
-		r = weft_error_set(err, EIO, "%s became shorter meanwhile", s->config.name);
-	return r;
+	int r = sync_load(s, chunk, chunk->len, s->dense > 0, &got, err);
+	return r == 0 && got < chunk->len ? sync_file_is_short(s, err) : r;
 }
 
 /* Of a stream nobody knows how much there is to hash before it was read. */
 static int begin_stream(struct sync *s, struct chunk *chunk, struct weft_error *err)
 {
-	int r = load(s, chunk, CHUNK_BYTES, &chunk->len, err);
+	int r = sync_load(s, chunk, CHUNK_BYTES, true, &chunk->len, err);
 
 	if (r < 0)
 		return r;

@@ -31,6 +31,8 @@ enum {
 	BENCH_MAX_DEPTH = 128,
 	BENCH_BLOCK = 512, /* one word in each is known */
 	BENCH_NR_RECENT = 16,
+	BENCH_MAX_RTTS = 12,
+	BENCH_MAX_DEVICES = 8,
 };
 
 enum bench_front { BENCH_DIRECT, BENCH_SOCKET, BENCH_FILE, BENCH_NBD, BENCH_UBLK, BENCH_NR_FRONTS };
@@ -59,6 +61,17 @@ struct bench_options {
 	const char *from;              /* shows this earlier run */
 	bool compare;
 	const char *compare_a, *compare_b;
+
+	/* Methods beside each other (perf/methods). */
+	bool methods, quick;
+	const char *methods_list, *transports; /* words with commas; NULL: all */
+	double rtts[BENCH_MAX_RTTS]; /* ms */
+	unsigned nr_rtts;
+	uint64_t seed;
+	const char *out; /* a directory for all reports; NULL: none */
+	const char *at; /* no lines, but donors at this address of the machine; NULL: lines */
+	const char *devices[BENCH_MAX_DEVICES]; /* NAME=PATH */
+	unsigned nr_devices;
 };
 
 /* WEFT_GO_ON (fabric/base/options.h), or the exit status; everything has been said then. */
@@ -92,6 +105,8 @@ struct bench_io {
 	 * any more.
 	 */
 	int (*reap)(struct bench_io *io, struct bench_slot **done, unsigned max);
+	/* Nothing is in flight.  Waits until what was written is durable.  0, or -errno. */
+	int (*flush)(struct bench_io *io);
 	/* Nothing is in flight, or everything is given up. */
 	void (*close)(struct bench_io *io);
 	uint8_t *buf; /* bench_buf(): what slots point into */
@@ -180,17 +195,35 @@ void bench_program(const char *leaf, char path[PATH_MAX]);
 
 /* ---- a line ---- */
 
+/* A process that goes on until it is told to end. */
+struct bench_daemon {
+	pid_t pid; /* 0: not started */
+	int out;   /* what it says */
+};
+
+/* Starts it in the network namespace ns (-1: ours); all that it says comes out of *ret_out. */
+pid_t bench_daemon_spawn(const char *const argv[], int ns, int *ret_out);
+/*
+ * Starts it, and waits until it says "ready"; what it said until then into said.  what: "donor",
+ * for err.  0, or -errno; bench_daemon_end() is due in any case.
+ */
+int bench_daemon_start(const char *const argv[], int ns, const char *what, struct bench_daemon *ret,
+	char *said, size_t len, struct weft_error *err);
+void bench_daemon_end(struct bench_daemon *daemon);
+
 struct bench_line {
-	pid_t pid, donor; /* 0: not started */
-	int out, donor_out; /* what they say */
+	struct bench_daemon line, donor;
+	int far; /* the far end's network namespace */
+	char near_address[64], far_address[64];
 	char stats[128], uri[80];
 };
 
 /*
- * Makes a line ("delay=1ms,loss=0.1%": options of weft line) and a donor at its far end with so
- * many bytes of memory, uri; this process is at the near end from then on.  0, or -errno with err,
- * and nothing is left.  Blocks.
+ * Makes a line ("delay=1ms,loss=0.1%": options of weft line); this process is at the near end from
+ * then on.  0, or -errno with err, and nothing is left.  Blocks.
  */
+int bench_line_make(const char *options, struct bench_line *ret, struct weft_error *err);
+/* The same, with a donor at its far end with so many bytes of memory, uri. */
 int bench_line_open(const char *options, uint64_t bytes, struct bench_line *ret,
 	struct weft_error *err);
 /* Ends both.  What went over the line, which the caller owns; NULL: weft line did not tell. */
@@ -239,6 +272,8 @@ void bench_say_noisy(FILE *out, unsigned nr, const char *what, const char *which
 bool bench_line_words(const json_t *run, char *buf, size_t len);
 void bench_print_table(const json_t *run, FILE *out);
 void bench_print_csv(const json_t *run, FILE *out);
+/* A comma and json's key; nothing behind the comma where nothing is known. */
+void bench_csv_number(const json_t *json, const char *key, FILE *out);
 void bench_print_html(const json_t *run, FILE *out);
 /*
  * *ret_worse: how many cells of b are slower, or cost more, than a's beyond what chance and the

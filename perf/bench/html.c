@@ -11,60 +11,6 @@
 #include "perf/bench/json.h"
 #include "perf/bench/plot.h"
 
-/* Okabe and Ito's colours, which the colour-blind tell apart too; lighter ones on dark ground. */
-static const char style[] =
-	":root{color-scheme:light "
-	"dark;--bg:#fff;--fg:#1b1f24;--dim:#57606a;--line:#d0d7de;--box:#f6f8fa;"
-	"--f0:#0072b2;--f1:#d55e00;--f2:#007a59;--f3:#a3448a;--f4:#1b1f24;--s0:#0072b2;--s1:#"
-	"e69f00;--s2:#5f6b76}\n"
-	"@media screen and "
-	"(prefers-color-scheme:dark){:root{--bg:#12161b;--fg:#e6edf3;--dim:#9da7b1;--line:#39424c;-"
-	"-box:#1b2128;"
-	"--f0:#56b4e9;--f1:#ff9a4d;--f2:#2fd0a0;--f3:#e49bcf;--f4:#fff;--s0:#56b4e9;--s1:#e6b000;--"
-	"s2:#8b97a3}}\n"
-	"body{margin:0 auto;max-width:1120px;padding:24px 20px "
-	"60px;background:var(--bg);color:var(--fg);"
-	"font:15px/1.5 system-ui,-apple-system,'Segoe UI',sans-serif}\n"
-	"h1{font-size:clamp(1.15em,5vw,1.6em);margin:0 0 .2em}h2{font-size:1.2em;margin:2em 0 "
-	".4em;border-bottom:1px solid var(--line)}"
-	"h1,td.w{overflow-wrap:anywhere}td:first-child{white-space:nowrap}p{max-width:75ch;margin:."
-	"5em 0}.dim{color:var(--dim)}\n"
-	".grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:"
-	"20px}"
-	"figure{margin:0;background:var(--box);border:1px solid "
-	"var(--line);border-radius:6px;padding:10px 12px}"
-	"figcaption{font-weight:600;margin-bottom:4px}figcaption "
-	"span{font-weight:400;color:var(--dim);float:right}svg{display:block;width:100%;height:"
-	"auto}\n"
-	".scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.87em;font-variant-"
-	"numeric:tabular-nums}"
-	"th,td{padding:3px 8px;text-align:left;border-bottom:1px solid "
-	"var(--line);vertical-align:top}"
-	"th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right}td.n{white-space:nowrap}th."
-	"n{max-width:12em}tr.row th{color:var(--fg);padding-top:14px}\n"
-	".legend{display:flex;flex-wrap:wrap;gap:4px 20px;margin:.2em "
-	"0}.grid{margin-top:.6em}.legend span{display:inline-flex;align-items:center;gap:6px}"
-	".legend svg{width:44px;height:16px}.legend "
-	"i{width:14px;height:14px;display:inline-block}\n"
-	".t,.v{font-size:12px;fill:var(--dim)}.v{fill:var(--fg)}.g{stroke:var(--line);fill:none}.a{"
-	"stroke:var(--dim);fill:none}"
-	".l{fill:none;stroke-width:2}.e{fill:none;stroke-width:1.5;opacity:.6}.m{stroke-width:1.8}."
-	"l.d1{stroke-dasharray:7 4}"
-	".l.d2{stroke-dasharray:2 4}.l.d3{stroke-dasharray:10 3 2 "
-	"3}.m.d1,.m.d3{fill:var(--box)!important}"
-	"svg:has(g:hover) g:not(:hover){opacity:.15}\n"
-	".f0{stroke:var(--f0)}.m.f0{fill:var(--f0)}.f1{stroke:var(--f1)}.m.f1{fill:var(--f1)}.f2{"
-	"stroke:var(--f2)}.m.f2{fill:var(--f2)}"
-	".f3{stroke:var(--f3)}.m.f3{fill:var(--f3)}.f4{stroke:var(--f4)}.m.f4{fill:var(--f4)}.s0{"
-	"fill:var(--s0);background:var(--s0)}.s1{fill:var(--s1);background:var(--s1)}"
-	".s2{fill:var(--s2);background:var(--s2)}\n"
-	"@media screen and (max-width:480px){.t,.v{font-size:13px}}\n"
-	"@media "
-	"print{:root{color-scheme:light}body{padding:0;font-size:11px}figure,tr{break-inside:avoid}"
-	"h2,h3,h2+p,.legend,tr.row{break-after:avoid}"
-	".grid{grid-template-columns:1fr 1fr;gap:10px}.scroll{overflow:visible}th,td{padding:2px "
-	"4px}}\n";
-
 static void number(double value, const char *fmt, FILE *out)
 {
 	fputs("<td class=\"n\">", out);
@@ -392,17 +338,11 @@ static void print_not_measured(const json_t *run, FILE *out)
 void bench_print_html(const json_t *run, FILE *out)
 {
 	const char *caveats[2];
-	char size[32], span[32], words[512];
+	char size[32], span[32], words[512], title[220];
 
-	fputs("<!DOCTYPE html>\n<html lang=\"en\" "
-	      "xmlns=\"http://www.w3.org/1999/xhtml\"><head><meta charset=\"utf-8\"/>"
-	      "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"/><title>weft "
-	      "bench ",
-		out);
-	plot_text(text_of(run, "uri"), out);
-	fprintf(out, "</title><style>\n%s</style></head><body>\n<h1>weft bench ", style);
-	plot_text(text_of(run, "uri"), out);
-	fputs("</h1>\n<p class=\"dim\">", out);
+	snprintf(title, sizeof(title), "weft bench %.200s", text_of(run, "uri"));
+	html_begin(title, out);
+	fputs("<p class=\"dim\">", out);
 	plot_text(text_of(run, "when"), out);
 	fprintf(out, ", weft %s, %s; a region of %s, of which %s are used</p>\n",
 		text_of(run, "version"), text_of(run, "mode"),
@@ -423,5 +363,5 @@ void bench_print_html(const json_t *run, FILE *out)
 	print_conditions(run, out);
 	print_method(run, out);
 	print_all(run, out);
-	fputs("</body></html>\n", out);
+	html_end(out);
 }

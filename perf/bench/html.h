@@ -9,6 +9,9 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+/* The page's head, with its style, and its title; and its end. */
+void html_begin(const char *title, FILE *out);
+void html_end(FILE *out);
 /* "4 KiB", into buf of at least 32 bytes. */
 const char *html_size(double bytes, char *buf);
 void html_element(const char *tag, const char *class, const char *text, FILE *out);

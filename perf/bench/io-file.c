@@ -76,6 +76,11 @@ static int reap(struct bench_io *base, struct bench_slot **done, unsigned max)
 	return n;
 }
 
+static int flush(struct bench_io *base)
+{
+	return fdatasync(weft_container_of(base, struct file_io, io)->fd) < 0 ? -errno : 0;
+}
+
 static void close_io(struct bench_io *base)
 {
 	struct file_io *io = weft_container_of(base, struct file_io, io);
@@ -118,6 +123,7 @@ int bench_io_open(const char *path, bool read_only, struct bench_io **ret, struc
 	io->io.max_depth = BENCH_MAX_DEPTH;
 	io->io.submit = submit;
 	io->io.reap = reap;
+	io->io.flush = flush;
 	io->io.close = close_io;
 	*ret = &io->io;
 	return 0;

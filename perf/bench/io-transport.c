@@ -88,6 +88,19 @@ static int reap(struct bench_io *base, struct bench_slot **done, unsigned max)
 	return n;
 }
 
+static int flush(struct bench_io *base)
+{
+	struct transport_io *io = weft_container_of(base, struct transport_io, io);
+	struct bench_slot slot = {0}, *done;
+	struct tp_op *op = io->free[--io->nr_free];
+
+	*op = (struct tp_op){.kind = TP_FLUSH, .user = &slot};
+	int r = tp_post(io->conn, &op, 1);
+	if (r == 1)
+		r = reap(base, &done, 1);
+	return r < 0 ? r : slot.error;
+}
+
 static void close_io(struct bench_io *base)
 {
 	struct transport_io *io = weft_container_of(base, struct transport_io, io);
@@ -171,6 +184,7 @@ int bench_io_connect(const struct tp_ops *ops, const struct weft_uri *uri, const
 	io->io.max_depth = (unsigned)weft_min(info->depth, BENCH_MAX_DEPTH);
 	io->io.submit = submit;
 	io->io.reap = reap;
+	io->io.flush = flush;
 	io->io.close = close_io;
 	if (ret_info)
 		*ret_info = *info;

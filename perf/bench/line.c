@@ -21,8 +21,7 @@
 
 enum { MAX_WORDS = 24 };
 
-/* Starts it in the network namespace ns (-1: ours); all that it says comes out of *ret_out. */
-static pid_t start(const char *const argv[], int ns, int *ret_out)
+pid_t bench_daemon_spawn(const char *const argv[], int ns, int *ret_out)
 {
 	pid_t parent = getpid(), pid;
 	int fds[2];
@@ -39,7 +38,7 @@ static pid_t start(const char *const argv[], int ns, int *ret_out)
 		dup2(fds[1], STDOUT_FILENO);
 		dup2(fds[1], STDERR_FILENO);
 		if (ns < 0 || setns(ns, CLONE_NEWNET) == 0)
-			execv(argv[0], (char *const *)argv);
+			execvp(argv[0], (char *const *)argv);
 		dprintf(STDERR_FILENO, "cannot run %s: %s\n", argv[0], strerror(errno));
 		_exit(127);
 	}
@@ -72,16 +71,30 @@ static int wait_until_ready(int out, char *said, size_t len)
 	return -EIO;
 }
 
-static void stop(pid_t *pid, int *out)
+int bench_daemon_start(const char *const argv[], int ns, const char *what, struct bench_daemon *ret,
+	char *said, size_t len, struct weft_error *err)
 {
-	if (*pid > 0) {
-		kill(*pid, SIGTERM);
-		while (waitpid(*pid, NULL, 0) < 0 && errno == EINTR)
+	pid_t pid = bench_daemon_spawn(argv, ns, &ret->out);
+
+	if (pid < 0)
+		return weft_error_set(err, -pid, "cannot start %s: %s", what, strerror(-pid));
+	ret->pid = pid;
+	if (wait_until_ready(ret->out, said, len) == 0)
+		return 0;
+	return weft_error_set(
+		err, EIO, "there is no %s: %.*s", what, (int)strcspn(said, "\n"), said);
+}
+
+void bench_daemon_end(struct bench_daemon *daemon)
+{
+	if (daemon->pid > 0) {
+		kill(daemon->pid, SIGTERM);
+		while (waitpid(daemon->pid, NULL, 0) < 0 && errno == EINTR)
 			;
 	}
-	*pid = 0;
-	weft_cleanup_close(out);
-	*out = -1;
+	daemon->pid = 0;
+	weft_cleanup_close(&daemon->out);
+	daemon->out = -1;
 }
 
 /* "delay=1ms,loss=0.1%" as options of weft line. */
@@ -109,13 +122,7 @@ static int start_line(const char *options, struct bench_line *line, char *said, 
 	bench_program("weft-line", path);
 	argv[0] = path;
 	split(options, text, argv, 3);
-	line->pid = start(argv, -1, &line->out);
-	if (line->pid < 0)
-		return weft_error_set(
-			err, -line->pid, "cannot start weft line: %s", strerror(-line->pid));
-	if (wait_until_ready(line->out, said, len) == 0)
-		return 0;
-	return weft_error_set(err, EIO, "there is no line: %.*s", (int)strcspn(said, "\n"), said);
+	return bench_daemon_start(argv, -1, "line", &line->line, said, len, err);
 }
 
 static int enter(const char *path, int type)
@@ -125,55 +132,46 @@ static int enter(const char *path, int type)
 	return fd >= 0 && setns(fd, type) == 0 ? 0 : -errno;
 }
 
-/* This process to the near end; the far end's namespace into *ret_far. */
-static int enter_line(const struct bench_line *line, const char *said, char address[64],
-	int *ret_far, struct weft_error *err)
+/* This process to the near end; the far end's namespace into line->far. */
+static int enter_line(struct bench_line *line, const char *said, struct weft_error *err)
 {
 	const char *near_line = strstr(said, "near "), *far_line = strstr(said, "far ");
 	char near_path[64], far_path[64], user[64];
 	int r = 0;
 
-	if (!near_line || !far_line || sscanf(near_line, "near %*s %*s %63s", near_path) != 1 ||
-		sscanf(far_line, "far %63s %*s %63s", address, far_path) != 2)
+	if (!near_line || !far_line ||
+		sscanf(near_line, "near %63s %*s %63s", line->near_address, near_path) != 2 ||
+		sscanf(far_line, "far %63s %*s %63s", line->far_address, far_path) != 2)
 		return weft_error_set(err, EPROTO, "weft line does not say where its ends are");
-	snprintf(user, sizeof(user), "/proc/%d/ns/user", (int)line->pid);
+	snprintf(user, sizeof(user), "/proc/%d/ns/user", (int)line->line.pid);
 	if (geteuid() != 0)
 		r = enter(user, CLONE_NEWUSER);
 	if (r == 0)
 		r = enter(near_path, CLONE_NEWNET);
-	*ret_far = r == 0 ? open(far_path, O_RDONLY | O_CLOEXEC) : -1;
-	if (*ret_far < 0)
+	line->far = r == 0 ? open(far_path, O_RDONLY | O_CLOEXEC) : -1;
+	if (line->far < 0)
 		return weft_error_set(err, errno, "cannot enter the line: %s", strerror(errno));
 	return 0;
 }
 
-static int start_donor(uint64_t bytes, const char *address, int far, struct bench_line *line,
-	struct weft_error *err)
+static int start_donor(uint64_t bytes, struct bench_line *line, struct weft_error *err)
 {
 	char path[PATH_MAX], memory[48], said[4096];
-	const char *const argv[] = {
-		path, "--memory", memory, "--listen", address, "--allow-insecure", NULL};
+	const char *const argv[] = {path, "--memory", memory, "--listen", line->far_address,
+		"--allow-insecure", NULL};
 
 	bench_program("weft-serve", path);
 	snprintf(memory, sizeof(memory), "bench=%llu", (unsigned long long)bytes);
-	line->donor = start(argv, far, &line->donor_out);
-	if (line->donor < 0)
-		return weft_error_set(
-			err, -line->donor, "cannot start a donor: %s", strerror(-line->donor));
-	if (wait_until_ready(line->donor_out, said, sizeof(said)) == 0)
-		return 0;
-	return weft_error_set(err, EIO, "there is no donor: %.*s", (int)strcspn(said, "\n"), said);
+	return bench_daemon_start(argv, line->far, "donor", &line->donor, said, sizeof(said), err);
 }
 
-int bench_line_open(
-	const char *options, uint64_t bytes, struct bench_line *ret, struct weft_error *err)
+int bench_line_make(const char *options, struct bench_line *ret, struct weft_error *err)
 {
 	const char *tmp = getenv("TMPDIR");
-	char said[4096], address[64];
-	WEFT_CLEANUP_CLOSE int far = -1;
+	char said[4096];
 	int r, fd;
 
-	*ret = (struct bench_line){.out = -1, .donor_out = -1};
+	*ret = (struct bench_line){.line.out = -1, .donor.out = -1, .far = -1};
 	snprintf(ret->stats, sizeof(ret->stats), "%s/weft-bench.XXXXXX",
 		tmp && strlen(tmp) < 70 ? tmp : "/tmp");
 	fd = mkstemp(ret->stats);
@@ -183,11 +181,22 @@ int bench_line_open(
 	close(fd);
 	r = start_line(options, ret, said, sizeof(said), err);
 	if (r == 0)
-		r = enter_line(ret, said, address, &far, err);
+		r = enter_line(ret, said, err);
+	if (r < 0)
+		json_decref(bench_line_close(ret));
+	return r;
+}
+
+int bench_line_open(
+	const char *options, uint64_t bytes, struct bench_line *ret, struct weft_error *err)
+{
+	int r = bench_line_make(options, ret, err);
+
+	if (r < 0)
+		return r;
+	r = start_donor(bytes, ret, err);
 	if (r == 0)
-		r = start_donor(bytes, address, far, ret, err);
-	if (r == 0)
-		snprintf(ret->uri, sizeof(ret->uri), "weft://%s/bench", address);
+		snprintf(ret->uri, sizeof(ret->uri), "weft://%s/bench", ret->far_address);
 	else
 		json_decref(bench_line_close(ret));
 	return r;
@@ -195,8 +204,10 @@ int bench_line_open(
 
 json_t *bench_line_close(struct bench_line *line)
 {
-	stop(&line->donor, &line->donor_out);
-	stop(&line->pid, &line->out);
+	bench_daemon_end(&line->donor);
+	bench_daemon_end(&line->line);
+	weft_close_fd(line->far);
+	line->far = -1;
 	json_t *figures = json_load_file(line->stats, 0, NULL);
 	unlink(line->stats);
 	return figures;

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fabric/base/log.h"
@@ -12,6 +13,7 @@
 #include "fabric/base/process.h"
 #include "fabric/base/util.h"
 #include "perf/bench/bench.h"
+#include "perf/methods/methods.h"
 
 static void on_signal(int sig)
 {
@@ -51,19 +53,69 @@ static int into_file(const json_t *run, const char *path,
 	return 0;
 }
 
+/* A run's reports: of paths, or of methods. */
+struct reports {
+	void (*text)(const json_t *run, FILE *out);
+	void (*csv)(const json_t *run, FILE *out);
+	void (*html)(const json_t *run, FILE *out);
+};
+
+static const struct reports of_paths = {bench_print_table, bench_print_csv, bench_print_html},
+			    of_methods = {methods_print_markdown, methods_print_csv,
+				    methods_print_html};
+
+/* All of them, in a directory. */
+static int into_directory(const json_t *run, const char *dir, const struct reports *r)
+{
+	char path[PATH_MAX];
+	const struct {
+		const char *name;
+		void (*print)(const json_t *run, FILE *out);
+	} files[] = {{"report.json", print_json}, {"report.md", r->text}, {"report.csv", r->csv},
+		{"report.html", r->html}};
+	int status = 0;
+
+	if (!dir)
+		return 0;
+	if (mkdir(dir, 0777) < 0 && errno != EEXIST) {
+		fprintf(stderr, "weft-bench: cannot make %s: %s\n", dir, strerror(errno));
+		return 1;
+	}
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(files); i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, files[i].name);
+		status |= into_file(run, path, files[i].print);
+	}
+	return status;
+}
+
 static int show(const struct bench_options *o, const json_t *run)
 {
+	const struct reports *r = methods_is_run(run) ? &of_methods : &of_paths;
 	int status = into_file(run, o->json_file, print_json) |
-		into_file(run, o->csv_file, bench_print_csv) |
-		into_file(run, o->html_file, bench_print_html);
+		into_file(run, o->csv_file, r->csv) | into_file(run, o->html_file, r->html) |
+		into_directory(run, o->out, r);
 
 	if (o->json)
 		print_json(run, stdout);
 	else if (o->csv)
-		bench_print_csv(run, stdout);
+		r->csv(run, stdout);
 	else
-		bench_print_table(run, stdout);
+		r->text(run, stdout);
 	return status;
+}
+
+static int compare_methods(const struct bench_options *o, const json_t *a, const json_t *b)
+{
+	const char *why = methods_is_run(a) != methods_is_run(b)
+		? "only one of the two is a run of --methods"
+		: o->json || o->json_file ? "methods are compared as a table"
+					  : NULL;
+
+	if (why)
+		fprintf(stderr, "weft-bench: %s\n", why);
+	else
+		methods_print_comparison(a, b, stdout);
+	return why != NULL;
 }
 
 static int compare(const struct bench_options *o)
@@ -77,6 +129,13 @@ static int compare(const struct bench_options *o)
 		fprintf(stderr, "weft-bench: %s\n", err.message);
 		json_decref(a);
 		return 1;
+	}
+	if (methods_is_run(a) || methods_is_run(b)) {
+		int status = compare_methods(o, a, b);
+
+		json_decref(a);
+		json_decref(b);
+		return status;
 	}
 	json_t *comparison = bench_compare(a, b, &worse);
 	json_decref(a);
@@ -141,8 +200,9 @@ int main(int argc, char **argv)
 		r = run ? 0 : -err.code;
 	} else {
 		watch_signals();
-		r = options.line ? measure_line(&options, &run, &err)
-				 : measure_region(&options, &run, &err);
+		r = options.methods ? methods_run(&options, &run, &err)
+			: options.line      ? measure_line(&options, &run, &err)
+					    : measure_region(&options, &run, &err);
 	}
 	if (r < 0) {
 		fprintf(stderr, "weft-bench: %s\n", err.message);

@@ -6,6 +6,7 @@
 #include "fabric/base/options.h"
 #include "fabric/base/util.h"
 #include "perf/bench/bench.h"
+#include "perf/methods/methods.h"
 
 static bool parse_number(const char *text, unsigned long most, unsigned *ret)
 {
@@ -117,6 +118,57 @@ static int parse_time(void *into, const struct weft_option *option, char *value)
 	return WEFT_GO_ON;
 }
 
+static int parse_methods(void *into, const struct weft_option *option, char *value)
+{
+	struct bench_options *o = into;
+
+	o->methods = true;
+	o->methods_list = value;
+	return WEFT_GO_ON;
+}
+
+/* Is it NAME=PATH, with a name that a method has? */
+static int parse_device(void *into, const struct weft_option *option, char *value)
+{
+	struct bench_options *o = into;
+	size_t len = strcspn(value, "=");
+
+	if (value[len] == '\0' || value[len + 1] == '\0' || o->nr_devices == BENCH_MAX_DEVICES)
+		return weft_option_refuse(option, value);
+	if (!methods_are_devices(value, len))
+		return weft_usage_error("--device: there is no '%.*s'", (int)len, value);
+	o->devices[o->nr_devices++] = value;
+	return WEFT_GO_ON;
+}
+
+static int parse_rtts(void *into, const struct weft_option *option, char *value)
+{
+	struct bench_options *o = into;
+	char *end = value;
+
+	o->nr_rtts = 0;
+	for (bool more = true; more; value = end + 1) {
+		double rtt_ms = strtod(value, &end);
+
+		if (end == value || (*end && *end != ',') || !(rtt_ms >= 0) || rtt_ms > 1000 ||
+			o->nr_rtts == BENCH_MAX_RTTS)
+			return weft_option_refuse(option, value);
+		o->rtts[o->nr_rtts++] = rtt_ms;
+		more = *end == ',';
+	}
+	return WEFT_GO_ON;
+}
+
+static int parse_seed(void *into, const struct weft_option *option, char *value)
+{
+	struct bench_options *o = into;
+	char *end;
+
+	o->seed = strtoull(value, &end, 10);
+	return end == value || *end || value[0] == '-' ? weft_option_refuse(option, value)
+						       : WEFT_GO_ON;
+}
+
 static int parse_json(void *into, const struct weft_option *option, char *value)
 {
 	struct bench_options *o = into;
@@ -165,12 +217,37 @@ static const struct weft_option options[] = {
 		.parse = parse_sizes},
 	{"depths", "LIST", "requests in flight (default 1,4,16)", .kind = WEFT_OPTION_CALL,
 		.parse = parse_depths},
-	{"span", "SIZE", "how much of the region is used (default 64M)", .kind = WEFT_OPTION_SIZE,
+	{"span", "SIZE", "how much of the region is used (default 64M; with --methods 256M)",
+		.kind = WEFT_OPTION_SIZE,
 		INTO(span_bytes), .min = WEFT_MIB, .wants = "a size of at least 1M"},
 	{"time", "SECONDS", "how long to measure, about (default 40)", .kind = WEFT_OPTION_CALL,
 		.parse = parse_time, .wants = "seconds"},
 	{"rounds", "NUMBER", "rounds over all paths (default 9)", .kind = WEFT_OPTION_NUMBER,
 		INTO(nr_rounds), .min = 1, .max = BENCH_MAX_ROUNDS},
+	{.kind = WEFT_OPTION_GROUP, .help = "Methods beside each other, over lines made for it:"},
+	{"methods", "[=LIST]",
+		"of bulk, library, map, socket, file, nbd, ublk, push, move, peers (all)",
+		.kind = WEFT_OPTION_CALL, .parse = parse_methods},
+	{"quick", NULL, "less of it: two round trips, 64M, half a second each",
+		.kind = WEFT_OPTION_FLAG, INTO(quick)},
+	{"rtt", "LIST", "round trips in ms (default 0,1,2,5,10,25,40; with --quick 0,10)",
+		.kind = WEFT_OPTION_CALL, .parse = parse_rtts,
+		.wants = "up to 12 round trips in ms, such as 0,10,25"},
+	{"at", "ADDRESS",
+		"no lines: lend at this address of the machine; with RDMA and SRP, if an\n"
+		"RDMA device has it",
+		.kind = WEFT_OPTION_TEXT, INTO(at)},
+	{"device", "NAME=PATH",
+		"beside them measure a block device that was set up as nbd-client, nvme-tcp,\n"
+		"nvme-rdma or srp; what is on it is overwritten",
+		.kind = WEFT_OPTION_CALL, .parse = parse_device,
+		.wants = "such as nvme-tcp=/dev/nvme0n1"},
+	{"transports", "LIST", "of tcp, tls, quic, and with --at rdma, srp (default all)",
+		.kind = WEFT_OPTION_TEXT, INTO(transports)},
+	{"seed", "NUMBER", "of contents and of the order of random work (default 1)",
+		.kind = WEFT_OPTION_CALL, .parse = parse_seed, .wants = "a number"},
+	{"out", "DIR", "write report.html, .md, .csv and .json there", .kind = WEFT_OPTION_TEXT,
+		INTO(out), .completion = WEFT_COMPLETE_DIRECTORY},
 	{.kind = WEFT_OPTION_GROUP, .help = "How it is shown:"},
 	{"json", "[=FILE]", "as JSON, on standard output or into a file", .kind = WEFT_OPTION_CALL,
 		.parse = parse_json, .completion = WEFT_COMPLETE_FILE},
@@ -196,10 +273,17 @@ static int surplus(const char *what, const struct weft_command_line *line, int w
 	return weft_usage_error("%s: %s", what, extra);
 }
 
-static int check(const struct bench_options *o)
+static int check(struct bench_options *o)
 {
 	uint64_t largest = 0;
 
+	if (!o->methods &&
+		(o->quick || o->nr_rtts > 0 || o->transports || o->seed != 1 || o->at ||
+			o->nr_devices > 0))
+		return weft_usage_error("--quick, --rtt, --at, --device, --transports and --seed "
+					"belong to --methods");
+	if (!o->span_bytes)
+		o->span_bytes = 64 * WEFT_MIB;
 	for (unsigned i = 0; i < o->nr_sizes; i++)
 		largest = weft_max(largest, o->sizes[i]);
 	if (largest * o->depths[o->nr_depths - 1] > BENCH_BUF_BYTES)
@@ -225,6 +309,34 @@ static int take_runs(struct bench_options *o, const struct weft_command_line *li
 	o->compare_a = line->arguments[0];
 	o->compare_b = line->arguments[1];
 	return WEFT_GO_ON;
+}
+
+static int take_methods(struct bench_options *o, const struct weft_command_line *line)
+{
+	static const double all[] = {0, 1, 2, 5, 10, 25, 40}, few[] = {0, 10};
+	unsigned nr = o->quick ? WEFT_ARRAY_LEN(few) : WEFT_ARRAY_LEN(all);
+
+	if (line->nr_arguments > 0)
+		return surplus("--methods lends regions of its own", line, 0);
+	if (o->line)
+		return weft_usage_error("--methods makes lines of its own; see --rtt");
+	if (!o->span_bytes)
+		o->span_bytes = (o->quick ? 64 : 256) * WEFT_MIB;
+	if (o->span_bytes < 16 * WEFT_MIB)
+		return weft_usage_error("--methods wants a --span of at least 16M");
+	for (const char *at = o->methods_list; at && *at; at += strcspn(at, ","), at += *at == ',')
+		if (!methods_are_called(at, strcspn(at, ",")))
+			return weft_usage_error("--methods: there is no '%.*s'",
+				(int)strcspn(at, ","), at);
+	if (o->at && o->nr_rtts > 0)
+		return weft_usage_error("--rtt is of lines, and --at makes none");
+	if (o->at)
+		nr = 1; /* no delay */
+	if (o->nr_rtts == 0) {
+		memcpy(o->rtts, o->quick ? few : all, nr * sizeof(*all));
+		o->nr_rtts = nr;
+	}
+	return check(o);
 }
 
 static int take_uri(struct bench_options *o, const struct weft_command_line *line)
@@ -257,6 +369,7 @@ int bench_options_parse(int argc, char **argv, struct bench_options *o)
 		.command = "bench",
 		.synopsis = "URI [OPTION]...\n"
 			    "--line OPTIONS [OPTION]...\n"
+			    "--methods[=LIST] [--quick] [--out DIR] [OPTION]...\n"
 			    "--from FILE [OPTION]...\n"
 			    "--compare A.json B.json [OPTION]...",
 		.about = "Measures a region over every path that leads to it: RDMA and TCP; "
@@ -268,7 +381,7 @@ int bench_options_parse(int argc, char **argv, struct bench_options *o)
 
 	*o = (struct bench_options){
 		.fronts = {true, true, true, true, true},
-		.span_bytes = 64 * WEFT_MIB,
+		.seed = 1,
 		.seconds = 40,
 		.nr_rounds = 9,
 		.sizes = {4 << 10, 64 << 10, 1 << 20},
@@ -281,6 +394,8 @@ int bench_options_parse(int argc, char **argv, struct bench_options *o)
 		return r;
 	if (o->compare)
 		return take_runs(o, &line);
+	if (o->methods && !o->from)
+		return take_methods(o, &line);
 	if (!o->from)
 		return take_uri(o, &line);
 	return line.nr_arguments > 0 ? surplus("--from shows an earlier run", &line, 0) : check(o);

@@ -9,7 +9,7 @@
 #include "perf/bench/bench.h"
 
 enum { WIDTH = 480, HEIGHT = 300, LEFT = 66, RIGHT = 14, TOP = 14, BOTTOM = 48 };
-enum { BAR_LEFT = 146, BAR_RIGHT = 84, BAR_ROW = 24, BAR_TOP = 8, BAR_BOTTOM = 44 };
+enum { BAR_LEFT = 176, BAR_RIGHT = 84, BAR_ROW = 24, BAR_TOP = 8, BAR_BOTTOM = 44 };
 
 void plot_text(const char *text, FILE *out)
 {

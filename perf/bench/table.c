@@ -41,9 +41,10 @@ json_t *bench_load_run(const char *file, struct weft_error *err)
 				error.text);
 		return NULL;
 	}
-	if (json_integer_value(json_object_get(run, "weft_bench")) != 1 ||
+	bool methods = json_integer_value(json_object_get(run, "weft_bench_methods")) == 1;
+	if ((json_integer_value(json_object_get(run, "weft_bench")) != 1 && !methods) ||
 		!json_is_array(json_object_get(run, "cells")) ||
-		!json_is_array(json_object_get(run, "paths")) ||
+		(!methods && !json_is_array(json_object_get(run, "paths"))) ||
 		!json_is_object(json_object_get(run, "machine")) || !is_sane(run)) {
 		weft_error_set(err, EPROTO, "%s is no run of weft bench --json", file);
 		json_decref(run);
@@ -223,8 +224,7 @@ void bench_print_table(const json_t *run, FILE *out)
 		fprintf(out, "not measured: %s: %s\n", text_of(one, "paths"), text_of(one, "why"));
 }
 
-/* Empty where nothing is known. */
-static void csv_number(const json_t *json, const char *key, FILE *out)
+void bench_csv_number(const json_t *json, const char *key, FILE *out)
 {
 	double value = number_of(json, key);
 
@@ -251,19 +251,19 @@ void bench_print_csv(const json_t *run, FILE *out)
 			     *cpu = json_object_get(one, "cpu_us");
 
 		fprintf(out, "%s,%s", text_of(one, "path"), text_of(one, "op"));
-		csv_number(one, "block_bytes", out);
-		csv_number(one, "depth", out);
-		csv_number(one, "ops", out);
-		csv_number(ops, "median", out);
-		csv_number(ops, "spread_percent", out);
-		csv_number(one, "MB_s", out);
+		bench_csv_number(one, "block_bytes", out);
+		bench_csv_number(one, "depth", out);
+		bench_csv_number(one, "ops", out);
+		bench_csv_number(ops, "median", out);
+		bench_csv_number(ops, "spread_percent", out);
+		bench_csv_number(one, "MB_s", out);
 		for (size_t k = 0; k < WEFT_ARRAY_LEN(percentiles); k++)
-			csv_number(json_object_get(one, "latency_us"), percentiles[k], out);
+			bench_csv_number(json_object_get(one, "latency_us"), percentiles[k], out);
 		for (size_t k = 0; k < WEFT_ARRAY_LEN(who); k++)
-			csv_number(json_object_get(cpu, who[k]), "median", out);
-		csv_number(one, "cpu_s_per_GB", out);
-		csv_number(one, "machine_cpu_s_per_GB", out);
-		csv_number(one, "wire_bytes_per_GB", out);
+			bench_csv_number(json_object_get(cpu, who[k]), "median", out);
+		bench_csv_number(one, "cpu_s_per_GB", out);
+		bench_csv_number(one, "machine_cpu_s_per_GB", out);
+		bench_csv_number(one, "wire_bytes_per_GB", out);
 		fputc('\n', out);
 	}
 }

@@ -35,8 +35,8 @@ def of_bridge: {key: .name,
 	reduce ($run.counters | to_entries[] | select(.value != null)) as $c (.;
 		.["\($run.load) \($run.percent)"][$run.who][$c.key] += [$c.value]))) as $rounds
 | {
-	run: {$date, $commit, $kernel, $emulator, $cpus,
-		boots: ($old.run.boots + 1), size_MiB: $size, complete: ($status[0] != null),
+	run: {$date, $commit, $kernel, $emulator, $nodes, $cpus,
+		boots: ($old.run.boots + 1), set_MiB: $set, complete: ($status[0] != null),
 		$page_cluster,
 		conditions: ((if $clock == "" then ""
 			else "each instruction takes a nanosecond, whatever the host does; " end)

@@ -18,7 +18,8 @@ PATH=$PATH:/usr/sbin:/sbin
 mkdir -p $work
 export WEFT_RUN_DIR=$work/weft
 QUEUES=$(nproc) # connections, hardware queues, lanes: everybody has as many
-weft_regions=(rdma tcp ublk ublk-tcp plain)
+# a donor's machine is told of them
+read -ra weft_regions <<<"${WEFT_REGIONS:-rdma tcp ublk ublk-tcp plain}"
 attach_options=() # of weft attach, beyond what a contestant says
 
 die() {
@@ -398,11 +399,12 @@ lend() {
 # begin_contestant NAME: lends and uses it; sets what use_NAME does, and `donor` to the processes
 # of lend_NAME.
 begin_contestant() {
-	local name
+	local name told="${weft_regions[*]}"
 	device='' bridge='' backing='' about=''
 	declare -F "use_${1//-/_}" >/dev/null || die "no contestant is called $1"
 	if [[ ${PEER:-} ]]; then
-		donor=$(node2 "LISTEN=$PEER_RDMA_IP $(printf %q "$0") lend $1 $BYTES")
+		donor=$(node2 "LISTEN=$PEER_RDMA_IP WEFT_REGIONS=${told@Q} \
+			$(printf %q "$0") lend $1 $BYTES")
 	else
 		# not in a subshell's pipe, which its children would keep open
 		lend "$1" >$work/lent

@@ -9,11 +9,11 @@
 # same each time, and nothing if something was wrong.
 set -euo pipefail
 
-usage="usage: swap.sh PROGRAM BYTES ROUNDS LOADS PERCENTS CONTESTANT…"
+usage="usage: swap.sh measure PROGRAM BYTES SET ROUNDS LOADS PERCENTS CONTESTANT…
+       swap.sh lend CONTESTANT BYTES"
 # shellcheck source=../perf/peers/contestants.sh
 . "${BASH_SOURCE[0]%/*}/contestants.sh"
 here=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
-weft_regions=(rdma tcp ublk ublk-tcp socket two-a two-b striped-a striped-b)
 attach_options=(--swap)
 group=/sys/fs/cgroup/job
 
@@ -184,6 +184,7 @@ measure() {
 		begin_contestant "$who"
 		all=$device
 		for device in $device; do mkswap "$device" >/dev/null; done
+		[[ ! ${PEER:-} ]] || donor='' # its time is the other machine's
 		devices[$who]=$all bridges[$who]=$bridge donors[$who]=$donor
 		printf '%s\t%s\n' "$who" "$about" >>"$OUT/contestants"
 		echo "$who: swap space on $all, $SECONDS s"
@@ -209,11 +210,32 @@ measure() {
 	if dmesg | grep -E 'WARNING|BUG|Oops|I/O error'; then die "the kernel has complaints"; fi
 }
 
-(($# >= 6)) || { echo "$usage" >&2 && exit 2; }
-PROGRAM=$1 BYTES=$2 ROUNDS=$3 DONOR=$RDMA_IP LISTEN=$RDMA_IP
-IFS=, read -ra loads <<<"$4"
-IFS=, read -ra percents <<<"$5"
-shift 5
-# The programs' sets, of which half and what else they have fits into the swap space.
-SET=$((BYTES / 2))
-measure "$@"
+# Of these, and no others: each takes memory.
+regions_of() { # CONTESTANT…
+	local who
+	for who; do
+		case $who in
+		weft-two) echo two-a two-b ;;
+		weft-striped) echo striped-a striped-b ;;
+		weft-*) echo "${who#weft-}" ;;
+		esac
+	done
+}
+
+case ${1:-} in
+measure)
+	(($# >= 8)) || { echo "$usage" >&2 && exit 2; }
+	PROGRAM=$2 BYTES=$3 SET=$4 ROUNDS=$5
+	DONOR=${PEER_RDMA_IP:-$RDMA_IP} LISTEN=$RDMA_IP
+	IFS=, read -ra loads <<<"$6"
+	IFS=, read -ra percents <<<"$7"
+	shift 7
+	mapfile -t weft_regions < <(regions_of "$@" | tr ' ' '\n')
+	measure "$@"
+	;;
+lend)
+	BYTES=$3
+	lend "$2"
+	;;
+*) echo "$usage" >&2 && exit 2 ;;
+esac

@@ -6,7 +6,6 @@
 #include "tests/conformance/donor-peer.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -17,8 +16,7 @@
 #include <unistd.h>
 
 #include "fabric/base/loop.h"
-#include "fabric/key/store.h"
-#include "fabric/key/store-edit.h"
+#include "tests/conformance/key-peer.h"
 #include "transports/nbd/borrower/client.h"
 #include "transports/nbd/donor/listener.h"
 
@@ -66,34 +64,13 @@ static int listen_tcp(struct donor_peer *peer)
 	return fd;
 }
 
-static void make_dir(struct donor_peer *peer)
-{
-	strcpy(peer->dir, "/tmp/weft-conf.XXXXXX");
-	assert_non_null(mkdtemp(peer->dir));
-}
-
-/* A store with one key, which may do anything. */
-static void make_keys(struct donor_peer *peer)
-{
-	const struct weft_rights rights = {.max_sessions = 0};
-	struct weft_store *store;
-
-	make_dir(peer);
-	assert_int_equal(weft_key_new("alice", &peer->key, NULL), 0);
-	assert_int_equal(weft_store_open(peer->dir, WEFT_STORE_MAKE, &store, NULL), 0);
-	assert_int_equal(weft_store_add(store, &peer->key, &rights, NULL), 0);
-	assert_int_equal(weft_store_commit(store, NULL), 0);
-	weft_store_close(store);
-	assert_int_equal(weft_keys_open(peer->dir, &peer->keys, NULL), 0);
-}
-
 static int listen_unix(struct donor_peer *peer)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (!peer->dir[0])
-		make_dir(peer);
+		key_peer_make_dir(peer->dir);
 	snprintf(peer->path, sizeof(peer->path), "%s/s", peer->dir);
 	strcpy(addr.sun_path, peer->path);
 	unlink(peer->path);
@@ -128,7 +105,7 @@ static void start(struct conf *conf, bool tcp, bool tls)
 	struct donor_peer *peer = test_calloc(1, sizeof(*peer));
 
 	if (tls)
-		make_keys(peer);
+		key_peer_make(peer->dir, &peer->key, &peer->keys);
 	make_donor(conf, peer);
 	serve(conf, peer, tcp ? listen_tcp(peer) : listen_unix(peer));
 	conf->peer = peer;
@@ -148,18 +125,6 @@ void donor_peer_start(struct conf *conf, bool tcp)
 void donor_peer_start_tls(struct conf *conf)
 {
 	start(conf, true, true);
-}
-
-static void remove_dir(const char *path)
-{
-	DIR *dir = opendir(path);
-
-	assert_non_null(dir);
-	for (struct dirent *entry; (entry = readdir(dir));)
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			assert_int_equal(unlinkat(dirfd(dir), entry->d_name, 0), 0);
-	closedir(dir);
-	assert_int_equal(rmdir(path), 0);
 }
 
 static void give_up(struct conf *conf)
@@ -201,6 +166,6 @@ void donor_peer_stop(struct conf *conf)
 		unlink(peer->path);
 	weft_keys_close(peer->keys);
 	if (peer->dir[0])
-		remove_dir(peer->dir);
+		key_peer_remove_dir(peer->dir);
 	test_free(peer);
 }

@@ -627,6 +627,53 @@ static void lost_contents_are_sigbus_and_can_be_rescued(void **state)
 	test_free(rescued);
 }
 
+enum { RESETTERS = 4 };
+
+static pthread_barrier_t all_reset;
+
+/* What the map was told to do; a thread that has done it uses the map at once. */
+static void *reset_and_write(void *ctx)
+{
+	struct weft_map *m = ctx;
+	char why[256];
+
+	pthread_barrier_wait(&all_reset);
+	int r = weft_map_reset(m, why, sizeof(why));
+	if (r == 0)
+		*(volatile uint8_t *)weft_map_addr(m) = 5;
+	return (void *)(intptr_t)r;
+}
+
+/* Whoever is late must not drop what the program has written since. */
+static void of_threads_that_reset_one_does_it(void **state)
+{
+	struct weft *w = libweft_open(libweft_uri, 0);
+	struct weft_map *m = map_told(w);
+	volatile uint8_t *p = weft_map_addr(m);
+	pthread_t threads[RESETTERS];
+	unsigned nr_done = 0;
+
+	p[0] = 1;
+	donor_peer_go(libweft_conf);
+	donor_peer_come_back(libweft_conf, true);
+	wait_until_lost();
+	pthread_barrier_init(&all_reset, NULL, RESETTERS);
+	for (unsigned i = 0; i < RESETTERS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, reset_and_write, m), 0);
+	for (unsigned i = 0; i < RESETTERS; i++) {
+		void *r;
+
+		pthread_join(threads[i], &r);
+		nr_done += r == NULL;
+		assert_true(r == NULL || (intptr_t)r == -EINVAL);
+	}
+	pthread_barrier_destroy(&all_reset);
+	assert_int_equal(nr_done, 1);
+	assert_int_equal(p[0], 5);
+	assert_int_equal(weft_unmap(m, 0), 0);
+	weft_close(w);
+}
+
 static _Atomic bool stop_touching;
 static _Atomic unsigned nr_zeros;
 
@@ -695,6 +742,31 @@ static void a_page_that_the_program_drops_is_sigbus(void **state)
 	weft_close(w);
 }
 
+/* What else was written is rescued, and no zeros in place of what the program dropped. */
+static void a_page_that_the_program_drops_is_not_rescued(void **state)
+{
+	if (mode != WEFT_MAP_PAGED)
+		conf_skip("the page is another mapping's too, and comes back");
+	struct weft *w = libweft_open(libweft_uri, 0);
+	struct weft_map *m = map_told(w);
+	uint8_t *p = weft_map_addr(m), *rescued = test_malloc(CONF_REGION_BYTES);
+
+	memset(rescued, 7, CONF_REGION_BYTES);
+	(void)*(volatile uint8_t *)p;
+	donor_peer_go(libweft_conf);
+	memset(p, 1, UNIT);
+	assert_int_equal(madvise(p + PAGE, PAGE, MADV_DONTNEED), 0);
+	donor_peer_come_back(libweft_conf, true);
+	wait_until_lost();
+	assert_int_equal(weft_map_rescue(m, keep_rescued, rescued), UNIT - PAGE);
+	for (unsigned i = 0; i < UNIT; i++)
+		assert_int_equal(rescued[i], i / PAGE == 1 ? 7 : 1);
+	assert_int_equal(touch(p, false), SIGBUS);
+	assert_int_equal(weft_unmap(m, WEFT_UNMAP_DISCARD), 0);
+	weft_close(w);
+	test_free(rescued);
+}
+
 static void a_map_says_its_mode(void **state)
 {
 	static const char *const names[] = {
@@ -734,8 +806,10 @@ int main(int argc, char **argv)
 		libweft_case(a_silent_donor_poisons_what_is_missing_and_heals),
 		libweft_case(threads_that_wait_for_room_do_not_wait_for_ever),
 		libweft_case(lost_contents_are_sigbus_and_can_be_rescued),
+		libweft_case(of_threads_that_reset_one_does_it),
 		libweft_case(no_thread_sees_zeros_or_hangs_when_contents_are_lost),
 		libweft_case(a_page_that_the_program_drops_is_sigbus),
+		libweft_case(a_page_that_the_program_drops_is_not_rescued),
 	};
 
 	/* A mode's number, for one alone. */

@@ -54,4 +54,5 @@ def main():
         m.sync(flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -358,6 +358,11 @@ class Lost(unittest.TestCase):
         self.assertEqual(m.stats().error, errno.ESTALE)
         with self.assertRaises(ZeroDivisionError):
             m.rescue(lambda off, data: 1 / 0)
+        # What closes waits for the rescue, which waits for the function.
+        for close in (lambda off, data: m.close(discard=True),
+                      lambda off, data: region.close()):
+            with self.assertRaises(RuntimeError):
+                m.rescue(close)
         with self.assertRaises(weft.Error) as caught:
             m.sync()
         self.assertEqual(caught.exception.errno, errno.ESTALE)

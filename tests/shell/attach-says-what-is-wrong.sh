@@ -28,13 +28,27 @@ kernel=(--kernel-socket --device)
 refused 2 "for --device of the nbd driver" "$URI" --kernel-socket --socket "$TMP/s"
 refused 2 "for --device of the nbd driver" "$URI" --kernel-socket --device /dev/ublkb0
 refused 2 "goes with --device alone" "$URI" "${kernel[@]}" --socket "$TMP/s"
-refused 2 "knows no stripes" "$URI" "$base/other" "${kernel[@]}"
+refused 2 "knows neither stripes nor copies" "$URI" "$base/other" "${kernel[@]}"
 refused 2 "another server gives a session no alias" nbd://127.0.0.1/x "${kernel[@]}"
 refused 2 "a Unix socket leads to this machine" "weft+unix:///r?socket=$TMP/d" "${kernel[@]}"
 refused 2 "goes without --cache" "$URI" "${kernel[@]}" --cache 64M
 refused 2 "goes without --encrypt" "$URI" "${kernel[@]}" --encrypt
 refused 2 "RDMA needs no socket" "$URI" "${kernel[@]}" --transport rdma
 refused 2 "the kernel's driver keeps no keys" "$URI" "${kernel[@]}" --key "$TMP/key"
+two=("$URI" "$base/ro" --socket "$TMP/s" --mirror 2)
+refused 2 "--mirror wants 2 to 16" "$URI" "$base/ro" --socket "$TMP/s" --mirror 1
+refused 2 "are for --mirror" "$URI" --socket "$TMP/s" --min-copies 1
+refused 2 "--mirror 3 wants 3 URIs, or a multiple of that, and not 2" "${two[@]}" --mirror 3
+refused 2 "there are no more than 2 copies" "${two[@]}" --min-copies 3
+refused 2 "--on-too-few wants wait or error" "${two[@]}" --on-too-few x
+refused 2 "--from wants one of the URIs" "${two[@]}" --from "$base/other"
+refused 2 "not all are copies of each other" "${two[@]}" --stripe-unit 64K
+refused 2 "neither --read-only nor --shared" "${two[@]}" --shared
+refused 2 "--from URI" "${two[@]}" --new-contents
+refused 2 "without --encrypt" "${two[@]}" --encrypt
+refused 2 "without --cache-file" "${two[@]}" --cache 8M --cache-file "$TMP/c"
+refused 2 "another server does not note" nbd://127.0.0.1/x nbd://127.0.0.1/y --mirror 2 \
+	--socket "$TMP/s"
 refused 2 "weft://" http://127.0.0.1/r --socket "$TMP/s"
 refused 2 "No such file" "$URI" --socket "$TMP/none/s"
 refused 2 "name a region" "$base" --socket "$TMP/s"

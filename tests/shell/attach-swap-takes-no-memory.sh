@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 # A bridge with --swap takes no memory from the kernel once it is there, and has no page fault:
 # under load, with new clients, while its donor is killed, while it reconnects; over TCP and TLS,
-# with sealed contents.  Its lanes take none from the heap either, but for what GnuTLS does.
+# with sealed contents, with copies, of which one is lost and made again.  Its lanes take none from
+# the heap either, but for what GnuTLS does.
 # presets: dev
-# timeout: 240
+# timeout: 300
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 . "${BASH_SOURCE[0]%/*}/../tls.sh"
+. "${BASH_SOURCE[0]%/*}/../copies.sh"
 need_tool fio jq qemu-io
 [[ $EUID = 0 ]] || skip "only root locks memory without a limit"
 over_the_network
@@ -28,8 +30,8 @@ begin_load() {
 	fio=$!
 	wait_for -t 30 attachment ".requests.write > $before + 50"
 }
-attachment() {
-	weft status r --json | jq -e ".attachments[0] | $1" >/dev/null
+attachment() { # the exit status says whether copies are current
+	{ weft status r --json || :; } | jq -e ".attachments[0] | $1" >/dev/null
 }
 serve() {
 	if [[ $how = tls* ]]; then
@@ -39,18 +41,19 @@ serve() {
 	fi
 }
 
-begin() { # HOW URI OPTION…
-	how=$1
-	local uri=$2
-	shift 2
-	serve
+attach() { # URI… OPTION…
 	rm -f "$TMP"/trap* "$TMP/log"
-	WEFT_TRAP=$TMP/trap LD_PRELOAD=$trap weft-attach "$uri" --foreground --swap --name r \
-		--socket "$TMP/s" --lanes 2 "$@" >"$TMP/log" 2>&1 &
+	WEFT_TRAP=$TMP/trap LD_PRELOAD=$trap weft-attach "$@" --foreground --swap --name r \
+		--socket "$TMP/s" --lanes 2 >"$TMP/log" 2>&1 &
 	bridge=$!
 	wait_for -t 30 grep -qx ready "$TMP/log"
 	: >"$TMP/trap"
 	wait_for -t 30 grep -q "trap: set" "$TMP/log"
+}
+begin() { # HOW URI OPTION…
+	how=$1
+	serve
+	attach "${@:2}"
 }
 no_faults() {
 	weft status r --json | jq -c --arg how "$how" '[$how, .attachments[0].swap]'
@@ -85,6 +88,22 @@ try() { # HOW URI OPTION…
 try "by name" "weft://localhost:$port/r"
 try sealed "weft://127.0.0.1:$port/r" --encrypt --new-contents --cache 8M
 try tls "weft://192.0.2.1:$port/r" --key "$TMP/keys-alice.psk"
+
+how=copies
+export COPY_BYTES=32M COPY_LEASE=5
+lend a
+lend b
+attach "${COPY[a]}" "${COPY[b]}" --mirror 2
+begin_load
+forget b
+wait_for -t 30 attachment '.copies.state == "degraded"'
+lend b
+wait_for -t 60 attachment '.copies.state == "whole"'
+wait $fio || fail "$how: it did not go on"
+attachment '.errors == 0' || fail "$how: $(weft status r)"
+no_faults
+weft detach r >/dev/null
+wait "$bridge" || fail "$how: exit status $?: $(cat "$TMP/log")"
 
 # The donor is gone for good: that has a bound, and the log says whose pages are gone.
 begin lost "weft://127.0.0.1:$port/r" --dead-timeout 2

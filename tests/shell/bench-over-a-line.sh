@@ -26,7 +26,7 @@ wait_for ended
 echo "== Ctrl-C ends it and all that it started"
 weft bench --line delay=3ms --time 60 --paths direct >"$TMP/out" 2>"$TMP/err" &
 pid=$!
-wait_for grep -q 'round 1' "$TMP/err"
+wait_for -t 60 grep -q 'round 1' "$TMP/err"
 kill -TERM "$pid"
 status=0
 wait "$pid" || status=$?

@@ -19,7 +19,8 @@ mkdir /sys/fs/cgroup/job 2>/dev/null || {
 	mount -t cgroup2 none /sys/fs/cgroup && mkdir /sys/fs/cgroup/job
 }
 echo +memory >/sys/fs/cgroup/cgroup.subtree_control
-echo $((12 << 20)) >/sys/fs/cgroup/job/memory.max
+# Not memory.max: what stands still with the donor would have the job killed for want of memory.
+echo $((12 << 20)) >/sys/fs/cgroup/job/memory.high
 head -c 15M /dev/urandom | base64 -w 0 >/dev/shm/data
 sum=$(sha256sum </dev/shm/data)
 # A line of 20 MiB, all of which tail(1) has in memory before it writes.

@@ -22,6 +22,7 @@ perf/harness/block-devices-md.jq 16
 perf/harness/block-devices.jq 25
 perf/harness/lines.jq 1
 perf/latency 9
+perf/mirror 8
 perf/push 10
 perf/peers/block-devices.sh 3
 perf/peers/contestants.sh 6
@@ -32,8 +33,8 @@ tests/compat/lib.sh 2
 tests/conformance/libweft-peer.h 1
 tests/cross/toolchain.cmake 2
 tests/lib.sh 1
-tests/model/check 12
-tests/model/moves.pml 25
+tests/model/check 11
+tests/model/moves.pml 21
 tests/model/ownership.pml 31
 tests/shell/attach-after-a-lapse-and-another-writer-is-stale.sh 2
 tests/shell/attach-cache.sh 1

@@ -39,7 +39,7 @@ for front in "${fronts[@]}"; do
 	done
 done
 # No program of ours lets something else have a number of these: it would speak or listen to it.
-commands=(serve attach detach list status bench line doctor rescue reset key)
+commands=(serve attach detach list status bench line doctor rescue reset key pool)
 # a sanitizer opens files of its own, and its leak check does not work under strace
 [[ $WEFT_PRESET = dev ]] || commands=()
 for command in "${commands[@]}"; do

@@ -22,6 +22,7 @@ measured_by() {
 	*/swap*) echo perf/swap perf/peers/swap* perf/peers/contestants.sh ;;
 	*/curves*) echo perf/curves ;;
 	*/push*) echo perf/push perf/peers/line perf/peers/positional.py ;;
+	*/methods*) echo perf/methods perf/bench perf/peers/line ;;
 	*/latency*) echo perf/latency perf/peers/line ;;
 	*) echo perf/harness perf/peers perf/suites ;;
 	esac

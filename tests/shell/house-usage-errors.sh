@@ -10,15 +10,17 @@ wrong() { # COMMAND TEXT ARGUMENT…
 	[[ $(<"$TMP/err") = "weft-$command: $text"*$'\n'"Try: weft $command --help" ]] ||
 		fail "weft $command $*: $(<"$TMP/err")"
 }
-for command in serve list attach detach status bench line doctor key push pull move swap; do
+for command in serve list attach detach status bench line doctor key push pull move swap pool; do
 	wrong "$command" "unrecognized option '--nonsense'" --nonsense
 done
 wrong serve "'extra' is no option" extra
 wrong serve "--rdma wants auto or off, not 'on'" --memory r=16M --rdma on
 wrong list "one URI at a time" weft://a weft://b
-wrong key "what to do is new, list, revoke or rotate"
-wrong key "'make': what to do is new, list, revoke or rotate" make node7
+wrong key "what to do is new, list, revoke, rotate or token"
+wrong key "'make': what to do is new, list, revoke, rotate or token" make node7
 wrong key "new whose key?" new
+wrong key "token whose key?" token
+wrong key "--key and --store are two places" token node7 --key k --store s
 wrong key "one name at a time" new node7 node8
 wrong key "'node~2' is no name" new node~2
 wrong key "list shows all keys: 'node7' is one too many" list node7
@@ -28,6 +30,7 @@ wrong key "--finish makes no key" rotate node7 --finish --out k
 wrong key "--from wants an address or a range, such as 192.0.2.0/24, not 'node7'" new node7 \
 	--from node7
 wrong key "--expires wants a time from now or a date" new node7 --expires soon
+wrong key "--key belongs to token, not to new" new node7 --key k
 wrong key "--expires 2001-01-01 is over already" new node7 --expires 2001-01-01
 wrong push "what to push, and where to"
 wrong push "where to? Give the URI" file
@@ -57,6 +60,29 @@ wrong move "several regions cannot have one name: leave 's' out" weft://a/r weft
 wrong move "'weft://b?transport=tcp': transport= says how" weft://a/r "weft://b?transport=tcp"
 wrong move "--downtime wants a time" weft://a/r weft://b --downtime 50
 wrong move "--bandwidth wants bytes a second" weft://a/r weft://b --bandwidth 1K
+wrong pool "what to do is status, donors, leases, alloc"
+wrong pool "'rent': what to do is status" rent
+wrong pool "alloc which lease? Give its name" alloc
+wrong pool "alloc how much? Say --size, such as --size 64G" alloc a
+wrong pool "drain which donor?" drain
+wrong pool "release which lease? Give its name, or --for JOB" release
+wrong pool "release which lease? Give its name, or --for JOB" release a --for 7
+wrong pool "status takes no name: 'a' is one too many" status a
+wrong pool "one name at a time" release a b
+wrong pool "--size wants a size, such as 64G, not 'much'" alloc a --size much
+wrong pool "--mirror wants 1 to 3, not '4'" alloc a --size 1G --mirror 4
+wrong pool "--spread wants donor or rack, not 'row'" alloc a --size 1G --spread row
+wrong pool "--force belongs to release, not to alloc" alloc a --size 1G --force
+wrong pool "--url is for those who ask, not for serve" serve --url unix:/x
+wrong pool "--listen belongs to serve, not to status" status --listen 127.0.0.1
+wrong pool "quota: --size SIZE, or --none" quota alice
+wrong serve "how much is lent to the pool?" --pool unix:/x
+wrong serve "to which pool?" --memory r=1M --lend 1G
+wrong serve "--lend wants a size, such as 64G, or 'idle', not 'all'" --pool unix:/x --lend all
+wrong serve "--reclaim-deadline belongs to --lend idle" --pool unix:/x --lend 1G \
+	--reclaim-deadline 5
+wrong attach "'pool:a' stands alone" pool:a weft://a/r --socket /s
+wrong attach "'pool:' names no lease of a pool" pool: --socket /s
 wrong swap "what to do is on, off or status"
 wrong swap "'maybe': what to do is on, off or status" maybe
 wrong swap "on: swap to which region?" on

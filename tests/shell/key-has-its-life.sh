@@ -69,7 +69,7 @@ fields='[.regions, .read_only, .max_bytes, .max_sessions, .from, .rdma_plaintext
 expected='[["scratch","a b"],true,1610612736,4,["192.0.2.0/24","2001:db8::7/128"],true,true,true]'
 [[ $(row node-8.x "$fields | tostring") = "$expected" ]] || fail "$(<out)"
 schema yes <out >fields
-(($(wc -l <fields) == 15)) || fail "$(<fields)"
+(($(wc -l <fields) == 16)) || fail "$(<fields)"
 while read -r field; do
 	grep -qE "(^|[^a-z_])$field([^a-z_]|$)" "$WEFT_SRC/fabric/man/weft-key.1" ||
 		fail "weft-key(1) does not name $field"

@@ -55,6 +55,22 @@ grep -q "^moved " "$TMP/out" || fail "$(<"$TMP/out")"
 grep -qx "weft-move: cannot abort the move: the region has been given away; waiting for its end" \
 	"$TMP/err" || fail "$(<"$TMP/err")"
 
+echo "several: each is called off, and none begins any more"
+kill "$B_PID"
+scripted b "$(script "$(status pull)" "$(status aborted)" |
+	jq -c '."take-abort" = [."take-abort"[0], ."take-abort"[0]]')"
+weft-move weft://a.example/r{1..9} "weft://127.0.0.1:$B_PORT" >"$TMP/out" 2>"$TMP/err" &
+pid=$!
+wait_for -t 120 asked b '.op == "take-status"'
+kill -s INT "$pid"
+code=0
+wait "$pid" || code=$?
+[[ $code = 1 && ! -s $TMP/out ]] || fail "exit status $code: $(<"$TMP/out")"
+(($(nr_asked take) <= 8 && $(nr_asked take-abort) >= 1)) || fail "$(<"$B_LOG")"
+grep -q "^weft-move: 0 of 9 regions have moved; not: weft://a.example/r1 .* weft://a.example/r9$" \
+	"$TMP/err" || fail "$(<"$TMP/err")"
+! grep -v "nothing was lost$\|^weft-move: 0 of 9 " "$TMP/err" || fail "it says more"
+
 echo "a donor that does not answer"
 begin "$(jq -nc --arg id "$ID" --argjson pull "$(status pull)" '{takes: [{takes: []}],
 	take: [{move: $id}], "take-status": [$pull, {silent: true}], "take-abort": [$pull],

@@ -38,7 +38,7 @@ slowly() {
 }
 
 echo "what cannot move"
-refused "region 'f' is a file; only regions of memory can move" "$from/f"
+refused "is a file, and this donor takes none" "$from/f"
 refused "there is no region 'none'" "$from/none"
 refused "cannot ask for weft://127.0.0.1:1/r" weft://127.0.0.1:1/r
 mkfifo "$TMP/commands"

@@ -25,6 +25,14 @@ grep -q "^'r' could be swapped to" "$TMP/out" || fail "$(cat "$TMP/out")"
 	fail "a group that there is not"
 grep -q 'there is no group /sys/fs/cgroup/weft.slice/weft-none.slice' "$TMP/out" ||
 	fail "$(cat "$TMP/out")"
+misused() { # TEXT ARGUMENT…
+	local status=0
+	weft swap on "${@:2}" >"$TMP/out" 2>&1 || status=$?
+	[[ $status = 2 ]] && grep -qF -- "$1" "$TMP/out" || fail "${*:2}: $status $(cat "$TMP/out")"
+}
+misused '--mirror 2 wants 2 URIs, or a multiple of that' weft://a/r weft://b/r weft://c/r --mirror 2
+misused 'of which not all are copies of each other' weft://a/r weft://b/r --mirror 2 --stripe
+misused 'several URIs want --stripe, or --mirror' weft://a/r weft://b/r --device /dev/nbd0
 ! weft swap off r >"$TMP/out" 2>&1 || fail "off"
 grep -q "there is no swap 'r'; weft swap status shows all" "$TMP/out" || fail "$(cat "$TMP/out")"
 weft swap off --all || fail "nothing to end"

@@ -4,9 +4,9 @@
  * long that took and over what; then writes all of the region in pieces of 1 MiB, many in flight,
  * and reads it back.
  *
- *	client-alone [-k KEY-FILE | -c CERTIFICATES] [-f] HOST PORT REGION
+ *	client-alone [-k KEY-FILE | -c CERTIFICATES] [-f | -q] HOST PORT REGION
  *
- * -f: any NBD server, no donor.  HOST may be a Unix socket's path.
+ * -f: any NBD server, no donor.  -q: over QUIC.  HOST may be a Unix socket's path.
  */
 #include <err.h>
 #include <errno.h>
@@ -19,6 +19,7 @@
 #include "fabric/base/util.h"
 #include "fabric/key/find.h"
 #include "transports/nbd/borrower/client.h"
+#include "transports/quic/borrower/client.h"
 
 enum { PIECE = 1 << 20, MAX_PIECES = 64 };
 
@@ -80,22 +81,25 @@ int main(int argc, char **argv)
 {
 	struct tp_target target = {.connect_timeout_ms = 20000,
 		.hello = {.generation = 1, .mode = WEFT_MODE_WRITE, .name = "t"}};
+	const struct tp_ops *transport = &tp_nbd_ops;
 	const char *file = NULL;
 	struct weft_error why;
 	struct weft_key key = {0};
 	struct tp_mem *mem;
 	int c;
 
-	while ((c = getopt(argc, argv, "k:c:f")) != -1) {
+	while ((c = getopt(argc, argv, "k:c:fq")) != -1) {
 		if (c == 'k')
 			file = optarg;
 		else if (c == 'c')
 			target.certificates = optarg;
+		else if (c == 'q')
+			transport = &tp_quic_ops;
 		else
 			target.hello.anonymous = true;
 	}
 	if (argc - optind != 3)
-		errx(2, "usage: client-alone [-k KEY-FILE | -c CERTIFICATES] [-f] "
+		errx(2, "usage: client-alone [-k KEY-FILE | -c CERTIFICATES] [-f | -q] "
 			"HOST PORT REGION");
 	if (file && weft_key_find(file, NULL, &key, &why) < 0)
 		errx(1, "%s", why.message);
@@ -105,7 +109,7 @@ int main(int argc, char **argv)
 	target.region = argv[optind + 2];
 	weft_random(target.hello.id, sizeof(target.hello.id));
 	void *buf = aligned_alloc(4096, (size_t)MAX_PIECES * PIECE);
-	if (!buf || tp_open(&tp_nbd_ops, NULL, &tp, &why) < 0 ||
+	if (!buf || tp_open(transport, NULL, &tp, &why) < 0 ||
 		tp_register(tp, buf, (size_t)MAX_PIECES * PIECE, &mem, &why) < 0)
 		errx(1, "cannot begin");
 

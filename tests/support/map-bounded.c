@@ -3,11 +3,13 @@
  * Threads read and write records at random in a map that is much larger than its bound, and hold
  * each against a table in plain memory.  Afterwards the donor's bytes are held against it.
  *
- *	map-bounded [-m MODE] [-t SECONDS] [-l LOCAL-BYTES] [-s STRIDE] URI
+ *	map-bounded [-m MODE] [-t SECONDS] [-e UNITS] [-l LOCAL-BYTES] [-s STRIDE] URI
  *
- * MODE: a number of enum weft_map_mode.  Of so many units one is used.  The process's own memory
- * (Pss) is looked at meanwhile: the map may have its bound, and 5 % more.
+ * MODE: a number of enum weft_map_mode.  UNITS: it goes on until so many were evicted.  Of STRIDE
+ * units one is used.  The process's own memory is looked at meanwhile: the map may have its bound,
+ * and 5 % more.
  */
+#include <dirent.h>
 #include <err.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -16,8 +18,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "fabric/base/map.h"
 #include "fabric/base/util.h"
 #include "nbd-bridge/library/weft.h"
 
@@ -90,19 +94,43 @@ static void *play(void *ctx)
 	return NULL;
 }
 
-/* The process's memory, of pages that are mapped twice half each time. */
-static uint64_t pss(void)
+/* Of the map's memory file, whose pages are mapped twice. */
+static uint64_t file_bytes(void)
 {
-	FILE *file = fopen("/proc/self/smaps_rollup", "re");
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	uint64_t bytes = 0;
+
+	while (dir && (entry = readdir(dir))) {
+		char name[64] = "";
+		struct stat st;
+
+		if (readlinkat(dirfd(dir), entry->d_name, name, sizeof(name) - 1) > 0 &&
+			strncmp(name, "/memfd:weft-map ", 16) == 0 &&
+			fstat(atoi(entry->d_name), &st) == 0)
+			bytes = (uint64_t)st.st_blocks * 512;
+	}
+	if (dir)
+		closedir(dir);
+	return bytes;
+}
+
+/*
+ * What the process has.  Not from a walk of its page tables, as Pss is: a page that moves meanwhile
+ * would be counted in both places.
+ */
+static uint64_t memory(void)
+{
+	FILE *file = fopen("/proc/self/status", "re");
 	unsigned long long kib = 0;
 	char line[128];
 
 	if (!file)
-		err(1, "smaps_rollup");
-	while (fgets(line, sizeof(line), file) && sscanf(line, "Pss: %llu", &kib) != 1)
+		err(1, "/proc/self/status");
+	while (fgets(line, sizeof(line), file) && sscanf(line, "RssAnon: %llu", &kib) != 1)
 		;
 	fclose(file);
-	return kib << 10;
+	return (kib << 10) + file_bytes();
 }
 
 static void check_donor(struct weft *w)
@@ -118,8 +146,16 @@ static void check_donor(struct weft *w)
 	}
 }
 
-/* Plays for so long; the most that the process had. */
-static uint64_t play_all(unsigned seconds)
+static struct weft_map_stats stats(void)
+{
+	struct weft_map_stats s = {.size = sizeof(s)};
+
+	weft_map_stats(map, &s);
+	return s;
+}
+
+/* Plays for so long, and until so much has left; the most that the process had. */
+static uint64_t play_all(unsigned seconds, uint64_t nr_evicted)
 {
 	const uint64_t end_ns = weft_now_ns() + seconds * UINT64_C(1000000000);
 	uint64_t most = 0;
@@ -127,9 +163,9 @@ static uint64_t play_all(unsigned seconds)
 	for (unsigned i = 0; i < THREADS; i++)
 		if (pthread_create(&players[i].thread, NULL, play, &players[i]) != 0)
 			errx(1, "no thread");
-	while (weft_now_ns() < end_ns) {
+	while (weft_now_ns() < end_ns || stats().evicted < nr_evicted) {
 		usleep(200000);
-		most = weft_max(most, pss());
+		most = weft_max(most, memory());
 	}
 	atomic_store(&stop, true);
 	for (unsigned i = 0; i < THREADS; i++)
@@ -140,17 +176,18 @@ static uint64_t play_all(unsigned seconds)
 int main(int argc, char **argv)
 {
 	struct weft_map_options o = {.size = sizeof(o), .local_bytes = 128 << 20};
-	struct weft_map_stats s = {.size = sizeof(s)};
 	unsigned seconds = 5;
-	uint64_t nr_ops = 0;
+	uint64_t nr_ops = 0, nr_evicted = 0;
 	struct weft *w;
 	char why[256];
 
-	for (int c; (c = getopt(argc, argv, "m:t:l:s:")) != -1;) {
+	for (int c; (c = getopt(argc, argv, "m:t:e:l:s:")) != -1;) {
 		if (c == 'm')
 			o.mode = (unsigned)strtoul(optarg, NULL, 0);
 		else if (c == 't')
 			seconds = (unsigned)strtoul(optarg, NULL, 0);
+		else if (c == 'e')
+			nr_evicted = strtoull(optarg, NULL, 0);
 		else if (c == 'l')
 			o.local_bytes = strtoull(optarg, NULL, 0);
 		else if (c == 's')
@@ -163,17 +200,19 @@ int main(int argc, char **argv)
 	nr_pages = weft_size(w) / PAGE;
 	for (unsigned i = 0; i < THREADS; i++) {
 		players[i] = (struct player){.number = i, .state = i + weft_now_ns(),
-			.counts = malloc(nr_pages * sizeof(uint32_t))};
+			.counts = weft_map_bytes(nr_pages * sizeof(uint32_t))};
 		if (!players[i].counts)
-			err(1, "malloc");
-		memset(players[i].counts, 0, nr_pages * sizeof(uint32_t));
+			err(1, "mmap");
+		/* All of it is here from the beginning: it is not the map's. */
+		for (uint64_t page = 0; page < nr_pages; page++)
+			*(volatile uint32_t *)&players[i].counts[page] = 0;
 	}
-	const uint64_t before = pss();
+	const uint64_t before = memory();
 	if (weft_map(w, 0, weft_size(w), &o, &map, why, sizeof(why)) < 0)
 		errx(1, "%s", why);
 	base = weft_map_addr(map);
-	uint64_t most = play_all(seconds) - before;
-	weft_map_stats(map, &s);
+	uint64_t most = play_all(seconds, nr_evicted) - before;
+	const struct weft_map_stats s = stats();
 	if (weft_unmap(map, 0) < 0)
 		errx(1, "cannot write back");
 	check_donor(w);

@@ -5,12 +5,15 @@
  * (tests/shell/protocol-second-borrower-rdma.sh), like second-borrower.py: what it cannot do after
  * reading that, the manual lacks.
  *
- * usage: second-borrower-rdma ADDRESS PORT memory|chunks|file|keys
+ * usage: second-borrower-rdma ADDRESS PORT memory|chunks|file|keys|moving
  *   memory   of a donor with --memory r=4M --lease 8
  *   chunks   of one that lends 'r', of more chunks than fit into a message
  *   file     of one with --file f=PATH, of 1M: its first 4 KiB, and every second of its first 600
  *            pieces of 512 bytes from there on, are written
  *   keys     of one that lends 'r' to the key "box", whose secret is $SECRET, in hexadecimal digits
+ *   moving   of one with --memory r=4M, which somebody begins to move when "move it" is printed,
+ *            calls off at "call it off", and begins to move again at the next "move it".  Ends
+ *            without a goodbye; the bytes 0 to 4095, and 100 from 320K on, are 'm'
  *
  * One thread, which waits for everything it asks.
  */
@@ -49,6 +52,7 @@ enum {
 	BYE,
 	START,
 	CHALLENGE,
+	QUIET,
 	CONTROL = 1,
 	DATA = 2,
 	PROVED = 3,
@@ -61,6 +65,11 @@ enum {
 	GRANTED = 1,
 	WROTE = 2,
 	RESTORABLE = 4,
+	FOLLOWS = 9,
+	REPORTS = 11,
+	SAID = 12,
+	MOVING = 13,
+	BLOCK_BYTES = 64 << 10,
 	MUST = 0x8000,
 	ENOENT_ = 2,
 	EBUSY_ = 4,
@@ -111,7 +120,7 @@ struct attachment {
 	/* For one hello. */
 	bool remembers, version0;
 	uint64_t granted;
-	uint16_t field; /* one more, empty */
+	uint16_t fields[2]; /* more of them, empty */
 };
 
 static struct attachment attachment(const char *region, uint8_t mode)
@@ -231,6 +240,8 @@ struct session {
 	struct chunk epoch_word, beat_word, *chunks;
 	uint8_t token[16];
 	bool restorable;
+	struct chunk said; /* rkey 0 and addr 0: it need not report */
+	char moving[320];
 	uint64_t beat, beat_ms;
 };
 
@@ -503,8 +514,9 @@ static void send_hello(struct session *s, const struct attachment *a)
 		len = put_field(s->out, len, GRANTED, 8, a->granted);
 		len = put_field(s->out, len, WROTE, 0, 0);
 	}
-	if (a->field)
-		len = put_field(s->out, len, a->field, 0, 0);
+	for (unsigned i = 0; i < 2; i++)
+		if (a->fields[i])
+			len = put_field(s->out, len, a->fields[i], 0, 0);
 	send_message(s, HELLO, len, 0);
 }
 
@@ -535,6 +547,10 @@ static void take_grant(struct session *s, const struct attachment *a)
 
 		s->restorable |= (number & ~MUST) == RESTORABLE;
 		CHECK(s->restorable || !(number & MUST));
+		if (number == SAID)
+			s->said = get_chunk(s->in, at + 4);
+		if (number == MOVING)
+			memcpy(s->moving, s->in + at + 4, get(s->in, at + 2, 2));
 		at += 4 + get(s->in, at + 2, 2);
 	}
 }
@@ -922,12 +938,12 @@ static void fields_are_skipped_or_refused(void)
 	struct attachment a = attachment("r", 2);
 
 	step("fields that are not known are skipped or refused; version 0 has none");
-	a.field = 0x1234;
+	a.fields[0] = 0x1234;
 	goodbye(attach(&a), false);
-	a.field = MUST | 0x1234;
+	a.fields[0] = MUST | 0x1234;
 	a.generation++;
 	refused(&a, EPROTONOSUPPORT_);
-	a.field = 0;
+	a.fields[0] = 0;
 	a.version0 = true;
 	goodbye(attach(&a), false);
 }
@@ -1046,6 +1062,58 @@ static void a_file_is_told_what_changed(void)
 	goodbye(attach_at(&a, 1, 1), false);
 }
 
+/* What is said of n blocks. */
+static bool says(struct session *s, uint64_t block, uint32_t n, uint8_t what)
+{
+	memset(s->buf, what, n);
+	return one_sided(s, IBV_WR_RDMA_WRITE, s->buf, n, s->said.addr + block, s->said.rkey) ==
+	       IBV_WC_SUCCESS;
+}
+
+/* The move ends the session of before; to a borrower that does not report it is refused. */
+static struct session *goes_on_while_it_moves(struct attachment *a, struct session *s)
+{
+	step("move it");
+	for (uint64_t end = now_ms() + WAIT_MS; now_ms() < end && probe(s);)
+		nap();
+	CHECK(!has_epoch(s));
+	session_free(s);
+	a->remembers = true;
+	a->generation++;
+	a->fields[1] = 0;
+	refused(a, EBUSY_);
+	a->fields[1] = REPORTS;
+	s = attach(a);
+	CHECK(s->said.addr && strncmp(s->moving, "weft://", 7) == 0);
+	return s;
+}
+
+static void a_region_that_moves_is_written(void)
+{
+	struct attachment a = attachment("r", 2);
+	struct session *s;
+
+	step("a writer that reports writes while the region moves");
+	a.fields[0] = FOLLOWS;
+	a.fields[1] = REPORTS;
+	s = attach(&a);
+	CHECK(!s->said.addr && !s->moving[0]);
+	s = goes_on_while_it_moves(&a, s);
+	CHECK(says(s, 0, 1, 1) && writes(s, 0, 4096, 'k') && says(s, 0, 1, 2));
+	step("  there is a byte for each block, and no other");
+	CHECK(!says(s, s->size_bytes / BLOCK_BYTES, 1, 2));
+	session_free(s);
+	a.generation++;
+	s = attach(&a);
+	step("call it off");
+	CHECK(next_message(s) == QUIET && writes(s, 0, 4096, 'l'));
+	s = goes_on_while_it_moves(&a, s);
+	CHECK(says(s, 0, 1, 1) && writes(s, 0, 4096, 'm') && says(s, 0, 1, 2));
+	step("  and is lost in the midst of it");
+	CHECK(says(s, 4, 2, 1) && writes(s, 5 * BLOCK_BYTES, 100, 'm'));
+	_exit(0);
+}
+
 static size_t get_secret(const char *digits)
 {
 	size_t len = strlen(digits) / 2;
@@ -1060,7 +1128,8 @@ int main(int argc, char **argv)
 {
 	if (argc != 4 || inet_pton(AF_INET, argv[1], &donor.sin_addr) != 1) {
 		fprintf(stderr,
-			"usage: second-borrower-rdma ADDRESS PORT memory|chunks|file|keys\n");
+			"usage: second-borrower-rdma ADDRESS PORT "
+			"memory|chunks|file|keys|moving\n");
 		return 2;
 	}
 	donor.sin_family = AF_INET;
@@ -1080,6 +1149,8 @@ int main(int argc, char **argv)
 		key.identity = "box";
 		key.secret_len = get_secret(getenv("SECRET"));
 		a_key_is_proved();
+	} else if (strcmp(argv[3], "moving") == 0) {
+		a_region_that_moves_is_written();
 	} else {
 		a_file_is_told_what_changed();
 	}

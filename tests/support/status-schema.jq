@@ -3,8 +3,10 @@
 # "|" between for the rest; a key that ends with "?" may be missing.  Prints a line for each thing
 # that is otherwise.  weft-status(1) has the words.  With --arg keys yes: the names of all keys
 # instead.  With --arg of keyring: the same of `weft key list --json`, with --arg of swaps: of
-# `weft swap status --json`, with --arg of moves, trials: of the lines of `weft move --json`, and of
-# those with --dry-run, as lists.
+# `weft swap status --json`, with --arg of looks: of `weft rescue --copies --json`, with --arg of
+# comparison: of `weft verify --json`, with --arg of moves, trials, resolutions: of the lines of
+# `weft move --json`, and of those with --dry-run and --resolve, as lists; with --arg of pool: of
+# an object of all that `weft pool` says, by what it is.
 def key: {identity: "string", file: "string"};
 def latency: {count: "number", sum: "number", p50: "number|null", p99: "number|null", max: "number|null"};
 def link: {
@@ -17,6 +19,14 @@ def locked: {
 	locked_bytes: "number", faults_major: "number", faults_minor: "number",
 	oom_score_adj: "number", io_flusher: "boolean",
 	reserve_bytes: "number", reserve_free_bytes: "number", grown_bytes: "number"
+};
+def mirrored: {
+	copies: "number", min_copies: "number", current: "number", state: "string",
+	members: [{
+		donor: "string", stripe: "number", copy: "number", state: "string",
+		generation: "string", behind_bytes: "number", since: "number|null",
+		silent_s: "number", eta_s: "number|null", why: "string|null"
+	}]
 };
 def attachment: {
 	schema: "number", kind: "string", name: "string", uri: "string", state: "string", why: "string|null", pid: "number",
@@ -47,6 +57,7 @@ def attachment: {
 		pull: {state: "string", done_bytes: "number", fetched_bytes: "number"},
 		path: {round_trip_s: "number", rate_bytes_per_s: "number"}
 	},
+	"copies?": mirrored,
 	"kernel_socket?": {
 		state: "string", path: "string", sockets: "number", timeout_s: "number"
 	},
@@ -85,12 +96,18 @@ def donor: {
 			phase: "string", size_bytes: "number", copied_bytes: "number",
 			left_bytes: "number", checked_bytes: "number", bytes_per_s: "number",
 			dirty_bytes_per_s: "number", round: "number", eta_s: "number|null",
-			downtime_s: "number|null", borrowers: "number", error: "string|null"
+			downtime_s: "number|null", borrowers: "number", waiting: "number",
+			who: "string", error: "string|null"
 		}],
 		noted: [{
 			region: "string", is: "string", from: "string", to: "string",
 			epoch: "string"
 		}]
+	},
+	"pool?": {
+		url: "string", donor: "string", joined: "boolean", why: "string|null",
+		lent_bytes: "number", used_bytes: "number", pressed: "boolean",
+		give_back_bytes: "number"
 	}
 };
 def held: {region: "string", size_bytes: "number", epoch: "string", listen: "string", holder_pid: "number", left_s: "number"};
@@ -102,6 +119,7 @@ def keyring: {
 		usable: "boolean", expired: "boolean", expires: "string|null",
 		regions: "array|null", read_only: "boolean", max_bytes: "number|null",
 		max_sessions: "number|null", from: "array|null", admin: "boolean",
+		pool_donor: "boolean",
 		rdma_plaintext: "boolean"
 	}]
 };
@@ -126,6 +144,7 @@ def swaps: {
 			pages_in: "number|null", pages_out: "number|null",
 			pages_in_per_s: "number|null", pages_out_per_s: "number|null",
 			state: "string", why: "string|null", silent_s: "number|null", swap: locked,
+			copies: mirrored,
 			latency_s: {read: latency, write: latency, flush: latency},
 			donors: [{uri: "string", transport: "string|null",
 				plaintext: "boolean|null", lost_bytes: "number"}]
@@ -143,6 +162,72 @@ def trials: [{
 	phase: "string", result: "string", from: "string", to: "string", size_bytes: "number",
 	free_bytes: "number", borrowers: "number", cannot_follow: ["string"], error: "string|null"
 }];
+def resolutions: [{
+	from: "string", to: "string", from_is: "string|null", to_is: "string|null",
+	done: ["string"], owner: "string|null", error: "string|null"
+}];
+
+def pool_region: {
+	region: "string", copy: "number", donor: "string", uri: "string|null", state: "string",
+	size_bytes: "number", used: "boolean", silent: "boolean", moving_to: "string|null"
+};
+def pool_lease: {
+	lease: "string", owner: "string", project: "string|null", job: "string|null",
+	size_bytes: "number", copies: "number", spread: "string", state: "string",
+	why: "string|null",
+	made: "string", used: "string", idle_s: "number|null", regions: [pool_region],
+	"explained?": {
+		criteria: [{criterion: "string", met: "boolean", why: "string|null"}],
+		donors: [{
+			donor: "string", rack: "string|null", lent_bytes: "number",
+			room_bytes: "number", regions: "number", copy: "number|null",
+			fits: "boolean", why: "string"
+		}]
+	}
+};
+def pool: {
+	status: {
+		pool: "string", version: "string", donors: {
+			known: "number", silent: "number", cordoned: "number", draining: "number",
+			pressed: "number"
+		},
+		lent_bytes: "number", used_bytes: "number", room_bytes: "number", leases: "number",
+		regions: {wanted: "number", lost: "number", ending: "number", unknown: "number"}
+	},
+	donors: {donors: [{
+		donor: "string", uri: "string", rack: "string|null", state: "string",
+		silent: "boolean", pressed: "boolean", silent_s: "number|null",
+		lent_bytes: "number", used_bytes: "number", give_back_bytes: "number",
+		regions: "number"
+	}]},
+	leases: {leases: [pool_lease]},
+	alloc: pool_lease,
+	quotas: {quotas: [{
+		kind: "string", name: "string", quota_bytes: "number|null", held_bytes: "number",
+		spent_gib_h: "number"
+	}]},
+	audit: [{
+		nr: "number", at: "string", who: "string", what: "string", object: "string",
+		detail: "string"
+	}]
+};
+
+def looks: {
+	regions: [{
+		uri: "string", answers: "boolean", error: "string|null", set: "string|null",
+		copy: "number|null", generation: "string|null", members: "array|null",
+		goodbye: "boolean", used_alone: "boolean"
+	}],
+	sets: [{
+		set: "string", copies: "number", min_copies: "number", current: ["number"],
+		differ: "boolean", verdict: "string"
+	}]
+};
+def comparison: {
+	checked_bytes: "number", differing_bytes: "number", repaired_bytes: "number",
+	unsettled_bytes: "number", given_up: "boolean",
+	ranges: [{set: "string", offset_bytes: "number", length_bytes: "number"}]
+};
 
 # An optional object may be null as well: a cache, where there is none.
 def check($schema; $path):
@@ -153,7 +238,7 @@ def check($schema; $path):
 		if type != "array" then "\($path) is no list"
 		else to_entries[] | .key as $i | .value | check($schema[0]; "\($path)[\($i)]") end
 	elif type == "null" and ($path | test(
-		"\\.(cache|kernel_socket|placing|sealed|swap|keys?|group)$") or
+		"\\.(cache|copies|kernel_socket|placing|pool|sealed|swap|keys?|group)$") or
 		test("\\.spaces\\[[0-9]+\\]\\.latency_s$")) then empty
 	elif type != "object" then "\($path) is no object"
 	else
@@ -168,6 +253,8 @@ def check($schema; $path):
 	end;
 def names: if type == "object" then to_entries[] | (.key | rtrimstr("?")), (.value | names) elif type == "array" then .[] | names else empty end;
 
-({keyring: keyring, swaps: swaps, moves: moves, trials: trials}[$ARGS.named.of // ""] //
+({keyring: keyring, swaps: swaps, moves: moves, trials: trials,
+		resolutions: resolutions, pool: pool, looks: looks,
+		comparison: comparison}[$ARGS.named.of // ""] //
 	whole) as $schema |
 if $keys == "yes" then [$schema | names] | unique[] else check($schema; "") end

@@ -292,6 +292,15 @@ static bool nobody_is_connected(void)
 	return n == 0;
 }
 
+static json_int_t nr_errors(void)
+{
+	json_t *status = bridge_status(bridge);
+	json_int_t n = json_integer_value(json_object_get(status, "errors"));
+
+	json_decref(status);
+	return n;
+}
+
 static json_int_t nr_in_flight(void)
 {
 	json_t *status = bridge_status(bridge);
@@ -350,6 +359,7 @@ static void what_a_dead_client_left_is_never_written_later(void **state)
 	assert_int_equal(nbd_flush(nbd, 0), 0);
 	nbd_close(nbd);
 	assert_memory_equal(region, new, sizeof(new));
+	assert_int_equal(nr_errors(), 0); /* nobody was told of one */
 }
 
 static void sleep_a_while(struct bridge_lane *lane, void *ctx)

@@ -10,10 +10,12 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "fabric/base/util.h"
+#include "nbd-bridge/link/link.h"
 #include "tests/support/bridge-io.h"
 #include "transports/mem/mem.h"
 
@@ -493,6 +495,41 @@ static void the_time_to_stop_is_one(void **state)
 	assert_true(io_wait(&io) < 0);
 }
 
+/* How many of so many requests of that length are on their way at once. */
+static uint64_t on_their_way(uint64_t len, uint64_t expected)
+{
+	static struct io ios[2 * LINK_OPS];
+	const uint64_t end_ns = weft_now_ns() + UINT64_C(10000000000);
+
+	config.nr_lanes = 1;
+	mem.depth = 4 * LINK_OPS;
+	start();
+	const uint64_t before = atomic_load(&mem.nr_ops);
+	atomic_store(&mem.hold, true);
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(ios); i++) {
+		ios[i] = (struct io){.rq = {.kind = TP_CACHE, .len = len}};
+		io_start(&ios[i], 0);
+	}
+	while (atomic_load(&mem.nr_ops) - before < expected && weft_now_ns() < end_ns)
+		usleep(1000);
+	/* The lane has seen them all by then. */
+	const uint64_t nr = atomic_load(&mem.nr_ops) - before;
+	atomic_store(&mem.hold, false);
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(ios); i++)
+		assert_int_equal(io_wait(&ios[i]), 0);
+	return nr;
+}
+
+static void many_small_operations_are_on_their_way(void **state)
+{
+	assert_int_equal(on_their_way(LINK_SMALL_BYTES, LINK_OPS), LINK_OPS);
+}
+
+static void few_large_operations_are_on_their_way(void **state)
+{
+	assert_int_equal(on_their_way(1 << 20, LINK_FEW), LINK_FEW);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -500,6 +537,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(data_comes_back_at_odd_offsets_and_sizes),
 		TEST(a_long_request_becomes_several_operations),
+		TEST(many_small_operations_are_on_their_way),
+		TEST(few_large_operations_are_on_their_way),
 		TEST(an_error_of_one_part_is_the_error_of_the_request),
 		TEST(fua_is_a_flush_where_the_donor_has_none),
 		TEST(flush_without_the_donors_flush_is_done_at_once),

@@ -81,7 +81,7 @@ static struct op ops[LANES * DEPTH];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 /* Under the lock. */
 static uint64_t rng, nr_started, nr_round, stream_off;
-static unsigned nr_in_flight;
+static unsigned nr_busy; /* of ops: those that begin one request after another */
 static bool failing;
 static char wrong[256];
 static uint64_t nr_errors, nr_reads, nr_lent;
@@ -240,7 +240,6 @@ static void settle(struct op *op, int error)
 					rq->off, rq->len, i, got[i], m[i]);
 	}
 	op->in_flight = false;
-	nr_in_flight--;
 }
 
 static void start_next(struct weft_deferred *deferred);
@@ -293,6 +292,7 @@ static void start_next(struct weft_deferred *deferred)
 
 	pthread_mutex_lock(&lock);
 	if (nr_round == 0 || wrong[0]) {
+		nr_busy--;
 		pthread_mutex_unlock(&lock);
 		return;
 	}
@@ -305,7 +305,6 @@ static void start_next(struct weft_deferred *deferred)
 	op->in_flight = true;
 	op->may_fail = failing;
 	op->fill = ++nr_started;
-	nr_in_flight++;
 	pthread_mutex_unlock(&lock);
 	rq->done = done;
 	rq->buf = NULL;
@@ -321,6 +320,9 @@ static void kick(struct bridge_lane *lane, void *ctx)
 {
 	unsigned first = *(unsigned *)ctx * DEPTH;
 
+	pthread_mutex_lock(&lock);
+	nr_busy += DEPTH;
+	pthread_mutex_unlock(&lock);
 	for (unsigned i = first; i < first + DEPTH; i++) {
 		ops[i].lane = lane;
 		ops[i].deferred.fn = start_next;
@@ -381,7 +383,7 @@ static void cause_trouble(uint64_t *state, bool may_fail, unsigned *kills)
 static bool is_quiet(void)
 {
 	pthread_mutex_lock(&lock);
-	bool quiet = (nr_round == 0 || wrong[0]) && nr_in_flight == 0;
+	bool quiet = nr_busy == 0;
 	pthread_mutex_unlock(&lock);
 	return quiet;
 }

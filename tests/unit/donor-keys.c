@@ -316,6 +316,24 @@ static void a_key_is_used_from_where_it_may_be(void **state)
 	release(&s, true);
 }
 
+static void who_has_moved_is_held_to_where_it_is(void **state)
+{
+	const struct weft_peer before = peer_of("alice", "10.0.0.77"),
+			       after = peer_of("alice", "10.0.1.1");
+	struct weft_hello hello = hello_of(1, 1, WEFT_MODE_WRITE);
+	struct session s;
+
+	assert_int_equal(grant_to(&s, &before, &hello), 0);
+	weft_grant_moved(s.grant, &after.address, after.text);
+	put_grants("\"from\": [\"10.0.1.0/24\"]", "");
+	reload();
+	assert_int_equal(s.nr_fenced, 0);
+	put_grants("\"from\": [\"10.0.0.0/24\"]", "");
+	reload();
+	assert_int_equal(s.nr_fenced, 1);
+	release(&s, false);
+}
+
 static void a_key_is_for_plaintext_only_if_it_says_so(void **state)
 {
 	struct weft_hello hello = hello_of(1, 1, WEFT_MODE_READ);
@@ -781,6 +799,7 @@ int main(void)
 		TEST(a_key_has_its_memory_at_a_time),
 		TEST(a_key_has_its_sessions_at_a_time),
 		TEST(a_key_is_used_from_where_it_may_be),
+		TEST(who_has_moved_is_held_to_where_it_is),
 		TEST(a_key_is_for_plaintext_only_if_it_says_so),
 		TEST(an_id_means_nothing_under_another_key),
 		TEST(stock_clients_of_two_keys_exclude_each_other),

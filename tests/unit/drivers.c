@@ -54,7 +54,7 @@ static void what_no_weft_uri_leads_over_is_no_choice(void **state)
 	assert_int_equal(tp_choice_parse("mem", &driver), -EINVAL);
 	assert_int_equal(tp_choice_parse("unix", &driver), -EINVAL);
 	assert_int_equal(tp_choice_parse("", &driver), -EINVAL);
-	assert_string_equal(tp_choices("|", text, sizeof(text)), "auto|rdma|tcp");
+	assert_string_equal(tp_choices("|", text, sizeof(text)), "auto|rdma|quic|tcp");
 	assert_int_equal(strlen(tp_choices(", ", text, 8)), 7); /* cut off, not overrun */
 }
 
@@ -122,7 +122,7 @@ static void a_rows_scheme_is_told_of(void **state)
 			"it has no host, so that there are three slashes; it looks like "
 			"mem:///scratch"},
 		{"mem:///r?transport=tcp", "what follows '?' is unknown"},
-		{"weft://h/r?transport=mem", "transport= is none of auto, rdma, tcp"},
+		{"weft://h/r?transport=mem", "transport= is none of auto, rdma, quic, tcp"},
 	};
 
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(cases); i++) {

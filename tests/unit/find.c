@@ -25,6 +25,7 @@
 
 static const char *offers; /* what the donor says */
 static unsigned nr_asked;
+static useconds_t ask_us; /* how long it takes */
 static const char
 	*answers; /* the better transports' hosts that answer, with spaces between; others refuse */
 static int refusal;        /* with this, positive */
@@ -53,6 +54,7 @@ static int base_ask(const struct weft_uri *uri, const struct weft_key *key,
 	struct weft_key *ret_pass, struct weft_error *err)
 {
 	nr_asked++;
+	usleep(ask_us);
 	note_key(key);
 	snprintf(ret->offers, sizeof(ret->offers), "%s", offers);
 	ret->epoch = 1;
@@ -74,12 +76,17 @@ static bool rare_offer(const char *offer, struct tp_offer *ret)
 	return tp_parse_offer("rare", offer, ret);
 }
 
+static bool wide_offer(const char *offer, struct tp_offer *ret)
+{
+	return tp_parse_offer("wide", offer, ret);
+}
+
 static int rare_usable(struct weft_error *err)
 {
 	return weft_error_set(err, ENODEV, "there is no such device");
 }
 
-static struct tp_ops base_ops, fast_ops, quick_ops, rare_ops;
+static struct tp_ops base_ops, fast_ops, quick_ops, rare_ops, wide_ops;
 
 static const struct tp_scheme base_schemes[] = {
 	{
@@ -105,12 +112,18 @@ static const struct tp_driver quick = {.word = "quick",
 	.label = "Quick",
 	.ops = &quick_ops,
 	.parse_offer = quick_offer};
+static const struct tp_driver wide = {.word = "wide",
+	.label = "Wide",
+	.ops = &wide_ops,
+	.needs_proof = true,
+	.far_ms = 50,
+	.parse_offer = wide_offer};
 static const struct tp_driver base = {.word = "base",
 	.label = "Base",
 	.schemes = base_schemes,
 	.ops = &base_ops,
 	.ask = base_ask};
-const struct tp_driver *const tp_drivers[] = {&rare, &fast, &quick, &base, NULL};
+const struct tp_driver *const tp_drivers[] = {&rare, &fast, &quick, &wide, &base, NULL};
 
 static struct weft_uri uri;
 static struct bridge_find find;
@@ -153,10 +166,11 @@ static int set_up(void **state)
 {
 	unlink(key_path);
 	proved[0] = '\0';
-	base_ops = fast_ops = quick_ops = rare_ops = tp_mem_ops;
-	fast_ops.proves_keys = quick_ops.proves_keys = true;
-	fast_ops.connect = quick_ops.connect = better_connect;
+	base_ops = fast_ops = quick_ops = rare_ops = wide_ops = tp_mem_ops;
+	fast_ops.proves_keys = quick_ops.proves_keys = wide_ops.proves_keys = true;
+	fast_ops.connect = quick_ops.connect = wide_ops.connect = better_connect;
 	nr_asked = 0;
+	ask_us = 0;
 	tried[0] = '\0';
 	answers = "";
 	refusal = EHOSTUNREACH;
@@ -324,6 +338,10 @@ static void what_this_machine_cannot_use_says_why(void **state)
 	assert_int_equal(no_better.code, ENODEV);
 	assert_string_equal(no_better.message, "there is no such device");
 	assert_int_equal(nr_asked, 0); /* nobody needs to be asked */
+	no_better.code = 0; /* whoever tries again is told again */
+	assert_int_equal(bridge_find_ways(&find.donors[0], find.choice, &config, &no_better, &err),
+		0);
+	assert_int_equal(no_better.code, ENODEV);
 	assert_int_equal(bridge_find_ways(&find.donors[0], NULL, &config, &no_better, &err), 0);
 	assert_int_equal(no_better.code, 0); /* others can be used */
 	assert_int_equal(nr_asked, 1);
@@ -344,6 +362,32 @@ static void a_key_that_is_there_is_used(void **state)
 	proved[0] = '\0';
 	attached();
 	assert_string_equal(proved, "node7");
+}
+
+/* For donors that are far away, and for whoever can prove who it is; for all if it is chosen. */
+static void what_is_for_wide_networks_is_taken_there(void **state)
+{
+	offers = "base,wide:9";
+	answers = "192.0.2.7";
+	parse("weft://192.0.2.7/r");
+	ask_us = 60000;
+	ways("base@192.0.2.7:10809 ");
+	put_keys(key_path, "node7:" SECRET);
+	assert_int_equal(bridge_find_keys(&find, 1, NULL), 0);
+	ways("base@192.0.2.7:10809 wide@192.0.2.7:9 ");
+	attached();
+	assert_string_equal(tried, "192.0.2.7 ");
+	bridge_find_end(&bridge);
+
+	ask_us = 0;
+	base_ops.proves_keys = true;
+	ways("base@192.0.2.7:10809 ");
+	attached();
+	assert_string_equal(tried, "192.0.2.7 ");
+	bridge_find_end(&bridge);
+	weft_uri_fini(&uri);
+	parse("weft://192.0.2.7/r?transport=wide");
+	ways("wide@192.0.2.7:9 ");
 }
 
 /* Not even the fallback goes on in plaintext. */
@@ -440,6 +484,7 @@ int main(void)
 		TEST(nothing_else_is_tried_for_a_chosen_transport),
 		TEST(what_this_machine_cannot_use_says_why),
 		TEST(a_key_that_is_there_is_used),
+		TEST(what_is_for_wide_networks_is_taken_there),
 		TEST(what_proves_no_key_is_not_used),
 		TEST(a_rotation_of_the_file_is_followed),
 		TEST(a_key_that_is_asked_for_has_to_be_there),

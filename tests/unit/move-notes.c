@@ -44,7 +44,7 @@ static void put(const char *text)
 
 static struct note *add(struct notes *notes, const char *region, uint64_t move, enum note_is is)
 {
-	struct note *note = notes_add(notes, region, move);
+	struct note *note = notes_add(notes, region, move, NULL);
 
 	assert_non_null(note);
 	note->is = is;
@@ -116,9 +116,93 @@ static void damage_is_no_note(void **state)
 			fail_msg("taken: %s", bad[i]);
 		notes_fini(&notes);
 	}
-	put("{\"version\": 2, \"moves\": {}}");
+	put("{\"version\": 3, \"moves\": {}}");
 	assert_int_equal(notes_load(&notes, path, &err), -EPROTONOSUPPORT);
 	assert_non_null(strstr(err.message, "newer"));
+	notes_fini(&notes);
+}
+
+/* Marks of files name the notes, which a weft that knows of no files must not take for its own. */
+static void files_have_a_path_and_the_notes_a_number(void **state)
+{
+	struct notes notes;
+
+	unlink(path);
+	assert_int_equal(notes_load(&notes, path, &err), 0);
+	add(&notes, "memory", 1, NOTE_TAKEN);
+	assert_int_equal(notes_save(&notes, &err), 0);
+	assert_true(notes.donor == 0);
+	assert_int_equal(notes_name_donor(&notes, &err), 0);
+	const uint64_t donor = notes.donor;
+	assert_true(donor != 0);
+	struct note *note = notes_add(&notes, "f", 2, "/srv/f");
+	note->epoch = 3;
+	note->size_bytes = 4096;
+	strcpy(note->from, "weft://a/f");
+	strcpy(note->to, "weft://b/f");
+	assert_int_equal(notes_save(&notes, &err), 0);
+	notes_fini(&notes);
+
+	assert_int_equal(notes_load(&notes, path, &err), 0);
+	assert_true(notes.donor == donor);
+	assert_int_equal(notes_name_donor(&notes, &err), 0);
+	assert_true(notes.donor == donor);
+	assert_null(notes_of_move(&notes, 1)->file);
+	assert_string_equal(notes_of_move(&notes, 2)->file, "/srv/f");
+	notes_fini(&notes);
+}
+
+/* What has left since is forgotten some time; what came here and is here never is. */
+static void what_is_here_is_not_forgotten(void **state)
+{
+	struct notes notes;
+
+	unlink(path);
+	assert_int_equal(notes_load(&notes, path, &err), 0);
+	add(&notes, "stays", 1, NOTE_TAKEN);
+	add(&notes, "goes", 2, NOTE_TAKEN);
+	for (uint64_t move = 3; move < 5000; move++)
+		add(&notes, "goes", move, NOTE_GONE);
+	assert_int_equal(notes_save(&notes, &err), 0);
+	notes_fini(&notes);
+
+	assert_int_equal(notes_load(&notes, path, &err), 0);
+	assert_non_null(notes_of_move(&notes, 1));
+	assert_null(notes_of_move(&notes, 2));
+	assert_null(notes_of_move(&notes, 3));
+	assert_non_null(notes_of_move(&notes, 4999));
+	notes_fini(&notes);
+}
+
+/* A mark that names a move of which there is no note says that nothing was given away by it. */
+static void what_a_mark_may_name_is_not_forgotten(void **state)
+{
+	struct notes notes;
+
+	unlink(path);
+	assert_int_equal(notes_load(&notes, path, &err), 0);
+	for (uint64_t move = 1; move < 3; move++) {
+		struct note *note = notes_add(&notes, "f", move, "");
+
+		note->is = NOTE_GONE;
+		note->epoch = 3;
+		note->size_bytes = 4096;
+		note->settled = move == 2;
+		strcpy(note->from, "weft://a/f");
+		strcpy(note->to, "weft://b/f");
+	}
+	assert_int_equal(notes_save(&notes, &err), 0);
+	notes_fini(&notes);
+	assert_int_equal(notes_load(&notes, path, &err), 0);
+	assert_true(!notes_of_move(&notes, 1)->settled && notes_of_move(&notes, 2)->settled);
+	for (uint64_t move = 3; move < 5000; move++)
+		add(&notes, "goes", move, NOTE_GONE);
+	assert_int_equal(notes_save(&notes, &err), 0);
+	notes_fini(&notes);
+
+	assert_int_equal(notes_load(&notes, path, &err), 0);
+	assert_non_null(notes_of_move(&notes, 1));
+	assert_null(notes_of_move(&notes, 2));
 	notes_fini(&notes);
 }
 
@@ -209,6 +293,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(notes_come_back),
 		cmocka_unit_test(damage_is_no_note),
+		cmocka_unit_test(files_have_a_path_and_the_notes_a_number),
+		cmocka_unit_test(what_is_here_is_not_forgotten),
+		cmocka_unit_test(what_a_mark_may_name_is_not_forgotten),
 		cmocka_unit_test(notes_that_cannot_be_saved_say_so),
 		cmocka_unit_test(bits_travel),
 		cmocka_unit_test(facts_travel),

@@ -212,7 +212,7 @@ static void another_scheme_is_refused_by_its_own_error(void **state)
 
 	nbd_pack_request(request, &(struct nbd_request_header){.type = NBD_CMD_HASH, .len = 1});
 	nbd_pack_hashing(request + NBD_REQUEST_BYTES, &asks);
-	weft_put32(request + NBD_REQUEST_BYTES, WEFT_MARK_SCHEME + 1);
+	weft_put32(request + NBD_REQUEST_BYTES, WEFT_COPIES_SCHEME + 1);
 	nbd_raw_send(&f->raw, request, sizeof(request));
 	assert_int_equal(answer(f).error, NBD_ENOTSUP);
 	still_in_step(f);

@@ -14,6 +14,7 @@
 
 #include "fabric/base/bytes.h"
 #include "fabric/base/util.h"
+#include "fabric/copying.h"
 #include "fabric/nbd/conn.h"
 #include "fabric/region/region.h"
 #include "transports/verbs/proto.h"
@@ -63,6 +64,7 @@ static const struct {
 	K(TYPE, VERBS_, BYE),
 	K(TYPE, VERBS_, START),
 	K(TYPE, VERBS_, CHALLENGE),
+	K(TYPE, VERBS_, QUIET),
 	K(KIND, VERBS_, FLUSH),
 	K(KIND, VERBS_, ZERO),
 	K(KIND, VERBS_, HASH),
@@ -77,6 +79,10 @@ static const struct {
 	K(NUMBER, VERBS_FIELD_, HASHES),
 	K(NUMBER, VERBS_FIELD_, MARKS),
 	K(NUMBER, VERBS_FIELD_, FOLLOWS),
+	K(NUMBER, VERBS_FIELD_, COPIES),
+	K(NUMBER, VERBS_FIELD_, REPORTS),
+	K(NUMBER, VERBS_FIELD_, SAID),
+	K(NUMBER, VERBS_FIELD_, MOVING),
 	K(BIT, VERBS_FIELD_, MUST),
 	K(PURPOSE, VERBS_, CONTROL),
 	K(PURPOSE, VERBS_, DATA),
@@ -103,6 +109,12 @@ static const struct {
 	K(MARK, WEFT_MARK_, ASK),
 	K(MARK, WEFT_MARK_, RAISE),
 	K(MARK, WEFT_MARK_, SET),
+	K(COPIES, WEFT_COPIES_, SCHEME),
+	K(COPIES, WEFT_COPIES_, ASK),
+	K(COPIES, WEFT_COPIES_, CLAIM),
+	K(COPIES, WEFT_COPIES_, MAKE),
+	K(COPIES, WEFT_COPIES_, NOTE),
+	K(COPIES, WEFT_COPIES_, END),
 	K(QUESTION, NBD_, OPT_WEFT_ASK),
 	K(QUESTION, NBD_, REP_WEFT_ANSWER),
 	K(QUESTION, NBD_, MAX_ANSWER_PIECE),

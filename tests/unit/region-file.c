@@ -25,10 +25,12 @@ static char path[64];
 static struct weft_error err;
 
 /* The linker puts these in the place of the real ones (--wrap). */
-static int fdatasync_error, get_error, set_error;
-static unsigned nr_fdatasync;
+static int fdatasync_error, fsync_error, get_error, set_error;
+static unsigned nr_fdatasync, nr_fsync;
 int __real_fdatasync(int fd);
 int __wrap_fdatasync(int fd);
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
 ssize_t __real_fgetxattr(int fd, const char *name, void *value, size_t size);
 ssize_t __wrap_fgetxattr(int fd, const char *name, void *value, size_t size);
 int __real_fsetxattr(int fd, const char *name, const void *value, size_t size, int flags);
@@ -43,6 +45,16 @@ int __wrap_fdatasync(int fd)
 		return -1;
 	}
 	return __real_fdatasync(fd);
+}
+
+int __wrap_fsync(int fd)
+{
+	/* Of weft_region_settle() the one behind the mark. */
+	if (fsync_error && nr_fsync++ == 1) {
+		errno = fsync_error;
+		return -1;
+	}
+	return __real_fsync(fd);
 }
 
 ssize_t __wrap_fgetxattr(int fd, const char *name, void *value, size_t size)
@@ -361,6 +373,25 @@ static void a_copy_that_is_put_back_in_place_is_found(void **state)
 	weft_region_put(region);
 }
 
+/* The kernel tells a mark's fsync(2) of it, and a flush no more. */
+static void a_write_back_error_that_a_mark_meets_stays(void **state)
+{
+	struct weft_region *region = must_open(false);
+	char byte;
+
+	enter(region, 0, 5, 3, WEFT_NOT_LAPSED, "box");
+	assert_int_equal(note(region, 300), 0);
+	assert_int_equal(weft_region_write(region, "x", 0, 1), 0);
+	enter(region, 0, 6, 3, WEFT_NOT_LAPSED, "box");
+	nr_fsync = 1;
+	fsync_error = EIO;
+	assert_int_equal(note(region, 600), -EIO);
+	fsync_error = 0;
+	assert_int_equal(weft_region_flush(region), -EIO);
+	assert_int_equal(weft_region_read(region, &byte, 0, 1), -EIO);
+	weft_region_put(region);
+}
+
 static void note_one_and_write(struct weft_region *region)
 {
 	note_one(region);
@@ -632,6 +663,125 @@ static void only_regular_files_with_content(void **state)
 	assert_null(region);
 }
 
+/* The bytes and the mark of a file that leaves are for who knows the move alone. */
+static void a_settled_file_goes_on_only_for_who_knows_the_move(void **state)
+{
+	const struct weft_transfer transfer = {WEFT_LEAVES, 0x1111, 0x2222};
+	struct weft_region *region = must_open(false);
+	const uint64_t epoch = region->epoch;
+
+	assert_int_equal(weft_region_write(region, "hello", 0, 5), 0);
+	assert_int_equal(weft_region_settle(region, &transfer, region->generations, 30000), 0);
+	assert_int_equal(weft_region_write(region, "late", 0, 4), -EIO);
+	weft_region_put(region);
+
+	/* Who has notes of it. */
+	for (int i = 0; i < 2; i++) {
+		region = must_open(false);
+		assert_true(region->epoch != epoch && region->marked_epoch == epoch);
+		assert_true(region->marked_transfer.way == WEFT_LEAVES &&
+			region->marked_transfer.donor == 0x1111 &&
+			region->marked_transfer.move == 0x2222);
+		weft_region_go_on(region);
+		assert_true(region->epoch == epoch && region->promised_lease_ms == 30000);
+		assert_false(region->crashed);
+		weft_region_put(region);
+	}
+	/* It stays: as any file from then on. */
+	region = must_open(false);
+	weft_region_go_on(region);
+	weft_region_release(region);
+	assert_int_equal(weft_region_write(region, "again", 0, 5), 0);
+	weft_region_put(region);
+	region = must_open(false);
+	assert_true(region->epoch == epoch && !region->marked_transfer.way);
+	assert_int_equal(weft_region_settle(region, &transfer, region->generations, 30000), 0);
+	weft_region_put(region);
+	/* Anybody else, who may go on with an epoch of his own. */
+	region = must_open(false);
+	const uint64_t another = region->epoch;
+	assert_true(another != epoch);
+	weft_region_put(region);
+	region = must_open(false);
+	assert_true(region->epoch == another && !region->marked_transfer.way);
+	weft_region_put(region);
+}
+
+/* The disk may have the mark of the move: whoever writes then takes it away first. */
+static void a_file_that_cannot_be_settled_is_open_when_it_is_written(void **state)
+{
+	const struct weft_transfer transfer = {WEFT_LEAVES, 0x1111, 0x2222};
+	struct weft_region *region = must_open(false);
+	struct stat st;
+
+	assert_int_equal(weft_region_write(region, "hello", 0, 5), 0);
+	nr_fsync = 0;
+	fsync_error = EIO;
+	assert_int_equal(weft_region_settle(region, &transfer, region->generations, 0), -EIO);
+	fsync_error = 0;
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(weft_region_write(region, "again", 0, 5), 0);
+	/* A crash of the machine may lose the time of that write, and keep its bytes. */
+	const struct timespec times[2] = {{0, UTIME_OMIT}, st.st_mtim};
+	assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+	region = open_after_a_crash(region);
+	assert_true(region->marked_transfer.way == WEFT_TRANSFER_NONE && !region->was_clean);
+	weft_region_put(region);
+}
+
+static void a_settled_file_that_another_program_changed_is_nobodys(void **state)
+{
+	const struct weft_transfer transfer = {WEFT_LEAVES, 0x1111, 0x2222};
+	const struct timespec times[2] = {{0, UTIME_OMIT}, {1000, 0}};
+	struct weft_region *region = must_open(false);
+
+	assert_int_equal(weft_region_settle(region, &transfer, region->generations, 0), 0);
+	weft_region_put(region);
+	assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+	region = must_open(false);
+	assert_true(region->marked_transfer.way == WEFT_TRANSFER_NONE);
+	weft_region_forgo(region);
+	weft_region_put(region);
+}
+
+static void a_file_that_comes_has_its_mark_before_its_name(void **state)
+{
+	struct weft_file_spec spec = {.directory = dir,
+		.name = "new",
+		.size_bytes = 100000,
+		.epoch = 0x4711,
+		.transfer = {WEFT_COMES, 1, 2}};
+	struct weft_region *region = NULL;
+	char there[80];
+
+	assert_int_equal(weft_region_new_file(&spec, &region, &err), 0);
+	assert_true(region->epoch == 0x4711 && region->size_bytes == 100000);
+	assert_string_equal(region->name, "new");
+	assert_int_equal(weft_region_write(region, "x", 99999, 1), 0);
+	/* What is not all there does not become clean. */
+	weft_region_put(region);
+	snprintf(there, sizeof(there), "%s/new", dir);
+	assert_int_equal(weft_region_open_file(AT_FDCWD, there, "new", false, false, &region, &err),
+		0);
+	assert_true(region->epoch != 0x4711 && region->marked_epoch == 0x4711);
+	assert_false(region->was_clean);
+	weft_region_put(region);
+	/* There is one already. */
+	assert_int_equal(weft_region_new_file(&spec, &region, &err), -EEXIST);
+	assert_int_equal(unlink(there), 0);
+	for (unsigned i = 0; i < 4; i++) {
+		static const char *const bad[] = {".x", "a/b", "..", ""};
+
+		spec.name = bad[i];
+		assert_int_equal(weft_region_new_file(&spec, &region, &err), -EINVAL);
+	}
+	spec.name = "new";
+	set_error = EOPNOTSUPP;
+	assert_int_equal(weft_region_new_file(&spec, &region, &err), -EOPNOTSUPP);
+	set_error = 0;
+	assert_int_equal(access(there, F_OK), -1);
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -639,6 +789,7 @@ int main(void)
 		TEST(reads_and_writes_are_the_files),
 		TEST(flush_syncs_only_what_was_written),
 		TEST(a_write_back_error_stays),
+		TEST(a_write_back_error_that_a_mark_meets_stays),
 		TEST(a_clean_end_keeps_the_epoch),
 		TEST(a_read_only_epoch_is_of_the_mark),
 		TEST(the_mark_has_the_table),
@@ -657,6 +808,10 @@ int main(void)
 		TEST(a_shorter_file_is_an_error_never_zeros),
 		TEST(one_writer_or_many_readers_of_a_file),
 		TEST(readers_change_nothing),
+		TEST(a_settled_file_goes_on_only_for_who_knows_the_move),
+		TEST(a_file_that_cannot_be_settled_is_open_when_it_is_written),
+		TEST(a_settled_file_that_another_program_changed_is_nobodys),
+		TEST(a_file_that_comes_has_its_mark_before_its_name),
 		TEST(zeros_and_holes),
 		TEST(only_regular_files_with_content),
 	};

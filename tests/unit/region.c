@@ -207,6 +207,50 @@ static void read_only_memory_refuses_changes(void **state)
 	weft_region_put(region);
 }
 
+/* What is absent stays so for the next daemon, and whoever touches it waits, or gets an error. */
+static void what_is_absent_is_waited_for(void **state)
+{
+	const struct weft_memory_spec spec = {.name = "late",
+		.size_bytes = 70 * UINT64_C(65536),
+		.epoch = 7,
+		.fills = true};
+	struct weft_region *region, *again;
+	struct weft_error err;
+	uint64_t wanted[4];
+
+	assert_int_equal(weft_region_new_memory(&spec, NULL, NULL, &region, &err), 0);
+	assert_false(weft_region_is_filling(region));
+	weft_region_begin_fill(region);
+	assert_true(weft_region_is_filling(region));
+	assert_int_equal(weft_region_fetch(region, 65535, 2, 1), -ETIMEDOUT);
+	assert_int_equal(weft_region_take_wanted(region, wanted, 4), 2);
+	assert_true(wanted[0] == 0 && wanted[1] == 1);
+	assert_int_equal(weft_region_take_wanted(region, wanted, 4), 0);
+	assert_int_equal(weft_region_fetch(region, 0, 0, 1), 0);
+	assert_int_equal(weft_region_arrived(region, 0), 69);
+	assert_int_equal(weft_region_arrived(region, 0), 69);
+	assert_int_equal(weft_region_fetch(region, 0, 65536, 1), 0);
+	assert_int_equal(weft_region_fetch(region, 0, 65537, 1), -ETIMEDOUT);
+	assert_int_equal(weft_region_next_absent(region, 0), 1);
+
+	const int fd = dup(region->fd), header_fd = dup(region->header_fd);
+	weft_region_put(region);
+	if (weft_region_adopt(fd, header_fd, false, &again, &err) < 0)
+		fail_msg("%s", err.message);
+	assert_true(weft_region_is_filling(again) && again->epoch == 7);
+	for (uint64_t i = 1; i < 70; i++) {
+		assert_int_equal(weft_region_next_absent(again, 0), i);
+		assert_int_equal(weft_region_arrived(again, i), 69 - i);
+	}
+	assert_false(weft_region_is_filling(again));
+	assert_int_equal(weft_region_next_absent(again, 0), 70);
+	assert_int_equal(weft_region_fetch(again, 0, again->size_bytes, 1), 0);
+	weft_region_begin_fill(again);
+	weft_region_lose_absent(again);
+	assert_int_equal(weft_region_fetch(again, 0, 1, 60000), -EIO);
+	weft_region_put(again);
+}
+
 static void adopted_memory_has_bytes_epoch_and_generations(void **state)
 {
 	static const uint8_t id[16] = {1, 2, 3};
@@ -221,6 +265,8 @@ static void adopted_memory_has_bytes_epoch_and_generations(void **state)
 	weft_region_note_stripe(region, &part);
 	weft_region_note_tenure(region, 55);
 	weft_region_note_owner(region, 66, 44);
+	for (uint32_t i = 1; i <= 3; i++)
+		weft_region_note_copies(region, &(struct weft_copies){.set = 9, .change = i});
 	int fd = dup(region->fd), header_fd = dup(region->header_fd);
 	weft_region_put(region);
 
@@ -235,6 +281,8 @@ static void adopted_memory_has_bytes_epoch_and_generations(void **state)
 	assert_int_equal(again->tenure, 55);
 	assert_int_equal(again->tenure_owner, 66);
 	assert_int_equal(again->owner_tenure, 44);
+	assert_int_equal(again->copies.set, 9);
+	assert_int_equal(again->copies.change, 3);
 	/* A new one is nobody's: an older version has made it, which knows of no owner. */
 	weft_region_note_tenure(again, 56);
 	fd = dup(again->fd);
@@ -422,6 +470,7 @@ int main(void)
 		cmocka_unit_test(adopted_memory_has_bytes_epoch_and_generations),
 		cmocka_unit_test(mixed_up_or_damaged_leftovers_are_refused),
 		cmocka_unit_test(memory_cannot_be_shrunk_under_us),
+		cmocka_unit_test(what_is_absent_is_waited_for),
 		cmocka_unit_test(the_table_forgets_the_oldest_that_holds_nothing),
 		cmocka_unit_test(id_hashes_repeat_and_differ),
 		cmocka_unit_test(available_memory_is_the_tightest_limit),

@@ -205,7 +205,7 @@ static void each_field_is_of_its_kind(void **state)
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"more\": [1]",
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"info\": 1",
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"uri\": 1",
-		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"version\": 3",
+		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"version\": 4",
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"sealed\": \"no\"",
 		"\"generation\": 4294967296, \"epoch\": \"1122334455667788\", \"guard\": \"1\"",
 		"\"generation\": 1, \"epoch\": \"1122334455667788\", \"keeps_seal\": \"1\"",

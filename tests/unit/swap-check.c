@@ -245,9 +245,9 @@ static void a_reserve_below_what_sockets_hold_is_refused(void **state)
 {
 	struct swap_findings found;
 
-	fake_root_put("/proc/sys/vm/min_free_kbytes", "4095\n");
+	fake_root_put("/proc/sys/vm/min_free_kbytes", "8191\n");
 	found = look_at_path(NULL, NULL);
-	assert_true(found.nr_refusals == 1 && said(&found, true, "sysctl vm.min_free_kbytes=4096"));
+	assert_true(found.nr_refusals == 1 && said(&found, true, "sysctl vm.min_free_kbytes=8192"));
 	/* The queue may be shorter than a socket's buffer. */
 	fake_root_put("/sys/block/nbd0/queue/nr_requests", "64\n");
 	fake_root_put("/sys/block/nbd0/queue/max_sectors_kb", "32\n");

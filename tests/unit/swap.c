@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "fabric/base/util.h"
+#include "fabric/machine/finding.h"
 #include "nbd-bridge/main/swap-drain.h"
 #include "nbd-bridge/main/swap-kernel.h"
 #include "nbd-bridge/main/swap-setting.h"
@@ -143,6 +144,30 @@ static void what_somebody_else_changed_stays(void **state)
 	fake_root_put(JOBS "/memory.swap.max", "1073741824\n");
 	swap_settings_restore(&note);
 	assert_string_equal(fake_root_get(JOBS "/memory.high"), "123");
+	assert_string_equal(fake_root_get(JOBS "/memory.swap.max"), "max");
+}
+
+/*
+ * The kernel has rounded the value, and whoever wrote it did not come to see that.  /dev/full cuts
+ * the change short: it can be read, and not written.
+ */
+static void a_change_that_was_cut_short_is_given_back(void **state)
+{
+	struct swap_note note = note_of("a"), read;
+	struct weft_error err;
+	char high[PATH_MAX];
+
+	put_group("jobs.slice");
+	facts_below_root(high, JOBS "/memory.high");
+	assert_int_equal(unlink(high), 0);
+	assert_int_equal(symlink("/dev/full", high), 0);
+	assert_int_equal(swap_group_limit(&note, (64 << 20) + 1, 1 << 30, &err), -ENOSPC);
+	assert_int_equal(swap_note_read("a", &read, &err), 0);
+	assert_int_equal(read.nr_settings, 2);
+	assert_int_equal(unlink(high), 0);
+	fake_root_put(JOBS "/memory.high", "67108864\n");
+	swap_settings_restore(&read);
+	assert_string_equal(fake_root_get(JOBS "/memory.high"), read.settings[1].was);
 	assert_string_equal(fake_root_get(JOBS "/memory.swap.max"), "max");
 }
 
@@ -313,6 +338,7 @@ int main(void)
 		TEST(groups_are_found_by_path_and_by_slice),
 		TEST(settings_come_back),
 		TEST(what_somebody_else_changed_stays),
+		TEST(a_change_that_was_cut_short_is_given_back),
 		TEST(two_may_want_the_same_and_the_last_gives_it_back),
 		TEST(notes_are_read_as_they_were_written),
 		TEST(one_works_at_a_time),

@@ -92,7 +92,7 @@ static struct verbs_msg example(uint8_t type)
 
 static void every_message_survives_the_trip(void **state)
 {
-	for (uint8_t type = VERBS_HELLO; type <= VERBS_CHALLENGE; type++) {
+	for (uint8_t type = VERBS_HELLO; type <= VERBS_QUIET; type++) {
 		uint8_t buf[VERBS_MSG_MAX], again[VERBS_MSG_MAX];
 		struct verbs_msg msg = example(type), back = {0};
 		size_t len = verbs_pack(&msg, buf);
@@ -129,7 +129,7 @@ static void fields_arrive_as_they_left(void **state)
 
 static void every_other_length_is_refused(void **state)
 {
-	for (uint8_t type = VERBS_HELLO; type <= VERBS_CHALLENGE; type++) {
+	for (uint8_t type = VERBS_HELLO; type <= VERBS_QUIET; type++) {
 		uint8_t buf[VERBS_MSG_MAX + 1] = {0};
 		struct verbs_msg msg = example(type), back;
 		size_t len = verbs_pack(&msg, buf);
@@ -219,6 +219,71 @@ static void who_follows_says_so(void **state)
 	msg.hello.hello.version0 = true;
 	msg.hello.hello.epoch = 0;
 	assert_int_equal(verbs_pack(&msg, buf), 148 + strlen(msg.hello.region));
+}
+
+static void who_reports_says_so(void **state)
+{
+	struct verbs_msg msg = example(VERBS_HELLO), back;
+	uint8_t buf[VERBS_MSG_MAX];
+	const size_t len = verbs_pack(&msg, buf);
+
+	assert_int_equal(verbs_unpack(buf, len, &back), 0);
+	assert_false(back.hello.reports);
+	msg.hello.reports = true;
+	assert_int_equal(verbs_pack(&msg, buf), len + 4);
+	static const uint8_t field[] = {0, 11, 0, 0};
+	assert_memory_equal(buf + len, field, sizeof(field));
+	assert_int_equal(verbs_unpack(buf, len + 4, &back), 0);
+	assert_true(back.hello.reports && back.hello.unknown == 0);
+	memcpy(buf + len + 4, field, sizeof(field));
+	buf[6] = (uint8_t)((len + 8) >> 8);
+	buf[7] = (uint8_t)(len + 8);
+	assert_int_equal(verbs_unpack(buf, len + 8, &back), -EPROTO);
+}
+
+/* The example with a field behind it, as it comes. */
+static int unpack_with(uint16_t number, const void *value, uint16_t len, struct verbs_msg *ret)
+{
+	struct verbs_msg msg = example(VERBS_GRANT);
+	uint8_t buf[VERBS_MSG_MAX];
+	size_t n = verbs_pack(&msg, buf);
+	const uint8_t head[4] = {(uint8_t)(number >> 8), (uint8_t)number, (uint8_t)(len >> 8),
+		(uint8_t)len};
+
+	memcpy(buf + n, head, sizeof(head));
+	memcpy(buf + n + sizeof(head), value, len);
+	n += sizeof(head) + len;
+	buf[6] = (uint8_t)(n >> 8);
+	buf[7] = (uint8_t)n;
+	return verbs_unpack(buf, n, ret);
+}
+
+static void a_grant_of_a_region_on_its_way_says_where(void **state)
+{
+	static const uint8_t said[13] = {0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 3};
+	static const char place[] = "weft://b:1/r", bad[] = "weft://b:1/r r";
+	char longest[WEFT_PLACE_MAX + 1];
+	struct verbs_msg back;
+
+	assert_int_equal(unpack_with(VERBS_FIELD_SAID, said, 12, &back), 0);
+	assert_true(back.grant.has_said && back.grant.said.addr == 0x102 &&
+		back.grant.said.rkey == 3 && !back.grant.moving[0]);
+	assert_int_equal(unpack_with(VERBS_FIELD_SAID, said, 11, &back), -EPROTO);
+	assert_int_equal(unpack_with(VERBS_FIELD_SAID, said, 13, &back), -EPROTO);
+	assert_int_equal(unpack_with(VERBS_FIELD_MOVING, place, 12, &back), 0);
+	assert_string_equal(back.grant.moving, place);
+	assert_false(back.grant.has_said);
+	/* An earlier message leaves nothing in one that does not have the fields. */
+	assert_int_equal(unpack_with(VERBS_FIELD_RESTORABLE, "", 0, &back), 0);
+	assert_true(!back.grant.has_said && !back.grant.moving[0]);
+	assert_int_equal(unpack_with(VERBS_FIELD_MOVING, bad, 14, &back), -EPROTO);
+	assert_int_equal(unpack_with(VERBS_FIELD_MOVING, place, 0, &back), -EPROTO);
+	assert_int_equal(unpack_with(VERBS_FIELD_MOVING, "nbd://b/r", 9, &back), -EPROTO);
+	memset(longest, 'x', sizeof(longest));
+	memcpy(longest, place, 7);
+	assert_int_equal(unpack_with(VERBS_FIELD_MOVING, longest, WEFT_PLACE_MAX - 1, &back), 0);
+	assert_int_equal(strlen(back.grant.moving), WEFT_PLACE_MAX - 1);
+	assert_int_equal(unpack_with(VERBS_FIELD_MOVING, longest, WEFT_PLACE_MAX, &back), -EPROTO);
 }
 
 static void version_0_has_no_fields(void **state)
@@ -553,7 +618,7 @@ static void spoilt_messages_are_refused_or_sound(void **state)
 
 	for (int round = 0; round < 20000; round++) {
 		uint8_t buf[VERBS_MSG_MAX];
-		struct verbs_msg msg = example((uint8_t)(1 + round % VERBS_CHALLENGE)), back;
+		struct verbs_msg msg = example((uint8_t)(1 + round % VERBS_QUIET)), back;
 		size_t len = verbs_pack(&msg, buf);
 
 		for (int i = rand_r(&seed) % 4; i >= 0; i--)
@@ -580,7 +645,7 @@ static void spoilt_messages_are_refused_or_sound(void **state)
 			assert_true(back.refuse.error < 0);
 			break;
 		default:
-			assert_in_range(back.type, VERBS_HELLO, VERBS_CHALLENGE);
+			assert_in_range(back.type, VERBS_HELLO, VERBS_QUIET);
 		}
 	}
 	assert_true(nr_good > 0);
@@ -594,6 +659,8 @@ int main(void)
 		cmocka_unit_test(every_other_length_is_refused),
 		cmocka_unit_test(the_part_of_a_striped_device_is_a_field),
 		cmocka_unit_test(who_follows_says_so),
+		cmocka_unit_test(who_reports_says_so),
+		cmocka_unit_test(a_grant_of_a_region_on_its_way_says_where),
 		cmocka_unit_test(version_0_has_no_fields),
 		cmocka_unit_test(another_version_is_said_to_be_one),
 		cmocka_unit_test(a_grant_that_does_not_add_up_is_refused),

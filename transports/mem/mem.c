@@ -52,6 +52,8 @@ struct mem_conn {
 	struct weft_region *granted; /* referenced */
 	struct weft_error refused;
 	uint64_t nr_unflushed;
+	uint64_t cut;
+	struct weft_donor *donor; /* NULL: none */
 	unsigned nr_ops, depth;
 	struct tp_op *ops[]; /* posted, oldest first */
 };
@@ -125,14 +127,14 @@ static void *granter_main(void *ctx)
 {
 	struct mem_conn *mem = ctx;
 	const struct weft_peer peer = {.text = "this process", .transport = "mem", .local = true};
-	int r = weft_donor_find(mem->config->donor, &peer, mem->region, &mem->granted, NULL,
+	int r = weft_donor_find(mem->donor, &peer, mem->region, &mem->granted, NULL,
 		&mem->refused);
 
 	if (r == 0 && mem->granted->backing != WEFT_BACKING_MEMORY)
 		r = weft_error_set(&mem->refused, EOPNOTSUPP, "region '%s' is not memory",
 			mem->region);
 	if (r == 0)
-		r = weft_donor_grant(mem->config->donor, mem->granted, &mem->hello, &peer,
+		r = weft_donor_grant(mem->donor, mem->granted, &mem->hello, &peer,
 			mem_fence, mem, &mem->grant, &mem->refused);
 	atomic_store(&mem->grant_state, r < 0 ? GRANT_REFUSED : GRANT_GIVEN);
 	timer_at(mem, 1);
@@ -151,6 +153,8 @@ static int mem_connect(struct tp *tp, const struct tp_target *target, struct tp_
 	if (!mem)
 		return weft_error_set(err, ENOMEM, "cannot connect: out of memory");
 	mem->config = config;
+	mem->cut = atomic_load(&config->cut);
+	mem->donor = config->donor;
 	atomic_fetch_add(&config->nr_connects, 1);
 	mem->base = config->base ? config->base : mem_tp->own;
 	mem->depth = depth;
@@ -161,7 +165,7 @@ static int mem_connect(struct tp *tp, const struct tp_target *target, struct tp_
 		r = weft_error_set(err, mem->region ? errno : ENOMEM, "cannot connect: no timer");
 		goto fail;
 	}
-	if (config->donor) {
+	if (mem->donor) {
 		/*
 		 * A grant may wait for the sessions that it supersedes, and this very thread may
 		 * own them: so another thread asks.
@@ -244,7 +248,7 @@ static void become_ready(struct mem_conn *mem)
 	if (mem->grant) {
 		struct weft_welcome welcome;
 
-		weft_donor_welcome(config->donor, mem->granted, &welcome);
+		weft_donor_welcome(mem->donor, mem->granted, &welcome);
 		epoch = welcome.epoch;
 		info->lease_ms = welcome.lease_ms;
 		info->size_bytes = mem->granted->size_bytes;
@@ -283,6 +287,8 @@ static void try_connect(struct mem_conn *mem)
 	uint64_t known = hello->anonymous ? 0 : hello->epoch ? hello->epoch : hello->expect;
 	int refuse = atomic_load(&config->refuse);
 
+	if (atomic_load(&config->silent))
+		return;
 	if (refuse) {
 		release_grant(mem, false);
 		tp_conn_fail(&mem->conn, refuse, "told to refuse");
@@ -324,6 +330,11 @@ static void note_flushed(struct mem_conn *mem, const struct tp_op *op)
 static int hash(const struct mem_conn *mem, const struct tp_op *op)
 {
 	struct weft_hasher hasher = {0};
+
+	if (weft_asks_for_copies(op->hashing))
+		return mem->grant ? weft_donor_copies(mem->donor, mem->grant, op->hashing,
+					    op->buf)
+				  : -EOPNOTSUPP;
 	int r = weft_hasher_set(&hasher, op->hashing->key);
 
 	if (r == 0)
@@ -407,6 +418,10 @@ static int mem_progress(struct tp_conn *conn, struct tp_op **done, unsigned max)
 			"the donor ended this session: superseded, lease lost, or it stops");
 		release_grant(mem, false);
 	}
+	if (conn->state == TP_READY && mem->cut != atomic_load(&config->cut)) {
+		tp_conn_fail(conn, ECONNRESET, "told to be cut");
+		release_grant(mem, false);
+	}
 	if (conn->state == TP_READY && mem->grant)
 		weft_grant_touch(mem->grant, now);
 	while (conn->state == TP_READY && nr < max && !atomic_load(&config->hold)) {
@@ -455,6 +470,8 @@ static int mem_arm(struct tp_conn *conn)
 		due = mem->ops[0]->priv[PRIV_DUE_NS];
 		if (atomic_load(&mem->config->hold))
 			due = weft_now_ns() + 1000000; /* while on hold: look again soon */
+	} else if (atomic_load(&mem->config->cut)) {
+		due = weft_now_ns() + 1000000;
 	}
 	timer_at(mem, due);
 	/*
@@ -462,8 +479,9 @@ static int mem_arm(struct tp_conn *conn)
 	 */
 	switch (conn->state) {
 	case TP_CONNECTING:
-		work = atomic_load(&mem->grant_state) != GRANT_ASKED ||
-			atomic_load(&mem->config->refuse);
+		work = !atomic_load(&mem->config->silent) &&
+			(atomic_load(&mem->grant_state) != GRANT_ASKED ||
+				atomic_load(&mem->config->refuse));
 		break;
 	case TP_READY:
 		work = atomic_load(&mem->fenced) || (due && due <= weft_now_ns());

@@ -23,7 +23,7 @@ struct mem_config {
 	 * The regions of this donor (memory ones only), with its grants and fences; NULL: one
 	 * region, which the next fields describe.
 	 */
-	struct weft_donor *donor;
+	struct weft_donor *_Atomic donor; /* may change: for connections from then on */
 	/* the region's memory; NULL: each transport allocates its own, zeroed */
 	void *base;
 	uint64_t size_bytes; /* of the region */
@@ -49,7 +49,10 @@ struct mem_config {
 	_Atomic bool kill_each;    /* each operation kills its connection */
 	/* nothing completes; once hold is false, operations complete at the next progress */
 	_Atomic bool hold;
+	_Atomic bool silent;       /* connecting takes for ever; goes with hold */
 	_Atomic int refuse;        /* connecting fails with this error, positive */
+	/* connections that began under another number are lost; looked at all the time if > 0 */
+	_Atomic uint64_t cut;
 
 	/* Counted. */
 	_Atomic uint64_t nr_connects;  /* connections asked for so far, granted or refused */

@@ -64,6 +64,10 @@ static size_t pack_hello(const struct verbs_msg *msg, uint8_t *buf)
 	}
 	if (hello->follows)
 		len = pack_field(buf, len, VERBS_FIELD_FOLLOWS, NULL, 0);
+	if (hello->copies)
+		len = pack_field(buf, len, VERBS_FIELD_COPIES, NULL, 0);
+	if (msg->hello.reports)
+		len = pack_field(buf, len, VERBS_FIELD_REPORTS, NULL, 0);
 	return len;
 }
 
@@ -92,6 +96,14 @@ static size_t pack_grant(const struct verbs_msg *msg, uint8_t *buf)
 		len = pack_field(buf, len, VERBS_FIELD_HASHES, &hashes, sizeof(hashes));
 	if (marks)
 		len = pack_field(buf, len, VERBS_FIELD_MARKS, &marks, sizeof(marks));
+	if (msg->grant.has_said) {
+		const struct wire_chunk said = chunk_to_wire(&msg->grant.said);
+
+		len = pack_field(buf, len, VERBS_FIELD_SAID, &said, sizeof(said));
+	}
+	if (msg->grant.moving[0])
+		len = pack_field(buf, len, VERBS_FIELD_MOVING, msg->grant.moving,
+			(uint16_t)strlen(msg->grant.moving));
 	return len;
 }
 
@@ -227,6 +239,8 @@ size_t verbs_pack(const struct verbs_msg *msg, uint8_t *buf)
 		break;
 	case VERBS_CHALLENGE:
 		len = pack_challenge(msg, buf);
+		break;
+	case VERBS_QUIET:
 		break;
 	default:
 		assert(msg->type == VERBS_BYE);

@@ -60,7 +60,7 @@ static int take_stripe(const uint8_t *value, size_t len, struct weft_stripe *ret
 }
 
 static int unpack_hello_fields(const uint8_t *p, size_t left, struct weft_hello *hello,
-	uint16_t *ret_unknown)
+	bool *ret_reports, uint16_t *ret_unknown)
 {
 	const uint8_t *value;
 	uint16_t number;
@@ -96,6 +96,16 @@ static int unpack_hello_fields(const uint8_t *p, size_t left, struct weft_hello 
 			if (len != 0 || hello->follows)
 				return -EPROTO;
 			hello->follows = true;
+			break;
+		case VERBS_FIELD_COPIES:
+			if (len != 0 || hello->copies)
+				return -EPROTO;
+			hello->copies = true;
+			break;
+		case VERBS_FIELD_REPORTS:
+			if (len != 0 || *ret_reports)
+				return -EPROTO;
+			*ret_reports = true;
 			break;
 		default:
 			if ((number & VERBS_FIELD_MUST) && *ret_unknown == 0)
@@ -137,8 +147,9 @@ static int unpack_hello(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 	if (!weft_name_valid(hello.name) || hello.generation == 0)
 		return -EPROTO;
 	ret->hello.unknown = 0;
+	ret->hello.reports = false;
 	if (unpack_hello_fields(buf + sizeof(*wire) + region_len, len - sizeof(*wire) - region_len,
-		    &hello, &ret->hello.unknown) < 0)
+		    &hello, &ret->hello.reports, &ret->hello.unknown) < 0)
 		return -EPROTO;
 	ret->hello.hello = hello;
 	memcpy(ret->hello.sealed, wire->sealed, sizeof(wire->sealed));
@@ -147,12 +158,64 @@ static int unpack_hello(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 	return 0;
 }
 
+/* The bytes are not looked at by anybody but the card, which knows which it may write. */
+static int take_said(const uint8_t *value, size_t len, struct verbs_msg *ret)
+{
+	struct wire_chunk wire;
+
+	if (len != sizeof(wire) || ret->grant.has_said)
+		return -EPROTO;
+	memcpy(&wire, value, sizeof(wire));
+	ret->grant.has_said = true;
+	ret->grant.said = chunk_from_wire(&wire);
+	return 0;
+}
+
+static int take_moving(const uint8_t *value, size_t len, struct verbs_msg *ret)
+{
+	if (!weft_place_valid((const char *)value, len) || ret->grant.moving[0])
+		return -EPROTO;
+	memcpy(ret->grant.moving, value, len);
+	ret->grant.moving[len] = '\0';
+	return 0;
+}
+
+static int unpack_grant_fields(const uint8_t *p, size_t left, struct verbs_msg *ret)
+{
+	const uint8_t *value;
+	uint16_t number;
+	size_t len;
+	int r = 0;
+
+	ret->grant.restorable = ret->grant.has_said = false;
+	ret->grant.hashes = ret->grant.marks = 0;
+	ret->grant.said = (struct verbs_chunk){0};
+	ret->grant.moving[0] = '\0';
+	while (left > 0) {
+		if (!next_field(&p, &left, &number, &value, &len))
+			return -EPROTO;
+		const uint16_t which = number & (uint16_t)~VERBS_FIELD_MUST;
+		if (which == VERBS_FIELD_RESTORABLE)
+			ret->grant.restorable = true;
+		else if (which == VERBS_FIELD_HASHES && len == 4)
+			ret->grant.hashes = weft_get32(value);
+		else if (which == VERBS_FIELD_MARKS && len == 4)
+			ret->grant.marks = weft_get32(value);
+		else if (which == VERBS_FIELD_SAID)
+			r = take_said(value, len, ret);
+		else if (which == VERBS_FIELD_MOVING)
+			r = take_moving(value, len, ret);
+		else if (number & VERBS_FIELD_MUST)
+			return -EPROTONOSUPPORT;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 static int unpack_grant(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 {
 	const struct wire_grant *wire = (const void *)buf;
-	const uint8_t *value;
-	uint16_t number;
-	size_t value_len;
 
 	if (len < sizeof(*wire) || wire->offers[VERBS_OFFERS_MAX] != '\0')
 		return -EPROTO;
@@ -166,22 +229,9 @@ static int unpack_grant(const uint8_t *buf, size_t len, struct verbs_msg *ret)
 	for (const char *c = wire->offers; *c; c++)
 		if (*c < '!' || *c > '~')
 			return -EPROTO;
-	const uint8_t *p = buf + sizeof(*wire);
-	size_t left = len - sizeof(*wire);
-	ret->grant.restorable = false;
-	ret->grant.hashes = ret->grant.marks = 0;
-	while (left > 0) {
-		if (!next_field(&p, &left, &number, &value, &value_len))
-			return -EPROTO;
-		if ((number & ~VERBS_FIELD_MUST) == VERBS_FIELD_RESTORABLE)
-			ret->grant.restorable = true;
-		else if ((number & ~VERBS_FIELD_MUST) == VERBS_FIELD_HASHES && value_len == 4)
-			ret->grant.hashes = weft_get32(value);
-		else if ((number & ~VERBS_FIELD_MUST) == VERBS_FIELD_MARKS && value_len == 4)
-			ret->grant.marks = weft_get32(value);
-		else if (number & VERBS_FIELD_MUST)
-			return -EPROTONOSUPPORT;
-	}
+	int r = unpack_grant_fields(buf + sizeof(*wire), len - sizeof(*wire), ret);
+	if (r < 0)
+		return r;
 	ret->grant.size_bytes = size;
 	ret->grant.epoch = be64toh(wire->epoch);
 	ret->grant.generation = be64toh(wire->generation);
@@ -392,6 +442,8 @@ static int unpack_body(const uint8_t *buf, size_t len, struct verbs_msg *msg)
 		return unpack_start(buf, len, msg);
 	case VERBS_CHALLENGE:
 		return unpack_challenge(buf, len, msg);
+	case VERBS_QUIET:
+		return len == sizeof(struct wire_head) ? 0 : -EPROTO;
 	default:
 		return -EPROTO;
 	}

@@ -75,6 +75,9 @@ struct wire_grant {
 	/* fields, if the HELLO was of version 1 */
 } PACKED;
 _Static_assert(sizeof(struct wire_grant) == 164, "grant");
+_Static_assert(sizeof(struct wire_grant) + 5 * sizeof(struct wire_field) + 2 * sizeof(uint32_t) +
+	sizeof(struct wire_chunk) + WEFT_PLACE_MAX <=
+	VERBS_MSG_MAX - VERBS_TAG_BYTES, "grant fits");
 
 struct wire_refuse {
 	struct wire_head head;

@@ -22,6 +22,7 @@
  *                                        <-        REP
  *     REQUEST                            ->
  *                                        <-        REPLY
+ *                                        <-        QUIET    (where the grant asks for reports)
  *     BYE                                ->
  *
  * Messages are SENDs on the control connection; big-endian, fixed layouts (a name's bytes come
@@ -59,7 +60,7 @@ enum {
 	VERBS_OFFERS_MAX = 63,
 	VERBS_CHUNKS_PER_MESSAGE = 256,
 	VERBS_MAX_CHUNKS = 1 << 20, /* 512 TiB of chunks of 512 MiB */
-	VERBS_FIELDS_MAX = 96,      /* bytes of them behind a HELLO or GRANT of ours */
+	VERBS_FIELDS_MAX = 96,      /* bytes of them behind a HELLO of ours */
 	/* the longest message: HELLO with the longest name and fields, and a tag behind it */
 	VERBS_MSG_MAX = 4384,
 	VERBS_START_MAX = 256,      /* bytes of a START or CHALLENGE */
@@ -83,6 +84,7 @@ enum verbs_msg_type {
 	VERBS_BYE,
 	VERBS_START,
 	VERBS_CHALLENGE,
+	VERBS_QUIET,
 };
 
 enum verbs_request_kind {
@@ -107,6 +109,10 @@ enum {
 	VERBS_FIELD_HASHES,      /* GRANT: 4 bytes, weft_welcome.hashes */
 	VERBS_FIELD_MARKS,       /* GRANT: 4 bytes, weft_welcome.marks */
 	VERBS_FIELD_FOLLOWS,     /* HELLO: none */
+	VERBS_FIELD_COPIES,      /* HELLO: none */
+	VERBS_FIELD_REPORTS,     /* HELLO: none */
+	VERBS_FIELD_SAID,        /* GRANT: 12 bytes, struct wire_chunk */
+	VERBS_FIELD_MOVING,      /* GRANT: a place, weft_welcome.moving */
 	/* a receiver that does not know the number may not skip the field */
 	VERBS_FIELD_MUST = 1 << 15,
 };
@@ -131,6 +137,7 @@ struct verbs_msg {
 			uint8_t sealed[VERBS_SEALED_BYTES];
 			/* NUL-terminated, otherwise a peer's bytes */
 			char region[VERBS_REGION_MAX + 1];
+			bool reports; /* the borrower can say what it writes */
 			uint16_t unknown; /* a field that must not be skipped; 0: none */
 		} hello;
 		struct {
@@ -150,6 +157,13 @@ struct verbs_msg {
 			bool restorable, version0; /* see tp_info */
 			uint32_t hashes;           /* the scheme; 0: none */
 			uint32_t marks;            /* as weft_welcome.marks */
+			/*
+			 * Write-only: a byte for each WEFT_CHUNK_BYTES of the region, in which the
+			 * borrower has to say what it writes (enum weft_said), until a QUIET
+			 */
+			bool has_said;
+			struct verbs_chunk said;
+			char moving[WEFT_PLACE_MAX]; /* as weft_welcome.moving */
 		} grant;
 		struct {
 			int error; /* negative errno, one of those that may travel */

@@ -209,10 +209,13 @@ PyObject *py_map_rescue(PyObject *self, PyObject *function)
 {
 	struct py_map *map = py_map_of(self);
 	struct weft_map *m = py_map_enter(map);
+	struct py_inside inside;
 
 	if (!m)
 		return NULL;
+	py_inside_begin(&inside, &map->gate);
 	int64_t r = weft_map_rescue(m, rescue_part, function);
+	py_inside_end(&inside);
 	py_gate_leave(&map->gate);
 	if (PyErr_Occurred())
 		return NULL;

@@ -110,6 +110,14 @@ struct py_job {
  */
 bool py_job_do(struct py_job *job);
 
+/* While Python runs something for a call that is inside the gate: the gate cannot be closed. */
+struct py_inside {
+	struct py_gate *gate;
+	const struct py_inside *outer;
+};
+void py_inside_begin(struct py_inside *inside, struct py_gate *gate);
+void py_inside_end(const struct py_inside *inside);
+
 /*
  * Runs what Python has for signals that came, while a call of this thread waits that is inside the
  * gate (NULL: none).  False, with an exception.

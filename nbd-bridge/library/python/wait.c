@@ -48,16 +48,36 @@ static void wait_a_while(pthread_cond_t *cond, pthread_mutex_t *lock)
 	pthread_cond_timedwait(cond, lock, &until);
 }
 
-/* The gate that a call of this thread is inside of, which waits while Python handles signals. */
-static _Thread_local struct py_gate *waiting_inside;
+/* The gates that calls of this thread are inside of, which wait while Python runs something. */
+static _Thread_local const struct py_inside *waiting_inside;
+
+void py_inside_begin(struct py_inside *inside, struct py_gate *gate)
+{
+	*inside = (struct py_inside){.gate = gate, .outer = waiting_inside};
+	waiting_inside = inside;
+}
+
+void py_inside_end(const struct py_inside *inside)
+{
+	waiting_inside = inside->outer;
+}
+
+static bool waits_inside(const struct py_gate *gate)
+{
+	const struct py_inside *inside = waiting_inside;
+
+	while (inside && inside->gate != gate)
+		inside = inside->outer;
+	return inside != NULL;
+}
 
 bool py_look_for_signals(struct py_gate *gate)
 {
-	struct py_gate *outer = waiting_inside;
+	struct py_inside inside;
 
-	waiting_inside = gate;
+	py_inside_begin(&inside, gate);
 	int r = PyErr_CheckSignals();
-	waiting_inside = outer;
+	py_inside_end(&inside);
 	return r == 0;
 }
 
@@ -154,9 +174,10 @@ static bool is_empty(struct py_gate *gate)
 
 bool py_gate_close(struct py_gate *gate)
 {
-	if (waiting_inside == gate) {
+	if (waits_inside(gate)) {
 		PyErr_SetString(PyExc_RuntimeError,
-			"a signal's handler cannot close what the thread's own call waits for");
+			"a signal's handler, or a function that a call has called, cannot close "
+			"what the thread's own call uses");
 		return false;
 	}
 	bool was = set_closed(gate, true);

@@ -109,13 +109,15 @@ static int enter(const char *existing, struct weft_error *err)
 static int open_tun(char name[16], struct weft_error *err)
 {
 	const unsigned offload = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+	const unsigned uso = 0x20 | 0x40; /* TUN_F_USO4, TUN_F_USO6, since Linux 6.2 */
 	struct ifreq ifr = {.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR};
 	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 
 	if (fd < 0)
 		return weft_error_set(err, errno, "cannot open /dev/net/tun: %s", strerror(errno));
 	memcpy(ifr.ifr_name, name, 16);
-	if (ioctl(fd, TUNSETIFF, &ifr) < 0 || ioctl(fd, TUNSETOFFLOAD, offload) < 0) {
+	if (ioctl(fd, TUNSETIFF, &ifr) < 0 || (ioctl(fd, TUNSETOFFLOAD, offload | uso) < 0 &&
+		ioctl(fd, TUNSETOFFLOAD, offload) < 0)) {
 		weft_error_set(
 			err, errno, "cannot make the network device %s: %s", name, strerror(errno));
 		close(fd);

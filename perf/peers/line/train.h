@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Trains of packets.  The kernel hands over the segments of a TCP connection as one large packet,
- * as it would to a network card that cuts it (TSO), and takes such a packet back.  Functions
- * without state; any thread.
+ * Trains of packets.  The kernel hands over the segments of a TCP connection, and the datagrams
+ * that somebody sent at once (UDP_SEGMENT), as one large packet, as it would to a network card that
+ * cuts it (TSO, USO), and takes such a packet back.  Functions without state; any thread.
  *
  * A frame is a struct virtio_net_hdr and an IP packet, which is what a TUN device with IFF_VNET_HDR
  * reads and writes.
@@ -10,6 +10,7 @@
 #ifndef WEFT_PERF_PEERS_LINE_TRAIN_H
 #define WEFT_PERF_PEERS_LINE_TRAIN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,14 +24,15 @@ struct line_train {
 	const uint8_t *frame; /* the caller's */
 	size_t len;
 	unsigned nr_segments; /* packets on the wire: at least 1 */
-	/* Where there are several: IP's and TCP's headers, in front of each; the payload of each
-	 * but the last. */
-	uint32_t tcp_off, payload_off, segment_bytes;
+	/* Where there are several: IP's and TCP's or UDP's headers, in front of each; the payload
+	 * of each but the last. */
+	bool is_udp;
+	uint32_t transport_off, payload_off, segment_bytes;
 };
 
 /*
- * 0, or -EINVAL: a train whose headers are not those of TCP over IPv4 or IPv6, or of too many
- * segments.  What is no train has one segment.
+ * 0, or -EINVAL: a train whose headers are not those of TCP or UDP over IPv4 or IPv6, or of too
+ * many segments.  What is no train has one segment.
  */
 int line_train_parse(const uint8_t *frame, size_t len, struct line_train *ret);
 

@@ -17,7 +17,7 @@
 #include "transports/nbd/borrower/client-private.h"
 
 enum {
-	DEFAULT_DEPTH = 128,
+	DEFAULT_DEPTH = 512,
 	LEAVE_MS = 2000, /* for a peer to release the grant after a goodbye */
 };
 

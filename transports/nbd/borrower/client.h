@@ -15,7 +15,7 @@
 #include "fabric/transport.h"
 
 struct nbd_client_config {
-	uint32_t depth; /* operations in flight per connection, up to 1024; 0: 128 */
+	uint32_t depth; /* operations in flight per connection, up to 1024; 0: 512 */
 };
 
 extern const struct tp_ops tp_nbd_ops;

@@ -34,14 +34,6 @@ enum {
 
 /* ---- sessions with a thread ---- */
 
-static void add_counters(struct nbd_counters *sum, const struct nbd_counters *c)
-{
-	sum->requests += c->requests;
-	sum->read_bytes += c->read_bytes;
-	sum->written_bytes += c->written_bytes;
-	sum->errors += c->errors;
-}
-
 static void link_session(struct nbd_listener *l, struct nbd_session *s)
 {
 	s->next = l->sessions;
@@ -70,7 +62,7 @@ static void session_main(void *arg)
 		weft_debug("%s: %s", s->peer.text, strerror(-r));
 	pthread_mutex_lock(&l->lock);
 	unlink_session(l, s);
-	add_counters(&l->ended, &s->counters);
+	weft_export_add(&l->ended, &s->export.counters);
 	pthread_mutex_unlock(&l->lock);
 	nbd_session_free(s);
 	pthread_mutex_lock(&l->lock);
@@ -180,7 +172,7 @@ static void start_session(struct nbd_listener *l, struct nbd_session *s)
 	silent_take(l, s);
 	weft_stranger_spoke(&s->stranger);
 	nbd_session_set_up(s);
-	int r = nbd_conn_new_greeted(fd, &nbd_donor_service, s, &s->conn);
+	int r = nbd_conn_new_greeted(fd, &nbd_donor_service, &s->export, &s->conn);
 	if (r == 0)
 		offer_tls(l, s);
 	pthread_mutex_lock(&s->alive_lock);
@@ -280,6 +272,8 @@ static void on_connection(struct weft_acceptor *acceptor, int fd)
 	}
 	s->listener = l;
 	s->donor = l->donor;
+	s->export.donor = l->donor;
+	s->export.is_gone = nbd_session_hung_up;
 	s->handshake_ms = l->config.handshake_ms;
 	s->deadline_ns = weft_now_ns() + l->config.handshake_ms * NS_PER_MS;
 	pthread_mutex_init(&s->alive_lock, NULL);
@@ -312,24 +306,6 @@ static unsigned default_strangers(void)
 	return (unsigned)weft_max(weft_min(limit.rlim_cur / 4, MAX_STRANGERS), MIN_STRANGERS);
 }
 
-static int find_secret(void *ctx, const char *identity, struct weft_key *ret, uint64_t *ret_life)
-{
-	struct weft_keys *keys = weft_donor_keys(ctx);
-
-	return keys ? weft_keys_get(keys, identity, ret, ret_life) : -ENOKEY;
-}
-
-static int make_credentials(struct nbd_listener *l, struct weft_error *err)
-{
-	const struct nbd_tls_server config = {
-		.secret = find_secret,
-		.ctx = l->donor,
-		.certificates = l->config.tls_certificates,
-	};
-
-	return nbd_tls_server_new(&config, &l->tls, err);
-}
-
 int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int *fds,
 	unsigned nr_fds, const struct nbd_listener_config *config, struct nbd_listener **ret,
 	struct weft_error *err)
@@ -353,7 +329,7 @@ int nbd_listener_new(struct weft_donor *donor, struct weft_loop *loop, const int
 		l->config.dead_ms = 120000;
 	l->silent.end = &l->silent.first;
 	l->silent_timer.fn = end_the_silent;
-	r = make_credentials(l, err);
+	r = weft_export_credentials(donor, l->config.tls_certificates, &l->tls, err);
 	if (r < 0) {
 		free(l);
 		return r;
@@ -451,12 +427,12 @@ void nbd_listener_free(struct nbd_listener *l)
 
 void nbd_listener_status(struct nbd_listener *l, struct weft_listener_status *ret)
 {
-	struct nbd_counters sum = { 0 };
+	struct weft_export_counters sum = { 0 };
 
 	pthread_mutex_lock(&l->lock);
-	add_counters(&sum, &l->ended);
+	weft_export_add(&sum, &l->ended);
 	for (const struct nbd_session *s = l->sessions; s; s = s->next)
-		add_counters(&sum, &s->counters);
+		weft_export_add(&sum, &s->export.counters);
 	*ret = (struct weft_listener_status){
 		.connections = l->nr_sessions + l->nr_silent,
 		.accepted = l->accepted,

@@ -11,9 +11,9 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "fabric/base/thread.h"
@@ -65,9 +65,16 @@ void nbd_session_set_up(struct nbd_session *s)
 
 void nbd_session_live_by_answers(struct nbd_session *s, uint32_t lease_ms)
 {
-	s->by_alias = true;
+	s->export.by_alias = true;
 	if (lease_ms)
 		tune(nbd_conn_fd(s->conn), (uint32_t)weft_max(lease_ms / 3 * 2, 1000));
+}
+
+bool nbd_session_hung_up(const struct nbd_conn *conn)
+{
+	struct pollfd pfd = {.fd = nbd_conn_fd(conn), .events = POLLRDHUP};
+
+	return poll(&pfd, 1, 0) != 0;
 }
 
 uint64_t nbd_session_answered_ns(const struct nbd_session *s)
@@ -101,10 +108,9 @@ void nbd_session_free(struct nbd_session *s)
 	 */
 	nbd_conn_free(s->conn);
 	nbd_session_uncount(s); /* it asked questions, and was granted nothing */
-	assert(!s->grant && s->arena_users == 0);
+	assert(!s->export.grant);
 	weft_region_put(s->asked);
-	if (s->arena)
-		munmap(s->arena, NBD_ARENA_BYTES);
+	weft_export_fini(&s->export);
 	pthread_mutex_destroy(&s->alive_lock);
 	free(s);
 }

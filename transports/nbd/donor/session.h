@@ -14,23 +14,10 @@
 
 #include "fabric/base/accept.h"
 #include "fabric/base/crew.h"
+#include "fabric/exports/export.h"
 #include "fabric/listener.h"
 #include "fabric/nbd/server.h"
 #include "transports/nbd/donor/listener.h"
-
-enum {
-	/*
-	 * Requests of a file region get their buffers from here, one after another, and give all
-	 * back once the replies have left.  A longer request goes through the arena in pieces: so a
-	 * peer that receives no replies, or never ends a payload, holds no more memory than this.
-	 */
-	NBD_ARENA_BYTES = 256 << 10,
-};
-
-/* Written by the session's thread alone, read by others. */
-struct nbd_counters {
-	_Atomic uint64_t requests, read_bytes, written_bytes, errors;
-};
 
 struct nbd_session {
 	struct nbd_listener *listener;
@@ -50,21 +37,14 @@ struct nbd_session {
 	bool alive; /* conn may be killed */
 	uint32_t handshake_ms;
 
-	struct weft_grant *grant;
-	struct weft_region *region; /* the grant's */
+	struct weft_export export;  /* the user of conn */
 	struct weft_region *asked;  /* a region whose strings the engine may still read */
 	uint64_t asked_tenure;      /* of NAME@TENURE; 0: NAME */
 	/* asked by a session's alias, this one, which may write */
 	bool asked_by_alias, alias_writes;
 	uint8_t asked_alias[WEFT_ID_BYTES];
-	bool by_alias;              /* granted so */
 	bool has_pass;              /* was given the one of its TLS session */
 
-	uint8_t *arena;
-	size_t arena_used;
-	unsigned arena_users;
-
-	struct nbd_counters counters;
 	struct weft_peer peer;
 };
 
@@ -99,13 +79,13 @@ struct nbd_listener {
 	struct nbd_session *sessions;
 	unsigned nr_sessions, nr_silent, nr_granted, nr_listing;
 	uint64_t accepted, refused;
-	struct nbd_counters ended; /* of sessions that are gone */
+	struct weft_export_counters ended; /* of sessions that are gone */
 
 	unsigned nr_sockets;
 	struct nbd_socket sockets[];
 };
 
-/* service.c; user of nbd_conn_new(): the session. */
+/* service.c; user of nbd_conn_new(): the session's export. */
 extern const struct nbd_service nbd_donor_service;
 
 /* session.c */
@@ -125,6 +105,8 @@ void nbd_session_fence(void *session);
  * over.
  */
 void nbd_session_live_by_answers(struct nbd_session *session, uint32_t lease_ms);
+/* The peer has hung up, or sent more. */
+bool nbd_session_hung_up(const struct nbd_conn *conn);
 /* When the peer's kernel last answered, about: weft_now_ns(). */
 uint64_t nbd_session_answered_ns(const struct nbd_session *session);
 /* The peer was kept out: it is counted, and the log may say so. */

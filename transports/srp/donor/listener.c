@@ -81,13 +81,9 @@ static void on_closed(struct weft_rdma_acceptor *acceptor)
 /* What tells this donor's regions from those of the same names elsewhere, and stays. */
 static void name_donor(uint16_t port, char *ret, size_t len)
 {
-	char host[64] = "";
-	FILE *file = fopen("/etc/machine-id", "re");
+	char host[64];
 
-	if (!file || fscanf(file, "%63s", host) != 1)
-		gethostname(host, sizeof(host) - 1);
-	if (file)
-		fclose(file);
+	weft_machine_name(host, sizeof(host));
 	snprintf(ret, len, "%s:%u", host, port);
 }
 

@@ -23,20 +23,11 @@ static struct srp_listener *to_srp(struct weft_listener *listener)
 	return weft_container_of(listener, struct srp_listener, base);
 }
 
-/* The port's digits; NULL: there are none. */
-static char *port_of(char *place)
-{
-	char *colon = strrchr(place, ':'), *port = colon ? colon + 1 : place, *end;
-	unsigned long value = strtoul(port, &end, 10);
-
-	return *port >= '0' && *port <= '9' && !*end && value <= UINT16_MAX ? port : NULL;
-}
-
 static int parse_srp(void *into, const struct weft_option *option, char *value)
 {
 	struct srp_listen_settings *settings = into;
 
-	if (!port_of(value))
+	if (!weft_place_port(value))
 		return weft_option_refuse(option, value);
 	settings->place = value;
 	return WEFT_GO_ON;
@@ -111,21 +102,16 @@ static int listen_beside(const struct weft_listener_config *config, const char *
 static int listen_where_told(const struct weft_listener_config *config, char *place,
 	struct srp_listener **ret, struct weft_error *err)
 {
-	char *port = port_of(place), *host = place;
+	char *host, *port;
 	struct ibv_context **devices;
 	int nr, r = weft_rdma_devices(&devices, &nr, err);
 
 	if (r < 0)
 		return r;
 	rdma_free_devices(devices);
-	if (port == place)
-		return listen_beside(config, port, ret, err);
-	port[-1] = '\0';
-	if (*host == '[' && host[strlen(host) - 1] == ']') {
-		host[strlen(host) - 1] = '\0';
-		host++;
-	}
-	return listen_at(config, host, port, ret, err);
+	weft_place_split(place, &host, &port);
+	return host ? listen_at(config, host, port, ret, err)
+		    : listen_beside(config, port, ret, err);
 }
 
 static int listen_new(const struct weft_listener_config *config, struct weft_listener **ret,

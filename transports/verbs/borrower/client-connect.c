@@ -415,6 +415,9 @@ static void on_grant(struct verbs_conn *conn)
 	conn->restorable = msg->grant.restorable;
 	conn->hashes = msg->grant.hashes;
 	conn->marks = msg->grant.marks;
+	conn->says = msg->grant.has_said;
+	conn->said = msg->grant.said;
+	memcpy(conn->moving, msg->grant.moving, sizeof(conn->moving));
 	if ((conn->flags & VERBS_GRANT_FLUSH_ASKS) && !(conn->flags & VERBS_GRANT_READ_ONLY) &&
 		verbs_changes_init(conn) < 0) {
 		verbs_fail(conn, ENOMEM, no_memory);
@@ -493,6 +496,10 @@ void verbs_on_message(struct verbs_conn *conn)
 		if (expected)
 			on_chunks(conn);
 		break;
+	case VERBS_QUIET:
+		expected = conn->phase > VERBS_PHASE_GRANT && conn->says;
+		conn->says = false;
+		break;
 	case VERBS_REPLY:
 		expected = conn->phase == VERBS_PHASE_READY;
 		if (expected)
@@ -511,7 +518,7 @@ void verbs_on_epoch(struct verbs_conn *conn)
 {
 	struct tp_info *info = &conn->conn.info;
 	struct ibv_port_attr port;
-	uint64_t max_io = 32 * WEFT_MIB;
+	uint64_t max_io = VERBS_MAX_IO_BYTES;
 
 	if (verbs_epoch_read(conn) != verbs_epoch_to_wire(conn->epoch)) {
 		verbs_fail(conn, ESTALE, "%s granted one epoch and holds another", conn->peer);
@@ -547,6 +554,7 @@ void verbs_on_epoch(struct verbs_conn *conn)
 	snprintf(info->path, sizeof(info->path), "rdma ");
 	weft_rdma_path_text(conn->data, info->path + 5, sizeof(info->path) - 5);
 	snprintf(info->offers, sizeof(info->offers), "%s", conn->offers);
+	memcpy(info->moving, conn->moving, sizeof(info->moving));
 	verbs_set_timer(conn, 0);
 	conn->phase = VERBS_PHASE_READY;
 	conn->conn.state = TP_READY;

@@ -20,6 +20,7 @@ static int send_hello(struct verbs_conn *conn)
 
 	conn->phase = VERBS_PHASE_GRANT;
 	hello.hello.hello = conn->hello;
+	hello.hello.reports = conn->hello.mode == WEFT_MODE_WRITE;
 	snprintf(hello.hello.region, sizeof(hello.hello.region), "%s", conn->region);
 	int r = conn->keyed ? verbs_proof_seal(&conn->proof, &hello) : 0;
 	return r < 0 ? r : verbs_send(conn, &hello);
@@ -52,6 +53,8 @@ void verbs_on_refuse(struct verbs_conn *conn)
 	/* Anybody could say so: it ends nothing but this connection. */
 	if (conn->keyed && !conn->proof.on && error != -EBUSY && error != -ESHUTDOWN)
 		error = -EACCES;
+	if (error == -WEFT_EMOVED || error == -WEFT_EMOVING)
+		weft_place_of(msg->refuse.text, conn->conn.info.moving);
 	verbs_fail(conn, -error, "%s", msg->refuse.text);
 }
 

@@ -23,7 +23,8 @@ int verbs_io_init(struct verbs_conn *conn, struct weft_error *err)
 {
 	struct weft_rdma_device *device = &conn->tp->base.local.devices[conn->seat.device];
 	struct ibv_device_attr attr;
-	size_t len = VERBS_ZERO_BYTES + (conn->tp->config.depth + 1) * sizeof(uint64_t);
+	size_t len = VERBS_ZERO_BYTES + (conn->tp->config.depth + 1) * sizeof(uint64_t) +
+		2 * VERBS_SAID_MAX;
 
 	conn->depth = conn->tp->config.depth;
 	conn->sq_size = 2 * conn->depth + 2 * VERBS_MAX_FRAGMENTS;
@@ -33,6 +34,8 @@ int verbs_io_init(struct verbs_conn *conn, struct weft_error *err)
 	conn->scratch = weft_rdma_pages_new(len);
 	if (!conn->scratch)
 		return weft_error_set(err, ENOMEM, "cannot connect over RDMA: out of memory");
+	memset(verbs_scratch_said(conn, WEFT_SAID_OPEN), WEFT_SAID_OPEN, VERBS_SAID_MAX);
+	memset(verbs_scratch_said(conn, WEFT_SAID_CLOSED), WEFT_SAID_CLOSED, VERBS_SAID_MAX);
 	conn->wrs = calloc(conn->sq_size, sizeof(conn->wrs[0]));
 	conn->sges = calloc(conn->sq_size, sizeof(conn->sges[0]));
 	conn->slots = calloc(conn->depth, sizeof(conn->slots[0]));
@@ -189,9 +192,12 @@ static void add_last(struct verbs_conn *conn, struct ibv_send_wr *wr, unsigned s
 	wr->send_flags |= IBV_SEND_SIGNALED;
 }
 
-/* Adds work requests for the range, cut where chunks end.  buf NULL: the source is zeros. */
-static void add_range(struct verbs_conn *conn, unsigned slot, enum ibv_wr_opcode opcode,
-	uint64_t off, uint64_t len, uint8_t *buf, uint32_t lkey)
+/*
+ * Adds work requests for the range, cut where chunks end; the last one is returned.  buf NULL: the
+ * source is zeros.
+ */
+static inline struct ibv_send_wr *add_pieces(struct verbs_conn *conn, unsigned slot,
+	enum ibv_wr_opcode opcode, uint64_t off, uint64_t len, uint8_t *buf, uint32_t lkey)
 {
 	struct ibv_send_wr *wr = NULL;
 
@@ -208,7 +214,41 @@ static void add_range(struct verbs_conn *conn, unsigned slot, enum ibv_wr_opcode
 		if (buf)
 			buf += n;
 	}
-	add_last(conn, wr, slot);
+	return wr;
+}
+
+static void add_range(struct verbs_conn *conn, unsigned slot, enum ibv_wr_opcode opcode,
+	uint64_t off, uint64_t len, uint8_t *buf, uint32_t lkey)
+{
+	add_last(conn, add_pieces(conn, slot, opcode, off, len, buf, lkey), slot);
+}
+
+/* Says that the chunks of the range are about to be written, or are. */
+static struct ibv_send_wr *say(struct verbs_conn *conn, unsigned slot, uint8_t word, uint64_t off,
+	uint64_t len)
+{
+	const uint64_t first = off / WEFT_CHUNK_BYTES, last = (off + len - 1) / WEFT_CHUNK_BYTES;
+
+	assert(last - first < VERBS_SAID_MAX);
+	struct ibv_send_wr *wr = add_wr(conn, IBV_WR_RDMA_WRITE, verbs_scratch_said(conn, word),
+		(uint32_t)(last - first + 1), conn->scratch_mr->lkey, conn->said.addr + first,
+		conn->said.rkey);
+
+	wr->wr_id = verbs_wr_id(VERBS_WR_DATA, slot);
+	conn->slots[slot].nr_wrs++;
+	return wr;
+}
+
+/*
+ * While the region moves.  The same queue pair carries all out in this order, so no byte lands of
+ * which nothing is said.
+ */
+static __attribute__((noinline)) void add_reported(struct verbs_conn *conn, unsigned slot,
+	uint64_t off, uint64_t len, uint8_t *buf, uint32_t lkey)
+{
+	say(conn, slot, WEFT_SAID_OPEN, off, len);
+	add_pieces(conn, slot, IBV_WR_RDMA_WRITE, off, len, buf, lkey);
+	add_last(conn, say(conn, slot, WEFT_SAID_CLOSED, off, len), slot);
 }
 
 static void add_epoch_read(struct verbs_conn *conn, unsigned slot)
@@ -237,12 +277,12 @@ static unsigned wrs_for(const struct verbs_conn *conn, const struct tp_op *op)
 	case TP_HASH:
 		return 0;
 	case TP_ZERO:
-		return zero_is_written(conn, op) ? VERBS_MAX_FRAGMENTS + 1 : 0;
+		return zero_is_written(conn, op) ? VERBS_MAX_FRAGMENTS + 3 : 0;
 	case TP_FLUSH:
 	case TP_PROBE:
 		return 2;
-	default:
-		return VERBS_MAX_FRAGMENTS + 1;
+	default: /* … a beat, and what is said of it */
+		return VERBS_MAX_FRAGMENTS + 3;
 	}
 }
 
@@ -250,6 +290,7 @@ static void build(struct verbs_conn *conn, struct tp_op *op, uint64_t now_ns)
 {
 	unsigned i = conn->free_slot;
 	struct verbs_slot *slot = &conn->slots[i];
+	uint32_t lkey;
 
 	assert(i < conn->depth);
 	conn->free_slot = slot->next_free;
@@ -260,12 +301,18 @@ static void build(struct verbs_conn *conn, struct tp_op *op, uint64_t now_ns)
 	switch (op->kind) {
 	case TP_READ:
 	case TP_WRITE:
-		add_range(conn, i, op->kind == TP_READ ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE,
-			op->off, op->len, op->buf,
-			weft_rdma_local_mr(op->mem, conn->seat.device)->lkey);
+		lkey = weft_rdma_local_mr(op->mem, conn->seat.device)->lkey;
+		if (op->kind == TP_WRITE && conn->says)
+			add_reported(conn, i, op->off, op->len, op->buf, lkey);
+		else
+			add_range(conn, i,
+				op->kind == TP_READ ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE, op->off,
+				op->len, op->buf, lkey);
 		break;
 	case TP_ZERO:
-		if (zero_is_written(conn, op))
+		if (zero_is_written(conn, op) && conn->says)
+			add_reported(conn, i, op->off, op->len, NULL, conn->scratch_mr->lkey);
+		else if (zero_is_written(conn, op))
 			add_range(conn, i, IBV_WR_RDMA_WRITE, op->off, op->len, NULL,
 				conn->scratch_mr->lkey);
 		else

@@ -67,6 +67,13 @@ static inline uint64_t *verbs_scratch_word(struct verbs_conn *conn, unsigned i)
 	return (uint64_t *)(conn->scratch + VERBS_ZERO_BYTES) + i;
 }
 
+/* Where VERBS_SAID_MAX times the word is (WEFT_SAID_OPEN, WEFT_SAID_CLOSED). */
+static inline uint8_t *verbs_scratch_said(struct verbs_conn *conn, uint8_t word)
+{
+	return (uint8_t *)verbs_scratch_word(conn, conn->depth + 1) +
+		(word == WEFT_SAID_OPEN ? 0 : VERBS_SAID_MAX);
+}
+
 /* client-hello.c */
 
 /* The control connection is established. */

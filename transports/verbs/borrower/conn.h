@@ -14,6 +14,7 @@
 
 #include "fabric/base/crew.h"
 #include "fabric/base/util.h"
+#include "fabric/region/region.h"
 #include "transports/rdma/borrower.h"
 #include "transports/rdma/wait.h"
 #include "transports/verbs/messages.h"
@@ -22,6 +23,9 @@
 enum {
 	VERBS_MAX_FRAGMENTS = 8, /* work requests that one operation may become */
 	VERBS_ZERO_BYTES = 64 << 10, /* ZEROs up to this size are WRITEs */
+	VERBS_MAX_IO_BYTES = 32 << 20,
+	/* chunks that one operation touches, at most */
+	VERBS_SAID_MAX = VERBS_MAX_IO_BYTES / WEFT_CHUNK_BYTES + 1,
 	VERBS_NR_RECV = 8,
 	VERBS_NR_SEND = VERBS_REQUESTS + 2,
 };
@@ -114,6 +118,10 @@ struct verbs_conn {
 	uint32_t lease_ms, flags, nr_chunks, nr_known;
 	struct verbs_chunk *chunks;
 	struct verbs_chunk epoch_word, beat_word;
+	/* before and after each write it is said there, since the region moves */
+	bool says;
+	struct verbs_chunk said;
+	char moving[WEFT_PLACE_MAX];
 	uint8_t token[VERBS_TOKEN_BYTES];
 	char offers[VERBS_OFFERS_MAX + 1];
 	bool restorable;
@@ -121,7 +129,7 @@ struct verbs_conn {
 
 	/*
 	 * Registered: VERBS_ZERO_BYTES zeros, then a word a slot for READs of the epoch, then one
-	 * more.
+	 * more; then VERBS_SAID_MAX times what is said before a write, and the same after it.
 	 */
 	uint8_t *scratch;
 	struct ibv_mr *scratch_mr;

@@ -101,6 +101,50 @@ static int wait_for_file(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
 	return wait_for_share(run, done_bytes, total_bytes);
 }
 
+/* Where a writer says what it writes while the region moves.  0, or -errno with err. */
+static int begin_report(struct verbs_run *run, struct weft_error *err)
+{
+	const uint64_t nr = weft_region_nr_chunks(run->region);
+
+	/* A move that begins from now on ends this session first. */
+	if (!run->msg.hello.reports || !run->grant->writable ||
+		!weft_region_is_tracked(run->region))
+		return 0;
+	uint64_t *said = weft_rdma_pages_new(nr);
+	if (!said)
+		return weft_error_set(err, ENOMEM, "cannot grant over RDMA: out of memory");
+	run->said_mr = ibv_reg_mr(verbs_share_pd(run->share), said, nr,
+		IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+	if (!run->said_mr) {
+		int code = errno;
+
+		free(said);
+		return weft_rdma_reg_failed(code, nr, err);
+	}
+	run->report.said = (_Atomic uint64_t *)said;
+	weft_region_begin_report(run->region, &run->report);
+	return 0;
+}
+
+void verbs_run_end_report(struct verbs_run *run)
+{
+	if (!run->said_mr)
+		return;
+	weft_region_end_report(run->region, &run->report);
+	ibv_dereg_mr(run->said_mr);
+	free((void *)run->report.said);
+	run->said_mr = NULL;
+}
+
+void verbs_run_tell_quiet(struct verbs_run *run)
+{
+	if (!run->said_mr || run->quiet || weft_region_is_tracked(run->region))
+		return;
+	run->quiet = true;
+	run->out = (struct verbs_msg){.type = VERBS_QUIET};
+	verbs_run_send(run);
+}
+
 /* Prepares everything that a grant needs; 0, or -errno with err. */
 static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 {
@@ -115,6 +159,7 @@ static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 			"the borrower needs field %u of its hello understood, which this version "
 			"of weft does not know; upgrade the donor",
 			run->msg.hello.unknown);
+	run->peer.reports = run->msg.hello.reports;
 	int r = weft_donor_find(listener->donor, &run->peer, run->msg.hello.region,
 		&run->region, &run->msg.hello.hello.tenure, err);
 
@@ -147,7 +192,8 @@ static int prepare_grant(struct verbs_run *run, struct weft_error *err)
 		return weft_error_set(err, ENOMEM, "cannot grant over RDMA: out of memory");
 	run->beat_mr = ibv_reg_mr(verbs_share_pd(run->share), run->beat, sizeof(*run->beat),
 		IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
-	return run->beat_mr ? 0 : weft_rdma_reg_failed(errno, weft_page_bytes(), err);
+	return run->beat_mr ? begin_report(run, err)
+			    : weft_rdma_reg_failed(errno, weft_page_bytes(), err);
 }
 
 void verbs_run_unstage(struct verbs_run *run)
@@ -220,6 +266,11 @@ void verbs_run_grant(struct verbs_run *run)
 	run->out.grant.restorable = welcome.restorable;
 	run->out.grant.hashes = welcome.hashes;
 	run->out.grant.marks = welcome.marks;
+	run->out.grant.has_said = run->said_mr != NULL;
+	if (run->said_mr)
+		run->out.grant.said = (struct verbs_chunk){.addr = (uintptr_t)run->said_mr->addr,
+			.rkey = run->said_mr->rkey};
+	strcpy(run->out.grant.moving, welcome.moving);
 	run->out.grant.version0 = hello->version0;
 	run->state = VERBS_RUN_DATA;
 	run->deadline_ns = verbs_after_ms(listener->config.handshake_ms);

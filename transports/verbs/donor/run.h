@@ -55,6 +55,10 @@ struct verbs_run {
 	uint64_t *beat; /* a page */
 	struct ibv_mr *beat_mr;
 	uint64_t seen_beat;
+	/* while its writes have to be said: where it does; NULL: they need not be */
+	struct weft_report report;
+	struct ibv_mr *said_mr;
+	bool quiet; /* they need not be any more, and it was told */
 	uint32_t tick_ms;
 	uint32_t nr_told; /* of the share's chunks, from the first on */
 	struct verbs_proof proof;
@@ -101,6 +105,10 @@ void verbs_run_tell_kept_out(struct verbs_run *run);
 void verbs_run_grant(struct verbs_run *run);
 /* run->msg is a GET_CHUNKS. */
 void verbs_run_tell_chunks(struct verbs_run *run);
+/* The move is over in which it has to say what it writes: once, it is told. */
+void verbs_run_tell_quiet(struct verbs_run *run);
+/* Nothing of the session lands any more. */
+void verbs_run_end_report(struct verbs_run *run);
 /* May take as long as writing all of the file. */
 void verbs_run_unstage(struct verbs_run *run);
 

@@ -6,8 +6,9 @@
  * Each session runs on a thread of its own, which may wait for the driver and the donor.
  * Invariant: the grant is released only after verbs_share_leave(), so access is dead before anybody
  * relies on that.  A session's queue pair in the share's protection domain is destroyed before the
- * share is put.  A file region stays staged until after both.  Before anybody else is granted the
- * region, it is noted that the session's WRITEs may have changed unknown ranges.
+ * share is put, and before its report ends: until then its writes may land.  A file region stays
+ * staged until after both.  Before anybody else is granted the region, it is noted that the
+ * session's WRITEs may have changed unknown ranges.
  */
 #include "transports/rdma/device.h"
 #include "transports/verbs/donor/run.h"
@@ -190,11 +191,12 @@ static int hash(struct verbs_run *run)
 	if (!weft_hashing_valid(hashing, len) ||
 		weft_hash_nr_blocks(len, hashing->block_bytes) > VERBS_HASHES_PER_MESSAGE)
 		return -EINVAL;
-	int r = weft_asks_for_mark(hashing)
-		? weft_donor_mark(run->session->listener->donor, run->grant, hashing,
-			  run->out.reply.hashes)
-		: weft_donor_hash(run->session->listener->donor, run->region, hashing, off, len,
-			  is_gone, run, run->out.reply.hashes);
+	struct weft_donor *donor = run->session->listener->donor;
+	uint8_t *ret = run->out.reply.hashes;
+	int r = weft_asks_for_mark(hashing) ? weft_donor_mark(donor, run->grant, hashing, ret)
+		: weft_asks_for_copies(hashing)
+		? weft_donor_copies(donor, run->grant, hashing, ret)
+		: weft_donor_hash(donor, run->region, hashing, off, len, is_gone, run, ret);
 	if (r == 0)
 		run->out.reply.nr_hashes = weft_hash_nr_blocks(len, hashing->block_bytes);
 	return r;
@@ -293,6 +295,7 @@ static void serve(struct verbs_run *run)
 			look_for_data(run);
 		if (run->state == VERBS_RUN_GRANTED) {
 			look_at_beat(run);
+			verbs_run_tell_quiet(run);
 			timeout_ms = (int)run->tick_ms;
 		}
 		if (run->deadline_ns) {
@@ -367,6 +370,7 @@ static void end(struct verbs_run *run)
 		weft_grant_release(run->grant, run->clean);
 	/* From here on only the driver is waited for. */
 	destroy_qp(run->data);
+	verbs_run_end_report(run);
 	destroy_qp(session->control);
 	if (run->beat_mr)
 		ibv_dereg_mr(run->beat_mr);

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/* Questions about copies, and their answers, as bytes; see copying.h. */
+#include "fabric/copying.h"
+
+#include <string.h>
+
+#include "fabric/base/bytes.h"
+
+enum { /* in the place of a key; the rest is zeros */
+	ACTION_AT = 0,
+	INDEX_AT = 1,
+	COUNT_AT = 2,
+	MIN_AT = 3,
+	MEMBERS_AT = 4,
+	SET_AT = 8,
+	TERM_AT = 16,
+	CHANGE_AT = 24,
+	AGE_AT = 28,
+};
+
+enum { /* in an answer; the rest is zeros */
+	ANSWER_SET_AT = 0,
+	ANSWER_CLAIMED_AT = 8,
+	ANSWER_TERM_AT = 16,
+	ANSWER_CHANGE_AT = 24,
+	ANSWER_MEMBERS_AT = 28,
+	ANSWER_INDEX_AT = 30,
+	ANSWER_COUNT_AT = 31,
+	ANSWER_MIN_AT = 32,
+	ANSWER_FLAGS_AT = 33,
+	ANSWER_AGE_AT = 36,
+};
+
+enum { ENDED = 1, MINE = 2, USED = 4, FOREIGN = 8 };
+
+bool weft_copy_of_valid(const struct weft_copy_of *of)
+{
+	return of->set && of->count >= 2 && of->count <= WEFT_COPIES_MAX && of->index >= 1 &&
+		of->index <= of->count && of->min >= 1 && of->min <= of->count;
+}
+
+bool weft_copies_members_valid(const struct weft_copy_of *of, uint16_t members)
+{
+	return (members & ~weft_copies_all(of->count)) == 0 &&
+		__builtin_popcount(members) >= of->min;
+}
+
+void weft_copies_ask_pack(const struct weft_copies_asked *asked, struct weft_hashing *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->scheme = WEFT_COPIES_SCHEME;
+	ret->block_bytes = WEFT_HASH_BLOCK_MIN;
+	ret->key[ACTION_AT] = asked->action;
+	ret->key[INDEX_AT] = asked->of.index;
+	ret->key[COUNT_AT] = asked->of.count;
+	ret->key[MIN_AT] = asked->of.min;
+	weft_put16(ret->key + MEMBERS_AT, asked->members);
+	weft_put64(ret->key + SET_AT, asked->of.set);
+	weft_put64(ret->key + TERM_AT, asked->term);
+	weft_put32(ret->key + CHANGE_AT, asked->change);
+	weft_put32(ret->key + AGE_AT, asked->age);
+}
+
+void weft_copies_ask_unpack(const struct weft_hashing *hashing, struct weft_copies_asked *ret)
+{
+	const uint8_t *key = hashing->key;
+
+	*ret = (struct weft_copies_asked){
+		.action = key[ACTION_AT],
+		.of = {.set = weft_get64(key + SET_AT),
+			.index = key[INDEX_AT],
+			.count = key[COUNT_AT],
+			.min = key[MIN_AT]},
+		.term = weft_get64(key + TERM_AT),
+		.change = weft_get32(key + CHANGE_AT),
+		.members = weft_get16(key + MEMBERS_AT),
+		.age = weft_get32(key + AGE_AT),
+	};
+}
+
+void weft_copies_answer_pack(const struct weft_copies_answer *answer,
+	uint8_t ret[WEFT_COPIES_BYTES])
+{
+	memset(ret, 0, WEFT_COPIES_BYTES);
+	weft_put64(ret + ANSWER_SET_AT, answer->of.set);
+	weft_put64(ret + ANSWER_CLAIMED_AT, answer->claimed);
+	weft_put64(ret + ANSWER_TERM_AT, answer->term);
+	weft_put32(ret + ANSWER_CHANGE_AT, answer->change);
+	weft_put32(ret + ANSWER_AGE_AT, answer->age);
+	weft_put16(ret + ANSWER_MEMBERS_AT, answer->members);
+	ret[ANSWER_INDEX_AT] = answer->of.index;
+	ret[ANSWER_COUNT_AT] = answer->of.count;
+	ret[ANSWER_MIN_AT] = answer->of.min;
+	ret[ANSWER_FLAGS_AT] = (uint8_t)((answer->ended ? ENDED : 0) | (answer->mine ? MINE : 0) |
+		(answer->used ? USED : 0) | (answer->foreign ? FOREIGN : 0));
+}
+
+bool weft_copies_answer_unpack(const uint8_t bytes[WEFT_COPIES_BYTES],
+	struct weft_copies_answer *ret)
+{
+	const uint8_t flags = bytes[ANSWER_FLAGS_AT];
+	const struct weft_copies_answer answer = {
+		.of = {.set = weft_get64(bytes + ANSWER_SET_AT),
+			.index = bytes[ANSWER_INDEX_AT],
+			.count = bytes[ANSWER_COUNT_AT],
+			.min = bytes[ANSWER_MIN_AT]},
+		.claimed = weft_get64(bytes + ANSWER_CLAIMED_AT),
+		.term = weft_get64(bytes + ANSWER_TERM_AT),
+		.change = weft_get32(bytes + ANSWER_CHANGE_AT),
+		.members = weft_get16(bytes + ANSWER_MEMBERS_AT),
+		.age = weft_get32(bytes + ANSWER_AGE_AT),
+		.ended = flags & ENDED,
+		.mine = flags & MINE,
+		.used = flags & USED,
+		.foreign = flags & FOREIGN,
+	};
+
+	if (answer.of.set ? !weft_copy_of_valid(&answer.of) ||
+				!weft_copies_members_valid(&answer.of, answer.members) ||
+				answer.term > answer.claimed || answer.age > answer.term
+			  : answer.of.index || answer.of.count || answer.of.min || answer.term ||
+				answer.change || answer.members || answer.age || answer.ended)
+		return false;
+	*ret = answer;
+	return true;
+}

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+# Where a round trip is long, sockets of both ends may have 32 MiB on their way, and large commands
+# of one thread go over several connections; near by TCP sizes its buffers by itself.
+# timeout: 120
+. "${BASH_SOURCE[0]%/*}/../lib.sh"
+need_line
+need_tool ss jq
+
+on_a_line <<'END'
+port=${uri##*:} port=${port%%/*}
+weft attach "$uri" --socket "$TMP/s" --lanes 2
+ss -tnmH state established "dport = :$port" >"$TMP/near"
+nsenter --net="$WEFT_LINE_FAR" ss -tnmH state established "sport = :$port" >"$TMP/far"
+weft detach r
+END
+deep() { grep -c 'tb33554432' "$TMP/$1" || :; }
+weft line --delay 5ms bash "$TMP/inside" || fail "exit status $?: $(cat "$TMP/donor.log")"
+for end in near far; do
+	[[ $(deep $end) = 2 ]] || fail "at the $end end: $(cat "$TMP/$end")"
+done
+
+echo "== near by"
+start_donor --memory r=1M --allow-insecure
+weft attach "$URI" --socket "$TMP/s" --lanes 2
+ss -tnmH state established "dport = :$PORT" >"$TMP/near"
+grep -q tb "$TMP/near" || fail "no connection is seen"
+[[ $(deep near) = 0 ]] || fail "$(cat "$TMP/near")"
+weft detach r
