@@ -124,6 +124,16 @@ bool bridge_device_find(const struct bridge_device *device, char *path, size_t l
 		bridge_ublk_device_find(device, path, len);
 }
 
+int bridge_device_is(const char *path, const char *backend)
+{
+	enum bridge_device_kind kind;
+
+	if (bridge_device_kind_of(path, &kind) < 0)
+		return 0;
+	return kind == BRIDGE_DEVICE_UBLK ? bridge_ublk_device_is(path, backend)
+					  : bridge_nbd_device_is(path, backend);
+}
+
 int bridge_device_clear(const struct bridge_device *device, bool force, struct weft_error *err)
 {
 	int r = bridge_nbd_device_clear(device, force, err);

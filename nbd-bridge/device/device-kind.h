@@ -38,6 +38,11 @@ int bridge_front_device_new(struct bridge *bridge, struct weft_loop *loop,
 	void *ctx, char why[320], struct bridge_front **ret, struct weft_error *err);
 /* Whether the kernel still has the device of an earlier bridge; path gets where. */
 bool bridge_device_find(const struct bridge_device *device, char *path, size_t len);
+/*
+ * Whether a device's path is that of the device with this backend: 1; 0: it is another's; -errno:
+ * the kernel does not say.
+ */
+int bridge_device_is(const char *path, const char *backend);
 /* Ends the device that a dead bridge left: 1; 0: there is none.  -EBUSY: in use (without force). */
 int bridge_device_clear(const struct bridge_device *device, bool force, struct weft_error *err);
 

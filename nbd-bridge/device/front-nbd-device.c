@@ -370,6 +370,18 @@ bool bridge_nbd_device_find(const struct bridge_device *device, char *path, size
 	return found;
 }
 
+int bridge_nbd_device_is(const char *path, const char *backend)
+{
+	const char *name = path + strlen("/dev/");
+	char sys[64], there[128];
+
+	if (bridge_device_attribute(name, "backend", there, sizeof(there)))
+		return strcmp(there, backend) == 0;
+	/* A device that was made without a backend has no such attribute. */
+	snprintf(sys, sizeof(sys), "/sys/block/%.32s/size", name);
+	return access(sys, R_OK) < 0 ? -errno : 0;
+}
+
 int bridge_nbd_device_clear(const struct bridge_device *device, bool force, struct weft_error *err)
 {
 	json_t *texts;

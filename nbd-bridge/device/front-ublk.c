@@ -101,6 +101,26 @@ bool bridge_ublk_device_find(const struct bridge_device *device, char *path, siz
 	return found;
 }
 
+int bridge_ublk_device_is(const char *path, const char *backend)
+{
+	struct bridge_device device = {0};
+	struct ublksrv_ctrl_dev_info info;
+	struct ublk_control *control;
+	unsigned number;
+
+	snprintf(device.backend, sizeof(device.backend), "%s", backend);
+	if (sscanf(path, "/dev/ublkb%u", &number) != 1)
+		return 0;
+	int r = ublk_control_new(&control, NULL);
+	if (r < 0)
+		return r;
+	r = ublk_control_info(control, number, &info);
+	if (r == 0)
+		r = info.ublksrv_flags == key_of(&device);
+	ublk_control_free(control);
+	return r;
+}
+
 /* Ends a device without a server; requests that wait for it fail. */
 static int remove_left(struct ublk_control *control, struct ublksrv_ctrl_dev_info *info)
 {

@@ -139,6 +139,8 @@ int bridge_front_nbd_kernel_new(struct bridge *bridge, struct weft_loop *loop, c
 int bridge_nbd_device_index(const char *path);
 /* Whether the kernel still has the device; path gets where. */
 bool bridge_nbd_device_find(const struct bridge_device *device, char *path, size_t len);
+/* See bridge_device_is(). */
+int bridge_nbd_device_is(const char *path, const char *backend);
 /* Ends the device that a dead bridge left: 1; 0: there is none.  -EBUSY: in use (without force). */
 int bridge_nbd_device_clear(const struct bridge_device *device, bool force, struct weft_error *err);
 
@@ -151,6 +153,7 @@ int bridge_front_ublk_new(struct bridge *bridge, const char *path,
 	void *ctx, struct bridge_front **ret, struct weft_error *err);
 int bridge_ublk_device_index(const char *path);
 bool bridge_ublk_device_find(const struct bridge_device *device, char *path, size_t len);
+int bridge_ublk_device_is(const char *path, const char *backend);
 int bridge_ublk_device_clear(const struct bridge_device *device, bool force,
 	struct weft_error *err);
 

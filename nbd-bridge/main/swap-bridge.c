@@ -14,7 +14,8 @@
 #include "nbd-bridge/main/state.h"
 #include "nbd-bridge/main/swap-run.h"
 
-enum { WORDS_MAX = 64, WORDS_BYTES = 8192, ANSWER_MS = 5000, SETTLE_MS = 20000, LOOK_MS = 100 };
+enum { WORDS_MAX = 64, WORDS_BYTES = 8192, ANSWER_MS = 5000, SETTLE_MS = 20000, LOOK_MS = 100,
+	TORN_MS = 1000, TORN_LOOK_MS = 10 };
 
 /* A command line that is put together. */
 struct words {
@@ -110,18 +111,49 @@ bool swap_is_attached(const char *name)
 	return true;
 }
 
-bool swap_has_device(const struct swap_member *member)
+/* A bridge may be writing its state.  -ENOENT: there is no such attachment. */
+static int read_state(const char *name, struct bridge_state_file *ret, struct weft_error *err)
 {
-	struct bridge_state_file state;
-	char path[64];
+	const uint64_t end_ns = weft_now_ns() + TORN_MS * UINT64_C(1000000);
 	bool alive;
 
-	if (bridge_state_peek(member->attachment, &state, &alive, NULL) < 0)
-		return false;
-	bool has = bridge_device_find(&state.device, path, sizeof(path)) &&
-		strcmp(path, member->device) == 0;
+	for (;;) {
+		int r = bridge_state_peek(name, ret, &alive, err);
+
+		if (r < 0 || !ret->damaged)
+			return r;
+		bridge_state_fini(ret);
+		if (weft_now_ns() > end_ns)
+			return weft_error_set(err, EUCLEAN,
+				"the state of '%s' is damaged; clear it with: weft detach %s", name,
+				name);
+		usleep(TORN_LOOK_MS * 1000);
+	}
+}
+
+int swap_note_backend(struct swap_member *member, struct weft_error *err)
+{
+	struct bridge_state_file state;
+	int r = read_state(member->attachment, &state, err);
+
+	if (r < 0)
+		return r;
+	snprintf(member->backend, sizeof(member->backend), "%s", state.device.backend);
 	bridge_state_fini(&state);
-	return has;
+	return 0;
+}
+
+int swap_has_device(const struct swap_member *member)
+{
+	struct swap_member of_state = *member;
+
+	if (!of_state.backend[0]) {
+		int r = swap_note_backend(&of_state, NULL);
+
+		if (r < 0)
+			return r;
+	}
+	return bridge_device_is(member->device, of_state.backend);
 }
 
 int swap_ask_bridge(const char *name, json_t **ret, struct weft_error *err)
@@ -162,17 +194,45 @@ static void settle(const char *name)
 	json_decref(status);
 }
 
-int swap_detach(const char *name, struct weft_error *err)
+/*
+ * Whether the attachment of the member's name is the member's: 1; 0; -EAGAIN: it may be; or
+ * -errno.
+ */
+static int is_members(const struct swap_member *member, struct weft_error *err)
 {
+	struct bridge_state_file state;
+	int r = read_state(member->attachment, &state, err);
+
+	if (r < 0)
+		return r;
+	if (member->backend[0])
+		r = strcmp(state.device.backend, member->backend) == 0;
+	else
+		r = state.uri && strcmp(state.uri, member->uri) == 0 ? -EAGAIN : 0;
+	bridge_state_fini(&state);
+	return r;
+}
+
+int swap_detach(const struct swap_member *member, struct weft_error *err)
+{
+	const char *name = member->attachment;
 	struct words words = {0};
 	int r = program(&words, "weft-detach", err);
 
 	if (r < 0)
 		return r;
 	settle(name);
-	if (!swap_is_attached(name))
+	const int ours = is_members(member, err);
+	if (ours == -ENOENT)
 		return 0;
-	add_flag(&words, "force", true);
+	if (ours == 0) {
+		fprintf(stderr, "weft-swap: '%s' is another attachment by now, and is let be\n",
+			name);
+		return 0;
+	}
+	if (ours < 0 && ours != -EAGAIN)
+		return ours;
+	add_flag(&words, "force", ours == 1);
 	add(&words, "%s", name);
 	r = swap_run(words.at, NULL, 0, err);
 	/* It failed if the donor did not get everything; nobody wants these bytes any more. */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "fabric/base/log.h"
 #include "nbd-bridge/main/swap-bridge.h"
@@ -11,16 +12,21 @@
 #include "nbd-bridge/main/swap-kernel.h"
 #include "nbd-bridge/main/swap-setting.h"
 
-/* A device that the kernel has no more, or has of somebody else by now, is let be. */
+/*
+ * A device that the kernel has no more, or has of somebody else by now, is let be.  Where that
+ * cannot be told, the space is drained: nobody loses anything by that.
+ */
 static int drain(const struct swap_member *member, struct weft_error *err)
 {
 	struct swap_spaces spaces;
+	int r = swap_spaces_read(&spaces);
 
-	swap_spaces_read(&spaces);
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot read /proc/swaps: %s", strerror(-r));
 	const struct swap_space *space = swap_spaces_find(&spaces, member->device);
-	if (!space || (!space->is_gone && !swap_has_device(member)))
+	if (!space || (!space->is_gone && swap_has_device(member) == 0))
 		return 0;
-	int r = swap_drain(member->device, err);
+	r = swap_drain(member->device, err);
 	if (r != -ENODEV)
 		return r;
 	fprintf(stderr, "weft-swap: %s\n", err->message);
@@ -34,7 +40,7 @@ static int take_down_last(struct swap_note *note, struct weft_error *err)
 	int r = member->device[0] ? drain(member, err) : 0;
 
 	if (r == 0)
-		r = swap_detach(member->attachment, err);
+		r = swap_detach(member, err);
 	if (r < 0)
 		return r;
 	note->nr_members--;

@@ -70,11 +70,13 @@ int swap_drain_check(const struct swap_note *note, struct weft_error *err)
 	char need_text[32], have_text[32], free_text[32];
 	struct swap_spaces spaces;
 
-	swap_spaces_read(&spaces);
+	int r = swap_spaces_read(&spaces);
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot read /proc/swaps: %s", strerror(-r));
 	for (size_t i = 0; i < spaces.nr; i++)
 		if (is_ours(note, spaces.at[i].path))
 			need += spaces.at[i].used_bytes;
-		else if (!spaces.at[i].is_compressed_memory)
+		else if (!spaces.at[i].is_compressed_memory && !spaces.at[i].is_gone)
 			elsewhere += spaces.at[i].size_bytes - spaces.at[i].used_bytes;
 	if (need == 0)
 		return 0;

@@ -2,6 +2,7 @@
 /* What the kernel says of swapping: see swap-kernel.h.  No state. */
 #include "nbd-bridge/main/swap-kernel.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -48,14 +49,14 @@ static bool cut_mark(char *path)
 	return true;
 }
 
-void swap_spaces_read(struct swap_spaces *ret)
+int swap_spaces_read(struct swap_spaces *ret)
 {
 	char buf[PATH_MAX], line[512];
 	FILE *in = fopen(facts_below_root(buf, "/proc/swaps"), "re");
 
 	ret->nr = 0;
-	if (!in)
-		return;
+	if (!in) /* ENOENT: a kernel that cannot swap */
+		return errno == ENOENT ? 0 : -errno;
 	while (ret->nr < SWAP_SPACES_MAX && fgets(line, sizeof(line), in)) {
 		struct swap_space *space = &ret->at[ret->nr];
 		uint64_t size, used;
@@ -71,7 +72,9 @@ void swap_spaces_read(struct swap_spaces *ret)
 			strncmp(space->path, "/dev/zram", strlen("/dev/zram")) == 0;
 		ret->nr++;
 	}
+	int r = ferror(in) ? -EIO : 0;
 	fclose(in);
+	return r;
 }
 
 const struct swap_space *swap_spaces_find(const struct swap_spaces *spaces, const char *path)

@@ -26,8 +26,8 @@ struct swap_spaces {
 	size_t nr;
 };
 
-/* The swap spaces in use; none where /proc/swaps cannot be read. */
-void swap_spaces_read(struct swap_spaces *ret);
+/* The swap spaces in use.  0; or -errno, with none: /proc/swaps cannot be read. */
+int swap_spaces_read(struct swap_spaces *ret);
 /* NULL: path is no swap space. */
 const struct swap_space *swap_spaces_find(const struct swap_spaces *spaces, const char *path);
 

@@ -73,8 +73,10 @@ static json_t *to_json(const struct swap_note *note)
 
 	for (size_t i = 0; i < note->nr_members; i++)
 		json_array_append_new(members,
-			json_pack("{s:s, s:s, s:s}", "attachment", note->members[i].attachment,
-				"device", note->members[i].device, "uri", note->members[i].uri));
+			json_pack("{s:s, s:s, s:s, s:s}", "attachment",
+				note->members[i].attachment, "device", note->members[i].device,
+				"backend", note->members[i].backend, "uri",
+				note->members[i].uri));
 	for (size_t i = 0; i < note->nr_settings; i++)
 		json_array_append_new(settings,
 			json_pack("{s:s, s:s, s:s, s:b}", "file", note->settings[i].path, "was",
@@ -103,6 +105,9 @@ static bool take_member(const json_t *json, struct swap_note *note)
 		!take_text(json, "uri", member->uri, sizeof(member->uri)) ||
 		!weft_name_valid(member->attachment))
 		return false;
+	/* Notes of an earlier weft have none. */
+	if (!take_text(json, "backend", member->backend, sizeof(member->backend)))
+		member->backend[0] = '\0';
 	note->nr_members++;
 	return true;
 }

@@ -22,6 +22,7 @@ enum { SWAP_PATH_MAX = 512, SWAP_VALUE_MAX = 32, SWAP_SETTINGS_MAX = 128 };
 struct swap_member {
 	char attachment[WEFT_NAME_MAX + 1];
 	char device[32]; /* "": not made yet */
+	char backend[96]; /* what tells the device from others: bridge_device's; "": not known */
 	char uri[1024];  /* of all its donors, with spaces between */
 };
 

@@ -128,8 +128,10 @@ static int attach_member(struct making *m, char *const *uris, unsigned nr, const
 		return r;
 	const char *device = json_string_value(json_object_get(status, "device"));
 	snprintf(member->device, sizeof(member->device), "%s", device ? device : "");
-	r = device ? swap_note_write(&m->note, err)
+	r = device ? swap_note_backend(member, err)
 		   : weft_error_set(err, ENODEV, "'%s' has no device", member->attachment);
+	if (r == 0)
+		r = swap_note_write(&m->note, err);
 	if (r == 0) {
 		swap_check_path(status, &m->findings);
 		r = judge(m, err);

@@ -145,8 +145,13 @@ void swap_settings_restore(const struct swap_note *note)
 
 void swap_settings_apply(const struct swap_note *note)
 {
+	char now[SWAP_VALUE_MAX];
+
+	/* Those that restore() gave back; the others are somebody else's by now. */
 	for (size_t i = 0; i < note->nr_settings; i++)
-		write_value(note->settings[i].path, note->settings[i].now);
+		if (swap_read_line(note->settings[i].path, now, sizeof(now)) &&
+			strcmp(now, note->settings[i].was) == 0)
+			write_value(note->settings[i].path, note->settings[i].now);
 }
 
 /* ---- groups ---- */

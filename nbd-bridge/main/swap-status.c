@@ -119,7 +119,7 @@ static const struct swap_space *space_of(const struct collection *c,
 {
 	const struct swap_space *space = swap_spaces_find(&c->spaces, member->device);
 
-	return space && (space->is_gone || swap_has_device(member)) ? space : NULL;
+	return space && (space->is_gone || swap_has_device(member) != 0) ? space : NULL;
 }
 
 static void add_bridge(json_t *space, const struct swap_member *member, uint64_t used)

@@ -18,6 +18,7 @@
 
 #include "fabric/base/util.h"
 #include "fabric/machine/finding.h"
+#include "nbd-bridge/main/swap-down.h"
 #include "nbd-bridge/main/swap-drain.h"
 #include "nbd-bridge/main/swap-kernel.h"
 #include "nbd-bridge/main/swap-setting.h"
@@ -145,6 +146,10 @@ static void what_somebody_else_changed_stays(void **state)
 	swap_settings_restore(&note);
 	assert_string_equal(fake_root_get(JOBS "/memory.high"), "123");
 	assert_string_equal(fake_root_get(JOBS "/memory.swap.max"), "max");
+	/* Whoever was about to end the swap space was interrupted. */
+	swap_settings_apply(&note);
+	assert_string_equal(fake_root_get(JOBS "/memory.high"), "123");
+	assert_string_equal(fake_root_get(JOBS "/memory.swap.max"), "1073741824");
 }
 
 /*
@@ -217,6 +222,7 @@ static void notes_are_read_as_they_were_written(void **state)
 	note.exclusive = true;
 	strcpy(note.members[0].attachment, "my.swap-1");
 	strcpy(note.members[0].device, "/dev/ublkb0");
+	strcpy(note.members[0].backend, "weft:my.swap-1:0123456789abcdef");
 	strcpy(note.members[1].attachment, "my.swap-2");
 	strcpy(note.members[1].uri, "weft://d/r");
 	assert_int_equal(swap_note_write(&note, &err), 0);
@@ -285,6 +291,37 @@ static void memory_has_to_suffice_for_what_comes_back(void **state)
 	assert_int_equal(swap_drain_check(&note, &err), -ENOMEM);
 	put_swaps(0, 0);
 	assert_int_equal(swap_drain_check(&note, &err), 0);
+	/* Nothing can go to a space whose device is gone. */
+	fake_root_put("/proc/swaps",
+		"Filename Type Size Used Priority\n/dev/nbd0 partition 4096 4 1\n"
+		"/dev/nbd1\\040(deleted) partition 4096 0 1\n");
+	assert_int_equal(swap_drain_check(&note, &err), -ENOMEM);
+}
+
+/*
+ * Here is no such device, so that nobody can say whose it is; and the space cannot be ended.  Then
+ * nothing below it may be ended either.
+ */
+static void a_space_that_may_be_ours_is_never_passed_over(void **state)
+{
+	struct swap_note note = note_of("a"), read;
+	struct weft_error err;
+
+	note.nr_members = 1;
+	strcpy(note.members[0].attachment, "a");
+	strcpy(note.members[0].device, "/dev/nbd77");
+	strcpy(note.members[0].backend, "weft:a:0123456789abcdef");
+	assert_int_equal(swap_note_write(&note, &err), 0);
+	fake_root_put("/proc/swaps",
+		"Filename Type Size Used Priority\n/dev/nbd77 partition 4096 4 1\n");
+	assert_true(swap_take_down(&note, &err) < 0);
+	assert_non_null(strstr(err.message, "/dev/nbd77"));
+	assert_int_equal(swap_note_read("a", &read, &err), 0);
+	assert_int_equal(read.nr_members, 1);
+	/* One that somebody has ended is no reason to stop. */
+	fake_root_put("/proc/swaps", "Filename Type Size Used Priority\n");
+	assert_int_equal(swap_take_down(&note, &err), 0);
+	assert_int_equal(swap_note_read("a", &read, &err), -ENOENT);
 }
 
 static void a_jobs_limit_counts_too(void **state)
@@ -315,9 +352,11 @@ static void force_comes_after_waiting(void **state)
 	note.group[0] = '\0';
 	note.nr_members = 1;
 	strcpy(note.members[0].attachment, "a");
-	strcpy(note.members[0].device, "/dev/nbd0");
+	strcpy(note.members[0].backend, "weft:a:0123456789abcdef");
+	strcpy(note.members[0].device, "/dev/vda"); /* which no bridge makes: not ours to end */
 	assert_int_equal(swap_note_write(&note, &err), 0);
-	put_swaps(1 << 20, 0);
+	fake_root_put("/proc/swaps",
+		"Filename Type Size Used Priority\n/dev/vda partition 2097152 1048576 1\n");
 	uint64_t begin_ns = weft_now_ns();
 	assert_int_equal(swap_off(&o), 1);
 	assert_true(weft_now_ns() - begin_ns >= 300000000);
@@ -344,6 +383,7 @@ int main(void)
 		TEST(one_works_at_a_time),
 		TEST(memory_has_to_suffice_for_what_comes_back),
 		TEST(a_jobs_limit_counts_too),
+		TEST(a_space_that_may_be_ours_is_never_passed_over),
 		TEST(force_comes_after_waiting),
 	};
 
