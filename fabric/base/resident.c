@@ -160,6 +160,9 @@ int weft_resident_complete(struct weft_error *err)
 {
 	int r = lock(err);
 
+	/* What was made since has taken of the reserve. */
+	if (r == 0 && !complete)
+		r = fill_reserve(reserve, err);
 	if (r < 0)
 		return r;
 	dl_iterate_phdr(unlock_unread, NULL);

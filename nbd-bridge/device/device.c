@@ -219,9 +219,12 @@ int bridge_device_check_region(const struct tp_info *info, struct weft_error *er
 
 void bridge_device_set(const char *name, const char *attribute, const char *value)
 {
-	char path[PATH_MAX];
+	char path[PATH_MAX], leaf[64], now[128];
 
-	snprintf(path, sizeof(path), "/sys/block/%s/queue/%s", name, attribute);
+	snprintf(leaf, sizeof(leaf), "queue/%.48s", attribute);
+	if (bridge_device_attribute(name, leaf, now, sizeof(now)) && strcmp(now, value) == 0)
+		return;
+	snprintf(path, sizeof(path), "/sys/block/%s/%s", name, leaf);
 	WEFT_CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || write(fd, value, strlen(value)) < 0)
 		weft_debug("cannot set %s to %s: %s", path, value, strerror(errno));

@@ -32,6 +32,10 @@ enum {
 	STATE_BYTES = 64 << 10, /* more than a state file has */
 };
 
+/* What looks after a chunk of the cache; and the smallest chunk, where it is not told. */
+#define CACHE_CHUNK 256
+#define CHUNK_BYTES (256 * WEFT_KIB)
+
 static uint64_t reserve_of(const struct attach_options *o)
 {
 	return RESERVE + o->nr_lanes * RESERVE_LANE;
@@ -40,7 +44,9 @@ static uint64_t reserve_of(const struct attach_options *o)
 /* Otherwise the kernel would find out, and kill other processes for it. */
 static int check_room(const struct attach_options *o, struct weft_error *err)
 {
-	uint64_t want = PROGRAM + reserve_of(o) + o->nr_lanes * LANE + o->cache_bytes;
+	const uint64_t chunk = o->chunk_bytes ? o->chunk_bytes : CHUNK_BYTES;
+	uint64_t want = PROGRAM + reserve_of(o) + o->nr_lanes * LANE + o->cache_bytes +
+		o->cache_bytes / chunk * CACHE_CHUNK;
 	struct weft_available available;
 	char wanted[32], have[32];
 
@@ -153,13 +159,18 @@ static void look_names_up(const struct bridge_donor_config *donor)
 
 /*
  * The state file is on a tmpfs, whose pages may be swapped out, to this very device.  As mapped
- * pages they are locked while the bridge lives; and without a bridge nothing can be written to the
- * device, so that the guard finds them where they are.
+ * pages they are locked while the bridge lives, those too that the state may come to need; and
+ * without a bridge nothing can be written to the device, so that the guard finds them where they
+ * are.
  */
 static int hold_state(struct attach *a, struct weft_error *err)
 {
 	if (a->held_state)
 		return 0;
+	int r = bridge_state_keep(&a->state);
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot keep room in %s: %s", a->state.path,
+			strerror(-r));
 	void *p = mmap(NULL, STATE_BYTES, PROT_READ, MAP_SHARED, a->state.fd, 0);
 	if (p == MAP_FAILED)
 		return weft_error_set(err, errno, "cannot lock %s in memory: %s", a->state.path,

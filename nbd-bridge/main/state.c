@@ -623,6 +623,42 @@ static json_t *state_json(const struct bridge_state_file *state, int *ret_error)
 	return json;
 }
 
+/* Blanks, from here to there. */
+static int write_blanks(int fd, size_t from, size_t to)
+{
+	char blanks[512];
+
+	memset(blanks, ' ', sizeof(blanks));
+	while (from < to) {
+		ssize_t n = pwrite(fd, blanks, weft_min(to - from, sizeof(blanks)), (off_t)from);
+
+		if (n <= 0)
+			return n < 0 ? -errno : -ENOSPC;
+		from += (size_t)n;
+	}
+	return 0;
+}
+
+int bridge_state_keep(struct bridge_state_file *state)
+{
+	struct stat st;
+
+	if (fstat(state->fd, &st) < 0)
+		return -errno;
+	int r = write_blanks(state->fd, (size_t)st.st_size, STATE_MAX);
+	if (r == 0)
+		state->kept_bytes = STATE_MAX;
+	return r;
+}
+
+/* After so many bytes of text comes nothing. */
+static int end_file(struct bridge_state_file *state, size_t len)
+{
+	if (state->kept_bytes)
+		return write_blanks(state->fd, len, state->kept_bytes);
+	return ftruncate(state->fd, (off_t)len) < 0 ? -errno : 0;
+}
+
 int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
 {
 	int r, why;
@@ -638,8 +674,9 @@ int bridge_state_write(struct bridge_state_file *state, struct weft_error *err)
 	else if (n >= 0 && n < (ssize_t)len)
 		r = -ENOSPC;
 	else
-		r = n < 0 || ftruncate(state->fd, (off_t)len) < 0 || fsync(state->fd) < 0 ? -errno
-											  : 0;
+		r = n < 0 ? -errno : end_file(state, len);
+	if (r == 0 && fsync(state->fd) < 0)
+		r = -errno;
 	weft_debug("%s: %s", state->path, r < 0 ? strerror(-r) : "written");
 	free(text);
 	json_decref(json);

@@ -83,6 +83,8 @@ struct bridge_state_file {
 	bool takes_over;
 	char boot[WEFT_BOOT_ID_BYTES]; /* the machine's life in which it was written */
 	int fd;
+	/* the file is never shorter than this, so that each write finds its pages there */
+	size_t kept_bytes;
 	char path[160];
 };
 
@@ -115,6 +117,8 @@ void bridge_state_note(struct bridge_state_donor *donor, uint64_t epoch, uint64_
 void bridge_state_renew(struct bridge_state_file *state, unsigned nr_donors);
 /* On disk when it returns.  -EILSEQ: a path in it is no UTF-8. */
 int bridge_state_write(struct bridge_state_file *state, struct weft_error *err);
+/* From now on each write finds its pages there: the file has them all.  0, or -errno. */
+int bridge_state_keep(struct bridge_state_file *state);
 /* Removes the file from the disk. */
 void bridge_state_remove(struct bridge_state_file *state);
 /* Releases the name; the file stays. */

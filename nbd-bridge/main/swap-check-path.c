@@ -97,20 +97,36 @@ static uint64_t socket_bytes(const char *device)
 	return weft_min(limit, requests * request_kib * WEFT_KIB);
 }
 
+/* A network card takes the pages as they lie; a socket copies them first. */
+static bool copies_pages(const char *transport)
+{
+	const struct tp_driver *driver = tp_driver_of_word(transport);
+
+	return !driver || !driver->ops || driver->ops->any_memory;
+}
+
+/* Now, or once what it has now is lost. */
+static bool may_copy_pages(const json_t *donor)
+{
+	const json_t *way;
+	size_t i;
+
+	json_array_foreach(json_object_get(donor, "ways"), i, way)
+		if (copies_pages(text_of(way, "transport")))
+			return true;
+	return copies_pages(text_of(donor, "transport"));
+}
+
 static void check_reserve(const json_t *status, struct swap_findings *ret)
 {
 	const json_t *donors = json_object_get(status, "donors"), *donor;
 	uint64_t reserve_kib, need = 0;
 	size_t i;
 
-	json_array_foreach(donors, i, donor) {
-		const struct tp_driver *driver = tp_driver_of_word(text_of(donor, "transport"));
-
-		/* A network card takes the pages as they lie; a socket copies them first. */
-		if (!driver || !driver->ops || driver->ops->any_memory)
+	json_array_foreach(donors, i, donor)
+		if (may_copy_pages(donor))
 			need += socket_bytes(text_of(status, "device")) *
 				json_array_size(json_object_get(status, "lanes"));
-	}
 	/* A bridge may take half of it (attach-swap.c). */
 	need = 2 * need / WEFT_KIB;
 	if (facts_number("/proc/sys/vm/min_free_kbytes", "", &reserve_kib) && reserve_kib < need)

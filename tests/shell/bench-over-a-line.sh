@@ -24,6 +24,7 @@ wait_for ended
 ! compgen -G "$TMP/weft-bench.*" >/dev/null || fail "left: $(ls "$TMP"/weft-bench.*)"
 
 echo "== Ctrl-C ends it and all that it started"
+rm "$TMP/err"
 weft bench --line delay=3ms --time 60 --paths direct >"$TMP/out" 2>"$TMP/err" &
 pid=$!
 wait_for -t 60 grep -q 'round 1' "$TMP/err"

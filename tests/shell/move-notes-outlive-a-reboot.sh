@@ -14,7 +14,7 @@ install -d -o 54321 -m 700 "$place/home"
 giver_port=$(free_port)
 # giver [VARIABLE=VALUE…]
 giver() {
-	rm -rf "$place/tmpfs"
+	rm -rf "$place/tmpfs" "$TMP/giver"
 	install -d -o 54321 -m 700 "$place/tmpfs"
 	env -u WEFT_RUN_DIR -u STATE_DIRECTORY -u XDG_STATE_HOME "HOME=$place/home" \
 		"XDG_RUNTIME_DIR=$place/tmpfs" "$@" setpriv --reuid 54321 --regid 54321 \

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-# weft swap off ends what weft swap on made.  An attachment that has the name by now is let be: one of
-# another region, one with another device; and one that may be what a killed weft swap on left, while
-# somebody uses it.
+# weft swap off ends what weft swap on made.  An attachment that has the name by now is let be: one
+# of another region, one with another device; and one that may be what a killed weft swap on left,
+# while somebody uses it.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq
 [[ $EUID = 0 ]] || skip "swap spaces are root's to end"

@@ -333,6 +333,44 @@ static int remove_dir(void **state)
 	return rmdir(dir);
 }
 
+static off_t size_of(const struct bridge_state_file *file)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(file->fd, &st), 0);
+	return st.st_size;
+}
+
+static void a_file_that_is_kept_has_its_pages_whatever_is_in_it(void **state)
+{
+	struct bridge_state_file file;
+	off_t kept;
+
+	assert_int_equal(bridge_state_open("kept", &file, NULL), 0);
+	bridge_state_renew(&file, 1);
+	file.uri = strdup("weft://a-long-name-of-a-donor.example/region");
+	assert_int_equal(bridge_state_write(&file, NULL), 0);
+	const off_t before = size_of(&file);
+	assert_int_equal(bridge_state_keep(&file), 0);
+	kept = size_of(&file);
+	assert_true(kept > 40 * before);
+	/* A shorter text leaves nothing of a longer one behind it. */
+	strcpy(file.uri, "weft://d/r");
+	assert_int_equal(bridge_state_write(&file, NULL), 0);
+	assert_int_equal(size_of(&file), kept);
+	char *text = calloc(1, (size_t)kept + 1);
+	assert_int_equal(pread(file.fd, text, (size_t)kept, 0), kept);
+	assert_null(strchr(strrchr(text, '}'), 'w'));
+	assert_int_equal(strspn(strrchr(text, '}'), "} \n"), strlen(strrchr(text, '}')));
+	free(text);
+	bridge_state_fini(&file);
+	bool alive;
+	assert_int_equal(bridge_state_peek("kept", &file, &alive, NULL), 0);
+	assert_true(!file.damaged && strcmp(file.uri, "weft://d/r") == 0);
+	bridge_state_remove(&file);
+	bridge_state_fini(&file);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -344,6 +382,7 @@ int main(void)
 		cmocka_unit_test(a_path_that_cannot_be_kept_is_an_error),
 		cmocka_unit_test(a_name_whose_process_is_dying_is_waited_for),
 		cmocka_unit_test(one_that_is_dying_is_not_alive),
+		cmocka_unit_test(a_file_that_is_kept_has_its_pages_whatever_is_in_it),
 	};
 
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);

@@ -256,6 +256,11 @@ static void a_reserve_below_what_sockets_hold_is_refused(void **state)
 	fake_root_put("/proc/sys/vm/min_free_kbytes", "100\n");
 	assert_int_equal(look_at_path(NULL, NULL).nr_refusals, 1);
 	assert_int_equal(look_at_path("\"tcp\"", "\"rdma\"").nr_refusals, 0);
+	/* Until the card is lost. */
+	assert_int_equal(look_at_path("\"tcp\"",
+				 "\"rdma\", \"ways\": [{\"transport\": \"rdma\"}, "
+				 "{\"transport\": \"tcp\"}]").nr_refusals,
+		1);
 }
 
 static void what_is_only_worth_a_word_is_told(void **state)
