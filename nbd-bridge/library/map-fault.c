@@ -140,7 +140,7 @@ void map_serve(struct map_handler *handler, uint64_t address, bool is_protected)
 	m->counts.faults++;
 	if (is_protected)
 		let_write(m, unit);
-	else if (m->units[unit] == MAP_POISONED)
+	else if (map_is_poisoned(m, unit))
 		map_poison(m, unit);
 	else if (m->units[unit] == MAP_HEALING)
 		; /* whoever waits is woken then */

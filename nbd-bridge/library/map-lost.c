@@ -131,11 +131,13 @@ static void drop_demand(struct weft_map *m)
 
 static void take_all_out(struct weft_map *m)
 {
-	bool all = m->nr_in_flight == 0 && m->nr_direct == 0;
+	bool all = true;
 
 	drop_demand(m);
 	for (uint32_t frame = 0; frame < m->nr_frames; frame++)
 		all &= take_out(m, frame);
+	/* Last, since the lock was released meanwhile. */
+	all &= m->nr_in_flight == 0 && m->nr_direct == 0;
 	m->lost_tries++;
 	m->lost_done = all;
 	if (all)

@@ -182,6 +182,22 @@ static int was_hidden(struct weft_map *m, uint32_t frame, const struct leaving *
 	return f->dirty || f->writing ? 1 : 0;
 }
 
+/*
+ * The same of frames that could not leave together.  Some pages may have left and come back, and
+ * look as if they had been written: the hashes say.
+ */
+static void hide_each(struct weft_map *m, uint32_t frame, uint32_t nr, struct leaving *units)
+{
+	pthread_mutex_lock(&m->lock);
+	for (uint32_t i = 0; i < nr; i++)
+		m->frames[frame + i].unsure = !m->read_only;
+	pthread_mutex_unlock(&m->lock);
+	for (uint32_t i = 0; i < nr; i++) {
+		units[i].doubt = doubtful(m, &m->frames[frame + i]);
+		units[i].r = hide(m, frame + i, 1, &units[i]);
+	}
+}
+
 /* Returns what became of the last. */
 static int evict(struct weft_map *m, uint32_t frame, uint32_t nr)
 {
@@ -195,8 +211,11 @@ static int evict(struct weft_map *m, uint32_t frame, uint32_t nr)
 	}
 	pthread_mutex_unlock(&m->lock);
 	r = hide(m, frame, nr, units);
-	for (uint32_t i = 0; i < nr; i++)
-		units[i].r = r < 0 && nr > 1 ? hide(m, frame + i, 1, &units[i]) : r;
+	if (r < 0 && nr > 1)
+		hide_each(m, frame, nr, units);
+	else
+		for (uint32_t i = 0; i < nr; i++)
+			units[i].r = r;
 	pthread_mutex_lock(&m->lock);
 	for (uint32_t i = 0; i < nr; i++)
 		r = was_hidden(m, frame + i, &units[i]);
@@ -292,10 +311,16 @@ static void take(struct weft_map *m, uint32_t frame, uint64_t unit)
 	m->units[unit] = frame + 1;
 }
 
+/* After the contents were lost nothing is fetched: nobody would wait for the end of that. */
+static bool is_to_be_had(const struct weft_map *m, uint64_t unit)
+{
+	return unit < m->nr_units && m->units[unit] == 0 && !m->lost;
+}
+
 uint32_t map_take_frame(struct weft_map *m, uint64_t unit, bool *ret_absent)
 {
 	find_room(m);
-	*ret_absent = m->units[unit] == 0;
+	*ret_absent = is_to_be_had(m, unit);
 	uint32_t frame = m->free.first;
 	if (!*ret_absent || frame == MAP_NO_FRAME)
 		return MAP_NO_FRAME;
@@ -328,8 +353,18 @@ static void free_some(struct weft_map *m, uint32_t frame, uint32_t nr)
 
 static bool can_take(const struct weft_map *m, uint32_t frame, uint64_t unit)
 {
-	return frame < m->nr_frames && m->frames[frame].state == FRAME_FREE && unit < m->nr_units &&
-		m->units[unit] == 0;
+	return frame < m->nr_frames && m->frames[frame].state == FRAME_FREE &&
+		is_to_be_had(m, unit);
+}
+
+/* How many units from this one on are absent, of nr: one at least counts. */
+static uint32_t nr_absent(const struct weft_map *m, uint64_t unit, uint32_t nr)
+{
+	uint32_t n = 1;
+
+	while (n < nr && is_to_be_had(m, unit + n))
+		n++;
+	return n;
 }
 
 uint32_t map_take_run(struct weft_map *m, uint64_t unit, uint32_t nr, uint32_t *ret_nr,
@@ -337,6 +372,7 @@ uint32_t map_take_run(struct weft_map *m, uint64_t unit, uint32_t nr, uint32_t *
 {
 	*ret_nr = 0;
 	find_room(m);
+	nr = nr_absent(m, unit, nr);
 	uint32_t frame = m->free.nr > 0 ? begin_of_room(m, m->free.first, nr) : MAP_NO_FRAME;
 	if (frame != MAP_NO_FRAME && nr > 1)
 		free_some(m, frame, nr);
@@ -346,7 +382,7 @@ uint32_t map_take_run(struct weft_map *m, uint64_t unit, uint32_t nr, uint32_t *
 	for (; *ret_nr < nr && can_take(m, frame + *ret_nr, unit + *ret_nr); ++*ret_nr)
 		take(m, frame + *ret_nr, unit + *ret_nr);
 	map_keep_room(m);
-	*ret_absent = *ret_nr > 0 || m->units[unit] == 0;
+	*ret_absent = *ret_nr > 0 || is_to_be_had(m, unit);
 	return *ret_nr > 0 ? frame : MAP_NO_FRAME;
 }
 
@@ -427,11 +463,14 @@ void map_fetched(struct weft_map *m, uint32_t frame, uint32_t nr, const uint8_t 
 
 void map_fail_unit(struct weft_map *m, uint64_t unit, int error)
 {
-	m->units[unit] = MAP_POISONED;
-	m->nr_poisoned++;
+	/*
+	 * Whoever waits finds the poison before it is gone again: else it would wait once more.  So
+	 * the next look leaves this unit as it is, and is not put off for it.
+	 */
+	m->units[unit] = MAP_POISONED_NOW;
+	if (m->nr_poisoned++ == 0)
+		m->heal_ns = weft_now_ns() + MAP_HEAL_NS;
 	m->counts.poisoned++;
-	/* Whoever waits finds the poison before it is gone again: else it would wait once more. */
-	m->heal_ns = weft_max(m->heal_ns, weft_now_ns() + MAP_HEAL_NS);
 	map_poison(m, unit);
 	pthread_cond_broadcast(&m->changed);
 }

@@ -55,7 +55,8 @@ enum {
 
 /* In place of a frame's number and 1; 0: the unit is absent. */
 #define MAP_POISONED UINT32_MAX
-#define MAP_HEALING (UINT32_MAX - 1) /* the pump is about to make it absent */
+#define MAP_POISONED_NOW (UINT32_MAX - 1) /* since the donor was last found to be read again */
+#define MAP_HEALING (UINT32_MAX - 2)      /* the pump is about to make it absent */
 #define MAP_NO_FRAME UINT32_MAX
 /* Between two looks whether what is poisoned can be read again, and before the first. */
 #define MAP_HEAL_NS UINT64_C(200000000)
@@ -184,7 +185,8 @@ struct weft_map {
 	pthread_cond_t room_cond;
 	bool wants_room;
 	uint64_t scan_ns, scan_every_ns; /* when somebody looks for dirt */
-	uint32_t *units;        /* frame + 1, MAP_POISONED, MAP_HEALING, or 0 */
+	bool scan_asked; /* somebody else has said when, since the last look began */
+	uint32_t *units;        /* frame + 1, MAP_POISONED(_NOW), MAP_HEALING, or 0 */
 	struct map_frame *frames;
 	uint64_t *hashes;       /* of grains; belong to whoever owns the pages */
 	uint64_t *written;      /* for each unit the grains that weft_map_dirty() tells of */
@@ -349,6 +351,12 @@ static inline uint8_t *map_slot(const struct weft_map *m, uint32_t frame)
 	return m->stage +
 		(m->mode->shares ? map_unit_off(m, m->frames[frame].unit)
 				 : (uint64_t)frame * m->unit_bytes);
+}
+
+/* Under the lock. */
+static inline bool map_is_poisoned(const struct weft_map *m, uint64_t unit)
+{
+	return m->units[unit] == MAP_POISONED || m->units[unit] == MAP_POISONED_NOW;
 }
 
 /* All grains of the unit. */

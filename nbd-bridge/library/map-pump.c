@@ -340,16 +340,26 @@ static void copy_out(struct weft_map *m, struct map_io **ios, unsigned nr)
 	pthread_mutex_lock(&m->lock);
 }
 
+/* Whoever waits for one waits for no other, nor for the sending.  May release the lock. */
+static void let_go(struct weft_map *m, struct map_io **ios, unsigned nr)
+{
+	for (unsigned i = 0; i < nr; i++) {
+		m->frames[ios[i]->frame].copying = false;
+		map_changed(m, ios[i]->frame);
+	}
+	for (unsigned i = 0; i < nr; i++) {
+		const struct map_frame *f = &m->frames[ios[i]->frame];
+
+		if (f->state == FRAME_STAGED && f->wanted)
+			map_bring_back(m, ios[i]->frame, 1);
+	}
+}
+
 /* May release the lock. */
 static void begin_write(struct weft_map *m, struct map_io *io)
 {
-	struct map_frame *f = &m->frames[io->frame];
-	const uint64_t unit = f->unit, first = first_byte(m, io);
+	const uint64_t unit = m->frames[io->frame].unit, first = first_byte(m, io);
 
-	f->copying = false;
-	if (f->state == FRAME_STAGED && f->wanted)
-		map_bring_back(m, io->frame, 1);
-	map_changed(m, io->frame);
 	if (io->command.status < 0) {
 		write_ended(m, io);
 		put_io(m, io);
@@ -366,6 +376,7 @@ static void write_back(struct weft_map *m, uint64_t now_ns)
 
 	while (!m->lost && now_ns >= m->retry_ns && (nr = choose_writes(m, now_ns, ios)) > 0) {
 		copy_out(m, ios, nr);
+		let_go(m, ios, nr);
 		for (unsigned i = 0; i < nr; i++)
 			begin_write(m, ios[i]);
 	}
@@ -418,6 +429,7 @@ static void heal(struct weft_map *m, uint64_t first, uint64_t end)
 	pthread_cond_broadcast(&m->changed);
 }
 
+/* What was poisoned at the last look already; what has come since is next. */
 static void heal_all(struct weft_map *m)
 {
 	for (uint64_t first = 0, end; first < m->nr_units && m->nr_poisoned > 0; first = end) {
@@ -425,8 +437,9 @@ static void heal_all(struct weft_map *m)
 			;
 		if (end > first)
 			heal(m, first, end);
-		else
-			end++;
+		if (end < m->nr_units && m->units[end] == MAP_POISONED_NOW)
+			m->units[end] = MAP_POISONED;
+		end++;
 	}
 }
 

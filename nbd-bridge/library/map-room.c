@@ -20,6 +20,7 @@ enum {
 void map_look_for_dirt_at(struct weft_map *m, uint64_t ns)
 {
 	m->scan_ns = ns;
+	m->scan_asked = true;
 	pthread_cond_signal(&m->room_cond);
 }
 
@@ -42,7 +43,7 @@ static void look_for_dirt(struct weft_map *m, uint64_t now_ns)
 		return;
 	}
 	const uint64_t seq = m->seq;
-	m->scan_ns = UINT64_MAX;
+	m->scan_asked = false;
 	pthread_mutex_unlock(&m->lock);
 	map_collect(m, 0, m->map_bytes);
 	pthread_mutex_lock(&m->lock);
@@ -55,7 +56,7 @@ static void look_for_dirt(struct weft_map *m, uint64_t now_ns)
 	const bool found = m->seq != seq || m->aged.nr || m->urgent.nr;
 	m->scan_every_ns = found ? SCAN_MS * MS_NS
 				 : weft_min(2 * m->scan_every_ns, SCAN_MAX_MS * MS_NS);
-	if (m->scan_ns == UINT64_MAX)
+	if (!m->scan_asked)
 		m->scan_ns = now_ns + m->scan_every_ns;
 	if (found)
 		map_tell_pump(m);

@@ -355,7 +355,7 @@ static int bring(struct weft_map *m, uint64_t unit)
 
 	if (m->lost)
 		return m->lost;
-	if (m->units[unit] == MAP_POISONED)
+	if (map_is_poisoned(m, unit))
 		return -EIO;
 	if (frame == MAP_NO_FRAME) {
 		map_demand(m, unit);

@@ -152,8 +152,9 @@ void command_begin(struct command *command);
 void command_fail(struct command *command, int error);
 
 /*
- * choose: the lane for a blocking call of this thread, one that nobody leads if possible.
- * of_thread: the lane for this thread's asynchronous commands, always the same.
+ * of_thread: the lane for this thread's asynchronous commands, the same as long as it is ready.
+ * choose: the lane for a blocking call of this thread: that one, or another that nobody leads while
+ * somebody leads it.
  */
 struct library_lane *library_lane_choose(struct weft *w);
 struct library_lane *library_lane_of_thread(struct weft *w);

@@ -4,26 +4,10 @@
  * cannot be had of one keeps no other.  Where the kernel cannot map, the cases are skipped with
  * what weft_map() says.
  */
-#include <errno.h>
-#include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdatomic.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-
-#include "fabric/base/util.h"
-#include "nbd-bridge/library/map-private.h"
-#include "nbd-bridge/library/weft.h"
-#include "transports/mem/mem.h"
+#include "tests/support/map-test.h"
 
 enum {
 	UNIT = 64 << 10,
@@ -31,12 +15,11 @@ enum {
 	MAPPED = UNITS * UNIT,
 	LOCAL = 64 * UNIT,
 	TOGETHER = 8, /* units of 64 KiB that are read at once */
-	PATIENCE_S = 60,
+	SHORT = 1000, /* bytes of the last unit, where it is short */
 };
 
 static unsigned mode;
-static struct weft *handle;
-static struct weft_map *map;
+static uint64_t mapped;
 static volatile uint8_t *base;
 
 /*
@@ -53,67 +36,42 @@ static uint8_t byte_of(uint64_t off)
 	return (uint8_t)(off / 512 * 7 + off);
 }
 
-static int begin(void **state)
+static void begin_with(uint64_t bytes)
 {
 	const struct weft_map_options o = {.size = sizeof(o),
 		.mode = mode,
 		.unit_bytes = UNIT,
 		.local_bytes = mode == WEFT_MAP_RESIDENT ? 0 : LOCAL};
-	char why[256];
 
-	if (weft_open("mem:///r", 0, &handle, why, sizeof(why)) < 0)
-		fail_msg("%s", why);
 	for (uint64_t off = 0; off < MAPPED; off++)
 		((uint8_t *)mem_home.base)[off] = byte_of(off);
-	int r = weft_map(handle, 0, MAPPED, &o, &map, why, sizeof(why));
-	if (r == -ENOTSUP || r == -ENOSYS) {
-		printf("\nSKIP: %s\n", why);
-		map = NULL;
-		return 0;
-	}
-	if (r < 0)
-		fail_msg("%s", why);
-	base = weft_map_addr(map);
+	mapped = bytes;
+	map_test_begin(NULL, bytes, &o);
+	base = map ? weft_map_addr(map) : NULL;
+}
+
+static int begin(void **state)
+{
+	begin_with(MAPPED);
+	return 0;
+}
+
+static int begin_with_a_short_end(void **state)
+{
+	begin_with(MAPPED - UNIT + SHORT);
 	return 0;
 }
 
 static int end(void **state)
 {
-	atomic_store(&mem_home.hold, false);
-	atomic_store(&mem_home.fail_at, 0);
-	assert_int_equal(weft_unmap(map, WEFT_UNMAP_DISCARD), 0);
-	weft_close(handle);
+	map_test_end(WEFT_UNMAP_DISCARD);
 	return 0;
-}
-
-static void need_map(void)
-{
-	if (!map)
-		skip();
-}
-
-static struct weft_map_stats stats(void)
-{
-	struct weft_map_stats s = {.size = sizeof(s)};
-
-	assert_int_equal(weft_map_stats(map, &s), 0);
-	return s;
 }
 
 static void prefetch(unsigned first, unsigned nr)
 {
 	assert_int_equal(
 		weft_map_prefetch(map, (void *)&base[first * UNIT], nr * UNIT, 0), 0);
-}
-
-static void wait_for(bool (*is_so)(uint64_t n), uint64_t n)
-{
-	const uint64_t end_ns = weft_now_ns() + PATIENCE_S * UINT64_C(1000000000);
-
-	while (!is_so(n)) {
-		assert_true(weft_now_ns() < end_ns);
-		usleep(500);
-	}
 }
 
 static bool has_fetched(uint64_t units)
@@ -123,7 +81,9 @@ static bool has_fetched(uint64_t units)
 
 static void assert_right(unsigned first, unsigned nr)
 {
-	for (uint64_t off = first * UNIT; off < (first + nr) * UNIT; off += 256)
+	const uint64_t end = weft_min((first + nr) * UNIT, mapped);
+
+	for (uint64_t off = first * UNIT; off < end; off += 256)
 		assert_int_equal(base[off], byte_of(off));
 }
 
@@ -158,6 +118,47 @@ static void what_is_here_is_not_read_again(void **state)
 	assert_int_equal(stats().fetched, TOGETHER);
 }
 
+/* Frames that hold what has left the map, and is at the donor. */
+static uint32_t nr_cached(void)
+{
+	pthread_mutex_lock(&map->lock);
+	const uint32_t nr = map->clean.nr;
+	pthread_mutex_unlock(&map->lock);
+	return nr;
+}
+
+/* Units that have left stay at hand until their frames are needed: for what is absent alone. */
+static void what_is_here_takes_nobodys_frame(void **state)
+{
+	need_plain_map();
+	if (mode == WEFT_MAP_RESIDENT)
+		skip(); /* nothing leaves it */
+	look_for_dirt_at(UINT64_MAX);
+	const uint32_t nr = map->nr_frames;
+	prefetch(0, nr);
+	wait_for(has_fetched, nr);
+	assert_right(0, nr);
+	for (unsigned unit = 0; unit < nr; unit++)
+		weft_map_prefetch(map, (void *)&base[unit * UNIT], UNIT, WEFT_MAP_WAIT);
+	pthread_mutex_lock(&map->lock);
+	map_make_room(map, 2 * TOGETHER);
+	pthread_mutex_unlock(&map->lock);
+	const uint32_t before = nr_cached();
+	assert_true(before >= 2 * TOGETHER);
+	/* Of these one is absent; who follows is here. */
+	uint32_t got;
+	bool absent;
+	pthread_mutex_lock(&map->lock);
+	map->units[UNITS - TOGETHER + 1] = MAP_POISONED;
+	const uint32_t frame = map_take_run(map, UNITS - TOGETHER, TOGETHER, &got, &absent);
+	map->units[UNITS - TOGETHER + 1] = 0;
+	assert_int_not_equal(frame, MAP_NO_FRAME);
+	map_put_frame(map, frame);
+	pthread_mutex_unlock(&map->lock);
+	assert_int_equal(got, 1);
+	assert_int_equal(nr_cached(), before - 1);
+}
+
 static void all_of_it_is_right_again_and_again(void **state)
 {
 	need_map();
@@ -181,28 +182,98 @@ static void what_is_written_in_passing_goes_home(void **state)
 	}
 }
 
-/* ---- a thread that waits for one of them ---- */
+/* ---- where what follows ends ---- */
 
-static sigjmp_buf back;
-
-static void on_bus(int signo)
+/* What is behind the end of the region's bytes, in the last page, is zeros. */
+static void the_last_unit_is_as_short_as_it_is(void **state)
 {
-	siglongjmp(back, 1);
+	const unsigned first = UNITS - TOGETHER;
+
+	need_plain_map();
+	prefetch(first, TOGETHER - 1);
+	assert_int_equal(weft_map_prefetch(map, (void *)&base[first * UNIT],
+				 map->map_bytes - first * UNIT, 0),
+		0);
+	wait_for(has_fetched, TOGETHER);
+	assert_right(first, TOGETHER);
+	assert_int_equal(stats().read_bytes, (TOGETHER - 1) * UNIT + SHORT);
+	for (uint64_t off = mapped; off < map->map_bytes; off++)
+		assert_int_equal(base[off], 0);
+	base[mapped - 1] = 0xee;
+	base[mapped] = 0xee; /* nobody's */
+	assert_int_equal(weft_map_sync(map, (void *)base, map->map_bytes, 0), 0);
+	assert_int_equal(at_home(mapped - 1), 0xee);
+	assert_int_equal(at_home(mapped), byte_of(mapped));
+	assert_int_equal(weft_map_evict(map, (void *)base, map->map_bytes), 0);
+	assert_int_equal(base[mapped - 1], 0xee);
+	assert_right(first, TOGETHER - 1);
 }
+
+/* Each READ is of one donor, so that it waits for no other. */
+static void no_read_goes_beyond_a_stripe(void **state)
+{
+	enum { OF_STRIPE = 3 }; /* units */
+
+	need_plain_map();
+	const uint64_t before = atomic_load(&mem_home.nr_ops);
+	handle->stripe_bytes = OF_STRIPE * UNIT;
+	prefetch(1, 2 * OF_STRIPE);
+	wait_for(has_fetched, 2 * OF_STRIPE);
+	handle->stripe_bytes = 0;
+	/* Units 1 and 2; 3, 4 and 5; 6. */
+	assert_int_equal(atomic_load(&mem_home.nr_ops) - before, 3);
+	assert_right(1, 2 * OF_STRIPE);
+}
+
+static bool is_whole(uint64_t unit)
+{
+	return !is_bus(&base[unit * UNIT]);
+}
+
+static void poison(unsigned unit)
+{
+	pthread_mutex_lock(&map->lock);
+	map_fail_unit(map, unit, -EIO);
+	map->heal_ns = patience_ns(); /* not yet */
+	pthread_mutex_unlock(&map->lock);
+}
+
+/* What follows is fetched around it; it stays as it is until it heals. */
+static void a_poisoned_unit_keeps_no_other(void **state)
+{
+	const unsigned bad = TOGETHER / 2;
+
+	need_plain_map();
+	poison(bad);
+	prefetch(0, TOGETHER);
+	wait_for(has_fetched, TOGETHER - 1);
+	assert_right(0, bad);
+	assert_right(bad + 1, TOGETHER - bad - 1);
+	assert_true(is_bus(&base[bad * UNIT]));
+	assert_int_equal(stats().fetched, TOGETHER - 1);
+	pthread_mutex_lock(&map->lock);
+	map->heal_ns = 0;
+	map_tell_pump(map);
+	pthread_mutex_unlock(&map->lock);
+	wait_for(is_whole, bad);
+	assert_right(bad, 1);
+}
+
+/* ---- a thread that waits for one of them ---- */
 
 struct reader {
 	pthread_t thread;
 	uint64_t off;
 	int found; /* -1: SIGBUS */
+	_Atomic bool ended;
 };
 
 static void *read_byte(void *ctx)
 {
 	struct reader *reader = ctx;
 
-	reader->found = -1;
-	if (sigsetjmp(back, 1) == 0)
-		reader->found = base[reader->off];
+	reader->found = byte_or_bus(&base[reader->off]);
+	atomic_store(&reader->ended, true);
 	return NULL;
 }
 
@@ -231,10 +302,8 @@ static bool is_wanted(uint64_t unit)
 static void a_read_that_fails_is_not_the_last_for_who_waits(void **state)
 {
 	struct reader reader = {.off = 5 * UNIT + 1};
-	struct sigaction catch = {.sa_handler = on_bus}, old;
 
 	need_plain_map();
-	sigaction(SIGBUS, &catch, &old);
 	atomic_store(&mem_home.hold, true);
 	atomic_store(&mem_home.fail_error, EIO);
 	atomic_store(&mem_home.fail_at, atomic_load(&mem_home.nr_ops) + 1);
@@ -244,7 +313,6 @@ static void a_read_that_fails_is_not_the_last_for_who_waits(void **state)
 	wait_for(is_wanted, 5);
 	atomic_store(&mem_home.hold, false);
 	pthread_join(reader.thread, NULL);
-	sigaction(SIGBUS, &old, NULL);
 	assert_int_equal(reader.found, byte_of(reader.off));
 	assert_int_equal(stats().poisoned_bytes, 0);
 	assert_right(0, TOGETHER);
@@ -269,7 +337,7 @@ static void a_page_that_was_dropped_keeps_no_other_from_home(void **state)
 	for (unsigned unit = 0; unit < TOGETHER; unit++)
 		base[unit * UNIT] = 0xee;
 	pthread_mutex_lock(&map->lock);
-	map->retry_ns = weft_now_ns() + PATIENCE_S * UINT64_C(1000000000); /* not yet */
+	map->retry_ns = patience_ns(); /* not yet */
 	pthread_mutex_unlock(&map->lock);
 	assert_int_equal(map_collect(map, 0, MAPPED), 0);
 	assert_int_equal(madvise((void *)&base[4 * UNIT], weft_page_bytes(), MADV_DONTNEED), 0);
@@ -280,6 +348,74 @@ static void a_page_that_was_dropped_keeps_no_other_from_home(void **state)
 	assert_int_equal(at_home(4 * UNIT), byte_of(4 * UNIT));
 }
 
+/* ---- writes that wait together ---- */
+
+static struct map_mode slow_mode;
+static const struct map_mode *quick_mode;
+static _Atomic bool held; /* the first that is shown stays on its way until this is over */
+static _Atomic unsigned nr_shown;
+
+static int show_slowly(struct weft_map *m, uint32_t frame, uint32_t nr)
+{
+	if (atomic_fetch_add(&nr_shown, 1) == 0)
+		while (atomic_load(&held))
+			usleep(500);
+	return quick_mode->show(m, frame, nr);
+}
+
+static bool is_shown(uint64_t nr)
+{
+	return atomic_load(&nr_shown) >= nr;
+}
+
+/* Again, as long as a handler has not noted that the unit is there. */
+static bool has_left(uint64_t unit)
+{
+	weft_map_evict(map, (void *)&base[unit * UNIT], UNIT);
+	return is_staged(unit);
+}
+
+/*
+ * They are copied together, and one of them goes back into the map at once.  A fault on another
+ * waits for the copies, not for that.
+ */
+static void who_waits_for_a_write_waits_for_no_other(void **state)
+{
+	static struct reader reader;
+
+	need_plain_map();
+	if (mode == WEFT_MAP_RESIDENT)
+		skip(); /* nothing is staged */
+	reader = (struct reader){.off = UNIT};
+	base[0] = base[UNIT] = 0xee;
+	pthread_mutex_lock(&map->lock);
+	map->retry_ns = patience_ns(); /* not yet */
+	pthread_mutex_unlock(&map->lock);
+	wait_for(has_left, 0);
+	wait_for(has_left, 1);
+	atomic_store(&nr_shown, 0);
+	atomic_store(&held, true);
+	pthread_mutex_lock(&map->lock);
+	quick_mode = map->mode;
+	slow_mode = *quick_mode;
+	slow_mode.show = show_slowly;
+	map->mode = &slow_mode; /* until the map ends */
+	map->frames[map_frame_of(map, 0)].wanted = true;
+	map->retry_ns = 0;
+	map_tell_pump(map);
+	pthread_mutex_unlock(&map->lock);
+	wait_for(is_shown, 1);
+	assert_int_equal(pthread_create(&reader.thread, NULL, read_byte, &reader), 0);
+	const uint64_t end_ns = weft_now_ns() + UINT64_C(5000000000);
+	while (!atomic_load(&reader.ended) && weft_now_ns() < end_ns)
+		usleep(500);
+	const bool in_time = atomic_load(&reader.ended);
+	atomic_store(&held, false);
+	pthread_join(reader.thread, NULL);
+	assert_true(in_time);
+	assert_int_equal(reader.found, 0xee);
+}
+
 #define case_of(fn) cmocka_unit_test_setup_teardown(fn, begin, end)
 
 int main(int argc, char **argv)
@@ -288,10 +424,16 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		case_of(what_follows_is_read_together),
 		case_of(what_is_here_is_not_read_again),
+		case_of(what_is_here_takes_nobodys_frame),
+		cmocka_unit_test_setup_teardown(
+			the_last_unit_is_as_short_as_it_is, begin_with_a_short_end, end),
+		case_of(no_read_goes_beyond_a_stripe),
+		case_of(a_poisoned_unit_keeps_no_other),
 		case_of(all_of_it_is_right_again_and_again),
 		case_of(what_is_written_in_passing_goes_home),
 		case_of(a_read_that_fails_is_not_the_last_for_who_waits),
 		case_of(a_page_that_was_dropped_keeps_no_other_from_home),
+		case_of(who_waits_for_a_write_waits_for_no_other),
 	};
 
 	/* A mode's number, for one alone. */

@@ -4,28 +4,13 @@
  * child of fork(2) has too cannot be moved, just like one that is pinned.  Where the kernel cannot
  * map, the cases are skipped with what weft_map() says.
  */
-#include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-
-#include "fabric/base/util.h"
-#include "nbd-bridge/library/map-private.h"
-#include "nbd-bridge/library/weft.h"
-#include "transports/mem/mem.h"
+#include "tests/support/map-test.h"
 
 enum {
 	MAPPED = 8 << 20,
@@ -36,11 +21,8 @@ enum {
 	DEAD_MS = 500,
 	LOOK_MS = 500,
 	TOGETHER = 8, /* units that leave by one system call */
-	PATIENCE_S = 60,
 };
 
-static struct weft *handle;
-static struct weft_map *map;
 static volatile uint8_t *base;
 
 static int begin(void **state)
@@ -56,41 +38,18 @@ static int begin(void **state)
 		.unit_bytes = UNIT,
 		.local_bytes = LEAST * UNIT,
 	};
-	const char *const uri = "mem:///r";
-	char why[256];
 
-	if (weft_open_regions(&uri, 1, &options, &handle, why, sizeof(why)) < 0)
-		fail_msg("%s", why);
-	int r = weft_map(handle, 0, MAPPED, &o, &map, why, sizeof(why));
-	if (r == -ENOTSUP || r == -ENOSYS) {
-		printf("\nSKIP: %s\n", why);
-		map = NULL;
-		return 0;
-	}
-	if (r < 0)
-		fail_msg("%s", why);
-	base = weft_map_addr(map);
-	assert_int_equal(weft_map_advise(map, WEFT_MAP_RANDOM), 0);
+	map_test_begin(&options, MAPPED, &o);
+	base = map ? weft_map_addr(map) : NULL;
+	if (map)
+		assert_int_equal(weft_map_advise(map, WEFT_MAP_RANDOM), 0);
 	return 0;
 }
 
 static int end(void **state)
 {
-	atomic_store(&mem_home.hold, false);
-	assert_int_equal(weft_unmap(map, 0), 0);
-	weft_close(handle);
+	map_test_end(0);
 	return 0;
-}
-
-static void need_map(void)
-{
-	if (!map)
-		skip();
-}
-
-static uint64_t patience_ns(void)
-{
-	return weft_now_ns() + PATIENCE_S * UINT64_C(1000000000);
 }
 
 /* ---- pages that two processes have ---- */
@@ -112,36 +71,6 @@ static void end_child(pid_t child)
 {
 	assert_int_equal(kill(child, SIGKILL), 0);
 	assert_int_equal(waitpid(child, NULL, 0), child);
-}
-
-static sigjmp_buf back;
-
-static void on_bus(int signo)
-{
-	siglongjmp(back, 1);
-}
-
-static bool is_bus(volatile uint8_t *at)
-{
-	struct sigaction catch = {.sa_handler = on_bus}, old;
-	volatile bool is = true;
-
-	sigaction(SIGBUS, &catch, &old);
-	if (sigsetjmp(back, 1) == 0) {
-		(void)*at;
-		is = false;
-	}
-	sigaction(SIGBUS, &old, NULL);
-	return is;
-}
-
-static bool is_staged(unsigned unit)
-{
-	pthread_mutex_lock(&map->lock);
-	const uint32_t frame = map_frame_of(map, unit);
-	const bool is = frame != MAP_NO_FRAME && map->frames[frame].state == FRAME_STAGED;
-	pthread_mutex_unlock(&map->lock);
-	return is;
 }
 
 /* The unit leaves the map, and cannot be written, so that it stays in its slot. */
@@ -176,14 +105,6 @@ static void what_cannot_be_moved_into_the_map_is_copied(void **state)
 	assert_int_equal(((uint8_t *)mem_home.base)[1], 6);
 }
 
-/* Pages are read then, and that gives this process pages of its own again. */
-static void look_for_dirt_at(uint64_t ns)
-{
-	pthread_mutex_lock(&map->lock);
-	map_look_for_dirt_at(map, ns);
-	pthread_mutex_unlock(&map->lock);
-}
-
 /* No frame can be had: whoever waits for one waits no longer than the handle's calls do. */
 static void a_fault_does_not_wait_for_ever_for_room(void **state)
 {
@@ -211,20 +132,16 @@ static void a_fault_does_not_wait_for_ever_for_room(void **state)
 static void bring(unsigned nr)
 {
 	const uint64_t end_ns = patience_ns();
-	struct weft_map_stats s = {.size = sizeof(s)};
 
 	for (unsigned unit = 0; unit < nr; unit++)
 		(void)base[unit * UNIT];
-	do {
+	while (stats().resident_bytes < nr * UNIT)
 		assert_true(weft_now_ns() < end_ns);
-		assert_int_equal(weft_map_stats(map, &s), 0);
-	} while (s.resident_bytes < nr * UNIT);
 }
 
 /* Of units that leave together one cannot: it stays, is counted, and keeps no other here. */
 static void a_page_that_cannot_leave_keeps_no_other(void **state)
 {
-	struct weft_map_stats s = {.size = sizeof(s)};
 	const unsigned stuck = TOGETHER / 2;
 
 	need_map();
@@ -242,13 +159,135 @@ static void a_page_that_cannot_leave_keeps_no_other(void **state)
 		assert_int_equal(is_staged(unit), unit != stuck);
 	end_child(child);
 	base[stuck * UNIT] = stuck + 1;
-	assert_int_equal(weft_map_stats(map, &s), 0);
-	assert_int_equal(s.evicted, TOGETHER - 1);
-	assert_true(s.pinned > 0);
+	assert_int_equal(stats().evicted, TOGETHER - 1);
+	assert_true(stats().pinned > 0);
 	look_for_dirt_at(0);
 	assert_int_equal(weft_map_sync(map, (void *)base, MAPPED, 0), 0);
 	for (unsigned unit = 0; unit < TOGETHER; unit++)
 		assert_int_equal(((uint8_t *)mem_home.base)[unit * UNIT], unit + 1);
+}
+
+/* Those that had left with it, and come back, were written by nobody. */
+static void a_page_that_cannot_leave_makes_no_other_dirty(void **state)
+{
+	const unsigned stuck = TOGETHER / 2;
+
+	need_map();
+	look_for_dirt_at(UINT64_MAX);
+	bring(TOGETHER);
+	/* From here on all pages are protected, and a write leaves a mark. */
+	assert_int_equal(weft_map_sync(map, (void *)base, MAPPED, 0), 0);
+	pid_t child = share_pages((void *)base, MAPPED);
+	for (uint64_t off = 0; off < TOGETHER * UNIT; off += weft_page_bytes())
+		if (off / UNIT != stuck)
+			base[off]++;
+	assert_int_equal(weft_map_sync(map, (void *)base, MAPPED, 0), 0);
+	const uint64_t written = stats().written_bytes;
+	pthread_mutex_lock(&map->lock);
+	map_make_room(map, map->free.nr + TOGETHER);
+	pthread_mutex_unlock(&map->lock);
+	end_child(child);
+	assert_true(stats().pinned > 0);
+	assert_int_equal(stats().evicted, TOGETHER - 1);
+	assert_int_equal(stats().evicted_dirty, 0);
+	assert_int_equal(weft_map_sync(map, (void *)base, MAPPED, 0), 0);
+	assert_int_equal(stats().written_bytes, written);
+	look_for_dirt_at(0);
+}
+
+/* Somebody says when, while a look is under way: the end of that look changes nothing. */
+static void when_to_look_for_dirt_is_as_was_said_last(void **state)
+{
+	const uint64_t end_ns = patience_ns();
+
+	need_map();
+	pthread_mutex_lock(&map->scan_lock);
+	map->scan_every_ns = 1;
+	look_for_dirt_at(0);
+	while (atomic_load(&map->nr_to_scan) == 0)
+		assert_true(weft_now_ns() < end_ns);
+	look_for_dirt_at(UINT64_MAX);
+	pthread_mutex_unlock(&map->scan_lock);
+	uint64_t every_ns, at_ns;
+	do {
+		usleep(500);
+		assert_true(weft_now_ns() < end_ns);
+		pthread_mutex_lock(&map->lock);
+		every_ns = map->scan_every_ns;
+		at_ns = map->scan_ns;
+		pthread_mutex_unlock(&map->lock);
+	} while (every_ns == 1);
+	assert_true(at_ns == UINT64_MAX);
+}
+
+/* ---- what cannot be had ---- */
+
+static bool is_whole(uint64_t unit)
+{
+	return !is_bus(&base[unit * UNIT]);
+}
+
+/* Units that fail again and again, as they do if a part of the donors is gone, keep no other. */
+static void what_fails_all_the_time_puts_no_healing_off(void **state)
+{
+	enum { EACH_MS = 50, WITHIN_MS = 5000 };
+	const uint64_t end_ns = weft_now_ns() + WITHIN_MS * UINT64_C(1000000);
+	uint64_t next = 0;
+
+	need_map();
+	pthread_mutex_lock(&map->lock);
+	map_fail_unit(map, 0, -EIO);
+	pthread_mutex_unlock(&map->lock);
+	assert_true(is_bus(base));
+	while (!is_whole(0)) {
+		assert_true(weft_now_ns() < end_ns);
+		pthread_mutex_lock(&map->lock);
+		if (++next < MAPPED / UNIT)
+			map_fail_unit(map, next, -EIO);
+		map_tell_pump(map);
+		pthread_mutex_unlock(&map->lock);
+		usleep(EACH_MS * 1000);
+	}
+	for (uint64_t unit = 0; unit < MAPPED / UNIT; unit++)
+		wait_for(is_whole, unit);
+}
+
+/* Whoever waits finds the poison first: else it would wait for the donor once more. */
+static void what_has_just_failed_does_not_heal_at_once(void **state)
+{
+	need_map();
+	pthread_mutex_lock(&map->lock);
+	map_fail_unit(map, 0, -EIO);
+	map->heal_ns = 0;
+	map_tell_pump(map);
+	const uint64_t since_ns = weft_now_ns();
+	pthread_mutex_unlock(&map->lock);
+	assert_true(is_bus(base));
+	wait_for(is_whole, 0);
+	assert_true(weft_now_ns() - since_ns >= MAP_HEAL_NS);
+}
+
+/* Nobody would wait for the end of that before the next contents come. */
+static void after_the_contents_were_lost_nothing_is_fetched(void **state)
+{
+	uint32_t nr;
+	bool one, some;
+
+	need_map();
+	pthread_mutex_lock(&map->lock);
+	map->lost = -ESTALE;
+	const uint32_t frame = map_take_frame(map, 0, &one);
+	if (frame != MAP_NO_FRAME)
+		map_put_frame(map, frame);
+	const uint32_t first = map_take_run(map, 0, TOGETHER, &nr, &some);
+	for (uint32_t i = 0; i < nr; i++)
+		map_put_frame(map, first + i);
+	map->lost = 0;
+	pthread_mutex_unlock(&map->lock);
+	assert_int_equal(frame, MAP_NO_FRAME);
+	assert_int_equal(nr, 0);
+	/* Whoever waits faults again, and is told. */
+	assert_false(one || some);
 }
 
 /* ---- faults that are older than the page ---- */
@@ -342,6 +381,11 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		case_of(what_cannot_be_moved_into_the_map_is_copied),
 		case_of(a_page_that_cannot_leave_keeps_no_other),
+		case_of(a_page_that_cannot_leave_makes_no_other_dirty),
+		case_of(when_to_look_for_dirt_is_as_was_said_last),
+		case_of(what_fails_all_the_time_puts_no_healing_off),
+		case_of(what_has_just_failed_does_not_heal_at_once),
+		case_of(after_the_contents_were_lost_nothing_is_fetched),
 		case_of(the_pump_rests_while_no_write_ends),
 		case_of(a_fault_does_not_wait_for_ever_for_room),
 		case_of(a_page_that_is_swapped_out_is_not_taken_for_dropped),

@@ -3,24 +3,10 @@
  * weft_map_sync() and its like while other threads use the same map, in each mode.  Where the
  * kernel cannot map, the cases are skipped with what weft_map() says.
  */
-#include <errno.h>
-#include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdatomic.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-
-#include "fabric/base/util.h"
-#include "nbd-bridge/library/weft.h"
+#include "tests/support/map-test.h"
 #include "tests/support/seed.h"
-#include "transports/mem/mem.h"
 
 enum {
 	MAPPED = 8 << 20,
@@ -32,45 +18,24 @@ enum {
 	LOOKERS = 2,
 	PAUSE_US = 50,
 	DELAY_NS = 20000000, /* long enough for a thread to write again */
-	PATIENCE_S = 60,
 };
 
 static unsigned mode;
-static struct weft *handle;
-static struct weft_map *map;
 static volatile uint64_t *base;
 
 static int begin(void **state)
 {
 	const struct weft_map_options o = {.size = sizeof(o), .unit_bytes = UNIT, .mode = mode};
-	char why[256];
 
-	if (weft_open("mem:///r", 0, &handle, why, sizeof(why)) < 0)
-		fail_msg("%s", why);
-	int r = weft_map(handle, 0, MAPPED, &o, &map, why, sizeof(why));
-	if (r == -ENOTSUP || r == -ENOSYS) {
-		printf("\nSKIP: %s\n", why);
-		map = NULL;
-		return 0;
-	}
-	if (r < 0)
-		fail_msg("%s", why);
-	base = weft_map_addr(map);
+	map_test_begin(NULL, MAPPED, &o);
+	base = map ? weft_map_addr(map) : NULL;
 	return 0;
 }
 
 static int end(void **state)
 {
-	atomic_store(&mem_home.delay_ns, 0);
-	assert_int_equal(weft_unmap(map, 0), 0);
-	weft_close(handle);
+	map_test_end(0);
 	return 0;
-}
-
-static void need_map(void)
-{
-	if (!map)
-		skip();
 }
 
 /* A thread that does one thing to the map until it is told to end. */
@@ -139,7 +104,7 @@ static void sync_brings_home_what_another_thread_has_just_found(void **state)
 
 static void wait_for_calls(unsigned nr)
 {
-	const uint64_t end_ns = weft_now_ns() + PATIENCE_S * UINT64_C(1000000000);
+	const uint64_t end_ns = patience_ns();
 
 	while (atomic_load(&nr_calls) < nr) {
 		if (weft_now_ns() > end_ns)
@@ -170,34 +135,30 @@ static void *count(void *ctx)
 /* What is written meanwhile is not waited for: there is always more of it. */
 static void sync_writes_a_page_a_few_times_while_a_thread_writes_on(void **state)
 {
-	struct weft_map_stats before = {.size = sizeof(before)}, after = before;
 	static struct helper writer;
 
 	need_map();
 	base[0] = 1;
 	atomic_store(&mem_home.delay_ns, DELAY_NS);
 	start(&writer, count);
-	weft_map_stats(map, &before);
+	const uint64_t before = stats().written_bytes;
 	int r = weft_map_sync(map, (void *)base, UNIT, 0);
-	weft_map_stats(map, &after);
+	const uint64_t after = stats().written_bytes;
 	stop(&writer);
 	assert_int_equal(r, 0);
-	assert_in_range(after.written_bytes - before.written_bytes, 0, WRITES * weft_page_bytes());
+	assert_in_range(after - before, 0, WRITES * weft_page_bytes());
 }
 
 /* There is room for all units, so none has to leave for others: it would only come back. */
 static void what_has_room_stays(void **state)
 {
-	struct weft_map_stats stats = {.size = sizeof(stats)};
-
 	need_map();
 	for (unsigned round = 1; round <= 3; round++) {
 		for (unsigned word = 0; word < WORDS; word += UNIT / sizeof(*base))
 			base[word] = round;
 		assert_int_equal(weft_map_sync(map, (void *)base, MAPPED, 0), 0);
 	}
-	weft_map_stats(map, &stats);
-	assert_int_equal(stats.evicted, 0);
+	assert_int_equal(stats().evicted, 0);
 }
 
 static void *evict(void *ctx)
