@@ -108,6 +108,7 @@ weft bench "$used" "${quick[@]}" --overwrite --paths direct --csv 2>/dev/null >"
 
 echo "== Ctrl-C, and a terminal that goes, end it, and leave zeros"
 for signal in TERM HUP; do
+	rm -f "$TMP/err" # of an earlier one
 	weft bench "$URI" --time 60 --paths direct,socket --cache 8M >"$TMP/out" 2>"$TMP/err" &
 	pid=$!
 	wait_for grep -q 'round 1' "$TMP/err"

@@ -48,6 +48,7 @@ wait_for ended
 ! compgen -G "$TMP/weft-bench.*" >/dev/null || fail "left: $(ls -d "$TMP"/weft-bench.*)"
 
 echo "== Ctrl-C ends it and all that it started"
+rm -f "$TMP/err" # of an earlier one
 weft bench --methods=library --rtt 1 >"$TMP/text" 2>"$TMP/err" &
 pid=$!
 wait_for -t 60 grep -q 'library' "$TMP/err"

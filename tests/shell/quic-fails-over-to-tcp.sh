@@ -26,6 +26,7 @@ wait_for() { # COMMAND…
 	fail "waited for: $*"
 }
 serve() { # OPTION…: the same memory each time, which the holder keeps
+	rm -f "$TMP/donor.log" # of an earlier one
 	nsenter --net="$WEFT_LINE_FAR" weft-serve --listen "$WEFT_LINE_FAR_IP:10809" \
 		--keys "$TMP/keys" --memory r=16M "$@" >"$TMP/donor.log" 2>&1 &
 	donor=$!

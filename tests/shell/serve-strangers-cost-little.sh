@@ -26,6 +26,7 @@ before_kb=$(rss_kb)
 # crowded FIRST-ADDRESS ADDRESSES [SPEAK]
 crowded() {
 	local crowd fio end n=0 cut failed=0 most_kb=0
+	rm -f "$TMP/crowd" # of an earlier one
 	"$WEFT_BUILD/tests/crowd" 127.0.0.1 "$PORT" $count "$@" >"$TMP/crowd" &
 	crowd=$!
 	wait_for -t 60 grep -q there "$TMP/crowd"

@@ -32,6 +32,7 @@ before_kb=$(rss_kb)
 # crowded FIRST-ADDRESS ADDRESSES
 crowded() {
 	local crowd fio end n=0 failed=0 most_kb=0 before first
+	rm -f "$TMP/crowd" # of an earlier one
 	"$WEFT_BUILD/tests/crowd-rdma" "$RDMA_IP" "$PORT" $count "$@" >"$TMP/crowd" 2>&1 &
 	crowd=$!
 	wait_for -t 60 grep -q there "$TMP/crowd"
