@@ -10,6 +10,8 @@
 #include "fabric/base/util.h"
 #include "fabric/pool/pool-private.h"
 
+#define JOB_HEAD "job-"
+
 /* ---- quotas ---- */
 
 static int check_quota(struct pool *pool, const char *kind, const char *name, int64_t more,
@@ -71,6 +73,11 @@ static int read_wish(const struct pool_caller *caller, const char *name, const j
 		return weft_error_set(err, EINVAL,
 			"'%.80s' is no name of a lease: up to %d of a-z A-Z 0-9 . _ -", name,
 			POOL_NAME_MAX);
+	/* A node takes such a lease for its job's. */
+	if (strncmp(name, JOB_HEAD, sizeof(JOB_HEAD) - 1) == 0 && !caller->admin)
+		return weft_error_set(err, EACCES,
+			"leases called " JOB_HEAD "… are a scheduler's; that needs a key with the "
+			"right admin");
 	strcpy(lease->name, name);
 	strcpy(lease->owner, caller->name);
 	lease->copies = 1;

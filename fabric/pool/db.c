@@ -247,8 +247,12 @@ int pool_db_commit(struct pool_db *db, struct weft_error *err)
 	if (!db->error.code && db->shared)
 		share(db);
 	forget_changes(db);
-	if (!db->error.code)
+	if (!db->error.code) {
 		execute(db, "COMMIT");
+		/* etcd has what is not here: it is read again by whoever leads then. */
+		if (db->error.code && db->shared)
+			pool_shared_resign(db->shared);
+	}
 	db->in_transaction = false;
 	/* If that fails, it is tried again with the next change, by whoever leads then. */
 	if (!db->error.code && db->shared)
@@ -364,6 +368,9 @@ int pool_db_open_shared(struct pool_shared *shared, struct pool_db **ret, struct
 		r = weft_error_set(err, ENOMEM, "no memory");
 	else
 		r = pool_shared_load(shared, db->sqlite, err);
+	/* A picture without a schema is none; it would be taken for a state that begins. */
+	if (r == 0 && pool_db_number(db, 0, "PRAGMA user_version", "") == 0)
+		r = weft_error_set(err, EBADMSG, "the state at etcd is damaged");
 	if (r == 0 || r == -ENOENT)
 		r = check_version(db, "the state at etcd", err);
 	/* From here on each change is shared, after a picture of what there is. */

@@ -129,6 +129,7 @@ int pool_donors_load(struct pool *pool, struct weft_error *err)
 		d->uri = strdup(pool_db_text(&q, 1));
 		d->rack = strdup(pool_db_text(&q, 2));
 		d->lent_bytes = (uint64_t)pool_db_int(&q, 3);
+		d->is_noted = true;
 		pool_donor_state_parse(pool_db_text(&q, 4), &d->state);
 		good = good && d->uri && d->rack;
 	}

@@ -21,7 +21,7 @@ struct etcd {
 	CURL *curl;
 	struct curl_slist *headers;
 	char *endpoints[ETCD_ENDPOINTS_MAX];
-	unsigned nr, at; /* at: which answered last */
+	unsigned nr, at; /* at: which is asked next */
 	char why[CURL_ERROR_SIZE];
 };
 
@@ -41,8 +41,7 @@ static int parse_endpoints(struct etcd *e, const char *text, struct weft_error *
 				len - (size_t)(strstr(one, "://") + 3 - one))
 			return weft_error_set(err, EINVAL,
 				"'%.100s' is no endpoint of etcd: http://HOST:PORT or https://…, "
-				"with "
-				"commas between them",
+				"with commas between them",
 				one);
 		e->endpoints[e->nr] = strdup(one);
 		if (!e->endpoints[e->nr])
@@ -91,9 +90,13 @@ void etcd_free(struct etcd *e)
 /* ---- questions ---- */
 
 /* Nothing of it has reached the other side. */
-static bool was_not_asked(CURLcode code)
+static bool was_not_asked(struct etcd *e, CURLcode code)
 {
-	return code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST ||
+	long sent = 1;
+
+	if (code == CURLE_OPERATION_TIMEDOUT)
+		curl_easy_getinfo(e->curl, CURLINFO_REQUEST_SIZE, &sent);
+	return sent == 0 || code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST ||
 		code == CURLE_SSL_CONNECT_ERROR || code == CURLE_PEER_FAILED_VERIFICATION;
 }
 
@@ -138,7 +141,8 @@ static CURLcode perform(struct etcd *e, const char *path, const char *text,
 static int ask(struct etcd *e, const char *path, json_t *body, json_t **ret, struct weft_error *err)
 {
 	WEFT_CLEANUP_FREE char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
-	CURLcode code = CURLE_COULDNT_CONNECT;
+	CURLcode code = CURLE_OK;
+	bool is_asked = false;
 	struct pool_answer answer = {.most = ANSWER_MAX};
 	long status = 0;
 	int r;
@@ -146,17 +150,21 @@ static int ask(struct etcd *e, const char *path, json_t *body, json_t **ret, str
 	json_decref(body);
 	if (!text)
 		return weft_error_set(err, ENOMEM, "no memory");
-	for (unsigned i = 0; i < e->nr && was_not_asked(code); i++) {
+	for (unsigned i = 0; i < e->nr && !is_asked; i++) {
 		e->at = (e->at + (i > 0)) % e->nr;
 		code = perform(e, path, text, &answer);
+		is_asked = !was_not_asked(e, code);
 	}
 	curl_easy_getinfo(e->curl, CURLINFO_RESPONSE_CODE, &status);
 	if (code == CURLE_OK)
 		r = understand(e, status, &answer, ret, err);
 	else
-		r = weft_error_set(err, was_not_asked(code) ? EHOSTUNREACH : EINPROGRESS,
+		r = weft_error_set(err, is_asked ? EINPROGRESS : EHOSTUNREACH,
 			"etcd at %s does not answer: %s", e->endpoints[e->at],
 			e->why[0] ? e->why : curl_easy_strerror(code));
+	/* It may be cut off from the others. */
+	if (r == -EINPROGRESS)
+		e->at = (e->at + 1) % e->nr;
 	free(answer.text);
 	return r;
 }

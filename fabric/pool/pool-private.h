@@ -25,6 +25,7 @@ struct pool_donor {
 	int64_t nr;       /* of its last report, which only goes up; 0: it does not count them */
 	uint64_t give_back_bytes; /* that its own jobs need */
 	bool pressed;
+	bool is_noted; /* in the state, as it is here */
 };
 
 struct pool {

@@ -15,8 +15,8 @@
 #include "fabric/pool/shared.h"
 
 enum {
-	AUDIT_MAX = 200000, /* rows that are kept … */
-	AUDIT_SLACK = 1000, /* … about */
+	AUDIT_MAX = 200000, /* rows that are kept */
+	PRUNE_MAX = 500,    /* of those beyond that, each second: etcd takes so much at once */
 	TICK_MAX = 256,     /* of a kind, each second */
 	JUMP_S = 5,         /* that the clock goes ahead or back is more than rounding */
 };
@@ -158,14 +158,41 @@ static void forget_old(struct pool *pool)
 {
 	const int64_t last = pool_db_number(pool->db, 0, "SELECT max(nr) FROM audit", "");
 
-	if (last % AUDIT_SLACK == 0)
-		pool_db_run(pool->db, "DELETE FROM audit WHERE nr <= ?", "i", last - AUDIT_MAX);
+	pool_db_run(pool->db,
+		"DELETE FROM audit WHERE nr <= ?1 AND nr < "
+		"(SELECT min(nr) FROM audit) + ?2",
+		"ii", last - AUDIT_MAX, (int64_t)PRUNE_MAX);
+}
+
+/* What donors are to be rid of.  Each in a transaction of its own, which etcd takes at once. */
+static void shift_away(struct pool *pool)
+{
+	struct weft_error err;
+
+	for (size_t i = 0; i < pool->nr_donors; i++) {
+		const struct pool_donor *d = pool->donors[i];
+		bool shifted = false;
+
+		if (pool_donor_is_silent(pool, d) ||
+			(d->give_back_bytes == 0 &&
+				(d->state != POOL_DRAINING || d->nr_regions == 0)))
+			continue;
+		pool_db_begin(pool->db);
+		if (d->state == POOL_DRAINING && d->nr_regions > 0)
+			shifted = pool_shift(pool, d, UINT64_MAX, "it is drained");
+		else if (d->give_back_bytes > 0)
+			shifted = pool_shift(pool, d, d->give_back_bytes,
+				"its own jobs need the memory");
+		if (pool_commit(pool, &err) < 0)
+			weft_err("%s", err.message);
+		else if (shifted)
+			weft_step("pool-shift-noted");
+	}
 }
 
 void pool_tick(struct pool *pool)
 {
 	struct weft_error err;
-	bool shifted = false;
 
 	if (pool->now_ns - pool->ticked_ns < NS_PER_S)
 		return;
@@ -173,20 +200,8 @@ void pool_tick(struct pool *pool)
 	pool_db_begin(pool->db);
 	end_idle(pool);
 	replace_late(pool);
-	for (size_t i = 0; i < pool->nr_donors; i++) {
-		const struct pool_donor *d = pool->donors[i];
-
-		if (pool_donor_is_silent(pool, d))
-			continue;
-		if (d->state == POOL_DRAINING && d->nr_regions > 0)
-			shifted |= pool_shift(pool, d, UINT64_MAX, "it is drained");
-		else if (d->give_back_bytes > 0)
-			shifted |= pool_shift(pool, d, d->give_back_bytes,
-				"its own jobs need the memory");
-	}
 	forget_old(pool);
 	if (pool_commit(pool, &err) < 0)
 		weft_err("%s", err.message);
-	else if (shifted)
-		weft_step("pool-shift-noted");
+	shift_away(pool);
 }

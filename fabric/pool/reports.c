@@ -397,7 +397,7 @@ static int know(struct pool *pool, const char *name, const json_t *report, struc
 	if (is_new)
 		d = pool_donor_add(pool, name);
 	const bool differs =
-		d && (is_new || strcmp(d->uri, uri) != 0 || strcmp(d->rack, rack) != 0);
+		d && (!d->is_noted || strcmp(d->uri, uri) != 0 || strcmp(d->rack, rack) != 0);
 	if (!d || (differs && set_texts(d, uri, rack) < 0)) {
 		if (d && is_new)
 			pool_donor_remove(pool, d);
@@ -408,6 +408,7 @@ static int know(struct pool *pool, const char *name, const json_t *report, struc
 	d->pressed = json_is_true(json_object_get(report, "pressed"));
 	d->since = since;
 	d->nr = nr;
+	d->is_noted = d->is_noted && !differs; /* until it is committed */
 	if (differs) {
 		pool_db_run(pool->db,
 			"INSERT INTO donor VALUES (?1, ?2, ?3, ?4, 'open') ON CONFLICT DO UPDATE "
@@ -457,10 +458,9 @@ int pool_report(struct pool *pool, const struct pool_caller *caller, const char 
 				"its own jobs need the memory");
 		step(&r, false);
 		code = pool_commit(pool, err);
-		if (code < 0) /* it may be new, and is noted the next time */
-			r.donor->uri[0] = '\0';
 	}
 	if (code == 0) {
+		r.donor->is_noted = true;
 		step(&r, true);
 		r.donor->last_ns = pool->now_ns;
 		*ret = json_pack("{s:s, s:i, s:O, s:O, s:O}", "pool", pool->id, "report_s",

@@ -30,7 +30,7 @@ struct pool_shared {
 	char leader[KEY_MAX]; /* its key */
 	int64_t lease, revision;
 	bool leads;
-	uint64_t until_ns; /* it leads for certain */
+	uint64_t until_ns; /* it leads for certain; by a clock that a suspended machine's is, too */
 	bool has_picture;
 	uint64_t picture, last; /* numbers: of the picture, of the last entry */
 	size_t picture_bytes, log_bytes;
@@ -110,7 +110,7 @@ static void lead_until(struct pool_shared *s, uint64_t asked_ns)
 
 int pool_shared_lead(struct pool_shared *s, struct weft_error *err)
 {
-	const uint64_t begin_ns = weft_now_ns();
+	const uint64_t begin_ns = weft_boottime_ns();
 	int r = name_leader(s, err);
 
 	if (r == 0)
@@ -130,7 +130,7 @@ int pool_shared_lead(struct pool_shared *s, struct weft_error *err)
 
 void pool_shared_keep(struct pool_shared *s)
 {
-	const uint64_t begin_ns = weft_now_ns();
+	const uint64_t begin_ns = weft_boottime_ns();
 	struct weft_error err;
 
 	if (!s->leads)
@@ -146,7 +146,7 @@ void pool_shared_keep(struct pool_shared *s)
 
 bool pool_shared_leads(const struct pool_shared *s)
 {
-	return s->leads && weft_now_ns() < s->until_ns;
+	return s->leads && weft_boottime_ns() < s->until_ns;
 }
 
 void pool_shared_resign(struct pool_shared *s)
@@ -201,7 +201,8 @@ static int read_part(struct pool_shared *s, unsigned part, sqlite3_int64 *io_len
 
 	if (r < 0)
 		return r;
-	unsigned char *more = nr == 1
+	const bool is_there = nr == 1 && values[0].len > 0;
+	unsigned char *more = is_there
 		? sqlite3_realloc64(*io_bytes, (sqlite3_uint64)*io_len + values[0].len)
 		: NULL;
 	if (more) {
@@ -209,7 +210,7 @@ static int read_part(struct pool_shared *s, unsigned part, sqlite3_int64 *io_len
 		*io_bytes = more;
 		*io_len += (sqlite3_int64)values[0].len;
 	} else {
-		r = weft_error_set(err, nr == 1 ? ENOMEM : EBADMSG, "%s at etcd cannot be read",
+		r = weft_error_set(err, is_there ? ENOMEM : EBADMSG, "%s at etcd cannot be read",
 			from);
 	}
 	etcd_values_free(values, nr);

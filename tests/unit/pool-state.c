@@ -5,12 +5,14 @@
  */
 #include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -240,6 +242,17 @@ static void is_lease(const char *name, const char *state)
 	json_decref(l);
 }
 
+/* Of alice's lease, of which the first copy is to go there. */
+static int begin_move(const char *name, const char *to)
+{
+	json_t *wish = json_pack("{s:s}", "to", to), *ret = NULL;
+	int r = pool_move(w.pool, &alice, name, wish, &ret, NULL);
+
+	json_decref(wish);
+	json_decref(ret);
+	return r;
+}
+
 static int release(const struct pool_caller *who, const char *name, bool force)
 {
 	json_t *ret = NULL;
@@ -323,6 +336,10 @@ static void what_makes_no_sense_is_refused(void **state)
 	assert_int_equal(alloc(&admin, "", G, 1, NULL), -EINVAL);
 	assert_int_equal(alloc(&admin, "a/b", G, 1, NULL), -EINVAL);
 	assert_int_equal(alloc(&alice, "a", G, 1, "{\"owner\": \"bob\"}"), -EACCES);
+	/* What a scheduler's prolog looks for. */
+	assert_int_equal(alloc(&alice, "job-7.n1.file", G, 1, NULL), -EACCES);
+	assert_int_equal(alloc(&admin, "job-7.n1.file", G, 1, NULL), 0);
+	assert_int_equal(alloc(&alice, "jobs", G, 1, NULL), 0);
 	assert_int_equal(alloc(&admin, "a", G, 1, "{\"owner\": \"bob\"}"), 0);
 	assert_int_equal(set_donor("n0", "asleep"), -EINVAL);
 	assert_int_equal(set_donor("x", "open"), -ENOENT);
@@ -386,6 +403,52 @@ static int report_nr(int nr, int since)
 }
 
 /* One that was on its way for long says nothing of what there is now. */
+/* The state cannot grow, so that nothing is committed. */
+static void let_grow(bool may)
+{
+	const struct rlimit limit = {may ? RLIM_INFINITY : 0, RLIM_INFINITY};
+
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static void a_report_that_could_not_be_kept_is_heard_again(void **state)
+{
+	json_t *body, *answer = NULL;
+	struct weft_error err;
+
+	begin();
+	signal(SIGXFSZ, SIG_IGN);
+	all_report();
+	assert_int_equal(alloc(&alice, "a", G, 1, "{\"at\": \"n1\"}"), 0);
+	report(1, true);
+	let_grow(false);
+	body = report_of(&w.donors[1]);
+	assert_int_equal(pool_report(w.pool, &admin, "n1", body, &answer, &err), -EIO);
+	let_grow(true);
+	json_decref(body);
+	/* It is still known where the donor is. */
+	json_t *donors = NULL, *one;
+	size_t i;
+	assert_int_equal(pool_donors(w.pool, &admin, &donors, NULL), 0);
+	json_array_foreach(json_object_get(donors, "donors"), i, one)
+		assert_true(strncmp(json_string_value(json_object_get(one, "uri")), "weft://n",
+				    8) == 0);
+	json_decref(donors);
+	/* One that is new, and was not noted, is noted the next time. */
+	body = report_of(&w.donors[0]);
+	let_grow(false);
+	assert_int_equal(pool_report(w.pool, &admin, "new", body, &answer, &err), -EIO);
+	let_grow(true);
+	assert_int_equal(pool_report(w.pool, &admin, "new", body, &answer, &err), 0);
+	json_decref(answer);
+	json_decref(body);
+	report(1, true);
+	restart();
+	is_lease("a", "silent");
+	assert_int_equal(status("donors", "known"), DONORS + 1);
+	end();
+}
+
 static void an_old_report_is_refused(void **state)
 {
 	begin();
@@ -587,16 +650,12 @@ static void a_clock_that_is_set_ends_no_lease(void **state)
 /* Its donor said that it stays, and the move went on. */
 static void what_went_away_after_all_is_found(void **state)
 {
-	json_t *wish = json_pack("{s:s}", "to", "n2"), *ret = NULL;
-
 	begin();
 	all_report();
 	assert_int_equal(alloc(&alice, "a", G, 1, "{\"at\": \"n1\"}"), 0);
 	all_report();
 	all_report();
-	assert_int_equal(pool_move(w.pool, &alice, "a", wish, &ret, NULL), 0);
-	json_decref(ret);
-	json_decref(wish);
+	assert_int_equal(begin_move("a", "n2"), 0);
 	w.donors[1].cannot_move = true;
 	all_report();
 	all_report();
@@ -624,17 +683,13 @@ static void what_went_away_after_all_is_found(void **state)
 
 static void other_contents_are_no_arrival(void **state)
 {
-	json_t *wish = json_pack("{s:s}", "to", "n2"), *ret = NULL;
-
 	begin();
 	all_report();
 	assert_int_equal(alloc(&alice, "a", G, 1, "{\"at\": \"n1\"}"), 0);
 	all_report();
 	all_report();
 	w.donors[1].lies_still = true;
-	assert_int_equal(pool_move(w.pool, &alice, "a", wish, &ret, NULL), 0);
-	json_decref(ret);
-	json_decref(wish);
+	assert_int_equal(begin_move("a", "n2"), 0);
 	all_report();
 	w.donors[2].regions[0] = w.donors[1].regions[0];
 	w.donors[2].regions[0].epoch += 100;
@@ -654,8 +709,6 @@ static void other_contents_are_no_arrival(void **state)
 
 static void a_drained_donor_is_empty_in_the_end(void **state)
 {
-	json_t *ret = NULL;
-
 	begin();
 	all_report();
 	for (int i = 0; i < 6; i++) {
@@ -694,15 +747,12 @@ static void a_drained_donor_is_empty_in_the_end(void **state)
 	}
 	/* One that is told to go there. */
 	assert_int_equal(set_donor("n0", "open"), 0);
-	json_t *wish = json_pack("{s:s}", "to", "n0");
-	assert_int_equal(pool_move(w.pool, &alice, "l0", wish, &ret, NULL), 0);
-	json_decref(ret);
-	assert_int_equal(pool_move(w.pool, &alice, "l0", wish, &ret, NULL), -EBUSY);
+	assert_int_equal(begin_move("l0", "n0"), 0);
+	assert_int_equal(begin_move("l0", "n0"), -EBUSY);
 	all_report();
 	all_report();
 	assert_int_equal(w.donors[0].nr, 1);
 	is_lease("l0", "ready");
-	json_decref(wish);
 	end();
 }
 
@@ -896,6 +946,7 @@ int main(void)
 		cmocka_unit_test(a_lease_is_made_and_ends),
 		cmocka_unit_test(what_makes_no_sense_is_refused),
 		cmocka_unit_test(a_report_is_of_its_donor_and_makes_sense),
+		cmocka_unit_test(a_report_that_could_not_be_kept_is_heard_again),
 		cmocka_unit_test(an_old_report_is_refused),
 		cmocka_unit_test(who_cannot_make_a_region_is_left_out),
 		cmocka_unit_test(what_is_lost_is_told),
