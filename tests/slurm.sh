@@ -12,7 +12,8 @@ need_slurm() {
 start_slurm() {
 	local node
 	export SLURM_CONF=$TMP/slurm/slurm.conf
-	chmod 711 "$TMP"
+	# A job's user reaches what lies here, through the directory of tests/run-one, too.
+	chmod 711 "$TMP" ${WEFT_TEST_MARK:+"$WEFT_TEST_MARK"}
 	# What was asked, and what was said, for whoever looks into a failure.
 	# shellcheck disable=SC2016
 	cleanup_add 'tail -n 60 "$TMP/slurm/hooks" "$TMP/slurm/hook.log"'
@@ -25,6 +26,9 @@ start_slurm() {
 		--socket "$TMP/slurm/munge/socket" --pid-file "$TMP/slurm/munge/pid" \
 		--log-file "$TMP/slurm/munge/log" --seed-file "$TMP/slurm/munge/seed" \
 		>"$TMP/slurm/munge/said" 2>&1 &
+	# The tree of the sources may be closed to a job's user.
+	cp "$WEFT_SRC/fabric/slurm/weft-slurm" "$TMP/slurm/weft-slurm"
+	chmod 755 "$TMP/slurm/weft-slurm"
 	# Slurm gives its scripts no environment.
 	cat >"$TMP/slurm/hook" <<-EOF2
 		#!/bin/bash
@@ -34,12 +38,12 @@ start_slurm() {
 			export WEFT_RUN_DIR=$WEFT_RUN_DIR
 			name="\$SLURM_SCRIPT_CONTEXT \$SLURM_JOB_ID"
 			echo "\$name begins \$EPOCHREALTIME" >>$TMP/slurm/hooks
-			$WEFT_SRC/fabric/slurm/weft-slurm >>$TMP/slurm/hook.log 2>&1
+			$TMP/slurm/weft-slurm >>$TMP/slurm/hook.log 2>&1
 			status=\$?
 			echo "\$name ends \$EPOCHREALTIME \$status" >>$TMP/slurm/hooks
 			exit \$status
 		fi
-		exec $WEFT_SRC/fabric/slurm/weft-slurm
+		exec $TMP/slurm/weft-slurm
 	EOF2
 	chmod 755 "$TMP/slurm/hook"
 	printf 'dir=%q\nstart=(--keep 20)\n' "$TMP/jobs" >"$TMP/slurm/weft.conf"

@@ -2,155 +2,38 @@
 /*
  * weft pool job-start and job-end: what the prolog and the epilog of a scheduler call.  Both may be
  * called again at any time, and come to an end within --wait: a node is never kept by a donor.
- * job-end fails only where a bridge or a swap space is left, so that the node needs somebody.  One
- * thread.
+ * At a node job-start does not fail for what is the job's matter, and job-end fails only where a
+ * bridge or a swap space is left, so that the node needs somebody.  One thread.
  *
  * A job's lease at a node is called job-JOB.NODE.FORM; FORM says what the node makes of it.  NODE
- * is "any" where the lease was made before it was known: it is for the first node.
+ * is "any" where the lease was made before it was known: it is for the first node.  Nobody but an
+ * administrator of the pool makes leases of such names.
  */
-#include <ctype.h>
+#include "fabric/main/pool-job.h"
+
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <poll.h>
-#include <pwd.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
-#include <sys/pidfd.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <systemd/sd-daemon.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "fabric/base/control.h"
 #include "fabric/base/log.h"
-#include "fabric/base/process.h"
 #include "fabric/base/util.h"
-#include "fabric/hello.h"
-#include "fabric/main/pool.h"
 
 enum {
 	WAIT_MS = 25000, /* less than the 30 s that a scheduler may give */
 	ANSWER_MS = 5000,
-	ALIVE_MS = 1000,   /* for an answer of a bridge */
-	DETACH_MS = 17000, /* weft detach waits for a bridge, then for its donor */
-	DETACH_MIN_MS = 2000,
-	ARGS_MAX = 24,
+	FIND_MS = 14000, /* longer than another coordinator takes to lead */
+	AGAIN_MS = 200,
 	TEXT_MAX = 400,
 };
 #define DIR_TOP "/run/weft-jobs"
 #define NS_PER_MS UINT64_C(1000000)
 
-enum form { FILE_FORM, DEVICE, SWAP, NR_FORMS };
-static const char *const forms[NR_FORMS] = {
-	[FILE_FORM] = "file",
-	[DEVICE] = "device",
-	[SWAP] = "swap",
-};
-
-/* What a job asks for, of each of its nodes. */
-struct want {
-	uint64_t size_bytes; /* 0: nothing */
-	json_int_t copies;
-	enum form form;
-};
-
-/* A job at this node. */
-struct here {
-	const struct pool_options *o;
-	uint64_t end_ns;
-	char node[WEFT_NAME_MAX + 1];
-	char dir[PATH_MAX / 2];        /* of the job */
-	char lease[WEFT_NAME_MAX + 1]; /* "": it has none here */
-	enum form form;
-	json_t *json; /* the lease */
-};
-
-/* ---- what is asked for ---- */
-
-/* Behind "weft=" or "weft:", which begins a word; NULL: it is not there. */
-static const char *find_wish(const char *text)
-{
-	for (const char *at = text; (at = strstr(at, "weft")); at++)
-		if ((at == text || strchr(" \t,;", at[-1])) && (at[4] == '=' || at[4] == ':'))
-			return at + 4;
-	return NULL;
-}
-
-static int no_wish(const char *text, struct weft_error *err)
-{
-	return weft_error_set(err, EINVAL,
-		"'%.100s' asks for nothing that there is: weft=SIZE[,copies=1|2|3]"
-		"[,as=file|device|swap], or the licence weft:GIBIBYTES",
-		text);
-}
-
-static bool take_part(const char *part, struct want *want)
-{
-	if (strncmp(part, "copies=", 7) == 0 && part[7] >= '1' && part[7] <= '3' && !part[8]) {
-		want->copies = part[7] - '0';
-		return true;
-	}
-	for (int i = 0; strncmp(part, "as=", 3) == 0 && i < NR_FORMS; i++)
-		if (strcmp(part + 3, forms[i]) == 0) {
-			want->form = (enum form)i;
-			return true;
-		}
-	return false;
-}
-
-/* A licence is counted for the job, whose nodes share what it stands for. */
-static int take_licence(const char *wish, unsigned nr_nodes, struct want *ret,
-	struct weft_error *err)
-{
-	char *end;
-	const unsigned long gib = strtoul(wish, &end, 10);
-
-	if (!isdigit((unsigned char)wish[0]) || gib == 0 || gib > 1u << 20 ||
-		(*end && *end != ',' && !isspace((unsigned char)*end)))
-		return no_wish(wish, err);
-	ret->size_bytes = weft_whole_pages(gib * WEFT_GIB / nr_nodes);
-	return 0;
-}
-
-static int parse_want(const char *text, unsigned nr_nodes, struct want *ret, struct weft_error *err)
-{
-	const char *wish = text ? find_wish(text) : NULL;
-	char buf[128], *at = buf, *part;
-
-	*ret = (struct want){.copies = 1};
-	if (!wish)
-		return 0;
-	if (wish[0] == ':')
-		return take_licence(wish + 1, nr_nodes, ret, err);
-	const size_t len = strcspn(wish + 1, " \t;");
-	if (len >= sizeof(buf))
-		return no_wish(text, err);
-	snprintf(buf, sizeof(buf), "%.*s", (int)len, wish + 1);
-	if (weft_parse_size(strsep(&at, ","), &ret->size_bytes) < 0 || ret->size_bytes == 0)
-		return no_wish(text, err);
-	while ((part = strsep(&at, ",")))
-		if (!take_part(part, ret))
-			return no_wish(text, err);
-	if (ret->form == SWAP && ret->copies > 1)
-		return weft_error_set(err, EINVAL, "swap space has one copy: '%.100s'", text);
-	return 0;
-}
-
 /* ---- leases ---- */
-
-static int remaining_ms(const struct here *h, int most)
-{
-	const uint64_t now = weft_now_ns();
-
-	return now >= h->end_ns ? 1
-				: (int)weft_min((h->end_ns - now) / NS_PER_MS + 1, (uint64_t)most);
-}
 
 static int lease_name(const char *job, const char *node, const char *form,
 	char ret[WEFT_NAME_MAX + 1], struct weft_error *err)
@@ -160,7 +43,27 @@ static int lease_name(const char *job, const char *node, const char *form,
 	return 0;
 }
 
-static int ask_for(const struct here *h, struct pool_client *client, const struct want *want,
+/*
+ * Asks until somebody answers who leads, or until then.  All that is asked may be asked again.
+ * client NULL: there is none, and err says why.
+ */
+static int ask(struct pool_here *h, struct pool_client *client, const char *method,
+	const char *path, const json_t *body, uint64_t end_ns, json_t **ret, struct weft_error *err)
+{
+	int r;
+
+	if (!client)
+		return -err->code;
+	for (;;) {
+		r = pool_client_ask(client, method, path, body,
+			pool_here_remaining_ms(h, ANSWER_MS), ret, err);
+		if ((r != -EHOSTUNREACH && r != -EIO) || weft_now_ns() >= end_ns)
+			return r;
+		nanosleep(&(struct timespec){.tv_nsec = AGAIN_MS * 1000000L}, NULL);
+	}
+}
+
+static int ask_for(struct pool_here *h, struct pool_client *client, const struct pool_want *want,
 	const char *lease, struct weft_error *err)
 {
 	const struct pool_options *o = h->o;
@@ -170,175 +73,88 @@ static int ask_for(const struct here *h, struct pool_client *client, const struc
 			(json_int_t)want->size_bytes, "copies", want->copies, "idle_s",
 			(json_int_t)(o->idle_ms / 1000), "job", o->job, "owner", o->owner,
 			"project", o->project);
-	int r = pool_client_ask(client, "PUT", pool_path("/v1/leases/*", lease, path), wish,
-		remaining_ms(h, ANSWER_MS), &ret, err);
+	int r = ask(h, client, "PUT", pool_path("/v1/leases/*", lease, path), wish, h->end_ns, &ret,
+		err);
 	json_decref(wish);
 	if (r == 0)
 		json_decref(ret);
 	return r;
 }
 
-static int give_back(const struct here *h, struct pool_client *client, const char *lease,
-	struct weft_error *err)
+/* Ends a lease, or all of a job at all nodes, whoever has it attached.  Asked once. */
+static int give_back(struct pool_here *h, struct pool_client *client, const char *fmt,
+	const char *name, struct weft_error *err)
 {
 	char path[512], asked[530];
 	json_t *ret;
 
-	snprintf(asked, sizeof(asked), "%s?force=1", pool_path("/v1/leases/*", lease, path));
-	int r = pool_client_ask(client, "DELETE", asked, NULL, remaining_ms(h, ANSWER_MS), &ret,
-		err);
+	snprintf(asked, sizeof(asked), "%s?force=1", pool_path(fmt, name, path));
+	int r = ask(h, client, "DELETE", asked, NULL, 0, &ret, err);
 	if (r == 0)
 		json_decref(ret);
 	return r == -ENOENT ? 0 : r;
 }
 
-/* All of the job's leases, at all nodes, whoever has them attached. */
-static int end_job(const struct here *h, struct pool_client *client, struct weft_error *err)
+static int take_lease(struct pool_here *h, const json_t *lease, struct weft_error *err)
 {
-	char path[512], asked[530];
-	json_t *ret;
+	const char *owner = json_string_value(json_object_get(lease, "owner"));
+	const char *name = json_string_value(json_object_get(lease, "lease"));
 
-	snprintf(asked, sizeof(asked), "%s?force=1", pool_path("/v1/jobs/*", h->o->job, path));
-	int r = pool_client_ask(client, "DELETE", asked, NULL, remaining_ms(h, ANSWER_MS), &ret,
-		err);
-	if (r == 0)
-		json_decref(ret);
-	return r;
+	if (!name || !owner || (h->o->owner && strcmp(owner, h->o->owner) != 0))
+		return weft_error_set(err, EPERM,
+			"the lease '%.80s' is of %.80s, and the job of %s", name ? name : "?",
+			owner ? owner : "nobody", h->o->owner);
+	snprintf(h->lease, sizeof(h->lease), "%s", name);
+	return 0;
 }
 
-/* Whether the lease is one for this node; then *h says which. */
-static bool take_lease(struct here *h, const char *name, const char *node)
+/* Of the names job-JOB.NODE.FORM, which follow each other in a list of names. */
+static int find_of_node(struct pool_here *h, struct pool_client *client, const char *node,
+	uint64_t end_ns, struct weft_error *err)
 {
-	char wanted[WEFT_NAME_MAX + 1];
-
-	for (int f = 0; f < NR_FORMS; f++)
-		if (lease_name(h->o->job, node, forms[f], wanted, NULL) == 0 &&
-			strcmp(name, wanted) == 0) {
-			strcpy(h->lease, wanted);
-			h->form = (enum form)f;
-			return true;
-		}
-	return false;
-}
-
-/* The lease that the job has for this node, if it has one. */
-static int find_lease(struct here *h, struct pool_client *client, struct weft_error *err)
-{
-	char path[512];
+	char path[512], after[512], asked[1100], head[WEFT_NAME_MAX + 1];
 	json_t *answer, *one;
 	size_t i;
-	int r = pool_client_ask(client, "GET", pool_path("/v1/leases?job=*", h->o->job, path), NULL,
-		remaining_ms(h, ANSWER_MS), &answer, err);
+	int r = lease_name(h->o->job, node, "", head, err);
 
+	if (r < 0)
+		return r;
+	snprintf(asked, sizeof(asked), "%s%s&most=%d",
+		pool_path("/v1/leases?job=*", h->o->job, path), pool_path("&after=*", head, after),
+		POOL_NR_FORMS);
+	r = ask(h, client, "GET", asked, NULL, end_ns, &answer, err);
 	if (r < 0)
 		return r;
 	json_array_foreach(json_object_get(answer, "leases"), i, one) {
 		const char *name = json_string_value(json_object_get(one, "lease"));
 
-		if (name && !take_lease(h, name, h->node) && h->o->is_first)
-			take_lease(h, name, "any");
+		if (r == 0 && name && strncmp(name, head, strlen(head)) == 0 &&
+			pool_form_parse(name + strlen(head), &h->form))
+			r = take_lease(h, one, err);
 	}
 	json_decref(answer);
-	return 0;
+	return r;
 }
 
-/* ---- programs ---- */
-
-/*
- * Bridges are no part of the scheduler's service, nor of the job: what ends either, ends no bridge.
- * In the child, so that nothing is called that could wait for a lock.
- */
-static void leave_group(void)
+/* The lease that the job has for this node, if it has one. */
+static int find_lease(struct pool_here *h, struct pool_client *client, uint64_t end_ns,
+	struct weft_error *err)
 {
-	static const char *const groups[] = {"/sys/fs/cgroup/weft.slice",
-		"/sys/fs/cgroup/unified/weft.slice"};
-	char path[100];
+	int r = find_of_node(h, client, h->node, end_ns, err);
 
-	for (size_t i = 0; i < WEFT_ARRAY_LEN(groups); i++) {
-		mkdir(groups[i], 0755);
-		snprintf(path, sizeof(path), "%s/cgroup.procs", groups[i]);
-		WEFT_CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
-		if (fd >= 0 && write(fd, "0\n", 2) == 2)
-			return;
-	}
-}
-
-/* The exit status of a program beside this one, -ETIMEDOUT after it was killed, or -errno. */
-static int run(const char *name, char *const *args, int timeout_ms)
-{
-	static char slice[] = "--slice=weft.slice";
-	char program[PATH_MAX], *argv[ARGS_MAX + 6];
-	const bool managed = sd_booted() > 0;
-	int status, n = 0;
-	int r = weft_program_beside(name, program, sizeof(program));
-
-	if (r < 0)
-		return r;
-	if (managed)
-		for (char *const *word = (char *[]){"systemd-run", "--scope", "--quiet",
-			     "--collect", slice, NULL};
-			*word; word++)
-			argv[n++] = *word;
-	argv[n++] = program;
-	while (*args && n < ARGS_MAX + 5)
-		argv[n++] = *args++;
-	argv[n] = NULL;
-	const pid_t pid = fork();
-	if (pid < 0)
-		return -errno;
-	if (pid == 0) {
-		setpgid(0, 0);
-		if (!managed)
-			leave_group();
-		execvp(argv[0], argv);
-		_exit(127);
-	}
-	setpgid(pid, pid);
-	WEFT_CLEANUP_CLOSE int fd = pidfd_open(pid, 0);
-	struct pollfd ready = {.fd = fd, .events = POLLIN};
-	while ((r = poll(&ready, 1, timeout_ms)) < 0 && errno == EINTR)
-		;
-	if (r == 0)
-		kill(-pid, SIGKILL);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	if (r == 0)
-		return -ETIMEDOUT;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -ECHILD;
-}
-
-/* The bridge's process; 0: there is none; or -errno: it does not answer. */
-static pid_t bridge_of(const char *name, json_t **ret_status)
-{
-	char socket[WEFT_NAME_MAX + 20];
-	json_t *status, *question = json_pack("{s:s}", "op", "status");
-
-	snprintf(socket, sizeof(socket), "attach-%s.sock", name);
-	int r = weft_control_ask(socket, question, ALIVE_MS, &status, NULL);
-	json_decref(question);
-	if (r < 0)
-		return r == -ENOENT || r == -ECONNREFUSED ? 0 : r;
-	const pid_t pid = (pid_t)json_integer_value(json_object_get(status, "pid"));
-	if (ret_status)
-		*ret_status = status;
-	else
-		json_decref(status);
-	return pid > 0 ? pid : -EPROTO;
+	return r == 0 && !h->lease[0] && h->o->is_first
+		? find_of_node(h, client, "any", end_ns, err)
+		: r;
 }
 
 /* ---- what the job finds ---- */
 
-static int in_dir(const struct here *h, const char *name, char ret[PATH_MAX])
-{
-	return snprintf(ret, PATH_MAX, "%s/%s", h->dir, name) < PATH_MAX ? 0 : -ENAMETOOLONG;
-}
-
-__attribute__((format(printf, 3, 4))) static int write_file(const struct here *h, const char *name,
-	const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static int write_file(const struct pool_here *h,
+	const char *name, const char *fmt, ...)
 {
 	char path[PATH_MAX], fresh[PATH_MAX];
 	va_list ap;
-	int r = in_dir(h, name, path);
+	int r = pool_here_path(h, name, path);
 
 	if (r == 0 && snprintf(fresh, sizeof(fresh), "%s/.%s", h->dir, name) >= PATH_MAX)
 		r = -ENAMETOOLONG;
@@ -354,7 +170,7 @@ __attribute__((format(printf, 3, 4))) static int write_file(const struct here *h
 	return 0;
 }
 
-static int make_dir(const struct here *h, struct weft_error *err)
+static int make_dir(const struct pool_here *h, struct weft_error *err)
 {
 	const char *top = h->o->dir ? h->o->dir : DIR_TOP;
 
@@ -367,144 +183,87 @@ static int make_dir(const struct here *h, struct weft_error *err)
 	return 0;
 }
 
-/* The job cannot have what it asked for, which its environment says.  The node can do without. */
-static void tell_job(const struct here *h, const struct want *want, const struct weft_error *why)
+/*
+ * The job cannot have what it asked for, or, as nobody could be asked, it is not known whether it
+ * did: its environment says so.  The node can do without.
+ */
+static void tell_job(const struct pool_here *h, bool asked, const struct weft_error *why)
 {
 	char text[TEXT_MAX], word[4 * TEXT_MAX + 3];
 
 	snprintf(text, sizeof(text), "%s", why->message);
 	fprintf(stderr, "weft-pool: job %s: %s\n", h->o->job, text);
-	/* Whether it asked for anything is not known otherwise. */
-	if ((h->lease[0] || want->size_bytes) && make_dir(h, NULL) == 0)
-		write_file(h, "env", "export WEFT_ERROR=%s\n",
-			weft_shell_word(weft_printable(text), word));
-}
-
-/* ---- the start ---- */
-
-static int tell_run(const struct here *h, const char *what, int r, struct weft_error *err)
-{
-	if (r == 0)
-		return 0;
-	return weft_error_set(err, r < 0 ? -r : EIO, "lease '%s': weft %s %s", h->lease, what,
-		r == -ETIMEDOUT ? "took too long"
-				: "failed; what it said is in the log of the prolog");
-}
-
-static int attach(const struct here *h, struct weft_error *err)
-{
-	char from[WEFT_NAME_MAX + 8], file[PATH_MAX], owner[80];
-	char *args[ARGS_MAX] = {from, "--name", (char *)h->lease}, **arg = args + 3;
-	const struct pool_options *o = h->o;
-
-	snprintf(from, sizeof(from), "pool:%s", h->lease);
-	if (in_dir(h, "memory", file) < 0)
-		return weft_error_set(err, ENAMETOOLONG, "%s is too long", h->dir);
-	if (h->form == FILE_FORM) {
-		*arg++ = "--mount";
-		*arg++ = file;
-		if (o->owner) {
-			snprintf(owner, sizeof(owner), "%s", o->owner);
-			*arg++ = "--allow-other";
-			*arg++ = "--owner";
-			*arg++ = owner;
-		}
-	} else {
-		*arg++ = "--device";
-	}
-	if (o->allow_insecure)
-		*arg++ = "--allow-insecure";
-	return tell_run(h, "attach", run("weft-attach", args, remaining_ms(h, WAIT_MS)), err);
-}
-
-static int swap_on(const struct here *h, struct weft_error *err)
-{
-	const json_t *region = json_array_get(json_object_get(h->json, "regions"), 0);
-	const char *uri = json_string_value(json_object_get(region, "uri"));
-	char *args[ARGS_MAX] = {"on", (char *)uri, "--name", (char *)h->lease}, **arg = args + 4;
-
-	if (!uri)
-		return weft_error_set(err, EIO, "lease '%s' is nowhere", h->lease);
-	if (h->o->cgroup) {
-		*arg++ = "--cgroup";
-		*arg++ = (char *)h->o->cgroup;
-	}
-	if (h->o->allow_insecure)
-		*arg++ = "--allow-insecure";
-	return tell_run(h, "swap", run("weft-swap", args, remaining_ms(h, WAIT_MS)), err);
-}
-
-/* A device becomes its owner's. */
-static int give_device(const struct here *h, char ret[PATH_MAX])
-{
-	json_t *status = NULL;
-	const pid_t pid = bridge_of(h->lease, &status);
-	const char *path = json_string_value(json_object_get(status, "device"));
-	const struct passwd *user = h->o->owner ? getpwnam(h->o->owner) : NULL;
-	int r = pid <= 0 || !path ? -ENODEV : h->o->owner && !user ? -EINVAL : 0;
-
-	if (r == 0 && user && chown(path, user->pw_uid, user->pw_gid) < 0)
-		r = -errno;
-	if (r == 0)
-		snprintf(ret, PATH_MAX, "%s", path);
-	json_decref(status);
-	return r;
+	weft_shell_word(weft_printable(text), word);
+	if (make_dir(h, NULL) == 0)
+		write_file(h, "env", "export %s=%s\n", asked ? "WEFT_ERROR" : "WEFT_UNKNOWN", word);
 }
 
 /* Where the job finds it: a line for its shell. */
-static int tell_where(const struct here *h, struct weft_error *err)
+static int tell_where(const struct pool_here *h, struct weft_error *err)
 {
 	static const char *const variables[] = {"WEFT_FILE", "WEFT_DEVICE", "WEFT_SWAP"};
 	char where[PATH_MAX];
-	int r = 0;
+	int r = pool_job_where(h, where, err);
 
-	if (h->form == SWAP)
-		snprintf(where, sizeof(where), "%s", h->lease);
-	else if (h->form == DEVICE)
-		r = give_device(h, where);
-	else
-		r = in_dir(h, "memory", where);
-	if (r == 0)
-		r = write_file(h, "env", "export %s=%s\nexport WEFT_BYTES=%lld\n",
-			variables[h->form], where,
-			json_integer_value(json_object_get(h->json, "size_bytes")));
+	if (r < 0)
+		return r;
+	r = write_file(h, "env", "export %s=%s\nexport WEFT_BYTES=%lld\n", variables[h->form],
+		where, json_integer_value(json_object_get(h->json, "size_bytes")));
 	return r < 0 ? weft_error_set(err, -r, "the job cannot be told where its memory is: %s",
 			       strerror(-r))
 		     : 0;
 }
 
-/* Donors make it; *h->json is what it is in the end. */
-static int wait_ready(struct here *h, struct pool_client *client, struct weft_error *err)
+static void remove_dir(const struct pool_here *h)
 {
+	static const char *const files[] = {"memory", "env", "lease"};
+	char path[PATH_MAX];
+
+	for (size_t i = 0; i < WEFT_ARRAY_LEN(files); i++)
+		if (pool_here_path(h, files[i], path) == 0)
+			unlink(path);
+	rmdir(h->dir);
+}
+
+/* ---- the start ---- */
+
+/* Of donors that a coordinator has not heard of yet, and that may report. */
+static bool may_become_ready(const char *state)
+{
+	return strcmp(state, "making") == 0 || strcmp(state, "silent") == 0 ||
+		strcmp(state, "degraded") == 0;
+}
+
+/* Donors make it; *h->json is what it is in the end. */
+static int wait_ready(struct pool_here *h, struct pool_client *client, struct weft_error *err)
+{
+	const char *state = "not made";
 	char path[512];
 	json_t *now;
 
 	pool_path("/v1/leases/*", h->lease, path);
-	for (;;) {
-		int r = pool_client_ask(client, "GET", path, NULL, remaining_ms(h, ANSWER_MS), &now,
-			err);
-		if (r < 0 && r != -EHOSTUNREACH)
+	while (weft_now_ns() < h->end_ns) {
+		int r = ask(h, client, "GET", path, NULL, h->end_ns, &now, err);
+		if (r < 0)
 			return r;
-		if (r == 0) {
-			json_decref(h->json);
-			h->json = now;
-			const char *state = json_string_value(json_object_get(now, "state"));
-			if (state && strcmp(state, "ready") == 0)
-				return 0;
-			if (!state || strcmp(state, "making") != 0)
-				return weft_error_set(err, EIO, "lease '%s' is %s", h->lease,
-					state ? state : "unknown");
-		}
-		if (weft_now_ns() >= h->end_ns)
-			return weft_error_set(err, ETIMEDOUT, "lease '%s' is not made in time",
-				h->lease);
-		nanosleep(&(struct timespec){.tv_nsec = 100000000L}, NULL);
+		json_decref(h->json);
+		h->json = now;
+		state = json_string_value(json_object_get(now, "state"));
+		if (!state)
+			state = "unknown";
+		if (strcmp(state, "ready") == 0)
+			return 0;
+		if (!may_become_ready(state))
+			return weft_error_set(err, EIO, "lease '%s' is %s", h->lease, state);
+		nanosleep(&(struct timespec){.tv_nsec = AGAIN_MS * 1000000L}, NULL);
 	}
+	return weft_error_set(err, ETIMEDOUT, "lease '%s' is not ready in time: it is %s", h->lease,
+		state);
 }
 
-static int begin_here(const struct pool_options *o, struct here *h, struct weft_error *err)
+static int begin_here(const struct pool_options *o, struct pool_here *h, struct weft_error *err)
 {
-	*h = (struct here){
+	*h = (struct pool_here){
 		.o = o,
 		.end_ns = weft_now_ns() + (o->has_wait ? o->wait_ms : WAIT_MS) * NS_PER_MS,
 	};
@@ -526,89 +285,149 @@ static int begin_here(const struct pool_options *o, struct here *h, struct weft_
 		setenv("WEFT_POOL", o->at.url, 1);
 	if (o->at.key)
 		setenv("WEFT_KEY", o->at.key, 1);
+	if (o->at.certificates)
+		setenv("WEFT_POOL_CERTIFICATES", o->at.certificates, 1);
 	return 0;
 }
 
-/* Whatever fails here is the job's matter, and none of the node's. */
-static int start_here(struct here *h, struct pool_client *client, const struct want *want,
+/* Swap space is not its job's alone, but whoever's that swaps, unless a group is named. */
+static int check_form(const struct pool_options *o, enum pool_form form, struct weft_error *err)
+{
+	if (form != POOL_SWAP || o->allow_swap || o->cgroup)
+		return 0;
+	return weft_error_set(err, EPERM,
+		"jobs get no swap space here: that needs --allow-swap, or --cgroup");
+}
+
+/* A new lease for this node, unless the job has one. */
+static int have_lease(struct pool_here *h, struct pool_client *client, const struct pool_want *want,
 	struct weft_error *err)
 {
-	int r = find_lease(h, client, err);
+	if (h->lease[0] || !want->is_asked)
+		return 0;
+	h->form = want->form;
+	int r = lease_name(h->o->job, h->node, pool_form_name(h->form), h->lease, err);
+	if (r == 0)
+		r = check_form(h->o, h->form, err);
+	return r < 0 ? r : ask_for(h, client, want, h->lease, err);
+}
 
-	if (r == 0 && !h->lease[0] && want->size_bytes) {
-		h->form = want->form;
-		r = lease_name(h->o->job, h->node, forms[h->form], h->lease, err);
-		if (r == 0)
-			r = ask_for(h, client, want, h->lease, err);
-	}
-	if (r < 0 || !h->lease[0])
-		return r;
-	r = make_dir(h, err);
-	if (r == 0) /* for job-end, should nobody else know by then */
+static int use_lease(struct pool_here *h, struct pool_client *client, struct weft_error *err)
+{
+	int r = check_form(h->o, h->form, err);
+
+	if (r == 0)
+		r = make_dir(h, err);
+	if (r == 0) { /* for job-end, should nobody else know by then */
 		r = write_file(h, "lease", "%s\n", h->lease);
+		if (r < 0)
+			r = weft_error_set(err, -r, "cannot write to %s: %s", h->dir, strerror(-r));
+	}
 	if (r == 0)
 		r = wait_ready(h, client, err);
-	if (r == 0 && bridge_of(h->lease, NULL) <= 0)
-		r = h->form == SWAP ? swap_on(h, err) : attach(h, err);
+	if (r == 0)
+		r = pool_job_attach(h, err);
 	return r == 0 ? tell_where(h, err) : r;
 }
 
-/* Leases for all nodes, before any of them is told of the job; all of them, or none. */
-static int lease_for_nodes(struct here *h, struct pool_client *client, const struct want *want,
+/* Whatever fails here is the job's matter, and none of the node's. */
+static void start_here(struct pool_here *h, struct pool_client *client, const char *text,
 	struct weft_error *err)
+{
+	struct pool_want want;
+	int r = pool_want_parse(text, 1, &want, err);
+
+	if (r < 0) {
+		tell_job(h, true, err);
+		return;
+	}
+	/* Who is not known to ask is not held up for as long as that. */
+	r = find_lease(h, client,
+		want.is_asked ? h->end_ns
+			      : weft_min(h->end_ns, weft_now_ns() + FIND_MS * NS_PER_MS),
+		err);
+	const bool is_known = r == 0 || h->lease[0] || want.is_asked || r == -EPERM;
+	if (r == 0)
+		r = have_lease(h, client, &want, err);
+	if (r == 0 && h->lease[0])
+		r = use_lease(h, client, err);
+	else if (r == 0)
+		remove_dir(h); /* of an earlier try */
+	if (r < 0)
+		tell_job(h, is_known, err);
+}
+
+/* ---- the start, for all nodes ---- */
+
+static unsigned count_nodes(const char *list)
+{
+	unsigned nr = 0;
+
+	for (const char *p = list; *p; p++)
+		nr += *p != ',' && (p == list || p[-1] == ',');
+	return nr;
+}
+
+/* Leases for all nodes, before any of them is told of the job; all of them, or none. */
+static int lease_for_nodes(struct pool_here *h, struct pool_client *client,
+	const struct pool_want *want, struct weft_error *err)
 {
 	WEFT_CLEANUP_FREE char *list = strdup(h->o->nodes);
 	char lease[WEFT_NAME_MAX + 1], *at = list, *node;
 	struct weft_error unused;
-	int r = list ? 0 : weft_error_set(err, ENOMEM, "no memory");
+	int r = list ? check_form(h->o, want->form, err) : weft_error_set(err, ENOMEM, "no memory");
 
 	while (r == 0 && (node = strsep(&at, ","))) {
 		if (!node[0])
 			continue;
-		r = lease_name(h->o->job, node, forms[want->form], lease, err);
+		r = lease_name(h->o->job, node, pool_form_name(want->form), lease, err);
 		if (r == 0)
 			r = ask_for(h, client, want, lease, err);
 	}
 	if (r < 0)
-		end_job(h, client, &unused);
+		give_back(h, client, "/v1/jobs/*", h->o->job, &unused);
 	return r;
 }
 
-static unsigned count_nodes(const char *list)
+static int start_for_nodes(struct pool_here *h, struct pool_client *client, const char *text,
+	struct weft_error *err)
 {
-	unsigned nr = 1;
+	const unsigned nr = count_nodes(h->o->nodes);
+	struct weft_error why;
+	struct pool_want want;
+	int r = pool_want_parse(text, weft_max(nr, 1u), &want, &why);
 
-	for (const char *p = list ? list : ""; *p; p++)
-		nr += *p == ',' && p[1];
-	return nr;
+	if (r < 0)
+		return weft_error_set(err, why.code, "%s", why.message);
+	if (!want.is_asked)
+		return 0;
+	if (nr == 0)
+		return weft_error_set(err, EINVAL, "--nodes names no node");
+	return lease_for_nodes(h, client, &want, err);
 }
 
 int pool_job_start(struct pool_options *o, struct pool_client *client, struct weft_error *err)
 {
 	const char *text = o->want ? o->want : getenv("SPANK_WEFT");
-	struct want want;
-	struct here h;
-	int r = begin_here(o, &h, err);
+	struct pool_here h;
+	struct weft_error why;
+	int r = begin_here(o, &h, &why);
 
-	if (r == 0)
-		r = parse_want(text, count_nodes(o->nodes), &want, err);
 	if (r < 0)
-		return r;
+		return weft_error_set(err, why.code, "%s", why.message);
 	if (o->nodes)
-		return want.size_bytes ? lease_for_nodes(&h, client, &want, err) : 0;
-	r = start_here(&h, client, &want, err);
+		return start_for_nodes(&h, client, text, err);
+	start_here(&h, client, text, err);
 	json_decref(h.json);
-	if (r < 0)
-		tell_job(&h, &want, err);
 	return 0;
 }
 
 /* ---- the end ---- */
 
-static void read_lease(struct here *h)
+static void read_lease(struct pool_here *h)
 {
 	char path[PATH_MAX], *dot;
-	FILE *f = in_dir(h, "lease", path) == 0 ? fopen(path, "re") : NULL;
+	FILE *f = pool_here_path(h, "lease", path) == 0 ? fopen(path, "re") : NULL;
 
 	if (!f)
 		return;
@@ -616,69 +435,8 @@ static void read_lease(struct here *h)
 		h->lease[strcspn(h->lease, "\n")] = '\0';
 	fclose(f);
 	dot = strrchr(h->lease, '.');
-	for (int i = 0; dot && i < NR_FORMS; i++)
-		if (strcmp(dot + 1, forms[i]) == 0)
-			h->form = (enum form)i;
-	if (!weft_name_valid(h->lease))
+	if (!dot || !pool_form_parse(dot + 1, &h->form) || !weft_name_valid(h->lease))
 		h->lease[0] = '\0';
-}
-
-/* The bridge goes, whatever it waits for.  Whether none is left. */
-static bool detach(const struct here *h)
-{
-	char *args[] = {"--force", (char *)h->lease, NULL};
-	char file[PATH_MAX];
-	pid_t pid = bridge_of(h->lease, NULL);
-
-	/* Nobody finds it any more, whoever has it open. */
-	if (h->form == FILE_FORM && in_dir(h, "memory", file) == 0)
-		umount2(file, MNT_DETACH);
-	/* Once more clears away what was killed. */
-	for (int i = 0; i < 2; i++) {
-		run("weft-detach", args,
-			(int)weft_max((uint64_t)remaining_ms(h, DETACH_MS), DETACH_MIN_MS));
-		if (bridge_of(h->lease, NULL) == 0)
-			return true;
-		if (pid > 0)
-			kill(pid, SIGKILL);
-	}
-	return bridge_of(h->lease, NULL) == 0;
-}
-
-/*
- * weft swap notes what it makes before it makes it, until nothing of it is left.  A space may be
- * left without a bridge, which another bridge can take over (weft-swap(1)).
- */
-static bool is_swap_left(const struct here *h)
-{
-	char path[PATH_MAX];
-
-	if (weft_run_dir(path, sizeof(path)) < 0)
-		return true;
-	const size_t n = strlen(path);
-	snprintf(path + n, sizeof(path) - n, "/swap-%s.json", h->lease);
-	return access(path, F_OK) == 0 || errno != ENOENT;
-}
-
-static bool swap_off(const struct here *h)
-{
-	char *args[] = {"off", "--force", (char *)h->lease, NULL};
-
-	if (!is_swap_left(h))
-		return true;
-	run("weft-swap", args, remaining_ms(h, WAIT_MS));
-	return !is_swap_left(h);
-}
-
-static void remove_dir(const struct here *h)
-{
-	static const char *const files[] = {"memory", "env", "lease"};
-	char path[PATH_MAX];
-
-	for (size_t i = 0; i < WEFT_ARRAY_LEN(files); i++)
-		if (in_dir(h, files[i], path) == 0)
-			unlink(path);
-	rmdir(h->dir);
 }
 
 /*
@@ -687,20 +445,20 @@ static void remove_dir(const struct here *h)
  */
 int pool_job_end(struct pool_options *o, struct pool_client *client, struct weft_error *err)
 {
-	struct weft_error why = {0};
-	struct here h;
-	int r = begin_here(o, &h, err);
+	struct pool_here h;
+	struct weft_error why;
+	int r = begin_here(o, &h, &why);
 
 	if (r < 0)
-		return r;
+		return weft_error_set(err, why.code, "%s", why.message);
 	read_lease(&h);
 	if (!h.lease[0])
-		find_lease(&h, client, &why);
-	if (h.lease[0] && h.form == SWAP && !swap_off(&h))
+		find_lease(&h, client, 0, err);
+	if (h.lease[0] && h.form == POOL_SWAP && !pool_job_swap_off(&h))
 		return weft_error_set(err, EBUSY, "swap space '%s' is left", h.lease);
-	if (h.lease[0] && give_back(&h, client, h.lease, &why) < 0)
-		weft_warn("job %s: %s; the lease ends by itself", o->job, why.message);
-	if (h.lease[0] && h.form != SWAP && !detach(&h))
+	if (h.lease[0] && give_back(&h, client, "/v1/leases/*", h.lease, err) < 0)
+		weft_warn("job %s: %s; the lease ends by itself", o->job, err->message);
+	if (h.lease[0] && h.form != POOL_SWAP && !pool_job_detach(&h))
 		return weft_error_set(err, EBUSY, "the bridge of '%s' is left", h.lease);
 	remove_dir(&h);
 	return 0;

@@ -18,25 +18,26 @@ static const struct action {
 	int (*ask)(struct pool_options *o, struct pool_client *client, struct weft_error *err);
 	const char *noun; /* of its name; NULL: it takes none */
 	bool may_lack_name;
+	bool may_lack_client; /* then err says why there is none, and client is NULL */
 } actions[] = {
-	{"serve", NULL, NULL, false},
-	{"status", pool_ask_status, NULL, false},
-	{"donors", pool_ask_donors, NULL, false},
-	{"leases", pool_ask_leases, "lease", true},
-	{"uris", pool_ask_uris, "lease", false},
-	{"alloc", pool_ask_alloc, "lease", false},
-	{"release", pool_ask_release, "lease", true},
-	{"resize", pool_ask_resize, "lease", false},
-	{"move", pool_ask_move, "lease", false},
-	{"cordon", pool_ask_donor_state, "donor", false},
-	{"drain", pool_ask_donor_state, "donor", false},
-	{"open", pool_ask_donor_state, "donor", false},
-	{"forget", pool_ask_forget, "donor", false},
-	{"quota", pool_ask_quota, "user", false},
-	{"quotas", pool_ask_quotas, NULL, false},
-	{"audit", pool_ask_audit, NULL, false},
-	{"job-start", pool_job_start, NULL, false},
-	{"job-end", pool_job_end, NULL, false},
+	{"serve", NULL, NULL, false, false},
+	{"status", pool_ask_status, NULL, false, false},
+	{"donors", pool_ask_donors, NULL, false, false},
+	{"leases", pool_ask_leases, "lease", true, false},
+	{"uris", pool_ask_uris, "lease", false, false},
+	{"alloc", pool_ask_alloc, "lease", false, false},
+	{"release", pool_ask_release, "lease", true, false},
+	{"resize", pool_ask_resize, "lease", false, false},
+	{"move", pool_ask_move, "lease", false, false},
+	{"cordon", pool_ask_donor_state, "donor", false, false},
+	{"drain", pool_ask_donor_state, "donor", false, false},
+	{"open", pool_ask_donor_state, "donor", false, false},
+	{"forget", pool_ask_forget, "donor", false, false},
+	{"quota", pool_ask_quota, "user", false, false},
+	{"quotas", pool_ask_quotas, NULL, false, false},
+	{"audit", pool_ask_audit, NULL, false, false},
+	{"job-start", pool_job_start, NULL, false, true},
+	{"job-end", pool_job_end, NULL, false, true},
 };
 
 static const struct action *action_of(const char *name)
@@ -152,6 +153,8 @@ static const struct weft_option options[] = {
 		WEFT_COMPLETE_DIRECTORY, INTO(dir)},
 	{"cgroup", "PATH", "job-start: who swaps to it (weft swap on --cgroup)", WEFT_OPTION_TEXT,
 		INTO(cgroup)},
+	{"allow-swap", NULL, "job-start: jobs may have swap space, whoever else swaps to it",
+		WEFT_OPTION_FLAG, INTO(allow_swap)},
 	{"allow-insecure", NULL, "job-start: as of weft attach", WEFT_OPTION_FLAG,
 		INTO(allow_insecure)},
 	{.kind = WEFT_OPTION_GROUP, .help = "The coordinator (serve):"},
@@ -206,6 +209,7 @@ static const struct {
 	{"first", "job-start job-end"},
 	{"dir", "job-start job-end"},
 	{"cgroup", "job-start"},
+	{"allow-swap", "job-start"},
 	{"allow-insecure", "job-start"},
 	{"listen", "serve"},
 	{"socket", "serve"},
@@ -278,12 +282,12 @@ static int check(const struct weft_command_line *line, struct pool_options *o)
 static int run(struct pool_options *o, struct weft_error *err)
 {
 	const struct action *action = action_of(o->action);
-	struct pool_client *client;
+	struct pool_client *client = NULL;
 
 	if (!action->ask)
 		return pool_serve(o, err);
 	int r = pool_client_new(&o->at, &client, err);
-	if (r < 0)
+	if (r < 0 && !action->may_lack_client)
 		return r;
 	r = action->ask(o, client, err);
 	pool_client_free(client);

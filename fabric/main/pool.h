@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the parts of weft pool share: pool.c (the command line), pool-serve.c (the coordinator),
- * pool-ask.c (what is asked of one), pool-job.c (what a scheduler asks), pool-print.c (tables). One
- * thread.
+ * pool-ask.c (what is asked of one), pool-job.c (what a scheduler asks; pool-job.h), pool-print.c
+ * (tables).  One thread.
  */
 #ifndef WEFT_FABRIC_MAIN_POOL_H
 #define WEFT_FABRIC_MAIN_POOL_H
@@ -39,7 +39,7 @@ struct pool_options {
 	const char *etcd, *etcd_prefix, *etcd_certificates;
 	/* job-start, job-end */
 	const char *want, *nodes, *node, *dir, *cgroup;
-	bool allow_insecure, is_first;
+	bool allow_swap, allow_insecure, is_first;
 };
 
 /* The coordinator, until it is told to end.  0, or -errno. */
@@ -63,7 +63,7 @@ int pool_ask_quota(struct pool_options *o, struct pool_client *client, struct we
 /* A path with the name in place of its '*'; anything but plain letters is written as %XX. */
 const char *pool_path(const char *fmt, const char *name, char ret[512]);
 
-/* What a scheduler asks (pool-job.c). */
+/* What a scheduler asks (pool-job.c).  client NULL: there is none, and *err says why. */
 int pool_job_start(struct pool_options *o, struct pool_client *client, struct weft_error *err);
 int pool_job_end(struct pool_options *o, struct pool_client *client, struct weft_error *err);
 

@@ -208,8 +208,10 @@ int pool_client_new(const struct pool_client_config *config, struct pool_client 
 		set_up(c);
 		r = find_key(c, config, err);
 	}
-	if (r == 0 && config->certificates)
-		r = pool_curl_trust(c->curl, config->certificates, err);
+	const char *trusted =
+		config->certificates ? config->certificates : getenv("WEFT_POOL_CERTIFICATES");
+	if (r == 0 && trusted)
+		r = pool_curl_trust(c->curl, trusted, err);
 	if (r < 0)
 		pool_client_free(c);
 	else

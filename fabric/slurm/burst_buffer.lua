@@ -25,6 +25,11 @@ local function run(command)
 	return text, status == "0"
 end
 
+-- As one word of a shell.
+local function quoted(text)
+	return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+
 -- What a line of a job's script asks for; false: nonsense.
 local function wish_of(words)
 	local ret = {copies = "1", form = "file"}
@@ -73,12 +78,15 @@ function slurm_bb_setup(job, uid, gid, pool, bytes, script)
 	if not want then
 		return slurm.SUCCESS
 	end
-	local owner = run("id -nu " .. tonumber(uid))
+	local owner, known = run(string.format("id -nu %d", tonumber(uid)))
+	if not known then
+		return slurm.ERROR, owner
+	end
 	local lease = string.format("job-%d.any.%s", tonumber(job), want.form)
 	while true do
 		local said, done = run(string.format(
 			"%s pool alloc %s --size %s --mirror %s --for %d --owner %s --keep 86400",
-			weft, lease, want.size, want.copies, tonumber(job), owner))
+			weft, lease, want.size, want.copies, tonumber(job), quoted(owner)))
 		if done then
 			return slurm.SUCCESS, said
 		end

@@ -2,7 +2,7 @@
 # How a job of Slurm asks for memory of a pool beside its comment: a line of its script, which
 # burst_buffer/lua leases while the job is in the queue, and an option that a SPANK plugin has.
 # tier: long
-# timeout: 300
+# timeout: 420
 # serial
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 . "${BASH_SOURCE[0]%/*}/../pool.sh"
@@ -41,6 +41,24 @@ echo "an option"
 a=$(uses | submit --uid=nobody --weft=4M)
 wait_for -t 60 job_is "$a" COMPLETED
 says "$a" "had 4194304" || slurm_says "$(<"$TMP/out/$a")"
+wait_for -t 60 nothing_leaks
+
+echo "an option that makes no sense"
+a=$(uses | submit --uid=nobody --weft=4M,as=tape)
+wait_for -t 60 job_is "$a" FAILED
+says "$a" "asks for nothing that there is" || slurm_says "$(<"$TMP/out/$a")"
+wait_for -t 60 nothing_leaks
+
+echo "a coordinator that does not answer"
+stop_pool KILL
+a=$(uses | submit --uid=nobody --weft=4M)
+b=$(submit --uid=nobody <<<$'#!/bin/bash\necho "has ${WEFT_FILE-nothing}"')
+wait_for -t 90 job_is "$a" FAILED
+says "$a" "does not answer" || slurm_says "$(<"$TMP/out/$a")"
+wait_for -t 90 job_is "$b" COMPLETED
+says "$b" "has nothing" || slurm_says "$(<"$TMP/out/$b")"
+start_pool
+wait_for -t 60 has_donor d1
 wait_for -t 60 nothing_leaks
 
 echo "a line of the script"
