@@ -429,6 +429,15 @@ void serve_end_pool(struct serve *s)
 		pthread_join(p->reporter, NULL);
 	if (p->nr_threads > 1)
 		pthread_join(p->maker, NULL);
+	p->nr_threads = 0;
+}
+
+void serve_free_pool(struct serve *s)
+{
+	struct serve_pool *p = s->pool;
+
+	if (!p)
+		return;
 	pool_client_free(p->client);
 	json_decref(p->refused);
 	json_decref(p->stays);

@@ -272,6 +272,7 @@ static int finish(struct serve *s, struct weft_error *err)
 	r = end_listeners(s, err);
 	if (r < 0)
 		return r;
+	serve_free_pool(s);
 	weft_moves_free(s->moves);
 	free(s->take_directory);
 	serve_remove_sockets(s);

@@ -199,6 +199,8 @@ int serve_answer_move(void *ctx, const struct weft_peer *peer, const json_t *que
 int serve_open_pool(struct serve *s, struct weft_error *err);
 int serve_start_pool(struct serve *s, struct weft_error *err);
 void serve_end_pool(struct serve *s);
+/* Once nobody asks any more how much room there is. */
+void serve_free_pool(struct serve *s);
 /* The line about it, if there is one, of what is printed when the donor is ready. */
 void serve_print_pool(const struct serve *s);
 /* For the status; a new reference; null where there is none. */
