@@ -174,7 +174,6 @@ int region_file_pwrite(struct weft_region *region, const void *buf, uint64_t off
 
 	if (region->store_ops) {
 		r = note_store(region, region->store_ops->write(region->store, buf, off, len));
-		region->stage->late_writes |= r == -ETIMEDOUT || r == -ENOTCONN;
 		atomic_store(&region->dirty, true);
 		return r;
 	}

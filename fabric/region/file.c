@@ -191,9 +191,6 @@ void region_file_finish(struct weft_region *region)
 	/* Its mark is what the move made it; or not all is here yet. */
 	if (region->transfer.way)
 		return;
-	/* One that came late is found by comparing. */
-	if (region->stage->late_writes)
-		weft_region_changed_somewhere(region);
 	if (region->block_bytes || (region->store_ops && region->unmarked)) {
 		weft_region_flush(region);
 		return;
@@ -220,7 +217,7 @@ void region_file_finish(struct weft_region *region)
 	 * and where a late write may come still.
 	 */
 	if (weft_region_flush(region) < 0 || fsync(region->fd) < 0 || fstat(region->fd, &st) < 0 ||
-		(uint64_t)st.st_size < region->size_bytes || region->stage->late_writes)
+		(uint64_t)st.st_size < region->size_bytes || region->stage->any_late)
 		return;
 	region_mark_write(region, true, NULL);
 }

@@ -177,10 +177,10 @@ struct region_stage {
 	uint8_t *map;
 	_Atomic uint64_t *changed; /* a bit for each block of 4 KiB */
 	_Atomic bool changed_somewhere;
-	/* Under flush_lock: */
-	uint64_t *sent; /* as `changed`: written to the file or store, and not flushed since */
-	bool any_sent;
-	bool late_writes; /* a store may carry out writes yet that it never answered */
+	/* Of a store, under flush_lock.  As `changed`: sent, and not flushed since; …  */
+	uint64_t *sent;
+	uint64_t *late; /* … and of writes that it never answered, and may carry out yet */
+	bool any_sent, any_late;
 	pthread_mutex_t lock;
 	pthread_cond_t moved;
 	unsigned nr_users; /* both under the lock */

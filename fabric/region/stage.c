@@ -50,12 +50,11 @@ int region_stage_init(struct weft_region *region)
 	return 0;
 }
 
-static void drop_memory(uint8_t *map, uint64_t bytes, _Atomic uint64_t *changed, uint64_t *sent)
+static void drop_memory(uint8_t *map, uint64_t bytes, _Atomic uint64_t *changed)
 {
 	if (map)
 		munmap(map, bytes);
 	free((void *)changed);
-	free(sent);
 }
 
 void region_stage_fini(struct weft_region *region)
@@ -64,7 +63,9 @@ void region_stage_fini(struct weft_region *region)
 
 	if (!stage)
 		return;
-	drop_memory(stage->map, region->size_bytes, stage->changed, stage->sent);
+	drop_memory(stage->map, region->size_bytes, stage->changed);
+	free(stage->sent);
+	free(stage->late);
 	pthread_cond_destroy(&stage->moved);
 	pthread_mutex_destroy(&stage->lock);
 	pthread_rwlock_destroy(&stage->access);
@@ -145,23 +146,35 @@ static int take_changes(struct weft_region *region,
 	return 0;
 }
 
+/* A run of blocks, all of one word. */
+static void note_sent(struct region_stage *stage, uint64_t off, uint64_t len, bool unanswered)
+{
+	uint64_t first = off / BLOCK % WORD_BLOCKS, last = (off + len - 1) / BLOCK % WORD_BLOCKS;
+	uint64_t bits = UINT64_MAX << first & UINT64_MAX >> (WORD_BLOCKS - 1 - last);
+
+	stage->sent[off / WORD_BYTES] |= bits;
+	stage->any_sent = true;
+	if (unanswered)
+		stage->late[off / WORD_BYTES] |= bits;
+	stage->any_late |= unanswered;
+}
+
 static int block_out(struct weft_region *region, uint64_t off, uint64_t len)
 {
 	int r = region_file_check(region);
 
 	if (r < 0)
 		return r;
-	/* They are all of one word. */
-	uint64_t first = off / BLOCK % WORD_BLOCKS, last = (off + len - 1) / BLOCK % WORD_BLOCKS;
-	region->stage->sent[off / WORD_BYTES] |=
-		UINT64_MAX << first & UINT64_MAX >> (WORD_BLOCKS - 1 - last);
-	region->stage->any_sent = true;
-	return region_file_pwrite(region, region->stage->map + off, off, len);
+	r = region_file_pwrite(region, region->stage->map + off, off, len);
+	if (region->store_ops)
+		note_sent(region->stage, off, len, r == -ETIMEDOUT || r == -ENOTCONN);
+	return r;
 }
 
 /*
  * A flush that failed may have dropped what was sent, although the store answers with it still and
- * calls its next flush good: comparing would not find it.
+ * calls its next flush good: comparing would not find it.  A write that was not answered may be
+ * carried out after any flush: each one undoes that.
  */
 static void send_again(struct weft_region *region)
 {
@@ -206,8 +219,8 @@ static void forget_sent(struct weft_region *region)
 	struct region_stage *stage = region->stage;
 
 	if (stage->any_sent)
-		memset(stage->sent, 0, nr_words(region) * sizeof(*stage->sent));
-	stage->any_sent = false;
+		memcpy(stage->sent, stage->late, nr_words(region) * sizeof(*stage->sent));
+	stage->any_sent = stage->any_late;
 }
 
 int region_write_back(struct weft_region *region)
@@ -327,7 +340,6 @@ static int move_in(struct weft_region *region, weft_stage_fn *wait, void *ctx,
 	struct region_stage *stage = region->stage;
 	struct load load = {.region = region, .wait = wait, .ctx = ctx};
 	_Atomic uint64_t *changed = NULL;
-	uint64_t *sent = NULL;
 	int r = check_memory(region, err);
 
 	if (r < 0)
@@ -337,15 +349,19 @@ static int move_in(struct weft_region *region, weft_stage_fn *wait, void *ctx,
 	weft_close_fd(fd);
 	if (r == 0) {
 		changed = calloc(nr_words(region), sizeof(*changed));
-		sent = calloc(nr_words(region), sizeof(*sent));
-		r = changed && sent ? 0 : -ENOMEM;
+		r = changed ? 0 : -ENOMEM;
+	}
+	/* It is staged once. */
+	if (r == 0 && region->store_ops) {
+		stage->sent = calloc(nr_words(region), sizeof(*stage->sent));
+		stage->late = calloc(nr_words(region), sizeof(*stage->late));
+		r = stage->sent && stage->late ? 0 : -ENOMEM;
 	}
 	if (r < 0)
 		goto fail;
 	pthread_rwlock_wrlock(&stage->access);
 	stage->map = load.map;
 	stage->changed = changed;
-	stage->sent = sent;
 	atomic_store(&stage->changed_somewhere, false);
 	stage->state = STAGE_LOADING; /* from now on changes of the file are noted */
 	pthread_rwlock_unlock(&stage->access);
@@ -358,13 +374,12 @@ static int move_in(struct weft_region *region, weft_stage_fn *wait, void *ctx,
 	if (r < 0) {
 		stage->map = NULL;
 		stage->changed = NULL;
-		stage->sent = NULL;
 	}
 	pthread_rwlock_unlock(&stage->access);
 	if (r == 0)
 		return 0;
 fail:
-	drop_memory(load.map, region->size_bytes, changed, sent);
+	drop_memory(load.map, region->size_bytes, changed);
 	return weft_error_set(err, -r, "region '%s': cannot load its %s: %s", region->name,
 		region->store_ops ? "backend into memory" : "file into memory for RDMA",
 		strerror(-r));
@@ -427,7 +442,6 @@ int weft_region_unstage(struct weft_region *region)
 {
 	struct region_stage *stage = region->stage;
 	_Atomic uint64_t *changed = NULL;
-	uint64_t *sent = NULL;
 	uint8_t *map = NULL;
 
 	if (region->backing == WEFT_BACKING_MEMORY)
@@ -450,17 +464,15 @@ int weft_region_unstage(struct weft_region *region)
 		if (r == 0) {
 			map = stage->map;
 			changed = stage->changed;
-			sent = stage->sent;
 			stage->map = NULL;
 			stage->changed = NULL;
-			stage->sent = NULL;
-			stage->state = STAGE_NONE;
+				stage->state = STAGE_NONE;
 		}
 		pthread_rwlock_unlock(&stage->access);
 	}
 	pthread_mutex_lock(&stage->lock);
 	end_move(stage);
 	pthread_mutex_unlock(&stage->lock);
-	drop_memory(map, region->size_bytes, changed, sent);
+	drop_memory(map, region->size_bytes, changed);
 	return r;
 }

@@ -51,6 +51,9 @@ echo "== what comes late is of no epoch that was seen"
 touch "$TMP/dir/go"
 wait_for has_lines late 3
 ! holds 2 || fail "nothing came late"
+rm "$TMP/dir/go"
+io 'flush' || fail "$(<"$TMP/io")"
+holds 2 || fail "a flush left what came late"
 stop_donor
 holds 2 || fail "what came late was left there"
 start_donor --backend "r=$uri" --backend-stable
