@@ -108,22 +108,29 @@ void cache_trend_note(struct cache_lane *cl, uint64_t off, uint64_t len, bool wa
 	struct cache_trend *trend = &cl->trend;
 	int64_t delta = (int64_t)(off - trend->last_off);
 
-	/* READs in sequence are recognised sooner than a majority would be. */
-	trend->in_sequence = off == trend->last_end ? trend->in_sequence + 1 : 0;
+	/*
+	 * READs in sequence are recognised sooner than a majority would be.  Who reads the first
+	 * bytes again, and more, goes on as well.
+	 */
+	bool goes_on = off == trend->last_end ||
+		(off == trend->last_off && off + len > trend->last_end);
+	trend->in_sequence = goes_on ? trend->in_sequence + 1 : 0;
 	trend->last_off = off;
 	trend->last_end = off + len;
 	trend->deltas[trend->nr % CACHE_TREND] = delta;
 	trend->nr = trend->nr + 1 < 2 * CACHE_TREND ? trend->nr + 1 : trend->nr + 1 - CACHE_TREND;
 	int64_t now = find_trend(trend);
-	if (now == 0 && trend->in_sequence >= SEQUENCE)
-		now = delta;
+	/* A sequence stays one, whatever the lengths of its READs are. */
+	if (trend->in_sequence >= SEQUENCE)
+		now = trend->delta > 0 && (uint64_t)trend->delta <= 2 * len ? trend->delta
+									    : (int64_t)len;
 	if (now != trend->delta) {
 		trend->delta = now;
 		trend->window = cache->window_min;
 		trend->next = now < 0 ? off : off + len;
 	} else if (waits) {
-		/* The reader waits: the window was too small. */
-		trend->window = weft_min(2 * trend->window, cache->window_max);
+		/* The reader waits, far away a round trip each time: the window was too small. */
+		trend->window = weft_min(4 * trend->window, cache->window_max);
 	}
 	if (now == 0 || !lane_is_ready(cl->lane))
 		return;
