@@ -163,7 +163,7 @@ struct cache_lane {
 	size_t bounces_len;
 	unsigned nr_ios;
 	struct cache_io *free_ios;
-	unsigned nr_free, nr_ahead, nr_push;
+	unsigned nr_free, nr_ahead, nr_push, nr_pulls;
 	unsigned nr_lent, max_lent; /* READs whose senders look at the data in the slots */
 	struct bridge_request *active;     /* requests that are not done */
 	struct bridge_request *io_waiters; /* for an operation to come free */
@@ -219,7 +219,7 @@ struct bridge_cache {
 	_Atomic int push_error;    /* of the last write-back */
 	_Atomic uint64_t pull_next; /* how many chunks had their turn */
 	uint32_t *pull_order;       /* chunks; NULL: in the region's order */
-	_Atomic uint32_t nr_pulls;
+	_Atomic uint32_t nr_pulls, pull_workers; /* chunks at a time: now, and at most */
 	_Atomic uint64_t pull_due_ns;
 	_Atomic bool pull_full; /* no slot is free: more pulling would evict chunks that are used */
 	uint64_t window_min, window_max;

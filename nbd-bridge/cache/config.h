@@ -26,7 +26,7 @@ struct bridge_cache_config {
 	bool write_through;   /* a WRITE is done when it is at the donor */
 	uint32_t push_interval_ms; /* dirty blocks are written back after this time; > 0 */
 	bool pull;            /* fetch the whole region in the background */
-	unsigned pull_workers; /* chunks at a time */
+	unsigned pull_workers; /* chunks at a time; 0: chosen to fit the path */
 	uint64_t pull_rate;   /* bytes a second; 0: no limit */
 	/* borrowed while the cache is made; NULL: the region's order */
 	const struct pull_order *pull_order;

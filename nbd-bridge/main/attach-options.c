@@ -319,8 +319,9 @@ static const struct weft_option more_options[] = {
 		.kind = WEFT_OPTION_SECONDS, INTO(push_interval_ms), .wants = "seconds"},
 	{"pull", NULL, "fetch the whole region in the background", .kind = WEFT_OPTION_FLAG,
 		INTO(pull)},
-	{"pull-workers", "NUMBER", "chunks at a time (default 4)", .kind = WEFT_OPTION_NUMBER,
-		INTO(pull_workers), .min = 1, .max = BRIDGE_PULL_WORKERS_MAX},
+	{"pull-workers", "NUMBER", "chunks at a time (default 4; more far away)",
+		.kind = WEFT_OPTION_NUMBER, INTO(pull_workers), .min = 1,
+		.max = BRIDGE_PULL_WORKERS_MAX},
 	{"pull-rate", "SIZE", "bytes a second at most", .kind = WEFT_OPTION_SIZE, INTO(pull_rate),
 		.min = 1, .wants = "bytes a second, such as 50M"},
 	{"pull-order", "FILE", "pull in the order of these offsets, then the rest",
@@ -483,7 +484,6 @@ static void set_defaults(struct attach_options *o)
 	o->nr_lanes = cpus < 1 ? 1 : cpus > 4 ? 4 : (unsigned)cpus;
 	o->timeout_ms = o->dead_timeout_ms = 30000;
 	o->push_interval_ms = 1000;
-	o->pull_workers = 4;
 	o->copies = 1;
 	o->rights.uid = geteuid();
 	o->rights.gid = getegid();

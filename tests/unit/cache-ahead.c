@@ -52,6 +52,68 @@ static void reading_on_is_a_stream_at_once(void **state)
 	assert_memory_equal(got, old + CHUNK, 8192);
 }
 
+static uint64_t fetched_by(unsigned lane)
+{
+	return atomic_load(&bridge_cache(bridge)->of_lane[lane]->counters.fetched_bytes);
+}
+
+/*
+ * The first bytes again and more, and then READs that get longer: each stays in the sequence, and
+ * is here before it is asked for.
+ */
+static void a_sequence_is_one_whatever_its_lengths_are(void **state)
+{
+	uint64_t off, end = weft_now_ns() + UINT64_C(10000000000);
+
+	config.cache.bytes = REGION;
+	start();
+	assert_int_equal(read_got(0, 0, 4096), 0);
+	assert_int_equal(read_got(0, 0, 16384), 0);
+	while (cache_number("valid_bytes") < 2 * CHUNK && weft_now_ns() < end)
+		usleep(1000);
+	assert_true(cache_number("valid_bytes") >= 2 * CHUNK);
+	/* With another distance, reading ahead would begin anew. */
+	const struct cache_trend *trend = &bridge_cache(bridge)->of_lane[0]->trend;
+	const int64_t delta = trend->delta;
+	off = 16384;
+	for (uint64_t len = 16384; len <= 2 * CHUNK; off += len, len += 8192) {
+		assert_int_equal(read_got(0, off, len), 0);
+		assert_int_equal(trend->delta, delta);
+	}
+}
+
+static void all_is_pulled(void)
+{
+	uint64_t end = weft_now_ns() + WAIT_MS * UINT64_C(1000000);
+
+	while (cache_number_of("pull", "fetched_bytes") < config.cache.bytes &&
+		weft_now_ns() < end)
+		usleep(1000);
+}
+
+/* Where chunks come after a round trip each, more of them are asked for, over all lanes. */
+static void a_pull_fills_the_way(void **state)
+{
+	atomic_store(&mem.delay_ns, 20000000);
+	config.cache.pull = true;
+	config.cache.pull_workers = 0;
+	start();
+	all_is_pulled();
+	assert_true(atomic_load(&bridge_cache(bridge)->pull_workers) > 8);
+	assert_true(fetched_by(0) > 4 * CHUNK);
+	assert_true(fetched_by(1) > 4 * CHUNK);
+}
+
+static void a_pull_has_as_many_workers_as_it_is_told(void **state)
+{
+	atomic_store(&mem.delay_ns, 5000000);
+	config.cache.pull = true;
+	config.cache.pull_workers = 3;
+	start();
+	all_is_pulled();
+	assert_int_equal(atomic_load(&bridge_cache(bridge)->pull_workers), 3);
+}
+
 /* What the order names is pulled first; where was read most is what is recorded. */
 static void a_pull_has_an_order_that_can_be_recorded(void **state)
 {
@@ -149,6 +211,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_stream_is_fetched_ahead_and_strays_are_not),
 		TEST(reading_on_is_a_stream_at_once),
+		TEST(a_sequence_is_one_whatever_its_lengths_are),
+		TEST(a_pull_fills_the_way),
+		TEST(a_pull_has_as_many_workers_as_it_is_told),
 		TEST(a_pull_has_an_order_that_can_be_recorded),
 		TEST(a_pull_brings_everything_that_fits),
 	};
