@@ -51,6 +51,8 @@ static const char style[] =
 	"l.d1{stroke-dasharray:7 4}"
 	".l.d2{stroke-dasharray:2 4}.l.d3{stroke-dasharray:10 3 2 "
 	"3}.m.d1,.m.d3{fill:var(--box)!important}"
+	".r{fill:none;stroke:var(--dim);stroke-width:1;stroke-dasharray:1 3}.rt{font-size:10px;"
+	"font-style:italic;fill:var(--dim)}\n"
 	"svg:has(g:hover) g:not(:hover){opacity:.15}\n"
 	".f0{stroke:var(--f0)}.m.f0{fill:var(--f0)}.f1{stroke:var(--f1)}.m.f1{fill:var(--f1)}.f2{"
 	"stroke:var(--f2)}.m.f2{fill:var(--f2)}"

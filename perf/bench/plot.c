@@ -152,6 +152,21 @@ static void draw_series(const struct plot *plot, const struct plot_series *s, co
 	fputs("</g>\n", out);
 }
 
+/* Texts stand at the left and at the right in turn, so that close lines keep theirs. */
+static void draw_reference(const struct plot_reference *r, unsigned i, const struct axis *y,
+	FILE *out)
+{
+	double at = place(y, r->y);
+	bool left = i % 2 == 0;
+
+	fprintf(out, "<g><path class=\"r\" d=\"M%d %.1fH%d\"><title>", LEFT, at, WIDTH - RIGHT);
+	plot_text(r->source, out);
+	fputs("</title></path>\n", out);
+	text_at("rt", left ? LEFT + 4 : WIDTH - RIGHT - 4, at < TOP + 12 ? at + 11 : at - 3,
+		left ? "start" : "end", r->text, out);
+	fputs("</g>\n", out);
+}
+
 /* The next figure down, or up, that has a tick. */
 static double round_down(double value)
 {
@@ -184,6 +199,10 @@ void plot_lines(const struct plot *plot, const struct plot_series *series, unsig
 		}
 	if (!(most > 0) || plot->nr_x_ticks == 0)
 		return;
+	for (unsigned i = 0; i < plot->nr_references; i++) {
+		least = fmin(least, plot->references[i].y);
+		most = fmax(most, plot->references[i].y);
+	}
 	y.low = log10(round_down(least));
 	y.high = log10(round_up(most));
 	if (y.high - y.low < 0.3) /* 10 and 12 are not worlds apart */
@@ -208,6 +227,8 @@ void plot_lines(const struct plot *plot, const struct plot_series *series, unsig
 		(TOP + HEIGHT - BOTTOM) / 2.0);
 	plot_text(plot->y_label, out);
 	fputs("</text>\n", out);
+	for (unsigned i = 0; i < plot->nr_references; i++)
+		draw_reference(&plot->references[i], i, &y, out);
 	for (unsigned s = 0; s < nr; s++)
 		draw_series(plot, &series[s], &x, &y, out);
 	fputs("</svg></figure>\n", out);

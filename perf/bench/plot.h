@@ -24,6 +24,12 @@ struct plot_series {
 	struct plot_point points[PLOT_MAX_POINTS];
 };
 
+/* What others published, across the whole plot, with its own text: no series, and no marker. */
+struct plot_reference {
+	double y;
+	char text[96], source[200];
+};
+
 struct plot_tick {
 	double at;
 	char text[16];
@@ -36,6 +42,8 @@ struct plot {
 	struct plot_tick x_ticks[12]; /* x is logarithmic */
 	unsigned nr_x_ticks;
 	bool sparse; /* markers at ticks and the end only */
+	struct plot_reference references[6];
+	unsigned nr_references;
 };
 
 /* Both axes logarithmic.  Points without a place (y <= 0) are left out. */

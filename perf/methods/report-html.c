@@ -36,7 +36,7 @@ static const struct line direct_lines[] = {{"library", "direct", "tcp", 0, 0},
 				 {"file", "direct", "tcp", 3, 0}, {"file", "managed", "tcp", 3, 2},
 				 {"nbd", "direct", "tcp", 4, 0}, {"nbd", "managed", "tcp", 4, 2}},
 			 copy_lines[] = {{"push", "hashing", "tcp", 0, 0},
-				 {"move", "pre-copy", "tcp", 1, 0}, 
+				 {"move", "pre-copy", "tcp", 1, 0},
 				 {"rsync", "delta", "tcp", 4, 1}},
 			 transport_lines[] = {{"bulk", "direct", "tcp", 0, 3},
 				 {"bulk", "direct", "tls", 1, 3}, {"bulk", "direct", "quic", 2, 3},
@@ -49,7 +49,7 @@ static const struct line direct_lines[] = {{"library", "direct", "tcp", 0, 0},
 				 {"library", "managed", "srp", 4, 2}},
 			 peer_lines[] = {{"socket", "direct", "tcp", 2, 0},
 				 {"socket", "managed", "tcp", 2, 2},
-				 {"nbdkit", "direct", "tcp", 4, 0}, 
+				 {"nbdkit", "direct", "tcp", 4, 0},
 				 {"nbdkit", "cache", "tcp", 4, 2},
 				 {"qemu", "direct", "tcp", 3, 0}, {"bulk", "direct", "tcp", 0, 3}};
 
@@ -57,36 +57,39 @@ static const struct drawing {
 	const char *title, *work, *figure, *y_label, *good, *unit;
 	const struct line *lines;
 	size_t nr;
+	const char *published; /* the figures of others that belong beside it; NULL: none */
 } drawings[] = {
-#define LINES(name) name##_lines, WEFT_ARRAY_LEN(name##_lines)
+#define LINES(name, published) name##_lines, WEFT_ARRAY_LEN(name##_lines), published
 	{"Reading in order, direct", "read", "MB_s", "MB a second", "higher", "MB/s",
-		LINES(direct)},
+		LINES(direct, "direct")},
 	{"Reading in order, managed", "read", "MB_s", "MB a second", "higher", "MB/s",
-		LINES(managed)},
+		LINES(managed, "managed")},
 	{"First 4 KiB of an open region", "", "first_ms", "milliseconds", "lower", "ms",
-		LINES(all)},
-	{"Ready", "", "ready_ms", "milliseconds", "lower", "ms", LINES(all)},
+		LINES(all, "first")},
+	{"Ready", "", "ready_ms", "milliseconds", "lower", "ms", LINES(all, "ready")},
 	{"Random reads of 4 KiB, median", "random_read", "p50_us", "microseconds", "lower", "us",
-		LINES(all)},
+		LINES(all, NULL)},
 	{"Writing in order, and the flush", "write", "MB_s", "MB a second", "higher", "MB/s",
-		LINES(all)},
+		LINES(all, "write")},
 	{"Random writes of 4 KiB, and the flush", "random_write", "ops_s", "operations a second",
-		"higher", "/s", LINES(all)},
+		"higher", "/s", LINES(all, NULL)},
 	{"A working set that fits", "fits", "ops_s", "operations a second", "higher", "/s",
-		LINES(all)},
+		LINES(all, NULL)},
 	{"A working set that does not fit", "exceeds", "ops_s", "operations a second", "higher",
-		"/s", LINES(all)},
-	{"1 % changed, in place", "update", "seconds", "seconds", "lower", "s", LINES(all)},
+		"/s", LINES(all, NULL)},
+	{"1 % changed, in place", "update", "seconds", "seconds", "lower", "s", LINES(all, NULL)},
 	{"1 % changed, by a copying program", "update", "seconds", "seconds", "lower", "s",
-		LINES(copy)},
-	{"All of it to another machine", "copy", "seconds", "seconds", "lower", "s", LINES(copy)},
+		LINES(copy, NULL)},
+	{"All of it to another machine", "copy", "seconds", "seconds", "lower", "s",
+		LINES(copy, NULL)},
 	{"Reading by transport", "read", "MB_s", "MB a second", "higher", "MB/s",
-		LINES(transport)},
+		LINES(transport, NULL)},
 	{"Writing by transport", "write", "MB_s", "MB a second", "higher", "MB/s",
-		LINES(transport)},
-	{"Peers: reading in order", "read", "MB_s", "MB a second", "higher", "MB/s", LINES(peer)},
+		LINES(transport, NULL)},
+	{"Peers: reading in order", "read", "MB_s", "MB a second", "higher", "MB/s",
+		LINES(peer, NULL)},
 	{"Peers: writing in order, and the flush", "write", "MB_s", "MB a second", "higher",
-		"MB/s", LINES(peer)},
+		"MB/s", LINES(peer, NULL)},
 };
 
 /* Ascending, as they were measured or not. */
@@ -128,6 +131,30 @@ static void legend(const struct line *line, FILE *out)
 	fputs("</span>\n", out);
 }
 
+static void add_references(const json_t *run, const char *plot, struct plot *ret)
+{
+	const json_t *one;
+	char at[32];
+	size_t i;
+
+	json_array_foreach(json_object_get(run, "published"), i, one) {
+		double rtt_ms = number_of(one, "rtt_ms");
+
+		if (strcmp(text_of(one, "plot"), plot) != 0 ||
+			ret->nr_references == WEFT_ARRAY_LEN(ret->references))
+			continue;
+		struct plot_reference *r = &ret->references[ret->nr_references++];
+		r->y = number_of(one, "value");
+		at[0] = '\0';
+		if (rtt_ms >= 0)
+			snprintf(at, sizeof(at), ", %g ms", rtt_ms);
+		snprintf(r->text, sizeof(r->text), "published: %.45s%s: %.30s",
+			text_of(one, "what"), at, text_of(one, "figure"));
+		snprintf(r->source, sizeof(r->source), "%.100s: %.90s", text_of(one, "source"),
+			text_of(one, "conditions"));
+	}
+}
+
 /* A figure with its own legend: not every plot has every line. */
 static void draw(const json_t *run, const struct drawing *d, FILE *out)
 {
@@ -142,6 +169,8 @@ static void draw(const json_t *run, const struct drawing *d, FILE *out)
 	double rtts[BENCH_MAX_RTTS];
 	unsigned nr = 0;
 
+	if (d->published)
+		add_references(run, d->published, &plot);
 	plot.nr_x_ticks = sorted_rtts(run, rtts);
 	for (unsigned i = 0; i < plot.nr_x_ticks; i++) {
 		plot.x_ticks[i].at = rtts[i] > 0 ? rtts[i] : AT_ZERO;
@@ -180,7 +209,9 @@ static void draw_all(const json_t *run, FILE *out)
 {
 	html_section("Plots",
 		"Over the round trip of the line; both axes are logarithmic, and 0 ms is drawn at "
-		"the left end. Point at a line to see it alone.",
+		"the left end. Point at a line to see it alone. Grey lines across a plot are "
+		"figures that others published, of other machines and under other conditions: see "
+		"the table below.",
 		out);
 	fputs("<div class=\"grid\">\n", out);
 	for (size_t i = 0; i < WEFT_ARRAY_LEN(drawings); i++)

@@ -119,6 +119,11 @@ int methods_run(const struct bench_options *o, json_t **ret, struct weft_error *
 
 	if (per_rtt == 0)
 		return weft_error_set(err, EINVAL, "nothing is left to measure");
+	if (o->at)
+		fprintf(stderr,
+			"weft-bench: meanwhile whoever reaches %s can read and write, without a "
+			"key, the memory that is lent there for this\n",
+			o->at);
 	run = new_run(o);
 	json_t *control = json_array();
 	for (unsigned i = 0; r == 0 && i < o->nr_rtts; i++) {

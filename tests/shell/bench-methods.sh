@@ -37,6 +37,10 @@ grep -q '^| library managed |' "$TMP/text" || fail "$(cat "$TMP/text")"
 grep -q '^## Which method when' "$TMP/text" || fail "no decisions"
 xmllint --noout "$TMP/out/report.html" || fail "the page is not well-formed"
 grep -q 'Which method when' "$TMP/out/report.html" || fail "no decisions on the page"
+# What others published is a line of its own kind, in the plots that it belongs to alone.
+[[ $(grep -c 'class="rt".*published: managed mount, reads, 25 ms: over 500 MB/s<' \
+	"$TMP/out/report.html") = 1 ]] || fail "no reference line"
+! grep -q 'class="[lm] [^>]*>.*published' "$TMP/out/report.html" || fail "drawn as measured"
 awk -F, 'NR == 1 {n = NF} NF != n {exit 1} END {exit NR < 15}' "$TMP/out/report.csv" ||
 	fail "$(cat "$TMP/out/report.csv")"
 weft bench --from "$run" | cmp - "$TMP/text" || fail "an earlier run is shown otherwise"
@@ -71,6 +75,8 @@ holds '.at == "127.0.0.1" and [.cells[] | select(.transport == "tcp") |
 holds '.cells[] | select(.peer) | .works | keys == ["exceeds", "fits", "random_read",
 	"random_write", "read", "update", "write"] and all(.[]; .MB_s > 0)'
 grep -q 'over its own address 127.0.0.1' "$TMP/text" || fail "$(cat "$TMP/text")"
+grep -q 'whoever reaches 127.0.0.1 can read and write, without a key' "$TMP/err" ||
+	fail "nothing says that it lends without a key: $(cat "$TMP/err")"
 # Where there is no RDMA device, the page says so.
 [[ -e /sys/class/infiniband ]] ||
 	grep -q '^- bulk direct over rdma: .*no RDMA device' "$TMP/text" ||
