@@ -23,6 +23,11 @@ measured_by() {
 	*/curves*) echo perf/curves ;;
 	*/push*) echo perf/push perf/peers/line perf/peers/positional.py ;;
 	*/methods*) echo perf/methods perf/bench perf/peers/line ;;
+	*/quic*) echo perf/quic perf/peers/line ;;
+	*/mirror*) echo perf/mirror perf/peers/line ;;
+	*/move*) echo perf/move perf/peers/line perf/peers/qemu-mirror.py ;;
+	*/map*) echo perf/map ;;
+	*/pool*) echo perf/pool ;;
 	*/latency*) echo perf/latency perf/peers/line ;;
 	*) echo perf/harness perf/peers perf/suites ;;
 	esac
