@@ -70,4 +70,6 @@ late, took, alone = $(figure late), $took, $alone
 print('it had its memory at most %.2f s late, and took %.3f of the processor time' %
 	(late, took / alone))
 raise SystemExit(not (late < 5 and took < 1.25 * alone))" || fail "too slow"
-! grep -E ' (lost|given up) ' <(weft pool audit) || fail "something was lost"
+weft pool audit >"$TMP/audit" || fail "no audit"
+grep -q '  idle  leaves ' "$TMP/audit" || fail "the audit has no move: $(<"$TMP/audit")"
+! grep '  lost ' "$TMP/audit" || fail "something was lost"
