@@ -85,7 +85,10 @@ static int connect_backend(struct backend *b, struct weft_error *err)
 	return r;
 }
 
-/* It is the one that was there when the region was opened, as far as can be told. */
+/*
+ * It is the one that was there when the region was opened, as far as can be told.  0, -ESTALE, or
+ * -EPIPE: nothing was asked yet, so that nothing can be carried out late.
+ */
 static int reconnect(struct backend *b)
 {
 	struct weft_error err;
@@ -99,7 +102,7 @@ static int reconnect(struct backend *b)
 		weft_warn("%s", err.message);
 	else
 		weft_info("backend %s: connected again", b->uri);
-	return r;
+	return r < 0 && r != -ESTALE ? -EPIPE : r;
 }
 
 static bool is_lost(struct backend *b)

@@ -38,7 +38,7 @@ int nbd_client_begin(struct nbd_client *c, struct tp_conn *conn, const struct nb
 	c->rx.need = 4;
 	conn->info = *info;
 	conn->info.depth = depth;
-	nbd_stream_may_go_far(stream);
+	nbd_stream_may_go_far(&c->stream);
 	return 0;
 }
 
@@ -46,6 +46,7 @@ void nbd_client_end(struct nbd_client *c)
 {
 	nbd_tls_free(c->stream.tls);
 	c->stream.tls = NULL;
+	nbd_stream_goes_no_more(&c->stream);
 	free(c->scratch);
 	free(c->tx_row);
 	free(c->tx_headers);

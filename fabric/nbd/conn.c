@@ -127,6 +127,7 @@ static void close_stream(struct nbd_conn *conn)
 {
 	nbd_tls_free(conn->stream.tls);
 	conn->stream.tls = NULL;
+	nbd_stream_goes_no_more(&conn->stream);
 	weft_close_fd(conn->stream.fd);
 	conn->stream.fd = -1;
 }

@@ -2,6 +2,7 @@
 /* Streams over TLS, and pipes; see stream.h. */
 #include <linux/tcp.h> /* netinet/tcp.h knows no tcpi_min_rtt */
 #include <netinet/in.h>
+#include <stdatomic.h>
 
 #include "fabric/base/resident.h"
 #include "fabric/nbd/stream.h"
@@ -12,7 +13,26 @@ enum {
 	FAR_US = 4000,              /* nearer, 4 MiB a round trip are a GB a second */
 };
 
-void nbd_stream_may_go_far(const struct nbd_stream *stream)
+static _Atomic unsigned nr_far; /* streams of this process */
+
+static bool take_one(void)
+{
+	unsigned nr = atomic_load(&nr_far);
+
+	while (nr < NBD_STREAMS_FAR)
+		if (atomic_compare_exchange_weak(&nr_far, &nr, nr + 1))
+			return true;
+	return false;
+}
+
+void nbd_stream_goes_no_more(struct nbd_stream *stream)
+{
+	if (stream->goes_far)
+		atomic_fetch_sub(&nr_far, 1);
+	stream->goes_far = false;
+}
+
+void nbd_stream_may_go_far(struct nbd_stream *stream)
 {
 	const int under_way = UNDER_WAY_BYTES, unsent = UNSENT_BYTES;
 	struct tcp_info info = {0};
@@ -24,10 +44,13 @@ void nbd_stream_may_go_far(const struct nbd_stream *stream)
 	 */
 	if (weft_is_resident() || stream->fd < 0 ||
 		getsockopt(stream->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 ||
-		info.tcpi_min_rtt < FAR_US)
+		info.tcpi_min_rtt < FAR_US || !take_one())
 		return;
+	stream->goes_far = true;
 	if (setsockopt(stream->fd, SOL_SOCKET, SO_SNDBUFFORCE, &under_way, sizeof(under_way)) == 0)
 		setsockopt(stream->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
+	else
+		nbd_stream_goes_no_more(stream);
 }
 
 ssize_t nbd_stream_read_over(const struct nbd_stream *stream, struct iovec *iov, unsigned nr,

@@ -39,6 +39,7 @@ struct nbd_stream {
 	int fd; /* -1: none */
 	struct nbd_tls *tls; /* NULL: bytes are as they are */
 	struct nbd_pipe *pipe; /* in place of a socket; NULL: there is none */
+	bool goes_far;         /* until nbd_stream_goes_no_more() */
 };
 
 /* All that follows is encrypted, once nbd_tls_handshake() is done.  0, or -ENOMEM. */
@@ -53,9 +54,13 @@ static inline int nbd_stream_start_tls(struct nbd_stream *stream,
  * sends 4 MiB a round trip at most (net.ipv4.tcp_wmem), which is 160 MB/s at 25 ms.  More takes the
  * right to ask for it, CAP_NET_ADMIN; without, everything stays as it is.  How much is on its way
  * is still for congestion control to say, and for the peer's window; of bytes that cannot leave yet
- * the kernel takes 2 MiB.
+ * the kernel takes 2 MiB.  A process has NBD_STREAMS_FAR such sockets at a time, so that crowds do
+ * not take the machine's memory: the others stay as they are, too.
  */
-void nbd_stream_may_go_far(const struct nbd_stream *stream);
+enum { NBD_STREAMS_FAR = 32 };
+void nbd_stream_may_go_far(struct nbd_stream *stream);
+/* The socket is about to be closed: another one may go far. */
+void nbd_stream_goes_no_more(struct nbd_stream *stream);
 
 /* A socket, with nothing over it: what the fast path is for. */
 static inline bool nbd_stream_is_bare(const struct nbd_stream *stream)

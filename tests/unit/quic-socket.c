@@ -22,6 +22,7 @@ enum { SEGMENT = 1200, LAST = 700, NR = 10 };
 static struct {
 	int whole_fails, each_fails; /* errno of that call, once; 0: none */
 	unsigned most;               /* messages that a call takes; 0: all */
+	unsigned room;               /* calls until there is none; 0: there is always room */
 	unsigned nr_whole, nr_each;  /* calls */
 } kernel;
 
@@ -46,6 +47,11 @@ int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned nr, int flags)
 	if (kernel.each_fails) {
 		errno = kernel.each_fails;
 		kernel.each_fails = 0;
+		return -1;
+	}
+	if (kernel.room && kernel.nr_each > kernel.room) {
+		kernel.nr_each = kernel.room = 0;
+		errno = EAGAIN;
 		return -1;
 	}
 	if (kernel.most)
@@ -167,16 +173,36 @@ static void without_room_it_goes_on_where_it_was(void **state)
 {
 	from.gso = false;
 	kernel.most = 4;
-	kernel.each_fails = EINTR;
-	batch.sent = 2 * SEGMENT;
-	assert_int_equal(quic_socket_send(&from, &batch, false), 0);
-	batch.sent = 0;
-	batch.len = 2 * SEGMENT;
-	kernel.each_fails = EAGAIN;
+	kernel.room = 2;
 	assert_int_equal(quic_socket_send(&from, &batch, false), -EAGAIN);
-	assert_int_equal(batch.sent, 0);
+	assert_int_equal(batch.sent, 8 * SEGMENT);
+	kernel.room = 1;
 	assert_int_equal(quic_socket_send(&from, &batch, false), 0);
 	assert_int_equal(batch.sent, batch.len);
+	expect_all(NULL);
+}
+
+/* The message that the kernel would cut is all or nothing. */
+static void without_room_a_message_stays_whole(void **state)
+{
+	if (!from.gso)
+		skip(); /* the kernel has no GSO */
+	kernel.whole_fails = EAGAIN;
+	assert_int_equal(quic_socket_send(&from, &batch, false), -EAGAIN);
+	assert_int_equal(batch.sent, 0);
+	assert_true(from.gso);
+	assert_int_equal(quic_socket_send(&from, &batch, false), 0);
+	assert_int_equal(kernel.nr_each, 0);
+	expect_all(NULL);
+}
+
+static void what_a_signal_cut_short_is_sent(void **state)
+{
+	from.gso = false;
+	kernel.each_fails = EINTR;
+	assert_int_equal(quic_socket_send(&from, &batch, false), 0);
+	assert_int_equal(kernel.nr_each, 2);
+	expect_all(NULL);
 }
 
 static void what_fails_counts_as_lost(void **state)
@@ -215,6 +241,8 @@ int main(void)
 		TEST(a_device_without_gso_is_found_out),
 		TEST(what_a_call_leaves_follows),
 		TEST(without_room_it_goes_on_where_it_was),
+		TEST(without_room_a_message_stays_whole),
+		TEST(what_a_signal_cut_short_is_sent),
 		TEST(what_fails_counts_as_lost),
 		TEST(each_leaves_from_the_address_of_its_path),
 	};
