@@ -6,6 +6,7 @@
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
+#include <gnutls/gnutls.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -14,6 +15,7 @@
 
 #include "fabric/base/util.h"
 #include "fabric/nbd/client-handshake.h"
+#include "fabric/nbd/tls-bare.h"
 #include "fabric/nbd/tls.h"
 #include "tests/conformance/quic-peer.h"
 #include "transports/quic/wire.h"
@@ -54,6 +56,23 @@ int ngtcp2_crypto_encrypt_cb(uint8_t *dest, const void *aead, const void *ctx, c
 		plain = other;
 	}
 	return encrypt(dest, aead, ctx, plain, plain_len, nonce, nonce_len, beside, beside_len);
+}
+
+/* Whether clients of this thread want tickets, and to send before the handshake is over. */
+static _Thread_local bool is_eager;
+
+typedef int init_fn(gnutls_session_t *session, unsigned flags);
+
+/* In place of the library's. */
+int gnutls_init(gnutls_session_t *session, unsigned flags)
+{
+	init_fn *init = NULL;
+
+	*(void **)&init = dlsym(RTLD_NEXT, "gnutls_init");
+	assert_non_null(init);
+	if (is_eager && flags & GNUTLS_CLIENT)
+		flags = (flags & ~(unsigned)GNUTLS_NO_TICKETS) | GNUTLS_ENABLE_EARLY_DATA;
+	return init(session, flags);
 }
 
 /* Sends and receives as a stranger; a wire without the library's timing. */
@@ -277,6 +296,106 @@ static struct quic_wire *shake(const struct conf *conf)
 	assert_int_equal(quic_open_streams(w->conn), 0);
 	quic_inbox_free(s.inbox);
 	return w;
+}
+
+/* ---- early data ---- */
+
+enum { EARLY_DATA = 42 }; /* an extension: RFC 8446, 4.2 */
+
+static struct {
+	unsigned nr_hellos, nr_answers, nr_early, nr_tickets;
+} seen;
+
+static int look_at_extension(void *ctx, unsigned id, const unsigned char *data, unsigned len)
+{
+	seen.nr_early += id == EARLY_DATA;
+	return 0;
+}
+
+static int look_at_message(gnutls_session_t session, unsigned type, unsigned when,
+	unsigned incoming, const gnutls_datum_t *message)
+{
+	switch (type) {
+	case GNUTLS_HANDSHAKE_CLIENT_HELLO:
+		seen.nr_hellos++;
+		return gnutls_ext_raw_parse(NULL, look_at_extension, message,
+			GNUTLS_EXT_RAW_FLAG_TLS_CLIENT_HELLO);
+	case GNUTLS_HANDSHAKE_ENCRYPTED_EXTENSIONS:
+		seen.nr_answers++;
+		return gnutls_ext_raw_parse(NULL, look_at_extension, message, 0);
+	case GNUTLS_HANDSHAKE_NEW_SESSION_TICKET:
+		seen.nr_tickets++;
+		return 0;
+	default:
+		return 0;
+	}
+}
+
+/* Sends and receives until nothing has come for so long. */
+static void rest(struct quic_wire *w, struct quic_inbox *inbox, int quiet_ms)
+{
+	struct pollfd fd = {.fd = w->socket.fd, .events = POLLIN};
+
+	do {
+		assert_int_equal(quic_wire_receive(w, inbox, weft_now_ns()), 0);
+		assert_int_equal(quic_wire_send(w, weft_now_ns()), 0);
+	} while (poll(&fd, 1, quiet_ms) > 0);
+}
+
+/*
+ * A handshake during which a packet says that it carries early data; what each end says of that.
+ * Nobody has the keys of such a packet, so it is junk.
+ */
+static void shake_early(const struct conf *conf)
+{
+	struct nbd_tls_credentials *credentials = credentials_of(conf->target.key);
+	struct quic_wire w = {.socket.fd = -1};
+	uint8_t early[QUIC_LEAST_BYTES];
+	struct stranger s;
+
+	memset(&seen, 0, sizeof(seen));
+	come(&s, conf);
+	w.socket = s.socket;
+	w.conn = begin(&s, credentials);
+	nbd_tls_credentials_put(credentials);
+	gnutls_handshake_set_hook_function(nbd_tls_bare_session(w.conn->tls), GNUTLS_HANDSHAKE_ANY,
+		GNUTLS_HOOK_POST, look_at_message);
+	ssize_t n = quic_fill(w.conn, &w.batch, weft_now_ns());
+	assert_true(n >= QUIC_LEAST_BYTES);
+	/* RFC 9000, 17.2.3: the head has the ids of the Initial packet, and then its length. */
+	memcpy(early, w.batch.bytes, sizeof(early));
+	early[0] = 0xd0;
+	say(&s, w.batch.bytes, (size_t)n);
+	w.batch.sent = w.batch.len;
+	say(&s, early, sizeof(early));
+	while (!quic_is_shaken(w.conn)) {
+		struct pollfd fd = {.fd = w.socket.fd, .events = POLLIN};
+
+		assert_true(poll(&fd, 1, ANSWER_MS) > 0);
+		assert_int_equal(quic_wire_receive(&w, s.inbox, weft_now_ns()), 0);
+		assert_int_equal(quic_wire_send(&w, weft_now_ns()), 0);
+	}
+	rest(&w, s.inbox, 300);
+	assert_int_equal(w.conn->error, 0);
+	quic_inbox_free(s.inbox);
+	quic_wire_fini(&w);
+}
+
+/* Our client offers none; and a donor gives nobody what one would need for it. */
+static void there_is_no_early_data(void **state)
+{
+	const struct conf *conf = *state;
+
+	for (is_eager = false;; is_eager = true) {
+		shake_early(conf);
+		assert_int_equal(seen.nr_hellos, 1);
+		assert_int_equal(seen.nr_answers, 1);
+		assert_int_equal(seen.nr_early, 0);
+		assert_int_equal(seen.nr_tickets, 0);
+		if (is_eager)
+			break;
+	}
+	is_eager = false;
 }
 
 static void end_wire(struct quic_wire *w, struct quic_inbox *inbox)
@@ -611,6 +730,7 @@ int main(void)
 		conf_case(another_version_is_told_ours),
 		conf_case(a_token_is_good_for_one_address),
 		conf_case(half_handshakes_by_the_thousand_keep_nobody_out),
+		conf_case(there_is_no_early_data),
 		conf_case(what_breaks_quic_ends_its_connection_alone),
 		conf_case(what_is_not_nbd_ends_the_connection),
 		conf_case(other_streams_are_for_who_has_a_grant),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Where a round trip is long, sockets of both ends may have 32 MiB on their way, 32 of a process at
-# a time; near by TCP sizes its buffers by itself.
+# Where a round trip is long, sockets of both ends may have 16 MiB on their way, which the kernel
+# counts twice, 32 of a process at a time; near by TCP sizes its buffers by itself.
 # timeout: 120
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_line
