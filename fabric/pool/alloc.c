@@ -37,6 +37,25 @@ static int check_quota(struct pool *pool, const char *kind, const char *name, in
 	return r;
 }
 
+/*
+ * Who belongs to a project, a scheduler knows, and nobody here: what a project may have at most is
+ * not for everybody to use up.
+ */
+static int check_project(struct pool *pool, const struct pool_caller *caller, const char *project,
+	struct weft_error *err)
+{
+	if (caller->admin || !project[0] ||
+		pool_db_number(pool->db, 0,
+			"SELECT 1 FROM account WHERE kind = 'project' AND name = ? AND "
+			"quota IS NOT NULL",
+			"t", project) == 0)
+		return 0;
+	return weft_error_set(err, EACCES,
+		"the project '%s' has a quota: to use it needs a key with the right admin, as a "
+		"scheduler's scripts have",
+		project);
+}
+
 /* ---- what is asked for ---- */
 
 struct alloc {
@@ -265,6 +284,9 @@ static int alloc(struct pool *pool, const struct pool_caller *caller, struct all
 		*ret = pool_lease_json(pool, &there);
 		return *ret ? 0 : weft_error_set(err, ENOMEM, "no memory");
 	}
+	r = check_project(pool, caller, a->lease.project, err);
+	if (r < 0)
+		return r;
 	r = decide(pool, a, &explained, err);
 	if (r < 0 && r != -ENOMEM && a->dry_run && a->explain) {
 		/* That is what was asked for. */

@@ -785,6 +785,25 @@ static void a_quota_is_kept_and_time_is_counted(void **state)
 	end();
 }
 
+static void who_has_a_projects_quota_is_not_everybodys_to_say(void **state)
+{
+	json_t *ret = NULL;
+
+	begin();
+	all_report();
+	assert_int_equal(alloc(&alice, "a", G, 1, "{\"project\": \"p\"}"), 0);
+	assert_int_equal(pool_set_quota(w.pool, &admin, "project", "p", 3 * G, &ret, NULL), 0);
+	json_decref(ret);
+	assert_int_equal(alloc(&alice, "a", G, 1, "{\"project\": \"p\"}"), 0); /* the same */
+	assert_int_equal(alloc(&alice, "b", G, 1, "{\"project\": \"p\"}"), -EACCES);
+	assert_int_equal(alloc(&bob, "b", G, 1, "{\"project\": \"p\", \"dry_run\": true}"),
+		-EACCES);
+	assert_int_equal(alloc(&alice, "b", G, 1, "{\"project\": \"q\"}"), 0);
+	assert_int_equal(alloc(&admin, "c", G, 1, "{\"project\": \"p\", \"owner\": \"bob\"}"), 0);
+	assert_int_equal(alloc(&admin, "d", 2 * G, 1, "{\"project\": \"p\"}"), -EDQUOT);
+	end();
+}
+
 static void a_lease_gets_another_size(void **state)
 {
 	json_t *wish = json_pack("{s:I}", "size_bytes", 4 * G), *ret = NULL;
@@ -958,6 +977,7 @@ int main(void)
 		cmocka_unit_test(other_contents_are_no_arrival),
 		cmocka_unit_test(a_drained_donor_is_empty_in_the_end),
 		cmocka_unit_test(a_quota_is_kept_and_time_is_counted),
+		cmocka_unit_test(who_has_a_projects_quota_is_not_everybodys_to_say),
 		cmocka_unit_test(a_lease_gets_another_size),
 		cmocka_unit_test(a_region_that_nobody_knows_stays),
 		cmocka_unit_test(nothing_is_without_an_owner_whatever_happens),
