@@ -26,7 +26,7 @@
 enum {
 	WAIT_MS = 25000, /* less than the 30 s that a scheduler may give */
 	ANSWER_MS = 5000,
-	FIND_MS = 14000, /* longer than another coordinator takes to lead */
+	FIND_MS = 17000, /* longer than another coordinator takes to lead */
 	AGAIN_MS = 200,
 	TEXT_MAX = 400,
 };
