@@ -62,29 +62,39 @@ static void insert(struct weft_swapped *list, unsigned *nr, unsigned max,
 	list[i] = *one;
 }
 
-unsigned weft_swapped(const char *root, struct weft_swapped *ret, unsigned max,
-	uint64_t *ret_bytes)
+/* False: time is up. */
+static bool look_at_all(int proc, const char *entries, ssize_t len, uint64_t end_ns,
+	struct weft_swapped *list, unsigned *nr_listed, unsigned max, struct weft_swapped_all *all)
+{
+	struct weft_swapped one;
+
+	for (ssize_t at = 0; at < len;) {
+		const struct dirent64 *entry = (const void *)(entries + at);
+
+		at += entry->d_reclen;
+		if (!isdigit((unsigned char)entry->d_name[0]))
+			continue;
+		if (weft_now_ns() >= end_ns)
+			return false;
+		if (!look_at(proc, entry->d_name, &one))
+			continue;
+		all->bytes += one.bytes;
+		all->nr++;
+		insert(list, nr_listed, max, &one);
+	}
+	return true;
+}
+
+void weft_swapped(const char *root, uint64_t end_ns, struct weft_swapped *list, unsigned max,
+	struct weft_swapped_all *ret)
 {
 	char path[PATH_MAX], entries[4096] __attribute__((aligned(16)));
-	struct weft_swapped one;
-	unsigned nr = 0, listed = 0;
+	unsigned nr_listed = 0;
 	ssize_t n;
 
-	*ret_bytes = 0;
+	*ret = (struct weft_swapped_all){0};
 	snprintf(path, sizeof(path), "%s/proc", root);
 	WEFT_CLEANUP_CLOSE int proc = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	while (proc >= 0 && (n = getdents64(proc, entries, sizeof(entries))) > 0) {
-		for (ssize_t at = 0; at < n;) {
-			const struct dirent64 *entry = (const void *)(entries + at);
-
-			at += entry->d_reclen;
-			if (!isdigit((unsigned char)entry->d_name[0]) ||
-				!look_at(proc, entry->d_name, &one))
-				continue;
-			*ret_bytes += one.bytes;
-			nr++;
-			insert(ret, &listed, max, &one);
-		}
-	}
-	return nr;
+	while (proc >= 0 && !ret->cut && (n = getdents64(proc, entries, sizeof(entries))) > 0)
+		ret->cut = !look_at_all(proc, entries, n, end_ns, list, &nr_listed, max, ret);
 }

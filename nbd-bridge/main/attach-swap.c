@@ -17,7 +17,6 @@
 #include "fabric/base/resident.h"
 #include "fabric/base/util.h"
 #include "fabric/machine/available.h"
-#include "fabric/machine/swapped.h"
 
 /* The heap's reserve is for whatever is made anew when connections are. */
 #define RESERVE (16 * WEFT_MIB)
@@ -123,8 +122,9 @@ int attach_begin_swap(struct attach *a, struct weft_error *err)
 		return r;
 	come_first(a);
 	r = weft_log_start_thread();
-	return r < 0 ? weft_error_set(err, -r, "cannot start the log's thread: %s", strerror(-r))
-		     : 0;
+	if (r < 0)
+		return weft_error_set(err, -r, "cannot start the log's thread: %s", strerror(-r));
+	return attach_swapped_start(a, err);
 }
 
 static void look_up(const char *host, const char *port)
@@ -189,68 +189,6 @@ int attach_complete_swap(struct attach *a, struct weft_error *err)
 	for (unsigned i = 0; i < a->options.nr_donors; i++)
 		look_names_up(&bridge_attachment(a->bridge)->peers[i].config);
 	return weft_resident_complete(err);
-}
-
-static void look_at_swapped(struct attach_swapped *swapped)
-{
-	swapped->nr = weft_swapped("", swapped->at, ATTACH_SWAPPED_MAX, &swapped->bytes);
-}
-
-static void look_again(struct weft_timer *timer)
-{
-	struct attach *a = weft_container_of(timer, struct attach, swapped.look);
-
-	if (strcmp(bridge_state(a->bridge, NULL), "reconnecting") == 0)
-		look_at_swapped(&a->swapped);
-}
-
-static void look_while_it_is_waited_for(struct attach *a, uint64_t silent_ns)
-{
-	/* Once more shortly before requests fail. */
-	const uint64_t late_ns = a->options.dead_timeout_ms * UINT64_C(900000);
-
-	look_at_swapped(&a->swapped);
-	a->swapped.look.fn = look_again;
-	weft_loop_timer_set(a->loop, &a->swapped.look,
-		late_ns > silent_ns ? late_ns - silent_ns : 1);
-}
-
-/* This is no moment for allocations. */
-static void tell_swapped(struct attach *a)
-{
-	const struct weft_swapped *list = a->swapped.at;
-	char size[32];
-
-	/* Nobody was waited for. */
-	if (a->swapped.nr == 0)
-		look_at_swapped(&a->swapped);
-	const unsigned nr = a->swapped.nr;
-	weft_err("'%s': every page that is swapped to it is out of reach, and the kernel ends who "
-		 "wants one (SIGBUS); %u process%s swapped pages, here or elsewhere, %s in all",
-		a->options.name, nr, nr == 1 ? " has" : "es have",
-		weft_format_size(a->swapped.bytes, size, sizeof(size)));
-	for (unsigned i = 0; i < nr && i < ATTACH_SWAPPED_MAX; i++)
-		weft_err("'%s': pid %d (%s) has %s of swapped pages", a->options.name,
-			(int)list[i].pid, list[i].name,
-			weft_format_size(list[i].bytes, size, sizeof(size)));
-	if (nr > ATTACH_SWAPPED_MAX)
-		weft_err("'%s': %u more have less", a->options.name, nr - ATTACH_SWAPPED_MAX);
-	if (a->options.copies == 1)
-		weft_err("'%s': copies at several donors outlive the loss of one (--mirror)",
-			a->options.name);
-}
-
-void attach_follow_swapped(struct attach *a, const char *state, uint64_t silent_ns)
-{
-	if (!a->options.swap)
-		return;
-	weft_loop_timer_cancel(a->loop, &a->swapped.look);
-	if (strcmp(state, "reconnecting") == 0)
-		look_while_it_is_waited_for(a, silent_ns);
-	else if (strcmp(state, "ready") == 0)
-		a->swapped.nr = 0; /* what was seen is old once a donor is lost again */
-	else if (strcmp(state, "stale") == 0 || strcmp(state, "dead") == 0)
-		tell_swapped(a);
 }
 
 static void look_at_lane(struct bridge_lane *lane, void *ctx)

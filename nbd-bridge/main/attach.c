@@ -276,7 +276,7 @@ static int stop(struct attach *a, struct weft_error *err)
 	if (a->attached && a->options.foreground)
 		sd_notify(0, "STOPPING=1\nSTATUS=writing back what is left");
 	if (a->loop) {
-		weft_loop_timer_cancel(a->loop, &a->swapped.look);
+		weft_loop_timer_cancel(a->loop, &a->swapped_look);
 		attach_forget_end(a);
 		weft_signals_end(&a->signals, a->loop);
 	}
@@ -334,6 +334,7 @@ static void finish(struct attach *a, int r, const struct weft_error *err, bool k
 	}
 	weft_control_free(a->control);
 	weft_loop_free(a->loop);
+	attach_swapped_end();
 	weft_log_end_thread();
 }
 

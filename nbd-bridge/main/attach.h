@@ -8,7 +8,6 @@
 
 #include "fabric/base/control.h"
 #include "fabric/base/process.h"
-#include "fabric/machine/swapped.h"
 #include "nbd-bridge/bridge/find.h"
 #include "nbd-bridge/cache/seal.h"
 #include "nbd-bridge/front/front.h"
@@ -19,7 +18,6 @@
 enum {
 	ATTACH_STALE = 3, /* weft-attach exits with it: taken over, but stale */
 	ATTACH_CONNECT_MS = 10000,
-	ATTACH_SWAPPED_MAX = 32, /* processes with swapped pages that the log names */
 };
 
 struct attach {
@@ -73,14 +71,9 @@ struct attach {
 	/* a copy: what the state remembers of it is gone, as its donor said before the begin */
 	bool has_other_contents[BRIDGE_MAX_DONORS];
 	const char *last_state;
-	/* attach-swap.c: the state file's pages, locked; who has swapped pages */
+	/* attach-swap.c: the state file's pages, locked */
 	void *held_state;
-	struct attach_swapped {
-		struct weft_swapped at[ATTACH_SWAPPED_MAX];
-		unsigned nr; /* of all, also those that are not listed */
-		uint64_t bytes;
-		struct weft_timer look;
-	} swapped;
+	struct weft_timer swapped_look; /* attach-swapped.c */
 	bool told_of_key; /* … that it is refused, since it was ready */
 	int result_fd; /* -1: the foreground */
 	pid_t guard;   /* 0: there is none; see attach-guard.h */
@@ -194,14 +187,22 @@ int attach_begin_swap(struct attach *a, struct weft_error *err);
 int attach_complete_swap(struct attach *a, struct weft_error *err);
 /* … and the host of a place to which the region may move is looked up before it is needed. */
 void attach_look_up_place(const char *uri);
-/*
- * The bridge has come to another state, and some donor has been silent so long.  While that is
- * waited for, looks who has swapped pages, as the kernel soon ends those who want one that is out
- * of reach; then the log names them, largest first.
- */
-void attach_follow_swapped(struct attach *a, const char *state, uint64_t silent_ns);
 /* For status; null without --swap. */
 json_t *attach_swap_status(struct attach *a);
+
+/*
+ * attach-swapped.c: who has swapped pages, for the log.  start: once this process is resident, and
+ * all that it will be for its threads.  Without it the others do nothing.
+ */
+int attach_swapped_start(struct attach *a, struct weft_error *err);
+/*
+ * The bridge has come to another state, and some donor has been silent so long.  While that is
+ * waited for, it is looked who has swapped pages, as the kernel soon ends those who want one that
+ * is out of reach; then the log names them, largest first.
+ */
+void attach_follow_swapped(struct attach *a, const char *state, uint64_t silent_ns);
+/* Before the log's thread ends. */
+void attach_swapped_end(void);
 
 /* attach-cache.c */
 /*

@@ -281,16 +281,16 @@ static void add_holders(json_t *json)
 {
 	struct weft_swapped top[SWAP_STATUS_HOLDERS];
 	json_t *list = json_array();
-	uint64_t bytes;
-	const unsigned all = weft_swapped(facts_root, top, SWAP_STATUS_HOLDERS, &bytes);
+	struct weft_swapped_all all;
 
-	for (unsigned i = 0; i < weft_min(all, SWAP_STATUS_HOLDERS); i++)
+	weft_swapped(facts_root, UINT64_MAX, top, SWAP_STATUS_HOLDERS, &all);
+	for (unsigned i = 0; i < weft_min(all.nr, SWAP_STATUS_HOLDERS); i++)
 		json_array_append_new(list,
 			json_pack("{s:i, s:s, s:o}", "pid", (int)top[i].pid, "name",
 				weft_printable(top[i].name), "swap_bytes", integer(top[i].bytes)));
 	json_object_set_new(json, "processes", list);
-	json_object_set_new(json, "processes_all", integer(all));
-	json_object_set_new(json, "processes_swap_bytes", integer(bytes));
+	json_object_set_new(json, "processes_all", integer(all.nr));
+	json_object_set_new(json, "processes_swap_bytes", integer(all.bytes));
 }
 
 json_t *swap_status_collect(const struct swap_options *o)

@@ -44,9 +44,13 @@ priority=-15 column=ni=
 ! chrt --rr 1 true 2>/dev/null || priority=1 column=rtprio=
 [[ $(ps -L -o comm=,$column -p "$pid" | awk '$1 ~ /^weft-lane/ { print $2 }' | sort -u) = \
 	"$priority" ]] || fail "$(ps -L -o comm=,$column -p "$pid")"
+# Who reads a file of each process of the machine does not.
+[[ $(ps -L -o comm=,ni=,rtprio= -p "$pid" | awk '$1 == "weft-swapped" { print $2, $3 }') = \
+	"0 -" ]] || fail "$(ps -L -o comm=,ni=,rtprio= -p "$pid")"
 # What the bridge itself is made of is not of its reserve.
 weft detach r >/dev/null
-"${attach[@]}" --lanes 1 --cache 512M --chunk-size 64K >/dev/null 2>"$TMP/log" || fail "$(cat "$TMP/log")"
+"${attach[@]}" --lanes 1 --cache 512M --chunk-size 64K >/dev/null 2>"$TMP/log" ||
+	fail "$(cat "$TMP/log")"
 weft status r --json | jq -e '.attachments[0].swap.reserve_free_bytes > 20e6' >/dev/null ||
 	fail "$(weft status r --json | jq -c '.attachments[0].swap')"
 qemu-io -f raw -c 'write -P 7 0 64k' -c 'read -P 7 0 64k' "nbd+unix:///?socket=$TMP/s" \

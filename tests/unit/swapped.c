@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "fabric/base/util.h"
 #include "fabric/machine/swapped.h"
 
 static char root[] = "/tmp/weft-swapped.XXXXXX";
@@ -56,10 +57,12 @@ static int remove_tree(void **state)
 static void who_has_most_comes_first(void **state)
 {
 	struct weft_swapped list[4];
-	uint64_t bytes;
+	struct weft_swapped_all all;
 
-	assert_int_equal(weft_swapped(root, list, 4, &bytes), 3);
-	assert_int_equal(bytes, 12800 << 10);
+	weft_swapped(root, UINT64_MAX, list, 4, &all);
+	assert_int_equal(all.nr, 3);
+	assert_int_equal(all.bytes, 12800 << 10);
+	assert_false(all.cut);
 	assert_int_equal(list[0].pid, 31);
 	assert_string_equal(list[0].name, "a name) of two");
 	assert_int_equal(list[0].bytes, 10 << 20);
@@ -71,21 +74,32 @@ static void who_has_most_comes_first(void **state)
 static void a_short_list_has_those_with_most(void **state)
 {
 	struct weft_swapped list[2];
-	uint64_t bytes;
+	struct weft_swapped_all all;
 
-	assert_int_equal(weft_swapped(root, list, 2, &bytes), 3);
-	assert_int_equal(bytes, 12800 << 10);
+	weft_swapped(root, UINT64_MAX, list, 2, &all);
+	assert_int_equal(all.nr, 3);
 	assert_int_equal(list[0].pid, 31);
 	assert_int_equal(list[1].pid, 30);
+}
+
+static void it_ends_when_time_is_up(void **state)
+{
+	struct weft_swapped list[2];
+	struct weft_swapped_all all;
+
+	weft_swapped(root, weft_now_ns(), list, 2, &all);
+	assert_int_equal(all.nr, 0);
+	assert_true(all.cut);
 }
 
 static void without_proc_there_is_nobody(void **state)
 {
 	struct weft_swapped list[2];
-	uint64_t bytes = 1;
+	struct weft_swapped_all all = {.bytes = 1};
 
-	assert_int_equal(weft_swapped("/nonexistent", list, 2, &bytes), 0);
-	assert_int_equal(bytes, 0);
+	weft_swapped("/nonexistent", UINT64_MAX, list, 2, &all);
+	assert_int_equal(all.nr, 0);
+	assert_int_equal(all.bytes, 0);
 }
 
 int main(void)
@@ -93,6 +107,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(who_has_most_comes_first),
 		cmocka_unit_test(a_short_list_has_those_with_most),
+		cmocka_unit_test(it_ends_when_time_is_up),
 		cmocka_unit_test(without_proc_there_is_nobody),
 	};
 
