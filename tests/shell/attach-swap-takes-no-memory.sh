@@ -22,17 +22,18 @@ load() {
 		--rate=200k --verify=crc32c --verify_state_save=0 --verify_fatal=1 \
 		>"$TMP/fio" 2>&1 || fail "$how: fio: $(tail "$TMP/fio") $(cat "$TMP/log")"
 }
-# A client that comes is no I/O: its tenure is noted in a file.
+# A client that comes is no I/O: its tenure is noted in a file.  Each job is one.
 begin_load() {
 	local before
-	before=$(weft status r --json | jq '.attachments[0].requests.write')
+	before=$(asked .requests.write)
 	load &
 	fio=$!
-	wait_for -t 30 attachment ".requests.write > $before + 50"
+	wait_for -t 30 attachment ".requests.write > $before + 50 and (.clients | length) == 2"
 }
-attachment() { # the exit status says whether copies are current
-	{ weft status r --json || :; } | jq -e ".attachments[0] | $1" >/dev/null
+asked() { # the exit status says whether copies are current
+	{ weft status r --json || :; } | jq -e ".attachments[0] | $1"
 }
+attachment() { asked "$1" >/dev/null; }
 serve() {
 	if [[ $how = tls* ]]; then
 		start_donor --memory r=32M --listen "192.0.2.1:$port" --keys "$TMP/keys"
@@ -43,6 +44,7 @@ serve() {
 
 attach() { # URI… OPTION…
 	rm -f "$TMP"/trap* "$TMP/log"
+	nr_shut=0
 	WEFT_TRAP=$TMP/trap LD_PRELOAD=$trap weft-attach "$@" --foreground --swap --name r \
 		--socket "$TMP/s" --lanes 2 >"$TMP/log" 2>&1 &
 	bridge=$!
@@ -61,17 +63,25 @@ no_faults() {
 		fail "$how: page faults: $(cat "$TMP/log")"
 }
 
+ends_well() {
+	no_faults
+	weft detach r >/dev/null
+	wait "$bridge" || fail "$how: exit status $?: $(cat "$TMP/log")"
+}
+times() { [[ $(grep -c "$1" "$TMP/log") = "$2" ]]; }
+load_without_heap() {
+	begin_load
+	: >"$TMP/trap.malloc"
+	wait_for -t 30 times "the heap is shut" $((++nr_shut))
+	kill -0 $fio || fail "$how: the load was over already"
+	wait $fio || fail "$how: $(cat "$TMP/log")"
+	rm "$TMP/trap.malloc"
+	wait_for -t 30 times "the heap is open" $nr_shut
+}
+
 try() { # HOW URI OPTION…
 	begin "$@"
-	if [[ $how != tls* ]]; then
-		begin_load
-		: >"$TMP/trap.malloc"
-		wait_for -t 30 grep -q "the heap is shut" "$TMP/log"
-		kill -0 $fio || fail "$how: the load was over already"
-		wait $fio || fail "$how: $(cat "$TMP/log")"
-		rm "$TMP/trap.malloc"
-		wait_for -t 30 grep -q "the heap is open" "$TMP/log"
-	fi
+	[[ $how = tls* ]] || load_without_heap
 	begin_load
 	kill -KILL "$DONOR_PID"
 	wait "$DONOR_PID" || :
@@ -79,9 +89,7 @@ try() { # HOW URI OPTION…
 	wait_for -t 30 attachment '.state == "ready"'
 	wait $fio || fail "$how: it did not go on"
 	attachment '.reconnects >= 1 and .errors == 0' || fail "$how: $(weft status r)"
-	no_faults
-	weft detach r >/dev/null
-	wait "$bridge" || fail "$how: exit status $?: $(cat "$TMP/log")"
+	ends_well
 	stop_donor
 }
 
@@ -94,6 +102,7 @@ export COPY_BYTES=32M COPY_LEASE=5
 lend a
 lend b
 attach "${COPY[a]}" "${COPY[b]}" --mirror 2
+load_without_heap
 begin_load
 forget b
 wait_for -t 30 attachment '.copies.state == "degraded"'
@@ -101,9 +110,8 @@ lend b
 wait_for -t 60 attachment '.copies.state == "whole"'
 wait $fio || fail "$how: it did not go on"
 attachment '.errors == 0' || fail "$how: $(weft status r)"
-no_faults
-weft detach r >/dev/null
-wait "$bridge" || fail "$how: exit status $?: $(cat "$TMP/log")"
+load_without_heap
+ends_well
 
 # The donor is gone for good: that has a bound, and the log says whose pages are gone.
 begin lost "weft://127.0.0.1:$port/r" --dead-timeout 2
