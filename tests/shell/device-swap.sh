@@ -75,7 +75,7 @@ good() {
 for how in "ublk rdma" "nbd tcp"; do
 	serve
 	step "$how"
-	begin --device-kind "${how% *}" --transport "${how#* }"
+	begin --device-kind "${how% *}" --transport "${how#* }" --dead-timeout 200
 	before=$(awk '/^pswpout/ { print $2 }' /proc/vmstat)
 	job | sha256sum >"$TMP/sum" &
 	job=$!

@@ -7,7 +7,8 @@
  *
  * MODE: a number of enum weft_map_mode.  "busy" on standard output says that the threads fault.
  *
- * With -t the contents stay: no access is SIGBUS, and in the end the donor has every write.
+ * With -t the contents stay: no access is SIGBUS, and in the end, which SIGTERM brings before time
+ * is up, the donor has every write.
  * Without it they are lost while the threads run: an access is right, or it is SIGBUS; once on_lost
  * was called it is SIGBUS.  In both cases none takes longer than the dead timeout and SLACK_MS.
  */
@@ -227,6 +228,14 @@ static void wait_until_lost(void)
 	}
 }
 
+static void wait_for_the_end(const sigset_t *term, unsigned seconds)
+{
+	const struct timespec time = {.tv_sec = seconds};
+
+	if (sigtimedwait(term, NULL, &time) < 0 && errno != EAGAIN)
+		err(1, "sigtimedwait");
+}
+
 static void report(uint32_t dead_timeout_ms)
 {
 	const struct weft_map_stats s = stats();
@@ -255,6 +264,7 @@ int main(int argc, char **argv)
 	const struct sigaction bus = {.sa_handler = on_bus};
 	unsigned seconds = 0;
 	char why[256];
+	sigset_t term;
 
 	for (int c; (c = getopt(argc, argv, "m:d:t:")) != -1;) {
 		if (c == 'm')
@@ -266,6 +276,11 @@ int main(int argc, char **argv)
 		else
 			return 2;
 	}
+	/* Of all threads: they begin with this mask. */
+	sigemptyset(&term);
+	if (seconds)
+		sigaddset(&term, SIGTERM);
+	pthread_sigmask(SIG_BLOCK, &term, NULL);
 	const char *const uri = argv[optind];
 	if (optind != argc - 1 || weft_open_regions(&uri, 1, &options, &w, why, sizeof(why)) < 0)
 		errx(1, "%s", optind == argc - 1 ? why : "no URI");
@@ -288,7 +303,7 @@ int main(int argc, char **argv)
 	if (may_be_lost)
 		wait_until_lost();
 	else
-		sleep(seconds);
+		wait_for_the_end(&term, seconds);
 	if (!may_be_lost)
 		atomic_store(&stop, true);
 	join_players();
