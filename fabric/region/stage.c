@@ -466,7 +466,7 @@ int weft_region_unstage(struct weft_region *region)
 			changed = stage->changed;
 			stage->map = NULL;
 			stage->changed = NULL;
-				stage->state = STAGE_NONE;
+			stage->state = STAGE_NONE;
 		}
 		pthread_rwlock_unlock(&stage->access);
 	}

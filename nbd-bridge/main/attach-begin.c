@@ -4,6 +4,7 @@
  * found, once or until a donor answers.  Main thread; blocks.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <string.h>
 
@@ -11,6 +12,8 @@
 #include "fabric/base/util.h"
 #include "nbd-bridge/cache/file.h"
 #include "nbd-bridge/cache/pull-order.h"
+#include "nbd-bridge/front/front.h"
+#include "nbd-bridge/main/attach-guard.h"
 #include "nbd-bridge/main/attach.h"
 
 enum { WAIT_MS = 1000 }; /* between two tries, with --wait */
@@ -226,6 +229,30 @@ static bool differ_in_numbers_only(const char *a, const char *b)
 	}
 }
 
+/*
+ * The requests of a ublk device whose bridge died wait for this one, which has its donor to wait
+ * for: they are not kept for longer than by a guard.  An nbd device has the kernel's own limit.
+ */
+static int end_unserved_device(struct attach *a, struct weft_error *why)
+{
+	const uint64_t waited_ns = weft_boottime_ns() - a->state.unserved_ns;
+	struct weft_error err;
+	char path[32];
+
+	if (!a->state.unserved_ns || waited_ns < attach_patience_ms(&a->options) * 1000000 ||
+		!bridge_ublk_device_find(&a->state.device, path, sizeof(path)))
+		return 0;
+	if (bridge_ublk_device_clear(&a->state.device, true, &err) < 0) {
+		weft_warn("%s has no bridge, and cannot be ended: %s", path, err.message);
+		return 0;
+	}
+	weft_warn("the bridge of '%s' died, and its region could not be attached within %" PRIu64
+		  " s (%s): %s is ended, and requests that waited for it failed",
+		a->options.name, waited_ns / 1000000000, why->message, path);
+	a->state.unserved_ns = 0;
+	return attach_save_state(a, NULL, NULL, why);
+}
+
 /* Tries as often as --wait allows. */
 int attach_begin_bridge(struct attach *a, struct weft_error *err)
 {
@@ -243,8 +270,13 @@ int attach_begin_bridge(struct attach *a, struct weft_error *err)
 		before.remembers[i] = a->state.donors[i].epoch != 0;
 	for (unsigned i = 0; i < BRIDGE_STATE_DONORS; i++)
 		before.knows_set[i] = a->state.sets[i].set != 0;
-	while ((r = start_bridge(a, err)) < 0 && o->waits && may_come(a, r) &&
-		weft_now_ns() < end_ns) {
+	while ((r = start_bridge(a, err)) < 0) {
+		const int ended = end_unserved_device(a, err);
+
+		if (ended < 0)
+			return ended;
+		if (!o->waits || !may_come(a, r) || weft_now_ns() >= end_ns)
+			return r;
 		if (!differ_in_numbers_only(told.message, err->message))
 			weft_info("%s; trying again%s", err->message, how_long);
 		told = *err;

@@ -26,10 +26,12 @@
 #include "fabric/base/resident.h"
 #include "fabric/base/util.h"
 
-enum {
-	MARGIN_S = 5, /* as with nbd */
-	LOOK_MS = 500,
-};
+enum { MARGIN_MS = 5000 /* as with nbd */, LOOK_MS = 500 };
+
+uint64_t attach_patience_ms(const struct attach_options *o)
+{
+	return (uint64_t)weft_max(o->timeout_ms, o->dead_timeout_ms) + MARGIN_MS;
+}
 
 static void end_device(const struct attach *a, struct bridge_state_file *state, unsigned waited_s)
 {
@@ -84,8 +86,7 @@ static bool may_be_ublk(const struct attach_options *o)
 
 static void guard(const struct attach *a, pid_t bridge, int pidfd, bool keeps)
 {
-	const uint64_t patience_ms = weft_max(a->options.timeout_ms, a->options.dead_timeout_ms) +
-		UINT64_C(1000) * MARGIN_S;
+	const uint64_t patience_ms = attach_patience_ms(&a->options);
 	struct pollfd p = {.fd = pidfd, .events = POLLIN};
 	struct bridge_state_file state;
 	char dir[128], path[256];

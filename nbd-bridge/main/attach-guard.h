@@ -16,6 +16,8 @@
 
 #include "nbd-bridge/main/attach.h"
 
+/* How long the users of a device wait for the next bridge. */
+uint64_t attach_patience_ms(const struct attach_options *o);
 /*
  * Starts the guard, if there may be such a device.  Called while there is one thread, and nothing
  * is open.  Failures go to the log.

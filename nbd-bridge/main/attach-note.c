@@ -163,14 +163,18 @@ static bool is_same(const struct attach *a)
 }
 
 /* A device that a dead bridge left may have users, whose data must not become another region's. */
-static int check_left_device(const struct attach *a, struct weft_error *err)
+static int check_left_device(struct attach *a, struct weft_error *err)
 {
 	const struct attach_options *o = &a->options;
-	const struct bridge_state_file *state = &a->state;
+	struct bridge_state_file *state = &a->state;
 	char path[32];
 
-	if (!bridge_device_find(&state->device, path, sizeof(path)))
+	if (!bridge_device_find(&state->device, path, sizeof(path))) {
+		state->unserved_ns = 0;
 		return 0;
+	}
+	if (!state->unserved_ns)
+		state->unserved_ns = weft_boottime_ns();
 	if (!is_same(a))
 		return weft_error_set(err, EBUSY,
 			"a bridge named '%s' died and left %s, which is %s; clear it with: weft "

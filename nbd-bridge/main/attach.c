@@ -214,6 +214,10 @@ static int start_fronts(struct attach *a, struct weft_error *err)
 			return r;
 		front->next = a->fronts;
 		a->fronts = front;
+		if (a->state.unserved_ns) {
+			a->state.unserved_ns = 0;
+			return attach_save_state(a, NULL, NULL, err);
+		}
 	}
 	return 0;
 }

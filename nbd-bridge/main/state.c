@@ -351,6 +351,7 @@ static bool load(struct bridge_state_file *ret)
 	copy_into(&f, "device", ret->device.path, sizeof(ret->device.path));
 	copy_into(&f, "device_backend", ret->device.backend, sizeof(ret->device.backend));
 	ret->device.nr_connections = (unsigned)number_of(&f, "device_connections");
+	ret->unserved_ns = number_of(&f, "device_unserved_ns");
 	ret->made_dev = number_of(&f, "made_dev");
 	ret->made_ino = number_of(&f, "made_ino");
 	ret->pid = (pid_t)number_of(&f, "pid");
@@ -597,6 +598,9 @@ static json_t *state_json(const struct bridge_state_file *state, int *ret_error)
 		json_object_set_new(json, "device_backend", json_string(state->device.backend));
 		json_object_set_new(json, "device_connections",
 			json_integer(state->device.nr_connections));
+		if (state->unserved_ns)
+			json_object_set_new(json, "device_unserved_ns",
+				json_integer((json_int_t)state->unserved_ns));
 	}
 	if (state->borrower) {
 		snprintf(borrower, sizeof(borrower), "%016" PRIx64, state->borrower);

@@ -69,6 +69,8 @@ struct bridge_state_file {
 	char *again;
 	char *directory;
 	struct bridge_device device; /* without a backend: none */
+	/* CLOCK_BOOTTIME: since when nobody serves that device; 0: somebody does, or did last */
+	uint64_t unserved_ns;
 	uint64_t made_dev, made_ino; /* the mount's file, if it was made by us; else 0 */
 	pid_t pid;
 	/* Not in the file. */

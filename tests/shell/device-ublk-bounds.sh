@@ -5,7 +5,7 @@
 # processors: 2
 # A ublk device whose partition table cannot be read, as nobody answers, is given up after a minute,
 # and nothing is left of it; one that is taken over while the kernel has the dead bridge still is
-# waited for.
+# waited for; one whose next bridges wait for their donor is ended in time, with errors.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
 need_tool nbdkit
@@ -55,4 +55,21 @@ grep -q "waiting for the kernel to be done with the bridge of /dev/ublkb0 that d
 	"$TMP/out" || fail "it said: $(cat "$TMP/out")"
 dd if=/dev/ublkb0 of=/dev/null bs=1M count=1 iflag=direct 2>/dev/null || fail "it cannot be read"
 weft detach r || fail "detach"
+
+again=(weft attach "$URI" --device --device-kind ublk --lanes 1 --timeout 4 --dead-timeout 8)
+"${again[@]}" || fail "attach"
+pkill -KILL -x weft-attach
+stop_donor
+SECONDS=0
+dd if=/dev/ublkb0 of=/dev/null bs=4k count=1 iflag=direct 2>"$TMP/read" &
+reader=$!
+# Each try takes over anew.
+for ((i = 0; i < 5; i++)); do
+	timeout 4 "${again[@]}" --wait 0 >"$TMP/out" 2>&1 || :
+done
+timeout 30 "${again[@]}" --wait 0 >"$TMP/out" 2>&1 &
+! wait "$reader" || fail "it was read"
+echo "an error after $SECONDS s"
+((SECONDS < 40)) || fail "the reader waited for $SECONDS s: $(cat "$TMP/out")"
+grep -qi 'error' "$TMP/read" || fail "$(cat "$TMP/read")"
 END
