@@ -322,3 +322,38 @@ const struct weft_listening *weft_listening_towards(const struct weft_listening 
 		found = NULL;
 	return found;
 }
+
+/* An address of this machine's is reached from itself. */
+static bool is_here(const struct addrinfo *a, const struct sockaddr_storage *from)
+{
+	if (weft_address_is_loopback(a->ai_addr))
+		return true;
+	return a->ai_family == AF_INET
+		? ((const struct sockaddr_in *)from)->sin_addr.s_addr ==
+			((const struct sockaddr_in *)a->ai_addr)->sin_addr.s_addr
+		: IN6_ARE_ADDR_EQUAL(&((const struct sockaddr_in6 *)from)->sin6_addr,
+			  &((const struct sockaddr_in6 *)a->ai_addr)->sin6_addr);
+}
+
+bool weft_listening_is_at(const struct weft_listening *listening, unsigned nr, const char *host,
+	const char *port)
+{
+	const struct addrinfo hints = {.ai_socktype = SOCK_DGRAM};
+	struct sockaddr_storage from = {0}, there = {0};
+	struct addrinfo *all = NULL;
+	bool found = false;
+	socklen_t len;
+
+	if (getaddrinfo(host, port, &hints, &all) != 0)
+		return false;
+	for (const struct addrinfo *a = all; a && !found; a = a->ai_next) {
+		if (find_source(a, &from, &len) < 0 || !is_here(a, &from))
+			continue;
+		memcpy(&there, a->ai_addr, a->ai_addrlen);
+		for (unsigned i = 0; i < nr && !found; i++)
+			found = !*listening[i].socket && strcmp(listening[i].port, port) == 0 &&
+				is_bound_to(listening[i].fd, &there);
+	}
+	freeaddrinfo(all);
+	return found;
+}

@@ -42,6 +42,13 @@ int weft_listening_describe(int fd, bool allow_insecure, struct weft_listening *
 const struct weft_listening *weft_listening_towards(const struct weft_listening *listening,
 	unsigned nr, const char *there, const char *port, char *host, size_t size);
 
+/*
+ * Whether who connects to the host and port from this machine comes to one of nr sockets.  May ask
+ * a name server.
+ */
+bool weft_listening_is_at(const struct weft_listening *listening, unsigned nr, const char *host,
+	const char *port);
+
 /* "127.0.0.1:10809", "[::1]:10809", "unix:/path" into buf (at least 280 bytes); returns buf. */
 char *weft_listening_format(const struct weft_listening *listening, char *buf);
 

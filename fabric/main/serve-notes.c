@@ -14,6 +14,7 @@
 
 #include "fabric/main/serve.h"
 #include "fabric/move/notes.h"
+#include "fabric/uri.h"
 
 static int notes_of_place(const char *dir, const struct weft_listening *listening, char *ret,
 	size_t size)
@@ -63,14 +64,33 @@ int serve_find_notes(const struct serve *s, const struct weft_listening *first,
 		     : 0;
 }
 
-/* Whether the notes in the file say something of this life of the region. */
-static int has_note(const char *path, const struct weft_leftover *left, struct weft_error *err)
+/*
+ * Another donor of this machine's took the region from this one, or was about to: what this one
+ * notes decides.
+ */
+static bool is_taken_from_us(const struct serve *s, const struct note *note)
+{
+	struct weft_uri from;
+
+	if ((note->is != NOTE_PREPARED && note->is != NOTE_REFUSED) ||
+		weft_uri_parse(note->from, &from, NULL) < 0)
+		return false;
+	const bool ours = !*from.socket &&
+		weft_listening_is_at(s->listening, s->nr_listening, from.host, from.port);
+	weft_uri_fini(&from);
+	return ours;
+}
+
+/* Whether the notes in the file say something of this life of the region.  s: NULL, of our own. */
+static int has_note(const struct serve *s, const char *path, const struct weft_leftover *left,
+	struct weft_error *err)
 {
 	struct notes notes;
 	int r = notes_load(&notes, path, err);
+	const struct note *note = r == 0 ? notes_of(&notes, left->name, left->epoch) : NULL;
 
-	if (r == 0)
-		r = notes_of(&notes, left->name, left->epoch) != NULL;
+	if (note)
+		r = !s || !is_taken_from_us(s, note);
 	notes_fini(&notes);
 	return r;
 }
@@ -80,8 +100,8 @@ static int refuse_without_notes(const struct weft_leftover *left, const char *pa
 {
 	return weft_error_set(err, EEXIST,
 		"region '%s' is kept from a donor before this one, which noted in %s that it "
-		"moves, or has moved. With port 0 those notes are not found again: start that "
-		"donor with --listen %s",
+		"moves, or has moved. This donor's notes are in another file, which is named by "
+		"where it listens first: start that donor with --listen %s",
 		left->name, path, left->stored ? "ADDRESS:PORT, as before" : left->place);
 }
 
@@ -98,13 +118,17 @@ int serve_check_notes(const struct serve *s, const struct weft_listening *first,
 	char dir[SERVE_NOTES_MAX / 2], own[SERVE_NOTES_MAX], path[SERVE_NOTES_MAX];
 	int r = 0;
 
-	if (!first->any_port || !left->ours)
+	if (!left->ours)
 		return 0;
 	r = serve_find_notes(s, first, own, err);
-	if (r < 0)
-		return r;
+	if (r == 0)
+		r = has_note(NULL, own, left, err);
+	if (r != 0)
+		return r < 0 ? r : 0;
 	snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(own, '/') - own), own);
 	DIR *files = opendir(dir);
+	if (!files && errno == ENOENT)
+		return 0;
 	if (!files)
 		return weft_error_set(err, errno, "cannot look in %s for what moved: %s", dir,
 			strerror(errno));
@@ -114,7 +138,7 @@ int serve_check_notes(const struct serve *s, const struct weft_listening *first,
 		snprintf(path, sizeof(path), "%s/%.22s", dir, e->d_name);
 		if (strcmp(path, own) == 0)
 			continue;
-		r = has_note(path, left, err);
+		r = has_note(s, path, left, err);
 		if (r > 0)
 			r = refuse_without_notes(left, path, err);
 	}

@@ -170,9 +170,9 @@ enum { SERVE_NOTES_MAX = 512 };
 int serve_find_notes(const struct serve *s, const struct weft_listening *first,
 	char ret[SERVE_NOTES_MAX], struct weft_error *err);
 /*
- * Before something is taken of what a donor before this one left.  With port 0 its memory is
- * found, but its notes are named by a port that was another.  -EEXIST: they say something of this
- * region, so that this donor may not lend it; or as notes_load().
+ * Before something is taken of what a donor before this one left: that may have had its notes in
+ * another file, if it listened elsewhere first.  -EEXIST: another file says something of this life
+ * of the region, and this donor's own does not, so that it may not lend it; or as notes_load().
  */
 int serve_check_notes(const struct serve *s, const struct weft_listening *first,
 	const struct weft_leftover *left, struct weft_error *err);
