@@ -91,6 +91,8 @@ int serve_spawn(const char *program, char *const *argv, pid_t *ret)
 	posix_spawnattr_t attr;
 	sigset_t none, all;
 
+	/* Its exit status is wanted, which is not kept where SIGCHLD is ignored (holder.c). */
+	signal(SIGCHLD, SIG_DFL);
 	sigemptyset(&none);
 	sigfillset(&all);
 	posix_spawnattr_init(&attr);
@@ -114,8 +116,6 @@ static int start(struct serve *s)
 	char **argv = command_line(s);
 	int r = argv ? weft_program_beside("weft-move", program, sizeof(program)) : -ENOMEM;
 
-	/* Its exit status is wanted, which is not kept where SIGCHLD is ignored (holder.c). */
-	signal(SIGCHLD, SIG_DFL);
 	if (r == 0)
 		r = serve_spawn(program, argv, &d->pid);
 	for (unsigned i = 0; argv && argv[i]; i++)

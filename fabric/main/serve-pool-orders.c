@@ -164,9 +164,13 @@ void serve_pool_see_moves(struct serve_pool *p)
 	for (unsigned i = 0; i < MOVES_MAX; i++) {
 		struct leaving *l = &p->leaving[i];
 
-		if (!l->pid || waitpid(l->pid, &status, WNOHANG) == 0)
+		const pid_t ended = l->pid ? waitpid(l->pid, &status, WNOHANG) : 0;
+		if (ended == 0)
 			continue;
 		l->pid = 0;
+		/* Its status is not kept if a holder was started meanwhile. */
+		if (ended < 0)
+			status = W_EXITCODE(1, 0);
 		if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 			continue;
 		snprintf(why, sizeof(why), "weft move failed (status %d): its donor's log says why",

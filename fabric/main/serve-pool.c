@@ -404,8 +404,6 @@ int serve_start_pool(struct serve *s, struct weft_error *err)
 
 	if (!p)
 		return 0;
-	/* Exit statuses are wanted, which are not kept where SIGCHLD is ignored (holder.c). */
-	signal(SIGCHLD, SIG_DFL);
 	int r = weft_thread_create(&p->reporter, NULL, run_reporter, p);
 	p->nr_threads += r == 0;
 	if (r == 0)
