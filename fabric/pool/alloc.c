@@ -14,27 +14,52 @@
 
 /* ---- quotas ---- */
 
+/* most < 0: as many as they like. */
+static int check_bound(struct pool *pool, const char *kind, const char *name, int64_t most,
+	int64_t more, struct weft_error *err)
+{
+	const int64_t has = most < 0 ? 0 : pool_held_by(pool, kind, name);
+	char quota[32], held[32], wanted[32];
+	int r = pool_db_check(pool->db, err);
+
+	if (r < 0 || most < 0 || has + more <= most)
+		return r;
+	return weft_error_set(err, EDQUOT,
+		"%s '%s' may have %s of the pool, and has %s: %s more is too much", kind, name,
+		weft_format_size((uint64_t)most, quota, sizeof(quota)),
+		weft_format_size((uint64_t)has, held, sizeof(held)),
+		weft_format_size((uint64_t)more, wanted, sizeof(wanted)));
+}
+
 static int check_quota(struct pool *pool, const char *kind, const char *name, int64_t more,
 	struct weft_error *err)
 {
-	struct pool_query q;
-	char quota[32], held[32], wanted[32];
-	int r = 0;
+	const int64_t quota = pool_db_number(pool->db, -1,
+		"SELECT quota FROM account WHERE kind = ? AND name = ? AND quota IS NOT NULL", "tt",
+		kind, name);
 
-	for (pool_db_ask(pool->db, &q,
-		     "SELECT quota, held FROM account WHERE kind = ? AND name = ? AND "
-		     "quota IS NOT NULL",
-		     "tt", kind, name);
-		pool_db_row(&q);)
-		if (pool_db_int(&q, 1) + more > pool_db_int(&q, 0))
-			r = weft_error_set(err, EDQUOT,
-				"%s '%s' may have %s of the pool, and has %s: %s more is too much",
-				kind, name,
-				weft_format_size((uint64_t)pool_db_int(&q, 0), quota,
-					sizeof(quota)),
-				weft_format_size((uint64_t)pool_db_int(&q, 1), held, sizeof(held)),
-				weft_format_size((uint64_t)more, wanted, sizeof(wanted)));
-	return r;
+	return check_bound(pool, kind, name, quota, more, err);
+}
+
+static int check_quotas(struct pool *pool, const struct pool_caller *caller,
+	const struct pool_lease *lease, int64_t more, struct weft_error *err)
+{
+	/* What is asked for in another's name is not the key's. */
+	const bool own = caller->max_bytes > 0 && strcmp(caller->name, lease->owner) == 0;
+	int r = check_bound(pool, "user", lease->owner, own ? caller->max_bytes : -1, more, err);
+
+	if (r == 0)
+		r = check_quota(pool, "user", lease->owner, more, err);
+	return r < 0 ? r : check_quota(pool, "project", lease->project, more, err);
+}
+
+static int may_have_any(const struct pool_caller *caller, struct weft_error *err)
+{
+	if (!caller->limited)
+		return 0;
+	return weft_error_set(err, EACCES,
+		"the key '%s' is to read only, or for some regions: it gets none of the pool's",
+		caller->name);
 }
 
 /*
@@ -136,14 +161,6 @@ static bool is_same(const struct pool_lease *a, const struct pool_lease *b)
 		a->racks == b->racks && a->idle_s == b->idle_s;
 }
 
-static int check_quotas(struct pool *pool, const struct pool_lease *lease, struct weft_error *err)
-{
-	const int64_t more = lease->size * lease->copies;
-	int r = check_quota(pool, "user", lease->owner, more, err);
-
-	return r < 0 ? r : check_quota(pool, "project", lease->project, more, err);
-}
-
 /* Each donor, and what speaks against it. */
 static json_t *explain_donors(const struct pool *pool, const struct alloc *a,
 	const struct pool_wish *wish, bool placed)
@@ -216,8 +233,8 @@ static struct pool_wish wish_of(const struct alloc *a)
 }
 
 /* Looks at everything, so that an explanation has all of it.  The first that is not met is told. */
-static int decide(struct pool *pool, struct alloc *a, json_t **ret_explained,
-	struct weft_error *err)
+static int decide(struct pool *pool, const struct pool_caller *caller, struct alloc *a,
+	json_t **ret_explained, struct weft_error *err)
 {
 	const struct pool_wish wish = wish_of(a);
 	struct weft_error quota = {0}, place = {0};
@@ -226,7 +243,7 @@ static int decide(struct pool *pool, struct alloc *a, json_t **ret_explained,
 	a->places = pool_places(pool, NULL);
 	if (!a->places)
 		return weft_error_set(err, ENOMEM, "no memory");
-	by_quota = check_quotas(pool, &a->lease, &quota);
+	by_quota = check_quotas(pool, caller, &a->lease, a->lease.size * a->lease.copies, &quota);
 	by_place = pool_place(a->places, pool->nr_donors, &wish, a->chosen);
 	if (by_place < 0)
 		by_place = refuse_place(pool, a, &wish, &place);
@@ -258,7 +275,7 @@ static int note_alloc(struct pool *pool, const struct pool_caller *caller, const
 		pool_region_want(pool, l, copy, pool->donors[a->chosen[copy]]->name);
 	struct pool_lease held = *l;
 	held.counted = pool->now_s;
-	pool_account(pool, &held, l->size * l->copies);
+	pool_account(pool, &held);
 	pool_note(pool, caller->name, "alloc", l->name, "%s for %s, %" PRId64 " cop%s%s%s",
 		weft_format_size((uint64_t)l->size, size, sizeof(size)), l->owner, l->copies,
 		l->copies == 1 ? "y" : "ies", l->job[0] ? ", job " : "", l->job);
@@ -287,8 +304,8 @@ static int alloc(struct pool *pool, const struct pool_caller *caller, struct all
 	r = check_project(pool, caller, a->lease.project, err);
 	if (r < 0)
 		return r;
-	r = decide(pool, a, &explained, err);
-	if (r < 0 && r != -ENOMEM && a->dry_run && a->explain) {
+	r = decide(pool, caller, a, &explained, err);
+	if ((r == -EDQUOT || r == -ENOSPC) && a->dry_run && a->explain) {
 		/* That is what was asked for. */
 		*ret = json_pack("{s:b, s:s, s:o}", "could", false, "why", err->message,
 			"explained", explained);
@@ -315,8 +332,10 @@ int pool_alloc(struct pool *pool, const struct pool_caller *caller, const char *
 {
 	struct alloc a = {0};
 	struct weft_error why = {0};
-	int r = read_wish(caller, name, wish, &a, &why);
+	int r = may_have_any(caller, &why);
 
+	if (r == 0)
+		r = read_wish(caller, name, wish, &a, &why);
 	*ret = NULL;
 	if (r == 0)
 		r = alloc(pool, caller, &a, ret, &why);
@@ -337,7 +356,7 @@ static int note_resize(struct pool *pool, const struct pool_caller *caller, stru
 	pool_db_begin(pool->db);
 	pool_db_run(pool->db, "UPDATE region SET state = 'ending', since = ? WHERE lease = ?", "it",
 		pool->now_s, was->name);
-	pool_account(pool, was, (a->lease.size - was->size) * was->copies);
+	pool_account(pool, was);
 	pool_db_run(pool->db, "UPDATE lease SET size = ?, used = ? WHERE name = ?", "iit",
 		a->lease.size, pool->now_s, was->name);
 	pool_db_run(pool->db, "DELETE FROM refusal WHERE lease = ?", "t", was->name);
@@ -358,8 +377,10 @@ int pool_resize(struct pool *pool, const struct pool_caller *caller, const char 
 {
 	struct alloc a = {0};
 	struct pool_lease was;
-	int r = pool_lease_find(pool, caller, name, &was, err);
+	int r = may_have_any(caller, err);
 
+	if (r == 0)
+		r = pool_lease_find(pool, caller, name, &was, err);
 	if (r < 0)
 		return r;
 	a.lease = was;
@@ -373,7 +394,7 @@ int pool_resize(struct pool *pool, const struct pool_caller *caller, const char 
 			"lease '%s' is attached, and a region has the size that it was made with; "
 			"detach it first",
 			name);
-	if (pool_db_number(pool->db, 0,
+	if (pool_db_number(pool->db, 1,
 		    "SELECT count(*) FROM region WHERE lease = ? AND target IS NOT NULL", "t",
 		    name) > 0)
 		return weft_error_set(err, EBUSY, "a region of lease '%s' is moving", name);
@@ -387,9 +408,7 @@ int pool_resize(struct pool *pool, const struct pool_caller *caller, const char 
 	const struct pool_wish place = wish_of(&a);
 	const int64_t more = (a.lease.size - was.size) * was.copies;
 	if (more > 0)
-		r = check_quota(pool, "user", was.owner, more, err);
-	if (r == 0 && more > 0)
-		r = check_quota(pool, "project", was.project, more, err);
+		r = check_quotas(pool, caller, &was, more, err);
 	a.places = r == 0 ? pool_places(pool, NULL) : NULL;
 	if (r == 0 && !a.places)
 		r = weft_error_set(err, ENOMEM, "no memory");

@@ -88,28 +88,35 @@ int pool_lease_find(struct pool *pool, const struct pool_caller *caller, const c
 	if (pool_lease_get(pool, name, ret) &&
 		(caller->admin || strcmp(caller->name, ret->owner) == 0))
 		return 0;
-	return weft_error_set(err, ENOENT, "there is no lease '%.80s' of yours", name);
+	int r = pool_db_check(pool->db, err);
+	return r < 0 ? r : weft_error_set(err, ENOENT, "there is no lease '%.80s' of yours", name);
 }
 
 /* ---- accounts ---- */
 
-void pool_account_add(struct pool *pool, const char *kind, const char *name, int64_t held,
-	int64_t spent)
+void pool_account_add(struct pool *pool, const char *kind, const char *name, int64_t spent)
 {
 	if (name[0])
 		pool_db_run(pool->db,
-			"INSERT INTO account (kind, name, held, spent) VALUES (?1, ?2, ?3, ?4) "
-			"ON CONFLICT DO UPDATE SET held = held + ?3, spent = spent + ?4",
-			"ttii", kind, name, held, spent);
+			"INSERT INTO account (kind, name, spent) VALUES (?1, ?2, ?3) "
+			"ON CONFLICT DO UPDATE SET spent = spent + ?3",
+			"tti", kind, name, spent);
 }
 
-void pool_account(struct pool *pool, const struct pool_lease *lease, int64_t held_bytes)
+int64_t pool_held_by(struct pool *pool, const char *kind, const char *name)
+{
+	return strcmp(kind, "user") == 0
+		? pool_db_number(pool->db, 0, "SELECT " POOL_HELD_BY_USER("?"), "t", name)
+		: pool_db_number(pool->db, 0, "SELECT " POOL_HELD_BY_PROJECT("?"), "t", name);
+}
+
+void pool_account(struct pool *pool, const struct pool_lease *lease)
 {
 	const int64_t seconds = pool->now_s > lease->counted ? pool->now_s - lease->counted : 0;
 	const int64_t spent = (int64_t)(lease->size / (int64_t)WEFT_MIB) * lease->copies * seconds;
 
-	pool_account_add(pool, "user", lease->owner, held_bytes, spent);
-	pool_account_add(pool, "project", lease->project, held_bytes, spent);
+	pool_account_add(pool, "user", lease->owner, spent);
+	pool_account_add(pool, "project", lease->project, spent);
 	pool_db_run(pool->db, "UPDATE lease SET counted = ? WHERE name = ?", "it", pool->now_s,
 		lease->name);
 }
@@ -135,20 +142,27 @@ void pool_region_end(struct pool *pool, const char *region)
 		pool->now_s, region);
 }
 
-void pool_region_gone(struct pool *pool, const struct pool_region *region)
+/* A lease that ends is over once none of its regions is left. */
+static void end_without_regions(struct pool *pool, const char *name)
 {
 	struct pool_lease lease;
 
+	if (!pool_lease_get(pool, name, &lease) || !lease.ends ||
+		pool_db_number(pool->db, 1, "SELECT count(*) FROM region WHERE lease = ?", "t",
+			name) > 0)
+		return;
+	pool_db_run(pool->db, "DELETE FROM refusal WHERE lease = ?", "t", name);
+	pool_db_run(pool->db, "DELETE FROM lease WHERE name = ?", "t", name);
+	pool_note(pool, "coordinator", "ended", name, "%s", lease.why);
+}
+
+void pool_region_gone(struct pool *pool, const struct pool_region *region)
+{
 	pool_db_run(pool->db, "DELETE FROM region WHERE name = ?", "t", region->name);
 	pool_donor_count(pool, region->donor);
 	pool_donor_count(pool, region->target);
-	if (!region->lease[0] || !pool_lease_get(pool, region->lease, &lease) || !lease.ends ||
-		pool_db_number(pool->db, 0, "SELECT count(*) FROM region WHERE lease = ?", "t",
-			region->lease) > 0)
-		return;
-	pool_db_run(pool->db, "DELETE FROM refusal WHERE lease = ?", "t", region->lease);
-	pool_db_run(pool->db, "DELETE FROM lease WHERE name = ?", "t", region->lease);
-	pool_note(pool, "coordinator", "ended", region->lease, "%s", lease.why);
+	if (region->lease[0])
+		end_without_regions(pool, region->lease);
 }
 
 void pool_end_lease(struct pool *pool, const char *who, const struct pool_lease *lease, int how,
@@ -157,12 +171,14 @@ void pool_end_lease(struct pool *pool, const char *who, const struct pool_lease 
 	if (lease->ends >= how)
 		return;
 	if (!lease->ends)
-		pool_account(pool, lease, -lease->size * lease->copies);
+		pool_account(pool, lease);
 	pool_db_run(pool->db, "UPDATE lease SET ends = ?, why = ? WHERE name = ?", "itt",
 		(int64_t)how, why, lease->name);
 	pool_db_run(pool->db, "UPDATE region SET state = 'ending', since = ? WHERE lease = ?", "it",
 		pool->now_s, lease->name);
 	pool_note(pool, who, "release", lease->name, "%s", why);
+	/* Its donors may have been forgotten. */
+	end_without_regions(pool, lease->name);
 }
 
 void pool_replace(struct pool *pool, const struct pool_region *region, const char *why)
@@ -193,7 +209,7 @@ void pool_replace(struct pool *pool, const struct pool_region *region, const cha
 
 bool pool_lease_is_used(struct pool *pool, const char *lease)
 {
-	return pool_db_number(pool->db, 0,
+	return pool_db_number(pool->db, 1,
 		       "SELECT count(*) FROM region WHERE lease = ? AND used AND state <> 'lost'",
 		       "t", lease) > 0;
 }

@@ -100,7 +100,7 @@ int pool_commit(struct pool *pool, struct weft_error *err);
 /* For placement, in the donors' order; lease NULL: of none.  To be freed; NULL: no memory. */
 struct pool_place *pool_places(struct pool *pool, const char *lease);
 
-/* Whether somebody has attached it, as its donors said last. */
+/* Whether somebody has attached it, as its donors said last, or if that cannot be read. */
 bool pool_lease_is_used(struct pool *pool, const char *lease);
 
 /* leases.c; in a transaction. */
@@ -113,10 +113,20 @@ void pool_region_gone(struct pool *pool, const struct pool_region *region);
 void pool_replace(struct pool *pool, const struct pool_region *region, const char *why);
 void pool_end_lease(struct pool *pool, const char *who, const struct pool_lease *lease, int how,
 	const char *why);
-void pool_account_add(struct pool *pool, const char *kind, const char *name, int64_t held_bytes,
-	int64_t spent_mib_s);
-/* The accounts of who has the lease: so much more is held, and its cost up to now is counted. */
-void pool_account(struct pool *pool, const struct pool_lease *lease, int64_t held_bytes);
+void pool_account_add(struct pool *pool, const char *kind, const char *name, int64_t spent_mib_s);
+/* In the accounts of who has the lease its cost up to now is counted. */
+void pool_account(struct pool *pool, const struct pool_lease *lease);
+/*
+ * What their leases have at donors, or are to get there: what is released as well, until its donor
+ * has it no longer.  As SQL, of a name or a column.
+ */
+int64_t pool_held_by(struct pool *pool, const char *kind, const char *name);
+#define POOL_HELD_BY_USER(name)                                                                    \
+	"(SELECT coalesce(sum(region.size), 0) FROM lease JOIN region ON "                         \
+	"region.lease = lease.name WHERE lease.owner = " name ")"
+#define POOL_HELD_BY_PROJECT(name)                                                                 \
+	"(SELECT coalesce(sum(region.size), 0) FROM lease JOIN region ON "                         \
+	"region.lease = lease.name WHERE lease.project <> '' AND lease.project = " name ")"
 
 /* moves.c; in a transaction. */
 /*

@@ -88,21 +88,22 @@ void pool_at(struct pool *pool, uint64_t monotonic_ns, int64_t realtime_s)
 
 /*
  * Whether all donors of the lease have spoken since the coordinator was started, and one of them
- * lately, so that it is known whether somebody uses it.
+ * lately, so that it is known whether somebody uses it.  Nobody uses one of which nothing is left.
  */
 static bool is_known(struct pool *pool, const char *lease)
 {
 	struct pool_query q;
-	bool known = true, lately = false;
+	bool known = true, lately = false, has = false;
 
 	for (pool_db_ask(pool->db, &q, "SELECT donor FROM region WHERE lease = ?", "t", lease);
 		pool_db_row(&q);) {
 		const struct pool_donor *donor = pool_donor_find(pool, pool_db_text(&q, 0));
 
+		has = true;
 		known &= donor && donor->last_ns;
 		lately |= donor && !pool_donor_is_silent(pool, donor);
 	}
-	return known && lately;
+	return known && (lately || !has);
 }
 
 /*
@@ -135,15 +136,20 @@ static void end_idle(struct pool *pool)
 	free(idle);
 }
 
-/* Regions that a donor does not make. */
+/*
+ * Regions that a donor does not make, although the coordinator was there, and the clock steady, for
+ * as long as it had.
+ */
 static void replace_late(struct pool *pool)
 {
 	struct pool_region *late = calloc(TICK_MAX, sizeof(*late));
 	struct pool_query q;
 	size_t nr = 0;
 
-	if (!late)
+	if (!late || pool->now_ns - pool->steady_since_ns < POOL_MAKE_S * NS_PER_S) {
+		free(late);
 		return;
+	}
 	for (pool_db_ask(pool->db, &q,
 		     "SELECT " POOL_REGION_COLUMNS "WHERE state = 'wanted' AND since <= ? LIMIT ?",
 		     "ii", pool->now_s - POOL_MAKE_S, (int64_t)TICK_MAX);

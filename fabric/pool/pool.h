@@ -48,6 +48,8 @@ struct pool_caller {
 	char name[POOL_NAME_MAX + 1];
 	bool admin; /* may do all */
 	bool donor; /* may report as the donor of its name */
+	bool limited; /* its key is for some regions, or to read: it gets none of the pool's */
+	int64_t max_bytes; /* that its leases may have at a time; 0: as many as its quota says */
 };
 
 struct pool;

@@ -31,6 +31,7 @@ struct report {
 	json_t *stays;   /* by name: why it could not move it */
 	json_t *make, *end, *move;
 	bool changed[NR_CHANGES];
+	char words[160];
 };
 
 /* ---- what is trusted of it ---- */
@@ -63,11 +64,30 @@ bad:
 	return NULL;
 }
 
-static const char *text_of(const json_t *one, const char *key, const char *otherwise)
+/*
+ * The donor's own words, which go into the log, and to people's terminals: printable ASCII.  Until
+ * the next call.
+ */
+static const char *words_of(struct report *r, const json_t *one, const char *key,
+	const char *otherwise)
 {
 	const char *text = json_string_value(json_object_get(one, key));
 
-	return text && strlen(text) < 400 ? text : otherwise;
+	if (!text)
+		return otherwise;
+	snprintf(r->words, sizeof(r->words), "%s", text);
+	for (char *p = r->words; *p; p++)
+		if (*p < ' ' || *p > '~')
+			*p = '?';
+	return r->words;
+}
+
+/* "": it says none. */
+static const char *epoch_of(const json_t *one)
+{
+	const char *text = json_string_value(json_object_get(one, "epoch"));
+
+	return text && strspn(text, "0123456789abcdef") == 16 && !text[16] ? text : "";
 }
 
 static bool is_uri(const char *uri)
@@ -75,7 +95,7 @@ static bool is_uri(const char *uri)
 	if (!uri || strlen(uri) > URI_MAX || strncmp(uri, "weft://", 7) != 0)
 		return false;
 	for (const char *p = uri; *p; p++)
-		if ((unsigned char)*p <= ' ' || *p == 0x7f)
+		if (*p <= ' ' || *p > '~')
 			return false;
 	return true;
 }
@@ -148,12 +168,12 @@ static void see_wanted(struct report *r, const struct pool_region *region, const
 				r->pool->now_s, region->name);
 	} else if (has) {
 		pool_db_run(r->pool->db, "UPDATE region SET epoch = ? WHERE name = ?", "tt",
-			text_of(has, "epoch", ""), region->name);
+			epoch_of(has), region->name);
 		set_state(r, region, "there", "made", "");
 		see_use(r, region, has);
 		r->changed[MADE] = true;
 	} else if (refused) {
-		pool_replace(r->pool, region, text_of(refused, "why", "could not make it"));
+		pool_replace(r->pool, region, words_of(r, refused, "why", "could not make it"));
 	} else {
 		json_array_append_new(r->make,
 			json_pack("{s:s, s:I}", "name", region->name, "size_bytes",
@@ -177,7 +197,7 @@ static void see_moving(struct report *r, const struct pool_region *region)
 	pool_db_run(r->pool->db, "INSERT OR REPLACE INTO refusal VALUES (?, ?, ?)", "tti",
 		region->lease, region->target, r->pool->now_s);
 	pool_note(r->pool, r->donor->name, "stays", region->name, "did not move to %s: %s",
-		region->target, stays ? text_of(stays, "why", "?") : "it is no donor any more");
+		region->target, stays ? words_of(r, stays, "why", "?") : "it is no donor any more");
 	pool_donor_count(r->pool, region->target);
 }
 
@@ -185,7 +205,7 @@ static void see_there(struct report *r, const struct pool_region *region, const 
 {
 	const bool moves = region->target[0] != '\0';
 
-	if (has && strcmp(text_of(has, "epoch", ""), region->epoch) != 0) {
+	if (has && strcmp(epoch_of(has), region->epoch) != 0) {
 		set_state(r, region, "lost", "lost", "the donor has other contents");
 		return;
 	}
@@ -252,13 +272,16 @@ static void see(struct report *r, const struct pool_region *region)
 {
 	const json_t *has = json_object_get(r->has, region->name);
 
-	if (strcmp(region->state, "wanted") == 0) {
+	if (!region->lease[0] && !has) {
+		/* It was nobody's: nobody looks for it. */
+		go(r, region);
+	} else if (strcmp(region->state, "wanted") == 0) {
 		see_wanted(r, region, has);
 	} else if (strcmp(region->state, "there") == 0) {
 		see_there(r, region, has);
 	} else if (strcmp(region->state, "lost") == 0) {
 		/* A donor that was asked before it had looked at what it has. */
-		if (has && strcmp(text_of(has, "epoch", ""), region->epoch) == 0)
+		if (has && strcmp(epoch_of(has), region->epoch) == 0)
 			set_state(r, region, "there", "found", "");
 	} else if (strcmp(region->state, "between") == 0) {
 		see_between(r, region, has);
@@ -272,7 +295,7 @@ static void see_arrival(struct report *r, const struct pool_region *region)
 {
 	const json_t *has = json_object_get(r->has, region->name);
 
-	if (!has || strcmp(text_of(has, "epoch", ""), region->epoch) != 0)
+	if (!has || strcmp(epoch_of(has), region->epoch) != 0)
 		return;
 	pool_db_run(r->pool->db,
 		"UPDATE region SET donor = target, target = NULL, state = ? WHERE name = ?", "tt",
@@ -291,7 +314,7 @@ static void see_arrival(struct report *r, const struct pool_region *region)
 static void see_found(struct report *r, const struct pool_region *region, const json_t *has)
 {
 	if (strcmp(region->donor, r->donor->name) == 0 || !region->epoch[0] ||
-		strcmp(text_of(has, "epoch", ""), region->epoch) != 0 ||
+		strcmp(epoch_of(has), region->epoch) != 0 ||
 		(strcmp(region->state, "lost") != 0 && strcmp(region->state, "between") != 0))
 		return;
 	pool_db_run(r->pool->db,
@@ -306,12 +329,16 @@ static void see_found(struct report *r, const struct pool_region *region, const 
 	r->changed[MOVED] = true;
 }
 
-/* A region of which the state knows nothing: whose it is, is not known; so it stays. */
+/*
+ * Regions of which the state knows nothing: whose they are, is not known; so they stay.  Of a donor
+ * with more than it may have the rest is not looked at.
+ */
 static void see_strange(struct report *r)
 {
 	struct pool_region region;
 	struct pool_query q;
-	const char *name;
+	const char *name, *first = NULL;
+	unsigned nr = 0;
 	json_t *one;
 
 	json_object_foreach(r->has, name, one) {
@@ -327,15 +354,20 @@ static void see_strange(struct report *r)
 			see_found(r, &region, one);
 			continue;
 		}
+		if (r->donor->nr_regions >= POOL_REGIONS_MAX)
+			continue;
 		pool_field_size(one, "size_bytes", POOL_SIZE_MAX, &size);
 		pool_db_run(r->pool->db,
 			"INSERT INTO region VALUES (?, NULL, 0, ?, NULL, ?, 'there', ?, ?, 0)",
-			"ttiti", name, r->donor->name, size, text_of(one, "epoch", ""),
+			"ttiti", name, r->donor->name, size, epoch_of(one),
 			r->pool->now_s);
-		pool_note(r->pool, r->donor->name, "unknown", name,
-			"it has a region that belongs to no lease");
 		pool_donor_count(r->pool, r->donor->name);
+		first = first ? first : name;
+		nr++;
 	}
+	if (nr > 0)
+		pool_note(r->pool, r->donor->name, "unknown", first,
+			"regions that belong to no lease: %u", nr);
 }
 
 static void see_all(struct report *r)

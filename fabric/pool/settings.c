@@ -55,7 +55,7 @@ int pool_forget_donor(struct pool *pool, const struct pool_caller *caller, const
 	if (!pool_donor_is_silent(pool, donor))
 		return weft_error_set(err, EBUSY,
 			"the donor '%s' reports, and would be known again; end it first", name);
-	if (pool_db_number(pool->db, 0,
+	if (pool_db_number(pool->db, 1,
 		    "SELECT count(*) FROM region WHERE donor = ? AND "
 		    "state NOT IN ('lost', 'ending')",
 		    "t", name) > 0)
@@ -88,7 +88,7 @@ int pool_set_quota(struct pool *pool, const struct pool_caller *caller, const ch
 	if ((strcmp(kind, "user") != 0 && strcmp(kind, "project") != 0) || !pool_name_valid(name))
 		return weft_error_set(err, EINVAL, "a quota is a user's or a project's");
 	pool_db_begin(pool->db);
-	pool_account_add(pool, kind, name, 0, 0);
+	pool_account_add(pool, kind, name, 0);
 	if (bytes < 0)
 		pool_db_run(pool->db, "UPDATE account SET quota = NULL WHERE kind = ? AND name = ?",
 			"tt", kind, name);

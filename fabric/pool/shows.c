@@ -21,10 +21,18 @@ static const char *or_null(const char *text)
 	return text[0] ? text : NULL;
 }
 
-static int answer(json_t *json, json_t **ret, struct weft_error *err)
+/* Takes the object, which says what is in the state if that could be read. */
+static int answer(struct pool *pool, json_t *json, json_t **ret, struct weft_error *err)
 {
-	*ret = json;
-	return json ? 0 : weft_error_set(err, ENOMEM, "no memory");
+	int r = pool_db_check(pool->db, err);
+
+	if (r == 0 && !json)
+		r = weft_error_set(err, ENOMEM, "no memory");
+	if (r < 0)
+		json_decref(json);
+	else
+		*ret = json;
+	return r;
 }
 
 /* ---- leases ---- */
@@ -36,13 +44,17 @@ struct tally {
 
 static const char *state_of(const struct pool_lease *lease, const struct tally *t)
 {
+	const unsigned copies = (unsigned)lease->copies;
+	/* A copy of which nothing is known any more went with its donor. */
+	const unsigned lost = t->lost + (t->nr < copies ? copies - t->nr : 0);
+
 	if (lease->ends)
 		return "ending";
-	if (t->lost + t->silent >= (unsigned)lease->copies)
-		return t->lost >= (unsigned)lease->copies ? "lost" : "silent";
+	if (lost + t->silent >= copies)
+		return lost >= copies ? "lost" : "silent";
 	if (t->wanted > 0)
 		return "making";
-	return t->lost + t->silent > 0 ? "degraded" : "ready";
+	return lost + t->silent > 0 ? "degraded" : "ready";
 }
 
 /* weft://HOST:PORT/REGION */
@@ -101,15 +113,16 @@ int pool_lease(struct pool *pool, const struct pool_caller *caller, const char *
 	struct pool_lease lease;
 	int r = pool_lease_find(pool, caller, name, &lease, err);
 
-	return r < 0 ? r : answer(pool_lease_json(pool, &lease), ret, err);
+	return r < 0 ? r : answer(pool, pool_lease_json(pool, &lease), ret, err);
 }
 
 int pool_lease_answer(struct pool *pool, const char *name, json_t **ret, struct weft_error *err)
 {
 	struct pool_lease lease;
 
-	*ret = pool_lease_get(pool, name, &lease) ? pool_lease_json(pool, &lease) : json_object();
-	return *ret ? 0 : weft_error_set(err, ENOMEM, "no memory");
+	return answer(pool,
+		pool_lease_get(pool, name, &lease) ? pool_lease_json(pool, &lease) : json_object(),
+		ret, err);
 }
 
 int pool_leases(struct pool *pool, const struct pool_caller *caller, const char *job,
@@ -128,7 +141,7 @@ int pool_leases(struct pool *pool, const struct pool_caller *caller, const char 
 		pool_lease_read(&q, &lease);
 		json_array_append_new(list, pool_lease_json(pool, &lease));
 	}
-	return answer(json_pack("{s:o}", "leases", list), ret, err);
+	return answer(pool, json_pack("{s:o}", "leases", list), ret, err);
 }
 
 /* ---- donors ---- */
@@ -151,7 +164,7 @@ int pool_donors(struct pool *pool, const struct pool_caller *caller, json_t **re
 
 	for (size_t i = 0; i < pool->nr_donors; i++)
 		json_array_append_new(list, pool_donor_json(pool, pool->donors[i]));
-	return answer(json_pack("{s:o}", "donors", list), ret, err);
+	return answer(pool, json_pack("{s:o}", "donors", list), ret, err);
 }
 
 /* ---- the whole ---- */
@@ -201,18 +214,15 @@ int pool_status(struct pool *pool, const struct pool_caller *caller, json_t **re
 		"SELECT count(*) FROM region WHERE state = 'ending'", "");
 	const int64_t unknown =
 		pool_db_number(pool->db, 0, "SELECT count(*) FROM region WHERE lease IS NULL", "");
-	int r = pool_db_check(pool->db, err);
 
-	return r < 0 ? r
-		     : answer(json_pack("{s:s, s:s, s:o, s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I, "
-					"s:I}}",
-				      "pool", pool->id, "version", WEFT_VERSION, "donors",
-				      count_donors(pool), "lent_bytes", (json_int_t)lent,
-				      "used_bytes", (json_int_t)used, "room_bytes",
-				      (json_int_t)room, "leases", (json_int_t)leases, "regions",
-				      "wanted", (json_int_t)wanted, "lost", (json_int_t)lost,
-				      "ending", (json_int_t)ending, "unknown", (json_int_t)unknown),
-			       ret, err);
+	return answer(pool,
+		json_pack("{s:s, s:s, s:o, s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I, s:I}}", "pool",
+			pool->id, "version", WEFT_VERSION, "donors", count_donors(pool),
+			"lent_bytes", (json_int_t)lent, "used_bytes", (json_int_t)used,
+			"room_bytes", (json_int_t)room, "leases", (json_int_t)leases, "regions",
+			"wanted", (json_int_t)wanted, "lost", (json_int_t)lost, "ending",
+			(json_int_t)ending, "unknown", (json_int_t)unknown),
+		ret, err);
 }
 
 int pool_quotas(struct pool *pool, const struct pool_caller *caller, json_t **ret,
@@ -223,7 +233,9 @@ int pool_quotas(struct pool *pool, const struct pool_caller *caller, json_t **re
 
 	/* What live leases have cost since it was counted last comes on top. */
 	for (pool_db_ask(pool->db, &q,
-		     "SELECT kind, name, quota, held, spent + coalesce((SELECT sum((size / "
+		     "SELECT kind, name, quota, CASE kind WHEN 'user' THEN " POOL_HELD_BY_USER(
+			     "account.name") " ELSE " POOL_HELD_BY_PROJECT("account.name") " END, "
+		     "spent + coalesce((SELECT sum((size / "
 		     "1048576) "
 		     "* copies * max(?1 - counted, 0)) FROM lease WHERE ends = 0 AND "
 		     "CASE kind WHEN 'user' THEN owner ELSE project END = account.name), 0) "
@@ -240,7 +252,7 @@ int pool_quotas(struct pool *pool, const struct pool_caller *caller, json_t **re
 				(json_int_t)pool_db_int(&q, 3), "spent_gib_h",
 				(double)pool_db_int(&q, 4) / MIB_S_PER_GIB_H));
 	}
-	return answer(json_pack("{s:o}", "quotas", list), ret, err);
+	return answer(pool, json_pack("{s:o}", "quotas", list), ret, err);
 }
 
 int pool_audit(struct pool *pool, const struct pool_caller *caller, int64_t after, int64_t most,
@@ -263,5 +275,5 @@ int pool_audit(struct pool *pool, const struct pool_caller *caller, int64_t afte
 				(json_int_t)pool_db_int(&q, 0), "at", time_json(pool_db_int(&q, 1)),
 				"who", pool_db_text(&q, 2), "what", pool_db_text(&q, 3), "object",
 				pool_db_text(&q, 4), "detail", pool_db_text(&q, 5)));
-	return answer(json_pack("{s:o}", "audit", list), ret, err);
+	return answer(pool, json_pack("{s:o}", "audit", list), ret, err);
 }

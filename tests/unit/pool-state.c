@@ -16,8 +16,10 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <sqlite3.h>
 
 #include "fabric/base/util.h"
+#include "fabric/pool/placement.h"
 #include "fabric/pool/pool.h"
 
 #define G ((json_int_t)WEFT_GIB)
@@ -771,6 +773,8 @@ static void a_quota_is_kept_and_time_is_counted(void **state)
 	assert_int_equal(alloc(&bob, "b", 2 * G, 1, NULL), 0);
 	pass(3600);
 	assert_int_equal(release(&alice, "a", false), 0);
+	all_report();
+	all_report();
 	pass(3600);
 	assert_int_equal(pool_quotas(w.pool, &alice, &ret, NULL), 0);
 	const json_t *list = json_object_get(ret, "quotas");
@@ -801,6 +805,85 @@ static void who_has_a_projects_quota_is_not_everybodys_to_say(void **state)
 	assert_int_equal(alloc(&alice, "b", G, 1, "{\"project\": \"q\"}"), 0);
 	assert_int_equal(alloc(&admin, "c", G, 1, "{\"project\": \"p\", \"owner\": \"bob\"}"), 0);
 	assert_int_equal(alloc(&admin, "d", 2 * G, 1, "{\"project\": \"p\"}"), -EDQUOT);
+	end();
+}
+
+static json_int_t held_by_alice(void)
+{
+	json_t *ret = NULL;
+
+	assert_int_equal(pool_quotas(w.pool, &alice, &ret, NULL), 0);
+	const json_t *mine = json_array_get(json_object_get(ret, "quotas"), 0);
+	const json_int_t held = json_integer_value(json_object_get(mine, "held_bytes"));
+	json_decref(ret);
+	return held;
+}
+
+/* A lease that ends still has its memory as long as somebody has it attached. */
+static void what_is_still_attached_counts(void **state)
+{
+	json_t *ret = NULL, *wish;
+
+	begin();
+	all_report();
+	assert_int_equal(pool_set_quota(w.pool, &admin, "user", "alice", 2 * G, &ret, NULL), 0);
+	json_decref(ret);
+	assert_int_equal(alloc(&alice, "a", G, 2, "{\"job\": \"j\"}"), 0);
+	assert_int_equal(held_by_alice(), 2 * G);
+	all_report();
+	for (unsigned i = 0; i < DONORS; i++)
+		if (w.donors[i].nr > 0)
+			w.donors[i].regions[0].used = true;
+	all_report();
+	assert_int_equal(pool_end_job(w.pool, &alice, "j", false, &ret, NULL), 0);
+	json_decref(ret);
+	all_report();
+	all_report();
+	assert_int_equal(nr_at_donors(), 2);
+	assert_int_equal(held_by_alice(), 2 * G);
+	assert_int_equal(alloc(&alice, "b", G, 1, NULL), -EDQUOT);
+	for (unsigned i = 0; i < DONORS; i++)
+		w.donors[i].regions[0].used = false;
+	all_report();
+	all_report();
+	assert_int_equal(held_by_alice(), 0);
+	assert_int_equal(alloc(&alice, "b", G, 1, NULL), 0);
+	/* What is no longer wanted counts until it is gone, too. */
+	all_report();
+	all_report();
+	wish = json_pack("{s:I, s:b}", "size_bytes", 2 * G, "discard", true);
+	assert_int_equal(pool_resize(w.pool, &alice, "b", wish, &ret, NULL), 0);
+	json_decref(ret);
+	json_decref(wish);
+	assert_int_equal(held_by_alice(), 3 * G);
+	all_report();
+	all_report();
+	assert_int_equal(held_by_alice(), 2 * G);
+	end();
+}
+
+static void limits_of_a_key_hold_for_the_pool(void **state)
+{
+	const struct pool_caller small = {.name = "alice", .max_bytes = 2 * G},
+				 limited = {.name = "alice", .limited = true};
+	json_t *wish = json_pack("{s:I, s:b}", "size_bytes", 2 * G, "discard", true), *ret = NULL;
+
+	begin();
+	all_report();
+	assert_int_equal(alloc(&limited, "a", G, 1, NULL), -EACCES);
+	assert_int_equal(alloc(&limited, "a", G, 1, "{\"dry_run\": true, \"explain\": true}"),
+		-EACCES);
+	assert_int_equal(alloc(&small, "a", 3 * G, 1, NULL), -EDQUOT);
+	assert_int_equal(alloc(&small, "a", G, 1, NULL), 0);
+	assert_int_equal(alloc(&small, "b", 2 * G, 1, NULL), -EDQUOT);
+	assert_int_equal(alloc(&small, "b", G, 1, NULL), 0);
+	all_report();
+	assert_int_equal(pool_resize(w.pool, &small, "a", wish, &ret, NULL), -EDQUOT);
+	assert_int_equal(pool_resize(w.pool, &limited, "a", wish, &ret, NULL), -EACCES);
+	/* Her other key has no limit. */
+	assert_int_equal(alloc(&alice, "c", 2 * G, 1, NULL), 0);
+	assert_int_equal(release(&limited, "c", false), 0);
+	json_decref(wish);
 	end();
 }
 
@@ -852,6 +935,177 @@ static void a_region_that_nobody_knows_stays(void **state)
 	all_report();
 	assert_int_equal(w.donors[0].nr, 0);
 	assert_int_equal(status("regions", "unknown"), 0);
+	end();
+}
+
+static size_t nr_lines(void)
+{
+	json_t *ret = NULL;
+
+	assert_int_equal(pool_audit(w.pool, &admin, 0, 1000, &ret, NULL), 0);
+	const size_t nr = json_array_size(json_object_get(ret, "audit"));
+	json_decref(ret);
+	return nr;
+}
+
+/* A donor that makes names up fills neither the state nor the log. */
+static void regions_that_nobody_knows_are_bounded(void **state)
+{
+	const struct pool_caller self = {.name = "n0", .donor = true};
+	json_int_t names = 0;
+
+	begin();
+	all_report();
+	const size_t before = nr_lines();
+	for (int i = 0; i < 5; i++) {
+		json_t *body = report_of(&w.donors[0]), *ret = NULL;
+
+		for (int j = 0; j < 1000; j++)
+			json_array_append_new(json_object_get(body, "regions"),
+				json_pack("{s:o, s:I, s:s}", "name",
+					json_sprintf("pool-%016llx", (long long)++names),
+					"size_bytes", G, "epoch", "0000000000000001"));
+		assert_int_equal(pool_report(w.pool, &self, "n0", body, &ret, NULL), 0);
+		json_decref(body);
+		json_decref(ret);
+		assert_in_range(status("regions", "unknown"), 1, POOL_REGIONS_MAX);
+	}
+	assert_in_range(nr_lines() - before, 1, 5);
+	/* What its donor has no longer is forgotten. */
+	all_report();
+	assert_int_equal(status("regions", "unknown"), 0);
+	assert_int_equal(status("regions", "lost"), 0);
+	end();
+}
+
+/* Its words are cut anywhere, and are shown to people. */
+static void words_of_a_donor_are_plain(void **state)
+{
+	char why[400] = "\033[31m";
+	json_t *body, *ret = NULL;
+
+	begin();
+	all_report();
+	assert_int_equal(alloc(&alice, "a", G, 1, "{\"at\": \"n0\"}"), 0);
+	while (strlen(why) < 390)
+		strcat(why, "\xc3\xa4");
+	json_t *made = lease("a");
+	body = report_of(&w.donors[0]);
+	json_array_append_new(json_object_get(body, "refused"),
+		json_pack("{s:O, s:s}", "name",
+			json_object_get(json_array_get(json_object_get(made, "regions"), 0),
+				"region"),
+			"why", why));
+	json_decref(made);
+	for (unsigned i = 1; i < DONORS; i++)
+		set_donor(w.donors[i].name, "cordoned");
+	assert_int_equal(pool_report(w.pool, &admin, "n0", body, &ret, NULL), 0);
+	json_decref(body);
+	json_decref(ret);
+	is_lease("a", "ending");
+	json_t *l = lease("a");
+	const char *said = json_string_value(json_object_get(l, "why"));
+	assert_non_null(strstr(said, "donor n0 ?[31m??"));
+	json_decref(l);
+	assert_int_equal(pool_audit(w.pool, &admin, 0, 1000, &ret, NULL), 0);
+	size_t i, nr = 0;
+	const json_t *line;
+	json_array_foreach(json_object_get(ret, "audit"), i, line) {
+		assert_true(json_is_object(line));
+		nr += strcmp(json_string_value(json_object_get(line, "what")), "refused") == 0;
+		for (const char *p = json_string_value(json_object_get(line, "detail")); *p; p++)
+			assert_in_range(*p, ' ', '~');
+	}
+	assert_int_equal(nr, 1);
+	json_decref(ret);
+	end();
+}
+
+/* A donor that is gone for good takes its copies with it. */
+static void what_went_with_a_donor_is_lost(void **state)
+{
+	json_t *ret = NULL;
+
+	begin();
+	report(0, true);
+	report(1, true);
+	assert_int_equal(alloc(&alice, "two", G, 2, NULL), 0);
+	assert_int_equal(alloc(&alice, "one", G, 1, "{\"at\": \"n1\"}"), 0);
+	assert_int_equal(alloc(&alice, "idle", G, 1, "{\"at\": \"n1\", \"idle_s\": 50}"), 0);
+	for (int i = 0; i < 2; i++) {
+		report(0, true);
+		report(1, true);
+	}
+	is_lease("two", "ready");
+	w.donors[1].nr = 0;
+	report(1, false);
+	is_lease("two", "degraded");
+	for (int i = 0; i < 20; i++) {
+		pass(1);
+		report(0, true);
+	}
+	assert_int_equal(pool_forget_donor(w.pool, &admin, "n1", &ret, NULL), 0);
+	json_decref(ret);
+	is_lease("two", "degraded");
+	is_lease("one", "lost");
+	assert_int_equal(release(&alice, "one", false), 0);
+	is_lease("one", NULL);
+	assert_int_equal(alloc(&alice, "one", G, 1, NULL), 0);
+	is_lease("idle", "lost");
+	pass(60);
+	is_lease("idle", NULL);
+	end();
+}
+
+/* A coordinator that was away gives donors time to say that they are making a region. */
+static void who_was_away_ends_nothing_that_is_made(void **state)
+{
+	begin();
+	report(0, true);
+	assert_int_equal(alloc(&alice, "a", G, 1, NULL), 0);
+	w.now_ns += 2 * POOL_MAKE_S * NS_PER_S;
+	w.now_s += 2 * POOL_MAKE_S;
+	restart();
+	report(0, false);
+	pass(1);
+	is_lease("a", "making");
+	/* So does one whose clock is set. */
+	w.now_s += 1000;
+	pass(1);
+	is_lease("a", "making");
+	pass(POOL_MAKE_S + 1);
+	is_lease("a", "ending");
+	end();
+}
+
+/* What cannot be read is no answer. */
+static void a_state_that_cannot_be_read_is_told(void **state)
+{
+	json_t *ret = NULL;
+
+	begin();
+	all_report();
+	assert_int_equal(pool_set_quota(w.pool, &admin, "user", "alice", G, &ret, NULL), 0);
+	json_decref(ret);
+	assert_int_equal(alloc(&alice, "a", G, 1, NULL), 0);
+	all_report();
+	all_report();
+	w.donors[0].regions[0].used = w.donors[1].regions[0].used = true;
+	sqlite3_hard_heap_limit64(1);
+	const int one = pool_lease(w.pool, &alice, "a", &ret, NULL);
+	const int all = pool_leases(w.pool, &alice, NULL, "", 1000, &ret, NULL);
+	const int quotas = pool_quotas(w.pool, &alice, &ret, NULL);
+	const int audit = pool_audit(w.pool, &admin, 0, 1000, &ret, NULL);
+	const int more = alloc(&alice, "b", G, 1, "{\"dry_run\": true}");
+	sqlite3_hard_heap_limit64(0);
+	assert_int_equal(one, -EIO);
+	assert_int_equal(all, -EIO);
+	assert_int_equal(quotas, -EIO);
+	assert_int_equal(audit, -EIO);
+	assert_int_equal(more, -EIO);
+	/* Nothing of it sticks. */
+	is_lease("a", "ready");
+	assert_int_equal(alloc(&alice, "b", G, 1, NULL), -EDQUOT);
 	end();
 }
 
@@ -966,6 +1220,13 @@ int main(void)
 		cmocka_unit_test(what_makes_no_sense_is_refused),
 		cmocka_unit_test(a_report_is_of_its_donor_and_makes_sense),
 		cmocka_unit_test(a_report_that_could_not_be_kept_is_heard_again),
+		cmocka_unit_test(what_is_still_attached_counts),
+		cmocka_unit_test(limits_of_a_key_hold_for_the_pool),
+		cmocka_unit_test(regions_that_nobody_knows_are_bounded),
+		cmocka_unit_test(words_of_a_donor_are_plain),
+		cmocka_unit_test(what_went_with_a_donor_is_lost),
+		cmocka_unit_test(who_was_away_ends_nothing_that_is_made),
+		cmocka_unit_test(a_state_that_cannot_be_read_is_told),
 		cmocka_unit_test(an_old_report_is_refused),
 		cmocka_unit_test(who_cannot_make_a_region_is_left_out),
 		cmocka_unit_test(what_is_lost_is_told),
