@@ -5,6 +5,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "fabric/base/address.h"
 #include "fabric/machine/owner.h"
@@ -47,4 +48,13 @@ void weft_peer_of_socket(int fd, struct weft_peer *ret)
 	}
 	find_user(fd, &peer);
 	*ret = peer;
+}
+
+bool weft_peer_is_our_user(const struct weft_peer *peer)
+{
+	/* In a user namespace this number is anybody's who has none there. */
+	const uid_t overflow = 65534;
+
+	return peer->has_uid &&
+	       (peer->uid == 0 || (peer->uid == geteuid() && peer->uid != overflow));
 }

@@ -50,4 +50,7 @@ struct weft_peer {
  */
 void weft_peer_of_socket(int fd, struct weft_peer *ret);
 
+/* The user who runs this program, or root, who may do all that it may. */
+bool weft_peer_is_our_user(const struct weft_peer *peer);
+
 #endif

@@ -96,16 +96,6 @@ static int check_key(const struct weft_donor *donor, const struct weft_peer *pee
 	return r;
 }
 
-/* Over loopback: of the user who runs this donor, or root, who may do all that it may. */
-static bool is_our_user(const struct weft_peer *peer)
-{
-	/* In a user namespace this number is anybody's who has none there. */
-	const uid_t overflow = 65534;
-
-	return peer->has_uid &&
-	       (peer->uid == 0 || (peer->uid == geteuid() && peer->uid != overflow));
-}
-
 /*
  * A donor with keys lends without one to hosts that its owner has listed, if plaintext is allowed:
  * what they call themselves tells them apart, and proves nothing.
@@ -149,7 +139,7 @@ int donor_rights(const struct weft_donor *donor, const struct weft_peer *peer,
 {
 	if (peer && peer->identity[0])
 		return check_key(donor, peer, ret, err);
-	if (peer && !peer->local && !donor->allow_insecure && !is_our_user(peer) &&
+	if (peer && !peer->local && !donor->allow_insecure && !weft_peer_is_our_user(peer) &&
 		!is_listed(donor, peer))
 		return refuse_plaintext(donor, peer, err);
 	*ret = (struct weft_rights){.read_only = peer && peer->read_only};

@@ -151,6 +151,8 @@ static void set_caller(const char *identity, const struct weft_rights *rights,
 	weft_identity_name(identity, ret->name);
 	ret->admin = !rights || rights->admin;
 	ret->donor = !rights || rights->pool_donor;
+	ret->limited = rights && (rights->read_only || rights->nr_regions > 0);
+	ret->max_bytes = rights ? (int64_t)weft_min(rights->max_bytes, (uint64_t)INT64_MAX) : 0;
 }
 
 /* What the store grants to the identity, from that address. */
@@ -163,8 +165,7 @@ static int check_rights(const struct pool_callers *c, const char *identity,
 	if (r < 0)
 		return weft_error_set(err, r == -ENOMEM ? ENOMEM : EACCES, "key '%s' %s", identity,
 			r == -EKEYEXPIRED ? "has expired" : "is not known here");
-	if (!peer->local &&
-		!weft_rights_have_address(&rights, (const struct sockaddr *)&peer->address))
+	if (!weft_rights_have_address(&rights, (const struct sockaddr *)&peer->address))
 		r = weft_error_set(err, EACCES, "key '%s' may not be used from %s", identity,
 			peer->text);
 	else
@@ -245,9 +246,27 @@ static int of_certificate(const struct pool_callers *c, const gnutls_datum_t *ch
 	return 0;
 }
 
-static int of_user(const struct weft_peer *peer, struct pool_caller *ret, struct weft_error *err)
+/*
+ * Whether the Host that a client names is this machine's loopback.  What a browser asks may be for
+ * a name that another has lead here.
+ */
+static bool is_loopback_name(const char *host)
 {
-	const bool ours = peer->has_uid && (peer->uid == 0 || peer->uid == geteuid());
+	static const char *const names[] = {"localhost", "127.0.0.1", "[::1]"};
+
+	for (size_t i = 0; host && i < WEFT_ARRAY_LEN(names); i++) {
+		const size_t len = strlen(names[i]);
+
+		if (strncasecmp(host, names[i], len) == 0 && (!host[len] || host[len] == ':'))
+			return true;
+	}
+	return false;
+}
+
+static int of_user(const struct weft_peer *peer, const char *host, struct pool_caller *ret,
+	struct weft_error *err)
+{
+	const bool ours = weft_peer_is_our_user(peer);
 	char text[1024];
 	struct passwd pw, *found = NULL;
 
@@ -255,6 +274,10 @@ static int of_user(const struct weft_peer *peer, struct pool_caller *ret, struct
 		return weft_error_set(err, EACCES,
 			"it is not known who asks: show a token (Authorization: Bearer, weft key "
 			"token) or a certificate");
+	if (!peer->local && !is_loopback_name(host))
+		return weft_error_set(err, EACCES,
+			"without a token or a certificate, loopback is to be asked by its name: "
+			"localhost, 127.0.0.1 or [::1]");
 	ret->admin = ret->donor = ours;
 	if (getpwuid_r(peer->uid, &pw, text, sizeof(text), &found) == 0 && found &&
 		pool_name_valid(pw.pw_name))
@@ -280,7 +303,7 @@ int pool_callers_find(struct pool_callers *c, const struct pool_coming *coming,
 	else if (chain && nr > 0)
 		r = of_certificate(c, chain, nr, &peer, &caller, err);
 	else
-		r = of_user(&peer, &caller, err);
+		r = of_user(&peer, coming->host, &caller, err);
 	if (r == 0)
 		*ret = caller;
 	return r;

@@ -5,8 +5,8 @@
  *   whoever shows a token (fabric/key/token.h) of a key of the store;
  *   whoever shows a certificate of the authority, over TLS: its common name, with the rights that
  *   the store has of that name, or, where there is no store, with all;
- *   over a Unix socket the user at the other end, by login name, and over loopback our own user and
- *   root: these two may do all.
+ *   over a Unix socket the user at the other end, by login name, and over loopback, under a name of
+ *   loopback's, our own user and root: these two may do all.
  *
  * One thread.
  */
@@ -39,6 +39,7 @@ struct pool_coming {
 	int fd;
 	gnutls_session_t tls;      /* NULL: in plaintext */
 	const char *authorization; /* the header's value; NULL: there is none */
+	const char *host;          /* the same */
 };
 /* 0; -EACCES: it is not known who asks, or that one may not; -ENOMEM. */
 int pool_callers_find(struct pool_callers *callers, const struct pool_coming *coming,

@@ -65,6 +65,8 @@ int pool_curl_trust(CURL *curl, const char *dir, struct weft_error *err)
 		return weft_error_set(err, -r, "cannot read %s: %s", ca, strerror(-r));
 	}
 	curl_easy_setopt(curl, CURLOPT_CAINFO, ca);
+	/* This authority alone: libcurl with GnuTLS takes the system's as well. */
+	curl_easy_setopt(curl, CURLOPT_CAPATH, NULL);
 	if (access(cert, F_OK) == 0) {
 		curl_easy_setopt(curl, CURLOPT_SSLCERT, cert);
 		curl_easy_setopt(curl, CURLOPT_SSLKEY, key);

@@ -10,10 +10,18 @@
 
 #include "fabric/base/log.h"
 #include "fabric/base/util.h"
+#include "fabric/donor/peer.h"
 #include "fabric/pool/api.h"
 
 /* Ciphers as a donor's. */
 static const char PRIORITIES[] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2";
+
+/* Whoever has connections over a Unix socket, which libmicrohttpd does not count. */
+struct user {
+	struct user *next;
+	uid_t uid;
+	unsigned nr;
+};
 
 struct pool_http {
 	struct weft_loop *loop;
@@ -22,12 +30,12 @@ struct pool_http {
 	struct MHD_Daemon *daemon;
 	struct pool *const *pool;
 	struct pool_callers *callers;
+	struct user *users;
 	bool tls;
 };
 
 /* One request, while it comes. */
 struct coming {
-	struct pool_caller caller;
 	char *body;
 	size_t len;
 	bool too_long;
@@ -101,6 +109,7 @@ static int who(const struct pool_http *http, struct MHD_Connection *connection,
 		.fd = fd ? fd->connect_fd : -1,
 		.tls = tls ? tls->tls_session : NULL,
 		.authorization = header(connection, MHD_HTTP_HEADER_AUTHORIZATION),
+		.host = header(connection, MHD_HTTP_HEADER_HOST),
 	};
 
 	return pool_callers_find(http->callers, &coming, ret, err);
@@ -116,6 +125,8 @@ static enum MHD_Result carry_out(struct pool_http *http, struct MHD_Connection *
 {
 	struct pool_request request = {method, path, argument, connection, NULL};
 	json_t *ret, *body = NULL;
+	struct pool_caller caller;
+	struct weft_error err;
 
 	if (coming->too_long)
 		return refuse(connection, MHD_HTTP_CONTENT_TOO_LARGE, EFBIG,
@@ -125,6 +136,9 @@ static enum MHD_Result carry_out(struct pool_http *http, struct MHD_Connection *
 	if (!pool || !pool_leads(pool))
 		return refuse(connection, MHD_HTTP_SERVICE_UNAVAILABLE, EAGAIN,
 			"this coordinator does not lead; ask another");
+	/* While the body came, its key may have been revoked, or have expired. */
+	if (who(http, connection, &caller, &err) < 0)
+		return refuse(connection, MHD_HTTP_UNAUTHORIZED, err.code, err.message);
 	pool_at(pool, weft_now_ns(), (int64_t)time(NULL));
 	if (strcmp(path, "/metrics") == 0 && strcmp(method, MHD_HTTP_METHOD_GET) == 0)
 		return answer_text(connection, MHD_HTTP_OK, pool_api_metrics(pool),
@@ -136,8 +150,8 @@ static enum MHD_Result carry_out(struct pool_http *http, struct MHD_Connection *
 				"the body is no JSON");
 	}
 	request.body = body;
-	const unsigned status = pool_api(pool, &coming->caller, &request, &ret);
-	weft_debug("%s: %s %s: %u", coming->caller.name, method, path, status);
+	const unsigned status = pool_api(pool, &caller, &request, &ret);
+	weft_debug("%s: %s %s: %u", caller.name, method, path, status);
 	json_decref(body);
 	return answer(connection, status, ret);
 }
@@ -161,6 +175,7 @@ static enum MHD_Result begin(const struct pool_http *http, struct MHD_Connection
 	void **state)
 {
 	struct coming *coming = calloc(1, sizeof(*coming));
+	struct pool_caller caller;
 	struct weft_error err;
 
 	*state = coming;
@@ -168,7 +183,7 @@ static enum MHD_Result begin(const struct pool_http *http, struct MHD_Connection
 		return MHD_NO;
 	if (is_of_a_page(connection))
 		return refuse(connection, MHD_HTTP_FORBIDDEN, EACCES, "this is for no browser");
-	if (who(http, connection, &coming->caller, &err) < 0)
+	if (who(http, connection, &caller, &err) < 0)
 		return refuse(connection, MHD_HTTP_UNAUTHORIZED, err.code, err.message);
 	return MHD_YES;
 }
@@ -199,6 +214,56 @@ static void on_completed(void *ctx, struct MHD_Connection *connection, void **st
 		free(coming->body);
 	free(coming);
 	*state = NULL;
+}
+
+/* ---- connections ---- */
+
+static struct user *user_of(struct pool_http *http, uid_t uid)
+{
+	struct user *user = http->users;
+
+	while (user && user->uid != uid)
+		user = user->next;
+	if (user || !(user = calloc(1, sizeof(*user))))
+		return user;
+	*user = (struct user){http->users, uid, 0};
+	http->users = user;
+	return user;
+}
+
+static void forget_user(struct pool_http *http, struct user *user)
+{
+	struct user **at = &http->users;
+
+	while (*at != user)
+		at = &(*at)->next;
+	*at = user->next;
+	free(user);
+}
+
+/* A user has as many connections as an address. */
+static void on_connection(void *ctx, struct MHD_Connection *connection, void **state,
+	enum MHD_ConnectionNotificationCode code)
+{
+	struct user *user = *state;
+
+	if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+		if (user && --user->nr == 0)
+			forget_user(ctx, user);
+		return;
+	}
+	const union MHD_ConnectionInfo *fd =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	struct weft_peer peer = {.local = false};
+	if (fd)
+		weft_peer_of_socket(fd->connect_fd, &peer);
+	if (!peer.local)
+		return;
+	user = peer.has_uid ? user_of(ctx, peer.uid) : NULL;
+	*state = user;
+	/* It is over as soon as it is looked at. */
+	if (!user || ++user->nr > POOL_CONNECTIONS_OF_ONE)
+		shutdown(fd->connect_fd, SHUT_RDWR);
 }
 
 /* ---- the loop ---- */
@@ -250,7 +315,8 @@ static struct MHD_Daemon *start(struct pool_http *http, int fd)
 		(unsigned)POOL_CONNECTIONS_MAX, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
 		(unsigned)POOL_CONNECTIONS_OF_ONE, MHD_OPTION_CONNECTION_TIMEOUT,
 		(unsigned)POOL_IDLE_S, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-		MHD_OPTION_ARRAY, http->tls ? tls : none, MHD_OPTION_END);
+		MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_ARRAY,
+		http->tls ? tls : none, MHD_OPTION_END);
 }
 
 int pool_http_new(struct weft_loop *loop, const struct weft_listening *socket, bool tls,
@@ -297,6 +363,6 @@ void pool_http_free(struct pool_http *http)
 		return;
 	weft_loop_remove(http->loop, &http->watch);
 	weft_loop_timer_cancel(http->loop, &http->timer);
-	MHD_stop_daemon(http->daemon);
+	MHD_stop_daemon(http->daemon); /* ends all connections */
 	free(http);
 }

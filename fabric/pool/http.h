@@ -15,7 +15,7 @@
 enum {
 	POOL_BODY_MAX = 1 << 20,
 	POOL_CONNECTIONS_MAX = 4096,
-	POOL_CONNECTIONS_OF_ONE = 64, /* address */
+	POOL_CONNECTIONS_OF_ONE = 64, /* address; over a Unix socket: user */
 	POOL_IDLE_S = 30,             /* before a connection that says nothing is ended */
 };
 

@@ -5,7 +5,7 @@
 # presets: dev asan
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 . "${BASH_SOURCE[0]%/*}/../tls.sh"
-need_tool jq curl openssl
+need_tool jq curl openssl python3 mount
 over_the_network "$@"
 . "${BASH_SOURCE[0]%/*}/../pool.sh"
 
@@ -17,7 +17,11 @@ new alice
 new boss --admin
 new n1 --pool-donor
 new elsewhere --from 203.0.113.0/24
-start_pool --listen "192.0.2.1:$port" --tls-certificates "$TMP/certs"
+new reader --read-only
+new one --region r
+new small --max-memory 1M
+near=$(free_port)
+start_pool --listen "192.0.2.1:$port" --listen "127.0.0.1:$near" --tls-certificates "$TMP/certs"
 grep -qx "listening on https://192.0.2.1:$port" "$POOL_LOG" || fail "$(<"$POOL_LOG")"
 url=https://192.0.2.1:$port
 ca=(--cacert "$TMP/certs/ca-cert.pem")
@@ -44,6 +48,8 @@ false=$(token alice)
 as 401 "of no key" "${false/alice/boss}" "$url/v1/status"
 get 401 "Bearer TOKEN" -u a:b "$url/v1/status"
 as 401 "may not be used from" "$(token elsewhere)" "$url/v1/status"
+as 401 "may not be used from" "$(token elsewhere)" --unix-socket "$TMP/pool.sock" \
+	http://pool/v1/status
 soon=$(token alice --expires 1s)
 wait_for as 401 "has expired" "$soon" "$url/v1/status"
 [[ $(weft key token alice --store "$keys" --expires 2099-01-01) = \
@@ -65,6 +71,47 @@ weft pool alloc other --size 1M "${boss[@]}" >/dev/null || fail "alloc"
 ! weft pool cordon n1 "${alice[@]}" 2>/dev/null || fail "she cordoned a donor"
 weft pool release hers "${boss[@]}" >/dev/null || fail "release"
 
+echo "limits of keys"
+put() { # NAME SIZE
+	echo "-X PUT -d {\"size_bytes\":$2} $url/v1/leases/$1"
+}
+for key in reader one; do
+	# shellcheck disable=SC2046
+	as 403 "it gets none of the pool's" "$(token $key)" $(put l 4096)
+done
+# shellcheck disable=SC2046
+as 507 "may have 1 MiB of the pool" "$(token small)" $(put l 2097152)
+
+echo "a name that was led here"
+here=https://127.0.0.1:$near/v1/audit
+get 200 '"audit"' "$here"
+get 200 '"audit"' "${here/127.0.0.1/localhost}"
+get 401 "by its name" "$here" -H "Host: evil.example:$near"
+get 401 "by its name" "$here" -H "Host: localhost.evil.example"
+as 200 '"audit"' "$(token boss)" "$here" -H "Host: pool.example"
+
+echo "who has many connections"
+timeout 60 python3 - "$TMP/pool.sock" <<-'END'
+	import socket, sys
+	def ask():
+	    s = socket.socket(socket.AF_UNIX)
+	    s.settimeout(10)
+	    try:
+	        s.connect(sys.argv[1])
+	        s.sendall(b"GET /v1/status HTTP/1.1\r\nHost: pool\r\n\r\n")
+	        return s if s.recv(12) == b"HTTP/1.1 200" else None
+	    except OSError:
+	        return None
+	there = [s for s in [ask() for _ in range(80)] if s]
+	assert 60 <= len(there) <= 64, len(there)
+	there.pop().close()
+	for _ in range(100):
+	    if ask():
+	        break
+	else:
+	    sys.exit("nobody comes in any more")
+END
+
 echo "certificates"
 mutual=(--cert "$TMP/certs/client-cert.pem" --key "$TMP/certs/client-key.pem")
 get 401 "key 'carol' is not known here" "${mutual[@]}" "$url/v1/status"
@@ -78,6 +125,46 @@ echo "a key that is gone"
 weft key revoke alice --store "$keys" >/dev/null
 gone_now() { as 401 "of no key" "$(token alice)" "$url/v1/status"; }
 wait_for gone_now
+
+echo "a key that is revoked while it asks"
+mkfifo "$TMP/body"
+curl -sSv -T - -H "Expect:" -H "Authorization: Bearer $(token boss)" -w '\n%{http_code}' \
+	--unix-socket "$TMP/pool.sock" http://pool/v1/quotas/user/eve \
+	<"$TMP/body" >"$TMP/late" 2>"$TMP/trace" &
+late=$!
+exec {body}>"$TMP/body"
+printf '{"bytes": ' >&"$body"
+asks() { grep -q '^> PUT' "$TMP/trace"; }
+wait_for asks
+as 200 '"pool"' "$(token boss)" "$url/v1/status"
+weft key revoke boss --store "$keys" >/dev/null
+boss_is_gone() { as 401 "of no key" "$(token boss)" "$url/v1/status"; }
+wait_for boss_is_gone
+printf '777}' >&"$body"
+exec {body}>&-
+wait "$late" || fail "curl: $(<"$TMP/trace")"
+[[ $(tail -n 1 "$TMP/late") = 401 ]] || fail "$(<"$TMP/late")"
+! weft pool quotas | grep eve || fail "what was asked with a revoked key was done"
+
+echo "other authorities of this machine"
+make_certificates "$TMP/other" dora
+stop_pool
+start_pool --listen "192.0.2.1:$port" --tls-certificates "$TMP/other"
+# with_system DIRECTORY: as seen by one whose system trusts the other authority.
+with_system() {
+	# shellcheck disable=SC2016
+	unshare --mount bash -c 'mount -t tmpfs none /etc/ssl/certs &&
+		cp "$1/other/ca-cert.pem" /etc/ssl/certs/ && openssl rehash /etc/ssl/certs &&
+		exec weft pool status --url "$2" --tls-certificates "$1/$3"' \
+		- "$TMP" "$url" "$1" 2>&1
+}
+if unshare --mount mount -t tmpfs none /etc/ssl/certs 2>/dev/null; then
+	said=$(with_system other) || :
+	[[ $said = *"key 'dora' is not known here"* ]] || fail "$said"
+	install -D -m 600 "$TMP/certs/ca-cert.pem" "$TMP/strict/ca-cert.pem"
+	said=$(with_system strict) || :
+	[[ $said = *"verification failed"* ]] || fail "$said"
+fi
 
 echo "other users of this machine"
 nobody() { setpriv --reuid 65534 --clear-groups "$@"; }

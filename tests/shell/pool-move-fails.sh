@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# A donor that cannot move a region as it is told says so, after its holder was started anew as well.
+# A donor that cannot move a region says so, also after its holder was started anew.
 # timeout: 120
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_tool jq curl

@@ -13,12 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 #include <sqlite3.h>
 
 #include "fabric/base/util.h"
+#include "fabric/pool/callers.h"
 #include "fabric/pool/placement.h"
 #include "fabric/pool/pool.h"
 
@@ -1109,6 +1112,35 @@ static void a_state_that_cannot_be_read_is_told(void **state)
 	end();
 }
 
+/*
+ * In a user namespace a number is everybody's who has none there: a coordinator that has it itself
+ * takes nobody for its own user by it.
+ */
+static void the_number_of_those_without_is_nobody(void **state)
+{
+	struct pool_callers *callers = NULL;
+	struct pool_coming coming = {.fd = -1};
+	struct pool_caller caller;
+	int pair[2], status;
+
+	if (geteuid() != 0)
+		skip();
+	pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		if (setresuid(65534, 65534, 65534) < 0 ||
+			socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 ||
+			pool_callers_new(NULL, NULL, &callers, NULL) < 0)
+			_exit(2);
+		coming.fd = pair[0];
+		const int r = pool_callers_find(callers, &coming, &caller, NULL);
+		pool_callers_free(callers);
+		_exit(r < 0 || caller.admin || caller.donor);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+}
+
 /* ---- anything, in any order ---- */
 
 /* Each region at a donor is of one lease, and no donor has more than it lends. */
@@ -1227,6 +1259,7 @@ int main(void)
 		cmocka_unit_test(what_went_with_a_donor_is_lost),
 		cmocka_unit_test(who_was_away_ends_nothing_that_is_made),
 		cmocka_unit_test(a_state_that_cannot_be_read_is_told),
+		cmocka_unit_test(the_number_of_those_without_is_nobody),
 		cmocka_unit_test(an_old_report_is_refused),
 		cmocka_unit_test(who_cannot_make_a_region_is_left_out),
 		cmocka_unit_test(what_is_lost_is_told),
