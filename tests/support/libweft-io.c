@@ -4,7 +4,7 @@
  * line: "ok", "differs", or an error's name.
  *
  *	libweft-io [-c CACHE-BYTES] [-b] [-d DEAD-TIMEOUT-MS] [-n CONNECTIONS]
- *		[-k KEY-FILE | -i] [-m MODE] URI...
+ *		[-k KEY-FILE | -i] [-u UNIT-BYTES] [-m MODE] URI...
  *
  *	write SEED OFF LEN, read SEED OFF LEN; flush; transport
  *	awrite, aread: the same by asynchronous commands, 64 KiB each
@@ -97,6 +97,7 @@ static void move(struct weft *w, bool aio, bool write, unsigned seed, uint64_t o
 
 static struct weft_map *map;
 static uint64_t map_bytes;
+static uint64_t unit_bytes = 16 << 10;
 static sigjmp_buf back;
 
 static void on_bus(int signo)
@@ -113,7 +114,7 @@ static void begin_map(struct weft *w, const char *mode)
 	while (o.mode < WEFT_ARRAY_LEN(names) && strcmp(mode, names[o.mode]) != 0)
 		o.mode++;
 	o.local_bytes = o.mode == WEFT_MAP_RESIDENT ? 0 : 1 << 20;
-	o.unit_bytes = 16 << 10;
+	o.unit_bytes = unit_bytes;
 	if (weft_map(w, 0, weft_size(w), &o, &map, why, sizeof(why)) < 0)
 		errx(1, "%s", why);
 	map_bytes = weft_size(w);
@@ -225,7 +226,7 @@ int main(int argc, char **argv)
 	struct weft *w;
 	int c;
 
-	while ((c = getopt(argc, argv, "c:d:n:k:m:bi")) != -1) {
+	while ((c = getopt(argc, argv, "c:d:n:k:m:u:bi")) != -1) {
 		if (c == 'c')
 			options.cache_bytes = strtoull(optarg, NULL, 0);
 		else if (c == 'd')
@@ -238,6 +239,8 @@ int main(int argc, char **argv)
 			options.key_file = optarg;
 		else if (c == 'm')
 			mode = optarg;
+		else if (c == 'u')
+			unit_bytes = strtoull(optarg, NULL, 0);
 		else if (c == 'i')
 			options.flags |= WEFT_OPEN_ALLOW_INSECURE;
 		else
