@@ -110,6 +110,7 @@ struct tp_info {
 	uint32_t min_block_bytes; /* off and len are multiples of it; 1 at a weft donor */
 	uint32_t preferred_block_bytes;
 	uint32_t depth; /* operations in flight at most; then tp_post() says -EAGAIN */
+	uint32_t rtt_us; /* what a round trip took before the grant; 0: not known */
 	/* Guarantees, each a sentence. */
 	bool read_only;     /* WRITE, TRIM and ZERO are refused with -EPERM. */
 	/* FLUSH is carried out; if false, a completed write is as durable as it can be. */

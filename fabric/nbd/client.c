@@ -38,6 +38,8 @@ int nbd_client_begin(struct nbd_client *c, struct tp_conn *conn, const struct nb
 	c->rx.need = 4;
 	conn->info = *info;
 	conn->info.depth = depth;
+	if (stream->fd >= 0)
+		conn->info.rtt_us = nbd_stream_rtt_us(&c->stream);
 	nbd_stream_may_go_far(&c->stream);
 	return 0;
 }

@@ -32,19 +32,27 @@ void nbd_stream_goes_no_more(struct nbd_stream *stream)
 	stream->goes_far = false;
 }
 
-void nbd_stream_may_go_far(struct nbd_stream *stream)
+/* Sockets of another kind have no such information. */
+uint32_t nbd_stream_rtt_us(const struct nbd_stream *stream)
 {
-	const int under_way = UNDER_WAY_BYTES, unsent = UNSENT_BYTES;
 	struct tcp_info info = {0};
 	socklen_t len = sizeof(info);
 
+	if (stream->fd < 0 || getsockopt(stream->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 ||
+		info.tcpi_min_rtt == UINT32_MAX)
+		return 0;
+	return info.tcpi_min_rtt;
+}
+
+void nbd_stream_may_go_far(struct nbd_stream *stream)
+{
+	const int under_way = UNDER_WAY_BYTES, unsent = UNSENT_BYTES;
+
 	/*
 	 * Who is swapped to is not to need more of the kernel's memory for sockets than swapping
-	 * was begun with.  Sockets of another kind have no such information.
+	 * was begun with.
 	 */
-	if (weft_is_resident() || stream->fd < 0 ||
-		getsockopt(stream->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 ||
-		info.tcpi_min_rtt < FAR_US || !take_one())
+	if (weft_is_resident() || nbd_stream_rtt_us(stream) < FAR_US || !take_one())
 		return;
 	stream->goes_far = true;
 	if (setsockopt(stream->fd, SOL_SOCKET, SO_SNDBUFFORCE, &under_way, sizeof(under_way)) == 0)

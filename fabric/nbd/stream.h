@@ -58,6 +58,8 @@ static inline int nbd_stream_start_tls(struct nbd_stream *stream,
  * not take the machine's memory: the others stay as they are, too.
  */
 enum { NBD_STREAMS_FAR = 32 };
+/* The shortest round trip of a TCP connection so far; 0: not known. */
+uint32_t nbd_stream_rtt_us(const struct nbd_stream *stream);
 void nbd_stream_may_go_far(struct nbd_stream *stream);
 /* The socket is about to be closed: another one may go far. */
 void nbd_stream_goes_no_more(struct nbd_stream *stream);

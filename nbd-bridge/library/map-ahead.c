@@ -19,7 +19,7 @@ static uint32_t window_max(const struct weft_map *m)
 {
 	uint64_t units = weft_min(WINDOW_BYTES / m->unit_bytes, m->nr_frames / 8);
 
-	return (uint32_t)weft_max(units, 1);
+	return (uint32_t)weft_max(units / m->around, 1);
 }
 
 bool map_want(struct weft_map *m, uint64_t unit, uint64_t nr, int64_t step, bool stays)
@@ -30,6 +30,36 @@ bool map_want(struct weft_map *m, uint64_t unit, uint64_t nr, int64_t step, bool
 		(struct map_want){.unit = unit, .nr = nr, .step = step, .stays = stays};
 	map_tell_pump(m);
 	return true;
+}
+
+void map_want_around(struct weft_map *m, uint64_t unit)
+{
+	const uint64_t first = unit / m->around * m->around;
+	const uint64_t end = weft_min(first + m->around, m->nr_units);
+
+	if (m->random)
+		return;
+	if (unit > first)
+		map_want(m, first, unit - first, 1, false);
+	if (unit + 1 < end)
+		map_want(m, unit + 1, end - unit - 1, 1, false);
+}
+
+/* So many groups from this one on.  How many there was room for. */
+static uint32_t want_groups(struct weft_map *m, uint64_t group, uint32_t nr, int64_t step)
+{
+	uint32_t n = 0;
+
+	if (step == 1 || m->around == 1) {
+		const uint64_t units = (uint64_t)nr * m->around;
+
+		return map_want(m, group * m->around, units, step, true) ? nr : 0;
+	}
+	while (n < nr && map_want(m, group * m->around, m->around, 1, n == 0)) {
+		group += (uint64_t)step;
+		n++;
+	}
+	return n;
 }
 
 /* How many steps of the stream lead to the unit; 0: none do. */
@@ -51,8 +81,7 @@ static void go_ahead(struct weft_map *m, struct map_stream *s, uint64_t steps)
 	s->window = (uint32_t)weft_min(
 		s->window ? 2 * s->window : FIRST_WINDOW, window_max(m));
 	uint64_t first = s->last + (uint64_t)((int64_t)(s->ahead + 1) * s->step);
-	if (map_want(m, first, s->window, s->step, true))
-		s->ahead += s->window;
+	s->ahead += want_groups(m, first, s->window, s->step);
 }
 
 static struct map_stream *nearest(struct weft_map *m, uint64_t unit)
@@ -80,8 +109,10 @@ static struct map_stream *oldest(struct weft_map *m)
 	return found;
 }
 
-void map_note_fault(struct weft_map *m, uint64_t unit)
+void map_note_fault(struct weft_map *m, uint64_t at)
 {
+	const uint64_t unit = at / m->around;
+
 	if (m->random)
 		return;
 	m->stream_clock++;

@@ -71,6 +71,7 @@ static void fetch(struct map_handler *handler, uint64_t unit)
 		map_wake(m, unit); /* and the thread faults again, if it has to */
 		return;
 	}
+	map_want_around(m, unit);
 	if (frame == MAP_NO_FRAME) {
 		leave_to_pump(m, unit);
 		return;

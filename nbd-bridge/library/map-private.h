@@ -108,9 +108,10 @@ struct map_io {
 
 /* Faults that follow one another at the same distance. */
 struct map_stream {
-	uint64_t last;   /* the unit of the newest */
+	/* Groups of m->around units. */
+	uint64_t last;   /* that of the newest */
 	int64_t step;    /* 0: there was but one */
-	uint64_t ahead;  /* units from last on, step by step, that were asked for */
+	uint64_t ahead;  /* groups from last on, step by step, that were asked for */
 	uint32_t window;
 	uint64_t used;   /* when, to find the oldest */
 };
@@ -162,6 +163,8 @@ struct weft_map {
 	unsigned grains; /* of a unit */
 	uint32_t nr_frames;
 	uint32_t run_max; /* frames that are fetched or moved together */
+	/* A fault has the pump fetch the others of so many units, which begin at a multiple. */
+	uint32_t around;
 	uint64_t hash_seed;
 	uint64_t dead_ns; /* how long a fault waits for room: as a call for the donor */
 	void (*on_lost)(void *ctx, int error);
@@ -438,6 +441,8 @@ void map_tell_pump(struct weft_map *m);
 
 void map_note_fault(struct weft_map *m, uint64_t unit);
 bool map_want(struct weft_map *m, uint64_t unit, uint64_t nr, int64_t step, bool stays);
+/* The unit is being fetched: the others of its group are wanted. */
+void map_want_around(struct weft_map *m, uint64_t unit);
 
 /* ---- map-fault.c, map-handlers.c ---- */
 

@@ -17,6 +17,9 @@
 #include "nbd-bridge/library/map-private.h"
 
 #define UNIT_DEFAULT (UINT64_C(64) << 10)
+/* A connection that was idle sends ten packets at once, and the rest a round trip later. */
+#define UNIT_FAR (UINT64_C(8) << 10)
+#define FAR_US 20000
 #define UNIT_MAX (UINT64_C(1) << 20)
 #define LOCAL_DEFAULT (UINT64_C(256) << 20)
 
@@ -68,6 +71,13 @@ static int check_place(const struct weft *w, uint64_t off, uint64_t len, uint64_
 	return 0;
 }
 
+static uint64_t default_unit(const struct weft *w)
+{
+	const uint64_t bytes = w->info.rtt_us < FAR_US ? UNIT_DEFAULT : UNIT_FAR;
+
+	return weft_max(weft_max(bytes, weft_page_bytes()), w->info.min_block_bytes);
+}
+
 static int check_options(const struct weft *w, struct weft_map_options *o, struct weft_error *err)
 {
 	if (o->flags & ~(unsigned)ALL_MAP_FLAGS)
@@ -79,7 +89,7 @@ static int check_options(const struct weft *w, struct weft_map_options *o, struc
 		return weft_error_set(err, EINVAL, "cannot map: %u handlers are more than %d",
 			o->handlers, MAP_HANDLERS_MAX);
 	if (!o->unit_bytes)
-		o->unit_bytes = weft_max(UNIT_DEFAULT, weft_page_bytes());
+		o->unit_bytes = default_unit(w);
 	if (!is_power_of_two(o->unit_bytes) || o->unit_bytes < weft_page_bytes() ||
 		o->unit_bytes > UNIT_MAX)
 		return weft_error_set(err, EINVAL,
@@ -166,6 +176,7 @@ static struct weft_map *new_map(struct weft *w, uint64_t off, uint64_t len,
 	m->uffd = m->pagemap = m->stop_fd = m->file = m->empty = -1;
 	m->off = off;
 	m->len = len;
+	m->around = 1;
 	m->dead_ns = ((uint64_t)attach->timeout_ms + attach->dead_timeout_ms) * UINT64_C(1000000);
 	m->forced = MAP_NO_FRAME;
 	m->read_only = o->flags & WEFT_MAP_READ_ONLY;
@@ -260,16 +271,21 @@ int weft_map(struct weft *w, uint64_t off, uint64_t len, const struct weft_map_o
 	struct weft_error err = {0};
 	struct weft_map_options o;
 	struct weft_map *m = NULL;
+	bool is_default = false;
 	int r = library_lane_in_completion
 		? weft_error_set(&err, EDEADLK, "cannot map: a completion must not block")
 		: copy_options(options, &o, &err);
 
-	if (r == 0)
+	if (r == 0) {
+		is_default = o.unit_bytes == 0;
 		r = check_options(w, &o, &err);
+	}
 	if (r == 0)
 		r = check_place(w, off, len, o.unit_bytes, &err);
 	if (r == 0) {
 		m = new_map(w, off, len, &o);
+		if (m && is_default)
+			m->around = (uint32_t)weft_max(UNIT_DEFAULT / o.unit_bytes, 1);
 		r = m ? start_map(m, &o, &err)
 		      : weft_error_set(&err, ENOMEM, "cannot map: out of memory");
 	}

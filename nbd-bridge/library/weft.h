@@ -332,7 +332,10 @@ struct weft_map_options {
 	unsigned handlers;
 	/* the bound of what is here at a time; 0: 256 MiB; at least 18 units */
 	uint64_t local_bytes;
-	/* fetched at a time, a power of two from a page to 1 MiB; 0: 64 KiB */
+	/*
+	 * fetched at a time, a power of two from a page to 1 MiB; 0: 64 KiB, on a long way 8 and
+	 * the rest behind them
+	 */
 	uint64_t unit_bytes;
 	/*
 	 * called once, from a thread of the library, when the contents are gone: from then on every

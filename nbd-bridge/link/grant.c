@@ -88,6 +88,7 @@ static void add_info(struct tp_info *all, const struct tp_info *one)
 	all->preferred_block_bytes =
 		(uint32_t)weft_max(all->preferred_block_bytes, one->preferred_block_bytes);
 	all->size_bytes = weft_min(all->size_bytes, one->size_bytes);
+	all->rtt_us = (uint32_t)weft_max(all->rtt_us, one->rtt_us);
 	if (one->lease_ms && (!all->lease_ms || one->lease_ms < all->lease_ms))
 		all->lease_ms = one->lease_ms;
 }

@@ -182,6 +182,56 @@ static void what_is_written_in_passing_goes_home(void **state)
 	}
 }
 
+/* ---- units that come along with another ---- */
+
+enum { GROUP = 4 };
+
+static void begin_groups(void)
+{
+	need_map();
+	pthread_mutex_lock(&map->lock);
+	map->around = GROUP;
+	pthread_mutex_unlock(&map->lock);
+}
+
+static bool is_resident(uint64_t unit)
+{
+	return is_in_state(unit, FRAME_RESIDENT);
+}
+
+static void a_fault_brings_its_group_along(void **state)
+{
+	begin_groups();
+	assert_int_equal(base[5 * UNIT], byte_of(5 * UNIT));
+	for (unsigned unit = GROUP; unit < 2 * GROUP; unit++)
+		wait_for(is_resident, unit);
+	assert_right(GROUP, GROUP);
+	assert_int_equal(stats().fetched, GROUP);
+	/* The last group may be a short one. */
+	map->nr_units--;
+	assert_int_equal(base[(UNITS - 2) * UNIT], byte_of((UNITS - 2) * UNIT));
+	wait_for(has_fetched, 2 * GROUP - 1);
+	usleep(10000);
+	map->nr_units++;
+	assert_int_equal(stats().fetched, 2 * GROUP - 1);
+}
+
+/* Every other group, from the end on: what comes next is a whole one. */
+static void a_stream_of_groups_goes_on_by_groups(void **state)
+{
+	const unsigned first = UNITS - GROUP;
+	unsigned nr = 0;
+
+	begin_groups();
+	for (unsigned unit = first; nr < 3; unit -= 2 * GROUP, nr++) {
+		assert_int_equal(base[unit * UNIT + 1], byte_of(unit * UNIT + 1));
+		wait_for(has_fetched, (nr + 1) * GROUP);
+	}
+	wait_for(has_fetched, 4 * GROUP);
+	assert_right(first - 6 * GROUP, GROUP);
+	assert_true(stats().fetched_ahead >= 3 * (GROUP - 1) + GROUP);
+}
+
 /* ---- where what follows ends ---- */
 
 /* What is behind the end of the region's bytes, in the last page, is zeros. */
@@ -425,6 +475,8 @@ int main(int argc, char **argv)
 		case_of(what_follows_is_read_together),
 		case_of(what_is_here_is_not_read_again),
 		case_of(what_is_here_takes_nobodys_frame),
+		case_of(a_fault_brings_its_group_along),
+		case_of(a_stream_of_groups_goes_on_by_groups),
 		cmocka_unit_test_setup_teardown(
 			the_last_unit_is_as_short_as_it_is, begin_with_a_short_end, end),
 		case_of(no_read_goes_beyond_a_stripe),

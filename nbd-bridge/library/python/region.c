@@ -470,7 +470,7 @@ PyDoc_STRVAR(map_doc,
 	"    handlers=0, read_only=False, all_faults=False, mode=None)\n--\n\n"
 	"The region's bytes as memory: a weft.Map.\n\n"
 	"local_bytes: so much of it is in this machine at a time (0: 256 MiB).\n"
-	"unit_bytes: so much is fetched at a time (0: 64 KiB).\n"
+	"unit_bytes: so much is fetched at a time (0: 64 KiB, far away 8 and the rest behind).\n"
 	"handlers: threads that take page faults (0: one for each processor, 4 at most).\n"
 	"all_faults: refuse a map in which system calls get EFAULT for what is not\n"
 	"here; otherwise RuntimeWarning tells of it.\n"

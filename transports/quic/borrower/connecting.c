@@ -127,6 +127,7 @@ static void describe(struct quic_connecting *c)
 				   : "quic %.50s:%.5s -> %.50s:%.5s (%s)";
 
 	snprintf(c->info.transport, sizeof(c->info.transport), "quic");
+	c->info.rtt_us = (uint32_t)(quic_rtt_ns(c->wire->conn) / 1000);
 	(void)getnameinfo((const struct sockaddr *)&path->local, path->local_len, host[0],
 		sizeof(host[0]), port[0], sizeof(port[0]), NI_NUMERICHOST | NI_NUMERICSERV);
 	(void)getnameinfo((const struct sockaddr *)&path->remote, path->remote_len, host[1],
