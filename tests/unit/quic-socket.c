@@ -130,6 +130,25 @@ static void expect_all(const struct sockaddr_in *sender)
 	assert_int_equal(poll(&fd, 1, 0), 0);
 }
 
+/* A socket of IPv6 carries IPv4, too (RFC 9000, 14: no datagram is cut into fragments). */
+static void no_datagram_is_cut_into_fragments(void **state)
+{
+	const struct sockaddr_in6 any = {.sin6_family = AF_INET6};
+	struct quic_socket both;
+	int how = 0;
+	socklen_t len = sizeof(how);
+
+	if (quic_socket_open((const struct sockaddr *)&any, NULL, false, &both, NULL) < 0)
+		skip(); /* no IPv6 here */
+	assert_int_equal(getsockopt(both.fd, IPPROTO_IP, IP_MTU_DISCOVER, &how, &len), 0);
+	assert_int_equal(how, IP_PMTUDISC_PROBE);
+	assert_int_equal(getsockopt(both.fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &how, &len), 0);
+	assert_int_equal(how, IPV6_PMTUDISC_PROBE);
+	quic_socket_close(&both);
+	assert_int_equal(getsockopt(to.fd, IPPROTO_IP, IP_MTU_DISCOVER, &how, &len), 0);
+	assert_int_equal(how, IP_PMTUDISC_PROBE);
+}
+
 static void a_batch_is_one_message(void **state)
 {
 	if (!from.gso)
@@ -236,6 +255,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_sockets, close_sockets)
+		TEST(no_datagram_is_cut_into_fragments),
 		TEST(a_batch_is_one_message),
 		TEST(without_gso_it_is_one_call),
 		TEST(a_device_without_gso_is_found_out),

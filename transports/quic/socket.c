@@ -79,11 +79,11 @@ static void tune(struct quic_socket *s, int family)
 	set(s->fd, SOL_UDP, UDP_GRO, 1);
 	s->gso = setsockopt(s->fd, SOL_UDP, UDP_SEGMENT, &none, sizeof(none)) == 0;
 	/* No fragments, and no belief in what anybody says of the path's size (RFC 9000, 14.2). */
+	set(s->fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE); /* of IPv6's sockets, too */
 	if (family == AF_INET6) {
 		set(s->fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE);
 		set(s->fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, !s->connected);
 	} else {
-		set(s->fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
 		set(s->fd, IPPROTO_IP, IP_PKTINFO, !s->connected);
 	}
 }
