@@ -2,6 +2,7 @@
 /* Conformance of the transport "quic" at a weft donor, which each end proves a key in. */
 #include "tests/conformance/quic-peer.h"
 
+#include <dirent.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -79,6 +80,30 @@ static void a_slow_disk_is_not_the_end_of_a_connection(void **state)
 	unlink(path);
 }
 
+static unsigned nr_descriptors(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned nr = 0;
+
+	assert_non_null(dir);
+	while (readdir(dir))
+		nr++;
+	closedir(dir);
+	return nr;
+}
+
+/* The lane may go on over TCP, and never ask this transport for anything again. */
+static void a_goodbye_needs_nobody_to_drive_it(void **state)
+{
+	struct conf *conf = *state;
+	const unsigned before = nr_descriptors();
+
+	conf_end(conf_connect(conf, &conf->target));
+	for (unsigned i = 0; i < 500 && nr_descriptors() > before; i++)
+		usleep(10000);
+	assert_true(nr_descriptors() <= before);
+}
+
 int main(void)
 {
 	static const struct conf_fixture fixture = {.name = "quic",
@@ -89,6 +114,7 @@ int main(void)
 		.no_stock = true};
 	const struct CMUnitTest tests[] = {
 		conf_case(a_slow_disk_is_not_the_end_of_a_connection),
+		conf_case(a_goodbye_needs_nobody_to_drive_it),
 	};
 
 	return conf_run(&fixture, tests, WEFT_ARRAY_LEN(tests));

@@ -42,19 +42,15 @@ struct quic_tp_conn {
 	uint32_t again;    /* streams that have more to be looked at */
 	unsigned next_stream;
 	uint32_t in_flight[QUIC_STREAMS];
-	/* it said goodbye; the donor ends the connection when it has released the grant */
-	bool leaving;
-	uint64_t leave_ns; /* the time at which it stops waiting for that */
-	struct quic_tp_conn *next_leaving;
+	bool leaving; /* it said goodbye */
 	struct nbd_client clients[QUIC_STREAMS];
 };
 
 struct quic_tp {
 	struct tp tp;
 	uint32_t depth;
-	struct weft_crew crew; /* connects */
+	struct weft_crew crew; /* connects, and sees off */
 	struct quic_inbox *inbox;
-	struct quic_tp_conn *leaving;
 };
 
 static struct quic_tp_conn *conn_of(struct tp_conn *conn)
@@ -100,52 +96,43 @@ static void free_conn(struct quic_tp_conn *c)
 	weft_unmap_bytes(c, sizeof(*c));
 }
 
-/* Whether the donor has ended the connection.  Waits until until_ns at most. */
-static bool has_left(struct quic_tp *tp, struct quic_tp_conn *c, uint64_t until_ns)
+/* Waits until the donor has ended the connection, or has had the time for it. */
+static void wait_for_end(struct quic_wire *w, struct quic_inbox *inbox)
 {
-	for (;;) {
-		uint64_t now_ns = weft_now_ns();
+	const uint64_t end_ns = weft_now_ns() + LEAVE_MS * MS_NS;
+	uint64_t now_ns;
 
-		if (quic_wire_receive(c->wire, tp->inbox, now_ns) < 0 ||
-			quic_wire_send(c->wire, now_ns) < 0)
-			return true;
-		if (now_ns >= until_ns)
-			return false;
-		struct pollfd fd = {.fd = c->wire->socket.fd, .events = POLLIN};
-		const uint64_t due_ns = weft_min(quic_due_ns(c->wire->conn), until_ns);
+	while ((now_ns = weft_now_ns()) < end_ns && quic_wire_send(w, now_ns) == 0) {
+		struct pollfd fd = {.fd = w->socket.fd, .events = POLLIN};
+		const uint64_t due_ns = weft_min(quic_due_ns(w->conn), end_ns);
+
 		poll(&fd, 1, due_ns > now_ns ? (int)((due_ns - now_ns) / MS_NS) + 1 : 0);
+		if (quic_wire_receive(w, inbox, weft_now_ns()) < 0)
+			return;
 	}
 }
 
 /*
- * Ends connections whose donors have released the grant, or have had the time for it; all: waits
- * for that.
+ * A goodbye was said: the donor ends the connection when it has released the grant.  On a thread of
+ * the crew, as the lane may have nothing to do with QUIC any more.
  */
-static void see_off(struct quic_tp *tp, bool all)
+static void see_off(void *ctx)
 {
-	struct quic_tp_conn **p = &tp->leaving;
+	struct quic_wire *w = ctx;
+	struct quic_inbox *inbox = quic_inbox_new();
 
-	while (*p) {
-		struct quic_tp_conn *c = *p;
-
-		const bool left = has_left(tp, c, all ? c->leave_ns : 0);
-
-		if (!left && !all && weft_now_ns() < c->leave_ns) {
-			p = &c->next_leaving;
-			continue;
-		}
-		*p = c->next_leaving;
-		quic_wire_close(c->wire, QUIC_OVER, NULL);
-		free_conn(c);
-	}
+	if (inbox)
+		wait_for_end(w, inbox);
+	quic_inbox_free(inbox);
+	quic_wire_close(w, QUIC_OVER, NULL);
+	quic_wire_free(w);
 }
 
 static void quic_tp_close(struct tp *tp)
 {
 	struct quic_tp *quic = weft_container_of(tp, struct quic_tp, tp);
 
-	see_off(quic, true);
-	weft_crew_fini(&quic->crew);
+	weft_crew_fini(&quic->crew); /* waits for the goodbyes */
 	quic_inbox_free(quic->inbox);
 	free(quic);
 }
@@ -166,7 +153,6 @@ static int quic_tp_connect(struct tp *tp, const struct tp_target *target, struct
 	struct quic_tp_conn *c;
 	int r;
 
-	see_off(quic, false);
 	if (!target->key && !target->certificates)
 		return weft_error_set(err, EOPNOTSUPP,
 			"QUIC is always encrypted: it wants a key, or certificates");
@@ -260,16 +246,12 @@ static void quic_tp_disconnect(struct tp_conn *conn)
 	}
 	for (unsigned i = 0; i < QUIC_STREAMS; i++)
 		nbd_client_end(&c->clients[i]);
-	if (!c->leaving) {
-		/* Of one that failed here the donor knows nothing yet. */
-		if (c->wire)
-			quic_wire_close(c->wire, QUIC_CUT, NULL);
-		free_conn(c);
-		return;
-	}
-	c->leave_ns = weft_now_ns() + LEAVE_MS * MS_NS;
-	c->next_leaving = quic->leaving;
-	quic->leaving = c;
+	if (c->leaving && weft_crew_run(&quic->crew, see_off, c->wire) == 0)
+		c->wire = NULL;
+	/* Of one that failed here the donor knows nothing yet. */
+	if (c->wire)
+		quic_wire_close(c->wire, c->leaving ? QUIC_OVER : QUIC_CUT, NULL);
+	free_conn(c);
 }
 
 /* ---- operations ---- */
