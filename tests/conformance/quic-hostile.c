@@ -637,6 +637,7 @@ static void *flush_on_and_on(void *ctx)
 	static const struct nbd_request_header flush = {.type = NBD_CMD_FLUSH};
 	struct flood *f = ctx;
 	struct nbd_pipe *pipe = &f->wire->conn->streams[1].pipe;
+	const struct quic_ring *tx = &f->wire->conn->streams[1].tx;
 	struct quic_inbox *inbox = quic_inbox_new();
 	uint8_t bytes[64 * NBD_REQUEST_BYTES], answers[4096];
 	int r = 0;
@@ -648,7 +649,7 @@ static void *flush_on_and_on(void *ctx)
 		struct pollfd fd = {.fd = f->wire->socket.fd, .events = POLLIN};
 
 		/* All or nothing, as a request that is cut would be none. */
-		if (quic_ring_room(&f->wire->conn->streams[1].tx) >= sizeof(bytes))
+		if (tx->tail - tx->head < (64 << 10))
 			pipe->ops->write(pipe, &out, 1);
 		r = quic_wire_send(f->wire, weft_now_ns());
 		poll(&fd, 1, 1);

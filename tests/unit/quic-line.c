@@ -315,6 +315,28 @@ static void a_lost_packet_holds_up_its_streams_alone(void **state)
 	assert_true(quic_all_arrived(line.ends[0]));
 }
 
+/* What a peer that is not heard of any more costs this end, whatever it has asked for. */
+static void little_is_kept_for_who_acknowledges_nothing(void **state)
+{
+	size_t kept = 0, came = 0;
+
+	for (unsigned i = 0; i < QUIC_STREAMS; i++)
+		for (size_t n; (n = put(i, PIECE_BYTES)) > 0;)
+			kept += n;
+	print_message("%zu KiB\n", kept >> 10);
+	assert_in_range(kept, 1 << 20, 4 << 20);
+	for (unsigned i = 0; came < kept; i++) {
+		assert_true(i < 10000);
+		pass(50000);
+		came += take_all();
+	}
+	for (unsigned i = 0; !quic_all_arrived(line.ends[0]); i++) {
+		assert_true(i < 1000);
+		pass(50000);
+	}
+	assert_int_equal(put(0, PIECE_BYTES), PIECE_BYTES);
+}
+
 /*
  * 400 MB/s, one packet of each hundred is lost: neither windows nor congestion control are in the
  * way.
@@ -446,6 +468,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, connect_ends, free_ends)
 		TEST(a_lost_packet_holds_up_its_streams_alone),
+		TEST(little_is_kept_for_who_acknowledges_nothing),
 		TEST(losses_do_not_take_the_rate),
 		TEST(packets_that_do_not_arrive_become_smaller),
 #define JUMBO(name) cmocka_unit_test_setup_teardown(name, connect_jumbo, free_ends)

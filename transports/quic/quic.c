@@ -20,7 +20,10 @@
 
 #define ALPN "weft-quic/1"
 
-enum { ACK_DELAY_MS = 1 };
+enum {
+	ACK_DELAY_MS = 1,
+	KEPT_BYTES = 128 << 10, /* of a stream, on any path */
+};
 
 _Static_assert(sizeof(ngtcp2_crypto_conn_ref) == 2 * sizeof(void *), "a carrier's words");
 
@@ -179,6 +182,8 @@ static int on_acked(ngtcp2_conn *conn, int64_t id, uint64_t offset, uint64_t len
 	if (!s || !s->is_open)
 		return 0;
 	quic_ring_drop(&s->tx, offset + len);
+	if (s->tx.head == s->tx.tail)
+		c->busy &= ~bit_of(s);
 	quic_try_arrived(s);
 	s->waits_ns = s->sent > s->tx.head ? c->now_ns : 0;
 	c->writable |= bit_of(s);
@@ -283,16 +288,39 @@ static ssize_t pipe_read(struct nbd_pipe *pipe, const struct iovec *iov, unsigne
 	return (ssize_t)got;
 }
 
+/*
+ * How much of the stream may be kept until it has arrived: what keeps the path busy, of which each
+ * stream that sends has its share, and no more for a peer that acknowledges nothing.
+ */
+static size_t kept_at_most(const struct quic_stream *s)
+{
+	const struct quic_conn *c = s->conn;
+	const unsigned nr = (unsigned)__builtin_popcount(c->busy | bit_of(s));
+	ngtcp2_conn_stat stat;
+
+	ngtcp2_conn_get_conn_stat(c->ngtcp2, &stat);
+	return (size_t)weft_min(weft_max(KEPT_BYTES, 2 * stat.cwnd / nr), QUIC_RING_BYTES);
+}
+
 static ssize_t pipe_write(struct nbd_pipe *pipe, const struct iovec *iov, unsigned nr)
 {
 	struct quic_stream *s = weft_container_of(pipe, struct quic_stream, pipe);
-	size_t put = 0;
+	const size_t most = kept_at_most(s), kept = (size_t)(s->tx.tail - s->tx.head);
+	size_t room = most > kept ? most - kept : 0, put = 0;
 
 	if (s->conn->error)
 		return s->conn->error;
-	for (unsigned i = 0; i < nr && quic_ring_room(&s->tx) > 0; i++)
-		put += quic_ring_put(&s->tx, iov[i].iov_base, iov[i].iov_len);
-	return put > 0 ? (ssize_t)put : -EAGAIN;
+	for (unsigned i = 0; i < nr && room > 0; i++) {
+		const size_t n = quic_ring_put(
+			&s->tx, iov[i].iov_base, weft_min(iov[i].iov_len, room));
+
+		put += n;
+		room -= n;
+	}
+	if (put == 0)
+		return -EAGAIN;
+	s->conn->busy |= bit_of(s);
+	return (ssize_t)put;
 }
 
 static bool pipe_pending(const struct nbd_pipe *pipe)
