@@ -29,8 +29,11 @@ enum quic_kind quic_look(const uint8_t *datagram, size_t len, struct quic_initia
 	memcpy(ret->dcid, ids.dcid, ids.dcidlen);
 	if (ids.scidlen > 0)
 		memcpy(ret->scid, ids.scid, ids.scidlen);
-	/* Who asks for another version has to send as much as an answer has (RFC 9000, 6.1). */
-	if (r == NGTCP2_ERR_VERSION_NEGOTIATION)
+	/*
+	 * ngtcp2 knows others, but weft-protocol(7) does not.  Who asks for one has to send as much
+	 * as an answer has (RFC 9000, 6.1).
+	 */
+	if (r != 0 || (ids.version != 0 && ids.version != NGTCP2_PROTO_VER_V1))
 		return len >= QUIC_LEAST_BYTES ? QUIC_VERSION : QUIC_JUNK;
 	if (len < QUIC_LEAST_BYTES || ngtcp2_accept(&head, datagram, len) != 0)
 		return QUIC_OTHER;
