@@ -6,11 +6,16 @@
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fabric/base/util.h"
@@ -82,15 +87,23 @@ struct stranger {
 	uint64_t sent, received; /* bytes */
 };
 
+/* From an address of this machine to another. */
+static void come_from(struct stranger *s, in_addr_t from, in_addr_t to, const char *port)
+{
+	const struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(from)};
+	const struct sockaddr_in there = {.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(to),
+		.sin_port = htons((uint16_t)atoi(port))};
+
+	*s = (struct stranger){.inbox = quic_inbox_new()};
+	assert_int_equal(quic_socket_open((const struct sockaddr *)&here,
+				 (const struct sockaddr *)&there, false, &s->socket, NULL),
+		0);
+}
+
 static void come(struct stranger *s, const struct conf *conf)
 {
-	struct sockaddr_in to = {.sin_family = AF_INET};
-
-	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	to.sin_port = htons((uint16_t)atoi(conf->target.port));
-	*s = (struct stranger){.inbox = quic_inbox_new()};
-	assert_int_equal(
-		quic_socket_open(NULL, (struct sockaddr *)&to, false, &s->socket, NULL), 0);
+	come_from(s, INADDR_LOOPBACK, INADDR_LOOPBACK, conf->target.port);
 }
 
 static void leave(struct stranger *s)
@@ -112,9 +125,10 @@ static size_t hear(struct stranger *s, uint8_t *buf, size_t len, int timeout_ms)
 
 	if (poll(&fd, 1, timeout_ms) <= 0)
 		return 0;
-	ssize_t n = recv(s->socket.fd, buf, len, 0);
+	/* The kernel may have made one message of several datagrams. */
+	ssize_t n = recv(s->socket.fd, buf, len, MSG_TRUNC);
 	s->received += n > 0 ? (size_t)n : 0;
-	return n > 0 ? (size_t)n : 0;
+	return n > 0 ? weft_min((size_t)n, len) : 0;
 }
 
 static struct nbd_tls_credentials *credentials_of(const struct weft_key *key)
@@ -281,6 +295,81 @@ static void half_handshakes_by_the_thousand_keep_nobody_out(void **state)
 	nbd_tls_credentials_put(credentials);
 }
 
+/* A directory with a donor's certificate that is longer than what one ClientHello pays for. */
+static void make_certificate(char *dir)
+{
+	static const char *const names[] = {"server-key.pem", "server-cert.pem", "ca-cert.pem"};
+	static uint8_t padding[12000];
+	gnutls_x509_privkey_t key;
+	gnutls_x509_crt_t cert;
+	gnutls_datum_t pem;
+	char path[128];
+
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(gnutls_x509_privkey_init(&key), 0);
+	assert_int_equal(gnutls_x509_privkey_generate(key, GNUTLS_PK_ECDSA,
+				 GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1), 0),
+		0);
+	assert_int_equal(gnutls_x509_crt_init(&cert), 0);
+	gnutls_x509_crt_set_version(cert, 3);
+	gnutls_x509_crt_set_serial(cert, "\1", 1);
+	gnutls_x509_crt_set_activation_time(cert, time(NULL) - 1000);
+	gnutls_x509_crt_set_expiration_time(cert, time(NULL) + 1000);
+	assert_int_equal(gnutls_x509_crt_set_dn(cert, "CN=donor", NULL), 0);
+	assert_int_equal(gnutls_x509_crt_set_key(cert, key), 0);
+	assert_int_equal(gnutls_x509_crt_set_extension_by_oid(
+				 cert, "1.3.6.1.4.1.55555.1", padding, sizeof(padding), 0),
+		0);
+	assert_int_equal(gnutls_x509_crt_sign2(cert, cert, key, GNUTLS_DIG_SHA256, 0), 0);
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(names); i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+		int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+		assert_int_equal(
+			i == 0 ? gnutls_x509_privkey_export2(key, GNUTLS_X509_FMT_PEM, &pem)
+			       : gnutls_x509_crt_export2(cert, GNUTLS_X509_FMT_PEM, &pem),
+			0);
+		assert_int_equal(write(fd, pem.data, pem.size), pem.size);
+		gnutls_free(pem.data);
+		close(fd);
+	}
+	gnutls_x509_crt_deinit(cert);
+	gnutls_x509_privkey_deinit(key);
+}
+
+/* RFC 9000, 8.1: whoever has not shown to be there, and says nothing more either. */
+static void one_hello_is_answered_with_three_times_its_bytes_at_most(void **state)
+{
+	static const char *const names[] = {"server-key.pem", "server-cert.pem", "ca-cert.pem"};
+	char dir[] = "/tmp/weft-quic-hostile.XXXXXX", path[128];
+	const struct quic_listener_config config = {.max_unproved = 100, .tls_certificates = dir};
+	const struct nbd_tls_client client = {.certificates = dir, .host = "127.0.0.2"};
+	struct nbd_tls_credentials *credentials;
+	struct conf other = {0};
+	struct stranger s;
+	uint8_t answer[2048];
+
+	make_certificate(dir);
+	quic_peer_start_at(&other, &config, INADDR_LOOPBACK + 1, "0");
+	assert_int_equal(nbd_tls_client_new(&client, &credentials, NULL), 0);
+	come_from(&s, INADDR_LOOPBACK, INADDR_LOOPBACK + 1, other.target.port);
+	say(&s, batch.bytes, first_of(&s, credentials, &batch));
+	/* Probe time-outs are after 1, 3 and 7 seconds. */
+	for (const uint64_t end_ns = weft_now_ns() + UINT64_C(8000000000);
+		weft_now_ns() < end_ns;)
+		(void)hear(&s, answer, sizeof(answer), 100);
+	print_message("%lu for %lu\n", (unsigned long)s.received, (unsigned long)s.sent);
+	assert_in_range(s.received, 2 * s.sent, 3 * s.sent); /* it had more to say */
+	assert_int_equal(status_of(&other).accepted, 1);
+	leave(&s);
+	nbd_tls_credentials_put(credentials);
+	quic_peer_stop(&other);
+	for (unsigned i = 0; i < WEFT_ARRAY_LEN(names); i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+		unlink(path);
+	}
+	rmdir(dir);
+}
+
 /* A connection whose handshake is done, with its streams open. */
 static struct quic_wire *shake(const struct conf *conf)
 {
@@ -402,6 +491,48 @@ static void there_is_no_early_data(void **state)
 			break;
 	}
 	is_eager = false;
+}
+
+/* There is no descriptor for whoever comes, until one who has proved nothing has gone. */
+static void without_descriptors_a_stranger_makes_room(void **state)
+{
+	struct conf *conf = *state;
+	struct nbd_tls_credentials *credentials = credentials_of(conf->target.key);
+	const uint64_t end_ns = weft_now_ns() + ANSWER_MS * UINT64_C(1000000);
+	struct quic_wire *w = test_calloc(1, sizeof(*w));
+	struct rlimit before, few;
+	struct stranger busy, s;
+	int fds[1024], last, nr = 0;
+
+	be_busy(&busy, conf, credentials);
+	come(&s, conf);
+	w->socket = s.socket;
+	w->conn = begin(&s, credentials);
+	last = dup(0);
+	close(last);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	few = (struct rlimit){.rlim_cur = 256, .rlim_max = before.rlim_max};
+	assert_true(last < 256);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	while ((fds[nr] = dup(0)) >= 0)
+		nr++;
+	while (!quic_is_shaken(w->conn) && weft_now_ns() < end_ns) {
+		struct pollfd fd = {.fd = w->socket.fd, .events = POLLIN};
+
+		assert_int_equal(quic_wire_send(w, weft_now_ns()), 0);
+		poll(&fd, 1, 10);
+		assert_int_equal(quic_wire_receive(w, s.inbox, weft_now_ns()), 0);
+	}
+	while (nr > 0)
+		close(fds[--nr]);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_true(quic_is_shaken(w->conn));
+	assert_int_equal(status_of(conf).strangers.made_room, 1);
+	quic_inbox_free(s.inbox);
+	quic_wire_fini(w);
+	test_free(w);
+	leave(&busy);
+	nbd_tls_credentials_put(credentials);
 }
 
 static void end_wire(struct quic_wire *w, struct quic_inbox *inbox)
@@ -631,6 +762,59 @@ static void who_comes_back_before_the_move_is_proved_goes_on(void **state)
 	end_wire(w, inbox);
 }
 
+/* ---- stateless resets ---- */
+
+/* Of connections that the donor does not know. */
+static void say_unknown(struct stranger *s)
+{
+	uint8_t datagram[100] = {0x40};
+
+	weft_random(datagram + 1 + QUIC_CID_BYTES, sizeof(datagram) - 1 - QUIC_CID_BYTES);
+	say(s, datagram, sizeof(datagram));
+}
+
+static void one_source_does_not_take_the_resets_of_others(void **state)
+{
+	struct conf *conf = *state;
+	struct stranger many, one;
+	uint8_t answer[2048];
+
+	come_from(&many, INADDR_LOOPBACK + 1, INADDR_LOOPBACK, conf->target.port);
+	come(&one, conf);
+	for (unsigned i = 0; i < 20; i++) {
+		for (unsigned k = 0; k < 20; k++)
+			say_unknown(&many);
+		say_unknown(&one);
+		assert_true(hear(&one, answer, sizeof(answer), 2000) > 0);
+		usleep(15000);
+	}
+	leave(&many);
+	leave(&one);
+}
+
+/* Two donors on one port of two addresses: what one knows of its peers is not the other's. */
+static void each_address_has_its_own_resets(void **state)
+{
+	struct conf *conf = *state, other = {0};
+	uint8_t answers[2][2048];
+	size_t len[2];
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct stranger s;
+
+		if (i == 1)
+			quic_peer_start_at(
+				&other, &listener, INADDR_LOOPBACK + 1, conf->target.port);
+		come_from(&s, INADDR_LOOPBACK, INADDR_LOOPBACK + i, conf->target.port);
+		say_unknown(&s);
+		len[i] = hear(&s, answers[i], sizeof(answers[i]), ANSWER_MS);
+		assert_true(len[i] > 16);
+		leave(&s);
+	}
+	quic_peer_stop(&other);
+	assert_memory_not_equal(answers[0] + len[0] - 16, answers[1] + len[1] - 16, 16);
+}
+
 struct flood {
 	const struct conf *conf;
 	struct quic_wire *wire;
@@ -738,12 +922,16 @@ int main(void)
 		conf_case(a_token_is_good_for_one_address),
 		conf_case(half_handshakes_by_the_thousand_keep_nobody_out),
 		conf_case(there_is_no_early_data),
+		conf_case(one_hello_is_answered_with_three_times_its_bytes_at_most),
+		conf_case(without_descriptors_a_stranger_makes_room),
 		conf_case(what_breaks_quic_ends_its_connection_alone),
 		conf_case(what_is_not_nbd_ends_the_connection),
 		conf_case(other_streams_are_for_who_has_a_grant),
 		conf_case(a_goodbye_amid_a_write_is_none),
 		conf_case(who_retires_ids_twice_ends_its_connection_alone),
 		conf_case(who_comes_back_before_the_move_is_proved_goes_on),
+		conf_case(one_source_does_not_take_the_resets_of_others),
+		conf_case(each_address_has_its_own_resets),
 		conf_case(who_flushes_on_and_on_is_fenced),
 		conf_case(a_key_that_nobody_has_is_refused),
 		conf_case(without_a_key_there_is_no_quic),

@@ -2,6 +2,7 @@
 /* A donor over QUIC; see quic-peer.h.  The loop is its thread's, the rest the test's. */
 #include "tests/conformance/quic-peer.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -19,7 +20,7 @@ struct quic_peer {
 	struct weft_keys *keys;
 	struct weft_key key;
 	char dir[KEY_PEER_DIR];
-	char port[8];
+	char host[INET_ADDRSTRLEN], port[8];
 };
 
 static void on_wake(void *ctx)
@@ -43,8 +44,15 @@ static void *run(void *ctx)
 
 void quic_peer_start(struct conf *conf, const struct quic_listener_config *config)
 {
-	const struct sockaddr_in address = {
-		.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	quic_peer_start_at(conf, config, INADDR_LOOPBACK, "0");
+}
+
+void quic_peer_start_at(struct conf *conf, const struct quic_listener_config *config, in_addr_t ip,
+	const char *port)
+{
+	const struct sockaddr_in address = {.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(ip),
+		.sin_port = htons((uint16_t)atoi(port))};
 	const struct weft_memory_spec spec = {.name = "r", .size_bytes = CONF_REGION_BYTES};
 	struct quic_peer *peer = test_calloc(1, sizeof(*peer));
 	struct sockaddr_storage at;
@@ -68,7 +76,8 @@ void quic_peer_start(struct conf *conf, const struct quic_listener_config *confi
 	conf->peer = peer;
 	conf->ops = &tp_quic_ops;
 	conf->size_bytes = CONF_REGION_BYTES;
-	conf->target.host = "127.0.0.1";
+	inet_ntop(AF_INET, &address.sin_addr, peer->host, sizeof(peer->host));
+	conf->target.host = peer->host;
 	conf->target.port = peer->port;
 	conf->target.key = &peer->key;
 }

@@ -17,7 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <xxhash.h>
 
+#include "fabric/base/address.h"
 #include "fabric/base/log.h"
 #include "fabric/base/thread.h"
 #include "fabric/base/util.h"
@@ -32,7 +35,7 @@ enum {
 	MAX_STRANGERS = 512,
 	MIN_STRANGERS = 16,
 	UNPROVED = 16,
-	RESET_MS = 10, /* between two stateless resets */
+	RESET_MS = 10, /* between two stateless resets to one place of sources */
 	CUT_OFF_MS = 2000,
 };
 
@@ -85,6 +88,8 @@ static void begin(struct quic_listener *l, struct quic_initial *initial,
 
 		if (r == 0)
 			return;
+		/* Out of descriptors, or threads: the newcomer will ask again. */
+		weft_strangers_make_room(&l->strangers);
 		weft_debug("a connection over QUIC cannot begin: %s", strerror(-r));
 		pthread_mutex_lock(&l->lock);
 		l->refused++;
@@ -94,19 +99,35 @@ static void begin(struct quic_listener *l, struct quic_initial *initial,
 	quic_socket_send_to(l->socket.fd, &m->path, answer, n);
 }
 
+/*
+ * Nobody makes this donor send more than a few resets to an address, nor keeps it from sending
+ * others theirs.
+ */
+static bool may_be_reset(struct quic_listener *l, const struct sockaddr *peer, uint64_t now_ns)
+{
+	uint8_t key[WEFT_ADDRESS_KEY_BYTES];
+
+	weft_address_key(peer, 0, key);
+	uint64_t *at_ns = &l->reset_ns[XXH3_64bits_withSeed(key, sizeof(key), l->reset_seed) %
+		QUIC_RESET_PLACES];
+	if (*at_ns && now_ns - *at_ns < RESET_MS * MS_NS)
+		return false;
+	*at_ns = now_ns;
+	return true;
+}
+
 /* Of a connection that is not there any more. */
 static void end_unknown(struct quic_listener *l, const struct quic_initial *seen,
 	const struct quic_message *m, size_t len)
 {
-	const uint64_t now_ns = weft_now_ns();
 	uint8_t answer[64];
 
-	if (seen->version != 0 || now_ns - l->reset_ns < RESET_MS * MS_NS)
+	if (seen->version != 0)
 		return;
 	size_t n = quic_make_reset(seen->dcid, l->reset_secret, len, answer, sizeof(answer));
-	if (n == 0)
+	if (n == 0 ||
+		!may_be_reset(l, (const struct sockaddr *)&m->path.remote, weft_now_ns()))
 		return;
-	l->reset_ns = now_ns;
 	quic_socket_send_to(l->socket.fd, &m->path, answer, n);
 }
 
@@ -185,24 +206,30 @@ static void set_defaults(struct quic_listener_config *config)
 }
 
 /*
- * The same for each donor at this port as long as the machine runs: one that was killed leaves
- * borrowers behind, and the next one tells them at once that their connections are over.  Users of
- * this machine could find the secret out; all that they could do with it is to end connections
- * whose packets they see.
+ * The same for each donor at this address and port of this network, as long as the machine runs:
+ * one that was killed leaves borrowers behind, and the next one tells them at once that their
+ * connections are over.  Users of this machine could find the secret out; all that they could do
+ * with it is to end connections whose packets they see.
  */
 static void make_reset_secret(struct quic_listener *l)
 {
 	struct {
 		char what[16], boot[WEFT_BOOT_ID_BYTES];
-		in_port_t port;
+		struct sockaddr_storage address;
+		dev_t network_dev;
+		ino_t network;
 	} seed;
+	struct stat network = {0};
 
 	memset(&seed, 0, sizeof(seed)); /* with what lies between the fields */
 	memcpy(seed.what, "weft quic reset", sizeof(seed.what));
 	_Static_assert(QUIC_SECRET_BYTES == 32, "a SHA-256");
 	weft_boot_id(seed.boot, sizeof(seed.boot));
-	/* IPv4 and IPv6 have it at the same place. */
-	seed.port = ((const struct sockaddr_in *)&l->socket.path.local)->sin_port;
+	memcpy(&seed.address, &l->socket.path.local, l->socket.path.local_len);
+	if (stat("/proc/self/ns/net", &network) == 0) {
+		seed.network_dev = network.st_dev;
+		seed.network = network.st_ino;
+	}
 	if (gnutls_hash_fast(GNUTLS_DIG_SHA256, &seed, sizeof(seed), l->reset_secret) < 0)
 		weft_random(l->reset_secret, sizeof(l->reset_secret));
 }
@@ -260,6 +287,7 @@ int quic_listener_new(struct weft_donor *donor, struct weft_loop *loop,
 		l->config = *config;
 	set_defaults(&l->config);
 	weft_random(l->token_secret, sizeof(l->token_secret));
+	weft_random(&l->reset_seed, sizeof(l->reset_seed));
 	if (weft_strangers_init(&l->strangers, l->config.max_strangers) < 0) {
 		free(l);
 		return weft_error_set(err, ENOMEM, "no memory");

@@ -23,6 +23,7 @@ enum {
 	QUIC_ROUTES = 16,      /* ids of a connection: a peer takes 8, and gives some back */
 	QUIC_ROUTE_PLACES = 1024,
 	QUIC_MAILBOX = 32,     /* datagrams; more are lost, as on the network */
+	QUIC_RESET_PLACES = 256,
 };
 
 /* An id that leads to a session. */
@@ -89,7 +90,8 @@ struct quic_listener {
 	bool stopping;
 	struct weft_strangers strangers;
 	struct weft_crew crew;
-	uint64_t reset_ns; /* when a stateless reset was sent last */
+	/* When a stateless reset was sent last to a place of sources; the seed says whose it is. */
+	uint64_t reset_ns[QUIC_RESET_PLACES], reset_seed;
 
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t changed;
