@@ -30,6 +30,7 @@ enum {
 	SOCKETS = 32,
 	STRANGERS = 64,
 	ANSWER_MS = 10000, /* at most */
+	PLACES = 24,
 };
 
 static struct quic_listener_config listener;
@@ -762,6 +763,144 @@ static void who_comes_back_before_the_move_is_proved_goes_on(void **state)
 	end_wire(w, inbox);
 }
 
+static void note_peer(void *ctx, const struct weft_attachment_status *status)
+{
+	snprintf(ctx, 64, "%.63s", status->peer);
+}
+
+/* Nobody answers there: the donor's socket, and what it says of its peer, stay where they were. */
+static void nobody_is_followed_before_the_move_is_proved(void **state)
+{
+	const struct nbd_request_header read = {.type = NBD_CMD_READ, .len = 512};
+	struct conf *conf = *state;
+	struct quic_inbox *inbox = quic_inbox_new();
+	struct quic_wire *w = be_granted(conf, inbox);
+	char before[64] = "", after[64] = "";
+	struct stranger elsewhere;
+	uint8_t answer[2048];
+
+	come(&elsewhere, conf);
+	weft_donor_status(conf->donor, note_peer, before);
+	ask(w, 1, &read, 0);
+	ssize_t n = quic_fill(w->conn, &batch, weft_now_ns());
+	assert_true(n > 0);
+	say(&elsewhere, batch.bytes, (size_t)n);
+	/* Some packets at least: a challenge, and answers to the request. */
+	for (unsigned i = 0; i < 2; i++)
+		assert_true(hear(&elsewhere, answer, sizeof(answer), ANSWER_MS) > 0);
+	weft_donor_status(conf->donor, note_peer, after);
+	assert_true(strlen(before) > 0);
+	assert_string_equal(before, after);
+	leave(&elsewhere);
+	end_wire(w, inbox);
+}
+
+/*
+ * Packets from one port after the other, each with another id for the donor to use there and with
+ * the frame; none of the donor's is acknowledged.
+ */
+static void wander(const struct conf *conf, const uint8_t *frame, size_t frame_len)
+{
+	struct quic_inbox *inbox = quic_inbox_new();
+	struct quic_wire *w = shake(conf);
+	struct nbd_pipe *pipe = &w->conn->streams[0].pipe;
+	struct stranger s[PLACES];
+	uint8_t answer[2048];
+	unsigned nr = 0;
+
+	/* The client's ids are on their way, and the donor's. */
+	for (unsigned i = 0; i < 5; i++) {
+		struct pollfd fd = {.fd = w->socket.fd, .events = POLLIN};
+
+		assert_int_equal(quic_wire_send(w, weft_now_ns()), 0);
+		poll(&fd, 1, 50);
+		assert_int_equal(quic_wire_receive(w, inbox, weft_now_ns()), 0);
+	}
+	for (; nr < PLACES && status_of(conf).connections > 0; nr++) {
+		const struct iovec some = {answer, 200};
+		uint8_t said[64] = {0x18, (uint8_t)(nr + 6), 0, 8};
+		size_t len = nr < 2 ? 0 : 28; /* it has ids for two from the handshake */
+		ssize_t n;
+
+		come(&s[nr], conf);
+		memset(said + 4, 0x40 + (int)nr, 24);
+		memcpy(said + len, frame, frame_len);
+		frames = said;
+		frames_len = len + frame_len;
+		memset(answer, 0, sizeof(answer));
+		pipe->ops->write(pipe, &some, 1);
+		while ((n = quic_fill(w->conn, &batch, weft_now_ns())) == 0)
+			usleep(1000);
+		assert_true(n > 0);
+		assert_null(frames);
+		say(&s[nr], batch.bytes, (size_t)n);
+		usleep(20000);
+	}
+	print_message("ended after %u\n", nr);
+	for (unsigned i = 0; i < ANSWER_MS / 10 && status_of(conf).connections > 0; i++)
+		usleep(10000);
+	assert_int_equal(status_of(conf).connections, 0);
+	for (unsigned i = 0; i < nr; i++)
+		leave(&s[i]);
+	end_wire(w, inbox);
+}
+
+/* After 17 ids that it gave back, and whose return nobody confirmed, ngtcp2 ends the process. */
+static void who_moves_on_and_on_ends_its_connection_alone(void **state)
+{
+	static const uint8_t ping[] = {0x01}, challenge[] = {0x1a, 1, 2, 3, 4, 5, 6, 7, 8};
+	struct conf *conf = *state;
+	struct tp_conn *good = conf_connect(conf, &conf->target);
+
+	conf_end(good);
+	wander(conf, ping, sizeof(ping));
+	wander(conf, challenge, sizeof(challenge));
+	good = conf_connect(conf, &conf->target);
+	assert_int_equal(conf_do(conf, good, TP_READ, 0, 0, 4096, conf->buf), 0);
+	conf_end(good);
+}
+
+/* A byte at every second offset: ngtcp2 takes a thousand gaps of a stream, and no more. */
+static void crumbs_end_their_connection_alone(void **state)
+{
+	enum { PACKETS = 100, EACH = 100 };
+	struct conf *conf = *state;
+	struct quic_wire *w = shake(conf);
+	struct quic_inbox *inbox = quic_inbox_new();
+	struct nbd_pipe *pipe = &w->conn->streams[0].pipe;
+	static uint8_t some[1100], crumbs[EACH * 8];
+	const struct iovec iov = {some, sizeof(some)};
+	unsigned nr = 0;
+
+	for (; nr < PACKETS && !w->conn->error; nr++) {
+		struct pollfd fd = {.fd = w->socket.fd, .events = POLLIN};
+
+		for (unsigned i = 0; i < EACH; i++) {
+			const unsigned off = 2 * (nr * EACH + i) + 1;
+
+			memcpy(crumbs + 8 * i,
+				(uint8_t[]){0x0e, 0, (uint8_t)(0x80 | off >> 24),
+					(uint8_t)(off >> 16), (uint8_t)(off >> 8), (uint8_t)off, 1,
+					'x'},
+				8);
+		}
+		pipe->ops->write(pipe, &iov, 1);
+		frames = crumbs;
+		frames_len = sizeof(crumbs);
+		while (!w->conn->error && frames) {
+			(void)quic_wire_send(w, weft_now_ns());
+			poll(&fd, 1, 1);
+			(void)quic_wire_receive(w, inbox, weft_now_ns());
+		}
+		frames = NULL;
+	}
+	print_message("ended after %u packets\n", nr);
+	assert_in_range(nr, 2, PACKETS / 2);
+	assert_int_equal(w->conn->error, -EPROTO);
+	end_wire(w, inbox);
+	conf_end(conf_connect(conf, &conf->target));
+}
+
 /* ---- stateless resets ---- */
 
 /* Of connections that the donor does not know. */
@@ -930,6 +1069,9 @@ int main(void)
 		conf_case(a_goodbye_amid_a_write_is_none),
 		conf_case(who_retires_ids_twice_ends_its_connection_alone),
 		conf_case(who_comes_back_before_the_move_is_proved_goes_on),
+		conf_case(nobody_is_followed_before_the_move_is_proved),
+		conf_case(who_moves_on_and_on_ends_its_connection_alone),
+		conf_case(crumbs_end_their_connection_alone),
 		conf_case(one_source_does_not_take_the_resets_of_others),
 		conf_case(each_address_has_its_own_resets),
 		conf_case(who_flushes_on_and_on_is_fenced),

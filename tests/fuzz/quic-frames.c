@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint8_t *payload = malloc(size + 1), *at = payload + 1;
 
 	memcpy(at, data, size);
-	(void)quic_frames_retire(at, size);
+	(void)quic_frames_ids(at, size);
 	free(payload);
 	return 0;
 }

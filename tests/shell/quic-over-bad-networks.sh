@@ -54,22 +54,37 @@ done
 grep -q 'datagrams of [0-9]* bytes do not arrive: 1360' "$log" "$TMP"/run/*.log ||
 	fail "large datagrams were not given up"
 
-# A NAT that forgets who is who five times a second, once the handshakes are over: QUIC knows no
+# A NAT that forgets who is who, five times a second, once the handshakes are over: QUIC knows no
 # other address before (RFC 9000, 9).
+forget() { # TIMES
+	for ((i = 0; i < $1; i++)); do
+		sleep 0.2
+		kill -USR1 "$NETWORK" || return 0
+	done
+}
 network delay=5
 attach alice
 wait_for attachment '.state == "ready"'
-{ while sleep 0.2 && kill -USR1 "$NETWORK"; do :; done } 2>/dev/null &
+forget 8 &
 forgetting=$!
-verify --io_size=16M
-kill "$forgetting"
-wait "$forgetting" || :
+verify --time_based --runtime=3
+wait "$forgetting"
 (($(grep -c 'is at 127.0.0.1:[0-9]* now' "$log") > 2)) || fail "its port did not change"
 kill -USR2 "$NETWORK"
 verify --io_size=1M
 attachment '.errors == 0 and .reconnects == 0' ||
 	fail "a new address: $(weft status q; tail -n 40 "$log" "$TMP"/run/*.log)"
 grep -q 'is at 127.0.0.2:[0-9]* now' "$log" || fail "nobody came from the new address"
+
+# A connection follows 12 times; then there is another one, and no request fails.
+forget 30 &
+forgetting=$!
+verify --time_based --runtime=7
+wait "$forgetting"
+attachment '.errors == 0 and .reconnects > 0' ||
+	fail "many addresses: $(weft status q; tail -n 40 "$log" "$TMP"/run/*.log)"
+grep -q "the client's address changed too often" "$log" ||
+	fail "it was made anew for something else: $(tail -n 40 "$log")"
 leave
 
 # A key that may not be used from there is as if the network had lost everything.

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Which payloads of QUIC tell the peer to retire connection ids, wherever that stands in them. */
+/*
+ * Which connection ids payloads of QUIC give, and whether they tell the peer to retire others,
+ * wherever that stands in them.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -48,7 +51,8 @@ static const struct bytes frames[] = {
 };
 
 /* In memory of its own, so that a byte too many is found. */
-static bool retires(const struct bytes *first, const struct bytes *then, size_t less)
+static struct quic_frames_ids ids_of(const struct bytes *first, const struct bytes *then,
+	size_t less)
 {
 	const size_t len = first->len + then->len - less;
 	uint8_t *payload = malloc(len + 1), *at = payload + 1;
@@ -56,20 +60,30 @@ static bool retires(const struct bytes *first, const struct bytes *then, size_t 
 	assert_non_null(payload);
 	for (size_t i = 0; i < len; i++)
 		at[i] = (uint8_t)(i < first->len ? first->at[i] : then->at[i - first->len]);
-	const bool does = quic_frames_retire(at, len);
+	const struct quic_frames_ids ids = quic_frames_ids(at, len);
 	free(payload);
-	return does;
+	return ids;
+}
+
+static bool retires(const struct bytes *first, const struct bytes *then, size_t less)
+{
+	return ids_of(first, then, less).retire;
 }
 
 static void ids_are_retired_behind_frames_of_each_kind(void **state)
 {
 	static const struct bytes keeps = BYTES(ID("\x00")), some = BYTES(ID("\x01")),
-				  many = BYTES(ID("\x40\x09"));
+				  many = BYTES(ID("\x40\x09")),
+				  high = BYTES("\x18\x52\x34\x00\x08" "id bytes"
+					       "of 16 bytes.....");
 
 	for (size_t i = 0; i < sizeof(frames) / sizeof(frames[0]); i++) {
 		assert_false(retires(&frames[i], &keeps, 0));
 		assert_true(retires(&frames[i], &some, 0));
 		assert_true(retires(&frames[i], &many, 0));
+		assert_int_equal(ids_of(&frames[i], &keeps, 0).highest, 9);
+		assert_int_equal(ids_of(&frames[i], &high, 0).highest, 0x1234);
+		assert_int_equal(ids_of(&high, &keeps, 0).highest, 0x1234);
 		for (size_t less = 1; less <= frames[i].len + keeps.len; less++)
 			assert_false(retires(&frames[i], &keeps, less));
 	}

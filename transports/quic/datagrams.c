@@ -23,7 +23,7 @@ static const size_t steps[] = {QUIC_MOST_BYTES, 4080, 1452, 1360, QUIC_LEAST_BYT
  * ngtcp2 0.12 ends the process when a client is back where it was before the path to where it went
  * is validated (it would look for a larger packet size then, which is off).  So to ngtcp2 each stay
  * of a client at an address is a path of its own: the port of ours, which ngtcp2 only compares, has
- * the stay's number.
+ * the stay's number.  No two stays have the same one, as each takes one of a client's few ids.
  */
 static void from_path(const struct quic_conn *c, struct quic_path *ret, const ngtcp2_path *path)
 {
@@ -64,10 +64,8 @@ static void look_at_path(struct quic_conn *c)
 		c->next_stay++;
 	}
 	from_path(c, &now, path);
-	if (is_same_path(&now, &c->path))
-		return;
-	c->path = now;
-	c->path_changed = true;
+	if (!is_same_path(&now, &c->path))
+		c->path = now;
 }
 
 int quic_receive(struct quic_conn *c, const struct quic_path *path, const uint8_t *datagram,
@@ -85,9 +83,16 @@ int quic_receive(struct quic_conn *c, const struct quic_path *path, const uint8_
 		*quic_port_of(&local) = is_same_path(path, &c->path) ? c->stay : c->next_stay;
 		on.local.addr = (struct sockaddr *)&local;
 	}
+	quic_set_receiving(c);
 	int r = ngtcp2_conn_read_pkt(c->ngtcp2, &on, &info, datagram, len, now_ns);
-	if (r != 0)
-		return quic_fail(c, r);
+	quic_set_receiving(NULL);
+	if (r != 0) {
+		quic_fail(c, r);
+		/* It was to be taken for the peer's, which may be nowhere else to be told of it. */
+		if (c->moved_too_often)
+			c->path = *path;
+		return c->error;
+	}
 	look_at_path(c);
 	return 0;
 }

@@ -5,6 +5,8 @@
  */
 #include "transports/quic/frames.h"
 
+#include "fabric/base/util.h"
+
 enum { /* types that are more than a row of fields */
 	PADDING = 0x00,
 	ACK = 0x02,
@@ -98,18 +100,19 @@ static void skip_fields(struct reader *r, const char *field)
 			skip(r, *field == 'b' ? number(r) : 8);
 }
 
-/* A NEW_CONNECTION_ID: whether it retires others. */
-static bool retires(struct reader *r)
+static void read_new_id(struct reader *r, struct quic_frames_ids *io)
 {
-	number(r);
-	const bool does = number(r) > 0;
+	const uint64_t nr = number(r), retire_prior_to = number(r);
+
+	io->highest = weft_max(io->highest, nr);
+	io->retire = io->retire || retire_prior_to > 0;
 	skip(r, (r->at < r->end ? 1U + r->at[0] : 0U) + TOKEN_BYTES);
-	return does;
 }
 
-bool quic_frames_retire(const uint8_t *payload, size_t len)
+struct quic_frames_ids quic_frames_ids(const uint8_t *payload, size_t len)
 {
 	struct reader r = {payload, payload + len};
+	struct quic_frames_ids ret = {0};
 
 	while (r.at < r.end) {
 		const uint8_t type = *r.at++;
@@ -118,15 +121,14 @@ bool quic_frames_retire(const uint8_t *payload, size_t len)
 			continue;
 		if (type == ACK || type == ACK_ECN)
 			skip_ack(&r, type == ACK_ECN);
-		else if (type == NEW_CONNECTION_ID) {
-			if (retires(&r))
-				return true;
-		} else if (type < sizeof(fields) / sizeof(fields[0]) && fields[type])
+		else if (type == NEW_CONNECTION_ID)
+			read_new_id(&r, &ret);
+		else if (type < WEFT_ARRAY_LEN(fields) && fields[type])
 			skip_fields(&r, fields[type]);
 		else if (type & STREAM) /* as ngtcp2 0.12 has it, more than 0x08 to 0x0f */
 			skip_stream(&r, type);
 		else
-			return false;
+			break;
 	}
-	return false;
+	return ret;
 }

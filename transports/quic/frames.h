@@ -9,11 +9,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/*
- * Whether a frame of the payload, which was decrypted, tells the peer to retire connection ids
- * (NEW_CONNECTION_ID with a Retire Prior To: RFC 9000, 19.15).  Neither end of weft's does, and
- * ngtcp2 before 1.2 ends the process when it hears twice of an id that was retired so.
- */
-bool quic_frames_retire(const uint8_t *payload, size_t len);
+/* What the connection ids that a payload gives away say (NEW_CONNECTION_ID: RFC 9000, 19.15). */
+struct quic_frames_ids {
+	uint64_t highest; /* of their sequence numbers; 0: there are none */
+	bool retire;      /* one says that others are to be retired (Retire Prior To) */
+};
+
+/* The payload was decrypted.  What is behind a frame that is none is not looked at. */
+struct quic_frames_ids quic_frames_ids(const uint8_t *payload, size_t len);
 
 #endif

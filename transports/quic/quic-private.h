@@ -81,6 +81,9 @@ static inline void quic_try_arrived(const struct quic_stream *s)
 	}
 }
 
+/* quic.c: around a call of ngtcp2 that decrypts packets of the connection.  NULL: it is over. */
+void quic_set_receiving(struct quic_conn *conn);
+
 /* quic.c: the library has ended the connection with this error of its own.  -errno. */
 int quic_fail(struct quic_conn *conn, int error);
 

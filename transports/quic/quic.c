@@ -22,6 +22,15 @@
 
 enum {
 	ACK_DELAY_MS = 1,
+	PEER_IDS = 8, /* that a client keeps of a server's */
+	/*
+	 * A server takes another id of its client's for each of its addresses, and ngtcp2 0.12 ends
+	 * the process when 17 that it has given back are not acknowledged.  Nobody but ngtcp2 knows
+	 * which are, so a client gives a server so many ids as long as the connection lives, a few
+	 * of them ahead.  It may change its address as often as there are others.
+	 */
+	CLIENT_IDS = 16,
+	CLIENT_IDS_AHEAD = 4,
 	KEPT_BYTES = 128 << 10, /* of a stream, on any path */
 };
 
@@ -86,6 +95,11 @@ int quic_fail(struct quic_conn *c, int error)
 	default:
 		c->is_closed = false;
 		c->error = weft_error_set(&c->why, EPROTO, "QUIC: %s", ngtcp2_strerror(error));
+	}
+	if (c->moved_too_often) {
+		c->ngtcp2_error = 0; /* to the peer it is no error */
+		c->error = weft_error_set(&c->why, ESHUTDOWN,
+			"the client's address changed too often");
 	}
 	c->readable = c->writable = UINT32_MAX;
 	return c->error;
@@ -234,14 +248,43 @@ static int on_shaken(ngtcp2_conn *conn, void *user)
 	return 0;
 }
 
+/* RFC 9000, 8.2 */
+static int on_path_validation(ngtcp2_conn *conn, uint32_t flags, const ngtcp2_path *path,
+	ngtcp2_path_validation_result result, void *user)
+{
+	struct quic_conn *c = user;
+
+	if (c->is_server && result == NGTCP2_PATH_VALIDATION_RESULT_SUCCESS)
+		memcpy(&c->proved, path->remote.addr, path->remote.addrlen);
+	return 0;
+}
+
+/* ngtcp2 tells on_decrypt() of no connection. */
+static _Thread_local struct quic_conn *receiving;
+
+void quic_set_receiving(struct quic_conn *c)
+{
+	receiving = c;
+}
+
+/* What ngtcp2 0.12 would not survive; it hears twice of an id that was retired, too. */
+static bool may_take(struct quic_conn *c, const uint8_t *payload, size_t len)
+{
+	const struct quic_frames_ids ids = quic_frames_ids(payload, len);
+
+	c->moved_too_often = c->is_server && ids.highest >= CLIENT_IDS;
+	return !ids.retire && !c->moved_too_often;
+}
+
 static int on_decrypt(uint8_t *plain, const ngtcp2_crypto_aead *aead,
 	const ngtcp2_crypto_aead_ctx *ctx, const uint8_t *bytes, size_t len, const uint8_t *nonce,
 	size_t nonce_len, const uint8_t *beside, size_t beside_len)
 {
+	const bool has_long_head = beside[0] & 0x80; /* frames of the handshake alone */
 	int r = ngtcp2_crypto_decrypt_cb(
 		plain, aead, ctx, bytes, len, nonce, nonce_len, beside, beside_len);
 
-	return r == 0 && quic_frames_retire(plain, len - aead->max_overhead)
+	return r == 0 && !has_long_head && !may_take(receiving, plain, len - aead->max_overhead)
 		? NGTCP2_ERR_CALLBACK_FAILURE
 		: r;
 }
@@ -265,6 +308,7 @@ static const ngtcp2_callbacks callbacks = {
 	.stream_reset = on_stream_reset,
 	.delete_crypto_aead_ctx = ngtcp2_crypto_delete_crypto_aead_ctx_cb,
 	.delete_crypto_cipher_ctx = ngtcp2_crypto_delete_crypto_cipher_ctx_cb,
+	.path_validation = on_path_validation,
 	.get_path_challenge_data = ngtcp2_crypto_get_path_challenge_data_cb,
 	.version_negotiation = ngtcp2_crypto_version_negotiation_cb,
 };
@@ -409,7 +453,7 @@ static struct quic_conn *conn_new(const struct quic_config *config, ngtcp2_setti
 	params->max_idle_timeout = c->idle_ns;
 	/* So much is added to what a peer waits before it sends again what may be lost. */
 	params->max_ack_delay = ACK_DELAY_MS * MS_NS;
-	params->active_connection_id_limit = 8;
+	params->active_connection_id_limit = PEER_IDS;
 	return c;
 }
 
@@ -474,6 +518,7 @@ int quic_server_new(const struct quic_config *config, const struct quic_initial 
 	weft_random(id, sizeof(id));
 	const ngtcp2_cid ours = to_cid(id, sizeof(id));
 	params.initial_max_streams_bidi = QUIC_STREAMS;
+	params.active_connection_id_limit = CLIENT_IDS_AHEAD;
 	params.original_dcid = asked;
 	if (initial->validated) {
 		params.original_dcid = to_cid(initial->first_dcid, initial->first_dcid_len);

@@ -78,8 +78,10 @@ struct quic_conn {
 	const struct quic_owner *owner;
 	void *user; /* the owner's */
 	struct quic_path path; /* the one in use */
-	bool path_changed; /* until the owner has looked */
+	/* Where a server's peer has proved to be; of no family: it was looked at, by the owner. */
+	struct sockaddr_storage proved;
 	bool is_server, is_closed;
+	bool moved_too_often; /* a server's peer */
 	uint16_t port, stay, next_stay; /* a server's: datagrams.c */
 	uint32_t readable; /* a bit a stream: bytes came, or the end; the owner clears them */
 	uint32_t writable; /* likewise: there is room again */

@@ -98,11 +98,11 @@ static int get_to_know(struct quic_session *s)
 /* The peer has proved that it is at another address (RFC 9000, 8.2). */
 static void follow(struct quic_session *s)
 {
-	const struct quic_path *path = &s->wire.conn->path;
+	const struct sockaddr_storage to = s->wire.conn->proved;
 	struct weft_peer now;
 
-	s->wire.conn->path_changed = false;
-	if (quic_socket_connect(&s->wire.socket, (const struct sockaddr *)&path->remote) < 0)
+	s->wire.conn->proved.ss_family = AF_UNSPEC;
+	if (quic_socket_connect(&s->wire.socket, (const struct sockaddr *)&to) < 0)
 		return; /* the listener's socket goes on */
 	set_peer(s, &now);
 	weft_debug("%s is at %s now", s->peer.text, now.text);
@@ -262,7 +262,9 @@ static int step(struct quic_session *s)
 		if (r < 0)
 			return r;
 	}
-	if (s->wire.conn->path_changed)
+	if (s->wire.conn->error)
+		return s->wire.conn->error;
+	if (s->wire.conn->proved.ss_family != AF_UNSPEC)
 		follow(s);
 	r = s->is_known ? move_streams(s) : 1;
 	if (r <= 0)
