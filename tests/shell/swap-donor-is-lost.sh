@@ -22,7 +22,7 @@ lives() { # it makes processes, memory and files
 }
 log_says() { grep -qE "$1" "$WEFT_RUN_DIR/attach-r.log"; }
 with_copies() {
-	local donor
+	local donor since had
 	export COPY_BYTES=36M COPY_LEASE=5
 	lend a
 	lend b
@@ -40,9 +40,11 @@ with_copies() {
 		space '.donors | map(.lost_bytes > 0) | any and (all | not)' ||
 			fail "$(weft swap status)"
 		lend $donor 7>&-
+		since=$SECONDS had=$(touched)
 		wait_for -t 240 space '.copies.state == "whole"' >/dev/null
 		space '.donors | map(.lost_bytes == 0) | all' || fail "$(weft swap status)"
-		step "copies: both have all again"
+		step "copies: both have all again: $COPY_BYTES in $((SECONDS - since)) s," \
+			"$(($(touched) - had)) pages touched meanwhile"
 	done
 	goes_on 100 200
 	no_trouble

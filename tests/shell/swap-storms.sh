@@ -4,9 +4,9 @@
 # processors: 2
 # A borrower with little memory, whose programs swap to another machine, in storms: memory that is
 # allocated and given back, processes by dozens, files that fill the page cache, datagrams that
-# take what is kept for whoever cannot wait.  The bridge is in the midst of it.  A job goes on, no
-# page is wrong, nothing fails, and the bridge neither faults nor takes memory.  If the job stands
-# still, the log says who waits where.
+# take what is kept for whoever cannot wait, until there is none for those either.  The bridge is
+# in the midst of it.  A job goes on, no page is wrong, nothing fails, and the bridge neither faults
+# nor takes memory.  If the job stands still, the log says who waits where.
 # WEFT_STORM_SECONDS: for each kind (60; swap-storms-long: 600).  WEFT_KINDS: which of them.
 . "${BASH_SOURCE[0]%/*}/../lib.sh"
 need_testbed
@@ -29,6 +29,21 @@ mount -t ext4 /dev/vda "$TMP/disk"
 start_far_donor 160M
 listed() { timeout 5 weft list "weft://$PEER_TCP_IP"; }
 wait_for -t 60 listed >/dev/null
+
+# What the kernel's allocator refuses, which counts nothing of that itself: by the flags of what was
+# asked for, and its order.
+refusals=/sys/kernel/tracing/events/kmem/mm_page_alloc
+[[ -d $refusals ]] || mount -t tracefs none /sys/kernel/tracing
+echo 'hist:keys=gfp_flags.hex,order:size=256 if pfn == 0xffffffffffffffff' >$refusals/trigger
+# Single pages for whoever may not wait (__GFP_HIGH, no __GFP_DIRECT_RECLAIM).
+refused() {
+	local flags order nr sum=0
+	while read -r flags order nr; do
+		flags=$((0x${flags%,}))
+		((order > 0 || !(flags & 0x20) || flags & 0x400)) || ((sum += nr))
+	done < <(awk '/^{ gfp_flags:/ { print $3, $5, $8 }' $refusals/hist)
+	echo $sum
+}
 
 # Beside one another, for so long.
 blow() {
@@ -64,9 +79,11 @@ for kind; do
 		fail "on: $(cat "$TMP/on")"
 	start_busy 64 4
 	step "$kind: the job is busy"
-	before=$(touched)
+	before=$(touched) had=$(refused)
 	blow
-	step "$kind: the storm is over, $(($(touched) - before)) pages at random"
+	step "$kind: the storm is over, $(($(touched) - before)) pages at random;" \
+		"$(($(refused) - had)) allocations that could not wait were refused"
+	grep -E '^\{ gfp' $refusals/hist
 	goes_on 240 200
 	weft status r --json | jq -c '.attachments[0] | {errors, reconnects, latency_s, swap}'
 	no_trouble
