@@ -121,6 +121,15 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 
 	-keyout "$TMP/false.key" -out "$TMP/false.pem" 2>/dev/null
 get 401 "is not accepted here" --cert "$TMP/false.pem" --key "$TMP/false.key" "$url/v1/status"
 
+if [[ -w /dev/fuse ]]; then
+	echo "a job's children ask as it does"
+	weft pool job-start "${boss[@]}" --job 7 --node m1 --dir "$TMP/jobs" --want weft=1M \
+		--allow-insecure 2>"$TMP/err"
+	grep -qx "export WEFT_FILE=$TMP/jobs/7/memory" "$TMP/jobs/7/env" ||
+		fail "$(cat "$TMP/jobs/7/env" "$TMP/err")"
+	weft pool job-end "${boss[@]}" --job 7 --node m1 --dir "$TMP/jobs" || fail "job-end"
+fi
+
 echo "a key that is gone"
 weft key revoke alice --store "$keys" >/dev/null
 gone_now() { as 401 "of no key" "$(token alice)" "$url/v1/status"; }
