@@ -224,8 +224,10 @@ static int read_picture(struct pool_shared *s, unsigned nr_parts, sqlite3 *db,
 	sqlite3_int64 len = 0;
 	int r = 0;
 
-	for (unsigned i = 0; r == 0 && i < nr_parts; i++)
+	for (unsigned i = 0; r == 0 && i < nr_parts; i++) {
 		r = read_part(s, i, &len, &bytes, err);
+		pool_shared_keep(s);
+	}
 	if (r < 0) {
 		sqlite3_free(bytes);
 		return r;
@@ -276,6 +278,8 @@ static int read_log(struct pool_shared *s, sqlite3 *db, struct weft_error *err)
 		for (size_t i = 0; r == 0 && i < nr; i++)
 			r = apply(s, &values[i], db, err);
 		etcd_values_free(values, nr);
+		/* That may take longer than another waits. */
+		pool_shared_keep(s);
 	}
 	return r;
 }

@@ -73,8 +73,10 @@ static struct member {
 	_Atomic bool ends, is_mute; /* mute: it takes questions, and does not answer */
 	_Atomic unsigned nr_asked, nr_changes;
 	_Atomic size_t most_bytes; /* of a question */
-	/* What it has: a picture of one part; NULL: none. */
+	/* What it has: a picture of one part; NULL: none.  And pages of a log in which nothing is.
+	 */
 	char *picture;
+	_Atomic unsigned nr_pages, page_takes_s;
 } m[2];
 
 static char *coded(const void *bytes, size_t len)
@@ -114,6 +116,31 @@ static char *value(const char *key, const char *text)
 	return ret;
 }
 
+/* Entries from the key that is asked for on. */
+static char *page_of_log(struct member *e)
+{
+	enum { ENTRIES = 200 };
+	static uint64_t nr;
+	char *text, key[60];
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+
+	if (e->nr_pages == 3)
+		nr = 7;
+	fputs("{\"kvs\":[", out);
+	for (unsigned i = 0; i < ENTRIES; i++) {
+		snprintf(key, sizeof(key), "/weft/pool/log/%016" PRIx64, ++nr);
+		char *k = coded(key, strlen(key));
+		fprintf(out, "%s{\"key\":\"%s\"}", i ? "," : "", k);
+		free(k);
+	}
+	fputs("]}", out);
+	fclose(out);
+	e->nr_pages--;
+	suspended_s += e->page_takes_s;
+	return text;
+}
+
 /* To be freed. */
 static char *answer_to(struct member *e, const char *path, const char *body)
 {
@@ -133,6 +160,8 @@ static char *answer_to(struct member *e, const char *path, const char *body)
 		free(text);
 		return ret;
 	}
+	if (strcmp(path, "/v3/kv/range") == 0 && e->nr_pages > 0 && asks_for(body, "/log/"))
+		return page_of_log(e);
 	if (strcmp(path, "/v3/kv/range") == 0 && e->picture && asks_for(body, "/state/"))
 		return value("/weft/pool/state/0000000000000007/000000", e->picture);
 	return strdup("{}");
@@ -387,6 +416,43 @@ static void a_picture_of_nothing_is_damaged(void **state)
 	end(&m[0]);
 }
 
+static void who_reads_for_long_leads_all_the_same(void **state)
+{
+	struct pool_shared *s;
+	struct weft_error err;
+	struct pool *pool;
+	sqlite3_int64 len;
+	char path[] = "/tmp/weft-pool-etcd.XXXXXX";
+	sqlite3 *db;
+	int fd = mkstemp(path);
+
+	assert_true(fd >= 0);
+	close(fd);
+	assert_int_equal(pool_open(path, &pool, NULL), 0);
+	pool_close(pool);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, "PRAGMA journal_mode = DELETE", NULL, NULL, NULL),
+		SQLITE_OK);
+	unsigned char *bytes = sqlite3_serialize(db, "main", &len, 0);
+	begin(&m[0]);
+	m[0].picture = coded(bytes, (size_t)len);
+	m[0].nr_pages = 3;
+	m[0].page_takes_s = 4;
+	s = shared_of();
+	assert_int_equal(pool_shared_lead(s, NULL), 0);
+	if (pool_open_shared(s, &pool, &err) < 0)
+		fail_msg("%s", err.message);
+	assert_int_equal(suspended_s, 12);
+	assert_true(pool_leads(pool));
+	suspended_s = 0;
+	pool_close(pool);
+	pool_shared_free(s);
+	end(&m[0]);
+	sqlite3_free(bytes);
+	sqlite3_close(db);
+	unlink(path);
+}
+
 /* ---- many changes ---- */
 
 static json_t *report_of(unsigned donor, unsigned nr)
@@ -513,6 +579,7 @@ int main(void)
 		cmocka_unit_test(a_machine_that_was_suspended_leads_no_longer),
 		cmocka_unit_test(who_cannot_commit_what_is_at_etcd_leads_no_longer),
 		cmocka_unit_test(a_picture_of_nothing_is_damaged),
+		cmocka_unit_test(who_reads_for_long_leads_all_the_same),
 		cmocka_unit_test(a_job_of_many_leases_ends_in_pieces),
 		cmocka_unit_test(a_long_audit_is_pruned_in_pieces),
 	};
