@@ -23,7 +23,7 @@ perf/harness/block-devices.jq 25
 perf/harness/lines.jq 1
 perf/latency 9
 perf/mirror 8
-perf/push 10
+perf/push 8
 perf/peers/block-devices.sh 3
 perf/peers/contestants.sh 6
 perf/run 5
