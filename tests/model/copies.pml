@@ -30,7 +30,7 @@ c_decl {
 	#define RULES(X) \
 		X(recorded) X(state_first) X(copied) X(counted) X(answers) X(blank) X(granted) \
 		X(lease) X(highest) X(settled) X(opened) X(anew) X(stale) X(making) X(unmixed) \
-		X(claimed) X(since) X(term)
+		X(claimed) X(since) X(each) X(term)
 	/* … and what must hold. */
 	#define PROPERTIES(X) X(W) X(D) X(L)
 
@@ -105,7 +105,7 @@ typedef donor {
 	byte record;  /* the generation of the set, as it was noted; 0: it is blank */
 	byte members; /* … and the members of that generation */
 	bit clean;    /* … whose writer said goodbye since */
-	byte since;   /* the term in which a copy got another region last */
+	short since;  /* the terms in which the copies got other regions last, of three bits each */
 	byte holder;
 }
 donor d[3];
@@ -133,14 +133,15 @@ typedef borrower {
 	byte synced;  /* copies that have been made, and are no members yet */
 	byte joining; /* members that became so last */
 	byte told;    /* copies whose region may have been told something under the term */
-	byte since;   /* as it is noted */
+	short since;  /* as it is noted */
 	bit away;     /* the second copy that it means is aside */
 	bit writing;
 	bit outdated; /* another's write was answered since it began */
 	byte landed;  /* copies that have what it is writing */
 	/* The state: what the next process knows. */
 	bit state;
-	byte state_number, state_members, state_since;
+	byte state_number, state_members;
+	short state_since;
 }
 borrower b[2];
 
@@ -213,15 +214,17 @@ inline knows(w, set)
 #define unclean_of(set) (donors_that(!d[0].clean, !d[1].clean, !d[2].clean) & (set))
 #define making_of(set) \
 	(donors_that(d[0].record <= MAKING, d[1].record <= MAKING, d[2].record <= MAKING) & (set))
+#define since_of(all, i) (((all) >> (3 * (i))) & 7)
+#define with_since(all, i, term) (((all) & ~(7 << (3 * (i)))) | ((term) << (3 * (i))))
 /* It is not the region that was the copy last: blank, or it was replaced. */
-#define is_another(w, i) (d[i].record == 0 || term_of(d[i].record) < b[w].since)
+#define is_another(w, i) (d[i].record == 0 || term_of(d[i].record) < since_of(b[w].since, i))
 #define may_take_in(w, i) \
 	(b[w].known && b[w].settled && b[w].due == 0 && live(w) == b[w].members && \
 		has_bit(b[w].conn & ~b[w].members, i) && is_another(w, i) && rule(since))
-#define placed_of(term) \
-	donors_that(term_of(d[0].record) >= (term), term_of(d[1].record) >= (term), \
-		term_of(d[2].record) >= (term))
+#define is_placed(all, i) (term_of(d[i].record) >= since_of(all, (rule(each) -> i : 1)))
+#define placed_of(all) donors_that(is_placed(all, 0), is_placed(all, 1), is_placed(all, 2))
 byte asked, top, set, placed;
+short since;
 
 #define exchange(x, y) set = x; x = y; y = set
 /* It means one of the two regions, and has the other now. */
@@ -344,14 +347,15 @@ inline begin_contents()
 	change(w, set); \
 	set = 0 } \
 :: d_step { may_take_in(w, i) && (!has_bit(b[w].told, i) || !rule(term)) && \
-		b[w].since < term_of(b[w].number) && more_changes(b[w].number) -> \
-	printf("%d: nothing counts from before term %d\n", w, term_of(b[w].number)); \
-	b[w].since = term_of(b[w].number); \
+		since_of(b[w].since, i) < term_of(b[w].number) && more_changes(b[w].number) -> \
+	printf("%d: nothing counts at donor %d from before term %d\n", w, i, \
+		term_of(b[w].number)); \
+	b[w].since = with_since(b[w].since, i, term_of(b[w].number)); \
 	set = b[w].members; \
 	change(w, set); \
 	set = 0 } \
 :: d_step { may_take_in(w, i) && (!has_bit(b[w].told, i) || !rule(term)) && \
-		b[w].since == term_of(b[w].number) && d[i].holder == w -> \
+		since_of(b[w].since, i) == term_of(b[w].number) && d[i].holder == w -> \
 	printf("donor %d notes generation %d.%d for %d, and is no member\n", i, \
 		term_of(b[w].number), b[w].number % 8, w); \
 	d[i].record = b[w].number; d[i].members = b[w].members; d[i].clean = 0; \
@@ -425,11 +429,14 @@ inline begin_contents()
 	:: rule(highest) -> top = highest_of(rec(0), rec(1), rec(2)) \
 	:: else -> top = first_of(rec(0), rec(1), rec(2)) \
 	fi; \
-	set = (top == rec(0) -> d[0].since : (top == rec(1) -> d[1].since : d[2].since)); \
-	placed = (rule(since) -> placed_of(set) : 7); \
-	b[w].since = set; \
+	since = (top == rec(0) -> d[0].since : (top == rec(1) -> d[1].since : d[2].since)); \
+	placed = (rule(since) -> placed_of(since) : 7); \
+	b[w].since = since; \
+	since = 0; \
 	set = (top == rec(0) -> d[0].members : (top == rec(1) -> d[1].members : d[2].members)); \
-	if :: blank_of(b[w].conn) == 0 && has_claimed(w) == all_copies -> must(L, \
+	/* The region that was replaced may be the second copy again: that one is lost. */ \
+	if :: blank_of(b[w].conn) == 0 && has_claimed(w) == all_copies && \
+			has_bit(placed, 1) -> must(L, \
 			nr_of(set & placed & b[w].conn) >= c_min && \
 			nr_of(placed & all_copies) >= c_copies - c_min + 1) :: else fi; \
 	if \
@@ -486,7 +493,7 @@ inline begin_contents()
 	printf("%d notes its state\n", w); \
 	note_state(w) } \
 :: d_step { b[w].alive && !b[w].known && !b[w].state && b[w].conn == all_copies && c_losses == \
-		0 && \
+		0 && !has(aside) && \
 		making_of(all_copies) != all_copies && blank_of(all_copies) -> \
 	must(L, 0) } \
 :: d_step { b[w].known && b[w].settled && !b[w].writing -> \
@@ -523,7 +530,7 @@ inline begin_contents()
 	tear_apart(0); tear_apart(1); \
 	exchange(d[1].claimed, aside.claimed); exchange(d[1].record, aside.record); \
 	exchange(d[1].members, aside.members); exchange(d[1].clean, aside.clean); \
-	exchange(d[1].since, aside.since); \
+	since = d[1].since; d[1].since = aside.since; aside.since = since; since = 0; \
 	d[1].holder = NOBODY; \
 	set = aside_whole; aside_whole = has_bit(whole, 1); whole = (whole & ~2) | (set * 2); \
 	set = aside_torn; aside_torn = has_bit(torn, 1); torn = (torn & ~2) | (set * 2); \
