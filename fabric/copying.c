@@ -5,17 +5,16 @@
 #include <string.h>
 
 #include "fabric/base/bytes.h"
+#include "fabric/base/util.h"
 
 enum { /* in the place of a key; the rest is zeros */
-	ACTION_AT = 0,
-	INDEX_AT = 1,
-	COUNT_AT = 2,
-	MIN_AT = 3,
-	MEMBERS_AT = 4,
+	ACTION_AT = 0, /* four bits, then the index, less one; */
+	COUNT_AT = 1,  /* the count, less one, then min, less one */
+	MEMBERS_AT = 2,
+	CHANGE_AT = 4,
 	SET_AT = 8,
 	TERM_AT = 16,
-	CHANGE_AT = 24,
-	AGE_AT = 28,
+	AGES_AT = 24,
 };
 
 enum { /* in an answer; the rest is zeros */
@@ -28,7 +27,7 @@ enum { /* in an answer; the rest is zeros */
 	ANSWER_COUNT_AT = 31,
 	ANSWER_MIN_AT = 32,
 	ANSWER_FLAGS_AT = 33,
-	ANSWER_AGE_AT = 36,
+	ANSWER_AGES_AT = 40,
 };
 
 enum { ENDED = 1, MINE = 2, USED = 4, FOREIGN = 8 };
@@ -45,37 +44,70 @@ bool weft_copies_members_valid(const struct weft_copy_of *of, uint16_t members)
 		__builtin_popcount(members) >= of->min;
 }
 
+enum { AGE_BITS = 4, AGE_MAX = (1 << AGE_BITS) - 1 };
+
+uint64_t weft_copies_ages(uint64_t term, const uint64_t since[WEFT_COPIES_MAX])
+{
+	uint64_t ages = 0;
+
+	for (unsigned i = 0; i < WEFT_COPIES_MAX; i++)
+		if (since[i])
+			ages |= weft_min(term - since[i] + 1, (uint64_t)AGE_MAX) << AGE_BITS * i;
+	return ages;
+}
+
+void weft_copies_since(uint64_t term, uint64_t ages, uint64_t ret[WEFT_COPIES_MAX])
+{
+	for (unsigned i = 0; i < WEFT_COPIES_MAX; i++) {
+		const uint64_t age = ages >> AGE_BITS * i & AGE_MAX;
+
+		ret[i] = age ? term - (age - 1) : 0;
+	}
+}
+
+bool weft_copies_ages_valid(uint64_t term, uint64_t ages, uint8_t count)
+{
+	for (unsigned i = 0; i < WEFT_COPIES_MAX; i++)
+		if ((ages >> AGE_BITS * i & AGE_MAX) > (i < count ? term : 0))
+			return false;
+	return true;
+}
+
 void weft_copies_ask_pack(const struct weft_copies_asked *asked, struct weft_hashing *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	ret->scheme = WEFT_COPIES_SCHEME;
 	ret->block_bytes = WEFT_HASH_BLOCK_MIN;
-	ret->key[ACTION_AT] = asked->action;
-	ret->key[INDEX_AT] = asked->of.index;
-	ret->key[COUNT_AT] = asked->of.count;
-	ret->key[MIN_AT] = asked->of.min;
+	ret->key[ACTION_AT] = asked->action & 15;
+	if (asked->of.set) {
+		ret->key[ACTION_AT] |= (uint8_t)((asked->of.index - 1) << 4);
+		ret->key[COUNT_AT] =
+			(uint8_t)((asked->of.count - 1) | (asked->of.min - 1) << 4);
+	}
 	weft_put16(ret->key + MEMBERS_AT, asked->members);
 	weft_put64(ret->key + SET_AT, asked->of.set);
 	weft_put64(ret->key + TERM_AT, asked->term);
 	weft_put32(ret->key + CHANGE_AT, asked->change);
-	weft_put32(ret->key + AGE_AT, asked->age);
+	weft_put64(ret->key + AGES_AT, asked->ages);
 }
 
 void weft_copies_ask_unpack(const struct weft_hashing *hashing, struct weft_copies_asked *ret)
 {
 	const uint8_t *key = hashing->key;
+	const uint64_t set = weft_get64(key + SET_AT);
 
 	*ret = (struct weft_copies_asked){
-		.action = key[ACTION_AT],
-		.of = {.set = weft_get64(key + SET_AT),
-			.index = key[INDEX_AT],
-			.count = key[COUNT_AT],
-			.min = key[MIN_AT]},
+		.action = key[ACTION_AT] & 15,
 		.term = weft_get64(key + TERM_AT),
 		.change = weft_get32(key + CHANGE_AT),
 		.members = weft_get16(key + MEMBERS_AT),
-		.age = weft_get32(key + AGE_AT),
+		.ages = weft_get64(key + AGES_AT),
 	};
+	if (set)
+		ret->of = (struct weft_copy_of){.set = set,
+			.index = (uint8_t)((key[ACTION_AT] >> 4) + 1),
+			.count = (uint8_t)((key[COUNT_AT] & 15) + 1),
+			.min = (uint8_t)((key[COUNT_AT] >> 4) + 1)};
 }
 
 void weft_copies_answer_pack(const struct weft_copies_answer *answer,
@@ -86,7 +118,7 @@ void weft_copies_answer_pack(const struct weft_copies_answer *answer,
 	weft_put64(ret + ANSWER_CLAIMED_AT, answer->claimed);
 	weft_put64(ret + ANSWER_TERM_AT, answer->term);
 	weft_put32(ret + ANSWER_CHANGE_AT, answer->change);
-	weft_put32(ret + ANSWER_AGE_AT, answer->age);
+	weft_put64(ret + ANSWER_AGES_AT, answer->ages);
 	weft_put16(ret + ANSWER_MEMBERS_AT, answer->members);
 	ret[ANSWER_INDEX_AT] = answer->of.index;
 	ret[ANSWER_COUNT_AT] = answer->of.count;
@@ -108,7 +140,7 @@ bool weft_copies_answer_unpack(const uint8_t bytes[WEFT_COPIES_BYTES],
 		.term = weft_get64(bytes + ANSWER_TERM_AT),
 		.change = weft_get32(bytes + ANSWER_CHANGE_AT),
 		.members = weft_get16(bytes + ANSWER_MEMBERS_AT),
-		.age = weft_get32(bytes + ANSWER_AGE_AT),
+		.ages = weft_get64(bytes + ANSWER_AGES_AT),
 		.ended = flags & ENDED,
 		.mine = flags & MINE,
 		.used = flags & USED,
@@ -117,9 +149,11 @@ bool weft_copies_answer_unpack(const uint8_t bytes[WEFT_COPIES_BYTES],
 
 	if (answer.of.set ? !weft_copy_of_valid(&answer.of) ||
 				!weft_copies_members_valid(&answer.of, answer.members) ||
-				answer.term > answer.claimed || answer.age > answer.term
+				answer.term > answer.claimed ||
+				!weft_copies_ages_valid(answer.term, answer.ages,
+					answer.of.count)
 			  : answer.of.index || answer.of.count || answer.of.min || answer.term ||
-				answer.change || answer.members || answer.age || answer.ended)
+				answer.change || answer.members || answer.ages || answer.ended)
 		return false;
 	*ret = answer;
 	return true;

@@ -14,6 +14,7 @@
 #define WEFT_FABRIC_COPYING_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "fabric/hashing.h"
@@ -47,7 +48,7 @@ struct weft_copies_asked {
 	uint64_t term;
 	uint32_t change;  /* NOTE, END */
 	uint16_t members; /* NOTE; copy i is bit i - 1 */
-	uint32_t age;     /* NOTE: as in weft_copies_answer */
+	uint64_t ages;    /* NOTE: as in weft_copies_answer */
 };
 
 /* As a region's header has it: its layout outlives the daemon. */
@@ -61,11 +62,12 @@ struct weft_copies {
 	uint8_t index, count, min; /* as in weft_copy_of */
 	uint8_t ended;             /* 1: the borrower of that generation has said goodbye */
 	uint8_t foreign;           /* 1: as in weft_copies_answer; also without a set */
-	uint8_t unused;
-	uint32_t age;
+	uint8_t unused[5];
+	uint64_t ages; /* as in weft_copies_answer; the header has it apart */
 };
 
-_Static_assert(sizeof(struct weft_copies) == 48, "headers have it");
+enum { WEFT_COPIES_KEPT = 48 };
+_Static_assert(offsetof(struct weft_copies, ages) == WEFT_COPIES_KEPT, "headers have it");
 
 struct weft_copies_answer {
 	struct weft_copy_of of;
@@ -73,10 +75,11 @@ struct weft_copies_answer {
 	uint32_t change;
 	uint16_t members;
 	/*
-	 * So many terms ago, or longer, a copy got another region than it had, for the last time.
-	 * A region whose notes are older than that may be the one that was replaced.
+	 * When each copy got another region than it had, for the last time: copy i's are the four
+	 * bits from 4 * (i - 1) on.  0: never; n: so many terms ago, and one; 15: that or longer
+	 * ago.  A region whose notes are older than that may be the one that was replaced.
 	 */
-	uint32_t age;
+	uint64_t ages;
 	bool ended;
 	bool mine; /* the claimed term is the asker's */
 	bool used; /* another attachment, or a stock client, has had these contents to write */
@@ -87,11 +90,14 @@ struct weft_copies_answer {
 bool weft_copy_of_valid(const struct weft_copy_of *of);
 /* Whether they can be the members of a generation, of which a copy that notes it may be none. */
 bool weft_copies_members_valid(const struct weft_copy_of *of, uint16_t members);
-/* The age, which a note has, of something that happened at a term.  It counts as too short. */
-static inline uint32_t weft_copies_age(uint64_t term, uint64_t since)
-{
-	return term - since > UINT32_MAX ? UINT32_MAX : (uint32_t)(term - since);
-}
+/*
+ * The ages that a note of the term has, of what happened in these terms; 0: never.  And the
+ * inverse, in which something that is long ago is later than it was.
+ */
+uint64_t weft_copies_ages(uint64_t term, const uint64_t since[WEFT_COPIES_MAX]);
+void weft_copies_since(uint64_t term, uint64_t ages, uint64_t ret[WEFT_COPIES_MAX]);
+/* Whether they can be those of a set of so many copies. */
+bool weft_copies_ages_valid(uint64_t term, uint64_t ages, uint8_t count);
 /* All copies of a set of so many. */
 static inline uint16_t weft_copies_all(uint8_t count)
 {

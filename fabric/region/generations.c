@@ -128,7 +128,8 @@ void weft_region_note_copies(struct weft_region *region, const struct weft_copie
 	if (!header)
 		return;
 	const uint64_t at = header->copies_at == 1 ? 2 : 1;
-	header->copies[at - 1] = *copies;
+	memcpy(header->copies[at - 1], copies, WEFT_COPIES_KEPT);
+	header->copies_ages[at - 1] = copies->ages;
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	__atomic_store_n(&header->copies_at, at, __ATOMIC_SEQ_CST);
 }

@@ -438,8 +438,11 @@ int weft_region_adopt(int fd, int header_fd, bool read_only, struct weft_region 
 		(uint32_t)weft_min(region->header->promised_lease_ms, WEFT_LEASE_MAX_S * 1000);
 	if (weft_stripe_valid(&region->header->stripe))
 		region->stripe = region->header->stripe;
-	if (region->header->copies_at == 1 || region->header->copies_at == 2)
-		region->copies = region->header->copies[region->header->copies_at - 1];
+	const uint64_t at = region->header->copies_at;
+	if (at == 1 || at == 2) {
+		memcpy(&region->copies, region->header->copies[at - 1], WEFT_COPIES_KEPT);
+		region->copies.ages = region->header->copies_ages[at - 1];
+	}
 	lock_memory(region);
 	*ret = region;
 	return 0;

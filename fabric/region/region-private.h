@@ -34,11 +34,12 @@ struct weft_region_header {
 	uint8_t id_key[WEFT_ID_KEY_BYTES];
 	uint64_t has_id_key;
 	/* in the first or the second place, as the daemon may be killed while it notes; 0: none */
-	struct weft_copies copies[2];
+	uint8_t copies[2][WEFT_COPIES_KEPT];
 	uint64_t copies_at;
 	uint64_t next_epoch; /* that took the place of `epoch`; 0: none did */
 	uint64_t fills; /* 1: the file goes on, at REGION_FILL_OFF, with a bit for each chunk */
-	uint64_t unused[62];
+	uint64_t copies_ages[2]; /* of copies */
+	uint64_t unused[60];
 	struct weft_generation generations[WEFT_NR_GENERATIONS];
 };
 

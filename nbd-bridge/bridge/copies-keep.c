@@ -105,21 +105,22 @@ void copies_change(struct bridge_copies *copies, unsigned stripe)
 /*
  * Another region is about to become the copy.  What the one before has noted must not count any
  * more, and its members know that, before the other one can be a member.  So there is a term under
- * which that copy was told nothing; then the members note that nothing older counts; then the other
- * one notes who they are: from now on it is an answer, too.  Nobody else has the term: who wants to
- * claim it has to be granted a member, and those have granted us.
+ * which that copy was told nothing; then the members note that nothing older of it counts; then the
+ * other one notes who they are: from now on it is an answer, too.  Nobody else has the term: who
+ * wants to claim it has to be granted a member, and those have granted us.
  */
 bool copies_take_in(struct bridge_copies *copies, unsigned donor)
 {
 	const unsigned stripe = donor / copies->nr;
 	struct bridge_copies_known *known = &copies->known[stripe];
+	uint64_t *since = &known->since[donor % copies->nr];
 	struct copies_member *member = &copies->members[donor];
 	const struct weft_copies_asked ask = copies_question(copies, donor, WEFT_COPIES_NOTE);
 	struct weft_copies_answer answer;
 
 	if (!member->is_another)
 		return true;
-	if (known->since == known->term && member->told_term < known->term) {
+	if (*since == known->term && member->told_term < known->term) {
 		/* Nothing is lost if it does not. */
 		copies_ask(copies, donor, &ask, &answer);
 		member->is_another = false;
@@ -128,7 +129,7 @@ bool copies_take_in(struct bridge_copies *copies, unsigned donor)
 	}
 	pthread_mutex_lock(&copies->lock);
 	if (member->told_term < known->term) {
-		known->since = known->term;
+		*since = known->term;
 	} else {
 		known->term++;
 		known->change = 0;
@@ -153,8 +154,8 @@ struct weft_copies_asked copies_question(const struct bridge_copies *copies, uns
 		.term = known->term,
 		.change = known->change,
 		.members = action == WEFT_COPIES_NOTE ? known->members : 0,
-		.age = action == WEFT_COPIES_NOTE ? weft_copies_age(known->term, known->since)
-						  : 0,
+		.ages = action == WEFT_COPIES_NOTE ? weft_copies_ages(known->term, known->since)
+						   : 0,
 	};
 }
 
@@ -173,7 +174,7 @@ static void has_answered(struct bridge_copies *copies, unsigned donor,
 
 	if (answer->of.set == known->set && answer->term == known->term &&
 		answer->change == known->change && answer->members == known->members &&
-		answer->age == weft_copies_age(known->term, known->since)) {
+		answer->ages == weft_copies_ages(known->term, known->since)) {
 		copies->noting &= ~(1U << donor);
 	} else if (answer->claimed > known->term || (answer->claimed == known->term &&
 		!answer->mine)) {
@@ -401,7 +402,8 @@ static void ask_whose_it_is(struct bridge_copies *copies, unsigned donor)
 		agree_may_be_target(&answer, known->set, donor % copies->nr, copies->nr,
 			copies->min)) {
 		member->may_be_target = true;
-		member->is_another = !answer.of.set || answer.term < known->since;
+		member->is_another = !answer.of.set ||
+			answer.term < known->since[donor % copies->nr];
 	} else {
 		weft_error_set(&why, EBUSY,
 			"somebody else has written to the region: it is left alone");

@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "fabric/base/util.h"
 
@@ -65,16 +66,20 @@ static bool is_newer(const struct weft_copies_answer *a, const struct weft_copie
 }
 
 /*
- * Notes that are older than the last replacement may be those of the region that was replaced: they
- * say nothing of this set any more.
+ * Notes of a copy that are older than its last replacement may be those of the region that was
+ * replaced: they say nothing of this set any more.
  */
 static uint16_t replaced(const struct answers *all)
 {
+	uint64_t since[WEFT_COPIES_MAX];
 	uint16_t copies = 0;
+
+	if (all->newest)
+		weft_copies_since(all->newest->term, all->newest->ages, since);
 
 	for (unsigned i = 0; i < all->count; i++)
 		if ((all->noted & bit_of(i)) &&
-			all->copies[i].said.term < all->newest->term - all->newest->age)
+			all->copies[i].said.term < since[i])
 			copies |= bit_of(i);
 	return copies;
 }
@@ -172,7 +177,7 @@ static void go_on_with_known(const struct answers *all, const struct agree_known
 	ret->set = known->set;
 	ret->term = known->term;
 	ret->change = known->change + 1;
-	ret->since = known->since;
+	memcpy(ret->since, known->since, sizeof(ret->since));
 	if (are_alike(all, known->set, ret))
 		go_on(all, members, false, ret);
 }
@@ -238,7 +243,7 @@ void agree(const struct agree_copy *copies, unsigned count, unsigned min,
 	}
 	const uint16_t members = all.newest->members;
 
-	ret->since = all.newest->term - all.newest->age;
+	weft_copies_since(all.newest->term, all.newest->ages, ret->since);
 	go_on(&all, members & all.in_place,
 		(members & ~all.in_place) == 0 && have_ended(&all, members), ret);
 }

@@ -25,7 +25,8 @@ struct agree_known {
 	uint32_t change;
 	uint16_t members;
 	uint64_t epochs[WEFT_COPIES_MAX]; /* of the members */
-	uint64_t since; /* the term in which a copy got another region last */
+	/* the terms in which the copies got other regions last; 0: never */
+	uint64_t since[WEFT_COPIES_MAX];
 };
 
 enum agree_verdict {
@@ -60,7 +61,7 @@ struct agree_answer {
 	/* GO_ON with what was known: the generation that is new */
 	uint64_t term;
 	uint32_t change;
-	uint64_t since; /* GO_ON: as in agree_known */
+	uint64_t since[WEFT_COPIES_MAX]; /* GO_ON: as in agree_known */
 };
 
 /*

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "fabric/base/error.h"
+#include "fabric/copying.h"
 #include "fabric/hello.h"
 #include "fabric/transport.h"
 #include "nbd-bridge/link/map.h"
@@ -68,7 +69,8 @@ struct bridge_copies_known {
 	uint64_t set, term; /* the term is claimed by this attachment */
 	uint32_t change;    /* the last that it used under the term; 0: none */
 	uint16_t members;   /* that are current; copy i is bit i */
-	uint64_t since;     /* the term in which a copy got another region last; 0: none did */
+	/* the terms in which the copies got other regions last; 0: never */
+	uint64_t since[WEFT_COPIES_MAX];
 	/* A new set: the members are made the same as this one before it is noted; 0: they are. */
 	uint16_t source;
 	bool same;          /* they have the same bytes for certain: the one before said goodbye */

@@ -56,8 +56,8 @@ static bool find_known(const struct asked_set *s, struct agree_known *ret)
 	*ret = (struct agree_known){.set = set->set,
 		.term = set->term,
 		.change = set->change,
-		.members = set->members,
-		.since = set->since};
+		.members = set->members};
+	memcpy(ret->since, set->since, sizeof(ret->since));
 	for (unsigned i = 0; i < s->count; i++)
 		ret->epochs[i] = state->donors[s->first + i].epoch;
 	return set->set != 0;
@@ -350,7 +350,7 @@ static int settle_new(struct asked_set *s, struct bridge *bridge, struct bridge_
 	agree(s->copies, s->count, s->min, NULL, &answer);
 	ret->set = answer.set;
 	ret->members = answer.members;
-	ret->since = answer.since;
+	memcpy(ret->since, answer.since, sizeof(ret->since));
 	ret->same = !answer.differ;
 	if (answer.verdict == AGREE_GO_ON)
 		return 0;
@@ -372,8 +372,8 @@ static int settle_known(struct asked_set *s, const struct agree_known *known,
 		.term = answer.term,
 		.change = known->change,
 		.members = answer.members,
-		.since = answer.since,
 		.same = !answer.differ};
+	memcpy(ret->since, answer.since, sizeof(ret->since));
 	return 0;
 }
 

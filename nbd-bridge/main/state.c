@@ -273,14 +273,30 @@ static void load_donors(struct fields *f, struct bridge_state_file *ret)
 	}
 }
 
+static void load_since(struct fields *f, struct bridge_copies_known *ret)
+{
+	const json_t *all = field(f, "since", is_list), *one;
+	size_t i;
+
+	json_array_foreach(all, i, one) {
+		const json_int_t since = json_integer_value(one);
+
+		f->sound &= i < WEFT_COPIES_MAX && json_is_integer(one) && since >= 0 &&
+			(uint64_t)since <= ret->term;
+		if (!f->sound)
+			return;
+		ret->since[i] = (uint64_t)since;
+	}
+}
+
 static void load_set(struct fields *f, struct bridge_copies_known *ret)
 {
 	ret->set = hex_of(f, "set");
 	ret->term = number_of(f, "term");
 	ret->change = (uint32_t)number_of(f, "change");
 	ret->members = (uint16_t)number_of(f, "members");
-	ret->since = number_of(f, "since");
-	f->sound &= ret->term <= INT64_MAX && ret->since <= ret->term &&
+	load_since(f, ret);
+	f->sound &= ret->term <= INT64_MAX &&
 		(!ret->set || (ret->term && ret->members));
 }
 
@@ -538,14 +554,17 @@ static json_t *sets_json(const struct bridge_state_file *state)
 
 	for (unsigned i = 0; i < state->nr_donors / state->copies; i++) {
 		const struct bridge_copies_known *known = &state->sets[i];
+		json_t *since = json_array();
 		char set[17];
 
+		for (unsigned n = 0; n < state->copies; n++)
+			json_array_append_new(since, json_integer((json_int_t)known->since[n]));
 		snprintf(set, sizeof(set), "%016" PRIx64, known->set);
 		json_array_append_new(sets,
-			json_pack("{s:s, s:I, s:I, s:i, s:I}", "set", set, "term",
+			json_pack("{s:s, s:I, s:I, s:i, s:o}", "set", set, "term",
 				(json_int_t)known->term, "change", (json_int_t)known->change,
 				"members", (int)known->members, "since",
-				(json_int_t)known->since));
+				since));
 	}
 	return sets;
 }

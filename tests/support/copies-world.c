@@ -97,7 +97,7 @@ static int settle_one(struct bridge *b, unsigned stripe, struct bridge_copies_kn
 	}
 	known->set = top->of.set;
 	known->members = (uint16_t)(top->members & ~blank);
-	known->since = top->term - top->age;
+	weft_copies_since(top->term, top->ages, known->since);
 	known->same = (known->members & ~there) == 0 && !(top->members & blank);
 	for (unsigned i = 0; i < world.nr_copies; i++)
 		if (known->members >> i & 1)

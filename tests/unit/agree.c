@@ -31,7 +31,6 @@ static struct agree_copy copy_of(unsigned i, unsigned count, unsigned min, uint6
 	return (struct agree_copy){.answers = true,
 		.epoch = 1,
 		.said = {.of = {SET, (uint8_t)(i + 1), (uint8_t)count, (uint8_t)min},
-			.age = (uint32_t)term,
 			.claimed = 9,
 			.mine = true,
 			.term = term,
@@ -107,7 +106,7 @@ static void the_copy_that_was_left_behind_is_a_target(void **state)
 
 static void a_state_knows_the_members(void **state)
 {
-	struct agree_known known = {SET, 9, 4, 3, {1, 1}, 0};
+	struct agree_known known = {SET, 9, 4, 3, {1, 1}, {0}};
 	struct agree_copy other = blank, ahead = TWO(9, 4, 3, false);
 	struct agree_answer a = ask_two(ONE(9, 4, 3, false), silent, &known);
 
@@ -136,7 +135,7 @@ static void a_state_knows_the_members(void **state)
 	assert_true(a.verdict == AGREE_STALE && a.about == 1);
 
 	/* A state that was put back: one of its members may have been left behind since. */
-	known = (struct agree_known){SET, 9, 4, 3, {1, 1}, 0};
+	known = (struct agree_known){SET, 9, 4, 3, {1, 1}, {0}};
 	a = ask_two(ONE(9, 4, 3, false), TWO(9, 5, 2, false), &known);
 	assert_true(a.verdict == AGREE_STALE && a.about == 1);
 	a = ask_two(ONE(9, 4, 1, false), TWO(9, 3, 3, false), &known);
@@ -167,10 +166,10 @@ static void a_region_that_was_replaced_is_no_copy(void **state)
 		copy_of(1, 3, 2, 2, 2, 7, true), copy_of(2, 3, 2, 1, 4, 7, true)};
 	struct agree_answer a;
 
-	copies[0].said.age = copies[1].said.age = 0;
+	copies[0].said.ages = copies[1].said.ages = 0x100;
 	agree(copies, 3, 2, NULL, &a);
 	assert_true(a.verdict == AGREE_GO_ON && a.members == 3 && a.targets == 4);
-	assert_true(a.replaced == 4 && a.differ && a.since == 2);
+	assert_true(a.replaced == 4 && a.differ && a.since[2] == 2 && !a.since[0]);
 	/* It is no answer either: the one that has its place may know more. */
 	copies[1] = silent;
 	agree(copies, 3, 2, NULL, &a);
@@ -179,10 +178,36 @@ static void a_region_that_was_replaced_is_no_copy(void **state)
 	/* Nothing was replaced under term 2: it was told nothing yet. */
 	for (unsigned i = 0; i < 2; i++) {
 		copies[i] = copy_of(i, 3, 2, 2, 2, 7, true);
-		copies[i].said.age = 1;
+		copies[i].said.ages = 0x200;
 	}
 	agree(copies, 3, 2, NULL, &a);
-	assert_true(a.verdict == AGREE_GO_ON && a.members == 7 && !a.replaced && a.since == 1);
+	assert_true(a.verdict == AGREE_GO_ON && a.members == 7 && !a.replaced);
+	assert_int_equal(a.since[2], 1);
+}
+
+static void a_copy_that_was_away_while_another_was_replaced_is_an_answer(void **state)
+{
+	/* Copy 2 was left behind in term 1; then copy 3 got another region, in term 2. */
+	struct agree_copy copies[] = {copy_of(0, 3, 1, 2, 2, 5, true),
+		copy_of(1, 3, 1, 1, 4, 7, false), copy_of(2, 3, 1, 2, 2, 5, true)};
+	struct agree_answer a;
+
+	copies[0].said.ages = copies[2].said.ages = 0x100;
+	agree(copies, 3, 1, NULL, &a);
+	assert_true(a.verdict == AGREE_GO_ON && a.members == 5 && a.targets == 2);
+	assert_true(!a.replaced && !a.differ && a.since[2] == 2 && !a.since[1]);
+}
+
+static void ages_are_of_each_copy_and_those_that_are_long_ago_are_rounded(void **state)
+{
+	uint64_t since[WEFT_COPIES_MAX] = {5, 0, 20, 6, 1}, back[WEFT_COPIES_MAX];
+
+	assert_int_equal(weft_copies_ages(20, since), 0xff10f);
+	weft_copies_since(20, 0xff10f, back);
+	assert_true(back[0] == 6 && back[1] == 0 && back[2] == 20 && back[3] == 6 && back[4] == 6);
+	assert_true(weft_copies_ages_valid(20, 0xff10f, 5));
+	assert_false(weft_copies_ages_valid(20, 0xff10f, 4));
+	assert_false(weft_copies_ages_valid(14, 0xff10f, 5));
 }
 
 static void the_next_term_is_higher_than_all(void **state)
@@ -272,32 +297,37 @@ static uint8_t *value_of(struct world *w, unsigned i)
 /* Worlds that differ in nothing but how far something was counted become the same. */
 static void normalize(struct world *w)
 {
-	enum { ALL = MAX + 1, TERMS = 3 * ALL + 2 };
-	uint64_t values[ALL + 1] = {w->answered}, terms[TERMS];
+	enum { ALL = MAX + 1, EACH = 2 + MAX, TERMS = EACH * ALL + 1 + MAX };
+	uint64_t values[ALL + 1] = {w->answered}, terms[TERMS], since[ALL][WEFT_COPIES_MAX];
 
 	if (!w->has_state)
 		memset(&w->known, 0, sizeof(w->known));
-	terms[3 * ALL] = w->known.term;
-	terms[3 * ALL + 1] = w->known.since;
+	terms[EACH * ALL] = w->known.term;
+	for (unsigned i = 0; i < MAX; i++)
+		terms[EACH * ALL + 1 + i] = w->known.since[i];
 	for (unsigned i = 0; i < ALL; i++) {
 		const struct weft_copies *notes = notes_of(w, i);
 
 		values[1 + i] = *value_of(w, i);
-		terms[3 * i] = notes->claimed;
-		terms[3 * i + 1] = notes->term;
-		terms[3 * i + 2] = notes->term - notes->age;
+		weft_copies_since(notes->term, notes->ages, since[i]);
+		terms[EACH * i] = notes->claimed;
+		terms[EACH * i + 1] = notes->term;
+		for (unsigned c = 0; c < MAX; c++)
+			terms[EACH * i + 2 + c] = since[i][c];
 	}
 	w->answered = rank_of(w->answered, values, ALL + 1);
 	w->known.term = rank_of(w->known.term, terms, TERMS);
-	w->known.since = rank_of(w->known.since, terms, TERMS);
+	for (unsigned i = 0; i < MAX; i++)
+		w->known.since[i] = rank_of(w->known.since[i], terms, TERMS);
 	for (unsigned i = 0; i < ALL; i++) {
 		struct weft_copies *notes = notes_of(w, i);
-		const uint8_t since = rank_of(notes->term - notes->age, terms, TERMS);
 
 		*value_of(w, i) = rank_of(*value_of(w, i), values, ALL + 1);
 		notes->claimed = rank_of(notes->claimed, terms, TERMS);
 		notes->term = rank_of(notes->term, terms, TERMS);
-		notes->age = (uint32_t)notes->term - since;
+		for (unsigned c = 0; c < MAX; c++)
+			since[i][c] = rank_of(since[i][c], terms, TERMS);
+		notes->ages = weft_copies_ages(notes->term, since[i]);
 		if (!w->has_state)
 			memset(notes->claimer, 0, sizeof(notes->claimer));
 	}
@@ -350,8 +380,8 @@ static struct weft_copies_asked asked_of(unsigned i, enum weft_copies_action act
 		.term = known->term,
 		.change = known->change,
 		.members = known->members,
-		.age = action == WEFT_COPIES_NOTE ? weft_copies_age(known->term, known->since)
-						  : 0};
+		.ages = action == WEFT_COPIES_NOTE ? weft_copies_ages(known->term, known->since)
+						   : 0};
 }
 
 static struct weft_generation no_entries[WEFT_NR_GENERATIONS];
@@ -479,7 +509,7 @@ static void take_in(struct world *w, unsigned copy, bool fresh)
 		tell_members(w, &known);
 	}
 	known.change++;
-	known.since = known.term;
+	known.since[copy] = known.term;
 	tell_members(w, &known);
 	const struct weft_copies_asked asked = asked_of(copy, WEFT_COPIES_NOTE, &known);
 	tell(w, copy, &asked);
@@ -601,7 +631,7 @@ static void come(const struct world *world, uint16_t answering)
 		}
 	agree(copies, run.count, run.min, knows ? &w.known : NULL, &a);
 	for (unsigned i = 0; i < run.count; i++)
-		if (!copies[i].said.of.set || copies[i].said.term < a.since)
+		if (!copies[i].said.of.set || copies[i].said.term < a.since[i])
 			others |= (uint16_t)(1U << i);
 	/* A set of which no donor has lost anything can be attached when all answer. */
 	if (answering == weft_copies_all((uint8_t)run.count) && world->nr_losses == 0 &&
@@ -612,7 +642,7 @@ static void come(const struct world *world, uint16_t answering)
 	case AGREE_GO_ON:
 		run.nr_go_on++;
 		known.members = a.members;
-		known.since = a.since;
+		memcpy(known.since, a.since, sizeof(known.since));
 		if (knows) {
 			assert_true(a.set == SET && a.term == w.known.term);
 			known.term = a.term;
@@ -736,6 +766,8 @@ int main(void)
 		cmocka_unit_test(a_state_knows_the_members),
 		cmocka_unit_test(copies_of_other_sets_and_in_another_order_are_refused),
 		cmocka_unit_test(a_region_that_was_replaced_is_no_copy),
+		cmocka_unit_test(a_copy_that_was_away_while_another_was_replaced_is_an_answer),
+		cmocka_unit_test(ages_are_of_each_copy_and_those_that_are_long_ago_are_rounded),
 		cmocka_unit_test(the_next_term_is_higher_than_all),
 		cmocka_unit_test(whatever_happens_nothing_that_was_answered_is_missing),
 		cmocka_unit_test(nor_if_another_region_is_named_and_then_the_one_before),

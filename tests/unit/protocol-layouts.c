@@ -522,13 +522,13 @@ static void a_question_about_copies_and_its_answer_are_laid_out_so(void **state)
 		.term = UINT64_C(0x1112131415161718),
 		.change = 0x21222324,
 		.members = 6,
-		.age = 0x41424344};
+		.ages = 0x0f1};
 	const struct weft_copies_answer told = {.of = asked.of,
 		.claimed = UINT64_C(0x3132333435363738),
 		.term = asked.term,
 		.change = asked.change,
 		.members = asked.members,
-		.age = asked.age,
+		.ages = asked.ages,
 		.ended = true,
 		.used = true,
 		.foreign = true};
@@ -539,23 +539,20 @@ static void a_question_about_copies_and_its_answer_are_laid_out_so(void **state)
 
 	weft_copies_ask_pack(&asked, &hashing);
 	assert_int_equal(hashing.scheme, number("COPIES", "SCHEME"));
-	put(image, "action", number("COPIES", "NOTE"));
-	put(image, "index", asked.of.index);
-	put(image, "count", asked.of.count);
-	put(image, "min", asked.of.min);
+	put(image, "action", number("COPIES", "NOTE") + 16 * (asked.of.index - 1U));
+	put(image, "count", asked.of.count - 1U + 16 * (asked.of.min - 1U));
 	put(image, "members", asked.members);
-	put(image, "reserved", 0);
+	put(image, "change", asked.change);
 	put(image, "set", asked.of.set);
 	put(image, "term", asked.term);
-	put(image, "change", asked.change);
-	put(image, "age", asked.age);
+	put(image, "ages", asked.ages);
 	assert_int_equal(image->len, WEFT_HASH_KEY_BYTES);
 	assert_memory_equal(image->bytes, hashing.key, WEFT_HASH_KEY_BYTES);
 	weft_copies_ask_unpack(&hashing, &back);
 	assert_true(back.action == asked.action && back.of.set == asked.of.set &&
 		back.of.index == 2 && back.of.count == 3 && back.of.min == 1 &&
 		back.term == asked.term && back.change == asked.change &&
-		back.members == 6 && back.age == asked.age);
+		back.members == 6 && back.ages == asked.ages);
 
 	weft_copies_answer_pack(&told, bytes);
 	put(answer, "set", told.of.set);
@@ -567,9 +564,8 @@ static void a_question_about_copies_and_its_answer_are_laid_out_so(void **state)
 	put(answer, "count", told.of.count);
 	put(answer, "min", told.of.min);
 	put(answer, "flags", 1 + 4 + 8);
-	put(answer, "reserved", 0);
-	put(answer, "age", told.age);
-	put_bytes(answer, "unused", "", 0);
+	put_bytes(answer, "reserved", "", 0);
+	put(answer, "ages", told.ages);
 	assert_int_equal(answer->len, WEFT_COPIES_BYTES);
 	assert_memory_equal(answer->bytes, bytes, WEFT_COPIES_BYTES);
 	free(image);
