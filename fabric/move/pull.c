@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-#include "fabric/move/pull.h"
+#include "fabric/move/pull-private.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,11 +11,7 @@
 
 enum {
 	BITS = 64,
-	HASHES_BYTES = PULL_CHUNKS * WEFT_HASH_BYTES,
-	BUF_BYTES = PULL_CHUNKS * WEFT_CHUNK_BYTES,
 	FLUSH_BYTES = 64 << 20,
-	CONNECT_MS = 5000,
-	SILENT_MS = 10000, /* nothing comes for so long: the connection is lost */
 };
 
 static bool has(const uint64_t *bits, uint64_t i)
@@ -34,20 +29,15 @@ static void clear(uint64_t *bits, uint64_t i)
 	bits[i / BITS] &= ~(UINT64_C(1) << i % BITS);
 }
 
-static bool is_file(const struct pull *pull)
-{
-	return pull->region->backing == WEFT_BACKING_FILE;
-}
-
 /* Pages of buffers that are never used cost nothing. */
 static int make_buffers(struct pull *pull)
 {
-	if (!is_file(pull))
+	if (!pull_is_file(pull))
 		return 0;
-	pull->buffers = aligned_alloc(4096, PULL_DEPTH * BUF_BYTES);
+	pull->buffers = aligned_alloc(4096, PULL_DEPTH * PULL_BUF_BYTES);
 	pull->scratch = malloc(WEFT_HASH_BLOCK_MAX);
 	for (unsigned i = 0; pull->buffers && i < PULL_DEPTH; i++)
-		pull->slots[i].buf = pull->buffers + (size_t)i * BUF_BYTES;
+		pull->slots[i].buf = pull->buffers + (size_t)i * PULL_BUF_BYTES;
 	return pull->buffers && pull->scratch ? 0 : -ENOMEM;
 }
 
@@ -59,37 +49,17 @@ int pull_init(struct pull *pull, struct weft_region *region, int cancel_fd, stru
 	pull->dirty = calloc(pull->nr_words, sizeof(*pull->dirty));
 	pull->bad = calloc(pull->nr_words, sizeof(*pull->bad));
 	pull->strikes = calloc(pull->nr_chunks, 1);
-	uint8_t *hashes = aligned_alloc(4096, weft_whole_pages(PULL_DEPTH * HASHES_BYTES));
+	uint8_t *hashes = aligned_alloc(4096, weft_whole_pages(PULL_DEPTH * PULL_HASHES_BYTES));
 	pull->slots[0].hashes = hashes;
 	if (!pull->dirty || !pull->bad || !pull->strikes || !hashes || make_buffers(pull) < 0)
 		return weft_error_set(err, ENOMEM, "no memory");
 	for (unsigned i = 0; i < PULL_DEPTH; i++)
-		pull->slots[i].hashes = hashes + i * HASHES_BYTES;
+		pull->slots[i].hashes = hashes + i * PULL_HASHES_BYTES;
 	for (uint64_t i = 0; i < pull->nr_chunks; i++)
 		set(pull->dirty, i);
 	pull->hashing.block_bytes = WEFT_CHUNK_BYTES;
 	weft_random(pull->hashing.key, sizeof(pull->hashing.key));
 	return weft_hasher_set(&pull->hasher, pull->hashing.key);
-}
-
-void pull_disconnect(struct pull *pull)
-{
-	struct tp_op *done[2 * PULL_DEPTH];
-
-	if (pull->conn) {
-		tp_shutdown(pull->conn);
-		while (pull->conn->nr_outstanding > 0)
-			tp_progress(pull->conn, done, WEFT_ARRAY_LEN(done));
-		tp_disconnect(pull->conn);
-		pull->conn = NULL;
-	}
-	tp_deregister(pull->mem);
-	tp_deregister(pull->hash_mem);
-	pull->mem = pull->hash_mem = NULL;
-	tp_close(pull->tp);
-	pull->tp = NULL;
-	for (unsigned i = 0; i < PULL_DEPTH; i++)
-		pull->slots[i].nr_pending = 0;
 }
 
 void pull_fini(struct pull *pull)
@@ -102,163 +72,6 @@ void pull_fini(struct pull *pull)
 	free(pull->buffers);
 	free(pull->scratch);
 	explicit_bzero(&pull->hasher, sizeof(pull->hasher));
-}
-
-/* Until the connection has something to do, or ms are over.  0, or -ECANCELED, -ETIMEDOUT. */
-static int wait(struct pull *pull, int ms)
-{
-	int events = tp_arm(pull->conn);
-	struct pollfd fds[2] = {
-		{.fd = pull->cancel_fd, .events = POLLIN},
-		{.fd = tp_event_fd(pull->conn), .events = (short)events},
-	};
-
-	if (events == 0)
-		ms = 0;
-	int n = poll(fds, 2, ms);
-	if (fds[0].revents)
-		return -ECANCELED;
-	return n == 0 && events != 0 ? -ETIMEDOUT : 0;
-}
-
-static int register_memory(struct pull *pull, struct weft_error *err)
-{
-	int r = is_file(pull)
-		? tp_register(pull->tp, pull->buffers, PULL_DEPTH * BUF_BYTES, &pull->mem, err)
-		: tp_register(pull->tp, pull->region->map, pull->region->size_bytes, &pull->mem,
-			  err);
-
-	return r < 0 ? r
-		     : tp_register(pull->tp, pull->slots[0].hashes,
-			       weft_whole_pages(PULL_DEPTH * HASHES_BYTES), &pull->hash_mem, err);
-}
-
-static int check_grant(const struct pull *pull, struct weft_error *err)
-{
-	const struct tp_info *info = &pull->conn->info;
-
-	if (info->size_bytes != pull->region->size_bytes)
-		return weft_error_set(err, EINVAL, "the region has another size than it had");
-	if (info->max_hash_blocks < PULL_CHUNKS ||
-		info->max_io_bytes < PULL_CHUNKS * WEFT_CHUNK_BYTES)
-		return weft_error_set(err, EOPNOTSUPP,
-			"the donor that has the region hashes no blocks, or too few; upgrade it");
-	return 0;
-}
-
-/* Over the driver, which the target is for; nothing is left of a failure. */
-static int connect_over(struct pull *pull, const struct tp_driver *driver,
-	const struct tp_target *target, struct weft_error *err)
-{
-	const uint64_t deadline_ns = weft_now_ns() + CONNECT_MS * UINT64_C(1000000);
-	int r = tp_open(driver->ops, NULL, &pull->tp, err);
-
-	if (r == 0)
-		r = register_memory(pull, err);
-	if (r == 0)
-		r = tp_connect(pull->tp, target, &pull->conn, err);
-	while (r == 0 && tp_state(pull->conn) == TP_CONNECTING) {
-		struct tp_op *none[1];
-
-		if (wait(pull, 100) == -ECANCELED)
-			r = weft_error_set(err, ECANCELED, "aborted");
-		tp_progress(pull->conn, none, 1);
-		if (r == 0 && weft_now_ns() > deadline_ns)
-			r = weft_error_set(err, ETIMEDOUT, "%s does not answer", target->host);
-	}
-	if (r == 0 && tp_state(pull->conn) != TP_READY) {
-		*err = pull->conn->why;
-		r = pull->conn->error;
-	}
-	if (r == 0)
-		r = check_grant(pull, err);
-	if (r < 0)
-		pull_disconnect(pull);
-	else
-		pull->driver = driver;
-	return r;
-}
-
-struct better {
-	struct pull *pull;
-	struct tp_target target;
-	int r; /* 0: it is connected */
-};
-
-static void try_offer(void *ctx, const struct tp_driver *driver, const char *host, const char *port)
-{
-	struct better *better = ctx;
-	struct weft_error why;
-
-	if (better->r == 0 || better->r == -ECANCELED)
-		return;
-	better->target.host = host;
-	better->target.port = port;
-	better->r = connect_over(better->pull, driver, &better->target, &why);
-	if (better->r < 0)
-		weft_debug("region '%s' cannot be read over %s: %s", better->target.region,
-			driver->label, why.message);
-}
-
-/* What is better whatever the distance, and can be had on this machine. */
-static bool is_better(const struct tp_driver *driver, const struct tp_target *target)
-{
-	struct weft_error why;
-
-	return driver->ops && driver->parse_offer && !driver->far_ms &&
-		(!driver->needs_proof || target->key || target->certificates) &&
-		(!driver->usable || driver->usable(&why) == 0);
-}
-
-/* A file's bytes go by way of buffers anyway, and its donor would have to hold all of it. */
-static bool connect_better(struct pull *pull, const struct weft_uri *uri,
-	const struct tp_target *target)
-{
-	struct better better = {.pull = pull, .target = *target, .r = -ENOTCONN};
-	struct weft_welcome welcome;
-	struct weft_error why;
-	bool asked = false;
-
-	if (pull->base_only || is_file(pull))
-		return false;
-	for (const struct tp_driver *const *at = tp_drivers; *at && !(*at)->ask; at++) {
-		if (!is_better(*at, target))
-			continue;
-		if (!asked && tp_base_driver()->ask(uri, target->key, target->certificates,
-				      CONNECT_MS, pull->cancel_fd, &welcome, NULL, &why) < 0)
-			return false;
-		asked = true;
-		tp_each_offered(*at, welcome.offers, uri->host, try_offer, &better);
-	}
-	return better.r == 0;
-}
-
-int pull_connect(struct pull *pull, const struct weft_uri *uri, const struct weft_key *key,
-	const char *certificates, const uint8_t id[WEFT_ID_BYTES], uint64_t epoch,
-	struct weft_error *err)
-{
-	struct tp_target target = {
-		.host = uri->host,
-		.port = uri->port,
-		.region = uri->region,
-		.key = key,
-		.certificates = certificates,
-		.get_pass = tp_get_pass,
-		.pass_host = uri->host,
-		.pass_port = uri->port,
-		.connect_timeout_ms = CONNECT_MS,
-		.dead_ms = SILENT_MS,
-		.hello = {.generation = UINT64_C(1) << 32,
-			.mode = WEFT_MODE_SHARED,
-			.name = "weft-move",
-			.expect = epoch},
-	};
-
-	pull_disconnect(pull);
-	memcpy(target.hello.id, id, WEFT_ID_BYTES);
-	if (connect_better(pull, uri, &target))
-		return 0;
-	return connect_over(pull, tp_base_driver(), &target, err);
 }
 
 uint64_t pull_nr_dirty(const struct pull *pull)
@@ -359,7 +172,7 @@ static int post(struct round *round, struct pull_slot *slot)
 	slot->read = (struct tp_op){.kind = TP_READ,
 		.off = off,
 		.len = len,
-		.buf = is_file(pull) ? slot->buf : pull->region->map + off,
+		.buf = pull_is_file(pull) ? slot->buf : pull->region->map + off,
 		.mem = pull->mem,
 		.user = slot};
 	*hash = (struct tp_op){.kind = TP_HASH,
@@ -401,7 +214,7 @@ static int post(struct round *round, struct pull_slot *slot)
 static void finish_slot(struct round *round, struct pull_slot *slot)
 {
 	struct pull *pull = round->pull;
-	uint8_t hashes[HASHES_BYTES];
+	uint8_t hashes[PULL_HASHES_BYTES];
 	const uint64_t off = slot->first * WEFT_CHUNK_BYTES,
 		       len = len_of(pull, slot->first, slot->nr);
 
@@ -443,7 +256,7 @@ static int fill(struct round *round, int *ret_wait_ms)
 	struct pull *pull = round->pull;
 	struct pull_slot *slot;
 
-	*ret_wait_ms = SILENT_MS;
+	*ret_wait_ms = PULL_SILENT_MS;
 	/*
 	 * Hashes come behind the bytes that were sent before them.  READs do not wait for those, or
 	 * the line would be empty once for each 8 MiB.
@@ -455,7 +268,7 @@ static int fill(struct round *round, int *ret_wait_ms)
 
 		if (round->next_ns > now_ns) {
 			*ret_wait_ms = (int)weft_min((round->next_ns - now_ns) / 1000000 + 1,
-				SILENT_MS);
+				PULL_SILENT_MS);
 			return 0;
 		}
 		int r = post(round, slot);
@@ -502,7 +315,7 @@ static void take_done(struct round *round)
 				round->reading_bytes -= slot->read.len;
 			if (done[i]->status < 0)
 				slot->status = done[i]->status;
-			else if (done[i] == &slot->read && is_file(round->pull))
+			else if (done[i] == &slot->read && pull_is_file(round->pull))
 				write_out(round, slot);
 			if (--slot->nr_pending == 0)
 				finish_slot(round, slot);
@@ -550,13 +363,15 @@ static int run(struct round *round, struct weft_error *err)
 			seen_ns = weft_now_ns();
 		if (round->nr_busy == 0 && !next_run(round))
 			return 0;
-		r = wait(pull, (int)weft_min((uint64_t)wait_ms, 100));
+		r = pull_wait(pull, (int)weft_min((uint64_t)wait_ms, 100));
 		if (r == -ECANCELED) {
 			weft_error_set(err, ECANCELED, "aborted");
 			break;
 		}
-		if (round->nr_busy > 0 && weft_now_ns() - seen_ns > SILENT_MS * UINT64_C(1000000)) {
-			r = weft_error_set(err, ETIMEDOUT, "no answer for %d s", SILENT_MS / 1000);
+		if (round->nr_busy > 0 &&
+			weft_now_ns() - seen_ns > PULL_SILENT_MS * UINT64_C(1000000)) {
+			r = weft_error_set(err, ETIMEDOUT, "no answer for %d s",
+				PULL_SILENT_MS / 1000);
 			break;
 		}
 	}
