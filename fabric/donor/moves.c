@@ -590,6 +590,15 @@ int weft_donor_keep_reader_out(struct weft_donor *donor, struct weft_region *reg
 	return r;
 }
 
+void weft_donor_stays_given(struct weft_donor *donor, struct weft_region *region, uint64_t epoch,
+	bool fills)
+{
+	pthread_mutex_lock(&donor->lock);
+	region->epoch = epoch;
+	region->move->to.fills = fills;
+	pthread_mutex_unlock(&donor->lock);
+}
+
 void weft_donor_begin_anew(struct weft_donor *donor, struct weft_region *region)
 {
 	pthread_mutex_lock(&donor->lock);

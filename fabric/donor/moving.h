@@ -91,6 +91,9 @@ void weft_donor_take_back(struct weft_donor *donor, struct weft_region *region);
  */
 int weft_donor_keep_reader_out(struct weft_donor *donor, struct weft_region *region,
 	struct weft_error *err);
+/* … and then nothing came of it: it is given as before, with this epoch. */
+void weft_donor_stays_given(struct weft_donor *donor, struct weft_region *region, uint64_t epoch,
+	bool fills);
 /*
  * claim_given() first, and the region has a new epoch by now: the taker is gone for good, and the
  * region is lent here again, as one whose contents were lost.

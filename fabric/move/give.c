@@ -540,10 +540,21 @@ static int claim_given(const struct weft_moves *moves, struct weft_region *regio
 	return 0;
 }
 
-/* Up to the note without which the region is lent again. */
+/* Whether the taker may read what it lacks, as it was noted. */
+static bool fills_by(struct weft_moves *moves, uint64_t number)
+{
+	pthread_mutex_lock(&moves->notes_lock);
+	const struct note *note = notes_of_move(&moves->notes, number);
+	bool fills = note && note_fills(note);
+	pthread_mutex_unlock(&moves->notes_lock);
+	return fills;
+}
+
+/* Up to the note without which the region is lent again.  If that fails nothing has changed. */
 static int prepare_anew(struct weft_moves *moves, struct weft_region *region, uint64_t number,
 	struct weft_error *err)
 {
+	const uint64_t was = region->epoch;
 	/* A taker that is not gone, and fills, must not take new contents for the former ones. */
 	int r = weft_donor_keep_reader_out(moves->config.donor, region, err);
 
@@ -552,10 +563,15 @@ static int prepare_anew(struct weft_moves *moves, struct weft_region *region, ui
 	/* First: what is lent without the note has the new epoch. */
 	r = weft_region_begin_epoch(region);
 	if (r < 0)
-		return weft_error_set(err, -r, "region '%s' cannot begin a new epoch: %s",
-			region->name, strerror(-r));
+		weft_error_set(err, -r, "region '%s' cannot begin a new epoch: %s", region->name,
+			strerror(-r));
 	weft_step("give-anew");
-	return refuse_note(moves, number, err);
+	if (r == 0)
+		r = refuse_note(moves, number, err);
+	/* Nobody was let in: here it is what it was; whoever starts this donor anew has the new. */
+	if (r < 0)
+		weft_donor_stays_given(moves->config.donor, region, was, fills_by(moves, number));
+	return r;
 }
 
 int give_begin_anew(struct weft_moves *moves, struct weft_region *region, const char *name,

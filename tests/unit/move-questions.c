@@ -247,6 +247,36 @@ static void a_taker_that_is_said_to_be_gone_reads_no_more(void **state)
 	release(&other, true);
 }
 
+/* A disk that is full for a while: the taker goes on with what it lacks, and can be gone later. */
+static void what_cannot_be_begun_anew_stays_given(void **state)
+{
+	struct weft_hello reader = hello_of(0, UINT64_C(1) << 32, WEFT_MODE_SHARED),
+			  writer = hello_of(1, UINT64_C(1) << 32, WEFT_MODE_WRITE);
+	const uint64_t epoch = region->epoch;
+	struct session s;
+	char next[80];
+
+	for (uint8_t i = 0; i < sizeof(reader.id); i++)
+		reader.id[i] = i; /* READER */
+	reader.expect = writer.epoch = epoch;
+	writer.follows = true;
+	fills = true;
+	give();
+	assert_int_equal(weft_donor_elsewhere(donor, "m", epoch, "weft://b/m"), 0);
+	snprintf(next, sizeof(next), "%s.new", path);
+	assert_int_equal(mkdir(next, 0700), 0);
+	assert_true(ask("resolve-gone", "m", 0x99) < 0);
+	assert_int_equal(noted(0x99), NOTE_GIVEN);
+	assert_true(region->epoch == epoch);
+	assert_int_equal(grant_hello(&s, &writer), -WEFT_EMOVED);
+	assert_int_equal(grant_hello(&s, &reader), 0);
+	release(&s, false);
+	assert_int_equal(rmdir(next), 0);
+	assert_int_equal(ask("resolve-gone", "m", 0x99), 0);
+	/* Nobody is sent to the taker any more. */
+	assert_int_equal(grant_hello(&s, &writer), -ESTALE);
+}
+
 /* By the note its taker reads what it lacks, also after a restart: no failure takes that away. */
 static void a_note_that_stays_is_whole(void **state)
 {
@@ -503,6 +533,7 @@ int main(void)
 		T(what_was_given_is_taken_back),
 		T(contents_that_are_begun_anew_are_nowhere_else),
 		T(a_taker_that_is_said_to_be_gone_reads_no_more),
+		T(what_cannot_be_begun_anew_stays_given),
 		T(a_note_that_stays_is_whole),
 		T(a_freeze_that_is_called_off_is_none),
 		T(a_question_of_an_earlier_connection_is_late),
