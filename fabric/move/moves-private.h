@@ -130,6 +130,7 @@ void take_set_phase(struct take *t, enum take_phase phase);
 /* Whether somebody's word can help, and the word that somebody brought (resolve.c). */
 void take_set_waits(struct take *t, bool waits);
 enum take_word take_word_of(struct take *t);
+void take_forget_word(struct take *t);
 /* The next two under the moves' lock, or on its thread. */
 bool take_is_over(const struct take *t);
 json_t *take_json(const struct take *take);

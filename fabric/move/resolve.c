@@ -108,7 +108,8 @@ static int bring(const struct resolve *q, enum take_word word, struct weft_error
 	} else if (!t->view.waits) {
 		r = weft_error_set(err, EBUSY, "that move goes on here, and needs no word");
 	} else {
-		if (t->view.word == WORD_NONE)
+		/* While it is filled no other word counts any more. */
+		if (t->view.word == WORD_NONE || word == WORD_LOST)
 			t->view.word = word;
 		r = take_wake(t);
 	}

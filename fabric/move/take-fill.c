@@ -106,7 +106,7 @@ static int lose(struct take *t, const char *why, struct weft_error *err)
 
 /*
  * What is absent is lost: -ESTALE, or 0.  What A does not say is no reason, but an operator's word
- * is.
+ * that it is gone is one, as long as A says nothing.
  */
 static int look_at_giver(struct take *t, struct weft_error *err)
 {
@@ -114,16 +114,20 @@ static int look_at_giver(struct take *t, struct weft_error *err)
 	json_t *told = NULL;
 	int r = take_ask_with(t, take_question(t, "give-outcome"), t->cancel_fd, &told, &why);
 	const char *is = json_string_value(json_object_get(told, "is"));
+	const bool silent = r < 0 && r != -ECANCELED;
 	const bool gone = r == 0 && is && strcmp(is, "given") == 0 &&
-			   !json_object_get(told, "facts"),
-		   anew = r == 0 && json_is_true(json_object_get(told, "anew"));
+		!json_object_get(told, "facts");
+	const bool anew = r == 0 && json_is_true(json_object_get(told, "anew"));
 
 	json_decref(told);
 	if (gone)
 		return lose(t, "has lost the bytes that were not here yet", err);
 	if (anew)
 		return lose(t, "has begun anew, as somebody said that this donor is gone", err);
-	if (take_word_of(t) == WORD_LOST)
+	/* Somebody who says so of a giver that answers is wrong. */
+	if (r == 0)
+		take_forget_word(t);
+	if (silent && take_word_of(t) == WORD_LOST)
 		return lose(t, "is gone for good, as somebody said", err);
 	return 0;
 }
@@ -141,8 +145,10 @@ static int connect_again(struct fill *f, struct weft_error *err)
 	r = take_connect_reader(t, err);
 	f->connected = r == 0;
 	take_set_waits(t, !f->connected);
-	if (f->connected)
+	if (f->connected) {
+		take_forget_word(t);
 		return 0;
+	}
 	weft_debug("region '%s': %s", t->name, err->message);
 	r = look_at_giver(t, err);
 	return r < 0 ? r : -EAGAIN;

@@ -47,6 +47,13 @@ enum take_word take_word_of(struct take *t)
 	return word;
 }
 
+void take_forget_word(struct take *t)
+{
+	pthread_mutex_lock(&t->moves->lock);
+	t->view.word = WORD_NONE;
+	pthread_mutex_unlock(&t->moves->lock);
+}
+
 bool take_is_over(const struct take *t)
 {
 	return t->view.phase >= TAKE_DONE;

@@ -205,6 +205,28 @@ wait_for -t 60 gone_nothing
 gone_for_good 0 "$A/r is served by $A" "$A/r" "$B"
 end "$A_PID" "$B_PID"
 
+echo "== after the word that it was given, the word that the giver is gone"
+NAME=later A_PORT=$(free_port) B_PORT=$(free_port)
+A=weft://127.0.0.1:$A_PORT B=weft://127.0.0.1:$B_PORT
+giver
+relay
+STEP=take-told taker
+timeout 60 weft move --post-copy "$FROM" "$B" >"$TMP/move" 2>&1 &
+mover=$!
+wait_for -t 60 gone "$B_PID"
+end "$RELAY_PID" "$mover"
+STEP='' taker
+weft move --resolve "$A/r" "$B" >"$TMP/out" 2>&1 || :
+grep -qF "$B was told that it has the region" "$TMP/out" || fail "$(<"$TMP/out")"
+wait_for -t 60 is to filling
+end "$A_PID"
+is_lost() {
+	weft move --resolve --giver-is-gone "$FROM" "$B" >"$TMP/out" 2>&1 || :
+	grep -q "is gone for good, as somebody said" "$DONOR_LOG"
+}
+wait_for -t 60 is_lost
+end "$B_PID"
+
 echo "== where nothing is in doubt"
 start_donor --memory q=1M
 A_PORT=$PORT A=weft://127.0.0.1:$PORT
