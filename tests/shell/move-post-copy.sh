@@ -162,8 +162,18 @@ begin
 grep -q "nothing is taken for lost: $A is there" "$TMP/err" || fail "$(<"$TMP/err")"
 killed "$A_PID"
 wait_for -t 60 grep -q "connecting anew" "$B_LOG"
-! weft move --resolve --giver-is-gone "weft://127.0.0.1:1/r" "$B" 2>"$TMP/err" ||
+# Nobody can listen there: it is bound.
+python3 -c 'import socket, time
+s = socket.socket()
+s.bind(("127.0.0.1", 0))
+print(s.getsockname()[1], flush=True)
+time.sleep(600)' >"$TMP/bound" &
+bound=$!
+wait_for test -s "$TMP/bound"
+! weft move --resolve --giver-is-gone "weft://127.0.0.1:$(<"$TMP/bound")/r" "$B" 2>"$TMP/err" ||
 	fail "it is another donor"
+kill "$bound"
+wait "$bound" || :
 gives_up() {
 	weft move --resolve --giver-is-gone "$A/r" "$B" --json 2>/dev/null |
 		jq -e '.done == ["absent-lost"] and .to_is == "filling" and .from_is == null' \
