@@ -24,10 +24,15 @@ static void put_into_place(struct attach *a, const struct copies_set *set)
 	const struct attach_options *o = &a->options;
 	const int first = first_of(o, set);
 
+	/* Where it is not known which region is the copy, those of the command line are asked. */
+	if (set->answer.verdict != AGREE_GO_ON)
+		return;
 	for (unsigned i = 0; first >= 0 && set->count == o->copies && i < set->count; i++) {
 		const unsigned donor = (unsigned)first + i;
 
-		if (set->at[i] < (int)o->nr_donors || set->copies[i].said.of.set != set->set)
+		/* One that was replaced is no copy, though the one that is one does not answer. */
+		if (set->at[i] < (int)o->nr_donors || set->copies[i].said.of.set != set->set ||
+			set->answer.replaced >> i & 1)
 			continue;
 		const char *uri = o->spares[(unsigned)set->at[i] - o->nr_donors].uri_text;
 		weft_info("%s has the place of %s", uri, o->donors[donor].uri_text);

@@ -62,6 +62,11 @@ reads 4 || fail "$(cat "$TMP/io")"
 writes 5 || fail "$(cat "$TMP/io")"
 lend c
 detach
+# It is not put in the place of a copy that was made of its successor and only does not answer now.
+lose b
+! with_spare || fail "attached with one copy of two"
+refused "${COPY[b]}: "
+lend b
 weft attach "${COPY[a]}" "${COPY[b]}" --mirror 2 --name m --socket "$TMP/s" >"$TMP/out" 2>&1 ||
 	fail "$(cat "$TMP/out")"
 reads 5 || fail "$(cat "$TMP/io")"
