@@ -367,13 +367,30 @@ static void restart(struct bridge_lane *lane, void *ctx)
 	lane_copies_restart(lane, *(const unsigned *)ctx);
 }
 
+/* The spare that was to take its place cannot: no connection leads there.  They change back. */
+static void keep_region(struct bridge_copies *copies, unsigned donor)
+{
+	const char *uri = peer_uri(&copies->bridge->attachment.peers[donor]);
+	const char *spare = copies->members[donor].successor;
+	struct weft_error why;
+
+	for (unsigned i = 0; i < copies->nr_spares; i++)
+		if (strcmp(copies->spares[i], uri) == 0)
+			copies->spares[i] = spare;
+	weft_error_set(&why, ENODEV, "the spare %s cannot take its place: no way leads there",
+		spare);
+	copies_set_state(copies, donor, BRIDGE_COPY_LOST, &why);
+}
+
 /* It has nothing of ours, or not what we know: all of it may differ. */
 static void begin_anew(struct bridge_copies *copies, unsigned donor)
 {
 	struct bridge *bridge = copies->bridge;
+	struct bridge_peer *peer = &bridge->attachment.peers[donor];
 
 	bridge_lane_run(bridge->lanes.lane[0], end_scout, &donor);
-	peer_begin_anew(&bridge->attachment.peers[donor], copies->members[donor].successor);
+	if (!peer_begin_anew(peer, copies->members[donor].successor))
+		keep_region(copies, donor);
 	copies->members[donor].successor = NULL;
 	copies->members[donor].may_be_target = false;
 	copies->members[donor].compare = true;
