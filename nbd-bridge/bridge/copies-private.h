@@ -51,9 +51,11 @@ struct copies_seen {
 
 /* Bytes that are to be made as one of the donors has them; under the lock. */
 struct copies_repair {
-	bool asked;
+	bool asked; /* it is under way */
+	bool told;  /* whoever asked knows the result */
 	unsigned stripe, source;
 	uint64_t off, len;
+	uint64_t end_ns; /* when it was over */
 	int error;
 };
 

@@ -349,6 +349,7 @@ static void end_repair(struct bridge_copies *copies, int error)
 	pthread_mutex_lock(&copies->lock);
 	copies->repair.error = error;
 	copies->repair.asked = false;
+	copies->repair.end_ns = weft_now_ns();
 	pthread_cond_broadcast(&copies->changed);
 	pthread_mutex_unlock(&copies->lock);
 }

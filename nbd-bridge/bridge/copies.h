@@ -63,7 +63,8 @@ void bridge_copies_look(struct bridge *bridge, unsigned donor, struct bridge_cop
 struct bridge_copies_known bridge_copies_now(struct bridge *bridge, unsigned stripe);
 /*
  * Makes some bytes (up to 1 MiB, offsets are those of a copy) of all current copies of the stripe
- * as the copy has them, which nobody else can tell to be right.  Waits.  0, or -errno.
+ * as the copy has them, which nobody else can tell to be right.  Waits for a moment only.  0, or
+ * -errno; -EINPROGRESS: ask again, for the same bytes.
  */
 int bridge_copies_repair(struct bridge *bridge, unsigned stripe, unsigned copy, uint64_t off,
 	uint64_t len, struct weft_error *err);

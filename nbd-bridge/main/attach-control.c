@@ -133,10 +133,11 @@ static json_t *on_repair(struct attach *a, const json_t *question)
 	if (stripe < 0 || stripe >= BRIDGE_MAX_DONORS || copy < 0 || copy >= BRIDGE_MAX_DONORS ||
 		off < 0 || len < 0)
 		return failure(EINVAL, "which bytes, and as which copy has them?");
-	if (bridge_copies_repair(a->bridge, (unsigned)stripe, (unsigned)copy, (uint64_t)off,
-		    (uint64_t)len, &err) < 0)
-		return failure(err.code, err.message);
-	return json_object();
+	int r = bridge_copies_repair(a->bridge, (unsigned)stripe, (unsigned)copy, (uint64_t)off,
+		(uint64_t)len, &err);
+	/* weft verify asks again. */
+	return r < 0 && r != -EINPROGRESS ? failure(err.code, err.message)
+					  : json_pack("{s:b}", "repaired", r == 0);
 }
 
 void attach_on_question(void *ctx, struct weft_control_call *call, const json_t *question)

@@ -43,6 +43,7 @@ enum {
 	MAX_SUSPECTS = 16384,
 	MAX_TRIES = 3, /* while members change */
 	PROGRESS_MS = 1000,
+	REPAIR_MS = 20000,
 };
 
 /* A block of a set that differed. */
@@ -230,8 +231,14 @@ static int look_at_suspects(struct verify *v, uint32_t visits, struct weft_error
 
 /* ---- repairing ---- */
 
-/* The copy that is right, by what was hashed last; -1: nobody can tell. */
-static int right_copy(const struct verify *v, const struct copies_set *set)
+/* The hash of the nth block of what was hashed last, at a visit. */
+static const uint8_t *hash_at(const struct verify *v, unsigned visit, size_t nth)
+{
+	return (uint8_t *)v->look.visits[visit].buf + nth * WEFT_HASH_BYTES;
+}
+
+/* The copy that is right; -1: nobody can tell. */
+static int right_copy(const struct verify *v, const struct copies_set *set, size_t nth)
 {
 	const uint32_t visits = visits_of(set);
 
@@ -245,7 +252,7 @@ static int right_copy(const struct verify *v, const struct copies_set *set)
 			return (int)i;
 		for (unsigned j = 0; j < v->look.nr; j++)
 			nr_like += visits >> j & 1 &&
-				memcmp(v->look.visits[at].buf, v->look.visits[j].buf,
+				memcmp(hash_at(v, (unsigned)at, nth), hash_at(v, j, nth),
 					WEFT_HASH_BYTES) == 0;
 		if (v->from < 0 && 2 * nr_like > __builtin_popcount(visits))
 			return (int)i;
@@ -253,53 +260,87 @@ static int right_copy(const struct verify *v, const struct copies_set *set)
 	return -1;
 }
 
+/* The bridge answers at once, and is asked until it is done. */
 static int ask_to_repair(const struct verify *v, unsigned stripe, int copy, uint64_t off,
 	uint64_t len, struct weft_error *err)
 {
+	const uint64_t end_ns = weft_now_ns() + REPAIR_MS * NS_PER_MS;
 	char control[WEFT_NAME_MAX + 32];
-	json_t *answer = NULL;
+	bool repaired = false;
 	json_t *question = json_pack("{s:s, s:i, s:i, s:I, s:I}", "op", "repair", "stripe",
 		(int)stripe, "copy", copy, "offset_bytes", (json_int_t)off, "length_bytes",
 		(json_int_t)len);
+	int r = 0;
 
 	snprintf(control, sizeof(control), "attach-%s.sock", v->name);
-	int r = weft_control_ask(control, question, ANSWER_MS, &answer, err);
+	while (r == 0 && !repaired) {
+		json_t *answer = NULL;
+
+		r = weft_control_ask(control, question, ANSWER_MS, &answer, err);
+		repaired = json_is_true(json_object_get(answer, "repaired"));
+		json_decref(answer);
+		if (r == 0 && !repaired && weft_now_ns() > end_ns)
+			r = weft_error_set(err, ETIMEDOUT, "it took longer than %d s",
+				REPAIR_MS / 1000);
+	}
 	json_decref(question);
-	json_decref(answer);
 	return r;
 }
 
-static int repair_one(struct verify *v, const struct copies_set *set, struct suspect *s,
-	uint64_t size, struct weft_error *err)
+/* How many suspects from the first on are wrong, and lie side by side in one range. */
+static unsigned nr_adjacent(const struct verify *v, unsigned first, uint64_t range)
+{
+	const struct suspect *s = &v->suspects[first];
+	unsigned nr = 1;
+
+	while (first + nr < v->nr_suspects && s[nr].wrong && (nr + 1) * (uint64_t)BLOCK <= range &&
+		s[nr].off == s->off + nr * (uint64_t)BLOCK)
+		nr++;
+	return nr;
+}
+
+/* *io_nr suspects, which lie side by side: the first ones, for which the same copy is right. */
+static int repair_some(struct verify *v, const struct copies_set *set, struct suspect *s,
+	unsigned *io_nr, uint64_t size, struct weft_error *err)
 {
 	const uint32_t visits = visits_of(set);
-	const uint64_t len = weft_min(BLOCK, size - s->off);
-	uint64_t look;
+	uint64_t len = weft_min(*io_nr * (uint64_t)BLOCK, size - s->off), look;
+	unsigned nr = 1, nr_left = 0;
 	int r = hash(v, visits, s->off, len, err);
 
 	if (r < 0)
 		return r;
-	const int copy = right_copy(v, set);
+	const int copy = right_copy(v, set, 0);
+	while (nr < *io_nr && right_copy(v, set, nr) == copy)
+		nr++;
+	*io_nr = nr;
 	if (copy < 0)
 		return weft_error_set(err, ENODATA,
 			"nobody can tell which copy is right: name its region with --from");
+	len = weft_min(nr * (uint64_t)BLOCK, size - s->off);
 	r = ask_to_repair(v, (unsigned)(set->at[copy] / (int)set->count), copy, s->off, len, err);
 	if (r == 0)
 		r = hash(v, visits, s->off, len, err);
-	s->repaired = r == 0 && is_same(v, visits, 0, &look);
-	if (r == 0 && !s->repaired)
-		r = weft_error_set(err, EIO, "it was repaired, and differs again");
-	return r;
+	for (unsigned i = 0; i < nr && r == 0; i++) {
+		s[i].repaired = is_same(v, visits, i, &look);
+		nr_left += !s[i].repaired;
+	}
+	return nr_left > 0 ? weft_error_set(err, EIO, "it was repaired, and differs again") : r;
 }
 
 static void repair(struct verify *v, const struct copies_set *set, uint64_t size)
 {
+	const uint64_t range = range_of(v, visits_of(set));
 	struct weft_error err;
 
-	for (unsigned i = 0; i < v->nr_suspects; i++)
-		if (v->suspects[i].wrong && repair_one(v, set, &v->suspects[i], size, &err) < 0 &&
-			!v->why_not.code)
+	for (unsigned i = 0, nr; i < v->nr_suspects; i += nr) {
+		nr = 1;
+		if (!v->suspects[i].wrong)
+			continue;
+		nr = nr_adjacent(v, i, range);
+		if (repair_some(v, set, &v->suspects[i], &nr, size, &err) < 0 && !v->why_not.code)
 			v->why_not = err;
+	}
 }
 
 /* ---- sets ---- */

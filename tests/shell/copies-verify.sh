@@ -35,14 +35,14 @@ jq -e '.checked_bytes == 8388608 and .differing_bytes == 0' "$TMP/json" >/dev/nu
 detach
 
 # Somebody changes a byte of one copy behind weft's back.
-change_a_byte() { # DONOR
+change_a_byte() { # DONOR [OFFSET]
 	local fd memory=
 	for fd in "/proc/${COPY_PID[$1]}/fd"/*; do
 		[[ $(readlink "$fd") != /memfd:* || $(stat -L -c %s "$fd") != 8388608 ]] ||
 			memory=$fd
 	done
 	[[ $memory ]] || fail "the donor's memory was not found"
-	printf x | dd of="$memory" bs=1 seek=$((1 << 20)) conv=notrunc status=none
+	printf x | dd of="$memory" bs=1 seek=$((${2-1 << 20})) conv=notrunc status=none
 }
 change_a_byte b
 status=0
@@ -52,6 +52,11 @@ grep -q "4096 bytes from 1048576 on differ" "$TMP/out" || fail "$(cat "$TMP/out"
 weft verify "${AB[@]}" --json >"$TMP/json" || :
 fits comparison "$TMP/json"
 jq -e '.ranges[0].length_bytes == 4096' "$TMP/json" >/dev/null || fail "$(cat "$TMP/json")"
+# What lies side by side is one.
+for block in 1 2 4; do change_a_byte b $(((1 << 20) + block * 4096)); done
+weft verify "${AB[@]}" >"$TMP/out" || :
+grep -q "12288 bytes from 1048576 on differ" "$TMP/out" || fail "$(cat "$TMP/out")"
+grep -q "4096 bytes from 1064960 on differ" "$TMP/out" || fail "$(cat "$TMP/out")"
 
 # After a goodbye copies are not compared at the attach.  Of two nobody can tell which is right.
 mirror a b || fail "$(cat "$TMP/err")"
@@ -62,7 +67,7 @@ weft verify m --repair >"$TMP/out" 2>"$TMP/err" || status=$?
 ((status == 3)) || fail "exit status $status: $(cat "$TMP/out")"
 refused "nobody can tell which copy is right"
 weft verify m --repair --from "${COPY[a]}" >"$TMP/out" || fail "$(cat "$TMP/out")"
-grep -q "4 KiB differed, and were made the same" "$TMP/out" || fail "$(cat "$TMP/out")"
+grep -q "16 KiB differed, and were made the same" "$TMP/out" || fail "$(cat "$TMP/out")"
 weft verify m >"$TMP/out" || fail "$(cat "$TMP/out")"
 detach
 

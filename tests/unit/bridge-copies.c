@@ -228,6 +228,28 @@ static void a_silent_copy_is_left_behind(void **state)
 	world_assert_same();
 }
 
+static void a_spare_to_which_no_way_leads_takes_no_place(void **state)
+{
+	const uint64_t end_ns = weft_now_ns() + UINT64_C(60000000000);
+	struct bridge_copy copy = {.state = BRIDGE_COPY_LOST};
+
+	world_begin(1, 2, 1);
+	world.config.attach.copies.spares[0] = "weft://x/r";
+	world.config.attach.copies.nr_spares = 1;
+	world.config.attach.copies.spare_ms = 1000;
+	world_attach();
+	world_cut(1);
+	assert_int_equal(do_write(0, 0, pattern, CHUNK, 0), 0);
+	while (!strstr(copy.why.message, "spare weft://x/r cannot take its place")) {
+		assert_true(weft_now_ns() < end_ns);
+		bridge_copies_look(bridge, 1, &copy);
+		usleep(1000);
+	}
+	world_heal(1);
+	world_wait_until_whole();
+	world_assert_same();
+}
+
 static void a_short_cut_is_waited_for(void **state)
 {
 	world_begin(1, 2, 1);
@@ -794,17 +816,46 @@ static void writes_that_hold_all_memory_outlast_a_loss(void **state)
 	world_assert_same();
 }
 
-static void what_is_repaired_is_the_same_at_a_copy_that_comes_back(void **state)
+static int repair(unsigned copy, uint64_t off, uint64_t len)
+{
+	struct weft_error err;
+	int r;
+
+	do
+		r = bridge_copies_repair(bridge, 0, copy, off, len, &err);
+	while (r == -EINPROGRESS);
+	return r;
+}
+
+/* It has others to answer meanwhile. */
+static void whoever_asks_for_a_repair_is_not_held_up(void **state)
 {
 	struct weft_error err;
 
+	world_begin(1, 2, 1);
+	world.config.attach.copies.lost_ms = 3000;
+	world_attach();
+	world_silence(1);
+	const uint64_t start_ns = weft_now_ns();
+	assert_int_equal(bridge_copies_repair(bridge, 0, 0, 0, 4096, &err), -EINPROGRESS);
+	assert_true(weft_now_ns() - start_ns < UINT64_C(1500000000));
+	assert_int_equal(bridge_copies_repair(bridge, 0, 0, 4096, 4096, &err), -EBUSY);
+	assert_true(repair(0, 0, 4096) < 0);
+	world_heal(1);
+	world_wait_until_whole();
+	/* That was another one. */
+	assert_int_equal(repair(0, 0, 4096), 0);
+}
+
+static void what_is_repaired_is_the_same_at_a_copy_that_comes_back(void **state)
+{
 	begin(3, 1);
 	assert_int_equal(do_write(0, 0, pattern, CHUNK, 0), 0);
 	world_cut(2);
 	assert_int_equal(do_write(0, 3 << 20, pattern, CHUNK, 0), 0);
 	world_wait_for(2, BRIDGE_COPY_LOST);
 	*world_byte(0, 100) ^= 1;
-	assert_int_equal(bridge_copies_repair(bridge, 0, 0, 0, 4096, &err), 0);
+	assert_int_equal(repair(0, 0, 4096), 0);
 	world_heal(2);
 	world_wait_until_whole();
 	assert_int_equal(*world_byte(2, 100), pattern[100] ^ 1);
@@ -854,6 +905,8 @@ int main(void)
 		TEST(a_source_that_lost_its_memory_is_no_source),
 		TEST(writes_that_hold_all_memory_outlast_a_loss),
 		TEST(what_is_repaired_is_the_same_at_a_copy_that_comes_back),
+		TEST(whoever_asks_for_a_repair_is_not_held_up),
+		TEST(a_spare_to_which_no_way_leads_takes_no_place),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
