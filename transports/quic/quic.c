@@ -31,7 +31,7 @@ enum {
 	 */
 	CLIENT_IDS = 16,
 	CLIENT_IDS_AHEAD = 4,
-	KEPT_BYTES = 128 << 10, /* of a stream, on any path */
+	KEPT_BYTES = 256 << 10, /* of a stream, on any path */
 };
 
 _Static_assert(sizeof(ngtcp2_crypto_conn_ref) == 2 * sizeof(void *), "a carrier's words");
