@@ -117,8 +117,9 @@ int methods_bulk_write(
 	const struct methods_cell *cell, struct methods_phase *phase, struct weft_error *err)
 {
 	char uri[200];
+	int r = methods_cell_find(cell, err);
 
-	return transfer(cell, methods_cell_uri(cell, true, uri), true, phase, err);
+	return r < 0 ? r : transfer(cell, methods_cell_uri(cell, true, uri), true, phase, err);
 }
 
 int methods_bulk_read(const struct methods_cell *cell, const char *uri,
@@ -134,6 +135,8 @@ json_t *methods_run_bulk(const struct methods_cell *cell, struct weft_error *err
 	char uri[200];
 	int r = methods_bulk_write(cell, &phases[0], err);
 
+	if (r == 0)
+		r = methods_cell_find(cell, err);
 	if (r == 0)
 		r = methods_bulk_read(cell, methods_cell_uri(cell, true, uri), &phases[1], err);
 	if (r < 0)

@@ -145,6 +145,8 @@ bool methods_wanted(const struct bench_options *o, const struct methods_method *
 
 struct methods_donor {
 	char address[160]; /* HOST:PORT; of an SRP target with its identifiers */
+	/* of a donor with an SRP target: where it says them, and of its target; else "" */
+	char lent_at[96], target[96];
 	struct bench_daemon daemon;
 	struct methods_contents contents;
 };
@@ -171,6 +173,11 @@ struct methods_cell {
 	struct methods_donor *own; /* has the bytes, not the transport's donor; NULL: none */
 };
 struct methods_donor *methods_cell_donor(const struct methods_cell *cell);
+/*
+ * Before the region is opened: an SRP target is called otherwise after each writer.  Takes about as
+ * long as a program takes to start.
+ */
+int methods_cell_find(const struct methods_cell *cell, struct weft_error *err);
 /* weft://…, into buf of 200 bytes; with_transport: ?transport= is in it. */
 const char *methods_cell_uri(const struct methods_cell *cell, bool with_transport, char *buf);
 

@@ -63,19 +63,6 @@ static int make_key(struct methods_site *site, char *store, size_t len, struct w
 	return methods_call(argv, said, sizeof(said), err);
 }
 
-/* The donor's own way of saying where its SRP target is, as weft attach wants it. */
-static int read_target(struct methods_donor *donor, const char *target, const char *said,
-	struct weft_error *err)
-{
-	const char *at = strstr(said, "id_ext=");
-	char ext[32], guid[32];
-
-	if (!at || sscanf(at, "id_ext=%31[0-9a-f],ioc_guid=%31[0-9a-f]", ext, guid) != 2)
-		return weft_error_set(err, EPROTO, "the donor does not say where its target is");
-	snprintf(donor->address, sizeof(donor->address), "%s/%s.%s", target, ext, guid);
-	return 0;
-}
-
 /* METHODS_KEYED: TLS over TCP, and QUIC; else plaintext. */
 static int start_donor(struct station *s, unsigned which, struct weft_error *err)
 {
@@ -84,7 +71,7 @@ static int start_donor(struct station *s, unsigned which, struct weft_error *err
 	const char *host = s->o->at ? s->o->at : s->line.far_address;
 	struct methods_site *site = &s->site;
 	struct methods_donor *donor = &site->donors[which];
-	char program[PATH_MAX], memory[48], store[128], target[96], said[4096];
+	char program[PATH_MAX], memory[48], store[128], said[4096];
 	const char *argv[16] = {program, "--memory", memory, "--listen", donor->address, "--keep",
 		"0", "--allow-insecure"};
 	int r = methods_contents_new(&donor->contents, s->o->seed + which, site->bytes);
@@ -96,7 +83,6 @@ static int start_donor(struct station *s, unsigned which, struct weft_error *err
 	snprintf(memory, sizeof(memory), "bench=%" PRIu64, site->bytes);
 	snprintf(donor->address, sizeof(donor->address), "%s:%s", host,
 		(s->o->at ? here : ports)[which]);
-	snprintf(target, sizeof(target), "%.80s:12815", host);
 	if (which == METHODS_KEYED) {
 		r = make_key(site, store, sizeof(store), err);
 		argv[7] = "--keys";
@@ -105,12 +91,14 @@ static int start_donor(struct station *s, unsigned which, struct weft_error *err
 		argv[10] = s->o->at ? "12812" : "10812";
 	} else if (which == METHODS_SRP) {
 		argv[8] = "--srp";
-		argv[9] = target;
+		argv[9] = donor->target;
+		snprintf(donor->lent_at, sizeof(donor->lent_at), "%.80s:%s", host, here[which]);
+		snprintf(donor->target, sizeof(donor->target), "%.80s:12815", host);
 	}
 	if (r == 0)
 		r = bench_daemon_start(argv, site->far, "donor", &donor->daemon, said, sizeof(said),
 			err);
-	return r == 0 && which == METHODS_SRP ? read_target(donor, target, said, err) : r;
+	return r;
 }
 
 static int start_donors(struct station *s, struct weft_error *err)

@@ -198,8 +198,11 @@ static void touch_memory(size_t bytes)
 static int do_work(struct work *w, enum methods_work what)
 {
 	touch_memory(local_bytes(w, what));
+	int r = methods_cell_find(w->cell, w->err);
+	if (r < 0)
+		return r;
 	uint64_t start_ns = weft_now_ns();
-	int r = w->cell->method->open(w->cell, local_bytes(w, what), &w->way, w->err);
+	r = w->cell->method->open(w->cell, local_bytes(w, what), &w->way, w->err);
 
 	if (r < 0)
 		return r;
