@@ -8,7 +8,7 @@ need_testbed
 need_tool jq
 
 in_testbed --timeout 380 --memory 2G <<'END'
-weft bench --methods=library --transports srp --at "$RDMA_IP" --quick --span 8M --out "$TMP/out" \
+weft bench --methods=library --transports srp --at "$RDMA_IP" --quick --span 16M --out "$TMP/out" \
 	>"$TMP/said" 2>&1 || fail "$(cat "$TMP/said")"
 jq -e '[.cells[] | select(.transport == "srp" and (.works |
 		has("read") and has("random_read") and has("write") and has("random_write") and
