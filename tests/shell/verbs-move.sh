@@ -105,22 +105,6 @@ wait_for -t 90 over p rdma 7002
 ends_well p
 weft detach p
 
-echo "== who had no way over RDMA stays on TCP, until it is attached anew there"
-start_donor --listen "$RDMA_IP:7003" --allow-insecure --lease 8 --rdma off --memory t=4M
-weft attach "weft://$RDMA_IP:7003/t" --name t --socket "$TMP/t" >"$TMP/attached-t" 2>&1 ||
-	fail "$(cat "$TMP/attached-t")"
-write_to t 50
-weft move "weft://$RDMA_IP:7003/t" "weft://$RDMA_IP:7002" >"$TMP/moved-t" 2>&1 ||
-	fail "it did not move"
-wait_for -t 90 over t tcp 7002
-ends_well t
-over t tcp 7002 || fail "it is not on TCP"
-weft detach t
-weft attach "weft://$RDMA_IP:7002/t" --name t --socket "$TMP/t" >"$TMP/attached-t" 2>&1 ||
-	fail "$(cat "$TMP/attached-t")"
-wait_for -t 60 over t rdma 7002
-weft detach t
-
 echo "== another implementation, that cannot report, and then can"
 "$WEFT_BUILD/tests/second-borrower-rdma" "$RDMA_IP" 7001 moving >"$TMP/writer-second" &
 second=$!
