@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gnutls/x509.h>
+#include <limits.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -247,17 +248,22 @@ static int of_certificate(const struct pool_callers *c, const gnutls_datum_t *ch
 }
 
 /*
- * Whether the Host that a client names is this machine's loopback.  What a browser asks may be for
- * a name that another has lead here.
+ * Whether the Host that a client names is this machine: its loopback, or the name that it has
+ * itself, which may lead to 127.0.1.1 (Debian's /etc/hosts).  What a browser asks may be for a name
+ * that another has lead here.
  */
-static bool is_loopback_name(const char *host)
+static bool is_our_name(const char *host)
 {
-	static const char *const names[] = {"localhost", "127.0.0.1", "[::1]"};
+	char own[HOST_NAME_MAX + 1] = "";
+	const char *const names[] = {"localhost", "127.0.0.1", "127.0.1.1", "[::1]", own};
 
+	if (gethostname(own, sizeof(own) - 1) < 0)
+		own[0] = '\0';
 	for (size_t i = 0; host && i < WEFT_ARRAY_LEN(names); i++) {
 		const size_t len = strlen(names[i]);
 
-		if (strncasecmp(host, names[i], len) == 0 && (!host[len] || host[len] == ':'))
+		if (len > 0 && strncasecmp(host, names[i], len) == 0 &&
+			(!host[len] || host[len] == ':'))
 			return true;
 	}
 	return false;
@@ -274,10 +280,10 @@ static int of_user(const struct weft_peer *peer, const char *host, struct pool_c
 		return weft_error_set(err, EACCES,
 			"it is not known who asks: show a token (Authorization: Bearer, weft key "
 			"token) or a certificate");
-	if (!peer->local && !is_loopback_name(host))
+	if (!peer->local && !is_our_name(host))
 		return weft_error_set(err, EACCES,
 			"without a token or a certificate, loopback is to be asked by its name: "
-			"localhost, 127.0.0.1 or [::1]");
+			"localhost, 127.0.0.1, [::1] or this machine's name");
 	ret->admin = ret->donor = ours;
 	if (getpwuid_r(peer->uid, &pw, text, sizeof(text), &found) == 0 && found &&
 		pool_name_valid(pw.pw_name))

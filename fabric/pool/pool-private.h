@@ -117,16 +117,16 @@ void pool_account_add(struct pool *pool, const char *kind, const char *name, int
 /* In the accounts of who has the lease its cost up to now is counted. */
 void pool_account(struct pool *pool, const struct pool_lease *lease);
 /*
- * What their leases have at donors, or are to get there: what is released as well, until its donor
- * has it no longer.  As SQL, of a name or a column.
+ * What their leases have at donors, or are to get there; of what is released, what somebody still
+ * has attached.  As SQL, of a name or a column.
  */
 int64_t pool_held_by(struct pool *pool, const char *kind, const char *name);
-#define POOL_HELD_BY_USER(name)                                                                    \
+#define POOL_HELD                                                                                  \
 	"(SELECT coalesce(sum(region.size), 0) FROM lease JOIN region ON "                         \
-	"region.lease = lease.name WHERE lease.owner = " name ")"
+	"region.lease = lease.name WHERE (region.state <> 'ending' OR region.used) AND "
+#define POOL_HELD_BY_USER(name) POOL_HELD "lease.owner = " name ")"
 #define POOL_HELD_BY_PROJECT(name)                                                                 \
-	"(SELECT coalesce(sum(region.size), 0) FROM lease JOIN region ON "                         \
-	"region.lease = lease.name WHERE lease.project <> '' AND lease.project = " name ")"
+	POOL_HELD "lease.project <> '' AND lease.project = " name ")"
 
 /* moves.c; in a transaction. */
 /*

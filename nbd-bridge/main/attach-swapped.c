@@ -23,7 +23,7 @@
 
 enum {
 	LOOK_MS = 2000, /* on a machine that has less to give its processes than they want */
-	END_MS = 1000,
+	END_MS = 5000, /* more than two looks */
 	NAMED_MAX = 32, /* processes that the log names */
 };
 

@@ -88,6 +88,8 @@ get 200 '"audit"' "$here"
 get 200 '"audit"' "${here/127.0.0.1/localhost}"
 get 401 "by its name" "$here" -H "Host: evil.example:$near"
 get 401 "by its name" "$here" -H "Host: localhost.evil.example"
+get 401 "by its name" "$here" -H "Host: $(uname -n).evil.example"
+get 200 '"audit"' "$here" -H "Host: $(uname -n):$near"
 as 200 '"audit"' "$(token boss)" "$here" -H "Host: pool.example"
 
 echo "who has many connections"
