@@ -384,7 +384,7 @@ static int lease_for_nodes(struct pool_here *h, struct pool_client *client,
 		if (r == 0)
 			r = ask_for(h, client, want, lease, err);
 	}
-	if (r < 0)
+	if (r < 0 && client)
 		give_back(h, client, "/v1/jobs/*", h->o->job, &unused);
 	return r;
 }

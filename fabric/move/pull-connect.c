@@ -149,13 +149,15 @@ static void try_offer(void *ctx, const struct tp_driver *driver, const char *hos
 	struct better *better = ctx;
 	struct weft_error why;
 
-	better->target.connect_timeout_ms = left_ms(better->deadline_ns);
+	/* A place that does not answer leaves half of the time to those after it. */
+	better->target.connect_timeout_ms = left_ms(better->deadline_ns) / 2;
 	if (better->r == 0 || better->r == -ECANCELED || !better->target.connect_timeout_ms ||
 		!pull_is_new_place(&better->tried, host, port))
 		return;
 	better->target.host = host;
 	better->target.port = port;
-	better->r = connect_over(better->pull, driver, &better->target, better->deadline_ns, &why);
+	better->r = connect_over(better->pull, driver, &better->target,
+		weft_now_ns() + better->target.connect_timeout_ms * NS_PER_MS, &why);
 	if (better->r < 0)
 		weft_debug("region '%s' cannot be read over %s: %s", better->target.region,
 			driver->label, why.message);
@@ -177,7 +179,6 @@ static bool connect_better(struct pull *pull, const struct weft_uri *uri,
 {
 	struct better better = {.pull = pull,
 		.target = *target,
-		.deadline_ns = weft_now_ns() + CONNECT_MS * NS_PER_MS,
 		.r = -ENOTCONN};
 	struct weft_welcome welcome;
 	struct weft_error why;
@@ -191,6 +192,8 @@ static bool connect_better(struct pull *pull, const struct weft_uri *uri,
 		if (!asked && tp_base_driver()->ask(uri, target->key, target->certificates,
 				      CONNECT_MS, pull->cancel_fd, &welcome, NULL, &why) < 0)
 			return false;
+		if (!asked)
+			better.deadline_ns = weft_now_ns() + CONNECT_MS * NS_PER_MS;
 		asked = true;
 		better.tried.nr = 0;
 		tp_each_offered(*at, welcome.offers, uri->host, try_offer, &better);

@@ -114,7 +114,7 @@ static int look_at_giver(struct take *t, struct weft_error *err)
 	json_t *told = NULL;
 	int r = take_ask_with(t, take_question(t, "give-outcome"), t->cancel_fd, &told, &why);
 	const char *is = json_string_value(json_object_get(told, "is"));
-	const bool silent = r < 0 && r != -ECANCELED;
+	const bool silent = r < 0 && take_is_of_link(r);
 	const bool gone = r == 0 && is && strcmp(is, "given") == 0 &&
 		!json_object_get(told, "facts");
 	const bool anew = r == 0 && json_is_true(json_object_get(told, "anew"));

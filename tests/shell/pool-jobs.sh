@@ -26,7 +26,9 @@ says() { # NUMBER VARIABLE TEXT
 		fail "job $1 is not told $3: $(cat "$TMP/jobs/$1/env")"
 }
 refused() { # TEXT ARGUMENT…
-	! weft pool "${@:2}" 2>"$TMP/err" || fail "weft pool ${*:2}: accepted"
+	local status=0
+	weft pool "${@:2}" 2>"$TMP/err" || status=$?
+	((status == 1 || status == 2)) || fail "weft pool ${*:2}: exit $status: $(<"$TMP/err")"
 	[[ $(<"$TMP/err") = *"$1"* ]] || fail "weft pool ${*:2}: $(<"$TMP/err")"
 }
 
@@ -114,7 +116,7 @@ for wrong in "--key $TMP/none --url https://192.0.2.1" "--url ftp://head" \
 	job 7
 	[[ ! -e $TMP/jobs/7 ]] || fail "it is still told what was wrong"
 	# shellcheck disable=SC2086
-	refused "" job-start --job 7 --want weft=1M --nodes n1 $wrong
+	refused "weft-pool: " job-start --job 7 --want weft=1M --nodes n1 $wrong
 done
 
 echo "a coordinator that comes back meanwhile"
