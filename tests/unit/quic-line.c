@@ -32,10 +32,12 @@ struct packet {
 struct way {
 	struct packet *head, **tail;
 	uint64_t nr;
+	uint64_t free_ns; /* when the last one was on it */
 };
 
 static struct line {
 	uint64_t now_ns, delay_ns; /* one way */
+	uint64_t byte_ps;          /* what a byte takes of the way; 0: no time */
 	unsigned lose_each;        /* of so many packets one is lost; 0: none */
 	uint64_t lose_ppm, random; /* by chance, so many of a million; the generator's state */
 	uint64_t lose_nr;          /* that packet of the client's; 0: none */
@@ -87,7 +89,8 @@ static void post(struct way *way, const uint8_t *bytes, size_t len)
 
 	assert_non_null(p);
 	p->next = NULL;
-	p->due_ns = line.now_ns + line.delay_ns;
+	way->free_ns = weft_max(way->free_ns, line.now_ns) + len * line.byte_ps / 1000;
+	p->due_ns = way->free_ns + line.delay_ns;
 	p->len = len;
 	memcpy(p->bytes, bytes, len);
 	*way->tail = p;
@@ -183,7 +186,7 @@ static void begin_server(struct quic_config *config)
 }
 
 /* A connection with all its streams, on a line without losses yet. */
-static int connect_over(size_t route_bytes)
+static int connect_over(size_t route_bytes, uint64_t delay_ns)
 {
 	const struct nbd_tls_client client = {.key = &key, .host = "127.0.0.1"};
 	const struct nbd_tls_server server = {.secret = secret};
@@ -193,7 +196,7 @@ static int connect_over(size_t route_bytes)
 		.handshake_ms = 20000,
 		.route_bytes = route_bytes};
 
-	line = (struct line){.now_ns = weft_now_ns(), .delay_ns = MS_NS};
+	line = (struct line){.now_ns = weft_now_ns(), .delay_ns = delay_ns};
 	for (unsigned end = 0; end < 2; end++) {
 		struct quic_path *path = &line.paths[end];
 
@@ -220,13 +223,19 @@ static int connect_over(size_t route_bytes)
 
 static int connect_ends(void **state)
 {
-	return connect_over(1472);
+	return connect_over(1472, MS_NS);
 }
 
 /* Both ends are on a network of 9000 bytes a packet. */
 static int connect_jumbo(void **state)
 {
-	return connect_over(8972);
+	return connect_over(8972, MS_NS);
+}
+
+/* 25 ms for a round trip. */
+static int connect_far(void **state)
+{
+	return connect_over(1472, MS_NS * 25 / 2);
 }
 
 static int free_ends(void **state)
@@ -416,6 +425,30 @@ static void a_network_in_between_may_be_smaller(void **state)
 	assert_true(took_ns < 450 * MS_NS);
 }
 
+/* Small ones are sent all the time, which leaves the path to the large one. */
+static void a_large_one_among_small_ones_takes_few_round_trips(void **state)
+{
+	enum { LARGE = 1 << 20, SMALL = 4096, NR = 20 };
+	const struct quic_ring *tx = &line.ends[0]->streams[0].tx;
+	const uint64_t start_ns = line.now_ns;
+
+	line.byte_ps = 10000;
+	for (unsigned nr = 0; nr < NR; nr++)
+		for (size_t left = LARGE; left > 0 || tx->head < tx->tail;) {
+			for (size_t n = 1; left > 0 && n > 0; left -= n)
+				n = put(0, weft_min(left, sizeof(piece)));
+			for (unsigned i = 1; i < QUIC_STREAMS; i++)
+				if (line.ends[0]->streams[i].tx.head ==
+					line.ends[0]->streams[i].tx.tail)
+					assert_int_equal(put(i, SMALL), SMALL);
+			pass_until_news(MS_NS);
+			take_all();
+		}
+	const double trips = (double)(line.now_ns - start_ns) / (2.0 * line.delay_ns) / NR;
+	print_message("%.1f round trips each\n", trips);
+	assert_true(trips < 2.5);
+}
+
 enum { REQUEST_BYTES = 28, REPLY_BYTES = 4096 + 16, READERS = 8, MAX_READS = 6000,
 	MOST_REST_NS = 600000 };
 
@@ -511,6 +544,8 @@ int main(void)
 		TEST(little_is_kept_for_who_acknowledges_nothing),
 		TEST(an_address_may_change_twelve_times),
 		TEST(losses_do_not_take_the_rate),
+#define FAR(name) cmocka_unit_test_setup_teardown(name, connect_far, free_ends)
+		FAR(a_large_one_among_small_ones_takes_few_round_trips),
 		TEST(packets_that_do_not_arrive_become_smaller),
 #define JUMBO(name) cmocka_unit_test_setup_teardown(name, connect_jumbo, free_ends)
 		JUMBO(the_first_datagrams_are_as_large_as_the_route),

@@ -31,7 +31,7 @@ enum {
 	 */
 	CLIENT_IDS = 16,
 	CLIENT_IDS_AHEAD = 4,
-	KEPT_BYTES = 256 << 10, /* of a stream, on any path */
+	KEPT_BYTES = 256 << 10, /* of a stream, whatever is kept of others */
 };
 
 _Static_assert(sizeof(ngtcp2_crypto_conn_ref) == 2 * sizeof(void *), "a carrier's words");
@@ -195,9 +195,8 @@ static int on_acked(ngtcp2_conn *conn, int64_t id, uint64_t offset, uint64_t len
 
 	if (!s || !s->is_open)
 		return 0;
+	c->kept -= offset + len - s->tx.head;
 	quic_ring_drop(&s->tx, offset + len);
-	if (s->tx.head == s->tx.tail)
-		c->busy &= ~bit_of(s);
 	quic_try_arrived(s);
 	s->waits_ns = s->sent > s->tx.head ? c->now_ns : 0;
 	c->writable |= bit_of(s);
@@ -333,24 +332,24 @@ static ssize_t pipe_read(struct nbd_pipe *pipe, const struct iovec *iov, unsigne
 }
 
 /*
- * How much of the stream may be kept until it has arrived: what keeps the path busy, of which each
- * stream that sends has its share, and no more for a peer that acknowledges nothing.
+ * How much more of the stream may be kept until it has arrived: what keeps the path busy, which is
+ * there for all streams together, and little for a peer that acknowledges nothing.
  */
-static size_t kept_at_most(const struct quic_stream *s)
+static size_t room_of(const struct quic_stream *s)
 {
 	const struct quic_conn *c = s->conn;
-	const unsigned nr = (unsigned)__builtin_popcount(c->busy | bit_of(s));
+	const uint64_t own = s->tx.tail - s->tx.head;
 	ngtcp2_conn_stat stat;
 
 	ngtcp2_conn_get_conn_stat(c->ngtcp2, &stat);
-	return (size_t)weft_min(weft_max(KEPT_BYTES, 2 * stat.cwnd / nr), QUIC_RING_BYTES);
+	const uint64_t room = 2 * stat.cwnd - weft_min(c->kept, 2 * stat.cwnd);
+	return (size_t)weft_max(room, KEPT_BYTES - weft_min(own, KEPT_BYTES));
 }
 
 static ssize_t pipe_write(struct nbd_pipe *pipe, const struct iovec *iov, unsigned nr)
 {
 	struct quic_stream *s = weft_container_of(pipe, struct quic_stream, pipe);
-	const size_t most = kept_at_most(s), kept = (size_t)(s->tx.tail - s->tx.head);
-	size_t room = most > kept ? most - kept : 0, put = 0;
+	size_t room = room_of(s), put = 0;
 
 	if (s->conn->error)
 		return s->conn->error;
@@ -361,10 +360,8 @@ static ssize_t pipe_write(struct nbd_pipe *pipe, const struct iovec *iov, unsign
 		put += n;
 		room -= n;
 	}
-	if (put == 0)
-		return -EAGAIN;
-	s->conn->busy |= bit_of(s);
-	return (ssize_t)put;
+	s->conn->kept += put;
+	return put > 0 ? (ssize_t)put : -EAGAIN;
 }
 
 static bool pipe_pending(const struct nbd_pipe *pipe)

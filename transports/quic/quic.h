@@ -85,7 +85,7 @@ struct quic_conn {
 	uint16_t port, stay, next_stay; /* a server's: datagrams.c */
 	uint32_t readable; /* a bit a stream: bytes came, or the end; the owner clears them */
 	uint32_t writable; /* likewise: there is room again */
-	uint32_t busy;     /* a bit a stream: it keeps bytes that have not arrived */
+	uint64_t kept;     /* bytes of all streams that have not arrived */
 	int error; /* of a connection that is over: -errno */
 	int ngtcp2_error; /* the same of ngtcp2 */
 	struct weft_error why;
