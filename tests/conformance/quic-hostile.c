@@ -6,6 +6,7 @@
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
@@ -79,6 +80,26 @@ int gnutls_init(gnutls_session_t *session, unsigned flags)
 	if (is_eager && flags & GNUTLS_CLIENT)
 		flags = (flags & ~(unsigned)GNUTLS_NO_TICKETS) | GNUTLS_ENABLE_EARLY_DATA;
 	return init(session, flags);
+}
+
+/* There is no route to it. */
+enum { NO_ROUTE = INADDR_LOOPBACK + 8 };
+
+typedef int connect_fn(int fd, const struct sockaddr *to, socklen_t len);
+
+/* In place of the library's. */
+int connect(int fd, const struct sockaddr *to, socklen_t len)
+{
+	const struct sockaddr_in *in = (const struct sockaddr_in *)to;
+	connect_fn *really = NULL;
+
+	if (to->sa_family == AF_INET && in->sin_addr.s_addr == htonl(NO_ROUTE)) {
+		errno = ENETUNREACH;
+		return -1;
+	}
+	*(void **)&really = dlsym(RTLD_NEXT, "connect");
+	assert_non_null(really);
+	return really(fd, to, len);
 }
 
 /* Sends and receives as a stranger; a wire without the library's timing. */
@@ -492,6 +513,34 @@ static void there_is_no_early_data(void **state)
 			break;
 	}
 	is_eager = false;
+}
+
+/* Anybody can send with a source to which nothing could be answered. */
+static void sources_without_a_route_take_nobodys_place(void **state)
+{
+	const struct quic_listener_config config = {.max_unproved = 100};
+	struct conf other = {0};
+	struct stranger real, forged;
+	uint8_t answer[2048];
+
+	quic_peer_start_at(&other, &config, INADDR_LOOPBACK + 1, "0");
+	struct nbd_tls_credentials *credentials = credentials_of(other.target.key);
+	come_from(&real, INADDR_LOOPBACK, INADDR_LOOPBACK + 1, other.target.port);
+	say(&real, batch.bytes, first_of(&real, credentials, &batch));
+	assert_true(hear(&real, answer, sizeof(answer), ANSWER_MS) > 0);
+	come_from(&forged, NO_ROUTE, INADDR_LOOPBACK + 1, other.target.port);
+	for (unsigned i = 0; i < 5; i++)
+		say(&forged, batch.bytes, first_of(&forged, credentials, &batch));
+	for (unsigned i = 0; status_of(&other).refused < 5; i++) {
+		assert_true(i < ANSWER_MS / 10);
+		usleep(10000);
+	}
+	assert_int_equal(status_of(&other).strangers.now, 1);
+	assert_int_equal(status_of(&other).strangers.made_room, 0);
+	leave(&real);
+	leave(&forged);
+	nbd_tls_credentials_put(credentials);
+	quic_peer_stop(&other);
 }
 
 /* There is no descriptor for whoever comes, until one who has proved nothing has gone. */
@@ -1062,6 +1111,7 @@ int main(void)
 		conf_case(half_handshakes_by_the_thousand_keep_nobody_out),
 		conf_case(there_is_no_early_data),
 		conf_case(one_hello_is_answered_with_three_times_its_bytes_at_most),
+		conf_case(sources_without_a_route_take_nobodys_place),
 		conf_case(without_descriptors_a_stranger_makes_room),
 		conf_case(what_breaks_quic_ends_its_connection_alone),
 		conf_case(what_is_not_nbd_ends_the_connection),

@@ -67,6 +67,12 @@ static bool may_come(struct quic_listener *l, const struct quic_path *path)
 	return false;
 }
 
+/* Whether one connection less would help: no descriptor, no memory, no thread. */
+static bool is_scarcity(int error)
+{
+	return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -EAGAIN;
+}
+
 static void begin(struct quic_listener *l, struct quic_initial *initial,
 	const struct quic_message *m, const uint8_t *datagram, size_t len)
 {
@@ -88,8 +94,9 @@ static void begin(struct quic_listener *l, struct quic_initial *initial,
 
 		if (r == 0)
 			return;
-		/* Out of descriptors, or threads: the newcomer will ask again. */
-		weft_strangers_make_room(&l->strangers);
+		/* The newcomer will ask again, unless it was never there. */
+		if (is_scarcity(r))
+			weft_strangers_make_room(&l->strangers);
 		weft_debug("a connection over QUIC cannot begin: %s", strerror(-r));
 		pthread_mutex_lock(&l->lock);
 		l->refused++;
