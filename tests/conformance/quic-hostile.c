@@ -961,22 +961,28 @@ static void say_unknown(struct stranger *s)
 	say(s, datagram, sizeof(datagram));
 }
 
+/*
+ * Sources have a place of 256 each, so now and then two have the same: not the same two in each
+ * round, and of 20 rounds five will not be such by chance.
+ */
 static void one_source_does_not_take_the_resets_of_others(void **state)
 {
 	struct conf *conf = *state;
 	struct stranger many, one;
 	uint8_t answer[2048];
+	unsigned nr_missed = 0;
 
-	come_from(&many, INADDR_LOOPBACK + 1, INADDR_LOOPBACK, conf->target.port);
 	come(&one, conf);
 	for (unsigned i = 0; i < 20; i++) {
+		come_from(&many, INADDR_LOOPBACK + 1 + i, INADDR_LOOPBACK, conf->target.port);
 		for (unsigned k = 0; k < 20; k++)
 			say_unknown(&many);
 		say_unknown(&one);
-		assert_true(hear(&one, answer, sizeof(answer), 2000) > 0);
+		nr_missed += hear(&one, answer, sizeof(answer), 2000) == 0;
+		assert_true(nr_missed < 5);
 		usleep(15000);
+		leave(&many);
 	}
-	leave(&many);
 	leave(&one);
 }
 
