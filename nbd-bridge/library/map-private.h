@@ -23,8 +23,8 @@
  * them were written is found by hashes alone, and a write to a unit that was looked at is a fault.
  *
  * Threads: the handlers take faults (map-handlers.c).  The pump fetches ahead, writes back and
- * heals (map-pump.c); another thread makes room, and looks for dirt (map-room.c).  Callers of
- * weft_map_*() mark what they want, and wait.
+ * heals (map-pump.c, map-write.c); another thread makes room, and looks for dirt (map-room.c).
+ * Callers of weft_map_*() mark what they want, and wait.
  *
  * Invariants: m->lock is held for moments, and never while anybody touches the map, waits for the
  * network, or allocates.  Whoever changes a frame's state owns the frame's pages until the next
@@ -43,12 +43,15 @@ enum {
 	MAP_HANDLERS_MAX = 8,
 	MAP_READS = 16,         /* the pump's, at a time */
 	MAP_WRITES_MAX = 32,
+	MAP_WRITE_BYTES = 64 << 10, /* or one unit */
+	MAP_WRITE_UNITS = 16,
 	MAP_MASK_BITS = 64,     /* a frame tells so many grains apart */
 	MAP_GRAIN_MAX = 64 << 10,
 	MAP_STREAMS = 8,
 	MAP_WANTS = 64,
 	MAP_MIN_FRAMES = 16,
 	MAP_TOGETHER = 8, /* WRITEs: the donor works on these while the next are prepared */
+	MAP_COPIES = MAP_TOGETHER * MAP_WRITE_UNITS,
 	MAP_RUN_MAX = 64,       /* frames */
 	MAP_RUN_BYTES = 512 << 10,
 };
@@ -78,6 +81,7 @@ struct map_frame {
 	bool ahead;    /* nobody has asked for the unit yet */
 	bool stays_staged; /* FETCHING: not into the map; the fault on it asks for more */
 	bool awaited; /* somebody waits at `changed` for the frame */
+	bool alone;   /* its last WRITE failed: the next one is of no other */
 	bool warm; /* the slot has memory, or gets the pages back, when the frame is free */
 	uint32_t unit;
 	uint64_t dirty;   /* grains whose bytes the donor was not sent */
@@ -96,13 +100,19 @@ struct map_list {
 	uint32_t first, last, nr;
 };
 
+/* What a WRITE has of one unit. */
+struct map_part {
+	uint32_t frame;
+	uint64_t grains; /* one after the other */
+};
+
 /* An operation of the pump. */
 struct map_io {
 	struct command command;
 	struct weft_map *m;
-	uint32_t frame, nr; /* of a READ: the first, and how many */
-	uint64_t grains; /* a WRITE's */
-	uint8_t *buf;    /* a WRITE's */
+	uint32_t frame, nr; /* the first frame, and of how many units, which follow one another */
+	struct map_part parts[MAP_WRITE_UNITS]; /* a WRITE's: nr, without a gap between them */
+	uint8_t *buf;                           /* a WRITE's */
 	struct map_io *next;
 };
 
@@ -163,6 +173,7 @@ struct weft_map {
 	unsigned grains; /* of a unit */
 	uint32_t nr_frames;
 	uint32_t run_max; /* frames that are fetched or moved together */
+	uint32_t write_units; /* that go home together */
 	/* A fault has the pump fetch the others of so many units, which begin at a multiple. */
 	uint32_t around;
 	uint64_t hash_seed;
@@ -284,7 +295,7 @@ void map_poison_all(struct weft_map *m);
  * own bytes; who touched those would get the program's SIGBUS.
  */
 int map_read(const struct weft_map *m, uint32_t frame, uint64_t first, void *to, uint64_t len);
-/* The same of several frames, MAP_TOGETHER at most. */
+/* The same of several frames, MAP_COPIES at most. */
 struct map_copy {
 	uint32_t frame;
 	uint64_t first, len;
@@ -347,6 +358,15 @@ static inline uint64_t map_run_bytes(const struct weft_map *m, uint64_t unit, ui
 static inline uint64_t map_run_data(const struct weft_map *m, uint64_t unit, uint64_t nr)
 {
 	return weft_min(nr * m->unit_bytes, m->len - map_unit_off(m, unit));
+}
+
+/* Units from this one on that go together: of one donor, so that they wait for no other. */
+static inline uint32_t map_run_from(const struct weft_map *m, uint64_t unit, uint64_t nr)
+{
+	const uint64_t stripe = m->w->stripe_bytes, at = m->off + map_unit_off(m, unit);
+	const uint64_t left = stripe ? stripe - at % stripe : UINT64_MAX;
+
+	return (uint32_t)weft_max(weft_min(weft_min(nr, m->run_max), left / m->unit_bytes), 1);
 }
 
 static inline uint8_t *map_slot(const struct weft_map *m, uint32_t frame)
@@ -462,6 +482,24 @@ int map_pump_init(struct weft_map *m, struct weft_error *err);
 int map_start_pump(struct weft_map *m, struct weft_error *err);
 void map_join_pump(struct weft_map *m);
 void map_pump_fini(struct weft_map *m);
+
+/* ---- map-write.c; the pump's, under the lock ---- */
+
+/*
+ * What is to be written back, if there is anything.  The frames' pages stay where they are until
+ * they are copied.
+ */
+bool map_choose_write(struct weft_map *m, struct map_io *io);
+/*
+ * Copies what was chosen: the command's status says what came of it.  The bytes may change
+ * meanwhile, if they are in the map: then they are dirty again.  Releases the lock.
+ */
+void map_copy_writes(struct weft_map *m, struct map_io **ios, unsigned nr);
+/* Where the WRITE goes, in the map. */
+void map_write_place(const struct weft_map *m, const struct map_io *io, uint64_t *ret_off,
+	uint64_t *ret_len);
+/* The command's status says how. */
+void map_write_ended(struct weft_map *m, struct map_io *io);
 
 /* ---- map-room.c ---- */
 

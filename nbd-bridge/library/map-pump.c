@@ -15,11 +15,8 @@
 #define MS_NS UINT64_C(1000000)
 
 enum {
-	AGE_MS = 900,        /* dirt that is so old is written back */
-	RETRY_MS = 500,      /* after a WRITE has failed */
-	ROOM_MS = 1000,      /* while somebody waits for room, which nobody may tell of */
-	LOST_MS = 5,         /* while a page cannot be taken out of the map */
-	LOOK_AT = 16,        /* frames, for one that can be written */
+	ROOM_MS = 1000, /* while somebody waits for room, which nobody may tell of */
+	LOST_MS = 5,    /* while a page cannot be taken out of the map */
 };
 
 enum { READS, WRITES };
@@ -107,15 +104,6 @@ static void submit(struct weft_map *m, struct map_io *io, uint8_t kind, void *bu
 		send_submitted(m);
 }
 
-/* Units from this one on that are read together: of one donor, so that they wait for no other. */
-static uint32_t run_from(const struct weft_map *m, uint64_t unit, uint64_t nr)
-{
-	const uint64_t stripe = m->w->stripe_bytes, at = m->off + map_unit_off(m, unit);
-	const uint64_t left = stripe ? stripe - at % stripe : UINT64_MAX;
-
-	return (uint32_t)weft_max(weft_min(weft_min(nr, m->run_max), left / m->unit_bytes), 1);
-}
-
 /*
  * Of up to *nr units; *nr becomes how many.  Releases the lock.  False: there is no room.  stays:
  * the first stays staged.
@@ -189,7 +177,7 @@ static void serve_demand(struct weft_map *m, uint64_t now_ns)
 static bool serve_want(struct weft_map *m, struct map_want *want)
 {
 	while (want->nr > 0) {
-		uint32_t nr = want->step == 1 ? run_from(m, want->unit, want->nr) : 1;
+		uint32_t nr = want->step == 1 ? map_run_from(m, want->unit, want->nr) : 1;
 
 		if (want->unit >= m->nr_units || m->units[want->unit] != 0) {
 			nr = 1;
@@ -219,154 +207,28 @@ static void serve_wants(struct weft_map *m)
 
 /* ---- writing back ---- */
 
-static uint64_t first_run(uint64_t grains)
-{
-	uint64_t low = grains & -grains, above = grains + low;
-
-	return grains & ~above;
-}
-
-static bool can_write(const struct map_frame *f)
-{
-	return !f->copying && (f->state == FRAME_STAGED || f->state == FRAME_RESIDENT) &&
-		f->dirty & ~f->writing;
-}
-
-static uint32_t find_writable(struct weft_map *m, const struct map_list *list, uint64_t before_ns)
-{
-	uint32_t frame = list->first;
-
-	for (unsigned i = 0; frame != MAP_NO_FRAME && i < LOOK_AT; i++) {
-		if (can_write(&m->frames[frame]) && m->frames[frame].dirty_ns < before_ns)
-			return frame;
-		frame = m->frames[frame].dirty_next;
-	}
-	return MAP_NO_FRAME;
-}
-
-static void write_ended(struct weft_map *m, struct map_io *io)
-{
-	struct map_frame *f = &m->frames[io->frame];
-	int error = io->command.status;
-
-	f->writing &= ~io->grains;
-	if (error == 0) {
-		m->counts.written_bytes += io->command.len;
-	} else {
-		m->counts.write_errors++;
-		m->nr_write_errors++;
-		m->write_error = error;
-		m->retry_ns = weft_now_ns() + RETRY_MS * MS_NS;
-		map_mark_dirty(m, io->frame, io->grains, f->writing_seq);
-		pthread_cond_broadcast(&m->changed); /* sync says so, of whatever unit */
-	}
-	/* What was written again meanwhile may be sent now. */
-	uint64_t dirty = f->dirty;
-	if (dirty && !f->in_dirty)
-		map_mark_dirty(m, io->frame, dirty, f->dirty_seq);
-	map_settle(m, io->frame);
-}
-
-static uint64_t first_byte(const struct weft_map *m, const struct map_io *io)
-{
-	return (unsigned)__builtin_ctzll(io->grains) * m->grain_bytes;
-}
-
-static uint64_t nr_bytes(const struct weft_map *m, const struct map_io *io)
-{
-	return (unsigned)__builtin_popcountll(io->grains) * m->grain_bytes;
-}
-
-/* The frame's pages stay where they are until they are copied. */
-static struct map_io *choose_write(struct weft_map *m, uint32_t frame)
-{
-	struct map_frame *f = &m->frames[frame];
-	struct map_io *io = take_io(m, WRITES);
-
-	io->frame = frame;
-	io->grains = first_run(f->dirty & ~f->writing);
-	f->writing_seq = f->writing ? weft_min(f->writing_seq, f->dirty_seq) : f->dirty_seq;
-	f->writing |= io->grains;
-	f->dirty &= ~io->grains;
-	m->nr_dirty_grains -= (unsigned)__builtin_popcountll(io->grains);
-	if (!(f->dirty & ~f->writing))
-		map_undirty(m, frame);
-	if (!f->dirty)
-		f->urgent = false;
-	f->copying = true;
-	return io;
-}
-
-static unsigned choose_writes(struct weft_map *m, uint64_t now_ns, struct map_io **ret)
-{
-	unsigned nr = 0;
-
-	while (m->ios_free[WRITES] && nr < MAP_TOGETHER) {
-		uint32_t frame = find_writable(m, &m->urgent, UINT64_MAX);
-
-		if (frame == MAP_NO_FRAME)
-			frame = find_writable(m, &m->aged, now_ns - AGE_MS * MS_NS);
-		if (frame == MAP_NO_FRAME)
-			break;
-		ret[nr++] = choose_write(m, frame);
-	}
-	return nr;
-}
-
-/*
- * The bytes may change meanwhile, if they are in the map: then they are dirty again.  Releases the
- * lock.
- */
-static void copy_out(struct weft_map *m, struct map_io **ios, unsigned nr)
-{
-	struct map_copy copies[MAP_TOGETHER];
-
-	pthread_mutex_unlock(&m->lock);
-	for (unsigned i = 0; i < nr; i++) {
-		const uint64_t unit = m->frames[ios[i]->frame].unit;
-		const uint64_t first = first_byte(m, ios[i]);
-
-		copies[i] = (struct map_copy){.frame = ios[i]->frame,
-			.first = first,
-			.to = ios[i]->buf,
-			.len = weft_min(nr_bytes(m, ios[i]), map_unit_bytes(m, unit) - first)};
-	}
-	map_read_all(m, copies, nr);
-	for (unsigned i = 0; i < nr; i++) {
-		if (ios[i]->grains & ~m->frames[ios[i]->frame].hashed)
-			map_hash(m, ios[i]->frame, ios[i]->grains, ios[i]->buf);
-		ios[i]->command.status = copies[i].error;
-	}
-	pthread_mutex_lock(&m->lock);
-}
-
-/* Whoever waits for one waits for no other, nor for the sending.  May release the lock. */
-static void let_go(struct weft_map *m, struct map_io **ios, unsigned nr)
-{
-	for (unsigned i = 0; i < nr; i++) {
-		m->frames[ios[i]->frame].copying = false;
-		map_changed(m, ios[i]->frame);
-	}
-	for (unsigned i = 0; i < nr; i++) {
-		const struct map_frame *f = &m->frames[ios[i]->frame];
-
-		if (f->state == FRAME_STAGED && f->wanted)
-			map_bring_back(m, ios[i]->frame, 1);
-	}
-}
-
 /* May release the lock. */
 static void begin_write(struct weft_map *m, struct map_io *io)
 {
-	const uint64_t unit = m->frames[io->frame].unit, first = first_byte(m, io);
+	uint64_t off, len;
 
 	if (io->command.status < 0) {
-		write_ended(m, io);
+		map_write_ended(m, io);
 		put_io(m, io);
 		return;
 	}
-	submit(m, io, TP_WRITE, io->buf, map_unit_off(m, unit) + first,
-		weft_min(nr_bytes(m, io), map_unit_data(m, unit) - first));
+	map_write_place(m, io, &off, &len);
+	submit(m, io, TP_WRITE, io->buf, off, len);
+}
+
+static unsigned choose_writes(struct weft_map *m, struct map_io **ret)
+{
+	unsigned nr = 0;
+
+	while (m->ios_free[WRITES] && nr < MAP_TOGETHER &&
+		map_choose_write(m, m->ios_free[WRITES]))
+		ret[nr++] = take_io(m, WRITES);
+	return nr;
 }
 
 static void write_back(struct weft_map *m, uint64_t now_ns)
@@ -374,9 +236,8 @@ static void write_back(struct weft_map *m, uint64_t now_ns)
 	struct map_io *ios[MAP_TOGETHER];
 	unsigned nr;
 
-	while (!m->lost && now_ns >= m->retry_ns && (nr = choose_writes(m, now_ns, ios)) > 0) {
-		copy_out(m, ios, nr);
-		let_go(m, ios, nr);
+	while (!m->lost && now_ns >= m->retry_ns && (nr = choose_writes(m, ios)) > 0) {
+		map_copy_writes(m, ios, nr);
 		for (unsigned i = 0; i < nr; i++)
 			begin_write(m, ios[i]);
 	}
@@ -469,7 +330,7 @@ static void take_ends(struct weft_map *m)
 			if (io->command.status == 0 && !m->lost)
 				heal_all(m);
 		} else if (io->command.kind == TP_WRITE) {
-			write_ended(m, io);
+			map_write_ended(m, io);
 		} else {
 			read_ended(m, io);
 		}
@@ -558,18 +419,24 @@ static void *pump(void *ctx)
 	return NULL;
 }
 
+/* Of a WRITE. */
+static uint64_t buffer_bytes(const struct weft_map *m)
+{
+	return m->write_units * m->unit_bytes;
+}
+
 int map_pump_init(struct weft_map *m, struct weft_error *err)
 {
 	m->submitted_tail = &m->submitted;
 	m->nr_ios = MAP_READS + m->nr_writes;
 	m->ios = calloc(m->nr_ios, sizeof(m->ios[0]));
-	m->bounce = weft_map_bytes(m->nr_writes * m->unit_bytes);
+	m->bounce = weft_map_bytes(m->nr_writes * buffer_bytes(m));
 	if (!m->ios || !m->bounce)
 		return weft_error_set(err, ENOMEM, "cannot map: out of memory");
 	for (unsigned i = 0; i < m->nr_ios; i++) {
 		m->ios[i].m = m;
 		if (i >= MAP_READS)
-			m->ios[i].buf = m->bounce + (i - MAP_READS) * m->unit_bytes;
+			m->ios[i].buf = m->bounce + (i - MAP_READS) * buffer_bytes(m);
 		put_io(m, &m->ios[i]);
 	}
 	return 0;
@@ -599,6 +466,6 @@ void map_join_pump(struct weft_map *m)
 void map_pump_fini(struct weft_map *m)
 {
 	if (m->bounce)
-		munmap(m->bounce, m->nr_writes * m->unit_bytes);
+		munmap(m->bounce, m->nr_writes * buffer_bytes(m));
 	free(m->ios);
 }

@@ -222,7 +222,7 @@ int map_read(const struct weft_map *m, uint32_t frame, uint64_t first, void *to,
 /* Of frames in the map, by one system call.  True: all of them. */
 static bool read_together(const struct weft_map *m, const struct map_copy *copies, unsigned nr)
 {
-	struct iovec there[MAP_TOGETHER], here[MAP_TOGETHER];
+	struct iovec there[MAP_COPIES], here[MAP_COPIES];
 	uint64_t bytes = 0;
 	unsigned n = 0;
 

@@ -114,6 +114,16 @@ static unsigned default_handlers(void)
 	return (unsigned)weft_min((uint64_t)nr, HANDLERS_DEFAULT);
 }
 
+/* nr: of units that there is room for. */
+static void choose_writes(struct weft_map *m, uint64_t nr)
+{
+	const uint64_t units = weft_max(nr / 32, 2);
+
+	m->write_units =
+		(uint32_t)weft_max(weft_min(MAP_WRITE_BYTES / m->unit_bytes, units / 2), 1);
+	m->nr_writes = (unsigned)weft_min(units / m->write_units, MAP_WRITES_MAX);
+}
+
 /* The bound holds slots, the buffers of WRITEs, and those of handlers. */
 static int choose_sizes(struct weft_map *m, const struct weft_map_options *o,
 	struct weft_error *err)
@@ -124,15 +134,17 @@ static int choose_sizes(struct weft_map *m, const struct weft_map_options *o,
 	m->grains = (unsigned)(o->unit_bytes / m->grain_bytes);
 	m->map_bytes = weft_whole_pages(m->len);
 	m->nr_units = (m->map_bytes + o->unit_bytes - 1) / o->unit_bytes;
-	uint64_t nr = o->mode == WEFT_MAP_RESIDENT ? m->nr_units + MAP_WRITES_MAX + MAP_MIN_FRAMES
-						   : o->local_bytes / o->unit_bytes;
-	m->nr_writes = (unsigned)weft_min(weft_max(nr / 32, 2), MAP_WRITES_MAX);
+	const bool is_bound = o->mode != WEFT_MAP_RESIDENT;
+	uint64_t nr = is_bound ? o->local_bytes / o->unit_bytes : m->nr_units;
+	choose_writes(m, nr);
 	m->nr_handlers = o->handlers ? o->handlers : default_handlers();
-	if (nr < MAP_MIN_FRAMES + m->nr_writes)
+	const uint64_t nr_buffers = (uint64_t)m->nr_writes * m->write_units;
+	if (is_bound && nr < MAP_MIN_FRAMES + nr_buffers)
 		return weft_error_set(err, EINVAL,
 			"cannot map: local_bytes is %" PRIu64 " at least with units of %" PRIu64,
-			(MAP_MIN_FRAMES + m->nr_writes) * o->unit_bytes, o->unit_bytes);
-	nr -= weft_min(m->nr_writes + m->nr_handlers, nr - MAP_MIN_FRAMES);
+			(MAP_MIN_FRAMES + nr_buffers) * o->unit_bytes, o->unit_bytes);
+	if (is_bound)
+		nr -= weft_min(nr_buffers + m->nr_handlers, nr - MAP_MIN_FRAMES);
 	nr = weft_max(weft_min(nr, m->nr_units), MAP_MIN_FRAMES);
 	if (m->nr_units >= MAP_HEALING - 1)
 		return weft_error_set(err, EFBIG,
@@ -490,7 +502,8 @@ int weft_map_stats(struct weft_map *m, struct weft_map_stats *ret)
 		.mode = m->mode->name,
 		.user_faults_only = m->user_faults_only,
 		.error = m->lost ? m->lost : m->write_error,
-		.local_bytes = (m->nr_frames + (uint64_t)m->nr_writes + m->nr_handlers) *
+		.local_bytes = (m->nr_frames + (uint64_t)m->nr_writes * m->write_units +
+				       m->nr_handlers) *
 			m->unit_bytes,
 		.resident_bytes = m->resident.nr * m->unit_bytes,
 		.staged_bytes = (m->nr_frames - m->free.nr - m->resident.nr) * m->unit_bytes,

@@ -20,6 +20,7 @@ enum {
 
 static unsigned mode;
 static uint64_t mapped;
+static uint64_t unit_bytes = UNIT;
 static volatile uint8_t *base;
 
 /*
@@ -40,7 +41,7 @@ static void begin_with(uint64_t bytes)
 {
 	const struct weft_map_options o = {.size = sizeof(o),
 		.mode = mode,
-		.unit_bytes = UNIT,
+		.unit_bytes = unit_bytes,
 		.local_bytes = mode == WEFT_MAP_RESIDENT ? 0 : LOCAL};
 
 	for (uint64_t off = 0; off < MAPPED; off++)
@@ -379,34 +380,223 @@ static void a_read_that_fails_is_not_the_last_for_who_waits(void **state)
 	assert_right(0, TOGETHER);
 }
 
-/* ---- writes that are read together ---- */
+/* ---- writes that are copied together ---- */
 
-static bool is_home(uint64_t unit)
+static bool is_home(uint64_t off)
 {
-	return at_home(unit * UNIT) == 0xee;
+	return at_home(off) == 0xee;
+}
+
+/* Until somebody syncs, and all that he waits for is known. */
+static void hold_writes(void)
+{
+	look_for_dirt_at(UINT64_MAX);
+	pthread_mutex_lock(&map->lock);
+	map->retry_ns = patience_ns();
+	pthread_mutex_unlock(&map->lock);
 }
 
 /* The kernel reads all of them at once, or says that it could not. */
 static void a_page_that_was_dropped_keeps_no_other_from_home(void **state)
 {
+	const uint64_t bytes = TOGETHER * unit_bytes, bad = 4 * unit_bytes;
+
 	need_map();
 	if (mode != WEFT_MAP_PAGED)
 		skip(); /* the pages are the file's, and are not dropped */
-	for (unsigned unit = 0; unit < TOGETHER; unit++)
-		(void)base[unit * UNIT];
-	assert_int_equal(weft_map_sync(map, (void *)base, TOGETHER * UNIT, 0), 0);
-	for (unsigned unit = 0; unit < TOGETHER; unit++)
-		base[unit * UNIT] = 0xee;
-	pthread_mutex_lock(&map->lock);
-	map->retry_ns = patience_ns(); /* not yet */
-	pthread_mutex_unlock(&map->lock);
+	for (uint64_t off = 0; off < bytes; off += unit_bytes)
+		(void)base[off];
+	assert_int_equal(weft_map_sync(map, (void *)base, bytes, 0), 0);
+	for (uint64_t off = 0; off < bytes; off += unit_bytes)
+		base[off] = 0xee;
+	hold_writes();
 	assert_int_equal(map_collect(map, 0, MAPPED), 0);
-	assert_int_equal(madvise((void *)&base[4 * UNIT], weft_page_bytes(), MADV_DONTNEED), 0);
-	assert_true(weft_map_sync(map, (void *)base, TOGETHER * UNIT, 0) < 0);
-	for (unsigned unit = 0; unit < TOGETHER; unit++)
-		if (unit != 4)
-			wait_for(is_home, unit);
-	assert_int_equal(at_home(4 * UNIT), byte_of(4 * UNIT));
+	assert_int_equal(madvise((void *)&base[bad], weft_page_bytes(), MADV_DONTNEED), 0);
+	assert_true(weft_map_sync(map, (void *)base, bytes, 0) < 0);
+	look_for_dirt_at(0); /* and goes on */
+	for (uint64_t off = 0; off < bytes; off += unit_bytes)
+		if (off != bad)
+			wait_for(is_home, off);
+	assert_int_equal(at_home(bad), byte_of(bad));
+}
+
+/* ---- writes that go together: of units that are smaller than a WRITE can be ---- */
+
+static int begin_with_pages(void **state)
+{
+	unit_bytes = weft_page_bytes();
+	begin_with(MAPPED);
+	return 0;
+}
+
+static int begin_with_pairs(void **state)
+{
+	unit_bytes = 2 * weft_page_bytes();
+	begin_with(MAPPED);
+	return 0;
+}
+
+static int begin_with_pages_and_a_short_end(void **state)
+{
+	unit_bytes = weft_page_bytes();
+	begin_with(MAPPED - UNIT + SHORT);
+	return 0;
+}
+
+static int end_of_small(void **state)
+{
+	unit_bytes = UNIT;
+	return end(state);
+}
+
+static void need_small_units(void)
+{
+	need_plain_map();
+	if (MAP_WRITE_BYTES < 8 * weft_page_bytes())
+		skip(); /* no WRITE has so many pages */
+	look_for_dirt_at(UINT64_MAX);
+}
+
+static void write_pages(uint64_t first, uint64_t nr)
+{
+	const uint64_t page = weft_page_bytes();
+
+	for (uint64_t off = first * page; off < (first + nr) * page; off += 64)
+		base[off] = (uint8_t)~byte_of(off);
+}
+
+static void assert_pages_are_home(uint64_t first, uint64_t nr)
+{
+	const uint64_t page = weft_page_bytes();
+
+	for (uint64_t off = first * page; off < (first + nr) * page; off += 64)
+		assert_int_equal(at_home(off), (uint8_t)~byte_of(off));
+}
+
+/* The WRITEs that it takes. */
+static uint64_t sync_all(int want)
+{
+	hold_writes();
+	const uint64_t before = atomic_load(&mem_home.nr_ops);
+	assert_int_equal(weft_map_sync(map, (void *)base, map->map_bytes, 0), want);
+	return atomic_load(&mem_home.nr_ops) - before;
+}
+
+static void what_follows_goes_home_together(void **state)
+{
+	enum { WRITES = 16 };
+	const uint64_t nr = WRITES * MAP_WRITE_BYTES / weft_page_bytes();
+
+	need_small_units();
+	write_pages(0, nr);
+	assert_int_equal(sync_all(0), WRITES);
+	assert_pages_are_home(0, nr);
+	assert_int_equal(stats().written_bytes, WRITES * MAP_WRITE_BYTES);
+	assert_int_equal(stats().dirty_bytes, 0);
+}
+
+static bool is_all_home(uint64_t unused)
+{
+	bool is = true;
+
+	pthread_mutex_lock(&map->lock);
+	for (uint32_t i = 0; i < map->nr_frames; i++)
+		is &= !map->frames[i].dirty && !map->frames[i].writing;
+	pthread_mutex_unlock(&map->lock);
+	return is;
+}
+
+static void what_has_left_goes_home_together(void **state)
+{
+	enum { WRITES = 16 };
+	const uint64_t bytes = WRITES * MAP_WRITE_BYTES, nr = bytes / weft_page_bytes();
+
+	need_small_units();
+	if (mode == WEFT_MAP_RESIDENT)
+		skip(); /* nothing leaves it */
+	write_pages(0, nr);
+	hold_writes();
+	for (uint64_t unit = 0; unit < nr; unit++)
+		while (!is_staged(unit))
+			weft_map_evict(map, (void *)&base[unit * unit_bytes], unit_bytes);
+	const uint64_t before = atomic_load(&mem_home.nr_ops);
+	pthread_mutex_lock(&map->lock);
+	map->retry_ns = 0;
+	map_tell_pump(map);
+	pthread_mutex_unlock(&map->lock);
+	wait_for(is_all_home, 0);
+	assert_int_equal(atomic_load(&mem_home.nr_ops) - before, WRITES);
+	assert_pages_are_home(0, nr);
+}
+
+/* Bytes between those that were written may be somebody else's by now: no WRITE has them. */
+static void a_write_has_no_gap(void **state)
+{
+	const uint64_t page = weft_page_bytes();
+	const unsigned gaps[] = {0, 5, 7, 8, 11};
+
+	need_small_units();
+	write_pages(0, 12);
+	assert_int_equal(sync_all(0), 1);
+	for (unsigned i = 0; i < sizeof(gaps) / sizeof(gaps[0]); i++)
+		((uint8_t *)mem_home.base)[gaps[i] * page] = 0xaa;
+	for (uint64_t at = 0; at < 12; at++)
+		if (at != 0 && at != 5 && at != 7 && at != 8 && at != 11)
+			base[at * page] = 0xbb;
+	/* Pages 1 to 4; 6; 9 and 10. */
+	assert_int_equal(sync_all(0), 3);
+	assert_int_equal(stats().written_bytes, (12 + 7) * page);
+	for (uint64_t at = 0; at < 12; at++)
+		assert_int_equal(at_home(at * page),
+			at == 0 || at == 5 || at == 7 || at == 8 || at == 11 ? 0xaa : 0xbb);
+}
+
+static void no_write_goes_beyond_a_stripe(void **state)
+{
+	enum { OF_STRIPE = 3 }; /* units */
+
+	need_small_units();
+	write_pages(1, 2 * OF_STRIPE);
+	handle->stripe_bytes = OF_STRIPE * unit_bytes;
+	const uint64_t nr = sync_all(0);
+	handle->stripe_bytes = 0;
+	/* Units 1 and 2; 3, 4 and 5; 6. */
+	assert_int_equal(nr, 3);
+	assert_pages_are_home(1, 2 * OF_STRIPE);
+}
+
+static void a_write_ends_where_the_region_does(void **state)
+{
+	const uint64_t page = weft_page_bytes(), last = mapped / page;
+
+	need_small_units();
+	write_pages(last - 3, 3);
+	base[mapped - 1] = 0xee;
+	base[mapped] = 0xee; /* nobody's */
+	assert_int_equal(sync_all(0), 1);
+	assert_pages_are_home(last - 3, 3);
+	assert_int_equal(stats().written_bytes, 3 * page + mapped % page);
+	assert_int_equal(at_home(mapped - 1), 0xee);
+	assert_int_equal(at_home(mapped), byte_of(mapped));
+}
+
+/* One of them may be the reason: each goes alone until it is at the donor. */
+static void a_write_that_fails_keeps_no_other_from_home(void **state)
+{
+	need_small_units();
+	write_pages(0, TOGETHER);
+	atomic_store(&mem_home.fail_error, EIO);
+	hold_writes();
+	atomic_store(&mem_home.fail_at, atomic_load(&mem_home.nr_ops) + 1);
+	assert_int_equal(sync_all(-EIO), 1);
+	assert_int_equal(stats().dirty_bytes, TOGETHER * unit_bytes);
+	assert_int_equal(sync_all(0), TOGETHER);
+	assert_pages_are_home(0, TOGETHER);
+	for (uint64_t unit = 0; unit < TOGETHER; unit++)
+		base[unit * unit_bytes] = 0xee;
+	assert_int_equal(sync_all(0), 1);
+	for (uint64_t unit = 0; unit < TOGETHER; unit++)
+		assert_int_equal(at_home(unit * unit_bytes), 0xee);
 }
 
 /* ---- writes that wait together ---- */
@@ -477,6 +667,7 @@ static void who_waits_for_a_write_waits_for_no_other(void **state)
 	assert_int_equal(reader.found, 0xee);
 }
 
+#define case_of_small(fn, begin) cmocka_unit_test_setup_teardown(fn, begin, end_of_small)
 #define case_of(fn) cmocka_unit_test_setup_teardown(fn, begin, end)
 
 int main(int argc, char **argv)
@@ -498,6 +689,13 @@ int main(int argc, char **argv)
 		case_of(what_is_written_in_passing_goes_home),
 		case_of(a_read_that_fails_is_not_the_last_for_who_waits),
 		case_of(a_page_that_was_dropped_keeps_no_other_from_home),
+		case_of_small(a_page_that_was_dropped_keeps_no_other_from_home, begin_with_pages),
+		case_of_small(what_follows_goes_home_together, begin_with_pages),
+		case_of_small(what_has_left_goes_home_together, begin_with_pages),
+		case_of_small(a_write_has_no_gap, begin_with_pairs),
+		case_of_small(no_write_goes_beyond_a_stripe, begin_with_pages),
+		case_of_small(a_write_ends_where_the_region_does, begin_with_pages_and_a_short_end),
+		case_of_small(a_write_that_fails_keeps_no_other_from_home, begin_with_pages),
 		case_of(who_waits_for_a_write_waits_for_no_other),
 	};
 
