@@ -3,9 +3,9 @@
  * What to fetch before it is asked for: faults that follow one another at one distance are a
  * stream.  Under the map's lock.
  *
- * Units that were fetched ahead and put into the map cause no fault.  So the first one of each lot
- * stays out of the map: the fault on it, which needs no network, tells that the stream goes on, and
- * asks for the next lot.
+ * Units that were fetched ahead and put into the map cause no fault.  So one of each lot stays out
+ * of the map: the fault on it, which needs no network, tells that the stream goes on, and asks for
+ * the next lot.  It is the one of the first group that lies where the last fault was in its own.
  */
 #include "nbd-bridge/library/map-private.h"
 
@@ -22,7 +22,7 @@ static uint32_t window_max(const struct weft_map *m)
 	return (uint32_t)weft_max(units / m->around, 1);
 }
 
-bool map_want(struct weft_map *m, uint64_t unit, uint64_t nr, int64_t step, bool stays)
+bool map_want(struct weft_map *m, uint64_t unit, uint64_t nr, int64_t step, uint64_t stays)
 {
 	if (m->want_nr == MAP_WANTS)
 		return false;
@@ -40,22 +40,25 @@ void map_want_around(struct weft_map *m, uint64_t unit)
 	if (m->random)
 		return;
 	if (unit > first)
-		map_want(m, first, unit - first, 1, false);
+		map_want(m, first, unit - first, 1, MAP_NO_UNIT);
 	if (unit + 1 < end)
-		map_want(m, unit + 1, end - unit - 1, 1, false);
+		map_want(m, unit + 1, end - unit - 1, 1, MAP_NO_UNIT);
 }
 
-/* So many groups from this one on.  How many there was room for. */
-static uint32_t want_groups(struct weft_map *m, uint64_t group, uint32_t nr, int64_t step)
+/* So many groups from this one on.  How many there was room for.  place: of who stays staged. */
+static uint32_t want_groups(struct weft_map *m, uint64_t group, uint32_t nr, int64_t step,
+	uint64_t place)
 {
+	uint64_t stays = group * m->around + place;
 	uint32_t n = 0;
 
 	if (step == 1 || m->around == 1) {
 		const uint64_t units = (uint64_t)nr * m->around;
 
-		return map_want(m, group * m->around, units, step, true) ? nr : 0;
+		return map_want(m, group * m->around, units, step, stays) ? nr : 0;
 	}
-	while (n < nr && map_want(m, group * m->around, m->around, 1, n == 0)) {
+	while (n < nr && map_want(m, group * m->around, m->around, 1, stays)) {
+		stays = MAP_NO_UNIT;
 		group += (uint64_t)step;
 		n++;
 	}
@@ -72,7 +75,7 @@ static uint64_t steps_to(const struct map_stream *s, uint64_t unit)
 	return (uint64_t)(distance / s->step);
 }
 
-static void go_ahead(struct weft_map *m, struct map_stream *s, uint64_t steps)
+static void go_ahead(struct weft_map *m, struct map_stream *s, uint64_t steps, uint64_t place)
 {
 	s->last += (uint64_t)((int64_t)steps * s->step);
 	s->ahead = s->ahead > steps ? s->ahead - steps : 0;
@@ -81,7 +84,7 @@ static void go_ahead(struct weft_map *m, struct map_stream *s, uint64_t steps)
 	s->window = (uint32_t)weft_min(
 		s->window ? 2 * s->window : FIRST_WINDOW, window_max(m));
 	uint64_t first = s->last + (uint64_t)((int64_t)(s->ahead + 1) * s->step);
-	s->ahead += want_groups(m, first, s->window, s->step);
+	s->ahead += want_groups(m, first, s->window, s->step, place);
 }
 
 static struct map_stream *nearest(struct weft_map *m, uint64_t unit)
@@ -111,7 +114,7 @@ static struct map_stream *oldest(struct weft_map *m)
 
 void map_note_fault(struct weft_map *m, uint64_t at)
 {
-	const uint64_t unit = at / m->around;
+	const uint64_t unit = at / m->around, place = at % m->around;
 
 	if (m->random)
 		return;
@@ -122,7 +125,7 @@ void map_note_fault(struct weft_map *m, uint64_t at)
 
 		if (steps > 0 && steps <= s->ahead + 1) {
 			s->used = m->stream_clock;
-			go_ahead(m, s, steps);
+			go_ahead(m, s, steps, place);
 			return;
 		}
 	}
@@ -135,5 +138,5 @@ void map_note_fault(struct weft_map *m, uint64_t at)
 	*s = (struct map_stream){.last = unit, .step = step, .used = m->stream_clock};
 	/* The next unit, twice: most programs go on like that. */
 	if (step == 1)
-		go_ahead(m, s, 0);
+		go_ahead(m, s, 0, place);
 }

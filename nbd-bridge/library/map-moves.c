@@ -428,6 +428,15 @@ static void fetched_in_vain(struct weft_map *m, uint32_t frame, uint32_t nr)
 	}
 }
 
+/* Until then they are on their way to everybody else. */
+static void show_fetched(struct weft_map *m, uint32_t frame, uint32_t nr)
+{
+	for (uint32_t i = 0; i < nr; i++)
+		m->frames[frame + i].state = FRAME_STAGED;
+	if (nr > 0)
+		map_bring_back(m, frame, nr);
+}
+
 void map_fetched(struct weft_map *m, uint32_t frame, uint32_t nr, const uint8_t *elsewhere)
 {
 	struct map_frame *first = &m->frames[frame];
@@ -450,15 +459,16 @@ void map_fetched(struct weft_map *m, uint32_t frame, uint32_t nr, const uint8_t 
 		show_copy(m, frame, elsewhere);
 		return;
 	}
-	for (uint32_t i = 0; i < nr; i++)
-		first[i].state = FRAME_STAGED;
-	if (first->stays_staged && !first->wanted) {
-		map_settle(m, frame);
-		frame++;
-		nr--;
+	uint32_t stays = 0;
+	while (stays < nr && (!first[stays].stays_staged || first[stays].wanted))
+		stays++;
+	if (stays < nr) {
+		first[stays].state = FRAME_STAGED;
+		map_settle(m, frame + stays);
 	}
-	if (nr > 0)
-		map_bring_back(m, frame, nr);
+	show_fetched(m, frame, stays);
+	if (stays + 1 < nr)
+		show_fetched(m, frame + stays + 1, nr - stays - 1);
 }
 
 void map_fail_unit(struct weft_map *m, uint64_t unit, int error)

@@ -61,6 +61,7 @@ enum {
 #define MAP_POISONED_NOW (UINT32_MAX - 1) /* since the donor was last found to be read again */
 #define MAP_HEALING (UINT32_MAX - 2)      /* the pump is about to make it absent */
 #define MAP_NO_FRAME UINT32_MAX
+#define MAP_NO_UNIT UINT64_MAX
 /* Between two looks whether what is poisoned can be read again, and before the first. */
 #define MAP_HEAL_NS UINT64_C(200000000)
 
@@ -129,7 +130,7 @@ struct map_stream {
 struct map_want {
 	uint64_t unit, nr;
 	int64_t step;
-	bool stays; /* the first stays staged */
+	uint64_t stays; /* the unit that stays staged, or MAP_NO_UNIT */
 };
 
 /* A unit that threads wait for and no handler fetches. */
@@ -429,8 +430,8 @@ void map_put_frame(struct weft_map *m, uint32_t frame);
 /* The same for one that is staged and clean. */
 void map_empty_frame(struct weft_map *m, uint32_t frame);
 /*
- * What was fetched is in the slots of nr frames, of a run: hashes it and shows it, or leaves the
- * first staged.  elsewhere: where the one unit is, if it is not in the slot; then somebody waits
+ * What was fetched is in the slots of nr frames, of a run: hashes it and shows it, or leaves one
+ * staged.  elsewhere: where the one unit is, if it is not in the slot; then somebody waits
  * for it.
  */
 void map_fetched(struct weft_map *m, uint32_t frame, uint32_t nr, const uint8_t *elsewhere);
@@ -460,7 +461,7 @@ void map_tell_pump(struct weft_map *m);
 /* ---- Streams: map-ahead.c; under the lock ---- */
 
 void map_note_fault(struct weft_map *m, uint64_t unit);
-bool map_want(struct weft_map *m, uint64_t unit, uint64_t nr, int64_t step, bool stays);
+bool map_want(struct weft_map *m, uint64_t unit, uint64_t nr, int64_t step, uint64_t stays);
 /* The unit is being fetched: the others of its group are wanted. */
 void map_want_around(struct weft_map *m, uint64_t unit);
 

@@ -106,9 +106,10 @@ static void submit(struct weft_map *m, struct map_io *io, uint8_t kind, void *bu
 
 /*
  * Of up to *nr units; *nr becomes how many.  Releases the lock.  False: there is no room.  stays:
- * the first stays staged.
+ * the unit that stays staged.
  */
-static bool begin_read(struct weft_map *m, uint64_t unit, uint32_t *nr, bool wanted, bool stays)
+static bool begin_read(struct weft_map *m, uint64_t unit, uint32_t *nr, bool wanted,
+	uint64_t stays)
 {
 	bool absent;
 	uint32_t frame = map_take_run(m, unit, *nr, nr, &absent);
@@ -128,7 +129,7 @@ static bool begin_read(struct weft_map *m, uint64_t unit, uint32_t *nr, bool wan
 		cold |= !f->warm;
 		f->wanted = wanted;
 		f->ahead = !wanted;
-		f->stays_staged = stays && i == 0;
+		f->stays_staged = unit + i == stays;
 		f->warm = true; /* from the first byte that comes */
 	}
 	m->counts.ahead += wanted ? 0 : *nr;
@@ -160,7 +161,7 @@ static void serve_demand(struct weft_map *m, uint64_t now_ns)
 		uint32_t nr = 1;
 
 		if (m->units[demand.unit] == 0 && !m->lost) {
-			if (!begin_read(m, demand.unit, &nr, true, false)) {
+			if (!begin_read(m, demand.unit, &nr, true, MAP_NO_UNIT)) {
 				if (!waits_in_vain(m, &demand, now_ns))
 					break;
 				map_fail_unit(m, demand.unit, m->write_error);
@@ -191,7 +192,6 @@ static bool serve_want(struct weft_map *m, struct map_want *want)
 		nr = weft_max(nr, 1); /* somebody was faster */
 		want->nr -= nr;
 		want->unit += nr * (uint64_t)want->step;
-		want->stays = false;
 	}
 	return true;
 }

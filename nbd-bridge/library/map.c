@@ -441,7 +441,7 @@ int weft_map_prefetch(struct weft_map *m, const void *addr, size_t len, unsigned
 	if (flags & WEFT_MAP_WAIT)
 		return bring_all(m, first, end);
 	pthread_mutex_lock(&m->lock);
-	r = m->lost ? m->lost : map_want(m, first, end - first, 1, false) ? 0 : -EAGAIN;
+	r = m->lost ? m->lost : map_want(m, first, end - first, 1, MAP_NO_UNIT) ? 0 : -EAGAIN;
 	pthread_mutex_unlock(&m->lock);
 	return r;
 }

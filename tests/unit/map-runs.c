@@ -244,6 +244,37 @@ static void a_stream_of_groups_goes_on_by_groups(void **state)
 	assert_true(stats().fetched_ahead >= 3 * (GROUP - 1) + GROUP);
 }
 
+/* The group that would be asked for next. */
+static uint64_t next_group(void)
+{
+	uint64_t group = 0;
+
+	pthread_mutex_lock(&map->lock);
+	for (unsigned i = 0; i < MAP_STREAMS; i++)
+		if (map->streams[i].step != 0)
+			group = map->streams[i].last + map->streams[i].ahead + 1;
+	pthread_mutex_unlock(&map->lock);
+	return group;
+}
+
+/* Who touches every group in another place than its first unit is told from who has ended. */
+static void a_stream_goes_on_before_all_is_used_up(void **state)
+{
+	enum { PLACE = 2 };
+
+	uint64_t at = PLACE * UNIT, next = 2;
+
+	begin_groups();
+	assert_int_equal(base[at], byte_of(at));
+	for (unsigned nr = 0; nr < 2; nr++) {
+		at += GROUP * UNIT;
+		assert_int_equal(base[at], byte_of(at));
+		wait_for(is_staged, next * GROUP + PLACE);
+		next = next_group();
+	}
+	assert_right(0, 2 * GROUP);
+}
+
 /* ---- where what follows ends ---- */
 
 /* What is behind the end of the region's bytes, in the last page, is zeros. */
@@ -681,6 +712,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(
 			the_last_group_may_have_fewer, begin_with_a_unit_less, end),
 		case_of(a_stream_of_groups_goes_on_by_groups),
+		case_of(a_stream_goes_on_before_all_is_used_up),
 		cmocka_unit_test_setup_teardown(
 			the_last_unit_is_as_short_as_it_is, begin_with_a_short_end, end),
 		case_of(no_read_goes_beyond_a_stripe),
