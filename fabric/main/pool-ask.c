@@ -535,6 +535,40 @@ int pool_ask_quota(struct pool_options *o, struct pool_client *client, struct we
 	return 0;
 }
 
+/* Where the lease's copies are on their way to. */
+static json_t *targets_of(const json_t *lease)
+{
+	const json_t *region;
+	json_t *ret = json_object();
+	size_t i;
+
+	json_array_foreach(json_object_get(lease, "regions"), i, region)
+		if (text(region, "moving_to")[0])
+			json_object_set(ret, text(region, "name"),
+				json_object_get(region, "moving_to"));
+	return ret;
+}
+
+/* Whether those that are not on their way any more have arrived. */
+static int check_arrived(const char *name, const json_t *lease, const json_t *targets,
+	struct weft_error *err)
+{
+	const json_t *region;
+	size_t i;
+
+	json_array_foreach(json_object_get(lease, "regions"), i, region) {
+		const char *to = text(targets, text(region, "name"));
+
+		if (to[0] && !text(region, "moving_to")[0] && strcmp(text(region, "donor"), to) != 0)
+			return weft_error_set(err, EIO,
+				"copy %d of '%s' did not move to %s, and is at %s still; weft pool "
+				"audit says why",
+				(int)json_integer_value(json_object_get(region, "copy")),
+				name, to, text(region, "donor"));
+	}
+	return 0;
+}
+
 int pool_ask_move(struct pool_options *o, struct pool_client *client, struct weft_error *err)
 {
 	const uint64_t end = wait_until(o);
@@ -546,6 +580,7 @@ int pool_ask_move(struct pool_options *o, struct pool_client *client, struct wef
 		err);
 	if (r < 0)
 		return r;
+	json_t *targets = targets_of(lease);
 	pool_path("/v1/leases/*", o->name, path);
 	weft_patience_begin("weft-pool: waiting for donors to move '%s' (Ctrl-C gives up waiting)",
 		o->name);
@@ -567,5 +602,8 @@ int pool_ask_move(struct pool_options *o, struct pool_client *client, struct wef
 	if (r == 0 && weft_now_ns() >= end)
 		r = weft_error_set(err, ETIMEDOUT, "lease '%s' is still moving; donors go on",
 			o->name);
+	else if (r == 0)
+		r = check_arrived(o->name, lease, targets, err);
+	json_decref(targets);
 	return show_lease(o, r, lease);
 }

@@ -121,6 +121,8 @@ static int choose(struct pool *pool, const struct pool_region *region, const cha
 {
 	enum pool_why why;
 
+	if (at && strcmp(at, region->donor) == 0)
+		return weft_error_set(err, EEXIST, "the donor '%s' has it already", at);
 	/* Who could not take it before may now. */
 	pool_db_run(pool->db, "DELETE FROM refusal WHERE lease = ?", "t", region->lease);
 	*ret = another(pool, region, at, &why);

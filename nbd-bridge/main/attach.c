@@ -26,6 +26,7 @@
 #include "fabric/base/util.h"
 #include "fabric/driver.h"
 #include "fabric/key/held.h"
+#include "nbd-bridge/bridge/copies.h"
 #include "nbd-bridge/cache/cache.h"
 #include "nbd-bridge/cache/file.h"
 #include "nbd-bridge/cache/seal.h"
@@ -135,6 +136,47 @@ static void tell_bad(struct attach *a)
 				: "");
 }
 
+static void tell_stale(const struct attach *a, const struct weft_error *why)
+{
+	const char *name = a->options.name;
+
+	if (a->options.copies > 1)
+		weft_err("'%s' is stale, every request fails from now on: %s; end it: weft detach "
+			 "--force %s; and attach the copies again (weft rescue --copies says what "
+			 "each has)",
+			name, why->message, name);
+	else
+		weft_err("'%s' is stale, every request fails from now on: %s; go on with the "
+			 "donor's present contents: weft reset %s; or end it: "
+			 "weft detach --force %s",
+			name, why->message, name, name);
+}
+
+/* Logs it whenever a copy is current no more, or is again; first: says nothing. */
+static void tell_copies(struct attach *a, bool first)
+{
+	struct bridge_copy copy;
+
+	for (unsigned i = 0; bridge_has_copies(a->bridge) && i < a->options.nr_donors; i++) {
+		const uint32_t bit = 1U << i;
+
+		bridge_copies_look(a->bridge, i, &copy);
+		const bool is = copy.state == BRIDGE_COPY_CURRENT;
+		if (is == !!(a->told_current & bit))
+			continue;
+		a->told_current ^= bit;
+		if (first)
+			continue;
+		if (is)
+			weft_info("'%s': the copy at %s is current again", a->options.name,
+				peer_uri(&bridge_attachment(a->bridge)->peers[i]));
+		else
+			weft_warn("'%s': the copy at %s is not current any more%s%s",
+				a->options.name, peer_uri(&bridge_attachment(a->bridge)->peers[i]),
+				copy.why.code ? ": " : "", copy.why.code ? copy.why.message : "");
+	}
+}
+
 static void on_wake(void *ctx)
 {
 	struct attach *a = ctx;
@@ -147,6 +189,7 @@ static void on_wake(void *ctx)
 	tell_ways(a);
 	tell_places(a);
 	tell_bad(a);
+	tell_copies(a, false);
 	bridge_place_again(a->bridge);
 	uint64_t silent_ns;
 	const char *now = bridge_state_silent(a->bridge, &why, &silent_ns);
@@ -162,10 +205,7 @@ static void on_wake(void *ctx)
 	if (strcmp(now, "ready") == 0)
 		weft_info("'%s' is ready again", a->options.name);
 	else if (strcmp(now, "stale") == 0)
-		weft_err("'%s' is stale, every request fails from now on: %s; go on with the "
-			 "donor's present contents: weft reset %s; or end it: "
-			 "weft detach --force %s",
-			a->options.name, why.message, a->options.name, a->options.name);
+		tell_stale(a, &why);
 	else
 		weft_warn("'%s' is %s%s%s%s", a->options.name, now, why.code ? ": " : "",
 			why.code ? why.message : "",
@@ -393,6 +433,7 @@ static int run(struct attach *a)
 		attach_log_to_file(&a->options);
 	}
 	a->last_state = bridge_state(a->bridge, NULL);
+	tell_copies(a, true);
 	tell_places(a);
 	weft_loop_run(a->loop);
 	r = stop(a, &err);

@@ -74,6 +74,7 @@ struct attach {
 	/* attach-swap.c: the state file's pages, locked */
 	void *held_state;
 	struct weft_timer swapped_look; /* attach-swapped.c */
+	uint32_t told_current; /* copies: a bit for each donor; logged */
 	bool told_of_key; /* … that it is refused, since it was ready */
 	int result_fd; /* -1: the foreground */
 	pid_t guard;   /* 0: there is none; see attach-guard.h */

@@ -37,6 +37,9 @@ schema_holds
 [[ $(metric "weft_copy_state{name=\"m\",donor=\"${COPY[b]}\",state=\"lost\"}") = 1 ]] ||
 	fail "no metric"
 
+log=$WEFT_RUN_DIR/attach-m.log
+grep -qF "'m': the copy at ${COPY[b]} is not current any more" "$log" || fail "$(cat "$log")"
+
 # The other one is lost as well.
 lose a
 is_too_few() { [[ $(copies .state) = "too few" ]]; }
@@ -52,4 +55,5 @@ wait_for reads 2
 lend b
 wait_for -t 60 is_whole
 weft status m >/dev/null || fail "exit status $?"
+wait_for grep -qF "'m': the copy at ${COPY[b]} is current again" "$log"
 detach
