@@ -544,7 +544,7 @@ static json_t *targets_of(const json_t *lease)
 
 	json_array_foreach(json_object_get(lease, "regions"), i, region)
 		if (text(region, "moving_to")[0])
-			json_object_set(ret, text(region, "name"),
+			json_object_set(ret, text(region, "region"),
 				json_object_get(region, "moving_to"));
 	return ret;
 }
@@ -557,9 +557,10 @@ static int check_arrived(const char *name, const json_t *lease, const json_t *ta
 	size_t i;
 
 	json_array_foreach(json_object_get(lease, "regions"), i, region) {
-		const char *to = text(targets, text(region, "name"));
+		const char *to = text(targets, text(region, "region"));
 
-		if (to[0] && !text(region, "moving_to")[0] && strcmp(text(region, "donor"), to) != 0)
+		if (to[0] && !text(region, "moving_to")[0] &&
+			strcmp(text(region, "donor"), to) != 0)
 			return weft_error_set(err, EIO,
 				"copy %d of '%s' did not move to %s, and is at %s still; weft pool "
 				"audit says why",

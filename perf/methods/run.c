@@ -16,7 +16,8 @@ static const char *const pruned[][2] = {
 	{"resident maps of more than fits", "such a map has all of the region in memory"},
 	{"a resident map that is read with system calls", "the program loads and stores"},
 	{"swap", "it changes the whole machine: weft swap"},
-	{"moves by post-copy", "its hand-over is over before its copying is: weft move --post-copy"},
+	{"moves by post-copy",
+		"its hand-over is over before its copying is: weft move --post-copy"},
 	{"the kernel's page cache", "files and devices are opened with O_DIRECT, so that only what "
 				    "the method keeps is near"},
 	{"more than one program at a time; several regions; networks that lose packets",
